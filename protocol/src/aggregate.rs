@@ -1,0 +1,250 @@
+//! The outer step, bit for bit: the accepted updates of a window become one change of the
+//! parameters, the same bytes on every machine and with any number of threads.
+//!
+//! For each tensor, with the accepted updates r = 1 … R in the order of their uids and `v_r` the
+//! dequantised values of update r in this tensor:
+//!
+//! ```text
+//! norm_r   = sqrt(Σ over chunks in order of (Σ over the chunk's positions, ascending, of v_r²))     f64
+//! factor_r = min(1, median / (norm_r + 1e-8)), median = the lower median of the norms      f64, then f32
+//! delta    = (Σ over r in order of factor_r · v_r) / R                                     f32
+//! θ        ← θ − α · delta                                                                 f32
+//! ```
+//!
+//! Each `f32` operation is rounded by itself: a product, then a sum, never fused. The division is
+//! by the number of accepted updates, whether or not they keep the coordinate. A chunk of θ
+//! depends on no other, so chunks and tensors may be worked on in any order and at once.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "floating point, and positions that the decoder has checked against the chunk's length"
+)]
+
+use crate::ids::Uid;
+use crate::layout::{Layout, CHUNK_LEN};
+use crate::update::{chunk_values, Chunk, Payload, UpdateError};
+
+/// Added to a norm before the median is divided by it, so that an update of zeros divides by
+/// something.
+pub const NORM_EPSILON: f64 = 1e-8;
+
+/// An outer rate in parts per million as the `f32` that the outer step multiplies by.
+pub fn rate(ppm: u32) -> f32 {
+    (f64::from(ppm) / 1e6) as f32
+}
+
+/// The lower median of `norms`: element `(n − 1) / 2` of them sorted; 0 for none.
+pub fn lower_median(norms: &[f64]) -> f64 {
+    let mut sorted = norms.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    sorted
+        .get(sorted.len().saturating_sub(1) / 2)
+        .copied()
+        .unwrap_or(0.0)
+}
+
+/// The factor of each update: `min(1, median / (norm + 1e-8))` with the lower median of `norms`.
+pub fn median_norm_factors(norms: &[f64]) -> Vec<f64> {
+    let median = lower_median(norms);
+    norms
+        .iter()
+        .map(|norm| (median / (norm + NORM_EPSILON)).min(1.0))
+        .collect()
+}
+
+/// How much a replica that is `steps_behind` outer steps behind is worth: `(1 − min(x, 3)/3)^2.5`,
+/// from 1 down to 0. Templar's sync score; state roots make it needless here, so it only serves
+/// comparison.
+pub fn sync_score(steps_behind: f64) -> f64 {
+    let left = 1.0 - steps_behind.clamp(0.0, 3.0) / 3.0;
+    left * left * left.sqrt()
+}
+
+/// One accepted update's part in one tensor.
+#[derive(Clone, Copy, Debug)]
+pub struct TensorUpdate<'a> {
+    payload: &'a Payload<'a>,
+    /// The tensor's first chunk in the payload.
+    first_chunk: u32,
+    /// Values of the tensor.
+    len: u64,
+}
+
+impl<'a> TensorUpdate<'a> {
+    /// The part of `payload`, which was parsed with `layout`, in tensor `tensor`; `None` past the
+    /// last.
+    pub fn new(payload: &'a Payload<'a>, layout: &Layout, tensor: u32) -> Option<Self> {
+        let (first_chunk, chunks) = layout.tensor_chunks(tensor)?;
+        if first_chunk.checked_add(chunks)? > payload.chunk_count() {
+            return None;
+        }
+        let len = *layout.0.get(tensor as usize)?;
+        Some(Self {
+            payload,
+            first_chunk,
+            len,
+        })
+    }
+
+    /// Reads the tensor's chunk `index`, of which the tensor's length gives the number of values.
+    fn decode_into(&self, index: u32, chunk: &mut Chunk) -> Result<(), UpdateError> {
+        let offset = u64::from(index) * u64::from(CHUNK_LEN);
+        let len = self.len.saturating_sub(offset).min(u64::from(CHUNK_LEN)) as u32;
+        self.payload
+            .decode_into(self.first_chunk + index, len, chunk)
+    }
+
+    /// The norm of the dequantised values. A chunk's sum of squares is exact (its values are few
+    /// multiples of a bf16 scale), so only the order of the chunks matters.
+    pub fn norm(&self) -> Result<f64, UpdateError> {
+        let mut chunk = Chunk::default();
+        let mut squares = 0.0f64;
+        for index in 0..self.len.div_ceil(u64::from(CHUNK_LEN)) as u32 {
+            self.decode_into(index, &mut chunk)?;
+            let mut chunk_squares = 0.0f64;
+            for (_, value) in chunk_values(&chunk) {
+                chunk_squares += f64::from(value) * f64::from(value);
+            }
+            squares += chunk_squares;
+        }
+        Ok(squares.sqrt())
+    }
+}
+
+/// Takes one outer step of one tensor: `theta` are its parameters, `updates` the accepted ones in
+/// the order of their uids, `alpha` the outer rate. Nothing happens without updates.
+///
+/// An error means that an update was parsed with another layout; the tensor may then have changed
+/// in part.
+pub fn aggregate_tensor(
+    theta: &mut [f32],
+    updates: &[TensorUpdate<'_>],
+    alpha: f32,
+) -> Result<(), UpdateError> {
+    let factors = tensor_factors(updates)?;
+    for (index, chunk) in (0u32..).zip(theta.chunks_mut(CHUNK_LEN as usize)) {
+        aggregate_chunk(chunk, updates, &factors, index, alpha)?;
+    }
+    Ok(())
+}
+
+/// The factors of a tensor's updates, in their order, rounded to `f32`.
+pub fn tensor_factors(updates: &[TensorUpdate<'_>]) -> Result<Vec<f32>, UpdateError> {
+    let norms = updates
+        .iter()
+        .map(TensorUpdate::norm)
+        .collect::<Result<Vec<f64>, _>>()?;
+    Ok(median_norm_factors(&norms)
+        .into_iter()
+        .map(|factor| factor as f32)
+        .collect())
+}
+
+/// Takes one outer step of chunk `index` of a tensor: `theta` are the chunk's parameters. For those
+/// who spread the chunks of a large tensor over threads; [`aggregate_tensor`] is all of them.
+pub fn aggregate_chunk(
+    theta: &mut [f32],
+    updates: &[TensorUpdate<'_>],
+    factors: &[f32],
+    index: u32,
+    alpha: f32,
+) -> Result<(), UpdateError> {
+    if updates.is_empty() {
+        return Ok(());
+    }
+    let mut sums = [0.0f32; CHUNK_LEN as usize];
+    let mut chunk = Chunk::default();
+    for (update, factor) in updates.iter().zip(factors) {
+        update.decode_into(index, &mut chunk)?;
+        add_scaled(
+            &mut sums,
+            *factor,
+            chunk_values(&chunk).map(|(at, v)| (usize::from(at), v)),
+        );
+    }
+    step(theta, &sums, updates.len(), alpha);
+    Ok(())
+}
+
+/// Adds `factor · value` at each position. Positions past the end have no effect.
+pub fn add_scaled(sums: &mut [f32], factor: f32, values: impl Iterator<Item = (usize, f32)>) {
+    for (position, value) in values {
+        if let Some(sum) = sums.get_mut(position) {
+            *sum += factor * value;
+        }
+    }
+}
+
+/// `theta ← theta − alpha · (sum / update_count)`, value by value.
+pub fn step(theta: &mut [f32], sums: &[f32], update_count: usize, alpha: f32) {
+    let count = update_count as f32;
+    for (theta, sum) in theta.iter_mut().zip(sums) {
+        let delta = *sum / count;
+        *theta -= alpha * delta;
+    }
+}
+
+/// Takes one outer step of the whole model: `params` are the layout's tensors in its order,
+/// `payloads` the accepted updates, in any order and with different uids. On one thread; the same
+/// bytes come from [`aggregate_tensor`] over the tensors in any order.
+pub fn outer_step(
+    params: &mut [&mut [f32]],
+    layout: &Layout,
+    payloads: &[(Uid, Payload<'_>)],
+    outer_rate_ppm: u32,
+) -> Result<(), UpdateError> {
+    check_tensors(params, layout)?;
+    let mut ordered: Vec<&(Uid, Payload<'_>)> = payloads.iter().collect();
+    ordered.sort_by_key(|(uid, _)| *uid);
+    for (tensor, theta) in (0u32..).zip(params) {
+        let updates = ordered
+            .iter()
+            .map(|(_, payload)| TensorUpdate::new(payload, layout, tensor))
+            .collect::<Option<Vec<_>>>()
+            .ok_or(UpdateError::Tensors)?;
+        aggregate_tensor(theta, &updates, rate(outer_rate_ppm))?;
+    }
+    Ok(())
+}
+
+/// Applies one update alone, for an evaluation: `θ ← θ − rate · v`, without clipping, for there is
+/// nothing to compare its norm with. `params` are the layout's tensors in its order.
+pub fn apply_single(
+    params: &mut [&mut [f32]],
+    layout: &Layout,
+    payload: &Payload<'_>,
+    rate: f32,
+) -> Result<(), UpdateError> {
+    check_tensors(params, layout)?;
+    let mut chunk = Chunk::default();
+    for (index, place) in (0u32..).zip(layout.chunks()) {
+        payload.decode_into(index, place.len, &mut chunk)?;
+        let theta = params
+            .get_mut(place.tensor as usize)
+            .ok_or(UpdateError::Tensors)?;
+        let theta = theta
+            .get_mut(place.offset as usize..)
+            .ok_or(UpdateError::Tensors)?;
+        for (position, value) in chunk_values(&chunk) {
+            if let Some(theta) = theta.get_mut(usize::from(position)) {
+                *theta -= rate * value;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether the tensors are as many and as long as the layout says.
+fn check_tensors(params: &[&mut [f32]], layout: &Layout) -> Result<(), UpdateError> {
+    if !layout.is_valid() {
+        return Err(UpdateError::Layout);
+    }
+    if !params
+        .iter()
+        .map(|tensor| tensor.len() as u64)
+        .eq(layout.0.iter().copied())
+    {
+        return Err(UpdateError::Tensors);
+    }
+    Ok(())
+}

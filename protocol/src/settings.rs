@@ -1,0 +1,448 @@
+//! Everything that governance tunes in a run, checked once by [`Settings::validate`].
+
+use codec::{Decode, DecodeWithMemTracking, Encode, MaxEncodedLen};
+use scale_info::TypeInfo;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    window::{Schedule, ScheduleError},
+    Hash, Planck,
+};
+
+/// One million, the denominator of every `_ppm`.
+pub const PPM: u32 = 1_000_000;
+
+/// Most miner slots of a run: a bitmap of them takes 512 bytes.
+pub const UID_MAX: u16 = 4_096;
+
+/// Most miners accepted in a window.
+pub const ACCEPTED_MAX: u16 = 256;
+
+/// Most evaluations a validator reveals in a window.
+pub const EVALUATIONS_MAX: u16 = 256;
+
+/// Values of an update's chunk, the upper bound of [`Training::keep`].
+pub const KEEP_MAX: u16 = 4_096;
+
+/// Largest exponent of the shares.
+pub const POWER_MAX: u8 = 8;
+
+/// Most chunks the chain asks for at a reveal.
+pub const CHALLENGE_CHUNKS_MAX: u8 = 4;
+
+/// Most samples of an evaluation.
+pub const EVALUATION_SAMPLES_MAX: u16 = 4_096;
+
+/// Which number a miner's standing is.
+#[derive(
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Serialize,
+    Deserialize,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Debug,
+)]
+pub enum StandingKind {
+    /// The average gain relative to the window's typical one; the proof of computation is a gate.
+    Gain,
+    /// The Plackett–Luce rating times the proof of computation, Templar's rule.
+    PlackettLuce,
+}
+
+/// How the validators' evaluations become one number.
+#[derive(
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Serialize,
+    Deserialize,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Debug,
+)]
+pub enum ConsensusKind {
+    /// Stake-weighted medians, see [`crate::consensus`].
+    Gauntlet,
+}
+
+/// The settings of a run.
+#[derive(
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Serialize,
+    Deserialize,
+    Clone,
+    PartialEq,
+    Eq,
+    Debug,
+)]
+pub struct Settings {
+    /// Windows and phases in blocks.
+    pub schedule: Schedule,
+    /// What every miner must do.
+    pub training: Training,
+    /// Who is accepted and who is paid how much.
+    pub incentive: Incentive,
+    /// How much is paid.
+    pub emission: Emission,
+}
+
+/// What every miner must do, judged by the protocol.
+#[derive(
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Serialize,
+    Deserialize,
+    Clone,
+    PartialEq,
+    Eq,
+    Debug,
+)]
+pub struct Training {
+    /// Local AdamW steps of a window (H).
+    pub inner_steps: u32,
+    /// Samples of a step.
+    pub batch_size: u32,
+    /// Tokens of a sample.
+    pub sample_len: u32,
+    /// Training samples of the data set.
+    pub sample_count: u64,
+    /// Root of the data set's manifest.
+    pub data_root: Hash,
+    /// Values kept of each chunk of 4096.
+    pub keep: u16,
+    /// Outer learning rate α.
+    pub outer_rate_ppm: u32,
+    /// Factor on the outer rate when one update alone is evaluated.
+    pub evaluation_rate_ppm: u32,
+    /// Decay β of the error feedback.
+    pub error_decay_ppm: u32,
+    /// AdamW's learning rate.
+    pub inner_rate_ppb: u32,
+    /// Samples on which a loss is measured, own and random each.
+    pub evaluation_samples: u16,
+    /// Seed of the initial parameters.
+    pub model_seed: u64,
+    /// State root of the initial parameters.
+    pub genesis_state_root: Hash,
+}
+
+/// Who is accepted and who is paid how much.
+#[derive(
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Serialize,
+    Deserialize,
+    Clone,
+    PartialEq,
+    Eq,
+    Debug,
+)]
+pub struct Incentive {
+    /// Miner slots of the run: uids are `0..uid_max`.
+    pub uid_max: u16,
+    /// Most miners accepted in a window.
+    pub accepted_max: u16,
+    /// Windows after its registration in which a miner is scored but not accepted.
+    pub probation_windows: u32,
+    /// Who registers in the first so many windows of the run has no probation.
+    pub waiver_windows: u32,
+    /// Miners that a validator must evaluate in a window.
+    pub evaluations_per_validator: u16,
+    /// Which number a miner's standing is.
+    pub standing: StandingKind,
+    /// How evaluations become one number.
+    pub consensus: ConsensusKind,
+    /// Shares are proportional to the standing to this power.
+    pub power: u8,
+    /// Rate of the average that proves computation.
+    pub proof_rate_ppm: u32,
+    /// Smallest rate of a miner's average gain.
+    pub gain_rate_min_ppm: u32,
+    /// A proof of computation at or below this counts as none.
+    pub proof_gate_ppm: u32,
+    /// Scored windows that the gate leaves alone.
+    pub proof_gate_windows: u32,
+    /// Share of the active stake that makes a state root final and an update available.
+    pub finality_ppm: u32,
+    /// Share of the present stake that must have evaluated a miner for its score to count.
+    pub evaluation_quorum_ppm: u32,
+    /// Factor on a miner's penalty for each fault.
+    pub missed_penalty_ppm: u32,
+    /// Held from a miner while it is registered.
+    pub miner_bond: Planck,
+    /// Least stake of a validator.
+    pub validator_stake_min: Planck,
+    /// Chunks the chain asks for at a reveal.
+    pub challenge_chunks: u8,
+    /// Windows between settlement and claim.
+    pub claim_delay_windows: u32,
+}
+
+/// How much a window pays, and to whom.
+#[derive(
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Serialize,
+    Deserialize,
+    Clone,
+    PartialEq,
+    Eq,
+    Debug,
+)]
+pub struct Emission {
+    /// Planck minted in a window before the first halving.
+    pub per_window: Planck,
+    /// Windows between two halvings; 0 means never.
+    pub halving_windows: u64,
+    /// The run owner's part.
+    pub owner_ppm: u32,
+    /// The miners' part.
+    pub miners_ppm: u32,
+    /// The validators' part; the three parts sum to one million.
+    pub validators_ppm: u32,
+}
+
+/// Settings that cannot work, with the value that is wrong.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The boundaries of a window are out of order.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+    /// A number is outside its range.
+    #[error("{field} is {value}, must be from {min} to {max}")]
+    OutOfRange {
+        /// Name of the setting.
+        field: &'static str,
+        /// Its value.
+        value: u128,
+        /// Smallest allowed value.
+        min: u128,
+        /// Largest allowed value.
+        max: u128,
+    },
+    /// The miners of one window need more samples than the data set has.
+    #[error("a window needs {needed} samples for all miners, the data set has {sample_count}")]
+    TooFewSamples {
+        /// `uid_max · inner_steps · batch_size`.
+        needed: u128,
+        /// Samples of the data set.
+        sample_count: u64,
+    },
+    /// The parts of the emission do not sum to one million.
+    #[error("the parts of the emission sum to {sum} ppm, must be 1000000")]
+    EmissionSum {
+        /// Their sum.
+        sum: u64,
+    },
+}
+
+fn in_range<T: Into<u128>>(
+    field: &'static str,
+    value: T,
+    min: u128,
+    max: u128,
+) -> Result<(), SettingsError> {
+    let value = value.into();
+    if value < min || value > max {
+        return Err(SettingsError::OutOfRange {
+            field,
+            value,
+            min,
+            max,
+        });
+    }
+    Ok(())
+}
+
+impl Settings {
+    /// Checks every setting and what they must be to one another.
+    pub fn validate(&self) -> Result<(), SettingsError> {
+        self.schedule.validate()?;
+        self.training.validate()?;
+        self.incentive.validate()?;
+        self.emission.validate()?;
+        // A u16 times two u32 is below 2^80.
+        let needed = u128::from(self.incentive.uid_max)
+            .saturating_mul(u128::from(self.training.inner_steps))
+            .saturating_mul(u128::from(self.training.batch_size));
+        if needed > u128::from(self.training.sample_count) {
+            let sample_count = self.training.sample_count;
+            return Err(SettingsError::TooFewSamples {
+                needed,
+                sample_count,
+            });
+        }
+        Ok(())
+    }
+
+    /// Samples of a miner in a window: `inner_steps · batch_size`.
+    pub fn samples_per_miner(&self) -> u64 {
+        // Two u32 never overflow a u64.
+        u64::from(self.training.inner_steps).saturating_mul(u64::from(self.training.batch_size))
+    }
+
+    /// Settings of a small run that work: what tests start from, not a recommendation.
+    ///
+    /// The roots are zero and have to be set before training.
+    pub fn example() -> Settings {
+        const UNIT: Planck = 1_000_000_000_000;
+        Settings {
+            schedule: Schedule {
+                start_block: 5,
+                window_blocks: 20,
+                commit_end: 10,
+                reveal_end: 13,
+                attest_end: 16,
+                score_commit_end: 8,
+                score_reveal_end: 12,
+            },
+            training: Training {
+                inner_steps: 4,
+                batch_size: 8,
+                sample_len: 128,
+                sample_count: 1_000_000,
+                data_root: [0; 32],
+                keep: 64,
+                outer_rate_ppm: 1_000_000,
+                evaluation_rate_ppm: 200_000,
+                error_decay_ppm: 950_000,
+                inner_rate_ppb: 1_000_000,
+                evaluation_samples: 16,
+                model_seed: 1,
+                genesis_state_root: [0; 32],
+            },
+            incentive: Incentive {
+                uid_max: 64,
+                accepted_max: 20,
+                probation_windows: 2,
+                waiver_windows: 4,
+                evaluations_per_validator: 64,
+                standing: StandingKind::Gain,
+                consensus: ConsensusKind::Gauntlet,
+                power: 3,
+                proof_rate_ppm: 50_000,
+                gain_rate_min_ppm: 50_000,
+                proof_gate_ppm: 100_000,
+                proof_gate_windows: 10,
+                finality_ppm: 666_667,
+                evaluation_quorum_ppm: 500_000,
+                missed_penalty_ppm: 750_000,
+                miner_bond: 10 * UNIT,
+                validator_stake_min: 100 * UNIT,
+                challenge_chunks: 2,
+                claim_delay_windows: 2,
+            },
+            emission: Emission {
+                per_window: 100 * UNIT,
+                halving_windows: 0,
+                owner_ppm: 100_000,
+                miners_ppm: 600_000,
+                validators_ppm: 300_000,
+            },
+        }
+    }
+}
+
+impl Training {
+    fn validate(&self) -> Result<(), SettingsError> {
+        let u32_max = u128::from(u32::MAX);
+        let ppm = u128::from(PPM);
+        in_range("inner_steps", self.inner_steps, 1, u32_max)?;
+        in_range("batch_size", self.batch_size, 1, u32_max)?;
+        // A sample of one token has nothing to predict.
+        in_range("sample_len", self.sample_len, 2, u32_max)?;
+        in_range(
+            "sample_count",
+            self.sample_count,
+            1,
+            u128::from(u64::MAX >> 1),
+        )?;
+        in_range("keep", self.keep, 1, u128::from(KEEP_MAX))?;
+        in_range("outer_rate_ppm", self.outer_rate_ppm, 1, u32_max)?;
+        in_range("evaluation_rate_ppm", self.evaluation_rate_ppm, 1, u32_max)?;
+        in_range("error_decay_ppm", self.error_decay_ppm, 0, ppm)?;
+        in_range("inner_rate_ppb", self.inner_rate_ppb, 1, u32_max)?;
+        in_range(
+            "evaluation_samples",
+            self.evaluation_samples,
+            1,
+            u128::from(EVALUATION_SAMPLES_MAX),
+        )
+    }
+}
+
+impl Incentive {
+    fn validate(&self) -> Result<(), SettingsError> {
+        let ppm = u128::from(PPM);
+        in_range("uid_max", self.uid_max, 1, u128::from(UID_MAX))?;
+        in_range(
+            "accepted_max",
+            self.accepted_max,
+            1,
+            u128::from(ACCEPTED_MAX),
+        )?;
+        in_range(
+            "evaluations_per_validator",
+            self.evaluations_per_validator,
+            1,
+            u128::from(EVALUATIONS_MAX),
+        )?;
+        in_range("power", self.power, 1, u128::from(POWER_MAX))?;
+        in_range("proof_rate_ppm", self.proof_rate_ppm, 1, ppm)?;
+        in_range("gain_rate_min_ppm", self.gain_rate_min_ppm, 1, ppm)?;
+        in_range("proof_gate_ppm", self.proof_gate_ppm, 0, ppm)?;
+        // Above one half, so that no two state roots are final.
+        in_range("finality_ppm", self.finality_ppm, 500_001, ppm)?;
+        in_range("evaluation_quorum_ppm", self.evaluation_quorum_ppm, 1, ppm)?;
+        in_range("missed_penalty_ppm", self.missed_penalty_ppm, 0, ppm)?;
+        in_range(
+            "validator_stake_min",
+            self.validator_stake_min,
+            1,
+            u128::from(u64::MAX),
+        )?;
+        in_range(
+            "challenge_chunks",
+            self.challenge_chunks,
+            1,
+            u128::from(CHALLENGE_CHUNKS_MAX),
+        )
+    }
+}
+
+impl Emission {
+    fn validate(&self) -> Result<(), SettingsError> {
+        let parts = [self.owner_ppm, self.miners_ppm, self.validators_ppm];
+        let sum = parts
+            .iter()
+            .map(|&part| u64::from(part))
+            .fold(0, u64::saturating_add);
+        if sum != u64::from(PPM) {
+            return Err(SettingsError::EmissionSum { sum });
+        }
+        Ok(())
+    }
+}

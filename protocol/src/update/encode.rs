@@ -1,0 +1,234 @@
+//! From values to bytes: select, quantise, pack, and leave behind what was not sent.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "floating point, and positions that the selection took from the same slice"
+)]
+
+use super::chunk::{checked_kept, chunk_bytes_max, chunk_bytes_min, write_chunk};
+use super::payload::{header, payload_bytes_max, table_entry_bytes};
+use super::quantise::{code_value, quantise};
+use super::top_k::Selection;
+use super::{ChunkError, UpdateError};
+use crate::layout::{Layout, CHUNK_LEN};
+
+/// Error feedback: `error ← decay · error + delta`, value by value; two `f32` operations each.
+///
+/// The shorter of the two slices decides how many values are touched.
+pub fn accumulate(error: &mut [f32], delta: &[f32], decay: f32) {
+    for (error, delta) in error.iter_mut().zip(delta) {
+        *error = decay * *error + *delta;
+    }
+}
+
+/// Error feedback from parameters: `error ← decay · error + (start − local)`, value by value.
+///
+/// The shortest of the slices decides how many values are touched.
+pub fn accumulate_difference(error: &mut [f32], start: &[f32], local: &[f32], decay: f32) {
+    for ((error, start), local) in error.iter_mut().zip(start).zip(local) {
+        *error = decay * *error + (*start - *local);
+    }
+}
+
+/// Appends the bytes of one chunk to `out` and takes what they stand for off `values`, which
+/// becomes the residual.
+///
+/// `values` is the chunk, 1 to 4096 of them; on an error neither it nor `out` has changed. Many
+/// chunks go faster through one [`Encoder`], which keeps its memory.
+pub fn encode_chunk_f32(
+    values: &mut [f32],
+    keep: u16,
+    out: &mut Vec<u8>,
+) -> Result<(), ChunkError> {
+    Encoder::new().encode_chunk(values, keep, out)
+}
+
+/// Chunks that have been encoded and not yet put behind a header.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct EncodedChunks {
+    /// Bytes of each chunk.
+    pub lens: Vec<u16>,
+    /// All chunks, one after the other.
+    pub bytes: Vec<u8>,
+}
+
+/// Encodes chunks, keeping its working memory from one to the next. Has no other state: what it
+/// writes depends on the values alone.
+#[derive(Default)]
+pub struct Encoder {
+    selection: Selection,
+    indices: Vec<u16>,
+    selected: Vec<f32>,
+    codes: Vec<u8>,
+}
+
+impl Encoder {
+    /// An encoder without memory yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// [`encode_chunk_f32`] with the memory of this encoder.
+    pub fn encode_chunk(
+        &mut self,
+        values: &mut [f32],
+        keep: u16,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ChunkError> {
+        let len = u32::try_from(values.len()).unwrap_or(u32::MAX);
+        let kept = checked_kept(len, keep)?;
+        self.selection.select(values, usize::from(kept))?;
+        let positions = &self.selection.positions;
+        self.selected.clear();
+        self.selected
+            .extend(positions.iter().map(|position| values[*position as usize]));
+        let scale = quantise(&self.selected, &mut self.codes);
+        self.indices.clear();
+        if scale == 0 {
+            // Nothing worth sending: the one form that such a chunk has.
+            self.indices.extend(0..kept);
+        } else {
+            self.indices
+                .extend(positions.iter().map(|position| *position as u16));
+            let table = [0, 1, 2, 3].map(|code| code_value(scale, code));
+            for (position, code) in positions.iter().zip(&self.codes) {
+                values[*position as usize] -= table[usize::from(*code & 3)];
+            }
+        }
+        write_chunk(scale, &self.indices, &self.codes, len, out);
+        Ok(())
+    }
+
+    /// Encodes the chunks of a tensor, or of a part of one that starts at a chunk's start, and
+    /// appends them to `out`. `values` becomes the residual.
+    ///
+    /// On an error (the number is the chunk's in `values`) the chunks before are encoded.
+    pub fn encode_tensor(
+        &mut self,
+        values: &mut [f32],
+        keep: u16,
+        out: &mut EncodedChunks,
+    ) -> Result<(), UpdateError> {
+        for (index, chunk) in (0u32..).zip(values.chunks_mut(CHUNK_LEN as usize)) {
+            self.append(index, chunk, keep, out)?;
+        }
+        Ok(())
+    }
+
+    /// [`Encoder::encode_tensor`] with the error feedback in the same pass over memory: chunk by
+    /// chunk, `error ← decay · error + (start − local)` ([`accumulate_difference`]), then encode
+    /// it. `error` is `e` before and the residual after; the bytes are those of the two steps
+    /// apart.
+    pub fn encode_difference(
+        &mut self,
+        error: &mut [f32],
+        start: &[f32],
+        local: &[f32],
+        decay: f32,
+        keep: u16,
+        out: &mut EncodedChunks,
+    ) -> Result<(), UpdateError> {
+        if error.len() != start.len() || error.len() != local.len() {
+            return Err(UpdateError::Tensors);
+        }
+        let parameters = start
+            .chunks(CHUNK_LEN as usize)
+            .zip(local.chunks(CHUNK_LEN as usize));
+        let chunks = error.chunks_mut(CHUNK_LEN as usize).zip(parameters);
+        for (index, (chunk, (start, local))) in (0u32..).zip(chunks) {
+            accumulate_difference(chunk, start, local, decay);
+            self.append(index, chunk, keep, out)?;
+        }
+        Ok(())
+    }
+
+    /// Encodes chunk `index` of a tensor and notes its length.
+    fn append(
+        &mut self,
+        index: u32,
+        chunk: &mut [f32],
+        keep: u16,
+        out: &mut EncodedChunks,
+    ) -> Result<(), UpdateError> {
+        let before = out.bytes.len();
+        self.encode_chunk(chunk, keep, &mut out.bytes)
+            .map_err(|error| UpdateError::Chunk { index, error })?;
+        out.lens.push((out.bytes.len() - before) as u16);
+        Ok(())
+    }
+
+    /// Encodes a whole update: `tensors` are those of the layout, in its order, holding
+    /// `u = β·e + Δ`; they become the residual `e = u − what the bytes stand for`.
+    ///
+    /// Refuses values that are not finite, naming the chunk; the tensors then hold a mixture and
+    /// their error feedback is to be dropped. On one thread; for several, encode tensors with an
+    /// encoder each and put them together with [`assemble`].
+    pub fn encode(
+        &mut self,
+        tensors: &mut [&mut [f32]],
+        layout: &Layout,
+        keep: u16,
+    ) -> Result<Vec<u8>, UpdateError> {
+        let chunk_count = layout.chunk_count().ok_or(UpdateError::Layout)?;
+        checked_kept(CHUNK_LEN, keep).map_err(|_| UpdateError::Keep(keep))?;
+        let lens = tensors.iter().map(|tensor| tensor.len() as u64);
+        if !lens.eq(layout.0.iter().copied()) {
+            return Err(UpdateError::Tensors);
+        }
+        let mut encoded = EncodedChunks {
+            lens: Vec::with_capacity(chunk_count as usize),
+            bytes: Vec::with_capacity(payload_bytes_max(layout, keep) as usize),
+        };
+        for tensor in tensors {
+            let first = encoded.lens.len() as u32;
+            self.encode_tensor(tensor, keep, &mut encoded)
+                .map_err(|error| match error {
+                    UpdateError::Chunk { index, error } => UpdateError::Chunk {
+                        index: first.saturating_add(index),
+                        error,
+                    },
+                    other => other,
+                })?;
+        }
+        assemble(&[encoded], layout, keep)
+    }
+}
+
+/// Puts header and table before encoded chunks: those of `parts` one after the other are the
+/// chunks of the layout.
+///
+/// Checks number and lengths of the chunks, not their content, which comes from an [`Encoder`].
+pub fn assemble(
+    parts: &[EncodedChunks],
+    layout: &Layout,
+    keep: u16,
+) -> Result<Vec<u8>, UpdateError> {
+    let chunk_count = layout.chunk_count().ok_or(UpdateError::Layout)?;
+    checked_kept(CHUNK_LEN, keep).map_err(|_| UpdateError::Keep(keep))?;
+    if parts.iter().map(|part| part.lens.len()).sum::<usize>() != chunk_count as usize {
+        return Err(UpdateError::Tensors);
+    }
+    let header = header(keep, chunk_count);
+    let entry_bytes = table_entry_bytes(keep);
+    let chunk_bytes: usize = parts.iter().map(|part| part.bytes.len()).sum();
+    let total = header.len() + chunk_count as usize * entry_bytes + chunk_bytes;
+    let mut out = Vec::with_capacity(total);
+    out.extend_from_slice(&header);
+    let lens = parts.iter().flat_map(|part| &part.lens);
+    for (place, len) in layout.chunks().zip(lens) {
+        let len = u32::from(*len);
+        let least = chunk_bytes_min(place.len, keep);
+        if len < least || len > chunk_bytes_max(place.len, keep) {
+            return Err(UpdateError::ByteLen(len as usize));
+        }
+        let excess = (len - least).to_le_bytes();
+        out.extend(excess.iter().take(entry_bytes));
+    }
+    for part in parts {
+        out.extend_from_slice(&part.bytes);
+    }
+    if out.len() != total {
+        return Err(UpdateError::ByteLen(out.len()));
+    }
+    Ok(out)
+}

@@ -1,0 +1,20 @@
+//! All integration tests of the crate in one binary.
+#![cfg(feature = "std")]
+
+mod commitment;
+mod layout;
+mod merkle;
+mod update;
+
+mod aggregate;
+mod state_root;
+mod vectors_sparseloco;
+
+mod accept;
+mod assignment;
+mod consensus;
+mod fixed;
+mod props;
+mod rating;
+mod vectors_plackett_luce;
+mod window;

@@ -1,0 +1,230 @@
+//! Windows and phases of blocks; settings that cannot work are refused with what is wrong.
+
+use codec::{Decode, Encode, MaxEncodedLen};
+use proptest::prelude::*;
+use protocol::{
+    settings::{Settings, SettingsError},
+    window::{phase_at, Moment, Phase, Schedule, ScheduleError, ScorePhase},
+};
+
+fn schedule() -> Schedule {
+    Settings::example().schedule
+}
+
+fn check(block: u32, expected: (u64, u32, Phase, ScorePhase)) {
+    let (window, offset, phase, score_phase) = expected;
+    let expected = Moment {
+        window,
+        offset,
+        phase,
+        score_phase,
+    };
+    assert_eq!(
+        phase_at(&schedule(), block),
+        Some(expected),
+        "block {block}"
+    );
+}
+
+#[test]
+fn a_boundary_belongs_to_what_follows_it() {
+    assert_eq!(phase_at(&schedule(), 4), None);
+    check(5, (0, 0, Phase::Commit, ScorePhase::Commit));
+    check(12, (0, 7, Phase::Commit, ScorePhase::Commit));
+    check(13, (0, 8, Phase::Commit, ScorePhase::Reveal));
+    check(14, (0, 9, Phase::Commit, ScorePhase::Reveal));
+    check(15, (0, 10, Phase::Reveal, ScorePhase::Reveal));
+    check(17, (0, 12, Phase::Reveal, ScorePhase::Settle));
+    check(18, (0, 13, Phase::Attest, ScorePhase::Settle));
+    check(21, (0, 16, Phase::Apply, ScorePhase::Settle));
+    check(24, (0, 19, Phase::Apply, ScorePhase::Settle));
+    check(25, (1, 0, Phase::Commit, ScorePhase::Commit));
+}
+
+#[test]
+fn the_last_block_number_has_a_window() {
+    assert!(phase_at(&schedule(), u32::MAX).is_some());
+    assert_eq!(schedule().window_start(u64::MAX), None);
+    assert_eq!(
+        schedule().score_phase_end_block(u64::MAX, ScorePhase::Commit),
+        None
+    );
+    let no_blocks = Schedule {
+        window_blocks: 0,
+        ..schedule()
+    };
+    assert_eq!(phase_at(&no_blocks, 10), None);
+}
+
+#[test]
+fn boundaries_out_of_order_are_named() {
+    let mut wrong = schedule();
+    wrong.reveal_end = wrong.commit_end;
+    let expected = ScheduleError::Order {
+        earlier_name: "commit_end",
+        earlier: 10,
+        later_name: "reveal_end",
+        later: 10,
+    };
+    assert_eq!(wrong.validate(), Err(expected.clone()));
+    assert_eq!(
+        expected.to_string(),
+        "reveal_end (10) must be after commit_end (10)"
+    );
+    let changes: [fn(&mut Schedule); 7] = [
+        |s| s.commit_end = 0,
+        |s| s.reveal_end = 16,
+        |s| s.attest_end = 20,
+        |s| s.window_blocks = 16,
+        |s| s.score_commit_end = 0,
+        |s| s.score_reveal_end = 8,
+        |s| s.score_reveal_end = 20,
+    ];
+    for change in changes {
+        let mut wrong = schedule();
+        change(&mut wrong);
+        assert!(wrong.validate().is_err(), "{wrong:?}");
+    }
+    assert_eq!(schedule().validate(), Ok(()));
+}
+
+#[test]
+fn the_example_settings_are_valid_and_survive_their_encodings() {
+    let settings = Settings::example();
+    assert_eq!(settings.validate(), Ok(()));
+    assert_eq!(settings.samples_per_miner(), 32);
+    let bytes = settings.encode();
+    assert!(bytes.len() <= Settings::max_encoded_len());
+    assert_eq!(
+        Settings::decode(&mut bytes.as_slice()),
+        Ok(settings.clone())
+    );
+    let json = serde_json::to_string(&settings).unwrap();
+    assert_eq!(serde_json::from_str::<Settings>(&json).unwrap(), settings);
+}
+
+#[test]
+fn settings_out_of_range_are_named_with_their_value() {
+    let changes: [(&str, fn(&mut Settings)); 24] = [
+        ("inner_steps", |s| s.training.inner_steps = 0),
+        ("batch_size", |s| s.training.batch_size = 0),
+        ("sample_len", |s| s.training.sample_len = 1),
+        ("sample_count", |s| s.training.sample_count = 0),
+        ("keep", |s| s.training.keep = 0),
+        ("keep", |s| s.training.keep = 4_097),
+        ("outer_rate_ppm", |s| s.training.outer_rate_ppm = 0),
+        ("evaluation_rate_ppm", |s| {
+            s.training.evaluation_rate_ppm = 0
+        }),
+        ("error_decay_ppm", |s| {
+            s.training.error_decay_ppm = 1_000_001
+        }),
+        ("inner_rate_ppb", |s| s.training.inner_rate_ppb = 0),
+        ("evaluation_samples", |s| s.training.evaluation_samples = 0),
+        ("uid_max", |s| s.incentive.uid_max = 4_097),
+        ("accepted_max", |s| s.incentive.accepted_max = 257),
+        ("evaluations_per_validator", |s| {
+            s.incentive.evaluations_per_validator = 257
+        }),
+        ("power", |s| s.incentive.power = 9),
+        ("proof_rate_ppm", |s| s.incentive.proof_rate_ppm = 0),
+        ("gain_rate_min_ppm", |s| {
+            s.incentive.gain_rate_min_ppm = 1_000_001
+        }),
+        ("proof_gate_ppm", |s| s.incentive.proof_gate_ppm = 1_000_001),
+        ("finality_ppm", |s| s.incentive.finality_ppm = 500_000),
+        ("evaluation_quorum_ppm", |s| {
+            s.incentive.evaluation_quorum_ppm = 0
+        }),
+        ("missed_penalty_ppm", |s| {
+            s.incentive.missed_penalty_ppm = 1_000_001
+        }),
+        ("validator_stake_min", |s| {
+            s.incentive.validator_stake_min = 0
+        }),
+        ("challenge_chunks", |s| s.incentive.challenge_chunks = 0),
+        ("challenge_chunks", |s| s.incentive.challenge_chunks = 5),
+    ];
+    for (name, change) in changes {
+        let mut settings = Settings::example();
+        change(&mut settings);
+        match settings.validate() {
+            Err(SettingsError::OutOfRange {
+                field,
+                value,
+                min,
+                max,
+            }) => {
+                assert_eq!(field, name);
+                assert!(value < min || value > max);
+            }
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn settings_that_contradict_one_another_are_refused() {
+    let mut settings = Settings::example();
+    settings.training.sample_count = 64 * 32 - 1;
+    let error = SettingsError::TooFewSamples {
+        needed: 2_048,
+        sample_count: 2_047,
+    };
+    assert_eq!(settings.validate(), Err(error));
+    settings.training.sample_count = 64 * 32;
+    assert_eq!(settings.validate(), Ok(()));
+    settings.training.inner_steps = u32::MAX;
+    settings.training.batch_size = u32::MAX;
+    assert!(matches!(
+        settings.validate(),
+        Err(SettingsError::TooFewSamples { .. })
+    ));
+
+    let mut settings = Settings::example();
+    settings.emission.owner_ppm += 1;
+    assert_eq!(
+        settings.validate(),
+        Err(SettingsError::EmissionSum { sum: 1_000_001 })
+    );
+    settings.emission.owner_ppm = u32::MAX;
+    settings.emission.miners_ppm = u32::MAX;
+    assert!(matches!(
+        settings.validate(),
+        Err(SettingsError::EmissionSum { .. })
+    ));
+}
+
+proptest! {
+    #[test]
+    fn blocks_and_windows_agree(start in 0u32..1000, window in 0u64..100_000, offset in 0u32..20) {
+        let schedule = Schedule { start_block: start, ..schedule() };
+        let block = schedule.window_start(window).unwrap() + offset;
+        let moment = phase_at(&schedule, block).unwrap();
+        prop_assert_eq!((moment.window, moment.offset), (window, offset));
+        // The phase is the first one that has not ended.
+        let phases = [Phase::Commit, Phase::Reveal, Phase::Attest, Phase::Apply];
+        let first = phases.into_iter().find(|p| block < schedule.phase_end_block(window, *p).unwrap());
+        prop_assert_eq!(first, Some(moment.phase));
+        if let Some(scored) = window.checked_sub(1) {
+            let phases = [ScorePhase::Commit, ScorePhase::Reveal, ScorePhase::Settle];
+            let first = phases
+                .into_iter()
+                .find(|p| block < schedule.score_phase_end_block(scored, *p).unwrap());
+            prop_assert_eq!(first, Some(moment.score_phase));
+        }
+    }
+
+    #[test]
+    fn no_block_panics(
+        block in any::<u32>(),
+        window in any::<u64>(),
+        numbers in proptest::array::uniform7(any::<u32>()),
+    ) {
+        let [start_block, window_blocks, commit_end, reveal_end, attest_end, score_commit_end, score_reveal_end] = numbers;
+        let schedule = Schedule { start_block, window_blocks, commit_end, reveal_end, attest_end, score_commit_end, score_reveal_end };
+        let _ = (phase_at(&schedule, block), schedule.validate(), schedule.window_start(window));
+        let _ = schedule.phase_end_block(window, Phase::Apply);
+        let _ = schedule.score_phase_end_block(window, ScorePhase::Settle);
+    }
+}
