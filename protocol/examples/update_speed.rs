@@ -43,6 +43,9 @@ impl Noise {
     }
 }
 
+/// Draws a number of some distribution.
+type Draw = fn(&mut Noise) -> f64;
+
 /// Seconds of the fastest of some passes.
 fn fastest(mut pass: impl FnMut()) -> f64 {
     (0..PASSES)
@@ -56,7 +59,7 @@ fn fastest(mut pass: impl FnMut()) -> f64 {
 
 fn main() {
     let layout = Layout(vec![VALUES as u64]);
-    let shapes: [(&str, fn(&mut Noise) -> f64); 3] = [
+    let shapes: [(&str, Draw); 3] = [
         ("gauss", Noise::gauss),
         ("laplace", Noise::laplace),
         ("student t 4", Noise::student4),

@@ -119,6 +119,22 @@ pub fn is_available(
     is_enough(attested_stake(attestations, uid), total_stake, finality_ppm)
 }
 
+/// Whether enough stake attested, and `uid`'s payload would not be available even if every absent
+/// part of `total_stake` had attested it: an absent validator never costs a miner.
+pub fn is_proven_unavailable(
+    attestations: &[AttestationInput<'_>],
+    total_stake: u128,
+    uid: Uid,
+    finality_ppm: u32,
+) -> bool {
+    let present = attestations.iter().fold(0u128, |sum, attestation| {
+        sum.saturating_add(u128::from(attestation.stake))
+    });
+    let against = present.saturating_sub(attested_stake(attestations, uid));
+    let at_most = total_stake.saturating_sub(against);
+    is_enough(present, total_stake, finality_ppm) && !is_enough(at_most, total_stake, finality_ppm)
+}
+
 /// The accepted set of a window, sorted by uid: of the candidates that are available, based on the
 /// final root and not on probation, the `accepted_max` of highest standing, ties to the lower uid.
 ///

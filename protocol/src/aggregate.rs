@@ -5,10 +5,11 @@
 //! dequantised values of update r in this tensor:
 //!
 //! ```text
-//! norm_r   = sqrt(Σ over chunks in order of (Σ over the chunk's positions, ascending, of v_r²))     f64
-//! factor_r = min(1, median / (norm_r + 1e-8)), median = the lower median of the norms      f64, then f32
-//! delta    = (Σ over r in order of factor_r · v_r) / R                                     f32
-//! θ        ← θ − α · delta                                                                 f32
+//! norm_r   = sqrt(Σ over chunks in order of (Σ over ascending positions of v_r²))    f64
+//! factor_r = min(1, median / (norm_r + 1e-8))                                        f64, then f32
+//!            with median = the lower median of the norms
+//! delta    = (Σ over r in order of factor_r · v_r) / R                               f32
+//! θ        ← θ − α · delta                                                           f32
 //! ```
 //!
 //! Each `f32` operation is rounded by itself: a product, then a sum, never fused. The division is

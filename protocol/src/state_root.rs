@@ -7,7 +7,8 @@
 //! BLAKE3 of a domain string and the manifest in SCALE:
 //!
 //! ```text
-//! root = BLAKE3("gauntlet/state/1" ‖ SCALE(Vec<{name: String, value_count: u64, pieces: Vec<[u8; 32]>}>))
+//! root = BLAKE3("gauntlet/state/1" ‖ SCALE(Vec<Tensor>))
+//! Tensor = {name: String, value_count: u64, pieces: Vec<[u8; 32]>}
 //! ```
 //!
 //! A joiner asks any peer for the manifest, checks it against the root on chain, and then each

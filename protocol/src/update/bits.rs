@@ -2,7 +2,7 @@
 //! reader of bytes that a stranger wrote.
 #![allow(
     clippy::arithmetic_side_effects,
-    reason = "a hot kernel: the counts of bits held are below 64 and widths at most 32, checked in debug builds"
+    reason = "a hot kernel: below 64 bits are held and widths are at most 32"
 )]
 
 use alloc::vec::Vec;

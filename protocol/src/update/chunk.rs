@@ -34,13 +34,14 @@ pub struct Chunk {
 /// at which `a + 1` becomes the better parameter is `2^a / −ln(0.618) = 2.078 · 2^a`. For 64 of
 /// 4096 it is 5, and a position costs 7.5 bits where the entropy is 7.4.
 pub const fn rice_parameter(len: u32, kept: u16) -> u32 {
-    let skipped = len.saturating_sub(kept as u32) as u64 * 13;
-    let mut bound = kept as u64 * 27;
-    let mut parameter = 0;
-    // Ends: `skipped` is below 2^36 and `bound` at least 27; with nothing kept, at 16.
+    // At most 13 · 2^32 and 27 · 2^16: they fit 64 bits.
+    let skipped = (len.saturating_sub(kept as u32) as u64).saturating_mul(13);
+    let mut bound = (kept as u64).saturating_mul(27);
+    let mut parameter = 0u32;
+    // Stops at 12 for a chunk; at 16 for input that is none.
     while skipped >= bound && parameter < 16 {
-        bound *= 2;
-        parameter += 1;
+        bound = bound.saturating_mul(2);
+        parameter = parameter.saturating_add(1);
     }
     parameter
 }
@@ -50,8 +51,9 @@ const fn chunk_bits(len: u32, keep: u16) -> (u32, u32) {
     let len = if len > CHUNK_LEN { CHUNK_LEN } else { len };
     let kept = kept(len, keep);
     let parameter = rice_parameter(len, kept);
-    // At most 16 + 4096 · 19 bits.
-    let fixed = (kept as u32) * (parameter + 3) + 16;
+    // Code, remainder and the one that ends a quotient; at most 16 + 4096 · 19 bits in all.
+    let value_bits = parameter.saturating_add(3);
+    let fixed = value_bits.saturating_mul(kept as u32).saturating_add(16);
     (fixed, len.saturating_sub(kept as u32) >> parameter)
 }
 

@@ -1,4 +1,17 @@
 //! From values to bytes: select, quantise, pack, and leave behind what was not sent.
+//!
+//! Measured on one core of a shared 2-core Xeon (AVX-512, but built for plain x86-64) over 4 Mi
+//! Laplace values by `cargo run --release -p protocol --example update_speed`, in 10^9 parameters
+//! a second; "with feedback" is [`Encoder::encode_difference`], which reads three arrays, "step" the
+//! outer step of two updates, for each:
+//!
+//! | k | bytes a chunk | bits a value | under f32 | encode | with feedback | parse | root | step |
+//! |---|---|---|---|---|---|---|---|---|
+//! | 32 | 45.3 | 11.3 | 361× | 1.48 | 1.08 | 30 | 14 | 4.9 |
+//! | 64 | 79.4 | 9.9 | 206× | 1.09 | 0.74 | 15 | 14 | 3.7 |
+//! | 128 | 139.4 | 8.7 | 118× | 0.69 | 0.59 | 7.6 | 9.7 | 2.4 |
+//!
+//! Bytes include header and table. The encoder waits for memory for about half of its time.
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,

@@ -103,7 +103,7 @@ impl<'a> Payload<'a> {
             .ok_or_else(|| wrong_len.clone())?;
         let start = HEADER_BYTES.saturating_add(table.len());
 
-        let mut ends = Vec::with_capacity(table.len() / entry_bytes);
+        let mut ends = Vec::with_capacity(chunk_count as usize);
         let mut end = start;
         let mut scratch = Chunk::default();
         let chunks = layout.chunks().zip(table.chunks_exact(entry_bytes));

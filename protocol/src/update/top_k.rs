@@ -9,7 +9,7 @@
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,
-    reason = "a hot kernel over arrays of fixed length; every index is a loop counter or masked below its length"
+    reason = "a hot kernel over arrays of fixed length; an index is a loop counter or reduced to it"
 )]
 
 use super::ChunkError;

@@ -233,7 +233,9 @@ fn rates_and_medians() {
 
 proptest! {
     #[test]
-    fn factors_clip_to_the_median_and_never_raise(norms in prop::collection::vec(0.0f64..1e20, 1..40)) {
+    fn factors_clip_to_the_median_and_never_raise(
+        norms in prop::collection::vec(0.0f64..1e20, 1..40),
+    ) {
         let median = lower_median(&norms);
         for (norm, factor) in norms.iter().zip(median_norm_factors(&norms)) {
             prop_assert!((0.0..=1.0).contains(&factor));

@@ -1,5 +1,6 @@
 //! All integration tests of the crate in one binary.
 #![cfg(feature = "std")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod commitment;
 mod layout;

@@ -88,7 +88,9 @@ const GOLDEN: &str = "7e1865088582ebb731f215ad7f7a097ef11e22c4640305378227ce9d9b
 proptest! {
     #[test]
     fn a_flipped_bit_anywhere_is_refused(
-        count in 1usize..40, pick in any::<prop::sample::Index>(), bit in any::<prop::sample::Index>(),
+        count in 1usize..40,
+        pick in any::<prop::sample::Index>(),
+        bit in any::<prop::sample::Index>(),
     ) {
         let leaves = leaves(count);
         let hashes: Vec<_> = (0u32..).zip(&leaves).map(|(i, leaf)| leaf_hash(i, leaf)).collect();
@@ -102,7 +104,9 @@ proptest! {
 
     #[test]
     fn any_input_is_answered(
-        count in any::<u32>(), index in any::<u32>(), bytes in prop::collection::vec(any::<u8>(), 0..99),
+        count in any::<u32>(),
+        index in any::<u32>(),
+        bytes in prop::collection::vec(any::<u8>(), 0..99),
         path in prop::collection::vec(any::<[u8; 32]>(), 0..40),
     ) {
         prop_assert!(!verify(&[7; 32], count, index, &bytes, &path));

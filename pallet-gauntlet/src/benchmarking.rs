@@ -1,0 +1,621 @@
+//! The cost of every call and of every step of a hook, at its worst within the bounds of the types.
+
+use alloc::{boxed::Box, vec, vec::Vec};
+
+use frame_benchmarking::v2::*;
+use frame_support::{
+    traits::{fungible::Mutate, EnsureOrigin},
+    BoundedVec,
+};
+use frame_system::RawOrigin;
+use protocol::{
+    accept::bitmap_of,
+    commitment::{challenged_chunks, commitment_hash, score_commitment_hash, Opening},
+    consensus::{Evaluation, Standing},
+    layout::CHUNK_LEN,
+    merkle,
+    rating::{PlackettLuce, Rating},
+    settings::Settings,
+    update::{encode_chunk, Chunk},
+    Hash, Planck, RunId, Uid, ValidatorIndex,
+};
+
+use crate::*;
+
+/// Enough for every bond and stake.
+const RICH: Planck = 1_000_000_000_000_000_000_000;
+const STAKE: Planck = 1_000_000_000_000_000;
+/// Miners that are enough to measure what one costs; a run may have four times as many.
+const MINERS: u32 = 1_024;
+/// First block of window 0 in [`settings`].
+const START: u32 = 5;
+
+/// The example with as many slots as there may be.
+fn settings() -> Settings {
+    let mut settings = Settings::example();
+    settings.incentive.uid_max = UIDS_MAX as u16;
+    settings.incentive.claim_delay_windows = 0;
+    settings
+}
+
+fn funded<T: Config>(name: &'static str, number: u32) -> T::AccountId {
+    let who: T::AccountId = account(name, number, 0);
+    T::Currency::set_balance(&who, RICH);
+    who
+}
+
+fn tensors(count: u32) -> LayoutVec {
+    LayoutVec::truncate_from(vec![u64::from(CHUNK_LEN); count as usize])
+}
+
+/// A run that starts in block [`START`], seen from block 1.
+fn create<T: Config>(settings: Settings) -> RunId {
+    frame_system::Pallet::<T>::set_block_number(1u32.into());
+    let owner = funded::<T>("owner", 0);
+    Pallet::<T>::do_create_run(owner, settings, tensors(1_024)).expect("valid settings; qed")
+}
+
+/// Miner `number`: its cold and its hot key.
+fn miner<T: Config>(run: RunId, number: u32) -> (T::AccountId, T::AccountId) {
+    let (cold, hot) = (
+        funded::<T>("miner cold", number),
+        account("miner hot", number, 0),
+    );
+    Pallet::<T>::do_register_miner(cold.clone(), run, T::AccountId::clone(&hot))
+        .expect("there is room; qed");
+    (cold, hot)
+}
+
+/// Validator `number`: its cold and its hot key.
+fn validator<T: Config>(run: RunId, number: u32) -> (T::AccountId, T::AccountId) {
+    let (cold, hot) = (
+        funded::<T>("validator cold", number),
+        account("validator hot", number, 0),
+    );
+    Pallet::<T>::do_register_validator(cold.clone(), run, T::AccountId::clone(&hot), STAKE)
+        .expect("there is room; qed");
+    (cold, hot)
+}
+
+/// Goes to a block of window 0 or 1 and does what its boundary asks for.
+fn go_to<T: Config>(block: u32) {
+    frame_system::Pallet::<T>::set_block_number(block.into());
+    let _ = Pallet::<T>::do_boundaries(block.into());
+}
+
+fn chunk() -> Vec<u8> {
+    let chunk = Chunk {
+        scale_bf16: 0x3c00,
+        indices: (0..64).collect(),
+        codes: vec![1; 64],
+    };
+    encode_chunk(&chunk, CHUNK_LEN, 64).expect("a valid chunk; qed")
+}
+
+/// Hashes of the leaves of a payload of 1024 chunks, and its opening.
+fn payload() -> (Vec<Hash>, Opening) {
+    let chunk = chunk();
+    let leaves: Vec<Hash> = (0..1_024)
+        .map(|index| merkle::leaf_hash(index, &chunk))
+        .collect();
+    let opening = Opening {
+        payload_root: merkle::root_of_leaf_hashes(&leaves).expect("there are leaves; qed"),
+        chunk_count: 1_024,
+        byte_len: 1,
+        base_state_root: [0; 32],
+        salt: [0; 32],
+    };
+    (leaves, opening)
+}
+
+fn commit<T: Config>(run: RunId, hot: &T::AccountId, opening: &Opening) {
+    let hash = commitment_hash(
+        &Pallet::<T>::genesis_hash(),
+        run,
+        0,
+        &account_bytes(hot),
+        opening,
+    );
+    Pallet::<T>::do_commit_update(hot.clone(), run, 0, hash).expect("the commit phase; qed");
+}
+
+/// The chunks that miner `uid` must show.
+fn shown<T: Config>(run: RunId, uid: Uid, leaves: &[Hash], count: u8) -> RevealedChunks {
+    let record = Windows::<T>::get(run, 0).expect("window 0 is open; qed");
+    let seed = record.challenge_seed.expect("the reveal phase; qed");
+    let chunks = challenged_chunks(&seed, run, 0, uid, 1_024, count)
+        .into_iter()
+        .map(|index| RevealedChunk {
+            index,
+            chunk: BoundedVec::truncate_from(chunk()),
+            proof: BoundedVec::truncate_from(merkle::proof(leaves, index).expect("a leaf; qed")),
+        });
+    RevealedChunks::truncate_from(chunks.collect())
+}
+
+fn evaluations(count: u32) -> Evaluations {
+    let evaluations = (0..count).map(|uid| Evaluation {
+        uid: uid as Uid,
+        own_before: 1_000_000,
+        own_after: 900_000 - uid,
+        random_before: 1_000_000,
+        random_after: 950_000 + uid,
+    });
+    Evaluations::truncate_from(evaluations.collect())
+}
+
+/// `miners` and `validators` in the block in which window 0 is settled, after everybody's work.
+fn worked_window<T: Config>(miners: u32, validators: u32) -> RunId {
+    let run = create::<T>(settings());
+    for number in 0..miners {
+        miner::<T>(run, number);
+    }
+    for number in 0..validators {
+        validator::<T>(run, number);
+    }
+    go_to::<T>(START);
+    let uids: Vec<Uid> = (0..miners as Uid).collect();
+    for uid in &uids {
+        let opening = opening_of(*uid);
+        let order = u32::from(*uid);
+        Commitments::<T>::insert(
+            (run, 0, *uid),
+            Commitment {
+                hash: [1; 32],
+                block: START,
+                order,
+            },
+        );
+        PayloadOwners::<T>::insert((run, 0, opening.payload_root), *uid);
+        Reveals::<T>::insert(
+            (run, 0, *uid),
+            Reveal {
+                opening,
+                committed_block: START,
+                order,
+            },
+        );
+    }
+    CommitCounts::<T>::insert(run, 0, miners);
+    for index in 0..validators as ValidatorIndex {
+        let bitmap = Bitmap::truncate_from(bitmap_of(&uids));
+        Attestations::<T>::insert(
+            (run, 0, index),
+            Attestation {
+                bitmap,
+                state_root: [0; 32],
+            },
+        );
+        let reveal = ScoreReveal {
+            evaluations: evaluations(EVALUATIONS_MAX),
+            salt: [0; 32],
+        };
+        ScoreCommitments::<T>::insert((run, 0, index), [0; 32]);
+        ScoreReveals::<T>::insert((run, 0, index), reveal);
+        Validators::<T>::mutate(run, index, |validator| {
+            if let Some(validator) = validator {
+                validator.attested_window = Some(0);
+            }
+        });
+    }
+    run
+}
+
+/// An opening that differs for each miner, without its chunks.
+fn opening_of(uid: Uid) -> Opening {
+    let mut payload_root = [0; 32];
+    payload_root[..2].copy_from_slice(&uid.to_le_bytes());
+    Opening {
+        payload_root,
+        chunk_count: 1_024,
+        byte_len: 1,
+        base_state_root: [0; 32],
+        salt: [0; 32],
+    }
+}
+
+#[benchmarks]
+mod benchmarks {
+    use super::*;
+
+    #[benchmark]
+    fn create_run(t: Linear<1, 1_024>) -> Result<(), BenchmarkError> {
+        frame_system::Pallet::<T>::set_block_number(1u32.into());
+        let origin =
+            T::CreateOrigin::try_successful_origin().map_err(|_| BenchmarkError::Weightless)?;
+        let owner = T::CreateOrigin::ensure_origin(origin.clone())
+            .map_err(|_| BenchmarkError::Weightless)?;
+        T::Currency::set_balance(&owner, RICH);
+        let run = NextRunId::<T>::get();
+
+        #[extrinsic_call]
+        _(origin as T::RuntimeOrigin, Box::new(settings()), tensors(t));
+
+        assert!(Runs::<T>::contains_key(run));
+        Ok(())
+    }
+
+    #[benchmark]
+    fn register_miner() {
+        let run = create::<T>(settings());
+        // The slot that is found last.
+        let mut slots = Slots::default();
+        while slots.take(UIDS_MAX - 1).is_some() {}
+        MinerSlots::<T>::insert(run, slots);
+        let (cold, hot): (T::AccountId, T::AccountId) =
+            (funded::<T>("cold", 0), account("hot", 0, 0));
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(cold), run, hot.clone());
+
+        assert!(MinerUids::<T>::contains_key(run, hot));
+    }
+
+    #[benchmark]
+    fn deregister_miner() {
+        let run = create::<T>(settings());
+        let (cold, hot) = miner::<T>(run, 0);
+        Pallet::<T>::do_announce(hot, run, Default::default(), Default::default())
+            .expect("registered; qed");
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(cold), run, 0);
+
+        assert!(!Miners::<T>::contains_key(run, 0));
+    }
+
+    #[benchmark]
+    fn register_validator() {
+        let run = create::<T>(settings());
+        let (cold, hot): (T::AccountId, T::AccountId) =
+            (funded::<T>("cold", 0), account("hot", 0, 0));
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(cold), run, hot.clone(), STAKE);
+
+        assert!(ValidatorIndices::<T>::contains_key(run, hot));
+    }
+
+    #[benchmark]
+    fn add_stake() {
+        let run = create::<T>(settings());
+        let (cold, _) = validator::<T>(run, 0);
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(cold), run, 0, STAKE);
+
+        assert_eq!(
+            Validators::<T>::get(run, 0).map(|validator| validator.stake),
+            Some(2 * STAKE)
+        );
+    }
+
+    #[benchmark]
+    fn deregister_validator() {
+        let run = create::<T>(settings());
+        let (cold, hot) = validator::<T>(run, 0);
+        Pallet::<T>::do_announce(hot, run, Default::default(), Default::default())
+            .expect("registered; qed");
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(cold), run, 0);
+
+        assert!(!Validators::<T>::contains_key(run, 0));
+    }
+
+    #[benchmark]
+    fn announce() {
+        let run = create::<T>(settings());
+        let (_, hot) = validator::<T>(run, 0);
+        let peer_id = PeerId::truncate_from(vec![1; PEER_ID_BYTES_MAX as usize]);
+        let address = BoundedVec::truncate_from(vec![1; ADDRESS_BYTES_MAX as usize]);
+        let addresses = Addresses::truncate_from(vec![address; ADDRESSES_MAX as usize]);
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(hot.clone()), run, peer_id, addresses);
+
+        assert!(Announcements::<T>::contains_key(run, hot));
+    }
+
+    #[benchmark]
+    fn commit_update() {
+        let run = create::<T>(settings());
+        let (_, hot) = miner::<T>(run, 0);
+        go_to::<T>(START);
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(hot), run, 0, [1; 32]);
+
+        assert!(Commitments::<T>::contains_key((run, 0, 0)));
+    }
+
+    #[benchmark]
+    fn reveal_update(c: Linear<1, CHUNKS_MAX>) {
+        let mut settings = settings();
+        settings.incentive.challenge_chunks = c as u8;
+        let commit_end = START + settings.schedule.commit_end;
+        let run = create::<T>(settings);
+        let (_, hot) = miner::<T>(run, 0);
+        let (_, copier) = miner::<T>(run, 1);
+        let (leaves, opening) = payload();
+        go_to::<T>(START);
+        commit::<T>(run, &hot, &opening);
+        commit::<T>(run, &copier, &opening);
+        go_to::<T>(commit_end);
+        // A copy that was revealed first is removed.
+        let copied = shown::<T>(run, 1, &leaves, c as u8);
+        Pallet::<T>::do_reveal_update(copier, run, 0, opening.clone(), copied)
+            .expect("a valid reveal; qed");
+        let chunks = shown::<T>(run, 0, &leaves, c as u8);
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(hot), run, 0, opening, chunks);
+
+        assert!(Reveals::<T>::contains_key((run, 0, 0)));
+        assert!(!Reveals::<T>::contains_key((run, 0, 1)));
+    }
+
+    #[benchmark]
+    fn attest() {
+        let run = create::<T>(settings());
+        let (_, hot) = validator::<T>(run, 0);
+        go_to::<T>(START);
+        go_to::<T>(START + settings().schedule.reveal_end);
+        let bitmap = Bitmap::truncate_from(vec![0xff; BITMAP_BYTES_MAX as usize]);
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(hot), run, 0, bitmap, [0; 32]);
+
+        assert!(Attestations::<T>::contains_key((run, 0, 0)));
+    }
+
+    #[benchmark]
+    fn commit_scores() {
+        let run = create::<T>(settings());
+        let (_, hot) = validator::<T>(run, 0);
+        go_to::<T>(START + settings().schedule.window_blocks);
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(hot), run, 0, [0; 32]);
+
+        assert!(ScoreCommitments::<T>::contains_key((run, 0, 0)));
+    }
+
+    #[benchmark]
+    fn reveal_scores(e: Linear<0, EVALUATIONS_MAX>) {
+        let run = create::<T>(settings());
+        let (_, hot) = validator::<T>(run, 0);
+        let scores = evaluations(e);
+        let genesis = Pallet::<T>::genesis_hash();
+        let hash = score_commitment_hash(&genesis, run, 0, &account_bytes(&hot), &scores, &[0; 32]);
+        let schedule = settings().schedule;
+        go_to::<T>(START + schedule.window_blocks);
+        Pallet::<T>::do_commit_scores(hot.clone(), run, 0, hash).expect("the commit phase; qed");
+        go_to::<T>(START + schedule.window_blocks + schedule.score_commit_end);
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(hot), run, 0, scores, [0; 32]);
+
+        assert!(ScoreReveals::<T>::contains_key((run, 0, 0)));
+    }
+
+    #[benchmark]
+    fn claim() {
+        let run = create::<T>(settings());
+        let who = funded::<T>("claimant", 0);
+        T::Currency::set_balance(&Pallet::<T>::run_account(run), RICH);
+        let claims: Vec<(u64, Planck)> = (0..u64::from(CLAIMS_MAX))
+            .map(|window| (window, 1_000_000))
+            .collect();
+        let claimable = claims.iter().map(|(_, amount)| amount).sum();
+        Claims::<T>::insert(run, &who, ClaimList::truncate_from(claims));
+        Ledgers::<T>::insert(
+            run,
+            Ledger {
+                minted: claimable,
+                claimable,
+                ..Default::default()
+            },
+        );
+        go_to::<T>(START + settings().schedule.window_blocks * (CLAIMS_MAX + 2));
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(who.clone()), run, who.clone());
+
+        assert!(!Claims::<T>::contains_key(run, who));
+    }
+
+    #[benchmark]
+    fn set_params() {
+        let run = create::<T>(settings());
+        let owner: T::AccountId = account("owner", 0, 0);
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(owner), run, Box::new(settings()));
+
+        assert!(PendingSettings::<T>::contains_key(run));
+    }
+
+    #[benchmark]
+    fn look_at_runs(r: Linear<1, 16>) {
+        let first = create::<T>(settings());
+        let run = Runs::<T>::get(first).expect("it was created; qed");
+        for number in 1..r {
+            Runs::<T>::insert(first + number, run.clone());
+        }
+
+        #[block]
+        {
+            Pallet::<T>::do_boundaries(2u32.into());
+        }
+
+        assert!(Runs::<T>::count() >= r);
+    }
+
+    #[benchmark]
+    fn open_window() {
+        let run = create::<T>(settings());
+        PendingSettings::<T>::insert(
+            run,
+            ScheduledSettings {
+                window: 0,
+                settings: settings(),
+            },
+        );
+        frame_system::Pallet::<T>::set_block_number(START.into());
+
+        #[block]
+        {
+            Pallet::<T>::do_boundaries(START.into());
+        }
+
+        assert!(Windows::<T>::contains_key(run, 0));
+    }
+
+    #[benchmark]
+    fn draw_challenge() {
+        let run = create::<T>(settings());
+        let block = START + settings().schedule.commit_end;
+        go_to::<T>(START);
+
+        #[block]
+        {
+            Pallet::<T>::do_boundaries(block.into());
+        }
+
+        assert!(Windows::<T>::get(run, 0).is_some_and(|record| record.challenge_seed.is_some()));
+    }
+
+    #[benchmark]
+    fn accept(m: Linear<0, MINERS>, v: Linear<0, VALIDATORS_MAX>) {
+        let run = worked_window::<T>(m, v);
+        let block = START + settings().schedule.attest_end;
+
+        #[block]
+        {
+            Pallet::<T>::do_boundaries(block.into());
+        }
+
+        let record = Windows::<T>::get(run, 0).expect("window 0 is open; qed");
+        assert_eq!(record.status, WindowStatus::Accepted);
+    }
+
+    #[benchmark]
+    fn settle_begin(m: Linear<0, MINERS>, v: Linear<0, VALIDATORS_MAX>) {
+        let run = worked_window::<T>(m, v);
+        let owner = account("owner", 0, 0);
+
+        #[block]
+        {
+            Pallet::<T>::compute(run, &owner, 0);
+        }
+
+        assert!(Settlements::<T>::contains_key(run));
+    }
+
+    #[benchmark]
+    fn settle_match(p: Linear<0, MINERS>) {
+        let players = vec![Rating::default(); p as usize];
+        let ranks: Vec<u32> = (0..p).collect();
+
+        #[block]
+        {
+            PlackettLuce::default()
+                .play(&players, &ranks)
+                .expect("a match of newcomers; qed");
+        }
+    }
+
+    #[benchmark]
+    fn settle_page(m: Linear<1, PAGE_LEN>) {
+        let run = worked_window::<T>(m, 0);
+        let pay = |uid: u32| MinerPay {
+            uid: uid as Uid,
+            cold: account::<T::AccountId>("miner cold", uid, 0),
+            own: None,
+            random: None,
+            standing: Standing::default(),
+            value: Default::default(),
+            share: Default::default(),
+            amount: 1,
+        };
+        let page = (0..m).map(pay).collect();
+        SettlementPages::<T>::insert(run, 0, BoundedVec::truncate_from(page));
+        Ledgers::<T>::insert(
+            run,
+            Ledger {
+                minted: RICH,
+                carried: RICH,
+                ..Default::default()
+            },
+        );
+        let settlement = settlement::<T>(
+            Stage::Miners {
+                page: 0,
+                page_count: 1,
+            },
+            0,
+        );
+
+        #[block]
+        {
+            Pallet::<T>::pay_page(run, settlement, 0, 1);
+        }
+
+        assert_eq!(Ledgers::<T>::get(run).claimable, Planck::from(m));
+    }
+
+    #[benchmark]
+    fn settle_close(v: Linear<0, VALIDATORS_MAX>) {
+        let run = worked_window::<T>(0, v);
+        Ledgers::<T>::insert(
+            run,
+            Ledger {
+                minted: RICH,
+                carried: RICH,
+                ..Default::default()
+            },
+        );
+        let settlement = settlement::<T>(Stage::Validators, v);
+
+        #[block]
+        {
+            Pallet::<T>::close(run, settlement);
+        }
+
+        assert_eq!(Ledgers::<T>::get(run).claimable, Planck::from(v));
+    }
+
+    #[benchmark]
+    fn prune(r: Linear<0, { settlement::PRUNE_ROWS }>) {
+        let run = worked_window::<T>(r, r.min(VALIDATORS_MAX));
+
+        #[block]
+        {
+            Pallet::<T>::prune(run, 0);
+        }
+
+        assert_eq!(Commitments::<T>::iter_prefix((run, 0)).count(), 0);
+    }
+
+    /// A settlement of window 0 that owes one unit to each of `validators`.
+    fn settlement<T: Config>(stage: Stage, validators: u32) -> Settlement<T::AccountId> {
+        let pay = |index: u32| ValidatorPay {
+            index: index as ValidatorIndex,
+            cold: account("validator cold", index, 0),
+            agreement: Default::default(),
+            share: Default::default(),
+            amount: 1,
+        };
+        Settlement {
+            window: 0,
+            stage,
+            minted: 0,
+            owner_paid: 0,
+            miners_paid: 0,
+            validators: BoundedVec::truncate_from((0..validators).map(pay).collect()),
+        }
+    }
+
+    impl_benchmark_test_suite!(Pallet, crate::mock::new_test_ext(), crate::mock::Test);
+}

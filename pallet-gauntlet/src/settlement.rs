@@ -1,0 +1,518 @@
+//! The settlement of a window, paged over blocks: gather → one call of
+//! [`protocol::consensus::settle`] → pages of standings and pay → close. And the removal of what is
+//! old. No formula is here.
+//!
+//! Both go on in [`Pallet::do_poll`] and [`Pallet::do_idle`] under a weight meter; each step is
+//! taken whole or not at all, and each run settles its windows in order. Nothing here can fail: a
+//! settlement that `protocol` refuses makes the window void.
+
+use alloc::vec::Vec;
+
+use frame_support::{
+    traits::Get,
+    weights::{Weight, WeightMeter},
+    BoundedVec,
+};
+use protocol::{
+    accept::bitmap_contains,
+    consensus::{
+        emission_at, pay, settle, split_emission, Fault, MinerInput, Outcome, ValidatorInput,
+    },
+    settings::StandingKind,
+    window::{phase_at, ScorePhase},
+    RunId, Uid, Window,
+};
+use sp_runtime::{Perbill, SaturatedConversion};
+
+use crate::{
+    Attestations, CommitCounts, Commitments, Config, Event, Ledgers, Miner, MinerPay, MinerSlots,
+    Miners, Pallet, PayloadOwners, Reveals, Runs, ScoreCommitments, ScoreReveals, Settlement,
+    SettlementPages, Settlements, Stage, Validator, ValidatorPay, ValidatorSlots, Validators,
+    VoidReason, WeightInfo, WindowRecord, WindowStatus, Windows, EVALUATIONS_MAX, PAGE_LEN,
+    UIDS_MAX, VALIDATORS_MAX,
+};
+
+/// The part of a block that settlements may take before transactions.
+const POLL_SHARE: Perbill = Perbill::from_percent(50);
+
+/// Rows of each map that one step of pruning removes.
+pub(crate) const PRUNE_ROWS: u32 = 64;
+
+/// A participant with its slot, as gathered for a settlement.
+type Row<Slot, Record> = (Slot, Record);
+
+/// Everything that one settlement pays and writes, computed and not yet stored.
+struct Payout<AccountId> {
+    owner: u128,
+    miners: Vec<MinerPay<AccountId>>,
+    validators: Vec<ValidatorPay<AccountId>>,
+}
+
+impl<T: Config> Pallet<T> {
+    /// Goes on with the work that waits, in half of the block at most.
+    pub(crate) fn do_poll(meter: &mut WeightMeter) {
+        let limit = meter.remaining().min(Self::poll_limit());
+        let mut own = WeightMeter::with_limit(limit);
+        Self::work(&mut own);
+        meter.consume(own.consumed());
+    }
+
+    /// Goes on with the work that waits, in what transactions left of the block.
+    pub(crate) fn do_idle(remaining: Weight) -> Weight {
+        let mut meter = WeightMeter::with_limit(remaining);
+        Self::work(&mut meter);
+        meter.consumed()
+    }
+
+    fn work(meter: &mut WeightMeter) {
+        if meter
+            .try_consume(T::WeightInfo::look_at_runs(T::RunsMax::get()))
+            .is_err()
+        {
+            return;
+        }
+        let runs: Vec<RunId> = Runs::<T>::iter_keys().collect();
+        for run_id in runs {
+            while Self::settle_step(run_id, meter) {}
+            while Self::prune_step(run_id, meter) {}
+        }
+    }
+
+    /// The weight that a step of settlement can hope for.
+    fn poll_limit() -> Weight {
+        POLL_SHARE * T::BlockWeights::get().max_block
+    }
+
+    /// Takes the next step of a run's settlement. Whether there was one and it fitted.
+    fn settle_step(run_id: RunId, meter: &mut WeightMeter) -> bool {
+        let Some(settlement) = Settlements::<T>::get(run_id) else {
+            return Self::begin(run_id, meter);
+        };
+        match settlement.stage {
+            Stage::Miners { page, page_count } => {
+                if meter
+                    .try_consume(T::WeightInfo::settle_page(PAGE_LEN))
+                    .is_err()
+                {
+                    return false;
+                }
+                Self::pay_page(run_id, settlement, page, page_count);
+            }
+            Stage::Validators => {
+                let count = settlement.validators.len() as u32;
+                if meter
+                    .try_consume(T::WeightInfo::settle_close(count))
+                    .is_err()
+                {
+                    return false;
+                }
+                Self::close(run_id, settlement);
+            }
+        }
+        true
+    }
+
+    /// Computes the settlement of the next window, if that is due.
+    fn begin(run_id: RunId, meter: &mut WeightMeter) -> bool {
+        let Some(run) = Runs::<T>::get(run_id) else {
+            return false;
+        };
+        let window = run.next_settlement;
+        let Some(moment) = phase_at(&run.settings.schedule, Self::now()) else {
+            return false;
+        };
+        let due = moment.window.checked_sub(1).and_then(|last| {
+            if moment.score_phase == ScorePhase::Settle {
+                Some(last)
+            } else {
+                last.checked_sub(1)
+            }
+        });
+        if due.is_none_or(|due| due < window) {
+            return false;
+        }
+        let miners = MinerSlots::<T>::get(run_id).count();
+        let validators = ValidatorSlots::<T>::get(run_id).count();
+        let mut cost = T::WeightInfo::settle_begin(miners, validators);
+        if run.settings.incentive.standing == StandingKind::PlackettLuce {
+            let players = miners.min(validators.saturating_mul(EVALUATIONS_MAX));
+            cost = cost.saturating_add(T::WeightInfo::settle_match(players));
+        }
+        if cost.any_gt(Self::poll_limit()) {
+            // No block could ever hold it.
+            let void_cost = T::WeightInfo::settle_begin(0, 0);
+            if meter.try_consume(void_cost).is_err() {
+                return false;
+            }
+            Self::void(run_id, window, VoidReason::TooLarge);
+            return true;
+        }
+        if meter.try_consume(cost).is_err() {
+            return false;
+        }
+        Self::compute(run_id, &run.owner, window);
+        true
+    }
+
+    /// Mints, computes everything, and stores it in pages.
+    pub(crate) fn compute(run_id: RunId, owner: &T::AccountId, window: Window) {
+        let Some(mut record) = Windows::<T>::get(run_id, window) else {
+            return Self::void(run_id, window, VoidReason::TooLate);
+        };
+        let minted = Self::issue(
+            run_id,
+            window,
+            emission_at(&record.settings.emission, window),
+        );
+        record.minted = minted;
+        let pot = Ledgers::<T>::get(run_id).carried;
+        let payout = match Self::payout(run_id, window, &record, pot) {
+            Ok(payout) => payout,
+            Err(reason) => {
+                Windows::<T>::insert(run_id, window, record);
+                return Self::void(run_id, window, reason);
+            }
+        };
+        record.status = WindowStatus::Settling;
+        Windows::<T>::insert(run_id, window, record);
+
+        let owner_paid = Self::credit(run_id, window, owner, payout.owner);
+        let mut page_count = 0u32;
+        for page in payout.miners.chunks(PAGE_LEN as usize) {
+            SettlementPages::<T>::insert(
+                run_id,
+                page_count,
+                BoundedVec::truncate_from(page.to_vec()),
+            );
+            page_count = page_count.saturating_add(1);
+        }
+        let stage = if page_count > 0 {
+            Stage::Miners {
+                page: 0,
+                page_count,
+            }
+        } else {
+            Stage::Validators
+        };
+        let settlement = Settlement {
+            window,
+            stage,
+            minted,
+            owner_paid,
+            miners_paid: 0,
+            validators: BoundedVec::truncate_from(payout.validators),
+        };
+        Settlements::<T>::insert(run_id, settlement);
+    }
+
+    /// Who gets what of `pot`.
+    fn payout(
+        run_id: RunId,
+        window: Window,
+        record: &WindowRecord,
+        pot: u128,
+    ) -> Result<Payout<T::AccountId>, VoidReason> {
+        let (miners, miner_inputs) = Self::gather_miners(run_id, window, record);
+        let (validators, validator_inputs) = Self::gather_validators(run_id, window);
+        let outcome = settle(&miner_inputs, &validator_inputs, &record.settings.incentive)?;
+        let split = split_emission(&record.settings.emission, pot)?;
+        let miner_shares: Vec<_> = outcome.miners.iter().map(|miner| miner.share).collect();
+        let (miner_amounts, _) = pay(split.miners, &miner_shares)?;
+        let validator_shares: Vec<_> = outcome
+            .validators
+            .iter()
+            .map(|validator| validator.share)
+            .collect();
+        let (validator_amounts, _) = pay(split.validators, &validator_shares)?;
+        let Outcome {
+            miners: miner_outcomes,
+            validators: validator_outcomes,
+        } = outcome;
+
+        let miners = miners
+            .into_iter()
+            .zip(miner_outcomes)
+            .zip(miner_amounts)
+            .map(|(((uid, miner), outcome), amount)| MinerPay {
+                uid,
+                cold: miner.cold,
+                own: outcome.own,
+                random: outcome.random,
+                standing: outcome.standing,
+                value: outcome.value,
+                share: outcome.share,
+                amount,
+            })
+            .collect();
+        let validators = validators
+            .into_iter()
+            .zip(validator_outcomes)
+            .zip(validator_amounts)
+            .map(|(((index, validator), outcome), amount)| ValidatorPay {
+                index,
+                cold: validator.cold,
+                agreement: outcome.agreement,
+                share: outcome.share,
+                amount,
+            })
+            .collect();
+        Ok(Payout {
+            owner: split.owner,
+            miners,
+            validators,
+        })
+    }
+
+    /// The miners that took part in the window and are still there, by uid.
+    #[allow(clippy::type_complexity)]
+    fn gather_miners(
+        run_id: RunId,
+        window: Window,
+        record: &WindowRecord,
+    ) -> (Vec<Row<Uid, Miner<T::AccountId>>>, Vec<MinerInput>) {
+        let mut miners: Vec<_> = Miners::<T>::iter_prefix(run_id)
+            .filter(|(_, miner)| miner.registered_window <= window)
+            .collect();
+        miners.sort_by_key(|(uid, _)| *uid);
+        let inputs = miners
+            .iter()
+            .map(|(uid, miner)| {
+                let key = (run_id, window, *uid);
+                let revealed = Reveals::<T>::contains_key(key);
+                let fault = if revealed {
+                    bitmap_contains(&record.unavailable, *uid).then_some(Fault::Unavailable)
+                } else if Commitments::<T>::contains_key(key) {
+                    Some(Fault::MissedReveal)
+                } else {
+                    Some(Fault::MissedCommit)
+                };
+                MinerInput {
+                    uid: *uid,
+                    standing: miner.standing.clone(),
+                    accepted: record.accepted.binary_search(uid).is_ok(),
+                    revealed,
+                    fault,
+                }
+            })
+            .collect();
+        (miners, inputs)
+    }
+
+    /// The validators that took part in the window and are still there, by index.
+    #[allow(clippy::type_complexity)]
+    fn gather_validators(
+        run_id: RunId,
+        window: Window,
+    ) -> (Vec<Row<u16, Validator<T::AccountId>>>, Vec<ValidatorInput>) {
+        let mut validators: Vec<_> = Validators::<T>::iter_prefix(run_id)
+            .filter(|(_, validator)| validator.registered_window <= window)
+            .collect();
+        validators.sort_by_key(|(index, _)| *index);
+        let inputs = validators
+            .iter()
+            .map(|(index, validator)| {
+                let reveal = ScoreReveals::<T>::get((run_id, window, *index));
+                ValidatorInput {
+                    index: *index,
+                    // Stakes are kept below 2^64.
+                    stake: validator.stake.saturated_into(),
+                    present: reveal.is_some(),
+                    evaluations: reveal
+                        .map(|reveal| reveal.evaluations.into_inner())
+                        .unwrap_or_default(),
+                }
+            })
+            .collect();
+        (validators, inputs)
+    }
+
+    /// Writes the standings and the pay of one page of miners.
+    pub(crate) fn pay_page(
+        run_id: RunId,
+        mut settlement: Settlement<T::AccountId>,
+        page: u32,
+        page_count: u32,
+    ) {
+        let window = settlement.window;
+        for pay in SettlementPages::<T>::take(run_id, page)
+            .into_iter()
+            .flatten()
+        {
+            let paid = Self::credit(run_id, window, &pay.cold, pay.amount);
+            settlement.miners_paid = settlement.miners_paid.saturating_add(paid);
+            Miners::<T>::mutate(run_id, pay.uid, |miner| {
+                // Whoever took over the slot since takes part from a later window on.
+                if let Some(miner) = miner
+                    .as_mut()
+                    .filter(|miner| miner.registered_window <= window)
+                {
+                    miner.standing = pay.standing;
+                    miner.value = pay.value;
+                    miner.share = pay.share;
+                }
+            });
+            Self::deposit_event(Event::MinerScored {
+                run: run_id,
+                window,
+                uid: pay.uid,
+                own: pay.own,
+                random: pay.random,
+                standing_value: pay.value,
+                share: pay.share,
+                paid,
+            });
+        }
+        let next = page.saturating_add(1);
+        settlement.stage = if next < page_count {
+            Stage::Miners {
+                page: next,
+                page_count,
+            }
+        } else {
+            Stage::Validators
+        };
+        Settlements::<T>::insert(run_id, settlement);
+    }
+
+    /// Writes the validators' pay and ends the settlement.
+    pub(crate) fn close(run_id: RunId, settlement: Settlement<T::AccountId>) {
+        let window = settlement.window;
+        let mut validators_paid = 0u128;
+        for pay in settlement.validators {
+            let paid = Self::credit(run_id, window, &pay.cold, pay.amount);
+            validators_paid = validators_paid.saturating_add(paid);
+            Validators::<T>::mutate(run_id, pay.index, |validator| {
+                if let Some(validator) = validator
+                    .as_mut()
+                    .filter(|found| found.registered_window <= window)
+                {
+                    validator.agreement = pay.agreement;
+                    validator.share = pay.share;
+                }
+            });
+            Self::deposit_event(Event::ValidatorPaid {
+                run: run_id,
+                window,
+                index: pay.index,
+                agreement: pay.agreement,
+                paid,
+            });
+        }
+        Settlements::<T>::remove(run_id);
+        Self::finish(run_id, window, WindowStatus::Settled);
+        Self::deposit_event(Event::WindowSettled {
+            run: run_id,
+            window,
+            minted: settlement.minted,
+            owner: settlement.owner_paid,
+            miners: settlement.miners_paid,
+            validators: validators_paid,
+            carried: Ledgers::<T>::get(run_id).carried,
+        });
+    }
+
+    /// Ends a settlement that pays nobody.
+    fn void(run_id: RunId, window: Window, reason: VoidReason) {
+        Self::finish(run_id, window, WindowStatus::Void);
+        Self::deposit_event(Event::WindowVoid {
+            run: run_id,
+            window,
+            error: reason,
+        });
+    }
+
+    /// Notes how a window ended and goes on to the next one.
+    fn finish(run_id: RunId, window: Window, status: WindowStatus) {
+        Windows::<T>::mutate(run_id, window, |record| {
+            if let Some(record) = record {
+                record.status = status;
+            }
+        });
+        Runs::<T>::mutate(run_id, |run| {
+            if let Some(run) = run {
+                run.next_settlement = window.saturating_add(1);
+            }
+        });
+    }
+
+    /// Removes some rows of the oldest window that is old enough. Whether there were any and it
+    /// fitted.
+    fn prune_step(run_id: RunId, meter: &mut WeightMeter) -> bool {
+        let Some(run) = Runs::<T>::get(run_id) else {
+            return false;
+        };
+        let window = run.next_pruning;
+        let current =
+            phase_at(&run.settings.schedule, Self::now()).map_or(0, |moment| moment.window);
+        // A window that is not settled keeps its rows.
+        let is_old = window.saturating_add(T::HistoryWindows::get()) < current
+            && window < run.next_settlement;
+        if !is_old || meter.try_consume(T::WeightInfo::prune(PRUNE_ROWS)).is_err() {
+            return false;
+        }
+        Self::prune(run_id, window);
+        true
+    }
+
+    /// Removes up to [`PRUNE_ROWS`] rows of each map of a window, and with the last ones its record.
+    pub(crate) fn prune(run_id: RunId, window: Window) {
+        let prefix = (run_id, window);
+        let is_clear = [
+            Commitments::<T>::clear_prefix(prefix, PRUNE_ROWS, None)
+                .maybe_cursor
+                .is_none(),
+            Reveals::<T>::clear_prefix(prefix, PRUNE_ROWS, None)
+                .maybe_cursor
+                .is_none(),
+            PayloadOwners::<T>::clear_prefix(prefix, PRUNE_ROWS, None)
+                .maybe_cursor
+                .is_none(),
+            Attestations::<T>::clear_prefix(prefix, PRUNE_ROWS, None)
+                .maybe_cursor
+                .is_none(),
+            ScoreCommitments::<T>::clear_prefix(prefix, PRUNE_ROWS, None)
+                .maybe_cursor
+                .is_none(),
+            ScoreReveals::<T>::clear_prefix(prefix, PRUNE_ROWS, None)
+                .maybe_cursor
+                .is_none(),
+        ];
+        if is_clear.contains(&false) {
+            return;
+        }
+        CommitCounts::<T>::remove(run_id, window);
+        Windows::<T>::remove(run_id, window);
+        Runs::<T>::mutate(run_id, |run| {
+            if let Some(run) = run {
+                run.next_pruning = window.saturating_add(1);
+            }
+        });
+    }
+
+    /// The constants fit together; called by `integrity_test`, which may panic.
+    pub(crate) fn check_constants() {
+        assert!(T::RunsMax::get() > 0, "RunsMax must allow a run");
+        assert!(
+            T::HistoryWindows::get() >= 3,
+            "a window is settled in the one after it and claimed later"
+        );
+        assert!(
+            T::AdminDelayWindows::get() >= 1,
+            "settings of an open window cannot change"
+        );
+        let limit = Self::poll_limit();
+        assert!(
+            T::WeightInfo::settle_begin(UIDS_MAX, VALIDATORS_MAX).all_lte(limit),
+            "half of a block must hold the settlement of the largest run",
+        );
+        assert!(
+            T::WeightInfo::settle_page(PAGE_LEN).all_lte(limit),
+            "half of a block must hold one page"
+        );
+        assert!(
+            T::WeightInfo::accept(UIDS_MAX, VALIDATORS_MAX)
+                .all_lte(T::BlockWeights::get().max_block),
+            "a block must hold the acceptance of the largest run",
+        );
+    }
+}

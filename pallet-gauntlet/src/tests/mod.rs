@@ -1,0 +1,7 @@
+//! Tests by the file that they test; each name is a claim.
+
+mod emission;
+mod registration;
+mod settlement;
+mod submission;
+mod window;

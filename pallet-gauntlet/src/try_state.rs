@@ -1,0 +1,351 @@
+//! The invariants of the pallet's storage, numbered; each function checks those it lists.
+
+use alloc::{collections::BTreeMap, vec::Vec};
+
+use frame_support::{
+    ensure,
+    traits::{fungible::Inspect, Get},
+};
+use protocol::{layout::Layout, window::phase_at, Planck, RunId, Window};
+use sp_runtime::TryRuntimeError;
+
+use crate::{
+    Announcements, Attestations, Claims, CommitCounts, Commitments, Config, HoldReason, Layouts,
+    Ledgers, MinerSlots, MinerUids, Miners, NextRunId, Pallet, PayloadOwners, PendingSettings,
+    Reveals, Run, Runs, ScoreCommitments, ScoreReveals, SettlementPages, Settlements, Stage,
+    ValidatorIndices, ValidatorSlots, Validators, WindowStatus, Windows, VALIDATORS_MAX,
+};
+
+impl<T: Config> Pallet<T> {
+    /// All invariants.
+    pub(crate) fn do_try_state() -> Result<(), TryRuntimeError> {
+        Self::try_state_runs()?;
+        Self::try_state_holds()?;
+        for (run_id, run) in Runs::<T>::iter() {
+            Self::try_state_participants(run_id, &run)?;
+            Self::try_state_windows(run_id, &run)?;
+            Self::try_state_updates(run_id, &run)?;
+            Self::try_state_scores(run_id, &run)?;
+            Self::try_state_settlement(run_id, &run)?;
+            Self::try_state_emission(run_id, &run)?;
+        }
+        Ok(())
+    }
+
+    /// 1. There are at most `RunsMax` runs, all below `NextRunId`.
+    /// 2. A run's settings are valid; its layout is, and has `chunk_count` chunks.
+    /// 3. Settings that wait are valid and for a window to come.
+    fn try_state_runs() -> Result<(), TryRuntimeError> {
+        ensure!(
+            Runs::<T>::iter().count() as u32 == Runs::<T>::count(),
+            "1: the counter of runs is off"
+        );
+        ensure!(Runs::<T>::count() <= T::RunsMax::get(), "1: too many runs");
+        for (run_id, run) in Runs::<T>::iter() {
+            ensure!(run_id < NextRunId::<T>::get(), "1: a run from the future");
+            ensure!(run.settings.validate().is_ok(), "2: invalid settings");
+            let layout = Layouts::<T>::get(run_id).ok_or("2: a run without layout")?;
+            ensure!(
+                Layout(layout.into_inner()).chunk_count() == Some(run.chunk_count),
+                "2: wrong chunk count"
+            );
+            if let Some(scheduled) = PendingSettings::<T>::get(run_id) {
+                ensure!(
+                    scheduled.settings.validate().is_ok(),
+                    "3: invalid settings wait"
+                );
+                let current = Self::current_window(&run);
+                ensure!(
+                    current.is_none_or(|window| scheduled.window > window),
+                    "3: settings are late"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// 4. What is held of an account is the sum of its miners' bonds and its validators' stakes.
+    fn try_state_holds() -> Result<(), TryRuntimeError> {
+        let mut bonds: BTreeMap<Vec<u8>, (T::AccountId, Planck, Planck)> = BTreeMap::new();
+        for (_, _, miner) in Miners::<T>::iter() {
+            let key = codec::Encode::encode(&miner.cold);
+            bonds.entry(key).or_insert((miner.cold, 0, 0)).1 += miner.bond;
+        }
+        for (_, _, validator) in Validators::<T>::iter() {
+            let key = codec::Encode::encode(&validator.cold);
+            bonds.entry(key).or_insert((validator.cold, 0, 0)).2 += validator.stake;
+        }
+        for (cold, bond, stake) in bonds.into_values() {
+            ensure!(
+                Self::held(HoldReason::MinerBond, &cold) == bond,
+                "4: held bonds are off"
+            );
+            ensure!(
+                Self::held(HoldReason::ValidatorStake, &cold) == stake,
+                "4: held stakes are off"
+            );
+        }
+        Ok(())
+    }
+
+    /// 5. `Miners`, `MinerUids` and `MinerSlots` name the same slots, all below `uid_max`; so do
+    ///    those of the validators, all below `VALIDATORS_MAX`.
+    /// 6. A stake is below 2^64.
+    /// 7. A hot key takes part once and has a provider; only hot keys that take part announce.
+    fn try_state_participants(
+        run_id: RunId,
+        run: &Run<T::AccountId>,
+    ) -> Result<(), TryRuntimeError> {
+        let slots = MinerSlots::<T>::get(run_id);
+        let mut count = 0;
+        for (uid, miner) in Miners::<T>::iter_prefix(run_id) {
+            ensure!(
+                uid < run.settings.incentive.uid_max,
+                "5: a uid beyond uid_max"
+            );
+            ensure!(slots.contains(uid), "5: a miner in a free slot");
+            ensure!(
+                MinerUids::<T>::get(run_id, &miner.hot) == Some(uid),
+                "5: a miner's hot key leads elsewhere"
+            );
+            ensure!(
+                !ValidatorIndices::<T>::contains_key(run_id, &miner.hot),
+                "7: a hot key takes part twice"
+            );
+            ensure!(
+                frame_system::Pallet::<T>::providers(&miner.hot) > 0,
+                "7: a hot key without provider"
+            );
+            count += 1;
+        }
+        ensure!(slots.count() == count, "5: a taken slot without miner");
+        ensure!(
+            MinerUids::<T>::iter_prefix(run_id).count() as u32 == count,
+            "5: a hot key without miner"
+        );
+
+        let slots = ValidatorSlots::<T>::get(run_id);
+        let mut count = 0;
+        for (index, validator) in Validators::<T>::iter_prefix(run_id) {
+            ensure!(
+                u32::from(index) < VALIDATORS_MAX,
+                "5: an index beyond VALIDATORS_MAX"
+            );
+            ensure!(slots.contains(index), "5: a validator in a free slot");
+            let found = ValidatorIndices::<T>::get(run_id, &validator.hot);
+            ensure!(
+                found == Some(index),
+                "5: a validator's hot key leads elsewhere"
+            );
+            ensure!(
+                validator.stake <= Planck::from(u64::MAX),
+                "6: a stake does not fit"
+            );
+            ensure!(
+                frame_system::Pallet::<T>::providers(&validator.hot) > 0,
+                "7: a hot key without provider"
+            );
+            count += 1;
+        }
+        ensure!(slots.count() == count, "5: a taken slot without validator");
+        ensure!(
+            ValidatorIndices::<T>::iter_prefix(run_id).count() as u32 == count,
+            "5: a hot key without validator"
+        );
+
+        for (hot, _) in Announcements::<T>::iter_prefix(run_id) {
+            let takes_part = MinerUids::<T>::contains_key(run_id, &hot)
+                || ValidatorIndices::<T>::contains_key(run_id, &hot);
+            ensure!(takes_part, "7: an announcement of somebody who left");
+        }
+        Ok(())
+    }
+
+    /// 8. There is a record for each window from `next_pruning` to the current one, and no other.
+    /// 9. An accepted set is sorted, within `accepted_max`, names miners that revealed, and is empty
+    ///    without a state root.
+    /// 10. A window is settled or void exactly if it is before `next_settlement`.
+    fn try_state_windows(run_id: RunId, run: &Run<T::AccountId>) -> Result<(), TryRuntimeError> {
+        let mut count = 0;
+        for (window, record) in Windows::<T>::iter_prefix(run_id) {
+            ensure!(
+                Self::is_kept(run, window),
+                "8: a record outside of the history"
+            );
+            ensure!(
+                record.accepted.windows(2).all(|pair| pair[0] < pair[1]),
+                "9: an accepted set out of order"
+            );
+            let accepted_max = usize::from(record.settings.incentive.accepted_max);
+            ensure!(
+                record.accepted.len() <= accepted_max,
+                "9: an accepted set too large"
+            );
+            for uid in &record.accepted {
+                ensure!(
+                    Reveals::<T>::contains_key((run_id, window, uid)),
+                    "9: accepted without reveal"
+                );
+            }
+            ensure!(
+                record.state_root.is_some() || record.accepted.is_empty(),
+                "9: accepted without state root"
+            );
+            let is_over = matches!(record.status, WindowStatus::Settled | WindowStatus::Void);
+            ensure!(
+                is_over == (window < run.next_settlement),
+                "10: a window's status is off"
+            );
+            count += 1;
+        }
+        let expected = Self::current_window(run).map_or(0, |window| window + 1 - run.next_pruning);
+        ensure!(count == expected, "8: a window without record");
+        Ok(())
+    }
+
+    /// 11. Commitments belong to kept windows and are numbered without gap or repetition.
+    /// 12. A reveal has its commitment, with the same order.
+    /// 13. `PayloadOwners` is the inverse of `Reveals`: no payload is revealed twice in a window.
+    fn try_state_updates(run_id: RunId, run: &Run<T::AccountId>) -> Result<(), TryRuntimeError> {
+        let mut orders: BTreeMap<Window, Vec<u32>> = BTreeMap::new();
+        for ((window, _), commitment) in Commitments::<T>::iter_prefix((run_id,)) {
+            ensure!(
+                Self::is_kept(run, window),
+                "11: a commitment outside of the history"
+            );
+            orders.entry(window).or_default().push(commitment.order);
+        }
+        for (window, mut orders) in orders {
+            orders.sort_unstable();
+            // Rows of the window being pruned go page by page.
+            let is_whole = window > run.next_pruning;
+            let expected = 0..CommitCounts::<T>::get(run_id, window);
+            ensure!(
+                !is_whole || orders.into_iter().eq(expected),
+                "11: the order of commitments is off"
+            );
+        }
+        let mut reveals = 0;
+        for ((window, uid), reveal) in Reveals::<T>::iter_prefix((run_id,)) {
+            if window == run.next_pruning {
+                continue;
+            }
+            let commitment = Commitments::<T>::get((run_id, window, uid))
+                .ok_or("12: a reveal without commitment")?;
+            ensure!(
+                commitment.order == reveal.order,
+                "12: a reveal with another order"
+            );
+            let owner = PayloadOwners::<T>::get((run_id, window, reveal.opening.payload_root));
+            ensure!(
+                owner == Some(uid),
+                "13: a revealed payload of another owner"
+            );
+            reveals += 1;
+        }
+        let owners = PayloadOwners::<T>::iter_prefix((run_id,));
+        let owners = owners
+            .filter(|((window, _), _)| *window != run.next_pruning)
+            .count();
+        ensure!(owners == reveals, "13: an owner without reveal");
+        Ok(())
+    }
+
+    /// 14. Attestations and scores belong to kept windows; revealed scores were committed.
+    fn try_state_scores(run_id: RunId, run: &Run<T::AccountId>) -> Result<(), TryRuntimeError> {
+        for ((window, _), _) in Attestations::<T>::iter_prefix((run_id,)) {
+            ensure!(
+                Self::is_kept(run, window),
+                "14: an attestation outside of the history"
+            );
+        }
+        for ((window, index), _) in ScoreReveals::<T>::iter_prefix((run_id,)) {
+            ensure!(
+                Self::is_kept(run, window),
+                "14: scores outside of the history"
+            );
+            let is_committed = ScoreCommitments::<T>::contains_key((run_id, window, index));
+            ensure!(
+                is_committed || window == run.next_pruning,
+                "14: scores without commitment"
+            );
+        }
+        Ok(())
+    }
+
+    /// 15. A settlement being written is of `next_settlement`; exactly its pages not yet paid exist.
+    /// 16. What it will still pay is carried until then.
+    fn try_state_settlement(run_id: RunId, run: &Run<T::AccountId>) -> Result<(), TryRuntimeError> {
+        let pages: Vec<_> = SettlementPages::<T>::iter_prefix(run_id).collect();
+        let Some(settlement) = Settlements::<T>::get(run_id) else {
+            ensure!(pages.is_empty(), "15: pages without settlement");
+            return Ok(());
+        };
+        ensure!(
+            settlement.window == run.next_settlement,
+            "15: a settlement of another window"
+        );
+        let expected = match settlement.stage {
+            Stage::Miners { page, page_count } => page..page_count,
+            Stage::Validators => 0..0,
+        };
+        ensure!(pages.len() == expected.len(), "15: wrong number of pages");
+        ensure!(
+            pages.iter().all(|(page, _)| expected.contains(page)),
+            "15: a page that is paid"
+        );
+        let miners: Planck = pages
+            .iter()
+            .flat_map(|(_, page)| page)
+            .map(|pay| pay.amount)
+            .sum();
+        let validators: Planck = settlement.validators.iter().map(|pay| pay.amount).sum();
+        ensure!(
+            miners + validators <= Ledgers::<T>::get(run_id).carried,
+            "16: more to pay than carried"
+        );
+        Ok(())
+    }
+
+    /// 17. minted = paid + claimable + carried + burned.
+    /// 18. What is claimable is the sum of all claims, none of which is empty, each in order of windows.
+    /// 19. The run's account holds the foundation, what is claimable and what is carried, at least
+    ///     (anybody may send it more).
+    fn try_state_emission(run_id: RunId, run: &Run<T::AccountId>) -> Result<(), TryRuntimeError> {
+        let ledger = Ledgers::<T>::get(run_id);
+        let sum = ledger.paid + ledger.claimable + ledger.carried + ledger.burned;
+        ensure!(ledger.minted == sum, "17: emission is not conserved");
+        let mut claimable = 0;
+        for (_, claims) in Claims::<T>::iter_prefix(run_id) {
+            ensure!(!claims.is_empty(), "18: an empty list of claims");
+            ensure!(
+                claims.windows(2).all(|pair| pair[0].0 < pair[1].0),
+                "18: claims out of order"
+            );
+            ensure!(
+                claims.iter().all(|(_, amount)| *amount > 0),
+                "18: a claim of nothing"
+            );
+            claimable += claims.iter().map(|(_, amount)| amount).sum::<Planck>();
+        }
+        ensure!(
+            claimable == ledger.claimable,
+            "18: claims and ledger differ"
+        );
+        let held = T::Currency::balance(&Self::run_account(run_id));
+        ensure!(
+            held >= run.foundation + ledger.claimable + ledger.carried,
+            "19: the run's account lacks money"
+        );
+        Ok(())
+    }
+
+    fn current_window(run: &Run<T::AccountId>) -> Option<Window> {
+        phase_at(&run.settings.schedule, Self::now()).map(|moment| moment.window)
+    }
+
+    fn is_kept(run: &Run<T::AccountId>, window: Window) -> bool {
+        window >= run.next_pruning
+            && Self::current_window(run).is_some_and(|current| window <= current)
+    }
+}

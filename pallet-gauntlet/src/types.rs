@@ -1,0 +1,515 @@
+//! The records that the pallet stores. Their numbers come from `protocol`; nothing here computes.
+
+use alloc::vec::Vec;
+
+use codec::{Decode, DecodeWithMemTracking, Encode, MaxEncodedLen};
+use frame_support::{traits::ConstU32, BoundedVec};
+use protocol::{
+    commitment::Opening,
+    consensus::{ConsensusError, Evaluation, Standing},
+    fixed::Q32,
+    merkle::MERKLE_PROOF_MAX,
+    settings::Settings,
+    update::CHUNK_BYTES_MAX,
+    AccountBytes, BlockNumber, Hash, Planck, Uid, ValidatorIndex, Window,
+};
+use scale_info::TypeInfo;
+
+/// Miner slots that the types have room for; a run's own limit is `Incentive::uid_max`.
+pub const UIDS_MAX: u32 = 4_096;
+/// Bytes of a bitmap with one bit for each slot.
+pub const BITMAP_BYTES_MAX: u32 = UIDS_MAX / 8;
+/// Most miners of an accepted set.
+pub const ACCEPTED_MAX: u32 = 256;
+/// Most evaluations in one reveal.
+pub const EVALUATIONS_MAX: u32 = 256;
+/// Most chunks in one reveal.
+pub const CHUNKS_MAX: u32 = 4;
+/// Most validators of a run, so that attestations and scores of a window fit into one block.
+pub const VALIDATORS_MAX: u32 = 64;
+/// Windows of pay that an account's claims list apart; see [`crate::Claims`].
+pub const CLAIMS_MAX: u32 = 64;
+/// Miners that one step of a settlement pays.
+pub const PAGE_LEN: u32 = 64;
+/// Bytes of a libp2p peer id.
+pub const PEER_ID_BYTES_MAX: u32 = 64;
+/// Bytes of a multiaddress.
+pub const ADDRESS_BYTES_MAX: u32 = 128;
+/// Addresses that one participant announces.
+pub const ADDRESSES_MAX: u32 = 4;
+
+// The protocol's limits and the sizes of the types are one.
+const _: () = assert!(protocol::settings::UID_MAX as u32 == UIDS_MAX);
+const _: () = assert!(protocol::settings::ACCEPTED_MAX as u32 == ACCEPTED_MAX);
+const _: () = assert!(protocol::settings::EVALUATIONS_MAX as u32 == EVALUATIONS_MAX);
+const _: () = assert!(protocol::settings::CHALLENGE_CHUNKS_MAX as u32 == CHUNKS_MAX);
+
+/// One bit for each slot: bit `slot % 8` (least significant first) of byte `slot / 8`.
+pub type Bitmap = BoundedVec<u8, ConstU32<BITMAP_BYTES_MAX>>;
+/// Element counts of a model's tensors in canonical order.
+pub type LayoutVec = BoundedVec<u64, ConstU32<{ protocol::layout::LAYOUT_TENSORS_MAX }>>;
+/// A set of miners, sorted by uid.
+pub type AcceptedSet = BoundedVec<Uid, ConstU32<ACCEPTED_MAX>>;
+/// What a validator measured in one window.
+pub type Evaluations = BoundedVec<Evaluation, ConstU32<EVALUATIONS_MAX>>;
+/// The chunks that a reveal shows.
+pub type RevealedChunks = BoundedVec<RevealedChunk, ConstU32<CHUNKS_MAX>>;
+/// A libp2p peer id.
+pub type PeerId = BoundedVec<u8, ConstU32<PEER_ID_BYTES_MAX>>;
+/// The multiaddresses of a peer.
+pub type Addresses =
+    BoundedVec<BoundedVec<u8, ConstU32<ADDRESS_BYTES_MAX>>, ConstU32<ADDRESSES_MAX>>;
+/// Pay by the window in which it was earned, oldest first.
+pub type ClaimList = BoundedVec<(Window, Planck), ConstU32<CLAIMS_MAX>>;
+
+/// Whether a run has begun.
+#[derive(
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Debug,
+)]
+pub enum RunStatus {
+    /// Its first block has not come.
+    Waiting,
+    /// Its windows follow one another.
+    Open,
+}
+
+/// One model being trained.
+#[derive(
+    Encode, Decode, DecodeWithMemTracking, TypeInfo, MaxEncodedLen, Clone, PartialEq, Eq, Debug,
+)]
+pub struct Run<AccountId> {
+    /// May change the settings and receives the owner's part of the emission.
+    pub owner: AccountId,
+    /// The settings in force in the current window.
+    pub settings: Settings,
+    /// The block of its creation.
+    pub created_at: BlockNumber,
+    /// Whether it has begun.
+    pub status: RunStatus,
+    /// Chunks of the layout.
+    pub chunk_count: u32,
+    /// Bytes of a payload of this layout, at most.
+    pub payload_bytes_max: u64,
+    /// All salts that validators revealed so far, mixed; part of the next window's seed.
+    pub salt_mix: Hash,
+    /// What the owner paid into the run's account to keep it alive; never paid out.
+    pub foundation: Planck,
+    /// The next window to be settled; those before it are settled or void.
+    pub next_settlement: Window,
+    /// The next window whose rows will be removed; those before it have none.
+    pub next_pruning: Window,
+}
+
+/// A miner and its slot's history.
+#[derive(
+    Encode, Decode, DecodeWithMemTracking, TypeInfo, MaxEncodedLen, Clone, PartialEq, Eq, Debug,
+)]
+pub struct Miner<AccountId> {
+    /// Signs the work of each window.
+    pub hot: AccountId,
+    /// Owns bond and pay.
+    pub cold: AccountId,
+    /// Held on `cold` until the miner leaves.
+    pub bond: Planck,
+    /// The first window in which it takes part. Rows of its uid in earlier windows belong to
+    /// somebody who has left.
+    pub registered_window: Window,
+    /// Its score over time, as of the last settlement.
+    pub standing: Standing,
+    /// The standing as one number, F.
+    pub value: Q32,
+    /// Its part of the miners' pot in the last settled window.
+    pub share: Q32,
+}
+
+/// A validator.
+#[derive(
+    Encode, Decode, DecodeWithMemTracking, TypeInfo, MaxEncodedLen, Clone, PartialEq, Eq, Debug,
+)]
+pub struct Validator<AccountId> {
+    /// Signs the work of each window.
+    pub hot: AccountId,
+    /// Owns stake and pay.
+    pub cold: AccountId,
+    /// Held on `cold` until the validator leaves; at most [`u64::MAX`], as the rules count stake in `u64`.
+    pub stake: Planck,
+    /// The first window in which it takes part; see [`Miner::registered_window`].
+    pub registered_window: Window,
+    /// The last window in which it attested; it is active there and in the one after.
+    pub attested_window: Option<Window>,
+    /// Its agreement with the medians in the last settled window.
+    pub agreement: Q32,
+    /// Its part of the validators' pot in the last settled window.
+    pub share: Q32,
+}
+
+/// Which slots of a table are taken. Slots are given out from the lowest free one.
+#[derive(
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Clone,
+    PartialEq,
+    Eq,
+    Debug,
+    Default,
+)]
+pub struct Slots(pub Bitmap);
+
+impl Slots {
+    /// Takes the lowest free slot below `limit`.
+    pub fn take(&mut self, limit: u32) -> Option<u16> {
+        let full_bytes = self.0.iter().take_while(|byte| **byte == u8::MAX).count();
+        let free_bit = self
+            .0
+            .get(full_bytes)
+            .map_or(0, |byte| byte.trailing_ones());
+        // At most 512 bytes.
+        let slot = (full_bytes as u32)
+            .saturating_mul(8)
+            .saturating_add(free_bit);
+        if slot >= limit.min(UIDS_MAX) {
+            return None;
+        }
+        if full_bytes == self.0.len() {
+            self.0.try_push(0).ok()?;
+        }
+        *self.0.get_mut(full_bytes)? |= 1 << free_bit;
+        Some(slot as u16)
+    }
+
+    /// Frees a slot.
+    pub fn release(&mut self, slot: u16) {
+        if let Some(byte) = self.0.get_mut(usize::from(slot >> 3)) {
+            *byte &= !(1 << (slot & 7));
+        }
+    }
+
+    /// Whether a slot is taken.
+    pub fn contains(&self, slot: u16) -> bool {
+        protocol::accept::bitmap_contains(&self.0, slot)
+    }
+
+    /// How many slots are taken.
+    pub fn count(&self) -> u32 {
+        self.0.iter().map(|byte| byte.count_ones()).sum()
+    }
+}
+
+/// How peers reach a participant.
+#[derive(
+    Encode, Decode, DecodeWithMemTracking, TypeInfo, MaxEncodedLen, Clone, PartialEq, Eq, Debug,
+)]
+pub struct Announcement {
+    /// Its libp2p peer id.
+    pub peer_id: PeerId,
+    /// Its multiaddresses.
+    pub addresses: Addresses,
+    /// The block of the announcement.
+    pub block: BlockNumber,
+}
+
+/// How far a window has come.
+#[derive(
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Debug,
+)]
+pub enum WindowStatus {
+    /// The accepted set is not known yet.
+    Open,
+    /// State root and accepted set are what they will be.
+    Accepted,
+    /// Standings and pay are computed and being written.
+    Settling,
+    /// Everybody is paid.
+    Settled,
+    /// Nobody was paid, the pot was carried.
+    Void,
+}
+
+/// What the chain fixed in one window of a run.
+#[derive(
+    Encode, Decode, DecodeWithMemTracking, TypeInfo, MaxEncodedLen, Clone, PartialEq, Eq, Debug,
+)]
+pub struct WindowRecord {
+    /// Decides which samples belong to whom.
+    pub seed: Hash,
+    /// Decides which chunks a reveal must show; known from the end of the commit phase.
+    pub challenge_seed: Option<Hash>,
+    /// The root on which the stake agreed, if it did; known when the attest phase ends.
+    pub state_root: Option<Hash>,
+    /// The miners whose updates everybody applies, sorted by uid.
+    pub accepted: AcceptedSet,
+    /// The miners of which validators proved that their payload cannot be had.
+    pub unavailable: Bitmap,
+    /// How far the window has come.
+    pub status: WindowStatus,
+    /// What its settlement minted.
+    pub minted: Planck,
+    /// The settings in force, from opening to settlement.
+    pub settings: Settings,
+}
+
+/// A miner's commitment to an update.
+#[derive(
+    Encode, Decode, DecodeWithMemTracking, TypeInfo, MaxEncodedLen, Clone, PartialEq, Eq, Debug,
+)]
+pub struct Commitment {
+    /// [`protocol::commitment::commitment_hash`] of the opening.
+    pub hash: Hash,
+    /// The block of the commitment.
+    pub block: BlockNumber,
+    /// The commitments of the window before it: who committed a payload first owns it.
+    pub order: u32,
+}
+
+/// A revealed update.
+#[derive(
+    Encode, Decode, DecodeWithMemTracking, TypeInfo, MaxEncodedLen, Clone, PartialEq, Eq, Debug,
+)]
+pub struct Reveal {
+    /// What was committed.
+    pub opening: Opening,
+    /// The block of the commitment.
+    pub committed_block: BlockNumber,
+    /// See [`Commitment::order`].
+    pub order: u32,
+}
+
+/// A chunk that the chain asked for, with the proof that it belongs to the payload.
+#[derive(
+    Encode, Decode, DecodeWithMemTracking, TypeInfo, MaxEncodedLen, Clone, PartialEq, Eq, Debug,
+)]
+pub struct RevealedChunk {
+    /// Its number in the payload.
+    pub index: u32,
+    /// Its bytes.
+    pub chunk: BoundedVec<u8, ConstU32<CHUNK_BYTES_MAX>>,
+    /// Its neighbours in the Merkle tree, from the bottom up.
+    pub proof: BoundedVec<Hash, ConstU32<MERKLE_PROOF_MAX>>,
+}
+
+/// What a validator could fetch, and the state it holds.
+#[derive(
+    Encode, Decode, DecodeWithMemTracking, TypeInfo, MaxEncodedLen, Clone, PartialEq, Eq, Debug,
+)]
+pub struct Attestation {
+    /// The uids whose payloads it fetched and found valid.
+    pub bitmap: Bitmap,
+    /// Root of the parameters it holds at the start of the window.
+    pub state_root: Hash,
+}
+
+/// A validator's evaluations of one window.
+#[derive(
+    Encode, Decode, DecodeWithMemTracking, TypeInfo, MaxEncodedLen, Clone, PartialEq, Eq, Debug,
+)]
+pub struct ScoreReveal {
+    /// What it measured.
+    pub evaluations: Evaluations,
+    /// Part of the next window's seed.
+    pub salt: Hash,
+}
+
+/// Where every unit of a run's emission is: `minted = paid + claimable + carried + burned`, exactly.
+#[derive(
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Debug,
+    Default,
+)]
+pub struct Ledger {
+    /// Put into the run's account by the emission source.
+    pub minted: Planck,
+    /// Transferred out by `claim`.
+    pub paid: Planck,
+    /// Owed to the accounts in [`crate::Claims`].
+    pub claimable: Planck,
+    /// Owed to nobody; part of the next window's pot.
+    pub carried: Planck,
+    /// Destroyed; 0 until slashing reaches unclaimed pay.
+    pub burned: Planck,
+}
+
+/// Settings that will replace a run's.
+#[derive(
+    Encode, Decode, DecodeWithMemTracking, TypeInfo, MaxEncodedLen, Clone, PartialEq, Eq, Debug,
+)]
+pub struct ScheduledSettings {
+    /// The first window under them.
+    pub window: Window,
+    /// The settings.
+    pub settings: Settings,
+}
+
+/// What a settlement does next.
+#[derive(
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Debug,
+)]
+pub enum Stage {
+    /// Writes the standings and the pay of one page of miners.
+    Miners {
+        /// The next page.
+        page: u32,
+        /// Pages in all.
+        page_count: u32,
+    },
+    /// Writes the validators' pay and closes the window.
+    Validators,
+}
+
+/// A settlement whose numbers are computed and not all written.
+#[derive(
+    Encode, Decode, DecodeWithMemTracking, TypeInfo, MaxEncodedLen, Clone, PartialEq, Eq, Debug,
+)]
+pub struct Settlement<AccountId> {
+    /// The window being settled.
+    pub window: Window,
+    /// What to do next.
+    pub stage: Stage,
+    /// What the emission source gave.
+    pub minted: Planck,
+    /// What the owner was credited.
+    pub owner_paid: Planck,
+    /// What miners were credited so far.
+    pub miners_paid: Planck,
+    /// What is to be written for the validators.
+    pub validators: BoundedVec<ValidatorPay<AccountId>, ConstU32<VALIDATORS_MAX>>,
+}
+
+/// What a settlement writes for a miner.
+#[derive(
+    Encode, Decode, DecodeWithMemTracking, TypeInfo, MaxEncodedLen, Clone, PartialEq, Eq, Debug,
+)]
+pub struct MinerPay<AccountId> {
+    /// The miner.
+    pub uid: Uid,
+    /// The account that is paid.
+    pub cold: AccountId,
+    /// Median relative improvement on its own samples.
+    pub own: Option<Q32>,
+    /// Median relative improvement on random samples.
+    pub random: Option<Q32>,
+    /// Its standing after the window.
+    pub standing: Standing,
+    /// The standing as one number, F.
+    pub value: Q32,
+    /// Its part of the miners' pot.
+    pub share: Q32,
+    /// Its pay.
+    pub amount: Planck,
+}
+
+/// What a settlement writes for a validator.
+#[derive(
+    Encode, Decode, DecodeWithMemTracking, TypeInfo, MaxEncodedLen, Clone, PartialEq, Eq, Debug,
+)]
+pub struct ValidatorPay<AccountId> {
+    /// The validator.
+    pub index: ValidatorIndex,
+    /// The account that is paid.
+    pub cold: AccountId,
+    /// How far it agreed with the medians.
+    pub agreement: Q32,
+    /// Its part of the validators' pot.
+    pub share: Q32,
+    /// Its pay.
+    pub amount: Planck,
+}
+
+/// Why a window is void.
+#[derive(
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Debug,
+)]
+pub enum VoidReason {
+    /// A miner or validator was counted twice.
+    Duplicate,
+    /// The ratings could not be moved.
+    Rating,
+    /// A number left its range.
+    Overflow,
+    /// Shares were negative or summed to more than one.
+    Shares,
+    /// The parts of the emission exceed the whole.
+    EmissionParts,
+    /// The window's records are gone: the chain was too busy to settle it in time.
+    TooLate,
+    /// A block cannot hold the computation.
+    TooLarge,
+}
+
+impl From<ConsensusError> for VoidReason {
+    fn from(error: ConsensusError) -> Self {
+        match error {
+            ConsensusError::DuplicateMiner(_) | ConsensusError::DuplicateValidator(_) => {
+                Self::Duplicate
+            }
+            ConsensusError::Rating(_) => Self::Rating,
+            ConsensusError::Overflow(_) => Self::Overflow,
+            ConsensusError::Shares => Self::Shares,
+            ConsensusError::EmissionParts => Self::EmissionParts,
+        }
+    }
+}
+
+/// All participants of a run, as the view function `metagraph` answers.
+#[derive(Encode, Decode, DecodeWithMemTracking, TypeInfo, Clone, PartialEq, Eq, Debug)]
+pub struct Metagraph<AccountId> {
+    /// The current window; `None` before the run's first block.
+    pub window: Option<Window>,
+    /// The miners by uid.
+    pub miners: Vec<(Uid, Miner<AccountId>)>,
+    /// The validators by index.
+    pub validators: Vec<(ValidatorIndex, Validator<AccountId>)>,
+    /// How to reach them, by hot key.
+    pub announcements: Vec<(AccountId, Announcement)>,
+}
+
+/// An account as the 32 bytes that commitments bind.
+pub fn account_bytes<AccountId: Into<AccountBytes> + Clone>(account: &AccountId) -> AccountBytes {
+    account.clone().into()
+}

@@ -1,0 +1,169 @@
+//! Weights of calls and hooks: **estimates** written by hand, to be replaced by what
+//! `benchmarking.rs` measures. They are meant to be too high: storage as counted in the code, time
+//! as guessed for Wasm at three times native.
+
+use core::marker::PhantomData;
+
+use frame_support::{
+    traits::Get,
+    weights::{
+        constants::{RocksDbWeight, WEIGHT_REF_TIME_PER_MICROS},
+        RuntimeDbWeight, Weight,
+    },
+};
+
+/// The weights that the pallet needs. Each parameter says what it counts.
+pub trait WeightInfo {
+    /// `t` tensors.
+    fn create_run(t: u32) -> Weight;
+    /// See the call.
+    fn register_miner() -> Weight;
+    /// See the call.
+    fn deregister_miner() -> Weight;
+    /// See the call.
+    fn register_validator() -> Weight;
+    /// See the call.
+    fn add_stake() -> Weight;
+    /// See the call.
+    fn deregister_validator() -> Weight;
+    /// See the call.
+    fn announce() -> Weight;
+    /// See the call.
+    fn commit_update() -> Weight;
+    /// `c` chunks, each with the longest proof.
+    fn reveal_update(c: u32) -> Weight;
+    /// See the call.
+    fn attest() -> Weight;
+    /// See the call.
+    fn commit_scores() -> Weight;
+    /// `e` evaluations.
+    fn reveal_scores(e: u32) -> Weight;
+    /// See the call.
+    fn claim() -> Weight;
+    /// See the call.
+    fn set_params() -> Weight;
+    /// Reading `r` runs in a hook.
+    fn look_at_runs(r: u32) -> Weight;
+    /// Opening a window.
+    fn open_window() -> Weight;
+    /// Drawing the seed of the challenged chunks.
+    fn draw_challenge() -> Weight;
+    /// Fixing the accepted set of `m` reveals and `v` attestations.
+    fn accept(m: u32, v: u32) -> Weight;
+    /// Computing the settlement of `m` miners and `v` validators that evaluated as many as they may.
+    fn settle_begin(m: u32, v: u32) -> Weight;
+    /// What a Plackett–Luce match of `p` players adds to it.
+    fn settle_match(p: u32) -> Weight;
+    /// Paying a page of `m` miners.
+    fn settle_page(m: u32) -> Weight;
+    /// Paying `v` validators and closing.
+    fn settle_close(v: u32) -> Weight;
+    /// Removing `r` rows of each map of a window.
+    fn prune(r: u32) -> Weight;
+}
+
+/// The estimates with the database weights of a runtime.
+pub struct SubstrateWeight<T>(PhantomData<T>);
+
+/// `micros` of computation, `bytes` of proof, and storage operations.
+fn estimate(database: RuntimeDbWeight, micros: u64, bytes: u64, reads: u64, writes: u64) -> Weight {
+    Weight::from_parts(micros.saturating_mul(WEIGHT_REF_TIME_PER_MICROS), bytes)
+        .saturating_add(database.reads_writes(reads, writes))
+}
+
+/// Implements [`WeightInfo`] for a type with the given database weights.
+macro_rules! estimates {
+    ([$($generics:tt)*] $type:ty, $database:expr) => {
+        impl $($generics)* WeightInfo for $type {
+            fn create_run(t: u32) -> Weight {
+                estimate($database, 60 + u64::from(t) / 10, 8_192 + 8 * u64::from(t), 6, 7)
+            }
+            fn register_miner() -> Weight {
+                estimate($database, 90, 8_192, 9, 6)
+            }
+            fn deregister_miner() -> Weight {
+                estimate($database, 90, 8_192, 9, 7)
+            }
+            fn register_validator() -> Weight {
+                estimate($database, 90, 8_192, 9, 6)
+            }
+            fn add_stake() -> Weight {
+                estimate($database, 60, 8_192, 4, 3)
+            }
+            fn deregister_validator() -> Weight {
+                estimate($database, 90, 8_192, 10, 7)
+            }
+            fn announce() -> Weight {
+                estimate($database, 30, 8_192, 4, 1)
+            }
+            fn commit_update() -> Weight {
+                estimate($database, 30, 8_192, 5, 2)
+            }
+            fn reveal_update(c: u32) -> Weight {
+                // A layout of 1024 tensors is read and walked for each chunk; 32 hashes and the
+                // decoding of 4096 values follow.
+                estimate($database, 120 + 150 * u64::from(c), 24_576, 11, 4)
+            }
+            fn attest() -> Weight {
+                estimate($database, 40, 8_192, 4, 2)
+            }
+            fn commit_scores() -> Weight {
+                estimate($database, 30, 8_192, 4, 1)
+            }
+            fn reveal_scores(e: u32) -> Weight {
+                estimate($database, 50 + u64::from(e), 8_192, 6, 2)
+            }
+            fn claim() -> Weight {
+                estimate($database, 100, 8_192, 5, 4)
+            }
+            fn set_params() -> Weight {
+                estimate($database, 40, 8_192, 1, 1)
+            }
+            fn look_at_runs(r: u32) -> Weight {
+                estimate($database, 5 + 5 * u64::from(r), 1_024 * u64::from(r), 1 + u64::from(r), 0)
+            }
+            fn open_window() -> Weight {
+                estimate($database, 40, 4_096, 3, 3)
+            }
+            fn draw_challenge() -> Weight {
+                estimate($database, 20, 4_096, 1, 1)
+            }
+            fn accept(m: u32, v: u32) -> Weight {
+                let (m, v) = (u64::from(m), u64::from(v));
+                // Each reveal is looked up in each bitmap twice.
+                estimate($database, 60 + 5 * m + 10 * v + m * v / 20, 512 * m + 1_024 * v, 3 + 2 * m + 2 * v, 1)
+            }
+            fn settle_begin(m: u32, v: u32) -> Weight {
+                let (m, v) = (u64::from(m), u64::from(v));
+                let pages = m.div_ceil(u64::from(crate::PAGE_LEN));
+                // Each of 256 evaluations a validator is sorted three times.
+                estimate(
+                    $database,
+                    200 + 10 * m + 1_000 * v,
+                    1_024 * m + 8_192 * v,
+                    8 + 3 * m + 2 * v,
+                    6 + pages,
+                )
+            }
+            fn settle_match(p: u32) -> Weight {
+                // One 128-bit division for each pair of players.
+                estimate($database, u64::from(p) + u64::from(p) * u64::from(p) / 5, 0, 0, 0)
+            }
+            fn settle_page(m: u32) -> Weight {
+                let m = u64::from(m);
+                estimate($database, 20 + 20 * m, 4_096 * m, 3 + 2 * m, 3 + 2 * m)
+            }
+            fn settle_close(v: u32) -> Weight {
+                let v = u64::from(v);
+                estimate($database, 40 + 20 * v, 4_096 * v, 4 + 2 * v, 4 + 2 * v)
+            }
+            fn prune(r: u32) -> Weight {
+                let r = u64::from(r);
+                estimate($database, 50 + 20 * r, 4_096 * r, 2 + 6 * r, 3 + 6 * r)
+            }
+        }
+    };
+}
+
+estimates!([<T: frame_system::Config>] SubstrateWeight<T>, T::DbWeight::get());
+estimates!([](), RocksDbWeight::get());
