@@ -1,0 +1,45 @@
+//! What the command line offers.
+
+/// A command line as parsed.
+#[derive(Debug, clap::Parser)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) subcommand: Option<Subcommand>,
+
+    #[command(flatten)]
+    pub(crate) run: sc_cli::RunCmd,
+
+    /// Milliseconds from block to block on a development chain; 0 authors none, so that a kept chain can be read as it
+    /// is.
+    ///
+    /// Every block of a development chain is final at once. Other chains take the time from their runtime's slots.
+    #[arg(long, value_name = "MILLISECONDS")]
+    pub(crate) block_millis: Option<u64>,
+}
+
+/// What can be done instead of running a node.
+#[derive(Debug, clap::Subcommand)]
+#[allow(clippy::large_enum_variant)]
+pub(crate) enum Subcommand {
+    /// Make and look at keys.
+    #[command(subcommand)]
+    Key(sc_cli::KeySubcommand),
+
+    /// Write the chain specification as JSON.
+    ExportChainSpec(sc_cli::ExportChainSpecCmd),
+
+    /// Execute a stored block again and check it.
+    CheckBlock(sc_cli::CheckBlockCmd),
+
+    /// Write blocks to a file.
+    ExportBlocks(sc_cli::ExportBlocksCmd),
+
+    /// Read blocks from a file.
+    ImportBlocks(sc_cli::ImportBlocksCmd),
+
+    /// Remove the chain's database.
+    PurgeChain(sc_cli::PurgeChainCmd),
+
+    /// Show what the database holds.
+    ChainInfo(sc_cli::ChainInfoCmd),
+}

@@ -1,0 +1,5 @@
+//! Whole nodes as processes on this machine, asked over RPC.
+
+mod development;
+mod process;
+mod two_authorities;

@@ -1,0 +1,1 @@
+//! Tests of the runtime as a whole; everything is under `tests/`.

@@ -1,0 +1,3 @@
+//! Scenarios against the real runtime, and what clients know of it.
+
+mod metadata;
