@@ -1,0 +1,396 @@
+//! Checkpoints that survive a kill -9 at any moment: a file is written beside, flushed to the disk
+//! and renamed; the one before it is kept, and what is torn or corrupt is passed over.
+//!
+//! # Bytes
+//!
+//! ```text
+//! magic: "GNTLCKP1"
+//! header length: u32 LE, header: JSON (position, model, optimiser step, whether a miner's)
+//! θ, and for a miner AdamW's two averages and the error feedback: f32 LE, in the arena's order
+//! BLAKE3 of everything before
+//! ```
+//!
+//! Files are named `checkpoint-N` with N growing; the two newest are kept.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::ModelConfig;
+use crate::model::Model;
+
+const MAGIC: &[u8; 8] = b"GNTLCKP1";
+
+/// Largest header that is read.
+const HEADER_BYTES_MAX: u32 = 64 * 1024;
+
+/// Largest note.
+pub const NOTE_BYTES_MAX: usize = 4096;
+
+/// Files that are kept.
+const KEPT: usize = 2;
+
+/// Values that are converted at a time.
+const BLOCK: usize = 16 * 1024;
+
+/// Why a checkpoint cannot be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// A file or folder could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The checkpoint is of a model of another shape.
+    #[error("the checkpoint is of another model")]
+    Shape,
+    /// The note is longer than [`NOTE_BYTES_MAX`].
+    #[error("a note of {0} bytes, more than 4096")]
+    Note(usize),
+    /// There are checkpoints, and none of them is whole.
+    #[error("none of the {count} checkpoints in {folder} is whole; the newest: {reason}")]
+    NoneWhole {
+        /// Where.
+        folder: PathBuf,
+        /// How many.
+        count: usize,
+        /// What is wrong with the newest.
+        reason: String,
+    },
+}
+
+/// Where in a run a checkpoint stands.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Position {
+    /// The run.
+    pub run: u32,
+    /// The window.
+    pub window: u64,
+    /// `false`: at the start of the window. `true`: its update has been made (the error feedback
+    /// is the one after it), and θ has not been stepped yet.
+    pub trained: bool,
+    /// The caller's own, up to [`NOTE_BYTES_MAX`] bytes.
+    pub note: String,
+}
+
+/// A checkpoint that has been read.
+#[derive(Debug)]
+pub struct Checkpoint {
+    position: Position,
+    model: Model,
+    optimiser_step: u64,
+    miner: Option<[Vec<f32>; 3]>,
+}
+
+/// What a checkpoint holds.
+pub(crate) struct Parts {
+    pub(crate) position: Position,
+    pub(crate) model: Model,
+    pub(crate) optimiser_step: u64,
+    /// AdamW's averages and the error feedback.
+    pub(crate) miner: Option<[Vec<f32>; 3]>,
+}
+
+impl Checkpoint {
+    /// Where it stands.
+    pub fn position(&self) -> &Position {
+        &self.position
+    }
+
+    /// θ.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// θ alone.
+    pub fn into_model(self) -> Model {
+        self.model
+    }
+
+    pub(crate) fn into_parts(self) -> Parts {
+        Parts {
+            position: self.position,
+            model: self.model,
+            optimiser_step: self.optimiser_step,
+            miner: self.miner,
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    position: Position,
+    model: ModelConfig,
+    optimiser_step: u64,
+    miner: bool,
+}
+
+/// A folder of checkpoints. One process may write to it at a time.
+#[derive(Clone, Debug)]
+pub struct Checkpoints {
+    folder: PathBuf,
+}
+
+impl Checkpoints {
+    /// The checkpoints in `folder`, which is made if needed.
+    pub fn open(folder: &Path) -> Result<Self, CheckpointError> {
+        fs::create_dir_all(folder).map_err(at(folder))?;
+        Ok(Self {
+            folder: folder.to_owned(),
+        })
+    }
+
+    /// Writes θ alone, for those who do not train.
+    pub fn save_model(&self, model: &Model, position: &Position) -> Result<(), CheckpointError> {
+        self.write(model, position, 0, None)
+    }
+
+    /// Writes a checkpoint. When this returns it is on the disk; until then the one before is the
+    /// newest.
+    pub(crate) fn write(
+        &self,
+        model: &Model,
+        position: &Position,
+        optimiser_step: u64,
+        miner: Option<[&[f32]; 3]>,
+    ) -> Result<(), CheckpointError> {
+        if position.note.len() > NOTE_BYTES_MAX {
+            return Err(CheckpointError::Note(position.note.len()));
+        }
+        let header = Header {
+            position: position.clone(),
+            model: model.config().clone(),
+            optimiser_step,
+            miner: miner.is_some(),
+        };
+        let header = serde_json::to_vec(&header)
+            .map_err(|error| at(&self.folder)(io::Error::other(error)))?;
+        let numbers = self.numbers()?;
+        let next = numbers.last().map_or(0, |newest| newest.saturating_add(1));
+
+        let unfinished = self.folder.join("unfinished");
+        let file = File::create(&unfinished).map_err(at(&unfinished))?;
+        let mut out = Hashing {
+            inner: BufWriter::new(file),
+            hasher: blake3::Hasher::new(),
+        };
+        let mut write = || {
+            out.write_all(MAGIC)?;
+            out.write_all(&(header.len() as u32).to_le_bytes())?;
+            out.write_all(&header)?;
+            out.values(model.parameters())?;
+            for values in miner.into_iter().flatten() {
+                out.values(values)?;
+            }
+            let hash = out.hasher.finalize();
+            out.inner.write_all(hash.as_bytes())?;
+            out.inner.flush()?;
+            out.inner.get_ref().sync_all()
+        };
+        write().map_err(at(&unfinished))?;
+        let path = self.path(next);
+        fs::rename(&unfinished, &path).map_err(at(&path))?;
+        // The rename itself is on the disk once the folder is.
+        File::open(&self.folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(at(&self.folder))?;
+
+        let kept_before = KEPT - 1;
+        for number in numbers.iter().rev().skip(kept_before) {
+            let old = self.path(*number);
+            fs::remove_file(&old).map_err(at(&old))?;
+        }
+        Ok(())
+    }
+
+    /// The newest checkpoint that is whole; `None` where there is none at all.
+    ///
+    /// A checkpoint of a model of another shape than `config` is an error, not passed over.
+    pub fn load(&self, config: &ModelConfig) -> Result<Option<Checkpoint>, CheckpointError> {
+        let numbers = self.numbers()?;
+        let mut reason = None;
+        for number in numbers.iter().rev() {
+            let path = self.path(*number);
+            match read(&path, config) {
+                Ok(checkpoint) => return Ok(Some(checkpoint)),
+                Err(ReadError::Shape) => return Err(CheckpointError::Shape),
+                Err(ReadError::Damaged(what)) => {
+                    tracing::warn!(path = %path.display(), what, "passing over a damaged checkpoint");
+                    reason.get_or_insert(what);
+                }
+            }
+        }
+        match reason {
+            None => Ok(None),
+            Some(reason) => Err(CheckpointError::NoneWhole {
+                folder: self.folder.clone(),
+                count: numbers.len(),
+                reason,
+            }),
+        }
+    }
+
+    fn path(&self, number: u64) -> PathBuf {
+        self.folder.join(format!("checkpoint-{number:012}"))
+    }
+
+    /// The numbers of the checkpoints there are, ascending.
+    fn numbers(&self) -> Result<Vec<u64>, CheckpointError> {
+        let mut numbers = Vec::new();
+        for entry in fs::read_dir(&self.folder).map_err(at(&self.folder))? {
+            let name = entry.map_err(at(&self.folder))?.file_name();
+            let number = name
+                .to_str()
+                .and_then(|name| name.strip_prefix("checkpoint-"));
+            numbers.extend(number.and_then(|number| number.parse::<u64>().ok()));
+        }
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> CheckpointError + '_ {
+    move |source| CheckpointError::Io {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// Writes and hashes.
+struct Hashing<W> {
+    inner: W,
+    hasher: blake3::Hasher,
+}
+
+impl<W: Write> Hashing<W> {
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.hasher.update(bytes);
+        self.inner.write_all(bytes)
+    }
+
+    fn values(&mut self, values: &[f32]) -> io::Result<()> {
+        let mut bytes = Vec::with_capacity(BLOCK * 4);
+        for block in values.chunks(BLOCK) {
+            bytes.clear();
+            bytes.extend(block.iter().flat_map(|value| value.to_le_bytes()));
+            self.write_all(&bytes)?;
+        }
+        Ok(())
+    }
+}
+
+enum ReadError {
+    /// Of another model.
+    Shape,
+    /// Torn, corrupt or unreadable.
+    Damaged(String),
+}
+
+impl From<io::Error> for ReadError {
+    fn from(error: io::Error) -> Self {
+        Self::Damaged(error.to_string())
+    }
+}
+
+/// Reads and checks one file. The hash is checked before anything of the header is believed but
+/// its length.
+fn read(path: &Path, config: &ModelConfig) -> Result<Checkpoint, ReadError> {
+    let damaged = |what: &str| ReadError::Damaged(what.to_owned());
+    let file = OpenOptions::new().read(true).open(path)?;
+    let len = file.metadata()?.len();
+    let mut input = BufReader::with_capacity(BLOCK * 4, file);
+    let hashed_len = len.checked_sub(32).ok_or_else(|| damaged("too short"))?;
+    let mut hasher = blake3::Hasher::new();
+    let mut start = [0u8; 12];
+    input.read_exact(&mut start)?;
+    hasher.update(&start);
+    let Some(header_len) = start
+        .strip_prefix(MAGIC)
+        .and_then(|len| <[u8; 4]>::try_from(len).ok())
+    else {
+        return Err(damaged("not a checkpoint"));
+    };
+    let header_len = u32::from_le_bytes(header_len);
+    if header_len > HEADER_BYTES_MAX {
+        return Err(damaged("the header is too long"));
+    }
+    let mut header_bytes = vec![0u8; header_len as usize];
+    input.read_exact(&mut header_bytes)?;
+    hasher.update(&header_bytes);
+    let values_len = hashed_len
+        .checked_sub(12 + u64::from(header_len))
+        .ok_or_else(|| damaged("shorter than its header says"))?;
+    let parsed = serde_json::from_slice::<Header>(&header_bytes);
+    // Nothing is allocated for more values than this model has.
+    let expected = config.parameter_count() * 4;
+    let is_miner = values_len == expected * 4;
+    let fits = is_miner || values_len == expected;
+    if !fits {
+        // A whole checkpoint of another model, or a damaged one of this.
+        io::copy(&mut (&mut input).take(values_len), &mut hasher)?;
+        let whole = ends_with_hash(&mut input, &hasher)?;
+        return Err(if whole {
+            ReadError::Shape
+        } else {
+            damaged("another length")
+        });
+    }
+
+    let mut model = Model::init(config, 0).map_err(|_| ReadError::Shape)?;
+    read_values(&mut input, &mut hasher, model.parameters_mut())?;
+    let mut miner = None;
+    if is_miner {
+        let mut parts = [(); 3].map(|()| vec![0.0f32; model.parameters().len()]);
+        for values in &mut parts {
+            read_values(&mut input, &mut hasher, values)?;
+        }
+        miner = Some(parts);
+    }
+    if !ends_with_hash(&mut input, &hasher)? {
+        return Err(damaged("the hash does not match"));
+    }
+    let header = parsed.map_err(|error| ReadError::Damaged(error.to_string()))?;
+    if header.model != *config {
+        return Err(ReadError::Shape);
+    }
+    if header.miner != is_miner {
+        return Err(damaged("the header does not match the length"));
+    }
+    let optimiser_step = header.optimiser_step;
+    Ok(Checkpoint {
+        position: header.position,
+        model,
+        optimiser_step,
+        miner,
+    })
+}
+
+fn read_values(
+    input: &mut impl Read,
+    hasher: &mut blake3::Hasher,
+    values: &mut [f32],
+) -> io::Result<()> {
+    let mut bytes = vec![0u8; BLOCK * 4];
+    for block in values.chunks_mut(BLOCK) {
+        let bytes = &mut bytes[..block.len() * 4];
+        input.read_exact(bytes)?;
+        hasher.update(bytes);
+        for (value, bytes) in block.iter_mut().zip(bytes.as_chunks::<4>().0) {
+            *value = f32::from_le_bytes(*bytes);
+        }
+    }
+    Ok(())
+}
+
+fn ends_with_hash(input: &mut impl Read, hasher: &blake3::Hasher) -> io::Result<bool> {
+    let mut found = [0u8; 32];
+    input.read_exact(&mut found)?;
+    Ok(hasher.finalize() == found)
+}

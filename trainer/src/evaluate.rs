@@ -1,0 +1,182 @@
+//! What a validator measures: the loss of θ, and what one update alone does to it.
+//!
+//! For an update of window w: losses before and after θ_w ← θ_w − rate · v, with v the update alone
+//! and rate = outer rate · evaluation rate, on the miner's own samples and on random ones
+//! (DESIGN.md §4.7). Losses are means in nats a token; on chain they are Q8.24.
+
+use protocol::aggregate::rate;
+use protocol::consensus::Evaluation;
+use protocol::Uid;
+
+use crate::config::ModelConfig;
+use crate::data::{Dataset, SampleSource};
+use crate::engine::Engine;
+use crate::model::Model;
+use crate::threads::Threads;
+use crate::train::TrainError;
+
+/// A loss in nats as Q8.24: rounded to the nearest, clamped to what fits; NaN is the largest.
+pub fn loss_to_q824(loss: f64) -> u32 {
+    if loss.is_nan() {
+        return u32::MAX;
+    }
+    // The cast saturates.
+    (loss * f64::from(1u32 << 24)).round() as u32
+}
+
+/// The loss in nats that a Q8.24 number stands for.
+pub fn loss_from_q824(loss: u32) -> f64 {
+    f64::from(loss) / f64::from(1u32 << 24)
+}
+
+/// The update that is to be evaluated.
+#[derive(Clone, Copy, Debug)]
+pub struct UpdateToEvaluate<'a> {
+    /// Whose it is.
+    pub uid: Uid,
+    /// Its bytes.
+    pub payload: &'a [u8],
+    /// Samples that were assigned to this miner.
+    pub own_ids: &'a [u64],
+}
+
+/// The run's settings that an evaluation depends on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EvaluationRates {
+    /// k of 4096.
+    pub keep: u16,
+    /// The run's outer rate.
+    pub outer_rate_ppm: u32,
+    /// Factor on the outer rate.
+    pub evaluation_rate_ppm: u32,
+}
+
+/// Losses without gradients: a third of the work of training and a fraction of its memory.
+pub struct Evaluator {
+    engine: Engine,
+    /// θ with one update applied.
+    scratch: Model,
+    /// The loss of a model (by its stamp) on samples, so that the random samples' loss before is
+    /// measured once for all updates of a window.
+    before: Option<(u64, Vec<u64>, f64)>,
+}
+
+impl Evaluator {
+    /// An evaluator that computes `samples_at_once` samples in one go.
+    pub fn new(
+        config: &ModelConfig,
+        threads: Threads,
+        samples_at_once: usize,
+    ) -> Result<Self, TrainError> {
+        let engine = Engine::new(config, samples_at_once, false, threads)?;
+        Ok(Self {
+            engine,
+            scratch: Model::init(config, 0)?,
+            before: None,
+        })
+    }
+
+    /// What it computes on.
+    pub fn threads(&self) -> &Threads {
+        self.engine.threads()
+    }
+
+    /// The mean loss in nats a token over the samples `ids`.
+    pub fn loss(
+        &mut self,
+        model: &Model,
+        samples: &dyn SampleSource,
+        ids: &[u64],
+    ) -> Result<f64, TrainError> {
+        mean_loss(&mut self.engine, model, samples, ids)
+    }
+
+    /// The mean loss over up to `samples_max` held-out samples, spread evenly over all of them and
+    /// the same at every call.
+    pub fn held_out_loss(
+        &mut self,
+        model: &Model,
+        dataset: &Dataset,
+        samples_max: usize,
+    ) -> Result<f64, TrainError> {
+        let count = dataset.held_out().sample_count();
+        let wanted = (samples_max as u64).min(count);
+        let ids: Vec<u64> = (0..wanted).map(|index| index * count / wanted).collect();
+        self.loss(model, dataset.held_out(), &ids)
+    }
+
+    /// Measures one update against θ = `model`.
+    ///
+    /// An update that is malformed is an error: a validator attests only what it could read. One
+    /// that makes the loss NaN is measured as the largest loss there is.
+    pub fn evaluate_update(
+        &mut self,
+        model: &Model,
+        update: UpdateToEvaluate<'_>,
+        random_ids: &[u64],
+        samples: &dyn SampleSource,
+        rates: EvaluationRates,
+    ) -> Result<Evaluation, TrainError> {
+        let own_before = mean_loss(&mut self.engine, model, samples, update.own_ids)?;
+        let random_before = self.loss_before(model, samples, random_ids)?;
+        self.scratch.copy_from(model)?;
+        let rate = rate(rates.outer_rate_ppm) * rate(rates.evaluation_rate_ppm);
+        self.scratch
+            .apply_single(update.payload, rates.keep, rate)?;
+        let own_after = mean_loss(&mut self.engine, &self.scratch, samples, update.own_ids)?;
+        let random_after = mean_loss(&mut self.engine, &self.scratch, samples, random_ids)?;
+        Ok(Evaluation {
+            uid: update.uid,
+            own_before: loss_to_q824(own_before),
+            own_after: loss_to_q824(own_after),
+            random_before: loss_to_q824(random_before),
+            random_after: loss_to_q824(random_after),
+        })
+    }
+
+    fn loss_before(
+        &mut self,
+        model: &Model,
+        samples: &dyn SampleSource,
+        ids: &[u64],
+    ) -> Result<f64, TrainError> {
+        if let Some((stamp, known_ids, loss)) = &self.before {
+            if *stamp == model.stamp() && known_ids == ids {
+                return Ok(*loss);
+            }
+        }
+        let loss = mean_loss(&mut self.engine, model, samples, ids)?;
+        self.before = Some((model.stamp(), ids.to_vec(), loss));
+        Ok(loss)
+    }
+}
+
+fn mean_loss(
+    engine: &mut Engine,
+    model: &Model,
+    samples: &dyn SampleSource,
+    ids: &[u64],
+) -> Result<f64, TrainError> {
+    if ids.is_empty() {
+        return Err(TrainError::NoSamples);
+    }
+    let mut sum = 0.0;
+    for ids in ids.chunks(engine.plan().samples) {
+        sum += engine.loss(model.parameters(), samples, ids)?;
+    }
+    Ok(sum / (ids.len() * engine.config().seq_len) as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_round_and_clamp() {
+        assert_eq!(loss_to_q824(1.0), 1 << 24);
+        assert_eq!(loss_to_q824(-1.0), 0);
+        assert_eq!(loss_to_q824(1e9), u32::MAX);
+        assert_eq!(loss_to_q824(f64::NAN), u32::MAX);
+        assert_eq!(loss_from_q824(3 << 23), 1.5);
+    }
+}

@@ -1,0 +1,57 @@
+//! The trainer: everything a miner, a validator or an auditor does with a model, and nothing that
+//! touches the chain or a peer.
+//!
+//! Read the modules in the order in which they are declared, which is the order of the data:
+//!
+//! 1. [`config`] says how large a model is and where each of its tensors lies;
+//! 2. [`init`] and [`model`] hold the parameters θ, the same bytes on every machine;
+//! 3. [`corpus`] gathers text, [`data`] turns it into samples with a root that goes on chain;
+//! 4. [`ops`], [`plan`] and [`engine`] compute loss and gradient, [`optimiser`] takes a step;
+//! 5. [`train`] is a miner's window: H steps from θ, an update ([`compress`]), the outer step;
+//! 6. [`evaluate`] is a validator's: what one update alone does to the loss;
+//! 7. [`checkpoint`] keeps all of it over a kill -9.
+//!
+//! # Determinism
+//!
+//! The initial parameters, the outer step and the state root are the same on every machine: they
+//! use integers and single IEEE operations only. Training is the same bit for bit on the same
+//! machine, with any number of threads; between machines it may differ in the last bits, and
+//! nothing depends on it: a miner's local parameters never leave it, only its update does.
+
+pub mod threads;
+
+pub mod config;
+
+pub mod init;
+pub mod model;
+
+pub mod corpus;
+pub mod data;
+
+pub mod ops;
+
+pub mod engine;
+pub mod plan;
+
+pub mod optimiser;
+
+pub mod compress;
+pub mod train;
+
+pub mod evaluate;
+
+pub mod checkpoint;
+
+pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints, Position};
+pub use config::{ConfigError, ModelConfig, TensorInfo, PRESETS};
+pub use corpus::{default_corpus, gather, CorpusError, CorpusLimits, Document};
+pub use data::{build, DataError, Dataset, Manifest, SampleSource, Samples};
+pub use engine::Engine;
+pub use evaluate::{loss_from_q824, loss_to_q824, EvaluationRates, Evaluator, UpdateToEvaluate};
+pub use model::{Model, ModelError};
+pub use optimiser::AdamWSettings;
+pub use plan::Plan;
+pub use threads::{Threads, ThreadsError};
+pub use train::{
+    rate_from_ppb, warm_up, LossSummary, StepReport, TrainError, Trainer, TrainerSettings,
+};

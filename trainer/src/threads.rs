@@ -1,0 +1,172 @@
+//! The threads that the trainer computes on: one rayon pool of a fixed size, or none at all.
+//!
+//! Also the one unsafe idea of the trainer, `Shared`: a slice of which every task writes a part
+//! of its own.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+/// Why no pool could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ThreadsError {
+    /// At least one thread is needed.
+    #[error("the number of threads is 0")]
+    Zero,
+    /// The operating system refused a thread.
+    #[error("cannot start {count} threads: {source}")]
+    Start {
+        /// Threads asked for.
+        count: usize,
+        /// What rayon says.
+        source: rayon::ThreadPoolBuildError,
+    },
+}
+
+/// A fixed number of threads. With one, everything runs on the caller's thread and no pool is
+/// started. Cloning shares the pool.
+#[derive(Clone, Debug)]
+pub struct Threads {
+    count: usize,
+    pool: Option<Arc<rayon::ThreadPool>>,
+}
+
+impl Threads {
+    /// `count` threads, at least 1.
+    pub fn new(count: usize) -> Result<Self, ThreadsError> {
+        if count == 0 {
+            return Err(ThreadsError::Zero);
+        }
+        if count == 1 {
+            return Ok(Self::single());
+        }
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(count)
+            .thread_name(|index| format!("trainer-{index}"))
+            .build()
+            .map_err(|source| ThreadsError::Start { count, source })?;
+        Ok(Self {
+            count,
+            pool: Some(Arc::new(pool)),
+        })
+    }
+
+    /// The caller's thread alone.
+    pub fn single() -> Self {
+        Self {
+            count: 1,
+            pool: None,
+        }
+    }
+
+    /// How many threads there are.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Runs `f` on the pool, so that what it does in parallel stays on these threads.
+    pub fn install<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
+        match &self.pool {
+            None => f(),
+            Some(pool) => pool.install(f),
+        }
+    }
+
+    /// Calls `task` for each of `0..count`, in no particular order and at once where there are
+    /// several threads. Does not allocate.
+    pub fn for_each(&self, count: usize, task: impl Fn(usize) + Sync + Send) {
+        match &self.pool {
+            Some(pool) if count > 1 => {
+                pool.install(|| (0..count).into_par_iter().for_each(task));
+            }
+            _ => (0..count).for_each(task),
+        }
+    }
+
+    /// The results of `task` for `0..count`, in order.
+    pub fn map<R: Send>(&self, count: usize, task: impl Fn(usize) -> R + Sync + Send) -> Vec<R> {
+        match &self.pool {
+            Some(pool) if count > 1 => {
+                pool.install(|| (0..count).into_par_iter().map(task).collect())
+            }
+            _ => (0..count).map(task).collect(),
+        }
+    }
+
+    /// Calls `task(first, end)` for blocks of `block` of `0..count`. The blocks do not depend on
+    /// the number of threads, so that sums within a block are the same with any number.
+    pub(crate) fn blocks(
+        &self,
+        count: usize,
+        block: usize,
+        task: impl Fn(usize, usize) + Sync + Send,
+    ) {
+        self.for_each(count.div_ceil(block), |index| {
+            task(index * block, ((index + 1) * block).min(count));
+        });
+    }
+
+    /// How gemm is to spread one product.
+    pub(crate) fn parallelism(&self) -> gemm::Parallelism {
+        match self.count {
+            1 => gemm::Parallelism::None,
+            count => gemm::Parallelism::Rayon(count),
+        }
+    }
+}
+
+/// A slice that several tasks write to, each to places of its own.
+pub(crate) struct Shared<'a, T> {
+    start: *mut T,
+    len: usize,
+    borrow: PhantomData<&'a mut [T]>,
+}
+
+impl<T> Clone for Shared<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Shared<'_, T> {}
+
+// SAFETY: it stands for a `&mut [T]` that is handed out in parts; `part` demands that they are
+// disjoint.
+unsafe impl<T: Send> Send for Shared<'_, T> {}
+unsafe impl<T: Send> Sync for Shared<'_, T> {}
+
+impl<'a, T> Shared<'a, T> {
+    /// Takes the slice for as long as the tasks run.
+    pub(crate) fn new(slice: &'a mut [T]) -> Self {
+        Self {
+            start: slice.as_mut_ptr(),
+            len: slice.len(),
+            borrow: PhantomData,
+        }
+    }
+
+    /// The values from `start` up to `end`.
+    ///
+    /// # Safety
+    /// No two parts that overlap may be alive at the same time.
+    ///
+    /// # Panics
+    /// If the range is not inside the slice.
+    #[allow(
+        clippy::mut_from_ref,
+        reason = "the caller promises that parts are disjoint"
+    )]
+    pub(crate) unsafe fn part(&self, start: usize, end: usize) -> &'a mut [T] {
+        assert!(start <= end && end <= self.len, "a part outside its slice");
+        // SAFETY: inside the slice, and disjoint from other parts by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(start), end - start) }
+    }
+
+    /// The address of value `index`, which may be one past the end.
+    pub(crate) fn at(&self, index: usize) -> *mut T {
+        assert!(index <= self.len, "a place outside its slice");
+        // SAFETY: inside the slice or one past its end.
+        unsafe { self.start.add(index) }
+    }
+}

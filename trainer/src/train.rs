@@ -1,0 +1,389 @@
+//! A miner's window: H AdamW steps from θ, the update, and the outer step.
+//!
+//! Call in this order, window by window: [`Trainer::train_window`], [`Trainer::make_update`],
+//! [`Trainer::apply_outer`]. The local parameters are dropped at the next `train_window`, which
+//! starts at θ again; AdamW's averages and the error feedback go on.
+
+use std::ops::ControlFlow;
+
+use protocol::update::UpdateError;
+use protocol::{Hash, Uid};
+
+use crate::checkpoint::{Checkpoint, CheckpointError, Checkpoints, Position};
+use crate::compress;
+use crate::config::ConfigError;
+use crate::data::SampleSource;
+use crate::engine::{BatchError, Engine};
+use crate::model::{Model, ModelError};
+use crate::optimiser::{AdamW, AdamWSettings};
+use crate::threads::Threads;
+
+/// Why a window's work cannot be done.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The model's configuration is not valid.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Parameters of another shape.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The samples do not fit the model or do not exist.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// An update is malformed, or this miner's own values cannot be encoded.
+    #[error(transparent)]
+    Update(#[from] UpdateError),
+    /// The batch size is 0, or not a multiple of the micro-batch.
+    #[error("a batch of {batch} samples in micro-batches of {micro}")]
+    BatchSize {
+        /// Samples of a step.
+        batch: usize,
+        /// Samples at once.
+        micro: usize,
+    },
+    /// A step was given another number of samples than the batch size.
+    #[error("step {step} has {given} samples, not {expected}")]
+    StepSamples {
+        /// The step in the window.
+        step: usize,
+        /// Samples given.
+        given: usize,
+        /// The batch size.
+        expected: usize,
+    },
+    /// Loss or gradient is NaN or infinite; the window's local parameters are lost, θ is not.
+    #[error("loss {loss}, gradient norm {gradient_norm} at step {step}: training has diverged")]
+    Diverged {
+        /// The step in the window.
+        step: usize,
+        /// The step's loss.
+        loss: f32,
+        /// The step's gradient norm.
+        gradient_norm: f32,
+    },
+    /// [`Trainer::make_update`] was called without a trained window.
+    #[error("no window has been trained since the last update")]
+    NotTrained,
+    /// No samples to evaluate on.
+    #[error("no samples to evaluate on")]
+    NoSamples,
+}
+
+/// What a trainer is set to.
+#[derive(Clone, PartialEq, Debug)]
+pub struct TrainerSettings {
+    /// Samples of an inner step.
+    pub batch_size: usize,
+    /// Samples at once, a divisor of the batch size; 0 for the whole batch. Less needs less memory.
+    pub micro_batch: usize,
+    /// The inner optimiser.
+    pub adamw: AdamWSettings,
+    /// Largest norm of a gradient, to which longer ones are scaled; 0 for none.
+    pub clip_norm: f32,
+}
+
+impl Default for TrainerSettings {
+    fn default() -> Self {
+        Self {
+            batch_size: 8,
+            micro_batch: 0,
+            adamw: AdamWSettings::default(),
+            clip_norm: 1.0,
+        }
+    }
+}
+
+/// One inner step.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct StepReport {
+    /// The step in the window, from 0.
+    pub step: usize,
+    /// Steps of the optimiser since its start, this one included.
+    pub optimiser_step: u64,
+    /// Mean loss of the batch, in nats a token, before the step.
+    pub loss: f32,
+    /// Norm of the gradient before clipping.
+    pub gradient_norm: f32,
+    /// Tokens of the batch.
+    pub tokens: usize,
+}
+
+/// One window's losses, in nats a token.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct LossSummary {
+    /// Loss of the first step.
+    pub first: f32,
+    /// Loss of the last step.
+    pub last: f32,
+    /// Mean over the steps.
+    pub mean: f32,
+    /// Steps taken.
+    pub steps: usize,
+    /// Tokens trained on.
+    pub tokens: u64,
+    /// Whether the caller stopped it before its last step.
+    pub stopped: bool,
+}
+
+/// A miner's model, optimiser and error feedback.
+pub struct Trainer {
+    settings: TrainerSettings,
+    engine: Engine,
+    /// θ, what all replicas agree on.
+    model: Model,
+    /// The parameters during a window.
+    local: Vec<f32>,
+    gradient: Vec<f32>,
+    adamw: AdamW,
+    error: Vec<f32>,
+    /// Whether `local` is a trained window of which no update has been made.
+    trained: bool,
+}
+
+/// The learning rate that grows linearly to `rate` over `warm_up_steps` steps, counted from 1.
+pub fn warm_up(step: u64, warm_up_steps: u64, rate: f32) -> f32 {
+    match step < warm_up_steps {
+        true => rate * (step.max(1) as f32 / warm_up_steps as f32),
+        false => rate,
+    }
+}
+
+/// A learning rate in parts per 10^9 as a number.
+pub fn rate_from_ppb(ppb: u32) -> f32 {
+    (f64::from(ppb) / 1e9) as f32
+}
+
+impl Trainer {
+    /// A trainer that starts at `model` with a fresh optimiser and no error feedback. Allocates
+    /// all it will ever need.
+    pub fn new(
+        model: Model,
+        settings: TrainerSettings,
+        threads: Threads,
+    ) -> Result<Self, TrainError> {
+        let micro = match settings.micro_batch {
+            0 => settings.batch_size,
+            micro => micro,
+        };
+        if micro == 0 || !settings.batch_size.is_multiple_of(micro) || settings.batch_size == 0 {
+            return Err(TrainError::BatchSize {
+                batch: settings.batch_size,
+                micro,
+            });
+        }
+        let engine = Engine::new(model.config(), micro, true, threads)?;
+        let count = model.parameters().len();
+        Ok(Self {
+            adamw: AdamW::new(settings.adamw, count),
+            settings,
+            engine,
+            local: model.parameters().to_vec(),
+            gradient: vec![0.0; count],
+            error: vec![0.0; count],
+            model,
+            trained: false,
+        })
+    }
+
+    /// θ: the agreed parameters, not the local ones.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The parameters of the window's training, in the order of the arena.
+    pub fn local_parameters(&self) -> &[f32] {
+        &self.local
+    }
+
+    /// The error feedback, in the order of the arena.
+    pub fn error_feedback(&self) -> &[f32] {
+        &self.error
+    }
+
+    /// What it computes on.
+    pub fn threads(&self) -> &Threads {
+        self.engine.threads()
+    }
+
+    /// The engine, for its plan.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Steps of the optimiser since its start.
+    pub fn optimiser_step(&self) -> u64 {
+        self.adamw.steps()
+    }
+
+    /// The state root of θ.
+    pub fn state_root(&self) -> Hash {
+        self.model.state_root(self.threads())
+    }
+
+    /// Replaces θ by what others agreed on while this miner was away. Optimiser and error feedback
+    /// stay.
+    pub fn set_model(&mut self, model: Model) -> Result<(), TrainError> {
+        self.model.copy_from(&model)?;
+        self.trained = false;
+        Ok(())
+    }
+
+    /// Trains one window from θ: a step of AdamW for each list of sample ids.
+    ///
+    /// `rate` gives the learning rate for a step of the optimiser, counted from 1. `on_step` may
+    /// stop the window; what has been trained until then counts. Allocates nothing.
+    pub fn train_window(
+        &mut self,
+        samples: &dyn SampleSource,
+        steps: &[Vec<u64>],
+        rate: &dyn Fn(u64) -> f32,
+        on_step: &mut dyn FnMut(&StepReport) -> ControlFlow<()>,
+    ) -> Result<LossSummary, TrainError> {
+        self.trained = false;
+        self.local.copy_from_slice(self.model.parameters());
+        let mut summary = LossSummary::default();
+        let mut total = 0.0f64;
+        for (step, ids) in steps.iter().enumerate() {
+            let report = self.train_step(samples, step, ids, rate)?;
+            if step == 0 {
+                summary.first = report.loss;
+            }
+            summary.last = report.loss;
+            summary.steps += 1;
+            summary.tokens += report.tokens as u64;
+            total += f64::from(report.loss);
+            if on_step(&report).is_break() {
+                summary.stopped = step + 1 < steps.len();
+                break;
+            }
+        }
+        summary.mean = (total / summary.steps.max(1) as f64) as f32;
+        self.trained = summary.steps > 0;
+        Ok(summary)
+    }
+
+    /// Gradient over the micro-batches, clipping, AdamW.
+    fn train_step(
+        &mut self,
+        samples: &dyn SampleSource,
+        step: usize,
+        ids: &[u64],
+        rate: &dyn Fn(u64) -> f32,
+    ) -> Result<StepReport, TrainError> {
+        let expected = self.settings.batch_size;
+        if ids.len() != expected {
+            return Err(TrainError::StepSamples {
+                step,
+                given: ids.len(),
+                expected,
+            });
+        }
+        let tokens = ids.len() * self.engine.config().seq_len;
+        let scale = (1.0 / tokens as f64) as f32;
+        let mut loss_sum = 0.0f64;
+        for (index, ids) in ids.chunks(self.engine.plan().samples).enumerate() {
+            loss_sum += self.engine.loss_and_gradient(
+                &self.local,
+                &mut self.gradient,
+                samples,
+                ids,
+                scale,
+                index > 0,
+            )?;
+        }
+        let loss = (loss_sum / tokens as f64) as f32;
+        let threads = self.engine.threads();
+        let norm = self.adamw.gradient_norm(threads, &self.gradient);
+        if !loss.is_finite() || !norm.is_finite() {
+            return Err(TrainError::Diverged {
+                step,
+                loss,
+                gradient_norm: norm as f32,
+            });
+        }
+        let clip_norm = f64::from(self.settings.clip_norm);
+        let clip = if clip_norm > 0.0 && norm > clip_norm {
+            (clip_norm / norm) as f32
+        } else {
+            1.0
+        };
+        let rate = rate(self.adamw.steps() + 1);
+        let arena = self.model.arena();
+        self.adamw
+            .step(threads, arena, &mut self.local, &self.gradient, rate, clip);
+        let optimiser_step = self.adamw.steps();
+        Ok(StepReport {
+            step,
+            optimiser_step,
+            loss,
+            gradient_norm: norm as f32,
+            tokens,
+        })
+    }
+
+    /// The trained window as an update's bytes; the error feedback takes up what they leave out.
+    ///
+    /// Once for each trained window. If the values cannot be encoded the error feedback is dropped.
+    pub fn make_update(&mut self, keep: u16, error_decay_ppm: u32) -> Result<Vec<u8>, TrainError> {
+        if !self.trained {
+            return Err(TrainError::NotTrained);
+        }
+        self.trained = false;
+        let error_decay = (f64::from(error_decay_ppm) / 1e6) as f32;
+        let threads = self.engine.threads();
+        let start = self.model.parameters();
+        compress::accumulate(threads, &mut self.error, start, &self.local, error_decay);
+        let (arena, layout) = (self.model.arena(), self.model.layout());
+        let encoded = compress::encode(threads, arena, layout, &mut self.error, keep);
+        if encoded.is_err() {
+            self.error.fill(0.0);
+        }
+        Ok(encoded?)
+    }
+
+    /// The outer step on θ with the accepted updates; the new state root.
+    pub fn apply_outer(
+        &mut self,
+        accepted: &[(Uid, &[u8])],
+        keep: u16,
+        outer_rate_ppm: u32,
+    ) -> Result<Hash, TrainError> {
+        let threads = self.engine.threads();
+        self.model
+            .apply_outer(threads, accepted, keep, outer_rate_ppm)?;
+        Ok(self.state_root())
+    }
+
+    /// Writes everything that a restart needs, atomically.
+    pub fn save(
+        &self,
+        checkpoints: &Checkpoints,
+        position: &Position,
+    ) -> Result<(), CheckpointError> {
+        let miner = [self.adamw.mean.as_slice(), &self.adamw.square, &self.error];
+        checkpoints.write(&self.model, position, self.adamw.steps(), Some(miner))
+    }
+
+    /// Goes on from a checkpoint, which must be of a model of the same shape. One that holds only
+    /// parameters leaves optimiser and error feedback fresh.
+    pub fn restore(&mut self, checkpoint: Checkpoint) -> Result<Position, CheckpointError> {
+        let parts = checkpoint.into_parts();
+        self.model
+            .copy_from(&parts.model)
+            .map_err(|_| CheckpointError::Shape)?;
+        match parts.miner {
+            Some([mean, square, error]) => {
+                self.adamw.mean.copy_from_slice(&mean);
+                self.adamw.square.copy_from_slice(&square);
+                self.error.copy_from_slice(&error);
+                self.adamw.step = parts.optimiser_step;
+            }
+            None => {
+                self.adamw = AdamW::new(self.settings.adamw, self.local.len());
+                self.error.fill(0.0);
+            }
+        }
+        self.trained = false;
+        Ok(parts.position)
+    }
+}

@@ -1,0 +1,117 @@
+//! A training step allocates nothing: all buffers are there when the trainer has been made.
+//!
+//! In a binary of its own, because the allocator counts for the whole process. Left out of the
+//! count is what gemm packs matrices into, which it takes and gives back in every product: zeroed
+//! bytes without alignment, which nothing else asks for, and (once a thread) with a cache line's.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use trainer::{Model, ModelConfig, SampleSource, StepReport, Threads, Trainer, TrainerSettings};
+
+/// Alignment that only gemm's buffer of a thread asks for.
+const GEMM_ALIGN: usize = 128;
+
+struct Counting;
+
+static ON: AtomicBool = AtomicBool::new(false);
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+fn count(layout: &Layout) {
+    if layout.align() < GEMM_ALIGN && ON.load(Ordering::Relaxed) {
+        COUNT.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+// SAFETY: every call goes to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(&layout);
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if layout.align() > 1 {
+            count(&layout);
+        }
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count(&layout);
+        // SAFETY: the caller's promise.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+struct Repeated {
+    tokens: Vec<u8>,
+    sample_len: usize,
+}
+
+impl SampleSource for Repeated {
+    fn sample_len(&self) -> usize {
+        self.sample_len
+    }
+
+    fn sample_count(&self) -> u64 {
+        64
+    }
+
+    fn sample(&self, id: u64) -> Option<&[u8]> {
+        self.tokens
+            .get(id as usize..id as usize + self.sample_len + 1)
+    }
+}
+
+/// Allocations of `steps` steps after the first one.
+fn allocations(threads: usize, steps: usize) -> usize {
+    let config = ModelConfig::preset("nano").unwrap();
+    let samples = Repeated {
+        tokens: (0..=255).cycle().take(512).collect(),
+        sample_len: 128,
+    };
+    let settings = TrainerSettings {
+        batch_size: 4,
+        micro_batch: 2,
+        ..TrainerSettings::default()
+    };
+    let threads = Threads::new(threads).unwrap();
+    let model = Model::init(&config, 1).unwrap();
+    let mut trainer = Trainer::new(model, settings, threads).unwrap();
+    let ids: Vec<Vec<u64>> = (0..=steps as u64)
+        .map(|i| vec![i, i + 1, i + 2, i + 3])
+        .collect();
+    COUNT.store(0, Ordering::Relaxed);
+    let mut after_first = |report: &StepReport| {
+        if report.step == 0 {
+            ON.store(true, Ordering::Relaxed);
+        }
+        ControlFlow::Continue(())
+    };
+    let summary = trainer.train_window(&samples, &ids, &|_| 1e-3, &mut after_first);
+    ON.store(false, Ordering::Relaxed);
+    assert_eq!(summary.unwrap().steps, steps + 1);
+    COUNT.load(Ordering::Relaxed)
+}
+
+#[test]
+fn steps_after_the_first_do_not_allocate() {
+    assert_eq!(allocations(1, 4), 0);
+    // With a pool, rayon's queue takes a block of memory for every 63 jobs that come from outside.
+    let with_pool = allocations(2, 4);
+    println!("{with_pool} allocations in four steps with a pool");
+    assert!(with_pool <= 16, "{with_pool} allocations");
+}

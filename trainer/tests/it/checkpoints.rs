@@ -1,0 +1,214 @@
+//! Checkpoints: exact resume, damage, and a child process that is killed while it writes them.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use trainer::{CheckpointError, Checkpoints, Model, ModelConfig, Position};
+
+use crate::learning::{config, go_on, steps, trainer};
+use crate::samples::MemorySamples;
+
+fn position(window: u64) -> Position {
+    Position {
+        run: 3,
+        window,
+        trained: false,
+        note: "here".to_owned(),
+    }
+}
+
+fn newest(folder: &Path) -> std::path::PathBuf {
+    let mut files: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            path.file_name()
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .starts_with("checkpoint-")
+        })
+        .collect();
+    files.sort();
+    files.pop().unwrap()
+}
+
+#[test]
+fn a_restored_trainer_goes_on_bit_for_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoints = Checkpoints::open(folder.path()).unwrap();
+    assert!(checkpoints.load(&config()).unwrap().is_none());
+    let samples = MemorySamples::words(32, 64, 2);
+    let window = |trainer: &mut trainer::Trainer, number: u64| {
+        let steps = steps(&samples, 5, number * 20);
+        trainer
+            .train_window(&samples, &steps, &|_| 3e-3, &mut go_on)
+            .unwrap();
+        let update = trainer.make_update(64, 950_000).unwrap();
+        trainer.apply_outer(&[(0, &update)], 64, 900_000).unwrap();
+        update
+    };
+    let mut first = trainer(1);
+    window(&mut first, 0);
+    first.save(&checkpoints, &position(1)).unwrap();
+    let expected = window(&mut first, 1);
+
+    let mut second = trainer(1);
+    let checkpoint = checkpoints.load(&config()).unwrap().unwrap();
+    assert_eq!(second.restore(checkpoint).unwrap(), position(1));
+    assert_eq!(second.optimiser_step(), 5);
+    assert_eq!(window(&mut second, 1), expected);
+    assert_eq!(second.state_root(), first.state_root());
+}
+
+#[test]
+fn damaged_newest_falls_back_to_the_one_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoints = Checkpoints::open(folder.path()).unwrap();
+    let trainer = trainer(1);
+    for window in 0..5 {
+        trainer.save(&checkpoints, &position(window)).unwrap();
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    let path = newest(folder.path());
+    let whole = fs::read(&path).unwrap();
+    let load = || {
+        checkpoints
+            .load(&config())
+            .map(|found| found.unwrap().position().window)
+    };
+    assert_eq!(load().unwrap(), 4);
+    for place in [0, 9, 40, whole.len() / 2, whole.len() - 1] {
+        let mut damaged = whole.clone();
+        damaged[place] ^= 0x40;
+        fs::write(&path, &damaged).unwrap();
+        assert_eq!(load().unwrap(), 3, "flipped at {place}");
+    }
+    for len in [0, 5, 100, whole.len() / 3, whole.len() - 1] {
+        fs::write(&path, &whole[..len]).unwrap();
+        assert_eq!(load().unwrap(), 3, "cut to {len}");
+    }
+    // What is written next is newer than both.
+    trainer.save(&checkpoints, &position(9)).unwrap();
+    assert_eq!(load().unwrap(), 9);
+    for entry in fs::read_dir(folder.path()).unwrap() {
+        fs::write(entry.unwrap().path(), b"nothing").unwrap();
+    }
+    assert!(matches!(
+        load(),
+        Err(CheckpointError::NoneWhole { count: 2, .. })
+    ));
+}
+
+#[test]
+fn models_are_saved_alone_and_other_shapes_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoints = Checkpoints::open(folder.path()).unwrap();
+    let model = Model::init(&config(), 8).unwrap();
+    checkpoints.save_model(&model, &position(2)).unwrap();
+    let found = checkpoints.load(&config()).unwrap().unwrap();
+    assert_eq!(found.model().parameters(), model.parameters());
+    let mut restored = trainer(1);
+    restored.restore(found).unwrap();
+    assert_eq!(restored.model().parameters(), model.parameters());
+    let other = ModelConfig {
+        ffn: 96,
+        ..config()
+    };
+    assert!(matches!(
+        checkpoints.load(&other),
+        Err(CheckpointError::Shape)
+    ));
+    let same_size = ModelConfig {
+        norm_epsilon: 1e-6,
+        ..config()
+    };
+    assert!(matches!(
+        checkpoints.load(&same_size),
+        Err(CheckpointError::Shape)
+    ));
+    let long = Position {
+        note: "x".repeat(5000),
+        ..position(0)
+    };
+    assert!(matches!(
+        checkpoints.save_model(&model, &long),
+        Err(CheckpointError::Note(5000))
+    ));
+}
+
+/// Names the folder to the child process below.
+const FOLDER: &str = "TRAINER_TEST_CHECKPOINTS";
+
+/// The child: writes checkpoint after checkpoint, each with parameters that its window determines,
+/// and says so once it is on the disk. In a normal run of the tests it does nothing.
+#[test]
+fn child_writes_until_it_is_killed() {
+    let Some(folder) = std::env::var_os(FOLDER) else {
+        return;
+    };
+    let checkpoints = Checkpoints::open(Path::new(&folder)).unwrap();
+    let start = checkpoints
+        .load(&config())
+        .unwrap()
+        .map_or(0, |found| found.position().window);
+    for window in start + 1.. {
+        let model = Model::init(&config(), window).unwrap();
+        checkpoints.save_model(&model, &position(window)).unwrap();
+        println!("\nwritten {window}");
+    }
+}
+
+#[test]
+fn nothing_is_lost_when_the_writer_is_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoints = Checkpoints::open(folder.path()).unwrap();
+    let mut delays = 0x9E37_79B9_7F4A_7C15u64;
+    for _ in 0..8 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "checkpoints::child_writes_until_it_is_killed",
+                "--exact",
+                "--nocapture",
+            ])
+            .env(FOLDER, folder.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut written = 0;
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        // After some checkpoints, and then a moment that differs from round to round.
+        for line in lines.by_ref() {
+            if let Some(window) = line.unwrap().strip_prefix("written ") {
+                written = window.parse().unwrap();
+                break;
+            }
+        }
+        assert!(written > 0, "the child wrote nothing");
+        delays = delays
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        for _ in 0..delays >> 46 {
+            std::hint::spin_loop();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        for line in lines {
+            if let Some(window) = line.unwrap().strip_prefix("written ") {
+                written = window.parse().unwrap();
+            }
+        }
+        let found = checkpoints.load(&config()).unwrap().unwrap();
+        let window = found.position().window;
+        // The kill may fall between the disk and the child's word for it.
+        assert!(
+            window == written || window == written + 1,
+            "{window} after {written}"
+        );
+        let expected = Model::init(&config(), window).unwrap();
+        assert_eq!(found.model().parameters(), expected.parameters());
+    }
+}

@@ -1,0 +1,11 @@
+//! Tests of the trainer through its public interface.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod checkpoints;
+mod compression;
+mod datasets;
+mod evaluation;
+mod gradients;
+mod initial;
+mod learning;
+mod samples;
