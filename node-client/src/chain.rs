@@ -1,0 +1,127 @@
+//! The chain as a trait over plain records: [`SubxtChain`] speaks to a node, [`fake::FakeChain`] runs the rules in memory.
+//!
+//! Reads take `at`, the hash of a block, or `None` for the latest finalised one. Nothing here is cached but the
+//! connection: two reads that must agree name the same block.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use protocol::{AccountBytes, BlockNumber, Hash, Planck, RunId, Window};
+
+pub use crate::keys::Keypair;
+
+mod types;
+pub use types::*;
+
+mod events;
+pub use events::*;
+
+mod subxt;
+pub use self::subxt::{connect, SubxtChain};
+
+mod submit;
+
+/// Why a read failed. Another attempt may succeed after [`ChainError::Transport`] only.
+#[derive(Debug, thiserror::Error)]
+pub enum ChainError {
+    /// No node answers.
+    #[error("the chain does not answer: {0}")]
+    Transport(String),
+    /// There is no such block, or its state is pruned.
+    #[error("block {0} is unknown to the node, or its state is pruned")]
+    UnknownBlock(String),
+    /// A record is not what this client expects: node and client are of different versions.
+    #[error("{what} of the chain cannot be read; is the node of another version? {reason}")]
+    Decode {
+        /// What was read.
+        what: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// Why an extrinsic did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// It is in a block and failed there; or the node refused to take it for a reason that will not pass.
+    #[error("{pallet}::{error}: {docs}")]
+    Rejected {
+        /// The pallet, or `Transaction` when the node refused it.
+        pallet: String,
+        /// The error's name.
+        error: String,
+        /// What its caller can change.
+        docs: String,
+    },
+    /// It left the node's pool without being included; it may be submitted again.
+    #[error("the extrinsic was dropped: {0}")]
+    Dropped(String),
+    /// The connection broke; it is not known whether it was included.
+    #[error("the connection broke before the extrinsic was in a finalised block: {0}")]
+    Transport(String),
+}
+
+/// A successful extrinsic.
+#[derive(Clone, Debug)]
+pub struct Included {
+    /// The finalised block that has it.
+    pub block: BlockRef,
+    /// The pallet's events that it caused.
+    pub events: Vec<GauntletEvent>,
+}
+
+/// Blocks as they are finalised, in order, without gaps.
+pub type FinalizedBlocks = BoxStream<'static, BlockRef>;
+
+/// A chain that runs the pallet. All methods are cancel-safe but [`Chain::submit`], whose extrinsic may be on its way.
+#[async_trait]
+#[allow(clippy::missing_errors_doc, reason = "every method fails with the error of its type, for its reasons")]
+pub trait Chain: Send + Sync {
+    /// Hash of block 0.
+    async fn genesis_hash(&self) -> Result<Hash, ChainError>;
+    /// The latest finalised block.
+    async fn finalized_head(&self) -> Result<BlockRef, ChainError>;
+    /// Number of the best block.
+    async fn best_number(&self) -> Result<BlockNumber, ChainError>;
+    /// Finalised blocks from the current head on. Goes on after a node's restart.
+    async fn subscribe_finalized(&self) -> Result<FinalizedBlocks, ChainError>;
+    /// The hash of a block of the best chain.
+    async fn block_hash(&self, number: BlockNumber) -> Result<Option<Hash>, ChainError>;
+
+    /// A run, if there is one.
+    async fn run(&self, run: RunId, at: Option<Hash>) -> Result<Option<RunInfo>, ChainError>;
+    /// The miners by uid.
+    async fn miners(&self, run: RunId, at: Option<Hash>) -> Result<Vec<MinerInfo>, ChainError>;
+    /// The validators by index.
+    async fn validators(&self, run: RunId, at: Option<Hash>) -> Result<Vec<ValidatorInfo>, ChainError>;
+    /// How to reach the participants.
+    async fn announcements(&self, run: RunId, at: Option<Hash>) -> Result<Vec<AnnouncementInfo>, ChainError>;
+    /// What the chain fixed in a window; `None` before it opens and after it is pruned.
+    async fn window(&self, run: RunId, window: Window, at: Option<Hash>) -> Result<Option<WindowInfo>, ChainError>;
+    /// A window's commitments by uid.
+    async fn commitments(&self, run: RunId, window: Window, at: Option<Hash>) -> Result<Vec<CommitmentInfo>, ChainError>;
+    /// A window's reveals by uid.
+    async fn reveals(&self, run: RunId, window: Window, at: Option<Hash>) -> Result<Vec<RevealInfo>, ChainError>;
+    /// A window's attestations by validator.
+    async fn attestations(&self, run: RunId, window: Window, at: Option<Hash>) -> Result<Vec<AttestationInfo>, ChainError>;
+    /// A window's commitments to evaluations by validator.
+    async fn score_commitments(&self, run: RunId, window: Window, at: Option<Hash>) -> Result<Vec<ScoreCommitmentInfo>, ChainError>;
+    /// A window's evaluations by validator.
+    async fn score_reveals(&self, run: RunId, window: Window, at: Option<Hash>) -> Result<Vec<ScoreRevealInfo>, ChainError>;
+    /// Where the run's emission is.
+    async fn ledger(&self, run: RunId, at: Option<Hash>) -> Result<Ledger, ChainError>;
+    /// What an account is owed, by window.
+    async fn claims(&self, run: RunId, account: AccountBytes, at: Option<Hash>) -> Result<Vec<ClaimInfo>, ChainError>;
+    /// An account's free balance.
+    async fn balance(&self, account: AccountBytes, at: Option<Hash>) -> Result<Planck, ChainError>;
+    /// The pallet's events in a block, in order.
+    async fn events_at(&self, block: Hash) -> Result<Vec<GauntletEvent>, ChainError>;
+
+    /// Signs and submits, and waits until the extrinsic is in a finalised block. Calls with one key may be submitted
+    /// concurrently.
+    async fn submit(&self, signer: &Keypair, call: Call) -> Result<Included, SubmitError>;
+}
+
+/// A shared chain.
+pub type SharedChain = Arc<dyn Chain>;

@@ -1,0 +1,69 @@
+//! The pallet's events as plain records. The order of variants and fields is the pallet's, so that they are read
+//! from the chain's bytes as they are; the metadata test of `runtime-tests` fails when the pallet's shape changes.
+
+use codec::{Decode, Encode};
+use protocol::{fixed::Q32, AccountBytes, Hash, Planck, RunId, Uid, ValidatorIndex, Window};
+
+/// Why a window is void, in the pallet's order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
+pub enum VoidReason {
+    /// A miner or validator was counted twice.
+    Duplicate,
+    /// The ratings could not be moved.
+    Rating,
+    /// A number left its range.
+    Overflow,
+    /// Shares were negative or summed to more than one.
+    Shares,
+    /// The parts of the emission exceed the whole.
+    EmissionParts,
+    /// The chain was too busy to settle it in time.
+    TooLate,
+    /// A block cannot hold the computation.
+    TooLarge,
+}
+
+/// An event of the pallet.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[allow(missing_docs, reason = "the fields are those of the pallet's events")]
+pub enum GauntletEvent {
+    RunCreated { run: RunId, owner: AccountBytes },
+    MinerRegistered { run: RunId, uid: Uid, hot: AccountBytes, cold: AccountBytes },
+    MinerLeft { run: RunId, uid: Uid },
+    ValidatorRegistered { run: RunId, index: ValidatorIndex, hot: AccountBytes, cold: AccountBytes, stake: Planck },
+    StakeAdded { run: RunId, index: ValidatorIndex, stake: Planck },
+    ValidatorLeft { run: RunId, index: ValidatorIndex },
+    Announced { run: RunId, hot: AccountBytes },
+    WindowOpened { run: RunId, window: Window, seed: Hash },
+    UpdateCommitted { run: RunId, window: Window, uid: Uid, hash: Hash },
+    UpdateRevealed { run: RunId, window: Window, uid: Uid, payload_root: Hash, byte_len: u64 },
+    CopyRefused { run: RunId, window: Window, uid: Uid, original: Uid },
+    Attested { run: RunId, window: Window, index: ValidatorIndex, state_root: Hash },
+    WindowAccepted { run: RunId, window: Window, state_root: Option<Hash>, accepted: Vec<Uid> },
+    ScoresCommitted { run: RunId, window: Window, index: ValidatorIndex, hash: Hash },
+    ScoresRevealed { run: RunId, window: Window, index: ValidatorIndex, count: u32 },
+    MinerScored {
+        run: RunId,
+        window: Window,
+        uid: Uid,
+        own: Option<Q32>,
+        random: Option<Q32>,
+        standing_value: Q32,
+        share: Q32,
+        paid: Planck,
+    },
+    ValidatorPaid { run: RunId, window: Window, index: ValidatorIndex, agreement: Q32, paid: Planck },
+    WindowSettled {
+        run: RunId,
+        window: Window,
+        minted: Planck,
+        owner: Planck,
+        miners: Planck,
+        validators: Planck,
+        carried: Planck,
+    },
+    WindowVoid { run: RunId, window: Window, error: VoidReason },
+    Claimed { run: RunId, account: AccountBytes, amount: Planck },
+    SettingsScheduled { run: RunId, window: Window },
+    SettingsApplied { run: RunId, window: Window },
+}

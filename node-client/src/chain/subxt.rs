@@ -1,0 +1,523 @@
+//! [`Chain`] over subxt: one connection at a time, opened again, to the next of the nodes, when it breaks.
+//!
+//! Storage entries are named by code that subxt generates from `artifacts/metadata.scale`; before a value is read,
+//! subxt compares the entry's type with the node's. Values are then decoded into the records of `stored`.
+
+use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use codec::{Decode, DecodeAll, Encode};
+use futures::StreamExt;
+use protocol::{AccountBytes, BlockNumber, Hash, Planck, RunId, Window};
+use subxt::{
+    backend::LegacyBackend,
+    client::{ClientAtBlock, OnlineClientAtBlockImpl},
+    config::RpcConfigFor,
+    utils::H256,
+    OnlineClient, PolkadotConfig,
+};
+use subxt_rpcs::{methods::LegacyRpcMethods, RpcClient};
+use tokio::sync::{mpsc, Mutex, RwLock};
+
+use super::{
+    AnnouncementInfo, AttestationInfo, BlockRef, Call, Chain, ChainError, ClaimInfo, CommitmentInfo,
+    FinalizedBlocks, GauntletEvent, Included, Keypair, Ledger, MinerInfo, RevealInfo, RunInfo,
+    ScoreCommitmentInfo, ScoreRevealInfo, SubmitError, ValidatorInfo, WindowInfo,
+};
+
+#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
+#[subxt::subxt(runtime_metadata_path = "artifacts/metadata.scale")]
+mod api {}
+
+mod stored;
+
+/// How long a read may take, with its attempts.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// Pause after an attempt failed.
+const RETRY_PAUSE: Duration = Duration::from_millis(300);
+/// How long a connection may take to open.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the stream of finalised blocks may be silent before the connection is looked at.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// Finalised blocks that wait for a slow reader, at most; the stream then waits.
+const BLOCKS_WAITING_MAX: usize = 256;
+/// Bytes of an answer of the node, at most.
+const RESPONSE_BYTES_MAX: u32 = 64 << 20;
+
+pub(super) type AtBlock = ClientAtBlock<PolkadotConfig, OnlineClientAtBlockImpl<PolkadotConfig>>;
+
+/// An open connection.
+pub(super) struct Connection {
+    pub(super) client: OnlineClient<PolkadotConfig>,
+    rpcs: LegacyRpcMethods<RpcConfigFor<PolkadotConfig>>,
+    /// Which of the nodes it is with, and how many connections there were before it.
+    node: usize,
+    generation: u64,
+}
+
+/// The chain as one of several nodes shows it. Clones share the connection.
+#[derive(Clone)]
+pub struct SubxtChain {
+    pub(super) shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    urls: Vec<String>,
+    connection: RwLock<Arc<Connection>>,
+    genesis: Hash,
+    /// The next nonce of each signer, under a lock that is held while an extrinsic is handed to the node.
+    pub(super) nonces: Mutex<HashMap<AccountBytes, Arc<Mutex<Option<u64>>>>>,
+}
+
+/// Connects to the first of `urls` (`ws://…`) that answers.
+///
+/// # Errors
+/// [`ChainError::Transport`] with the last one's reason when none does.
+pub async fn connect(urls: &[String]) -> Result<SubxtChain, ChainError> {
+    let connection = open_any(urls, 0, 0).await?;
+    let genesis = connection.client.genesis_hash().0;
+    Ok(SubxtChain {
+        shared: Arc::new(Shared {
+            urls: urls.to_vec(),
+            connection: RwLock::new(Arc::new(connection)),
+            genesis,
+            nonces: Mutex::default(),
+        }),
+    })
+}
+
+async fn open_any(urls: &[String], first: usize, generation: u64) -> Result<Connection, ChainError> {
+    let mut reason = "no node is configured".to_owned();
+    for step in 0..urls.len() {
+        let node = (first + step) % urls.len();
+        match tokio::time::timeout(CONNECT_TIMEOUT, open(&urls[node], node, generation)).await {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(error)) => reason = format!("{}: {error}", urls[node]),
+            Err(_) => reason = format!("{}: no answer in {} s", urls[node], CONNECT_TIMEOUT.as_secs()),
+        }
+    }
+    Err(ChainError::Transport(reason))
+}
+
+async fn open(url: &str, node: usize, generation: u64) -> Result<Connection, String> {
+    let inner = subxt::ext::jsonrpsee::ws_client::WsClientBuilder::default()
+        .max_response_size(RESPONSE_BYTES_MAX)
+        .request_timeout(Duration::from_secs(30))
+        .build(url)
+        .await
+        .map_err(|error| error.to_string())?;
+    let rpc = RpcClient::new(inner);
+    let backend = LegacyBackend::<PolkadotConfig>::builder().build(rpc.clone());
+    let client = OnlineClient::from_backend(Arc::new(backend)).await.map_err(|error| error.to_string())?;
+    Ok(Connection { client, rpcs: LegacyRpcMethods::new(rpc), node, generation })
+}
+
+/// The reason of an error of subxt with all its causes.
+pub(super) fn reason(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+fn transport(error: impl std::error::Error + 'static) -> ChainError {
+    ChainError::Transport(reason(&error))
+}
+
+impl SubxtChain {
+    /// The connection in use.
+    pub(super) async fn connection(&self) -> Arc<Connection> {
+        self.shared.connection.read().await.clone()
+    }
+
+    /// Opens a connection in place of `broken`, unless somebody has.
+    pub(super) async fn reconnect(&self, broken: &Connection) -> Result<(), ChainError> {
+        let mut current = self.shared.connection.write().await;
+        if current.generation != broken.generation {
+            return Ok(());
+        }
+        let first = (broken.node + 1) % self.shared.urls.len().max(1);
+        let opened = open_any(&self.shared.urls, first, broken.generation + 1).await?;
+        if opened.client.genesis_hash().0 != self.shared.genesis {
+            return Err(ChainError::Transport(format!("{} has another chain", self.shared.urls[opened.node])));
+        }
+        *current = Arc::new(opened);
+        Ok(())
+    }
+
+    /// Runs a read until it succeeds, opening the connection again when it breaks.
+    async fn read<R, F>(&self, attempt: impl Fn(Arc<Connection>) -> F) -> Result<R, ChainError>
+    where
+        F: Future<Output = Result<R, ChainError>>,
+    {
+        let deadline = tokio::time::Instant::now() + READ_TIMEOUT;
+        loop {
+            let connection = self.connection().await;
+            match attempt(connection.clone()).await {
+                Err(ChainError::Transport(error)) => {
+                    if tokio::time::Instant::now() >= deadline {
+                        return Err(ChainError::Transport(error));
+                    }
+                    tracing::debug!(error, "reading the chain again");
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                    if let Err(error) = self.reconnect(&connection).await {
+                        tracing::debug!(%error, "the chain does not answer");
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// The nonce of an account's next extrinsic, those in the node's pool counted.
+    pub(super) async fn next_nonce(&self, account: &subxt::utils::AccountId32) -> Result<u64, String> {
+        self.rpcs.system_account_next_index(account).await.map_err(|error| reason(&error))
+    }
+
+    /// A view of the chain at a block; `None` for the latest finalised one.
+    pub(super) async fn at(&self, block: Option<Hash>) -> Result<AtBlock, ChainError> {
+        let view = match block {
+            Some(hash) => self.client.at_block(H256(hash)).await,
+            None => self.client.at_current_block().await,
+        };
+        view.map_err(|error| match (&error, block) {
+            (subxt::error::OnlineClientAtBlockError::BlockHeaderNotFound { .. }, Some(hash)) => {
+                ChainError::UnknownBlock(format!("0x{}", hex::encode(hash)))
+            }
+            _ => transport(error),
+        })
+    }
+}
+
+/// A height as the chain counts it.
+fn block_number(number: u64) -> Result<BlockNumber, ChainError> {
+    BlockNumber::try_from(number).map_err(|error| undecodable("a header")(error.to_string()))
+}
+
+fn undecodable(what: &'static str) -> impl Fn(String) -> ChainError {
+    move |reason| ChainError::Decode { what, reason }
+}
+
+fn decode<T: Decode>(what: &'static str, bytes: &[u8]) -> Result<T, ChainError> {
+    T::decode_all(&mut &bytes[..]).map_err(|error| undecodable(what)(error.to_string()))
+}
+
+/// Reads one value of a generated storage entry.
+macro_rules! value {
+    ($self:ident, $at:ident, $what:literal, $entry:ident, $stored:ty, ($($key:expr),*)) => {{
+        $self
+            .read(move |connection| async move {
+                let at = connection.at($at).await?;
+                let found = at
+                    .storage()
+                    .try_fetch(api::storage().gauntlet().$entry(), ($($key,)*))
+                    .await
+                    .map_err(storage_error($what))?;
+                found.map(|value| decode::<$stored>($what, value.bytes())).transpose()
+            })
+            .await
+    }};
+}
+
+/// Reads all values of a generated storage entry under some keys, with the last key of each.
+macro_rules! rows {
+    ($self:ident, $at:ident, $what:literal, $entry:ident, $key:ty, $stored:ty, ($($prefix:expr),*)) => {{
+        $self
+            .read(move |connection| async move {
+                let at = connection.at($at).await?;
+                let mut entries = at
+                    .storage()
+                    .iter(api::storage().gauntlet().$entry(), ($($prefix,)*))
+                    .await
+                    .map_err(storage_error($what))?;
+                let mut rows: Vec<($key, $stored)> = Vec::new();
+                while let Some(entry) = entries.next().await {
+                    let entry = entry.map_err(storage_error($what))?;
+                    let key = entry.key().map_err(|error| undecodable($what)(error.to_string()))?;
+                    let count = key.parts().len();
+                    let last = key
+                        .part(count.saturating_sub(1))
+                        .ok_or_else(|| undecodable($what)("a key without parts".to_owned()))?;
+                    // A concatenating hasher's key ends with what it hashed.
+                    let key = decode::<$key>($what, last.value_bytes())?;
+                    rows.push((key, decode::<$stored>($what, entry.value().bytes())?));
+                }
+                rows.sort_by(|a, b| a.0.cmp(&b.0));
+                Ok(rows)
+            })
+            .await
+    }};
+}
+
+/// Tells a broken connection from a node of another version.
+fn storage_error(what: &'static str) -> impl Fn(subxt::error::StorageError) -> ChainError {
+    move |error| {
+        use subxt::error::StorageError as E;
+        match error {
+            E::IncompatibleCodegen => {
+                undecodable(what)("the node's type differs from this client's metadata".to_owned())
+            }
+            other => transport(other),
+        }
+    }
+}
+
+#[async_trait]
+impl Chain for SubxtChain {
+    async fn genesis_hash(&self) -> Result<Hash, ChainError> {
+        Ok(self.shared.genesis)
+    }
+
+    async fn finalized_head(&self) -> Result<BlockRef, ChainError> {
+        self.read(|connection| async move {
+            let hash = connection.rpcs.chain_get_finalized_head().await.map_err(transport)?;
+            let header = connection.rpcs.chain_get_header(Some(hash)).await.map_err(transport)?;
+            let header = header.ok_or_else(|| ChainError::UnknownBlock(format!("{hash:?}")))?;
+            Ok(BlockRef { number: block_number(header.number)?, hash: hash.0 })
+        })
+        .await
+    }
+
+    async fn best_number(&self) -> Result<BlockNumber, ChainError> {
+        self.read(|connection| async move {
+            let header = connection.rpcs.chain_get_header(None).await.map_err(transport)?;
+            header.map_or(Ok(0), |header| block_number(header.number))
+        })
+        .await
+    }
+
+    async fn subscribe_finalized(&self) -> Result<FinalizedBlocks, ChainError> {
+        let head = self.finalized_head().await?;
+        let (blocks, waiting) = mpsc::channel(BLOCKS_WAITING_MAX);
+        tokio::spawn(follow(self.clone(), head, blocks));
+        let stream = futures::stream::unfold(waiting, |mut waiting| async move {
+            waiting.recv().await.map(|block| (block, waiting))
+        });
+        Ok(stream.boxed())
+    }
+
+    async fn block_hash(&self, number: BlockNumber) -> Result<Option<Hash>, ChainError> {
+        self.read(move |connection| async move {
+            let hash =
+                connection.rpcs.chain_get_block_hash(Some(number.into())).await.map_err(transport)?;
+            Ok(hash.map(|hash| hash.0))
+        })
+        .await
+    }
+
+    async fn run(&self, run: RunId, at: Option<Hash>) -> Result<Option<RunInfo>, ChainError> {
+        let record = value!(self, at, "a run", runs, stored::Run, (run))?;
+        let Some(record) = record else { return Ok(None) };
+        let layout = value!(self, at, "a layout", layouts, Vec<u64>, (run))?.unwrap_or_default();
+        Ok(Some(record.into_info(layout)))
+    }
+
+    async fn miners(&self, run: RunId, at: Option<Hash>) -> Result<Vec<MinerInfo>, ChainError> {
+        let rows = rows!(self, at, "a miner", miners, u16, stored::Miner, (run))?;
+        Ok(rows.into_iter().map(|(uid, miner)| miner.into_info(uid)).collect())
+    }
+
+    async fn validators(&self, run: RunId, at: Option<Hash>) -> Result<Vec<ValidatorInfo>, ChainError> {
+        let rows = rows!(self, at, "a validator", validators, u16, stored::Validator, (run))?;
+        Ok(rows.into_iter().map(|(index, validator)| validator.into_info(index)).collect())
+    }
+
+    async fn announcements(&self, run: RunId, at: Option<Hash>) -> Result<Vec<AnnouncementInfo>, ChainError> {
+        let rows =
+            rows!(self, at, "an announcement", announcements, AccountBytes, stored::Announcement, (run))?;
+        Ok(rows.into_iter().map(|(hot, announcement)| announcement.into_info(hot)).collect())
+    }
+
+    async fn window(&self, run: RunId, window: Window, at: Option<Hash>) -> Result<Option<WindowInfo>, ChainError> {
+        let record = value!(self, at, "a window", windows, stored::WindowRecord, (run, window))?;
+        Ok(record.map(stored::WindowRecord::into_info))
+    }
+
+    async fn commitments(&self, run: RunId, window: Window, at: Option<Hash>) -> Result<Vec<CommitmentInfo>, ChainError> {
+        let rows = rows!(self, at, "a commitment", commitments, u16, stored::Commitment, (run, window))?;
+        Ok(rows
+            .into_iter()
+            .map(|(uid, row)| CommitmentInfo { uid, hash: row.hash, block: row.block, order: row.order })
+            .collect())
+    }
+
+    async fn reveals(&self, run: RunId, window: Window, at: Option<Hash>) -> Result<Vec<RevealInfo>, ChainError> {
+        let rows = rows!(self, at, "a reveal", reveals, u16, stored::Reveal, (run, window))?;
+        Ok(rows
+            .into_iter()
+            .map(|(uid, row)| RevealInfo {
+                uid,
+                opening: row.opening,
+                committed_block: row.committed_block,
+                order: row.order,
+            })
+            .collect())
+    }
+
+    async fn attestations(&self, run: RunId, window: Window, at: Option<Hash>) -> Result<Vec<AttestationInfo>, ChainError> {
+        let rows = rows!(self, at, "an attestation", attestations, u16, stored::Attestation, (run, window))?;
+        Ok(rows
+            .into_iter()
+            .map(|(index, row)| AttestationInfo { index, bitmap: row.bitmap, state_root: row.state_root })
+            .collect())
+    }
+
+    async fn score_commitments(&self, run: RunId, window: Window, at: Option<Hash>) -> Result<Vec<ScoreCommitmentInfo>, ChainError> {
+        let rows = rows!(self, at, "a score commitment", score_commitments, u16, Hash, (run, window))?;
+        Ok(rows.into_iter().map(|(index, hash)| ScoreCommitmentInfo { index, hash }).collect())
+    }
+
+    async fn score_reveals(&self, run: RunId, window: Window, at: Option<Hash>) -> Result<Vec<ScoreRevealInfo>, ChainError> {
+        let rows = rows!(self, at, "a score reveal", score_reveals, u16, stored::ScoreReveal, (run, window))?;
+        Ok(rows
+            .into_iter()
+            .map(|(index, row)| ScoreRevealInfo { index, evaluations: row.evaluations, salt: row.salt })
+            .collect())
+    }
+
+    async fn ledger(&self, run: RunId, at: Option<Hash>) -> Result<Ledger, ChainError> {
+        Ok(value!(self, at, "a ledger", ledgers, Ledger, (run))?.unwrap_or_default())
+    }
+
+    async fn claims(&self, run: RunId, account: AccountBytes, at: Option<Hash>) -> Result<Vec<ClaimInfo>, ChainError> {
+        let key = subxt::utils::AccountId32(account);
+        let claims = value!(self, at, "claims", claims, Vec<ClaimInfo>, (run, key))?;
+        Ok(claims.unwrap_or_default())
+    }
+
+    async fn balance(&self, account: AccountBytes, at: Option<Hash>) -> Result<Planck, ChainError> {
+        self.read(move |connection| async move {
+            let at = connection.at(at).await?;
+            let found = at
+                .storage()
+                .try_fetch(api::storage().system().account(), (subxt::utils::AccountId32(account),))
+                .await
+                .map_err(storage_error("an account"))?;
+            let Some(found) = found else { return Ok(0) };
+            let info = found.decode().map_err(|error| undecodable("an account")(error.to_string()))?;
+            Ok(info.data.free)
+        })
+        .await
+    }
+
+    async fn events_at(&self, block: Hash) -> Result<Vec<GauntletEvent>, ChainError> {
+        self.read(move |connection| async move {
+            let at = connection.at(Some(block)).await?;
+            let events = at.events().fetch().await.map_err(transport)?;
+            let mut ours = Vec::new();
+            for event in events.iter() {
+                let event = event.map_err(|error| undecodable("an event")(error.to_string()))?;
+                if let Some(event) = gauntlet_event(event.pallet_name(), event.event_index(), event.field_bytes())? {
+                    ours.push(event);
+                }
+            }
+            Ok(ours)
+        })
+        .await
+    }
+
+    async fn submit(&self, signer: &Keypair, call: Call) -> Result<Included, SubmitError> {
+        self.submit_call(signer, call).await
+    }
+}
+
+/// The pallet's event of these bytes; `None` for another pallet's.
+pub(super) fn gauntlet_event(pallet: &str, index: u8, fields: &[u8]) -> Result<Option<GauntletEvent>, ChainError> {
+    if pallet != "Gauntlet" {
+        return Ok(None);
+    }
+    let mut bytes = vec![index];
+    bytes.extend_from_slice(fields);
+    decode("an event", &bytes).map(Some)
+}
+
+/// Sends each finalised block once, in order, until nobody listens.
+async fn follow(chain: SubxtChain, mut last: BlockRef, blocks: mpsc::Sender<BlockRef>) {
+    if blocks.send(last).await.is_err() {
+        return;
+    }
+    loop {
+        let connection = chain.connection().await;
+        let ended = follow_connection(&chain, &connection, &mut last, &blocks).await;
+        if ended || blocks.is_closed() {
+            return;
+        }
+        tokio::time::sleep(RETRY_PAUSE).await;
+        if let Err(error) = chain.reconnect(&connection).await {
+            tracing::debug!(%error, "the chain does not answer");
+        }
+    }
+}
+
+/// Follows one connection. Returns whether nobody listens any more.
+async fn follow_connection(
+    chain: &SubxtChain,
+    connection: &Connection,
+    last: &mut BlockRef,
+    blocks: &mpsc::Sender<BlockRef>,
+) -> bool {
+    let Ok(mut heads) = connection.client.stream_blocks().await else { return false };
+    loop {
+        let head = match tokio::time::timeout(SILENCE_MAX, heads.next()).await {
+            Ok(Some(Ok(head))) => head.number(),
+            Err(_) if !blocks.is_closed() => match chain.finalized_head().await {
+                Ok(head) => u64::from(head.number),
+                Err(_) => return false,
+            },
+            _ => return false,
+        };
+        let Ok(head) = BlockNumber::try_from(head) else { return false };
+        while last.number < head {
+            let number = last.number + 1;
+            let Ok(Some(hash)) = chain.block_hash(number).await else { return false };
+            *last = BlockRef { number, hash };
+            if blocks.send(*last).await.is_err() {
+                return true;
+            }
+        }
+    }
+}
+
+/// The bytes of a call: the pallet's index, the call's, the arguments in SCALE.
+pub(super) fn call_bytes(at: &AtBlock, call: &Call) -> Result<Vec<u8>, String> {
+    let pallet_name = if matches!(call, Call::Transfer { .. }) { "Balances" } else { "Gauntlet" };
+    let metadata = at.metadata_ref();
+    let pallet = metadata.pallet_by_name(pallet_name).ok_or("the chain has no such pallet")?;
+    let variant = pallet.call_variant_by_name(call.name()).ok_or("the chain has no such call")?;
+    let mut bytes = vec![pallet.call_index(), variant.index];
+    match call {
+        Call::CreateRun { settings, layout } => (settings, &layout.0).encode_to(&mut bytes),
+        Call::RegisterMiner { run, hot } => (run, hot).encode_to(&mut bytes),
+        Call::DeregisterMiner { run, uid } => (run, uid).encode_to(&mut bytes),
+        Call::RegisterValidator { run, hot, stake } => (run, hot, stake).encode_to(&mut bytes),
+        Call::AddStake { run, index, amount } => (run, index, amount).encode_to(&mut bytes),
+        Call::DeregisterValidator { run, index } => (run, index).encode_to(&mut bytes),
+        Call::Announce { run, peer_id, addresses } => (run, peer_id, addresses).encode_to(&mut bytes),
+        Call::CommitUpdate { run, window, hash } | Call::CommitScores { run, window, hash } => {
+            (run, window, hash).encode_to(&mut bytes);
+        }
+        Call::RevealUpdate { run, window, opening, chunks } => {
+            (run, window, opening, chunks).encode_to(&mut bytes);
+        }
+        Call::Attest { run, window, bitmap, state_root } => {
+            (run, window, bitmap, state_root).encode_to(&mut bytes);
+        }
+        Call::RevealScores { run, window, evaluations, salt } => {
+            (run, window, evaluations, salt).encode_to(&mut bytes);
+        }
+        Call::Claim { run, account } => (run, account).encode_to(&mut bytes),
+        Call::SetParams { run, settings } => (run, settings).encode_to(&mut bytes),
+        // The address is `MultiAddress::Id`, the amount compact.
+        Call::Transfer { to, amount } => (0u8, to, codec::Compact(*amount)).encode_to(&mut bytes),
+    }
+    Ok(bytes)
+}

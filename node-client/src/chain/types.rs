@@ -1,0 +1,256 @@
+//! What the chain says, as plain records: accounts are 32 bytes, amounts planck, the rest types of `protocol`.
+
+use codec::{Decode, Encode};
+use protocol::{
+    commitment::{ChunkProof, Opening},
+    consensus::{Evaluation, Standing},
+    fixed::Q32,
+    layout::Layout,
+    settings::Settings,
+    AccountBytes, BlockNumber, Hash, Planck, RunId, Uid, ValidatorIndex, Window,
+};
+
+/// A block.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct BlockRef {
+    /// Its height.
+    pub number: BlockNumber,
+    /// Its hash.
+    pub hash: Hash,
+}
+
+/// A run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RunInfo {
+    /// Who may change the settings.
+    pub owner: AccountBytes,
+    /// The settings in force.
+    pub settings: Settings,
+    /// Element counts of the tensors in canonical order.
+    pub layout: Layout,
+}
+
+/// A miner in its slot.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MinerInfo {
+    /// The slot.
+    pub uid: Uid,
+    /// Signs the work.
+    pub hot: AccountBytes,
+    /// Owns bond and pay.
+    pub cold: AccountBytes,
+    /// Planck held.
+    pub bond: Planck,
+    /// First window in which it takes part.
+    pub registered_window: Window,
+    /// Its score over time.
+    pub standing: Standing,
+    /// The standing as one number, F.
+    pub value: Q32,
+    /// Its part of the miners' pot of the last settled window.
+    pub share: Q32,
+}
+
+/// A validator in its slot.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ValidatorInfo {
+    /// The slot.
+    pub index: ValidatorIndex,
+    /// Signs the work.
+    pub hot: AccountBytes,
+    /// Owns stake and pay.
+    pub cold: AccountBytes,
+    /// Planck held.
+    pub stake: Planck,
+    /// First window in which it takes part.
+    pub registered_window: Window,
+    /// Last window in which it attested.
+    pub attested_window: Option<Window>,
+}
+
+/// How to reach a participant.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AnnouncementInfo {
+    /// Its hot key.
+    pub hot: AccountBytes,
+    /// Its libp2p peer id, binary.
+    pub peer_id: Vec<u8>,
+    /// Its multiaddresses, binary.
+    pub addresses: Vec<Vec<u8>>,
+}
+
+/// How far a window has come. The order is the chain's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
+pub enum WindowStatus {
+    /// The accepted set is not known yet.
+    Open,
+    /// State root and accepted set are what they will be.
+    Accepted,
+    /// Pay is being written.
+    Settling,
+    /// Everybody is paid.
+    Settled,
+    /// Nobody was paid, the pot was carried.
+    Void,
+}
+
+/// What the chain fixed in a window.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WindowInfo {
+    /// Decides which samples belong to whom.
+    pub seed: Hash,
+    /// Decides which chunks a reveal must show.
+    pub challenge_seed: Option<Hash>,
+    /// The root on which the stake agreed.
+    pub state_root: Option<Hash>,
+    /// The updates that everybody applies, by uid.
+    pub accepted: Vec<Uid>,
+    /// Bitmap of the miners whose payload provably cannot be had.
+    pub unavailable: Vec<u8>,
+    /// How far it has come.
+    pub status: WindowStatus,
+    /// What its settlement minted.
+    pub minted: Planck,
+    /// The settings under which it is settled.
+    pub settings: Settings,
+}
+
+/// A miner's commitment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CommitmentInfo {
+    /// The miner.
+    pub uid: Uid,
+    /// The commitment.
+    pub hash: Hash,
+    /// The block that included it.
+    pub block: BlockNumber,
+    /// Its place among the window's commitments.
+    pub order: u32,
+}
+
+/// A miner's opened commitment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RevealInfo {
+    /// The miner.
+    pub uid: Uid,
+    /// What it had committed to.
+    pub opening: Opening,
+    /// The block of the commitment.
+    pub committed_block: BlockNumber,
+    /// The commitment's place among the window's commitments.
+    pub order: u32,
+}
+
+/// A validator's attestation.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AttestationInfo {
+    /// The validator.
+    pub index: ValidatorIndex,
+    /// The uids whose payloads it fetched and found valid.
+    pub bitmap: Vec<u8>,
+    /// Root of its θ_w.
+    pub state_root: Hash,
+}
+
+/// A validator's commitment to its evaluations.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ScoreCommitmentInfo {
+    /// The validator.
+    pub index: ValidatorIndex,
+    /// The commitment.
+    pub hash: Hash,
+}
+
+/// A validator's evaluations.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ScoreRevealInfo {
+    /// The validator.
+    pub index: ValidatorIndex,
+    /// What it measured.
+    pub evaluations: Vec<Evaluation>,
+    /// Its salt.
+    pub salt: Hash,
+}
+
+/// Where all that was minted for a run is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
+pub struct Ledger {
+    /// Minted so far.
+    pub minted: Planck,
+    /// Claimed.
+    pub paid: Planck,
+    /// Awarded, not yet claimed.
+    pub claimable: Planck,
+    /// Part of the next window's pot.
+    pub carried: Planck,
+    /// Destroyed.
+    pub burned: Planck,
+}
+
+/// Pay of one window that waits for its claim.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct ClaimInfo {
+    /// The window in which it was earned.
+    pub window: Window,
+    /// Planck.
+    pub amount: Planck,
+}
+
+/// An extrinsic of the pallet (and one of Balances), with its arguments.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[allow(missing_docs, reason = "the fields are the arguments of the pallet's calls")]
+pub enum Call {
+    /// Creates a run.
+    CreateRun { settings: Box<Settings>, layout: Layout },
+    /// Registers a miner; signed by the cold key.
+    RegisterMiner { run: RunId, hot: AccountBytes },
+    /// Frees a miner's slot; signed by the cold key.
+    DeregisterMiner { run: RunId, uid: Uid },
+    /// Registers a validator; signed by the cold key.
+    RegisterValidator { run: RunId, hot: AccountBytes, stake: Planck },
+    /// Adds to a stake; signed by the cold key.
+    AddStake { run: RunId, index: ValidatorIndex, amount: Planck },
+    /// Frees a validator's slot; signed by the cold key.
+    DeregisterValidator { run: RunId, index: ValidatorIndex },
+    /// Says how to reach the signer.
+    Announce { run: RunId, peer_id: Vec<u8>, addresses: Vec<Vec<u8>> },
+    /// Commits to an update.
+    CommitUpdate { run: RunId, window: Window, hash: Hash },
+    /// Opens a commitment.
+    RevealUpdate { run: RunId, window: Window, opening: Opening, chunks: Vec<ChunkProof> },
+    /// Attests payloads and state.
+    Attest { run: RunId, window: Window, bitmap: Vec<u8>, state_root: Hash },
+    /// Commits to evaluations.
+    CommitScores { run: RunId, window: Window, hash: Hash },
+    /// Reveals evaluations.
+    RevealScores { run: RunId, window: Window, evaluations: Vec<Evaluation>, salt: Hash },
+    /// Transfers pay to its account.
+    Claim { run: RunId, account: AccountBytes },
+    /// Replaces the settings some windows later.
+    SetParams { run: RunId, settings: Box<Settings> },
+    /// Balances: transfers money.
+    Transfer { to: AccountBytes, amount: Planck },
+}
+
+impl Call {
+    /// The call's name on the chain.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::CreateRun { .. } => "create_run",
+            Self::RegisterMiner { .. } => "register_miner",
+            Self::DeregisterMiner { .. } => "deregister_miner",
+            Self::RegisterValidator { .. } => "register_validator",
+            Self::AddStake { .. } => "add_stake",
+            Self::DeregisterValidator { .. } => "deregister_validator",
+            Self::Announce { .. } => "announce",
+            Self::CommitUpdate { .. } => "commit_update",
+            Self::RevealUpdate { .. } => "reveal_update",
+            Self::Attest { .. } => "attest",
+            Self::CommitScores { .. } => "commit_scores",
+            Self::RevealScores { .. } => "reveal_scores",
+            Self::Claim { .. } => "claim",
+            Self::SetParams { .. } => "set_params",
+            Self::Transfer { .. } => "transfer_allow_death",
+        }
+    }
+}

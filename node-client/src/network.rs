@@ -1,0 +1,275 @@
+//! Peers as a trait: publish bytes under a content id, fetch them, verified, from whoever has them.
+//!
+//! A *content id* is a hash that the chain knows: a payload's Merkle root or a model's state root. The network does not
+//! know how either is computed: who fetches brings the check ([`Verify`]), which sees the whole content before anybody
+//! else does. Peers announce their [`PeerId`] and addresses on the chain; those are the hints of a fetch. If no hinted
+//! peer delivers, Kademlia's provider records name others.
+//!
+//! ```text
+//! Client (cloneable) --Command, bounded--> EventLoop (owns the Swarm) <--QUIC, TCP--> peers
+//!   fetch: ranges from one peer after another        serves ranges from the Store
+//! ```
+//!
+//! - `config`: every limit, in one place.
+//! - `codec`: the two messages of the range protocol.
+//! - `behaviour`: which libp2p protocols are spoken, with which limits.
+//! - `event_loop`: the one task that owns the swarm.
+//! - `fetch`: from which peer to ask what, and whom to blame; knows no libp2p.
+//! - `client`: the handle, which implements [`Network`].
+//! - `memory`: the same trait without sockets, for tests.
+//!
+//! **Properties.** A fetch returns only content that its check accepted, from at most `len_max` bytes. It ends: each peer
+//! is asked a bounded number of times, and each question has a time-out. A peer that lies costs the time of its own
+//! answers and is named in the report; it can neither end a fetch nor a loop.
+
+mod behaviour;
+mod client;
+pub mod codec;
+mod config;
+mod event_loop;
+mod fetch;
+mod memory;
+
+use std::{fmt, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use protocol::Hash;
+
+pub use client::{start, Client, Counters};
+pub use config::NetworkConfig;
+pub use libp2p::{Multiaddr, PeerId};
+pub use memory::{MemoryHub, MemoryNetwork};
+
+use crate::store::StoreError;
+
+/// Decides whether bytes are the content that an id names. Runs on a thread that may block; must not panic.
+pub type Verify = Arc<dyn Fn(&[u8]) -> bool + Send + Sync>;
+
+/// The most addresses that are kept of one peer: the chain announces at most 4.
+pub const ADDRESSES_MAX: usize = 8;
+
+/// A peer and where it may be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerAddress {
+    /// Who it is: the hash of its network key.
+    pub peer: PeerId,
+    /// Where it listens, without the peer id; may be empty if it is known otherwise. The first [`ADDRESSES_MAX`] count.
+    pub addresses: Vec<Multiaddr>,
+}
+
+impl PeerAddress {
+    /// Reads an announcement of the chain: a peer id and addresses, both in libp2p's binary form.
+    ///
+    /// `None` if the peer id is none; an address that is none is left out, because what is announced is anybody's text.
+    pub fn from_announcement<A: AsRef<[u8]>>(peer: &[u8], addresses: &[A]) -> Option<Self> {
+        let peer = PeerId::from_bytes(peer).ok()?;
+        let addresses = addresses
+            .iter()
+            .filter_map(|bytes| Multiaddr::try_from(bytes.as_ref().to_vec()).ok())
+            .take(ADDRESSES_MAX)
+            .collect();
+        Some(Self { peer, addresses })
+    }
+
+    /// What to announce: the peer id and the addresses in binary form.
+    pub fn to_announcement(&self) -> (Vec<u8>, Vec<Vec<u8>>) {
+        let addresses = self.addresses.iter().map(Multiaddr::to_vec).collect();
+        (self.peer.to_bytes(), addresses)
+    }
+}
+
+/// What to fetch, and from whom.
+#[derive(Clone)]
+pub struct FetchRequest {
+    /// The content id.
+    pub id: Hash,
+    /// The most bytes the content may have.
+    pub len_max: u64,
+    /// Whom to ask first, in this order.
+    pub providers: Vec<PeerAddress>,
+    /// Decides whether the bytes are the content.
+    pub verify: Verify,
+}
+
+impl FetchRequest {
+    /// A request without hints.
+    pub fn new(
+        id: Hash,
+        len_max: u64,
+        verify: impl Fn(&[u8]) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            id,
+            len_max,
+            providers: Vec::new(),
+            verify: Arc::new(verify),
+        }
+    }
+
+    /// The same request with these peers asked first.
+    pub fn from_peers(mut self, providers: impl IntoIterator<Item = PeerAddress>) -> Self {
+        self.providers.extend(providers);
+        self
+    }
+}
+
+impl fmt::Debug for FetchRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FetchRequest")
+            .field("id", &hex::encode(self.id))
+            .field("len_max", &self.len_max)
+            .field("providers", &self.providers)
+            .finish()
+    }
+}
+
+/// Content that its check accepted.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    /// The content.
+    pub bytes: Bytes,
+    /// Who served it, in order; more than one if a later peer took over. Empty if it was in the own store.
+    pub peers: Vec<PeerId>,
+    /// What went wrong on the way.
+    pub faults: Vec<Fault>,
+}
+
+/// What one peer did wrong in one fetch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The peer.
+    pub peer: PeerId,
+    /// What it did.
+    pub kind: FaultKind,
+}
+
+/// How a peer failed to deliver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FaultKind {
+    /// No connection, or it broke. Nobody's fault; another time it may work.
+    Unreachable,
+    /// It took longer than [`NetworkConfig::request_timeout`] over a range.
+    TimedOut,
+    /// It is serving others. Another time it may work.
+    Busy,
+    /// It says that it does not have the content.
+    Missing,
+    /// It says that the content has more bytes than asked for. No other peer's answer can be shorter and right.
+    TooLong {
+        /// Bytes it claims.
+        total_len: u64,
+    },
+    /// It answered something else than it was asked.
+    Malformed,
+    /// All of what it served, alone, is not the content: it lied.
+    Corrupt,
+}
+
+impl FaultKind {
+    /// Whether an honest peer never does this.
+    pub fn is_malicious(&self) -> bool {
+        matches!(self, Self::Malformed | Self::Corrupt)
+    }
+}
+
+/// Why a fetch has no content, by what the caller does next.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// Nobody delivered it now. Retry later, or treat the content as unavailable.
+    #[error("nobody delivered {} (asked {} times in vain)", hex::encode(id), faults.len())]
+    Unavailable {
+        /// The content id.
+        id: Hash,
+        /// What went wrong, peer by peer; empty if nobody was known to ask.
+        faults: Vec<Fault>,
+    },
+    /// The network has been shut down: stop.
+    #[error("the network is closed")]
+    Closed,
+}
+
+/// Why a call other than a fetch failed, by what the caller does next.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// The bytes could not be kept: see [`StoreError`].
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The limit on content served at once is reached: unpublish something.
+    #[error("{count} contents are published already")]
+    TooMany {
+        /// How many are.
+        count: usize,
+    },
+    /// The network has been shut down: stop.
+    #[error("the network is closed")]
+    Closed,
+}
+
+/// Why the network did not start. Change the configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {reason}")]
+    Listen {
+        /// The address.
+        address: Multiaddr,
+        /// What the transport says.
+        reason: String,
+    },
+    /// The network's name does not make a protocol name.
+    #[error("{name:?} is no network name")]
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// A transport could not be set up.
+    #[error("transport: {reason}")]
+    Transport {
+        /// What it says.
+        reason: String,
+    },
+}
+
+/// The peers, as the rest of a participant sees them.
+#[async_trait]
+pub trait Network: Send + Sync {
+    /// Who this peer is.
+    fn local_peer(&self) -> PeerId;
+
+    /// Where this peer listens, the ports being the real ones. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`NetworkError::Closed`].
+    async fn listen_addresses(&self) -> Result<Vec<Multiaddr>, NetworkError>;
+
+    /// Remembers where a peer may be reached, and learns from it who else there is. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`NetworkError::Closed`].
+    async fn add_peer(&self, peer: PeerAddress) -> Result<(), NetworkError>;
+
+    /// Keeps `bytes` under `id` until [`Network::unpublish`], serves them to whoever asks, and tells Kademlia. On return
+    /// they are on disk and served; the word spreads after that. The bytes are not checked against the id.
+    ///
+    /// Not cancel-safe: when dropped, the bytes may or may not be served; call again.
+    ///
+    /// # Errors
+    /// [`NetworkError`].
+    async fn publish(&self, id: Hash, bytes: Bytes) -> Result<(), NetworkError>;
+
+    /// Stops serving `id` and lets the store drop it when it needs room. No effect if not published. Not cancel-safe, as
+    /// [`Network::publish`].
+    ///
+    /// # Errors
+    /// [`NetworkError`].
+    async fn unpublish(&self, id: Hash) -> Result<(), NetworkError>;
+
+    /// The content that `request` names: from the own store, the hinted peers, or whom Kademlia knows, in this order.
+    ///
+    /// Cancel-safe: when dropped, what has been received is forgotten, and nothing else happened.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    async fn fetch(&self, request: FetchRequest) -> Result<Fetched, FetchError>;
+}

@@ -1,0 +1,141 @@
+//! Which libp2p protocols are spoken, with which limits.
+
+use std::time::Duration;
+
+use libp2p::{
+    connection_limits::{self, ConnectionLimits},
+    identify,
+    identity::Keypair,
+    kad::{
+        self,
+        store::{MemoryStore, MemoryStoreConfig},
+    },
+    request_response::{self, ProtocolSupport},
+    swarm::NetworkBehaviour,
+    StreamProtocol, Swarm, SwarmBuilder,
+};
+
+use super::{
+    codec::{self, RangeCodec},
+    NetworkConfig, StartError,
+};
+
+/// How long other peers remember that we have a content, and how often we remind them.
+const RECORD_TTL: Duration = Duration::from_secs(60 * 60);
+const RECORD_INTERVAL: Duration = Duration::from_secs(20 * 60);
+
+/// How often the routing table is refreshed.
+const BOOTSTRAP_INTERVAL: Duration = Duration::from_secs(5 * 60);
+
+/// Peers remembered as having one content.
+const PROVIDERS_PER_KEY_MAX: usize = 20;
+
+/// Connections being set up at a time, in each direction.
+const CONNECTIONS_PENDING_MAX: u32 = 64;
+
+/// Streams at a time on one connection; the other limits are tighter, this one is for what they do not see.
+const STREAMS_MAX: usize = 32;
+
+#[derive(NetworkBehaviour)]
+pub(super) struct Behaviour {
+    /// First, so that a connection over the limit costs the others nothing.
+    limits: connection_limits::Behaviour,
+    identify: identify::Behaviour,
+    pub(super) kademlia: kad::Behaviour<MemoryStore>,
+    pub(super) ranges: request_response::Behaviour<RangeCodec>,
+}
+
+/// The name of Kademlia's protocol on this network.
+pub(super) fn kademlia_name(name: &str) -> Option<StreamProtocol> {
+    StreamProtocol::try_from_owned(format!("/gauntlet/{name}/kad/1")).ok()
+}
+
+/// A swarm that listens nowhere yet. Must be called inside a tokio runtime.
+pub(super) fn swarm(config: &NetworkConfig, key: Keypair) -> Result<Swarm<Behaviour>, StartError> {
+    let name = || StartError::Name {
+        name: config.name.clone(),
+    };
+    let ranges_name = codec::protocol_name(&config.name).ok_or_else(name)?;
+    let kademlia_name = kademlia_name(&config.name).ok_or_else(name)?;
+    let behaviour = |key: &Keypair| Behaviour {
+        limits: connection_limits::Behaviour::new(connection_limits(config)),
+        identify: identify::Behaviour::new(
+            identify::Config::new(format!("/gauntlet/{}/1", config.name), key.public())
+                .with_agent_version(format!("gauntlet/{}", env!("CARGO_PKG_VERSION")))
+                // Addresses are remembered by Kademlia, bounded; a second cache is not needed.
+                .with_cache_size(0),
+        ),
+        kademlia: kademlia(config, key, kademlia_name),
+        ranges: request_response::Behaviour::with_codec(
+            RangeCodec,
+            [(ranges_name, ProtocolSupport::Full)],
+            request_response::Config::default()
+                .with_request_timeout(config.request_timeout)
+                .with_max_concurrent_streams(STREAMS_MAX),
+        ),
+    };
+
+    let transport = |error: &dyn std::fmt::Display| StartError::Transport {
+        reason: error.to_string(),
+    };
+    let builder = SwarmBuilder::with_existing_identity(key)
+        .with_tokio()
+        .with_tcp(
+            libp2p::tcp::Config::default().nodelay(true),
+            libp2p::noise::Config::new,
+            libp2p::yamux::Config::default,
+        )
+        .map_err(|error| transport(&error))?
+        .with_quic()
+        .with_dns()
+        .map_err(|error| transport(&error))?
+        .with_behaviour(behaviour)
+        .map_err(|error| transport(&error))?;
+    Ok(builder
+        .with_swarm_config(|swarm| {
+            swarm
+                .with_idle_connection_timeout(config.idle_timeout)
+                .with_max_negotiating_inbound_streams(STREAMS_MAX)
+        })
+        .build())
+}
+
+fn connection_limits(config: &NetworkConfig) -> ConnectionLimits {
+    ConnectionLimits::default()
+        .with_max_pending_incoming(Some(CONNECTIONS_PENDING_MAX))
+        .with_max_pending_outgoing(Some(CONNECTIONS_PENDING_MAX))
+        // Half are for peers we chose, so that strangers cannot take them all.
+        .with_max_established_incoming(Some(config.connections_max / 2))
+        .with_max_established(Some(config.connections_max))
+        .with_max_established_per_peer(Some(config.connections_per_peer_max))
+}
+
+fn kademlia(
+    config: &NetworkConfig,
+    key: &Keypair,
+    name: StreamProtocol,
+) -> kad::Behaviour<MemoryStore> {
+    let peer = key.public().to_peer_id();
+    let records = MemoryStoreConfig {
+        // Only provider records are kept.
+        max_records: 0,
+        max_value_bytes: 0,
+        max_providers_per_key: PROVIDERS_PER_KEY_MAX,
+        max_provided_keys: config.records_max,
+    };
+    let mut settings = kad::Config::new(name);
+    settings
+        .set_query_timeout(config.query_timeout)
+        .set_provider_record_ttl(Some(RECORD_TTL))
+        .set_provider_publication_interval(Some(RECORD_INTERVAL))
+        .set_replication_interval(None)
+        .set_publication_interval(None)
+        .set_periodic_bootstrap_interval(Some(BOOTSTRAP_INTERVAL))
+        // The event loop decides which records of others are kept.
+        .set_record_filtering(kad::StoreInserts::FilterBoth);
+    let store = MemoryStore::with_config(peer, records);
+    let mut kademlia = kad::Behaviour::with_config(peer, store, settings);
+    // Every participant answers: there are few, and each announces addresses at which it can be reached.
+    kademlia.set_mode(Some(kad::Mode::Server));
+    kademlia
+}

@@ -1,0 +1,177 @@
+//! The two messages of the range protocol, and their bytes.
+//!
+//! One stream carries one request and one response. All integers are little endian.
+//!
+//! ```text
+//! request  = version 1 (u8) | content id (32 bytes) | offset (u64) | len (u32)
+//! response = 0 (found, u8)  | total_len (u64)       | len (u32)    | bytes
+//!          | 1 (missing)
+//!          | 2 (busy)
+//! ```
+//!
+//! Public so that tests and tools can speak it, well or badly.
+
+use std::io;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use libp2p::{request_response, StreamProtocol};
+use protocol::Hash;
+
+const VERSION: u8 = 1;
+const FOUND: u8 = 0;
+const MISSING: u8 = 1;
+const BUSY: u8 = 2;
+
+const REQUEST_LEN: usize = 1 + 32 + 8 + 4;
+
+/// The most bytes of content in one response, and so the most that a request may ask for.
+pub const RANGE_LEN_MAX: u32 = 1 << 20;
+
+/// How much the buffer of a response grows at a time, so that a peer pays in bytes for the memory it takes.
+const GROWTH_LEN: usize = 64 * 1024;
+
+/// Asks for a part of a content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RangeRequest {
+    /// The content id.
+    pub id: Hash,
+    /// First byte wanted.
+    pub offset: u64,
+    /// Bytes wanted, at most [`RANGE_LEN_MAX`]. All of them come, but for the content's end.
+    pub len: u32,
+}
+
+/// Answers a [`RangeRequest`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RangeResponse {
+    /// A part of the content.
+    Found {
+        /// Bytes of the whole content.
+        total_len: u64,
+        /// The wanted bytes.
+        bytes: Bytes,
+    },
+    /// The peer does not have the content.
+    Missing,
+    /// The peer serves as much as it is willing to: ask later.
+    Busy,
+}
+
+/// Reads and writes the messages; refuses a response of more than [`RANGE_LEN_MAX`] bytes before reading it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RangeCodec;
+
+/// The name of the range protocol on the network `name`; `None` if that makes no protocol name.
+pub fn protocol_name(name: &str) -> Option<StreamProtocol> {
+    StreamProtocol::try_from_owned(format!("/gauntlet/{name}/range/1")).ok()
+}
+
+fn invalid(reason: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, reason)
+}
+
+#[async_trait]
+impl request_response::Codec for RangeCodec {
+    type Protocol = StreamProtocol;
+    type Request = RangeRequest;
+    type Response = RangeResponse;
+
+    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<RangeRequest>
+    where
+        T: AsyncRead + Unpin + Send,
+    {
+        if read_array::<1, _>(io).await? != [VERSION] {
+            return Err(invalid("unknown version of a range request"));
+        }
+        Ok(RangeRequest {
+            id: read_array(io).await?,
+            offset: u64::from_le_bytes(read_array(io).await?),
+            len: u32::from_le_bytes(read_array(io).await?),
+        })
+    }
+
+    async fn read_response<T>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+    ) -> io::Result<RangeResponse>
+    where
+        T: AsyncRead + Unpin + Send,
+    {
+        match read_array::<1, _>(io).await? {
+            [FOUND] => {}
+            [MISSING] => return Ok(RangeResponse::Missing),
+            [BUSY] => return Ok(RangeResponse::Busy),
+            _ => return Err(invalid("unknown kind of range response")),
+        }
+        let total_len = u64::from_le_bytes(read_array(io).await?);
+        let len = u32::from_le_bytes(read_array(io).await?);
+        if len > RANGE_LEN_MAX {
+            return Err(invalid("range response longer than any request"));
+        }
+        let bytes = read_vec(io, len as usize).await?.into();
+        Ok(RangeResponse::Found { total_len, bytes })
+    }
+
+    async fn write_request<T>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+        request: RangeRequest,
+    ) -> io::Result<()>
+    where
+        T: AsyncWrite + Unpin + Send,
+    {
+        let mut message = Vec::with_capacity(REQUEST_LEN);
+        message.push(VERSION);
+        message.extend_from_slice(&request.id);
+        message.extend_from_slice(&request.offset.to_le_bytes());
+        message.extend_from_slice(&request.len.to_le_bytes());
+        io.write_all(&message).await
+    }
+
+    async fn write_response<T>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+        response: RangeResponse,
+    ) -> io::Result<()>
+    where
+        T: AsyncWrite + Unpin + Send,
+    {
+        let (total_len, bytes) = match response {
+            RangeResponse::Found { total_len, bytes } => (total_len, bytes),
+            RangeResponse::Missing => return io.write_all(&[MISSING]).await,
+            RangeResponse::Busy => return io.write_all(&[BUSY]).await,
+        };
+        let len = u32::try_from(bytes.len()).map_err(|_| invalid("range response too long"))?;
+        io.write_all(&[FOUND]).await?;
+        io.write_all(&total_len.to_le_bytes()).await?;
+        io.write_all(&len.to_le_bytes()).await?;
+        io.write_all(&bytes).await
+    }
+}
+
+async fn read_array<const N: usize, T>(io: &mut T) -> io::Result<[u8; N]>
+where
+    T: AsyncRead + Unpin + Send,
+{
+    let mut array = [0; N];
+    io.read_exact(&mut array).await?;
+    Ok(array)
+}
+
+async fn read_vec<T>(io: &mut T, len: usize) -> io::Result<Vec<u8>>
+where
+    T: AsyncRead + Unpin + Send,
+{
+    let mut bytes = Vec::new();
+    while bytes.len() < len {
+        let start = bytes.len();
+        bytes.resize(len.min(start + GROWTH_LEN), 0);
+        io.read_exact(&mut bytes[start..]).await?;
+    }
+    Ok(bytes)
+}

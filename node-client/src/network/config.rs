@@ -1,0 +1,104 @@
+//! Every limit of the network, in one place, with the reason for its default.
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use libp2p::{multiaddr::Protocol, Multiaddr};
+
+use super::{codec::RANGE_LEN_MAX, PeerAddress};
+
+/// How the network is run. The most memory that peers can make this process use is about
+/// `serves_max` MiB to serve, `fetches_max * len_max` of the fetches to receive, and 1 MiB for each of
+/// `connections_max` connections.
+#[derive(Clone, Debug)]
+pub struct NetworkConfig {
+    /// Name of the network, part of each protocol's name: peers of different networks do not understand each other.
+    /// Use the chain's genesis hash. Without `/` at either end.
+    pub name: String,
+    /// Where to listen. Port 0 means any.
+    pub listen: Vec<Multiaddr>,
+    /// Under which addresses others reach this peer, where these differ from the listen addresses.
+    pub external: Vec<Multiaddr>,
+    /// Peers to meet at the start.
+    pub bootstrap: Vec<PeerAddress>,
+    /// Connections at a time, in and out.
+    pub connections_max: u32,
+    /// Connections at a time with one peer: one of each transport, and some slack for both sides dialling at once.
+    pub connections_per_peer_max: u32,
+    /// How long a connection without streams stays open.
+    pub idle_timeout: Duration,
+    /// How long one range may take, from the request to the last byte.
+    pub request_timeout: Duration,
+    /// How long a Kademlia query may take.
+    pub query_timeout: Duration,
+    /// How many bytes are asked for at a time, from 1 to [`RANGE_LEN_MAX`].
+    pub range_len: u32,
+    /// Ranges served at a time, to all peers; beyond it a peer is told that we are busy.
+    pub serves_max: usize,
+    /// Ranges served at a time to one peer.
+    pub serves_per_peer_max: usize,
+    /// Bytes served to one peer per second, after a burst of ten seconds' worth.
+    pub serve_bytes_per_second_max: u64,
+    /// Provider records accepted from one peer per minute.
+    pub records_per_minute_max: u64,
+    /// Provider records kept, own ones included.
+    pub records_max: usize,
+    /// Contents published at a time; half of `records_max` at the most.
+    pub published_max: usize,
+    /// Fetches at a time; more wait.
+    pub fetches_max: usize,
+    /// Peers asked in one fetch, hints included.
+    pub fetch_peers_max: usize,
+    /// Commands that wait for the event loop; the callers of more wait.
+    pub commands_max: usize,
+    /// Requests under way at a time; commands wait beyond it.
+    pub requests_max: usize,
+    /// How long after peers became known their share of the provider records is sent to them.
+    pub announce_interval: Duration,
+}
+
+impl Default for NetworkConfig {
+    fn default() -> Self {
+        Self {
+            name: "local".to_owned(),
+            listen: any_ports(Ipv4Addr::UNSPECIFIED),
+            external: Vec::new(),
+            bootstrap: Vec::new(),
+            connections_max: 256,
+            connections_per_peer_max: 4,
+            idle_timeout: Duration::from_secs(60),
+            request_timeout: Duration::from_secs(20),
+            query_timeout: Duration::from_secs(15),
+            range_len: RANGE_LEN_MAX,
+            serves_max: 64,
+            serves_per_peer_max: 8,
+            serve_bytes_per_second_max: 64 << 20,
+            records_per_minute_max: 256,
+            records_max: 16_384,
+            published_max: 4_096,
+            fetches_max: 16,
+            fetch_peers_max: 32,
+            commands_max: 64,
+            requests_max: 256,
+            announce_interval: Duration::from_secs(2),
+        }
+    }
+}
+
+impl NetworkConfig {
+    /// The defaults, listening only on this machine, on any ports.
+    pub fn loopback() -> Self {
+        Self {
+            listen: any_ports(Ipv4Addr::LOCALHOST),
+            ..Self::default()
+        }
+    }
+}
+
+/// Any QUIC and any TCP port of an address.
+fn any_ports(ip: Ipv4Addr) -> Vec<Multiaddr> {
+    let ip = Multiaddr::from(ip);
+    vec![
+        ip.clone().with(Protocol::Udp(0)).with(Protocol::QuicV1),
+        ip.with(Protocol::Tcp(0)),
+    ]
+}

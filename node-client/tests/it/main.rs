@@ -1,0 +1,9 @@
+//! Tests of the library from outside; one binary, so that it links once.
+
+// Clippy's `allow-unwrap-in-tests` does not see the helpers of a test binary.
+#![allow(clippy::unwrap_used)]
+
+mod journal;
+mod keys;
+mod network;
+mod store;

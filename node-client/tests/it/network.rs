@@ -1,0 +1,551 @@
+//! Real swarms on loopback, over QUIC and over TCP, and the same rules in memory.
+//!
+//! Nothing waits for a wall clock: a test goes on when the network says so, and what takes time to spread is asked for
+//! again until it is there.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+use libp2p::{
+    identity::Keypair,
+    multiaddr::Protocol,
+    request_response::{self, ProtocolSupport},
+    swarm::SwarmEvent,
+    Multiaddr, SwarmBuilder,
+};
+use node_client::{
+    clock::{Clock, ManualClock},
+    network::{
+        codec::{protocol_name, RangeCodec, RangeRequest, RangeResponse},
+        start, Client, Fault, FaultKind, FetchError, FetchRequest, MemoryHub, Network,
+        NetworkConfig, PeerAddress, PeerId,
+    },
+    store::Store,
+};
+use protocol::Hash;
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+
+const NAME: &str = "test";
+const RANGE_LEN: u32 = 1_000;
+
+/// A running peer with its store's folder.
+struct Peer {
+    client: Client,
+    folder: TempDir,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Transport {
+    Quic,
+    Tcp,
+}
+
+fn listen(transport: Transport) -> Vec<Multiaddr> {
+    let both = NetworkConfig::loopback().listen;
+    let is_quic = |address: &Multiaddr| address.iter().any(|part| part == Protocol::QuicV1);
+    both.into_iter()
+        .filter(|address| is_quic(address) == matches!(transport, Transport::Quic))
+        .collect()
+}
+
+fn config(transport: Transport) -> NetworkConfig {
+    NetworkConfig {
+        name: NAME.to_owned(),
+        listen: listen(transport),
+        // Several ranges per content, so that they can be torn between peers.
+        range_len: RANGE_LEN,
+        ..NetworkConfig::loopback()
+    }
+}
+
+async fn peer_with(config: NetworkConfig, clock: impl Clock + 'static) -> Peer {
+    let folder = TempDir::new().unwrap();
+    let client = client(config, Keypair::generate_ed25519(), &folder, clock).await;
+    Peer { client, folder }
+}
+
+async fn client(
+    config: NetworkConfig,
+    key: Keypair,
+    folder: &TempDir,
+    clock: impl Clock + 'static,
+) -> Client {
+    let store = Arc::new(Store::open(folder.path(), 1 << 30).unwrap());
+    start(config, key, store, Arc::new(clock)).await.unwrap()
+}
+
+/// A clock on which every wait is over at once and no time passes.
+struct Impatient;
+
+#[async_trait]
+impl Clock for Impatient {
+    fn now_millis(&self) -> u64 {
+        0
+    }
+
+    async fn sleep(&self, _: Duration) {
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn peer(transport: Transport) -> Peer {
+    peer_with(config(transport), Impatient).await
+}
+
+async fn address(client: &Client) -> PeerAddress {
+    PeerAddress {
+        peer: client.local_peer(),
+        addresses: client.listen_addresses().await.unwrap(),
+    }
+}
+
+/// Content of `len` bytes that differ from range to range, and its id.
+fn content(len: usize) -> (Hash, Bytes) {
+    let mut bytes = vec![0; len];
+    let mut reader = blake3::Hasher::new()
+        .update(&len.to_le_bytes())
+        .finalize_xof();
+    reader.fill(&mut bytes);
+    (*blake3::hash(&bytes).as_bytes(), bytes.into())
+}
+
+fn want(id: Hash) -> FetchRequest {
+    FetchRequest::new(id, 1 << 20, move |bytes| {
+        *blake3::hash(bytes).as_bytes() == id
+    })
+}
+
+fn fault(peer: PeerId, kind: FaultKind) -> Fault {
+    Fault { peer, kind }
+}
+
+fn faults(error: FetchError) -> Vec<Fault> {
+    match error {
+        FetchError::Unavailable { faults, .. } => faults,
+        FetchError::Closed => panic!("closed"),
+    }
+}
+
+/// How a peer of the test's own making answers the n-th request.
+type Answers = Box<dyn FnMut(usize, RangeRequest) -> Option<RangeResponse> + Send>;
+
+/// A peer that speaks the range protocol as the test likes; it stops, closing every connection, at the first `None`.
+async fn impostor(mut answers: Answers) -> (PeerAddress, JoinHandle<()>) {
+    let mut swarm = SwarmBuilder::with_new_identity()
+        .with_tokio()
+        .with_tcp(
+            libp2p::tcp::Config::default(),
+            libp2p::noise::Config::new,
+            libp2p::yamux::Config::default,
+        )
+        .unwrap()
+        .with_behaviour(|_| {
+            let protocols = [(protocol_name(NAME).unwrap(), ProtocolSupport::Full)];
+            request_response::Behaviour::with_codec(RangeCodec, protocols, Default::default())
+        })
+        .unwrap()
+        // By default a connection closes when it has no stream, so before the first request.
+        .with_swarm_config(|swarm| swarm.with_idle_connection_timeout(Duration::from_secs(60)))
+        .build();
+    swarm.listen_on(listen(Transport::Tcp).remove(0)).unwrap();
+    let address = loop {
+        if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
+            break address;
+        }
+    };
+    let peer = PeerAddress {
+        peer: *swarm.local_peer_id(),
+        addresses: vec![address],
+    };
+    let task = tokio::spawn(async move {
+        let mut count = 0;
+        loop {
+            let event = swarm.select_next_some().await;
+            let SwarmEvent::Behaviour(request_response::Event::Message {
+                message:
+                    request_response::Message::Request {
+                        request, channel, ..
+                    },
+                ..
+            }) = event
+            else {
+                continue;
+            };
+            let Some(response) = answers(count, request) else {
+                return;
+            };
+            count += 1;
+            let _ = swarm.behaviour_mut().send_response(channel, response);
+        }
+    });
+    (peer, task)
+}
+
+/// The honest answer to a request for `bytes`.
+fn honest(bytes: &Bytes, request: RangeRequest) -> RangeResponse {
+    let start = bytes.len().min(request.offset as usize);
+    let end = bytes.len().min(start + request.len as usize);
+    RangeResponse::Found {
+        total_len: bytes.len() as u64,
+        bytes: bytes.slice(start..end),
+    }
+}
+
+async fn a_hinted_peer_delivers(transport: Transport) {
+    let (a, b) = (peer(transport).await, peer(transport).await);
+    for len in [0, 1, 999, 1_000, 1_001, 123_456] {
+        let (id, bytes) = content(len);
+        a.client.publish(id, bytes.clone()).await.unwrap();
+        let request = want(id).from_peers([address(&a.client).await]);
+        let fetched = b.client.fetch(request).await.unwrap();
+        assert_eq!(fetched.bytes, bytes, "{transport:?}, {len} bytes");
+        assert_eq!(fetched.peers, [a.client.local_peer()]);
+        assert!(fetched.faults.is_empty());
+    }
+    assert_eq!(
+        a.client.counters().bytes_sent,
+        b.client.counters().bytes_received
+    );
+}
+
+#[tokio::test]
+async fn a_hinted_peer_delivers_over_quic() {
+    a_hinted_peer_delivers(Transport::Quic).await;
+}
+
+#[tokio::test]
+async fn a_hinted_peer_delivers_over_tcp() {
+    a_hinted_peer_delivers(Transport::Tcp).await;
+}
+
+async fn kademlia_names_a_provider(transport: Transport) {
+    let (a, b, c) = (
+        peer(transport).await,
+        peer(transport).await,
+        peer(transport).await,
+    );
+    let (id, bytes) = content(5_000);
+    let meeting_point = address(&c.client).await;
+    a.client.add_peer(meeting_point.clone()).await.unwrap();
+    b.client.add_peer(meeting_point).await.unwrap();
+    a.client.publish(id, bytes.clone()).await.unwrap();
+    loop {
+        a.client.announce(id).await.unwrap();
+        match b.client.fetch(want(id)).await {
+            Ok(fetched) => {
+                assert_eq!(fetched.bytes, bytes);
+                assert_eq!(fetched.peers, [a.client.local_peer()]);
+                break;
+            }
+            // The three have not met yet.
+            Err(error) => assert!(!faults(error).iter().any(|fault| fault.kind.is_malicious())),
+        }
+    }
+}
+
+#[tokio::test]
+async fn kademlia_names_a_provider_over_quic() {
+    kademlia_names_a_provider(Transport::Quic).await;
+}
+
+#[tokio::test]
+async fn kademlia_names_a_provider_over_tcp() {
+    kademlia_names_a_provider(Transport::Tcp).await;
+}
+
+#[tokio::test]
+async fn a_liar_is_named_and_the_next_peer_delivers() {
+    let (liar, honest, b) = (
+        peer(Transport::Quic).await,
+        peer(Transport::Quic).await,
+        peer(Transport::Quic).await,
+    );
+    let (id, bytes) = content(5_000);
+    let mut bad = bytes.to_vec();
+    bad[4_321] ^= 1;
+    liar.client.publish(id, bad.into()).await.unwrap();
+    honest.client.publish(id, bytes.clone()).await.unwrap();
+    let providers = [address(&liar.client).await, address(&honest.client).await];
+    let fetched = b
+        .client
+        .fetch(want(id).from_peers(providers))
+        .await
+        .unwrap();
+    assert_eq!(fetched.bytes, bytes);
+    assert_eq!(fetched.peers, [honest.client.local_peer()]);
+    assert_eq!(
+        fetched.faults,
+        [fault(liar.client.local_peer(), FaultKind::Corrupt)]
+    );
+}
+
+#[tokio::test]
+async fn content_over_the_bound_is_refused_before_it_is_received() {
+    let (a, b) = (peer(Transport::Quic).await, peer(Transport::Quic).await);
+    let (id, bytes) = content(50_000);
+    a.client.publish(id, bytes).await.unwrap();
+    let mut request = want(id).from_peers([address(&a.client).await]);
+    request.len_max = 49_999;
+    let error = b.client.fetch(request).await.unwrap_err();
+    let expected = FaultKind::TooLong { total_len: 50_000 };
+    assert_eq!(faults(error), [fault(a.client.local_peer(), expected)]);
+    assert!(b.client.counters().bytes_received <= u64::from(RANGE_LEN));
+}
+
+#[tokio::test]
+async fn another_peer_takes_over_where_one_died() {
+    let (a, b) = (peer(Transport::Tcp).await, peer(Transport::Tcp).await);
+    let (id, bytes) = content(5_000);
+    a.client.publish(id, bytes.clone()).await.unwrap();
+    let served = bytes.clone();
+    let (dying, task) = impostor(Box::new(move |n, request| {
+        (n < 2).then(|| honest(&served, request))
+    }))
+    .await;
+    let dying_peer = dying.peer;
+    let request = want(id).from_peers([dying, address(&a.client).await]);
+    let fetched = b.client.fetch(request).await.unwrap();
+    assert_eq!(fetched.bytes, bytes);
+    assert_eq!(fetched.peers, [dying_peer, a.client.local_peer()]);
+    assert_eq!(fetched.faults, [fault(dying_peer, FaultKind::Unreachable)]);
+    // Only what was missing came from the second.
+    assert_eq!(a.client.counters().bytes_sent, 3_000);
+    task.await.unwrap();
+}
+
+#[tokio::test]
+async fn nobody_is_blamed_for_what_two_served() {
+    let (a, b) = (peer(Transport::Tcp).await, peer(Transport::Tcp).await);
+    let (id, bytes) = content(5_000);
+    a.client.publish(id, bytes.clone()).await.unwrap();
+    let garbage = Bytes::from(vec![0; 5_000]);
+    let (dying, _task) = impostor(Box::new(move |n, request| {
+        (n < 2).then(|| honest(&garbage, request))
+    }))
+    .await;
+    let dying_peer = dying.peer;
+    let request = want(id).from_peers([dying, address(&a.client).await]);
+    let fetched = b.client.fetch(request).await.unwrap();
+    assert_eq!(fetched.bytes, bytes);
+    // What was missing, and then all of it, alone.
+    assert_eq!(fetched.peers, [a.client.local_peer()]);
+    assert_eq!(a.client.counters().bytes_sent, 3_000 + 5_000);
+    assert_eq!(fetched.faults, [fault(dying_peer, FaultKind::Unreachable)]);
+}
+
+#[tokio::test]
+async fn answers_to_other_questions_are_malformed() {
+    let b = peer(Transport::Tcp).await;
+    let (id, bytes) = content(5_000);
+    let short = |bytes: &Bytes, n: usize, request| match honest(bytes, request) {
+        RangeResponse::Found { total_len, bytes } => RangeResponse::Found {
+            // A length that changes, and a range that is too short.
+            total_len: total_len + n as u64,
+            bytes: if n == 0 { bytes } else { bytes.slice(1..) },
+        },
+        other => other,
+    };
+    let first = bytes.clone();
+    let (too_short, _one) =
+        impostor(Box::new(move |n, request| Some(short(&first, n, request)))).await;
+    let growing_bytes = bytes.clone();
+    let (growing, _two) = impostor(Box::new(move |n, request| {
+        Some(match honest(&growing_bytes, request) {
+            RangeResponse::Found { bytes, .. } => RangeResponse::Found {
+                total_len: 100_000 + n as u64,
+                bytes,
+            },
+            other => other,
+        })
+    }))
+    .await;
+    let expected = [
+        fault(too_short.peer, FaultKind::Malformed),
+        fault(growing.peer, FaultKind::Malformed),
+    ];
+    let request = want(id).from_peers([too_short, growing]);
+    assert_eq!(faults(b.client.fetch(request).await.unwrap_err()), expected);
+}
+
+#[tokio::test]
+async fn a_busy_peer_is_asked_again() {
+    let b = peer(Transport::Tcp).await;
+    let (id, bytes) = content(2_000);
+    let served = bytes.clone();
+    let (busy, _task) = impostor(Box::new(move |n, request| {
+        Some(match n {
+            0 | 2 => RangeResponse::Busy,
+            _ => honest(&served, request),
+        })
+    }))
+    .await;
+    let fetched = b.client.fetch(want(id).from_peers([busy])).await.unwrap();
+    assert_eq!(fetched.bytes, bytes);
+    assert!(fetched.faults.is_empty());
+}
+
+#[tokio::test]
+async fn a_peer_over_its_rate_is_told_that_we_are_busy() {
+    let slow = NetworkConfig {
+        // A burst of ten seconds' worth is one range.
+        serve_bytes_per_second_max: u64::from(RANGE_LEN) / 10,
+        ..config(Transport::Quic)
+    };
+    let (a, b) = (
+        peer_with(slow, Impatient).await,
+        peer(Transport::Quic).await,
+    );
+    let (id, bytes) = content(50_000);
+    a.client.publish(id, bytes).await.unwrap();
+    let request = want(id).from_peers([address(&a.client).await]);
+    let error = b.client.fetch(request).await.unwrap_err();
+    let expected = fault(a.client.local_peer(), FaultKind::Busy);
+    assert_eq!(faults(error), [expected]);
+    assert!(a.client.counters().refused > 0);
+}
+
+#[tokio::test]
+async fn what_nobody_has_is_unavailable() {
+    let (a, b) = (peer(Transport::Quic).await, peer(Transport::Quic).await);
+    let (id, bytes) = content(10);
+    let nowhere = PeerAddress {
+        peer: PeerId::random(),
+        addresses: Vec::new(),
+    };
+    let hints = [nowhere.clone(), address(&a.client).await];
+    let expected = [
+        fault(nowhere.peer, FaultKind::Unreachable),
+        fault(a.client.local_peer(), FaultKind::Missing),
+    ];
+    let request = want(id).from_peers(hints);
+    let error = b.client.fetch(request.clone()).await.unwrap_err();
+    assert_eq!(faults(error), expected);
+    // What was published and withdrawn is not served, though it may still be on disk.
+    a.client.publish(id, bytes).await.unwrap();
+    a.client.unpublish(id).await.unwrap();
+    assert!(a.client.store().contains(&id));
+    let error = b.client.fetch(request).await.unwrap_err();
+    assert_eq!(faults(error), expected);
+}
+
+#[tokio::test]
+async fn networks_of_other_names_do_not_talk() {
+    let other = NetworkConfig {
+        name: "other".to_owned(),
+        ..config(Transport::Quic)
+    };
+    let (a, b) = (
+        peer_with(other, Impatient).await,
+        peer(Transport::Quic).await,
+    );
+    let (id, bytes) = content(10);
+    a.client.publish(id, bytes).await.unwrap();
+    let request = want(id).from_peers([address(&a.client).await]);
+    let error = b.client.fetch(request).await.unwrap_err();
+    let expected = fault(a.client.local_peer(), FaultKind::Missing);
+    assert_eq!(faults(error), [expected]);
+}
+
+#[tokio::test]
+async fn a_restarted_peer_still_serves_what_it_published() {
+    let (a, b) = (peer(Transport::Quic).await, peer(Transport::Quic).await);
+    let (id, bytes) = content(5_000);
+    a.client.publish(id, bytes.clone()).await.unwrap();
+    a.client.shutdown().await;
+    let request = want(id);
+    assert!(matches!(
+        a.client.fetch(request.clone()).await,
+        // Its own copy is on disk, shut down or not.
+        Ok(fetched) if fetched.peers.is_empty()
+    ));
+    let (unknown, _) = content(1);
+    assert!(matches!(
+        a.client.fetch(want(unknown)).await,
+        Err(FetchError::Closed)
+    ));
+    let Peer {
+        client: old,
+        folder,
+    } = a;
+    drop(old);
+    let key = Keypair::generate_ed25519();
+    let again = client(config(Transport::Quic), key, &folder, Impatient).await;
+    let request = request.from_peers([address(&again).await]);
+    assert_eq!(b.client.fetch(request).await.unwrap().bytes, bytes);
+}
+
+#[tokio::test]
+async fn many_fetches_at_once_all_end() {
+    let (a, b) = (peer(Transport::Quic).await, peer(Transport::Quic).await);
+    let hint = address(&a.client).await;
+    let contents: Vec<_> = (0..40).map(|n| content(3_000 + n)).collect();
+    for (id, bytes) in &contents {
+        a.client.publish(*id, bytes.clone()).await.unwrap();
+    }
+    let fetches = contents.iter().map(|(id, _)| {
+        let request = want(*id).from_peers([hint.clone()]);
+        b.client.fetch(request)
+    });
+    let fetched = futures::future::join_all(fetches).await;
+    for (fetched, (_, bytes)) in fetched.into_iter().zip(&contents) {
+        assert_eq!(fetched.unwrap().bytes, bytes);
+    }
+}
+
+#[test]
+fn an_announcement_gives_back_the_peer_and_drops_what_is_no_address() {
+    let peer = PeerAddress {
+        peer: PeerId::random(),
+        addresses: listen(Transport::Quic),
+    };
+    let (id, mut addresses) = peer.to_announcement();
+    assert_eq!(
+        PeerAddress::from_announcement(&id, &addresses),
+        Some(peer.clone())
+    );
+    addresses.push(b"nonsense".to_vec());
+    assert_eq!(PeerAddress::from_announcement(&id, &addresses), Some(peer));
+    assert_eq!(
+        PeerAddress::from_announcement::<Vec<u8>>(b"nobody", &[]),
+        None
+    );
+}
+
+#[tokio::test]
+async fn in_memory_a_vanished_peer_is_followed_by_the_next() {
+    let hub = MemoryHub::new();
+    let clock = Arc::new(ManualClock::default());
+    let [a, b, c] = [1, 2, 3].map(|seed| hub.join(seed, clock.clone()));
+    let (id, bytes) = content(3 << 20);
+    a.publish(id, bytes.clone()).await.unwrap();
+    b.publish(id, bytes.clone()).await.unwrap();
+    hub.vanish_after(a.local_peer(), 1);
+    let mut request = want(id).from_peers([PeerAddress {
+        peer: a.local_peer(),
+        addresses: Vec::new(),
+    }]);
+    request.len_max = 3 << 20;
+    let fetched = c.fetch(request.clone()).await.unwrap();
+    assert_eq!(fetched.bytes, bytes);
+    assert_eq!(fetched.peers, [a.local_peer(), b.local_peer()]);
+    hub.set_cut(b.local_peer(), c.local_peer(), true);
+    let error = c.fetch(request).await.unwrap_err();
+    assert_eq!(
+        faults(error),
+        [a, b].map(|peer| fault(peer.local_peer(), FaultKind::Unreachable))
+    );
+}
+
+#[tokio::test]
+async fn in_memory_a_liar_is_named() {
+    let hub = MemoryHub::new();
+    let clock = Arc::new(ManualClock::default());
+    let [a, b] = [1, 2].map(|seed| hub.join(seed, clock.clone()));
+    let (id, _) = content(100);
+    a.publish(id, Bytes::from_static(b"not it")).await.unwrap();
+    let error = b.fetch(want(id)).await.unwrap_err();
+    assert_eq!(faults(error), [fault(a.local_peer(), FaultKind::Corrupt)]);
+}

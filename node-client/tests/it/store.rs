@@ -1,0 +1,173 @@
+//! The disk store: whole objects or none, within the bound, through restarts.
+
+use std::{
+    fs,
+    io::{Seek, SeekFrom, Write},
+};
+
+use node_client::store::{Range, Store, StoreError};
+use protocol::Hash;
+use tempfile::TempDir;
+
+const A: Hash = [1; 32];
+const B: Hash = [2; 32];
+const C: Hash = [3; 32];
+
+fn store(folder: &TempDir, bytes_max: u64) -> Store {
+    Store::open(folder.path(), bytes_max).unwrap()
+}
+
+#[test]
+fn what_was_put_is_there_after_a_restart() {
+    let folder = TempDir::new().unwrap();
+    let first = store(&folder, 100);
+    first.put(A, b"alpha").unwrap();
+    first.put(B, b"").unwrap();
+    drop(first);
+    let second = store(&folder, 100);
+    assert_eq!(second.get(&A).unwrap().unwrap(), &b"alpha"[..]);
+    assert_eq!(second.get_checked(&B).unwrap().unwrap(), &b""[..]);
+    assert_eq!(second.get(&C).unwrap(), None);
+    assert_eq!(second.bytes(), 5);
+}
+
+#[test]
+fn an_object_put_again_is_replaced_and_counted_once() {
+    let folder = TempDir::new().unwrap();
+    let store = store(&folder, 10);
+    store.put(A, b"12345678").unwrap();
+    store.put(A, b"123456789").unwrap();
+    assert_eq!(store.bytes(), 9);
+    assert_eq!(store.get_checked(&A).unwrap().unwrap(), &b"123456789"[..]);
+}
+
+#[test]
+fn a_range_ends_with_the_object() {
+    let folder = TempDir::new().unwrap();
+    let store = store(&folder, 100);
+    store.put(A, b"0123456789").unwrap();
+    let range = |offset, len| store.read_range(&A, offset, len).unwrap().unwrap();
+    let expected = |bytes: &'static [u8]| Range {
+        total_len: 10,
+        bytes: bytes.into(),
+    };
+    assert_eq!(range(2, 3), expected(b"234"));
+    assert_eq!(range(8, 100), expected(b"89"));
+    assert_eq!(range(10, 1), expected(b""));
+    assert_eq!(range(u64::MAX, u32::MAX), expected(b""));
+    assert_eq!(store.read_range(&B, 0, 1).unwrap(), None);
+}
+
+#[test]
+fn the_oldest_unpinned_object_makes_room() {
+    let folder = TempDir::new().unwrap();
+    let store = store(&folder, 10);
+    store.put(A, b"aaaa").unwrap();
+    store.put(B, b"bbbb").unwrap();
+    store.pin(&A).unwrap();
+    store.put(C, b"cccc").unwrap();
+    assert_eq!(store.ids(), [A, C]);
+    assert_eq!(store.bytes(), 8);
+    assert_eq!(store.pinned_ids(), [A]);
+}
+
+#[test]
+fn a_put_that_cannot_fit_is_refused_and_changes_nothing() {
+    let folder = TempDir::new().unwrap();
+    let store = store(&folder, 10);
+    store.put(A, b"aaaa").unwrap();
+    store.put(B, b"bbbb").unwrap();
+    store.pin(&A).unwrap();
+    let error = store.put(C, b"ccccccc").unwrap_err();
+    assert!(matches!(
+        error,
+        StoreError::Full {
+            needed: 7,
+            pinned: 4,
+            bytes_max: 10
+        }
+    ));
+    assert_eq!(store.ids(), [A, B]);
+}
+
+#[test]
+fn a_pin_survives_a_restart_until_unpinned() {
+    let folder = TempDir::new().unwrap();
+    let first = store(&folder, 8);
+    first.pin(&A).unwrap();
+    first.put(A, b"aaaa").unwrap();
+    drop(first);
+    let second = store(&folder, 8);
+    second.put(B, b"bbbb").unwrap();
+    second.put(C, b"cccc").unwrap();
+    assert_eq!(second.ids(), [A, C]);
+    second.unpin(&A).unwrap();
+    second.put(B, b"bbbb").unwrap();
+    assert_eq!(second.ids(), [C, B]);
+}
+
+#[test]
+fn what_an_interrupted_put_left_is_cleared_away() {
+    let folder = TempDir::new().unwrap();
+    drop(store(&folder, 100));
+    let torn = folder.path().join("tmp").join(".tmpABCDEF");
+    fs::write(&torn, b"half an obj").unwrap();
+    let store = store(&folder, 100);
+    assert!(!torn.exists());
+    assert!(store.ids().is_empty());
+}
+
+#[test]
+fn a_flipped_bit_on_disk_is_found() {
+    let folder = TempDir::new().unwrap();
+    let store = store(&folder, 100);
+    store.put(A, b"alpha").unwrap();
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .open(store.object_path(&A))
+        .unwrap();
+    file.seek(SeekFrom::End(-1)).unwrap();
+    file.write_all(b"b").unwrap();
+    assert!(matches!(
+        store.get_checked(&A),
+        Err(StoreError::Damaged { id: A })
+    ));
+    assert_eq!(store.get(&A).unwrap().unwrap(), &b"alphb"[..]);
+}
+
+#[test]
+fn a_truncated_object_is_damage_not_a_panic() {
+    let folder = TempDir::new().unwrap();
+    let store = store(&folder, 100);
+    store.put(A, b"alpha").unwrap();
+    fs::write(store.object_path(&A), b"GX").unwrap();
+    assert!(matches!(store.get(&A), Err(StoreError::Damaged { .. })));
+    assert!(matches!(
+        store.read_range(&A, 0, 5),
+        Err(StoreError::Damaged { .. })
+    ));
+}
+
+#[test]
+fn a_second_process_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let first = store(&folder, 100);
+    // A lock belongs to the open file, so a second one of this process is refused like another process's.
+    let error = Store::open(folder.path(), 100).unwrap_err();
+    assert!(matches!(error, StoreError::InUse { .. }));
+    drop(first);
+    store(&folder, 100);
+}
+
+#[test]
+fn removing_drops_an_object_and_its_pin() {
+    let folder = TempDir::new().unwrap();
+    let store = store(&folder, 100);
+    store.put(A, b"alpha").unwrap();
+    store.pin(&A).unwrap();
+    assert!(store.remove(&A).unwrap());
+    assert!(!store.remove(&A).unwrap());
+    assert_eq!(store.bytes(), 0);
+    store.put(A, b"alpha").unwrap();
+    assert!(store.pinned_ids().is_empty());
+}
