@@ -1,0 +1,27 @@
+//! From a parsed command to the module that does it.
+
+use anyhow::Result;
+
+use crate::{
+    auditor,
+    cli::{Command, RunCommand, WalletCommand},
+    localnet, miner, run, status, validator, wallet,
+};
+
+/// Runs one command to its end and returns the exit code.
+///
+/// # Errors
+/// What a person should read; the exit code is then [`crate::exit::FAILURE`].
+pub async fn run(command: Command) -> Result<u8> {
+    match command {
+        Command::Localnet(args) => localnet::run(args).await,
+        Command::Miner(args) => miner::run(&args.config).await,
+        Command::Validator(args) => validator::run(&args.config).await,
+        Command::Audit(args) => auditor::run(args).await,
+        Command::Run(RunCommand::Create(args)) => run::create(args).await,
+        Command::Run(RunCommand::Show(args)) => run::show(args).await,
+        Command::Status(args) => status::run(args).await,
+        Command::Wallet(WalletCommand::New(args)) => wallet::new(args),
+        Command::Wallet(WalletCommand::Show(args)) => wallet::show(args),
+    }
+}

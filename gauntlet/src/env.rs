@@ -1,0 +1,16 @@
+//! Every environment variable that is read, in one list. A flag or a configuration file wins over it.
+
+/// What is logged, in `tracing`'s filter syntax (`info`, `gauntlet=debug,libp2p=warn`).
+pub const LOG: &str = "GAUNTLET_LOG";
+
+/// WebSocket address of the chain, for the commands that ask it.
+pub const URL: &str = "GAUNTLET_URL";
+
+/// The `gauntlet-node` that `localnet` and `audit` start.
+pub const NODE: &str = "GAUNTLET_NODE";
+
+/// Folder in which `localnet` makes run folders.
+pub const RUNS: &str = "GAUNTLET_RUNS";
+
+/// Password of an encrypted key file.
+pub const PASSWORD: &str = "GAUNTLET_PASSWORD";

@@ -1,0 +1,439 @@
+//! Everything that is decided before the first process starts: folder, participants, training, schedule, settings.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{bail, Context, Result};
+use protocol::{
+    settings::{Emission, Incentive, Settings, Training},
+    window::Schedule,
+    Hash, Planck,
+};
+use serde::{Deserialize, Serialize};
+use trainer::{Model, ModelConfig, SampleSource, Threads, Trainer, TrainerSettings};
+
+use crate::{cli::LocalnetArgs, config::AdversaryKind, env};
+
+/// One unit of the chain's money.
+pub(crate) const UNIT: Planck = 1_000_000_000_000;
+
+/// Steps of the speed measurement; the first one allocates and is not counted.
+const MEASURED_STEPS: usize = 3;
+
+/// Local steps of a window when the machine is fast enough.
+const INNER_STEPS_MAX: u32 = 30;
+
+/// Fewest local steps that are planned without being asked for.
+const INNER_STEPS_MIN: u32 = 4;
+
+/// Seconds that a window gives to training, at most.
+const TRAIN_SECONDS_MAX: f64 = 12.0;
+
+/// Share of the cores' time that reaches training: the chain, the peers and unevenness take the rest.
+const TRAIN_EFFICIENCY: f64 = 0.6;
+
+/// An evaluated token costs this part of a trained one: a forward pass of three.
+const EVALUATED_TOKEN_COST: f64 = 0.4;
+
+/// Samples on which a loss is measured in an evaluation.
+const EVALUATION_SAMPLES: u16 = 16;
+
+/// Samples of the held-out loss.
+pub(crate) const HELD_OUT_SAMPLES: usize = 64;
+
+/// Seconds from an extrinsic's submission to its inclusion, with slack: at least two blocks.
+const INCLUSION_SECONDS: f64 = 1.5;
+
+/// Seconds that the participants get between their registration and the first window.
+const START_SECONDS: f64 = 10.0;
+
+/// What one participant is.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub(crate) struct Member {
+    /// Its name, its folder's and its log's.
+    pub(crate) name: String,
+    /// `miner` or `validator`.
+    pub(crate) role: String,
+    /// `honest`, `garbage`, `copier` or `lazy`.
+    pub(crate) kind: String,
+}
+
+impl Member {
+    fn new(role: &str, number: u16, adversary: Option<AdversaryKind>) -> Self {
+        let kind = adversary.map_or("honest", AdversaryKind::name);
+        let name = match adversary {
+            None => format!("{role}-{number}"),
+            Some(kind) => format!("{}-{number}", kind.name()),
+        };
+        Self {
+            name,
+            role: role.to_owned(),
+            kind: kind.to_owned(),
+        }
+    }
+
+    /// Its adversary kind, if it is one.
+    pub(crate) fn adversary(&self) -> Option<AdversaryKind> {
+        self.kind.parse().ok()
+    }
+
+    /// Whether it is a miner.
+    pub(crate) fn is_miner(&self) -> bool {
+        self.role == "miner"
+    }
+
+    /// Secret URI of the account that owns its money. Anybody can derive it: a localnet's money is worth nothing.
+    pub(crate) fn cold_uri(&self) -> String {
+        format!("//localnet//{}", self.name)
+    }
+
+    /// Secret URI of the account that signs its work.
+    pub(crate) fn hot_uri(&self) -> String {
+        format!("//localnet//{}//hot", self.name)
+    }
+}
+
+/// The participants that the command line asks for: honest miners, adversaries, validators.
+pub(crate) fn members(args: &LocalnetArgs) -> Vec<Member> {
+    let honest = (0..args.miners).map(|number| Member::new("miner", number, None));
+    let adversaries = args.adversaries.iter().flat_map(|adversaries| {
+        (0..adversaries.count).map(|number| Member::new("miner", number, Some(adversaries.kind)))
+    });
+    let validators = (0..args.validators).map(|number| Member::new("validator", number, None));
+    let mut members: Vec<Member> = honest.chain(adversaries).chain(validators).collect();
+    // `--adversary lazy:1 --adversary lazy:1` means two.
+    for index in 0..members.len() {
+        let name = members[index].name.clone();
+        let before = members[..index]
+            .iter()
+            .filter(|member| member.name == name)
+            .count();
+        if before > 0 {
+            members[index].name = format!("{name}-{before}");
+        }
+    }
+    members
+}
+
+/// Makes the run's folder: `keep`, which must not exist or be empty, or a new one in the user's cache folder.
+pub(crate) fn make_folder(keep: Option<&Path>) -> Result<PathBuf> {
+    let folder = match keep {
+        Some(folder) => folder.to_owned(),
+        None => {
+            let seconds = SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |time| time.as_secs());
+            runs_folder()?.join(format!("localnet-{seconds}-{}", std::process::id()))
+        }
+    };
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("cannot create {}", folder.display()))?;
+    let mut entries = std::fs::read_dir(&folder)?;
+    if entries.next().is_some() {
+        bail!(
+            "{} is not empty; give another folder, or remove it",
+            folder.display()
+        );
+    }
+    for name in ["logs", "payloads", "chain"] {
+        std::fs::create_dir(folder.join(name))?;
+    }
+    Ok(folder.canonicalize()?)
+}
+
+fn runs_folder() -> Result<PathBuf> {
+    if let Some(folder) = std::env::var_os(env::RUNS) {
+        return Ok(folder.into());
+    }
+    if let Some(cache) = std::env::var_os("XDG_CACHE_HOME") {
+        return Ok(PathBuf::from(cache).join("gauntlet").join("runs"));
+    }
+    let home = std::env::var_os("HOME").context("HOME is not set; say --keep FOLDER")?;
+    Ok(PathBuf::from(home)
+        .join(".cache")
+        .join("gauntlet")
+        .join("runs"))
+}
+
+/// What training costs on this machine.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Speed {
+    /// Tokens that one thread trains on in a second, while every core is busy.
+    pub(crate) tokens_per_second: f64,
+    /// Cores.
+    pub(crate) cores: usize,
+}
+
+/// Measures how fast this machine trains `model`. Blocks for a second or so.
+pub(crate) fn measure_speed(
+    model: Model,
+    samples: &dyn SampleSource,
+    batch_size: u32,
+) -> Result<Speed> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let settings = TrainerSettings {
+        batch_size: batch_size as usize,
+        ..TrainerSettings::default()
+    };
+    let mut trainer = Trainer::new(model, settings, Threads::new(1)?)?;
+    let count = samples.sample_count().max(1);
+    let steps: Vec<Vec<u64>> = (0..=MEASURED_STEPS as u64)
+        .map(|step| {
+            (0..u64::from(batch_size))
+                .map(|n| (step * u64::from(batch_size) + n) % count)
+                .collect()
+        })
+        .collect();
+    let mut ends = Vec::with_capacity(steps.len());
+    let mut on_step = |_: &trainer::StepReport| {
+        ends.push(Instant::now());
+        std::ops::ControlFlow::Continue(())
+    };
+    trainer.train_window(samples, &steps, &|_| 1e-4, &mut on_step)?;
+    let seconds = match (ends.first(), ends.last()) {
+        (Some(first), Some(last)) => last.duration_since(*first).as_secs_f64().max(1e-6),
+        _ => bail!("no step was measured"),
+    };
+    let tokens = MEASURED_STEPS * batch_size as usize * samples.sample_len();
+    Ok(Speed {
+        tokens_per_second: tokens as f64 / seconds,
+        cores,
+    })
+}
+
+/// How much is trained in a window, and how long that takes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Work {
+    /// Local steps of a window.
+    pub(crate) inner_steps: u32,
+    /// Seconds that all of them, and the evaluations beside them, are expected to take.
+    pub(crate) seconds: f64,
+}
+
+/// As many local steps as this machine can do in a reasonable window, or as many as are asked for.
+pub(crate) fn plan_work(
+    args: &LocalnetArgs,
+    members: &[Member],
+    speed: Speed,
+    sample_count: u64,
+) -> Result<Work> {
+    let miners = members.iter().filter(|member| member.is_miner()).count() as f64;
+    let trainers = members
+        .iter()
+        .filter(|member| member.is_miner() && member.adversary().is_none())
+        .count();
+    // A lazy miner trains once; planned for, so that its first window fits.
+    let lazy = members
+        .iter()
+        .filter(|member| member.adversary() == Some(AdversaryKind::Lazy))
+        .count();
+    let trainers = (trainers + lazy).max(1) as f64;
+    let tokens_a_step = f64::from(args.batch_size) * f64::from(args.sample_len);
+    let evaluated = f64::from(args.validators) * miners * 4.0 * f64::from(EVALUATION_SAMPLES)
+        + 2.0 * HELD_OUT_SAMPLES as f64;
+    let evaluation_tokens = evaluated * f64::from(args.sample_len) * EVALUATED_TOKEN_COST;
+    let rate = speed.tokens_per_second * speed.cores as f64 * TRAIN_EFFICIENCY;
+    // Who trains alone uses one core, however many there are.
+    let seconds_of = |steps: f64| {
+        let together = (steps * tokens_a_step * trainers + evaluation_tokens) / rate;
+        let alone = steps * tokens_a_step / (speed.tokens_per_second * TRAIN_EFFICIENCY);
+        together.max(alone)
+    };
+    let slots = members.iter().filter(|member| member.is_miner()).count() as u64;
+    let fits_data = sample_count / (slots * u64::from(args.batch_size)).max(1);
+    let inner_steps = match args.inner_steps {
+        Some(steps) if u64::from(steps) > fits_data => bail!(
+            "{slots} miners with {steps} steps of {} samples need more than the {sample_count} samples of the data",
+            args.batch_size
+        ),
+        Some(steps) => steps,
+        None => {
+            let fits_time = (INNER_STEPS_MIN..=INNER_STEPS_MAX)
+                .rev()
+                .find(|steps| seconds_of(f64::from(*steps)) <= TRAIN_SECONDS_MAX)
+                .unwrap_or(INNER_STEPS_MIN);
+            u32::try_from(fits_data).unwrap_or(u32::MAX).min(fits_time)
+        }
+    };
+    if inner_steps == 0 {
+        bail!(
+            "{sample_count} samples of {} tokens are too few for {slots} miners",
+            args.sample_len
+        );
+    }
+    Ok(Work {
+        inner_steps,
+        seconds: seconds_of(f64::from(inner_steps)),
+    })
+}
+
+/// Phases that are long enough for `train_seconds` of training, in blocks of `block`.
+pub(crate) fn plan_schedule(
+    args: &LocalnetArgs,
+    train_seconds: f64,
+    head: u32,
+) -> Result<Schedule> {
+    let block = Duration::from_millis(args.block_ms).as_secs_f64();
+    let blocks = |seconds: f64, least: u32| ((seconds / block).ceil() as u32).max(least);
+    let inclusion = blocks(INCLUSION_SECONDS, 3);
+    // A miner stops training some blocks before the end, see `miner::train`.
+    let commit = blocks(train_seconds, 2) + inclusion + 6;
+    let (reveal, attest, apply) = (inclusion + 3, inclusion + 2, blocks(1.0, 3));
+    let planned = commit + reveal + attest + apply;
+    // A window that is asked for to be longer has a longer commit phase; a shorter one, a shorter one.
+    let window_blocks = args.window_blocks.unwrap_or(planned);
+    let rest = reveal + attest + apply;
+    let Some(commit_end) = window_blocks.checked_sub(rest).filter(|commit| *commit > 8) else {
+        bail!(
+            "a window of {window_blocks} blocks is too short: {} are needed at least",
+            rest + 9
+        );
+    };
+    let schedule = Schedule {
+        start_block: head + blocks(START_SECONDS, 8),
+        window_blocks,
+        commit_end,
+        reveal_end: commit_end + reveal,
+        attest_end: commit_end + reveal + attest,
+        score_commit_end: commit_end,
+        score_reveal_end: commit_end + inclusion + 2,
+    };
+    schedule.validate()?;
+    Ok(schedule)
+}
+
+/// What of the settings comes from model and data.
+pub(crate) struct Roots {
+    /// Root of the data set.
+    pub(crate) data_root: Hash,
+    /// Its training samples.
+    pub(crate) sample_count: u64,
+    /// State root of the initial parameters.
+    pub(crate) genesis_state_root: Hash,
+}
+
+/// The settings of the run.
+pub(crate) fn plan_settings(
+    args: &LocalnetArgs,
+    members: &[Member],
+    work: Work,
+    schedule: Schedule,
+    roots: Roots,
+) -> Result<Settings> {
+    let slots = members.iter().filter(|member| member.is_miner()).count() as u64;
+    let needed_by_one = u64::from(work.inner_steps) * u64::from(args.batch_size);
+    let uid_max = (roots.sample_count / needed_by_one).clamp(slots, 256);
+    let settings = Settings {
+        schedule,
+        training: Training {
+            inner_steps: work.inner_steps,
+            batch_size: args.batch_size,
+            sample_len: args.sample_len,
+            sample_count: roots.sample_count,
+            data_root: roots.data_root,
+            keep: 64,
+            outer_rate_ppm: 1_000_000,
+            evaluation_rate_ppm: 300_000,
+            error_decay_ppm: 950_000,
+            inner_rate_ppb: 2_000_000,
+            evaluation_samples: EVALUATION_SAMPLES,
+            model_seed: args.seed,
+            genesis_state_root: roots.genesis_state_root,
+        },
+        incentive: Incentive {
+            uid_max: uid_max as u16,
+            accepted_max: 20,
+            waiver_windows: 2,
+            // Two of three validators are enough.
+            finality_ppm: 666_666,
+            ..Settings::example().incentive
+        },
+        emission: Emission {
+            ..Settings::example().emission
+        },
+    };
+    settings.validate().context("the planned settings")?;
+    Ok(settings)
+}
+
+/// The model that the command line names, and its initial parameters' root.
+pub(crate) fn initial_model(
+    args: &LocalnetArgs,
+    threads: &Threads,
+) -> Result<(ModelConfig, Model, Hash)> {
+    let config =
+        ModelConfig::preset(&args.model).with_context(|| format!("--model {}", args.model))?;
+    if args.sample_len as usize > config.seq_len {
+        bail!(
+            "--sample-len {} is longer than the model's {}",
+            args.sample_len,
+            config.seq_len
+        );
+    }
+    let model = Model::init(&config, args.seed)?;
+    let root = model.state_root(threads);
+    Ok((config, model, root))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn args(line: &str) -> LocalnetArgs {
+        let words = format!("gauntlet localnet {line}");
+        match Cli::parse_from(words.split_whitespace()).command {
+            Command::Localnet(args) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_default_is_done_in_four_minutes_on_two_cores() {
+        let args = args("");
+        let members = members(&args);
+        let speed = Speed {
+            tokens_per_second: 12_000.0,
+            cores: 2,
+        };
+        let work = plan_work(&args, &members, speed, 100_000).unwrap();
+        assert!(work.inner_steps >= 10, "{work:?}");
+        let schedule = plan_schedule(&args, work.seconds, 20).unwrap();
+        let blocks = schedule.window_blocks * 8 + schedule.score_reveal_end + 5;
+        let seconds = f64::from(blocks) * 0.5 + START_SECONDS + 10.0;
+        assert!(seconds < 230.0, "{seconds} s, {schedule:?}, {work:?}");
+    }
+
+    #[test]
+    fn every_member_has_a_name_of_its_own() {
+        let members = members(&args(
+            "--miners 3 --adversary lazy:2 --adversary lazy:1 --adversary copier",
+        ));
+        let mut names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
+        assert_eq!(names.len(), 3 + 2 + 1 + 1 + 2);
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), 9);
+    }
+
+    #[test]
+    fn little_data_means_fewer_steps_or_a_clear_error() {
+        let args = args("--miners 2");
+        let members = members(&args);
+        let speed = Speed {
+            tokens_per_second: 1e6,
+            cores: 8,
+        };
+        assert_eq!(
+            plan_work(&args, &members, speed, 2 * 8 * 5)
+                .unwrap()
+                .inner_steps,
+            5
+        );
+        assert!(plan_work(&args, &members, speed, 7).is_err());
+    }
+}

@@ -1,0 +1,24 @@
+//! The signals that ask a process to end.
+
+use tokio::signal::unix::{signal, SignalKind};
+
+/// Resolves at Ctrl-C, SIGTERM or SIGHUP. Never resolves if signals cannot be caught. Cancel-safe.
+pub async fn end_requested() {
+    let mut pending = Vec::new();
+    for kind in [
+        SignalKind::interrupt(),
+        SignalKind::terminate(),
+        SignalKind::hangup(),
+    ] {
+        match signal(kind) {
+            Ok(signal) => pending.push(signal),
+            Err(error) => tracing::warn!(%error, "cannot catch a signal"),
+        }
+    }
+    let waits = pending.iter_mut().map(|signal| Box::pin(signal.recv()));
+    let waits: Vec<_> = waits.collect();
+    if waits.is_empty() {
+        std::future::pending::<()>().await;
+    }
+    futures::future::select_all(waits).await;
+}

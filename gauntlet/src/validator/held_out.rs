@@ -1,0 +1,38 @@
+//! The held-out loss of each window's parameters: what people look at.
+
+use anyhow::Result;
+use trainer::{Evaluator, ModelConfig};
+
+use super::SAMPLES_AT_ONCE;
+use crate::{diary::Line, participant::Handles, replica::States, telemetry};
+
+/// Measures every new state on `samples` held-out samples, the same ones each time, until the process ends.
+pub(super) async fn run(
+    handles: Handles,
+    mut states: States,
+    model: ModelConfig,
+    samples: usize,
+) -> Result<()> {
+    let mut evaluator = Evaluator::new(&model, handles.threads.clone(), SAMPLES_AT_ONCE)?;
+    let mut next = 0;
+    loop {
+        let state = states.reach(next).await?;
+        let window = state.window;
+        next = window + 1;
+        let dataset = handles.dataset.clone();
+        let (back, loss) = tokio::task::spawn_blocking(move || {
+            let loss = evaluator.held_out_loss(&state.model, &dataset, samples);
+            (evaluator, loss)
+        })
+        .await?;
+        evaluator = back;
+        match loss {
+            Ok(loss) => {
+                tracing::info!(window, loss, "held-out loss");
+                metrics::gauge!(telemetry::HELD_OUT_LOSS).set(loss);
+                handles.diary.write(&Line::HeldOut { window, loss });
+            }
+            Err(error) => tracing::warn!(window, %error, "cannot measure the held-out loss"),
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Tests of whole processes: the real node, real participants, killed and restarted.
+//!
+//! They need the chain's binary: `GAUNTLET_NODE`, or `gauntlet-node` beside the `gauntlet` that is tested, where
+//! `cargo xtask test` has put it.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod command_line;
+mod kill;
+mod localnet;

@@ -1,0 +1,107 @@
+//! Set-up and development commands: `cargo xtask` lists them.
+//!
+//! Each command first makes the machine ready ([`setup`]), then calls cargo with one profile and one feature set
+//! ([`build`]), so that no dependency is compiled twice.
+
+mod build;
+mod setup;
+mod test;
+mod wasm_toolchain;
+
+use std::{
+    env,
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{Command, ExitCode},
+};
+
+use setup::Setup;
+
+/// Why a command could not be done, in one sentence for the person who called it.
+type Failure = String;
+
+const USAGE: &str = "\
+Usage: cargo xtask COMMAND
+
+  localnet [OPTIONS]   Start a chain, miners and validators that train a model together; --help lists the options.
+  test [--timings]     Run every check: format, lints, build, tests, documentation, a short localnet.
+  build                Build everything, and show where the programs are.
+  setup                Make this machine ready to build, and show what is used.
+  wasm                 Build the runtime's Wasm blob, and show where it is.
+  metadata             Write the runtime's metadata for node-client anew.
+
+Built files go to $CARGO_TARGET_DIR, or else to gauntlet/target in the user's cache folder.";
+
+fn main() -> ExitCode {
+    let mut args = env::args().skip(1);
+    let command = args.next();
+    let rest: Vec<String> = args.collect();
+
+    let outcome = match command.as_deref() {
+        None | Some("help" | "--help" | "-h") => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        Some("localnet") => localnet(&rest),
+        Some("test") => no_more(&rest, &["--timings"])
+            .and_then(|()| test::run(&Setup::ensure()?, rest.iter().any(|arg| arg == "--timings"))),
+        Some("build") => no_more(&rest, &[]).and_then(|()| show_build()),
+        Some("setup") => no_more(&rest, &[]).and_then(|()| {
+            print!("{}", Setup::ensure()?);
+            Ok(())
+        }),
+        Some("wasm") => no_more(&rest, &[]).and_then(|()| show_wasm()),
+        Some("metadata") => {
+            no_more(&rest, &[]).and_then(|()| build::write_metadata(&Setup::ensure()?))
+        }
+        Some(other) => Err(format!("there is no command `{other}`\n\n{USAGE}")),
+    };
+
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Refuses arguments other than those `known`.
+fn no_more(args: &[String], known: &[&str]) -> Result<(), Failure> {
+    match args.iter().find(|arg| !known.contains(&arg.as_str())) {
+        Some(arg) => Err(format!("unknown argument `{arg}`")),
+        None => Ok(()),
+    }
+}
+
+/// Builds what is needed and becomes `gauntlet localnet`.
+fn localnet(args: &[String]) -> Result<(), Failure> {
+    let setup = Setup::ensure()?;
+    build::programs(&setup, &[])?;
+    let error = Command::new(setup.program("gauntlet"))
+        .arg("localnet")
+        .args(args)
+        .exec();
+    Err(format!("cannot start gauntlet: {error}"))
+}
+
+fn show_build() -> Result<(), Failure> {
+    let setup = Setup::ensure()?;
+    build::programs(&setup, &[])?;
+    for name in ["gauntlet", "gauntlet-node"] {
+        println!("{}", setup.program(name).display());
+    }
+    Ok(())
+}
+
+fn show_wasm() -> Result<(), Failure> {
+    let setup = Setup::ensure()?;
+    build::programs(&setup, &[])?;
+    let folder = setup.release_folder().join("wbuild/runtime");
+    let blob = folder.join("runtime.compact.compressed.wasm");
+    if !Path::new(&blob).exists() {
+        return Err(format!("{} is missing after the build", blob.display()));
+    }
+    println!("{}", blob.display());
+    Ok(())
+}
