@@ -76,7 +76,10 @@ pub type FinalizedBlocks = BoxStream<'static, BlockRef>;
 
 /// A chain that runs the pallet. All methods are cancel-safe but [`Chain::submit`], whose extrinsic may be on its way.
 #[async_trait]
-#[allow(clippy::missing_errors_doc, reason = "every method fails with the error of its type, for its reasons")]
+#[allow(
+    clippy::missing_errors_doc,
+    reason = "every method fails with the error of its type, for its reasons"
+)]
 pub trait Chain: Send + Sync {
     /// Hash of block 0.
     async fn genesis_hash(&self) -> Result<Hash, ChainError>;
@@ -94,25 +97,68 @@ pub trait Chain: Send + Sync {
     /// The miners by uid.
     async fn miners(&self, run: RunId, at: Option<Hash>) -> Result<Vec<MinerInfo>, ChainError>;
     /// The validators by index.
-    async fn validators(&self, run: RunId, at: Option<Hash>) -> Result<Vec<ValidatorInfo>, ChainError>;
+    async fn validators(
+        &self,
+        run: RunId,
+        at: Option<Hash>,
+    ) -> Result<Vec<ValidatorInfo>, ChainError>;
     /// How to reach the participants.
-    async fn announcements(&self, run: RunId, at: Option<Hash>) -> Result<Vec<AnnouncementInfo>, ChainError>;
+    async fn announcements(
+        &self,
+        run: RunId,
+        at: Option<Hash>,
+    ) -> Result<Vec<AnnouncementInfo>, ChainError>;
     /// What the chain fixed in a window; `None` before it opens and after it is pruned.
-    async fn window(&self, run: RunId, window: Window, at: Option<Hash>) -> Result<Option<WindowInfo>, ChainError>;
+    async fn window(
+        &self,
+        run: RunId,
+        window: Window,
+        at: Option<Hash>,
+    ) -> Result<Option<WindowInfo>, ChainError>;
     /// A window's commitments by uid.
-    async fn commitments(&self, run: RunId, window: Window, at: Option<Hash>) -> Result<Vec<CommitmentInfo>, ChainError>;
+    async fn commitments(
+        &self,
+        run: RunId,
+        window: Window,
+        at: Option<Hash>,
+    ) -> Result<Vec<CommitmentInfo>, ChainError>;
     /// A window's reveals by uid.
-    async fn reveals(&self, run: RunId, window: Window, at: Option<Hash>) -> Result<Vec<RevealInfo>, ChainError>;
+    async fn reveals(
+        &self,
+        run: RunId,
+        window: Window,
+        at: Option<Hash>,
+    ) -> Result<Vec<RevealInfo>, ChainError>;
     /// A window's attestations by validator.
-    async fn attestations(&self, run: RunId, window: Window, at: Option<Hash>) -> Result<Vec<AttestationInfo>, ChainError>;
+    async fn attestations(
+        &self,
+        run: RunId,
+        window: Window,
+        at: Option<Hash>,
+    ) -> Result<Vec<AttestationInfo>, ChainError>;
     /// A window's commitments to evaluations by validator.
-    async fn score_commitments(&self, run: RunId, window: Window, at: Option<Hash>) -> Result<Vec<ScoreCommitmentInfo>, ChainError>;
+    async fn score_commitments(
+        &self,
+        run: RunId,
+        window: Window,
+        at: Option<Hash>,
+    ) -> Result<Vec<ScoreCommitmentInfo>, ChainError>;
     /// A window's evaluations by validator.
-    async fn score_reveals(&self, run: RunId, window: Window, at: Option<Hash>) -> Result<Vec<ScoreRevealInfo>, ChainError>;
+    async fn score_reveals(
+        &self,
+        run: RunId,
+        window: Window,
+        at: Option<Hash>,
+    ) -> Result<Vec<ScoreRevealInfo>, ChainError>;
     /// Where the run's emission is.
     async fn ledger(&self, run: RunId, at: Option<Hash>) -> Result<Ledger, ChainError>;
     /// What an account is owed, by window.
-    async fn claims(&self, run: RunId, account: AccountBytes, at: Option<Hash>) -> Result<Vec<ClaimInfo>, ChainError>;
+    async fn claims(
+        &self,
+        run: RunId,
+        account: AccountBytes,
+        at: Option<Hash>,
+    ) -> Result<Vec<ClaimInfo>, ChainError>;
     /// An account's free balance.
     async fn balance(&self, account: AccountBytes, at: Option<Hash>) -> Result<Planck, ChainError>;
     /// The pallet's events in a block, in order.

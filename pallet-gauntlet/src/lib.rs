@@ -79,6 +79,13 @@ pub use pallet::*;
 pub use types::*;
 pub use weights::WeightInfo;
 
+/// A run of a runtime.
+pub type RunOf<T> = Run<<T as frame_system::Config>::AccountId>;
+/// A miner of a runtime.
+pub type MinerOf<T> = Miner<<T as frame_system::Config>::AccountId>;
+/// A validator of a runtime.
+pub type ValidatorOf<T> = Validator<<T as frame_system::Config>::AccountId>;
+
 #[frame_support::pallet]
 pub mod pallet {
     use alloc::{boxed::Box, vec::Vec};

@@ -22,8 +22,8 @@ use sp_runtime::{traits::AccountIdConversion, DispatchError, DispatchResult};
 use crate::{
     Addresses, Announcement, Announcements, Attestations, Commitments, Config, Error, Event,
     HoldReason, LayoutVec, Layouts, Miner, MinerSlots, MinerUids, Miners, NextRunId, Pallet,
-    PeerId, PendingSettings, Run, RunStatus, Runs, ScheduledSettings, ScoreCommitments, Validator,
-    ValidatorIndices, ValidatorSlots, Validators, VALIDATORS_MAX,
+    PeerId, PendingSettings, Run, RunOf, RunStatus, Runs, ScheduledSettings, ScoreCommitments,
+    Validator, ValidatorIndices, ValidatorSlots, Validators, VALIDATORS_MAX,
 };
 
 impl<T: Config> From<SettingsError> for Error<T> {
@@ -284,7 +284,7 @@ impl<T: Config> Pallet<T> {
     }
 
     /// A run and where the current block lies in it; no moment before its first block.
-    pub(crate) fn run_at(run_id: RunId) -> Result<(Run<T::AccountId>, Option<Moment>), Error<T>> {
+    pub(crate) fn run_at(run_id: RunId) -> Result<(RunOf<T>, Option<Moment>), Error<T>> {
         let run = Runs::<T>::get(run_id).ok_or(Error::<T>::RunUnknown)?;
         let moment = phase_at(&run.settings.schedule, Self::now());
         Ok((run, moment))

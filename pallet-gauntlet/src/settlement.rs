@@ -2,7 +2,7 @@
 //! [`protocol::consensus::settle`] → pages of standings and pay → close. And the removal of what is
 //! old. No formula is here.
 //!
-//! Both go on in [`Pallet::do_poll`] and [`Pallet::do_idle`] under a weight meter; each step is
+//! Both go on in `on_poll` and `on_idle` under a weight meter; each step is
 //! taken whole or not at all, and each run settles its windows in order. Nothing here can fail: a
 //! settlement that `protocol` refuses makes the window void.
 
@@ -25,9 +25,9 @@ use protocol::{
 use sp_runtime::{Perbill, SaturatedConversion};
 
 use crate::{
-    Attestations, CommitCounts, Commitments, Config, Event, Ledgers, Miner, MinerPay, MinerSlots,
+    Attestations, CommitCounts, Commitments, Config, Event, Ledgers, MinerOf, MinerPay, MinerSlots,
     Miners, Pallet, PayloadOwners, Reveals, Runs, ScoreCommitments, ScoreReveals, Settlement,
-    SettlementPages, Settlements, Stage, Validator, ValidatorPay, ValidatorSlots, Validators,
+    SettlementPages, Settlements, Stage, ValidatorOf, ValidatorPay, ValidatorSlots, Validators,
     VoidReason, WeightInfo, WindowRecord, WindowStatus, Windows, EVALUATIONS_MAX, PAGE_LEN,
     UIDS_MAX, VALIDATORS_MAX,
 };
@@ -264,12 +264,11 @@ impl<T: Config> Pallet<T> {
     }
 
     /// The miners that took part in the window and are still there, by uid.
-    #[allow(clippy::type_complexity)]
     fn gather_miners(
         run_id: RunId,
         window: Window,
         record: &WindowRecord,
-    ) -> (Vec<Row<Uid, Miner<T::AccountId>>>, Vec<MinerInput>) {
+    ) -> (Vec<Row<Uid, MinerOf<T>>>, Vec<MinerInput>) {
         let mut miners: Vec<_> = Miners::<T>::iter_prefix(run_id)
             .filter(|(_, miner)| miner.registered_window <= window)
             .collect();
@@ -299,11 +298,10 @@ impl<T: Config> Pallet<T> {
     }
 
     /// The validators that took part in the window and are still there, by index.
-    #[allow(clippy::type_complexity)]
     fn gather_validators(
         run_id: RunId,
         window: Window,
-    ) -> (Vec<Row<u16, Validator<T::AccountId>>>, Vec<ValidatorInput>) {
+    ) -> (Vec<Row<u16, ValidatorOf<T>>>, Vec<ValidatorInput>) {
         let mut validators: Vec<_> = Validators::<T>::iter_prefix(run_id)
             .filter(|(_, validator)| validator.registered_window <= window)
             .collect();

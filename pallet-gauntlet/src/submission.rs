@@ -15,8 +15,8 @@ use sp_runtime::{traits::Zero, DispatchResult};
 use crate::{
     account_bytes, Attestation, Attestations, Bitmap, CommitCounts, Commitment, Commitments,
     Config, Error, Evaluations, Event, Layouts, MinerUids, Miners, Pallet, PayloadOwners, Reveal,
-    RevealedChunks, Reveals, Run, Runs, ScoreCommitments, ScoreReveal, ScoreReveals, Validator,
-    ValidatorIndices, Validators, Windows,
+    RevealedChunks, Reveals, RunOf, Runs, ScoreCommitments, ScoreReveal, ScoreReveals,
+    ValidatorIndices, ValidatorOf, Validators, Windows,
 };
 
 impl<T: Config> Pallet<T> {
@@ -105,7 +105,7 @@ impl<T: Config> Pallet<T> {
 
     /// The chunks are those that the chain drew, belong to the payload and decode.
     fn ensure_chunks_shown(
-        run: &Run<T::AccountId>,
+        run: &RunOf<T>,
         (run_id, window, uid): (RunId, Window, Uid),
         opening: &Opening,
         chunks: &RevealedChunks,
@@ -250,11 +250,7 @@ impl<T: Config> Pallet<T> {
     }
 
     /// The run, if `window` is the current one and in `phase`.
-    fn ensure_phase(
-        run_id: RunId,
-        window: Window,
-        phase: Phase,
-    ) -> Result<Run<T::AccountId>, Error<T>> {
+    fn ensure_phase(run_id: RunId, window: Window, phase: Phase) -> Result<RunOf<T>, Error<T>> {
         let (run, moment) = Self::open_run(run_id)?;
         ensure!(moment.window == window, Error::<T>::WrongWindow);
         ensure!(moment.phase == phase, Error::<T>::WrongPhase);
@@ -266,7 +262,7 @@ impl<T: Config> Pallet<T> {
         run_id: RunId,
         window: Window,
         phase: ScorePhase,
-    ) -> Result<Run<T::AccountId>, Error<T>> {
+    ) -> Result<RunOf<T>, Error<T>> {
         let (run, moment) = Self::open_run(run_id)?;
         ensure!(
             moment.window.checked_sub(1) == Some(window),
@@ -276,7 +272,7 @@ impl<T: Config> Pallet<T> {
         Ok(run)
     }
 
-    fn open_run(run_id: RunId) -> Result<(Run<T::AccountId>, Moment), Error<T>> {
+    fn open_run(run_id: RunId) -> Result<(RunOf<T>, Moment), Error<T>> {
         let run = Runs::<T>::get(run_id).ok_or(Error::<T>::RunUnknown)?;
         let moment =
             phase_at(&run.settings.schedule, Self::now()).ok_or(Error::<T>::RunNotStarted)?;
@@ -292,12 +288,11 @@ impl<T: Config> Pallet<T> {
     }
 
     /// The validator with this hot key, if it takes part in `window`.
-    #[allow(clippy::type_complexity)]
     fn active_validator(
         run_id: RunId,
         hot: &T::AccountId,
         window: Window,
-    ) -> Result<(ValidatorIndex, Validator<T::AccountId>), Error<T>> {
+    ) -> Result<(ValidatorIndex, ValidatorOf<T>), Error<T>> {
         let index = ValidatorIndices::<T>::get(run_id, hot).ok_or(Error::<T>::ValidatorUnknown)?;
         let validator = Validators::<T>::get(run_id, index).ok_or(Error::<T>::Internal)?;
         ensure!(

@@ -12,7 +12,7 @@ use sp_runtime::TryRuntimeError;
 use crate::{
     Announcements, Attestations, Claims, CommitCounts, Commitments, Config, HoldReason, Layouts,
     Ledgers, MinerSlots, MinerUids, Miners, NextRunId, Pallet, PayloadOwners, PendingSettings,
-    Reveals, Run, Runs, ScoreCommitments, ScoreReveals, SettlementPages, Settlements, Stage,
+    Reveals, RunOf, Runs, ScoreCommitments, ScoreReveals, SettlementPages, Settlements, Stage,
     ValidatorIndices, ValidatorSlots, Validators, WindowStatus, Windows, VALIDATORS_MAX,
 };
 
@@ -92,10 +92,7 @@ impl<T: Config> Pallet<T> {
     ///    those of the validators, all below `VALIDATORS_MAX`.
     /// 6. A stake is below 2^64.
     /// 7. A hot key takes part once and has a provider; only hot keys that take part announce.
-    fn try_state_participants(
-        run_id: RunId,
-        run: &Run<T::AccountId>,
-    ) -> Result<(), TryRuntimeError> {
+    fn try_state_participants(run_id: RunId, run: &RunOf<T>) -> Result<(), TryRuntimeError> {
         let slots = MinerSlots::<T>::get(run_id);
         let mut count = 0;
         for (uid, miner) in Miners::<T>::iter_prefix(run_id) {
@@ -165,7 +162,7 @@ impl<T: Config> Pallet<T> {
     /// 9. An accepted set is sorted, within `accepted_max`, names miners that revealed, and is empty
     ///    without a state root.
     /// 10. A window is settled or void exactly if it is before `next_settlement`.
-    fn try_state_windows(run_id: RunId, run: &Run<T::AccountId>) -> Result<(), TryRuntimeError> {
+    fn try_state_windows(run_id: RunId, run: &RunOf<T>) -> Result<(), TryRuntimeError> {
         let mut count = 0;
         for (window, record) in Windows::<T>::iter_prefix(run_id) {
             ensure!(
@@ -206,7 +203,7 @@ impl<T: Config> Pallet<T> {
     /// 11. Commitments belong to kept windows and are numbered without gap or repetition.
     /// 12. A reveal has its commitment, with the same order.
     /// 13. `PayloadOwners` is the inverse of `Reveals`: no payload is revealed twice in a window.
-    fn try_state_updates(run_id: RunId, run: &Run<T::AccountId>) -> Result<(), TryRuntimeError> {
+    fn try_state_updates(run_id: RunId, run: &RunOf<T>) -> Result<(), TryRuntimeError> {
         let mut orders: BTreeMap<Window, Vec<u32>> = BTreeMap::new();
         for ((window, _), commitment) in Commitments::<T>::iter_prefix((run_id,)) {
             ensure!(
@@ -252,7 +249,7 @@ impl<T: Config> Pallet<T> {
     }
 
     /// 14. Attestations and scores belong to kept windows; revealed scores were committed.
-    fn try_state_scores(run_id: RunId, run: &Run<T::AccountId>) -> Result<(), TryRuntimeError> {
+    fn try_state_scores(run_id: RunId, run: &RunOf<T>) -> Result<(), TryRuntimeError> {
         for ((window, _), _) in Attestations::<T>::iter_prefix((run_id,)) {
             ensure!(
                 Self::is_kept(run, window),
@@ -275,7 +272,7 @@ impl<T: Config> Pallet<T> {
 
     /// 15. A settlement being written is of `next_settlement`; exactly its pages not yet paid exist.
     /// 16. What it will still pay is carried until then.
-    fn try_state_settlement(run_id: RunId, run: &Run<T::AccountId>) -> Result<(), TryRuntimeError> {
+    fn try_state_settlement(run_id: RunId, run: &RunOf<T>) -> Result<(), TryRuntimeError> {
         let pages: Vec<_> = SettlementPages::<T>::iter_prefix(run_id).collect();
         let Some(settlement) = Settlements::<T>::get(run_id) else {
             ensure!(pages.is_empty(), "15: pages without settlement");
@@ -311,7 +308,7 @@ impl<T: Config> Pallet<T> {
     /// 18. What is claimable is the sum of all claims, none of which is empty, each in order of windows.
     /// 19. The run's account holds the foundation, what is claimable and what is carried, at least
     ///     (anybody may send it more).
-    fn try_state_emission(run_id: RunId, run: &Run<T::AccountId>) -> Result<(), TryRuntimeError> {
+    fn try_state_emission(run_id: RunId, run: &RunOf<T>) -> Result<(), TryRuntimeError> {
         let ledger = Ledgers::<T>::get(run_id);
         let sum = ledger.paid + ledger.claimable + ledger.carried + ledger.burned;
         ensure!(ledger.minted == sum, "17: emission is not conserved");
@@ -340,11 +337,11 @@ impl<T: Config> Pallet<T> {
         Ok(())
     }
 
-    fn current_window(run: &Run<T::AccountId>) -> Option<Window> {
+    fn current_window(run: &RunOf<T>) -> Option<Window> {
         phase_at(&run.settings.schedule, Self::now()).map(|moment| moment.window)
     }
 
-    fn is_kept(run: &Run<T::AccountId>, window: Window) -> bool {
+    fn is_kept(run: &RunOf<T>, window: Window) -> bool {
         window >= run.next_pruning
             && Self::current_window(run).is_some_and(|current| window <= current)
     }

@@ -17,7 +17,7 @@ use sp_runtime::SaturatedConversion;
 
 use crate::{
     AcceptedSet, Attestation, Attestations, Bitmap, Config, Event, Miners, Pallet, PendingSettings,
-    Reveals, Run, RunStatus, Runs, Validators, WeightInfo, WindowRecord, WindowStatus, Windows,
+    Reveals, RunOf, RunStatus, Runs, Validators, WeightInfo, WindowRecord, WindowStatus, Windows,
 };
 
 impl<T: Config> Pallet<T> {
@@ -48,12 +48,7 @@ impl<T: Config> Pallet<T> {
     }
 
     /// Applies settings that are due and fixes the window's seed.
-    fn open_window(
-        run_id: RunId,
-        mut run: Run<T::AccountId>,
-        window: Window,
-        parent: &Hash,
-    ) -> Weight {
+    fn open_window(run_id: RunId, mut run: RunOf<T>, window: Window, parent: &Hash) -> Weight {
         if let Some(scheduled) =
             PendingSettings::<T>::get(run_id).filter(|scheduled| scheduled.window <= window)
         {
@@ -100,7 +95,7 @@ impl<T: Config> Pallet<T> {
     ///
     /// The standings are those of the last settlement written by now. Active stake, of which the
     /// shares are taken, is that of the validators that attested in this window or the one before.
-    pub(crate) fn accept(run_id: RunId, run: &Run<T::AccountId>, window: Window) -> Weight {
+    pub(crate) fn accept(run_id: RunId, run: &RunOf<T>, window: Window) -> Weight {
         let Some(mut record) = Windows::<T>::get(run_id, window) else {
             frame_support::defensive!("a window without a record");
             return T::WeightInfo::accept(0, 0);
@@ -172,7 +167,7 @@ impl<T: Config> Pallet<T> {
     }
 
     /// The miners that revealed.
-    fn candidates(run_id: RunId, run: &Run<T::AccountId>, window: Window) -> Vec<Candidate> {
+    fn candidates(run_id: RunId, run: &RunOf<T>, window: Window) -> Vec<Candidate> {
         Reveals::<T>::iter_prefix((run_id, window))
             .filter_map(|(uid, reveal)| {
                 // Nobody leaves with a commitment of the window, so that the miner is who revealed.

@@ -76,6 +76,4 @@ pub mod rating;
 
 pub mod consensus;
 
-pub use ids::{
-    AccountBytes, BlockNumber, Hash, Planck, RunId, Uid, ValidatorIndex, Window,
-};
+pub use ids::{AccountBytes, BlockNumber, Hash, Planck, RunId, Uid, ValidatorIndex, Window};

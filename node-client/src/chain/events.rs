@@ -27,21 +27,88 @@ pub enum VoidReason {
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 #[allow(missing_docs, reason = "the fields are those of the pallet's events")]
 pub enum GauntletEvent {
-    RunCreated { run: RunId, owner: AccountBytes },
-    MinerRegistered { run: RunId, uid: Uid, hot: AccountBytes, cold: AccountBytes },
-    MinerLeft { run: RunId, uid: Uid },
-    ValidatorRegistered { run: RunId, index: ValidatorIndex, hot: AccountBytes, cold: AccountBytes, stake: Planck },
-    StakeAdded { run: RunId, index: ValidatorIndex, stake: Planck },
-    ValidatorLeft { run: RunId, index: ValidatorIndex },
-    Announced { run: RunId, hot: AccountBytes },
-    WindowOpened { run: RunId, window: Window, seed: Hash },
-    UpdateCommitted { run: RunId, window: Window, uid: Uid, hash: Hash },
-    UpdateRevealed { run: RunId, window: Window, uid: Uid, payload_root: Hash, byte_len: u64 },
-    CopyRefused { run: RunId, window: Window, uid: Uid, original: Uid },
-    Attested { run: RunId, window: Window, index: ValidatorIndex, state_root: Hash },
-    WindowAccepted { run: RunId, window: Window, state_root: Option<Hash>, accepted: Vec<Uid> },
-    ScoresCommitted { run: RunId, window: Window, index: ValidatorIndex, hash: Hash },
-    ScoresRevealed { run: RunId, window: Window, index: ValidatorIndex, count: u32 },
+    RunCreated {
+        run: RunId,
+        owner: AccountBytes,
+    },
+    MinerRegistered {
+        run: RunId,
+        uid: Uid,
+        hot: AccountBytes,
+        cold: AccountBytes,
+    },
+    MinerLeft {
+        run: RunId,
+        uid: Uid,
+    },
+    ValidatorRegistered {
+        run: RunId,
+        index: ValidatorIndex,
+        hot: AccountBytes,
+        cold: AccountBytes,
+        stake: Planck,
+    },
+    StakeAdded {
+        run: RunId,
+        index: ValidatorIndex,
+        stake: Planck,
+    },
+    ValidatorLeft {
+        run: RunId,
+        index: ValidatorIndex,
+    },
+    Announced {
+        run: RunId,
+        hot: AccountBytes,
+    },
+    WindowOpened {
+        run: RunId,
+        window: Window,
+        seed: Hash,
+    },
+    UpdateCommitted {
+        run: RunId,
+        window: Window,
+        uid: Uid,
+        hash: Hash,
+    },
+    UpdateRevealed {
+        run: RunId,
+        window: Window,
+        uid: Uid,
+        payload_root: Hash,
+        byte_len: u64,
+    },
+    CopyRefused {
+        run: RunId,
+        window: Window,
+        uid: Uid,
+        original: Uid,
+    },
+    Attested {
+        run: RunId,
+        window: Window,
+        index: ValidatorIndex,
+        state_root: Hash,
+    },
+    WindowAccepted {
+        run: RunId,
+        window: Window,
+        state_root: Option<Hash>,
+        accepted: Vec<Uid>,
+    },
+    ScoresCommitted {
+        run: RunId,
+        window: Window,
+        index: ValidatorIndex,
+        hash: Hash,
+    },
+    ScoresRevealed {
+        run: RunId,
+        window: Window,
+        index: ValidatorIndex,
+        count: u32,
+    },
     MinerScored {
         run: RunId,
         window: Window,
@@ -52,7 +119,13 @@ pub enum GauntletEvent {
         share: Q32,
         paid: Planck,
     },
-    ValidatorPaid { run: RunId, window: Window, index: ValidatorIndex, agreement: Q32, paid: Planck },
+    ValidatorPaid {
+        run: RunId,
+        window: Window,
+        index: ValidatorIndex,
+        agreement: Q32,
+        paid: Planck,
+    },
     WindowSettled {
         run: RunId,
         window: Window,
@@ -62,8 +135,22 @@ pub enum GauntletEvent {
         validators: Planck,
         carried: Planck,
     },
-    WindowVoid { run: RunId, window: Window, error: VoidReason },
-    Claimed { run: RunId, account: AccountBytes, amount: Planck },
-    SettingsScheduled { run: RunId, window: Window },
-    SettingsApplied { run: RunId, window: Window },
+    WindowVoid {
+        run: RunId,
+        window: Window,
+        error: VoidReason,
+    },
+    Claimed {
+        run: RunId,
+        account: AccountBytes,
+        amount: Planck,
+    },
+    SettingsScheduled {
+        run: RunId,
+        window: Window,
+    },
+    SettingsApplied {
+        run: RunId,
+        window: Window,
+    },
 }

@@ -7,9 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use subxt::{
-    config::DefaultExtrinsicParamsBuilder,
-    error::DispatchError,
-    transactions::TransactionStatus,
+    config::DefaultExtrinsicParamsBuilder, error::DispatchError, transactions::TransactionStatus,
     PolkadotConfig,
 };
 use tokio::sync::Mutex;
@@ -31,10 +29,20 @@ fn broken(error: impl std::error::Error + 'static) -> SubmitError {
 
 impl SubxtChain {
     /// See [`crate::chain::Chain::submit`].
-    pub(super) async fn submit_call(&self, signer: &Keypair, call: Call) -> Result<Included, SubmitError> {
+    pub(super) async fn submit_call(
+        &self,
+        signer: &Keypair,
+        call: Call,
+    ) -> Result<Included, SubmitError> {
         let account = keys::account(signer);
-        let slot: Arc<Mutex<Option<u64>>> =
-            self.shared.nonces.lock().await.entry(account).or_default().clone();
+        let slot: Arc<Mutex<Option<u64>>> = self
+            .shared
+            .nonces
+            .lock()
+            .await
+            .entry(account)
+            .or_default()
+            .clone();
         let connection = self.connection().await;
         let mut next = slot.lock().await;
         let handed = self.hand_over(&connection, signer, &call, &mut next).await;
@@ -51,9 +59,15 @@ impl SubxtChain {
         let progress = handed?;
         let outcome = tokio::time::timeout(FINALITY_TIMEOUT, watch(progress)).await;
         let outcome = outcome.unwrap_or_else(|_| {
-            Err(SubmitError::Transport(format!("not final within {} s", FINALITY_TIMEOUT.as_secs())))
+            Err(SubmitError::Transport(format!(
+                "not final within {} s",
+                FINALITY_TIMEOUT.as_secs()
+            )))
         });
-        if matches!(outcome, Err(SubmitError::Transport(_) | SubmitError::Dropped(_))) {
+        if matches!(
+            outcome,
+            Err(SubmitError::Transport(_) | SubmitError::Dropped(_))
+        ) {
             *slot.lock().await = None;
         }
         outcome
@@ -72,24 +86,36 @@ impl SubxtChain {
         let nonce = match *next {
             Some(nonce) => nonce,
             // The pool's view, so that extrinsics that wait there are counted.
-            None => connection.next_nonce(&account).await.map_err(SubmitError::Transport)?,
+            None => connection
+                .next_nonce(&account)
+                .await
+                .map_err(SubmitError::Transport)?,
         };
         let bytes = call_bytes(&at, call).map_err(|docs| SubmitError::Rejected {
             pallet: "Client".to_owned(),
             error: "CallUnknown".to_owned(),
             docs,
         })?;
-        let payload = transactions.from_call_data_bytes(&bytes).map_err(|error| SubmitError::Rejected {
-            pallet: "Client".to_owned(),
-            error: "CallMismatch".to_owned(),
-            docs: reason(&error),
-        })?;
+        let payload =
+            transactions
+                .from_call_data_bytes(&bytes)
+                .map_err(|error| SubmitError::Rejected {
+                    pallet: "Client".to_owned(),
+                    error: "CallMismatch".to_owned(),
+                    docs: reason(&error),
+                })?;
         let params = DefaultExtrinsicParamsBuilder::<PolkadotConfig>::new()
             .nonce(nonce)
             .mortal(MORTALITY_BLOCKS)
             .build();
-        let signed = transactions.create_signed(&payload, signer, params).await.map_err(broken)?;
-        let progress = signed.submit_and_watch().await.map_err(|error| refused(&error))?;
+        let signed = transactions
+            .create_signed(&payload, signer, params)
+            .await
+            .map_err(broken)?;
+        let progress = signed
+            .submit_and_watch()
+            .await
+            .map_err(|error| refused(&error))?;
         *next = nonce.checked_add(1);
         Ok(progress)
     }
@@ -104,10 +130,27 @@ type Progress = subxt::transactions::TransactionProgress<
 fn refused(error: &(dyn std::error::Error + 'static)) -> SubmitError {
     let text = reason(error);
     let lower = text.to_lowercase();
-    if lower.contains("inability to pay") || lower.contains("bad proof") || lower.contains("exhausts") {
-        return SubmitError::Rejected { pallet: "Transaction".to_owned(), error: "Invalid".to_owned(), docs: text };
+    if lower.contains("inability to pay")
+        || lower.contains("bad proof")
+        || lower.contains("exhausts")
+    {
+        return SubmitError::Rejected {
+            pallet: "Transaction".to_owned(),
+            error: "Invalid".to_owned(),
+            docs: text,
+        };
     }
-    let passes = ["outdated", "future", "priority", "already imported", "banned", "limit", "stale", "1010", "1014"];
+    let passes = [
+        "outdated",
+        "future",
+        "priority",
+        "already imported",
+        "banned",
+        "limit",
+        "stale",
+        "1010",
+        "1014",
+    ];
     if passes.iter().any(|word| lower.contains(word)) {
         SubmitError::Dropped(text)
     } else {
@@ -127,14 +170,26 @@ async fn watch(mut progress: Progress) -> Result<Included, SubmitError> {
                     if event.pallet_name() == "System" && event.event_name() == "ExtrinsicFailed" {
                         return Err(dispatch_error(event.field_bytes(), at.metadata()));
                     }
-                    let decoded = gauntlet_event(event.pallet_name(), event.event_index(), event.field_bytes());
-                    if let Some(event) = decoded.map_err(|error| SubmitError::Transport(error.to_string()))? {
+                    let decoded = gauntlet_event(
+                        event.pallet_name(),
+                        event.event_index(),
+                        event.field_bytes(),
+                    );
+                    if let Some(event) =
+                        decoded.map_err(|error| SubmitError::Transport(error.to_string()))?
+                    {
                         ours.push(event);
                     }
                 }
                 let number = u32::try_from(at.block_number()).unwrap_or(u32::MAX);
-                let block = BlockRef { number, hash: included.block_hash().0 };
-                return Ok(Included { block, events: ours });
+                let block = BlockRef {
+                    number,
+                    hash: included.block_hash().0,
+                };
+                return Ok(Included {
+                    block,
+                    events: ours,
+                });
             }
             TransactionStatus::Error { message }
             | TransactionStatus::Invalid { message }
@@ -142,7 +197,9 @@ async fn watch(mut progress: Progress) -> Result<Included, SubmitError> {
             _ => {}
         }
     }
-    Err(SubmitError::Transport("the node stopped reporting".to_owned()))
+    Err(SubmitError::Transport(
+        "the node stopped reporting".to_owned(),
+    ))
 }
 
 /// The pallet's error by name, with what its documentation says.

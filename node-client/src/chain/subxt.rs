@@ -20,9 +20,10 @@ use subxt_rpcs::{methods::LegacyRpcMethods, RpcClient};
 use tokio::sync::{mpsc, Mutex, RwLock};
 
 use super::{
-    AnnouncementInfo, AttestationInfo, BlockRef, Call, Chain, ChainError, ClaimInfo, CommitmentInfo,
-    FinalizedBlocks, GauntletEvent, Included, Keypair, Ledger, MinerInfo, RevealInfo, RunInfo,
-    ScoreCommitmentInfo, ScoreRevealInfo, SubmitError, ValidatorInfo, WindowInfo,
+    AnnouncementInfo, AttestationInfo, BlockRef, Call, Chain, ChainError, ClaimInfo,
+    CommitmentInfo, FinalizedBlocks, GauntletEvent, Included, Keypair, Ledger, MinerInfo,
+    RevealInfo, RunInfo, ScoreCommitmentInfo, ScoreRevealInfo, SubmitError, ValidatorInfo,
+    WindowInfo,
 };
 
 #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
@@ -86,14 +87,24 @@ pub async fn connect(urls: &[String]) -> Result<SubxtChain, ChainError> {
     })
 }
 
-async fn open_any(urls: &[String], first: usize, generation: u64) -> Result<Connection, ChainError> {
+async fn open_any(
+    urls: &[String],
+    first: usize,
+    generation: u64,
+) -> Result<Connection, ChainError> {
     let mut reason = "no node is configured".to_owned();
     for step in 0..urls.len() {
         let node = (first + step) % urls.len();
         match tokio::time::timeout(CONNECT_TIMEOUT, open(&urls[node], node, generation)).await {
             Ok(Ok(connection)) => return Ok(connection),
             Ok(Err(error)) => reason = format!("{}: {error}", urls[node]),
-            Err(_) => reason = format!("{}: no answer in {} s", urls[node], CONNECT_TIMEOUT.as_secs()),
+            Err(_) => {
+                reason = format!(
+                    "{}: no answer in {} s",
+                    urls[node],
+                    CONNECT_TIMEOUT.as_secs()
+                )
+            }
         }
     }
     Err(ChainError::Transport(reason))
@@ -108,8 +119,15 @@ async fn open(url: &str, node: usize, generation: u64) -> Result<Connection, Str
         .map_err(|error| error.to_string())?;
     let rpc = RpcClient::new(inner);
     let backend = LegacyBackend::<PolkadotConfig>::builder().build(rpc.clone());
-    let client = OnlineClient::from_backend(Arc::new(backend)).await.map_err(|error| error.to_string())?;
-    Ok(Connection { client, rpcs: LegacyRpcMethods::new(rpc), node, generation })
+    let client = OnlineClient::from_backend(Arc::new(backend))
+        .await
+        .map_err(|error| error.to_string())?;
+    Ok(Connection {
+        client,
+        rpcs: LegacyRpcMethods::new(rpc),
+        node,
+        generation,
+    })
 }
 
 /// The reason of an error of subxt with all its causes.
@@ -146,7 +164,10 @@ impl SubxtChain {
         let first = (broken.node + 1) % self.shared.urls.len().max(1);
         let opened = open_any(&self.shared.urls, first, broken.generation + 1).await?;
         if opened.client.genesis_hash().0 != self.shared.genesis {
-            return Err(ChainError::Transport(format!("{} has another chain", self.shared.urls[opened.node])));
+            return Err(ChainError::Transport(format!(
+                "{} has another chain",
+                self.shared.urls[opened.node]
+            )));
         }
         *current = Arc::new(opened);
         Ok(())
@@ -179,8 +200,14 @@ impl SubxtChain {
 
 impl Connection {
     /// The nonce of an account's next extrinsic, those in the node's pool counted.
-    pub(super) async fn next_nonce(&self, account: &subxt::utils::AccountId32) -> Result<u64, String> {
-        self.rpcs.system_account_next_index(account).await.map_err(|error| reason(&error))
+    pub(super) async fn next_nonce(
+        &self,
+        account: &subxt::utils::AccountId32,
+    ) -> Result<u64, String> {
+        self.rpcs
+            .system_account_next_index(account)
+            .await
+            .map_err(|error| reason(&error))
     }
 
     /// A view of the chain at a block; `None` for the latest finalised one.
@@ -279,17 +306,32 @@ impl Chain for SubxtChain {
 
     async fn finalized_head(&self) -> Result<BlockRef, ChainError> {
         self.read(|connection| async move {
-            let hash = connection.rpcs.chain_get_finalized_head().await.map_err(transport)?;
-            let header = connection.rpcs.chain_get_header(Some(hash)).await.map_err(transport)?;
+            let hash = connection
+                .rpcs
+                .chain_get_finalized_head()
+                .await
+                .map_err(transport)?;
+            let header = connection
+                .rpcs
+                .chain_get_header(Some(hash))
+                .await
+                .map_err(transport)?;
             let header = header.ok_or_else(|| ChainError::UnknownBlock(format!("{hash:?}")))?;
-            Ok(BlockRef { number: block_number(header.number)?, hash: hash.0 })
+            Ok(BlockRef {
+                number: block_number(header.number)?,
+                hash: hash.0,
+            })
         })
         .await
     }
 
     async fn best_number(&self) -> Result<BlockNumber, ChainError> {
         self.read(|connection| async move {
-            let header = connection.rpcs.chain_get_header(None).await.map_err(transport)?;
+            let header = connection
+                .rpcs
+                .chain_get_header(None)
+                .await
+                .map_err(transport)?;
             header.map_or(Ok(0), |header| block_number(header.number))
         })
         .await
@@ -307,8 +349,11 @@ impl Chain for SubxtChain {
 
     async fn block_hash(&self, number: BlockNumber) -> Result<Option<Hash>, ChainError> {
         self.read(move |connection| async move {
-            let hash =
-                connection.rpcs.chain_get_block_hash(Some(number.into())).await.map_err(transport)?;
+            let hash = connection
+                .rpcs
+                .chain_get_block_hash(Some(number.into()))
+                .await
+                .map_err(transport)?;
             Ok(hash.map(|hash| hash.0))
         })
         .await
@@ -316,42 +361,119 @@ impl Chain for SubxtChain {
 
     async fn run(&self, run: RunId, at: Option<Hash>) -> Result<Option<RunInfo>, ChainError> {
         let record = value!(self, at, "a run", runs, stored::Run, (run))?;
-        let Some(record) = record else { return Ok(None) };
+        let Some(record) = record else {
+            return Ok(None);
+        };
         let layout = value!(self, at, "a layout", layouts, Vec<u64>, (run))?.unwrap_or_default();
         Ok(Some(record.into_info(layout)))
     }
 
     async fn miners(&self, run: RunId, at: Option<Hash>) -> Result<Vec<MinerInfo>, ChainError> {
         let rows = rows!(self, at, "a miner", miners, u16, stored::Miner, (run))?;
-        Ok(rows.into_iter().map(|(uid, miner)| miner.into_info(uid)).collect())
-    }
-
-    async fn validators(&self, run: RunId, at: Option<Hash>) -> Result<Vec<ValidatorInfo>, ChainError> {
-        let rows = rows!(self, at, "a validator", validators, u16, stored::Validator, (run))?;
-        Ok(rows.into_iter().map(|(index, validator)| validator.into_info(index)).collect())
-    }
-
-    async fn announcements(&self, run: RunId, at: Option<Hash>) -> Result<Vec<AnnouncementInfo>, ChainError> {
-        let rows =
-            rows!(self, at, "an announcement", announcements, AccountBytes, stored::Announcement, (run))?;
-        Ok(rows.into_iter().map(|(hot, announcement)| announcement.into_info(hot)).collect())
-    }
-
-    async fn window(&self, run: RunId, window: Window, at: Option<Hash>) -> Result<Option<WindowInfo>, ChainError> {
-        let record = value!(self, at, "a window", windows, stored::WindowRecord, (run, window))?;
-        Ok(record.map(stored::WindowRecord::into_info))
-    }
-
-    async fn commitments(&self, run: RunId, window: Window, at: Option<Hash>) -> Result<Vec<CommitmentInfo>, ChainError> {
-        let rows = rows!(self, at, "a commitment", commitments, u16, stored::Commitment, (run, window))?;
         Ok(rows
             .into_iter()
-            .map(|(uid, row)| CommitmentInfo { uid, hash: row.hash, block: row.block, order: row.order })
+            .map(|(uid, miner)| miner.into_info(uid))
             .collect())
     }
 
-    async fn reveals(&self, run: RunId, window: Window, at: Option<Hash>) -> Result<Vec<RevealInfo>, ChainError> {
-        let rows = rows!(self, at, "a reveal", reveals, u16, stored::Reveal, (run, window))?;
+    async fn validators(
+        &self,
+        run: RunId,
+        at: Option<Hash>,
+    ) -> Result<Vec<ValidatorInfo>, ChainError> {
+        let rows = rows!(
+            self,
+            at,
+            "a validator",
+            validators,
+            u16,
+            stored::Validator,
+            (run)
+        )?;
+        Ok(rows
+            .into_iter()
+            .map(|(index, validator)| validator.into_info(index))
+            .collect())
+    }
+
+    async fn announcements(
+        &self,
+        run: RunId,
+        at: Option<Hash>,
+    ) -> Result<Vec<AnnouncementInfo>, ChainError> {
+        let rows = rows!(
+            self,
+            at,
+            "an announcement",
+            announcements,
+            AccountBytes,
+            stored::Announcement,
+            (run)
+        )?;
+        Ok(rows
+            .into_iter()
+            .map(|(hot, announcement)| announcement.into_info(hot))
+            .collect())
+    }
+
+    async fn window(
+        &self,
+        run: RunId,
+        window: Window,
+        at: Option<Hash>,
+    ) -> Result<Option<WindowInfo>, ChainError> {
+        let record = value!(
+            self,
+            at,
+            "a window",
+            windows,
+            stored::WindowRecord,
+            (run, window)
+        )?;
+        Ok(record.map(stored::WindowRecord::into_info))
+    }
+
+    async fn commitments(
+        &self,
+        run: RunId,
+        window: Window,
+        at: Option<Hash>,
+    ) -> Result<Vec<CommitmentInfo>, ChainError> {
+        let rows = rows!(
+            self,
+            at,
+            "a commitment",
+            commitments,
+            u16,
+            stored::Commitment,
+            (run, window)
+        )?;
+        Ok(rows
+            .into_iter()
+            .map(|(uid, row)| CommitmentInfo {
+                uid,
+                hash: row.hash,
+                block: row.block,
+                order: row.order,
+            })
+            .collect())
+    }
+
+    async fn reveals(
+        &self,
+        run: RunId,
+        window: Window,
+        at: Option<Hash>,
+    ) -> Result<Vec<RevealInfo>, ChainError> {
+        let rows = rows!(
+            self,
+            at,
+            "a reveal",
+            reveals,
+            u16,
+            stored::Reveal,
+            (run, window)
+        )?;
         Ok(rows
             .into_iter()
             .map(|(uid, row)| RevealInfo {
@@ -363,24 +485,74 @@ impl Chain for SubxtChain {
             .collect())
     }
 
-    async fn attestations(&self, run: RunId, window: Window, at: Option<Hash>) -> Result<Vec<AttestationInfo>, ChainError> {
-        let rows = rows!(self, at, "an attestation", attestations, u16, stored::Attestation, (run, window))?;
+    async fn attestations(
+        &self,
+        run: RunId,
+        window: Window,
+        at: Option<Hash>,
+    ) -> Result<Vec<AttestationInfo>, ChainError> {
+        let rows = rows!(
+            self,
+            at,
+            "an attestation",
+            attestations,
+            u16,
+            stored::Attestation,
+            (run, window)
+        )?;
         Ok(rows
             .into_iter()
-            .map(|(index, row)| AttestationInfo { index, bitmap: row.bitmap, state_root: row.state_root })
+            .map(|(index, row)| AttestationInfo {
+                index,
+                bitmap: row.bitmap,
+                state_root: row.state_root,
+            })
             .collect())
     }
 
-    async fn score_commitments(&self, run: RunId, window: Window, at: Option<Hash>) -> Result<Vec<ScoreCommitmentInfo>, ChainError> {
-        let rows = rows!(self, at, "a score commitment", score_commitments, u16, Hash, (run, window))?;
-        Ok(rows.into_iter().map(|(index, hash)| ScoreCommitmentInfo { index, hash }).collect())
-    }
-
-    async fn score_reveals(&self, run: RunId, window: Window, at: Option<Hash>) -> Result<Vec<ScoreRevealInfo>, ChainError> {
-        let rows = rows!(self, at, "a score reveal", score_reveals, u16, stored::ScoreReveal, (run, window))?;
+    async fn score_commitments(
+        &self,
+        run: RunId,
+        window: Window,
+        at: Option<Hash>,
+    ) -> Result<Vec<ScoreCommitmentInfo>, ChainError> {
+        let rows = rows!(
+            self,
+            at,
+            "a score commitment",
+            score_commitments,
+            u16,
+            Hash,
+            (run, window)
+        )?;
         Ok(rows
             .into_iter()
-            .map(|(index, row)| ScoreRevealInfo { index, evaluations: row.evaluations, salt: row.salt })
+            .map(|(index, hash)| ScoreCommitmentInfo { index, hash })
+            .collect())
+    }
+
+    async fn score_reveals(
+        &self,
+        run: RunId,
+        window: Window,
+        at: Option<Hash>,
+    ) -> Result<Vec<ScoreRevealInfo>, ChainError> {
+        let rows = rows!(
+            self,
+            at,
+            "a score reveal",
+            score_reveals,
+            u16,
+            stored::ScoreReveal,
+            (run, window)
+        )?;
+        Ok(rows
+            .into_iter()
+            .map(|(index, row)| ScoreRevealInfo {
+                index,
+                evaluations: row.evaluations,
+                salt: row.salt,
+            })
             .collect())
     }
 
@@ -388,7 +560,12 @@ impl Chain for SubxtChain {
         Ok(value!(self, at, "a ledger", ledgers, Ledger, (run))?.unwrap_or_default())
     }
 
-    async fn claims(&self, run: RunId, account: AccountBytes, at: Option<Hash>) -> Result<Vec<ClaimInfo>, ChainError> {
+    async fn claims(
+        &self,
+        run: RunId,
+        account: AccountBytes,
+        at: Option<Hash>,
+    ) -> Result<Vec<ClaimInfo>, ChainError> {
         let key = subxt::utils::AccountId32(account);
         let claims = value!(self, at, "claims", claims, Vec<ClaimInfo>, (run, key))?;
         Ok(claims.unwrap_or_default())
@@ -399,11 +576,16 @@ impl Chain for SubxtChain {
             let at = connection.at(at).await?;
             let found = at
                 .storage()
-                .try_fetch(api::storage().system().account(), (subxt::utils::AccountId32(account),))
+                .try_fetch(
+                    api::storage().system().account(),
+                    (subxt::utils::AccountId32(account),),
+                )
                 .await
                 .map_err(storage_error("an account"))?;
             let Some(found) = found else { return Ok(0) };
-            let info = found.decode().map_err(|error| undecodable("an account")(error.to_string()))?;
+            let info = found
+                .decode()
+                .map_err(|error| undecodable("an account")(error.to_string()))?;
             Ok(info.data.free)
         })
         .await
@@ -416,7 +598,11 @@ impl Chain for SubxtChain {
             let mut ours = Vec::new();
             for event in events.iter() {
                 let event = event.map_err(|error| undecodable("an event")(error.to_string()))?;
-                if let Some(event) = gauntlet_event(event.pallet_name(), event.event_index(), event.field_bytes())? {
+                if let Some(event) = gauntlet_event(
+                    event.pallet_name(),
+                    event.event_index(),
+                    event.field_bytes(),
+                )? {
                     ours.push(event);
                 }
             }
@@ -431,7 +617,11 @@ impl Chain for SubxtChain {
 }
 
 /// The pallet's event of these bytes; `None` for another pallet's.
-pub(super) fn gauntlet_event(pallet: &str, index: u8, fields: &[u8]) -> Result<Option<GauntletEvent>, ChainError> {
+pub(super) fn gauntlet_event(
+    pallet: &str,
+    index: u8,
+    fields: &[u8],
+) -> Result<Option<GauntletEvent>, ChainError> {
     if pallet != "Gauntlet" {
         return Ok(None);
     }
@@ -465,7 +655,9 @@ async fn follow_connection(
     last: &mut BlockRef,
     blocks: &mpsc::Sender<BlockRef>,
 ) -> bool {
-    let Ok(mut heads) = connection.client.stream_blocks().await else { return false };
+    let Ok(mut heads) = connection.client.stream_blocks().await else {
+        return false;
+    };
     loop {
         let head = match tokio::time::timeout(SILENCE_MAX, heads.next()).await {
             Ok(Some(Ok(head))) => head.number(),
@@ -475,10 +667,14 @@ async fn follow_connection(
             },
             _ => return false,
         };
-        let Ok(head) = BlockNumber::try_from(head) else { return false };
+        let Ok(head) = BlockNumber::try_from(head) else {
+            return false;
+        };
         while last.number < head {
             let number = last.number + 1;
-            let Ok(Some(hash)) = chain.block_hash(number).await else { return false };
+            let Ok(Some(hash)) = chain.block_hash(number).await else {
+                return false;
+            };
             *last = BlockRef { number, hash };
             if blocks.send(*last).await.is_err() {
                 return true;
@@ -489,10 +685,18 @@ async fn follow_connection(
 
 /// The bytes of a call: the pallet's index, the call's, the arguments in SCALE.
 pub(super) fn call_bytes(at: &AtBlock, call: &Call) -> Result<Vec<u8>, String> {
-    let pallet_name = if matches!(call, Call::Transfer { .. }) { "Balances" } else { "Gauntlet" };
+    let pallet_name = if matches!(call, Call::Transfer { .. }) {
+        "Balances"
+    } else {
+        "Gauntlet"
+    };
     let metadata = at.metadata_ref();
-    let pallet = metadata.pallet_by_name(pallet_name).ok_or("the chain has no such pallet")?;
-    let variant = pallet.call_variant_by_name(call.name()).ok_or("the chain has no such call")?;
+    let pallet = metadata
+        .pallet_by_name(pallet_name)
+        .ok_or("the chain has no such pallet")?;
+    let variant = pallet
+        .call_variant_by_name(call.name())
+        .ok_or("the chain has no such call")?;
     let mut bytes = vec![pallet.call_index(), variant.index];
     match call {
         Call::CreateRun { settings, layout } => (settings, &layout.0).encode_to(&mut bytes),
@@ -501,17 +705,36 @@ pub(super) fn call_bytes(at: &AtBlock, call: &Call) -> Result<Vec<u8>, String> {
         Call::RegisterValidator { run, hot, stake } => (run, hot, stake).encode_to(&mut bytes),
         Call::AddStake { run, index, amount } => (run, index, amount).encode_to(&mut bytes),
         Call::DeregisterValidator { run, index } => (run, index).encode_to(&mut bytes),
-        Call::Announce { run, peer_id, addresses } => (run, peer_id, addresses).encode_to(&mut bytes),
+        Call::Announce {
+            run,
+            peer_id,
+            addresses,
+        } => (run, peer_id, addresses).encode_to(&mut bytes),
         Call::CommitUpdate { run, window, hash } | Call::CommitScores { run, window, hash } => {
             (run, window, hash).encode_to(&mut bytes);
         }
-        Call::RevealUpdate { run, window, opening, chunks } => {
+        Call::RevealUpdate {
+            run,
+            window,
+            opening,
+            chunks,
+        } => {
             (run, window, opening, chunks).encode_to(&mut bytes);
         }
-        Call::Attest { run, window, bitmap, state_root } => {
+        Call::Attest {
+            run,
+            window,
+            bitmap,
+            state_root,
+        } => {
             (run, window, bitmap, state_root).encode_to(&mut bytes);
         }
-        Call::RevealScores { run, window, evaluations, salt } => {
+        Call::RevealScores {
+            run,
+            window,
+            evaluations,
+            salt,
+        } => {
             (run, window, evaluations, salt).encode_to(&mut bytes);
         }
         Call::Claim { run, account } => (run, account).encode_to(&mut bytes),

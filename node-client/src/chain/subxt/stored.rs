@@ -34,7 +34,11 @@ enum RunStatus {
 
 impl Run {
     pub(super) fn into_info(self, layout: Vec<u64>) -> RunInfo {
-        RunInfo { owner: self.owner, settings: self.settings, layout: Layout(layout) }
+        RunInfo {
+            owner: self.owner,
+            settings: self.settings,
+            layout: Layout(layout),
+        }
     }
 }
 
@@ -51,8 +55,25 @@ pub(super) struct Miner {
 
 impl Miner {
     pub(super) fn into_info(self, uid: Uid) -> MinerInfo {
-        let Self { hot, cold, bond, registered_window, standing, value, share } = self;
-        MinerInfo { uid, hot, cold, bond, registered_window, standing, value, share }
+        let Self {
+            hot,
+            cold,
+            bond,
+            registered_window,
+            standing,
+            value,
+            share,
+        } = self;
+        MinerInfo {
+            uid,
+            hot,
+            cold,
+            bond,
+            registered_window,
+            standing,
+            value,
+            share,
+        }
     }
 }
 
@@ -69,8 +90,22 @@ pub(super) struct Validator {
 
 impl Validator {
     pub(super) fn into_info(self, index: ValidatorIndex) -> ValidatorInfo {
-        let Self { hot, cold, stake, registered_window, attested_window, .. } = self;
-        ValidatorInfo { index, hot, cold, stake, registered_window, attested_window }
+        let Self {
+            hot,
+            cold,
+            stake,
+            registered_window,
+            attested_window,
+            ..
+        } = self;
+        ValidatorInfo {
+            index,
+            hot,
+            cold,
+            stake,
+            registered_window,
+            attested_window,
+        }
     }
 }
 
@@ -83,7 +118,11 @@ pub(super) struct Announcement {
 
 impl Announcement {
     pub(super) fn into_info(self, hot: AccountBytes) -> AnnouncementInfo {
-        AnnouncementInfo { hot, peer_id: self.peer_id, addresses: self.addresses }
+        AnnouncementInfo {
+            hot,
+            peer_id: self.peer_id,
+            addresses: self.addresses,
+        }
     }
 }
 
@@ -101,8 +140,26 @@ pub(super) struct WindowRecord {
 
 impl WindowRecord {
     pub(super) fn into_info(self) -> WindowInfo {
-        let Self { seed, challenge_seed, state_root, accepted, unavailable, status, minted, settings } = self;
-        WindowInfo { seed, challenge_seed, state_root, accepted, unavailable, status, minted, settings }
+        let Self {
+            seed,
+            challenge_seed,
+            state_root,
+            accepted,
+            unavailable,
+            status,
+            minted,
+            settings,
+        } = self;
+        WindowInfo {
+            seed,
+            challenge_seed,
+            state_root,
+            accepted,
+            unavailable,
+            status,
+            minted,
+            settings,
+        }
     }
 }
 
