@@ -1,3 +1,8 @@
 //! Scenarios against the real runtime, and what clients know of it.
 
+mod network;
+
+mod adversaries;
 mod metadata;
+mod random_calls;
+mod window;

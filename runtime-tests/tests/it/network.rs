@@ -1,0 +1,516 @@
+//! The real runtime from its own genesis, block by block, with tiny updates in the real format.
+
+use std::collections::HashMap;
+
+use codec::Encode;
+use frame_support::traits::Hooks;
+use pallet_gauntlet::{
+    account_bytes, Bitmap, Call, Claims, LayoutVec, Ledger, Ledgers, MinerUids, RevealedChunk,
+    RevealedChunks, Run, Runs, WindowRecord, Windows,
+};
+use protocol::{
+    accept::bitmap_of,
+    aggregate::outer_step,
+    commitment::{challenged_chunks, commitment_hash, score_commitment_hash, Opening},
+    consensus::Evaluation,
+    layout::{Layout, CHUNK_LEN},
+    settings::Settings,
+    state_root::state_root,
+    update::{Encoder, Payload},
+    window::{phase_at, Phase},
+    Hash, Planck, RunId, Uid, Window,
+};
+use runtime::{
+    AccountId, Balances, BlockNumber, Executive, Gauntlet, Header, Runtime, RuntimeCall,
+    RuntimeGenesisConfig, RuntimeOrigin, System, UncheckedExtrinsic, SLOT_MILLIS, UNIT,
+};
+use serde_json::Value;
+use sp_core::H256;
+use sp_io::hashing::blake2_256;
+use sp_keyring::Sr25519Keyring;
+use sp_runtime::{
+    traits::{Dispatchable, Header as _},
+    BuildStorage, Digest, DigestItem, DispatchError,
+};
+
+/// The run of every scenario.
+pub(crate) const RUN: RunId = 0;
+/// What each validator stakes.
+pub(crate) const STAKE: Planck = 1_000 * UNIT;
+/// The example's, spelled out: parameters that a chunk keeps of 4096.
+const KEEP: u16 = 64;
+
+/// Account `number` of those that the genesis endows.
+pub(crate) fn endowed(number: usize) -> AccountId {
+    Sr25519Keyring::iter()
+        .nth(number)
+        .expect("the test keyring has this many accounts")
+        .to_account_id()
+}
+
+/// Alice, who owns the run.
+pub(crate) fn owner() -> AccountId {
+    endowed(0)
+}
+
+/// The key that signs for miner `number`; it owns nothing.
+pub(crate) fn miner_hot(number: u8) -> AccountId {
+    AccountId::new(blake2_256(&[b'm', number]))
+}
+
+/// The key that owns the bond and pay of miner `number`, at most 5.
+pub(crate) fn miner_cold(number: u8) -> AccountId {
+    endowed(1 + usize::from(number))
+}
+
+/// The key that signs for validator `number`; it owns nothing.
+pub(crate) fn validator_hot(number: u8) -> AccountId {
+    AccountId::new(blake2_256(&[b'v', number]))
+}
+
+/// The key that owns the stake and pay of validator `number`, at most 6.
+pub(crate) fn validator_cold(number: u8) -> AccountId {
+    endowed(7 + usize::from(number))
+}
+
+/// The example's rules from the state of [`Model::genesis`]; pay can be claimed a window later.
+pub(crate) fn settings() -> Settings {
+    let mut settings = Settings::example();
+    settings.training.genesis_state_root = Model::genesis().root();
+    settings.training.keep = KEEP;
+    settings.incentive.claim_delay_windows = 1;
+    settings
+}
+
+/// Two tensors in three chunks, the last of them short.
+pub(crate) fn layout() -> Layout {
+    Layout(vec![u64::from(CHUNK_LEN), u64::from(CHUNK_LEN) + 100])
+}
+
+/// A model of [`layout`], small enough to hash in every test.
+#[derive(Clone)]
+pub(crate) struct Model(Vec<Vec<f32>>);
+
+impl Model {
+    /// The parameters from which every miner starts.
+    pub(crate) fn genesis() -> Self {
+        let tensors = layout().0;
+        Model(tensors.iter().map(|len| vec![0.5; *len as usize]).collect())
+    }
+
+    /// What validators attest.
+    pub(crate) fn root(&self) -> Hash {
+        let named = ["body", "head"].into_iter().zip(&self.0);
+        state_root(named.map(|(name, values)| (name, values.as_slice())))
+    }
+
+    /// The outer step that everybody takes with the accepted updates.
+    pub(crate) fn step(&mut self, accepted: &[(Uid, &Update)]) {
+        let layout = layout();
+        let payloads: Vec<_> = accepted
+            .iter()
+            .map(|(uid, update)| (*uid, update.payload(&layout)))
+            .collect();
+        let mut params: Vec<&mut [f32]> = self.0.iter_mut().map(Vec::as_mut_slice).collect();
+        let rate = settings().training.outer_rate_ppm;
+        outer_step(&mut params, &layout, &payloads, rate).expect("the payloads are of the layout");
+    }
+}
+
+/// A miner's update and the state from which it was made.
+#[derive(Clone)]
+pub(crate) struct Update {
+    bytes: Vec<u8>,
+    base: Hash,
+    salt: Hash,
+}
+
+impl Update {
+    /// An update of its own for every `flavour`, from the state with root `base`.
+    pub(crate) fn new(flavour: u8, base: Hash) -> Self {
+        let layout = layout();
+        let mut tensors: Vec<Vec<f32>> = layout
+            .0
+            .iter()
+            .map(|len| {
+                let value = |at: u64| (at * 7_919 + u64::from(flavour) * 97) % 1_009;
+                (0..*len).map(|at| value(at) as f32 / 1e4).collect()
+            })
+            .collect();
+        let mut tensors: Vec<&mut [f32]> = tensors.iter_mut().map(Vec::as_mut_slice).collect();
+        let bytes = Encoder::new()
+            .encode(&mut tensors, &layout, KEEP)
+            .expect("the values are finite");
+        let salt = blake2_256(&[flavour]);
+        Update { bytes, base, salt }
+    }
+
+    /// The update under another salt: what a copier commits to.
+    pub(crate) fn copied(&self) -> Self {
+        let salt = blake2_256(&self.salt);
+        Update {
+            salt,
+            ..self.clone()
+        }
+    }
+
+    fn payload(&self, layout: &Layout) -> Payload<'_> {
+        Payload::parse(&self.bytes, layout, KEEP).expect("the encoder wrote these bytes")
+    }
+
+    /// What the miner opens its commitment with.
+    pub(crate) fn opening(&self) -> Opening {
+        let layout = layout();
+        let payload = self.payload(&layout);
+        Opening {
+            payload_root: payload.root(),
+            chunk_count: payload.chunk_count(),
+            byte_len: self.bytes.len() as u64,
+            base_state_root: self.base,
+            salt: self.salt,
+        }
+    }
+
+    /// The chunks that the chain asks of `uid`; none before it does.
+    pub(crate) fn shown(&self, window: Window, uid: Uid) -> RevealedChunks {
+        let layout = layout();
+        let payload = self.payload(&layout);
+        let leaves = payload.leaf_hashes();
+        let seed = Windows::<Runtime>::get(RUN, window).and_then(|record| record.challenge_seed);
+        let count = settings().incentive.challenge_chunks;
+        let asked =
+            seed.map(|seed| challenged_chunks(&seed, RUN, window, uid, leaves.len() as u32, count));
+        let shown = asked.into_iter().flatten().map(|index| {
+            let shown = payload
+                .chunk_proof(&leaves, index)
+                .expect("the index is one of the payload's");
+            RevealedChunk {
+                index,
+                chunk: shown.chunk.try_into().expect("a chunk fits"),
+                proof: shown.proof.try_into().expect("a proof fits"),
+            }
+        });
+        RevealedChunks::truncate_from(shown.collect())
+    }
+
+    /// The call with which the owner of `hot` commits.
+    pub(crate) fn commit_call(&self, window: Window, hot: &AccountId) -> Call<Runtime> {
+        let hash = commitment_hash(
+            &genesis_hash(),
+            RUN,
+            window,
+            &account_bytes(hot),
+            &self.opening(),
+        );
+        Call::commit_update {
+            run: RUN,
+            window,
+            hash,
+        }
+    }
+
+    /// The call with which the owner of `hot` reveals.
+    pub(crate) fn reveal_call(&self, window: Window, hot: &AccountId) -> Call<Runtime> {
+        let uid = MinerUids::<Runtime>::get(RUN, hot).unwrap_or(Uid::MAX);
+        Call::reveal_update {
+            run: RUN,
+            window,
+            opening: self.opening(),
+            chunks: self.shown(window, uid),
+        }
+    }
+}
+
+/// What a validator measures of a miner: an update lowers losses of 4 nats by so many parts per thousand.
+pub(crate) fn evaluation(uid: Uid, own: i64, random: i64) -> Evaluation {
+    let before: u32 = 4 << 24;
+    let after = |parts: i64| (i64::from(before) / 1_000 * (1_000 - parts)) as u32;
+    Evaluation {
+        uid,
+        own_before: before,
+        own_after: after(own),
+        random_before: before,
+        random_after: after(random),
+    }
+}
+
+/// The calls with which the owner of `hot` commits to evaluations, and reveals them.
+pub(crate) fn score_calls(
+    window: Window,
+    hot: &AccountId,
+    evaluations: Vec<Evaluation>,
+) -> [Call<Runtime>; 2] {
+    let salt = blake2_256(&account_bytes(hot));
+    let hash = score_commitment_hash(
+        &genesis_hash(),
+        RUN,
+        window,
+        &account_bytes(hot),
+        &evaluations,
+        &salt,
+    );
+    let commit = Call::commit_scores {
+        run: RUN,
+        window,
+        hash,
+    };
+    let reveal = Call::reveal_scores {
+        run: RUN,
+        window,
+        evaluations: evaluations.try_into().expect("evaluations fit"),
+        salt,
+    };
+    [commit, reveal]
+}
+
+/// The call with which a validator attests.
+pub(crate) fn attest_call(window: Window, uids: &[Uid], state_root: Hash) -> Call<Runtime> {
+    Call::attest {
+        run: RUN,
+        window,
+        bitmap: Bitmap::truncate_from(bitmap_of(uids)),
+        state_root,
+    }
+}
+
+/// Builds the chain of a scenario.
+#[derive(Default)]
+pub(crate) struct ExtBuilder {
+    miners: u8,
+    validators: u8,
+}
+
+impl ExtBuilder {
+    /// So many miners (at most 6) and validators (at most 7), registered before the run starts.
+    pub(crate) fn participants(self, miners: u8, validators: u8) -> Self {
+        ExtBuilder { miners, validators }
+    }
+
+    /// Runs a scenario from block 1, in which run 0 was created by its owner.
+    pub(crate) fn execute(self, scenario: impl FnOnce()) {
+        let mut ext = sp_io::TestExternalities::from(genesis_storage());
+        ext.execute_with(|| {
+            open_block(1, H256::repeat_byte(7));
+            let create = Call::create_run {
+                settings: Box::new(settings()),
+                layout: LayoutVec::truncate_from(layout().0),
+            };
+            call(&owner(), create).expect("the run is valid");
+            for number in 0..self.miners {
+                let hot = miner_hot(number);
+                let register = Call::register_miner { run: RUN, hot };
+                call(&miner_cold(number), register).expect("there is a slot and money");
+            }
+            for number in 0..self.validators {
+                let register = Call::register_validator {
+                    run: RUN,
+                    hot: validator_hot(number),
+                    stake: STAKE,
+                };
+                call(&validator_cold(number), register).expect("there is a slot and money");
+            }
+            scenario();
+            roll_to(System::block_number() + 1);
+        });
+    }
+}
+
+/// The storage of the preset `development`, as a node builds it: its patch over the default.
+fn genesis_storage() -> sp_runtime::Storage {
+    let patch = runtime::genesis::preset(&"development".into()).expect("the preset exists");
+    let patch = serde_json::from_slice(&patch).expect("a preset is JSON");
+    let mut genesis =
+        serde_json::to_value(RuntimeGenesisConfig::default()).expect("a genesis is JSON");
+    merge(&mut genesis, patch);
+    let genesis: RuntimeGenesisConfig =
+        serde_json::from_value(genesis).expect("the preset is of the runtime's genesis");
+    genesis.build_storage().expect("the genesis can be built")
+}
+
+fn merge(value: &mut Value, patch: Value) {
+    match (value, patch) {
+        (Value::Object(fields), Value::Object(patches)) => {
+            for (name, patch) in patches {
+                merge(fields.entry(name).or_insert(Value::Null), patch);
+            }
+        }
+        (value, patch) => *value = patch,
+    }
+}
+
+/// Hooks and inherents of block `number`, in the slot of the same number, up to its transactions.
+fn open_block(number: BlockNumber, parent: H256) {
+    let slot = u64::from(number);
+    let digest = Digest {
+        logs: vec![DigestItem::PreRuntime(*b"aura", slot.encode())],
+    };
+    let header = Header::new(
+        number,
+        Default::default(),
+        Default::default(),
+        parent,
+        digest,
+    );
+    Executive::initialize_block(&header);
+    let now = slot * SLOT_MILLIS;
+    let inherent = UncheckedExtrinsic::new_bare(pallet_timestamp::Call::set { now }.into());
+    Executive::apply_extrinsic(inherent)
+        .expect("the inherent is valid")
+        .expect("the inherent succeeds");
+    Executive::inherents_applied();
+}
+
+/// Closes blocks and opens the next until `number` is open, checking the state between any two.
+pub(crate) fn roll_to(number: BlockNumber) {
+    while System::block_number() < number {
+        let header = Executive::finalize_block();
+        check_state();
+        open_block(header.number + 1, header.hash());
+    }
+}
+
+/// Runs to a block of a window, by its offset.
+pub(crate) fn roll_to_offset(window: Window, offset: u32) {
+    let start = settings().schedule.window_start(window);
+    roll_to(start.expect("the window is near") + offset);
+}
+
+/// Runs to the first block of a window's phase.
+pub(crate) fn roll_to_phase(window: Window, phase: Phase) {
+    let schedule = settings().schedule;
+    let offset = match phase {
+        Phase::Commit => 0,
+        Phase::Reveal => schedule.commit_end,
+        Phase::Attest => schedule.reveal_end,
+        Phase::Apply => schedule.attest_end,
+    };
+    roll_to_offset(window, offset);
+}
+
+/// Every invariant of the pallet, and the ledger against what accounts hold and may claim.
+pub(crate) fn check_state() {
+    let block = System::block_number();
+    if let Err(error) = <Gauntlet as Hooks<BlockNumber>>::try_state(block) {
+        panic!("block {block}: {error:?}");
+    }
+    for (run, Run { foundation, .. }) in Runs::<Runtime>::iter() {
+        let ledger = Ledgers::<Runtime>::get(run);
+        let Ledger {
+            minted,
+            paid,
+            claimable,
+            carried,
+            burned,
+        } = ledger;
+        assert_eq!(
+            minted,
+            paid + claimable + carried + burned,
+            "block {block}: {ledger:?}"
+        );
+        let listed: Planck = Claims::<Runtime>::iter_prefix_values(run)
+            .flatten()
+            .map(|(_, amount)| amount)
+            .sum();
+        assert_eq!(claimable, listed, "block {block}");
+        let held = Balances::free_balance(Gauntlet::run_account(run));
+        assert_eq!(held, foundation + claimable + carried, "block {block}");
+    }
+}
+
+/// Dispatches a call of the pallet, signed by `who`.
+pub(crate) fn call(who: &AccountId, call: Call<Runtime>) -> Result<(), DispatchError> {
+    RuntimeCall::from(call)
+        .dispatch(RuntimeOrigin::signed(who.clone()))
+        .map(|_| ())
+        .map_err(|error| error.error)
+}
+
+/// The events of the pallet in this block.
+pub(crate) fn events() -> Vec<pallet_gauntlet::Event<Runtime>> {
+    System::read_events_for_pallet()
+}
+
+/// What the chain fixed in a window.
+pub(crate) fn record(window: Window) -> WindowRecord {
+    Windows::<Runtime>::get(RUN, window).expect("the window has begun")
+}
+
+/// The current window, if the run has begun.
+pub(crate) fn current_window() -> Option<Window> {
+    phase_at(&settings().schedule, System::block_number()).map(|moment| moment.window)
+}
+
+/// What an account may claim now or later.
+pub(crate) fn claimable(account: &AccountId) -> Planck {
+    let claims = Claims::<Runtime>::get(RUN, account);
+    claims.iter().map(|(_, amount)| amount).sum()
+}
+
+/// The hash to which commitments are bound.
+pub(crate) fn genesis_hash() -> Hash {
+    System::block_hash(0).into()
+}
+
+/// Commits, reveals and attests the updates of miners 0, 1, … in a window, up to the block that fixes the accepted set.
+pub(crate) fn play_window(window: Window, updates: &[Update], validators: u8, root: Hash) {
+    roll_to_phase(window, Phase::Commit);
+    for (number, update) in (0..).zip(updates) {
+        let hot = miner_hot(number);
+        call(&hot, update.commit_call(window, &hot)).expect("commits are open");
+    }
+    roll_to_phase(window, Phase::Reveal);
+    for (number, update) in (0..).zip(updates) {
+        let hot = miner_hot(number);
+        call(&hot, update.reveal_call(window, &hot)).expect("reveals are open");
+    }
+    roll_to_phase(window, Phase::Attest);
+    let uids: Vec<Uid> = (0..updates.len() as Uid).collect();
+    for number in 0..validators {
+        let attest = attest_call(window, &uids, root);
+        call(&validator_hot(number), attest).expect("attestations are open");
+    }
+    roll_to_phase(window, Phase::Apply);
+}
+
+/// Scores a window in the next one, with what each validator measured, up to the block that settles it. Returns what it
+/// meant for each miner: (own, random, paid).
+pub(crate) fn score_window(
+    window: Window,
+    measured: &[Vec<Evaluation>],
+) -> HashMap<Uid, (Option<f64>, Option<f64>, Planck)> {
+    use pallet_gauntlet::Event::MinerScored;
+
+    let schedule = settings().schedule;
+    let next = window + 1;
+    let calls: Vec<_> = (0..)
+        .zip(measured)
+        .map(|(number, evaluations)| {
+            let hot = validator_hot(number);
+            let calls = score_calls(window, &hot, evaluations.clone());
+            (hot, calls)
+        })
+        .collect();
+    roll_to_offset(next, 0);
+    for (hot, [commit, _]) in &calls {
+        call(hot, commit.clone()).expect("score commitments are open");
+    }
+    roll_to_offset(next, schedule.score_commit_end);
+    for (hot, [_, reveal]) in &calls {
+        call(hot, reveal.clone()).expect("score reveals are open");
+    }
+    roll_to_offset(next, schedule.score_reveal_end);
+    let scored = events().into_iter().filter_map(|event| match event {
+        MinerScored {
+            uid,
+            own,
+            random,
+            paid,
+            ..
+        } => {
+            let [own, random] = [own, random].map(|value| value.map(|value| value.to_f64()));
+            Some((uid, (own, random, paid)))
+        }
+        _ => None,
+    });
+    scored.collect()
+}

@@ -1,0 +1,210 @@
+//! Thousands of random calls in random order: whatever they do, the books balance in every block.
+
+use std::collections::BTreeMap;
+
+use pallet_gauntlet::{Call, Ledgers, MinerUids, Runs, ValidatorIndices};
+use protocol::{Hash, Uid};
+use runtime::{AccountId, Runtime, System, UNIT};
+use sp_io::hashing::blake2_256;
+
+use crate::network::*;
+
+/// The default seed; the environment's `GAUNTLET_TEST_SEED` replaces it.
+const SEED: u64 = 2_609;
+const BLOCKS: u32 = 320;
+const CALLS_PER_BLOCK: u32 = 12;
+/// Different updates that miners draw from, few enough that some copy others.
+const FLAVOURS: u8 = 8;
+
+/// Numbers that a seed decides: the hashes of a counter.
+struct Draws {
+    seed: u64,
+    count: u64,
+}
+
+impl Draws {
+    /// A number below `limit`.
+    fn below(&mut self, limit: u64) -> u64 {
+        self.count += 1;
+        let hash = blake2_256(&[self.seed.to_le_bytes(), self.count.to_le_bytes()].concat());
+        let (first, _) = hash.split_first_chunk().expect("a hash has eight bytes");
+        u64::from_le_bytes(*first) % limit
+    }
+
+    fn one_in(&mut self, limit: u64) -> bool {
+        self.below(limit) == 0
+    }
+}
+
+/// A random call with its signer, which is sensible most of the time.
+fn draw_call(draws: &mut Draws, updates: &[Update]) -> (AccountId, Call<Runtime>) {
+    let miner = draws.below(6) as u8;
+    let validator = draws.below(7) as u8;
+    let hots = [miner_hot(miner), validator_hot(validator)];
+    let hot = hots[draws.below(2) as usize].clone();
+    let uid = draws.below(8) as Uid;
+    let now = current_window().unwrap_or(0);
+    let window = if draws.one_in(20) {
+        draws.below(40)
+    } else {
+        now
+    };
+    let scored = window.saturating_sub(1);
+    let run = if draws.one_in(50) { 7 } else { RUN };
+    // A miner's update of a window is always the same, and sometimes another miner's too.
+    let flavour = (u64::from(miner) * 3 + window) % u64::from(FLAVOURS);
+    let update = &updates[flavour as usize];
+    let evaluations = (0..6)
+        .map(|uid| evaluation(uid, draws_gain(draws, uid), draws_gain(draws, uid)))
+        .collect();
+    match draws.below(40) {
+        0 => {
+            let hot = miner_hot(miner);
+            (miner_cold(miner), Call::register_miner { run, hot })
+        }
+        1 if draws.one_in(2) => {
+            let own = MinerUids::<Runtime>::get(RUN, miner_hot(miner));
+            let uid = own.filter(|_| !draws.one_in(4)).unwrap_or(uid);
+            (miner_cold(miner), Call::deregister_miner { run, uid })
+        }
+        2 => {
+            let hot = validator_hot(validator);
+            let stake = u128::from(draws.below(3_000)) * UNIT;
+            let register = Call::register_validator { run, hot, stake };
+            (validator_cold(validator), register)
+        }
+        3 => {
+            let (index, amount) = (uid, u128::from(draws.below(100)) * UNIT);
+            let add = Call::add_stake { run, index, amount };
+            (validator_cold(validator), add)
+        }
+        4 if draws.one_in(2) => {
+            let own = ValidatorIndices::<Runtime>::get(RUN, validator_hot(validator));
+            let index = own.filter(|_| !draws.one_in(4)).unwrap_or(uid);
+            let leave = Call::deregister_validator { run, index };
+            (validator_cold(validator), leave)
+        }
+        5 => {
+            let announce = Call::announce {
+                run,
+                peer_id: vec![uid as u8; 38].try_into().expect("a peer id fits"),
+                addresses: Default::default(),
+            };
+            (hot, announce)
+        }
+        // Seldom, as each change replaces the one that waits.
+        6 if draws.one_in(8) => {
+            let mut changed = settings();
+            changed.incentive.power = 1 + draws.below(4) as u8;
+            changed.emission.per_window = u128::from(draws.below(200)) * UNIT;
+            let settings = Box::new(changed);
+            (owner(), Call::set_params { run, settings })
+        }
+        7..=9 => {
+            let account = endowed(draws.below(14) as usize);
+            (hot, Call::claim { run, account })
+        }
+        10..=16 => {
+            let hot = miner_hot(miner);
+            let commit = update.commit_call(window, &hot);
+            (hot, commit)
+        }
+        17..=24 => {
+            let hot = miner_hot(miner);
+            let reveal = update.reveal_call(window, &hot);
+            (hot, reveal)
+        }
+        25..=31 => {
+            let uids: Vec<Uid> = (0..8).filter(|_| !draws.one_in(8)).collect();
+            let root = if draws.one_in(10) {
+                [9; 32]
+            } else {
+                Model::genesis().root()
+            };
+            (validator_hot(validator), attest_call(window, &uids, root))
+        }
+        32..=35 => {
+            let hot = validator_hot(validator);
+            let [commit, _] = score_calls(scored, &hot, measured(validator, scored));
+            (hot, commit)
+        }
+        36..=38 => {
+            let hot = validator_hot(validator);
+            let [_, reveal] = score_calls(scored, &hot, measured(validator, scored));
+            (hot, reveal)
+        }
+        _ => {
+            let [_, reveal] = score_calls(scored, &hot, evaluations);
+            (hot, reveal)
+        }
+    }
+}
+
+fn draws_gain(draws: &mut Draws, uid: Uid) -> i64 {
+    draws.below(2_000) as i64 - 1_000 + i64::from(uid)
+}
+
+/// What a validator says of a window, so that its reveal fits its commitment: mostly gains, some losses.
+fn measured(validator: u8, window: u64) -> Vec<protocol::consensus::Evaluation> {
+    let seed = u64::from(validator % 3);
+    let mut draws = Draws {
+        seed,
+        count: window << 16,
+    };
+    (0..6)
+        .map(|uid| {
+            let own = draws.below(60) as i64 - 10;
+            evaluation(uid, own, own - draws.below(10) as i64)
+        })
+        .collect()
+}
+
+#[test]
+fn the_books_balance_whatever_is_called() {
+    let seed = std::env::var("GAUNTLET_TEST_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or(SEED);
+    println!("GAUNTLET_TEST_SEED={seed}");
+    let mut draws = Draws { seed, count: 0 };
+    let root: Hash = Model::genesis().root();
+    let updates: Vec<_> = (0..FLAVOURS)
+        .map(|flavour| Update::new(flavour, root))
+        .collect();
+
+    ExtBuilder::default().participants(4, 4).execute(|| {
+        let mut results: BTreeMap<String, (u32, u32)> = BTreeMap::new();
+        while System::block_number() < BLOCKS {
+            for _ in 0..CALLS_PER_BLOCK {
+                let (who, drawn) = draw_call(&mut draws, &updates);
+                let name = frame_support::traits::GetCallName::get_call_name(&drawn);
+                let counts = results.entry(name.to_owned()).or_default();
+                match call(&who, drawn) {
+                    Ok(()) => counts.0 += 1,
+                    Err(_) => counts.1 += 1,
+                }
+            }
+            // Checks every invariant and the ledger.
+            roll_to(System::block_number() + 1);
+        }
+        println!("calls (done, refused): {results:?}");
+        let ledger = Ledgers::<Runtime>::get(RUN);
+        println!("{ledger:?}");
+
+        // The walk went where it should: every call was done and refused, windows were settled and pay transferred.
+        for (name, (done, refused)) in &results {
+            let may_always_succeed = name == "set_params";
+            assert!(*done > 0, "{name} was never done");
+            assert!(*refused > 0 || may_always_succeed, "{name} never failed");
+        }
+        assert_eq!(results.len(), 13, "{results:?}");
+        let run = Runs::<Runtime>::get(RUN).expect("the run exists");
+        assert!(run.next_settlement >= 14, "{}", run.next_settlement);
+        assert!(ledger.paid > 0 && ledger.claimable > 0);
+        let unchanged = u128::from(run.next_settlement) * 100 * UNIT;
+        assert_ne!(
+            ledger.minted, unchanged,
+            "no change of settings was applied"
+        );
+    });
+}
