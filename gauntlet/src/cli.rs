@@ -84,9 +84,6 @@ pub struct LocalnetArgs {
     /// Samples of a step.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=4_096))]
     pub batch_size: u32,
-    /// Tokens of a sample.
-    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(8..=8_192))]
-    pub sample_len: u32,
     /// Folder for the run, which must not exist or be empty. Default: a new one in the user's cache folder.
     #[arg(long, value_name = "DIR")]
     pub keep: Option<PathBuf>,

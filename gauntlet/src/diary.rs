@@ -22,7 +22,9 @@ const READ_MAX: u64 = 4 << 20;
 
 /// One thing that was done.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(tag = "what", rename_all = "snake_case")]
+// Externally tagged: with serde_json's `arbitrary_precision`, which the node's crates switch on in a build of the whole
+// workspace, an internally tagged enum cannot read a fraction.
+#[serde(rename_all = "snake_case")]
 pub enum Line {
     /// The participant is up.
     Started {
@@ -237,11 +239,10 @@ mod tests {
             .append(true)
             .open(folder.path().join(FILE_NAME))
             .unwrap();
-        file.write_all(b"{\"what\":").unwrap();
+        file.write_all(b"{\"held_out\":").unwrap();
         assert_eq!(reader.read().unwrap(), [Line::Started { window: 3 }]);
         assert!(reader.read().unwrap().is_empty());
-        file.write_all(b"\"held_out\",\"window\":1,\"loss\":2.5}\n")
-            .unwrap();
+        file.write_all(b"{\"window\":1,\"loss\":2.5}}\n").unwrap();
         assert_eq!(
             reader.read().unwrap(),
             [Line::HeldOut {

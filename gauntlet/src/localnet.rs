@@ -87,11 +87,12 @@ pub async fn run(args: LocalnetArgs) -> Result<u8> {
     let mut progress = Progress::new(args.windows);
     let folder = plan::make_folder(args.keep.as_deref())?;
     progress.say(format!("run folder: {}", folder.display()));
-    // What was started is dropped, and so ended, whatever way this function is left.
+    let mut processes = Processes::default();
     let result = tokio::select! {
-        result = whole_run(&args, &folder, &mut progress, started) => result.map(Some),
+        result = whole_run(&args, &folder, &mut processes, &mut progress, started) => result.map(Some),
         () = signals::end_requested() => Ok(None),
     };
+    processes.stop(&progress).await;
     progress.finish();
     match result? {
         Some(report) => {
@@ -112,23 +113,50 @@ pub async fn run(args: LocalnetArgs) -> Result<u8> {
     }
 }
 
+/// Everything that was started. What is not stopped when this is dropped is killed.
+#[derive(Default)]
+struct Processes {
+    node: Option<Node>,
+    participants: Vec<Process>,
+}
+
+impl Processes {
+    fn all(&mut self) -> impl Iterator<Item = &mut Process> {
+        let node = self.node.as_mut().map(|node| &mut node.process);
+        node.into_iter().chain(&mut self.participants)
+    }
+
+    /// Ends the participants, then the chain. No effect the second time.
+    async fn stop(&mut self, progress: &Progress) {
+        if self.node.is_some() {
+            progress.doing("stopping");
+        }
+        supervise::stop(&mut self.participants, END_PATIENCE).await;
+        self.participants.clear();
+        if let Some(mut node) = self.node.take() {
+            supervise::stop(std::slice::from_mut(&mut node.process), END_PATIENCE).await;
+        }
+    }
+}
+
 async fn whole_run(
     args: &LocalnetArgs,
     folder: &Path,
+    processes: &mut Processes,
     progress: &mut Progress,
     started: Instant,
 ) -> Result<Report> {
     let binary = node::find(args.node.as_deref())?;
     let members = plan::members(args);
     progress.doing("starting the chain");
-    let mut node = node::start(&binary, folder, args.block_ms)?;
+    processes.node = Some(node::start(&binary, folder, args.block_ms)?);
 
     progress.doing("building the data set");
     let (dataset, model, genesis_state_root) = blocking({
         let (args, folder) = (args.clone(), folder.to_owned());
         move || {
-            let dataset = build_data(&args, &folder.join("data"))?;
-            let (_, model, root) = plan::initial_model(&args, &Threads::new(1)?)?;
+            let (model, root) = plan::initial_model(&args, &Threads::new(1)?)?;
+            let dataset = build_data(&args, model.config().seq_len, &folder.join("data"))?;
             Ok((dataset, model, root))
         }
     })
@@ -145,13 +173,14 @@ async fn whole_run(
     let layout = model.layout().clone();
     let roots = plan::Roots {
         data_root: dataset.root(),
-        sample_count: dataset.train().sample_count(),
+        data: data_size(&dataset),
         genesis_state_root,
     };
     let work = measure(args, &members, model, dataset, progress).await?;
 
     progress.doing("setting up the run");
-    let chain = node.connect().await?;
+    let node = processes.node.as_mut().context("no chain")?;
+    let (chain, url) = (node.connect().await?, node.url.clone());
     let owner = keys::keypair_from_uri(OWNER_URI)?;
     fund(chain.as_ref(), &owner, &members)
         .await
@@ -183,22 +212,19 @@ async fn whole_run(
     for validator in chain.validators(run, None).await? {
         board.registered(&validator.hot, validator.index);
     }
-    let mut participants = start_participants(args, folder, &node.url, run, &members)?;
-    let watched = watch(
+    processes.participants = start_participants(args, folder, &url, run, &members)?;
+    watch(
         args,
         chain.clone(),
         &settings,
-        &mut node,
-        &mut participants,
+        processes,
         &mut board,
         progress,
-    );
-    watched.await?;
+    )
+    .await?;
     claim_all(chain.as_ref(), run, &owner, &members).await;
     let emission = emission(chain.as_ref(), run).await?;
-    progress.doing("stopping");
-    supervise::stop(&mut participants, END_PATIENCE).await;
-    supervise::stop(std::slice::from_mut(&mut node.process), END_PATIENCE).await;
+    processes.stop(progress).await;
     board.read_diaries();
     Ok(board.report(args.windows, emission, started.elapsed().as_secs_f64()))
 }
@@ -210,7 +236,7 @@ async fn blocking<R: Send + 'static>(
     tokio::task::spawn_blocking(work).await?
 }
 
-fn build_data(args: &LocalnetArgs, to: &Path) -> Result<Dataset> {
+fn build_data(args: &LocalnetArgs, sample_len: usize, to: &Path) -> Result<Dataset> {
     let limits = CorpusLimits {
         total_bytes_max: CORPUS_BYTES_MAX,
         ..CorpusLimits::default()
@@ -228,7 +254,7 @@ fn build_data(args: &LocalnetArgs, to: &Path) -> Result<Dataset> {
     if documents.is_empty() {
         bail!("there is no text to train on; name some with --data");
     }
-    Ok(trainer::build(documents, args.sample_len as usize, to)?)
+    Ok(trainer::build(documents, sample_len, to)?)
 }
 
 fn find_lock(named: Option<&Path>) -> Result<PathBuf> {
@@ -255,13 +281,20 @@ async fn measure(
 ) -> Result<plan::Work> {
     progress.doing("measuring this machine");
     let batch_size = args.batch_size;
-    let sample_count = dataset.train().sample_count();
+    let data = data_size(&dataset);
     let speed = blocking(move || plan::measure_speed(model, dataset.train(), batch_size)).await?;
     progress.say(format!(
         "this machine: {} cores, {:.0} tokens a second on each",
         speed.cores, speed.tokens_per_second
     ));
-    plan::plan_work(args, members, speed, sample_count)
+    plan::plan_work(args, members, speed, data)
+}
+
+fn data_size(dataset: &Dataset) -> plan::DataSize {
+    plan::DataSize {
+        sample_count: dataset.train().sample_count(),
+        sample_len: dataset.sample_len() as u32,
+    }
 }
 
 /// Gives every participant money, all at once.
@@ -446,8 +479,7 @@ async fn watch(
     args: &LocalnetArgs,
     chain: Arc<dyn Chain>,
     settings: &Settings,
-    node: &mut Node,
-    participants: &mut [Process],
+    processes: &mut Processes,
     board: &mut Board,
     progress: &mut Progress,
 ) -> Result<()> {
@@ -480,7 +512,7 @@ async fn watch(
             }
             _ = tick.tick() => {
                 board.read_diaries();
-                for process in std::iter::once(&mut node.process).chain(participants.iter_mut()) {
+                for process in processes.all() {
                     if let Some(status) = process.keep_up()? {
                         let what = format!("{} ended ({status}) and was started again", process.name());
                         progress.say(&what);
@@ -552,8 +584,12 @@ fn finish(args: &LocalnetArgs, folder: &Path, report: &Report) -> Result<()> {
     println!();
     for participant in &report.participants {
         let earned = progress::units(participant.earned);
+        let refused = match participant.reveals_refused {
+            0 => String::new(),
+            count => format!("  {count} reveals refused by the chain"),
+        };
         println!(
-            "{:<14} {:<10} {:<8} earned {earned:>10}",
+            "{:<14} {:<10} {:<8} earned {earned:>10}{refused}",
             participant.name, participant.role, participant.kind
         );
     }
@@ -572,6 +608,11 @@ fn finish(args: &LocalnetArgs, folder: &Path, report: &Report) -> Result<()> {
         println!("PROBLEM: {problem}");
     }
     println!("report:       {}", path.display());
-    println!("recompute it: gauntlet audit {}", folder.display());
+    let program = std::env::current_exe()?;
+    println!(
+        "recompute it: {} audit {}",
+        program.display(),
+        folder.display()
+    );
     Ok(())
 }

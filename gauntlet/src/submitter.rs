@@ -16,6 +16,9 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause before another attempt.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
+/// How a [`Failure::Refused`] begins.
+pub const REFUSED: &str = "refused by the chain";
+
 /// Submits with one key; clones share it.
 #[derive(Clone)]
 pub struct Submitter {
@@ -28,7 +31,7 @@ pub struct Submitter {
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// The chain refuses it: trying again would change nothing.
-    #[error("refused by the chain: {0}")]
+    #[error("{REFUSED}: {0}")]
     Refused(SubmitError),
     /// It was not included in time.
     #[error("not included by block {last}: {error}")]

@@ -10,7 +10,10 @@ use super::{
     progress::{bytes, units},
     report::{EmissionReport, ModelReport, ParticipantReport, Report, StateReport, WindowReport},
 };
-use crate::diary::{self, Line};
+use crate::{
+    diary::{self, Duty, Line},
+    submitter::REFUSED,
+};
 
 /// Everything that is known.
 pub(crate) struct Board {
@@ -31,6 +34,8 @@ struct MemberState {
     slot: Option<u16>,
     diary: diary::Reader,
     earned: Planck,
+    /// Reveals that the chain refused.
+    refused: u32,
     /// State root by window, as its diary says.
     states: BTreeMap<Window, String>,
 }
@@ -70,6 +75,7 @@ impl Board {
                 slot: None,
                 diary,
                 earned: 0,
+                refused: 0,
                 states: BTreeMap::new(),
             });
         Self {
@@ -180,6 +186,14 @@ impl Board {
         let member = &mut self.members[index];
         let is_honest = member.member.adversary().is_none();
         let name = member.member.name.clone();
+        if let Line::Missed {
+            duty: Duty::Reveal,
+            reason,
+            ..
+        } = &line
+        {
+            member.refused += u32::from(reason.starts_with(REFUSED));
+        }
         match line {
             Line::Started { .. } => {}
             Line::Trained {
@@ -434,5 +448,6 @@ fn participant_report(member: &MemberState) -> ParticipantReport {
         uid: member.slot.unwrap_or_default(),
         kind: member.member.kind.clone(),
         earned: member.earned,
+        reveals_refused: member.refused,
     }
 }

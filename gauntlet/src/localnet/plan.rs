@@ -29,7 +29,7 @@ const INNER_STEPS_MAX: u32 = 30;
 const INNER_STEPS_MIN: u32 = 4;
 
 /// Seconds that a window gives to training, at most.
-const TRAIN_SECONDS_MAX: f64 = 12.0;
+const TRAIN_SECONDS_MAX: f64 = 9.0;
 
 /// Share of the cores' time that reaches training: the chain, the peers and unevenness take the rest.
 const TRAIN_EFFICIENCY: f64 = 0.6;
@@ -47,7 +47,7 @@ pub(crate) const HELD_OUT_SAMPLES: usize = 64;
 const INCLUSION_SECONDS: f64 = 1.5;
 
 /// Seconds that the participants get between their registration and the first window.
-const START_SECONDS: f64 = 10.0;
+const START_SECONDS: f64 = 6.0;
 
 /// What one participant is.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -206,6 +206,15 @@ pub(crate) fn measure_speed(
     })
 }
 
+/// How large the data set is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DataSize {
+    /// Training samples.
+    pub(crate) sample_count: u64,
+    /// Tokens of a sample.
+    pub(crate) sample_len: u32,
+}
+
 /// How much is trained in a window, and how long that takes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Work {
@@ -220,8 +229,9 @@ pub(crate) fn plan_work(
     args: &LocalnetArgs,
     members: &[Member],
     speed: Speed,
-    sample_count: u64,
+    data: DataSize,
 ) -> Result<Work> {
+    let sample_count = data.sample_count;
     let miners = members.iter().filter(|member| member.is_miner()).count() as f64;
     let trainers = members
         .iter()
@@ -233,10 +243,10 @@ pub(crate) fn plan_work(
         .filter(|member| member.adversary() == Some(AdversaryKind::Lazy))
         .count();
     let trainers = (trainers + lazy).max(1) as f64;
-    let tokens_a_step = f64::from(args.batch_size) * f64::from(args.sample_len);
+    let tokens_a_step = f64::from(args.batch_size) * f64::from(data.sample_len);
     let evaluated = f64::from(args.validators) * miners * 4.0 * f64::from(EVALUATION_SAMPLES)
         + 2.0 * HELD_OUT_SAMPLES as f64;
-    let evaluation_tokens = evaluated * f64::from(args.sample_len) * EVALUATED_TOKEN_COST;
+    let evaluation_tokens = evaluated * f64::from(data.sample_len) * EVALUATED_TOKEN_COST;
     let rate = speed.tokens_per_second * speed.cores as f64 * TRAIN_EFFICIENCY;
     // Who trains alone uses one core, however many there are.
     let seconds_of = |steps: f64| {
@@ -263,7 +273,7 @@ pub(crate) fn plan_work(
     if inner_steps == 0 {
         bail!(
             "{sample_count} samples of {} tokens are too few for {slots} miners",
-            args.sample_len
+            data.sample_len
         );
     }
     Ok(Work {
@@ -311,8 +321,8 @@ pub(crate) fn plan_schedule(
 pub(crate) struct Roots {
     /// Root of the data set.
     pub(crate) data_root: Hash,
-    /// Its training samples.
-    pub(crate) sample_count: u64,
+    /// Its size.
+    pub(crate) data: DataSize,
     /// State root of the initial parameters.
     pub(crate) genesis_state_root: Hash,
 }
@@ -327,14 +337,14 @@ pub(crate) fn plan_settings(
 ) -> Result<Settings> {
     let slots = members.iter().filter(|member| member.is_miner()).count() as u64;
     let needed_by_one = u64::from(work.inner_steps) * u64::from(args.batch_size);
-    let uid_max = (roots.sample_count / needed_by_one).clamp(slots, 256);
+    let uid_max = (roots.data.sample_count / needed_by_one).clamp(slots, 256);
     let settings = Settings {
         schedule,
         training: Training {
             inner_steps: work.inner_steps,
             batch_size: args.batch_size,
-            sample_len: args.sample_len,
-            sample_count: roots.sample_count,
+            sample_len: roots.data.sample_len,
+            sample_count: roots.data.sample_count,
             data_root: roots.data_root,
             keep: 64,
             outer_rate_ppm: 1_000_000,
@@ -362,22 +372,12 @@ pub(crate) fn plan_settings(
 }
 
 /// The model that the command line names, and its initial parameters' root.
-pub(crate) fn initial_model(
-    args: &LocalnetArgs,
-    threads: &Threads,
-) -> Result<(ModelConfig, Model, Hash)> {
+pub(crate) fn initial_model(args: &LocalnetArgs, threads: &Threads) -> Result<(Model, Hash)> {
     let config =
         ModelConfig::preset(&args.model).with_context(|| format!("--model {}", args.model))?;
-    if args.sample_len as usize > config.seq_len {
-        bail!(
-            "--sample-len {} is longer than the model's {}",
-            args.sample_len,
-            config.seq_len
-        );
-    }
     let model = Model::init(&config, args.seed)?;
     let root = model.state_root(threads);
-    Ok((config, model, root))
+    Ok((model, root))
 }
 
 #[cfg(test)]
@@ -395,6 +395,13 @@ mod tests {
         }
     }
 
+    fn samples(sample_count: u64) -> DataSize {
+        DataSize {
+            sample_count,
+            sample_len: 128,
+        }
+    }
+
     #[test]
     fn the_default_is_done_in_four_minutes_on_two_cores() {
         let args = args("");
@@ -403,7 +410,7 @@ mod tests {
             tokens_per_second: 12_000.0,
             cores: 2,
         };
-        let work = plan_work(&args, &members, speed, 100_000).unwrap();
+        let work = plan_work(&args, &members, speed, samples(100_000)).unwrap();
         assert!(work.inner_steps >= 10, "{work:?}");
         let schedule = plan_schedule(&args, work.seconds, 20).unwrap();
         let blocks = schedule.window_blocks * 8 + schedule.score_reveal_end + 5;
@@ -432,11 +439,11 @@ mod tests {
             cores: 8,
         };
         assert_eq!(
-            plan_work(&args, &members, speed, 2 * 8 * 5)
+            plan_work(&args, &members, speed, samples(2 * 8 * 5))
                 .unwrap()
                 .inner_steps,
             5
         );
-        assert!(plan_work(&args, &members, speed, 7).is_err());
+        assert!(plan_work(&args, &members, speed, samples(7)).is_err());
     }
 }

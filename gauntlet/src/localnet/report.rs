@@ -76,6 +76,8 @@ pub struct ParticipantReport {
     /// Pay of all windows in planck.
     #[serde(with = "planck")]
     pub earned: Planck,
+    /// Reveals that the chain refused.
+    pub reveals_refused: u32,
 }
 
 /// Where every unit of the emission is: `minted = paid + claimable + carried + burned`.

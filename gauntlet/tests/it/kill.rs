@@ -8,7 +8,7 @@ use gauntlet::{
 use crate::localnet::{is_alive, Localnet};
 
 /// Two of three validators are enough, so that a window survives the death of one.
-const OPTIONS: [&str; 3] = ["--miners=2", "--validators=3", "--windows=5"];
+const OPTIONS: [&str; 3] = ["--miners=2", "--validators=3", "--windows=4"];
 
 fn uid_of(report: &Report, name: &str) -> u16 {
     report

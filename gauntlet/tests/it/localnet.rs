@@ -49,7 +49,6 @@ impl Localnet {
                 "--batch-size",
                 "4",
             ])
-            .args(["--sample-len", "64"])
             .arg(format!("--data={}", text.display()))
             .arg(format!("--keep={}", folder.path().join("run").display()))
             .args(options)

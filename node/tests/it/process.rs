@@ -102,8 +102,9 @@ impl Node {
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
         write!(
             stream,
-            "POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Type: application/json\r\n\
+            "POST / HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nConnection: close\r\nContent-Type: application/json\r\n\
              Content-Length: {}\r\n\r\n{body}",
+            self.rpc_port,
             body.len()
         )
         .ok()?;

@@ -105,7 +105,8 @@ fn the_example_settings_are_valid_and_survive_their_encodings() {
 
 #[test]
 fn settings_out_of_range_are_named_with_their_value() {
-    let changes: [(&str, fn(&mut Settings)); 24] = [
+    type Change = fn(&mut Settings);
+    let changes: [(&str, Change); 24] = [
         ("inner_steps", |s| s.training.inner_steps = 0),
         ("batch_size", |s| s.training.batch_size = 0),
         ("sample_len", |s| s.training.sample_len = 1),
