@@ -82,7 +82,7 @@ pub struct LocalnetArgs {
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub inner_steps: Option<u32>,
     /// Samples of a step.
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=4_096))]
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=4_096))]
     pub batch_size: u32,
     /// Folder for the run, which must not exist or be empty. Default: a new one in the user's cache folder.
     #[arg(long, value_name = "DIR")]

@@ -12,5 +12,8 @@ pub const NODE: &str = "GAUNTLET_NODE";
 /// Folder in which `localnet` makes run folders.
 pub const RUNS: &str = "GAUNTLET_RUNS";
 
+/// Folder of the package that cargo runs, which it sets; where `localnet` looks for Cargo.lock after the current folder.
+pub const PACKAGE: &str = "CARGO_MANIFEST_DIR";
+
 /// Password of an encrypted key file.
 pub const PASSWORD: &str = "GAUNTLET_PASSWORD";

@@ -49,7 +49,7 @@ use self::{
 use crate::{
     cli::LocalnetArgs,
     config::{ChainSection, KeySource, KeysSection, NetworkSection, ParticipantFile},
-    diary, exit,
+    diary, env, exit,
     runfile::{RunFile, LOGS_FOLDER, PAYLOADS_FOLDER},
     signals,
 };
@@ -74,6 +74,9 @@ const END_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long the participants may take for what they have to do after the last settlement.
 const LAST_STATE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the chain may make no block: longer than its restart takes on a busy machine.
+const STALL_PATIENCE: Duration = Duration::from_secs(120);
 
 /// Windows that the chain may be late by before the command gives up.
 const LATE_WINDOWS_MAX: u64 = 2;
@@ -176,12 +179,13 @@ async fn whole_run(
         data: data_size(&dataset),
         genesis_state_root,
     };
-    let work = measure(args, &members, model, dataset, progress).await?;
-
-    progress.doing("setting up the run");
+    progress.doing("waiting for the chain");
     let node = processes.node.as_mut().context("no chain")?;
     let (chain, url) = (node.connect().await?, node.url.clone());
+    // Now that the chain is up and idle: its start is work.
+    let work = measure(args, &members, model, dataset, progress).await?;
     let owner = keys::keypair_from_uri(OWNER_URI)?;
+    progress.doing("setting up the run");
     fund(chain.as_ref(), &owner, &members)
         .await
         .context("cannot fund the participants")?;
@@ -262,9 +266,16 @@ fn find_lock(named: Option<&Path>) -> Result<PathBuf> {
         return Ok(path.to_owned());
     }
     let here = std::env::current_dir()?;
-    let found = here
-        .ancestors()
-        .map(|folder| folder.join("Cargo.lock"))
+    // Cargo tells what it runs where the package is: so it is found from another folder too.
+    let package = std::env::var_os(env::PACKAGE).map(PathBuf::from);
+    let found = [Some(here), package]
+        .into_iter()
+        .flatten()
+        .flat_map(|from| {
+            from.ancestors()
+                .map(|folder| folder.join("Cargo.lock"))
+                .collect::<Vec<_>>()
+        })
         .find(|path| path.is_file());
     found.context(
         "there is no Cargo.lock here or above; name one with --lock, or a text with --data",
@@ -492,10 +503,12 @@ async fn watch(
     let mut tick = tokio::time::interval(Duration::from_millis(500));
     let mut is_settled = false;
     let mut settled_at = Instant::now();
+    let mut block_at = Instant::now();
     loop {
         tokio::select! {
             block = blocks.next() => {
                 let block = block.context("the chain's stream of blocks has ended")?;
+                block_at = Instant::now();
                 for event in events_at(chain.as_ref(), block.hash).await? {
                     let Some(window) = board.event(&event) else { continue };
                     board.read_diaries();
@@ -511,6 +524,9 @@ async fn watch(
                 }
             }
             _ = tick.tick() => {
+                if block_at.elapsed() > STALL_PATIENCE {
+                    bail!("the chain has made no block for {} s", STALL_PATIENCE.as_secs());
+                }
                 board.read_diaries();
                 for process in processes.all() {
                     if let Some(status) = process.keep_up()? {

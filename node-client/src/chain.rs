@@ -1,4 +1,4 @@
-//! The chain as a trait over plain records: [`SubxtChain`] speaks to a node, [`fake::FakeChain`] runs the rules in memory.
+//! The chain as a trait over plain records; [`SubxtChain`] speaks to a node.
 //!
 //! Reads take `at`, the hash of a block, or `None` for the latest finalised one. Nothing here is cached but the
 //! connection: two reads that must agree name the same block.

@@ -48,14 +48,20 @@ pub(crate) fn tests(setup: &Setup) -> Result<(), Failure> {
     run(setup.cargo().arg("test").args(SELECTION))
 }
 
-/// Builds the documentation of our own crates; any warning is a failure.
+/// Builds the documentation of our own crates, private items too; any warning is a failure.
+///
+/// The program `gauntlet` is left out, as its pages would have the file names of its library.
 pub(crate) fn documentation(setup: &Setup) -> Result<(), Failure> {
     run(setup
         .cargo()
-        .args(["doc", "--no-deps"])
+        .args(["doc", "--no-deps", "--document-private-items"])
         .args(SELECTION)
-        .args(TARGETS)
-        .env("RUSTDOCFLAGS", "--deny warnings"))
+        .args(["--lib", "--examples"])
+        .args(["--bin", "gauntlet-node", "--bin", "xtask"])
+        .env(
+            "RUSTDOCFLAGS",
+            "--deny warnings --allow rustdoc::private_intra_doc_links",
+        ))
 }
 
 /// Writes the metadata of the runtime to where `node-client` generates its code from.
