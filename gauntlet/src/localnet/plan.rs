@@ -439,7 +439,7 @@ mod tests {
 
     #[test]
     fn little_data_means_fewer_steps_or_a_clear_error() {
-        let args = args("--miners 2");
+        let args = args("--miners 2 --batch-size 8");
         let members = members(&args);
         let speed = Speed {
             tokens_per_second: 1e6,
