@@ -22,6 +22,8 @@ pub use self::subxt::{connect, SubxtChain};
 
 mod submit;
 
+pub mod fake;
+
 /// Why a read failed. Another attempt may succeed after [`ChainError::Transport`] only.
 #[derive(Debug, thiserror::Error)]
 pub enum ChainError {

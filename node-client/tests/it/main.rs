@@ -3,6 +3,7 @@
 // Clippy's `allow-unwrap-in-tests` does not see the helpers of a test binary.
 #![allow(clippy::unwrap_used)]
 
+mod chain;
 mod journal;
 mod keys;
 mod network;

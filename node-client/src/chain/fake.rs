@@ -1,0 +1,406 @@
+//! A chain in memory for tests: blocks are made by hand, the rules are the pallet's.
+//!
+//! [`FakeChain::advance`] makes blocks; each takes what was submitted since the one before, in order. Every block is
+//! final, and every hash follows from the seed and the block's number, so that one seed gives one story. The rules
+//! themselves (`state`, `run`) are those of the pallet and call the same functions of `protocol`; a refusal has
+//! the pallet's name for it.
+//!
+//! Not modelled: fees, the existential deposit, weights (a settlement is written in one block), forks.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use async_trait::async_trait;
+use futures::{stream, StreamExt};
+use protocol::{
+    merkle::blake2_256, AccountBytes, BlockNumber, Hash, Planck, RunId, ValidatorIndex, Window,
+};
+use tokio::sync::{oneshot, watch};
+
+use self::{
+    run::{Run, WindowRows},
+    state::State,
+};
+use super::{
+    AnnouncementInfo, AttestationInfo, BlockRef, Call, Chain, ChainError, ClaimInfo,
+    CommitmentInfo, FinalizedBlocks, GauntletEvent, Included, Keypair, Ledger, MinerInfo,
+    RevealInfo, RunInfo, ScoreCommitmentInfo, ScoreRevealInfo, SubmitError, ValidatorInfo,
+    WindowInfo,
+};
+use crate::keys;
+
+mod run;
+mod state;
+
+/// Blocks whose state can be read; older ones are pruned.
+pub const STATES_MAX: usize = 1_024;
+/// Extrinsics that wait for a block, at most.
+pub const QUEUE_MAX: usize = 4_096;
+
+/// Separates the hashes of fake blocks from every other hash.
+const BLOCK_DOMAIN: &[u8] = b"gauntlet/fake-block/1";
+
+/// A pallet's refusal, by name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Refusal {
+    pallet: &'static str,
+    error: &'static str,
+}
+
+impl Refusal {
+    /// One of the pallet's errors.
+    fn gauntlet(error: &'static str) -> Self {
+        let pallet = "Gauntlet";
+        Self { pallet, error }
+    }
+}
+
+/// `Err` with the pallet's `error` unless `holds`.
+fn ensure(holds: bool, error: &'static str) -> Result<(), Refusal> {
+    if holds {
+        Ok(())
+    } else {
+        Err(Refusal::gauntlet(error))
+    }
+}
+
+/// The chain. Clones are the same chain.
+#[derive(Clone)]
+pub struct FakeChain {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    seed: u64,
+    chain: Mutex<Blocks>,
+    head: watch::Sender<BlockNumber>,
+}
+
+struct Blocks {
+    /// The states after the latest blocks, in order; never empty.
+    states: VecDeque<Arc<State>>,
+    queue: VecDeque<Queued>,
+}
+
+struct Queued {
+    signer: AccountBytes,
+    call: Call,
+    done: oneshot::Sender<Result<Included, SubmitError>>,
+}
+
+/// An extrinsic that waits for its block.
+pub struct Submission {
+    done: oneshot::Receiver<Result<Included, SubmitError>>,
+}
+
+impl Submission {
+    /// Waits for the block that has it.
+    ///
+    /// # Errors
+    /// As [`Chain::submit`].
+    pub async fn wait(self) -> Result<Included, SubmitError> {
+        self.done
+            .await
+            .unwrap_or_else(|_| Err(SubmitError::Transport("the chain is gone".to_owned())))
+    }
+}
+
+impl FakeChain {
+    /// A chain at block 0 on which these accounts have money.
+    pub fn new(seed: u64, balances: impl IntoIterator<Item = (AccountBytes, Planck)>) -> Self {
+        let genesis = State::genesis(block_hash(seed, 0), balances);
+        Self {
+            shared: Arc::new(Shared {
+                seed,
+                chain: Mutex::new(Blocks {
+                    states: VecDeque::from([Arc::new(genesis)]),
+                    queue: VecDeque::new(),
+                }),
+                head: watch::Sender::new(0),
+            }),
+        }
+    }
+
+    /// Makes `blocks` blocks; the first takes what waits.
+    pub fn advance(&self, blocks: u32) {
+        for _ in 0..blocks {
+            self.make_block();
+        }
+    }
+
+    /// Makes blocks until `number` is the head; none if it is behind.
+    pub fn advance_to(&self, number: BlockNumber) {
+        let head = *self.shared.head.borrow();
+        self.advance(number.saturating_sub(head));
+    }
+
+    /// Puts a call into the queue of the next block.
+    ///
+    /// # Errors
+    /// [`SubmitError::Dropped`] when [`QUEUE_MAX`] calls wait.
+    pub fn enqueue(&self, signer: AccountBytes, call: Call) -> Result<Submission, SubmitError> {
+        let (done, receiver) = oneshot::channel();
+        let mut chain = self.chain();
+        if chain.queue.len() >= QUEUE_MAX {
+            return Err(SubmitError::Dropped("the pool is full".to_owned()));
+        }
+        chain.queue.push_back(Queued { signer, call, done });
+        Ok(Submission { done: receiver })
+    }
+
+    /// Makes a block with this call (and what waits), and returns the call's outcome.
+    ///
+    /// # Errors
+    /// As [`Chain::submit`].
+    pub fn execute(&self, signer: &Keypair, call: Call) -> Result<Included, SubmitError> {
+        let mut submission = self.enqueue(keys::account(signer), call)?;
+        self.advance(1);
+        let lost = |_| Err(SubmitError::Transport("the block has no answer".to_owned()));
+        submission.done.try_recv().unwrap_or_else(lost)
+    }
+
+    fn chain(&self) -> MutexGuard<'_, Blocks> {
+        self.shared
+            .chain
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn make_block(&self) {
+        let mut chain = self.chain();
+        let Some(parent) = chain.states.back().cloned() else {
+            return;
+        };
+        let Some(number) = parent.number.checked_add(1) else {
+            return;
+        };
+        let parent_hash = block_hash(self.shared.seed, parent.number);
+        let hash = block_hash(self.shared.seed, number);
+        let block = BlockRef { number, hash };
+        let mut state = State::clone(&parent);
+        state.begin_block(number, &parent_hash);
+        let mut outcomes = Vec::new();
+        for Queued { signer, call, done } in std::mem::take(&mut chain.queue) {
+            let first_event = state.events.len();
+            // An extrinsic that fails changes nothing.
+            let mut attempt = state.clone();
+            let outcome = match attempt.apply(signer, call) {
+                Ok(()) => {
+                    state = attempt;
+                    let events = state.events.iter().skip(first_event).cloned().collect();
+                    Ok(Included { block, events })
+                }
+                Err(Refusal { pallet, error }) => Err(SubmitError::Rejected {
+                    pallet: pallet.to_owned(),
+                    error: error.to_owned(),
+                    docs: format!("refused in block {number}"),
+                }),
+            };
+            outcomes.push((done, outcome));
+        }
+        chain.states.push_back(Arc::new(state));
+        if chain.states.len() > STATES_MAX {
+            chain.states.pop_front();
+        }
+        drop(chain);
+        self.shared.head.send_replace(number);
+        for (done, outcome) in outcomes {
+            // Who does not wait for it does not want it.
+            let _ = done.send(outcome);
+        }
+    }
+
+    /// The state after a block, or after the latest one.
+    fn state(&self, at: Option<Hash>) -> Result<Arc<State>, ChainError> {
+        let chain = self.chain();
+        let found = match at {
+            None => chain.states.back(),
+            Some(hash) => chain
+                .states
+                .iter()
+                .rev()
+                .find(|state| block_hash(self.shared.seed, state.number) == hash),
+        };
+        found
+            .cloned()
+            .ok_or_else(|| ChainError::UnknownBlock(hex::encode(at.unwrap_or_default())))
+    }
+
+    /// What `read` finds in a run; the default where there is no such run.
+    fn in_run<R: Default>(
+        &self,
+        run: RunId,
+        at: Option<Hash>,
+        read: impl FnOnce(&Run) -> R,
+    ) -> Result<R, ChainError> {
+        let state = self.state(at)?;
+        Ok(state.runs.get(&run).map(read).unwrap_or_default())
+    }
+
+    /// What `read` finds in the rows of a window; the default where there are none.
+    fn in_window<R: Default>(
+        &self,
+        run: RunId,
+        window: Window,
+        at: Option<Hash>,
+        read: impl FnOnce(&WindowRows) -> R,
+    ) -> Result<R, ChainError> {
+        self.in_run(run, at, |run| {
+            run.windows.get(&window).map(read).unwrap_or_default()
+        })
+    }
+}
+
+/// The hash of block `number` of the chain of `seed`.
+fn block_hash(seed: u64, number: BlockNumber) -> Hash {
+    blake2_256(&[BLOCK_DOMAIN, &seed.to_le_bytes(), &number.to_le_bytes()])
+}
+
+fn values<K, V: Clone>(rows: &std::collections::BTreeMap<K, V>) -> Vec<V> {
+    rows.values().cloned().collect()
+}
+
+#[async_trait]
+impl Chain for FakeChain {
+    async fn genesis_hash(&self) -> Result<Hash, ChainError> {
+        Ok(block_hash(self.shared.seed, 0))
+    }
+
+    async fn finalized_head(&self) -> Result<BlockRef, ChainError> {
+        let number = self.best_number().await?;
+        let hash = block_hash(self.shared.seed, number);
+        Ok(BlockRef { number, hash })
+    }
+
+    async fn best_number(&self) -> Result<BlockNumber, ChainError> {
+        Ok(*self.shared.head.borrow())
+    }
+
+    async fn subscribe_finalized(&self) -> Result<FinalizedBlocks, ChainError> {
+        let seed = self.shared.seed;
+        let head = self.shared.head.subscribe();
+        let first = *head.borrow();
+        // Hashes follow from numbers: a reader that is slow misses nothing and nothing waits for it.
+        let blocks = stream::unfold((head, first), move |(mut head, number)| async move {
+            head.wait_for(|head| *head >= number).await.ok()?;
+            let hash = block_hash(seed, number);
+            Some((BlockRef { number, hash }, (head, number.checked_add(1)?)))
+        });
+        Ok(blocks.boxed())
+    }
+
+    async fn block_hash(&self, number: BlockNumber) -> Result<Option<Hash>, ChainError> {
+        let head = self.best_number().await?;
+        Ok((number <= head).then(|| block_hash(self.shared.seed, number)))
+    }
+
+    async fn run(&self, run: RunId, at: Option<Hash>) -> Result<Option<RunInfo>, ChainError> {
+        self.in_run(run, at, |run| Some(run.info.clone()))
+    }
+
+    async fn miners(&self, run: RunId, at: Option<Hash>) -> Result<Vec<MinerInfo>, ChainError> {
+        self.in_run(run, at, |run| values(&run.miners))
+    }
+
+    async fn validators(
+        &self,
+        run: RunId,
+        at: Option<Hash>,
+    ) -> Result<Vec<ValidatorInfo>, ChainError> {
+        self.in_run(run, at, |run| values(&run.validators))
+    }
+
+    async fn announcements(
+        &self,
+        run: RunId,
+        at: Option<Hash>,
+    ) -> Result<Vec<AnnouncementInfo>, ChainError> {
+        self.in_run(run, at, |run| values(&run.announcements))
+    }
+
+    async fn window(
+        &self,
+        run: RunId,
+        window: Window,
+        at: Option<Hash>,
+    ) -> Result<Option<WindowInfo>, ChainError> {
+        self.in_window(run, window, at, |rows| Some(rows.info.clone()))
+    }
+
+    async fn commitments(
+        &self,
+        run: RunId,
+        window: Window,
+        at: Option<Hash>,
+    ) -> Result<Vec<CommitmentInfo>, ChainError> {
+        self.in_window(run, window, at, |rows| values(&rows.commitments))
+    }
+
+    async fn reveals(
+        &self,
+        run: RunId,
+        window: Window,
+        at: Option<Hash>,
+    ) -> Result<Vec<RevealInfo>, ChainError> {
+        self.in_window(run, window, at, |rows| values(&rows.reveals))
+    }
+
+    async fn attestations(
+        &self,
+        run: RunId,
+        window: Window,
+        at: Option<Hash>,
+    ) -> Result<Vec<AttestationInfo>, ChainError> {
+        self.in_window(run, window, at, |rows| values(&rows.attestations))
+    }
+
+    async fn score_commitments(
+        &self,
+        run: RunId,
+        window: Window,
+        at: Option<Hash>,
+    ) -> Result<Vec<ScoreCommitmentInfo>, ChainError> {
+        let info = |(&index, &hash): (&ValidatorIndex, &Hash)| ScoreCommitmentInfo { index, hash };
+        self.in_window(run, window, at, |rows| {
+            rows.score_commitments.iter().map(info).collect()
+        })
+    }
+
+    async fn score_reveals(
+        &self,
+        run: RunId,
+        window: Window,
+        at: Option<Hash>,
+    ) -> Result<Vec<ScoreRevealInfo>, ChainError> {
+        self.in_window(run, window, at, |rows| values(&rows.score_reveals))
+    }
+
+    async fn ledger(&self, run: RunId, at: Option<Hash>) -> Result<Ledger, ChainError> {
+        self.in_run(run, at, |run| run.ledger)
+    }
+
+    async fn claims(
+        &self,
+        run: RunId,
+        account: AccountBytes,
+        at: Option<Hash>,
+    ) -> Result<Vec<ClaimInfo>, ChainError> {
+        self.in_run(run, at, |run| {
+            run.claims.get(&account).cloned().unwrap_or_default()
+        })
+    }
+
+    async fn balance(&self, account: AccountBytes, at: Option<Hash>) -> Result<Planck, ChainError> {
+        Ok(self.state(at)?.balance(&account))
+    }
+
+    async fn events_at(&self, block: Hash) -> Result<Vec<GauntletEvent>, ChainError> {
+        Ok(self.state(Some(block))?.events.clone())
+    }
+
+    async fn submit(&self, signer: &Keypair, call: Call) -> Result<Included, SubmitError> {
+        self.enqueue(keys::account(signer), call)?.wait().await
+    }
+}

@@ -1,0 +1,702 @@
+//! One run: the work of a window, its boundaries, its settlement; mirrors the pallet's `submission`, `window`,
+//! `settlement` and `emission`.
+
+use std::collections::BTreeMap;
+
+use protocol::{
+    accept::{
+        accepted_set, bitmap_contains, bitmap_of, final_root, is_proven_unavailable, on_probation,
+        AttestationInput, Candidate,
+    },
+    commitment::{challenged_chunks, commitment_hash, score_commitment_hash, ChunkProof, Opening},
+    consensus::{
+        emission_at, pay, settle, split_emission, ConsensusError, EmissionSplit, Evaluation, Fault,
+        MinerInput, Outcome, ValidatorInput,
+    },
+    layout::Layout,
+    merkle,
+    seed::{mix_salt, window_seed},
+    settings::Settings,
+    update::decode_chunk,
+    window::{phase_at, Moment, Phase, ScorePhase},
+    AccountBytes, BlockNumber, Hash, Planck, RunId, Uid, ValidatorIndex, Window,
+};
+
+use super::{
+    super::{
+        AnnouncementInfo, AttestationInfo, ClaimInfo, CommitmentInfo, GauntletEvent, Ledger,
+        MinerInfo, RevealInfo, RunInfo, ScoreRevealInfo, ValidatorInfo, VoidReason, WindowInfo,
+        WindowStatus,
+    },
+    ensure, Refusal,
+};
+
+/// Windows after which the rows of a window are removed.
+const HISTORY_WINDOWS: Window = 8;
+/// Claims of an account that are kept apart.
+const CLAIMS_MAX: usize = 64;
+
+/// What a call sees of its block.
+pub(super) struct Block<'a> {
+    pub(super) number: BlockNumber,
+    pub(super) genesis: &'a Hash,
+    pub(super) moment: Moment,
+    pub(super) events: &'a mut Vec<GauntletEvent>,
+}
+
+/// The rows of a window.
+#[derive(Clone)]
+pub(super) struct WindowRows {
+    pub(super) info: WindowInfo,
+    pub(super) commitments: BTreeMap<Uid, CommitmentInfo>,
+    pub(super) reveals: BTreeMap<Uid, RevealInfo>,
+    pub(super) attestations: BTreeMap<ValidatorIndex, AttestationInfo>,
+    pub(super) score_commitments: BTreeMap<ValidatorIndex, Hash>,
+    pub(super) score_reveals: BTreeMap<ValidatorIndex, ScoreRevealInfo>,
+}
+
+/// A run with all that belongs to it.
+#[derive(Clone)]
+pub(super) struct Run {
+    id: RunId,
+    pub(super) info: RunInfo,
+    chunk_count: u32,
+    payload_bytes_max: u64,
+    salt_mix: Hash,
+    next_settlement: Window,
+    /// Settings that replace the run's from a window on.
+    pub(super) pending: Option<(Window, Settings)>,
+    pub(super) miners: BTreeMap<Uid, MinerInfo>,
+    pub(super) validators: BTreeMap<ValidatorIndex, ValidatorInfo>,
+    pub(super) announcements: BTreeMap<AccountBytes, AnnouncementInfo>,
+    pub(super) windows: BTreeMap<Window, WindowRows>,
+    pub(super) claims: BTreeMap<AccountBytes, Vec<ClaimInfo>>,
+    pub(super) ledger: Ledger,
+}
+
+fn internal() -> Refusal {
+    Refusal::gauntlet("Internal")
+}
+
+impl Run {
+    pub(super) fn new(
+        id: RunId,
+        owner: AccountBytes,
+        settings: Settings,
+        layout: Layout,
+        chunk_count: u32,
+        payload_bytes_max: u64,
+    ) -> Self {
+        Self {
+            id,
+            info: RunInfo {
+                owner,
+                settings,
+                layout,
+            },
+            chunk_count,
+            payload_bytes_max,
+            salt_mix: [0; 32],
+            next_settlement: 0,
+            pending: None,
+            miners: BTreeMap::new(),
+            validators: BTreeMap::new(),
+            announcements: BTreeMap::new(),
+            windows: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            ledger: Ledger::default(),
+        }
+    }
+
+    /// Whether a hot key is a miner's or a validator's.
+    pub(super) fn takes_part(&self, hot: &AccountBytes) -> bool {
+        self.miners.values().any(|miner| miner.hot == *hot)
+            || self.validators.values().any(|found| found.hot == *hot)
+    }
+
+    fn active_miner(&self, hot: &AccountBytes, window: Window) -> Result<Uid, Refusal> {
+        let miner = self.miners.values().find(|miner| miner.hot == *hot);
+        let miner = miner.ok_or(Refusal::gauntlet("MinerUnknown"))?;
+        ensure(miner.registered_window <= window, "NotYetActive")?;
+        Ok(miner.uid)
+    }
+
+    fn active_validator(
+        &self,
+        hot: &AccountBytes,
+        window: Window,
+    ) -> Result<ValidatorIndex, Refusal> {
+        let found = self.validators.values().find(|found| found.hot == *hot);
+        let found = found.ok_or(Refusal::gauntlet("ValidatorUnknown"))?;
+        ensure(found.registered_window <= window, "NotYetActive")?;
+        Ok(found.index)
+    }
+
+    fn rows(&mut self, window: Window) -> Result<&mut WindowRows, Refusal> {
+        self.windows.get_mut(&window).ok_or_else(internal)
+    }
+
+    pub(super) fn commit_update(
+        &mut self,
+        block: &mut Block<'_>,
+        hot: AccountBytes,
+        window: Window,
+        hash: Hash,
+    ) -> Result<(), Refusal> {
+        ensure_phase(&block.moment, window, Phase::Commit)?;
+        let uid = self.active_miner(&hot, window)?;
+        let rows = self.rows(window)?;
+        ensure(!rows.commitments.contains_key(&uid), "AlreadyCommitted")?;
+        let commitment = CommitmentInfo {
+            uid,
+            hash,
+            block: block.number,
+            // One a slot, of which there are less than 2^16; none is removed while the phase lasts.
+            order: rows.commitments.len() as u32,
+        };
+        rows.commitments.insert(uid, commitment);
+        block.events.push(GauntletEvent::UpdateCommitted {
+            run: self.id,
+            window,
+            uid,
+            hash,
+        });
+        Ok(())
+    }
+
+    pub(super) fn reveal_update(
+        &mut self,
+        block: &mut Block<'_>,
+        hot: AccountBytes,
+        window: Window,
+        opening: Opening,
+        chunks: &[ChunkProof],
+    ) -> Result<(), Refusal> {
+        ensure_phase(&block.moment, window, Phase::Reveal)?;
+        let uid = self.active_miner(&hot, window)?;
+        let run = self.id;
+        let rows = self.rows(window)?;
+        let commitment = rows.commitments.get(&uid).cloned();
+        let commitment = commitment.ok_or(Refusal::gauntlet("NotCommitted"))?;
+        ensure(!rows.reveals.contains_key(&uid), "AlreadyRevealed")?;
+        let hash = commitment_hash(block.genesis, run, window, &hot, &opening);
+        ensure(hash == commitment.hash, "OpeningMismatch")?;
+        let has_all_chunks = opening.chunk_count == self.chunk_count;
+        ensure(has_all_chunks, "ChunkCountWrong")?;
+        let is_len_possible = (1..=self.payload_bytes_max).contains(&opening.byte_len);
+        ensure(is_len_possible, "ByteLenOutOfRange")?;
+        self.ensure_chunks_shown(window, uid, &opening, chunks)?;
+
+        let payload_root = opening.payload_root;
+        let byte_len = opening.byte_len;
+        let reveals = &mut self.rows(window)?.reveals;
+        let other = reveals
+            .values()
+            .find(|other| other.opening.payload_root == payload_root)
+            .map(|other| (other.uid, other.order));
+        if let Some((other, order)) = other {
+            ensure(commitment.order < order, "CopiedPayload")?;
+            reveals.remove(&other);
+            block.events.push(GauntletEvent::CopyRefused {
+                run,
+                window,
+                uid: other,
+                original: uid,
+            });
+        }
+        let reveal = RevealInfo {
+            uid,
+            opening,
+            committed_block: commitment.block,
+            order: commitment.order,
+        };
+        reveals.insert(uid, reveal);
+        block.events.push(GauntletEvent::UpdateRevealed {
+            run,
+            window,
+            uid,
+            payload_root,
+            byte_len,
+        });
+        Ok(())
+    }
+
+    /// The chunks are those that the chain drew, belong to the payload and decode.
+    fn ensure_chunks_shown(
+        &mut self,
+        window: Window,
+        uid: Uid,
+        opening: &Opening,
+        chunks: &[ChunkProof],
+    ) -> Result<(), Refusal> {
+        let seed = self.rows(window)?.info.challenge_seed;
+        let seed = seed.ok_or_else(internal)?;
+        let count = self.info.settings.incentive.challenge_chunks;
+        let asked = challenged_chunks(&seed, self.id, window, uid, self.chunk_count, count);
+        let is_asked = chunks.iter().map(|chunk| chunk.index).eq(asked);
+        ensure(is_asked, "ChunksNotChallenged")?;
+        for chunk in chunks {
+            let belongs = merkle::verify(
+                &opening.payload_root,
+                self.chunk_count,
+                chunk.index,
+                &chunk.chunk,
+                &chunk.proof,
+            );
+            ensure(belongs, "ProofInvalid")?;
+            let len = self.info.layout.chunk_len(chunk.index);
+            let len = len.ok_or_else(internal)?;
+            let decoded = decode_chunk(&chunk.chunk, len, self.info.settings.training.keep);
+            ensure(decoded.is_ok(), "ChunkMalformed")?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn attest(
+        &mut self,
+        block: &mut Block<'_>,
+        hot: AccountBytes,
+        window: Window,
+        bitmap: Vec<u8>,
+        state_root: Hash,
+    ) -> Result<(), Refusal> {
+        ensure_phase(&block.moment, window, Phase::Attest)?;
+        let index = self.active_validator(&hot, window)?;
+        let bytes_max = usize::from(self.info.settings.incentive.uid_max).div_ceil(8);
+        let rows = self.rows(window)?;
+        ensure(!rows.attestations.contains_key(&index), "AlreadyAttested")?;
+        ensure(bitmap.len() <= bytes_max, "BitmapTooLong")?;
+        let attestation = AttestationInfo {
+            index,
+            bitmap,
+            state_root,
+        };
+        rows.attestations.insert(index, attestation);
+        if let Some(validator) = self.validators.get_mut(&index) {
+            validator.attested_window = Some(window);
+        }
+        block.events.push(GauntletEvent::Attested {
+            run: self.id,
+            window,
+            index,
+            state_root,
+        });
+        Ok(())
+    }
+
+    pub(super) fn commit_scores(
+        &mut self,
+        block: &mut Block<'_>,
+        hot: AccountBytes,
+        window: Window,
+        hash: Hash,
+    ) -> Result<(), Refusal> {
+        ensure_score_phase(&block.moment, window, ScorePhase::Commit)?;
+        let index = self.active_validator(&hot, window)?;
+        let rows = self.rows(window)?;
+        let is_first = !rows.score_commitments.contains_key(&index);
+        ensure(is_first, "AlreadyCommitted")?;
+        rows.score_commitments.insert(index, hash);
+        block.events.push(GauntletEvent::ScoresCommitted {
+            run: self.id,
+            window,
+            index,
+            hash,
+        });
+        Ok(())
+    }
+
+    pub(super) fn reveal_scores(
+        &mut self,
+        block: &mut Block<'_>,
+        hot: AccountBytes,
+        window: Window,
+        evaluations: Vec<Evaluation>,
+        salt: Hash,
+    ) -> Result<(), Refusal> {
+        ensure_score_phase(&block.moment, window, ScorePhase::Reveal)?;
+        let index = self.active_validator(&hot, window)?;
+        let run = self.id;
+        let rows = self.rows(window)?;
+        let committed = rows.score_commitments.get(&index).copied();
+        let committed = committed.ok_or(Refusal::gauntlet("NotCommitted"))?;
+        ensure(!rows.score_reveals.contains_key(&index), "AlreadyRevealed")?;
+        let hash = score_commitment_hash(block.genesis, run, window, &hot, &evaluations, &salt);
+        ensure(hash == committed, "OpeningMismatch")?;
+        let count = evaluations.len() as u32;
+        let reveal = ScoreRevealInfo {
+            index,
+            evaluations,
+            salt,
+        };
+        rows.score_reveals.insert(index, reveal);
+        self.salt_mix = mix_salt(&self.salt_mix, &salt);
+        block.events.push(GauntletEvent::ScoresRevealed {
+            run,
+            window,
+            index,
+            count,
+        });
+        Ok(())
+    }
+
+    /// Takes out of the run what `account` may claim by now.
+    pub(super) fn claim(
+        &mut self,
+        block: &mut Block<'_>,
+        account: AccountBytes,
+    ) -> Result<Planck, Refusal> {
+        let delay = u64::from(self.info.settings.incentive.claim_delay_windows);
+        let mut amount: Planck = 0;
+        if let Some(claims) = self.claims.get_mut(&account) {
+            claims.retain(|claim| {
+                let is_due = claim.window.saturating_add(delay) < block.moment.window;
+                amount = amount.saturating_add(if is_due { claim.amount } else { 0 });
+                !is_due
+            });
+        }
+        ensure(amount > 0, "NothingClaimable")?;
+        self.claims.retain(|_, claims| !claims.is_empty());
+        let claimable = self.ledger.claimable.checked_sub(amount);
+        self.ledger.claimable = claimable.ok_or_else(internal)?;
+        self.ledger.paid = self.ledger.paid.saturating_add(amount);
+        block.events.push(GauntletEvent::Claimed {
+            run: self.id,
+            account,
+            amount,
+        });
+        Ok(amount)
+    }
+
+    /// Does what the block is the boundary of.
+    pub(super) fn cross_boundary(
+        &mut self,
+        number: BlockNumber,
+        parent_hash: &Hash,
+        events: &mut Vec<GauntletEvent>,
+    ) {
+        let schedule = &self.info.settings.schedule;
+        let (commit_end, attest_end) = (schedule.commit_end, schedule.attest_end);
+        let Some(moment) = phase_at(schedule, number) else {
+            return;
+        };
+        match moment.offset {
+            0 => self.open_window(moment.window, parent_hash, events),
+            offset if offset == commit_end => {
+                if let Some(rows) = self.windows.get_mut(&moment.window) {
+                    rows.info.challenge_seed = Some(mix_salt(&rows.info.seed, parent_hash));
+                }
+            }
+            offset if offset == attest_end => self.accept(moment.window, events),
+            _ => {}
+        }
+    }
+
+    fn open_window(&mut self, window: Window, parent_hash: &Hash, events: &mut Vec<GauntletEvent>) {
+        let run = self.id;
+        if let Some((_, settings)) = self.pending.take_if(|(from, _)| *from <= window) {
+            self.info.settings = settings;
+            events.push(GauntletEvent::SettingsApplied { run, window });
+        }
+        let seed = window_seed(parent_hash, run, window, &self.salt_mix);
+        let info = WindowInfo {
+            seed,
+            challenge_seed: None,
+            state_root: None,
+            accepted: Vec::new(),
+            unavailable: Vec::new(),
+            status: WindowStatus::Open,
+            minted: 0,
+            settings: self.info.settings.clone(),
+        };
+        let rows = WindowRows {
+            info,
+            commitments: BTreeMap::new(),
+            reveals: BTreeMap::new(),
+            attestations: BTreeMap::new(),
+            score_commitments: BTreeMap::new(),
+            score_reveals: BTreeMap::new(),
+        };
+        self.windows.insert(window, rows);
+        events.push(GauntletEvent::WindowOpened { run, window, seed });
+    }
+
+    /// Fixes state root and accepted set from the attestations.
+    fn accept(&mut self, window: Window, events: &mut Vec<GauntletEvent>) {
+        let incentive = &self.info.settings.incentive;
+        let Some(rows) = self.windows.get_mut(&window) else {
+            return;
+        };
+        let active_stake = self
+            .validators
+            .values()
+            .filter(|validator| {
+                let attested = validator.attested_window;
+                attested.is_some_and(|attested| attested.saturating_add(1) >= window)
+            })
+            .fold(0u128, |sum, found| sum.saturating_add(found.stake));
+        let attestations: Vec<AttestationInput<'_>> = rows
+            .attestations
+            .values()
+            .filter_map(|row| {
+                let validator = self.validators.get(&row.index)?;
+                (validator.registered_window <= window).then(|| AttestationInput {
+                    stake: stake_of(validator),
+                    state_root: row.state_root,
+                    bitmap: &row.bitmap,
+                })
+            })
+            .collect();
+        let genesis_state_root = self.info.settings.training.genesis_state_root;
+        let state_root = final_root(&attestations, active_stake, incentive.finality_ppm)
+            .filter(|root| window > 0 || *root == genesis_state_root);
+        let candidates: Vec<Candidate> = rows
+            .reveals
+            .values()
+            .filter_map(|reveal| {
+                let miner = self.miners.get(&reveal.uid)?;
+                Some(Candidate {
+                    uid: miner.uid,
+                    base_state_root: reveal.opening.base_state_root,
+                    value: miner.value,
+                    on_probation: on_probation(miner.registered_window, window, incentive),
+                    registered_window: miner.registered_window,
+                })
+            })
+            .collect();
+        let accepted = accepted_set(
+            &candidates,
+            &attestations,
+            active_stake,
+            state_root,
+            incentive,
+        );
+        let is_unavailable = |uid: &Uid| {
+            is_proven_unavailable(&attestations, active_stake, *uid, incentive.finality_ppm)
+        };
+        let uids = candidates.iter().map(|candidate| candidate.uid);
+        let unavailable: Vec<Uid> = uids.filter(is_unavailable).collect();
+        rows.info.state_root = state_root;
+        rows.info.accepted = accepted.clone();
+        rows.info.unavailable = bitmap_of(&unavailable);
+        rows.info.status = WindowStatus::Accepted;
+        events.push(GauntletEvent::WindowAccepted {
+            run: self.id,
+            window,
+            state_root,
+            accepted,
+        });
+    }
+
+    /// Settles the windows whose scores are closed.
+    pub(super) fn settle_due(&mut self, number: BlockNumber, events: &mut Vec<GauntletEvent>) {
+        let Some(moment) = phase_at(&self.info.settings.schedule, number) else {
+            return;
+        };
+        let settled_end = match moment.score_phase {
+            ScorePhase::Settle => moment.window,
+            ScorePhase::Commit | ScorePhase::Reveal => moment.window.saturating_sub(1),
+        };
+        while self.next_settlement < settled_end {
+            let window = self.next_settlement;
+            self.next_settlement += 1;
+            if let Err(error) = self.settle(window, events) {
+                self.set_status(window, WindowStatus::Void);
+                let run = self.id;
+                events.push(GauntletEvent::WindowVoid { run, window, error });
+            }
+        }
+    }
+
+    fn settle(
+        &mut self,
+        window: Window,
+        events: &mut Vec<GauntletEvent>,
+    ) -> Result<(), VoidReason> {
+        let run = self.id;
+        let rows = self.windows.get_mut(&window).ok_or(VoidReason::TooLate)?;
+        let amount = emission_at(&rows.info.settings.emission, window);
+        let minted = amount.min(Planck::MAX.saturating_sub(self.ledger.minted));
+        self.ledger.minted = self.ledger.minted.saturating_add(minted);
+        self.ledger.carried = self.ledger.carried.saturating_add(minted);
+        rows.info.minted = minted;
+
+        let (outcome, split) = self.outcome(window).map_err(void_reason)?;
+        let shares: Vec<_> = outcome.miners.iter().map(|miner| miner.share).collect();
+        let (miner_amounts, _) = pay(split.miners, &shares).map_err(void_reason)?;
+        let shares: Vec<_> = outcome.validators.iter().map(|found| found.share).collect();
+        let (validator_amounts, _) = pay(split.validators, &shares).map_err(void_reason)?;
+
+        let owner = self.credit(self.info.owner, window, split.owner);
+        let mut miners: Planck = 0;
+        for (outcome, amount) in outcome.miners.into_iter().zip(miner_amounts) {
+            let Some(miner) = self.miners.get_mut(&outcome.uid) else {
+                continue;
+            };
+            miner.standing = outcome.standing;
+            miner.value = outcome.value;
+            miner.share = outcome.share;
+            let cold = miner.cold;
+            let paid = self.credit(cold, window, amount);
+            miners = miners.saturating_add(paid);
+            events.push(GauntletEvent::MinerScored {
+                run,
+                window,
+                uid: outcome.uid,
+                own: outcome.own,
+                random: outcome.random,
+                standing_value: outcome.value,
+                share: outcome.share,
+                paid,
+            });
+        }
+        let mut validators: Planck = 0;
+        for (outcome, amount) in outcome.validators.into_iter().zip(validator_amounts) {
+            let Some(cold) = self.validators.get(&outcome.index).map(|found| found.cold) else {
+                continue;
+            };
+            let paid = self.credit(cold, window, amount);
+            validators = validators.saturating_add(paid);
+            events.push(GauntletEvent::ValidatorPaid {
+                run,
+                window,
+                index: outcome.index,
+                agreement: outcome.agreement,
+                paid,
+            });
+        }
+        self.set_status(window, WindowStatus::Settled);
+        events.push(GauntletEvent::WindowSettled {
+            run,
+            window,
+            minted,
+            owner,
+            miners,
+            validators,
+            carried: self.ledger.carried,
+        });
+        Ok(())
+    }
+
+    /// What the window means for whom, and the pots.
+    fn outcome(&self, window: Window) -> Result<(Outcome, EmissionSplit), ConsensusError> {
+        let rows = self.windows.get(&window);
+        let rows = rows.ok_or(ConsensusError::Overflow("window"))?;
+        let miners: Vec<MinerInput> = self
+            .miners
+            .values()
+            .filter(|miner| miner.registered_window <= window)
+            .map(|miner| {
+                let uid = miner.uid;
+                let revealed = rows.reveals.contains_key(&uid);
+                let fault = if revealed {
+                    bitmap_contains(&rows.info.unavailable, uid).then_some(Fault::Unavailable)
+                } else if rows.commitments.contains_key(&uid) {
+                    Some(Fault::MissedReveal)
+                } else {
+                    Some(Fault::MissedCommit)
+                };
+                MinerInput {
+                    uid,
+                    standing: miner.standing.clone(),
+                    accepted: rows.info.accepted.binary_search(&uid).is_ok(),
+                    revealed,
+                    fault,
+                }
+            })
+            .collect();
+        let validators: Vec<ValidatorInput> = self
+            .validators
+            .values()
+            .filter(|validator| validator.registered_window <= window)
+            .map(|validator| {
+                let reveal = rows.score_reveals.get(&validator.index);
+                ValidatorInput {
+                    index: validator.index,
+                    stake: stake_of(validator),
+                    present: reveal.is_some(),
+                    evaluations: reveal
+                        .map(|reveal| reveal.evaluations.clone())
+                        .unwrap_or_default(),
+                }
+            })
+            .collect();
+        let settings = &rows.info.settings;
+        let outcome = settle(&miners, &validators, &settings.incentive)?;
+        let split = split_emission(&settings.emission, self.ledger.carried)?;
+        Ok((outcome, split))
+    }
+
+    /// Moves `amount` from what is carried to what `account` may claim. Returns what was moved.
+    fn credit(&mut self, account: AccountBytes, window: Window, amount: Planck) -> Planck {
+        let sums = self
+            .ledger
+            .carried
+            .checked_sub(amount)
+            .zip(self.ledger.claimable.checked_add(amount));
+        let Some((carried, claimable)) = sums.filter(|_| amount > 0) else {
+            return 0;
+        };
+        self.ledger.carried = carried;
+        self.ledger.claimable = claimable;
+        let claims = self.claims.entry(account).or_default();
+        if let Some(last) = claims.last_mut().filter(|last| last.window == window) {
+            last.amount = last.amount.saturating_add(amount);
+            return amount;
+        }
+        if claims.len() >= CLAIMS_MAX {
+            // The two oldest become one under the later of their windows.
+            let oldest = claims.remove(0);
+            if let Some(next) = claims.first_mut() {
+                next.amount = next.amount.saturating_add(oldest.amount);
+            }
+        }
+        claims.push(ClaimInfo { window, amount });
+        amount
+    }
+
+    fn set_status(&mut self, window: Window, status: WindowStatus) {
+        if let Some(rows) = self.windows.get_mut(&window) {
+            rows.info.status = status;
+        }
+    }
+
+    /// Removes the windows that are old and settled.
+    pub(super) fn prune_due(&mut self, number: BlockNumber) {
+        let Some(moment) = phase_at(&self.info.settings.schedule, number) else {
+            return;
+        };
+        let next_settlement = self.next_settlement;
+        self.windows.retain(|window, _| {
+            window.saturating_add(HISTORY_WINDOWS) >= moment.window || *window >= next_settlement
+        });
+    }
+}
+
+/// Stakes are kept below 2^64.
+fn stake_of(validator: &ValidatorInfo) -> u64 {
+    u64::try_from(validator.stake).unwrap_or(u64::MAX)
+}
+
+fn ensure_phase(moment: &Moment, window: Window, phase: Phase) -> Result<(), Refusal> {
+    ensure(moment.window == window, "WrongWindow")?;
+    ensure(moment.phase == phase, "WrongPhase")
+}
+
+fn ensure_score_phase(moment: &Moment, window: Window, phase: ScorePhase) -> Result<(), Refusal> {
+    let is_last = moment.window.checked_sub(1) == Some(window);
+    ensure(is_last, "WrongWindow")?;
+    ensure(moment.score_phase == phase, "WrongPhase")
+}
+
+fn void_reason(error: ConsensusError) -> VoidReason {
+    match error {
+        ConsensusError::DuplicateMiner(_) | ConsensusError::DuplicateValidator(_) => {
+            VoidReason::Duplicate
+        }
+        ConsensusError::Rating(_) => VoidReason::Rating,
+        ConsensusError::Overflow(_) => VoidReason::Overflow,
+        ConsensusError::Shares => VoidReason::Shares,
+        ConsensusError::EmissionParts => VoidReason::EmissionParts,
+    }
+}

@@ -1,0 +1,433 @@
+//! The state after a block: money, runs and the calls that change who takes part; mirrors the pallet's `registration`.
+
+use std::collections::BTreeMap;
+
+use protocol::{
+    accept::bitmap_of,
+    consensus::Standing,
+    fixed::Q32,
+    layout::{Layout, LAYOUT_TENSORS_MAX},
+    merkle::MERKLE_PROOF_MAX,
+    settings::{Settings, SettingsError, EVALUATIONS_MAX, UID_MAX},
+    update::{payload_bytes_max, CHUNK_BYTES_MAX},
+    window::{phase_at, Moment},
+    AccountBytes, BlockNumber, Hash, Planck, RunId, Uid, ValidatorIndex, Window,
+};
+
+use super::{
+    super::{AnnouncementInfo, Call, GauntletEvent, MinerInfo, ValidatorInfo},
+    ensure,
+    run::{Block, Run},
+    Refusal,
+};
+
+/// The constants of the runtime.
+const RUNS_MAX: usize = 16;
+const ADMIN_DELAY_WINDOWS: Window = 2;
+const VALIDATORS_MAX: ValidatorIndex = 64;
+const CHUNKS_MAX: usize = 4;
+const PEER_ID_BYTES_MAX: usize = 64;
+const ADDRESS_BYTES_MAX: usize = 128;
+const ADDRESSES_MAX: usize = 4;
+
+/// Everything after a block, and the block's events.
+#[derive(Clone)]
+pub(super) struct State {
+    genesis: Hash,
+    pub(super) number: BlockNumber,
+    pub(super) runs: BTreeMap<RunId, Run>,
+    pub(super) events: Vec<GauntletEvent>,
+    /// Free balances; what is held is with the participants, what is owed with the runs.
+    balances: BTreeMap<AccountBytes, Planck>,
+}
+
+impl State {
+    pub(super) fn genesis(
+        genesis: Hash,
+        balances: impl IntoIterator<Item = (AccountBytes, Planck)>,
+    ) -> Self {
+        Self {
+            genesis,
+            number: 0,
+            runs: BTreeMap::new(),
+            events: Vec::new(),
+            balances: balances.into_iter().collect(),
+        }
+    }
+
+    pub(super) fn balance(&self, account: &AccountBytes) -> Planck {
+        self.balances.get(account).copied().unwrap_or(0)
+    }
+
+    /// What happens in a block before its extrinsics.
+    pub(super) fn begin_block(&mut self, number: BlockNumber, parent_hash: &Hash) {
+        self.number = number;
+        self.events.clear();
+        for run in self.runs.values_mut() {
+            run.cross_boundary(number, parent_hash, &mut self.events);
+            run.settle_due(number, &mut self.events);
+            run.prune_due(number);
+        }
+    }
+
+    /// Executes a call. After an error the state is to be dropped.
+    pub(super) fn apply(&mut self, signer: AccountBytes, call: Call) -> Result<(), Refusal> {
+        if !fits(&call) {
+            // The node cannot decode it.
+            let (pallet, error) = ("Transaction", "Invalid");
+            return Err(Refusal { pallet, error });
+        }
+        match call {
+            Call::CreateRun { settings, layout } => self.create_run(signer, *settings, layout),
+            Call::RegisterMiner { run, hot } => self.register_miner(signer, run, hot),
+            Call::DeregisterMiner { run, uid } => self.deregister_miner(signer, run, uid),
+            Call::RegisterValidator { run, hot, stake } => {
+                self.register_validator(signer, run, hot, stake)
+            }
+            Call::AddStake { run, index, amount } => self.add_stake(signer, run, index, amount),
+            Call::DeregisterValidator { run, index } => {
+                self.deregister_validator(signer, run, index)
+            }
+            Call::Announce {
+                run,
+                peer_id,
+                addresses,
+            } => self.announce(signer, run, peer_id, addresses),
+            Call::CommitUpdate { run, window, hash } => {
+                let (run, mut block) = self.work(run)?;
+                run.commit_update(&mut block, signer, window, hash)
+            }
+            Call::RevealUpdate {
+                run,
+                window,
+                opening,
+                chunks,
+            } => {
+                let (run, mut block) = self.work(run)?;
+                run.reveal_update(&mut block, signer, window, opening, &chunks)
+            }
+            Call::Attest {
+                run,
+                window,
+                bitmap,
+                state_root,
+            } => {
+                let (run, mut block) = self.work(run)?;
+                run.attest(&mut block, signer, window, bitmap, state_root)
+            }
+            Call::CommitScores { run, window, hash } => {
+                let (run, mut block) = self.work(run)?;
+                run.commit_scores(&mut block, signer, window, hash)
+            }
+            Call::RevealScores {
+                run,
+                window,
+                evaluations,
+                salt,
+            } => {
+                let (run, mut block) = self.work(run)?;
+                run.reveal_scores(&mut block, signer, window, evaluations, salt)
+            }
+            Call::Claim { run, account } => {
+                let (run, mut block) = self.work(run)?;
+                let amount = run.claim(&mut block, account)?;
+                self.release(account, amount)
+            }
+            Call::SetParams { run, settings } => self.set_params(signer, run, *settings),
+            Call::Transfer { to, amount } => {
+                self.hold(signer, amount)?;
+                self.release(to, amount)
+            }
+        }
+    }
+
+    /// A run and the block, for the calls of a window's work.
+    fn work(&mut self, run: RunId) -> Result<(&mut Run, Block<'_>), Refusal> {
+        let run = self.runs.get_mut(&run).ok_or(unknown_run())?;
+        let moment = phase_at(&run.info.settings.schedule, self.number)
+            .ok_or(Refusal::gauntlet("RunNotStarted"))?;
+        let block = Block {
+            number: self.number,
+            genesis: &self.genesis,
+            moment,
+            events: &mut self.events,
+        };
+        Ok((run, block))
+    }
+
+    fn run_at(&mut self, run: RunId) -> Result<(&mut Run, Option<Moment>), Refusal> {
+        let run = self.runs.get_mut(&run).ok_or(unknown_run())?;
+        let moment = phase_at(&run.info.settings.schedule, self.number);
+        Ok((run, moment))
+    }
+
+    fn hold(&mut self, account: AccountBytes, amount: Planck) -> Result<(), Refusal> {
+        let free = self.balance(&account).checked_sub(amount);
+        let (pallet, error) = ("Runtime", "Token(FundsUnavailable)");
+        let free = free.ok_or(Refusal { pallet, error })?;
+        self.balances.insert(account, free);
+        Ok(())
+    }
+
+    fn release(&mut self, account: AccountBytes, amount: Planck) -> Result<(), Refusal> {
+        let free = self.balance(&account).checked_add(amount);
+        let (pallet, error) = ("Runtime", "Arithmetic(Overflow)");
+        let free = free.ok_or(Refusal { pallet, error })?;
+        self.balances.insert(account, free);
+        Ok(())
+    }
+
+    fn create_run(
+        &mut self,
+        owner: AccountBytes,
+        settings: Settings,
+        layout: Layout,
+    ) -> Result<(), Refusal> {
+        settings.validate().map_err(invalid)?;
+        let starts_later = settings.schedule.start_block > self.number;
+        ensure(starts_later, "StartsInThePast")?;
+        let chunk_count = layout.chunk_count();
+        let chunk_count = chunk_count.ok_or(Refusal::gauntlet("LayoutInvalid"))?;
+        ensure(self.runs.len() < RUNS_MAX, "TooManyRuns")?;
+        // Runs never end, so that their number is the next identifier; there are few.
+        let run = self.runs.len() as RunId;
+        let payload_max = payload_bytes_max(&layout, settings.training.keep);
+        let created = Run::new(run, owner, settings, layout, chunk_count, payload_max);
+        self.runs.insert(run, created);
+        self.events.push(GauntletEvent::RunCreated { run, owner });
+        Ok(())
+    }
+
+    fn set_params(
+        &mut self,
+        signer: AccountBytes,
+        run_id: RunId,
+        settings: Settings,
+    ) -> Result<(), Refusal> {
+        let (run, moment) = self.run_at(run_id)?;
+        ensure(run.info.owner == signer, "NotOwner")?;
+        settings.validate().map_err(invalid)?;
+        let is_allowed = is_allowed_change(&run.info.settings, &settings);
+        ensure(is_allowed, "SettingImmutable")?;
+        let window = moment.map_or(0, |moment| moment.window) + ADMIN_DELAY_WINDOWS;
+        run.pending = Some((window, settings));
+        let run = run_id;
+        self.events
+            .push(GauntletEvent::SettingsScheduled { run, window });
+        Ok(())
+    }
+
+    fn register_miner(
+        &mut self,
+        cold: AccountBytes,
+        run_id: RunId,
+        hot: AccountBytes,
+    ) -> Result<(), Refusal> {
+        let (run, moment) = self.run_at(run_id)?;
+        ensure(!run.takes_part(&hot), "HotKeyTaken")?;
+        let uid = (0..run.info.settings.incentive.uid_max)
+            .find(|uid| !run.miners.contains_key(uid))
+            .ok_or(Refusal::gauntlet("NoFreeSlot"))?;
+        let bond = run.info.settings.incentive.miner_bond;
+        let miner = MinerInfo {
+            uid,
+            hot,
+            cold,
+            bond,
+            registered_window: first_window(moment),
+            standing: Standing::default(),
+            value: Q32::ZERO,
+            share: Q32::ZERO,
+        };
+        run.miners.insert(uid, miner);
+        self.hold(cold, bond)?;
+        self.events.push(GauntletEvent::MinerRegistered {
+            run: run_id,
+            uid,
+            hot,
+            cold,
+        });
+        Ok(())
+    }
+
+    fn deregister_miner(
+        &mut self,
+        signer: AccountBytes,
+        run_id: RunId,
+        uid: Uid,
+    ) -> Result<(), Refusal> {
+        let (run, moment) = self.run_at(run_id)?;
+        let miner = run
+            .miners
+            .remove(&uid)
+            .ok_or(Refusal::gauntlet("MinerUnknown"))?;
+        ensure(miner.cold == signer, "NotColdKey")?;
+        let rows = moment.and_then(|moment| run.windows.get(&moment.window));
+        let has_committed = rows.is_some_and(|rows| rows.commitments.contains_key(&uid));
+        ensure(!has_committed, "WorkOpen")?;
+        run.announcements.remove(&miner.hot);
+        self.release(miner.cold, miner.bond)?;
+        let run = run_id;
+        self.events.push(GauntletEvent::MinerLeft { run, uid });
+        Ok(())
+    }
+
+    fn register_validator(
+        &mut self,
+        cold: AccountBytes,
+        run_id: RunId,
+        hot: AccountBytes,
+        stake: Planck,
+    ) -> Result<(), Refusal> {
+        let (run, moment) = self.run_at(run_id)?;
+        ensure(!run.takes_part(&hot), "HotKeyTaken")?;
+        let stake_min = run.info.settings.incentive.validator_stake_min;
+        ensure(stake >= stake_min, "StakeTooLow")?;
+        ensure(stake <= Planck::from(u64::MAX), "StakeTooHigh")?;
+        let index = (0..VALIDATORS_MAX)
+            .find(|index| !run.validators.contains_key(index))
+            .ok_or(Refusal::gauntlet("NoFreeSlot"))?;
+        let validator = ValidatorInfo {
+            index,
+            hot,
+            cold,
+            stake,
+            registered_window: first_window(moment),
+            attested_window: None,
+        };
+        run.validators.insert(index, validator);
+        self.hold(cold, stake)?;
+        self.events.push(GauntletEvent::ValidatorRegistered {
+            run: run_id,
+            index,
+            hot,
+            cold,
+            stake,
+        });
+        Ok(())
+    }
+
+    fn add_stake(
+        &mut self,
+        signer: AccountBytes,
+        run_id: RunId,
+        index: ValidatorIndex,
+        amount: Planck,
+    ) -> Result<(), Refusal> {
+        let run = self.runs.get_mut(&run_id);
+        let validator = run
+            .and_then(|run| run.validators.get_mut(&index))
+            .ok_or(Refusal::gauntlet("ValidatorUnknown"))?;
+        ensure(validator.cold == signer, "NotColdKey")?;
+        let stake = validator.stake.saturating_add(amount);
+        ensure(stake <= Planck::from(u64::MAX), "StakeTooHigh")?;
+        validator.stake = stake;
+        self.hold(signer, amount)?;
+        self.events.push(GauntletEvent::StakeAdded {
+            run: run_id,
+            index,
+            stake,
+        });
+        Ok(())
+    }
+
+    fn deregister_validator(
+        &mut self,
+        signer: AccountBytes,
+        run_id: RunId,
+        index: ValidatorIndex,
+    ) -> Result<(), Refusal> {
+        let (run, moment) = self.run_at(run_id)?;
+        let validator = run
+            .validators
+            .remove(&index)
+            .ok_or(Refusal::gauntlet("ValidatorUnknown"))?;
+        ensure(validator.cold == signer, "NotColdKey")?;
+        if let Some(moment) = moment {
+            let rows = run.windows.get(&moment.window);
+            let has_attested = rows.is_some_and(|rows| rows.attestations.contains_key(&index));
+            let before = moment.window.checked_sub(1);
+            let rows = before.and_then(|before| run.windows.get(&before));
+            let has_scored = rows.is_some_and(|rows| rows.score_commitments.contains_key(&index));
+            ensure(!has_attested && !has_scored, "WorkOpen")?;
+        }
+        run.announcements.remove(&validator.hot);
+        self.release(validator.cold, validator.stake)?;
+        let run = run_id;
+        self.events
+            .push(GauntletEvent::ValidatorLeft { run, index });
+        Ok(())
+    }
+
+    fn announce(
+        &mut self,
+        hot: AccountBytes,
+        run_id: RunId,
+        peer_id: Vec<u8>,
+        addresses: Vec<Vec<u8>>,
+    ) -> Result<(), Refusal> {
+        let (run, _) = self.run_at(run_id)?;
+        ensure(run.takes_part(&hot), "HotKeyUnknown")?;
+        let announcement = AnnouncementInfo {
+            hot,
+            peer_id,
+            addresses,
+        };
+        run.announcements.insert(hot, announcement);
+        let run = run_id;
+        self.events.push(GauntletEvent::Announced { run, hot });
+        Ok(())
+    }
+}
+
+fn unknown_run() -> Refusal {
+    Refusal::gauntlet("RunUnknown")
+}
+
+fn invalid(error: SettingsError) -> Refusal {
+    Refusal::gauntlet(match error {
+        SettingsError::Schedule(_) => "ScheduleInvalid",
+        SettingsError::OutOfRange { .. } => "SettingOutOfRange",
+        SettingsError::TooFewSamples { .. } => "TooFewSamples",
+        SettingsError::EmissionSum { .. } => "EmissionSumWrong",
+    })
+}
+
+/// Who registers takes part from the next window on, or from window 0 before the run's first block.
+fn first_window(moment: Option<Moment>) -> Window {
+    moment.map_or(0, |moment| moment.window + 1)
+}
+
+fn is_allowed_change(from: &Settings, to: &Settings) -> bool {
+    from.schedule == to.schedule
+        && from.training.keep == to.training.keep
+        && from.training.model_seed == to.training.model_seed
+        && from.training.genesis_state_root == to.training.genesis_state_root
+        && from.incentive.uid_max <= to.incentive.uid_max
+}
+
+/// Whether the lists of a call are within the bounds of the pallet's types.
+fn fits(call: &Call) -> bool {
+    match call {
+        Call::CreateRun { layout, .. } => layout.0.len() <= LAYOUT_TENSORS_MAX as usize,
+        Call::Announce {
+            peer_id, addresses, ..
+        } => {
+            peer_id.len() <= PEER_ID_BYTES_MAX
+                && addresses.len() <= ADDRESSES_MAX
+                && addresses
+                    .iter()
+                    .all(|address| address.len() <= ADDRESS_BYTES_MAX)
+        }
+        Call::RevealUpdate { chunks, .. } => {
+            chunks.len() <= CHUNKS_MAX
+                && chunks.iter().all(|chunk| {
+                    chunk.chunk.len() <= CHUNK_BYTES_MAX as usize
+                        && chunk.proof.len() <= MERKLE_PROOF_MAX as usize
+                })
+        }
+        Call::Attest { bitmap, .. } => bitmap.len() <= bitmap_of(&[UID_MAX - 1]).len(),
+        Call::RevealScores { evaluations, .. } => evaluations.len() <= usize::from(EVALUATIONS_MAX),
+        _ => true,
+    }
+}
