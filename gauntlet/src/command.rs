@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::{
     auditor,
     cli::{Command, RunCommand, WalletCommand},
-    localnet, miner, run, status, validator, wallet,
+    localnet, miner, run, signals, status, validator, wallet,
 };
 
 /// Runs one command to its end and returns the exit code.
@@ -13,6 +13,12 @@ use crate::{
 /// # Errors
 /// What a person should read; the exit code is then [`crate::exit::FAILURE`].
 pub async fn run(command: Command) -> Result<u8> {
+    if matches!(
+        command,
+        Command::Run(_) | Command::Status(_) | Command::Wallet(_)
+    ) {
+        signals::end_with_reader();
+    }
     match command {
         Command::Localnet(args) => localnet::run(args).await,
         Command::Miner(args) => miner::run(&args.config).await,

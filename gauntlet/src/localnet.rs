@@ -107,10 +107,10 @@ pub async fn run(args: LocalnetArgs) -> Result<u8> {
             })
         }
         None => {
-            println!(
+            progress::print(&format!(
                 "interrupted; everything was stopped, what there is is in {}",
                 folder.display()
-            );
+            ));
             Ok(exit::INTERRUPTED)
         }
     }
@@ -597,17 +597,17 @@ fn finish(args: &LocalnetArgs, folder: &Path, report: &Report) -> Result<()> {
     if let Some(other) = &args.report {
         report.write(other)?;
     }
-    println!();
+    progress::print("");
     for participant in &report.participants {
         let earned = progress::units(participant.earned);
         let refused = match participant.reveals_refused {
             0 => String::new(),
             count => format!("  {count} reveals refused by the chain"),
         };
-        println!(
+        progress::print(&format!(
             "{:<14} {:<10} {:<8} earned {earned:>10}{refused}",
             participant.name, participant.role, participant.kind
-        );
+        ));
     }
     let first = report
         .windows
@@ -615,20 +615,20 @@ fn finish(args: &LocalnetArgs, folder: &Path, report: &Report) -> Result<()> {
         .and_then(|window| window.heldout_loss);
     if let (Some(first), Some(last)) = (first, report.last_state.heldout_loss) {
         let change = (last / first - 1.0) * 100.0;
-        println!(
+        progress::print(&format!(
             "\nheld-out loss {first:.3} → {last:.3} ({change:+.1} %) in {:.0} s",
             report.seconds
-        );
+        ));
     }
     for problem in &report.problems {
-        println!("PROBLEM: {problem}");
+        progress::print(&format!("PROBLEM: {problem}"));
     }
-    println!("report:       {}", path.display());
+    progress::print(&format!("report:       {}", path.display()));
     let program = std::env::current_exe()?;
-    println!(
+    progress::print(&format!(
         "recompute it: {} audit {}",
         program.display(),
         folder.display()
-    );
+    ));
     Ok(())
 }

@@ -2,6 +2,13 @@
 
 use tokio::signal::unix::{signal, SignalKind};
 
+/// Ends this process silently when nobody reads its output any more (`gauntlet status | head`), as Unix tools do. For
+/// commands that only print; a service must not end for that.
+pub fn end_with_reader() {
+    // SAFETY: sets a disposition that has no handler; no other thread depends on it.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
 /// Resolves at Ctrl-C, SIGTERM or SIGHUP. Never resolves if signals cannot be caught. Cancel-safe.
 pub async fn end_requested() {
     let mut pending = Vec::new();

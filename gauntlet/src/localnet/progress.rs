@@ -2,7 +2,7 @@
 //!
 //! On a terminal the living line is a bar; elsewhere each phase is a line.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use protocol::{
@@ -41,8 +41,8 @@ impl Progress {
     /// A line that stays.
     pub(crate) fn say(&self, line: impl AsRef<str>) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| println!("{}", line.as_ref())),
-            None => println!("{}", line.as_ref()),
+            Some(bar) => bar.suspend(|| print(line.as_ref())),
+            None => print(line.as_ref()),
         }
     }
 
@@ -50,7 +50,7 @@ impl Progress {
     pub(crate) fn doing(&self, what: &str) {
         match &self.bar {
             Some(bar) => bar.set_message(format!("{what} …")),
-            None => println!("{what} …"),
+            None => print(&format!("{what} …")),
         }
     }
 
@@ -89,7 +89,7 @@ impl Progress {
         );
         match &self.bar {
             Some(bar) => bar.set_message(text),
-            None if self.shown != Some(now) => println!("{text}"),
+            None if self.shown != Some(now) => print(&text),
             None => {}
         }
         self.shown = Some(now);
@@ -108,6 +108,11 @@ impl Progress {
             bar.finish_and_clear();
         }
     }
+}
+
+/// Writes a line to stdout. That nobody reads it is no reason to end.
+pub(crate) fn print(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// An amount in units, for people.
