@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use trainer::{
-    Evaluator, Model, ModelConfig, SampleSource, Threads, Trainer, TrainerSettings, PRESETS,
+    Evaluator, Model, ModelConfig, SampleSource, Threads, Tokens, Trainer, TrainerSettings, PRESETS,
 };
 
 /// Bytes of a linear congruential generator: any text does.
@@ -23,9 +23,11 @@ impl SampleSource for Noise {
         64
     }
 
-    fn sample(&self, id: u64) -> Option<&[u8]> {
+    fn sample(&self, id: u64) -> Option<Tokens<'_>> {
         let start = id as usize * self.sample_len;
-        self.tokens.get(start..start + self.sample_len + 1)
+        self.tokens
+            .get(start..start + self.sample_len + 1)
+            .map(Tokens::U8)
     }
 }
 

@@ -30,6 +30,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::corpus::Document;
+use crate::tokens::Tokens;
 
 /// The version of the format.
 pub const VERSION: u32 = 1;
@@ -129,7 +130,13 @@ pub trait SampleSource: Sync {
 
     /// The tokens of sample `id`, one more than [`SampleSource::sample_len`]: the inputs, and the
     /// targets one further. `None` past the last sample.
-    fn sample(&self, id: u64) -> Option<&[u8]>;
+    fn sample(&self, id: u64) -> Option<Tokens<'_>>;
+
+    /// The token that ends a document. Where there is one, no token attends to a token of an earlier
+    /// document of its sample.
+    fn end_of_document(&self) -> Option<u32> {
+        None
+    }
 }
 
 /// One file of tokens.
@@ -235,7 +242,7 @@ impl SampleSource for Samples {
         self.sample_count
     }
 
-    fn sample(&self, id: u64) -> Option<&[u8]> {
+    fn sample(&self, id: u64) -> Option<Tokens<'_>> {
         if id >= self.sample_count {
             return None;
         }
@@ -245,7 +252,9 @@ impl SampleSource for Samples {
         let start = usize::try_from(id % self.shard_samples)
             .ok()?
             .checked_mul(self.sample_len)?;
-        shard.get(start..start + self.sample_len + 1)
+        shard
+            .get(start..start + self.sample_len + 1)
+            .map(Tokens::U8)
     }
 }
 

@@ -43,6 +43,16 @@ pub enum BatchError {
     /// The source has no such sample.
     #[error("no sample {0}")]
     NoSample(u64),
+    /// A sample has a token that the model does not know.
+    #[error("sample {sample} has token {token}; the model knows {vocab}")]
+    Token {
+        /// The sample.
+        sample: u64,
+        /// The token.
+        token: u32,
+        /// Tokens that the model knows.
+        vocab: usize,
+    },
     /// Parameters or gradient are not those of the engine's model.
     #[error("{given} parameters, not {expected}")]
     Parameters {
@@ -257,6 +267,18 @@ impl Engine {
         }))
     }
 
+    /// The losses, in nats, of each token of the samples `ids`: (samples, seq_len). The loss at a
+    /// position is that of predicting the token after it.
+    pub fn token_losses(
+        &mut self,
+        parameters: &[f32],
+        samples: &dyn SampleSource,
+        ids: &[u64],
+    ) -> Result<&[f32], BatchError> {
+        self.loss(parameters, samples, ids)?;
+        Ok(&self.buffers.losses[..ids.len() * self.config.seq_len])
+    }
+
     /// The sum of the losses of all tokens of the samples `ids`, and its gradient times `scale`,
     /// which is added to `gradient` (or, if `!accumulate`, replaces it).
     pub fn loss_and_gradient(
@@ -328,16 +350,22 @@ impl Engine {
         let targets = self.buffers.targets.chunks_exact_mut(seq_len);
         for ((inputs, targets), id) in inputs.zip(targets).zip(ids) {
             let sample = samples.sample(*id).ok_or(BatchError::NoSample(*id))?;
-            let [given @ .., _] = sample else {
-                return Err(BatchError::NoSample(*id));
-            };
-            if given.len() != seq_len {
+            if sample.len() != seq_len + 1 {
                 return Err(BatchError::NoSample(*id));
             }
-            for (position, (input, target)) in inputs.iter_mut().zip(targets).enumerate() {
-                // Bytes are below the vocabulary, which the configuration's check has made sure.
-                *input = u32::from(sample[position]);
-                *target = u32::from(sample[position + 1]);
+            let given = sample.iter().zip(sample.iter().skip(1));
+            for ((input, target), (token, next)) in inputs.iter_mut().zip(targets).zip(given) {
+                for token in [token, next] {
+                    if token as usize >= self.config.vocab {
+                        let (sample, vocab) = (*id, self.config.vocab);
+                        return Err(BatchError::Token {
+                            sample,
+                            token,
+                            vocab,
+                        });
+                    }
+                }
+                (*input, *target) = (token, next);
             }
         }
         Ok(ids.len() * seq_len)

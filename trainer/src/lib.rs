@@ -27,6 +27,7 @@ pub mod model;
 
 pub mod corpus;
 pub mod data;
+pub mod tokens;
 
 pub mod ops;
 
@@ -52,6 +53,7 @@ pub use model::{Model, ModelError};
 pub use optimiser::AdamWSettings;
 pub use plan::Plan;
 pub use threads::{Threads, ThreadsError};
+pub use tokens::Tokens;
 pub use train::{
     rate_from_ppb, warm_up, LossSummary, StepReport, TrainError, Trainer, TrainerSettings,
 };

@@ -9,7 +9,9 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use trainer::{Model, ModelConfig, SampleSource, StepReport, Threads, Trainer, TrainerSettings};
+use trainer::{
+    Model, ModelConfig, SampleSource, StepReport, Threads, Tokens, Trainer, TrainerSettings,
+};
 
 /// Alignment that only gemm's buffer of a thread asks for.
 const GEMM_ALIGN: usize = 128;
@@ -70,9 +72,10 @@ impl SampleSource for Repeated {
         64
     }
 
-    fn sample(&self, id: u64) -> Option<&[u8]> {
+    fn sample(&self, id: u64) -> Option<Tokens<'_>> {
         self.tokens
             .get(id as usize..id as usize + self.sample_len + 1)
+            .map(Tokens::U8)
     }
 }
 

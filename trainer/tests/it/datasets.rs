@@ -23,7 +23,8 @@ fn text(samples: &dyn SampleSource) -> Vec<u8> {
     for id in 0..samples.sample_count() {
         let sample = samples.sample(id).unwrap();
         assert_eq!(sample.len(), samples.sample_len() + 1);
-        bytes.extend_from_slice(&sample[..samples.sample_len()]);
+        let tokens = sample.iter().take(samples.sample_len());
+        bytes.extend(tokens.map(|token| u8::try_from(token).unwrap()));
     }
     assert!(samples.sample(samples.sample_count()).is_none());
     assert!(samples.sample(u64::MAX).is_none());

@@ -107,8 +107,8 @@ impl Oracle {
         let mut targets = Vec::new();
         for id in ids {
             let sample = samples.sample(*id).unwrap();
-            inputs.extend(sample[..seq_len].iter().map(|byte| u32::from(*byte)));
-            targets.extend(sample[1..].iter().map(|byte| u32::from(*byte)));
+            inputs.extend(sample.iter().take(seq_len));
+            targets.extend(sample.iter().skip(1));
         }
         let inputs = Tensor::from_vec(inputs, rows, &Device::Cpu)?;
         let targets = Tensor::from_vec(targets, (rows, 1), &Device::Cpu)?;

@@ -1,6 +1,6 @@
 //! Sample sources that the tests train on.
 
-use trainer::SampleSource;
+use trainer::{SampleSource, Tokens};
 
 /// Samples in memory.
 pub(crate) struct MemorySamples {
@@ -43,8 +43,10 @@ impl SampleSource for MemorySamples {
         ((self.tokens.len() - 1) / self.sample_len) as u64
     }
 
-    fn sample(&self, id: u64) -> Option<&[u8]> {
+    fn sample(&self, id: u64) -> Option<Tokens<'_>> {
         let start = id as usize * self.sample_len;
-        self.tokens.get(start..start + self.sample_len + 1)
+        self.tokens
+            .get(start..start + self.sample_len + 1)
+            .map(Tokens::U8)
     }
 }
