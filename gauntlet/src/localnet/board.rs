@@ -8,7 +8,10 @@ use protocol::{AccountBytes, Planck, RunId, Uid, Window};
 use super::{
     plan::Member,
     progress::{bytes, units},
-    report::{EmissionReport, ModelReport, ParticipantReport, Report, StateReport, WindowReport},
+    report::{
+        EmissionReport, ModelReport, ParticipantReport, Report, ScoreReport, StateReport,
+        WindowReport,
+    },
 };
 use crate::{
     diary::{self, Duty, Line},
@@ -51,7 +54,7 @@ struct WindowState {
     payouts: BTreeMap<AccountBytes, Planck>,
     update_bytes: u64,
     updates: u64,
-    shares: BTreeMap<Uid, f64>,
+    scores: BTreeMap<Uid, ScoreReport>,
     losses: BTreeMap<String, f32>,
     seconds: BTreeMap<&'static str, Vec<f64>>,
     missed: BTreeMap<&'static str, u32>,
@@ -130,13 +133,21 @@ impl Board {
                 run,
                 window,
                 uid,
+                own,
+                random,
+                standing_value,
                 share,
                 paid,
-                ..
             } if *run == self.run => {
                 let account = self.pay_slot(true, *uid, *paid);
                 let state = self.window(*window);
-                state.shares.insert(*uid, share.to_f64());
+                let score = ScoreReport {
+                    own: own.map(|gain| gain.to_f64()),
+                    random: random.map(|gain| gain.to_f64()),
+                    standing: standing_value.to_f64(),
+                    share: share.to_f64(),
+                };
+                state.scores.insert(*uid, score);
                 if let Some(account) = account {
                     *state.payouts.entry(account).or_default() += paid;
                 }
@@ -387,7 +398,18 @@ impl Board {
                 .map(|(duty, count)| ((*duty).to_owned(), *count))
                 .collect(),
             train_losses: state.losses.clone(),
+            scores: self.scores_by_name(state),
         }
+    }
+
+    fn scores_by_name(&self, state: &WindowState) -> BTreeMap<String, ScoreReport> {
+        let miners = self.members.iter().filter(|state| state.member.is_miner());
+        miners
+            .filter_map(|miner| {
+                let score = state.scores.get(&miner.slot?)?;
+                Some((miner.member.name.clone(), score.clone()))
+            })
+            .collect()
     }
 
     /// The state root of `window` that all honest participants who wrote one down have in common.

@@ -58,6 +58,22 @@ pub struct WindowReport {
     pub missed: BTreeMap<String, u32>,
     /// Loss of each miner's last local step, by name.
     pub train_losses: BTreeMap<String, f32>,
+    /// What the settlement made of each miner, by name.
+    #[serde(default)]
+    pub scores: BTreeMap<String, ScoreReport>,
+}
+
+/// A miner's numbers in one settlement.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct ScoreReport {
+    /// Median relative improvement on the miner's own samples; none without a quorum of evaluations.
+    pub own: Option<f64>,
+    /// The same on random samples.
+    pub random: Option<f64>,
+    /// The standing F after this window.
+    pub standing: f64,
+    /// Its part of the miners' pot, 0 to 1.
+    pub share: f64,
 }
 
 /// One participant.
