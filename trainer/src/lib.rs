@@ -5,7 +5,8 @@
 //!
 //! 1. [`config`] says how large a model is and where each of its tensors lies;
 //! 2. [`init`] and [`model`] hold the parameters θ, the same bytes on every machine;
-//! 3. [`corpus`] gathers text, [`data`] turns it into samples with a root that goes on chain;
+//! 3. [`corpus`] gathers text, [`tokenizer`] and [`data`] turn it into samples with a root that goes
+//!    on chain;
 //! 4. [`ops`], [`plan`] and [`engine`] compute loss and gradient, [`optimiser`] takes a step;
 //! 5. [`train`] is a miner's window: H steps from θ, an update ([`compress`]), the outer step;
 //! 6. [`evaluate`] is a validator's: what one update alone does to the loss;
@@ -27,6 +28,7 @@ pub mod model;
 
 pub mod corpus;
 pub mod data;
+pub mod tokenizer;
 pub mod tokens;
 
 pub mod ops;
@@ -53,6 +55,7 @@ pub use model::{Model, ModelError};
 pub use optimiser::AdamWSettings;
 pub use plan::Plan;
 pub use threads::{Threads, ThreadsError};
+pub use tokenizer::{Tokenizer, TokenizerError};
 pub use tokens::Tokens;
 pub use train::{
     rate_from_ppb, warm_up, LossSummary, StepReport, TrainError, Trainer, TrainerSettings,

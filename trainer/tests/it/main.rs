@@ -9,3 +9,4 @@ mod gradients;
 mod initial;
 mod learning;
 mod samples;
+mod tokenizers;

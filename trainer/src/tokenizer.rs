@@ -1,0 +1,277 @@
+//! Tokenizers: any Hugging Face `tokenizer.json`, or bytes as they are.
+//!
+//! The same text gives the same tokens as Hugging Face's own Python package gives without added
+//! special tokens; only the way of getting there is ours. A `tokenizer.json` may ask for random
+//! merges (dropout), which is refused, and for truncation and padding, which are ignored: both
+//! would make a document's tokens depend on something else than the document.
+//!
+//! In a document the names of special tokens (`<|endoftext|>` typed into a web page) are text, so
+//! that no page can end a document or forge a chat turn. Where they are meant, as in a prompt, use
+//! [`Tokenizer::encode_prompt`].
+
+use std::path::{Path, PathBuf};
+
+use protocol::Hash;
+use rayon::prelude::*;
+use tokenizers::models::ModelWrapper;
+use tokenizers::Tokenizer as Inner;
+
+/// Largest `tokenizer.json` that is read, in bytes; those in use have 1 to 40 MB.
+const FILE_BYTES_MAX: u64 = 1 << 28;
+
+/// Tokens of the byte-level vocabulary.
+const BYTE_VOCABULARY: usize = 256;
+
+/// Ends a document of bytes; no text has it.
+const BYTE_END: u32 = 0;
+
+/// Names under which the models in use know the token that ends a document, the first that a
+/// vocabulary has is taken.
+pub const END_OF_DOCUMENT_NAMES: [&str; 5] = [
+    "<|end_of_text|>",
+    "<|endoftext|>",
+    "</s>",
+    "<eos>",
+    "<|eos|>",
+];
+
+/// Why there is no tokenizer, or no tokens.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenizerError {
+    /// The file could not be read.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The file is larger than a tokenizer can be.
+    #[error("{path} has {found} bytes; a tokenizer has at most {FILE_BYTES_MAX}")]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        found: u64,
+    },
+    /// The file is not a tokenizer.
+    #[error("not a tokenizer.json: {0}")]
+    Format(String),
+    /// The tokenizer would give another result each time.
+    #[error("the tokenizer drops merges at random (dropout): remove \"dropout\" from its model")]
+    Dropout,
+    /// The vocabulary has no token of that name.
+    #[error("the vocabulary has no token {0:?}")]
+    NoToken(String),
+    /// The text could not be tokenised.
+    #[error("cannot tokenise: {0}")]
+    Encode(String),
+    /// The tokens are no text of this tokenizer.
+    #[error("cannot decode: {0}")]
+    Decode(String),
+}
+
+/// Turns text into tokens and back.
+pub struct Tokenizer {
+    kind: Kind,
+    vocab_size: usize,
+    end_of_document: Option<u32>,
+    hash: Hash,
+}
+
+enum Kind {
+    Bytes,
+    /// The same tokenizer twice: special tokens by name are text in documents, tokens in prompts.
+    HuggingFace {
+        documents: Box<Inner>,
+        prompts: Box<Inner>,
+    },
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokenizer")
+            .field("is_bytes", &self.is_bytes())
+            .field("vocab_size", &self.vocab_size)
+            .field("end_of_document", &self.end_of_document)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Tokenizer {
+    /// Every byte is a token; zero bytes, which text does not contain, end documents.
+    pub fn bytes() -> Self {
+        Self {
+            kind: Kind::Bytes,
+            vocab_size: BYTE_VOCABULARY,
+            end_of_document: Some(BYTE_END),
+            hash: blake3::hash(b"gauntlet/tokenizer/bytes").into(),
+        }
+    }
+
+    /// The tokenizer in a Hugging Face `tokenizer.json`. The token that ends a document is the first
+    /// of [`END_OF_DOCUMENT_NAMES`] that it has; see [`Tokenizer::with_end_of_document`].
+    ///
+    /// # Errors
+    /// The file cannot be read, or is no tokenizer of a known kind, or has dropout.
+    pub fn from_file(path: &Path) -> Result<Self, TokenizerError> {
+        let at = |source| TokenizerError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        let found = std::fs::metadata(path).map_err(at)?.len();
+        if found > FILE_BYTES_MAX {
+            return Err(TokenizerError::TooLarge {
+                path: path.to_owned(),
+                found,
+            });
+        }
+        Self::from_json(&std::fs::read(path).map_err(at)?)
+    }
+
+    /// [`Tokenizer::from_file`] from the file's content.
+    ///
+    /// # Errors
+    /// As there, but for reading.
+    pub fn from_json(json: &[u8]) -> Result<Self, TokenizerError> {
+        let wrong = |error: tokenizers::Error| TokenizerError::Format(error.to_string());
+        let mut prompts = Inner::from_bytes(json).map_err(wrong)?;
+        prompts.with_truncation(None).map_err(wrong)?;
+        prompts.with_padding(None);
+        if let ModelWrapper::BPE(model) = prompts.get_model() {
+            if model.dropout.is_some_and(|dropout| dropout > 0.0) {
+                return Err(TokenizerError::Dropout);
+            }
+        }
+        let mut documents = prompts.clone();
+        documents.set_encode_special_tokens(true);
+        let ids = prompts.get_vocab(true);
+        let vocab_size = ids.values().max().map_or(0, |&id| id as usize + 1);
+        let end_of_document = END_OF_DOCUMENT_NAMES
+            .iter()
+            .find_map(|name| prompts.token_to_id(name));
+        Ok(Self {
+            kind: Kind::HuggingFace {
+                documents: Box::new(documents),
+                prompts: Box::new(prompts),
+            },
+            vocab_size,
+            end_of_document,
+            hash: blake3::hash(json).into(),
+        })
+    }
+
+    /// The same tokenizer with documents ended by the token of this name.
+    ///
+    /// # Errors
+    /// There is no such token; bytes have none with a name.
+    pub fn with_end_of_document(mut self, name: &str) -> Result<Self, TokenizerError> {
+        let id = self.token_id(name);
+        self.end_of_document = Some(id.ok_or_else(|| TokenizerError::NoToken(name.to_owned()))?);
+        Ok(self)
+    }
+
+    /// One more than the largest token: what a model's vocabulary must have at least.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// The token that ends a document, if there is one.
+    pub fn end_of_document(&self) -> Option<u32> {
+        self.end_of_document
+    }
+
+    /// Whether every byte is a token.
+    pub fn is_bytes(&self) -> bool {
+        matches!(self.kind, Kind::Bytes)
+    }
+
+    /// BLAKE3 of the `tokenizer.json`; another one, always the same, for bytes.
+    pub fn hash(&self) -> Hash {
+        self.hash
+    }
+
+    /// The token of this name, added and special ones included.
+    pub fn token_id(&self, name: &str) -> Option<u32> {
+        match &self.kind {
+            Kind::Bytes => None,
+            Kind::HuggingFace { prompts, .. } => prompts.token_to_id(name),
+        }
+    }
+
+    /// The tokens of one document, without its end. Names of special tokens in it are text.
+    ///
+    /// # Errors
+    /// The tokenizer cannot express the text (a vocabulary without an unknown token).
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        match &self.kind {
+            Kind::Bytes => Ok(bytes_of(text)),
+            Kind::HuggingFace { documents, .. } => encode(documents, text),
+        }
+    }
+
+    /// The tokens of a prompt: as [`Tokenizer::encode`], but names of special tokens are those
+    /// tokens, as in Python's `encode(text, add_special_tokens=False)`.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        match &self.kind {
+            Kind::Bytes => Ok(bytes_of(text)),
+            Kind::HuggingFace { prompts, .. } => encode(prompts, text),
+        }
+    }
+
+    /// The tokens of many documents, each ended by [`Tokenizer::end_of_document`] where there is
+    /// one, in the order of the documents, computed by the threads of the current rayon pool.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`], for the first document that fails.
+    pub fn encode_documents<T>(&self, texts: &[T]) -> Result<Vec<Vec<u32>>, TokenizerError>
+    where
+        T: AsRef<str> + Sync,
+    {
+        let encoded: Vec<_> = texts
+            .par_iter()
+            .with_max_len(1)
+            .map(|text| {
+                let mut tokens = self.encode(text.as_ref())?;
+                tokens.extend(self.end_of_document);
+                Ok(tokens)
+            })
+            .collect();
+        encoded.into_iter().collect()
+    }
+
+    /// The text of these tokens, special tokens included by name. Bytes that are not UTF-8 (a cut
+    /// character) become replacement characters.
+    ///
+    /// # Errors
+    /// A token of the byte vocabulary is not a byte, or the tokenizer's decoder fails. Tokens that
+    /// a Hugging Face vocabulary does not have are left out, as Python does.
+    pub fn decode(&self, tokens: &[u32]) -> Result<String, TokenizerError> {
+        match &self.kind {
+            Kind::Bytes => {
+                let bytes: Result<Vec<u8>, _> = tokens.iter().map(|&t| u8::try_from(t)).collect();
+                let bytes = bytes.map_err(|error| TokenizerError::Decode(error.to_string()))?;
+                Ok(String::from_utf8_lossy(&bytes).into_owned())
+            }
+            Kind::HuggingFace { prompts, .. } => prompts
+                .decode(tokens, false)
+                .map_err(|error| TokenizerError::Decode(error.to_string())),
+        }
+    }
+}
+
+/// The bytes of a text but for those that end documents.
+fn bytes_of(text: &str) -> Vec<u32> {
+    let bytes = text.bytes().map(u32::from);
+    bytes.filter(|byte| *byte != BYTE_END).collect()
+}
+
+fn encode(inner: &Inner, text: &str) -> Result<Vec<u32>, TokenizerError> {
+    let encoding = inner
+        .encode_fast(text, false)
+        .map_err(|error| TokenizerError::Encode(error.to_string()))?;
+    Ok(encoding.get_ids().to_vec())
+}
