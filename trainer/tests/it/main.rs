@@ -9,4 +9,5 @@ mod gradients;
 mod initial;
 mod learning;
 mod samples;
+mod token_data;
 mod tokenizers;
