@@ -75,7 +75,7 @@ pub struct LocalnetArgs {
     /// Adversaries beside the honest miners: garbage, copier or lazy; may be repeated.
     #[arg(long = "adversary", value_name = "KIND:COUNT")]
     pub adversaries: Vec<Adversaries>,
-    /// The model: nano, 1M, 7M or 25M.
+    /// The model: nano, 1M, 7M, 25M, 135M, 360M, 1B, 8B, 70B or covenant-72b.
     #[arg(long, default_value = "nano", value_name = "PRESET")]
     pub model: String,
     /// Local steps of a window (H). Default: what this machine can do in a window.
@@ -171,7 +171,7 @@ pub struct RunCreateArgs {
     /// Settings of the run (JSON, as `run show` prints it); their roots are filled in from model and data.
     #[arg(long, value_name = "FILE")]
     pub settings: PathBuf,
-    /// The model: nano, 1M, 7M or 25M.
+    /// The model: nano, 1M, 7M, 25M, 135M, 360M, 1B, 8B, 70B or covenant-72b.
     #[arg(long, default_value = "nano", value_name = "PRESET")]
     pub model: String,
     /// The data set's folder.

@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let threads: usize = arguments.next().map_or(Ok(1), |count| count.parse())?;
     let named: Vec<String> = arguments.collect();
     let presets = if named.is_empty() {
-        PRESETS.map(str::to_owned).to_vec()
+        PRESETS[..4].iter().map(ToString::to_string).collect()
     } else {
         named
     };

@@ -4,13 +4,16 @@
 //! the state root and of updates) is ascending order of the names. In memory the tensors lie in
 //! another order, in one arena, such that q|k|v and gate|up are each one matrix: see [`Arena`].
 
+mod presets;
+mod rotary;
+
 use std::ops::Range;
 
 use protocol::layout::Layout;
 use serde::{Deserialize, Serialize};
 
-/// The names of the presets, smallest first.
-pub const PRESETS: [&str; 4] = ["nano", "1M", "7M", "25M"];
+pub use presets::PRESETS;
+pub use rotary::RopeScaling;
 
 /// Largest value of any dimension: keeps every product of two of them inside a `usize`.
 const DIMENSION_MAX: usize = 1 << 24;
@@ -19,7 +22,7 @@ const DIMENSION_MAX: usize = 1 << 24;
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 pub enum ConfigError {
     /// No preset of this name.
-    #[error("no preset `{0}`; there are nano, 1M, 7M and 25M")]
+    #[error("no preset `{0}`; there are {all}", all = PRESETS.join(", "))]
     Preset(String),
     /// A dimension is 0 or above 2^24.
     #[error("{name} is {value}, not 1 to 16777216")]
@@ -45,15 +48,21 @@ pub enum ConfigError {
         /// Key and value heads.
         kv_heads: usize,
     },
-    /// Tokens are bytes for now.
+    /// A model knows at least the 256 bytes.
     #[error("vocab is {0}, less than the 256 bytes")]
     Vocab(usize),
     /// `rope_theta` must be finite and above 1, `norm_epsilon` finite and above 0.
     #[error("rope_theta or norm_epsilon is out of range")]
     Float,
+    /// A number of `rope_scaling` is out of its range.
+    #[error("rope_scaling is out of range: {0:?}")]
+    RopeScaling(RopeScaling),
     /// More tensors than a layout on chain can have.
     #[error("{0} layers are more tensors than the chain's 1024")]
     Tensors(usize),
+    /// More values than a layout on chain can number.
+    #[error("the model has more values than the chain can number")]
+    Values,
 }
 
 /// The shape of a LLaMA model: RMSNorm before attention and before the SwiGLU network, rotary
@@ -77,6 +86,9 @@ pub struct ModelConfig {
     pub seq_len: usize,
     /// Base of the rotary frequencies.
     pub rope_theta: f32,
+    /// How the positions were stretched; not at all in most models.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rope_scaling: Option<RopeScaling>,
     /// Added to the mean square in RMSNorm.
     pub norm_epsilon: f32,
     /// Whether the output matrix is the embedding.
@@ -104,28 +116,9 @@ impl ModelConfig {
     /// The preset of this name, one of [`PRESETS`].
     ///
     /// `nano` is for many processes on two cores; 1M, 7M and 25M are the shapes that the engine is
-    /// measured with.
+    /// measured with; the others have the shapes of published models.
     pub fn preset(name: &str) -> Result<Self, ConfigError> {
-        // (vocab, hidden, layers, heads, kv_heads, ffn, seq_len, tied)
-        let (vocab, hidden, layers, heads, kv_heads, ffn, seq_len, tied) = match name {
-            "nano" => (256, 128, 2, 4, 2, 320, 128, true),
-            "1M" => (512, 128, 4, 4, 4, 352, 128, false),
-            "7M" => (4096, 256, 6, 8, 8, 704, 256, false),
-            "25M" => (8192, 512, 7, 8, 4, 1408, 512, true),
-            _ => return Err(ConfigError::Preset(name.to_owned())),
-        };
-        Ok(Self {
-            vocab,
-            hidden,
-            layers,
-            heads,
-            kv_heads,
-            ffn,
-            seq_len,
-            rope_theta: 10_000.0,
-            norm_epsilon: 1e-5,
-            tied,
-        })
+        presets::preset(name)
     }
 
     /// Whether the numbers fit together.
@@ -164,8 +157,14 @@ impl ModelConfig {
         if !theta_fits || !epsilon_fits {
             return Err(ConfigError::Float);
         }
+        if let Some(scaling) = self.rope_scaling.filter(|scaling| !scaling.is_valid()) {
+            return Err(ConfigError::RopeScaling(scaling));
+        }
         if self.layers * 9 + 3 > protocol::layout::LAYOUT_TENSORS_MAX as usize {
             return Err(ConfigError::Tensors(self.layers));
+        }
+        if !self.layout().is_valid() {
+            return Err(ConfigError::Values);
         }
         Ok(())
     }

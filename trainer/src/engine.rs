@@ -189,13 +189,13 @@ impl Buffers {
     }
 }
 
-/// cos and sin of position · θ^(−2i / head_dim): (seq_len, head_dim / 2).
+/// cos and sin of position · frequency: (seq_len, head_dim / 2).
 fn rotary_tables(config: &ModelConfig) -> (Vec<f32>, Vec<f32>) {
-    let half = config.head_dim() / 2;
-    let theta = f64::from(config.rope_theta);
+    let frequencies = config.rotary_frequencies();
+    let half = frequencies.len();
     let angle = |index: usize| {
         let (position, pair) = (index / half, index % half);
-        position as f64 * theta.powf(-(pair as f64) / half as f64)
+        position as f64 * frequencies[pair]
     };
     let count = config.seq_len * half;
     (

@@ -46,7 +46,7 @@ pub mod evaluate;
 pub mod checkpoint;
 
 pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints, Position};
-pub use config::{ConfigError, ModelConfig, TensorInfo, PRESETS};
+pub use config::{ConfigError, ModelConfig, RopeScaling, TensorInfo, PRESETS};
 pub use corpus::{default_corpus, gather, CorpusError, CorpusLimits, Document};
 pub use data::{build, DataError, Dataset, Manifest, SampleSource, Samples};
 pub use engine::Engine;

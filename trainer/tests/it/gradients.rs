@@ -23,6 +23,7 @@ fn config(heads: usize, kv_heads: usize, seq_len: usize, tied: bool) -> ModelCon
         ffn: 80,
         seq_len,
         rope_theta: 10_000.0,
+        rope_scaling: None,
         norm_epsilon: 1e-5,
         tied,
     }

@@ -1,6 +1,6 @@
 //! The initial parameters: equal on every machine, so their roots are fixed here.
 
-use trainer::{Model, ModelConfig, Threads, PRESETS};
+use trainer::{Model, ModelConfig, RopeScaling, Threads, PRESETS};
 
 fn hex(hash: [u8; 32]) -> String {
     hash.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -33,7 +33,62 @@ fn every_preset_is_valid_and_counted() {
         assert_eq!(config.layout().value_count(), Some(tensors));
         tensors
     });
-    assert_eq!(counts, [377_472, 935_040, 6_917_376, 24_845_824]);
+    // From 135M on, the counts that the published models state.
+    assert_eq!(
+        counts,
+        [
+            377_472,
+            935_040,
+            6_917_376,
+            24_845_824,
+            134_515_008,
+            361_821_120,
+            1_235_814_400,
+            8_030_261_248,
+            70_553_706_496,
+            70_599_843_840,
+        ]
+    );
+}
+
+#[test]
+fn configurations_from_before_rope_scaling_still_read() {
+    let old = r#"{"vocab":256,"hidden":128,"layers":2,"heads":4,"kv_heads":2,"ffn":320,
+        "seq_len":128,"rope_theta":10000.0,"norm_epsilon":1e-5,"tied":true}"#;
+    let nano = ModelConfig::preset("nano").unwrap();
+    assert_eq!(serde_json::from_str::<ModelConfig>(old).unwrap(), nano);
+    assert!(!serde_json::to_string(&nano)
+        .unwrap()
+        .contains("rope_scaling"));
+    let large = ModelConfig::preset("8B").unwrap();
+    let text = serde_json::to_string(&large).unwrap();
+    assert_eq!(serde_json::from_str::<ModelConfig>(&text).unwrap(), large);
+}
+
+#[test]
+fn llama_3_1_turns_as_hugging_face_computes_it() {
+    // transformers 5.23, `LlamaRotaryEmbedding(config).inv_freq` of Llama-3.1-8B's config.
+    let frequencies = ModelConfig::preset("8B").unwrap().rotary_frequencies();
+    for (pair, expected) in [
+        (0, 1.0),
+        (1, 8.146_172_166e-1),
+        (20, 1.656_044_088e-2),
+        (28, 3.211_446_106e-3),
+        (30, 1.371_893_683e-3),
+        (33, 3.126_936_499e-4),
+        (36, 7.784_655_463e-5),
+        (38, 5.165_906_987e-5),
+        (40, 3.428_102_355e-5),
+        (63, 3.068_925_878e-7),
+    ] {
+        let relative = frequencies[pair] / expected - 1.0;
+        assert!(relative.abs() < 1e-6, "pair {pair}: {relative:e}");
+    }
+    let linear = ModelConfig {
+        rope_scaling: Some(RopeScaling::Linear { factor: 4.0 }),
+        ..ModelConfig::preset("nano").unwrap()
+    };
+    assert_eq!(linear.rotary_frequencies()[0], 0.25);
 }
 
 #[test]
@@ -106,7 +161,16 @@ fn configurations_that_do_not_fit_are_refused() {
     });
     broken.push(ModelConfig {
         rope_theta: f32::NAN,
-        ..good
+        ..good.clone()
+    });
+    broken.push(ModelConfig {
+        rope_scaling: Some(RopeScaling::Linear { factor: 0.5 }),
+        ..good.clone()
+    });
+    broken.push(ModelConfig {
+        vocab: 1 << 24,
+        hidden: 1 << 24,
+        ..good.clone()
     });
     for config in broken {
         assert!(Model::init(&config, 0).is_err(), "{config:?}");

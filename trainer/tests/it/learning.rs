@@ -21,6 +21,7 @@ pub(crate) fn config() -> ModelConfig {
         ffn: 64,
         seq_len: 32,
         rope_theta: 10_000.0,
+        rope_scaling: None,
         norm_epsilon: 1e-5,
         tied: true,
     }
