@@ -5,7 +5,7 @@ use std::{path::PathBuf, str::FromStr};
 use clap::{Args, Parser, Subcommand};
 use protocol::RunId;
 
-use crate::{config::AdversaryKind, env};
+use crate::{config::AdversaryKind, data::DataCommand, env};
 
 /// Where commands look for the chain when they are told nothing else: the node's default port.
 pub const DEFAULT_URL: &str = "ws://127.0.0.1:9944";
@@ -43,6 +43,9 @@ pub enum Command {
     /// Make and show keys.
     #[command(subcommand)]
     Wallet(WalletCommand),
+    /// Build, verify and show data sets.
+    #[command(subcommand)]
+    Data(DataCommand),
 }
 
 /// Options of `localnet`.

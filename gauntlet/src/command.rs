@@ -5,6 +5,7 @@ use anyhow::Result;
 use crate::{
     auditor,
     cli::{Command, RunCommand, WalletCommand},
+    data::{self, DataCommand},
     localnet, miner, run, signals, status, validator, wallet,
 };
 
@@ -15,7 +16,10 @@ use crate::{
 pub async fn run(command: Command) -> Result<u8> {
     if matches!(
         command,
-        Command::Run(_) | Command::Status(_) | Command::Wallet(_)
+        Command::Run(_)
+            | Command::Status(_)
+            | Command::Wallet(_)
+            | Command::Data(DataCommand::Show(_))
     ) {
         signals::end_with_reader();
     }
@@ -29,5 +33,6 @@ pub async fn run(command: Command) -> Result<u8> {
         Command::Status(args) => status::run(args).await,
         Command::Wallet(WalletCommand::New(args)) => wallet::new(args),
         Command::Wallet(WalletCommand::Show(args)) => wallet::show(args),
+        Command::Data(command) => data::run(command).await,
     }
 }

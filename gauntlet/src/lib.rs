@@ -39,6 +39,8 @@ pub mod localnet;
 pub mod auditor;
 pub mod runfile;
 
+pub mod data;
+
 pub mod run;
 pub mod status;
 pub mod wallet;

@@ -1,0 +1,126 @@
+//! `gauntlet data show` and `gauntlet data verify`.
+
+use anyhow::{bail, Context, Result};
+use trainer::{data::SplitManifest, Dataset, SampleSource, Tokenizer};
+
+use super::{build::tokenizer, ByteBar, DataShowArgs, DataVerifyArgs};
+use crate::exit;
+
+/// Checks every byte of a data set.
+///
+/// # Errors
+/// It is damaged; the message names file and piece.
+pub(super) fn verify(args: &DataVerifyArgs) -> Result<u8> {
+    let dataset = Dataset::open(&args.folder)?;
+    let manifest = dataset.manifest();
+    let token_bytes = manifest.token_bytes() as u64;
+    let total = (manifest.train.token_count + manifest.held_out.token_count) * token_bytes;
+    let mut bar = ByteBar::new(total);
+    let mut files = 0;
+    let mut done = 0;
+    let verified = dataset.verify_with(&mut |bytes| {
+        files += 1;
+        done += bytes;
+        bar.update(done, || format!("{files} files"));
+    });
+    bar.end();
+    verified?;
+    println!("whole     {files} files, {total} bytes");
+    println!("root      {}", manifest.root);
+    Ok(exit::SUCCESS)
+}
+
+/// Prints what a data set consists of, or samples of it.
+///
+/// # Errors
+/// There is none, or it has no such sample.
+pub(super) fn show(args: &DataShowArgs) -> Result<u8> {
+    let dataset = Dataset::open(&args.folder)?;
+    if args.samples.is_empty() {
+        match args.json {
+            true => println!("{}", json(&dataset)?),
+            false => describe(&dataset),
+        }
+        return Ok(exit::SUCCESS);
+    }
+    let tokenizer = match &args.tokenizer {
+        Some(name) => Some(tokenizer(name)?),
+        None => None,
+    };
+    let split = match args.held_out {
+        true => dataset.held_out(),
+        false => dataset.train(),
+    };
+    for &id in &args.samples {
+        show_sample(split, id, tokenizer.as_ref())?;
+    }
+    Ok(exit::SUCCESS)
+}
+
+fn show_sample(split: &dyn SampleSource, id: u64, tokenizer: Option<&Tokenizer>) -> Result<()> {
+    let Some(sample) = split.sample(id) else {
+        bail!("no sample {id}: there are {}", split.sample_count());
+    };
+    let tokens: Vec<u32> = sample.iter().collect();
+    match tokenizer {
+        Some(tokenizer) => println!("--- sample {id}\n{}", tokenizer.decode(&tokens)?),
+        None => {
+            let tokens: Vec<String> = tokens.iter().map(u32::to_string).collect();
+            println!("--- sample {id}\n{}", tokens.join(" "));
+        }
+    }
+    Ok(())
+}
+
+/// The manifest without the hashes of pieces, as JSON.
+pub(super) fn json(dataset: &Dataset) -> Result<String> {
+    let mut manifest = dataset.manifest().clone();
+    for split in [&mut manifest.train, &mut manifest.held_out] {
+        split
+            .shards
+            .iter_mut()
+            .for_each(|shard| shard.pieces.clear());
+    }
+    serde_json::to_string_pretty(&manifest).context("cannot print the manifest")
+}
+
+/// Prints a data set's description for people.
+pub(super) fn describe(dataset: &Dataset) {
+    let manifest = dataset.manifest();
+    println!("root      {}", manifest.root);
+    println!("samples   of {} tokens", manifest.sample_len);
+    match &manifest.tokens {
+        None => println!("tokens    bytes"),
+        Some(tokens) => {
+            println!(
+                "tokens    of {} bytes, vocabulary {}, {} ends a document",
+                tokens.token_bytes, tokens.vocab_size, tokens.end_of_document
+            );
+            println!("tokenizer {}", tokens.tokenizer);
+        }
+    }
+    describe_split("train", &manifest.train);
+    describe_split("held out", &manifest.held_out);
+    let sources = manifest.tokens.iter().flat_map(|tokens| &tokens.sources);
+    let total = sources
+        .clone()
+        .map(|source| source.token_count)
+        .sum::<u64>();
+    for source in sources {
+        let share = 100.0 * source.token_count as f64 / total.max(1) as f64;
+        println!(
+            "source    {}: {} tokens ({share:.2} %), {} documents, {} bad lines",
+            source.name, source.token_count, source.document_count, source.bad_line_count
+        );
+    }
+}
+
+fn describe_split(name: &str, split: &SplitManifest) {
+    println!(
+        "{name:9} {} samples, {} tokens, {} documents, {} files",
+        split.sample_count,
+        split.token_count,
+        split.document_count,
+        split.shards.len()
+    );
+}
