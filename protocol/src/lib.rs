@@ -50,6 +50,7 @@ pub mod fixed;
 
 pub mod window;
 
+mod hash_text;
 pub mod settings;
 
 pub mod seed;

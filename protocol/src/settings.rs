@@ -124,6 +124,7 @@ pub struct Training {
     /// Training samples of the data set.
     pub sample_count: u64,
     /// Root of the data set's manifest.
+    #[serde(with = "crate::hash_text")]
     pub data_root: Hash,
     /// Values kept of each chunk of 4096.
     pub keep: u16,
@@ -140,6 +141,7 @@ pub struct Training {
     /// Seed of the initial parameters.
     pub model_seed: u64,
     /// State root of the initial parameters.
+    #[serde(with = "crate::hash_text")]
     pub genesis_state_root: Hash,
 }
 

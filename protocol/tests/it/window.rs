@@ -101,6 +101,18 @@ fn the_example_settings_are_valid_and_survive_their_encodings() {
     );
     let json = serde_json::to_string(&settings).unwrap();
     assert_eq!(serde_json::from_str::<Settings>(&json).unwrap(), settings);
+
+    let root = format!("\"0x{}\"", "00".repeat(32));
+    assert!(json.contains(&format!("\"data_root\":{root}")), "{json}");
+    for wrong in [
+        "\"00\"",
+        "\"0x00\"",
+        &root.replace("0x0", "0x+"),
+        &root.replace('x', ""),
+    ] {
+        let json = json.replace(&root, wrong);
+        assert!(serde_json::from_str::<Settings>(&json).is_err(), "{wrong}");
+    }
 }
 
 #[test]
