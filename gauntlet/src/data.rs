@@ -21,6 +21,8 @@ pub enum DataCommand {
     Verify(DataVerifyArgs),
     /// Show what a data set consists of, and samples of it.
     Show(DataShowArgs),
+    /// Copy a data set from an S3-compatible store, checking every byte; goes on where it was interrupted.
+    Fetch(DataFetchArgs),
 }
 
 /// Options of `data build`.
@@ -108,7 +110,19 @@ impl From<FormatArg> for Format {
 /// Options of `data verify`.
 #[derive(Args, Debug)]
 pub struct DataVerifyArgs {
-    /// The data set's folder.
+    /// The data set's folder, or its address (`s3://bucket/prefix`; AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, … say
+    /// how to reach it).
+    #[arg(value_name = "DIR|URL")]
+    pub place: String,
+}
+
+/// Options of `data fetch`.
+#[derive(Args, Debug)]
+pub struct DataFetchArgs {
+    /// Address of the data set: `s3://bucket/prefix`.
+    #[arg(value_name = "URL")]
+    pub url: String,
+    /// Folder for the copy.
     #[arg(value_name = "DIR")]
     pub folder: PathBuf,
 }
@@ -140,9 +154,15 @@ pub struct DataShowArgs {
 pub async fn run(command: DataCommand) -> Result<u8> {
     match command {
         DataCommand::Build(args) => build::run(*args).await,
-        DataCommand::Verify(args) => show::verify(&args),
+        DataCommand::Verify(args) => blocking(move || show::verify(&args)).await,
+        DataCommand::Fetch(args) => blocking(move || show::fetch(&args)).await,
         DataCommand::Show(args) => show::show(&args),
     }
+}
+
+/// Work that would block the threads that wait for signals.
+async fn blocking(work: impl FnOnce() -> Result<u8> + Send + 'static) -> Result<u8> {
+    tokio::task::spawn_blocking(work).await?
 }
 
 /// Time between lines where no bar can be shown.

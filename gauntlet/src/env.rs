@@ -1,4 +1,5 @@
-//! Every environment variable that is read, in one list. A flag or a configuration file wins over it.
+//! Every environment variable that is read, in one list. A flag or a configuration file wins over it. Beside these,
+//! `data` reaches S3-compatible stores by the usual `AWS_…` variables, which the `object_store` crate reads.
 
 /// What is logged, in `tracing`'s filter syntax (`info`, `gauntlet=debug,libp2p=warn`).
 pub const LOG: &str = "GAUNTLET_LOG";

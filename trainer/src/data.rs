@@ -21,12 +21,16 @@
 //! [`build_tokens`] (version 2) streams text of any size, from files or an object store, through a
 //! tokenizer; it reads in this order: `settings` → `files` → `items` (documents of one file) →
 //! `stream` (tokens of one source) → `mixture` → `shards` and `journal`.
+//!
+//! A data set in an object store is a [`RemoteDataset`]: samples are fetched by piece into a bounded
+//! cache.
 
 mod settings;
 
 mod files;
 mod items;
 mod parquet;
+mod store;
 mod stream;
 
 mod mixture;
@@ -41,6 +45,9 @@ mod dataset;
 mod error;
 mod manifest;
 
+mod cache;
+mod remote;
+
 pub use building::{build_tokens, BuildEvent, BuildOptions, BuildProgress};
 pub use bytes::{build, DOCUMENT_END, SHARD_SAMPLES_MAX, VERSION};
 pub use dataset::{Dataset, Samples};
@@ -48,7 +55,9 @@ pub use error::DataError;
 pub use manifest::{
     Manifest, ShardManifest, SourceManifest, SplitManifest, TokenManifest, PIECE_BYTES,
 };
+pub use remote::{FetchedSamples, RemoteDataset, Split};
 pub use settings::{BuildSettings, Format, SourceSettings, SHARD_BYTES};
+pub use store::{is_url, Store, StoreOptions};
 
 use crate::tokens::Tokens;
 

@@ -1,9 +1,14 @@
-//! `gauntlet data show` and `gauntlet data verify`.
+//! `gauntlet data show`, `gauntlet data verify` and `gauntlet data fetch`.
+
+use std::path::Path;
 
 use anyhow::{bail, Context, Result};
-use trainer::{data::SplitManifest, Dataset, SampleSource, Tokenizer};
+use trainer::{
+    data::{is_url, Manifest, RemoteDataset, SplitManifest, Store, StoreOptions},
+    DataError, Dataset, SampleSource, Tokenizer,
+};
 
-use super::{build::tokenizer, ByteBar, DataShowArgs, DataVerifyArgs};
+use super::{build::tokenizer, ByteBar, DataFetchArgs, DataShowArgs, DataVerifyArgs};
 use crate::exit;
 
 /// Checks every byte of a data set.
@@ -11,20 +16,47 @@ use crate::exit;
 /// # Errors
 /// It is damaged; the message names file and piece.
 pub(super) fn verify(args: &DataVerifyArgs) -> Result<u8> {
-    let dataset = Dataset::open(&args.folder)?;
-    let manifest = dataset.manifest();
+    if is_url(&args.place) {
+        let remote = open_remote(&args.place)?;
+        return watched(remote.manifest(), |observe| remote.verify(observe));
+    }
+    let dataset = Dataset::open(Path::new(&args.place))?;
+    watched(dataset.manifest(), |observe| dataset.verify_with(observe))
+}
+
+/// Copies a data set from a store.
+///
+/// # Errors
+/// The store or the disk fails, or what the store has is damaged.
+pub(super) fn fetch(args: &DataFetchArgs) -> Result<u8> {
+    let remote = open_remote(&args.url)?;
+    watched(remote.manifest(), |observe| {
+        remote.download(&args.folder, observe).map(drop)
+    })
+}
+
+fn open_remote(url: &str) -> Result<RemoteDataset> {
+    let store = Store::open(url, &StoreOptions::default())?;
+    Ok(RemoteDataset::open_uncached(store)?)
+}
+
+/// Shows how far `work`, which reports the bytes of each file, is in a data set.
+fn watched(
+    manifest: &Manifest,
+    work: impl FnOnce(&mut dyn FnMut(u64)) -> Result<(), DataError>,
+) -> Result<u8> {
     let token_bytes = manifest.token_bytes() as u64;
     let total = (manifest.train.token_count + manifest.held_out.token_count) * token_bytes;
     let mut bar = ByteBar::new(total);
     let mut files = 0;
     let mut done = 0;
-    let verified = dataset.verify_with(&mut |bytes| {
+    let result = work(&mut |bytes| {
         files += 1;
         done += bytes;
         bar.update(done, || format!("{files} files"));
     });
     bar.end();
-    verified?;
+    result?;
     println!("whole     {files} files, {total} bytes");
     println!("root      {}", manifest.root);
     Ok(exit::SUCCESS)

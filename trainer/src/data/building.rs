@@ -228,7 +228,11 @@ fn fingerprint(
     hasher.update(format!("{VERSION} {settings:?} {end_of_document}").as_bytes());
     hasher.update(&tokenizer.hash());
     for plan in plans {
-        hasher.update(format!("{plan:?}").as_bytes());
+        hasher.update(format!("{:?} {}\n", plan.items, plan.repeat).as_bytes());
+        for file in &plan.files {
+            let kind = (file.format, file.compression);
+            hasher.update(format!("{:?} {} {kind:?}\n", file.name, file.len).as_bytes());
+        }
     }
     hex(hasher.finalize().into())
 }

@@ -1,10 +1,12 @@
 //! The files of a source, in an order that depends on their names alone.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::error::{at, DataError};
 use super::settings::{Format, SourceSettings};
+use super::store::{is_url, Store, StoreOptions};
 use crate::corpus;
 
 /// Files of a source, and folders in a folder, at most.
@@ -14,18 +16,27 @@ const FILES_MAX: usize = 1 << 22;
 const DEPTH_MAX: usize = 64;
 
 /// A file to read text from.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct InputFile {
     /// As messages name it: relative to the folder that was given.
     pub(super) name: String,
     /// Where it lies.
-    pub(super) path: PathBuf,
+    pub(super) place: FilePlace,
     /// Bytes as they lie there.
     pub(super) len: u64,
     /// What it is, beneath its compression.
     pub(super) format: Format,
     /// How it is compressed as a whole.
     pub(super) compression: Compression,
+}
+
+/// Where a file lies.
+#[derive(Clone, Debug)]
+pub(super) enum FilePlace {
+    /// On this machine.
+    Disk(PathBuf),
+    /// In a store, under this name.
+    Store(Store, String),
 }
 
 /// How a file is compressed as a whole.
@@ -44,20 +55,13 @@ pub(super) fn list(source: &SourceSettings) -> Result<Vec<InputFile>, DataError>
     let mut files = Vec::new();
     for path in &source.paths {
         let found = files.len();
-        let path = Path::new(path);
-        if fs::metadata(path).map_err(at(path))?.is_file() {
-            let name = path.file_name().unwrap_or(path.as_os_str());
-            files.push(input(&name.to_string_lossy(), path, source.format)?);
-        } else {
-            for (name, path) in walk(path)? {
-                if is_wanted(&name, source.format) {
-                    files.push(input(&name, &path, source.format)?);
-                }
-            }
+        match is_url(path) {
+            true => list_store(path, source.format, &mut files)?,
+            false => list_disk(Path::new(path), source.format, &mut files)?,
         }
         if files.len() == found {
             return Err(DataError::Input {
-                name: path.display().to_string(),
+                name: path.clone(),
                 message: "no file of a known kind is in it".to_owned(),
             });
         }
@@ -65,7 +69,55 @@ pub(super) fn list(source: &SourceSettings) -> Result<Vec<InputFile>, DataError>
     Ok(files)
 }
 
-fn input(name: &str, path: &Path, format: Option<Format>) -> Result<InputFile, DataError> {
+fn list_disk(
+    path: &Path,
+    format: Option<Format>,
+    files: &mut Vec<InputFile>,
+) -> Result<(), DataError> {
+    let mut add = |name: &str, path: PathBuf| {
+        let len = fs::metadata(&path).map_err(at(&path))?.len();
+        files.push(input(name, FilePlace::Disk(path), len, format)?);
+        Ok(())
+    };
+    if fs::metadata(path).map_err(at(path))?.is_file() {
+        let name = path.file_name().unwrap_or(path.as_os_str());
+        return add(&name.to_string_lossy(), path.to_owned());
+    }
+    for (name, path) in walk(path)? {
+        if is_wanted(&name, format) {
+            add(&name, path)?;
+        }
+    }
+    Ok(())
+}
+
+fn list_store(
+    url: &str,
+    format: Option<Format>,
+    files: &mut Vec<InputFile>,
+) -> Result<(), DataError> {
+    let store = Store::open(url, &StoreOptions::default())?;
+    for (object, len) in store.list()? {
+        // An empty name is that of the address itself.
+        let name = match object.is_empty() {
+            true => url.rsplit('/').next().unwrap_or(url),
+            false => &object,
+        };
+        if object.is_empty() || is_wanted(name, format) {
+            let name = name.to_owned();
+            let place = FilePlace::Store(store.clone(), object);
+            files.push(input(&name, place, len, format)?);
+        }
+    }
+    Ok(())
+}
+
+fn input(
+    name: &str,
+    place: FilePlace,
+    len: u64,
+    format: Option<Format>,
+) -> Result<InputFile, DataError> {
     let (extension, compression) = split_extension(name);
     let format = format.unwrap_or(match extension {
         "jsonl" | "ndjson" => Format::Jsonl,
@@ -80,11 +132,21 @@ fn input(name: &str, path: &Path, format: Option<Format>) -> Result<InputFile, D
     }
     Ok(InputFile {
         name: name.to_owned(),
-        path: path.to_owned(),
-        len: fs::metadata(path).map_err(at(path))?.len(),
+        place,
+        len,
         format,
         compression,
     })
+}
+
+impl InputFile {
+    /// A reader of its content as it lies there.
+    pub(super) fn open(&self) -> Result<Box<dyn Read + Send>, DataError> {
+        match &self.place {
+            FilePlace::Disk(path) => Ok(Box::new(File::open(path).map_err(at(path))?)),
+            FilePlace::Store(store, object) => Ok(Box::new(store.reader(object, self.len))),
+        }
+    }
 }
 
 /// The extension of a file's name beneath that of its compression.

@@ -4,14 +4,13 @@
 //! number depend on the file's content and the settings alone, so that a build that was killed can
 //! skip the items that it had.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 
-use super::error::{at, DataError};
+use super::error::DataError;
 use super::files::{Compression, InputFile};
 use super::parquet::Rows;
 use super::settings::Format;
@@ -121,7 +120,7 @@ fn input(
     bytes_read: &Arc<AtomicU64>,
 ) -> Result<Box<dyn BufRead + Send>, DataError> {
     let raw = Counted {
-        inner: File::open(&file.path).map_err(at(&file.path))?,
+        inner: file.open()?,
         bytes_read: Arc::clone(bytes_read),
     };
     let raw = BufReader::with_capacity(BUFFER_BYTES, raw);
@@ -132,7 +131,11 @@ fn input(
             Box::new(BufReader::with_capacity(BUFFER_BYTES, inner))
         }
         Compression::Zstd => {
-            let inner = zstd::stream::read::Decoder::with_buffer(raw).map_err(at(&file.path))?;
+            let inner = zstd::stream::read::Decoder::with_buffer(raw);
+            let inner = inner.map_err(|error| DataError::Input {
+                name: file.name.clone(),
+                message: error.to_string(),
+            })?;
             Box::new(BufReader::with_capacity(BUFFER_BYTES, inner))
         }
     })

@@ -218,9 +218,7 @@ impl Manifest {
             let Some(bytes) = bytes else {
                 return Err(wrong(path, "a file is impossibly long"));
             };
-            if self.tokens.is_some()
-                && shard.pieces.len() as u64 != bytes.div_ceil(PIECE_BYTES as u64)
-            {
+            if shard.pieces.len() as u64 != bytes.div_ceil(PIECE_BYTES as u64) {
                 return Err(wrong(path, "a file has not the hashes of its pieces"));
             }
             sample_count = sample_count.saturating_add(samples);

@@ -1,18 +1,22 @@
 //! The rows of one column of a Parquet file, a few at a time.
 
 use std::fs::File;
+use std::io::{Cursor, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use parquet::basic::Type;
 use parquet::column::reader::{get_typed_column_reader, ColumnReaderImpl};
 use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::errors::ParquetError;
+use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use super::error::{at, DataError};
-use super::files::InputFile;
+use super::files::{FilePlace, InputFile};
 use super::items::Item;
+use super::store::Store;
 
 /// Rows that are decoded at once.
 const ROWS: usize = 64;
@@ -20,7 +24,7 @@ const ROWS: usize = 64;
 /// The rows of a column, in order.
 pub(super) struct Rows {
     name: String,
-    reader: SerializedFileReader<File>,
+    reader: SerializedFileReader<Chunks>,
     column: usize,
     /// Most a definition level can be: a value is there.
     level_max: i16,
@@ -42,7 +46,15 @@ impl Rows {
             name: file.name.clone(),
             message,
         };
-        let content = File::open(&file.path).map_err(at(&file.path))?;
+        let content = match &file.place {
+            FilePlace::Disk(path) => Chunks::Disk(File::open(path).map_err(at(path))?),
+            FilePlace::Store(store, object) => Chunks::Store {
+                store: store.clone(),
+                object: object.clone(),
+                len: file.len,
+                block: Arc::new(Mutex::new((0, Bytes::new()))),
+            },
+        };
         let reader =
             SerializedFileReader::new(content).map_err(|error| wrong(error.to_string()))?;
         let schema = reader.metadata().file_metadata().schema_descr_ptr();
@@ -151,5 +163,75 @@ impl Iterator for Rows {
                 }
             }
         }
+    }
+}
+
+/// Bytes that are asked of a store at once, where less is wanted: page headers are tiny, and pages
+/// lie side by side.
+const BLOCK_BYTES: u64 = 4 << 20;
+
+/// Where a Parquet file is read from.
+enum Chunks {
+    Disk(File),
+    Store {
+        store: Store,
+        object: String,
+        len: u64,
+        /// The block that was read last and where it starts.
+        block: Arc<Mutex<(u64, Bytes)>>,
+    },
+}
+
+impl Length for Chunks {
+    fn len(&self) -> u64 {
+        match self {
+            Self::Disk(file) => Length::len(file),
+            Self::Store { len, .. } => *len,
+        }
+    }
+}
+
+impl ChunkReader for Chunks {
+    type T = Box<dyn Read>;
+
+    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
+        match self {
+            Self::Disk(file) => Ok(Box::new(file.get_read(start)?)),
+            // The reader takes a page's header from it, and the page itself by `get_bytes`.
+            Self::Store { len, .. } => {
+                let len = usize::try_from(len.saturating_sub(start).min(BLOCK_BYTES));
+                let bytes = self.get_bytes(start, len.unwrap_or(0))?;
+                Ok(Box::new(Cursor::new(bytes)))
+            }
+        }
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
+        let (store, object, len, block) = match self {
+            Self::Disk(file) => return file.get_bytes(start, length),
+            Self::Store {
+                store,
+                object,
+                len,
+                block,
+            } => (store, object, *len, block),
+        };
+        let end = start.saturating_add(length as u64);
+        if end > len {
+            let message = format!("bytes {start} to {end} of {len}");
+            return Err(ParquetError::EOF(message));
+        }
+        let mut block = block.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_there = start >= block.0 && end <= block.0 + block.1.len() as u64;
+        if !is_there {
+            let range = start..len.min(end.max(start + BLOCK_BYTES));
+            let bytes = store.read(object, range);
+            *block = (
+                start,
+                bytes.map_err(|error| ParquetError::External(error.into()))?,
+            );
+        }
+        let from = usize::try_from(start - block.0).unwrap_or(0);
+        Ok(block.1.slice(from..from + length))
     }
 }

@@ -9,5 +9,6 @@ mod gradients;
 mod initial;
 mod learning;
 mod samples;
+mod stores;
 mod token_data;
 mod tokenizers;

@@ -310,7 +310,12 @@ fn what_a_build_would_destroy_is_kept() {
 }
 
 /// Writes a Parquet file of two columns in row groups of 100.
-fn write_parquet(path: &Path, texts: &[String], compression: Compression, optional: bool) {
+pub(crate) fn write_parquet(
+    path: &Path,
+    texts: &[String],
+    compression: Compression,
+    optional: bool,
+) {
     let kind = if optional { "optional" } else { "required" };
     let schema =
         format!("message m {{ required binary other (UTF8); {kind} binary text (UTF8); }}");
