@@ -10,7 +10,7 @@
 //! 4. [`ops`], [`plan`] and [`engine`] compute loss and gradient, [`optimiser`] takes a step;
 //! 5. [`train`] is a miner's window: H steps from θ, an update ([`compress`]), the outer step;
 //! 6. [`evaluate`] is a validator's: what one update alone does to the loss;
-//! 7. [`checkpoint`] keeps all of it over a kill -9.
+//! 7. [`checkpoint`] keeps all of it over a kill -9; [`files`] reads and writes others' models.
 //!
 //! # Determinism
 //!
@@ -44,6 +44,7 @@ pub mod train;
 pub mod evaluate;
 
 pub mod checkpoint;
+pub mod files;
 
 pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints, Position};
 pub use config::{ConfigError, ModelConfig, RopeScaling, TensorInfo, PRESETS};
@@ -51,6 +52,7 @@ pub use corpus::{default_corpus, gather, CorpusError, CorpusLimits, Document};
 pub use data::{build, DataError, Dataset, Manifest, SampleSource, Samples};
 pub use engine::Engine;
 pub use evaluate::{loss_from_q824, loss_to_q824, EvaluationRates, Evaluator, UpdateToEvaluate};
+pub use files::{ExportSettings, FileError};
 pub use model::{Model, ModelError};
 pub use optimiser::AdamWSettings;
 pub use plan::Plan;

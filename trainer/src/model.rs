@@ -70,7 +70,8 @@ impl Model {
         ))
     }
 
-    fn with_parameters(config: &ModelConfig, parameters: Vec<f32>) -> Self {
+    /// A model of a valid configuration; `parameters` are finite and in the order of its arena.
+    pub(crate) fn with_parameters(config: &ModelConfig, parameters: Vec<f32>) -> Self {
         let shape = Shape {
             config: config.clone(),
             arena: config.arena(),
@@ -82,6 +83,20 @@ impl Model {
             parameters,
             stamp: next_stamp(),
         }
+    }
+
+    /// The same parameters for samples of another length, up to what positions the model was made
+    /// for; nothing is copied.
+    ///
+    /// # Errors
+    /// The length is 0 or above 2^24.
+    pub fn with_seq_len(self, seq_len: usize) -> Result<Self, ConfigError> {
+        let config = ModelConfig {
+            seq_len,
+            ..self.shape.config.clone()
+        };
+        config.validate()?;
+        Ok(Self::with_parameters(&config, self.parameters))
     }
 
     /// The model's shape.

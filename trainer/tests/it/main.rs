@@ -5,6 +5,7 @@ mod checkpoints;
 mod compression;
 mod datasets;
 mod evaluation;
+mod files;
 mod gradients;
 mod initial;
 mod learning;
