@@ -9,12 +9,18 @@
 //! that no page can end a document or forge a chat turn. Where they are meant, as in a prompt, use
 //! [`Tokenizer::encode_prompt`].
 
+mod fast;
+mod merges;
+mod words;
+
 use std::path::{Path, PathBuf};
 
 use protocol::Hash;
 use rayon::prelude::*;
 use tokenizers::models::ModelWrapper;
 use tokenizers::Tokenizer as Inner;
+
+use self::fast::Fast;
 
 /// Largest `tokenizer.json` that is read, in bytes; those in use have 1 to 40 MB.
 const FILE_BYTES_MAX: u64 = 1 << 28;
@@ -85,6 +91,8 @@ enum Kind {
     HuggingFace {
         documents: Box<Inner>,
         prompts: Box<Inner>,
+        /// Our own, for documents, where the form is known.
+        fast: Option<Box<Fast>>,
     },
 }
 
@@ -154,6 +162,7 @@ impl Tokenizer {
             kind: Kind::HuggingFace {
                 documents: Box::new(documents),
                 prompts: Box::new(prompts),
+                fast: Fast::new(json).map(Box::new),
             },
             vocab_size,
             end_of_document,
@@ -206,7 +215,30 @@ impl Tokenizer {
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         match &self.kind {
             Kind::Bytes => Ok(bytes_of(text)),
+            Kind::HuggingFace {
+                fast: Some(fast), ..
+            } => Ok(fast.encode(text)),
             Kind::HuggingFace { documents, .. } => encode(documents, text),
+        }
+    }
+
+    /// [`Tokenizer::encode`] by the general tokenizer even where our own knows the form: what ours
+    /// is checked against.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_general(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        match &self.kind {
+            Kind::Bytes => Ok(bytes_of(text)),
+            Kind::HuggingFace { documents, .. } => encode(documents, text),
+        }
+    }
+
+    /// Whether our own tokenizer knows the form of this one.
+    pub fn is_fast(&self) -> bool {
+        match &self.kind {
+            Kind::Bytes => true,
+            Kind::HuggingFace { fast, .. } => fast.is_some(),
         }
     }
 

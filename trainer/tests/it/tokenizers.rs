@@ -114,3 +114,138 @@ fn what_is_no_tokenizer_is_refused() {
         Err(TokenizerError::Io { .. })
     ));
 }
+
+/// The byte-level fixture with another pre-tokenizer, and with or without merges of whole words.
+fn variant(pre_tokenizer: Value, ignore_merges: bool) -> Tokenizer {
+    let text = std::fs::read(fixture("bytes.json")).unwrap();
+    let mut json: Value = serde_json::from_slice(&text).unwrap();
+    json["pre_tokenizer"] = pre_tokenizer;
+    json["model"]["ignore_merges"] = ignore_merges.into();
+    Tokenizer::from_json(json.to_string().as_bytes()).unwrap()
+}
+
+/// The byte-level fixture without tokens for line ends and for some bytes of longer characters.
+fn without_bytes() -> Tokenizer {
+    let text = std::fs::read(fixture("bytes.json")).unwrap();
+    let mut json: Value = serde_json::from_slice(&text).unwrap();
+    let missing = ["Ċ", "č", "Ā", "Ń", "ß"];
+    let is_missing = |name: &str| missing.iter().any(|byte| name.contains(byte));
+    let model = &mut json["model"];
+    let vocab = model["vocab"].as_object_mut().unwrap();
+    vocab.retain(|name, _| !is_missing(name));
+    assert!(vocab.len() < 446);
+    let merges = model["merges"].as_array_mut().unwrap();
+    merges.retain(|pair| !is_missing(&pair.to_string()));
+    Tokenizer::from_json(json.to_string().as_bytes()).unwrap()
+}
+
+fn byte_level(use_regex: bool) -> Value {
+    serde_json::json!({
+        "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex,
+    })
+}
+
+fn sequence(first: Value, use_regex: bool) -> Value {
+    let steps = [first, byte_level(use_regex)];
+    serde_json::json!({ "type": "Sequence", "pretokenizers": steps })
+}
+
+fn split(numbers: &str) -> Value {
+    let pattern = format!(
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{numbers}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    );
+    let pattern = serde_json::json!({ "Regex": pattern });
+    serde_json::json!({
+        "type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": false,
+    })
+}
+
+#[test]
+fn our_own_tokenizer_gives_the_tokens_of_the_general_one() {
+    let digits = serde_json::json!({ "type": "Digits", "individual_digits": true });
+    let tokenizers = [
+        variant(byte_level(true), false),
+        variant(byte_level(true), true),
+        variant(sequence(digits, true), false),
+        variant(sequence(split(r"\p{N}{1,3}"), false), true),
+        variant(sequence(split(r"\p{N}"), false), false),
+        without_bytes(),
+        Tokenizer::from_file(&fixture("pieces.json")).unwrap(),
+    ];
+    let alphabets = [
+        "  \t\r\n\u{a0}\u{3000}\u{85}a1.",
+        "'sStTrReEvVmMlLdDſ’ ",
+        "aé한日0٣½²Ⅷ_-=🦀\u{301}\u{200b} ▁",
+        "the and ing min er wind ow  com mit\n",
+        "\u{0}\u{7f}\u{80}\u{2028}\u{fffd}\u{10ffff}<|endoftext|>",
+    ];
+    let mut state = 1u64;
+    let mut random = |below: usize| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (state >> 33) as usize % below
+    };
+    for round in 0..400 {
+        let mut text = String::new();
+        let chars: Vec<char> = alphabets[round % alphabets.len()].chars().collect();
+        let others: Vec<char> = alphabets[random(alphabets.len())].chars().collect();
+        for _ in 0..random(150) {
+            let from = if random(5) == 0 { &others } else { &chars };
+            text.push(from[random(from.len())]);
+        }
+        for (index, tokenizer) in tokenizers.iter().enumerate() {
+            assert!(tokenizer.is_fast());
+            let expected = tokenizer.encode_general(&text).unwrap();
+            let found = tokenizer.encode(&text).unwrap();
+            assert_eq!(found, expected, "tokenizer {index}: {text:?}");
+        }
+    }
+}
+
+#[test]
+fn every_character_is_classed_as_the_general_tokenizer_does() {
+    let tokenizers = [
+        variant(byte_level(true), false),
+        variant(sequence(split(r"\p{N}{1,3}"), false), false),
+    ];
+    // Each character between a space, a letter, a number and a sign.
+    let all = ('\0'..=char::MAX).step_by(17).collect::<Vec<char>>();
+    for chars in all.chunks(512) {
+        let text: String = chars
+            .iter()
+            .flat_map(|char| [*char, ' ', *char, 'a', *char, '1', *char, '.'])
+            .collect();
+        for tokenizer in &tokenizers {
+            let expected = tokenizer.encode_general(&text).unwrap();
+            assert!(tokenizer.encode(&text).unwrap() == expected, "{chars:?}");
+        }
+    }
+}
+
+#[test]
+fn forms_that_are_not_known_in_every_detail_are_left_to_the_general_tokenizer() {
+    let prefixed = serde_json::json!({
+        "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true,
+    });
+    let whole_numbers = serde_json::json!({ "type": "Digits", "individual_digits": false });
+    let others = [
+        prefixed,
+        sequence(whole_numbers, true),
+        sequence(split(r"\p{N}+"), false),
+        serde_json::json!({ "type": "Whitespace" }),
+    ];
+    for pre_tokenizer in others {
+        let tokenizer = variant(pre_tokenizer, false);
+        assert!(!tokenizer.is_fast());
+        let text = "It's 12 o'clock";
+        assert_eq!(
+            tokenizer.encode(text).unwrap(),
+            tokenizer.encode_general(text).unwrap()
+        );
+    }
+    let text = std::fs::read_to_string(fixture("bytes.json")).unwrap();
+    let added = text.replace("\"special\":true", "\"special\":false");
+    assert_ne!(added, text);
+    assert!(!Tokenizer::from_json(added.as_bytes()).unwrap().is_fast());
+}
