@@ -1,7 +1,7 @@
 //! Measures the update format on this machine: bytes, error and speed for one core.
 //!
 //! ```text
-//! cargo run --release -p protocol --example update_speed
+//! cargo run --release -p protocol --example update_speed [-- portable]
 //! ```
 
 use std::time::Instant;
@@ -10,6 +10,7 @@ use protocol::{
     aggregate::outer_step,
     layout::{Layout, CHUNK_LEN},
     update::{assemble, chunk_values, decode_chunk, EncodedChunks, Encoder, Payload},
+    variant::Variant,
 };
 
 /// Values encoded in a pass.
@@ -58,6 +59,12 @@ fn fastest(mut pass: impl FnMut()) -> f64 {
 }
 
 fn main() {
+    let portable = std::env::args().any(|argument| argument == "portable");
+    let variant = match portable {
+        true => Variant::PORTABLE,
+        false => Variant::best(),
+    };
+    println!("the encoder with {} instructions", variant.name());
     let layout = Layout(vec![VALUES as u64]);
     let shapes: [(&str, Draw); 3] = [
         ("gauss", Noise::gauss),
@@ -72,7 +79,7 @@ fn main() {
             .collect();
         let zeros = vec![0.0f32; VALUES];
         for keep in [32u16, 64, 128] {
-            let mut encoder = Encoder::new();
+            let mut encoder = Encoder::with_variant(variant);
             let mut residual = values.clone();
             let mut bytes = Vec::new();
             let encode = fastest(|| {

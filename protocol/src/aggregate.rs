@@ -23,7 +23,8 @@
 
 use crate::ids::Uid;
 use crate::layout::{Layout, CHUNK_LEN};
-use crate::update::{chunk_values, Chunk, Payload, UpdateError};
+use crate::update::{chunk_values, Chunk, ChunkReader, Payload, UpdateError};
+use crate::variant::{Variant, Work};
 
 /// Added to a norm before the median is divided by it, so that an update of zeros divides by
 /// something.
@@ -87,26 +88,44 @@ impl<'a> TensorUpdate<'a> {
         })
     }
 
-    /// Reads the tensor's chunk `index`, of which the tensor's length gives the number of values.
-    fn decode_into(&self, index: u32, chunk: &mut Chunk) -> Result<(), UpdateError> {
-        let offset = u64::from(index) * u64::from(CHUNK_LEN);
-        let len = self.len.saturating_sub(offset).min(u64::from(CHUNK_LEN)) as u32;
-        self.payload
-            .decode_into(self.first_chunk + index, len, chunk)
+    /// The bytes of the tensor's chunk `index`.
+    #[inline]
+    fn chunk(&self, index: u32) -> Result<&'a [u8], UpdateError> {
+        let count = self.payload.chunk_count();
+        self.first_chunk
+            .checked_add(index)
+            .and_then(|index| self.payload.chunk(index))
+            .ok_or(UpdateError::ChunkCount(count))
     }
 
     /// The norm of the dequantised values. A chunk's sum of squares is exact (its values are few
     /// multiples of a bf16 scale), so only the order of the chunks matters.
     pub fn norm(&self) -> Result<f64, UpdateError> {
-        let mut chunk = Chunk::default();
+        Variant::best().run(Norm(*self))
+    }
+}
+
+/// [`TensorUpdate::norm`]. A chunk's squares sum to `scale² · (low + h² · high)` with the counts of
+/// the two magnitudes: all of it exact in `f64`, like the sum value by value.
+struct Norm<'a>(TensorUpdate<'a>);
+
+impl Work for Norm<'_> {
+    type Output = Result<f64, UpdateError>;
+
+    #[inline(always)]
+    fn run(self) -> Self::Output {
+        let update = self.0;
+        let full = ChunkReader::new(CHUNK_LEN, update.payload.keep());
         let mut squares = 0.0f64;
-        for index in 0..self.len.div_ceil(u64::from(CHUNK_LEN)) as u32 {
-            self.decode_into(index, &mut chunk)?;
-            let mut chunk_squares = 0.0f64;
-            for (_, value) in chunk_values(&chunk) {
-                chunk_squares += f64::from(value) * f64::from(value);
-            }
-            squares += chunk_squares;
+        let mut left = update.len;
+        for index in 0..update.len.div_ceil(u64::from(CHUNK_LEN)) as u32 {
+            let len = left.min(u64::from(CHUNK_LEN)) as u32;
+            left -= u64::from(len);
+            let reader = match len {
+                CHUNK_LEN => full,
+                _ => ChunkReader::new(len, update.payload.keep()),
+            };
+            squares += reader.squares(update.chunk(index)?);
         }
         Ok(squares.sqrt())
     }
@@ -123,10 +142,7 @@ pub fn aggregate_tensor(
     alpha: f32,
 ) -> Result<(), UpdateError> {
     let factors = tensor_factors(updates)?;
-    for (index, chunk) in (0u32..).zip(theta.chunks_mut(CHUNK_LEN as usize)) {
-        aggregate_chunk(chunk, updates, &factors, index, alpha)?;
-    }
-    Ok(())
+    aggregate_chunks(theta, updates, &factors, 0, alpha)
 }
 
 /// The factors of a tensor's updates, in their order, rounded to `f32`.
@@ -150,21 +166,70 @@ pub fn aggregate_chunk(
     index: u32,
     alpha: f32,
 ) -> Result<(), UpdateError> {
+    let chunk_len = theta.len().min(CHUNK_LEN as usize);
+    aggregate_chunks(&mut theta[..chunk_len], updates, factors, index, alpha)
+}
+
+/// Takes one outer step of the chunks `first..` of a tensor, of which `theta` are the parameters: as
+/// [`aggregate_chunk`] one after the other, in one go.
+pub fn aggregate_chunks(
+    theta: &mut [f32],
+    updates: &[TensorUpdate<'_>],
+    factors: &[f32],
+    first: u32,
+    alpha: f32,
+) -> Result<(), UpdateError> {
+    aggregate_chunks_with(Variant::best(), theta, updates, factors, first, alpha)
+}
+
+/// [`aggregate_chunks`] with given instructions, for measurements and comparison.
+pub fn aggregate_chunks_with(
+    variant: Variant,
+    theta: &mut [f32],
+    updates: &[TensorUpdate<'_>],
+    factors: &[f32],
+    first: u32,
+    alpha: f32,
+) -> Result<(), UpdateError> {
     if updates.is_empty() {
         return Ok(());
     }
-    let mut sums = [0.0f32; CHUNK_LEN as usize];
-    let mut chunk = Chunk::default();
-    for (update, factor) in updates.iter().zip(factors) {
-        update.decode_into(index, &mut chunk)?;
-        add_scaled(
-            &mut sums,
-            *factor,
-            chunk_values(&chunk).map(|(at, v)| (usize::from(at), v)),
-        );
+    variant.run(Aggregate {
+        theta,
+        updates,
+        factors,
+        first,
+        alpha,
+    })
+}
+
+/// The outer step of some chunks.
+struct Aggregate<'a, 'b> {
+    theta: &'a mut [f32],
+    updates: &'a [TensorUpdate<'b>],
+    factors: &'a [f32],
+    first: u32,
+    alpha: f32,
+}
+
+impl Work for Aggregate<'_, '_> {
+    type Output = Result<(), UpdateError>;
+
+    #[inline(always)]
+    fn run(self) -> Self::Output {
+        let mut sums = [0.0f32; CHUNK_LEN as usize];
+        let chunks = self.theta.chunks_mut(CHUNK_LEN as usize);
+        for (index, theta) in (self.first..).zip(chunks) {
+            sums.fill(0.0);
+            for (update, factor) in self.updates.iter().zip(self.factors) {
+                // Most chunks are full, of which the compiler knows all but `keep`.
+                let reader = ChunkReader::new(theta.len() as u32, update.payload.keep());
+                reader.add_scaled(update.chunk(index)?, *factor, &mut sums);
+            }
+            step(theta, &sums, self.updates.len(), self.alpha);
+        }
+        Ok(())
     }
-    step(theta, &sums, updates.len(), alpha);
-    Ok(())
 }
 
 /// Adds `factor · value` at each position. Positions past the end have no effect.
@@ -177,6 +242,7 @@ pub fn add_scaled(sums: &mut [f32], factor: f32, values: impl Iterator<Item = (u
 }
 
 /// `theta ← theta − alpha · (sum / update_count)`, value by value.
+#[inline(always)]
 pub fn step(theta: &mut [f32], sums: &[f32], update_count: usize, alpha: f32) {
     let count = update_count as f32;
     for (theta, sum) in theta.iter_mut().zip(sums) {

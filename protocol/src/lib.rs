@@ -59,6 +59,9 @@ pub mod assignment;
 
 pub mod layout;
 
+#[cfg(feature = "std")]
+pub mod variant;
+
 pub mod update;
 
 pub mod merkle;

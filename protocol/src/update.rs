@@ -44,6 +44,7 @@ mod bits;
 
 mod chunk;
 mod payload;
+mod read;
 
 #[cfg(feature = "std")]
 mod top_k;
@@ -53,6 +54,8 @@ mod quantise;
 
 #[cfg(feature = "std")]
 mod encode;
+#[cfg(feature = "std")]
+mod writer;
 
 #[cfg(feature = "std")]
 pub mod compatible;
@@ -69,7 +72,11 @@ pub use payload::{payload_bytes_max, Payload, HEADER_BYTES};
 #[cfg(feature = "std")]
 pub use quantise::{chunk_values, code_value, quantise, LEVEL_HIGH};
 #[cfg(feature = "std")]
+pub(crate) use read::ChunkReader;
+#[cfg(feature = "std")]
 pub use top_k::top_k;
+#[cfg(feature = "std")]
+pub use writer::{UpdateWriter, WriteError};
 
 /// The version byte of the format that this module reads and writes.
 pub const VERSION: u8 = 1;

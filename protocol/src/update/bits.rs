@@ -1,59 +1,93 @@
-//! Bit strings, least significant bit first: a writer that appends to a byte vector and a strict
+//! Bit strings, least significant bit first: a writer of one chunk and a strict
 //! reader of bytes that a stranger wrote.
 #![allow(
     clippy::arithmetic_side_effects,
-    reason = "a hot kernel: below 64 bits are held and widths are at most 32"
+    reason = "a hot kernel: at most 64 bits are held and widths are at most 32"
 )]
 
 use alloc::vec::Vec;
 
-/// Appends numbers of up to 32 bits to a byte vector.
-pub(super) struct BitWriter<'a> {
-    out: &'a mut Vec<u8>,
-    /// Bits not written yet; those above `held` are 0.
+/// Words that the longest chunk takes, 1538 bytes.
+const WORDS: usize = 193;
+
+/// Gathers the bits of one chunk. Bits past the longest chunk are dropped.
+pub(super) struct BitWriter {
+    words: [u64; WORDS],
+    /// Words that are full.
+    full: usize,
+    /// The bits after them; those above `held` are 0.
     pending: u64,
-    /// Bits in `pending`, below 32 between calls.
+    /// Bits in `pending`, below 64.
     held: u32,
 }
 
-impl<'a> BitWriter<'a> {
-    pub(super) fn new(out: &'a mut Vec<u8>) -> Self {
+impl BitWriter {
+    #[inline(always)]
+    pub(super) fn new() -> Self {
         Self {
-            out,
+            words: [0; WORDS],
+            full: 0,
             pending: 0,
             held: 0,
         }
     }
 
+    /// Puts the pending word behind the full ones.
+    #[inline(always)]
+    fn store(&mut self) {
+        if let Some(word) = self.words.get_mut(self.full) {
+            *word = self.pending;
+        }
+        self.full = self.full.wrapping_add(1);
+    }
+
     /// Appends the lowest `width` bits of `value`, which has no others; `width` is at most 32.
     #[inline(always)]
     pub(super) fn push(&mut self, value: u32, width: u32) {
-        debug_assert!(width <= 32 && (width == 32 || value < 1 << width));
-        self.pending |= u64::from(value) << self.held;
-        self.held += width;
-        if self.held >= 32 {
-            self.out
-                .extend_from_slice(&(self.pending as u32).to_le_bytes());
-            self.pending >>= 32;
-            self.held -= 32;
+        let value = u64::from(value);
+        self.pending |= value.wrapping_shl(self.held);
+        let held = self.held.wrapping_add(width);
+        if held >= 64 {
+            self.store();
+            // Then 32 bits or more were held.
+            self.pending = value.wrapping_shr(64u32.wrapping_sub(self.held));
+            self.held = held.wrapping_sub(64);
+        } else {
+            self.held = held;
         }
     }
 
     /// Appends `zeros` zeros and a one.
     #[inline(always)]
-    pub(super) fn push_unary(&mut self, mut zeros: u32) {
-        while zeros >= 32 {
-            self.push(0, 32);
-            zeros -= 32;
+    pub(super) fn push_unary(&mut self, zeros: u32) {
+        let mut held = self.held.wrapping_add(zeros);
+        while held >= 64 {
+            self.store();
+            self.pending = 0;
+            held = held.wrapping_sub(64);
         }
-        self.push(1 << zeros, zeros + 1);
+        self.pending |= 1u64.wrapping_shl(held);
+        held = held.wrapping_add(1);
+        if held == 64 {
+            self.store();
+            self.pending = 0;
+            held = 0;
+        }
+        self.held = held;
     }
 
-    /// Fills the last byte with zeros.
-    pub(super) fn finish(self) {
-        let bytes = self.pending.to_le_bytes();
-        let used = self.held.div_ceil(8) as usize;
-        self.out.extend(bytes.iter().take(used));
+    /// Appends the bits to `out`, the last byte filled with zeros.
+    #[inline(always)]
+    pub(super) fn finish(mut self, out: &mut Vec<u8>) {
+        let bytes = self.full.wrapping_mul(8);
+        let bytes = bytes.wrapping_add(self.held.div_ceil(8) as usize);
+        self.store();
+        let mut left = bytes;
+        for word in self.words.iter().take(self.full) {
+            let taken = left.min(8);
+            out.extend_from_slice(word.to_le_bytes().get(..taken).unwrap_or_default());
+            left = left.wrapping_sub(taken);
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use super::bits::{BitReader, BitWriter};
+use super::read::{self, Form};
 use super::ChunkError;
 use crate::layout::{kept, CHUNK_LEN};
 
@@ -101,13 +102,39 @@ pub fn decode_chunk_into(
     keep: u16,
     chunk: &mut Chunk,
 ) -> Result<(), ChunkError> {
-    let kept = checked_kept(len, keep)?;
+    checked_kept(len, keep)?;
     let byte_len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     if byte_len < chunk_bytes_min(len, keep) || byte_len > chunk_bytes_max(len, keep) {
         return Err(ChunkError::ByteLen(bytes.len()));
     }
+    let form = Form::new(len, keep);
+    match read_fast(bytes, len, form, chunk) {
+        true => Ok(()),
+        false => read_strictly(bytes, len, form, chunk),
+    }
+}
+
+/// Reads the chunk and says whether it is well formed. What it does not vouch for, the slow reader
+/// refuses with a reason.
+fn read_fast(bytes: &[u8], len: u32, form: Form, chunk: &mut Chunk) -> bool {
+    chunk.scale_bf16 = read::scale(bytes);
+    chunk.codes.resize(form.kept as usize, 0);
+    chunk.indices.resize(form.kept as usize, 0);
+    let mut slots = chunk.indices.iter_mut().zip(&mut chunk.codes);
+    let last = read::values(bytes, form, |position, to_code| {
+        if let Some((index, code)) = slots.next() {
+            (*index, *code) = (position as u16, to_code);
+        }
+    });
+    last.is_some_and(|last| last < len)
+        && is_scale(chunk.scale_bf16)
+        && (chunk.scale_bf16 != 0 || is_zero_form(&chunk.indices, &chunk.codes))
+}
+
+/// Reads one number after the other, and says what is wrong.
+fn read_strictly(bytes: &[u8], len: u32, form: Form, chunk: &mut Chunk) -> Result<(), ChunkError> {
+    let Form { kept, parameter } = form;
     let end = ChunkError::ByteLen(bytes.len());
-    let parameter = rice_parameter(len, kept);
     let mut reader = BitReader::new(bytes);
 
     let scale_bf16 = reader.read(16).ok_or(end)? as u16;
@@ -185,6 +212,7 @@ pub fn encode_chunk(chunk: &Chunk, len: u32, keep: u16) -> Result<Vec<u8>, Chunk
 }
 
 /// Appends a chunk that is known to be well formed.
+#[inline(always)]
 pub(super) fn write_chunk(
     scale_bf16: u16,
     indices: &[u16],
@@ -194,9 +222,13 @@ pub(super) fn write_chunk(
 ) {
     let parameter = rice_parameter(len, indices.len() as u16);
     let mask = 1u32.wrapping_shl(parameter).wrapping_sub(1);
-    let mut writer = BitWriter::new(out);
+    let mut writer = BitWriter::new();
     writer.push(u32::from(scale_bf16), 16);
-    for code in codes {
+    let (eights, rest) = codes.as_chunks::<8>();
+    for codes in eights {
+        writer.push(sixteen_bits(*codes), 16);
+    }
+    for code in rest {
         writer.push(u32::from(*code), 2);
     }
     let mut next = 0u16;
@@ -209,5 +241,81 @@ pub(super) fn write_chunk(
         writer.push_unary(u32::from(index.wrapping_sub(next)).wrapping_shr(parameter));
         next = index.wrapping_add(1);
     }
-    writer.finish();
+    writer.finish(out);
+}
+
+/// Eight codes of two bits, one behind the other.
+#[inline(always)]
+fn sixteen_bits(codes: [u8; 8]) -> u32 {
+    let pairs = u64::from_le_bytes(codes);
+    let fours = (pairs | pairs.wrapping_shr(6)) & 0x000F_000F_000F_000F;
+    let eights = (fours | fours.wrapping_shr(12)) & 0x0000_00FF_0000_00FF;
+    (eights as u32 & 0xFF) | (eights.wrapping_shr(24) as u32 & 0xFF00)
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "a test"
+)]
+mod tests {
+    use super::*;
+
+    /// Bytes of every kind: valid chunks, each with each of its bits flipped, cut and extended.
+    #[test]
+    fn the_fast_reader_accepts_what_the_strict_one_does_and_reads_the_same() {
+        let mut random = 1u64;
+        let mut draw = |bound: u64| {
+            random = random.wrapping_mul(6364136223846793005).wrapping_add(1);
+            (random >> 33) % bound
+        };
+        let mut accepted = 0;
+        for (len, keep) in [
+            (4096, 64),
+            (4096, 3),
+            (4096, 4096),
+            (1, 1),
+            (5, 4096),
+            (100, 700),
+        ] {
+            let kept = kept(len, keep);
+            let form = Form::new(len, keep);
+            for scale_bf16 in [0, SCALE_MIN_BF16, 0x3F81] {
+                let mut all: Vec<u16> = (0..len as u16).collect();
+                for at in 0..usize::from(kept) {
+                    let other = at + draw(len as u64 - at as u64) as usize;
+                    all.swap(at, other);
+                }
+                all.truncate(usize::from(kept));
+                all.sort_unstable();
+                let mut codes: Vec<u8> = all.iter().map(|_| draw(4) as u8).collect();
+                if scale_bf16 == 0 {
+                    all = (0..kept).collect();
+                    codes.fill(0);
+                }
+                let mut bytes = Vec::new();
+                write_chunk(scale_bf16, &all, &codes, len, &mut bytes);
+                let mut variants = vec![bytes.clone(), bytes[..bytes.len() - 1].to_vec()];
+                variants.push([bytes.as_slice(), &[0]].concat());
+                variants.push([bytes.as_slice(), &[1]].concat());
+                for bit in 0..bytes.len() * 8 {
+                    let mut flipped = bytes.clone();
+                    flipped[bit / 8] ^= 1 << (bit % 8);
+                    variants.push(flipped);
+                }
+                for bytes in variants {
+                    let (mut fast, mut strict) = (Chunk::default(), Chunk::default());
+                    let fast_accepts = read_fast(&bytes, len, form, &mut fast);
+                    let result = read_strictly(&bytes, len, form, &mut strict);
+                    assert_eq!(fast_accepts, result.is_ok(), "{result:?} of {len} {keep}");
+                    if fast_accepts {
+                        assert_eq!(fast, strict);
+                        accepted += 1;
+                    }
+                }
+            }
+        }
+        assert!(accepted > 1000, "{accepted}");
+    }
 }

@@ -1,29 +1,32 @@
 //! From values to bytes: select, quantise, pack, and leave behind what was not sent.
 //!
-//! Measured on one core of a shared 2-core Xeon (AVX-512, but built for plain x86-64) over 4 Mi
-//! Laplace values by `cargo run --release -p protocol --example update_speed`, in 10^9 parameters
-//! a second; "with feedback" is [`Encoder::encode_difference`], which reads three arrays, "step" the
-//! outer step of two updates, for each:
+//! Written once and compiled for each [`Variant`]. Measured on one core of a shared 2-core Xeon with
+//! AVX-512 over 4 Mi Laplace values by `cargo run --release -p protocol --example update_speed`, in
+//! 10^9 parameters a second; "with feedback" is [`Encoder::encode_difference`], which reads three
+//! arrays, "step" the outer step of two updates, for each:
 //!
 //! | k | bytes a chunk | bits a value | under f32 | encode | with feedback | parse | root | step |
 //! |---|---|---|---|---|---|---|---|---|
-//! | 32 | 45.3 | 11.3 | 361× | 1.48 | 1.08 | 30 | 14 | 4.9 |
-//! | 64 | 79.4 | 9.9 | 206× | 1.09 | 0.74 | 15 | 14 | 3.7 |
-//! | 128 | 139.4 | 8.7 | 118× | 0.69 | 0.59 | 7.6 | 9.7 | 2.4 |
+//! | 32 | 45.3 | 11.3 | 361× | 1.99 | 1.37 | 49 | 14 | 9.4 |
+//! | 64 | 79.4 | 9.9 | 206× | 1.78 | 1.18 | 27 | 14 | 8.3 |
+//! | 128 | 139.4 | 8.7 | 118× | 1.31 | 0.96 | 14 | 9.7 | 6.7 |
 //!
-//! Bytes include header and table. The encoder waits for memory for about half of its time.
+//! Bytes include header and table.
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,
     reason = "floating point, and positions that the selection took from the same slice"
 )]
 
-use super::chunk::{checked_kept, chunk_bytes_max, chunk_bytes_min, write_chunk};
-use super::payload::{header, payload_bytes_max, table_entry_bytes};
+use std::io::Cursor;
+
+use super::chunk::{checked_kept, write_chunk};
+use super::payload::{payload_bytes_max, table_entry_bytes, HEADER_BYTES};
 use super::quantise::{code_value, quantise};
 use super::top_k::Selection;
-use super::{ChunkError, UpdateError};
+use super::{ChunkError, UpdateError, UpdateWriter, WriteError};
 use crate::layout::{Layout, CHUNK_LEN};
+use crate::variant::{Variant, Work};
 
 /// Error feedback: `error ← decay · error + delta`, value by value; two `f32` operations each.
 ///
@@ -37,6 +40,7 @@ pub fn accumulate(error: &mut [f32], delta: &[f32], decay: f32) {
 /// Error feedback from parameters: `error ← decay · error + (start − local)`, value by value.
 ///
 /// The shortest of the slices decides how many values are touched.
+#[inline(always)]
 pub fn accumulate_difference(error: &mut [f32], start: &[f32], local: &[f32], decay: f32) {
     for ((error, start), local) in error.iter_mut().zip(start).zip(local) {
         *error = decay * *error + (*start - *local);
@@ -69,6 +73,7 @@ pub struct EncodedChunks {
 /// writes depends on the values alone.
 #[derive(Default)]
 pub struct Encoder {
+    variant: Variant,
     selection: Selection,
     indices: Vec<u16>,
     selected: Vec<f32>,
@@ -81,6 +86,14 @@ impl Encoder {
         Self::default()
     }
 
+    /// An encoder that uses these instructions; the bytes are the same with any.
+    pub fn with_variant(variant: Variant) -> Self {
+        Self {
+            variant,
+            ..Self::default()
+        }
+    }
+
     /// [`encode_chunk_f32`] with the memory of this encoder.
     pub fn encode_chunk(
         &mut self,
@@ -88,28 +101,13 @@ impl Encoder {
         keep: u16,
         out: &mut Vec<u8>,
     ) -> Result<(), ChunkError> {
-        let len = u32::try_from(values.len()).unwrap_or(u32::MAX);
-        let kept = checked_kept(len, keep)?;
-        self.selection.select(values, usize::from(kept))?;
-        let positions = &self.selection.positions;
-        self.selected.clear();
-        self.selected
-            .extend(positions.iter().map(|position| values[*position as usize]));
-        let scale = quantise(&self.selected, &mut self.codes);
-        self.indices.clear();
-        if scale == 0 {
-            // Nothing worth sending: the one form that such a chunk has.
-            self.indices.extend(0..kept);
-        } else {
-            self.indices
-                .extend(positions.iter().map(|position| *position as u16));
-            let table = [0, 1, 2, 3].map(|code| code_value(scale, code));
-            for (position, code) in positions.iter().zip(&self.codes) {
-                values[*position as usize] -= table[usize::from(*code & 3)];
-            }
-        }
-        write_chunk(scale, &self.indices, &self.codes, len, out);
-        Ok(())
+        self.variant.run(EncodeChunk {
+            encoder: self,
+            values,
+            feedback: None,
+            keep,
+            out,
+        })
     }
 
     /// Encodes the chunks of a tensor, or of a part of one that starts at a chunk's start, and
@@ -123,7 +121,7 @@ impl Encoder {
         out: &mut EncodedChunks,
     ) -> Result<(), UpdateError> {
         for (index, chunk) in (0u32..).zip(values.chunks_mut(CHUNK_LEN as usize)) {
-            self.append(index, chunk, keep, out)?;
+            self.append(index, chunk, None, keep, out)?;
         }
         Ok(())
     }
@@ -149,8 +147,12 @@ impl Encoder {
             .zip(local.chunks(CHUNK_LEN as usize));
         let chunks = error.chunks_mut(CHUNK_LEN as usize).zip(parameters);
         for (index, (chunk, (start, local))) in (0u32..).zip(chunks) {
-            accumulate_difference(chunk, start, local, decay);
-            self.append(index, chunk, keep, out)?;
+            let feedback = Some(Feedback {
+                start,
+                local,
+                decay,
+            });
+            self.append(index, chunk, feedback, keep, out)?;
         }
         Ok(())
     }
@@ -159,12 +161,20 @@ impl Encoder {
     fn append(
         &mut self,
         index: u32,
-        chunk: &mut [f32],
+        values: &mut [f32],
+        feedback: Option<Feedback<'_>>,
         keep: u16,
         out: &mut EncodedChunks,
     ) -> Result<(), UpdateError> {
         let before = out.bytes.len();
-        self.encode_chunk(chunk, keep, &mut out.bytes)
+        self.variant
+            .run(EncodeChunk {
+                encoder: self,
+                values,
+                feedback,
+                keep,
+                out: &mut out.bytes,
+            })
             .map_err(|error| UpdateError::Chunk { index, error })?;
         out.lens.push((out.bytes.len() - before) as u16);
         Ok(())
@@ -207,8 +217,64 @@ impl Encoder {
     }
 }
 
+/// What error feedback adds to a chunk.
+#[derive(Clone, Copy)]
+struct Feedback<'a> {
+    start: &'a [f32],
+    local: &'a [f32],
+    decay: f32,
+}
+
+/// One chunk's way from values to bytes.
+struct EncodeChunk<'a, 'b> {
+    encoder: &'a mut Encoder,
+    values: &'a mut [f32],
+    feedback: Option<Feedback<'b>>,
+    keep: u16,
+    out: &'a mut Vec<u8>,
+}
+
+impl Work for EncodeChunk<'_, '_> {
+    type Output = Result<(), ChunkError>;
+
+    #[inline(always)]
+    fn run(self) -> Self::Output {
+        let Encoder {
+            variant,
+            selection,
+            indices,
+            selected,
+            codes,
+        } = self.encoder;
+        let values = self.values;
+        let len = u32::try_from(values.len()).unwrap_or(u32::MAX);
+        let kept = checked_kept(len, self.keep)?;
+        if let Some(feedback) = self.feedback {
+            accumulate_difference(values, feedback.start, feedback.local, feedback.decay);
+        }
+        selection.select(*variant, values, usize::from(kept))?;
+        let positions = &selection.positions;
+        selected.clear();
+        selected.extend(positions.iter().map(|position| values[*position as usize]));
+        let scale = quantise(selected, codes);
+        indices.clear();
+        if scale == 0 {
+            // Nothing worth sending: the one form that such a chunk has.
+            indices.extend(0..kept);
+        } else {
+            indices.extend(positions.iter().map(|position| *position as u16));
+            let table = [0, 1, 2, 3].map(|code| code_value(scale, code));
+            for (position, code) in positions.iter().zip(codes.iter()) {
+                values[*position as usize] -= table[usize::from(*code & 3)];
+            }
+        }
+        write_chunk(scale, indices, codes, len, self.out);
+        Ok(())
+    }
+}
+
 /// Puts header and table before encoded chunks: those of `parts` one after the other are the
-/// chunks of the layout.
+/// chunks of the layout. [`super::UpdateWriter`] does the same without holding them all.
 ///
 /// Checks number and lengths of the chunks, not their content, which comes from an [`Encoder`].
 pub fn assemble(
@@ -216,32 +282,23 @@ pub fn assemble(
     layout: &Layout,
     keep: u16,
 ) -> Result<Vec<u8>, UpdateError> {
-    let chunk_count = layout.chunk_count().ok_or(UpdateError::Layout)?;
-    checked_kept(CHUNK_LEN, keep).map_err(|_| UpdateError::Keep(keep))?;
-    if parts.iter().map(|part| part.lens.len()).sum::<usize>() != chunk_count as usize {
+    let chunks: usize = parts.iter().map(|part| part.lens.len()).sum();
+    if chunks != layout.chunk_count().ok_or(UpdateError::Layout)? as usize {
         return Err(UpdateError::Tensors);
     }
-    let header = header(keep, chunk_count);
-    let entry_bytes = table_entry_bytes(keep);
-    let chunk_bytes: usize = parts.iter().map(|part| part.bytes.len()).sum();
-    let total = header.len() + chunk_count as usize * entry_bytes + chunk_bytes;
-    let mut out = Vec::with_capacity(total);
-    out.extend_from_slice(&header);
-    let lens = parts.iter().flat_map(|part| &part.lens);
-    for (place, len) in layout.chunks().zip(lens) {
-        let len = u32::from(*len);
-        let least = chunk_bytes_min(place.len, keep);
-        if len < least || len > chunk_bytes_max(place.len, keep) {
-            return Err(UpdateError::ByteLen(len as usize));
+    let bytes: usize = parts.iter().map(|part| part.bytes.len()).sum();
+    let total = HEADER_BYTES + chunks * table_entry_bytes(keep) + bytes;
+    let sink = Cursor::new(Vec::with_capacity(total));
+    let assembled = UpdateWriter::new(sink, layout, keep).and_then(|mut writer| {
+        for part in parts {
+            writer.append(part)?;
         }
-        let excess = (len - least).to_le_bytes();
-        out.extend(excess.iter().take(entry_bytes));
+        writer.finish()
+    });
+    match assembled {
+        Ok(sink) => Ok(sink.into_inner()),
+        Err(WriteError::Update(error)) => Err(error),
+        // A vector in memory takes all that it is given.
+        Err(WriteError::Io(_)) => Err(UpdateError::ByteLen(total)),
     }
-    for part in parts {
-        out.extend_from_slice(&part.bytes);
-    }
-    if out.len() != total {
-        return Err(UpdateError::ByteLen(out.len()));
-    }
-    Ok(out)
 }

@@ -120,6 +120,7 @@ fn sums_above(values: &[f32], bound: f32) -> (f32, f32) {
 
 /// Quantises `values`, which are finite: returns the scale's bf16 bits and fills `codes` with one
 /// code for each. A scale below 2^-64 becomes 0 and all codes 0; one above 2^64 becomes 2^64.
+#[inline(always)]
 pub fn quantise(values: &[f32], codes: &mut Vec<u8>) -> u16 {
     codes.clear();
     let (sum, _) = sums_above(values, -1.0);

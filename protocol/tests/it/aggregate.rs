@@ -3,12 +3,13 @@
 use proptest::prelude::*;
 use protocol::{
     aggregate::{
-        aggregate_chunk, apply_single, lower_median, median_norm_factors, outer_step, rate,
-        tensor_factors, TensorUpdate,
+        aggregate_chunk, aggregate_chunks_with, apply_single, lower_median, median_norm_factors,
+        outer_step, rate, tensor_factors, TensorUpdate,
     },
     layout::Layout,
     state_root::state_root,
     update::{chunk_values, decode_chunk, Encoder, Payload, UpdateError},
+    variant::Variant,
     Uid,
 };
 
@@ -244,5 +245,32 @@ proptest! {
                 prop_assert!(factor * norm <= median * (1.0 + 1e-12));
             }
         }
+    }
+}
+
+#[test]
+fn all_variants_step_to_the_same_bits() {
+    let bytes: Vec<Vec<u8>> = (0..20).map(update).collect();
+    let layout = layout();
+    let payloads: Vec<Payload<'_>> = bytes
+        .iter()
+        .map(|bytes| Payload::parse(bytes, &layout, 64).unwrap())
+        .collect();
+    let step = |variant| {
+        let mut tensors = parameters();
+        for (tensor, theta) in (0u32..).zip(&mut tensors) {
+            let updates: Vec<_> = payloads
+                .iter()
+                .map(|payload| TensorUpdate::new(payload, &layout, tensor).unwrap())
+                .collect();
+            let factors = tensor_factors(&updates).unwrap();
+            aggregate_chunks_with(variant, theta, &updates, &factors, 0, 0.7).unwrap();
+        }
+        bits(&tensors)
+    };
+    let expected = step(Variant::PORTABLE);
+    assert_ne!(expected, bits(&parameters()));
+    for variant in Variant::available() {
+        assert_eq!(step(variant), expected, "{variant:?}");
     }
 }

@@ -8,8 +8,9 @@ use protocol::{
         accumulate_difference, assemble, chunk_bytes_max, chunk_bytes_min, chunk_values,
         code_value, decode_chunk, encode_chunk, encode_chunk_f32, payload_bytes_max, quantise,
         rice_parameter, top_k, Chunk, ChunkError, EncodedChunks, Encoder, Payload, UpdateError,
-        CHUNK_BYTES_MAX, HEADER_BYTES, SCALE_MAX_BF16, SCALE_MIN_BF16,
+        UpdateWriter, CHUNK_BYTES_MAX, HEADER_BYTES, SCALE_MAX_BF16, SCALE_MIN_BF16,
     },
+    variant::Variant,
 };
 
 /// Deterministic noise: SplitMix64.
@@ -602,4 +603,124 @@ proptest! {
             }
         }
     }
+}
+
+/// Values that a selection or a quantiser could get wrong.
+fn adversarial(len: usize, kind: usize, noise: &mut Noise) -> Vec<f32> {
+    let mut next = |at: usize| match kind {
+        0 => noise.laplace(),
+        // Ties, of both signs.
+        1 => [1.0, -1.0][at % 2],
+        2 => (noise.next() % 4) as f32 - 1.5,
+        // Zeros, of both signs, and few others.
+        3 => [1e-3, -0.0, 0.0][(noise.next() % 64).min(2) as usize],
+        4 => 0.0,
+        // Subnormal numbers, alone and beside others.
+        5 => f32::from_bits((noise.next() % 0x80_0000) as u32),
+        6 => noise.laplace() * [1.0, 1e-40, 1e-30][at % 3],
+        // The largest there are.
+        7 => f32::MAX * [1.0, -1.0, 0.5][at % 3],
+        8 => noise.laplace() * 1e38,
+        // All in one group of the selection, rising, falling.
+        9 => noise.laplace() * if at % 16 == 5 && at < 1024 { 1e6 } else { 1.0 },
+        10 => at as f32,
+        11 => -((len - at) as f32),
+        // One value among equals.
+        12 => 1.0 + if at == len / 2 { f32::EPSILON } else { 0.0 },
+        _ => f32::from_bits(noise.next() as u32 & 0xBFFF_FFFF),
+    };
+    (0..len).map(&mut next).collect()
+}
+
+/// Every set of instructions that this machine has: the same bytes, residual and outer step.
+#[test]
+fn all_variants_give_the_same_bits() {
+    let variants = Variant::available();
+    assert_eq!(variants[0], Variant::PORTABLE);
+    println!("{variants:?}");
+    let mut noise = Noise(11);
+    for len in [1usize, 2, 15, 63, 64, 100, 4095, 4096, 4097, 3 * 4096 + 17] {
+        for kind in 0..14 {
+            let error = adversarial(len, kind, &mut noise);
+            let start = adversarial(len, (kind + noise.next() as usize % 3) % 14, &mut noise);
+            let local: Vec<f32> = start.iter().map(|v| v * 0.75).collect();
+            for keep in [1u16, 64, 192, 193, 1024, 4096] {
+                let encode = |variant| {
+                    let mut residual = error.clone();
+                    let mut out = EncodedChunks::default();
+                    let mut encoder = Encoder::with_variant(variant);
+                    let result = encoder.encode_difference(
+                        &mut residual,
+                        &start,
+                        &local,
+                        0.95,
+                        keep,
+                        &mut out,
+                    );
+                    let bits: Vec<u32> = residual.iter().map(|value| value.to_bits()).collect();
+                    (result, out, bits)
+                };
+                let expected = encode(Variant::PORTABLE);
+                for variant in &variants {
+                    assert_eq!(
+                        encode(*variant),
+                        expected,
+                        "{variant:?} {len} {kind} {keep}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_writer_takes_chunks_in_any_portions_and_gives_the_encoders_bytes() {
+    let layout = Layout(vec![3 * 4096 + 5, 1, 4096, 700]);
+    let mut noise = Noise(3);
+    for keep in [64u16, 2000] {
+        let tensors: Vec<Vec<f32>> = layout
+            .0
+            .iter()
+            .map(|len| noise.laplaces(*len as usize))
+            .collect();
+        let mut whole = tensors.clone();
+        let mut slices: Vec<&mut [f32]> = whole.iter_mut().map(Vec::as_mut_slice).collect();
+        let expected = Encoder::new().encode(&mut slices, &layout, keep).unwrap();
+
+        let mut sink = std::io::Cursor::new(b"before".to_vec());
+        sink.set_position(6);
+        let mut writer = UpdateWriter::new(sink, &layout, keep).unwrap();
+        for tensor in &tensors {
+            for part in tensor.clone().chunks_mut(2 * 4096) {
+                let mut chunks = EncodedChunks::default();
+                Encoder::new()
+                    .encode_tensor(part, keep, &mut chunks)
+                    .unwrap();
+                writer.append(&chunks).unwrap();
+            }
+        }
+        assert_eq!(writer.chunks_left(), 0);
+        let written = writer.finish().unwrap().into_inner();
+        assert_eq!(&written[6..], expected);
+        assert_eq!(&written[..6], b"before");
+    }
+}
+
+#[test]
+fn a_writer_refuses_chunks_of_another_model() {
+    let layout = Layout(vec![4096, 100]);
+    let sink = || std::io::Cursor::new(Vec::new());
+    let mut chunks = EncodedChunks::default();
+    Encoder::new()
+        .encode_tensor(&mut [1.0; 4096], 64, &mut chunks)
+        .unwrap();
+    let mut writer = UpdateWriter::new(sink(), &layout, 64).unwrap();
+    writer.append(&chunks).unwrap();
+    // A full chunk where a short one is due, then too few in all.
+    assert!(writer.append(&chunks).is_err());
+    let mut writer = UpdateWriter::new(sink(), &layout, 64).unwrap();
+    writer.append(&chunks).unwrap();
+    assert!(writer.finish().is_err());
+    assert!(UpdateWriter::new(sink(), &layout, 0).is_err());
+    assert!(UpdateWriter::new(sink(), &Layout(vec![]), 64).is_err());
 }
