@@ -1,86 +1,249 @@
-//! SparseLoCo's compression of a miner's window: error feedback, then `protocol`'s encoder over
-//! all cores.
+//! SparseLoCo's compression of a miner's window and the outer step, over all cores and without a
+//! second copy of anything: error feedback, `protocol`'s encoder, `protocol`'s aggregation.
 //!
 //! With Δ = θ_start − θ_local and the error e of the windows before: u = β · e + Δ; the update
 //! stands for a sparse, quantised u; e becomes what it leaves out (Sarfi et al. 2025, "Communication
 //! efficient LLM pre-training with SparseLoCo"). A chunk depends on its own values alone, so the
 //! bytes are the same with any number of threads.
+//!
+//! [`UpdateStream`] takes the tensors one after the other, from wherever they lie: memory, or a
+//! file that is mapped into it. Beside them it holds the encoded chunks of one wave, at most
+//! [`SPANS`] · [`SPAN`] chunks a thread, and one or two bytes for each chunk of the model. Measured
+//! by the example `sparseloco_speed`; docs/study/README.md has the figures.
 
+use std::io::{Cursor, Seek, Write};
+
+use protocol::aggregate::{aggregate_chunks, median_norm_factors, TensorUpdate};
 use protocol::layout::{Layout, CHUNK_LEN};
-use protocol::update::{accumulate_difference, assemble, EncodedChunks, Encoder, UpdateError};
+use protocol::update::{EncodedChunks, Encoder, UpdateError, UpdateWriter, WriteError};
+use protocol::variant::Variant;
 
 use crate::config::Arena;
 use crate::threads::{Shared, Threads};
 
-/// Chunks that one task encodes: a MiB of parameters.
-const CHUNKS: usize = 64;
+/// Chunks that one task works on: half a MiB of parameters.
+pub const SPAN: usize = 32;
 
-/// Values that one task of the error feedback touches.
-const BLOCK: usize = 64 * 1024;
+/// Tasks a thread in one wave: enough that threads of unequal speed end together.
+pub const SPANS: usize = 16;
 
-/// error ← decay · error + (start − local), value by value.
-pub fn accumulate(
-    threads: &Threads,
-    error: &mut [f32],
-    start: &[f32],
-    local: &[f32],
-    error_decay: f32,
-) {
-    let len = error.len();
-    let error = Shared::new(error);
-    threads.blocks(len, BLOCK, |first, end| {
-        // SAFETY: blocks are disjoint.
-        let error = unsafe { error.part(first, end) };
-        accumulate_difference(error, &start[first..end], &local[first..end], error_decay);
-    });
+const SPAN_LEN: usize = SPAN * CHUNK_LEN as usize;
+
+/// One tensor, or a part of one that starts where a chunk does: three slices of the same length.
+pub struct TensorPart<'a> {
+    /// The error feedback e, which becomes the residual.
+    pub error: &'a mut [f32],
+    /// θ at the window's start.
+    pub start: &'a [f32],
+    /// θ after the local steps.
+    pub local: &'a [f32],
 }
 
-/// Encodes `error` (holding u) into an update; it becomes the residual.
+/// Some chunks of a part, and where its bytes go.
+struct Span<'a> {
+    part: TensorPart<'a>,
+    first_chunk: u32,
+}
+
+/// What a task keeps from one span to the next.
+#[derive(Default)]
+struct Scratch {
+    encoder: Encoder,
+    encoded: EncodedChunks,
+}
+
+/// Encodes an update tensor by tensor, in the layout's order, into a sink.
+pub struct UpdateStream<W> {
+    threads: Threads,
+    writer: UpdateWriter<W>,
+    keep: u16,
+    decay: f32,
+    scratch: Vec<Scratch>,
+    /// Chunks encoded.
+    chunks: u32,
+}
+
+impl<W: Write + Seek> UpdateStream<W> {
+    /// Starts an update. `decay` is what is left of the error feedback from window to window.
+    pub fn new(
+        threads: &Threads,
+        sink: W,
+        layout: &Layout,
+        keep: u16,
+        decay: f32,
+    ) -> Result<Self, WriteError> {
+        Self::with_variant(threads, sink, layout, keep, decay, Variant::best())
+    }
+
+    /// [`UpdateStream::new`] with given instructions, for measurements. The bytes are the same.
+    pub fn with_variant(
+        threads: &Threads,
+        sink: W,
+        layout: &Layout,
+        keep: u16,
+        decay: f32,
+        variant: Variant,
+    ) -> Result<Self, WriteError> {
+        let scratch = || Scratch {
+            encoder: Encoder::with_variant(variant),
+            encoded: EncodedChunks::default(),
+        };
+        Ok(Self {
+            writer: UpdateWriter::new(sink, layout, keep)?,
+            scratch: (0..threads.count() * SPANS).map(|_| scratch()).collect(),
+            threads: threads.clone(),
+            keep,
+            decay,
+            chunks: 0,
+        })
+    }
+
+    /// Encodes the next parts of the model. All but a tensor's last part must be whole chunks.
+    ///
+    /// On an error the error feedback of what has been given so far is a mixture and must be
+    /// dropped.
+    pub fn encode<'a>(
+        &mut self,
+        parts: impl IntoIterator<Item = TensorPart<'a>>,
+    ) -> Result<(), WriteError> {
+        let mut spans = Vec::with_capacity(self.scratch.len());
+        for part in parts {
+            if part.error.len() != part.start.len() || part.error.len() != part.local.len() {
+                return Err(UpdateError::Tensors.into());
+            }
+            let parameters = part.start.chunks(SPAN_LEN).zip(part.local.chunks(SPAN_LEN));
+            for (error, (start, local)) in part.error.chunks_mut(SPAN_LEN).zip(parameters) {
+                let first_chunk = self.chunks;
+                self.chunks += error.len().div_ceil(CHUNK_LEN as usize) as u32;
+                spans.push(Span {
+                    part: TensorPart {
+                        error,
+                        start,
+                        local,
+                    },
+                    first_chunk,
+                });
+                if spans.len() == self.scratch.len() {
+                    self.wave(&mut spans)?;
+                }
+            }
+        }
+        self.wave(&mut spans)
+    }
+
+    /// Encodes the spans at once and writes them in order.
+    fn wave(&mut self, spans: &mut Vec<Span<'_>>) -> Result<(), WriteError> {
+        let (keep, decay, count) = (self.keep, self.decay, spans.len());
+        let work = Shared::new(spans);
+        let scratch = Shared::new(&mut self.scratch);
+        let results = self.threads.map(count, |index| {
+            // SAFETY: each task has a span and a scratch of its own.
+            let (span, scratch) = unsafe {
+                (
+                    &mut work.part(index, index + 1)[0],
+                    &mut scratch.part(index, index + 1)[0],
+                )
+            };
+            let Scratch { encoder, encoded } = scratch;
+            encoded.lens.clear();
+            encoded.bytes.clear();
+            let TensorPart {
+                error,
+                start,
+                local,
+            } = &mut span.part;
+            encoder
+                .encode_difference(error, start, local, decay, keep, encoded)
+                .map_err(|error| in_model(error, span.first_chunk))
+        });
+        for (result, scratch) in results.into_iter().zip(&self.scratch) {
+            result?;
+            self.writer.append(&scratch.encoded)?;
+        }
+        spans.clear();
+        Ok(())
+    }
+
+    /// Writes the table; the sink is then at the update's end. Refuses to if tensors are missing.
+    pub fn finish(self) -> Result<W, WriteError> {
+        self.writer.finish()
+    }
+}
+
+/// The error with the chunk's number in the model.
+fn in_model(error: UpdateError, first_chunk: u32) -> UpdateError {
+    match error {
+        UpdateError::Chunk { index, error } => UpdateError::Chunk {
+            index: first_chunk + index,
+            error,
+        },
+        other => other,
+    }
+}
+
+/// A window's update in memory: u = decay · error + (start − local) of the whole arena, encoded;
+/// `error` becomes the residual. One pass over memory.
 ///
 /// On an error `error` holds a mixture and must be dropped.
-pub fn encode(
+pub fn encode_window(
     threads: &Threads,
     arena: &Arena,
     layout: &Layout,
+    [start, local]: [&[f32]; 2],
     error: &mut [f32],
+    decay: f32,
     keep: u16,
 ) -> Result<Vec<u8>, UpdateError> {
-    /// A run of whole chunks of one tensor.
-    struct Span {
-        start: usize,
-        end: usize,
-        first_chunk: u32,
-    }
-    let mut spans = Vec::new();
-    let mut first_chunk = 0u32;
-    for tensor in arena.canonical_tensors() {
-        let mut start = tensor.range.start;
-        while start < tensor.range.end {
-            let end = (start + CHUNKS * CHUNK_LEN as usize).min(tensor.range.end);
-            spans.push(Span {
-                start,
-                end,
-                first_chunk,
-            });
-            first_chunk += (end - start).div_ceil(CHUNK_LEN as usize) as u32;
-            start = end;
-        }
-    }
-    let error = Shared::new(error);
-    let parts = threads.map(spans.len(), |index| {
-        let span = &spans[index];
-        // SAFETY: spans are disjoint.
-        let values = unsafe { error.part(span.start, span.end) };
-        let mut encoded = EncodedChunks::default();
-        match Encoder::new().encode_tensor(values, keep, &mut encoded) {
-            Ok(()) => Ok(encoded),
-            Err(UpdateError::Chunk { index, error }) => Err(UpdateError::Chunk {
-                index: span.first_chunk + index,
-                error,
-            }),
-            Err(error) => Err(error),
-        }
+    let bytes = protocol::update::payload_bytes_max(layout, keep) as usize;
+    let sink = Cursor::new(Vec::with_capacity(bytes));
+    let parts = arena
+        .views_mut(error)
+        .into_iter()
+        .zip(arena.canonical_tensors())
+        .map(|(error, tensor)| TensorPart {
+            error,
+            start: &start[tensor.range.clone()],
+            local: &local[tensor.range.clone()],
+        });
+    let encoded = UpdateStream::new(threads, sink, layout, keep, decay).and_then(|mut stream| {
+        stream.encode(parts)?;
+        stream.finish()
     });
-    let parts = parts.into_iter().collect::<Result<Vec<_>, _>>()?;
-    assemble(&parts, layout, keep)
+    match encoded {
+        Ok(sink) => Ok(sink.into_inner()),
+        Err(WriteError::Update(error)) => Err(error),
+        // A vector in memory takes all that it is given.
+        Err(WriteError::Io(_)) => Err(UpdateError::ByteLen(bytes)),
+    }
+}
+
+/// The outer step of one tensor over all cores, bit for bit as `protocol::aggregate` does it:
+/// `updates` are the accepted ones in the order of their uids. Chunk by chunk every update is read
+/// once and nothing is held but a chunk's sums for each thread.
+///
+/// An error means that an update was parsed with another layout; the tensor may then have changed
+/// in part.
+pub fn aggregate_tensor(
+    threads: &Threads,
+    theta: &mut [f32],
+    updates: &[TensorUpdate<'_>],
+    alpha: f32,
+) -> Result<(), UpdateError> {
+    let norms = threads
+        .map(updates.len(), |index| updates[index].norm())
+        .into_iter()
+        .collect::<Result<Vec<f64>, _>>()?;
+    let factors: Vec<f32> = median_norm_factors(&norms)
+        .into_iter()
+        .map(|factor| factor as f32)
+        .collect();
+    let len = theta.len();
+    let theta = Shared::new(theta);
+    let results = threads.map(len.div_ceil(SPAN_LEN), |span| {
+        let first = span * SPAN_LEN;
+        // SAFETY: spans are disjoint.
+        let theta = unsafe { theta.part(first, len.min(first + SPAN_LEN)) };
+        aggregate_chunks(theta, updates, &factors, (span * SPAN) as u32, alpha)
+    });
+    results.into_iter().collect()
 }

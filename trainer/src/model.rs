@@ -8,14 +8,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
 use protocol::aggregate::{self, TensorUpdate};
-use protocol::layout::{Layout, CHUNK_LEN};
+use protocol::layout::Layout;
 use protocol::state_root::{StateManifest, TensorManifest};
 use protocol::update::{Payload, UpdateError};
 use protocol::{Hash, Uid};
 
+use crate::compress::aggregate_tensor;
 use crate::config::{Arena, ConfigError, ModelConfig, TensorInfo};
 use crate::init;
-use crate::threads::{Shared, Threads};
+use crate::threads::Threads;
 
 /// Why bytes are not a model's parameters.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
@@ -245,32 +246,18 @@ impl Model {
             .into_iter()
             .collect::<Result<Vec<_>, _>>()?;
 
-        let parts = threads.map(shape.tensors.len(), |tensor| {
+        let alpha = aggregate::rate(outer_rate_ppm);
+        let views = shape.arena.views_mut(self.parameters_mut());
+        for (tensor, theta) in (0u32..).zip(views) {
             let updates = payloads
                 .iter()
-                .map(|payload| TensorUpdate::new(payload, &shape.layout, tensor as u32))
+                .map(|payload| TensorUpdate::new(payload, &shape.layout, tensor))
                 .collect::<Option<Vec<_>>>()
                 .ok_or(UpdateError::Tensors)?;
-            let factors = aggregate::tensor_factors(&updates)?;
-            Ok((updates, factors))
-        });
-        let parts = parts.into_iter().collect::<Result<Vec<_>, UpdateError>>()?;
-
-        let alpha = aggregate::rate(outer_rate_ppm);
-        let places: Vec<_> = shape.layout.chunks().collect();
-        let parameters = Shared::new(self.parameters_mut());
-        let results = threads.map(places.len(), |index| {
-            let place = places[index];
-            let (updates, factors) = &parts[place.tensor as usize];
-            let tensor = &shape.arena.tensors[shape.arena.canonical[place.tensor as usize]];
-            let start = tensor.range.start + place.offset as usize;
-            // SAFETY: chunks are disjoint.
-            let theta = unsafe { parameters.part(start, start + place.len as usize) };
-            let chunk = (place.offset / u64::from(CHUNK_LEN)) as u32;
-            aggregate::aggregate_chunk(theta, updates, factors, chunk, alpha)
-        });
-        // Every chunk has been read by `parse`, so that none of these can fail.
-        results.into_iter().collect()
+            // Every chunk has been read by `parse`, so that this cannot fail.
+            aggregate_tensor(threads, theta, &updates, alpha)?;
+        }
+        Ok(())
     }
 
     /// θ ← θ − rate · v for one update alone, as an evaluation does it: without clipping.

@@ -332,9 +332,11 @@ impl Trainer {
         let error_decay = (f64::from(error_decay_ppm) / 1e6) as f32;
         let threads = self.engine.threads();
         let start = self.model.parameters();
-        compress::accumulate(threads, &mut self.error, start, &self.local, error_decay);
         let (arena, layout) = (self.model.arena(), self.model.layout());
-        let encoded = compress::encode(threads, arena, layout, &mut self.error, keep);
+        let parameters = [start, &self.local];
+        let error = &mut self.error;
+        let encoded =
+            compress::encode_window(threads, arena, layout, parameters, error, error_decay, keep);
         if encoded.is_err() {
             self.error.fill(0.0);
         }

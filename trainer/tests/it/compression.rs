@@ -1,7 +1,11 @@
 //! Updates: what protocol's encoder and outer step say, spread over threads.
 
+use std::io::Cursor;
+
 use protocol::aggregate::outer_step;
-use protocol::update::{Encoder, Payload};
+use protocol::layout::Layout;
+use protocol::update::{assemble, EncodedChunks, Encoder, Payload};
+use trainer::compress::{TensorPart, UpdateStream};
 use trainer::{Model, Threads};
 
 use crate::learning::{config, go_on, steps, trainer};
@@ -127,4 +131,77 @@ fn one_malformed_update_changes_nothing() {
         .apply_outer(&Threads::single(), &accepted, 64, 800_000)
         .is_err());
     assert_eq!(stepped.parameters(), model.parameters());
+}
+
+/// Deterministic values with long tails.
+fn noise(len: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed;
+    (0..len)
+        .map(|_| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            let unit = (state >> 40) as f32 / (1 << 24) as f32 - 0.5;
+            unit * unit * unit * 1e-2
+        })
+        .collect()
+}
+
+#[test]
+fn a_stream_gives_the_same_update_from_any_portions_and_threads() {
+    // More than a wave of one thread, with short chunks and a tensor of one value.
+    let layout = Layout(vec![700 * 4096 + 17, 1, 3 * 4096, 64]);
+    let tensors: Vec<[Vec<f32>; 3]> = (0u64..)
+        .zip(&layout.0)
+        .map(|(seed, len)| [0, 1, 2].map(|part| noise(*len as usize, seed * 3 + part)))
+        .collect();
+    let mut errors: Vec<Vec<f32>> = Vec::new();
+    let mut chunks = EncodedChunks::default();
+    for [error, start, local] in &tensors {
+        let mut error = error.clone();
+        Encoder::new()
+            .encode_difference(&mut error, start, local, 0.95, 64, &mut chunks)
+            .unwrap();
+        errors.push(error);
+    }
+    let expected = assemble(&[chunks], &layout, 64).unwrap();
+
+    for (threads, portion) in [(1, usize::MAX), (2, 4096), (3, 40 * 4096)] {
+        let threads = Threads::new(threads).unwrap();
+        let sink = Cursor::new(Vec::new());
+        let mut stream = UpdateStream::new(&threads, sink, &layout, 64, 0.95).unwrap();
+        for ([error, start, local], residual) in tensors.iter().zip(&errors) {
+            let mut error = error.clone();
+            let parameters = start.chunks(portion).zip(local.chunks(portion));
+            for (error, (start, local)) in error.chunks_mut(portion).zip(parameters) {
+                let part = TensorPart {
+                    error,
+                    start,
+                    local,
+                };
+                stream.encode([part]).unwrap();
+            }
+            assert_eq!(&error, residual);
+        }
+        let bytes = stream.finish().unwrap().into_inner();
+        assert!(bytes == expected, "{threads:?}");
+    }
+}
+
+#[test]
+fn a_stream_names_the_chunk_that_is_not_finite() {
+    let layout = Layout(vec![4096, 40 * 4096]);
+    let threads = Threads::new(2).unwrap();
+    let mut stream =
+        UpdateStream::new(&threads, Cursor::new(Vec::new()), &layout, 64, 0.95).unwrap();
+    let zeros = vec![0.0; 40 * 4096];
+    let mut errors = [vec![0.0; 4096], zeros.clone()];
+    errors[1][35 * 4096 + 9] = f32::NAN;
+    let result = stream.encode(errors.iter_mut().map(|error| TensorPart {
+        start: &zeros[..error.len()],
+        local: &zeros[..error.len()],
+        error,
+    }));
+    let error = result.unwrap_err().to_string();
+    assert!(error.contains("chunk 36"), "{error}");
 }
