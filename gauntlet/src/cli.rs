@@ -5,7 +5,12 @@ use std::{path::PathBuf, str::FromStr};
 use clap::{Args, Parser, Subcommand};
 use protocol::RunId;
 
-use crate::{config::AdversaryKind, data::DataCommand, env};
+use crate::{
+    config::AdversaryKind,
+    data::DataCommand,
+    env,
+    models::{ExportArgs, ImportArgs},
+};
 
 /// Where commands look for the chain when they are told nothing else: the node's default port.
 pub const DEFAULT_URL: &str = "ws://127.0.0.1:9944";
@@ -46,6 +51,10 @@ pub enum Command {
     /// Build, verify and show data sets.
     #[command(subcommand)]
     Data(DataCommand),
+    /// Turn a GGUF file or a Hugging Face folder into a Hugging Face folder of ours.
+    Import(ImportArgs),
+    /// Write the newest checkpoint as a Hugging Face folder, which transformers loads.
+    Export(ExportArgs),
 }
 
 /// Options of `localnet`.

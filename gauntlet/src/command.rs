@@ -6,7 +6,7 @@ use crate::{
     auditor,
     cli::{Command, RunCommand, WalletCommand},
     data::{self, DataCommand},
-    localnet, miner, run, signals, status, validator, wallet,
+    localnet, miner, models, run, signals, status, validator, wallet,
 };
 
 /// Runs one command to its end and returns the exit code.
@@ -34,5 +34,7 @@ pub async fn run(command: Command) -> Result<u8> {
         Command::Wallet(WalletCommand::New(args)) => wallet::new(args),
         Command::Wallet(WalletCommand::Show(args)) => wallet::show(args),
         Command::Data(command) => data::run(command).await,
+        Command::Import(args) => models::import(&args),
+        Command::Export(args) => models::export(&args),
     }
 }

@@ -40,6 +40,7 @@ pub mod auditor;
 pub mod runfile;
 
 pub mod data;
+pub mod models;
 
 pub mod run;
 pub mod status;

@@ -210,6 +210,14 @@ impl Checkpoints {
         Ok(())
     }
 
+    /// The model that the newest readable checkpoint says it is of; `None` where there is none. Its
+    /// hash is not checked: [`Checkpoints::load`] does that.
+    pub fn config(&self) -> Result<Option<ModelConfig>, CheckpointError> {
+        let numbers = self.numbers()?;
+        let mut newest_first = numbers.iter().rev();
+        Ok(newest_first.find_map(|number| read_config(&self.path(*number)).ok()))
+    }
+
     /// The newest checkpoint that is whole; `None` where there is none at all.
     ///
     /// A checkpoint of a model of another shape than `config` is an error, not passed over.
@@ -308,24 +316,12 @@ fn read(path: &Path, config: &ModelConfig) -> Result<Checkpoint, ReadError> {
     let mut input = BufReader::with_capacity(BLOCK * 4, file);
     let hashed_len = len.checked_sub(32).ok_or_else(|| damaged("too short"))?;
     let mut hasher = blake3::Hasher::new();
-    let mut start = [0u8; 12];
-    input.read_exact(&mut start)?;
+    let (start, header_bytes) = read_header(&mut input)?;
     hasher.update(&start);
-    let Some(header_len) = start
-        .strip_prefix(MAGIC)
-        .and_then(|len| <[u8; 4]>::try_from(len).ok())
-    else {
-        return Err(damaged("not a checkpoint"));
-    };
-    let header_len = u32::from_le_bytes(header_len);
-    if header_len > HEADER_BYTES_MAX {
-        return Err(damaged("the header is too long"));
-    }
-    let mut header_bytes = vec![0u8; header_len as usize];
-    input.read_exact(&mut header_bytes)?;
     hasher.update(&header_bytes);
+    let header_len = header_bytes.len() as u64;
     let values_len = hashed_len
-        .checked_sub(12 + u64::from(header_len))
+        .checked_sub(12 + header_len)
         .ok_or_else(|| damaged("shorter than its header says"))?;
     let parsed = serde_json::from_slice::<Header>(&header_bytes);
     // Nothing is allocated for more values than this model has.
@@ -370,6 +366,33 @@ fn read(path: &Path, config: &ModelConfig) -> Result<Checkpoint, ReadError> {
         optimiser_step,
         miner,
     })
+}
+
+/// The first twelve bytes and the header.
+fn read_header(input: &mut impl Read) -> Result<([u8; 12], Vec<u8>), ReadError> {
+    let damaged = |what: &str| ReadError::Damaged(what.to_owned());
+    let mut start = [0u8; 12];
+    input.read_exact(&mut start)?;
+    let header_len = start
+        .strip_prefix(MAGIC)
+        .and_then(|len| <[u8; 4]>::try_from(len).ok())
+        .ok_or_else(|| damaged("not a checkpoint"))?;
+    let header_len = u32::from_le_bytes(header_len);
+    if header_len > HEADER_BYTES_MAX {
+        return Err(damaged("the header is too long"));
+    }
+    let mut header = vec![0u8; header_len as usize];
+    input.read_exact(&mut header)?;
+    Ok((start, header))
+}
+
+/// The model that a file says it is of.
+fn read_config(path: &Path) -> Result<ModelConfig, ReadError> {
+    let (_, header) = read_header(&mut File::open(path)?)?;
+    let header: Header =
+        serde_json::from_slice(&header).map_err(|error| ReadError::Damaged(error.to_string()))?;
+    header.model.validate().map_err(|_| ReadError::Shape)?;
+    Ok(header.model)
 }
 
 fn read_values(

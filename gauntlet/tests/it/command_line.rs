@@ -68,3 +68,49 @@ fn a_flipped_byte_in_a_kept_payload_is_found_by_window_and_uid() {
     assert_eq!(code, Some(3), "{text}");
     assert!(text.contains("window 1, uid 1: payload"), "{text}");
 }
+
+#[test]
+fn a_checkpoint_is_exported_and_imported_as_the_same_model() {
+    use trainer::{files, Checkpoints, Model, ModelConfig, Position};
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let run = |command: &str, from: &str, out: &str, more: &[&str]| {
+        let output = Command::new(gauntlet())
+            .arg(command)
+            .args(["--from".as_ref(), path(from).as_os_str()])
+            .args(["--out".as_ref(), path(out).as_os_str()])
+            .args(more)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), text + &error)
+    };
+    let model = Model::init(&ModelConfig::preset("nano").unwrap(), 3).unwrap();
+    let checkpoints = Checkpoints::open(&path("miner/checkpoints")).unwrap();
+    checkpoints
+        .save_model(&model, &Position::default())
+        .unwrap();
+
+    let (code, text) = run("export", "miner", "exported", &[]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("377472 parameters"), "{text}");
+    let small = ["--shard-size", "1MB", "--dtype", "bf16"];
+    let (code, text) = run("import", "exported", "imported", &small);
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(
+        files::open(&path("exported")).unwrap().0.parameters(),
+        model.parameters()
+    );
+    assert_eq!(
+        files::open(&path("imported")).unwrap().0.config(),
+        model.config()
+    );
+
+    let (code, text) = run("export", "miner", "exported", &[]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains("is not an empty folder"), "{text}");
+    let (code, text) = run("export", "exported", "other", &[]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains("no checkpoint in"), "{text}");
+}

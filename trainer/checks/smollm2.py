@@ -1,0 +1,49 @@
+"""Perplexity of a GGUF file on a text by transformers, which reads the file with the package `gguf`: its own
+dequantisation, its own names, its own order of rows, its own tokenizer.
+
+    python trainer/checks/smollm2.py MODEL.gguf TEXT SAMPLE_LEN SAMPLES [FOLDER]
+
+With FOLDER, the Hugging Face folder that `gauntlet import` made of the file is measured too, and its tokenizer
+compared with the one that transformers made.
+"""
+
+import math
+import os
+import sys
+
+import torch
+from transformers import AutoTokenizer, LlamaForCausalLM
+
+
+def perplexity(model, tokens, sample_len, samples):
+    total = 0.0
+    with torch.no_grad():
+        for sample in range(samples):
+            ids = torch.tensor(tokens[sample * sample_len:(sample + 1) * sample_len + 1])
+            logits = model(ids[None, :-1]).logits[0]
+            total += torch.nn.functional.cross_entropy(logits, ids[1:], reduction="sum").item()
+    loss = total / (sample_len * samples)
+    print(f"loss {loss:.5f}, perplexity {math.exp(loss):.4f} on {sample_len * samples} tokens", flush=True)
+
+
+def main():
+    path, text, sample_len, samples = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    folder, name = os.path.split(os.path.abspath(path))
+    text = open(text, encoding="utf-8").read()
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
+    tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
+    print(f"transformers from the GGUF file: {len(tokens)} tokens, beginning {tokens[:12]}")
+    model = LlamaForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32).eval()
+    perplexity(model, tokens, sample_len, samples)
+    for ours in sys.argv[5:]:
+        ours_tokens = AutoTokenizer.from_pretrained(ours)(text, add_special_tokens=False)["input_ids"]
+        print(f"transformers from the folder that gauntlet wrote: the same tokens: {ours_tokens == tokens}")
+        written = LlamaForCausalLM.from_pretrained(ours, dtype=torch.float32).eval()
+        pairs = zip(model.state_dict().items(), written.state_dict().items())
+        worst = max((a - b).abs().max().item() for (_, a), (_, b) in pairs)
+        print(f"largest difference of a parameter: {worst:.1e}")
+        if not worst < 1e-6:
+            perplexity(written, ours_tokens, sample_len, samples)
+
+
+main()
