@@ -5,7 +5,7 @@
 #
 #     GAUNTLET_PYTHON=venv/bin/python trainer/checks/smollm2.sh
 #
-# Needs pip, torch, transformers (5) and gguf in that Python. Files are kept in target/smollm2. Options, by environment:
+# Needs pip, torch, transformers (5), gguf and accelerate in that Python. Files are kept in target/smollm2. Options, by environment:
 # LEN=256 SAMPLES=16 STEPS=8 BATCH=4 RATE=5e-5.
 set -eu
 cd "$(dirname "$0")/../.."

@@ -12,9 +12,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use trainer::files::{self, ExportSettings};
-use trainer::{
-    Engine, Model, SampleSource, Threads, Tokenizer, Tokens, Trainer, TrainerSettings,
-};
+use trainer::{Engine, Model, SampleSource, Threads, Tokenizer, Tokens, Trainer, TrainerSettings};
 
 struct Text {
     sample_len: usize,
@@ -40,7 +38,9 @@ impl SampleSource for Text {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [model, tokenizer, text, sample_len, samples, training @ ..] = arguments.as_slice() else {
-        return Err("MODEL TOKENIZER TEXT SAMPLE_LEN SAMPLES [STEPS BATCH RATE [OUT_FOLDER]]".into());
+        return Err(
+            "MODEL TOKENIZER TEXT SAMPLE_LEN SAMPLES [STEPS BATCH RATE [OUT_FOLDER]]".into(),
+        );
     };
     let (sample_len, samples) = (sample_len.parse()?, samples.parse()?);
     let start = Instant::now();
@@ -106,12 +106,17 @@ fn train(
     };
     let mut trainer = Trainer::new(model, settings, threads.clone())?;
     let count = text.sample_count() - held_out;
-    let ids = |step: u64| (0..batch as u64).map(move |i| held_out + (step * batch as u64 + i) % count);
+    let ids =
+        |step: u64| (0..batch as u64).map(move |i| held_out + (step * batch as u64 + i) % count);
     let steps: Vec<Vec<u64>> = (0..steps).map(|step| ids(step).collect()).collect();
     let start = Instant::now();
     trainer.train_window(text, &steps, &|_| rate, &mut |report| {
         let seconds = start.elapsed().as_secs_f64();
-        println!("step {:2}: loss {:.4} ({seconds:.0} s)", report.step + 1, report.loss);
+        println!(
+            "step {:2}: loss {:.4} ({seconds:.0} s)",
+            report.step + 1,
+            report.loss
+        );
         ControlFlow::Continue(())
     })?;
     let parameters = trainer.local_parameters();
