@@ -21,7 +21,9 @@ use super::manifest::{hex, Manifest, SourceManifest, TokenManifest, MANIFEST};
 use super::mixture::Mixture;
 use super::settings::{BuildSettings, Format};
 use super::shards::{ShardForm, ShardWriter};
-use super::stream::{Piece, Shared, SourcePlan, Stream};
+use super::stream::{
+    Piece, Shared, SourcePlan, Stream, BATCHES_BYTES, BATCH_BYTES_MAX, BATCH_BYTES_MIN,
+};
 use crate::tokenizer::Tokenizer;
 
 /// The version of data sets of tokens.
@@ -138,6 +140,8 @@ fn plans(settings: &BuildSettings) -> Result<Vec<SourcePlan>, DataError> {
             section_bytes: source.section_bytes.or(automatic),
         },
         repeat: source.repeat,
+        batch_bytes: (BATCHES_BYTES / settings.sources.len())
+            .clamp(BATCH_BYTES_MIN, BATCH_BYTES_MAX),
     });
     Ok(plans.collect())
 }

@@ -10,6 +10,9 @@ pub const SHARD_BYTES: u64 = 256 << 20;
 /// Weights are kept in millionths of 1, so that every machine computes the same mixture.
 const WEIGHT_PARTS: f64 = 1e6;
 
+/// Sources of a build, at most: each has two threads and a few batches of text.
+const SOURCES_MAX: usize = 1024;
+
 /// How a data set of tokens is built.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -113,6 +116,9 @@ impl BuildSettings {
         check_sample_len(self.sample_len)?;
         if self.sources.is_empty() {
             return wrong("no source: a build needs one at least".to_owned());
+        }
+        if self.sources.len() > SOURCES_MAX {
+            return wrong(format!("more than {SOURCES_MAX} sources"));
         }
         if !(0.0..=0.5).contains(&self.held_out) {
             return wrong(format!("held_out is {}, not from 0 to 0.5", self.held_out));

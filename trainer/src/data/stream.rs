@@ -15,8 +15,15 @@ use super::files::InputFile;
 use super::items::{self, Item, ItemSettings};
 use crate::tokenizer::Tokenizer;
 
-/// Bytes of text that are tokenised together, about.
-const BATCH_BYTES: usize = 4 << 20;
+/// Bytes of text that are tokenised together, at most: a few such batches of each source are in
+/// memory at once.
+pub(super) const BATCH_BYTES_MAX: usize = 4 << 20;
+
+/// The same where there are many sources.
+pub(super) const BATCH_BYTES_MIN: usize = 256 << 10;
+
+/// The batches of all sources that are read at one time, about.
+pub(super) const BATCHES_BYTES: usize = 64 << 20;
 
 /// Items that are tokenised together, at most.
 const BATCH_ITEMS: usize = 1 << 13;
@@ -71,6 +78,8 @@ pub(super) struct SourcePlan {
     pub(super) files: Vec<InputFile>,
     pub(super) items: ItemSettings,
     pub(super) repeat: u32,
+    /// Bytes of text that are tokenised together, about.
+    pub(super) batch_bytes: usize,
 }
 
 /// Items with the place behind each.
@@ -150,7 +159,7 @@ fn read(
                     Item::Document(text) | Item::Bad(_, text) => text.len(),
                 };
                 batch.push((place, item));
-                if batch_bytes >= BATCH_BYTES || batch.len() >= BATCH_ITEMS {
+                if batch_bytes >= plan.batch_bytes || batch.len() >= BATCH_ITEMS {
                     batch_bytes = 0;
                     if texts.send(Ok(std::mem::take(&mut batch))).is_err() {
                         return Ok(());

@@ -600,3 +600,41 @@ fn settings_without_sense_are_refused() {
     // One document in a thousand millions is held out: none of these ten.
     assert!(refused(&|s| s.held_out = 1e-9).contains("held out"));
 }
+
+#[test]
+fn a_kill_while_the_last_files_are_ended_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("a.jsonl");
+    write_jsonl(&input, &texts(1_000, 1));
+    let settings = settings(vec![source("a", &input)]);
+    let whole = folder.path().join("whole");
+    build(&settings, &whole).unwrap();
+    let expected = content(&whole);
+    // 0: nothing is ended yet; 1: the last file is cut; 2: it has its name; 3: the manifest is there.
+    for done in 0..4 {
+        let out = folder.path().join(done.to_string());
+        let stopped = build_with(&settings, &out, 2, &mut stop_after(1_000));
+        assert!(matches!(stopped, Err(DataError::Stopped(_))));
+        let journal = File::options().append(true).open(out.join("journal.jsonl"));
+        journal.unwrap().write_all(b"\"end\"\n").unwrap();
+        let parts = content(&out);
+        let parts = parts.iter().filter(|(name, _)| name.ends_with(".part"));
+        for (name, _) in parts {
+            let (part, full) = (out.join(name), out.join(name.trim_end_matches(".part")));
+            let bytes = fs::read(whole.join(full.file_name().unwrap())).unwrap();
+            match done {
+                0 => {}
+                1 => fs::write(&part, bytes).unwrap(),
+                _ => {
+                    fs::remove_file(&part).unwrap();
+                    fs::write(&full, bytes).unwrap();
+                }
+            }
+        }
+        if done == 3 {
+            fs::copy(whole.join("manifest.json"), out.join("manifest.json")).unwrap();
+        }
+        build(&settings, &out).unwrap();
+        assert!(content(&out) == expected, "after {done}");
+    }
+}
