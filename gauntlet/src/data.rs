@@ -40,7 +40,7 @@ pub struct DataBuildArgs {
     /// A Hugging Face tokenizer.json, or `bytes`.
     #[arg(long, value_name = "FILE|bytes")]
     pub tokenizer: Option<String>,
-    /// Name of the token that ends a document. Default: <|end_of_text|>, <|endoftext|>, </s>, <eos> or <|eos|>.
+    /// Name of the token that ends a document. Default: `<|end_of_text|>`, `<|endoftext|>`, `</s>`, `<eos>` or `<|eos|>`.
     #[arg(long, value_name = "TOKEN")]
     pub end_of_document: Option<String>,
     /// Tokens of a sample.
