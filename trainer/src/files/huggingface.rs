@@ -20,6 +20,9 @@ const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 const TOKENIZER: &str = "tokenizer.json";
 
+/// The output matrix's name.
+const HEAD: &str = "lm_head.weight";
+
 /// Largest index of shards.
 const INDEX_BYTES_MAX: u64 = 1 << 24;
 
@@ -50,6 +53,7 @@ pub fn open_folder(folder: &Path) -> Result<(Model, Option<PathBuf>), FileError>
         .zip(&tensors)
         .zip(&places)
         .try_for_each(|((view, tensor), &shard)| shards[shard].read(&tensor.name, view))?;
+    check_output_matrix(&config, &shards, &parameters)?;
     let tokenizer = Some(folder.join(TOKENIZER)).filter(|path| path.is_file());
     Ok((Model::with_parameters(&config, parameters), tokenizer))
 }
@@ -117,9 +121,33 @@ fn place_tensors(config: &ModelConfig, shards: &[Shard]) -> Result<Vec<usize>, F
 }
 
 /// Tensors that some writers leave and that say nothing: rotary frequencies, and the output matrix
-/// of a tied model, which transformers ignores, too.
+/// of a tied model.
 fn is_redundant(name: &str, config: &ModelConfig) -> bool {
-    name.ends_with(".self_attn.rotary_emb.inv_freq") || (config.tied && name == "lm_head.weight")
+    name.ends_with(".self_attn.rotary_emb.inv_freq") || (config.tied && name == HEAD)
+}
+
+/// Where a tied model's files have an output matrix nevertheless, it must be the embedding.
+fn check_output_matrix(
+    config: &ModelConfig,
+    shards: &[Shard],
+    parameters: &[f32],
+) -> Result<(), FileError> {
+    let has_head = |shard: &&Shard| shard.names().iter().any(|name| name == HEAD);
+    let Some(shard) = shards.iter().find(has_head).filter(|_| config.tied) else {
+        return Ok(());
+    };
+    shard.check(&TensorInfo {
+        name: HEAD.to_owned(),
+        shape: vec![config.vocab, config.hidden],
+    })?;
+    let mut head = vec![0.0f32; config.vocab * config.hidden];
+    shard.read(HEAD, &mut head)?;
+    match head == parameters[config.arena().embedding] {
+        true => Ok(()),
+        false => {
+            Err(shard.error("lm_head.weight is not the embedding, to which config.json ties it"))
+        }
+    }
 }
 
 /// How a model is written.

@@ -164,6 +164,11 @@ impl Shard {
         }
     }
 
+    /// Something is wrong with this file.
+    pub(super) fn error(&self, reason: &str) -> FileError {
+        FileError::format(&self.path, reason)
+    }
+
     fn info(&self, name: &str) -> Result<&StoredInfo, FileError> {
         self.header.info(name).ok_or_else(|| FileError::Missing {
             first: name.to_owned(),

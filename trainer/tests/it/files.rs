@@ -11,7 +11,7 @@ use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 use trainer::files::{self, ExportSettings, FileError, ValueType};
-use trainer::{Engine, Model, ModelConfig, SampleSource, Threads, Tokenizer, Tokens};
+use trainer::{Engine, Model, ModelConfig, RopeScaling, SampleSource, Threads, Tokenizer, Tokens};
 
 fn fixture(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/huggingface");
@@ -219,6 +219,35 @@ fn models_that_would_compute_something_else_are_refused_by_name() {
 }
 
 #[test]
+fn an_output_matrix_beside_tied_embeddings_must_be_the_embedding() {
+    let folder = tempfile::tempdir().unwrap();
+    let (tied, _) = files::open(&fixture("grouped")).unwrap();
+    let config = ModelConfig {
+        tied: false,
+        ..tied.config().clone()
+    };
+    let mut untied = Model::init(&config, 0).unwrap();
+    let embedding = tied.arena().embedding.clone();
+    untied.parameters_mut()[..tied.parameters().len()].copy_from_slice(tied.parameters());
+    let head = untied.arena().head.clone();
+    untied.parameters_mut()[head].copy_from_slice(&tied.parameters()[embedding]);
+    for (name, spoil) in [("same", 0.0), ("other", 1.0)] {
+        *untied.parameters_mut().last_mut().unwrap() += spoil;
+        let out = folder.path().join(name);
+        files::export(&untied, &out, &ExportSettings::default()).unwrap();
+        edit(&out, "config.json", |text| {
+            text.replace(
+                "\"tie_word_embeddings\": false",
+                "\"tie_word_embeddings\": true",
+            )
+        });
+    }
+    let (same, _) = files::open(&folder.path().join("same")).unwrap();
+    assert_eq!(same.parameters(), tied.parameters());
+    assert!(error(&folder.path().join("other")).contains("is not the embedding"));
+}
+
+#[test]
 fn damaged_tensors_are_errors() {
     let whole = fs::read(fixture("grouped").join("model.safetensors")).unwrap();
     let folder = copied("grouped");
@@ -362,6 +391,18 @@ fn gguf(model: &Model, kind: GgmlDType, extra: &[(&'static str, Value)]) -> Vec<
             .fold(info.name.clone(), |name, (from, to)| name.replace(from, to));
         tensors.push((name, QTensor::quantize(&tensor, kind).unwrap()));
     }
+    if config.rope_scaling.is_some() {
+        let plain = ModelConfig {
+            rope_scaling: None,
+            ..config.clone()
+        };
+        let pairs = plain.rotary_frequencies().into_iter();
+        let factors = pairs.zip(config.rotary_frequencies());
+        let factors: Vec<f32> = factors.map(|(plain, slow)| (plain / slow) as f32).collect();
+        let factors = Tensor::from_slice(&factors, factors.len(), &Device::Cpu).unwrap();
+        let factors = QTensor::quantize(&factors, GgmlDType::F32).unwrap();
+        tensors.push(("rope_freqs.weight".to_owned(), factors));
+    }
     let tensors: Vec<_> = tensors
         .iter()
         .map(|(name, tensor)| (name.as_str(), tensor))
@@ -392,6 +433,37 @@ fn gguf_gives_back_the_model_and_its_tokenizer() {
     let ids = tokenizer.encode_prompt("at the 12<|end|>").unwrap();
     let texts = [97, 116].into_iter().chain([257, 101, 32, 49, 50, 259]);
     assert_eq!(ids, texts.collect::<Vec<u32>>());
+}
+
+#[test]
+fn stretched_positions_are_recognised_in_gguf() {
+    let stretched = |original_max_position_embeddings| {
+        let config = ModelConfig {
+            rope_scaling: Some(RopeScaling::Llama3 {
+                factor: 32.0,
+                low_freq_factor: 1.0,
+                high_freq_factor: 4.0,
+                original_max_position_embeddings,
+            }),
+            ..large_rows().config().clone()
+        };
+        Model::init(&config, 1).unwrap()
+    };
+    let model = stretched(8192);
+    let read = open_gguf(&gguf(&model, GgmlDType::F32, &[])).unwrap();
+    assert_eq!(read.model.config(), model.config());
+    let refused = open_gguf(&gguf(&stretched(1000), GgmlDType::F32, &[])).unwrap_err();
+    assert!(refused.to_string().contains("stretching"), "{refused}");
+    let linear = [
+        (
+            "llama.rope.scaling.type",
+            Value::String("linear".to_owned()),
+        ),
+        ("llama.rope.scaling.factor", Value::F32(4.0)),
+    ];
+    let read = open_gguf(&gguf(&large_rows(), GgmlDType::F32, &linear)).unwrap();
+    let scaling = read.model.config().rope_scaling;
+    assert_eq!(scaling, Some(RopeScaling::Linear { factor: 4.0 }));
 }
 
 #[test]
