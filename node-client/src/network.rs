@@ -39,7 +39,7 @@ use protocol::Hash;
 pub use client::{start, Client, Counters};
 pub use config::NetworkConfig;
 pub use libp2p::{Multiaddr, PeerId};
-pub use memory::{MemoryHub, MemoryNetwork};
+pub use memory::{MemoryHub, MemoryNetwork, Serving};
 
 use crate::store::StoreError;
 

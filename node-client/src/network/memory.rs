@@ -29,9 +29,22 @@ pub struct MemoryHub {
     peers: Arc<Mutex<BTreeMap<PeerId, MemoryPeer>>>,
 }
 
+/// How a peer of a [`MemoryHub`] answers the others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Serving {
+    /// With what it published.
+    #[default]
+    Honest,
+    /// It says that it has nothing.
+    Nothing,
+    /// With bytes of the right length, all of them wrong.
+    Wrong,
+}
+
 #[derive(Default)]
 struct MemoryPeer {
     published: BTreeMap<Hash, Bytes>,
+    serving: Serving,
     offline: bool,
     /// Ranges it still serves before it goes offline by itself.
     ranges_left: Option<u32>,
@@ -83,6 +96,18 @@ impl MemoryHub {
         }
     }
 
+    /// Lets a peer answer the others in this way from now on.
+    pub fn set_serving(&self, peer: PeerId, serving: Serving) {
+        self.peers().entry(peer).or_default().serving = serving;
+    }
+
+    /// The ids of what a peer has published, in order.
+    pub fn published(&self, peer: PeerId) -> Vec<Hash> {
+        let peers = self.peers();
+        let published = peers.get(&peer).map(|peer| &peer.published);
+        published.into_iter().flatten().map(|(id, _)| *id).collect()
+    }
+
     fn peers(&self) -> MutexGuard<'_, BTreeMap<PeerId, MemoryPeer>> {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -98,16 +123,21 @@ impl MemoryPeer {
         if self.offline {
             return Err(FaultKind::Unreachable);
         }
-        let Some(bytes) = self.published.get(&request.id) else {
+        let published = self.published.get(&request.id);
+        let Some(bytes) = published.filter(|_| self.serving != Serving::Nothing) else {
             return Ok(RangeResponse::Missing);
         };
         let start = usize::try_from(request.offset)
             .unwrap_or(usize::MAX)
             .min(bytes.len());
         let end = start.saturating_add(request.len as usize).min(bytes.len());
+        let range = bytes.slice(start..end);
         Ok(RangeResponse::Found {
             total_len: bytes.len() as u64,
-            bytes: bytes.slice(start..end),
+            bytes: match self.serving {
+                Serving::Wrong => range.iter().map(|byte| !byte).collect(),
+                _ => range,
+            },
         })
     }
 }
