@@ -14,7 +14,7 @@ mod submit;
 mod train;
 mod updates;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{future::Future, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{bail, Context, Result};
 use bytes::Bytes;
@@ -26,8 +26,9 @@ use trainer::{Checkpoints, Trainer, TrainerSettings};
 
 use crate::{
     config::Participant,
-    participant::{self, Handles, Role},
+    participant::{self, Handles, Role, Surroundings},
     replica::{Replica, State},
+    signals,
 };
 
 pub(crate) use submit::challenge_seed;
@@ -66,7 +67,20 @@ struct Note {
 /// It cannot start, or a service failed for good.
 pub async fn run(path: &Path) -> Result<u8> {
     let config = Participant::load(path)?;
-    let (handles, mut services) = participant::open(&config, Role::Miner).await?;
+    let surroundings = participant::connect(&config).await?;
+    serve(config, surroundings, signals::end_requested()).await
+}
+
+/// Runs a miner in these surroundings until `end` resolves; returns the exit code. Dropped, it ends as if killed.
+///
+/// # Errors
+/// As [`run`].
+pub async fn serve(
+    config: Participant,
+    surroundings: Surroundings,
+    end: impl Future<Output = ()>,
+) -> Result<u8> {
+    let (handles, mut services) = participant::open(&config, Role::Miner, surroundings).await?;
     let (model, root) = participant::initial_model(&config.model, &handles.info, &handles.threads)?;
     wait_for_registration(&handles).await?;
 
@@ -131,7 +145,7 @@ pub async fn run(path: &Path) -> Result<u8> {
     services.start("replica", replica.run());
     services.start("train", train.run(trained));
     services.start("submit", submit::run(handles, prepared, config.adversary));
-    services.wait().await
+    services.wait(end).await
 }
 
 /// The update that the checkpoint's note names, if it is still on disk.

@@ -6,19 +6,20 @@ use anyhow::{bail, Context, Result};
 use node_client::{
     chain::{self, Call, Chain, RunInfo},
     clock::SystemClock,
-    journal::Journal,
+    journal::{Journal, JournalKind},
     keys::{self, Keypair},
     network::{self, Network, NetworkConfig, PeerAddress},
     store::Store,
 };
-use protocol::{window::phase_at, AccountBytes, Hash, RunId};
+use protocol::{window::phase_at, AccountBytes, Hash, RunId, Window};
+use rand::{rngs::OsRng, RngCore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use trainer::{Dataset, Model, Threads};
 
 use crate::{
     config::Participant, diary::Diary, exit, heads::Heads, payloads::Payloads, peers::Peers,
-    submitter::Submitter, telemetry,
+    submitter::Submitter, telemetry, work::Work,
 };
 
 /// How long the start waits for the chain and for the run.
@@ -61,8 +62,33 @@ pub struct Handles {
     pub dataset: Arc<Dataset>,
     /// Threads that compute.
     pub threads: Threads,
+    /// Where what blocks is done.
+    pub work: Work,
+    /// What commitments are salted with.
+    pub salts: Salts,
     /// Set when the process ends.
     pub shutdown: CancellationToken,
+}
+
+/// A salt for what is committed to in a window; nobody else can guess it. Whether two calls with the same arguments give
+/// the same salt is no matter: the journal keeps the one that was used.
+pub type Salts = Arc<dyn Fn(JournalKind, Window) -> Hash + Send + Sync>;
+
+/// All that a participant meets of the world outside its folder: [`connect`] makes the real one, the simulation
+/// (`tests/it/sim.rs`) one of fakes.
+pub struct Surroundings {
+    /// The chain.
+    pub chain: Arc<dyn Chain>,
+    /// The peers.
+    pub network: Arc<dyn Network>,
+    /// Ids of what the network serves already, from an earlier process.
+    pub kept: Vec<Hash>,
+    /// Threads that compute.
+    pub threads: Threads,
+    /// Where what blocks is done.
+    pub work: Work,
+    /// What commitments are salted with.
+    pub salts: Salts,
 }
 
 /// The role in which a participant is registered.
@@ -104,18 +130,18 @@ impl Services {
         });
     }
 
-    /// Waits until a service ends, or a signal comes, and ends the others. Returns the exit code.
+    /// Waits until a service ends, or `end` resolves, and ends the others. Returns the exit code.
     ///
     /// # Errors
     /// The error of the service that ended first.
-    pub async fn wait(mut self) -> Result<u8> {
+    pub async fn wait(mut self, end: impl Future<Output = ()>) -> Result<u8> {
         let result = tokio::select! {
             ended = self.tasks.join_next() => match ended {
                 Some(Ok((name, result))) => result.map(|()| exit::SUCCESS).with_context(|| format!("service {name}")),
                 Some(Err(error)) => Err(error).context("a service panicked"),
                 None => Ok(exit::SUCCESS),
             },
-            () = crate::signals::end_requested() => {
+            () = end => {
                 tracing::info!("ending");
                 Ok(exit::SUCCESS)
             }
@@ -129,14 +155,12 @@ impl Services {
     }
 }
 
-/// Opens everything of a participant, and checks that model and data are the run's. Starts the services that every
-/// participant has: following the chain and its peers.
+/// Connects a participant to chain and peers, as its configuration says.
 ///
 /// # Errors
-/// The chain, the disk or the network refuse, or model or data are not the run's.
-pub async fn open(config: &Participant, role: Role) -> Result<(Handles, Services)> {
-    std::fs::create_dir_all(&config.folder)
-        .with_context(|| format!("cannot create {}", config.folder.display()))?;
+/// The chain, the disk or the network refuse.
+pub async fn connect(config: &Participant) -> Result<Surroundings> {
+    make_folder(&config.folder)?;
     if let Some(address) = config.metrics {
         telemetry::serve_metrics(address)?;
     }
@@ -145,20 +169,52 @@ pub async fn open(config: &Participant, role: Role) -> Result<(Handles, Services
             .await
             .context("the chain does not answer")??,
     );
-    let run = config.chain.run;
-    let info = wait_for_run(chain.as_ref(), run).await?;
-    let dataset = Dataset::open(&config.data)
-        .with_context(|| format!("data set in {}", config.data.display()))?;
-    check_data(&dataset, &info)?;
-    let threads = Threads::new(config.threads)?;
-
     let genesis = chain.genesis_hash().await?;
     let store = Arc::new(Store::open(
         config.folder.join("store"),
         config.store_bytes_max,
     )?);
     let kept = store.pinned_ids();
-    let network = start_network(config, &genesis, store).await?;
+    Ok(Surroundings {
+        network: start_network(config, &genesis, store).await?,
+        chain,
+        kept,
+        threads: Threads::new(config.threads)?,
+        work: Work::on_threads(),
+        salts: Arc::new(|_, _| {
+            let mut salt = [0; 32];
+            OsRng.fill_bytes(&mut salt);
+            salt
+        }),
+    })
+}
+
+/// Opens everything of a participant, and checks that model and data are the run's. Starts the services that every
+/// participant has: following the chain and its peers.
+///
+/// # Errors
+/// The chain, the disk or the network refuse, or model or data are not the run's.
+pub async fn open(
+    config: &Participant,
+    role: Role,
+    surroundings: Surroundings,
+) -> Result<(Handles, Services)> {
+    make_folder(&config.folder)?;
+    let Surroundings {
+        chain,
+        network,
+        kept,
+        threads,
+        work,
+        salts,
+    } = surroundings;
+    let run = config.chain.run;
+    let info = wait_for_run(chain.as_ref(), run).await?;
+    let dataset = Dataset::open(&config.data)
+        .with_context(|| format!("data set in {}", config.data.display()))?;
+    check_data(&dataset, &info)?;
+
+    let genesis = chain.genesis_hash().await?;
     let peers = Arc::new(Peers::new(network.local_peer()));
     let payloads = Arc::new(Payloads::new(
         network.clone(),
@@ -187,6 +243,8 @@ pub async fn open(config: &Participant, role: Role) -> Result<(Handles, Services
         run,
         genesis,
         threads,
+        work,
+        salts,
     };
     let mut services = Services::new(shutdown);
     services.start("heads", follow);
@@ -195,6 +253,10 @@ pub async fn open(config: &Participant, role: Role) -> Result<(Handles, Services
     }
     services.start("peers", follow_peers(handles.clone()));
     Ok((handles, services))
+}
+
+fn make_folder(folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))
 }
 
 /// The run's initial parameters, checked against the run.
@@ -394,8 +456,7 @@ async fn announce(handles: &Handles) -> Result<()> {
 /// # Errors
 /// The disk failed.
 pub fn subfolder(config: &Participant, name: &str) -> Result<std::path::PathBuf> {
-    let path: &Path = &config.folder;
-    let path = path.join(name);
-    std::fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    let path = config.folder.join(name);
+    make_folder(&path)?;
     Ok(path)
 }

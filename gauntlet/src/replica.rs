@@ -190,20 +190,23 @@ impl Replica {
         let payloads = self.accepted_payloads(window, &record.accepted).await?;
         let (model, threads) = (state.model.clone(), threads.clone());
         let training = info.settings.training.clone();
-        let (model, root) = tokio::task::spawn_blocking(move || {
-            let accepted: Vec<(Uid, &[u8])> = payloads
-                .iter()
-                .map(|(uid, bytes)| (*uid, &bytes[..]))
-                .collect();
-            step(
-                model,
-                &threads,
-                &accepted,
-                training.keep,
-                training.outer_rate_ppm,
-            )
-        })
-        .await??;
+        let (model, root) = self
+            .handles
+            .work
+            .run(move || {
+                let accepted: Vec<(Uid, &[u8])> = payloads
+                    .iter()
+                    .map(|(uid, bytes)| (*uid, &bytes[..]))
+                    .collect();
+                step(
+                    model,
+                    &threads,
+                    &accepted,
+                    training.keep,
+                    training.outer_rate_ppm,
+                )
+            })
+            .await??;
         Ok((
             State {
                 window: window + 1,
@@ -306,7 +309,7 @@ impl Replica {
         let state = Arc::new(state);
         if let Some(checkpoints) = self.checkpoints.clone() {
             let (state, run) = (state.clone(), self.handles.run);
-            let saved = tokio::task::spawn_blocking(move || {
+            let saved = self.handles.work.run(move || {
                 let position = Position {
                     run,
                     window: state.window,
@@ -352,7 +355,11 @@ impl Replica {
         }
         let (journal, run) = (self.handles.journal.clone(), self.handles.run);
         let first = window.saturating_sub(JOURNAL_WINDOWS);
-        let pruned = tokio::task::spawn_blocking(move || journal.prune(run, first)).await;
+        let pruned = self
+            .handles
+            .work
+            .run(move || journal.prune(run, first))
+            .await;
         if !matches!(pruned, Ok(Ok(()))) {
             tracing::warn!(?pruned, "cannot prune the journal");
         }

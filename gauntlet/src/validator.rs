@@ -15,7 +15,7 @@ mod attest;
 mod held_out;
 mod score;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{future::Future, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{bail, Context, Result};
 use node_client::chain::ValidatorInfo;
@@ -23,8 +23,9 @@ use trainer::{Checkpoints, Threads};
 
 use crate::{
     config::Participant,
-    participant::{self, Handles, Role},
+    participant::{self, Handles, Role, Surroundings},
     replica::{Replica, State},
+    signals,
 };
 
 /// Samples that an evaluation computes at once: bounds its memory.
@@ -39,10 +40,23 @@ const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(120);
 /// It cannot start, or a service failed for good.
 pub async fn run(path: &Path) -> Result<u8> {
     let config = Participant::load(path)?;
+    let surroundings = participant::connect(&config).await?;
+    serve(config, surroundings, signals::end_requested()).await
+}
+
+/// Runs a validator in these surroundings until `end` resolves; returns the exit code. Dropped, it ends as if killed.
+///
+/// # Errors
+/// As [`run`].
+pub async fn serve(
+    config: Participant,
+    surroundings: Surroundings,
+    end: impl Future<Output = ()>,
+) -> Result<u8> {
     if config.adversary.is_some() {
         bail!("only a miner can be an adversary");
     }
-    let (handles, mut services) = participant::open(&config, Role::Validator).await?;
+    let (handles, mut services) = participant::open(&config, Role::Validator, surroundings).await?;
     let (model, root) = participant::initial_model(&config.model, &handles.info, &handles.threads)?;
     wait_for_registration(&handles).await?;
 
@@ -81,7 +95,7 @@ pub async fn run(path: &Path) -> Result<u8> {
             held_out::run(handles, states, config.model, samples),
         );
     }
-    services.wait().await
+    services.wait(end).await
 }
 
 fn resume(checkpoint: trainer::Checkpoint, threads: &Threads, run: u32) -> Result<State> {

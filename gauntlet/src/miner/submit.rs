@@ -111,10 +111,10 @@ async fn record(handles: &Handles, update: &mut Prepared) -> Result<Hash> {
     let hash = hash_of(&update.opening);
     let (journal, run, window) = (handles.journal.clone(), handles.run, update.window);
     let secret = update.opening.encode();
-    let recorded = tokio::task::spawn_blocking(move || {
-        journal.record_with(JournalKind::UpdateCommitment, run, window, hash, &secret)
-    })
-    .await?;
+    let recorded = handles
+        .work
+        .run(move || journal.record_with(JournalKind::UpdateCommitment, run, window, hash, &secret))
+        .await?;
     match recorded {
         Ok(_) => Ok(hash),
         Err(JournalError::Conflict { .. }) => {

@@ -8,13 +8,13 @@ use std::{
 
 use anyhow::{bail, Context, Result};
 use bytes::Bytes;
+use node_client::journal::JournalKind;
 use protocol::{
     commitment::Opening,
     update::Payload,
     window::{phase_at, Phase},
-    Hash, Uid, Window,
+    Uid, Window,
 };
-use rand::{rngs::OsRng, RngCore};
 use tokio::sync::mpsc;
 use trainer::{rate_from_ppb, warm_up, Checkpoints, LossSummary, Position, Trainer};
 
@@ -103,8 +103,7 @@ impl Train {
         let training = &self.handles.info.settings.training;
         let parsed = Payload::parse(&made.payload, &self.handles.info.layout, training.keep)
             .context("our own update")?;
-        let mut salt: Hash = [0; 32];
-        OsRng.fill_bytes(&mut salt);
+        let salt = (self.handles.salts)(JournalKind::UpdateCommitment, window);
         let opening = Opening {
             payload_root: parsed.root(),
             chunk_count: parsed.chunk_count(),
@@ -206,8 +205,11 @@ impl Train {
             self.handles.info.settings.training.keep,
         );
         let seed = u64::from(task.uid) << 32 | task.state.window;
-        let payload =
-            tokio::task::spawn_blocking(move || adversary::noise(&layout, keep, seed)).await??;
+        let payload = self
+            .handles
+            .work
+            .run(move || adversary::noise(&layout, keep, seed))
+            .await??;
         Ok(Made {
             payload: payload.into(),
             losses: None,
@@ -234,12 +236,14 @@ impl Train {
         work: impl FnOnce(&mut Trainer) -> Result<R> + Send + 'static,
     ) -> Result<R> {
         let trainer = self.trainer.clone();
-        tokio::task::spawn_blocking(move || {
-            // After a panic the window is missed and the next one sets the parameters anew.
-            let mut trainer = trainer.lock().unwrap_or_else(PoisonError::into_inner);
-            work(&mut trainer)
-        })
-        .await?
+        self.handles
+            .work
+            .run(move || {
+                // After a panic the window is missed and the next one sets the parameters anew.
+                let mut trainer = trainer.lock().unwrap_or_else(PoisonError::into_inner);
+                work(&mut trainer)
+            })
+            .await?
     }
 
     /// Puts update and checkpoint on disk, in this order.

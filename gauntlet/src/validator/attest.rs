@@ -148,11 +148,12 @@ impl Attest {
                 break;
             }
             tokio::select! {
-                next = heads.next() => { next?; }
+                biased;
                 Some(Ok((uid, result))) = checks.join_next(), if !checks.is_empty() => match result {
                     Ok(()) => valid.push(uid),
                     Err(error) => tracing::warn!(window, uid, error = format!("{error:#}"), "update is not valid"),
                 },
+                next = heads.next() => { next?; }
             }
         }
         checks.abort_all();
@@ -182,10 +183,10 @@ impl Attest {
         let bitmap = bitmap_of(valid);
         let hash = blake2_256(&[&bitmap.encode(), &state_root]);
         let (journal, run) = (self.handles.journal.clone(), *run);
-        tokio::task::spawn_blocking(move || {
-            journal.record(JournalKind::Attestation, run, window, hash)
-        })
-        .await??;
+        self.handles
+            .work
+            .run(move || journal.record(JournalKind::Attestation, run, window, hash))
+            .await??;
         let own = super::own_record(&self.handles)
             .await?
             .context("this validator is not registered")?;
@@ -239,11 +240,13 @@ async fn check(
     };
     let (state, layout) = (state.clone(), handles.info.layout.clone());
     let keep = handles.info.settings.training.keep;
-    tokio::task::spawn_blocking(move || {
-        let payload = Payload::parse(&bytes, &layout, keep)?;
-        check_norm(&payload, &layout, &state.model)
-    })
-    .await?
+    handles
+        .work
+        .run(move || {
+            let payload = Payload::parse(&bytes, &layout, keep)?;
+            check_norm(&payload, &layout, &state.model)
+        })
+        .await?
 }
 
 /// Refuses an update whose norm is out of all proportion to the model's.

@@ -20,11 +20,13 @@ pub(super) async fn run(
         let window = state.window;
         next = window + 1;
         let dataset = handles.dataset.clone();
-        let (back, loss) = tokio::task::spawn_blocking(move || {
-            let loss = evaluator.held_out_loss(&state.model, &dataset, samples);
-            (evaluator, loss)
-        })
-        .await?;
+        let (back, loss) = handles
+            .work
+            .run(move || {
+                let loss = evaluator.held_out_loss(&state.model, &dataset, samples);
+                (evaluator, loss)
+            })
+            .await?;
         evaluator = back;
         match loss {
             Ok(loss) => {

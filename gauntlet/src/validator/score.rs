@@ -16,7 +16,6 @@ use protocol::{
     window::{phase_at, ScorePhase},
     Hash, Uid, ValidatorIndex, Window,
 };
-use rand::{rngs::OsRng, RngCore};
 use trainer::{EvaluationRates, Evaluator, ModelConfig, UpdateToEvaluate};
 
 use super::{own_record, SAMPLES_AT_ONCE};
@@ -205,8 +204,7 @@ impl Score {
         }
         let random_ids = samples::random_evaluation(&scored, settings)?;
         let evaluations = self.evaluate(state, items, random_ids, last).await?;
-        let mut salt: Hash = [0; 32];
-        OsRng.fill_bytes(&mut salt);
+        let salt = (self.handles.salts)(JournalKind::ScoreCommitment, window);
         Ok(Scores { evaluations, salt })
     }
 
@@ -246,39 +244,41 @@ impl Score {
         };
         let (evaluator, dataset) = (self.evaluator.clone(), self.handles.dataset.clone());
         let (heads, shutdown) = (self.handles.heads.clone(), self.handles.shutdown.clone());
-        tokio::task::spawn_blocking(move || {
-            let mut evaluator = evaluator.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut evaluations = Vec::with_capacity(items.len());
-            for item in &items {
-                if heads.now().number >= last || shutdown.is_cancelled() {
-                    tracing::warn!(
-                        measured = evaluations.len(),
-                        of = items.len(),
-                        "no time for the rest"
+        self.handles
+            .work
+            .run(move || {
+                let mut evaluator = evaluator.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut evaluations = Vec::with_capacity(items.len());
+                for item in &items {
+                    if heads.now().number >= last || shutdown.is_cancelled() {
+                        tracing::warn!(
+                            measured = evaluations.len(),
+                            of = items.len(),
+                            "no time for the rest"
+                        );
+                        break;
+                    }
+                    let update = UpdateToEvaluate {
+                        uid: item.uid,
+                        payload: &item.payload,
+                        own_ids: &item.own_ids,
+                    };
+                    let measured = evaluator.evaluate_update(
+                        &state.model,
+                        update,
+                        &random_ids,
+                        dataset.train(),
+                        rates,
                     );
-                    break;
+                    match measured {
+                        Ok(evaluation) => evaluations.push(evaluation),
+                        // One update that cannot be measured is no reason to leave out the others.
+                        Err(error) => tracing::warn!(uid = item.uid, %error, "cannot be measured"),
+                    }
                 }
-                let update = UpdateToEvaluate {
-                    uid: item.uid,
-                    payload: &item.payload,
-                    own_ids: &item.own_ids,
-                };
-                let measured = evaluator.evaluate_update(
-                    &state.model,
-                    update,
-                    &random_ids,
-                    dataset.train(),
-                    rates,
-                );
-                match measured {
-                    Ok(evaluation) => evaluations.push(evaluation),
-                    // One update that cannot be measured is no reason to leave out the others.
-                    Err(error) => tracing::warn!(uid = item.uid, %error, "cannot be measured"),
-                }
-            }
-            Ok(evaluations)
-        })
-        .await?
+                Ok(evaluations)
+            })
+            .await?
     }
 
     async fn commit(
@@ -304,10 +304,12 @@ impl Score {
             &scores.salt,
         );
         let (journal, run, secret) = (self.handles.journal.clone(), *run, scores.encode());
-        tokio::task::spawn_blocking(move || {
-            journal.record_with(JournalKind::ScoreCommitment, run, window, hash, &secret)
-        })
-        .await??;
+        self.handles
+            .work
+            .run(move || {
+                journal.record_with(JournalKind::ScoreCommitment, run, window, hash, &secret)
+            })
+            .await??;
         let is_there = || async {
             let commitments = chain.score_commitments(run, window, None).await?;
             let own = commitments
