@@ -9,3 +9,4 @@ mod command_line;
 mod data;
 mod kill;
 mod localnet;
+mod sim;

@@ -1,0 +1,75 @@
+//! The whole system on one paused tokio thread: real miners and validators on a fake chain, a network in memory and a
+//! clock that the simulation moves, with faults drawn from one seed.
+//!
+//! A seed is one story: `GAUNTLET_SIM_SEED=n` tells that one again, `GAUNTLET_SIM_RUNS=n` tells n of them. A failure
+//! prints its seed, its faults and where the participants' diaries are. What is checked is in [`checks`], what goes
+//! wrong in [`faults`].
+//!
+//! **Why one seed gives one story.** Time stands still while anybody works, each participant acts on the world in
+//! milliseconds of its own ([`world::World::pass`]), delays follow from what is done and not from the order in which
+//! tasks wake, and a block takes its extrinsics in an order drawn from the seed.
+
+mod chain;
+mod checks;
+mod faults;
+mod network;
+mod participants;
+mod story;
+mod world;
+
+use std::panic::{catch_unwind, AssertUnwindSafe};
+
+use story::{Plan, Summary};
+
+/// The seeds that are told when nobody asks for others.
+const SEEDS: std::ops::Range<u64> = 0..6;
+
+/// Tells the story of `plan` on a runtime of its own; on a panic, says which it was and keeps its folder.
+fn tell(plan: Plan) -> Summary {
+    let told = catch_unwind(AssertUnwindSafe(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(story::tell(&plan))
+    }));
+    match told {
+        Ok(summary) => summary,
+        Err(panic) => {
+            eprintln!("the simulation failed: GAUNTLET_SIM_SEED={}", plan.seed);
+            eprintln!("{plan:#?}");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().expect("a number"))
+}
+
+#[test]
+fn a_run_without_faults_goes_on_and_pays_everybody() {
+    let summary = tell(Plan::calm(1, 3));
+    assert_eq!(summary.accepted, summary.accepted_max, "{summary:?}");
+}
+
+#[test]
+fn one_seed_is_one_story() {
+    let plan = Plan::drawn(number("GAUNTLET_SIM_SEED").unwrap_or(11));
+    assert_eq!(tell(plan.clone()).digest, tell(plan).digest);
+}
+
+#[test]
+fn a_run_survives_the_faults_of_every_seed() {
+    let seeds = match (number("GAUNTLET_SIM_SEED"), number("GAUNTLET_SIM_RUNS")) {
+        (Some(seed), runs) => seed..seed + runs.unwrap_or(1),
+        (None, Some(runs)) => 0..runs,
+        (None, None) => SEEDS,
+    };
+    for seed in seeds {
+        let summary = tell(Plan::drawn(seed));
+        println!("seed {seed}: {summary:?}");
+    }
+}

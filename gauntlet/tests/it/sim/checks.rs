@@ -1,0 +1,229 @@
+//! What must hold whatever goes wrong.
+//!
+//! In every window:
+//!
+//! 1. every honest participant names the root of an independent replay: in reveals, in attestations, and so on chain;
+//! 2. the accepted set has only miners that revealed on that root and that enough of the stake attested;
+//! 3. what was minted is where the ledger says, and no money comes from elsewhere;
+//! 4. nobody signs two different things for one duty (checked when it is signed, in [`World::sign`]), and what is signed
+//!    is in the signer's journal.
+//!
+//! After the faults: every window has a final root, everybody's work is in it, and every miner has been paid.
+
+use node_client::{
+    chain::{Chain, WindowInfo, WindowStatus},
+    journal::JournalKind,
+    keys,
+};
+use protocol::{
+    accept::{attested_stake, AttestationInput},
+    consensus::emission_at,
+    settings::{Settings, PPM},
+    BlockNumber, Hash, Planck, Window,
+};
+use trainer::{Model, Threads};
+
+use super::{
+    participants::Member,
+    story::{Plan, Summary, BALANCE, QUIET_WINDOWS},
+    world::World,
+};
+
+const RUN: u32 = 0;
+
+pub(super) struct Checks {
+    settings: Settings,
+    /// θ of `window`, from chain and payloads alone.
+    replay: Model,
+    window: Window,
+    /// Miners accepted in each window so far, and whether its root is final.
+    windows: Vec<(usize, bool)>,
+    settled: Vec<WindowStatus>,
+}
+
+impl Checks {
+    pub(super) fn new(replay: Model, settings: Settings) -> Self {
+        Self {
+            settings,
+            replay,
+            window: 0,
+            windows: Vec::new(),
+            settled: Vec::new(),
+        }
+    }
+
+    /// Checks what a block has made final.
+    pub(super) async fn block(&mut self, world: &World, members: &[Member], number: BlockNumber) {
+        self.money(world, members, number).await;
+        let schedule = self.settings.schedule.clone();
+        if number == schedule.window_start(self.window).unwrap() + schedule.attest_end {
+            self.accepted(world).await;
+        }
+        let settled = self.settled.len() as Window;
+        let end = schedule.window_start(settled + 1).unwrap() + schedule.score_reveal_end;
+        if number == end {
+            let record = window(world, settled).await;
+            assert_eq!(record.status, WindowStatus::Settled, "window {settled}");
+            self.settled.push(record.status);
+        }
+    }
+
+    /// 1 and 2, and one step of the replay.
+    async fn accepted(&mut self, world: &World) {
+        let (chain, number) = (&world.chain, self.window);
+        let record = window(world, number).await;
+        let root = self.replay.state_root(&Threads::single());
+        assert!(
+            record.state_root.is_none_or(|found| found == root),
+            "window {number}: the final root is not the replay's"
+        );
+        let reveals = chain.reveals(RUN, number, None).await.unwrap();
+        for reveal in &reveals {
+            let base = reveal.opening.base_state_root;
+            assert_eq!(base, root, "window {number}: uid {}", reveal.uid);
+        }
+        let attestations = chain.attestations(RUN, number, None).await.unwrap();
+        for attestation in &attestations {
+            let (index, found) = (attestation.index, attestation.state_root);
+            assert_eq!(found, root, "window {number}: validator {index}");
+        }
+        let validators = chain.validators(RUN, None).await.unwrap();
+        let inputs: Vec<AttestationInput<'_>> = attestations
+            .iter()
+            .map(|attestation| AttestationInput {
+                stake: validators
+                    .iter()
+                    .find(|validator| validator.index == attestation.index)
+                    .map(|validator| validator.stake as u64)
+                    .unwrap(),
+                state_root: attestation.state_root,
+                bitmap: &attestation.bitmap,
+            })
+            .collect();
+        let present: u128 = inputs.iter().map(|input| u128::from(input.stake)).sum();
+        let finality = u128::from(self.settings.incentive.finality_ppm);
+        let mut payloads = Vec::new();
+        for uid in &record.accepted {
+            let reveal = reveals.iter().find(|reveal| reveal.uid == *uid);
+            let reveal = reveal.expect("only who revealed is accepted");
+            let stake = attested_stake(&inputs, *uid);
+            assert!(stake * u128::from(PPM) >= present * finality);
+            let payload = world.content(&reveal.opening.payload_root);
+            payloads.push((*uid, payload.expect("what is attested was published")));
+        }
+        let accepted: Vec<_> = payloads
+            .iter()
+            .map(|(uid, bytes)| (*uid, &bytes[..]))
+            .collect();
+        let training = &self.settings.training;
+        self.replay
+            .apply_outer(
+                &Threads::single(),
+                &accepted,
+                training.keep,
+                training.outer_rate_ppm,
+            )
+            .unwrap();
+        self.windows
+            .push((accepted.len(), record.state_root.is_some()));
+        self.window += 1;
+    }
+
+    /// 3.
+    async fn money(&self, world: &World, members: &[Member], number: BlockNumber) {
+        let chain = &world.chain;
+        let ledger = chain.ledger(RUN, None).await.unwrap();
+        let placed = ledger.paid + ledger.claimable + ledger.carried + ledger.burned;
+        assert_eq!(ledger.minted, placed, "block {number}: {ledger:?}");
+        let minted: Planck = (0..self.settled_by(number))
+            .map(|window| emission_at(&self.settings.emission, window))
+            .sum();
+        assert_eq!(ledger.minted, minted, "block {number}");
+        let mut held: Planck = 0;
+        for member in members {
+            held += chain
+                .balance(keys::account(&member.cold), None)
+                .await
+                .unwrap();
+        }
+        let bonds = chain.miners(RUN, None).await.unwrap();
+        let stakes = chain.validators(RUN, None).await.unwrap();
+        held += bonds.iter().map(|miner| miner.bond).sum::<Planck>();
+        held += stakes.iter().map(|found| found.stake).sum::<Planck>();
+        assert_eq!(held, BALANCE * members.len() as Planck + ledger.paid);
+    }
+
+    /// Windows that are settled by block `number`.
+    fn settled_by(&self, number: BlockNumber) -> Window {
+        let schedule = &self.settings.schedule;
+        let end = |window| schedule.window_start(window + 1).unwrap() + schedule.score_reveal_end;
+        (0..).find(|window| end(*window) > number).unwrap()
+    }
+
+    /// Journals, liveness and pay.
+    pub(super) async fn end(
+        &self,
+        world: &World,
+        members: &[Member],
+        plan: &Plan,
+        digest: Hash,
+    ) -> Summary {
+        journals(world, members);
+        let quiet = (plan.windows - QUIET_WINDOWS + 1)..plan.windows;
+        for number in quiet {
+            let (accepted, is_final) = self.windows[number as usize];
+            assert!(is_final, "window {number} has no final root");
+            assert_eq!(accepted, plan.miners, "window {number}");
+            let attested = world.chain.attestations(RUN, number, None).await.unwrap();
+            assert_eq!(attested.len(), plan.validators, "window {number}");
+            let scores = world.chain.score_reveals(RUN, number, None).await.unwrap();
+            assert_eq!(scores.len(), plan.validators, "window {number}");
+        }
+        for member in members {
+            let cold = keys::account(&member.cold);
+            let claims = world.chain.claims(RUN, cold, None).await.unwrap();
+            let earned: Planck = claims.iter().map(|claim| claim.amount).sum();
+            assert!(earned > 0, "{} has earned nothing", member.name);
+        }
+        Summary {
+            accepted: self.windows.iter().map(|(accepted, _)| accepted).sum(),
+            accepted_max: plan.miners * self.windows.len(),
+            finals: self
+                .windows
+                .iter()
+                .filter(|(_, is_final)| *is_final)
+                .count(),
+            digest,
+        }
+    }
+}
+
+/// 4: what was signed and can be recorded is recorded.
+fn journals(world: &World, members: &[Member]) {
+    let signed = world.signed();
+    for member in members {
+        let journal = member.journal();
+        for ((_, call, window), hash) in signed
+            .iter()
+            .filter(|((signer, ..), _)| *signer == member.account())
+        {
+            let kind = match *call {
+                "commit_update" => JournalKind::UpdateCommitment,
+                "commit_scores" => JournalKind::ScoreCommitment,
+                _ => continue,
+            };
+            let entry = journal.lookup(kind, RUN, *window);
+            assert_eq!(
+                entry.map(|entry| entry.hash),
+                Some(*hash),
+                "{}",
+                member.name
+            );
+        }
+    }
+}
+
+async fn window(world: &World, number: Window) -> WindowInfo {
+    let found = world.chain.window(RUN, number, None).await.unwrap();
+    found.unwrap_or_else(|| panic!("no window {number}"))
+}

@@ -1,0 +1,54 @@
+//! The network as one participant has it: the one in memory, with delays.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use node_client::network::{
+    FetchError, FetchRequest, Fetched, MemoryNetwork, Multiaddr, Network, NetworkError,
+    PeerAddress, PeerId,
+};
+use protocol::Hash;
+
+use super::world::World;
+
+pub(super) struct SimNetwork {
+    pub(super) world: Arc<World>,
+    pub(super) who: usize,
+    pub(super) inner: MemoryNetwork,
+}
+
+#[async_trait]
+impl Network for SimNetwork {
+    fn local_peer(&self) -> PeerId {
+        Network::local_peer(&self.inner)
+    }
+
+    async fn listen_addresses(&self) -> Result<Vec<Multiaddr>, NetworkError> {
+        self.inner.listen_addresses().await
+    }
+
+    async fn add_peer(&self, peer: PeerAddress) -> Result<(), NetworkError> {
+        self.inner.add_peer(peer).await
+    }
+
+    async fn publish(&self, id: Hash, bytes: Bytes) -> Result<(), NetworkError> {
+        self.world.pass(self.who, &format!("publish {id:?}")).await;
+        self.world.note_content(id, &bytes);
+        self.inner.publish(id, bytes).await
+    }
+
+    async fn unpublish(&self, id: Hash) -> Result<(), NetworkError> {
+        self.world
+            .pass(self.who, &format!("unpublish {id:?}"))
+            .await;
+        self.inner.unpublish(id).await
+    }
+
+    async fn fetch(&self, request: FetchRequest) -> Result<Fetched, FetchError> {
+        self.world
+            .pass(self.who, &format!("fetch {:?}", request.id))
+            .await;
+        self.inner.fetch(request).await
+    }
+}

@@ -1,0 +1,220 @@
+//! What all participants share: the chain, the hub, time, and what the simulation notes of what they do.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use codec::Encode;
+use node_client::{
+    chain::{fake::FakeChain, Call, Included, SubmitError},
+    clock::ManualClock,
+    network::MemoryHub,
+};
+use protocol::{merkle::blake2_256, AccountBytes, Hash, Window};
+use rand::{rngs::StdRng, seq::SliceRandom, SeedableRng};
+use tokio::{
+    sync::{oneshot, watch},
+    time::Instant,
+};
+
+/// Every participant has the milliseconds that are congruent to its number and one, modulo this; 0 is the simulation's.
+pub(super) const SLOTS: u64 = 16;
+
+/// Milliseconds from block to block; a multiple of [`SLOTS`].
+pub(super) const BLOCK_MS: u64 = 1_024;
+
+/// Longest delay of an act on a good day, milliseconds.
+const DELAY_MS_MAX: u64 = 60;
+
+/// How much slower a slow participant is.
+const SLOWNESS: u64 = 40;
+
+/// How a participant is connected now.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Link {
+    /// Nothing reaches the chain, or comes from it.
+    pub(super) chain_down: bool,
+    /// Some extrinsics get lost, and some answers.
+    pub(super) chain_lossy: bool,
+    /// Everything takes longer.
+    pub(super) slow: bool,
+    /// Whether the chain was ever down for the process that runs now.
+    pub(super) was_down: bool,
+}
+
+/// An extrinsic that waits for a block.
+pub(super) struct Pending {
+    signer: AccountBytes,
+    call: Call,
+    answer: oneshot::Sender<Result<Included, SubmitError>>,
+}
+
+/// Whose what: one signer, one kind of call, one window.
+type Promise = (AccountBytes, &'static str, Window);
+
+pub(super) struct World {
+    pub(super) seed: u64,
+    pub(super) chain: FakeChain,
+    pub(super) hub: MemoryHub,
+    pub(super) clock: ManualClock,
+    start: Instant,
+    links: Vec<watch::Sender<Link>>,
+    pending: Mutex<Vec<Pending>>,
+    /// The hash of what was signed first.
+    signed: Mutex<BTreeMap<Promise, Hash>>,
+    /// All that was ever published, by id.
+    contents: Mutex<BTreeMap<Hash, Bytes>>,
+}
+
+impl World {
+    pub(super) fn new(seed: u64, chain: FakeChain, participants: usize) -> Self {
+        assert!((participants as u64) < SLOTS);
+        Self {
+            seed,
+            chain,
+            hub: MemoryHub::new(),
+            clock: ManualClock::new(0),
+            start: Instant::now(),
+            links: (0..participants)
+                .map(|_| watch::Sender::default())
+                .collect(),
+            pending: Mutex::default(),
+            signed: Mutex::default(),
+            contents: Mutex::default(),
+        }
+    }
+
+    /// The same world with another chain.
+    pub(super) fn with_chain(self, chain: FakeChain) -> Self {
+        Self { chain, ..self }
+    }
+
+    /// Milliseconds since the beginning.
+    pub(super) fn now(&self) -> u64 {
+        self.start.elapsed().as_millis() as u64
+    }
+
+    /// Waits until a moment of the simulation's own.
+    pub(super) async fn until(&self, millis: u64) {
+        tokio::time::sleep_until(self.start + Duration::from_millis(millis)).await;
+    }
+
+    pub(super) fn link(&self, who: usize) -> watch::Receiver<Link> {
+        self.links[who].subscribe()
+    }
+
+    pub(super) fn set_link(&self, who: usize, change: impl FnOnce(&mut Link)) {
+        self.links[who].send_modify(change);
+    }
+
+    /// A number that follows from the seed, who does what, and when.
+    pub(super) fn draw(&self, who: usize, what: &str) -> u64 {
+        let parts = (self.seed, who as u64, self.now(), what).encode();
+        let hash = blake2_256(&[&parts]);
+        u64::from_le_bytes(hash[..8].try_into().unwrap())
+    }
+
+    /// Lets time pass before `who` does `what`; on return it is a millisecond in which nobody else acts.
+    pub(super) async fn pass(&self, who: usize, what: &str) {
+        let slowness = if self.links[who].borrow().slow {
+            SLOWNESS
+        } else {
+            1
+        };
+        let delay = 1 + self.draw(who, what) % (DELAY_MS_MAX * slowness);
+        let earliest = self.now() + delay;
+        let own = who as u64 + 1;
+        let wait = (own + SLOTS - earliest % SLOTS) % SLOTS;
+        self.until(earliest + wait).await;
+    }
+
+    /// Notes what `signer` signs, and panics if it is a second, different thing.
+    pub(super) fn sign(&self, signer: AccountBytes, call: &Call) {
+        let (window, hash) = match call {
+            Call::CommitUpdate { window, hash, .. } | Call::CommitScores { window, hash, .. } => {
+                (*window, *hash)
+            }
+            Call::RevealUpdate {
+                window, opening, ..
+            } => (*window, blake2_256(&[&opening.encode()])),
+            Call::Attest {
+                window,
+                bitmap,
+                state_root,
+                ..
+            } => (*window, blake2_256(&[bitmap, state_root])),
+            Call::RevealScores {
+                window,
+                evaluations,
+                salt,
+                ..
+            } => (*window, blake2_256(&[&evaluations.encode(), salt])),
+            _ => return,
+        };
+        let promise = (signer, call.name(), window);
+        let first = *lock(&self.signed).entry(promise).or_insert(hash);
+        assert_eq!(first, hash, "two different things signed: {call:?}");
+    }
+
+    /// What has been signed: who, which call, for which window.
+    pub(super) fn signed(&self) -> BTreeMap<Promise, Hash> {
+        lock(&self.signed).clone()
+    }
+
+    /// Hands an extrinsic to the chain's pool.
+    pub(super) fn enqueue(
+        &self,
+        signer: AccountBytes,
+        call: Call,
+    ) -> oneshot::Receiver<Result<Included, SubmitError>> {
+        let (answer, receiver) = oneshot::channel();
+        lock(&self.pending).push(Pending {
+            signer,
+            call,
+            answer,
+        });
+        receiver
+    }
+
+    /// Makes a block of what waits, in an order that the seed decides.
+    pub(super) async fn make_block(&self) {
+        let mut pending = std::mem::take(&mut *lock(&self.pending));
+        // First an order that does not depend on who woke first, so that the shuffle gives the same.
+        pending.sort_by_cached_key(|pending| (pending.signer, format!("{:?}", pending.call)));
+        let mut rng = StdRng::seed_from_u64(self.seed ^ self.now() << 20);
+        pending.shuffle(&mut rng);
+        let mut waiting = Vec::new();
+        for Pending {
+            signer,
+            call,
+            answer,
+        } in pending
+        {
+            let submission = self.chain.enqueue(signer, call).unwrap();
+            waiting.push((submission, answer));
+        }
+        self.clock.advance(Duration::from_millis(BLOCK_MS));
+        self.chain.advance(1);
+        for (submission, answer) in waiting {
+            // Who was killed meanwhile does not hear of it.
+            let _ = answer.send(submission.wait().await);
+        }
+    }
+
+    /// Notes what was published.
+    pub(super) fn note_content(&self, id: Hash, bytes: &Bytes) {
+        lock(&self.contents).insert(id, bytes.clone());
+    }
+
+    /// What was ever published under `id`.
+    pub(super) fn content(&self, id: &Hash) -> Option<Bytes> {
+        lock(&self.contents).get(id).cloned()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
