@@ -44,14 +44,10 @@ pub fn noise(layout: &Layout, keep: u16, seed: u64) -> Result<Vec<u8>> {
 }
 
 /// **Copier**: what it commits to before it has seen anything: a guess.
-pub fn guess(layout: &Layout, base_state_root: Hash) -> Opening {
-    let mut random = rand::rngs::OsRng;
-    let mut hash = || {
-        let mut bytes: Hash = [0; 32];
-        random.fill_bytes(&mut bytes);
-        bytes
-    };
-    let (payload_root, salt) = (hash(), hash());
+pub fn guess(layout: &Layout, base_state_root: Hash, salt: Hash) -> Opening {
+    let mut random = StdRng::from_seed(salt);
+    let mut payload_root: Hash = [0; 32];
+    random.fill_bytes(&mut payload_root);
     let chunk_count = layout.chunk_count().unwrap_or(0);
     Opening {
         payload_root,

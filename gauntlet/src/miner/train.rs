@@ -90,7 +90,8 @@ impl Train {
             Some(AdversaryKind::Garbage) => self.noise(task).await?,
             Some(AdversaryKind::Lazy) => self.again(task).await?,
             Some(AdversaryKind::Copier) => {
-                let opening = adversary::guess(&self.handles.info.layout, base_state_root);
+                let salt = (self.handles.salts)(JournalKind::UpdateCommitment, window);
+                let opening = adversary::guess(&self.handles.info.layout, base_state_root, salt);
                 let prepared = Prepared {
                     window,
                     uid,

@@ -21,6 +21,8 @@ const DOWN: &str = "the connection is down";
 pub(super) struct SimChain {
     pub(super) world: Arc<World>,
     pub(super) who: usize,
+    /// Whether this participant keeps its promises.
+    pub(super) is_honest: bool,
 }
 
 impl SimChain {
@@ -178,7 +180,9 @@ impl Chain for SimChain {
     async fn submit(&self, signer: &Keypair, call: Call) -> Result<Included, SubmitError> {
         let signer = keys::account(signer);
         // Signing comes before sending.
-        self.world.sign(signer, &call);
+        if self.is_honest {
+            self.world.sign(signer, &call);
+        }
         let name = call.name();
         let broken = || SubmitError::Transport(DOWN.to_owned());
         self.ask(name).await.map_err(|_| broken())?;

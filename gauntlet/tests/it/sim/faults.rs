@@ -76,10 +76,13 @@ pub(super) fn draw(
         .map(|_| {
             let kind = KINDS[rng.gen_range(0..KINDS.len())];
             let who = rng.gen_range(0..participants);
-            let longest = match kind {
+            let longest = match (kind, rng.gen_range(0..3)) {
                 // Nothing can be done in a window that has no blocks.
-                ChainStalled => 8_000,
-                _ => 45_000,
+                (ChainStalled, _) => 8_000,
+                // Back within the phase, within the window or the next, and windows later.
+                (_, 0) => 3_000,
+                (_, 1) => 45_000,
+                _ => 120_000,
             };
             let begin = rng.gen_range(from..until - 2_000);
             let end = begin + rng.gen_range(1_000..longest);

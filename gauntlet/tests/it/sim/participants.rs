@@ -3,7 +3,8 @@
 use std::{path::PathBuf, sync::Arc};
 
 use gauntlet::{
-    config::{ChainSection, Participant},
+    config::{AdversaryKind, ChainSection, Participant},
+    diary::{Line, Reader},
     miner,
     participant::{Role, Surroundings},
     validator,
@@ -31,6 +32,7 @@ pub(super) struct Member {
     pub(super) number: usize,
     role: Role,
     pub(super) name: String,
+    pub(super) adversary: Option<AdversaryKind>,
     pub(super) hot: Keypair,
     pub(super) cold: Keypair,
     folder: PathBuf,
@@ -54,7 +56,13 @@ pub(super) struct Common {
 }
 
 impl Member {
-    pub(super) fn new(world: &World, number: usize, role: Role, common: &Common) -> Self {
+    pub(super) fn new(
+        world: &World,
+        number: usize,
+        role: Role,
+        adversary: Option<AdversaryKind>,
+        common: &Common,
+    ) -> Self {
         let name = format!("{role:?}-{number}").to_lowercase();
         let key = |suffix: &str| keys::keypair_from_uri(&format!("//sim//{name}{suffix}")).unwrap();
         Self {
@@ -64,6 +72,7 @@ impl Member {
             cold: key(""),
             folder: common.folder.join(&name),
             name,
+            adversary,
             network: world.hub.join(number as u64, Arc::new(world.clock.clone())),
             killed: 0,
             offline: false,
@@ -79,6 +88,24 @@ impl Member {
 
     pub(super) fn account(&self) -> AccountBytes {
         keys::account(&self.hot)
+    }
+
+    pub(super) fn is_honest(&self) -> bool {
+        self.adversary.is_none()
+    }
+
+    /// Why it missed what it missed.
+    pub(super) fn missed(&self) -> Vec<String> {
+        let lines = Reader::new(&self.folder).read().unwrap();
+        let missed = lines.into_iter().filter_map(|line| match line {
+            Line::Missed {
+                window,
+                duty,
+                reason,
+            } => Some(format!("{duty:?} of window {window}: {reason}")),
+            _ => None,
+        });
+        missed.collect()
     }
 
     /// The journal of a process that has ended.
@@ -117,6 +144,7 @@ impl Member {
             chain: Arc::new(SimChain {
                 world: world.clone(),
                 who,
+                is_honest: self.is_honest(),
             }),
             network: Arc::new(SimNetwork {
                 world: world.clone(),
@@ -145,7 +173,7 @@ impl Member {
             threads: 1,
             window_end: None,
             metrics: None,
-            adversary: None,
+            adversary: self.adversary,
             archive: None,
             held_out_samples: 0,
             store_bytes_max: 1 << 30,

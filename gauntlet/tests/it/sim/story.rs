@@ -6,7 +6,7 @@ use std::{
 };
 
 use codec::Encode;
-use gauntlet::participant::Role;
+use gauntlet::{config::AdversaryKind, participant::Role};
 use node_client::{
     chain::{fake::FakeChain, Call, Chain},
     keys,
@@ -46,7 +46,9 @@ const MODEL_SEED: u64 = 1;
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) seed: u64,
+    /// Honest ones.
     pub(super) miners: usize,
+    pub(super) adversary: Option<AdversaryKind>,
     pub(super) validators: usize,
     pub(super) windows: u64,
     pub(super) faults: Vec<Fault>,
@@ -58,6 +60,7 @@ impl Plan {
         Self {
             seed,
             miners: 3,
+            adversary: None,
             validators: 2,
             windows,
             faults: Vec::new(),
@@ -68,15 +71,23 @@ impl Plan {
     pub(super) fn drawn(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let (miners, validators) = (rng.gen_range(2..=4), rng.gen_range(2..=4));
-        let windows = rng.gen_range(7..=10);
-        let count = rng.gen_range(3..=10);
+        let windows = rng.gen_range(7..=14);
+        let adversary = match rng.gen_range(0..6) {
+            0 => Some(AdversaryKind::Garbage),
+            1 => Some(AdversaryKind::Copier),
+            2 => Some(AdversaryKind::Lazy),
+            _ => None,
+        };
+        let count = rng.gen_range(3..=14);
         let millis =
             |window: u64| (u64::from(START_BLOCK) + window * u64::from(WINDOW_BLOCKS)) * BLOCK_MS;
         let until = millis(windows - QUIET_WINDOWS);
-        let faults = faults::draw(&mut rng, miners + validators, count, millis(0), until);
+        let participants = miners + usize::from(adversary.is_some()) + validators;
+        let faults = faults::draw(&mut rng, participants, count, millis(0), until);
         Self {
             seed,
             miners,
+            adversary,
             validators,
             windows,
             faults,
@@ -134,9 +145,10 @@ struct Story {
 
 impl Story {
     fn new(plan: &Plan, common: Common) -> Self {
-        let count = plan.miners + plan.validators;
+        let miners = plan.miners + usize::from(plan.adversary.is_some());
+        let count = miners + plan.validators;
         let owner = keys::keypair_from_uri("//sim//owner").unwrap();
-        let roles = (0..count).map(|number| match number < plan.miners {
+        let roles = (0..count).map(|number| match number < miners {
             true => Role::Miner,
             false => Role::Validator,
         });
@@ -144,7 +156,10 @@ impl Story {
         let empty = World::new(plan.seed, FakeChain::new(plan.seed, []), count);
         let members: Vec<Member> = roles
             .enumerate()
-            .map(|(number, role)| Member::new(&empty, number, role, &common))
+            .map(|(number, role)| {
+                let adversary = plan.adversary.filter(|_| number == plan.miners);
+                Member::new(&empty, number, role, adversary, &common)
+            })
             .collect();
         let accounts = members.iter().map(|member| keys::account(&member.cold));
         let accounts = accounts.chain([keys::account(&owner)]);
@@ -308,7 +323,7 @@ fn settings(plan: &Plan, genesis_state_root: Hash) -> Settings {
             ..example.training
         },
         incentive: Incentive {
-            uid_max: plan.miners as u16,
+            uid_max: plan.miners as u16 + 1,
             proof_gate_ppm: 0,
             waiver_windows: 2,
             finality_ppm: 666_666,

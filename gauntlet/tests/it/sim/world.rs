@@ -145,7 +145,7 @@ impl World {
                 bitmap,
                 state_root,
                 ..
-            } => (*window, blake2_256(&[bitmap, state_root])),
+            } => (*window, blake2_256(&[&bitmap.encode(), state_root])),
             Call::RevealScores {
                 window,
                 evaluations,
