@@ -25,6 +25,7 @@ Usage: cargo xtask COMMAND
 
   localnet [OPTIONS]   Start a chain, miners and validators that train a model together; --help lists the options.
   test [--timings]     Run every check: format, lints, build, tests, documentation, a short localnet.
+  study [OPTIONS]      Compare ways to train together on a small model, into docs/study; --quick for a minute of it.
   build                Build everything, and show where the programs are.
   setup                Make this machine ready to build, and show what is used.
   wasm                 Build the runtime's Wasm blob, and show where it is.
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
             Ok(())
         }
         Some("localnet") => localnet(&rest),
+        Some("study") => study(&rest),
         Some("test") => no_more(&rest, &["--timings"])
             .and_then(|()| test::run(&Setup::ensure()?, rest.iter().any(|arg| arg == "--timings"))),
         Some("build") => no_more(&rest, &[]).and_then(|()| show_build()),
@@ -83,6 +85,15 @@ fn localnet(args: &[String]) -> Result<(), Failure> {
         .args(args)
         .exec();
     Err(format!("cannot start gauntlet: {error}"))
+}
+
+/// Builds what is needed and becomes the trainer's example `study`.
+fn study(args: &[String]) -> Result<(), Failure> {
+    let setup = Setup::ensure()?;
+    build::programs(&setup, &[])?;
+    let program = setup.release_folder().join("examples/study");
+    let error = Command::new(program).args(args).exec();
+    Err(format!("cannot start the study: {error}"))
 }
 
 fn show_build() -> Result<(), Failure> {

@@ -122,6 +122,10 @@ pub(crate) fn all() -> Vec<Arm> {
     let mut arms = vec![
         Arm::new("data parallel", Method::DataParallel),
         Arm::new("DiLoCo H30", Method::DiLoCo),
+        Arm {
+            steps: 15,
+            ..Arm::new("DiLoCo H15", Method::DiLoCo)
+        },
         Arm::new("DeMo-like k64", Method::DeMo),
     ];
     for steps in [30, 15, 5] {
