@@ -1,6 +1,6 @@
 //! What has been measured, as files: a row for each run, a curve for each run, and a table.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -132,13 +132,16 @@ impl Rows {
         Ok(())
     }
 
-    /// The names in the order of their arms, with the losses of their seeds in order.
+    /// The arms that have been run, with their rows, the first seed first.
     pub(crate) fn by_name(&self) -> Vec<(Arm, Vec<&Row>)> {
         let rows = |arm: &Arm| {
-            self.runs
+            let mut rows: Vec<&Row> = self
+                .runs
                 .iter()
                 .filter(|row| row.name == arm.name)
-                .collect()
+                .collect();
+            rows.sort_by_key(|row| row.seed);
+            rows
         };
         crate::arms::all()
             .into_iter()
@@ -147,44 +150,44 @@ impl Rows {
             .collect()
     }
 
-    /// Writes `table.md`: mean loss over the seeds, their spread, traffic.
+    /// Writes `table.md`: the loss with each seed, and the traffic of the first.
     pub(crate) fn write_table(&self) -> io::Result<()> {
-        let mut text = String::from(
-            "| arm | rates (inner, outer) | held-out loss | spread | seeds | bytes an update | under f32 | under data parallel |\n|---|---|---|---|---|---|---|---|\n",
-        );
+        let seeds: BTreeSet<u64> = self.runs.iter().map(|row| row.seed).collect();
+        let mut text = String::from("| arm | rates (inner, outer) |");
+        for seed in &seeds {
+            text += &format!(" loss, seed {seed} |");
+        }
+        text += " bytes an update | under f32 | under data parallel |\n|---|---|";
+        text += &"---|".repeat(seeds.len() + 3);
         let parameters = simulate::config().map_or(0, |config| config.parameter_count());
         let dense = self.runs.iter().find(|row| row.name == "data parallel");
         for (arm, rows) in self.by_name() {
-            let losses: Vec<f64> = rows.iter().map(|row| row.loss).collect();
-            let (mean, spread) = mean_and_spread(&losses);
-            let bytes = rows
-                .iter()
-                .map(|row| row.bytes_per_peer as f64)
-                .sum::<f64>();
-            let updates = rows.iter().map(|row| row.updates_per_peer).sum::<f64>();
-            let per_update = bytes / updates.max(1.0);
-            let less = dense.map_or(0.0, |dense| {
-                dense.bytes_per_peer as f64 * rows.len() as f64 / bytes.max(1.0)
-            });
             text += &format!(
-                "| {} | {}, {} | {mean:.4} | {spread:.4} | {} | {per_update:.0} | {:.0}× | {less:.0}× |\n",
-                arm.name,
-                arm.inner_rate,
-                arm.outer_rate,
-                rows.len(),
+                "\n| {} | {}, {} |",
+                arm.name, arm.inner_rate, arm.outer_rate
+            );
+            for seed in &seeds {
+                text += &match rows.iter().find(|row| row.seed == *seed) {
+                    Some(row) => format!(" {:.3} |", row.loss),
+                    None => " |".to_owned(),
+                };
+            }
+            let bytes = rows[0].bytes_per_peer as f64;
+            let per_update = bytes / rows[0].updates_per_peer.max(1.0);
+            let less = dense.map_or(0.0, |dense| dense.bytes_per_peer as f64 / bytes.max(1.0));
+            text += &format!(
+                " {per_update:.0} | {:.0}× | {less:.0}× |",
                 4.0 * parameters as f64 / per_update,
             );
         }
+        text.push('\n');
         fs::write(self.folder.join("table.md"), text)
     }
 }
 
-/// The mean, and the largest less the smallest.
-pub(crate) fn mean_and_spread(values: &[f64]) -> (f64, f64) {
-    let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
-    let most = values.iter().copied().fold(f64::MIN, f64::max);
-    let least = values.iter().copied().fold(f64::MAX, f64::min);
-    (mean, (most - least).max(0.0))
+/// The mean of some numbers.
+pub(crate) fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len().max(1) as f64
 }
 
 fn append(path: &Path, header: &str, lines: &[String]) -> io::Result<()> {
