@@ -27,7 +27,7 @@ const RESULT_SAMPLES: usize = 1024;
 /// Points of a curve.
 const POINTS: usize = 12;
 
-/// The model of the study: LLaMA with bytes as tokens, 103 thousand parameters.
+/// The model of the study: LLaMA with bytes as tokens, 115 thousand parameters.
 pub(crate) fn config() -> Result<ModelConfig, Box<dyn Error>> {
     let config = ModelConfig {
         hidden: 64,
