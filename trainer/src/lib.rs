@@ -10,7 +10,8 @@
 //! 4. [`ops`], [`plan`] and [`engine`] compute loss and gradient, [`optimiser`] takes a step;
 //! 5. [`train`] is a miner's window: H steps from θ, an update ([`compress`]), the outer step;
 //! 6. [`evaluate`] is a validator's: what one update alone does to the loss;
-//! 7. [`checkpoint`] keeps all of it over a kill -9; [`files`] reads and writes others' models.
+//! 7. [`harness`] asks a finished model questions that others publish;
+//! 8. [`checkpoint`] keeps all of it over a kill -9; [`files`] reads and writes others' models.
 //!
 //! # Determinism
 //!
@@ -42,6 +43,8 @@ pub mod compress;
 pub mod train;
 
 pub mod evaluate;
+
+pub mod harness;
 
 pub mod checkpoint;
 pub mod files;

@@ -7,6 +7,8 @@ mod datasets;
 mod evaluation;
 mod files;
 mod gradients;
+mod harness;
+mod harness_tasks;
 mod initial;
 mod learning;
 mod samples;

@@ -1,0 +1,334 @@
+//! Tasks as data: what to ask, where it lies and how it is asked.
+//!
+//! A [`TaskFile`] is what a person writes; [`Task`] has read the questions. The files of the tasks
+//! that everybody knows are in [`KNOWN_TASKS`]; `docs/EVALUATION.md` explains every field.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::question::{self, Format, Question};
+use super::text;
+
+/// Largest file of questions or of text that is read, in bytes.
+const FILE_BYTES_MAX: u64 = 1 << 30;
+
+/// Names and task files (TOML) of the tasks that need no file of one's own.
+pub const KNOWN_TASKS: [(&str, &str); 9] = [
+    ("mmlu", include_str!("tasks/mmlu.toml")),
+    ("mmlu_dev", include_str!("tasks/mmlu_dev.toml")),
+    ("arc_easy", include_str!("tasks/arc_easy.toml")),
+    ("arc_challenge", include_str!("tasks/arc_challenge.toml")),
+    ("hellaswag", include_str!("tasks/hellaswag.toml")),
+    ("piqa", include_str!("tasks/piqa.toml")),
+    ("openbookqa", include_str!("tasks/openbookqa.toml")),
+    ("winogrande", include_str!("tasks/winogrande.toml")),
+    ("perplexity", include_str!("tasks/perplexity.toml")),
+];
+
+/// Why a task cannot be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum TaskError {
+    /// A file could not be read.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A file is larger than a set of questions can be.
+    #[error("{path} has {found} bytes; at most {FILE_BYTES_MAX} are read")]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        found: u64,
+    },
+    /// A place in a file is not what its format says.
+    #[error("{path}, row {row}: {problem}")]
+    Row {
+        /// The file.
+        path: PathBuf,
+        /// The row, counted from 1.
+        row: usize,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The file of labels is missing from the task.
+    #[error("{0}: this format needs a file of labels")]
+    Labels(PathBuf),
+    /// There is nothing to ask.
+    #[error("{0}: no questions")]
+    Empty(PathBuf),
+    /// A template names a field that does not exist.
+    #[error("task {task}: {problem}")]
+    Template {
+        /// The task.
+        task: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Examples are wanted and there are not as many.
+    #[error("task {task}: {wanted} examples wanted, {found} found")]
+    Shots {
+        /// The task.
+        task: String,
+        /// Examples before each question.
+        wanted: usize,
+        /// Examples there are.
+        found: usize,
+    },
+}
+
+impl TaskError {
+    pub(super) fn line(path: &Path, row: usize, problem: String) -> Self {
+        Self::Row {
+            path: path.to_owned(),
+            row,
+            problem,
+        }
+    }
+}
+
+/// How examples are chosen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ShotOrder {
+    /// The first ones.
+    First,
+    /// Random ones for each question, drawn from the seed.
+    #[default]
+    Random,
+}
+
+/// A task as a person describes it. Paths are relative to the folder of the data.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskFile {
+    /// The name in the report.
+    pub name: String,
+    /// How the questions are written down.
+    pub format: Format,
+    /// The questions: a file, or a folder of files where the format is of several.
+    pub data: PathBuf,
+    /// Labels of the questions, where they are in a file of their own.
+    #[serde(default)]
+    pub labels: Option<PathBuf>,
+    /// Solved questions to show as examples. Without them, the other questions are shown.
+    #[serde(default)]
+    pub shots_data: Option<PathBuf>,
+    /// Their labels.
+    #[serde(default)]
+    pub shots_labels: Option<PathBuf>,
+    /// Examples before each question.
+    #[serde(default)]
+    pub shots: usize,
+    /// Which examples.
+    #[serde(default)]
+    pub shots_order: ShotOrder,
+    /// Stands before the examples; `{subject}` is the subject with spaces.
+    #[serde(default)]
+    pub description: String,
+    /// The prompt of a question of [`Format::Choices`], with its fields in braces.
+    #[serde(default = "context")]
+    pub prompt: String,
+    /// Between prompt and ending.
+    #[serde(default = "space")]
+    pub delimiter: String,
+    /// Subjects that are summed up together: name → subjects.
+    #[serde(default)]
+    pub groups: BTreeMap<String, Vec<String>>,
+}
+
+fn context() -> String {
+    "{context}".to_owned()
+}
+
+fn space() -> String {
+    " ".to_owned()
+}
+
+/// The questions of one subject; a task without subjects has one, of its own name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Subject {
+    /// Its name.
+    pub name: String,
+    /// Stands before examples and question.
+    pub description: String,
+    /// What is asked.
+    pub questions: Vec<Question>,
+    /// Examples; `None` where the questions themselves are.
+    pub pool: Option<Vec<Question>>,
+}
+
+/// A task with its questions, or with its texts.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// As it was written.
+    pub file: TaskFile,
+    /// The subjects, in order of their names.
+    pub subjects: Vec<Subject>,
+    /// The texts of [`Format::Text`]: name and content.
+    pub texts: Vec<(String, String)>,
+}
+
+impl Task {
+    /// Reads the questions of a task, whose paths are relative to `folder`.
+    ///
+    /// # Errors
+    /// A file cannot be read, or a row is not what the format says.
+    pub fn load(file: TaskFile, folder: &Path) -> Result<Self, TaskError> {
+        let data = folder.join(&file.data);
+        let mut texts = Vec::new();
+        let subjects = match file.format {
+            Format::Text => {
+                texts = read_texts(&data)?;
+                Vec::new()
+            }
+            Format::MmluPrompts => solved_subjects(&file, &data)?,
+            Format::Mmlu if data.is_dir() => csv_subjects(&file, folder, &data)?,
+            _ => vec![one_subject(&file, folder, &data)?],
+        };
+        let task = Self {
+            file,
+            subjects,
+            texts,
+        };
+        let questions = task.subjects.iter().map(|subject| subject.questions.len());
+        match questions.sum::<usize>() + task.texts.len() {
+            0 => Err(TaskError::Empty(data)),
+            _ => Ok(task),
+        }
+    }
+}
+
+/// The whole of a text file.
+pub(super) fn read_text(path: &Path) -> Result<String, TaskError> {
+    let at = |source| TaskError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let found = std::fs::metadata(path).map_err(at)?.len();
+    if found > FILE_BYTES_MAX {
+        return Err(TaskError::TooLarge {
+            path: path.to_owned(),
+            found,
+        });
+    }
+    std::fs::read_to_string(path).map_err(at)
+}
+
+/// The files of a folder whose names end in `ending`, in order of their names.
+fn files_of(folder: &Path, ending: &str) -> Result<Vec<PathBuf>, TaskError> {
+    let at = |source| TaskError::Io {
+        path: folder.to_owned(),
+        source,
+    };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(at)? {
+        let path = entry.map_err(at)?.path();
+        if path.is_file() && path.to_string_lossy().ends_with(ending) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().map_or_else(
+        || path.display().to_string(),
+        |name| name.to_string_lossy().into_owned(),
+    )
+}
+
+fn read_texts(data: &Path) -> Result<Vec<(String, String)>, TaskError> {
+    let files = match data.is_dir() {
+        true => files_of(data, "")?,
+        false => vec![data.to_owned()],
+    };
+    let texts = files
+        .iter()
+        .map(|path| Ok((name_of(path), read_text(path)?)));
+    texts.collect()
+}
+
+fn subject(
+    file: &TaskFile,
+    name: &str,
+    questions: Vec<Question>,
+    pool: Option<Vec<Question>>,
+) -> Result<Subject, TaskError> {
+    let spoken = name.replace('_', " ");
+    let description = text::fill(&file.description, |field| {
+        (field == "subject").then(|| spoken.clone())
+    });
+    let description = description.map_err(|problem| TaskError::Template {
+        task: file.name.clone(),
+        problem,
+    })?;
+    Ok(Subject {
+        name: name.to_owned(),
+        description,
+        questions,
+        pool,
+    })
+}
+
+fn one_subject(file: &TaskFile, folder: &Path, data: &Path) -> Result<Subject, TaskError> {
+    let read = |path: &Path, labels: &Option<PathBuf>| {
+        let labels = labels.as_ref().map(|labels| folder.join(labels));
+        question::read(file.format, path, labels.as_deref(), &file.prompt)
+    };
+    let questions = read(data, &file.labels)?;
+    // Examples may be missing from the disk as long as nobody wants any.
+    let pool = match &file.shots_data {
+        Some(path) if file.shots > 0 => Some(read(&folder.join(path), &file.shots_labels)?),
+        _ => None,
+    };
+    subject(file, &file.name, questions, pool)
+}
+
+/// MMLU's files, `<subject>_<split>.csv` in a folder of that split.
+fn csv_subjects(file: &TaskFile, folder: &Path, data: &Path) -> Result<Vec<Subject>, TaskError> {
+    let read = |path: &Path| question::read(file.format, path, None, &file.prompt);
+    let shots = match &file.shots_data {
+        Some(shots) if file.shots > 0 => files_of(&folder.join(shots), ".csv")?,
+        _ => Vec::new(),
+    };
+    let subject_name = |path: &Path| {
+        let name = name_of(path);
+        let stem = name.strip_suffix(".csv").unwrap_or(&name);
+        let splits = ["_test", "_val", "_dev"];
+        let split = splits.iter().find_map(|split| stem.strip_suffix(split));
+        split.unwrap_or(stem).to_owned()
+    };
+    let mut subjects = Vec::new();
+    for path in files_of(data, ".csv")? {
+        let name = subject_name(&path);
+        let pool = shots.iter().find(|shots| subject_name(shots) == name);
+        let pool = match (pool, &file.shots_data) {
+            (Some(shots), _) => Some(read(shots)?),
+            (None, Some(_)) => Some(Vec::new()),
+            (None, None) => None,
+        };
+        subjects.push(subject(file, &name, read(&path)?, pool)?);
+    }
+    Ok(subjects)
+}
+
+fn solved_subjects(file: &TaskFile, data: &Path) -> Result<Vec<Subject>, TaskError> {
+    let content = read_text(data)?;
+    let all: BTreeMap<String, String> = serde_json::from_str(&content)
+        .map_err(|error| TaskError::line(data, error.line(), error.to_string()))?;
+    let subjects = all.iter().map(|(name, solved)| {
+        let questions = question::from_solved(solved).map_err(|index| {
+            let problem = format!("{name}: no question with choices and answer");
+            TaskError::line(data, index + 1, problem)
+        })?;
+        subject(file, name, questions, None)
+    });
+    subjects.collect()
+}
