@@ -6,6 +6,10 @@ use std::process::{Command, Output, Stdio};
 
 use crate::localnet::gauntlet;
 
+/// The S3-compatible store of the trainer's tests.
+#[path = "../../../trainer/tests/it/shelf.rs"]
+mod shelf;
+
 fn data(args: &[&str]) -> Command {
     let mut command = Command::new(gauntlet());
     command.arg("data").args(args);
@@ -127,4 +131,88 @@ fn a_killed_build_goes_on_to_the_same_root() {
         assert!(files[0] == files[1], "{name}");
     }
     assert!(!Path::new(&killed).join("journal.jsonl").exists());
+}
+
+#[test]
+fn a_store_holds_text_and_data_sets() {
+    let folder = tempfile::tempdir().unwrap();
+    let shelf = std::sync::Arc::new(shelf::Shelf::default());
+    let endpoint = shelf::serve(&shelf);
+    let in_store = |args: &[&str]| {
+        let mut command = data(args);
+        command.envs([
+            ("AWS_ENDPOINT_URL", endpoint.as_str()),
+            ("AWS_ALLOW_HTTP", "true"),
+            ("AWS_REGION", "here"),
+            ("AWS_ACCESS_KEY_ID", "key"),
+            ("AWS_SECRET_ACCESS_KEY", "secret"),
+        ]);
+        let output = command.output().unwrap();
+        (output.status.code(), text(&output))
+    };
+    let put = |name: &str, content: Vec<u8>| {
+        shelf
+            .objects
+            .lock()
+            .unwrap()
+            .insert(format!("bucket/{name}"), content);
+    };
+    // The same text on disk and in the store gives the same data set.
+    let texts = folder.path().join("texts");
+    fs::create_dir_all(texts.join("b")).unwrap();
+    for name in ["a.jsonl", "b/c.jsonl"] {
+        let file = texts.join(name);
+        write_jsonl(file.to_str().unwrap(), 1_500);
+        put(&format!("texts/{name}"), fs::read(file).unwrap());
+    }
+    put("texts/readme.bin", vec![0; 9]);
+    put("other/a.jsonl", b"{}".to_vec());
+    let texts = texts.to_str().unwrap();
+    let mut roots = Vec::new();
+    for (name, input) in [("disk", texts), ("store", "s3://bucket/texts")] {
+        let out = path(folder.path(), name);
+        let args = [
+            "build",
+            "--input",
+            input,
+            "--tokenizer=bytes",
+            "--sample-len=64",
+            "--out",
+            &out,
+        ];
+        let (code, text) = in_store(&args);
+        assert_eq!(code, Some(0), "{text}");
+        roots.push(
+            text.lines()
+                .find(|line| line.starts_with("root"))
+                .unwrap()
+                .to_owned(),
+        );
+    }
+    assert_eq!(roots[0], roots[1]);
+    let built = folder.path().join("disk");
+    for entry in fs::read_dir(&built).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        put(&format!("sets/one/{name}"), fs::read(entry.path()).unwrap());
+    }
+    let (code, text) = in_store(&["verify", "s3://bucket/sets/one"]);
+    assert!(code == Some(0) && text.contains(&roots[0]), "{text}");
+    let copy = path(folder.path(), "copy");
+    let (code, text) = in_store(&["fetch", "s3://bucket/sets/one", &copy]);
+    assert!(code == Some(0) && text.contains(&roots[0]), "{text}");
+    let manifest = |folder: &Path| fs::read(folder.join("manifest.json")).unwrap();
+    assert_eq!(manifest(Path::new(&copy)), manifest(&built));
+    shelf
+        .objects
+        .lock()
+        .unwrap()
+        .get_mut("bucket/sets/one/train-0000.bin")
+        .unwrap()[77] ^= 1;
+    let (code, text) = in_store(&["verify", "s3://bucket/sets/one"]);
+    assert_eq!(code, Some(1));
+    assert!(
+        text.contains("s3://bucket/sets/one/train-0000.bin is damaged"),
+        "{text}"
+    );
 }

@@ -12,6 +12,7 @@ mod harness_tasks;
 mod initial;
 mod learning;
 mod samples;
+mod shelf;
 mod stores;
 mod token_data;
 mod tokenizers;
