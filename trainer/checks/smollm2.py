@@ -5,6 +5,7 @@ dequantisation, its own names, its own order of rows, its own tokenizer.
 
 With FOLDER, the Hugging Face folder that `gauntlet import` made of the file is compared: parameters and tokens. The
 tokens are compared on the text without its digits: transformers overlooks that the pre-tokenizer "smollm" cuts them off.
+The perplexity is measured on the folder's tokens, too, which are those that this engine's perplexity is of.
 
 Needs torch, transformers (5), gguf and accelerate.
 """
@@ -40,7 +41,9 @@ def main():
     perplexity(model, tokens, sample_len, samples)
     for ours in sys.argv[5:]:
         plain = re.sub(r"\d", "", text)
-        both = [t(plain, add_special_tokens=False)["input_ids"] for t in (tokenizer, AutoTokenizer.from_pretrained(ours))]
+        our_tokenizer = AutoTokenizer.from_pretrained(ours)
+        perplexity(model, our_tokenizer(text, add_special_tokens=False)["input_ids"], sample_len, samples)
+        both = [t(plain, add_special_tokens=False)["input_ids"] for t in (tokenizer, our_tokenizer)]
         print(f"the folder that gauntlet wrote: the same {len(both[0])} tokens: {both[0] == both[1]}")
         written = LlamaForCausalLM.from_pretrained(ours, dtype=torch.float32).eval()
         pairs = zip(model.state_dict().items(), written.state_dict().items())
