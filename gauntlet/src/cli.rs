@@ -10,6 +10,7 @@ use crate::{
     data::DataCommand,
     env,
     models::{ExportArgs, ImportArgs},
+    train::TrainArgs,
 };
 
 /// Where commands look for the chain when they are told nothing else: the node's default port.
@@ -48,6 +49,8 @@ pub enum Command {
     /// Make and show keys.
     #[command(subcommand)]
     Wallet(WalletCommand),
+    /// Train a model on this machine alone, without a chain. Goes on where it stood when it was killed.
+    Train(Box<TrainArgs>),
     /// Build, verify and show data sets.
     #[command(subcommand)]
     Data(DataCommand),

@@ -6,7 +6,7 @@ use crate::{
     auditor,
     cli::{Command, RunCommand, WalletCommand},
     data::{self, DataCommand},
-    localnet, miner, models, run, signals, status, validator, wallet,
+    localnet, miner, models, run, signals, status, train, validator, wallet,
 };
 
 /// Runs one command to its end and returns the exit code.
@@ -33,6 +33,7 @@ pub async fn run(command: Command) -> Result<u8> {
         Command::Status(args) => status::run(args).await,
         Command::Wallet(WalletCommand::New(args)) => wallet::new(args),
         Command::Wallet(WalletCommand::Show(args)) => wallet::show(args),
+        Command::Train(args) => train::run(*args).await,
         Command::Data(command) => data::run(command).await,
         Command::Import(args) => models::import(&args),
         Command::Export(args) => models::export(&args),

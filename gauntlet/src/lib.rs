@@ -35,6 +35,8 @@ pub mod adversary;
 
 pub mod validator;
 
+mod corpus;
+
 pub mod localnet;
 
 pub mod auditor;
@@ -42,6 +44,7 @@ pub mod runfile;
 
 pub mod data;
 pub mod models;
+pub mod train;
 
 pub mod run;
 pub mod status;

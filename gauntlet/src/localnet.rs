@@ -36,8 +36,9 @@ use protocol::{
     window::{phase_at, ScorePhase},
     AccountBytes, RunId,
 };
-use trainer::{CorpusLimits, Dataset, Model, SampleSource, Threads};
+use trainer::{Dataset, Model, SampleSource, Threads};
 
+pub(crate) use self::progress::print;
 use self::{
     board::Board,
     node::Node,
@@ -47,6 +48,7 @@ use self::{
     supervise::{Process, Program},
 };
 use crate::{
+    corpus,
     cli::LocalnetArgs,
     config::{ChainSection, KeySource, KeysSection, NetworkSection, ParticipantFile},
     diary, env, exit,
@@ -65,9 +67,6 @@ const HOT_BALANCE: u128 = 100 * UNIT;
 
 /// Each validator's stake.
 const STAKE: u128 = 1_000 * UNIT;
-
-/// The default corpus is cut here: more text than any localnet trains on, gathered in a second or two.
-const CORPUS_BYTES_MAX: u64 = 16 << 20;
 
 /// How long participants, and then the chain, may take to end.
 const END_PATIENCE: Duration = Duration::from_secs(10);
@@ -159,7 +158,9 @@ async fn whole_run(
         let (args, folder) = (args.clone(), folder.to_owned());
         move || {
             let (model, root) = plan::initial_model(&args, &Threads::new(1)?)?;
-            let dataset = build_data(&args, model.config().seq_len, &folder.join("data"))?;
+            let (data, lock) = (args.data.as_deref(), args.lock.as_deref());
+            let seq_len = model.config().seq_len;
+            let dataset = corpus::build(data, lock, seq_len, &folder.join("data"))?;
             Ok((dataset, model, root))
         }
     })
@@ -238,48 +239,6 @@ async fn blocking<R: Send + 'static>(
     work: impl FnOnce() -> Result<R> + Send + 'static,
 ) -> Result<R> {
     tokio::task::spawn_blocking(work).await?
-}
-
-fn build_data(args: &LocalnetArgs, sample_len: usize, to: &Path) -> Result<Dataset> {
-    let limits = CorpusLimits {
-        total_bytes_max: CORPUS_BYTES_MAX,
-        ..CorpusLimits::default()
-    };
-    let documents = match &args.data {
-        Some(path) => trainer::gather(path, &limits)
-            .with_context(|| format!("cannot read the text in {}", path.display()))?,
-        None => {
-            let lock = find_lock(args.lock.as_deref())?;
-            trainer::default_corpus(&lock, &limits).context(
-                "cannot gather the default corpus from cargo's registry folder; name a text with --data",
-            )?
-        }
-    };
-    if documents.is_empty() {
-        bail!("there is no text to train on; name some with --data");
-    }
-    Ok(trainer::build(documents, sample_len, to)?)
-}
-
-fn find_lock(named: Option<&Path>) -> Result<PathBuf> {
-    if let Some(path) = named {
-        return Ok(path.to_owned());
-    }
-    let here = std::env::current_dir()?;
-    // Cargo tells what it runs where the package is: so it is found from another folder too.
-    let package = std::env::var_os(env::PACKAGE).map(PathBuf::from);
-    let found = [Some(here), package]
-        .into_iter()
-        .flatten()
-        .flat_map(|from| {
-            from.ancestors()
-                .map(|folder| folder.join("Cargo.lock"))
-                .collect::<Vec<_>>()
-        })
-        .find(|path| path.is_file());
-    found.context(
-        "there is no Cargo.lock here or above; name one with --lock, or a text with --data",
-    )
 }
 
 /// Measures this machine unless the command line says how much to train and how long a window is.

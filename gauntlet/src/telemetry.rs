@@ -14,6 +14,14 @@ pub const HEAD_BLOCK: &str = "gauntlet_head_block";
 pub const STATE_WINDOW: &str = "gauntlet_state_window";
 /// Loss of the last local step.
 pub const TRAIN_LOSS: &str = "gauntlet_train_loss";
+/// Norm of the last local step's gradient before clipping.
+pub const GRADIENT_NORM: &str = "gauntlet_gradient_norm";
+/// Learning rate of the last local step.
+pub const RATE: &str = "gauntlet_learning_rate";
+/// Training tokens a second.
+pub const TOKENS_PER_SECOND: &str = "gauntlet_tokens_per_second";
+/// Steps of a training without a chain.
+pub const STEP: &str = "gauntlet_train_step";
 /// Held-out loss of the agreed parameters.
 pub const HELD_OUT_LOSS: &str = "gauntlet_held_out_loss";
 /// Seconds of one part of a window, by `part`.
@@ -64,6 +72,10 @@ fn describe() {
         "window whose parameters are held"
     );
     describe_gauge!(TRAIN_LOSS, "loss of the last local step, nats a token");
+    describe_gauge!(GRADIENT_NORM, "norm of the last gradient before clipping");
+    describe_gauge!(RATE, "learning rate of the last local step");
+    describe_gauge!(TOKENS_PER_SECOND, "training tokens a second");
+    describe_gauge!(STEP, Unit::Count, "steps of a training without a chain");
     describe_gauge!(
         HELD_OUT_LOSS,
         "held-out loss of the agreed parameters, nats a token"

@@ -5,12 +5,12 @@
 //!
 //! ```text
 //! magic: "GNTLCKP1"
-//! header length: u32 LE, header: JSON (position, model, optimiser step, whether a miner's)
-//! θ, and for a miner AdamW's two averages and the error feedback: f32 LE, in the arena's order
+//! header length: u32 LE, header: JSON (position, model, optimiser step, how many arrays beside θ)
+//! θ, for who trains AdamW's two averages, for a miner the error feedback: f32 LE, arena's order
 //! BLAKE3 of everything before
 //! ```
 //!
-//! Files are named `checkpoint-N` with N growing; the two newest are kept.
+//! Files are named `checkpoint-N` with N growing; the two newest are kept, or as many as is asked.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -29,7 +29,13 @@ const HEADER_BYTES_MAX: u32 = 64 * 1024;
 /// Largest note.
 pub const NOTE_BYTES_MAX: usize = 4096;
 
-/// Files that are kept.
+/// Arrays beside θ of who trains without a chain: AdamW's averages.
+const TRAINING_ARRAYS: usize = 2;
+
+/// Arrays beside θ of a miner: AdamW's averages and the error feedback.
+const MINER_ARRAYS: usize = 3;
+
+/// Files that are kept unless asked otherwise.
 const KEPT: usize = 2;
 
 /// Values that are converted at a time.
@@ -85,7 +91,7 @@ pub struct Checkpoint {
     position: Position,
     model: Model,
     optimiser_step: u64,
-    miner: Option<[Vec<f32>; 3]>,
+    arrays: Vec<Vec<f32>>,
 }
 
 /// What a checkpoint holds.
@@ -93,8 +99,8 @@ pub(crate) struct Parts {
     pub(crate) position: Position,
     pub(crate) model: Model,
     pub(crate) optimiser_step: u64,
-    /// AdamW's averages and the error feedback.
-    pub(crate) miner: Option<[Vec<f32>; 3]>,
+    /// Nothing, AdamW's two averages, or these and the error feedback.
+    pub(crate) arrays: Vec<Vec<f32>>,
 }
 
 impl Checkpoint {
@@ -118,7 +124,7 @@ impl Checkpoint {
             position: self.position,
             model: self.model,
             optimiser_step: self.optimiser_step,
-            miner: self.miner,
+            arrays: self.arrays,
         }
     }
 }
@@ -130,12 +136,16 @@ struct Header {
     model: ModelConfig,
     optimiser_step: u64,
     miner: bool,
+    /// Training without a chain: AdamW's averages, no error feedback.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    alone: bool,
 }
 
 /// A folder of checkpoints. One process may write to it at a time.
 #[derive(Clone, Debug)]
 pub struct Checkpoints {
     folder: PathBuf,
+    kept: usize,
 }
 
 impl Checkpoints {
@@ -144,12 +154,19 @@ impl Checkpoints {
         fs::create_dir_all(folder).map_err(at(folder))?;
         Ok(Self {
             folder: folder.to_owned(),
+            kept: KEPT,
         })
+    }
+
+    /// Keeps the `kept` newest checkpoints, at least one.
+    pub fn keeping(mut self, kept: usize) -> Self {
+        self.kept = kept.max(1);
+        self
     }
 
     /// Writes θ alone, for those who do not train.
     pub fn save_model(&self, model: &Model, position: &Position) -> Result<(), CheckpointError> {
-        self.write(model, position, 0, None)
+        self.write(model, position, 0, &[])
     }
 
     /// Writes a checkpoint. When this returns it is on the disk; until then the one before is the
@@ -159,7 +176,7 @@ impl Checkpoints {
         model: &Model,
         position: &Position,
         optimiser_step: u64,
-        miner: Option<[&[f32]; 3]>,
+        arrays: &[&[f32]],
     ) -> Result<(), CheckpointError> {
         if position.note.len() > NOTE_BYTES_MAX {
             return Err(CheckpointError::Note(position.note.len()));
@@ -168,7 +185,8 @@ impl Checkpoints {
             position: position.clone(),
             model: model.config().clone(),
             optimiser_step,
-            miner: miner.is_some(),
+            miner: arrays.len() == MINER_ARRAYS,
+            alone: arrays.len() == TRAINING_ARRAYS,
         };
         let header = serde_json::to_vec(&header)
             .map_err(|error| at(&self.folder)(io::Error::other(error)))?;
@@ -186,7 +204,7 @@ impl Checkpoints {
             out.write_all(&(header.len() as u32).to_le_bytes())?;
             out.write_all(&header)?;
             out.values(model.parameters())?;
-            for values in miner.into_iter().flatten() {
+            for values in arrays {
                 out.values(values)?;
             }
             let hash = out.hasher.finalize();
@@ -202,7 +220,7 @@ impl Checkpoints {
             .and_then(|folder| folder.sync_all())
             .map_err(at(&self.folder))?;
 
-        let kept_before = KEPT - 1;
+        let kept_before = self.kept - 1;
         for number in numbers.iter().rev().skip(kept_before) {
             let old = self.path(*number);
             fs::remove_file(&old).map_err(at(&old))?;
@@ -326,9 +344,10 @@ fn read(path: &Path, config: &ModelConfig) -> Result<Checkpoint, ReadError> {
     let parsed = serde_json::from_slice::<Header>(&header_bytes);
     // Nothing is allocated for more values than this model has.
     let expected = config.parameter_count() * 4;
-    let is_miner = values_len == expected * 4;
-    let fits = is_miner || values_len == expected;
-    if !fits {
+    let array_count = [0, TRAINING_ARRAYS, MINER_ARRAYS]
+        .into_iter()
+        .find(|count| values_len == expected * (*count as u64 + 1));
+    let Some(array_count) = array_count else {
         // A whole checkpoint of another model, or a damaged one of this.
         io::copy(&mut (&mut input).take(values_len), &mut hasher)?;
         let whole = ends_with_hash(&mut input, &hasher)?;
@@ -337,17 +356,13 @@ fn read(path: &Path, config: &ModelConfig) -> Result<Checkpoint, ReadError> {
         } else {
             damaged("another length")
         });
-    }
+    };
 
     let mut model = Model::init(config, 0).map_err(|_| ReadError::Shape)?;
     read_values(&mut input, &mut hasher, model.parameters_mut())?;
-    let mut miner = None;
-    if is_miner {
-        let mut parts = [(); 3].map(|()| vec![0.0f32; model.parameters().len()]);
-        for values in &mut parts {
-            read_values(&mut input, &mut hasher, values)?;
-        }
-        miner = Some(parts);
+    let mut arrays = vec![vec![0.0f32; model.parameters().len()]; array_count];
+    for values in &mut arrays {
+        read_values(&mut input, &mut hasher, values)?;
     }
     if !ends_with_hash(&mut input, &hasher)? {
         return Err(damaged("the hash does not match"));
@@ -356,7 +371,8 @@ fn read(path: &Path, config: &ModelConfig) -> Result<Checkpoint, ReadError> {
     if header.model != *config {
         return Err(ReadError::Shape);
     }
-    if header.miner != is_miner {
+    let counts = (array_count == MINER_ARRAYS, array_count == TRAINING_ARRAYS);
+    if (header.miner, header.alone) != counts {
         return Err(damaged("the header does not match the length"));
     }
     let optimiser_step = header.optimiser_step;
@@ -364,7 +380,7 @@ fn read(path: &Path, config: &ModelConfig) -> Result<Checkpoint, ReadError> {
         position: header.position,
         model,
         optimiser_step,
-        miner,
+        arrays,
     })
 }
 

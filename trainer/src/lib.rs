@@ -11,7 +11,8 @@
 //! 5. [`train`] is a miner's window: H steps from θ, an update ([`compress`]), the outer step;
 //! 6. [`evaluate`] is a validator's: what one update alone does to the loss;
 //! 7. [`harness`] asks a finished model questions that others publish;
-//! 8. [`checkpoint`] keeps all of it over a kill -9; [`files`] reads and writes others' models.
+//! 8. [`pretrain`] trains without a chain, at the rate of a [`schedule`] and under a [`guard`];
+//! 9. [`checkpoint`] keeps all of it over a kill -9; [`files`] reads and writes others' models.
 //!
 //! # Determinism
 //!
@@ -42,6 +43,11 @@ pub mod optimiser;
 pub mod compress;
 pub mod train;
 
+pub mod flops;
+pub mod guard;
+pub mod pretrain;
+pub mod schedule;
+
 pub mod evaluate;
 
 pub mod harness;
@@ -59,6 +65,10 @@ pub use files::{ExportSettings, FileError};
 pub use model::{Model, ModelError};
 pub use optimiser::AdamWSettings;
 pub use plan::Plan;
+pub use pretrain::{
+    pretrain, PretrainEnd, PretrainError, PretrainEvent, PretrainSettings, Pretrainer,
+};
+pub use schedule::{Schedule, Shape};
 pub use threads::{Threads, ThreadsError};
 pub use tokenizer::{Tokenizer, TokenizerError};
 pub use tokens::Tokens;

@@ -362,8 +362,8 @@ impl Trainer {
         checkpoints: &Checkpoints,
         position: &Position,
     ) -> Result<(), CheckpointError> {
-        let miner = [self.adamw.mean.as_slice(), &self.adamw.square, &self.error];
-        checkpoints.write(&self.model, position, self.adamw.steps(), Some(miner))
+        let arrays = [self.adamw.mean.as_slice(), &self.adamw.square, &self.error];
+        checkpoints.write(&self.model, position, self.adamw.steps(), &arrays)
     }
 
     /// Goes on from a checkpoint, which must be of a model of the same shape. One that holds only
@@ -373,14 +373,17 @@ impl Trainer {
         self.model
             .copy_from(&parts.model)
             .map_err(|_| CheckpointError::Shape)?;
-        match parts.miner {
-            Some([mean, square, error]) => {
-                self.adamw.mean.copy_from_slice(&mean);
-                self.adamw.square.copy_from_slice(&square);
-                self.error.copy_from_slice(&error);
+        match parts.arrays.as_slice() {
+            [mean, square, rest @ ..] => {
+                self.adamw.mean.copy_from_slice(mean);
+                self.adamw.square.copy_from_slice(square);
+                match rest {
+                    [error, ..] => self.error.copy_from_slice(error),
+                    [] => self.error.fill(0.0),
+                }
                 self.adamw.step = parts.optimiser_step;
             }
-            None => {
+            _ => {
                 self.adamw = AdamW::new(self.settings.adamw, self.local.len());
                 self.error.fill(0.0);
             }

@@ -1,0 +1,135 @@
+//! What a person sees of a training: a bar on a terminal, a line from time to time elsewhere.
+
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use trainer::{
+    guard::Verdict, Dataset, ModelConfig, PretrainEvent, Pretrainer, SampleSource,
+};
+
+use crate::localnet::print;
+
+/// Time between lines where no bar can be shown.
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Weight of a new step in the shown speed.
+const SPEED_RATE: f64 = 0.1;
+
+/// The bar.
+pub(super) struct Progress {
+    bar: ProgressBar,
+    steps: u64,
+    /// Utilisation is this times the tokens a second.
+    seconds_a_token: f64,
+    speed: Option<f64>,
+    told: Option<Instant>,
+}
+
+impl Progress {
+    /// `seconds_a_token`: how long a token would take at the machine's peak.
+    pub(super) fn new(trainer: &Pretrainer, seconds_a_token: f64) -> Self {
+        let steps = trainer.settings().steps;
+        let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr());
+        // The template is ours and known to be one.
+        if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {eta} left · {msg}") {
+            bar.set_style(style);
+        }
+        bar.set_position(trainer.steps_taken());
+        bar.reset_eta();
+        Self {
+            bar,
+            steps,
+            seconds_a_token,
+            speed: None,
+            told: None,
+        }
+    }
+
+    /// What is to be trained, on what, with what.
+    pub(super) fn begin(
+        &self,
+        config: &ModelConfig,
+        dataset: &Dataset,
+        trainer: &Pretrainer,
+        peak_flops: f64,
+        resumed: bool,
+    ) {
+        let settings = trainer.settings();
+        let engine = trainer.engine();
+        let bytes = engine.plan().bytes() + Pretrainer::state_bytes(config);
+        self.say(&format!(
+            "model: {} parameters, vocabulary {}, samples of {} tokens; {:.1} MB in f32 on {} threads (peak {:.0} GFLOP/s)",
+            config.parameter_count(),
+            config.vocab,
+            config.seq_len,
+            bytes as f64 / 1e6,
+            engine.threads().count(),
+            peak_flops / 1e9,
+        ));
+        let samples = dataset.train().sample_count();
+        let seen = settings.steps.saturating_mul(settings.batch_size as u64);
+        self.say(&format!(
+            "data: {samples} training samples, of which {seen} are seen ({:.2} epochs), {} held out",
+            seen as f64 / samples.max(1) as f64,
+            dataset.held_out().sample_count(),
+        ));
+        self.say(&format!(
+            "{} steps of {} samples, {} at once",
+            settings.steps, settings.batch_size, settings.micro_batch
+        ));
+        if resumed {
+            self.say(&format!("goes on after step {}", trainer.steps_taken()));
+        }
+    }
+
+    pub(super) fn event(&mut self, event: &PretrainEvent) {
+        match event {
+            PretrainEvent::Step(step) => {
+                let now = step.tokens as f64 / step.seconds.max(1e-9);
+                let speed = self
+                    .speed
+                    .map_or(now, |speed| speed + SPEED_RATE * (now - speed));
+                self.speed = Some(speed);
+                if step.verdict != Verdict::Apply {
+                    self.say(&format!(
+                        "step {}: loss {:.3}, gradient norm {:.2}: left out",
+                        step.step, step.loss, step.gradient_norm
+                    ));
+                }
+                let text = format!(
+                    "loss {:.4} · {speed:.0} tokens/s · MFU {:.0} % · gradient {:.2} · rate {:.2e}",
+                    step.loss,
+                    100.0 * speed * self.seconds_a_token,
+                    step.gradient_norm,
+                    step.rate
+                );
+                self.bar.set_position(step.step);
+                if self.bar.is_hidden() {
+                    let is_due = self.told.is_none_or(|told| told.elapsed() >= LINE_INTERVAL);
+                    if is_due || step.step == self.steps {
+                        self.told = Some(Instant::now());
+                        print(&format!("step {}/{} · {text}", step.step, self.steps));
+                    }
+                } else {
+                    self.bar.set_message(text);
+                }
+            }
+            PretrainEvent::RolledBack(step) => {
+                self.say(&format!("goes back to step {step}, with half the rate"));
+            }
+            PretrainEvent::Saved(_) => {}
+        }
+    }
+
+    pub(super) fn held_out(&self, step: u64, loss: f64) {
+        self.say(&format!("step {step}: held-out loss {loss:.4}"));
+    }
+
+    pub(super) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    fn say(&self, line: &str) {
+        self.bar.suspend(|| print(line));
+    }
+}

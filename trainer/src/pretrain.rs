@@ -1,0 +1,543 @@
+//! Training on one machine, without a chain: the loop from the first step to the last.
+//!
+//! [`pretrain`] is the loop; a [`Pretrainer`] holds what it changes. Which samples a step sees, and
+//! at which rate, follows from its number and the settings alone; everything else that a step
+//! depends on is in the checkpoint. So a run that was killed and goes on ends with the same bits
+//! as one that was not.
+
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use protocol::assignment::Permutation;
+use protocol::merkle::blake2_256;
+use protocol::Hash;
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::{Checkpoint, CheckpointError, Checkpoints, Position};
+use crate::config::{Arena, ModelConfig};
+use crate::data::SampleSource;
+use crate::engine::Engine;
+use crate::guard::{GuardSettings, GuardState, Verdict};
+use crate::model::Model;
+use crate::optimiser::{AdamW, AdamWSettings};
+use crate::plan::Plan;
+use crate::schedule::{Schedule, ScheduleError};
+use crate::threads::Threads;
+use crate::train::TrainError;
+
+/// Key of the order of the samples.
+const ORDER_DOMAIN: &[u8] = b"gauntlet/pretraining-order/1";
+
+/// Why a training cannot start, go on or come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum PretrainError {
+    /// The schedule does not fit the training.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+    /// A step cannot be computed.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// A checkpoint cannot be written or read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// No step is to be taken.
+    #[error("a training of 0 steps")]
+    Steps,
+    /// There is not a single sample.
+    #[error("the data set has no training samples")]
+    NoSamples,
+    /// The checkpoint is of a training with another setting.
+    #[error("this training was begun with {name} = {before}, not {now}; start over, or in another folder")]
+    OtherSettings {
+        /// The setting.
+        name: String,
+        /// Its value in the checkpoint.
+        before: String,
+        /// Its value now.
+        now: String,
+    },
+    /// The checkpoint is not one of such a training.
+    #[error("the checkpoint is not of a training without a chain")]
+    Foreign,
+    /// The loss did not come back; the last good parameters are in the checkpoint of `kept_step`.
+    #[error(
+        "training diverged at step {step}: loss {loss}, gradient norm {gradient_norm}, after {rollbacks} times going back \
+         to a checkpoint; the one of step {kept_step} is kept. A lower rate or a longer warm-up may help"
+    )]
+    Diverged {
+        /// Where.
+        step: u64,
+        /// The step's loss in nats a token.
+        loss: f32,
+        /// The step's gradient norm.
+        gradient_norm: f32,
+        /// Times that training went back.
+        rollbacks: u32,
+        /// Step of the newest checkpoint.
+        kept_step: u64,
+    },
+    /// No micro-batch fits the memory.
+    #[error("training this model needs {needed} bytes with one sample at a time, and {memory} may be used")]
+    Memory {
+        /// Bytes for one sample at a time.
+        needed: u64,
+        /// Bytes there are.
+        memory: u64,
+    },
+}
+
+/// Everything that decides the outcome of a training, beside model and data.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PretrainSettings {
+    /// Steps of the optimiser in all.
+    pub steps: u64,
+    /// Samples of a step.
+    pub batch_size: usize,
+    /// Samples at once, a divisor of the batch size: the others of a step follow, and their
+    /// gradients add up.
+    pub micro_batch: usize,
+    /// The learning rate.
+    pub schedule: Schedule,
+    /// The optimiser.
+    pub adamw: AdamWSettings,
+    /// Largest norm of a gradient, to which longer ones are scaled; 0 for none.
+    pub clip_norm: f32,
+    /// Seed of the order of the samples.
+    pub seed: u64,
+    /// The divergence guard.
+    pub guard: GuardSettings,
+}
+
+/// The samples of every step: epoch after epoch, each in an order of its own.
+#[derive(Clone, Debug)]
+pub struct Order {
+    seed: u64,
+    sample_count: u64,
+    /// The permutation of the epoch that was asked for last.
+    epoch: Option<(u64, Permutation)>,
+}
+
+impl Order {
+    /// The order of `sample_count` samples under `seed`.
+    pub fn new(seed: u64, sample_count: u64) -> Self {
+        Self {
+            seed,
+            sample_count,
+            epoch: None,
+        }
+    }
+
+    /// The sample at `position`, counted over all epochs. `None` if there are no samples.
+    pub fn sample(&mut self, position: u64) -> Option<u64> {
+        let epoch = position.checked_div(self.sample_count)?;
+        if self.epoch.as_ref().is_none_or(|(held, _)| *held != epoch) {
+            let key: Hash =
+                blake2_256(&[ORDER_DOMAIN, &self.seed.to_le_bytes(), &epoch.to_le_bytes()]);
+            self.epoch = Some((epoch, Permutation::new(key, self.sample_count)?));
+        }
+        let (_, permutation) = self.epoch.as_ref()?;
+        permutation.apply(position % self.sample_count)
+    }
+}
+
+/// What a step did.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct PretrainStep {
+    /// The step, from 1.
+    pub step: u64,
+    /// Mean loss of the batch, in nats a token, before the step.
+    pub loss: f32,
+    /// Norm of the gradient before clipping.
+    pub gradient_norm: f32,
+    /// The learning rate.
+    pub rate: f32,
+    /// Tokens of the batch.
+    pub tokens: u64,
+    /// Wall-clock seconds.
+    pub seconds: f64,
+    /// Whether its gradient was applied, and what is to be done if not.
+    pub verdict: Verdict,
+}
+
+/// What a training's owner is told.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum PretrainEvent {
+    /// A step was taken, or left out.
+    Step(PretrainStep),
+    /// Training went back to the checkpoint of this step, with half the rate.
+    RolledBack(u64),
+    /// A checkpoint of this step is on the disk.
+    Saved(u64),
+}
+
+/// How a training ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PretrainEnd {
+    /// All steps were taken.
+    Complete,
+    /// Its owner stopped it; it goes on from its checkpoint.
+    Stopped,
+}
+
+/// What a checkpoint says beside parameters and averages.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Note {
+    settings: PretrainSettings,
+    data_root: String,
+    guard: GuardState,
+}
+
+/// Model, optimiser and position of a training.
+pub struct Pretrainer {
+    settings: PretrainSettings,
+    data_root: String,
+    engine: Engine,
+    model: Model,
+    arena: Arena,
+    gradient: Vec<f32>,
+    adamw: AdamW,
+    order: Order,
+    ids: Vec<u64>,
+    step: u64,
+    guard: GuardState,
+}
+
+/// Trains until the last step: step, judge, and from time to time a checkpoint.
+///
+/// `observe` hears of everything and may stop the training after a step; a checkpoint is written
+/// then too. One is also written before the first step and after the last.
+///
+/// # Errors
+/// [`PretrainError`]; the last checkpoint is whole whatever happens.
+pub fn pretrain(
+    trainer: &mut Pretrainer,
+    samples: &dyn SampleSource,
+    checkpoints: &Checkpoints,
+    checkpoint_steps: u64,
+    observe: &mut dyn FnMut(&Pretrainer, PretrainEvent) -> ControlFlow<()>,
+) -> Result<PretrainEnd, PretrainError> {
+    if trainer.step == 0 {
+        trainer.save(checkpoints)?;
+    }
+    let mut kept_step = trainer.step;
+    while trainer.step < trainer.settings.steps {
+        let report = trainer.step(samples)?;
+        let mut flow = observe(trainer, PretrainEvent::Step(report));
+        match report.verdict {
+            Verdict::Apply | Verdict::Skip => {}
+            Verdict::RollBack => {
+                trainer.roll_back(checkpoints)?;
+                if observe(trainer, PretrainEvent::RolledBack(trainer.step)).is_break() {
+                    flow = ControlFlow::Break(());
+                }
+            }
+            Verdict::Stop => {
+                return Err(PretrainError::Diverged {
+                    step: report.step,
+                    loss: report.loss,
+                    gradient_norm: report.gradient_norm,
+                    rollbacks: trainer.guard.rollbacks,
+                    kept_step,
+                })
+            }
+        }
+        let is_last = trainer.step == trainer.settings.steps;
+        let is_due = checkpoint_steps > 0 && trainer.step.is_multiple_of(checkpoint_steps);
+        if is_last || is_due || flow.is_break() {
+            trainer.save(checkpoints)?;
+            kept_step = trainer.step;
+            let saved = observe(trainer, PretrainEvent::Saved(kept_step));
+            if (flow.is_break() || saved.is_break()) && !is_last {
+                return Ok(PretrainEnd::Stopped);
+            }
+        }
+    }
+    Ok(PretrainEnd::Complete)
+}
+
+impl Pretrainer {
+    /// A training of `model` at its first step. Allocates all it will ever need.
+    ///
+    /// # Errors
+    /// The settings contradict one another or the model.
+    pub fn new(
+        model: Model,
+        settings: PretrainSettings,
+        sample_count: u64,
+        data_root: &Hash,
+        threads: Threads,
+    ) -> Result<Self, PretrainError> {
+        if settings.steps == 0 {
+            return Err(PretrainError::Steps);
+        }
+        if sample_count == 0 {
+            return Err(PretrainError::NoSamples);
+        }
+        settings.schedule.check(settings.steps)?;
+        let (batch, micro) = (settings.batch_size, settings.micro_batch);
+        if batch == 0 || micro == 0 || !batch.is_multiple_of(micro) {
+            return Err(TrainError::BatchSize { batch, micro }.into());
+        }
+        let engine = Engine::new(model.config(), micro, true, threads)
+            .map_err(|error| PretrainError::Train(error.into()))?;
+        let count = model.parameters().len();
+        Ok(Self {
+            engine,
+            arena: model.arena().clone(),
+            gradient: vec![0.0; count],
+            adamw: AdamW::new(settings.adamw, count),
+            order: Order::new(settings.seed, sample_count),
+            ids: Vec::with_capacity(batch),
+            data_root: hex_text(data_root),
+            model,
+            settings,
+            step: 0,
+            guard: GuardState::default(),
+        })
+    }
+
+    /// The parameters after the steps so far.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// What it was set to.
+    pub fn settings(&self) -> &PretrainSettings {
+        &self.settings
+    }
+
+    /// Steps so far, those that were skipped included.
+    pub fn steps_taken(&self) -> u64 {
+        self.step
+    }
+
+    /// What the guard knows.
+    pub fn guard(&self) -> &GuardState {
+        &self.guard
+    }
+
+    /// The engine, for its plan and its threads.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Bytes of the arrays beside the engine's: parameters, gradient and AdamW's two averages.
+    pub fn state_bytes(config: &ModelConfig) -> u64 {
+        config.parameter_count().saturating_mul(16)
+    }
+
+    /// One step: loss and gradient over the micro-batches, the guard's verdict, clipping, AdamW.
+    /// A step that is to be rolled back is not counted.
+    fn step(&mut self, samples: &dyn SampleSource) -> Result<PretrainStep, PretrainError> {
+        let started = Instant::now();
+        let batch = self.settings.batch_size as u64;
+        self.ids.clear();
+        for number in 0..batch {
+            let position = self.step.saturating_mul(batch).saturating_add(number);
+            let id = self.order.sample(position);
+            self.ids.push(id.ok_or(PretrainError::NoSamples)?);
+        }
+        let tokens = self.ids.len() * self.engine.config().seq_len;
+        let scale = (1.0 / tokens as f64) as f32;
+        let mut loss_sum = 0.0f64;
+        for (index, ids) in self.ids.chunks(self.settings.micro_batch).enumerate() {
+            let (parameters, gradient) = (self.model.parameters(), &mut self.gradient);
+            loss_sum += self
+                .engine
+                .loss_and_gradient(parameters, gradient, samples, ids, scale, index > 0)
+                .map_err(TrainError::from)?;
+        }
+        let loss = (loss_sum / tokens as f64) as f32;
+        let threads = self.engine.threads();
+        let norm = self.adamw.gradient_norm(threads, &self.gradient);
+        let number = self.step + 1;
+        let rate = self.settings.schedule.rate(number, self.settings.steps);
+        let rate = rate * self.guard.rate_factor();
+        let verdict = self.guard.judge(&self.settings.guard, loss, norm as f32);
+        if verdict == Verdict::Apply {
+            let longest = f64::from(self.settings.clip_norm);
+            let clip = if longest > 0.0 && norm > longest {
+                (longest / norm) as f32
+            } else {
+                1.0
+            };
+            let parameters = self.model.parameters_mut();
+            self.adamw
+                .step(threads, &self.arena, parameters, &self.gradient, rate, clip);
+        }
+        if matches!(verdict, Verdict::Apply | Verdict::Skip) {
+            self.step = number;
+        }
+        Ok(PretrainStep {
+            step: number,
+            loss,
+            gradient_norm: norm as f32,
+            rate,
+            tokens: tokens as u64,
+            seconds: started.elapsed().as_secs_f64(),
+            verdict,
+        })
+    }
+
+    /// Writes everything that a restart needs, atomically.
+    ///
+    /// # Errors
+    /// The disk failed; the checkpoint before is still there.
+    pub fn save(&self, checkpoints: &Checkpoints) -> Result<(), PretrainError> {
+        let note = Note {
+            settings: self.settings.clone(),
+            data_root: self.data_root.clone(),
+            guard: self.guard,
+        };
+        let position = Position {
+            run: 0,
+            window: self.step,
+            trained: false,
+            note: serde_json::to_string(&note).map_err(|_| PretrainError::Foreign)?,
+        };
+        let averages = [self.adamw.mean.as_slice(), &self.adamw.square];
+        let steps = self.adamw.steps();
+        Ok(checkpoints.write(&self.model, &position, steps, &averages)?)
+    }
+
+    /// Goes on from the newest whole checkpoint, if there is one; returns whether there was.
+    ///
+    /// The number of steps may be another one where the schedule does not depend on it.
+    ///
+    /// # Errors
+    /// The checkpoint is of another model, of other data or of other settings; none is whole.
+    pub fn resume(&mut self, checkpoints: &Checkpoints) -> Result<bool, PretrainError> {
+        let Some(checkpoint) = checkpoints.load(self.model.config())? else {
+            return Ok(false);
+        };
+        let note = note_of(&checkpoint)?;
+        let mut before = note.settings.clone();
+        if !before.schedule.depends_on_steps() {
+            before.steps = self.settings.steps;
+        }
+        if let Some((name, before, now)) = difference(&before, &self.settings) {
+            return Err(PretrainError::OtherSettings { name, before, now });
+        }
+        if note.data_root != self.data_root {
+            return Err(PretrainError::OtherSettings {
+                name: "data root".to_owned(),
+                before: note.data_root,
+                now: self.data_root.clone(),
+            });
+        }
+        self.take(checkpoint, note.guard)?;
+        Ok(true)
+    }
+
+    fn roll_back(&mut self, checkpoints: &Checkpoints) -> Result<(), PretrainError> {
+        let checkpoint = checkpoints.load(self.model.config())?;
+        let checkpoint = checkpoint.ok_or(PretrainError::Foreign)?;
+        let saved = note_of(&checkpoint)?.guard;
+        let guard = self.guard.rolled_back(&saved);
+        self.take(checkpoint, guard)?;
+        // So that a kill does not forget that the rate was halved.
+        self.save(checkpoints)
+    }
+
+    fn take(&mut self, checkpoint: Checkpoint, guard: GuardState) -> Result<(), PretrainError> {
+        let parts = checkpoint.into_parts();
+        let [mean, square] = parts.arrays.as_slice() else {
+            return Err(PretrainError::Foreign);
+        };
+        self.model
+            .copy_from(&parts.model)
+            .map_err(TrainError::from)?;
+        self.adamw.mean.copy_from_slice(mean);
+        self.adamw.square.copy_from_slice(square);
+        self.adamw.step = parts.optimiser_step;
+        self.step = parts.position.window;
+        self.guard = guard;
+        Ok(())
+    }
+}
+
+/// The settings that the newest whole checkpoint was made with, if there is one.
+///
+/// # Errors
+/// As [`Checkpoints::load`], or it is not of such a training.
+pub fn settings_in(
+    checkpoints: &Checkpoints,
+    config: &ModelConfig,
+) -> Result<Option<PretrainSettings>, PretrainError> {
+    let checkpoint = checkpoints.load(config)?;
+    let note = checkpoint.as_ref().map(note_of).transpose()?;
+    Ok(note.map(|note| note.settings))
+}
+
+/// The most samples at once, a divisor of `batch_size`, with which a training stays within `memory`
+/// bytes.
+///
+/// # Errors
+/// [`PretrainError::Memory`] if not even one sample at a time does.
+pub fn micro_batch_that_fits(
+    config: &ModelConfig,
+    batch_size: usize,
+    threads: usize,
+    memory: u64,
+) -> Result<usize, PretrainError> {
+    let bytes = |samples: usize| {
+        let plan = Plan::new(config, samples, threads, true);
+        plan.bytes().saturating_add(Pretrainer::state_bytes(config))
+    };
+    let divisors = (1..=batch_size)
+        .rev()
+        .filter(|micro| batch_size.is_multiple_of(*micro));
+    let mut fitting = divisors.filter(|micro| bytes(*micro) <= memory);
+    fitting.next().ok_or_else(|| PretrainError::Memory {
+        needed: bytes(1),
+        memory,
+    })
+}
+
+fn note_of(checkpoint: &Checkpoint) -> Result<Note, PretrainError> {
+    serde_json::from_str(&checkpoint.position().note).map_err(|_| PretrainError::Foreign)
+}
+
+/// The first setting that differs, with both values.
+fn difference(
+    before: &PretrainSettings,
+    now: &PretrainSettings,
+) -> Option<(String, String, String)> {
+    let flat = |settings: &PretrainSettings| {
+        let mut rows = Vec::new();
+        if let Ok(value) = serde_json::to_value(settings) {
+            flatten("", &value, &mut rows);
+        }
+        rows
+    };
+    let (before, now) = (flat(before), flat(now));
+    let value = |rows: &[(String, String)], name: &str| {
+        let row = rows.iter().find(|row| row.0 == name);
+        row.map_or("nothing".to_owned(), |row| row.1.clone())
+    };
+    let mut names = before.iter().chain(&now).map(|row| &row.0);
+    let name = names.find(|name| value(&before, name) != value(&now, name))?;
+    Some((name.clone(), value(&before, name), value(&now, name)))
+}
+
+fn flatten(name: &str, value: &serde_json::Value, rows: &mut Vec<(String, String)>) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            for (field, value) in fields {
+                let name = if name.is_empty() {
+                    field.clone()
+                } else {
+                    format!("{name}.{field}")
+                };
+                flatten(&name, value, rows);
+            }
+        }
+        other => rows.push((name.to_owned(), other.to_string())),
+    }
+}
+
+fn hex_text(hash: &Hash) -> String {
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}
