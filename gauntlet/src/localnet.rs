@@ -48,10 +48,9 @@ use self::{
     supervise::{Process, Program},
 };
 use crate::{
-    corpus,
     cli::LocalnetArgs,
     config::{ChainSection, KeySource, KeysSection, NetworkSection, ParticipantFile},
-    diary, env, exit,
+    corpus, diary, exit,
     runfile::{RunFile, LOGS_FOLDER, PAYLOADS_FOLDER},
     signals,
 };

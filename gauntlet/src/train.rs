@@ -65,14 +65,18 @@ fn train(plan: &Plan, end: &AtomicBool) -> Result<u8> {
         start_over(folder)?;
     }
     let threads = Threads::new(plan.threads)?;
-    let checkpoints = Checkpoints::open(&folder.join("checkpoints"))?.keeping(plan.keep_checkpoints);
+    let checkpoints =
+        Checkpoints::open(&folder.join("checkpoints"))?.keeping(plan.keep_checkpoints);
     let (model, tokenizer_folder) = initial_model(plan)?;
     let config = model.config().clone();
     let dataset = dataset(plan, config.seq_len)?;
     let vocab = dataset.manifest().tokens.as_ref();
     let vocab = vocab.map_or(256, |tokens| tokens.vocab_size);
     if vocab > config.vocab as u64 {
-        bail!("the data set has a vocabulary of {vocab} tokens, the model knows {}", config.vocab);
+        bail!(
+            "the data set has a vocabulary of {vocab} tokens, the model knows {}",
+            config.vocab
+        );
     }
     let held = settings_in(&checkpoints, &config)?;
     let settings = plan.settings(&config, &dataset, threads.count(), held.as_ref())?;
@@ -95,7 +99,8 @@ fn train(plan: &Plan, end: &AtomicBool) -> Result<u8> {
             let is_due = matches!(event, PretrainEvent::Step(_))
                 && (trainer.steps_taken().is_multiple_of(plan.evaluate_steps) || is_last);
             if is_due && plan.held_out_samples > 0 && dataset.held_out().sample_count() > 0 {
-                let loss = evaluator.held_out_loss(trainer.model(), &dataset, plan.held_out_samples)?;
+                let loss =
+                    evaluator.held_out_loss(trainer.model(), &dataset, plan.held_out_samples)?;
                 log.held_out(trainer.steps_taken(), loss)?;
                 progress.held_out(trainer.steps_taken(), loss);
             }
@@ -160,7 +165,11 @@ fn initial_model(plan: &Plan) -> Result<(Model, Option<std::path::PathBuf>)> {
 
 /// The data set: a built one, or a byte-level one made of text.
 fn dataset(plan: &Plan, seq_len: usize) -> Result<Dataset> {
-    if let Some(data) = plan.data.as_deref().filter(|data| data.join("manifest.json").is_file()) {
+    if let Some(data) = plan
+        .data
+        .as_deref()
+        .filter(|data| data.join("manifest.json").is_file())
+    {
         return Dataset::open_with_sample_len(data, seq_len)
             .with_context(|| format!("data set in {}", data.display()));
     }

@@ -118,7 +118,8 @@ fn cut(path: &Path, step: u64) -> std::io::Result<()> {
     let mut out = std::io::BufWriter::new(File::create(&part)?);
     for line in BufReader::new(File::open(path)?).split(b'\n') {
         let line = line?;
-        let is_kept = serde_json::from_slice::<Numbered>(&line).is_ok_and(|found| found.step <= step);
+        let is_kept =
+            serde_json::from_slice::<Numbered>(&line).is_ok_and(|found| found.step <= step);
         if is_kept {
             out.write_all(&line)?;
             out.write_all(b"\n")?;

@@ -29,7 +29,10 @@ pub struct TrainArgs {
     #[arg(long)]
     pub fresh: bool,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "clap would show it as the command's description")]
+    #[allow(
+        missing_docs,
+        reason = "clap would show it as the command's description"
+    )]
     pub options: TrainOptions,
 }
 
@@ -305,12 +308,19 @@ impl Plan {
         if betas.iter().any(|beta| !(0.0..1.0).contains(beta)) {
             bail!("beta1 and beta2 must be from 0 to below 1, not {betas:?}");
         }
-        let rest = [settings.adamw.decay, settings.clip_norm, settings.guard.spike_deviations];
+        let rest = [
+            settings.adamw.decay,
+            settings.clip_norm,
+            settings.guard.spike_deviations,
+        ];
         if rest.iter().any(|value| !value.is_finite() || *value < 0.0) {
             bail!("weight_decay, clip_norm and spike_deviations must be 0 or above, not {rest:?}");
         }
         if dataset.train().sample_count() == 0 {
-            bail!("the data set has not one sample of {} tokens", config.seq_len);
+            bail!(
+                "the data set has not one sample of {} tokens",
+                config.seq_len
+            );
         }
         Ok(settings)
     }
@@ -331,7 +341,11 @@ impl Plan {
                 decay,
             },
         };
-        let floor = if name == ScheduleArg::Anneal { 0.0 } else { 0.1 };
+        let floor = if name == ScheduleArg::Anneal {
+            0.0
+        } else {
+            0.1
+        };
         Schedule {
             peak_rate: options.rate.unwrap_or(1e-3),
             floor: options.floor.unwrap_or(floor),
@@ -353,7 +367,8 @@ impl Plan {
             .lines()
             .find_map(|line| line.strip_prefix("MemAvailable:"))
             .and_then(|rest| rest.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
-        let kib = available.context("cannot tell how much memory is available; say it with --memory")?;
+        let kib =
+            available.context("cannot tell how much memory is available; say it with --memory")?;
         Ok(kib * 1024 / 2)
     }
 }

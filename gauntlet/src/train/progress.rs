@@ -3,9 +3,7 @@
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use trainer::{
-    guard::Verdict, Dataset, ModelConfig, PretrainEvent, Pretrainer, SampleSource,
-};
+use trainer::{guard::Verdict, Dataset, ModelConfig, PretrainEvent, Pretrainer, SampleSource};
 
 use crate::localnet::print;
 
@@ -31,7 +29,8 @@ impl Progress {
         let steps = trainer.settings().steps;
         let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr());
         // The template is ours and known to be one.
-        if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {eta} left · {msg}") {
+        if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {eta} left · {msg}")
+        {
             bar.set_style(style);
         }
         bar.set_position(trainer.steps_taken());

@@ -10,3 +10,4 @@ mod data;
 mod kill;
 mod localnet;
 mod sim;
+mod train;
