@@ -185,6 +185,8 @@ pub enum PretrainEnd {
 #[serde(deny_unknown_fields)]
 struct Note {
     settings: PretrainSettings,
+    /// State root of the parameters before the first step.
+    initial_root: String,
     data_root: String,
     guard: GuardState,
 }
@@ -192,6 +194,7 @@ struct Note {
 /// Model, optimiser and position of a training.
 pub struct Pretrainer {
     settings: PretrainSettings,
+    initial_root: String,
     data_root: String,
     engine: Engine,
     model: Model,
@@ -284,13 +287,14 @@ impl Pretrainer {
             .map_err(|error| PretrainError::Train(error.into()))?;
         let count = model.parameters().len();
         Ok(Self {
-            engine,
             arena: model.arena().clone(),
             gradient: vec![0.0; count],
             adamw: AdamW::new(settings.adamw, count),
             order: Order::new(settings.seed, sample_count),
             ids: Vec::with_capacity(batch),
+            initial_root: hex_text(&model.state_root(engine.threads())),
             data_root: hex_text(data_root),
+            engine,
             model,
             settings,
             step: 0,
@@ -388,6 +392,7 @@ impl Pretrainer {
     pub fn save(&self, checkpoints: &Checkpoints) -> Result<(), PretrainError> {
         let note = Note {
             settings: self.settings.clone(),
+            initial_root: self.initial_root.clone(),
             data_root: self.data_root.clone(),
             guard: self.guard,
         };
@@ -409,7 +414,7 @@ impl Pretrainer {
     /// # Errors
     /// The checkpoint is of another model, of other data or of other settings; none is whole.
     pub fn resume(&mut self, checkpoints: &Checkpoints) -> Result<bool, PretrainError> {
-        let Some(checkpoint) = checkpoints.load(self.model.config())? else {
+        let Some(checkpoint) = newest(checkpoints, self.model.config())? else {
             return Ok(false);
         };
         let note = note_of(&checkpoint)?;
@@ -420,12 +425,17 @@ impl Pretrainer {
         if let Some((name, before, now)) = difference(&before, &self.settings) {
             return Err(PretrainError::OtherSettings { name, before, now });
         }
-        if note.data_root != self.data_root {
-            return Err(PretrainError::OtherSettings {
-                name: "data root".to_owned(),
-                before: note.data_root,
-                now: self.data_root.clone(),
-            });
+        for (name, before, now) in [
+            ("initial parameters", note.initial_root, &self.initial_root),
+            ("data root", note.data_root, &self.data_root),
+        ] {
+            if before != *now {
+                return Err(PretrainError::OtherSettings {
+                    name: name.to_owned(),
+                    before,
+                    now: now.clone(),
+                });
+            }
         }
         self.take(checkpoint, note.guard)?;
         Ok(true)
@@ -458,6 +468,23 @@ impl Pretrainer {
     }
 }
 
+/// The newest whole checkpoint. That it is of another model is said by the name of what differs.
+fn newest(
+    checkpoints: &Checkpoints,
+    config: &ModelConfig,
+) -> Result<Option<Checkpoint>, PretrainError> {
+    match checkpoints.load(config) {
+        Err(CheckpointError::Shape) => {
+            let before = checkpoints.config()?;
+            let difference = before.and_then(|before| difference(&before, config));
+            let (name, before, now) = difference.ok_or(CheckpointError::Shape)?;
+            let name = format!("model.{name}");
+            Err(PretrainError::OtherSettings { name, before, now })
+        }
+        found => Ok(found?),
+    }
+}
+
 /// The settings that the newest whole checkpoint was made with, if there is one.
 ///
 /// # Errors
@@ -466,7 +493,7 @@ pub fn settings_in(
     checkpoints: &Checkpoints,
     config: &ModelConfig,
 ) -> Result<Option<PretrainSettings>, PretrainError> {
-    let checkpoint = checkpoints.load(config)?;
+    let checkpoint = newest(checkpoints, config)?;
     let note = checkpoint.as_ref().map(note_of).transpose()?;
     Ok(note.map(|note| note.settings))
 }
@@ -501,11 +528,8 @@ fn note_of(checkpoint: &Checkpoint) -> Result<Note, PretrainError> {
 }
 
 /// The first setting that differs, with both values.
-fn difference(
-    before: &PretrainSettings,
-    now: &PretrainSettings,
-) -> Option<(String, String, String)> {
-    let flat = |settings: &PretrainSettings| {
+fn difference<T: Serialize>(before: &T, now: &T) -> Option<(String, String, String)> {
+    let flat = |settings: &T| {
         let mut rows = Vec::new();
         if let Ok(value) = serde_json::to_value(settings) {
             flatten("", &value, &mut rows);

@@ -135,6 +135,10 @@ fn what_cannot_go_on_says_why() {
     };
     let said = refused(&["--rate=0.01"]);
     assert!(said.contains("schedule.peak_rate"), "{said}");
+    let said = refused(&["--seed=2"]);
+    assert!(said.contains("seed = 1, not 2"), "{said}");
+    let said = refused(&["--model=1M"]);
+    assert!(said.contains("model."), "{said}");
     let said = refused(&["--fresh", "--warm-up-steps=61"]);
     assert!(said.contains("61 steps of warm-up"), "{said}");
     let said = refused(&["--fresh", "--micro-batch=3"]);
@@ -143,4 +147,85 @@ fn what_cannot_go_on_says_why() {
     std::fs::write(&config, "learning_rate = 1.0\n").unwrap();
     let said = refused(&["--config", config.to_str().unwrap()]);
     assert!(said.contains("unknown field `learning_rate`"), "{said}");
+}
+
+#[test]
+fn ctrl_c_writes_a_checkpoint_and_the_same_command_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (text, out) = (text(folder.path()), folder.path().join("run"));
+    let whole = folder.path().join("whole");
+    let rare = ["--checkpoint-steps=1000"];
+    let expected = state_root(&command(&text, &whole, &rare).output().unwrap());
+
+    let mut child = command(&text, &out, &rare).spawn().unwrap();
+    let started = Instant::now();
+    while lines(&out) < 3 && child.try_wait().unwrap().is_none() {
+        assert!(started.elapsed() < Duration::from_secs(60));
+        thread::sleep(Duration::from_micros(200));
+    }
+    let id = i32::try_from(child.id()).unwrap();
+    // SAFETY: a signal to a child that has not been waited for.
+    unsafe { libc::kill(id, libc::SIGINT) };
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("stopped after step"), "{said}");
+    // No step is done twice: the checkpoint is of the step at which it stopped.
+    let done = lines(&out);
+    let output = command(&text, &out, &rare).output().unwrap();
+    assert_eq!(state_root(&output), expected);
+    assert!(done >= 3 && lines(&out) == lines(&whole));
+}
+
+#[test]
+fn a_disk_that_takes_no_more_is_an_error_and_the_checkpoint_before_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let (text, out) = (text(folder.path()), folder.path().join("run"));
+    let half = command(
+        &text,
+        &out,
+        &["--schedule=flat", "--warm-up-steps=2", "--steps=8"],
+    );
+    let mut half = without_steps(half);
+    state_root(&half.output().unwrap());
+    let names = || {
+        let entries = std::fs::read_dir(out.join("checkpoints")).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.retain(|name| name != "unfinished");
+        names.sort();
+        names
+    };
+    let before = names();
+
+    // A limit on the size of files stands for a full disk: the write fails in the middle.
+    let longer = without_steps(command(
+        &text,
+        &out,
+        &["--schedule=flat", "--warm-up-steps=2", "--steps=16"],
+    ));
+    let mut limited = Command::new("sh");
+    limited
+        .args(["-c", "trap '' XFSZ; ulimit -f 200; exec \"$@\"", "sh"])
+        .arg(longer.get_program())
+        .args(longer.get_args());
+    let output = limited.output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("checkpoints"), "{said}");
+    assert_eq!(names(), before);
+
+    let mut longer = without_steps(command(
+        &text,
+        &out,
+        &["--schedule=flat", "--warm-up-steps=2", "--steps=16"],
+    ));
+    state_root(&longer.output().unwrap());
+}
+
+/// The command without its own number of steps, which a test gives.
+fn without_steps(command: Command) -> Command {
+    let mut other = Command::new(command.get_program());
+    other.args(command.get_args().filter(|arg| *arg != "--steps=60"));
+    other.stdin(Stdio::null());
+    other
 }

@@ -186,6 +186,24 @@ fn other_settings_are_refused_by_name() {
     let longer = trainer(settings(20), &samples, 1).resume(&checkpoints);
     assert!(matches!(longer, Err(PretrainError::OtherSettings { name, .. }) if name == "steps"));
 
+    let refused = |model: Model| {
+        let threads = Threads::single();
+        let other = Pretrainer::new(model, settings(10), 40, &[9; 32], threads);
+        match other.unwrap().resume(&checkpoints) {
+            Err(PretrainError::OtherSettings { name, .. }) => name,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(
+        refused(Model::init(&config(), 4).unwrap()),
+        "initial parameters"
+    );
+    let wider = ModelConfig {
+        ffn: 128,
+        ..config()
+    };
+    assert_eq!(refused(Model::init(&wider, 3).unwrap()), "model.ffn");
+
     let model = Model::init(&config(), 3).unwrap();
     let other_data = Pretrainer::new(model, settings(10), 40, &[8; 32], Threads::single());
     let refused = other_data.unwrap().resume(&checkpoints);
