@@ -44,6 +44,10 @@ pub struct OutputArgs {
     /// Largest file of tensors, in bytes; `MB` and `GB` are understood.
     #[arg(long, value_parser = parse_bytes, default_value = "5GB", value_name = "BYTES")]
     pub shard_size: u64,
+    /// Longest context that config.json states. Default: what the model says, which for a checkpoint is the length of its
+    /// training samples.
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
+    pub positions: Option<u32>,
     /// The tokenizer.json to go with it. Default: what comes with the model.
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
@@ -136,6 +140,7 @@ fn settings(output: &OutputArgs) -> ExportSettings {
     ExportSettings {
         values: output.dtype.into(),
         shard_bytes_max: output.shard_size,
+        positions: output.positions.map(|positions| positions as usize),
         ..ExportSettings::default()
     }
 }

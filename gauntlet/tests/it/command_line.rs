@@ -95,17 +95,16 @@ fn a_checkpoint_is_exported_and_imported_as_the_same_model() {
     let (code, text) = run("export", "miner", "exported", &[]);
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("377472 parameters"), "{text}");
-    let small = ["--shard-size", "1MB", "--dtype", "bf16"];
+    let small = ["--shard-size=1MB", "--dtype=bf16", "--positions=256"];
     let (code, text) = run("import", "exported", "imported", &small);
     assert_eq!(code, Some(0), "{text}");
     assert_eq!(
         files::open(&path("exported")).unwrap().0.parameters(),
         model.parameters()
     );
-    assert_eq!(
-        files::open(&path("imported")).unwrap().0.config(),
-        model.config()
-    );
+    let imported = files::open(&path("imported")).unwrap().0;
+    assert_eq!(imported.config().seq_len, 256);
+    assert_eq!(imported.layout(), model.layout());
 
     let (code, text) = run("export", "miner", "exported", &[]);
     assert_eq!(code, Some(1));
