@@ -3,8 +3,15 @@
 //! All buffers are allocated when the engine is made ([`Plan`]); a step allocates nothing but what
 //! gemm packs matrices into. The backward pass keeps the residual stream, q|k|v, attention's
 //! output and gate|up, and computes norms, probabilities and SwiGLU's output again, which is
-//! cheaper than reading them back. It leaves out: dropout, biases, document masks, a chunked
-//! output matrix (the logits are one buffer).
+//! cheaper than reading them back. The output matrix is applied to a bounded number of rows at a
+//! time, and those logits become their own gradient. It leaves out: dropout, biases.
+//!
+//! Where the samples say which token ends a document ([`SampleSource::end_of_document`]), a token
+//! attends to its own document only; the end token belongs to the document that it ends. Blocks of
+//! scores that are masked as a whole are never computed. Positions go on through the sample, which
+//! changes nothing: RoPE sees differences only. The loss of the end token, which has to predict the
+//! first token of the next document, counts like any other: that is what a sampler meets after an
+//! end, and the mean stays one over all tokens.
 //!
 //! Every function that a CUDA engine would replace takes flat slices in the order of
 //! [`Arena`], so that both can be run on the same parameters and compared.
@@ -12,14 +19,19 @@
 //! Shapes: T tokens = samples · seq_len, D hidden, Q qkv_dim, F ffn, V vocab. Matrices are
 //! row-major; a weight is (outputs, inputs), so that y = x · Wᵀ.
 
+use std::time::{Duration, Instant};
+
 use crate::config::{Arena, ConfigError, ModelConfig};
 use crate::data::SampleSource;
 use crate::ops;
-use crate::plan::{Plan, ATTENTION_ROWS, NORM_ROWS};
+use crate::plan::{Plan, Precision, ATTENTION_ROWS, NORM_ROWS};
 use crate::threads::{Shared, Threads};
 
 /// Rows that one task of an elementwise operation takes.
 const ROWS: usize = 64;
+
+/// Parameters that one task rounds.
+const ROUNDED: usize = 16 * 1024;
 
 /// Why a batch cannot be computed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -66,6 +78,17 @@ pub enum BatchError {
     NotTraining,
 }
 
+/// How long the parts of the latest computation took.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Times {
+    /// From the tokens to the last norm.
+    pub forward: Duration,
+    /// Output matrix and cross entropy, with their backward pass where there is one.
+    pub output: Duration,
+    /// From the gradient of the last norm's output to that of all parameters; else zero.
+    pub backward: Duration,
+}
+
 /// Computes losses and gradients of one model on one micro-batch at a time.
 pub struct Engine {
     config: ModelConfig,
@@ -73,6 +96,9 @@ pub struct Engine {
     plan: Plan,
     threads: Threads,
     buffers: Buffers,
+    times: Times,
+    /// What [`Engine::logits`] returns, allocated when it is first called: no part of the plan.
+    all_logits: Vec<f32>,
 }
 
 /// The regions of [`Plan`], in its order.
@@ -83,6 +109,10 @@ struct Buffers {
     /// (T) each.
     inputs: Vec<u32>,
     targets: Vec<u32>,
+    /// (T): where in its sample a token's document starts.
+    starts: Vec<u32>,
+    /// The parameters rounded to bf16; empty in f32.
+    rounded: Vec<f32>,
     /// (T, D) each: before attention and before SwiGLU of each layer, and after the last.
     residual: Vec<Vec<f32>>,
     /// (T) each, in the order of use.
@@ -101,7 +131,7 @@ struct Buffers {
     swiglu: Vec<f32>,
     /// (threads, 1 or 2, rows, seq_len).
     scores: Vec<f32>,
-    /// (T, V).
+    /// (logit rows, V).
     logits: Vec<f32>,
     /// (T).
     losses: Vec<f32>,
@@ -137,6 +167,8 @@ impl Buffers {
             sin,
             inputs: vec![0; tokens],
             targets: vec![0; tokens],
+            starts: vec![0; tokens],
+            rounded: zeros(region("parameters in bf16")),
             residual: each(plan.residuals_kept, tokens * config.hidden),
             inverse: each(2 * kept + 1, tokens),
             normed: zeros(region("normed")),
@@ -169,6 +201,7 @@ impl Buffers {
         let singles = [
             &self.cos,
             &self.sin,
+            &self.rounded,
             &self.normed,
             &self.swiglu,
             &self.scores,
@@ -184,7 +217,8 @@ impl Buffers {
         let values = lists.into_iter().flatten().map(Vec::len).sum::<usize>()
             + singles.into_iter().map(Vec::len).sum::<usize>()
             + self.inputs.len()
-            + self.targets.len();
+            + self.targets.len()
+            + self.starts.len();
         values as u64 * 4
     }
 }
@@ -212,6 +246,17 @@ impl Engine {
         training: bool,
         threads: Threads,
     ) -> Result<Self, ConfigError> {
+        Self::with_precision(config, samples, training, threads, Precision::F32)
+    }
+
+    /// [`Engine::new`] with the precision that parameters have in forward and backward pass.
+    pub fn with_precision(
+        config: &ModelConfig,
+        samples: usize,
+        training: bool,
+        threads: Threads,
+        precision: Precision,
+    ) -> Result<Self, ConfigError> {
         config.validate()?;
         if samples == 0 {
             return Err(ConfigError::Dimension {
@@ -219,7 +264,7 @@ impl Engine {
                 value: samples,
             });
         }
-        let plan = Plan::new(config, samples, threads.count(), training);
+        let plan = Plan::with_precision(config, samples, threads.count(), training, precision);
         let buffers = Buffers::new(config, &plan);
         debug_assert_eq!(buffers.bytes(), plan.bytes());
         Ok(Self {
@@ -228,6 +273,8 @@ impl Engine {
             plan,
             threads,
             buffers,
+            times: Times::default(),
+            all_logits: Vec::new(),
         })
     }
 
@@ -246,6 +293,11 @@ impl Engine {
         self.buffers.bytes()
     }
 
+    /// How long the parts of the latest loss took.
+    pub fn times(&self) -> Times {
+        self.times
+    }
+
     /// The threads it computes on.
     pub fn threads(&self) -> &Threads {
         &self.threads
@@ -262,9 +314,37 @@ impl Engine {
         self.check(parameters)?;
         let threads = self.threads.clone();
         Ok(threads.install(|| {
-            self.forward(parameters, tokens);
-            self.cross_entropy(tokens, 0.0)
+            self.with_rounded(parameters, |engine, parameters| {
+                let start = Instant::now();
+                engine.forward(parameters, tokens);
+                let middle = Instant::now();
+                let loss = engine.cross_entropy(parameters, None, tokens, 0.0);
+                engine.times = Times {
+                    forward: middle - start,
+                    output: middle.elapsed(),
+                    backward: Duration::ZERO,
+                };
+                loss
+            })
         }))
+    }
+
+    /// Calls `f` with the parameters in the engine's precision.
+    fn with_rounded<R>(&mut self, parameters: &[f32], f: impl FnOnce(&mut Self, &[f32]) -> R) -> R {
+        if self.plan.precision == Precision::F32 {
+            return f(self, parameters);
+        }
+        let mut rounded = std::mem::take(&mut self.buffers.rounded);
+        let part = Shared::new(&mut rounded);
+        self.threads
+            .blocks(parameters.len(), ROUNDED, |first, end| {
+                // SAFETY: blocks are disjoint.
+                let rounded = unsafe { part.part(first, end) };
+                ops::round_to_bf16(&parameters[first..end], rounded);
+            });
+        let result = f(self, &rounded);
+        self.buffers.rounded = rounded;
+        result
     }
 
     /// The losses, in nats, of each token of the samples `ids`: (samples, seq_len). The loss at a
@@ -298,15 +378,27 @@ impl Engine {
         self.check(gradient)?;
         let threads = self.threads.clone();
         Ok(threads.install(|| {
-            self.forward(parameters, tokens);
-            let loss = self.cross_entropy(tokens, scale);
-            self.backward(parameters, gradient, tokens, accumulate);
-            loss
+            self.with_rounded(parameters, |engine, parameters| {
+                let start = Instant::now();
+                engine.forward(parameters, tokens);
+                let middle = Instant::now();
+                let head = Some((&mut *gradient, accumulate));
+                let loss = engine.cross_entropy(parameters, head, tokens, scale);
+                let end = Instant::now();
+                engine.backward(parameters, gradient, tokens, accumulate);
+                engine.times = Times {
+                    forward: middle - start,
+                    output: end - middle,
+                    backward: end.elapsed(),
+                };
+                loss
+            })
         }))
     }
 
     /// The logits (tokens, vocab) of the samples `ids`, for tests and for whoever wants the
-    /// probabilities.
+    /// probabilities. All of them at once, which training never needs: the first call allocates
+    /// memory beyond the plan.
     pub fn logits(
         &mut self,
         parameters: &[f32],
@@ -316,8 +408,24 @@ impl Engine {
         let tokens = self.load(samples, ids)?;
         self.check(parameters)?;
         let threads = self.threads.clone();
-        threads.install(|| self.forward(parameters, tokens));
-        Ok(&self.buffers.logits[..tokens * self.config.vocab])
+        threads.install(|| {
+            self.with_rounded(parameters, |engine, parameters| {
+                engine.forward(parameters, tokens);
+                let (vocab, hidden) = (engine.config.vocab, engine.config.hidden);
+                engine.all_logits.resize(engine.plan.tokens * vocab, 0.0);
+                multiply_transposed(
+                    &engine.threads,
+                    &mut engine.all_logits,
+                    &engine.buffers.normed,
+                    &parameters[engine.arena.head.clone()],
+                    tokens,
+                    vocab,
+                    hidden,
+                    false,
+                );
+            });
+        });
+        Ok(&self.all_logits[..tokens * self.config.vocab])
     }
 
     fn check(&self, values: &[f32]) -> Result<(), BatchError> {
@@ -348,7 +456,9 @@ impl Engine {
         }
         let inputs = self.buffers.inputs.chunks_exact_mut(seq_len);
         let targets = self.buffers.targets.chunks_exact_mut(seq_len);
-        for ((inputs, targets), id) in inputs.zip(targets).zip(ids) {
+        let starts = self.buffers.starts.chunks_exact_mut(seq_len);
+        let end_of_document = samples.end_of_document();
+        for (((inputs, targets), starts), id) in inputs.zip(targets).zip(starts).zip(ids) {
             let sample = samples.sample(*id).ok_or(BatchError::NoSample(*id))?;
             if sample.len() != seq_len + 1 {
                 return Err(BatchError::NoSample(*id));
@@ -367,6 +477,7 @@ impl Engine {
                 }
                 (*input, *target) = (token, next);
             }
+            mark_documents(inputs, end_of_document, starts);
         }
         Ok(ids.len() * seq_len)
     }
@@ -427,6 +538,7 @@ impl Engine {
                 config,
                 tokens / config.seq_len,
                 qkv,
+                &buffers.starts,
                 &mut buffers.attended[slot],
                 &mut buffers.log_sums[slot],
                 &mut buffers.scores,
@@ -493,43 +605,74 @@ impl Engine {
             &mut buffers.normed,
             &mut buffers.inverse[2 * kept],
         );
-        let head = &parameters[arena.head.clone()];
-        multiply_transposed(
-            threads,
-            &mut buffers.logits,
-            &buffers.normed,
-            head,
-            tokens,
-            config.vocab,
-            hidden,
-            false,
-        );
     }
 
-    /// The sum of the tokens' losses; the logits become their gradient times `scale`.
-    fn cross_entropy(&mut self, tokens: usize, scale: f32) -> f64 {
-        let vocab = self.config.vocab;
+    /// The sum of the tokens' losses, from the last norm's output. With a gradient (and whether to
+    /// add to it), also the output matrix's gradient and that of the norm's output, times `scale`.
+    fn cross_entropy(
+        &mut self,
+        parameters: &[f32],
+        gradient: Option<(&mut [f32], bool)>,
+        tokens: usize,
+        scale: f32,
+    ) -> f64 {
+        let (vocab, hidden) = (self.config.vocab, self.config.hidden);
+        let head_range = self.arena.head.clone();
+        let head = &parameters[head_range.clone()];
+        let mut gradient = gradient.map(|(gradient, add)| (&mut gradient[head_range], add));
         let buffers = &mut self.buffers;
-        let logits = Shared::new(&mut buffers.logits);
-        let losses = Shared::new(&mut buffers.losses);
-        let targets = &buffers.targets;
-        self.threads.blocks(tokens, ROWS, |first, end| {
-            // SAFETY: blocks are disjoint.
-            let (logits, losses) = unsafe {
-                (
-                    logits.part(first * vocab, end * vocab),
-                    losses.part(first, end),
-                )
-            };
-            ops::cross_entropy(logits, &targets[first..end], vocab, scale, losses);
-        });
+        let mut from = 0;
+        while from < tokens {
+            let rows = self.plan.logit_rows.min(tokens - from);
+            let normed = &buffers.normed[from * hidden..(from + rows) * hidden];
+            let logits = &mut buffers.logits;
+            multiply_transposed(
+                &self.threads,
+                logits,
+                normed,
+                head,
+                rows,
+                vocab,
+                hidden,
+                false,
+            );
+            let shared = Shared::new(logits);
+            let losses = Shared::new(&mut buffers.losses[from..from + rows]);
+            let targets = &buffers.targets[from..from + rows];
+            self.threads.blocks(rows, ROWS, |first, end| {
+                // SAFETY: blocks are disjoint.
+                let (logits, losses) = unsafe {
+                    (
+                        shared.part(first * vocab, end * vocab),
+                        losses.part(first, end),
+                    )
+                };
+                ops::cross_entropy(logits, &targets[first..end], vocab, scale, losses);
+            });
+            if let Some((d_head, add)) = &mut gradient {
+                let add = *add || from > 0;
+                multiply_rows(
+                    &self.threads,
+                    d_head,
+                    logits,
+                    normed,
+                    vocab,
+                    hidden,
+                    rows,
+                    add,
+                );
+                let d_normed = &mut buffers.d_normed[from * hidden..(from + rows) * hidden];
+                multiply(&self.threads, d_normed, logits, head, rows, hidden, vocab);
+            }
+            from += rows;
+        }
         buffers.losses[..tokens]
             .iter()
             .map(|loss| f64::from(*loss))
             .sum()
     }
 
-    /// From the logits' gradient to the gradient of every parameter.
+    /// From the gradient of the last norm's output to that of every parameter.
     fn backward(
         &mut self,
         parameters: &[f32],
@@ -538,34 +681,12 @@ impl Engine {
         accumulate: bool,
     ) {
         let (config, arena) = (&self.config, &self.arena);
-        let (hidden, ffn, qkv_dim, vocab) =
-            (config.hidden, config.ffn, config.qkv_dim(), config.vocab);
+        let (hidden, ffn, qkv_dim) = (config.hidden, config.ffn, config.qkv_dim());
         let threads = &self.threads;
         let buffers = &mut self.buffers;
         let kept = buffers.qkv.len();
 
-        // Output matrix and final norm. `normed` still holds the final norm's output.
-        multiply_rows(
-            threads,
-            &mut gradient[arena.head.clone()],
-            &buffers.logits,
-            &buffers.normed,
-            vocab,
-            hidden,
-            tokens,
-            accumulate,
-        );
-        let head = &parameters[arena.head.clone()];
-        let d_normed = &mut buffers.d_normed;
-        multiply(
-            threads,
-            d_normed,
-            &buffers.logits,
-            head,
-            tokens,
-            hidden,
-            vocab,
-        );
+        // The final norm; `d_normed` is the gradient of its output.
         let mut norm = NormBackward {
             threads,
             d_normed: &buffers.d_normed[..tokens * hidden],
@@ -694,6 +815,7 @@ impl Engine {
                 config,
                 tokens / config.seq_len,
                 &buffers.qkv[layer],
+                &buffers.starts,
                 attended,
                 &buffers.d_normed,
                 &buffers.log_sums[layer],
@@ -759,6 +881,17 @@ impl Engine {
         let rows = buffers.d_residual.chunks_exact(hidden);
         for (row, token) in rows.zip(&buffers.inputs[..tokens]) {
             ops::add(&mut d_embedding[*token as usize * hidden..][..hidden], row);
+        }
+    }
+}
+
+/// Writes where the document of each token of one sample starts.
+fn mark_documents(inputs: &[u32], end_of_document: Option<u32>, starts: &mut [u32]) {
+    let mut first = 0;
+    for (position, (input, start)) in (1u32..).zip(inputs.iter().zip(starts)) {
+        *start = first;
+        if Some(*input) == end_of_document {
+            first = position;
         }
     }
 }
@@ -1066,13 +1199,18 @@ fn for_each_kv_head(
     });
 }
 
-/// Causal attention: (T, Q) → (T, D), with the logarithms of the softmax's sums for the backward
+/// Causal attention within documents: (T, Q) → (T, D), with the logarithms of the softmax's sums for the backward
 /// pass.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "buffers that a caller has laid out"
+)]
 fn attend(
     threads: &Threads,
     config: &ModelConfig,
     samples: usize,
     qkv: &[f32],
+    starts: &[u32],
     attended: &mut [f32],
     log_sums: &mut [f32],
     scratch: &mut [f32],
@@ -1087,19 +1225,23 @@ fn attend(
         samples,
         scratch,
         |scratch, sample, kv_head| {
-            let keys = &qkv[heads.keys(sample, kv_head)..];
-            let values = &qkv[heads.values(sample, kv_head)..];
+            let starts = &starts[sample * seq_len..(sample + 1) * seq_len];
             for head in kv_head * heads.group..(kv_head + 1) * heads.group {
                 for (first, end) in heads.blocks_from_last() {
                     let queries = &qkv[heads.query(sample, head, first)..];
                     let rows = end - first;
-                    let scores = &mut scratch[..rows * end];
+                    // No row of the block sees a key before its first row's document.
+                    let from = starts[first] as usize;
+                    let width = end - from;
+                    let keys = &qkv[heads.keys(sample, kv_head) + from * qkv_dim..];
+                    let values = &qkv[heads.values(sample, kv_head) + from * qkv_dim..];
+                    let scores = &mut scratch[..rows * width];
                     // SAFETY: all views lie inside their matrices; the scores are this task's own.
                     unsafe {
                         product(
                             gemm::Parallelism::None,
-                            (rows, end, head_dim),
-                            View::new(scores.as_mut_ptr(), end, 1),
+                            (rows, width, head_dim),
+                            View::new(scores.as_mut_ptr(), width, 1),
                             View::new(queries.as_ptr(), qkv_dim, 1),
                             View::new(keys.as_ptr(), 1, qkv_dim),
                             heads.scale,
@@ -1109,18 +1251,18 @@ fn attend(
                     let log_start = (sample * heads.heads + head) * seq_len;
                     // SAFETY: one task for each head of each sample.
                     let log_sums = unsafe { log_sums.part(log_start + first, log_start + end) };
-                    ops::causal_softmax(scores, end, first, log_sums);
+                    ops::causal_softmax(scores, width, &starts[first..end], first, log_sums);
                     // SAFETY: as above; each head of each sample has its own columns and rows.
                     unsafe {
                         product(
                             gemm::Parallelism::None,
-                            (rows, head_dim, end),
+                            (rows, head_dim, width),
                             View::new(
                                 attended.at(heads.output(sample, head, first)),
                                 heads.hidden,
                                 1,
                             ),
-                            View::new(scores.as_ptr(), end, 1),
+                            View::new(scores.as_ptr(), width, 1),
                             View::new(values.as_ptr(), qkv_dim, 1),
                             1.0,
                             false,
@@ -1134,8 +1276,9 @@ fn attend(
 
 /// Attention backward: the gradient of q|k|v (after rotation) from that of attention's output.
 ///
-/// Blocks run from the last to the first: the last one sees all keys, so the first head of a group
-/// writes the gradient of keys and values there and everything after it adds to it.
+/// Blocks run from the last to the first: the last one sees all keys of its documents, so the first
+/// head of a group writes the gradient of keys and values there (and zeros before those documents)
+/// and everything after it adds to it.
 #[allow(
     clippy::too_many_arguments,
     reason = "buffers that a caller has laid out"
@@ -1145,6 +1288,7 @@ fn attend_backward(
     config: &ModelConfig,
     samples: usize,
     qkv: &[f32],
+    starts: &[u32],
     attended: &[f32],
     d_attended: &[f32],
     log_sums: &[f32],
@@ -1164,15 +1308,33 @@ fn attend_backward(
         scratch,
         |scratch, sample, kv_head| {
             let (p_scratch, dp_scratch) = scratch.split_at_mut(scratch.len() / 2);
-            let keys = View::new(qkv[heads.keys(sample, kv_head)..].as_ptr(), qkv_dim, 1);
-            let values = View::new(qkv[heads.values(sample, kv_head)..].as_ptr(), 1, qkv_dim);
-            let d_keys = View::new(d_qkv.at(heads.keys(sample, kv_head)), qkv_dim, 1);
-            let d_values = View::new(d_qkv.at(heads.values(sample, kv_head)), qkv_dim, 1);
+            let starts = &starts[sample * seq_len..(sample + 1) * seq_len];
+            let (key_start, value_start) =
+                (heads.keys(sample, kv_head), heads.values(sample, kv_head));
             let mut accumulate = false;
             for head in kv_head * heads.group..(kv_head + 1) * heads.group {
                 for (first, end) in heads.blocks_from_last() {
                     let rows = end - first;
-                    let (p, dp) = (&mut p_scratch[..rows * end], &mut dp_scratch[..rows * end]);
+                    let from = starts[first] as usize;
+                    let width = end - from;
+                    let skipped = from * qkv_dim;
+                    let keys = View::new(qkv[key_start + skipped..].as_ptr(), qkv_dim, 1);
+                    let values = View::new(qkv[value_start + skipped..].as_ptr(), 1, qkv_dim);
+                    let d_keys = View::new(d_qkv.at(key_start + skipped), qkv_dim, 1);
+                    let d_values = View::new(d_qkv.at(value_start + skipped), qkv_dim, 1);
+                    if !accumulate {
+                        for row in 0..from {
+                            for start in [key_start, value_start] {
+                                let start = start + row * qkv_dim;
+                                // SAFETY: each pair of a sample and a key head has its own columns.
+                                unsafe { d_qkv.part(start, start + head_dim) }.fill(0.0);
+                            }
+                        }
+                    }
+                    let (p, dp) = (
+                        &mut p_scratch[..rows * width],
+                        &mut dp_scratch[..rows * width],
+                    );
                     let queries = &qkv[heads.query(sample, head, first)..];
                     let queries = View::new(queries.as_ptr(), qkv_dim, 1);
                     let output_start = heads.output(sample, head, first);
@@ -1187,21 +1349,21 @@ fn attend_backward(
 
                     // p = softmax(scale · q · kᵀ)
                     let keys_transposed = View::new(keys.start, 1, qkv_dim);
-                    let shape = (rows, end, head_dim);
-                    let p_out = View::new(p.as_mut_ptr(), end, 1);
+                    let shape = (rows, width, head_dim);
+                    let p_out = View::new(p.as_mut_ptr(), width, 1);
                     run(shape, p_out, queries, keys_transposed, heads.scale, false);
                     let log_start = (sample * heads.heads + head) * seq_len;
                     let log_sums = &log_sums[log_start + first..log_start + end];
-                    ops::causal_softmax_again(p, end, first, log_sums);
+                    ops::causal_softmax_again(p, width, &starts[first..end], first, log_sums);
 
                     // dv += pᵀ · do;  dp = do · vᵀ
-                    let p_transposed = View::new(p.as_ptr(), 1, end);
-                    let shape = (end, head_dim, rows);
+                    let p_transposed = View::new(p.as_ptr(), 1, width);
+                    let shape = (width, head_dim, rows);
                     run(shape, d_values, p_transposed, d_output, 1.0, accumulate);
-                    let shape = (rows, end, head_dim);
+                    let shape = (rows, width, head_dim);
                     run(
                         shape,
-                        View::new(dp.as_mut_ptr(), end, 1),
+                        View::new(dp.as_mut_ptr(), width, 1),
                         d_output,
                         values,
                         1.0,
@@ -1215,16 +1377,16 @@ fn attend_backward(
                         let columns = start..start + head_dim;
                         *dot = ops::dot(&attended[columns.clone()], &d_attended[columns]);
                     }
-                    ops::softmax_backward(dp, p, end, &dots[..rows], heads.scale);
+                    ops::softmax_backward(dp, p, width, &dots[..rows], heads.scale);
 
                     // dq = ds · k;  dk += dsᵀ · q
-                    let ds = View::new(dp.as_ptr(), end, 1);
+                    let ds = View::new(dp.as_ptr(), width, 1);
                     let d_queries =
                         View::new(d_qkv.at(heads.query(sample, head, first)), qkv_dim, 1);
-                    run((rows, head_dim, end), d_queries, ds, keys, 1.0, false);
-                    let ds_transposed = View::new(dp.as_ptr(), 1, end);
+                    run((rows, head_dim, width), d_queries, ds, keys, 1.0, false);
+                    let ds_transposed = View::new(dp.as_ptr(), 1, width);
                     run(
-                        (end, head_dim, rows),
+                        (width, head_dim, rows),
                         d_keys,
                         ds_transposed,
                         queries,

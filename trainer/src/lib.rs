@@ -7,7 +7,8 @@
 //! 2. [`init`] and [`model`] hold the parameters θ, the same bytes on every machine;
 //! 3. [`corpus`] gathers text, [`tokenizer`] and [`data`] turn it into samples with a root that goes
 //!    on chain;
-//! 4. [`ops`], [`plan`] and [`engine`] compute loss and gradient, [`optimiser`] takes a step;
+//! 4. [`ops`], [`plan`] and [`engine`] compute loss and gradient, [`optimiser`] takes a step
+//!    ([`autograd`] is the same model in candle, to check and to measure against);
 //! 5. [`train`] is a miner's window: H steps from θ, an update ([`compress`]), the outer step;
 //! 6. [`evaluate`] is a validator's: what one update alone does to the loss;
 //! 7. [`harness`] asks a finished model questions that others publish;
@@ -35,6 +36,7 @@ pub mod tokens;
 
 pub mod ops;
 
+pub mod autograd;
 pub mod engine;
 pub mod plan;
 
@@ -69,6 +71,7 @@ pub use pretrain::{
     pretrain, PretrainEnd, PretrainError, PretrainEvent, PretrainSettings, Pretrainer,
 };
 pub use schedule::{Schedule, Shape};
+pub use plan::{Plan, Precision};
 pub use threads::{Threads, ThreadsError};
 pub use tokenizer::{Tokenizer, TokenizerError};
 pub use tokens::Tokens;

@@ -223,15 +223,34 @@ pub fn rope(
 }
 }
 
+/// The columns that row `row` of a block of scores sees: (first, end). The block's first column is
+/// that of its first row's document, its row 0 has position `first` in the sample.
+#[inline(always)]
+fn seen(starts: &[u32], row: usize, first: usize) -> (usize, usize) {
+    let from = starts[0] as usize;
+    (starts[row] as usize - from, first + row + 1 - from)
+}
+
 multiversion! {
-/// Causal softmax of a block of scores, in place; row r of the block sees the first
-/// `first + r + 1` columns, the others become 0. Keeps the logarithm of each row's sum of
+/// Causal softmax of a block of scores, in place; a row sees the columns from the start of its
+/// document up to itself, the others become 0. Keeps the logarithm of each row's sum of
 /// exponentials.
 ///
-/// `scores`: (rows, width); `log_sums`: (rows).
-pub fn causal_softmax(scores: &mut [f32], width: usize, first: usize, log_sums: &mut [f32]) {
+/// `scores`: (rows, width), column 0 being position `starts[0]` of the sample; `starts` (where each
+/// row's document starts in the sample, ascending) and `log_sums`: (rows); row 0 has position
+/// `first`.
+pub fn causal_softmax(
+    scores: &mut [f32],
+    width: usize,
+    starts: &[u32],
+    first: usize,
+    log_sums: &mut [f32],
+) {
     for (row, (scores, log_sum)) in scores.chunks_exact_mut(width).zip(log_sums).enumerate() {
-        let (seen, hidden) = scores.split_at_mut(first + row + 1);
+        let (from, end) = seen(starts, row, first);
+        scores[end..].fill(0.0);
+        scores[..from].fill(0.0);
+        let seen = &mut scores[from..end];
         let max = lane_max(seen);
         for score in seen.iter_mut() {
             *score = exp(*score - max);
@@ -241,7 +260,6 @@ pub fn causal_softmax(scores: &mut [f32], width: usize, first: usize, log_sums: 
         for score in seen.iter_mut() {
             *score *= scale;
         }
-        hidden.fill(0.0);
         *log_sum = max + sum.ln();
     }
 }
@@ -249,13 +267,20 @@ pub fn causal_softmax(scores: &mut [f32], width: usize, first: usize, log_sums: 
 
 multiversion! {
 /// The probabilities of [`causal_softmax`] again, from the scores and the kept logarithms.
-pub fn causal_softmax_again(scores: &mut [f32], width: usize, first: usize, log_sums: &[f32]) {
+pub fn causal_softmax_again(
+    scores: &mut [f32],
+    width: usize,
+    starts: &[u32],
+    first: usize,
+    log_sums: &[f32],
+) {
     for (row, (scores, log_sum)) in scores.chunks_exact_mut(width).zip(log_sums).enumerate() {
-        let (seen, hidden) = scores.split_at_mut(first + row + 1);
-        for score in seen.iter_mut() {
+        let (from, end) = seen(starts, row, first);
+        scores[end..].fill(0.0);
+        scores[..from].fill(0.0);
+        for score in scores[from..end].iter_mut() {
             *score = exp(*score - log_sum);
         }
-        hidden.fill(0.0);
     }
 }
 }
@@ -353,6 +378,20 @@ pub fn cross_entropy(
 }
 
 multiversion! {
+/// The nearest bf16 to each value, ties to even, as an `f32`. Infinities stay, and values that round
+/// past the largest bf16 become infinite; NaN stays NaN.
+pub fn round_to_bf16(x: &[f32], y: &mut [f32]) {
+    for (y, x) in y.iter_mut().zip(x) {
+        let bits = x.to_bits();
+        let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) & 0xffff_0000;
+        // A NaN whose upper half is all that is left must not become an infinity.
+        let nan = bits & 0xffff_0000 | 0x0040_0000;
+        *y = f32::from_bits(if bits << 1 > 0xff00_0000 { nan } else { rounded });
+    }
+}
+}
+
+multiversion! {
 /// y ← y + x.
 pub fn add(y: &mut [f32], x: &[f32]) {
     for (y, x) in y.iter_mut().zip(x) {
@@ -398,16 +437,60 @@ mod tests {
         let mut scores: Vec<f32> = (0..12).map(|i| (i as f32 * 0.7).sin()).collect();
         let mut log_sums = [0.0; 3];
         let given = scores.clone();
-        causal_softmax(&mut scores, 4, 1, &mut log_sums);
+        causal_softmax(&mut scores, 4, &[0; 3], 1, &mut log_sums);
         for (row, probabilities) in scores.chunks(4).enumerate() {
             let sum: f32 = probabilities.iter().sum();
             assert!((sum - 1.0).abs() < 1e-6);
             assert!(probabilities[row + 2..].iter().all(|p| *p == 0.0));
         }
         let mut again = given;
-        causal_softmax_again(&mut again, 4, 1, &log_sums);
+        causal_softmax_again(&mut again, 4, &[0; 3], 1, &log_sums);
         for (a, b) in again.iter().zip(&scores) {
             assert!((a - b).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn softmax_rows_see_their_own_document() {
+        // Positions 3 to 5; a document from 2 to 3, the next one from 4.
+        let mut scores = vec![1.0f32; 12];
+        let mut log_sums = [0.0; 3];
+        causal_softmax(&mut scores, 4, &[2, 4, 4], 3, &mut log_sums);
+        let expected = [
+            [0.5, 0.5, 0.0, 0.0],
+            [0.0, 0.0, 1.0, 0.0],
+            [0.0, 0.0, 0.5, 0.5],
+        ];
+        assert_eq!(scores, expected.concat());
+        let mut again = vec![1.0f32; 12];
+        causal_softmax_again(&mut again, 4, &[2, 4, 4], 3, &log_sums);
+        for (a, b) in again.iter().zip(&scores) {
+            assert!((a - b).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn rounding_to_bf16_is_that_of_the_half_crate() {
+        let mut values = vec![
+            f32::NAN,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            f32::MAX,
+            0.0,
+            -0.0,
+        ];
+        // Every upper half with a lower half below, at and above the tie.
+        for upper in 0..=u32::from(u16::MAX) {
+            for lower in [0, 0x7fff, 0x8000, 0x8001] {
+                values.push(f32::from_bits(upper << 16 | lower));
+            }
+        }
+        let mut rounded = vec![0.0; values.len()];
+        round_to_bf16(&values, &mut rounded);
+        for (value, rounded) in values.iter().zip(&rounded) {
+            let expected = half::bf16::from_f32(*value).to_f32();
+            let same = expected.to_bits() == rounded.to_bits();
+            assert!(same || expected.is_nan() && rounded.is_nan(), "{value:e}");
         }
     }
 }

@@ -4,6 +4,8 @@
 //! [`crate::engine::Engine`] takes its buffers from this plan and nothing else, so that
 //! what is printed is what is used. A CUDA engine gets a plan of its own with the same regions.
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::ModelConfig;
 
 /// Rows of a block of attention: a block sees the keys up to its own last row, so that about half
@@ -12,6 +14,25 @@ pub const ATTENTION_ROWS: usize = 64;
 
 /// Rows that share one partial sum of a norm's gradient.
 pub const NORM_ROWS: usize = 64;
+
+/// Logits that are held at once, where that is at least [`LOGIT_ROWS_MIN`] rows: 16 MiB.
+pub const LOGITS: usize = 1 << 22;
+
+/// The least rows of logits at once. Each chunk of rows reads and writes the gradient of the whole
+/// output matrix once, which fewer rows would not pay for.
+pub const LOGIT_ROWS_MIN: usize = 256;
+
+/// What the parameters are in forward and backward pass; the master copy that the optimiser
+/// changes, the gradient and all activations are `f32` with either.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// The master copy itself.
+    #[default]
+    F32,
+    /// The master copy rounded to bf16, nearest even: what a GPU multiplies with.
+    Bf16,
+}
 
 /// One region of memory.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -36,25 +57,46 @@ pub struct Plan {
     /// States of the residual stream that are kept: before each half of each layer and after the
     /// last when training, else two taking turns.
     pub residuals_kept: usize,
+    /// Rows of logits at once.
+    pub logit_rows: usize,
+    /// What the parameters are in forward and backward pass.
+    pub precision: Precision,
     /// The regions, in the order of their first use.
     pub regions: Vec<Region>,
 }
 
 impl Plan {
-    /// The plan for `samples` samples at once on `threads` threads.
+    /// The plan for `samples` samples at once on `threads` threads, in f32. Allocates none of it.
     pub fn new(config: &ModelConfig, samples: usize, threads: usize, training: bool) -> Self {
+        Self::with_precision(config, samples, threads, training, Precision::F32)
+    }
+
+    /// [`Plan::new`] with the precision that parameters have in forward and backward pass.
+    pub fn with_precision(
+        config: &ModelConfig,
+        samples: usize,
+        threads: usize,
+        training: bool,
+        precision: Precision,
+    ) -> Self {
         let tokens = samples * config.seq_len;
         let layers_kept = if training { config.layers } else { 1 };
         let residuals_kept = if training { 2 * config.layers + 1 } else { 2 };
         let head_rows = samples * config.heads * config.seq_len;
         let backward = |values: usize| if training { values } else { 0 };
         let scores = threads * ATTENTION_ROWS.min(config.seq_len) * config.seq_len;
+        let logit_rows = (LOGITS / config.vocab).max(LOGIT_ROWS_MIN).min(tokens);
+        let rounded = match precision {
+            Precision::F32 => 0,
+            Precision::Bf16 => config.parameter_count() as usize,
+        };
         let regions = [
+            ("parameters in bf16", rounded),
             (
                 "rotary cosines and sines",
                 config.seq_len * config.head_dim(),
             ),
-            ("inputs and targets", 2 * tokens),
+            ("inputs, targets and documents", 3 * tokens),
             ("residual stream", residuals_kept * tokens * config.hidden),
             ("norms' inverses", (2 * layers_kept + 1) * tokens),
             ("normed", tokens * config.hidden),
@@ -64,7 +106,7 @@ impl Plan {
             ("gate|up", layers_kept * tokens * 2 * config.ffn),
             ("SwiGLU's output", tokens * config.ffn),
             ("scores", if training { 2 * scores } else { scores }),
-            ("logits", tokens * config.vocab),
+            ("logits", logit_rows * config.vocab),
             ("losses", tokens),
             (
                 "gradient of the residual stream",
@@ -88,6 +130,8 @@ impl Plan {
             training,
             layers_kept,
             residuals_kept,
+            logit_rows,
+            precision,
             regions: regions
                 .map(|(name, values)| Region { name, values })
                 .to_vec(),
