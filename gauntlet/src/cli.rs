@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use protocol::RunId;
 
 use crate::{
+    bench::BenchCommand,
     config::AdversaryKind,
     data::DataCommand,
     env,
@@ -54,6 +55,9 @@ pub enum Command {
     /// Build, verify and show data sets.
     #[command(subcommand)]
     Data(DataCommand),
+    /// Measure how fast this machine trains.
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// Turn a GGUF file or a Hugging Face folder into a Hugging Face folder of ours.
     Import(ImportArgs),
     /// Write the newest checkpoint as a Hugging Face folder, which transformers loads.

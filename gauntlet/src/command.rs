@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::{
-    auditor,
+    auditor, bench,
     cli::{Command, RunCommand, WalletCommand},
     data::{self, DataCommand},
     localnet, miner, models, run, signals, status, train, validator, wallet,
@@ -35,6 +35,7 @@ pub async fn run(command: Command) -> Result<u8> {
         Command::Wallet(WalletCommand::Show(args)) => wallet::show(args),
         Command::Train(args) => train::run(*args).await,
         Command::Data(command) => data::run(command).await,
+        Command::Bench(command) => bench::run(command),
         Command::Import(args) => models::import(&args),
         Command::Export(args) => models::export(&args),
     }

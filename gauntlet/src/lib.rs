@@ -46,6 +46,7 @@ pub mod data;
 pub mod models;
 pub mod train;
 
+pub mod bench;
 pub mod run;
 pub mod status;
 pub mod wallet;
