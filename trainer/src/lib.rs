@@ -66,12 +66,11 @@ pub use evaluate::{loss_from_q824, loss_to_q824, EvaluationRates, Evaluator, Upd
 pub use files::{ExportSettings, FileError};
 pub use model::{Model, ModelError};
 pub use optimiser::AdamWSettings;
-pub use plan::Plan;
+pub use plan::{Plan, Precision};
 pub use pretrain::{
     pretrain, PretrainEnd, PretrainError, PretrainEvent, PretrainSettings, Pretrainer,
 };
 pub use schedule::{Schedule, Shape};
-pub use plan::{Plan, Precision};
 pub use threads::{Threads, ThreadsError};
 pub use tokenizer::{Tokenizer, TokenizerError};
 pub use tokens::Tokens;
