@@ -20,7 +20,7 @@ use crate::engine::Engine;
 use crate::guard::{GuardSettings, GuardState, Verdict};
 use crate::model::Model;
 use crate::optimiser::{AdamW, AdamWSettings};
-use crate::plan::Plan;
+use crate::plan::{Plan, Precision};
 use crate::schedule::{Schedule, ScheduleError};
 use crate::threads::Threads;
 use crate::train::TrainError;
@@ -97,6 +97,8 @@ pub struct PretrainSettings {
     /// Samples at once, a divisor of the batch size: the others of a step follow, and their
     /// gradients add up.
     pub micro_batch: usize,
+    /// What the parameters are in forward and backward pass; the optimiser's are `f32` always.
+    pub precision: Precision,
     /// The learning rate.
     pub schedule: Schedule,
     /// The optimiser.
@@ -283,7 +285,8 @@ impl Pretrainer {
         if batch == 0 || micro == 0 || !batch.is_multiple_of(micro) {
             return Err(TrainError::BatchSize { batch, micro }.into());
         }
-        let engine = Engine::new(model.config(), micro, true, threads)
+        let precision = settings.precision;
+        let engine = Engine::with_precision(model.config(), micro, true, threads, precision)
             .map_err(|error| PretrainError::Train(error.into()))?;
         let count = model.parameters().len();
         Ok(Self {
@@ -506,11 +509,12 @@ pub fn settings_in(
 pub fn micro_batch_that_fits(
     config: &ModelConfig,
     batch_size: usize,
+    precision: Precision,
     threads: usize,
     memory: u64,
 ) -> Result<usize, PretrainError> {
     let bytes = |samples: usize| {
-        let plan = Plan::new(config, samples, threads, true);
+        let plan = Plan::with_precision(config, samples, threads, true, precision);
         plan.bytes().saturating_add(Pretrainer::state_bytes(config))
     };
     let divisors = (1..=batch_size)

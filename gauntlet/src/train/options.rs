@@ -13,7 +13,7 @@ use trainer::{
     guard::GuardSettings,
     pretrain::micro_batch_that_fits,
     schedule::{Decay, Schedule, Shape},
-    AdamWSettings, Dataset, ModelConfig, PretrainSettings, SampleSource,
+    AdamWSettings, Dataset, ModelConfig, Precision, PretrainSettings, SampleSource,
 };
 
 /// Options of `train`.
@@ -68,6 +68,9 @@ pub struct TrainOptions {
     /// Samples at once; the rest of a step is accumulated. Default: the most that fit the memory.
     #[arg(long)]
     pub micro_batch: Option<usize>,
+    /// What the parameters are in forward and backward pass. Default: f32.
+    #[arg(long, value_enum)]
+    pub precision: Option<PrecisionArg>,
     /// Memory that may be used, in GiB. Default: half of what is available.
     #[arg(long, value_name = "GIB")]
     pub memory: Option<f64>,
@@ -139,6 +142,16 @@ pub struct TrainOptions {
     pub peak_gflops: Option<f64>,
 }
 
+/// [`Precision`] by name.
+#[derive(ValueEnum, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum PrecisionArg {
+    /// As the optimiser has them.
+    F32,
+    /// Rounded to the nearest bf16.
+    Bf16,
+}
+
 /// [`Shape`] by name.
 #[derive(ValueEnum, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
@@ -208,7 +221,7 @@ impl Plan {
         if flags.steps.is_some() || flags.tokens.is_some() {
             (file.steps, file.tokens) = (None, None);
         }
-        let options = first_of!(flags, file: model, init, data, lock, seq_len, steps, tokens, batch_size, micro_batch, memory,
+        let options = first_of!(flags, file: model, init, data, lock, seq_len, steps, tokens, batch_size, micro_batch, precision, memory,
             rate, schedule, warm_up_steps, decay_steps, decay, floor, weight_decay, beta1, beta2, clip_norm,
             spike_deviations, skips_max, rollbacks_max, seed, threads, checkpoint_steps, keep_checkpoints,
             evaluate_steps, held_out_samples, metrics, export, peak_gflops);
@@ -278,15 +291,20 @@ impl Plan {
         let held_micro = held
             .filter(|held| held.batch_size == batch_size)
             .map(|held| held.micro_batch);
+        let precision = match options.precision {
+            Some(PrecisionArg::Bf16) => Precision::Bf16,
+            Some(PrecisionArg::F32) | None => Precision::F32,
+        };
         let micro_batch = match options.micro_batch.or(held_micro) {
             Some(micro) => micro,
-            None => micro_batch_that_fits(config, batch_size, threads, self.memory()?)?,
+            None => micro_batch_that_fits(config, batch_size, precision, threads, self.memory()?)?,
         };
         let defaults = (AdamWSettings::default(), GuardSettings::default());
         let settings = PretrainSettings {
             steps,
             batch_size,
             micro_batch,
+            precision,
             schedule: self.schedule(steps),
             adamw: AdamWSettings {
                 beta1: options.beta1.unwrap_or(defaults.0.beta1),

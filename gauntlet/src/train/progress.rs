@@ -57,7 +57,7 @@ impl Progress {
         let engine = trainer.engine();
         let bytes = engine.plan().bytes() + Pretrainer::state_bytes(config);
         self.say(&format!(
-            "model: {} parameters, vocabulary {}, samples of {} tokens; {:.1} MB in f32 on {} threads (peak {:.0} GFLOP/s)",
+            "model: {} parameters, vocabulary {}, samples of {} tokens; {:.1} MB on {} threads (peak {:.0} GFLOP/s)",
             config.parameter_count(),
             config.vocab,
             config.seq_len,

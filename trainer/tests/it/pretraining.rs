@@ -6,8 +6,8 @@ use trainer::guard::{GuardSettings, GuardState, Verdict};
 use trainer::pretrain::{micro_batch_that_fits, Order};
 use trainer::schedule::{Schedule, Shape};
 use trainer::{
-    pretrain, Checkpoints, Model, ModelConfig, Plan, PretrainEnd, PretrainError, PretrainEvent,
-    PretrainSettings, Pretrainer, SampleSource, Threads,
+    pretrain, Checkpoints, Model, ModelConfig, Plan, Precision, PretrainEnd, PretrainError,
+    PretrainEvent, PretrainSettings, Pretrainer, SampleSource, Threads,
 };
 
 use crate::samples::MemorySamples;
@@ -30,6 +30,7 @@ fn settings(steps: u64) -> PretrainSettings {
         steps,
         batch_size: 4,
         micro_batch: 4,
+        precision: Precision::F32,
         schedule: Schedule {
             peak_rate: 3e-3,
             floor: 0.1,
@@ -160,6 +161,30 @@ fn micro_batches_add_up_to_the_batch() {
     }
     assert_ne!(losses[0], losses[2], "micro-batches had no effect at all");
     assert_eq!(losses[0].len(), losses[1].len());
+}
+
+#[test]
+fn parameters_rounded_to_bf16_learn_as_well() {
+    let samples = MemorySamples::words(32, 40, 1);
+    let losses = [Precision::F32, Precision::Bf16].map(|precision| {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::open(folder.path()).unwrap();
+        let settings = PretrainSettings {
+            precision,
+            ..settings(24)
+        };
+        run(
+            &mut trainer(settings, &samples, 1),
+            &samples,
+            &checkpoints,
+            24,
+        )
+    });
+    assert_ne!(losses[0], losses[1], "rounding had no effect at all");
+    let (exact, rounded) = (losses[0][23], losses[1][23]);
+    assert!(rounded < 0.9 * losses[1][0], "{losses:?}");
+    // bf16 keeps 8 bits of a parameter: the losses part by less than 2 %.
+    assert!((rounded - exact).abs() < 0.02 * exact, "{exact} {rounded}");
 }
 
 #[test]
@@ -316,12 +341,16 @@ fn the_micro_batch_is_the_largest_that_fits() {
     let config = config();
     let bytes =
         |samples| Plan::new(&config, samples, 2, true).bytes() + Pretrainer::state_bytes(&config);
-    assert_eq!(micro_batch_that_fits(&config, 12, 2, u64::MAX).unwrap(), 12);
-    assert_eq!(micro_batch_that_fits(&config, 12, 2, bytes(6)).unwrap(), 6);
+    let fits = |memory| micro_batch_that_fits(&config, 12, Precision::F32, 2, memory);
+    assert_eq!(fits(u64::MAX).unwrap(), 12);
+    assert_eq!(fits(bytes(6)).unwrap(), 6);
+    assert_eq!(fits(bytes(6) - 1).unwrap(), 4);
+    let rounded = micro_batch_that_fits(&config, 12, Precision::Bf16, 2, bytes(6));
     assert_eq!(
-        micro_batch_that_fits(&config, 12, 2, bytes(6) - 1).unwrap(),
-        4
+        rounded.unwrap(),
+        4,
+        "rounded parameters take memory of their own"
     );
-    let none = micro_batch_that_fits(&config, 12, 2, bytes(1) - 1);
+    let none = fits(bytes(1) - 1);
     assert!(matches!(none, Err(PretrainError::Memory { needed, .. }) if needed == bytes(1)));
 }
