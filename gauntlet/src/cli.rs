@@ -10,6 +10,7 @@ use crate::{
     config::AdversaryKind,
     data::DataCommand,
     env,
+    eval::EvalArgs,
     models::{ExportArgs, ImportArgs},
     train::TrainArgs,
 };
@@ -62,6 +63,8 @@ pub enum Command {
     Import(ImportArgs),
     /// Write the newest checkpoint as a Hugging Face folder, which transformers loads.
     Export(ExportArgs),
+    /// Ask a model published questions (MMLU, ARC, HellaSwag, …), or how well it predicts a text.
+    Eval(EvalArgs),
 }
 
 /// Options of `localnet`.

@@ -6,7 +6,7 @@ use crate::{
     auditor, bench,
     cli::{Command, RunCommand, WalletCommand},
     data::{self, DataCommand},
-    localnet, miner, models, run, signals, status, train, validator, wallet,
+    eval, localnet, miner, models, run, signals, status, train, validator, wallet,
 };
 
 /// Runs one command to its end and returns the exit code.
@@ -38,5 +38,6 @@ pub async fn run(command: Command) -> Result<u8> {
         Command::Bench(command) => bench::run(command),
         Command::Import(args) => models::import(&args),
         Command::Export(args) => models::export(&args),
+        Command::Eval(args) => eval::run(args).await,
     }
 }

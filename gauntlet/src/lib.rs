@@ -43,6 +43,7 @@ pub mod auditor;
 pub mod runfile;
 
 pub mod data;
+pub mod eval;
 pub mod models;
 pub mod train;
 

@@ -308,17 +308,23 @@ fn piqa(path: &Path, content: &str, labels: Option<&Path>) -> Result<Vec<Questio
     Ok(questions)
 }
 
+/// Names of choices.
+const LETTERS: [&str; 6] = ["A", "B", "C", "D", "E", "F"];
+
 /// MMLU's way to ask; the endings are the letters.
-fn lettered(question: &str, choices: [&str; 4], answer: usize) -> Question {
-    let [a, b, c, d] = choices;
-    let question = text::strip(question);
-    let prompt = format!("{question}\nA. {a}\nB. {b}\nC. {c}\nD. {d}\nAnswer:");
-    let letters = ["A", "B", "C", "D"].map(str::to_owned).to_vec();
+fn lettered(question: &str, choices: &[&str], answer: usize) -> Question {
+    let mut prompt = text::strip(question).to_owned();
+    for (letter, choice) in LETTERS.iter().zip(choices) {
+        prompt.extend(["\n", letter, ". ", choice]);
+    }
+    prompt += "\nAnswer:";
+    let letters = LETTERS.iter().take(choices.len());
+    let letters = letters.map(|letter| (*letter).to_owned()).collect();
     Question::new(prompt, letters, answer)
 }
 
 fn letter(text: &str) -> Option<usize> {
-    ["A", "B", "C", "D"].iter().position(|known| *known == text)
+    LETTERS.iter().position(|known| *known == text)
 }
 
 fn mmlu(path: &Path, content: &str) -> Result<Vec<Question>, TaskError> {
@@ -329,8 +335,9 @@ fn mmlu(path: &Path, content: &str) -> Result<Vec<Question>, TaskError> {
             return Err(problem(index + 1, "not six columns"));
         };
         let answer = letter(text::strip(answer));
-        let answer = answer.ok_or_else(|| problem(index + 1, "the answer is no letter"))?;
-        Ok(lettered(question, [a, b, c, d], answer))
+        let answer = answer.filter(|answer| *answer < 4);
+        let answer = answer.ok_or_else(|| problem(index + 1, "the answer is not A to D"))?;
+        Ok(lettered(question, &[a, b, c, d], answer))
     });
     rows.collect()
 }
@@ -344,14 +351,20 @@ pub(super) fn from_solved(solved: &str) -> Result<Vec<Question>, usize> {
         .collect()
 }
 
-/// `question\n(A) a (B) b (C) c (D) d\nA: reasoning. The answer is (X).`
+/// `question\n(A) a (B) b …\nA: reasoning. The answer is (X).` One of the questions has five choices.
 fn solved_question(block: &str) -> Option<Question> {
     let (asked, reasoning) = block.split_once("\nA: ")?;
     let (_, after) = reasoning.rsplit_once("The answer is (")?;
     let answer = letter(after.get(..1)?)?;
-    let (question, choices) = asked.rsplit_once("\n(A) ")?;
-    let (a, choices) = choices.split_once("(B) ")?;
-    let (b, choices) = choices.split_once("(C) ")?;
-    let (c, d) = choices.split_once("(D) ")?;
-    Some(lettered(question, [a, b, c, d].map(text::strip), answer))
+    let (question, mut rest) = asked.rsplit_once("\n(A) ")?;
+    let mut choices = Vec::new();
+    for next in &LETTERS[1..] {
+        let Some((choice, after)) = rest.split_once(&format!("({next}) ")) else {
+            break;
+        };
+        choices.push(text::strip(choice));
+        rest = after;
+    }
+    choices.push(text::strip(rest));
+    (answer < choices.len()).then(|| lettered(question, &choices, answer))
 }

@@ -125,7 +125,7 @@ fn own_questions_have_templates() {
 
 #[test]
 fn solved_questions_lose_their_reasoning() {
-    let solved = "The following are questions.\n\nQ: One?\nTwo?\n(A) a (B) b c (C) c (D) d\nA: Let's think. So it is. The answer is (B).\n\nQ: Three?\n(A) 1 (B) 2 (C) 3 (D) 4\nA: Let's think.\n\nThe answer is (D).\n\n";
+    let solved = "The following are questions.\n\nQ: One?\nTwo?\n(A) a (B) b c (C) c (D) d\nA: Let's think. So it is. The answer is (B).\n\nQ: Three?\n(A) 1 (B) 2 (C) 3 (D) 4 (E) 5\nA: Let's think.\n\nThe answer is (E).\n\n";
     let rows = serde_json::json!({"some_subject": solved}).to_string();
     let task = load(Format::MmluPrompts, &rows, "").unwrap();
     let subject = &task.subjects[0];
@@ -133,7 +133,8 @@ fn solved_questions_lose_their_reasoning() {
     let prompt = "One?\nTwo?\nA. a\nB. b c\nC. c\nD. d\nAnswer:";
     assert_eq!(subject.questions[0].prompts, [prompt]);
     assert_eq!(subject.questions[0].answer, 1);
-    assert_eq!(subject.questions[1].answer, 3);
+    assert_eq!(subject.questions[1].answer, 4);
+    assert_eq!(subject.questions[1].endings.len(), 5);
 }
 
 #[test]

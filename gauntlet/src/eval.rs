@@ -1,0 +1,326 @@
+//! `gauntlet eval`: how well a model answers published questions, and predicts a text.
+//!
+//! The work is [`trainer::harness`]'s; here are files, the progress bar and the report. docs/EVALUATION.md explains tasks
+//! and figures.
+
+mod model;
+mod report;
+
+use std::{
+    fs::File,
+    io::{BufWriter, Write},
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        Arc,
+    },
+    time::Instant,
+};
+
+use anyhow::{bail, Context, Result};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use trainer::{
+    harness::{
+        Cache, Harness, HarnessError, Progress, Sample, ScoreError, Settings, Task, TaskFile,
+        TaskReport, Vocabulary, KNOWN_TASKS,
+    },
+    Model, Threads,
+};
+
+use crate::{exit, signals};
+use model::Opened;
+use report::Report;
+
+/// Tokens that a model reads at most unless told otherwise: its logits take 4 bytes for each of them and each token of
+/// its vocabulary.
+const LENGTH_DEFAULT: usize = 4096;
+
+/// Options of `eval`.
+#[derive(Args, Debug)]
+pub struct EvalArgs {
+    /// A model: a Hugging Face folder or a .gguf file.
+    #[arg(long, value_name = "DIR|FILE")]
+    pub model: PathBuf,
+    /// Its tokenizer.json, or `bytes`. Default: the one in the folder or the file.
+    #[arg(long, value_name = "FILE")]
+    pub tokenizer: Option<String>,
+    /// The token before a text that has nothing before it. Default: what the model's files say.
+    #[arg(long, value_name = "TOKEN")]
+    pub bos: Option<String>,
+    /// Names of known tasks or task files (.toml, .json), separated by commas; without it, the known ones are listed.
+    #[arg(long, value_delimiter = ',', value_name = "TASK,…")]
+    pub tasks: Vec<String>,
+    /// Where the data of known tasks lies; a task file's data lies beside it.
+    #[arg(long, default_value = ".", value_name = "DIR")]
+    pub task_dir: PathBuf,
+    /// The data of the one task, instead of what its file says.
+    #[arg(long, value_name = "PATH")]
+    pub data: Option<PathBuf>,
+    /// Solved examples before each question. Default: what the task says, which is none for those known.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=1000))]
+    pub shots: Option<u16>,
+    /// Seed of random examples.
+    #[arg(long, default_value_t = 1234)]
+    pub seed: u32,
+    /// Only the first questions of each subject.
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Tokens that the model reads at most. Default: the model's context, up to 4096.
+    #[arg(long, value_name = "N")]
+    pub max_length: Option<usize>,
+    /// Tokens of a batch, about.
+    #[arg(long, default_value_t = 1024, value_name = "N")]
+    pub batch_tokens: usize,
+    /// Threads. Default: all cores.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Where to write the report.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Where to write what the model said to each question (JSONL).
+    #[arg(long, value_name = "FILE")]
+    pub samples: Option<PathBuf>,
+    /// Keeps scores, so that an evaluation that was interrupted goes on where it stopped.
+    #[arg(long, value_name = "FILE")]
+    pub cache: Option<PathBuf>,
+}
+
+/// What the work leaves.
+struct Done {
+    report: Report,
+    is_interrupted: bool,
+}
+
+/// Runs the tasks. Ctrl-C ends after the batch at hand, with the tasks that are finished.
+///
+/// # Errors
+/// Model, tokenizer or questions cannot be read, or a file cannot be written.
+pub async fn run(args: EvalArgs) -> Result<u8> {
+    if args.tasks.is_empty() {
+        let names = KNOWN_TASKS.map(|(name, _)| name);
+        bail!("name --tasks: {}, or a task file", names.join(", "));
+    }
+    let is_asked_to_end = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&is_asked_to_end);
+    let json = args.json.clone();
+    let can_go_on = args.cache.is_some();
+    let working = tokio::task::spawn_blocking(move || evaluate(&args, &flag));
+    let mut working = std::pin::pin!(working);
+    let done = tokio::select! {
+        done = &mut working => done,
+        () = signals::end_requested() => {
+            is_asked_to_end.store(true, Ordering::Relaxed);
+            working.await
+        }
+    }??;
+    if !done.report.tasks.is_empty() {
+        println!("{}", done.report.table());
+    }
+    if done.is_interrupted {
+        match can_go_on {
+            true => eprintln!("gauntlet: interrupted; the same command goes on"),
+            false => eprintln!("gauntlet: interrupted; with --cache FILE it could go on"),
+        }
+        return Ok(exit::INTERRUPTED);
+    }
+    if let Some(path) = json {
+        let text = serde_json::to_string_pretty(&done.report)?;
+        std::fs::write(&path, text + "\n").with_context(|| path.display().to_string())?;
+    }
+    Ok(exit::SUCCESS)
+}
+
+fn evaluate(args: &EvalArgs, end: &AtomicBool) -> Result<Done> {
+    // Questions first: a wrong path is noticed before a large model is read.
+    let tasks = tasks(args)?;
+    let started = Instant::now();
+    let Opened {
+        model,
+        tokenizer,
+        prefix,
+        begins,
+    } = model::open(args)?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = Threads::new(args.threads.unwrap_or(cores))?;
+    let context = model.config().seq_len;
+    let settings = Settings {
+        length_max: args.max_length.unwrap_or(context.min(LENGTH_DEFAULT)),
+        batch_tokens: args.batch_tokens,
+        seed: args.seed,
+        limit: args.limit,
+    };
+    let mut report = Report::new(args, &model, &settings, prefix);
+    tracing::info!(
+        "model and questions read in {:.1} s",
+        started.elapsed().as_secs_f64()
+    );
+
+    let mut files = Files::open(args, &model)?;
+    let vocabulary = Vocabulary::new(&tokenizer, prefix, begins);
+    let harness = Harness::new(&model, vocabulary, threads, settings);
+    let mut is_interrupted = false;
+    for task in &tasks {
+        match run_task(&harness, task, files.cache.as_mut(), end) {
+            Ok((outcome, samples)) => {
+                files.write(&task.file.name, &samples)?;
+                report.tasks.push(outcome);
+            }
+            Err(HarnessError::Score(ScoreError::Interrupted)) => {
+                is_interrupted = true;
+                break;
+            }
+            Err(error) => return Err(error).context(format!("task {}", task.file.name)),
+        }
+    }
+    report.seconds = started.elapsed().as_secs_f64();
+    Ok(Done {
+        report,
+        is_interrupted,
+    })
+}
+
+/// Reads the questions of all tasks.
+fn tasks(args: &EvalArgs) -> Result<Vec<Task>> {
+    if args.data.is_some() && args.tasks.len() > 1 {
+        bail!("--data is of one task; there are {}", args.tasks.len());
+    }
+    let read = |name: &String| {
+        let (mut file, mut folder) = task_file(name, &args.task_dir)?;
+        if let Some(data) = &args.data {
+            (file.data, folder) = (data.clone(), PathBuf::new());
+        }
+        if let Some(shots) = args.shots {
+            file.shots = usize::from(shots);
+        }
+        Task::load(file, &folder).with_context(|| format!("task {name}"))
+    };
+    args.tasks.iter().map(read).collect()
+}
+
+/// The task of a name or in a file, and the folder that its paths are relative to.
+fn task_file(name: &str, task_dir: &Path) -> Result<(TaskFile, PathBuf)> {
+    if let Some((_, toml)) = KNOWN_TASKS.iter().find(|(known, _)| *known == name) {
+        let file = toml::from_str(toml).with_context(|| format!("task {name}"))?;
+        return Ok((file, task_dir.to_owned()));
+    }
+    let path = Path::new(name);
+    let is_json = path
+        .extension()
+        .is_some_and(|extension| extension == "json");
+    if !is_json && path.extension().is_none_or(|extension| extension != "toml") {
+        let names = KNOWN_TASKS.map(|(name, _)| name);
+        bail!(
+            "no task {name:?}; there are {}, and files .toml and .json",
+            names.join(", ")
+        );
+    }
+    let text = std::fs::read_to_string(path).with_context(|| name.to_owned())?;
+    let file = match is_json {
+        true => serde_json::from_str(&text).with_context(|| format!("in {name}"))?,
+        false => toml::from_str(&text).with_context(|| format!("in {name}"))?,
+    };
+    Ok((file, path.parent().unwrap_or(Path::new("")).to_owned()))
+}
+
+fn run_task(
+    harness: &Harness<'_>,
+    task: &Task,
+    cache: Option<&mut Cache>,
+    end: &AtomicBool,
+) -> Result<(TaskReport, Vec<Sample>), HarnessError> {
+    let bar = ProgressBar::no_length();
+    let template = "{prefix} {wide_bar} {pos}/{len} {msg} {eta}";
+    bar.set_style(
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
+    bar.set_prefix(task.file.name.clone());
+    let started = Instant::now();
+    let outcome = harness.run(task, cache, &mut |progress: Progress| {
+        bar.set_length(progress.total as u64);
+        bar.set_position(progress.done as u64);
+        let rate = progress.tokens as f64 / started.elapsed().as_secs_f64();
+        bar.set_message(format!("{rate:.0} tokens/s"));
+        match end.load(Ordering::Relaxed) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    });
+    bar.finish_and_clear();
+    outcome
+}
+
+/// What is written while the tasks run.
+struct Files {
+    cache: Option<Cache>,
+    samples: Option<(PathBuf, BufWriter<File>)>,
+}
+
+impl Files {
+    fn open(args: &EvalArgs, model: &Model) -> Result<Self> {
+        let cache = args.cache.as_ref().map(|path| {
+            let cache = Cache::open(path, model);
+            cache.with_context(|| path.display().to_string())
+        });
+        let samples = args.samples.as_ref().map(|path| {
+            let file = File::create(path).with_context(|| path.display().to_string())?;
+            anyhow::Ok((path.clone(), BufWriter::new(file)))
+        });
+        Ok(Self {
+            cache: cache.transpose()?,
+            samples: samples.transpose()?,
+        })
+    }
+
+    fn write(&mut self, task: &str, samples: &[Sample]) -> Result<()> {
+        let Some((path, file)) = &mut self.samples else {
+            return Ok(());
+        };
+        let mut write = || {
+            for sample in samples {
+                let line = report::Line { task, sample };
+                serde_json::to_writer(&mut *file, &line)?;
+                file.write_all(b"\n")?;
+            }
+            file.flush()
+        };
+        write().with_context(|| path.display().to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_tasks_are_named_as_their_files_say() {
+        for (name, _) in KNOWN_TASKS {
+            let (file, folder) = task_file(name, Path::new("/data")).unwrap();
+            assert_eq!((file.name.as_str(), folder), (name, PathBuf::from("/data")));
+        }
+        assert!(task_file("mmluu", Path::new("")).is_err());
+    }
+
+    #[test]
+    fn mmlu_has_each_of_its_57_subjects_in_one_group() {
+        for name in ["mmlu", "mmlu_dev"] {
+            let (file, _) = task_file(name, Path::new("")).unwrap();
+            let mut subjects: Vec<_> = file.groups.values().flatten().collect();
+            subjects.sort();
+            subjects.dedup();
+            assert_eq!(subjects.len(), 57);
+            assert_eq!(file.groups.values().map(Vec::len).sum::<usize>(), 57);
+        }
+    }
+
+    #[test]
+    fn the_task_of_the_documentation_is_one() {
+        let text = include_str!("../../docs/EVALUATION.md");
+        let start = text.find("```toml\n").unwrap() + 8;
+        let toml = &text[start..start + text[start..].find("```").unwrap()];
+        let file: TaskFile = toml::from_str(toml).unwrap();
+        assert_eq!(file.shots, 3);
+        assert!(toml::from_str::<TaskFile>(&toml.replace("shots", "shot")).is_err());
+    }
+}
