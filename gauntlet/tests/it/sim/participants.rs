@@ -228,8 +228,7 @@ impl Member {
             let name = &self.name;
             match process.await {
                 Ok(Err(error)) if was_down => {
-                    let chain = error.chain();
-                    let is_panic = chain.into_iter().any(|e| e.to_string().contains("panic"));
+                    let is_panic = error.chain().any(|e| e.to_string().contains("panic"));
                     assert!(!is_panic, "{name}: {error:#}");
                     world.hub.set_offline(self.peer(), true);
                     self.again_at = Some(world.now() + SUPERVISOR_MS);
