@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{bail, Context, Result};
-use codec::Encode;
+use codec::{Decode, Encode};
 use node_client::{
     chain::{Call, RevealInfo},
     journal::JournalKind,
@@ -40,6 +40,13 @@ const RETRY_PAUSE: Duration = Duration::from_millis(300);
 /// An update whose norm exceeds the model's so many times is not valid: no training gets there, and where few updates
 /// are accepted the median of their norms bounds nothing.
 const NORM_FACTOR_MAX: f64 = 4.0;
+
+/// What is attested.
+#[derive(Encode, Decode, Clone, Debug)]
+struct Attestation {
+    bitmap: Vec<u8>,
+    state_root: Hash,
+}
 
 /// The service that attests.
 pub(super) struct Attest {
@@ -87,14 +94,31 @@ impl Attest {
         self.handles.heads.clone().reach(open).await?;
         let started = Instant::now();
         let last = end.saturating_sub(ATTEST_BLOCKS);
-        let state = self.state(window, last).await?;
-        let valid = self.collect(window, &state, begin, last).await?;
-        tracing::info!(window, ?valid, "attesting");
-        self.submit(window, &valid, state.root, end).await?;
+        let attestation = match self.recorded(window) {
+            Some(attestation) => attestation,
+            None => {
+                let state = self.state(window, last).await?;
+                let valid = self.collect(window, &state, begin, last).await?;
+                tracing::info!(window, ?valid, "attesting");
+                Attestation {
+                    bitmap: bitmap_of(&valid),
+                    state_root: state.root,
+                }
+            }
+        };
+        self.submit(window, attestation, end).await?;
         self.handles
             .diary
             .done(window, Duty::Attest, started.elapsed().as_secs_f64());
         Ok(())
+    }
+
+    /// What the journal says was attested before a restart: fetching again may find other payloads, and nobody signs a
+    /// second, different attestation.
+    fn recorded(&self, window: Window) -> Option<Attestation> {
+        let Handles { journal, run, .. } = &self.handles;
+        let entry = journal.lookup(JournalKind::Attestation, *run, window)?;
+        Attestation::decode(&mut &entry.secret[..]).ok()
     }
 
     /// The state of the window, which the replica may still be working on.
@@ -161,13 +185,7 @@ impl Attest {
         Ok(valid)
     }
 
-    async fn submit(
-        &self,
-        window: Window,
-        valid: &[Uid],
-        state_root: Hash,
-        end: u32,
-    ) -> Result<()> {
+    async fn submit(&self, window: Window, attestation: Attestation, end: u32) -> Result<()> {
         let Handles {
             chain,
             run,
@@ -180,12 +198,13 @@ impl Attest {
             .schedule
             .phase_end_block(window, Phase::Reveal);
         heads.clone().reach(begin.context("the run's end")?).await?;
-        let bitmap = bitmap_of(valid);
-        let hash = blake2_256(&[&bitmap.encode(), &state_root]);
+        let secret = attestation.encode();
+        let hash = blake2_256(&[&secret]);
+        let Attestation { bitmap, state_root } = attestation;
         let (journal, run) = (self.handles.journal.clone(), *run);
         self.handles
             .work
-            .run(move || journal.record(JournalKind::Attestation, run, window, hash))
+            .run(move || journal.record_with(JournalKind::Attestation, run, window, hash, &secret))
             .await??;
         let own = super::own_record(&self.handles)
             .await?
