@@ -39,16 +39,18 @@ fn command(text: &Path, out: &Path, more: &[&str]) -> Command {
             "--seq-len=64",
             "--threads=1",
         ])
-        .args([
-            "--checkpoint-steps=4",
-            "--held-out-samples=4",
-            "--evaluate-steps=20",
-        ])
+        .args(["--held-out-samples=4", "--evaluate-steps=20"])
         .args(["--peak-gflops=100", "--memory=1"])
         .args(more)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
+    if !more
+        .iter()
+        .any(|option| option.starts_with("--checkpoint-steps"))
+    {
+        command.arg("--checkpoint-steps=4");
+    }
     command
 }
 

@@ -13,7 +13,9 @@ use super::ModelConfig;
 
 /// How a model's positions were stretched.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(tag = "rope_type", rename_all = "lowercase", deny_unknown_fields)]
+// Externally tagged: with serde_json's `arbitrary_precision`, which the node's crates switch on in a build of the whole
+// workspace, an internally tagged enum cannot read a fraction.
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum RopeScaling {
     /// Every pair turns slower by `factor`.
     Linear {
