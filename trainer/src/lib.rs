@@ -12,7 +12,7 @@
 //! 5. [`train`] is a miner's window: H steps from θ, an update ([`compress`]), the outer step;
 //! 6. [`evaluate`] is a validator's: what one update alone does to the loss;
 //! 7. [`harness`] asks a finished model questions that others publish;
-//! 8. [`pretrain`] trains without a chain, at the rate of a [`schedule`] and under a [`guard`];
+//! 8. [`mod@pretrain`] trains without a chain, at the rate of a [`schedule`] and under a [`guard`];
 //! 9. [`checkpoint`] keeps all of it over a kill -9; [`files`] reads and writes others' models.
 //!
 //! # Determinism

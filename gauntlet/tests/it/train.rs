@@ -26,6 +26,9 @@ fn text(folder: &Path) -> PathBuf {
 }
 
 fn command(text: &Path, out: &Path, more: &[&str]) -> Command {
+    let is_said = more
+        .iter()
+        .any(|option| option.starts_with("--checkpoint-steps"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_gauntlet"));
     command
         .arg("train")
@@ -41,6 +44,7 @@ fn command(text: &Path, out: &Path, more: &[&str]) -> Command {
         ])
         .args(["--held-out-samples=4", "--evaluate-steps=20"])
         .args(["--peak-gflops=100", "--memory=1"])
+        .args((!is_said).then_some("--checkpoint-steps=4"))
         .args(more)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -13,9 +13,7 @@ use super::ModelConfig;
 
 /// How a model's positions were stretched.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
-// Externally tagged: with serde_json's `arbitrary_precision`, which the node's crates switch on in a build of the whole
-// workspace, an internally tagged enum cannot read a fraction.
-#[serde(rename_all = "lowercase", deny_unknown_fields)]
+#[serde(tag = "rope_type", rename_all = "lowercase", try_from = "Fields")]
 pub enum RopeScaling {
     /// Every pair turns slower by `factor`.
     Linear {
@@ -35,6 +33,43 @@ pub enum RopeScaling {
         /// Tokens of the context before stretching.
         original_max_position_embeddings: u32,
     },
+}
+
+/// [`RopeScaling`] as it is read. Not its derived form: with serde_json's `arbitrary_precision`, which the node's crates
+/// switch on in a build of the whole workspace, an internally tagged enum cannot read a fraction.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fields {
+    rope_type: String,
+    factor: f32,
+    low_freq_factor: Option<f32>,
+    high_freq_factor: Option<f32>,
+    original_max_position_embeddings: Option<u32>,
+}
+
+impl TryFrom<Fields> for RopeScaling {
+    type Error = String;
+
+    fn try_from(fields: Fields) -> Result<Self, String> {
+        let factor = fields.factor;
+        let rest = (
+            fields.low_freq_factor,
+            fields.high_freq_factor,
+            fields.original_max_position_embeddings,
+        );
+        match (fields.rope_type.as_str(), rest) {
+            ("linear", (None, None, None)) => Ok(Self::Linear { factor }),
+            ("llama3", (Some(low), Some(high), Some(context))) => Ok(Self::Llama3 {
+                factor,
+                low_freq_factor: low,
+                high_freq_factor: high,
+                original_max_position_embeddings: context,
+            }),
+            (name, _) => Err(format!(
+                "rope_type {name:?} is neither linear nor llama3, or has not the numbers of it"
+            )),
+        }
+    }
 }
 
 impl RopeScaling {
