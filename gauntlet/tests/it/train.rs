@@ -49,12 +49,6 @@ fn command(text: &Path, out: &Path, more: &[&str]) -> Command {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    if !more
-        .iter()
-        .any(|option| option.starts_with("--checkpoint-steps"))
-    {
-        command.arg("--checkpoint-steps=4");
-    }
     command
 }
 
