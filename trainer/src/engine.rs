@@ -396,6 +396,25 @@ impl Engine {
         }))
     }
 
+    /// The mean loss in nats a token of the batch `ids`, and its gradient, which replaces `gradient`:
+    /// as many samples at once as the engine was made for, and their gradients added up in order.
+    pub fn batch_gradient(
+        &mut self,
+        parameters: &[f32],
+        gradient: &mut [f32],
+        samples: &dyn SampleSource,
+        ids: &[u64],
+    ) -> Result<f32, BatchError> {
+        let tokens = ids.len() * self.config.seq_len;
+        let scale = (1.0 / tokens as f64) as f32;
+        let mut loss_sum = 0.0f64;
+        for (index, ids) in ids.chunks(self.plan.samples).enumerate() {
+            loss_sum +=
+                self.loss_and_gradient(parameters, gradient, samples, ids, scale, index > 0)?;
+        }
+        Ok((loss_sum / tokens as f64) as f32)
+    }
+
     /// The logits (tokens, vocab) of the samples `ids`, for tests and for whoever wants the
     /// probabilities. All of them at once, which training never needs: the first call allocates
     /// memory beyond the plan.

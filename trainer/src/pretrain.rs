@@ -19,7 +19,7 @@ use crate::data::SampleSource;
 use crate::engine::Engine;
 use crate::guard::{GuardSettings, GuardState, Verdict};
 use crate::model::Model;
-use crate::optimiser::{AdamW, AdamWSettings};
+use crate::optimiser::{clip_factor, AdamW, AdamWSettings};
 use crate::plan::{Plan, Precision};
 use crate::schedule::{Schedule, ScheduleError};
 use crate::threads::Threads;
@@ -295,8 +295,10 @@ impl Pretrainer {
             adamw: AdamW::new(settings.adamw, count),
             order: Order::new(settings.seed, sample_count),
             ids: Vec::with_capacity(batch),
-            initial_root: hex_text(&model.state_root(engine.threads())),
-            data_root: hex_text(data_root),
+            initial_root: blake3::Hash::from(model.state_root(engine.threads()))
+                .to_hex()
+                .to_string(),
+            data_root: blake3::Hash::from(*data_root).to_hex().to_string(),
             engine,
             model,
             settings,
@@ -347,16 +349,11 @@ impl Pretrainer {
             self.ids.push(id.ok_or(PretrainError::NoSamples)?);
         }
         let tokens = self.ids.len() * self.engine.config().seq_len;
-        let scale = (1.0 / tokens as f64) as f32;
-        let mut loss_sum = 0.0f64;
-        for (index, ids) in self.ids.chunks(self.settings.micro_batch).enumerate() {
-            let (parameters, gradient) = (self.model.parameters(), &mut self.gradient);
-            loss_sum += self
-                .engine
-                .loss_and_gradient(parameters, gradient, samples, ids, scale, index > 0)
-                .map_err(TrainError::from)?;
-        }
-        let loss = (loss_sum / tokens as f64) as f32;
+        let (parameters, gradient) = (self.model.parameters(), &mut self.gradient);
+        let loss = self
+            .engine
+            .batch_gradient(parameters, gradient, samples, &self.ids)
+            .map_err(TrainError::from)?;
         let threads = self.engine.threads();
         let norm = self.adamw.gradient_norm(threads, &self.gradient);
         let number = self.step + 1;
@@ -364,12 +361,7 @@ impl Pretrainer {
         let rate = rate * self.guard.rate_factor();
         let verdict = self.guard.judge(&self.settings.guard, loss, norm as f32);
         if verdict == Verdict::Apply {
-            let longest = f64::from(self.settings.clip_norm);
-            let clip = if longest > 0.0 && norm > longest {
-                (longest / norm) as f32
-            } else {
-                1.0
-            };
+            let clip = clip_factor(norm, self.settings.clip_norm);
             let parameters = self.model.parameters_mut();
             self.adamw
                 .step(threads, &self.arena, parameters, &self.gradient, rate, clip);
@@ -564,8 +556,4 @@ fn flatten(name: &str, value: &serde_json::Value, rows: &mut Vec<(String, String
         }
         other => rows.push((name.to_owned(), other.to_string())),
     }
-}
-
-fn hex_text(hash: &Hash) -> String {
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }

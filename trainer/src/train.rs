@@ -15,7 +15,7 @@ use crate::config::ConfigError;
 use crate::data::SampleSource;
 use crate::engine::{BatchError, Engine};
 use crate::model::{Model, ModelError};
-use crate::optimiser::{AdamW, AdamWSettings};
+use crate::optimiser::{clip_factor, AdamW, AdamWSettings};
 use crate::threads::Threads;
 
 /// Why a window's work cannot be done.
@@ -279,19 +279,10 @@ impl Trainer {
             });
         }
         let tokens = ids.len() * self.engine.config().seq_len;
-        let scale = (1.0 / tokens as f64) as f32;
-        let mut loss_sum = 0.0f64;
-        for (index, ids) in ids.chunks(self.engine.plan().samples).enumerate() {
-            loss_sum += self.engine.loss_and_gradient(
-                &self.local,
-                &mut self.gradient,
-                samples,
-                ids,
-                scale,
-                index > 0,
-            )?;
-        }
-        let loss = (loss_sum / tokens as f64) as f32;
+        let gradient = &mut self.gradient;
+        let loss = self
+            .engine
+            .batch_gradient(&self.local, gradient, samples, ids)?;
         let threads = self.engine.threads();
         let norm = self.adamw.gradient_norm(threads, &self.gradient);
         if !loss.is_finite() || !norm.is_finite() {
@@ -301,12 +292,7 @@ impl Trainer {
                 gradient_norm: norm as f32,
             });
         }
-        let clip_norm = f64::from(self.settings.clip_norm);
-        let clip = if clip_norm > 0.0 && norm > clip_norm {
-            (clip_norm / norm) as f32
-        } else {
-            1.0
-        };
+        let clip = clip_factor(norm, self.settings.clip_norm);
         let rate = rate(self.adamw.steps() + 1);
         let arena = self.model.arena();
         self.adamw
