@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Compares `gauntlet eval` with lm-evaluation-harness on real SmolLM2-135M weights and MMLU's 282 development questions.
-# Takes some minutes, 2 GB of memory and 2 GB under target/lm-eval; a second call uses what the first one left.
+# Takes two minutes, 2 GB of memory and 2 GB under target/lm-eval; a second call uses what the first one left.
 #
 #   pip install lm-eval==0.4.13 datasets accelerate torch transformers gguf
 #   trainer/checks/lm_eval.sh                    # GAUNTLET_PYTHON=python3, GAUNTLET=target/release/gauntlet

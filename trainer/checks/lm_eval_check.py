@@ -34,6 +34,8 @@ BLOCK = re.compile(r"(.*)\n(\(A\) .*)\nA: .*The answer is \(([A-F])\)", re.S)
 
 def convert(source, folder):
     import torch
+    from gguf import GGUFReader
+    from tokenizers import pre_tokenizers
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     where, name = os.path.split(os.path.abspath(source))
@@ -43,7 +45,13 @@ def convert(source, folder):
     model = type(read)(config).float()
     model.load_state_dict(read.state_dict())
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(where, gguf_file=name).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(where, gguf_file=name)
+    # transformers does not read which pre-tokenizer the file names, and takes GPT-2's. SmolLM's cuts digits out first, as the
+    # tokenizer.json does that the model was published with, and llama.cpp.
+    if GGUFReader(source).fields["tokenizer.ggml.pre"].contents() == "smollm":
+        steps = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
+    tokenizer.save_pretrained(folder)
 
 
 def questions(path):
