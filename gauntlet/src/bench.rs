@@ -10,8 +10,8 @@ use anyhow::{Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{json, Value};
 use trainer::{
-    autograd::Autograd, optimiser::AdamW, AdamWSettings, Engine, Model, ModelConfig, Precision,
-    SampleSource, Threads, Tokens,
+    autograd::Autograd, optimiser::AdamW, AdamWSettings, Engine, MatrixUnit, Model, ModelConfig,
+    Precision, SampleSource, Threads, Tokens,
 };
 
 use crate::exit;
@@ -33,8 +33,10 @@ pub enum BenchCommand {
 /// What trains.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BenchEngine {
-    /// Gauntlet's engine.
+    /// Gauntlet's engine on this machine's best matrix unit.
     Cpu,
+    /// Gauntlet's engine on the vector unit, as on a processor without AMX.
+    Vector,
     /// The same model with candle's autograd.
     Candle,
 }
@@ -57,7 +59,7 @@ pub struct BenchTrainArgs {
     /// What trains.
     #[arg(long, value_enum, default_value = "cpu")]
     pub engine: BenchEngine,
-    /// Round the parameters to bf16 in forward and backward pass (engine `cpu` only).
+    /// Round the parameters to bf16 in forward and backward pass (our engine only).
     #[arg(long)]
     pub bf16: bool,
     /// As JSON, on one line.
@@ -75,7 +77,7 @@ pub fn run(command: BenchCommand) -> Result<u8> {
     let model = Model::init(&config, 1)?;
     let samples = Noise::new(&config, usize::from(args.batch) * BATCHES);
     let measured = match args.engine {
-        BenchEngine::Cpu => train_engine(&args, &model, &samples)?,
+        BenchEngine::Cpu | BenchEngine::Vector => train_engine(&args, &model, &samples)?,
         BenchEngine::Candle => train_candle(&args, &model, &samples)?,
     };
     let report = measured.report(&args, &config);
@@ -156,7 +158,7 @@ impl Measured {
             .min()
             .unwrap_or_default();
         let phases = match args.engine {
-            BenchEngine::Cpu => json!({
+            BenchEngine::Cpu | BenchEngine::Vector => json!({
                 "forward": milliseconds(|step| step.forward),
                 "output": milliseconds(|step| step.output),
                 "backward": milliseconds(|step| step.backward),
@@ -206,7 +208,10 @@ fn train_engine(args: &BenchTrainArgs, model: &Model, samples: &Noise) -> Result
         true => Precision::Bf16,
         false => Precision::F32,
     };
-    let threads = Threads::new(args.threads.into())?;
+    let threads = match args.engine {
+        BenchEngine::Vector => Threads::new(args.threads.into())?.with_unit(MatrixUnit::Vector),
+        _ => Threads::new(args.threads.into())?,
+    };
     let mut engine = Engine::with_precision(
         model.config(),
         args.batch.into(),

@@ -7,7 +7,8 @@
 #   GAUNTLET_PYTHON=venv/bin/python trainer/checks/bench_train.sh          # a venv with torch; default python3
 #   PRESETS="1M:8:20 7M:8:8" THREADS="2 1" ROUNDS=3 trainer/checks/bench_train.sh
 #
-# PRESETS lists preset:samples of a step:measured steps. ENGINES may leave programs out. GAUNTLET is the program,
+# PRESETS lists preset:samples of a step:measured steps. ENGINES may leave programs out (`vector` is our engine as on a
+# processor without AMX). GAUNTLET is the program,
 # by default target/release/gauntlet.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -15,7 +16,7 @@ cd "$(dirname "$0")/../.."
 presets=${PRESETS:-"1M:8:20 7M:8:6 25M:4:3"}
 threads=${THREADS:-"2 1"}
 rounds=${ROUNDS:-3}
-engines=${ENGINES:-"cpu candle eager compile"}
+engines=${ENGINES:-"cpu vector candle eager compile"}
 python=${GAUNTLET_PYTHON:-python3}
 gauntlet=${GAUNTLET:-${CARGO_TARGET_DIR:-target}/release/gauntlet}
 results=$(mktemp)
@@ -29,7 +30,7 @@ for round in $(seq "$rounds"); do
         options=(--preset "$preset" --threads "$count" --batch "$batch" --steps "$steps" --engine "$engine")
         echo "round $round: ${options[*]}" >&2
         case $engine in
-          cpu | candle) "$gauntlet" bench train "${options[@]}" --json ;;
+          cpu | vector | candle) "$gauntlet" bench train "${options[@]}" --json ;;
           *) "$python" trainer/checks/bench_pytorch.py "${options[@]}" ;;
         esac >>"$results"
       done

@@ -1,8 +1,8 @@
 //! The CPU engine: loss and gradient of a LLaMA model, forward and backward written out by hand.
 //!
-//! All buffers are allocated when the engine is made ([`Plan`]); a step allocates nothing but what
-//! gemm packs matrices into. The backward pass keeps the residual stream, q|k|v, attention's
-//! output and gate|up, and computes norms, probabilities and SwiGLU's output again, which is
+//! All buffers are allocated when the engine is made ([`Plan`]); a step allocates nothing but, on the
+//! vector unit, what gemm packs matrices into. The backward pass keeps the residual stream, q|k|v,
+//! attention's output and gate|up, and computes norms, probabilities and SwiGLU's output again, which is
 //! cheaper than reading them back. The output matrix is applied to a bounded number of rows at a
 //! time, and those logits become their own gradient. It leaves out: dropout, biases.
 //!
@@ -19,16 +19,20 @@
 //! Shapes: T tokens = samples · seq_len, D hidden, Q qkv_dim, F ffn, V vocab. Matrices are
 //! row-major; a weight is (outputs, inputs), so that y = x · Wᵀ.
 
+mod attention;
+mod backward;
+mod forward;
+mod output;
+
 use std::time::{Duration, Instant};
 
+use crate::aligned::Aligned;
 use crate::config::{Arena, ConfigError, ModelConfig};
 use crate::data::SampleSource;
+use crate::matmul::Multiplier;
 use crate::ops;
-use crate::plan::{Plan, Precision, ATTENTION_ROWS, NORM_ROWS};
+use crate::plan::{Plan, Precision, OPERANDS};
 use crate::threads::{Shared, Threads};
-
-/// Rows that one task of an elementwise operation takes.
-const ROWS: usize = 64;
 
 /// Parameters that one task rounds.
 const ROUNDED: usize = 16 * 1024;
@@ -95,13 +99,15 @@ pub struct Engine {
     arena: Arena,
     plan: Plan,
     threads: Threads,
+    multiplier: Multiplier,
     buffers: Buffers,
     times: Times,
     /// What [`Engine::logits`] returns, allocated when it is first called: no part of the plan.
-    all_logits: Vec<f32>,
+    all_logits: Aligned,
 }
 
-/// The regions of [`Plan`], in its order.
+/// The regions of [`Plan`], in its order. Those with a layer or a state in front hold that many of what
+/// follows, each with room for all of the plan's tokens T.
 struct Buffers {
     /// (seq_len, head_dim / 2) each.
     cos: Vec<f32>,
@@ -112,110 +118,103 @@ struct Buffers {
     /// (T): where in its sample a token's document starts.
     starts: Vec<u32>,
     /// The parameters rounded to bf16; empty in f32.
-    rounded: Vec<f32>,
-    /// (T, D) each: before attention and before SwiGLU of each layer, and after the last.
-    residual: Vec<Vec<f32>>,
-    /// (T) each, in the order of use.
-    inverse: Vec<Vec<f32>>,
-    /// (T, D).
-    normed: Vec<f32>,
-    /// (T, Q) for each layer kept.
-    qkv: Vec<Vec<f32>>,
-    /// (samples, heads, seq_len) for each layer kept.
-    log_sums: Vec<Vec<f32>>,
-    /// (T, D) for each layer kept.
-    attended: Vec<Vec<f32>>,
-    /// (T, 2 F) for each layer kept.
-    gate_up: Vec<Vec<f32>>,
-    /// (T, F).
-    swiglu: Vec<f32>,
+    rounded: Aligned,
+    /// (state, T, D): before attention and before SwiGLU of each layer, and after the last.
+    residual: Aligned,
+    /// (norm, T), in the order of use.
+    inverse: Aligned,
+    /// (T, D): the last norm's output, and in the backward pass that of the norm before SwiGLU.
+    normed: Aligned,
+    /// (layer, T, Q).
+    qkv: Aligned,
+    /// (layer, samples, heads, seq_len).
+    log_sums: Aligned,
+    /// (layer, T, D).
+    attended: Aligned,
+    /// (layer, T, 2 F).
+    gate_up: Aligned,
+    /// (threads, rows of a band, F + D).
+    band: Aligned,
     /// (threads, 1 or 2, rows, seq_len).
-    scores: Vec<f32>,
+    scores: Aligned,
     /// (logit rows, V).
-    logits: Vec<f32>,
+    logits: Aligned,
     /// (T).
-    losses: Vec<f32>,
-    /// (T, D).
-    d_residual: Vec<f32>,
-    /// (T, D).
-    d_normed: Vec<f32>,
-    /// (T, Q).
-    d_qkv: Vec<f32>,
-    /// (T, 2 F).
-    d_gate_up: Vec<f32>,
+    losses: Aligned,
+    /// (T, D): the output of the norm before attention.
+    attention_normed: Aligned,
     /// (T, F).
-    d_swiglu: Vec<f32>,
+    swiglu: Aligned,
+    /// (3, T, D), taking turns: after a layer, between its halves and before it.
+    d_residual: Aligned,
+    /// (T, D).
+    d_attended: Aligned,
+    /// (T, Q).
+    d_qkv: Aligned,
+    /// (T, 2 F).
+    d_gate_up: Aligned,
     /// (blocks of rows, D).
-    d_norm_parts: Vec<f32>,
+    d_norm_parts: Aligned,
 }
 
 impl Buffers {
     fn new(config: &ModelConfig, plan: &Plan) -> Self {
+        let region = |name: &str| Aligned::zeros(plan.region(name));
         let tokens = plan.tokens;
-        let zeros = |values: usize| vec![0.0f32; values];
-        let each = |count: usize, values: usize| (0..count).map(|_| vec![0.0f32; values]).collect();
-        let region = |name: &str| {
-            plan.regions
-                .iter()
-                .find(|region| region.name == name)
-                .map_or(0, |region| region.values)
-        };
         let (cos, sin) = rotary_tables(config);
-        let kept = plan.layers_kept;
         Self {
             cos,
             sin,
             inputs: vec![0; tokens],
             targets: vec![0; tokens],
             starts: vec![0; tokens],
-            rounded: zeros(region("parameters in bf16")),
-            residual: each(plan.residuals_kept, tokens * config.hidden),
-            inverse: each(2 * kept + 1, tokens),
-            normed: zeros(region("normed")),
-            qkv: each(kept, tokens * config.qkv_dim()),
-            log_sums: each(kept, region("attention's logarithms") / kept),
-            attended: each(kept, tokens * config.hidden),
-            gate_up: each(kept, tokens * 2 * config.ffn),
-            swiglu: zeros(region("SwiGLU's output")),
-            scores: zeros(region("scores")),
-            logits: zeros(region("logits")),
-            losses: zeros(region("losses")),
-            d_residual: zeros(region("gradient of the residual stream")),
-            d_normed: zeros(region("gradient of a norm's output")),
-            d_qkv: zeros(region("gradient of q|k|v")),
-            d_gate_up: zeros(region("gradient of gate|up")),
-            d_swiglu: zeros(region("gradient of SwiGLU's output")),
-            d_norm_parts: zeros(region("partial gradients of a norm")),
+            rounded: region("parameters in bf16"),
+            residual: region("residual stream"),
+            inverse: region("norms' inverses"),
+            normed: region("normed"),
+            qkv: region("q|k|v"),
+            log_sums: region("attention's logarithms"),
+            attended: region("attention's output"),
+            gate_up: region("gate|up"),
+            band: region("rows of each thread"),
+            scores: region("scores"),
+            logits: region("logits"),
+            losses: region("losses"),
+            attention_normed: region("normed before attention"),
+            swiglu: region("SwiGLU's output"),
+            d_residual: region("gradients of the residual stream"),
+            d_attended: region("gradient of attention's output"),
+            d_qkv: region("gradient of q|k|v"),
+            d_gate_up: region("gradient of gate|up"),
+            d_norm_parts: region("partial gradients of a norm"),
         }
     }
 
     fn bytes(&self) -> u64 {
-        let lists = [
+        let floats = [
+            &self.rounded,
             &self.residual,
             &self.inverse,
+            &self.normed,
             &self.qkv,
             &self.log_sums,
             &self.attended,
             &self.gate_up,
-        ];
-        let singles = [
-            &self.cos,
-            &self.sin,
-            &self.rounded,
-            &self.normed,
-            &self.swiglu,
+            &self.band,
             &self.scores,
             &self.logits,
             &self.losses,
+            &self.attention_normed,
+            &self.swiglu,
             &self.d_residual,
-            &self.d_normed,
+            &self.d_attended,
             &self.d_qkv,
             &self.d_gate_up,
-            &self.d_swiglu,
             &self.d_norm_parts,
         ];
-        let values = lists.into_iter().flatten().map(Vec::len).sum::<usize>()
-            + singles.into_iter().map(Vec::len).sum::<usize>()
+        let values = floats.into_iter().map(|buffer| buffer.len()).sum::<usize>()
+            + self.cos.len()
+            + self.sin.len()
             + self.inputs.len()
             + self.targets.len()
             + self.starts.len();
@@ -264,17 +263,20 @@ impl Engine {
                 value: samples,
             });
         }
-        let plan = Plan::with_precision(config, samples, threads.count(), training, precision);
+        let plan = Plan::with_precision(config, samples, threads.count(), training, precision)
+            .with_unit(config, threads.unit());
         let buffers = Buffers::new(config, &plan);
-        debug_assert_eq!(buffers.bytes(), plan.bytes());
+        let multiplier = Multiplier::new(threads.clone(), plan.region(OPERANDS));
+        debug_assert_eq!(buffers.bytes() + multiplier.bytes(), plan.bytes());
         Ok(Self {
             config: config.clone(),
             arena: config.arena(),
             plan,
             threads,
+            multiplier,
             buffers,
             times: Times::default(),
-            all_logits: Vec::new(),
+            all_logits: Aligned::default(),
         })
     }
 
@@ -290,7 +292,7 @@ impl Engine {
 
     /// Bytes of the buffers, counted from themselves; equal to the plan's.
     pub fn allocated_bytes(&self) -> u64 {
-        self.buffers.bytes()
+        self.buffers.bytes() + self.multiplier.bytes()
     }
 
     /// How long the parts of the latest loss took.
@@ -430,18 +432,7 @@ impl Engine {
         threads.install(|| {
             self.with_rounded(parameters, |engine, parameters| {
                 engine.forward(parameters, tokens);
-                let (vocab, hidden) = (engine.config.vocab, engine.config.hidden);
-                engine.all_logits.resize(engine.plan.tokens * vocab, 0.0);
-                multiply_transposed(
-                    &engine.threads,
-                    &mut engine.all_logits,
-                    &engine.buffers.normed,
-                    &parameters[engine.arena.head.clone()],
-                    tokens,
-                    vocab,
-                    hidden,
-                    false,
-                );
+                engine.all_logits(parameters, tokens);
             });
         });
         Ok(&self.all_logits[..tokens * self.config.vocab])
@@ -500,408 +491,6 @@ impl Engine {
         }
         Ok(ids.len() * seq_len)
     }
-
-    /// From the loaded tokens to the logits.
-    fn forward(&mut self, parameters: &[f32], tokens: usize) {
-        let (config, arena) = (&self.config, &self.arena);
-        let (hidden, ffn, qkv_dim) = (config.hidden, config.ffn, config.qkv_dim());
-        let threads = &self.threads;
-        let buffers = &mut self.buffers;
-        let residuals = buffers.residual.len();
-        let kept = buffers.qkv.len();
-
-        let embedding = &parameters[arena.embedding.clone()];
-        for (row, token) in buffers.residual[0]
-            .chunks_exact_mut(hidden)
-            .zip(&buffers.inputs[..tokens])
-        {
-            row.copy_from_slice(&embedding[*token as usize * hidden..][..hidden]);
-        }
-
-        for (layer, places) in arena.layers.iter().enumerate() {
-            let slot = layer % kept;
-
-            // Attention: x ← x + attend(norm(x) · Wqkvᵀ) · Woᵀ
-            let (x, x_mid) = pair(&mut buffers.residual, 2 * layer % residuals, residuals);
-            norm_rows(
-                threads,
-                &x[..tokens * hidden],
-                &parameters[places.attention_norm.clone()],
-                config.norm_epsilon,
-                &mut buffers.normed,
-                &mut buffers.inverse[2 * slot],
-            );
-            let qkv = &mut buffers.qkv[slot];
-            let w_qkv = &parameters[places.qkv.clone()];
-            multiply_transposed(
-                threads,
-                qkv,
-                &buffers.normed,
-                w_qkv,
-                tokens,
-                qkv_dim,
-                hidden,
-                false,
-            );
-            rotate(
-                threads,
-                config,
-                qkv,
-                tokens,
-                &buffers.cos,
-                &buffers.sin,
-                1.0,
-            );
-            attend(
-                threads,
-                config,
-                tokens / config.seq_len,
-                qkv,
-                &buffers.starts,
-                &mut buffers.attended[slot],
-                &mut buffers.log_sums[slot],
-                &mut buffers.scores,
-            );
-            x_mid[..tokens * hidden].copy_from_slice(&x[..tokens * hidden]);
-            let w_output = &parameters[places.output.clone()];
-            let attended = &buffers.attended[slot];
-            multiply_transposed(
-                threads, x_mid, attended, w_output, tokens, hidden, hidden, true,
-            );
-
-            // SwiGLU: x ← x + swiglu(norm(x) · Wgate|upᵀ) · Wdownᵀ
-            let (x_mid, x_out) = pair(
-                &mut buffers.residual,
-                (2 * layer + 1) % residuals,
-                residuals,
-            );
-            norm_rows(
-                threads,
-                &x_mid[..tokens * hidden],
-                &parameters[places.ffn_norm.clone()],
-                config.norm_epsilon,
-                &mut buffers.normed,
-                &mut buffers.inverse[2 * slot + 1],
-            );
-            let gate_up = &mut buffers.gate_up[slot];
-            let w_gate_up = &parameters[places.gate_up.clone()];
-            multiply_transposed(
-                threads,
-                gate_up,
-                &buffers.normed,
-                w_gate_up,
-                tokens,
-                2 * ffn,
-                hidden,
-                false,
-            );
-            let swiglu = Shared::new(&mut buffers.swiglu);
-            threads.blocks(tokens, ROWS, |first, end| {
-                // SAFETY: blocks are disjoint.
-                let h = unsafe { swiglu.part(first * ffn, end * ffn) };
-                ops::swiglu(&gate_up[first * 2 * ffn..end * 2 * ffn], h, ffn);
-            });
-            x_out[..tokens * hidden].copy_from_slice(&x_mid[..tokens * hidden]);
-            let w_down = &parameters[places.down.clone()];
-            multiply_transposed(
-                threads,
-                x_out,
-                &buffers.swiglu,
-                w_down,
-                tokens,
-                hidden,
-                ffn,
-                true,
-            );
-        }
-
-        let x = &buffers.residual[2 * config.layers % residuals];
-        norm_rows(
-            threads,
-            &x[..tokens * hidden],
-            &parameters[arena.final_norm.clone()],
-            config.norm_epsilon,
-            &mut buffers.normed,
-            &mut buffers.inverse[2 * kept],
-        );
-    }
-
-    /// The sum of the tokens' losses, from the last norm's output. With a gradient (and whether to
-    /// add to it), also the output matrix's gradient and that of the norm's output, times `scale`.
-    fn cross_entropy(
-        &mut self,
-        parameters: &[f32],
-        gradient: Option<(&mut [f32], bool)>,
-        tokens: usize,
-        scale: f32,
-    ) -> f64 {
-        let (vocab, hidden) = (self.config.vocab, self.config.hidden);
-        let head_range = self.arena.head.clone();
-        let head = &parameters[head_range.clone()];
-        let mut gradient = gradient.map(|(gradient, add)| (&mut gradient[head_range], add));
-        let buffers = &mut self.buffers;
-        let mut from = 0;
-        while from < tokens {
-            let rows = self.plan.logit_rows.min(tokens - from);
-            let normed = &buffers.normed[from * hidden..(from + rows) * hidden];
-            let logits = &mut buffers.logits;
-            multiply_transposed(
-                &self.threads,
-                logits,
-                normed,
-                head,
-                rows,
-                vocab,
-                hidden,
-                false,
-            );
-            let shared = Shared::new(logits);
-            let losses = Shared::new(&mut buffers.losses[from..from + rows]);
-            let targets = &buffers.targets[from..from + rows];
-            self.threads.blocks(rows, ROWS, |first, end| {
-                // SAFETY: blocks are disjoint.
-                let (logits, losses) = unsafe {
-                    (
-                        shared.part(first * vocab, end * vocab),
-                        losses.part(first, end),
-                    )
-                };
-                ops::cross_entropy(logits, &targets[first..end], vocab, scale, losses);
-            });
-            if let Some((d_head, add)) = &mut gradient {
-                let add = *add || from > 0;
-                multiply_rows(
-                    &self.threads,
-                    d_head,
-                    logits,
-                    normed,
-                    vocab,
-                    hidden,
-                    rows,
-                    add,
-                );
-                let d_normed = &mut buffers.d_normed[from * hidden..(from + rows) * hidden];
-                multiply(&self.threads, d_normed, logits, head, rows, hidden, vocab);
-            }
-            from += rows;
-        }
-        buffers.losses[..tokens]
-            .iter()
-            .map(|loss| f64::from(*loss))
-            .sum()
-    }
-
-    /// From the gradient of the last norm's output to that of every parameter.
-    fn backward(
-        &mut self,
-        parameters: &[f32],
-        gradient: &mut [f32],
-        tokens: usize,
-        accumulate: bool,
-    ) {
-        let (config, arena) = (&self.config, &self.arena);
-        let (hidden, ffn, qkv_dim) = (config.hidden, config.ffn, config.qkv_dim());
-        let threads = &self.threads;
-        let buffers = &mut self.buffers;
-        let kept = buffers.qkv.len();
-
-        // The final norm; `d_normed` is the gradient of its output.
-        let mut norm = NormBackward {
-            threads,
-            d_normed: &buffers.d_normed[..tokens * hidden],
-            parts: &mut buffers.d_norm_parts,
-        };
-        norm.run(
-            &buffers.residual[2 * config.layers],
-            &parameters[arena.final_norm.clone()],
-            &buffers.inverse[2 * kept],
-            &mut buffers.d_residual,
-            &mut gradient[arena.final_norm.clone()],
-            false,
-            accumulate,
-        );
-
-        for (layer, places) in arena.layers.iter().enumerate().rev() {
-            // SwiGLU, from the gradient of its output, which is that of the residual stream.
-            let x_mid = &buffers.residual[2 * layer + 1][..tokens * hidden];
-            let w_down = &parameters[places.down.clone()];
-            let d_swiglu = &mut buffers.d_swiglu;
-            multiply(
-                threads,
-                d_swiglu,
-                &buffers.d_residual,
-                w_down,
-                tokens,
-                ffn,
-                hidden,
-            );
-            {
-                let gate_up = &buffers.gate_up[layer];
-                let d_swiglu = &buffers.d_swiglu;
-                let swiglu = Shared::new(&mut buffers.swiglu);
-                let d_gate_up = Shared::new(&mut buffers.d_gate_up);
-                threads.blocks(tokens, ROWS, |first, end| {
-                    // SAFETY: blocks are disjoint.
-                    let (h, d_gate_up) = unsafe {
-                        (
-                            swiglu.part(first * ffn, end * ffn),
-                            d_gate_up.part(first * 2 * ffn, end * 2 * ffn),
-                        )
-                    };
-                    let gate_up = &gate_up[first * 2 * ffn..end * 2 * ffn];
-                    let dh = &d_swiglu[first * ffn..end * ffn];
-                    ops::swiglu_backward(gate_up, dh, h, d_gate_up, ffn);
-                });
-            }
-            let d_w_down = &mut gradient[places.down.clone()];
-            let d_residual = &buffers.d_residual;
-            multiply_rows(
-                threads,
-                d_w_down,
-                d_residual,
-                &buffers.swiglu,
-                hidden,
-                ffn,
-                tokens,
-                accumulate,
-            );
-            let w_norm = &parameters[places.ffn_norm.clone()];
-            let inverse = &buffers.inverse[2 * layer + 1];
-            norm_rows_again(threads, x_mid, w_norm, inverse, &mut buffers.normed);
-            multiply_rows(
-                threads,
-                &mut gradient[places.gate_up.clone()],
-                &buffers.d_gate_up,
-                &buffers.normed,
-                2 * ffn,
-                hidden,
-                tokens,
-                accumulate,
-            );
-            let w_gate_up = &parameters[places.gate_up.clone()];
-            let d_normed = &mut buffers.d_normed;
-            multiply(
-                threads,
-                d_normed,
-                &buffers.d_gate_up,
-                w_gate_up,
-                tokens,
-                hidden,
-                2 * ffn,
-            );
-            let mut norm = NormBackward {
-                threads,
-                d_normed: &buffers.d_normed[..tokens * hidden],
-                parts: &mut buffers.d_norm_parts,
-            };
-            let d_w_norm = &mut gradient[places.ffn_norm.clone()];
-            norm.run(
-                x_mid,
-                w_norm,
-                inverse,
-                &mut buffers.d_residual,
-                d_w_norm,
-                true,
-                accumulate,
-            );
-
-            // Attention, likewise. `d_normed` serves as the gradient of its output first.
-            let x = &buffers.residual[2 * layer][..tokens * hidden];
-            let w_output = &parameters[places.output.clone()];
-            let d_attended = &mut buffers.d_normed;
-            multiply(
-                threads,
-                d_attended,
-                &buffers.d_residual,
-                w_output,
-                tokens,
-                hidden,
-                hidden,
-            );
-            let attended = &buffers.attended[layer];
-            multiply_rows(
-                threads,
-                &mut gradient[places.output.clone()],
-                &buffers.d_residual,
-                attended,
-                hidden,
-                hidden,
-                tokens,
-                accumulate,
-            );
-            attend_backward(
-                threads,
-                config,
-                tokens / config.seq_len,
-                &buffers.qkv[layer],
-                &buffers.starts,
-                attended,
-                &buffers.d_normed,
-                &buffers.log_sums[layer],
-                &mut buffers.d_qkv,
-                &mut buffers.scores,
-            );
-            let d_qkv = &mut buffers.d_qkv;
-            rotate(
-                threads,
-                config,
-                d_qkv,
-                tokens,
-                &buffers.cos,
-                &buffers.sin,
-                -1.0,
-            );
-            let w_norm = &parameters[places.attention_norm.clone()];
-            let inverse = &buffers.inverse[2 * layer];
-            norm_rows_again(threads, x, w_norm, inverse, &mut buffers.normed);
-            multiply_rows(
-                threads,
-                &mut gradient[places.qkv.clone()],
-                &buffers.d_qkv,
-                &buffers.normed,
-                qkv_dim,
-                hidden,
-                tokens,
-                accumulate,
-            );
-            let w_qkv = &parameters[places.qkv.clone()];
-            let d_normed = &mut buffers.d_normed;
-            multiply(
-                threads,
-                d_normed,
-                &buffers.d_qkv,
-                w_qkv,
-                tokens,
-                hidden,
-                qkv_dim,
-            );
-            let mut norm = NormBackward {
-                threads,
-                d_normed: &buffers.d_normed[..tokens * hidden],
-                parts: &mut buffers.d_norm_parts,
-            };
-            let d_w_norm = &mut gradient[places.attention_norm.clone()];
-            norm.run(
-                x,
-                w_norm,
-                inverse,
-                &mut buffers.d_residual,
-                d_w_norm,
-                true,
-                accumulate,
-            );
-        }
-
-        // Embedding: where it is tied, the output matrix's gradient is already there.
-        let d_embedding = &mut gradient[arena.embedding.clone()];
-        if !config.tied && !accumulate {
-            d_embedding.fill(0.0);
-        }
-        let rows = buffers.d_residual.chunks_exact(hidden);
-        for (row, token) in rows.zip(&buffers.inputs[..tokens]) {
-            ops::add(&mut d_embedding[*token as usize * hidden..][..hidden], row);
-        }
-    }
 }
 
 /// Writes where the document of each token of one sample starts.
@@ -913,508 +502,4 @@ fn mark_documents(inputs: &[u32], end_of_document: Option<u32>, starts: &mut [u3
             first = position;
         }
     }
-}
-
-/// Buffers `index` and the one after it, which may be the first again.
-fn pair(buffers: &mut [Vec<f32>], index: usize, count: usize) -> (&[f32], &mut [f32]) {
-    match index + 1 < count {
-        true => {
-            let (before, after) = buffers.split_at_mut(index + 1);
-            (&before[index], &mut after[0])
-        }
-        false => {
-            let (before, after) = buffers.split_at_mut(index);
-            (&after[0], &mut before[0])
-        }
-    }
-}
-
-/// RMSNorm of all rows of `x` (rows, w.len()).
-fn norm_rows(
-    threads: &Threads,
-    x: &[f32],
-    w: &[f32],
-    epsilon: f32,
-    y: &mut [f32],
-    inverse: &mut [f32],
-) {
-    let width = w.len();
-    let (y, inverse) = (Shared::new(y), Shared::new(inverse));
-    threads.blocks(x.len() / width, ROWS, |first, end| {
-        // SAFETY: blocks are disjoint.
-        let (y, inverse) =
-            unsafe { (y.part(first * width, end * width), inverse.part(first, end)) };
-        ops::rms_norm(&x[first * width..end * width], w, epsilon, y, inverse);
-    });
-}
-
-/// The same from the inverses that are kept.
-fn norm_rows_again(threads: &Threads, x: &[f32], w: &[f32], inverse: &[f32], y: &mut [f32]) {
-    let width = w.len();
-    let y = Shared::new(y);
-    threads.blocks(x.len() / width, ROWS, |first, end| {
-        // SAFETY: blocks are disjoint.
-        let y = unsafe { y.part(first * width, end * width) };
-        ops::rms_norm_again(&x[first * width..end * width], w, &inverse[first..end], y);
-    });
-}
-
-/// RMSNorm backward over all rows; a norm's own gradient is summed over blocks of rows first and
-/// then over the blocks in order, so that it does not depend on the number of threads.
-struct NormBackward<'a> {
-    threads: &'a Threads,
-    d_normed: &'a [f32],
-    parts: &'a mut [f32],
-}
-
-impl NormBackward<'_> {
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "buffers that a caller has laid out"
-    )]
-    fn run(
-        &mut self,
-        x: &[f32],
-        w: &[f32],
-        inverse: &[f32],
-        dx: &mut [f32],
-        dw: &mut [f32],
-        add_dx: bool,
-        add_dw: bool,
-    ) {
-        let width = w.len();
-        let rows = self.d_normed.len() / width;
-        let dy = self.d_normed;
-        let (dx, parts) = (Shared::new(dx), Shared::new(self.parts));
-        self.threads.blocks(rows, NORM_ROWS, |first, end| {
-            let block = first / NORM_ROWS;
-            let places = first * width..end * width;
-            // SAFETY: blocks are disjoint.
-            let (dx, dw) = unsafe {
-                (
-                    dx.part(places.start, places.end),
-                    parts.part(block * width, (block + 1) * width),
-                )
-            };
-            dw.fill(0.0);
-            let (x, dy) = (&x[places.clone()], &dy[places]);
-            ops::rms_norm_backward(x, w, &inverse[first..end], dy, dx, dw, add_dx);
-        });
-        if !add_dw {
-            dw.fill(0.0);
-        }
-        for part in self
-            .parts
-            .chunks_exact(width)
-            .take(rows.div_ceil(NORM_ROWS))
-        {
-            ops::add(dw, part);
-        }
-    }
-}
-
-/// Rotary positions on the queries and keys of all rows.
-fn rotate(
-    threads: &Threads,
-    config: &ModelConfig,
-    qkv: &mut [f32],
-    tokens: usize,
-    cos: &[f32],
-    sin: &[f32],
-    direction: f32,
-) {
-    let (width, heads) = (config.qkv_dim(), config.heads + config.kv_heads);
-    let half = config.head_dim() / 2;
-    let qkv = Shared::new(qkv);
-    threads.blocks(tokens, ROWS, |first, end| {
-        // SAFETY: blocks are disjoint.
-        let rows = unsafe { qkv.part(first * width, end * width) };
-        ops::rope(rows, width, heads, first, cos, sin, half, direction);
-    });
-}
-
-/// One matrix inside a larger one, for gemm.
-#[derive(Clone, Copy)]
-struct View<T> {
-    start: T,
-    row_stride: usize,
-    column_stride: usize,
-}
-
-impl<T> View<T> {
-    fn new(start: T, row_stride: usize, column_stride: usize) -> Self {
-        Self {
-            start,
-            row_stride,
-            column_stride,
-        }
-    }
-}
-
-/// c (m, n) ← [c +] scale · a (m, k) · b (k, n).
-///
-/// # Safety
-/// The views must lie inside live memory, and nobody else may touch what `c` covers.
-#[allow(clippy::too_many_arguments, reason = "the shape of a product")]
-unsafe fn product(
-    parallelism: gemm::Parallelism,
-    (m, n, k): (usize, usize, usize),
-    c: View<*mut f32>,
-    a: View<*const f32>,
-    b: View<*const f32>,
-    scale: f32,
-    accumulate: bool,
-) {
-    // SAFETY: by the caller's promise.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            c.start,
-            c.column_stride as isize,
-            c.row_stride as isize,
-            accumulate,
-            a.start,
-            a.column_stride as isize,
-            a.row_stride as isize,
-            b.start,
-            b.column_stride as isize,
-            b.row_stride as isize,
-            1.0,
-            scale,
-            false,
-            false,
-            false,
-            parallelism,
-        );
-    }
-}
-
-/// c (m, n) ← [c +] a (m, k) · bᵀ with b (n, k): the forward pass.
-#[allow(clippy::too_many_arguments, reason = "the shape of a product")]
-fn multiply_transposed(
-    threads: &Threads,
-    c: &mut [f32],
-    a: &[f32],
-    b: &[f32],
-    m: usize,
-    n: usize,
-    k: usize,
-    accumulate: bool,
-) {
-    assert!(c.len() >= m * n && a.len() >= m * k && b.len() == n * k);
-    let (c, a) = (View::new(c.as_mut_ptr(), n, 1), View::new(a.as_ptr(), k, 1));
-    let b = View::new(b.as_ptr(), 1, k);
-    // SAFETY: the lengths have been checked.
-    unsafe { product(threads.parallelism(), (m, n, k), c, a, b, 1.0, accumulate) }
-}
-
-/// c (m, n) ← a (m, k) · b (k, n): the gradient of a product's input.
-fn multiply(threads: &Threads, c: &mut [f32], a: &[f32], b: &[f32], m: usize, n: usize, k: usize) {
-    assert!(c.len() >= m * n && a.len() >= m * k && b.len() == n * k);
-    let (c, a) = (View::new(c.as_mut_ptr(), n, 1), View::new(a.as_ptr(), k, 1));
-    let b = View::new(b.as_ptr(), n, 1);
-    // SAFETY: the lengths have been checked.
-    unsafe { product(threads.parallelism(), (m, n, k), c, a, b, 1.0, false) }
-}
-
-/// c (m, n) ← [c +] aᵀ · b with a (k, m), b (k, n): the gradient of a product's matrix.
-#[allow(clippy::too_many_arguments, reason = "the shape of a product")]
-fn multiply_rows(
-    threads: &Threads,
-    c: &mut [f32],
-    a: &[f32],
-    b: &[f32],
-    m: usize,
-    n: usize,
-    k: usize,
-    accumulate: bool,
-) {
-    assert!(c.len() == m * n && a.len() >= k * m && b.len() >= k * n);
-    let (c, a) = (View::new(c.as_mut_ptr(), n, 1), View::new(a.as_ptr(), 1, m));
-    let b = View::new(b.as_ptr(), n, 1);
-    // SAFETY: the lengths have been checked.
-    unsafe { product(threads.parallelism(), (m, n, k), c, a, b, 1.0, accumulate) }
-}
-
-/// How the heads of a sample lie in q|k|v and in attention's output.
-#[derive(Clone, Copy)]
-struct Heads {
-    seq_len: usize,
-    head_dim: usize,
-    qkv_dim: usize,
-    hidden: usize,
-    heads: usize,
-    kv_heads: usize,
-    group: usize,
-    rows: usize,
-    scale: f32,
-}
-
-impl Heads {
-    fn new(config: &ModelConfig) -> Self {
-        Self {
-            seq_len: config.seq_len,
-            head_dim: config.head_dim(),
-            qkv_dim: config.qkv_dim(),
-            hidden: config.hidden,
-            heads: config.heads,
-            kv_heads: config.kv_heads,
-            group: config.heads / config.kv_heads,
-            rows: ATTENTION_ROWS.min(config.seq_len),
-            scale: 1.0 / (config.head_dim() as f32).sqrt(),
-        }
-    }
-
-    /// Where query `row` of `head` of `sample` starts in q|k|v.
-    fn query(&self, sample: usize, head: usize, row: usize) -> usize {
-        (sample * self.seq_len + row) * self.qkv_dim + head * self.head_dim
-    }
-
-    /// Where the keys of `kv_head` start.
-    fn keys(&self, sample: usize, kv_head: usize) -> usize {
-        self.query(sample, self.heads + kv_head, 0)
-    }
-
-    /// Where the values of `kv_head` start.
-    fn values(&self, sample: usize, kv_head: usize) -> usize {
-        self.query(sample, self.heads + self.kv_heads + kv_head, 0)
-    }
-
-    /// Where `row` of `head` of `sample` starts in attention's output.
-    fn output(&self, sample: usize, head: usize, row: usize) -> usize {
-        (sample * self.seq_len + row) * self.hidden + head * self.head_dim
-    }
-
-    /// The blocks of rows, from the last to the first: (first, end).
-    fn blocks_from_last(&self) -> impl Iterator<Item = (usize, usize)> {
-        let (rows, seq_len) = (self.rows, self.seq_len);
-        (0..seq_len.div_ceil(rows)).rev().map(move |block| {
-            let first = block * rows;
-            (first, (first + rows).min(seq_len))
-        })
-    }
-}
-
-/// Calls `task(scratch, sample, kv_head)` for all pairs, each part of them with scratch of its own.
-fn for_each_kv_head(
-    threads: &Threads,
-    heads: Heads,
-    samples: usize,
-    scratch: &mut [f32],
-    task: impl Fn(&mut [f32], usize, usize) + Sync + Send,
-) {
-    let pairs = samples * heads.kv_heads;
-    let parts = threads.count();
-    let scratch_len = scratch.len() / parts;
-    let scratch = Shared::new(scratch);
-    threads.for_each(parts, |part| {
-        // SAFETY: each part has its own.
-        let scratch = unsafe { scratch.part(part * scratch_len, (part + 1) * scratch_len) };
-        for pair in pairs * part / parts..pairs * (part + 1) / parts {
-            task(scratch, pair / heads.kv_heads, pair % heads.kv_heads);
-        }
-    });
-}
-
-/// Causal attention within documents: (T, Q) → (T, D), with the logarithms of the softmax's sums for the backward
-/// pass.
-#[allow(
-    clippy::too_many_arguments,
-    reason = "buffers that a caller has laid out"
-)]
-fn attend(
-    threads: &Threads,
-    config: &ModelConfig,
-    samples: usize,
-    qkv: &[f32],
-    starts: &[u32],
-    attended: &mut [f32],
-    log_sums: &mut [f32],
-    scratch: &mut [f32],
-) {
-    let heads = Heads::new(config);
-    let (seq_len, head_dim, qkv_dim) = (heads.seq_len, heads.head_dim, heads.qkv_dim);
-    assert!(qkv.len() >= samples * seq_len * qkv_dim);
-    let (attended, log_sums) = (Shared::new(attended), Shared::new(log_sums));
-    for_each_kv_head(
-        threads,
-        heads,
-        samples,
-        scratch,
-        |scratch, sample, kv_head| {
-            let starts = &starts[sample * seq_len..(sample + 1) * seq_len];
-            for head in kv_head * heads.group..(kv_head + 1) * heads.group {
-                for (first, end) in heads.blocks_from_last() {
-                    let queries = &qkv[heads.query(sample, head, first)..];
-                    let rows = end - first;
-                    // No row of the block sees a key before its first row's document.
-                    let from = starts[first] as usize;
-                    let width = end - from;
-                    let keys = &qkv[heads.keys(sample, kv_head) + from * qkv_dim..];
-                    let values = &qkv[heads.values(sample, kv_head) + from * qkv_dim..];
-                    let scores = &mut scratch[..rows * width];
-                    // SAFETY: all views lie inside their matrices; the scores are this task's own.
-                    unsafe {
-                        product(
-                            gemm::Parallelism::None,
-                            (rows, width, head_dim),
-                            View::new(scores.as_mut_ptr(), width, 1),
-                            View::new(queries.as_ptr(), qkv_dim, 1),
-                            View::new(keys.as_ptr(), 1, qkv_dim),
-                            heads.scale,
-                            false,
-                        );
-                    }
-                    let log_start = (sample * heads.heads + head) * seq_len;
-                    // SAFETY: one task for each head of each sample.
-                    let log_sums = unsafe { log_sums.part(log_start + first, log_start + end) };
-                    ops::causal_softmax(scores, width, &starts[first..end], first, log_sums);
-                    // SAFETY: as above; each head of each sample has its own columns and rows.
-                    unsafe {
-                        product(
-                            gemm::Parallelism::None,
-                            (rows, head_dim, width),
-                            View::new(
-                                attended.at(heads.output(sample, head, first)),
-                                heads.hidden,
-                                1,
-                            ),
-                            View::new(scores.as_ptr(), width, 1),
-                            View::new(values.as_ptr(), qkv_dim, 1),
-                            1.0,
-                            false,
-                        );
-                    }
-                }
-            }
-        },
-    );
-}
-
-/// Attention backward: the gradient of q|k|v (after rotation) from that of attention's output.
-///
-/// Blocks run from the last to the first: the last one sees all keys of its documents, so the first
-/// head of a group writes the gradient of keys and values there (and zeros before those documents)
-/// and everything after it adds to it.
-#[allow(
-    clippy::too_many_arguments,
-    reason = "buffers that a caller has laid out"
-)]
-fn attend_backward(
-    threads: &Threads,
-    config: &ModelConfig,
-    samples: usize,
-    qkv: &[f32],
-    starts: &[u32],
-    attended: &[f32],
-    d_attended: &[f32],
-    log_sums: &[f32],
-    d_qkv: &mut [f32],
-    scratch: &mut [f32],
-) {
-    let heads = Heads::new(config);
-    let (seq_len, head_dim, qkv_dim) = (heads.seq_len, heads.head_dim, heads.qkv_dim);
-    let hidden = heads.hidden;
-    assert!(qkv.len() >= samples * seq_len * qkv_dim);
-    assert!(d_attended.len() >= samples * seq_len * hidden);
-    let d_qkv = Shared::new(d_qkv);
-    for_each_kv_head(
-        threads,
-        heads,
-        samples,
-        scratch,
-        |scratch, sample, kv_head| {
-            let (p_scratch, dp_scratch) = scratch.split_at_mut(scratch.len() / 2);
-            let starts = &starts[sample * seq_len..(sample + 1) * seq_len];
-            let (key_start, value_start) =
-                (heads.keys(sample, kv_head), heads.values(sample, kv_head));
-            let mut accumulate = false;
-            for head in kv_head * heads.group..(kv_head + 1) * heads.group {
-                for (first, end) in heads.blocks_from_last() {
-                    let rows = end - first;
-                    let from = starts[first] as usize;
-                    let width = end - from;
-                    let skipped = from * qkv_dim;
-                    let keys = View::new(qkv[key_start + skipped..].as_ptr(), qkv_dim, 1);
-                    let values = View::new(qkv[value_start + skipped..].as_ptr(), 1, qkv_dim);
-                    let d_keys = View::new(d_qkv.at(key_start + skipped), qkv_dim, 1);
-                    let d_values = View::new(d_qkv.at(value_start + skipped), qkv_dim, 1);
-                    if !accumulate {
-                        for row in 0..from {
-                            for start in [key_start, value_start] {
-                                let start = start + row * qkv_dim;
-                                // SAFETY: each pair of a sample and a key head has its own columns.
-                                unsafe { d_qkv.part(start, start + head_dim) }.fill(0.0);
-                            }
-                        }
-                    }
-                    let (p, dp) = (
-                        &mut p_scratch[..rows * width],
-                        &mut dp_scratch[..rows * width],
-                    );
-                    let queries = &qkv[heads.query(sample, head, first)..];
-                    let queries = View::new(queries.as_ptr(), qkv_dim, 1);
-                    let output_start = heads.output(sample, head, first);
-                    let d_output = View::new(d_attended[output_start..].as_ptr(), hidden, 1);
-                    let run = |shape, c, a, b, scale, accumulate| {
-                        // SAFETY: all views lie inside their matrices; each pair of a sample and a
-                        // key head has its own columns and rows of `d_qkv`, and its own scratch.
-                        unsafe {
-                            product(gemm::Parallelism::None, shape, c, a, b, scale, accumulate);
-                        }
-                    };
-
-                    // p = softmax(scale · q · kᵀ)
-                    let keys_transposed = View::new(keys.start, 1, qkv_dim);
-                    let shape = (rows, width, head_dim);
-                    let p_out = View::new(p.as_mut_ptr(), width, 1);
-                    run(shape, p_out, queries, keys_transposed, heads.scale, false);
-                    let log_start = (sample * heads.heads + head) * seq_len;
-                    let log_sums = &log_sums[log_start + first..log_start + end];
-                    ops::causal_softmax_again(p, width, &starts[first..end], first, log_sums);
-
-                    // dv += pᵀ · do;  dp = do · vᵀ
-                    let p_transposed = View::new(p.as_ptr(), 1, width);
-                    let shape = (width, head_dim, rows);
-                    run(shape, d_values, p_transposed, d_output, 1.0, accumulate);
-                    let shape = (rows, width, head_dim);
-                    run(
-                        shape,
-                        View::new(dp.as_mut_ptr(), width, 1),
-                        d_output,
-                        values,
-                        1.0,
-                        false,
-                    );
-
-                    // ds = p · (dp − Σ p · dp) · scale, the sum being do · o
-                    let mut dots = [0.0f32; ATTENTION_ROWS];
-                    for (row, dot) in dots[..rows].iter_mut().enumerate() {
-                        let start = output_start + row * hidden;
-                        let columns = start..start + head_dim;
-                        *dot = ops::dot(&attended[columns.clone()], &d_attended[columns]);
-                    }
-                    ops::softmax_backward(dp, p, width, &dots[..rows], heads.scale);
-
-                    // dq = ds · k;  dk += dsᵀ · q
-                    let ds = View::new(dp.as_ptr(), width, 1);
-                    let d_queries =
-                        View::new(d_qkv.at(heads.query(sample, head, first)), qkv_dim, 1);
-                    run((rows, head_dim, width), d_queries, ds, keys, 1.0, false);
-                    let ds_transposed = View::new(dp.as_ptr(), 1, width);
-                    run(
-                        (width, head_dim, rows),
-                        d_keys,
-                        ds_transposed,
-                        queries,
-                        1.0,
-                        accumulate,
-                    );
-                    accumulate = true;
-                }
-            }
-        },
-    );
 }

@@ -4,7 +4,8 @@
 use std::time::{Duration, Instant};
 
 use crate::config::ModelConfig;
-use crate::threads::Threads;
+use crate::matmul::{Matrix, Multiplier};
+use crate::threads::{Rows, Threads};
 
 /// Floating-point operations of training on one token, forward and backward: six for each weight of
 /// a matrix product (two forward, four backward; the embedding is looked up, not multiplied), and
@@ -27,46 +28,27 @@ pub fn flops_a_token(config: &ModelConfig) -> f64 {
     6.0 * (weights + head + attention) as f64
 }
 
-/// Floating-point operations a second of matrix products of 512 × 512 × 512 in f32 on `threads`,
-/// one product on each: the best of about a quarter of a second.
+/// Floating-point operations a second of matrix products of 512 × 512 × 512 in f32 on `threads` and their
+/// matrix unit, one product on each: the best of about a quarter of a second.
 pub fn measure_flops(threads: &Threads) -> f64 {
     const SIZE: usize = 512;
-    let a = vec![1.0f32; SIZE * SIZE];
-    let b = vec![0.5f32; SIZE * SIZE];
+    let values = SIZE * SIZE;
+    let (a, b) = (vec![1.0f32; values], vec![0.5f32; values]);
+    let mut multiplier = Multiplier::new(threads.clone(), threads.unit().packed(SIZE, SIZE));
+    let (parts, [b]) = multiplier.prepare([Matrix::forward(&b, SIZE, SIZE)]);
+    let mut results = vec![0.0f32; values * threads.count()];
+    let results = Rows::new(&mut results, values);
     let until = Instant::now() + Duration::from_millis(250);
     let mut best = 0.0f64;
     while Instant::now() < until {
         let started = Instant::now();
-        threads.for_each(threads.count(), |_| {
-            let mut c = vec![0.0f32; SIZE * SIZE];
-            let (m, row) = (SIZE, SIZE as isize);
-            // SAFETY: three row-major matrices of SIZE · SIZE values, of which `c` is this task's.
-            unsafe {
-                gemm::gemm(
-                    m,
-                    m,
-                    m,
-                    c.as_mut_ptr(),
-                    1,
-                    row,
-                    false,
-                    a.as_ptr(),
-                    1,
-                    row,
-                    b.as_ptr(),
-                    1,
-                    row,
-                    0.0f32,
-                    1.0f32,
-                    false,
-                    false,
-                    false,
-                    gemm::Parallelism::None,
-                );
-            }
+        threads.for_each_on(threads.count(), |thread, _| {
+            // SAFETY: each thread has its own.
+            let (mut part, c) = unsafe { (parts.part(thread), results.get(thread, thread + 1)) };
+            part.rows(SIZE, c, &a, &b, false);
             std::hint::black_box(&c);
         });
-        let flops = 2.0 * (SIZE * SIZE * SIZE * threads.count()) as f64;
+        let flops = 2.0 * (values * SIZE * threads.count()) as f64;
         best = best.max(flops / started.elapsed().as_secs_f64());
     }
     best

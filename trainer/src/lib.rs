@@ -7,7 +7,7 @@
 //! 2. [`init`] and [`model`] hold the parameters θ, the same bytes on every machine;
 //! 3. [`corpus`] gathers text, [`tokenizer`] and [`data`] turn it into samples with a root that goes
 //!    on chain;
-//! 4. [`ops`], [`plan`] and [`engine`] compute loss and gradient, [`optimiser`] takes a step
+//! 4. [`ops`], [`matmul`], [`plan`] and [`engine`] compute loss and gradient, [`optimiser`] takes a step
 //!    ([`autograd`] is the same model in candle, to check and to measure against);
 //! 5. [`train`] is a miner's window: H steps from θ, an update ([`compress`]), the outer step;
 //! 6. [`evaluate`] is a validator's: what one update alone does to the loss;
@@ -22,6 +22,7 @@
 //! machine, with any number of threads; between machines it may differ in the last bits, and
 //! nothing depends on it: a miner's local parameters never leave it, only its update does.
 
+mod aligned;
 pub mod threads;
 
 pub mod config;
@@ -34,6 +35,7 @@ pub mod data;
 pub mod tokenizer;
 pub mod tokens;
 
+pub mod matmul;
 pub mod ops;
 
 pub mod autograd;
@@ -64,6 +66,7 @@ pub use data::{build, DataError, Dataset, Manifest, SampleSource, Samples};
 pub use engine::Engine;
 pub use evaluate::{loss_from_q824, loss_to_q824, EvaluationRates, Evaluator, UpdateToEvaluate};
 pub use files::{ExportSettings, FileError};
+pub use matmul::MatrixUnit;
 pub use model::{Model, ModelError};
 pub use optimiser::AdamWSettings;
 pub use plan::{Plan, Precision};

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config::ModelConfig;
+use crate::matmul::MatrixUnit;
 
 /// Rows of a block of attention: a block sees the keys up to its own last row, so that about half
 /// of the products behind the causal mask are never made.
@@ -15,12 +16,17 @@ pub const ATTENTION_ROWS: usize = 64;
 /// Rows that share one partial sum of a norm's gradient.
 pub const NORM_ROWS: usize = 64;
 
-/// Logits that are held at once, where that is at least [`LOGIT_ROWS_MIN`] rows: 16 MiB.
+/// Rows that one task takes from one end of a layer's half to the other, so that what they become stays in
+/// the second cache. A multiple of [`NORM_ROWS`].
+pub const BAND_ROWS: usize = 256;
+
+/// Logits that are held at once, where that is at least [`BAND_ROWS`] rows: 16 MiB. Each chunk of rows
+/// reads and writes the gradient of the whole output matrix once, which fewer rows would not pay for.
 pub const LOGITS: usize = 1 << 22;
 
-/// The least rows of logits at once. Each chunk of rows reads and writes the gradient of the whole
-/// output matrix once, which fewer rows would not pay for.
-pub const LOGIT_ROWS_MIN: usize = 256;
+/// Gradients of the residual stream that a layer's backward pass holds: after it, between its halves and
+/// before it.
+pub(crate) const D_RESIDUALS: usize = 3;
 
 /// What the parameters are in forward and backward pass; the master copy that the optimiser
 /// changes, the gradient and all activations are `f32` with either.
@@ -32,6 +38,34 @@ pub enum Precision {
     F32,
     /// The master copy rounded to bf16, nearest even: what a GPU multiplies with.
     Bf16,
+}
+
+/// The region where each thread packs matrices.
+const SCRATCH: &str = "matrices packed by a thread";
+
+/// The region where weights are packed for all threads.
+pub(crate) const OPERANDS: &str = "packed weights";
+
+/// Values of four bytes that the weights take that are packed at the same time: those from one layer's
+/// attention to the next one's, those of a layer's backward pass, or the output matrix both ways.
+fn operands(config: &ModelConfig, training: bool, unit: MatrixUnit) -> usize {
+    let (hidden, ffn, qkv_dim) = (config.hidden, config.ffn, config.qkv_dim());
+    let weights = [
+        (hidden, hidden),
+        (2 * ffn, hidden),
+        (hidden, ffn),
+        (qkv_dim, hidden),
+    ];
+    let forward = weights.map(|(outputs, inputs)| unit.packed(inputs, outputs));
+    let backward = weights.map(|(outputs, inputs)| unit.packed(outputs, inputs));
+    let head = unit.packed(hidden, config.vocab);
+    let largest = head.max(forward.iter().sum());
+    match training {
+        false => largest,
+        true => largest
+            .max(backward.iter().sum())
+            .max(head + unit.packed(config.vocab, hidden)),
+    }
 }
 
 /// One region of memory.
@@ -50,6 +84,8 @@ pub struct Plan {
     pub samples: usize,
     /// Tokens at once: samples · seq_len.
     pub tokens: usize,
+    /// Threads that compute at once.
+    pub threads: usize,
     /// Whether a backward pass is possible.
     pub training: bool,
     /// Layers whose activations are kept: all for training, else one.
@@ -85,12 +121,17 @@ impl Plan {
         let head_rows = samples * config.heads * config.seq_len;
         let backward = |values: usize| if training { values } else { 0 };
         let scores = threads * ATTENTION_ROWS.min(config.seq_len) * config.seq_len;
-        let logit_rows = (LOGITS / config.vocab).max(LOGIT_ROWS_MIN).min(tokens);
+        let logit_rows = LOGITS / config.vocab / BAND_ROWS * BAND_ROWS;
+        let logit_rows = logit_rows.max(BAND_ROWS).min(tokens);
         let rounded = match precision {
             Precision::F32 => 0,
             Precision::Bf16 => config.parameter_count() as usize,
         };
+        let band = BAND_ROWS.min(tokens) * (config.hidden + config.ffn);
+        let unit = MatrixUnit::best();
         let regions = [
+            (SCRATCH, threads * unit.scratch()),
+            (OPERANDS, operands(config, training, unit)),
             ("parameters in bf16", rounded),
             (
                 "rotary cosines and sines",
@@ -104,21 +145,22 @@ impl Plan {
             ("attention's logarithms", layers_kept * head_rows),
             ("attention's output", layers_kept * tokens * config.hidden),
             ("gate|up", layers_kept * tokens * 2 * config.ffn),
-            ("SwiGLU's output", tokens * config.ffn),
+            ("rows of each thread", threads * band),
             ("scores", if training { 2 * scores } else { scores }),
             ("logits", logit_rows * config.vocab),
             ("losses", tokens),
+            ("normed before attention", backward(tokens * config.hidden)),
+            ("SwiGLU's output", backward(tokens * config.ffn)),
             (
-                "gradient of the residual stream",
-                backward(tokens * config.hidden),
+                "gradients of the residual stream",
+                backward(D_RESIDUALS * tokens * config.hidden),
             ),
             (
-                "gradient of a norm's output",
+                "gradient of attention's output",
                 backward(tokens * config.hidden),
             ),
             ("gradient of q|k|v", backward(tokens * config.qkv_dim())),
             ("gradient of gate|up", backward(tokens * 2 * config.ffn)),
-            ("gradient of SwiGLU's output", backward(tokens * config.ffn)),
             (
                 "partial gradients of a norm",
                 backward(tokens.div_ceil(NORM_ROWS) * config.hidden),
@@ -127,6 +169,7 @@ impl Plan {
         Self {
             samples,
             tokens,
+            threads,
             training,
             layers_kept,
             residuals_kept,
@@ -136,6 +179,28 @@ impl Plan {
                 .map(|(name, values)| Region { name, values })
                 .to_vec(),
         }
+    }
+
+    /// The same plan for products on `unit`; [`Plan::new`] takes the best one of this machine.
+    pub fn with_unit(mut self, config: &ModelConfig, unit: MatrixUnit) -> Self {
+        let operands = operands(config, self.training, unit);
+        for region in &mut self.regions {
+            match region.name {
+                SCRATCH => region.values = self.threads * unit.scratch(),
+                OPERANDS => region.values = operands,
+                _ => {}
+            }
+        }
+        self
+    }
+
+    /// Values of the region of that name, 0 if there is none.
+    pub fn region(&self, name: &str) -> usize {
+        let named = |region: &&Region| region.name == name;
+        self.regions
+            .iter()
+            .find(named)
+            .map_or(0, |region| region.values)
     }
 
     /// Bytes of all regions.

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use crate::matmul::MatrixUnit;
+
 /// Why no pool could be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ThreadsError {
@@ -29,6 +31,7 @@ pub enum ThreadsError {
 #[derive(Clone, Debug)]
 pub struct Threads {
     count: usize,
+    unit: MatrixUnit,
     pool: Option<Arc<rayon::ThreadPool>>,
 }
 
@@ -48,6 +51,7 @@ impl Threads {
             .map_err(|source| ThreadsError::Start { count, source })?;
         Ok(Self {
             count,
+            unit: MatrixUnit::best(),
             pool: Some(Arc::new(pool)),
         })
     }
@@ -56,6 +60,7 @@ impl Threads {
     pub fn single() -> Self {
         Self {
             count: 1,
+            unit: MatrixUnit::best(),
             pool: None,
         }
     }
@@ -63,6 +68,20 @@ impl Threads {
     /// How many threads there are.
     pub fn count(&self) -> usize {
         self.count
+    }
+
+    /// The same threads with another matrix unit than the machine's best; one that the machine lacks
+    /// changes nothing.
+    pub fn with_unit(mut self, unit: MatrixUnit) -> Self {
+        if unit.available() {
+            self.unit = unit;
+        }
+        self
+    }
+
+    /// What computes products of matrices on these threads.
+    pub fn unit(&self) -> MatrixUnit {
+        self.unit
     }
 
     /// Runs `f` on the pool, so that what it does in parallel stays on these threads.
@@ -82,6 +101,18 @@ impl Threads {
             }
             _ => (0..count).for_each(task),
         }
+    }
+
+    /// Calls `task(thread, index)` for each index of `0..count`, as [`Threads::for_each`] does; no two calls
+    /// at the same time have the same `thread`, which is below [`Threads::count`].
+    pub(crate) fn for_each_on(&self, count: usize, task: impl Fn(usize, usize) + Sync + Send) {
+        self.for_each(count, |index| {
+            let thread = match &self.pool {
+                Some(_) if count > 1 => rayon::current_thread_index().unwrap_or(0),
+                _ => 0,
+            };
+            task(thread, index);
+        });
     }
 
     /// The results of `task` for `0..count`, in order.
@@ -163,10 +194,57 @@ impl<'a, T> Shared<'a, T> {
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), end - start) }
     }
 
+    /// The values after the first `count`.
+    pub(crate) fn skip(&self, count: usize) -> Self {
+        Self {
+            start: self.at(count),
+            len: self.len - count,
+            borrow: PhantomData,
+        }
+    }
+
     /// The address of value `index`, which may be one past the end.
     pub(crate) fn at(&self, index: usize) -> *mut T {
         assert!(index <= self.len, "a place outside its slice");
         // SAFETY: inside the slice or one past its end.
         unsafe { self.start.add(index) }
+    }
+}
+
+/// Rows that several tasks write to, each to its own.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    values: Shared<'a, f32>,
+    width: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// Rows of `width` values.
+    pub(crate) fn new(values: &'a mut [f32], width: usize) -> Self {
+        Self {
+            values: Shared::new(values),
+            width,
+        }
+    }
+
+    /// The rows from row `count` on.
+    pub(crate) fn skip(&self, count: usize) -> Self {
+        Self {
+            values: self.values.skip(count * self.width),
+            width: self.width,
+        }
+    }
+
+    /// The rows from `first` up to `end`, one after the other.
+    ///
+    /// # Safety
+    /// No two parts that overlap may be alive at the same time, unless nobody writes to them.
+    #[allow(
+        clippy::mut_from_ref,
+        reason = "the caller promises that parts are disjoint"
+    )]
+    pub(crate) unsafe fn get(&self, first: usize, end: usize) -> &'a mut [f32] {
+        // SAFETY: by the caller's promise.
+        unsafe { self.values.part(first * self.width, end * self.width) }
     }
 }

@@ -3,7 +3,7 @@
 
 use trainer::autograd::Autograd;
 use trainer::optimiser::AdamW;
-use trainer::plan::{Precision, LOGITS, LOGIT_ROWS_MIN};
+use trainer::plan::{Precision, BAND_ROWS, LOGITS};
 use trainer::{AdamWSettings, Engine, Model, ModelConfig, SampleSource, Threads, Tokens};
 
 use crate::samples::MemorySamples;
@@ -207,7 +207,7 @@ impl SampleSource for One {
 #[test]
 fn gradients_equal_autograd_over_several_chunks_of_logits() {
     let config = ModelConfig {
-        vocab: LOGITS / LOGIT_ROWS_MIN,
+        vocab: LOGITS / BAND_ROWS,
         hidden: 16,
         layers: 1,
         ..config(2, 2, 72, true)

@@ -1,0 +1,598 @@
+//! Products of matrices: on the processor's matrix unit where it has one (`amx`), else by the
+//! `gemm` crate. Both round like plain `f32` arithmetic, but not to the same bits.
+//!
+//! Which of the two computes a product follows from the machine and from the product's shape alone, and
+//! how it is spread over threads changes no bit of the result.
+
+#[cfg(target_arch = "x86_64")]
+mod amx;
+
+use serde::{Deserialize, Serialize};
+
+use crate::aligned::Aligned;
+use crate::threads::{Shared, Threads};
+
+/// What computes products of matrices.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MatrixUnit {
+    /// The vector unit, by the `gemm` crate: any processor.
+    Vector,
+    /// Intel's AMX, with each `f32` split into three bf16 values.
+    Amx,
+}
+
+impl MatrixUnit {
+    /// The fastest one of this machine.
+    pub fn best() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if amx::available() {
+            return Self::Amx;
+        }
+        Self::Vector
+    }
+
+    /// Whether this machine has it.
+    pub fn available(self) -> bool {
+        self == Self::Vector || self == Self::best()
+    }
+
+    /// Values of scratch that each thread needs.
+    pub fn scratch(self) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => amx::SCRATCH,
+            _ => 0,
+        }
+    }
+
+    /// Values that a packed matrix with `k` rows and `n` columns takes, as a product's right operand.
+    pub fn packed(self, k: usize, n: usize) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => amx::packed_len(k, n),
+            _ => {
+                let _ = (k, n);
+                0
+            }
+        }
+    }
+}
+
+/// One matrix inside a larger one.
+#[derive(Clone, Copy)]
+pub(crate) struct View<T> {
+    pub(crate) start: T,
+    pub(crate) row_stride: usize,
+    pub(crate) column_stride: usize,
+}
+
+impl<T> View<T> {
+    pub(crate) fn new(start: T, row_stride: usize, column_stride: usize) -> Self {
+        Self {
+            start,
+            row_stride,
+            column_stride,
+        }
+    }
+
+    fn transposed(self) -> Self {
+        Self::new(self.start, self.column_stride, self.row_stride)
+    }
+}
+
+impl View<*const f32> {
+    /// The part from `row` and `column` on.
+    fn offset(self, row: usize, column: usize) -> Self {
+        let index = row * self.row_stride + column * self.column_stride;
+        Self::new(
+            self.start.wrapping_add(index),
+            self.row_stride,
+            self.column_stride,
+        )
+    }
+}
+
+impl View<*mut f32> {
+    /// The part from `row` and `column` on.
+    fn offset(self, row: usize, column: usize) -> Self {
+        let index = row * self.row_stride + column * self.column_stride;
+        Self::new(
+            self.start.wrapping_add(index),
+            self.row_stride,
+            self.column_stride,
+        )
+    }
+}
+
+/// Rows, columns and inner dimension of a product.
+pub(crate) type Shape = (usize, usize, usize);
+
+/// A matrix (k, n) that is to be the right operand of several products.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrix<'a> {
+    values: &'a [f32],
+    k: usize,
+    n: usize,
+    transposed: bool,
+}
+
+impl<'a> Matrix<'a> {
+    /// wᵀ of a weight (outputs, inputs): for the forward pass.
+    pub(crate) fn forward(values: &'a [f32], outputs: usize, inputs: usize) -> Self {
+        assert!(values.len() == outputs * inputs);
+        Self {
+            values,
+            k: inputs,
+            n: outputs,
+            transposed: true,
+        }
+    }
+
+    /// A weight (outputs, inputs) itself: for the gradient of the inputs.
+    pub(crate) fn backward(values: &'a [f32], outputs: usize, inputs: usize) -> Self {
+        assert!(values.len() == outputs * inputs);
+        Self {
+            values,
+            k: outputs,
+            n: inputs,
+            transposed: false,
+        }
+    }
+
+    fn view(&self) -> View<*const f32> {
+        match self.transposed {
+            true => View::new(self.values.as_ptr(), 1, self.k),
+            false => View::new(self.values.as_ptr(), self.n, 1),
+        }
+    }
+}
+
+/// A right operand, packed where the unit wants it so.
+#[derive(Clone, Copy)]
+pub(crate) struct Right<'a> {
+    matrix: Matrix<'a>,
+    packed: &'a [f32],
+}
+
+/// Computes products on some threads, with scratch for each and room for packed right operands.
+pub(crate) struct Multiplier {
+    unit: MatrixUnit,
+    threads: Threads,
+    scratch: Aligned,
+    packed: Aligned,
+}
+
+impl Multiplier {
+    /// Allocates [`MatrixUnit::scratch`] for each thread, and `packed` values for right operands.
+    pub(crate) fn new(threads: Threads, packed: usize) -> Self {
+        Self {
+            unit: threads.unit(),
+            scratch: Aligned::zeros(threads.unit().scratch() * threads.count()),
+            packed: Aligned::zeros(packed),
+            threads,
+        }
+    }
+
+    /// Bytes of scratch and packed operands.
+    pub(crate) fn bytes(&self) -> u64 {
+        (self.scratch.len() + self.packed.len()) as u64 * 4
+    }
+
+    /// Packs right operands; with what tasks need to compute products of their own, each on one thread.
+    ///
+    /// # Panics
+    /// If there is no room for all of them.
+    pub(crate) fn prepare<'a, const N: usize>(
+        &'a mut self,
+        matrices: [Matrix<'a>; N],
+    ) -> (Parts<'a>, [Right<'a>; N]) {
+        let unit = self.unit;
+        let parts = Parts {
+            unit,
+            threads: &self.threads,
+            scratch: Shared::new(&mut self.scratch),
+        };
+        let mut places = [0; N];
+        let mut end = 0;
+        for (place, matrix) in places.iter_mut().zip(&matrices) {
+            *place = end;
+            end += unit.packed(matrix.k, matrix.n);
+        }
+        assert!(end <= self.packed.len(), "no room for packed matrices");
+        #[cfg(target_arch = "x86_64")]
+        if unit == MatrixUnit::Amx {
+            let packed = Shared::new(&mut self.packed);
+            let count = matrices.iter().map(|matrix| amx::blocks(matrix.n)).sum();
+            self.threads.for_each(count, |mut block| {
+                for (matrix, place) in matrices.iter().zip(&places) {
+                    if block < amx::blocks(matrix.n) {
+                        let (shape, view) = ((matrix.k, matrix.n), matrix.view());
+                        // SAFETY: each block has its place; the unit is there.
+                        unsafe { amx::pack_columns(shape, view, block, packed.at(*place)) };
+                        return;
+                    }
+                    block -= amx::blocks(matrix.n);
+                }
+            });
+        }
+        let packed: &'a [f32] = &self.packed;
+        let rights = std::array::from_fn(|index| Right {
+            matrix: matrices[index],
+            packed: &packed[places[index]..],
+        });
+        (parts, rights)
+    }
+
+    /// What tasks need to compute products of their own, each on one thread.
+    pub(crate) fn parts(&mut self) -> Parts<'_> {
+        Parts {
+            unit: self.unit,
+            threads: &self.threads,
+            scratch: Shared::new(&mut self.scratch),
+        }
+    }
+}
+
+/// The scratch of a [`Multiplier`], to be handed out to tasks.
+pub(crate) struct Parts<'a> {
+    unit: MatrixUnit,
+    threads: &'a Threads,
+    scratch: Shared<'a, f32>,
+}
+
+impl<'a> Parts<'a> {
+    /// c (m, n) ← [c +] aᵀ · b with a (k, m), b (k, n): the gradient of a product's matrix, on all
+    /// threads.
+    pub(crate) fn weight_gradient(
+        &mut self,
+        (m, n, k): Shape,
+        c: &mut [f32],
+        a: &[f32],
+        b: &[f32],
+        accumulate: bool,
+    ) {
+        assert!(c.len() == m * n && a.len() >= k * m && b.len() >= k * n);
+        let (c, a) = (View::new(c.as_mut_ptr(), n, 1), View::new(a.as_ptr(), 1, m));
+        let b = View::new(b.as_ptr(), n, 1);
+        // SAFETY: the lengths have been checked.
+        unsafe { self.spread((m, n, k), c, a, b, accumulate) }
+    }
+
+    /// A product on all threads.
+    ///
+    /// # Safety
+    /// As [`product`].
+    unsafe fn spread(
+        &mut self,
+        (m, n, k): Shape,
+        c: View<*mut f32>,
+        a: View<*const f32>,
+        b: View<*const f32>,
+        accumulate: bool,
+    ) {
+        if self.unit == MatrixUnit::Vector {
+            let parallelism = self.threads.parallelism();
+            // SAFETY: by the caller's promise.
+            return unsafe { vector_product(parallelism, (m, n, k), c, a, b, 1.0, accumulate) };
+        }
+        let (down, across) = grid(m, n, self.threads.count());
+        let (c, a, b) = (Sent(c), Sent(a), Sent(b));
+        let scratch = self.unit.scratch();
+        let shared = self.scratch;
+        let unit = self.unit;
+        self.threads.for_each(down * across, |part| {
+            let (c, a, b) = (c.get(), a.get(), b.get());
+            let (top, bottom) = share(m, part / across, down);
+            let (left, right) = share(n, part % across, across);
+            // SAFETY: the parts of c are disjoint, and there is scratch for each.
+            unsafe {
+                let scratch = shared.part(part * scratch, (part + 1) * scratch);
+                let shape = (bottom - top, right - left, k);
+                let (c, a, b) = (c.offset(top, left), a.offset(top, 0), b.offset(0, left));
+                product(unit, scratch, shape, c, a, b, 1.0, accumulate);
+            }
+        });
+    }
+
+    /// The scratch of thread `index`.
+    ///
+    /// # Safety
+    /// No two tasks may hold that of the same thread at the same time.
+    ///
+    /// # Panics
+    /// If there is no such thread.
+    pub(crate) unsafe fn part(&self, index: usize) -> Part<'a> {
+        let len = self.unit.scratch();
+        Part {
+            unit: self.unit,
+            // SAFETY: by the caller's promise.
+            scratch: unsafe { self.scratch.part(index * len, (index + 1) * len) },
+        }
+    }
+}
+
+/// Computes products on one thread.
+pub(crate) struct Part<'a> {
+    unit: MatrixUnit,
+    scratch: &'a mut [f32],
+}
+
+impl Part<'_> {
+    /// c (rows, n) ← [c +] a (rows, k) · right (k, n).
+    ///
+    /// # Panics
+    /// If `c` or `a` has fewer values than that.
+    pub(crate) fn rows(
+        &mut self,
+        rows: usize,
+        c: &mut [f32],
+        a: &[f32],
+        right: &Right<'_>,
+        accumulate: bool,
+    ) {
+        let (k, n) = (right.matrix.k, right.matrix.n);
+        assert!(c.len() >= rows * n && a.len() >= rows * k);
+        let (c, a) = (View::new(c.as_mut_ptr(), n, 1), View::new(a.as_ptr(), k, 1));
+        let shape = (rows, n, k);
+        #[cfg(target_arch = "x86_64")]
+        if self.unit == MatrixUnit::Amx {
+            let packed = right.packed.as_ptr();
+            // SAFETY: the lengths have been checked; the operand was packed as a whole.
+            return unsafe {
+                amx::packed_product(shape, c, a, packed, accumulate, self.scratch);
+            };
+        }
+        let b = right.matrix.view();
+        // SAFETY: the lengths have been checked.
+        unsafe { vector_product(gemm::Parallelism::None, shape, c, a, b, 1.0, accumulate) }
+    }
+
+    /// c (m, n) ← [c +] scale · a (m, k) · b (k, n).
+    ///
+    /// # Safety
+    /// The views must lie inside live memory, and nobody else may touch what `c` covers.
+    pub(crate) unsafe fn product(
+        &mut self,
+        shape: Shape,
+        c: View<*mut f32>,
+        a: View<*const f32>,
+        b: View<*const f32>,
+        scale: f32,
+        accumulate: bool,
+    ) {
+        // SAFETY: by the caller's promise.
+        unsafe { product(self.unit, self.scratch, shape, c, a, b, scale, accumulate) }
+    }
+}
+
+/// A view that a task on another thread may use.
+#[derive(Clone, Copy)]
+struct Sent<T>(View<T>);
+
+// SAFETY: a view is an address and two numbers; who uses it promises that nobody else does.
+unsafe impl<T> Send for Sent<T> {}
+unsafe impl<T> Sync for Sent<T> {}
+
+impl<T: Copy> Sent<T> {
+    fn get(&self) -> View<T> {
+        self.0
+    }
+}
+
+/// Rows and columns of parts that m by n values are cut into for `count` threads, such that the parts'
+/// edges, which is what each thread reads, are shortest.
+fn grid(m: usize, n: usize, count: usize) -> (usize, usize) {
+    (1..=count)
+        .filter(|down| count.is_multiple_of(*down))
+        .map(|down| (down, count / down))
+        .min_by_key(|(down, across)| m.div_ceil(*down) + n.div_ceil(*across))
+        .unwrap_or((count, 1))
+}
+
+/// Part `index` of `parts` of `0..len`, in whole blocks of 32: (first, end).
+fn share(len: usize, index: usize, parts: usize) -> (usize, usize) {
+    const BLOCK: usize = 32;
+    let blocks = len.div_ceil(BLOCK);
+    let place = |index: usize| (blocks * index / parts * BLOCK).min(len);
+    (place(index), place(index + 1))
+}
+
+/// c (m, n) ← [c +] scale · a (m, k) · b (k, n) on this thread.
+///
+/// # Safety
+/// The views must lie inside live memory, and nobody else may touch what `c` covers.
+#[allow(clippy::too_many_arguments, reason = "the shape of a product")]
+unsafe fn product(
+    unit: MatrixUnit,
+    scratch: &mut [f32],
+    shape: Shape,
+    c: View<*mut f32>,
+    a: View<*const f32>,
+    b: View<*const f32>,
+    scale: f32,
+    accumulate: bool,
+) {
+    #[cfg(target_arch = "x86_64")]
+    if unit == MatrixUnit::Amx {
+        // SAFETY: by the caller's promise; the unit is there, or it would not have been chosen.
+        return unsafe { amx::product(shape, c, a, b, scale, accumulate, scratch) };
+    }
+    let _ = (unit, scratch);
+    // SAFETY: by the caller's promise.
+    unsafe { vector_product(gemm::Parallelism::None, shape, c, a, b, scale, accumulate) }
+}
+
+/// The same on the vector unit, on one or several threads.
+///
+/// # Safety
+/// As [`product`].
+unsafe fn vector_product(
+    parallelism: gemm::Parallelism,
+    (m, n, k): Shape,
+    c: View<*mut f32>,
+    a: View<*const f32>,
+    b: View<*const f32>,
+    scale: f32,
+    accumulate: bool,
+) {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            c.start,
+            c.column_stride as isize,
+            c.row_stride as isize,
+            accumulate,
+            a.start,
+            a.column_stride as isize,
+            a.row_stride as isize,
+            b.start,
+            b.column_stride as isize,
+            b.row_stride as isize,
+            1.0,
+            scale,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Values without a pattern, of several magnitudes.
+    fn noise(len: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            f64::from(state >> 8) / f64::from(1 << 24)
+        };
+        (0..len)
+            .map(|_| ((next() - 0.5) * (next() * 6.0 - 3.0).exp()) as f32)
+            .collect()
+    }
+
+    /// Matrices as the engine's three kinds of product lay them out: element (row, column).
+    fn at(values: &[f32], view: (usize, usize), row: usize, column: usize) -> f64 {
+        f64::from(values[row * view.0 + column * view.1])
+    }
+
+    /// The worst error against f64, relative to Σ |a b|, of c = 0.5 a · b (+ c).
+    fn worst_error(
+        unit: MatrixUnit,
+        (m, n, k): Shape,
+        a_rows: bool,
+        b_rows: bool,
+        add: bool,
+    ) -> f64 {
+        let (a, b) = (noise(m * k, 1), noise(k * n, 2));
+        let a_view = if a_rows { (k, 1) } else { (1, m) };
+        let b_view = if b_rows { (n, 1) } else { (1, k) };
+        let before = noise(m * n, 3);
+        let mut c = before.clone();
+        let mut multiplier = Multiplier::new(Threads::single().with_unit(unit), 0);
+        // SAFETY: the views are those of the vectors.
+        unsafe {
+            multiplier.parts().part(0).product(
+                (m, n, k),
+                View::new(c.as_mut_ptr(), n, 1),
+                View::new(a.as_ptr(), a_view.0, a_view.1),
+                View::new(b.as_ptr(), b_view.0, b_view.1),
+                0.5,
+                add,
+            );
+        }
+        let mut worst = 0.0f64;
+        for row in 0..m {
+            for column in 0..n {
+                let start = if add {
+                    f64::from(before[row * n + column])
+                } else {
+                    0.0
+                };
+                let (mut exact, mut size) = (start, start.abs());
+                for inner in 0..k {
+                    let term = 0.5 * at(&a, a_view, row, inner) * at(&b, b_view, inner, column);
+                    exact += term;
+                    size += term.abs();
+                }
+                let error = (f64::from(c[row * n + column]) - exact).abs();
+                worst = worst.max(error / size.max(1e-30));
+            }
+        }
+        worst
+    }
+
+    #[test]
+    fn products_of_every_layout_and_edge_are_as_exact_as_f32() {
+        let shapes = [
+            (1, 1, 1),
+            (5, 3, 2),
+            (32, 32, 32),
+            (33, 47, 65),
+            (64, 600, 130),
+            (100, 31, 300),
+        ];
+        for unit in [MatrixUnit::Vector, MatrixUnit::best()] {
+            for shape in shapes {
+                for layout in 0..8 {
+                    let (a_rows, b_rows, add) = (layout & 1 == 0, layout & 2 == 0, layout & 4 == 0);
+                    let worst = worst_error(unit, shape, a_rows, b_rows, add);
+                    assert!(worst < 2e-6, "{unit:?} {shape:?} {layout}: {worst:e}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn packed_weights_and_any_number_of_threads_give_the_same_bits() {
+        for unit in [MatrixUnit::Vector, MatrixUnit::best()] {
+            for (m, n, k) in [(7, 40, 33), (300, 96, 300), (64, 33, 520)] {
+                let (x, w, dy) = (noise(m * k, 4), noise(n * k, 5), noise(m * n, 6));
+                let results = [1, 2, 3, 5].map(|count| {
+                    let threads = Threads::new(count).unwrap().with_unit(unit);
+                    let room = unit.packed(k, n) + unit.packed(n, k);
+                    let mut multiplier = Multiplier::new(threads, room);
+                    let operands = [Matrix::forward(&w, n, k), Matrix::backward(&w, n, k)];
+                    let (mut parts, [forward, backward]) = multiplier.prepare(operands);
+                    let (mut y, mut dx) = (vec![0.0; m * n], vec![0.0; m * k]);
+                    let mut dw = noise(n * k, 7);
+                    // SAFETY: nobody else computes meanwhile.
+                    let mut part = unsafe { parts.part(count - 1) };
+                    part.rows(m, &mut y, &x, &forward, false);
+                    part.rows(m, &mut dx, &dy, &backward, false);
+                    parts.weight_gradient((n, k, m), &mut dw, &dy, &x, true);
+                    (y, dx, dw)
+                });
+                let (y, dx, dw) = &results[0];
+                let before = noise(n * k, 7);
+                let sum =
+                    |count: usize, term: &dyn Fn(usize) -> f64| (0..count).map(term).sum::<f64>();
+                let at = |values: &[f32], index: usize| f64::from(values[index]);
+                let (row, column, inner) = (m - 1, n - 1, k - 1);
+                let exact_y = sum(k, &|i| at(&x, row * k + i) * at(&w, column * k + i));
+                let exact_dx = sum(n, &|i| at(&dy, row * n + i) * at(&w, i * k + inner));
+                let exact_dw = at(&before, column * k + inner)
+                    + sum(m, &|i| at(&dy, i * n + column) * at(&x, i * k + inner));
+                for (value, exact) in [
+                    (y[row * n + column], exact_y),
+                    (dx[row * k + inner], exact_dx),
+                    (dw[column * k + inner], exact_dw),
+                ] {
+                    let error = (f64::from(value) - exact).abs();
+                    assert!(error < 1e-4, "{unit:?}: {value} {exact}");
+                }
+                assert!(
+                    results.iter().all(|other| other == &results[0]),
+                    "{unit:?} {n}"
+                );
+            }
+        }
+    }
+}
