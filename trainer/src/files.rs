@@ -22,6 +22,7 @@ mod vocabulary;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use configuration::read as configuration;
 pub use gguf::{open_gguf, GgufModel};
 pub use huggingface::{export, open_folder, ExportSettings, Exported};
 pub use safetensors::ValueType;

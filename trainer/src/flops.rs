@@ -7,12 +7,16 @@ use crate::config::ModelConfig;
 use crate::matmul::{Matrix, Multiplier};
 use crate::threads::{Rows, Threads};
 
-/// Floating-point operations of training on one token, forward and backward: six for each weight of
-/// a matrix product (two forward, four backward; the embedding is looked up, not multiplied), and
-/// attention's two products over the half of the context that is before the token,
-/// 6 · layers · heads · head_dim · seq_len in all (Chowdhery et al. 2022, appendix B, with causal
-/// attention counted once).
+/// Floating-point operations of training on one token, forward and backward (Chowdhery et al. 2022,
+/// appendix B, with causal attention counted once): [`product_flops_a_token`] and
+/// [`attention_flops_a_token`].
 pub fn flops_a_token(config: &ModelConfig) -> f64 {
+    product_flops_a_token(config) + attention_flops_a_token(config)
+}
+
+/// Six for each weight of a matrix product: two forward, four backward. The embedding is looked up,
+/// not multiplied.
+pub fn product_flops_a_token(config: &ModelConfig) -> f64 {
     let weights: usize = config
         .tensors()
         .iter()
@@ -24,8 +28,13 @@ pub fn flops_a_token(config: &ModelConfig) -> f64 {
     } else {
         0
     };
-    let attention = config.layers * config.heads * config.head_dim() * config.seq_len;
-    6.0 * (weights + head + attention) as f64
+    6.0 * (weights + head) as f64
+}
+
+/// Attention's two products over the half of the context that is before the token, a third of them
+/// forward: 6 · layers · heads · head_dim · seq_len.
+pub fn attention_flops_a_token(config: &ModelConfig) -> f64 {
+    6.0 * (config.layers * config.heads * config.head_dim() * config.seq_len) as f64
 }
 
 /// Floating-point operations a second of matrix products of 512 × 512 × 512 in f32 on `threads` and their

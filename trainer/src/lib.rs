@@ -13,7 +13,8 @@
 //! 6. [`evaluate`] is a validator's: what one update alone does to the loss;
 //! 7. [`harness`] asks a finished model questions that others publish;
 //! 8. [`mod@pretrain`] trains without a chain, at the rate of a [`schedule`] and under a [`guard`];
-//! 9. [`checkpoint`] keeps all of it over a kill -9; [`files`] reads and writes others' models.
+//! 9. [`checkpoint`] keeps all of it over a kill -9; [`files`] reads and writes others' models;
+//! 10. [`budget`] says beforehand what all of it takes, on this machine or another.
 //!
 //! # Determinism
 //!
@@ -58,6 +59,8 @@ pub mod harness;
 
 pub mod checkpoint;
 pub mod files;
+
+pub mod budget;
 
 pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints, Position};
 pub use config::{ConfigError, ModelConfig, RopeScaling, TensorInfo, PRESETS};

@@ -1,0 +1,371 @@
+//! What training a model costs on a machine, known before anything is allocated: bytes of every
+//! region, seconds of a step and of a window, whether it fits and, if not, what would.
+//!
+//! [`plan`] is a pure function of a [`Request`]. For a CPU the bytes are those of the engine that
+//! there is ([`crate::plan::Plan`]) and of the trainer's arrays, held to what is really allocated
+//! by a test. For GPUs they are the regions that the CUDA engine is to have, and the seconds are a
+//! roofline: what a good engine comes close to, not what one has been seen to do. docs/PLANNING.md
+//! has the formulas, their sources and how they were checked.
+//!
+//! Sizes are checked: an absurd request is an error, never a wrapped number. A GB is 10^9 bytes.
+
+use serde::Serialize;
+
+use crate::config::ConfigError;
+
+pub mod quantity;
+
+pub mod hardware;
+pub mod model;
+pub mod request;
+
+pub mod cpu;
+pub mod gpu;
+pub mod window;
+
+pub mod advice;
+
+pub use advice::Advice;
+pub use cpu::{micro_batch_that_fits, CpuCosts};
+pub use hardware::{CpuRates, Devices, Gpu, Machine};
+pub use model::ModelCounts;
+pub use request::{Choice, Recompute, Request, Sharding, State, Window};
+pub use window::Phase;
+
+/// Why there is no budget for a request.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+pub enum BudgetError {
+    /// The model's configuration is not valid.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A number of the request is 0 or absurdly large.
+    #[error("{name} is {value}, not 1 to {max}")]
+    Range {
+        /// Which.
+        name: &'static str,
+        /// Its value.
+        value: u64,
+        /// The largest that is planned for.
+        max: u64,
+    },
+    /// The bytes of something are more than 2^63.
+    #[error("{0} would be more than 2^63 bytes")]
+    TooLarge(&'static str),
+    /// The micro-batch must be one of [`divisors`] of a device's samples of a step.
+    #[error("a micro-batch of {micro} samples does not divide the {samples} samples of a device")]
+    MicroBatch {
+        /// Samples at once.
+        micro: u64,
+        /// Samples of a step on one device.
+        samples: u64,
+    },
+    /// Text that is not a quantity or a machine.
+    #[error("{text:?} is not {expected}")]
+    Text {
+        /// What was given.
+        text: String,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// Not even one sample at once fits in the memory.
+    #[error("{needed} bytes are needed even with one sample at once, and there are {available}")]
+    Memory {
+        /// Bytes with a micro-batch of one sample.
+        needed: u64,
+        /// Bytes that may be used.
+        available: u64,
+    },
+}
+
+/// Something that takes bytes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Line {
+    /// What it is.
+    pub name: &'static str,
+    /// How many bytes.
+    pub bytes: u64,
+}
+
+/// The bytes of one kind of memory.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Ledger {
+    /// Which memory.
+    pub name: &'static str,
+    /// What lies in it.
+    pub lines: Vec<Line>,
+    /// Bytes in all.
+    pub bytes: u64,
+    /// Bytes that there are, if that is known.
+    pub capacity: Option<u64>,
+}
+
+impl Ledger {
+    /// A ledger of these lines; those of no bytes are left out.
+    pub(crate) fn new(
+        name: &'static str,
+        lines: impl IntoIterator<Item = (&'static str, u64)>,
+        capacity: Option<u64>,
+    ) -> Result<Self, BudgetError> {
+        let lines = lines.into_iter().filter(|(_, bytes)| *bytes > 0);
+        let lines: Vec<Line> = lines.map(|(name, bytes)| Line { name, bytes }).collect();
+        let bytes = quantity::sum(name, lines.iter().map(|line| line.bytes))?;
+        Ok(Self {
+            name,
+            lines,
+            bytes,
+            capacity,
+        })
+    }
+
+    /// Whether there is as much as is needed; `true` where it is not known.
+    pub fn fits(&self) -> bool {
+        self.capacity.is_none_or(|capacity| self.bytes <= capacity)
+    }
+
+    /// The bytes of the line of this name; 0 without one.
+    pub fn bytes_of(&self, name: &str) -> u64 {
+        let line = self.lines.iter().find(|line| line.name == name);
+        line.map_or(0, |line| line.bytes)
+    }
+}
+
+/// Something that takes time.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Duration {
+    /// What it is.
+    pub name: &'static str,
+    /// How long.
+    pub seconds: f64,
+}
+
+/// One inner step of a peer.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Step {
+    /// Samples at once on a device.
+    pub micro_batch: u64,
+    /// Micro-batches of a device one after the other.
+    pub accumulations: u64,
+    /// What is computed again.
+    pub recompute: Recompute,
+    /// What is spread.
+    pub sharding: Sharding,
+    /// Where the time goes.
+    pub times: Vec<Duration>,
+    /// All of it.
+    pub seconds: f64,
+    /// Tokens of all devices.
+    pub tokens: u64,
+    /// Tokens a second of all devices.
+    pub tokens_per_second: f64,
+    /// 6 · parameters of matrix products + causal attention, as a part of the devices' peak.
+    pub mfu: f64,
+}
+
+/// What training costs.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Budget {
+    /// The model's numbers.
+    pub model: ModelCounts,
+    /// Bytes a parameter of parameters, gradient and optimiser.
+    pub state_bytes: u64,
+    /// Memory (CPU), or the memory of each GPU and of each host; then the disk.
+    pub ledgers: Vec<Ledger>,
+    /// One inner step.
+    pub step: Step,
+    /// The phases of a window.
+    pub phases: Vec<Phase>,
+    /// Seconds of a window: of the phases that a miner goes through one after the other.
+    pub window_seconds: f64,
+    /// The part of a window in which it trains.
+    pub utilisation: f64,
+    /// Tokens a second over whole windows, of one peer.
+    pub peer_tokens_per_second: f64,
+    /// Days in which all peers together train on 10^12 tokens.
+    pub days_per_trillion_tokens: f64,
+    /// Whether all memories are large enough.
+    pub fits: bool,
+}
+
+impl Budget {
+    /// The ledger of this name.
+    pub fn ledger(&self, name: &str) -> Option<&Ledger> {
+        self.ledgers.iter().find(|ledger| ledger.name == name)
+    }
+
+    /// Bytes that are missing, over all ledgers.
+    pub fn missing_bytes(&self) -> u64 {
+        let missing = |ledger: &Ledger| {
+            let capacity = ledger.capacity.unwrap_or(u64::MAX);
+            ledger.bytes.saturating_sub(capacity)
+        };
+        // A sum of at most three ledgers of less than 2^63 bytes: saturation is only for show.
+        let missing = self.ledgers.iter().map(missing);
+        missing.fold(0u64, u64::saturating_add)
+    }
+}
+
+/// The budget of the fastest way to do what is asked that fits; of the one that needs the least
+/// memory where none does ([`Budget::fits`] tells, [`advice::advice`] says what would).
+pub fn plan(request: &Request) -> Result<Budget, BudgetError> {
+    request.check()?;
+    let counts = ModelCounts::new(&request.model, request.window.keep)?;
+    let devices = request.machine.devices.count();
+    let samples = request.window.batch.div_ceil(devices);
+    let micro_batches = match request.choice.micro_batch {
+        None => divisors(samples),
+        Some(micro) if micro > 0 && samples.is_multiple_of(micro) => vec![micro],
+        Some(micro) => return Err(BudgetError::MicroBatch { micro, samples }),
+    };
+    let mut best: Option<Budget> = None;
+    let mut too_large = BudgetError::TooLarge("every micro-batch");
+    for micro_batch in micro_batches {
+        for way in ways(request, micro_batch) {
+            match budget(request, &counts, way, None) {
+                Ok(budget) => {
+                    if best.as_ref().is_none_or(|best| is_better(&budget, best)) {
+                        best = Some(budget);
+                    }
+                }
+                // Fewer samples at once may be countable.
+                Err(error @ BudgetError::TooLarge(_)) => too_large = error,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    let best = best.ok_or(too_large)?;
+    let Some(mfu) = request.choice.mfu else {
+        return Ok(best);
+    };
+    let step = best.step;
+    let way = Way {
+        micro_batch: step.micro_batch,
+        recompute: step.recompute,
+        sharding: step.sharding,
+    };
+    budget(request, &counts, way, Some(mfu))
+}
+
+/// A way to compute a step.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Way {
+    pub(crate) micro_batch: u64,
+    pub(crate) recompute: Recompute,
+    pub(crate) sharding: Sharding,
+}
+
+/// All ways that the choice leaves open.
+fn ways(request: &Request, micro_batch: u64) -> Vec<Way> {
+    let cpu = matches!(request.machine.devices, Devices::Cpu(_));
+    let one = request.machine.devices.count() == 1;
+    let choice = &request.choice;
+    let recomputes: Vec<Recompute> = match choice.recompute {
+        // What the CPU engine does, always.
+        _ if cpu => vec![Recompute::NormSwiglu],
+        Some(recompute) => vec![recompute],
+        None => Recompute::ALL.to_vec(),
+    };
+    let shardings: Vec<Sharding> = match choice.sharding {
+        _ if one => vec![Sharding::None],
+        Some(sharding) => vec![sharding],
+        None => Sharding::ALL.to_vec(),
+    };
+    let with = |recompute| {
+        shardings.iter().map(move |&sharding| Way {
+            micro_batch,
+            recompute,
+            sharding,
+        })
+    };
+    recomputes.into_iter().flat_map(with).collect()
+}
+
+/// What fits before what does not; of what does not, the one that misses least. Then on GPUs the
+/// faster (by more than a thousandth), the one that spreads less, and the smaller. On a CPU, which is as fast with few samples
+/// at once as with many, the most of them that leave half of the memory, and if none does that,
+/// the most.
+fn is_better(new: &Budget, old: &Budget) -> bool {
+    let (Some(memory), Some(old_memory)) = (new.ledgers.first(), old.ledgers.first()) else {
+        return false;
+    };
+    if new.fits != old.fits {
+        return new.fits;
+    }
+    if !new.fits {
+        return (new.missing_bytes(), memory.bytes) < (old.missing_bytes(), old_memory.bytes);
+    }
+    if memory.name == cpu::MEMORY {
+        let rank = |ledger: &Ledger, step: &Step| {
+            let half = ledger.capacity.map(|capacity| capacity / 2);
+            (
+                half.is_none_or(|half| ledger.bytes <= half),
+                step.micro_batch,
+            )
+        };
+        return rank(memory, &new.step) > rank(old_memory, &old.step);
+    }
+    let ratio = new.step.seconds / old.step.seconds;
+    let size = |ledger: &Ledger, step: &Step| (step.sharding, ledger.bytes);
+    ratio < 0.999 || (ratio < 1.001 && size(memory, &new.step) < size(old_memory, &old.step))
+}
+
+/// The step at an MFU that is known, all its parts as much longer.
+fn at_mfu(mut step: Step, mfu: f64) -> Step {
+    let longer = step.mfu / mfu;
+    for time in &mut step.times {
+        time.seconds *= longer;
+    }
+    step.seconds *= longer;
+    step.tokens_per_second /= longer;
+    step.mfu = mfu;
+    step
+}
+
+/// The budget of one way, at an MFU if that is known.
+fn budget(
+    request: &Request,
+    counts: &ModelCounts,
+    way: Way,
+    mfu: Option<f64>,
+) -> Result<Budget, BudgetError> {
+    let (mut ledgers, step) = match &request.machine.devices {
+        Devices::Cpu(rates) => cpu::costs(request, counts, rates, way)?,
+        Devices::Gpus { kind, count } => gpu::costs(request, counts, kind, *count, way)?,
+    };
+    let step = match mfu {
+        Some(mfu) => at_mfu(step, mfu),
+        None => step,
+    };
+    ledgers.push(window::disk(request, counts)?);
+    let phases = window::phases(request, counts, &step);
+    let in_turn = phases.iter().filter(|phase| phase.in_turn);
+    let window_seconds: f64 = in_turn.map(|phase| phase.seconds).sum();
+    let training = step.seconds * request.window.inner_steps as f64;
+    let utilisation = training / window_seconds;
+    let peer_tokens_per_second = step.tokens_per_second * utilisation;
+    let all = peer_tokens_per_second * request.window.peers as f64;
+    Ok(Budget {
+        model: counts.clone(),
+        state_bytes: match request.machine.devices {
+            Devices::Cpu(_) => 16,
+            Devices::Gpus { .. } => request.choice.state.bytes(),
+        },
+        fits: ledgers.iter().all(Ledger::fits),
+        ledgers,
+        step,
+        phases,
+        window_seconds,
+        utilisation,
+        peer_tokens_per_second,
+        days_per_trillion_tokens: 1e12 / all / 86_400.0,
+    })
+}
+
+/// The divisors of `count`, the largest first; `count` is at most 2^24.
+pub fn divisors(count: u64) -> Vec<u64> {
+    let low = (1..).take_while(|low| low * low <= count);
+    let low: Vec<u64> = low.filter(|low| count.is_multiple_of(*low)).collect();
+    let high = low.iter().map(|low| count / low);
+    let mut all: Vec<u64> = high.chain(low.iter().rev().copied()).collect();
+    all.dedup();
+    all
+}

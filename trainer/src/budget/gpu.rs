@@ -1,0 +1,429 @@
+//! What training takes on GPUs: the regions that the CUDA engine is to have, and a roofline.
+//!
+//! Per GPU and with bf16 activations. Values of a layer that are kept for a token, with D hidden,
+//! Q the width of q|k|v, A that of attention's output and F that of SwiGLU:
+//!
+//! ```text
+//! none         x, normed, q|k|v, attended, x', normed', gate|up, SwiGLU's output: 4 D + Q + A + 3 F
+//! norm-swiglu  x, q|k|v, attended, x', gate|up:                                   2 D + Q + A + 2 F
+//! full         x:                                                                 D
+//! ```
+//!
+//! and, unless recomputed in full, 4 bytes a head (attention's logarithms) and 8 (norms' inverses).
+
+use super::cpu::{computed_attention, elementwise_values, time};
+use super::hardware::{Gpu, GPUS_PER_HOST, NETWORK};
+use super::quantity::{product, sum};
+use super::{BudgetError, Ledger, ModelCounts, Recompute, Request, Sharding, State, Step, Way};
+use crate::flops::{attention_flops_a_token, flops_a_token};
+
+/// The ledger of each GPU's memory.
+pub const GPU_MEMORY: &str = "memory of each GPU";
+
+/// The ledger of each host's memory.
+pub const HOST_MEMORY: &str = "memory of each host";
+
+/// Bytes of an activation (bf16).
+const ACTIVATION: u64 = 2;
+
+/// Tokens whose logits are there at once.
+const LOGITS_TOKENS: u64 = 4_096;
+
+/// cuBLASLt's workspace, of three streams.
+const PRODUCTS_WORKSPACE: u64 = 3 * (32 << 20);
+
+/// CUDA's context, loaded kernels and the allocator's rest.
+const CONTEXT: u64 = 1_000_000_000;
+
+/// One part of so many of the memory is left to the driver and to errors of this plan.
+const FREE_PART: u64 = 50;
+
+/// NCCL's buffers.
+const NCCL: u64 = 1_000_000_000;
+
+/// Two buffers in pinned memory for each GPU, through which host and GPU exchange blocks.
+const STAGING: u64 = 2 * (256 << 20);
+
+/// The processes of a host: code, page tables, the node, caches of libp2p.
+const HOST_BASE: u64 = 4_000_000_000;
+
+/// Part of the memory's bandwidth that elementwise kernels reach.
+const BANDWIDTH_PART: f64 = 0.73;
+
+/// Part of the peak that attention reaches (a FlashAttention-2 class kernel with `mma.sync`).
+const ATTENTION_PART: f64 = 0.30;
+
+/// Part of a link's rate that collective operations reach.
+const LINK_PART: f64 = 0.80;
+
+/// Seconds that a collective operation takes however little it moves.
+const COLLECTIVE: f64 = 20e-6;
+
+/// Seconds from kernel to kernel inside a CUDA graph.
+const LAUNCH: f64 = 2e-6;
+
+/// Kernels of a layer, forward and backward.
+const KERNELS: f64 = 30.0;
+
+pub(super) fn costs(
+    request: &Request,
+    counts: &ModelCounts,
+    kind: &Gpu,
+    count: u64,
+    way: Way,
+) -> Result<(Vec<Ledger>, Step), BudgetError> {
+    let shape = Shape::new(request, count, way)?;
+    let gpu = gpu_memory(request, counts, kind, &shape)?;
+    let host = host_memory(request, counts, count)?;
+    Ok((vec![gpu, host], step(request, counts, kind, &shape)))
+}
+
+/// The sizes that everything depends on.
+struct Shape {
+    way: Way,
+    gpus: u64,
+    /// Samples of a step on one GPU.
+    samples: u64,
+    /// Tokens at once on one GPU.
+    tokens: u64,
+    hidden: u64,
+    qkv: u64,
+    attended: u64,
+    ffn: u64,
+    vocab: u64,
+    heads: u64,
+    layers: u64,
+}
+
+impl Shape {
+    fn new(request: &Request, gpus: u64, way: Way) -> Result<Self, BudgetError> {
+        let config = &request.model;
+        let tokens = product("tokens", &[way.micro_batch, config.seq_len as u64])?;
+        Ok(Self {
+            way,
+            gpus,
+            samples: request.window.batch.div_ceil(gpus),
+            tokens,
+            hidden: config.hidden as u64,
+            qkv: config.qkv_dim() as u64,
+            attended: (config.heads * config.head_dim()) as u64,
+            ffn: config.ffn as u64,
+            vocab: config.vocab as u64,
+            heads: config.heads as u64,
+            layers: config.layers as u64,
+        })
+    }
+
+    /// Bytes of one layer's activations for one token.
+    fn activations(&self, recompute: Recompute) -> Result<u64, BudgetError> {
+        let (d, q, a, f) = (self.hidden, self.qkv, self.attended, self.ffn);
+        let (values, floats) = match recompute {
+            Recompute::None => (4 * d + q + a + 3 * f, self.heads + 2),
+            Recompute::NormSwiglu => (2 * d + q + a + 2 * f, self.heads + 2),
+            Recompute::Full => (d, 0),
+        };
+        let values = product("activations", &[values, ACTIVATION])?;
+        sum("activations", [values, 4 * floats])
+    }
+
+    /// Bytes that a backward pass works in, for one token: gradients of the residual stream, a
+    /// norm's output, q|k|v, gate|up and SwiGLU's output; norm and SwiGLU again where they were not
+    /// kept; a whole layer where it was not.
+    fn backward(&self) -> Result<u64, BudgetError> {
+        let (d, q, f) = (self.hidden, self.qkv, self.ffn);
+        let gradients = product("activations", &[2 * d + q + 3 * f, ACTIVATION])?;
+        let again = match self.way.recompute {
+            Recompute::None => 0,
+            Recompute::NormSwiglu => product("activations", &[d + f, ACTIVATION])?,
+            Recompute::Full => self.activations(Recompute::None)?,
+        };
+        sum("activations", [gradients, again])
+    }
+}
+
+/// Bytes of a region that is, or is not, spread over the GPUs.
+fn share(
+    name: &'static str,
+    parameters: u64,
+    bytes: u64,
+    gpus: u64,
+    spread: bool,
+) -> Result<u64, BudgetError> {
+    let parameters = if spread {
+        parameters.div_ceil(gpus)
+    } else {
+        parameters
+    };
+    product(name, &[parameters, bytes])
+}
+
+fn gpu_memory(
+    request: &Request,
+    counts: &ModelCounts,
+    kind: &Gpu,
+    shape: &Shape,
+) -> Result<Ledger, BudgetError> {
+    let state = request.choice.state;
+    let sharding = shape.way.sharding;
+    let own_part = sharding != Sharding::None;
+    let all_spread = sharding == Sharding::Full;
+    let region = |name, bytes, spread| share(name, counts.parameters, bytes, shape.gpus, spread);
+
+    let (rest, moment, gradient) = match state {
+        State::Bytes18 => (4, 4, 4),
+        State::Bytes16 => (2, 4, 4),
+        State::Bytes12 => (2, 2, 4),
+        State::Bytes10 => (2, 2, 2),
+        State::Bytes8 => (2, 1, 2),
+    };
+    // f32 scales of blocks of 256 moments.
+    let scales = match state {
+        State::Bytes8 => region("scales of the moments", 8, own_part)? / 256,
+        _ => 0,
+    };
+    let tokens = shape.tokens;
+    let kept = product(
+        "activations",
+        &[
+            shape.activations(shape.way.recompute)?,
+            shape.layers,
+            tokens,
+        ],
+    )?;
+    let backward = product("activations", &[shape.backward()?, tokens])?;
+    let ends = product("activations", &[2 * shape.hidden, ACTIVATION, tokens])?;
+    let logits = product(
+        "logits",
+        &[tokens.min(LOGITS_TOKENS), shape.vocab, ACTIVATION],
+    )?;
+    let several = shape.gpus > 1;
+    let layer = product("a layer", &[counts.layer_parameters, 2])?;
+    let embedding = product("the embedding", &[counts.embedding_parameters, 2])?;
+
+    Ledger::new(
+        GPU_MEMORY,
+        [
+            ("parameters (bf16)", region("parameters", 2, all_spread)?),
+            ("rest of the f32 master", region("master", rest, own_part)?),
+            ("first moment", region("first moment", moment, own_part)?),
+            ("second moment", region("second moment", moment, own_part)?),
+            ("scales of the moments", scales),
+            ("gradient", region("gradient", gradient, all_spread)?),
+            ("activations of the layers", kept),
+            ("first and last of the residual stream", ends),
+            ("working space of the backward pass", backward),
+            ("logits, up to 4096 tokens", logits),
+            ("inputs, targets, losses", product("tokens", &[12, tokens])?),
+            (
+                "gathered layers (2)",
+                if all_spread { 2 * layer } else { 0 },
+            ),
+            (
+                "gathered embedding or output matrix",
+                if all_spread { embedding } else { 0 },
+            ),
+            (
+                "gradients on their way (2 layers)",
+                if several { 2 * layer } else { 0 },
+            ),
+            ("cuBLASLt's workspace", PRODUCTS_WORKSPACE),
+            ("NCCL", if several { NCCL } else { 0 }),
+            ("CUDA context and kernels", CONTEXT),
+            ("left free", kind.memory / FREE_PART),
+        ],
+        Some(kind.memory),
+    )
+}
+
+fn host_memory(request: &Request, counts: &ModelCounts, gpus: u64) -> Result<Ledger, BudgetError> {
+    let hosts = gpus.div_ceil(GPUS_PER_HOST);
+    let part = |name, bytes| share(name, counts.parameters, bytes, hosts, true);
+    let feedback = if request.choice.feedback_bf16 { 2 } else { 4 };
+    let updates = product("updates", &[counts.payload_bytes, request.window.peers])?;
+    Ledger::new(
+        HOST_MEMORY,
+        [
+            ("agreed parameters (anchor, f32)", part("anchor", 4)?),
+            ("error feedback", part("error feedback", feedback)?),
+            ("accepted updates", updates.div_ceil(hosts)),
+            (
+                "pinned staging",
+                product("staging", &[gpus.min(GPUS_PER_HOST), STAGING])?,
+            ),
+            ("processes", HOST_BASE),
+        ],
+        Some(request.machine.host_memory),
+    )
+}
+
+/// Seconds of y = x · Wᵀ with x (rows, inner) and W (columns, inner): the better of several tiles,
+/// counting half-empty tiles and the last, half-empty wave; never faster than memory.
+fn product_seconds(kind: &Gpu, rows: f64, columns: f64, inner: f64) -> f64 {
+    /// Rows, columns and what of the sustained rate a tile of this size reaches.
+    const TILES: [(f64, f64, f64); 3] =
+        [(128.0, 256.0, 1.0), (128.0, 128.0, 0.9), (64.0, 64.0, 0.6)];
+    let rate = kind.peak * kind.sustained;
+    let processors = kind.multiprocessors as f64;
+    let with_tile = |(tile_rows, tile_columns, part): (f64, f64, f64)| {
+        let tiles = (rows / tile_rows).ceil() * (columns / tile_columns).ceil();
+        let waves = (tiles / processors).ceil();
+        let done = waves * processors * tile_rows * tile_columns;
+        2.0 * done * inner / (rate * part)
+    };
+    let computing = TILES
+        .map(with_tile)
+        .into_iter()
+        .fold(f64::INFINITY, f64::min);
+    let bytes = 2.0 * (rows * inner + columns * inner + rows * columns);
+    computing.max(bytes / (kind.bandwidth * BANDWIDTH_PART))
+}
+
+/// Seconds of a layer's products: forward, and backward (for the inputs and for the weights).
+fn layer_products(kind: &Gpu, shape: &Shape) -> (f64, f64) {
+    let rows = shape.tokens as f64;
+    let [d, q, a, f] = [shape.hidden, shape.qkv, shape.attended, shape.ffn].map(|v| v as f64);
+    // (outputs, inputs) of q|k|v, o, gate|up, down
+    let matrices = [(q, d), (d, a), (2.0 * f, d), (d, f)];
+    let mut forward = 0.0;
+    let mut backward = 0.0;
+    for (outputs, inputs) in matrices {
+        forward += product_seconds(kind, rows, outputs, inputs);
+        backward += product_seconds(kind, rows, inputs, outputs);
+        backward += product_seconds(kind, outputs, inputs, rows);
+    }
+    (forward, backward)
+}
+
+/// Bytes a second of collectives between the GPUs.
+fn link_rate(kind: &Gpu, gpus: u64) -> f64 {
+    let link = if gpus > GPUS_PER_HOST {
+        NETWORK.min(kind.link)
+    } else {
+        kind.link
+    };
+    link * LINK_PART
+}
+
+fn step(request: &Request, counts: &ModelCounts, kind: &Gpu, shape: &Shape) -> Step {
+    let config = &request.model;
+    let accumulations = shape.samples / shape.way.micro_batch;
+    let (rounds, layers) = (accumulations as f64, shape.layers as f64);
+    let tokens = shape.tokens as f64;
+    let bandwidth = kind.bandwidth * BANDWIDTH_PART;
+
+    let (forward, backward) = layer_products(kind, shape);
+    let attention_rate = kind.peak * ATTENTION_PART;
+    let attention = computed_attention(config) * tokens / attention_rate;
+    let again = match shape.way.recompute {
+        Recompute::Full => {
+            forward * layers + attention_flops_a_token(config) / 3.0 * tokens / attention_rate
+        }
+        Recompute::None | Recompute::NormSwiglu => 0.0,
+    };
+    let head = head_seconds(kind, shape);
+    let elementwise = 2.0 * elementwise_values(config) * tokens / bandwidth;
+    let products = (forward + backward) * layers + head;
+    let round = [
+        ("matrix products", products),
+        ("attention", attention),
+        ("computed again", again),
+        ("elementwise", elementwise),
+        ("launches", LAUNCH * KERNELS * layers),
+    ];
+    let computing: f64 = round.iter().map(|(_, seconds)| seconds).sum();
+    let links = links_not_hidden(request, counts, kind, shape, computing, rounds);
+    let optimiser = optimiser_seconds(request, counts, shape, bandwidth);
+
+    let mut times: Vec<_> = round
+        .into_iter()
+        .map(|(name, seconds)| time(name, seconds * rounds))
+        .collect();
+    times.push(time("links that computing does not hide", links));
+    times.push(time("optimiser", optimiser));
+    let seconds: f64 = times.iter().map(|time| time.seconds).sum();
+    let all_tokens = request.window.batch.saturating_mul(config.seq_len as u64);
+    let useful = flops_a_token(config) * all_tokens as f64;
+    Step {
+        micro_batch: shape.way.micro_batch,
+        accumulations,
+        recompute: shape.way.recompute,
+        sharding: shape.way.sharding,
+        times,
+        seconds,
+        tokens: all_tokens,
+        tokens_per_second: all_tokens as f64 / seconds,
+        mfu: useful / seconds / (kind.peak * shape.gpus as f64),
+    }
+}
+
+/// The output matrix of all tokens of a micro-batch, chunk by chunk, forward and backward.
+fn head_seconds(kind: &Gpu, shape: &Shape) -> f64 {
+    let chunk = shape.tokens.min(LOGITS_TOKENS) as f64;
+    let chunks = shape.tokens as f64 / chunk;
+    let (vocab, hidden) = (shape.vocab as f64, shape.hidden as f64);
+    let products = product_seconds(kind, chunk, vocab, hidden)
+        + product_seconds(kind, chunk, hidden, vocab)
+        + product_seconds(kind, vocab, hidden, chunk);
+    chunks * products
+}
+
+/// Seconds of a step's traffic between GPUs beyond what computing hides, and the latency of each
+/// operation, of which there is one for each layer and the embedding.
+///
+/// ZeRO-3 gathers every layer twice and reduces its gradient in every micro-batch (a layer that is
+/// computed again is gathered for its backward pass anyway). The others reduce the gradient behind
+/// the last backward pass, and ZeRO-1 then gathers the parameters.
+fn links_not_hidden(
+    request: &Request,
+    counts: &ModelCounts,
+    kind: &Gpu,
+    shape: &Shape,
+    computing: f64,
+    rounds: f64,
+) -> f64 {
+    if shape.gpus == 1 {
+        return 0.0;
+    }
+    let others = (shape.gpus - 1) as f64 / shape.gpus as f64;
+    let latency = COLLECTIVE * (shape.layers + 1) as f64;
+    let pass = counts.parameters as f64 * 2.0 * others / link_rate(kind, shape.gpus);
+    let gradient = match request.choice.state {
+        State::Bytes10 | State::Bytes8 => pass,
+        _ => 2.0 * pass,
+    };
+    // Two thirds of a micro-batch are its backward pass.
+    let behind = |seconds: f64| (seconds - computing * 2.0 / 3.0).max(0.0);
+    match shape.way.sharding {
+        Sharding::Full => rounds * ((3.0 * pass - computing).max(0.0) + 3.0 * latency),
+        Sharding::Optimiser => behind(gradient) + pass + 2.0 * latency,
+        // To one and back to all.
+        Sharding::None => behind(2.0 * gradient) + latency,
+    }
+}
+
+/// AdamW reads and writes everything once, and the gradient's norm reads the gradient.
+fn optimiser_seconds(
+    request: &Request,
+    counts: &ModelCounts,
+    shape: &Shape,
+    bandwidth: f64,
+) -> f64 {
+    let parts = match shape.way.sharding {
+        Sharding::None => 1,
+        Sharding::Optimiser | Sharding::Full => shape.gpus,
+    };
+    let bytes = 2.0 * request.choice.state.bytes() as f64 + 4.0;
+    counts.parameters as f64 / parts as f64 * bytes / bandwidth
+}
+
+/// Seconds of a forward pass over `tokens` tokens on all GPUs, as an evaluation does it: a third
+/// of what a step takes for them without the optimiser.
+pub(super) fn forward_seconds(step: &Step, tokens: f64) -> f64 {
+    let computing: f64 = step
+        .times
+        .iter()
+        .filter(|time| !matches!(time.name, "optimiser" | "computed again"))
+        .map(|time| time.seconds)
+        .sum();
+    computing / 3.0 * tokens / step.tokens as f64
+}

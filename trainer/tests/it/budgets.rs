@@ -1,0 +1,289 @@
+//! Budgets against what is known of machines, and against real updates. What a trainer really
+//! allocates is in `tests/memory.rs`.
+
+use trainer::budget::{
+    advice, hardware, micro_batch_that_fits, plan, Budget, BudgetError, Choice, CpuCosts, CpuRates,
+    Devices, Machine, ModelCounts, Recompute, Request, Sharding, State, Window,
+};
+use trainer::compress::encode_window;
+use trainer::{Model, ModelConfig, Precision, Threads};
+
+fn machine(gpus: &str) -> Machine {
+    Machine {
+        devices: hardware::parse_gpus(gpus).unwrap(),
+        host_memory: 2_000_000_000_000,
+        host_threads: 64,
+        disk: None,
+        up: 110e6,
+        down: 500e6,
+    }
+}
+
+fn request(preset: &str, seq_len: usize, gpus: &str) -> Request {
+    let mut model = ModelConfig::preset(preset).unwrap();
+    model.seq_len = seq_len;
+    Request {
+        model,
+        machine: machine(gpus),
+        window: Window::default(),
+        choice: Choice::default(),
+    }
+}
+
+fn fixed(mut request: Request, micro_batch: u64, recompute: Recompute) -> Budget {
+    request.choice.micro_batch = Some(micro_batch);
+    request.choice.recompute = Some(recompute);
+    plan(&request).unwrap()
+}
+
+fn check(name: &str, value: f64, expected: std::ops::Range<f64>) {
+    assert!(expected.contains(&value), "{name}: {value}");
+}
+
+fn gpu_bytes(budget: &Budget) -> f64 {
+    budget.ledgers[0].bytes as f64
+}
+
+#[test]
+fn eight_billion_fit_an_h200_with_norms_recomputed_and_not_without() {
+    let request = request("8B", 4096, "H200");
+    let selective = fixed(request.clone(), 3, Recompute::NormSwiglu);
+    assert!(selective.fits, "{:#?}", selective.ledgers);
+    let ledger = &selective.ledgers[0];
+    let regions = [
+        "parameters (bf16)",
+        "rest of the f32 master",
+        "first moment",
+        "second moment",
+        "gradient",
+    ];
+    let state: u64 = regions.iter().map(|name| ledger.bytes_of(name)).sum();
+    assert_eq!(state, 12 * selective.model.parameters);
+    check("state", state as f64, 96.3e9..96.5e9);
+    let kept = ledger.bytes_of("activations of the layers") as f64 / 12_288.0;
+    check("activations a token", kept, 3.01e6..3.03e6);
+    check("all", gpu_bytes(&selective), 133e9..142e9);
+
+    let nothing = fixed(request, 3, Recompute::None);
+    assert!(!nothing.fits);
+}
+
+#[test]
+fn a_token_of_eight_billion_takes_about_87_microseconds_of_an_h200() {
+    let budget = fixed(request("8B", 4096, "H200"), 3, Recompute::NormSwiglu);
+    check("µs", 1e6 / budget.step.tokens_per_second, 75.0..95.0);
+    check("MFU", budget.step.mfu, 0.50..0.70);
+    let full = fixed(request("8B", 4096, "H200"), 3, Recompute::Full);
+    check(
+        "full / selective",
+        full.step.seconds / budget.step.seconds,
+        1.2..1.35,
+    );
+}
+
+#[test]
+fn seventy_two_billion_fit_eight_h200_checkpointed_and_not_eight_small_a100() {
+    let budget = fixed(request("covenant-72b", 2048, "8xH200"), 2, Recompute::Full);
+    assert!(budget.fits, "{:#?}", budget.ledgers);
+    assert_eq!(budget.model.parameters, 70_599_843_840);
+    assert_eq!(budget.step.sharding, Sharding::Full);
+    check("GPU", gpu_bytes(&budget), 115e9..135e9);
+    let host = budget.ledger("memory of each host").unwrap();
+    let states = ["agreed parameters (anchor, f32)", "error feedback"];
+    let states: u64 = states.iter().map(|name| host.bytes_of(name)).sum();
+    check("host", states as f64, 564e9..566e9);
+    // 11.8 M tokens: 24.5 minutes at 45 % MFU, less at the roofline.
+    check(
+        "round, minutes",
+        budget.phases[0].seconds / 60.0,
+        17.0..26.0,
+    );
+
+    let small = plan(&request("covenant-72b", 2048, "8xA100-40")).unwrap();
+    assert!(!small.fits);
+}
+
+#[test]
+fn megabytes_a_second_explain_covenants_seventy_seconds_and_megabits_do_not() {
+    let exchange = |up: f64, down: f64| {
+        let mut request = request("covenant-72b", 2048, "8xB200");
+        (request.machine.up, request.machine.down) = (up, down);
+        let budget = plan(&request).unwrap();
+        let phases = budget.phases.iter();
+        let phases = phases.filter(|phase| phase.name.contains("update") && phase.seconds > 5.0);
+        phases.map(|phase| phase.seconds).sum::<f64>()
+    };
+    check("MB/s", exchange(880e6, 4000e6), 50.0..80.0);
+    check("Mb/s", exchange(110e6, 500e6), 450.0..600.0);
+}
+
+#[test]
+fn an_update_has_the_size_that_is_planned() {
+    let config = ModelConfig::preset("1M").unwrap();
+    let threads = Threads::new(2).unwrap();
+    for keep in [32, 64, 128, 1024] {
+        let counts = ModelCounts::new(&config, keep).unwrap();
+        // What is encoded is near normal noise: the initial parameters.
+        let model = Model::init(&config, 7).unwrap();
+        let noise = model.parameters();
+        let zeros = vec![0.0; noise.len()];
+        let mut error = zeros.clone();
+        let (arena, layout) = (model.arena(), model.layout());
+        let window = [noise, &zeros];
+        let update = encode_window(&threads, arena, layout, window, &mut error, 1.0, keep).unwrap();
+        let ratio = update.len() as f64 / counts.payload_bytes as f64;
+        check("real / planned", ratio, 0.99..1.01);
+        assert!(update.len() as u64 <= counts.payload_bytes_max);
+    }
+    let counts = |preset| ModelCounts::new(&ModelConfig::preset(preset).unwrap(), 64).unwrap();
+    let covenant = counts("covenant-72b");
+    check(
+        "covenant, bytes",
+        covenant.payload_bytes as f64,
+        1.35e9..1.39e9,
+    );
+    check("covenant, bits", covenant.bits_per_value, 9.5..10.0);
+    check("covenant, ratio", covenant.ratio, 200.0..210.0);
+}
+
+#[test]
+fn what_does_not_fit_is_told_what_would_and_every_word_is_true() {
+    let mut request = request("covenant-72b", 2048, "8xA100-40");
+    request.machine.host_memory = 400_000_000_000;
+    let budget = plan(&request).unwrap();
+    let found = advice::advice(&request, &budget).unwrap();
+    assert!(!found.is_empty());
+    assert!(found.iter().all(|advice| advice.fits), "{found:#?}");
+    let names: Vec<_> = found.iter().map(|advice| advice.change.as_str()).collect();
+    assert!(
+        names.iter().any(|name| name.contains("xA100-40")),
+        "{names:?}"
+    );
+    // As proposed, by hand: enough GPUs of the same kind bring hosts enough.
+    let count = found
+        .iter()
+        .find_map(|advice| advice.change.split_once("xA100-40"));
+    let (count, _) = count.unwrap();
+    request.machine.devices = hardware::parse_gpus(&format!("{count}xA100-40")).unwrap();
+    request.machine.host_memory = 2_000_000_000_000;
+    assert!(plan(&request).unwrap().fits);
+}
+
+#[test]
+fn a_cpu_gets_the_largest_micro_batch_and_advice() {
+    let mut request = request("25M", 512, "H200");
+    request.window.batch = 8;
+    request.machine.devices = Devices::Cpu(CpuRates::assumed(2));
+    request.machine.host_memory = 24_000_000_000;
+    let budget = plan(&request).unwrap();
+    assert!(budget.fits);
+    assert_eq!(budget.step.micro_batch, 8);
+    request.machine.host_memory = 1_600_000_000;
+    let budget = plan(&request).unwrap();
+    let config = &request.model;
+    let left = 1_600_000_000 - budget.ledgers[0].bytes_of("accepted updates");
+    let micro = micro_batch_that_fits(8, left, |samples| {
+        CpuCosts::of_trainer(config, samples, 2)?.and_parameters("states", config, 5)
+    });
+    assert_eq!(micro.map(|micro| micro as u64), Ok(budget.step.micro_batch));
+    assert!((2..8).contains(&budget.step.micro_batch));
+    request.machine.host_memory = 200_000_000;
+    let budget = plan(&request).unwrap();
+    assert!(!budget.fits);
+    let found = advice::advice(&request, &budget).unwrap();
+    assert!(found.len() >= 2, "{found:?}");
+}
+
+#[test]
+fn the_micro_batch_is_the_largest_that_fits() {
+    let config = ModelConfig::preset("1M").unwrap();
+    let costs = |samples| CpuCosts::of_pretrainer(&config, samples, Precision::F32, 2);
+    let bytes = |samples| costs(samples).unwrap().bytes().unwrap();
+    let fits = |memory| micro_batch_that_fits(12, memory, costs);
+    assert_eq!(fits(u64::MAX), Ok(12));
+    assert_eq!(fits(bytes(6)), Ok(6));
+    assert_eq!(fits(bytes(6) - 1), Ok(4));
+    let rounded = micro_batch_that_fits(12, bytes(6), |samples| {
+        CpuCosts::of_pretrainer(&config, samples, Precision::Bf16, 2)
+    });
+    assert_eq!(
+        rounded,
+        Ok(4),
+        "rounded parameters take memory of their own"
+    );
+    let (needed, available) = (bytes(1), bytes(1) - 1);
+    let none = Err(BudgetError::Memory { needed, available });
+    assert_eq!(fits(available), none);
+}
+
+#[test]
+fn absurd_requests_are_errors() {
+    let mut absurd = request("nano", 128, "H200");
+    absurd.model.vocab = 1 << 24;
+    absurd.model.hidden = 1 << 23;
+    absurd.model.ffn = 1 << 24;
+    absurd.model.seq_len = 1 << 24;
+    absurd.window.batch = 1 << 24;
+    assert!(matches!(plan(&absurd), Err(BudgetError::Config(_))));
+
+    // Of this batch not all samples can be counted at once, but one can.
+    let mut long = request("covenant-72b", 1 << 24, "H200");
+    long.window.batch = 1 << 24;
+    for cpu in [false, true] {
+        if cpu {
+            long.machine.devices = Devices::Cpu(CpuRates::assumed(2));
+        }
+        long.choice.micro_batch = None;
+        assert!(plan(&long).is_ok_and(|budget| !budget.fits));
+        long.choice.micro_batch = Some(1 << 24);
+        assert!(matches!(plan(&long), Err(BudgetError::TooLarge(_))));
+    }
+
+    let good = request("nano", 128, "H200");
+    let changes: [fn(&mut Request); 7] = [
+        |request| request.window.batch = 0,
+        |request| request.window.batch = u64::MAX,
+        |request| request.window.peers = 0,
+        |request| request.window.keep = 0,
+        |request| request.machine.up = 0.0,
+        |request| request.choice.micro_batch = Some(0),
+        |request| request.choice.mfu = Some(f64::NAN),
+    ];
+    for change in changes {
+        let mut wrong = good.clone();
+        change(&mut wrong);
+        assert!(plan(&wrong).is_err(), "{:?}", wrong.window);
+    }
+    assert!(plan(&good).unwrap().fits);
+}
+
+#[test]
+fn a_known_mfu_replaces_the_roofline() {
+    // 20 minutes for 11.8 M tokens on eight B200: what Covenant-72B reports, 23 % of the peak.
+    let mut request = request("covenant-72b", 2048, "8xB200");
+    request.choice.mfu = Some(0.23);
+    let budget = plan(&request).unwrap();
+    check("MFU", budget.step.mfu, 0.2299..0.2301);
+    check("minutes", budget.phases[0].seconds / 60.0, 19.0..21.0);
+    let parts: f64 = budget.step.times.iter().map(|time| time.seconds).sum();
+    check("parts", parts / budget.step.seconds, 0.999..1.001);
+}
+
+#[test]
+fn each_format_takes_its_bytes() {
+    for state in State::ALL {
+        let mut request = request("8B", 4096, "8xB200");
+        request.choice.state = state;
+        request.choice.sharding = Some(Sharding::Full);
+        let budget = plan(&request).unwrap();
+        let lines = &budget.ledgers[0].lines[..5];
+        let bytes: u64 = lines
+            .iter()
+            .filter(|line| !line.name.starts_with("activations"))
+            .map(|line| line.bytes)
+            .sum();
+        let per_parameter = bytes as f64 * 8.0 / budget.model.parameters as f64;
+        let named = state.bytes() as f64;
+        check("bytes a parameter", per_parameter, named - 2.1..named + 0.1);
+    }
+}

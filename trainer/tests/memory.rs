@@ -1,0 +1,181 @@
+//! Trainers and evaluators allocate what the budget says: the engine's regions and the arrays to the
+//! byte, the rest (names, shapes, gemm's packing) no more than named.
+//!
+//! In a binary of its own, because the allocator counts for the whole process.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use trainer::budget::{CpuCosts, ModelCounts};
+use trainer::guard::GuardSettings;
+use trainer::{
+    AdamWSettings, Evaluator, Model, ModelConfig, Precision, PretrainSettings, Pretrainer,
+    SampleSource, Schedule, Shape, Threads, Tokens, Trainer, TrainerSettings,
+};
+
+struct Counting;
+
+static LIVE: AtomicI64 = AtomicI64::new(0);
+static PEAK: AtomicI64 = AtomicI64::new(0);
+
+fn change(bytes: i64) {
+    let live = LIVE.fetch_add(bytes, Ordering::Relaxed) + bytes;
+    PEAK.fetch_max(live, Ordering::Relaxed);
+}
+
+// SAFETY: every call goes to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        change(layout.size() as i64);
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        change(layout.size() as i64);
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        change(-(layout.size() as i64));
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        change(size as i64 - layout.size() as i64);
+        // SAFETY: the caller's promise.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+struct OneSample(Vec<u8>);
+
+impl SampleSource for OneSample {
+    fn sample_len(&self) -> usize {
+        self.0.len() - 1
+    }
+
+    fn sample_count(&self) -> u64 {
+        64
+    }
+
+    fn sample(&self, _: u64) -> Option<Tokens<'_>> {
+        Some(Tokens::U8(&self.0))
+    }
+}
+
+fn check(preset: &str, batch: usize, micro_batch: usize, pool: &Threads) {
+    let config = ModelConfig::preset(preset).unwrap();
+    let samples = OneSample((0..=255).cycle().take(config.seq_len + 1).collect());
+    let ids = vec![(0..batch as u64).collect::<Vec<_>>()];
+    let threads = pool.count();
+    let planned = CpuCosts::of_trainer(&config, micro_batch, threads).unwrap();
+    let exact = (planned.engine + planned.arrays) as i64;
+
+    let before = LIVE.load(Ordering::Relaxed);
+    let settings = TrainerSettings {
+        batch_size: batch,
+        micro_batch,
+        ..TrainerSettings::default()
+    };
+    let model = Model::init(&config, 1).unwrap();
+    let mut trainer = Trainer::new(model, settings, pool.clone()).unwrap();
+    let held = LIVE.load(Ordering::Relaxed) - before;
+    assert_eq!(trainer.engine().allocated_bytes(), planned.engine);
+
+    PEAK.store(LIVE.load(Ordering::Relaxed), Ordering::Relaxed);
+    let mut go_on = |_: &_| ControlFlow::Continue(());
+    trainer
+        .train_window(&samples, &ids, &|_| 1e-3, &mut go_on)
+        .unwrap();
+    let packing = PEAK.load(Ordering::Relaxed) - before - held;
+
+    let shapes = held - exact;
+    println!(
+        "{preset}, {micro_batch} of {batch} samples, {threads} threads: {exact} planned, \
+         {shapes} of names and shapes, {packing} of packing; {} at most",
+        planned.rest_max
+    );
+    assert!((0..planned.rest_max as i64).contains(&shapes), "{preset}");
+    let rest = shapes + packing;
+    assert!(
+        rest <= planned.rest_max as i64,
+        "{preset}: {rest} beside {exact}"
+    );
+
+    // The update needs no more than a window and its own bytes.
+    PEAK.store(LIVE.load(Ordering::Relaxed), Ordering::Relaxed);
+    let keep = 64;
+    let update = trainer.make_update(keep, 950_000).unwrap();
+    let updating = PEAK.load(Ordering::Relaxed) - before - held;
+    let counts = ModelCounts::new(&config, keep).unwrap();
+    let allowed = planned.rest_max + 2 * counts.payload_bytes_max;
+    println!("  {updating} of an update of {} bytes", update.len());
+    assert!(updating <= allowed as i64, "{preset}: {updating}");
+}
+
+/// That what `make` makes holds the planned bytes, and names and shapes beside.
+fn holds<T>(name: &str, planned: &CpuCosts, make: impl FnOnce() -> T) {
+    let before = LIVE.load(Ordering::Relaxed);
+    let made = make();
+    let held = LIVE.load(Ordering::Relaxed) - before;
+    let beside = held - (planned.engine + planned.arrays) as i64;
+    println!("{name}: {held} held, {beside} beside what is planned");
+    assert!((0..planned.rest_max as i64).contains(&beside), "{name}");
+    drop(made);
+}
+
+fn check_others(preset: &str, samples: usize, pool: &Threads) {
+    let config = ModelConfig::preset(preset).unwrap();
+    let threads = pool.count();
+    for precision in [Precision::F32, Precision::Bf16] {
+        let planned = CpuCosts::of_pretrainer(&config, samples, precision, threads).unwrap();
+        let settings = PretrainSettings {
+            steps: 10,
+            batch_size: 4,
+            micro_batch: samples,
+            precision,
+            schedule: Schedule {
+                peak_rate: 1e-3,
+                floor: 1.0,
+                warm_up_steps: 0,
+                shape: Shape::Flat,
+            },
+            adamw: AdamWSettings::default(),
+            clip_norm: 1.0,
+            seed: 1,
+            guard: GuardSettings::default(),
+        };
+        holds("a pretrainer", &planned, || {
+            let model = Model::init(&config, 1).unwrap();
+            Pretrainer::new(model, settings, 64, &[0; 32], pool.clone()).unwrap()
+        });
+    }
+    let planned = CpuCosts::of_evaluator(&config, samples, threads).unwrap();
+    holds("an evaluator", &planned, || {
+        Evaluator::new(&config, pool.clone(), samples).unwrap()
+    });
+}
+
+// One test with pools that last: the count is of the whole process, and threads that end give back
+// what gemm packed into.
+#[test]
+fn what_is_held_is_what_is_planned() {
+    let pools = [1, 2].map(|count| Threads::new(count).unwrap());
+    for pool in &pools {
+        for micro_batch in [1, 2, 4] {
+            check("nano", 4, micro_batch, pool);
+        }
+        check("1M", 4, 2, pool);
+        check("1M", 1, 1, pool);
+        check_others("nano", 4, pool);
+        check_others("1M", 2, pool);
+    }
+}
