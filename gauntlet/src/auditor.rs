@@ -29,6 +29,7 @@ use crate::{
     cli::AuditArgs,
     exit,
     localnet::{node, supervise},
+    memory,
     participant::initial_model,
     run,
     runfile::{RunFile, PAYLOADS_FOLDER},
@@ -201,6 +202,8 @@ impl Audit {
             .with_context(|| format!("there is no run {run} on this chain"))?;
         let threads = Threads::new(std::thread::available_parallelism().map_or(1, usize::from))?;
         let config = ModelConfig::preset(&file.model)?;
+        // The state, and the one that is made from it.
+        memory::check("an audit", &config, None, |model| memory::copies(model, 2))?;
         let (model, root) = initial_model(&config, &info, &threads)?;
         let blocks = read_blocks(&chain, head).await?;
         Ok(Self {

@@ -10,11 +10,11 @@ use anyhow::{Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{json, Value};
 use trainer::{
-    autograd::Autograd, optimiser::AdamW, AdamWSettings, Engine, MatrixUnit, Model, ModelConfig,
-    Precision, SampleSource, Threads, Tokens,
+    autograd::Autograd, budget::CpuCosts, optimiser::AdamW, AdamWSettings, Engine, MatrixUnit,
+    Model, ModelConfig, Precision, SampleSource, Threads, Tokens,
 };
 
-use crate::exit;
+use crate::{exit, memory};
 
 /// Steps before the clock starts: first touch of memory, threads.
 const WARM_UP_STEPS: usize = 2;
@@ -74,6 +74,10 @@ pub struct BenchTrainArgs {
 pub fn run(command: BenchCommand) -> Result<u8> {
     let BenchCommand::Train(args) = command;
     let config = ModelConfig::preset(&args.preset)?;
+    memory::check("a measurement", &config, None, |model| {
+        let (batch, threads) = (args.batch.into(), args.threads.into());
+        CpuCosts::of_pretrainer(model, batch, precision(&args), threads)?.bytes()
+    })?;
     let model = Model::init(&config, 1)?;
     let samples = Noise::new(&config, usize::from(args.batch) * BATCHES);
     let measured = match args.engine {
@@ -203,11 +207,15 @@ fn batch(args: &BenchTrainArgs, step: usize) -> Vec<u64> {
     (first..first + u64::from(args.batch)).collect()
 }
 
-fn train_engine(args: &BenchTrainArgs, model: &Model, samples: &Noise) -> Result<Measured> {
-    let precision = match args.bf16 {
+fn precision(args: &BenchTrainArgs) -> Precision {
+    match args.bf16 {
         true => Precision::Bf16,
         false => Precision::F32,
-    };
+    }
+}
+
+fn train_engine(args: &BenchTrainArgs, model: &Model, samples: &Noise) -> Result<Measured> {
+    let precision = precision(args);
     let threads = match args.engine {
         BenchEngine::Vector => Threads::new(args.threads.into())?.with_unit(MatrixUnit::Vector),
         _ => Threads::new(args.threads.into())?,

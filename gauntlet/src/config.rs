@@ -56,6 +56,10 @@ pub struct ParticipantFile {
     /// Bytes of payloads and states kept.
     #[serde(default = "default_store_bytes")]
     pub store_bytes_max: u64,
+    /// Bytes of memory that the process may use. Default: what is available at its start, of which it leaves half if it
+    /// can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
     /// The chain.
     #[serde(default)]
     pub chain: ChainSection,
@@ -197,6 +201,8 @@ pub struct Participant {
     pub held_out_samples: usize,
     /// See [`ParticipantFile::store_bytes_max`].
     pub store_bytes_max: u64,
+    /// See [`ParticipantFile::memory_bytes`].
+    pub memory_bytes: Option<u64>,
     /// See [`ChainSection`].
     pub chain: ChainSection,
     /// Signs the work of each window.
@@ -281,6 +287,7 @@ impl Participant {
             adversary: file.adversary,
             held_out_samples: file.held_out_samples,
             store_bytes_max: file.store_bytes_max,
+            memory_bytes: file.memory_bytes,
             chain: file.chain,
         })
     }

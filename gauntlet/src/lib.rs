@@ -44,6 +44,7 @@ pub mod runfile;
 
 pub mod data;
 pub mod eval;
+pub mod memory;
 pub mod models;
 pub mod train;
 

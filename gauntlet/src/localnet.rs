@@ -42,7 +42,7 @@ pub(crate) use self::progress::print;
 use self::{
     board::Board,
     node::Node,
-    plan::{Member, UNIT},
+    plan::{Member, MemoryShares, UNIT},
     progress::Progress,
     report::{EmissionReport, ModelReport, Report},
     supervise::{Process, Program},
@@ -50,7 +50,7 @@ use self::{
 use crate::{
     cli::LocalnetArgs,
     config::{ChainSection, KeySource, KeysSection, NetworkSection, ParticipantFile},
-    corpus, diary, exit,
+    corpus, diary, exit, memory,
     runfile::{RunFile, LOGS_FOLDER, PAYLOADS_FOLDER},
     signals,
 };
@@ -85,12 +85,16 @@ const LATE_WINDOWS_MAX: u64 = 2;
 /// Something of it cannot be started, or it does not come to its end.
 pub async fn run(args: LocalnetArgs) -> Result<u8> {
     let started = Instant::now();
+    let members = plan::members(&args);
+    // A machine that does not tell its memory is taken at its word.
+    let available = memory::available().unwrap_or(u64::MAX >> 2);
+    let shares = plan::share_memory(&args, &members, available)?;
     let mut progress = Progress::new(args.windows);
     let folder = plan::make_folder(args.keep.as_deref())?;
     progress.say(format!("run folder: {}", folder.display()));
     let mut processes = Processes::default();
     let result = tokio::select! {
-        result = whole_run(&args, &folder, &mut processes, &mut progress, started) => result.map(Some),
+        result = whole_run(&args, &members, shares, &folder, &mut processes, &mut progress, started) => result.map(Some),
         () = signals::end_requested() => Ok(None),
     };
     processes.stop(&progress).await;
@@ -142,13 +146,14 @@ impl Processes {
 
 async fn whole_run(
     args: &LocalnetArgs,
+    members: &[Member],
+    shares: MemoryShares,
     folder: &Path,
     processes: &mut Processes,
     progress: &mut Progress,
     started: Instant,
 ) -> Result<Report> {
     let binary = node::find(args.node.as_deref())?;
-    let members = plan::members(args);
     progress.doing("starting the chain");
     processes.node = Some(node::start(&binary, folder, args.block_ms)?);
 
@@ -183,18 +188,18 @@ async fn whole_run(
     let node = processes.node.as_mut().context("no chain")?;
     let (chain, url) = (node.connect().await?, node.url.clone());
     // Now that the chain is up and idle: its start is work.
-    let work = measure(args, &members, model, dataset, progress).await?;
+    let work = measure(args, members, shares, model, dataset, progress).await?;
     let owner = keys::keypair_from_uri(OWNER_URI)?;
     progress.doing("setting up the run");
-    fund(chain.as_ref(), &owner, &members)
+    fund(chain.as_ref(), &owner, members)
         .await
         .context("cannot fund the participants")?;
     let head = chain.finalized_head().await?;
     let schedule = plan::plan_schedule(args, work.seconds, head.number)?;
-    let settings = plan::plan_settings(args, &members, work, schedule, roots)?;
+    let settings = plan::plan_settings(args, members, work, schedule, roots)?;
     let run = create_run(chain.as_ref(), &owner, &settings, layout).await?;
     RunFile::new(&chain.genesis_hash().await?, run, &args.model, args.windows).write(folder)?;
-    register(chain.as_ref(), run, &members)
+    register(chain.as_ref(), run, members)
         .await
         .context("cannot register the participants")?;
     progress.say(format!(
@@ -209,14 +214,14 @@ async fn whole_run(
         name: args.model.clone(),
         parameters,
     };
-    let mut board = board(run, keys::account(&owner), model, folder, &members)?;
+    let mut board = board(run, keys::account(&owner), model, folder, members)?;
     for miner in chain.miners(run, None).await? {
         board.registered(&miner.hot, miner.uid);
     }
     for validator in chain.validators(run, None).await? {
         board.registered(&validator.hot, validator.index);
     }
-    processes.participants = start_participants(args, folder, &url, run, &members)?;
+    processes.participants = start_participants(args, folder, &url, run, members, shares)?;
     watch(
         args,
         chain.clone(),
@@ -226,7 +231,7 @@ async fn whole_run(
         progress,
     )
     .await?;
-    claim_all(chain.as_ref(), run, &owner, &members).await;
+    claim_all(chain.as_ref(), run, &owner, members).await;
     let emission = emission(chain.as_ref(), run).await?;
     processes.stop(progress).await;
     board.read_diaries();
@@ -244,6 +249,7 @@ async fn blocking<R: Send + 'static>(
 async fn measure(
     args: &LocalnetArgs,
     members: &[Member],
+    shares: MemoryShares,
     model: Model,
     dataset: Dataset,
     progress: &Progress,
@@ -251,7 +257,9 @@ async fn measure(
     progress.doing("measuring this machine");
     let batch_size = args.batch_size;
     let data = data_size(&dataset);
-    let speed = blocking(move || plan::measure_speed(model, dataset.train(), batch_size)).await?;
+    let measure =
+        move || plan::measure_speed(model, dataset.train(), batch_size, shares.micro_batch);
+    let speed = blocking(measure).await?;
     progress.say(format!(
         "this machine: {} cores, {:.0} tokens a second on each",
         speed.cores, speed.tokens_per_second
@@ -383,6 +391,7 @@ fn start_participants(
     url: &str,
     run: RunId,
     members: &[Member],
+    shares: MemoryShares,
 ) -> Result<Vec<Process>> {
     let binary = std::env::current_exe()?;
     let mut processes = Vec::with_capacity(members.len());
@@ -410,6 +419,10 @@ fn start_participants(
                 0
             },
             store_bytes_max: 1 << 30,
+            memory_bytes: Some(match is_validator {
+                true => shares.validator,
+                false => shares.miner,
+            }),
             chain: ChainSection {
                 urls: vec![url.to_owned()],
                 run,

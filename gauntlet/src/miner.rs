@@ -26,6 +26,7 @@ use trainer::{Checkpoints, Trainer, TrainerSettings};
 
 use crate::{
     config::Participant,
+    memory,
     participant::{self, Handles, Role, Surroundings},
     replica::{Replica, State},
     signals,
@@ -81,6 +82,15 @@ pub async fn serve(
     end: impl Future<Output = ()>,
 ) -> Result<u8> {
     let (handles, mut services) = participant::open(&config, Role::Miner, surroundings).await?;
+    let batch_size = handles.info.settings.training.batch_size as usize;
+    let threads = handles.threads.count();
+    let micro_batch = memory::micro_batch(
+        "a miner",
+        &config.model,
+        batch_size,
+        config.memory_bytes,
+        &|model, samples| memory::miner(model, samples, threads),
+    )?;
     let (model, root) = participant::initial_model(&config.model, &handles.info, &handles.threads)?;
     wait_for_registration(&handles).await?;
 
@@ -90,7 +100,8 @@ pub async fn serve(
     )?)?);
     let updates = Updates::open(participant::subfolder(&config, "updates")?);
     let settings = TrainerSettings {
-        batch_size: handles.info.settings.training.batch_size as usize,
+        batch_size,
+        micro_batch,
         ..TrainerSettings::default()
     };
     let mut trainer = Trainer::new(model, settings, handles.threads.clone())?;

@@ -26,6 +26,10 @@ use crate::{
 /// States that are held and served: this window's, the last one's for its scores, and one for who is late.
 const STATES_MAX: usize = 3;
 
+/// Copies of the agreed parameters that a process holds at once beside its trainer's: the states, the one that is made or
+/// sent, and one for who still works on an older state.
+pub const STATES_AT_ONCE: u64 = STATES_MAX as u64 + 2;
+
 /// Windows that the journal remembers, at least; far longer than anything of them can still be revealed.
 const JOURNAL_WINDOWS: u64 = 64;
 

@@ -9,7 +9,7 @@ use trainer::{Dataset, Model, ModelConfig, SampleSource, Threads};
 
 use crate::{
     cli::{RunCreateArgs, RunShowArgs},
-    exit, wallet,
+    exit, memory, wallet,
 };
 
 /// How long the chain may take to answer.
@@ -41,6 +41,9 @@ pub async fn create(args: RunCreateArgs) -> Result<u8> {
     let config = ModelConfig::preset(&args.model)?;
     let dataset = Dataset::open(&args.data)
         .with_context(|| format!("data set in {}", args.data.display()))?;
+    memory::check("the first state", &config, None, |model| {
+        memory::copies(model, 1)
+    })?;
     let model = Model::init(&config, settings.training.model_seed)?;
     settings.training.genesis_state_root = model.state_root(&Threads::new(1)?);
     settings.training.data_root = dataset.root();

@@ -21,8 +21,8 @@ use trainer::{
     files::{self, ExportSettings},
     flops::{flops_a_token, measure_flops},
     pretrain::settings_in,
-    Checkpoints, Dataset, Evaluator, Model, PretrainEnd, PretrainEvent, Pretrainer, SampleSource,
-    Threads,
+    Checkpoints, Dataset, Evaluator, Model, ModelConfig, PretrainEnd, PretrainEvent, Pretrainer,
+    SampleSource, Threads,
 };
 
 pub use options::{TrainArgs, TrainOptions};
@@ -31,7 +31,7 @@ use self::{log::Log, options::Plan, progress::Progress};
 use crate::{corpus, exit, signals, telemetry};
 
 /// Samples that an evaluation computes at once: bounds its memory.
-const EVALUATED_AT_ONCE: usize = 4;
+pub(crate) const EVALUATED_AT_ONCE: usize = 4;
 
 /// Trains to the last step, or until Ctrl-C; returns the exit code.
 ///
@@ -57,6 +57,9 @@ pub async fn run(args: TrainArgs) -> Result<u8> {
 }
 
 fn train(plan: &Plan, end: &AtomicBool) -> Result<u8> {
+    if let Some(config) = shape(plan)? {
+        plan.check_memory(&config, plan.threads)?;
+    }
     let folder = &plan.out;
     std::fs::create_dir_all(folder)
         .with_context(|| format!("cannot create {}", folder.display()))?;
@@ -147,6 +150,22 @@ fn train(plan: &Plan, end: &AtomicBool) -> Result<u8> {
         println!("exported to {}", to.display());
     }
     Ok(exit::SUCCESS)
+}
+
+/// The model's shape, before its parameters are read or made; none of a `.gguf` file.
+fn shape(plan: &Plan) -> Result<Option<ModelConfig>> {
+    let Some(path) = &plan.init else {
+        return plan.config().map(Some);
+    };
+    let path = path.join("config.json");
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let config = files::configuration(&path)?;
+    Ok(Some(ModelConfig {
+        seq_len: plan.seq_len.unwrap_or(config.seq_len),
+        ..config
+    }))
 }
 
 /// The initial parameters, and the folder whose tokenizer goes with them.

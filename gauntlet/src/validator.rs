@@ -23,13 +23,14 @@ use trainer::{Checkpoints, Threads};
 
 use crate::{
     config::Participant,
+    memory,
     participant::{self, Handles, Role, Surroundings},
     replica::{Replica, State},
     signals,
 };
 
 /// Samples that an evaluation computes at once: bounds its memory.
-const SAMPLES_AT_ONCE: usize = 8;
+pub(crate) const SAMPLES_AT_ONCE: usize = 8;
 
 /// How long the start waits for the hot key to be registered.
 const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(120);
@@ -57,6 +58,9 @@ pub async fn serve(
         bail!("only a miner can be an adversary");
     }
     let (handles, mut services) = participant::open(&config, Role::Validator, surroundings).await?;
+    memory::check("a validator", &config.model, config.memory_bytes, |model| {
+        memory::validator(model, handles.threads.count())?.bytes()
+    })?;
     let (model, root) = participant::initial_model(&config.model, &handles.info, &handles.threads)?;
     wait_for_registration(&handles).await?;
 

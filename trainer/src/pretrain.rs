@@ -20,7 +20,7 @@ use crate::engine::Engine;
 use crate::guard::{GuardSettings, GuardState, Verdict};
 use crate::model::Model;
 use crate::optimiser::{clip_factor, AdamW, AdamWSettings};
-use crate::plan::{Plan, Precision};
+use crate::plan::Precision;
 use crate::schedule::{Schedule, ScheduleError};
 use crate::threads::Threads;
 use crate::train::TrainError;
@@ -75,14 +75,6 @@ pub enum PretrainError {
         rollbacks: u32,
         /// Step of the newest checkpoint.
         kept_step: u64,
-    },
-    /// No micro-batch fits the memory.
-    #[error("training this model needs {needed} bytes with one sample at a time, and {memory} may be used")]
-    Memory {
-        /// Bytes for one sample at a time.
-        needed: u64,
-        /// Bytes there are.
-        memory: u64,
     },
 }
 
@@ -332,11 +324,6 @@ impl Pretrainer {
         &self.engine
     }
 
-    /// Bytes of the arrays beside the engine's: parameters, gradient and AdamW's two averages.
-    pub fn state_bytes(config: &ModelConfig) -> u64 {
-        config.parameter_count().saturating_mul(16)
-    }
-
     /// One step: loss and gradient over the micro-batches, the guard's verdict, clipping, AdamW.
     /// A step that is to be rolled back is not counted.
     fn step(&mut self, samples: &dyn SampleSource) -> Result<PretrainStep, PretrainError> {
@@ -491,32 +478,6 @@ pub fn settings_in(
     let checkpoint = newest(checkpoints, config)?;
     let note = checkpoint.as_ref().map(note_of).transpose()?;
     Ok(note.map(|note| note.settings))
-}
-
-/// The most samples at once, a divisor of `batch_size`, with which a training stays within `memory`
-/// bytes.
-///
-/// # Errors
-/// [`PretrainError::Memory`] if not even one sample at a time does.
-pub fn micro_batch_that_fits(
-    config: &ModelConfig,
-    batch_size: usize,
-    precision: Precision,
-    threads: usize,
-    memory: u64,
-) -> Result<usize, PretrainError> {
-    let bytes = |samples: usize| {
-        let plan = Plan::with_precision(config, samples, threads, true, precision);
-        plan.bytes().saturating_add(Pretrainer::state_bytes(config))
-    };
-    let divisors = (1..=batch_size)
-        .rev()
-        .filter(|micro| batch_size.is_multiple_of(*micro));
-    let mut fitting = divisors.filter(|micro| bytes(*micro) <= memory);
-    fitting.next().ok_or_else(|| PretrainError::Memory {
-        needed: bytes(1),
-        memory,
-    })
 }
 
 fn note_of(checkpoint: &Checkpoint) -> Result<Note, PretrainError> {

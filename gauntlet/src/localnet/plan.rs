@@ -12,9 +12,12 @@ use protocol::{
     Hash, Planck,
 };
 use serde::{Deserialize, Serialize};
-use trainer::{Model, ModelConfig, SampleSource, Threads, Trainer, TrainerSettings};
+use trainer::{
+    budget::quantity::{product, sum},
+    Model, ModelConfig, SampleSource, Threads, Trainer, TrainerSettings,
+};
 
-use crate::{cli::LocalnetArgs, config::AdversaryKind, env};
+use crate::{cli::LocalnetArgs, config::AdversaryKind, env, memory};
 
 /// One unit of the chain's money.
 pub(crate) const UNIT: Planck = 1_000_000_000_000;
@@ -159,6 +162,53 @@ fn runs_folder() -> Result<PathBuf> {
         .join("runs"))
 }
 
+/// Bytes that the chain and this command take beside the participants.
+const CHAIN_BYTES: u64 = 500_000_000;
+
+/// What each participant may use of the machine's memory, and how many samples a miner then computes at once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MemoryShares {
+    /// Of a miner.
+    pub(crate) miner: u64,
+    /// Of a validator.
+    pub(crate) validator: u64,
+    /// A divisor of the batch.
+    pub(crate) micro_batch: usize,
+}
+
+/// Divides `available` bytes between the participants: each gets what it needs at least, the miners half of the rest.
+///
+/// # Errors
+/// There is no such model, or the memory does not hold one of it for each participant.
+pub(crate) fn share_memory(
+    args: &LocalnetArgs,
+    members: &[Member],
+    available: u64,
+) -> Result<MemoryShares> {
+    let config =
+        ModelConfig::preset(&args.model).with_context(|| format!("--model {}", args.model))?;
+    let miners = members.iter().filter(|member| member.is_miner()).count() as u64;
+    let validators = members.len() as u64 - miners;
+    let miner = |model: &ModelConfig| memory::miner(model, 1, 1)?.bytes();
+    let validator = |model: &ModelConfig| memory::validator(model, 1)?.bytes();
+    let all = |model: &ModelConfig| {
+        let miners = product("miners", &[miners, miner(model)?])?;
+        let validators = product("validators", &[validators, validator(model)?])?;
+        sum("participants", [CHAIN_BYTES, miners, validators])
+    };
+    let who = format!("a localnet of {miners} miners and {validators} validators");
+    memory::check(&who, &config, Some(available), all)?;
+    let rest = available - all(&config)?;
+    let share = miner(&config)? + rest / 2 / miners.max(1);
+    let batch = args.batch_size as usize;
+    let costs = |model: &ModelConfig, samples| memory::miner(model, samples, 1);
+    Ok(MemoryShares {
+        miner: share,
+        validator: validator(&config)?,
+        micro_batch: memory::micro_batch("a miner", &config, batch, Some(share), &costs)?,
+    })
+}
+
 /// What training costs on this machine.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Speed {
@@ -173,10 +223,12 @@ pub(crate) fn measure_speed(
     model: Model,
     samples: &dyn SampleSource,
     batch_size: u32,
+    micro_batch: usize,
 ) -> Result<Speed> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let settings = TrainerSettings {
         batch_size: batch_size as usize,
+        micro_batch,
         ..TrainerSettings::default()
     };
     let mut trainer = Trainer::new(model, settings, Threads::new(1)?)?;
@@ -435,6 +487,25 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), 9);
+    }
+
+    #[test]
+    fn the_memory_is_divided_or_the_model_refused() {
+        let args = args("--miners 2 --validators 2 --model 25M --batch-size 8");
+        let members = members(&args);
+        let shares = share_memory(&args, &members, 20_000_000_000).unwrap();
+        assert_eq!(shares.micro_batch, 8);
+        let taken = 2 * (shares.miner + shares.validator);
+        assert!(taken < 20_000_000_000, "{shares:?}");
+        let shares = share_memory(&args, &members, 5_500_000_000).unwrap();
+        assert!(shares.micro_batch < 8, "{shares:?}");
+        let error = share_memory(&args, &members, 2_000_000_000).unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.contains("2 miners and 2 validators of the model 25M needs")
+                && error.contains("the largest preset that fits is 7M"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -11,10 +11,11 @@ use clap::{Args, ValueEnum};
 use serde::Deserialize;
 use trainer::{
     guard::GuardSettings,
-    pretrain::micro_batch_that_fits,
     schedule::{Decay, Schedule, Shape},
     AdamWSettings, Dataset, ModelConfig, Precision, PretrainSettings, SampleSource,
 };
+
+use crate::memory;
 
 /// Options of `train`.
 #[derive(Args, Debug)]
@@ -71,7 +72,7 @@ pub struct TrainOptions {
     /// What the parameters are in forward and backward pass. Default: f32.
     #[arg(long, value_enum)]
     pub precision: Option<PrecisionArg>,
-    /// Memory that may be used, in GiB. Default: half of what is available.
+    /// Memory that may be used, in GiB. Default: half of what is available, or all if that is too little.
     #[arg(long, value_name = "GIB")]
     pub memory: Option<f64>,
     /// Learning rate after the warm-up. Default: 0.001.
@@ -291,20 +292,18 @@ impl Plan {
         let held_micro = held
             .filter(|held| held.batch_size == batch_size)
             .map(|held| held.micro_batch);
-        let precision = match options.precision {
-            Some(PrecisionArg::Bf16) => Precision::Bf16,
-            Some(PrecisionArg::F32) | None => Precision::F32,
-        };
-        let micro_batch = match options.micro_batch.or(held_micro) {
-            Some(micro) => micro,
-            None => micro_batch_that_fits(config, batch_size, precision, threads, self.memory()?)?,
-        };
+        let micro_batch = self.micro_batch(
+            config,
+            threads,
+            batch_size,
+            options.micro_batch.or(held_micro),
+        )?;
         let defaults = (AdamWSettings::default(), GuardSettings::default());
         let settings = PretrainSettings {
             steps,
             batch_size,
             micro_batch,
-            precision,
+            precision: self.precision(),
             schedule: self.schedule(steps),
             adamw: AdamWSettings {
                 beta1: options.beta1.unwrap_or(defaults.0.beta1),
@@ -343,6 +342,42 @@ impl Plan {
         Ok(settings)
     }
 
+    fn precision(&self) -> Precision {
+        match self.options.precision {
+            Some(PrecisionArg::Bf16) => Precision::Bf16,
+            Some(PrecisionArg::F32) | None => Precision::F32,
+        }
+    }
+
+    /// Refuses a model of which not even one sample at a time fits. To be asked before anything of it is allocated.
+    pub(super) fn check_memory(&self, config: &ModelConfig, threads: usize) -> Result<()> {
+        self.micro_batch(config, threads, 1, None).map(drop)
+    }
+
+    /// The samples at once that are asked for, or the most that fit; an error if they do not.
+    fn micro_batch(
+        &self,
+        config: &ModelConfig,
+        threads: usize,
+        batch_size: usize,
+        asked: Option<usize>,
+    ) -> Result<usize> {
+        let precision = self.precision();
+        let fits = memory::micro_batch(
+            "a training",
+            config,
+            asked.unwrap_or(batch_size),
+            self.memory()?,
+            &|model, samples| memory::training(model, samples, precision, threads),
+        )?;
+        match asked {
+            Some(asked) if fits < asked => bail!(
+                "{asked} samples at once do not fit the memory; {fits} do (--micro-batch {fits})"
+            ),
+            _ => Ok(fits),
+        }
+    }
+
     fn schedule(&self, steps: u64) -> Schedule {
         let options = &self.options;
         let decay = match options.decay.unwrap_or(DecayArg::Linear) {
@@ -372,22 +407,15 @@ impl Plan {
         }
     }
 
-    /// Bytes that may be used.
-    fn memory(&self) -> Result<u64> {
+    /// Bytes that may be used, if that is said.
+    fn memory(&self) -> Result<Option<u64>> {
         if let Some(gib) = self.options.memory {
             if !(gib.is_finite() && gib > 0.0) {
                 bail!("memory must be above 0 GiB");
             }
-            return Ok((gib * (1u64 << 30) as f64) as u64);
+            return Ok(Some((gib * (1u64 << 30) as f64) as u64));
         }
-        let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let available = text
-            .lines()
-            .find_map(|line| line.strip_prefix("MemAvailable:"))
-            .and_then(|rest| rest.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
-        let kib =
-            available.context("cannot tell how much memory is available; say it with --memory")?;
-        Ok(kib * 1024 / 2)
+        Ok(None)
     }
 }
 

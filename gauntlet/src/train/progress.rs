@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use trainer::{guard::Verdict, Dataset, ModelConfig, PretrainEvent, Pretrainer, SampleSource};
+use trainer::{
+    budget::CpuCosts, guard::Verdict, Dataset, ModelConfig, PretrainEvent, Pretrainer, SampleSource,
+};
 
 use crate::localnet::print;
 
@@ -55,7 +57,10 @@ impl Progress {
     ) {
         let settings = trainer.settings();
         let engine = trainer.engine();
-        let bytes = engine.plan().bytes() + Pretrainer::state_bytes(config);
+        let (samples, precision) = (settings.micro_batch, settings.precision);
+        let threads = engine.threads().count();
+        let costs = CpuCosts::of_pretrainer(config, samples, precision, threads);
+        let bytes = costs.map_or(0, |costs| costs.engine + costs.arrays);
         self.say(&format!(
             "model: {} parameters, vocabulary {}, samples of {} tokens; {:.1} MB on {} threads (peak {:.0} GFLOP/s)",
             config.parameter_count(),

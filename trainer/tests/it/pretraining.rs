@@ -3,10 +3,10 @@
 use std::ops::ControlFlow;
 
 use trainer::guard::{GuardSettings, GuardState, Verdict};
-use trainer::pretrain::{micro_batch_that_fits, Order};
+use trainer::pretrain::Order;
 use trainer::schedule::{Schedule, Shape};
 use trainer::{
-    pretrain, Checkpoints, Model, ModelConfig, Plan, Precision, PretrainEnd, PretrainError,
+    pretrain, Checkpoints, Model, ModelConfig, Precision, PretrainEnd, PretrainError,
     PretrainEvent, PretrainSettings, Pretrainer, SampleSource, Threads,
 };
 
@@ -339,23 +339,4 @@ fn a_training_that_diverges_keeps_its_last_good_checkpoint() {
         kept.model().parameters(),
         Model::init(&config(), 3).unwrap().parameters()
     );
-}
-
-#[test]
-fn the_micro_batch_is_the_largest_that_fits() {
-    let config = config();
-    let bytes =
-        |samples| Plan::new(&config, samples, 2, true).bytes() + Pretrainer::state_bytes(&config);
-    let fits = |memory| micro_batch_that_fits(&config, 12, Precision::F32, 2, memory);
-    assert_eq!(fits(u64::MAX).unwrap(), 12);
-    assert_eq!(fits(bytes(6)).unwrap(), 6);
-    assert_eq!(fits(bytes(6) - 1).unwrap(), 4);
-    let rounded = micro_batch_that_fits(&config, 12, Precision::Bf16, 2, bytes(6));
-    assert_eq!(
-        rounded.unwrap(),
-        4,
-        "rounded parameters take memory of their own"
-    );
-    let none = fits(bytes(1) - 1);
-    assert!(matches!(none, Err(PretrainError::Memory { needed, .. }) if needed == bytes(1)));
 }

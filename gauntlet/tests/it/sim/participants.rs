@@ -177,6 +177,7 @@ impl Member {
             archive: None,
             held_out_samples: 0,
             store_bytes_max: 1 << 30,
+            memory_bytes: None,
             chain: ChainSection::default(),
             hot: self.hot.clone(),
             cold: Some(self.cold.clone()),
