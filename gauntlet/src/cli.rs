@@ -12,6 +12,7 @@ use crate::{
     env,
     eval::EvalArgs,
     models::{ExportArgs, ImportArgs},
+    plan::PlanArgs,
     train::TrainArgs,
 };
 
@@ -65,6 +66,8 @@ pub enum Command {
     Export(ExportArgs),
     /// Ask a model published questions (MMLU, ARC, HellaSwag, …), or how well it predicts a text.
     Eval(EvalArgs),
+    /// Say what training a model takes on a machine: memory, disk, time; and what would fit if it does not.
+    Plan(Box<PlanArgs>),
 }
 
 /// Options of `localnet`.

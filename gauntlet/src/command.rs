@@ -6,7 +6,7 @@ use crate::{
     auditor, bench,
     cli::{Command, RunCommand, WalletCommand},
     data::{self, DataCommand},
-    eval, localnet, miner, models, run, signals, status, train, validator, wallet,
+    eval, localnet, miner, models, plan, run, signals, status, train, validator, wallet,
 };
 
 /// Runs one command to its end and returns the exit code.
@@ -19,6 +19,7 @@ pub async fn run(command: Command) -> Result<u8> {
         Command::Run(_)
             | Command::Status(_)
             | Command::Wallet(_)
+            | Command::Plan(_)
             | Command::Data(DataCommand::Show(_))
     ) {
         signals::end_with_reader();
@@ -39,5 +40,6 @@ pub async fn run(command: Command) -> Result<u8> {
         Command::Import(args) => models::import(&args),
         Command::Export(args) => models::export(&args),
         Command::Eval(args) => eval::run(args).await,
+        Command::Plan(args) => plan::run(&args),
     }
 }

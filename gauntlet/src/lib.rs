@@ -46,6 +46,7 @@ pub mod data;
 pub mod eval;
 pub mod memory;
 pub mod models;
+pub mod plan;
 pub mod train;
 
 pub mod bench;

@@ -499,7 +499,7 @@ mod tests {
         assert!(taken < 20_000_000_000, "{shares:?}");
         let shares = share_memory(&args, &members, 5_500_000_000).unwrap();
         assert!(shares.micro_batch < 8, "{shares:?}");
-        let error = share_memory(&args, &members, 2_000_000_000).unwrap_err();
+        let error = share_memory(&args, &members, 2_500_000_000).unwrap_err();
         let error = error.to_string();
         assert!(
             error.contains("2 miners and 2 validators of the model 25M needs")

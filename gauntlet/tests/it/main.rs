@@ -9,5 +9,6 @@ mod command_line;
 mod data;
 mod kill;
 mod localnet;
+mod plan;
 mod sim;
 mod train;
