@@ -407,6 +407,10 @@ impl Engine {
         samples: &dyn SampleSource,
         ids: &[u64],
     ) -> Result<f32, BatchError> {
+        if ids.is_empty() {
+            let max = self.plan.samples;
+            return Err(BatchError::Samples { given: 0, max });
+        }
         let tokens = ids.len() * self.config.seq_len;
         let scale = (1.0 / tokens as f64) as f32;
         let mut loss_sum = 0.0f64;

@@ -2,9 +2,12 @@
 //! A missing gradient is a failure.
 
 use trainer::autograd::Autograd;
+use trainer::engine::BatchError;
 use trainer::optimiser::AdamW;
 use trainer::plan::{Precision, BAND_ROWS, LOGITS};
-use trainer::{AdamWSettings, Engine, Model, ModelConfig, SampleSource, Threads, Tokens};
+use trainer::{
+    AdamWSettings, Engine, MatrixUnit, Model, ModelConfig, SampleSource, Threads, Tokens,
+};
 
 use crate::samples::MemorySamples;
 
@@ -37,15 +40,23 @@ fn model(config: &ModelConfig) -> Model {
     model
 }
 
-/// Compares loss and all gradients; `micro` cuts the batch to test accumulation.
+/// Compares loss and all gradients, on the vector unit and on this machine's best unit; `micro` cuts the
+/// batch to test accumulation.
 fn check(config: ModelConfig, micro: usize, threads: usize) {
     let samples = MemorySamples::words(config.seq_len, 16, 5);
     check_on(&samples, config, micro, threads);
 }
 
 fn check_on(samples: &dyn SampleSource, config: ModelConfig, micro: usize, threads: usize) {
+    for unit in [MatrixUnit::Vector, MatrixUnit::best()] {
+        let threads = Threads::new(threads).unwrap().with_unit(unit);
+        check_with(samples, &config, micro, threads);
+    }
+}
+
+fn check_with(samples: &dyn SampleSource, config: &ModelConfig, micro: usize, threads: Threads) {
     let ids = [3, 7, 0, 12];
-    let model = model(&config);
+    let model = model(config);
     let scale = 1.0 / (ids.len() * config.seq_len) as f32;
 
     let oracle = Autograd::new(&model).unwrap();
@@ -53,7 +64,7 @@ fn check_on(samples: &dyn SampleSource, config: ModelConfig, micro: usize, threa
     let store = expected_loss.backward().unwrap();
     let expected_loss = f64::from(expected_loss.to_scalar::<f32>().unwrap());
 
-    let mut engine = Engine::new(&config, micro, true, Threads::new(threads).unwrap()).unwrap();
+    let mut engine = Engine::new(config, micro, true, threads).unwrap();
     assert_eq!(engine.allocated_bytes(), engine.plan().bytes());
     let mut gradient = vec![f32::NAN; model.parameters().len()];
     let mut loss = 0.0;
@@ -268,4 +279,16 @@ fn loss_falls_in_bf16_and_does_not_depend_on_threads() {
     let (losses, parameters) = train(1);
     assert!(losses[19] < losses[0] * 0.8, "{losses:?}");
     assert_eq!((losses, parameters), train(2));
+}
+
+#[test]
+fn a_batch_without_samples_is_refused_and_leaves_the_gradient() {
+    let config = ModelConfig::preset("nano").unwrap();
+    let samples = MemorySamples::words(4, config.seq_len, 1);
+    let model = Model::init(&config, 1).unwrap();
+    let mut engine = Engine::new(&config, 2, true, Threads::single()).unwrap();
+    let mut gradient = vec![7.0; model.parameters().len()];
+    let refused = engine.batch_gradient(model.parameters(), &mut gradient, &samples, &[]);
+    assert_eq!(refused, Err(BatchError::Samples { given: 0, max: 2 }));
+    assert!(gradient.iter().all(|value| *value == 7.0));
 }
