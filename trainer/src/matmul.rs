@@ -551,6 +551,53 @@ mod tests {
     }
 
     #[test]
+    fn the_smallest_values_spoil_no_others() {
+        // Values down to the smallest denormal beside others, in every layout.
+        let (m, n, k) = (40, 40, 70);
+        let mut a = noise(m * k, 8);
+        let mut b = noise(k * n, 9);
+        for values in [&mut a, &mut b] {
+            for (index, value) in values.iter_mut().enumerate() {
+                if index % 3 > 0 {
+                    let bits = (index as u32).wrapping_mul(2_654_435_761);
+                    // Exponents of 0 to 31: denormal, or with denormal last parts.
+                    *value = f32::from_bits(bits & 0x8fff_ffff & !0x7000_0000);
+                }
+            }
+        }
+        for unit in [MatrixUnit::Vector, MatrixUnit::best()] {
+            for layout in 0..4 {
+                let a_view = if layout & 1 == 0 { (k, 1) } else { (1, m) };
+                let b_view = if layout & 2 == 0 { (n, 1) } else { (1, k) };
+                let mut c = vec![f32::NAN; m * n];
+                let mut multiplier = Multiplier::new(Threads::single().with_unit(unit), 0);
+                // SAFETY: the views are those of the vectors.
+                unsafe {
+                    multiplier.parts().part(0).product(
+                        (m, n, k),
+                        View::new(c.as_mut_ptr(), n, 1),
+                        View::new(a.as_ptr(), a_view.0, a_view.1),
+                        View::new(b.as_ptr(), b_view.0, b_view.1),
+                        1.0,
+                        false,
+                    );
+                }
+                for (index, value) in c.iter().enumerate() {
+                    let (row, column) = (index / n, index % n);
+                    let term = |i: usize| at(&a, a_view, row, i) * at(&b, b_view, i, column);
+                    let exact: f64 = (0..k).map(term).sum();
+                    let size: f64 = (0..k).map(|i| term(i).abs()).sum();
+                    let error = (f64::from(*value) - exact).abs();
+                    assert!(
+                        error <= 2e-6 * size + 1e-30,
+                        "{unit:?} {layout}: {value} {exact}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
     fn packed_weights_and_any_number_of_threads_give_the_same_bits() {
         for unit in [MatrixUnit::Vector, MatrixUnit::best()] {
             for (m, n, k) in [(7, 40, 33), (300, 96, 300), (64, 33, 520)] {

@@ -464,7 +464,8 @@ fn first_lanes(count: usize) -> __mmask16 {
     ((1u32 << count.min(16)) - 1) as __mmask16
 }
 
-/// The three parts of each value.
+/// The three parts of each value, as bf16 in the upper halves; the lower ones are zero, also where the last
+/// part is denormal and had more bits.
 #[target_feature(enable = "avx512f,avx512bw")]
 fn parts(x: __m512) -> [__m512i; PARTS] {
     let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
@@ -473,7 +474,7 @@ fn parts(x: __m512) -> [__m512i; PARTS] {
     let rest = _mm512_sub_ps(x, _mm512_castsi512_ps(first));
     let second = cut(rest);
     let third = _mm512_sub_ps(rest, _mm512_castsi512_ps(second));
-    [first, second, _mm512_castps_si512(third)]
+    [first, second, cut(third)]
 }
 
 /// Splits `rows` rows of `depth` values that lie side by side, `stride` from row to row: pairs of
