@@ -27,6 +27,7 @@
 
 mod settings;
 
+mod chunks;
 mod files;
 mod items;
 mod parquet;

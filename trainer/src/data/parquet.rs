@@ -1,25 +1,27 @@
 //! The rows of one column of a Parquet file, a few at a time.
+//!
+//! A file is read and unpacked by the page, which its writer makes as large as it likes: most are of
+//! a MiB, and one of more than [`PAGE_BYTES_MAX`] is an error before anything is allocated for it.
 
-use std::fs::File;
-use std::io::{Cursor, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use bytes::Bytes;
 use parquet::basic::Type;
 use parquet::column::reader::{get_typed_column_reader, ColumnReaderImpl};
 use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::errors::ParquetError;
-use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
-use super::error::{at, DataError};
-use super::files::{FilePlace, InputFile};
+use super::chunks::Chunks;
+use super::error::DataError;
+use super::files::InputFile;
 use super::items::Item;
-use super::store::Store;
 
 /// Rows that are decoded at once.
 const ROWS: usize = 64;
+
+/// Largest page, packed or not, and largest description at the end of a file.
+const PAGE_BYTES_MAX: u64 = 256 << 20;
 
 /// The rows of a column, in order.
 pub(super) struct Rows {
@@ -31,7 +33,8 @@ pub(super) struct Rows {
     next_group: usize,
     current: Option<ColumnReaderImpl<ByteArrayType>>,
     row: u64,
-    decoded: std::vec::IntoIter<Item>,
+    /// Rows that are decoded: parts of their page, which become text one by one.
+    decoded: std::vec::IntoIter<Option<ByteArray>>,
     bytes_read: Arc<AtomicU64>,
 }
 
@@ -42,21 +45,24 @@ impl Rows {
         column: &str,
         bytes_read: &Arc<AtomicU64>,
     ) -> Result<Self, DataError> {
+        Self::open_bounded(file, column, bytes_read, PAGE_BYTES_MAX)
+    }
+
+    fn open_bounded(
+        file: &InputFile,
+        column: &str,
+        bytes_read: &Arc<AtomicU64>,
+        page_bytes_max: u64,
+    ) -> Result<Self, DataError> {
         let wrong = |message: String| DataError::Input {
             name: file.name.clone(),
             message,
         };
-        let content = match &file.place {
-            FilePlace::Disk(path) => Chunks::Disk(File::open(path).map_err(at(path))?),
-            FilePlace::Store(store, object) => Chunks::Store {
-                store: store.clone(),
-                object: object.clone(),
-                len: file.len,
-                block: Arc::new(Mutex::new((0, Bytes::new()))),
-            },
-        };
+        let content = Chunks::open(file, page_bytes_max)?;
+        let is_open = content.is_open();
         let reader =
             SerializedFileReader::new(content).map_err(|error| wrong(error.to_string()))?;
+        is_open.store(true, Ordering::Relaxed);
         let schema = reader.metadata().file_metadata().schema_descr_ptr();
         let names = || schema.columns().iter().map(|column| column.path().string());
         let Some(index) = names().position(|name| name == column) else {
@@ -107,31 +113,25 @@ impl Rows {
                 self.count_group();
                 continue;
             }
-            self.decoded = self.items(rows, &levels, values).into_iter();
+            let mut values = values.into_iter();
+            let is_there = |row| levels.get(row).is_none_or(|level| *level == self.level_max);
+            let rows = (0..rows).map(|row| is_there(row).then(|| values.next()).flatten());
+            self.decoded = rows.collect::<Vec<_>>().into_iter();
             return Ok(true);
         }
     }
 
-    fn items(&mut self, rows: usize, levels: &[i16], values: Vec<ByteArray>) -> Vec<Item> {
-        let mut values = values.into_iter();
-        let items = (0..rows).map(|index| {
-            self.row += 1;
-            let is_there = levels
-                .get(index)
-                .is_none_or(|level| *level == self.level_max);
-            let value = match is_there {
-                true => values.next(),
-                false => None,
-            };
-            let Some(value) = value else {
-                return Item::Bad(self.row, "no value".to_owned());
-            };
-            match std::str::from_utf8(value.data()) {
-                Ok(text) => Item::Document(text.to_owned()),
-                Err(_) => Item::Bad(self.row, "not UTF-8".to_owned()),
-            }
-        });
-        items.collect()
+    /// The next of the rows that are decoded.
+    fn item(&mut self) -> Option<Item> {
+        let value = self.decoded.next()?;
+        self.row += 1;
+        let Some(value) = value else {
+            return Some(Item::Bad(self.row, "no value".to_owned()));
+        };
+        Some(match std::str::from_utf8(value.data()) {
+            Ok(text) => Item::Document(text.to_owned()),
+            Err(_) => Item::Bad(self.row, "not UTF-8".to_owned()),
+        })
     }
 
     /// Counts a row group as read, with all its columns: the file's length is what is compared.
@@ -147,7 +147,7 @@ impl Iterator for Rows {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            if let Some(item) = self.decoded.next() {
+            if let Some(item) = self.item() {
                 return Some(Ok(item));
             }
             match self.decode() {
@@ -166,72 +166,66 @@ impl Iterator for Rows {
     }
 }
 
-/// Bytes that are asked of a store at once, where less is wanted: page headers are tiny, and pages
-/// lie side by side.
-const BLOCK_BYTES: u64 = 4 << 20;
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
 
-/// Where a Parquet file is read from.
-enum Chunks {
-    Disk(File),
-    Store {
-        store: Store,
-        object: String,
-        len: u64,
-        /// The block that was read last and where it starts.
-        block: Arc<Mutex<(u64, Bytes)>>,
-    },
-}
+    use parquet::basic::{Compression, ZstdLevel};
+    use parquet::file::properties::WriterProperties;
+    use parquet::file::writer::SerializedFileWriter;
+    use parquet::schema::parser::parse_message_type;
 
-impl Length for Chunks {
-    fn len(&self) -> u64 {
-        match self {
-            Self::Disk(file) => Length::len(file),
-            Self::Store { len, .. } => *len,
-        }
-    }
-}
+    use super::super::files::{self, FilePlace};
+    use super::super::settings::Format;
+    use super::*;
 
-impl ChunkReader for Chunks {
-    type T = Box<dyn Read>;
-
-    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
-        match self {
-            Self::Disk(file) => Ok(Box::new(file.get_read(start)?)),
-            // The reader takes a page's header from it, and the page itself by `get_bytes`.
-            Self::Store { len, .. } => {
-                let len = usize::try_from(len.saturating_sub(start).min(BLOCK_BYTES));
-                let bytes = self.get_bytes(start, len.unwrap_or(0))?;
-                Ok(Box::new(Cursor::new(bytes)))
-            }
-        }
-    }
-
-    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
-        let (store, object, len, block) = match self {
-            Self::Disk(file) => return file.get_bytes(start, length),
-            Self::Store {
-                store,
-                object,
-                len,
-                block,
-            } => (store, object, *len, block),
+    /// Reads a file of one page with three rows of `row_bytes`, under a bound.
+    fn read(row_bytes: usize, compression: Compression, max: u64) -> Result<Vec<Item>, DataError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.parquet");
+        let schema = parse_message_type("message m { required binary text (UTF8); }").unwrap();
+        let properties = WriterProperties::builder()
+            .set_compression(compression)
+            .set_dictionary_enabled(false)
+            .set_data_page_size_limit(1 << 30)
+            .build();
+        let file = File::create(&path).unwrap();
+        let mut writer =
+            SerializedFileWriter::new(file, Arc::new(schema), Arc::new(properties)).unwrap();
+        let mut group = writer.next_row_group().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        let rows = ["a", "b", "c"].map(|row| ByteArray::from(row.repeat(row_bytes).into_bytes()));
+        let typed = column.typed::<ByteArrayType>();
+        typed.write_batch(&rows, None, None).unwrap();
+        column.close().unwrap();
+        group.close().unwrap();
+        writer.close().unwrap();
+        let file = InputFile {
+            name: "a.parquet".to_owned(),
+            len: std::fs::metadata(&path).unwrap().len(),
+            place: FilePlace::Disk(path),
+            format: Format::Parquet,
+            compression: files::Compression::None,
         };
-        let end = start.saturating_add(length as u64);
-        if end > len {
-            let message = format!("bytes {start} to {end} of {len}");
-            return Err(ParquetError::EOF(message));
-        }
-        let mut block = block.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_there = start >= block.0 && end <= block.0 + block.1.len() as u64;
-        if !is_there {
-            let range = start..len.min(end.max(start + BLOCK_BYTES));
-            let bytes = store.read(object, range);
-            *block = (
-                start,
-                bytes.map_err(|error| ParquetError::External(error.into()))?,
+        Rows::open_bounded(&file, "text", &Arc::default(), max)?.collect()
+    }
+
+    #[test]
+    fn a_page_that_is_too_large_is_an_error_packed_or_not() {
+        for kind in [
+            Compression::UNCOMPRESSED,
+            Compression::ZSTD(ZstdLevel::default()),
+        ] {
+            let rows = read(30_000, kind, 90_100).unwrap();
+            assert_eq!(rows.len(), 3);
+            assert_eq!(rows[2], Item::Document("c".repeat(30_000)));
+            let error = read(30_000, kind, 90_000).unwrap_err().to_string();
+            assert!(
+                error.contains("has 90012 bytes, and 90000 at most"),
+                "{error}"
             );
         }
-        let from = usize::try_from(start - block.0).unwrap_or(0);
-        Ok(block.1.slice(from..from + length))
+        let error = read(10, Compression::UNCOMPRESSED, 20).unwrap_err();
+        assert!(error.to_string().contains("the description"), "{error}");
     }
 }
