@@ -47,6 +47,30 @@ fn same_documents_give_the_same_root() {
     assert_ne!(other.root(), roots[0]);
 }
 
+/// Bytes, hashes and root of version 1 are for ever: runs on chain name data sets by them.
+#[test]
+fn the_root_of_a_small_text_is_the_one_it_always_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = build(documents(100, 40), 64, folder.path()).unwrap();
+    let hex = |hash: blake3::Hash| hash.to_hex().to_string();
+    let file = |name: &str| hex(blake3::hash(&fs::read(folder.path().join(name)).unwrap()));
+    let found = [
+        hex(dataset.root().into()),
+        file("train-0000.bin"),
+        file("held-out-0000.bin"),
+        file("manifest.json"),
+    ];
+    assert_eq!(
+        found,
+        [
+            "2a3c587aee7154692bce38386b44e86eed8041c3d1ea5bf7233b8711223c5eee",
+            "0f7b4b130af916f1d569ad69e433b9aa1cd2ea5baa5c8c59fbb4678876e3d679",
+            "4d009a2eddbe27fe5d10268941b0fe905f528c565824ad1af94722f606189746",
+            "d38756198e9e850851b9c4f9e5136b4edb04335b421315e14a86923820b8aecd"
+        ]
+    );
+}
+
 #[test]
 fn no_held_out_document_occurs_in_training() {
     let folder = tempfile::tempdir().unwrap();

@@ -344,6 +344,26 @@ pub(crate) fn write_parquet(
     writer.close().unwrap();
 }
 
+/// Bytes, hashes and root of version 2 are for ever, too.
+#[test]
+fn the_root_of_a_small_mixture_is_the_one_it_always_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("a.jsonl");
+    write_jsonl(&input, &texts(300, 3));
+    let out = folder.path().join("out");
+    let dataset = build(&settings(vec![source("a", &input)]), &out).unwrap();
+    let hex = |hash: blake3::Hash| hash.to_hex().to_string();
+    let manifest = fs::read(out.join("manifest.json")).unwrap();
+    let found = [hex(dataset.root().into()), hex(blake3::hash(&manifest))];
+    assert_eq!(
+        found,
+        [
+            "b48b9e00cb39998009a7d3ff008fc8e0663a66b5194418a385077a4d2173c92b",
+            "b9b8dbbe65d70d97241688a8780ff5c93c08e522fd864e9771df08752ebe100b"
+        ]
+    );
+}
+
 #[test]
 fn every_format_gives_the_same_tokens() {
     let folder = tempfile::tempdir().unwrap();
