@@ -20,7 +20,7 @@ use anyhow::{bail, Context, Result};
 use trainer::{
     files::{self, ExportSettings},
     flops::{flops_a_token, measure_flops},
-    pretrain::settings_in,
+    pretrain::{newest, settings_of},
     Checkpoints, Dataset, Evaluator, Model, ModelConfig, PretrainEnd, PretrainEvent, Pretrainer,
     SampleSource, Threads,
 };
@@ -81,12 +81,16 @@ fn train(plan: &Plan, end: &AtomicBool) -> Result<u8> {
             config.vocab
         );
     }
-    let held = settings_in(&checkpoints, &config)?;
+    let checkpoint = newest(&checkpoints, &config)?;
+    let held = checkpoint.as_ref().map(settings_of).transpose()?;
     let settings = plan.settings(&config, &dataset, threads.count(), held.as_ref())?;
     let samples = dataset.train();
     let (count, root) = (samples.sample_count(), dataset.root());
     let mut trainer = Pretrainer::new(model, settings, count, &root, threads.clone())?;
-    let resumed = trainer.resume(&checkpoints)?;
+    let resumed = checkpoint.is_some();
+    if let Some(checkpoint) = checkpoint {
+        trainer.resume_from(checkpoint)?;
+    }
     let mut log = Log::open(&folder.join("metrics.jsonl"), trainer.steps_taken())?;
     let peak = plan.peak_flops.unwrap_or_else(|| measure_flops(&threads));
     let mut progress = Progress::new(&trainer, flops_a_token(&config) / peak);

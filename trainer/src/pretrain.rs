@@ -399,6 +399,15 @@ impl Pretrainer {
         let Some(checkpoint) = newest(checkpoints, self.model.config())? else {
             return Ok(false);
         };
+        self.resume_from(checkpoint)?;
+        Ok(true)
+    }
+
+    /// [`Pretrainer::resume`] from a checkpoint that has been read, by [`newest`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn resume_from(&mut self, checkpoint: Checkpoint) -> Result<(), PretrainError> {
         let note = note_of(&checkpoint)?;
         let mut before = note.settings.clone();
         if !before.schedule.depends_on_steps() {
@@ -419,8 +428,7 @@ impl Pretrainer {
                 });
             }
         }
-        self.take(checkpoint, note.guard)?;
-        Ok(true)
+        self.take(checkpoint, note.guard)
     }
 
     fn roll_back(&mut self, checkpoints: &Checkpoints) -> Result<(), PretrainError> {
@@ -450,8 +458,12 @@ impl Pretrainer {
     }
 }
 
-/// The newest whole checkpoint. That it is of another model is said by the name of what differs.
-fn newest(
+/// The newest whole checkpoint, if there is one. That it is of another model is said by the name of
+/// what differs.
+///
+/// # Errors
+/// As [`Checkpoints::load`].
+pub fn newest(
     checkpoints: &Checkpoints,
     config: &ModelConfig,
 ) -> Result<Option<Checkpoint>, PretrainError> {
@@ -467,17 +479,12 @@ fn newest(
     }
 }
 
-/// The settings that the newest whole checkpoint was made with, if there is one.
+/// The settings that a checkpoint was made with.
 ///
 /// # Errors
-/// As [`Checkpoints::load`], or it is not of such a training.
-pub fn settings_in(
-    checkpoints: &Checkpoints,
-    config: &ModelConfig,
-) -> Result<Option<PretrainSettings>, PretrainError> {
-    let checkpoint = newest(checkpoints, config)?;
-    let note = checkpoint.as_ref().map(note_of).transpose()?;
-    Ok(note.map(|note| note.settings))
+/// It is not of such a training.
+pub fn settings_of(checkpoint: &Checkpoint) -> Result<PretrainSettings, PretrainError> {
+    Ok(note_of(checkpoint)?.settings)
 }
 
 fn note_of(checkpoint: &Checkpoint) -> Result<Note, PretrainError> {
