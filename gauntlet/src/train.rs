@@ -91,7 +91,11 @@ fn train(plan: &Plan, end: &AtomicBool) -> Result<u8> {
     if let Some(checkpoint) = checkpoint {
         trainer.resume_from(checkpoint)?;
     }
-    let mut log = Log::open(&folder.join("metrics.jsonl"), trainer.steps_taken())?;
+    let mut log = Log::open(
+        &folder.join("metrics.jsonl"),
+        trainer.guard().rollbacks,
+        trainer.steps_taken(),
+    )?;
     let peak = plan.peak_flops.unwrap_or_else(|| measure_flops(&threads));
     let mut progress = Progress::new(&trainer, flops_a_token(&config) / peak);
     progress.begin(&config, &dataset, &trainer, peak, resumed);
@@ -100,7 +104,7 @@ fn train(plan: &Plan, end: &AtomicBool) -> Result<u8> {
     let mut failure = None;
     let mut observe = |trainer: &Pretrainer, event: PretrainEvent| {
         let outcome = (|| {
-            log.event(&event)?;
+            log.event(trainer, &event)?;
             progress.event(&event);
             let is_last = trainer.steps_taken() == trainer.settings().steps;
             let is_due = matches!(event, PretrainEvent::Step(_))
@@ -108,7 +112,7 @@ fn train(plan: &Plan, end: &AtomicBool) -> Result<u8> {
             if is_due && plan.held_out_samples > 0 && dataset.held_out().sample_count() > 0 {
                 let loss =
                     evaluator.held_out_loss(trainer.model(), &dataset, plan.held_out_samples)?;
-                log.held_out(trainer.steps_taken(), loss)?;
+                log.held_out(trainer, loss)?;
                 progress.held_out(trainer.steps_taken(), loss);
             }
             anyhow::Ok(())

@@ -1,5 +1,6 @@
 //! `metrics.jsonl`: a line for each step and for each evaluation. A training that goes on cuts off what lies behind its
-//! checkpoint, so that no step stands there twice.
+//! checkpoint, so that no step stands there twice, but for those before and after the loss ran away: lines after training
+//! went back say how often it had (`rollbacks`), and of the lines of a step the last one counts.
 
 use std::{
     fs::{File, OpenOptions},
@@ -9,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
-use trainer::{guard::Verdict, PretrainEvent};
+use trainer::{guard::Verdict, PretrainEvent, Pretrainer};
 
 use crate::telemetry;
 
@@ -22,6 +23,9 @@ pub(super) struct Log {
 #[derive(Serialize, Default)]
 struct Line {
     step: u64,
+    /// Times that training had gone back before.
+    #[serde(skip_serializing_if = "is_zero")]
+    rollbacks: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     loss: Option<f32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -41,14 +45,21 @@ struct Line {
 /// What is read of a line.
 #[derive(Deserialize)]
 struct Numbered {
+    #[serde(default)]
+    rollbacks: u32,
     step: u64,
 }
 
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
 impl Log {
-    /// Opens the log and keeps its lines up to `step`.
-    pub(super) fn open(path: &Path, step: u64) -> Result<Self> {
+    /// Opens the log and keeps what was written up to `step` of a training that has gone back `rollbacks` times.
+    pub(super) fn open(path: &Path, rollbacks: u32, step: u64) -> Result<Self> {
         if path.exists() {
-            cut(path, step).with_context(|| format!("cannot cut {}", path.display()))?;
+            cut(path, (rollbacks, step))
+                .with_context(|| format!("cannot cut {}", path.display()))?;
         }
         let file = OpenOptions::new()
             .create(true)
@@ -58,7 +69,8 @@ impl Log {
         Ok(Self { file })
     }
 
-    pub(super) fn event(&mut self, event: &PretrainEvent) -> Result<()> {
+    pub(super) fn event(&mut self, trainer: &Pretrainer, event: &PretrainEvent) -> Result<()> {
+        let rollbacks = trainer.guard().rollbacks;
         match event {
             PretrainEvent::Step(step) => {
                 metrics::gauge!(telemetry::TRAIN_LOSS).set(f64::from(step.loss));
@@ -71,6 +83,7 @@ impl Log {
                 let number = |value: f32| value.is_finite().then_some(value);
                 self.write(&Line {
                     step: step.step,
+                    rollbacks,
                     loss: number(step.loss),
                     rate: Some(step.rate),
                     gradient_norm: number(step.gradient_norm),
@@ -87,6 +100,7 @@ impl Log {
             }
             PretrainEvent::RolledBack(step) => self.write(&Line {
                 step: *step,
+                rollbacks,
                 event: Some("goes on from this checkpoint with half the rate"),
                 ..Line::default()
             }),
@@ -94,10 +108,11 @@ impl Log {
         }
     }
 
-    pub(super) fn held_out(&mut self, step: u64, loss: f64) -> Result<()> {
+    pub(super) fn held_out(&mut self, trainer: &Pretrainer, loss: f64) -> Result<()> {
         metrics::gauge!(telemetry::HELD_OUT_LOSS).set(loss);
         self.write(&Line {
-            step,
+            step: trainer.steps_taken(),
+            rollbacks: trainer.guard().rollbacks,
             held_out_loss: loss.is_finite().then_some(loss),
             ..Line::default()
         })
@@ -112,19 +127,52 @@ impl Log {
     }
 }
 
-/// Keeps the lines up to `step`; what is torn goes too.
-fn cut(path: &Path, step: u64) -> std::io::Result<()> {
+/// Keeps the lines up to the last one of this many rollbacks and this step; what is torn goes too.
+fn cut(path: &Path, last: (u32, u64)) -> std::io::Result<()> {
     let part = path.with_extension("part");
     let mut out = std::io::BufWriter::new(File::create(&part)?);
     for line in BufReader::new(File::open(path)?).split(b'\n') {
         let line = line?;
-        let is_kept =
-            serde_json::from_slice::<Numbered>(&line).is_ok_and(|found| found.step <= step);
-        if is_kept {
+        let found = serde_json::from_slice::<Numbered>(&line);
+        if found.is_ok_and(|found| (found.rollbacks, found.step) <= last) {
             out.write_all(&line)?;
             out.write_all(b"\n")?;
         }
     }
     out.into_inner()?.sync_all()?;
     std::fs::rename(&part, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_before_the_checkpoint_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let line = |rollbacks, step| {
+            let line = Line {
+                step,
+                rollbacks,
+                ..Line::default()
+            };
+            serde_json::to_string(&line).unwrap() + "\n"
+        };
+        // Steps 1 to 6, back to step 4, then 5 to 7 and half a line.
+        let before: String = (1..=6).map(|step| line(0, step)).collect();
+        let after: String = (4..=7).map(|step| line(1, step)).collect();
+        let check = |checkpoint: (u32, u64), kept: String| {
+            std::fs::write(&path, format!("{before}{after}{{\"step\":8,")).unwrap();
+            Log::open(&path, checkpoint.0, checkpoint.1).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), kept);
+        };
+        assert!(before.starts_with("{\"step\":1}\n"), "{before}");
+        check(
+            (1, 6),
+            format!("{before}{}{}{}", line(1, 4), line(1, 5), line(1, 6)),
+        );
+        check((1, 9), format!("{before}{after}"));
+        check((0, 4), (1..=4).map(|step| line(0, step)).collect());
+    }
 }
