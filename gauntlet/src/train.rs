@@ -3,6 +3,7 @@
 //! The folder of a training holds its checkpoints, its log (`metrics.jsonl`, a line a step) and, unless a built data set was
 //! named, its data. The same command again goes on from the newest checkpoint; docs/TRAINING.md has the settings.
 
+mod data;
 mod log;
 mod options;
 mod progress;
@@ -18,17 +19,17 @@ use std::{
 
 use anyhow::{bail, Context, Result};
 use trainer::{
+    evaluate::held_out_ids,
     files::{self, ExportSettings},
     flops::{flops_a_token, measure_flops},
     pretrain::{newest, settings_of},
-    Checkpoints, Dataset, Evaluator, Model, ModelConfig, PretrainEnd, PretrainEvent, Pretrainer,
-    SampleSource, Threads,
+    Checkpoints, Evaluator, Model, ModelConfig, PretrainEnd, PretrainEvent, Pretrainer, Threads,
 };
 
 pub use options::{TrainArgs, TrainOptions};
 
-use self::{log::Log, options::Plan, progress::Progress};
-use crate::{corpus, exit, signals, telemetry};
+use self::{data::Data, log::Log, options::Plan, progress::Progress};
+use crate::{exit, signals, telemetry};
 
 /// Samples that an evaluation computes at once: bounds its memory.
 pub(crate) const EVALUATED_AT_ONCE: usize = 4;
@@ -72,8 +73,8 @@ fn train(plan: &Plan, end: &AtomicBool) -> Result<u8> {
         Checkpoints::open(&folder.join("checkpoints"))?.keeping(plan.keep_checkpoints);
     let (model, tokenizer_folder) = initial_model(plan)?;
     let config = model.config().clone();
-    let dataset = dataset(plan, config.seq_len)?;
-    let vocab = dataset.manifest().tokens.as_ref();
+    let data = Data::open(plan, config.seq_len)?;
+    let vocab = data.manifest().tokens.as_ref();
     let vocab = vocab.map_or(256, |tokens| tokens.vocab_size);
     if vocab > config.vocab as u64 {
         bail!(
@@ -83,10 +84,9 @@ fn train(plan: &Plan, end: &AtomicBool) -> Result<u8> {
     }
     let checkpoint = newest(&checkpoints, &config)?;
     let held = checkpoint.as_ref().map(settings_of).transpose()?;
-    let settings = plan.settings(&config, &dataset, threads.count(), held.as_ref())?;
-    let samples = dataset.train();
-    let (count, root) = (samples.sample_count(), dataset.root());
-    let mut trainer = Pretrainer::new(model, settings, count, &root, threads.clone())?;
+    let count = data.train_count();
+    let settings = plan.settings(&config, count, threads.count(), held.as_ref())?;
+    let mut trainer = Pretrainer::new(model, settings, count, &data.root(), threads.clone())?;
     let resumed = checkpoint.is_some();
     if let Some(checkpoint) = checkpoint {
         trainer.resume_from(checkpoint)?;
@@ -98,9 +98,14 @@ fn train(plan: &Plan, end: &AtomicBool) -> Result<u8> {
     )?;
     let peak = plan.peak_flops.unwrap_or_else(|| measure_flops(&threads));
     let mut progress = Progress::new(&trainer, flops_a_token(&config) / peak);
-    progress.begin(&config, &dataset, &trainer, peak, resumed);
+    progress.begin(&config, &data, &trainer, peak, resumed);
+    if let Some(bytes) = data.streamed_bytes() {
+        progress.streamed(bytes, plan);
+    }
 
     let mut evaluator = Evaluator::new(&config, threads, EVALUATED_AT_ONCE)?;
+    let held_out_ids = held_out_ids(data.held_out().sample_count(), plan.held_out_samples);
+    let mut batches = data.batches()?;
     let mut failure = None;
     let mut observe = |trainer: &Pretrainer, event: PretrainEvent| {
         let outcome = (|| {
@@ -109,9 +114,8 @@ fn train(plan: &Plan, end: &AtomicBool) -> Result<u8> {
             let is_last = trainer.steps_taken() == trainer.settings().steps;
             let is_due = matches!(event, PretrainEvent::Step(_))
                 && (trainer.steps_taken().is_multiple_of(plan.evaluate_steps) || is_last);
-            if is_due && plan.held_out_samples > 0 && dataset.held_out().sample_count() > 0 {
-                let loss =
-                    evaluator.held_out_loss(trainer.model(), &dataset, plan.held_out_samples)?;
+            if is_due && !held_out_ids.is_empty() {
+                let loss = evaluator.loss(trainer.model(), data.held_out(), &held_out_ids)?;
                 log.held_out(trainer, loss)?;
                 progress.held_out(trainer.steps_taken(), loss);
             }
@@ -127,7 +131,7 @@ fn train(plan: &Plan, end: &AtomicBool) -> Result<u8> {
     };
     let ended = trainer::pretrain(
         &mut trainer,
-        samples,
+        &mut *batches,
         &checkpoints,
         plan.checkpoint_steps,
         &mut observe,
@@ -188,23 +192,6 @@ fn initial_model(plan: &Plan) -> Result<(Model, Option<std::path::PathBuf>)> {
         None => model,
     };
     Ok((model, tokenizer.map(|_| path.clone())))
-}
-
-/// The data set: a built one, or a byte-level one made of text.
-fn dataset(plan: &Plan, seq_len: usize) -> Result<Dataset> {
-    if let Some(data) = plan
-        .data
-        .as_deref()
-        .filter(|data| data.join("manifest.json").is_file())
-    {
-        return Dataset::open_with_sample_len(data, seq_len)
-            .with_context(|| format!("data set in {}", data.display()));
-    }
-    let own = plan.out.join("data");
-    if own.join("manifest.json").is_file() {
-        return Ok(Dataset::open_with_sample_len(&own, seq_len)?);
-    }
-    corpus::build(plan.data.as_deref(), plan.lock.as_deref(), seq_len, &own)
 }
 
 /// Removes what an earlier training left in its folder.

@@ -23,7 +23,7 @@
 //! `stream` (tokens of one source) → `mixture` → `shards` and `journal`.
 //!
 //! A data set in an object store is a [`RemoteDataset`]: samples are fetched by piece into a bounded
-//! cache.
+//! cache. A training takes its batches from a [`BatchSource`], which both kinds of data set are.
 
 mod settings;
 
@@ -49,6 +49,9 @@ mod manifest;
 mod cache;
 mod remote;
 
+mod batches;
+
+pub use batches::{BatchSource, StreamedBatches};
 pub use building::{build_tokens, BuildEvent, BuildOptions, BuildProgress};
 pub use bytes::{build, DOCUMENT_END, SHARD_SAMPLES_MAX, VERSION};
 pub use dataset::{Dataset, Samples};

@@ -99,9 +99,7 @@ impl Evaluator {
         dataset: &Dataset,
         samples_max: usize,
     ) -> Result<f64, TrainError> {
-        let count = dataset.held_out().sample_count();
-        let wanted = (samples_max as u64).min(count);
-        let ids: Vec<u64> = (0..wanted).map(|index| index * count / wanted).collect();
+        let ids = held_out_ids(dataset.held_out().sample_count(), samples_max);
         self.loss(model, dataset.held_out(), &ids)
     }
 
@@ -149,6 +147,14 @@ impl Evaluator {
         self.before = Some((model.stamp(), ids.to_vec(), loss));
         Ok(loss)
     }
+}
+
+/// The samples of [`Evaluator::held_out_loss`]: up to `samples_max` of `sample_count`, spread evenly.
+pub fn held_out_ids(sample_count: u64, samples_max: usize) -> Vec<u64> {
+    let wanted = (samples_max as u64).min(sample_count);
+    let spread = |index| u128::from(index) * u128::from(sample_count) / u128::from(wanted);
+    // Below `sample_count`, so it fits.
+    (0..wanted).map(|index| spread(index) as u64).collect()
 }
 
 fn mean_loss(

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Checkpoint, CheckpointError, Checkpoints, Position};
 use crate::config::{Arena, ModelConfig};
-use crate::data::SampleSource;
+use crate::data::{BatchSource, DataError};
 use crate::engine::Engine;
 use crate::guard::{GuardSettings, GuardState, Verdict};
 use crate::model::Model;
@@ -40,6 +40,9 @@ pub enum PretrainError {
     /// A checkpoint cannot be written or read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// The samples of a step cannot be fetched. What was computed so far is in a checkpoint.
+    #[error(transparent)]
+    Data(#[from] DataError),
     /// No step is to be taken.
     #[error("a training of 0 steps")]
     Steps,
@@ -210,7 +213,7 @@ pub struct Pretrainer {
 /// [`PretrainError`]; the last checkpoint is whole whatever happens.
 pub fn pretrain(
     trainer: &mut Pretrainer,
-    samples: &dyn SampleSource,
+    mut samples: impl BatchSource,
     checkpoints: &Checkpoints,
     checkpoint_steps: u64,
     observe: &mut dyn FnMut(&Pretrainer, PretrainEvent) -> ControlFlow<()>,
@@ -220,7 +223,16 @@ pub fn pretrain(
     }
     let mut kept_step = trainer.step;
     while trainer.step < trainer.settings.steps {
-        let report = trainer.step(samples)?;
+        let report = match trainer.step(&mut samples) {
+            Err(PretrainError::Data(error)) => {
+                // No step has been begun: what the store did not give can be asked for another day.
+                if trainer.step > kept_step {
+                    trainer.save(checkpoints)?;
+                }
+                return Err(error.into());
+            }
+            report => report?,
+        };
         let mut flow = observe(trainer, PretrainEvent::Step(report));
         match report.verdict {
             Verdict::Apply | Verdict::Skip => {}
@@ -326,15 +338,22 @@ impl Pretrainer {
 
     /// One step: loss and gradient over the micro-batches, the guard's verdict, clipping, AdamW.
     /// A step that is to be rolled back is not counted.
-    fn step(&mut self, samples: &dyn SampleSource) -> Result<PretrainStep, PretrainError> {
+    fn step(&mut self, samples: &mut dyn BatchSource) -> Result<PretrainStep, PretrainError> {
         let started = Instant::now();
         let batch = self.settings.batch_size as u64;
+        let first = self.step.saturating_mul(batch);
+        let end = self.settings.steps.saturating_mul(batch);
+        let order = &mut self.order;
+        let mut upcoming = |number: u64| {
+            let position = first.saturating_add(number);
+            (position < end).then(|| order.sample(position)).flatten()
+        };
         self.ids.clear();
         for number in 0..batch {
-            let position = self.step.saturating_mul(batch).saturating_add(number);
-            let id = self.order.sample(position);
-            self.ids.push(id.ok_or(PretrainError::NoSamples)?);
+            let id = upcoming(number).ok_or(PretrainError::NoSamples)?;
+            self.ids.push(id);
         }
+        let samples = samples.batch(&self.ids, &mut upcoming)?;
         let tokens = self.ids.len() * self.engine.config().seq_len;
         let (parameters, gradient) = (self.model.parameters(), &mut self.gradient);
         let loss = self

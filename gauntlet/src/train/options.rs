@@ -12,10 +12,16 @@ use serde::Deserialize;
 use trainer::{
     guard::GuardSettings,
     schedule::{Decay, Schedule, Shape},
-    AdamWSettings, Dataset, ModelConfig, Precision, PretrainSettings, SampleSource,
+    AdamWSettings, ModelConfig, Precision, PretrainSettings,
 };
 
 use crate::memory;
+
+/// Bytes of a GiB.
+const GIB: f64 = (1u64 << 30) as f64;
+
+/// Most that is kept of a data set in a store, unless asked otherwise.
+const DATA_CACHE_GIB: f64 = 32.0;
 
 /// Options of `train`.
 #[derive(Args, Debug)]
@@ -47,10 +53,16 @@ pub struct TrainOptions {
     /// A trained model to go on from: a Hugging Face folder or a .gguf file.
     #[arg(long, value_name = "DIR|FILE")]
     pub init: Option<PathBuf>,
-    /// A data set of `gauntlet data build`, or text, which becomes a byte-level one. Default: the sources and Markdown of the
-    /// crates that Cargo.lock pins.
-    #[arg(long, value_name = "DIR|FILE")]
+    /// A data set of `gauntlet data build`, here or in a store (s3://bucket/folder, https://host/folder), or text, which
+    /// becomes a byte-level one. Default: the sources and Markdown of the crates that Cargo.lock pins.
+    #[arg(long, value_name = "DIR|FILE|URL")]
     pub data: Option<PathBuf>,
+    /// Where pieces of a data set in a store are kept. Default: `data-cache` in the training's folder.
+    #[arg(long, value_name = "DIR")]
+    pub data_cache: Option<PathBuf>,
+    /// Most that is kept of it, in GiB. Default: 32.
+    #[arg(long, value_name = "GIB")]
+    pub data_cache_gib: Option<f64>,
     /// Cargo.lock whose crates are the default text.
     #[arg(long, value_name = "FILE")]
     pub lock: Option<PathBuf>,
@@ -185,6 +197,8 @@ pub(super) struct Plan {
     pub(super) fresh: bool,
     pub(super) init: Option<PathBuf>,
     pub(super) data: Option<PathBuf>,
+    pub(super) data_cache: PathBuf,
+    pub(super) data_cache_bytes: u64,
     pub(super) lock: Option<PathBuf>,
     pub(super) seq_len: Option<usize>,
     pub(super) seed: u64,
@@ -222,7 +236,7 @@ impl Plan {
         if flags.steps.is_some() || flags.tokens.is_some() {
             (file.steps, file.tokens) = (None, None);
         }
-        let options = first_of!(flags, file: model, init, data, lock, seq_len, steps, tokens, batch_size, micro_batch, precision, memory,
+        let options = first_of!(flags, file: model, init, data, data_cache, data_cache_gib, lock, seq_len, steps, tokens, batch_size, micro_batch, precision, memory,
             rate, schedule, warm_up_steps, decay_steps, decay, floor, weight_decay, beta1, beta2, clip_norm,
             spike_deviations, skips_max, rollbacks_max, seed, threads, checkpoint_steps, keep_checkpoints,
             evaluate_steps, held_out_samples, metrics, export, peak_gflops);
@@ -239,8 +253,15 @@ impl Plan {
         if options.evaluate_steps == Some(0) {
             bail!("evaluate_steps must be above 0; held_out_samples = 0 is for no evaluation");
         }
+        let cache_gib = options.data_cache_gib.unwrap_or(DATA_CACHE_GIB);
+        if !(cache_gib.is_finite() && cache_gib >= 0.0) {
+            bail!("data_cache_gib must be 0 or above");
+        }
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let data_cache = options.data_cache.clone();
         Ok(Self {
+            data_cache: data_cache.unwrap_or_else(|| args.out.join("data-cache")),
+            data_cache_bytes: (cache_gib * GIB) as u64,
             out: args.out,
             fresh: args.fresh,
             init: options.init.clone(),
@@ -274,7 +295,7 @@ impl Plan {
     pub(super) fn settings(
         &self,
         config: &ModelConfig,
-        dataset: &Dataset,
+        sample_count: u64,
         threads: usize,
         held: Option<&PretrainSettings>,
     ) -> Result<PretrainSettings> {
@@ -333,7 +354,7 @@ impl Plan {
         if rest.iter().any(|value| !value.is_finite() || *value < 0.0) {
             bail!("weight_decay, clip_norm and spike_deviations must be 0 or above, not {rest:?}");
         }
-        if dataset.train().sample_count() == 0 {
+        if sample_count == 0 {
             bail!(
                 "the data set has not one sample of {} tokens",
                 config.seq_len
@@ -413,7 +434,7 @@ impl Plan {
             if !(gib.is_finite() && gib > 0.0) {
                 bail!("memory must be above 0 GiB");
             }
-            return Ok(Some((gib * (1u64 << 30) as f64) as u64));
+            return Ok(Some((gib * GIB) as u64));
         }
         Ok(None)
     }

@@ -1,19 +1,24 @@
 //! What a person sees of a training: a bar on a terminal, a line from time to time elsewhere.
 
-use std::time::{Duration, Instant};
-
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use trainer::{
-    budget::CpuCosts, guard::Verdict, Dataset, ModelConfig, PretrainEvent, Pretrainer, SampleSource,
+use std::{
+    collections::VecDeque,
+    path::Path,
+    time::{Duration, Instant},
 };
 
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use trainer::{budget::CpuCosts, guard::Verdict, ModelConfig, PretrainEvent, Pretrainer};
+
+use super::{data::Data, options::Plan};
+
+use super::{data::Data, options::Plan};
 use crate::localnet::print;
 
 /// Time between lines where no bar can be shown.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Weight of a new step in the shown speed.
-const SPEED_RATE: f64 = 0.1;
+/// Steps over which the shown speed is the mean.
+const SPEED_STEPS: usize = 16;
 
 /// The bar.
 pub(super) struct Progress {
@@ -21,7 +26,8 @@ pub(super) struct Progress {
     steps: u64,
     /// Utilisation is this times the tokens a second.
     seconds_a_token: f64,
-    speed: Option<f64>,
+    /// Tokens and seconds of the last steps.
+    recent: VecDeque<(u64, f64)>,
     told: Option<Instant>,
 }
 
@@ -41,7 +47,7 @@ impl Progress {
             bar,
             steps,
             seconds_a_token,
-            speed: None,
+            recent: VecDeque::with_capacity(SPEED_STEPS),
             told: None,
         }
     }
@@ -50,7 +56,7 @@ impl Progress {
     pub(super) fn begin(
         &self,
         config: &ModelConfig,
-        dataset: &Dataset,
+        data: &Data,
         trainer: &Pretrainer,
         peak_flops: f64,
         resumed: bool,
@@ -70,12 +76,12 @@ impl Progress {
             engine.threads().count(),
             peak_flops / 1e9,
         ));
-        let samples = dataset.train().sample_count();
+        let samples = data.train_count();
         let seen = settings.steps.saturating_mul(settings.batch_size as u64);
         self.say(&format!(
             "data: {samples} training samples, of which {seen} are seen ({:.2} epochs), {} held out",
             seen as f64 / samples.max(1) as f64,
-            dataset.held_out().sample_count(),
+            data.held_out().sample_count(),
         ));
         self.say(&format!(
             "{} steps of {} samples, {} at once",
@@ -86,14 +92,35 @@ impl Progress {
         }
     }
 
+    /// Where samples come from that are not on this machine, `bytes` in all.
+    pub(super) fn streamed(&self, bytes: u64, plan: &Plan) {
+        let url = plan.data.as_deref().unwrap_or_else(|| Path::new(""));
+        let kept = plan.data_cache_bytes;
+        self.say(&format!(
+            "streamed from {} ({:.1} MB), kept in {} ({:.1} GB at most)",
+            url.display(),
+            bytes as f64 / 1e6,
+            plan.data_cache.display(),
+            kept as f64 / 1e9,
+        ));
+        if kept < bytes {
+            self.say(
+                "the data set is larger than its cache: a MiB will be fetched for almost every sample; a larger \
+                 --data-cache-gib or `gauntlet data fetch` is faster",
+            );
+        }
+    }
+
     pub(super) fn event(&mut self, event: &PretrainEvent) {
         match event {
             PretrainEvent::Step(step) => {
-                let now = step.tokens as f64 / step.seconds.max(1e-9);
-                let speed = self
-                    .speed
-                    .map_or(now, |speed| speed + SPEED_RATE * (now - speed));
-                self.speed = Some(speed);
+                if self.recent.len() == SPEED_STEPS {
+                    self.recent.pop_front();
+                }
+                self.recent.push_back((step.tokens, step.seconds));
+                let tokens: u64 = self.recent.iter().map(|(tokens, _)| tokens).sum();
+                let seconds: f64 = self.recent.iter().map(|(_, seconds)| seconds).sum();
+                let speed = tokens as f64 / seconds.max(1e-9);
                 if step.verdict != Verdict::Apply {
                     self.say(&format!(
                         "step {}: loss {:.3}, gradient norm {:.2}: left out",

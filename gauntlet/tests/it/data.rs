@@ -8,7 +8,7 @@ use crate::localnet::gauntlet;
 
 /// The S3-compatible store of the trainer's tests.
 #[path = "../../../trainer/tests/it/shelf.rs"]
-mod shelf;
+pub(crate) mod shelf;
 
 fn data(args: &[&str]) -> Command {
     let mut command = Command::new(gauntlet());

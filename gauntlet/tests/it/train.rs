@@ -3,9 +3,12 @@
 use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::{atomic::Ordering, Arc},
     thread,
     time::{Duration, Instant},
 };
+
+use crate::data::shelf::{serve, Shelf};
 
 const STEPS: usize = 60;
 
@@ -114,6 +117,79 @@ fn a_training_killed_at_any_point_ends_with_the_bits_of_one_that_was_not() {
         assert_eq!(steps, (1..=STEPS as u64).collect::<Vec<_>>());
         assert_eq!(evaluations.len(), 3, "{evaluations:?}");
     }
+}
+
+#[test]
+fn a_data_set_in_a_store_trains_the_model_that_its_copy_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let (text, set) = (text(folder.path()), folder.path().join("set"));
+    let build = ["--tokenizer=bytes", "--sample-len=48", "--held-out=0.05"];
+    let built = Command::new(env!("CARGO_BIN_EXE_gauntlet"))
+        .args(["data", "build", "--input"])
+        .arg(&text)
+        .arg("--out")
+        .arg(&set)
+        .args(build)
+        .output()
+        .unwrap();
+    assert!(built.status.success(), "{built:?}");
+    let shelf = Arc::new(Shelf::default());
+    for entry in std::fs::read_dir(&set).unwrap() {
+        let path = entry.unwrap().path();
+        let content = std::fs::read(&path).unwrap();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let mut objects = shelf.objects.lock().unwrap();
+        objects.insert(format!("bucket/sets/{name}"), content.clone());
+        objects.insert(format!("public/{name}"), content);
+    }
+    let endpoint = serve(&shelf);
+    let train = |data: &str, out: &str, more: &[&str]| {
+        let mut command = command(Path::new(data), &folder.path().join(out), more);
+        command.envs([
+            ("AWS_ENDPOINT_URL", endpoint.as_str()),
+            ("AWS_ALLOW_HTTP", "true"),
+            ("AWS_REGION", "here"),
+            ("AWS_ACCESS_KEY_ID", "key"),
+            ("AWS_SECRET_ACCESS_KEY", "secret"),
+        ]);
+        command.output().unwrap()
+    };
+    let expected = state_root(&train(set.to_str().unwrap(), "local", &[]));
+    let web = format!("{endpoint}/public");
+    assert_eq!(state_root(&train("s3://bucket/sets", "s3", &[])), expected);
+    let cache = folder.path().join("s3/data-cache");
+    let cache = format!("--data-cache={}", cache.display());
+    let asked = shelf.requests.load(Ordering::SeqCst);
+    assert_eq!(state_root(&train(&web, "web", &[&cache])), expected);
+    let asked = shelf.requests.load(Ordering::SeqCst) - asked;
+    assert_eq!(
+        asked, 2,
+        "length and content of the manifest; the rest is kept"
+    );
+    let losses = |out: &str| {
+        let log = std::fs::read_to_string(folder.path().join(out).join("metrics.jsonl")).unwrap();
+        let lines = log.lines().map(|line| {
+            let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+            line.as_object_mut().unwrap().remove("seconds");
+            line
+        });
+        lines.collect::<Vec<_>>()
+    };
+    assert_eq!(losses("local").len(), STEPS + 3);
+    assert_eq!(losses("local"), losses("s3"));
+    // It goes on with a copy, and the other way round.
+    assert_eq!(
+        state_root(&train(set.to_str().unwrap(), "s3", &[])),
+        expected
+    );
+
+    let said = train(&format!("{web}/nowhere"), "none", &[]);
+    assert_eq!(said.status.code(), Some(1), "{said:?}");
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(
+        said.contains("no data set of `gauntlet data build` at http"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -3,7 +3,8 @@
 //! What is fetched are whole pieces, each checked against its hash before a token of it is used,
 //! and kept in a folder of bounded size, from which the least recently used ones go. A window's
 //! samples are known before it starts (they are assigned), so they are fetched together, and the
-//! next window's ahead of time ([`RemoteDataset::prefetch`]).
+//! next window's ahead of time ([`RemoteDataset::prefetch`]); those of a training without a chain
+//! come by [`super::StreamedBatches`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -16,9 +17,10 @@ use protocol::Hash;
 
 use super::cache::PieceCache;
 use super::dataset::{tokens, Dataset};
-use super::error::{at, DataError};
+use super::error::{at, check_sample_len, DataError};
 use super::manifest::{
-    hex, Manifest, ShardManifest, SplitManifest, MANIFEST, MANIFEST_BYTES_MAX, PIECE_BYTES,
+    hex, samples_in, Manifest, ShardManifest, SplitManifest, MANIFEST, MANIFEST_BYTES_MAX,
+    PIECE_BYTES,
 };
 use super::store::Store;
 use super::SampleSource;
@@ -45,6 +47,42 @@ pub struct RemoteDataset {
     store: Store,
     manifest: Arc<Manifest>,
     cache: Arc<PieceCache>,
+    sample_len: usize,
+    train: Arc<Cuts>,
+    held_out: Arc<Cuts>,
+}
+
+/// How the files of a split are cut into samples.
+#[derive(Debug)]
+struct Cuts {
+    /// Number of the first sample of each file.
+    firsts: Vec<u64>,
+    sample_count: u64,
+}
+
+impl Cuts {
+    fn new(split: &SplitManifest, sample_len: usize) -> Arc<Self> {
+        let mut sample_count = 0u64;
+        let first = |shard: &ShardManifest| {
+            let first = sample_count;
+            sample_count = sample_count.saturating_add(samples_in(shard.token_count, sample_len));
+            first
+        };
+        Arc::new(Self {
+            firsts: split.shards.iter().map(first).collect(),
+            sample_count,
+        })
+    }
+
+    /// The file of a sample, and the sample's number there.
+    fn place(&self, id: u64) -> Option<(usize, u64)> {
+        if id >= self.sample_count {
+            return None;
+        }
+        let after = self.firsts.partition_point(|first| *first <= id);
+        let shard = after.checked_sub(1)?;
+        Some((shard, id - self.firsts.get(shard)?))
+    }
 }
 
 /// A piece of a file.
@@ -103,7 +141,25 @@ impl RemoteDataset {
         Ok(Self {
             store,
             cache: Arc::new(PieceCache::none()),
+            sample_len: manifest.sample_len,
+            train: Cuts::new(&manifest.train, manifest.sample_len),
+            held_out: Cuts::new(&manifest.held_out, manifest.sample_len),
             manifest: Arc::new(manifest),
+        })
+    }
+
+    /// The same data set with samples of `sample_len` tokens, those of
+    /// [`Dataset::open_with_sample_len`].
+    ///
+    /// # Errors
+    /// A sample cannot have so many tokens.
+    pub fn with_sample_len(self, sample_len: usize) -> Result<Self, DataError> {
+        check_sample_len(sample_len)?;
+        Ok(Self {
+            sample_len,
+            train: Cuts::new(&self.manifest.train, sample_len),
+            held_out: Cuts::new(&self.manifest.held_out, sample_len),
+            ..self
         })
     }
 
@@ -122,6 +178,24 @@ impl RemoteDataset {
         self.cache.bytes()
     }
 
+    /// Samples of a split.
+    pub fn sample_count(&self, split: Split) -> u64 {
+        self.cuts(split).sample_count
+    }
+
+    /// Bytes of the files of both splits.
+    pub fn bytes(&self) -> u64 {
+        let tokens = self.manifest.train.token_count + self.manifest.held_out.token_count;
+        tokens * self.manifest.token_bytes() as u64
+    }
+
+    fn cuts(&self, split: Split) -> &Cuts {
+        match split {
+            Split::Train => &self.train,
+            Split::HeldOut => &self.held_out,
+        }
+    }
+
     fn split(&self, is_held_out: bool) -> &SplitManifest {
         match is_held_out {
             true => &self.manifest.held_out,
@@ -136,7 +210,7 @@ impl RemoteDataset {
     /// which [`DataError::Corrupt`] names.
     pub fn fetch(&self, split: Split, ids: &[u64]) -> Result<FetchedSamples, DataError> {
         let token_bytes = self.manifest.token_bytes();
-        let sample_bytes = (self.manifest.sample_len + 1) * token_bytes;
+        let sample_bytes = (self.sample_len + 1) * token_bytes;
         let mut parts: BTreeMap<PieceId, Vec<Part>> = BTreeMap::new();
         for (index, &id) in ids.iter().enumerate() {
             self.add_parts(split, id, index, sample_bytes, &mut parts)?;
@@ -154,8 +228,8 @@ impl RemoteDataset {
             }
         }
         Ok(FetchedSamples {
-            sample_len: self.manifest.sample_len,
-            sample_count: self.split(split == Split::HeldOut).sample_count,
+            sample_len: self.sample_len,
+            sample_count: self.sample_count(split),
             token_bytes,
             end_of_document: self.manifest.end_of_document(),
             samples: ids.iter().copied().zip(samples).collect(),
@@ -190,17 +264,11 @@ impl RemoteDataset {
         parts: &mut BTreeMap<PieceId, Vec<Part>>,
     ) -> Result<(), DataError> {
         let is_held_out = split == Split::HeldOut;
-        let manifest = self.split(is_held_out);
-        if id >= manifest.sample_count {
-            return Err(DataError::Settings(format!(
-                "there is no sample {id}: the data set has {}",
-                manifest.sample_count
-            )));
-        }
-        // A file before the last is full, so the division finds it; sizes fit by `Manifest`.
-        let shard = (id / self.manifest.shard_samples) as usize;
-        let inside = id % self.manifest.shard_samples;
-        let sample_step = (self.manifest.sample_len * self.manifest.token_bytes()) as u64;
+        let (shard, inside) = self.cuts(split).place(id).ok_or_else(|| {
+            let count = self.sample_count(split);
+            DataError::Settings(format!("there is no sample {id}: the data set has {count}"))
+        })?;
+        let sample_step = (self.sample_len * self.manifest.token_bytes()) as u64;
         let mut from = inside * sample_step;
         let mut to = 0;
         while to < sample_bytes {

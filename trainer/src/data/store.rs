@@ -1,4 +1,5 @@
-//! Objects of an S3-compatible store (or files under a `file://` address), read by range.
+//! Objects of an S3-compatible store, files of a web server or under a `file://` address, read by
+//! range.
 //!
 //! Every call blocks its thread while a runtime of its own does the work, so that readers need not
 //! be asynchronous and may be called from anywhere. Requests are tried again by `object_store`
@@ -13,9 +14,10 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use object_store::aws::AmazonS3Builder;
+use object_store::http::HttpBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::{ClientOptions, ObjectStore, ObjectStoreExt};
 
 use super::error::DataError;
 
@@ -64,13 +66,15 @@ impl std::fmt::Debug for Store {
     }
 }
 
-/// Whether a path is the address of a store (`s3://…`, `file://…`).
+/// Whether a path is the address of a store (`s3://…`, `https://…`, `http://…`, `file://…`).
 pub fn is_url(path: &str) -> bool {
-    path.starts_with("s3://") || path.starts_with("file://")
+    let kinds = ["s3://", "https://", "http://", "file://"];
+    kinds.iter().any(|kind| path.starts_with(kind))
 }
 
 impl Store {
-    /// The folder at `url`: `s3://bucket/prefix`, or `file:///folder`. Asks nobody yet.
+    /// The folder at `url`: `s3://bucket/prefix`, `https://host/folder` of a web server that answers
+    /// ranges, or `file:///folder`. Asks nobody yet.
     ///
     /// # Errors
     /// The address is none, or the environment does not fit it.
@@ -87,15 +91,17 @@ impl Store {
                     return Err(wrong("no bucket is named".to_owned()));
                 }
                 let store = s3(bucket, options).build().map_err(fails)?;
-                (Arc::new(store), prefix)
+                (Arc::new(store), ObjectPath::parse(prefix.trim_matches('/')))
             } else if let Some(path) = url.strip_prefix("file://") {
                 let root = std::path::Path::new(path);
                 let store = LocalFileSystem::new_with_prefix(root).map_err(fails)?;
-                (Arc::new(store), "")
+                (Arc::new(store), Ok(ObjectPath::default()))
+            } else if let Some((server, path)) = server_and_path(url) {
+                let store = web(server).build().map_err(fails)?;
+                (Arc::new(store), ObjectPath::from_url_path(path))
             } else {
-                return Err(wrong("neither s3:// nor file://".to_owned()));
+                return Err(wrong("neither s3:// nor https:// nor file://".to_owned()));
             };
-        let prefix = ObjectPath::parse(prefix.trim_matches('/'));
         Ok(Self {
             url: url.trim_end_matches('/').to_owned(),
             inner,
@@ -193,9 +199,29 @@ impl Store {
     }
 }
 
-fn s3(bucket: &str, options: &StoreOptions) -> AmazonS3Builder {
-    // The TLS of the HTTP client; another part of the process may have chosen it before.
+/// The TLS of HTTP clients; another part of the process may have chosen it before.
+fn choose_tls() {
     let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// `https://host` and `folder` of `https://host/folder`.
+fn server_and_path(url: &str) -> Option<(&str, &str)> {
+    let (kind, rest) = url.split_once("://")?;
+    let host = rest.split('/').next().filter(|host| !host.is_empty())?;
+    let end = kind.len() + "://".len() + host.len();
+    matches!(kind, "https" | "http").then(|| url.split_at(end))
+}
+
+fn web(server: &str) -> HttpBuilder {
+    choose_tls();
+    let is_plain = server.starts_with("http://");
+    HttpBuilder::new()
+        .with_url(server)
+        .with_client_options(ClientOptions::new().with_allow_http(is_plain))
+}
+
+fn s3(bucket: &str, options: &StoreOptions) -> AmazonS3Builder {
+    choose_tls();
     let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket);
     if let Some(endpoint) = &options.endpoint {
         let is_plain = endpoint.starts_with("http://");

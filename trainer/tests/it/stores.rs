@@ -6,14 +6,18 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
+use crate::samples::MemorySamples;
 use crate::shelf::{serve, Shelf};
 use crate::token_data::write_parquet;
 use parquet::basic::Compression;
 use trainer::data::{
-    build_tokens, BuildOptions, BuildSettings, RemoteDataset, SourceSettings, Split, Store,
-    StoreOptions,
+    build_tokens, BatchSource, BuildOptions, BuildSettings, RemoteDataset, SourceSettings, Split,
+    Store, StoreOptions, StreamedBatches,
 };
-use trainer::{DataError, Dataset, SampleSource, Tokenizer};
+use trainer::{
+    pretrain, Checkpoints, DataError, Dataset, Model, ModelConfig, Precision, PretrainEnd,
+    PretrainError, PretrainSettings, Pretrainer, SampleSource, Schedule, Shape, Threads, Tokenizer,
+};
 
 fn options(endpoint: &str) -> StoreOptions {
     StoreOptions {
@@ -51,6 +55,19 @@ fn jsonl() -> String {
     (0..8_000).map(line).collect()
 }
 
+/// A store that has the files of a folder.
+fn shelf_of(folder: &Path, at: &str) -> Arc<Shelf> {
+    let shelf = Arc::new(Shelf::default());
+    for entry in fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        let name = format!("{at}/{}", entry.file_name().to_str().unwrap());
+        if let Ok(content) = fs::read(entry.path()) {
+            shelf.objects.lock().unwrap().insert(name, content);
+        }
+    }
+    shelf
+}
+
 #[test]
 fn samples_are_fetched_checked_and_cached_within_a_bound() {
     let folder = tempfile::tempdir().unwrap();
@@ -59,13 +76,7 @@ fn samples_are_fetched_checked_and_cached_within_a_bound() {
     let built = folder.path().join("built");
     let local = data_set(&built, &input.display().to_string()).unwrap();
     assert!(local.manifest().train.shards.len() >= 2);
-    let shelf = Arc::new(Shelf::default());
-    for entry in fs::read_dir(&built).unwrap() {
-        let entry = entry.unwrap();
-        let name = format!("bucket/some/where/{}", entry.file_name().to_str().unwrap());
-        let content = fs::read(entry.path()).unwrap();
-        shelf.objects.lock().unwrap().insert(name, content);
-    }
+    let shelf = shelf_of(&built, "bucket/some/where");
     let endpoint = serve(&shelf);
     let store = || Store::open("s3://bucket/some/where", &options(&endpoint)).unwrap();
     let cache = folder.path().join("cache");
@@ -130,6 +141,59 @@ fn samples_are_fetched_checked_and_cached_within_a_bound() {
 }
 
 #[test]
+fn streamed_batches_are_those_of_the_folder_whatever_their_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("a.jsonl");
+    fs::write(&input, jsonl()).unwrap();
+    let built = folder.path().join("built");
+    data_set(&built, &input.display().to_string()).unwrap();
+    // Samples of another length than the data set was built for, from a web server.
+    let local = Dataset::open_with_sample_len(&built, 333).unwrap();
+    let shelf = shelf_of(&built, "public/set");
+    let store = Store::open(&format!("{}/public/set/", serve(&shelf)), &options("")).unwrap();
+    let cache = folder.path().join("cache");
+    let remote = RemoteDataset::open(store, &cache, 1 << 30).unwrap();
+    let remote = remote.with_sample_len(333).unwrap();
+    let count = local.train().sample_count();
+    assert_eq!(remote.sample_count(Split::Train), count);
+    let held_out = remote.sample_count(Split::HeldOut);
+    assert_eq!(held_out, local.held_out().sample_count());
+    assert_eq!(remote.root(), local.root());
+
+    let mut batches = StreamedBatches::new(remote).unwrap();
+    let id = |position: u64| (position * 7_919 + 5) % count;
+    let end = 60;
+    let mut check = |first: u64| {
+        let ids: Vec<u64> = (first..first + 6).map(id).collect();
+        let mut upcoming = |n| (first + n < end).then(|| id(first + n));
+        let samples = batches.batch(&ids, &mut upcoming)?;
+        for id in ids {
+            assert_eq!(samples.sample_len(), 333);
+            assert_eq!(samples.sample(id), local.train().sample(id), "sample {id}");
+        }
+        Ok::<(), DataError>(())
+    };
+    // Three batches, back to the second, and on to the last.
+    for first in [0, 6, 12, 6, 12, 18, 24, 30, 36, 42, 48, 54] {
+        check(first).unwrap();
+    }
+    // All is cached, and then one file is gone: an error, and what comes back is used again.
+    let gone = shelf
+        .objects
+        .lock()
+        .unwrap()
+        .remove("public/set/train-0000.bin");
+    fs::remove_dir_all(&cache).unwrap();
+    fs::create_dir_all(cache.join(&local.manifest().root)).unwrap();
+    let error = (0..end - 6).step_by(6).find_map(|first| check(first).err());
+    assert!(error.unwrap().to_string().contains("train-0000.bin"));
+    let mut objects = shelf.objects.lock().unwrap();
+    objects.insert("public/set/train-0000.bin".to_owned(), gone.unwrap());
+    drop(objects);
+    check(0).unwrap();
+}
+
+#[test]
 fn text_in_a_store_gives_the_data_set_of_the_same_files_on_disk() {
     let folder = tempfile::tempdir().unwrap();
     let texts = folder.path().join("texts");
@@ -147,4 +211,97 @@ fn text_in_a_store_gives_the_data_set_of_the_same_files_on_disk() {
     assert_eq!(disk.manifest(), store.manifest());
     let one = data_set(&folder.path().join("one"), &format!("{url}/none"));
     assert!(one.is_err());
+
+    // A web server lists nothing, but a file can be named.
+    let file = texts.join("a.jsonl");
+    let alone = data_set(&folder.path().join("alone"), &file.display().to_string()).unwrap();
+    let endpoint = serve(&shelf_of(&texts, "public/some texts"));
+    let url = format!("{endpoint}/public/some%20texts");
+    let web = data_set(&folder.path().join("web"), &format!("{url}/a.jsonl")).unwrap();
+    assert_eq!(alone.manifest(), web.manifest());
+    assert!(data_set(&folder.path().join("two"), &url).is_err());
+}
+
+/// Samples of a store that fails at the n-th batch.
+struct Failing<'a> {
+    samples: &'a MemorySamples,
+    left: usize,
+    foreseen: Vec<u64>,
+}
+
+impl BatchSource for Failing<'_> {
+    fn batch(
+        &mut self,
+        ids: &[u64],
+        upcoming: &mut dyn FnMut(u64) -> Option<u64>,
+    ) -> Result<&dyn SampleSource, DataError> {
+        assert!(self.foreseen.is_empty() || self.foreseen == ids);
+        let next = ids.len() as u64;
+        self.foreseen = (next..2 * next).map_while(upcoming).collect();
+        match self.left.checked_sub(1) {
+            Some(left) => self.left = left,
+            None => return Err(DataError::Settings("the store is closed".to_owned())),
+        }
+        Ok(self.samples)
+    }
+}
+
+#[test]
+fn a_store_that_fails_costs_no_step() {
+    let samples = MemorySamples::words(32, 40, 1);
+    let config = ModelConfig {
+        hidden: 32,
+        layers: 2,
+        heads: 2,
+        kv_heads: 1,
+        ffn: 64,
+        seq_len: 32,
+        ..ModelConfig::preset("nano").unwrap()
+    };
+    let settings = PretrainSettings {
+        steps: 12,
+        batch_size: 4,
+        micro_batch: 4,
+        precision: Precision::F32,
+        schedule: Schedule {
+            peak_rate: 3e-3,
+            floor: 0.1,
+            warm_up_steps: 2,
+            shape: Shape::Cosine,
+        },
+        adamw: trainer::AdamWSettings::default(),
+        clip_norm: 1.0,
+        seed: 7,
+        guard: trainer::guard::GuardSettings::default(),
+    };
+    let trainer = || {
+        let model = Model::init(&config, 3).unwrap();
+        let count = samples.sample_count();
+        Pretrainer::new(model, settings.clone(), count, &[9; 32], Threads::single()).unwrap()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| Checkpoints::open(&folder.path().join(name)).unwrap();
+    let train = |trainer: &mut Pretrainer, samples: &mut dyn BatchSource, at: &Checkpoints| {
+        let mut go_on = |_: &Pretrainer, _| ControlFlow::Continue(());
+        pretrain(trainer, samples, at, 5, &mut go_on)
+    };
+    let mut whole = trainer();
+    train(&mut whole, &mut &samples, &at("whole")).unwrap();
+
+    let mut store = Failing {
+        samples: &samples,
+        left: 8,
+        foreseen: Vec::new(),
+    };
+    let ended = train(&mut trainer(), &mut store, &at("part"));
+    assert!(matches!(ended, Err(PretrainError::Data(_))), "{ended:?}");
+    let mut part = trainer();
+    assert!(part.resume(&at("part")).unwrap());
+    assert_eq!(part.steps_taken(), 8, "not 5, where a checkpoint was due");
+    (store.left, store.foreseen) = (4, Vec::new());
+    let ended = train(&mut part, &mut store, &at("part"));
+    assert_eq!(ended.unwrap(), PretrainEnd::Complete);
+    let foreseen = &store.foreseen;
+    assert!(foreseen.is_empty(), "{foreseen:?} after the last step");
+    assert_eq!(part.model().parameters(), whole.model().parameters());
 }
