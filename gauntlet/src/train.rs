@@ -22,7 +22,7 @@ use trainer::{
     evaluate::held_out_ids,
     files::{self, ExportSettings},
     flops::{flops_a_token, measure_flops},
-    pretrain::{newest, settings_of},
+    pretrain::settings_in,
     Checkpoints, Evaluator, Model, ModelConfig, PretrainEnd, PretrainEvent, Pretrainer, Threads,
 };
 
@@ -82,15 +82,11 @@ fn train(plan: &Plan, end: &AtomicBool) -> Result<u8> {
             config.vocab
         );
     }
-    let checkpoint = newest(&checkpoints, &config)?;
-    let held = checkpoint.as_ref().map(settings_of).transpose()?;
+    let held = settings_in(&checkpoints)?;
     let count = data.train_count();
     let settings = plan.settings(&config, count, threads.count(), held.as_ref())?;
     let mut trainer = Pretrainer::new(model, settings, count, &data.root(), threads.clone())?;
-    let resumed = checkpoint.is_some();
-    if let Some(checkpoint) = checkpoint {
-        trainer.resume_from(checkpoint)?;
-    }
+    let resumed = trainer.resume(&checkpoints)?;
     let mut log = Log::open(
         &folder.join("metrics.jsonl"),
         trainer.guard().rollbacks,

@@ -231,9 +231,18 @@ impl Checkpoints {
     /// The model that the newest readable checkpoint says it is of; `None` where there is none. Its
     /// hash is not checked: [`Checkpoints::load`] does that.
     pub fn config(&self) -> Result<Option<ModelConfig>, CheckpointError> {
+        Ok(self.header()?.map(|header| header.model))
+    }
+
+    /// Where the newest readable checkpoint stands, as [`Checkpoints::config`].
+    pub fn position(&self) -> Result<Option<Position>, CheckpointError> {
+        Ok(self.header()?.map(|header| header.position))
+    }
+
+    fn header(&self) -> Result<Option<Header>, CheckpointError> {
         let numbers = self.numbers()?;
         let mut newest_first = numbers.iter().rev();
-        Ok(newest_first.find_map(|number| read_config(&self.path(*number)).ok()))
+        Ok(newest_first.find_map(|number| parse_header(&self.path(*number)).ok()))
     }
 
     /// The newest checkpoint that is whole; `None` where there is none at all.
@@ -402,13 +411,13 @@ fn read_header(input: &mut impl Read) -> Result<([u8; 12], Vec<u8>), ReadError> 
     Ok((start, header))
 }
 
-/// The model that a file says it is of.
-fn read_config(path: &Path) -> Result<ModelConfig, ReadError> {
+/// What a file says it is.
+fn parse_header(path: &Path) -> Result<Header, ReadError> {
     let (_, header) = read_header(&mut File::open(path)?)?;
     let header: Header =
         serde_json::from_slice(&header).map_err(|error| ReadError::Damaged(error.to_string()))?;
     header.model.validate().map_err(|_| ReadError::Shape)?;
-    Ok(header.model)
+    Ok(header)
 }
 
 fn read_values(

@@ -418,16 +418,7 @@ impl Pretrainer {
         let Some(checkpoint) = newest(checkpoints, self.model.config())? else {
             return Ok(false);
         };
-        self.resume_from(checkpoint)?;
-        Ok(true)
-    }
-
-    /// [`Pretrainer::resume`] from a checkpoint that has been read, by [`newest`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn resume_from(&mut self, checkpoint: Checkpoint) -> Result<(), PretrainError> {
-        let note = note_of(&checkpoint)?;
+        let note = note_of(checkpoint.position())?;
         let mut before = note.settings.clone();
         if !before.schedule.depends_on_steps() {
             before.steps = self.settings.steps;
@@ -447,13 +438,14 @@ impl Pretrainer {
                 });
             }
         }
-        self.take(checkpoint, note.guard)
+        self.take(checkpoint, note.guard)?;
+        Ok(true)
     }
 
     fn roll_back(&mut self, checkpoints: &Checkpoints) -> Result<(), PretrainError> {
         let checkpoint = checkpoints.load(self.model.config())?;
         let checkpoint = checkpoint.ok_or(PretrainError::Foreign)?;
-        let saved = note_of(&checkpoint)?.guard;
+        let saved = note_of(checkpoint.position())?.guard;
         let guard = self.guard.rolled_back(&saved);
         self.take(checkpoint, guard)?;
         // So that a kill does not forget that the rate was halved.
@@ -477,12 +469,8 @@ impl Pretrainer {
     }
 }
 
-/// The newest whole checkpoint, if there is one. That it is of another model is said by the name of
-/// what differs.
-///
-/// # Errors
-/// As [`Checkpoints::load`].
-pub fn newest(
+/// The newest whole checkpoint. That it is of another model is said by the name of what differs.
+fn newest(
     checkpoints: &Checkpoints,
     config: &ModelConfig,
 ) -> Result<Option<Checkpoint>, PretrainError> {
@@ -498,16 +486,19 @@ pub fn newest(
     }
 }
 
-/// The settings that a checkpoint was made with.
+/// The settings that the newest readable checkpoint was made with, if there is one: of its header
+/// alone. Whether it is whole, [`Pretrainer::resume`] finds out.
 ///
 /// # Errors
-/// It is not of such a training.
-pub fn settings_of(checkpoint: &Checkpoint) -> Result<PretrainSettings, PretrainError> {
-    Ok(note_of(checkpoint)?.settings)
+/// The folder cannot be read, or the checkpoint is not of such a training.
+pub fn settings_in(checkpoints: &Checkpoints) -> Result<Option<PretrainSettings>, PretrainError> {
+    let position = checkpoints.position()?;
+    let note = position.as_ref().map(note_of).transpose()?;
+    Ok(note.map(|note| note.settings))
 }
 
-fn note_of(checkpoint: &Checkpoint) -> Result<Note, PretrainError> {
-    serde_json::from_str(&checkpoint.position().note).map_err(|_| PretrainError::Foreign)
+fn note_of(position: &Position) -> Result<Note, PretrainError> {
+    serde_json::from_str(&position.note).map_err(|_| PretrainError::Foreign)
 }
 
 /// The first setting that differs, with both values.

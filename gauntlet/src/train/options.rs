@@ -384,11 +384,17 @@ impl Plan {
         asked: Option<usize>,
     ) -> Result<usize> {
         let precision = self.precision();
+        // What is asked for may use all that there is; so may the micro-batch of a training that goes on, for which less
+        // may be available than when it began.
+        let memory = match asked {
+            Some(_) => self.memory()?.or_else(memory::available),
+            None => self.memory()?,
+        };
         let fits = memory::micro_batch(
             "a training",
             config,
             asked.unwrap_or(batch_size),
-            self.memory()?,
+            memory,
             &|model, samples| memory::training(model, samples, precision, threads),
         )?;
         match asked {

@@ -10,8 +10,6 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use trainer::{budget::CpuCosts, guard::Verdict, ModelConfig, PretrainEvent, Pretrainer};
 
 use super::{data::Data, options::Plan};
-
-use super::{data::Data, options::Plan};
 use crate::localnet::print;
 
 /// Time between lines where no bar can be shown.
