@@ -478,55 +478,49 @@ mod tests {
             .collect()
     }
 
-    /// Matrices as the engine's three kinds of product lay them out: element (row, column).
-    fn at(values: &[f32], view: (usize, usize), row: usize, column: usize) -> f64 {
-        f64::from(values[row * view.0 + column * view.1])
+    /// A matrix and its strides from row to row and from column to column.
+    type Strided<'a> = (&'a [f32], (usize, usize));
+
+    fn at((values, strides): Strided<'_>, row: usize, column: usize) -> f64 {
+        f64::from(values[row * strides.0 + column * strides.1])
     }
 
-    /// The worst error against f64, relative to Σ |a b|, of c = 0.5 a · b (+ c).
+    /// Computes c ← [c +] 0.5 a · b; the worst error against f64, relative to Σ |a b| where that is not
+    /// below 1e-24.
     fn worst_error(
         unit: MatrixUnit,
         (m, n, k): Shape,
-        a_rows: bool,
-        b_rows: bool,
-        add: bool,
+        a: Strided<'_>,
+        b: Strided<'_>,
+        before: Option<&[f32]>,
     ) -> f64 {
-        let (a, b) = (noise(m * k, 1), noise(k * n, 2));
-        let a_view = if a_rows { (k, 1) } else { (1, m) };
-        let b_view = if b_rows { (n, 1) } else { (1, k) };
-        let before = noise(m * n, 3);
-        let mut c = before.clone();
+        let mut c = before.map_or(vec![f32::NAN; m * n], <[f32]>::to_vec);
         let mut multiplier = Multiplier::new(Threads::single().with_unit(unit), 0);
+        let view = |(values, (row, column)): Strided<'_>| View::new(values.as_ptr(), row, column);
         // SAFETY: the views are those of the vectors.
         unsafe {
-            multiplier.parts().part(0).product(
-                (m, n, k),
-                View::new(c.as_mut_ptr(), n, 1),
-                View::new(a.as_ptr(), a_view.0, a_view.1),
-                View::new(b.as_ptr(), b_view.0, b_view.1),
-                0.5,
-                add,
-            );
+            let to = View::new(c.as_mut_ptr(), n, 1);
+            let mut part = multiplier.parts().part(0);
+            part.product((m, n, k), to, view(a), view(b), 0.5, before.is_some());
         }
-        let mut worst = 0.0f64;
-        for row in 0..m {
-            for column in 0..n {
-                let start = if add {
-                    f64::from(before[row * n + column])
-                } else {
-                    0.0
-                };
-                let (mut exact, mut size) = (start, start.abs());
-                for inner in 0..k {
-                    let term = 0.5 * at(&a, a_view, row, inner) * at(&b, b_view, inner, column);
-                    exact += term;
-                    size += term.abs();
-                }
-                let error = (f64::from(c[row * n + column]) - exact).abs();
-                worst = worst.max(error / size.max(1e-30));
-            }
+        let error = |index: usize| {
+            let start = before.map_or(0.0, |before| f64::from(before[index]));
+            let term = |inner: usize| 0.5 * at(a, index / n, inner) * at(b, inner, index % n);
+            let exact = start + (0..k).map(term).sum::<f64>();
+            let size = start.abs() + (0..k).map(|inner| term(inner).abs()).sum::<f64>();
+            (f64::from(c[index]) - exact).abs() / size.max(1e-24)
+        };
+        // A NaN is larger than any error here.
+        let larger = |worst: f64, error: f64| if error <= worst { worst } else { error };
+        (0..m * n).map(error).fold(0.0, larger)
+    }
+
+    /// The strides of a matrix with rows or columns side by side.
+    fn strides(rows: usize, columns: usize, by_rows: bool) -> (usize, usize) {
+        match by_rows {
+            true => (columns, 1),
+            false => (1, rows),
         }
-        worst
     }
 
     #[test]
@@ -540,11 +534,14 @@ mod tests {
             (100, 31, 300),
         ];
         for unit in [MatrixUnit::Vector, MatrixUnit::best()] {
-            for shape in shapes {
+            for (m, n, k) in shapes {
+                let (a, b, before) = (noise(m * k, 1), noise(k * n, 2), noise(m * n, 3));
                 for layout in 0..8 {
-                    let (a_rows, b_rows, add) = (layout & 1 == 0, layout & 2 == 0, layout & 4 == 0);
-                    let worst = worst_error(unit, shape, a_rows, b_rows, add);
-                    assert!(worst < 2e-6, "{unit:?} {shape:?} {layout}: {worst:e}");
+                    let a = (&a[..], strides(m, k, layout & 1 == 0));
+                    let b = (&b[..], strides(k, n, layout & 2 == 0));
+                    let before = (layout & 4 == 0).then_some(&before[..]);
+                    let worst = worst_error(unit, (m, n, k), a, b, before);
+                    assert!(worst < 2e-6, "{unit:?} {m} {n} {k} {layout}: {worst:e}");
                 }
             }
         }
@@ -552,47 +549,25 @@ mod tests {
 
     #[test]
     fn the_smallest_values_spoil_no_others() {
-        // Values down to the smallest denormal beside others, in every layout.
         let (m, n, k) = (40, 40, 70);
-        let mut a = noise(m * k, 8);
-        let mut b = noise(k * n, 9);
-        for values in [&mut a, &mut b] {
-            for (index, value) in values.iter_mut().enumerate() {
-                if index % 3 > 0 {
-                    let bits = (index as u32).wrapping_mul(2_654_435_761);
-                    // Exponents of 0 to 31: denormal, or with denormal last parts.
-                    *value = f32::from_bits(bits & 0x8fff_ffff & !0x7000_0000);
-                }
-            }
-        }
+        // A third of them as usual, the others denormal or with denormal last parts.
+        let mixed = |len: usize, seed: u32| -> Vec<f32> {
+            let tiny = |index: usize| (index as u32).wrapping_mul(2_654_435_761) & 0x8fff_ffff;
+            let values = noise(len, seed).into_iter().enumerate();
+            values
+                .map(|(index, value)| match index % 3 {
+                    0 => value,
+                    _ => f32::from_bits(tiny(index)),
+                })
+                .collect()
+        };
+        let (a, b) = (mixed(m * k, 8), mixed(k * n, 9));
         for unit in [MatrixUnit::Vector, MatrixUnit::best()] {
             for layout in 0..4 {
-                let a_view = if layout & 1 == 0 { (k, 1) } else { (1, m) };
-                let b_view = if layout & 2 == 0 { (n, 1) } else { (1, k) };
-                let mut c = vec![f32::NAN; m * n];
-                let mut multiplier = Multiplier::new(Threads::single().with_unit(unit), 0);
-                // SAFETY: the views are those of the vectors.
-                unsafe {
-                    multiplier.parts().part(0).product(
-                        (m, n, k),
-                        View::new(c.as_mut_ptr(), n, 1),
-                        View::new(a.as_ptr(), a_view.0, a_view.1),
-                        View::new(b.as_ptr(), b_view.0, b_view.1),
-                        1.0,
-                        false,
-                    );
-                }
-                for (index, value) in c.iter().enumerate() {
-                    let (row, column) = (index / n, index % n);
-                    let term = |i: usize| at(&a, a_view, row, i) * at(&b, b_view, i, column);
-                    let exact: f64 = (0..k).map(term).sum();
-                    let size: f64 = (0..k).map(|i| term(i).abs()).sum();
-                    let error = (f64::from(*value) - exact).abs();
-                    assert!(
-                        error <= 2e-6 * size + 1e-30,
-                        "{unit:?} {layout}: {value} {exact}"
-                    );
-                }
+                let a = (&a[..], strides(m, k, layout & 1 == 0));
+                let b = (&b[..], strides(k, n, layout & 2 == 0));
+                let worst = worst_error(unit, (m, n, k), a, b, None);
+                assert!(worst < 2e-6, "{unit:?} {layout}: {worst:e}");
             }
         }
     }
@@ -621,12 +596,14 @@ mod tests {
                 let before = noise(n * k, 7);
                 let sum =
                     |count: usize, term: &dyn Fn(usize) -> f64| (0..count).map(term).sum::<f64>();
-                let at = |values: &[f32], index: usize| f64::from(values[index]);
+                let value = |values: &[f32], index: usize| f64::from(values[index]);
                 let (row, column, inner) = (m - 1, n - 1, k - 1);
-                let exact_y = sum(k, &|i| at(&x, row * k + i) * at(&w, column * k + i));
-                let exact_dx = sum(n, &|i| at(&dy, row * n + i) * at(&w, i * k + inner));
-                let exact_dw = at(&before, column * k + inner)
-                    + sum(m, &|i| at(&dy, i * n + column) * at(&x, i * k + inner));
+                let exact_y = sum(k, &|i| value(&x, row * k + i) * value(&w, column * k + i));
+                let exact_dx = sum(n, &|i| value(&dy, row * n + i) * value(&w, i * k + inner));
+                let exact_dw = value(&before, column * k + inner)
+                    + sum(m, &|i| {
+                        value(&dy, i * n + column) * value(&x, i * k + inner)
+                    });
                 for (value, exact) in [
                     (y[row * n + column], exact_y),
                     (dx[row * k + inner], exact_dx),
