@@ -84,7 +84,7 @@ impl Arm {
     fn new(name: &str, method: Method) -> Self {
         let (steps, inner_rate, outer_rate) = match method {
             Method::DataParallel => (1, 4e-3, 1.0),
-            Method::DiLoCo => (30, 8e-3, 0.7),
+            Method::DiLoCo => (30, 4e-3, 0.7),
             Method::DeMo => (1, 8e-3, 1.0),
             Method::SparseLoCo => (30, 4e-3, 2.0),
         };
@@ -179,7 +179,7 @@ pub(crate) fn all() -> Vec<Arm> {
     for (inner, outer) in [(2e-3, 1.0), (8e-3, 1.0), (1.6e-2, 1.0)] {
         arms.push(Arm::pilot(Method::DataParallel, inner, outer));
     }
-    for (inner, outer) in [(2e-3, 0.7), (4e-3, 0.7), (4e-3, 0.4), (4e-3, 1.0)] {
+    for (inner, outer) in [(2e-3, 0.7), (8e-3, 0.7), (4e-3, 0.4), (4e-3, 1.0)] {
         arms.push(Arm::pilot(Method::DiLoCo, inner, outer));
     }
     for inner in [1e-3, 4e-3, 1.6e-2] {
