@@ -101,20 +101,24 @@ impl AdamW {
         };
         let parameters = Shared::new(parameters);
         let (mean, square) = (Shared::new(&mut self.mean), Shared::new(&mut self.square));
-        for tensor in &arena.tensors {
-            let decay = if tensor.info.shape.len() > 1 {
-                settings.decay
-            } else {
-                0.0
-            };
-            let constants = StepConstants {
-                keep: 1.0 - rate * decay,
-                ..constants
-            };
-            let start = tensor.range.start;
-            threads.blocks(tensor.range.len(), BLOCK, |first, end| {
-                let (first, end) = (start + first, start + end);
-                // SAFETY: blocks are disjoint.
+        // One pass over all tensors: to gather the threads for each would cost more than a small one's step.
+        threads.blocks(arena.len, BLOCK, |first, end| {
+            let from = arena
+                .tensors
+                .partition_point(|tensor| tensor.range.end <= first);
+            let tensors = arena.tensors[from..].iter();
+            for tensor in tensors.take_while(|tensor| tensor.range.start < end) {
+                let decay = if tensor.info.shape.len() > 1 {
+                    settings.decay
+                } else {
+                    0.0
+                };
+                let constants = StepConstants {
+                    keep: 1.0 - rate * decay,
+                    ..constants
+                };
+                let (first, end) = (tensor.range.start.max(first), tensor.range.end.min(end));
+                // SAFETY: blocks are disjoint, and so are tensors.
                 let (parameters, mean, square) = unsafe {
                     (
                         parameters.part(first, end),
@@ -123,8 +127,8 @@ impl AdamW {
                     )
                 };
                 step_block(parameters, &gradient[first..end], mean, square, &constants);
-            });
-        }
+            }
+        });
     }
 }
 
