@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{ensure, Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{json, Value};
 use trainer::{
@@ -37,6 +37,8 @@ pub enum BenchEngine {
     Cpu,
     /// Gauntlet's engine on the vector unit, as on a processor without AMX.
     Vector,
+    /// Gauntlet's engine with the products of the gemm crate, as on a processor that is not x86-64.
+    Portable,
     /// The same model with candle's autograd.
     Candle,
 }
@@ -81,7 +83,9 @@ pub fn run(command: BenchCommand) -> Result<u8> {
     let model = Model::init(&config, 1)?;
     let samples = Noise::new(&config, usize::from(args.batch) * BATCHES);
     let measured = match args.engine {
-        BenchEngine::Cpu | BenchEngine::Vector => train_engine(&args, &model, &samples)?,
+        BenchEngine::Cpu | BenchEngine::Vector | BenchEngine::Portable => {
+            train_engine(&args, &model, &samples)?
+        }
         BenchEngine::Candle => train_candle(&args, &model, &samples)?,
     };
     let report = measured.report(&args, &config);
@@ -162,7 +166,7 @@ impl Measured {
             .min()
             .unwrap_or_default();
         let phases = match args.engine {
-            BenchEngine::Cpu | BenchEngine::Vector => json!({
+            BenchEngine::Cpu | BenchEngine::Vector | BenchEngine::Portable => json!({
                 "forward": milliseconds(|step| step.forward),
                 "output": milliseconds(|step| step.output),
                 "backward": milliseconds(|step| step.backward),
@@ -216,10 +220,13 @@ fn precision(args: &BenchTrainArgs) -> Precision {
 
 fn train_engine(args: &BenchTrainArgs, model: &Model, samples: &Noise) -> Result<Measured> {
     let precision = precision(args);
-    let threads = match args.engine {
-        BenchEngine::Vector => Threads::new(args.threads.into())?.with_unit(MatrixUnit::Vector),
-        _ => Threads::new(args.threads.into())?,
+    let unit = match args.engine {
+        BenchEngine::Vector => MatrixUnit::Vector,
+        BenchEngine::Portable => MatrixUnit::Portable,
+        BenchEngine::Cpu | BenchEngine::Candle => MatrixUnit::best(),
     };
+    ensure!(unit.available(), "this machine has no such unit");
+    let threads = Threads::new(args.threads.into())?.with_unit(unit);
     let mut engine = Engine::with_precision(
         model.config(),
         args.batch.into(),

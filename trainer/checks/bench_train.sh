@@ -8,8 +8,8 @@
 #   PRESETS="1M:8:20 7M:8:8" THREADS="2 1" ROUNDS=3 trainer/checks/bench_train.sh
 #
 # PRESETS lists preset:samples of a step:measured steps. ENGINES may leave programs out (`vector` is our engine as on a
-# processor without AMX). GAUNTLET is the program,
-# by default target/release/gauntlet.
+# processor without AMX, `portable` as on one that is not x86-64). GAUNTLET is the program, by default
+# target/release/gauntlet.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -30,7 +30,7 @@ for round in $(seq "$rounds"); do
         options=(--preset "$preset" --threads "$count" --batch "$batch" --steps "$steps" --engine "$engine")
         echo "round $round: ${options[*]}" >&2
         case $engine in
-          cpu | vector | candle) "$gauntlet" bench train "${options[@]}" --json ;;
+          cpu | vector | portable | candle) "$gauntlet" bench train "${options[@]}" --json ;;
           *) "$python" trainer/checks/bench_pytorch.py "${options[@]}" ;;
         esac >>"$results"
       done

@@ -1,7 +1,7 @@
 //! The CPU engine: loss and gradient of a LLaMA model, forward and backward written out by hand.
 //!
-//! All buffers are allocated when the engine is made ([`Plan`]); a step allocates nothing but, on the
-//! vector unit, what gemm packs matrices into. The backward pass keeps the residual stream, q|k|v,
+//! All buffers are allocated when the engine is made ([`Plan`]); a step allocates nothing (on
+//! [`MatrixUnit::Portable`](crate::MatrixUnit::Portable), nothing but what gemm packs matrices into). The backward pass keeps the residual stream, q|k|v,
 //! attention's output and gate|up, and computes norms, probabilities and SwiGLU's output again, which is
 //! cheaper than reading them back. The output matrix is applied to a bounded number of rows at a
 //! time, and those logits become their own gradient. It leaves out: dropout, biases.
@@ -31,7 +31,7 @@ use crate::config::{Arena, ConfigError, ModelConfig};
 use crate::data::SampleSource;
 use crate::matmul::Multiplier;
 use crate::ops;
-use crate::plan::{Plan, Precision, OPERANDS};
+use crate::plan::{Plan, Precision, KEYS, OPERANDS};
 use crate::threads::{Shared, Threads};
 
 /// Parameters that one task rounds.
@@ -117,6 +117,8 @@ struct Buffers {
     targets: Vec<u32>,
     /// (T): where in its sample a token's document starts.
     starts: Vec<u32>,
+    /// (threads, what a head's packed keys and values take).
+    keys: Aligned,
     /// The parameters rounded to bf16; empty in f32.
     rounded: Aligned,
     /// (state, T, D): before attention and before SwiGLU of each layer, and after the last.
@@ -168,6 +170,7 @@ impl Buffers {
             inputs: vec![0; tokens],
             targets: vec![0; tokens],
             starts: vec![0; tokens],
+            keys: region(KEYS),
             rounded: region("parameters in bf16"),
             residual: region("residual stream"),
             inverse: region("norms' inverses"),
@@ -192,6 +195,7 @@ impl Buffers {
 
     fn bytes(&self) -> u64 {
         let floats = [
+            &self.keys,
             &self.rounded,
             &self.residual,
             &self.inverse,

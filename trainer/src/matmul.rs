@@ -1,11 +1,15 @@
-//! Products of matrices: on the processor's matrix unit where it has one (`amx`), else by the
-//! `gemm` crate. Both round like plain `f32` arithmetic, but not to the same bits.
+//! Products of matrices: on the processor's matrix unit where it has one (`amx`), else on its vector unit
+//! (`vector`), else by the `gemm` crate. All round like plain `f32` arithmetic, but not to the same bits.
 //!
-//! Which of the two computes a product follows from the machine and from the product's shape alone, and
+//! Which of them computes a product follows from the machine and from the product's shape alone, and
 //! how it is spread over threads changes no bit of the result.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
+#[cfg(target_arch = "x86_64")]
+mod blocked;
+#[cfg(target_arch = "x86_64")]
+mod vector;
 
 use serde::{Deserialize, Serialize};
 
@@ -16,46 +20,232 @@ use crate::threads::{Shared, Threads};
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MatrixUnit {
-    /// The vector unit, by the `gemm` crate: any processor.
+    /// The `gemm` crate: any processor. It takes memory of its own for each product.
+    Portable,
+    /// AVX-512 or AVX2 with FMA.
     Vector,
     /// Intel's AMX, with each `f32` split into three bf16 values.
     Amx,
 }
 
+/// Packed operands can be used from a multiple of this on.
+pub(crate) const CUT: usize = 32;
+
+/// What a [`MatrixUnit`] is on this machine.
+#[derive(Clone, Copy)]
+enum Kernel {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Vector(vector::Level),
+    #[cfg(target_arch = "x86_64")]
+    Amx,
+}
+
 impl MatrixUnit {
+    /// All of them, the fastest first.
+    pub const ALL: [Self; 3] = [Self::Amx, Self::Vector, Self::Portable];
+
     /// The fastest one of this machine.
     pub fn best() -> Self {
-        #[cfg(target_arch = "x86_64")]
-        if amx::available() {
-            return Self::Amx;
-        }
-        Self::Vector
+        let available = |unit: &Self| unit.available();
+        Self::ALL
+            .into_iter()
+            .find(available)
+            .unwrap_or(Self::Portable)
     }
 
     /// Whether this machine has it.
     pub fn available(self) -> bool {
-        self == Self::Vector || self == Self::best()
+        self.kernel().is_some()
     }
 
-    /// Values of scratch that each thread needs.
-    pub fn scratch(self) -> usize {
+    fn kernel(self) -> Option<Kernel> {
         match self {
+            Self::Portable => Some(Kernel::Portable),
             #[cfg(target_arch = "x86_64")]
-            Self::Amx => amx::SCRATCH,
-            _ => 0,
+            Self::Vector => vector::Level::best().map(Kernel::Vector),
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => amx::available().then_some(Kernel::Amx),
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Vector | Self::Amx => None,
         }
     }
 
-    /// Values that a packed matrix with `k` rows and `n` columns takes, as a product's right operand.
+    /// Values of scratch that each thread needs; 0 where the machine lacks the unit.
+    pub fn scratch(self) -> usize {
+        self.kernel().map_or(0, Kernel::scratch)
+    }
+
+    /// Values that a packed matrix with `k` rows and `n` columns takes, as a product's right operand; 0 where the
+    /// machine lacks the unit.
     pub fn packed(self, k: usize, n: usize) -> usize {
+        self.kernel().map_or(0, |kernel| kernel.packed(k, n))
+    }
+}
+
+impl Kernel {
+    /// The one for a left matrix that lies by columns and a right one with few: to split such a left matrix for the
+    /// matrix unit takes longer than to multiply it on the vector unit.
+    fn for_few_columns(self) -> Self {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Amx => amx::packed_len(k, n),
-            _ => {
+            Self::Amx => Self::Vector(vector::Level::Avx512),
+            other => other,
+        }
+    }
+
+    fn scratch(self) -> usize {
+        match self {
+            Self::Portable => 0,
+            #[cfg(target_arch = "x86_64")]
+            Self::Vector(level) => level.scratch(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => blocked::scratch::<amx::Tiles>(),
+        }
+    }
+
+    fn packed(self, k: usize, n: usize) -> usize {
+        match self {
+            Self::Portable => {
                 let _ = (k, n);
                 0
             }
+            #[cfg(target_arch = "x86_64")]
+            Self::Vector(level) => level.packed_len(k, n),
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => blocked::packed_len::<amx::Tiles>(k, n),
         }
+    }
+
+    /// Blocks of columns that are packed one by one.
+    fn blocks(self, n: usize) -> usize {
+        match self {
+            Self::Portable => {
+                let _ = n;
+                0
+            }
+            #[cfg(target_arch = "x86_64")]
+            Self::Vector(level) => level.panels(n),
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => blocked::panels::<amx::Tiles>(n),
+        }
+    }
+
+    /// Packs one block of columns to its place in `packed`.
+    ///
+    /// # Safety
+    /// The matrix lies inside live memory, `packed` has room for all of it, and nobody else touches the block's
+    /// place.
+    unsafe fn pack_columns(self, matrix: &Matrix<'_>, block: usize, packed: *mut f32) {
+        let (shape, view) = ((matrix.k, matrix.n), matrix.view());
+        match self {
+            Self::Portable => {
+                let _ = (shape, view, block, packed);
+            }
+            // SAFETY: by the caller's promise; the processor has been asked.
+            #[cfg(target_arch = "x86_64")]
+            Self::Vector(level) => unsafe { level.pack_panel(shape, view, block, packed) },
+            // SAFETY: likewise.
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => unsafe { amx::pack_panel(shape, view, block, packed) },
+        }
+    }
+
+    /// c (m, n) ← [c +] scale · a (m, k) · b (k, n) on this thread.
+    ///
+    /// # Safety
+    /// The views must lie inside live memory, and nobody else may touch what `c` covers.
+    unsafe fn product(
+        self,
+        scratch: &mut [f32],
+        shape: Shape,
+        target: Target,
+        a: View<*const f32>,
+        b: View<*const f32>,
+    ) {
+        // SAFETY: by the caller's promise; the processor has been asked.
+        unsafe {
+            match self {
+                Self::Portable => portable_product(shape, target, a, b),
+                #[cfg(target_arch = "x86_64")]
+                Self::Vector(level) => {
+                    level.product(shape, target, a, blocked::Operand::View(b), scratch);
+                }
+                #[cfg(target_arch = "x86_64")]
+                Self::Amx => {
+                    let b = blocked::Operand::View(b);
+                    amx::product(shape, target, a, b, scratch);
+                }
+            }
+        }
+    }
+
+    /// [`Kernel::product`] with rows and columns of a packed right operand from `place` on.
+    ///
+    /// # Safety
+    /// As there; the operand was packed as a whole, and has that many rows and columns from there on.
+    unsafe fn packed_product(
+        self,
+        scratch: &mut [f32],
+        shape: Shape,
+        target: Target,
+        a: View<*const f32>,
+        right: &Right<'_>,
+        place: (usize, usize),
+    ) {
+        #[cfg(target_arch = "x86_64")]
+        let operand = blocked::Operand::Packed {
+            start: right.packed.as_ptr(),
+            k: right.matrix.k,
+            place,
+        };
+        // SAFETY: by the caller's promise; the processor has been asked.
+        unsafe {
+            match self {
+                Self::Portable => {
+                    portable_product(
+                        shape,
+                        target,
+                        a,
+                        right.matrix.view().offset(place.0, place.1),
+                    );
+                }
+                #[cfg(target_arch = "x86_64")]
+                Self::Vector(level) => level.product(shape, target, a, operand, scratch),
+                #[cfg(target_arch = "x86_64")]
+                Self::Amx => amx::product(shape, target, a, operand, scratch),
+            }
+        }
+    }
+}
+
+/// A result, and what becomes of it: c ← [c +] scale · product.
+#[derive(Clone, Copy)]
+pub(crate) struct Target {
+    pub(crate) c: View<*mut f32>,
+    pub(crate) scale: f32,
+    pub(crate) accumulate: bool,
+}
+
+impl Target {
+    /// c ← product.
+    pub(crate) fn set(c: View<*mut f32>) -> Self {
+        Self::add_if(c, false)
+    }
+
+    /// c ← [c +] product.
+    pub(crate) fn add_if(c: View<*mut f32>, accumulate: bool) -> Self {
+        let scale = 1.0;
+        Self {
+            c,
+            scale,
+            accumulate,
+        }
+    }
+
+    /// With the product times `scale`.
+    pub(crate) fn times(self, scale: f32) -> Self {
+        Self { scale, ..self }
     }
 }
 
@@ -114,37 +304,52 @@ pub(crate) struct Matrix<'a> {
     values: &'a [f32],
     k: usize,
     n: usize,
-    transposed: bool,
+    row_stride: usize,
+    column_stride: usize,
 }
 
 impl<'a> Matrix<'a> {
-    /// wᵀ of a weight (outputs, inputs): for the forward pass.
-    pub(crate) fn forward(values: &'a [f32], outputs: usize, inputs: usize) -> Self {
-        assert!(values.len() == outputs * inputs);
+    /// `k` rows and `n` columns of a larger matrix that starts where `values` does.
+    ///
+    /// # Panics
+    /// If they are not all there.
+    pub(crate) fn part(values: &'a [f32], (k, n): (usize, usize), strides: (usize, usize)) -> Self {
+        let (row_stride, column_stride) = strides;
+        let last = |count: usize, stride: usize| count.saturating_sub(1) * stride;
+        let inside = last(k, row_stride) + last(n, column_stride) < values.len();
+        assert!(inside || k * n == 0, "a matrix past its end");
         Self {
             values,
-            k: inputs,
-            n: outputs,
-            transposed: true,
+            k,
+            n,
+            row_stride,
+            column_stride,
         }
+    }
+
+    /// wᵀ of a weight (outputs, inputs): for the forward pass.
+    pub(crate) fn forward(values: &'a [f32], outputs: usize, inputs: usize) -> Self {
+        Self::part(values, (inputs, outputs), (1, inputs))
     }
 
     /// A weight (outputs, inputs) itself: for the gradient of the inputs.
     pub(crate) fn backward(values: &'a [f32], outputs: usize, inputs: usize) -> Self {
-        assert!(values.len() == outputs * inputs);
+        Self::part(values, (outputs, inputs), (inputs, 1))
+    }
+
+    /// (n, k).
+    pub(crate) fn transposed(self) -> Self {
         Self {
-            values,
-            k: outputs,
-            n: inputs,
-            transposed: false,
+            k: self.n,
+            n: self.k,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+            ..self
         }
     }
 
     fn view(&self) -> View<*const f32> {
-        match self.transposed {
-            true => View::new(self.values.as_ptr(), 1, self.k),
-            false => View::new(self.values.as_ptr(), self.n, 1),
-        }
+        View::new(self.values.as_ptr(), self.row_stride, self.column_stride)
     }
 }
 
@@ -157,7 +362,7 @@ pub(crate) struct Right<'a> {
 
 /// Computes products on some threads, with scratch for each and room for packed right operands.
 pub(crate) struct Multiplier {
-    unit: MatrixUnit,
+    kernel: Kernel,
     threads: Threads,
     scratch: Aligned,
     packed: Aligned,
@@ -166,9 +371,10 @@ pub(crate) struct Multiplier {
 impl Multiplier {
     /// Allocates [`MatrixUnit::scratch`] for each thread, and `packed` values for right operands.
     pub(crate) fn new(threads: Threads, packed: usize) -> Self {
+        let kernel = threads.unit().kernel().unwrap_or(Kernel::Portable);
         Self {
-            unit: threads.unit(),
-            scratch: Aligned::zeros(threads.unit().scratch() * threads.count()),
+            kernel,
+            scratch: Aligned::zeros(kernel.scratch() * threads.count()),
             packed: Aligned::zeros(packed),
             threads,
         }
@@ -187,9 +393,9 @@ impl Multiplier {
         &'a mut self,
         matrices: [Matrix<'a>; N],
     ) -> (Parts<'a>, [Right<'a>; N]) {
-        let unit = self.unit;
+        let kernel = self.kernel;
         let parts = Parts {
-            unit,
+            kernel,
             threads: &self.threads,
             scratch: Shared::new(&mut self.scratch),
         };
@@ -197,25 +403,21 @@ impl Multiplier {
         let mut end = 0;
         for (place, matrix) in places.iter_mut().zip(&matrices) {
             *place = end;
-            end += unit.packed(matrix.k, matrix.n);
+            end += kernel.packed(matrix.k, matrix.n);
         }
         assert!(end <= self.packed.len(), "no room for packed matrices");
-        #[cfg(target_arch = "x86_64")]
-        if unit == MatrixUnit::Amx {
-            let packed = Shared::new(&mut self.packed);
-            let count = matrices.iter().map(|matrix| amx::blocks(matrix.n)).sum();
-            self.threads.for_each(count, |mut block| {
-                for (matrix, place) in matrices.iter().zip(&places) {
-                    if block < amx::blocks(matrix.n) {
-                        let (shape, view) = ((matrix.k, matrix.n), matrix.view());
-                        // SAFETY: each block has its place; the unit is there.
-                        unsafe { amx::pack_columns(shape, view, block, packed.at(*place)) };
-                        return;
-                    }
-                    block -= amx::blocks(matrix.n);
+        let packed = Shared::new(&mut self.packed);
+        let count = matrices.iter().map(|matrix| kernel.blocks(matrix.n)).sum();
+        self.threads.for_each(count, |mut block| {
+            for (matrix, place) in matrices.iter().zip(&places) {
+                let blocks = kernel.blocks(matrix.n);
+                if block < blocks {
+                    // SAFETY: each block has its place.
+                    return unsafe { kernel.pack_columns(matrix, block, packed.at(*place)) };
                 }
-            });
-        }
+                block -= blocks;
+            }
+        });
         let packed: &'a [f32] = &self.packed;
         let rights = std::array::from_fn(|index| Right {
             matrix: matrices[index],
@@ -227,7 +429,7 @@ impl Multiplier {
     /// What tasks need to compute products of their own, each on one thread.
     pub(crate) fn parts(&mut self) -> Parts<'_> {
         Parts {
-            unit: self.unit,
+            kernel: self.kernel,
             threads: &self.threads,
             scratch: Shared::new(&mut self.scratch),
         }
@@ -236,7 +438,7 @@ impl Multiplier {
 
 /// The scratch of a [`Multiplier`], to be handed out to tasks.
 pub(crate) struct Parts<'a> {
-    unit: MatrixUnit,
+    kernel: Kernel,
     threads: &'a Threads,
     scratch: Shared<'a, f32>,
 }
@@ -253,44 +455,21 @@ impl<'a> Parts<'a> {
         accumulate: bool,
     ) {
         assert!(c.len() == m * n && a.len() >= k * m && b.len() >= k * n);
-        let (c, a) = (View::new(c.as_mut_ptr(), n, 1), View::new(a.as_ptr(), 1, m));
-        let b = View::new(b.as_ptr(), n, 1);
-        // SAFETY: the lengths have been checked.
-        unsafe { self.spread((m, n, k), c, a, b, accumulate) }
-    }
-
-    /// A product on all threads.
-    ///
-    /// # Safety
-    /// As [`product`].
-    unsafe fn spread(
-        &mut self,
-        (m, n, k): Shape,
-        c: View<*mut f32>,
-        a: View<*const f32>,
-        b: View<*const f32>,
-        accumulate: bool,
-    ) {
-        if self.unit == MatrixUnit::Vector {
-            let parallelism = self.threads.parallelism();
-            // SAFETY: by the caller's promise.
-            return unsafe { vector_product(parallelism, (m, n, k), c, a, b, 1.0, accumulate) };
-        }
+        let c = Sent(View::new(c.as_mut_ptr(), n, 1));
+        let a = Sent(View::new(a.as_ptr(), 1, m));
+        let b = Sent(View::new(b.as_ptr(), n, 1));
         let (down, across) = grid(m, n, self.threads.count());
-        let (c, a, b) = (Sent(c), Sent(a), Sent(b));
-        let scratch = self.unit.scratch();
-        let shared = self.scratch;
-        let unit = self.unit;
-        self.threads.for_each(down * across, |part| {
+        let parts = &*self;
+        self.threads.for_each(down * across, |index| {
             let (c, a, b) = (c.get(), a.get(), b.get());
-            let (top, bottom) = share(m, part / across, down);
-            let (left, right) = share(n, part % across, across);
-            // SAFETY: the parts of c are disjoint, and there is scratch for each.
+            let (top, bottom) = share(m, index / across, down);
+            let (left, right) = share(n, index % across, across);
+            let shape = (bottom - top, right - left, k);
+            let target = Target::add_if(c.offset(top, left), accumulate);
+            // SAFETY: the lengths have been checked; the parts of c are disjoint, and each has scratch.
             unsafe {
-                let scratch = shared.part(part * scratch, (part + 1) * scratch);
-                let shape = (bottom - top, right - left, k);
-                let (c, a, b) = (c.offset(top, left), a.offset(top, 0), b.offset(0, left));
-                product(unit, scratch, shape, c, a, b, 1.0, accumulate);
+                let mut part = parts.part(index);
+                part.product(shape, target, a.offset(top, 0), b.offset(0, left));
             }
         });
     }
@@ -303,9 +482,9 @@ impl<'a> Parts<'a> {
     /// # Panics
     /// If there is no such thread.
     pub(crate) unsafe fn part(&self, index: usize) -> Part<'a> {
-        let len = self.unit.scratch();
+        let len = self.kernel.scratch();
         Part {
-            unit: self.unit,
+            kernel: self.kernel,
             // SAFETY: by the caller's promise.
             scratch: unsafe { self.scratch.part(index * len, (index + 1) * len) },
         }
@@ -314,7 +493,7 @@ impl<'a> Parts<'a> {
 
 /// Computes products on one thread.
 pub(crate) struct Part<'a> {
-    unit: MatrixUnit,
+    kernel: Kernel,
     scratch: &'a mut [f32],
 }
 
@@ -334,18 +513,75 @@ impl Part<'_> {
         let (k, n) = (right.matrix.k, right.matrix.n);
         assert!(c.len() >= rows * n && a.len() >= rows * k);
         let (c, a) = (View::new(c.as_mut_ptr(), n, 1), View::new(a.as_ptr(), k, 1));
-        let shape = (rows, n, k);
-        #[cfg(target_arch = "x86_64")]
-        if self.unit == MatrixUnit::Amx {
-            let packed = right.packed.as_ptr();
-            // SAFETY: the lengths have been checked; the operand was packed as a whole.
-            return unsafe {
-                amx::packed_product(shape, c, a, packed, accumulate, self.scratch);
+        let target = Target::add_if(c, accumulate);
+        // SAFETY: the lengths have been checked.
+        unsafe { self.product_with((rows, n, k), target, a, right, (0, 0)) }
+    }
+
+    /// c (m, n) ← [c +] scale · aᵀ · b with a (k, m), b (k, n) and few columns n.
+    ///
+    /// # Safety
+    /// As [`Part::product`].
+    pub(crate) unsafe fn transposed_product(
+        &mut self,
+        shape: Shape,
+        target: Target,
+        a: View<*const f32>,
+        b: View<*const f32>,
+    ) {
+        let kernel = self.kernel.for_few_columns();
+        // SAFETY: by the caller's promise; the matrix unit's scratch holds the vector unit's.
+        unsafe { kernel.product(self.scratch, shape, target, a.transposed(), b) }
+    }
+
+    /// Values that [`Part::pack`] needs.
+    pub(crate) fn packed(&self, matrix: &Matrix<'_>) -> usize {
+        self.kernel.packed(matrix.k, matrix.n)
+    }
+
+    /// Packs a right operand for this thread's products.
+    ///
+    /// # Panics
+    /// If `packed` has fewer values than [`MatrixUnit::packed`] says.
+    pub(crate) fn pack<'b>(&self, matrix: Matrix<'b>, packed: &'b mut [f32]) -> Right<'b> {
+        assert!(
+            packed.len() >= self.packed(&matrix),
+            "no room to pack a matrix"
+        );
+        for block in 0..self.kernel.blocks(matrix.n) {
+            // SAFETY: there is room for all blocks.
+            unsafe {
+                self.kernel
+                    .pack_columns(&matrix, block, packed.as_mut_ptr())
             };
         }
-        let b = right.matrix.view();
-        // SAFETY: the lengths have been checked.
-        unsafe { vector_product(gemm::Parallelism::None, shape, c, a, b, 1.0, accumulate) }
+        Right { matrix, packed }
+    }
+
+    /// c (m, n) ← [c +] scale · a (m, k) · b (k, n), with b the rows and columns of `right` from `place` on, which are
+    /// multiples of [`CUT`].
+    ///
+    /// # Safety
+    /// As [`Part::product`].
+    ///
+    /// # Panics
+    /// If `right` has no such place or ends before it.
+    pub(crate) unsafe fn product_with(
+        &mut self,
+        shape: Shape,
+        target: Target,
+        a: View<*const f32>,
+        right: &Right<'_>,
+        place: (usize, usize),
+    ) {
+        let whole = right.matrix;
+        assert!(place.0.is_multiple_of(CUT) && place.1.is_multiple_of(CUT));
+        assert!(place.0 + shape.2 <= whole.k && place.1 + shape.1 <= whole.n);
+        // SAFETY: by the caller's promise.
+        unsafe {
+            self.kernel
+                .packed_product(self.scratch, shape, target, a, right, place);
+        }
     }
 
     /// c (m, n) ← [c +] scale · a (m, k) · b (k, n).
@@ -355,14 +591,12 @@ impl Part<'_> {
     pub(crate) unsafe fn product(
         &mut self,
         shape: Shape,
-        c: View<*mut f32>,
+        target: Target,
         a: View<*const f32>,
         b: View<*const f32>,
-        scale: f32,
-        accumulate: bool,
     ) {
         // SAFETY: by the caller's promise.
-        unsafe { product(self.unit, self.scratch, shape, c, a, b, scale, accumulate) }
+        unsafe { self.kernel.product(self.scratch, shape, target, a, b) }
     }
 }
 
@@ -398,44 +632,17 @@ fn share(len: usize, index: usize, parts: usize) -> (usize, usize) {
     (place(index), place(index + 1))
 }
 
-/// c (m, n) ← [c +] scale · a (m, k) · b (k, n) on this thread.
+/// [`Kernel::product`] by the gemm crate.
 ///
 /// # Safety
-/// The views must lie inside live memory, and nobody else may touch what `c` covers.
-#[allow(clippy::too_many_arguments, reason = "the shape of a product")]
-unsafe fn product(
-    unit: MatrixUnit,
-    scratch: &mut [f32],
-    shape: Shape,
-    c: View<*mut f32>,
-    a: View<*const f32>,
-    b: View<*const f32>,
-    scale: f32,
-    accumulate: bool,
-) {
-    #[cfg(target_arch = "x86_64")]
-    if unit == MatrixUnit::Amx {
-        // SAFETY: by the caller's promise; the unit is there, or it would not have been chosen.
-        return unsafe { amx::product(shape, c, a, b, scale, accumulate, scratch) };
-    }
-    let _ = (unit, scratch);
-    // SAFETY: by the caller's promise.
-    unsafe { vector_product(gemm::Parallelism::None, shape, c, a, b, scale, accumulate) }
-}
-
-/// The same on the vector unit, on one or several threads.
-///
-/// # Safety
-/// As [`product`].
-unsafe fn vector_product(
-    parallelism: gemm::Parallelism,
+/// As there.
+unsafe fn portable_product(
     (m, n, k): Shape,
-    c: View<*mut f32>,
+    target: Target,
     a: View<*const f32>,
     b: View<*const f32>,
-    scale: f32,
-    accumulate: bool,
 ) {
+    let c = target.c;
     // SAFETY: by the caller's promise.
     unsafe {
         gemm::gemm(
@@ -445,7 +652,7 @@ unsafe fn vector_product(
             c.start,
             c.column_stride as isize,
             c.row_stride as isize,
-            accumulate,
+            target.accumulate,
             a.start,
             a.column_stride as isize,
             a.row_stride as isize,
@@ -453,11 +660,11 @@ unsafe fn vector_product(
             b.column_stride as isize,
             b.row_stride as isize,
             1.0,
-            scale,
+            target.scale,
             false,
             false,
             false,
-            parallelism,
+            gemm::Parallelism::None,
         );
     }
 }
@@ -499,9 +706,9 @@ mod tests {
         let view = |(values, (row, column)): Strided<'_>| View::new(values.as_ptr(), row, column);
         // SAFETY: the views are those of the vectors.
         unsafe {
-            let to = View::new(c.as_mut_ptr(), n, 1);
+            let to = Target::add_if(View::new(c.as_mut_ptr(), n, 1), before.is_some()).times(0.5);
             let mut part = multiplier.parts().part(0);
-            part.product((m, n, k), to, view(a), view(b), 0.5, before.is_some());
+            part.product((m, n, k), to, view(a), view(b));
         }
         let error = |index: usize| {
             let start = before.map_or(0.0, |before| f64::from(before[index]));
@@ -533,7 +740,7 @@ mod tests {
             (64, 600, 130),
             (100, 31, 300),
         ];
-        for unit in [MatrixUnit::Vector, MatrixUnit::best()] {
+        for unit in MatrixUnit::ALL {
             for (m, n, k) in shapes {
                 let (a, b, before) = (noise(m * k, 1), noise(k * n, 2), noise(m * n, 3));
                 for layout in 0..8 {
@@ -562,7 +769,7 @@ mod tests {
                 .collect()
         };
         let (a, b) = (mixed(m * k, 8), mixed(k * n, 9));
-        for unit in [MatrixUnit::Vector, MatrixUnit::best()] {
+        for unit in MatrixUnit::ALL {
             for layout in 0..4 {
                 let a = (&a[..], strides(m, k, layout & 1 == 0));
                 let b = (&b[..], strides(k, n, layout & 2 == 0));
@@ -574,7 +781,7 @@ mod tests {
 
     #[test]
     fn packed_weights_and_any_number_of_threads_give_the_same_bits() {
-        for unit in [MatrixUnit::Vector, MatrixUnit::best()] {
+        for unit in MatrixUnit::ALL {
             for (m, n, k) in [(7, 40, 33), (300, 96, 300), (64, 33, 520)] {
                 let (x, w, dy) = (noise(m * k, 4), noise(n * k, 5), noise(m * n, 6));
                 let results = [1, 2, 3, 5].map(|count| {

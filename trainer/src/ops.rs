@@ -223,11 +223,10 @@ pub fn rope(
 }
 }
 
-/// The columns that row `row` of a block of scores sees: (first, end). The block's first column is
-/// that of its first row's document, its row 0 has position `first` in the sample.
+/// The columns that row `row` of a block of scores sees: (first, end). The block's first column has
+/// position `from` in the sample, its row 0 has position `first`.
 #[inline(always)]
-fn seen(starts: &[u32], row: usize, first: usize) -> (usize, usize) {
-    let from = starts[0] as usize;
+fn seen(starts: &[u32], row: usize, (from, first): (usize, usize)) -> (usize, usize) {
     (starts[row] as usize - from, first + row + 1 - from)
 }
 
@@ -236,18 +235,18 @@ multiversion! {
 /// document up to itself, the others become 0. Keeps the logarithm of each row's sum of
 /// exponentials.
 ///
-/// `scores`: (rows, width), column 0 being position `starts[0]` of the sample; `starts` (where each
-/// row's document starts in the sample, ascending) and `log_sums`: (rows); row 0 has position
-/// `first`.
+/// `scores`: (rows, width); `starts` (where each row's document starts in the sample, ascending) and
+/// `log_sums`: (rows). Of `place`, the first is column 0's position in the sample, `starts[0]` at most, and the
+/// second row 0's.
 pub fn causal_softmax(
     scores: &mut [f32],
     width: usize,
     starts: &[u32],
-    first: usize,
+    place: (usize, usize),
     log_sums: &mut [f32],
 ) {
     for (row, (scores, log_sum)) in scores.chunks_exact_mut(width).zip(log_sums).enumerate() {
-        let (from, end) = seen(starts, row, first);
+        let (from, end) = seen(starts, row, place);
         scores[end..].fill(0.0);
         scores[..from].fill(0.0);
         let seen = &mut scores[from..end];
@@ -271,11 +270,11 @@ pub fn causal_softmax_again(
     scores: &mut [f32],
     width: usize,
     starts: &[u32],
-    first: usize,
+    place: (usize, usize),
     log_sums: &[f32],
 ) {
     for (row, (scores, log_sum)) in scores.chunks_exact_mut(width).zip(log_sums).enumerate() {
-        let (from, end) = seen(starts, row, first);
+        let (from, end) = seen(starts, row, place);
         scores[end..].fill(0.0);
         scores[..from].fill(0.0);
         for score in scores[from..end].iter_mut() {
@@ -437,14 +436,14 @@ mod tests {
         let mut scores: Vec<f32> = (0..12).map(|i| (i as f32 * 0.7).sin()).collect();
         let mut log_sums = [0.0; 3];
         let given = scores.clone();
-        causal_softmax(&mut scores, 4, &[0; 3], 1, &mut log_sums);
+        causal_softmax(&mut scores, 4, &[0; 3], (0, 1), &mut log_sums);
         for (row, probabilities) in scores.chunks(4).enumerate() {
             let sum: f32 = probabilities.iter().sum();
             assert!((sum - 1.0).abs() < 1e-6);
             assert!(probabilities[row + 2..].iter().all(|p| *p == 0.0));
         }
         let mut again = given;
-        causal_softmax_again(&mut again, 4, &[0; 3], 1, &log_sums);
+        causal_softmax_again(&mut again, 4, &[0; 3], (0, 1), &log_sums);
         for (a, b) in again.iter().zip(&scores) {
             assert!((a - b).abs() < 1e-6);
         }
@@ -455,7 +454,7 @@ mod tests {
         // Positions 3 to 5; a document from 2 to 3, the next one from 4.
         let mut scores = vec![1.0f32; 12];
         let mut log_sums = [0.0; 3];
-        causal_softmax(&mut scores, 4, &[2, 4, 4], 3, &mut log_sums);
+        causal_softmax(&mut scores, 4, &[2, 4, 4], (2, 3), &mut log_sums);
         let expected = [
             [0.5, 0.5, 0.0, 0.0],
             [0.0, 0.0, 1.0, 0.0],
@@ -463,7 +462,7 @@ mod tests {
         ];
         assert_eq!(scores, expected.concat());
         let mut again = vec![1.0f32; 12];
-        causal_softmax_again(&mut again, 4, &[2, 4, 4], 3, &log_sums);
+        causal_softmax_again(&mut again, 4, &[2, 4, 4], (2, 3), &log_sums);
         for (a, b) in again.iter().zip(&scores) {
             assert!((a - b).abs() < 1e-6);
         }

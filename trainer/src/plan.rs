@@ -46,6 +46,17 @@ const SCRATCH: &str = "matrices packed by a thread";
 /// The region where weights are packed for all threads.
 pub(crate) const OPERANDS: &str = "packed weights";
 
+/// The region where each thread packs a head's keys and values.
+pub(crate) const KEYS: &str = "keys and values packed by a thread";
+
+/// Values of four bytes that one thread's keys and values take: the keys transposed and the values; for the
+/// backward pass both transposed and the keys.
+fn keys(config: &ModelConfig, training: bool, unit: MatrixUnit) -> usize {
+    let across = unit.packed(config.head_dim(), config.seq_len);
+    let along = unit.packed(config.seq_len, config.head_dim());
+    along + if training { 2 * across } else { across }
+}
+
 /// Values of four bytes that the weights take that are packed at the same time: those from one layer's
 /// attention to the next one's, those of a layer's backward pass, or the output matrix both ways.
 fn operands(config: &ModelConfig, training: bool, unit: MatrixUnit) -> usize {
@@ -132,6 +143,7 @@ impl Plan {
         let regions = [
             (SCRATCH, threads * unit.scratch()),
             (OPERANDS, operands(config, training, unit)),
+            (KEYS, threads * keys(config, training, unit)),
             ("parameters in bf16", rounded),
             (
                 "rotary cosines and sines",
@@ -184,10 +196,12 @@ impl Plan {
     /// The same plan for products on `unit`; [`Plan::new`] takes the best one of this machine.
     pub fn with_unit(mut self, config: &ModelConfig, unit: MatrixUnit) -> Self {
         let operands = operands(config, self.training, unit);
+        let keys = self.threads * keys(config, self.training, unit);
         for region in &mut self.regions {
             match region.name {
                 SCRATCH => region.values = self.threads * unit.scratch(),
                 OPERANDS => region.values = operands,
+                KEYS => region.values = keys,
                 _ => {}
             }
         }

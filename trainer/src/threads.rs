@@ -137,14 +137,6 @@ impl Threads {
             task(index * block, ((index + 1) * block).min(count));
         });
     }
-
-    /// How gemm is to spread one product.
-    pub(crate) fn parallelism(&self) -> gemm::Parallelism {
-        match self.count {
-            1 => gemm::Parallelism::None,
-            count => gemm::Parallelism::Rayon(count),
-        }
-    }
 }
 
 /// A slice that several tasks write to, each to places of its own.

@@ -1,8 +1,9 @@
 //! A training step allocates nothing: all buffers are there when the trainer has been made.
 //!
 //! In a binary of its own, because the allocator counts for the whole process. Left out of the
-//! count is what gemm packs matrices into, which it takes and gives back in every product: zeroed
-//! bytes without alignment, which nothing else asks for, and (once a thread) with a cache line's.
+//! count is what gemm packs matrices into on the portable unit, which it takes and gives back in every
+//! product: zeroed bytes without alignment, which nothing else asks for, and (once a thread) with a cache
+//! line's.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -145,7 +146,7 @@ fn steps_after_the_first_do_not_allocate() {
         seq_len: 160,
         ..nano.clone()
     };
-    for unit in [MatrixUnit::Vector, MatrixUnit::best()] {
+    for unit in MatrixUnit::ALL {
         for count in [1, 2] {
             let threads = || Threads::new(count).unwrap().with_unit(unit);
             let counts = [

@@ -1,5 +1,5 @@
 //! Trainers and evaluators allocate what the budget says: the engine's regions and the arrays to the
-//! byte, the rest (names, shapes, gemm's packing) no more than named.
+//! byte, the rest (names, shapes, gemm's packing where it is used) no more than named.
 //!
 //! In a binary of its own, because the allocator counts for the whole process.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]

@@ -8,12 +8,13 @@ use super::quantity::{in_range, product, sum};
 use super::{divisors, BudgetError, Duration, Ledger, ModelCounts, Request, Step, Way};
 use crate::config::ModelConfig;
 use crate::flops::{attention_flops_a_token, flops_a_token, product_flops_a_token};
+use crate::matmul::MatrixUnit;
 use crate::plan::{Plan, Precision};
 
 /// The ledger of a CPU's memory.
 pub const MEMORY: &str = "memory";
 
-/// Bytes of the packing buffers that gemm keeps for a thread: its second-level cache at most.
+/// Bytes of the packing buffers that gemm keeps for a thread on the portable unit: its second-level cache at most.
 const PACKING_PER_THREAD: u64 = 4 << 20;
 
 /// gemm packs a panel of up to 512 values from each column of a product.
@@ -46,7 +47,7 @@ pub struct CpuCosts {
     pub engine: u64,
     /// The arrays of parameters, exactly.
     pub arrays: u64,
-    /// Names, shapes and gemm's packing buffers, at most.
+    /// Names, shapes and (on the portable unit) gemm's packing buffers, at most.
     pub rest_max: u64,
     lines: Vec<(&'static str, u64)>,
 }
@@ -101,13 +102,17 @@ impl CpuCosts {
                 product("sums", &[per_block, parameters.div_ceil(1 << 12)])?,
             ],
         )?;
-        let packing = packing_bytes_max(config, plan.tokens as u64, threads as u64)?;
+        let packing = match MatrixUnit::best() {
+            MatrixUnit::Portable => packing_bytes_max(config, plan.tokens as u64, threads as u64)?,
+            MatrixUnit::Vector | MatrixUnit::Amx => 0,
+        };
         let regions = plan.regions.iter();
         let regions = regions.map(|region| (region.name, region.values as u64 * 4));
         let rest = [
             ("names and shapes, at most", shapes),
             ("gemm's packing, at most", packing),
         ];
+        let rest = rest.into_iter().filter(|(_, bytes)| *bytes > 0);
         let lines = arrays.iter().map(|name| (*name, array));
         Ok(Self {
             engine: plan.bytes(),

@@ -1,7 +1,7 @@
 //! Causal attention within documents, forward and backward, in blocks of rows.
 
 use crate::config::ModelConfig;
-use crate::matmul::{Part, Parts, View};
+use crate::matmul::{Matrix, Part, Parts, Right, Target, View, CUT};
 use crate::ops;
 use crate::plan::ATTENTION_ROWS;
 use crate::threads::{Shared, Threads};
@@ -50,6 +50,26 @@ impl Heads {
         self.query(sample, self.heads + self.kv_heads + kv_head, 0)
     }
 
+    /// (seq_len, head_dim) from `start` on in q|k|v.
+    fn part<'a>(&self, qkv: &'a [f32], start: usize) -> Matrix<'a> {
+        let shape = (self.seq_len, self.head_dim);
+        Matrix::part(&qkv[start..], shape, (self.qkv_dim, 1))
+    }
+
+    fn keys_of<'a>(&self, qkv: &'a [f32], sample: usize, kv_head: usize) -> Matrix<'a> {
+        self.part(qkv, self.keys(sample, kv_head))
+    }
+
+    fn values_of<'a>(&self, qkv: &'a [f32], sample: usize, kv_head: usize) -> Matrix<'a> {
+        self.part(qkv, self.values(sample, kv_head))
+    }
+
+    /// The first key of a block of scores whose first row's document starts at `start`: no later, and where packed
+    /// keys can be cut.
+    fn first_key(&self, start: u32) -> usize {
+        start as usize / CUT * CUT
+    }
+
     /// Where `row` of `head` of `sample` starts in attention's output.
     fn output(&self, sample: usize, head: usize, row: usize) -> usize {
         (sample * self.seq_len + row) * self.hidden + head * self.head_dim
@@ -65,32 +85,49 @@ impl Heads {
     }
 }
 
-/// Calls `task(products, scratch, sample, kv_head)` for all pairs, each part of them with products and
-/// scratch of its own.
+/// What one thread computes with: products, room for scores and room for packed keys and values.
+struct Tools<'a> {
+    products: Part<'a>,
+    scores: &'a mut [f32],
+    keys: &'a mut [f32],
+}
+
+/// Packs a matrix to the start of `room`; what is left of it.
+fn pack<'a>(
+    products: &Part<'_>,
+    matrix: Matrix<'a>,
+    room: &'a mut [f32],
+) -> (Right<'a>, &'a mut [f32]) {
+    let (packed, rest) = room.split_at_mut(products.packed(&matrix));
+    (products.pack(matrix, packed), rest)
+}
+
+/// Calls `task(tools, sample, kv_head)` for all pairs, each thread's part of them with tools of its own, for
+/// which `room` has space: that of scores, and that of keys and values.
 fn for_each_kv_head(
     threads: &Threads,
     parts: &Parts<'_>,
     heads: Heads,
     samples: usize,
-    scratch: &mut [f32],
-    task: impl Fn(&mut Part<'_>, &mut [f32], usize, usize) + Sync + Send,
+    room: [&mut [f32]; 2],
+    task: impl Fn(&mut Tools<'_>, usize, usize) + Sync + Send,
 ) {
     let pairs = samples * heads.kv_heads;
     let count = threads.count();
-    let scratch_len = scratch.len() / count;
-    let scratch = Shared::new(scratch);
+    let lens = [room[0].len() / count, room[1].len() / count];
+    let room = room.map(Shared::new);
     threads.for_each(count, |part| {
         // SAFETY: each part has its own.
-        let mut products = unsafe { parts.part(part) };
-        // SAFETY: likewise.
-        let scratch = unsafe { scratch.part(part * scratch_len, (part + 1) * scratch_len) };
+        let mut tools = unsafe {
+            let own = |index: usize| room[index].part(part * lens[index], (part + 1) * lens[index]);
+            Tools {
+                products: parts.part(part),
+                scores: own(0),
+                keys: own(1),
+            }
+        };
         for pair in pairs * part / count..pairs * (part + 1) / count {
-            task(
-                &mut products,
-                scratch,
-                pair / heads.kv_heads,
-                pair % heads.kv_heads,
-            );
+            task(&mut tools, pair / heads.kv_heads, pair % heads.kv_heads);
         }
     });
 }
@@ -110,7 +147,7 @@ pub(super) fn attend(
     starts: &[u32],
     attended: &mut [f32],
     log_sums: &mut [f32],
-    scratch: &mut [f32],
+    room: [&mut [f32]; 2],
 ) {
     let heads = Heads::new(config);
     let (seq_len, head_dim, qkv_dim) = (heads.seq_len, heads.head_dim, heads.qkv_dim);
@@ -121,48 +158,44 @@ pub(super) fn attend(
         parts,
         heads,
         samples,
-        scratch,
-        |products, scratch, sample, kv_head| {
+        room,
+        |tools, sample, kv_head| {
             let starts = &starts[sample * seq_len..(sample + 1) * seq_len];
+            let products = &mut tools.products;
+            let keys = heads.keys_of(qkv, sample, kv_head).transposed();
+            let (keys, rest) = pack(products, keys, tools.keys);
+            let (values, _) = pack(products, heads.values_of(qkv, sample, kv_head), rest);
             for head in kv_head * heads.group..(kv_head + 1) * heads.group {
                 for (first, end) in heads.blocks_from_last() {
                     let queries = &qkv[heads.query(sample, head, first)..];
-                    let rows = end - first;
-                    // No row of the block sees a key before its first row's document.
-                    let from = starts[first] as usize;
+                    let queries = View::new(queries.as_ptr(), qkv_dim, 1);
+                    let (rows, from) = (end - first, heads.first_key(starts[first]));
                     let width = end - from;
-                    let keys = &qkv[heads.keys(sample, kv_head) + from * qkv_dim..];
-                    let values = &qkv[heads.values(sample, kv_head) + from * qkv_dim..];
-                    let scores = &mut scratch[..rows * width];
+                    let scores = &mut tools.scores[..rows * width];
+                    let to = View::new(scores.as_mut_ptr(), width, 1);
                     // SAFETY: all views lie inside their matrices; the scores are this task's own.
                     unsafe {
-                        products.product(
-                            (rows, width, head_dim),
-                            View::new(scores.as_mut_ptr(), width, 1),
-                            View::new(queries.as_ptr(), qkv_dim, 1),
-                            View::new(keys.as_ptr(), 1, qkv_dim),
-                            heads.scale,
-                            false,
-                        );
+                        let to = Target::set(to).times(heads.scale);
+                        let shape = (rows, width, head_dim);
+                        products.product_with(shape, to, queries, &keys, (0, from));
                     }
                     let log_start = (sample * heads.heads + head) * seq_len;
                     // SAFETY: one task for each head of each sample.
                     let log_sums = unsafe { log_sums.part(log_start + first, log_start + end) };
-                    ops::causal_softmax(scores, width, &starts[first..end], first, log_sums);
+                    ops::causal_softmax(
+                        scores,
+                        width,
+                        &starts[first..end],
+                        (from, first),
+                        log_sums,
+                    );
+                    let scores = View::new(scores.as_ptr(), width, 1);
                     // SAFETY: as above; each head of each sample has its own columns and rows.
                     unsafe {
-                        products.product(
-                            (rows, head_dim, width),
-                            View::new(
-                                attended.at(heads.output(sample, head, first)),
-                                heads.hidden,
-                                1,
-                            ),
-                            View::new(scores.as_ptr(), width, 1),
-                            View::new(values.as_ptr(), qkv_dim, 1),
-                            1.0,
-                            false,
-                        );
+                        let to = attended.at(heads.output(sample, head, first));
+                        let to = Target::set(View::new(to, heads.hidden, 1));
+                        let shape = (rows, head_dim, width);
+                        products.product_with(shape, to, scores, &values, (from, 0));
                     }
                 }
             }
@@ -190,7 +223,7 @@ pub(super) fn attend_backward(
     d_attended: &[f32],
     log_sums: &[f32],
     d_qkv: &mut [f32],
-    scratch: &mut [f32],
+    room: [&mut [f32]; 2],
 ) {
     let heads = Heads::new(config);
     let (seq_len, head_dim, qkv_dim) = (heads.seq_len, heads.head_dim, heads.qkv_dim);
@@ -203,70 +236,74 @@ pub(super) fn attend_backward(
         parts,
         heads,
         samples,
-        scratch,
-        |products, scratch, sample, kv_head| {
-            let (p_scratch, dp_scratch) = scratch.split_at_mut(scratch.len() / 2);
+        room,
+        |tools, sample, kv_head| {
+            let (p_room, dp_room) = tools.scores.split_at_mut(tools.scores.len() / 2);
+            let products = &mut tools.products;
             let starts = &starts[sample * seq_len..(sample + 1) * seq_len];
-            let (key_start, value_start) =
-                (heads.keys(sample, kv_head), heads.values(sample, kv_head));
+            let transposed = heads.keys_of(qkv, sample, kv_head).transposed();
+            let (keys_transposed, rest) = pack(products, transposed, tools.keys);
+            let transposed = heads.values_of(qkv, sample, kv_head).transposed();
+            let (values_transposed, rest) = pack(products, transposed, rest);
+            let (keys, _) = pack(products, heads.keys_of(qkv, sample, kv_head), rest);
+            let starts_of = [heads.keys(sample, kv_head), heads.values(sample, kv_head)];
             let mut accumulate = false;
             for head in kv_head * heads.group..(kv_head + 1) * heads.group {
                 for (first, end) in heads.blocks_from_last() {
-                    let rows = end - first;
-                    let from = starts[first] as usize;
+                    let (rows, from) = (end - first, heads.first_key(starts[first]));
                     let width = end - from;
-                    let skipped = from * qkv_dim;
-                    let keys = View::new(qkv[key_start + skipped..].as_ptr(), qkv_dim, 1);
-                    let values = View::new(qkv[value_start + skipped..].as_ptr(), 1, qkv_dim);
-                    let d_keys = View::new(d_qkv.at(key_start + skipped), qkv_dim, 1);
-                    let d_values = View::new(d_qkv.at(value_start + skipped), qkv_dim, 1);
                     if !accumulate {
-                        for row in 0..from {
-                            for start in [key_start, value_start] {
+                        for start in starts_of {
+                            for row in 0..from {
                                 let start = start + row * qkv_dim;
                                 // SAFETY: each pair of a sample and a key head has its own columns.
                                 unsafe { d_qkv.part(start, start + head_dim) }.fill(0.0);
                             }
                         }
                     }
-                    let (p, dp) = (
-                        &mut p_scratch[..rows * width],
-                        &mut dp_scratch[..rows * width],
-                    );
+                    let [d_keys, d_values] = starts_of.map(|start| {
+                        let to = View::new(d_qkv.at(start + from * qkv_dim), qkv_dim, 1);
+                        Target::add_if(to, accumulate)
+                    });
+                    let (p, dp) = (&mut p_room[..rows * width], &mut dp_room[..rows * width]);
                     let queries = &qkv[heads.query(sample, head, first)..];
                     let queries = View::new(queries.as_ptr(), qkv_dim, 1);
                     let output_start = heads.output(sample, head, first);
                     let d_output = View::new(d_attended[output_start..].as_ptr(), hidden, 1);
-                    let mut run = |shape, c, a, b, scale, accumulate| {
-                        // SAFETY: all views lie inside their matrices; each pair of a sample and a
-                        // key head has its own columns and rows of `d_qkv`, and its own scratch.
-                        unsafe {
-                            products.product(shape, c, a, b, scale, accumulate);
-                        }
-                    };
+                    let to =
+                        |scores: &mut [f32]| Target::set(View::new(scores.as_mut_ptr(), width, 1));
+                    let (scores_shape, sums_shape) =
+                        ((rows, width, head_dim), (width, head_dim, rows));
 
-                    // p = softmax(scale · q · kᵀ)
-                    let keys_transposed = View::new(keys.start, 1, qkv_dim);
-                    let shape = (rows, width, head_dim);
-                    let p_out = View::new(p.as_mut_ptr(), width, 1);
-                    run(shape, p_out, queries, keys_transposed, heads.scale, false);
+                    // p = softmax(scale · q · kᵀ);  dp = do · vᵀ
+                    let (p_out, dp_out) = (to(p).times(heads.scale), to(dp));
+                    // SAFETY: all views lie inside their matrices; p and dp are this task's own.
+                    unsafe {
+                        let place = (0, from);
+                        products.product_with(
+                            scores_shape,
+                            p_out,
+                            queries,
+                            &keys_transposed,
+                            place,
+                        );
+                        products.product_with(
+                            scores_shape,
+                            dp_out,
+                            d_output,
+                            &values_transposed,
+                            place,
+                        );
+                    }
                     let log_start = (sample * heads.heads + head) * seq_len;
                     let log_sums = &log_sums[log_start + first..log_start + end];
-                    ops::causal_softmax_again(p, width, &starts[first..end], first, log_sums);
+                    let place = (from, first);
+                    ops::causal_softmax_again(p, width, &starts[first..end], place, log_sums);
 
-                    // dv += pᵀ · do;  dp = do · vᵀ
-                    let p_transposed = View::new(p.as_ptr(), 1, width);
-                    let shape = (width, head_dim, rows);
-                    run(shape, d_values, p_transposed, d_output, 1.0, accumulate);
-                    let shape = (rows, width, head_dim);
-                    run(
-                        shape,
-                        View::new(dp.as_mut_ptr(), width, 1),
-                        d_output,
-                        values,
-                        1.0,
-                        false,
-                    );
+                    // dv += pᵀ · do
+                    let p_view = View::new(p.as_ptr(), width, 1);
+                    // SAFETY: as above; each pair of a sample and a key head has its own columns and rows of `d_qkv`.
+                    unsafe { products.transposed_product(sums_shape, d_values, p_view, d_output) };
 
                     // ds = p · (dp − Σ p · dp) · scale, the sum being do · o
                     let mut dots = [0.0f32; ATTENTION_ROWS];
@@ -281,16 +318,12 @@ pub(super) fn attend_backward(
                     let ds = View::new(dp.as_ptr(), width, 1);
                     let d_queries =
                         View::new(d_qkv.at(heads.query(sample, head, first)), qkv_dim, 1);
-                    run((rows, head_dim, width), d_queries, ds, keys, 1.0, false);
-                    let ds_transposed = View::new(dp.as_ptr(), 1, width);
-                    run(
-                        (width, head_dim, rows),
-                        d_keys,
-                        ds_transposed,
-                        queries,
-                        1.0,
-                        accumulate,
-                    );
+                    // SAFETY: as above.
+                    unsafe {
+                        let to = Target::set(d_queries);
+                        products.product_with((rows, head_dim, width), to, ds, &keys, (from, 0));
+                        products.transposed_product(sums_shape, d_keys, ds, queries);
+                    }
                     accumulate = true;
                 }
             }

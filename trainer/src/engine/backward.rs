@@ -113,7 +113,7 @@ impl Engine {
             &buffers.d_attended,
             &buffers.log_sums[layer_of(config.heads)],
             &mut buffers.d_qkv,
-            &mut buffers.scores,
+            [&mut buffers.scores, &mut buffers.keys],
         );
 
         let stage = self::stage(config, places, parameters, buffers, layer, turn, room);

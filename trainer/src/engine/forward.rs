@@ -55,7 +55,7 @@ impl Engine {
                 &buffers.starts,
                 &mut buffers.attended[layer_of(config.hidden)],
                 &mut buffers.log_sums[layer_of(config.heads)],
-                &mut buffers.scores,
+                [&mut buffers.scores, &mut buffers.keys],
             );
         }
     }

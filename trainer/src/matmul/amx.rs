@@ -17,7 +17,9 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 use std::sync::OnceLock;
 
-use super::View;
+use super::blocked::{self, Left, Micro, Operand};
+use super::vector::{first_lanes, transpose};
+use super::{Target, View};
 
 /// Rows of a tile, and columns of results and of the right matrix.
 const TILE: usize = 16;
@@ -37,37 +39,8 @@ const BLOCK: usize = 2 * TILE;
 /// Bytes of one inner tile of a packed block: its parts of two tiles.
 const STEP_BYTES: usize = PARTS * 2 * TILE_BYTES;
 
-/// Values of the left matrix that are packed at once: 384 KiB, which leaves most of the second cache to
-/// the right one and the result.
-const LEFT: usize = 256 * 256;
-
-/// Values of the right matrix that are packed at once, where it is not packed beforehand.
-const RIGHT: usize = 512 * 256;
-
-/// Columns of the right matrix that are packed at once, at most where the inner dimension is long.
-const COLUMNS: usize = 256;
-
-/// Rows of the left matrix that are packed for a right one that is packed already.
-const ROWS: usize = 256;
-
-const PART_BYTES: usize = 2;
-const LEFT_BYTES: usize = LEFT * PARTS * PART_BYTES;
-const RIGHT_BYTES: usize = RIGHT * PARTS * PART_BYTES;
-const RESULT_BYTES: usize = BLOCK * BLOCK * 4;
-const ALIGNMENT: usize = 64;
-
-/// Values of scratch that [`product`] and [`packed_product`] need on each thread.
-pub(super) const SCRATCH: usize = (LEFT_BYTES + RIGHT_BYTES + RESULT_BYTES + ALIGNMENT) / 4;
-
-/// Values of four bytes that a packed right matrix (k, n) takes.
-pub(super) fn packed_len(k: usize, n: usize) -> usize {
-    n.div_ceil(BLOCK) * column_bytes(k) / 4
-}
-
-/// Bytes of one packed block of columns over the whole inner dimension.
-fn column_bytes(k: usize) -> usize {
-    k.div_ceil(TILE_INNER) * STEP_BYTES
-}
+/// Inner values that are summed in tiles before the result is touched.
+const DEPTH: usize = 128;
 
 /// Whether this processor has the unit and the operating system lets this process use it, which it is
 /// asked for once.
@@ -122,152 +95,126 @@ const TILES: TileConfig = {
     TileConfig(config)
 };
 
-/// The scratch's three regions: packed left matrix, packed right matrix, one block of the result.
-struct Scratch {
-    left: *mut u8,
-    right: *mut u8,
-    result: *mut f32,
-}
-
-impl Scratch {
-    fn new(scratch: &mut [f32]) -> Self {
-        assert!(scratch.len() >= SCRATCH, "no room to pack matrices");
-        let start = scratch.as_mut_ptr().cast::<u8>();
-        let left = start.wrapping_add(start.align_offset(ALIGNMENT));
-        let right = left.wrapping_add(LEFT_BYTES);
-        Self {
-            left,
-            right,
-            result: right.wrapping_add(RIGHT_BYTES).cast(),
-        }
-    }
-}
-
-/// c (m, n) ← [c +] scale · a (m, k) · b (k, n) on this thread; the columns of `c` lie side by side, and
-/// rows or columns of `a` and `b` do.
+/// [`blocked::product`].
 ///
 /// # Safety
-/// [`available`] must have said so; the views must lie inside live memory, and nobody else may touch
-/// what `c` covers.
+/// As there; [`available`] must have said so.
 #[target_feature(enable = "avx512f,avx512bw")]
 pub(super) unsafe fn product(
-    (m, n, k): (usize, usize, usize),
-    c: View<*mut f32>,
+    shape: (usize, usize, usize),
+    target: Target,
     a: View<*const f32>,
-    b: View<*const f32>,
-    scale: f32,
-    accumulate: bool,
+    b: Operand,
     scratch: &mut [f32],
 ) {
-    assert!(c.column_stride == 1, "a result whose columns lie apart");
-    let scratch = Scratch::new(scratch);
-    if n == 0 {
-        return;
-    }
-    let width = n.next_multiple_of(BLOCK);
-    let inner_step = (RIGHT / COLUMNS.min(width)).min(LEFT / BLOCK);
-    let inner_step = (inner_step / TILE_INNER * TILE_INNER).min(k.next_multiple_of(TILE_INNER));
-    let column_step = (RIGHT / inner_step.max(1) / BLOCK * BLOCK).min(width);
-    // SAFETY: by the caller's promise; the steps keep to the scratch.
-    unsafe {
-        configure();
-        for column in (0..n).step_by(column_step) {
-            let columns = column_step.min(n - column);
-            for inner in (0..k).step_by(inner_step) {
-                let depth = inner_step.min(k - inner);
-                for block in (0..columns).step_by(BLOCK) {
-                    let from = b.offset(inner, column + block).transposed();
-                    let to = scratch.right.add(block / BLOCK * column_bytes(depth));
-                    pack::<false>(from, BLOCK.min(columns - block), depth, 1.0, to);
-                }
-                for row in (0..m).step_by(BLOCK) {
-                    let rows = BLOCK.min(m - row);
-                    pack::<true>(a.offset(row, inner), rows, depth, scale, scratch.left);
-                    for block in (0..columns).step_by(BLOCK) {
-                        let shape = (rows, BLOCK.min(columns - block));
-                        let c = c.offset(row, column + block);
-                        let right = scratch.right.add(block / BLOCK * column_bytes(depth));
-                        let add = accumulate || inner > 0;
-                        let steps = depth.div_ceil(TILE_INNER);
-                        block_product(shape, c, scratch.left, right, steps, add, scratch.result);
-                    }
-                }
-            }
-        }
-        release();
-    }
+    // SAFETY: by the caller's promise.
+    unsafe { blocked::product::<Tiles>(shape, target, a, b, scratch) }
 }
 
-/// Packs block `block` of the columns of `b` (k, n) to its place in `packed`, which starts at a multiple
-/// of 64 bytes and holds [`packed_len`].
+/// [`blocked::pack_panel`].
 ///
 /// # Safety
-/// As [`product`]; nobody else may touch that place.
+/// As there; [`available`] must have said so.
 #[target_feature(enable = "avx512f,avx512bw")]
-pub(super) unsafe fn pack_columns(
-    (k, n): (usize, usize),
+pub(super) unsafe fn pack_panel(
+    shape: (usize, usize),
     b: View<*const f32>,
-    block: usize,
+    panel: usize,
     packed: *mut f32,
 ) {
-    let column = block * BLOCK;
-    let columns = BLOCK.min(n - column);
     // SAFETY: by the caller's promise.
-    unsafe {
-        let to = packed.cast::<u8>().add(block * column_bytes(k));
-        pack::<false>(b.offset(0, column).transposed(), columns, k, 1.0, to);
+    unsafe { blocked::pack_panel::<Tiles>(shape, b, panel, packed) }
+}
+
+/// Blocks of 2 by 2 tiles.
+pub(super) struct Tiles;
+
+impl Micro for Tiles {
+    const ROWS: usize = BLOCK;
+    const COLUMNS: usize = BLOCK;
+    const DEPTH: usize = DEPTH;
+    const STEP: usize = TILE_INNER;
+    const SPARE: usize = BLOCK * BLOCK * 4;
+
+    fn in_place(_: View<*const f32>, _: usize) -> bool {
+        false
     }
-}
 
-/// Blocks of columns that [`pack_columns`] packs.
-pub(super) fn blocks(n: usize) -> usize {
-    n.div_ceil(BLOCK)
-}
+    fn left_bytes(depth: usize) -> usize {
+        depth.div_ceil(TILE_INNER) * STEP_BYTES
+    }
 
-/// [`product`] with a right matrix that is packed already.
-///
-/// # Safety
-/// As [`product`]; `packed` holds all blocks of a (k, n) matrix.
-#[target_feature(enable = "avx512f,avx512bw")]
-pub(super) unsafe fn packed_product(
-    (m, n, k): (usize, usize, usize),
-    c: View<*mut f32>,
-    a: View<*const f32>,
-    packed: *const f32,
-    accumulate: bool,
-    scratch: &mut [f32],
-) {
-    assert!(c.column_stride == 1, "a result whose columns lie apart");
-    let scratch = Scratch::new(scratch);
-    const INNER: usize = LEFT / ROWS;
-    // SAFETY: by the caller's promise; the steps keep to the scratch.
-    unsafe {
-        configure();
-        for top in (0..m).step_by(ROWS) {
-            let band = ROWS.min(m - top);
-            for inner in (0..k).step_by(INNER) {
-                let depth = INNER.min(k - inner);
-                let steps = depth.div_ceil(TILE_INNER);
-                for row in (0..band).step_by(BLOCK) {
-                    let to = scratch.left.add(row / BLOCK * steps * STEP_BYTES);
-                    let from = a.offset(top + row, inner);
-                    pack::<true>(from, BLOCK.min(band - row), depth, 1.0, to);
-                }
-                for row in (0..band).step_by(BLOCK) {
-                    for column in (0..n).step_by(BLOCK) {
-                        let right = packed.cast::<u8>().add(
-                            column / BLOCK * column_bytes(k) + inner / TILE_INNER * STEP_BYTES,
-                        );
-                        let shape = (BLOCK.min(band - row), BLOCK.min(n - column));
-                        let c = c.offset(top + row, column);
-                        let left = scratch.left.add(row / BLOCK * steps * STEP_BYTES);
-                        let add = accumulate || inner > 0;
-                        block_product(shape, c, left, right, steps, add, scratch.result);
-                    }
+    fn right_bytes(depth: usize) -> usize {
+        depth.div_ceil(TILE_INNER) * STEP_BYTES
+    }
+
+    fn first_row(rows: usize, block: usize) -> usize {
+        rows.min(block * BLOCK)
+    }
+
+    #[inline(always)]
+    unsafe fn pack_left(
+        from: View<*const f32>,
+        rows: usize,
+        depth: usize,
+        scale: f32,
+        to: *mut u8,
+    ) {
+        // SAFETY: by the caller's promise.
+        unsafe { pack::<true>(from, rows, depth, scale, to) }
+    }
+
+    #[inline(always)]
+    unsafe fn pack_right(from: View<*const f32>, columns: usize, depth: usize, to: *mut u8) {
+        // SAFETY: by the caller's promise.
+        unsafe { pack::<false>(from.transposed(), columns, depth, 1.0, to) }
+    }
+
+    /// One block of the result; one that is not whole goes through `spare`.
+    #[inline(always)]
+    unsafe fn block(
+        (rows, columns): (usize, usize),
+        Target { c, accumulate, .. }: Target,
+        left: Left,
+        right: *const u8,
+        depth: usize,
+        spare: *mut u8,
+    ) {
+        let Left::Packed(left) = left else {
+            unreachable!("tiles are packed");
+        };
+        let (steps, spare) = (depth.div_ceil(TILE_INNER), spare.cast::<f32>());
+        // SAFETY: by the caller's promise; only `rows` by `columns` of `c` are touched.
+        unsafe {
+            if (rows, columns) == (BLOCK, BLOCK) {
+                return tiles_product(c.start, c.row_stride * 4, left, right, steps, accumulate);
+            }
+            // The way through `spare` changes no bit: what is there is added in the same order.
+            let row_of_c = |row: usize| c.start.add(row * c.row_stride);
+            if accumulate {
+                for row in 0..rows {
+                    let to = std::slice::from_raw_parts_mut(spare.add(row * BLOCK), columns);
+                    to.copy_from_slice(std::slice::from_raw_parts(row_of_c(row), columns));
                 }
             }
+            tiles_product(spare, BLOCK * 4, left, right, steps, accumulate);
+            for row in 0..rows {
+                let to = std::slice::from_raw_parts_mut(row_of_c(row), columns);
+                to.copy_from_slice(std::slice::from_raw_parts(spare.add(row * BLOCK), columns));
+            }
         }
-        release();
+    }
+
+    #[inline(always)]
+    unsafe fn start() {
+        // SAFETY: by the caller's promise.
+        unsafe { configure() }
+    }
+
+    #[inline(always)]
+    unsafe fn end() {
+        // SAFETY: by the caller's promise.
+        unsafe { release() }
     }
 }
 
@@ -291,45 +238,10 @@ unsafe fn release() {
     unsafe { asm!("tilerelease", options(nostack, nomem)) }
 }
 
-/// One block of the result; one that is not whole goes through `spare`.
-///
-/// # Safety
-/// As [`product`]; `left` and `right` are packed, `spare` holds a whole block.
-#[inline(always)]
-unsafe fn block_product(
-    (rows, columns): (usize, usize),
-    c: View<*mut f32>,
-    left: *const u8,
-    right: *const u8,
-    steps: usize,
-    add: bool,
-    spare: *mut f32,
-) {
-    // SAFETY: by the caller's promise; only `rows` by `columns` of `c` are touched.
-    unsafe {
-        if (rows, columns) == (BLOCK, BLOCK) {
-            return tiles_product(c.start, c.row_stride * 4, left, right, steps, add);
-        }
-        // The way through `spare` changes no bit: what is there is added in the same order.
-        let row_of_c = |row: usize| c.start.add(row * c.row_stride);
-        if add {
-            for row in 0..rows {
-                let to = std::slice::from_raw_parts_mut(spare.add(row * BLOCK), columns);
-                to.copy_from_slice(std::slice::from_raw_parts(row_of_c(row), columns));
-            }
-        }
-        tiles_product(spare, BLOCK * 4, left, right, steps, add);
-        for row in 0..rows {
-            let to = std::slice::from_raw_parts_mut(row_of_c(row), columns);
-            to.copy_from_slice(std::slice::from_raw_parts(spare.add(row * BLOCK), columns));
-        }
-    }
-}
-
 /// A whole block of the result in four tiles, over `steps` inner tiles.
 ///
 /// # Safety
-/// As [`block_product`], and the tiles are configured.
+/// As [`Micro::block`], and the tiles are configured.
 #[inline(always)]
 unsafe fn tiles_product(
     c: *mut f32,
@@ -421,8 +333,8 @@ unsafe fn tiles_product(
     }
 }
 
-/// Packs `rows` rows of `from` over `depth` of the inner dimension, which its columns are, with zeros
-/// up to whole tiles. `LEFT` rows stay rows of a tile; else they become its columns.
+/// Packs `rows` rows of `from` over `depth` of the inner dimension, which its columns are, in blocks
+/// with zeros up to whole ones. `LEFT` rows stay rows of a tile; else they become its columns.
 ///
 /// # Safety
 /// The view must cover that many rows and columns; `to` has room for them.
@@ -435,15 +347,17 @@ unsafe fn pack<const LEFT: bool>(
     to: *mut u8,
 ) {
     let along = from.column_stride == 1;
-    assert!(along || from.row_stride == 1, "a matrix with gaps");
+    let block_bytes = depth.div_ceil(TILE_INNER) * STEP_BYTES;
+    // In the order of memory, as far as there is one.
     for inner in (0..depth).step_by(TILE_INNER) {
-        for tile in 0..2 {
+        for tile in 0..rows.next_multiple_of(BLOCK) / TILE {
             let row = (tile * TILE).min(rows);
             let (count, depth) = (TILE.min(rows - row), TILE_INNER.min(depth - inner));
+            let place = tile / 2 * block_bytes + inner / TILE_INNER * STEP_BYTES;
             // SAFETY: by the caller's promise.
             unsafe {
                 let from = from.offset(row, inner);
-                let to = to.add(inner / TILE_INNER * STEP_BYTES + tile * TILE_BYTES);
+                let to = to.add(place + tile % 2 * TILE_BYTES);
                 if along {
                     split_along(from.start, from.row_stride, count, depth, scale, to);
                 } else {
@@ -451,17 +365,12 @@ unsafe fn pack<const LEFT: bool>(
                 }
                 if along != LEFT {
                     for part in 0..PARTS {
-                        transpose(to.add(part * 2 * TILE_BYTES));
+                        transpose_tile(to.add(part * 2 * TILE_BYTES));
                     }
                 }
             }
         }
     }
-}
-
-/// The mask of the first `count` of 16 lanes.
-fn first_lanes(count: usize) -> __mmask16 {
-    ((1u32 << count.min(16)) - 1) as __mmask16
 }
 
 /// The three parts of each value, as bf16 in the upper halves; the lower ones are zero, also where the last
@@ -564,41 +473,13 @@ unsafe fn split_across(
 /// # Safety
 /// `tile` has room for a tile, at a multiple of 64.
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn transpose(tile: *mut u8) {
+unsafe fn transpose_tile(tile: *mut u8) {
     let place = |row: usize| tile.wrapping_add(row * 64).cast::<__m512i>();
     // SAFETY: by the caller's promise.
-    let load = |row: usize| unsafe { _mm512_load_si512(place(row).cast_const()) };
-    let mut rows = [_mm512_setzero_si512(); TILE];
-    // Within each group of four rows, 4 by 4 pairs are transposed in each quarter of a row.
-    for group in (0..TILE).step_by(4) {
-        let [a, b, c, d] = [0, 1, 2, 3].map(|row| load(group + row));
-        let (ab_low, ab_high) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
-        let (cd_low, cd_high) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
-        rows[group] = _mm512_unpacklo_epi64(ab_low, cd_low);
-        rows[group + 1] = _mm512_unpackhi_epi64(ab_low, cd_low);
-        rows[group + 2] = _mm512_unpacklo_epi64(ab_high, cd_high);
-        rows[group + 3] = _mm512_unpackhi_epi64(ab_high, cd_high);
-    }
-    // Then the quarters themselves: row 4 q + i of the result is quarter q of row i of each group.
-    for i in 0..4 {
-        let [a, b, c, d] = [0, 4, 8, 12].map(|group| rows[group + i]);
-        let (ab_low, ab_high) = (
-            _mm512_shuffle_i32x4::<0x44>(a, b),
-            _mm512_shuffle_i32x4::<0xee>(a, b),
-        );
-        let (cd_low, cd_high) = (
-            _mm512_shuffle_i32x4::<0x44>(c, d),
-            _mm512_shuffle_i32x4::<0xee>(c, d),
-        );
-        let quarters = [
-            _mm512_shuffle_i32x4::<0x88>(ab_low, cd_low),
-            _mm512_shuffle_i32x4::<0xdd>(ab_low, cd_low),
-            _mm512_shuffle_i32x4::<0x88>(ab_high, cd_high),
-            _mm512_shuffle_i32x4::<0xdd>(ab_high, cd_high),
-        ];
-        for (quarter, row) in quarters.into_iter().enumerate() {
-            // SAFETY: by the caller's promise.
-            unsafe { _mm512_store_si512(place(4 * quarter + i), row) };
+    unsafe {
+        let rows = std::array::from_fn(|row| _mm512_load_si512(place(row).cast_const()));
+        for (row, values) in transpose(rows).into_iter().enumerate() {
+            _mm512_store_si512(place(row), values);
         }
     }
 }

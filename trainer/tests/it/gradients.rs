@@ -40,15 +40,14 @@ fn model(config: &ModelConfig) -> Model {
     model
 }
 
-/// Compares loss and all gradients, on the vector unit and on this machine's best unit; `micro` cuts the
-/// batch to test accumulation.
+/// Compares loss and all gradients, on each matrix unit that this machine has; `micro` cuts the batch to test accumulation.
 fn check(config: ModelConfig, micro: usize, threads: usize) {
     let samples = MemorySamples::words(config.seq_len, 16, 5);
     check_on(&samples, config, micro, threads);
 }
 
 fn check_on(samples: &dyn SampleSource, config: ModelConfig, micro: usize, threads: usize) {
-    for unit in [MatrixUnit::Vector, MatrixUnit::best()] {
+    for unit in MatrixUnit::ALL {
         let threads = Threads::new(threads).unwrap().with_unit(unit);
         check_with(samples, &config, micro, threads);
     }
