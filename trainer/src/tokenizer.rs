@@ -9,6 +9,7 @@
 //! that no page can end a document or forge a chat turn. Where they are meant, as in a prompt, use
 //! [`Tokenizer::encode_prompt`].
 
+mod added;
 mod fast;
 mod merges;
 mod words;
@@ -158,11 +159,12 @@ impl Tokenizer {
         let end_of_document = END_OF_DOCUMENT_NAMES
             .iter()
             .find_map(|name| prompts.token_to_id(name));
+        let fast = Fast::new(json, |name| prompts.token_to_id(name)).map(Box::new);
         Ok(Self {
             kind: Kind::HuggingFace {
                 documents: Box::new(documents),
                 prompts: Box::new(prompts),
-                fast: Fast::new(json).map(Box::new),
+                fast,
             },
             vocab_size,
             end_of_document,

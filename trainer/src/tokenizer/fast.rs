@@ -1,5 +1,6 @@
 //! A tokenizer of our own for the two forms that language models use: byte-level BPE (GPT-2,
-//! SmolLM, Llama 3, Qwen 2) and BPE with byte fallback (LLaMA 2, Mistral). It gives the tokens that
+//! SmolLM, Llama 3, Qwen 2) and BPE with byte fallback (LLaMA 2, Mistral, what is imported from a
+//! BPE of SentencePiece). It gives the tokens that
 //! the general one gives, several times as fast; what it does not know in every detail it leaves
 //! to that one ([`Fast::new`] gives `None`).
 //!
@@ -8,11 +9,12 @@
 //! the general tokenizer. As no token has a space behind something else, no merge crosses the start
 //! of a run of spaces, and the parts between can be merged alone.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
 
+use super::added::{Added, Section};
 use super::merges::{Merges, WordCache};
 use super::words::{Pattern, Words};
 
@@ -22,6 +24,8 @@ const SPACE: char = '▁';
 /// A tokenizer of a known form.
 pub(super) struct Fast {
     form: Form,
+    /// What users added.
+    added: Option<Added>,
     merges: Merges,
     /// Caches that no thread is using.
     caches: Mutex<Vec<WordCache>>,
@@ -40,23 +44,23 @@ enum Form {
     Characters {
         of_char: HashMap<char, u32>,
         of_byte: Box<[u32; 256]>,
+        /// Put before a text.
+        first: Option<char>,
     },
 }
 
 impl Fast {
-    /// The tokenizer of a `tokenizer.json`, if it is of a form that is known.
-    pub(super) fn new(json: &[u8]) -> Option<Self> {
+    /// The tokenizer of a `tokenizer.json`, if it is of a form that is known; `id_of` says the numbers
+    /// of added tokens.
+    pub(super) fn new(json: &[u8], id_of: impl Fn(&str) -> Option<u32>) -> Option<Self> {
         let json: Value = serde_json::from_slice(json).ok()?;
         let model = &json["model"];
-        let are_special = json["added_tokens"].as_array().is_none_or(|tokens| {
-            let mut tokens = tokens.iter();
-            tokens.all(|token| token["special"] == true)
-        });
+        let added = Added::new(&json, id_of).ok()?;
         let is_plain = model["type"] == "BPE"
             && is_none(&model["dropout"])
             && is_none(&model["continuing_subword_prefix"])
             && is_none(&model["end_of_word_suffix"]);
-        if !is_plain || !are_special {
+        if !is_plain {
             return None;
         }
         let vocab = vocab(model)?;
@@ -65,13 +69,14 @@ impl Fast {
         let has_unknown = !model["unk_token"].is_null();
         let form = match bytes_pattern(&json) {
             Some(pattern) => bytes_form(pattern, &vocab, ignores_merges, has_unknown)?,
-            None if is_characters(&json) && !ignores_merges => characters_form(&vocab)?,
-            None => return None,
+            None if ignores_merges => return None,
+            None => characters_form(&vocab, &merges, characters_start(&json)?)?,
         };
         let hash = blake3::hash(format!("{:?}", std::time::SystemTime::now()).as_bytes());
         let seed = hash.as_bytes().first_chunk().copied();
         Some(Self {
             form,
+            added,
             merges: Merges::new(merges.into_iter()),
             caches: Mutex::new(Vec::new()),
             seed: u64::from_le_bytes(seed.unwrap_or_default()),
@@ -82,13 +87,25 @@ impl Fast {
     pub(super) fn encode(&self, text: &str) -> Vec<u32> {
         let mut tokens = Vec::with_capacity(text.len() / 3 + 4);
         let mut cache = self.take_cache();
+        match &self.added {
+            None => self.encode_section(text, &mut cache, &mut tokens),
+            Some(added) => added.each(text, &mut |section| match section {
+                Section::Token(token) => tokens.push(token),
+                Section::Text(text) => self.encode_section(text, &mut cache, &mut tokens),
+            }),
+        }
+        self.lock().push(cache);
+        tokens
+    }
+
+    fn encode_section(&self, text: &str, cache: &mut WordCache, tokens: &mut Vec<u32>) {
         match &self.form {
             Form::Bytes {
                 words,
                 of_byte,
                 whole,
             } => words.each(text, &mut |word| {
-                cache.add(word.as_bytes(), &mut tokens, |tokens| {
+                cache.add(word.as_bytes(), tokens, |tokens| {
                     match whole.as_ref().and_then(|whole| whole.get(word.as_bytes())) {
                         Some(token) => tokens.push(*token),
                         None => {
@@ -98,7 +115,11 @@ impl Fast {
                     }
                 });
             }),
-            Form::Characters { of_char, of_byte } => {
+            Form::Characters {
+                of_char,
+                of_byte,
+                first,
+            } => {
                 let symbols = |word: &str, first: Option<char>| {
                     let mut symbols = Vec::with_capacity(word.len() + 3);
                     for char in first.into_iter().chain(word.chars()) {
@@ -114,20 +135,17 @@ impl Fast {
                     }
                     symbols
                 };
-                let mut is_first = true;
+                let mut first = *first;
                 each_run(text, &mut |word| {
-                    if std::mem::take(&mut is_first) {
-                        // A space is put before the text, and before it only.
-                        return self.merge(symbols(word, Some(SPACE)), &mut tokens);
+                    if let Some(first) = first.take() {
+                        return self.merge(symbols(word, Some(first)), tokens);
                     }
-                    cache.add(word.as_bytes(), &mut tokens, |tokens| {
+                    cache.add(word.as_bytes(), tokens, |tokens| {
                         self.merge(symbols(word, None), tokens);
                     });
                 });
             }
         }
-        self.lock().push(cache);
-        tokens
     }
 
     fn merge(&self, mut symbols: Vec<u32>, tokens: &mut Vec<u32>) {
@@ -257,26 +275,36 @@ fn char_of(byte: u8) -> char {
     }
 }
 
-/// Whether spaces become [`SPACE`], one is put before the text, and bytes are a fallback.
-fn is_characters(json: &Value) -> bool {
-    let model = &json["model"];
+/// What is put before a text, if spaces become [`SPACE`], nothing else is changed, and bytes are a
+/// fallback.
+fn characters_start(json: &Value) -> Option<Option<char>> {
+    let replace = serde_json::json!(
+        { "type": "Replace", "pattern": { "String": " " }, "content": "▁" }
+    );
+    let prepend = serde_json::json!({ "type": "Prepend", "prepend": "▁" });
     let normalizer = &json["normalizer"];
-    let steps = serde_json::json!([
-        { "type": "Prepend", "prepend": "▁" },
-        { "type": "Replace", "pattern": { "String": " " }, "content": "▁" },
-    ]);
-    model["byte_fallback"] == true
-        && json["pre_tokenizer"].is_null()
-        && normalizer["type"] == "Sequence"
-        && normalizer["normalizers"] == steps
+    if json["model"]["byte_fallback"] != true || !json["pre_tokenizer"].is_null() {
+        return None;
+    }
+    if *normalizer == replace {
+        return Some(None);
+    }
+    let steps = serde_json::json!([prepend, replace]);
+    let is_prefixed = normalizer["type"] == "Sequence" && normalizer["normalizers"] == steps;
+    is_prefixed.then_some(Some(SPACE))
 }
 
-fn characters_form(vocab: &HashMap<&str, u32>) -> Option<Form> {
-    let is_cut_safe = |name: &&str| {
-        let start = name.trim_start_matches(SPACE);
-        !start.contains(SPACE)
+/// `None` if a merge makes a token with a space behind something else, or a byte is no token.
+fn characters_form(
+    vocab: &HashMap<&str, u32>,
+    merges: &[(u32, u32, u32)],
+    first: Option<char>,
+) -> Option<Form> {
+    let merged: HashSet<u32> = merges.iter().map(|(_, _, merged)| *merged).collect();
+    let is_cut_safe = |(name, id): (&&str, &u32)| {
+        !merged.contains(id) || !name.trim_start_matches(SPACE).contains(SPACE)
     };
-    if !vocab.keys().all(is_cut_safe) {
+    if !vocab.iter().all(is_cut_safe) {
         return None;
     }
     let mut of_byte = Box::new([0; 256]);
@@ -291,5 +319,6 @@ fn characters_form(vocab: &HashMap<&str, u32>) -> Option<Form> {
     Some(Form::Characters {
         of_char: of_char.collect(),
         of_byte,
+        first,
     })
 }

@@ -244,8 +244,68 @@ fn forms_that_are_not_known_in_every_detail_are_left_to_the_general_tokenizer() 
             tokenizer.encode_general(text).unwrap()
         );
     }
-    let text = std::fs::read_to_string(fixture("bytes.json")).unwrap();
-    let added = text.replace("\"special\":true", "\"special\":false");
-    assert_ne!(added, text);
-    assert!(!Tokenizer::from_json(added.as_bytes()).unwrap().is_fast());
+    for name in ["lstrip", "rstrip", "single_word", "normalized"] {
+        let mut token = serde_json::json!({ "content": "ab", "special": false, "id": 449 });
+        for other in ["lstrip", "rstrip", "single_word", "normalized"] {
+            token[other] = (name == other).into();
+        }
+        assert!(!with_added("bytes.json", &[token]).is_fast());
+    }
+}
+
+/// The tokenizer of a fixture with more added tokens.
+fn with_added(name: &str, tokens: &[Value]) -> Tokenizer {
+    let mut json: Value = serde_json::from_slice(&std::fs::read(fixture(name)).unwrap()).unwrap();
+    let added = json["added_tokens"].as_array_mut().unwrap();
+    added.extend(tokens.iter().cloned());
+    Tokenizer::from_json(json.to_string().as_bytes()).unwrap()
+}
+
+/// Of several that begin at a place the longest is taken, and what lies within a special one, which
+/// is text, is not sought.
+#[test]
+fn tokens_that_users_added_are_found_before_anything_else() {
+    let added = |contents: &[(&str, bool)], first: usize| -> Vec<Value> {
+        let token = |(index, (content, special)): (usize, &(&str, bool))| {
+            serde_json::json!({
+                "id": first + index, "content": content, "special": special, "lstrip": false,
+                "rstrip": false, "single_word": false, "normalized": false,
+            })
+        };
+        contents.iter().enumerate().map(token).collect()
+    };
+    let contents = [
+        ("<a>", false),
+        ("<a>b", false),
+        ("a>", false),
+        ("  ", false),
+        ("b<", true),
+        ("日", false),
+        ("<", false),
+        ("is", false),
+    ];
+    for name in ["bytes.json", "pieces.json"] {
+        let plain = Tokenizer::from_file(&fixture(name)).unwrap();
+        let tokenizer = with_added(name, &added(&contents, plain.vocab_size()));
+        assert!(tokenizer.is_fast());
+        let mut state = 5u64;
+        let mut random = |below: usize| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 33) as usize % below
+        };
+        let pieces = ["<", "a", ">", "b", " ", "日", "本", "this is ", "x"];
+        let mut found = 0;
+        for _ in 0..500 {
+            let text: String = (0..random(40))
+                .map(|_| pieces[random(pieces.len())])
+                .collect();
+            let tokens = tokenizer.encode(&text).unwrap();
+            assert_eq!(tokens, tokenizer.encode_general(&text).unwrap(), "{text:?}");
+            let is_added = |token: &&u32| **token as usize >= plain.vocab_size();
+            found += tokens.iter().filter(is_added).count();
+        }
+        assert!(found > 1_000, "{found}");
+    }
 }
