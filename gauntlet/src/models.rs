@@ -13,7 +13,7 @@ use crate::exit;
 /// Options of `import`.
 #[derive(Args, Debug)]
 pub struct ImportArgs {
-    /// A GGUF file or a Hugging Face folder of a LLaMA model.
+    /// A LLaMA model: a GGUF file, any part of one that is cut into several, or a folder of either kind.
     #[arg(long, value_name = "FILE.gguf|DIR")]
     pub from: PathBuf,
     /// How it is written.
@@ -93,24 +93,20 @@ fn parse_bytes(text: &str) -> Result<u64, String> {
 /// The model cannot be read or is not supported, or the folder cannot be written.
 pub fn import(args: &ImportArgs) -> Result<u8> {
     let (from, mut settings) = (&args.from, settings(&args.output));
-    let model = match from.is_dir() {
-        true => {
-            settings = settings.like_folder(from)?;
-            files::open(from)?.0
+    if !files::is_gguf(from) {
+        settings = settings.like_folder(from)?;
+        return write(&files::open(from)?.0, &args.output, settings);
+    }
+    let gguf = files::Gguf::open(from)?;
+    if args.output.tokenizer.is_none() {
+        let tokenizer = gguf.tokenizer();
+        settings.tokenizer = tokenizer.context("name a tokenizer.json with --tokenizer FILE")?;
+        if settings.tokenizer.is_none() {
+            tracing::warn!("the file has no vocabulary, so that no tokenizer.json is written; --tokenizer names one");
         }
-        false => {
-            let gguf = files::open_gguf(from)?;
-            if let (Err(reason), None) = (&gguf.tokenizer, &args.output.tokenizer) {
-                tracing::warn!(
-                    reason,
-                    "no tokenizer.json is written; --tokenizer names one"
-                );
-            }
-            settings.tokenizer = gguf.tokenizer.ok();
-            (settings.bos, settings.eos) = (gguf.bos, gguf.eos);
-            gguf.model
-        }
-    };
+    }
+    (settings.bos, settings.eos) = (gguf.bos(), gguf.eos());
+    let model = gguf.model()?;
     write(&model, &args.output, settings)
 }
 

@@ -22,12 +22,11 @@ mod vocabulary;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use configuration::read as configuration;
-pub use gguf::{open_gguf, GgufModel};
+pub use gguf::Gguf;
 pub use huggingface::{export, open_folder, ExportSettings, Exported};
 pub use safetensors::ValueType;
 
-use crate::config::ConfigError;
+use crate::config::{ConfigError, ModelConfig};
 use crate::model::Model;
 
 /// Why a model cannot be read or written.
@@ -89,6 +88,14 @@ pub enum FileError {
         /// The type's name.
         found: String,
     },
+    /// A GGUF file's vocabulary has no equal `tokenizer.json`, or none is known.
+    #[error("{path}: its vocabulary is not converted: {reason}")]
+    Vocabulary {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// A value is NaN or infinite, or becomes so in the type that is written.
     #[error("tensor {0} has a value that is NaN or infinite, or too large for the type")]
     NotFinite(String),
@@ -120,20 +127,40 @@ impl FileError {
     }
 }
 
-/// The model in a Hugging Face folder or a `.gguf` file, and the folder's `tokenizer.json` if it has
-/// one (a GGUF file's vocabulary is read by [`open_gguf`]).
+/// The model in a Hugging Face folder or of GGUF ([`is_gguf`]), and the folder's `tokenizer.json` if
+/// it has one (a GGUF file's vocabulary is in [`Gguf::tokenizer`]).
 ///
 /// Samples are as long as the model's longest context; see [`Model::with_seq_len`].
 ///
 /// # Errors
 /// The files cannot be read, are damaged, or are of a model that is not supported.
 pub fn open(path: &Path) -> Result<(Model, Option<PathBuf>), FileError> {
-    let is_gguf = path
-        .extension()
-        .is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
-    match is_gguf {
-        true => Ok((open_gguf(path)?.model, None)),
+    match is_gguf(path) {
+        true => Ok((Gguf::open(path)?.model()?, None)),
         false => open_folder(path),
+    }
+}
+
+/// The configuration of the model that [`open`] would read, without reading its tensors: what says
+/// whether there is memory for it. `path` may be a `config.json`, too.
+///
+/// # Errors
+/// As for [`open`], as far as the headers show it.
+pub fn configuration(path: &Path) -> Result<ModelConfig, FileError> {
+    match (is_gguf(path), path.is_dir()) {
+        (true, _) => Ok(Gguf::open(path)?.config().clone()),
+        (false, true) => configuration::read(&path.join(huggingface::CONFIG)),
+        (false, false) => configuration::read(path),
+    }
+}
+
+/// Whether the model at `path` is one of GGUF: a file of that name, or a folder with such files and
+/// without a `config.json`.
+pub fn is_gguf(path: &Path) -> bool {
+    let has_gguf = || gguf::gguf_files(path).is_ok_and(|files| !files.is_empty());
+    match path.is_dir() {
+        true => !path.join(huggingface::CONFIG).exists() && has_gguf(),
+        false => gguf::is_named_gguf(path),
     }
 }
 

@@ -33,11 +33,7 @@ enum Prefix {
 }
 
 pub(super) fn open(args: &EvalArgs) -> Result<Opened> {
-    let is_gguf = args
-        .model
-        .extension()
-        .is_some_and(|e| e.eq_ignore_ascii_case("gguf"));
-    let found = match is_gguf {
+    let found = match files::is_gguf(&args.model) {
         true => gguf(&args.model)?,
         false => folder(&args.model)?,
     };
@@ -75,11 +71,12 @@ pub(super) fn open(args: &EvalArgs) -> Result<Opened> {
 }
 
 fn gguf(path: &Path) -> Result<Found> {
-    let gguf = files::open_gguf(path)?;
+    let gguf = files::Gguf::open(path)?;
+    let tokenizer = gguf.tokenizer().map_err(anyhow::Error::from);
     Ok(Found {
-        model: gguf.model,
-        tokenizer: gguf.tokenizer.map_err(|reason| anyhow!(reason)),
-        prefix: gguf.bos.or(gguf.eos).map(Prefix::Id),
+        model: gguf.model()?,
+        tokenizer: tokenizer.and_then(|json| json.context("the file has no vocabulary")),
+        prefix: gguf.bos().or(gguf.eos()).map(Prefix::Id),
     })
 }
 

@@ -58,7 +58,7 @@ struct Rope {
 ///
 /// # Errors
 /// There is no such file, or it is not of a LLaMA model that we know.
-pub fn read(path: &Path) -> Result<ModelConfig, FileError> {
+pub(super) fn read(path: &Path) -> Result<ModelConfig, FileError> {
     let bytes = read_small(path, BYTES_MAX)?;
     let read: Read =
         serde_json::from_slice(&bytes).map_err(|error| FileError::format(path, error))?;

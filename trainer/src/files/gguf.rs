@@ -1,117 +1,161 @@
 //! GGUF, the files of llama.cpp: read, dequantised to `f32`, never written.
 //!
-//! candle reads the header and dequantises. What is done here: llama.cpp's names become Hugging
-//! Face's; the rows of q and k, which llama.cpp orders for another way of turning pairs, go back
-//! to where they were; and Llama 3.1's RoPE scaling, which is in the file only as one factor for each
-//! pair, is recognised again.
+//! Beside reading ([`header`], [`parts`], [`values`]), what is done here: llama.cpp's names become
+//! Hugging Face's; the rows of q and k, which llama.cpp orders for another way of turning pairs, go
+//! back to where they were; and Llama 3.1's RoPE scaling, which is in the file only as one factor
+//! for each pair, is recognised again.
 
-use std::collections::HashMap;
-use std::fs::File;
-use std::io::Cursor;
-use std::panic::catch_unwind;
+mod header;
+mod parts;
+mod values;
+
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use candle_core::quantized::gguf_file::{Content, TensorInfo as StoredInfo, Value};
-use candle_core::Device;
-use memmap2::Mmap;
+use candle_core::quantized::GgmlDType;
+use rayon::prelude::*;
+
+pub(super) use header::Metadata;
+use header::Stored;
+use parts::Part;
+pub(super) use parts::{gguf_files, is_named_gguf};
+use values::READ as READ_TYPES;
 
 use super::{vocabulary, FileError};
-use crate::config::{ModelConfig, RopeScaling};
+use crate::config::{ModelConfig, RopeScaling, TensorInfo};
 use crate::model::Model;
 
 /// Factors of the rotary frequencies, one for each pair.
 const ROPE_FACTORS: &str = "rope_freqs.weight";
 
-/// What a GGUF file holds.
-#[derive(Debug)]
-pub struct GgufModel {
-    /// The model, dequantised.
-    pub model: Model,
-    /// The file's vocabulary as a `tokenizer.json`, or why there is none.
-    pub tokenizer: Result<Vec<u8>, String>,
-    /// The token that begins a text.
-    pub bos: Option<u32>,
-    /// The token that ends a text.
-    pub eos: Option<u32>,
-}
-
-/// Reads a GGUF file of the architecture `llama`, in any type that candle dequantises.
+/// A GGUF model of the architecture `llama`, of which the headers are read and checked, and nothing
+/// else yet.
 ///
-/// # Errors
-/// As for [`super::open`].
-pub fn open_gguf(path: &Path) -> Result<GgufModel, FileError> {
-    let file = File::open(path).map_err(FileError::io(path))?;
-    // SAFETY: the map is only read, as bytes; see `Shard::open`.
-    let map = unsafe { Mmap::map(&file) }.map_err(FileError::io(path))?;
-    // candle divides by the alignment that the file states, which may be 0.
-    let content = catch_unwind(|| Content::read(&mut Cursor::new(&map[..])))
-        .map_err(|_| FileError::format(path, "not GGUF: its header makes no sense"))?
-        .map_err(|error| FileError::format(path, format!("not GGUF: {error}")))?;
-    let gguf = Gguf { path, map, content };
-    let config = gguf.config()?;
-    gguf.check_tensors(&config)?;
-    let model = gguf.model(&config)?;
-    let metadata = Metadata(&gguf.content.metadata);
-    Ok(GgufModel {
-        model,
-        tokenizer: vocabulary::tokenizer_json(&metadata),
-        bos: metadata.token("tokenizer.ggml.bos_token_id"),
-        eos: metadata.token("tokenizer.ggml.eos_token_id"),
-    })
+/// The values may be F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 or Q2_K to Q6_K.
+pub struct Gguf {
+    /// The part with all key-value pairs.
+    first: Part,
+    others: Vec<Part>,
+    /// The number of the part that has a tensor, and where it lies there.
+    places: HashMap<String, (usize, Stored)>,
+    config: ModelConfig,
 }
 
-/// A file's key-value pairs.
-pub(super) struct Metadata<'a>(&'a HashMap<String, Value>);
-
-impl<'a> Metadata<'a> {
-    pub(super) fn text(&self, key: &str) -> Option<&'a str> {
-        Some(self.0.get(key)?.to_string().ok()?.as_str())
-    }
-
-    pub(super) fn list(&self, key: &str) -> Option<&'a [Value]> {
-        Some(self.0.get(key)?.to_vec().ok()?.as_slice())
-    }
-
-    pub(super) fn flag(&self, key: &str) -> Option<bool> {
-        self.0.get(key)?.to_bool().ok()
-    }
-
-    pub(super) fn token(&self, key: &str) -> Option<u32> {
-        u32::try_from(self.0.get(key)?.to_u64().ok()?).ok()
-    }
-
-    fn float(&self, key: &str) -> Option<f32> {
-        self.0.get(key)?.to_f32().ok()
+impl std::fmt::Debug for Gguf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gguf")
+            .field("path", &self.path())
+            .field("parts", &(self.others.len() + 1))
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }
 
-struct Gguf<'a> {
-    path: &'a Path,
-    map: Mmap,
-    content: Content,
-}
-
-impl Gguf<'_> {
-    fn number(&self, key: &str) -> Result<Option<usize>, FileError> {
-        let Some(value) = self.content.metadata.get(&format!("llama.{key}")) else {
-            return Ok(None);
+impl Gguf {
+    /// Opens a model: a file, any part of one that is cut into several, or a folder that has either.
+    /// The files must not be changed while this lives.
+    ///
+    /// # Errors
+    /// As for [`super::open`]; parts are missing, there twice or of another model.
+    pub fn open(path: &Path) -> Result<Self, FileError> {
+        let mut parts = parts::open(path)?;
+        let mut places = HashMap::new();
+        for (number, part) in parts.iter().enumerate() {
+            for (name, stored) in part.tensors() {
+                let place = (number, stored.clone());
+                if places.insert(name.clone(), place).is_some() {
+                    let reason = format!("{name} is in another part of the model, too");
+                    return Err(FileError::format(&part.path, reason));
+                }
+            }
+        }
+        let first = parts.remove(0);
+        let mut gguf = Self {
+            first,
+            others: parts,
+            places,
+            config: ModelConfig::preset("nano")?,
         };
-        let number = value
-            .to_u64()
-            .ok()
-            .and_then(|number| number.try_into().ok());
-        let wrong = || FileError::format(self.path, format!("llama.{key} is no number"));
+        gguf.config = gguf.read_config()?;
+        gguf.check_tensors()?;
+        Ok(gguf)
+    }
+
+    /// The model's shape.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The vocabulary as a `tokenizer.json` that gives the same tokens, or `None` if there is none.
+    ///
+    /// # Errors
+    /// [`FileError::Vocabulary`]: it is of a kind, or has something, that cannot be converted.
+    pub fn tokenizer(&self) -> Result<Option<Vec<u8>>, FileError> {
+        let converted = vocabulary::tokenizer_json(&self.metadata());
+        converted.map_err(|reason| FileError::Vocabulary {
+            path: self.path().to_owned(),
+            reason,
+        })
+    }
+
+    /// The token that begins a text.
+    pub fn bos(&self) -> Option<u32> {
+        vocabulary::special_token(&self.metadata(), "bos")
+    }
+
+    /// The token that ends a text.
+    pub fn eos(&self) -> Option<u32> {
+        vocabulary::special_token(&self.metadata(), "eos")
+    }
+
+    /// Reads the model, dequantised to 4 bytes for each parameter. Beside it, a row of a tensor for
+    /// each thread is in memory.
+    ///
+    /// # Errors
+    /// A value is not finite.
+    pub fn model(&self) -> Result<Model, FileError> {
+        let config = &self.config;
+        let arena = config.arena();
+        let mut parameters = vec![0.0f32; arena.len];
+        let views = arena.views_mut(&mut parameters);
+        for (tensor, view) in config.tensors().iter().zip(views) {
+            let rows = self.rows(&stored_name(&tensor.name), tensor)?;
+            let turned = ["q_proj.weight", "k_proj.weight"];
+            match turned.iter().any(|end| tensor.name.ends_with(end)) {
+                false => rows.read(|row| row, view)?,
+                true => rows.read(|row| stored_row(row, config.head_dim()), view)?,
+            }
+        }
+        Ok(Model::with_parameters(config, parameters))
+    }
+
+    fn metadata(&self) -> Metadata<'_> {
+        self.first.metadata()
+    }
+
+    fn path(&self) -> &Path {
+        &self.first.path
+    }
+
+    fn number(&self, key: &str) -> Result<Option<usize>, FileError> {
+        let key = format!("llama.{key}");
+        let metadata = self.metadata();
+        if !metadata.has(&key) {
+            return Ok(None);
+        }
+        let number = metadata.number(&key).and_then(|n| n.try_into().ok());
+        let wrong = || FileError::format(self.path(), format!("{key} is no number"));
         number.map(Some).ok_or_else(wrong)
     }
 
     fn needed(&self, key: &str) -> Result<usize, FileError> {
-        let missing = || FileError::format(self.path, format!("no llama.{key}"));
+        let missing = || FileError::format(self.path(), format!("no llama.{key}"));
         self.number(key)?.ok_or_else(missing)
     }
 
-    fn config(&self) -> Result<ModelConfig, FileError> {
-        let metadata = Metadata(&self.content.metadata);
-        let unsupported = |what: String| FileError::unsupported(self.path, what);
+    fn read_config(&self) -> Result<ModelConfig, FileError> {
+        let metadata = self.metadata();
+        let unsupported = |what: String| FileError::unsupported(self.path(), what);
         let architecture = metadata.text("general.architecture").unwrap_or_default();
         if architecture != "llama" {
             return Err(unsupported(format!("architecture {architecture:?}")));
@@ -119,12 +163,8 @@ impl Gguf<'_> {
         if self.number("expert_count")?.is_some_and(|count| count > 0) {
             return Err(unsupported("a mixture of experts".to_owned()));
         }
-        let parts = self.content.metadata.get("split.count");
-        if parts.is_some_and(|count| count.to_u64().is_ok_and(|count| count > 1)) {
-            return Err(unsupported("a file that is cut into several".to_owned()));
-        }
-        let embedding = self.content.tensor_infos.get("token_embd.weight");
-        let vocab = embedding.and_then(|info| info.shape.dims().first());
+        let embedding = self.places.get("token_embd.weight");
+        let vocab = embedding.and_then(|(_, stored)| stored.shape.first());
         let heads = self.needed("attention.head_count")?;
         let epsilon = metadata.float("llama.attention.layer_norm_rms_epsilon");
         let mut config = ModelConfig {
@@ -138,9 +178,14 @@ impl Gguf<'_> {
             rope_theta: metadata.float("llama.rope.freq_base").unwrap_or(10_000.0),
             rope_scaling: None,
             norm_epsilon: epsilon.unwrap_or(1e-5),
-            tied: !self.content.tensor_infos.contains_key("output.weight"),
+            tied: !self.places.contains_key("output.weight"),
         };
         config.validate()?;
+        if config.layers > self.places.len() {
+            let (layers, tensors) = (config.layers, self.places.len());
+            let reason = format!("{tensors} tensors cannot be {layers} layers");
+            return Err(FileError::format(self.path(), reason));
+        }
         for key in [
             "rope.dimension_count",
             "attention.key_length",
@@ -157,15 +202,17 @@ impl Gguf<'_> {
     }
 
     fn scaling(&self, config: &ModelConfig) -> Result<Option<RopeScaling>, FileError> {
-        let metadata = Metadata(&self.content.metadata);
-        if let Some(info) = self.content.tensor_infos.get(ROPE_FACTORS) {
-            if info.shape.dims() != [config.head_dim() / 2] {
-                let what = format!("{ROPE_FACTORS} of shape {:?}", info.shape);
-                return Err(FileError::unsupported(self.path, what));
-            }
-            let factors = self.read(ROPE_FACTORS, info)?;
-            let unknown = || FileError::unsupported(self.path, "this stretching of positions");
-            return llama3_scaling(config, &factors)
+        let metadata = self.metadata();
+        if self.places.contains_key(ROPE_FACTORS) {
+            let factors = TensorInfo {
+                name: ROPE_FACTORS.to_owned(),
+                shape: vec![config.head_dim() / 2],
+            };
+            let mut values = vec![0.0; config.head_dim() / 2];
+            self.rows(ROPE_FACTORS, &factors)?
+                .read(|row| row, &mut values)?;
+            let unknown = || FileError::unsupported(self.path(), "this stretching of positions");
+            return llama3_scaling(config, &values)
                 .map(Some)
                 .ok_or_else(unknown);
         }
@@ -177,82 +224,99 @@ impl Gguf<'_> {
             })),
             other => {
                 let what = format!("RoPE scaling {other:?}");
-                Err(FileError::unsupported(self.path, what))
+                Err(FileError::unsupported(self.path(), what))
             }
         }
     }
 
-    /// Checks that all tensors and no others are there, in their shapes, within the file.
-    fn check_tensors(&self, config: &ModelConfig) -> Result<(), FileError> {
-        let stored = &self.content.tensor_infos;
-        let tensors = config.tensors();
-        let absent = |name: &str| !stored.contains_key(&stored_name(name));
-        let mut bytes = 0u64;
-        for tensor in &tensors {
-            let Some(info) = stored.get(&stored_name(&tensor.name)) else {
-                let count = tensors.iter().filter(|tensor| absent(&tensor.name)).count();
+    /// Checks that all tensors and no others are there, in their shapes, in types that are read,
+    /// within their files.
+    fn check_tensors(&self) -> Result<(), FileError> {
+        let tensors = self.config.tensors();
+        let names: Vec<String> = tensors.iter().map(|t| stored_name(&t.name)).collect();
+        let absent = |name: &&String| !self.places.contains_key(*name);
+        let count = names.iter().filter(absent).count();
+        for (tensor, name) in tensors.iter().zip(&names) {
+            if absent(&name) {
                 let first = tensor.name.clone();
                 return Err(FileError::Missing { first, count });
-            };
-            if info.shape.dims() != tensor.shape {
-                return Err(FileError::Shape {
-                    name: tensor.name.clone(),
-                    found: info.shape.dims().to_vec(),
-                    expected: tensor.shape.clone(),
-                });
             }
-            let kind = info.ggml_dtype;
-            bytes += (tensor.len() / kind.block_size() * kind.type_size()) as u64;
+            self.rows(name, tensor)?;
         }
-        if bytes > self.map.len() as u64 {
-            return Err(FileError::format(self.path, "shorter than its tensors"));
-        }
-        let known: Vec<String> = tensors.iter().map(|t| stored_name(&t.name)).collect();
-        let extra = stored
-            .keys()
-            .filter(|name| *name != ROPE_FACTORS && !known.contains(name));
+        let known: HashSet<&String> = names.iter().collect();
+        let stored = self.places.keys();
+        let extra = stored.filter(|name| *name != ROPE_FACTORS && !known.contains(name));
         match extra.min() {
             Some(name) => Err(FileError::Extra(name.clone())),
             None => Ok(()),
         }
     }
 
-    fn model(&self, config: &ModelConfig) -> Result<Model, FileError> {
-        let arena = config.arena();
-        let mut parameters = vec![0.0f32; arena.len];
-        let width = config.head_dim() * config.hidden;
-        for (tensor, view) in config
-            .tensors()
-            .iter()
-            .zip(arena.views_mut(&mut parameters))
-        {
-            let Some(info) = self.content.tensor_infos.get(&stored_name(&tensor.name)) else {
-                return Err(missing(&tensor.name));
-            };
-            let values = self.read(&tensor.name, info)?;
-            let is_turned = ["q_proj.weight", "k_proj.weight"]
-                .iter()
-                .any(|end| tensor.name.ends_with(end));
-            match is_turned {
-                false => view.copy_from_slice(&values),
-                true => view
-                    .chunks_mut(width)
-                    .zip(values.chunks(width))
-                    .for_each(|(head, stored)| restore_rows(head, stored, config.hidden)),
-            }
-            if !view.iter().all(|value| value.is_finite()) {
-                return Err(FileError::NotFinite(tensor.name.clone()));
-            }
+    /// A stored tensor, which must be as `expected`.
+    fn rows(&self, name: &str, expected: &TensorInfo) -> Result<Rows<'_>, FileError> {
+        let (part, stored) = self.places.get(name).ok_or_else(|| missing(name))?;
+        let part = match part.checked_sub(1) {
+            None => &self.first,
+            Some(other) => &self.others[other],
+        };
+        if stored.shape != expected.shape {
+            return Err(FileError::Shape {
+                name: expected.name.clone(),
+                found: stored.shape.clone(),
+                expected: expected.shape.clone(),
+            });
         }
-        Ok(Model::with_parameters(config, parameters))
+        let kind = values::value_type(stored.kind).map_err(|kind| {
+            let what = format!("the type {kind} of tensor {name} ({READ_TYPES})");
+            FileError::unsupported(&part.path, what)
+        })?;
+        let columns = expected.shape.last().copied().unwrap_or(1);
+        let row_bytes = values::bytes_of(kind, columns).ok_or_else(|| {
+            let reason = format!("{name} has rows of {columns}, which are no whole blocks");
+            FileError::format(&part.path, reason)
+        })?;
+        let len = row_bytes.checked_mul(expected.len() / columns.max(1));
+        let bytes = len.and_then(|len| part.bytes(stored.start, len));
+        let bytes = bytes
+            .ok_or_else(|| FileError::format(&part.path, format!("ends within tensor {name}")))?;
+        Ok(Rows {
+            path: &part.path,
+            name: expected.name.clone(),
+            kind,
+            columns,
+            row_bytes,
+            bytes,
+        })
     }
+}
 
-    /// The values of a tensor whose shape has been checked.
-    fn read(&self, name: &str, info: &StoredInfo) -> Result<Vec<f32>, FileError> {
-        let mut reader = Cursor::new(&self.map[..]);
-        info.read(&mut reader, self.content.tensor_data_offset, &Device::Cpu)
-            .and_then(|tensor| tensor.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1())
-            .map_err(|error| FileError::format(self.path, format!("{name}: {error}")))
+/// A stored tensor, row by row.
+struct Rows<'a> {
+    path: &'a Path,
+    name: String,
+    kind: GgmlDType,
+    columns: usize,
+    row_bytes: usize,
+    bytes: &'a [u8],
+}
+
+impl Rows<'_> {
+    /// Fills `view`, (rows, columns), where row i is the stored row `place(i)`.
+    fn read(
+        &self,
+        place: impl Fn(usize) -> usize + Sync,
+        view: &mut [f32],
+    ) -> Result<(), FileError> {
+        let rows = view.par_chunks_mut(self.columns).enumerate();
+        rows.try_for_each(|(row, values)| {
+            let bytes = &self.bytes[place(row) * self.row_bytes..][..self.row_bytes];
+            values::read(self.kind, bytes, values)
+                .map_err(|error| FileError::format(self.path, format!("{}: {error}", self.name)))?;
+            match values.iter().all(|value| value.is_finite()) {
+                true => Ok(()),
+                false => Err(FileError::NotFinite(self.name.clone())),
+            }
+        })
     }
 }
 
@@ -263,14 +327,11 @@ fn missing(name: &str) -> FileError {
     }
 }
 
-/// Rows of one head from llama.cpp's order, where row 2i + j turns with its neighbour, to Hugging
-/// Face's, where row i turns with row i + half. Both: (head_dim, columns).
-fn restore_rows(head: &mut [f32], stored: &[f32], columns: usize) {
-    let half = head.len() / columns / 2;
-    for (row, values) in head.chunks_mut(columns).enumerate() {
-        let from = (row % half) * 2 + row / half;
-        values.copy_from_slice(&stored[from * columns..][..columns]);
-    }
+/// Which stored row is row `row` of q or k: in llama.cpp's order row 2i + j of a head turns with its
+/// neighbour, in Hugging Face's row i with row i + half.
+fn stored_row(row: usize, head_dim: usize) -> usize {
+    let (head, row, half) = (row / head_dim, row % head_dim, head_dim / 2);
+    head * head_dim + (row % half) * 2 + row / half
 }
 
 /// llama.cpp's name of one of Hugging Face's tensors.

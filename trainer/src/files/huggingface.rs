@@ -14,7 +14,7 @@ use super::{configuration, read_small, FileError};
 use crate::config::{ModelConfig, TensorInfo};
 use crate::model::Model;
 
-const CONFIG: &str = "config.json";
+pub(super) const CONFIG: &str = "config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";

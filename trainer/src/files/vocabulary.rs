@@ -1,10 +1,12 @@
 //! The vocabulary of a GGUF file as Hugging Face's `tokenizer.json`.
 //!
-//! GGUF has the tokens, the merges and the name of a pre-tokenizer, which stands for a pattern in
-//! llama.cpp's source. The names whose pattern is known here are those of byte-level BPE models of
-//! LLaMA's shape; for any other, and for SentencePiece, the tokenizer must come from elsewhere.
+//! Of a byte-level BPE, GGUF has the tokens, the merges and the name of a pre-tokenizer, which stands
+//! for a pattern in llama.cpp's source. The names whose pattern is known here are those of models of
+//! LLaMA's shape. Of a BPE of SentencePiece it has the tokens and their scores ([`sentencepiece`]).
+//! For any other vocabulary the tokenizer must come from elsewhere.
 
-use candle_core::quantized::gguf_file::Value as Stored;
+mod sentencepiece;
+
 use serde_json::{json, Map, Value};
 
 use super::gguf::Metadata;
@@ -17,17 +19,63 @@ const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{
 const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// llama.cpp's kinds of tokens.
-const UNKNOWN: i64 = 2;
-const CONTROL: i64 = 3;
-const USER_DEFINED: i64 = 4;
+mod kinds {
+    pub(super) const NORMAL: i64 = 1;
+    pub(super) const UNKNOWN: i64 = 2;
+    pub(super) const CONTROL: i64 = 3;
+    pub(super) const USER_DEFINED: i64 = 4;
+    pub(super) const UNUSED: i64 = 5;
+    pub(super) const BYTE: i64 = 6;
+}
 
-/// The `tokenizer.json` of a file with these key-value pairs, or why there is none.
-pub(super) fn tokenizer_json(metadata: &Metadata<'_>) -> Result<Vec<u8>, String> {
-    match metadata.text("tokenizer.ggml.model") {
-        Some("gpt2") => {}
-        Some(other) => return Err(format!("vocabularies of kind {other:?} are not converted")),
-        None => return Err("the file has no vocabulary".to_owned()),
-    }
+/// The `tokenizer.json` of a file with these key-value pairs, `None` if it has no vocabulary, or why
+/// it cannot be written as one.
+pub(super) fn tokenizer_json(metadata: &Metadata<'_>) -> Result<Option<Vec<u8>>, String> {
+    let tokenizer = match metadata.text("tokenizer.ggml.model") {
+        Some("gpt2") => byte_level_json(metadata)?,
+        Some("llama") => sentencepiece::json(metadata)?,
+        Some("none" | "no_vocab") | None => return Ok(None),
+        Some(other) => {
+            let what = match other {
+                "t5" => "unigram of SentencePiece",
+                "bert" => "WordPiece",
+                _ => "unknown",
+            };
+            return Err(format!(
+                "it is of the kind {other:?} ({what}); gpt2 (byte-level BPE) and llama \
+                 (BPE of SentencePiece) are converted"
+            ));
+        }
+    };
+    let bytes = serde_json::to_vec(&tokenizer).map_err(|error| error.to_string())?;
+    Tokenizer::from_json(&bytes).map_err(|error| error.to_string())?;
+    Ok(Some(bytes))
+}
+
+/// The token that begins (`bos`) or ends (`eos`) a text.
+pub(super) fn special_token(metadata: &Metadata<'_>, which: &str) -> Option<u32> {
+    let id = metadata.token(&format!("tokenizer.ggml.{which}_token_id"));
+    // SentencePiece's numbers, where a file does not say.
+    id.or(match (metadata.text("tokenizer.ggml.model")?, which) {
+        ("llama", "bos") => Some(1),
+        ("llama", "eos") => Some(2),
+        _ => None,
+    })
+}
+
+/// The same with its name, if it is put at texts: where the file does not say, if that `is_usual`.
+fn put_token<'a>(
+    metadata: &Metadata<'_>,
+    tokens: &[&'a str],
+    which: &str,
+    is_usual: bool,
+) -> Option<(u32, &'a str)> {
+    let is_put = metadata.flag(&format!("tokenizer.ggml.add_{which}_token"));
+    let id = special_token(metadata, which).filter(|_| is_put.unwrap_or(is_usual))?;
+    Some((id, tokens.get(id as usize)?))
+}
+
+fn byte_level_json(metadata: &Metadata<'_>) -> Result<Value, String> {
     let tokens = texts(metadata, "tokenizer.ggml.tokens")?;
     let merges = texts(metadata, "tokenizer.ggml.merges")?;
     let name = metadata.text("tokenizer.ggml.pre").unwrap_or("default");
@@ -38,14 +86,24 @@ pub(super) fn tokenizer_json(metadata: &Metadata<'_>) -> Result<Vec<u8>, String>
         .enumerate()
         .map(|(id, token)| ((*token).to_owned(), json!(id)))
         .collect();
-    let tokenizer = json!({
+    let kinds = metadata.integers("tokenizer.ggml.token_type");
+    let kinds = kinds.unwrap_or_default();
+    let added = tokens.iter().zip(kinds).enumerate();
+    let added = added.filter(|(_, (_, kind))| is_added(*kind));
+    let added: Vec<Value> = added
+        .map(|(id, (token, kind))| added_token(id, token, kind))
+        .collect();
+    Ok(json!({
         "version": "1.0",
         "truncation": null,
         "padding": null,
-        "added_tokens": added_tokens(metadata, &tokens),
+        "added_tokens": added,
         "normalizer": normalizer,
         "pre_tokenizer": pre_tokenizer,
-        "post_processor": post_processor(metadata, &tokens, is_llama3),
+        "post_processor": post_processor(
+            put_token(metadata, &tokens, "bos", is_llama3),
+            put_token(metadata, &tokens, "eos", false),
+        ),
         "decoder": byte_level(true),
         "model": {
             "type": "BPE",
@@ -59,19 +117,12 @@ pub(super) fn tokenizer_json(metadata: &Metadata<'_>) -> Result<Vec<u8>, String>
             "vocab": vocab,
             "merges": merges,
         },
-    });
-    let bytes = serde_json::to_vec(&tokenizer).map_err(|error| error.to_string())?;
-    Tokenizer::from_json(&bytes).map_err(|error| error.to_string())?;
-    Ok(bytes)
+    }))
 }
 
 fn texts<'a>(metadata: &Metadata<'a>, key: &str) -> Result<Vec<&'a str>, String> {
-    let list = metadata.list(key).ok_or_else(|| format!("no list {key}"))?;
-    let texts = list
-        .iter()
-        .map(|value| Some(value.to_string().ok()?.as_str()));
-    let texts: Option<Vec<&str>> = texts.collect();
-    texts.ok_or_else(|| format!("{key} is no list of texts"))
+    let wrong = || format!("it has no list of texts {key}");
+    metadata.texts(key).ok_or_else(wrong)
 }
 
 fn is_llama3(name: &str) -> bool {
@@ -108,50 +159,45 @@ fn byte_level(use_regex: bool) -> Value {
     json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex })
 }
 
-/// The tokens that are never made by merging: special ones and those that users added.
-fn added_tokens(metadata: &Metadata<'_>, tokens: &[&str]) -> Vec<Value> {
-    let kinds = metadata
-        .list("tokenizer.ggml.token_type")
-        .unwrap_or_default();
-    let added = tokens.iter().zip(kinds).enumerate();
-    let added = added.filter_map(|(id, (token, kind))| {
-        let kind = match kind {
-            Stored::I32(kind) => i64::from(*kind),
-            Stored::U32(kind) => i64::from(*kind),
-            _ => return None,
-        };
-        matches!(kind, UNKNOWN | CONTROL | USER_DEFINED).then(|| {
-            json!({
-                "id": id,
-                "content": token,
-                "single_word": false,
-                "lstrip": false,
-                "rstrip": false,
-                "normalized": false,
-                "special": kind != USER_DEFINED,
-            })
-        })
-    });
-    added.collect()
+/// Whether tokens of this kind are never made by merging: special ones and those that users added.
+fn is_added(kind: i64) -> bool {
+    matches!(kind, kinds::UNKNOWN | kinds::CONTROL | kinds::USER_DEFINED)
 }
 
-/// Puts the first token before a text where the file asks for it, as Llama 3 does unless told not to.
-fn post_processor(metadata: &Metadata<'_>, tokens: &[&str], is_llama3: bool) -> Value {
-    let adds_bos = metadata.flag("tokenizer.ggml.add_bos_token");
-    let bos = metadata.token("tokenizer.ggml.bos_token_id");
-    let content = bos.and_then(|id| tokens.get(id as usize));
-    let (true, Some(id), Some(content)) = (adds_bos.unwrap_or(is_llama3), bos, content) else {
+fn added_token(id: usize, content: &str, kind: i64) -> Value {
+    json!({
+        "id": id,
+        "content": content,
+        "single_word": false,
+        "lstrip": false,
+        "rstrip": false,
+        "normalized": false,
+        "special": kind != kinds::USER_DEFINED,
+    })
+}
+
+/// Puts tokens before and behind a text.
+fn post_processor(first: Option<(u32, &str)>, last: Option<(u32, &str)>) -> Value {
+    if first.is_none() && last.is_none() {
         return Value::Null;
+    }
+    let steps = |name: &str, kind: usize| {
+        let special = |token: Option<(u32, &str)>| {
+            token.map(|(_, name)| json!({ "SpecialToken": { "id": name, "type_id": kind } }))
+        };
+        let text = json!({ "Sequence": { "id": name, "type_id": kind } });
+        [special(first), Some(text), special(last)]
     };
-    let special = |kind: usize| json!({ "SpecialToken": { "id": content, "type_id": kind } });
-    let text = |name: &str, kind: usize| json!({ "Sequence": { "id": name, "type_id": kind } });
+    let list = |steps: &[Option<Value>]| steps.iter().flatten().cloned().collect::<Vec<_>>();
     let mut named = Map::new();
-    let token = json!({ "id": content, "ids": [id], "tokens": [content] });
-    named.insert((*content).to_owned(), token);
+    for (id, name) in first.into_iter().chain(last) {
+        let token = json!({ "id": name, "ids": [id], "tokens": [name] });
+        named.insert(name.to_owned(), token);
+    }
     json!({
         "type": "TemplateProcessing",
-        "single": [special(0), text("A", 0)],
-        "pair": [special(0), text("A", 0), special(1), text("B", 1)],
+        "single": list(&steps("A", 0)),
+        "pair": list(&[steps("A", 0), steps("B", 1)].concat()),
         "special_tokens": named,
     })
 }

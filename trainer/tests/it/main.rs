@@ -7,6 +7,7 @@ mod compression;
 mod datasets;
 mod evaluation;
 mod files;
+mod gguf;
 mod gradients;
 mod harness;
 mod harness_tasks;
