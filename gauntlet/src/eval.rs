@@ -26,16 +26,22 @@ use trainer::{
         Cache, Harness, HarnessError, Progress, Sample, ScoreError, Settings, Task, TaskFile,
         TaskReport, Vocabulary, KNOWN_TASKS,
     },
-    Model, Threads,
+    Model, ModelConfig, Threads,
 };
 
-use crate::{exit, signals};
+use crate::{exit, memory, signals};
 use model::Opened;
 use report::Report;
 
 /// Tokens that a model reads at most unless told otherwise: its logits take 4 bytes for each of them and each token of
 /// its vocabulary.
 const LENGTH_DEFAULT: usize = 4096;
+
+/// Tokens that a model reads at most whatever it is told.
+const LENGTH_MAX: usize = 1 << 24;
+
+/// Tokens of requests that there must be memory for.
+const LENGTH_SHORT: usize = 256;
 
 /// Options of `eval`.
 #[derive(Args, Debug)]
@@ -136,21 +142,15 @@ fn evaluate(args: &EvalArgs, end: &AtomicBool) -> Result<Done> {
     // Questions first: a wrong path is noticed before a large model is read.
     let tasks = tasks(args)?;
     let started = Instant::now();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = Threads::new(args.threads.unwrap_or(cores))?;
+    let settings = settings(args, &threads)?;
     let Opened {
         model,
         tokenizer,
         prefix,
         begins,
     } = model::open(args)?;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = Threads::new(args.threads.unwrap_or(cores))?;
-    let context = model.config().seq_len;
-    let settings = Settings {
-        length_max: args.max_length.unwrap_or(context.min(LENGTH_DEFAULT)),
-        batch_tokens: args.batch_tokens,
-        seed: args.seed,
-        limit: args.limit,
-    };
     let mut report = Report::new(args, &model, &settings, prefix);
     tracing::info!(
         "model and questions read in {:.1} s",
@@ -178,6 +178,41 @@ fn evaluate(args: &EvalArgs, end: &AtomicBool) -> Result<Done> {
     Ok(Done {
         report,
         is_interrupted,
+    })
+}
+
+/// How the tasks are run, by the header of the model's files.
+///
+/// # Errors
+/// The model does not fit the memory, not even with short requests.
+fn settings(args: &EvalArgs, threads: &Threads) -> Result<Settings> {
+    let config = trainer::files::configuration(&args.model)?;
+    let length_max = args
+        .max_length
+        .unwrap_or(config.seq_len.min(LENGTH_DEFAULT));
+    let length_max = length_max.clamp(1, LENGTH_MAX);
+    let costs = |config: &ModelConfig, length| {
+        memory::evaluation(config, length, args.batch_tokens, threads.count())
+    };
+    let short = length_max.min(LENGTH_SHORT);
+    memory::check("an evaluation", &config, None, |config| {
+        costs(config, short)
+    })?;
+    let available = memory::available().unwrap_or(u64::MAX);
+    let (mut fits, mut least_too_long) = (short, length_max + 1);
+    while fits + 1 < least_too_long {
+        let length = fits.midpoint(least_too_long);
+        match costs(&config, length).is_ok_and(|bytes| bytes <= available) {
+            true => fits = length,
+            false => least_too_long = length,
+        }
+    }
+    Ok(Settings {
+        length_max,
+        length_that_fits: fits,
+        batch_tokens: args.batch_tokens,
+        seed: args.seed,
+        limit: args.limit,
     })
 }
 

@@ -15,6 +15,7 @@ use trainer::{
         quantity::{format_bytes, product},
         BudgetError, CpuCosts,
     },
+    harness::rung_shape,
     ModelConfig, Precision, PRESETS,
 };
 
@@ -127,6 +128,22 @@ pub fn training(
             threads,
         )?)?
         .and_parameters("a checkpoint that is read", config, CHECKPOINT_ARRAYS)
+}
+
+/// What an evaluation holds that asks a model requests of up to `length` tokens, in batches of about so many tokens.
+pub fn evaluation(
+    config: &ModelConfig,
+    length: usize,
+    batch_tokens: usize,
+    threads: usize,
+) -> Result<u64, BudgetError> {
+    let (samples, seq_len) = rung_shape(length, batch_tokens);
+    let config = ModelConfig {
+        seq_len,
+        ..config.clone()
+    };
+    // Its one array of parameters is the model.
+    CpuCosts::of_evaluator(&config, samples, threads)?.bytes()
 }
 
 /// Copies of a model's parameters.

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{bail, Context, Result};
 use clap::{Args, ValueEnum};
 use trainer::files::{self, ExportSettings, ValueType};
-use trainer::{Checkpoints, Model};
+use trainer::{Checkpoints, Model, ModelConfig};
 
-use crate::exit;
+use crate::{exit, memory};
 
 /// Options of `import`.
 #[derive(Args, Debug)]
@@ -90,9 +90,10 @@ fn parse_bytes(text: &str) -> Result<u64, String> {
 /// `gauntlet import`.
 ///
 /// # Errors
-/// The model cannot be read or is not supported, or the folder cannot be written.
+/// The model cannot be read, is not supported or does not fit the memory, or the folder cannot be written.
 pub fn import(args: &ImportArgs) -> Result<u8> {
     let (from, mut settings) = (&args.from, settings(&args.output));
+    check_memory("an import", &files::configuration(from)?)?;
     if !files::is_gguf(from) {
         settings = settings.like_folder(from)?;
         return write(&files::open(from)?.0, &args.output, settings);
@@ -113,7 +114,7 @@ pub fn import(args: &ImportArgs) -> Result<u8> {
 /// `gauntlet export`.
 ///
 /// # Errors
-/// There is no whole checkpoint, or the folder cannot be written.
+/// There is no whole checkpoint, the model does not fit the memory, or the folder cannot be written.
 pub fn export(args: &ExportArgs) -> Result<u8> {
     let inside = args.from.join("checkpoints");
     let folder = if inside.is_dir() { &inside } else { &args.from };
@@ -128,8 +129,13 @@ fn newest_checkpoint(folder: &Path) -> Result<Model> {
     let checkpoints = Checkpoints::open(folder)?;
     let none = || format!("no checkpoint in {}", folder.display());
     let config = checkpoints.config()?.with_context(none)?;
-    let checkpoint = checkpoints.load(&config)?.with_context(none)?;
-    Ok(checkpoint.into_model())
+    check_memory("an export", &config)?;
+    checkpoints.load_model(&config)?.with_context(none)
+}
+
+/// Refuses a model whose parameters alone are more than the memory.
+fn check_memory(who: &str, config: &ModelConfig) -> Result<()> {
+    memory::check(who, config, None, |config| memory::copies(config, 1))
 }
 
 fn settings(output: &OutputArgs) -> ExportSettings {

@@ -30,8 +30,8 @@ pub struct PlanArgs {
         conflicts_with = "config"
     )]
     pub preset: Option<String>,
-    /// A model's config.json as Hugging Face writes it.
-    #[arg(long, value_name = "FILE")]
+    /// A model's config.json as Hugging Face writes it, or the model: its folder or GGUF file.
+    #[arg(long, value_name = "FILE|DIR")]
     pub config: Option<PathBuf>,
     /// The GPUs of one peer, like 8xH200; H100-80, B200, A100-80, A100-40, RTX-4090, RTX-5090 and L40S are known too.
     /// Default: this machine's CPU.

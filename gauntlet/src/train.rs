@@ -58,9 +58,7 @@ pub async fn run(args: TrainArgs) -> Result<u8> {
 }
 
 fn train(plan: &Plan, end: &AtomicBool) -> Result<u8> {
-    if let Some(config) = shape(plan)? {
-        plan.check_memory(&config, plan.threads)?;
-    }
+    plan.check_memory(&shape(plan)?, plan.threads)?;
     let folder = &plan.out;
     std::fs::create_dir_all(folder)
         .with_context(|| format!("cannot create {}", folder.display()))?;
@@ -160,20 +158,17 @@ fn train(plan: &Plan, end: &AtomicBool) -> Result<u8> {
     Ok(exit::SUCCESS)
 }
 
-/// The model's shape, before its parameters are read or made; none of a `.gguf` file.
-fn shape(plan: &Plan) -> Result<Option<ModelConfig>> {
+/// The model's shape, before its parameters are read or made.
+fn shape(plan: &Plan) -> Result<ModelConfig> {
     let Some(path) = &plan.init else {
-        return plan.config().map(Some);
+        return plan.config();
     };
-    let path = path.join("config.json");
-    if !path.is_file() {
-        return Ok(None);
-    }
-    let config = files::configuration(&path)?;
-    Ok(Some(ModelConfig {
+    let config = files::configuration(path)
+        .with_context(|| format!("cannot load the model {}", path.display()))?;
+    Ok(ModelConfig {
         seq_len: plan.seq_len.unwrap_or(config.seq_len),
         ..config
-    }))
+    })
 }
 
 /// The initial parameters, and the folder whose tokenizer goes with them.

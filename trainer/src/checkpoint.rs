@@ -249,11 +249,26 @@ impl Checkpoints {
     ///
     /// A checkpoint of a model of another shape than `config` is an error, not passed over.
     pub fn load(&self, config: &ModelConfig) -> Result<Option<Checkpoint>, CheckpointError> {
+        self.newest(config, true)
+    }
+
+    /// The model alone of the checkpoint that [`Checkpoints::load`] would give: it takes the memory
+    /// of its parameters, where a checkpoint of a training takes up to four times as much.
+    pub fn load_model(&self, config: &ModelConfig) -> Result<Option<Model>, CheckpointError> {
+        let newest = self.newest(config, false)?;
+        Ok(newest.map(Checkpoint::into_model))
+    }
+
+    fn newest(
+        &self,
+        config: &ModelConfig,
+        with_arrays: bool,
+    ) -> Result<Option<Checkpoint>, CheckpointError> {
         let numbers = self.numbers()?;
         let mut reason = None;
         for number in numbers.iter().rev() {
             let path = self.path(*number);
-            match read(&path, config) {
+            match read(&path, config, with_arrays) {
                 Ok(checkpoint) => return Ok(Some(checkpoint)),
                 Err(ReadError::Shape) => return Err(CheckpointError::Shape),
                 Err(ReadError::Damaged(what)) => {
@@ -335,8 +350,8 @@ impl From<io::Error> for ReadError {
 }
 
 /// Reads and checks one file. The hash is checked before anything of the header is believed but
-/// its length.
-fn read(path: &Path, config: &ModelConfig) -> Result<Checkpoint, ReadError> {
+/// its length. What there is beside the model is left out, though checked, unless it is asked for.
+fn read(path: &Path, config: &ModelConfig, with_arrays: bool) -> Result<Checkpoint, ReadError> {
     let damaged = |what: &str| ReadError::Damaged(what.to_owned());
     let file = OpenOptions::new().read(true).open(path)?;
     let len = file.metadata()?.len();
@@ -369,10 +384,13 @@ fn read(path: &Path, config: &ModelConfig) -> Result<Checkpoint, ReadError> {
 
     let mut model = Model::init(config, 0).map_err(|_| ReadError::Shape)?;
     read_values(&mut input, &mut hasher, model.parameters_mut())?;
-    let mut arrays = vec![vec![0.0f32; model.parameters().len()]; array_count];
+    let kept = if with_arrays { array_count } else { 0 };
+    let mut arrays = vec![vec![0.0f32; model.parameters().len()]; kept];
     for values in &mut arrays {
         read_values(&mut input, &mut hasher, values)?;
     }
+    let rest = expected * (array_count - kept) as u64;
+    io::copy(&mut (&mut input).take(rest), &mut hasher)?;
     if !ends_with_hash(&mut input, &hasher)? {
         return Err(damaged("the hash does not match"));
     }

@@ -35,7 +35,7 @@ pub use cache::Cache;
 pub use metrics::{Metric, Winners};
 pub use question::{Format, Question};
 pub use request::{Request, RequestError, Vocabulary};
-pub use score::{OnProgress, Progress, Score, ScoreError, Scorer, Scores};
+pub use score::{rung_shape, OnProgress, Progress, Score, ScoreError, Scorer, Scores};
 pub use task::{ShotOrder, Subject, Task, TaskError, TaskFile, KNOWN_TASKS};
 
 use shots::{Chooser, PythonRandom};
@@ -77,6 +77,8 @@ pub enum HarnessError {
 pub struct Settings {
     /// Tokens that the model reads at most.
     pub length_max: usize,
+    /// Tokens that there is memory to read at once; a longer request is an error.
+    pub length_that_fits: usize,
     /// Tokens of a batch, about.
     pub batch_tokens: usize,
     /// Seed of random examples.
@@ -161,9 +163,10 @@ impl<'a> Harness<'a> {
         settings: Settings,
     ) -> Self {
         let (length_max, batch_tokens) = (settings.length_max, settings.batch_tokens);
+        let scorer = Scorer::new(model, threads.clone(), length_max, batch_tokens);
         Self {
             vocabulary,
-            scorer: Scorer::new(model, threads.clone(), length_max, batch_tokens),
+            scorer: scorer.with_length_that_fits(settings.length_that_fits),
             threads,
             settings,
         }

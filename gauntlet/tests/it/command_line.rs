@@ -113,3 +113,63 @@ fn a_checkpoint_is_exported_and_imported_as_the_same_model() {
     assert_eq!(code, Some(1));
     assert!(text.contains("no checkpoint in"), "{text}");
 }
+
+/// A model of 7·10^12 parameters, of which there are only headers.
+#[test]
+fn a_model_that_does_not_fit_is_refused_before_it_is_read() {
+    use trainer::{Checkpoints, Model, ModelConfig, Position};
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let refused = |args: &[&str], who: &str| {
+        let output = Command::new(gauntlet()).args(args).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        let expected = format!("{who} of a model of ");
+        for part in [
+            &expected,
+            "TB of memory, and",
+            "the largest preset that fits is",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+    };
+
+    let huge = r#"{"model_type": "llama", "vocab_size": 1000, "hidden_size": 65536, "intermediate_size": 262144,
+        "num_hidden_layers": 100, "num_attention_heads": 512, "max_position_embeddings": 64}"#;
+    std::fs::create_dir(path("huge")).unwrap();
+    std::fs::write(path("huge/config.json"), huge).unwrap();
+    std::fs::write(path("text.txt"), "some text").unwrap();
+    let (model, out) = (path("huge"), path("out"));
+    refused(&["import", "--from", &model, "--out", &out], "an import");
+    let tasks = ["--tasks=perplexity", "--data", &path("text.txt")];
+    let eval = [
+        &["eval", "--tokenizer=bytes", "--model", &model],
+        &tasks[..],
+    ]
+    .concat();
+    refused(&eval, "an evaluation");
+    let steps = ["--steps=1", "--data", &path("text.txt")];
+    let train = [&["train", "--init", &model, "--out", &out], &steps[..]].concat();
+    refused(&train, "a training");
+
+    let nano = Model::init(&ModelConfig::preset("nano").unwrap(), 0).unwrap();
+    let checkpoints = Checkpoints::open(folder.path().join("checkpoints").as_path()).unwrap();
+    checkpoints.save_model(&nano, &Position::default()).unwrap();
+    // Magic, the header's length in four bytes, the header in JSON.
+    let checkpoint = folder.path().join("checkpoints/checkpoint-000000000000");
+    let bytes = std::fs::read(&checkpoint).unwrap();
+    let len = u32::from_le_bytes(*bytes[8..].first_chunk().unwrap()) as usize;
+    let mut header: serde_json::Value = serde_json::from_slice(&bytes[12..12 + len]).unwrap();
+    for (key, value) in [("hidden", 65536), ("ffn", 262144), ("layers", 100)] {
+        header["model"][key] = value.into();
+    }
+    let header = header.to_string();
+    let len = (header.len() as u32).to_le_bytes();
+    let changed = [&bytes[..8], &len, header.as_bytes()].concat();
+    std::fs::write(&checkpoint, changed).unwrap();
+    refused(
+        &["export", "--from", &path("checkpoints"), "--out", &out],
+        "an export",
+    );
+    assert!(!folder.path().join("out/model").exists());
+}

@@ -46,6 +46,17 @@ pub enum ScoreError {
         /// Tokens that the model reads at most.
         max: usize,
     },
+    /// There is no memory for an engine that reads so many tokens.
+    #[error(
+        "a request reads {tokens} tokens at once, and the memory is enough for {max}; \
+         --max-length {max} cuts it"
+    )]
+    Memory {
+        /// Tokens that the model would read.
+        tokens: usize,
+        /// Tokens for which there is memory.
+        max: usize,
+    },
     /// The cache could not be written.
     #[error("cannot write the cache: {0}")]
     Cache(std::io::Error),
@@ -73,6 +84,7 @@ pub struct Scorer<'a> {
     model: &'a Model,
     threads: Threads,
     length_max: usize,
+    length_that_fits: usize,
     batch_tokens: usize,
 }
 
@@ -103,14 +115,22 @@ impl<'a> Scorer<'a> {
             model,
             threads,
             length_max: length_max.max(1),
+            length_that_fits: usize::MAX,
             batch_tokens: batch_tokens.max(1),
         }
+    }
+
+    /// With memory for requests of so many tokens: longer ones are an error, before any is computed.
+    #[must_use]
+    pub fn with_length_that_fits(mut self, length_that_fits: usize) -> Self {
+        self.length_that_fits = length_that_fits;
+        self
     }
 
     /// The scores of all requests, in their order.
     ///
     /// # Errors
-    /// An ending is too long, a token unknown to the model, or `progress` said to end.
+    /// An ending or a request is too long, a token unknown to the model, or `progress` said to end.
     pub fn score(
         &self,
         requests: &[Request],
@@ -133,6 +153,11 @@ impl<'a> Scorer<'a> {
             return Err(ScoreError::Interrupted);
         }
 
+        let tokens = waiting.first().map_or(0, |pass| pass.inputs.len());
+        if tokens > self.length_that_fits {
+            let max = self.length_that_fits;
+            return Err(ScoreError::Memory { tokens, max });
+        }
         let mut rest = waiting.as_slice();
         let mut ready: Option<Rung> = None;
         while let Some(first) = rest.first() {
@@ -195,8 +220,8 @@ impl<'a> Scorer<'a> {
 
     /// An engine for inputs of up to `longest` tokens, of which `waiting` are to be computed.
     fn rung(&self, longest: usize, waiting: usize) -> Result<Rung, ConfigError> {
-        let length = longest.next_multiple_of(LENGTH_STEP);
-        let rows = (self.batch_tokens / length).clamp(1, waiting.max(1));
+        let (rows, length) = rung_shape(longest, self.batch_tokens);
+        let rows = rows.min(waiting.max(1));
         let config = ModelConfig {
             seq_len: length,
             ..self.model.config().clone()
@@ -207,6 +232,13 @@ impl<'a> Scorer<'a> {
             engine: Engine::new(&config, rows, false, self.threads.clone())?,
         })
     }
+}
+
+/// Samples at once, at most, and their length, when the longest input has so many tokens: what an
+/// engine of a [`Scorer`] is made for.
+pub fn rung_shape(longest: usize, batch_tokens: usize) -> (usize, usize) {
+    let length = longest.max(1).next_multiple_of(LENGTH_STEP);
+    ((batch_tokens / length).max(1), length)
 }
 
 /// Takes from the cache what it has; the passes that are left have requests that it has not.

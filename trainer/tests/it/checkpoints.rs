@@ -102,6 +102,25 @@ fn damaged_newest_falls_back_to_the_one_before() {
     ));
 }
 
+/// The optimiser's arrays behind it are not kept, but checked.
+#[test]
+fn a_model_is_read_alone_from_a_whole_checkpoint_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoints = Checkpoints::open(folder.path()).unwrap();
+    assert!(checkpoints.load_model(&config()).unwrap().is_none());
+    let trainer = trainer(1);
+    trainer.save(&checkpoints, &position(1)).unwrap();
+    let model = checkpoints.load_model(&config()).unwrap().unwrap();
+    assert_eq!(model.parameters(), trainer.model().parameters());
+    let path = newest(folder.path());
+    let mut bytes = fs::read(&path).unwrap();
+    let place = bytes.len() - 40;
+    bytes[place] ^= 0x40;
+    fs::write(&path, &bytes).unwrap();
+    let damaged = checkpoints.load_model(&config());
+    assert!(matches!(damaged, Err(CheckpointError::NoneWhole { .. })));
+}
+
 #[test]
 fn models_are_saved_alone_and_other_shapes_refused() {
     let folder = tempfile::tempdir().unwrap();

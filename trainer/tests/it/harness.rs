@@ -161,6 +161,18 @@ fn what_cannot_be_scored_is_an_error() {
         long,
         Err(ScoreError::TooLong { tokens: 5, max: 4 })
     ));
+    let small = Scorer::new(&model, Threads::single(), 128, 512).with_length_that_fits(16);
+    assert!(small
+        .score(&[request(vec![65; 16])], None, &mut go_on)
+        .is_ok());
+    let long = small.score(&[request(vec![65; 17])], None, &mut go_on);
+    assert!(matches!(
+        long,
+        Err(ScoreError::Memory {
+            tokens: 17,
+            max: 16
+        })
+    ));
     for tokens in [vec![256], vec![256, 65]] {
         let unknown = scorer.score(&[request(tokens)], None, &mut go_on);
         assert!(matches!(unknown, Err(ScoreError::Batch(_))), "{unknown:?}");
@@ -210,6 +222,7 @@ fn run(
     let tokenizer = Tokenizer::bytes();
     let settings = Settings {
         length_max: 128,
+        length_that_fits: usize::MAX,
         batch_tokens: 200,
         seed: 1234,
         limit: None,

@@ -205,6 +205,7 @@ fn subjects_have_their_examples_and_are_summed_up() {
     let (model, tokenizer) = (crate::harness::model(), Tokenizer::bytes());
     let settings = Settings {
         length_max: 128,
+        length_that_fits: usize::MAX,
         batch_tokens: 512,
         seed: 1,
         limit: Some(4),
