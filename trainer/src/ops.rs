@@ -297,10 +297,14 @@ pub fn softmax_backward(dp: &mut [f32], p: &[f32], width: usize, dots: &[f32], s
 }
 
 multiversion! {
-/// Σ a · b of two rows of equal length.
-pub fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let b = &b[..a.len()];
-    lane_sum(a.len(), |i| a[i] * b[i])
+/// Σ a · b of each row's first `width` columns; the rows of `a` and `b` start `stride` values apart.
+///
+/// `dots`: (rows).
+pub fn row_dots(a: &[f32], b: &[f32], stride: usize, width: usize, dots: &mut [f32]) {
+    for ((a, b), dot) in a.chunks(stride).zip(b.chunks(stride)).zip(dots) {
+        let (a, b) = (&a[..width], &b[..width]);
+        *dot = lane_sum(width, |i| a[i] * b[i]);
+    }
 }
 }
 

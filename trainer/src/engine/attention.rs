@@ -307,11 +307,8 @@ pub(super) fn attend_backward(
 
                     // ds = p · (dp − Σ p · dp) · scale, the sum being do · o
                     let mut dots = [0.0f32; ATTENTION_ROWS];
-                    for (row, dot) in dots[..rows].iter_mut().enumerate() {
-                        let start = output_start + row * hidden;
-                        let columns = start..start + head_dim;
-                        *dot = ops::dot(&attended[columns.clone()], &d_attended[columns]);
-                    }
+                    let [o, d_o] = [attended, d_attended].map(|values| &values[output_start..]);
+                    ops::row_dots(o, d_o, hidden, head_dim, &mut dots[..rows]);
                     ops::softmax_backward(dp, p, width, &dots[..rows], heads.scale);
 
                     // dq = ds · k;  dk += dsᵀ · q
