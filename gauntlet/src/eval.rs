@@ -181,36 +181,44 @@ fn evaluate(args: &EvalArgs, end: &AtomicBool) -> Result<Done> {
     })
 }
 
-/// How the tasks are run, by the header of the model's files.
+/// How the tasks are run, by the header of the model's files: a batch is as large as asked for, or as the memory has
+/// room for if that is less.
 ///
 /// # Errors
-/// The model does not fit the memory, not even with short requests.
+/// The model does not fit the memory, not even with one short request at a time.
 fn settings(args: &EvalArgs, threads: &Threads) -> Result<Settings> {
     let config = trainer::files::configuration(&args.model)?;
     let length_max = args
         .max_length
         .unwrap_or(config.seq_len.min(LENGTH_DEFAULT));
     let length_max = length_max.clamp(1, LENGTH_MAX);
-    let costs = |config: &ModelConfig, length| {
-        memory::evaluation(config, length, args.batch_tokens, threads.count())
-    };
     let short = length_max.min(LENGTH_SHORT);
+    let costs = |config: &ModelConfig, length, batch_tokens| {
+        memory::evaluation(config, length, batch_tokens, threads.count())
+    };
     memory::check("an evaluation", &config, None, |config| {
-        costs(config, short)
+        costs(config, short, short)
     })?;
     let available = memory::available().unwrap_or(u64::MAX);
-    let (mut fits, mut least_too_long) = (short, length_max + 1);
-    while fits + 1 < least_too_long {
-        let length = fits.midpoint(least_too_long);
-        match costs(&config, length).is_ok_and(|bytes| bytes <= available) {
-            true => fits = length,
-            false => least_too_long = length,
+    let fits = |length, batch_tokens| {
+        costs(&config, length, batch_tokens).is_ok_and(|bytes| bytes <= available)
+    };
+    let mut batch_tokens = args.batch_tokens;
+    while batch_tokens > short && !fits(short, batch_tokens) {
+        batch_tokens /= 2;
+    }
+    let (mut length_that_fits, mut too_long) = (short, length_max + 1);
+    while length_that_fits + 1 < too_long {
+        let length = length_that_fits.midpoint(too_long);
+        match fits(length, batch_tokens) {
+            true => length_that_fits = length,
+            false => too_long = length,
         }
     }
     Ok(Settings {
         length_max,
-        length_that_fits: fits,
-        batch_tokens: args.batch_tokens,
+        length_that_fits,
+        batch_tokens,
         seed: args.seed,
         limit: args.limit,
     })
