@@ -132,6 +132,10 @@ pub enum DataError {
         /// What it said.
         message: String,
     },
+    /// A thread that reads or tokenises text has panicked: a fault of this program. What is done up
+    /// to the last mark is kept.
+    #[error("a thread that reads text has panicked; its message is above. The same build goes on at its last mark")]
+    Panicked,
     /// Threads could not be started.
     #[error("cannot start threads: {0}")]
     Threads(String),

@@ -85,10 +85,15 @@ pub(super) struct SourcePlan {
 /// Items with the place behind each.
 type Batch<T> = Vec<(Place, T)>;
 
+/// What a thread sends the next one. A source ends with `None`: a channel that is closed before it
+/// is one whose thread has panicked, and what it read so far must not pass for the whole source.
+type Sent<T> = Result<Option<Batch<T>>, DataError>;
+
 /// The pieces of one source, in order.
 pub(super) struct Stream {
-    batches: Receiver<Result<Batch<Piece>, DataError>>,
+    batches: Receiver<Sent<Piece>>,
     queue: VecDeque<(Place, Piece)>,
+    is_ended: bool,
 }
 
 impl Stream {
@@ -111,15 +116,19 @@ impl Stream {
         Ok(Self {
             batches,
             queue: VecDeque::new(),
+            is_ended: false,
         })
     }
 
     /// The next piece and the place behind it; `None` where the source ends.
     pub(super) fn next(&mut self) -> Result<Option<(Place, Piece)>, DataError> {
-        while self.queue.is_empty() {
+        while self.queue.is_empty() && !self.is_ended {
             match self.batches.recv() {
-                Ok(batch) => self.queue = batch?.into(),
-                Err(_) => return Ok(None),
+                Ok(sent) => match sent? {
+                    Some(batch) => self.queue = batch.into(),
+                    None => self.is_ended = true,
+                },
+                Err(_) => return Err(DataError::Panicked),
             }
         }
         Ok(self.queue.pop_front())
@@ -139,7 +148,7 @@ fn read(
     plan: &SourcePlan,
     start: Place,
     bytes_read: &Arc<AtomicU64>,
-    texts: &SyncSender<Result<Batch<Item>, DataError>>,
+    texts: &SyncSender<Sent<Item>>,
 ) -> Result<(), DataError> {
     let mut batch = Vec::new();
     let mut batch_bytes = 0;
@@ -161,7 +170,7 @@ fn read(
                 batch.push((place, item));
                 if batch_bytes >= plan.batch_bytes || batch.len() >= BATCH_ITEMS {
                     batch_bytes = 0;
-                    if texts.send(Ok(std::mem::take(&mut batch))).is_err() {
+                    if texts.send(Ok(Some(std::mem::take(&mut batch)))).is_err() {
                         return Ok(());
                     }
                 }
@@ -174,31 +183,31 @@ fn read(
             ..Place::default()
         };
     }
-    let _ = texts.send(Ok(batch));
+    if texts.send(Ok(Some(batch))).is_ok() {
+        let _ = texts.send(Ok(None));
+    }
     Ok(())
 }
 
 /// Tokenises batches until there are no more, or nobody wants them.
-fn encode(
-    shared: &Shared,
-    texts: &Receiver<Result<Batch<Item>, DataError>>,
-    pieces: &SyncSender<Result<Batch<Piece>, DataError>>,
-) {
-    while let Ok(batch) = texts.recv() {
-        let encoded = batch.and_then(|batch| {
-            let encoded: Vec<Result<(Place, Piece), DataError>> = shared.pool.install(|| {
-                let items = batch.into_par_iter().with_max_len(4);
-                items
-                    .map(|(place, item)| Ok((place, piece(shared, place, item)?)))
-                    .collect()
-            });
-            encoded.into_iter().collect()
-        });
-        let is_last = encoded.is_err();
-        if pieces.send(encoded).is_err() || is_last {
+fn encode(shared: &Shared, texts: &Receiver<Sent<Item>>, pieces: &SyncSender<Sent<Piece>>) {
+    while let Ok(sent) = texts.recv() {
+        let sent = sent.and_then(|batch| batch.map(|batch| tokenise(shared, batch)).transpose());
+        let is_last = !matches!(sent, Ok(Some(_)));
+        if pieces.send(sent).is_err() || is_last {
             return;
         }
     }
+}
+
+fn tokenise(shared: &Shared, batch: Batch<Item>) -> Result<Batch<Piece>, DataError> {
+    let pieces: Vec<Result<(Place, Piece), DataError>> = shared.pool.install(|| {
+        let items = batch.into_par_iter().with_max_len(4);
+        items
+            .map(|(place, item)| Ok((place, piece(shared, place, item)?)))
+            .collect()
+    });
+    pieces.into_iter().collect()
 }
 
 fn piece(shared: &Shared, place: Place, item: Item) -> Result<Piece, DataError> {
@@ -228,4 +237,31 @@ fn leading(hash: &Hash) -> u64 {
     hash.iter()
         .take(8)
         .fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_panicked_is_no_end_of_the_source() {
+        let (pieces, batches) = sync_channel(2);
+        let mut stream = Stream {
+            batches,
+            queue: VecDeque::new(),
+            is_ended: false,
+        };
+        let batch = vec![(Place::default(), Piece::Passed)];
+        pieces.send(Ok(Some(batch))).unwrap();
+        drop(pieces);
+        assert!(matches!(stream.next(), Ok(Some((_, Piece::Passed)))));
+        assert!(matches!(stream.next(), Err(DataError::Panicked)));
+
+        let (pieces, batches) = sync_channel(1);
+        stream.batches = batches;
+        pieces.send(Ok(None)).unwrap();
+        drop(pieces);
+        assert!(matches!(stream.next(), Ok(None)));
+        assert!(matches!(stream.next(), Ok(None)));
+    }
 }
