@@ -18,6 +18,9 @@ use super::settings::Format;
 /// Bytes read from a file at once.
 const BUFFER_BYTES: usize = 1 << 18;
 
+/// What some editors and Windows programs put before the first line of UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// A document, or a line without one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Item {
@@ -228,6 +231,9 @@ impl Lines {
         if bytes.last() == Some(&b'\r') {
             bytes.pop();
         }
+        if self.number == 0 && bytes.starts_with(BYTE_ORDER_MARK) {
+            bytes.drain(..BYTE_ORDER_MARK.len());
+        }
         self.number += 1;
         Ok(Some(Line {
             number: self.number,
@@ -327,7 +333,12 @@ fn text_of_json(line: &[u8], field: &str) -> Result<String, String> {
     match found.and_then(|text| json.end().map(|()| text)) {
         Ok(Some(text)) => Ok(text),
         Ok(None) => Err(format!("no field {field:?}")),
-        Err(error) => Err(error.to_string()),
+        Err(error) => {
+            // The line within the line is always the first: only the column helps.
+            let message = error.to_string();
+            let what = message.split(" at line ").next().unwrap_or_default();
+            Err(format!("{what} (column {})", error.column()))
+        }
     }
 }
 
@@ -384,6 +395,9 @@ mod tests {
         ];
         assert_eq!(found, expected);
         assert!(lines(b"", 6).is_empty());
+        let marked = lines(b"\xef\xbb\xbfone\n\xef\xbb\xbftwo", 6);
+        assert_eq!(marked[0], (1, Some(b"one".to_vec())));
+        assert_eq!(marked[1], (2, Some(b"\xef\xbb\xbftwo".to_vec())));
     }
 
     #[test]
@@ -395,7 +409,8 @@ mod tests {
         );
         assert!(text(r#"{"a":1}"#).unwrap_err().contains("no field"));
         assert!(text(r#"{"text":1}"#).is_err());
-        assert!(text(r#"{"text":"a""#).is_err());
+        let cut = text(r#"{"text":"a""#).unwrap_err();
+        assert!(cut.ends_with("(column 11)"), "{cut}");
         assert!(text(r#"{"text":"a"} x"#).is_err());
         assert!(text("[]").unwrap_err().contains("an object whose"));
     }
