@@ -60,7 +60,7 @@ pub enum TaskError {
     #[error("{0}: this format needs a file of labels")]
     Labels(PathBuf),
     /// There is nothing to ask.
-    #[error("{0}: no questions")]
+    #[error("{0}: no questions, or no text")]
     Empty(PathBuf),
     /// A template names a field that does not exist.
     #[error("task {task}: {problem}")]
@@ -249,10 +249,15 @@ fn read_texts(data: &Path) -> Result<Vec<(String, String)>, TaskError> {
         true => files_of(data, "")?,
         false => vec![data.to_owned()],
     };
-    let texts = files
-        .iter()
-        .map(|path| Ok((name_of(path), read_text(path)?)));
-    texts.collect()
+    let mut texts = Vec::with_capacity(files.len().min(1 << 16));
+    for path in &files {
+        let text = read_text(path)?;
+        // Nothing has no perplexity.
+        if !text.trim().is_empty() {
+            texts.push((name_of(path), text));
+        }
+    }
+    Ok(texts)
 }
 
 fn subject(

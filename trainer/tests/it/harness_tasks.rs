@@ -179,6 +179,15 @@ fn wrong_rows_are_named() {
 }
 
 #[test]
+fn a_text_without_words_is_nothing_to_read() {
+    for text in ["", " \n\t\n"] {
+        let loaded = load(Format::Text, text, "");
+        assert!(matches!(loaded, Err(TaskError::Empty(_))), "{loaded:?}");
+    }
+    assert_eq!(load(Format::Text, "word", "").unwrap().texts.len(), 1);
+}
+
+#[test]
 fn subjects_have_their_examples_and_are_summed_up() {
     let folder = tempfile::tempdir().unwrap();
     for (subject, count) in [("dull_physics", 3), ("law", 5)] {
