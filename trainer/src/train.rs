@@ -12,7 +12,7 @@ use protocol::{Hash, Uid};
 use crate::checkpoint::{Checkpoint, CheckpointError, Checkpoints, Position};
 use crate::compress;
 use crate::config::ConfigError;
-use crate::data::SampleSource;
+use crate::data::{BatchSource, DataError, SampleSource};
 use crate::engine::{BatchError, Engine};
 use crate::model::{Model, ModelError};
 use crate::optimiser::{clip_factor, AdamW, AdamWSettings};
@@ -30,6 +30,9 @@ pub enum TrainError {
     /// The samples do not fit the model or do not exist.
     #[error(transparent)]
     Batch(#[from] BatchError),
+    /// The samples cannot be fetched.
+    #[error(transparent)]
+    Data(#[from] DataError),
     /// An update is malformed, or this miner's own values cannot be encoded.
     #[error(transparent)]
     Update(#[from] UpdateError),
@@ -232,9 +235,27 @@ impl Trainer {
     ///
     /// `rate` gives the learning rate for a step of the optimiser, counted from 1. `on_step` may
     /// stop the window; what has been trained until then counts. Allocates nothing.
+    ///
+    /// # Errors
+    /// A step has another number of samples than a batch, a sample does not exist, or training
+    /// diverged.
     pub fn train_window(
         &mut self,
-        samples: &dyn SampleSource,
+        mut samples: &dyn SampleSource,
+        steps: &[Vec<u64>],
+        rate: &dyn Fn(u64) -> f32,
+        on_step: &mut dyn FnMut(&StepReport) -> ControlFlow<()>,
+    ) -> Result<LossSummary, TrainError> {
+        self.train_window_from(&mut samples, steps, rate, on_step)
+    }
+
+    /// [`Trainer::train_window`] on samples that may have to be fetched.
+    ///
+    /// # Errors
+    /// As there, and [`TrainError::Data`]: the window's local parameters are lost then, θ is not.
+    pub fn train_window_from(
+        &mut self,
+        source: &mut dyn BatchSource,
         steps: &[Vec<u64>],
         rate: &dyn Fn(u64) -> f32,
         on_step: &mut dyn FnMut(&StepReport) -> ControlFlow<()>,
@@ -244,6 +265,11 @@ impl Trainer {
         let mut summary = LossSummary::default();
         let mut total = 0.0f64;
         for (step, ids) in steps.iter().enumerate() {
+            let mut upcoming = |number: u64| {
+                let following = steps.get(step..)?.iter().flatten();
+                following.copied().nth(usize::try_from(number).ok()?)
+            };
+            let samples = source.batch(ids, &mut upcoming)?;
             let report = self.train_step(samples, step, ids, rate)?;
             if step == 0 {
                 summary.first = report.loss;

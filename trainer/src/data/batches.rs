@@ -36,6 +36,17 @@ impl<S: SampleSource> BatchSource for &S {
     }
 }
 
+/// The same where it is not known what they are.
+impl BatchSource for &dyn SampleSource {
+    fn batch(
+        &mut self,
+        _: &[u64],
+        _: &mut dyn FnMut(u64) -> Option<u64>,
+    ) -> Result<&dyn SampleSource, DataError> {
+        Ok(*self)
+    }
+}
+
 /// Whichever kind it is.
 impl<B: BatchSource + ?Sized> BatchSource for &mut B {
     fn batch(

@@ -1,10 +1,9 @@
 //! A data set that lies in an object store: samples are fetched when a window needs them.
 //!
 //! What is fetched are whole pieces, each checked against its hash before a token of it is used,
-//! and kept in a folder of bounded size, from which the least recently used ones go. A window's
-//! samples are known before it starts (they are assigned), so they are fetched together, and the
-//! next window's ahead of time ([`RemoteDataset::prefetch`]); those of a training without a chain
-//! come by [`super::StreamedBatches`].
+//! and kept in a folder of bounded size, from which the least recently used ones go. Which samples a
+//! training will want is known beforehand (they are assigned, or follow from the step), so
+//! [`super::StreamedBatches`] fetches those of the next steps while one is computed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -234,24 +233,6 @@ impl RemoteDataset {
             end_of_document: self.manifest.end_of_document(),
             samples: ids.iter().copied().zip(samples).collect(),
         })
-    }
-
-    /// Fetches the pieces of these samples into the cache in the background. What goes wrong there
-    /// is logged, and found again by whoever needs the samples.
-    pub fn prefetch(&self, split: Split, ids: Vec<u64>) {
-        let ours = self.clone();
-        let run = move || {
-            for ids in ids.chunks(64) {
-                if let Err(error) = ours.fetch(split, ids) {
-                    tracing::warn!(%error, "cannot fetch samples ahead of time");
-                    return;
-                }
-            }
-        };
-        let thread = std::thread::Builder::new().name("prefetch".to_owned());
-        if let Err(error) = thread.spawn(run) {
-            tracing::warn!(%error, "cannot fetch samples ahead of time");
-        }
     }
 
     /// Which parts of which pieces make a sample.

@@ -15,8 +15,9 @@ use trainer::data::{
     Store, StoreOptions, StreamedBatches,
 };
 use trainer::{
-    pretrain, Checkpoints, DataError, Dataset, Model, ModelConfig, Precision, PretrainEnd,
-    PretrainError, PretrainSettings, Pretrainer, SampleSource, Schedule, Shape, Threads, Tokenizer,
+    pretrain, Checkpoints, DataError, Dataset, Evaluator, Model, ModelConfig, Precision,
+    PretrainEnd, PretrainError, PretrainSettings, Pretrainer, SampleSource, Schedule, Shape,
+    Threads, Tokenizer, TrainError, Trainer, TrainerSettings,
 };
 
 fn options(endpoint: &str) -> StoreOptions {
@@ -191,6 +192,61 @@ fn streamed_batches_are_those_of_the_folder_whatever_their_order() {
     objects.insert("public/set/train-0000.bin".to_owned(), gone.unwrap());
     drop(objects);
     check(0).unwrap();
+}
+
+#[test]
+fn a_window_trained_from_a_store_gives_the_update_of_its_copy() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("a.jsonl");
+    fs::write(&input, jsonl()).unwrap();
+    let built = folder.path().join("built");
+    data_set(&built, &input.display().to_string()).unwrap();
+    let config = ModelConfig::preset("nano").unwrap();
+    let local = Dataset::open_with_sample_len(&built, config.seq_len).unwrap();
+    let shelf = shelf_of(&built, "public/set");
+    let store = Store::open(&format!("{}/public/set", serve(&shelf)), &options("")).unwrap();
+    let remote = RemoteDataset::open(store, &folder.path().join("cache"), 1 << 30).unwrap();
+    let remote = remote.with_sample_len(config.seq_len).unwrap();
+
+    let settings = TrainerSettings {
+        batch_size: 2,
+        micro_batch: 2,
+        ..TrainerSettings::default()
+    };
+    let count = local.train().sample_count();
+    let steps: Vec<Vec<u64>> = (0..6u64)
+        .map(|step| vec![step * 31 % count, step * 17 % count])
+        .collect();
+    let train = |source: &mut dyn BatchSource| {
+        let model = Model::init(&config, 1).unwrap();
+        let mut trainer = Trainer::new(model, settings.clone(), Threads::single()).unwrap();
+        let go_on = &mut |_: &_| ControlFlow::Continue(());
+        trainer.train_window_from(source, &steps, &|_| 1e-3, go_on)?;
+        trainer.make_update(64, 950_000)
+    };
+    let expected = train(&mut local.train()).unwrap();
+    let mut streamed = StreamedBatches::new(remote.clone()).unwrap();
+    assert_eq!(train(&mut streamed).unwrap(), expected);
+
+    // What a validator asks of it.
+    let ids = [3, 1];
+    let fetched = remote.fetch(Split::Train, &ids).unwrap();
+    let mut evaluator = Evaluator::new(&config, Threads::single(), 2).unwrap();
+    let model = Model::init(&config, 1).unwrap();
+    let there = evaluator.loss(&model, &fetched, &ids).unwrap();
+    assert_eq!(there, evaluator.loss(&model, local.train(), &ids).unwrap());
+
+    // A store without its files costs the window and says which.
+    shelf
+        .objects
+        .lock()
+        .unwrap()
+        .remove("public/set/train-0000.bin");
+    fs::remove_dir_all(folder.path().join("cache")).unwrap();
+    fs::create_dir_all(folder.path().join("cache").join(&local.manifest().root)).unwrap();
+    let mut streamed = StreamedBatches::new(remote).unwrap();
+    let error = train(&mut streamed).unwrap_err();
+    assert!(matches!(&error, TrainError::Data(_)), "{error}");
 }
 
 #[test]
