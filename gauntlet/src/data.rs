@@ -43,38 +43,33 @@ pub struct DataBuildArgs {
     /// Name of the token that ends a document. Default: `<|end_of_text|>`, `<|endoftext|>`, `</s>`, `<eos>` or `<|eos|>`.
     #[arg(long, value_name = "TOKEN")]
     pub end_of_document: Option<String>,
-    /// Tokens of a sample.
+    /// Tokens of a sample. Default: 2048.
     #[arg(long, value_name = "TOKENS")]
     pub sample_len: Option<usize>,
-    /// Share of the documents that is held out; 0 for none.
+    /// Share of the documents that is held out, up to 0.5; 0 for none. Default: 0.01.
     #[arg(long, value_name = "SHARE")]
     pub held_out: Option<f64>,
     /// What the inputs are. Default: what their extensions say.
     #[arg(long, value_enum)]
     pub format: Option<FormatArg>,
-    /// JSON field or Parquet column that has the text of the inputs.
+    /// JSON field or Parquet column that has the text of the inputs. Default: text.
     #[arg(long, value_name = "NAME")]
     pub field: Option<String>,
-    /// How often a document of the inputs may be used.
+    /// How often a document of the inputs may be used. Default: 1.
     #[arg(long, value_name = "TIMES")]
     pub repeat: Option<u32>,
-    /// MiB of a file of tokens.
+    /// MiB of a file of tokens. Default: 256.
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=65_536))]
     pub shard_mib: Option<u64>,
-    /// End with the document that reaches so many tokens.
+    /// End with the document that reaches so many tokens. Default: take all.
     #[arg(long, value_name = "TOKENS")]
     pub tokens_max: Option<u64>,
-    /// Bad lines to leave out before the build fails.
+    /// Bad lines to leave out before the build fails. Default: 100.
     #[arg(long, value_name = "LINES")]
     pub bad_lines_max: Option<u64>,
     /// Threads that tokenise. Default: one for each core.
-    #[arg(
-        long,
-        default_value_t = 0,
-        hide_default_value = true,
-        value_name = "THREADS"
-    )]
-    pub threads: usize,
+    #[arg(long, value_name = "THREADS", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub threads: Option<u16>,
     /// Delete what is in the folder, finished or not, and start from nothing.
     #[arg(long)]
     pub start_over: bool,
@@ -169,14 +164,14 @@ async fn blocking(work: impl FnOnce() -> Result<u8> + Send + 'static) -> Result<
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A bar over bytes on stderr, or a line in the log from time to time where that is no terminal.
-struct ByteBar {
+pub(crate) struct ByteBar {
     bar: ProgressBar,
     total: u64,
     told: Instant,
 }
 
 impl ByteBar {
-    fn new(total: u64) -> Self {
+    pub(crate) fn new(total: u64) -> Self {
         let bar = ProgressBar::new(total);
         let template = "{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta} left · {msg}";
         // The template is ours and known to be one.
@@ -190,7 +185,7 @@ impl ByteBar {
         }
     }
 
-    fn update(&mut self, bytes: u64, message: impl FnOnce() -> String) {
+    pub(crate) fn update(&mut self, bytes: u64, message: impl FnOnce() -> String) {
         // Drawn by every so many documents, the bar would cost more than tokenising them.
         let is_line = self.bar.is_hidden();
         let interval = match is_line {
@@ -215,7 +210,7 @@ impl ByteBar {
         self.bar.suspend(|| tracing::warn!("{line}"));
     }
 
-    fn end(self) {
+    pub(crate) fn end(self) {
         self.bar.finish_and_clear();
     }
 }

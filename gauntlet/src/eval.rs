@@ -29,7 +29,7 @@ use trainer::{
     Model, ModelConfig, Threads,
 };
 
-use crate::{exit, memory, signals};
+use crate::{exit, localnet::print, memory, signals};
 use model::Opened;
 use report::Report;
 
@@ -118,16 +118,17 @@ pub async fn run(args: EvalArgs) -> Result<u8> {
         done = &mut working => done,
         () = signals::end_requested() => {
             is_asked_to_end.store(true, Ordering::Relaxed);
+            signals::end_at_once_when_asked_again();
             working.await
         }
     }??;
     if !done.report.tasks.is_empty() {
-        println!("{}", done.report.table());
+        print(&done.report.table());
     }
     if done.is_interrupted {
         match can_go_on {
-            true => eprintln!("gauntlet: interrupted; the same command goes on"),
-            false => eprintln!("gauntlet: interrupted; with --cache FILE it could go on"),
+            true => exit::tell("interrupted; the same command goes on"),
+            false => exit::tell("interrupted; with --cache FILE it could go on"),
         }
         return Ok(exit::INTERRUPTED);
     }
@@ -141,6 +142,9 @@ pub async fn run(args: EvalArgs) -> Result<u8> {
 fn evaluate(args: &EvalArgs, end: &AtomicBool) -> Result<Done> {
     // Questions first: a wrong path is noticed before a large model is read.
     let tasks = tasks(args)?;
+    if let Some(path) = &args.json {
+        check_writable(path)?;
+    }
     let started = Instant::now();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = Threads::new(args.threads.unwrap_or(cores))?;
@@ -222,6 +226,18 @@ fn settings(args: &EvalArgs, threads: &Threads) -> Result<Settings> {
         seed: args.seed,
         limit: args.limit,
     })
+}
+
+/// Finds out now that a report cannot be written, and not after hours of work. What an earlier one left there stays until
+/// it is replaced.
+fn check_writable(path: &Path) -> Result<()> {
+    let is_new = !path.exists();
+    let file = File::options().append(true).create(true).open(path);
+    file.with_context(|| path.display().to_string())?;
+    if is_new {
+        std::fs::remove_file(path).with_context(|| path.display().to_string())?;
+    }
+    Ok(())
 }
 
 /// Reads the questions of all tasks.

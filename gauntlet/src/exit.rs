@@ -1,4 +1,6 @@
-//! What the exit codes mean; `gauntlet --help` says the same.
+//! How a command ends: what the exit codes mean (`gauntlet --help` says the same), and the last line on stderr.
+
+use std::io::Write;
 
 /// Everything went well.
 pub const SUCCESS: u8 = 0;
@@ -14,3 +16,49 @@ pub const DISAGREEMENT: u8 = 3;
 
 /// Ended by Ctrl-C or SIGTERM before its work was done (as shells count SIGINT).
 pub const INTERRUPTED: u8 = 130;
+
+/// Says something on stderr. Where nobody reads it any more (a terminal that was closed) nothing happens: a panic there would
+/// cost a checkpoint.
+pub fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "gauntlet: {line}");
+}
+
+/// The error as one line: what was done, and why it failed. A cause that the text before already ends with (as errors of
+/// files do, which name the file and the cause) is not said twice.
+pub fn line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if line.is_empty() {
+            line = cause;
+        } else if !line.ends_with(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("a.txt: {source}")]
+    struct Failed {
+        source: std::io::Error,
+    }
+
+    #[test]
+    fn no_cause_is_said_twice() {
+        let failed = || Failed {
+            source: std::io::Error::other("full"),
+        };
+        let error = anyhow::Error::from(failed());
+        assert_eq!(line(&error), "a.txt: full");
+        let named = Err::<(), _>(failed()).context("cannot write").unwrap_err();
+        assert_eq!(line(&named), "cannot write: a.txt: full");
+        let plain = anyhow::anyhow!("full").context("a.txt");
+        assert_eq!(line(&plain), "a.txt: full");
+    }
+}

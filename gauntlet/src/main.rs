@@ -6,7 +6,7 @@ use gauntlet::{cli::Cli, command, exit, telemetry};
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
     if let Err(error) = telemetry::log_to_stderr(&cli.log) {
-        eprintln!("gauntlet: {error:#}");
+        exit::tell(&exit::line(&error));
         return exit::USAGE.into();
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -16,7 +16,7 @@ fn main() -> std::process::ExitCode {
     {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("gauntlet: cannot start: {error}");
+            exit::tell(&format!("cannot start: {error}"));
             return exit::FAILURE.into();
         }
     };
@@ -27,7 +27,7 @@ fn main() -> std::process::ExitCode {
     match result {
         Ok(code) => code.into(),
         Err(error) => {
-            eprintln!("gauntlet: {error:#}");
+            exit::tell(&exit::line(&error));
             exit::FAILURE.into()
         }
     }

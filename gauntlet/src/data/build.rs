@@ -44,12 +44,13 @@ pub(super) async fn run(args: DataBuildArgs) -> Result<u8> {
         built = &mut building => built,
         () = signals::end_requested() => {
             is_asked_to_end.store(true, Ordering::Relaxed);
+            signals::end_at_once_when_asked_again();
             building.await
         }
     };
     let (dataset, progress) = match built? {
         Err(error) if is_stopped(&error) => {
-            eprintln!("gauntlet: {error:#}");
+            exit::tell(&exit::line(&error));
             return Ok(exit::INTERRUPTED);
         }
         built => built?,
@@ -72,7 +73,7 @@ fn is_stopped(error: &anyhow::Error) -> bool {
 
 fn build(args: &DataBuildArgs, plan: &Plan, end: &AtomicBool) -> Result<(Dataset, BuildProgress)> {
     let options = BuildOptions {
-        threads: args.threads,
+        threads: args.threads.map_or(0, usize::from),
         start_over: args.start_over,
     };
     let mut bar: Option<ByteBar> = None;
