@@ -9,7 +9,7 @@ use trainer::{CorpusLimits, Dataset};
 use crate::env;
 
 /// A corpus is cut here: more text than any localnet trains on, gathered in a second or two.
-const CORPUS_BYTES_MAX: u64 = 16 << 20;
+pub(crate) const CORPUS_BYTES_MAX: u64 = 16 << 20;
 
 /// Builds a byte-level data set in the folder `to` from the text in `data`, or from the default corpus of the Cargo.lock
 /// `lock` (default: the one in the current folder or above).
@@ -27,8 +27,15 @@ pub(crate) fn build(
         ..CorpusLimits::default()
     };
     let documents = match data {
-        Some(path) => trainer::gather(path, &limits)
-            .with_context(|| format!("cannot read the text in {}", path.display()))?,
+        // The user's own text is taken whole: there is no crowd of crates of which one could be too large a part.
+        Some(path) => trainer::gather(
+            path,
+            &CorpusLimits {
+                file_bytes_max: CORPUS_BYTES_MAX,
+                ..limits
+            },
+        )
+        .with_context(|| format!("cannot read the text in {}", path.display()))?,
         None => {
             let lock = find_lock(lock)?;
             trainer::default_corpus(&lock, &limits).context(

@@ -7,6 +7,7 @@ mod data;
 mod log;
 mod options;
 mod progress;
+mod text;
 
 use std::{
     ops::ControlFlow,
@@ -19,17 +20,17 @@ use std::{
 
 use anyhow::{bail, Context, Result};
 use trainer::{
-    evaluate::held_out_ids,
     files::{self, ExportSettings},
     flops::{flops_a_token, measure_flops},
     pretrain::settings_in,
-    Checkpoints, Evaluator, Model, ModelConfig, PretrainEnd, PretrainEvent, Pretrainer, Threads,
+    Checkpoints, DataError, Evaluator, Model, ModelConfig, PretrainEnd, PretrainEvent, Pretrainer,
+    Threads,
 };
 
 pub use options::{TrainArgs, TrainOptions};
 
 use self::{data::Data, log::Log, options::Plan, progress::Progress};
-use crate::{exit, signals, telemetry};
+use crate::{exit, localnet::print, signals, telemetry};
 
 /// Samples that an evaluation computes at once: bounds its memory.
 pub(crate) const EVALUATED_AT_ONCE: usize = 4;
@@ -48,12 +49,21 @@ pub async fn run(args: TrainArgs) -> Result<u8> {
     let flag = end.clone();
     let training = tokio::task::spawn_blocking(move || train(&plan, &flag));
     let mut training = std::pin::pin!(training);
-    tokio::select! {
-        code = &mut training => code?,
+    let ended = tokio::select! {
+        ended = &mut training => ended?,
         () = signals::end_requested() => {
             end.store(true, Ordering::Relaxed);
+            signals::end_at_once_when_asked_again();
             training.await?
         }
+    };
+    match ended {
+        // While a data set was made of text.
+        Err(error) if matches!(error.downcast_ref(), Some(DataError::Stopped(_))) => {
+            exit::tell(&exit::line(&error));
+            Ok(exit::INTERRUPTED)
+        }
+        ended => ended,
     }
 }
 
@@ -63,15 +73,19 @@ fn train(plan: &Plan, end: &AtomicBool) -> Result<u8> {
     std::fs::create_dir_all(folder)
         .with_context(|| format!("cannot create {}", folder.display()))?;
     let _lock = options::lock(folder)?;
-    if plan.fresh {
-        start_over(folder)?;
+    if let Some(to) = &plan.export {
+        files::check_free(to)?;
     }
     let threads = Threads::new(plan.threads)?;
     let checkpoints =
         Checkpoints::open(&folder.join("checkpoints"))?.keeping(plan.keep_checkpoints);
     let (model, tokenizer_folder) = initial_model(plan)?;
     let config = model.config().clone();
-    let data = Data::open(plan, config.seq_len)?;
+    if plan.fresh {
+        // Before what is there is replaced: a training is not to be lost to a mistyped flag.
+        plan.settings(&config, 1, threads.count(), None)?.check()?;
+    }
+    let data = Data::open(plan, config.seq_len, end)?;
     let vocab = data.manifest().tokens.as_ref();
     let vocab = vocab.map_or(256, |tokens| tokens.vocab_size);
     if vocab > config.vocab as u64 {
@@ -80,10 +94,17 @@ fn train(plan: &Plan, end: &AtomicBool) -> Result<u8> {
             config.vocab
         );
     }
-    let held = settings_in(&checkpoints)?;
+    let held = match plan.fresh {
+        true => None,
+        false => settings_in(&checkpoints)?,
+    };
     let count = data.train_count();
     let settings = plan.settings(&config, count, threads.count(), held.as_ref())?;
     let mut trainer = Pretrainer::new(model, settings, count, &data.root(), threads.clone())?;
+    if plan.fresh {
+        // Not before everything that could be wrong with this one has been found.
+        start_over(folder, &checkpoints)?;
+    }
     let resumed = trainer.resume(&checkpoints)?;
     let mut log = Log::open(
         &folder.join("metrics.jsonl"),
@@ -98,7 +119,7 @@ fn train(plan: &Plan, end: &AtomicBool) -> Result<u8> {
     }
 
     let mut evaluator = Evaluator::new(&config, threads, EVALUATED_AT_ONCE)?;
-    let held_out_ids = held_out_ids(data.held_out().sample_count(), plan.held_out_samples);
+    let (held_out, held_out_ids) = data.held_out(plan.held_out_samples)?;
     let mut batches = data.batches()?;
     let mut failure = None;
     let mut observe = |trainer: &Pretrainer, event: PretrainEvent| {
@@ -109,7 +130,7 @@ fn train(plan: &Plan, end: &AtomicBool) -> Result<u8> {
             let is_due = matches!(event, PretrainEvent::Step(_))
                 && (trainer.steps_taken().is_multiple_of(plan.evaluate_steps) || is_last);
             if is_due && !held_out_ids.is_empty() {
-                let loss = evaluator.loss(trainer.model(), data.held_out(), &held_out_ids)?;
+                let loss = evaluator.loss(trainer.model(), &held_out, &held_out_ids)?;
                 log.held_out(trainer, loss)?;
                 progress.held_out(trainer.steps_taken(), loss);
             }
@@ -136,24 +157,24 @@ fn train(plan: &Plan, end: &AtomicBool) -> Result<u8> {
         return Err(failure);
     }
     if ended == PretrainEnd::Stopped {
-        println!(
+        print(&format!(
             "stopped after step {}; the same command goes on from there",
             trainer.steps_taken()
-        );
+        ));
         return Ok(exit::INTERRUPTED);
     }
-    println!(
+    print(&format!(
         "{} steps; state root {}",
         trainer.steps_taken(),
         hex::encode(trainer.model().state_root(trainer.engine().threads()))
-    );
+    ));
     if let Some(to) = &plan.export {
         let mut settings = ExportSettings::default();
         if let Some(from) = tokenizer_folder {
             settings = settings.like_folder(&from)?;
         }
         files::export(trainer.model(), to, &settings)?;
-        println!("exported to {}", to.display());
+        print(&format!("exported to {}", to.display()));
     }
     Ok(exit::SUCCESS)
 }
@@ -185,15 +206,9 @@ fn initial_model(plan: &Plan) -> Result<(Model, Option<std::path::PathBuf>)> {
     Ok((model, tokenizer.map(|_| path.clone())))
 }
 
-/// Removes what an earlier training left in its folder.
-fn start_over(folder: &Path) -> Result<()> {
-    for name in ["checkpoints", "data"] {
-        let path = folder.join(name);
-        if path.exists() {
-            std::fs::remove_dir_all(&path)
-                .with_context(|| format!("cannot remove {}", path.display()))?;
-        }
-    }
+/// Removes what an earlier training left in its folder, but for the data set that was made of text.
+fn start_over(folder: &Path, checkpoints: &Checkpoints) -> Result<()> {
+    checkpoints.remove_all()?;
     let log = folder.join("metrics.jsonl");
     if log.exists() {
         std::fs::remove_file(&log).with_context(|| format!("cannot remove {}", log.display()))?;

@@ -212,7 +212,11 @@ impl Checkpoints {
             out.inner.flush()?;
             out.inner.get_ref().sync_all()
         };
-        write().map_err(at(&unfinished))?;
+        if let Err(error) = write() {
+            // A full disk stays full while a part of a checkpoint lies on it.
+            let _ = fs::remove_file(&unfinished);
+            return Err(at(&unfinished)(error));
+        }
         let path = self.path(next);
         fs::rename(&unfinished, &path).map_err(at(&path))?;
         // The rename itself is on the disk once the folder is.
@@ -285,6 +289,16 @@ impl Checkpoints {
                 reason,
             }),
         }
+    }
+
+    /// Removes every checkpoint.
+    pub fn remove_all(&self) -> Result<(), CheckpointError> {
+        // The newest last: until then a kill leaves a training that can go on.
+        for number in self.numbers()? {
+            let path = self.path(number);
+            fs::remove_file(&path).map_err(at(&path))?;
+        }
+        Ok(())
     }
 
     fn path(&self, number: u64) -> PathBuf {

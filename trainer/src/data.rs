@@ -56,6 +56,7 @@ pub use building::{build_tokens, BuildEvent, BuildOptions, BuildProgress};
 pub use bytes::{build, DOCUMENT_END, SHARD_SAMPLES_MAX, VERSION};
 pub use dataset::{Dataset, Samples};
 pub use error::DataError;
+pub use files::{survey, Survey};
 pub use manifest::{
     Manifest, ShardManifest, SourceManifest, SplitManifest, TokenManifest, PIECE_BYTES,
 };

@@ -23,7 +23,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use gguf::Gguf;
-pub use huggingface::{export, open_folder, ExportSettings, Exported};
+pub use huggingface::{check_free, export, open_folder, ExportSettings, Exported};
 pub use safetensors::ValueType;
 
 use crate::config::{ConfigError, ModelConfig};

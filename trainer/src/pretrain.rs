@@ -106,6 +106,24 @@ pub struct PretrainSettings {
     pub guard: GuardSettings,
 }
 
+impl PretrainSettings {
+    /// Checks what can be checked without model and data.
+    ///
+    /// # Errors
+    /// No steps, a schedule that does not fit them, or micro-batches that do not make a batch.
+    pub fn check(&self) -> Result<(), PretrainError> {
+        if self.steps == 0 {
+            return Err(PretrainError::Steps);
+        }
+        self.schedule.check(self.steps)?;
+        let (batch, micro) = (self.batch_size, self.micro_batch);
+        if batch == 0 || micro == 0 || !batch.is_multiple_of(micro) {
+            return Err(TrainError::BatchSize { batch, micro }.into());
+        }
+        Ok(())
+    }
+}
+
 /// The samples of every step: epoch after epoch, each in an order of its own.
 #[derive(Clone, Debug)]
 pub struct Order {
@@ -278,17 +296,11 @@ impl Pretrainer {
         data_root: &Hash,
         threads: Threads,
     ) -> Result<Self, PretrainError> {
-        if settings.steps == 0 {
-            return Err(PretrainError::Steps);
-        }
+        settings.check()?;
         if sample_count == 0 {
             return Err(PretrainError::NoSamples);
         }
-        settings.schedule.check(settings.steps)?;
         let (batch, micro) = (settings.batch_size, settings.micro_batch);
-        if batch == 0 || micro == 0 || !batch.is_multiple_of(micro) {
-            return Err(TrainError::BatchSize { batch, micro }.into());
-        }
         let precision = settings.precision;
         let engine = Engine::with_precision(model.config(), micro, true, threads, precision)
             .map_err(|error| PretrainError::Train(error.into()))?;

@@ -15,13 +15,10 @@ use trainer::{
     AdamWSettings, ModelConfig, Precision, PretrainSettings,
 };
 
-use crate::memory;
+use crate::{dataset::CACHE_BYTES_MAX, memory};
 
 /// Bytes of a GiB.
 const GIB: f64 = (1u64 << 30) as f64;
-
-/// Most that is kept of a data set in a store, unless asked otherwise.
-const DATA_CACHE_GIB: f64 = 32.0;
 
 /// Options of `train`.
 #[derive(Args, Debug)]
@@ -253,7 +250,8 @@ impl Plan {
         if options.evaluate_steps == Some(0) {
             bail!("evaluate_steps must be above 0; held_out_samples = 0 is for no evaluation");
         }
-        let cache_gib = options.data_cache_gib.unwrap_or(DATA_CACHE_GIB);
+        let default = CACHE_BYTES_MAX as f64 / GIB;
+        let cache_gib = options.data_cache_gib.unwrap_or(default);
         if !(cache_gib.is_finite() && cache_gib >= 0.0) {
             bail!("data_cache_gib must be 0 or above");
         }

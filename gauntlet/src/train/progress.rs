@@ -79,7 +79,7 @@ impl Progress {
         self.say(&format!(
             "data: {samples} training samples, of which {seen} are seen ({:.2} epochs), {} held out",
             seen as f64 / samples.max(1) as f64,
-            data.held_out().sample_count(),
+            data.held_out_count(),
         ));
         self.say(&format!(
             "{} steps of {} samples, {} at once",

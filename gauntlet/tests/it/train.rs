@@ -215,6 +215,7 @@ fn what_cannot_go_on_says_why() {
     assert!(said.contains("seed = 1, not 2"), "{said}");
     let said = refused(&["--model=1M"]);
     assert!(said.contains("model."), "{said}");
+    let kept = lines(&out);
     let said = refused(&["--fresh", "--warm-up-steps=61"]);
     assert!(said.contains("61 steps of warm-up"), "{said}");
     let said = refused(&["--fresh", "--micro-batch=3"]);
@@ -223,6 +224,67 @@ fn what_cannot_go_on_says_why() {
     std::fs::write(&config, "learning_rate = 1.0\n").unwrap();
     let said = refused(&["--config", config.to_str().unwrap()]);
     assert!(said.contains("unknown field `learning_rate`"), "{said}");
+    // What `--fresh` would remove is still there after it was refused.
+    assert!(kept > 0 && lines(&out) == kept);
+    state_root(&command(&text, &out, &[]).output().unwrap());
+
+    // An export that cannot be written is noticed before the first step.
+    let other = folder.path().join("other");
+    let mut export = command(&text, &other, &[]);
+    let output = export.arg("--export").arg(folder.path().join("model"));
+    let output = output.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("not an empty folder"), "{said}");
+    assert_eq!(lines(&other), 0);
+}
+
+#[test]
+fn a_training_never_goes_on_with_another_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let (text, out) = (text(folder.path()), folder.path().join("run"));
+    let root = state_root(&command(&text, &out, &[]).output().unwrap());
+    let mut longer = std::fs::read_to_string(&text).unwrap();
+    // In front, so that every sample is another one.
+    longer.insert_str(0, "Another line.\n");
+    std::fs::write(&text, longer).unwrap();
+    let output = command(&text, &out, &[]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("begun with another text"), "{said}");
+    let again = command(&out.join("data"), &out, &[]).output().unwrap();
+    assert_eq!(state_root(&again), root);
+    let other = command(&text, &out, &["--fresh"]).output().unwrap();
+    assert_ne!(state_root(&other), root);
+
+    // The folder of a training is no place for its text.
+    let inside = out.join("data/notes.txt");
+    std::fs::copy(&text, &inside).unwrap();
+    let output = command(&inside, &out, &["--fresh"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("choose another --out"), "{said}");
+    assert!(inside.exists());
+}
+
+#[test]
+fn jsonl_is_trained_on_by_its_documents() {
+    let folder = tempfile::tempdir().unwrap();
+    let (plain, out) = (text(folder.path()), folder.path().join("run"));
+    let text = std::fs::read_to_string(plain).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let objects = lines.chunks(20).map(|lines| {
+        let document = serde_json::json!({ "id": 7, "text": lines.join("\n") });
+        format!("{document}\n")
+    });
+    let path = folder.path().join("text.jsonl");
+    std::fs::write(&path, objects.collect::<String>()).unwrap();
+    state_root(&command(&path, &out, &[]).output().unwrap());
+    let dataset = trainer::Dataset::open(&out.join("data")).unwrap();
+    let manifest = dataset.manifest();
+    let documents = manifest.train.document_count + manifest.held_out.document_count;
+    assert_eq!(documents, 100);
+    let tokens = manifest.train.token_count + manifest.held_out.token_count;
+    // A byte of text each, but for what is left of a sample at the end of each split; no JSON.
+    let left = text.len() as u64 - tokens;
+    assert!(left < 2 * 64, "{tokens} tokens of {}", text.len());
 }
 
 #[test]
@@ -267,7 +329,6 @@ fn a_disk_that_takes_no_more_is_an_error_and_the_checkpoint_before_stays() {
     let names = || {
         let entries = std::fs::read_dir(out.join("checkpoints")).unwrap();
         let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
-        names.retain(|name| name != "unfinished");
         names.sort();
         names
     };

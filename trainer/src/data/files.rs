@@ -4,7 +4,10 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::error::{at, DataError};
+use super::manifest::hex;
 use super::settings::{Format, SourceSettings};
 use super::store::{is_url, Store, StoreOptions};
 use crate::corpus;
@@ -67,6 +70,41 @@ pub(super) fn list(source: &SourceSettings) -> Result<Vec<InputFile>, DataError>
         }
     }
     Ok(files)
+}
+
+/// What a source consists of, without reading it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Survey {
+    /// Files that would be read.
+    pub file_count: u64,
+    /// Their bytes, as they lie there.
+    pub bytes: u64,
+    /// Whether all are text that is not compressed, no JSONL and no Parquet.
+    pub is_plain: bool,
+    /// BLAKE3 of all names and lengths, in hexadecimal digits: another number says that the text is another one, the same
+    /// number does not say that nobody has edited it.
+    pub names: String,
+}
+
+/// Lists the files of `source`.
+///
+/// # Errors
+/// A path does not exist, or no file of the right kind is there.
+pub fn survey(source: &SourceSettings) -> Result<Survey, DataError> {
+    let files = list(source)?;
+    let mut names = blake3::Hasher::new();
+    for file in &files {
+        names.update(format!("{:?} {}\n", file.name, file.len).as_bytes());
+    }
+    let is_plain =
+        |file: &InputFile| file.format == Format::Text && file.compression == Compression::None;
+    Ok(Survey {
+        file_count: files.len() as u64,
+        bytes: files.iter().map(|file| file.len).sum(),
+        is_plain: files.iter().all(is_plain),
+        names: hex(names.finalize().into()),
+    })
 }
 
 fn list_disk(

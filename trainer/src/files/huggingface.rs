@@ -2,6 +2,7 @@
 //! `tokenizer.json`.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -218,14 +219,7 @@ pub fn export(
     folder: &Path,
     settings: &ExportSettings,
 ) -> Result<Exported, FileError> {
-    let is_taken = match fs::read_dir(folder) {
-        Ok(mut entries) => entries.next().is_some(),
-        Err(_) => folder.exists(),
-    };
-    let name = folder.file_name();
-    let (false, Some(name)) = (is_taken, name) else {
-        return Err(FileError::Exists(folder.to_owned()));
-    };
+    let name = check_free(folder)?;
     let parent = match folder.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -244,6 +238,21 @@ pub fn export(
         let _ = fs::remove_dir_all(&unfinished);
     }
     written
+}
+
+/// Says beforehand whether [`export`] would refuse `folder`; its name otherwise.
+///
+/// # Errors
+/// [`FileError::Exists`].
+pub fn check_free(folder: &Path) -> Result<&OsStr, FileError> {
+    let is_taken = match fs::read_dir(folder) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(_) => folder.exists(),
+    };
+    match folder.file_name() {
+        Some(name) if !is_taken => Ok(name),
+        _ => Err(FileError::Exists(folder.to_owned())),
+    }
 }
 
 fn sync_folder(folder: &Path) -> Result<(), FileError> {
