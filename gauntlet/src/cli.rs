@@ -199,7 +199,7 @@ pub struct RunCreateArgs {
     /// The model: nano, 1M, 7M, 25M, 135M, 360M, 1B, 8B, 70B or covenant-72b.
     #[arg(long, default_value = "nano", value_name = "PRESET")]
     pub model: String,
-    /// The data set's folder.
+    /// The data set's folder, or its address in a store (`s3://bucket/folder`, `https://host/folder`).
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
     /// Who owns the run.

@@ -18,7 +18,7 @@ use protocol::RunId;
 use serde::{Deserialize, Serialize};
 use trainer::ModelConfig;
 
-use crate::{cli::DEFAULT_URL, env};
+use crate::{cli::DEFAULT_URL, dataset, env};
 
 /// A participant's configuration, as its TOML file says it.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -33,8 +33,12 @@ pub struct ParticipantFile {
     /// The model: a preset's name. Its initial parameters must have the run's genesis state root.
     #[serde(default = "default_model")]
     pub model: String,
-    /// The data set's folder. Its root must be the run's.
+    /// The data set's folder, or its address in a store (`s3://bucket/folder`, `https://host/folder`). Its root must be the
+    /// run's.
     pub data: PathBuf,
+    /// Most that is kept of a data set in a store, in bytes; in `data-cache` in the folder.
+    #[serde(default = "default_data_cache_bytes")]
+    pub data_cache_bytes_max: u64,
     /// Threads that compute; 0 means one for each core.
     #[serde(default)]
     pub threads: usize,
@@ -171,6 +175,10 @@ fn default_model() -> String {
     "nano".to_owned()
 }
 
+fn default_data_cache_bytes() -> u64 {
+    dataset::CACHE_BYTES_MAX
+}
+
 fn default_store_bytes() -> u64 {
     4 << 30
 }
@@ -187,6 +195,8 @@ pub struct Participant {
     pub model: ModelConfig,
     /// See [`ParticipantFile::data`].
     pub data: PathBuf,
+    /// See [`ParticipantFile::data_cache_bytes_max`].
+    pub data_cache_bytes_max: u64,
     /// Threads that compute, at least 1.
     pub threads: usize,
     /// See [`ParticipantFile::window_end`].
@@ -247,7 +257,11 @@ impl Participant {
         let open = |source: &KeySource| open_key(source, base);
         Ok(Self {
             folder: base.join(&file.folder),
-            data: base.join(&file.data),
+            data: match dataset::url(&file.data) {
+                Some(_) => file.data.clone(),
+                None => base.join(&file.data),
+            },
+            data_cache_bytes_max: file.data_cache_bytes_max,
             threads: if file.threads == 0 {
                 cores
             } else {
@@ -340,6 +354,13 @@ mod tests {
         let checked = Participant::check(file, Path::new("/base")).unwrap();
         assert_eq!(checked.data, Path::new("/base/data"));
         assert!(checked.threads >= 1);
+
+        // An address is no path.
+        let url = "s3://bucket/data";
+        let text = EXAMPLE.replace("data = \"data\"", &format!("data = {url:?}"));
+        let file: ParticipantFile = toml::from_str(&text).unwrap();
+        let checked = Participant::check(file, Path::new("/base")).unwrap();
+        assert_eq!(checked.data, Path::new(url));
     }
 
     #[test]

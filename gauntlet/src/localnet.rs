@@ -50,7 +50,9 @@ use self::{
 use crate::{
     cli::LocalnetArgs,
     config::{ChainSection, KeySource, KeysSection, NetworkSection, ParticipantFile},
-    corpus, diary, exit, memory,
+    corpus,
+    dataset::CACHE_BYTES_MAX,
+    diary, exit, memory,
     runfile::{RunFile, LOGS_FOLDER, PAYLOADS_FOLDER},
     signals,
 };
@@ -407,6 +409,7 @@ fn start_participants(
             folder: ".".into(),
             model: args.model.clone(),
             data: "../data".into(),
+            data_cache_bytes_max: CACHE_BYTES_MAX,
             // All participants share this machine's cores.
             threads: 1,
             window_end: Some(args.windows),

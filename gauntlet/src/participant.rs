@@ -15,11 +15,11 @@ use protocol::{window::phase_at, AccountBytes, Hash, RunId, Window};
 use rand::{rngs::OsRng, RngCore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use trainer::{Dataset, Model, Threads};
+use trainer::{data::Split, Model, Threads};
 
 use crate::{
-    config::Participant, diary::Diary, exit, heads::Heads, payloads::Payloads, peers::Peers,
-    submitter::Submitter, telemetry, work::Work,
+    config::Participant, dataset::Data, diary::Diary, exit, heads::Heads, payloads::Payloads,
+    peers::Peers, submitter::Submitter, telemetry, work::Work,
 };
 
 /// How long the start waits for the chain and for the run.
@@ -59,7 +59,7 @@ pub struct Handles {
     /// The hot key's account.
     pub hot: AccountBytes,
     /// The data set.
-    pub dataset: Arc<Dataset>,
+    pub dataset: Arc<Data>,
     /// Threads that compute.
     pub threads: Threads,
     /// Where what blocks is done.
@@ -210,8 +210,11 @@ pub async fn open(
     } = surroundings;
     let run = config.chain.run;
     let info = wait_for_run(chain.as_ref(), run).await?;
-    let dataset = Dataset::open(&config.data)
-        .with_context(|| format!("data set in {}", config.data.display()))?;
+    let (place, cache) = (config.data.clone(), config.folder.join("data-cache"));
+    let max = config.data_cache_bytes_max;
+    // A store's answers are waited for.
+    let opened = work.run(move || Data::open(&place, &cache, max, None));
+    let dataset = opened.await??;
     check_data(&dataset, &info)?;
 
     let genesis = chain.genesis_hash().await?;
@@ -282,8 +285,7 @@ pub fn initial_model(
 }
 
 /// Checks that the data set is the run's.
-fn check_data(dataset: &Dataset, info: &RunInfo) -> Result<()> {
-    use trainer::SampleSource;
+fn check_data(dataset: &Data, info: &RunInfo) -> Result<()> {
     let training = &info.settings.training;
     if dataset.root() != training.data_root {
         bail!(
@@ -292,7 +294,10 @@ fn check_data(dataset: &Dataset, info: &RunInfo) -> Result<()> {
             hex::encode(training.data_root)
         );
     }
-    let (count, len) = (dataset.train().sample_count(), dataset.sample_len());
+    let (count, len) = (
+        dataset.sample_count(Split::Train),
+        dataset.manifest().sample_len,
+    );
     if count != training.sample_count || len as u64 != u64::from(training.sample_len) {
         bail!("the run's samples are not the data set's: {count} of {len} tokens");
     }

@@ -5,11 +5,11 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use node_client::chain::{self, Call, Chain, GauntletEvent};
 use protocol::settings::Settings;
-use trainer::{Dataset, Model, ModelConfig, SampleSource, Threads};
+use trainer::{Model, ModelConfig, Threads};
 
 use crate::{
     cli::{RunCreateArgs, RunShowArgs},
-    exit, memory, wallet,
+    dataset, exit, memory, wallet,
 };
 
 /// How long the chain may take to answer.
@@ -39,16 +39,16 @@ pub async fn create(args: RunCreateArgs) -> Result<u8> {
     let mut settings: Settings =
         serde_json::from_str(&text).with_context(|| format!("in {}", args.settings.display()))?;
     let config = ModelConfig::preset(&args.model)?;
-    let dataset = Dataset::open(&args.data)
-        .with_context(|| format!("data set in {}", args.data.display()))?;
+    let place = args.data.clone();
+    let manifest = tokio::task::spawn_blocking(move || dataset::manifest(&place)).await??;
     memory::check("the first state", &config, None, |model| {
         memory::copies(model, 1)
     })?;
     let model = Model::init(&config, settings.training.model_seed)?;
     settings.training.genesis_state_root = model.state_root(&Threads::new(1)?);
-    settings.training.data_root = dataset.root();
-    settings.training.sample_count = dataset.train().sample_count();
-    settings.training.sample_len = dataset.sample_len() as u32;
+    settings.training.data_root = manifest.hash();
+    settings.training.sample_count = manifest.train.sample_count;
+    settings.training.sample_len = manifest.sample_len as u32;
     settings.validate()?;
 
     let owner = wallet::open(&args.key)?;

@@ -180,8 +180,10 @@ impl Train {
                 }
                 ControlFlow::Continue(())
             };
-            let losses = trainer.train_window(
-                dataset.train(),
+            // Those of a store are fetched while the steps before are computed.
+            let mut batches = dataset.batches()?;
+            let losses = trainer.train_window_from(
+                &mut *batches,
                 &task.steps,
                 &|step| warm_up(step, WARM_UP_STEPS, rate),
                 &mut on_step,

@@ -1,7 +1,7 @@
 //! The held-out loss of each window's parameters: what people look at.
 
 use anyhow::Result;
-use trainer::{Evaluator, ModelConfig};
+use trainer::{data::Split, evaluate::held_out_ids, Evaluator, ModelConfig, TrainError};
 
 use super::SAMPLES_AT_ONCE;
 use crate::{diary::Line, participant::Handles, replica::States, telemetry};
@@ -23,7 +23,11 @@ pub(super) async fn run(
         let (back, loss) = handles
             .work
             .run(move || {
-                let loss = evaluator.held_out_loss(&state.model, &dataset, samples);
+                let ids = held_out_ids(dataset.sample_count(Split::HeldOut), samples);
+                let found = dataset
+                    .samples(Split::HeldOut, &ids)
+                    .map_err(TrainError::from);
+                let loss = found.and_then(|found| evaluator.loss(&state.model, &found, &ids));
                 (evaluator, loss)
             })
             .await?;

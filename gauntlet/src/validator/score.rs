@@ -16,7 +16,7 @@ use protocol::{
     window::{phase_at, ScorePhase},
     Hash, Uid, ValidatorIndex, Window,
 };
-use trainer::{EvaluationRates, Evaluator, ModelConfig, UpdateToEvaluate};
+use trainer::{data::Split, EvaluationRates, Evaluator, ModelConfig, TrainError, UpdateToEvaluate};
 
 use super::{own_record, SAMPLES_AT_ONCE};
 use crate::{
@@ -263,13 +263,19 @@ impl Score {
                         payload: &item.payload,
                         own_ids: &item.own_ids,
                     };
-                    let measured = evaluator.evaluate_update(
-                        &state.model,
-                        update,
-                        &random_ids,
-                        dataset.train(),
-                        rates,
-                    );
+                    let ids = [item.own_ids.as_slice(), &random_ids].concat();
+                    let samples = dataset
+                        .samples(Split::Train, &ids)
+                        .map_err(TrainError::from);
+                    let measured = samples.and_then(|samples| {
+                        evaluator.evaluate_update(
+                            &state.model,
+                            update,
+                            &random_ids,
+                            &samples,
+                            rates,
+                        )
+                    });
                     match measured {
                         Ok(evaluation) => evaluations.push(evaluation),
                         // One update that cannot be measured is no reason to leave out the others.

@@ -52,6 +52,8 @@ pub(super) struct Member {
 pub(super) struct Common {
     pub(super) model: ModelConfig,
     pub(super) data: PathBuf,
+    /// The same in a store.
+    pub(super) data_url: String,
     pub(super) folder: PathBuf,
 }
 
@@ -169,7 +171,12 @@ impl Member {
             name: self.name.clone(),
             folder: self.folder.clone(),
             model: common.model.clone(),
-            data: common.data.clone(),
+            // Half of them read the data set from a store: the same samples, the same states.
+            data: match self.number % 2 {
+                0 => common.data.clone(),
+                _ => common.data_url.clone().into(),
+            },
+            data_cache_bytes_max: 1 << 30,
             threads: 1,
             window_end: None,
             metrics: None,

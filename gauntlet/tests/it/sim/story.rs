@@ -21,6 +21,8 @@ use protocol::{
 use rand::{rngs::StdRng, Rng, SeedableRng};
 use trainer::{Dataset, Document, Model, ModelConfig, SampleSource, Threads};
 
+use crate::data::shelf::{serve, Shelf};
+
 use super::{
     checks::Checks,
     faults::{self, Fault, FaultKind},
@@ -126,6 +128,7 @@ pub(super) async fn tell(plan: &Plan) -> Summary {
     let common = Common {
         model: model_config(),
         data: data().to_owned(),
+        data_url: data_url().to_owned(),
         folder: folder.path().to_owned(),
     };
     let mut story = Story::new(plan, common);
@@ -355,6 +358,21 @@ fn model_config() -> ModelConfig {
 }
 
 /// The data set of all stories of this process: sentences of few words, which a tiny model can learn from.
+/// The address of the same data set in a store that lives as long as the process.
+fn data_url() -> &'static str {
+    static URL: OnceLock<String> = OnceLock::new();
+    URL.get_or_init(|| {
+        let shelf = Arc::new(Shelf::default());
+        for entry in std::fs::read_dir(data()).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            let mut objects = shelf.objects.lock().unwrap();
+            objects.insert(format!("public/{name}"), std::fs::read(&path).unwrap());
+        }
+        format!("{}/public", serve(&shelf))
+    })
+}
+
 fn data() -> &'static Path {
     static DATA: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
     let (_, path) = DATA.get_or_init(|| {
