@@ -26,6 +26,17 @@ pub(crate) fn build(
         total_bytes_max: CORPUS_BYTES_MAX,
         ..CorpusLimits::default()
     };
+    let is_too_large = |path: &Path| {
+        path.metadata()
+            .is_ok_and(|file| file.is_file() && file.len() > CORPUS_BYTES_MAX)
+    };
+    if let Some(path) = data.filter(|path| is_too_large(path)) {
+        bail!(
+            "{} is longer than the {CORPUS_BYTES_MAX} bytes of text that are taken here; \
+             `gauntlet train` and `gauntlet data build` take any length",
+            path.display()
+        );
+    }
     let documents = match data {
         // The user's own text is taken whole: there is no crowd of crates of which one could be too large a part.
         Some(path) => trainer::gather(
