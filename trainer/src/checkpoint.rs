@@ -396,7 +396,7 @@ fn read(path: &Path, config: &ModelConfig, with_arrays: bool) -> Result<Checkpoi
         });
     };
 
-    let mut model = Model::init(config, 0).map_err(|_| ReadError::Shape)?;
+    let mut model = Model::zeros(config).map_err(|_| ReadError::Shape)?;
     read_values(&mut input, &mut hasher, model.parameters_mut())?;
     let kept = if with_arrays { array_count } else { 0 };
     let mut arrays = vec![vec![0.0f32; model.parameters().len()]; kept];

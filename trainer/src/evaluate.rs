@@ -71,7 +71,7 @@ impl Evaluator {
         let engine = Engine::new(config, samples_at_once, false, threads)?;
         Ok(Self {
             engine,
-            scratch: Model::init(config, 0)?,
+            scratch: Model::zeros(config)?,
             before: None,
         })
     }

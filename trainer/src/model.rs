@@ -71,6 +71,17 @@ impl Model {
         ))
     }
 
+    /// Parameters that are all 0, to be overwritten: drawing initial ones takes seconds for a large
+    /// model, and memory that is not written yet takes none.
+    ///
+    /// # Errors
+    /// The configuration is not valid.
+    pub(crate) fn zeros(config: &ModelConfig) -> Result<Self, ConfigError> {
+        config.validate()?;
+        let parameters = vec![0.0; config.arena().len];
+        Ok(Self::with_parameters(config, parameters))
+    }
+
     /// A model of a valid configuration; `parameters` are finite and in the order of its arena.
     pub(crate) fn with_parameters(config: &ModelConfig, parameters: Vec<f32>) -> Self {
         let shape = Shape {
