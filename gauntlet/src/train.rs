@@ -118,11 +118,11 @@ fn train(plan: &Plan, end: &AtomicBool) -> Result<u8> {
         progress.streamed(bytes, plan);
     }
 
-    let mut evaluator = Evaluator::new(&config, threads, EVALUATED_AT_ONCE)?;
+    let mut evaluator = Evaluator::new(&config, threads.clone(), EVALUATED_AT_ONCE)?;
     let (held_out, held_out_ids) = data.held_out(plan.held_out_samples)?;
     let mut batches = data.batches()?;
     let mut failure = None;
-    let mut observe = |trainer: &Pretrainer, event: PretrainEvent| {
+    let mut observe = |trainer: &mut Pretrainer, event: PretrainEvent| {
         let outcome = (|| {
             log.event(trainer, &event)?;
             progress.event(&event);
@@ -130,7 +130,7 @@ fn train(plan: &Plan, end: &AtomicBool) -> Result<u8> {
             let is_due = matches!(event, PretrainEvent::Step(_))
                 && (trainer.steps_taken().is_multiple_of(plan.evaluate_steps) || is_last);
             if is_due && !held_out_ids.is_empty() {
-                let loss = evaluator.loss(trainer.model(), &held_out, &held_out_ids)?;
+                let loss = evaluator.loss(trainer.model()?, &held_out, &held_out_ids)?;
                 log.held_out(trainer, loss)?;
                 progress.held_out(trainer.steps_taken(), loss);
             }
@@ -166,14 +166,14 @@ fn train(plan: &Plan, end: &AtomicBool) -> Result<u8> {
     print(&format!(
         "{} steps; state root {}",
         trainer.steps_taken(),
-        hex::encode(trainer.model().state_root(trainer.engine().threads()))
+        hex::encode(trainer.model()?.state_root(&threads))
     ));
     if let Some(to) = &plan.export {
         let mut settings = ExportSettings::default();
         if let Some(from) = tokenizer_folder {
             settings = settings.like_folder(&from)?;
         }
-        files::export(trainer.model(), to, &settings)?;
+        files::export(trainer.model()?, to, &settings)?;
         print(&format!("exported to {}", to.display()));
     }
     Ok(exit::SUCCESS)

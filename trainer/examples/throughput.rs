@@ -95,7 +95,7 @@ fn measure(preset: &str, threads: usize) -> Result<(), Box<dyn std::error::Error
         threads.count(),
         step_tokens / best,
         step_tokens / best_evaluation,
-        trainer.engine().plan().bytes() >> 20,
+        trainer.learner().plan().bytes() >> 20,
         update.len(),
         config.parameter_count() as f64 * 4.0 / update.len() as f64,
         encode * 1e3,

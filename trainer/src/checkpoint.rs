@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::config::ModelConfig;
+use crate::engine::BatchError;
 use crate::model::Model;
 
 const MAGIC: &[u8; 8] = b"GNTLCKP1";
@@ -55,6 +56,9 @@ pub enum CheckpointError {
     /// The checkpoint is of a model of another shape.
     #[error("the checkpoint is of another model")]
     Shape,
+    /// The learner does not give or take its averages.
+    #[error(transparent)]
+    Learner(#[from] BatchError),
     /// The note is longer than [`NOTE_BYTES_MAX`].
     #[error("a note of {0} bytes, more than 4096")]
     Note(usize),

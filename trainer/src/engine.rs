@@ -446,7 +446,7 @@ impl Engine {
         Ok(&self.all_logits[..tokens * self.config.vocab])
     }
 
-    fn check(&self, values: &[f32]) -> Result<(), BatchError> {
+    pub(crate) fn check(&self, values: &[f32]) -> Result<(), BatchError> {
         match values.len() == self.arena.len {
             true => Ok(()),
             false => Err(BatchError::Parameters {

@@ -8,7 +8,8 @@
 //! 3. [`corpus`] gathers text, [`tokenizer`] and [`data`] turn it into samples with a root that goes
 //!    on chain;
 //! 4. [`ops`], [`matmul`], [`plan`] and [`engine`] compute loss and gradient, [`optimiser`] takes a step
-//!    ([`autograd`] is the same model in candle, to check and to measure against);
+//!    ([`autograd`] is the same model in candle, to check and to measure against), and [`learner`] is what
+//!    training asks of a device;
 //! 5. [`train`] is a miner's window: H steps from θ, an update ([`compress`]), the outer step;
 //! 6. [`evaluate`] is a validator's: what one update alone does to the loss;
 //! 7. [`harness`] asks a finished model questions that others publish;
@@ -43,6 +44,7 @@ pub mod autograd;
 pub mod engine;
 pub mod plan;
 
+pub mod learner;
 pub mod optimiser;
 
 pub mod compress;
@@ -69,6 +71,7 @@ pub use data::{build, DataError, Dataset, Manifest, SampleSource, Samples};
 pub use engine::Engine;
 pub use evaluate::{loss_from_q824, loss_to_q824, EvaluationRates, Evaluator, UpdateToEvaluate};
 pub use files::{ExportSettings, FileError};
+pub use learner::{CpuLearner, Learner};
 pub use matmul::MatrixUnit;
 pub use model::{Model, ModelError};
 pub use optimiser::AdamWSettings;

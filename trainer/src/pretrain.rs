@@ -14,12 +14,12 @@ use protocol::Hash;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Checkpoint, CheckpointError, Checkpoints, Position};
-use crate::config::{Arena, ModelConfig};
+use crate::config::ModelConfig;
 use crate::data::{BatchSource, DataError};
-use crate::engine::Engine;
 use crate::guard::{GuardSettings, GuardState, Verdict};
+use crate::learner::{CpuLearner, Learner};
 use crate::model::Model;
-use crate::optimiser::{clip_factor, AdamW, AdamWSettings};
+use crate::optimiser::AdamWSettings;
 use crate::plan::Precision;
 use crate::schedule::{Schedule, ScheduleError};
 use crate::threads::Threads;
@@ -211,11 +211,8 @@ pub struct Pretrainer {
     settings: PretrainSettings,
     initial_root: String,
     data_root: String,
-    engine: Engine,
+    learner: Box<dyn Learner>,
     model: Model,
-    arena: Arena,
-    gradient: Vec<f32>,
-    adamw: AdamW,
     order: Order,
     ids: Vec<u64>,
     step: u64,
@@ -234,7 +231,7 @@ pub fn pretrain(
     mut samples: impl BatchSource,
     checkpoints: &Checkpoints,
     checkpoint_steps: u64,
-    observe: &mut dyn FnMut(&Pretrainer, PretrainEvent) -> ControlFlow<()>,
+    observe: &mut dyn FnMut(&mut Pretrainer, PretrainEvent) -> ControlFlow<()>,
 ) -> Result<PretrainEnd, PretrainError> {
     if trainer.step == 0 {
         trainer.save(checkpoints)?;
@@ -302,20 +299,18 @@ impl Pretrainer {
         }
         let (batch, micro) = (settings.batch_size, settings.micro_batch);
         let precision = settings.precision;
-        let engine = Engine::with_precision(model.config(), micro, true, threads, precision)
+        let (config, adamw) = (model.config(), settings.adamw);
+        let mut learner = CpuLearner::new(config, micro, adamw, precision, threads)
             .map_err(|error| PretrainError::Train(error.into()))?;
-        let count = model.parameters().len();
+        learner.load(model.parameters()).map_err(TrainError::from)?;
         Ok(Self {
-            arena: model.arena().clone(),
-            gradient: vec![0.0; count],
-            adamw: AdamW::new(settings.adamw, count),
             order: Order::new(settings.seed, sample_count),
             ids: Vec::with_capacity(batch),
-            initial_root: blake3::Hash::from(model.state_root(engine.threads()))
+            initial_root: blake3::Hash::from(model.state_root(learner.threads()))
                 .to_hex()
                 .to_string(),
             data_root: blake3::Hash::from(*data_root).to_hex().to_string(),
-            engine,
+            learner: Box::new(learner),
             model,
             settings,
             step: 0,
@@ -324,8 +319,10 @@ impl Pretrainer {
     }
 
     /// The parameters after the steps so far.
-    pub fn model(&self) -> &Model {
-        &self.model
+    pub fn model(&mut self) -> Result<&Model, PretrainError> {
+        let parameters = self.model.parameters_mut();
+        self.learner.store(parameters).map_err(TrainError::from)?;
+        Ok(&self.model)
     }
 
     /// What it was set to.
@@ -343,9 +340,14 @@ impl Pretrainer {
         &self.guard
     }
 
-    /// The engine, for its plan and its threads.
-    pub fn engine(&self) -> &Engine {
-        &self.engine
+    /// The model's shape.
+    pub fn config(&self) -> &ModelConfig {
+        self.model.config()
+    }
+
+    /// What it learns with, for its plan and its threads.
+    pub fn learner(&self) -> &dyn Learner {
+        &*self.learner
     }
 
     /// One step: loss and gradient over the micro-batches, the guard's verdict, clipping, AdamW.
@@ -366,23 +368,22 @@ impl Pretrainer {
             self.ids.push(id);
         }
         let samples = samples.batch(&self.ids, &mut upcoming)?;
-        let tokens = self.ids.len() * self.engine.config().seq_len;
-        let (parameters, gradient) = (self.model.parameters(), &mut self.gradient);
-        let loss = self
-            .engine
-            .batch_gradient(parameters, gradient, samples, &self.ids)
+        let tokens = self.ids.len() * self.model.config().seq_len;
+        let gradient = self
+            .learner
+            .gradient(self.model.parameters(), samples, &self.ids)
             .map_err(TrainError::from)?;
-        let threads = self.engine.threads();
-        let norm = self.adamw.gradient_norm(threads, &self.gradient);
+        let (loss, norm) = (gradient.loss, gradient.norm as f32);
         let number = self.step + 1;
         let rate = self.settings.schedule.rate(number, self.settings.steps);
         let rate = rate * self.guard.rate_factor();
-        let verdict = self.guard.judge(&self.settings.guard, loss, norm as f32);
+        let verdict = self.guard.judge(&self.settings.guard, loss, norm);
         if verdict == Verdict::Apply {
-            let clip = clip_factor(norm, self.settings.clip_norm);
+            let clip = gradient.clip_factor(self.settings.clip_norm);
             let parameters = self.model.parameters_mut();
-            self.adamw
-                .step(threads, &self.arena, parameters, &self.gradient, rate, clip);
+            self.learner
+                .step(parameters, rate, clip)
+                .map_err(TrainError::from)?;
         }
         if matches!(verdict, Verdict::Apply | Verdict::Skip) {
             self.step = number;
@@ -390,7 +391,7 @@ impl Pretrainer {
         Ok(PretrainStep {
             step: number,
             loss,
-            gradient_norm: norm as f32,
+            gradient_norm: norm,
             rate,
             tokens: tokens as u64,
             seconds: started.elapsed().as_secs_f64(),
@@ -402,7 +403,7 @@ impl Pretrainer {
     ///
     /// # Errors
     /// The disk failed; the checkpoint before is still there.
-    pub fn save(&self, checkpoints: &Checkpoints) -> Result<(), PretrainError> {
+    pub fn save(&mut self, checkpoints: &Checkpoints) -> Result<(), PretrainError> {
         let note = Note {
             settings: self.settings.clone(),
             initial_root: self.initial_root.clone(),
@@ -415,8 +416,9 @@ impl Pretrainer {
             trained: false,
             note: serde_json::to_string(&note).map_err(|_| PretrainError::Foreign)?,
         };
-        let averages = [self.adamw.mean.as_slice(), &self.adamw.square];
-        let steps = self.adamw.steps();
+        self.model()?;
+        let steps = self.learner.steps();
+        let averages = self.learner.averages().map_err(TrainError::from)?;
         Ok(checkpoints.write(&self.model, &position, steps, &averages)?)
     }
 
@@ -472,9 +474,11 @@ impl Pretrainer {
         self.model
             .copy_from(&parts.model)
             .map_err(TrainError::from)?;
-        self.adamw.mean.copy_from_slice(mean);
-        self.adamw.square.copy_from_slice(square);
-        self.adamw.step = parts.optimiser_step;
+        let averages = ([mean.as_slice(), square], parts.optimiser_step);
+        self.learner
+            .set_averages(Some(averages))
+            .and_then(|()| self.learner.load(self.model.parameters()))
+            .map_err(TrainError::from)?;
         self.step = parts.position.window;
         self.guard = guard;
         Ok(())

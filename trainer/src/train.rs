@@ -13,9 +13,11 @@ use crate::checkpoint::{Checkpoint, CheckpointError, Checkpoints, Position};
 use crate::compress;
 use crate::config::ConfigError;
 use crate::data::{BatchSource, DataError, SampleSource};
-use crate::engine::{BatchError, Engine};
+use crate::engine::BatchError;
+use crate::learner::{CpuLearner, Learner};
 use crate::model::{Model, ModelError};
-use crate::optimiser::{clip_factor, AdamW, AdamWSettings};
+use crate::optimiser::AdamWSettings;
+use crate::plan::Precision;
 use crate::threads::Threads;
 
 /// Why a window's work cannot be done.
@@ -131,13 +133,11 @@ pub struct LossSummary {
 /// A miner's model, optimiser and error feedback.
 pub struct Trainer {
     settings: TrainerSettings,
-    engine: Engine,
+    learner: Box<dyn Learner>,
     /// θ, what all replicas agree on.
     model: Model,
     /// The parameters during a window.
     local: Vec<f32>,
-    gradient: Vec<f32>,
-    adamw: AdamW,
     error: Vec<f32>,
     /// Whether `local` is a trained window of which no update has been made.
     trained: bool,
@@ -174,14 +174,13 @@ impl Trainer {
                 micro,
             });
         }
-        let engine = Engine::new(model.config(), micro, true, threads)?;
+        let (config, adamw) = (model.config(), settings.adamw);
+        let learner = CpuLearner::new(config, micro, adamw, Precision::F32, threads)?;
         let count = model.parameters().len();
         Ok(Self {
-            adamw: AdamW::new(settings.adamw, count),
             settings,
-            engine,
+            learner: Box::new(learner),
             local: model.parameters().to_vec(),
-            gradient: vec![0.0; count],
             error: vec![0.0; count],
             model,
             trained: false,
@@ -205,17 +204,17 @@ impl Trainer {
 
     /// What it computes on.
     pub fn threads(&self) -> &Threads {
-        self.engine.threads()
+        self.learner.threads()
     }
 
-    /// The engine, for its plan.
-    pub fn engine(&self) -> &Engine {
-        &self.engine
+    /// What it learns with, for its plan.
+    pub fn learner(&self) -> &dyn Learner {
+        &*self.learner
     }
 
     /// Steps of the optimiser since its start.
     pub fn optimiser_step(&self) -> u64 {
-        self.adamw.steps()
+        self.learner.steps()
     }
 
     /// The state root of θ.
@@ -262,6 +261,7 @@ impl Trainer {
     ) -> Result<LossSummary, TrainError> {
         self.trained = false;
         self.local.copy_from_slice(self.model.parameters());
+        self.learner.load(&self.local)?;
         let mut summary = LossSummary::default();
         let mut total = 0.0f64;
         for (step, ids) in steps.iter().enumerate() {
@@ -283,6 +283,7 @@ impl Trainer {
                 break;
             }
         }
+        self.learner.store(&mut self.local)?;
         summary.mean = (total / summary.steps.max(1) as f64) as f32;
         self.trained = summary.steps > 0;
         Ok(summary)
@@ -304,32 +305,24 @@ impl Trainer {
                 expected,
             });
         }
-        let tokens = ids.len() * self.engine.config().seq_len;
-        let gradient = &mut self.gradient;
-        let loss = self
-            .engine
-            .batch_gradient(&self.local, gradient, samples, ids)?;
-        let threads = self.engine.threads();
-        let norm = self.adamw.gradient_norm(threads, &self.gradient);
-        if !loss.is_finite() || !norm.is_finite() {
+        let batch = self.learner.gradient(&self.local, samples, ids)?;
+        let (loss, gradient_norm) = (batch.loss, batch.norm as f32);
+        if !loss.is_finite() || !batch.norm.is_finite() {
             return Err(TrainError::Diverged {
                 step,
                 loss,
-                gradient_norm: norm as f32,
+                gradient_norm,
             });
         }
-        let clip = clip_factor(norm, self.settings.clip_norm);
-        let rate = rate(self.adamw.steps() + 1);
-        let arena = self.model.arena();
-        self.adamw
-            .step(threads, arena, &mut self.local, &self.gradient, rate, clip);
-        let optimiser_step = self.adamw.steps();
+        let clip = batch.clip_factor(self.settings.clip_norm);
+        let rate = rate(self.learner.steps() + 1);
+        self.learner.step(&mut self.local, rate, clip)?;
         Ok(StepReport {
             step,
-            optimiser_step,
+            optimiser_step: self.learner.steps(),
             loss,
-            gradient_norm: norm as f32,
-            tokens,
+            gradient_norm,
+            tokens: ids.len() * self.model.config().seq_len,
         })
     }
 
@@ -342,7 +335,7 @@ impl Trainer {
         }
         self.trained = false;
         let error_decay = (f64::from(error_decay_ppm) / 1e6) as f32;
-        let threads = self.engine.threads();
+        let threads = self.learner.threads();
         let start = self.model.parameters();
         let (arena, layout) = (self.model.arena(), self.model.layout());
         let parameters = [start, &self.local];
@@ -362,7 +355,7 @@ impl Trainer {
         keep: u16,
         outer_rate_ppm: u32,
     ) -> Result<Hash, TrainError> {
-        let threads = self.engine.threads();
+        let threads = self.learner.threads();
         self.model
             .apply_outer(threads, accepted, keep, outer_rate_ppm)?;
         Ok(self.state_root())
@@ -370,12 +363,13 @@ impl Trainer {
 
     /// Writes everything that a restart needs, atomically.
     pub fn save(
-        &self,
+        &mut self,
         checkpoints: &Checkpoints,
         position: &Position,
     ) -> Result<(), CheckpointError> {
-        let arrays = [self.adamw.mean.as_slice(), &self.adamw.square, &self.error];
-        checkpoints.write(&self.model, position, self.adamw.steps(), &arrays)
+        let steps = self.learner.steps();
+        let [mean, square] = self.learner.averages()?;
+        checkpoints.write(&self.model, position, steps, &[mean, square, &self.error])
     }
 
     /// Goes on from a checkpoint, which must be of a model of the same shape. One that holds only
@@ -387,16 +381,15 @@ impl Trainer {
             .map_err(|_| CheckpointError::Shape)?;
         match parts.arrays.as_slice() {
             [mean, square, rest @ ..] => {
-                self.adamw.mean.copy_from_slice(mean);
-                self.adamw.square.copy_from_slice(square);
+                let averages = ([mean.as_slice(), square], parts.optimiser_step);
+                self.learner.set_averages(Some(averages))?;
                 match rest {
                     [error, ..] => self.error.copy_from_slice(error),
                     [] => self.error.fill(0.0),
                 }
-                self.adamw.step = parts.optimiser_step;
             }
             _ => {
-                self.adamw = AdamW::new(self.settings.adamw, self.local.len());
+                self.learner.set_averages(None)?;
                 self.error.fill(0.0);
             }
         }

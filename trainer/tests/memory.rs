@@ -88,7 +88,7 @@ fn check(preset: &str, batch: usize, micro_batch: usize, pool: &Threads) {
     let model = Model::init(&config, 1).unwrap();
     let mut trainer = Trainer::new(model, settings, pool.clone()).unwrap();
     let held = LIVE.load(Ordering::Relaxed) - before;
-    assert_eq!(trainer.engine().allocated_bytes(), planned.engine);
+    assert_eq!(trainer.learner().allocated_bytes(), planned.engine);
 
     PEAK.store(LIVE.load(Ordering::Relaxed), Ordering::Relaxed);
     let mut go_on = |_: &_| ControlFlow::Continue(());

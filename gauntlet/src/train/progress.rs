@@ -60,9 +60,9 @@ impl Progress {
         resumed: bool,
     ) {
         let settings = trainer.settings();
-        let engine = trainer.engine();
+        let learner = trainer.learner();
         let (samples, precision) = (settings.micro_batch, settings.precision);
-        let threads = engine.threads().count();
+        let threads = learner.threads().count();
         let costs = CpuCosts::of_pretrainer(config, samples, precision, threads);
         let bytes = costs.map_or(0, |costs| costs.engine + costs.arrays);
         self.say(&format!(
@@ -71,7 +71,7 @@ impl Progress {
             config.vocab,
             config.seq_len,
             bytes as f64 / 1e6,
-            engine.threads().count(),
+            threads,
             peak_flops / 1e9,
         ));
         let samples = data.train_count();

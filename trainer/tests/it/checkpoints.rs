@@ -67,7 +67,7 @@ fn a_restored_trainer_goes_on_bit_for_bit() {
 fn damaged_newest_falls_back_to_the_one_before() {
     let folder = tempfile::tempdir().unwrap();
     let checkpoints = Checkpoints::open(folder.path()).unwrap();
-    let trainer = trainer(1);
+    let mut trainer = trainer(1);
     for window in 0..5 {
         trainer.save(&checkpoints, &position(window)).unwrap();
     }
@@ -108,7 +108,7 @@ fn a_model_is_read_alone_from_a_whole_checkpoint_only() {
     let folder = tempfile::tempdir().unwrap();
     let checkpoints = Checkpoints::open(folder.path()).unwrap();
     assert!(checkpoints.load_model(&config()).unwrap().is_none());
-    let trainer = trainer(1);
+    let mut trainer = trainer(1);
     trainer.save(&checkpoints, &position(1)).unwrap();
     let model = checkpoints.load_model(&config()).unwrap().unwrap();
     assert_eq!(model.parameters(), trainer.model().parameters());

@@ -108,8 +108,8 @@ fn a_resumed_training_ends_with_the_bits_of_an_uninterrupted_one() {
         resumed_losses.extend(run(&mut part, &samples, &checkpoints, stop));
         if stop == 24 {
             assert_eq!(
-                part.model().parameters(),
-                uninterrupted.model().parameters()
+                part.model().unwrap().parameters(),
+                uninterrupted.model().unwrap().parameters()
             );
             assert_eq!(part.guard(), uninterrupted.guard());
         }
@@ -139,7 +139,10 @@ fn a_lost_checkpoint_is_caught_up_from_the_one_before() {
     assert!(again.resume(&checkpoints).unwrap());
     assert_eq!(again.steps_taken(), 15);
     run(&mut again, &samples, &checkpoints, 20);
-    assert_eq!(again.model().parameters(), first.model().parameters());
+    assert_eq!(
+        again.model().unwrap().parameters(),
+        first.model().unwrap().parameters()
+    );
 }
 
 #[test]
@@ -154,7 +157,7 @@ fn micro_batches_add_up_to_the_batch() {
         };
         let mut trainer = trainer(settings, &samples, 1);
         let losses = run(&mut trainer, &samples, &checkpoints, 10);
-        (losses, trainer.engine().allocated_bytes())
+        (losses, trainer.learner().allocated_bytes())
     });
     let [(whole, _), (halves, _), (parts, _)] = &runs;
     assert_eq!((whole.len(), halves.len()), (10, 10));
@@ -268,7 +271,10 @@ fn a_flat_training_can_be_made_longer() {
     let checkpoints = Checkpoints::open(folder.path()).unwrap();
     let mut at_once = trainer(flat(12), &samples, 1);
     run(&mut at_once, &samples, &checkpoints, 12);
-    assert_eq!(longer.model().parameters(), at_once.model().parameters());
+    assert_eq!(
+        longer.model().unwrap().parameters(),
+        at_once.model().unwrap().parameters()
+    );
 }
 
 #[test]
