@@ -90,8 +90,12 @@ fn train(plan: &Plan, end: &AtomicBool) -> Result<u8> {
     let vocab = vocab.map_or(256, |tokens| tokens.vocab_size);
     if vocab > config.vocab as u64 {
         bail!(
-            "the data set has a vocabulary of {vocab} tokens, the model knows {}",
-            config.vocab
+            "the data set has a vocabulary of {vocab} tokens, the model knows {}{}",
+            config.vocab,
+            match plan.init {
+                Some(_) => String::new(),
+                None => format!(" (--vocab {vocab})"),
+            }
         );
     }
     let held = match plan.fresh {

@@ -10,6 +10,7 @@ use anyhow::{bail, Context, Result};
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 use trainer::{
+    files,
     guard::GuardSettings,
     schedule::{Decay, Schedule, Shape},
     AdamWSettings, ModelConfig, Precision, PretrainSettings,
@@ -44,9 +45,12 @@ pub struct TrainArgs {
 #[derive(Args, Deserialize, Clone, Debug, Default)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainOptions {
-    /// The model: a preset (nano, 1M, 7M, 25M, 135M, …). Default: nano.
-    #[arg(long, value_name = "PRESET", conflicts_with = "init")]
+    /// The model: a preset (nano, 1M, 7M, 25M, 135M, …), or a config.json as Hugging Face writes it. Default: nano.
+    #[arg(long, value_name = "PRESET|FILE", conflicts_with = "init")]
     pub model: Option<String>,
+    /// Tokens that the model knows. Default: those that --model says.
+    #[arg(long, value_name = "TOKENS", conflicts_with = "init")]
+    pub vocab: Option<usize>,
     /// A trained model to go on from: a Hugging Face folder or a .gguf file.
     #[arg(long, value_name = "DIR|FILE")]
     pub init: Option<PathBuf>,
@@ -228,17 +232,20 @@ impl Plan {
         let flags = args.options;
         // A flag also wins over the file's other way to say the same.
         if flags.init.is_some() || flags.model.is_some() {
-            (file.init, file.model) = (None, None);
+            (file.init, file.model, file.vocab) = (None, None, None);
         }
         if flags.steps.is_some() || flags.tokens.is_some() {
             (file.steps, file.tokens) = (None, None);
         }
-        let options = first_of!(flags, file: model, init, data, data_cache, data_cache_gib, lock, seq_len, steps, tokens, batch_size, micro_batch, precision, memory,
+        let options = first_of!(flags, file: model, vocab, init, data, data_cache, data_cache_gib, lock, seq_len, steps, tokens, batch_size, micro_batch, precision, memory,
             rate, schedule, warm_up_steps, decay_steps, decay, floor, weight_decay, beta1, beta2, clip_norm,
             spike_deviations, skips_max, rollbacks_max, seed, threads, checkpoint_steps, keep_checkpoints,
             evaluate_steps, held_out_samples, metrics, export, peak_gflops);
         if options.init.is_some() && options.model.is_some() {
             bail!("model and init are two ways to say what to train; give one");
+        }
+        if options.init.is_some() && options.vocab.is_some() {
+            bail!("the vocabulary of a trained model cannot be changed");
         }
         if options.steps.is_some() && options.tokens.is_some() {
             bail!("steps and tokens are two ways to say how long to train; give one");
@@ -279,11 +286,17 @@ impl Plan {
         })
     }
 
-    /// The shape of a preset.
+    /// The shape of a preset or of a file.
     pub(super) fn config(&self) -> Result<ModelConfig> {
         let name = self.options.model.as_deref().unwrap_or("nano");
-        let mut config = ModelConfig::preset(name)?;
+        let path = Path::new(name);
+        let mut config = match ModelConfig::preset(name) {
+            Err(_) if path.exists() => files::configuration(path)
+                .with_context(|| format!("cannot read the model's shape in {name}"))?,
+            preset => preset?,
+        };
         config.seq_len = self.seq_len.unwrap_or(config.seq_len);
+        config.vocab = self.options.vocab.unwrap_or(config.vocab);
         config.validate()?;
         Ok(config)
     }

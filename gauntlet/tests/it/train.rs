@@ -288,6 +288,32 @@ fn jsonl_is_trained_on_by_its_documents() {
 }
 
 #[test]
+fn a_model_can_have_any_shape_and_vocabulary() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = text(folder.path());
+    let shape = folder.path().join("shape.json");
+    let json = r#"{"model_type": "llama", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 300, "max_position_embeddings": 128,
+        "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": true}"#;
+    std::fs::write(&shape, json).unwrap();
+    let model = format!("--model={}", shape.display());
+    let train = |name: &str, more: &[&str]| {
+        let more = [&[model.as_str(), "--fresh"], more].concat();
+        let mut command = without_steps(command(&text, &folder.path().join(name), &more));
+        let output = command.arg("--steps=2").output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        (output.status.success(), said)
+    };
+    let (ended_well, said) = train("file", &[]);
+    assert!(ended_well && said.contains("vocabulary 300,"), "{said}");
+    let (ended_well, said) = train("wider", &["--vocab=512"]);
+    assert!(ended_well && said.contains("vocabulary 512,"), "{said}");
+    let (ended_well, said) = train("narrow", &["--vocab=100"]);
+    assert!(!ended_well && said.contains("100"), "{said}");
+}
+
+#[test]
 fn ctrl_c_writes_a_checkpoint_and_the_same_command_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let (text, out) = (text(folder.path()), folder.path().join("run"));
