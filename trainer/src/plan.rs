@@ -79,6 +79,20 @@ fn operands(config: &ModelConfig, training: bool, unit: MatrixUnit) -> usize {
     }
 }
 
+/// The regions that depend on what computes products, and the values of each.
+fn unit_regions(
+    config: &ModelConfig,
+    threads: usize,
+    training: bool,
+    unit: MatrixUnit,
+) -> [(&'static str, usize); 3] {
+    [
+        (SCRATCH, threads * unit.scratch()),
+        (OPERANDS, operands(config, training, unit)),
+        (KEYS, threads * keys(config, training, unit)),
+    ]
+}
+
 /// One region of memory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Region {
@@ -139,11 +153,8 @@ impl Plan {
             Precision::Bf16 => config.parameter_count() as usize,
         };
         let band = BAND_ROWS.min(tokens) * (config.hidden + config.ffn);
-        let unit = MatrixUnit::best();
+        let packed = unit_regions(config, threads, training, MatrixUnit::best());
         let regions = [
-            (SCRATCH, threads * unit.scratch()),
-            (OPERANDS, operands(config, training, unit)),
-            (KEYS, threads * keys(config, training, unit)),
             ("parameters in bf16", rounded),
             (
                 "rotary cosines and sines",
@@ -187,22 +198,21 @@ impl Plan {
             residuals_kept,
             logit_rows,
             precision,
-            regions: regions
+            regions: packed
+                .into_iter()
+                .chain(regions)
                 .map(|(name, values)| Region { name, values })
-                .to_vec(),
+                .collect(),
         }
     }
 
     /// The same plan for products on `unit`; [`Plan::new`] takes the best one of this machine.
     pub fn with_unit(mut self, config: &ModelConfig, unit: MatrixUnit) -> Self {
-        let operands = operands(config, self.training, unit);
-        let keys = self.threads * keys(config, self.training, unit);
-        for region in &mut self.regions {
-            match region.name {
-                SCRATCH => region.values = self.threads * unit.scratch(),
-                OPERANDS => region.values = operands,
-                KEYS => region.values = keys,
-                _ => {}
+        for (name, values) in unit_regions(config, self.threads, self.training, unit) {
+            for region in &mut self.regions {
+                if region.name == name {
+                    region.values = values;
+                }
             }
         }
         self
