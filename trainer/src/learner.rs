@@ -9,7 +9,7 @@
 use crate::config::{Arena, ConfigError, ModelConfig};
 use crate::data::SampleSource;
 use crate::engine::{BatchError, Engine};
-use crate::optimiser::{clip_factor, AdamW, AdamWSettings};
+use crate::optimiser::{AdamW, AdamWSettings};
 use crate::plan::{Plan, Precision};
 use crate::threads::Threads;
 
@@ -25,7 +25,12 @@ pub struct BatchGradient {
 impl BatchGradient {
     /// The factor that brings the gradient down to `longest`; 1 if it is no longer, or if `longest` is 0.
     pub fn clip_factor(&self, longest: f32) -> f32 {
-        clip_factor(self.norm, longest)
+        let longest = f64::from(longest);
+        if longest > 0.0 && self.norm > longest {
+            (longest / self.norm) as f32
+        } else {
+            1.0
+        }
     }
 }
 

@@ -132,17 +132,6 @@ impl AdamW {
     }
 }
 
-/// The factor that brings a gradient of this norm down to `longest`; 1 if it is no longer, or if
-/// `longest` is 0.
-pub(crate) fn clip_factor(norm: f64, longest: f32) -> f32 {
-    let longest = f64::from(longest);
-    if longest > 0.0 && norm > longest {
-        (longest / norm) as f32
-    } else {
-        1.0
-    }
-}
-
 /// 1 − β^step.
 fn bias_correction(beta: f32, step: u64) -> f64 {
     1.0 - f64::from(beta).powi(step.min(1 << 24) as i32)
