@@ -33,11 +33,7 @@ pub fn noise(layout: &Layout, keep: u16, seed: u64) -> Result<Vec<u8>> {
     let mut tensors: Vec<Vec<f32>> = layout
         .0
         .iter()
-        .map(|len| {
-            (0..*len)
-                .map(|_| random.gen_range(-NOISE_SIZE..NOISE_SIZE))
-                .collect()
-        })
+        .map(|len| (0..*len).map(|_| random.gen_range(-NOISE_SIZE..NOISE_SIZE)).collect())
         .collect();
     let mut slices: Vec<&mut [f32]> = tensors.iter_mut().map(Vec::as_mut_slice).collect();
     Ok(Encoder::new().encode(&mut slices, layout, keep)?)
@@ -49,13 +45,7 @@ pub fn guess(layout: &Layout, base_state_root: Hash, salt: Hash) -> Opening {
     let mut payload_root: Hash = [0; 32];
     random.fill_bytes(&mut payload_root);
     let chunk_count = layout.chunk_count().unwrap_or(0);
-    Opening {
-        payload_root,
-        chunk_count,
-        byte_len: 0,
-        base_state_root,
-        salt,
-    }
+    Opening { payload_root, chunk_count, byte_len: 0, base_state_root, salt }
 }
 
 /// **Copier**: fetches the first payload that another miner reveals, and tries to open it as its own.
@@ -63,18 +53,10 @@ pub fn guess(layout: &Layout, base_state_root: Hash, salt: Hash) -> Opening {
 /// # Errors
 /// The chain refused it, or there was nothing to copy.
 pub async fn open_anothers(handles: &Handles, update: &Prepared) -> Result<()> {
-    let Handles {
-        chain,
-        run,
-        info,
-        heads,
-        ..
-    } = handles;
+    let Handles { chain, run, info, heads, .. } = handles;
     let (schedule, window) = (&info.settings.schedule, update.window);
     let seed = challenge_seed(handles, window).await?;
-    let end = schedule
-        .phase_end_block(window, Phase::Reveal)
-        .context("the run's end")?;
+    let end = schedule.phase_end_block(window, Phase::Reveal).context("the run's end")?;
     let mut heads = heads.clone();
     let (bytes, reveal) = loop {
         let reveals = chain.reveals(*run, window, None).await?;
@@ -90,29 +72,12 @@ pub async fn open_anothers(handles: &Handles, update: &Prepared) -> Result<()> {
     };
     let payload = Payload::parse(&bytes, &info.layout, info.settings.training.keep)?;
     let count = info.settings.incentive.challenge_chunks;
-    let indices = challenged_chunks(
-        &seed,
-        *run,
-        window,
-        update.uid,
-        payload.chunk_count(),
-        count,
-    );
+    let indices = challenged_chunks(&seed, *run, window, update.uid, payload.chunk_count(), count);
     let leaf_hashes = payload.leaf_hashes();
-    let chunks = indices
-        .iter()
-        .filter_map(|index| payload.chunk_proof(&leaf_hashes, *index))
-        .collect();
-    let opening = Opening {
-        salt: update.opening.salt,
-        ..reveal.opening
-    };
-    let call = Call::RevealUpdate {
-        run: *run,
-        window,
-        opening,
-        chunks,
-    };
+    let chunks =
+        indices.iter().filter_map(|index| payload.chunk_proof(&leaf_hashes, *index)).collect();
+    let opening = Opening { salt: update.opening.salt, ..reveal.opening };
+    let call = Call::RevealUpdate { run: *run, window, opening, chunks };
     handles.submitter.by(call, end - 1).await?;
     tracing::info!(window, "the copy was not refused");
     Ok(())

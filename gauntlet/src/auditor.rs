@@ -54,9 +54,7 @@ pub async fn run(args: AuditArgs) -> Result<u8> {
         Some(url) => Arc::new(run::connect(url).await?),
         None => {
             let binary = node::find(args.node.as_deref())?;
-            node.insert(node::start(&binary, &folder, 0)?)
-                .connect()
-                .await?
+            node.insert(node::start(&binary, &folder, 0)?).connect().await?
         }
     };
     let result = tokio::select! {
@@ -73,16 +71,10 @@ pub async fn run(args: AuditArgs) -> Result<u8> {
         println!("DIFFERENCE: {difference}");
     }
     if audit.differences.is_empty() {
-        println!(
-            "\nchain and replay agree in all {} windows",
-            audit.window_count
-        );
+        println!("\nchain and replay agree in all {} windows", audit.window_count);
         return Ok(exit::SUCCESS);
     }
-    println!(
-        "\nchain and replay part in {} places",
-        audit.differences.len()
-    );
+    println!("\nchain and replay part in {} places", audit.differences.len());
     Ok(exit::DISAGREEMENT)
 }
 
@@ -98,29 +90,14 @@ async fn audit(
     if audit.window_count == 0 {
         bail!("no window of run {} is settled yet", file.run);
     }
-    println!(
-        "run {}: {} windows are settled, blocks 0 to {}",
-        file.run,
-        settled,
-        audit.head()
-    );
+    println!("run {}: {} windows are settled, blocks 0 to {}", file.run, settled, audit.head());
     for window in 0..audit.window_count {
-        audit
-            .settlement(window)
-            .await
-            .with_context(|| format!("settlement of window {window}"))?;
+        audit.settlement(window).await.with_context(|| format!("settlement of window {window}"))?;
     }
     for window in 0..audit.window_count {
         let before = audit.differences.len();
-        let row = audit
-            .window(window)
-            .await
-            .with_context(|| format!("window {window}"))?;
-        let verdict = if audit.differences.len() == before {
-            "agrees"
-        } else {
-            "DIFFERS"
-        };
+        let row = audit.window(window).await.with_context(|| format!("window {window}"))?;
+        let verdict = if audit.differences.len() == before { "agrees" } else { "DIFFERS" };
         println!("{row}  {verdict}");
     }
     audit.ledger().await?;
@@ -188,11 +165,7 @@ impl Audit {
     async fn open(chain: Arc<dyn Chain>, file: &RunFile, archive: PathBuf) -> Result<Self> {
         let genesis = chain.genesis_hash().await?;
         if format!("0x{}", hex::encode(genesis)) != file.genesis {
-            bail!(
-                "this chain's genesis is 0x{}, the run's {}",
-                hex::encode(genesis),
-                file.genesis
-            );
+            bail!("this chain's genesis is 0x{}, the run's {}", hex::encode(genesis), file.genesis);
         }
         let run = file.run;
         let head = chain.finalized_head().await?;
@@ -253,17 +226,11 @@ impl Audit {
     /// The hash of a block that is over.
     fn hash(&self, number: BlockNumber) -> Result<Hash> {
         let block = self.blocks.get(number as usize);
-        Ok(block
-            .with_context(|| format!("block {number} is not there yet"))?
-            .hash)
+        Ok(block.with_context(|| format!("block {number} is not there yet"))?.hash)
     }
 
     fn differ(&mut self, window: Window, uid: Option<Uid>, what: impl Into<String>) {
-        self.differences.push(Difference {
-            window,
-            uid,
-            what: what.into(),
-        });
+        self.differences.push(Difference { window, uid, what: what.into() });
     }
 
     /// Compares one number, and notes a difference.
@@ -275,11 +242,7 @@ impl Audit {
         replayed: T,
     ) {
         if on_chain != replayed {
-            self.differ(
-                window,
-                uid,
-                format!("{what}: chain {on_chain:?}, replay {replayed:?}"),
-            );
+            self.differ(window, uid, format!("{what}: chain {on_chain:?}, replay {replayed:?}"));
         }
     }
 
@@ -289,23 +252,11 @@ impl Audit {
         let ledger = self.chain.ledger(self.run, Some(head)).await?;
         let last = self.window_count.saturating_sub(1);
         let parts = [ledger.paid, ledger.claimable, ledger.carried, ledger.burned];
-        let sum = parts
-            .iter()
-            .try_fold(0u128, |sum, part| sum.checked_add(*part));
-        self.compare(
-            (last, None),
-            "ledger: the sum of its parts",
-            sum,
-            Some(ledger.minted),
-        );
+        let sum = parts.iter().try_fold(0u128, |sum, part| sum.checked_add(*part));
+        self.compare((last, None), "ledger: the sum of its parts", sum, Some(ledger.minted));
         if self.window_count == self.settled_windows() {
             self.compare((last, None), "ledger: minted", ledger.minted, self.minted);
-            self.compare(
-                (last, None),
-                "ledger: carried",
-                ledger.carried,
-                self.carried,
-            );
+            self.compare((last, None), "ledger: carried", ledger.carried, self.carried);
         }
         Ok(())
     }
@@ -321,11 +272,7 @@ async fn read_blocks(chain: &Arc<dyn Chain>, head: BlockRef) -> Result<Vec<Block
                 .await?
                 .with_context(|| format!("the node has no block {number}"))?;
             // The genesis block has no events.
-            let events = if number == 0 {
-                Vec::new()
-            } else {
-                chain.events_at(hash).await?
-            };
+            let events = if number == 0 { Vec::new() } else { chain.events_at(hash).await? };
             anyhow::Ok(Block { hash, events })
         }
     });

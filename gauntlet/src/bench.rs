@@ -129,9 +129,7 @@ impl SampleSource for Noise {
 
     fn sample(&self, id: u64) -> Option<Tokens<'_>> {
         let start = usize::try_from(id).ok()?.checked_mul(self.sample_len)?;
-        self.tokens
-            .get(start..start + self.sample_len + 1)
-            .map(Tokens::U32)
+        self.tokens.get(start..start + self.sample_len + 1).map(Tokens::U32)
     }
 }
 
@@ -159,12 +157,7 @@ impl Measured {
         let milliseconds =
             |part: fn(&Step) -> Duration| median(&self.steps, part).as_secs_f64() * 1e3;
         let tokens = f64::from(args.batch) * config.seq_len as f64;
-        let best = self
-            .steps
-            .iter()
-            .map(|step| step.total)
-            .min()
-            .unwrap_or_default();
+        let best = self.steps.iter().map(|step| step.total).min().unwrap_or_default();
         let phases = match args.engine {
             BenchEngine::Cpu | BenchEngine::Vector | BenchEngine::Portable => json!({
                 "forward": milliseconds(|step| step.forward),
@@ -252,14 +245,7 @@ fn train_engine(args: &BenchTrainArgs, model: &Model, samples: &Noise) -> Result
         let middle = Instant::now();
         let norm = adamw.gradient_norm(&threads, &gradient);
         let clip = if norm > 1.0 { (1.0 / norm) as f32 } else { 1.0 };
-        adamw.step(
-            &threads,
-            model.arena(),
-            &mut parameters,
-            &gradient,
-            1e-3,
-            clip,
-        );
+        adamw.step(&threads, model.arena(), &mut parameters, &gradient, 1e-3, clip);
         let times = engine.times();
         if step >= WARM_UP_STEPS {
             measured.steps.push(Step {
@@ -279,11 +265,7 @@ fn train_candle(args: &BenchTrainArgs, model: &Model, samples: &Noise) -> Result
     start_again_with_threads(args.threads)?;
     let mut candle = Autograd::new(model)?;
     let tokens = f64::from(args.batch) * model.config().seq_len as f64;
-    let mut measured = Measured {
-        steps: Vec::new(),
-        allocated: None,
-        loss: 0.0,
-    };
+    let mut measured = Measured { steps: Vec::new(), allocated: None, loss: 0.0 };
     for step in 0..WARM_UP_STEPS + usize::from(args.steps) {
         let ids = batch(args, step);
         let start = Instant::now();
@@ -311,10 +293,7 @@ fn train_candle(args: &BenchTrainArgs, model: &Model, samples: &Noise) -> Result
 fn start_again_with_threads(threads: u16) -> Result<()> {
     use std::os::unix::process::CommandExt;
     let wanted = threads.to_string();
-    if THREAD_VARIABLES
-        .iter()
-        .all(|name| std::env::var(name).is_ok_and(|value| value == wanted))
-    {
+    if THREAD_VARIABLES.iter().all(|name| std::env::var(name).is_ok_and(|value| value == wanted)) {
         return Ok(());
     }
     let program = std::env::current_exe().context("cannot find this program")?;
@@ -354,16 +333,10 @@ mod tests {
         for step in 0..6 {
             let sum = candle.loss(&samples, &batch(&args, step)).unwrap();
             let mean = (sum / 128.0).unwrap();
-            candle
-                .step(&mean.backward().unwrap(), &AdamWSettings::default(), 1e-3)
-                .unwrap();
+            candle.step(&mean.backward().unwrap(), &AdamWSettings::default(), 1e-3).unwrap();
             loss = f64::from(mean.to_scalar::<f32>().unwrap());
         }
         // Ours clips the gradient, which hardly matters to AdamW.
-        assert!(
-            (ours.loss / loss - 1.0).abs() < 0.02,
-            "{} {loss}",
-            ours.loss
-        );
+        assert!((ours.loss / loss - 1.0).abs() < 0.02, "{} {loss}", ours.loss);
     }
 }

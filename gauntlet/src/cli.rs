@@ -140,16 +140,12 @@ impl FromStr for Adversaries {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (kind, count) = text.split_once(':').unwrap_or((text, "1"));
-        let count: u16 = count
-            .parse()
-            .map_err(|_| format!("{count:?} is not a number of adversaries"))?;
+        let count: u16 =
+            count.parse().map_err(|_| format!("{count:?} is not a number of adversaries"))?;
         if count == 0 || count > ADVERSARIES_MAX {
             return Err(format!("{count} is not from 1 to {ADVERSARIES_MAX}"));
         }
-        Ok(Self {
-            kind: kind.parse()?,
-            count,
-        })
+        Ok(Self { kind: kind.parse()?, count })
     }
 }
 
@@ -273,10 +269,7 @@ mod tests {
 
     #[test]
     fn adversaries_are_a_kind_and_a_count() {
-        let lazy = Adversaries {
-            kind: AdversaryKind::Lazy,
-            count: 2,
-        };
+        let lazy = Adversaries { kind: AdversaryKind::Lazy, count: 2 };
         assert_eq!("lazy:2".parse(), Ok(lazy));
         assert_eq!("lazy".parse::<Adversaries>().map(|a| a.count), Ok(1));
         assert!("lazy:0".parse::<Adversaries>().is_err());

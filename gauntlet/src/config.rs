@@ -86,10 +86,7 @@ pub struct ChainSection {
 
 impl Default for ChainSection {
     fn default() -> Self {
-        Self {
-            urls: vec![DEFAULT_URL.to_owned()],
-            run: 0,
-        }
+        Self { urls: vec![DEFAULT_URL.to_owned()], run: 0 }
     }
 }
 
@@ -262,28 +259,15 @@ impl Participant {
                 None => base.join(&file.data),
             },
             data_cache_bytes_max: file.data_cache_bytes_max,
-            threads: if file.threads == 0 {
-                cores
-            } else {
-                file.threads
-            },
+            threads: if file.threads == 0 { cores } else { file.threads },
             model,
             hot: open(&file.keys.hot).context("keys.hot")?,
-            cold: file
-                .keys
-                .cold
-                .as_ref()
-                .map(open)
-                .transpose()
-                .context("keys.cold")?,
+            cold: file.keys.cold.as_ref().map(open).transpose().context("keys.cold")?,
             stake: file
                 .keys
                 .stake
                 .as_deref()
-                .map(|text| {
-                    text.parse()
-                        .with_context(|| format!("keys.stake = {text:?}"))
-                })
+                .map(|text| text.parse().with_context(|| format!("keys.stake = {text:?}")))
                 .transpose()?,
             listen: addresses(&file.network.listen).context("network.listen")?,
             external: addresses(&file.network.external).context("network.external")?,
@@ -321,10 +305,7 @@ fn open_key(source: &KeySource, base: &Path) -> Result<Keypair> {
 fn addresses(texts: &[String]) -> Result<Vec<Multiaddr>> {
     texts
         .iter()
-        .map(|text| {
-            text.parse()
-                .with_context(|| format!("{text:?} is not a multiaddress"))
-        })
+        .map(|text| text.parse().with_context(|| format!("{text:?} is not a multiaddress")))
         .collect()
 }
 
@@ -333,13 +314,8 @@ fn peer(text: &str) -> Result<PeerAddress> {
     let (address, peer) = text
         .rsplit_once("/p2p/")
         .with_context(|| format!("{text:?} does not end in /p2p/<peer id>"))?;
-    let peer: PeerId = peer
-        .parse()
-        .with_context(|| format!("{peer:?} is not a peer id"))?;
-    Ok(PeerAddress {
-        peer,
-        addresses: addresses(&[address.to_owned()])?,
-    })
+    let peer: PeerId = peer.parse().with_context(|| format!("{peer:?} is not a peer id"))?;
+    Ok(PeerAddress { peer, addresses: addresses(&[address.to_owned()])? })
 }
 
 #[cfg(test)]

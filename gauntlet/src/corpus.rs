@@ -22,13 +22,9 @@ pub(crate) fn build(
     sample_len: usize,
     to: &Path,
 ) -> Result<Dataset> {
-    let limits = CorpusLimits {
-        total_bytes_max: CORPUS_BYTES_MAX,
-        ..CorpusLimits::default()
-    };
+    let limits = CorpusLimits { total_bytes_max: CORPUS_BYTES_MAX, ..CorpusLimits::default() };
     let is_too_large = |path: &Path| {
-        path.metadata()
-            .is_ok_and(|file| file.is_file() && file.len() > CORPUS_BYTES_MAX)
+        path.metadata().is_ok_and(|file| file.is_file() && file.len() > CORPUS_BYTES_MAX)
     };
     if let Some(path) = data.filter(|path| is_too_large(path)) {
         bail!(
@@ -39,14 +35,10 @@ pub(crate) fn build(
     }
     let documents = match data {
         // The user's own text is taken whole: there is no crowd of crates of which one could be too large a part.
-        Some(path) => trainer::gather(
-            path,
-            &CorpusLimits {
-                file_bytes_max: CORPUS_BYTES_MAX,
-                ..limits
-            },
-        )
-        .with_context(|| format!("cannot read the text in {}", path.display()))?,
+        Some(path) => {
+            trainer::gather(path, &CorpusLimits { file_bytes_max: CORPUS_BYTES_MAX, ..limits })
+                .with_context(|| format!("cannot read the text in {}", path.display()))?
+        }
         None => {
             let lock = find_lock(lock)?;
             trainer::default_corpus(&lock, &limits).context(
@@ -71,9 +63,7 @@ fn find_lock(named: Option<&Path>) -> Result<PathBuf> {
         .into_iter()
         .flatten()
         .flat_map(|from| {
-            from.ancestors()
-                .map(|folder| folder.join("Cargo.lock"))
-                .collect::<Vec<_>>()
+            from.ancestors().map(|folder| folder.join("Cargo.lock")).collect::<Vec<_>>()
         })
         .find(|path| path.is_file());
     found.context(

@@ -178,11 +178,7 @@ impl ByteBar {
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
-        Self {
-            bar,
-            total,
-            told: Instant::now(),
-        }
+        Self { bar, total, told: Instant::now() }
     }
 
     pub(crate) fn update(&mut self, bytes: u64, message: impl FnOnce() -> String) {

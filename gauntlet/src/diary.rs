@@ -142,9 +142,7 @@ impl Diary {
             .append(true)
             .open(&path)
             .with_context(|| format!("cannot open {}", path.display()))?;
-        Ok(Self {
-            file: Mutex::new(file),
-        })
+        Ok(Self { file: Mutex::new(file) })
     }
 
     /// Writes one line. A failure is logged: the work goes on without a diary.
@@ -163,11 +161,7 @@ impl Diary {
     /// Notes that a duty was done.
     pub fn done(&self, window: Window, duty: Duty, seconds: f64) {
         metrics::histogram!(crate::telemetry::PART_SECONDS, "part" => duty.name()).record(seconds);
-        self.write(&Line::Done {
-            window,
-            duty,
-            seconds,
-        });
+        self.write(&Line::Done { window, duty, seconds });
     }
 
     /// Notes, and logs, that a duty was missed.
@@ -175,11 +169,7 @@ impl Diary {
         let reason = reason.to_string();
         tracing::warn!(window, duty = duty.name(), reason, "missed");
         metrics::counter!(crate::telemetry::MISSED, "duty" => duty.name()).increment(1);
-        self.write(&Line::Missed {
-            window,
-            duty,
-            reason,
-        });
+        self.write(&Line::Missed { window, duty, reason });
     }
 }
 
@@ -193,10 +183,7 @@ pub struct Reader {
 impl Reader {
     /// Reads the diary in `folder` from its beginning.
     pub fn new(folder: &Path) -> Self {
-        Self {
-            path: folder.join(FILE_NAME),
-            offset: 0,
-        }
+        Self { path: folder.join(FILE_NAME), offset: 0 }
     }
 
     /// The lines since the last call; none while there is no diary. Lines that are not whole are left for the next call.
@@ -212,15 +199,10 @@ impl Reader {
         file.seek(SeekFrom::Start(self.offset))?;
         let mut text = Vec::new();
         file.take(READ_MAX).read_to_end(&mut text)?;
-        let whole = text
-            .iter()
-            .rposition(|byte| *byte == b'\n')
-            .map_or(0, |last| last + 1);
+        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
         self.offset += whole as u64;
         let lines = text[..whole].split(|byte| *byte == b'\n');
-        Ok(lines
-            .filter_map(|line| serde_json::from_slice(line).ok())
-            .collect())
+        Ok(lines.filter_map(|line| serde_json::from_slice(line).ok()).collect())
     }
 }
 
@@ -235,20 +217,11 @@ mod tests {
         assert!(reader.read().unwrap().is_empty());
         let diary = Diary::open(folder.path()).unwrap();
         diary.write(&Line::Started { window: 3 });
-        let mut file = OpenOptions::new()
-            .append(true)
-            .open(folder.path().join(FILE_NAME))
-            .unwrap();
+        let mut file = OpenOptions::new().append(true).open(folder.path().join(FILE_NAME)).unwrap();
         file.write_all(b"{\"held_out\":").unwrap();
         assert_eq!(reader.read().unwrap(), [Line::Started { window: 3 }]);
         assert!(reader.read().unwrap().is_empty());
         file.write_all(b"{\"window\":1,\"loss\":2.5}}\n").unwrap();
-        assert_eq!(
-            reader.read().unwrap(),
-            [Line::HeldOut {
-                window: 1,
-                loss: 2.5
-            }]
-        );
+        assert_eq!(reader.read().unwrap(), [Line::HeldOut { window: 1, loss: 2.5 }]);
     }
 }

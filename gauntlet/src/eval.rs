@@ -149,17 +149,9 @@ fn evaluate(args: &EvalArgs, end: &AtomicBool) -> Result<Done> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = Threads::new(args.threads.unwrap_or(cores))?;
     let settings = settings(args, &threads)?;
-    let Opened {
-        model,
-        tokenizer,
-        prefix,
-        begins,
-    } = model::open(args)?;
+    let Opened { model, tokenizer, prefix, begins } = model::open(args)?;
     let mut report = Report::new(args, &model, &settings, prefix);
-    tracing::info!(
-        "model and questions read in {:.1} s",
-        started.elapsed().as_secs_f64()
-    );
+    tracing::info!("model and questions read in {:.1} s", started.elapsed().as_secs_f64());
 
     let mut files = Files::open(args, &model)?;
     let vocabulary = Vocabulary::new(&tokenizer, prefix, begins);
@@ -179,10 +171,7 @@ fn evaluate(args: &EvalArgs, end: &AtomicBool) -> Result<Done> {
         }
     }
     report.seconds = started.elapsed().as_secs_f64();
-    Ok(Done {
-        report,
-        is_interrupted,
-    })
+    Ok(Done { report, is_interrupted })
 }
 
 /// How the tasks are run, by the header of the model's files: a batch is as large as asked for, or as the memory has
@@ -192,17 +181,13 @@ fn evaluate(args: &EvalArgs, end: &AtomicBool) -> Result<Done> {
 /// The model does not fit the memory, not even with one short request at a time.
 fn settings(args: &EvalArgs, threads: &Threads) -> Result<Settings> {
     let config = trainer::files::configuration(&args.model)?;
-    let length_max = args
-        .max_length
-        .unwrap_or(config.seq_len.min(LENGTH_DEFAULT));
+    let length_max = args.max_length.unwrap_or(config.seq_len.min(LENGTH_DEFAULT));
     let length_max = length_max.clamp(1, LENGTH_MAX);
     let short = length_max.min(LENGTH_SHORT);
     let costs = |config: &ModelConfig, length, batch_tokens| {
         memory::evaluation(config, length, batch_tokens, threads.count())
     };
-    memory::check("an evaluation", &config, None, |config| {
-        costs(config, short, short)
-    })?;
+    memory::check("an evaluation", &config, None, |config| costs(config, short, short))?;
     let available = memory::available().unwrap_or(u64::MAX);
     let fits = |length, batch_tokens| {
         costs(&config, length, batch_tokens).is_ok_and(|bytes| bytes <= available)
@@ -219,13 +204,7 @@ fn settings(args: &EvalArgs, threads: &Threads) -> Result<Settings> {
             false => too_long = length,
         }
     }
-    Ok(Settings {
-        length_max,
-        length_that_fits,
-        batch_tokens,
-        seed: args.seed,
-        limit: args.limit,
-    })
+    Ok(Settings { length_max, length_that_fits, batch_tokens, seed: args.seed, limit: args.limit })
 }
 
 /// Finds out now that a report cannot be written, and not after hours of work. What an earlier one left there stays until
@@ -265,15 +244,10 @@ fn task_file(name: &str, task_dir: &Path) -> Result<(TaskFile, PathBuf)> {
         return Ok((file, task_dir.to_owned()));
     }
     let path = Path::new(name);
-    let is_json = path
-        .extension()
-        .is_some_and(|extension| extension == "json");
+    let is_json = path.extension().is_some_and(|extension| extension == "json");
     if !is_json && path.extension().is_none_or(|extension| extension != "toml") {
         let names = KNOWN_TASKS.map(|(name, _)| name);
-        bail!(
-            "no task {name:?}; there are {}, and files .toml and .json",
-            names.join(", ")
-        );
+        bail!("no task {name:?}; there are {}, and files .toml and .json", names.join(", "));
     }
     let text = std::fs::read_to_string(path).with_context(|| name.to_owned())?;
     let file = match is_json {
@@ -326,10 +300,7 @@ impl Files {
             let file = File::create(path).with_context(|| path.display().to_string())?;
             anyhow::Ok((path.clone(), BufWriter::new(file)))
         });
-        Ok(Self {
-            cache: cache.transpose()?,
-            samples: samples.transpose()?,
-        })
+        Ok(Self { cache: cache.transpose()?, samples: samples.transpose()? })
     }
 
     fn write(&mut self, task: &str, samples: &[Sample]) -> Result<()> {

@@ -51,9 +51,7 @@ mod tests {
 
     #[test]
     fn no_cause_is_said_twice() {
-        let failed = || Failed {
-            source: std::io::Error::other("full"),
-        };
+        let failed = || Failed { source: std::io::Error::other("full") };
         let error = anyhow::Error::from(failed());
         assert_eq!(line(&error), "a.txt: full");
         let named = Err::<(), _>(failed()).context("cannot write").unwrap_err();

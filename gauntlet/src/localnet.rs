@@ -104,11 +104,7 @@ pub async fn run(args: LocalnetArgs) -> Result<u8> {
     match result? {
         Some(report) => {
             finish(&args, &folder, &report)?;
-            Ok(if report.ok {
-                exit::SUCCESS
-            } else {
-                exit::FAILURE
-            })
+            Ok(if report.ok { exit::SUCCESS } else { exit::FAILURE })
         }
         None => {
             progress::print(&format!(
@@ -181,11 +177,8 @@ async fn whole_run(
     ));
     let parameters = model.config().parameter_count();
     let layout = model.layout().clone();
-    let roots = plan::Roots {
-        data_root: dataset.root(),
-        data: data_size(&dataset),
-        genesis_state_root,
-    };
+    let roots =
+        plan::Roots { data_root: dataset.root(), data: data_size(&dataset), genesis_state_root };
     progress.doing("waiting for the chain");
     let node = processes.node.as_mut().context("no chain")?;
     let (chain, url) = (node.connect().await?, node.url.clone());
@@ -193,17 +186,13 @@ async fn whole_run(
     let work = measure(args, members, shares, model, dataset, progress).await?;
     let owner = keys::keypair_from_uri(OWNER_URI)?;
     progress.doing("setting up the run");
-    fund(chain.as_ref(), &owner, members)
-        .await
-        .context("cannot fund the participants")?;
+    fund(chain.as_ref(), &owner, members).await.context("cannot fund the participants")?;
     let head = chain.finalized_head().await?;
     let schedule = plan::plan_schedule(args, work.seconds, head.number)?;
     let settings = plan::plan_settings(args, members, work, schedule, roots)?;
     let run = create_run(chain.as_ref(), &owner, &settings, layout).await?;
     RunFile::new(&chain.genesis_hash().await?, run, &args.model, args.windows).write(folder)?;
-    register(chain.as_ref(), run, members)
-        .await
-        .context("cannot register the participants")?;
+    register(chain.as_ref(), run, members).await.context("cannot register the participants")?;
     progress.say(format!(
         "run {run}: {} with {parameters} parameters, {} steps of {} samples a window of {:.0} s",
         args.model,
@@ -212,10 +201,7 @@ async fn whole_run(
         f64::from(settings.schedule.window_blocks) * args.block_ms as f64 / 1e3,
     ));
 
-    let model = ModelReport {
-        name: args.model.clone(),
-        parameters,
-    };
+    let model = ModelReport { name: args.model.clone(), parameters };
     let mut board = board(run, keys::account(&owner), model, folder, members)?;
     for miner in chain.miners(run, None).await? {
         board.registered(&miner.hot, miner.uid);
@@ -224,15 +210,7 @@ async fn whole_run(
         board.registered(&validator.hot, validator.index);
     }
     processes.participants = start_participants(args, folder, &url, run, members, shares)?;
-    watch(
-        args,
-        chain.clone(),
-        &settings,
-        processes,
-        &mut board,
-        progress,
-    )
-    .await?;
+    watch(args, chain.clone(), &settings, processes, &mut board, progress).await?;
     claim_all(chain.as_ref(), run, &owner, members).await;
     let emission = emission(chain.as_ref(), run).await?;
     processes.stop(progress).await;
@@ -282,25 +260,11 @@ async fn fund(chain: &dyn Chain, owner: &Keypair, members: &[Member]) -> Result<
     for member in members {
         let cold = keys::account(&keys::keypair_from_uri(&member.cold_uri())?);
         let hot = keys::account(&keys::keypair_from_uri(&member.hot_uri())?);
-        let held = if member.is_miner() {
-            Settings::example().incentive.miner_bond
-        } else {
-            STAKE
-        };
-        transfers.push(Call::Transfer {
-            to: cold,
-            amount: COLD_BALANCE + held,
-        });
-        transfers.push(Call::Transfer {
-            to: hot,
-            amount: HOT_BALANCE,
-        });
+        let held = if member.is_miner() { Settings::example().incentive.miner_bond } else { STAKE };
+        transfers.push(Call::Transfer { to: cold, amount: COLD_BALANCE + held });
+        transfers.push(Call::Transfer { to: hot, amount: HOT_BALANCE });
     }
-    submit_all(
-        chain,
-        transfers.into_iter().map(|call| (owner.clone(), call)),
-    )
-    .await
+    submit_all(chain, transfers.into_iter().map(|call| (owner.clone(), call))).await
 }
 
 async fn create_run(
@@ -309,14 +273,8 @@ async fn create_run(
     settings: &Settings,
     layout: protocol::layout::Layout,
 ) -> Result<RunId> {
-    let call = Call::CreateRun {
-        settings: Box::new(settings.clone()),
-        layout,
-    };
-    let included = chain
-        .submit(owner, call)
-        .await
-        .context("cannot create the run")?;
+    let call = Call::CreateRun { settings: Box::new(settings.clone()), layout };
+    let included = chain.submit(owner, call).await.context("cannot create the run")?;
     included
         .events
         .iter()
@@ -335,11 +293,7 @@ async fn register(chain: &dyn Chain, run: RunId, members: &[Member]) -> Result<(
         let call = if member.is_miner() {
             Call::RegisterMiner { run, hot }
         } else {
-            Call::RegisterValidator {
-                run,
-                hot,
-                stake: STAKE,
-            }
+            Call::RegisterValidator { run, hot, stake: STAKE }
         };
         calls.push((cold, call));
     }
@@ -371,19 +325,9 @@ fn board(
     let known = members.iter().map(|member| {
         let hot = keys::account(&keys::keypair_from_uri(&member.hot_uri())?);
         let cold = keys::account(&keys::keypair_from_uri(&member.cold_uri())?);
-        Ok((
-            member.clone(),
-            hot,
-            cold,
-            diary::Reader::new(&folder.join(&member.name)),
-        ))
+        Ok((member.clone(), hot, cold, diary::Reader::new(&folder.join(&member.name))))
     });
-    Ok(Board::new(
-        run,
-        owner,
-        model,
-        known.collect::<Result<Vec<_>>>()?,
-    ))
+    Ok(Board::new(run, owner, model, known.collect::<Result<Vec<_>>>()?))
 }
 
 /// Writes each participant's configuration and starts its process.
@@ -416,30 +360,16 @@ fn start_participants(
             metrics: metrics.map(|port| ([127, 0, 0, 1], port).into()),
             adversary: member.adversary(),
             archive: is_validator.then(|| PathBuf::from("..").join(PAYLOADS_FOLDER)),
-            held_out_samples: if measures_held_out {
-                plan::HELD_OUT_SAMPLES
-            } else {
-                0
-            },
+            held_out_samples: if measures_held_out { plan::HELD_OUT_SAMPLES } else { 0 },
             store_bytes_max: 1 << 30,
             memory_bytes: Some(match is_validator {
                 true => shares.validator,
                 false => shares.miner,
             }),
-            chain: ChainSection {
-                urls: vec![url.to_owned()],
-                run,
-            },
-            keys: KeysSection {
-                hot: KeySource::Uri(member.hot_uri()),
-                cold: None,
-                stake: None,
-            },
+            chain: ChainSection { urls: vec![url.to_owned()], run },
+            keys: KeysSection { hot: KeySource::Uri(member.hot_uri()), cold: None, stake: None },
             network: NetworkSection {
-                listen: vec![
-                    "/ip4/127.0.0.1/udp/0/quic-v1".into(),
-                    "/ip4/127.0.0.1/tcp/0".into(),
-                ],
+                listen: vec!["/ip4/127.0.0.1/udp/0/quic-v1".into(), "/ip4/127.0.0.1/tcp/0".into()],
                 ..NetworkSection::default()
             },
         };
@@ -448,10 +378,7 @@ fn start_participants(
         let program = Program {
             name: member.name.clone(),
             binary: binary.clone(),
-            args: vec![
-                member.role.clone(),
-                format!("--config={}", config.display()),
-            ],
+            args: vec![member.role.clone(), format!("--config={}", config.display())],
             logs: folder.join(LOGS_FOLDER),
         };
         processes.push(program.start()?);
@@ -583,10 +510,7 @@ fn finish(args: &LocalnetArgs, folder: &Path, report: &Report) -> Result<()> {
             participant.name, participant.role, participant.kind
         ));
     }
-    let first = report
-        .windows
-        .first()
-        .and_then(|window| window.heldout_loss);
+    let first = report.windows.first().and_then(|window| window.heldout_loss);
     if let (Some(first), Some(last)) = (first, report.last_state.heldout_loss) {
         let change = (last / first - 1.0) * 100.0;
         progress::print(&format!(
@@ -599,10 +523,6 @@ fn finish(args: &LocalnetArgs, folder: &Path, report: &Report) -> Result<()> {
     }
     progress::print(&format!("report:       {}", path.display()));
     let program = std::env::current_exe()?;
-    progress::print(&format!(
-        "recompute it: {} audit {}",
-        program.display(),
-        folder.display()
-    ));
+    progress::print(&format!("recompute it: {} audit {}", program.display(), folder.display()));
     Ok(())
 }

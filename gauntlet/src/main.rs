@@ -9,17 +9,14 @@ fn main() -> std::process::ExitCode {
         exit::tell(&exit::line(&error));
         return exit::USAGE.into();
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            exit::tell(&format!("cannot start: {error}"));
-            return exit::FAILURE.into();
-        }
-    };
+    let runtime =
+        match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                exit::tell(&format!("cannot start: {error}"));
+                return exit::FAILURE.into();
+            }
+        };
     // The command runs on the main thread: children of `localnet` are told to end with the thread that started them.
     let result = runtime.block_on(command::run(cli.command));
     // What still runs on other threads is at most a computation whose result nobody waits for.

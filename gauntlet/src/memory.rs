@@ -55,17 +55,15 @@ fn groups_leave(groups: &str, root: &Path) -> Option<u64> {
         let text = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
         let mut lines = text.lines();
         let line = lines.find_map(|line| line.strip_prefix("inactive_file "));
-        line.and_then(|bytes| bytes.trim().parse().ok())
-            .unwrap_or(0u64)
+        line.and_then(|bytes| bytes.trim().parse().ok()).unwrap_or(0u64)
     };
     let left = |folder: &Path| {
         let (max, used) = match number(folder, "memory.max") {
             Some(max) => (max, number(folder, "memory.current")?),
             // Version 1.
-            None => (
-                number(folder, "memory.limit_in_bytes")?,
-                number(folder, "memory.usage_in_bytes")?,
-            ),
+            None => {
+                (number(folder, "memory.limit_in_bytes")?, number(folder, "memory.usage_in_bytes")?)
+            }
         };
         Some(max.saturating_sub(used.saturating_sub(droppable(folder))))
     };
@@ -107,9 +105,7 @@ pub fn miner(
 /// What a validator's process holds: it scores, and measures the held-out loss.
 pub fn validator(config: &ModelConfig, threads: usize) -> Result<CpuCosts, BudgetError> {
     let evaluator = || CpuCosts::of_evaluator(config, validator::SAMPLES_AT_ONCE, threads);
-    evaluator()?
-        .and(evaluator()?)?
-        .and_parameters(STATES, config, replica::STATES_AT_ONCE)
+    evaluator()?.and(evaluator()?)?.and_parameters(STATES, config, replica::STATES_AT_ONCE)
 }
 
 /// What a training without a chain holds: while it reads a checkpoint, or later, while it evaluates.
@@ -122,11 +118,7 @@ pub fn training(
     /// Parameters and both moments.
     const CHECKPOINT_ARRAYS: u64 = 3;
     CpuCosts::of_pretrainer(config, samples, precision, threads)?
-        .and(CpuCosts::of_evaluator(
-            config,
-            train::EVALUATED_AT_ONCE,
-            threads,
-        )?)?
+        .and(CpuCosts::of_evaluator(config, train::EVALUATED_AT_ONCE, threads)?)?
         .and_parameters("a checkpoint that is read", config, CHECKPOINT_ARRAYS)
 }
 
@@ -138,10 +130,7 @@ pub fn evaluation(
     threads: usize,
 ) -> Result<u64, BudgetError> {
     let (samples, seq_len) = rung_shape(length, batch_tokens);
-    let config = ModelConfig {
-        seq_len,
-        ..config.clone()
-    };
+    let config = ModelConfig { seq_len, ..config.clone() };
     // Its one array of parameters is the model.
     CpuCosts::of_evaluator(&config, samples, threads)?.bytes()
 }
@@ -234,10 +223,9 @@ fn refusal(
     };
     let largest = PRESETS.iter().filter_map(fits).max();
     let what = match largest {
-        Some((_, bytes, name)) => format!(
-            "the largest preset that fits is {name} ({})",
-            format_bytes(bytes)
-        ),
+        Some((_, bytes, name)) => {
+            format!("the largest preset that fits is {name} ({})", format_bytes(bytes))
+        }
         None => "no preset fits".to_owned(),
     };
     format!(

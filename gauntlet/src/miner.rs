@@ -94,31 +94,17 @@ pub async fn serve(
     let (model, root) = participant::initial_model(&config.model, &handles.info, &handles.threads)?;
     wait_for_registration(&handles).await?;
 
-    let checkpoints = Arc::new(Checkpoints::open(&participant::subfolder(
-        &config,
-        "checkpoints",
-    )?)?);
+    let checkpoints =
+        Arc::new(Checkpoints::open(&participant::subfolder(&config, "checkpoints")?)?);
     let updates = Updates::open(participant::subfolder(&config, "updates")?);
-    let settings = TrainerSettings {
-        batch_size,
-        micro_batch,
-        ..TrainerSettings::default()
-    };
+    let settings = TrainerSettings { batch_size, micro_batch, ..TrainerSettings::default() };
     let mut trainer = Trainer::new(model, settings, handles.threads.clone())?;
-    let mut state = State {
-        window: 0,
-        model: trainer.model().clone(),
-        root,
-    };
+    let mut state = State { window: 0, model: trainer.model().clone(), root };
     let mut recovered = None;
     if let Some(checkpoint) = checkpoints.load(&config.model)? {
         let position = trainer.restore(checkpoint)?;
         if position.run != handles.run {
-            bail!(
-                "the checkpoint is of run {}, not {}",
-                position.run,
-                handles.run
-            );
+            bail!("the checkpoint is of run {}, not {}", position.run, handles.run);
         }
         tracing::info!(
             window = position.window,
@@ -134,9 +120,7 @@ pub async fn serve(
             recovered = recover(&position, &updates)?;
         }
     }
-    let trained = recovered
-        .as_ref()
-        .map(|prepared: &Prepared| prepared.window);
+    let trained = recovered.as_ref().map(|prepared: &Prepared| prepared.window);
 
     let (replica, states) = Replica::new(handles.clone(), state, None, config.window_end);
     let (ready, prepared) = mpsc::channel(1);
@@ -164,12 +148,7 @@ fn recover(position: &trainer::Position, updates: &Updates) -> Result<Option<Pre
     let note: Note =
         serde_json::from_str(&position.note).context("the checkpoint's note is not ours")?;
     let payload = updates.load(position.window)?;
-    Ok(Some(Prepared {
-        window: position.window,
-        uid: note.uid,
-        opening: note.opening,
-        payload,
-    }))
+    Ok(Some(Prepared { window: position.window, uid: note.uid, opening: note.opening, payload }))
 }
 
 async fn wait_for_registration(handles: &Handles) -> Result<()> {

@@ -162,11 +162,7 @@ fn write(model: &Model, output: &OutputArgs, mut settings: ExportSettings) -> Re
         exported.bytes,
         settings.values,
         exported.shards,
-        if exported.shards == 1 {
-            "file"
-        } else {
-            "files"
-        },
+        if exported.shards == 1 { "file" } else { "files" },
         match settings.tokenizer {
             Some(_) => "with tokenizer.json",
             None => "without a tokenizer",

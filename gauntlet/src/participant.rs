@@ -109,10 +109,7 @@ pub struct Services {
 impl Services {
     /// None yet.
     pub fn new(shutdown: CancellationToken) -> Self {
-        Self {
-            tasks: JoinSet::new(),
-            shutdown,
-        }
+        Self { tasks: JoinSet::new(), shutdown }
     }
 
     /// Starts a service. When one ends, whatever the result, all end.
@@ -170,10 +167,7 @@ pub async fn connect(config: &Participant) -> Result<Surroundings> {
             .context("the chain does not answer")??,
     );
     let genesis = chain.genesis_hash().await?;
-    let store = Arc::new(Store::open(
-        config.folder.join("store"),
-        config.store_bytes_max,
-    )?);
+    let store = Arc::new(Store::open(config.folder.join("store"), config.store_bytes_max)?);
     let kept = store.pinned_ids();
     Ok(Surroundings {
         network: start_network(config, &genesis, store).await?,
@@ -200,14 +194,7 @@ pub async fn open(
     surroundings: Surroundings,
 ) -> Result<(Handles, Services)> {
     make_folder(&config.folder)?;
-    let Surroundings {
-        chain,
-        network,
-        kept,
-        threads,
-        work,
-        salts,
-    } = surroundings;
+    let Surroundings { chain, network, kept, threads, work, salts } = surroundings;
     let run = config.chain.run;
     let info = wait_for_run(chain.as_ref(), run).await?;
     let (place, cache) = (config.data.clone(), config.folder.join("data-cache"));
@@ -294,10 +281,7 @@ fn check_data(dataset: &Data, info: &RunInfo) -> Result<()> {
             hex::encode(training.data_root)
         );
     }
-    let (count, len) = (
-        dataset.sample_count(Split::Train),
-        dataset.manifest().sample_len,
-    );
+    let (count, len) = (dataset.sample_count(Split::Train), dataset.manifest().sample_len);
     if count != training.sample_count || len as u64 != u64::from(training.sample_len) {
         bail!("the run's samples are not the data set's: {count} of {len} tokens");
     }
@@ -347,39 +331,20 @@ async fn register(
     cold: &Keypair,
     stake: Option<u128>,
 ) -> Result<()> {
-    let Handles {
-        chain, run, hot, ..
-    } = handles;
+    let Handles { chain, run, hot, .. } = handles;
     let call = match role {
         Role::Miner => {
-            if chain
-                .miners(*run, None)
-                .await?
-                .iter()
-                .any(|miner| miner.hot == *hot)
-            {
+            if chain.miners(*run, None).await?.iter().any(|miner| miner.hot == *hot) {
                 return Ok(());
             }
-            Call::RegisterMiner {
-                run: *run,
-                hot: *hot,
-            }
+            Call::RegisterMiner { run: *run, hot: *hot }
         }
         Role::Validator => {
-            if chain
-                .validators(*run, None)
-                .await?
-                .iter()
-                .any(|validator| validator.hot == *hot)
-            {
+            if chain.validators(*run, None).await?.iter().any(|validator| validator.hot == *hot) {
                 return Ok(());
             }
             let stake = stake.unwrap_or(handles.info.settings.incentive.validator_stake_min);
-            Call::RegisterValidator {
-                run: *run,
-                hot: *hot,
-                stake,
-            }
+            Call::RegisterValidator { run: *run, hot: *hot, stake }
         }
     };
     tokio::time::timeout(START_TIMEOUT, chain.submit(cold, call))
@@ -396,17 +361,8 @@ async fn follow_peers(handles: Handles) -> Result<()> {
         if let Err(error) = announce(&handles).await {
             tracing::warn!(error = format!("{error:#}"), "cannot announce this peer");
         }
-        let Handles {
-            chain,
-            network,
-            run,
-            ..
-        } = &handles;
-        if let Err(error) = handles
-            .peers
-            .refresh(chain.as_ref(), network.as_ref(), *run)
-            .await
-        {
+        let Handles { chain, network, run, .. } = &handles;
+        if let Err(error) = handles.peers.refresh(chain.as_ref(), network.as_ref(), *run).await {
             tracing::warn!(error = format!("{error:#}"), "cannot read the peers");
         }
         // Soon again at the start, when the others announce themselves too.
@@ -423,20 +379,11 @@ async fn follow_peers(handles: Handles) -> Result<()> {
 const ANNOUNCED_ADDRESSES_MAX: usize = 4;
 
 async fn announce(handles: &Handles) -> Result<()> {
-    let Handles {
-        chain,
-        network,
-        run,
-        hot,
-        ..
-    } = handles;
+    let Handles { chain, network, run, hot, .. } = handles;
     let addresses = network.listen_addresses().await?;
     let own = PeerAddress {
         peer: network.local_peer(),
-        addresses: addresses
-            .into_iter()
-            .take(ANNOUNCED_ADDRESSES_MAX)
-            .collect(),
+        addresses: addresses.into_iter().take(ANNOUNCED_ADDRESSES_MAX).collect(),
     };
     let (peer_id, addresses) = own.to_announcement();
     let announced = chain.announcements(*run, None).await?;
@@ -446,11 +393,7 @@ async fn announce(handles: &Handles) -> Result<()> {
             && announcement.addresses == addresses
     });
     if !is_there && !addresses.is_empty() {
-        let call = Call::Announce {
-            run: *run,
-            peer_id,
-            addresses,
-        };
+        let call = Call::Announce { run: *run, peer_id, addresses };
         handles.submitter.once(call).await?;
     }
     Ok(())

@@ -50,14 +50,7 @@ impl Payloads {
         keep: u16,
         archive: Option<PathBuf>,
     ) -> Self {
-        Self {
-            network,
-            peers,
-            layout,
-            keep,
-            archive,
-            served: Mutex::default(),
-        }
+        Self { network, peers, layout, keep, archive, served: Mutex::default() }
     }
 
     /// The payload that `reveal` opened, checked: its root and length are those on the chain and every chunk is well
@@ -131,10 +124,7 @@ impl Payloads {
             let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
             let kept = served.split_off(&first);
             let old = std::mem::replace(&mut *served, kept);
-            (
-                old.into_values().flatten().collect(),
-                served.values().flatten().copied().collect(),
-            )
+            (old.into_values().flatten().collect(), served.values().flatten().copied().collect())
         };
         // One payload may have been revealed in two windows.
         for root in old.into_iter().filter(|root| !still.contains(root)) {
@@ -152,9 +142,7 @@ pub fn has_root(bytes: &[u8], layout: &Layout, keep: u16, root: &Hash) -> bool {
 
 /// Where an archive keeps the payload of `uid` in `window`.
 pub fn archive_path(archive: &Path, window: Window, uid: Uid) -> PathBuf {
-    archive
-        .join(format!("window-{window:06}"))
-        .join(format!("uid-{uid:04}.update"))
+    archive.join(format!("window-{window:06}")).join(format!("uid-{uid:04}.update"))
 }
 
 /// Writes one payload to an archive, whole or not at all; several processes may write the same one.

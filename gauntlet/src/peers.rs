@@ -20,10 +20,7 @@ pub struct Peers {
 impl Peers {
     /// No peers yet; `own` is never asked.
     pub fn new(own: PeerId) -> Self {
-        Self {
-            own: Some(own),
-            known: Mutex::default(),
-        }
+        Self { own: Some(own), known: Mutex::default() }
     }
 
     /// Reads the announcements at the head, and introduces new peers to the network.
@@ -39,9 +36,7 @@ impl Peers {
         let validators = chain.validators(run, None).await?;
         let mut announcements = chain.announcements(run, None).await?;
         announcements.sort_by_key(|announcement| {
-            !validators
-                .iter()
-                .any(|validator| validator.hot == announcement.hot)
+            !validators.iter().any(|validator| validator.hot == announcement.hot)
         });
         let known: Vec<_> = announcements
             .iter()
@@ -65,20 +60,12 @@ impl Peers {
     /// All peers, `first`'s own peer before the others.
     pub fn ordered(&self, first: Option<&AccountBytes>) -> Vec<PeerAddress> {
         let known = self.known();
-        let (ahead, behind): (Vec<_>, Vec<_>) = known
-            .iter()
-            .partition(|(account, _)| Some(account) == first);
-        ahead
-            .into_iter()
-            .chain(behind)
-            .map(|(_, address)| address.clone())
-            .collect()
+        let (ahead, behind): (Vec<_>, Vec<_>) =
+            known.iter().partition(|(account, _)| Some(account) == first);
+        ahead.into_iter().chain(behind).map(|(_, address)| address.clone()).collect()
     }
 
     fn known(&self) -> Arc<Vec<(AccountBytes, PeerAddress)>> {
-        self.known
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

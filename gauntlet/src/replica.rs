@@ -59,11 +59,7 @@ pub struct States {
 impl States {
     /// The state of `window`, if it is among the newest.
     pub fn at(&self, window: Window) -> Option<Arc<State>> {
-        self.states
-            .borrow()
-            .iter()
-            .find(|state| state.window == window)
-            .cloned()
+        self.states.borrow().iter().find(|state| state.window == window).cloned()
     }
 
     /// Waits until there is a state of `window` or a later one, and returns the newest. Cancel-safe.
@@ -96,19 +92,9 @@ impl Replica {
         checkpoints: Option<Arc<Checkpoints>>,
         window_end: Option<Window>,
     ) -> (Self, States) {
-        handles.diary.write(&Line::Started {
-            window: state.window,
-        });
+        handles.diary.write(&Line::Started { window: state.window });
         let (sender, states) = watch::channel(vec![Arc::new(state)]);
-        (
-            Self {
-                handles,
-                states: sender,
-                checkpoints,
-                window_end,
-            },
-            States { states },
-        )
+        (Self { handles, states: sender, checkpoints, window_end }, States { states })
     }
 
     /// Follows the run until the process ends.
@@ -176,13 +162,7 @@ impl Replica {
 
     /// Applies what was accepted in the state's window.
     async fn step(&self, state: &State) -> Result<(State, Vec<Uid>)> {
-        let Handles {
-            chain,
-            run,
-            info,
-            threads,
-            ..
-        } = &self.handles;
+        let Handles { chain, run, info, threads, .. } = &self.handles;
         let window = state.window;
         let record = chain
             .window(*run, window, None)
@@ -198,27 +178,12 @@ impl Replica {
             .handles
             .work
             .run(move || {
-                let accepted: Vec<(Uid, &[u8])> = payloads
-                    .iter()
-                    .map(|(uid, bytes)| (*uid, &bytes[..]))
-                    .collect();
-                step(
-                    model,
-                    &threads,
-                    &accepted,
-                    training.keep,
-                    training.outer_rate_ppm,
-                )
+                let accepted: Vec<(Uid, &[u8])> =
+                    payloads.iter().map(|(uid, bytes)| (*uid, &bytes[..])).collect();
+                step(model, &threads, &accepted, training.keep, training.outer_rate_ppm)
             })
             .await??;
-        Ok((
-            State {
-                window: window + 1,
-                model,
-                root,
-            },
-            record.accepted,
-        ))
+        Ok((State { window: window + 1, model, root }, record.accepted))
     }
 
     async fn accepted_payloads(
@@ -229,20 +194,12 @@ impl Replica {
         if accepted.is_empty() {
             return Ok(Vec::new());
         }
-        let Handles {
-            chain,
-            run,
-            payloads,
-            ..
-        } = &self.handles;
+        let Handles { chain, run, payloads, .. } = &self.handles;
         let reveals = chain.reveals(*run, window, None).await?;
         let miners = chain.miners(*run, None).await?;
         let fetches = accepted.iter().map(|uid| {
             let reveal: Option<&RevealInfo> = reveals.iter().find(|reveal| reveal.uid == *uid);
-            let hot = miners
-                .iter()
-                .find(|miner| miner.uid == *uid)
-                .map(|miner| miner.hot);
+            let hot = miners.iter().find(|miner| miner.uid == *uid).map(|miner| miner.hot);
             async move {
                 let reveal = reveal.with_context(|| format!("uid {uid} has no reveal"))?;
                 let bytes = payloads
@@ -258,13 +215,7 @@ impl Replica {
     /// The newest state that is final on chain and not older than `state`, from whichever peer has it; `None` if the
     /// chain has no such root, or it is the one that we hold.
     async fn newest_final_state(&self, state: &State) -> Result<Option<State>> {
-        let Handles {
-            chain,
-            run,
-            info,
-            heads,
-            ..
-        } = &self.handles;
+        let Handles { chain, run, info, heads, .. } = &self.handles;
         let head = heads.now();
         let Some(moment) = phase_at(&info.settings.schedule, head.number) else {
             return Ok(None);
@@ -277,11 +228,7 @@ impl Replica {
                 Some(root) if root == state.root => return Ok(None),
                 Some(root) => {
                     let model = fetch_state(&self.handles, state.model.config(), root).await?;
-                    return Ok(Some(State {
-                        window,
-                        model,
-                        root,
-                    }));
+                    return Ok(Some(State { window, model, root }));
                 }
                 None => {}
             }
@@ -291,13 +238,7 @@ impl Replica {
 
     fn note(&self, state: &State, accepted: Vec<Uid>, seconds: f64, synced: bool) {
         let root = hex::encode(state.root);
-        tracing::info!(
-            window = state.window,
-            state_root = &root[..16],
-            ?accepted,
-            synced,
-            "state"
-        );
+        tracing::info!(window = state.window, state_root = &root[..16], ?accepted, synced, "state");
         self.handles.diary.write(&Line::State {
             window: state.window,
             state_root: format!("0x{root}"),
@@ -314,12 +255,8 @@ impl Replica {
         if let Some(checkpoints) = self.checkpoints.clone() {
             let (state, run) = (state.clone(), self.handles.run);
             let saved = self.handles.work.run(move || {
-                let position = Position {
-                    run,
-                    window: state.window,
-                    trained: false,
-                    note: String::new(),
-                };
+                let position =
+                    Position { run, window: state.window, trained: false, note: String::new() };
                 checkpoints.save_model(&state.model, &position)
             });
             match saved.await {
@@ -337,12 +274,7 @@ impl Replica {
             }
         });
         self.serve(&state).await;
-        let held: Vec<Hash> = self
-            .states
-            .borrow()
-            .iter()
-            .map(|state| state.root)
-            .collect();
+        let held: Vec<Hash> = self.states.borrow().iter().map(|state| state.root).collect();
         for old in gone.iter().filter(|old| !held.contains(&old.root)) {
             if let Err(error) = self.handles.network.unpublish(old.root).await {
                 tracing::warn!(%error, "cannot unpublish a state");
@@ -359,11 +291,7 @@ impl Replica {
         }
         let (journal, run) = (self.handles.journal.clone(), self.handles.run);
         let first = window.saturating_sub(JOURNAL_WINDOWS);
-        let pruned = self
-            .handles
-            .work
-            .run(move || journal.prune(run, first))
-            .await;
+        let pruned = self.handles.work.run(move || journal.prune(run, first)).await;
         if !matches!(pruned, Ok(Ok(()))) {
             tracing::warn!(?pruned, "cannot prune the journal");
         }

@@ -41,9 +41,7 @@ pub async fn create(args: RunCreateArgs) -> Result<u8> {
     let config = ModelConfig::preset(&args.model)?;
     let place = args.data.clone();
     let manifest = tokio::task::spawn_blocking(move || dataset::manifest(&place)).await??;
-    memory::check("the first state", &config, None, |model| {
-        memory::copies(model, 1)
-    })?;
+    memory::check("the first state", &config, None, |model| memory::copies(model, 1))?;
     let model = Model::init(&config, settings.training.model_seed)?;
     settings.training.genesis_state_root = model.state_root(&Threads::new(1)?);
     settings.training.data_root = manifest.hash();
@@ -53,22 +51,13 @@ pub async fn create(args: RunCreateArgs) -> Result<u8> {
 
     let owner = wallet::open(&args.key)?;
     let chain = connect(&args.url).await?;
-    let call = Call::CreateRun {
-        settings: Box::new(settings),
-        layout: model.layout().clone(),
-    };
-    let included = chain
-        .submit(&owner, call)
-        .await
-        .context("cannot create the run")?;
+    let call = Call::CreateRun { settings: Box::new(settings), layout: model.layout().clone() };
+    let included = chain.submit(&owner, call).await.context("cannot create the run")?;
     let run = included.events.iter().find_map(|event| match event {
         GauntletEvent::RunCreated { run, .. } => Some(*run),
         _ => None,
     });
-    println!(
-        "run {}",
-        run.context("the chain did not say which run it created")?
-    );
+    println!("run {}", run.context("the chain did not say which run it created")?);
     Ok(exit::SUCCESS)
 }
 

@@ -41,13 +41,7 @@ impl RunFile {
     /// A description of the current version.
     pub fn new(genesis: &protocol::Hash, run: RunId, model: &str, windows: u64) -> Self {
         let genesis = format!("0x{}", hex::encode(genesis));
-        Self {
-            version: VERSION,
-            genesis,
-            run,
-            model: model.to_owned(),
-            windows,
-        }
+        Self { version: VERSION, genesis, run, model: model.to_owned(), windows }
     }
 
     /// Writes it into `folder`.
@@ -67,19 +61,12 @@ impl RunFile {
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(FILE_NAME);
         let bytes = std::fs::read(&path).with_context(|| {
-            format!(
-                "{} is not a run folder: cannot read {FILE_NAME}",
-                folder.display()
-            )
+            format!("{} is not a run folder: cannot read {FILE_NAME}", folder.display())
         })?;
         let file: Self =
             serde_json::from_slice(&bytes).with_context(|| format!("in {}", path.display()))?;
         if file.version != VERSION {
-            bail!(
-                "{} has version {}, not {VERSION}",
-                path.display(),
-                file.version
-            );
+            bail!("{} has version {}, not {VERSION}", path.display(), file.version);
         }
         Ok(file)
     }

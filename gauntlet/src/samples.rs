@@ -51,8 +51,7 @@ pub fn own_evaluation(
     (0..per_uid.min(u64::from(training.evaluation_samples)))
         .map(|number| {
             let position = draw.apply(number).context("no such position")?;
-            own.apply(u64::from(uid) * per_uid + position)
-                .context("the data set is too small")
+            own.apply(u64::from(uid) * per_uid + position).context("the data set is too small")
         })
         .collect()
 }
@@ -65,9 +64,7 @@ pub fn random_evaluation(scored: &Hash, settings: &Settings) -> Result<Vec<u64>>
     let training = &settings.training;
     let draw =
         random_samples(scored, EVALUATION_SALT, training.sample_count).context("no samples")?;
-    (0..training
-        .sample_count
-        .min(u64::from(training.evaluation_samples)))
+    (0..training.sample_count.min(u64::from(training.evaluation_samples)))
         .map(|number| draw.apply(number).context("no such sample"))
         .collect()
 }

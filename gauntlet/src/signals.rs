@@ -16,11 +16,7 @@ pub fn end_with_reader() {
 /// Resolves at Ctrl-C, SIGTERM or SIGHUP. Never resolves if signals cannot be caught. Cancel-safe.
 pub async fn end_requested() {
     let mut pending = Vec::new();
-    for kind in [
-        SignalKind::interrupt(),
-        SignalKind::terminate(),
-        SignalKind::hangup(),
-    ] {
+    for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
         match signal(kind) {
             Ok(signal) => pending.push(signal),
             Err(error) => tracing::warn!(%error, "cannot catch a signal"),

@@ -82,9 +82,8 @@ pub async fn run(args: StatusArgs) -> Result<u8> {
     }
     println!("\n validator  stake (planck)          last attested  account");
     for validator in &validators {
-        let attested = validator
-            .attested_window
-            .map_or("never".to_owned(), |window| window.to_string());
+        let attested =
+            validator.attested_window.map_or("never".to_owned(), |window| window.to_string());
         println!(
             "{:>10}  {:<22}  {:>13}  {}",
             validator.index,

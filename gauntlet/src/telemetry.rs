@@ -66,25 +66,14 @@ pub fn serve_metrics(address: SocketAddr) -> Result<()> {
 /// Says what each metric is.
 fn describe() {
     describe_gauge!(HEAD_BLOCK, Unit::Count, "last finalised block seen");
-    describe_gauge!(
-        STATE_WINDOW,
-        Unit::Count,
-        "window whose parameters are held"
-    );
+    describe_gauge!(STATE_WINDOW, Unit::Count, "window whose parameters are held");
     describe_gauge!(TRAIN_LOSS, "loss of the last local step, nats a token");
     describe_gauge!(GRADIENT_NORM, "norm of the last gradient before clipping");
     describe_gauge!(RATE, "learning rate of the last local step");
     describe_gauge!(TOKENS_PER_SECOND, "training tokens a second");
     describe_gauge!(STEP, Unit::Count, "steps of a training without a chain");
-    describe_gauge!(
-        HELD_OUT_LOSS,
-        "held-out loss of the agreed parameters, nats a token"
-    );
-    describe_histogram!(
-        PART_SECONDS,
-        Unit::Seconds,
-        "duration of one part of a window"
-    );
+    describe_gauge!(HELD_OUT_LOSS, "held-out loss of the agreed parameters, nats a token");
+    describe_histogram!(PART_SECONDS, Unit::Seconds, "duration of one part of a window");
     describe_counter!(EXTRINSICS, Unit::Count, "extrinsics by call and result");
     describe_counter!(UPDATE_BYTES, Unit::Bytes, "bytes of updates made");
     describe_counter!(FETCHES, Unit::Count, "payloads fetched by result");

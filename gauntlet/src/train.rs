@@ -110,11 +110,8 @@ fn train(plan: &Plan, end: &AtomicBool) -> Result<u8> {
         start_over(folder, &checkpoints)?;
     }
     let resumed = trainer.resume(&checkpoints)?;
-    let mut log = Log::open(
-        &folder.join("metrics.jsonl"),
-        trainer.guard().rollbacks,
-        trainer.steps_taken(),
-    )?;
+    let mut log =
+        Log::open(&folder.join("metrics.jsonl"), trainer.guard().rollbacks, trainer.steps_taken())?;
     let peak = plan.peak_flops.unwrap_or_else(|| measure_flops(&threads));
     let mut progress = Progress::new(&trainer, flops_a_token(&config) / peak);
     progress.begin(&config, &data, &trainer, peak, resumed);
@@ -190,10 +187,7 @@ fn shape(plan: &Plan) -> Result<ModelConfig> {
     };
     let config = files::configuration(path)
         .with_context(|| format!("cannot load the model {}", path.display()))?;
-    Ok(ModelConfig {
-        seq_len: plan.seq_len.unwrap_or(config.seq_len),
-        ..config
-    })
+    Ok(ModelConfig { seq_len: plan.seq_len.unwrap_or(config.seq_len), ..config })
 }
 
 /// The initial parameters, and the folder whose tokenizer goes with them.

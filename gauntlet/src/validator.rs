@@ -64,15 +64,9 @@ pub async fn serve(
     let (model, root) = participant::initial_model(&config.model, &handles.info, &handles.threads)?;
     wait_for_registration(&handles).await?;
 
-    let checkpoints = Arc::new(Checkpoints::open(&participant::subfolder(
-        &config,
-        "checkpoints",
-    )?)?);
-    let mut state = State {
-        window: 0,
-        model,
-        root,
-    };
+    let checkpoints =
+        Arc::new(Checkpoints::open(&participant::subfolder(&config, "checkpoints")?)?);
+    let mut state = State { window: 0, model, root };
     if let Some(checkpoint) = checkpoints.load(&config.model)? {
         state = resume(checkpoint, &handles.threads, handles.run)?;
     }
@@ -94,10 +88,7 @@ pub async fn serve(
     services.start("score", score.run());
     if config.held_out_samples > 0 {
         let samples = config.held_out_samples;
-        services.start(
-            "held_out",
-            held_out::run(handles, states, config.model, samples),
-        );
+        services.start("held_out", held_out::run(handles, states, config.model, samples));
     }
     services.wait(end).await
 }
@@ -109,11 +100,7 @@ fn resume(checkpoint: trainer::Checkpoint, threads: &Threads, run: u32) -> Resul
     }
     tracing::info!(window = position.window, "resumed from a checkpoint");
     let model = checkpoint.into_model();
-    Ok(State {
-        window: position.window,
-        root: model.state_root(threads),
-        model,
-    })
+    Ok(State { window: position.window, root: model.state_root(threads), model })
 }
 
 async fn wait_for_registration(handles: &Handles) -> Result<()> {
@@ -132,7 +119,5 @@ async fn wait_for_registration(handles: &Handles) -> Result<()> {
 /// What the chain knows of this validator now.
 async fn own_record(handles: &Handles) -> Result<Option<ValidatorInfo>> {
     let validators = handles.chain.validators(handles.run, None).await?;
-    Ok(validators
-        .into_iter()
-        .find(|validator| validator.hot == handles.hot))
+    Ok(validators.into_iter().find(|validator| validator.hot == handles.hot))
 }

@@ -23,9 +23,7 @@ impl Work {
     /// On the caller's own thread, between two of `pause`'s futures: on one thread with paused time, work then happens
     /// in an order that the pauses decide, and can be killed before and after, not within.
     pub fn inline(pause: impl Fn() -> BoxFuture<'static, ()> + Send + Sync + 'static) -> Self {
-        Self {
-            pause: Some(Arc::new(pause)),
-        }
+        Self { pause: Some(Arc::new(pause)) }
     }
 
     /// Runs `work` and returns its result. Cancel-safe in that the result is lost; on threads, `work` goes on.

@@ -27,10 +27,7 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     fn now_millis(&self) -> u64 {
         // A clock before 1970 reads as 0.
-        SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map(millis)
-            .unwrap_or(0)
+        SystemTime::now().duration_since(UNIX_EPOCH).map(millis).unwrap_or(0)
     }
 
     async fn sleep(&self, duration: Duration) {
@@ -47,15 +44,12 @@ pub struct ManualClock {
 impl ManualClock {
     /// A clock that reads `now_millis`.
     pub fn new(now_millis: u64) -> Self {
-        Self {
-            now: Arc::new(watch::Sender::new(now_millis)),
-        }
+        Self { now: Arc::new(watch::Sender::new(now_millis)) }
     }
 
     /// Moves the clock forward and wakes every sleeper whose time has come.
     pub fn advance(&self, duration: Duration) {
-        self.now
-            .send_modify(|now| *now = now.saturating_add(millis(duration)));
+        self.now.send_modify(|now| *now = now.saturating_add(millis(duration)));
     }
 }
 

@@ -134,11 +134,7 @@ pub enum JournalError {
 
 fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> JournalError {
     let path = path.to_owned();
-    move |source| JournalError::Io {
-        action,
-        path,
-        source,
-    }
+    move |source| JournalError::Io { action, path, source }
 }
 
 /// An open journal; share it in an `Arc`.
@@ -199,8 +195,7 @@ impl Journal {
         let lock = lock(&path)?;
         let mut file = open(&path)?;
         let mut text = Vec::new();
-        file.read_to_end(&mut text)
-            .map_err(io_error("read", &path))?;
+        file.read_to_end(&mut text).map_err(io_error("read", &path))?;
         let (records, good_len) = parse(&text, &path)?;
         if good_len < text.len() {
             tracing::warn!(path = %path.display(), cut = text.len() - good_len, "cut off a torn last line");
@@ -208,19 +203,10 @@ impl Journal {
                 .and_then(|()| file.sync_all())
                 .map_err(io_error("truncate", &path))?;
         }
-        file.seek(SeekFrom::End(0))
-            .map_err(io_error("seek in", &path))?;
+        file.seek(SeekFrom::End(0)).map_err(io_error("seek in", &path))?;
         sync_folder(&path)?;
-        let inner = Inner {
-            file,
-            records,
-            broken: false,
-        };
-        Ok(Self {
-            path,
-            inner: Mutex::new(inner),
-            _lock: lock,
-        })
+        let inner = Inner { file, records, broken: false };
+        Ok(Self { path, inner: Mutex::new(inner), _lock: lock })
     }
 
     /// Records that this participant commits to `hash`. On return the record survives a crash; sign only then.
@@ -278,10 +264,7 @@ impl Journal {
             secret: hex::encode(secret),
         };
         inner.append(&self.path, &line)?;
-        let entry = Entry {
-            hash,
-            secret: secret.to_vec(),
-        };
+        let entry = Entry { hash, secret: secret.to_vec() };
         inner.records.entries.insert((run, window, kind), entry);
         Ok(Recorded::New)
     }
@@ -311,11 +294,7 @@ impl Journal {
             first: floors,
         };
         let file = rewrite(&self.path, &records)?;
-        *inner = Inner {
-            file,
-            records,
-            broken: false,
-        };
+        *inner = Inner { file, records, broken: false };
         Ok(())
     }
 
@@ -369,25 +348,15 @@ fn checksum(json: &str) -> String {
 fn parse(text: &[u8], path: &Path) -> Result<(Records, usize), JournalError> {
     let mut records = Records::default();
     let mut good_len = 0;
-    let mut lines = text
-        .split_inclusive(|byte| *byte == b'\n')
-        .enumerate()
-        .peekable();
+    let mut lines = text.split_inclusive(|byte| *byte == b'\n').enumerate().peekable();
     while let Some((number, line)) = lines.next() {
         let is_last = lines.peek().is_none();
         let complete = line.strip_suffix(b"\n");
-        let read = complete
-            .and_then(from_text)
-            .and_then(|line| records.apply(line));
+        let read = complete.and_then(from_text).and_then(|line| records.apply(line));
         match read {
             Some(()) => good_len += line.len(),
             None if is_last && (complete.is_none() || line.contains(&0)) => break,
-            None => {
-                return Err(JournalError::Damaged {
-                    path: path.to_owned(),
-                    line: number + 1,
-                })
-            }
+            None => return Err(JournalError::Damaged { path: path.to_owned(), line: number + 1 }),
         }
     }
     Ok((records, good_len))
@@ -397,13 +366,7 @@ impl Records {
     /// `None` if the line contradicts itself or the lines before it.
     fn apply(&mut self, line: Line) -> Option<()> {
         match line {
-            Line::Record {
-                kind,
-                run,
-                window,
-                hash,
-                secret,
-            } => {
+            Line::Record { kind, run, window, hash, secret } => {
                 let hash = hex::decode(hash).ok()?.try_into().ok()?;
                 let secret = hex::decode(secret).ok()?;
                 let entry = Entry { hash, secret };
@@ -420,20 +383,15 @@ impl Records {
     }
 
     fn lines(&self) -> impl Iterator<Item = Line> + '_ {
-        let floors = self.first.iter().map(|(run, first)| Line::Pruned {
+        let floors =
+            self.first.iter().map(|(run, first)| Line::Pruned { run: *run, first: *first });
+        let entries = self.entries.iter().map(|((run, window, kind), entry)| Line::Record {
+            kind: *kind,
             run: *run,
-            first: *first,
+            window: *window,
+            hash: hex::encode(entry.hash),
+            secret: hex::encode(&entry.secret),
         });
-        let entries = self
-            .entries
-            .iter()
-            .map(|((run, window, kind), entry)| Line::Record {
-                kind: *kind,
-                run: *run,
-                window: *window,
-                hash: hex::encode(entry.hash),
-                secret: hex::encode(&entry.secret),
-            });
         floors.chain(entries)
     }
 }
@@ -451,9 +409,7 @@ fn rewrite(path: &Path, records: &Records) -> Result<File, JournalError> {
     file.write_all(text.as_bytes())
         .and_then(|()| file.as_file().sync_all())
         .map_err(io_error("write in", folder))?;
-    let file = file
-        .persist(path)
-        .map_err(|error| io_error("rename to", path)(error.error))?;
+    let file = file.persist(path).map_err(|error| io_error("rename to", path)(error.error))?;
     sync_folder(path)?;
     Ok(file)
 }
@@ -475,9 +431,7 @@ fn lock(path: &Path) -> Result<File, JournalError> {
     let file = open(Path::new(&name))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => Err(JournalError::InUse {
-            path: path.to_owned(),
-        }),
+        Err(fs::TryLockError::WouldBlock) => Err(JournalError::InUse { path: path.to_owned() }),
         Err(fs::TryLockError::Error(error)) => Err(io_error("lock", path)(error)),
     }
 }
@@ -492,7 +446,5 @@ fn folder(path: &Path) -> &Path {
 /// Makes the file's creation or rename survive a power cut.
 fn sync_folder(path: &Path) -> Result<(), JournalError> {
     let folder = folder(path);
-    File::open(folder)
-        .and_then(|file| file.sync_all())
-        .map_err(io_error("sync", folder))
+    File::open(folder).and_then(|file| file.sync_all()).map_err(io_error("sync", folder))
 }

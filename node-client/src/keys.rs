@@ -97,18 +97,11 @@ pub enum KeyError {
 
 fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KeyError {
     let path = path.to_owned();
-    move |source| KeyError::Io {
-        action,
-        path,
-        source,
-    }
+    move |source| KeyError::Io { action, path, source }
 }
 
 fn not_a_key_file(path: &Path, reason: impl ToString) -> KeyError {
-    KeyError::NotAKeyFile {
-        path: path.to_owned(),
-        reason: reason.to_string(),
-    }
+    KeyError::NotAKeyFile { path: path.to_owned(), reason: reason.to_string() }
 }
 
 /// The key pair that a secret URI names: `//Alice`, `//Alice//hot`, a phrase with or without steps, or `0x…`.
@@ -128,9 +121,8 @@ pub fn keypair_from_uri(secret_uri: &str) -> Result<Keypair, KeyError> {
 pub fn new_phrase() -> Result<String, KeyError> {
     let mut entropy = [0; 16];
     OsRng.fill_bytes(&mut entropy);
-    let phrase = Mnemonic::from_entropy(&entropy).map_err(|error| KeyError::NotASecretUri {
-        reason: error.to_string(),
-    })?;
+    let phrase = Mnemonic::from_entropy(&entropy)
+        .map_err(|error| KeyError::NotASecretUri { reason: error.to_string() })?;
     Ok(phrase.to_string())
 }
 
@@ -150,10 +142,8 @@ pub fn address(account: &AccountBytes) -> String {
 /// # Errors
 /// [`KeyError::NotAnAddress`], also for another network's prefix: sending money there would lose it.
 pub fn account_from_address(text: &str) -> Result<AccountBytes, KeyError> {
-    let not_an_address = |reason: String| KeyError::NotAnAddress {
-        address: text.to_owned(),
-        reason,
-    };
+    let not_an_address =
+        |reason: String| KeyError::NotAnAddress { address: text.to_owned(), reason };
     let account = subxt::utils::AccountId32::from_str(text)
         .map_err(|error| not_an_address(error.to_string()))?;
     // Only one text names an account with prefix 42, so any other is another network's.
@@ -223,17 +213,11 @@ pub fn create_key_file(path: &Path, secret_uri: &str, password: &str) -> Result<
         nonce: hex::encode(nonce),
         secret: String::new(),
     };
-    let cipher = file
-        .cipher(password, &salt)
-        .map_err(|reason| not_a_key_file(path, reason))?;
+    let cipher = file.cipher(password, &salt).map_err(|reason| not_a_key_file(path, reason))?;
     let associated_data = file.associated_data();
-    let plain = Payload {
-        msg: secret_uri.as_bytes(),
-        aad: associated_data.as_bytes(),
-    };
-    let secret = cipher
-        .encrypt(&nonce.into(), plain)
-        .map_err(|error| not_a_key_file(path, error))?;
+    let plain = Payload { msg: secret_uri.as_bytes(), aad: associated_data.as_bytes() };
+    let secret =
+        cipher.encrypt(&nonce.into(), plain).map_err(|error| not_a_key_file(path, error))?;
     file.secret = hex::encode(secret);
     let mut json = serde_json::to_vec_pretty(&file).map_err(|error| not_a_key_file(path, error))?;
     json.push(b'\n');
@@ -256,15 +240,10 @@ pub fn load_key_file(path: &Path, password: &str) -> Result<Keypair, KeyError> {
         .map_err(|reason| not_a_key_file(path, reason))?;
     let secret = bytes(&file.secret)?;
     let associated_data = file.associated_data();
-    let encrypted = Payload {
-        msg: &secret,
-        aad: associated_data.as_bytes(),
-    };
+    let encrypted = Payload { msg: &secret, aad: associated_data.as_bytes() };
     let plain = cipher
         .decrypt(&nonce.into(), encrypted)
-        .map_err(|_| KeyError::WrongPassword {
-            path: path.to_owned(),
-        })?;
+        .map_err(|_| KeyError::WrongPassword { path: path.to_owned() })?;
     let uri =
         String::from_utf8(plain).map_err(|_| not_a_key_file(path, "its secret is not text"))?;
     keypair_from_uri(&uri)
@@ -296,9 +275,7 @@ fn read_key_file(path: &Path) -> Result<KeyFile, KeyError> {
 pub fn load_or_create_network_key(path: &Path) -> Result<NetworkKeypair, KeyError> {
     if !path.exists() {
         let key = NetworkKeypair::generate_ed25519();
-        let encoded = key
-            .to_protobuf_encoding()
-            .map_err(|error| not_a_key_file(path, error))?;
+        let encoded = key.to_protobuf_encoding().map_err(|error| not_a_key_file(path, error))?;
         match write_new(path, format!("{}\n", hex::encode(encoded)).as_bytes()) {
             // Another process was quicker: its key is read below.
             Ok(()) | Err(KeyError::Exists { .. }) => {}
@@ -314,9 +291,7 @@ pub fn load_or_create_network_key(path: &Path) -> Result<NetworkKeypair, KeyErro
 fn read_bounded(path: &Path) -> Result<Vec<u8>, KeyError> {
     let file = File::open(path).map_err(io_error("open", path))?;
     let mut bytes = Vec::new();
-    file.take(FILE_LEN_MAX + 1)
-        .read_to_end(&mut bytes)
-        .map_err(io_error("read", path))?;
+    file.take(FILE_LEN_MAX + 1).read_to_end(&mut bytes).map_err(io_error("read", path))?;
     if bytes.len() as u64 > FILE_LEN_MAX {
         return Err(not_a_key_file(path, "it is too long"));
     }
@@ -335,14 +310,9 @@ fn write_new(path: &Path, bytes: &[u8]) -> Result<(), KeyError> {
     file.write_all(bytes)
         .and_then(|()| file.as_file().sync_all())
         .map_err(io_error("write in", folder))?;
-    file.persist_noclobber(path)
-        .map_err(|error| match error.error.kind() {
-            io::ErrorKind::AlreadyExists => KeyError::Exists {
-                path: path.to_owned(),
-            },
-            _ => io_error("rename to", path)(error.error),
-        })?;
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(io_error("sync", folder))
+    file.persist_noclobber(path).map_err(|error| match error.error.kind() {
+        io::ErrorKind::AlreadyExists => KeyError::Exists { path: path.to_owned() },
+        _ => io_error("rename to", path)(error.error),
+    })?;
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(io_error("sync", folder))
 }

@@ -99,12 +99,7 @@ impl FetchRequest {
         len_max: u64,
         verify: impl Fn(&[u8]) -> bool + Send + Sync + 'static,
     ) -> Self {
-        Self {
-            id,
-            len_max,
-            providers: Vec::new(),
-            verify: Arc::new(verify),
-        }
+        Self { id, len_max, providers: Vec::new(), verify: Arc::new(verify) }
     }
 
     /// The same request with these peers asked first.

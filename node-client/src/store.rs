@@ -65,11 +65,7 @@ pub enum StoreError {
 
 fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
     let path = path.to_owned();
-    move |source| StoreError::Io {
-        action,
-        path,
-        source,
-    }
+    move |source| StoreError::Io { action, path, source }
 }
 
 /// A part of an object, as [`Store::read_range`] returns it.
@@ -174,12 +170,7 @@ impl Store {
         for (id, len, _) in found {
             index.insert(id, len, pins.contains(&id));
         }
-        Ok(Self {
-            root,
-            bytes_max,
-            index: Mutex::new(index),
-            _lock: lock,
-        })
+        Ok(Self { root, bytes_max, index: Mutex::new(index), _lock: lock })
     }
 
     /// Keeps `bytes` under `id`, replacing what was there, and drops the oldest unpinned objects if the bound demands
@@ -205,16 +196,14 @@ impl Store {
         let path = self.object_path(&id);
         let mut index = self.index();
         // Others may have put meanwhile: the room is found again, under the lock, and taken.
-        let evicted = index
-            .evictions(&id, len, self.bytes_max)
-            .ok_or_else(|| self.full(&index, len))?;
+        let evicted =
+            index.evictions(&id, len, self.bytes_max).ok_or_else(|| self.full(&index, len))?;
         for old in evicted {
             self.remove_object(&mut index, &old)?;
         }
         let folder = parent(&path);
         fs::create_dir_all(folder).map_err(io_error("create", folder))?;
-        file.persist(&path)
-            .map_err(|error| io_error("rename to", &path)(error.error))?;
+        file.persist(&path).map_err(|error| io_error("rename to", &path)(error.error))?;
         let pinned = self.pin_path(&id).exists();
         index.insert(id, len, pinned);
         drop(index);
@@ -275,16 +264,14 @@ impl Store {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
                 Err(error) => return Err(io_error("open", &path)(error)),
             };
-            file.read_exact_at(&mut bytes, offset.saturating_add(HEADER_LEN as u64))
-                .map_err(|error| match error.kind() {
+            file.read_exact_at(&mut bytes, offset.saturating_add(HEADER_LEN as u64)).map_err(
+                |error| match error.kind() {
                     io::ErrorKind::UnexpectedEof => StoreError::Damaged { id: *id },
                     _ => io_error("read", &path)(error),
-                })?;
+                },
+            )?;
         }
-        Ok(Some(Range {
-            total_len,
-            bytes: bytes.into(),
-        }))
+        Ok(Some(Range { total_len, bytes: bytes.into() }))
     }
 
     /// Keeps the object until [`Store::unpin`], whatever the bound; survives a restart. An id without an object may be
@@ -369,11 +356,7 @@ impl Store {
     }
 
     fn full(&self, index: &Index, needed: u64) -> StoreError {
-        StoreError::Full {
-            needed,
-            pinned: index.pinned_bytes(),
-            bytes_max: self.bytes_max,
-        }
+        StoreError::Full { needed, pinned: index.pinned_bytes(), bytes_max: self.bytes_max }
     }
 
     fn remove_object(&self, index: &mut Index, id: &Hash) -> Result<bool, StoreError> {
@@ -392,8 +375,7 @@ impl Store {
             Err(error) => return Err(io_error("open", &path)(error)),
         };
         let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)
-            .map_err(io_error("read", &path))?;
+        file.read_to_end(&mut bytes).map_err(io_error("read", &path))?;
         let bytes = Bytes::from(bytes);
         let (magic, rest) = split(&bytes, id, MAGIC.len())?;
         let (stored_len, rest) = split(&rest, id, 8)?;
@@ -422,9 +404,7 @@ fn lock(root: &Path) -> Result<File, StoreError> {
     let file = File::create(&path).map_err(io_error("create", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => Err(StoreError::InUse {
-            path: root.to_owned(),
-        }),
+        Err(fs::TryLockError::WouldBlock) => Err(StoreError::InUse { path: root.to_owned() }),
         Err(fs::TryLockError::Error(error)) => Err(io_error("lock", &path)(error)),
     }
 }
@@ -437,10 +417,7 @@ fn clear(folder: &Path) -> Result<(), StoreError> {
 }
 
 fn pins(folder: &Path) -> Result<HashSet<Hash>, StoreError> {
-    Ok(entries(folder)?
-        .iter()
-        .filter_map(|path| id(path))
-        .collect())
+    Ok(entries(folder)?.iter().filter_map(|path| id(path)).collect())
 }
 
 /// Every object's content id, length and time of change. Files with other names are left alone.
@@ -460,9 +437,7 @@ fn objects(folder: &Path) -> Result<Vec<(Hash, u64, std::time::SystemTime)>, Sto
 
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let read = || -> io::Result<Vec<PathBuf>> {
-        fs::read_dir(folder)?
-            .map(|entry| Ok(entry?.path()))
-            .collect()
+        fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect()
     };
     read().map_err(io_error("list", folder))
 }
@@ -487,7 +462,5 @@ fn remove_file(path: &Path) -> Result<(), StoreError> {
 
 /// Makes a rename or creation in `folder` survive a power cut.
 fn sync_folder(folder: &Path) -> Result<(), StoreError> {
-    File::open(folder)
-        .and_then(|file| file.sync_all())
-        .map_err(io_error("sync", folder))
+    File::open(folder).and_then(|file| file.sync_all()).map_err(io_error("sync", folder))
 }

@@ -49,9 +49,7 @@ impl SubstrateCli for Cli {
         Ok(match id {
             "dev" => Box::new(chain_spec::development()?),
             "" | "local" => Box::new(chain_spec::local()?),
-            path => Box::new(GenericChainSpec::<NoExtension>::from_json_file(
-                path.into(),
-            )?),
+            path => Box::new(GenericChainSpec::<NoExtension>::from_json_file(path.into())?),
         })
     }
 }
@@ -71,37 +69,23 @@ pub(crate) fn run() -> sc_cli::Result<()> {
             cmd.run(cli.load_spec(&cmd.chain)?)
         }
         Some(Subcommand::CheckBlock(cmd)) => cli.create_runner(cmd)?.async_run(|config| {
-            let Parts {
-                client,
-                task_manager,
-                import_queue,
-                ..
-            } = service::parts(&config)?;
+            let Parts { client, task_manager, import_queue, .. } = service::parts(&config)?;
             Ok((cmd.run(client, import_queue), task_manager))
         }),
         Some(Subcommand::ExportBlocks(cmd)) => cli.create_runner(cmd)?.async_run(|config| {
-            let Parts {
-                client,
-                task_manager,
-                ..
-            } = service::parts(&config)?;
+            let Parts { client, task_manager, .. } = service::parts(&config)?;
             Ok((cmd.run(client, config.database), task_manager))
         }),
         Some(Subcommand::ImportBlocks(cmd)) => cli.create_runner(cmd)?.async_run(|config| {
-            let Parts {
-                client,
-                task_manager,
-                import_queue,
-                ..
-            } = service::parts(&config)?;
+            let Parts { client, task_manager, import_queue, .. } = service::parts(&config)?;
             Ok((cmd.run(client, import_queue), task_manager))
         }),
-        Some(Subcommand::PurgeChain(cmd)) => cli
-            .create_runner(cmd)?
-            .sync_run(|config| cmd.run(config.database)),
-        Some(Subcommand::ChainInfo(cmd)) => cli
-            .create_runner(cmd)?
-            .sync_run(|config| cmd.run::<Block>(&config)),
+        Some(Subcommand::PurgeChain(cmd)) => {
+            cli.create_runner(cmd)?.sync_run(|config| cmd.run(config.database))
+        }
+        Some(Subcommand::ChainInfo(cmd)) => {
+            cli.create_runner(cmd)?.sync_run(|config| cmd.run::<Block>(&config))
+        }
     }
 }
 

@@ -57,10 +57,7 @@ fn create<T: Config>(settings: Settings) -> RunId {
 
 /// Miner `number`: its cold and its hot key.
 fn miner<T: Config>(run: RunId, number: u32) -> (T::AccountId, T::AccountId) {
-    let (cold, hot) = (
-        funded::<T>("miner cold", number),
-        account("miner hot", number, 0),
-    );
+    let (cold, hot) = (funded::<T>("miner cold", number), account("miner hot", number, 0));
     Pallet::<T>::do_register_miner(cold.clone(), run, T::AccountId::clone(&hot))
         .expect("there is room; qed");
     (cold, hot)
@@ -68,10 +65,7 @@ fn miner<T: Config>(run: RunId, number: u32) -> (T::AccountId, T::AccountId) {
 
 /// Validator `number`: its cold and its hot key.
 fn validator<T: Config>(run: RunId, number: u32) -> (T::AccountId, T::AccountId) {
-    let (cold, hot) = (
-        funded::<T>("validator cold", number),
-        account("validator hot", number, 0),
-    );
+    let (cold, hot) = (funded::<T>("validator cold", number), account("validator hot", number, 0));
     Pallet::<T>::do_register_validator(cold.clone(), run, T::AccountId::clone(&hot), STAKE)
         .expect("there is room; qed");
     (cold, hot)
@@ -84,20 +78,14 @@ fn go_to<T: Config>(block: u32) {
 }
 
 fn chunk() -> Vec<u8> {
-    let chunk = Chunk {
-        scale_bf16: 0x3c00,
-        indices: (0..64).collect(),
-        codes: vec![1; 64],
-    };
+    let chunk = Chunk { scale_bf16: 0x3c00, indices: (0..64).collect(), codes: vec![1; 64] };
     encode_chunk(&chunk, CHUNK_LEN, 64).expect("a valid chunk; qed")
 }
 
 /// Hashes of the leaves of a payload of 1024 chunks, and its opening.
 fn payload() -> (Vec<Hash>, Opening) {
     let chunk = chunk();
-    let leaves: Vec<Hash> = (0..1_024)
-        .map(|index| merkle::leaf_hash(index, &chunk))
-        .collect();
+    let leaves: Vec<Hash> = (0..1_024).map(|index| merkle::leaf_hash(index, &chunk)).collect();
     let opening = Opening {
         payload_root: merkle::root_of_leaf_hashes(&leaves).expect("there are leaves; qed"),
         chunk_count: 1_024,
@@ -109,13 +97,7 @@ fn payload() -> (Vec<Hash>, Opening) {
 }
 
 fn commit<T: Config>(run: RunId, hot: &T::AccountId, opening: &Opening) {
-    let hash = commitment_hash(
-        &Pallet::<T>::genesis_hash(),
-        run,
-        0,
-        &account_bytes(hot),
-        opening,
-    );
+    let hash = commitment_hash(&Pallet::<T>::genesis_hash(), run, 0, &account_bytes(hot), opening);
     Pallet::<T>::do_commit_update(hot.clone(), run, 0, hash).expect("the commit phase; qed");
 }
 
@@ -123,13 +105,13 @@ fn commit<T: Config>(run: RunId, hot: &T::AccountId, opening: &Opening) {
 fn shown<T: Config>(run: RunId, uid: Uid, leaves: &[Hash], count: u8) -> RevealedChunks {
     let record = Windows::<T>::get(run, 0).expect("window 0 is open; qed");
     let seed = record.challenge_seed.expect("the reveal phase; qed");
-    let chunks = challenged_chunks(&seed, run, 0, uid, 1_024, count)
-        .into_iter()
-        .map(|index| RevealedChunk {
+    let chunks = challenged_chunks(&seed, run, 0, uid, 1_024, count).into_iter().map(|index| {
+        RevealedChunk {
             index,
             chunk: BoundedVec::truncate_from(chunk()),
             proof: BoundedVec::truncate_from(merkle::proof(leaves, index).expect("a leaf; qed")),
-        });
+        }
+    });
     RevealedChunks::truncate_from(chunks.collect())
 }
 
@@ -158,38 +140,15 @@ fn worked_window<T: Config>(miners: u32, validators: u32) -> RunId {
     for uid in &uids {
         let opening = opening_of(*uid);
         let order = u32::from(*uid);
-        Commitments::<T>::insert(
-            (run, 0, *uid),
-            Commitment {
-                hash: [1; 32],
-                block: START,
-                order,
-            },
-        );
+        Commitments::<T>::insert((run, 0, *uid), Commitment { hash: [1; 32], block: START, order });
         PayloadOwners::<T>::insert((run, 0, opening.payload_root), *uid);
-        Reveals::<T>::insert(
-            (run, 0, *uid),
-            Reveal {
-                opening,
-                committed_block: START,
-                order,
-            },
-        );
+        Reveals::<T>::insert((run, 0, *uid), Reveal { opening, committed_block: START, order });
     }
     CommitCounts::<T>::insert(run, 0, miners);
     for index in 0..validators as ValidatorIndex {
         let bitmap = Bitmap::truncate_from(bitmap_of(&uids));
-        Attestations::<T>::insert(
-            (run, 0, index),
-            Attestation {
-                bitmap,
-                state_root: [0; 32],
-            },
-        );
-        let reveal = ScoreReveal {
-            evaluations: evaluations(EVALUATIONS_MAX),
-            salt: [0; 32],
-        };
+        Attestations::<T>::insert((run, 0, index), Attestation { bitmap, state_root: [0; 32] });
+        let reveal = ScoreReveal { evaluations: evaluations(EVALUATIONS_MAX), salt: [0; 32] };
         ScoreCommitments::<T>::insert((run, 0, index), [0; 32]);
         ScoreReveals::<T>::insert((run, 0, index), reveal);
         Validators::<T>::mutate(run, index, |validator| {
@@ -284,10 +243,7 @@ mod benchmarks {
         #[extrinsic_call]
         _(RawOrigin::Signed(cold), run, 0, STAKE);
 
-        assert_eq!(
-            Validators::<T>::get(run, 0).map(|validator| validator.stake),
-            Some(2 * STAKE)
-        );
+        assert_eq!(Validators::<T>::get(run, 0).map(|validator| validator.stake), Some(2 * STAKE));
     }
 
     #[benchmark]
@@ -404,19 +360,11 @@ mod benchmarks {
         let run = create::<T>(settings());
         let who = funded::<T>("claimant", 0);
         T::Currency::set_balance(&Pallet::<T>::run_account(run), RICH);
-        let claims: Vec<(u64, Planck)> = (0..u64::from(CLAIMS_MAX))
-            .map(|window| (window, 1_000_000))
-            .collect();
+        let claims: Vec<(u64, Planck)> =
+            (0..u64::from(CLAIMS_MAX)).map(|window| (window, 1_000_000)).collect();
         let claimable = claims.iter().map(|(_, amount)| amount).sum();
         Claims::<T>::insert(run, &who, ClaimList::truncate_from(claims));
-        Ledgers::<T>::insert(
-            run,
-            Ledger {
-                minted: claimable,
-                claimable,
-                ..Default::default()
-            },
-        );
+        Ledgers::<T>::insert(run, Ledger { minted: claimable, claimable, ..Default::default() });
         go_to::<T>(START + settings().schedule.window_blocks * (CLAIMS_MAX + 2));
 
         #[extrinsic_call]
@@ -455,13 +403,7 @@ mod benchmarks {
     #[benchmark]
     fn open_window() {
         let run = create::<T>(settings());
-        PendingSettings::<T>::insert(
-            run,
-            ScheduledSettings {
-                window: 0,
-                settings: settings(),
-            },
-        );
+        PendingSettings::<T>::insert(run, ScheduledSettings { window: 0, settings: settings() });
         frame_system::Pallet::<T>::set_block_number(START.into());
 
         #[block]
@@ -520,9 +462,7 @@ mod benchmarks {
 
         #[block]
         {
-            PlackettLuce::default()
-                .play(&players, &ranks)
-                .expect("a match of newcomers; qed");
+            PlackettLuce::default().play(&players, &ranks).expect("a match of newcomers; qed");
         }
     }
 
@@ -541,21 +481,8 @@ mod benchmarks {
         };
         let page = (0..m).map(pay).collect();
         SettlementPages::<T>::insert(run, 0, BoundedVec::truncate_from(page));
-        Ledgers::<T>::insert(
-            run,
-            Ledger {
-                minted: RICH,
-                carried: RICH,
-                ..Default::default()
-            },
-        );
-        let settlement = settlement::<T>(
-            Stage::Miners {
-                page: 0,
-                page_count: 1,
-            },
-            0,
-        );
+        Ledgers::<T>::insert(run, Ledger { minted: RICH, carried: RICH, ..Default::default() });
+        let settlement = settlement::<T>(Stage::Miners { page: 0, page_count: 1 }, 0);
 
         #[block]
         {
@@ -568,14 +495,7 @@ mod benchmarks {
     #[benchmark]
     fn settle_close(v: Linear<0, VALIDATORS_MAX>) {
         let run = worked_window::<T>(0, v);
-        Ledgers::<T>::insert(
-            run,
-            Ledger {
-                minted: RICH,
-                carried: RICH,
-                ..Default::default()
-            },
-        );
+        Ledgers::<T>::insert(run, Ledger { minted: RICH, carried: RICH, ..Default::default() });
         let settlement = settlement::<T>(Stage::Validators, v);
 
         #[block]

@@ -56,13 +56,8 @@ where
             Preservation::Preserve,
             frame_support::traits::tokens::Fortitude::Polite,
         );
-        Currency::transfer(
-            &source,
-            account,
-            amount.min(available),
-            Preservation::Preserve,
-        )
-        .unwrap_or(0)
+        Currency::transfer(&source, account, amount.min(available), Preservation::Preserve)
+            .unwrap_or(0)
     }
 }
 
@@ -96,10 +91,7 @@ impl<T: Config> Pallet<T> {
             return 0;
         }
         let mut ledger = Ledgers::<T>::get(run_id);
-        let sums = ledger
-            .carried
-            .checked_sub(amount)
-            .zip(ledger.claimable.checked_add(amount));
+        let sums = ledger.carried.checked_sub(amount).zip(ledger.claimable.checked_add(amount));
         let Some((carried, claimable)) = sums else {
             frame_support::defensive!("the shares of a pot exceed the pot");
             return 0;
@@ -129,14 +121,8 @@ impl<T: Config> Pallet<T> {
         ensure!(amount > 0, Error::<T>::NothingClaimable);
 
         let mut ledger = Ledgers::<T>::get(run_id);
-        ledger.claimable = ledger
-            .claimable
-            .checked_sub(amount)
-            .ok_or(Error::<T>::Internal)?;
-        ledger.paid = ledger
-            .paid
-            .checked_add(amount)
-            .ok_or(Error::<T>::Internal)?;
+        ledger.claimable = ledger.claimable.checked_sub(amount).ok_or(Error::<T>::Internal)?;
+        ledger.paid = ledger.paid.checked_add(amount).ok_or(Error::<T>::Internal)?;
         // The foundation stays, so that the account is alive and no dust is lost.
         T::Currency::transfer(
             &Self::run_account(run_id),
@@ -150,11 +136,7 @@ impl<T: Config> Pallet<T> {
         } else {
             Claims::<T>::insert(run_id, &account, claims);
         }
-        Self::deposit_event(Event::Claimed {
-            run: run_id,
-            account,
-            amount,
-        });
+        Self::deposit_event(Event::Claimed { run: run_id, account, amount });
         Ok(amount)
     }
 }

@@ -237,11 +237,7 @@ pub mod pallet {
     #[pallet::storage]
     pub type Commitments<T> = StorageNMap<
         _,
-        (
-            NMapKey<Twox64Concat, RunId>,
-            NMapKey<Twox64Concat, Window>,
-            NMapKey<Twox64Concat, Uid>,
-        ),
+        (NMapKey<Twox64Concat, RunId>, NMapKey<Twox64Concat, Window>, NMapKey<Twox64Concat, Uid>),
         Commitment,
     >;
 
@@ -250,11 +246,7 @@ pub mod pallet {
     #[pallet::storage]
     pub type Reveals<T> = StorageNMap<
         _,
-        (
-            NMapKey<Twox64Concat, RunId>,
-            NMapKey<Twox64Concat, Window>,
-            NMapKey<Twox64Concat, Uid>,
-        ),
+        (NMapKey<Twox64Concat, RunId>, NMapKey<Twox64Concat, Window>, NMapKey<Twox64Concat, Uid>),
         Reveal,
     >;
 
@@ -348,12 +340,7 @@ pub mod pallet {
         /// A run was created.
         RunCreated { run: RunId, owner: T::AccountId },
         /// A miner registered; it takes part from the next window on.
-        MinerRegistered {
-            run: RunId,
-            uid: Uid,
-            hot: T::AccountId,
-            cold: T::AccountId,
-        },
+        MinerRegistered { run: RunId, uid: Uid, hot: T::AccountId, cold: T::AccountId },
         /// A miner left and has its bond back.
         MinerLeft { run: RunId, uid: Uid },
         /// A validator registered; it takes part from the next window on.
@@ -365,71 +352,27 @@ pub mod pallet {
             stake: Planck,
         },
         /// A validator's stake grew to `stake`.
-        StakeAdded {
-            run: RunId,
-            index: ValidatorIndex,
-            stake: Planck,
-        },
+        StakeAdded { run: RunId, index: ValidatorIndex, stake: Planck },
         /// A validator left and has its stake back.
         ValidatorLeft { run: RunId, index: ValidatorIndex },
         /// A participant said how to reach it.
         Announced { run: RunId, hot: T::AccountId },
         /// A window began.
-        WindowOpened {
-            run: RunId,
-            window: Window,
-            seed: Hash,
-        },
+        WindowOpened { run: RunId, window: Window, seed: Hash },
         /// A miner committed to an update.
-        UpdateCommitted {
-            run: RunId,
-            window: Window,
-            uid: Uid,
-            hash: Hash,
-        },
+        UpdateCommitted { run: RunId, window: Window, uid: Uid, hash: Hash },
         /// A miner opened its commitment.
-        UpdateRevealed {
-            run: RunId,
-            window: Window,
-            uid: Uid,
-            payload_root: Hash,
-            byte_len: u64,
-        },
+        UpdateRevealed { run: RunId, window: Window, uid: Uid, payload_root: Hash, byte_len: u64 },
         /// The reveal of `uid` was removed: `original` committed to the same payload before.
-        CopyRefused {
-            run: RunId,
-            window: Window,
-            uid: Uid,
-            original: Uid,
-        },
+        CopyRefused { run: RunId, window: Window, uid: Uid, original: Uid },
         /// A validator attested.
-        Attested {
-            run: RunId,
-            window: Window,
-            index: ValidatorIndex,
-            state_root: Hash,
-        },
+        Attested { run: RunId, window: Window, index: ValidatorIndex, state_root: Hash },
         /// The accepted set is fixed. Without a state root it is empty.
-        WindowAccepted {
-            run: RunId,
-            window: Window,
-            state_root: Option<Hash>,
-            accepted: Vec<Uid>,
-        },
+        WindowAccepted { run: RunId, window: Window, state_root: Option<Hash>, accepted: Vec<Uid> },
         /// A validator committed to its evaluations.
-        ScoresCommitted {
-            run: RunId,
-            window: Window,
-            index: ValidatorIndex,
-            hash: Hash,
-        },
+        ScoresCommitted { run: RunId, window: Window, index: ValidatorIndex, hash: Hash },
         /// A validator revealed its evaluations.
-        ScoresRevealed {
-            run: RunId,
-            window: Window,
-            index: ValidatorIndex,
-            count: u32,
-        },
+        ScoresRevealed { run: RunId, window: Window, index: ValidatorIndex, count: u32 },
         /// What a window meant for a miner.
         MinerScored {
             run: RunId,
@@ -460,17 +403,9 @@ pub mod pallet {
             carried: Planck,
         },
         /// A window pays nobody; its pot is carried.
-        WindowVoid {
-            run: RunId,
-            window: Window,
-            error: VoidReason,
-        },
+        WindowVoid { run: RunId, window: Window, error: VoidReason },
         /// Pay was transferred.
-        Claimed {
-            run: RunId,
-            account: T::AccountId,
-            amount: Planck,
-        },
+        Claimed { run: RunId, account: T::AccountId, amount: Planck },
         /// Other settings will be in force from `window` on.
         SettingsScheduled { run: RunId, window: Window },
         /// Other settings are in force.

@@ -142,11 +142,7 @@ pub(crate) struct ExtBuilder {
 
 impl Default for ExtBuilder {
     fn default() -> Self {
-        ExtBuilder {
-            settings: settings(),
-            miners: 0,
-            validators: 0,
-        }
+        ExtBuilder { settings: settings(), miners: 0, validators: 0 }
     }
 }
 
@@ -168,10 +164,7 @@ impl ExtBuilder {
     pub(crate) fn build(self) -> sp_io::TestExternalities {
         let mut ext = new_test_ext();
         ext.execute_with(|| {
-            assert_eq!(
-                Gauntlet::do_create_run(owner(), self.settings, layout()),
-                Ok(0)
-            );
+            assert_eq!(Gauntlet::do_create_run(owner(), self.settings, layout()), Ok(0));
             for number in 0..self.miners {
                 let uid = Gauntlet::do_register_miner(miner_cold(number), 0, miner_hot(number));
                 assert_eq!(uid, Ok(Uid::from(number)));
@@ -196,18 +189,11 @@ impl ExtBuilder {
 
 /// Externalities in block 1 without a run.
 pub(crate) fn new_test_ext() -> sp_io::TestExternalities {
-    let mut storage = frame_system::GenesisConfig::<Test>::default()
-        .build_storage()
+    let mut storage = frame_system::GenesisConfig::<Test>::default().build_storage().unwrap();
+    let balances = (1..=99).map(|number| (account(number), ENDOWMENT)).collect();
+    pallet_balances::GenesisConfig::<Test> { balances, ..Default::default() }
+        .assimilate_storage(&mut storage)
         .unwrap();
-    let balances = (1..=99)
-        .map(|number| (account(number), ENDOWMENT))
-        .collect();
-    pallet_balances::GenesisConfig::<Test> {
-        balances,
-        ..Default::default()
-    }
-    .assimilate_storage(&mut storage)
-    .unwrap();
     let mut ext = sp_io::TestExternalities::from(storage);
     ext.execute_with(|| start_block(1));
     ext
@@ -284,9 +270,7 @@ pub(crate) fn chunks(flavour: u8) -> Vec<Vec<u8>> {
             let chunk = Chunk {
                 scale_bf16: 0x3c00,
                 indices: (0..count).collect(),
-                codes: (0..count)
-                    .map(|at| ((at + u16::from(flavour)) & 3) as u8)
-                    .collect(),
+                codes: (0..count).map(|at| ((at + u16::from(flavour)) & 3) as u8).collect(),
             };
             encode_chunk(&chunk, place.len, keep).unwrap()
         })
@@ -308,10 +292,8 @@ pub(crate) fn opening(flavour: u8, base: Hash) -> Opening {
 /// The chunks that miner `uid` must show, of this flavour.
 pub(crate) fn shown(window: Window, uid: Uid, flavour: u8) -> RevealedChunks {
     let chunks = chunks(flavour);
-    let leaves: Vec<Hash> = (0..)
-        .zip(&chunks)
-        .map(|(index, chunk)| merkle::leaf_hash(index, chunk))
-        .collect();
+    let leaves: Vec<Hash> =
+        (0..).zip(&chunks).map(|(index, chunk)| merkle::leaf_hash(index, chunk)).collect();
     let seed = record(window).challenge_seed.unwrap();
     let count = run().settings.incentive.challenge_chunks;
     let asked =
@@ -349,13 +331,7 @@ pub(crate) fn reveal(
 ) -> sp_runtime::DispatchResult {
     let hot = miner_hot(number);
     let uid = MinerUids::<Test>::get(0, &hot).unwrap();
-    Gauntlet::do_reveal_update(
-        hot,
-        0,
-        window,
-        opening(flavour, base),
-        shown(window, uid, flavour),
-    )
+    Gauntlet::do_reveal_update(hot, 0, window, opening(flavour, base), shown(window, uid, flavour))
 }
 
 /// Attests the payloads of `uids`.
@@ -384,14 +360,7 @@ pub(crate) fn score_hash(
     salt: Hash,
 ) -> Hash {
     let hot = account_bytes(&validator_hot(number));
-    score_commitment_hash(
-        &Gauntlet::genesis_hash(),
-        0,
-        window,
-        &hot,
-        evaluations,
-        &salt,
-    )
+    score_commitment_hash(&Gauntlet::genesis_hash(), 0, window, &hot, evaluations, &salt)
 }
 
 pub(crate) fn commit_scores(window: Window, number: u8, evaluations: &[Evaluation]) {
@@ -407,9 +376,7 @@ pub(crate) fn reveal_scores(window: Window, number: u8, evaluations: &[Evaluatio
 
 /// What an honest validator measures of miners 0 to `miners`: miner n gains 10 + n parts per thousand.
 pub(crate) fn evaluations(miners: u8) -> Vec<Evaluation> {
-    (0..miners)
-        .map(|n| evaluation(Uid::from(n), 20 + u32::from(n), 10 + u32::from(n)))
-        .collect()
+    (0..miners).map(|n| evaluation(Uid::from(n), 20 + u32::from(n), 10 + u32::from(n))).collect()
 }
 
 /// All blocks of a window, with honest participants: miners commit, reveal and are attested, and the
@@ -460,10 +427,7 @@ pub(crate) fn ledger() -> Ledger {
 
 /// What an account may claim in all.
 pub(crate) fn claimable(account: &AccountId) -> Planck {
-    Claims::<Test>::get(0, account)
-        .iter()
-        .map(|(_, amount)| amount)
-        .sum()
+    Claims::<Test>::get(0, account).iter().map(|(_, amount)| amount).sum()
 }
 
 /// What the run's account holds.

@@ -49,16 +49,10 @@ impl<T: Config> Pallet<T> {
         layout: LayoutVec,
     ) -> Result<RunId, DispatchError> {
         settings.validate().map_err(Error::<T>::from)?;
-        ensure!(
-            settings.schedule.start_block > Self::now(),
-            Error::<T>::StartsInThePast
-        );
+        ensure!(settings.schedule.start_block > Self::now(), Error::<T>::StartsInThePast);
         let shape = Layout(layout.to_vec());
         let chunk_count = shape.chunk_count().ok_or(Error::<T>::LayoutInvalid)?;
-        ensure!(
-            Runs::<T>::count() < T::RunsMax::get(),
-            Error::<T>::TooManyRuns
-        );
+        ensure!(Runs::<T>::count() < T::RunsMax::get(), Error::<T>::TooManyRuns);
 
         let run_id = NextRunId::<T>::get();
         NextRunId::<T>::put(run_id.checked_add(1).ok_or(Error::<T>::TooManyRuns)?);
@@ -95,17 +89,11 @@ impl<T: Config> Pallet<T> {
         let (run, moment) = Self::run_at(run_id)?;
         ensure!(run.owner == who, Error::<T>::NotOwner);
         settings.validate().map_err(Error::<T>::from)?;
-        ensure!(
-            is_allowed_change(&run.settings, &settings),
-            Error::<T>::SettingImmutable
-        );
+        ensure!(is_allowed_change(&run.settings, &settings), Error::<T>::SettingImmutable);
         let current = moment.map_or(0, |moment| moment.window);
         let window = current.saturating_add(T::AdminDelayWindows::get());
         PendingSettings::<T>::insert(run_id, ScheduledSettings { window, settings });
-        Self::deposit_event(Event::SettingsScheduled {
-            run: run_id,
-            window,
-        });
+        Self::deposit_event(Event::SettingsScheduled { run: run_id, window });
         Ok(())
     }
 
@@ -133,12 +121,7 @@ impl<T: Config> Pallet<T> {
             share: Q32::ZERO,
         };
         Miners::<T>::insert(run_id, uid, miner);
-        Self::deposit_event(Event::MinerRegistered {
-            run: run_id,
-            uid,
-            hot,
-            cold,
-        });
+        Self::deposit_event(Event::MinerRegistered { run: run_id, uid, hot, cold });
         Ok(uid)
     }
 
@@ -179,10 +162,7 @@ impl<T: Config> Pallet<T> {
     ) -> Result<ValidatorIndex, DispatchError> {
         let (run, moment) = Self::run_at(run_id)?;
         Self::ensure_hot_key_free(run_id, &hot)?;
-        ensure!(
-            stake >= run.settings.incentive.validator_stake_min,
-            Error::<T>::StakeTooLow
-        );
+        ensure!(stake >= run.settings.incentive.validator_stake_min, Error::<T>::StakeTooLow);
         ensure!(stake <= Planck::from(u64::MAX), Error::<T>::StakeTooHigh);
         let index = ValidatorSlots::<T>::mutate(run_id, |slots| slots.take(VALIDATORS_MAX))
             .ok_or(Error::<T>::NoFreeSlot)?;
@@ -199,13 +179,7 @@ impl<T: Config> Pallet<T> {
             share: Q32::ZERO,
         };
         Validators::<T>::insert(run_id, index, validator);
-        Self::deposit_event(Event::ValidatorRegistered {
-            run: run_id,
-            index,
-            hot,
-            cold,
-            stake,
-        });
+        Self::deposit_event(Event::ValidatorRegistered { run: run_id, index, hot, cold, stake });
         Ok(index)
     }
 
@@ -218,19 +192,12 @@ impl<T: Config> Pallet<T> {
         let mut validator =
             Validators::<T>::get(run_id, index).ok_or(Error::<T>::ValidatorUnknown)?;
         ensure!(validator.cold == who, Error::<T>::NotColdKey);
-        let stake = validator
-            .stake
-            .checked_add(amount)
-            .ok_or(Error::<T>::StakeTooHigh)?;
+        let stake = validator.stake.checked_add(amount).ok_or(Error::<T>::StakeTooHigh)?;
         ensure!(stake <= Planck::from(u64::MAX), Error::<T>::StakeTooHigh);
         T::Currency::hold(&HoldReason::ValidatorStake.into(), &who, amount)?;
         validator.stake = stake;
         Validators::<T>::insert(run_id, index, validator);
-        Self::deposit_event(Event::StakeAdded {
-            run: run_id,
-            index,
-            stake,
-        });
+        Self::deposit_event(Event::StakeAdded { run: run_id, index, stake });
         Ok(())
     }
 
@@ -273,11 +240,7 @@ impl<T: Config> Pallet<T> {
     ) -> DispatchResult {
         ensure!(Runs::<T>::contains_key(run_id), Error::<T>::RunUnknown);
         ensure!(Self::takes_part(run_id, &hot), Error::<T>::HotKeyUnknown);
-        let announcement = Announcement {
-            peer_id,
-            addresses,
-            block: Self::now(),
-        };
+        let announcement = Announcement { peer_id, addresses, block: Self::now() };
         Announcements::<T>::insert(run_id, &hot, announcement);
         Self::deposit_event(Event::Announced { run: run_id, hot });
         Ok(())

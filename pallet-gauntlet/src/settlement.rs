@@ -65,10 +65,7 @@ impl<T: Config> Pallet<T> {
     }
 
     fn work(meter: &mut WeightMeter) {
-        if meter
-            .try_consume(T::WeightInfo::look_at_runs(T::RunsMax::get()))
-            .is_err()
-        {
+        if meter.try_consume(T::WeightInfo::look_at_runs(T::RunsMax::get())).is_err() {
             return;
         }
         let runs: Vec<RunId> = Runs::<T>::iter_keys().collect();
@@ -90,20 +87,14 @@ impl<T: Config> Pallet<T> {
         };
         match settlement.stage {
             Stage::Miners { page, page_count } => {
-                if meter
-                    .try_consume(T::WeightInfo::settle_page(PAGE_LEN))
-                    .is_err()
-                {
+                if meter.try_consume(T::WeightInfo::settle_page(PAGE_LEN)).is_err() {
                     return false;
                 }
                 Self::pay_page(run_id, settlement, page, page_count);
             }
             Stage::Validators => {
                 let count = settlement.validators.len() as u32;
-                if meter
-                    .try_consume(T::WeightInfo::settle_close(count))
-                    .is_err()
-                {
+                if meter.try_consume(T::WeightInfo::settle_close(count)).is_err() {
                     return false;
                 }
                 Self::close(run_id, settlement);
@@ -159,11 +150,7 @@ impl<T: Config> Pallet<T> {
         let Some(mut record) = Windows::<T>::get(run_id, window) else {
             return Self::void(run_id, window, VoidReason::TooLate);
         };
-        let minted = Self::issue(
-            run_id,
-            window,
-            emission_at(&record.settings.emission, window),
-        );
+        let minted = Self::issue(run_id, window, emission_at(&record.settings.emission, window));
         record.minted = minted;
         let pot = Ledgers::<T>::get(run_id).carried;
         let payout = match Self::payout(run_id, window, &record, pot) {
@@ -186,14 +173,8 @@ impl<T: Config> Pallet<T> {
             );
             page_count = page_count.saturating_add(1);
         }
-        let stage = if page_count > 0 {
-            Stage::Miners {
-                page: 0,
-                page_count,
-            }
-        } else {
-            Stage::Validators
-        };
+        let stage =
+            if page_count > 0 { Stage::Miners { page: 0, page_count } } else { Stage::Validators };
         let settlement = Settlement {
             window,
             stage,
@@ -218,16 +199,10 @@ impl<T: Config> Pallet<T> {
         let split = split_emission(&record.settings.emission, pot)?;
         let miner_shares: Vec<_> = outcome.miners.iter().map(|miner| miner.share).collect();
         let (miner_amounts, _) = pay(split.miners, &miner_shares)?;
-        let validator_shares: Vec<_> = outcome
-            .validators
-            .iter()
-            .map(|validator| validator.share)
-            .collect();
+        let validator_shares: Vec<_> =
+            outcome.validators.iter().map(|validator| validator.share).collect();
         let (validator_amounts, _) = pay(split.validators, &validator_shares)?;
-        let Outcome {
-            miners: miner_outcomes,
-            validators: validator_outcomes,
-        } = outcome;
+        let Outcome { miners: miner_outcomes, validators: validator_outcomes } = outcome;
 
         let miners = miners
             .into_iter()
@@ -256,11 +231,7 @@ impl<T: Config> Pallet<T> {
                 amount,
             })
             .collect();
-        Ok(Payout {
-            owner: split.owner,
-            miners,
-            validators,
-        })
+        Ok(Payout { owner: split.owner, miners, validators })
     }
 
     /// The miners that took part in the window and are still there, by uid.
@@ -332,17 +303,13 @@ impl<T: Config> Pallet<T> {
         page_count: u32,
     ) {
         let window = settlement.window;
-        for pay in SettlementPages::<T>::take(run_id, page)
-            .into_iter()
-            .flatten()
-        {
+        for pay in SettlementPages::<T>::take(run_id, page).into_iter().flatten() {
             let paid = Self::credit(run_id, window, &pay.cold, pay.amount);
             settlement.miners_paid = settlement.miners_paid.saturating_add(paid);
             Miners::<T>::mutate(run_id, pay.uid, |miner| {
                 // Whoever took over the slot since takes part from a later window on.
-                if let Some(miner) = miner
-                    .as_mut()
-                    .filter(|miner| miner.registered_window <= window)
+                if let Some(miner) =
+                    miner.as_mut().filter(|miner| miner.registered_window <= window)
                 {
                     miner.standing = pay.standing;
                     miner.value = pay.value;
@@ -362,10 +329,7 @@ impl<T: Config> Pallet<T> {
         }
         let next = page.saturating_add(1);
         settlement.stage = if next < page_count {
-            Stage::Miners {
-                page: next,
-                page_count,
-            }
+            Stage::Miners { page: next, page_count }
         } else {
             Stage::Validators
         };
@@ -380,9 +344,8 @@ impl<T: Config> Pallet<T> {
             let paid = Self::credit(run_id, window, &pay.cold, pay.amount);
             validators_paid = validators_paid.saturating_add(paid);
             Validators::<T>::mutate(run_id, pay.index, |validator| {
-                if let Some(validator) = validator
-                    .as_mut()
-                    .filter(|found| found.registered_window <= window)
+                if let Some(validator) =
+                    validator.as_mut().filter(|found| found.registered_window <= window)
                 {
                     validator.agreement = pay.agreement;
                     validator.share = pay.share;
@@ -412,11 +375,7 @@ impl<T: Config> Pallet<T> {
     /// Ends a settlement that pays nobody.
     fn void(run_id: RunId, window: Window, reason: VoidReason) {
         Self::finish(run_id, window, WindowStatus::Void);
-        Self::deposit_event(Event::WindowVoid {
-            run: run_id,
-            window,
-            error: reason,
-        });
+        Self::deposit_event(Event::WindowVoid { run: run_id, window, error: reason });
     }
 
     /// Notes how a window ended and goes on to the next one.
@@ -456,24 +415,12 @@ impl<T: Config> Pallet<T> {
     pub(crate) fn prune(run_id: RunId, window: Window) {
         let prefix = (run_id, window);
         let is_clear = [
-            Commitments::<T>::clear_prefix(prefix, PRUNE_ROWS, None)
-                .maybe_cursor
-                .is_none(),
-            Reveals::<T>::clear_prefix(prefix, PRUNE_ROWS, None)
-                .maybe_cursor
-                .is_none(),
-            PayloadOwners::<T>::clear_prefix(prefix, PRUNE_ROWS, None)
-                .maybe_cursor
-                .is_none(),
-            Attestations::<T>::clear_prefix(prefix, PRUNE_ROWS, None)
-                .maybe_cursor
-                .is_none(),
-            ScoreCommitments::<T>::clear_prefix(prefix, PRUNE_ROWS, None)
-                .maybe_cursor
-                .is_none(),
-            ScoreReveals::<T>::clear_prefix(prefix, PRUNE_ROWS, None)
-                .maybe_cursor
-                .is_none(),
+            Commitments::<T>::clear_prefix(prefix, PRUNE_ROWS, None).maybe_cursor.is_none(),
+            Reveals::<T>::clear_prefix(prefix, PRUNE_ROWS, None).maybe_cursor.is_none(),
+            PayloadOwners::<T>::clear_prefix(prefix, PRUNE_ROWS, None).maybe_cursor.is_none(),
+            Attestations::<T>::clear_prefix(prefix, PRUNE_ROWS, None).maybe_cursor.is_none(),
+            ScoreCommitments::<T>::clear_prefix(prefix, PRUNE_ROWS, None).maybe_cursor.is_none(),
+            ScoreReveals::<T>::clear_prefix(prefix, PRUNE_ROWS, None).maybe_cursor.is_none(),
         ];
         if is_clear.contains(&false) {
             return;
@@ -494,10 +441,7 @@ impl<T: Config> Pallet<T> {
             T::HistoryWindows::get() >= 3,
             "a window is settled in the one after it and claimed later"
         );
-        assert!(
-            T::AdminDelayWindows::get() >= 1,
-            "settings of an open window cannot change"
-        );
+        assert!(T::AdminDelayWindows::get() >= 1, "settings of an open window cannot change");
         let limit = Self::poll_limit();
         assert!(
             T::WeightInfo::settle_begin(UIDS_MAX, VALIDATORS_MAX).all_lte(limit),

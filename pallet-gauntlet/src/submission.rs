@@ -29,26 +29,11 @@ impl<T: Config> Pallet<T> {
         Self::ensure_phase(run_id, window, Phase::Commit)?;
         let uid = Self::active_miner(run_id, &hot, window)?;
         let key = (run_id, window, uid);
-        ensure!(
-            !Commitments::<T>::contains_key(key),
-            Error::<T>::AlreadyCommitted
-        );
+        ensure!(!Commitments::<T>::contains_key(key), Error::<T>::AlreadyCommitted);
         let order = CommitCounts::<T>::get(run_id, window);
         CommitCounts::<T>::insert(run_id, window, order.saturating_add(1));
-        Commitments::<T>::insert(
-            key,
-            Commitment {
-                hash,
-                block: Self::now(),
-                order,
-            },
-        );
-        Self::deposit_event(Event::UpdateCommitted {
-            run: run_id,
-            window,
-            uid,
-            hash,
-        });
+        Commitments::<T>::insert(key, Commitment { hash, block: Self::now(), order });
+        Self::deposit_event(Event::UpdateCommitted { run: run_id, window, uid, hash });
         Ok(())
     }
 
@@ -63,22 +48,11 @@ impl<T: Config> Pallet<T> {
         let uid = Self::active_miner(run_id, &hot, window)?;
         let key = (run_id, window, uid);
         let commitment = Commitments::<T>::get(key).ok_or(Error::<T>::NotCommitted)?;
-        ensure!(
-            !Reveals::<T>::contains_key(key),
-            Error::<T>::AlreadyRevealed
-        );
-        let hash = commitment_hash(
-            &Self::genesis_hash(),
-            run_id,
-            window,
-            &account_bytes(&hot),
-            &opening,
-        );
+        ensure!(!Reveals::<T>::contains_key(key), Error::<T>::AlreadyRevealed);
+        let hash =
+            commitment_hash(&Self::genesis_hash(), run_id, window, &account_bytes(&hot), &opening);
         ensure!(hash == commitment.hash, Error::<T>::OpeningMismatch);
-        ensure!(
-            opening.chunk_count == run.chunk_count,
-            Error::<T>::ChunkCountWrong
-        );
+        ensure!(opening.chunk_count == run.chunk_count, Error::<T>::ChunkCountWrong);
         ensure!(
             opening.byte_len > 0 && opening.byte_len <= run.payload_bytes_max,
             Error::<T>::ByteLenOutOfRange
@@ -93,11 +67,7 @@ impl<T: Config> Pallet<T> {
             payload_root: opening.payload_root,
             byte_len: opening.byte_len,
         };
-        let reveal = Reveal {
-            opening,
-            committed_block: commitment.block,
-            order: commitment.order,
-        };
+        let reveal = Reveal { opening, committed_block: commitment.block, order: commitment.order };
         Reveals::<T>::insert(key, reveal);
         Self::deposit_event(event);
         Ok(())
@@ -116,11 +86,7 @@ impl<T: Config> Pallet<T> {
         let asked = challenged_chunks(&seed, run_id, window, uid, run.chunk_count, count);
         let shown = chunks.iter().map(|chunk| chunk.index);
         ensure!(shown.eq(asked), Error::<T>::ChunksNotChallenged);
-        let layout = Layout(
-            Layouts::<T>::get(run_id)
-                .ok_or(Error::<T>::Internal)?
-                .into_inner(),
-        );
+        let layout = Layout(Layouts::<T>::get(run_id).ok_or(Error::<T>::Internal)?.into_inner());
         for chunk in chunks {
             let belongs = merkle::verify(
                 &opening.payload_root,
@@ -170,21 +136,13 @@ impl<T: Config> Pallet<T> {
         let run = Self::ensure_phase(run_id, window, Phase::Attest)?;
         let (index, mut validator) = Self::active_validator(run_id, &hot, window)?;
         let key = (run_id, window, index);
-        ensure!(
-            !Attestations::<T>::contains_key(key),
-            Error::<T>::AlreadyAttested
-        );
+        ensure!(!Attestations::<T>::contains_key(key), Error::<T>::AlreadyAttested);
         let bytes_max = usize::from(run.settings.incentive.uid_max).div_ceil(8);
         ensure!(bitmap.len() <= bytes_max, Error::<T>::BitmapTooLong);
         validator.attested_window = Some(window);
         Validators::<T>::insert(run_id, index, validator);
         Attestations::<T>::insert(key, Attestation { bitmap, state_root });
-        Self::deposit_event(Event::Attested {
-            run: run_id,
-            window,
-            index,
-            state_root,
-        });
+        Self::deposit_event(Event::Attested { run: run_id, window, index, state_root });
         Ok(())
     }
 
@@ -197,17 +155,9 @@ impl<T: Config> Pallet<T> {
         Self::ensure_score_phase(run_id, window, ScorePhase::Commit)?;
         let (index, _) = Self::active_validator(run_id, &hot, window)?;
         let key = (run_id, window, index);
-        ensure!(
-            !ScoreCommitments::<T>::contains_key(key),
-            Error::<T>::AlreadyCommitted
-        );
+        ensure!(!ScoreCommitments::<T>::contains_key(key), Error::<T>::AlreadyCommitted);
         ScoreCommitments::<T>::insert(key, hash);
-        Self::deposit_event(Event::ScoresCommitted {
-            run: run_id,
-            window,
-            index,
-            hash,
-        });
+        Self::deposit_event(Event::ScoresCommitted { run: run_id, window, index, hash });
         Ok(())
     }
 
@@ -222,10 +172,7 @@ impl<T: Config> Pallet<T> {
         let (index, _) = Self::active_validator(run_id, &hot, window)?;
         let key = (run_id, window, index);
         let committed = ScoreCommitments::<T>::get(key).ok_or(Error::<T>::NotCommitted)?;
-        ensure!(
-            !ScoreReveals::<T>::contains_key(key),
-            Error::<T>::AlreadyRevealed
-        );
+        ensure!(!ScoreReveals::<T>::contains_key(key), Error::<T>::AlreadyRevealed);
         let hot_key = account_bytes(&hot);
         let hash = score_commitment_hash(
             &Self::genesis_hash(),
@@ -240,12 +187,7 @@ impl<T: Config> Pallet<T> {
         Runs::<T>::insert(run_id, run);
         let count = evaluations.len() as u32;
         ScoreReveals::<T>::insert(key, ScoreReveal { evaluations, salt });
-        Self::deposit_event(Event::ScoresRevealed {
-            run: run_id,
-            window,
-            index,
-            count,
-        });
+        Self::deposit_event(Event::ScoresRevealed { run: run_id, window, index, count });
         Ok(())
     }
 
@@ -264,10 +206,7 @@ impl<T: Config> Pallet<T> {
         phase: ScorePhase,
     ) -> Result<RunOf<T>, Error<T>> {
         let (run, moment) = Self::open_run(run_id)?;
-        ensure!(
-            moment.window.checked_sub(1) == Some(window),
-            Error::<T>::WrongWindow
-        );
+        ensure!(moment.window.checked_sub(1) == Some(window), Error::<T>::WrongWindow);
         ensure!(moment.score_phase == phase, Error::<T>::WrongPhase);
         Ok(run)
     }
@@ -295,10 +234,7 @@ impl<T: Config> Pallet<T> {
     ) -> Result<(ValidatorIndex, ValidatorOf<T>), Error<T>> {
         let index = ValidatorIndices::<T>::get(run_id, hot).ok_or(Error::<T>::ValidatorUnknown)?;
         let validator = Validators::<T>::get(run_id, index).ok_or(Error::<T>::Internal)?;
-        ensure!(
-            validator.registered_window <= window,
-            Error::<T>::NotYetActive
-        );
+        ensure!(validator.registered_window <= window, Error::<T>::NotYetActive);
         Ok((index, validator))
     }
 

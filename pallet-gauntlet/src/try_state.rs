@@ -50,10 +50,7 @@ impl<T: Config> Pallet<T> {
                 "2: wrong chunk count"
             );
             if let Some(scheduled) = PendingSettings::<T>::get(run_id) {
-                ensure!(
-                    scheduled.settings.validate().is_ok(),
-                    "3: invalid settings wait"
-                );
+                ensure!(scheduled.settings.validate().is_ok(), "3: invalid settings wait");
                 let current = Self::current_window(&run);
                 ensure!(
                     current.is_none_or(|window| scheduled.window > window),
@@ -76,10 +73,7 @@ impl<T: Config> Pallet<T> {
             bonds.entry(key).or_insert((validator.cold, 0, 0)).2 += validator.stake;
         }
         for (cold, bond, stake) in bonds.into_values() {
-            ensure!(
-                Self::held(HoldReason::MinerBond, &cold) == bond,
-                "4: held bonds are off"
-            );
+            ensure!(Self::held(HoldReason::MinerBond, &cold) == bond, "4: held bonds are off");
             ensure!(
                 Self::held(HoldReason::ValidatorStake, &cold) == stake,
                 "4: held stakes are off"
@@ -96,10 +90,7 @@ impl<T: Config> Pallet<T> {
         let slots = MinerSlots::<T>::get(run_id);
         let mut count = 0;
         for (uid, miner) in Miners::<T>::iter_prefix(run_id) {
-            ensure!(
-                uid < run.settings.incentive.uid_max,
-                "5: a uid beyond uid_max"
-            );
+            ensure!(uid < run.settings.incentive.uid_max, "5: a uid beyond uid_max");
             ensure!(slots.contains(uid), "5: a miner in a free slot");
             ensure!(
                 MinerUids::<T>::get(run_id, &miner.hot) == Some(uid),
@@ -124,20 +115,11 @@ impl<T: Config> Pallet<T> {
         let slots = ValidatorSlots::<T>::get(run_id);
         let mut count = 0;
         for (index, validator) in Validators::<T>::iter_prefix(run_id) {
-            ensure!(
-                u32::from(index) < VALIDATORS_MAX,
-                "5: an index beyond VALIDATORS_MAX"
-            );
+            ensure!(u32::from(index) < VALIDATORS_MAX, "5: an index beyond VALIDATORS_MAX");
             ensure!(slots.contains(index), "5: a validator in a free slot");
             let found = ValidatorIndices::<T>::get(run_id, &validator.hot);
-            ensure!(
-                found == Some(index),
-                "5: a validator's hot key leads elsewhere"
-            );
-            ensure!(
-                validator.stake <= Planck::from(u64::MAX),
-                "6: a stake does not fit"
-            );
+            ensure!(found == Some(index), "5: a validator's hot key leads elsewhere");
+            ensure!(validator.stake <= Planck::from(u64::MAX), "6: a stake does not fit");
             ensure!(
                 frame_system::Pallet::<T>::providers(&validator.hot) > 0,
                 "7: a hot key without provider"
@@ -165,19 +147,13 @@ impl<T: Config> Pallet<T> {
     fn try_state_windows(run_id: RunId, run: &RunOf<T>) -> Result<(), TryRuntimeError> {
         let mut count = 0;
         for (window, record) in Windows::<T>::iter_prefix(run_id) {
-            ensure!(
-                Self::is_kept(run, window),
-                "8: a record outside of the history"
-            );
+            ensure!(Self::is_kept(run, window), "8: a record outside of the history");
             ensure!(
                 record.accepted.windows(2).all(|pair| pair[0] < pair[1]),
                 "9: an accepted set out of order"
             );
             let accepted_max = usize::from(record.settings.incentive.accepted_max);
-            ensure!(
-                record.accepted.len() <= accepted_max,
-                "9: an accepted set too large"
-            );
+            ensure!(record.accepted.len() <= accepted_max, "9: an accepted set too large");
             for uid in &record.accepted {
                 ensure!(
                     Reveals::<T>::contains_key((run_id, window, uid)),
@@ -189,10 +165,7 @@ impl<T: Config> Pallet<T> {
                 "9: accepted without state root"
             );
             let is_over = matches!(record.status, WindowStatus::Settled | WindowStatus::Void);
-            ensure!(
-                is_over == (window < run.next_settlement),
-                "10: a window's status is off"
-            );
+            ensure!(is_over == (window < run.next_settlement), "10: a window's status is off");
             count += 1;
         }
         let expected = Self::current_window(run).map_or(0, |window| window + 1 - run.next_pruning);
@@ -206,10 +179,7 @@ impl<T: Config> Pallet<T> {
     fn try_state_updates(run_id: RunId, run: &RunOf<T>) -> Result<(), TryRuntimeError> {
         let mut orders: BTreeMap<Window, Vec<u32>> = BTreeMap::new();
         for ((window, _), commitment) in Commitments::<T>::iter_prefix((run_id,)) {
-            ensure!(
-                Self::is_kept(run, window),
-                "11: a commitment outside of the history"
-            );
+            ensure!(Self::is_kept(run, window), "11: a commitment outside of the history");
             orders.entry(window).or_default().push(commitment.order);
         }
         for (window, mut orders) in orders {
@@ -229,21 +199,13 @@ impl<T: Config> Pallet<T> {
             }
             let commitment = Commitments::<T>::get((run_id, window, uid))
                 .ok_or("12: a reveal without commitment")?;
-            ensure!(
-                commitment.order == reveal.order,
-                "12: a reveal with another order"
-            );
+            ensure!(commitment.order == reveal.order, "12: a reveal with another order");
             let owner = PayloadOwners::<T>::get((run_id, window, reveal.opening.payload_root));
-            ensure!(
-                owner == Some(uid),
-                "13: a revealed payload of another owner"
-            );
+            ensure!(owner == Some(uid), "13: a revealed payload of another owner");
             reveals += 1;
         }
         let owners = PayloadOwners::<T>::iter_prefix((run_id,));
-        let owners = owners
-            .filter(|((window, _), _)| *window != run.next_pruning)
-            .count();
+        let owners = owners.filter(|((window, _), _)| *window != run.next_pruning).count();
         ensure!(owners == reveals, "13: an owner without reveal");
         Ok(())
     }
@@ -251,21 +213,12 @@ impl<T: Config> Pallet<T> {
     /// 14. Attestations and scores belong to kept windows; revealed scores were committed.
     fn try_state_scores(run_id: RunId, run: &RunOf<T>) -> Result<(), TryRuntimeError> {
         for ((window, _), _) in Attestations::<T>::iter_prefix((run_id,)) {
-            ensure!(
-                Self::is_kept(run, window),
-                "14: an attestation outside of the history"
-            );
+            ensure!(Self::is_kept(run, window), "14: an attestation outside of the history");
         }
         for ((window, index), _) in ScoreReveals::<T>::iter_prefix((run_id,)) {
-            ensure!(
-                Self::is_kept(run, window),
-                "14: scores outside of the history"
-            );
+            ensure!(Self::is_kept(run, window), "14: scores outside of the history");
             let is_committed = ScoreCommitments::<T>::contains_key((run_id, window, index));
-            ensure!(
-                is_committed || window == run.next_pruning,
-                "14: scores without commitment"
-            );
+            ensure!(is_committed || window == run.next_pruning, "14: scores without commitment");
         }
         Ok(())
     }
@@ -278,24 +231,14 @@ impl<T: Config> Pallet<T> {
             ensure!(pages.is_empty(), "15: pages without settlement");
             return Ok(());
         };
-        ensure!(
-            settlement.window == run.next_settlement,
-            "15: a settlement of another window"
-        );
+        ensure!(settlement.window == run.next_settlement, "15: a settlement of another window");
         let expected = match settlement.stage {
             Stage::Miners { page, page_count } => page..page_count,
             Stage::Validators => 0..0,
         };
         ensure!(pages.len() == expected.len(), "15: wrong number of pages");
-        ensure!(
-            pages.iter().all(|(page, _)| expected.contains(page)),
-            "15: a page that is paid"
-        );
-        let miners: Planck = pages
-            .iter()
-            .flat_map(|(_, page)| page)
-            .map(|pay| pay.amount)
-            .sum();
+        ensure!(pages.iter().all(|(page, _)| expected.contains(page)), "15: a page that is paid");
+        let miners: Planck = pages.iter().flat_map(|(_, page)| page).map(|pay| pay.amount).sum();
         let validators: Planck = settlement.validators.iter().map(|pay| pay.amount).sum();
         ensure!(
             miners + validators <= Ledgers::<T>::get(run_id).carried,
@@ -315,20 +258,11 @@ impl<T: Config> Pallet<T> {
         let mut claimable = 0;
         for (_, claims) in Claims::<T>::iter_prefix(run_id) {
             ensure!(!claims.is_empty(), "18: an empty list of claims");
-            ensure!(
-                claims.windows(2).all(|pair| pair[0].0 < pair[1].0),
-                "18: claims out of order"
-            );
-            ensure!(
-                claims.iter().all(|(_, amount)| *amount > 0),
-                "18: a claim of nothing"
-            );
+            ensure!(claims.windows(2).all(|pair| pair[0].0 < pair[1].0), "18: claims out of order");
+            ensure!(claims.iter().all(|(_, amount)| *amount > 0), "18: a claim of nothing");
             claimable += claims.iter().map(|(_, amount)| amount).sum::<Planck>();
         }
-        ensure!(
-            claimable == ledger.claimable,
-            "18: claims and ledger differ"
-        );
+        ensure!(claimable == ledger.claimable, "18: claims and ledger differ");
         let held = T::Currency::balance(&Self::run_account(run_id));
         ensure!(
             held >= run.foundation + ledger.claimable + ledger.carried,

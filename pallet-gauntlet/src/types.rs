@@ -73,7 +73,7 @@ pub type ClaimList = BoundedVec<(Window, Planck), ConstU32<CLAIMS_MAX>>;
     Copy,
     PartialEq,
     Eq,
-    Debug,
+    Debug
 )]
 pub enum RunStatus {
     /// Its first block has not come.
@@ -84,7 +84,15 @@ pub enum RunStatus {
 
 /// One model being trained.
 #[derive(
-    Encode, Decode, DecodeWithMemTracking, TypeInfo, MaxEncodedLen, Clone, PartialEq, Eq, Debug,
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Clone,
+    PartialEq,
+    Eq,
+    Debug
 )]
 pub struct Run<AccountId> {
     /// May change the settings and receives the owner's part of the emission.
@@ -111,7 +119,15 @@ pub struct Run<AccountId> {
 
 /// A miner and its slot's history.
 #[derive(
-    Encode, Decode, DecodeWithMemTracking, TypeInfo, MaxEncodedLen, Clone, PartialEq, Eq, Debug,
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Clone,
+    PartialEq,
+    Eq,
+    Debug
 )]
 pub struct Miner<AccountId> {
     /// Signs the work of each window.
@@ -133,7 +149,15 @@ pub struct Miner<AccountId> {
 
 /// A validator.
 #[derive(
-    Encode, Decode, DecodeWithMemTracking, TypeInfo, MaxEncodedLen, Clone, PartialEq, Eq, Debug,
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Clone,
+    PartialEq,
+    Eq,
+    Debug
 )]
 pub struct Validator<AccountId> {
     /// Signs the work of each window.
@@ -163,7 +187,7 @@ pub struct Validator<AccountId> {
     PartialEq,
     Eq,
     Debug,
-    Default,
+    Default
 )]
 pub struct Slots(pub Bitmap);
 
@@ -171,14 +195,9 @@ impl Slots {
     /// Takes the lowest free slot below `limit`.
     pub fn take(&mut self, limit: u32) -> Option<u16> {
         let full_bytes = self.0.iter().take_while(|byte| **byte == u8::MAX).count();
-        let free_bit = self
-            .0
-            .get(full_bytes)
-            .map_or(0, |byte| byte.trailing_ones());
+        let free_bit = self.0.get(full_bytes).map_or(0, |byte| byte.trailing_ones());
         // At most 512 bytes.
-        let slot = (full_bytes as u32)
-            .saturating_mul(8)
-            .saturating_add(free_bit);
+        let slot = (full_bytes as u32).saturating_mul(8).saturating_add(free_bit);
         if slot >= limit.min(UIDS_MAX) {
             return None;
         }
@@ -209,7 +228,15 @@ impl Slots {
 
 /// How peers reach a participant.
 #[derive(
-    Encode, Decode, DecodeWithMemTracking, TypeInfo, MaxEncodedLen, Clone, PartialEq, Eq, Debug,
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Clone,
+    PartialEq,
+    Eq,
+    Debug
 )]
 pub struct Announcement {
     /// Its libp2p peer id.
@@ -231,7 +258,7 @@ pub struct Announcement {
     Copy,
     PartialEq,
     Eq,
-    Debug,
+    Debug
 )]
 pub enum WindowStatus {
     /// The accepted set is not known yet.
@@ -248,7 +275,15 @@ pub enum WindowStatus {
 
 /// What the chain fixed in one window of a run.
 #[derive(
-    Encode, Decode, DecodeWithMemTracking, TypeInfo, MaxEncodedLen, Clone, PartialEq, Eq, Debug,
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Clone,
+    PartialEq,
+    Eq,
+    Debug
 )]
 pub struct WindowRecord {
     /// Decides which samples belong to whom.
@@ -271,7 +306,15 @@ pub struct WindowRecord {
 
 /// A miner's commitment to an update.
 #[derive(
-    Encode, Decode, DecodeWithMemTracking, TypeInfo, MaxEncodedLen, Clone, PartialEq, Eq, Debug,
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Clone,
+    PartialEq,
+    Eq,
+    Debug
 )]
 pub struct Commitment {
     /// [`protocol::commitment::commitment_hash`] of the opening.
@@ -284,7 +327,15 @@ pub struct Commitment {
 
 /// A revealed update.
 #[derive(
-    Encode, Decode, DecodeWithMemTracking, TypeInfo, MaxEncodedLen, Clone, PartialEq, Eq, Debug,
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Clone,
+    PartialEq,
+    Eq,
+    Debug
 )]
 pub struct Reveal {
     /// What was committed.
@@ -297,7 +348,15 @@ pub struct Reveal {
 
 /// A chunk that the chain asked for, with the proof that it belongs to the payload.
 #[derive(
-    Encode, Decode, DecodeWithMemTracking, TypeInfo, MaxEncodedLen, Clone, PartialEq, Eq, Debug,
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Clone,
+    PartialEq,
+    Eq,
+    Debug
 )]
 pub struct RevealedChunk {
     /// Its number in the payload.
@@ -310,7 +369,15 @@ pub struct RevealedChunk {
 
 /// What a validator could fetch, and the state it holds.
 #[derive(
-    Encode, Decode, DecodeWithMemTracking, TypeInfo, MaxEncodedLen, Clone, PartialEq, Eq, Debug,
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Clone,
+    PartialEq,
+    Eq,
+    Debug
 )]
 pub struct Attestation {
     /// The uids whose payloads it fetched and found valid.
@@ -321,7 +388,15 @@ pub struct Attestation {
 
 /// A validator's evaluations of one window.
 #[derive(
-    Encode, Decode, DecodeWithMemTracking, TypeInfo, MaxEncodedLen, Clone, PartialEq, Eq, Debug,
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Clone,
+    PartialEq,
+    Eq,
+    Debug
 )]
 pub struct ScoreReveal {
     /// What it measured.
@@ -342,7 +417,7 @@ pub struct ScoreReveal {
     PartialEq,
     Eq,
     Debug,
-    Default,
+    Default
 )]
 pub struct Ledger {
     /// Put into the run's account by the emission source.
@@ -359,7 +434,15 @@ pub struct Ledger {
 
 /// Settings that will replace a run's.
 #[derive(
-    Encode, Decode, DecodeWithMemTracking, TypeInfo, MaxEncodedLen, Clone, PartialEq, Eq, Debug,
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Clone,
+    PartialEq,
+    Eq,
+    Debug
 )]
 pub struct ScheduledSettings {
     /// The first window under them.
@@ -379,7 +462,7 @@ pub struct ScheduledSettings {
     Copy,
     PartialEq,
     Eq,
-    Debug,
+    Debug
 )]
 pub enum Stage {
     /// Writes the standings and the pay of one page of miners.
@@ -395,7 +478,15 @@ pub enum Stage {
 
 /// A settlement whose numbers are computed and not all written.
 #[derive(
-    Encode, Decode, DecodeWithMemTracking, TypeInfo, MaxEncodedLen, Clone, PartialEq, Eq, Debug,
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Clone,
+    PartialEq,
+    Eq,
+    Debug
 )]
 pub struct Settlement<AccountId> {
     /// The window being settled.
@@ -414,7 +505,15 @@ pub struct Settlement<AccountId> {
 
 /// What a settlement writes for a miner.
 #[derive(
-    Encode, Decode, DecodeWithMemTracking, TypeInfo, MaxEncodedLen, Clone, PartialEq, Eq, Debug,
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Clone,
+    PartialEq,
+    Eq,
+    Debug
 )]
 pub struct MinerPay<AccountId> {
     /// The miner.
@@ -437,7 +536,15 @@ pub struct MinerPay<AccountId> {
 
 /// What a settlement writes for a validator.
 #[derive(
-    Encode, Decode, DecodeWithMemTracking, TypeInfo, MaxEncodedLen, Clone, PartialEq, Eq, Debug,
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Clone,
+    PartialEq,
+    Eq,
+    Debug
 )]
 pub struct ValidatorPay<AccountId> {
     /// The validator.
@@ -463,7 +570,7 @@ pub struct ValidatorPay<AccountId> {
     Copy,
     PartialEq,
     Eq,
-    Debug,
+    Debug
 )]
 pub enum VoidReason {
     /// A miner or validator was counted twice.

@@ -31,10 +31,8 @@ impl<T: Config> Pallet<T> {
             let Some(moment) = phase_at(&run.settings.schedule, block) else {
                 continue;
             };
-            let (commit_end, attest_end) = (
-                run.settings.schedule.commit_end,
-                run.settings.schedule.attest_end,
-            );
+            let (commit_end, attest_end) =
+                (run.settings.schedule.commit_end, run.settings.schedule.attest_end);
             weight = weight.saturating_add(match moment.offset {
                 0 => Self::open_window(run_id, run, moment.window, &parent),
                 offset if offset == commit_end => {
@@ -54,10 +52,7 @@ impl<T: Config> Pallet<T> {
         {
             run.settings = scheduled.settings;
             PendingSettings::<T>::remove(run_id);
-            Self::deposit_event(Event::SettingsApplied {
-                run: run_id,
-                window,
-            });
+            Self::deposit_event(Event::SettingsApplied { run: run_id, window });
         }
         run.status = RunStatus::Open;
         let seed = window_seed(parent, run_id, window, &run.salt_mix);
@@ -73,11 +68,7 @@ impl<T: Config> Pallet<T> {
         };
         Windows::<T>::insert(run_id, window, record);
         Runs::<T>::insert(run_id, run);
-        Self::deposit_event(Event::WindowOpened {
-            run: run_id,
-            window,
-            seed,
-        });
+        Self::deposit_event(Event::WindowOpened { run: run_id, window, seed });
         T::WeightInfo::open_window()
     }
 
@@ -115,13 +106,8 @@ impl<T: Config> Pallet<T> {
             .filter(|root| window > 0 || *root == run.settings.training.genesis_state_root);
 
         let candidates = Self::candidates(run_id, run, window);
-        let accepted = accepted_set(
-            &candidates,
-            &attestations,
-            active_stake,
-            state_root,
-            incentive,
-        );
+        let accepted =
+            accepted_set(&candidates, &attestations, active_stake, state_root, incentive);
         let unavailable: Vec<u16> = candidates
             .iter()
             .map(|candidate| candidate.uid)
@@ -135,12 +121,7 @@ impl<T: Config> Pallet<T> {
         record.unavailable = Bitmap::truncate_from(bitmap_of(&unavailable));
         record.status = WindowStatus::Accepted;
         Windows::<T>::insert(run_id, window, record);
-        Self::deposit_event(Event::WindowAccepted {
-            run: run_id,
-            window,
-            state_root,
-            accepted,
-        });
+        Self::deposit_event(Event::WindowAccepted { run: run_id, window, state_root, accepted });
         T::WeightInfo::accept(candidates.len() as u32, rows.len() as u32)
     }
 

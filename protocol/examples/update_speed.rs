@@ -66,17 +66,12 @@ fn main() {
     };
     println!("the encoder with {} instructions", variant.name());
     let layout = Layout(vec![VALUES as u64]);
-    let shapes: [(&str, Draw); 3] = [
-        ("gauss", Noise::gauss),
-        ("laplace", Noise::laplace),
-        ("student t 4", Noise::student4),
-    ];
+    let shapes: [(&str, Draw); 3] =
+        [("gauss", Noise::gauss), ("laplace", Noise::laplace), ("student t 4", Noise::student4)];
     println!("values        k  bytes/chunk  bits/value  under f32  error  encode  +feedback  parse  root  step");
     for (name, draw) in shapes {
         let mut noise = Noise(1);
-        let values: Vec<f32> = (0..VALUES)
-            .map(|_| (draw(&mut noise) * 1e-3) as f32)
-            .collect();
+        let values: Vec<f32> = (0..VALUES).map(|_| (draw(&mut noise) * 1e-3) as f32).collect();
         let zeros = vec![0.0f32; VALUES];
         for keep in [32u16, 64, 128] {
             let mut encoder = Encoder::with_variant(variant);
@@ -84,9 +79,7 @@ fn main() {
             let mut bytes = Vec::new();
             let encode = fastest(|| {
                 residual.copy_from_slice(&values);
-                bytes = encoder
-                    .encode(&mut [&mut residual], &layout, keep)
-                    .expect("finite");
+                bytes = encoder.encode(&mut [&mut residual], &layout, keep).expect("finite");
             }) - fastest(|| residual.copy_from_slice(&values));
             let full = fastest(|| {
                 let mut part = EncodedChunks::default();

@@ -47,10 +47,7 @@ pub fn bitmap_contains(bitmap: &[u8], uid: Uid) -> bool {
 
 /// The shortest bitmap that names exactly `uids`.
 pub fn bitmap_of(uids: &[Uid]) -> Vec<u8> {
-    let len = uids
-        .iter()
-        .max()
-        .map_or(0, |&uid| usize::from(uid >> 3).saturating_add(1));
+    let len = uids.iter().max().map_or(0, |&uid| usize::from(uid >> 3).saturating_add(1));
     let mut bitmap = vec![0u8; len];
     for &uid in uids {
         if let Some(byte) = bitmap.get_mut(usize::from(uid >> 3)) {
@@ -95,8 +92,7 @@ pub fn final_root(
             best = Some((root, stake));
         }
     }
-    best.filter(|(_, stake)| is_enough(*stake, total_stake, finality_ppm))
-        .map(|(root, _)| root)
+    best.filter(|(_, stake)| is_enough(*stake, total_stake, finality_ppm)).map(|(root, _)| root)
 }
 
 /// The stake of the validators that could fetch the payload of `uid` and found it valid.
@@ -104,9 +100,7 @@ pub fn attested_stake(attestations: &[AttestationInput<'_>], uid: Uid) -> u128 {
     attestations
         .iter()
         .filter(|attestation| bitmap_contains(attestation.bitmap, uid))
-        .fold(0, |sum, attestation| {
-            sum.saturating_add(u128::from(attestation.stake))
-        })
+        .fold(0, |sum, attestation| sum.saturating_add(u128::from(attestation.stake)))
 }
 
 /// Whether `uid`'s payload was attested by at least `finality_ppm` of `total_stake`.
@@ -127,9 +121,9 @@ pub fn is_proven_unavailable(
     uid: Uid,
     finality_ppm: u32,
 ) -> bool {
-    let present = attestations.iter().fold(0u128, |sum, attestation| {
-        sum.saturating_add(u128::from(attestation.stake))
-    });
+    let present = attestations
+        .iter()
+        .fold(0u128, |sum, attestation| sum.saturating_add(u128::from(attestation.stake)));
     let against = present.saturating_sub(attested_stake(attestations, uid));
     let at_most = total_stake.saturating_sub(against);
     is_enough(present, total_stake, finality_ppm) && !is_enough(at_most, total_stake, finality_ppm)
@@ -151,19 +145,9 @@ pub fn accepted_set(
         .filter(|candidate| final_root == Some(candidate.base_state_root))
         .filter(|candidate| !candidate.on_probation)
         .filter(|candidate| {
-            is_available(
-                attestations,
-                total_stake,
-                candidate.uid,
-                incentive.finality_ppm,
-            )
+            is_available(attestations, total_stake, candidate.uid, incentive.finality_ppm)
         })
-        .map(|candidate| {
-            (
-                core::cmp::Reverse(candidate.value.max(Q32::ZERO)),
-                candidate.uid,
-            )
-        })
+        .map(|candidate| (core::cmp::Reverse(candidate.value.max(Q32::ZERO)), candidate.uid))
         .collect();
     eligible.sort_unstable();
     eligible.dedup_by_key(|(_, uid)| *uid);

@@ -39,19 +39,13 @@ pub fn rate(ppm: u32) -> f32 {
 pub fn lower_median(norms: &[f64]) -> f64 {
     let mut sorted = norms.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);
-    sorted
-        .get(sorted.len().saturating_sub(1) / 2)
-        .copied()
-        .unwrap_or(0.0)
+    sorted.get(sorted.len().saturating_sub(1) / 2).copied().unwrap_or(0.0)
 }
 
 /// The factor of each update: `min(1, median / (norm + 1e-8))` with the lower median of `norms`.
 pub fn median_norm_factors(norms: &[f64]) -> Vec<f64> {
     let median = lower_median(norms);
-    norms
-        .iter()
-        .map(|norm| (median / (norm + NORM_EPSILON)).min(1.0))
-        .collect()
+    norms.iter().map(|norm| (median / (norm + NORM_EPSILON)).min(1.0)).collect()
 }
 
 /// How much a replica that is `steps_behind` outer steps behind is worth: `(1 − min(x, 3)/3)^2.5`,
@@ -81,11 +75,7 @@ impl<'a> TensorUpdate<'a> {
             return None;
         }
         let len = *layout.0.get(tensor as usize)?;
-        Some(Self {
-            payload,
-            first_chunk,
-            len,
-        })
+        Some(Self { payload, first_chunk, len })
     }
 
     /// The bytes of the tensor's chunk `index`.
@@ -147,14 +137,8 @@ pub fn aggregate_tensor(
 
 /// The factors of a tensor's updates, in their order, rounded to `f32`.
 pub fn tensor_factors(updates: &[TensorUpdate<'_>]) -> Result<Vec<f32>, UpdateError> {
-    let norms = updates
-        .iter()
-        .map(TensorUpdate::norm)
-        .collect::<Result<Vec<f64>, _>>()?;
-    Ok(median_norm_factors(&norms)
-        .into_iter()
-        .map(|factor| factor as f32)
-        .collect())
+    let norms = updates.iter().map(TensorUpdate::norm).collect::<Result<Vec<f64>, _>>()?;
+    Ok(median_norm_factors(&norms).into_iter().map(|factor| factor as f32).collect())
 }
 
 /// Takes one outer step of chunk `index` of a tensor: `theta` are the chunk's parameters. For those
@@ -194,13 +178,7 @@ pub fn aggregate_chunks_with(
     if updates.is_empty() {
         return Ok(());
     }
-    variant.run(Aggregate {
-        theta,
-        updates,
-        factors,
-        first,
-        alpha,
-    })
+    variant.run(Aggregate { theta, updates, factors, first, alpha })
 }
 
 /// The outer step of some chunks.
@@ -286,12 +264,8 @@ pub fn apply_single(
     let mut chunk = Chunk::default();
     for (index, place) in (0u32..).zip(layout.chunks()) {
         payload.decode_into(index, place.len, &mut chunk)?;
-        let theta = params
-            .get_mut(place.tensor as usize)
-            .ok_or(UpdateError::Tensors)?;
-        let theta = theta
-            .get_mut(place.offset as usize..)
-            .ok_or(UpdateError::Tensors)?;
+        let theta = params.get_mut(place.tensor as usize).ok_or(UpdateError::Tensors)?;
+        let theta = theta.get_mut(place.offset as usize..).ok_or(UpdateError::Tensors)?;
         for (position, value) in chunk_values(&chunk) {
             if let Some(theta) = theta.get_mut(usize::from(position)) {
                 *theta -= rate * value;
@@ -306,11 +280,7 @@ fn check_tensors(params: &[&mut [f32]], layout: &Layout) -> Result<(), UpdateErr
     if !layout.is_valid() {
         return Err(UpdateError::Layout);
     }
-    if !params
-        .iter()
-        .map(|tensor| tensor.len() as u64)
-        .eq(layout.0.iter().copied())
-    {
+    if !params.iter().map(|tensor| tensor.len() as u64).eq(layout.0.iter().copied()) {
         return Err(UpdateError::Tensors);
     }
     Ok(())

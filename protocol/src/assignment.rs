@@ -45,18 +45,10 @@ impl Permutation {
             return None;
         }
         let floor = count.isqrt();
-        let left_size = if floor.checked_mul(floor)? < count {
-            floor.checked_add(1)?
-        } else {
-            floor
-        };
+        let left_size =
+            if floor.checked_mul(floor)? < count { floor.checked_add(1)? } else { floor };
         let right_size = count.div_ceil(left_size);
-        Some(Permutation {
-            key,
-            count,
-            left_size,
-            right_size,
-        })
+        Some(Permutation { key, count, left_size, right_size })
     }
 
     /// Where `index` goes. `None` if it is not below `count`.

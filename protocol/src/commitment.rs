@@ -31,7 +31,7 @@ const CHALLENGE_DOMAIN: &[u8] = b"gauntlet/challenge/1";
     TypeInfo,
     MaxEncodedLen,
     Serialize,
-    Deserialize,
+    Deserialize
 )]
 pub struct Opening {
     /// Merkle root over the chunks ([`crate::update::Payload::root`]).
@@ -57,7 +57,7 @@ pub struct Opening {
     DecodeWithMemTracking,
     TypeInfo,
     Serialize,
-    Deserialize,
+    Deserialize
 )]
 pub struct ChunkProof {
     /// The chunk's number in the payload.
@@ -140,10 +140,7 @@ pub fn challenged_chunks(
         // Below `chunk_count`, which is a u32.
         let mut index = remainder as u32;
         while drawn.contains(&index) {
-            index = index
-                .checked_add(1)
-                .filter(|next| *next < chunk_count)
-                .unwrap_or(0);
+            index = index.checked_add(1).filter(|next| *next < chunk_count).unwrap_or(0);
         }
         drawn.push(index);
     }

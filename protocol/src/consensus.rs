@@ -58,7 +58,7 @@ const PENALTY_RECOVERY_PARTS: i64 = 4;
     Clone,
     PartialEq,
     Eq,
-    Debug,
+    Debug
 )]
 pub struct Evaluation {
     /// The miner.
@@ -85,7 +85,7 @@ pub struct Evaluation {
     Clone,
     PartialEq,
     Eq,
-    Debug,
+    Debug
 )]
 pub struct Standing {
     /// Windows that moved this standing (n of the formulas).
@@ -126,7 +126,7 @@ impl Default for Standing {
     Copy,
     PartialEq,
     Eq,
-    Debug,
+    Debug
 )]
 pub enum Fault {
     /// It committed nothing.
@@ -275,16 +275,14 @@ pub fn settle(
         .zip(standings)
         .zip(values)
         .zip(shares)
-        .map(
-            |((((miner, medians), standing), value), share)| MinerOutcome {
-                uid: miner.uid,
-                own: medians.map(|medians| medians.own),
-                random: medians.map(|medians| medians.random),
-                standing,
-                value,
-                share,
-            },
-        )
+        .map(|((((miner, medians), standing), value), share)| MinerOutcome {
+            uid: miner.uid,
+            own: medians.map(|medians| medians.own),
+            random: medians.map(|medians| medians.random),
+            standing,
+            value,
+            share,
+        })
         .collect();
     let validators = validators
         .iter()
@@ -363,12 +361,7 @@ fn measure(
                 .and_then(|found| places.get(found))
                 .and_then(|(_, place)| measurements.get_mut(*place));
             if let Some(row) = row {
-                row.push(Measurement {
-                    validator: at,
-                    stake: validator.stake,
-                    own,
-                    random,
-                });
+                row.push(Measurement { validator: at, stake: validator.stake, own, random });
             }
         }
     }
@@ -437,10 +430,7 @@ fn medians_of(
             }
             let own: Vec<_> = row.iter().map(|m| (m.own, m.stake)).collect();
             let random: Vec<_> = row.iter().map(|m| (m.random, m.stake)).collect();
-            Some(Medians {
-                own: weighted_median(&own)?,
-                random: weighted_median(&random)?,
-            })
+            Some(Medians { own: weighted_median(&own)?, random: weighted_median(&random)? })
         })
         .collect()
 }
@@ -489,9 +479,7 @@ fn typical_gain(miners: &[MinerInput], medians: &[Option<Medians>]) -> Q32 {
             .zip(medians)
             .filter_map(|(miner, medians)| medians.map(|medians| (miner.accepted, medians.random)))
     };
-    let accepted = scored()
-        .filter(|(accepted, _)| *accepted)
-        .map(|(_, random)| random);
+    let accepted = scored().filter(|(accepted, _)| *accepted).map(|(_, random)| random);
     lower_median(accepted)
         .or_else(|| lower_median(scored().map(|(_, random)| random)))
         .unwrap_or(Q32::ZERO)
@@ -550,9 +538,7 @@ fn penalty_after(penalty: Q32, miner: &MinerInput, incentive: &Incentive) -> Opt
         return Some(penalty);
     }
     let missing = Q32::ONE.checked_sub(penalty)?.max(Q32::ZERO);
-    let rounded_up = missing
-        .0
-        .checked_add(PENALTY_RECOVERY_PARTS.checked_sub(1)?)?;
+    let rounded_up = missing.0.checked_add(PENALTY_RECOVERY_PARTS.checked_sub(1)?)?;
     penalty.checked_add(Q32(rounded_up.checked_div(PENALTY_RECOVERY_PARTS)?))
 }
 
@@ -623,11 +609,7 @@ fn proportional_shares(parts: &[u128]) -> Option<Vec<Q32>> {
     }
     parts
         .iter()
-        .map(|part| {
-            i64::try_from((part << Q32_BITS).checked_div(sum)?)
-                .ok()
-                .map(Q32)
-        })
+        .map(|part| i64::try_from((part << Q32_BITS).checked_div(sum)?).ok().map(Q32))
         .collect()
 }
 
@@ -684,18 +666,13 @@ fn deviation_scale(
         let median = of_medians(medians);
         sizes.push(median.checked_abs()?);
         for measurement in row {
-            let deviation = of_measurement(measurement)
-                .checked_sub(median)?
-                .checked_abs()?;
+            let deviation = of_measurement(measurement).checked_sub(median)?.checked_abs()?;
             deviations.push((deviation, measurement.stake));
         }
     }
     let size = lower_median(sizes.into_iter()).unwrap_or_default();
     let deviation = weighted_median(&deviations).unwrap_or_default();
-    Some(
-        size.max(deviation.checked_mul(DEVIATION_FACTOR)?)
-            .max(DEVIATION_FLOOR),
-    )
+    Some(size.max(deviation.checked_mul(DEVIATION_FACTOR)?).max(DEVIATION_FLOOR))
 }
 
 /// min(1, |x − median| / scale), rounded down.
@@ -760,9 +737,7 @@ pub fn pay(pot: Planck, shares: &[Q32]) -> Result<(Vec<Planck>, Planck), Consens
     let mut amounts = Vec::with_capacity(shares.len());
     for share in shares {
         let amount = part_of(pot, *share).ok_or(ConsensusError::Overflow("pay"))?;
-        remainder = remainder
-            .checked_sub(amount)
-            .ok_or(ConsensusError::Shares)?;
+        remainder = remainder.checked_sub(amount).ok_or(ConsensusError::Shares)?;
         amounts.push(amount);
     }
     Ok((amounts, remainder))
@@ -808,11 +783,7 @@ pub fn split_emission(
         .checked_sub(owner)
         .and_then(|rest| rest.checked_sub(validators))
         .ok_or(ConsensusError::EmissionParts)?;
-    Ok(EmissionSplit {
-        owner,
-        miners,
-        validators,
-    })
+    Ok(EmissionSplit { owner, miners, validators })
 }
 
 /// amount · ppm / 10^6, rounded down.
@@ -820,9 +791,6 @@ fn ppm_of(amount: Planck, ppm: u32) -> Option<Planck> {
     let million = u128::from(PPM);
     let ppm = u128::from(ppm);
     let millions = amount.checked_div(million)?.checked_mul(ppm)?;
-    let rest = amount
-        .checked_rem(million)?
-        .checked_mul(ppm)?
-        .checked_div(million)?;
+    let rest = amount.checked_rem(million)?.checked_mul(ppm)?.checked_div(million)?;
     millions.checked_add(rest)
 }

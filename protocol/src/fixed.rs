@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
     Ord,
     Hash,
     Debug,
-    Default,
+    Default
 )]
 pub struct Q32(pub i64);
 

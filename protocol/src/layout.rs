@@ -31,7 +31,7 @@ pub const LAYOUT_TENSORS_MAX: u32 = 1024;
     DecodeWithMemTracking,
     TypeInfo,
     Serialize,
-    Deserialize,
+    Deserialize
 )]
 pub struct Layout(pub Vec<u64>);
 
@@ -67,9 +67,7 @@ impl Layout {
 
     /// Values in the whole model, or `None` when the number does not fit.
     pub fn value_count(&self) -> Option<u64> {
-        self.0
-            .iter()
-            .try_fold(0u64, |sum, &values| sum.checked_add(values))
+        self.0.iter().try_fold(0u64, |sum, &values| sum.checked_add(values))
     }
 
     /// Values in chunk `index` of the whole model, or `None` past the last chunk or for a layout
@@ -115,13 +113,11 @@ impl Layout {
     pub fn chunks(&self) -> impl Iterator<Item = ChunkPlace> + '_ {
         let tensors: &[u64] = if self.is_valid() { &self.0 } else { &[] };
         (0u32..).zip(tensors).flat_map(|(tensor, &values)| {
-            (0..values)
-                .step_by(CHUNK_LEN as usize)
-                .map(move |offset| ChunkPlace {
-                    tensor,
-                    offset,
-                    len: values.saturating_sub(offset).min(u64::from(CHUNK_LEN)) as u32,
-                })
+            (0..values).step_by(CHUNK_LEN as usize).map(move |offset| ChunkPlace {
+                tensor,
+                offset,
+                len: values.saturating_sub(offset).min(u64::from(CHUNK_LEN)) as u32,
+            })
         })
     }
 }
@@ -141,16 +137,8 @@ fn tensor_chunks(values: u64) -> Option<u32> {
 /// At least 1 and at most `chunk_len` for `1 <= keep <= 4096` and `1 <= chunk_len <= 4096`; other
 /// inputs are clamped into these ranges, so that the answer is always a possible count.
 pub const fn kept(chunk_len: u32, keep: u16) -> u16 {
-    let len = if chunk_len > CHUNK_LEN {
-        CHUNK_LEN
-    } else {
-        chunk_len
-    };
-    let keep = if keep as u32 > CHUNK_LEN {
-        CHUNK_LEN
-    } else {
-        keep as u32
-    };
+    let len = if chunk_len > CHUNK_LEN { CHUNK_LEN } else { chunk_len };
+    let keep = if keep as u32 > CHUNK_LEN { CHUNK_LEN } else { keep as u32 };
     // At most 2^24, and after the division at most 2^12.
     len.saturating_mul(keep).div_ceil(CHUNK_LEN) as u16
 }

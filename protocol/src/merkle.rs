@@ -66,10 +66,8 @@ fn level_above(level: &[Hash]) -> Vec<Hash> {
 
 /// The root over `leaves` in order, or `None` for no leaves or more than a `u32` counts.
 pub fn root<'a>(leaves: impl ExactSizeIterator<Item = &'a [u8]>) -> Option<Hash> {
-    let hashes: Vec<Hash> = (0u32..)
-        .zip(leaves)
-        .map(|(index, bytes)| leaf_hash(index, bytes))
-        .collect();
+    let hashes: Vec<Hash> =
+        (0u32..).zip(leaves).map(|(index, bytes)| leaf_hash(index, bytes)).collect();
     root_of_leaf_hashes(&hashes)
 }
 

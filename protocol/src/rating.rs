@@ -25,7 +25,7 @@ pub const PLAYERS_MAX: usize = 4_096;
     Copy,
     PartialEq,
     Eq,
-    Debug,
+    Debug
 )]
 pub struct Rating {
     /// Mean.
@@ -38,10 +38,7 @@ impl Default for Rating {
     /// A newcomer: mean 25, standard deviation 25/3.
     fn default() -> Self {
         // 25 · 2^32 / 3, truncated.
-        Rating {
-            mu: Q32::from_int(25),
-            sigma: Q32(35_791_394_133),
-        }
+        Rating { mu: Q32::from_int(25), sigma: Q32(35_791_394_133) }
     }
 }
 
@@ -121,16 +118,12 @@ impl PlackettLuce {
     /// result is off from the exact one by less than 10^-6 for up to 256 players.
     pub fn play(&self, players: &[Rating], ranks: &[u32]) -> Result<Vec<Rating>, RatingError> {
         if players.len() != ranks.len() {
-            return Err(RatingError::Length {
-                players: players.len(),
-                ranks: ranks.len(),
-            });
+            return Err(RatingError::Length { players: players.len(), ranks: ranks.len() });
         }
         if players.len() > PLAYERS_MAX {
             return Err(RatingError::TooManyPlayers(players.len()));
         }
-        self.play_checked(players, ranks)
-            .ok_or(RatingError::Overflow)
+        self.play_checked(players, ranks).ok_or(RatingError::Overflow)
     }
 
     fn play_checked(&self, players: &[Rating], ranks: &[u32]) -> Option<Vec<Rating>> {
@@ -138,12 +131,7 @@ impl PlackettLuce {
         let beta_squared = self.beta.checked_mul(self.beta)?;
         let variances = players
             .iter()
-            .map(|player| {
-                player
-                    .sigma
-                    .checked_mul(player.sigma)?
-                    .checked_add(tau_squared)
-            })
+            .map(|player| player.sigma.checked_mul(player.sigma)?.checked_add(tau_squared))
             .collect::<Option<Vec<Q32>>>()?;
         let mut total = Q32::ZERO;
         for variance in &variances {
@@ -164,9 +152,7 @@ impl PlackettLuce {
             // Ω_i = s²/c · surprise; Δ_i = s²/c² · s/c · spread.
             let variance_by_c = variance.checked_div(c)?;
             let omega = mul_q60(variance_by_c, surprise)?;
-            let factor = variance_by_c
-                .checked_div(c)?
-                .checked_mul(deviation.checked_div(c)?)?;
+            let factor = variance_by_c.checked_div(c)?.checked_mul(deviation.checked_div(c)?)?;
             let delta = mul_q60(factor, spread)?;
             let kept = Q32::ONE.checked_sub(delta)?.max(self.kappa);
             after.push(Rating {
@@ -189,11 +175,7 @@ struct Group {
 
 /// exp((μ_i − max μ) / c) with 60 fractional bits, at least 2^-60 so that no sum of them is 0.
 fn strengths_q60(players: &[Rating], c: Q32) -> Option<Vec<i128>> {
-    let top = players
-        .iter()
-        .map(|player| player.mu)
-        .max()
-        .unwrap_or_default();
+    let top = players.iter().map(|player| player.mu).max().unwrap_or_default();
     players
         .iter()
         .map(|player| {
@@ -206,11 +188,8 @@ fn strengths_q60(players: &[Rating], c: Q32) -> Option<Vec<i128>> {
 
 /// The groups in ascending rank.
 fn groups(strengths_q60: &[i128], ranks: &[u32]) -> Option<Vec<Group>> {
-    let mut order: Vec<(u32, i128)> = ranks
-        .iter()
-        .copied()
-        .zip(strengths_q60.iter().copied())
-        .collect();
+    let mut order: Vec<(u32, i128)> =
+        ranks.iter().copied().zip(strengths_q60.iter().copied()).collect();
     order.sort_unstable();
     let mut groups: Vec<Group> = Vec::new();
     let mut behind = 0i128;
@@ -221,11 +200,7 @@ fn groups(strengths_q60: &[i128], ranks: &[u32]) -> Option<Vec<Group>> {
                 group.players = group.players.checked_add(1)?;
                 group.strength_q60 = behind;
             }
-            None => groups.push(Group {
-                rank,
-                players: 1,
-                strength_q60: behind,
-            }),
+            None => groups.push(Group { rank, players: 1, strength_q60: behind }),
         }
     }
     groups.reverse();
@@ -274,10 +249,7 @@ pub fn gain_sample(gain: Q32, typical: Q32) -> Option<Q32> {
         return None;
     }
     let ratio = (i128::from(gain.0) << Q32_BITS).checked_div(i128::from(typical.0))?;
-    let clipped = ratio.clamp(
-        i128::from(Q32::from_int(-1).0),
-        i128::from(Q32::from_int(2).0),
-    );
+    let clipped = ratio.clamp(i128::from(Q32::from_int(-1).0), i128::from(Q32::from_int(2).0));
     i64::try_from(clipped).ok().map(Q32)
 }
 

@@ -46,7 +46,7 @@ pub const EVALUATION_SAMPLES_MAX: u16 = 4_096;
     Copy,
     PartialEq,
     Eq,
-    Debug,
+    Debug
 )]
 pub enum StandingKind {
     /// The average gain relative to the window's typical one; the proof of computation is a gate.
@@ -68,7 +68,7 @@ pub enum StandingKind {
     Copy,
     PartialEq,
     Eq,
-    Debug,
+    Debug
 )]
 pub enum ConsensusKind {
     /// Stake-weighted medians, see [`crate::consensus`].
@@ -87,7 +87,7 @@ pub enum ConsensusKind {
     Clone,
     PartialEq,
     Eq,
-    Debug,
+    Debug
 )]
 pub struct Settings {
     /// Windows and phases in blocks.
@@ -112,7 +112,7 @@ pub struct Settings {
     Clone,
     PartialEq,
     Eq,
-    Debug,
+    Debug
 )]
 pub struct Training {
     /// Local AdamW steps of a window (H).
@@ -157,7 +157,7 @@ pub struct Training {
     Clone,
     PartialEq,
     Eq,
-    Debug,
+    Debug
 )]
 pub struct Incentive {
     /// Miner slots of the run: uids are `0..uid_max`.
@@ -212,7 +212,7 @@ pub struct Incentive {
     Clone,
     PartialEq,
     Eq,
-    Debug,
+    Debug
 )]
 pub struct Emission {
     /// Planck minted in a window before the first halving.
@@ -269,12 +269,7 @@ fn in_range<T: Into<u128>>(
 ) -> Result<(), SettingsError> {
     let value = value.into();
     if value < min || value > max {
-        return Err(SettingsError::OutOfRange {
-            field,
-            value,
-            min,
-            max,
-        });
+        return Err(SettingsError::OutOfRange { field, value, min, max });
     }
     Ok(())
 }
@@ -292,10 +287,7 @@ impl Settings {
             .saturating_mul(u128::from(self.training.batch_size));
         if needed > u128::from(self.training.sample_count) {
             let sample_count = self.training.sample_count;
-            return Err(SettingsError::TooFewSamples {
-                needed,
-                sample_count,
-            });
+            return Err(SettingsError::TooFewSamples { needed, sample_count });
         }
         Ok(())
     }
@@ -376,12 +368,7 @@ impl Training {
         in_range("batch_size", self.batch_size, 1, u32_max)?;
         // A sample of one token has nothing to predict.
         in_range("sample_len", self.sample_len, 2, u32_max)?;
-        in_range(
-            "sample_count",
-            self.sample_count,
-            1,
-            u128::from(u64::MAX >> 1),
-        )?;
+        in_range("sample_count", self.sample_count, 1, u128::from(u64::MAX >> 1))?;
         in_range("keep", self.keep, 1, u128::from(KEEP_MAX))?;
         in_range("outer_rate_ppm", self.outer_rate_ppm, 1, u32_max)?;
         in_range("evaluation_rate_ppm", self.evaluation_rate_ppm, 1, u32_max)?;
@@ -400,12 +387,7 @@ impl Incentive {
     fn validate(&self) -> Result<(), SettingsError> {
         let ppm = u128::from(PPM);
         in_range("uid_max", self.uid_max, 1, u128::from(UID_MAX))?;
-        in_range(
-            "accepted_max",
-            self.accepted_max,
-            1,
-            u128::from(ACCEPTED_MAX),
-        )?;
+        in_range("accepted_max", self.accepted_max, 1, u128::from(ACCEPTED_MAX))?;
         in_range(
             "evaluations_per_validator",
             self.evaluations_per_validator,
@@ -420,28 +402,15 @@ impl Incentive {
         in_range("finality_ppm", self.finality_ppm, 500_001, ppm)?;
         in_range("evaluation_quorum_ppm", self.evaluation_quorum_ppm, 1, ppm)?;
         in_range("missed_penalty_ppm", self.missed_penalty_ppm, 0, ppm)?;
-        in_range(
-            "validator_stake_min",
-            self.validator_stake_min,
-            1,
-            u128::from(u64::MAX),
-        )?;
-        in_range(
-            "challenge_chunks",
-            self.challenge_chunks,
-            1,
-            u128::from(CHALLENGE_CHUNKS_MAX),
-        )
+        in_range("validator_stake_min", self.validator_stake_min, 1, u128::from(u64::MAX))?;
+        in_range("challenge_chunks", self.challenge_chunks, 1, u128::from(CHALLENGE_CHUNKS_MAX))
     }
 }
 
 impl Emission {
     fn validate(&self) -> Result<(), SettingsError> {
         let parts = [self.owner_ppm, self.miners_ppm, self.validators_ppm];
-        let sum = parts
-            .iter()
-            .map(|&part| u64::from(part))
-            .fold(0, u64::saturating_add);
+        let sum = parts.iter().map(|&part| u64::from(part)).fold(0, u64::saturating_add);
         if sum != u64::from(PPM) {
             return Err(SettingsError::EmissionSum { sum });
         }

@@ -91,11 +91,7 @@ pub fn piece_hash(values: &[f32]) -> Hash {
         for (bytes, value) in bytes.chunks_exact_mut(4).zip(part) {
             bytes.copy_from_slice(&value.to_le_bytes());
         }
-        hasher.update(
-            bytes
-                .get(..part.len().saturating_mul(4))
-                .unwrap_or_default(),
-        );
+        hasher.update(bytes.get(..part.len().saturating_mul(4)).unwrap_or_default());
     }
     hasher.finalize().into()
 }
@@ -103,10 +99,6 @@ pub fn piece_hash(values: &[f32]) -> Hash {
 /// The state root of a model: its tensors with their names, in any order. A name must not occur
 /// twice; the bits of the values count, so 0 and −0 differ.
 pub fn state_root<'a>(tensors: impl Iterator<Item = (&'a str, &'a [f32])>) -> Hash {
-    StateManifest::new(
-        tensors
-            .map(|(name, values)| TensorManifest::new(name, values))
-            .collect(),
-    )
-    .root()
+    StateManifest::new(tensors.map(|(name, values)| TensorManifest::new(name, values)).collect())
+        .root()
 }

@@ -31,7 +31,7 @@ use crate::Window;
     Clone,
     PartialEq,
     Eq,
-    Debug,
+    Debug
 )]
 pub struct Schedule {
     /// First block of window 0.
@@ -109,39 +109,19 @@ impl Schedule {
     pub fn validate(&self) -> Result<(), ScheduleError> {
         let boundaries = [
             (("window start", 0), ("commit_end", self.commit_end)),
-            (
-                ("commit_end", self.commit_end),
-                ("reveal_end", self.reveal_end),
-            ),
-            (
-                ("reveal_end", self.reveal_end),
-                ("attest_end", self.attest_end),
-            ),
-            (
-                ("attest_end", self.attest_end),
-                ("window_blocks", self.window_blocks),
-            ),
-            (
-                ("window start", 0),
-                ("score_commit_end", self.score_commit_end),
-            ),
+            (("commit_end", self.commit_end), ("reveal_end", self.reveal_end)),
+            (("reveal_end", self.reveal_end), ("attest_end", self.attest_end)),
+            (("attest_end", self.attest_end), ("window_blocks", self.window_blocks)),
+            (("window start", 0), ("score_commit_end", self.score_commit_end)),
             (
                 ("score_commit_end", self.score_commit_end),
                 ("score_reveal_end", self.score_reveal_end),
             ),
-            (
-                ("score_reveal_end", self.score_reveal_end),
-                ("window_blocks", self.window_blocks),
-            ),
+            (("score_reveal_end", self.score_reveal_end), ("window_blocks", self.window_blocks)),
         ];
         for ((earlier_name, earlier), (later_name, later)) in boundaries {
             if later <= earlier {
-                return Err(ScheduleError::Order {
-                    earlier_name,
-                    earlier,
-                    later_name,
-                    later,
-                });
+                return Err(ScheduleError::Order { earlier_name, earlier, later_name, later });
             }
         }
         Ok(())
@@ -172,8 +152,7 @@ impl Schedule {
             ScorePhase::Reveal => self.score_reveal_end,
             ScorePhase::Settle => self.window_blocks,
         };
-        self.window_start(window.checked_add(1)?)?
-            .checked_add(offset)
+        self.window_start(window.checked_add(1)?)?.checked_add(offset)
     }
 }
 
@@ -198,10 +177,5 @@ pub fn phase_at(schedule: &Schedule, block: u32) -> Option<Moment> {
     } else {
         ScorePhase::Settle
     };
-    Some(Moment {
-        window,
-        offset,
-        phase,
-        score_phase,
-    })
+    Some(Moment { window, offset, phase, score_phase })
 }

@@ -21,27 +21,15 @@ const ENDOWMENT: Balance = 1_000_000 * UNIT;
 /// Every account of the test keyring (Alice, Bob, …, their stashes, One and Two) gets [`ENDOWMENT`]. The keys are
 /// public knowledge: such a chain is for development only.
 fn with_authorities(authorities: &[(Sr25519Keyring, Ed25519Keyring)]) -> Value {
-    let aura = authorities
-        .iter()
-        .map(|(author, _)| AuraId::from(author.public()));
-    let grandpa = authorities
-        .iter()
-        .map(|(_, voter)| (GrandpaId::from(voter.public()), 1));
+    let aura = authorities.iter().map(|(author, _)| AuraId::from(author.public()));
+    let grandpa = authorities.iter().map(|(_, voter)| (GrandpaId::from(voter.public()), 1));
     let endowed = Sr25519Keyring::iter().map(|account| (account.to_account_id(), ENDOWMENT));
 
     build_struct_json_patch!(RuntimeGenesisConfig {
-        aura: AuraConfig {
-            authorities: aura.collect::<Vec<_>>()
-        },
-        grandpa: GrandpaConfig {
-            authorities: grandpa.collect::<Vec<_>>()
-        },
-        balances: BalancesConfig {
-            balances: endowed.collect::<Vec<_>>()
-        },
-        sudo: SudoConfig {
-            key: Some(Sr25519Keyring::Alice.to_account_id())
-        },
+        aura: AuraConfig { authorities: aura.collect::<Vec<_>>() },
+        grandpa: GrandpaConfig { authorities: grandpa.collect::<Vec<_>>() },
+        balances: BalancesConfig { balances: endowed.collect::<Vec<_>>() },
+        sudo: SudoConfig { key: Some(Sr25519Keyring::Alice.to_account_id()) },
     })
 }
 
@@ -59,8 +47,5 @@ pub fn preset(id: &PresetId) -> Option<Vec<u8>> {
 
 /// The names that [`preset`] knows.
 pub fn preset_names() -> Vec<PresetId> {
-    vec![
-        PresetId::from(DEV_RUNTIME_PRESET),
-        PresetId::from(LOCAL_TESTNET_RUNTIME_PRESET),
-    ]
+    vec![PresetId::from(DEV_RUNTIME_PRESET), PresetId::from(LOCAL_TESTNET_RUNTIME_PRESET)]
 }

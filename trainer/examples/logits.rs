@@ -30,10 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [model, tokens, out, rewritten @ ..] = arguments.as_slice() else {
         return Err("MODEL TOKEN,TOKEN,… LOGITS.f32 [FOLDER TYPE SHARD_BYTES]".into());
     };
-    let mut tokens: Vec<u32> = tokens
-        .split(',')
-        .map(str::parse)
-        .collect::<Result<_, _>>()?;
+    let mut tokens: Vec<u32> = tokens.split(',').map(str::parse).collect::<Result<_, _>>()?;
     let (model, _) = files::open(Path::new(model))?;
     let positions = Some(model.config().seq_len);
     let model = model.with_seq_len(tokens.len())?;
@@ -41,10 +38,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tokens.push(0);
     let mut engine = Engine::new(model.config(), 1, false, Threads::single())?;
     let logits = engine.logits(model.parameters(), &One(tokens), &[0])?;
-    let bytes: Vec<u8> = logits
-        .iter()
-        .flat_map(|logit| logit.to_le_bytes())
-        .collect();
+    let bytes: Vec<u8> = logits.iter().flat_map(|logit| logit.to_le_bytes()).collect();
     fs::write(out, bytes)?;
     if let [folder, kind, shard_bytes] = rewritten {
         let values = match kind.as_str() {

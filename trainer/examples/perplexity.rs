@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [model, tokenizer, text, sample_len, samples, training @ ..] = arguments.as_slice() else {
         return Err(
-            "MODEL TOKENIZER TEXT SAMPLE_LEN SAMPLES [STEPS BATCH RATE [OUT_FOLDER]]".into(),
+            "MODEL TOKENIZER TEXT SAMPLE_LEN SAMPLES [STEPS BATCH RATE [OUT_FOLDER]]".into()
         );
     };
     let (sample_len, samples) = (sample_len.parse()?, samples.parse()?);
@@ -99,11 +99,8 @@ fn train(
     threads: &Threads,
 ) -> Result<Model, Box<dyn std::error::Error>> {
     let config = model.config().clone();
-    let settings = TrainerSettings {
-        batch_size: batch,
-        micro_batch: 1,
-        ..TrainerSettings::default()
-    };
+    let settings =
+        TrainerSettings { batch_size: batch, micro_batch: 1, ..TrainerSettings::default() };
     let mut trainer = Trainer::new(model, settings, threads.clone())?;
     let count = text.sample_count() - held_out;
     let ids =
@@ -112,11 +109,7 @@ fn train(
     let start = Instant::now();
     trainer.train_window(text, &steps, &|_| rate, &mut |report| {
         let seconds = start.elapsed().as_secs_f64();
-        println!(
-            "step {:2}: loss {:.4} ({seconds:.0} s)",
-            report.step + 1,
-            report.loss
-        );
+        println!("step {:2}: loss {:.4} ({seconds:.0} s)", report.step + 1, report.loss);
         ControlFlow::Continue(())
     })?;
     let parameters = trainer.local_parameters();

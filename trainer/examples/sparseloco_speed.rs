@@ -124,12 +124,7 @@ fn encode(
 ) -> Result<Encoded, Box<dyn Error>> {
     let name = format!("sparseloco-speed-{}-{peer}", std::process::id());
     let path = options.folder.join(name);
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(&path)?;
+    let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
     let sink = BufWriter::with_capacity(1 << 20, file);
     let mut stream =
         UpdateStream::with_variant(threads, sink, layout, options.keep, DECAY, variant)?;
@@ -163,9 +158,7 @@ fn aggregate(
     let mut parse = Time::default();
     let parse_all = || {
         threads
-            .map(bytes.len(), |peer| {
-                Payload::parse(&bytes[peer], layout, options.keep)
-            })
+            .map(bytes.len(), |peer| Payload::parse(&bytes[peer], layout, options.keep))
             .into_iter()
             .collect::<Result<Vec<_>, _>>()
     };
@@ -195,10 +188,7 @@ fn copy(threads: &Threads, pieces: usize) -> Time {
     let mut time = Time::default();
     for _ in 0..pieces.div_ceil(RING) {
         let parts = RING * 64;
-        let slots: Vec<_> = into
-            .chunks_mut(TENSOR / 64)
-            .map(std::sync::Mutex::new)
-            .collect();
+        let slots: Vec<_> = into.chunks_mut(TENSOR / 64).map(std::sync::Mutex::new).collect();
         time.add(|| {
             threads.for_each(parts, |part| {
                 if let Ok(mut into) = slots[part].lock() {
@@ -269,11 +259,7 @@ fn check(noise: &[f32]) -> Result<(), Box<dyn Error>> {
         for len in &layout.0 {
             let len = *len as usize;
             let (start, local) = (&noise[peer..][..len], &noise[100 + peer * 3..][..len]);
-            stream.encode([TensorPart {
-                error: &mut error[..len],
-                start,
-                local,
-            }])?;
+            stream.encode([TensorPart { error: &mut error[..len], start, local }])?;
         }
         updates.push(stream.finish()?.into_inner());
     }
@@ -311,11 +297,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     check(&noise)?;
     let layout = layout(options.parameters);
     // A writer that is dropped at once refuses a layout or `keep` that cannot be.
-    drop(UpdateWriter::new(
-        std::io::Cursor::new(Vec::new()),
-        &layout,
-        options.keep,
-    )?);
+    drop(UpdateWriter::new(std::io::Cursor::new(Vec::new()), &layout, options.keep)?);
 
     // The updates of all peers: the first is timed, as are all that follow, and the median counts.
     let encoded = (0..options.peers)
@@ -323,10 +305,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .collect::<Result<Vec<_>, _>>()?;
     let mut walls: Vec<f64> = encoded.iter().map(|encoded| encoded.time.wall).collect();
     walls.sort_by(f64::total_cmp);
-    let mut cores: Vec<f64> = encoded
-        .iter()
-        .map(|encoded| encoded.time.processor)
-        .collect();
+    let mut cores: Vec<f64> = encoded.iter().map(|encoded| encoded.time.processor).collect();
     cores.sort_by(f64::total_cmp);
     let middle = encoded.len() / 2;
     let bytes = encoded
@@ -350,14 +329,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let copied = (pieces.div_ceil(RING) * RING * TENSOR * 8) as f64 / 1e9;
     let kept = parameters * f64::from(options.keep) / 4096.0;
     let rows = [
-        (
-            "encode, G parameters/s of processor time, median",
-            parameters / cores[middle] / 1e9,
-        ),
-        (
-            "encode, G parameters/s, median",
-            parameters / walls[middle] / 1e9,
-        ),
+        ("encode, G parameters/s of processor time, median", parameters / cores[middle] / 1e9),
+        ("encode, G parameters/s, median", parameters / walls[middle] / 1e9),
         ("encode, G parameters/s, best", parameters / walls[0] / 1e9),
         ("bytes an update", size),
         ("bits a value", size * 8.0 / kept),
@@ -383,10 +356,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         variant.name()
     );
     if options.json {
-        let fields: Vec<String> = rows
-            .iter()
-            .map(|(name, value)| format!("\"{name}\": {value:.4}"))
-            .collect();
+        let fields: Vec<String> =
+            rows.iter().map(|(name, value)| format!("\"{name}\": {value:.4}")).collect();
         println!("{{\"run\": \"{head}\", {}}}", fields.join(", "));
     } else {
         println!("{head}");

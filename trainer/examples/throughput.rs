@@ -25,9 +25,7 @@ impl SampleSource for Noise {
 
     fn sample(&self, id: u64) -> Option<Tokens<'_>> {
         let start = id as usize * self.sample_len;
-        self.tokens
-            .get(start..start + self.sample_len + 1)
-            .map(Tokens::U8)
+        self.tokens.get(start..start + self.sample_len + 1).map(Tokens::U8)
     }
 }
 
@@ -62,9 +60,8 @@ fn measure(preset: &str, threads: usize) -> Result<(), Box<dyn std::error::Error
     let settings = TrainerSettings::default();
     let batch = settings.batch_size as u64;
     let mut trainer = Trainer::new(model.clone(), settings, threads.clone())?;
-    let steps: Vec<Vec<u64>> = (0..24)
-        .map(|step| (0..batch).map(|b| (step + b) % 64).collect())
-        .collect();
+    let steps: Vec<Vec<u64>> =
+        (0..24).map(|step| (0..batch).map(|b| (step + b) % 64).collect()).collect();
     // The fastest step: the machine may be busy with other things.
     let mut best = f64::INFINITY;
     let mut last = Instant::now();

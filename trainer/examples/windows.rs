@@ -16,9 +16,7 @@ use trainer::{
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let number = |index: usize, default: f64| {
-        arguments
-            .get(index)
-            .map_or(Ok(default), |argument| argument.parse::<f64>())
+        arguments.get(index).map_or(Ok(default), |argument| argument.parse::<f64>())
     };
     let (miners, windows) = (number(0, 4.0)? as u16, number(1, 8.0)? as u8);
     let (steps, batch) = (number(2, 15.0)? as u64, number(3, 8.0)? as usize);
@@ -42,10 +40,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let threads = Threads::single();
     let mut evaluator = Evaluator::new(&config, threads.clone(), 8)?;
     let model = Model::init(&config, 1)?;
-    let settings = || TrainerSettings {
-        batch_size: batch,
-        ..TrainerSettings::default()
-    };
+    let settings = || TrainerSettings { batch_size: batch, ..TrainerSettings::default() };
     let mut trainers = (0..miners)
         .map(|_| Trainer::new(model.clone(), settings(), threads.clone()))
         .collect::<Result<Vec<_>, _>>()?;
@@ -60,11 +55,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let per_uid = steps * batch as u64;
             let id = |position: u64| permutation.apply(uid * per_uid + position).unwrap_or(0);
             let ids: Vec<Vec<u64>> = (0..steps)
-                .map(|step| {
-                    (0..batch as u64)
-                        .map(|b| id(step * batch as u64 + b))
-                        .collect()
-                })
+                .map(|step| (0..batch as u64).map(|b| id(step * batch as u64 + b)).collect())
                 .collect();
             trainer.train_window(
                 dataset.train(),
@@ -74,10 +65,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             )?;
             updates.push((uid as u16, trainer.make_update(keep, 950_000)?));
         }
-        let accepted: Vec<(u16, &[u8])> = updates
-            .iter()
-            .map(|(uid, bytes)| (*uid, bytes.as_slice()))
-            .collect();
+        let accepted: Vec<(u16, &[u8])> =
+            updates.iter().map(|(uid, bytes)| (*uid, bytes.as_slice())).collect();
         for trainer in &mut trainers {
             trainer.apply_outer(&accepted, keep, outer)?;
         }

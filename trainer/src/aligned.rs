@@ -22,10 +22,7 @@ pub(crate) struct Aligned {
 impl Aligned {
     /// `len` zeros.
     pub(crate) fn zeros(len: usize) -> Self {
-        Self {
-            lines: vec![Line::zeroed(); len.div_ceil(LINE)],
-            len,
-        }
+        Self { lines: vec![Line::zeroed(); len.div_ceil(LINE)], len }
     }
 }
 

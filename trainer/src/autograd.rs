@@ -49,14 +49,7 @@ impl Autograd {
             let values = (0..seq_len * half).map(|index| f(angle(index)) as f32);
             Tensor::from_vec(values.collect(), (1, 1, seq_len, half), &Device::Cpu)
         };
-        Ok(Self {
-            cos: table(f64::cos)?,
-            sin: table(f64::sin)?,
-            config,
-            vars,
-            averages,
-            steps: 0,
-        })
+        Ok(Self { cos: table(f64::cos)?, sin: table(f64::sin)?, config, vars, averages, steps: 0 })
     }
 
     /// The gradient of the tensor of this name, flat.
@@ -64,10 +57,7 @@ impl Autograd {
     /// # Errors
     /// There is none: candle has lost it on the way.
     pub fn gradient(&self, store: &GradStore, name: &str) -> Result<Vec<f32>> {
-        let gradient = self
-            .vars
-            .get(name)
-            .and_then(|var| store.get(var.as_tensor()));
+        let gradient = self.vars.get(name).and_then(|var| store.get(var.as_tensor()));
         match gradient {
             Some(gradient) => gradient.flatten_all()?.to_vec1(),
             None => candle_core::bail!("no gradient of {name}"),
@@ -129,9 +119,7 @@ impl Autograd {
     }
 
     fn softmax(x: &Tensor) -> Result<Tensor> {
-        let shifted = x
-            .broadcast_sub(&x.max_keepdim(D::Minus1)?.detach())?
-            .exp()?;
+        let shifted = x.broadcast_sub(&x.max_keepdim(D::Minus1)?.detach())?.exp()?;
         shifted.broadcast_div(&shifted.sum_keepdim(D::Minus1)?)
     }
 
@@ -162,15 +150,11 @@ impl Autograd {
             let normed = self.norm(&x, &name("input_layernorm"))?;
             let split = |part: &str, heads: usize| -> Result<Tensor> {
                 let y = self.linear(&normed, &name(part))?;
-                y.reshape((batch, seq_len, heads, dim))?
-                    .transpose(1, 2)?
-                    .contiguous()
+                y.reshape((batch, seq_len, heads, dim))?.transpose(1, 2)?.contiguous()
             };
             let repeat = |y: Tensor| -> Result<Tensor> {
                 let group = c.heads / c.kv_heads;
-                let y = y
-                    .unsqueeze(2)?
-                    .broadcast_as((batch, c.kv_heads, group, seq_len, dim))?;
+                let y = y.unsqueeze(2)?.broadcast_as((batch, c.kv_heads, group, seq_len, dim))?;
                 y.contiguous()?.reshape((batch, c.heads, seq_len, dim))
             };
             let q = self.rope(&split("self_attn.q_proj", c.heads)?)?;
@@ -189,18 +173,12 @@ impl Autograd {
             x = (x + self.linear(&h, &name("mlp.down_proj"))?)?;
         }
         let normed = self.norm(&x, "model.norm")?;
-        let head = if c.tied {
-            "model.embed_tokens"
-        } else {
-            "lm_head"
-        };
+        let head = if c.tied { "model.embed_tokens" } else { "lm_head" };
         let logits = self.linear(&normed, head)?;
         let max = logits.max_keepdim(D::Minus1)?.detach();
         let shifted = logits.broadcast_sub(&max)?;
         let log_sum = shifted.exp()?.sum_keepdim(D::Minus1)?.log()?;
-        (log_sum - shifted.gather(&targets, 1)?)?
-            .sum_all()?
-            .to_dtype(DType::F32)
+        (log_sum - shifted.gather(&targets, 1)?)?.sum_all()?.to_dtype(DType::F32)
     }
 
     /// 0 where a token sees another one, else −∞: (samples, 1, seq_len, seq_len), or one for all.

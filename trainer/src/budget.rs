@@ -109,12 +109,7 @@ impl Ledger {
         let lines = lines.into_iter().filter(|(_, bytes)| *bytes > 0);
         let lines: Vec<Line> = lines.map(|(name, bytes)| Line { name, bytes }).collect();
         let bytes = quantity::sum(name, lines.iter().map(|line| line.bytes))?;
-        Ok(Self {
-            name,
-            lines,
-            bytes,
-            capacity,
-        })
+        Ok(Self { name, lines, bytes, capacity })
     }
 
     /// Whether there is as much as is needed; `true` where it is not known.
@@ -237,11 +232,8 @@ pub fn plan(request: &Request) -> Result<Budget, BudgetError> {
         return Ok(best);
     };
     let step = best.step;
-    let way = Way {
-        micro_batch: step.micro_batch,
-        recompute: step.recompute,
-        sharding: step.sharding,
-    };
+    let way =
+        Way { micro_batch: step.micro_batch, recompute: step.recompute, sharding: step.sharding };
     budget(request, &counts, way, Some(mfu))
 }
 
@@ -269,13 +261,8 @@ fn ways(request: &Request, micro_batch: u64) -> Vec<Way> {
         Some(sharding) => vec![sharding],
         None => Sharding::ALL.to_vec(),
     };
-    let with = |recompute| {
-        shardings.iter().map(move |&sharding| Way {
-            micro_batch,
-            recompute,
-            sharding,
-        })
-    };
+    let with =
+        |recompute| shardings.iter().map(move |&sharding| Way { micro_batch, recompute, sharding });
     recomputes.into_iter().flat_map(with).collect()
 }
 
@@ -296,10 +283,7 @@ fn is_better(new: &Budget, old: &Budget) -> bool {
     if memory.name == cpu::MEMORY {
         let rank = |ledger: &Ledger, step: &Step| {
             let half = ledger.capacity.map(|capacity| capacity / 2);
-            (
-                half.is_none_or(|half| ledger.bytes <= half),
-                step.micro_batch,
-            )
+            (half.is_none_or(|half| ledger.bytes <= half), step.micro_batch)
         };
         return rank(memory, &new.step) > rank(old_memory, &old.step);
     }

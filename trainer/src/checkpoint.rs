@@ -156,10 +156,7 @@ impl Checkpoints {
     /// The checkpoints in `folder`, which is made if needed.
     pub fn open(folder: &Path) -> Result<Self, CheckpointError> {
         fs::create_dir_all(folder).map_err(at(folder))?;
-        Ok(Self {
-            folder: folder.to_owned(),
-            kept: KEPT,
-        })
+        Ok(Self { folder: folder.to_owned(), kept: KEPT })
     }
 
     /// Keeps the `kept` newest checkpoints, at least one.
@@ -199,10 +196,7 @@ impl Checkpoints {
 
         let unfinished = self.folder.join("unfinished");
         let file = File::create(&unfinished).map_err(at(&unfinished))?;
-        let mut out = Hashing {
-            inner: BufWriter::new(file),
-            hasher: blake3::Hasher::new(),
-        };
+        let mut out = Hashing { inner: BufWriter::new(file), hasher: blake3::Hasher::new() };
         let mut write = || {
             out.write_all(MAGIC)?;
             out.write_all(&(header.len() as u32).to_le_bytes())?;
@@ -224,9 +218,7 @@ impl Checkpoints {
         let path = self.path(next);
         fs::rename(&unfinished, &path).map_err(at(&path))?;
         // The rename itself is on the disk once the folder is.
-        File::open(&self.folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(at(&self.folder))?;
+        File::open(&self.folder).and_then(|folder| folder.sync_all()).map_err(at(&self.folder))?;
 
         let kept_before = self.kept - 1;
         for number in numbers.iter().rev().skip(kept_before) {
@@ -314,9 +306,7 @@ impl Checkpoints {
         let mut numbers = Vec::new();
         for entry in fs::read_dir(&self.folder).map_err(at(&self.folder))? {
             let name = entry.map_err(at(&self.folder))?.file_name();
-            let number = name
-                .to_str()
-                .and_then(|name| name.strip_prefix("checkpoint-"));
+            let number = name.to_str().and_then(|name| name.strip_prefix("checkpoint-"));
             numbers.extend(number.and_then(|number| number.parse::<u64>().ok()));
         }
         numbers.sort_unstable();
@@ -325,10 +315,7 @@ impl Checkpoints {
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> CheckpointError + '_ {
-    move |source| CheckpointError::Io {
-        path: path.to_owned(),
-        source,
-    }
+    move |source| CheckpointError::Io { path: path.to_owned(), source }
 }
 
 /// Writes and hashes.
@@ -393,11 +380,7 @@ fn read(path: &Path, config: &ModelConfig, with_arrays: bool) -> Result<Checkpoi
         // A whole checkpoint of another model, or a damaged one of this.
         io::copy(&mut (&mut input).take(values_len), &mut hasher)?;
         let whole = ends_with_hash(&mut input, &hasher)?;
-        return Err(if whole {
-            ReadError::Shape
-        } else {
-            damaged("another length")
-        });
+        return Err(if whole { ReadError::Shape } else { damaged("another length") });
     };
 
     let mut model = Model::zeros(config).map_err(|_| ReadError::Shape)?;
@@ -421,12 +404,7 @@ fn read(path: &Path, config: &ModelConfig, with_arrays: bool) -> Result<Checkpoi
         return Err(damaged("the header does not match the length"));
     }
     let optimiser_step = header.optimiser_step;
-    Ok(Checkpoint {
-        position: header.position,
-        model,
-        optimiser_step,
-        arrays,
-    })
+    Ok(Checkpoint { position: header.position, model, optimiser_step, arrays })
 }
 
 /// The first twelve bytes and the header.

@@ -115,14 +115,7 @@ impl<W: Write + Seek> UpdateStream<W> {
             for (error, (start, local)) in part.error.chunks_mut(SPAN_LEN).zip(parameters) {
                 let first_chunk = self.chunks;
                 self.chunks += error.len().div_ceil(CHUNK_LEN as usize) as u32;
-                spans.push(Span {
-                    part: TensorPart {
-                        error,
-                        start,
-                        local,
-                    },
-                    first_chunk,
-                });
+                spans.push(Span { part: TensorPart { error, start, local }, first_chunk });
                 if spans.len() == self.scratch.len() {
                     self.wave(&mut spans)?;
                 }
@@ -139,19 +132,12 @@ impl<W: Write + Seek> UpdateStream<W> {
         let results = self.threads.map(count, |index| {
             // SAFETY: each task has a span and a scratch of its own.
             let (span, scratch) = unsafe {
-                (
-                    &mut work.part(index, index + 1)[0],
-                    &mut scratch.part(index, index + 1)[0],
-                )
+                (&mut work.part(index, index + 1)[0], &mut scratch.part(index, index + 1)[0])
             };
             let Scratch { encoder, encoded } = scratch;
             encoded.lens.clear();
             encoded.bytes.clear();
-            let TensorPart {
-                error,
-                start,
-                local,
-            } = &mut span.part;
+            let TensorPart { error, start, local } = &mut span.part;
             encoder
                 .encode_difference(error, start, local, decay, keep, encoded)
                 .map_err(|error| in_model(error, span.first_chunk))
@@ -173,10 +159,9 @@ impl<W: Write + Seek> UpdateStream<W> {
 /// The error with the chunk's number in the model.
 fn in_model(error: UpdateError, first_chunk: u32) -> UpdateError {
     match error {
-        UpdateError::Chunk { index, error } => UpdateError::Chunk {
-            index: first_chunk + index,
-            error,
-        },
+        UpdateError::Chunk { index, error } => {
+            UpdateError::Chunk { index: first_chunk + index, error }
+        }
         other => other,
     }
 }
@@ -196,14 +181,13 @@ pub fn encode_window(
 ) -> Result<Vec<u8>, UpdateError> {
     let bytes = protocol::update::payload_bytes_max(layout, keep) as usize;
     let sink = Cursor::new(Vec::with_capacity(bytes));
-    let parts = arena
-        .views_mut(error)
-        .into_iter()
-        .zip(arena.canonical_tensors())
-        .map(|(error, tensor)| TensorPart {
-            error,
-            start: &start[tensor.range.clone()],
-            local: &local[tensor.range.clone()],
+    let parts =
+        arena.views_mut(error).into_iter().zip(arena.canonical_tensors()).map(|(error, tensor)| {
+            TensorPart {
+                error,
+                start: &start[tensor.range.clone()],
+                local: &local[tensor.range.clone()],
+            }
         });
     let encoded = UpdateStream::new(threads, sink, layout, keep, decay).and_then(|mut stream| {
         stream.encode(parts)?;
@@ -233,10 +217,8 @@ pub fn aggregate_tensor(
         .map(updates.len(), |index| updates[index].norm())
         .into_iter()
         .collect::<Result<Vec<f64>, _>>()?;
-    let factors: Vec<f32> = median_norm_factors(&norms)
-        .into_iter()
-        .map(|factor| factor as f32)
-        .collect();
+    let factors: Vec<f32> =
+        median_norm_factors(&norms).into_iter().map(|factor| factor as f32).collect();
     let len = theta.len();
     let theta = Shared::new(theta);
     let results = threads.map(len.div_ceil(SPAN_LEN), |span| {

@@ -141,16 +141,10 @@ impl ModelConfig {
             return Err(ConfigError::Vocab(self.vocab));
         }
         if !self.hidden.is_multiple_of(2 * self.heads) {
-            return Err(ConfigError::Heads {
-                hidden: self.hidden,
-                heads: self.heads,
-            });
+            return Err(ConfigError::Heads { hidden: self.hidden, heads: self.heads });
         }
         if !self.heads.is_multiple_of(self.kv_heads) {
-            return Err(ConfigError::KvHeads {
-                heads: self.heads,
-                kv_heads: self.kv_heads,
-            });
+            return Err(ConfigError::KvHeads { heads: self.heads, kv_heads: self.kv_heads });
         }
         let theta_fits = self.rope_theta.is_finite() && self.rope_theta > 1.0;
         let epsilon_fits = self.norm_epsilon.is_finite() && self.norm_epsilon > 0.0;
@@ -192,21 +186,12 @@ impl ModelConfig {
     /// The tensors in canonical order, which is that of their names.
     pub fn tensors(&self) -> Vec<TensorInfo> {
         let arena = self.arena();
-        arena
-            .canonical
-            .iter()
-            .map(|&index| arena.tensors[index].info.clone())
-            .collect()
+        arena.canonical.iter().map(|&index| arena.tensors[index].info.clone()).collect()
     }
 
     /// The tensors' lengths in canonical order, as the chain stores them.
     pub fn layout(&self) -> Layout {
-        Layout(
-            self.tensors()
-                .iter()
-                .map(|tensor| tensor.len() as u64)
-                .collect(),
-        )
+        Layout(self.tensors().iter().map(|tensor| tensor.len() as u64).collect())
     }
 
     /// Where the tensors lie in memory.
@@ -267,15 +252,9 @@ impl Arena {
         let mut tensors: Vec<Placed> = Vec::new();
         let mut place = |name: String, shape: &[usize]| {
             let start = tensors.last().map_or(0, |last| last.range.end);
-            let info = TensorInfo {
-                name,
-                shape: shape.to_vec(),
-            };
+            let info = TensorInfo { name, shape: shape.to_vec() };
             let range = start..start + info.len();
-            tensors.push(Placed {
-                info,
-                range: range.clone(),
-            });
+            tensors.push(Placed { info, range: range.clone() });
             range
         };
         let embedding = place("model.embed_tokens.weight".into(), &[config.vocab, hidden]);
@@ -310,15 +289,7 @@ impl Arena {
         let len = tensors.last().map_or(0, |last| last.range.end);
         let mut canonical: Vec<usize> = (0..tensors.len()).collect();
         canonical.sort_by(|&a, &b| tensors[a].info.name.cmp(&tensors[b].info.name));
-        Self {
-            tensors,
-            canonical,
-            embedding,
-            layers,
-            final_norm,
-            head,
-            len,
-        }
+        Self { tensors, canonical, embedding, layers, final_norm, head, len }
     }
 
     /// The tensors in canonical order, with their places.
@@ -328,9 +299,7 @@ impl Arena {
 
     /// The tensors of `arena`, in canonical order.
     pub fn views<'a>(&self, arena: &'a [f32]) -> Vec<&'a [f32]> {
-        self.canonical_tensors()
-            .map(|tensor| &arena[tensor.range.clone()])
-            .collect()
+        self.canonical_tensors().map(|tensor| &arena[tensor.range.clone()]).collect()
     }
 
     /// The tensors of `arena` to be changed, in canonical order.
@@ -343,9 +312,6 @@ impl Arena {
             rest = after;
         }
         // `canonical` names each tensor once.
-        self.canonical
-            .iter()
-            .filter_map(|&index| parts[index].take())
-            .collect()
+        self.canonical.iter().filter_map(|&index| parts[index].take()).collect()
     }
 }

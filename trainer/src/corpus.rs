@@ -121,11 +121,7 @@ pub struct CorpusLimits {
 
 impl Default for CorpusLimits {
     fn default() -> Self {
-        Self {
-            total_bytes_max: 48 << 20,
-            file_bytes_max: 256 << 10,
-            crate_bytes_max: 512 << 10,
-        }
+        Self { total_bytes_max: 48 << 20, file_bytes_max: 256 << 10, crate_bytes_max: 512 << 10 }
     }
 }
 
@@ -136,9 +132,7 @@ pub fn gather(path: &Path, limits: &CorpusLimits) -> Result<Vec<Document>, Corpu
     let metadata = fs::metadata(path).map_err(at(path))?;
     let mut gathered = Gathered::new(limits.total_bytes_max);
     if metadata.is_file() {
-        let name = path
-            .file_name()
-            .map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+        let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
         if metadata.len() <= limits.total_bytes_max {
             gathered.take_file(name, path)?;
         }
@@ -175,10 +169,7 @@ pub fn corpus_from_registry(
     let mut gathered = Gathered::new(limits.total_bytes_max);
     for name in locked_crates(&lock) {
         let Some(folder) = folders.get(&name) else {
-            tracing::warn!(
-                name,
-                "a locked crate is not unpacked: the corpus will be another"
-            );
+            tracing::warn!(name, "a locked crate is not unpacked: the corpus will be another");
             continue;
         };
         let mut crate_bytes = 0;
@@ -210,11 +201,7 @@ struct Gathered {
 
 impl Gathered {
     fn new(bytes_max: u64) -> Self {
-        Self {
-            documents: Vec::new(),
-            seen: HashSet::new(),
-            bytes_left: bytes_max,
-        }
+        Self { documents: Vec::new(), seen: HashSet::new(), bytes_left: bytes_max }
     }
 
     /// Takes a file if it is text, new, and there is room; says whether it did.
@@ -234,10 +221,7 @@ impl Gathered {
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> CorpusError + '_ {
-    move |source| CorpusError::Io {
-        path: path.to_owned(),
-        source,
-    }
+    move |source| CorpusError::Io { path: path.to_owned(), source }
 }
 
 /// The files with known extensions under `root`, with their names relative to it, sorted by them.
@@ -274,9 +258,7 @@ fn walk(root: &Path) -> Result<Vec<(String, PathBuf)>, CorpusError> {
 }
 
 fn has_known_extension(name: &str) -> bool {
-    let extension = Path::new(name)
-        .extension()
-        .and_then(|extension| extension.to_str());
+    let extension = Path::new(name).extension().and_then(|extension| extension.to_str());
     extension.is_some_and(|extension| EXTENSIONS.contains(&extension))
 }
 
@@ -285,9 +267,7 @@ fn registry_folder() -> PathBuf {
     let home = std::env::var_os("CARGO_HOME")
         .map(PathBuf::from)
         .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")));
-    home.unwrap_or_else(|| PathBuf::from(".cargo"))
-        .join("registry")
-        .join("src")
+    home.unwrap_or_else(|| PathBuf::from(".cargo")).join("registry").join("src")
 }
 
 /// The unpacked crates of all registries, by `name-version`.
@@ -371,21 +351,12 @@ mod tests {
             fs::write(root.join(name), text).unwrap();
         }
         let documents = gather(root, &CorpusLimits::default()).unwrap();
-        let names: Vec<_> = documents
-            .iter()
-            .map(|document| document.name.as_str())
-            .collect();
+        let names: Vec<_> = documents.iter().map(|document| document.name.as_str()).collect();
         assert_eq!(names, ["a.txt", "b/a.rs", "b/copy.txt"]);
         let one = gather(&root.join("z.md"), &CorpusLimits::default()).unwrap();
         assert_eq!(one[0].text, b"last");
-        let small = CorpusLimits {
-            total_bytes_max: 6,
-            ..CorpusLimits::default()
-        };
+        let small = CorpusLimits { total_bytes_max: 6, ..CorpusLimits::default() };
         assert_eq!(gather(root, &small).unwrap().len(), 1);
-        assert!(matches!(
-            gather(&root.join("none"), &small),
-            Err(CorpusError::Io { .. })
-        ));
+        assert!(matches!(gather(&root.join("none"), &small), Err(CorpusError::Io { .. })));
     }
 }

@@ -262,10 +262,7 @@ impl Engine {
     ) -> Result<Self, ConfigError> {
         config.validate()?;
         if samples == 0 {
-            return Err(ConfigError::Dimension {
-                name: "samples at once",
-                value: samples,
-            });
+            return Err(ConfigError::Dimension { name: "samples at once", value: samples });
         }
         let plan = Plan::with_precision(config, samples, threads.count(), training, precision)
             .with_unit(config, threads.unit());
@@ -342,12 +339,11 @@ impl Engine {
         }
         let mut rounded = std::mem::take(&mut self.buffers.rounded);
         let part = Shared::new(&mut rounded);
-        self.threads
-            .blocks(parameters.len(), ROUNDED, |first, end| {
-                // SAFETY: blocks are disjoint.
-                let rounded = unsafe { part.part(first, end) };
-                ops::round_to_bf16(&parameters[first..end], rounded);
-            });
+        self.threads.blocks(parameters.len(), ROUNDED, |first, end| {
+            // SAFETY: blocks are disjoint.
+            let rounded = unsafe { part.part(first, end) };
+            ops::round_to_bf16(&parameters[first..end], rounded);
+        });
         let result = f(self, &rounded);
         self.buffers.rounded = rounded;
         result
@@ -449,10 +445,7 @@ impl Engine {
     pub(crate) fn check(&self, values: &[f32]) -> Result<(), BatchError> {
         match values.len() == self.arena.len {
             true => Ok(()),
-            false => Err(BatchError::Parameters {
-                given: values.len(),
-                expected: self.arena.len,
-            }),
+            false => Err(BatchError::Parameters { given: values.len(), expected: self.arena.len }),
         }
     }
 
@@ -460,17 +453,11 @@ impl Engine {
     fn load(&mut self, samples: &dyn SampleSource, ids: &[u64]) -> Result<usize, BatchError> {
         let seq_len = self.config.seq_len;
         if ids.is_empty() || ids.len() > self.plan.samples {
-            return Err(BatchError::Samples {
-                given: ids.len(),
-                max: self.plan.samples,
-            });
+            return Err(BatchError::Samples { given: ids.len(), max: self.plan.samples });
         }
         if samples.sample_len() != seq_len {
             let source_len = samples.sample_len();
-            return Err(BatchError::SampleLen {
-                source_len,
-                model: seq_len,
-            });
+            return Err(BatchError::SampleLen { source_len, model: seq_len });
         }
         let inputs = self.buffers.inputs.chunks_exact_mut(seq_len);
         let targets = self.buffers.targets.chunks_exact_mut(seq_len);
@@ -486,11 +473,7 @@ impl Engine {
                 for token in [token, next] {
                     if token as usize >= self.config.vocab {
                         let (sample, vocab) = (*id, self.config.vocab);
-                        return Err(BatchError::Token {
-                            sample,
-                            token,
-                            vocab,
-                        });
+                        return Err(BatchError::Token { sample, token, vocab });
                     }
                 }
                 (*input, *target) = (token, next);

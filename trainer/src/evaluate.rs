@@ -69,11 +69,7 @@ impl Evaluator {
         samples_at_once: usize,
     ) -> Result<Self, TrainError> {
         let engine = Engine::new(config, samples_at_once, false, threads)?;
-        Ok(Self {
-            engine,
-            scratch: Model::zeros(config)?,
-            before: None,
-        })
+        Ok(Self { engine, scratch: Model::zeros(config)?, before: None })
     }
 
     /// What it computes on.
@@ -119,8 +115,7 @@ impl Evaluator {
         let random_before = self.loss_before(model, samples, random_ids)?;
         self.scratch.copy_from(model)?;
         let rate = rate(rates.outer_rate_ppm) * rate(rates.evaluation_rate_ppm);
-        self.scratch
-            .apply_single(update.payload, rates.keep, rate)?;
+        self.scratch.apply_single(update.payload, rates.keep, rate)?;
         let own_after = mean_loss(&mut self.engine, &self.scratch, samples, update.own_ids)?;
         let random_after = mean_loss(&mut self.engine, &self.scratch, samples, random_ids)?;
         Ok(Evaluation {

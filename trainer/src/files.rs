@@ -106,24 +106,15 @@ pub enum FileError {
 
 impl FileError {
     fn io(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
-        move |source| Self::Io {
-            path: path.to_owned(),
-            source,
-        }
+        move |source| Self::Io { path: path.to_owned(), source }
     }
 
     fn format(path: &Path, reason: impl ToString) -> Self {
-        Self::Format {
-            path: path.to_owned(),
-            reason: reason.to_string(),
-        }
+        Self::Format { path: path.to_owned(), reason: reason.to_string() }
     }
 
     fn unsupported(path: &Path, what: impl Into<String>) -> Self {
-        Self::Unsupported {
-            path: path.to_owned(),
-            what: what.into(),
-        }
+        Self::Unsupported { path: path.to_owned(), what: what.into() }
     }
 }
 

@@ -23,11 +23,7 @@ pub fn product_flops_a_token(config: &ModelConfig) -> f64 {
         .filter(|tensor| tensor.shape.len() > 1 && tensor.name != "model.embed_tokens.weight")
         .map(|tensor| tensor.len())
         .sum();
-    let head = if config.tied {
-        config.vocab * config.hidden
-    } else {
-        0
-    };
+    let head = if config.tied { config.vocab * config.hidden } else { 0 };
     6.0 * (weights + head) as f64
 }
 

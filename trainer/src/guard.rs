@@ -30,11 +30,7 @@ pub struct GuardSettings {
 
 impl Default for GuardSettings {
     fn default() -> Self {
-        Self {
-            spike_deviations: 8.0,
-            skips_max: 3,
-            rollbacks_max: 3,
-        }
+        Self { spike_deviations: 8.0, skips_max: 3, rollbacks_max: 3 }
     }
 }
 
@@ -92,12 +88,7 @@ impl GuardState {
 
     /// The state to go on with after going back to a checkpoint whose state was `saved`.
     pub fn rolled_back(&self, saved: &Self) -> Self {
-        Self {
-            skipped: self.skipped,
-            rollbacks: self.rollbacks + 1,
-            skipped_in_a_row: 0,
-            ..*saved
-        }
+        Self { skipped: self.skipped, rollbacks: self.rollbacks + 1, skipped_in_a_row: 0, ..*saved }
     }
 
     fn is_spike(&self, settings: &GuardSettings, loss: f64) -> bool {
@@ -111,10 +102,7 @@ impl GuardState {
     }
 
     fn observe(&mut self, loss: f64) {
-        let (mean, variance) = (
-            f64::from_bits(self.mean_bits),
-            f64::from_bits(self.variance_bits),
-        );
+        let (mean, variance) = (f64::from_bits(self.mean_bits), f64::from_bits(self.variance_bits));
         let rate = AVERAGE_RATE.max(1.0 / (self.observed + 1) as f64);
         let difference = loss - mean;
         self.mean_bits = (mean + rate * difference).to_bits();

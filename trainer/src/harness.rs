@@ -283,15 +283,10 @@ impl<'a> Harness<'a> {
         let mut counts = Vec::new();
         for (name, text) in &task.texts {
             let windows = self.vocabulary.windows(text, self.settings.length_max);
-            let (windows, tokens) = windows.map_err(|source| HarnessError::Text {
-                text: name.clone(),
-                source,
-            })?;
-            let counted = Counts {
-                tokens,
-                words: text::word_count(text),
-                bytes: text.len() as u64,
-            };
+            let (windows, tokens) =
+                windows.map_err(|source| HarnessError::Text { text: name.clone(), source })?;
+            let counted =
+                Counts { tokens, words: text::word_count(text), bytes: text.len() as u64 };
             counts.push((windows.len(), counted));
             requests.extend(windows);
         }
@@ -311,9 +306,8 @@ impl<'a> Harness<'a> {
             metrics: perplexities(parts),
         };
         let texts = task.texts.iter().zip(&sums);
-        let subjects: Vec<_> = texts
-            .map(|((name, _), sum)| outcome(name, std::slice::from_ref(sum)))
-            .collect();
+        let subjects: Vec<_> =
+            texts.map(|((name, _), sum)| outcome(name, std::slice::from_ref(sum))).collect();
         let groups = match subjects.len() {
             1 => Vec::new(),
             _ => vec![outcome(&task.file.name, &sums)],
@@ -348,15 +342,9 @@ fn perplexities(texts: &[(f64, Counts)]) -> BTreeMap<&'static str, Metric> {
         ("token_perplexity", mean(&|counts| counts.tokens).exp()),
         ("word_perplexity", mean(&|counts| counts.words).exp()),
         ("byte_perplexity", mean(&|counts| counts.bytes).exp()),
-        (
-            "bits_per_byte",
-            mean(&|counts| counts.bytes) / std::f64::consts::LN_2,
-        ),
+        ("bits_per_byte", mean(&|counts| counts.bytes) / std::f64::consts::LN_2),
     ];
-    let metric = |value| Metric {
-        value,
-        stderr: None,
-    };
+    let metric = |value| Metric { value, stderr: None };
     values.map(|(name, value)| (name, metric(value))).into()
 }
 
@@ -402,10 +390,8 @@ fn outcomes(
     let mut outcomes = Vec::with_capacity(task.subjects.len());
     for (index, subject) in task.subjects.iter().enumerate() {
         let own = samples.iter().zip(asked);
-        let own: Vec<&Sample> = own
-            .filter(|(_, asked)| asked.subject == index)
-            .map(|(sample, _)| sample)
-            .collect();
+        let own: Vec<&Sample> =
+            own.filter(|(_, asked)| asked.subject == index).map(|(sample, _)| sample).collect();
         if own.is_empty() {
             continue;
         }

@@ -132,8 +132,7 @@ impl Learner for CpuLearner {
     fn step(&mut self, parameters: &mut [f32], rate: f32, scale: f32) -> Result<(), BatchError> {
         self.engine.check(parameters)?;
         let (threads, gradient) = (self.engine.threads(), &self.gradient);
-        self.adamw
-            .step(threads, &self.arena, parameters, gradient, rate, scale);
+        self.adamw.step(threads, &self.arena, parameters, gradient, rate, scale);
         Ok(())
     }
 

@@ -48,10 +48,7 @@ impl MatrixUnit {
     /// The fastest one of this machine.
     pub fn best() -> Self {
         let available = |unit: &Self| unit.available();
-        Self::ALL
-            .into_iter()
-            .find(available)
-            .unwrap_or(Self::Portable)
+        Self::ALL.into_iter().find(available).unwrap_or(Self::Portable)
     }
 
     /// Whether this machine has it.
@@ -194,11 +191,8 @@ impl Kernel {
         place: (usize, usize),
     ) {
         #[cfg(target_arch = "x86_64")]
-        let operand = blocked::Operand::Packed {
-            start: right.packed.as_ptr(),
-            k: right.matrix.k,
-            place,
-        };
+        let operand =
+            blocked::Operand::Packed { start: right.packed.as_ptr(), k: right.matrix.k, place };
         // SAFETY: by the caller's promise; the processor has been asked.
         unsafe {
             match self {
@@ -236,11 +230,7 @@ impl Target {
     /// c ← [c +] product.
     pub(crate) fn add_if(c: View<*mut f32>, accumulate: bool) -> Self {
         let scale = 1.0;
-        Self {
-            c,
-            scale,
-            accumulate,
-        }
+        Self { c, scale, accumulate }
     }
 
     /// With the product times `scale`.
@@ -259,11 +249,7 @@ pub(crate) struct View<T> {
 
 impl<T> View<T> {
     pub(crate) fn new(start: T, row_stride: usize, column_stride: usize) -> Self {
-        Self {
-            start,
-            row_stride,
-            column_stride,
-        }
+        Self { start, row_stride, column_stride }
     }
 
     fn transposed(self) -> Self {
@@ -275,11 +261,7 @@ impl View<*const f32> {
     /// The part from `row` and `column` on.
     fn offset(self, row: usize, column: usize) -> Self {
         let index = row * self.row_stride + column * self.column_stride;
-        Self::new(
-            self.start.wrapping_add(index),
-            self.row_stride,
-            self.column_stride,
-        )
+        Self::new(self.start.wrapping_add(index), self.row_stride, self.column_stride)
     }
 }
 
@@ -287,11 +269,7 @@ impl View<*mut f32> {
     /// The part from `row` and `column` on.
     fn offset(self, row: usize, column: usize) -> Self {
         let index = row * self.row_stride + column * self.column_stride;
-        Self::new(
-            self.start.wrapping_add(index),
-            self.row_stride,
-            self.column_stride,
-        )
+        Self::new(self.start.wrapping_add(index), self.row_stride, self.column_stride)
     }
 }
 
@@ -318,13 +296,7 @@ impl<'a> Matrix<'a> {
         let last = |count: usize, stride: usize| count.saturating_sub(1) * stride;
         let inside = last(k, row_stride) + last(n, column_stride) < values.len();
         assert!(inside || k * n == 0, "a matrix past its end");
-        Self {
-            values,
-            k,
-            n,
-            row_stride,
-            column_stride,
-        }
+        Self { values, k, n, row_stride, column_stride }
     }
 
     /// wᵀ of a weight (outputs, inputs): for the forward pass.
@@ -394,11 +366,8 @@ impl Multiplier {
         matrices: [Matrix<'a>; N],
     ) -> (Parts<'a>, [Right<'a>; N]) {
         let kernel = self.kernel;
-        let parts = Parts {
-            kernel,
-            threads: &self.threads,
-            scratch: Shared::new(&mut self.scratch),
-        };
+        let parts =
+            Parts { kernel, threads: &self.threads, scratch: Shared::new(&mut self.scratch) };
         let mut places = [0; N];
         let mut end = 0;
         for (place, matrix) in places.iter_mut().zip(&matrices) {
@@ -544,16 +513,10 @@ impl Part<'_> {
     /// # Panics
     /// If `packed` has fewer values than [`MatrixUnit::packed`] says.
     pub(crate) fn pack<'b>(&self, matrix: Matrix<'b>, packed: &'b mut [f32]) -> Right<'b> {
-        assert!(
-            packed.len() >= self.packed(&matrix),
-            "no room to pack a matrix"
-        );
+        assert!(packed.len() >= self.packed(&matrix), "no room to pack a matrix");
         for block in 0..self.kernel.blocks(matrix.n) {
             // SAFETY: there is room for all blocks.
-            unsafe {
-                self.kernel
-                    .pack_columns(&matrix, block, packed.as_mut_ptr())
-            };
+            unsafe { self.kernel.pack_columns(&matrix, block, packed.as_mut_ptr()) };
         }
         Right { matrix, packed }
     }
@@ -579,8 +542,7 @@ impl Part<'_> {
         assert!(place.0 + shape.2 <= whole.k && place.1 + shape.1 <= whole.n);
         // SAFETY: by the caller's promise.
         unsafe {
-            self.kernel
-                .packed_product(self.scratch, shape, target, a, right, place);
+            self.kernel.packed_product(self.scratch, shape, target, a, right, place);
         }
     }
 
@@ -680,9 +642,7 @@ mod tests {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             f64::from(state >> 8) / f64::from(1 << 24)
         };
-        (0..len)
-            .map(|_| ((next() - 0.5) * (next() * 6.0 - 3.0).exp()) as f32)
-            .collect()
+        (0..len).map(|_| ((next() - 0.5) * (next() * 6.0 - 3.0).exp()) as f32).collect()
     }
 
     /// A matrix and its strides from row to row and from column to column.
@@ -732,14 +692,8 @@ mod tests {
 
     #[test]
     fn products_of_every_layout_and_edge_are_as_exact_as_f32() {
-        let shapes = [
-            (1, 1, 1),
-            (5, 3, 2),
-            (32, 32, 32),
-            (33, 47, 65),
-            (64, 600, 130),
-            (100, 31, 300),
-        ];
+        let shapes =
+            [(1, 1, 1), (5, 3, 2), (32, 32, 32), (33, 47, 65), (64, 600, 130), (100, 31, 300)];
         for unit in MatrixUnit::ALL {
             for (m, n, k) in shapes {
                 let (a, b, before) = (noise(m * k, 1), noise(k * n, 2), noise(m * n, 3));
@@ -808,9 +762,7 @@ mod tests {
                 let exact_y = sum(k, &|i| value(&x, row * k + i) * value(&w, column * k + i));
                 let exact_dx = sum(n, &|i| value(&dy, row * n + i) * value(&w, i * k + inner));
                 let exact_dw = value(&before, column * k + inner)
-                    + sum(m, &|i| {
-                        value(&dy, i * n + column) * value(&x, i * k + inner)
-                    });
+                    + sum(m, &|i| value(&dy, i * n + column) * value(&x, i * k + inner));
                 for (value, exact) in [
                     (y[row * n + column], exact_y),
                     (dx[row * k + inner], exact_dx),
@@ -819,10 +771,7 @@ mod tests {
                     let error = (f64::from(value) - exact).abs();
                     assert!(error < 1e-4, "{unit:?}: {value} {exact}");
                 }
-                assert!(
-                    results.iter().all(|other| other == &results[0]),
-                    "{unit:?} {n}"
-                );
+                assert!(results.iter().all(|other| other == &results[0]), "{unit:?} {n}");
             }
         }
     }

@@ -65,10 +65,7 @@ impl Model {
     /// The initial parameters of a run, equal on every machine.
     pub fn init(config: &ModelConfig, seed: u64) -> Result<Self, ConfigError> {
         config.validate()?;
-        Ok(Self::with_parameters(
-            config,
-            init::parameters(config, seed),
-        ))
+        Ok(Self::with_parameters(config, init::parameters(config, seed)))
     }
 
     /// Parameters that are all 0, to be overwritten: drawing initial ones takes seconds for a large
@@ -90,11 +87,7 @@ impl Model {
             tensors: config.tensors(),
             layout: config.layout(),
         };
-        Self {
-            shape: Arc::new(shape),
-            parameters,
-            stamp: next_stamp(),
-        }
+        Self { shape: Arc::new(shape), parameters, stamp: next_stamp() }
     }
 
     /// The same parameters for samples of another length, up to what positions the model was made
@@ -103,10 +96,7 @@ impl Model {
     /// # Errors
     /// The length is 0 or above 2^24.
     pub fn with_seq_len(self, seq_len: usize) -> Result<Self, ConfigError> {
-        let config = ModelConfig {
-            seq_len,
-            ..self.shape.config.clone()
-        };
+        let config = ModelConfig { seq_len, ..self.shape.config.clone() };
         config.validate()?;
         Ok(Self::with_parameters(&config, self.parameters))
     }
@@ -141,11 +131,7 @@ impl Model {
 
     /// The tensor of this name.
     pub fn tensor_named(&self, name: &str) -> Option<&[f32]> {
-        let index = self
-            .shape
-            .tensors
-            .iter()
-            .position(|tensor| tensor.name == name)?;
+        let index = self.shape.tensors.iter().position(|tensor| tensor.name == name)?;
         Some(self.tensor(index))
     }
 
@@ -196,11 +182,7 @@ impl Model {
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.parameters.len() * 4);
         for index in 0..self.shape.tensors.len() {
-            bytes.extend(
-                self.tensor(index)
-                    .iter()
-                    .flat_map(|value| value.to_le_bytes()),
-            );
+            bytes.extend(self.tensor(index).iter().flat_map(|value| value.to_le_bytes()));
         }
         bytes
     }
@@ -211,10 +193,7 @@ impl Model {
         config.validate()?;
         let expected = config.parameter_count() * 4;
         if bytes.len() as u64 != expected {
-            return Err(ModelError::ByteLen {
-                given: bytes.len() as u64,
-                expected,
-            });
+            return Err(ModelError::ByteLen { given: bytes.len() as u64, expected });
         }
         let mut model = Self::with_parameters(config, vec![0.0; bytes.len() / 4]);
         let mut rest = bytes;
@@ -251,9 +230,7 @@ impl Model {
         let mut sorted: Vec<(Uid, &[u8])> = accepted.to_vec();
         sorted.sort_by_key(|(uid, _)| *uid);
         let payloads = threads
-            .map(sorted.len(), |index| {
-                Payload::parse(sorted[index].1, &shape.layout, keep)
-            })
+            .map(sorted.len(), |index| Payload::parse(sorted[index].1, &shape.layout, keep))
             .into_iter()
             .collect::<Result<Vec<_>, _>>()?;
 

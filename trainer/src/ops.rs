@@ -459,11 +459,7 @@ mod tests {
         let mut scores = vec![1.0f32; 12];
         let mut log_sums = [0.0; 3];
         causal_softmax(&mut scores, 4, &[2, 4, 4], (2, 3), &mut log_sums);
-        let expected = [
-            [0.5, 0.5, 0.0, 0.0],
-            [0.0, 0.0, 1.0, 0.0],
-            [0.0, 0.0, 0.5, 0.5],
-        ];
+        let expected = [[0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.5, 0.5]];
         assert_eq!(scores, expected.concat());
         let mut again = vec![1.0f32; 12];
         causal_softmax_again(&mut again, 4, &[2, 4, 4], (2, 3), &log_sums);
@@ -474,14 +470,7 @@ mod tests {
 
     #[test]
     fn rounding_to_bf16_is_that_of_the_half_crate() {
-        let mut values = vec![
-            f32::NAN,
-            f32::INFINITY,
-            f32::NEG_INFINITY,
-            f32::MAX,
-            0.0,
-            -0.0,
-        ];
+        let mut values = vec![f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, 0.0, -0.0];
         // Every upper half with a lower half below, at and above the tie.
         for upper in 0..=u32::from(u16::MAX) {
             for lower in [0, 0x7fff, 0x8000, 0x8001] {

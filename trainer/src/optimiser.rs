@@ -29,12 +29,7 @@ pub struct AdamWSettings {
 
 impl Default for AdamWSettings {
     fn default() -> Self {
-        Self {
-            beta1: 0.9,
-            beta2: 0.95,
-            epsilon: 1e-8,
-            decay: 0.1,
-        }
+        Self { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, decay: 0.1 }
     }
 }
 
@@ -103,28 +98,15 @@ impl AdamW {
         let (mean, square) = (Shared::new(&mut self.mean), Shared::new(&mut self.square));
         // One pass over all tensors: to gather the threads for each would cost more than a small one's step.
         threads.blocks(arena.len, BLOCK, |first, end| {
-            let from = arena
-                .tensors
-                .partition_point(|tensor| tensor.range.end <= first);
+            let from = arena.tensors.partition_point(|tensor| tensor.range.end <= first);
             let tensors = arena.tensors[from..].iter();
             for tensor in tensors.take_while(|tensor| tensor.range.start < end) {
-                let decay = if tensor.info.shape.len() > 1 {
-                    settings.decay
-                } else {
-                    0.0
-                };
-                let constants = StepConstants {
-                    keep: 1.0 - rate * decay,
-                    ..constants
-                };
+                let decay = if tensor.info.shape.len() > 1 { settings.decay } else { 0.0 };
+                let constants = StepConstants { keep: 1.0 - rate * decay, ..constants };
                 let (first, end) = (tensor.range.start.max(first), tensor.range.end.min(end));
                 // SAFETY: blocks are disjoint, and so are tensors.
                 let (parameters, mean, square) = unsafe {
-                    (
-                        parameters.part(first, end),
-                        mean.part(first, end),
-                        square.part(first, end),
-                    )
+                    (parameters.part(first, end), mean.part(first, end), square.part(first, end))
                 };
                 step_block(parameters, &gradient[first..end], mean, square, &constants);
             }
@@ -190,14 +172,7 @@ mod tests {
         for step in 1..=3 {
             let gradient = 0.1 * step as f32;
             let gradients = vec![gradient; arena.len];
-            adamw.step(
-                &Threads::single(),
-                &arena,
-                &mut parameters,
-                &gradients,
-                1e-2,
-                0.5,
-            );
+            adamw.step(&Threads::single(), &arena, &mut parameters, &gradients, 1e-2, 0.5);
             let g = f64::from(gradient) * 0.5;
             mean = 0.9 * mean + 0.1 * g;
             square = 0.95 * square + 0.05 * g * g;

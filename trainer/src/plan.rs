@@ -61,21 +61,14 @@ fn keys(config: &ModelConfig, training: bool, unit: MatrixUnit) -> usize {
 /// attention to the next one's, those of a layer's backward pass, or the output matrix both ways.
 fn operands(config: &ModelConfig, training: bool, unit: MatrixUnit) -> usize {
     let (hidden, ffn, qkv_dim) = (config.hidden, config.ffn, config.qkv_dim());
-    let weights = [
-        (hidden, hidden),
-        (2 * ffn, hidden),
-        (hidden, ffn),
-        (qkv_dim, hidden),
-    ];
+    let weights = [(hidden, hidden), (2 * ffn, hidden), (hidden, ffn), (qkv_dim, hidden)];
     let forward = weights.map(|(outputs, inputs)| unit.packed(inputs, outputs));
     let backward = weights.map(|(outputs, inputs)| unit.packed(outputs, inputs));
     let head = unit.packed(hidden, config.vocab);
     let largest = head.max(forward.iter().sum());
     match training {
         false => largest,
-        true => largest
-            .max(backward.iter().sum())
-            .max(head + unit.packed(config.vocab, hidden)),
+        true => largest.max(backward.iter().sum()).max(head + unit.packed(config.vocab, hidden)),
     }
 }
 
@@ -156,10 +149,7 @@ impl Plan {
         let packed = unit_regions(config, threads, training, MatrixUnit::best());
         let regions = [
             ("parameters in bf16", rounded),
-            (
-                "rotary cosines and sines",
-                config.seq_len * config.head_dim(),
-            ),
+            ("rotary cosines and sines", config.seq_len * config.head_dim()),
             ("inputs, targets and documents", 3 * tokens),
             ("residual stream", residuals_kept * tokens * config.hidden),
             ("norms' inverses", (2 * layers_kept + 1) * tokens),
@@ -174,20 +164,11 @@ impl Plan {
             ("losses", tokens),
             ("normed before attention", backward(tokens * config.hidden)),
             ("SwiGLU's output", backward(tokens * config.ffn)),
-            (
-                "gradients of the residual stream",
-                backward(D_RESIDUALS * tokens * config.hidden),
-            ),
-            (
-                "gradient of attention's output",
-                backward(tokens * config.hidden),
-            ),
+            ("gradients of the residual stream", backward(D_RESIDUALS * tokens * config.hidden)),
+            ("gradient of attention's output", backward(tokens * config.hidden)),
             ("gradient of q|k|v", backward(tokens * config.qkv_dim())),
             ("gradient of gate|up", backward(tokens * 2 * config.ffn)),
-            (
-                "partial gradients of a norm",
-                backward(tokens.div_ceil(NORM_ROWS) * config.hidden),
-            ),
+            ("partial gradients of a norm", backward(tokens.div_ceil(NORM_ROWS) * config.hidden)),
         ];
         Self {
             samples,
@@ -221,17 +202,11 @@ impl Plan {
     /// Values of the region of that name, 0 if there is none.
     pub fn region(&self, name: &str) -> usize {
         let named = |region: &&Region| region.name == name;
-        self.regions
-            .iter()
-            .find(named)
-            .map_or(0, |region| region.values)
+        self.regions.iter().find(named).map_or(0, |region| region.values)
     }
 
     /// Bytes of all regions.
     pub fn bytes(&self) -> u64 {
-        self.regions
-            .iter()
-            .map(|region| region.values as u64 * 4)
-            .sum()
+        self.regions.iter().map(|region| region.values as u64 * 4).sum()
     }
 }

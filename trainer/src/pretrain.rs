@@ -136,11 +136,7 @@ pub struct Order {
 impl Order {
     /// The order of `sample_count` samples under `seed`.
     pub fn new(seed: u64, sample_count: u64) -> Self {
-        Self {
-            seed,
-            sample_count,
-            epoch: None,
-        }
+        Self { seed, sample_count, epoch: None }
     }
 
     /// The sample at `position`, counted over all epochs. `None` if there are no samples.
@@ -381,9 +377,7 @@ impl Pretrainer {
         if verdict == Verdict::Apply {
             let clip = gradient.clip_factor(self.settings.clip_norm);
             let parameters = self.model.parameters_mut();
-            self.learner
-                .step(parameters, rate, clip)
-                .map_err(TrainError::from)?;
+            self.learner.step(parameters, rate, clip).map_err(TrainError::from)?;
         }
         if matches!(verdict, Verdict::Apply | Verdict::Skip) {
             self.step = number;
@@ -471,9 +465,7 @@ impl Pretrainer {
         let [mean, square] = parts.arrays.as_slice() else {
             return Err(PretrainError::Foreign);
         };
-        self.model
-            .copy_from(&parts.model)
-            .map_err(TrainError::from)?;
+        self.model.copy_from(&parts.model).map_err(TrainError::from)?;
         let averages = ([mean.as_slice(), square], parts.optimiser_step);
         self.learner
             .set_averages(Some(averages))
@@ -540,11 +532,7 @@ fn flatten(name: &str, value: &serde_json::Value, rows: &mut Vec<(String, String
     match value {
         serde_json::Value::Object(fields) => {
             for (field, value) in fields {
-                let name = if name.is_empty() {
-                    field.clone()
-                } else {
-                    format!("{name}.{field}")
-                };
+                let name = if name.is_empty() { field.clone() } else { format!("{name}.{field}") };
                 flatten(&name, value, rows);
             }
         }

@@ -90,11 +90,7 @@ impl Schedule {
         let (warm_up, decay) = (self.warm_up_steps, self.decay_steps(steps));
         match warm_up.checked_add(decay) {
             Some(both) if both <= steps => Ok(()),
-            _ => Err(ScheduleError::TooLong {
-                warm_up,
-                decay,
-                steps,
-            }),
+            _ => Err(ScheduleError::TooLong { warm_up, decay, steps }),
         }
     }
 

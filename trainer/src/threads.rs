@@ -49,20 +49,12 @@ impl Threads {
             .thread_name(|index| format!("trainer-{index}"))
             .build()
             .map_err(|source| ThreadsError::Start { count, source })?;
-        Ok(Self {
-            count,
-            unit: MatrixUnit::best(),
-            pool: Some(Arc::new(pool)),
-        })
+        Ok(Self { count, unit: MatrixUnit::best(), pool: Some(Arc::new(pool)) })
     }
 
     /// The caller's thread alone.
     pub fn single() -> Self {
-        Self {
-            count: 1,
-            unit: MatrixUnit::best(),
-            pool: None,
-        }
+        Self { count: 1, unit: MatrixUnit::best(), pool: None }
     }
 
     /// How many threads there are.
@@ -162,11 +154,7 @@ unsafe impl<T: Send> Sync for Shared<'_, T> {}
 impl<'a, T> Shared<'a, T> {
     /// Takes the slice for as long as the tasks run.
     pub(crate) fn new(slice: &'a mut [T]) -> Self {
-        Self {
-            start: slice.as_mut_ptr(),
-            len: slice.len(),
-            borrow: PhantomData,
-        }
+        Self { start: slice.as_mut_ptr(), len: slice.len(), borrow: PhantomData }
     }
 
     /// The values from `start` up to `end`.
@@ -176,10 +164,7 @@ impl<'a, T> Shared<'a, T> {
     ///
     /// # Panics
     /// If the range is not inside the slice.
-    #[allow(
-        clippy::mut_from_ref,
-        reason = "the caller promises that parts are disjoint"
-    )]
+    #[allow(clippy::mut_from_ref, reason = "the caller promises that parts are disjoint")]
     pub(crate) unsafe fn part(&self, start: usize, end: usize) -> &'a mut [T] {
         assert!(start <= end && end <= self.len, "a part outside its slice");
         // SAFETY: inside the slice, and disjoint from other parts by the caller's promise.
@@ -188,11 +173,7 @@ impl<'a, T> Shared<'a, T> {
 
     /// The values after the first `count`.
     pub(crate) fn skip(&self, count: usize) -> Self {
-        Self {
-            start: self.at(count),
-            len: self.len - count,
-            borrow: PhantomData,
-        }
+        Self { start: self.at(count), len: self.len - count, borrow: PhantomData }
     }
 
     /// The address of value `index`, which may be one past the end.
@@ -213,28 +194,19 @@ pub(crate) struct Rows<'a> {
 impl<'a> Rows<'a> {
     /// Rows of `width` values.
     pub(crate) fn new(values: &'a mut [f32], width: usize) -> Self {
-        Self {
-            values: Shared::new(values),
-            width,
-        }
+        Self { values: Shared::new(values), width }
     }
 
     /// The rows from row `count` on.
     pub(crate) fn skip(&self, count: usize) -> Self {
-        Self {
-            values: self.values.skip(count * self.width),
-            width: self.width,
-        }
+        Self { values: self.values.skip(count * self.width), width: self.width }
     }
 
     /// The rows from `first` up to `end`, one after the other.
     ///
     /// # Safety
     /// No two parts that overlap may be alive at the same time, unless nobody writes to them.
-    #[allow(
-        clippy::mut_from_ref,
-        reason = "the caller promises that parts are disjoint"
-    )]
+    #[allow(clippy::mut_from_ref, reason = "the caller promises that parts are disjoint")]
     pub(crate) unsafe fn get(&self, first: usize, end: usize) -> &'a mut [f32] {
         // SAFETY: by the caller's promise.
         unsafe { self.values.part(first * self.width, end * self.width) }

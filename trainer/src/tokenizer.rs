@@ -34,13 +34,8 @@ const BYTE_END: u32 = 0;
 
 /// Names under which the models in use know the token that ends a document, the first that a
 /// vocabulary has is taken.
-pub const END_OF_DOCUMENT_NAMES: [&str; 5] = [
-    "<|end_of_text|>",
-    "<|endoftext|>",
-    "</s>",
-    "<eos>",
-    "<|eos|>",
-];
+pub const END_OF_DOCUMENT_NAMES: [&str; 5] =
+    ["<|end_of_text|>", "<|endoftext|>", "</s>", "<eos>", "<|eos|>"];
 
 /// Why there is no tokenizer, or no tokens.
 #[derive(Debug, thiserror::Error)]
@@ -124,16 +119,10 @@ impl Tokenizer {
     /// # Errors
     /// The file cannot be read, or is no tokenizer of a known kind, or has dropout.
     pub fn from_file(path: &Path) -> Result<Self, TokenizerError> {
-        let at = |source| TokenizerError::Io {
-            path: path.to_owned(),
-            source,
-        };
+        let at = |source| TokenizerError::Io { path: path.to_owned(), source };
         let found = std::fs::metadata(path).map_err(at)?.len();
         if found > FILE_BYTES_MAX {
-            return Err(TokenizerError::TooLarge {
-                path: path.to_owned(),
-                found,
-            });
+            return Err(TokenizerError::TooLarge { path: path.to_owned(), found });
         }
         Self::from_json(&std::fs::read(path).map_err(at)?)
     }
@@ -156,9 +145,8 @@ impl Tokenizer {
         documents.set_encode_special_tokens(true);
         let ids = prompts.get_vocab(true);
         let vocab_size = ids.values().max().map_or(0, |&id| id as usize + 1);
-        let end_of_document = END_OF_DOCUMENT_NAMES
-            .iter()
-            .find_map(|name| prompts.token_to_id(name));
+        let end_of_document =
+            END_OF_DOCUMENT_NAMES.iter().find_map(|name| prompts.token_to_id(name));
         let fast = Fast::new(json, |name| prompts.token_to_id(name)).map(Box::new);
         Ok(Self {
             kind: Kind::HuggingFace {
@@ -217,9 +205,7 @@ impl Tokenizer {
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         match &self.kind {
             Kind::Bytes => Ok(bytes_of(text)),
-            Kind::HuggingFace {
-                fast: Some(fast), ..
-            } => Ok(fast.encode(text)),
+            Kind::HuggingFace { fast: Some(fast), .. } => Ok(fast.encode(text)),
             Kind::HuggingFace { documents, .. } => encode(documents, text),
         }
     }

@@ -89,12 +89,7 @@ pub struct TrainerSettings {
 
 impl Default for TrainerSettings {
     fn default() -> Self {
-        Self {
-            batch_size: 8,
-            micro_batch: 0,
-            adamw: AdamWSettings::default(),
-            clip_norm: 1.0,
-        }
+        Self { batch_size: 8, micro_batch: 0, adamw: AdamWSettings::default(), clip_norm: 1.0 }
     }
 }
 
@@ -169,10 +164,7 @@ impl Trainer {
             micro => micro,
         };
         if micro == 0 || !settings.batch_size.is_multiple_of(micro) || settings.batch_size == 0 {
-            return Err(TrainError::BatchSize {
-                batch: settings.batch_size,
-                micro,
-            });
+            return Err(TrainError::BatchSize { batch: settings.batch_size, micro });
         }
         let (config, adamw) = (model.config(), settings.adamw);
         let learner = CpuLearner::new(config, micro, adamw, Precision::F32, threads)?;
@@ -299,20 +291,12 @@ impl Trainer {
     ) -> Result<StepReport, TrainError> {
         let expected = self.settings.batch_size;
         if ids.len() != expected {
-            return Err(TrainError::StepSamples {
-                step,
-                given: ids.len(),
-                expected,
-            });
+            return Err(TrainError::StepSamples { step, given: ids.len(), expected });
         }
         let batch = self.learner.gradient(&self.local, samples, ids)?;
         let (loss, gradient_norm) = (batch.loss, batch.norm as f32);
         if !loss.is_finite() || !batch.norm.is_finite() {
-            return Err(TrainError::Diverged {
-                step,
-                loss,
-                gradient_norm,
-            });
+            return Err(TrainError::Diverged { step, loss, gradient_norm });
         }
         let clip = batch.clip_factor(self.settings.clip_norm);
         let rate = rate(self.learner.steps() + 1);
@@ -356,8 +340,7 @@ impl Trainer {
         outer_rate_ppm: u32,
     ) -> Result<Hash, TrainError> {
         let threads = self.learner.threads();
-        self.model
-            .apply_outer(threads, accepted, keep, outer_rate_ppm)?;
+        self.model.apply_outer(threads, accepted, keep, outer_rate_ppm)?;
         Ok(self.state_root())
     }
 
@@ -376,9 +359,7 @@ impl Trainer {
     /// parameters leaves optimiser and error feedback fresh.
     pub fn restore(&mut self, checkpoint: Checkpoint) -> Result<Position, CheckpointError> {
         let parts = checkpoint.into_parts();
-        self.model
-            .copy_from(&parts.model)
-            .map_err(|_| CheckpointError::Shape)?;
+        self.model.copy_from(&parts.model).map_err(|_| CheckpointError::Shape)?;
         match parts.arrays.as_slice() {
             [mean, square, rest @ ..] => {
                 let averages = ([mean.as_slice(), square], parts.optimiser_step);

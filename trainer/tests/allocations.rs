@@ -76,9 +76,7 @@ impl SampleSource for Repeated {
     }
 
     fn sample(&self, id: u64) -> Option<Tokens<'_>> {
-        self.tokens
-            .get(id as usize..id as usize + self.sample_len + 1)
-            .map(Tokens::U8)
+        self.tokens.get(id as usize..id as usize + self.sample_len + 1).map(Tokens::U8)
     }
 
     fn end_of_document(&self) -> Option<u32> {
@@ -88,10 +86,8 @@ impl SampleSource for Repeated {
 
 /// Allocations of four steps after the first one, on samples of several documents each.
 fn allocations(config: &ModelConfig, threads: Threads, precision: Precision) -> usize {
-    let samples = Repeated {
-        tokens: (0..=127).cycle().take(1024).collect(),
-        sample_len: config.seq_len,
-    };
+    let samples =
+        Repeated { tokens: (0..=127).cycle().take(1024).collect(), sample_len: config.seq_len };
     let mut engine = Engine::with_precision(config, 2, true, threads, precision).unwrap();
     let model = Model::init(config, 1).unwrap();
     let mut gradient = vec![0.0; model.parameters().len()];
@@ -111,15 +107,9 @@ fn allocations(config: &ModelConfig, threads: Threads, precision: Precision) -> 
 
 /// The same of whole steps of a trainer, with the optimiser.
 fn allocations_of_a_trainer(config: &ModelConfig, threads: Threads) -> usize {
-    let samples = Repeated {
-        tokens: (0..=255).cycle().take(512).collect(),
-        sample_len: config.seq_len,
-    };
-    let settings = TrainerSettings {
-        batch_size: 4,
-        micro_batch: 2,
-        ..TrainerSettings::default()
-    };
+    let samples =
+        Repeated { tokens: (0..=255).cycle().take(512).collect(), sample_len: config.seq_len };
+    let settings = TrainerSettings { batch_size: 4, micro_batch: 2, ..TrainerSettings::default() };
     let model = Model::init(config, 1).unwrap();
     let mut trainer = Trainer::new(model, settings, threads).unwrap();
     let ids: Vec<Vec<u64>> = (0..5).map(|i| vec![i, i + 1, i + 2, i + 3]).collect();
@@ -141,11 +131,7 @@ fn allocations_of_a_trainer(config: &ModelConfig, threads: Threads) -> usize {
 fn steps_after_the_first_do_not_allocate() {
     let nano = ModelConfig::preset("nano").unwrap();
     // Two samples are more than the rows whose logits are held at once.
-    let several_chunks = ModelConfig {
-        vocab: LOGITS / BAND_ROWS,
-        seq_len: 160,
-        ..nano.clone()
-    };
+    let several_chunks = ModelConfig { vocab: LOGITS / BAND_ROWS, seq_len: 160, ..nano.clone() };
     for unit in MatrixUnit::ALL {
         for count in [1, 2] {
             let threads = || Threads::new(count).unwrap().with_unit(unit);
@@ -157,10 +143,7 @@ fn steps_after_the_first_do_not_allocate() {
             println!("{unit:?} on {count} threads: {counts:?}");
             // With a pool, rayon's queue takes a block of memory for every 63 jobs that come from outside.
             let allowed = if count == 1 { 0 } else { 16 };
-            assert!(
-                counts.iter().all(|count| *count <= allowed),
-                "{unit:?} {counts:?}"
-            );
+            assert!(counts.iter().all(|count| *count <= allowed), "{unit:?} {counts:?}");
         }
     }
 }

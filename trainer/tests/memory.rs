@@ -80,11 +80,7 @@ fn check(preset: &str, batch: usize, micro_batch: usize, pool: &Threads) {
     let exact = (planned.engine + planned.arrays) as i64;
 
     let before = LIVE.load(Ordering::Relaxed);
-    let settings = TrainerSettings {
-        batch_size: batch,
-        micro_batch,
-        ..TrainerSettings::default()
-    };
+    let settings = TrainerSettings { batch_size: batch, micro_batch, ..TrainerSettings::default() };
     let model = Model::init(&config, 1).unwrap();
     let mut trainer = Trainer::new(model, settings, pool.clone()).unwrap();
     let held = LIVE.load(Ordering::Relaxed) - before;
@@ -92,9 +88,7 @@ fn check(preset: &str, batch: usize, micro_batch: usize, pool: &Threads) {
 
     PEAK.store(LIVE.load(Ordering::Relaxed), Ordering::Relaxed);
     let mut go_on = |_: &_| ControlFlow::Continue(());
-    trainer
-        .train_window(&samples, &ids, &|_| 1e-3, &mut go_on)
-        .unwrap();
+    trainer.train_window(&samples, &ids, &|_| 1e-3, &mut go_on).unwrap();
     let packing = PEAK.load(Ordering::Relaxed) - before - held;
 
     let shapes = held - exact;
@@ -105,10 +99,7 @@ fn check(preset: &str, batch: usize, micro_batch: usize, pool: &Threads) {
     );
     assert!((0..planned.rest_max as i64).contains(&shapes), "{preset}");
     let rest = shapes + packing;
-    assert!(
-        rest <= planned.rest_max as i64,
-        "{preset}: {rest} beside {exact}"
-    );
+    assert!(rest <= planned.rest_max as i64, "{preset}: {rest} beside {exact}");
 
     // The update needs no more than a window and its own bytes.
     PEAK.store(LIVE.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -159,9 +150,7 @@ fn check_others(preset: &str, samples: usize, pool: &Threads) {
         });
     }
     let planned = CpuCosts::of_evaluator(&config, samples, threads).unwrap();
-    holds("an evaluator", &planned, || {
-        Evaluator::new(&config, pool.clone(), samples).unwrap()
-    });
+    holds("an evaluator", &planned, || Evaluator::new(&config, pool.clone(), samples).unwrap());
 }
 
 // One test with pools that last: the count is of the whole process, and threads that end give back

@@ -22,12 +22,7 @@ const TARGETS: [&str; 3] = ["--lib", "--bins", "--examples"];
 
 /// Builds every program of the workspace.
 pub(crate) fn programs(setup: &Setup, extra: &[&str]) -> Result<(), Failure> {
-    run(setup
-        .cargo()
-        .arg("build")
-        .args(SELECTION)
-        .args(TARGETS)
-        .args(extra))
+    run(setup.cargo().arg("build").args(SELECTION).args(TARGETS).args(extra))
 }
 
 /// Lints our own crates with their tests; any warning is a failure.
@@ -58,10 +53,7 @@ pub(crate) fn documentation(setup: &Setup) -> Result<(), Failure> {
         .args(SELECTION)
         .args(["--lib", "--examples"])
         .args(["--bin", "gauntlet-node", "--bin", "xtask"])
-        .env(
-            "RUSTDOCFLAGS",
-            "--deny warnings --allow rustdoc::private_intra_doc_links",
-        ))
+        .env("RUSTDOCFLAGS", "--deny warnings --allow rustdoc::private_intra_doc_links"))
 }
 
 /// Writes the metadata of the runtime to where `node-client` generates its code from.

@@ -80,10 +80,7 @@ fn no_more(args: &[String], known: &[&str]) -> Result<(), Failure> {
 fn localnet(args: &[String]) -> Result<(), Failure> {
     let setup = Setup::ensure()?;
     build::programs(&setup, &[])?;
-    let error = Command::new(setup.program("gauntlet"))
-        .arg("localnet")
-        .args(args)
-        .exec();
+    let error = Command::new(setup.program("gauntlet")).arg("localnet").args(args).exec();
     Err(format!("cannot start gauntlet: {error}"))
 }
 

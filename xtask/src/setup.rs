@@ -58,13 +58,7 @@ impl Setup {
         }
         let wasm = wasm_toolchain::ensure(&cache_dir, RUST_MINOR_MIN)?;
 
-        Ok(Self {
-            root,
-            target_dir,
-            protoc,
-            rustc_version,
-            wasm,
-        })
+        Ok(Self { root, target_dir, protoc, rustc_version, wasm })
     }
 
     /// Cargo with the set-up in its environment, in the root of the checkout.
@@ -107,11 +101,8 @@ impl fmt::Display for Setup {
 
 /// Our folder in the user's cache.
 fn cache_dir() -> Result<PathBuf, Failure> {
-    let folder = |name: &str| {
-        env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
+    let folder =
+        |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let cache = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")));
     Ok(cache
         .ok_or("neither HOME nor XDG_CACHE_HOME names a folder; set CARGO_TARGET_DIR and HOME")?

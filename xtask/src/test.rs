@@ -17,9 +17,7 @@ type Step<'a> = (&'a str, &'a dyn Fn() -> Result<(), Failure>);
 pub(crate) fn run(setup: &Setup, timings: bool) -> Result<(), Failure> {
     let steps: [Step<'_>; 6] = [
         ("format", &|| format(setup)),
-        ("build", &|| {
-            build::programs(setup, if timings { &["--timings"] } else { &[] })
-        }),
+        ("build", &|| build::programs(setup, if timings { &["--timings"] } else { &[] })),
         ("lints", &|| lint(setup)),
         ("tests", &|| build::tests(setup)),
         ("documentation", &|| build::documentation(setup)),
@@ -39,10 +37,7 @@ pub(crate) fn run(setup: &Setup, timings: bool) -> Result<(), Failure> {
             return Err(format!("{name}: {failure}"));
         }
     }
-    println!(
-        "{account}{:>6} s  everything passed",
-        started.elapsed().as_secs()
-    );
+    println!("{account}{:>6} s  everything passed", started.elapsed().as_secs());
     Ok(())
 }
 
@@ -63,15 +58,7 @@ fn short_localnet(setup: &Setup) -> Result<(), Failure> {
         .map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
     let outcome = run_command(
         Command::new(setup.program("gauntlet"))
-            .args([
-                "localnet",
-                "--windows",
-                "2",
-                "--miners",
-                "2",
-                "--validators",
-                "1",
-            ])
+            .args(["localnet", "--windows", "2", "--miners", "2", "--validators", "1"])
             .arg("--report")
             .arg(folder.join("report.json"))
             .current_dir(&folder),

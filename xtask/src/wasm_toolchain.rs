@@ -26,10 +26,8 @@ const DISTRIBUTION_RUSTC: &str = "/usr/bin/rustc";
 const DISTRIBUTION_CARGO: &str = "/usr/bin/cargo";
 /// Packages with a compiler, its sources and its linker; the first set that the distribution has and that is new
 /// enough is taken. Debian keeps a current compiler for its browsers under the names with `-web`.
-const PACKAGES: [&[&str]; 2] = [
-    &["rustc-web", "cargo-web", "rust-web-src", "lld-22"],
-    &["rustc", "cargo", "rust-src", "lld"],
-];
+const PACKAGES: [&[&str]; 2] =
+    [&["rustc-web", "cargo-web", "rust-web-src", "lld-22"], &["rustc", "cargo", "rust-src", "lld"]];
 
 /// How the Wasm target is reached.
 pub(crate) enum WasmToolchain {
@@ -56,9 +54,7 @@ impl WasmToolchain {
                 if let Ok(paths) = env::join_paths(paths) {
                     cargo.env("PATH", paths);
                 }
-                cargo
-                    .env("CARGO", bin.join("cargo"))
-                    .env("RUSTC", bin.join("rustc"));
+                cargo.env("CARGO", bin.join("cargo")).env("RUSTC", bin.join("rustc"));
             }
         }
     }
@@ -98,11 +94,7 @@ pub(crate) fn ensure(cache_dir: &Path, minor_min: u32) -> Result<WasmToolchain, 
     if !rustup {
         return Ok(WasmToolchain::Alone(folder));
     }
-    let linked = quiet(
-        Command::new("rustup")
-            .args(["toolchain", "link", NAME])
-            .arg(&folder),
-    );
+    let linked = quiet(Command::new("rustup").args(["toolchain", "link", NAME]).arg(&folder));
     if !linked {
         return Err(format!(
             "rustup does not take the Wasm toolchain; `rustup toolchain link {NAME} {}` says why",
@@ -144,11 +136,8 @@ fn distribution_version(minor_min: u32) -> Result<String, Failure> {
 
     let mut last_set = PACKAGES[0];
     for set in PACKAGES {
-        let available = quiet(
-            Command::new("apt-cache")
-                .args(["show", "--no-all-versions"])
-                .args(set),
-        );
+        let available =
+            quiet(Command::new("apt-cache").args(["show", "--no-all-versions"]).args(set));
         if !available {
             continue;
         }
@@ -169,13 +158,7 @@ fn distribution_version(minor_min: u32) -> Result<String, Failure> {
 
 /// Installs Debian packages, as root or by a sudo that does not ask.
 fn install(packages: &[&str]) -> bool {
-    let apt = [
-        "apt-get",
-        "install",
-        "--yes",
-        "--quiet",
-        "--no-install-recommends",
-    ];
+    let apt = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends"];
     let is_root = output(Command::new("id").arg("-u")).is_some_and(|id| id == "0");
     let mut command = if is_root {
         Command::new(apt[0])
@@ -184,12 +167,7 @@ fn install(packages: &[&str]) -> bool {
         sudo.args(["-n", apt[0]]);
         sudo
     };
-    quiet(
-        command
-            .args(&apt[1..])
-            .args(packages)
-            .env("DEBIAN_FRONTEND", "noninteractive"),
-    )
+    quiet(command.args(&apt[1..]).args(packages).env("DEBIAN_FRONTEND", "noninteractive"))
 }
 
 /// Makes the toolchain in `folder` unless it is there for this `version`.
@@ -200,10 +178,7 @@ fn make(folder: &Path, version: &str) -> Result<(), Failure> {
     }
     eprintln!("making a Wasm toolchain from {DISTRIBUTION_RUSTC}");
     let failed = |error: std::io::Error| {
-        format!(
-            "cannot make a Wasm toolchain in {}: {error}",
-            folder.display()
-        )
+        format!("cannot make a Wasm toolchain in {}: {error}", folder.display())
     };
     if folder.exists() {
         fs::remove_dir_all(folder).map_err(failed)?;
@@ -245,9 +220,7 @@ fn compile_core(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
         Ok(output) => {
             // What the compiler said is the only way to find the cause.
             let _ = std::io::stderr().write_all(&output.stderr);
-            return Err(format!(
-                "{DISTRIBUTION_CARGO} cannot compile core for {TARGET}"
-            ));
+            return Err(format!("{DISTRIBUTION_CARGO} cannot compile core for {TARGET}"));
         }
         Err(error) => return Err(format!("cannot run {DISTRIBUTION_CARGO}: {error}")),
     }
@@ -276,22 +249,13 @@ fn lay_out(folder: &Path, version: &str, libraries: &[PathBuf]) -> std::io::Resu
     let target = rustlib.join(TARGET).join("lib");
     fs::create_dir_all(&target)?;
     for library in libraries {
-        fs::copy(
-            library,
-            target.join(library.file_name().unwrap_or_default()),
-        )?;
+        fs::copy(library, target.join(library.file_name().unwrap_or_default()))?;
     }
 
-    let host = version
-        .lines()
-        .find_map(|line| line.strip_prefix("host: "))
-        .unwrap_or_default();
+    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default();
     let sysroot = output(Command::new(DISTRIBUTION_RUSTC).args(["--print", "sysroot"]))
         .unwrap_or_else(|| "/usr".into());
-    symlink(
-        Path::new(&sysroot).join("lib/rustlib").join(host),
-        rustlib.join(host),
-    )?;
+    symlink(Path::new(&sysroot).join("lib/rustlib").join(host), rustlib.join(host))?;
 
     let bin = folder.join("bin");
     fs::create_dir_all(&bin)?;

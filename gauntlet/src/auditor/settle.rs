@@ -50,16 +50,13 @@ impl Audit {
             .context("the window's end")?;
         // Settlements begin before the transactions of a block.
         let before = self.hash(due.saturating_sub(1))?;
-        let record = self
-            .chain
-            .window(self.run, window, Some(before))
-            .await?
-            .with_context(|| format!("the chain had no window {window} at block {}", due - 1))?;
+        let record =
+            self.chain.window(self.run, window, Some(before)).await?.with_context(|| {
+                format!("the chain had no window {window} at block {}", due - 1)
+            })?;
         let miners = self.chain.miners(self.run, Some(before)).await?;
-        let miners: Vec<MinerInfo> = miners
-            .into_iter()
-            .filter(|miner| miner.registered_window <= window)
-            .collect();
+        let miners: Vec<MinerInfo> =
+            miners.into_iter().filter(|miner| miner.registered_window <= window).collect();
         let validators = self.chain.validators(self.run, Some(before)).await?;
         let validators: Vec<ValidatorInfo> = validators
             .into_iter()
@@ -121,13 +118,9 @@ impl Audit {
                     };
                     found.miners.insert(*uid, (block, scored));
                 }
-                GauntletEvent::ValidatorPaid {
-                    run,
-                    window,
-                    index,
-                    agreement,
-                    paid,
-                } if *run == self.run && *window == of => {
+                GauntletEvent::ValidatorPaid { run, window, index, agreement, paid }
+                    if *run == self.run && *window == of =>
+                {
                     found.validators.insert(*index, (*agreement, *paid));
                 }
                 GauntletEvent::WindowSettled {
@@ -174,13 +167,7 @@ impl Audit {
             };
             let standing = self.standing(miner);
             let accepted = record.accepted.contains(&uid);
-            MinerInput {
-                uid,
-                standing,
-                accepted,
-                revealed,
-                fault,
-            }
+            MinerInput { uid, standing, accepted, revealed, fault }
         });
         Ok(inputs.collect())
     }
@@ -202,10 +189,7 @@ impl Audit {
         at: Hash,
     ) -> Result<Vec<ValidatorInput>> {
         let reveals = self.chain.score_reveals(self.run, window, Some(at)).await?;
-        let commitments = self
-            .chain
-            .score_commitments(self.run, window, Some(at))
-            .await?;
+        let commitments = self.chain.score_commitments(self.run, window, Some(at)).await?;
         let mut inputs = Vec::with_capacity(validators.len());
         for validator in validators {
             let index = validator.index;
@@ -219,9 +203,7 @@ impl Audit {
                     &reveal.evaluations,
                     &reveal.salt,
                 );
-                let committed = commitments
-                    .iter()
-                    .find(|commitment| commitment.index == index);
+                let committed = commitments.iter().find(|commitment| commitment.index == index);
                 if committed.is_none_or(|committed| committed.hash != hash) {
                     self.differ(
                         window,
@@ -234,9 +216,7 @@ impl Audit {
                 index,
                 stake: u64::try_from(validator.stake).unwrap_or(u64::MAX),
                 present: reveal.is_some(),
-                evaluations: reveal
-                    .map(|reveal| reveal.evaluations.clone())
-                    .unwrap_or_default(),
+                evaluations: reveal.map(|reveal| reveal.evaluations.clone()).unwrap_or_default(),
             });
         }
         Ok(inputs)
@@ -265,18 +245,9 @@ impl Audit {
             miners_paid += paid;
             match on_chain.miners.get(&miner.uid) {
                 Some((_, scored)) => {
-                    self.compare(
-                        (window, Some(miner.uid)),
-                        "rating and pay",
-                        *scored,
-                        replayed,
-                    );
+                    self.compare((window, Some(miner.uid)), "rating and pay", *scored, replayed);
                 }
-                None => self.differ(
-                    window,
-                    Some(miner.uid),
-                    "scored in the replay, not on chain",
-                ),
+                None => self.differ(window, Some(miner.uid), "scored in the replay, not on chain"),
             }
         }
         for uid in on_chain.miners.keys() {
@@ -284,11 +255,7 @@ impl Audit {
                 self.differ(window, Some(*uid), "scored on chain, not in the replay");
             }
         }
-        let shares: Vec<Q32> = outcome
-            .validators
-            .iter()
-            .map(|validator| validator.share)
-            .collect();
+        let shares: Vec<Q32> = outcome.validators.iter().map(|validator| validator.share).collect();
         let (amounts, _) = pay(split.validators, &shares)?;
         let mut validators_paid = 0;
         for (validator, paid) in outcome.validators.iter().zip(amounts) {
@@ -299,13 +266,7 @@ impl Audit {
             self.compare((window, None), &what, found, replayed);
         }
         self.carried = pot - split.owner - miners_paid - validators_paid;
-        let totals = [
-            minted,
-            split.owner,
-            miners_paid,
-            validators_paid,
-            self.carried,
-        ];
+        let totals = [minted, split.owner, miners_paid, validators_paid, self.carried];
         let what = "minted, owner's, miners', validators' and carried";
         self.compare((window, None), what, on_chain.totals, Some(totals));
         Ok(())

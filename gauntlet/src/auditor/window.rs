@@ -24,46 +24,29 @@ impl Audit {
     /// Returns what is printed.
     pub(super) async fn window(&mut self, window: Window) -> Result<String> {
         let schedule = &self.info.settings.schedule;
-        let accept_block = schedule
-            .phase_end_block(window, Phase::Attest)
-            .context("the window's end")?;
+        let accept_block =
+            schedule.phase_end_block(window, Phase::Attest).context("the window's end")?;
         let accepted_at = self.hash(accept_block)?;
-        let record = self
-            .chain
-            .window(self.run, window, Some(accepted_at))
-            .await?
-            .with_context(|| format!("the chain had no window {window} at block {accept_block}"))?;
-        let reveals = self
-            .chain
-            .reveals(self.run, window, Some(accepted_at))
-            .await?;
-        let miners = self
-            .chain
-            .miners(self.run, Some(self.hash(accept_block - 1)?))
-            .await?;
+        let record =
+            self.chain.window(self.run, window, Some(accepted_at)).await?.with_context(|| {
+                format!("the chain had no window {window} at block {accept_block}")
+            })?;
+        let reveals = self.chain.reveals(self.run, window, Some(accepted_at)).await?;
+        let miners = self.chain.miners(self.run, Some(self.hash(accept_block - 1)?)).await?;
 
         self.seeds(window, &record).await?;
-        self.commitments(window, &reveals, &miners, accepted_at)
-            .await?;
-        self.acceptance(window, &record, &reveals, &miners, accept_block)
-            .await?;
+        self.commitments(window, &reveals, &miners, accepted_at).await?;
+        self.acceptance(window, &record, &reveals, &miners, accept_block).await?;
         let root = self.state.as_ref().map(|(_, root)| *root);
         if let (Some(on_chain), Some(replayed)) = (record.state_root, root) {
             let hex = |root: Hash| format!("0x{}", hex::encode(root));
             self.compare((window, None), "state root", hex(on_chain), hex(replayed));
         }
         let kept = self.payloads(window, &record, &reveals).await?;
-        let final_text = if record.state_root.is_some() {
-            "final"
-        } else {
-            "not final"
-        };
+        let final_text = if record.state_root.is_some() { "final" } else { "not final" };
         Ok(format!(
             "window {window:>4}  state {} {final_text}  accepted {:?}  payloads {kept} of {}",
-            root.map_or("unknown".to_owned(), |root| format!(
-                "0x{}…",
-                hex::encode(&root[..6])
-            )),
+            root.map_or("unknown".to_owned(), |root| format!("0x{}…", hex::encode(&root[..6]))),
             record.accepted,
             reveals.len(),
         ))
@@ -73,27 +56,14 @@ impl Audit {
     /// commitments.
     async fn seeds(&mut self, window: Window, record: &WindowInfo) -> Result<()> {
         let schedule = &self.info.settings.schedule;
-        let start = schedule
-            .window_start(window)
-            .context("the window's start")?;
-        let challenge = schedule
-            .phase_end_block(window, Phase::Commit)
-            .context("the window's end")?;
+        let start = schedule.window_start(window).context("the window's start")?;
+        let challenge =
+            schedule.phase_end_block(window, Phase::Commit).context("the window's end")?;
         self.mix_salts(start).await?;
         let seed = window_seed(&self.hash(start - 1)?, self.run, window, &self.salt_mix);
-        self.compare(
-            (window, None),
-            "seed",
-            hex::encode(record.seed),
-            hex::encode(seed),
-        );
+        self.compare((window, None), "seed", hex::encode(record.seed), hex::encode(seed));
         let challenge_seed = mix_salt(&seed, &self.hash(challenge - 1)?);
-        self.compare(
-            (window, None),
-            "challenge seed",
-            record.challenge_seed,
-            Some(challenge_seed),
-        );
+        self.compare((window, None), "challenge seed", record.challenge_seed, Some(challenge_seed));
         Ok(())
     }
 
@@ -105,17 +75,16 @@ impl Audit {
                 .events
                 .iter()
                 .filter_map(|event| match event {
-                    GauntletEvent::ScoresRevealed {
-                        run, window, index, ..
-                    } if *run == self.run => Some((*window, *index)),
+                    GauntletEvent::ScoresRevealed { run, window, index, .. }
+                        if *run == self.run =>
+                    {
+                        Some((*window, *index))
+                    }
                     _ => None,
                 })
                 .collect();
             for (window, index) in revealed {
-                let reveals = self
-                    .chain
-                    .score_reveals(self.run, window, Some(block.hash))
-                    .await?;
+                let reveals = self.chain.score_reveals(self.run, window, Some(block.hash)).await?;
                 let reveal = reveals.iter().find(|reveal| reveal.index == index);
                 let salt = reveal.context("an event without its scores")?.salt;
                 self.salt_mix = mix_salt(&self.salt_mix, &salt);
@@ -140,15 +109,9 @@ impl Audit {
             };
             let hash =
                 commitment_hash(&self.genesis, self.run, window, &miner.hot, &reveal.opening);
-            let committed = commitments
-                .iter()
-                .find(|commitment| commitment.uid == reveal.uid);
+            let committed = commitments.iter().find(|commitment| commitment.uid == reveal.uid);
             if committed.is_none_or(|committed| committed.hash != hash) {
-                self.differ(
-                    window,
-                    Some(reveal.uid),
-                    "the opening is not what was committed to",
-                );
+                self.differ(window, Some(reveal.uid), "the opening is not what was committed to");
             }
         }
         Ok(())
@@ -166,26 +129,19 @@ impl Audit {
         let incentive = record.settings.incentive.clone();
         let (before, after) = (self.hash(block - 1)?, self.hash(block)?);
         let validators = self.chain.validators(self.run, Some(before)).await?;
-        let rows = self
-            .chain
-            .attestations(self.run, window, Some(after))
-            .await?;
+        let rows = self.chain.attestations(self.run, window, Some(after)).await?;
         let stake_of = |stake: u128| u64::try_from(stake).unwrap_or(u64::MAX);
         let active_stake: u128 = validators
             .iter()
             .filter(|validator| {
-                validator
-                    .attested_window
-                    .is_some_and(|attested| attested + 1 >= window)
+                validator.attested_window.is_some_and(|attested| attested + 1 >= window)
             })
             .map(|validator| u128::from(stake_of(validator.stake)))
             .sum();
         let attestations: Vec<AttestationInput<'_>> = rows
             .iter()
             .filter_map(|row| {
-                let validator = validators
-                    .iter()
-                    .find(|validator| validator.index == row.index)?;
+                let validator = validators.iter().find(|validator| validator.index == row.index)?;
                 (validator.registered_window <= window).then(|| AttestationInput {
                     stake: stake_of(validator.stake),
                     state_root: row.state_root,
@@ -217,18 +173,8 @@ impl Audit {
             })
             .collect();
         let hex = |root: &Option<Hash>| root.map(hex::encode);
-        self.compare(
-            (window, None),
-            "final state root",
-            hex(&record.state_root),
-            hex(&root),
-        );
-        self.compare(
-            (window, None),
-            "accepted set",
-            record.accepted.clone(),
-            accepted,
-        );
+        self.compare((window, None), "final state root", hex(&record.state_root), hex(&root));
+        self.compare((window, None), "accepted set", record.accepted.clone(), accepted);
         let on_chain: Vec<Uid> = candidates
             .iter()
             .map(|candidate| candidate.uid)
@@ -244,10 +190,7 @@ impl Audit {
             return Q32::ZERO;
         };
         let values = tracked.values.iter().rev();
-        values
-            .clone()
-            .find(|(from, _)| *from < block)
-            .map_or(Q32::ZERO, |(_, value)| *value)
+        values.clone().find(|(from, _)| *from < block).map_or(Q32::ZERO, |(_, value)| *value)
     }
 
     /// Checks each payload that was kept, and applies the accepted ones. Returns how many are right.
@@ -310,11 +253,7 @@ fn check_payload(
     let payload = Payload::parse(bytes, layout, keep).map_err(|error| error.to_string())?;
     let opening = &reveal.opening;
     if bytes.len() as u64 != opening.byte_len {
-        return Err(format!(
-            "{} bytes, the chain says {}",
-            bytes.len(),
-            opening.byte_len
-        ));
+        return Err(format!("{} bytes, the chain says {}", bytes.len(), opening.byte_len));
     }
     let root = payload.root();
     if root != opening.payload_root {

@@ -72,10 +72,8 @@ fn is_stopped(error: &anyhow::Error) -> bool {
 }
 
 fn build(args: &DataBuildArgs, plan: &Plan, end: &AtomicBool) -> Result<(Dataset, BuildProgress)> {
-    let options = BuildOptions {
-        threads: args.threads.map_or(0, usize::from),
-        start_over: args.start_over,
-    };
+    let options =
+        BuildOptions { threads: args.threads.map_or(0, usize::from), start_over: args.start_over };
     let mut bar: Option<ByteBar> = None;
     let mut last = BuildProgress::default();
     let mut resumed_bytes = 0;
@@ -116,10 +114,7 @@ fn build(args: &DataBuildArgs, plan: &Plan, end: &AtomicBool) -> Result<(Dataset
 
 fn line(progress: &BuildProgress) -> String {
     let tokens = (progress.train_tokens + progress.held_out_tokens) as f64 / 1e6;
-    let mut line = format!(
-        "{tokens:.1} M tokens, {} documents",
-        progress.document_count
-    );
+    let mut line = format!("{tokens:.1} M tokens, {} documents", progress.document_count);
     if progress.bad_line_count > 0 {
         line += &format!(", {} bad lines", progress.bad_line_count);
     }
@@ -152,10 +147,7 @@ fn plan(args: &DataBuildArgs) -> Result<Plan> {
     if let Some(end) = names.1 {
         tokenizer = tokenizer.with_end_of_document(&end)?;
     }
-    Ok(Plan {
-        settings,
-        tokenizer: Arc::new(tokenizer),
-    })
+    Ok(Plan { settings, tokenizer: Arc::new(tokenizer) })
 }
 
 /// The tokenizer of a name on the command line.
@@ -208,10 +200,7 @@ fn source(input: &str, args: &DataBuildArgs, others: &[SourceSettings]) -> Resul
     let (path, weight) = match input.rsplit_once('=') {
         Some((path, weight)) if !Path::new(input).exists() => {
             let weight = weight.parse();
-            (
-                path,
-                Some(weight.with_context(|| format!("the weight of {input}"))?),
-            )
+            (path, Some(weight.with_context(|| format!("the weight of {input}"))?))
         }
         _ => (input, None),
     };

@@ -30,9 +30,7 @@ pub(super) fn verify(args: &DataVerifyArgs) -> Result<u8> {
 /// The store or the disk fails, or what the store has is damaged.
 pub(super) fn fetch(args: &DataFetchArgs) -> Result<u8> {
     let remote = open_remote(&args.url)?;
-    watched(remote.manifest(), |observe| {
-        remote.download(&args.folder, observe).map(drop)
-    })
+    watched(remote.manifest(), |observe| remote.download(&args.folder, observe).map(drop))
 }
 
 fn open_remote(url: &str) -> Result<RemoteDataset> {
@@ -108,10 +106,7 @@ fn show_sample(split: &dyn SampleSource, id: u64, tokenizer: Option<&Tokenizer>)
 pub(super) fn json(dataset: &Dataset) -> Result<String> {
     let mut manifest = dataset.manifest().clone();
     for split in [&mut manifest.train, &mut manifest.held_out] {
-        split
-            .shards
-            .iter_mut()
-            .for_each(|shard| shard.pieces.clear());
+        split.shards.iter_mut().for_each(|shard| shard.pieces.clear());
     }
     serde_json::to_string_pretty(&manifest).context("cannot print the manifest")
 }
@@ -134,10 +129,7 @@ pub(super) fn describe(dataset: &Dataset) {
     describe_split("train", &manifest.train);
     describe_split("held out", &manifest.held_out);
     let sources = manifest.tokens.iter().flat_map(|tokens| &tokens.sources);
-    let total = sources
-        .clone()
-        .map(|source| source.token_count)
-        .sum::<u64>();
+    let total = sources.clone().map(|source| source.token_count).sum::<u64>();
     for source in sources {
         let share = 100.0 * source.token_count as f64 / total.max(1) as f64;
         println!(

@@ -62,12 +62,7 @@ pub(super) fn open(args: &EvalArgs) -> Result<Opened> {
     if prefix as usize >= vocab {
         bail!("the token {prefix} before a text is not one of the model's {vocab}");
     }
-    Ok(Opened {
-        model: found.model,
-        tokenizer,
-        prefix,
-        begins,
-    })
+    Ok(Opened { model: found.model, tokenizer, prefix, begins })
 }
 
 fn gguf(path: &Path) -> Result<Found> {
@@ -96,9 +91,7 @@ fn folder(path: &Path) -> Result<Found> {
     Ok(Found {
         model,
         tokenizer,
-        prefix: named("bos_token")
-            .or_else(|| named("eos_token"))
-            .map(Prefix::Name),
+        prefix: named("bos_token").or_else(|| named("eos_token")).map(Prefix::Name),
     })
 }
 
@@ -107,9 +100,7 @@ fn opening(json: &[u8]) -> Option<String> {
     let tokenizer: Value = serde_json::from_slice(json).ok()?;
     let processor = tokenizer.get("post_processor")?;
     let list = processor.get("processors").and_then(Value::as_array);
-    let mut processors = list
-        .map_or(std::slice::from_ref(processor), Vec::as_slice)
-        .iter();
+    let mut processors = list.map_or(std::slice::from_ref(processor), Vec::as_slice).iter();
     processors.find_map(|processor| {
         let first = processor.get("single")?.get(0)?;
         let name = first.get("SpecialToken")?.get("id")?.as_str()?;
@@ -131,11 +122,9 @@ mod tests {
         for json in [alone, sequence] {
             assert_eq!(opening(json.as_bytes()).as_deref(), Some("<s>"));
         }
-        for json in [
-            "{}",
-            r#"{"post_processor":null}"#,
-            r#"{"post_processor":{"type":"ByteLevel"}}"#,
-        ] {
+        for json in
+            ["{}", r#"{"post_processor":null}"#, r#"{"post_processor":{"type":"ByteLevel"}}"#]
+        {
             assert_eq!(opening(json.as_bytes()), None);
         }
     }

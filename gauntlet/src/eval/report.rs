@@ -53,11 +53,9 @@ impl Report {
 
     /// A row for each figure.
     pub(super) fn table(&self) -> String {
-        let mut rows = vec![
-            ["task", "shots", "questions", "metric", "value", "± stderr"]
-                .map(str::to_owned)
-                .to_vec(),
-        ];
+        let mut rows = vec![["task", "shots", "questions", "metric", "value", "± stderr"]
+            .map(str::to_owned)
+            .to_vec()];
         let mut truncated = 0;
         for task in &self.tasks {
             let listed = task.groups.is_empty() || task.subjects.len() <= SUBJECTS_SHOWN;
@@ -81,11 +79,7 @@ fn figures(task: &TaskReport, outcome: &Outcome) -> Vec<Vec<String>> {
     let mut rows = Vec::new();
     for (name, metric) in &outcome.metrics {
         let about = match rows.is_empty() {
-            true => [
-                outcome.name.clone(),
-                task.shots.to_string(),
-                outcome.questions.to_string(),
-            ],
+            true => [outcome.name.clone(), task.shots.to_string(), outcome.questions.to_string()],
             false => [const { String::new() }; 3],
         };
         let stderr = metric.stderr.map(|stderr| format!("± {stderr:.4}"));
@@ -102,9 +96,7 @@ fn figures(task: &TaskReport, outcome: &Outcome) -> Vec<Vec<String>> {
 fn aligned(rows: &[Vec<String>]) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let widths: Vec<usize> = (0..columns)
-        .map(|column| width(column).unwrap_or(0))
-        .collect();
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
     let line = |row: &Vec<String>| {
         let cells = row.iter().zip(&widths).enumerate();
         let cells = cells.map(|(column, (cell, &width))| match column {

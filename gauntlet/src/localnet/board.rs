@@ -69,18 +69,16 @@ impl Board {
         model: ModelReport,
         members: impl IntoIterator<Item = (Member, AccountBytes, AccountBytes, diary::Reader)>,
     ) -> Self {
-        let members = members
-            .into_iter()
-            .map(|(member, hot, cold, diary)| MemberState {
-                member,
-                hot,
-                cold,
-                slot: None,
-                diary,
-                earned: 0,
-                refused: 0,
-                states: BTreeMap::new(),
-            });
+        let members = members.into_iter().map(|(member, hot, cold, diary)| MemberState {
+            member,
+            hot,
+            cold,
+            slot: None,
+            diary,
+            earned: 0,
+            refused: 0,
+            states: BTreeMap::new(),
+        });
         Self {
             run,
             owner,
@@ -106,12 +104,7 @@ impl Board {
     /// Takes in an event of the chain. Returns the window that it settles, if it does.
     pub(crate) fn event(&mut self, event: &GauntletEvent) -> Option<Window> {
         match event {
-            GauntletEvent::UpdateRevealed {
-                run,
-                window,
-                byte_len,
-                ..
-            } if *run == self.run => {
+            GauntletEvent::UpdateRevealed { run, window, byte_len, .. } if *run == self.run => {
                 let state = self.window(*window);
                 state.update_bytes += byte_len;
                 state.updates += 1;
@@ -119,12 +112,9 @@ impl Board {
             GauntletEvent::CopyRefused { run, window, .. } if *run == self.run => {
                 self.window(*window).copies_refused += 1;
             }
-            GauntletEvent::WindowAccepted {
-                run,
-                window,
-                state_root,
-                accepted,
-            } if *run == self.run => {
+            GauntletEvent::WindowAccepted { run, window, state_root, accepted }
+                if *run == self.run =>
+            {
                 let state = self.window(*window);
                 state.accepted = Some(accepted.clone());
                 state.state_root = state_root.map(|root| format!("0x{}", hex::encode(root)));
@@ -152,20 +142,12 @@ impl Board {
                     *state.payouts.entry(account).or_default() += paid;
                 }
             }
-            GauntletEvent::ValidatorPaid {
-                run,
-                window,
-                index,
-                paid,
-                ..
-            } if *run == self.run => {
+            GauntletEvent::ValidatorPaid { run, window, index, paid, .. } if *run == self.run => {
                 if let Some(account) = self.pay_slot(false, *index, *paid) {
                     *self.window(*window).payouts.entry(account).or_default() += paid;
                 }
             }
-            GauntletEvent::WindowSettled {
-                run, window, owner, ..
-            } if *run == self.run => {
+            GauntletEvent::WindowSettled { run, window, owner, .. } if *run == self.run => {
                 let account = self.owner;
                 let state = self.window(*window);
                 state.settled = true;
@@ -197,38 +179,21 @@ impl Board {
         let member = &mut self.members[index];
         let is_honest = member.member.adversary().is_none();
         let name = member.member.name.clone();
-        if let Line::Missed {
-            duty: Duty::Reveal,
-            reason,
-            ..
-        } = &line
-        {
+        if let Line::Missed { duty: Duty::Reveal, reason, .. } = &line {
             member.refused += u32::from(reason.starts_with(REFUSED));
         }
         match line {
             Line::Started { .. } => {}
-            Line::Trained {
-                window, loss_last, ..
-            } => {
+            Line::Trained { window, loss_last, .. } => {
                 self.window(window).losses.insert(name, loss_last);
             }
-            Line::Done {
-                window,
-                duty,
-                seconds,
-            } if is_honest => {
-                self.window(window)
-                    .seconds
-                    .entry(duty.name())
-                    .or_default()
-                    .push(seconds);
+            Line::Done { window, duty, seconds } if is_honest => {
+                self.window(window).seconds.entry(duty.name()).or_default().push(seconds);
             }
             Line::Missed { window, duty, .. } if is_honest => {
                 *self.window(window).missed.entry(duty.name()).or_default() += 1;
             }
-            Line::State {
-                window, state_root, ..
-            } => {
+            Line::State { window, state_root, .. } => {
                 member.states.insert(window, state_root);
             }
             Line::HeldOut { window, loss } => {
@@ -254,34 +219,19 @@ impl Board {
 
     /// The honest participants whose diaries say that they hold the state of `window`.
     pub(crate) fn hold_state(&self, window: Window) -> bool {
-        let honest = self
-            .members
-            .iter()
-            .filter(|member| member.member.adversary().is_none());
-        honest
-            .into_iter()
-            .all(|member| member.states.contains_key(&window))
+        let honest = self.members.iter().filter(|member| member.member.adversary().is_none());
+        honest.into_iter().all(|member| member.states.contains_key(&window))
     }
 
     /// Whether the held-out loss at the start of `window` is known.
     pub(crate) fn has_held_out(&self, window: Window) -> bool {
-        self.windows
-            .get(&window)
-            .is_some_and(|state| state.held_out.is_some())
+        self.windows.get(&window).is_some_and(|state| state.held_out.is_some())
     }
 
     /// The newest losses, for the living line.
     pub(crate) fn losses_line(&self, window: Window) -> String {
-        let held_out = self
-            .windows
-            .range(..=window)
-            .rev()
-            .find_map(|(_, state)| state.held_out);
-        let trained = self
-            .windows
-            .get(&window)
-            .map(|state| state.losses.len())
-            .unwrap_or(0);
+        let held_out = self.windows.range(..=window).rev().find_map(|(_, state)| state.held_out);
+        let trained = self.windows.get(&window).map(|state| state.losses.len()).unwrap_or(0);
         let mut text = String::new();
         if trained > 0 {
             text += &format!(" · {trained} trained");
@@ -299,9 +249,9 @@ impl Board {
         };
         let dense = self.dense_bytes(state);
         let ratio = dense.checked_div(state.update_bytes).unwrap_or(0);
-        let held_out = state.held_out.map_or("held-out loss ?".into(), |loss| {
-            format!("held-out loss {loss:.3}")
-        });
+        let held_out = state
+            .held_out
+            .map_or("held-out loss ?".into(), |loss| format!("held-out loss {loss:.3}"));
         let root = state
             .state_root
             .as_deref()
@@ -325,10 +275,8 @@ impl Board {
                 }
                 _ => "",
             };
-            let loss = state
-                .losses
-                .get(name)
-                .map_or(String::new(), |loss| format!("loss {loss:.3}"));
+            let loss =
+                state.losses.get(name).map_or(String::new(), |loss| format!("loss {loss:.3}"));
             lines.push(format!(
                 "            {name:<14} {loss:<12} {accepted:<9} pay {:>8}",
                 units(paid)
@@ -346,9 +294,7 @@ impl Board {
         let mut report = Report {
             ok: false,
             problems: Vec::new(),
-            windows: (0..windows)
-                .map(|window| self.window_report(window))
-                .collect(),
+            windows: (0..windows).map(|window| self.window_report(window)).collect(),
             participants: self.members.iter().map(participant_report).collect(),
             last_state: StateReport {
                 window: windows,
@@ -369,10 +315,7 @@ impl Board {
 
     fn window_report(&self, window: Window) -> WindowReport {
         let Some(state) = self.windows.get(&window) else {
-            return WindowReport {
-                window,
-                ..WindowReport::default()
-            };
+            return WindowReport { window, ..WindowReport::default() };
         };
         let mean = |values: &Vec<f64>| values.iter().sum::<f64>() / values.len().max(1) as f64;
         WindowReport {
@@ -392,11 +335,7 @@ impl Board {
                 .iter()
                 .map(|(duty, seconds)| ((*duty).to_owned(), mean(seconds)))
                 .collect(),
-            missed: state
-                .missed
-                .iter()
-                .map(|(duty, count)| ((*duty).to_owned(), *count))
-                .collect(),
+            missed: state.missed.iter().map(|(duty, count)| ((*duty).to_owned(), *count)).collect(),
             train_losses: state.losses.clone(),
             scores: self.scores_by_name(state),
         }
@@ -414,13 +353,9 @@ impl Board {
 
     /// The state root of `window` that all honest participants who wrote one down have in common.
     fn common_state(&self, window: Window) -> Option<String> {
-        let honest = self
-            .members
-            .iter()
-            .filter(|member| member.member.adversary().is_none());
-        let roots: BTreeSet<&String> = honest
-            .filter_map(|member| member.states.get(&window))
-            .collect();
+        let honest = self.members.iter().filter(|member| member.member.adversary().is_none());
+        let roots: BTreeSet<&String> =
+            honest.filter_map(|member| member.states.get(&window)).collect();
         match (roots.len(), roots.first()) {
             (1, Some(root)) => Some((*root).clone()),
             _ => None,
@@ -444,11 +379,7 @@ impl Board {
                 problems.push(format!("window {window} has no final state root"));
                 continue;
             };
-            for member in self
-                .members
-                .iter()
-                .filter(|member| member.member.adversary().is_none())
-            {
+            for member in self.members.iter().filter(|member| member.member.adversary().is_none()) {
                 if member.states.get(&window).is_some_and(|held| held != root) {
                     let name = &member.member.name;
                     problems.push(format!("{name} held another state in window {window}"));

@@ -25,10 +25,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 pub(crate) fn find(named: Option<&Path>) -> Result<PathBuf> {
     let path = match named {
         Some(path) => path.to_owned(),
-        None => std::env::current_exe()?
-            .parent()
-            .unwrap_or(Path::new("."))
-            .join(BINARY),
+        None => std::env::current_exe()?.parent().unwrap_or(Path::new(".")).join(BINARY),
     };
     if path.is_file() {
         return Ok(path);
@@ -73,10 +70,7 @@ pub(crate) fn start(binary: &Path, folder: &Path, block_millis: u64) -> Result<N
         args: args.to_vec(),
         logs: folder.join(LOGS_FOLDER),
     };
-    Ok(Node {
-        process: program.start()?,
-        url: format!("ws://127.0.0.1:{rpc_port}"),
-    })
+    Ok(Node { process: program.start()?, url: format!("ws://127.0.0.1:{rpc_port}") })
 }
 
 impl Node {
@@ -88,10 +82,7 @@ impl Node {
         let started = Instant::now();
         loop {
             if let Some(status) = self.process.ended()? {
-                bail!(
-                    "the chain ended at once ({status}); {}",
-                    self.process.log_tail()
-                );
+                bail!("the chain ended at once ({status}); {}", self.process.log_tail());
             }
             let attempt = chain::connect(std::slice::from_ref(&self.url));
             let error = match tokio::time::timeout(Duration::from_secs(10), attempt).await {

@@ -72,11 +72,7 @@ impl Member {
             None => format!("{role}-{number}"),
             Some(kind) => format!("{}-{number}", kind.name()),
         };
-        Self {
-            name,
-            role: role.to_owned(),
-            kind: kind.to_owned(),
-        }
+        Self { name, role: role.to_owned(), kind: kind.to_owned() }
     }
 
     /// Its adversary kind, if it is one.
@@ -111,10 +107,7 @@ pub(crate) fn members(args: &LocalnetArgs) -> Vec<Member> {
     // `--adversary lazy:1 --adversary lazy:1` means two.
     for index in 0..members.len() {
         let name = members[index].name.clone();
-        let before = members[..index]
-            .iter()
-            .filter(|member| member.name == name)
-            .count();
+        let before = members[..index].iter().filter(|member| member.name == name).count();
         if before > 0 {
             members[index].name = format!("{name}-{before}");
         }
@@ -127,9 +120,8 @@ pub(crate) fn make_folder(keep: Option<&Path>) -> Result<PathBuf> {
     let folder = match keep {
         Some(folder) => folder.to_owned(),
         None => {
-            let seconds = SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |time| time.as_secs());
+            let seconds =
+                SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
             runs_folder()?.join(format!("localnet-{seconds}-{}", std::process::id()))
         }
     };
@@ -137,10 +129,7 @@ pub(crate) fn make_folder(keep: Option<&Path>) -> Result<PathBuf> {
         .with_context(|| format!("cannot create {}", folder.display()))?;
     let mut entries = std::fs::read_dir(&folder)?;
     if entries.next().is_some() {
-        bail!(
-            "{} is not empty; give another folder, or remove it",
-            folder.display()
-        );
+        bail!("{} is not empty; give another folder, or remove it", folder.display());
     }
     for name in ["logs", "payloads", "chain"] {
         std::fs::create_dir(folder.join(name))?;
@@ -156,10 +145,7 @@ fn runs_folder() -> Result<PathBuf> {
         return Ok(PathBuf::from(cache).join("gauntlet").join("runs"));
     }
     let home = std::env::var_os("HOME").context("HOME is not set; say --keep FOLDER")?;
-    Ok(PathBuf::from(home)
-        .join(".cache")
-        .join("gauntlet")
-        .join("runs"))
+    Ok(PathBuf::from(home).join(".cache").join("gauntlet").join("runs"))
 }
 
 /// Bytes that the chain and this command take beside the participants.
@@ -235,9 +221,7 @@ pub(crate) fn measure_speed(
     let count = samples.sample_count().max(1);
     let steps: Vec<Vec<u64>> = (0..=MEASURED_STEPS as u64)
         .map(|step| {
-            (0..u64::from(batch_size))
-                .map(|n| (step * u64::from(batch_size) + n) % count)
-                .collect()
+            (0..u64::from(batch_size)).map(|n| (step * u64::from(batch_size) + n) % count).collect()
         })
         .collect();
     let mut ends = Vec::with_capacity(steps.len());
@@ -249,15 +233,9 @@ pub(crate) fn measure_speed(
     // The fastest: what else runs at the start (the chain compiles its Wasm) will not run later.
     let pairs = ends.iter().zip(ends.iter().skip(1));
     let fastest = pairs.map(|(begin, end)| end.duration_since(*begin)).min();
-    let seconds = fastest
-        .context("no step was measured")?
-        .as_secs_f64()
-        .max(1e-6);
+    let seconds = fastest.context("no step was measured")?.as_secs_f64().max(1e-6);
     let tokens = batch_size as usize * samples.sample_len();
-    Ok(Speed {
-        tokens_per_second: tokens as f64 / seconds,
-        cores,
-    })
+    Ok(Speed { tokens_per_second: tokens as f64 / seconds, cores })
 }
 
 /// How large the data set is.
@@ -287,15 +265,11 @@ pub(crate) fn plan_work(
 ) -> Result<Work> {
     let sample_count = data.sample_count;
     let miners = members.iter().filter(|member| member.is_miner()).count() as f64;
-    let trainers = members
-        .iter()
-        .filter(|member| member.is_miner() && member.adversary().is_none())
-        .count();
+    let trainers =
+        members.iter().filter(|member| member.is_miner() && member.adversary().is_none()).count();
     // A lazy miner trains once; planned for, so that its first window fits.
-    let lazy = members
-        .iter()
-        .filter(|member| member.adversary() == Some(AdversaryKind::Lazy))
-        .count();
+    let lazy =
+        members.iter().filter(|member| member.adversary() == Some(AdversaryKind::Lazy)).count();
     let trainers = (trainers + lazy).max(1) as f64;
     let tokens_a_step = f64::from(args.batch_size) * f64::from(data.sample_len);
     // Of each miner three losses, and one on the random samples before any update.
@@ -331,10 +305,7 @@ pub(crate) fn plan_work(
             data.sample_len
         );
     }
-    Ok(Work {
-        inner_steps,
-        seconds: seconds_of(f64::from(inner_steps)),
-    })
+    Ok(Work { inner_steps, seconds: seconds_of(f64::from(inner_steps)) })
 }
 
 /// Phases that are long enough for `train_seconds` of training, in blocks of `block`.
@@ -354,10 +325,7 @@ pub(crate) fn plan_schedule(
     let window_blocks = args.window_blocks.unwrap_or(planned);
     let rest = reveal + attest + apply;
     let Some(commit_end) = window_blocks.checked_sub(rest).filter(|commit| *commit > 8) else {
-        bail!(
-            "a window of {window_blocks} blocks is too short: {} are needed at least",
-            rest + 9
-        );
+        bail!("a window of {window_blocks} blocks is too short: {} are needed at least", rest + 9);
     };
     let schedule = Schedule {
         start_block: head + blocks(START_SECONDS, 8),
@@ -422,9 +390,7 @@ pub(crate) fn plan_settings(
             finality_ppm: 666_666,
             ..Settings::example().incentive
         },
-        emission: Emission {
-            ..Settings::example().emission
-        },
+        emission: Emission { ..Settings::example().emission },
     };
     settings.validate().context("the planned settings")?;
     Ok(settings)
@@ -455,20 +421,14 @@ mod tests {
     }
 
     fn samples(sample_count: u64) -> DataSize {
-        DataSize {
-            sample_count,
-            sample_len: 128,
-        }
+        DataSize { sample_count, sample_len: 128 }
     }
 
     #[test]
     fn the_default_is_done_in_four_minutes_on_two_cores() {
         let args = args("");
         let members = members(&args);
-        let speed = Speed {
-            tokens_per_second: 12_000.0,
-            cores: 2,
-        };
+        let speed = Speed { tokens_per_second: 12_000.0, cores: 2 };
         let work = plan_work(&args, &members, speed, samples(100_000)).unwrap();
         assert!(work.inner_steps >= 10, "{work:?}");
         let schedule = plan_schedule(&args, work.seconds, 20).unwrap();
@@ -479,9 +439,8 @@ mod tests {
 
     #[test]
     fn every_member_has_a_name_of_its_own() {
-        let members = members(&args(
-            "--miners 3 --adversary lazy:2 --adversary lazy:1 --adversary copier",
-        ));
+        let members =
+            members(&args("--miners 3 --adversary lazy:2 --adversary lazy:1 --adversary copier"));
         let mut names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
         assert_eq!(names.len(), 3 + 2 + 1 + 1 + 2);
         names.sort_unstable();
@@ -512,16 +471,8 @@ mod tests {
     fn little_data_means_fewer_steps_or_a_clear_error() {
         let args = args("--miners 2 --batch-size 8");
         let members = members(&args);
-        let speed = Speed {
-            tokens_per_second: 1e6,
-            cores: 8,
-        };
-        assert_eq!(
-            plan_work(&args, &members, speed, samples(2 * 8 * 5))
-                .unwrap()
-                .inner_steps,
-            5
-        );
+        let speed = Speed { tokens_per_second: 1e6, cores: 8 };
+        assert_eq!(plan_work(&args, &members, speed, samples(2 * 8 * 5)).unwrap().inner_steps, 5);
         assert!(plan_work(&args, &members, speed, samples(7)).is_err());
     }
 }

@@ -31,11 +31,7 @@ impl Progress {
             bar.enable_steady_tick(std::time::Duration::from_millis(120));
             bar
         });
-        Self {
-            bar,
-            windows,
-            shown: None,
-        }
+        Self { bar, windows, shown: None }
     }
 
     /// A line that stays.
@@ -65,9 +61,7 @@ impl Progress {
         let Some(moment) = moment else {
             let left = schedule.start_block.saturating_sub(block);
             if let Some(bar) = &self.bar {
-                bar.set_message(format!(
-                    "block {block} · the first window opens in {left} blocks"
-                ));
+                bar.set_message(format!("block {block} · the first window opens in {left} blocks"));
             }
             return;
         };

@@ -157,18 +157,12 @@ mod planck {
     pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(
         from: D,
     ) -> Result<Planck, D::Error> {
-        String::deserialize(from)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
 fn as_text<S: Serializer>(payouts: &BTreeMap<String, Planck>, to: S) -> Result<S::Ok, S::Error> {
-    to.collect_map(
-        payouts
-            .iter()
-            .map(|(account, amount)| (account, amount.to_string())),
-    )
+    to.collect_map(payouts.iter().map(|(account, amount)| (account, amount.to_string())))
 }
 
 fn from_text<'de, D: serde::Deserializer<'de>>(
@@ -205,29 +199,18 @@ mod tests {
     fn amounts_are_text_and_come_back() {
         let mut report = Report::default();
         let payouts = BTreeMap::from([("5Grw".to_owned(), u128::MAX)]);
-        report.windows.push(WindowReport {
-            payouts,
-            ..WindowReport::default()
-        });
+        report.windows.push(WindowReport { payouts, ..WindowReport::default() });
         report.emission.minted = 7;
         let json = serde_json::to_string(&report).unwrap();
-        assert!(
-            json.contains("\"340282366920938463463374607431768211455\""),
-            "{json}"
-        );
+        assert!(json.contains("\"340282366920938463463374607431768211455\""), "{json}");
         assert!(json.contains("\"minted\":\"7\""), "{json}");
         assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
     }
 
     #[test]
     fn emission_is_conserved_to_the_unit() {
-        let mut emission = EmissionReport {
-            minted: 10,
-            paid: 3,
-            claimable: 5,
-            carried: 2,
-            burned: 0,
-        };
+        let mut emission =
+            EmissionReport { minted: 10, paid: 3, claimable: 5, carried: 2, burned: 0 };
         assert!(emission.is_conserved());
         emission.carried = 3;
         assert!(!emission.is_conserved());

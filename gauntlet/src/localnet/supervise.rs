@@ -46,11 +46,7 @@ impl Program {
     /// Starts it. Call this on a thread that lives as long as the process should.
     pub(crate) fn start(self) -> Result<Process> {
         let child = self.spawn()?;
-        Ok(Process {
-            program: self,
-            child,
-            restarts: 0,
-        })
+        Ok(Process { program: self, child, restarts: 0 })
     }
 
     /// Where its output goes.
@@ -87,9 +83,8 @@ impl Program {
                 Ok(())
             });
         }
-        let child = command
-            .spawn()
-            .with_context(|| format!("cannot start {}", self.binary.display()))?;
+        let child =
+            command.spawn().with_context(|| format!("cannot start {}", self.binary.display()))?;
         if let Some(id) = child.id() {
             let path = self.logs.join(format!("{}.pid", self.name));
             std::fs::write(&path, id.to_string())
@@ -140,10 +135,7 @@ impl Process {
 
     /// Waits until it ends, and kills it after `patience`. Not cancel-safe.
     pub(crate) async fn wait_or_kill(&mut self, patience: Duration) {
-        if tokio::time::timeout(patience, self.child.wait())
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(patience, self.child.wait()).await.is_err() {
             tracing::warn!(name = self.program.name, "does not end, killing it");
             if let Err(error) = self.child.kill().await {
                 tracing::warn!(name = self.program.name, %error, "cannot kill it");
@@ -173,12 +165,8 @@ pub(crate) async fn stop(processes: &mut [Process], patience: Duration) {
     for process in processes.iter() {
         process.terminate();
     }
-    futures::future::join_all(
-        processes
-            .iter_mut()
-            .map(|process| process.wait_or_kill(patience)),
-    )
-    .await;
+    futures::future::join_all(processes.iter_mut().map(|process| process.wait_or_kill(patience)))
+        .await;
 }
 
 /// A port of this machine that is free now.
@@ -221,16 +209,10 @@ mod tests {
         let mut process = program.start().unwrap();
         for _ in 0..RESTARTS_MAX {
             process.child.wait().await.unwrap();
-            assert_eq!(
-                process.keep_up().unwrap().and_then(|status| status.code()),
-                Some(3)
-            );
+            assert_eq!(process.keep_up().unwrap().and_then(|status| status.code()), Some(3));
         }
         process.child.wait().await.unwrap();
         let error = process.keep_up().unwrap_err().to_string();
-        assert!(
-            error.contains("ended again") && error.contains("ended\n"),
-            "{error}"
-        );
+        assert!(error.contains("ended again") && error.contains("ended\n"), "{error}");
     }
 }

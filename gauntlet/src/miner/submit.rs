@@ -32,9 +32,7 @@ pub(super) async fn run(
         let update = match commit(&handles, update).await {
             Ok(update) => update,
             Err(error) => {
-                handles
-                    .diary
-                    .missed(window, Duty::Commit, format!("{error:#}"));
+                handles.diary.missed(window, Duty::Commit, format!("{error:#}"));
                 continue;
             }
         };
@@ -43,9 +41,7 @@ pub(super) async fn run(
             _ => reveal(&handles, &update).await,
         };
         if let Err(error) = result {
-            handles
-                .diary
-                .missed(window, Duty::Reveal, format!("{error:#}"));
+            handles.diary.missed(window, Duty::Reveal, format!("{error:#}"));
         }
     }
     Ok(())
@@ -55,18 +51,12 @@ pub(super) async fn run(
 /// may be an earlier opening of the same update.
 async fn commit(handles: &Handles, mut update: Prepared) -> Result<Prepared> {
     let started = Instant::now();
-    let Handles {
-        chain, run, info, ..
-    } = handles;
+    let Handles { chain, run, info, .. } = handles;
     let schedule = &info.settings.schedule;
-    let end = schedule
-        .phase_end_block(update.window, Phase::Commit)
-        .context("the run's end")?;
+    let end = schedule.phase_end_block(update.window, Phase::Commit).context("the run's end")?;
     let hash = record(handles, &mut update).await?;
     let own = |commitments: Vec<node_client::chain::CommitmentInfo>| {
-        commitments
-            .into_iter()
-            .find(|commitment| commitment.uid == update.uid)
+        commitments.into_iter().find(|commitment| commitment.uid == update.uid)
     };
     let on_chain = own(chain.commitments(*run, update.window, None).await?);
     match on_chain {
@@ -74,11 +64,7 @@ async fn commit(handles: &Handles, mut update: Prepared) -> Result<Prepared> {
         Some(_) => bail!("the chain has another commitment of ours"),
         None => {}
     }
-    let call = Call::CommitUpdate {
-        run: *run,
-        window: update.window,
-        hash,
-    };
+    let call = Call::CommitUpdate { run: *run, window: update.window, hash };
     match handles.submitter.by(call, end - 1).await {
         Ok(_) => {}
         // An earlier attempt may have been included although we did not hear of it.
@@ -90,9 +76,7 @@ async fn commit(handles: &Handles, mut update: Prepared) -> Result<Prepared> {
         }
         Err(failure) => return Err(failure.into()),
     }
-    handles
-        .diary
-        .done(update.window, Duty::Commit, started.elapsed().as_secs_f64());
+    handles.diary.done(update.window, Duty::Commit, started.elapsed().as_secs_f64());
     Ok(update)
 }
 
@@ -100,13 +84,7 @@ async fn commit(handles: &Handles, mut update: Prepared) -> Result<Prepared> {
 /// before a restart, that one stands.
 async fn record(handles: &Handles, update: &mut Prepared) -> Result<Hash> {
     let hash_of = |opening: &Opening| {
-        commitment_hash(
-            &handles.genesis,
-            handles.run,
-            update.window,
-            &handles.hot,
-            opening,
-        )
+        commitment_hash(&handles.genesis, handles.run, update.window, &handles.hot, opening)
     };
     let hash = hash_of(&update.opening);
     let (journal, run, window) = (handles.journal.clone(), handles.run, update.window);
@@ -135,31 +113,16 @@ async fn record(handles: &Handles, update: &mut Prepared) -> Result<Hash> {
 
 /// Serves the payload from the end of the commitments on, and reveals it with the chunks that the chain asks for.
 async fn reveal(handles: &Handles, update: &Prepared) -> Result<()> {
-    let Handles {
-        chain, run, info, ..
-    } = handles;
+    let Handles { chain, run, info, .. } = handles;
     let (schedule, window) = (&info.settings.schedule, update.window);
-    let bytes = update
-        .payload
-        .clone()
-        .context("there is no payload to reveal")?;
+    let bytes = update.payload.clone().context("there is no payload to reveal")?;
     let seed = challenge_seed(handles, window).await?;
     let started = Instant::now();
-    handles
-        .payloads
-        .serve(window, update.opening.payload_root, bytes.clone())
-        .await?;
+    handles.payloads.serve(window, update.opening.payload_root, bytes.clone()).await?;
 
     let payload = Payload::parse(&bytes, &info.layout, info.settings.training.keep)?;
     let count = info.settings.incentive.challenge_chunks;
-    let indices = challenged_chunks(
-        &seed,
-        *run,
-        window,
-        update.uid,
-        payload.chunk_count(),
-        count,
-    );
+    let indices = challenged_chunks(&seed, *run, window, update.uid, payload.chunk_count(), count);
     let leaf_hashes = payload.leaf_hashes();
     let chunks = indices
         .iter()
@@ -173,43 +136,24 @@ async fn reveal(handles: &Handles, update: &Prepared) -> Result<()> {
     if is_there().await? {
         return Ok(());
     }
-    let call = Call::RevealUpdate {
-        run: *run,
-        window,
-        opening: update.opening.clone(),
-        chunks,
-    };
-    let end = schedule
-        .phase_end_block(window, Phase::Reveal)
-        .context("the run's end")?;
+    let call = Call::RevealUpdate { run: *run, window, opening: update.opening.clone(), chunks };
+    let end = schedule.phase_end_block(window, Phase::Reveal).context("the run's end")?;
     if let Err(failure) = handles.submitter.by(call, end - 1).await {
         if matches!(failure, Failure::TooLate { .. }) || !is_there().await? {
             return Err(failure.into());
         }
     }
     tracing::info!(window, "revealed");
-    handles
-        .diary
-        .done(window, Duty::Reveal, started.elapsed().as_secs_f64());
+    handles.diary.done(window, Duty::Reveal, started.elapsed().as_secs_f64());
     Ok(())
 }
 
 /// Waits for the seed from which the chain draws the chunks that it asks for.
 pub(crate) async fn challenge_seed(handles: &Handles, window: u64) -> Result<Hash> {
-    let Handles {
-        chain,
-        run,
-        info,
-        heads,
-        ..
-    } = handles;
+    let Handles { chain, run, info, heads, .. } = handles;
     let schedule = &info.settings.schedule;
-    let open = schedule
-        .phase_end_block(window, Phase::Commit)
-        .context("the run's end")?;
-    let close = schedule
-        .phase_end_block(window, Phase::Reveal)
-        .context("the run's end")?;
+    let open = schedule.phase_end_block(window, Phase::Commit).context("the run's end")?;
+    let close = schedule.phase_end_block(window, Phase::Reveal).context("the run's end")?;
     let mut heads = heads.clone();
     let mut head = heads.reach(open).await?;
     while head.number + MARGIN_BLOCKS <= close {

@@ -73,9 +73,7 @@ impl Train {
                 std::future::pending::<()>().await;
             }
             if let Err(error) = self.window(state).await {
-                self.handles
-                    .diary
-                    .missed(window, Duty::Train, format!("{error:#}"));
+                self.handles.diary.missed(window, Duty::Train, format!("{error:#}"));
             }
         }
     }
@@ -92,12 +90,7 @@ impl Train {
             Some(AdversaryKind::Copier) => {
                 let salt = (self.handles.salts)(JournalKind::UpdateCommitment, window);
                 let opening = adversary::guess(&self.handles.info.layout, base_state_root, salt);
-                let prepared = Prepared {
-                    window,
-                    uid,
-                    opening,
-                    payload: None,
-                };
+                let prepared = Prepared { window, uid, opening, payload: None };
                 return self.ready.send(prepared).await.context("nobody submits");
             }
         };
@@ -114,52 +107,28 @@ impl Train {
         };
         self.save(window, uid, &opening, &made.payload).await?;
         self.note(window, &made, started.elapsed().as_secs_f64());
-        let prepared = Prepared {
-            window,
-            uid,
-            opening,
-            payload: Some(made.payload),
-        };
+        let prepared = Prepared { window, uid, opening, payload: Some(made.payload) };
         self.ready.send(prepared).await.context("nobody submits")
     }
 
     /// Waits for the window's first block and asks the chain what to do.
     async fn begin(&self, state: Arc<State>) -> Result<Task> {
-        let Handles {
-            chain,
-            run,
-            info,
-            heads,
-            ..
-        } = &self.handles;
+        let Handles { chain, run, info, heads, .. } = &self.handles;
         let (schedule, window) = (&info.settings.schedule, state.window);
-        let start = schedule
-            .window_start(window)
-            .context("the run's last window")?;
+        let start = schedule.window_start(window).context("the run's last window")?;
         let head = heads.clone().reach(start).await?;
         match phase_at(schedule, head.number) {
             Some(moment)
                 if moment.window == window
                     && moment.phase == Phase::Commit
                     && moment.offset + COMMIT_BLOCKS + MARGIN_BLOCKS < schedule.commit_end => {}
-            _ => bail!(
-                "its commitments are closed, or nearly, at block {}",
-                head.number
-            ),
+            _ => bail!("its commitments are closed, or nearly, at block {}", head.number),
         }
         let record = chain.window(*run, window, Some(head.hash)).await?;
         let seed = record.context("the chain has not opened the window")?.seed;
-        let uid = own_record(&self.handles)
-            .await?
-            .context("this miner is not registered")?
-            .uid;
+        let uid = own_record(&self.handles).await?.context("this miner is not registered")?.uid;
         let steps = samples::training_steps(&seed, uid, &info.settings)?;
-        Ok(Task {
-            state,
-            uid,
-            steps,
-            commit_end: start + schedule.commit_end,
-        })
+        Ok(Task { state, uid, steps, commit_end: start + schedule.commit_end })
     }
 
     /// H local steps from θ_w, or as many as there is time for, and the update that they make.
@@ -170,9 +139,7 @@ impl Train {
         let rate = rate_from_ppb(training.inner_rate_ppb);
         let made = self.on_trainer(move |trainer| {
             trainer.set_model(task.state.model.clone())?;
-            let last = task
-                .commit_end
-                .saturating_sub(COMMIT_BLOCKS + MARGIN_BLOCKS);
+            let last = task.commit_end.saturating_sub(COMMIT_BLOCKS + MARGIN_BLOCKS);
             let mut on_step = |report: &trainer::StepReport| {
                 metrics::gauge!(telemetry::TRAIN_LOSS).set(f64::from(report.loss));
                 if heads.now().number >= last || shutdown.is_cancelled() {
@@ -189,10 +156,7 @@ impl Train {
                 &mut on_step,
             )?;
             let payload = trainer.make_update(training.keep, training.error_decay_ppm)?;
-            Ok(Made {
-                payload: payload.into(),
-                losses: Some(losses),
-            })
+            Ok(Made { payload: payload.into(), losses: Some(losses) })
         });
         let made = made.await?;
         if made.losses.as_ref().is_some_and(|losses| losses.stopped) {
@@ -203,30 +167,19 @@ impl Train {
 
     /// The garbage adversary's update.
     async fn noise(&self, task: Task) -> Result<Made> {
-        let (layout, keep) = (
-            self.handles.info.layout.clone(),
-            self.handles.info.settings.training.keep,
-        );
+        let (layout, keep) =
+            (self.handles.info.layout.clone(), self.handles.info.settings.training.keep);
         let seed = u64::from(task.uid) << 32 | task.state.window;
-        let payload = self
-            .handles
-            .work
-            .run(move || adversary::noise(&layout, keep, seed))
-            .await??;
-        Ok(Made {
-            payload: payload.into(),
-            losses: None,
-        })
+        let payload =
+            self.handles.work.run(move || adversary::noise(&layout, keep, seed)).await??;
+        Ok(Made { payload: payload.into(), losses: None })
     }
 
     /// The lazy adversary's update: trained for once, then sent again.
     async fn again(&self, task: Task) -> Result<Made> {
         let first = self.updates.load(adversary::LAZY_SLOT)?;
         if let Some(payload) = first {
-            return Ok(Made {
-                payload,
-                losses: None,
-            });
+            return Ok(Made { payload, losses: None });
         }
         let made = self.train(task).await?;
         self.updates.save(adversary::LAZY_SLOT, &made.payload)?;
@@ -257,16 +210,8 @@ impl Train {
         opening: &Opening,
         payload: &Bytes,
     ) -> Result<()> {
-        let note = serde_json::to_string(&Note {
-            uid,
-            opening: opening.clone(),
-        })?;
-        let position = Position {
-            run: self.handles.run,
-            window,
-            trained: true,
-            note,
-        };
+        let note = serde_json::to_string(&Note { uid, opening: opening.clone() })?;
+        let position = Position { run: self.handles.run, window, trained: true, note };
         let (updates, checkpoints) = (self.updates.clone(), self.checkpoints.clone());
         let payload = payload.clone();
         let is_adversary = self.adversary.is_some();
@@ -285,13 +230,7 @@ impl Train {
         let update_bytes = made.payload.len() as u64;
         metrics::counter!(telemetry::UPDATE_BYTES).increment(update_bytes);
         let Some(losses) = &made.losses else { return };
-        tracing::info!(
-            window,
-            steps = losses.steps,
-            loss = losses.last,
-            seconds,
-            "trained"
-        );
+        tracing::info!(window, steps = losses.steps, loss = losses.last, seconds, "trained");
         self.handles.diary.done(window, Duty::Train, seconds);
         self.handles.diary.write(&Line::Trained {
             window,

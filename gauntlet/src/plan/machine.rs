@@ -55,10 +55,7 @@ pub(super) fn calibrate(threads: u64) -> Result<CpuRates> {
     let bandwidth = copying(&threads)?;
     let products = products(&config, &samples, &threads, bandwidth)?;
 
-    let settings = TrainerSettings {
-        batch_size: 1,
-        ..TrainerSettings::default()
-    };
+    let settings = TrainerSettings { batch_size: 1, ..TrainerSettings::default() };
     let mut trainer = Trainer::new(Model::init(&config, 1)?, settings, threads.clone())?;
     let (mut encode, mut update) = (f64::INFINITY, Vec::new());
     for _ in 0..3 {
@@ -118,7 +115,5 @@ fn products(
         Ok(())
     })?;
     let tokens = quantity::product("tokens", &[at_once as u64, config.seq_len as u64])?;
-    Ok(trainer::budget::cpu::products_rate(
-        config, tokens, seconds, bandwidth,
-    ))
+    Ok(trainer::budget::cpu::products_rate(config, tokens, seconds, bandwidth))
 }

@@ -26,12 +26,7 @@ fn write(out: &mut String, request: &Request, report: &Report) -> std::fmt::Resu
         Some(false) => " (assumed rates; --calibrate measures)",
         None => "",
     };
-    writeln!(
-        out,
-        "{} parameters on {}{measured}",
-        grouped(model.parameters),
-        report.machine
-    )?;
+    writeln!(out, "{} parameters on {}{measured}", grouped(model.parameters), report.machine)?;
 
     for ledger in &budget.ledgers {
         write_ledger(out, ledger)?;
@@ -76,12 +71,7 @@ fn write_ledger(out: &mut String, ledger: &Ledger) -> std::fmt::Result {
         (Some(capacity), true) => format!(" of {}", format_bytes(capacity)),
         (Some(capacity), false) => format!(" of {}: DOES NOT FIT", format_bytes(capacity)),
     };
-    writeln!(
-        out,
-        "\n{}: {}{verdict}",
-        ledger.name,
-        format_bytes(ledger.bytes)
-    )?;
+    writeln!(out, "\n{}: {}{verdict}", ledger.name, format_bytes(ledger.bytes))?;
     for line in &ledger.lines {
         row(out, line.name, &format_bytes(line.bytes))?;
     }
@@ -115,11 +105,7 @@ fn write_step(out: &mut String, request: &Request, report: &Report) -> std::fmt:
     )?;
     for time in &step.times {
         let part = format!("{:>5.1} %", 100.0 * time.seconds / step.seconds);
-        row(
-            out,
-            time.name,
-            &format!("{:>9}  {part}", format_seconds(time.seconds)),
-        )?;
+        row(out, time.name, &format!("{:>9}  {part}", format_seconds(time.seconds)))?;
     }
     let of = match request.machine.devices {
         Devices::Cpu(_) => "of the products' rate",
@@ -140,23 +126,14 @@ fn write_advice(out: &mut String, report: &Report) -> std::fmt::Result {
     if report.budget.fits {
         writeln!(out, "It fits.")?;
     } else if report.what_would_fit.is_empty() {
-        writeln!(
-            out,
-            "It does not fit, nor with any one or two changes that were tried."
-        )?;
+        writeln!(out, "It does not fit, nor with any one or two changes that were tried.")?;
     } else {
         writeln!(out, "It does not fit. Each of these would:")?;
-        report
-            .what_would_fit
-            .iter()
-            .try_for_each(|advice| write_one(out, advice))?;
+        report.what_would_fit.iter().try_for_each(|advice| write_one(out, advice))?;
     }
     if !report.what_would_wait_less.is_empty() {
         writeln!(out, "Less waiting in a window:")?;
-        report
-            .what_would_wait_less
-            .iter()
-            .try_for_each(|advice| write_one(out, advice))?;
+        report.what_would_wait_less.iter().try_for_each(|advice| write_one(out, advice))?;
     }
     Ok(())
 }

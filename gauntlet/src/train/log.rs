@@ -121,9 +121,7 @@ impl Log {
     fn write(&mut self, line: &Line) -> Result<()> {
         let mut text = serde_json::to_string(line)?;
         text.push('\n');
-        self.file
-            .write_all(text.as_bytes())
-            .context("cannot write the log")
+        self.file.write_all(text.as_bytes()).context("cannot write the log")
     }
 }
 
@@ -152,11 +150,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
         let line = |rollbacks, step| {
-            let line = Line {
-                step,
-                rollbacks,
-                ..Line::default()
-            };
+            let line = Line { step, rollbacks, ..Line::default() };
             serde_json::to_string(&line).unwrap() + "\n"
         };
         // Steps 1 to 6, back to step 4, then 5 to 7 and half a line.
@@ -168,10 +162,7 @@ mod tests {
             assert_eq!(std::fs::read_to_string(&path).unwrap(), kept);
         };
         assert!(before.starts_with("{\"step\":1}\n"), "{before}");
-        check(
-            (1, 6),
-            format!("{before}{}{}{}", line(1, 4), line(1, 5), line(1, 6)),
-        );
+        check((1, 6), format!("{before}{}{}{}", line(1, 4), line(1, 5), line(1, 6)));
         check((1, 9), format!("{before}{after}"));
         check((0, 4), (1..=4).map(|step| line(0, step)).collect());
     }

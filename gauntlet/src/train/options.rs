@@ -34,10 +34,7 @@ pub struct TrainArgs {
     #[arg(long)]
     pub fresh: bool,
     #[command(flatten)]
-    #[allow(
-        missing_docs,
-        reason = "clap would show it as the command's description"
-    )]
+    #[allow(missing_docs, reason = "clap would show it as the command's description")]
     pub options: TrainOptions,
 }
 
@@ -321,15 +318,10 @@ impl Plan {
             (None, Some(tokens)) => tokens.div_ceil(tokens_a_step),
             (None, None) => 300,
         };
-        let held_micro = held
-            .filter(|held| held.batch_size == batch_size)
-            .map(|held| held.micro_batch);
-        let micro_batch = self.micro_batch(
-            config,
-            threads,
-            batch_size,
-            options.micro_batch.or(held_micro),
-        )?;
+        let held_micro =
+            held.filter(|held| held.batch_size == batch_size).map(|held| held.micro_batch);
+        let micro_batch =
+            self.micro_batch(config, threads, batch_size, options.micro_batch.or(held_micro))?;
         let defaults = (AdamWSettings::default(), GuardSettings::default());
         let settings = PretrainSettings {
             steps,
@@ -346,9 +338,7 @@ impl Plan {
             clip_norm: options.clip_norm.unwrap_or(1.0),
             seed: self.seed,
             guard: GuardSettings {
-                spike_deviations: options
-                    .spike_deviations
-                    .unwrap_or(defaults.1.spike_deviations),
+                spike_deviations: options.spike_deviations.unwrap_or(defaults.1.spike_deviations),
                 skips_max: options.skips_max.unwrap_or(defaults.1.skips_max),
                 rollbacks_max: options.rollbacks_max.unwrap_or(defaults.1.rollbacks_max),
             },
@@ -357,19 +347,12 @@ impl Plan {
         if betas.iter().any(|beta| !(0.0..1.0).contains(beta)) {
             bail!("beta1 and beta2 must be from 0 to below 1, not {betas:?}");
         }
-        let rest = [
-            settings.adamw.decay,
-            settings.clip_norm,
-            settings.guard.spike_deviations,
-        ];
+        let rest = [settings.adamw.decay, settings.clip_norm, settings.guard.spike_deviations];
         if rest.iter().any(|value| !value.is_finite() || *value < 0.0) {
             bail!("weight_decay, clip_norm and spike_deviations must be 0 or above, not {rest:?}");
         }
         if sample_count == 0 {
-            bail!(
-                "the data set has not one sample of {} tokens",
-                config.seq_len
-            );
+            bail!("the data set has not one sample of {} tokens", config.seq_len);
         }
         Ok(settings)
     }
@@ -427,16 +410,11 @@ impl Plan {
             ScheduleArg::Flat => Shape::Flat,
             ScheduleArg::Cosine => Shape::Cosine,
             ScheduleArg::Anneal => Shape::Anneal { decay },
-            ScheduleArg::Wsd => Shape::Wsd {
-                decay_steps: options.decay_steps.unwrap_or(steps / 5),
-                decay,
-            },
+            ScheduleArg::Wsd => {
+                Shape::Wsd { decay_steps: options.decay_steps.unwrap_or(steps / 5), decay }
+            }
         };
-        let floor = if name == ScheduleArg::Anneal {
-            0.0
-        } else {
-            0.1
-        };
+        let floor = if name == ScheduleArg::Anneal { 0.0 } else { 0.1 };
         Schedule {
             peak_rate: options.rate.unwrap_or(1e-3),
             floor: options.floor.unwrap_or(floor),

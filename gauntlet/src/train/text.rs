@@ -140,10 +140,7 @@ fn stream(
                 false => ControlFlow::Continue(()),
             }
         };
-        let options = BuildOptions {
-            threads: plan.threads,
-            start_over,
-        };
+        let options = BuildOptions { threads: plan.threads, start_over };
         let built = build_tokens(settings, &tokenizer, to, options, &mut observe);
         if let Some(bar) = bar {
             bar.end();
@@ -151,9 +148,7 @@ fn stream(
         built
     };
     match build(&settings, false) {
-        Err(DataError::TooFewTokens {
-            split: "held out", ..
-        }) => {
+        Err(DataError::TooFewTokens { split: "held out", .. }) => {
             tracing::warn!("too few documents to hold some out: there will be no held-out loss");
             settings.held_out = 0.0;
             Ok(build(&settings, true)?)

@@ -66,14 +66,10 @@ impl Attest {
                 std::future::pending::<()>().await;
             }
             if let Err(error) = self.window(window).await {
-                self.handles
-                    .diary
-                    .missed(window, Duty::Attest, format!("{error:#}"));
+                self.handles.diary.missed(window, Duty::Attest, format!("{error:#}"));
             }
             // Not before the window's end, and not for windows that passed meanwhile.
-            let next = schedule
-                .window_start(window + 1)
-                .context("the run's last window")?;
+            let next = schedule.window_start(window + 1).context("the run's last window")?;
             let head = self.handles.heads.clone().reach(next).await?;
             window = phase_at(&schedule, head.number).map_or(window + 1, |moment| moment.window);
         }
@@ -81,16 +77,9 @@ impl Attest {
 
     async fn window(&mut self, window: Window) -> Result<()> {
         let schedule = &self.handles.info.settings.schedule;
-        let block = |phase| {
-            schedule
-                .phase_end_block(window, phase)
-                .context("the run's end")
-        };
-        let (open, begin, end) = (
-            block(Phase::Commit)?,
-            block(Phase::Reveal)?,
-            block(Phase::Attest)?,
-        );
+        let block = |phase| schedule.phase_end_block(window, phase).context("the run's end");
+        let (open, begin, end) =
+            (block(Phase::Commit)?, block(Phase::Reveal)?, block(Phase::Attest)?);
         self.handles.heads.clone().reach(open).await?;
         let started = Instant::now();
         let last = end.saturating_sub(ATTEST_BLOCKS);
@@ -100,16 +89,11 @@ impl Attest {
                 let state = self.state(window, last).await?;
                 let valid = self.collect(window, &state, begin, last).await?;
                 tracing::info!(window, ?valid, "attesting");
-                Attestation {
-                    bitmap: bitmap_of(&valid),
-                    state_root: state.root,
-                }
+                Attestation { bitmap: bitmap_of(&valid), state_root: state.root }
             }
         };
         self.submit(window, attestation, end).await?;
-        self.handles
-            .diary
-            .done(window, Duty::Attest, started.elapsed().as_secs_f64());
+        self.handles.diary.done(window, Duty::Attest, started.elapsed().as_secs_f64());
         Ok(())
     }
 
@@ -128,9 +112,7 @@ impl Attest {
             reached = self.states.reach(window) => { reached?; }
             head = heads.reach(last) => { head?; }
         }
-        self.states
-            .at(window)
-            .context("the parameters of this window are not there")
+        self.states.at(window).context("the parameters of this window are not there")
     }
 
     /// Fetches and checks payloads as they are revealed, until all that can be had are there or block `last`. Returns
@@ -142,9 +124,7 @@ impl Attest {
         reveal_end: u32,
         last: u32,
     ) -> Result<Vec<Uid>> {
-        let Handles {
-            chain, run, heads, ..
-        } = &self.handles;
+        let Handles { chain, run, heads, .. } = &self.handles;
         let miners = chain.miners(*run, None).await?;
         let mut heads = heads.clone();
         let mut seen = BTreeSet::new();
@@ -159,10 +139,7 @@ impl Attest {
                     let hot = miner.map(|miner| miner.hot).unwrap_or_default();
                     let (handles, state) = (self.handles.clone(), state.clone());
                     checks.spawn(async move {
-                        (
-                            reveal.uid,
-                            check(&handles, window, &state, &hot, &reveal).await,
-                        )
+                        (reveal.uid, check(&handles, window, &state, &hot, &reveal).await)
                     });
                 }
             }
@@ -186,17 +163,8 @@ impl Attest {
     }
 
     async fn submit(&self, window: Window, attestation: Attestation, end: u32) -> Result<()> {
-        let Handles {
-            chain,
-            run,
-            info,
-            heads,
-            ..
-        } = &self.handles;
-        let begin = info
-            .settings
-            .schedule
-            .phase_end_block(window, Phase::Reveal);
+        let Handles { chain, run, info, heads, .. } = &self.handles;
+        let begin = info.settings.schedule.phase_end_block(window, Phase::Reveal);
         heads.clone().reach(begin.context("the run's end")?).await?;
         let secret = attestation.encode();
         let hash = blake2_256(&[&secret]);
@@ -206,26 +174,16 @@ impl Attest {
             .work
             .run(move || journal.record_with(JournalKind::Attestation, run, window, hash, &secret))
             .await??;
-        let own = super::own_record(&self.handles)
-            .await?
-            .context("this validator is not registered")?;
+        let own =
+            super::own_record(&self.handles).await?.context("this validator is not registered")?;
         let is_there = || async {
             let attestations = chain.attestations(run, window, None).await?;
-            anyhow::Ok(
-                attestations
-                    .iter()
-                    .any(|attestation| attestation.index == own.index),
-            )
+            anyhow::Ok(attestations.iter().any(|attestation| attestation.index == own.index))
         };
         if is_there().await? {
             return Ok(());
         }
-        let call = Call::Attest {
-            run,
-            window,
-            bitmap,
-            state_root,
-        };
+        let call = Call::Attest { run, window, bitmap, state_root };
         if let Err(failure) = self.handles.submitter.by(call, end - 1).await {
             if matches!(failure, Failure::TooLate { .. }) || !is_there().await? {
                 return Err(failure.into());
@@ -277,10 +235,7 @@ fn check_norm(payload: &Payload<'_>, layout: &Layout, model: &Model) -> Result<(
     }
     let norm = squares.sqrt();
     let values = (0..layout.0.len()).flat_map(|tensor| model.tensor(tensor));
-    let model_norm = values
-        .map(|value| f64::from(*value).powi(2))
-        .sum::<f64>()
-        .sqrt();
+    let model_norm = values.map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
     // A norm that is not a number is refused too.
     if norm <= NORM_FACTOR_MAX * model_norm {
         return Ok(());

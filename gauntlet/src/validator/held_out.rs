@@ -24,9 +24,7 @@ pub(super) async fn run(
             .work
             .run(move || {
                 let ids = held_out_ids(dataset.sample_count(Split::HeldOut), samples);
-                let found = dataset
-                    .samples(Split::HeldOut, &ids)
-                    .map_err(TrainError::from);
+                let found = dataset.samples(Split::HeldOut, &ids).map_err(TrainError::from);
                 let loss = found.and_then(|found| evaluator.loss(&state.model, &found, &ids));
                 (evaluator, loss)
             })

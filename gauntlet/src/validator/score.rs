@@ -67,13 +67,7 @@ impl Score {
     ) -> Result<Self> {
         let evaluator = Evaluator::new(&model, handles.threads.clone(), SAMPLES_AT_ONCE)?;
         let evaluator = Arc::new(Mutex::new(evaluator));
-        Ok(Self {
-            handles,
-            states,
-            model,
-            window_end,
-            evaluator,
-        })
+        Ok(Self { handles, states, model, window_end, evaluator })
     }
 
     /// Scores every window from the last one on, until the process ends.
@@ -86,9 +80,7 @@ impl Score {
             if self.window_end.is_some_and(|end| window >= end) {
                 std::future::pending::<()>().await;
             }
-            let start = schedule
-                .window_start(window + 1)
-                .context("the run's last window")?;
+            let start = schedule.window_start(window + 1).context("the run's last window")?;
             let head = self.handles.heads.clone().reach(start).await?;
             // Windows that passed while this process was away or busy cannot be scored any more.
             let scored = phase_at(&schedule, head.number).map_or(0, |m| m.window.saturating_sub(1));
@@ -97,9 +89,7 @@ impl Score {
                 continue;
             }
             if let Err(error) = self.window(window).await {
-                self.handles
-                    .diary
-                    .missed(window, Duty::Score, format!("{error:#}"));
+                self.handles.diary.missed(window, Duty::Score, format!("{error:#}"));
             }
             window += 1;
         }
@@ -107,48 +97,30 @@ impl Score {
 
     async fn window(&self, window: Window) -> Result<()> {
         let schedule = &self.handles.info.settings.schedule;
-        let block = |phase| {
-            schedule
-                .score_phase_end_block(window, phase)
-                .context("the run's end")
-        };
+        let block = |phase| schedule.score_phase_end_block(window, phase).context("the run's end");
         let (commit_end, reveal_end) = (block(ScorePhase::Commit)?, block(ScorePhase::Reveal)?);
         let started = Instant::now();
-        let own = own_record(&self.handles)
-            .await?
-            .context("this validator is not registered")?;
+        let own = own_record(&self.handles).await?.context("this validator is not registered")?;
         let scores = match self.recorded(window)? {
             Some(scores) => scores,
             None => self.measure(window, own.index, commit_end).await?,
         };
         self.commit(window, own.index, &scores, commit_end).await?;
-        tracing::info!(
-            window,
-            count = scores.evaluations.len(),
-            "scores are committed to"
-        );
-        self.handles
-            .diary
-            .done(window, Duty::Score, started.elapsed().as_secs_f64());
+        tracing::info!(window, count = scores.evaluations.len(), "scores are committed to");
+        self.handles.diary.done(window, Duty::Score, started.elapsed().as_secs_f64());
 
         self.handles.heads.clone().reach(commit_end).await?;
         let started = Instant::now();
         self.reveal(window, own.index, scores, reveal_end).await?;
-        self.handles
-            .diary
-            .done(window, Duty::RevealScores, started.elapsed().as_secs_f64());
+        self.handles.diary.done(window, Duty::RevealScores, started.elapsed().as_secs_f64());
         Ok(())
     }
 
     /// What the journal says was committed to before a restart.
     fn recorded(&self, window: Window) -> Result<Option<Scores>> {
         let entry =
-            self.handles
-                .journal
-                .lookup(JournalKind::ScoreCommitment, self.handles.run, window);
-        Ok(entry
-            .map(|entry| Scores::decode(&mut &entry.secret[..]))
-            .transpose()?)
+            self.handles.journal.lookup(JournalKind::ScoreCommitment, self.handles.run, window);
+        Ok(entry.map(|entry| Scores::decode(&mut &entry.secret[..])).transpose()?)
     }
 
     /// Measures the assigned updates of `window`, as many as there is time for.
@@ -158,13 +130,7 @@ impl Score {
         index: ValidatorIndex,
         commit_end: u32,
     ) -> Result<Scores> {
-        let Handles {
-            chain,
-            run,
-            info,
-            heads,
-            ..
-        } = &self.handles;
+        let Handles { chain, run, info, heads, .. } = &self.handles;
         let settings = &info.settings;
         let last = commit_end.saturating_sub(COMMIT_BLOCKS);
         if heads.now().number >= last {
@@ -191,11 +157,7 @@ impl Score {
             match self.handles.payloads.fetch(window, &hot, reveal).await {
                 Ok(payload) => {
                     let own_ids = samples::own_evaluation(&trained, &scored, uid, settings)?;
-                    items.push(Item {
-                        uid,
-                        payload,
-                        own_ids,
-                    });
+                    items.push(Item { uid, payload, own_ids });
                 }
                 Err(error) => {
                     tracing::warn!(window, uid, error = format!("{error:#}"), "not measured")
@@ -213,20 +175,12 @@ impl Score {
         if let Some(state) = self.states.at(window) {
             return Ok(state);
         }
-        let record = self
-            .handles
-            .chain
-            .window(self.handles.run, window, None)
-            .await?;
+        let record = self.handles.chain.window(self.handles.run, window, None).await?;
         let root = record
             .and_then(|record| record.state_root)
             .context("the window has no final state to measure on")?;
         let model = replica::fetch_state(&self.handles, &self.model, root).await?;
-        Ok(Arc::new(State {
-            window,
-            model,
-            root,
-        }))
+        Ok(Arc::new(State { window, model, root }))
     }
 
     async fn evaluate(
@@ -264,9 +218,7 @@ impl Score {
                         own_ids: &item.own_ids,
                     };
                     let ids = [item.own_ids.as_slice(), &random_ids].concat();
-                    let samples = dataset
-                        .samples(Split::Train, &ids)
-                        .map_err(TrainError::from);
+                    let samples = dataset.samples(Split::Train, &ids).map_err(TrainError::from);
                     let measured = samples.and_then(|samples| {
                         evaluator.evaluate_update(
                             &state.model,
@@ -294,21 +246,9 @@ impl Score {
         scores: &Scores,
         commit_end: u32,
     ) -> Result<()> {
-        let Handles {
-            chain,
-            run,
-            hot,
-            genesis,
-            ..
-        } = &self.handles;
-        let hash = score_commitment_hash(
-            genesis,
-            *run,
-            window,
-            hot,
-            &scores.evaluations,
-            &scores.salt,
-        );
+        let Handles { chain, run, hot, genesis, .. } = &self.handles;
+        let hash =
+            score_commitment_hash(genesis, *run, window, hot, &scores.evaluations, &scores.salt);
         let (journal, run, secret) = (self.handles.journal.clone(), *run, scores.encode());
         self.handles
             .work
@@ -318,9 +258,7 @@ impl Score {
             .await??;
         let is_there = || async {
             let commitments = chain.score_commitments(run, window, None).await?;
-            let own = commitments
-                .into_iter()
-                .find(|commitment| commitment.index == index);
+            let own = commitments.into_iter().find(|commitment| commitment.index == index);
             anyhow::Ok(own.is_some_and(|commitment| commitment.hash == hash))
         };
         if is_there().await? {
@@ -351,12 +289,7 @@ impl Score {
             return Ok(());
         }
         let Scores { evaluations, salt } = scores;
-        let call = Call::RevealScores {
-            run: *run,
-            window,
-            evaluations,
-            salt,
-        };
+        let call = Call::RevealScores { run: *run, window, evaluations, salt };
         if let Err(failure) = self.handles.submitter.by(call, reveal_end - 1).await {
             if matches!(failure, Failure::TooLate { .. }) || !is_there().await? {
                 return Err(failure.into());

@@ -6,19 +6,13 @@ use crate::localnet::{gauntlet, Localnet};
 
 #[test]
 fn a_wrong_command_line_is_exit_code_2() {
-    let output = Command::new(gauntlet())
-        .args(["localnet", "--miners", "0"])
-        .output()
-        .unwrap();
+    let output = Command::new(gauntlet()).args(["localnet", "--miners", "0"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
 }
 
 #[test]
 fn what_fails_says_why_in_one_line() {
-    let output = Command::new(gauntlet())
-        .args(["audit", "/nonexistent"])
-        .output()
-        .unwrap();
+    let output = Command::new(gauntlet()).args(["audit", "/nonexistent"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(text.contains("is not a run folder"), "{text}");
@@ -34,10 +28,7 @@ fn a_wallet_is_made_once_and_shown() {
             .env("GAUNTLET_PASSWORD", "a password")
             .output()
             .unwrap();
-        (
-            output.status.success(),
-            String::from_utf8_lossy(&output.stdout).into_owned(),
-        )
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
     };
     let path = file.to_str().unwrap();
     let (made, text) = run(&["wallet", "new", "--file", path]);
@@ -45,10 +36,7 @@ fn a_wallet_is_made_once_and_shown() {
     let address = text.split_whitespace().nth(1).unwrap().to_owned();
     let (shown, text) = run(&["wallet", "show", "--key-file", path]);
     assert!(shown && text.contains(&address), "{text}");
-    assert!(
-        !run(&["wallet", "new", "--file", path]).0,
-        "it must not be overwritten"
-    );
+    assert!(!run(&["wallet", "new", "--file", path]).0, "it must not be overwritten");
 }
 
 #[test]
@@ -88,9 +76,7 @@ fn a_checkpoint_is_exported_and_imported_as_the_same_model() {
     };
     let model = Model::init(&ModelConfig::preset("nano").unwrap(), 3).unwrap();
     let checkpoints = Checkpoints::open(&path("miner/checkpoints")).unwrap();
-    checkpoints
-        .save_model(&model, &Position::default())
-        .unwrap();
+    checkpoints.save_model(&model, &Position::default()).unwrap();
 
     let (code, text) = run("export", "miner", "exported", &[]);
     assert_eq!(code, Some(0), "{text}");
@@ -98,10 +84,7 @@ fn a_checkpoint_is_exported_and_imported_as_the_same_model() {
     let small = ["--shard-size=1MB", "--dtype=bf16", "--positions=256"];
     let (code, text) = run("import", "exported", "imported", &small);
     assert_eq!(code, Some(0), "{text}");
-    assert_eq!(
-        files::open(&path("exported")).unwrap().0.parameters(),
-        model.parameters()
-    );
+    assert_eq!(files::open(&path("exported")).unwrap().0.parameters(), model.parameters());
     let imported = files::open(&path("imported")).unwrap().0;
     assert_eq!(imported.config().seq_len, 256);
     assert_eq!(imported.layout(), model.layout());
@@ -125,11 +108,7 @@ fn a_model_that_does_not_fit_is_refused_before_it_is_read() {
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1), "{text}");
         let expected = format!("{who} of a model of ");
-        for part in [
-            &expected,
-            "TB of memory, and",
-            "the largest preset that fits is",
-        ] {
+        for part in [&expected, "TB of memory, and", "the largest preset that fits is"] {
             assert!(text.contains(part), "{text}");
         }
     };
@@ -142,11 +121,7 @@ fn a_model_that_does_not_fit_is_refused_before_it_is_read() {
     let (model, out) = (path("huge"), path("out"));
     refused(&["import", "--from", &model, "--out", &out], "an import");
     let tasks = ["--tasks=perplexity", "--data", &path("text.txt")];
-    let eval = [
-        &["eval", "--tokenizer=bytes", "--model", &model],
-        &tasks[..],
-    ]
-    .concat();
+    let eval = [&["eval", "--tokenizer=bytes", "--model", &model], &tasks[..]].concat();
     refused(&eval, "an evaluation");
     let steps = ["--steps=1", "--data", &path("text.txt")];
     let train = [&["train", "--init", &model, "--out", &out], &steps[..]].concat();
@@ -167,9 +142,6 @@ fn a_model_that_does_not_fit_is_refused_before_it_is_read() {
     let len = (header.len() as u32).to_le_bytes();
     let changed = [&bytes[..8], &len, header.as_bytes()].concat();
     std::fs::write(&checkpoint, changed).unwrap();
-    refused(
-        &["export", "--from", &path("checkpoints"), "--out", &out],
-        "an export",
-    );
+    refused(&["export", "--from", &path("checkpoints"), "--out", &out], "an export");
     assert!(!folder.path().join("out/model").exists());
 }

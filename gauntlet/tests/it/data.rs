@@ -39,15 +39,7 @@ fn a_data_set_is_built_verified_and_shown() {
     let folder = tempfile::tempdir().unwrap();
     let (input, out) = (path(folder.path(), "a.jsonl"), path(folder.path(), "out"));
     write_jsonl(&input, 4_000);
-    let args = [
-        "build",
-        "--input",
-        &input,
-        "--tokenizer=bytes",
-        "--sample-len=64",
-        "--out",
-        &out,
-    ];
+    let args = ["build", "--input", &input, "--tokenizer=bytes", "--sample-len=64", "--out", &out];
     let built = data(&args).output().unwrap();
     assert!(built.status.success(), "{}", text(&built));
     let shown = data(&["show", &out, "--json"]).output().unwrap();
@@ -55,19 +47,13 @@ fn a_data_set_is_built_verified_and_shown() {
     let root = manifest["root"].as_str().unwrap().to_owned();
     assert!(text(&built).contains(&root));
     assert_eq!(manifest["tokens"]["sources"][0]["name"], "a.jsonl");
-    let sample = data(&["show", &out, "--sample=0", "--tokenizer=bytes"])
-        .output()
-        .unwrap();
+    let sample = data(&["show", &out, "--sample=0", "--tokenizer=bytes"]).output().unwrap();
     assert!(text(&sample).contains("document 0"), "{}", text(&sample));
     let verified = data(&["verify", &out]).output().unwrap();
     assert!(verified.status.success() && text(&verified).contains(&root));
     let again = data(&args).output().unwrap();
     assert_eq!(again.status.code(), Some(1));
-    assert!(
-        text(&again).contains("a finished data set"),
-        "{}",
-        text(&again)
-    );
+    assert!(text(&again).contains("a finished data set"), "{}", text(&again));
 
     let file = path(folder.path(), "out/train-0000.bin");
     let mut bytes = fs::read(&file).unwrap();
@@ -90,18 +76,9 @@ fn a_killed_build_goes_on_to_the_same_root() {
     let tokenizer = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../trainer/tests/fixtures/tokenizers/bytes.json");
     let build = |out: &str| {
-        let mut command = data(&[
-            "build",
-            "--input",
-            &input,
-            "--sample-len=256",
-            "--shard-mib=1",
-            "--threads=1",
-        ]);
-        command
-            .arg("--tokenizer")
-            .arg(&tokenizer)
-            .args(["--out", out]);
+        let mut command =
+            data(&["build", "--input", &input, "--sample-len=256", "--shard-mib=1", "--threads=1"]);
+        command.arg("--tokenizer").arg(&tokenizer).args(["--out", out]);
         command.stdout(Stdio::null()).stderr(Stdio::null());
         command
     };
@@ -112,18 +89,12 @@ fn a_killed_build_goes_on_to_the_same_root() {
     let mut child = build(&killed).spawn().unwrap();
     // Kill -9 as soon as a file is full.
     while !Path::new(&killed).join("train-0000.bin").exists() {
-        assert!(
-            child.try_wait().unwrap().is_none(),
-            "the build ended without a file"
-        );
+        assert!(child.try_wait().unwrap().is_none(), "the build ended without a file");
         std::thread::yield_now();
     }
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(
-        manifest(&killed).is_err(),
-        "the build was over before it was killed"
-    );
+    assert!(manifest(&killed).is_err(), "the build was over before it was killed");
     assert!(build(&killed).status().unwrap().success());
     assert_eq!(manifest(&killed).unwrap(), manifest(&whole).unwrap());
     for name in ["train-0000.bin", "train-0001.bin", "held-out-0000.bin"] {
@@ -151,11 +122,7 @@ fn a_store_holds_text_and_data_sets() {
         (output.status.code(), text(&output))
     };
     let put = |name: &str, content: Vec<u8>| {
-        shelf
-            .objects
-            .lock()
-            .unwrap()
-            .insert(format!("bucket/{name}"), content);
+        shelf.objects.lock().unwrap().insert(format!("bucket/{name}"), content);
     };
     // The same text on disk and in the store gives the same data set.
     let texts = folder.path().join("texts");
@@ -171,23 +138,11 @@ fn a_store_holds_text_and_data_sets() {
     let mut roots = Vec::new();
     for (name, input) in [("disk", texts), ("store", "s3://bucket/texts")] {
         let out = path(folder.path(), name);
-        let args = [
-            "build",
-            "--input",
-            input,
-            "--tokenizer=bytes",
-            "--sample-len=64",
-            "--out",
-            &out,
-        ];
+        let args =
+            ["build", "--input", input, "--tokenizer=bytes", "--sample-len=64", "--out", &out];
         let (code, text) = in_store(&args);
         assert_eq!(code, Some(0), "{text}");
-        roots.push(
-            text.lines()
-                .find(|line| line.starts_with("root"))
-                .unwrap()
-                .to_owned(),
-        );
+        roots.push(text.lines().find(|line| line.starts_with("root")).unwrap().to_owned());
     }
     assert_eq!(roots[0], roots[1]);
     let built = folder.path().join("disk");
@@ -203,16 +158,8 @@ fn a_store_holds_text_and_data_sets() {
     assert!(code == Some(0) && text.contains(&roots[0]), "{text}");
     let manifest = |folder: &Path| fs::read(folder.join("manifest.json")).unwrap();
     assert_eq!(manifest(Path::new(&copy)), manifest(&built));
-    shelf
-        .objects
-        .lock()
-        .unwrap()
-        .get_mut("bucket/sets/one/train-0000.bin")
-        .unwrap()[77] ^= 1;
+    shelf.objects.lock().unwrap().get_mut("bucket/sets/one/train-0000.bin").unwrap()[77] ^= 1;
     let (code, text) = in_store(&["verify", "s3://bucket/sets/one"]);
     assert_eq!(code, Some(1));
-    assert!(
-        text.contains("s3://bucket/sets/one/train-0000.bin is damaged"),
-        "{text}"
-    );
+    assert!(text.contains("s3://bucket/sets/one/train-0000.bin is damaged"), "{text}");
 }

@@ -11,21 +11,11 @@ use crate::localnet::{is_alive, Localnet};
 const OPTIONS: [&str; 3] = ["--miners=2", "--validators=3", "--windows=4"];
 
 fn uid_of(report: &Report, name: &str) -> u16 {
-    report
-        .participants
-        .iter()
-        .find(|participant| participant.name == name)
-        .unwrap()
-        .uid
+    report.participants.iter().find(|participant| participant.name == name).unwrap().uid
 }
 
 fn accepted_last(report: &Report, name: &str) -> bool {
-    report
-        .windows
-        .last()
-        .unwrap()
-        .accepted
-        .contains(&uid_of(report, name))
+    report.windows.last().unwrap().accepted.contains(&uid_of(report, name))
 }
 
 #[test]
@@ -33,14 +23,7 @@ fn a_killed_miner_catches_up_and_is_accepted_again() {
     let mut localnet = Localnet::start(&OPTIONS);
     // Between its commitment and its reveal: the worst moment.
     localnet.wait_for("miner-1", |line| {
-        matches!(
-            line,
-            Line::Done {
-                window: 1,
-                duty: Duty::Commit,
-                ..
-            }
-        )
+        matches!(line, Line::Done { window: 1, duty: Duty::Commit, .. })
     });
     localnet.signal("miner-1", "-KILL");
     let (status, report, _localnet) = localnet.finish();
@@ -54,14 +37,7 @@ fn a_killed_validator_catches_up_and_is_paid_again() {
     let mut localnet = Localnet::start(&OPTIONS);
     // Between its scores' commitment and their reveal.
     localnet.wait_for("validator-2", |line| {
-        matches!(
-            line,
-            Line::Done {
-                window: 0,
-                duty: Duty::Score,
-                ..
-            }
-        )
+        matches!(line, Line::Done { window: 0, duty: Duty::Score, .. })
     });
     localnet.signal("validator-2", "-KILL");
     let (status, report, _localnet) = localnet.finish();
@@ -73,23 +49,14 @@ fn a_killed_validator_catches_up_and_is_paid_again() {
         .find(|participant| participant.name == "validator-2")
         .unwrap()
         .account;
-    let paid_last = report
-        .windows
-        .last()
-        .unwrap()
-        .payouts
-        .get(account)
-        .copied()
-        .unwrap_or(0);
+    let paid_last = report.windows.last().unwrap().payouts.get(account).copied().unwrap_or(0);
     assert!(paid_last > 0, "{:#?}", report.windows);
 }
 
 #[test]
 fn the_run_goes_on_after_the_node_restarts_and_the_audit_agrees() {
     let mut localnet = Localnet::start(&OPTIONS);
-    localnet.wait_for("miner-0", |line| {
-        matches!(line, Line::Trained { window: 1, .. })
-    });
+    localnet.wait_for("miner-0", |line| matches!(line, Line::Trained { window: 1, .. }));
     localnet.signal("node", "-TERM");
     let (_, report, localnet) = localnet.finish();
     assert_eq!(report.restarts.len(), 1, "{:?}", report.restarts);
@@ -111,10 +78,7 @@ fn nothing_is_left_when_the_localnet_is_killed() {
     drop(localnet);
     let started = std::time::Instant::now();
     while ids.iter().any(|id| is_alive(*id)) {
-        assert!(
-            started.elapsed() < std::time::Duration::from_secs(30),
-            "a process is left"
-        );
+        assert!(started.elapsed() < std::time::Duration::from_secs(30), "a process is left");
         std::thread::sleep(std::time::Duration::from_millis(100));
     }
 }

@@ -34,21 +34,12 @@ impl Localnet {
         let folder = tempfile::tempdir().unwrap();
         let text = folder.path().join("text.txt");
         let line = "A miner trains, a validator measures, and the chain keeps the books. ";
-        let lines: Vec<String> = (0..6_000)
-            .map(|number| format!("{number}: {line}\n"))
-            .collect();
+        let lines: Vec<String> = (0..6_000).map(|number| format!("{number}: {line}\n")).collect();
         std::fs::write(&text, lines.concat()).unwrap();
         let log = std::fs::File::create(folder.path().join("localnet.log")).unwrap();
         let child = Command::new(gauntlet())
             .arg("localnet")
-            .args([
-                "--block-ms",
-                "250",
-                "--inner-steps",
-                "2",
-                "--batch-size",
-                "4",
-            ])
+            .args(["--block-ms", "250", "--inner-steps", "2", "--batch-size", "4"])
             .arg(format!("--data={}", text.display()))
             .arg(format!("--keep={}", folder.path().join("run").display()))
             .args(options)
@@ -79,16 +70,9 @@ impl Localnet {
                 return;
             }
             if let Some(status) = self.child.try_wait().unwrap() {
-                panic!(
-                    "it ended ({status}) before {member} did that:\n{}",
-                    self.output()
-                );
+                panic!("it ended ({status}) before {member} did that:\n{}", self.output());
             }
-            assert!(
-                started.elapsed() < PATIENCE,
-                "{member} never did that:\n{}",
-                self.output()
-            );
+            assert!(started.elapsed() < PATIENCE, "{member} never did that:\n{}", self.output());
             std::thread::sleep(LOOK);
         }
     }
@@ -113,11 +97,7 @@ impl Localnet {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;
             }
-            assert!(
-                started.elapsed() < PATIENCE,
-                "it does not end:\n{}",
-                self.output()
-            );
+            assert!(started.elapsed() < PATIENCE, "it does not end:\n{}", self.output());
             std::thread::sleep(LOOK);
         };
         let report = std::fs::read(self.run().join("report.json"))
@@ -127,11 +107,7 @@ impl Localnet {
 
     /// Audits the run folder; returns the exit code and what was printed.
     pub(crate) fn audit(&self) -> (Option<i32>, String) {
-        let output = Command::new(gauntlet())
-            .arg("audit")
-            .arg(self.run())
-            .output()
-            .unwrap();
+        let output = Command::new(gauntlet()).arg("audit").arg(self.run()).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned()
             + &String::from_utf8_lossy(&output.stderr);
         (output.status.code(), text)

@@ -16,10 +16,7 @@ fn text(arguments: &str) -> (Option<i32>, String) {
         true => output.stderr,
         false => output.stdout,
     };
-    (
-        output.status.code(),
-        String::from_utf8_lossy(&text).into_owned(),
-    )
+    (output.status.code(), String::from_utf8_lossy(&text).into_owned())
 }
 
 fn json(arguments: &str) -> Value {
@@ -66,10 +63,7 @@ fn json_says_the_same_in_bytes_and_seconds() {
     assert_eq!(budget["model"]["parameters"], 70_599_843_840u64);
     for ledger in budget["ledgers"].as_array().unwrap() {
         let lines = ledger["lines"].as_array().unwrap();
-        let sum: u64 = lines
-            .iter()
-            .map(|line| line["bytes"].as_u64().unwrap())
-            .sum();
+        let sum: u64 = lines.iter().map(|line| line["bytes"].as_u64().unwrap()).sum();
         assert_eq!(ledger["bytes"], sum, "{ledger}");
     }
     // Covenant-72B: 20 minutes of training, 70 seconds of exchange, 94.5 %.
@@ -120,11 +114,7 @@ fn what_makes_no_sense_says_why() {
         ("--preset 8B --k 5000", 1, "k is 5000, not 1 to 4096"),
         ("--preset 8B --seq 99999999", 1, "seq_len"),
         ("--preset 8B --gpus H200 --mfu 2", 1, "is not an MFU"),
-        (
-            "--preset 8B --gpus H200 --micro-batch 5",
-            1,
-            "does not divide",
-        ),
+        ("--preset 8B --gpus H200 --micro-batch 5", 1, "does not divide"),
         ("--config /nonexistent/config.json", 1, "/nonexistent"),
     ];
     for (arguments, expected, part) in cases {
@@ -146,11 +136,7 @@ fn a_model_that_this_machine_cannot_hold_is_refused_before_anything_is_made() {
     for command in commands {
         let (code, text) = text(&command);
         assert_eq!(code, Some(1), "{text}");
-        let parts = [
-            "of the model 70B",
-            " TB of memory",
-            "the largest preset that fits",
-        ];
+        let parts = ["of the model 70B", " TB of memory", "the largest preset that fits"];
         contains_all(&text, &parts);
         assert!(!made.exists(), "{command}");
     }

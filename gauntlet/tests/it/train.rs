@@ -16,22 +16,14 @@ const STEPS: usize = 60;
 fn text(folder: &Path) -> PathBuf {
     let path = folder.join("text.txt");
     let lines: String = (0..2_000u64)
-        .map(|line| {
-            format!(
-                "{line} squared is {}, and its half {}.\n",
-                line * line,
-                line / 2
-            )
-        })
+        .map(|line| format!("{line} squared is {}, and its half {}.\n", line * line, line / 2))
         .collect();
     std::fs::write(&path, lines).unwrap();
     path
 }
 
 fn command(text: &Path, out: &Path, more: &[&str]) -> Command {
-    let is_said = more
-        .iter()
-        .any(|option| option.starts_with("--checkpoint-steps"));
+    let is_said = more.iter().any(|option| option.starts_with("--checkpoint-steps"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_gauntlet"));
     command
         .arg("train")
@@ -39,12 +31,7 @@ fn command(text: &Path, out: &Path, more: &[&str]) -> Command {
         .arg(text)
         .arg("--out")
         .arg(out)
-        .args([
-            "--steps=60",
-            "--batch-size=2",
-            "--seq-len=64",
-            "--threads=1",
-        ])
+        .args(["--steps=60", "--batch-size=2", "--seq-len=64", "--threads=1"])
         .args(["--held-out-samples=4", "--evaluate-steps=20"])
         .args(["--peak-gflops=100", "--memory=1"])
         .args((!is_said).then_some("--checkpoint-steps=4"))
@@ -71,10 +58,7 @@ fn lines(out: &Path) -> usize {
 fn kill_when(mut child: Child, is_time: impl Fn() -> bool) {
     let started = Instant::now();
     while !is_time() && child.try_wait().unwrap().is_none() {
-        assert!(
-            started.elapsed() < Duration::from_secs(60),
-            "it makes no progress"
-        );
+        assert!(started.elapsed() < Duration::from_secs(60), "it makes no progress");
         thread::sleep(Duration::from_micros(200));
     }
     // It may have ended by itself.
@@ -97,23 +81,17 @@ fn a_training_killed_at_any_point_ends_with_the_bits_of_one_that_was_not() {
     // While a checkpoint is being written.
     let before = lines(&killed);
     let unfinished = killed.join("checkpoints/unfinished");
-    kill_when(start(), || {
-        lines(&killed) > before + 2 && unfinished.exists()
-    });
+    kill_when(start(), || lines(&killed) > before + 2 && unfinished.exists());
     let output = command(&text, &killed, &[]).output().unwrap();
     assert_eq!(state_root(&output), expected);
 
     for out in [&whole, &killed] {
         let log = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
-        let lines = log
-            .lines()
-            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let lines =
+            log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
         let (losses, evaluations): (Vec<_>, Vec<_>) =
             lines.partition(|line| line.get("loss").is_some());
-        let steps: Vec<u64> = losses
-            .iter()
-            .map(|line| line["step"].as_u64().unwrap())
-            .collect();
+        let steps: Vec<u64> = losses.iter().map(|line| line["step"].as_u64().unwrap()).collect();
         assert_eq!(steps, (1..=STEPS as u64).collect::<Vec<_>>());
         assert_eq!(evaluations.len(), 3, "{evaluations:?}");
     }
@@ -162,10 +140,7 @@ fn a_data_set_in_a_store_trains_the_model_that_its_copy_does() {
     let asked = shelf.requests.load(Ordering::SeqCst);
     assert_eq!(state_root(&train(&web, "web", &[&cache])), expected);
     let asked = shelf.requests.load(Ordering::SeqCst) - asked;
-    assert_eq!(
-        asked, 2,
-        "length and content of the manifest; the rest is kept"
-    );
+    assert_eq!(asked, 2, "length and content of the manifest; the rest is kept");
     let losses = |out: &str| {
         let log = std::fs::read_to_string(folder.path().join(out).join("metrics.jsonl")).unwrap();
         let lines = log.lines().map(|line| {
@@ -178,27 +153,19 @@ fn a_data_set_in_a_store_trains_the_model_that_its_copy_does() {
     assert_eq!(losses("local").len(), STEPS + 3);
     assert_eq!(losses("local"), losses("s3"));
     // It goes on with a copy, and the other way round.
-    assert_eq!(
-        state_root(&train(set.to_str().unwrap(), "s3", &[])),
-        expected
-    );
+    assert_eq!(state_root(&train(set.to_str().unwrap(), "s3", &[])), expected);
 
     let said = train(&format!("{web}/nowhere"), "none", &[]);
     assert_eq!(said.status.code(), Some(1), "{said:?}");
     let said = String::from_utf8_lossy(&said.stderr).into_owned();
-    assert!(
-        said.contains("no data set of `gauntlet data build` at http"),
-        "{said}"
-    );
+    assert!(said.contains("no data set of `gauntlet data build` at http"), "{said}");
 }
 
 #[test]
 fn what_cannot_go_on_says_why() {
     let folder = tempfile::tempdir().unwrap();
     let (text, out) = (text(folder.path()), folder.path().join("run"));
-    let first = command(&text, &out, &["--export"])
-        .arg(folder.path().join("model"))
-        .output();
+    let first = command(&text, &out, &["--export"]).arg(folder.path().join("model")).output();
     state_root(&first.unwrap());
     assert!(folder.path().join("model/config.json").is_file());
     // Complete: nothing is left to do, and the export is refused rather than overwritten.
@@ -345,11 +312,7 @@ fn ctrl_c_writes_a_checkpoint_and_the_same_command_goes_on() {
 fn a_disk_that_takes_no_more_is_an_error_and_the_checkpoint_before_stays() {
     let folder = tempfile::tempdir().unwrap();
     let (text, out) = (text(folder.path()), folder.path().join("run"));
-    let half = command(
-        &text,
-        &out,
-        &["--schedule=flat", "--warm-up-steps=2", "--steps=8"],
-    );
+    let half = command(&text, &out, &["--schedule=flat", "--warm-up-steps=2", "--steps=8"]);
     let mut half = without_steps(half);
     state_root(&half.output().unwrap());
     let names = || {

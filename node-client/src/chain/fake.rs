@@ -162,10 +162,7 @@ impl FakeChain {
     }
 
     fn chain(&self) -> MutexGuard<'_, Blocks> {
-        self.shared
-            .chain
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.shared.chain.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn make_block(&self) {
@@ -223,9 +220,7 @@ impl FakeChain {
                 .rev()
                 .find(|state| block_hash(self.shared.seed, state.number) == hash),
         };
-        found
-            .cloned()
-            .ok_or_else(|| ChainError::UnknownBlock(hex::encode(at.unwrap_or_default())))
+        found.cloned().ok_or_else(|| ChainError::UnknownBlock(hex::encode(at.unwrap_or_default())))
     }
 
     /// What `read` finds in a run; the default where there is no such run.
@@ -247,9 +242,7 @@ impl FakeChain {
         at: Option<Hash>,
         read: impl FnOnce(&WindowRows) -> R,
     ) -> Result<R, ChainError> {
-        self.in_run(run, at, |run| {
-            run.windows.get(&window).map(read).unwrap_or_default()
-        })
+        self.in_run(run, at, |run| run.windows.get(&window).map(read).unwrap_or_default())
     }
 }
 
@@ -363,9 +356,7 @@ impl Chain for FakeChain {
         at: Option<Hash>,
     ) -> Result<Vec<ScoreCommitmentInfo>, ChainError> {
         let info = |(&index, &hash): (&ValidatorIndex, &Hash)| ScoreCommitmentInfo { index, hash };
-        self.in_window(run, window, at, |rows| {
-            rows.score_commitments.iter().map(info).collect()
-        })
+        self.in_window(run, window, at, |rows| rows.score_commitments.iter().map(info).collect())
     }
 
     async fn score_reveals(
@@ -387,9 +378,7 @@ impl Chain for FakeChain {
         account: AccountBytes,
         at: Option<Hash>,
     ) -> Result<Vec<ClaimInfo>, ChainError> {
-        self.in_run(run, at, |run| {
-            run.claims.get(&account).cloned().unwrap_or_default()
-        })
+        self.in_run(run, at, |run| run.claims.get(&account).cloned().unwrap_or_default())
     }
 
     async fn balance(&self, account: AccountBytes, at: Option<Hash>) -> Result<Planck, ChainError> {

@@ -35,14 +35,8 @@ impl SubxtChain {
         call: Call,
     ) -> Result<Included, SubmitError> {
         let account = keys::account(signer);
-        let slot: Arc<Mutex<Option<u64>>> = self
-            .shared
-            .nonces
-            .lock()
-            .await
-            .entry(account)
-            .or_default()
-            .clone();
+        let slot: Arc<Mutex<Option<u64>>> =
+            self.shared.nonces.lock().await.entry(account).or_default().clone();
         let connection = self.connection().await;
         let mut next = slot.lock().await;
         let handed = self.hand_over(&connection, signer, &call, &mut next).await;
@@ -64,10 +58,7 @@ impl SubxtChain {
                 FINALITY_TIMEOUT.as_secs()
             )))
         });
-        if matches!(
-            outcome,
-            Err(SubmitError::Transport(_) | SubmitError::Dropped(_))
-        ) {
+        if matches!(outcome, Err(SubmitError::Transport(_) | SubmitError::Dropped(_))) {
             *slot.lock().await = None;
         }
         outcome
@@ -86,10 +77,7 @@ impl SubxtChain {
         let nonce = match *next {
             Some(nonce) => nonce,
             // The pool's view, so that extrinsics that wait there are counted.
-            None => connection
-                .next_nonce(&account)
-                .await
-                .map_err(SubmitError::Transport)?,
+            None => connection.next_nonce(&account).await.map_err(SubmitError::Transport)?,
         };
         let bytes = call_bytes(&at, call).map_err(|docs| SubmitError::Rejected {
             pallet: "Client".to_owned(),
@@ -97,25 +85,17 @@ impl SubxtChain {
             docs,
         })?;
         let payload =
-            transactions
-                .from_call_data_bytes(&bytes)
-                .map_err(|error| SubmitError::Rejected {
-                    pallet: "Client".to_owned(),
-                    error: "CallMismatch".to_owned(),
-                    docs: reason(&error),
-                })?;
+            transactions.from_call_data_bytes(&bytes).map_err(|error| SubmitError::Rejected {
+                pallet: "Client".to_owned(),
+                error: "CallMismatch".to_owned(),
+                docs: reason(&error),
+            })?;
         let params = DefaultExtrinsicParamsBuilder::<PolkadotConfig>::new()
             .nonce(nonce)
             .mortal(MORTALITY_BLOCKS)
             .build();
-        let signed = transactions
-            .create_signed(&payload, signer, params)
-            .await
-            .map_err(broken)?;
-        let progress = signed
-            .submit_and_watch()
-            .await
-            .map_err(|error| refused(&error))?;
+        let signed = transactions.create_signed(&payload, signer, params).await.map_err(broken)?;
+        let progress = signed.submit_and_watch().await.map_err(|error| refused(&error))?;
         *next = nonce.checked_add(1);
         Ok(progress)
     }
@@ -182,14 +162,8 @@ async fn watch(mut progress: Progress) -> Result<Included, SubmitError> {
                     }
                 }
                 let number = u32::try_from(at.block_number()).unwrap_or(u32::MAX);
-                let block = BlockRef {
-                    number,
-                    hash: included.block_hash().0,
-                };
-                return Ok(Included {
-                    block,
-                    events: ours,
-                });
+                let block = BlockRef { number, hash: included.block_hash().0 };
+                return Ok(Included { block, events: ours });
             }
             TransactionStatus::Error { message }
             | TransactionStatus::Invalid { message }
@@ -197,9 +171,7 @@ async fn watch(mut progress: Progress) -> Result<Included, SubmitError> {
             _ => {}
         }
     }
-    Err(SubmitError::Transport(
-        "the node stopped reporting".to_owned(),
-    ))
+    Err(SubmitError::Transport("the node stopped reporting".to_owned()))
 }
 
 /// The pallet's error by name, with what its documentation says.

@@ -99,11 +99,7 @@ async fn open_any(
             Ok(Ok(connection)) => return Ok(connection),
             Ok(Err(error)) => reason = format!("{}: {error}", urls[node]),
             Err(_) => {
-                reason = format!(
-                    "{}: no answer in {} s",
-                    urls[node],
-                    CONNECT_TIMEOUT.as_secs()
-                )
+                reason = format!("{}: no answer in {} s", urls[node], CONNECT_TIMEOUT.as_secs())
             }
         }
     }
@@ -119,15 +115,9 @@ async fn open(url: &str, node: usize, generation: u64) -> Result<Connection, Str
         .map_err(|error| error.to_string())?;
     let rpc = RpcClient::new(inner);
     let backend = LegacyBackend::<PolkadotConfig>::builder().build(rpc.clone());
-    let client = OnlineClient::from_backend(Arc::new(backend))
-        .await
-        .map_err(|error| error.to_string())?;
-    Ok(Connection {
-        client,
-        rpcs: LegacyRpcMethods::new(rpc),
-        node,
-        generation,
-    })
+    let client =
+        OnlineClient::from_backend(Arc::new(backend)).await.map_err(|error| error.to_string())?;
+    Ok(Connection { client, rpcs: LegacyRpcMethods::new(rpc), node, generation })
 }
 
 /// The reason of an error of subxt with all its causes.
@@ -204,10 +194,7 @@ impl Connection {
         &self,
         account: &subxt::utils::AccountId32,
     ) -> Result<u64, String> {
-        self.rpcs
-            .system_account_next_index(account)
-            .await
-            .map_err(|error| reason(&error))
+        self.rpcs.system_account_next_index(account).await.map_err(|error| reason(&error))
     }
 
     /// A view of the chain at a block; `None` for the latest finalised one.
@@ -306,32 +293,17 @@ impl Chain for SubxtChain {
 
     async fn finalized_head(&self) -> Result<BlockRef, ChainError> {
         self.read(|connection| async move {
-            let hash = connection
-                .rpcs
-                .chain_get_finalized_head()
-                .await
-                .map_err(transport)?;
-            let header = connection
-                .rpcs
-                .chain_get_header(Some(hash))
-                .await
-                .map_err(transport)?;
+            let hash = connection.rpcs.chain_get_finalized_head().await.map_err(transport)?;
+            let header = connection.rpcs.chain_get_header(Some(hash)).await.map_err(transport)?;
             let header = header.ok_or_else(|| ChainError::UnknownBlock(format!("{hash:?}")))?;
-            Ok(BlockRef {
-                number: block_number(header.number)?,
-                hash: hash.0,
-            })
+            Ok(BlockRef { number: block_number(header.number)?, hash: hash.0 })
         })
         .await
     }
 
     async fn best_number(&self) -> Result<BlockNumber, ChainError> {
         self.read(|connection| async move {
-            let header = connection
-                .rpcs
-                .chain_get_header(None)
-                .await
-                .map_err(transport)?;
+            let header = connection.rpcs.chain_get_header(None).await.map_err(transport)?;
             header.map_or(Ok(0), |header| block_number(header.number))
         })
         .await
@@ -370,10 +342,7 @@ impl Chain for SubxtChain {
 
     async fn miners(&self, run: RunId, at: Option<Hash>) -> Result<Vec<MinerInfo>, ChainError> {
         let rows = rows!(self, at, "a miner", miners, u16, stored::Miner, (run))?;
-        Ok(rows
-            .into_iter()
-            .map(|(uid, miner)| miner.into_info(uid))
-            .collect())
+        Ok(rows.into_iter().map(|(uid, miner)| miner.into_info(uid)).collect())
     }
 
     async fn validators(
@@ -381,19 +350,8 @@ impl Chain for SubxtChain {
         run: RunId,
         at: Option<Hash>,
     ) -> Result<Vec<ValidatorInfo>, ChainError> {
-        let rows = rows!(
-            self,
-            at,
-            "a validator",
-            validators,
-            u16,
-            stored::Validator,
-            (run)
-        )?;
-        Ok(rows
-            .into_iter()
-            .map(|(index, validator)| validator.into_info(index))
-            .collect())
+        let rows = rows!(self, at, "a validator", validators, u16, stored::Validator, (run))?;
+        Ok(rows.into_iter().map(|(index, validator)| validator.into_info(index)).collect())
     }
 
     async fn announcements(
@@ -410,10 +368,7 @@ impl Chain for SubxtChain {
             stored::Announcement,
             (run)
         )?;
-        Ok(rows
-            .into_iter()
-            .map(|(hot, announcement)| announcement.into_info(hot))
-            .collect())
+        Ok(rows.into_iter().map(|(hot, announcement)| announcement.into_info(hot)).collect())
     }
 
     async fn window(
@@ -422,14 +377,7 @@ impl Chain for SubxtChain {
         window: Window,
         at: Option<Hash>,
     ) -> Result<Option<WindowInfo>, ChainError> {
-        let record = value!(
-            self,
-            at,
-            "a window",
-            windows,
-            stored::WindowRecord,
-            (run, window)
-        )?;
+        let record = value!(self, at, "a window", windows, stored::WindowRecord, (run, window))?;
         Ok(record.map(stored::WindowRecord::into_info))
     }
 
@@ -439,15 +387,8 @@ impl Chain for SubxtChain {
         window: Window,
         at: Option<Hash>,
     ) -> Result<Vec<CommitmentInfo>, ChainError> {
-        let rows = rows!(
-            self,
-            at,
-            "a commitment",
-            commitments,
-            u16,
-            stored::Commitment,
-            (run, window)
-        )?;
+        let rows =
+            rows!(self, at, "a commitment", commitments, u16, stored::Commitment, (run, window))?;
         Ok(rows
             .into_iter()
             .map(|(uid, row)| CommitmentInfo {
@@ -465,15 +406,7 @@ impl Chain for SubxtChain {
         window: Window,
         at: Option<Hash>,
     ) -> Result<Vec<RevealInfo>, ChainError> {
-        let rows = rows!(
-            self,
-            at,
-            "a reveal",
-            reveals,
-            u16,
-            stored::Reveal,
-            (run, window)
-        )?;
+        let rows = rows!(self, at, "a reveal", reveals, u16, stored::Reveal, (run, window))?;
         Ok(rows
             .into_iter()
             .map(|(uid, row)| RevealInfo {
@@ -516,19 +449,9 @@ impl Chain for SubxtChain {
         window: Window,
         at: Option<Hash>,
     ) -> Result<Vec<ScoreCommitmentInfo>, ChainError> {
-        let rows = rows!(
-            self,
-            at,
-            "a score commitment",
-            score_commitments,
-            u16,
-            Hash,
-            (run, window)
-        )?;
-        Ok(rows
-            .into_iter()
-            .map(|(index, hash)| ScoreCommitmentInfo { index, hash })
-            .collect())
+        let rows =
+            rows!(self, at, "a score commitment", score_commitments, u16, Hash, (run, window))?;
+        Ok(rows.into_iter().map(|(index, hash)| ScoreCommitmentInfo { index, hash }).collect())
     }
 
     async fn score_reveals(
@@ -576,16 +499,12 @@ impl Chain for SubxtChain {
             let at = connection.at(at).await?;
             let found = at
                 .storage()
-                .try_fetch(
-                    api::storage().system().account(),
-                    (subxt::utils::AccountId32(account),),
-                )
+                .try_fetch(api::storage().system().account(), (subxt::utils::AccountId32(account),))
                 .await
                 .map_err(storage_error("an account"))?;
             let Some(found) = found else { return Ok(0) };
-            let info = found
-                .decode()
-                .map_err(|error| undecodable("an account")(error.to_string()))?;
+            let info =
+                found.decode().map_err(|error| undecodable("an account")(error.to_string()))?;
             Ok(info.data.free)
         })
         .await
@@ -598,11 +517,9 @@ impl Chain for SubxtChain {
             let mut ours = Vec::new();
             for event in events.iter() {
                 let event = event.map_err(|error| undecodable("an event")(error.to_string()))?;
-                if let Some(event) = gauntlet_event(
-                    event.pallet_name(),
-                    event.event_index(),
-                    event.field_bytes(),
-                )? {
+                if let Some(event) =
+                    gauntlet_event(event.pallet_name(), event.event_index(), event.field_bytes())?
+                {
                     ours.push(event);
                 }
             }
@@ -685,18 +602,10 @@ async fn follow_connection(
 
 /// The bytes of a call: the pallet's index, the call's, the arguments in SCALE.
 pub(super) fn call_bytes(at: &AtBlock, call: &Call) -> Result<Vec<u8>, String> {
-    let pallet_name = if matches!(call, Call::Transfer { .. }) {
-        "Balances"
-    } else {
-        "Gauntlet"
-    };
+    let pallet_name = if matches!(call, Call::Transfer { .. }) { "Balances" } else { "Gauntlet" };
     let metadata = at.metadata_ref();
-    let pallet = metadata
-        .pallet_by_name(pallet_name)
-        .ok_or("the chain has no such pallet")?;
-    let variant = pallet
-        .call_variant_by_name(call.name())
-        .ok_or("the chain has no such call")?;
+    let pallet = metadata.pallet_by_name(pallet_name).ok_or("the chain has no such pallet")?;
+    let variant = pallet.call_variant_by_name(call.name()).ok_or("the chain has no such call")?;
     let mut bytes = vec![pallet.call_index(), variant.index];
     match call {
         Call::CreateRun { settings, layout } => (settings, &layout.0).encode_to(&mut bytes),
@@ -705,36 +614,19 @@ pub(super) fn call_bytes(at: &AtBlock, call: &Call) -> Result<Vec<u8>, String> {
         Call::RegisterValidator { run, hot, stake } => (run, hot, stake).encode_to(&mut bytes),
         Call::AddStake { run, index, amount } => (run, index, amount).encode_to(&mut bytes),
         Call::DeregisterValidator { run, index } => (run, index).encode_to(&mut bytes),
-        Call::Announce {
-            run,
-            peer_id,
-            addresses,
-        } => (run, peer_id, addresses).encode_to(&mut bytes),
+        Call::Announce { run, peer_id, addresses } => {
+            (run, peer_id, addresses).encode_to(&mut bytes)
+        }
         Call::CommitUpdate { run, window, hash } | Call::CommitScores { run, window, hash } => {
             (run, window, hash).encode_to(&mut bytes);
         }
-        Call::RevealUpdate {
-            run,
-            window,
-            opening,
-            chunks,
-        } => {
+        Call::RevealUpdate { run, window, opening, chunks } => {
             (run, window, opening, chunks).encode_to(&mut bytes);
         }
-        Call::Attest {
-            run,
-            window,
-            bitmap,
-            state_root,
-        } => {
+        Call::Attest { run, window, bitmap, state_root } => {
             (run, window, bitmap, state_root).encode_to(&mut bytes);
         }
-        Call::RevealScores {
-            run,
-            window,
-            evaluations,
-            salt,
-        } => {
+        Call::RevealScores { run, window, evaluations, salt } => {
             (run, window, evaluations, salt).encode_to(&mut bytes);
         }
         Call::Claim { run, account } => (run, account).encode_to(&mut bytes),

@@ -198,73 +198,32 @@ pub struct ClaimInfo {
 
 /// An extrinsic of the pallet (and one of Balances), with its arguments.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[allow(
-    missing_docs,
-    reason = "the fields are the arguments of the pallet's calls"
-)]
+#[allow(missing_docs, reason = "the fields are the arguments of the pallet's calls")]
 pub enum Call {
     /// Creates a run.
-    CreateRun {
-        settings: Box<Settings>,
-        layout: Layout,
-    },
+    CreateRun { settings: Box<Settings>, layout: Layout },
     /// Registers a miner; signed by the cold key.
     RegisterMiner { run: RunId, hot: AccountBytes },
     /// Frees a miner's slot; signed by the cold key.
     DeregisterMiner { run: RunId, uid: Uid },
     /// Registers a validator; signed by the cold key.
-    RegisterValidator {
-        run: RunId,
-        hot: AccountBytes,
-        stake: Planck,
-    },
+    RegisterValidator { run: RunId, hot: AccountBytes, stake: Planck },
     /// Adds to a stake; signed by the cold key.
-    AddStake {
-        run: RunId,
-        index: ValidatorIndex,
-        amount: Planck,
-    },
+    AddStake { run: RunId, index: ValidatorIndex, amount: Planck },
     /// Frees a validator's slot; signed by the cold key.
     DeregisterValidator { run: RunId, index: ValidatorIndex },
     /// Says how to reach the signer.
-    Announce {
-        run: RunId,
-        peer_id: Vec<u8>,
-        addresses: Vec<Vec<u8>>,
-    },
+    Announce { run: RunId, peer_id: Vec<u8>, addresses: Vec<Vec<u8>> },
     /// Commits to an update.
-    CommitUpdate {
-        run: RunId,
-        window: Window,
-        hash: Hash,
-    },
+    CommitUpdate { run: RunId, window: Window, hash: Hash },
     /// Opens a commitment.
-    RevealUpdate {
-        run: RunId,
-        window: Window,
-        opening: Opening,
-        chunks: Vec<ChunkProof>,
-    },
+    RevealUpdate { run: RunId, window: Window, opening: Opening, chunks: Vec<ChunkProof> },
     /// Attests payloads and state.
-    Attest {
-        run: RunId,
-        window: Window,
-        bitmap: Vec<u8>,
-        state_root: Hash,
-    },
+    Attest { run: RunId, window: Window, bitmap: Vec<u8>, state_root: Hash },
     /// Commits to evaluations.
-    CommitScores {
-        run: RunId,
-        window: Window,
-        hash: Hash,
-    },
+    CommitScores { run: RunId, window: Window, hash: Hash },
     /// Reveals evaluations.
-    RevealScores {
-        run: RunId,
-        window: Window,
-        evaluations: Vec<Evaluation>,
-        salt: Hash,
-    },
+    RevealScores { run: RunId, window: Window, evaluations: Vec<Evaluation>, salt: Hash },
     /// Transfers pay to its account.
     Claim { run: RunId, account: AccountBytes },
     /// Replaces the settings some windows later.

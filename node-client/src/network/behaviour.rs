@@ -52,9 +52,7 @@ pub(super) fn kademlia_name(name: &str) -> Option<StreamProtocol> {
 
 /// A swarm that listens nowhere yet. Must be called inside a tokio runtime.
 pub(super) fn swarm(config: &NetworkConfig, key: Keypair) -> Result<Swarm<Behaviour>, StartError> {
-    let name = || StartError::Name {
-        name: config.name.clone(),
-    };
+    let name = || StartError::Name { name: config.name.clone() };
     let ranges_name = codec::protocol_name(&config.name).ok_or_else(name)?;
     let kademlia_name = kademlia_name(&config.name).ok_or_else(name)?;
     let behaviour = |key: &Keypair| Behaviour {
@@ -75,9 +73,8 @@ pub(super) fn swarm(config: &NetworkConfig, key: Keypair) -> Result<Swarm<Behavi
         ),
     };
 
-    let transport = |error: &dyn std::fmt::Display| StartError::Transport {
-        reason: error.to_string(),
-    };
+    let transport =
+        |error: &dyn std::fmt::Display| StartError::Transport { reason: error.to_string() };
     let builder = SwarmBuilder::with_existing_identity(key)
         .with_tokio()
         .with_tcp(

@@ -109,10 +109,7 @@ impl Client {
     pub async fn announce(&self, id: Hash) -> Result<(), NetworkError> {
         let (reply, answer) = oneshot::channel();
         let command = Command::Announce { id, reply };
-        self.commands
-            .send(command)
-            .await
-            .map_err(|_| NetworkError::Closed)?;
+        self.commands.send(command).await.map_err(|_| NetworkError::Closed)?;
         match answer.await {
             Err(_) if self.commands.is_closed() => Err(NetworkError::Closed),
             _ => Ok(()),
@@ -209,11 +206,7 @@ impl Network for Client {
         let permit = self.fetches.acquire().await;
         let _permit = permit.map_err(|_| FetchError::Closed)?;
         if let Some(bytes) = self.fetch_own(&request).await {
-            return Ok(Fetched {
-                bytes,
-                peers: Vec::new(),
-                faults: Vec::new(),
-            });
+            return Ok(Fetched { bytes, peers: Vec::new(), faults: Vec::new() });
         }
         fetch::fetch(self, &*self.clock, self.limits, request).await
     }
@@ -227,11 +220,7 @@ impl RangeSource for Client {
         request: RangeRequest,
     ) -> Result<Result<RangeResponse, FaultKind>, FetchError> {
         let peer = peer.clone();
-        let answer = self.command(|reply| Command::Range {
-            peer,
-            request,
-            reply,
-        });
+        let answer = self.command(|reply| Command::Range { peer, request, reply });
         answer.await.ok_or(FetchError::Closed)
     }
 
@@ -239,10 +228,7 @@ impl RangeSource for Client {
         let found = self.command(|reply| Command::Providers { id, reply });
         let found = found.await.ok_or(FetchError::Closed)?;
         // The event loop is connecting to them already.
-        let peers = found.into_iter().map(|peer| PeerAddress {
-            peer,
-            addresses: Vec::new(),
-        });
+        let peers = found.into_iter().map(|peer| PeerAddress { peer, addresses: Vec::new() });
         Ok(peers.collect())
     }
 

@@ -87,18 +87,12 @@ impl Default for NetworkConfig {
 impl NetworkConfig {
     /// The defaults, listening only on this machine, on any ports.
     pub fn loopback() -> Self {
-        Self {
-            listen: any_ports(Ipv4Addr::LOCALHOST),
-            ..Self::default()
-        }
+        Self { listen: any_ports(Ipv4Addr::LOCALHOST), ..Self::default() }
     }
 }
 
 /// Any QUIC and any TCP port of an address.
 fn any_ports(ip: Ipv4Addr) -> Vec<Multiaddr> {
     let ip = Multiaddr::from(ip);
-    vec![
-        ip.clone().with(Protocol::Udp(0)).with(Protocol::QuicV1),
-        ip.with(Protocol::Tcp(0)),
-    ]
+    vec![ip.clone().with(Protocol::Udp(0)).with(Protocol::QuicV1), ip.with(Protocol::Tcp(0))]
 }

@@ -237,11 +237,7 @@ impl EventLoop {
                 SwarmEvent::NewListenAddr { listener_id, .. } => {
                     waiting.remove(listener_id);
                 }
-                SwarmEvent::ListenerClosed {
-                    listener_id,
-                    reason,
-                    ..
-                } => {
+                SwarmEvent::ListenerClosed { listener_id, reason, .. } => {
                     if let Some(address) = waiting.remove(listener_id) {
                         let reason = format!("{reason:?}");
                         return Err(StartError::Listen { address, reason });
@@ -318,17 +314,8 @@ impl EventLoop {
             }
             Command::Announce { id, reply } => self.announce(id, reply),
             Command::Providers { id, reply } => self.search(id, reply),
-            Command::Range {
-                peer,
-                request,
-                reply,
-            } => {
-                let question = Question {
-                    peer,
-                    request,
-                    reply,
-                    repeated: false,
-                };
+            Command::Range { peer, request, reply } => {
+                let question = Question { peer, request, reply, repeated: false };
                 self.ask(question);
             }
         }
@@ -340,18 +327,10 @@ impl EventLoop {
             SwarmEvent::Behaviour(BehaviourEvent::Kademlia(event)) => self.on_kademlia(event),
             SwarmEvent::Behaviour(BehaviourEvent::Identify(event)) => self.on_identify(event),
             SwarmEvent::ConnectionEstablished { peer_id, .. } => self.on_connected(peer_id),
-            SwarmEvent::ConnectionClosed {
-                peer_id,
-                num_established: 0,
-                ..
-            } => {
+            SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => {
                 self.peers.remove(&peer_id);
             }
-            SwarmEvent::OutgoingConnectionError {
-                connection_id,
-                peer_id: Some(peer),
-                error,
-            } => {
+            SwarmEvent::OutgoingConnectionError { connection_id, peer_id: Some(peer), error } => {
                 tracing::debug!(%peer, %error, "dial failed");
                 self.on_dial_failed(peer, connection_id);
             }
@@ -458,10 +437,7 @@ impl EventLoop {
             let speaks = kademlia_name(&self.config.name)
                 .is_some_and(|kademlia| info.protocols.contains(&kademlia));
             if speaks {
-                self.add_peer(PeerAddress {
-                    peer: peer_id,
-                    addresses: info.listen_addrs,
-                });
+                self.add_peer(PeerAddress { peer: peer_id, addresses: info.listen_addrs });
             }
         }
     }
@@ -475,9 +451,7 @@ impl EventLoop {
 
     fn on_kademlia(&mut self, event: kad::Event) {
         match event {
-            kad::Event::OutboundQueryProgressed {
-                id, result, step, ..
-            } => match result {
+            kad::Event::OutboundQueryProgressed { id, result, step, .. } => match result {
                 QueryResult::GetProviders(result) => {
                     if let Ok(GetProvidersOk::FoundProviders { providers, .. }) = result {
                         self.on_providers(&id, providers);
@@ -489,14 +463,9 @@ impl EventLoop {
                 QueryResult::StartProviding(_) => self.on_announced(&id),
                 _ => {}
             },
-            kad::Event::RoutingUpdated {
-                is_new_peer: true, ..
-            } => self.announce_due = true,
+            kad::Event::RoutingUpdated { is_new_peer: true, .. } => self.announce_due = true,
             kad::Event::InboundRequest {
-                request:
-                    kad::InboundRequest::AddProvider {
-                        record: Some(record),
-                    },
+                request: kad::InboundRequest::AddProvider { record: Some(record) },
             } => self.on_record(record),
             _ => {}
         }
@@ -522,10 +491,7 @@ impl EventLoop {
         }
         // Kademlia knows their addresses only while the query runs: connect now.
         for peer in new {
-            self.dial(PeerAddress {
-                peer,
-                addresses: Vec::new(),
-            });
+            self.dial(PeerAddress { peer, addresses: Vec::new() });
         }
     }
 
@@ -602,10 +568,7 @@ impl EventLoop {
         let connection = options.connection_id();
         match self.swarm.dial(options) {
             Ok(()) => {
-                entry.insert(Dial {
-                    connection,
-                    questions: Vec::new(),
-                });
+                entry.insert(Dial { connection, questions: Vec::new() });
             }
             Err(error) => tracing::debug!(peer = %peer.peer, %error, "cannot dial"),
         }
@@ -664,15 +627,10 @@ impl EventLoop {
         use request_response::{Event, Message};
         match event {
             Event::Message { peer, message } => match message {
-                Message::Request {
-                    request_id,
-                    request,
-                    channel,
-                } => self.serve(peer, request_id, request, channel),
-                Message::Response {
-                    request_id,
-                    response,
-                } => {
+                Message::Request { request_id, request, channel } => {
+                    self.serve(peer, request_id, request, channel)
+                }
+                Message::Response { request_id, response } => {
                     if let Some(question) = self.questions.remove(&request_id) {
                         if let RangeResponse::Found { bytes, .. } = &response {
                             let received = &self.counters.bytes_received;
@@ -682,16 +640,10 @@ impl EventLoop {
                     }
                 }
             },
-            Event::OutboundFailure {
-                peer,
-                request_id,
-                error,
-            } => self.on_failure(peer, request_id, error),
-            Event::InboundFailure {
-                peer,
-                request_id,
-                error,
-            } => {
+            Event::OutboundFailure { peer, request_id, error } => {
+                self.on_failure(peer, request_id, error)
+            }
+            Event::InboundFailure { peer, request_id, error } => {
                 if !matches!(error, InboundFailure::ConnectionClosed) {
                     tracing::debug!(%peer, %error, "could not serve a range");
                 }
@@ -723,10 +675,9 @@ impl EventLoop {
         let read = tokio::task::spawn_blocking(move || store.read_range(&id, offset, len));
         let served = async move {
             let response = match read.await {
-                Ok(Ok(Some(range))) => RangeResponse::Found {
-                    total_len: range.total_len,
-                    bytes: range.bytes,
-                },
+                Ok(Ok(Some(range))) => {
+                    RangeResponse::Found { total_len: range.total_len, bytes: range.bytes }
+                }
                 Ok(Ok(None)) | Err(_) => RangeResponse::Missing,
                 Ok(Err(error)) => {
                     tracing::warn!(%error, "cannot read what is published");
@@ -767,11 +718,7 @@ impl EventLoop {
 
     fn respond(&mut self, channel: ResponseChannel<RangeResponse>, response: RangeResponse) {
         // The peer may be gone; request-response says so in an event of its own.
-        let _ = self
-            .swarm
-            .behaviour_mut()
-            .ranges
-            .send_response(channel, response);
+        let _ = self.swarm.behaviour_mut().ranges.send_response(channel, response);
     }
 
     /// A range has left, or never will.

@@ -81,36 +81,19 @@ pub(super) async fn fetch(
             }
             break;
         };
-        let asked = ask(
-            source,
-            clock,
-            limits,
-            request.id,
-            request.len_max,
-            &peer,
-            &mut partial,
-        );
+        let asked = ask(source, clock, limits, request.id, request.len_max, &peer, &mut partial);
         if let Err(kind) = asked.await? {
             blame(&mut faults, peer.peer, kind);
             continue;
         }
         let Partial { bytes, peers, .. } = std::mem::take(&mut partial);
         match verified(&request.verify, bytes.into()).await {
-            Some(bytes) => {
-                return Ok(Fetched {
-                    bytes,
-                    peers,
-                    faults,
-                })
-            }
+            Some(bytes) => return Ok(Fetched { bytes, peers, faults }),
             None if peers.len() == 1 => blame(&mut faults, peer.peer, FaultKind::Corrupt),
             None => candidates.queue.push_front(peer),
         }
     }
-    Err(FetchError::Unavailable {
-        id: request.id,
-        faults,
-    })
+    Err(FetchError::Unavailable { id: request.id, faults })
 }
 
 fn blame(faults: &mut Vec<Fault>, peer: PeerId, kind: FaultKind) {
@@ -180,10 +163,7 @@ async fn ask(
         if bytes.len() as u64 != total_len.saturating_sub(offset).min(u64::from(len)) {
             return Ok(Err(FaultKind::Malformed));
         }
-        if partial
-            .total_len
-            .is_some_and(|claimed| claimed != total_len)
-        {
+        if partial.total_len.is_some_and(|claimed| claimed != total_len) {
             // An honest peer keeps its claim, so the bytes so far are another's: this peer starts afresh. One that
             // changes its own claim does not get to do so for ever.
             let own = partial.peers.last() == Some(&peer.peer);
@@ -196,9 +176,7 @@ async fn ask(
         if partial.total_len.is_none() {
             partial.total_len = Some(total_len);
             let reserve = total_len.min(RESERVE_MAX);
-            partial
-                .bytes
-                .reserve(usize::try_from(reserve).unwrap_or_default());
+            partial.bytes.reserve(usize::try_from(reserve).unwrap_or_default());
         }
         if partial.peers.last() != Some(&peer.peer) {
             partial.peers.push(peer.peer);

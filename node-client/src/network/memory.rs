@@ -62,12 +62,7 @@ impl MemoryHub {
     pub fn join(&self, seed: u64, clock: Arc<dyn Clock>) -> MemoryNetwork {
         let local_peer = peer_id(seed);
         self.peers().entry(local_peer).or_default();
-        MemoryNetwork {
-            hub: self.clone(),
-            local_peer,
-            seed,
-            clock,
-        }
+        MemoryNetwork { hub: self.clone(), local_peer, seed, clock }
     }
 
     /// Takes a peer off the network or back on; what it published stays.
@@ -127,9 +122,7 @@ impl MemoryPeer {
         let Some(bytes) = published.filter(|_| self.serving != Serving::Nothing) else {
             return Ok(RangeResponse::Missing);
         };
-        let start = usize::try_from(request.offset)
-            .unwrap_or(usize::MAX)
-            .min(bytes.len());
+        let start = usize::try_from(request.offset).unwrap_or(usize::MAX).min(bytes.len());
         let end = start.saturating_add(request.len as usize).min(bytes.len());
         let range = bytes.slice(start..end);
         Ok(RangeResponse::Found {
@@ -186,16 +179,9 @@ impl Network for MemoryNetwork {
                 .then(|| bytes.clone())
         });
         if let Some(bytes) = own {
-            return Ok(Fetched {
-                bytes,
-                peers: Vec::new(),
-                faults: Vec::new(),
-            });
+            return Ok(Fetched { bytes, peers: Vec::new(), faults: Vec::new() });
         }
-        let limits = FetchLimits {
-            range_len: RANGE_LEN_MAX,
-            peers_max: FETCH_PEERS_MAX,
-        };
+        let limits = FetchLimits { range_len: RANGE_LEN_MAX, peers_max: FETCH_PEERS_MAX };
         fetch::fetch(self, &*self.clock, limits, request).await
     }
 }
@@ -219,13 +205,10 @@ impl RangeSource for MemoryNetwork {
 
     async fn providers(&self, id: Hash) -> Result<Vec<PeerAddress>, FetchError> {
         let peers = self.hub.peers();
-        let providers = peers
-            .iter()
-            .filter(|(_, peer)| !peer.offline && peer.published.contains_key(&id));
-        let addresses = providers.map(|(peer, _)| PeerAddress {
-            peer: *peer,
-            addresses: Vec::new(),
-        });
+        let providers =
+            peers.iter().filter(|(_, peer)| !peer.offline && peer.published.contains_key(&id));
+        let addresses =
+            providers.map(|(peer, _)| PeerAddress { peer: *peer, addresses: Vec::new() });
         Ok(addresses.collect())
     }
 

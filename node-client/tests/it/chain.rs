@@ -53,9 +53,7 @@ fn payload(number: u32) -> Vec<u8> {
     let (mut a, mut b) = (values(5_000), values(300));
     let mut tensors: Vec<&mut [f32]> = vec![&mut a, &mut b];
     let keep = settings().training.keep;
-    Encoder::new()
-        .encode(&mut tensors, &layout(), keep)
-        .unwrap()
+    Encoder::new().encode(&mut tensors, &layout(), keep).unwrap()
 }
 
 /// A run with two miners and two validators, whose hot keys are `name//hot`, in the block before window 0.
@@ -70,10 +68,7 @@ impl Story {
         let chain = FakeChain::new(7, names.map(|name| (account(name), 1_000 * UNIT)));
         let genesis = chain.genesis_hash().await.unwrap();
         let story = Self { chain, genesis };
-        let call = Call::CreateRun {
-            settings: Box::new(settings()),
-            layout: layout(),
-        };
+        let call = Call::CreateRun { settings: Box::new(settings()), layout: layout() };
         let alice = key("Alice");
         let bob = key("Bob");
         let charlie = key("Charlie");
@@ -161,13 +156,7 @@ fn name_of(outcome: Result<Included, SubmitError>) -> String {
 }
 
 fn evaluation(uid: Uid, own_after: u32, random_after: u32) -> Evaluation {
-    Evaluation {
-        uid,
-        own_before: 5 << 24,
-        own_after,
-        random_before: 5 << 24,
-        random_after,
-    }
+    Evaluation { uid, own_before: 5 << 24, own_after, random_before: 5 << 24, random_after }
 }
 
 #[tokio::test]
@@ -176,13 +165,8 @@ async fn a_window_ends_in_pay_and_every_planck_is_somewhere() {
     let layout = layout();
     let keep = settings().training.keep;
     let bytes = [payload(1), payload(2)];
-    let payloads = bytes
-        .each_ref()
-        .map(|bytes| Payload::parse(bytes, &layout, keep).unwrap());
-    let openings = [
-        story.opening(&payloads[0], 1),
-        story.opening(&payloads[1], 2),
-    ];
+    let payloads = bytes.each_ref().map(|bytes| Payload::parse(bytes, &layout, keep).unwrap());
+    let openings = [story.opening(&payloads[0], 1), story.opening(&payloads[1], 2)];
     let miners = ["Bob", "Charlie"];
     story.before(0, 0);
     for (name, opening) in miners.iter().zip(&openings) {
@@ -200,12 +184,8 @@ async fn a_window_ends_in_pay_and_every_planck_is_somewhere() {
 
     story.before(0, 13);
     for name in ["Dave", "Eve"] {
-        let call = Call::Attest {
-            run: RUN,
-            window: 0,
-            bitmap: bitmap_of(&[0, 1]),
-            state_root: BASE,
-        };
+        let call =
+            Call::Attest { run: RUN, window: 0, bitmap: bitmap_of(&[0, 1]), state_root: BASE };
         story.hot(name, call).unwrap();
     }
     story.before(0, 17);
@@ -214,28 +194,19 @@ async fn a_window_ends_in_pay_and_every_planck_is_somewhere() {
     assert_eq!(window.state_root, Some(BASE));
     assert_eq!(window.status, WindowStatus::Accepted);
 
-    let evaluations = vec![
-        evaluation(0, 4 << 24, 9 << 23),
-        evaluation(1, 9 << 23, 19 << 22),
-    ];
+    let evaluations = vec![evaluation(0, 4 << 24, 9 << 23), evaluation(1, 9 << 23, 19 << 22)];
     let salt = [9; 32];
     story.before(1, 0);
     for name in ["Dave", "Eve"] {
         let hot = account(&format!("{name}//hot"));
         let hash = score_commitment_hash(&story.genesis, RUN, 0, &hot, &evaluations, &salt);
         let (run, window) = (RUN, 0);
-        story
-            .hot(name, Call::CommitScores { run, window, hash })
-            .unwrap();
+        story.hot(name, Call::CommitScores { run, window, hash }).unwrap();
     }
     story.before(1, 8);
     for name in ["Dave", "Eve"] {
-        let call = Call::RevealScores {
-            run: RUN,
-            window: 0,
-            evaluations: evaluations.clone(),
-            salt,
-        };
+        let call =
+            Call::RevealScores { run: RUN, window: 0, evaluations: evaluations.clone(), salt };
         story.hot(name, call).unwrap();
     }
     story.before(1, 13);
@@ -265,10 +236,7 @@ async fn a_window_ends_in_pay_and_every_planck_is_somewhere() {
     assert!(standings[0].value > standings[1].value);
 
     // Too early; then the claim is what the settlement said.
-    let claim = |name: &str| Call::Claim {
-        run: RUN,
-        account: account(name),
-    };
+    let claim = |name: &str| Call::Claim { run: RUN, account: account(name) };
     let early = story.hot("Bob", claim("Bob"));
     assert_eq!(name_of(early), "Gauntlet::NothingClaimable");
     story.before(3, 0);
@@ -300,15 +268,8 @@ async fn refusals_have_the_pallets_names_and_change_nothing() {
     let copy = story.opening(&payload, 2);
 
     let early = story.commit("Bob", 0, &opening);
-    assert_eq!(
-        name_of(story.hot("Bob", early)),
-        "Gauntlet::RunNotStarted",
-        "before window 0"
-    );
-    assert_eq!(
-        name_of(story.chain.execute(&key("Bob"), register("Bob"))),
-        "Gauntlet::HotKeyTaken"
-    );
+    assert_eq!(name_of(story.hot("Bob", early)), "Gauntlet::RunNotStarted", "before window 0");
+    assert_eq!(name_of(story.chain.execute(&key("Bob"), register("Bob"))), "Gauntlet::HotKeyTaken");
     assert_eq!(
         name_of(story.chain.execute(&key("Ferdie"), register("Ferdie"))),
         "Runtime::Token(FundsUnavailable)"
@@ -319,23 +280,12 @@ async fn refusals_have_the_pallets_names_and_change_nothing() {
     story.before(0, 0);
     let commit = story.commit("Bob", 0, &opening);
     story.hot("Bob", commit.clone()).unwrap();
-    assert_eq!(
-        name_of(story.hot("Bob", commit)),
-        "Gauntlet::AlreadyCommitted"
-    );
+    assert_eq!(name_of(story.hot("Bob", commit)), "Gauntlet::AlreadyCommitted");
     let other_window = story.commit("Charlie", 1, &copy);
-    assert_eq!(
-        name_of(story.hot("Charlie", other_window)),
-        "Gauntlet::WrongWindow"
-    );
+    assert_eq!(name_of(story.hot("Charlie", other_window)), "Gauntlet::WrongWindow");
     let commit = story.commit("Charlie", 0, &copy);
     story.hot("Charlie", commit).unwrap();
-    let attest = Call::Attest {
-        run: RUN,
-        window: 0,
-        bitmap: vec![],
-        state_root: BASE,
-    };
+    let attest = Call::Attest { run: RUN, window: 0, bitmap: vec![], state_root: BASE };
     assert_eq!(name_of(story.hot("Dave", attest)), "Gauntlet::WrongPhase");
 
     story.before(0, 10);
@@ -373,20 +323,13 @@ async fn refusals_have_the_pallets_names_and_change_nothing() {
     assert!(matches!(
         events[..],
         [
-            GauntletEvent::CopyRefused {
-                uid: 1,
-                original: 0,
-                ..
-            },
+            GauntletEvent::CopyRefused { uid: 1, original: 0, .. },
             GauntletEvent::UpdateRevealed { uid: 0, .. }
         ]
     ));
     assert!(outcomes.pop().unwrap().is_ok(), "the copy came first");
     assert_eq!(name_of(outcomes.pop().unwrap()), "Gauntlet::ProofInvalid");
-    assert_eq!(
-        name_of(outcomes.pop().unwrap()),
-        "Gauntlet::OpeningMismatch"
-    );
+    assert_eq!(name_of(outcomes.pop().unwrap()), "Gauntlet::OpeningMismatch");
     let reveals = story.chain.reveals(RUN, 0, None).await.unwrap();
     assert_eq!(reveals.iter().map(|row| row.uid).collect::<Vec<_>>(), [0]);
 }
@@ -428,13 +371,8 @@ fn every_call_is_in_the_metadata_with_these_arguments() {
     let id = [0; 32];
     let settings = Box::new(settings());
     let (run, window, hash, hot, account) = (RUN, 0, id, id, id);
-    let opening = Opening {
-        payload_root: id,
-        chunk_count: 1,
-        byte_len: 1,
-        base_state_root: id,
-        salt: id,
-    };
+    let opening =
+        Opening { payload_root: id, chunk_count: 1, byte_len: 1, base_state_root: id, salt: id };
     #[rustfmt::skip]
     let calls: Vec<(Call, &[&str])> = vec![
         (Call::CreateRun { settings: settings.clone(), layout: layout() }, &["settings", "layout"]),
@@ -457,11 +395,7 @@ fn every_call_is_in_the_metadata_with_these_arguments() {
     for (call, arguments) in calls {
         let variant = pallet.call_variant_by_name(call.name()).unwrap();
         let names = variant.fields.iter().map(|field| field.name.as_deref());
-        assert!(
-            names.eq(arguments.iter().map(|name| Some(*name))),
-            "{}",
-            call.name()
-        );
+        assert!(names.eq(arguments.iter().map(|name| Some(*name))), "{}", call.name());
     }
     let transfer = Call::Transfer { to: id, amount: 0 };
     let balances = metadata.pallet_by_name("Balances").unwrap();

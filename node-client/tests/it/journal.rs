@@ -29,15 +29,7 @@ fn the_same_is_recorded_once_and_another_is_refused() {
     assert_eq!(journal.record(UPDATE, 0, 7, A).unwrap(), Recorded::New);
     assert_eq!(journal.record(UPDATE, 0, 7, A).unwrap(), Recorded::Same);
     let error = journal.record(UPDATE, 0, 7, B).unwrap_err();
-    assert!(matches!(
-        error,
-        JournalError::Conflict {
-            window: 7,
-            recorded: A,
-            refused: B,
-            ..
-        }
-    ));
+    assert!(matches!(error, JournalError::Conflict { window: 7, recorded: A, refused: B, .. }));
     // Another kind, window or run is another commitment.
     assert_eq!(journal.record(SCORE, 0, 7, B).unwrap(), Recorded::New);
     assert_eq!(journal.record(UPDATE, 0, 8, B).unwrap(), Recorded::New);
@@ -53,10 +45,7 @@ fn a_restart_remembers_hash_and_secret() {
     let journal = Journal::open(&path).unwrap();
     let entry = journal.lookup(UPDATE, 0, 7).unwrap();
     assert_eq!((entry.hash, &entry.secret[..]), (A, &b"salt"[..]));
-    assert_eq!(
-        journal.record_with(UPDATE, 0, 7, A, b"other").unwrap(),
-        Recorded::Same
-    );
+    assert_eq!(journal.record_with(UPDATE, 0, 7, A, b"other").unwrap(), Recorded::Same);
     assert_eq!(journal.lookup(UPDATE, 0, 7).unwrap().secret, b"salt");
     assert!(journal.record(UPDATE, 0, 7, B).is_err());
     assert_eq!(journal.lookup(SCORE, 0, 7), None);
@@ -115,10 +104,7 @@ fn damage_that_is_no_torn_write_is_an_error() {
 fn a_second_process_is_refused() {
     let (_folder, path) = folder();
     let first = Journal::open(&path).unwrap();
-    assert!(matches!(
-        Journal::open(&path),
-        Err(JournalError::InUse { .. })
-    ));
+    assert!(matches!(Journal::open(&path), Err(JournalError::InUse { .. })));
     drop(first);
     Journal::open(&path).unwrap();
 }

@@ -51,10 +51,7 @@ fn a_key_file_opens_with_its_password_only() {
     let loaded = load_key_file(&path, "correct horse").unwrap();
     assert_eq!(account(&loaded), account(&key));
     assert_eq!(key_file_account(&path).unwrap(), account(&key));
-    assert!(matches!(
-        load_key_file(&path, "wrong horse"),
-        Err(KeyError::WrongPassword { .. })
-    ));
+    assert!(matches!(load_key_file(&path, "wrong horse"), Err(KeyError::WrongPassword { .. })));
     let mode = fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     assert!(!fs::read_to_string(&path).unwrap().contains(&phrase));
@@ -65,10 +62,7 @@ fn a_key_file_is_never_overwritten() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("key.json");
     create_key_file(&path, "//Alice", "").unwrap();
-    assert!(matches!(
-        create_key_file(&path, "//Bob", ""),
-        Err(KeyError::Exists { .. })
-    ));
+    assert!(matches!(create_key_file(&path, "//Bob", ""), Err(KeyError::Exists { .. })));
     assert_eq!(address(&account(&load_key_file(&path, "").unwrap())), ALICE);
 }
 
@@ -80,25 +74,12 @@ fn a_changed_key_file_does_not_open() {
     let text = fs::read_to_string(&path).unwrap();
     let bob = address(&account(&keypair_from_uri("//Bob").unwrap()));
     fs::write(&path, text.replace(ALICE, &bob)).unwrap();
-    assert!(matches!(
-        load_key_file(&path, "pw"),
-        Err(KeyError::WrongPassword { .. })
-    ));
-    fs::write(
-        &path,
-        text.replace("\"scrypt_log_n\": 15", "\"scrypt_log_n\": 60"),
-    )
-    .unwrap();
-    assert!(matches!(
-        load_key_file(&path, "pw"),
-        Err(KeyError::NotAKeyFile { .. })
-    ));
+    assert!(matches!(load_key_file(&path, "pw"), Err(KeyError::WrongPassword { .. })));
+    fs::write(&path, text.replace("\"scrypt_log_n\": 15", "\"scrypt_log_n\": 60")).unwrap();
+    assert!(matches!(load_key_file(&path, "pw"), Err(KeyError::NotAKeyFile { .. })));
     for text in ["", "{}", "[1]", "//Alice"] {
         fs::write(&path, text).unwrap();
-        assert!(matches!(
-            load_key_file(&path, "pw"),
-            Err(KeyError::NotAKeyFile { .. })
-        ));
+        assert!(matches!(load_key_file(&path, "pw"), Err(KeyError::NotAKeyFile { .. })));
     }
 }
 
@@ -110,10 +91,7 @@ fn another_networks_address_is_refused() {
         "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQZ",
         "",
     ] {
-        assert!(matches!(
-            account_from_address(text),
-            Err(KeyError::NotAnAddress { .. })
-        ));
+        assert!(matches!(account_from_address(text), Err(KeyError::NotAnAddress { .. })));
     }
 }
 
@@ -127,8 +105,5 @@ fn the_network_key_is_made_once_and_then_read() {
     let mode = fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     fs::write(&path, "no key").unwrap();
-    assert!(matches!(
-        load_or_create_network_key(&path),
-        Err(KeyError::NotAKeyFile { .. })
-    ));
+    assert!(matches!(load_or_create_network_key(&path), Err(KeyError::NotAKeyFile { .. })));
 }

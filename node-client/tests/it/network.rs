@@ -96,26 +96,19 @@ async fn peer(transport: Transport) -> Peer {
 }
 
 async fn address(client: &Client) -> PeerAddress {
-    PeerAddress {
-        peer: client.local_peer(),
-        addresses: client.listen_addresses().await.unwrap(),
-    }
+    PeerAddress { peer: client.local_peer(), addresses: client.listen_addresses().await.unwrap() }
 }
 
 /// Content of `len` bytes that differ from range to range, and its id.
 fn content(len: usize) -> (Hash, Bytes) {
     let mut bytes = vec![0; len];
-    let mut reader = blake3::Hasher::new()
-        .update(&len.to_le_bytes())
-        .finalize_xof();
+    let mut reader = blake3::Hasher::new().update(&len.to_le_bytes()).finalize_xof();
     reader.fill(&mut bytes);
     (*blake3::hash(&bytes).as_bytes(), bytes.into())
 }
 
 fn want(id: Hash) -> FetchRequest {
-    FetchRequest::new(id, 1 << 20, move |bytes| {
-        *blake3::hash(bytes).as_bytes() == id
-    })
+    FetchRequest::new(id, 1 << 20, move |bytes| *blake3::hash(bytes).as_bytes() == id)
 }
 
 fn fault(peer: PeerId, kind: FaultKind) -> Fault {
@@ -156,19 +149,13 @@ async fn impostor(mut answers: Answers) -> (PeerAddress, JoinHandle<()>) {
             break address;
         }
     };
-    let peer = PeerAddress {
-        peer: *swarm.local_peer_id(),
-        addresses: vec![address],
-    };
+    let peer = PeerAddress { peer: *swarm.local_peer_id(), addresses: vec![address] };
     let task = tokio::spawn(async move {
         let mut count = 0;
         loop {
             let event = swarm.select_next_some().await;
             let SwarmEvent::Behaviour(request_response::Event::Message {
-                message:
-                    request_response::Message::Request {
-                        request, channel, ..
-                    },
+                message: request_response::Message::Request { request, channel, .. },
                 ..
             }) = event
             else {
@@ -188,10 +175,7 @@ async fn impostor(mut answers: Answers) -> (PeerAddress, JoinHandle<()>) {
 fn honest(bytes: &Bytes, request: RangeRequest) -> RangeResponse {
     let start = bytes.len().min(request.offset as usize);
     let end = bytes.len().min(start + request.len as usize);
-    RangeResponse::Found {
-        total_len: bytes.len() as u64,
-        bytes: bytes.slice(start..end),
-    }
+    RangeResponse::Found { total_len: bytes.len() as u64, bytes: bytes.slice(start..end) }
 }
 
 async fn a_hinted_peer_delivers(transport: Transport) {
@@ -205,10 +189,7 @@ async fn a_hinted_peer_delivers(transport: Transport) {
         assert_eq!(fetched.peers, [a.client.local_peer()]);
         assert!(fetched.faults.is_empty());
     }
-    assert_eq!(
-        a.client.counters().bytes_sent,
-        b.client.counters().bytes_received
-    );
+    assert_eq!(a.client.counters().bytes_sent, b.client.counters().bytes_received);
 }
 
 #[tokio::test]
@@ -222,11 +203,7 @@ async fn a_hinted_peer_delivers_over_tcp() {
 }
 
 async fn kademlia_names_a_provider(transport: Transport) {
-    let (a, b, c) = (
-        peer(transport).await,
-        peer(transport).await,
-        peer(transport).await,
-    );
+    let (a, b, c) = (peer(transport).await, peer(transport).await, peer(transport).await);
     let (id, bytes) = content(5_000);
     let meeting_point = address(&c.client).await;
     a.client.add_peer(meeting_point.clone()).await.unwrap();
@@ -258,28 +235,18 @@ async fn kademlia_names_a_provider_over_tcp() {
 
 #[tokio::test]
 async fn a_liar_is_named_and_the_next_peer_delivers() {
-    let (liar, honest, b) = (
-        peer(Transport::Quic).await,
-        peer(Transport::Quic).await,
-        peer(Transport::Quic).await,
-    );
+    let (liar, honest, b) =
+        (peer(Transport::Quic).await, peer(Transport::Quic).await, peer(Transport::Quic).await);
     let (id, bytes) = content(5_000);
     let mut bad = bytes.to_vec();
     bad[4_321] ^= 1;
     liar.client.publish(id, bad.into()).await.unwrap();
     honest.client.publish(id, bytes.clone()).await.unwrap();
     let providers = [address(&liar.client).await, address(&honest.client).await];
-    let fetched = b
-        .client
-        .fetch(want(id).from_peers(providers))
-        .await
-        .unwrap();
+    let fetched = b.client.fetch(want(id).from_peers(providers)).await.unwrap();
     assert_eq!(fetched.bytes, bytes);
     assert_eq!(fetched.peers, [honest.client.local_peer()]);
-    assert_eq!(
-        fetched.faults,
-        [fault(liar.client.local_peer(), FaultKind::Corrupt)]
-    );
+    assert_eq!(fetched.faults, [fault(liar.client.local_peer(), FaultKind::Corrupt)]);
 }
 
 #[tokio::test]
@@ -301,10 +268,8 @@ async fn another_peer_takes_over_where_one_died() {
     let (id, bytes) = content(5_000);
     a.client.publish(id, bytes.clone()).await.unwrap();
     let served = bytes.clone();
-    let (dying, task) = impostor(Box::new(move |n, request| {
-        (n < 2).then(|| honest(&served, request))
-    }))
-    .await;
+    let (dying, task) =
+        impostor(Box::new(move |n, request| (n < 2).then(|| honest(&served, request)))).await;
     let dying_peer = dying.peer;
     let request = want(id).from_peers([dying, address(&a.client).await]);
     let fetched = b.client.fetch(request).await.unwrap();
@@ -322,10 +287,8 @@ async fn nobody_is_blamed_for_what_two_served() {
     let (id, bytes) = content(5_000);
     a.client.publish(id, bytes.clone()).await.unwrap();
     let garbage = Bytes::from(vec![0; 5_000]);
-    let (dying, _task) = impostor(Box::new(move |n, request| {
-        (n < 2).then(|| honest(&garbage, request))
-    }))
-    .await;
+    let (dying, _task) =
+        impostor(Box::new(move |n, request| (n < 2).then(|| honest(&garbage, request)))).await;
     let dying_peer = dying.peer;
     let request = want(id).from_peers([dying, address(&a.client).await]);
     let fetched = b.client.fetch(request).await.unwrap();
@@ -354,18 +317,15 @@ async fn answers_to_other_questions_are_malformed() {
     let growing_bytes = bytes.clone();
     let (growing, _two) = impostor(Box::new(move |n, request| {
         Some(match honest(&growing_bytes, request) {
-            RangeResponse::Found { bytes, .. } => RangeResponse::Found {
-                total_len: 100_000 + n as u64,
-                bytes,
-            },
+            RangeResponse::Found { bytes, .. } => {
+                RangeResponse::Found { total_len: 100_000 + n as u64, bytes }
+            }
             other => other,
         })
     }))
     .await;
-    let expected = [
-        fault(too_short.peer, FaultKind::Malformed),
-        fault(growing.peer, FaultKind::Malformed),
-    ];
+    let expected =
+        [fault(too_short.peer, FaultKind::Malformed), fault(growing.peer, FaultKind::Malformed)];
     let request = want(id).from_peers([too_short, growing]);
     assert_eq!(faults(b.client.fetch(request).await.unwrap_err()), expected);
 }
@@ -394,10 +354,7 @@ async fn a_peer_over_its_rate_is_told_that_we_are_busy() {
         serve_bytes_per_second_max: u64::from(RANGE_LEN) / 10,
         ..config(Transport::Quic)
     };
-    let (a, b) = (
-        peer_with(slow, Impatient).await,
-        peer(Transport::Quic).await,
-    );
+    let (a, b) = (peer_with(slow, Impatient).await, peer(Transport::Quic).await);
     let (id, bytes) = content(50_000);
     a.client.publish(id, bytes).await.unwrap();
     let request = want(id).from_peers([address(&a.client).await]);
@@ -411,10 +368,7 @@ async fn a_peer_over_its_rate_is_told_that_we_are_busy() {
 async fn what_nobody_has_is_unavailable() {
     let (a, b) = (peer(Transport::Quic).await, peer(Transport::Quic).await);
     let (id, bytes) = content(10);
-    let nowhere = PeerAddress {
-        peer: PeerId::random(),
-        addresses: Vec::new(),
-    };
+    let nowhere = PeerAddress { peer: PeerId::random(), addresses: Vec::new() };
     let hints = [nowhere.clone(), address(&a.client).await];
     let expected = [
         fault(nowhere.peer, FaultKind::Unreachable),
@@ -433,14 +387,8 @@ async fn what_nobody_has_is_unavailable() {
 
 #[tokio::test]
 async fn networks_of_other_names_do_not_talk() {
-    let other = NetworkConfig {
-        name: "other".to_owned(),
-        ..config(Transport::Quic)
-    };
-    let (a, b) = (
-        peer_with(other, Impatient).await,
-        peer(Transport::Quic).await,
-    );
+    let other = NetworkConfig { name: "other".to_owned(), ..config(Transport::Quic) };
+    let (a, b) = (peer_with(other, Impatient).await, peer(Transport::Quic).await);
     let (id, bytes) = content(10);
     a.client.publish(id, bytes).await.unwrap();
     let request = want(id).from_peers([address(&a.client).await]);
@@ -462,14 +410,8 @@ async fn a_restarted_peer_still_serves_what_it_published() {
         Ok(fetched) if fetched.peers.is_empty()
     ));
     let (unknown, _) = content(1);
-    assert!(matches!(
-        a.client.fetch(want(unknown)).await,
-        Err(FetchError::Closed)
-    ));
-    let Peer {
-        client: old,
-        folder,
-    } = a;
+    assert!(matches!(a.client.fetch(want(unknown)).await, Err(FetchError::Closed)));
+    let Peer { client: old, folder } = a;
     drop(old);
     let key = Keypair::generate_ed25519();
     let again = client(config(Transport::Quic), key, &folder, Impatient).await;
@@ -497,21 +439,12 @@ async fn many_fetches_at_once_all_end() {
 
 #[test]
 fn an_announcement_gives_back_the_peer_and_drops_what_is_no_address() {
-    let peer = PeerAddress {
-        peer: PeerId::random(),
-        addresses: listen(Transport::Quic),
-    };
+    let peer = PeerAddress { peer: PeerId::random(), addresses: listen(Transport::Quic) };
     let (id, mut addresses) = peer.to_announcement();
-    assert_eq!(
-        PeerAddress::from_announcement(&id, &addresses),
-        Some(peer.clone())
-    );
+    assert_eq!(PeerAddress::from_announcement(&id, &addresses), Some(peer.clone()));
     addresses.push(b"nonsense".to_vec());
     assert_eq!(PeerAddress::from_announcement(&id, &addresses), Some(peer));
-    assert_eq!(
-        PeerAddress::from_announcement::<Vec<u8>>(b"nobody", &[]),
-        None
-    );
+    assert_eq!(PeerAddress::from_announcement::<Vec<u8>>(b"nobody", &[]), None);
 }
 
 #[tokio::test]
@@ -523,20 +456,15 @@ async fn in_memory_a_vanished_peer_is_followed_by_the_next() {
     a.publish(id, bytes.clone()).await.unwrap();
     b.publish(id, bytes.clone()).await.unwrap();
     hub.vanish_after(a.local_peer(), 1);
-    let mut request = want(id).from_peers([PeerAddress {
-        peer: a.local_peer(),
-        addresses: Vec::new(),
-    }]);
+    let mut request =
+        want(id).from_peers([PeerAddress { peer: a.local_peer(), addresses: Vec::new() }]);
     request.len_max = 3 << 20;
     let fetched = c.fetch(request.clone()).await.unwrap();
     assert_eq!(fetched.bytes, bytes);
     assert_eq!(fetched.peers, [a.local_peer(), b.local_peer()]);
     hub.set_cut(b.local_peer(), c.local_peer(), true);
     let error = c.fetch(request).await.unwrap_err();
-    assert_eq!(
-        faults(error),
-        [a, b].map(|peer| fault(peer.local_peer(), FaultKind::Unreachable))
-    );
+    assert_eq!(faults(error), [a, b].map(|peer| fault(peer.local_peer(), FaultKind::Unreachable)));
 }
 
 #[tokio::test]

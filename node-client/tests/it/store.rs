@@ -47,10 +47,7 @@ fn a_range_ends_with_the_object() {
     let store = store(&folder, 100);
     store.put(A, b"0123456789").unwrap();
     let range = |offset, len| store.read_range(&A, offset, len).unwrap().unwrap();
-    let expected = |bytes: &'static [u8]| Range {
-        total_len: 10,
-        bytes: bytes.into(),
-    };
+    let expected = |bytes: &'static [u8]| Range { total_len: 10, bytes: bytes.into() };
     assert_eq!(range(2, 3), expected(b"234"));
     assert_eq!(range(8, 100), expected(b"89"));
     assert_eq!(range(10, 1), expected(b""));
@@ -79,14 +76,7 @@ fn a_put_that_cannot_fit_is_refused_and_changes_nothing() {
     store.put(B, b"bbbb").unwrap();
     store.pin(&A).unwrap();
     let error = store.put(C, b"ccccccc").unwrap_err();
-    assert!(matches!(
-        error,
-        StoreError::Full {
-            needed: 7,
-            pinned: 4,
-            bytes_max: 10
-        }
-    ));
+    assert!(matches!(error, StoreError::Full { needed: 7, pinned: 4, bytes_max: 10 }));
     assert_eq!(store.ids(), [A, B]);
 }
 
@@ -122,16 +112,10 @@ fn a_flipped_bit_on_disk_is_found() {
     let folder = TempDir::new().unwrap();
     let store = store(&folder, 100);
     store.put(A, b"alpha").unwrap();
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .open(store.object_path(&A))
-        .unwrap();
+    let mut file = fs::OpenOptions::new().write(true).open(store.object_path(&A)).unwrap();
     file.seek(SeekFrom::End(-1)).unwrap();
     file.write_all(b"b").unwrap();
-    assert!(matches!(
-        store.get_checked(&A),
-        Err(StoreError::Damaged { id: A })
-    ));
+    assert!(matches!(store.get_checked(&A), Err(StoreError::Damaged { id: A })));
     assert_eq!(store.get(&A).unwrap().unwrap(), &b"alphb"[..]);
 }
 
@@ -142,10 +126,7 @@ fn a_truncated_object_is_damage_not_a_panic() {
     store.put(A, b"alpha").unwrap();
     fs::write(store.object_path(&A), b"GX").unwrap();
     assert!(matches!(store.get(&A), Err(StoreError::Damaged { .. })));
-    assert!(matches!(
-        store.read_range(&A, 0, 5),
-        Err(StoreError::Damaged { .. })
-    ));
+    assert!(matches!(store.read_range(&A, 0, 5), Err(StoreError::Damaged { .. })));
 }
 
 #[test]

@@ -31,11 +31,7 @@ impl Node {
         let [rpc_port, p2p_port] = free_ports();
         let log = folder.join("node.log");
         let open = || {
-            File::options()
-                .create(true)
-                .append(true)
-                .open(&log)
-                .expect("the log can be written")
+            File::options().create(true).append(true).open(&log).expect("the log can be written")
         };
         let child = Command::new(env!("CARGO_BIN_EXE_gauntlet-node"))
             .args(args)
@@ -49,15 +45,8 @@ impl Node {
             .stderr(open())
             .spawn()
             .expect("the node starts");
-        let mut node = Self {
-            child,
-            rpc_port,
-            p2p_port,
-            log,
-        };
-        node.wait("answers", |node| {
-            node.try_call("system_health", json!([])).map(drop)
-        });
+        let mut node = Self { child, rpc_port, p2p_port, log };
+        node.wait("answers", |node| node.try_call("system_health", json!([])).map(drop));
         node
     }
 
@@ -91,8 +80,7 @@ impl Node {
 
     /// The result of an RPC method.
     pub(crate) fn call(&self, method: &str, params: Value) -> Value {
-        self.try_call(method, params)
-            .unwrap_or_else(|| panic!("{method} has no answer"))
+        self.try_call(method, params).unwrap_or_else(|| panic!("{method} has no answer"))
     }
 
     fn try_call(&self, method: &str, params: Value) -> Option<Value> {

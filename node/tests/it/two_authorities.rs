@@ -10,15 +10,7 @@ fn two_authorities_finalise_the_same_chain() {
     let alice_args = ["--chain", "local", "--alice", "--node-key", &alice_key];
     let mut alice = Node::start(folders[0].path(), &alice_args);
     let bootnode = alice.address();
-    let bob_args = [
-        "--chain",
-        "local",
-        "--bob",
-        "--node-key",
-        &bob_key,
-        "--bootnodes",
-        &bootnode,
-    ];
+    let bob_args = ["--chain", "local", "--bob", "--node-key", &bob_key, "--bootnodes", &bootnode];
     let mut bob = Node::start(folders[1].path(), &bob_args);
 
     alice.wait_for_finalized(3);

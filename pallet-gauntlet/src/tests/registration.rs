@@ -22,14 +22,7 @@ fn run_starts_waiting_and_opens_with_its_first_window() {
         assert_eq!(run_balance(0), EXISTENTIAL_DEPOSIT);
         roll_to(START);
         assert_eq!(run().status, RunStatus::Open);
-        assert!(matches!(
-            events()[..],
-            [Event::WindowOpened {
-                run: 0,
-                window: 0,
-                ..
-            }]
-        ));
+        assert!(matches!(events()[..], [Event::WindowOpened { run: 0, window: 0, .. }]));
     });
 }
 
@@ -51,10 +44,7 @@ fn create_run_refuses_what_cannot_work() {
         for (settings, error) in cases {
             assert_noop!(create(settings, layout()), error);
         }
-        assert_noop!(
-            create(settings(), Default::default()),
-            Error::<Test>::LayoutInvalid
-        );
+        assert_noop!(create(settings(), Default::default()), Error::<Test>::LayoutInvalid);
         assert_noop!(
             create(settings(), LayoutVec::truncate_from(vec![1, 0])),
             Error::<Test>::LayoutInvalid
@@ -80,31 +70,16 @@ fn there_are_no_more_runs_than_every_block_can_look_at() {
 #[test]
 fn miner_gets_the_lowest_slot_and_its_bond_is_held() {
     ExtBuilder::default().build_and_execute(|| {
-        assert_ok!(Gauntlet::register_miner(
-            origin(miner_cold(0)),
-            0,
-            miner_hot(0)
-        ));
+        assert_ok!(Gauntlet::register_miner(origin(miner_cold(0)), 0, miner_hot(0)));
         System::assert_last_event(
-            Event::MinerRegistered {
-                run: 0,
-                uid: 0,
-                hot: miner_hot(0),
-                cold: miner_cold(0),
-            }
-            .into(),
+            Event::MinerRegistered { run: 0, uid: 0, hot: miner_hot(0), cold: miner_cold(0) }
+                .into(),
         );
-        assert_eq!(
-            Gauntlet::held(HoldReason::MinerBond, &miner_cold(0)),
-            10 * UNIT
-        );
+        assert_eq!(Gauntlet::held(HoldReason::MinerBond, &miner_cold(0)), 10 * UNIT);
         assert_eq!(System::providers(&miner_hot(0)), 1);
         assert_eq!(Miners::<Test>::get(0, 0).unwrap().registered_window, 0);
         roll_to(START);
-        assert_eq!(
-            Gauntlet::do_register_miner(miner_cold(1), 0, miner_hot(1)),
-            Ok(1)
-        );
+        assert_eq!(Gauntlet::do_register_miner(miner_cold(1), 0, miner_hot(1)), Ok(1));
         assert_eq!(Miners::<Test>::get(0, 1).unwrap().registered_window, 1);
     });
 }
@@ -113,28 +88,19 @@ fn miner_gets_the_lowest_slot_and_its_bond_is_held() {
 fn registration_is_refused_without_slot_key_or_money() {
     let mut small = settings();
     small.incentive.uid_max = 1;
-    ExtBuilder::default()
-        .settings(small)
-        .participants(1, 0)
-        .build_and_execute(|| {
-            let register = |cold, hot| Gauntlet::register_miner(origin(cold), 0, hot);
-            assert_noop!(
-                register(miner_cold(1), miner_hot(0)),
-                Error::<Test>::HotKeyTaken
-            );
-            assert_noop!(
-                register(miner_cold(1), miner_hot(1)),
-                Error::<Test>::NoFreeSlot
-            );
-            assert_noop!(
-                Gauntlet::register_miner(origin(owner()), 9, miner_hot(1)),
-                Error::<Test>::RunUnknown
-            );
-            assert_noop!(
-                Gauntlet::register_miner(RuntimeOrigin::none(), 0, miner_hot(1)),
-                DispatchError::BadOrigin
-            );
-        });
+    ExtBuilder::default().settings(small).participants(1, 0).build_and_execute(|| {
+        let register = |cold, hot| Gauntlet::register_miner(origin(cold), 0, hot);
+        assert_noop!(register(miner_cold(1), miner_hot(0)), Error::<Test>::HotKeyTaken);
+        assert_noop!(register(miner_cold(1), miner_hot(1)), Error::<Test>::NoFreeSlot);
+        assert_noop!(
+            Gauntlet::register_miner(origin(owner()), 9, miner_hot(1)),
+            Error::<Test>::RunUnknown
+        );
+        assert_noop!(
+            Gauntlet::register_miner(RuntimeOrigin::none(), 0, miner_hot(1)),
+            DispatchError::BadOrigin
+        );
+    });
     ExtBuilder::default().build_and_execute(|| {
         assert_noop!(
             Gauntlet::register_miner(origin(account(222)), 0, miner_hot(1)),
@@ -145,49 +111,42 @@ fn registration_is_refused_without_slot_key_or_money() {
 
 #[test]
 fn leaving_returns_the_bond_and_frees_key_and_slot() {
-    ExtBuilder::default()
-        .participants(2, 0)
-        .build_and_execute(|| {
-            assert_ok!(Gauntlet::announce(
-                origin(miner_hot(0)),
-                0,
-                Default::default(),
-                Default::default()
-            ));
-            assert_noop!(
-                Gauntlet::deregister_miner(origin(miner_cold(1)), 0, 0),
-                Error::<Test>::NotColdKey
-            );
-            assert_noop!(
-                Gauntlet::deregister_miner(origin(miner_cold(1)), 0, 7),
-                Error::<Test>::MinerUnknown
-            );
-            assert_ok!(Gauntlet::deregister_miner(origin(miner_cold(0)), 0, 0));
-            System::assert_last_event(Event::MinerLeft { run: 0, uid: 0 }.into());
-            assert_eq!(Gauntlet::held(HoldReason::MinerBond, &miner_cold(0)), 0);
-            assert_eq!(System::providers(&miner_hot(0)), 0);
-            assert!(!Announcements::<Test>::contains_key(0, miner_hot(0)));
-            assert_eq!(
-                Gauntlet::do_register_miner(miner_cold(3), 0, miner_hot(3)),
-                Ok(0)
-            );
-        });
+    ExtBuilder::default().participants(2, 0).build_and_execute(|| {
+        assert_ok!(Gauntlet::announce(
+            origin(miner_hot(0)),
+            0,
+            Default::default(),
+            Default::default()
+        ));
+        assert_noop!(
+            Gauntlet::deregister_miner(origin(miner_cold(1)), 0, 0),
+            Error::<Test>::NotColdKey
+        );
+        assert_noop!(
+            Gauntlet::deregister_miner(origin(miner_cold(1)), 0, 7),
+            Error::<Test>::MinerUnknown
+        );
+        assert_ok!(Gauntlet::deregister_miner(origin(miner_cold(0)), 0, 0));
+        System::assert_last_event(Event::MinerLeft { run: 0, uid: 0 }.into());
+        assert_eq!(Gauntlet::held(HoldReason::MinerBond, &miner_cold(0)), 0);
+        assert_eq!(System::providers(&miner_hot(0)), 0);
+        assert!(!Announcements::<Test>::contains_key(0, miner_hot(0)));
+        assert_eq!(Gauntlet::do_register_miner(miner_cold(3), 0, miner_hot(3)), Ok(0));
+    });
 }
 
 #[test]
 fn miner_with_a_commitment_of_the_window_cannot_leave() {
-    ExtBuilder::default()
-        .participants(1, 0)
-        .build_and_execute(|| {
-            roll_to(START);
-            commit(0, 0, 0, GENESIS_ROOT);
-            assert_noop!(
-                Gauntlet::deregister_miner(origin(miner_cold(0)), 0, 0),
-                Error::<Test>::WorkOpen
-            );
-            roll_to_window(1);
-            assert_ok!(Gauntlet::deregister_miner(origin(miner_cold(0)), 0, 0));
-        });
+    ExtBuilder::default().participants(1, 0).build_and_execute(|| {
+        roll_to(START);
+        commit(0, 0, 0, GENESIS_ROOT);
+        assert_noop!(
+            Gauntlet::deregister_miner(origin(miner_cold(0)), 0, 0),
+            Error::<Test>::WorkOpen
+        );
+        roll_to_window(1);
+        assert_ok!(Gauntlet::deregister_miner(origin(miner_cold(0)), 0, 0));
+    });
 }
 
 #[test]
@@ -200,10 +159,7 @@ fn validator_stakes_within_bounds() {
         assert_noop!(register(1 << 64), Error::<Test>::StakeTooHigh);
         assert_ok!(register(100 * UNIT));
         assert_noop!(register(100 * UNIT), Error::<Test>::HotKeyTaken);
-        assert_noop!(
-            Gauntlet::add_stake(origin(owner()), 0, 0, UNIT),
-            Error::<Test>::NotColdKey
-        );
+        assert_noop!(Gauntlet::add_stake(origin(owner()), 0, 0, UNIT), Error::<Test>::NotColdKey);
         assert_noop!(
             Gauntlet::add_stake(origin(validator_cold(0)), 0, 9, UNIT),
             Error::<Test>::ValidatorUnknown
@@ -213,41 +169,26 @@ fn validator_stakes_within_bounds() {
             Error::<Test>::StakeTooHigh
         );
         assert_ok!(Gauntlet::add_stake(origin(validator_cold(0)), 0, 0, UNIT));
-        System::assert_last_event(
-            Event::StakeAdded {
-                run: 0,
-                index: 0,
-                stake: 101 * UNIT,
-            }
-            .into(),
-        );
-        assert_eq!(
-            Gauntlet::held(HoldReason::ValidatorStake, &validator_cold(0)),
-            101 * UNIT
-        );
+        System::assert_last_event(Event::StakeAdded { run: 0, index: 0, stake: 101 * UNIT }.into());
+        assert_eq!(Gauntlet::held(HoldReason::ValidatorStake, &validator_cold(0)), 101 * UNIT);
     });
 }
 
 #[test]
 fn validator_leaves_between_its_work() {
-    ExtBuilder::default()
-        .participants(1, 1)
-        .build_and_execute(|| {
-            let leave = |cold| Gauntlet::deregister_validator(origin(cold), 0, 0);
-            play_window(0, 1, 1);
-            assert_noop!(leave(owner()), Error::<Test>::NotColdKey);
-            assert_noop!(leave(validator_cold(0)), Error::<Test>::WorkOpen);
-            roll_to_window(1);
-            commit_scores(0, 0, &evaluations(1));
-            assert_noop!(leave(validator_cold(0)), Error::<Test>::WorkOpen);
-            roll_to_window(2);
-            assert_ok!(leave(validator_cold(0)));
-            assert_noop!(leave(validator_cold(0)), Error::<Test>::ValidatorUnknown);
-            assert_eq!(
-                Gauntlet::held(HoldReason::ValidatorStake, &validator_cold(0)),
-                0
-            );
-        });
+    ExtBuilder::default().participants(1, 1).build_and_execute(|| {
+        let leave = |cold| Gauntlet::deregister_validator(origin(cold), 0, 0);
+        play_window(0, 1, 1);
+        assert_noop!(leave(owner()), Error::<Test>::NotColdKey);
+        assert_noop!(leave(validator_cold(0)), Error::<Test>::WorkOpen);
+        roll_to_window(1);
+        commit_scores(0, 0, &evaluations(1));
+        assert_noop!(leave(validator_cold(0)), Error::<Test>::WorkOpen);
+        roll_to_window(2);
+        assert_ok!(leave(validator_cold(0)));
+        assert_noop!(leave(validator_cold(0)), Error::<Test>::ValidatorUnknown);
+        assert_eq!(Gauntlet::held(HoldReason::ValidatorStake, &validator_cold(0)), 0);
+    });
 }
 
 #[test]
@@ -265,29 +206,21 @@ fn a_run_has_room_for_64_validators() {
 
 #[test]
 fn only_participants_announce() {
-    ExtBuilder::default()
-        .participants(1, 1)
-        .build_and_execute(|| {
-            let announce = |hot, run| {
-                Gauntlet::announce(
-                    origin(hot),
-                    run,
-                    PeerId::truncate_from(vec![1, 2]),
-                    Default::default(),
-                )
-            };
-            assert_noop!(announce(miner_cold(0), 0), Error::<Test>::HotKeyUnknown);
-            assert_noop!(announce(miner_hot(0), 1), Error::<Test>::RunUnknown);
-            assert_ok!(announce(miner_hot(0), 0));
-            assert_ok!(announce(validator_hot(0), 0));
-            assert_eq!(
-                Announcements::<Test>::get(0, miner_hot(0))
-                    .unwrap()
-                    .peer_id
-                    .to_vec(),
-                [1, 2]
-            );
-        });
+    ExtBuilder::default().participants(1, 1).build_and_execute(|| {
+        let announce = |hot, run| {
+            Gauntlet::announce(
+                origin(hot),
+                run,
+                PeerId::truncate_from(vec![1, 2]),
+                Default::default(),
+            )
+        };
+        assert_noop!(announce(miner_cold(0), 0), Error::<Test>::HotKeyUnknown);
+        assert_noop!(announce(miner_hot(0), 1), Error::<Test>::RunUnknown);
+        assert_ok!(announce(miner_hot(0), 0));
+        assert_ok!(announce(validator_hot(0), 0));
+        assert_eq!(Announcements::<Test>::get(0, miner_hot(0)).unwrap().peer_id.to_vec(), [1, 2]);
+    });
 }
 
 #[test]
@@ -301,11 +234,7 @@ fn settings_change_at_a_boundary_after_the_delay() {
             Gauntlet::set_params(origin(miner_cold(0)), 0, changed.clone().into()),
             Error::<Test>::NotOwner
         );
-        assert_ok!(Gauntlet::set_params(
-            origin(owner()),
-            0,
-            changed.clone().into()
-        ));
+        assert_ok!(Gauntlet::set_params(origin(owner()), 0, changed.clone().into()));
         System::assert_last_event(Event::SettingsScheduled { run: 0, window: 2 }.into());
         roll_to_phase(1, Phase::Apply);
         assert_eq!(run().settings, settings());
@@ -351,24 +280,19 @@ fn settings_that_bind_the_past_cannot_change() {
 
 #[test]
 fn views_answer_what_storage_holds() {
-    ExtBuilder::default()
-        .participants(2, 1)
-        .build_and_execute(|| {
-            assert_eq!(Gauntlet::assignment_seed(0), None);
-            play_window(0, 2, 1);
-            let graph = Gauntlet::metagraph(0).unwrap();
-            assert_eq!(graph.window, Some(0));
-            assert_eq!(
-                graph.miners.iter().map(|(uid, _)| *uid).collect::<Vec<_>>(),
-                [0, 1]
-            );
-            assert_eq!(graph.validators.len(), 1);
-            assert_eq!(Gauntlet::settings(0), Some(settings()));
-            assert_eq!(Gauntlet::assignment_seed(0), Some((0, record(0).seed)));
-            assert_eq!(Gauntlet::accepted_set(0, 0), Some(vec![0, 1]));
-            assert_eq!(Gauntlet::window_info(0, 1), None);
-            assert_eq!(Gauntlet::metagraph(1), None);
-        });
+    ExtBuilder::default().participants(2, 1).build_and_execute(|| {
+        assert_eq!(Gauntlet::assignment_seed(0), None);
+        play_window(0, 2, 1);
+        let graph = Gauntlet::metagraph(0).unwrap();
+        assert_eq!(graph.window, Some(0));
+        assert_eq!(graph.miners.iter().map(|(uid, _)| *uid).collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(graph.validators.len(), 1);
+        assert_eq!(Gauntlet::settings(0), Some(settings()));
+        assert_eq!(Gauntlet::assignment_seed(0), Some((0, record(0).seed)));
+        assert_eq!(Gauntlet::accepted_set(0, 0), Some(vec![0, 1]));
+        assert_eq!(Gauntlet::window_info(0, 1), None);
+        assert_eq!(Gauntlet::metagraph(1), None);
+    });
 }
 
 #[test]
@@ -382,12 +306,6 @@ fn slots_are_given_out_from_the_lowest() {
     slots.release(9);
     slots.release(3);
     assert!(!slots.contains(3) && slots.contains(4));
-    assert_eq!(
-        (slots.take(17), slots.take(17), slots.take(17)),
-        (Some(3), Some(9), None)
-    );
-    assert_eq!(
-        (0..5_000).filter_map(|_| slots.take(u32::MAX)).count(),
-        4_096 - 17
-    );
+    assert_eq!((slots.take(17), slots.take(17), slots.take(17)), (Some(3), Some(9), None));
+    assert_eq!((0..5_000).filter_map(|_| slots.take(u32::MAX)).count(), 4_096 - 17);
 }

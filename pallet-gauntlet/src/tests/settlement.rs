@@ -7,238 +7,182 @@ use crate::{mock::*, *};
 
 #[test]
 fn a_full_window_pays_everybody_and_conserves_the_emission() {
-    ExtBuilder::default()
-        .participants(3, 2)
-        .build_and_execute(|| {
-            play_window(0, 3, 2);
-            assert_eq!(record(0).accepted.to_vec(), [0, 1, 2]);
-            score_window(0, 3, 2);
-            assert_eq!(record(0).status, WindowStatus::Settled);
-            assert_eq!(record(0).minted, 100 * UNIT);
+    ExtBuilder::default().participants(3, 2).build_and_execute(|| {
+        play_window(0, 3, 2);
+        assert_eq!(record(0).accepted.to_vec(), [0, 1, 2]);
+        score_window(0, 3, 2);
+        assert_eq!(record(0).status, WindowStatus::Settled);
+        assert_eq!(record(0).minted, 100 * UNIT);
 
-            let paid: Vec<_> = (0..3)
-                .map(|number| claimable(&miner_cold(number)))
-                .collect();
-            assert!(
-                0 < paid[0] && paid[0] < paid[1] && paid[1] < paid[2],
-                "{paid:?}"
-            );
-            let miners: u128 = paid.iter().sum();
-            let validators = claimable(&validator_cold(0)) + claimable(&validator_cold(1));
-            assert_eq!(claimable(&validator_cold(0)), claimable(&validator_cold(1)));
-            assert_eq!(claimable(&owner()), 10 * UNIT);
-            // Roundings are carried: a share is a multiple of 2^-32.
-            assert!(60 * UNIT - miners < UNIT / 1_000_000, "{miners}");
-            assert!(30 * UNIT - validators < UNIT / 1_000_000, "{validators}");
-            assert_eq!(ledger().claimable, miners + validators + 10 * UNIT);
-            assert_eq!(ledger().minted, ledger().claimable + ledger().carried);
-            assert_eq!(run_balance(0), EXISTENTIAL_DEPOSIT + ledger().minted);
+        let paid: Vec<_> = (0..3).map(|number| claimable(&miner_cold(number))).collect();
+        assert!(0 < paid[0] && paid[0] < paid[1] && paid[1] < paid[2], "{paid:?}");
+        let miners: u128 = paid.iter().sum();
+        let validators = claimable(&validator_cold(0)) + claimable(&validator_cold(1));
+        assert_eq!(claimable(&validator_cold(0)), claimable(&validator_cold(1)));
+        assert_eq!(claimable(&owner()), 10 * UNIT);
+        // Roundings are carried: a share is a multiple of 2^-32.
+        assert!(60 * UNIT - miners < UNIT / 1_000_000, "{miners}");
+        assert!(30 * UNIT - validators < UNIT / 1_000_000, "{validators}");
+        assert_eq!(ledger().claimable, miners + validators + 10 * UNIT);
+        assert_eq!(ledger().minted, ledger().claimable + ledger().carried);
+        assert_eq!(run_balance(0), EXISTENTIAL_DEPOSIT + ledger().minted);
 
-            let settled = Event::WindowSettled {
-                run: 0,
-                window: 0,
-                minted: 100 * UNIT,
-                owner: 10 * UNIT,
-                miners,
-                validators,
-                carried: ledger().carried,
-            };
-            assert!(events().contains(&settled));
-            let scored = events()
-                .into_iter()
-                .filter(|event| matches!(event, Event::MinerScored { .. }))
-                .count();
-            assert_eq!(scored, 3);
-            let miner = Miners::<Test>::get(0, 2).unwrap();
-            assert_eq!(miner.standing.scored_windows, 1);
-            assert!(miner.value > Q32::ZERO && miner.share > Q32::ZERO);
-            assert!(Validators::<Test>::get(0, 0).unwrap().agreement > Q32::ZERO);
-        });
+        let settled = Event::WindowSettled {
+            run: 0,
+            window: 0,
+            minted: 100 * UNIT,
+            owner: 10 * UNIT,
+            miners,
+            validators,
+            carried: ledger().carried,
+        };
+        assert!(events().contains(&settled));
+        let scored =
+            events().into_iter().filter(|event| matches!(event, Event::MinerScored { .. })).count();
+        assert_eq!(scored, 3);
+        let miner = Miners::<Test>::get(0, 2).unwrap();
+        assert_eq!(miner.standing.scored_windows, 1);
+        assert!(miner.value > Q32::ZERO && miner.share > Q32::ZERO);
+        assert!(Validators::<Test>::get(0, 0).unwrap().agreement > Q32::ZERO);
+    });
 }
 
 #[test]
 fn windows_follow_one_another_and_conserve_the_emission() {
-    ExtBuilder::default()
-        .participants(3, 2)
-        .build_and_execute(|| {
-            for window in 0..6 {
-                play_window(window, 3, 2);
-            }
-            assert_eq!(run().next_settlement, 5);
-            assert_eq!(ledger().minted, 500 * UNIT);
-            assert_eq!(
-                Miners::<Test>::get(0, 0).unwrap().standing.scored_windows,
-                5
-            );
-        });
+    ExtBuilder::default().participants(3, 2).build_and_execute(|| {
+        for window in 0..6 {
+            play_window(window, 3, 2);
+        }
+        assert_eq!(run().next_settlement, 5);
+        assert_eq!(ledger().minted, 500 * UNIT);
+        assert_eq!(Miners::<Test>::get(0, 0).unwrap().standing.scored_windows, 5);
+    });
 }
 
 #[test]
 fn without_scores_the_pot_is_carried() {
-    ExtBuilder::default()
-        .participants(2, 1)
-        .build_and_execute(|| {
-            play_window(0, 2, 1);
-            roll_to_settlement(0);
-            assert_eq!(claimable(&miner_cold(0)), 0);
-            assert_eq!(claimable(&owner()), 10 * UNIT);
-            assert_eq!(ledger().carried, 90 * UNIT);
-            // Nobody's standing moved, and absent validators cost no miner a penalty.
-            assert_eq!(
-                Miners::<Test>::get(0, 0).unwrap().standing,
-                Default::default()
-            );
-        });
+    ExtBuilder::default().participants(2, 1).build_and_execute(|| {
+        play_window(0, 2, 1);
+        roll_to_settlement(0);
+        assert_eq!(claimable(&miner_cold(0)), 0);
+        assert_eq!(claimable(&owner()), 10 * UNIT);
+        assert_eq!(ledger().carried, 90 * UNIT);
+        // Nobody's standing moved, and absent validators cost no miner a penalty.
+        assert_eq!(Miners::<Test>::get(0, 0).unwrap().standing, Default::default());
+    });
 }
 
 #[test]
 fn a_missed_commit_and_a_missed_reveal_cost_a_penalty() {
-    ExtBuilder::default()
-        .participants(3, 1)
-        .build_and_execute(|| {
-            roll_to_window(0);
-            commit(0, 0, 0, GENESIS_ROOT);
-            commit(0, 1, 1, GENESIS_ROOT);
-            roll_to_phase(0, Phase::Reveal);
-            reveal(0, 0, 0, GENESIS_ROOT).unwrap();
-            roll_to_phase(0, Phase::Attest);
-            attest(0, 0, &[0], GENESIS_ROOT);
-            score_window(0, 1, 1);
-            let penalty = |uid: Uid| Miners::<Test>::get(0, uid).unwrap().standing.penalty;
-            assert_eq!(penalty(0), Q32::ONE);
-            assert_eq!(penalty(1), Q32::from_ppm(750_000));
-            assert_eq!(penalty(2), Q32::from_ppm(750_000));
-            assert_eq!(
-                (claimable(&miner_cold(1)), claimable(&miner_cold(2))),
-                (0, 0)
-            );
-            assert!(claimable(&miner_cold(0)) > 0);
-        });
+    ExtBuilder::default().participants(3, 1).build_and_execute(|| {
+        roll_to_window(0);
+        commit(0, 0, 0, GENESIS_ROOT);
+        commit(0, 1, 1, GENESIS_ROOT);
+        roll_to_phase(0, Phase::Reveal);
+        reveal(0, 0, 0, GENESIS_ROOT).unwrap();
+        roll_to_phase(0, Phase::Attest);
+        attest(0, 0, &[0], GENESIS_ROOT);
+        score_window(0, 1, 1);
+        let penalty = |uid: Uid| Miners::<Test>::get(0, uid).unwrap().standing.penalty;
+        assert_eq!(penalty(0), Q32::ONE);
+        assert_eq!(penalty(1), Q32::from_ppm(750_000));
+        assert_eq!(penalty(2), Q32::from_ppm(750_000));
+        assert_eq!((claimable(&miner_cold(1)), claimable(&miner_cold(2))), (0, 0));
+        assert!(claimable(&miner_cold(0)) > 0);
+    });
 }
 
 #[test]
 fn a_payload_that_cannot_be_had_costs_a_penalty_only_by_quorum() {
     let penalty_if_attested = |attestations: &[(u8, &[Uid])]| {
         let mut penalty = Q32::ZERO;
-        ExtBuilder::default()
-            .participants(1, 4)
-            .build_and_execute(|| {
-                play_window(0, 1, 4);
-                roll_to_window(1);
-                commit(1, 0, 0, GENESIS_ROOT);
-                roll_to_phase(1, Phase::Reveal);
-                reveal(1, 0, 0, GENESIS_ROOT).unwrap();
-                roll_to_phase(1, Phase::Attest);
-                for (number, uids) in attestations {
-                    attest(1, *number, uids, GENESIS_ROOT);
-                }
-                roll_to_settlement(1);
-                penalty = Miners::<Test>::get(0, 0).unwrap().standing.penalty;
-            });
+        ExtBuilder::default().participants(1, 4).build_and_execute(|| {
+            play_window(0, 1, 4);
+            roll_to_window(1);
+            commit(1, 0, 0, GENESIS_ROOT);
+            roll_to_phase(1, Phase::Reveal);
+            reveal(1, 0, 0, GENESIS_ROOT).unwrap();
+            roll_to_phase(1, Phase::Attest);
+            for (number, uids) in attestations {
+                attest(1, *number, uids, GENESIS_ROOT);
+            }
+            roll_to_settlement(1);
+            penalty = Miners::<Test>::get(0, 0).unwrap().standing.penalty;
+        });
         penalty
     };
     assert_eq!(penalty_if_attested(&[]), Q32::ONE);
     assert_eq!(penalty_if_attested(&[(0, &[]), (1, &[])]), Q32::ONE);
     // One of the three present says no: with the absent one it would have been available.
-    assert_eq!(
-        penalty_if_attested(&[(0, &[0]), (1, &[0]), (2, &[])]),
-        Q32::ONE
-    );
-    assert_eq!(
-        penalty_if_attested(&[(0, &[0]), (1, &[]), (2, &[])]),
-        Q32::from_ppm(750_000)
-    );
+    assert_eq!(penalty_if_attested(&[(0, &[0]), (1, &[0]), (2, &[])]), Q32::ONE);
+    assert_eq!(penalty_if_attested(&[(0, &[0]), (1, &[]), (2, &[])]), Q32::from_ppm(750_000));
 }
 
 #[test]
 fn a_slot_s_new_holder_inherits_nothing() {
-    ExtBuilder::default()
-        .participants(2, 1)
-        .build_and_execute(|| {
-            play_window(0, 2, 1);
-            roll_to_window(1);
-            Gauntlet::do_deregister_miner(miner_cold(0), 0, 0).unwrap();
-            assert_eq!(
-                Gauntlet::do_register_miner(miner_cold(5), 0, miner_hot(5)),
-                Ok(0)
-            );
-            score_window(0, 2, 1);
-            // Window 0 pays neither who left nor who came.
-            assert_eq!(
-                (claimable(&miner_cold(0)), claimable(&miner_cold(5))),
-                (0, 0)
-            );
-            assert!(claimable(&miner_cold(1)) > 0);
-            let newcomer = Miners::<Test>::get(0, 0).unwrap();
-            assert_eq!(newcomer.standing, Default::default());
-            assert_eq!(newcomer.registered_window, 2);
-            // It has no duties in window 1 and is not blamed for it.
-            roll_to_settlement(1);
-            assert_eq!(
-                Miners::<Test>::get(0, 0).unwrap().standing.penalty,
-                Q32::ONE
-            );
-            assert!(Miners::<Test>::get(0, 1).unwrap().standing.penalty < Q32::ONE);
-        });
+    ExtBuilder::default().participants(2, 1).build_and_execute(|| {
+        play_window(0, 2, 1);
+        roll_to_window(1);
+        Gauntlet::do_deregister_miner(miner_cold(0), 0, 0).unwrap();
+        assert_eq!(Gauntlet::do_register_miner(miner_cold(5), 0, miner_hot(5)), Ok(0));
+        score_window(0, 2, 1);
+        // Window 0 pays neither who left nor who came.
+        assert_eq!((claimable(&miner_cold(0)), claimable(&miner_cold(5))), (0, 0));
+        assert!(claimable(&miner_cold(1)) > 0);
+        let newcomer = Miners::<Test>::get(0, 0).unwrap();
+        assert_eq!(newcomer.standing, Default::default());
+        assert_eq!(newcomer.registered_window, 2);
+        // It has no duties in window 1 and is not blamed for it.
+        roll_to_settlement(1);
+        assert_eq!(Miners::<Test>::get(0, 0).unwrap().standing.penalty, Q32::ONE);
+        assert!(Miners::<Test>::get(0, 1).unwrap().standing.penalty < Q32::ONE);
+    });
 }
 
 #[test]
 fn a_validator_that_commits_and_does_not_reveal_is_absent() {
-    ExtBuilder::default()
-        .participants(1, 2)
-        .build_and_execute(|| {
-            play_window(0, 1, 2);
-            roll_to_window(1);
-            commit_scores(0, 0, &evaluations(1));
-            commit_scores(0, 1, &evaluations(1));
-            roll_to(System::block_number() + 8);
-            reveal_scores(0, 0, &evaluations(1));
-            roll_to_settlement(0);
-            assert!(claimable(&validator_cold(0)) > 0);
-            assert_eq!(claimable(&validator_cold(1)), 0);
-        });
+    ExtBuilder::default().participants(1, 2).build_and_execute(|| {
+        play_window(0, 1, 2);
+        roll_to_window(1);
+        commit_scores(0, 0, &evaluations(1));
+        commit_scores(0, 1, &evaluations(1));
+        roll_to(System::block_number() + 8);
+        reveal_scores(0, 0, &evaluations(1));
+        roll_to_settlement(0);
+        assert!(claimable(&validator_cold(0)) > 0);
+        assert_eq!(claimable(&validator_cold(1)), 0);
+    });
 }
 
 #[test]
 fn settlement_goes_step_by_step_under_a_meter() {
-    ExtBuilder::default()
-        .participants(3, 2)
-        .build_and_execute(|| {
-            play_window(0, 3, 2);
-            score_window(0, 3, 2);
-            // Window 1 has no work; its settlement is driven by hand.
-            let before = ledger();
-            roll_to(run().settings.schedule.window_start(2).unwrap() + 11);
-            System::set_block_number(System::block_number() + 1);
-            let looked = <() as WeightInfo>::look_at_runs(4);
-            let mut meter = WeightMeter::with_limit(looked);
-            Gauntlet::do_poll(&mut meter);
-            assert_eq!(run().next_settlement, 1, "no weight, no step");
+    ExtBuilder::default().participants(3, 2).build_and_execute(|| {
+        play_window(0, 3, 2);
+        score_window(0, 3, 2);
+        // Window 1 has no work; its settlement is driven by hand.
+        let before = ledger();
+        roll_to(run().settings.schedule.window_start(2).unwrap() + 11);
+        System::set_block_number(System::block_number() + 1);
+        let looked = <() as WeightInfo>::look_at_runs(4);
+        let mut meter = WeightMeter::with_limit(looked);
+        Gauntlet::do_poll(&mut meter);
+        assert_eq!(run().next_settlement, 1, "no weight, no step");
 
-            let weights = <() as WeightInfo>::settle_begin(3, 2).saturating_add(looked);
-            Gauntlet::do_idle(weights);
-            let settlement = Settlements::<Test>::get(0).unwrap();
-            assert_eq!(
-                settlement.stage,
-                Stage::Miners {
-                    page: 0,
-                    page_count: 1
-                }
-            );
-            assert_eq!(ledger().claimable, before.claimable + settlement.owner_paid);
-            check_state();
+        let weights = <() as WeightInfo>::settle_begin(3, 2).saturating_add(looked);
+        Gauntlet::do_idle(weights);
+        let settlement = Settlements::<Test>::get(0).unwrap();
+        assert_eq!(settlement.stage, Stage::Miners { page: 0, page_count: 1 });
+        assert_eq!(ledger().claimable, before.claimable + settlement.owner_paid);
+        check_state();
 
-            Gauntlet::do_idle(looked.saturating_add(<() as WeightInfo>::settle_page(PAGE_LEN)));
-            assert_eq!(
-                Settlements::<Test>::get(0).unwrap().stage,
-                Stage::Validators
-            );
-            check_state();
+        Gauntlet::do_idle(looked.saturating_add(<() as WeightInfo>::settle_page(PAGE_LEN)));
+        assert_eq!(Settlements::<Test>::get(0).unwrap().stage, Stage::Validators);
+        check_state();
 
-            Gauntlet::do_idle(Weight::MAX);
-            assert_eq!(Settlements::<Test>::get(0), None);
-            assert_eq!(run().next_settlement, 2);
-        });
+        Gauntlet::do_idle(Weight::MAX);
+        assert_eq!(Settlements::<Test>::get(0), None);
+        assert_eq!(run().next_settlement, 2);
+    });
 }
 
 #[test]
@@ -252,10 +196,8 @@ fn many_miners_are_paid_in_pages() {
             Gauntlet::do_register_miner(miner_cold(number % 30), 0, hot).unwrap();
         }
         roll_to_settlement(0);
-        let scored = events()
-            .into_iter()
-            .filter(|event| matches!(event, Event::MinerScored { .. }))
-            .count();
+        let scored =
+            events().into_iter().filter(|event| matches!(event, Event::MinerScored { .. })).count();
         assert_eq!(scored, 150);
         assert_eq!(SettlementPages::<Test>::iter().count(), 0);
     });
@@ -263,47 +205,41 @@ fn many_miners_are_paid_in_pages() {
 
 #[test]
 fn backlog_is_settled_in_order() {
-    ExtBuilder::default()
-        .participants(1, 1)
-        .build_and_execute(|| {
-            roll_to_window(0);
-            // Blocks without room for anything but the boundaries.
-            let end = run().settings.schedule.window_start(4).unwrap();
-            for number in START + 1..=end {
-                System::initialize(&number, &Default::default(), &Default::default());
-                <Gauntlet as frame_support::traits::Hooks<u32>>::on_initialize(number);
-            }
-            assert_eq!(run().next_settlement, 0);
-            Gauntlet::do_idle(Weight::MAX);
-            assert_eq!(run().next_settlement, 3);
-            assert_eq!(ledger().minted, 300 * UNIT);
-        });
+    ExtBuilder::default().participants(1, 1).build_and_execute(|| {
+        roll_to_window(0);
+        // Blocks without room for anything but the boundaries.
+        let end = run().settings.schedule.window_start(4).unwrap();
+        for number in START + 1..=end {
+            System::initialize(&number, &Default::default(), &Default::default());
+            <Gauntlet as frame_support::traits::Hooks<u32>>::on_initialize(number);
+        }
+        assert_eq!(run().next_settlement, 0);
+        Gauntlet::do_idle(Weight::MAX);
+        assert_eq!(run().next_settlement, 3);
+        assert_eq!(ledger().minted, 300 * UNIT);
+    });
 }
 
 #[test]
 fn a_settlement_that_fails_makes_the_window_void_and_carries_its_pot() {
-    ExtBuilder::default()
-        .participants(1, 1)
-        .build_and_execute(|| {
-            play_window(0, 1, 1);
-            let broken = |penalty| {
-                Miners::<Test>::mutate(0, 0, |miner| {
-                    miner.as_mut().unwrap().standing.penalty = penalty
-                })
-            };
-            broken(Q32::MIN);
-            score_window(0, 1, 1);
-            assert!(events().contains(&Event::WindowVoid {
-                run: 0,
-                window: 0,
-                error: VoidReason::Overflow
-            }));
-            assert_eq!(record(0).status, WindowStatus::Void);
-            assert_eq!(ledger().carried, 100 * UNIT);
-            assert_eq!(ledger().claimable, 0);
-            broken(Q32::ONE);
-            // The next window pays from both.
-            roll_to_settlement(1);
-            assert_eq!(claimable(&owner()), 20 * UNIT);
-        });
+    ExtBuilder::default().participants(1, 1).build_and_execute(|| {
+        play_window(0, 1, 1);
+        let broken = |penalty| {
+            Miners::<Test>::mutate(0, 0, |miner| miner.as_mut().unwrap().standing.penalty = penalty)
+        };
+        broken(Q32::MIN);
+        score_window(0, 1, 1);
+        assert!(events().contains(&Event::WindowVoid {
+            run: 0,
+            window: 0,
+            error: VoidReason::Overflow
+        }));
+        assert_eq!(record(0).status, WindowStatus::Void);
+        assert_eq!(ledger().carried, 100 * UNIT);
+        assert_eq!(ledger().claimable, 0);
+        broken(Q32::ONE);
+        // The next window pays from both.
+        roll_to_settlement(1);
+        assert_eq!(claimable(&owner()), 20 * UNIT);
+    });
 }

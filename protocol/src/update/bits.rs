@@ -24,12 +24,7 @@ pub(super) struct BitWriter {
 impl BitWriter {
     #[inline(always)]
     pub(super) fn new() -> Self {
-        Self {
-            words: [0; WORDS],
-            full: 0,
-            pending: 0,
-            held: 0,
-        }
+        Self { words: [0; WORDS], full: 0, pending: 0, held: 0 }
     }
 
     /// Puts the pending word behind the full ones.
@@ -102,11 +97,7 @@ pub(super) struct BitReader<'a> {
 
 impl<'a> BitReader<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self {
-            rest: bytes,
-            pending: 0,
-            held: 0,
-        }
+        Self { rest: bytes, pending: 0, held: 0 }
     }
 
     /// Takes more bytes while at least 32 more bits fit; at the end of the bytes fewer.

@@ -148,9 +148,7 @@ fn read_strictly(bytes: &[u8], len: u32, form: Form, chunk: &mut Chunk) -> Resul
     }
     chunk.indices.clear();
     for _ in 0..kept {
-        chunk
-            .indices
-            .push(reader.read(parameter).ok_or(end)? as u16);
+        chunk.indices.push(reader.read(parameter).ok_or(end)? as u16);
     }
     // The lowest position that the next value may have.
     let mut next = 0u32;
@@ -174,20 +172,14 @@ fn read_strictly(bytes: &[u8], len: u32, form: Form, chunk: &mut Chunk) -> Resul
 
 /// Whether positions and codes are those of a chunk with scale 0: the first positions, codes 0.
 fn is_zero_form(indices: &[u16], codes: &[u8]) -> bool {
-    (0u16..)
-        .zip(indices)
-        .all(|(expected, index)| *index == expected)
+    (0u16..).zip(indices).all(|(expected, index)| *index == expected)
         && codes.iter().all(|code| *code == 0)
 }
 
 /// The bytes of a chunk of `len` values under a run's `keep`, or what is wrong with the chunk.
 pub fn encode_chunk(chunk: &Chunk, len: u32, keep: u16) -> Result<Vec<u8>, ChunkError> {
     let kept = checked_kept(len, keep)?;
-    let Chunk {
-        scale_bf16,
-        indices,
-        codes,
-    } = chunk;
+    let Chunk { scale_bf16, indices, codes } = chunk;
     if indices.len() != usize::from(kept)
         || codes.len() != usize::from(kept)
         || codes.iter().any(|code| *code > 3)
@@ -197,9 +189,7 @@ pub fn encode_chunk(chunk: &Chunk, len: u32, keep: u16) -> Result<Vec<u8>, Chunk
     if !is_scale(*scale_bf16) {
         return Err(ChunkError::Scale(*scale_bf16));
     }
-    let increasing = indices
-        .windows(2)
-        .all(|pair| matches!(pair, [a, b] if a < b));
+    let increasing = indices.windows(2).all(|pair| matches!(pair, [a, b] if a < b));
     if !increasing || indices.last().is_some_and(|last| u32::from(*last) >= len) {
         return Err(ChunkError::Index);
     }
@@ -254,11 +244,7 @@ fn sixteen_bits(codes: [u8; 8]) -> u32 {
 }
 
 #[cfg(test)]
-#[allow(
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    reason = "a test"
-)]
+#[allow(clippy::arithmetic_side_effects, clippy::indexing_slicing, reason = "a test")]
 mod tests {
     use super::*;
 
@@ -271,14 +257,7 @@ mod tests {
             (random >> 33) % bound
         };
         let mut accepted = 0;
-        for (len, keep) in [
-            (4096, 64),
-            (4096, 3),
-            (4096, 4096),
-            (1, 1),
-            (5, 4096),
-            (100, 700),
-        ] {
+        for (len, keep) in [(4096, 64), (4096, 3), (4096, 4096), (1, 1), (5, 4096), (100, 700)] {
             let kept = kept(len, keep);
             let form = Form::new(len, keep);
             for scale_bf16 in [0, SCALE_MIN_BF16, 0x3F81] {

@@ -34,15 +34,8 @@ impl CompatibleCode {
         } else {
             values.iter().map(|value| f64::from(*value)).sum::<f64>() / count
         };
-        let squares: f64 = values
-            .iter()
-            .map(|value| (f64::from(*value) - shift).powi(2))
-            .sum();
-        let sigma = if values.len() < 2 {
-            0.0
-        } else {
-            squares.sqrt() / (count - 1.0).sqrt()
-        };
+        let squares: f64 = values.iter().map(|value| (f64::from(*value) - shift).powi(2)).sum();
+        let sigma = if values.len() < 2 { 0.0 } else { squares.sqrt() / (count - 1.0).sqrt() };
         let scale = 1.5 * sigma;
         let code = |value: &f32| {
             if scale > 0.0 {
@@ -61,24 +54,13 @@ impl CompatibleCode {
         }
         let mut centroids = [0.0f32; 4];
         for ((centroid, sum), count) in centroids.iter_mut().zip(sums).zip(counts) {
-            *centroid = if count > 0.0 {
-                (sum / count) as f32
-            } else {
-                0.0
-            };
+            *centroid = if count > 0.0 { (sum / count) as f32 } else { 0.0 };
         }
-        Self {
-            shift: shift as f32,
-            scale: scale as f32,
-            codes,
-            centroids,
-        }
+        Self { shift: shift as f32, scale: scale as f32, codes, centroids }
     }
 
     /// The values that are sent, in the order of the codes.
     pub fn values(&self) -> impl Iterator<Item = f32> + '_ {
-        self.codes
-            .iter()
-            .map(|code| self.centroids[usize::from(*code & 3)] + self.shift)
+        self.codes.iter().map(|code| self.centroids[usize::from(*code & 3)] + self.shift)
     }
 }

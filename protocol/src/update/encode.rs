@@ -88,10 +88,7 @@ impl Encoder {
 
     /// An encoder that uses these instructions; the bytes are the same with any.
     pub fn with_variant(variant: Variant) -> Self {
-        Self {
-            variant,
-            ..Self::default()
-        }
+        Self { variant, ..Self::default() }
     }
 
     /// [`encode_chunk_f32`] with the memory of this encoder.
@@ -101,13 +98,7 @@ impl Encoder {
         keep: u16,
         out: &mut Vec<u8>,
     ) -> Result<(), ChunkError> {
-        self.variant.run(EncodeChunk {
-            encoder: self,
-            values,
-            feedback: None,
-            keep,
-            out,
-        })
+        self.variant.run(EncodeChunk { encoder: self, values, feedback: None, keep, out })
     }
 
     /// Encodes the chunks of a tensor, or of a part of one that starts at a chunk's start, and
@@ -142,16 +133,10 @@ impl Encoder {
         if error.len() != start.len() || error.len() != local.len() {
             return Err(UpdateError::Tensors);
         }
-        let parameters = start
-            .chunks(CHUNK_LEN as usize)
-            .zip(local.chunks(CHUNK_LEN as usize));
+        let parameters = start.chunks(CHUNK_LEN as usize).zip(local.chunks(CHUNK_LEN as usize));
         let chunks = error.chunks_mut(CHUNK_LEN as usize).zip(parameters);
         for (index, (chunk, (start, local))) in (0u32..).zip(chunks) {
-            let feedback = Some(Feedback {
-                start,
-                local,
-                decay,
-            });
+            let feedback = Some(Feedback { start, local, decay });
             self.append(index, chunk, feedback, keep, out)?;
         }
         Ok(())
@@ -168,13 +153,7 @@ impl Encoder {
     ) -> Result<(), UpdateError> {
         let before = out.bytes.len();
         self.variant
-            .run(EncodeChunk {
-                encoder: self,
-                values,
-                feedback,
-                keep,
-                out: &mut out.bytes,
-            })
+            .run(EncodeChunk { encoder: self, values, feedback, keep, out: &mut out.bytes })
             .map_err(|error| UpdateError::Chunk { index, error })?;
         out.lens.push((out.bytes.len() - before) as u16);
         Ok(())
@@ -204,14 +183,12 @@ impl Encoder {
         };
         for tensor in tensors {
             let first = encoded.lens.len() as u32;
-            self.encode_tensor(tensor, keep, &mut encoded)
-                .map_err(|error| match error {
-                    UpdateError::Chunk { index, error } => UpdateError::Chunk {
-                        index: first.saturating_add(index),
-                        error,
-                    },
-                    other => other,
-                })?;
+            self.encode_tensor(tensor, keep, &mut encoded).map_err(|error| match error {
+                UpdateError::Chunk { index, error } => {
+                    UpdateError::Chunk { index: first.saturating_add(index), error }
+                }
+                other => other,
+            })?;
         }
         assemble(&[encoded], layout, keep)
     }
@@ -239,13 +216,7 @@ impl Work for EncodeChunk<'_, '_> {
 
     #[inline(always)]
     fn run(self) -> Self::Output {
-        let Encoder {
-            variant,
-            selection,
-            indices,
-            selected,
-            codes,
-        } = self.encoder;
+        let Encoder { variant, selection, indices, selected, codes } = self.encoder;
         let values = self.values;
         let len = u32::try_from(values.len()).unwrap_or(u32::MAX);
         let kept = checked_kept(len, self.keep)?;

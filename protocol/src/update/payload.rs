@@ -124,12 +124,7 @@ impl<'a> Payload<'a> {
         if end != bytes.len() {
             return Err(wrong_len);
         }
-        Ok(Self {
-            bytes,
-            keep,
-            ends,
-            start,
-        })
+        Ok(Self { bytes, keep, ends, start })
     }
 
     /// All bytes.
@@ -165,19 +160,14 @@ impl<'a> Payload<'a> {
 
     /// Reads chunk `index` of `len` values into `chunk`; `len` is the layout's for this chunk.
     pub fn decode_into(&self, index: u32, len: u32, chunk: &mut Chunk) -> Result<(), UpdateError> {
-        let bytes = self
-            .chunk(index)
-            .ok_or(UpdateError::ChunkCount(self.chunk_count()))?;
+        let bytes = self.chunk(index).ok_or(UpdateError::ChunkCount(self.chunk_count()))?;
         decode_chunk_into(bytes, len, self.keep, chunk)
             .map_err(|error| UpdateError::Chunk { index, error })
     }
 
     /// The hashes of the leaves of the payload's Merkle tree, one for each chunk.
     pub fn leaf_hashes(&self) -> Vec<Hash> {
-        (0u32..)
-            .zip(self.chunks())
-            .map(|(index, chunk)| leaf_hash(index, chunk))
-            .collect()
+        (0u32..).zip(self.chunks()).map(|(index, chunk)| leaf_hash(index, chunk)).collect()
     }
 
     /// The Merkle root over the chunks: the payload's name on the chain and among peers. Hashes all

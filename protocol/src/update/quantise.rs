@@ -71,11 +71,7 @@ fn bf16_bits(value: f32) -> u16 {
 #[inline(always)]
 pub fn code_value(scale_bf16: u16, code: u8) -> f32 {
     let scale = bf16_value(scale_bf16);
-    let magnitude = if code & 1 == 0 {
-        scale
-    } else {
-        scale * LEVEL_HIGH
-    };
+    let magnitude = if code & 1 == 0 { scale } else { scale * LEVEL_HIGH };
     if code & 2 == 0 {
         magnitude
     } else {
@@ -102,20 +98,13 @@ fn sums_above(values: &[f32], bound: f32) -> (f32, f32) {
     for row in values.chunks(LANES) {
         for ((sum, count), value) in sums.iter_mut().zip(&mut counts).zip(row) {
             let magnitude = value.abs();
-            let magnitude = if magnitude < FIT_MAX {
-                magnitude
-            } else {
-                FIT_MAX
-            };
+            let magnitude = if magnitude < FIT_MAX { magnitude } else { FIT_MAX };
             let above = magnitude > bound;
             *sum += if above { magnitude } else { 0.0 };
             *count += if above { 1.0 } else { 0.0 };
         }
     }
-    (
-        sums.iter().fold(0.0, |a, b| a + b),
-        counts.iter().fold(0.0, |a, b| a + b),
-    )
+    (sums.iter().fold(0.0, |a, b| a + b), counts.iter().fold(0.0, |a, b| a + b))
 }
 
 /// Quantises `values`, which are finite: returns the scale's bf16 bits and fills `codes` with one
@@ -125,11 +114,7 @@ pub fn quantise(values: &[f32], codes: &mut Vec<u8>) -> u16 {
     codes.clear();
     let (sum, _) = sums_above(values, -1.0);
     let count = values.len() as f32;
-    let mut scale = if values.is_empty() {
-        0.0
-    } else {
-        sum / count * START
-    };
+    let mut scale = if values.is_empty() { 0.0 } else { sum / count * START };
     for _ in 0..ROUNDS {
         let (sum_high, count_high) = sums_above(values, scale * MIDDLE);
         let sum_low = sum - sum_high;
@@ -140,11 +125,7 @@ pub fn quantise(values: &[f32], codes: &mut Vec<u8>) -> u16 {
         }
     }
     let bits = bf16_bits(scale);
-    let bits = if bits < SCALE_MIN_BF16 {
-        0
-    } else {
-        bits.min(SCALE_MAX_BF16)
-    };
+    let bits = if bits < SCALE_MIN_BF16 { 0 } else { bits.min(SCALE_MAX_BF16) };
     let middle = bf16_value(bits) * MIDDLE;
     codes.extend(values.iter().map(|value| {
         let high = u8::from(value.abs() > middle);

@@ -32,10 +32,7 @@ impl Form {
     /// The form of a chunk of `len` values under `keep`.
     pub(super) const fn new(len: u32, keep: u16) -> Self {
         let kept = kept(len, keep);
-        Self {
-            kept: kept as u32,
-            parameter: rice_parameter(len, kept),
-        }
+        Self { kept: kept as u32, parameter: rice_parameter(len, kept) }
     }
 }
 
@@ -51,9 +48,7 @@ pub(crate) struct ChunkReader {
 impl ChunkReader {
     /// A reader of chunks of `len` values under `keep`.
     pub(crate) const fn new(len: u32, keep: u16) -> Self {
-        Self {
-            form: Form::new(len, keep),
-        }
+        Self { form: Form::new(len, keep) }
     }
 
     /// The sum of the values' squares, exactly.
@@ -98,10 +93,7 @@ fn word(bytes: &[u8], at: usize) -> u64 {
     match bytes.last_chunk::<8>() {
         // Fewer than eight are left: the last eight without those before `at`.
         Some(word) if !rest.is_empty() => u64::from_le_bytes(*word) >> (64 - 8 * rest.len()),
-        _ => rest
-            .iter()
-            .rev()
-            .fold(0, |word, byte| word << 8 | u64::from(*byte)),
+        _ => rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
     }
 }
 

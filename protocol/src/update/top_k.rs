@@ -75,8 +75,7 @@ impl Selection {
     #[inline(always)]
     fn select_any(&mut self, values: &[f32], count: usize) -> Result<(), ChunkError> {
         self.candidates.clear();
-        self.candidates
-            .extend(values.iter().map(|value| magnitude(*value)));
+        self.candidates.extend(values.iter().map(|value| magnitude(*value)));
         if self.candidates.iter().any(|bits| *bits >= INFINITE) {
             return Err(ChunkError::NotFinite);
         }
@@ -179,9 +178,8 @@ struct Bound {
 /// How many of `values` are at least `bound`.
 #[inline(always)]
 fn reach(values: &[i32], bound: i32) -> usize {
-    let count = values.iter().fold(0u32, |count, value| {
-        count.wrapping_add(u32::from(*value >= bound))
-    });
+    let count =
+        values.iter().fold(0u32, |count, value| count.wrapping_add(u32::from(*value >= bound)));
     count as usize
 }
 
@@ -191,10 +189,7 @@ fn reach(values: &[i32], bound: i32) -> usize {
 #[inline(always)]
 fn bound(values: &[i32], count: usize, most: i32, slack: usize) -> Bound {
     // Reached by `count` or more, and by fewer.
-    let mut low = Bound {
-        at: 0,
-        reached: values.len(),
-    };
+    let mut low = Bound { at: 0, reached: values.len() };
     let mut high = most.saturating_add(1);
     // Most of the time the bound is within a factor of 16 of the largest.
     let mut middle = most.saturating_sub(4 << 23).max(1);
@@ -204,10 +199,7 @@ fn bound(values: &[i32], count: usize, most: i32, slack: usize) -> Bound {
         }
         let reached = reach(values, middle);
         if reached >= count {
-            low = Bound {
-                at: middle,
-                reached,
-            };
+            low = Bound { at: middle, reached };
         } else {
             high = middle;
         }

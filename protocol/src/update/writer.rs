@@ -43,10 +43,7 @@ impl<W: Write + Seek> UpdateWriter<W> {
         sink.write_all(&header(keep, chunk_count))?;
         let table_bytes = (chunk_count as usize).saturating_mul(table_entry_bytes(keep));
         // The table's place, to be filled in at the end.
-        io::copy(
-            &mut io::Read::take(io::repeat(0), table_bytes as u64),
-            &mut sink,
-        )?;
+        io::copy(&mut io::Read::take(io::repeat(0), table_bytes as u64), &mut sink)?;
         Ok(Self {
             sink,
             start,

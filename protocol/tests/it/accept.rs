@@ -15,10 +15,7 @@ const ROOT: [u8; 32] = [1; 32];
 const OTHER: [u8; 32] = [2; 32];
 
 fn incentive() -> Incentive {
-    Incentive {
-        accepted_max: 3,
-        ..Settings::example().incentive
-    }
+    Incentive { accepted_max: 3, ..Settings::example().incentive }
 }
 
 fn candidate(uid: Uid, value: i32) -> Candidate {
@@ -32,11 +29,7 @@ fn candidate(uid: Uid, value: i32) -> Candidate {
 }
 
 fn attestation(stake: u64, state_root: [u8; 32], bitmap: &[u8]) -> AttestationInput<'_> {
-    AttestationInput {
-        stake,
-        state_root,
-        bitmap,
-    }
+    AttestationInput { stake, state_root, bitmap }
 }
 
 #[test]
@@ -63,10 +56,7 @@ fn a_root_needs_two_thirds_of_the_stake() {
     assert_eq!(final_root(&[], 300, 666_667), None);
     assert_eq!(final_root(&[], 0, 666_667), None);
     let most = [attestation(u64::MAX, ROOT, &[]); 3];
-    assert_eq!(
-        final_root(&most, 3 * u128::from(u64::MAX), 1_000_000),
-        Some(ROOT)
-    );
+    assert_eq!(final_root(&most, 3 * u128::from(u64::MAX), 1_000_000), Some(ROOT));
 }
 
 #[test]
@@ -78,9 +68,8 @@ fn the_best_available_candidates_are_accepted() {
         accepted_set(candidates, &attestations, 1_000, Some(ROOT), &incentive())
     };
     // Best three of five, ties to the lower uid, sorted by uid.
-    let mut candidates: Vec<Candidate> = [(5, 9), (4, 2), (3, 2), (2, 2), (1, 7)]
-        .map(|(uid, value)| candidate(uid, value))
-        .into();
+    let mut candidates: Vec<Candidate> =
+        [(5, 9), (4, 2), (3, 2), (2, 2), (1, 7)].map(|(uid, value)| candidate(uid, value)).into();
     assert_eq!(accept(&candidates), [1, 2, 5]);
     // On probation, from another state, or not fetched by enough stake.
     candidates[0].on_probation = true;
@@ -98,21 +87,10 @@ fn without_standings_the_lowest_uids_are_accepted() {
     let attestations = [attestation(1, ROOT, &bitmap)];
     let candidates: Vec<Candidate> = (0..10).rev().map(|uid| candidate(uid, 0)).collect();
     let rules = incentive();
-    assert_eq!(
-        accepted_set(&candidates, &attestations, 1, Some(ROOT), &rules),
-        [0, 1, 2]
-    );
+    assert_eq!(accepted_set(&candidates, &attestations, 1, Some(ROOT), &rules), [0, 1, 2]);
     // Below zero is zero.
-    let candidates = [
-        candidate(1, -5),
-        candidate(2, 0),
-        candidate(3, 0),
-        candidate(4, 0),
-    ];
-    assert_eq!(
-        accepted_set(&candidates, &attestations, 1, Some(ROOT), &rules),
-        [1, 2, 3]
-    );
+    let candidates = [candidate(1, -5), candidate(2, 0), candidate(3, 0), candidate(4, 0)];
+    assert_eq!(accepted_set(&candidates, &attestations, 1, Some(ROOT), &rules), [1, 2, 3]);
 }
 
 #[test]

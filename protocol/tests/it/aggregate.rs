@@ -15,9 +15,7 @@ use protocol::{
 
 /// Numbers of few bits, the same on every machine.
 fn ramp(len: u64, step: u64, seed: u64) -> Vec<f32> {
-    (0..len)
-        .map(|i| ((i * step + seed) % 2003) as f32 / 256.0 - 3.9)
-        .collect()
+    (0..len).map(|i| ((i * step + seed) % 2003) as f32 / 256.0 - 3.9).collect()
 }
 
 fn layout() -> Layout {
@@ -52,11 +50,8 @@ fn slices(tensors: &mut [Vec<f32>]) -> Vec<&mut [f32]> {
 /// An update as one dense vector a tensor.
 fn dense(bytes: &[u8]) -> Vec<Vec<f32>> {
     let payload = Payload::parse(bytes, &layout(), 64).unwrap();
-    let mut tensors: Vec<Vec<f32>> = layout()
-        .0
-        .iter()
-        .map(|len| vec![0.0; *len as usize])
-        .collect();
+    let mut tensors: Vec<Vec<f32>> =
+        layout().0.iter().map(|len| vec![0.0; *len as usize]).collect();
     for (index, place) in (0u32..).zip(layout().chunks()) {
         let chunk = decode_chunk(payload.chunk(index).unwrap(), place.len, 64).unwrap();
         for (at, value) in chunk_values(&chunk) {
@@ -74,10 +69,7 @@ fn oracle(theta: &mut [Vec<f32>], updates: &[Vec<Vec<f32>>], alpha: f32) {
             .map(|update| {
                 let chunks = update[tensor].chunks(4096);
                 let square = |v: &f32| f64::from(*v) * f64::from(*v);
-                chunks
-                    .map(|c| c.iter().map(square).sum::<f64>())
-                    .sum::<f64>()
-                    .sqrt()
+                chunks.map(|c| c.iter().map(square).sum::<f64>()).sum::<f64>().sqrt()
             })
             .collect();
         let mut sorted = norms.clone();
@@ -101,20 +93,12 @@ fn oracle(theta: &mut [Vec<f32>], updates: &[Vec<Vec<f32>>], alpha: f32) {
 }
 
 fn bits(tensors: &[Vec<f32>]) -> Vec<Vec<u32>> {
-    tensors
-        .iter()
-        .map(|t| t.iter().map(|v| v.to_bits()).collect())
-        .collect()
+    tensors.iter().map(|t| t.iter().map(|v| v.to_bits()).collect()).collect()
 }
 
 #[test]
 fn the_outer_step_is_the_dense_rule_bit_for_bit() {
-    for uids in [
-        vec![3],
-        vec![0, 1],
-        vec![7, 2, 5],
-        vec![4, 3, 2, 1, 0, 9, 8],
-    ] {
+    for uids in [vec![3], vec![0, 1], vec![7, 2, 5], vec![4, 3, 2, 1, 0, 9, 8]] {
         let bytes: Vec<Vec<u8>> = uids.iter().map(|uid| update(*uid)).collect();
         let payloads: Vec<(Uid, Payload)> = uids
             .iter()
@@ -151,9 +135,7 @@ fn chunks_may_be_done_in_any_order() {
             .map(|(_, payload)| TensorUpdate::new(payload, &layout(), tensor).unwrap())
             .collect();
         let factors = tensor_factors(&updates).unwrap();
-        let chunks: Vec<_> = (0u32..)
-            .zip(theta[tensor as usize].chunks_mut(4096))
-            .collect();
+        let chunks: Vec<_> = (0u32..).zip(theta[tensor as usize].chunks_mut(4096)).collect();
         for (index, chunk) in chunks.into_iter().rev() {
             aggregate_chunk(chunk, &updates, &factors, index, 1.0).unwrap();
         }
@@ -170,9 +152,7 @@ fn golden_state_root_after_an_outer_step() {
         .collect();
     let mut theta = parameters();
     outer_step(&mut slices(&mut theta), &layout(), &payloads, 650_000).unwrap();
-    let named = ["a", "b", "c"]
-        .into_iter()
-        .zip(theta.iter().map(Vec::as_slice));
+    let named = ["a", "b", "c"].into_iter().zip(theta.iter().map(Vec::as_slice));
     assert_eq!(hex::encode(state_root(named)), GOLDEN_ROOT);
 }
 
@@ -252,10 +232,8 @@ proptest! {
 fn all_variants_step_to_the_same_bits() {
     let bytes: Vec<Vec<u8>> = (0..20).map(update).collect();
     let layout = layout();
-    let payloads: Vec<Payload<'_>> = bytes
-        .iter()
-        .map(|bytes| Payload::parse(bytes, &layout, 64).unwrap())
-        .collect();
+    let payloads: Vec<Payload<'_>> =
+        bytes.iter().map(|bytes| Payload::parse(bytes, &layout, 64).unwrap()).collect();
     let step = |variant| {
         let mut tensors = parameters();
         for (tensor, theta) in (0u32..).zip(&mut tensors) {

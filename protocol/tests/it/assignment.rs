@@ -56,14 +56,10 @@ fn drawing_many_is_drawing_each() {
 #[test]
 fn seeds_salts_and_purposes_give_different_samples() {
     let draw = |seed: &[u8; 32]| -> Vec<_> {
-        (0..8)
-            .map(|p| assigned_sample(seed, 0, p, 8, 1 << 40).unwrap())
-            .collect()
+        (0..8).map(|p| assigned_sample(seed, 0, p, 8, 1 << 40).unwrap()).collect()
     };
     let random = |salt: &[u8]| -> Vec<_> {
-        (0..8)
-            .map(|p| random_sample(&SEED, salt, p, 1 << 40).unwrap())
-            .collect()
+        (0..8).map(|p| random_sample(&SEED, salt, p, 1 << 40).unwrap()).collect()
     };
     assert_ne!(draw(&SEED), draw(&[8; 32]));
     assert_ne!(draw(&SEED), random(b""));
@@ -113,10 +109,7 @@ fn evaluations_cover_all_miners_evenly() {
 fn enough_evaluations_mean_all_miners() {
     assert_eq!(assigned_evaluations(&SEED, 5, &[4, 2, 9, 2], 3), [2, 4, 9]);
     assert_eq!(assigned_evaluations(&SEED, 5, &[], 3), Vec::<u16>::new());
-    assert_eq!(
-        assigned_evaluations(&SEED, 5, &[1, 2], 0),
-        Vec::<u16>::new()
-    );
+    assert_eq!(assigned_evaluations(&SEED, 5, &[1, 2], 0), Vec::<u16>::new());
 }
 
 proptest! {

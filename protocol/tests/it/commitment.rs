@@ -59,13 +59,8 @@ fn every_field_is_bound() {
 
 #[test]
 fn evaluations_are_bound_with_their_order_and_salt() {
-    let evaluation = |uid| Evaluation {
-        uid,
-        own_before: 5,
-        own_after: 4,
-        random_before: 3,
-        random_after: 2,
-    };
+    let evaluation =
+        |uid| Evaluation { uid, own_before: 5, own_after: 4, random_before: 3, random_after: 2 };
     let hash = |evaluations: &[Evaluation], salt| {
         score_commitment_hash(&[9; 32], 1, 2, &[4; 32], evaluations, &[salt; 32])
     };
@@ -85,10 +80,7 @@ fn challenges_are_spread_evenly() {
         }
     }
     // 600 expected each, standard deviation 22.
-    assert!(
-        counts.iter().all(|count| (500..700).contains(count)),
-        "{counts:?}"
-    );
+    assert!(counts.iter().all(|count| (500..700).contains(count)), "{counts:?}");
 }
 
 proptest! {

@@ -22,13 +22,7 @@ pub(crate) fn incentive() -> Incentive {
 }
 
 pub(crate) fn miner(uid: Uid) -> MinerInput {
-    MinerInput {
-        uid,
-        standing: Standing::default(),
-        accepted: true,
-        revealed: true,
-        fault: None,
-    }
+    MinerInput { uid, standing: Standing::default(), accepted: true, revealed: true, fault: None }
 }
 
 /// Losses that fell from 4 nats by the given relative improvements.
@@ -45,23 +39,14 @@ pub(crate) fn evaluation(uid: Uid, own: f64, random: f64) -> Evaluation {
 }
 
 pub(crate) fn validator(index: u16, stake: u64, evaluations: Vec<Evaluation>) -> ValidatorInput {
-    ValidatorInput {
-        index,
-        stake,
-        present: true,
-        evaluations,
-    }
+    ValidatorInput { index, stake, present: true, evaluations }
 }
 
 /// Three equal validators that all measure the same (own, random) of miners 0, 1, ….
 fn agreed(measured: &[(f64, f64)]) -> Vec<ValidatorInput> {
-    let evaluations: Vec<Evaluation> = (0u16..)
-        .zip(measured)
-        .map(|(uid, &(own, random))| evaluation(uid, own, random))
-        .collect();
-    (0..3)
-        .map(|index| validator(index, 100, evaluations.clone()))
-        .collect()
+    let evaluations: Vec<Evaluation> =
+        (0u16..).zip(measured).map(|(uid, &(own, random))| evaluation(uid, own, random)).collect();
+    (0..3).map(|index| validator(index, 100, evaluations.clone())).collect()
 }
 
 fn miners(count: u16) -> Vec<MinerInput> {
@@ -69,20 +54,12 @@ fn miners(count: u16) -> Vec<MinerInput> {
 }
 
 fn shares(outcome: &Outcome) -> Vec<f64> {
-    outcome
-        .miners
-        .iter()
-        .map(|miner| miner.share.to_f64())
-        .collect()
+    outcome.miners.iter().map(|miner| miner.share.to_f64()).collect()
 }
 
 /// A loss is a multiple of 2^-24 nats: an improvement of 1 % of 4 nats is exact to 2·10^-6 of itself.
 fn assert_close(value: Q32, expected: f64) {
-    assert!(
-        (value.to_f64() - expected).abs() < 1e-5,
-        "{} is not {expected}",
-        value.to_f64()
-    );
+    assert!((value.to_f64() - expected).abs() < 1e-5, "{} is not {expected}", value.to_f64());
 }
 
 #[test]
@@ -97,28 +74,13 @@ fn improvements_are_relative_and_bounded() {
 #[test]
 fn medians_take_the_lower_of_two() {
     let value = |n: i32, stake| (Q32::from_int(n), stake);
-    assert_eq!(
-        weighted_median(&[value(1, 1), value(2, 1)]),
-        Some(Q32::from_int(1))
-    );
-    assert_eq!(
-        weighted_median(&[value(1, 1), value(2, 2)]),
-        Some(Q32::from_int(2))
-    );
-    assert_eq!(
-        weighted_median(&[value(9, 1), value(1, 1), value(5, 1)]),
-        Some(Q32::from_int(5))
-    );
-    assert_eq!(
-        weighted_median(&[value(1, u64::MAX); 4]),
-        Some(Q32::from_int(1))
-    );
+    assert_eq!(weighted_median(&[value(1, 1), value(2, 1)]), Some(Q32::from_int(1)));
+    assert_eq!(weighted_median(&[value(1, 1), value(2, 2)]), Some(Q32::from_int(2)));
+    assert_eq!(weighted_median(&[value(9, 1), value(1, 1), value(5, 1)]), Some(Q32::from_int(5)));
+    assert_eq!(weighted_median(&[value(1, u64::MAX); 4]), Some(Q32::from_int(1)));
     assert_eq!(weighted_median(&[value(1, 0)]), None);
     assert_eq!(weighted_median(&[]), None);
-    assert_eq!(
-        lower_median([4, 1, 3, 2].map(Q32::from_int).into_iter()),
-        Some(Q32::from_int(2))
-    );
+    assert_eq!(lower_median([4, 1, 3, 2].map(Q32::from_int).into_iter()), Some(Q32::from_int(2)));
     assert_eq!(lower_median([].into_iter()), None);
 }
 
@@ -225,10 +187,7 @@ fn an_absent_validator_costs_nobody_but_itself() {
     let outcome = settle(&inputs, &validators, &incentive()).unwrap();
     assert_eq!(outcome.miners[0].share, Q32::ONE);
     assert_eq!(outcome.miners[0].own, None);
-    assert!(outcome
-        .validators
-        .iter()
-        .all(|validator| validator.share == Q32::ZERO));
+    assert!(outcome.validators.iter().all(|validator| validator.share == Q32::ZERO));
 }
 
 #[test]
@@ -254,17 +213,11 @@ fn unusable_evaluations_are_ignored() {
     // Unknown uid; loss of zero before; named twice.
     validators.push(validator(3, 10, vec![evaluation(7, 0.5, 0.5)]));
     validators.push(validator(4, 10, vec![zero]));
-    validators.push(validator(
-        5,
-        10,
-        vec![evaluation(0, 0.5, 0.5), evaluation(0, 0.6, 0.6)],
-    ));
+    validators.push(validator(5, 10, vec![evaluation(0, 0.5, 0.5), evaluation(0, 0.6, 0.6)]));
     validators.push(validator(6, 0, vec![evaluation(0, 0.5, 0.5)]));
     let outcome = settle(&miners(1), &validators, &incentive()).unwrap();
     assert_eq!(outcome.miners, expected.miners);
-    assert!(outcome.validators[3..]
-        .iter()
-        .all(|validator| validator.share == Q32::ZERO));
+    assert!(outcome.validators[3..].iter().all(|validator| validator.share == Q32::ZERO));
 }
 
 #[test]
@@ -291,10 +244,7 @@ fn a_fault_is_felt_for_some_windows() {
     assert_eq!(outcome.miners[0].share, Q32::ZERO);
 
     // Absence alone, without a fault, makes nothing good.
-    inputs[0] = MinerInput {
-        standing: outcome.miners[0].standing.clone(),
-        ..miner(0)
-    };
+    inputs[0] = MinerInput { standing: outcome.miners[0].standing.clone(), ..miner(0) };
     inputs[0].revealed = false;
     let outcome = settle(&inputs, &agreed(&measured), &incentive()).unwrap();
     assert_eq!(outcome.miners[0].standing.penalty, q(0.75));
@@ -347,10 +297,7 @@ fn plackett_luce_orders_miners_by_gain() {
             input.standing = outcome.standing;
         }
     }
-    let mu: Vec<Q32> = inputs
-        .iter()
-        .map(|input| input.standing.rating.mu)
-        .collect();
+    let mu: Vec<Q32> = inputs.iter().map(|input| input.standing.rating.mu).collect();
     assert!(mu[1] > mu[2] && mu[2] > mu[0] && mu[0] > mu[3], "{mu:?}");
     // The rule's price: who is good but not best starves (DESIGN, section 5).
     assert!(last[1] > last[2] && last[2] > last[0], "{last:?}");
@@ -380,50 +327,28 @@ fn noise_is_not_disagreement() {
         validator(3, 100, noisy(0.9, -0.9)),
     ];
     let outcome = settle(&miners(1), &validators, &incentive()).unwrap();
-    assert!(outcome.validators[..3]
-        .iter()
-        .all(|validator| validator.share > q(0.2)));
+    assert!(outcome.validators[..3].iter().all(|validator| validator.share > q(0.2)));
     assert_eq!(outcome.validators[3].share, Q32::ZERO);
 }
 
 #[test]
 fn nothing_to_settle_is_settled() {
     let outcome = settle(&[], &[], &incentive()).unwrap();
-    assert_eq!(
-        outcome,
-        Outcome {
-            miners: vec![],
-            validators: vec![]
-        }
-    );
-    let outcome = settle(
-        &miners(2),
-        &agreed(&[(-0.1, -0.1), (-0.1, -0.1)]),
-        &incentive(),
-    )
-    .unwrap();
+    assert_eq!(outcome, Outcome { miners: vec![], validators: vec![] });
+    let outcome = settle(&miners(2), &agreed(&[(-0.1, -0.1), (-0.1, -0.1)]), &incentive()).unwrap();
     assert!(outcome.miners.iter().all(|miner| miner.share == Q32::ZERO));
 }
 
 #[test]
 fn inputs_that_contradict_themselves_are_errors() {
     let twice = [miner(3), miner(3)];
-    assert_eq!(
-        settle(&twice, &[], &incentive()),
-        Err(ConsensusError::DuplicateMiner(3))
-    );
+    assert_eq!(settle(&twice, &[], &incentive()), Err(ConsensusError::DuplicateMiner(3)));
     let twice = [validator(1, 5, vec![]), validator(1, 6, vec![])];
-    assert_eq!(
-        settle(&[], &twice, &incentive()),
-        Err(ConsensusError::DuplicateValidator(1))
-    );
+    assert_eq!(settle(&[], &twice, &incentive()), Err(ConsensusError::DuplicateValidator(1)));
     let mut absurd = miner(0);
     absurd.standing.proof = Q32::MIN;
     let error = ConsensusError::Overflow("proof of computation");
-    assert_eq!(
-        settle(&[absurd], &agreed(&[(0.1, 0.1)]), &incentive()),
-        Err(error)
-    );
+    assert_eq!(settle(&[absurd], &agreed(&[(0.1, 0.1)]), &incentive()), Err(error));
 }
 
 #[test]
@@ -439,10 +364,7 @@ fn pay_leaves_the_dust() {
 
 #[test]
 fn emission_halves_and_splits_exactly() {
-    let mut emission = Emission {
-        halving_windows: 10,
-        ..Settings::example().emission
-    };
+    let mut emission = Emission { halving_windows: 10, ..Settings::example().emission };
     emission.per_window = 1_001;
     assert_eq!(emission_at(&emission, 9), 1_001);
     assert_eq!(emission_at(&emission, 10), 500);
@@ -451,24 +373,14 @@ fn emission_halves_and_splits_exactly() {
     emission.halving_windows = 0;
     assert_eq!(emission_at(&emission, u64::MAX), 1_001);
 
-    let split = EmissionSplit {
-        owner: 100,
-        miners: 601,
-        validators: 300,
-    };
+    let split = EmissionSplit { owner: 100, miners: 601, validators: 300 };
     assert_eq!(split_emission(&emission, 1_001), Ok(split));
     let split = split_emission(&emission, u128::MAX).unwrap();
     assert_eq!(split.owner + split.miners + split.validators, u128::MAX);
     emission.owner_ppm = 900_000;
-    assert_eq!(
-        split_emission(&emission, 1_001),
-        Err(ConsensusError::EmissionParts)
-    );
+    assert_eq!(split_emission(&emission, 1_001), Err(ConsensusError::EmissionParts));
     emission.owner_ppm = u32::MAX;
-    assert_eq!(
-        split_emission(&emission, u128::MAX),
-        Err(ConsensusError::EmissionParts)
-    );
+    assert_eq!(split_emission(&emission, u128::MAX), Err(ConsensusError::EmissionParts));
 }
 
 #[test]
@@ -506,14 +418,9 @@ fn oracle(inputs: &[MinerInput], validators: &[ValidatorInput], rules: &Incentiv
             .flat_map(|v| v.evaluations.iter().map(move |e| (v.stake, e)))
             .filter(|(_, e)| e.uid == input.uid)
             .collect();
-        let own = seen
-            .iter()
-            .map(|(s, e)| (relative(e.own_before, e.own_after), *s))
-            .collect();
-        let random = seen
-            .iter()
-            .map(|(s, e)| (relative(e.random_before, e.random_after), *s))
-            .collect();
+        let own = seen.iter().map(|(s, e)| (relative(e.own_before, e.own_after), *s)).collect();
+        let random =
+            seen.iter().map(|(s, e)| (relative(e.random_before, e.random_after), *s)).collect();
         measured.push((median(own).unwrap().0, median(random).unwrap().0));
     }
     let mut gains: Vec<f64> = measured.iter().map(|m| m.1).collect();
@@ -545,20 +452,8 @@ fn oracle(inputs: &[MinerInput], validators: &[ValidatorInput], rules: &Incentiv
             gain.max(0.0) * f64::from(u8::from(open)) * penalty
         })
         .collect();
-    let sum: f64 = values
-        .iter()
-        .map(|value| value.powi(rules.power.into()))
-        .sum();
-    values
-        .iter()
-        .map(|v| {
-            if sum > 0.0 {
-                v.powi(rules.power.into()) / sum
-            } else {
-                0.0
-            }
-        })
-        .collect()
+    let sum: f64 = values.iter().map(|value| value.powi(rules.power.into())).sum();
+    values.iter().map(|v| if sum > 0.0 { v.powi(rules.power.into()) / sum } else { 0.0 }).collect()
 }
 
 #[test]
@@ -570,39 +465,31 @@ fn settlements_follow_the_oracle() {
     let stakes = proptest::array::uniform4(1u64..1_000);
     let rules = incentive();
     TestRunner::default()
-        .run(
-            &(measured, standings, stakes),
-            |(measured, standings, stakes)| {
-                let mut inputs = miners(12);
-                for (input, (n, proof, gain, penalty)) in inputs.iter_mut().zip(standings) {
-                    input.standing.scored_windows = n;
-                    input.standing.proof = q(proof);
-                    input.standing.gain = q(gain);
-                    input.standing.penalty = q(penalty);
-                }
-                let validators: Vec<ValidatorInput> = (0u16..)
-                    .zip(stakes)
-                    .zip(measured.chunks(12))
-                    .map(|((index, stake), row)| {
-                        let row = (0u16..)
-                            .zip(row)
-                            .map(|(uid, m)| evaluation(uid, m.0, m.1))
-                            .collect();
-                        validator(index, stake, row)
-                    })
-                    .collect();
-                let outcome = settle(&inputs, &validators, &rules).unwrap();
-                for (share, exact) in
-                    shares(&outcome)
-                        .into_iter()
-                        .zip(oracle(&inputs, &validators, &rules))
-                {
-                    // A typical gain near zero magnifies the rounding of the gains; cut at 2^-17.
-                    prop_assert!((share - exact).abs() < 1e-4, "{} {}", share, exact);
-                }
-                Ok(())
-            },
-        )
+        .run(&(measured, standings, stakes), |(measured, standings, stakes)| {
+            let mut inputs = miners(12);
+            for (input, (n, proof, gain, penalty)) in inputs.iter_mut().zip(standings) {
+                input.standing.scored_windows = n;
+                input.standing.proof = q(proof);
+                input.standing.gain = q(gain);
+                input.standing.penalty = q(penalty);
+            }
+            let validators: Vec<ValidatorInput> = (0u16..)
+                .zip(stakes)
+                .zip(measured.chunks(12))
+                .map(|((index, stake), row)| {
+                    let row = (0u16..).zip(row).map(|(uid, m)| evaluation(uid, m.0, m.1)).collect();
+                    validator(index, stake, row)
+                })
+                .collect();
+            let outcome = settle(&inputs, &validators, &rules).unwrap();
+            for (share, exact) in
+                shares(&outcome).into_iter().zip(oracle(&inputs, &validators, &rules))
+            {
+                // A typical gain near zero magnifies the rounding of the gains; cut at 2^-17.
+                prop_assert!((share - exact).abs() < 1e-4, "{} {}", share, exact);
+            }
+            Ok(())
+        })
         .unwrap();
 }
 
@@ -613,9 +500,7 @@ fn twelve_windows_pay_honest_work() {
     let mut noise = 12_345u64;
     let mut random = move || {
         // A linear congruential generator is enough for noise.
-        noise = noise
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
+        noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         (noise >> 33) as f64 / f64::from(1u32 << 31) - 0.5
     };
     let mut paid = [0.0; 8];
@@ -662,10 +547,7 @@ fn standings_survive_their_encoding() {
     let standing = Standing::default();
     let bytes = standing.encode();
     assert_eq!(bytes.len(), Standing::max_encoded_len());
-    assert_eq!(
-        Standing::decode(&mut bytes.as_slice()),
-        Ok(standing.clone())
-    );
+    assert_eq!(Standing::decode(&mut bytes.as_slice()), Ok(standing.clone()));
     let evaluation = evaluation(0x0102, 0.5, 0.25);
     let expected = [2, 1, 0, 0, 0, 4, 0, 0, 0, 2, 0, 0, 0, 4, 0, 0, 0, 3];
     assert_eq!(evaluation.encode(), expected);

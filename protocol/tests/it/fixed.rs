@@ -17,10 +17,7 @@ fn ratios_truncate_toward_zero() {
     assert_eq!(Q32::from_ratio(i128::MAX, 1), None);
     assert_eq!(Q32::from_ratio(i128::MIN, -1), None);
     assert_eq!(Q32::from_ppm(1_000_000), Q32::ONE);
-    assert_eq!(
-        Q32::from_ppm(u32::MAX),
-        Q32::from_ratio(u32::MAX.into(), 1_000_000).unwrap()
-    );
+    assert_eq!(Q32::from_ppm(u32::MAX), Q32::from_ratio(u32::MAX.into(), 1_000_000).unwrap());
     assert_eq!(Q32::from_int(-3), Q32(-3 << 32));
 }
 

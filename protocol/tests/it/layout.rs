@@ -17,14 +17,8 @@ fn layouts_that_are_not_valid_have_no_chunks() {
         assert_eq!(layout.chunk_len(0), None);
         assert_eq!(layout.chunks().count(), 0);
     }
-    assert_eq!(
-        Layout(vec![1; LAYOUT_TENSORS_MAX as usize]).chunk_count(),
-        Some(1024)
-    );
-    assert_eq!(
-        Layout(vec![u64::from(u32::MAX) * 4096]).chunk_count(),
-        Some(u32::MAX)
-    );
+    assert_eq!(Layout(vec![1; LAYOUT_TENSORS_MAX as usize]).chunk_count(), Some(1024));
+    assert_eq!(Layout(vec![u64::from(u32::MAX) * 4096]).chunk_count(), Some(u32::MAX));
 }
 
 #[test]

@@ -24,10 +24,7 @@ fn blake2_256_is_the_chains_hash() {
 fn every_leaf_of_every_small_tree_is_proved() {
     for count in 1..70usize {
         let leaves = leaves(count);
-        let hashes: Vec<_> = (0u32..)
-            .zip(&leaves)
-            .map(|(i, leaf)| leaf_hash(i, leaf))
-            .collect();
+        let hashes: Vec<_> = (0u32..).zip(&leaves).map(|(i, leaf)| leaf_hash(i, leaf)).collect();
         let root = root_of(&leaves);
         assert_eq!(root_of_leaf_hashes(&hashes), Some(root));
         for (index, leaf) in (0u32..).zip(&leaves) {
@@ -59,10 +56,7 @@ fn no_leaves_have_no_root() {
 #[test]
 fn a_node_is_no_leaf_and_a_prefix_no_tree() {
     let two = leaves(2);
-    let hashes: Vec<_> = (0u32..)
-        .zip(&two)
-        .map(|(i, leaf)| leaf_hash(i, leaf))
-        .collect();
+    let hashes: Vec<_> = (0u32..).zip(&two).map(|(i, leaf)| leaf_hash(i, leaf)).collect();
     let joined = [hashes[0].as_slice(), hashes[1].as_slice()].concat();
     assert!(!verify(&root_of(&two), 1, 0, &joined, &[]));
     assert_ne!(root_of(&leaves(3)), root_of(&leaves(4)));
@@ -76,10 +70,7 @@ fn golden_root() {
     // h = lambda b: hashlib.blake2b(b, digest_size=32).digest()
     // a, b, c = (h(b"\0" + struct.pack("<I", i) + x) for i, x in enumerate([b"a", b"b", b"c"]))
     // h(b"\2" + struct.pack("<I", 3) + h(b"\1" + h(b"\1" + a + b) + c)).hex()
-    assert_eq!(
-        hex::encode(root_of(&[b"a".to_vec(), b"b".to_vec(), b"c".to_vec()])),
-        GOLDEN
-    );
+    assert_eq!(hex::encode(root_of(&[b"a".to_vec(), b"b".to_vec(), b"c".to_vec()])), GOLDEN);
 }
 
 /// Root over the leaves "a", "b", "c".

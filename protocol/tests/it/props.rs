@@ -36,26 +36,15 @@ fn any_fault() -> impl Strategy<Value = Option<Fault>> {
 
 /// Standings that [`settle`] could have made.
 fn sane_standing() -> impl Strategy<Value = Standing> {
-    (
-        0u32..100,
-        -1.0..1.0f64,
-        -1.0..2.0f64,
-        0.0..50.0f64,
-        0.5..8.4f64,
-        0.0..1.0f64,
+    (0u32..100, -1.0..1.0f64, -1.0..2.0f64, 0.0..50.0f64, 0.5..8.4f64, 0.0..1.0f64).prop_map(
+        |(scored_windows, proof, gain, mu, sigma, penalty)| Standing {
+            scored_windows,
+            proof: q(proof),
+            gain: q(gain),
+            rating: Rating { mu: q(mu), sigma: q(sigma) },
+            penalty: q(penalty),
+        },
     )
-        .prop_map(
-            |(scored_windows, proof, gain, mu, sigma, penalty)| Standing {
-                scored_windows,
-                proof: q(proof),
-                gain: q(gain),
-                rating: Rating {
-                    mu: q(mu),
-                    sigma: q(sigma),
-                },
-                penalty: q(penalty),
-            },
-        )
 }
 
 /// Any bytes that decode to a standing.
@@ -65,22 +54,14 @@ fn absurd_standing() -> impl Strategy<Value = Standing> {
             scored_windows,
             proof: Q32(proof),
             gain: Q32(gain),
-            rating: Rating {
-                mu: Q32(mu),
-                sigma: Q32(sigma),
-            },
+            rating: Rating { mu: Q32(mu), sigma: Q32(sigma) },
             penalty: Q32(penalty),
         },
     )
 }
 
 fn any_miners(standing: impl Strategy<Value = Standing>) -> impl Strategy<Value = Vec<MinerInput>> {
-    let one = (
-        standing,
-        any::<bool>(),
-        prop::bool::weighted(0.8),
-        any_fault(),
-    );
+    let one = (standing, any::<bool>(), prop::bool::weighted(0.8), any_fault());
     vec(one, 0..12).prop_map(|miners| {
         (0u16..)
             .zip(miners)
@@ -97,11 +78,7 @@ fn any_miners(standing: impl Strategy<Value = Standing>) -> impl Strategy<Value 
 
 fn any_validators() -> impl Strategy<Value = Vec<ValidatorInput>> {
     let stake = prop_oneof![Just(0u64), Just(u64::MAX), 1u64..1_000_000];
-    let one = (
-        stake,
-        prop::bool::weighted(0.8),
-        vec(any_evaluation(), 0..16),
-    );
+    let one = (stake, prop::bool::weighted(0.8), vec(any_evaluation(), 0..16));
     vec(one, 0..8).prop_map(|validators| {
         (0u16..)
             .zip(validators)
@@ -117,17 +94,8 @@ fn any_validators() -> impl Strategy<Value = Vec<ValidatorInput>> {
 
 fn any_rules() -> impl Strategy<Value = Incentive> {
     (any::<bool>(), 0u8..=8, 1u32..=1_000_000).prop_map(|(gain, power, evaluation_quorum_ppm)| {
-        let standing = if gain {
-            StandingKind::Gain
-        } else {
-            StandingKind::PlackettLuce
-        };
-        Incentive {
-            standing,
-            power,
-            evaluation_quorum_ppm,
-            ..incentive()
-        }
+        let standing = if gain { StandingKind::Gain } else { StandingKind::PlackettLuce };
+        Incentive { standing, power, evaluation_quorum_ppm, ..incentive() }
     })
 }
 

@@ -23,10 +23,7 @@ fn oracle(players: &[(f64, f64)], ranks: &[u32]) -> Vec<(f64, f64)> {
     let variance: Vec<f64> = players.iter().map(|(_, s)| s * s + tau * tau).collect();
     let c = variance.iter().map(|v| v + beta * beta).sum::<f64>().sqrt();
     let top = players.iter().map(|(mu, _)| *mu).fold(f64::MIN, f64::max);
-    let e: Vec<f64> = players
-        .iter()
-        .map(|(mu, _)| ((mu - top) / c).exp())
-        .collect();
+    let e: Vec<f64> = players.iter().map(|(mu, _)| ((mu - top) / c).exp()).collect();
     let mut after = Vec::new();
     for i in 0..n {
         let (mut omega, mut delta) = (0.0, 0.0);
@@ -46,20 +43,11 @@ fn oracle(players: &[(f64, f64)], ranks: &[u32]) -> Vec<(f64, f64)> {
 }
 
 fn check(players: &[(f64, f64)], ranks: &[u32]) {
-    let ratings: Vec<Rating> = players
-        .iter()
-        .map(|&(mu, sigma)| Rating {
-            mu: q(mu),
-            sigma: q(sigma),
-        })
-        .collect();
+    let ratings: Vec<Rating> =
+        players.iter().map(|&(mu, sigma)| Rating { mu: q(mu), sigma: q(sigma) }).collect();
     let after = PlackettLuce::default().play(&ratings, ranks).unwrap();
     for (rating, (mu, sigma)) in after.iter().zip(oracle(players, ranks)) {
-        assert!(
-            (rating.mu.to_f64() - mu).abs() < TOLERANCE,
-            "{} {mu}",
-            rating.mu.to_f64()
-        );
+        assert!((rating.mu.to_f64() - mu).abs() < TOLERANCE, "{} {mu}", rating.mu.to_f64());
         assert!((rating.sigma.to_f64() - sigma).abs() < TOLERANCE);
     }
 }
@@ -95,32 +83,18 @@ fn matches_of_odd_sizes_follow_the_oracle() {
 fn impossible_matches_are_errors() {
     let rules = PlackettLuce::default();
     let fresh = Rating::default();
-    assert_eq!(
-        rules.play(&[fresh], &[0, 1]),
-        Err(RatingError::Length {
-            players: 1,
-            ranks: 2
-        })
-    );
+    assert_eq!(rules.play(&[fresh], &[0, 1]), Err(RatingError::Length { players: 1, ranks: 2 }));
     let many = vec![fresh; PLAYERS_MAX + 1];
     let error = RatingError::TooManyPlayers(PLAYERS_MAX + 1);
     assert_eq!(rules.play(&many, &vec![0; PLAYERS_MAX + 1]), Err(error));
-    let huge = Rating {
-        mu: Q32::MAX,
-        sigma: Q32::MAX,
-    };
-    assert_eq!(
-        rules.play(&[huge, fresh], &[0, 1]),
-        Err(RatingError::Overflow)
-    );
+    let huge = Rating { mu: Q32::MAX, sigma: Q32::MAX };
+    assert_eq!(rules.play(&[huge, fresh], &[0, 1]), Err(RatingError::Overflow));
 }
 
 #[test]
 fn the_largest_match_is_played() {
     let ranks: Vec<u32> = (0..1_024).map(|i| i / 3 * 3).collect();
-    let after = PlackettLuce::default()
-        .play(&vec![Rating::default(); 1_024], &ranks)
-        .unwrap();
+    let after = PlackettLuce::default().play(&vec![Rating::default(); 1_024], &ranks).unwrap();
     assert!(after.first().unwrap().mu > after.last().unwrap().mu);
 }
 

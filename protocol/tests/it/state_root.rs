@@ -5,19 +5,11 @@ use protocol::state_root::{state_root, StateManifest, TensorManifest, PIECE_VALU
 
 fn tensors() -> Vec<(&'static str, Vec<f32>)> {
     let ramp = |len: usize, slope: f32| (0..len).map(|i| i as f32 * slope).collect::<Vec<f32>>();
-    vec![
-        ("a.bias", ramp(3, 0.5)),
-        ("a", ramp(PIECE_VALUES + 5, 1e-3)),
-        ("b", ramp(1, 1.0)),
-    ]
+    vec![("a.bias", ramp(3, 0.5)), ("a", ramp(PIECE_VALUES + 5, 1e-3)), ("b", ramp(1, 1.0))]
 }
 
 fn root_of(tensors: &[(&str, Vec<f32>)]) -> [u8; 32] {
-    state_root(
-        tensors
-            .iter()
-            .map(|(name, values)| (*name, values.as_slice())),
-    )
+    state_root(tensors.iter().map(|(name, values)| (*name, values.as_slice())))
 }
 
 #[test]
@@ -48,26 +40,17 @@ fn the_root_is_blake3_of_the_documented_bytes() {
     bytes.extend_from_slice(b"name");
     bytes.extend_from_slice(&2u64.to_le_bytes());
     bytes.push(1 << 2); // one piece
-    let data: Vec<u8> = values
-        .iter()
-        .flat_map(|value| value.to_le_bytes())
-        .collect();
+    let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     bytes.extend_from_slice(blake3::hash(&data).as_bytes());
     let expected = *blake3::hash(&bytes).as_bytes();
-    assert_eq!(
-        state_root([("name", values.as_slice())].into_iter()),
-        expected
-    );
+    assert_eq!(state_root([("name", values.as_slice())].into_iter()), expected);
 }
 
 #[test]
 fn a_manifest_is_checked_against_its_root_and_pieces_against_it() {
     let tensors = tensors();
     let manifest = StateManifest::new(
-        tensors
-            .iter()
-            .map(|(name, values)| TensorManifest::new(name, values))
-            .collect(),
+        tensors.iter().map(|(name, values)| TensorManifest::new(name, values)).collect(),
     );
     let root = root_of(&tensors);
     assert_eq!(manifest.root(), root);
@@ -87,10 +70,7 @@ fn a_manifest_is_checked_against_its_root_and_pieces_against_it() {
     for byte in 0..bytes.len() {
         let mut changed = bytes.clone();
         changed[byte] ^= 0x40;
-        assert!(
-            StateManifest::parse(&changed, &root).is_none(),
-            "byte {byte}"
-        );
+        assert!(StateManifest::parse(&changed, &root).is_none(), "byte {byte}");
         assert!(StateManifest::parse(&bytes[..byte], &root).is_none());
     }
 }

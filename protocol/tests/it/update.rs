@@ -32,11 +32,7 @@ impl Noise {
     /// A Laplace number.
     fn laplace(&mut self) -> f32 {
         let magnitude = -self.unit().ln();
-        (if self.next() & 1 == 0 {
-            magnitude
-        } else {
-            -magnitude
-        }) as f32
+        (if self.next() & 1 == 0 { magnitude } else { -magnitude }) as f32
     }
 
     fn laplaces(&mut self, count: usize) -> Vec<f32> {
@@ -49,10 +45,7 @@ fn top_k_oracle(values: &[f32], count: usize) -> Vec<u32> {
     let mut positions: Vec<u32> = (0..values.len() as u32).collect();
     positions.sort_by(|a, b| {
         let magnitude = |i: &u32| values[*i as usize].abs();
-        magnitude(b)
-            .partial_cmp(&magnitude(a))
-            .unwrap()
-            .then(a.cmp(b))
+        magnitude(b).partial_cmp(&magnitude(a)).unwrap().then(a.cmp(b))
     });
     positions.truncate(count);
     positions.sort_unstable();
@@ -73,11 +66,7 @@ fn golden_chunk() {
     // Codes 0, 3, 2, 1: bits 00 11 01 10 (least significant first), bytes so far 80 3F, then
     // 0b01_10_11_00 = 6C. Remainders 1 0 0 1, quotients 0 0 3 2: 1, 1, 0001, 001.
     // Bits 1001 1 1 00 | 01 001 000: 0b0011_1001 = 39, 0b0001_0010 = 12.
-    let chunk = Chunk {
-        scale_bf16: 0x3F80,
-        indices: vec![1, 2, 9, 15],
-        codes: vec![0, 3, 2, 1],
-    };
+    let chunk = Chunk { scale_bf16: 0x3F80, indices: vec![1, 2, 9, 15], codes: vec![0, 3, 2, 1] };
     let bytes = encode_chunk(&chunk, 16, 1024).unwrap();
     assert_eq!(hex::encode(&bytes), "803f6c3912");
     assert_eq!(decode_chunk(&bytes, 16, 1024), Ok(chunk.clone()));
@@ -88,11 +77,7 @@ fn golden_chunk() {
 #[test]
 fn golden_payload() {
     let layout = Layout(vec![5000, 1, 300]);
-    let mut tensors: Vec<Vec<f32>> = layout
-        .0
-        .iter()
-        .map(|len| vec![0.0; *len as usize])
-        .collect();
+    let mut tensors: Vec<Vec<f32>> = layout.0.iter().map(|len| vec![0.0; *len as usize]).collect();
     // Exactly representable, so that the platform's logarithm does not matter.
     for (position, value) in tensors.iter_mut().flatten().enumerate() {
         *value = ((position * 7919 + 13) % 2003) as f32 / 64.0 - 15.5;
@@ -115,10 +100,7 @@ fn chunk_bytes_max_is_a_bound() {
     for keep in 1..=4096u16 {
         for len in [1, 2, 63, 64, 65, 1000, 2048, 4095, 4096] {
             let (least, bound) = (chunk_bytes_min(len, keep), chunk_bytes_max(len, keep));
-            assert!(
-                least <= bound && bound <= CHUNK_BYTES_MAX,
-                "len {len} keep {keep}"
-            );
+            assert!(least <= bound && bound <= CHUNK_BYTES_MAX, "len {len} keep {keep}");
             assert!(bound - least <= if keep <= 960 { 255 } else { 65_535 });
             assert!(rice_parameter(len, kept(len, keep)) <= 12);
             most = most.max(bound);
@@ -145,11 +127,7 @@ fn a_chunk_of_the_longest_form_is_within_its_bound() {
 
 #[test]
 fn each_defect_has_its_error() {
-    let good = Chunk {
-        scale_bf16: 0x3F80,
-        indices: vec![1, 2, 9, 15],
-        codes: vec![0, 3, 2, 1],
-    };
+    let good = Chunk { scale_bf16: 0x3F80, indices: vec![1, 2, 9, 15], codes: vec![0, 3, 2, 1] };
     let check = |change: fn(&mut Chunk), error| {
         let mut chunk = good.clone();
         change(&mut chunk);
@@ -160,15 +138,7 @@ fn each_defect_has_its_error() {
     check(|c| c.codes[0] = 4, ChunkError::Codes);
     check(|c| c.codes.truncate(3), ChunkError::Codes);
     check(|c| c.scale_bf16 = 0, ChunkError::Zero);
-    for bits in [
-        1,
-        SCALE_MIN_BF16 - 1,
-        SCALE_MAX_BF16 + 1,
-        0x7F80,
-        0x7FC0,
-        0x8000,
-        0xBF80,
-    ] {
+    for bits in [1, SCALE_MIN_BF16 - 1, SCALE_MAX_BF16 + 1, 0x7F80, 0x7FC0, 0x8000, 0xBF80] {
         let mut chunk = good.clone();
         chunk.scale_bf16 = bits;
         assert_eq!(encode_chunk(&chunk, 16, 1024), Err(ChunkError::Scale(bits)));
@@ -180,14 +150,8 @@ fn each_defect_has_its_error() {
     let mut padded = bytes.clone();
     padded[4] |= 0x80;
     assert_eq!(decode_chunk(&padded, 16, 1024), Err(ChunkError::Padding));
-    assert_eq!(
-        decode_chunk(&bytes[..3], 16, 1024),
-        Err(ChunkError::ByteLen(3))
-    );
-    assert_eq!(
-        decode_chunk(&[0; 99], 16, 1024),
-        Err(ChunkError::ByteLen(99))
-    );
+    assert_eq!(decode_chunk(&bytes[..3], 16, 1024), Err(ChunkError::ByteLen(3)));
+    assert_eq!(decode_chunk(&[0; 99], 16, 1024), Err(ChunkError::ByteLen(99)));
     assert_eq!(decode_chunk(&bytes, 16, 0), Err(ChunkError::Keep(0)));
     assert_eq!(decode_chunk(&bytes, 16, 4097), Err(ChunkError::Keep(4097)));
     assert_eq!(decode_chunk(&bytes, 0, 1024), Err(ChunkError::Len(0)));
@@ -206,10 +170,7 @@ fn zeros_have_one_form_and_leave_no_trace() {
         assert_eq!(chunk.scale_bf16, 0);
         assert_eq!(chunk.indices, (0..64).collect::<Vec<u16>>());
         assert!(chunk.codes.iter().all(|code| *code == 0));
-        assert!(residual
-            .iter()
-            .zip(&values)
-            .all(|(a, b)| a.to_bits() == b.to_bits()));
+        assert!(residual.iter().zip(&values).all(|(a, b)| a.to_bits() == b.to_bits()));
     }
 }
 
@@ -240,13 +201,7 @@ fn values_that_are_not_finite_are_refused_wherever_they_are() {
     let (mut a, mut b) = (vec![1.0f32; 4096], vec![1.0f32; 5000]);
     b[4999] = f32::NAN;
     let error = Encoder::new().encode(&mut [&mut a, &mut b], &layout, 64);
-    assert_eq!(
-        error,
-        Err(UpdateError::Chunk {
-            index: 2,
-            error: ChunkError::NotFinite
-        })
-    );
+    assert_eq!(error, Err(UpdateError::Chunk { index: 2, error: ChunkError::NotFinite }));
 }
 
 #[test]
@@ -254,10 +209,7 @@ fn ties_go_to_the_lowest_position_in_full_chunks() {
     let mut values = vec![0.5f32; 4096];
     assert_eq!(top_k(&values, 64).unwrap(), (0..64).collect::<Vec<u32>>());
     let (bytes, _) = encoded(&values, 64);
-    assert_eq!(
-        decode_chunk(&bytes, 4096, 64).unwrap().indices,
-        (0..64).collect::<Vec<u16>>()
-    );
+    assert_eq!(decode_chunk(&bytes, 4096, 64).unwrap().indices, (0..64).collect::<Vec<u16>>());
     values[4000] = -1.0;
     values[7] = -0.5;
     let (bytes, _) = encoded(&values, 64);
@@ -269,11 +221,8 @@ fn ties_go_to_the_lowest_position_in_full_chunks() {
 fn sixty_four_of_4096_is_more_than_200_times_smaller() {
     let mut noise = Noise(2);
     let layout = Layout(vec![4096 * 250, 1000, 4096 * 7 + 5]);
-    let mut tensors: Vec<Vec<f32>> = layout
-        .0
-        .iter()
-        .map(|len| noise.laplaces(*len as usize))
-        .collect();
+    let mut tensors: Vec<Vec<f32>> =
+        layout.0.iter().map(|len| noise.laplaces(*len as usize)).collect();
     let mut slices: Vec<&mut [f32]> = tensors.iter_mut().map(Vec::as_mut_slice).collect();
     let bytes = Encoder::new().encode(&mut slices, &layout, 64).unwrap();
     let ratio = layout.value_count().unwrap() as f64 * 4.0 / bytes.len() as f64;
@@ -298,11 +247,8 @@ fn the_quantiser_is_near_the_best_for_its_levels() {
     let (mut error, mut least) = (0.0, 0.0);
     for _ in 0..50 {
         let chunk = noise.laplaces(4096);
-        let kept: Vec<f32> = top_k(&chunk, 64)
-            .unwrap()
-            .into_iter()
-            .map(|i| chunk[i as usize])
-            .collect();
+        let kept: Vec<f32> =
+            top_k(&chunk, 64).unwrap().into_iter().map(|i| chunk[i as usize]).collect();
         let mut codes = Vec::new();
         let scale = quantise(&kept, &mut codes);
         error += kept
@@ -320,11 +266,7 @@ fn the_quantiser_is_near_the_best_for_its_levels() {
 fn encoding_in_parts_gives_the_same_bytes() {
     let mut noise = Noise(4);
     let layout = Layout(vec![9000, 4096, 77]);
-    let tensors: Vec<Vec<f32>> = layout
-        .0
-        .iter()
-        .map(|len| noise.laplaces(*len as usize))
-        .collect();
+    let tensors: Vec<Vec<f32>> = layout.0.iter().map(|len| noise.laplaces(*len as usize)).collect();
     let mut whole = tensors.clone();
     let mut slices: Vec<&mut [f32]> = whole.iter_mut().map(Vec::as_mut_slice).collect();
     let bytes = Encoder::new().encode(&mut slices, &layout, 100).unwrap();
@@ -333,18 +275,13 @@ fn encoding_in_parts_gives_the_same_bytes() {
         .iter_mut()
         .map(|tensor| {
             let mut part = EncodedChunks::default();
-            Encoder::new()
-                .encode_tensor(tensor, 100, &mut part)
-                .unwrap();
+            Encoder::new().encode_tensor(tensor, 100, &mut part).unwrap();
             part
         })
         .collect();
     assert_eq!(assemble(&parts, &layout, 100).unwrap(), bytes);
     assert_eq!(residuals, whole);
-    assert_eq!(
-        assemble(&parts[1..], &layout, 100),
-        Err(UpdateError::Tensors)
-    );
+    assert_eq!(assemble(&parts[1..], &layout, 100), Err(UpdateError::Tensors));
     assert_eq!(
         Encoder::new().encode(&mut [&mut [0.0; 5]], &layout, 100),
         Err(UpdateError::Tensors)
@@ -366,13 +303,9 @@ fn feedback_in_one_pass_gives_the_same_bytes() {
     let (mut apart, mut together) = (error.clone(), error);
     let (mut first, mut second) = (EncodedChunks::default(), EncodedChunks::default());
     accumulate_difference(&mut apart, &start, &local, 0.95);
-    Encoder::new()
-        .encode_tensor(&mut apart, 64, &mut first)
-        .unwrap();
+    Encoder::new().encode_tensor(&mut apart, 64, &mut first).unwrap();
     let mut encoder = Encoder::new();
-    encoder
-        .encode_difference(&mut together, &start, &local, 0.95, 64, &mut second)
-        .unwrap();
+    encoder.encode_difference(&mut together, &start, &local, 0.95, 64, &mut second).unwrap();
     assert_eq!(first, second);
     assert_eq!(apart, together);
     let short = encoder.encode_difference(&mut together, &start, &[], 0.95, 64, &mut second);
@@ -382,11 +315,8 @@ fn feedback_in_one_pass_gives_the_same_bytes() {
 fn sample_payload(keep: u16) -> (Layout, Vec<u8>) {
     let mut noise = Noise(5);
     let layout = Layout(vec![4096 + 300, 64, 1]);
-    let mut tensors: Vec<Vec<f32>> = layout
-        .0
-        .iter()
-        .map(|len| noise.laplaces(*len as usize))
-        .collect();
+    let mut tensors: Vec<Vec<f32>> =
+        layout.0.iter().map(|len| noise.laplaces(*len as usize)).collect();
     let mut slices: Vec<&mut [f32]> = tensors.iter_mut().map(Vec::as_mut_slice).collect();
     let bytes = Encoder::new().encode(&mut slices, &layout, keep).unwrap();
     (layout, bytes)
@@ -402,47 +332,26 @@ fn every_prefix_and_every_extension_of_a_payload_is_refused() {
         }
         let mut longer = bytes.clone();
         longer.push(0);
-        assert_eq!(
-            Payload::parse(&longer, &layout, keep),
-            Err(UpdateError::ByteLen(longer.len()))
-        );
+        assert_eq!(Payload::parse(&longer, &layout, keep), Err(UpdateError::ByteLen(longer.len())));
     }
 }
 
 #[test]
 fn a_payload_of_another_run_is_refused() {
     let (layout, bytes) = sample_payload(64);
-    assert_eq!(
-        Payload::parse(&bytes, &layout, 63),
-        Err(UpdateError::KeepMismatch(64))
-    );
-    assert_eq!(
-        Payload::parse(&bytes, &layout, 0),
-        Err(UpdateError::Keep(0))
-    );
-    assert_eq!(
-        Payload::parse(&bytes, &Layout(vec![]), 64),
-        Err(UpdateError::Layout)
-    );
+    assert_eq!(Payload::parse(&bytes, &layout, 63), Err(UpdateError::KeepMismatch(64)));
+    assert_eq!(Payload::parse(&bytes, &layout, 0), Err(UpdateError::Keep(0)));
+    assert_eq!(Payload::parse(&bytes, &Layout(vec![]), 64), Err(UpdateError::Layout));
     let other = Layout(vec![4096]);
-    assert_eq!(
-        Payload::parse(&bytes, &other, 64),
-        Err(UpdateError::ChunkCount(4))
-    );
+    assert_eq!(Payload::parse(&bytes, &other, 64), Err(UpdateError::ChunkCount(4)));
     let mut version = bytes.clone();
     version[0] = 2;
-    assert_eq!(
-        Payload::parse(&version, &layout, 64),
-        Err(UpdateError::Version(2))
-    );
+    assert_eq!(Payload::parse(&version, &layout, 64), Err(UpdateError::Version(2)));
     // A count that the bytes cannot back is refused before anything is allocated for it.
     let huge = Layout(vec![u64::from(u32::MAX) * 4096]);
     let mut header = bytes[..HEADER_BYTES].to_vec();
     header[3..].fill(0xFF);
-    assert_eq!(
-        Payload::parse(&header, &huge, 64),
-        Err(UpdateError::ByteLen(HEADER_BYTES))
-    );
+    assert_eq!(Payload::parse(&header, &huge, 64), Err(UpdateError::ByteLen(HEADER_BYTES)));
 }
 
 #[test]
@@ -453,13 +362,7 @@ fn chunks_of_a_payload_are_proved_against_its_root() {
     assert_eq!(payload.chunk_count(), 4);
     for index in 0..4 {
         let shown = payload.chunk_proof(&hashes, index).unwrap();
-        assert!(verify(
-            &payload.root(),
-            4,
-            index,
-            &shown.chunk,
-            &shown.proof
-        ));
+        assert!(verify(&payload.root(), 4, index, &shown.chunk, &shown.proof));
         assert!(decode_chunk(&shown.chunk, layout.chunk_len(index).unwrap(), 64).is_ok());
     }
     assert_eq!(payload.chunk(4), None);
@@ -468,10 +371,7 @@ fn chunks_of_a_payload_are_proved_against_its_root() {
 
 /// Any length and `keep`, with full chunks and the usual `keep` often.
 fn shapes() -> impl Strategy<Value = (u32, u16)> {
-    (
-        prop_oneof![Just(4096u32), 1u32..=4096, 1u32..100],
-        prop_oneof![Just(64u16), 1u16..=4096],
-    )
+    (prop_oneof![Just(4096u32), 1u32..=4096, 1u32..100], prop_oneof![Just(64u16), 1u16..=4096])
 }
 
 /// Values with many ties, zeros, tiny and huge numbers.
@@ -662,11 +562,7 @@ fn all_variants_give_the_same_bits() {
                 };
                 let expected = encode(Variant::PORTABLE);
                 for variant in &variants {
-                    assert_eq!(
-                        encode(*variant),
-                        expected,
-                        "{variant:?} {len} {kind} {keep}"
-                    );
+                    assert_eq!(encode(*variant), expected, "{variant:?} {len} {kind} {keep}");
                 }
             }
         }
@@ -678,11 +574,8 @@ fn a_writer_takes_chunks_in_any_portions_and_gives_the_encoders_bytes() {
     let layout = Layout(vec![3 * 4096 + 5, 1, 4096, 700]);
     let mut noise = Noise(3);
     for keep in [64u16, 2000] {
-        let tensors: Vec<Vec<f32>> = layout
-            .0
-            .iter()
-            .map(|len| noise.laplaces(*len as usize))
-            .collect();
+        let tensors: Vec<Vec<f32>> =
+            layout.0.iter().map(|len| noise.laplaces(*len as usize)).collect();
         let mut whole = tensors.clone();
         let mut slices: Vec<&mut [f32]> = whole.iter_mut().map(Vec::as_mut_slice).collect();
         let expected = Encoder::new().encode(&mut slices, &layout, keep).unwrap();
@@ -693,9 +586,7 @@ fn a_writer_takes_chunks_in_any_portions_and_gives_the_encoders_bytes() {
         for tensor in &tensors {
             for part in tensor.clone().chunks_mut(2 * 4096) {
                 let mut chunks = EncodedChunks::default();
-                Encoder::new()
-                    .encode_tensor(part, keep, &mut chunks)
-                    .unwrap();
+                Encoder::new().encode_tensor(part, keep, &mut chunks).unwrap();
                 writer.append(&chunks).unwrap();
             }
         }
@@ -711,9 +602,7 @@ fn a_writer_refuses_chunks_of_another_model() {
     let layout = Layout(vec![4096, 100]);
     let sink = || std::io::Cursor::new(Vec::new());
     let mut chunks = EncodedChunks::default();
-    Encoder::new()
-        .encode_tensor(&mut [1.0; 4096], 64, &mut chunks)
-        .unwrap();
+    Encoder::new().encode_tensor(&mut [1.0; 4096], 64, &mut chunks).unwrap();
     let mut writer = UpdateWriter::new(sink(), &layout, 64).unwrap();
     writer.append(&chunks).unwrap();
     // A full chunk where a short one is due, then too few in all.

@@ -10,10 +10,8 @@ use serde_json::Value;
 
 /// Where the vectors lie: `GAUNTLET_VECTORS`, else the copy in this crate.
 fn vectors() -> Value {
-    let dir = std::env::var_os("GAUNTLET_VECTORS").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("vectors"),
-        PathBuf::from,
-    );
+    let dir = std::env::var_os("GAUNTLET_VECTORS")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("vectors"), PathBuf::from);
     let path = dir.join("plackett_luce.json");
     let text = std::fs::read_to_string(&path)
         .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -23,15 +21,11 @@ fn vectors() -> Value {
 }
 
 fn number(value: &Value) -> f64 {
-    value
-        .as_f64()
-        .unwrap_or_else(|| panic!("not a number: {value}"))
+    value.as_f64().unwrap_or_else(|| panic!("not a number: {value}"))
 }
 
 fn list(value: &Value) -> &[Value] {
-    value
-        .as_array()
-        .unwrap_or_else(|| panic!("not a list: {value}"))
+    value.as_array().unwrap_or_else(|| panic!("not a list: {value}"))
 }
 
 fn numbers(value: &Value) -> Vec<f64> {
@@ -39,10 +33,7 @@ fn numbers(value: &Value) -> Vec<f64> {
 }
 
 fn integers(value: &Value) -> Vec<u32> {
-    list(value)
-        .iter()
-        .map(|x| u32::try_from(x.as_u64().unwrap()).unwrap())
-        .collect()
+    list(value).iter().map(|x| u32::try_from(x.as_u64().unwrap()).unwrap()).collect()
 }
 
 fn q(value: f64) -> Q32 {
@@ -50,10 +41,7 @@ fn q(value: f64) -> Q32 {
 }
 
 fn rating(mu: f64, sigma: f64) -> Rating {
-    Rating {
-        mu: q(mu),
-        sigma: q(sigma),
-    }
+    Rating { mu: q(mu), sigma: q(sigma) }
 }
 
 fn rules(params: &Value) -> PlackettLuce {
@@ -66,15 +54,9 @@ fn rules(params: &Value) -> PlackettLuce {
 
 fn check(ratings: &[Rating], mu: &Value, sigma: &Value, tolerance: f64, at: &str) {
     let (mu, sigma) = (numbers(mu), numbers(sigma));
-    assert_eq!(
-        (ratings.len(), ratings.len()),
-        (mu.len(), sigma.len()),
-        "{at}"
-    );
+    assert_eq!((ratings.len(), ratings.len()), (mu.len(), sigma.len()), "{at}");
     for (place, ((rating, mu), sigma)) in ratings.iter().zip(mu).zip(sigma).enumerate() {
-        let off = (rating.mu.to_f64() - mu)
-            .abs()
-            .max((rating.sigma.to_f64() - sigma).abs());
+        let off = (rating.mu.to_f64() - mu).abs().max((rating.sigma.to_f64() - sigma).abs());
         assert!(off <= tolerance, "{at}, player {place}: off by {off}");
     }
 }
@@ -85,10 +67,7 @@ fn order_of(scores: &[f64]) -> Vec<Q32> {
     sorted.sort_by(f64::total_cmp);
     sorted.dedup();
     let place = |score: &f64| sorted.iter().position(|other| other == score).unwrap();
-    scores
-        .iter()
-        .map(|score| Q32::from_int(place(score) as i32))
-        .collect()
+    scores.iter().map(|score| Q32::from_int(place(score) as i32)).collect()
 }
 
 #[test]
@@ -96,10 +75,7 @@ fn vectors_plackett_luce_fresh_players() {
     let vectors = vectors();
     for (key, value) in vectors.as_object().unwrap() {
         let is_read = ["fresh", "sequences"].contains(&key.as_str());
-        assert!(
-            is_read || !value.is_array(),
-            "nobody reads the list `{key}`"
-        );
+        assert!(is_read || !value.is_array(), "nobody reads the list `{key}`");
     }
     let params = &vectors["params"];
     let start = rating(number(&params["mu"]), number(&params["sigma"]));
@@ -108,16 +84,8 @@ fn vectors_plackett_luce_fresh_players() {
     for (at, record) in list(&vectors["fresh"]).iter().enumerate() {
         let ranks = integers(&record["ranks"]);
         assert_eq!(record["n"].as_u64(), Some(ranks.len() as u64));
-        let after = rules(params)
-            .play(&vec![start; ranks.len()], &ranks)
-            .unwrap();
-        check(
-            &after,
-            &record["mu"],
-            &record["sigma"],
-            tolerance,
-            &format!("fresh {at}"),
-        );
+        let after = rules(params).play(&vec![start; ranks.len()], &ranks).unwrap();
+        check(&after, &record["mu"], &record["sigma"], tolerance, &format!("fresh {at}"));
         visited += 1;
     }
     assert!(visited > 0 && visited == list(&vectors["fresh"]).len());
@@ -138,10 +106,8 @@ fn vectors_plackett_luce_sequences() {
         assert_eq!(sequence["players"].as_u64(), Some(ratings.len() as u64));
         for (at, played) in list(&sequence["matches"]).iter().enumerate() {
             let at = format!("{name}, match {at}");
-            let players: Vec<usize> = integers(&played["players"])
-                .into_iter()
-                .map(|p| p as usize)
-                .collect();
+            let players: Vec<usize> =
+                integers(&played["players"]).into_iter().map(|p| p as usize).collect();
             let given = integers(&played["ranks"]);
             let scores = order_of(&numbers(&played["scores"]));
             assert_eq!(ranks(&scores), given, "{at}");
@@ -153,17 +119,9 @@ fn vectors_plackett_luce_sequences() {
             }
             visited += 1;
         }
-        check(
-            &ratings,
-            &sequence["final_mu"],
-            &sequence["final_sigma"],
-            tolerance,
-            name,
-        );
+        check(&ratings, &sequence["final_mu"], &sequence["final_sigma"], tolerance, name);
     }
-    let matches: usize = list(&vectors["sequences"])
-        .iter()
-        .map(|s| list(&s["matches"]).len())
-        .sum();
+    let matches: usize =
+        list(&vectors["sequences"]).iter().map(|s| list(&s["matches"]).len()).sum();
     assert!(visited > 0 && visited == matches);
 }

@@ -23,43 +23,28 @@ fn vectors() -> Value {
 }
 
 fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
-    value[key]
-        .as_array()
-        .unwrap_or_else(|| panic!("no list {key}"))
+    value[key].as_array().unwrap_or_else(|| panic!("no list {key}"))
 }
 
 fn number(value: &Value, key: &str) -> f64 {
-    value[key]
-        .as_f64()
-        .unwrap_or_else(|| panic!("no number {key}"))
+    value[key].as_f64().unwrap_or_else(|| panic!("no number {key}"))
 }
 
 fn count(value: &Value, key: &str) -> usize {
-    value[key]
-        .as_u64()
-        .unwrap_or_else(|| panic!("no count {key}")) as usize
+    value[key].as_u64().unwrap_or_else(|| panic!("no count {key}")) as usize
 }
 
 fn floats(value: &Value, key: &str) -> Vec<f64> {
-    list(value, key)
-        .iter()
-        .map(|item| item.as_f64().unwrap())
-        .collect()
+    list(value, key).iter().map(|item| item.as_f64().unwrap()).collect()
 }
 
 /// Inputs are exact in `f32`.
 fn singles(value: &Value, key: &str) -> Vec<f32> {
-    floats(value, key)
-        .into_iter()
-        .map(|item| item as f32)
-        .collect()
+    floats(value, key).into_iter().map(|item| item as f32).collect()
 }
 
 fn integers(value: &Value, key: &str) -> Vec<u32> {
-    list(value, key)
-        .iter()
-        .map(|item| item.as_u64().unwrap() as u32)
-        .collect()
+    list(value, key).iter().map(|item| item.as_u64().unwrap() as u32).collect()
 }
 
 /// Compares within the file's tolerance.
@@ -67,10 +52,7 @@ struct Near(f64);
 
 impl Near {
     fn check(&self, what: &str, found: f64, expected: f64) {
-        assert!(
-            (found - expected).abs() <= self.0,
-            "{what}: {found}, expected {expected}"
-        );
+        assert!((found - expected).abs() <= self.0, "{what}: {found}, expected {expected}");
     }
 
     fn check_all(&self, what: &str, found: impl IntoIterator<Item = f64>, expected: &[f64]) {
@@ -89,11 +71,7 @@ fn wide(values: &[f32]) -> impl Iterator<Item = f64> + '_ {
 /// `u = β·e + Δ` and the positions selected from each chunk of it, counted in the whole tensor.
 fn accumulated_and_selected(case: &Value, near: &Near) -> (Vec<f32>, Vec<u32>) {
     let mut values = singles(case, "error_before");
-    accumulate(
-        &mut values,
-        &singles(case, "delta"),
-        number(case, "beta") as f32,
-    );
+    accumulate(&mut values, &singles(case, "delta"), number(case, "beta") as f32);
     near.check_all("accumulated", wide(&values), &floats(case, "accumulated"));
     let chunk_len = count(case, "chunk");
     let mut positions = Vec::new();
@@ -144,11 +122,7 @@ fn check_compatible(case: &Value, near: &Near) {
     near.check("scale", code.scale.into(), number(case, "scale"));
     let codes: Vec<u32> = code.codes.iter().map(|code| u32::from(*code)).collect();
     assert_eq!(codes, integers(case, "codes"));
-    near.check_all(
-        "centroids",
-        wide(&code.centroids),
-        &floats(case, "centroids"),
-    );
+    near.check_all("centroids", wide(&code.centroids), &floats(case, "centroids"));
     let sent: Vec<f32> = code.values().collect();
     check_residual(case, near, values, &positions, &sent);
 }
@@ -156,19 +130,11 @@ fn check_compatible(case: &Value, near: &Near) {
 fn check_median_norm_clip(case: &Value, near: &Near) {
     let norms = floats(case, "norms");
     near.check("median", lower_median(&norms), number(case, "median"));
-    near.check_all(
-        "factors",
-        median_norm_factors(&norms),
-        &floats(case, "factors"),
-    );
+    near.check_all("factors", median_norm_factors(&norms), &floats(case, "factors"));
 }
 
 fn check_sync_score(case: &Value, near: &Near) {
-    near.check(
-        "score",
-        sync_score(number(case, "steps_behind")),
-        number(case, "score"),
-    );
+    near.check("score", sync_score(number(case, "steps_behind")), number(case, "score"));
 }
 
 fn check_aggregate(case: &Value, near: &Near) {
@@ -178,23 +144,12 @@ fn check_aggregate(case: &Value, near: &Near) {
     let norms: Vec<f64> = updates
         .iter()
         .map(|update| {
-            floats(update, "values")
-                .iter()
-                .map(|value| value * value)
-                .sum::<f64>()
-                .sqrt()
+            floats(update, "values").iter().map(|value| value * value).sum::<f64>().sqrt()
         })
         .collect();
-    let expected: Vec<f64> = updates
-        .iter()
-        .map(|update| number(update, "norm"))
-        .collect();
+    let expected: Vec<f64> = updates.iter().map(|update| number(update, "norm")).collect();
     near.check_all("norms", norms.clone(), &expected);
-    near.check(
-        "median_norm",
-        lower_median(&norms),
-        number(case, "median_norm"),
-    );
+    near.check("median_norm", lower_median(&norms), number(case, "median_norm"));
     let factors = median_norm_factors(&norms);
     near.check_all("factors", factors.clone(), &floats(case, "factors"));
 
@@ -214,19 +169,10 @@ fn check_aggregate(case: &Value, near: &Near) {
     // Applied to zero with the rate 1, the step is the change itself, negated.
     let mut delta = vec![0.0f32; parameters.len()];
     step(&mut delta, &sums, updates.len(), 1.0);
-    near.check_all(
-        "delta",
-        wide(&delta).map(|value| -value),
-        &floats(case, "delta"),
-    );
+    near.check_all("delta", wide(&delta).map(|value| -value), &floats(case, "delta"));
     for after in list(case, "after") {
         let mut theta = parameters.clone();
-        step(
-            &mut theta,
-            &sums,
-            updates.len(),
-            number(after, "alpha") as f32,
-        );
+        step(&mut theta, &sums, updates.len(), number(after, "alpha") as f32);
         near.check_all("parameters", wide(&theta), &floats(after, "parameters"));
     }
 }

@@ -13,17 +13,8 @@ fn schedule() -> Schedule {
 
 fn check(block: u32, expected: (u64, u32, Phase, ScorePhase)) {
     let (window, offset, phase, score_phase) = expected;
-    let expected = Moment {
-        window,
-        offset,
-        phase,
-        score_phase,
-    };
-    assert_eq!(
-        phase_at(&schedule(), block),
-        Some(expected),
-        "block {block}"
-    );
+    let expected = Moment { window, offset, phase, score_phase };
+    assert_eq!(phase_at(&schedule(), block), Some(expected), "block {block}");
 }
 
 #[test]
@@ -45,14 +36,8 @@ fn a_boundary_belongs_to_what_follows_it() {
 fn the_last_block_number_has_a_window() {
     assert!(phase_at(&schedule(), u32::MAX).is_some());
     assert_eq!(schedule().window_start(u64::MAX), None);
-    assert_eq!(
-        schedule().score_phase_end_block(u64::MAX, ScorePhase::Commit),
-        None
-    );
-    let no_blocks = Schedule {
-        window_blocks: 0,
-        ..schedule()
-    };
+    assert_eq!(schedule().score_phase_end_block(u64::MAX, ScorePhase::Commit), None);
+    let no_blocks = Schedule { window_blocks: 0, ..schedule() };
     assert_eq!(phase_at(&no_blocks, 10), None);
 }
 
@@ -67,10 +52,7 @@ fn boundaries_out_of_order_are_named() {
         later: 10,
     };
     assert_eq!(wrong.validate(), Err(expected.clone()));
-    assert_eq!(
-        expected.to_string(),
-        "reveal_end (10) must be after commit_end (10)"
-    );
+    assert_eq!(expected.to_string(), "reveal_end (10) must be after commit_end (10)");
     let changes: [fn(&mut Schedule); 7] = [
         |s| s.commit_end = 0,
         |s| s.reveal_end = 16,
@@ -95,21 +77,13 @@ fn the_example_settings_are_valid_and_survive_their_encodings() {
     assert_eq!(settings.samples_per_miner(), 32);
     let bytes = settings.encode();
     assert!(bytes.len() <= Settings::max_encoded_len());
-    assert_eq!(
-        Settings::decode(&mut bytes.as_slice()),
-        Ok(settings.clone())
-    );
+    assert_eq!(Settings::decode(&mut bytes.as_slice()), Ok(settings.clone()));
     let json = serde_json::to_string(&settings).unwrap();
     assert_eq!(serde_json::from_str::<Settings>(&json).unwrap(), settings);
 
     let root = format!("\"0x{}\"", "00".repeat(32));
     assert!(json.contains(&format!("\"data_root\":{root}")), "{json}");
-    for wrong in [
-        "\"00\"",
-        "\"0x00\"",
-        &root.replace("0x0", "0x+"),
-        &root.replace('x', ""),
-    ] {
+    for wrong in ["\"00\"", "\"0x00\"", &root.replace("0x0", "0x+"), &root.replace('x', "")] {
         let json = json.replace(&root, wrong);
         assert!(serde_json::from_str::<Settings>(&json).is_err(), "{wrong}");
     }
@@ -126,35 +100,21 @@ fn settings_out_of_range_are_named_with_their_value() {
         ("keep", |s| s.training.keep = 0),
         ("keep", |s| s.training.keep = 4_097),
         ("outer_rate_ppm", |s| s.training.outer_rate_ppm = 0),
-        ("evaluation_rate_ppm", |s| {
-            s.training.evaluation_rate_ppm = 0
-        }),
-        ("error_decay_ppm", |s| {
-            s.training.error_decay_ppm = 1_000_001
-        }),
+        ("evaluation_rate_ppm", |s| s.training.evaluation_rate_ppm = 0),
+        ("error_decay_ppm", |s| s.training.error_decay_ppm = 1_000_001),
         ("inner_rate_ppb", |s| s.training.inner_rate_ppb = 0),
         ("evaluation_samples", |s| s.training.evaluation_samples = 0),
         ("uid_max", |s| s.incentive.uid_max = 4_097),
         ("accepted_max", |s| s.incentive.accepted_max = 257),
-        ("evaluations_per_validator", |s| {
-            s.incentive.evaluations_per_validator = 257
-        }),
+        ("evaluations_per_validator", |s| s.incentive.evaluations_per_validator = 257),
         ("power", |s| s.incentive.power = 9),
         ("proof_rate_ppm", |s| s.incentive.proof_rate_ppm = 0),
-        ("gain_rate_min_ppm", |s| {
-            s.incentive.gain_rate_min_ppm = 1_000_001
-        }),
+        ("gain_rate_min_ppm", |s| s.incentive.gain_rate_min_ppm = 1_000_001),
         ("proof_gate_ppm", |s| s.incentive.proof_gate_ppm = 1_000_001),
         ("finality_ppm", |s| s.incentive.finality_ppm = 500_000),
-        ("evaluation_quorum_ppm", |s| {
-            s.incentive.evaluation_quorum_ppm = 0
-        }),
-        ("missed_penalty_ppm", |s| {
-            s.incentive.missed_penalty_ppm = 1_000_001
-        }),
-        ("validator_stake_min", |s| {
-            s.incentive.validator_stake_min = 0
-        }),
+        ("evaluation_quorum_ppm", |s| s.incentive.evaluation_quorum_ppm = 0),
+        ("missed_penalty_ppm", |s| s.incentive.missed_penalty_ppm = 1_000_001),
+        ("validator_stake_min", |s| s.incentive.validator_stake_min = 0),
         ("challenge_chunks", |s| s.incentive.challenge_chunks = 0),
         ("challenge_chunks", |s| s.incentive.challenge_chunks = 5),
     ];
@@ -162,12 +122,7 @@ fn settings_out_of_range_are_named_with_their_value() {
         let mut settings = Settings::example();
         change(&mut settings);
         match settings.validate() {
-            Err(SettingsError::OutOfRange {
-                field,
-                value,
-                min,
-                max,
-            }) => {
+            Err(SettingsError::OutOfRange { field, value, min, max }) => {
                 assert_eq!(field, name);
                 assert!(value < min || value > max);
             }
@@ -180,32 +135,20 @@ fn settings_out_of_range_are_named_with_their_value() {
 fn settings_that_contradict_one_another_are_refused() {
     let mut settings = Settings::example();
     settings.training.sample_count = 64 * 32 - 1;
-    let error = SettingsError::TooFewSamples {
-        needed: 2_048,
-        sample_count: 2_047,
-    };
+    let error = SettingsError::TooFewSamples { needed: 2_048, sample_count: 2_047 };
     assert_eq!(settings.validate(), Err(error));
     settings.training.sample_count = 64 * 32;
     assert_eq!(settings.validate(), Ok(()));
     settings.training.inner_steps = u32::MAX;
     settings.training.batch_size = u32::MAX;
-    assert!(matches!(
-        settings.validate(),
-        Err(SettingsError::TooFewSamples { .. })
-    ));
+    assert!(matches!(settings.validate(), Err(SettingsError::TooFewSamples { .. })));
 
     let mut settings = Settings::example();
     settings.emission.owner_ppm += 1;
-    assert_eq!(
-        settings.validate(),
-        Err(SettingsError::EmissionSum { sum: 1_000_001 })
-    );
+    assert_eq!(settings.validate(), Err(SettingsError::EmissionSum { sum: 1_000_001 }));
     settings.emission.owner_ppm = u32::MAX;
     settings.emission.miners_ppm = u32::MAX;
-    assert!(matches!(
-        settings.validate(),
-        Err(SettingsError::EmissionSum { .. })
-    ));
+    assert!(matches!(settings.validate(), Err(SettingsError::EmissionSum { .. })));
 }
 
 proptest! {

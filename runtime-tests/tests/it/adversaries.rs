@@ -8,17 +8,13 @@ use crate::network::*;
 
 /// What honest validators measure of so many miners.
 fn honest(miners: Uid) -> Vec<Evaluation> {
-    (0..miners)
-        .map(|uid| evaluation(uid, 20 + i64::from(uid), 10 + i64::from(uid)))
-        .collect()
+    (0..miners).map(|uid| evaluation(uid, 20 + i64::from(uid), 10 + i64::from(uid))).collect()
 }
 
 /// Updates of miners 0, 1, … in a window of the genesis state.
 fn updates(miners: u8) -> Vec<Update> {
     let root = Model::genesis().root();
-    (0..miners)
-        .map(|flavour| Update::new(flavour, root))
-        .collect()
+    (0..miners).map(|flavour| Update::new(flavour, root)).collect()
 }
 
 #[test]
@@ -78,10 +74,7 @@ fn a_copied_payload_is_refused_whoever_reveals_first() {
                 }));
             } else {
                 assert_eq!(call(&author, update.reveal_call(0, &author)), Ok(()));
-                assert_eq!(
-                    call(&copier, reveal_copy),
-                    Err(Error::<Runtime>::CopiedPayload.into())
-                );
+                assert_eq!(call(&copier, reveal_copy), Err(Error::<Runtime>::CopiedPayload.into()));
             }
             assert!(Reveals::<Runtime>::contains_key((RUN, 0, 0)));
             assert!(!Reveals::<Runtime>::contains_key((RUN, 0, 1)));
@@ -149,9 +142,6 @@ fn a_state_that_a_minority_attests_is_not_the_network_s() {
         assert_eq!(record(0).accepted.to_vec(), [0]);
         // A bond is not taken out while work is open.
         let leave = Call::deregister_miner { run: RUN, uid: 0 };
-        assert_eq!(
-            call(&miner_cold(0), leave),
-            Err(Error::<Runtime>::WorkOpen.into())
-        );
+        assert_eq!(call(&miner_cold(0), leave), Err(Error::<Runtime>::WorkOpen.into()));
     });
 }

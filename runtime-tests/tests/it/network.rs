@@ -107,10 +107,8 @@ impl Model {
     /// The outer step that everybody takes with the accepted updates.
     pub(crate) fn step(&mut self, accepted: &[(Uid, &Update)]) {
         let layout = layout();
-        let payloads: Vec<_> = accepted
-            .iter()
-            .map(|(uid, update)| (*uid, update.payload(&layout)))
-            .collect();
+        let payloads: Vec<_> =
+            accepted.iter().map(|(uid, update)| (*uid, update.payload(&layout))).collect();
         let mut params: Vec<&mut [f32]> = self.0.iter_mut().map(Vec::as_mut_slice).collect();
         let rate = settings().training.outer_rate_ppm;
         outer_step(&mut params, &layout, &payloads, rate).expect("the payloads are of the layout");
@@ -138,9 +136,8 @@ impl Update {
             })
             .collect();
         let mut tensors: Vec<&mut [f32]> = tensors.iter_mut().map(Vec::as_mut_slice).collect();
-        let bytes = Encoder::new()
-            .encode(&mut tensors, &layout, KEEP)
-            .expect("the values are finite");
+        let bytes =
+            Encoder::new().encode(&mut tensors, &layout, KEEP).expect("the values are finite");
         let salt = blake2_256(&[flavour]);
         Update { bytes, base, salt }
     }
@@ -148,10 +145,7 @@ impl Update {
     /// The update under another salt: what a copier commits to.
     pub(crate) fn copied(&self) -> Self {
         let salt = blake2_256(&self.salt);
-        Update {
-            salt,
-            ..self.clone()
-        }
+        Update { salt, ..self.clone() }
     }
 
     fn payload(&self, layout: &Layout) -> Payload<'_> {
@@ -181,9 +175,8 @@ impl Update {
         let asked =
             seed.map(|seed| challenged_chunks(&seed, RUN, window, uid, leaves.len() as u32, count));
         let shown = asked.into_iter().flatten().map(|index| {
-            let shown = payload
-                .chunk_proof(&leaves, index)
-                .expect("the index is one of the payload's");
+            let shown =
+                payload.chunk_proof(&leaves, index).expect("the index is one of the payload's");
             RevealedChunk {
                 index,
                 chunk: shown.chunk.try_into().expect("a chunk fits"),
@@ -195,18 +188,9 @@ impl Update {
 
     /// The call with which the owner of `hot` commits.
     pub(crate) fn commit_call(&self, window: Window, hot: &AccountId) -> Call<Runtime> {
-        let hash = commitment_hash(
-            &genesis_hash(),
-            RUN,
-            window,
-            &account_bytes(hot),
-            &self.opening(),
-        );
-        Call::commit_update {
-            run: RUN,
-            window,
-            hash,
-        }
+        let hash =
+            commitment_hash(&genesis_hash(), RUN, window, &account_bytes(hot), &self.opening());
+        Call::commit_update { run: RUN, window, hash }
     }
 
     /// The call with which the owner of `hot` reveals.
@@ -249,11 +233,7 @@ pub(crate) fn score_calls(
         &evaluations,
         &salt,
     );
-    let commit = Call::commit_scores {
-        run: RUN,
-        window,
-        hash,
-    };
+    let commit = Call::commit_scores { run: RUN, window, hash };
     let reveal = Call::reveal_scores {
         run: RUN,
         window,
@@ -265,12 +245,7 @@ pub(crate) fn score_calls(
 
 /// The call with which a validator attests.
 pub(crate) fn attest_call(window: Window, uids: &[Uid], state_root: Hash) -> Call<Runtime> {
-    Call::attest {
-        run: RUN,
-        window,
-        bitmap: Bitmap::truncate_from(bitmap_of(uids)),
-        state_root,
-    }
+    Call::attest { run: RUN, window, bitmap: Bitmap::truncate_from(bitmap_of(uids)), state_root }
 }
 
 /// Builds the chain of a scenario.
@@ -302,11 +277,8 @@ impl ExtBuilder {
                 call(&miner_cold(number), register).expect("there is a slot and money");
             }
             for number in 0..self.validators {
-                let register = Call::register_validator {
-                    run: RUN,
-                    hot: validator_hot(number),
-                    stake: STAKE,
-                };
+                let register =
+                    Call::register_validator { run: RUN, hot: validator_hot(number), stake: STAKE };
                 call(&validator_cold(number), register).expect("there is a slot and money");
             }
             scenario();
@@ -341,16 +313,8 @@ fn merge(value: &mut Value, patch: Value) {
 /// Hooks and inherents of block `number`, in the slot of the same number, up to its transactions.
 fn open_block(number: BlockNumber, parent: H256) {
     let slot = u64::from(number);
-    let digest = Digest {
-        logs: vec![DigestItem::PreRuntime(*b"aura", slot.encode())],
-    };
-    let header = Header::new(
-        number,
-        Default::default(),
-        Default::default(),
-        parent,
-        digest,
-    );
+    let digest = Digest { logs: vec![DigestItem::PreRuntime(*b"aura", slot.encode())] };
+    let header = Header::new(number, Default::default(), Default::default(), parent, digest);
     Executive::initialize_block(&header);
     let now = slot * SLOT_MILLIS;
     let inherent = UncheckedExtrinsic::new_bare(pallet_timestamp::Call::set { now }.into());
@@ -395,22 +359,10 @@ pub(crate) fn check_state() {
     }
     for (run, Run { foundation, .. }) in Runs::<Runtime>::iter() {
         let ledger = Ledgers::<Runtime>::get(run);
-        let Ledger {
-            minted,
-            paid,
-            claimable,
-            carried,
-            burned,
-        } = ledger;
-        assert_eq!(
-            minted,
-            paid + claimable + carried + burned,
-            "block {block}: {ledger:?}"
-        );
-        let listed: Planck = Claims::<Runtime>::iter_prefix_values(run)
-            .flatten()
-            .map(|(_, amount)| amount)
-            .sum();
+        let Ledger { minted, paid, claimable, carried, burned } = ledger;
+        assert_eq!(minted, paid + claimable + carried + burned, "block {block}: {ledger:?}");
+        let listed: Planck =
+            Claims::<Runtime>::iter_prefix_values(run).flatten().map(|(_, amount)| amount).sum();
         assert_eq!(claimable, listed, "block {block}");
         let held = Balances::free_balance(Gauntlet::run_account(run));
         assert_eq!(held, foundation + claimable + carried, "block {block}");
@@ -500,13 +452,7 @@ pub(crate) fn score_window(
     }
     roll_to_offset(next, schedule.score_reveal_end);
     let scored = events().into_iter().filter_map(|event| match event {
-        MinerScored {
-            uid,
-            own,
-            random,
-            paid,
-            ..
-        } => {
+        MinerScored { uid, own, random, paid, .. } => {
             let [own, random] = [own, random].map(|value| value.map(|value| value.to_f64()));
             Some((uid, (own, random, paid)))
         }

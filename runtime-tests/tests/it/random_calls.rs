@@ -44,19 +44,14 @@ fn draw_call(draws: &mut Draws, updates: &[Update]) -> (AccountId, Call<Runtime>
     let hot = hots[draws.below(2) as usize].clone();
     let uid = draws.below(8) as Uid;
     let now = current_window().unwrap_or(0);
-    let window = if draws.one_in(20) {
-        draws.below(40)
-    } else {
-        now
-    };
+    let window = if draws.one_in(20) { draws.below(40) } else { now };
     let scored = window.saturating_sub(1);
     let run = if draws.one_in(50) { 7 } else { RUN };
     // A miner's update of a window is always the same, and sometimes another miner's too.
     let flavour = (u64::from(miner) * 3 + window) % u64::from(FLAVOURS);
     let update = &updates[flavour as usize];
-    let evaluations = (0..6)
-        .map(|uid| evaluation(uid, draws_gain(draws, uid), draws_gain(draws, uid)))
-        .collect();
+    let evaluations =
+        (0..6).map(|uid| evaluation(uid, draws_gain(draws, uid), draws_gain(draws, uid))).collect();
     match draws.below(40) {
         0 => {
             let hot = miner_hot(miner);
@@ -116,11 +111,7 @@ fn draw_call(draws: &mut Draws, updates: &[Update]) -> (AccountId, Call<Runtime>
         }
         25..=31 => {
             let uids: Vec<Uid> = (0..8).filter(|_| !draws.one_in(8)).collect();
-            let root = if draws.one_in(10) {
-                [9; 32]
-            } else {
-                Model::genesis().root()
-            };
+            let root = if draws.one_in(10) { [9; 32] } else { Model::genesis().root() };
             (validator_hot(validator), attest_call(window, &uids, root))
         }
         32..=35 => {
@@ -147,10 +138,7 @@ fn draws_gain(draws: &mut Draws, uid: Uid) -> i64 {
 /// What a validator says of a window, so that its reveal fits its commitment: mostly gains, some losses.
 fn measured(validator: u8, window: u64) -> Vec<protocol::consensus::Evaluation> {
     let seed = u64::from(validator % 3);
-    let mut draws = Draws {
-        seed,
-        count: window << 16,
-    };
+    let mut draws = Draws { seed, count: window << 16 };
     (0..6)
         .map(|uid| {
             let own = draws.below(60) as i64 - 10;
@@ -161,16 +149,12 @@ fn measured(validator: u8, window: u64) -> Vec<protocol::consensus::Evaluation> 
 
 #[test]
 fn the_books_balance_whatever_is_called() {
-    let seed = std::env::var("GAUNTLET_TEST_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-        .unwrap_or(SEED);
+    let seed =
+        std::env::var("GAUNTLET_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(SEED);
     println!("GAUNTLET_TEST_SEED={seed}");
     let mut draws = Draws { seed, count: 0 };
     let root: Hash = Model::genesis().root();
-    let updates: Vec<_> = (0..FLAVOURS)
-        .map(|flavour| Update::new(flavour, root))
-        .collect();
+    let updates: Vec<_> = (0..FLAVOURS).map(|flavour| Update::new(flavour, root)).collect();
 
     ExtBuilder::default().participants(4, 4).execute(|| {
         let mut results: BTreeMap<String, (u32, u32)> = BTreeMap::new();
@@ -202,9 +186,6 @@ fn the_books_balance_whatever_is_called() {
         assert!(run.next_settlement >= 14, "{}", run.next_settlement);
         assert!(ledger.paid > 0 && ledger.claimable > 0);
         let unchanged = u128::from(run.next_settlement) * 100 * UNIT;
-        assert_ne!(
-            ledger.minted, unchanged,
-            "no change of settings was applied"
-        );
+        assert_ne!(ledger.minted, unchanged, "no change of settings was applied");
     });
 }

@@ -58,16 +58,12 @@ fn strangers_train_a_model_and_are_paid_for_it() {
 
         // SCENE 5: window 1. The validators commit to what they measured of window 0, reveal it, and it is settled.
         let issued = Balances::total_issuance();
-        let measured: Vec<_> = (0..3)
-            .map(|uid| evaluation(uid, 20 + i64::from(uid), 10 + i64::from(uid)))
-            .collect();
+        let measured: Vec<_> =
+            (0..3).map(|uid| evaluation(uid, 20 + i64::from(uid), 10 + i64::from(uid))).collect();
         let scored = score_window(0, &[measured.clone(), measured]);
         assert_eq!(record(0).status, WindowStatus::Settled);
         let paid = [0, 1, 2].map(|uid| scored[&uid].2);
-        assert!(
-            0 < paid[0] && paid[0] < paid[1] && paid[1] < paid[2],
-            "{paid:?}"
-        );
+        assert!(0 < paid[0] && paid[0] < paid[1] && paid[1] < paid[2], "{paid:?}");
 
         // SCENE 6: the emission is where the ledger says, to the unit; roundings are carried.
         let ledger = Ledgers::<Runtime>::get(RUN);
@@ -76,10 +72,7 @@ fn strangers_train_a_model_and_are_paid_for_it() {
         let miners: Planck = paid.iter().sum();
         let validators = claimable(&validator_cold(0)) + claimable(&validator_cold(1));
         assert_eq!(claimable(&owner()), 10 * UNIT);
-        assert_eq!(
-            ledger.minted,
-            miners + validators + 10 * UNIT + ledger.carried
-        );
+        assert_eq!(ledger.minted, miners + validators + 10 * UNIT + ledger.carried);
         assert!(ledger.carried < UNIT / 1_000_000, "{ledger:?}");
 
         // SCENE 7: a window later everybody's pay is transferred, once.
@@ -89,9 +82,7 @@ fn strangers_train_a_model_and_are_paid_for_it() {
             call(&owner(), pallet_gauntlet::Call::claim { run: RUN, account })
         };
         let colds = [miner_cold(0), miner_cold(1), miner_cold(2)];
-        let colds = colds
-            .into_iter()
-            .chain([validator_cold(0), validator_cold(1), owner()]);
+        let colds = colds.into_iter().chain([validator_cold(0), validator_cold(1), owner()]);
         for account in colds {
             let (owed, before) = (claimable(&account), Balances::free_balance(&account));
             assert_eq!(claim(&account), Ok(()));

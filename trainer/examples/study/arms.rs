@@ -107,12 +107,7 @@ impl Arm {
     /// An arm of the search for rates.
     fn pilot(method: Method, inner_rate: f32, outer_rate: f32) -> Self {
         let name = format!("rates {method:?} {inner_rate} {outer_rate}");
-        Self {
-            inner_rate,
-            outer_rate,
-            pilot: true,
-            ..Self::new(&name, method)
-        }
+        Self { inner_rate, outer_rate, pilot: true, ..Self::new(&name, method) }
     }
 }
 
@@ -122,59 +117,24 @@ pub(crate) fn all() -> Vec<Arm> {
     let mut arms = vec![
         Arm::new("data parallel", Method::DataParallel),
         Arm::new("DiLoCo H30", Method::DiLoCo),
-        Arm {
-            steps: 15,
-            ..Arm::new("DiLoCo H15", Method::DiLoCo)
-        },
+        Arm { steps: 15, ..Arm::new("DiLoCo H15", Method::DiLoCo) },
         Arm::new("DeMo-like k64", Method::DeMo),
     ];
     for steps in [30, 15, 5] {
         for keep in [64, 32, 128] {
-            arms.push(Arm {
-                steps,
-                keep,
-                ..sparse(&format!("SparseLoCo H{steps} k{keep}"))
-            });
+            arms.push(Arm { steps, keep, ..sparse(&format!("SparseLoCo H{steps} k{keep}")) });
         }
     }
     arms.extend([
-        Arm {
-            shape: Shape::Tiles,
-            ..sparse("H30 k64 tiles 64x64")
-        },
-        Arm {
-            quantiser: Quantiser::F32,
-            ..sparse("H30 k64 f32 values")
-        },
-        Arm {
-            quantiser: Quantiser::Sign,
-            ..sparse("H30 k64 sign only")
-        },
-        Arm {
-            quantiser: Quantiser::Reference,
-            ..sparse("H30 k64 reference 2 bit")
-        },
-        Arm {
-            mean: Mean::Senders,
-            outer_rate: 1.0,
-            ..sparse("H30 k64 mean over senders")
-        },
-        Arm {
-            decay: 0.99,
-            ..sparse("H30 k64 decay 0.99")
-        },
-        Arm {
-            outer_rate: 1.0,
-            ..sparse("H30 k64 outer rate 1")
-        },
-        Arm {
-            churn: Churn::Leave,
-            ..sparse("H30 k64 peers leave and join")
-        },
-        Arm {
-            churn: Churn::Late,
-            ..sparse("H30 k64 a quarter late")
-        },
+        Arm { shape: Shape::Tiles, ..sparse("H30 k64 tiles 64x64") },
+        Arm { quantiser: Quantiser::F32, ..sparse("H30 k64 f32 values") },
+        Arm { quantiser: Quantiser::Sign, ..sparse("H30 k64 sign only") },
+        Arm { quantiser: Quantiser::Reference, ..sparse("H30 k64 reference 2 bit") },
+        Arm { mean: Mean::Senders, outer_rate: 1.0, ..sparse("H30 k64 mean over senders") },
+        Arm { decay: 0.99, ..sparse("H30 k64 decay 0.99") },
+        Arm { outer_rate: 1.0, ..sparse("H30 k64 outer rate 1") },
+        Arm { churn: Churn::Leave, ..sparse("H30 k64 peers leave and join") },
+        Arm { churn: Churn::Late, ..sparse("H30 k64 a quarter late") },
     ]);
     for (inner, outer) in [(2e-3, 1.0), (8e-3, 1.0), (1.6e-2, 1.0)] {
         arms.push(Arm::pilot(Method::DataParallel, inner, outer));
@@ -185,13 +145,7 @@ pub(crate) fn all() -> Vec<Arm> {
     for inner in [1e-3, 4e-3, 1.6e-2] {
         arms.push(Arm::pilot(Method::DeMo, inner, 1.0));
     }
-    for (inner, outer) in [
-        (2e-3, 1.0),
-        (8e-3, 1.0),
-        (4e-3, 0.7),
-        (4e-3, 1.4),
-        (4e-3, 4.0),
-    ] {
+    for (inner, outer) in [(2e-3, 1.0), (8e-3, 1.0), (4e-3, 0.7), (4e-3, 1.4), (4e-3, 4.0)] {
         arms.push(Arm::pilot(Method::SparseLoCo, inner, outer));
     }
     arms

@@ -58,11 +58,7 @@ impl Codec {
                 }
             }
         };
-        Self {
-            tensors: arena.canonical_tensors().map(cut).collect(),
-            keep,
-            quantiser,
-        }
+        Self { tensors: arena.canonical_tensors().map(cut).collect(), keep, quantiser }
     }
 
     /// Sends the largest of `error`, which becomes what is left out.
@@ -83,13 +79,7 @@ impl Codec {
             self.quantise(&mut sent);
             let values: Vec<(u32, f32)> = sent
                 .iter()
-                .flat_map(|chunk| {
-                    chunk
-                        .places
-                        .iter()
-                        .copied()
-                        .zip(chunk.values.iter().copied())
-                })
+                .flat_map(|chunk| chunk.places.iter().copied().zip(chunk.values.iter().copied()))
                 .collect();
             for (place, value) in &values {
                 error[*place as usize] -= value;

@@ -40,14 +40,8 @@ struct Options {
 
 fn options() -> Result<Options, Box<dyn Error>> {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/study");
-    let mut options = Options {
-        quick: false,
-        out: docs,
-        seeds: 2,
-        first_seed: 1,
-        only: None,
-        threads: 1,
-    };
+    let mut options =
+        Options { quick: false, out: docs, seeds: 2, first_seed: 1, only: None, threads: 1 };
     let mut out = None;
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {

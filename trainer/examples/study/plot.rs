@@ -6,9 +6,7 @@ use std::{fs, io};
 
 use crate::report::{mean, Rows};
 
-const COLOURS: [&str; 6] = [
-    "#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377",
-];
+const COLOURS: [&str; 6] = ["#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377"];
 /// The arms whose curves are drawn.
 const CURVES: [&str; 6] = [
     "data parallel",
@@ -35,10 +33,7 @@ fn open(height: f64) -> String {
 }
 
 fn text(svg: &mut String, x: f64, y: f64, anchor: &str, text: &str) {
-    let _ = writeln!(
-        svg,
-        "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{text}</text>"
-    );
+    let _ = writeln!(svg, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{text}</text>");
 }
 
 fn line(svg: &mut String, from: (f64, f64), to: (f64, f64), colour: &str) {
@@ -84,39 +79,15 @@ fn curves(rows: &Rows) -> String {
     let mut tick = (low * 5.0).ceil() / 5.0;
     while tick < high {
         line(&mut svg, (left, y(tick)), (right, y(tick)), "#dddddd");
-        text(
-            &mut svg,
-            left - 8.0,
-            y(tick) + 4.0,
-            "end",
-            &format!("{tick:.1}"),
-        );
+        text(&mut svg, left - 8.0, y(tick) + 4.0, "end", &format!("{tick:.1}"));
         tick += 0.2;
     }
     for part in 1..=4 {
         let at = tokens * f64::from(part) / 4.0;
-        text(
-            &mut svg,
-            x(at),
-            bottom + 18.0,
-            "middle",
-            &format!("{:.2} M", at / 1e6),
-        );
+        text(&mut svg, x(at), bottom + 18.0, "middle", &format!("{:.2} M", at / 1e6));
     }
-    text(
-        &mut svg,
-        (left + right) / 2.0,
-        bottom + 38.0,
-        "middle",
-        "tokens of all peers",
-    );
-    text(
-        &mut svg,
-        left,
-        top - 6.0,
-        "middle",
-        "held-out loss, nats a byte",
-    );
+    text(&mut svg, (left + right) / 2.0, bottom + 38.0, "middle", "tokens of all peers");
+    text(&mut svg, left, top - 6.0, "middle", "held-out loss, nats a byte");
     line(&mut svg, (left, bottom), (right, bottom), "black");
     line(&mut svg, (left, top), (left, bottom), "black");
     for (index, ((name, curve), colour)) in curves.iter().zip(COLOURS).enumerate() {
@@ -129,12 +100,7 @@ fn curves(rows: &Rows) -> String {
             "<polyline points=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>"
         );
         let at = top + 16.0 + 18.0 * index as f64;
-        line(
-            &mut svg,
-            (right + 12.0, at - 4.0),
-            (right + 32.0, at - 4.0),
-            colour,
-        );
+        line(&mut svg, (right + 12.0, at - 4.0), (right + 32.0, at - 4.0), colour);
         text(&mut svg, right + 38.0, at, "start", name);
     }
     svg + "</svg>\n"
@@ -145,12 +111,7 @@ fn results(rows: &Rows) -> String {
         .by_name()
         .into_iter()
         .filter(|(arm, _)| !arm.pilot)
-        .map(|(arm, rows)| {
-            (
-                arm.name,
-                rows.iter().map(|row| row.loss).collect::<Vec<_>>(),
-            )
-        })
+        .map(|(arm, rows)| (arm.name, rows.iter().map(|row| row.loss).collect::<Vec<_>>()))
         .collect();
     let all = || arms.iter().flat_map(|(_, losses)| losses.iter().copied());
     let low = all().fold(f64::MAX, f64::min) - 0.05;
@@ -181,13 +142,7 @@ fn results(rows: &Rows) -> String {
         let middle = at + (row - 6.0) / 2.0;
         line(&mut svg, (x(least), middle), (x(most), middle), "black");
         text(&mut svg, left - 8.0, at + 13.0, "end", name);
-        text(
-            &mut svg,
-            x(most) + 6.0,
-            at + 13.0,
-            "start",
-            &format!("{first:.3}"),
-        );
+        text(&mut svg, x(most) + 6.0, at + 13.0, "start", &format!("{first:.3}"));
     }
     svg + "</svg>\n"
 }

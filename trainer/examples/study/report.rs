@@ -111,9 +111,7 @@ impl Rows {
     }
 
     pub(crate) fn has(&self, name: &str, seed: u64) -> bool {
-        self.runs
-            .iter()
-            .any(|row| row.name == name && row.seed == seed)
+        self.runs.iter().any(|row| row.name == name && row.seed == seed)
     }
 
     /// Adds a run; its row comes last, so that a run without one is run again.
@@ -123,11 +121,7 @@ impl Rows {
             .map(|(tokens, loss)| format!("{},{},{tokens},{loss:.5}", row.name, row.seed))
             .collect();
         append(&self.folder.join("curves.csv"), CURVES_HEADER, &lines)?;
-        append(
-            &self.folder.join("runs.csv"),
-            RUNS_HEADER,
-            std::slice::from_ref(&row.line),
-        )?;
+        append(&self.folder.join("runs.csv"), RUNS_HEADER, std::slice::from_ref(&row.line))?;
         self.runs.push(row);
         Ok(())
     }
@@ -135,11 +129,7 @@ impl Rows {
     /// The arms that have been run, with their rows, the first seed first.
     pub(crate) fn by_name(&self) -> Vec<(Arm, Vec<&Row>)> {
         let rows = |arm: &Arm| {
-            let mut rows: Vec<&Row> = self
-                .runs
-                .iter()
-                .filter(|row| row.name == arm.name)
-                .collect();
+            let mut rows: Vec<&Row> = self.runs.iter().filter(|row| row.name == arm.name).collect();
             rows.sort_by_key(|row| row.seed);
             rows
         };
@@ -162,10 +152,7 @@ impl Rows {
         let parameters = simulate::config().map_or(0, |config| config.parameter_count());
         let dense = self.runs.iter().find(|row| row.name == "data parallel");
         for (arm, rows) in self.by_name() {
-            text += &format!(
-                "\n| {} | {}, {} |",
-                arm.name, arm.inner_rate, arm.outer_rate
-            );
+            text += &format!("\n| {} | {}, {} |", arm.name, arm.inner_rate, arm.outer_rate);
             for seed in &seeds {
                 text += &match rows.iter().find(|row| row.seed == *seed) {
                     Some(row) => format!(" {:.3} |", row.loss),

@@ -144,9 +144,7 @@ impl Run<'_> {
     }
 
     fn loss(&mut self, samples: usize) -> Result<f64, Box<dyn Error>> {
-        Ok(self
-            .evaluator
-            .held_out_loss(&self.model, self.dataset, samples)?)
+        Ok(self.evaluator.held_out_loss(&self.model, self.dataset, samples)?)
     }
 
     /// Warm-up over a twentieth of the tokens, then a cosine down to a tenth.
@@ -186,8 +184,7 @@ impl Run<'_> {
         };
         let samples = self.dataset.train();
         let gradient = &mut self.gradient;
-        self.engine
-            .loss_and_gradient(parameters, gradient, samples, &ids, scale, add)?;
+        self.engine.loss_and_gradient(parameters, gradient, samples, &ids, scale, add)?;
         self.tokens += (BATCH * SEQ_LEN) as u64;
         Ok(())
     }
@@ -289,22 +286,13 @@ impl Run<'_> {
     fn local_steps(&mut self, peer: usize, start: u64) -> Result<(), Box<dyn Error>> {
         let arena = self.model.arena().clone();
         let step_tokens = (PEERS * BATCH * SEQ_LEN) as u64;
-        self.peers[peer]
-            .local
-            .copy_from_slice(self.model.parameters());
+        self.peers[peer].local.copy_from_slice(self.model.parameters());
         for step in 1..=self.arm.steps as u64 {
             self.gradient(Some(peer), Self::SCALE, false)?;
             let rate = self.rate(start + step * step_tokens);
             let Peer { local, adamw, .. } = &mut self.peers[peer];
             let clip = clip(adamw, &self.gradient);
-            adamw.step(
-                &Threads::single(),
-                &arena,
-                local,
-                &self.gradient,
-                rate,
-                clip,
-            );
+            adamw.step(&Threads::single(), &arena, local, &self.gradient, rate, clip);
         }
         Ok(())
     }
@@ -341,9 +329,8 @@ impl Run<'_> {
         let mut senders = vec![0u16; self.gradient.len()];
         for tensor in 0..self.model.tensors().len() {
             let norm = |sent: &Sent| {
-                let squares = sent.tensors[tensor]
-                    .iter()
-                    .map(|(_, value)| f64::from(*value).powi(2));
+                let squares =
+                    sent.tensors[tensor].iter().map(|(_, value)| f64::from(*value).powi(2));
                 squares.sum::<f64>().sqrt()
             };
             let norms: Vec<f64> = updates.iter().map(norm).collect();

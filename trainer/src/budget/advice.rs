@@ -72,20 +72,12 @@ pub fn utilisation_advice(request: &Request, budget: &Budget) -> Result<Vec<Advi
         change(format!("k {keep}"), &|r| r.window.keep = keep);
     }
     let steps = request.window.inner_steps.saturating_mul(2);
-    change(format!("{steps} inner steps"), &|r| {
-        r.window.inner_steps = steps
-    });
+    change(format!("{steps} inner steps"), &|r| r.window.inner_steps = steps);
     let (up, down) = (request.machine.up * 4.0, request.machine.down * 4.0);
-    let text = format!(
-        "links of {:.0} Mbps up and {:.0} Mbps down",
-        up / 1e6,
-        down / 1e6
-    );
+    let text = format!("links of {:.0} Mbps up and {:.0} Mbps down", up / 1e6, down / 1e6);
     change(text, &|r| (r.machine.up, r.machine.down) = (up, down));
     if request.window.copies > 1 {
-        change("a mirror, or peers that pass updates on".to_owned(), &|r| {
-            r.window.copies = 1
-        });
+        change("a mirror, or peers that pass updates on".to_owned(), &|r| r.window.copies = 1);
     }
     let mut found = Vec::new();
     for change in &changes {
@@ -137,11 +129,8 @@ fn kinds(request: &Request, budget: &Budget) -> Vec<Vec<Change>> {
     let mut kinds = vec![memory(request, budget)];
     if let Some(micro) = request.choice.micro_batch.filter(|micro| *micro > 1) {
         let smaller = super::divisors(micro).into_iter().skip(1);
-        let change = |micro| {
-            with(format!("micro-batch {micro}"), &|r| {
-                r.choice.micro_batch = Some(micro)
-            })
-        };
+        let change =
+            |micro| with(format!("micro-batch {micro}"), &|r| r.choice.micro_batch = Some(micro));
         kinds.push(smaller.map(change).collect());
     }
     match &request.machine.devices {
@@ -156,19 +145,13 @@ fn kinds(request: &Request, budget: &Budget) -> Vec<Vec<Change>> {
             kinds.push(smaller_models(request));
             let h200s = GPUS.first().into_iter();
             let h200s = h200s.flat_map(|gpu| [1, 2, 4, 8].map(|count| (gpu, count)));
-            kinds.push(
-                h200s
-                    .map(|(gpu, count)| with_gpus(request, gpu, count))
-                    .collect(),
-            );
+            kinds.push(h200s.map(|(gpu, count)| with_gpus(request, gpu, count)).collect());
         }
         Devices::Gpus { kind, count } => {
             kinds.extend(gpu_choices(request));
             let more =
                 std::iter::successors(Some(count.next_power_of_two()), |count| Some(count * 2));
-            let more = more
-                .take_while(|more| *more <= GPUS_PROPOSED)
-                .filter(|more| more > count);
+            let more = more.take_while(|more| *more <= GPUS_PROPOSED).filter(|more| more > count);
             kinds.push(more.map(|more| with_gpus(request, kind, more)).collect());
             let mut larger: Vec<_> = GPUS.iter().filter(|gpu| gpu.memory > kind.memory).collect();
             larger.sort_by_key(|gpu| gpu.memory);
@@ -182,10 +165,7 @@ fn kinds(request: &Request, budget: &Budget) -> Vec<Vec<Change>> {
 /// Other GPUs, whose hosts have at least the memory that is usual for them.
 fn with_gpus(request: &Request, kind: &super::Gpu, count: u64) -> Change {
     let mut changed = request.clone();
-    changed.machine.devices = Devices::Gpus {
-        kind: kind.clone(),
-        count,
-    };
+    changed.machine.devices = Devices::Gpus { kind: kind.clone(), count };
     let usual = usual_host_memory(&changed.machine.devices);
     changed.machine.host_memory = match request.machine.devices {
         Devices::Cpu(_) => usual,
@@ -234,24 +214,19 @@ fn gpu_choices(request: &Request) -> Vec<Vec<Change>> {
     let mut kinds = vec![
         recomputes
             .map(|more| {
-                with(format!("recompute {}", more.name()), &|r| {
-                    r.choice.recompute = Some(more)
-                })
+                with(format!("recompute {}", more.name()), &|r| r.choice.recompute = Some(more))
             })
             .collect(),
         shardings
             .map(|more| {
-                with(format!("sharding {}", more.name()), &|r| {
-                    r.choice.sharding = Some(more)
-                })
+                with(format!("sharding {}", more.name()), &|r| r.choice.sharding = Some(more))
             })
             .collect(),
         states
             .map(|state| {
-                with(
-                    format!("state of {} bytes a parameter", state.bytes()),
-                    &|r| r.choice.state = state,
-                )
+                with(format!("state of {} bytes a parameter", state.bytes()), &|r| {
+                    r.choice.state = state
+                })
             })
             .collect(),
     ];

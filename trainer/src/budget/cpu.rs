@@ -108,10 +108,7 @@ impl CpuCosts {
         };
         let regions = plan.regions.iter();
         let regions = regions.map(|region| (region.name, region.values as u64 * 4));
-        let rest = [
-            ("names and shapes, at most", shapes),
-            ("gemm's packing, at most", packing),
-        ];
+        let rest = [("names and shapes, at most", shapes), ("gemm's packing, at most", packing)];
         let rest = rest.into_iter().filter(|(_, bytes)| *bytes > 0);
         let lines = arrays.iter().map(|name| (*name, array));
         Ok(Self {
@@ -175,12 +172,7 @@ fn engine_plan(
 /// What gemm packs matrices into: a panel of the widest product, one of attention's in each thread,
 /// and each thread's own.
 fn packing_bytes_max(config: &ModelConfig, tokens: u64, threads: u64) -> Result<u64, BudgetError> {
-    let widths = [
-        config.vocab,
-        config.qkv_dim(),
-        2 * config.ffn,
-        config.hidden,
-    ];
+    let widths = [config.vocab, config.qkv_dim(), 2 * config.ffn, config.hidden];
     let widest = widths.into_iter().max().unwrap_or(0) as u64;
     let attention = product("packing", &[threads, config.seq_len as u64])?;
     let columns = sum("packing", [widest.max(tokens), attention])?;
@@ -213,10 +205,7 @@ pub fn micro_batch_that_fits(
             Err(error) => return Err(error),
         }
     }
-    Err(BudgetError::Memory {
-        needed,
-        available: memory,
-    })
+    Err(BudgetError::Memory { needed, available: memory })
 }
 
 /// Part of the rate of products that attention reaches: its blocks are small.

@@ -149,11 +149,7 @@ fn share(
     gpus: u64,
     spread: bool,
 ) -> Result<u64, BudgetError> {
-    let parameters = if spread {
-        parameters.div_ceil(gpus)
-    } else {
-        parameters
-    };
+    let parameters = if spread { parameters.div_ceil(gpus) } else { parameters };
     product(name, &[parameters, bytes])
 }
 
@@ -182,20 +178,11 @@ fn gpu_memory(
         _ => 0,
     };
     let tokens = shape.tokens;
-    let kept = product(
-        "activations",
-        &[
-            shape.activations(shape.way.recompute)?,
-            shape.layers,
-            tokens,
-        ],
-    )?;
+    let kept =
+        product("activations", &[shape.activations(shape.way.recompute)?, shape.layers, tokens])?;
     let backward = product("activations", &[shape.backward()?, tokens])?;
     let ends = product("activations", &[2 * shape.hidden, ACTIVATION, tokens])?;
-    let logits = product(
-        "logits",
-        &[tokens.min(LOGITS_TOKENS), shape.vocab, ACTIVATION],
-    )?;
+    let logits = product("logits", &[tokens.min(LOGITS_TOKENS), shape.vocab, ACTIVATION])?;
     let several = shape.gpus > 1;
     let layer = product("a layer", &[counts.layer_parameters, 2])?;
     let embedding = product("the embedding", &[counts.embedding_parameters, 2])?;
@@ -214,18 +201,9 @@ fn gpu_memory(
             ("working space of the backward pass", backward),
             ("logits, up to 4096 tokens", logits),
             ("inputs, targets, losses", product("tokens", &[12, tokens])?),
-            (
-                "gathered layers (2)",
-                if all_spread { 2 * layer } else { 0 },
-            ),
-            (
-                "gathered embedding or output matrix",
-                if all_spread { embedding } else { 0 },
-            ),
-            (
-                "gradients on their way (2 layers)",
-                if several { 2 * layer } else { 0 },
-            ),
+            ("gathered layers (2)", if all_spread { 2 * layer } else { 0 }),
+            ("gathered embedding or output matrix", if all_spread { embedding } else { 0 }),
+            ("gradients on their way (2 layers)", if several { 2 * layer } else { 0 }),
             ("cuBLASLt's workspace", PRODUCTS_WORKSPACE),
             ("NCCL", if several { NCCL } else { 0 }),
             ("CUDA context and kernels", CONTEXT),
@@ -246,10 +224,7 @@ fn host_memory(request: &Request, counts: &ModelCounts, gpus: u64) -> Result<Led
             ("agreed parameters (anchor, f32)", part("anchor", 4)?),
             ("error feedback", part("error feedback", feedback)?),
             ("accepted updates", updates.div_ceil(hosts)),
-            (
-                "pinned staging",
-                product("staging", &[gpus.min(GPUS_PER_HOST), STAGING])?,
-            ),
+            ("pinned staging", product("staging", &[gpus.min(GPUS_PER_HOST), STAGING])?),
             ("processes", HOST_BASE),
         ],
         Some(request.machine.host_memory),
@@ -270,10 +245,7 @@ fn product_seconds(kind: &Gpu, rows: f64, columns: f64, inner: f64) -> f64 {
         let done = waves * processors * tile_rows * tile_columns;
         2.0 * done * inner / (rate * part)
     };
-    let computing = TILES
-        .map(with_tile)
-        .into_iter()
-        .fold(f64::INFINITY, f64::min);
+    let computing = TILES.map(with_tile).into_iter().fold(f64::INFINITY, f64::min);
     let bytes = 2.0 * (rows * inner + columns * inner + rows * columns);
     computing.max(bytes / (kind.bandwidth * BANDWIDTH_PART))
 }
@@ -296,11 +268,7 @@ fn layer_products(kind: &Gpu, shape: &Shape) -> (f64, f64) {
 
 /// Bytes a second of collectives between the GPUs.
 fn link_rate(kind: &Gpu, gpus: u64) -> f64 {
-    let link = if gpus > GPUS_PER_HOST {
-        NETWORK.min(kind.link)
-    } else {
-        kind.link
-    };
+    let link = if gpus > GPUS_PER_HOST { NETWORK.min(kind.link) } else { kind.link };
     link * LINK_PART
 }
 
@@ -334,10 +302,8 @@ fn step(request: &Request, counts: &ModelCounts, kind: &Gpu, shape: &Shape) -> S
     let links = links_not_hidden(request, counts, kind, shape, computing, rounds);
     let optimiser = optimiser_seconds(request, counts, shape, bandwidth);
 
-    let mut times: Vec<_> = round
-        .into_iter()
-        .map(|(name, seconds)| time(name, seconds * rounds))
-        .collect();
+    let mut times: Vec<_> =
+        round.into_iter().map(|(name, seconds)| time(name, seconds * rounds)).collect();
     times.push(time("links that computing does not hide", links));
     times.push(time("optimiser", optimiser));
     let seconds: f64 = times.iter().map(|time| time.seconds).sum();

@@ -173,10 +173,7 @@ impl Machine {
         in_range("GPUs", self.devices.count(), GPUS_MAX)?;
         in_range("host threads", self.host_threads, 4_096)?;
         in_range("host memory", self.host_memory, 1 << 62)?;
-        let rates = [
-            ("bits a second up", self.up),
-            ("bits a second down", self.down),
-        ];
+        let rates = [("bits a second up", self.up), ("bits a second down", self.down)];
         for (name, rate) in rates {
             in_range(name, rate as u64, 1 << 62)?;
         }
@@ -213,10 +210,7 @@ pub fn parse_gpus(text: &str) -> Result<Devices, BudgetError> {
         Some((count, name)) if count.chars().all(|c| c.is_ascii_digit()) => (count, name),
         _ => ("1", text),
     };
-    let count = count
-        .parse()
-        .ok()
-        .filter(|count| (1..=GPUS_MAX).contains(count));
+    let count = count.parse().ok().filter(|count| (1..=GPUS_MAX).contains(count));
     match (count, gpu_named(name)) {
         (Some(count), Some(kind)) => Ok(Devices::Gpus { kind, count }),
         _ => Err(BudgetError::Text {

@@ -47,9 +47,10 @@ impl ModelCounts {
         let arena = config.arena();
         let parameters = sum("the model", [arena.len as u64])?;
         let embedding_parameters = arena.embedding.len() as u64;
-        let layer_parameters = arena.layers.first().map_or(0, |layer| {
-            layer.down.end.saturating_sub(layer.attention_norm.start) as u64
-        });
+        let layer_parameters = arena
+            .layers
+            .first()
+            .map_or(0, |layer| layer.down.end.saturating_sub(layer.attention_norm.start) as u64);
 
         let layout = config.layout();
         let size = PayloadSize::new(&layout, keep)?;
@@ -100,11 +101,7 @@ impl PayloadSize {
             return Err(BudgetError::TooLarge("an update's table of lengths"));
         }
         let bytes = bytes.round() as u64;
-        Ok(Self {
-            chunks,
-            kept: values,
-            bytes,
-        })
+        Ok(Self { chunks, kept: values, bytes })
     }
 }
 
@@ -127,11 +124,7 @@ pub fn expected_chunk_bytes(len: u32, keep: u16) -> f64 {
         .take_while(|probability| *probability > 1e-12)
         .sum();
     let bits = f64::from(kept) * (f64::from(parameter) + 3.0 + quotient);
-    let entry = if keep <= SHORT_TABLE_KEEP_MAX {
-        1.0
-    } else {
-        2.0
-    };
+    let entry = if keep <= SHORT_TABLE_KEEP_MAX { 1.0 } else { 2.0 };
     entry + SCALE_BYTES + (bits + 3.5) / 8.0
 }
 
@@ -145,9 +138,6 @@ mod tests {
         assert!((79.0..79.9).contains(&bytes), "{bytes}");
         // Everything kept: three bits each, nothing to skip.
         let all = expected_chunk_bytes(CHUNK_LEN, 4096);
-        assert!(
-            (all - (4.0 + (4096.0 * 3.0 + 3.5) / 8.0)).abs() < 1e-9,
-            "{all}"
-        );
+        assert!((all - (4.0 + (4096.0 * 3.0 + 3.5) / 8.0)).abs() < 1e-9, "{all}");
     }
 }

@@ -4,24 +4,18 @@ use super::BudgetError;
 
 /// The product of `factors`, below 2^63; `name` is for the error.
 pub fn product(name: &'static str, factors: &[u64]) -> Result<u64, BudgetError> {
-    let product = factors
-        .iter()
-        .try_fold(1u64, |product, factor| product.checked_mul(*factor));
+    let product = factors.iter().try_fold(1u64, |product, factor| product.checked_mul(*factor));
     below(name, product)
 }
 
 /// The sum of `terms`, below 2^63; `name` is for the error.
 pub fn sum(name: &'static str, terms: impl IntoIterator<Item = u64>) -> Result<u64, BudgetError> {
-    let sum = terms
-        .into_iter()
-        .try_fold(0u64, |sum, term| sum.checked_add(term));
+    let sum = terms.into_iter().try_fold(0u64, |sum, term| sum.checked_add(term));
     below(name, sum)
 }
 
 fn below(name: &'static str, value: Option<u64>) -> Result<u64, BudgetError> {
-    value
-        .filter(|value| *value < 1 << 63)
-        .ok_or(BudgetError::TooLarge(name))
+    value.filter(|value| *value < 1 << 63).ok_or(BudgetError::TooLarge(name))
 }
 
 /// That `value` is from 1 to `max`.
@@ -35,9 +29,7 @@ pub fn in_range(name: &'static str, value: u64, max: u64) -> Result<(), BudgetEr
 /// Splits `500Mbps` into 500 and `Mbps`.
 fn number_and_unit(text: &str) -> Option<(f64, &str)> {
     let text = text.trim();
-    let end = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     let number: f64 = number.parse().ok()?;
     Some((number, unit.trim()))
@@ -45,10 +37,8 @@ fn number_and_unit(text: &str) -> Option<(f64, &str)> {
 
 /// Bytes from `2TB`, `24GB`, `24GiB`, `512MB` or a bare number; a GB is 10^9, a GiB 2^30.
 pub fn parse_bytes(text: &str) -> Result<u64, BudgetError> {
-    let error = || BudgetError::Text {
-        text: text.to_owned(),
-        expected: "a size like 24GB, 24GiB or 2TB",
-    };
+    let error =
+        || BudgetError::Text { text: text.to_owned(), expected: "a size like 24GB, 24GiB or 2TB" };
     let (number, unit) = number_and_unit(text).ok_or_else(error)?;
     let scale = match unit {
         "" | "B" => 1.0,
@@ -154,10 +144,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_63_bits_is_an_error() {
         assert_eq!(product("x", &[1 << 31, 1 << 31]), Ok(1 << 62));
-        assert_eq!(
-            product("x", &[1 << 31, 1 << 32]),
-            Err(BudgetError::TooLarge("x"))
-        );
+        assert_eq!(product("x", &[1 << 31, 1 << 32]), Err(BudgetError::TooLarge("x")));
         assert!(product("x", &[u64::MAX, 2]).is_err());
         assert!(sum("x", [1 << 62, 1 << 62]).is_err());
     }

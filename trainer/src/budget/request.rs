@@ -75,13 +75,8 @@ pub enum State {
 
 impl State {
     /// All of them, the largest first.
-    pub const ALL: [Self; 5] = [
-        Self::Bytes18,
-        Self::Bytes16,
-        Self::Bytes12,
-        Self::Bytes10,
-        Self::Bytes8,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::Bytes18, Self::Bytes16, Self::Bytes12, Self::Bytes10, Self::Bytes8];
 
     /// The bytes a parameter that it is called by.
     pub fn bytes(self) -> u64 {

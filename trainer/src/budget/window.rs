@@ -46,22 +46,12 @@ pub(super) fn phases(request: &Request, counts: &ModelCounts, step: &Step) -> Ve
     let bits = counts.payload_bytes as f64 * 8.0;
     let others = (window.peers - 1) as f64;
     let exchange = exchange(request, counts);
-    let phase = |name, seconds| Phase {
-        name,
-        seconds,
-        in_turn: true,
-    };
+    let phase = |name, seconds| Phase { name, seconds, in_turn: true };
     vec![
         phase("train", step.seconds * window.inner_steps as f64),
         phase("encode the update", exchange.encode),
-        phase(
-            "send the own update",
-            bits * window.copies as f64 / request.machine.up,
-        ),
-        phase(
-            "fetch the others' updates",
-            bits * others / request.machine.down,
-        ),
+        phase("send the own update", bits * window.copies as f64 / request.machine.up),
+        phase("fetch the others' updates", bits * others / request.machine.down),
         phase("decode, add and step", exchange.apply),
         phase("state root", exchange.hash),
         Phase {
@@ -86,11 +76,7 @@ fn exchange(request: &Request, counts: &ModelCounts) -> Exchange {
             let hosts = request.machine.devices.hosts() as f64;
             let links = kind.host_link * HOST_LINK_PART * *count as f64;
             let memory = HOST_BANDWIDTH * hosts;
-            let feedback = if request.choice.feedback_bf16 {
-                2.0
-            } else {
-                4.0
-            };
+            let feedback = if request.choice.feedback_bf16 { 2.0 } else { 4.0 };
             let updates = counts.payload_bytes as f64 * request.window.peers as f64;
             // Links carry both ways at once; the host's memory does not.
             let in_and_out = |to_gpu: f64, to_host: f64| {
@@ -135,35 +121,22 @@ pub(super) fn disk(request: &Request, counts: &ModelCounts) -> Result<Ledger, Bu
     let hosts = request.machine.devices.count().div_ceil(GPUS_PER_HOST);
     let checkpoint = product("a checkpoint", &[counts.parameters, checkpoint_bytes])?;
     let per_host = checkpoint.div_ceil(hosts);
-    let updates = product(
-        "updates",
-        &[counts.payload_bytes, window.peers, window.windows_kept],
-    )?;
+    let updates = product("updates", &[counts.payload_bytes, window.peers, window.windows_kept])?;
     let token_bytes = match request.model.vocab {
         0..=256 => 1,
         257..=65_536 => 2,
         _ => 4,
     };
     // Without the data set: the samples of this window and the next.
-    let streamed = product(
-        "samples",
-        &[
-            2,
-            window.inner_steps,
-            window.batch,
-            request.model.seq_len as u64,
-        ],
-    )?;
+    let streamed =
+        product("samples", &[2, window.inner_steps, window.batch, request.model.seq_len as u64])?;
     let tokens = match window.data_tokens {
         0 => streamed,
         tokens => tokens,
     };
     let data = product("data", &[tokens, token_bytes])?;
     let lines = [
-        (
-            "checkpoints (2 and 1 being written)",
-            product("checkpoints", &[per_host, CHECKPOINTS])?,
-        ),
+        ("checkpoints (2 and 1 being written)", product("checkpoints", &[per_host, CHECKPOINTS])?),
         ("updates of the windows kept", updates),
         ("data", sum("data", [data])?),
     ];

@@ -8,18 +8,8 @@
 use super::{ConfigError, ModelConfig, RopeScaling};
 
 /// The names of the presets, smallest first.
-pub const PRESETS: [&str; 10] = [
-    "nano",
-    "1M",
-    "7M",
-    "25M",
-    "135M",
-    "360M",
-    "1B",
-    "8B",
-    "70B",
-    "covenant-72b",
-];
+pub const PRESETS: [&str; 10] =
+    ["nano", "1M", "7M", "25M", "135M", "360M", "1B", "8B", "70B", "covenant-72b"];
 
 /// Llama 3.1's and 3.2's stretched positions.
 fn llama3(factor: f32) -> RopeScaling {
@@ -44,14 +34,8 @@ pub(super) fn preset(name: &str) -> Result<ModelConfig, ConfigError> {
         "25M" => ((8192, 512, 7, 8, 4, 1408, 512, true), (1e4, None)),
         "135M" => ((49_152, 576, 30, 9, 3, 1536, 2048, true), (1e5, None)),
         "360M" => ((49_152, 960, 32, 15, 5, 2560, 2048, true), (1e5, None)),
-        "1B" => (
-            (128_256, 2048, 16, 32, 8, 8192, 4096, true),
-            (5e5, Some(llama3(32.0))),
-        ),
-        "8B" => (
-            (128_256, 4096, 32, 32, 8, 14_336, 4096, false),
-            (5e5, Some(llama3(8.0))),
-        ),
+        "1B" => ((128_256, 2048, 16, 32, 8, 8192, 4096, true), (5e5, Some(llama3(32.0)))),
+        "8B" => ((128_256, 4096, 32, 32, 8, 14_336, 4096, false), (5e5, Some(llama3(8.0)))),
         "70B" => ((128_256, 8192, 80, 64, 8, 28_672, 4096, false), (5e5, None)),
         "covenant-72b" => ((262_144, 8192, 80, 64, 8, 28_672, 2048, true), (5e5, None)),
         _ => return Err(ConfigError::Preset(name.to_owned())),

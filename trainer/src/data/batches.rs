@@ -95,19 +95,12 @@ impl StreamedBatches {
         let thread = std::thread::Builder::new().name("batches".to_owned());
         let started = thread.spawn(work);
         started.map_err(|error| DataError::Threads(error.to_string()))?;
-        Ok(Self {
-            requests,
-            ahead: VecDeque::with_capacity(AHEAD),
-            current: None,
-        })
+        Ok(Self { requests, ahead: VecDeque::with_capacity(AHEAD), current: None })
     }
 
     fn ask(&mut self, ids: Vec<u64>) -> Result<(), DataError> {
         let (reply, samples) = sync_channel(1);
-        let request = Request {
-            ids: ids.clone(),
-            reply,
-        };
+        let request = Request { ids: ids.clone(), reply };
         self.requests.send(request).map_err(|_| ended())?;
         self.ahead.push_back(Ahead { ids, samples });
         Ok(())

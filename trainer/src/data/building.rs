@@ -184,10 +184,9 @@ fn prepare_folder(folder: &Path, start_over: bool) -> Result<(), DataError> {
     if !start_over {
         let is_finished = manifest.exists() && !folder.join(JOURNAL).exists();
         return match is_finished {
-            true => Err(DataError::Occupied {
-                folder: folder.to_owned(),
-                what: "a finished data set",
-            }),
+            true => {
+                Err(DataError::Occupied { folder: folder.to_owned(), what: "a finished data set" })
+            }
             false => Ok(()),
         };
     }
@@ -387,11 +386,7 @@ impl<'a> Build<'a> {
                 let count = self.sources.iter().map(|s| s.bad_line_count).sum();
                 let max = self.settings.bad_lines_max;
                 return match count > max {
-                    true => Err(DataError::BadLines {
-                        count,
-                        max,
-                        last: line,
-                    }),
+                    true => Err(DataError::BadLines { count, max, last: line }),
                     false => Ok(Some(BuildEvent::BadLine(line))),
                 };
             }
@@ -454,12 +449,7 @@ impl<'a> Build<'a> {
         if let Some((split, tokens, advice)) = too_few {
             // Other settings are needed: what is there is of no use to them.
             self.journal.remove()?;
-            return Err(DataError::TooFewTokens {
-                split,
-                tokens,
-                sample_len,
-                advice,
-            });
+            return Err(DataError::TooFewTokens { split, tokens, sample_len, advice });
         }
         let mut manifest = Manifest {
             version: VERSION,

@@ -56,20 +56,13 @@ pub fn build(
         _ => {}
     }
     let part = |wanted: bool| {
-        let chosen = documents
-            .iter()
-            .zip(&held_out)
-            .filter(move |(_, held)| **held == wanted);
+        let chosen = documents.iter().zip(&held_out).filter(move |(_, held)| **held == wanted);
         chosen.map(|(document, _)| document.as_slice())
     };
     let bytes = |wanted| part(wanted).map(|text| text.len() as u64 + 1).sum::<u64>();
     if bytes(false) <= sample_len as u64 || bytes(true) <= sample_len as u64 {
         let (train, held_out) = (bytes(false), bytes(true));
-        return Err(DataError::TooSmall {
-            train,
-            held_out,
-            sample_len,
-        });
+        return Err(DataError::TooSmall { train, held_out, sample_len });
     }
     let mut manifest = Manifest {
         version: VERSION,
@@ -104,10 +97,8 @@ fn sections(documents: Vec<Document>) -> Vec<Vec<u8>> {
         let mut rest = text.as_slice();
         while rest.len() > section_bytes {
             // To the end of the line, or of the section where the line is too long.
-            let line_end = rest[section_bytes..]
-                .iter()
-                .take(section_bytes)
-                .position(|b| *b == b'\n');
+            let line_end =
+                rest[section_bytes..].iter().take(section_bytes).position(|b| *b == b'\n');
             let (section, after) = rest.split_at(section_bytes + line_end.map_or(0, |at| at + 1));
             sections.push(section.to_vec());
             rest = after;
@@ -123,10 +114,7 @@ fn sections(documents: Vec<Document>) -> Vec<Vec<u8>> {
 /// None that is more than a quarter of the text.
 fn choose_held_out(documents: &[Vec<u8>]) -> Vec<bool> {
     let total: usize = documents.iter().map(Vec::len).sum();
-    let hashes: Vec<Hash> = documents
-        .par_iter()
-        .map(|text| blake3::hash(text).into())
-        .collect();
+    let hashes: Vec<Hash> = documents.par_iter().map(|text| blake3::hash(text).into()).collect();
     let mut order: Vec<usize> = (0..documents.len()).collect();
     order.sort_by_key(|&index| (hashes[index], index));
     let mut held_out = vec![false; documents.len()];
@@ -156,12 +144,8 @@ fn write_split<'a>(
     documents: impl Iterator<Item = &'a [u8]>,
     sample_len: usize,
 ) -> Result<SplitManifest, DataError> {
-    let mut split = SplitManifest {
-        sample_count: 0,
-        token_count: 0,
-        document_count: 0,
-        shards: Vec::new(),
-    };
+    let mut split =
+        SplitManifest { sample_count: 0, token_count: 0, document_count: 0, shards: Vec::new() };
     let mut tokens = Vec::new();
     for document in documents {
         tokens.extend_from_slice(document);
@@ -182,19 +166,13 @@ fn write_split<'a>(
         let unfinished = folder.join(format!("{file}.tmp"));
         let mut writer = BufWriter::new(File::create(&unfinished).map_err(at(&unfinished))?);
         writer.write_all(shard).map_err(at(&unfinished))?;
-        let written = writer
-            .into_inner()
-            .map_err(|error| at(&unfinished)(error.into_error()))?;
+        let written = writer.into_inner().map_err(|error| at(&unfinished)(error.into_error()))?;
         written.sync_all().map_err(at(&unfinished))?;
         fs::rename(&unfinished, &path).map_err(at(&path))?;
         split.sample_count += samples;
         split.token_count += shard.len() as u64;
         let token_count = shard.len() as u64;
-        split.shards.push(ShardManifest {
-            file,
-            token_count,
-            pieces: piece_hashes(shard),
-        });
+        split.shards.push(ShardManifest { file, token_count, pieces: piece_hashes(shard) });
     }
     Ok(split)
 }

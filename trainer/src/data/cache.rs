@@ -44,22 +44,14 @@ impl PieceCache {
             state.bytes += len;
             state.pieces.insert(name, (len, 0));
         }
-        let cache = Self {
-            folder: Some(folder.to_owned()),
-            bytes_max,
-            state: Mutex::new(state),
-        };
+        let cache = Self { folder: Some(folder.to_owned()), bytes_max, state: Mutex::new(state) };
         cache.evict(&mut cache.lock());
         Ok(cache)
     }
 
     /// A cache that keeps nothing.
     pub(super) fn none() -> Self {
-        Self {
-            folder: None,
-            bytes_max: 0,
-            state: Mutex::default(),
-        }
+        Self { folder: None, bytes_max: 0, state: Mutex::default() }
     }
 
     /// Bytes of all pieces.
@@ -119,11 +111,8 @@ impl PieceCache {
         if state.bytes <= self.bytes_max {
             return;
         }
-        let mut order: Vec<(u64, String)> = state
-            .pieces
-            .iter()
-            .map(|(name, (_, used))| (*used, name.clone()))
-            .collect();
+        let mut order: Vec<(u64, String)> =
+            state.pieces.iter().map(|(name, (_, used))| (*used, name.clone())).collect();
         order.sort();
         // A little more than needed, so that not every piece sorts them all.
         let goal = self.bytes_max - self.bytes_max / 16;

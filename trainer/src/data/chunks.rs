@@ -65,9 +65,7 @@ impl ChunkReader for Chunks {
         match &self.place {
             Place::Disk(file) => Ok(Box::new(file.get_read(start)?)),
             Place::Store { len, .. } => {
-                let bytes = self
-                    .place
-                    .bytes(start, len.saturating_sub(start).min(BLOCK_BYTES))?;
+                let bytes = self.place.bytes(start, len.saturating_sub(start).min(BLOCK_BYTES))?;
                 Ok(Box::new(Cursor::new(bytes)))
             }
         }
@@ -92,11 +90,7 @@ impl Chunks {
                 block: Mutex::new((0, Bytes::new())),
             },
         };
-        Ok(Self {
-            place,
-            page_bytes_max,
-            is_open: Arc::default(),
-        })
+        Ok(Self { place, page_bytes_max, is_open: Arc::default() })
     }
 
     /// To be set once the description has been read.
@@ -125,12 +119,7 @@ impl Place {
         let length_usize = usize::try_from(length).map_err(|_| ParquetError::NeedMoreData(0))?;
         let (store, object, len, block) = match self {
             Self::Disk(file) => return file.get_bytes(start, length_usize),
-            Self::Store {
-                store,
-                object,
-                len,
-                block,
-            } => (store, object, *len, block),
+            Self::Store { store, object, len, block } => (store, object, *len, block),
         };
         let end = start.saturating_add(length);
         if end > len {
@@ -142,10 +131,7 @@ impl Place {
         if !is_there {
             let range = start..len.min(end.max(start + BLOCK_BYTES));
             let bytes = store.read(object, range);
-            *block = (
-                start,
-                bytes.map_err(|error| ParquetError::External(error.into()))?,
-            );
+            *block = (start, bytes.map_err(|error| ParquetError::External(error.into()))?);
         }
         let from = usize::try_from(start - block.0).unwrap_or(0);
         Ok(block.1.slice(from..from + length_usize))

@@ -92,11 +92,7 @@ impl Dataset {
         let path = folder.join(MANIFEST);
         let found = fs::metadata(&path).map_err(at(&path))?.len();
         if found > MANIFEST_BYTES_MAX {
-            return Err(DataError::FileLen {
-                path,
-                found,
-                expected: MANIFEST_BYTES_MAX,
-            });
+            return Err(DataError::FileLen { path, found, expected: MANIFEST_BYTES_MAX });
         }
         let text = fs::read(&path).map_err(at(&path))?;
         let manifest = Manifest::from_json(&text, &path)?;
@@ -124,10 +120,8 @@ impl Dataset {
     /// # Errors
     /// As [`Dataset::verify`].
     pub fn verify_with(&self, observe: &mut dyn FnMut(u64)) -> Result<(), DataError> {
-        let splits = [
-            (&self.manifest.train, &self.train),
-            (&self.manifest.held_out, &self.held_out),
-        ];
+        let splits =
+            [(&self.manifest.train, &self.train), (&self.manifest.held_out, &self.held_out)];
         for (split, samples) in splits {
             for (shard, (_, bytes)) in split.shards.iter().zip(&samples.shards) {
                 let found = piece_hashes(bytes);
@@ -157,11 +151,7 @@ impl Dataset {
         match largest {
             Some(token) if u64::from(token) >= manifest.vocab_size => {
                 let vocab_size = manifest.vocab_size;
-                Err(DataError::Token {
-                    path,
-                    token,
-                    vocab_size,
-                })
+                Err(DataError::Token { path, token, vocab_size })
             }
             _ => Ok(()),
         }
@@ -209,11 +199,7 @@ impl Samples {
             let found = file.metadata().map_err(at(&path))?.len();
             let expected = shard.token_count.saturating_mul(token_bytes as u64);
             if found != expected {
-                return Err(DataError::FileLen {
-                    path,
-                    found,
-                    expected,
-                });
+                return Err(DataError::FileLen { path, found, expected });
             }
             // SAFETY: the documentation of `open` forbids changing the file meanwhile; its bytes
             // have no invalid values.

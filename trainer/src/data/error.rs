@@ -146,10 +146,7 @@ pub enum DataError {
 
 /// Turns an error of reading or writing `path` into ours.
 pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> DataError + '_ {
-    move |source| DataError::Io {
-        path: path.to_owned(),
-        source,
-    }
+    move |source| DataError::Io { path: path.to_owned(), source }
 }
 
 /// Checks the length of samples.

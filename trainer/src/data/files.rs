@@ -168,13 +168,7 @@ fn input(
             message: "a Parquet file that is compressed as a whole cannot be read".to_owned(),
         });
     }
-    Ok(InputFile {
-        name: name.to_owned(),
-        place,
-        len,
-        format,
-        compression,
-    })
+    Ok(InputFile { name: name.to_owned(), place, len, format, compression })
 }
 
 impl InputFile {

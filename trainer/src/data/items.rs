@@ -81,10 +81,7 @@ fn named(
 ) -> impl Iterator<Item = Result<Item, DataError>> + Send {
     let name = file.name.clone();
     items.map(move |item| {
-        item.map_err(|error| DataError::Input {
-            name: name.clone(),
-            message: error.to_string(),
-        })
+        item.map_err(|error| DataError::Input { name: name.clone(), message: error.to_string() })
     })
 }
 
@@ -122,10 +119,7 @@ fn input(
     file: &InputFile,
     bytes_read: &Arc<AtomicU64>,
 ) -> Result<Box<dyn BufRead + Send>, DataError> {
-    let raw = Counted {
-        inner: file.open()?,
-        bytes_read: Arc::clone(bytes_read),
-    };
+    let raw = Counted { inner: file.open()?, bytes_read: Arc::clone(bytes_read) };
     let raw = BufReader::with_capacity(BUFFER_BYTES, raw);
     Ok(match file.compression {
         Compression::None => Box::new(raw),
@@ -192,11 +186,7 @@ struct Lines {
 
 impl Lines {
     fn new(input: Box<dyn BufRead + Send>, bytes_max: usize) -> Self {
-        Self {
-            input,
-            bytes_max,
-            number: 0,
-        }
+        Self { input, bytes_max, number: 0 }
     }
 
     fn read(&mut self) -> io::Result<Option<Line>> {
@@ -235,10 +225,7 @@ impl Lines {
             bytes.drain(..BYTE_ORDER_MARK.len());
         }
         self.number += 1;
-        Ok(Some(Line {
-            number: self.number,
-            bytes: (!is_too_long).then_some(bytes),
-        }))
+        Ok(Some(Line { number: self.number, bytes: (!is_too_long).then_some(bytes) }))
     }
 }
 
@@ -249,10 +236,7 @@ impl Iterator for Lines {
         loop {
             match self.read() {
                 Ok(Some(line))
-                    if line
-                        .bytes
-                        .as_ref()
-                        .is_some_and(|b| b.trim_ascii().is_empty()) => {}
+                    if line.bytes.as_ref().is_some_and(|b| b.trim_ascii().is_empty()) => {}
                 Ok(line) => return line.map(Ok),
                 Err(error) => return Some(Err(error)),
             }
@@ -270,12 +254,7 @@ struct Sections {
 
 impl Sections {
     fn new(input: Box<dyn BufRead + Send>, bytes_max: usize) -> Self {
-        Self {
-            input,
-            bytes_max,
-            buffer: Vec::new(),
-            line: 1,
-        }
+        Self { input, bytes_max, buffer: Vec::new(), line: 1 }
     }
 
     fn read(&mut self) -> io::Result<Option<Item>> {
@@ -388,11 +367,7 @@ mod tests {
     #[test]
     fn lines_are_bounded_and_counted() {
         let found = lines(b"one\r\n\n  \nmuch too long\ntwo", 6);
-        let expected = [
-            (1, Some(b"one".to_vec())),
-            (4, None),
-            (5, Some(b"two".to_vec())),
-        ];
+        let expected = [(1, Some(b"one".to_vec())), (4, None), (5, Some(b"two".to_vec()))];
         assert_eq!(found, expected);
         assert!(lines(b"", 6).is_empty());
         let marked = lines(b"\xef\xbb\xbfone\n\xef\xbb\xbftwo", 6);
@@ -429,10 +404,7 @@ mod tests {
     fn text_is_cut_at_line_ends_and_never_inside_a_character() {
         assert_eq!(sections("ab\ncd\nef", 6), ["ab\ncd\n", "ef"]);
         assert_eq!(sections("ab\ncd\nef", 8), ["ab\ncd\nef"]);
-        assert_eq!(
-            sections("abßßßcd", 5),
-            ["abß", "ßßc", "d"].map(str::to_owned)
-        );
+        assert_eq!(sections("abßßßcd", 5), ["abß", "ßßc", "d"].map(str::to_owned));
         assert_eq!(sections("🦀🦀🦀", 5), ["🦀", "🦀", "🦀"]);
         assert!(sections("", 5).is_empty());
         let long = "ab\ncdß\nefgh";
@@ -445,9 +417,7 @@ mod tests {
     #[test]
     fn text_that_is_not_utf8_is_named_by_line() {
         let input: &[u8] = b"one\ntwo\n\xff\nfour";
-        let items: Vec<_> = Sections::new(Box::new(input), 100)
-            .map(Result::unwrap)
-            .collect();
+        let items: Vec<_> = Sections::new(Box::new(input), 100).map(Result::unwrap).collect();
         assert!(matches!(&items[..], [Item::Bad(3, reason)] if reason.contains("UTF-8")));
     }
 }

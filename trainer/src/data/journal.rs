@@ -140,10 +140,7 @@ impl Journal {
             })?;
             lines.push(b'\n');
         }
-        self.file
-            .write_all(&lines)
-            .and_then(|()| self.file.sync_data())
-            .map_err(at(&self.path))
+        self.file.write_all(&lines).and_then(|()| self.file.sync_data()).map_err(at(&self.path))
     }
 }
 
@@ -169,10 +166,8 @@ fn read(path: &Path) -> Result<(Vec<Record>, u64), DataError> {
 
 /// What the records say was done up to the last mark.
 fn left(path: &Path, fingerprint: &str, records: Vec<Record>) -> Result<Option<Left>, DataError> {
-    let wrong = |message: &str| DataError::Journal {
-        path: path.to_owned(),
-        message: message.to_owned(),
-    };
+    let wrong =
+        |message: &str| DataError::Journal { path: path.to_owned(), message: message.to_owned() };
     let mut left = Left::default();
     let mut is_marked = false;
     for (index, record) in records.into_iter().enumerate() {

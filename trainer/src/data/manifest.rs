@@ -191,9 +191,7 @@ impl Manifest {
         })?;
         let unfinished = folder.join("manifest.json.tmp");
         let mut file = File::create(&unfinished).map_err(at(&unfinished))?;
-        file.write_all(&text)
-            .and_then(|()| file.sync_all())
-            .map_err(at(&unfinished))?;
+        file.write_all(&text).and_then(|()| file.sync_all()).map_err(at(&unfinished))?;
         fs::rename(&unfinished, &path).map_err(at(&path))
     }
 
@@ -225,10 +223,7 @@ impl Manifest {
             token_count = token_count.saturating_add(shard.token_count);
         }
         if sample_count == 0 || sample_count != split.sample_count {
-            return Err(wrong(
-                path,
-                "the number of samples is not that of the files",
-            ));
+            return Err(wrong(path, "the number of samples is not that of the files"));
         }
         if token_count != split.token_count {
             return Err(wrong(path, "the number of tokens is not that of the files"));
@@ -263,15 +258,9 @@ pub(super) fn hex(hash: Hash) -> String {
 
 /// The hashes of the pieces of a file's content.
 pub(super) fn piece_hashes(bytes: &[u8]) -> Vec<String> {
-    bytes
-        .par_chunks(PIECE_BYTES)
-        .map(|piece| hex(blake3::hash(piece).into()))
-        .collect()
+    bytes.par_chunks(PIECE_BYTES).map(|piece| hex(blake3::hash(piece).into())).collect()
 }
 
 fn wrong(path: &Path, message: &str) -> DataError {
-    DataError::Manifest {
-        path: path.to_owned(),
-        message: message.to_owned(),
-    }
+    DataError::Manifest { path: path.to_owned(), message: message.to_owned() }
 }

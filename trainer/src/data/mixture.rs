@@ -19,10 +19,7 @@ pub(super) struct Mixture {
 impl Mixture {
     /// A mixture of sources with these weights, all of them 0 or none.
     pub(super) fn new(weights: Vec<u64>) -> Self {
-        Self {
-            weights,
-            current: 0,
-        }
+        Self { weights, current: 0 }
     }
 
     /// The source that gives the next document, after so many tokens from each; `None` at the end.
@@ -56,9 +53,7 @@ mod tests {
         let mut random = 1u64;
         for _ in 0..10_000 {
             let source = mixture.next(&taken).unwrap();
-            random = random
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             taken[source] += 1 + (random >> 33) % 500;
             let total: u64 = taken.iter().sum();
             for (taken, weight) in taken.iter().zip(weights) {

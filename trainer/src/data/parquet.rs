@@ -54,10 +54,7 @@ impl Rows {
         bytes_read: &Arc<AtomicU64>,
         page_bytes_max: u64,
     ) -> Result<Self, DataError> {
-        let wrong = |message: String| DataError::Input {
-            name: file.name.clone(),
-            message,
-        };
+        let wrong = |message: String| DataError::Input { name: file.name.clone(), message };
         let content = Chunks::open(file, page_bytes_max)?;
         let is_open = content.is_open();
         let reader =
@@ -67,16 +64,11 @@ impl Rows {
         let names = || schema.columns().iter().map(|column| column.path().string());
         let Some(index) = names().position(|name| name == column) else {
             let names: Vec<String> = names().take(20).collect();
-            return Err(wrong(format!(
-                "no column {column:?}; there are {}",
-                names.join(", ")
-            )));
+            return Err(wrong(format!("no column {column:?}; there are {}", names.join(", "))));
         };
         let description = schema.column(index);
         if description.physical_type() != Type::BYTE_ARRAY || description.max_rep_level() != 0 {
-            return Err(wrong(format!(
-                "the column {column:?} is not one of strings"
-            )));
+            return Err(wrong(format!("the column {column:?} is not one of strings")));
         }
         Ok(Self {
             name: file.name.clone(),
@@ -212,18 +204,12 @@ mod tests {
 
     #[test]
     fn a_page_that_is_too_large_is_an_error_packed_or_not() {
-        for kind in [
-            Compression::UNCOMPRESSED,
-            Compression::ZSTD(ZstdLevel::default()),
-        ] {
+        for kind in [Compression::UNCOMPRESSED, Compression::ZSTD(ZstdLevel::default())] {
             let rows = read(30_000, kind, 90_100).unwrap();
             assert_eq!(rows.len(), 3);
             assert_eq!(rows[2], Item::Document("c".repeat(30_000)));
             let error = read(30_000, kind, 90_000).unwrap_err().to_string();
-            assert!(
-                error.contains("has 90012 bytes, and 90000 at most"),
-                "{error}"
-            );
+            assert!(error.contains("has 90012 bytes, and 90000 at most"), "{error}");
         }
         let error = read(10, Compression::UNCOMPRESSED, 20).unwrap_err();
         assert!(error.to_string().contains("the description"), "{error}");

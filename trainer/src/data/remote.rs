@@ -67,10 +67,7 @@ impl Cuts {
             sample_count = sample_count.saturating_add(samples_in(shard.token_count, sample_len));
             first
         };
-        Arc::new(Self {
-            firsts: split.shards.iter().map(first).collect(),
-            sample_count,
-        })
+        Arc::new(Self { firsts: split.shards.iter().map(first).collect(), sample_count })
     }
 
     /// The file of a sample, and the sample's number there.
@@ -116,10 +113,7 @@ impl RemoteDataset {
     ) -> Result<Self, DataError> {
         let uncached = Self::open_uncached(store)?;
         let folder = cache_folder.join(&uncached.manifest.root);
-        Ok(Self {
-            cache: Arc::new(PieceCache::open(&folder, cache_bytes_max)?),
-            ..uncached
-        })
+        Ok(Self { cache: Arc::new(PieceCache::open(&folder, cache_bytes_max)?), ..uncached })
     }
 
     /// [`RemoteDataset::open`] without a cache, to verify or copy.
@@ -130,11 +124,7 @@ impl RemoteDataset {
         let len = store.len(MANIFEST)?;
         let path = PathBuf::from(format!("{}/{MANIFEST}", store.url()));
         if len > MANIFEST_BYTES_MAX {
-            return Err(DataError::FileLen {
-                path,
-                found: len,
-                expected: MANIFEST_BYTES_MAX,
-            });
+            return Err(DataError::FileLen { path, found: len, expected: MANIFEST_BYTES_MAX });
         }
         let manifest = Manifest::from_json(&store.read(MANIFEST, 0..len)?, &path)?;
         Ok(Self {
@@ -256,17 +246,8 @@ impl RemoteDataset {
             let piece = (from / PIECE_BYTES as u64) as usize;
             let start = (from % PIECE_BYTES as u64) as usize;
             let len = (PIECE_BYTES - start).min(sample_bytes - to);
-            let id = PieceId {
-                is_held_out,
-                shard,
-                piece,
-            };
-            parts.entry(id).or_default().push(Part {
-                sample: index,
-                from: start,
-                to,
-                len,
-            });
+            let id = PieceId { is_held_out, shard, piece };
+            parts.entry(id).or_default().push(Part { sample: index, from: start, to, len });
             from += len as u64;
             to += len;
         }
@@ -390,13 +371,8 @@ impl RemoteDataset {
         take: &mut dyn FnMut(&[u8]) -> Result<(), DataError>,
     ) -> Result<(), DataError> {
         let count = self.split(is_held_out).shards[shard].pieces.len();
-        let all: Vec<PieceId> = (0..count)
-            .map(|piece| PieceId {
-                is_held_out,
-                shard,
-                piece,
-            })
-            .collect();
+        let all: Vec<PieceId> =
+            (0..count).map(|piece| PieceId { is_held_out, shard, piece }).collect();
         for pieces in all.chunks(PIECES) {
             for bytes in self.pieces_uncached(pieces)? {
                 take(&bytes)?;
@@ -406,10 +382,7 @@ impl RemoteDataset {
     }
 
     fn pieces_uncached(&self, pieces: &[PieceId]) -> Result<Vec<Bytes>, DataError> {
-        let uncached = Self {
-            cache: Arc::new(PieceCache::none()),
-            ..self.clone()
-        };
+        let uncached = Self { cache: Arc::new(PieceCache::none()), ..self.clone() };
         uncached.pieces(pieces)
     }
 }

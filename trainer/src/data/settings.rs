@@ -125,9 +125,7 @@ impl BuildSettings {
         }
         if !(1024..=1 << 28).contains(&self.document_bytes_max) {
             let found = self.document_bytes_max;
-            return wrong(format!(
-                "document_bytes_max is {found}, not from 1024 to 2^28"
-            ));
+            return wrong(format!("document_bytes_max is {found}, not from 1024 to 2^28"));
         }
         if !(1024..=1 << 31).contains(&self.line_bytes_max) {
             let found = self.line_bytes_max;
@@ -153,22 +151,15 @@ impl BuildSettings {
 
 impl SourceSettings {
     fn check(&self) -> Result<(), DataError> {
-        let wrong = |message| {
-            Err(DataError::Settings(format!(
-                "source {:?}: {message}",
-                self.name
-            )))
-        };
+        let wrong =
+            |message| Err(DataError::Settings(format!("source {:?}: {message}", self.name)));
         if self.name.is_empty() {
             return wrong("a source needs a name");
         }
         if self.paths.is_empty() {
             return wrong("a source needs paths");
         }
-        if self
-            .weight
-            .is_some_and(|weight| !(1e-6..=1e6).contains(&weight))
-        {
+        if self.weight.is_some_and(|weight| !(1e-6..=1e6).contains(&weight)) {
             return wrong("the weight is not from 0.000001 to 1000000");
         }
         if self.repeat == 0 {
@@ -183,7 +174,6 @@ impl SourceSettings {
     /// The weight in millionths; 0 for none.
     pub(super) fn weight_ppm(&self) -> u64 {
         // In range by `check`; rounded once, here.
-        self.weight
-            .map_or(0, |weight| ((weight * WEIGHT_PARTS).round() as u64).max(1))
+        self.weight.map_or(0, |weight| ((weight * WEIGHT_PARTS).round() as u64).max(1))
     }
 }

@@ -106,11 +106,7 @@ impl ShardWriter {
             fs::rename(&full, &part).map_err(at(&full))?;
         }
         let len = mark.part_tokens * form.token_bytes as u64;
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(&part)
-            .map_err(at(&part))?;
+        let mut file = OpenOptions::new().read(true).write(true).open(&part).map_err(at(&part))?;
         writer.absorb_file(&mut file, len, &part)?;
         if writer.hasher.finalize().to_hex().as_str() != mark.part_hash {
             return Err(damaged(&part));
@@ -126,9 +122,7 @@ impl ShardWriter {
         let mut left = len;
         let mut buffer = vec![0; PIECE_BYTES];
         while left > 0 {
-            let part = usize::try_from(left)
-                .unwrap_or(PIECE_BYTES)
-                .min(PIECE_BYTES);
+            let part = usize::try_from(left).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
             match file.read_exact(&mut buffer[..part]) {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                     return Err(damaged(path));
@@ -167,11 +161,7 @@ impl ShardWriter {
         match self.form.token_bytes {
             // Tokens are below the vocabulary's size, which decides about the bytes.
             1 => bytes.extend(tokens.iter().map(|token| *token as u8)),
-            2 => bytes.extend(
-                tokens
-                    .iter()
-                    .flat_map(|token| (*token as u16).to_le_bytes()),
-            ),
+            2 => bytes.extend(tokens.iter().flat_map(|token| (*token as u16).to_le_bytes())),
             _ => bytes.extend(tokens.iter().flat_map(|token| token.to_le_bytes())),
         }
         let path = self.part_path();
@@ -234,9 +224,7 @@ impl ShardWriter {
     fn sync(&mut self) -> Result<(), DataError> {
         let path = self.part_path();
         if let Some(file) = &mut self.file {
-            file.flush()
-                .and_then(|()| file.get_ref().sync_data())
-                .map_err(at(&path))?;
+            file.flush().and_then(|()| file.get_ref().sync_data()).map_err(at(&path))?;
         }
         Ok(())
     }

@@ -79,10 +79,7 @@ impl Store {
     /// # Errors
     /// The address is none, or the environment does not fit it.
     pub fn open(url: &str, options: &StoreOptions) -> Result<Self, DataError> {
-        let wrong = |message: String| DataError::Store {
-            url: url.to_owned(),
-            message,
-        };
+        let wrong = |message: String| DataError::Store { url: url.to_owned(), message };
         let fails = |error: object_store::Error| wrong(error.to_string());
         let (inner, prefix): (Arc<dyn ObjectStore>, _) =
             if let Some(rest) = url.strip_prefix("s3://") {
@@ -121,9 +118,7 @@ impl Store {
 
     fn failed<'a>(&'a self, name: &'a str) -> impl Fn(object_store::Error) -> DataError + 'a {
         move |error| DataError::Store {
-            url: format!("{}/{name}", self.url)
-                .trim_end_matches('/')
-                .to_owned(),
+            url: format!("{}/{name}", self.url).trim_end_matches('/').to_owned(),
             message: error.to_string(),
         }
     }
@@ -170,9 +165,7 @@ impl Store {
 
     /// Ranges of objects, some at once, in the order asked for. They are in memory together.
     pub(super) fn read_all(&self, ranges: &[(&str, Range<u64>)]) -> Result<Vec<Bytes>, DataError> {
-        let ranges = ranges
-            .iter()
-            .map(|(name, range)| (self.path(name), range.clone()));
+        let ranges = ranges.iter().map(|(name, range)| (self.path(name), range.clone()));
         let ranges: Vec<_> = ranges.collect();
         let inner = Arc::clone(&self.inner);
         let bytes = wait(async move {
@@ -231,9 +224,7 @@ fn s3(bucket: &str, options: &StoreOptions) -> AmazonS3Builder {
         builder = builder.with_region(region);
     }
     if let Some((key, secret)) = &options.credentials {
-        builder = builder
-            .with_access_key_id(key)
-            .with_secret_access_key(secret);
+        builder = builder.with_access_key_id(key).with_secret_access_key(secret);
     }
     builder
 }
@@ -263,8 +254,7 @@ fn runtime() -> io::Result<&'static tokio::runtime::Runtime> {
         let builder = builder.worker_threads(RUNTIME_THREADS).enable_all();
         builder.thread_name("store").build().ok()
     });
-    made.as_ref()
-        .ok_or_else(|| io::Error::other("cannot start the threads of the store"))
+    made.as_ref().ok_or_else(|| io::Error::other("cannot start the threads of the store"))
 }
 
 /// Starts `work` and returns where its result will come.

@@ -113,11 +113,7 @@ impl Stream {
             }
         })?;
         spawn("data-tokens", move || encode(&shared, &texts_in, &pieces))?;
-        Ok(Self {
-            batches,
-            queue: VecDeque::new(),
-            is_ended: false,
-        })
+        Ok(Self { batches, queue: VecDeque::new(), is_ended: false })
     }
 
     /// The next piece and the place behind it; `None` where the source ends.
@@ -178,10 +174,7 @@ fn read(
             place.file += 1;
             place.item = 0;
         }
-        place = Place {
-            pass: place.pass + 1,
-            ..Place::default()
-        };
+        place = Place { pass: place.pass + 1, ..Place::default() };
     }
     if texts.send(Ok(Some(batch))).is_ok() {
         let _ = texts.send(Ok(None));
@@ -203,9 +196,7 @@ fn encode(shared: &Shared, texts: &Receiver<Sent<Item>>, pieces: &SyncSender<Sen
 fn tokenise(shared: &Shared, batch: Batch<Item>) -> Result<Batch<Piece>, DataError> {
     let pieces: Vec<Result<(Place, Piece), DataError>> = shared.pool.install(|| {
         let items = batch.into_par_iter().with_max_len(4);
-        items
-            .map(|(place, item)| Ok((place, piece(shared, place, item)?)))
-            .collect()
+        items.map(|(place, item)| Ok((place, piece(shared, place, item)?))).collect()
     });
     pieces.into_iter().collect()
 }
@@ -222,10 +213,7 @@ fn piece(shared: &Shared, place: Place, item: Item) -> Result<Piece, DataError> 
     }
     let mut tokens = shared.tokenizer.encode(&text)?;
     tokens.extend(shared.tokenizer.end_of_document());
-    let encoded = Encoded {
-        tokens,
-        text_bytes: text.len() as u64,
-    };
+    let encoded = Encoded { tokens, text_bytes: text.len() as u64 };
     Ok(match is_held_out {
         true => Piece::HeldOut(encoded),
         false => Piece::Train(encoded),
@@ -234,9 +222,7 @@ fn piece(shared: &Shared, place: Place, item: Item) -> Result<Piece, DataError> 
 
 /// The first eight bytes of a hash as a number.
 fn leading(hash: &Hash) -> u64 {
-    hash.iter()
-        .take(8)
-        .fold(0, |number, byte| number << 8 | u64::from(*byte))
+    hash.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 #[cfg(test)]
@@ -246,11 +232,7 @@ mod tests {
     #[test]
     fn a_thread_that_panicked_is_no_end_of_the_source() {
         let (pieces, batches) = sync_channel(2);
-        let mut stream = Stream {
-            batches,
-            queue: VecDeque::new(),
-            is_ended: false,
-        };
+        let mut stream = Stream { batches, queue: VecDeque::new(), is_ended: false };
         let batch = vec![(Place::default(), Piece::Passed)];
         pieces.send(Ok(Some(batch))).unwrap();
         drop(pieces);

@@ -91,12 +91,7 @@ impl Engine {
             // SAFETY: each thread has its own part and scratch, each band its rows of everything.
             unsafe {
                 let (mut part, scratch) = (parts.part(thread), stage.band.get(thread, thread + 1));
-                stage.feed_forward(
-                    &mut part,
-                    [&down, &gate_up, &output],
-                    scratch,
-                    band_of(band),
-                );
+                stage.feed_forward(&mut part, [&down, &gate_up, &output], scratch, band_of(band));
             }
         });
         let dw = &mut gradient[places.ffn_norm.clone()];
@@ -132,21 +127,9 @@ impl Engine {
         let attended = &buffers.attended[layer_of(hidden)];
         let products = [
             (&places.down, hidden, ffn, d_after, &buffers.swiglu[..]),
-            (
-                &places.gate_up,
-                2 * ffn,
-                hidden,
-                &buffers.d_gate_up[..],
-                &buffers.normed[..],
-            ),
+            (&places.gate_up, 2 * ffn, hidden, &buffers.d_gate_up[..], &buffers.normed[..]),
             (&places.output, hidden, hidden, d_middle, attended),
-            (
-                &places.qkv,
-                qkv_dim,
-                hidden,
-                &buffers.d_qkv[..],
-                &buffers.attention_normed[..],
-            ),
+            (&places.qkv, qkv_dim, hidden, &buffers.d_qkv[..], &buffers.attention_normed[..]),
         ];
         for (place, outputs, inputs, dy, x) in products {
             let dw = &mut gradient[place.clone()];

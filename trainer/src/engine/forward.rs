@@ -106,24 +106,23 @@ impl Engine {
             starting.map_or(none, |places| weight(&places.qkv, config.qkv_dim(), hidden)),
         ]);
         let scratch = Rows::new(&mut buffers.band, BAND_ROWS.min(room) * (hidden + ffn));
-        self.threads
-            .for_each_on(tokens.div_ceil(BAND_ROWS), |thread, band| {
-                let rows = (band * BAND_ROWS, ((band + 1) * BAND_ROWS).min(tokens));
-                // SAFETY: each thread has its own, and each band its rows of everything.
-                unsafe {
-                    let (mut part, scratch) = (parts.part(thread), scratch.get(thread, thread + 1));
-                    match ending {
-                        None => stage.embed(rows),
-                        Some(places) => {
-                            stage.end(places, &mut part, [&output, &gate_up, &down], scratch, rows);
-                        }
-                    }
-                    match starting {
-                        None => stage.finish(rows),
-                        Some(places) => stage.start(places, &mut part, &qkv, scratch, rows),
+        self.threads.for_each_on(tokens.div_ceil(BAND_ROWS), |thread, band| {
+            let rows = (band * BAND_ROWS, ((band + 1) * BAND_ROWS).min(tokens));
+            // SAFETY: each thread has its own, and each band its rows of everything.
+            unsafe {
+                let (mut part, scratch) = (parts.part(thread), scratch.get(thread, thread + 1));
+                match ending {
+                    None => stage.embed(rows),
+                    Some(places) => {
+                        stage.end(places, &mut part, [&output, &gate_up, &down], scratch, rows);
                     }
                 }
-            });
+                match starting {
+                    None => stage.finish(rows),
+                    Some(places) => stage.start(places, &mut part, &qkv, scratch, rows),
+                }
+            }
+        });
     }
 
     /// All logits, in memory beyond the plan.
@@ -133,19 +132,16 @@ impl Engine {
             self.all_logits = crate::aligned::Aligned::zeros(self.plan.tokens * vocab);
         }
         let head = &parameters[self.arena.head.clone()];
-        let (parts, [head]) = self
-            .multiplier
-            .prepare([Matrix::forward(head, vocab, hidden)]);
+        let (parts, [head]) = self.multiplier.prepare([Matrix::forward(head, vocab, hidden)]);
         let logits = Rows::new(&mut self.all_logits, vocab);
         let normed = &self.buffers.normed;
-        self.threads
-            .for_each_on(tokens.div_ceil(BAND_ROWS), |thread, band| {
-                let (first, end) = (band * BAND_ROWS, ((band + 1) * BAND_ROWS).min(tokens));
-                // SAFETY: each thread has its own part, each band its rows.
-                let (mut part, logits) = unsafe { (parts.part(thread), logits.get(first, end)) };
-                let normed = &normed[first * hidden..end * hidden];
-                part.rows(end - first, logits, normed, &head, false);
-            });
+        self.threads.for_each_on(tokens.div_ceil(BAND_ROWS), |thread, band| {
+            let (first, end) = (band * BAND_ROWS, ((band + 1) * BAND_ROWS).min(tokens));
+            // SAFETY: each thread has its own part, each band its rows.
+            let (mut part, logits) = unsafe { (parts.part(thread), logits.get(first, end)) };
+            let normed = &normed[first * hidden..end * hidden];
+            part.rows(end - first, logits, normed, &head, false);
+        });
     }
 }
 
@@ -178,10 +174,7 @@ impl Stage<'_> {
     ) {
         let (rows, ffn) = (end - first, self.config.ffn);
         let (h, normed) = scratch.split_at_mut(scratch.len() / (ffn + self.config.hidden) * ffn);
-        let (h, normed) = (
-            &mut h[..rows * ffn],
-            &mut normed[..rows * self.config.hidden],
-        );
+        let (h, normed) = (&mut h[..rows * ffn], &mut normed[..rows * self.config.hidden]);
         // SAFETY: by the caller's promise; in evaluation `before` and `after` are the same rows, of
         // which the first is used no more when the second is taken.
         unsafe {
@@ -220,13 +213,7 @@ impl Stage<'_> {
         // SAFETY: by the caller's promise.
         unsafe {
             let inverse = self.next_inverse.get(first, end);
-            ops::rms_norm(
-                self.after.get(first, end),
-                w,
-                config.norm_epsilon,
-                normed,
-                inverse,
-            );
+            ops::rms_norm(self.after.get(first, end), w, config.norm_epsilon, normed, inverse);
             let qkv = self.qkv.get(first, end);
             part.rows(end - first, qkv, normed, right, false);
             ops::rope(qkv, width, heads, first, self.cos, self.sin, half, 1.0);

@@ -24,9 +24,8 @@ impl Engine {
             Some(_) => Matrix::backward(head, vocab, hidden),
             None => Matrix::backward(&[], 0, 0),
         };
-        let (mut parts, [head, back]) = self
-            .multiplier
-            .prepare([Matrix::forward(head, vocab, hidden), back]);
+        let (mut parts, [head, back]) =
+            self.multiplier.prepare([Matrix::forward(head, vocab, hidden), back]);
         let band = Rows::new(&mut buffers.band, BAND_ROWS.min(room) * (hidden + ffn));
         let mut gradient = gradient;
         let mut from = 0;
@@ -48,22 +47,21 @@ impl Engine {
                 dx: Rows::new(&mut buffers.d_residual, hidden).skip(from),
                 parts: Rows::new(&mut buffers.d_norm_parts, hidden).skip(from / NORM_ROWS),
             });
-            self.threads
-                .for_each_on(rows.div_ceil(BAND_ROWS), |thread, index| {
-                    let rows = (index * BAND_ROWS, ((index + 1) * BAND_ROWS).min(rows));
-                    // SAFETY: each thread has its own, and each band its rows of everything.
-                    unsafe {
-                        let mut part = parts.part(thread);
-                        chunk.losses(&mut part, &head, rows);
-                        if let Some(norm) = &norm {
-                            let d_normed =
-                                &mut band.get(thread, thread + 1)[..(rows.1 - rows.0) * hidden];
-                            let d_logits = chunk.logits.get(rows.0, rows.1);
-                            part.rows(rows.1 - rows.0, d_normed, d_logits, &back, false);
-                            norm.run(d_normed, false, rows);
-                        }
+            self.threads.for_each_on(rows.div_ceil(BAND_ROWS), |thread, index| {
+                let rows = (index * BAND_ROWS, ((index + 1) * BAND_ROWS).min(rows));
+                // SAFETY: each thread has its own, and each band its rows of everything.
+                unsafe {
+                    let mut part = parts.part(thread);
+                    chunk.losses(&mut part, &head, rows);
+                    if let Some(norm) = &norm {
+                        let d_normed =
+                            &mut band.get(thread, thread + 1)[..(rows.1 - rows.0) * hidden];
+                        let d_logits = chunk.logits.get(rows.0, rows.1);
+                        part.rows(rows.1 - rows.0, d_normed, d_logits, &back, false);
+                        norm.run(d_normed, false, rows);
                     }
-                });
+                }
+            });
             if let Some((gradient, add)) = &mut gradient {
                 let d_head = &mut gradient[self.arena.head.clone()];
                 let normed = &buffers.normed[from * hidden..(from + rows) * hidden];
@@ -76,10 +74,7 @@ impl Engine {
             let dw = &mut gradient[self.arena.final_norm.clone()];
             sum_norm_parts(&buffers.d_norm_parts, tokens, dw, add);
         }
-        buffers.losses[..tokens]
-            .iter()
-            .map(|loss| f64::from(*loss))
-            .sum()
+        buffers.losses[..tokens].iter().map(|loss| f64::from(*loss)).sum()
     }
 }
 
@@ -102,13 +97,7 @@ impl Chunk<'_> {
         // SAFETY: by the caller's promise.
         unsafe {
             let logits = self.logits.get(first, end);
-            part.rows(
-                end - first,
-                logits,
-                self.normed.get(first, end),
-                head,
-                false,
-            );
+            part.rows(end - first, logits, self.normed.get(first, end), head, false);
             let losses = self.losses.get(first, end);
             let targets = &self.targets[first..end];
             ops::cross_entropy(logits, targets, self.vocab, self.scale, losses);

@@ -99,21 +99,14 @@ fn refuse_others(path: &Path, read: &Read) -> Result<(), FileError> {
         return refuse(format!("hidden_act {other:?}"));
     }
     let part = |rope: &Option<Rope>| rope.as_ref().and_then(|rope| rope.partial_rotary_factor);
-    let parts = [
-        read.partial_rotary_factor,
-        part(&read.rope_scaling),
-        part(&read.rope_parameters),
-    ];
+    let parts = [read.partial_rotary_factor, part(&read.rope_scaling), part(&read.rope_parameters)];
     let present = |value: &Option<Value>| value.as_ref().is_some_and(|value| !value.is_null());
     let switches = [
         ("attention_bias", read.attention_bias == Some(true)),
         ("mlp_bias", read.mlp_bias == Some(true)),
         ("sliding_window", present(&read.sliding_window)),
         ("quantization_config", present(&read.quantization_config)),
-        (
-            "partial_rotary_factor",
-            parts.iter().flatten().any(|&part| part != 1.0),
-        ),
+        ("partial_rotary_factor", parts.iter().flatten().any(|&part| part != 1.0)),
     ];
     match switches.iter().find(|(_, is_on)| *is_on) {
         Some((name, _)) => refuse((*name).to_owned()),
@@ -126,9 +119,7 @@ fn scaling(path: &Path, rope: &Rope) -> Result<Option<RopeScaling>, FileError> {
     let missing = || FileError::format(path, format!("RoPE scaling {kind:?} lacks a number"));
     match kind {
         "default" => Ok(None),
-        "linear" => Ok(Some(RopeScaling::Linear {
-            factor: rope.factor.ok_or_else(missing)?,
-        })),
+        "linear" => Ok(Some(RopeScaling::Linear { factor: rope.factor.ok_or_else(missing)? })),
         "llama3" => Ok(Some(RopeScaling::Llama3 {
             factor: rope.factor.ok_or_else(missing)?,
             low_freq_factor: rope.low_freq_factor.ok_or_else(missing)?,
@@ -137,10 +128,7 @@ fn scaling(path: &Path, rope: &Rope) -> Result<Option<RopeScaling>, FileError> {
                 .original_max_position_embeddings
                 .ok_or_else(missing)?,
         })),
-        other => Err(FileError::unsupported(
-            path,
-            format!("RoPE scaling {other:?}"),
-        )),
+        other => Err(FileError::unsupported(path, format!("RoPE scaling {other:?}"))),
     }
 }
 

@@ -70,12 +70,7 @@ impl Gguf {
             }
         }
         let first = parts.remove(0);
-        let mut gguf = Self {
-            first,
-            others: parts,
-            places,
-            config: ModelConfig::preset("nano")?,
-        };
+        let mut gguf = Self { first, others: parts, places, config: ModelConfig::preset("nano")? };
         gguf.config = gguf.read_config()?;
         gguf.check_tensors()?;
         Ok(gguf)
@@ -92,10 +87,7 @@ impl Gguf {
     /// [`FileError::Vocabulary`]: it is of a kind, or has something, that cannot be converted.
     pub fn tokenizer(&self) -> Result<Option<Vec<u8>>, FileError> {
         let converted = vocabulary::tokenizer_json(&self.metadata());
-        converted.map_err(|reason| FileError::Vocabulary {
-            path: self.path().to_owned(),
-            reason,
-        })
+        converted.map_err(|reason| FileError::Vocabulary { path: self.path().to_owned(), reason })
     }
 
     /// The token that begins a text.
@@ -186,11 +178,7 @@ impl Gguf {
             let reason = format!("{tensors} tensors cannot be {layers} layers");
             return Err(FileError::format(self.path(), reason));
         }
-        for key in [
-            "rope.dimension_count",
-            "attention.key_length",
-            "attention.value_length",
-        ] {
+        for key in ["rope.dimension_count", "attention.key_length", "attention.value_length"] {
             let width = self.number(key)?.unwrap_or(config.head_dim());
             if width != config.head_dim() {
                 return Err(unsupported(format!("{key} {width}, not a head's width")));
@@ -204,24 +192,17 @@ impl Gguf {
     fn scaling(&self, config: &ModelConfig) -> Result<Option<RopeScaling>, FileError> {
         let metadata = self.metadata();
         if self.places.contains_key(ROPE_FACTORS) {
-            let factors = TensorInfo {
-                name: ROPE_FACTORS.to_owned(),
-                shape: vec![config.head_dim() / 2],
-            };
+            let factors =
+                TensorInfo { name: ROPE_FACTORS.to_owned(), shape: vec![config.head_dim() / 2] };
             let mut values = vec![0.0; config.head_dim() / 2];
-            self.rows(ROPE_FACTORS, &factors)?
-                .read(|row| row, &mut values)?;
+            self.rows(ROPE_FACTORS, &factors)?.read(|row| row, &mut values)?;
             let unknown = || FileError::unsupported(self.path(), "this stretching of positions");
-            return llama3_scaling(config, &values)
-                .map(Some)
-                .ok_or_else(unknown);
+            return llama3_scaling(config, &values).map(Some).ok_or_else(unknown);
         }
         let factor = metadata.float("llama.rope.scaling.factor");
         match metadata.text("llama.rope.scaling.type").unwrap_or("none") {
             "none" => Ok(None),
-            "linear" => Ok(Some(RopeScaling::Linear {
-                factor: factor.unwrap_or(1.0),
-            })),
+            "linear" => Ok(Some(RopeScaling::Linear { factor: factor.unwrap_or(1.0) })),
             other => {
                 let what = format!("RoPE scaling {other:?}");
                 Err(FileError::unsupported(self.path(), what))
@@ -279,14 +260,7 @@ impl Gguf {
         let bytes = len.and_then(|len| part.bytes(stored.start, len));
         let bytes = bytes
             .ok_or_else(|| FileError::format(&part.path, format!("ends within tensor {name}")))?;
-        Ok(Rows {
-            path: &part.path,
-            name: expected.name.clone(),
-            kind,
-            columns,
-            row_bytes,
-            bytes,
-        })
+        Ok(Rows { path: &part.path, name: expected.name.clone(), kind, columns, row_bytes, bytes })
     }
 }
 
@@ -321,10 +295,7 @@ impl Rows<'_> {
 }
 
 fn missing(name: &str) -> FileError {
-    FileError::Missing {
-        first: name.to_owned(),
-        count: 1,
-    }
+    FileError::Missing { first: name.to_owned(), count: 1 }
 }
 
 /// Which stored row is row `row` of q or k: in llama.cpp's order row 2i + j of a head turns with its
@@ -370,10 +341,7 @@ fn llama3_scaling(config: &ModelConfig, factors: &[f32]) -> Option<RopeScaling> 
         original_max_position_embeddings: 8192,
     };
     let plain = config.rotary_frequencies();
-    let stretched = ModelConfig {
-        rope_scaling: Some(scaling),
-        ..config.clone()
-    };
+    let stretched = ModelConfig { rope_scaling: Some(scaling), ..config.clone() };
     let expected = plain.iter().zip(stretched.rotary_frequencies());
     let fits = expected.zip(factors).all(|((plain, stretched), &factor)| {
         (plain / stretched / f64::from(factor) - 1.0).abs() < 1e-3

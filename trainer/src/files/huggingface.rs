@@ -78,10 +78,7 @@ fn open_shards(folder: &Path) -> Result<Vec<Shard>, FileError> {
     let shards = files.iter().map(|file| {
         // A name only: the index must not lead out of the folder.
         if Path::new(file).file_name() != Some(file.as_ref()) {
-            return Err(FileError::format(
-                &index_path,
-                format!("{file:?} is no file's name"),
-            ));
+            return Err(FileError::format(&index_path, format!("{file:?} is no file's name")));
         }
         Shard::open(&folder.join(file))
     });
@@ -96,15 +93,10 @@ fn place_tensors(config: &ModelConfig, shards: &[Shard]) -> Result<Vec<usize>, F
         places.extend(shard.names().into_iter().map(|name| (name, number)));
     }
     let tensors = config.tensors();
-    let missing: Vec<&TensorInfo> = tensors
-        .iter()
-        .filter(|tensor| !places.contains_key(&tensor.name))
-        .collect();
+    let missing: Vec<&TensorInfo> =
+        tensors.iter().filter(|tensor| !places.contains_key(&tensor.name)).collect();
     if let Some(first) = missing.first() {
-        return Err(FileError::Missing {
-            first: first.name.clone(),
-            count: missing.len(),
-        });
+        return Err(FileError::Missing { first: first.name.clone(), count: missing.len() });
     }
     let places_in_order = tensors.iter().map(|tensor| {
         let shard = places.remove(&tensor.name).unwrap_or_default();
@@ -112,9 +104,7 @@ fn place_tensors(config: &ModelConfig, shards: &[Shard]) -> Result<Vec<usize>, F
         Ok(shard)
     });
     let places_in_order = places_in_order.collect::<Result<Vec<_>, FileError>>()?;
-    let extra = places
-        .into_keys()
-        .filter(|name| !is_redundant(name, config));
+    let extra = places.into_keys().filter(|name| !is_redundant(name, config));
     match extra.min() {
         Some(name) => Err(FileError::Extra(name)),
         None => Ok(places_in_order),
@@ -137,10 +127,7 @@ fn check_output_matrix(
     let Some(shard) = shards.iter().find(has_head).filter(|_| config.tied) else {
         return Ok(());
     };
-    shard.check(&TensorInfo {
-        name: HEAD.to_owned(),
-        shape: vec![config.vocab, config.hidden],
-    })?;
+    shard.check(&TensorInfo { name: HEAD.to_owned(), shape: vec![config.vocab, config.hidden] })?;
     let mut head = vec![0.0f32; config.vocab * config.hidden];
     shard.read(HEAD, &mut head)?;
     match head == parameters[config.arena().embedding] {
@@ -256,9 +243,7 @@ pub fn check_free(folder: &Path) -> Result<&OsStr, FileError> {
 }
 
 fn sync_folder(folder: &Path) -> Result<(), FileError> {
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(FileError::io(folder))
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(FileError::io(folder))
 }
 
 fn write_all(
@@ -322,30 +307,18 @@ fn write_tensors(
             .map(|&tensor| (&model.tensors()[tensor], model.tensor(tensor)))
             .collect();
         safetensors::write(&folder.join(&name), &tensors, settings.values)?;
-        map.extend(
-            tensors
-                .iter()
-                .map(|(tensor, _)| (tensor.name.clone(), name.clone())),
-        );
+        map.extend(tensors.iter().map(|(tensor, _)| (tensor.name.clone(), name.clone())));
     }
     if shards.len() > 1 {
         let path = folder.join(INDEX);
-        let index = Index {
-            metadata: json!({ "total_size": total }),
-            weight_map: map,
-        };
+        let index = Index { metadata: json!({ "total_size": total }), weight_map: map };
         let text = serde_json::to_string_pretty(&index)
             .map_err(|error| FileError::format(&path, error))?;
         write_file(&path, text.as_bytes())?;
     }
-    Ok(Exported {
-        shards: shards.len(),
-        bytes: total,
-    })
+    Ok(Exported { shards: shards.len(), bytes: total })
 }
 
 fn write_file(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
-    fs::write(path, bytes)
-        .and_then(|()| File::open(path)?.sync_all())
-        .map_err(FileError::io(path))
+    fs::write(path, bytes).and_then(|()| File::open(path)?.sync_all()).map_err(FileError::io(path))
 }

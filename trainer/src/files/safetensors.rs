@@ -67,9 +67,7 @@ impl ValueType {
             Self::Bf16 => {
                 let rounded = values.iter().map(|&value| bf16::from_f32(value));
                 bytes.extend(rounded.flat_map(bf16::to_le_bytes));
-                return values
-                    .iter()
-                    .all(|&value| bf16::from_f32(value).is_finite());
+                return values.iter().all(|&value| bf16::from_f32(value).is_finite());
             }
             Self::F16 => {
                 let rounded = values.iter().map(|&value| f16::from_f32(value));
@@ -96,9 +94,7 @@ impl Shard {
         // SAFETY: the map is only read, as bytes, which may have any value. Whoever shortens the
         // file meanwhile ends the process (SIGBUS), as with any program that maps its models.
         let map = unsafe { Mmap::map(&file) }.map_err(FileError::io(path))?;
-        let len = map
-            .first_chunk::<8>()
-            .map(|bytes| u64::from_le_bytes(*bytes));
+        let len = map.first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes));
         match len {
             None => return Err(FileError::format(path, "shorter than a header")),
             Some(len) if len > HEADER_BYTES_MAX => {
@@ -109,12 +105,7 @@ impl Shard {
         }
         let (header_len, header) = SafeTensors::read_metadata(&map)
             .map_err(|error| FileError::format(path, format!("not safetensors: {error}")))?;
-        Ok(Self {
-            path: path.to_owned(),
-            map,
-            header,
-            data_start: 8 + header_len,
-        })
+        Ok(Self { path: path.to_owned(), map, header, data_start: 8 + header_len })
     }
 
     /// The names of its tensors.
@@ -134,10 +125,9 @@ impl Shard {
         }
         match found.dtype {
             Dtype::F32 | Dtype::F16 | Dtype::BF16 => Ok(()),
-            other => Err(FileError::Type {
-                name: tensor.name.clone(),
-                found: format!("{other:?}"),
-            }),
+            other => {
+                Err(FileError::Type { name: tensor.name.clone(), found: format!("{other:?}") })
+            }
         }
     }
 
@@ -151,10 +141,7 @@ impl Shard {
             .ok_or_else(|| FileError::format(&self.path, "ends within a tensor"))?;
         let pairs = || bytes.as_chunks::<2>().0.iter();
         match info.dtype {
-            Dtype::F32 => fill(
-                values,
-                bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)),
-            ),
+            Dtype::F32 => fill(values, bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b))),
             Dtype::F16 => fill(values, pairs().map(|b| f16::from_le_bytes(*b).to_f32())),
             _ => fill(values, pairs().map(|b| bf16::from_le_bytes(*b).to_f32())),
         }
@@ -170,10 +157,9 @@ impl Shard {
     }
 
     fn info(&self, name: &str) -> Result<&StoredInfo, FileError> {
-        self.header.info(name).ok_or_else(|| FileError::Missing {
-            first: name.to_owned(),
-            count: 1,
-        })
+        self.header
+            .info(name)
+            .ok_or_else(|| FileError::Missing { first: name.to_owned(), count: 1 })
     }
 }
 
@@ -224,7 +210,5 @@ pub(super) fn write(
             out.write_all(&bytes).map_err(FileError::io(path))?;
         }
     }
-    out.flush()
-        .and_then(|()| out.get_ref().sync_all())
-        .map_err(FileError::io(path))
+    out.flush().and_then(|()| out.get_ref().sync_all()).map_err(FileError::io(path))
 }

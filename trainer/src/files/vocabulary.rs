@@ -81,18 +81,13 @@ fn byte_level_json(metadata: &Metadata<'_>) -> Result<Value, String> {
     let name = metadata.text("tokenizer.ggml.pre").unwrap_or("default");
     let (normalizer, pre_tokenizer) = pre_tokenizer(name)?;
     let is_llama3 = is_llama3(name);
-    let vocab: Map<String, Value> = tokens
-        .iter()
-        .enumerate()
-        .map(|(id, token)| ((*token).to_owned(), json!(id)))
-        .collect();
+    let vocab: Map<String, Value> =
+        tokens.iter().enumerate().map(|(id, token)| ((*token).to_owned(), json!(id))).collect();
     let kinds = metadata.integers("tokenizer.ggml.token_type");
     let kinds = kinds.unwrap_or_default();
     let added = tokens.iter().zip(kinds).enumerate();
     let added = added.filter(|(_, (_, kind))| is_added(*kind));
-    let added: Vec<Value> = added
-        .map(|(id, (token, kind))| added_token(id, token, kind))
-        .collect();
+    let added: Vec<Value> = added.map(|(id, (token, kind))| added_token(id, token, kind)).collect();
     Ok(json!({
         "version": "1.0",
         "truncation": null,
@@ -143,10 +138,7 @@ fn pre_tokenizer(name: &str) -> Result<(Value, Value), String> {
         "smollm" | "starcoder" | "refact" | "command-r" | "codeshell" => {
             let digits = json!({ "type": "Digits", "individual_digits": true });
             let pair = [digits, byte_level(true)];
-            Ok((
-                Value::Null,
-                json!({ "type": "Sequence", "pretokenizers": pair }),
-            ))
+            Ok((Value::Null, json!({ "type": "Sequence", "pretokenizers": pair })))
         }
         "qwen2" => Ok((json!({ "type": "NFC" }), split(QWEN2))),
         name if is_llama3(name) => Ok((Value::Null, split(LLAMA3))),

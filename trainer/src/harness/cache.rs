@@ -51,11 +51,7 @@ impl Cache {
     /// # Errors
     /// It cannot be read or written.
     pub fn open(path: &Path, model: &Model) -> io::Result<Self> {
-        let file = File::options()
-            .read(true)
-            .append(true)
-            .create(true)
-            .open(path)?;
+        let file = File::options().read(true).append(true).create(true).open(path)?;
         let mut scores = HashMap::new();
         let mut reader = BufReader::new(&file);
         let mut line = Vec::new();
@@ -64,10 +60,7 @@ impl Cache {
             cut_off = line.last() != Some(&b'\n');
             let parsed: Option<Line> = serde_json::from_slice(&line).ok();
             if let Some((key, line)) = parsed.and_then(|l| Some((l.key.parse().ok()?, l))) {
-                let score = Score {
-                    log_likelihood: line.log_likelihood,
-                    greedy: line.greedy,
-                };
+                let score = Score { log_likelihood: line.log_likelihood, greedy: line.greedy };
                 scores.insert(key, score);
             }
             line.clear();
@@ -76,11 +69,7 @@ impl Cache {
         if cut_off {
             file.write_all(b"\n")?;
         }
-        Ok(Self {
-            model: fingerprint(model),
-            scores,
-            file,
-        })
+        Ok(Self { model: fingerprint(model), scores, file })
     }
 
     fn whole(&self, key: &Key) -> blake3::Hash {

@@ -63,9 +63,7 @@ pub fn accuracy(right: &[bool]) -> Metric {
 pub fn pooled(parts: &[(Metric, usize)]) -> Metric {
     let total: usize = parts.iter().map(|(_, count)| count).sum();
     let sum = |value: &dyn Fn(&Metric, f64) -> f64| {
-        let values = parts
-            .iter()
-            .map(|(metric, count)| value(metric, *count as f64));
+        let values = parts.iter().map(|(metric, count)| value(metric, *count as f64));
         values.sum::<f64>()
     };
     let value = sum(&|metric, count| metric.value * count) / total as f64;
@@ -109,10 +107,8 @@ mod tests {
             endings: vec!["aaaa".into(), "ééé".into(), "b".into()],
             answer: 0,
         };
-        let scores = [-8.0, -6.6, -2.1].map(|log_likelihood| Score {
-            log_likelihood,
-            greedy: false,
-        });
+        let scores =
+            [-8.0, -6.6, -2.1].map(|log_likelihood| Score { log_likelihood, greedy: false });
         let winners = Winners::new(&question, &scores);
         assert_eq!(winners.plain, 2);
         assert_eq!(winners.by_characters, 0);

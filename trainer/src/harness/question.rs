@@ -24,11 +24,7 @@ pub struct Question {
 
 impl Question {
     fn new(prompt: String, endings: Vec<String>, answer: usize) -> Self {
-        Self {
-            prompts: vec![prompt],
-            endings,
-            answer,
-        }
+        Self { prompts: vec![prompt], endings, answer }
     }
 
     /// How many choices there are.
@@ -216,12 +212,8 @@ struct HellaSwag {
 impl HellaSwag {
     fn ask(self) -> Result<Question, String> {
         let label = self.label.ok_or("no label (a test set's?)")?;
-        let scene = format!(
-            "{}: {} {}",
-            self.activity_label,
-            self.ctx_a,
-            text::capitalize(&self.ctx_b)
-        );
+        let scene =
+            format!("{}: {} {}", self.activity_label, self.ctx_a, text::capitalize(&self.ctx_b));
         let endings = self.endings.iter().map(|ending| cleaned(ending)).collect();
         Ok(Question::new(cleaned(&scene), endings, label.number()?))
     }
@@ -346,9 +338,7 @@ fn mmlu(path: &Path, content: &str) -> Result<Vec<Question>, TaskError> {
 /// read, counted from 0.
 pub(super) fn from_solved(solved: &str) -> Result<Vec<Question>, usize> {
     let blocks = solved.split("\n\nQ: ").skip(1).enumerate();
-    blocks
-        .map(|(index, block)| solved_question(block).ok_or(index))
-        .collect()
+    blocks.map(|(index, block)| solved_question(block).ok_or(index)).collect()
 }
 
 /// `question\n(A) a (B) b …\nA: reasoning. The answer is (X).` One of the questions has five choices.

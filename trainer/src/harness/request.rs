@@ -36,11 +36,7 @@ impl<'a> Vocabulary<'a> {
     /// else the one that ends them. With `begins` it stands before every text, as LLaMA's
     /// tokenizers want it.
     pub fn new(tokenizer: &'a Tokenizer, prefix: u32, begins: bool) -> Self {
-        Self {
-            tokenizer,
-            prefix,
-            begins,
-        }
+        Self { tokenizer, prefix, begins }
     }
 
     fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
@@ -79,10 +75,9 @@ impl<'a> Vocabulary<'a> {
                 whole.insert(0, self.prefix);
             }
             match whole.get(alone.len()..) {
-                Some(continuation) if !continuation.is_empty() => Ok(Request {
-                    context: alone.clone(),
-                    continuation: continuation.to_vec(),
-                }),
+                Some(continuation) if !continuation.is_empty() => {
+                    Ok(Request { context: alone.clone(), continuation: continuation.to_vec() })
+                }
                 _ => Err(RequestError::NoTokens(ending)),
             }
         };
@@ -109,10 +104,7 @@ impl<'a> Vocabulary<'a> {
                 0 => vec![self.prefix],
                 _ => tokens[end - length - 1..end - window.len()].to_vec(),
             };
-            requests.push(Request {
-                context,
-                continuation: window.to_vec(),
-            });
+            requests.push(Request { context, continuation: window.to_vec() });
         }
         Ok((requests, tokens.len() as u64))
     }
@@ -160,15 +152,9 @@ mod tests {
         let tokenizer = Tokenizer::bytes();
         let vocabulary = Vocabulary::new(&tokenizer, 99, false);
         let (requests, tokens) = vocabulary.windows("abcdefghij", 4).unwrap();
-        let parts: Vec<_> = requests
-            .iter()
-            .map(|r| (&r.context, &r.continuation))
-            .collect();
-        let expected = [
-            (vec![99], bytes("abcd")),
-            (bytes("d"), bytes("efgh")),
-            (bytes("fgh"), bytes("ij")),
-        ];
+        let parts: Vec<_> = requests.iter().map(|r| (&r.context, &r.continuation)).collect();
+        let expected =
+            [(vec![99], bytes("abcd")), (bytes("d"), bytes("efgh")), (bytes("fgh"), bytes("ij"))];
         assert_eq!(tokens, 10);
         assert!(parts.into_iter().eq(expected.iter().map(|(a, b)| (a, b))));
     }

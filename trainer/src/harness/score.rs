@@ -139,11 +139,7 @@ impl<'a> Scorer<'a> {
     ) -> Result<Scores, ScoreError> {
         let (passes, truncated) = self.passes(requests)?;
         let mut scores: Vec<Option<Score>> = vec![None; requests.len()];
-        let mut state = Progress {
-            done: 0,
-            total: requests.len(),
-            tokens: 0,
-        };
+        let mut state = Progress { done: 0, total: requests.len(), tokens: 0 };
         let waiting = match cache.as_deref() {
             None => passes,
             Some(cache) => known(cache, passes, &mut scores),
@@ -176,10 +172,7 @@ impl<'a> Scorer<'a> {
                 remember(cache, batch, &scores).map_err(ScoreError::Cache)?;
             }
             state.done += batch.iter().map(|pass| pass.asked.len()).sum::<usize>();
-            state.tokens += batch
-                .iter()
-                .map(|pass| pass.inputs.len() as u64)
-                .sum::<u64>();
+            state.tokens += batch.iter().map(|pass| pass.inputs.len() as u64).sum::<u64>();
             ready = Some(rung);
             if progress(state).is_break() {
                 return Err(ScoreError::Interrupted);
@@ -210,10 +203,8 @@ impl<'a> Scorer<'a> {
             let asked = by_input.entry(inputs).or_default();
             asked.push((index, request.continuation.clone()));
         }
-        let mut passes: Vec<Pass> = by_input
-            .into_iter()
-            .map(|(inputs, asked)| Pass { inputs, asked })
-            .collect();
+        let mut passes: Vec<Pass> =
+            by_input.into_iter().map(|(inputs, asked)| Pass { inputs, asked }).collect();
         passes.sort_by_key(|pass| std::cmp::Reverse(pass.inputs.len()));
         Ok((passes, truncated))
     }
@@ -222,15 +213,8 @@ impl<'a> Scorer<'a> {
     fn rung(&self, longest: usize, waiting: usize) -> Result<Rung, ConfigError> {
         let (rows, length) = rung_shape(longest, self.batch_tokens);
         let rows = rows.min(waiting.max(1));
-        let config = ModelConfig {
-            seq_len: length,
-            ..self.model.config().clone()
-        };
-        Ok(Rung {
-            length,
-            rows,
-            engine: Engine::new(&config, rows, false, self.threads.clone())?,
-        })
+        let config = ModelConfig { seq_len: length, ..self.model.config().clone() };
+        Ok(Rung { length, rows, engine: Engine::new(&config, rows, false, self.threads.clone())? })
     }
 }
 
@@ -313,11 +297,7 @@ fn check_tokens(batch: &[Pass], vocab: usize) -> Result<(), BatchError> {
     });
     for (sample, tokens) in asked {
         if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocab) {
-            return Err(BatchError::Token {
-                sample,
-                token,
-                vocab,
-            });
+            return Err(BatchError::Token { sample, token, vocab });
         }
     }
     Ok(())
@@ -325,15 +305,10 @@ fn check_tokens(batch: &[Pass], vocab: usize) -> Result<(), BatchError> {
 
 /// The score of `tokens`, each under the logits of its row.
 fn score<'a>(rows: impl Iterator<Item = &'a [f32]>, tokens: &[u32]) -> Score {
-    let mut sum = Score {
-        log_likelihood: 0.0,
-        greedy: true,
-    };
+    let mut sum = Score { log_likelihood: 0.0, greedy: true };
     for (logits, &token) in rows.zip(tokens) {
         let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let exponentials = logits
-            .iter()
-            .map(|logit| f64::from((logit - largest).exp()));
+        let exponentials = logits.iter().map(|logit| f64::from((logit - largest).exp()));
         let log_sum = exponentials.sum::<f64>().ln();
         let chosen = logits[token as usize];
         sum.log_likelihood += f64::from(chosen - largest) - log_sum;

@@ -82,9 +82,7 @@ impl PythonRandom {
         }
         if population <= set_size {
             let mut pool: Vec<usize> = (0..population).collect();
-            return (0..count)
-                .map(|_| pool.swap_remove(self.below(pool.len() as u32)))
-                .collect();
+            return (0..count).map(|_| pool.swap_remove(self.below(pool.len() as u32))).collect();
         }
         let mut drawn = Vec::with_capacity(count);
         while drawn.len() < count {
@@ -137,10 +135,8 @@ impl Chooser {
                 // One more than needed, so that the question itself may be among them.
                 let drawn = random.sample(pool.len(), count + usize::from(question.is_some()));
                 let shots = drawn.into_iter().map(|index| &pool[index]);
-                let shots: Vec<_> = shots
-                    .filter(|shot| question != Some(*shot))
-                    .take(count)
-                    .collect();
+                let shots: Vec<_> =
+                    shots.filter(|shot| question != Some(*shot)).take(count).collect();
                 if shots.len() == count {
                     return shots;
                 }

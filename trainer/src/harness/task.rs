@@ -84,11 +84,7 @@ pub enum TaskError {
 
 impl TaskError {
     pub(super) fn line(path: &Path, row: usize, problem: String) -> Self {
-        Self::Row {
-            path: path.to_owned(),
-            row,
-            problem,
-        }
+        Self::Row { path: path.to_owned(), row, problem }
     }
 }
 
@@ -191,11 +187,7 @@ impl Task {
             Format::Mmlu if data.is_dir() => csv_subjects(&file, folder, &data)?,
             _ => vec![one_subject(&file, folder, &data)?],
         };
-        let task = Self {
-            file,
-            subjects,
-            texts,
-        };
+        let task = Self { file, subjects, texts };
         let questions = task.subjects.iter().map(|subject| subject.questions.len());
         match questions.sum::<usize>() + task.texts.len() {
             0 => Err(TaskError::Empty(data)),
@@ -206,26 +198,17 @@ impl Task {
 
 /// The whole of a text file.
 pub(super) fn read_text(path: &Path) -> Result<String, TaskError> {
-    let at = |source| TaskError::Io {
-        path: path.to_owned(),
-        source,
-    };
+    let at = |source| TaskError::Io { path: path.to_owned(), source };
     let found = std::fs::metadata(path).map_err(at)?.len();
     if found > FILE_BYTES_MAX {
-        return Err(TaskError::TooLarge {
-            path: path.to_owned(),
-            found,
-        });
+        return Err(TaskError::TooLarge { path: path.to_owned(), found });
     }
     std::fs::read_to_string(path).map_err(at)
 }
 
 /// The files of a folder whose names end in `ending`, in order of their names.
 fn files_of(folder: &Path, ending: &str) -> Result<Vec<PathBuf>, TaskError> {
-    let at = |source| TaskError::Io {
-        path: folder.to_owned(),
-        source,
-    };
+    let at = |source| TaskError::Io { path: folder.to_owned(), source };
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(at)? {
         let path = entry.map_err(at)?.path();
@@ -238,10 +221,8 @@ fn files_of(folder: &Path, ending: &str) -> Result<Vec<PathBuf>, TaskError> {
 }
 
 fn name_of(path: &Path) -> String {
-    path.file_name().map_or_else(
-        || path.display().to_string(),
-        |name| name.to_string_lossy().into_owned(),
-    )
+    path.file_name()
+        .map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
 }
 
 fn read_texts(data: &Path) -> Result<Vec<(String, String)>, TaskError> {
@@ -267,19 +248,11 @@ fn subject(
     pool: Option<Vec<Question>>,
 ) -> Result<Subject, TaskError> {
     let spoken = name.replace('_', " ");
-    let description = text::fill(&file.description, |field| {
-        (field == "subject").then(|| spoken.clone())
-    });
-    let description = description.map_err(|problem| TaskError::Template {
-        task: file.name.clone(),
-        problem,
-    })?;
-    Ok(Subject {
-        name: name.to_owned(),
-        description,
-        questions,
-        pool,
-    })
+    let description =
+        text::fill(&file.description, |field| (field == "subject").then(|| spoken.clone()));
+    let description =
+        description.map_err(|problem| TaskError::Template { task: file.name.clone(), problem })?;
+    Ok(Subject { name: name.to_owned(), description, questions, pool })
 }
 
 fn one_subject(file: &TaskFile, folder: &Path, data: &Path) -> Result<Subject, TaskError> {

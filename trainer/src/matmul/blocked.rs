@@ -144,24 +144,16 @@ pub(super) unsafe fn product<M: Micro>(
     scratch: &mut [f32],
 ) {
     let gaps = |view: View<*const f32>| view.column_stride != 1 && view.row_stride != 1;
-    assert!(
-        target.c.column_stride == 1 && !gaps(a),
-        "a matrix with gaps"
-    );
+    assert!(target.c.column_stride == 1 && !gaps(a), "a matrix with gaps");
     assert!(k > 0, "a product over nothing");
-    assert!(
-        scratch.len() >= self::scratch::<M>(),
-        "no room to pack matrices"
-    );
+    assert!(scratch.len() >= self::scratch::<M>(), "no room to pack matrices");
     if m == 0 || n == 0 {
         return;
     }
     let start = scratch.as_mut_ptr().cast::<u8>();
     let right = start.wrapping_add(start.align_offset(ALIGNMENT));
-    let (left, spare) = (
-        right.wrapping_add(RIGHT_BYTES),
-        right.wrapping_add(RIGHT_BYTES + LEFT_BYTES),
-    );
+    let (left, spare) =
+        (right.wrapping_add(RIGHT_BYTES), right.wrapping_add(RIGHT_BYTES + LEFT_BYTES));
     let in_place = M::in_place(a, n);
     let depths = k.div_ceil(M::DEPTH);
     // SAFETY: by the caller's promise; the steps keep to the scratch.
@@ -175,10 +167,7 @@ pub(super) unsafe fn product<M: Micro>(
                 true => m,
                 false => LEFT_BYTES / M::left_bytes(depth) * M::ROWS,
             };
-            let part = Target {
-                accumulate: target.accumulate || turn > 0,
-                ..target
-            };
+            let part = Target { accumulate: target.accumulate || turn > 0, ..target };
             let packed_at_once = match b {
                 Operand::Packed { .. } => n,
                 Operand::View(_) => chunk,
@@ -219,10 +208,7 @@ pub(super) unsafe fn product<M: Micro>(
                             };
                             for column in (first..end).step_by(M::COLUMNS) {
                                 let columns = M::COLUMNS.min(end - column);
-                                let target = Target {
-                                    c: part.c.offset(top + row, column),
-                                    ..part
-                                };
+                                let target = Target { c: part.c.offset(top + row, column), ..part };
                                 let panel = (column - outer) / M::COLUMNS * panel_step;
                                 let right = panels.add(panel);
                                 M::block((block_rows, columns), target, left, right, depth, spare);

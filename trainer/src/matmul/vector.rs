@@ -274,18 +274,11 @@ unsafe fn block<L: Lanes, const ROWS: usize, const BY_ROWS: bool>(
                 let place = to.c.offset(row, half * L::WIDTH).start;
                 let count = columns.saturating_sub(half * L::WIDTH);
                 if count >= L::WIDTH {
-                    let before = if to.accumulate {
-                        L::load(place)
-                    } else {
-                        L::zero()
-                    };
+                    let before = if to.accumulate { L::load(place) } else { L::zero() };
                     sum.mul_add(scale, before).store(place);
                 } else if count > 0 {
-                    let before = if to.accumulate {
-                        L::load_first(place, count)
-                    } else {
-                        L::zero()
-                    };
+                    let before =
+                        if to.accumulate { L::load_first(place, count) } else { L::zero() };
                     sum.mul_add(scale, before).store_first(place, count);
                 }
             }
@@ -530,14 +523,10 @@ pub(super) fn transpose(block: [__m512i; 16]) -> [__m512i; 16] {
     let mut transposed = rows;
     for i in 0..4 {
         let [a, b, c, d] = [0, 4, 8, 12].map(|group| rows[group + i]);
-        let (ab_low, ab_high) = (
-            _mm512_shuffle_i32x4::<0x44>(a, b),
-            _mm512_shuffle_i32x4::<0xee>(a, b),
-        );
-        let (cd_low, cd_high) = (
-            _mm512_shuffle_i32x4::<0x44>(c, d),
-            _mm512_shuffle_i32x4::<0xee>(c, d),
-        );
+        let (ab_low, ab_high) =
+            (_mm512_shuffle_i32x4::<0x44>(a, b), _mm512_shuffle_i32x4::<0xee>(a, b));
+        let (cd_low, cd_high) =
+            (_mm512_shuffle_i32x4::<0x44>(c, d), _mm512_shuffle_i32x4::<0xee>(c, d));
         transposed[i] = _mm512_shuffle_i32x4::<0x88>(ab_low, cd_low);
         transposed[4 + i] = _mm512_shuffle_i32x4::<0xdd>(ab_low, cd_low);
         transposed[8 + i] = _mm512_shuffle_i32x4::<0x88>(ab_high, cd_high);
@@ -579,11 +568,8 @@ mod tests {
         let operands = [Operand::View(b), Operand::Packed { start, k, place }];
         let [in_place, packed] = operands.map(|operand| {
             let mut c = noise(m * n, 3);
-            let target = Target {
-                c: View::new(c.as_mut_ptr(), n, 1),
-                scale: 0.5,
-                accumulate: true,
-            };
+            let target =
+                Target { c: View::new(c.as_mut_ptr(), n, 1), scale: 0.5, accumulate: true };
             // SAFETY: the views are those of the vectors, and the level is there.
             unsafe { level.product(shape, target, a, operand, &mut scratch) };
             c
@@ -598,13 +584,7 @@ mod tests {
             // A processor has the narrower ones only: nothing to compare.
             return;
         };
-        for shape in [
-            (1, 1, 1),
-            (14, 32, 8),
-            (29, 75, 400),
-            (64, 33, 31),
-            (40, 900, 17),
-        ] {
+        for shape in [(1, 1, 1), (14, 32, 8), (29, 75, 400), (64, 33, 31), (40, 900, 17)] {
             for by_rows in [(true, true), (true, false), (false, true), (false, false)] {
                 let wide = product(Level::Avx512, shape, by_rows);
                 let narrow = product(Level::Avx2, shape, by_rows);

@@ -35,11 +35,7 @@ pub(super) struct Fast {
 enum Form {
     /// Words are bytes. Those that are no token vanish (some vocabularies have learned from text
     /// without control characters). Whole words that are tokens may be taken unmerged.
-    Bytes {
-        words: Words,
-        of_byte: Box<[Option<u32>; 256]>,
-        whole: Option<HashMap<Box<[u8]>, u32>>,
-    },
+    Bytes { words: Words, of_byte: Box<[Option<u32>; 256]>, whole: Option<HashMap<Box<[u8]>, u32>> },
     /// Words are characters, of which those that are no token become the tokens of their bytes.
     Characters {
         of_char: HashMap<char, u32>,
@@ -100,11 +96,7 @@ impl Fast {
 
     fn encode_section(&self, text: &str, cache: &mut WordCache, tokens: &mut Vec<u32>) {
         match &self.form {
-            Form::Bytes {
-                words,
-                of_byte,
-                whole,
-            } => words.each(text, &mut |word| {
+            Form::Bytes { words, of_byte, whole } => words.each(text, &mut |word| {
                 cache.add(word.as_bytes(), tokens, |tokens| {
                     match whole.as_ref().and_then(|whole| whole.get(word.as_bytes())) {
                         Some(token) => tokens.push(*token),
@@ -115,11 +107,7 @@ impl Fast {
                     }
                 });
             }),
-            Form::Characters {
-                of_char,
-                of_byte,
-                first,
-            } => {
+            Form::Characters { of_char, of_byte, first } => {
                 let symbols = |word: &str, first: Option<char>| {
                     let mut symbols = Vec::with_capacity(word.len() + 3);
                     for char in first.into_iter().chain(word.chars()) {
@@ -255,11 +243,7 @@ fn bytes_form(
         });
         words.collect()
     });
-    Some(Form::Bytes {
-        words: Words::new(pattern)?,
-        of_byte,
-        whole,
-    })
+    Some(Form::Bytes { words: Words::new(pattern)?, of_byte, whole })
 }
 
 /// The character that byte-level vocabularies write for a byte: itself where it can be seen, and
@@ -316,9 +300,5 @@ fn characters_form(
         let char = chars.next()?;
         chars.next().is_none().then_some((char, *id))
     });
-    Some(Form::Characters {
-        of_char: of_char.collect(),
-        of_byte,
-        first,
-    })
+    Some(Form::Characters { of_char: of_char.collect(), of_byte, first })
 }

@@ -26,9 +26,7 @@ impl Hasher for PairHasher {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        bytes
-            .iter()
-            .for_each(|byte| self.write_u64(u64::from(*byte)));
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
     }
 
     fn write_u64(&mut self, number: u64) {
@@ -210,11 +208,7 @@ impl WordCache {
         let places = (self.tokens.len() as u32, tokens.len() as u32);
         self.bytes.extend_from_slice(word);
         self.tokens.extend_from_slice(tokens);
-        self.entries.push(Entry {
-            hash,
-            bytes,
-            tokens: places,
-        });
+        self.entries.push(Entry { hash, bytes, tokens: places });
         self.slots[slot] = self.entries.len() as u32;
     }
 

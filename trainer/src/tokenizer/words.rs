@@ -35,11 +35,8 @@ impl Classes {
     fn new() -> Option<Self> {
         let all: String = ('\0'..=char::MAX).collect();
         let mut classes = vec![Class::Other; char::MAX as usize + 1];
-        let patterns = [
-            (r"\p{L}+", Class::Letter),
-            (r"\p{N}+", Class::Number),
-            (r"\s+", Class::Space),
-        ];
+        let patterns =
+            [(r"\p{L}+", Class::Letter), (r"\p{N}+", Class::Number), (r"\s+", Class::Space)];
         for (pattern, class) in patterns {
             let expression = SysRegex::new(pattern).ok()?;
             for (start, end) in expression.find_iter(&all) {
@@ -123,10 +120,7 @@ impl Words {
         while let Some(first) = rest.chars().next() {
             let len = contraction(rest, false).unwrap_or_else(|| {
                 let space = usize::from(first == ' ');
-                let next = rest[space..]
-                    .chars()
-                    .next()
-                    .map(|char| self.classes.of(char));
+                let next = rest[space..].chars().next().map(|char| self.classes.of(char));
                 match next {
                     None | Some(Class::Space) => self.spaces(rest),
                     Some(class) => space + self.run(&rest[space..], class),

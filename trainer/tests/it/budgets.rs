@@ -22,12 +22,7 @@ fn machine(gpus: &str) -> Machine {
 fn request(preset: &str, seq_len: usize, gpus: &str) -> Request {
     let mut model = ModelConfig::preset(preset).unwrap();
     model.seq_len = seq_len;
-    Request {
-        model,
-        machine: machine(gpus),
-        window: Window::default(),
-        choice: Choice::default(),
-    }
+    Request { model, machine: machine(gpus), window: Window::default(), choice: Choice::default() }
 }
 
 fn fixed(mut request: Request, micro_batch: u64, recompute: Recompute) -> Budget {
@@ -74,11 +69,7 @@ fn a_token_of_eight_billion_takes_about_87_microseconds_of_an_h200() {
     check("µs", 1e6 / budget.step.tokens_per_second, 75.0..95.0);
     check("MFU", budget.step.mfu, 0.50..0.70);
     let full = fixed(request("8B", 4096, "H200"), 3, Recompute::Full);
-    check(
-        "full / selective",
-        full.step.seconds / budget.step.seconds,
-        1.2..1.35,
-    );
+    check("full / selective", full.step.seconds / budget.step.seconds, 1.2..1.35);
 }
 
 #[test]
@@ -93,11 +84,7 @@ fn seventy_two_billion_fit_eight_h200_checkpointed_and_not_eight_small_a100() {
     let states: u64 = states.iter().map(|name| host.bytes_of(name)).sum();
     check("host", states as f64, 564e9..566e9);
     // 11.8 M tokens: 24.5 minutes at 45 % MFU, less at the roofline.
-    check(
-        "round, minutes",
-        budget.phases[0].seconds / 60.0,
-        17.0..26.0,
-    );
+    check("round, minutes", budget.phases[0].seconds / 60.0, 17.0..26.0);
 
     let small = plan(&request("covenant-72b", 2048, "8xA100-40")).unwrap();
     assert!(!small.fits);
@@ -137,11 +124,7 @@ fn an_update_has_the_size_that_is_planned() {
     }
     let counts = |preset| ModelCounts::new(&ModelConfig::preset(preset).unwrap(), 64).unwrap();
     let covenant = counts("covenant-72b");
-    check(
-        "covenant, bytes",
-        covenant.payload_bytes as f64,
-        1.35e9..1.39e9,
-    );
+    check("covenant, bytes", covenant.payload_bytes as f64, 1.35e9..1.39e9);
     check("covenant, bits", covenant.bits_per_value, 9.5..10.0);
     check("covenant, ratio", covenant.ratio, 200.0..210.0);
 }
@@ -155,14 +138,9 @@ fn what_does_not_fit_is_told_what_would_and_every_word_is_true() {
     assert!(!found.is_empty());
     assert!(found.iter().all(|advice| advice.fits), "{found:#?}");
     let names: Vec<_> = found.iter().map(|advice| advice.change.as_str()).collect();
-    assert!(
-        names.iter().any(|name| name.contains("xA100-40")),
-        "{names:?}"
-    );
+    assert!(names.iter().any(|name| name.contains("xA100-40")), "{names:?}");
     // As proposed, by hand: enough GPUs of the same kind bring hosts enough.
-    let count = found
-        .iter()
-        .find_map(|advice| advice.change.split_once("xA100-40"));
+    let count = found.iter().find_map(|advice| advice.change.split_once("xA100-40"));
     let (count, _) = count.unwrap();
     request.machine.devices = hardware::parse_gpus(&format!("{count}xA100-40")).unwrap();
     request.machine.host_memory = 2_000_000_000_000;
@@ -206,11 +184,7 @@ fn the_micro_batch_is_the_largest_that_fits() {
     let rounded = micro_batch_that_fits(12, bytes(6), |samples| {
         CpuCosts::of_pretrainer(&config, samples, Precision::Bf16, 2)
     });
-    assert_eq!(
-        rounded,
-        Ok(4),
-        "rounded parameters take memory of their own"
-    );
+    assert_eq!(rounded, Ok(4), "rounded parameters take memory of their own");
     let (needed, available) = (bytes(1), bytes(1) - 1);
     let none = Err(BudgetError::Memory { needed, available });
     assert_eq!(fits(available), none);

@@ -11,25 +11,14 @@ use crate::learning::{config, go_on, steps, trainer};
 use crate::samples::MemorySamples;
 
 fn position(window: u64) -> Position {
-    Position {
-        run: 3,
-        window,
-        trained: false,
-        note: "here".to_owned(),
-    }
+    Position { run: 3, window, trained: false, note: "here".to_owned() }
 }
 
 fn newest(folder: &Path) -> std::path::PathBuf {
     let mut files: Vec<_> = fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .filter(|path| {
-            path.file_name()
-                .unwrap()
-                .to_str()
-                .unwrap()
-                .starts_with("checkpoint-")
-        })
+        .filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("checkpoint-"))
         .collect();
     files.sort();
     files.pop().unwrap()
@@ -43,9 +32,7 @@ fn a_restored_trainer_goes_on_bit_for_bit() {
     let samples = MemorySamples::words(32, 64, 2);
     let window = |trainer: &mut trainer::Trainer, number: u64| {
         let steps = steps(&samples, 5, number * 20);
-        trainer
-            .train_window(&samples, &steps, &|_| 3e-3, &mut go_on)
-            .unwrap();
+        trainer.train_window(&samples, &steps, &|_| 3e-3, &mut go_on).unwrap();
         let update = trainer.make_update(64, 950_000).unwrap();
         trainer.apply_outer(&[(0, &update)], 64, 900_000).unwrap();
         update
@@ -74,11 +61,7 @@ fn damaged_newest_falls_back_to_the_one_before() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
     let path = newest(folder.path());
     let whole = fs::read(&path).unwrap();
-    let load = || {
-        checkpoints
-            .load(&config())
-            .map(|found| found.unwrap().position().window)
-    };
+    let load = || checkpoints.load(&config()).map(|found| found.unwrap().position().window);
     assert_eq!(load().unwrap(), 4);
     for place in [0, 9, 40, whole.len() / 2, whole.len() - 1] {
         let mut damaged = whole.clone();
@@ -96,10 +79,7 @@ fn damaged_newest_falls_back_to_the_one_before() {
     for entry in fs::read_dir(folder.path()).unwrap() {
         fs::write(entry.unwrap().path(), b"nothing").unwrap();
     }
-    assert!(matches!(
-        load(),
-        Err(CheckpointError::NoneWhole { count: 2, .. })
-    ));
+    assert!(matches!(load(), Err(CheckpointError::NoneWhole { count: 2, .. })));
 }
 
 /// The optimiser's arrays behind it are not kept, but checked.
@@ -132,30 +112,12 @@ fn models_are_saved_alone_and_other_shapes_refused() {
     let mut restored = trainer(1);
     restored.restore(found).unwrap();
     assert_eq!(restored.model().parameters(), model.parameters());
-    let other = ModelConfig {
-        ffn: 96,
-        ..config()
-    };
-    assert!(matches!(
-        checkpoints.load(&other),
-        Err(CheckpointError::Shape)
-    ));
-    let same_size = ModelConfig {
-        norm_epsilon: 1e-6,
-        ..config()
-    };
-    assert!(matches!(
-        checkpoints.load(&same_size),
-        Err(CheckpointError::Shape)
-    ));
-    let long = Position {
-        note: "x".repeat(5000),
-        ..position(0)
-    };
-    assert!(matches!(
-        checkpoints.save_model(&model, &long),
-        Err(CheckpointError::Note(5000))
-    ));
+    let other = ModelConfig { ffn: 96, ..config() };
+    assert!(matches!(checkpoints.load(&other), Err(CheckpointError::Shape)));
+    let same_size = ModelConfig { norm_epsilon: 1e-6, ..config() };
+    assert!(matches!(checkpoints.load(&same_size), Err(CheckpointError::Shape)));
+    let long = Position { note: "x".repeat(5000), ..position(0) };
+    assert!(matches!(checkpoints.save_model(&model, &long), Err(CheckpointError::Note(5000))));
 }
 
 /// Names the folder to the child process below.
@@ -169,10 +131,7 @@ fn child_writes_until_it_is_killed() {
         return;
     };
     let checkpoints = Checkpoints::open(Path::new(&folder)).unwrap();
-    let start = checkpoints
-        .load(&config())
-        .unwrap()
-        .map_or(0, |found| found.position().window);
+    let start = checkpoints.load(&config()).unwrap().map_or(0, |found| found.position().window);
     for window in start + 1.. {
         let model = Model::init(&config(), window).unwrap();
         checkpoints.save_model(&model, &position(window)).unwrap();
@@ -187,11 +146,7 @@ fn nothing_is_lost_when_the_writer_is_killed() {
     let mut delays = 0x9E37_79B9_7F4A_7C15u64;
     for _ in 0..8 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args([
-                "checkpoints::child_writes_until_it_is_killed",
-                "--exact",
-                "--nocapture",
-            ])
+            .args(["checkpoints::child_writes_until_it_is_killed", "--exact", "--nocapture"])
             .env(FOLDER, folder.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -207,9 +162,7 @@ fn nothing_is_lost_when_the_writer_is_killed() {
             }
         }
         assert!(written > 0, "the child wrote nothing");
-        delays = delays
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
+        delays = delays.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         for _ in 0..delays >> 46 {
             std::hint::spin_loop();
         }
@@ -223,10 +176,7 @@ fn nothing_is_lost_when_the_writer_is_killed() {
         let found = checkpoints.load(&config()).unwrap().unwrap();
         let window = found.position().window;
         // The kill may fall between the disk and the child's word for it.
-        assert!(
-            window == written || window == written + 1,
-            "{window} after {written}"
-        );
+        assert!(window == written || window == written + 1, "{window} after {written}");
         let expected = Model::init(&config(), window).unwrap();
         assert_eq!(found.model().parameters(), expected.parameters());
     }

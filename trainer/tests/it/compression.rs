@@ -16,9 +16,7 @@ fn updates(count: u16) -> Vec<(u16, Vec<u8>)> {
     let make = |uid: u16| {
         let mut trainer = trainer(1);
         let steps = steps(&samples, 4, u64::from(uid) * 5);
-        trainer
-            .train_window(&samples, &steps, &|_| 3e-3, &mut go_on)
-            .unwrap();
+        trainer.train_window(&samples, &steps, &|_| 3e-3, &mut go_on).unwrap();
         (uid, trainer.make_update(64, 950_000).unwrap())
     };
     (0..count).map(make).collect()
@@ -29,24 +27,15 @@ fn update_is_the_encoders_and_error_is_its_residual() {
     let samples = MemorySamples::words(32, 64, 2);
     for threads in [1, 2] {
         let mut trainer = trainer(threads);
-        trainer
-            .train_window(&samples, &steps(&samples, 4, 0), &|_| 3e-3, &mut go_on)
-            .unwrap();
+        trainer.train_window(&samples, &steps(&samples, 4, 0), &|_| 3e-3, &mut go_on).unwrap();
         let local = trainer.local_parameters().to_vec();
-        let mut u: Vec<f32> = trainer
-            .model()
-            .parameters()
-            .iter()
-            .zip(&local)
-            .map(|(a, b)| a - b)
-            .collect();
+        let mut u: Vec<f32> =
+            trainer.model().parameters().iter().zip(&local).map(|(a, b)| a - b).collect();
         let update = trainer.make_update(64, 950_000).unwrap();
 
         let arena = trainer.model().arena().clone();
         let layout = trainer.model().layout().clone();
-        let expected = Encoder::new()
-            .encode(&mut arena.views_mut(&mut u), &layout, 64)
-            .unwrap();
+        let expected = Encoder::new().encode(&mut arena.views_mut(&mut u), &layout, 64).unwrap();
         assert_eq!(update, expected);
         assert_eq!(trainer.error_feedback(), u);
         Payload::parse(&update, &layout, 64).unwrap();
@@ -57,16 +46,12 @@ fn update_is_the_encoders_and_error_is_its_residual() {
 fn error_feedback_decays_and_comes_back() {
     let samples = MemorySamples::words(32, 64, 2);
     let mut trainer = trainer(1);
-    trainer
-        .train_window(&samples, &steps(&samples, 4, 0), &|_| 3e-3, &mut go_on)
-        .unwrap();
+    trainer.train_window(&samples, &steps(&samples, 4, 0), &|_| 3e-3, &mut go_on).unwrap();
     trainer.make_update(64, 950_000).unwrap();
     let before: f32 = trainer.error_feedback().iter().map(|e| e * e).sum();
     assert!(before > 0.0);
     // A window that moves nothing sends a part of what was left out.
-    trainer
-        .train_window(&samples, &steps(&samples, 1, 0), &|_| 0.0, &mut go_on)
-        .unwrap();
+    trainer.train_window(&samples, &steps(&samples, 1, 0), &|_| 0.0, &mut go_on).unwrap();
     trainer.make_update(64, 950_000).unwrap();
     let after: f32 = trainer.error_feedback().iter().map(|e| e * e).sum();
     assert!(after < 0.95 * 0.95 * before, "{before} to {after}");
@@ -83,25 +68,15 @@ fn outer_step_is_protocols_bit_for_bit() {
         .iter()
         .map(|(uid, bytes)| (*uid, Payload::parse(bytes, &layout, 64).unwrap()))
         .collect();
-    outer_step(
-        &mut arena.views_mut(&mut expected),
-        &layout,
-        &payloads,
-        800_000,
-    )
-    .unwrap();
+    outer_step(&mut arena.views_mut(&mut expected), &layout, &payloads, 800_000).unwrap();
 
-    let mut accepted: Vec<(u16, &[u8])> = updates
-        .iter()
-        .map(|(uid, bytes)| (*uid, bytes.as_slice()))
-        .collect();
+    let mut accepted: Vec<(u16, &[u8])> =
+        updates.iter().map(|(uid, bytes)| (*uid, bytes.as_slice())).collect();
     accepted.reverse();
     for threads in [1, 3] {
         let threads = Threads::new(threads).unwrap();
         let mut stepped = model.clone();
-        stepped
-            .apply_outer(&threads, &accepted, 64, 800_000)
-            .unwrap();
+        stepped.apply_outer(&threads, &accepted, 64, 800_000).unwrap();
         assert!(stepped
             .parameters()
             .iter()
@@ -110,9 +85,7 @@ fn outer_step_is_protocols_bit_for_bit() {
         assert_ne!(stepped.parameters(), model.parameters());
     }
     let mut untouched = model.clone();
-    untouched
-        .apply_outer(&Threads::single(), &[], 64, 800_000)
-        .unwrap();
+    untouched.apply_outer(&Threads::single(), &[], 64, 800_000).unwrap();
     assert_eq!(untouched.parameters(), model.parameters());
 }
 
@@ -121,15 +94,11 @@ fn one_malformed_update_changes_nothing() {
     let mut updates = updates(2);
     let last = updates[1].1.len() - 1;
     updates[1].1.truncate(last);
-    let accepted: Vec<(u16, &[u8])> = updates
-        .iter()
-        .map(|(uid, bytes)| (*uid, bytes.as_slice()))
-        .collect();
+    let accepted: Vec<(u16, &[u8])> =
+        updates.iter().map(|(uid, bytes)| (*uid, bytes.as_slice())).collect();
     let model = Model::init(&config(), 1).unwrap();
     let mut stepped = model.clone();
-    assert!(stepped
-        .apply_outer(&Threads::single(), &accepted, 64, 800_000)
-        .is_err());
+    assert!(stepped.apply_outer(&Threads::single(), &accepted, 64, 800_000).is_err());
     assert_eq!(stepped.parameters(), model.parameters());
 }
 
@@ -159,9 +128,7 @@ fn a_stream_gives_the_same_update_from_any_portions_and_threads() {
     let mut chunks = EncodedChunks::default();
     for [error, start, local] in &tensors {
         let mut error = error.clone();
-        Encoder::new()
-            .encode_difference(&mut error, start, local, 0.95, 64, &mut chunks)
-            .unwrap();
+        Encoder::new().encode_difference(&mut error, start, local, 0.95, 64, &mut chunks).unwrap();
         errors.push(error);
     }
     let expected = assemble(&[chunks], &layout, 64).unwrap();
@@ -174,11 +141,7 @@ fn a_stream_gives_the_same_update_from_any_portions_and_threads() {
             let mut error = error.clone();
             let parameters = start.chunks(portion).zip(local.chunks(portion));
             for (error, (start, local)) in error.chunks_mut(portion).zip(parameters) {
-                let part = TensorPart {
-                    error,
-                    start,
-                    local,
-                };
+                let part = TensorPart { error, start, local };
                 stream.encode([part]).unwrap();
             }
             assert_eq!(&error, residual);

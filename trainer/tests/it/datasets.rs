@@ -10,10 +10,7 @@ fn documents(count: usize, lines: usize) -> Vec<Document> {
     (0..count)
         .map(|index| Document {
             name: format!("{index}.txt"),
-            text: (0..lines)
-                .map(|number| line(index, number))
-                .collect::<String>()
-                .into_bytes(),
+            text: (0..lines).map(|number| line(index, number)).collect::<String>().into_bytes(),
         })
         .collect()
 }
@@ -83,10 +80,8 @@ fn no_held_out_document_occurs_in_training() {
         let name = &line[..line.len().min(8)];
         assert!(name.len() < 8 || !train.contains(name), "{name} is in both");
     }
-    let counts = (
-        dataset.manifest().train.document_count,
-        dataset.manifest().held_out.document_count,
-    );
+    let counts =
+        (dataset.manifest().train.document_count, dataset.manifest().held_out.document_count);
     assert_eq!(counts.0 + counts.1, 200);
 }
 
@@ -98,10 +93,7 @@ fn one_file_is_cut_into_sections() {
     let held_out = String::from_utf8(text(dataset.held_out())).unwrap();
     let train = String::from_utf8(text(dataset.train())).unwrap();
     let lines: std::collections::HashSet<&str> = train.split(['\n', '\0']).collect();
-    let whole = held_out
-        .split(['\n', '\0'])
-        .filter(|line| line.starts_with("doc"))
-        .skip(1);
+    let whole = held_out.split(['\n', '\0']).filter(|line| line.starts_with("doc")).skip(1);
     let shared = whole.filter(|line| lines.contains(line)).count();
     // The last line is cut where the last sample ends, and may be the start of another.
     assert!(shared <= 1, "{shared} lines are in both");
@@ -112,22 +104,14 @@ fn too_little_text_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let built = build(documents(1, 2), 128, folder.path());
     assert!(matches!(built, Err(DataError::TooSmall { .. })));
-    assert!(matches!(
-        build(documents(1, 2), 0, folder.path()),
-        Err(DataError::SampleLen(0))
-    ));
-    assert!(matches!(
-        Dataset::open(folder.path()),
-        Err(DataError::Io { .. })
-    ));
+    assert!(matches!(build(documents(1, 2), 0, folder.path()), Err(DataError::SampleLen(0))));
+    assert!(matches!(Dataset::open(folder.path()), Err(DataError::Io { .. })));
 }
 
 #[test]
 fn damage_is_found_and_named() {
     let folder = tempfile::tempdir().unwrap();
-    let root = build(documents(100, 800), 64, folder.path())
-        .unwrap()
-        .root();
+    let root = build(documents(100, 800), 64, folder.path()).unwrap().root();
     let shard = folder.path().join("train-0000.bin");
     let whole = fs::read(&shard).unwrap();
 
@@ -136,20 +120,11 @@ fn damage_is_found_and_named() {
     fs::write(&shard, &flipped).unwrap();
     let dataset = Dataset::open(folder.path()).unwrap();
     assert_eq!(dataset.root(), root);
-    assert!(matches!(
-        dataset.verify(),
-        Err(DataError::Corrupt {
-            offset: 0x10_0000,
-            ..
-        })
-    ));
+    assert!(matches!(dataset.verify(), Err(DataError::Corrupt { offset: 0x10_0000, .. })));
     drop(dataset);
 
     fs::write(&shard, &whole[1..]).unwrap();
-    assert!(matches!(
-        Dataset::open(folder.path()),
-        Err(DataError::FileLen { .. })
-    ));
+    assert!(matches!(Dataset::open(folder.path()), Err(DataError::FileLen { .. })));
     fs::write(&shard, &whole).unwrap();
     Dataset::open(folder.path()).unwrap().verify().unwrap();
 
@@ -160,18 +135,15 @@ fn damage_is_found_and_named() {
         let error = Dataset::open(folder.path()).unwrap_err();
         assert!(expected(&error), "{error}");
     };
-    check(
-        manifest.replace("\"version\": 1", "\"version\": 2"),
-        |error| matches!(error, DataError::Version(2)),
-    );
-    check(
-        manifest.replace("\"sample_len\": 64", "\"sample_len\": 32"),
-        |error| matches!(error, DataError::Root(_)),
-    );
-    check(
-        manifest.replace("train-0000.bin", "../train-0000.bin"),
-        |error| matches!(error, DataError::Root(_)),
-    );
+    check(manifest.replace("\"version\": 1", "\"version\": 2"), |error| {
+        matches!(error, DataError::Version(2))
+    });
+    check(manifest.replace("\"sample_len\": 64", "\"sample_len\": 32"), |error| {
+        matches!(error, DataError::Root(_))
+    });
+    check(manifest.replace("train-0000.bin", "../train-0000.bin"), |error| {
+        matches!(error, DataError::Root(_))
+    });
     check(manifest[..manifest.len() / 2].to_owned(), |error| {
         matches!(error, DataError::Manifest { .. })
     });

@@ -8,19 +8,14 @@ use trainer::{
 use crate::learning::{config, go_on, steps, trainer};
 use crate::samples::MemorySamples;
 
-const RATES: EvaluationRates = EvaluationRates {
-    keep: 64,
-    outer_rate_ppm: 1_000_000,
-    evaluation_rate_ppm: 500_000,
-};
+const RATES: EvaluationRates =
+    EvaluationRates { keep: 64, outer_rate_ppm: 1_000_000, evaluation_rate_ppm: 500_000 };
 
 #[test]
 fn honest_update_helps_and_its_opposite_hurts() {
     let samples = MemorySamples::words(32, 64, 2);
     let mut trainer = trainer(1);
-    trainer
-        .train_window(&samples, &steps(&samples, 20, 0), &|_| 3e-3, &mut go_on)
-        .unwrap();
+    trainer.train_window(&samples, &steps(&samples, 20, 0), &|_| 3e-3, &mut go_on).unwrap();
     let honest = trainer.make_update(64, 950_000).unwrap();
 
     let model = Model::init(&config(), 1).unwrap();
@@ -28,14 +23,8 @@ fn honest_update_helps_and_its_opposite_hurts() {
     let mut evaluator = Evaluator::new(&config(), Threads::single(), 4).unwrap();
     let own_ids: Vec<u64> = (0..6).collect();
     let random_ids: Vec<u64> = (40..46).collect();
-    let update = UpdateToEvaluate {
-        uid: 9,
-        payload: &honest,
-        own_ids: &own_ids,
-    };
-    let measured = evaluator
-        .evaluate_update(&model, update, &random_ids, &samples, RATES)
-        .unwrap();
+    let update = UpdateToEvaluate { uid: 9, payload: &honest, own_ids: &own_ids };
+    let measured = evaluator.evaluate_update(&model, update, &random_ids, &samples, RATES).unwrap();
     assert_eq!(measured.uid, 9);
     assert!(measured.own_after < measured.own_before);
     assert!(measured.random_after < measured.random_before);
@@ -45,9 +34,7 @@ fn honest_update_helps_and_its_opposite_hurts() {
 
     // A second evaluator with other batches measures the same up to rounding.
     let mut other = Evaluator::new(&config(), Threads::new(2).unwrap(), 3).unwrap();
-    let again = other
-        .evaluate_update(&model, update, &random_ids, &samples, RATES)
-        .unwrap();
+    let again = other.evaluate_update(&model, update, &random_ids, &samples, RATES).unwrap();
     for (a, b) in [
         (measured.own_after, again.own_after),
         (measured.random_before, again.random_before),
@@ -71,20 +58,10 @@ fn malformed_updates_and_missing_samples_are_errors() {
     let samples = MemorySamples::words(32, 64, 2);
     let model = Model::init(&config(), 1).unwrap();
     let mut evaluator = Evaluator::new(&config(), Threads::single(), 4).unwrap();
-    let update = UpdateToEvaluate {
-        uid: 0,
-        payload: &[1, 2, 3],
-        own_ids: &[0],
-    };
+    let update = UpdateToEvaluate { uid: 0, payload: &[1, 2, 3], own_ids: &[0] };
     let malformed = evaluator.evaluate_update(&model, update, &[1], &samples, RATES);
     assert!(matches!(malformed, Err(TrainError::Update(_))));
-    assert!(matches!(
-        evaluator.loss(&model, &samples, &[]),
-        Err(TrainError::NoSamples)
-    ));
+    assert!(matches!(evaluator.loss(&model, &samples, &[]), Err(TrainError::NoSamples)));
     let beyond = samples.sample_count();
-    assert!(matches!(
-        evaluator.loss(&model, &samples, &[beyond]),
-        Err(TrainError::Batch(_))
-    ));
+    assert!(matches!(evaluator.loss(&model, &samples, &[beyond]), Err(TrainError::Batch(_))));
 }

@@ -73,12 +73,8 @@ fn logits_equal_those_of_transformers() {
         assert!(tokenizer.is_none());
         assert_eq!(model.config().seq_len, 128);
         let bytes = fs::read(fixture(name).join("logits.f32")).unwrap();
-        let expected: Vec<f32> = bytes
-            .as_chunks()
-            .0
-            .iter()
-            .map(|bytes| f32::from_le_bytes(*bytes))
-            .collect();
+        let expected: Vec<f32> =
+            bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
         let difference = largest_difference(&logits(model), &expected);
         assert!(difference < 1e-4, "{name}: {difference:e}");
     }
@@ -133,10 +129,7 @@ fn what_is_exported_reads_back_the_same() {
 fn sixteen_bits_round_and_refuse_what_does_not_fit() {
     let folder = tempfile::tempdir().unwrap();
     let (mut model, _) = files::open(&fixture("grouped")).unwrap();
-    let settings = |values| ExportSettings {
-        values,
-        ..ExportSettings::default()
-    };
+    let settings = |values| ExportSettings { values, ..ExportSettings::default() };
     for (values, precision) in [(ValueType::Bf16, 2.0f32.powi(-8)), (ValueType::F16, 1e-3)] {
         let out = folder.path().join(format!("{values:?}"));
         files::export(&model, &out, &settings(values)).unwrap();
@@ -156,59 +149,25 @@ fn sixteen_bits_round_and_refuse_what_does_not_fit() {
 #[test]
 fn models_that_would_compute_something_else_are_refused_by_name() {
     let cases = [
-        (
-            "\"attention_bias\": false",
-            "\"attention_bias\": true",
-            "attention_bias",
-        ),
+        ("\"attention_bias\": false", "\"attention_bias\": true", "attention_bias"),
         ("\"mlp_bias\": false", "\"mlp_bias\": true", "mlp_bias"),
         ("\"silu\"", "\"gelu\"", "gelu"),
         ("\"llama\"", "\"mistral\"", "mistral"),
         ("\"llama3\"", "\"yarn\"", "yarn"),
         ("\"head_dim\": 8", "\"head_dim\": 16", "head_dim 16"),
         ("\"factor\": 8.0,", "", "lacks a number"),
-        (
-            "\"factor\": 8.0",
-            "\"factor\": 0.1",
-            "rope_scaling is out of range",
-        ),
-        (
-            "\"pretraining_tp\": 1",
-            "\"quantization_config\": {}",
-            "quantization_config",
-        ),
-        (
-            "\"vocab_size\": 256",
-            "\"vocab_size\": 320",
-            "embed_tokens.weight has shape",
-        ),
-        (
-            "\"hidden_size\": 16",
-            "\"hidden_size\": 16000000000",
-            "hidden is",
-        ),
-        (
-            "\"num_hidden_layers\": 2",
-            "\"num_hidden_layers\": 3",
-            "9 tensors are missing",
-        ),
-        (
-            "\"num_hidden_layers\": 2",
-            "\"num_hidden_layers\": 1",
-            "model.layers.1.",
-        ),
-        (
-            "\"tie_word_embeddings\": true",
-            "\"tie_word_embeddings\": false",
-            "lm_head.weight",
-        ),
+        ("\"factor\": 8.0", "\"factor\": 0.1", "rope_scaling is out of range"),
+        ("\"pretraining_tp\": 1", "\"quantization_config\": {}", "quantization_config"),
+        ("\"vocab_size\": 256", "\"vocab_size\": 320", "embed_tokens.weight has shape"),
+        ("\"hidden_size\": 16", "\"hidden_size\": 16000000000", "hidden is"),
+        ("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3", "9 tensors are missing"),
+        ("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1", "model.layers.1."),
+        ("\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false", "lm_head.weight"),
         ("{", "", "config.json"),
     ];
     for (from, to, expected) in cases {
         let folder = copied("grouped");
-        edit(folder.path(), "config.json", |text| {
-            text.replacen(from, to, 1)
-        });
+        edit(folder.path(), "config.json", |text| text.replacen(from, to, 1));
         let error = error(folder.path());
         assert!(error.contains(expected), "{to}: {error}");
     }
@@ -218,10 +177,7 @@ fn models_that_would_compute_something_else_are_refused_by_name() {
 fn an_output_matrix_beside_tied_embeddings_must_be_the_embedding() {
     let folder = tempfile::tempdir().unwrap();
     let (tied, _) = files::open(&fixture("grouped")).unwrap();
-    let config = ModelConfig {
-        tied: false,
-        ..tied.config().clone()
-    };
+    let config = ModelConfig { tied: false, ..tied.config().clone() };
     let mut untied = Model::init(&config, 0).unwrap();
     let embedding = tied.arena().embedding.clone();
     untied.parameters_mut()[..tied.parameters().len()].copy_from_slice(tied.parameters());
@@ -232,10 +188,7 @@ fn an_output_matrix_beside_tied_embeddings_must_be_the_embedding() {
         let out = folder.path().join(name);
         files::export(&untied, &out, &ExportSettings::default()).unwrap();
         edit(&out, "config.json", |text| {
-            text.replace(
-                "\"tie_word_embeddings\": false",
-                "\"tie_word_embeddings\": true",
-            )
+            text.replace("\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true")
         });
     }
     let (same, _) = files::open(&folder.path().join("same")).unwrap();

@@ -97,10 +97,7 @@ fn pairs(config: &ModelConfig) -> HashMap<&'static str, Value> {
         ("llama.attention.head_count", number(config.heads)),
         ("llama.attention.head_count_kv", number(config.kv_heads)),
         ("llama.rope.freq_base", Value::F32(config.rope_theta)),
-        (
-            "llama.attention.layer_norm_rms_epsilon",
-            Value::F32(config.norm_epsilon),
-        ),
+        ("llama.attention.layer_norm_rms_epsilon", Value::F32(config.norm_epsilon)),
     ])
 }
 
@@ -134,21 +131,12 @@ fn tensors(model: &Model, kind: GgmlDType) -> Vec<(String, QTensor)> {
             let turned = split.unwrap().transpose(1, 2).unwrap().contiguous();
             tensor = turned.unwrap().reshape(shape).unwrap();
         }
-        let kind = if shape.len() == 1 {
-            GgmlDType::F32
-        } else {
-            kind
-        };
-        let name = names
-            .iter()
-            .fold(info.name.clone(), |name, (from, to)| name.replace(from, to));
+        let kind = if shape.len() == 1 { GgmlDType::F32 } else { kind };
+        let name = names.iter().fold(info.name.clone(), |name, (from, to)| name.replace(from, to));
         tensors.push((name, QTensor::quantize(&tensor, kind).unwrap()));
     }
     if config.rope_scaling.is_some() {
-        let plain = ModelConfig {
-            rope_scaling: None,
-            ..config.clone()
-        };
+        let plain = ModelConfig { rope_scaling: None, ..config.clone() };
         let pairs = plain.rotary_frequencies().into_iter();
         let factors = pairs.zip(config.rotary_frequencies());
         let factors: Vec<f32> = factors.map(|(plain, slow)| (plain / slow) as f32).collect();
@@ -160,10 +148,7 @@ fn tensors(model: &Model, kind: GgmlDType) -> Vec<(String, QTensor)> {
 }
 
 fn bytes(pairs: &HashMap<&'static str, Value>, tensors: &[(String, QTensor)]) -> Vec<u8> {
-    let tensors: Vec<_> = tensors
-        .iter()
-        .map(|(name, tensor)| (name.as_str(), tensor))
-        .collect();
+    let tensors: Vec<_> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
     let pairs: Vec<_> = pairs.iter().map(|(key, value)| (*key, value)).collect();
     let mut bytes = std::io::Cursor::new(Vec::new());
     gguf_file::write(&mut bytes, &pairs, &tensors).unwrap();
@@ -183,12 +168,7 @@ fn open(path: &Path) -> Result<Held, FileError> {
     let gguf = Gguf::open(path)?;
     let model = gguf.model()?;
     assert_eq!(gguf.config(), model.config());
-    Ok(Held {
-        model,
-        tokenizer: gguf.tokenizer(),
-        bos: gguf.bos(),
-        eos: gguf.eos(),
-    })
+    Ok(Held { model, tokenizer: gguf.tokenizer(), bos: gguf.bos(), eos: gguf.eos() })
 }
 
 /// Opens the bytes as a file.
@@ -249,10 +229,7 @@ fn stretched_positions_are_recognised_in_gguf() {
     let refused = open_gguf(&gguf(&stretched(1000), GgmlDType::F32, &[])).unwrap_err();
     assert!(refused.to_string().contains("stretching"), "{refused}");
     let linear = [
-        (
-            "llama.rope.scaling.type",
-            Value::String("linear".to_owned()),
-        ),
+        ("llama.rope.scaling.type", Value::String("linear".to_owned())),
         ("llama.rope.scaling.factor", Value::F32(4.0)),
     ];
     let read = open_gguf(&gguf(&large_rows(), GgmlDType::F32, &linear)).unwrap();
@@ -300,11 +277,7 @@ fn gguf_that_is_damaged_or_not_supported_is_an_error() {
         ("llama.block_count", Value::U32(3), "9 tensors are missing"),
         ("llama.block_count", Value::U32(1), "blk.1."),
         ("llama.block_count", text("two"), "is no number"),
-        (
-            "llama.feed_forward_length",
-            Value::U32(128),
-            "not [64, 128]",
-        ),
+        ("llama.feed_forward_length", Value::U32(128), "not [64, 128]"),
         ("llama.embedding_length", Value::U32(1 << 31), "hidden is"),
         ("llama.attention.key_length", Value::U32(32), "key_length"),
         ("llama.expert_count", Value::U32(8), "experts"),
@@ -333,11 +306,7 @@ fn types_that_are_not_read_are_refused_by_name() {
     let mut windows = bytes.windows(name.len());
     // Name, number of dimensions, two dimensions, type.
     let place = windows.position(|window| window == name).unwrap() + name.len() + 4 + 16;
-    for (kind, expected) in [
-        (23u32, "type IQ4_XS"),
-        (39, "type MXFP4"),
-        (99, "number 99"),
-    ] {
+    for (kind, expected) in [(23u32, "type IQ4_XS"), (39, "type MXFP4"), (99, "number 99")] {
         bytes[place..place + 4].copy_from_slice(&kind.to_le_bytes());
         let error = open_gguf(&bytes).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
@@ -367,10 +336,7 @@ fn a_model_in_parts_is_read_from_any_of_them_or_their_folder() {
         assert!(error.contains(expected), "{error}");
     };
     // Of another model: with other tensors, in another number of files, and with the same tensors.
-    let longer = ModelConfig {
-        layers: 3,
-        ..model.config().clone()
-    };
+    let longer = ModelConfig { layers: 3, ..model.config().clone() };
     let longer = gguf_in_parts(&Model::init(&longer, 1).unwrap(), 11);
     fs::write(path(2), &longer[1]).unwrap();
     refused(&path(1), "of another model: one of 30 tensors");
@@ -387,10 +353,7 @@ fn a_model_in_parts_is_read_from_any_of_them_or_their_folder() {
     fs::write(path(2), &again).unwrap();
     refused(&path(1), "is in another part of the model, too");
     fs::remove_file(path(2)).unwrap();
-    refused(
-        &path(3),
-        "1 of its 3 parts are missing, the first is a-b-00002-of-00003.gguf",
-    );
+    refused(&path(3), "1 of its 3 parts are missing, the first is a-b-00002-of-00003.gguf");
     refused(folder.path(), "1 of its 3 parts are missing");
     fs::write(path(2), &parts[1]).unwrap();
     fs::write(folder.path().join("other.gguf"), &parts[0]).unwrap();
@@ -451,24 +414,16 @@ fn pieces(pieces: &[(&str, f32, i32)], extra: &[(&'static str, Value)]) -> Resul
     let bytes = (0..256).map(|byte| (format!("<0x{byte:02X}>"), 0.0, 6));
     let special = [("<unk>", 2), ("<s>", 3), ("</s>", 3)];
     let special = special.map(|(name, kind)| (name.to_owned(), 0.0, kind));
-    let pieces = pieces
-        .iter()
-        .map(|(name, score, kind)| ((*name).to_owned(), *score, *kind));
+    let pieces = pieces.iter().map(|(name, score, kind)| ((*name).to_owned(), *score, *kind));
     let all: Vec<_> = special.into_iter().chain(bytes).chain(pieces).collect();
     let list = |value: &dyn Fn(&(String, f32, i32)) -> Value| {
         Value::Array(all.iter().map(value).collect())
     };
     let mut pairs = vec![
         ("tokenizer.ggml.model", Value::String("llama".to_owned())),
-        (
-            "tokenizer.ggml.tokens",
-            list(&|token| Value::String(token.0.clone())),
-        ),
+        ("tokenizer.ggml.tokens", list(&|token| Value::String(token.0.clone()))),
         ("tokenizer.ggml.scores", list(&|token| Value::F32(token.1))),
-        (
-            "tokenizer.ggml.token_type",
-            list(&|token| Value::I32(token.2)),
-        ),
+        ("tokenizer.ggml.token_type", list(&|token| Value::I32(token.2))),
     ];
     pairs.extend(extra.iter().cloned());
     let held = open_gguf(&gguf(&large_rows(), GgmlDType::F32, &pairs)).unwrap();
@@ -478,13 +433,7 @@ fn pieces(pieces: &[(&str, f32, i32)], extra: &[(&'static str, Value)]) -> Resul
 
 #[test]
 fn scores_decide_what_is_merged_and_flags_what_is_put_around_it() {
-    let all = [
-        ("a", -9.0, 1),
-        ("b", -9.0, 1),
-        ("ab", -1.0, 1),
-        ("bb", 0.0, 1),
-        ("abb", -2.0, 1),
-    ];
+    let all = [("a", -9.0, 1), ("b", -9.0, 1), ("ab", -1.0, 1), ("bb", 0.0, 1), ("abb", -2.0, 1)];
     let flags = [
         ("tokenizer.ggml.add_space_prefix", Value::Bool(false)),
         ("tokenizer.ggml.add_bos_token", Value::Bool(false)),
@@ -509,10 +458,7 @@ fn scores_decide_what_is_merged_and_flags_what_is_put_around_it() {
     // A space is three bytes, as it is no token.
     let space = [3 + 0xe2, 3 + 0x96, 3 + 0x81];
     assert_eq!(usual.encode("ab").unwrap(), [&space[..], &[ab]].concat());
-    assert_eq!(
-        json["post_processor"]["single"][0]["SpecialToken"]["id"],
-        "<s>"
-    );
+    assert_eq!(json["post_processor"]["single"][0]["SpecialToken"]["id"], "<s>");
     assert_eq!(json["post_processor"]["single"][2], json!(null));
 }
 
@@ -523,48 +469,21 @@ fn vocabularies_without_an_equal_tokenizer_are_refused() {
     let parts = [("a", -5.0, 1), ("b", -6.0, 1)];
     let with = |more: &[(&'static str, f32, i32)]| [&parts[..], more].concat();
     let cases = [
-        (
-            with(&[("ab", -1.0, 1), ("ba", -1.0, 1)]),
-            vec![],
-            "the same score -1",
-        ),
+        (with(&[("ab", -1.0, 1), ("ba", -1.0, 1)]), vec![], "the same score -1"),
         (with(&[("ab", f32::NAN, 1)]), vec![], "NaN"),
         (with(&[("ab", -1.0, 5)]), vec![], "unused but can be merged"),
         (with(&[("a", -1.0, 1)]), vec![], "there twice"),
         (with(&[("<0x100>", 0.0, 6)]), flag("x").to_vec(), ""),
+        (with(&[]), flag("tokenizer.ggml.remove_extra_whitespaces").to_vec(), "removes spaces"),
         (
             with(&[]),
-            flag("tokenizer.ggml.remove_extra_whitespaces").to_vec(),
-            "removes spaces",
-        ),
-        (
-            with(&[]),
-            vec![(
-                "tokenizer.ggml.precompiled_charsmap",
-                Value::Array(vec![Value::U8(1)]),
-            )],
+            vec![("tokenizer.ggml.precompiled_charsmap", Value::Array(vec![Value::U8(1)]))],
             "normalises",
         ),
-        (
-            with(&[]),
-            vec![("tokenizer.ggml.model", text("t5"))],
-            "unigram of SentencePiece",
-        ),
-        (
-            with(&[]),
-            vec![("tokenizer.ggml.model", text("bert"))],
-            "WordPiece",
-        ),
-        (
-            with(&[]),
-            vec![("tokenizer.ggml.scores", text("none"))],
-            "no scores",
-        ),
-        (
-            with(&[]),
-            vec![("tokenizer.ggml.unknown_token_id", Value::U32(999))],
-            "999 is no token",
-        ),
+        (with(&[]), vec![("tokenizer.ggml.model", text("t5"))], "unigram of SentencePiece"),
+        (with(&[]), vec![("tokenizer.ggml.model", text("bert"))], "WordPiece"),
+        (with(&[]), vec![("tokenizer.ggml.scores", text("none"))], "no scores"),
+        (with(&[]), vec![("tokenizer.ggml.unknown_token_id", Value::U32(999))], "999 is no token"),
     ];
     for (tokens, extra, expected) in cases {
         match (pieces(&tokens, &extra), expected) {

@@ -69,20 +69,10 @@ fn check_with(samples: &dyn SampleSource, config: &ModelConfig, micro: usize, th
     let mut loss = 0.0;
     for (index, ids) in ids.chunks(micro).enumerate() {
         loss += engine
-            .loss_and_gradient(
-                model.parameters(),
-                &mut gradient,
-                samples,
-                ids,
-                scale,
-                index > 0,
-            )
+            .loss_and_gradient(model.parameters(), &mut gradient, samples, ids, scale, index > 0)
             .unwrap();
     }
-    assert!(
-        (loss / expected_loss - 1.0).abs() < 1e-5,
-        "loss {loss}, expected {expected_loss}"
-    );
+    assert!((loss / expected_loss - 1.0).abs() < 1e-5, "loss {loss}, expected {expected_loss}");
 
     let views = model.arena().views(&gradient);
     for (info, found) in model.tensors().iter().zip(views) {
@@ -96,11 +86,7 @@ fn check_with(samples: &dyn SampleSource, config: &ModelConfig, micro: usize, th
         assert!(length > 0.0, "{} has no gradient", info.name);
         let relative = (distance / length).sqrt();
         println!("{:50} {relative:.2e}", info.name);
-        assert!(
-            relative < TOLERANCE,
-            "{}: relative distance {relative:e}",
-            info.name
-        );
+        assert!(relative < TOLERANCE, "{}: relative distance {relative:e}", info.name);
     }
 }
 
@@ -161,10 +147,8 @@ fn gradients_equal_autograd_with_documents() {
     // blocks of a sample are one document and others are skipped.
     for end in [b' ', b'v'] {
         let config = config(6, 2, 200, false);
-        let samples = Documents {
-            samples: MemorySamples::words(config.seq_len, 16, 5),
-            end: u32::from(end),
-        };
+        let samples =
+            Documents { samples: MemorySamples::words(config.seq_len, 16, 5), end: u32::from(end) };
         check_on(&samples, config, 2, 2);
     }
 }
@@ -179,9 +163,7 @@ fn a_document_does_not_see_the_one_before() {
         tokens[..99].fill(first);
         tokens[99] = 0;
         let samples = One(tokens, end);
-        let losses = engine
-            .token_losses(model.parameters(), &samples, &[0])
-            .unwrap();
+        let losses = engine.token_losses(model.parameters(), &samples, &[0]).unwrap();
         losses.to_vec()
     };
     // Token 99 ends the first document: from 100 on nothing depends on what stands before.
@@ -216,12 +198,8 @@ impl SampleSource for One {
 
 #[test]
 fn gradients_equal_autograd_over_several_chunks_of_logits() {
-    let config = ModelConfig {
-        vocab: LOGITS / BAND_ROWS,
-        hidden: 16,
-        layers: 1,
-        ..config(2, 2, 72, true)
-    };
+    let config =
+        ModelConfig { vocab: LOGITS / BAND_ROWS, hidden: 16, layers: 1, ..config(2, 2, 72, true) };
     let plan = trainer::Plan::new(&config, 4, 1, true);
     assert!(plan.logit_rows < plan.tokens && !plan.tokens.is_multiple_of(plan.logit_rows));
     check(config, 4, 2);
@@ -232,9 +210,8 @@ fn bf16_computes_with_the_rounded_parameters() {
     let config = config(4, 2, 32, false);
     let samples = MemorySamples::words(config.seq_len, 16, 5);
     let model = model(&config);
-    let rounded: Vec<f32> = (model.parameters().iter())
-        .map(|value| half::bf16::from_f32(*value).to_f32())
-        .collect();
+    let rounded: Vec<f32> =
+        (model.parameters().iter()).map(|value| half::bf16::from_f32(*value).to_f32()).collect();
     let compute = |parameters: &[f32], precision: Precision| {
         let threads = Threads::new(2).unwrap();
         let mut engine = Engine::with_precision(&config, 4, true, threads, precision).unwrap();

@@ -88,11 +88,7 @@ fn scores_are_those_of_transformers() {
     let mut truncated = 0;
     for ((row, score), cut) in expected().iter().zip(&scores.scores).zip(&scores.truncated) {
         let difference = (row.log_likelihood - score.log_likelihood).abs();
-        assert!(
-            difference < TOLERANCE,
-            "{:?}: {difference}",
-            row.continuation
-        );
+        assert!(difference < TOLERANCE, "{:?}: {difference}", row.continuation);
         assert_eq!(row.greedy, score.greedy);
         truncated += usize::from(*cut);
     }
@@ -119,9 +115,7 @@ fn choices_of_one_token_cost_one_pass() {
     let tokenizer = Tokenizer::bytes();
     let vocabulary = Vocabulary::new(&tokenizer, 0, false);
     let letters = ["A", "B", "C", "D"].map(str::to_owned);
-    let requests = vocabulary
-        .requests("Which one?\nAnswer:", &letters)
-        .unwrap();
+    let requests = vocabulary.requests("Which one?\nAnswer:", &letters).unwrap();
     let scorer = Scorer::new(&model, Threads::single(), 128, 512);
     let scores = scorer.score(&requests, None, &mut go_on).unwrap();
     assert_eq!(scores.tokens, "Which one?\nAnswer:".len() as u64);
@@ -132,18 +126,13 @@ fn choices_of_one_token_cost_one_pass() {
 #[test]
 fn exactly_one_of_all_tokens_is_greedy() {
     let model = model();
-    let token = |token| Request {
-        context: vec![65, 66],
-        continuation: vec![token],
-    };
+    let token = |token| Request { context: vec![65, 66], continuation: vec![token] };
     let requests: Vec<Request> = (0..256).map(token).collect();
     let scorer = Scorer::new(&model, Threads::single(), 128, 512);
     let scores = scorer.score(&requests, None, &mut go_on).unwrap().scores;
     let sum: f64 = scores.iter().map(|score| score.log_likelihood.exp()).sum();
     assert!((sum - 1.0).abs() < 1e-5);
-    let best = scores
-        .iter()
-        .max_by(|a, b| a.log_likelihood.total_cmp(&b.log_likelihood));
+    let best = scores.iter().max_by(|a, b| a.log_likelihood.total_cmp(&b.log_likelihood));
     assert!(best.unwrap().greedy);
     assert_eq!(scores.iter().filter(|score| score.greedy).count(), 1);
 }
@@ -152,27 +141,13 @@ fn exactly_one_of_all_tokens_is_greedy() {
 fn what_cannot_be_scored_is_an_error() {
     let model = model();
     let scorer = Scorer::new(&model, Threads::single(), 4, 512);
-    let request = |continuation: Vec<u32>| Request {
-        context: vec![65],
-        continuation,
-    };
+    let request = |continuation: Vec<u32>| Request { context: vec![65], continuation };
     let long = scorer.score(&[request(vec![65; 5])], None, &mut go_on);
-    assert!(matches!(
-        long,
-        Err(ScoreError::TooLong { tokens: 5, max: 4 })
-    ));
+    assert!(matches!(long, Err(ScoreError::TooLong { tokens: 5, max: 4 })));
     let small = Scorer::new(&model, Threads::single(), 128, 512).with_length_that_fits(16);
-    assert!(small
-        .score(&[request(vec![65; 16])], None, &mut go_on)
-        .is_ok());
+    assert!(small.score(&[request(vec![65; 16])], None, &mut go_on).is_ok());
     let long = small.score(&[request(vec![65; 17])], None, &mut go_on);
-    assert!(matches!(
-        long,
-        Err(ScoreError::Memory {
-            tokens: 17,
-            max: 16
-        })
-    ));
+    assert!(matches!(long, Err(ScoreError::Memory { tokens: 17, max: 16 })));
     for tokens in [vec![256], vec![256, 65]] {
         let unknown = scorer.score(&[request(tokens)], None, &mut go_on);
         assert!(matches!(unknown, Err(ScoreError::Batch(_))), "{unknown:?}");
@@ -206,11 +181,7 @@ fn task(shots: usize) -> Task {
         questions: (0..9).map(question).collect(),
         pool: None,
     };
-    Task {
-        file,
-        subjects: vec![subject],
-        texts: Vec::new(),
-    }
+    Task { file, subjects: vec![subject], texts: Vec::new() }
 }
 
 fn run(

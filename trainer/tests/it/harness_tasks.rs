@@ -99,10 +99,7 @@ fn winogrande_scores_what_follows_the_gap() {
         Format::Winogrande,
         r#"{"sentence":"The cup fell off the shelf and _ broke. ","option1":"the cup","option2":"the shelf","answer":"1"}"#,
         "",
-        &[
-            "The cup fell off the shelf and the cup",
-            "The cup fell off the shelf and the shelf",
-        ],
+        &["The cup fell off the shelf and the cup", "The cup fell off the shelf and the shelf"],
         &["broke."],
         0,
     );
@@ -149,21 +146,9 @@ fn wrong_rows_are_named() {
             r#"{"activity_label":"","ctx_a":"","ctx_b":"","endings":["a","b"],"label":""}"#,
             1,
         ),
-        (
-            Format::Winogrande,
-            r#"{"sentence":"no gap","option1":"","option2":"","answer":"1"}"#,
-            1,
-        ),
-        (
-            Format::Choices,
-            r#"{"context":"","choices":["a","b"],"answer":2}"#,
-            1,
-        ),
-        (
-            Format::Choices,
-            r#"{"context":"","choices":["a"],"answer":0}"#,
-            1,
-        ),
+        (Format::Winogrande, r#"{"sentence":"no gap","option1":"","option2":"","answer":"1"}"#, 1),
+        (Format::Choices, r#"{"context":"","choices":["a","b"],"answer":2}"#, 1),
+        (Format::Choices, r#"{"context":"","choices":["a"],"answer":0}"#, 1),
         (Format::MmluPrompts, r#"{"a":"\n\nQ: b\n(A) c\nA: d"}"#, 1),
     ];
     for (format, rows, expected) in cases {
@@ -172,10 +157,7 @@ fn wrong_rows_are_named() {
             other => panic!("{rows}: {other:?}"),
         }
     }
-    assert!(matches!(
-        load(Format::Arc, "\n", ""),
-        Err(TaskError::Empty(_))
-    ));
+    assert!(matches!(load(Format::Arc, "\n", ""), Err(TaskError::Empty(_))));
 }
 
 #[test]
@@ -192,16 +174,8 @@ fn subjects_have_their_examples_and_are_summed_up() {
     let folder = tempfile::tempdir().unwrap();
     for (subject, count) in [("dull_physics", 3), ("law", 5)] {
         let rows = |split: &str| format!("Is {subject} {split}?,yes,no,so,never,B\n").repeat(count);
-        write(
-            folder.path(),
-            &format!("test/{subject}_test.csv"),
-            &rows("asked"),
-        );
-        write(
-            folder.path(),
-            &format!("dev/{subject}_dev.csv"),
-            &rows("shown"),
-        );
+        write(folder.path(), &format!("test/{subject}_test.csv"), &rows("asked"));
+        write(folder.path(), &format!("dev/{subject}_dev.csv"), &rows("shown"));
     }
     let mut mmlu = file(Format::Mmlu, 2);
     mmlu.data = "test".into();
@@ -229,15 +203,8 @@ fn subjects_have_their_examples_and_are_summed_up() {
     let hash = blake3::hash(prompt.as_bytes()).to_string();
     assert_eq!(samples.len(), 3 + 4);
     assert_eq!(samples[6].prompt_hash, hash);
-    let names: Vec<_> = report
-        .groups
-        .iter()
-        .map(|group| group.name.as_str())
-        .collect();
+    let names: Vec<_> = report.groups.iter().map(|group| group.name.as_str()).collect();
     assert_eq!(names, ["task: soft", "task"]);
     assert_eq!(report.groups[1].questions, 7);
-    assert_eq!(
-        report.groups[0].metrics["acc"],
-        report.subjects[1].metrics["acc"]
-    );
+    assert_eq!(report.groups[0].metrics["acc"], report.subjects[1].metrics["acc"]);
 }

@@ -11,10 +11,7 @@ fn initial_parameters_of_nano_have_the_golden_root() {
     let config = ModelConfig::preset("nano").unwrap();
     let model = Model::init(&config, 1).unwrap();
     let root = hex(model.state_root(&Threads::single()));
-    assert_eq!(
-        root,
-        "5d94870b96f58ad79707c79d2f2fcf2d944991622133ad32c1f8e3bb9a037875"
-    );
+    assert_eq!(root, "5d94870b96f58ad79707c79d2f2fcf2d944991622133ad32c1f8e3bb9a037875");
     let other = Model::init(&config, 2).unwrap();
     assert_ne!(root, hex(other.state_root(&Threads::single())));
 }
@@ -24,11 +21,7 @@ fn every_preset_is_valid_and_counted() {
     let counts = PRESETS.map(|name| {
         let config = ModelConfig::preset(name).unwrap();
         config.validate().unwrap();
-        let tensors: u64 = config
-            .tensors()
-            .iter()
-            .map(|tensor| tensor.len() as u64)
-            .sum();
+        let tensors: u64 = config.tensors().iter().map(|tensor| tensor.len() as u64).sum();
         assert_eq!(tensors, config.parameter_count());
         assert_eq!(config.layout().value_count(), Some(tensors));
         tensors
@@ -57,9 +50,7 @@ fn configurations_from_before_rope_scaling_still_read() {
         "seq_len":128,"rope_theta":10000.0,"norm_epsilon":1e-5,"tied":true}"#;
     let nano = ModelConfig::preset("nano").unwrap();
     assert_eq!(serde_json::from_str::<ModelConfig>(old).unwrap(), nano);
-    assert!(!serde_json::to_string(&nano)
-        .unwrap()
-        .contains("rope_scaling"));
+    assert!(!serde_json::to_string(&nano).unwrap().contains("rope_scaling"));
     let large = ModelConfig::preset("8B").unwrap();
     let text = serde_json::to_string(&large).unwrap();
     assert_eq!(serde_json::from_str::<ModelConfig>(&text).unwrap(), large);
@@ -94,11 +85,7 @@ fn llama_3_1_turns_as_hugging_face_computes_it() {
 #[test]
 fn tensors_are_named_as_by_hugging_face_and_sorted() {
     let config = ModelConfig::preset("7M").unwrap();
-    let names: Vec<String> = config
-        .tensors()
-        .into_iter()
-        .map(|tensor| tensor.name)
-        .collect();
+    let names: Vec<String> = config.tensors().into_iter().map(|tensor| tensor.name).collect();
     assert!(names.is_sorted());
     assert_eq!(names[0], "lm_head.weight");
     assert_eq!(names[1], "model.embed_tokens.weight");
@@ -125,53 +112,25 @@ fn parameters_survive_the_way_through_bytes() {
 fn root_does_not_depend_on_threads() {
     let config = ModelConfig::preset("1M").unwrap();
     let model = Model::init(&config, 4).unwrap();
-    assert_eq!(
-        model.state_root(&Threads::single()),
-        model.state_root(&Threads::new(3).unwrap())
-    );
+    assert_eq!(model.state_root(&Threads::single()), model.state_root(&Threads::new(3).unwrap()));
 }
 
 #[test]
 fn configurations_that_do_not_fit_are_refused() {
     let good = ModelConfig::preset("nano").unwrap();
     let mut broken = Vec::new();
-    broken.push(ModelConfig {
-        hidden: 0,
-        ..good.clone()
-    });
-    broken.push(ModelConfig {
-        hidden: 100,
-        ..good.clone()
-    });
-    broken.push(ModelConfig {
-        kv_heads: 3,
-        ..good.clone()
-    });
-    broken.push(ModelConfig {
-        vocab: 100,
-        ..good.clone()
-    });
-    broken.push(ModelConfig {
-        layers: 500,
-        ..good.clone()
-    });
-    broken.push(ModelConfig {
-        seq_len: usize::MAX,
-        ..good.clone()
-    });
-    broken.push(ModelConfig {
-        rope_theta: f32::NAN,
-        ..good.clone()
-    });
+    broken.push(ModelConfig { hidden: 0, ..good.clone() });
+    broken.push(ModelConfig { hidden: 100, ..good.clone() });
+    broken.push(ModelConfig { kv_heads: 3, ..good.clone() });
+    broken.push(ModelConfig { vocab: 100, ..good.clone() });
+    broken.push(ModelConfig { layers: 500, ..good.clone() });
+    broken.push(ModelConfig { seq_len: usize::MAX, ..good.clone() });
+    broken.push(ModelConfig { rope_theta: f32::NAN, ..good.clone() });
     broken.push(ModelConfig {
         rope_scaling: Some(RopeScaling::Linear { factor: 0.5 }),
         ..good.clone()
     });
-    broken.push(ModelConfig {
-        vocab: 1 << 24,
-        hidden: 1 << 24,
-        ..good.clone()
-    });
+    broken.push(ModelConfig { vocab: 1 << 24, hidden: 1 << 24, ..good.clone() });
     for config in broken {
         assert!(Model::init(&config, 0).is_err(), "{config:?}");
     }

@@ -29,19 +29,14 @@ pub(crate) fn config() -> ModelConfig {
 
 pub(crate) fn trainer(threads: usize) -> Trainer {
     let model = Model::init(&config(), 1).unwrap();
-    let settings = TrainerSettings {
-        batch_size: 4,
-        ..TrainerSettings::default()
-    };
+    let settings = TrainerSettings { batch_size: 4, ..TrainerSettings::default() };
     Trainer::new(model, settings, Threads::new(threads).unwrap()).unwrap()
 }
 
 /// `count` steps of four samples each.
 pub(crate) fn steps(samples: &MemorySamples, count: u64, offset: u64) -> Vec<Vec<u64>> {
     let id = |index: u64| (offset + index * 7) % samples.sample_count();
-    (0..count)
-        .map(|step| (0..4).map(|sample| id(step * 4 + sample)).collect())
-        .collect()
+    (0..count).map(|step| (0..4).map(|sample| id(step * 4 + sample)).collect()).collect()
 }
 
 pub(crate) fn go_on(_: &StepReport) -> ControlFlow<()> {
@@ -53,23 +48,11 @@ fn loss_falls_on_a_tiny_set() {
     let samples = MemorySamples::words(32, 64, 1);
     let mut trainer = trainer(1);
     let rate = |step| warm_up(step, 5, 1e-2);
-    let summary = trainer
-        .train_window(&samples, &steps(&samples, 60, 0), &rate, &mut go_on)
-        .unwrap();
-    assert!(
-        (summary.first - 256f32.ln()).abs() < 0.3,
-        "starts at {}",
-        summary.first
-    );
-    assert!(
-        summary.last < 0.5 * summary.first,
-        "ends at {}",
-        summary.last
-    );
-    assert_eq!(
-        (summary.steps, summary.tokens, summary.stopped),
-        (60, 60 * 4 * 32, false)
-    );
+    let summary =
+        trainer.train_window(&samples, &steps(&samples, 60, 0), &rate, &mut go_on).unwrap();
+    assert!((summary.first - 256f32.ln()).abs() < 0.3, "starts at {}", summary.first);
+    assert!(summary.last < 0.5 * summary.first, "ends at {}", summary.last);
+    assert_eq!((summary.steps, summary.tokens, summary.stopped), (60, 60 * 4 * 32, false));
     assert_eq!(trainer.optimiser_step(), 60);
 }
 
@@ -81,9 +64,7 @@ fn windows_of_a_single_miner_lower_the_shared_loss() {
     let mut last = 0.0;
     for window in 0..6 {
         let steps = steps(&samples, 10, window * 40);
-        let summary = trainer
-            .train_window(&samples, &steps, &|_| 5e-3, &mut go_on)
-            .unwrap();
+        let summary = trainer.train_window(&samples, &steps, &|_| 5e-3, &mut go_on).unwrap();
         let update = trainer.make_update(64, 950_000).unwrap();
         let root = trainer.apply_outer(&[(0, &update)], 64, 1_000_000).unwrap();
         assert_eq!(root, trainer.state_root());
@@ -97,14 +78,8 @@ fn windows_of_a_single_miner_lower_the_shared_loss() {
 fn window_bytes(threads: usize) -> (Vec<u32>, Vec<u8>, [u8; 32]) {
     let samples = MemorySamples::words(32, 64, 2);
     let mut trainer = trainer(threads);
-    trainer
-        .train_window(&samples, &steps(&samples, 12, 3), &|_| 3e-3, &mut go_on)
-        .unwrap();
-    let local = trainer
-        .local_parameters()
-        .iter()
-        .map(|value| value.to_bits())
-        .collect();
+    trainer.train_window(&samples, &steps(&samples, 12, 3), &|_| 3e-3, &mut go_on).unwrap();
+    let local = trainer.local_parameters().iter().map(|value| value.to_bits()).collect();
     let update = trainer.make_update(64, 900_000).unwrap();
     let root = trainer.apply_outer(&[(4, &update)], 64, 700_000).unwrap();
     (local, update, root)
@@ -124,19 +99,10 @@ fn nano_is_deterministic_with_two_threads() {
         let config = ModelConfig::preset("nano").unwrap();
         let samples = MemorySamples::words(config.seq_len, 64, 2);
         let model = Model::init(&config, 1).unwrap();
-        let settings = TrainerSettings {
-            batch_size: 4,
-            ..TrainerSettings::default()
-        };
+        let settings = TrainerSettings { batch_size: 4, ..TrainerSettings::default() };
         let mut trainer = Trainer::new(model, settings, Threads::new(threads).unwrap()).unwrap();
-        trainer
-            .train_window(&samples, &steps(&samples, 3, 0), &|_| 1e-3, &mut go_on)
-            .unwrap();
-        trainer
-            .local_parameters()
-            .iter()
-            .map(|value| value.to_bits())
-            .collect::<Vec<_>>()
+        trainer.train_window(&samples, &steps(&samples, 3, 0), &|_| 1e-3, &mut go_on).unwrap();
+        trainer.local_parameters().iter().map(|value| value.to_bits()).collect::<Vec<_>>()
     };
     assert!(run(1) == run(2), "one and two threads differ");
 }
@@ -149,9 +115,8 @@ fn a_stopped_window_counts_what_was_trained() {
         2 => ControlFlow::Break(()),
         _ => ControlFlow::Continue(()),
     };
-    let summary = trainer
-        .train_window(&samples, &steps(&samples, 8, 0), &|_| 1e-3, &mut stop)
-        .unwrap();
+    let summary =
+        trainer.train_window(&samples, &steps(&samples, 8, 0), &|_| 1e-3, &mut stop).unwrap();
     assert_eq!((summary.steps, summary.stopped), (3, true));
     trainer.make_update(64, 0).unwrap();
 }
@@ -162,46 +127,22 @@ fn mistakes_are_errors_and_leave_the_model() {
     let mut trainer = trainer(1);
     let root = trainer.state_root();
     let rate = |_| 1e-3;
-    assert!(matches!(
-        trainer.make_update(64, 0),
-        Err(TrainError::NotTrained)
-    ));
+    assert!(matches!(trainer.make_update(64, 0), Err(TrainError::NotTrained)));
     let mut train = |steps: &[Vec<u64>], samples: &MemorySamples| {
         trainer.train_window(samples, steps, &rate, &mut go_on)
     };
     let short = train(&[vec![1, 2, 3]], &samples);
-    assert!(matches!(
-        short,
-        Err(TrainError::StepSamples {
-            given: 3,
-            expected: 4,
-            ..
-        })
-    ));
+    assert!(matches!(short, Err(TrainError::StepSamples { given: 3, expected: 4, .. })));
     let beyond = train(&[vec![0, 1, 2, 64]], &samples);
-    assert!(matches!(
-        beyond,
-        Err(TrainError::Batch(BatchError::NoSample(64)))
-    ));
+    assert!(matches!(beyond, Err(TrainError::Batch(BatchError::NoSample(64)))));
     let longer = MemorySamples::words(64, 8, 1);
     let other = train(&[vec![0, 1, 2, 3]], &longer);
-    assert!(matches!(
-        other,
-        Err(TrainError::Batch(BatchError::SampleLen { .. }))
-    ));
+    assert!(matches!(other, Err(TrainError::Batch(BatchError::SampleLen { .. }))));
     let diverged =
         trainer.train_window(&samples, &steps(&samples, 3, 0), &|_| f32::NAN, &mut go_on);
-    assert!(matches!(
-        diverged,
-        Err(TrainError::Diverged { step: 1, .. })
-    ));
-    assert!(matches!(
-        trainer.make_update(64, 0),
-        Err(TrainError::NotTrained)
-    ));
-    assert!(trainer
-        .apply_outer(&[(1, &[1, 2, 3])], 64, 1_000_000)
-        .is_err());
+    assert!(matches!(diverged, Err(TrainError::Diverged { step: 1, .. })));
+    assert!(matches!(trainer.make_update(64, 0), Err(TrainError::NotTrained)));
+    assert!(trainer.apply_outer(&[(1, &[1, 2, 3])], 64, 1_000_000).is_err());
     assert_eq!(trainer.state_root(), root);
 }
 

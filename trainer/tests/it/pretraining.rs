@@ -31,12 +31,7 @@ fn settings(steps: u64) -> PretrainSettings {
         batch_size: 4,
         micro_batch: 4,
         precision: Precision::F32,
-        schedule: Schedule {
-            peak_rate: 3e-3,
-            floor: 0.1,
-            warm_up_steps: 2,
-            shape: Shape::Cosine,
-        },
+        schedule: Schedule { peak_rate: 3e-3, floor: 0.1, warm_up_steps: 2, shape: Shape::Cosine },
         adamw: trainer::AdamWSettings::default(),
         clip_norm: 1.0,
         seed: 7,
@@ -72,20 +67,14 @@ fn run(trainer: &mut Pretrainer, samples: &MemorySamples, at: &Checkpoints, stop
 fn every_epoch_has_every_sample_once_in_an_order_of_its_own() {
     let mut order = Order::new(5, 100);
     let epochs = [0, 1].map(|epoch| {
-        (0..100)
-            .map(|at| order.sample(epoch * 100 + at).unwrap())
-            .collect::<Vec<u64>>()
+        (0..100).map(|at| order.sample(epoch * 100 + at).unwrap()).collect::<Vec<u64>>()
     });
     assert_ne!(epochs[0], epochs[1]);
     for mut epoch in epochs {
         epoch.sort_unstable();
         assert_eq!(epoch, (0..100).collect::<Vec<u64>>());
     }
-    assert_ne!(
-        order.sample(3),
-        Order::new(6, 100).sample(3),
-        "of other seeds"
-    );
+    assert_ne!(order.sample(3), Order::new(6, 100).sample(3), "of other seeds");
     assert_eq!(Order::new(5, 0).sample(0), None);
 }
 
@@ -124,10 +113,8 @@ fn a_lost_checkpoint_is_caught_up_from_the_one_before() {
     let checkpoints = Checkpoints::open(folder.path()).unwrap();
     let mut first = trainer(settings(20), &samples, 1);
     run(&mut first, &samples, &checkpoints, 20);
-    let mut names: Vec<_> = std::fs::read_dir(folder.path())
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
+    let mut names: Vec<_> =
+        std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
     names.sort();
     let newest = names.last().unwrap();
     let mut bytes = std::fs::read(newest).unwrap();
@@ -139,10 +126,7 @@ fn a_lost_checkpoint_is_caught_up_from_the_one_before() {
     assert!(again.resume(&checkpoints).unwrap());
     assert_eq!(again.steps_taken(), 15);
     run(&mut again, &samples, &checkpoints, 20);
-    assert_eq!(
-        again.model().unwrap().parameters(),
-        first.model().unwrap().parameters()
-    );
+    assert_eq!(again.model().unwrap().parameters(), first.model().unwrap().parameters());
 }
 
 #[test]
@@ -151,10 +135,7 @@ fn micro_batches_add_up_to_the_batch() {
     let runs = [4, 2, 1].map(|micro_batch| {
         let folder = tempfile::tempdir().unwrap();
         let checkpoints = Checkpoints::open(folder.path()).unwrap();
-        let settings = PretrainSettings {
-            micro_batch,
-            ..settings(10)
-        };
+        let settings = PretrainSettings { micro_batch, ..settings(10) };
         let mut trainer = trainer(settings, &samples, 1);
         let losses = run(&mut trainer, &samples, &checkpoints, 10);
         (losses, trainer.learner().allocated_bytes())
@@ -165,10 +146,7 @@ fn micro_batches_add_up_to_the_batch() {
         // The sums are the same but for their order.
         assert!((whole - parts).abs() < 1e-4 * whole, "{whole} {parts}");
     }
-    assert!(
-        runs[2].1 < runs[1].1 && runs[1].1 < runs[0].1,
-        "micro-batches save no memory"
-    );
+    assert!(runs[2].1 < runs[1].1 && runs[1].1 < runs[0].1, "micro-batches save no memory");
 }
 
 #[test]
@@ -177,16 +155,8 @@ fn parameters_rounded_to_bf16_learn_as_well() {
     let losses = [Precision::F32, Precision::Bf16].map(|precision| {
         let folder = tempfile::tempdir().unwrap();
         let checkpoints = Checkpoints::open(folder.path()).unwrap();
-        let settings = PretrainSettings {
-            precision,
-            ..settings(24)
-        };
-        run(
-            &mut trainer(settings, &samples, 1),
-            &samples,
-            &checkpoints,
-            24,
-        )
+        let settings = PretrainSettings { precision, ..settings(24) };
+        run(&mut trainer(settings, &samples, 1), &samples, &checkpoints, 24)
     });
     assert_ne!(losses[0], losses[1], "rounding had no effect at all");
     let (exact, rounded) = (losses[0][23], losses[1][23]);
@@ -200,12 +170,7 @@ fn other_settings_are_refused_by_name() {
     let samples = MemorySamples::words(32, 40, 1);
     let folder = tempfile::tempdir().unwrap();
     let checkpoints = Checkpoints::open(folder.path()).unwrap();
-    run(
-        &mut trainer(settings(10), &samples, 1),
-        &samples,
-        &checkpoints,
-        5,
-    );
+    run(&mut trainer(settings(10), &samples, 1), &samples, &checkpoints, 5);
 
     let mut other = settings(10);
     other.schedule.peak_rate = 1e-3;
@@ -227,14 +192,8 @@ fn other_settings_are_refused_by_name() {
             other => panic!("{other:?}"),
         }
     };
-    assert_eq!(
-        refused(Model::init(&config(), 4).unwrap()),
-        "initial parameters"
-    );
-    let wider = ModelConfig {
-        ffn: 128,
-        ..config()
-    };
+    assert_eq!(refused(Model::init(&config(), 4).unwrap()), "initial parameters");
+    let wider = ModelConfig { ffn: 128, ..config() };
     assert_eq!(refused(Model::init(&wider, 3).unwrap()), "model.ffn");
 
     let model = Model::init(&config(), 3).unwrap();
@@ -249,20 +208,12 @@ fn other_settings_are_refused_by_name() {
 fn a_flat_training_can_be_made_longer() {
     let samples = MemorySamples::words(32, 40, 1);
     let flat = |steps| PretrainSettings {
-        schedule: Schedule {
-            shape: Shape::Flat,
-            ..settings(steps).schedule
-        },
+        schedule: Schedule { shape: Shape::Flat, ..settings(steps).schedule },
         ..settings(steps)
     };
     let folder = tempfile::tempdir().unwrap();
     let checkpoints = Checkpoints::open(folder.path()).unwrap();
-    run(
-        &mut trainer(flat(6), &samples, 1),
-        &samples,
-        &checkpoints,
-        6,
-    );
+    run(&mut trainer(flat(6), &samples, 1), &samples, &checkpoints, 6);
     let mut longer = trainer(flat(12), &samples, 1);
     assert!(longer.resume(&checkpoints).unwrap());
     run(&mut longer, &samples, &checkpoints, 12);
@@ -271,19 +222,12 @@ fn a_flat_training_can_be_made_longer() {
     let checkpoints = Checkpoints::open(folder.path()).unwrap();
     let mut at_once = trainer(flat(12), &samples, 1);
     run(&mut at_once, &samples, &checkpoints, 12);
-    assert_eq!(
-        longer.model().unwrap().parameters(),
-        at_once.model().unwrap().parameters()
-    );
+    assert_eq!(longer.model().unwrap().parameters(), at_once.model().unwrap().parameters());
 }
 
 #[test]
 fn a_spike_is_skipped_and_many_go_back_with_half_the_rate_until_patience_ends() {
-    let settings = GuardSettings {
-        spike_deviations: 4.0,
-        skips_max: 2,
-        rollbacks_max: 1,
-    };
+    let settings = GuardSettings { spike_deviations: 4.0, skips_max: 2, rollbacks_max: 1 };
     let mut guard = GuardState::default();
     for step in 0..100 {
         let loss = 3.0 + 0.05 * (step as f32).sin();
@@ -318,31 +262,15 @@ fn a_training_that_diverges_keeps_its_last_good_checkpoint() {
     settings.guard.rollbacks_max = 2;
     let mut trainer = trainer(settings, &samples, 1);
     let mut went_back = 0;
-    let ended = pretrain(
-        &mut trainer,
-        &samples,
-        &checkpoints,
-        1_000,
-        &mut |_, event| {
-            went_back += u32::from(matches!(event, PretrainEvent::RolledBack(_)));
-            ControlFlow::Continue(())
-        },
-    );
+    let ended = pretrain(&mut trainer, &samples, &checkpoints, 1_000, &mut |_, event| {
+        went_back += u32::from(matches!(event, PretrainEvent::RolledBack(_)));
+        ControlFlow::Continue(())
+    });
     assert!(
-        matches!(
-            ended,
-            Err(PretrainError::Diverged {
-                rollbacks: 2,
-                kept_step: 0,
-                ..
-            })
-        ),
+        matches!(ended, Err(PretrainError::Diverged { rollbacks: 2, kept_step: 0, .. })),
         "{ended:?}"
     );
     assert_eq!(went_back, 2);
     let kept = checkpoints.load(&config()).unwrap().unwrap();
-    assert_eq!(
-        kept.model().parameters(),
-        Model::init(&config(), 3).unwrap().parameters()
-    );
+    assert_eq!(kept.model().parameters(), Model::init(&config(), 3).unwrap().parameters());
 }

@@ -11,16 +11,7 @@ pub(crate) struct MemorySamples {
 impl MemorySamples {
     /// Text that can be learned: words of a small vocabulary in an order drawn from `seed`.
     pub(crate) fn words(sample_len: usize, sample_count: usize, seed: u64) -> Self {
-        let words = [
-            "the ",
-            "miner ",
-            "trains ",
-            "a ",
-            "model ",
-            "and ",
-            "validators ",
-            "score ",
-        ];
+        let words = ["the ", "miner ", "trains ", "a ", "model ", "and ", "validators ", "score "];
         let mut state = seed;
         let mut tokens = Vec::new();
         while tokens.len() <= sample_len * sample_count {
@@ -45,8 +36,6 @@ impl SampleSource for MemorySamples {
 
     fn sample(&self, id: u64) -> Option<Tokens<'_>> {
         let start = id as usize * self.sample_len;
-        self.tokens
-            .get(start..start + self.sample_len + 1)
-            .map(Tokens::U8)
+        self.tokens.get(start..start + self.sample_len + 1).map(Tokens::U8)
     }
 }

@@ -3,12 +3,7 @@
 use trainer::schedule::{Decay, Schedule, ScheduleError, Shape};
 
 fn schedule(shape: Shape) -> Schedule {
-    Schedule {
-        peak_rate: 1.0,
-        floor: 0.1,
-        warm_up_steps: 10,
-        shape,
-    }
+    Schedule { peak_rate: 1.0, floor: 0.1, warm_up_steps: 10, shape }
 }
 
 fn close(found: f32, expected: f32) {
@@ -17,13 +12,7 @@ fn close(found: f32, expected: f32) {
 
 #[test]
 fn the_warm_up_is_a_line_to_the_peak() {
-    for shape in [
-        Shape::Flat,
-        Shape::Cosine,
-        Shape::Anneal {
-            decay: Decay::Linear,
-        },
-    ] {
+    for shape in [Shape::Flat, Shape::Cosine, Shape::Anneal { decay: Decay::Linear }] {
         let schedule = schedule(shape);
         close(schedule.rate(1, 110), 0.1);
         close(schedule.rate(5, 110), 0.5);
@@ -40,39 +29,23 @@ fn each_shape_follows_its_formula() {
     close(cosine.rate(110, 110), 0.1);
     // x = 1/4: (1 + cos(π/4)) / 2.
     close(cosine.rate(35, 110), 0.1 + 0.9 * 0.853_553_4);
-    let wsd = |decay| {
-        schedule(Shape::Wsd {
-            decay_steps: 20,
-            decay,
-        })
-    };
+    let wsd = |decay| schedule(Shape::Wsd { decay_steps: 20, decay });
     close(wsd(Decay::Linear).rate(90, 110), 1.0);
     close(wsd(Decay::Linear).rate(100, 110), 0.1 + 0.9 * 0.5);
     close(wsd(Decay::OneMinusSqrt).rate(95, 110), 0.1 + 0.9 * 0.5);
     close(wsd(Decay::OneMinusSqrt).rate(110, 110), 0.1);
-    let anneal = schedule(Shape::Anneal {
-        decay: Decay::Linear,
-    });
+    let anneal = schedule(Shape::Anneal { decay: Decay::Linear });
     close(anneal.rate(60, 110), 0.1 + 0.9 * 0.5);
 }
 
 #[test]
 fn no_rate_before_the_last_step_is_zero_and_none_rises_after_the_warm_up() {
     let decays = [Decay::Linear, Decay::OneMinusSqrt];
-    let shapes = decays.into_iter().flat_map(|decay| {
-        [
-            Shape::Wsd {
-                decay_steps: 30,
-                decay,
-            },
-            Shape::Anneal { decay },
-        ]
-    });
+    let shapes = decays
+        .into_iter()
+        .flat_map(|decay| [Shape::Wsd { decay_steps: 30, decay }, Shape::Anneal { decay }]);
     for shape in shapes.chain([Shape::Flat, Shape::Cosine]) {
-        let schedule = Schedule {
-            floor: 0.0,
-            ..schedule(shape)
-        };
+        let schedule = Schedule { floor: 0.0, ..schedule(shape) };
         let rates: Vec<f32> = (1..=110).map(|step| schedule.rate(step, 110)).collect();
         assert!(rates[..109].iter().all(|rate| *rate > 0.0), "{shape:?}");
         assert!(rates[9..].windows(2).all(|pair| pair[1] <= pair[0]));
@@ -81,19 +54,9 @@ fn no_rate_before_the_last_step_is_zero_and_none_rises_after_the_warm_up() {
 
 #[test]
 fn schedules_that_do_not_fit_are_refused() {
-    let wsd = schedule(Shape::Wsd {
-        decay_steps: 20,
-        decay: Decay::Linear,
-    });
+    let wsd = schedule(Shape::Wsd { decay_steps: 20, decay: Decay::Linear });
     assert_eq!(wsd.check(30), Ok(()));
-    assert_eq!(
-        wsd.check(29),
-        Err(ScheduleError::TooLong {
-            warm_up: 10,
-            decay: 20,
-            steps: 29
-        })
-    );
+    assert_eq!(wsd.check(29), Err(ScheduleError::TooLong { warm_up: 10, decay: 20, steps: 29 }));
     for peak_rate in [0.0, -1.0, f32::NAN, f32::INFINITY] {
         let wrong = Schedule { peak_rate, ..wsd };
         assert!(matches!(wrong.check(100), Err(ScheduleError::PeakRate(_))));

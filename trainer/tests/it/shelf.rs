@@ -58,15 +58,10 @@ fn answer(mut stream: &TcpStream, shelf: &Shelf) -> Option<()> {
     shelf.requests.fetch_add(1, Ordering::SeqCst);
     let mut request = lines.first()?.split(' ');
     let (method, target) = (request.next()?, request.next()?);
-    let is_signed = lines
-        .iter()
-        .any(|l| l.to_lowercase().starts_with("authorization: aws4-hmac"));
+    let is_signed = lines.iter().any(|l| l.to_lowercase().starts_with("authorization: aws4-hmac"));
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let objects = shelf.objects.lock().unwrap();
-    let name = path
-        .trim_start_matches('/')
-        .replace("%3D", "=")
-        .replace("%20", " ");
+    let name = path.trim_start_matches('/').replace("%3D", "=").replace("%20", " ");
     let mut status = "200 OK";
     let mut headers = String::new();
     let is_allowed = is_signed || name.starts_with("public/");
@@ -74,9 +69,7 @@ fn answer(mut stream: &TcpStream, shelf: &Shelf) -> Option<()> {
         status = "503 Slow Down";
         Vec::new()
     } else if query.contains("list-type=2") {
-        let prefix = query
-            .split('&')
-            .find_map(|pair| pair.strip_prefix("prefix="));
+        let prefix = query.split('&').find_map(|pair| pair.strip_prefix("prefix="));
         let prefix = prefix.unwrap_or("").replace("%2F", "/");
         list(&objects, &name, &prefix).into_bytes()
     } else if let Some(object) = objects.get(&name) {

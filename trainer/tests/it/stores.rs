@@ -43,9 +43,7 @@ fn data_set(folder: &Path, input: &str) -> Result<Dataset, DataError> {
     };
     let tokenizer = Arc::new(Tokenizer::bytes());
     let options = BuildOptions::default();
-    build_tokens(&settings, &tokenizer, folder, options, &mut |_| {
-        ControlFlow::Continue(())
-    })
+    build_tokens(&settings, &tokenizer, folder, options, &mut |_| ControlFlow::Continue(()))
 }
 
 fn jsonl() -> String {
@@ -119,9 +117,7 @@ fn samples_are_fetched_checked_and_cached_within_a_bound() {
 
     // A copy is a data set; damage in the store is named.
     remote.verify(&mut |_| {}).unwrap();
-    let copy = remote
-        .download(&folder.path().join("copy"), &mut |_| {})
-        .unwrap();
+    let copy = remote.download(&folder.path().join("copy"), &mut |_| {}).unwrap();
     copy.verify().unwrap();
     assert_eq!(copy.manifest(), local.manifest());
     let name = "bucket/some/where/train-0001.bin";
@@ -133,12 +129,7 @@ fn samples_are_fetched_checked_and_cached_within_a_bound() {
     );
     let missing = Store::open("s3://bucket/nowhere", &options(&endpoint)).unwrap();
     let error = RemoteDataset::open(missing, &cache, 0).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("s3://bucket/nowhere/manifest.json"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("s3://bucket/nowhere/manifest.json"), "{error}");
 }
 
 #[test]
@@ -179,11 +170,7 @@ fn streamed_batches_are_those_of_the_folder_whatever_their_order() {
         check(first).unwrap();
     }
     // All is cached, and then one file is gone: an error, and what comes back is used again.
-    let gone = shelf
-        .objects
-        .lock()
-        .unwrap()
-        .remove("public/set/train-0000.bin");
+    let gone = shelf.objects.lock().unwrap().remove("public/set/train-0000.bin");
     fs::remove_dir_all(&cache).unwrap();
     fs::create_dir_all(cache.join(&local.manifest().root)).unwrap();
     let error = (0..end - 6).step_by(6).find_map(|first| check(first).err());
@@ -208,15 +195,10 @@ fn a_window_trained_from_a_store_gives_the_update_of_its_copy() {
     let remote = RemoteDataset::open(store, &folder.path().join("cache"), 1 << 30).unwrap();
     let remote = remote.with_sample_len(config.seq_len).unwrap();
 
-    let settings = TrainerSettings {
-        batch_size: 2,
-        micro_batch: 2,
-        ..TrainerSettings::default()
-    };
+    let settings = TrainerSettings { batch_size: 2, micro_batch: 2, ..TrainerSettings::default() };
     let count = local.train().sample_count();
-    let steps: Vec<Vec<u64>> = (0..6u64)
-        .map(|step| vec![step * 31 % count, step * 17 % count])
-        .collect();
+    let steps: Vec<Vec<u64>> =
+        (0..6u64).map(|step| vec![step * 31 % count, step * 17 % count]).collect();
     let train = |source: &mut dyn BatchSource| {
         let model = Model::init(&config, 1).unwrap();
         let mut trainer = Trainer::new(model, settings.clone(), Threads::single()).unwrap();
@@ -237,11 +219,7 @@ fn a_window_trained_from_a_store_gives_the_update_of_its_copy() {
     assert_eq!(there, evaluator.loss(&model, local.train(), &ids).unwrap());
 
     // A store without its files costs the window and says which.
-    shelf
-        .objects
-        .lock()
-        .unwrap()
-        .remove("public/set/train-0000.bin");
+    shelf.objects.lock().unwrap().remove("public/set/train-0000.bin");
     fs::remove_dir_all(folder.path().join("cache")).unwrap();
     fs::create_dir_all(folder.path().join("cache").join(&local.manifest().root)).unwrap();
     let mut streamed = StreamedBatches::new(remote).unwrap();
@@ -257,9 +235,8 @@ fn text_in_a_store_gives_the_data_set_of_the_same_files_on_disk() {
     fs::write(texts.join("a.jsonl"), jsonl()).unwrap();
     let packed = zstd::encode_all(jsonl().replace("document", "page").as_bytes(), 1).unwrap();
     fs::write(texts.join("b/c.jsonl.zst"), packed).unwrap();
-    let rows: Vec<String> = (0..900)
-        .map(|row| format!("row {row} of the table").repeat(9))
-        .collect();
+    let rows: Vec<String> =
+        (0..900).map(|row| format!("row {row} of the table").repeat(9)).collect();
     write_parquet(&texts.join("d.parquet"), &rows, Compression::SNAPPY, true);
     let disk = data_set(&folder.path().join("disk"), &texts.display().to_string()).unwrap();
     let url = format!("file://{}", texts.display());
@@ -319,12 +296,7 @@ fn a_store_that_fails_costs_no_step() {
         batch_size: 4,
         micro_batch: 4,
         precision: Precision::F32,
-        schedule: Schedule {
-            peak_rate: 3e-3,
-            floor: 0.1,
-            warm_up_steps: 2,
-            shape: Shape::Cosine,
-        },
+        schedule: Schedule { peak_rate: 3e-3, floor: 0.1, warm_up_steps: 2, shape: Shape::Cosine },
         adamw: trainer::AdamWSettings::default(),
         clip_norm: 1.0,
         seed: 7,
@@ -344,11 +316,7 @@ fn a_store_that_fails_costs_no_step() {
     let mut whole = trainer();
     train(&mut whole, &mut &samples, &at("whole")).unwrap();
 
-    let mut store = Failing {
-        samples: &samples,
-        left: 8,
-        foreseen: Vec::new(),
-    };
+    let mut store = Failing { samples: &samples, left: 8, foreseen: Vec::new() };
     let ended = train(&mut trainer(), &mut store, &at("part"));
     assert!(matches!(ended, Err(PretrainError::Data(_))), "{ended:?}");
     let mut part = trainer();
@@ -359,8 +327,5 @@ fn a_store_that_fails_costs_no_step() {
     assert_eq!(ended.unwrap(), PretrainEnd::Complete);
     let foreseen = &store.foreseen;
     assert!(foreseen.is_empty(), "{foreseen:?} after the last step");
-    assert_eq!(
-        part.model().unwrap().parameters(),
-        whole.model().unwrap().parameters()
-    );
+    assert_eq!(part.model().unwrap().parameters(), whole.model().unwrap().parameters());
 }

@@ -26,23 +26,10 @@ fn tokenizer() -> Arc<Tokenizer> {
 fn texts(count: usize, seed: u64) -> Vec<String> {
     let mut state = seed;
     let mut random = |below: u64| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         (state >> 33) % below
     };
-    let words = [
-        "The",
-        " miner",
-        " ",
-        "commits",
-        "\n",
-        "naïve",
-        " window 7",
-        "🦀",
-        "ing",
-        ",",
-    ];
+    let words = ["The", " miner", " ", "commits", "\n", "naïve", " window 7", "🦀", "ing", ","];
     let text = |index: usize, random: &mut dyn FnMut(u64) -> u64| {
         let mut text = format!("document {seed}/{index}");
         for _ in 0..5 + random(60) {
@@ -81,10 +68,7 @@ fn build_with(
     threads: usize,
     observe: &mut dyn FnMut(&BuildEvent) -> ControlFlow<()>,
 ) -> Result<Dataset, DataError> {
-    let options = BuildOptions {
-        threads,
-        ..BuildOptions::default()
-    };
+    let options = BuildOptions { threads, ..BuildOptions::default() };
     build_tokens(settings, &tokenizer(), folder, options, observe)
 }
 
@@ -116,11 +100,7 @@ fn stream(samples: &dyn SampleSource) -> Vec<u32> {
         let sample = samples.sample(id).unwrap();
         assert_eq!(sample.len(), samples.sample_len() + 1);
         if let Some(last) = tokens.pop() {
-            assert_eq!(
-                sample.get(0),
-                Some(last),
-                "sample {id} goes on where the last ended"
-            );
+            assert_eq!(sample.get(0), Some(last), "sample {id} goes on where the last ended");
         }
         tokens.extend(sample.iter());
     }
@@ -133,9 +113,7 @@ fn documents(samples: &dyn SampleSource) -> Vec<String> {
     let end = samples.end_of_document().unwrap();
     let tokens = stream(samples);
     let documents = tokens.split(|token| *token == end);
-    documents
-        .map(|tokens| tokenizer().decode(tokens).unwrap())
-        .collect()
+    documents.map(|tokens| tokenizer().decode(tokens).unwrap()).collect()
 }
 
 #[test]
@@ -226,10 +204,8 @@ fn a_stopped_build_goes_on_to_the_same_bytes() {
         repeat,
         ..source(name, path)
     };
-    let settings = settings(vec![
-        weighted("a", &paths[0], 0.5, 1),
-        weighted("b", &paths[1], 0.5, 3),
-    ]);
+    let settings =
+        settings(vec![weighted("a", &paths[0], 0.5, 1), weighted("b", &paths[1], 0.5, 3)]);
     let whole = folder.path().join("whole");
     build(&settings, &whole).unwrap();
     let cut = folder.path().join("cut");
@@ -244,15 +220,8 @@ fn a_stopped_build_goes_on_to_the_same_bytes() {
         }
         // A kill leaves what was not marked: half a line, and tokens behind the mark.
         let mut journal = File::options().append(true).open(cut.join("journal.jsonl"));
-        journal
-            .as_mut()
-            .unwrap()
-            .write_all(b"{\"mark\":{\"tra")
-            .unwrap();
-        for (name, _) in content(&cut)
-            .iter()
-            .filter(|(name, _)| name.ends_with(".part"))
-        {
+        journal.as_mut().unwrap().write_all(b"{\"mark\":{\"tra").unwrap();
+        for (name, _) in content(&cut).iter().filter(|(name, _)| name.ends_with(".part")) {
             let mut part = File::options().append(true).open(cut.join(name)).unwrap();
             part.write_all(&[7; 999]).unwrap();
         }
@@ -272,38 +241,25 @@ fn what_a_build_would_destroy_is_kept() {
     let ours = settings(vec![source("a", &input)]);
     let stopped = build_with(&ours, &out, 2, &mut stop_after(600));
     assert!(matches!(stopped, Err(DataError::Stopped(_))));
-    let other = BuildSettings {
-        sample_len: 64,
-        ..ours.clone()
-    };
+    let other = BuildSettings { sample_len: 64, ..ours.clone() };
     let refused = build(&other, &out).unwrap_err();
     assert!(matches!(&refused, DataError::Journal { .. }), "{refused}");
     // A file that is not what the journal says is found before anything is added to it.
-    let part = content(&out)
-        .iter()
-        .map(|(name, _)| out.join(name))
-        .find(|path| {
-            path.to_string_lossy().contains("train-")
-                && path.extension().is_some_and(|e| e == "part")
-        });
+    let part = content(&out).iter().map(|(name, _)| out.join(name)).find(|path| {
+        path.to_string_lossy().contains("train-") && path.extension().is_some_and(|e| e == "part")
+    });
     let part = part.unwrap();
     let mut bytes = fs::read(&part).unwrap();
     bytes[5] ^= 1;
     fs::write(&part, &bytes).unwrap();
     let refused = build(&ours, &out).unwrap_err();
-    assert!(
-        matches!(&refused, DataError::Journal { path, .. } if *path == part),
-        "{refused}"
-    );
+    assert!(matches!(&refused, DataError::Journal { path, .. } if *path == part), "{refused}");
     bytes[5] ^= 1;
     fs::write(&part, &bytes).unwrap();
     build(&ours, &out).unwrap();
     let again = build(&ours, &out).unwrap_err();
     assert!(matches!(again, DataError::Occupied { .. }));
-    let options = BuildOptions {
-        start_over: true,
-        ..BuildOptions::default()
-    };
+    let options = BuildOptions { start_over: true, ..BuildOptions::default() };
     let mut go_on = |_: &BuildEvent| ControlFlow::Continue(());
     let dataset = build_tokens(&other, &tokenizer(), &out, options, &mut go_on).unwrap();
     assert_eq!(dataset.sample_len(), 64);
@@ -320,9 +276,7 @@ pub(crate) fn write_parquet(
     let schema =
         format!("message m {{ required binary other (UTF8); {kind} binary text (UTF8); }}");
     let schema = Arc::new(parse_message_type(&schema).unwrap());
-    let properties = WriterProperties::builder()
-        .set_compression(compression)
-        .build();
+    let properties = WriterProperties::builder().set_compression(compression).build();
     let file = File::create(path).unwrap();
     let mut writer = SerializedFileWriter::new(file, schema, Arc::new(properties)).unwrap();
     for rows in texts.chunks(100) {
@@ -368,10 +322,7 @@ fn the_root_of_a_small_mixture_is_the_one_it_always_was() {
 fn every_format_gives_the_same_tokens() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    let texts: Vec<String> = texts(700, 5)
-        .iter()
-        .map(|text| text.replace('\n', " "))
-        .collect();
+    let texts: Vec<String> = texts(700, 5).iter().map(|text| text.replace('\n', " ")).collect();
     write_jsonl(&at("a.jsonl"), &texts);
     let jsonl = fs::read(at("a.jsonl")).unwrap();
     fs::write(at("b.jsonl.zst"), zstd::encode_all(&jsonl[..], 3).unwrap()).unwrap();
@@ -389,15 +340,9 @@ fn every_format_gives_the_same_tokens() {
     write_parquet(&at("f.parquet"), &texts, Compression::UNCOMPRESSED, true);
     fs::write(at("g.lines"), texts.join("\r\n")).unwrap();
     let mut roots = Vec::new();
-    for name in [
-        "a.jsonl",
-        "b.jsonl.zst",
-        "c.jsonl.gz",
-        "d.parquet",
-        "e.parquet",
-        "f.parquet",
-        "g.lines",
-    ] {
+    for name in
+        ["a.jsonl", "b.jsonl.zst", "c.jsonl.gz", "d.parquet", "e.parquet", "f.parquet", "g.lines"]
+    {
         let source = SourceSettings {
             format: name.ends_with(".lines").then_some(Format::Lines),
             ..source("same", &at(name))
@@ -406,15 +351,10 @@ fn every_format_gives_the_same_tokens() {
         roots.push(dataset.root());
     }
     assert!(roots.iter().all(|root| *root == roots[0]));
-    let missing = SourceSettings {
-        field: "content".to_owned(),
-        ..source("same", &at("d.parquet"))
-    };
+    let missing =
+        SourceSettings { field: "content".to_owned(), ..source("same", &at("d.parquet")) };
     let error = build(&settings(vec![missing]), &at("out")).unwrap_err();
-    assert!(
-        error.to_string().contains("there are other, text"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("there are other, text"), "{error}");
 }
 
 #[test]
@@ -461,10 +401,8 @@ fn mixture_holds_to_within_a_document() {
 fn bad_lines_are_named_counted_and_bounded() {
     let folder = tempfile::tempdir().unwrap();
     let input = folder.path().join("a.jsonl");
-    let mut lines: Vec<String> = texts(600, 3)
-        .iter()
-        .map(|text| serde_json::json!({ "text": text }).to_string())
-        .collect();
+    let mut lines: Vec<String> =
+        texts(600, 3).iter().map(|text| serde_json::json!({ "text": text }).to_string()).collect();
     lines[99] = "{\"text\": \"cut".to_owned();
     lines[199] = "{\"other\": 1}".to_owned();
     lines[299] = format!("{{\"text\": \"{}\"}}", "long ".repeat(500));
@@ -555,10 +493,7 @@ fn tokens_take_the_bytes_that_the_vocabulary_needs() {
         let ends = tokens.iter().filter(|token| **token == end).count();
         assert!(ends.abs_diff(dataset.manifest().train.document_count as usize) <= 2);
         let len = fs::metadata(out.join("train-0000.bin")).unwrap().len();
-        assert_eq!(
-            len,
-            dataset.manifest().train.shards[0].token_count * token_bytes as u64
-        );
+        assert_eq!(len, dataset.manifest().train.shards[0].token_count * token_bytes as u64);
     }
 }
 
@@ -591,10 +526,7 @@ fn a_flipped_bit_is_named_by_file_and_piece() {
     other.verify().unwrap();
     assert_eq!(other.train().sample(1).unwrap().len(), 49);
     let tokens = stream(Dataset::open(&out).unwrap().train());
-    assert_eq!(
-        stream(other.train()),
-        tokens[..other.train().sample_count() as usize * 48 + 1]
-    );
+    assert_eq!(stream(other.train()), tokens[..other.train().sample_count() as usize * 48 + 1]);
 }
 
 #[test]
@@ -606,9 +538,7 @@ fn settings_without_sense_are_refused() {
     let refused = |change: &dyn Fn(&mut BuildSettings)| {
         let mut settings = good.clone();
         change(&mut settings);
-        build(&settings, &folder.path().join("out"))
-            .unwrap_err()
-            .to_string()
+        build(&settings, &folder.path().join("out")).unwrap_err().to_string()
     };
     assert!(refused(&|s| s.sources.clear()).contains("no source"));
     assert!(refused(&|s| s.held_out = f64::NAN).contains("held_out"));

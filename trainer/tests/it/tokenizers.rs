@@ -8,9 +8,7 @@ use trainer::tokenizer::{Tokenizer, TokenizerError};
 
 /// A file of `tests/fixtures/tokenizers`, which trainer/checks/tokenizer_fixtures.py writes.
 pub(crate) fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fixtures/tokenizers")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tokenizers").join(name)
 }
 
 fn encodings() -> Value {
@@ -19,8 +17,7 @@ fn encodings() -> Value {
 
 fn ids(value: &Value) -> Vec<u32> {
     let ids = value.as_array().unwrap().iter();
-    ids.map(|id| u32::try_from(id.as_u64().unwrap()).unwrap())
-        .collect()
+    ids.map(|id| u32::try_from(id.as_u64().unwrap()).unwrap()).collect()
 }
 
 #[test]
@@ -28,21 +25,13 @@ fn tokens_are_those_of_the_python_package() {
     let cases = encodings();
     for name in ["bytes", "pieces"] {
         let tokenizer = Tokenizer::from_file(&fixture(&format!("{name}.json"))).unwrap();
-        let texts: Vec<&str> = cases["texts"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|text| text.as_str().unwrap())
-            .collect();
+        let texts: Vec<&str> =
+            cases["texts"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
         assert!(texts.len() > 40);
         let documents = tokenizer.encode_documents(&texts).unwrap();
         for (index, text) in texts.iter().enumerate() {
             let mut expected = ids(&cases[name]["documents"][index]);
-            assert_eq!(
-                tokenizer.encode(text).unwrap(),
-                expected,
-                "{name}: {text:?}"
-            );
+            assert_eq!(tokenizer.encode(text).unwrap(), expected, "{name}: {text:?}");
             let decoded = tokenizer.decode(&expected).unwrap();
             assert_eq!(Some(&*decoded), cases[name]["decoded"][index].as_str());
             expected.extend(tokenizer.end_of_document());
@@ -60,40 +49,23 @@ fn special_tokens_in_a_document_are_text() {
     assert_eq!(tokenizer.end_of_document(), end);
     let forged = "one<|endoftext|>two";
     assert!(!tokenizer.encode(forged).unwrap().contains(&end.unwrap()));
-    assert!(tokenizer
-        .encode_prompt(forged)
-        .unwrap()
-        .contains(&end.unwrap()));
-    assert_eq!(
-        tokenizer
-            .decode(&tokenizer.encode(forged).unwrap())
-            .unwrap(),
-        forged
-    );
+    assert!(tokenizer.encode_prompt(forged).unwrap().contains(&end.unwrap()));
+    assert_eq!(tokenizer.decode(&tokenizer.encode(forged).unwrap()).unwrap(), forged);
     let pieces = Tokenizer::from_file(&fixture("pieces.json")).unwrap();
     assert_eq!(pieces.end_of_document(), Some(2));
     let other = pieces.with_end_of_document("<s>").unwrap();
     assert_eq!(other.end_of_document(), Some(1));
-    assert!(matches!(
-        other.with_end_of_document("<none>"),
-        Err(TokenizerError::NoToken(_))
-    ));
+    assert!(matches!(other.with_end_of_document("<none>"), Err(TokenizerError::NoToken(_))));
 }
 
 #[test]
 fn bytes_are_tokens_but_for_the_end() {
     let bytes = Tokenizer::bytes();
-    assert_eq!(
-        (bytes.vocab_size(), bytes.end_of_document()),
-        (256, Some(0))
-    );
+    assert_eq!((bytes.vocab_size(), bytes.end_of_document()), (256, Some(0)));
     assert_eq!(bytes.encode("a\0ß").unwrap(), [97, 195, 159]);
     assert_eq!(bytes.decode(&[97, 195, 159]).unwrap(), "aß");
     assert!(bytes.decode(&[256]).is_err());
-    assert_ne!(
-        bytes.hash(),
-        Tokenizer::from_file(&fixture("bytes.json")).unwrap().hash()
-    );
+    assert_ne!(bytes.hash(), Tokenizer::from_file(&fixture("bytes.json")).unwrap().hash());
 }
 
 #[test]
@@ -101,18 +73,12 @@ fn what_is_no_tokenizer_is_refused() {
     let json = std::fs::read_to_string(fixture("bytes.json")).unwrap();
     let random = json.replace("\"dropout\":null", "\"dropout\":0.1");
     assert_ne!(random, json);
-    assert!(matches!(
-        Tokenizer::from_json(random.as_bytes()),
-        Err(TokenizerError::Dropout)
-    ));
+    assert!(matches!(Tokenizer::from_json(random.as_bytes()), Err(TokenizerError::Dropout)));
     assert!(matches!(
         Tokenizer::from_json(&json.as_bytes()[..json.len() / 2]),
         Err(TokenizerError::Format(_))
     ));
-    assert!(matches!(
-        Tokenizer::from_file(Path::new("none.json")),
-        Err(TokenizerError::Io { .. })
-    ));
+    assert!(matches!(Tokenizer::from_file(Path::new("none.json")), Err(TokenizerError::Io { .. })));
 }
 
 /// The byte-level fixture with another pre-tokenizer, and with or without merges of whole words.
@@ -181,9 +147,7 @@ fn our_own_tokenizer_gives_the_tokens_of_the_general_one() {
     ];
     let mut state = 1u64;
     let mut random = |below: usize| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         (state >> 33) as usize % below
     };
     for round in 0..400 {
@@ -205,10 +169,8 @@ fn our_own_tokenizer_gives_the_tokens_of_the_general_one() {
 
 #[test]
 fn every_character_is_classed_as_the_general_tokenizer_does() {
-    let tokenizers = [
-        variant(byte_level(true), false),
-        variant(sequence(split(r"\p{N}{1,3}"), false), false),
-    ];
+    let tokenizers =
+        [variant(byte_level(true), false), variant(sequence(split(r"\p{N}{1,3}"), false), false)];
     // Each character between a space, a letter, a number and a sign.
     let all = ('\0'..=char::MAX).step_by(17).collect::<Vec<char>>();
     for chars in all.chunks(512) {
@@ -239,10 +201,7 @@ fn forms_that_are_not_known_in_every_detail_are_left_to_the_general_tokenizer() 
         let tokenizer = variant(pre_tokenizer, false);
         assert!(!tokenizer.is_fast());
         let text = "It's 12 o'clock";
-        assert_eq!(
-            tokenizer.encode(text).unwrap(),
-            tokenizer.encode_general(text).unwrap()
-        );
+        assert_eq!(tokenizer.encode(text).unwrap(), tokenizer.encode_general(text).unwrap());
     }
     for name in ["lstrip", "rstrip", "single_word", "normalized"] {
         let mut token = serde_json::json!({ "content": "ab", "special": false, "id": 449 });
@@ -290,17 +249,13 @@ fn tokens_that_users_added_are_found_before_anything_else() {
         assert!(tokenizer.is_fast());
         let mut state = 5u64;
         let mut random = |below: usize| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             (state >> 33) as usize % below
         };
         let pieces = ["<", "a", ">", "b", " ", "日", "本", "this is ", "x"];
         let mut found = 0;
         for _ in 0..500 {
-            let text: String = (0..random(40))
-                .map(|_| pieces[random(pieces.len())])
-                .collect();
+            let text: String = (0..random(40)).map(|_| pieces[random(pieces.len())]).collect();
             let tokens = tokenizer.encode(&text).unwrap();
             assert_eq!(tokens, tokenizer.encode_general(&text).unwrap(), "{text:?}");
             let is_added = |token: &&u32| **token as usize >= plain.vocab_size();

@@ -92,10 +92,7 @@ impl Chain for SimChain {
         run: RunId,
         at: Option<Hash>,
     ) -> Result<Vec<AnnouncementInfo>, ChainError> {
-        self.ask("announcements")
-            .await?
-            .announcements(run, at)
-            .await
+        self.ask("announcements").await?.announcements(run, at).await
     }
 
     async fn window(

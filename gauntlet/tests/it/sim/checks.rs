@@ -43,13 +43,7 @@ pub(super) struct Checks {
 
 impl Checks {
     pub(super) fn new(replay: Model, settings: Settings) -> Self {
-        Self {
-            settings,
-            replay,
-            window: 0,
-            windows: Vec::new(),
-            settled: Vec::new(),
-        }
+        Self { settings, replay, window: 0, windows: Vec::new(), settled: Vec::new() }
     }
 
     /// Checks what a block has made final.
@@ -111,21 +105,12 @@ impl Checks {
             let payload = world.content(&reveal.opening.payload_root);
             payloads.push((*uid, payload.expect("what is attested was published")));
         }
-        let accepted: Vec<_> = payloads
-            .iter()
-            .map(|(uid, bytes)| (*uid, &bytes[..]))
-            .collect();
+        let accepted: Vec<_> = payloads.iter().map(|(uid, bytes)| (*uid, &bytes[..])).collect();
         let training = &self.settings.training;
         self.replay
-            .apply_outer(
-                &Threads::single(),
-                &accepted,
-                training.keep,
-                training.outer_rate_ppm,
-            )
+            .apply_outer(&Threads::single(), &accepted, training.keep, training.outer_rate_ppm)
             .unwrap();
-        self.windows
-            .push((record.accepted, record.state_root.is_some()));
+        self.windows.push((record.accepted, record.state_root.is_some()));
         self.window += 1;
     }
 
@@ -141,10 +126,7 @@ impl Checks {
         assert_eq!(ledger.minted, minted, "block {number}");
         let mut held: Planck = 0;
         for member in members {
-            held += chain
-                .balance(keys::account(&member.cold), None)
-                .await
-                .unwrap();
+            held += chain.balance(keys::account(&member.cold), None).await.unwrap();
         }
         let bonds = chain.miners(RUN, None).await.unwrap();
         let stakes = chain.validators(RUN, None).await.unwrap();
@@ -187,11 +169,7 @@ impl Checks {
         for member in members.iter().filter(|member| member.is_honest()) {
             for missed in member.missed() {
                 // It never meets its own journal: what it had promised before it was killed, it keeps.
-                assert!(
-                    !missed.contains("is recorded as"),
-                    "{}: {missed}",
-                    member.name
-                );
+                assert!(!missed.contains("is recorded as"), "{}: {missed}", member.name);
             }
             let cold = keys::account(&member.cold);
             let claims = world.chain.claims(RUN, cold, None).await.unwrap();
@@ -201,11 +179,7 @@ impl Checks {
         Summary {
             accepted: self.windows.iter().map(|(uids, _)| uids.len()).sum(),
             accepted_max: miners.len() * self.windows.len(),
-            finals: self
-                .windows
-                .iter()
-                .filter(|(_, is_final)| *is_final)
-                .count(),
+            finals: self.windows.iter().filter(|(_, is_final)| *is_final).count(),
             digest,
         }
     }
@@ -219,9 +193,8 @@ fn journals(world: &World, members: &[Member]) {
         if !member.is_honest() {
             continue;
         }
-        for ((_, call, window), hash) in signed
-            .iter()
-            .filter(|((signer, ..), _)| *signer == member.account())
+        for ((_, call, window), hash) in
+            signed.iter().filter(|((signer, ..), _)| *signer == member.account())
         {
             let kind = match *call {
                 "commit_update" => JournalKind::UpdateCommitment,
@@ -230,12 +203,7 @@ fn journals(world: &World, members: &[Member]) {
                 _ => continue,
             };
             let entry = journal.lookup(kind, RUN, *window);
-            assert_eq!(
-                entry.map(|entry| entry.hash),
-                Some(*hash),
-                "{}",
-                member.name
-            );
+            assert_eq!(entry.map(|entry| entry.hash), Some(*hash), "{}", member.name);
         }
     }
 }

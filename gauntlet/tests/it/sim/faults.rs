@@ -54,12 +54,7 @@ const KINDS: [FaultKind; 9] = [
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            kind,
-            whom,
-            from,
-            until,
-        } = self;
+        let Self { kind, whom, from, until } = self;
         write!(f, "{kind:?} {whom:?} from {from} to {until} ms")
     }
 }
@@ -93,12 +88,7 @@ pub(super) fn draw(
                 ChainStalled => Vec::new(),
                 _ => vec![who],
             };
-            Fault {
-                kind,
-                whom,
-                from: begin,
-                until: end.min(until),
-            }
+            Fault { kind, whom, from: begin, until: end.min(until) }
         })
         .collect();
     faults.sort_by_key(|fault| fault.from);

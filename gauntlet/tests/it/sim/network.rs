@@ -39,16 +39,12 @@ impl Network for SimNetwork {
     }
 
     async fn unpublish(&self, id: Hash) -> Result<(), NetworkError> {
-        self.world
-            .pass(self.who, &format!("unpublish {id:?}"))
-            .await;
+        self.world.pass(self.who, &format!("unpublish {id:?}")).await;
         self.inner.unpublish(id).await
     }
 
     async fn fetch(&self, request: FetchRequest) -> Result<Fetched, FetchError> {
-        self.world
-            .pass(self.who, &format!("fetch {:?}", request.id))
-            .await;
+        self.world.pass(self.who, &format!("fetch {:?}", request.id)).await;
         self.inner.fetch(request).await
     }
 }

@@ -100,11 +100,9 @@ impl Member {
     pub(super) fn missed(&self) -> Vec<String> {
         let lines = Reader::new(&self.folder).read().unwrap();
         let missed = lines.into_iter().filter_map(|line| match line {
-            Line::Missed {
-                window,
-                duty,
-                reason,
-            } => Some(format!("{duty:?} of window {window}: {reason}")),
+            Line::Missed { window, duty, reason } => {
+                Some(format!("{duty:?} of window {window}: {reason}"))
+            }
             _ => None,
         });
         missed.collect()
@@ -126,11 +124,9 @@ impl Member {
         let config = self.config(common);
         self.process = Some(match self.role {
             Role::Miner => tokio::spawn(miner::serve(config, surroundings, std::future::pending())),
-            Role::Validator => tokio::spawn(validator::serve(
-                config,
-                surroundings,
-                std::future::pending(),
-            )),
+            Role::Validator => {
+                tokio::spawn(validator::serve(config, surroundings, std::future::pending()))
+            }
         });
     }
 
@@ -143,11 +139,7 @@ impl Member {
         ]);
         let pauser = world.clone();
         Surroundings {
-            chain: Arc::new(SimChain {
-                world: world.clone(),
-                who,
-                is_honest: self.is_honest(),
-            }),
+            chain: Arc::new(SimChain { world: world.clone(), who, is_honest: self.is_honest() }),
             network: Arc::new(SimNetwork {
                 world: world.clone(),
                 who,

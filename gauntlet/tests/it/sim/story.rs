@@ -59,14 +59,7 @@ pub(super) struct Plan {
 impl Plan {
     /// A story without faults.
     pub(super) fn calm(seed: u64, windows: u64) -> Self {
-        Self {
-            seed,
-            miners: 3,
-            adversary: None,
-            validators: 2,
-            windows,
-            faults: Vec::new(),
-        }
+        Self { seed, miners: 3, adversary: None, validators: 2, windows, faults: Vec::new() }
     }
 
     /// The story of this seed.
@@ -86,14 +79,7 @@ impl Plan {
         let until = millis(windows - QUIET_WINDOWS);
         let participants = miners + usize::from(adversary.is_some()) + validators;
         let faults = faults::draw(&mut rng, participants, count, millis(0), until);
-        Self {
-            seed,
-            miners,
-            adversary,
-            validators,
-            windows,
-            faults,
-        }
+        Self { seed, miners, adversary, validators, windows, faults }
     }
 }
 
@@ -196,11 +182,7 @@ impl Story {
             for (at, begins) in [(fault.from, true), (fault.until, false)] {
                 // In the simulation's own milliseconds.
                 let at = at / SLOTS * SLOTS;
-                acts.push(Act {
-                    at,
-                    fault: index,
-                    begins,
-                });
+                acts.push(Act { at, fault: index, begins });
             }
         }
         acts.sort_by_key(|act| (act.at, act.fault, act.begins));
@@ -226,9 +208,7 @@ impl Story {
             let head = self.world.chain.finalized_head().await.unwrap();
             let events = self.world.chain.events_at(head.hash).await.unwrap();
             self.digest = blake2_256(&[&self.digest, &events.encode()]);
-            self.checks
-                .block(&self.world, &self.members, head.number)
-                .await;
+            self.checks.block(&self.world, &self.members, head.number).await;
             if head.number >= last {
                 break;
             }
@@ -237,15 +217,11 @@ impl Story {
             member.end(&self.world).await;
         }
         let digest = self.digest;
-        self.checks
-            .end(&self.world, &self.members, plan, digest)
-            .await
+        self.checks.end(&self.world, &self.members, plan, digest).await
     }
 
     fn lasts(&self, kind: FaultKind) -> bool {
-        self.lasting
-            .iter()
-            .any(|((lasting, _), count)| *lasting == kind && *count > 0)
+        self.lasting.iter().any(|((lasting, _), count)| *lasting == kind && *count > 0)
     }
 
     /// Begins or ends a fault.
@@ -377,22 +353,12 @@ fn data() -> &'static Path {
     static DATA: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
     let (_, path) = DATA.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
-        let words = [
-            "a miner ",
-            "trains ",
-            "the model ",
-            "and ",
-            "a validator ",
-            "scores ",
-            "it. ",
-        ];
+        let words =
+            ["a miner ", "trains ", "the model ", "and ", "a validator ", "scores ", "it. "];
         let mut rng = StdRng::seed_from_u64(0);
         let documents = (0..100).map(|number| {
             let text = (0..200).flat_map(|_| words[rng.gen_range(0..words.len())].bytes());
-            Document {
-                name: format!("{number:03}"),
-                text: text.collect(),
-            }
+            Document { name: format!("{number:03}"), text: text.collect() }
         });
         let documents = documents.collect();
         let path = folder.path().join("data");

@@ -78,9 +78,7 @@ impl World {
             hub: MemoryHub::new(),
             clock: ManualClock::new(0),
             start: Instant::now(),
-            links: (0..participants)
-                .map(|_| watch::Sender::default())
-                .collect(),
+            links: (0..participants).map(|_| watch::Sender::default()).collect(),
             pending: Mutex::default(),
             signed: Mutex::default(),
             contents: Mutex::default(),
@@ -119,11 +117,7 @@ impl World {
 
     /// Lets time pass before `who` does `what`; on return it is a millisecond in which nobody else acts.
     pub(super) async fn pass(&self, who: usize, what: &str) {
-        let slowness = if self.links[who].borrow().slow {
-            SLOWNESS
-        } else {
-            1
-        };
+        let slowness = if self.links[who].borrow().slow { SLOWNESS } else { 1 };
         let delay = 1 + self.draw(who, what) % (DELAY_MS_MAX * slowness);
         let earliest = self.now() + delay;
         let own = who as u64 + 1;
@@ -137,21 +131,15 @@ impl World {
             Call::CommitUpdate { window, hash, .. } | Call::CommitScores { window, hash, .. } => {
                 (*window, *hash)
             }
-            Call::RevealUpdate {
-                window, opening, ..
-            } => (*window, blake2_256(&[&opening.encode()])),
-            Call::Attest {
-                window,
-                bitmap,
-                state_root,
-                ..
-            } => (*window, blake2_256(&[&bitmap.encode(), state_root])),
-            Call::RevealScores {
-                window,
-                evaluations,
-                salt,
-                ..
-            } => (*window, blake2_256(&[&evaluations.encode(), salt])),
+            Call::RevealUpdate { window, opening, .. } => {
+                (*window, blake2_256(&[&opening.encode()]))
+            }
+            Call::Attest { window, bitmap, state_root, .. } => {
+                (*window, blake2_256(&[&bitmap.encode(), state_root]))
+            }
+            Call::RevealScores { window, evaluations, salt, .. } => {
+                (*window, blake2_256(&[&evaluations.encode(), salt]))
+            }
             _ => return,
         };
         let promise = (signer, call.name(), window);
@@ -171,11 +159,7 @@ impl World {
         call: Call,
     ) -> oneshot::Receiver<Result<Included, SubmitError>> {
         let (answer, receiver) = oneshot::channel();
-        lock(&self.pending).push(Pending {
-            signer,
-            call,
-            answer,
-        });
+        lock(&self.pending).push(Pending { signer, call, answer });
         receiver
     }
 
@@ -187,12 +171,7 @@ impl World {
         let mut rng = StdRng::seed_from_u64(self.seed ^ self.now() << 20);
         pending.shuffle(&mut rng);
         let mut waiting = Vec::new();
-        for Pending {
-            signer,
-            call,
-            answer,
-        } in pending
-        {
+        for Pending { signer, call, answer } in pending {
             let submission = self.chain.enqueue(signer, call).unwrap();
             waiting.push((submission, answer));
         }

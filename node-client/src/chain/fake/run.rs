@@ -89,11 +89,7 @@ impl Run {
     ) -> Self {
         Self {
             id,
-            info: RunInfo {
-                owner,
-                settings,
-                layout,
-            },
+            info: RunInfo { owner, settings, layout },
             chunk_count,
             payload_bytes_max,
             salt_mix: [0; 32],
@@ -155,12 +151,7 @@ impl Run {
             order: rows.commitments.len() as u32,
         };
         rows.commitments.insert(uid, commitment);
-        block.events.push(GauntletEvent::UpdateCommitted {
-            run: self.id,
-            window,
-            uid,
-            hash,
-        });
+        block.events.push(GauntletEvent::UpdateCommitted { run: self.id, window, uid, hash });
         Ok(())
     }
 
@@ -204,12 +195,8 @@ impl Run {
                 original: uid,
             });
         }
-        let reveal = RevealInfo {
-            uid,
-            opening,
-            committed_block: commitment.block,
-            order: commitment.order,
-        };
+        let reveal =
+            RevealInfo { uid, opening, committed_block: commitment.block, order: commitment.order };
         reveals.insert(uid, reveal);
         block.events.push(GauntletEvent::UpdateRevealed {
             run,
@@ -266,21 +253,12 @@ impl Run {
         let rows = self.rows(window)?;
         ensure(!rows.attestations.contains_key(&index), "AlreadyAttested")?;
         ensure(bitmap.len() <= bytes_max, "BitmapTooLong")?;
-        let attestation = AttestationInfo {
-            index,
-            bitmap,
-            state_root,
-        };
+        let attestation = AttestationInfo { index, bitmap, state_root };
         rows.attestations.insert(index, attestation);
         if let Some(validator) = self.validators.get_mut(&index) {
             validator.attested_window = Some(window);
         }
-        block.events.push(GauntletEvent::Attested {
-            run: self.id,
-            window,
-            index,
-            state_root,
-        });
+        block.events.push(GauntletEvent::Attested { run: self.id, window, index, state_root });
         Ok(())
     }
 
@@ -297,12 +275,7 @@ impl Run {
         let is_first = !rows.score_commitments.contains_key(&index);
         ensure(is_first, "AlreadyCommitted")?;
         rows.score_commitments.insert(index, hash);
-        block.events.push(GauntletEvent::ScoresCommitted {
-            run: self.id,
-            window,
-            index,
-            hash,
-        });
+        block.events.push(GauntletEvent::ScoresCommitted { run: self.id, window, index, hash });
         Ok(())
     }
 
@@ -324,19 +297,10 @@ impl Run {
         let hash = score_commitment_hash(block.genesis, run, window, &hot, &evaluations, &salt);
         ensure(hash == committed, "OpeningMismatch")?;
         let count = evaluations.len() as u32;
-        let reveal = ScoreRevealInfo {
-            index,
-            evaluations,
-            salt,
-        };
+        let reveal = ScoreRevealInfo { index, evaluations, salt };
         rows.score_reveals.insert(index, reveal);
         self.salt_mix = mix_salt(&self.salt_mix, &salt);
-        block.events.push(GauntletEvent::ScoresRevealed {
-            run,
-            window,
-            index,
-            count,
-        });
+        block.events.push(GauntletEvent::ScoresRevealed { run, window, index, count });
         Ok(())
     }
 
@@ -360,11 +324,7 @@ impl Run {
         let claimable = self.ledger.claimable.checked_sub(amount);
         self.ledger.claimable = claimable.ok_or_else(internal)?;
         self.ledger.paid = self.ledger.paid.saturating_add(amount);
-        block.events.push(GauntletEvent::Claimed {
-            run: self.id,
-            account,
-            amount,
-        });
+        block.events.push(GauntletEvent::Claimed { run: self.id, account, amount });
         Ok(amount)
     }
 
@@ -464,13 +424,8 @@ impl Run {
                 })
             })
             .collect();
-        let accepted = accepted_set(
-            &candidates,
-            &attestations,
-            active_stake,
-            state_root,
-            incentive,
-        );
+        let accepted =
+            accepted_set(&candidates, &attestations, active_stake, state_root, incentive);
         let is_unavailable = |uid: &Uid| {
             is_proven_unavailable(&attestations, active_stake, *uid, incentive.finality_ppm)
         };
@@ -480,12 +435,7 @@ impl Run {
         rows.info.accepted = accepted.clone();
         rows.info.unavailable = bitmap_of(&unavailable);
         rows.info.status = WindowStatus::Accepted;
-        events.push(GauntletEvent::WindowAccepted {
-            run: self.id,
-            window,
-            state_root,
-            accepted,
-        });
+        events.push(GauntletEvent::WindowAccepted { run: self.id, window, state_root, accepted });
     }
 
     /// Settles the windows whose scores are closed.
@@ -629,11 +579,8 @@ impl Run {
 
     /// Moves `amount` from what is carried to what `account` may claim. Returns what was moved.
     fn credit(&mut self, account: AccountBytes, window: Window, amount: Planck) -> Planck {
-        let sums = self
-            .ledger
-            .carried
-            .checked_sub(amount)
-            .zip(self.ledger.claimable.checked_add(amount));
+        let sums =
+            self.ledger.carried.checked_sub(amount).zip(self.ledger.claimable.checked_add(amount));
         let Some((carried, claimable)) = sums.filter(|_| amount > 0) else {
             return 0;
         };

@@ -88,30 +88,18 @@ impl State {
             Call::DeregisterValidator { run, index } => {
                 self.deregister_validator(signer, run, index)
             }
-            Call::Announce {
-                run,
-                peer_id,
-                addresses,
-            } => self.announce(signer, run, peer_id, addresses),
+            Call::Announce { run, peer_id, addresses } => {
+                self.announce(signer, run, peer_id, addresses)
+            }
             Call::CommitUpdate { run, window, hash } => {
                 let (run, mut block) = self.work(run)?;
                 run.commit_update(&mut block, signer, window, hash)
             }
-            Call::RevealUpdate {
-                run,
-                window,
-                opening,
-                chunks,
-            } => {
+            Call::RevealUpdate { run, window, opening, chunks } => {
                 let (run, mut block) = self.work(run)?;
                 run.reveal_update(&mut block, signer, window, opening, &chunks)
             }
-            Call::Attest {
-                run,
-                window,
-                bitmap,
-                state_root,
-            } => {
+            Call::Attest { run, window, bitmap, state_root } => {
                 let (run, mut block) = self.work(run)?;
                 run.attest(&mut block, signer, window, bitmap, state_root)
             }
@@ -119,12 +107,7 @@ impl State {
                 let (run, mut block) = self.work(run)?;
                 run.commit_scores(&mut block, signer, window, hash)
             }
-            Call::RevealScores {
-                run,
-                window,
-                evaluations,
-                salt,
-            } => {
+            Call::RevealScores { run, window, evaluations, salt } => {
                 let (run, mut block) = self.work(run)?;
                 run.reveal_scores(&mut block, signer, window, evaluations, salt)
             }
@@ -146,12 +129,8 @@ impl State {
         let run = self.runs.get_mut(&run).ok_or(unknown_run())?;
         let moment = phase_at(&run.info.settings.schedule, self.number)
             .ok_or(Refusal::gauntlet("RunNotStarted"))?;
-        let block = Block {
-            number: self.number,
-            genesis: &self.genesis,
-            moment,
-            events: &mut self.events,
-        };
+        let block =
+            Block { number: self.number, genesis: &self.genesis, moment, events: &mut self.events };
         Ok((run, block))
     }
 
@@ -212,8 +191,7 @@ impl State {
         let window = moment.map_or(0, |moment| moment.window) + ADMIN_DELAY_WINDOWS;
         run.pending = Some((window, settings));
         let run = run_id;
-        self.events
-            .push(GauntletEvent::SettingsScheduled { run, window });
+        self.events.push(GauntletEvent::SettingsScheduled { run, window });
         Ok(())
     }
 
@@ -241,12 +219,7 @@ impl State {
         };
         run.miners.insert(uid, miner);
         self.hold(cold, bond)?;
-        self.events.push(GauntletEvent::MinerRegistered {
-            run: run_id,
-            uid,
-            hot,
-            cold,
-        });
+        self.events.push(GauntletEvent::MinerRegistered { run: run_id, uid, hot, cold });
         Ok(())
     }
 
@@ -257,10 +230,7 @@ impl State {
         uid: Uid,
     ) -> Result<(), Refusal> {
         let (run, moment) = self.run_at(run_id)?;
-        let miner = run
-            .miners
-            .remove(&uid)
-            .ok_or(Refusal::gauntlet("MinerUnknown"))?;
+        let miner = run.miners.remove(&uid).ok_or(Refusal::gauntlet("MinerUnknown"))?;
         ensure(miner.cold == signer, "NotColdKey")?;
         let rows = moment.and_then(|moment| run.windows.get(&moment.window));
         let has_committed = rows.is_some_and(|rows| rows.commitments.contains_key(&uid));
@@ -323,11 +293,7 @@ impl State {
         ensure(stake <= Planck::from(u64::MAX), "StakeTooHigh")?;
         validator.stake = stake;
         self.hold(signer, amount)?;
-        self.events.push(GauntletEvent::StakeAdded {
-            run: run_id,
-            index,
-            stake,
-        });
+        self.events.push(GauntletEvent::StakeAdded { run: run_id, index, stake });
         Ok(())
     }
 
@@ -338,10 +304,8 @@ impl State {
         index: ValidatorIndex,
     ) -> Result<(), Refusal> {
         let (run, moment) = self.run_at(run_id)?;
-        let validator = run
-            .validators
-            .remove(&index)
-            .ok_or(Refusal::gauntlet("ValidatorUnknown"))?;
+        let validator =
+            run.validators.remove(&index).ok_or(Refusal::gauntlet("ValidatorUnknown"))?;
         ensure(validator.cold == signer, "NotColdKey")?;
         if let Some(moment) = moment {
             let rows = run.windows.get(&moment.window);
@@ -354,8 +318,7 @@ impl State {
         run.announcements.remove(&validator.hot);
         self.release(validator.cold, validator.stake)?;
         let run = run_id;
-        self.events
-            .push(GauntletEvent::ValidatorLeft { run, index });
+        self.events.push(GauntletEvent::ValidatorLeft { run, index });
         Ok(())
     }
 
@@ -368,11 +331,7 @@ impl State {
     ) -> Result<(), Refusal> {
         let (run, _) = self.run_at(run_id)?;
         ensure(run.takes_part(&hot), "HotKeyUnknown")?;
-        let announcement = AnnouncementInfo {
-            hot,
-            peer_id,
-            addresses,
-        };
+        let announcement = AnnouncementInfo { hot, peer_id, addresses };
         run.announcements.insert(hot, announcement);
         let run = run_id;
         self.events.push(GauntletEvent::Announced { run, hot });
@@ -410,14 +369,10 @@ fn is_allowed_change(from: &Settings, to: &Settings) -> bool {
 fn fits(call: &Call) -> bool {
     match call {
         Call::CreateRun { layout, .. } => layout.0.len() <= LAYOUT_TENSORS_MAX as usize,
-        Call::Announce {
-            peer_id, addresses, ..
-        } => {
+        Call::Announce { peer_id, addresses, .. } => {
             peer_id.len() <= PEER_ID_BYTES_MAX
                 && addresses.len() <= ADDRESSES_MAX
-                && addresses
-                    .iter()
-                    .all(|address| address.len() <= ADDRESS_BYTES_MAX)
+                && addresses.iter().all(|address| address.len() <= ADDRESS_BYTES_MAX)
         }
         Call::RevealUpdate { chunks, .. } => {
             chunks.len() <= CHUNKS_MAX

@@ -34,11 +34,7 @@ enum RunStatus {
 
 impl Run {
     pub(super) fn into_info(self, layout: Vec<u64>) -> RunInfo {
-        RunInfo {
-            owner: self.owner,
-            settings: self.settings,
-            layout: Layout(layout),
-        }
+        RunInfo { owner: self.owner, settings: self.settings, layout: Layout(layout) }
     }
 }
 
@@ -55,25 +51,8 @@ pub(super) struct Miner {
 
 impl Miner {
     pub(super) fn into_info(self, uid: Uid) -> MinerInfo {
-        let Self {
-            hot,
-            cold,
-            bond,
-            registered_window,
-            standing,
-            value,
-            share,
-        } = self;
-        MinerInfo {
-            uid,
-            hot,
-            cold,
-            bond,
-            registered_window,
-            standing,
-            value,
-            share,
-        }
+        let Self { hot, cold, bond, registered_window, standing, value, share } = self;
+        MinerInfo { uid, hot, cold, bond, registered_window, standing, value, share }
     }
 }
 
@@ -90,22 +69,8 @@ pub(super) struct Validator {
 
 impl Validator {
     pub(super) fn into_info(self, index: ValidatorIndex) -> ValidatorInfo {
-        let Self {
-            hot,
-            cold,
-            stake,
-            registered_window,
-            attested_window,
-            ..
-        } = self;
-        ValidatorInfo {
-            index,
-            hot,
-            cold,
-            stake,
-            registered_window,
-            attested_window,
-        }
+        let Self { hot, cold, stake, registered_window, attested_window, .. } = self;
+        ValidatorInfo { index, hot, cold, stake, registered_window, attested_window }
     }
 }
 
@@ -118,11 +83,7 @@ pub(super) struct Announcement {
 
 impl Announcement {
     pub(super) fn into_info(self, hot: AccountBytes) -> AnnouncementInfo {
-        AnnouncementInfo {
-            hot,
-            peer_id: self.peer_id,
-            addresses: self.addresses,
-        }
+        AnnouncementInfo { hot, peer_id: self.peer_id, addresses: self.addresses }
     }
 }
 

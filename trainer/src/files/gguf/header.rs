@@ -240,11 +240,7 @@ impl<'a> Reader<'a> {
         let shape: Result<Vec<usize>, String> = (0..dimensions).map(|_| self.len()).collect();
         let mut shape = shape?;
         shape.reverse();
-        Ok(Stored {
-            kind: self.u32()?,
-            shape,
-            start: self.u64()?,
-        })
+        Ok(Stored { kind: self.u32()?, shape, start: self.u64()? })
     }
 }
 
@@ -268,10 +264,7 @@ pub(in crate::files) struct Metadata<'a> {
 impl<'a> Metadata<'a> {
     /// Those of a header, with the bytes that it was read from.
     pub(super) fn new(bytes: &'a [u8], header: &'a Header) -> Self {
-        Self {
-            bytes,
-            pairs: &header.pairs,
-        }
+        Self { bytes, pairs: &header.pairs }
     }
 
     /// Whether there is such a pair.
@@ -385,18 +378,12 @@ mod tests {
 
     #[test]
     fn values_are_read_where_they_lie() {
-        let bytes = header(
-            kinds::LIST,
-            &list(kinds::I32, 2, &[255, 255, 255, 255, 7, 0, 0, 0]),
-        );
+        let bytes = header(kinds::LIST, &list(kinds::I32, 2, &[255, 255, 255, 255, 7, 0, 0, 0]));
         let read = Header::read(&bytes).unwrap();
         let metadata = Metadata::new(&bytes, &read);
         assert_eq!(metadata.integers("key"), Some(vec![-1, 7]));
         assert_eq!(metadata.list_len("key"), Some(2));
-        assert_eq!(
-            (metadata.texts("key"), metadata.number("key")),
-            (None, None)
-        );
+        assert_eq!((metadata.texts("key"), metadata.number("key")), (None, None));
         let text = list(kinds::TEXT, 1, &[2, 0, 0, 0, 0, 0, 0, 0, b'a', b'b']);
         let bytes = header(kinds::LIST, &text);
         let read = Header::read(&bytes).unwrap();
@@ -408,18 +395,11 @@ mod tests {
 
     #[test]
     fn lengths_that_no_file_has_are_errors() {
-        let nested = (0..20).fold(list(kinds::U8, 0, &[]), |inside, _| {
-            list(kinds::LIST, 1, &inside)
-        });
+        let nested =
+            (0..20).fold(list(kinds::U8, 0, &[]), |inside, _| list(kinds::LIST, 1, &inside));
         let cases = [
-            (
-                header(kinds::LIST, &list(kinds::U64, u64::MAX, &[])),
-                "too long",
-            ),
-            (
-                header(kinds::LIST, &list(kinds::LIST, u64::MAX, &[])),
-                "ends within",
-            ),
+            (header(kinds::LIST, &list(kinds::U64, u64::MAX, &[])), "too long"),
+            (header(kinds::LIST, &list(kinds::LIST, u64::MAX, &[])), "ends within"),
             (header(kinds::LIST, &nested), "within lists"),
             (header(13, &[]), "type 13"),
         ];
@@ -429,8 +409,6 @@ mod tests {
         }
         let mut big_endian = header(kinds::BOOL, &[1]);
         big_endian[4..8].reverse();
-        assert!(Header::read(&big_endian)
-            .unwrap_err()
-            .contains("big-endian"));
+        assert!(Header::read(&big_endian).unwrap_err().contains("big-endian"));
     }
 }

@@ -29,11 +29,7 @@ impl Part {
         let map = unsafe { Mmap::map(&file) }.map_err(FileError::io(path))?;
         let header = Header::read(&map)
             .map_err(|reason| FileError::format(path, format!("not GGUF: {reason}")))?;
-        Ok(Self {
-            path: path.to_owned(),
-            map,
-            header,
-        })
+        Ok(Self { path: path.to_owned(), map, header })
     }
 
     pub(super) fn metadata(&self) -> Metadata<'_> {
@@ -122,9 +118,7 @@ pub(super) fn open(path: &Path) -> Result<Vec<Part>, FileError> {
     }
     let parts = (1..=count).map(|no| Part::open(&path.with_file_name(name.of_part(no))));
     let parts = parts.collect::<Result<Vec<_>, FileError>>()?;
-    let tensors = parts
-        .first()
-        .and_then(|part| part.metadata().number("split.tensors.count"));
+    let tensors = parts.first().and_then(|part| part.metadata().number("split.tensors.count"));
     for (part, no) in parts.iter().zip(0..) {
         part.check(no, count, tensors)?;
     }
@@ -171,8 +165,7 @@ impl Name {
 
 /// Whether this is the name of a GGUF file.
 pub(in crate::files) fn is_named_gguf(path: &Path) -> bool {
-    path.extension()
-        .is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
 }
 
 /// The names of GGUF files in a folder, sorted.
@@ -192,9 +185,8 @@ pub(in crate::files) fn gguf_files(folder: &Path) -> Result<Vec<PathBuf>, FileEr
 /// The one model's file in a folder, or the first part that is there.
 fn in_folder(folder: &Path) -> Result<PathBuf, FileError> {
     let mut files = gguf_files(folder)?.into_iter();
-    let first = files
-        .next()
-        .ok_or_else(|| FileError::format(folder, "no GGUF file is in this folder"))?;
+    let first =
+        files.next().ok_or_else(|| FileError::format(folder, "no GGUF file is in this folder"))?;
     let name = Name::of(&first);
     match files.find(|other| name.is_none() || Name::of(other) != name) {
         None => Ok(first),

@@ -69,9 +69,7 @@ pub(super) fn value_type(number: u32) -> Result<GgmlDType, Cow<'static, str>> {
 /// Bytes of so many values, if they are whole blocks.
 pub(super) fn bytes_of(kind: GgmlDType, values: usize) -> Option<usize> {
     let blocks = values.is_multiple_of(kind.block_size());
-    blocks
-        .then_some(values / kind.block_size())?
-        .checked_mul(kind.type_size())
+    blocks.then_some(values / kind.block_size())?.checked_mul(kind.type_size())
 }
 
 /// Fills `values` from `bytes`, which are [`bytes_of`] as many.

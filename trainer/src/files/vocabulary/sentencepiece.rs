@@ -37,11 +37,8 @@ pub(super) fn json(metadata: &Metadata<'_>) -> Result<Value, String> {
     let has_prefix = has_prefix.unwrap_or(true);
     let bytes = pieces.has_bytes()?;
     let unknown = pieces.unknown(metadata)?;
-    let merges: Vec<Value> = pieces
-        .merges()?
-        .into_iter()
-        .map(|(left, right)| json!([left, right]))
-        .collect();
+    let merges: Vec<Value> =
+        pieces.merges()?.into_iter().map(|(left, right)| json!([left, right])).collect();
     Ok(json!({
         "version": "1.0",
         "truncation": null,
@@ -126,11 +123,7 @@ impl<'a> Pieces<'a> {
         if let Some(twice) = texts.iter().find(|text| !seen.insert(**text)) {
             return Err(format!("the token {twice:?} is there twice"));
         }
-        Ok(Self {
-            texts,
-            scores,
-            kinds,
-        })
+        Ok(Self { texts, scores, kinds })
     }
 
     fn of_kind(&self, kind: i64) -> impl Iterator<Item = usize> + '_ {
@@ -193,10 +186,8 @@ impl<'a> Pieces<'a> {
     /// All ways to cut a token into two, in the order in which they are merged.
     fn merges(&self) -> Result<Vec<(&'a str, &'a str)>, String> {
         let is_part = |id: &usize| matches!(self.kinds[*id], kinds::NORMAL | kinds::UNUSED);
-        let parts: HashSet<&str> = (0..self.texts.len())
-            .filter(is_part)
-            .map(|id| self.texts[id])
-            .collect();
+        let parts: HashSet<&str> =
+            (0..self.texts.len()).filter(is_part).map(|id| self.texts[id]).collect();
         let mut merges = Vec::new();
         let mut of_score: HashMap<u32, &str> = HashMap::new();
         for id in (0..self.texts.len()).filter(is_part) {
