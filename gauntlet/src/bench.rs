@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
+use dataset::{SampleSource, Tokens};
 use serde_json::{json, Value};
 use trainer::{
     autograd::Autograd, budget::CpuCosts, optimiser::AdamW, AdamWSettings, Engine, MatrixUnit,
-    Model, ModelConfig, Precision, SampleSource, Threads, Tokens,
+    Model, ModelConfig, Precision, Threads,
 };
 
 use crate::{exit, memory};

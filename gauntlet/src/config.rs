@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{bail, Context, Result};
+use dataset::place;
 use node_client::{
     keys::{self, Keypair},
     network::{Multiaddr, PeerAddress, PeerId},
@@ -18,7 +19,7 @@ use protocol::RunId;
 use serde::{Deserialize, Serialize};
 use trainer::ModelConfig;
 
-use crate::{cli::DEFAULT_URL, dataset, env};
+use crate::{cli::DEFAULT_URL, env};
 
 /// A participant's configuration, as its TOML file says it.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -173,7 +174,7 @@ fn default_model() -> String {
 }
 
 fn default_data_cache_bytes() -> u64 {
-    dataset::CACHE_BYTES_MAX
+    place::CACHE_BYTES_MAX
 }
 
 fn default_store_bytes() -> u64 {
@@ -254,7 +255,7 @@ impl Participant {
         let open = |source: &KeySource| open_key(source, base);
         Ok(Self {
             folder: base.join(&file.folder),
-            data: match dataset::url(&file.data) {
+            data: match place::url(&file.data) {
                 Some(_) => file.data.clone(),
                 None => base.join(&file.data),
             },

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context, Result};
-use trainer::{CorpusLimits, Dataset};
+use dataset::{CorpusLimits, Dataset};
 
 use crate::env;
 
@@ -36,12 +36,12 @@ pub(crate) fn build(
     let documents = match data {
         // The user's own text is taken whole: there is no crowd of crates of which one could be too large a part.
         Some(path) => {
-            trainer::gather(path, &CorpusLimits { file_bytes_max: CORPUS_BYTES_MAX, ..limits })
+            dataset::gather(path, &CorpusLimits { file_bytes_max: CORPUS_BYTES_MAX, ..limits })
                 .with_context(|| format!("cannot read the text in {}", path.display()))?
         }
         None => {
             let lock = find_lock(lock)?;
-            trainer::default_corpus(&lock, &limits).context(
+            dataset::default_corpus(&lock, &limits).context(
                 "cannot gather the default corpus from cargo's registry folder; name a text with --data",
             )?
         }
@@ -49,7 +49,7 @@ pub(crate) fn build(
     if documents.is_empty() {
         bail!("there is no text to train on; name some with --data");
     }
-    Ok(trainer::build(documents, sample_len, to)?)
+    Ok(dataset::build(documents, sample_len, to)?)
 }
 
 fn find_lock(named: Option<&Path>) -> Result<PathBuf> {

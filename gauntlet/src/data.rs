@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
+use dataset::Format;
 use indicatif::{ProgressBar, ProgressStyle};
-use trainer::data::Format;
 
 /// Commands on data sets.
 #[derive(Subcommand, Debug)]

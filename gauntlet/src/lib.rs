@@ -1,7 +1,7 @@
 //! The command line of Gauntlet and its services: the one place where chain, peers and model meet.
 //!
 //! Read in this order: [`cli`] and [`config`] say what can be asked; [`miner`] and [`validator`] are the two services,
-//! on what they share ([`participant`], [`dataset`], [`heads`], [`peers`], [`payloads`], [`replica`], [`submitter`], [`work`]); [`localnet`] runs
+//! on what they share ([`participant`], [`heads`], [`peers`], [`payloads`], [`replica`], [`submitter`], [`work`]); [`localnet`] runs
 //! a whole network of them; [`auditor`] recomputes what it did.
 //!
 //! **Invariants.** A service per duty, each with its own loop, sharing only handles. What is signed is in the journal
@@ -26,7 +26,6 @@ pub mod work;
 
 pub mod participant;
 
-pub mod dataset;
 pub mod replica;
 pub mod samples;
 

@@ -26,6 +26,7 @@ use std::{
 };
 
 use anyhow::{bail, Context, Result};
+use dataset::{place::CACHE_BYTES_MAX, Dataset, SampleSource};
 use futures::StreamExt;
 use node_client::{
     chain::{Call, Chain, SubmitError},
@@ -36,7 +37,7 @@ use protocol::{
     window::{phase_at, ScorePhase},
     AccountBytes, RunId,
 };
-use trainer::{Dataset, Model, SampleSource, Threads};
+use trainer::{Model, Threads};
 
 pub(crate) use self::progress::print;
 use self::{
@@ -50,9 +51,7 @@ use self::{
 use crate::{
     cli::LocalnetArgs,
     config::{ChainSection, KeySource, KeysSection, NetworkSection, ParticipantFile},
-    corpus,
-    dataset::CACHE_BYTES_MAX,
-    diary, exit, memory,
+    corpus, diary, exit, memory,
     runfile::{RunFile, LOGS_FOLDER, PAYLOADS_FOLDER},
     signals,
 };

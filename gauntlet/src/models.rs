@@ -151,7 +151,7 @@ fn write(model: &Model, output: &OutputArgs, mut settings: ExportSettings) -> Re
     if let Some(path) = &output.tokenizer {
         let json =
             std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-        trainer::Tokenizer::from_json(&json).with_context(|| format!("in {}", path.display()))?;
+        dataset::Tokenizer::from_json(&json).with_context(|| format!("in {}", path.display()))?;
         settings.tokenizer = Some(json);
     }
     let exported = files::export(model, &output.out, &settings)?;

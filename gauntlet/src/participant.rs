@@ -3,6 +3,7 @@
 use std::{future::Future, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{bail, Context, Result};
+use dataset::{place::Data, Split};
 use node_client::{
     chain::{self, Call, Chain, RunInfo},
     clock::SystemClock,
@@ -15,11 +16,11 @@ use protocol::{window::phase_at, AccountBytes, Hash, RunId, Window};
 use rand::{rngs::OsRng, RngCore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use trainer::{data::Split, Model, Threads};
+use trainer::{Model, Threads};
 
 use crate::{
-    config::Participant, dataset::Data, diary::Diary, exit, heads::Heads, payloads::Payloads,
-    peers::Peers, submitter::Submitter, telemetry, work::Work,
+    config::Participant, diary::Diary, exit, heads::Heads, payloads::Payloads, peers::Peers,
+    submitter::Submitter, telemetry, work::Work,
 };
 
 /// How long the start waits for the chain and for the run.

@@ -9,7 +9,7 @@ use trainer::{Model, ModelConfig, Threads};
 
 use crate::{
     cli::{RunCreateArgs, RunShowArgs},
-    dataset, exit, memory, wallet,
+    exit, memory, wallet,
 };
 
 /// How long the chain may take to answer.
@@ -40,7 +40,7 @@ pub async fn create(args: RunCreateArgs) -> Result<u8> {
         serde_json::from_str(&text).with_context(|| format!("in {}", args.settings.display()))?;
     let config = ModelConfig::preset(&args.model)?;
     let place = args.data.clone();
-    let manifest = tokio::task::spawn_blocking(move || dataset::manifest(&place)).await??;
+    let manifest = tokio::task::spawn_blocking(move || dataset::place::manifest(&place)).await??;
     memory::check("the first state", &config, None, |model| memory::copies(model, 1))?;
     let model = Model::init(&config, settings.training.model_seed)?;
     settings.training.genesis_state_root = model.state_root(&Threads::new(1)?);

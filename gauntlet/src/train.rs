@@ -19,12 +19,12 @@ use std::{
 };
 
 use anyhow::{bail, Context, Result};
+use dataset::DataError;
 use trainer::{
     files::{self, ExportSettings},
     flops::{flops_a_token, measure_flops},
     pretrain::settings_in,
-    Checkpoints, DataError, Evaluator, Model, ModelConfig, PretrainEnd, PretrainEvent, Pretrainer,
-    Threads,
+    Checkpoints, Evaluator, Model, ModelConfig, PretrainEnd, PretrainEvent, Pretrainer, Threads,
 };
 
 pub use options::{TrainArgs, TrainOptions};

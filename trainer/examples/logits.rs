@@ -5,8 +5,9 @@
 use std::fs;
 use std::path::Path;
 
+use dataset::{SampleSource, Tokens};
 use trainer::files::{self, ExportSettings, ValueType};
-use trainer::{Engine, SampleSource, Threads, Tokens};
+use trainer::{Engine, Threads};
 
 /// One text, each token of which is asked for.
 struct One(Vec<u32>);

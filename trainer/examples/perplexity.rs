@@ -11,8 +11,9 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
+use dataset::{SampleSource, Tokenizer, Tokens};
 use trainer::files::{self, ExportSettings};
-use trainer::{Engine, Model, SampleSource, Threads, Tokenizer, Tokens, Trainer, TrainerSettings};
+use trainer::{Engine, Model, Threads, Trainer, TrainerSettings};
 
 struct Text {
     sample_len: usize,

@@ -4,9 +4,8 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use trainer::{
-    Evaluator, Model, ModelConfig, SampleSource, Threads, Tokens, Trainer, TrainerSettings, PRESETS,
-};
+use dataset::{SampleSource, Tokens};
+use trainer::{Evaluator, Model, ModelConfig, Threads, Trainer, TrainerSettings, PRESETS};
 
 /// Bytes of a linear congruential generator: any text does.
 struct Noise {

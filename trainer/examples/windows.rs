@@ -7,11 +7,9 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
+use dataset::{build, default_corpus, CorpusLimits, SampleSource};
 use protocol::assignment::own_samples;
-use trainer::{
-    build, default_corpus, warm_up, CorpusLimits, Evaluator, Model, ModelConfig, SampleSource,
-    Threads, Trainer, TrainerSettings,
-};
+use trainer::{warm_up, Evaluator, Model, ModelConfig, Threads, Trainer, TrainerSettings};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -13,9 +13,9 @@ use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Result, Tensor, Var, D};
 
 use crate::config::ModelConfig;
-use crate::data::SampleSource;
 use crate::model::Model;
 use crate::optimiser::AdamWSettings;
+use dataset::SampleSource;
 
 /// A model's parameters as candle's variables.
 pub struct Autograd {

@@ -28,11 +28,11 @@ use std::time::{Duration, Instant};
 
 use crate::aligned::Aligned;
 use crate::config::{Arena, ConfigError, ModelConfig};
-use crate::data::SampleSource;
 use crate::matmul::Multiplier;
 use crate::ops;
 use crate::plan::{Plan, Precision, KEYS, OPERANDS};
 use crate::threads::{Shared, Threads};
+use dataset::SampleSource;
 
 /// Parameters that one task rounds.
 const ROUNDED: usize = 16 * 1024;

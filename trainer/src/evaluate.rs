@@ -9,11 +9,11 @@ use protocol::consensus::Evaluation;
 use protocol::Uid;
 
 use crate::config::ModelConfig;
-use crate::data::{Dataset, SampleSource};
 use crate::engine::Engine;
 use crate::model::Model;
 use crate::threads::Threads;
 use crate::train::TrainError;
+use dataset::{Dataset, SampleSource};
 
 /// A loss in nats as Q8.24: rounded to the nearest, clamped to what fits; NaN is the largest.
 pub fn loss_to_q824(loss: f64) -> u32 {

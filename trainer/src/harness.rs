@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use crate::model::Model;
 use crate::threads::Threads;
-use crate::tokenizer::TokenizerError;
+use dataset::tokenizer::TokenizerError;
 
 pub mod question;
 pub mod task;

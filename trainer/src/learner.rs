@@ -7,11 +7,11 @@
 //! [`Learner::store`]; in between the host neither reads nor changes it. Gradient and averages stay with the learner.
 
 use crate::config::{Arena, ConfigError, ModelConfig};
-use crate::data::SampleSource;
 use crate::engine::{BatchError, Engine};
 use crate::optimiser::{AdamW, AdamWSettings};
 use crate::plan::{Plan, Precision};
 use crate::threads::Threads;
+use dataset::SampleSource;
 
 /// What a batch says about the parameters.
 #[derive(Clone, Copy, PartialEq, Debug)]

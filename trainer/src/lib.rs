@@ -5,8 +5,7 @@
 //!
 //! 1. [`config`] says how large a model is and where each of its tensors lies;
 //! 2. [`init`] and [`model`] hold the parameters θ, the same bytes on every machine;
-//! 3. [`corpus`] gathers text, [`tokenizer`] and [`data`] turn it into samples with a root that goes
-//!    on chain;
+//! 3. the crate [`dataset`] gives the samples to train on;
 //! 4. [`ops`], [`matmul`], [`plan`] and [`engine`] compute loss and gradient, [`optimiser`] takes a step
 //!    ([`autograd`] is the same model in candle, to check and to measure against), and [`learner`] is what
 //!    training asks of a device;
@@ -31,11 +30,6 @@ pub mod config;
 
 pub mod init;
 pub mod model;
-
-pub mod corpus;
-pub mod data;
-pub mod tokenizer;
-pub mod tokens;
 
 pub mod matmul;
 pub mod ops;
@@ -66,8 +60,6 @@ pub mod budget;
 
 pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints, Position};
 pub use config::{ConfigError, ModelConfig, RopeScaling, TensorInfo, PRESETS};
-pub use corpus::{default_corpus, gather, CorpusError, CorpusLimits, Document};
-pub use data::{build, DataError, Dataset, Manifest, SampleSource, Samples};
 pub use engine::Engine;
 pub use evaluate::{loss_from_q824, loss_to_q824, EvaluationRates, Evaluator, UpdateToEvaluate};
 pub use files::{ExportSettings, FileError};
@@ -81,8 +73,6 @@ pub use pretrain::{
 };
 pub use schedule::{Schedule, Shape};
 pub use threads::{Threads, ThreadsError};
-pub use tokenizer::{Tokenizer, TokenizerError};
-pub use tokens::Tokens;
 pub use train::{
     rate_from_ppb, warm_up, LossSummary, StepReport, TrainError, Trainer, TrainerSettings,
 };

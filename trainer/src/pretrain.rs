@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Checkpoint, CheckpointError, Checkpoints, Position};
 use crate::config::ModelConfig;
-use crate::data::{BatchSource, DataError};
 use crate::guard::{GuardSettings, GuardState, Verdict};
 use crate::learner::{CpuLearner, Learner};
 use crate::model::Model;
@@ -24,6 +23,7 @@ use crate::plan::Precision;
 use crate::schedule::{Schedule, ScheduleError};
 use crate::threads::Threads;
 use crate::train::TrainError;
+use dataset::{BatchSource, DataError};
 
 /// Key of the order of the samples.
 const ORDER_DOMAIN: &[u8] = b"gauntlet/pretraining-order/1";

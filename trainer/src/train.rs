@@ -12,13 +12,13 @@ use protocol::{Hash, Uid};
 use crate::checkpoint::{Checkpoint, CheckpointError, Checkpoints, Position};
 use crate::compress;
 use crate::config::ConfigError;
-use crate::data::{BatchSource, DataError, SampleSource};
 use crate::engine::BatchError;
 use crate::learner::{CpuLearner, Learner};
 use crate::model::{Model, ModelError};
 use crate::optimiser::AdamWSettings;
 use crate::plan::Precision;
 use crate::threads::Threads;
+use dataset::{BatchSource, DataError, SampleSource};
 
 /// Why a window's work cannot be done.
 #[derive(Debug, thiserror::Error)]

@@ -10,10 +10,11 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use dataset::{SampleSource, Tokens};
 use trainer::plan::{BAND_ROWS, LOGITS};
 use trainer::{
-    Engine, MatrixUnit, Model, ModelConfig, Precision, SampleSource, StepReport, Threads, Tokens,
-    Trainer, TrainerSettings,
+    Engine, MatrixUnit, Model, ModelConfig, Precision, StepReport, Threads, Trainer,
+    TrainerSettings,
 };
 
 /// Alignment that only gemm's buffer of a thread asks for.

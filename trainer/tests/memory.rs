@@ -8,11 +8,12 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use dataset::{SampleSource, Tokens};
 use trainer::budget::{CpuCosts, ModelCounts};
 use trainer::guard::GuardSettings;
 use trainer::{
     AdamWSettings, Evaluator, Model, ModelConfig, Precision, PretrainSettings, Pretrainer,
-    SampleSource, Schedule, Shape, Threads, Tokens, Trainer, TrainerSettings,
+    Schedule, Shape, Threads, Trainer, TrainerSettings,
 };
 
 struct Counting;

@@ -11,9 +11,9 @@ use std::{
 };
 
 use anyhow::{bail, Context, Result};
-use trainer::{
-    data::{build_tokens, BuildEvent, BuildOptions, BuildProgress, BuildSettings, SourceSettings},
-    DataError, Dataset, Tokenizer,
+use dataset::{
+    build_tokens, BuildEvent, BuildOptions, BuildProgress, BuildSettings, DataError, Dataset,
+    SourceSettings, Tokenizer,
 };
 
 use super::{show, ByteBar, DataBuildArgs};

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use anyhow::{bail, Context, Result};
-use trainer::{
-    data::{is_url, Manifest, RemoteDataset, SplitManifest, Store, StoreOptions},
-    DataError, Dataset, SampleSource, Tokenizer,
+use dataset::{
+    is_url, DataError, Dataset, Manifest, RemoteDataset, SampleSource, SplitManifest, Store,
+    StoreOptions, Tokenizer,
 };
 
 use super::{build::tokenizer, ByteBar, DataFetchArgs, DataShowArgs, DataVerifyArgs};

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use anyhow::{anyhow, bail, Context, Result};
+use dataset::Tokenizer;
 use serde_json::Value;
-use trainer::{files, Model, Tokenizer};
+use trainer::{files, Model};
 
 use super::EvalArgs;
 

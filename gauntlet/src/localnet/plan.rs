@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{bail, Context, Result};
+use dataset::SampleSource;
 use protocol::{
     settings::{Emission, Incentive, Settings, Training},
     window::Schedule,
@@ -14,7 +15,7 @@ use protocol::{
 use serde::{Deserialize, Serialize};
 use trainer::{
     budget::quantity::{product, sum},
-    Model, ModelConfig, SampleSource, Threads, Trainer, TrainerSettings,
+    Model, ModelConfig, Threads, Trainer, TrainerSettings,
 };
 
 use crate::{cli::LocalnetArgs, config::AdversaryKind, env, memory};

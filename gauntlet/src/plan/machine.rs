@@ -3,10 +3,11 @@
 use std::{hint::black_box, time::Instant};
 
 use anyhow::{Context, Result};
+use dataset::{SampleSource, Tokens};
 use trainer::{
     budget::{quantity, CpuRates, ModelCounts},
     engine::BatchError,
-    Engine, Model, ModelConfig, SampleSource, Threads, Tokens, Trainer, TrainerSettings,
+    Engine, Model, ModelConfig, Threads, Trainer, TrainerSettings,
 };
 
 /// Threads that this process may run on; 1 if that cannot be told.

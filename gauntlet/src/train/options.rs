@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{bail, Context, Result};
 use clap::{Args, ValueEnum};
+use dataset::place::CACHE_BYTES_MAX;
 use serde::Deserialize;
 use trainer::{
     files,
@@ -16,7 +17,7 @@ use trainer::{
     AdamWSettings, ModelConfig, Precision, PretrainSettings,
 };
 
-use crate::{dataset::CACHE_BYTES_MAX, memory};
+use crate::memory;
 
 /// Bytes of a GiB.
 const GIB: f64 = (1u64 << 30) as f64;

@@ -15,9 +15,9 @@ use std::{
 };
 
 use anyhow::{bail, Context, Result};
-use trainer::{
-    data::{build_tokens, survey, BuildEvent, BuildOptions, BuildSettings, SourceSettings, Survey},
-    DataError, Dataset, Tokenizer,
+use dataset::{
+    build_tokens, survey, BuildEvent, BuildOptions, BuildSettings, DataError, Dataset,
+    SourceSettings, Survey, Tokenizer,
 };
 
 use super::options::Plan;

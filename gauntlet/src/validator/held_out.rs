@@ -1,7 +1,8 @@
 //! The held-out loss of each window's parameters: what people look at.
 
 use anyhow::Result;
-use trainer::{data::Split, evaluate::held_out_ids, Evaluator, ModelConfig, TrainError};
+use dataset::Split;
+use trainer::{evaluate::held_out_ids, Evaluator, ModelConfig, TrainError};
 
 use super::SAMPLES_AT_ONCE;
 use crate::{diary::Line, participant::Handles, replica::States, telemetry};

@@ -8,6 +8,7 @@ use std::{
 use anyhow::{bail, Context, Result};
 use bytes::Bytes;
 use codec::{Decode, Encode};
+use dataset::Split;
 use node_client::{chain::Call, journal::JournalKind};
 use protocol::{
     assignment::assigned_evaluations,
@@ -16,7 +17,7 @@ use protocol::{
     window::{phase_at, ScorePhase},
     Hash, Uid, ValidatorIndex, Window,
 };
-use trainer::{data::Split, EvaluationRates, Evaluator, ModelConfig, TrainError, UpdateToEvaluate};
+use trainer::{EvaluationRates, Evaluator, ModelConfig, TrainError, UpdateToEvaluate};
 
 use super::{own_record, SAMPLES_AT_ONCE};
 use crate::{

@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use crate::localnet::gauntlet;
 
 /// The S3-compatible store of the trainer's tests.
-#[path = "../../../trainer/tests/it/shelf.rs"]
+#[path = "../../../dataset/tests/it/shelf.rs"]
 pub(crate) mod shelf;
 
 fn data(args: &[&str]) -> Command {
@@ -74,7 +74,7 @@ fn a_killed_build_goes_on_to_the_same_root() {
     let input = path(folder.path(), "a.jsonl");
     write_jsonl(&input, 30_000);
     let tokenizer = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../trainer/tests/fixtures/tokenizers/bytes.json");
+        .join("../dataset/tests/fixtures/tokenizers/bytes.json");
     let build = |out: &str| {
         let mut command =
             data(&["build", "--input", &input, "--sample-len=256", "--shard-mib=1", "--threads=1"]);

@@ -244,7 +244,7 @@ fn jsonl_is_trained_on_by_its_documents() {
     let path = folder.path().join("text.jsonl");
     std::fs::write(&path, objects.collect::<String>()).unwrap();
     state_root(&command(&path, &out, &[]).output().unwrap());
-    let dataset = trainer::Dataset::open(&out.join("data")).unwrap();
+    let dataset = dataset::Dataset::open(&out.join("data")).unwrap();
     let manifest = dataset.manifest();
     let documents = manifest.train.document_count + manifest.held_out.document_count;
     assert_eq!(documents, 100);

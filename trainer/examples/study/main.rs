@@ -20,7 +20,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Instant;
 
-use trainer::{build, default_corpus, CorpusLimits, SampleSource, Threads};
+use dataset::{build, default_corpus, CorpusLimits, SampleSource};
+use trainer::Threads;
 
 use crate::arms::Arm;
 use crate::report::{Row, Rows};

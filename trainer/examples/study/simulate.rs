@@ -2,10 +2,11 @@
 
 use std::error::Error;
 
+use dataset::{Dataset, SampleSource};
 use protocol::aggregate::median_norm_factors;
 use protocol::assignment::{own_samples, Permutation};
 use trainer::optimiser::{AdamW, AdamWSettings};
-use trainer::{Dataset, Engine, Evaluator, Model, ModelConfig, SampleSource, Threads};
+use trainer::{Engine, Evaluator, Model, ModelConfig, Threads};
 
 use crate::arms::{Arm, Churn, Mean, Method};
 use crate::codec::{Codec, Sent};

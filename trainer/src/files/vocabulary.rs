@@ -10,7 +10,7 @@ mod sentencepiece;
 use serde_json::{json, Map, Value};
 
 use super::gguf::Metadata;
-use crate::tokenizer::Tokenizer;
+use dataset::tokenizer::Tokenizer;
 
 /// How Llama 3 cuts text before merging.
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";

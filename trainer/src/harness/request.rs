@@ -1,6 +1,6 @@
 //! From text to tokens: what the model reads, and which of it is scored.
 
-use crate::tokenizer::{Tokenizer, TokenizerError};
+use dataset::tokenizer::{Tokenizer, TokenizerError};
 
 use super::text;
 

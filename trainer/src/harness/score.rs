@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use crate::config::{ConfigError, ModelConfig};
-use crate::data::SampleSource;
 use crate::engine::{BatchError, Engine};
 use crate::model::Model;
 use crate::threads::Threads;
-use crate::tokens::Tokens;
+use dataset::SampleSource;
+use dataset::Tokens;
 
 use super::cache::{Cache, Key};
 use super::request::Request;

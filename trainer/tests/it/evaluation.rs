@@ -1,8 +1,8 @@
 //! Evaluations: an honest update lowers the loss, noise does not, and nothing of the model changes.
 
+use dataset::SampleSource;
 use trainer::{
-    loss_from_q824, EvaluationRates, Evaluator, Model, SampleSource, Threads, TrainError,
-    UpdateToEvaluate,
+    loss_from_q824, EvaluationRates, Evaluator, Model, Threads, TrainError, UpdateToEvaluate,
 };
 
 use crate::learning::{config, go_on, steps, trainer};

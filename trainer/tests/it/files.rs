@@ -6,8 +6,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use dataset::{SampleSource, Tokens};
 use trainer::files::{self, ExportSettings, FileError, ValueType};
-use trainer::{Engine, Model, ModelConfig, SampleSource, Threads, Tokens};
+use trainer::{Engine, Model, ModelConfig, Threads};
 
 fn fixture(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/huggingface");

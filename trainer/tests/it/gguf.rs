@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
+use dataset::Tokenizer;
 use serde_json::json;
 use trainer::files::{self, FileError, Gguf};
-use trainer::{Model, ModelConfig, RopeScaling, Tokenizer};
+use trainer::{Model, ModelConfig, RopeScaling};
 
 /// A model that has whole blocks of 32 values in every row.
 fn large_rows() -> Model {

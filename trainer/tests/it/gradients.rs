@@ -1,13 +1,12 @@
 //! The hand-written backward pass against candle's autograd: every tensor's gradient.
 //! A missing gradient is a failure.
 
+use dataset::{SampleSource, Tokens};
 use trainer::autograd::Autograd;
 use trainer::engine::BatchError;
 use trainer::optimiser::AdamW;
 use trainer::plan::{Precision, BAND_ROWS, LOGITS};
-use trainer::{
-    AdamWSettings, Engine, MatrixUnit, Model, ModelConfig, SampleSource, Threads, Tokens,
-};
+use trainer::{AdamWSettings, Engine, MatrixUnit, Model, ModelConfig, Threads};
 
 use crate::samples::MemorySamples;
 

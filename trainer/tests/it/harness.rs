@@ -3,13 +3,14 @@
 
 use std::ops::ControlFlow;
 
+use dataset::Tokenizer;
 use serde::Deserialize;
 use trainer::harness::{
     Cache, Format, Harness, HarnessError, Progress, Request, ScoreError, Scorer, Scores, Settings,
     ShotOrder, Subject, Task, TaskFile, Vocabulary,
 };
 use trainer::harness::{Question, Sample, TaskReport};
-use trainer::{Model, ModelConfig, Threads, Tokenizer};
+use trainer::{Model, ModelConfig, Threads};
 
 /// Sums of 30 float32 log-probabilities of about 5 each differ by less between two machines.
 const TOLERANCE: f64 = 1e-3;

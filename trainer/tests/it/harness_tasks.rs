@@ -3,8 +3,9 @@
 
 use std::path::Path;
 
+use dataset::Tokenizer;
 use trainer::harness::{Format, Harness, Settings, Task, TaskError, TaskFile, Vocabulary};
-use trainer::{Threads, Tokenizer};
+use trainer::Threads;
 
 fn file(format: Format, shots: usize) -> TaskFile {
     let json = serde_json::json!({

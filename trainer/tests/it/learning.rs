@@ -2,10 +2,11 @@
 
 use std::ops::ControlFlow;
 
+use dataset::SampleSource;
 use trainer::engine::BatchError;
 use trainer::{
-    rate_from_ppb, warm_up, Model, ModelConfig, SampleSource, StepReport, Threads, TrainError,
-    Trainer, TrainerSettings,
+    rate_from_ppb, warm_up, Model, ModelConfig, StepReport, Threads, TrainError, Trainer,
+    TrainerSettings,
 };
 
 use crate::samples::MemorySamples;

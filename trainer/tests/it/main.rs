@@ -4,7 +4,6 @@
 mod budgets;
 mod checkpoints;
 mod compression;
-mod datasets;
 mod evaluation;
 mod files;
 mod gguf;
@@ -16,7 +15,8 @@ mod learning;
 mod pretraining;
 mod samples;
 mod schedules;
+#[path = "../../../dataset/tests/it/shelf.rs"]
 mod shelf;
+#[path = "../../../dataset/tests/it/shelved.rs"]
+mod shelved;
 mod stores;
-mod token_data;
-mod tokenizers;

@@ -2,12 +2,13 @@
 
 use std::ops::ControlFlow;
 
+use dataset::SampleSource;
 use trainer::guard::{GuardSettings, GuardState, Verdict};
 use trainer::pretrain::Order;
 use trainer::schedule::{Schedule, Shape};
 use trainer::{
     pretrain, Checkpoints, Model, ModelConfig, Precision, PretrainEnd, PretrainError,
-    PretrainEvent, PretrainSettings, Pretrainer, SampleSource, Threads,
+    PretrainEvent, PretrainSettings, Pretrainer, Threads,
 };
 
 use crate::samples::MemorySamples;

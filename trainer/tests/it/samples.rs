@@ -1,6 +1,6 @@
 //! Sample sources that the tests train on.
 
-use trainer::{SampleSource, Tokens};
+use dataset::{SampleSource, Tokens};
 
 /// Samples in memory.
 pub(crate) struct MemorySamples {

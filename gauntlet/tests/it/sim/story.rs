@@ -6,6 +6,7 @@ use std::{
 };
 
 use codec::Encode;
+use dataset::{Dataset, Document, SampleSource};
 use gauntlet::{config::AdversaryKind, participant::Role};
 use node_client::{
     chain::{fake::FakeChain, Call, Chain},
@@ -19,7 +20,7 @@ use protocol::{
     Hash, Planck,
 };
 use rand::{rngs::StdRng, Rng, SeedableRng};
-use trainer::{Dataset, Document, Model, ModelConfig, SampleSource, Threads};
+use trainer::{Model, ModelConfig, Threads};
 
 use crate::data::shelf::{serve, Shelf};
 
@@ -362,7 +363,7 @@ fn data() -> &'static Path {
         });
         let documents = documents.collect();
         let path = folder.path().join("data");
-        trainer::build(documents, SAMPLE_LEN, &path).unwrap();
+        dataset::build(documents, SAMPLE_LEN, &path).unwrap();
         (folder, path)
     });
     path
