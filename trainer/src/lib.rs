@@ -10,7 +10,8 @@
 //! 4. [`ops`], [`matmul`], [`plan`] and [`engine`] compute loss and gradient, [`optimiser`] takes a step
 //!    ([`autograd`] is the same model in candle, to check and to measure against), and [`learner`] is what
 //!    training asks of a device;
-//! 5. [`train`] is a miner's window: H steps from θ, an update ([`compress`]), the outer step;
+//! 5. [`train`] is a miner's window: H steps from θ, an update ([`compress`]), the outer step
+//!    ([`outer_step`]);
 //! 6. [`evaluate`] is a validator's: what one update alone does to the loss;
 //! 7. [`harness`] asks a finished model questions that others publish;
 //! 8. [`mod@pretrain`] trains without a chain, at the rate of a [`schedule`] and under a [`guard`];
@@ -31,12 +32,14 @@ pub mod config;
 
 pub mod init;
 pub mod model;
+pub mod outer_step;
 
 pub mod corpus;
 pub mod data;
 pub mod tokenizer;
 pub mod tokens;
 
+pub mod compute;
 pub mod matmul;
 pub mod ops;
 
@@ -65,6 +68,7 @@ pub mod files;
 pub mod budget;
 
 pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints, Position};
+pub use compute::Compute;
 pub use config::{ConfigError, ModelConfig, RopeScaling, TensorInfo, PRESETS};
 pub use corpus::{default_corpus, gather, CorpusError, CorpusLimits, Document};
 pub use data::{build, DataError, Dataset, Manifest, SampleSource, Samples};
