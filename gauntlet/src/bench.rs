@@ -11,8 +11,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use dataset::{SampleSource, Tokens};
 use serde_json::{json, Value};
 use trainer::{
-    autograd::Autograd, budget::CpuCosts, optimiser::AdamW, AdamWSettings, Engine, MatrixUnit,
-    Model, ModelConfig, Precision, Threads,
+    autograd::Autograd, budget::CpuCosts, optimiser::AdamW, AdamWSettings, Compute, Engine,
+    MatrixUnit, Model, ModelConfig, Precision, Threads,
 };
 
 use crate::{exit, memory};
@@ -220,14 +220,10 @@ fn train_engine(args: &BenchTrainArgs, model: &Model, samples: &Noise) -> Result
         BenchEngine::Cpu | BenchEngine::Candle => MatrixUnit::best(),
     };
     ensure!(unit.available(), "this machine has no such unit");
-    let threads = Threads::new(args.threads.into())?.with_unit(unit);
-    let mut engine = Engine::with_precision(
-        model.config(),
-        args.batch.into(),
-        true,
-        threads.clone(),
-        precision,
-    )?;
+    let threads = Threads::new(args.threads.into())?;
+    let compute = Compute::new(threads.clone()).with_unit(unit);
+    let mut engine =
+        Engine::with_precision(model.config(), args.batch.into(), true, compute, precision)?;
     let mut parameters = model.parameters().to_vec();
     let mut gradient = vec![0.0; parameters.len()];
     let mut adamw = AdamW::new(AdamWSettings::default(), parameters.len());

@@ -112,7 +112,7 @@ fn train(plan: &Plan, end: &AtomicBool) -> Result<u8> {
     let resumed = trainer.resume(&checkpoints)?;
     let mut log =
         Log::open(&folder.join("metrics.jsonl"), trainer.guard().rollbacks, trainer.steps_taken())?;
-    let peak = plan.peak_flops.unwrap_or_else(|| measure_flops(&threads));
+    let peak = plan.peak_flops.unwrap_or_else(|| measure_flops(&threads.clone().into()));
     let mut progress = Progress::new(&trainer, flops_a_token(&config) / peak);
     progress.begin(&config, &data, &trainer, peak, resumed);
     if let Some(bytes) = data.streamed_bytes() {

@@ -25,7 +25,8 @@ use protocol::aggregate::{outer_step, TensorUpdate};
 use protocol::layout::Layout;
 use protocol::update::{Payload, UpdateWriter};
 use protocol::variant::Variant;
-use trainer::compress::{aggregate_tensor, TensorPart, UpdateStream};
+use trainer::compress::{TensorPart, UpdateStream};
+use trainer::outer_step::aggregate_tensor;
 use trainer::Threads;
 
 /// Values of a tensor; the last one is shorter.
@@ -132,12 +133,12 @@ fn encode(
     let mut time = Time::default();
     for (lap, lens) in layout.0.chunks(RING).enumerate() {
         // The error feedback before the window is smaller than a window's difference.
-        for (error, value) in ring.iter_mut().zip(&noise[peer..]) {
-            *error = 0.25 * value;
+        for (feedback, value) in ring.iter_mut().zip(&noise[peer..]) {
+            *feedback = 0.25 * value;
         }
         let tensors = ring.chunks_mut(TENSOR).zip(lens).enumerate();
-        let parts = tensors.map(|(slot, (error, len))| TensorPart {
-            error: &mut error[..*len as usize],
+        let parts = tensors.map(|(slot, (feedback, len))| TensorPart {
+            feedback: &mut feedback[..*len as usize],
             start: cut(noise, slot, lap, peer, *len as usize),
             local: cut(noise, slot + RING / 2, lap, peer + 1, *len as usize),
         });
@@ -255,11 +256,11 @@ fn check(noise: &[f32]) -> Result<(), Box<dyn Error>> {
             64,
             DECAY,
         )?;
-        let mut error = vec![0.0f32; 300_000];
+        let mut feedback = vec![0.0f32; 300_000];
         for len in &layout.0 {
             let len = *len as usize;
             let (start, local) = (&noise[peer..][..len], &noise[100 + peer * 3..][..len]);
-            stream.encode([TensorPart { error: &mut error[..len], start, local }])?;
+            stream.encode([TensorPart { feedback: &mut feedback[..len], start, local }])?;
         }
         updates.push(stream.finish()?.into_inner());
     }

@@ -1,7 +1,7 @@
-//! SparseLoCo's compression of a miner's window and the outer step, over all cores and without a
-//! second copy of anything: error feedback, `protocol`'s encoder, `protocol`'s aggregation.
+//! Compresses a miner's window as SparseLoCo does, over all cores and without a second copy of
+//! anything: error feedback and `protocol`'s encoder.
 //!
-//! With Δ = θ_start − θ_local and the error e of the windows before: u = β · e + Δ; the update
+//! With Δ = θ_start − θ_local and the feedback e of the windows before: u = β · e + Δ; the update
 //! stands for a sparse, quantised u; e becomes what it leaves out (Sarfi et al. 2025, "Communication
 //! efficient LLM pre-training with SparseLoCo"). A chunk depends on its own values alone, so the
 //! bytes are the same with any number of threads.
@@ -13,7 +13,6 @@
 
 use std::io::{Cursor, Seek, Write};
 
-use protocol::aggregate::{aggregate_chunks, median_norm_factors, TensorUpdate};
 use protocol::layout::{Layout, CHUNK_LEN};
 use protocol::update::{EncodedChunks, Encoder, UpdateError, UpdateWriter, WriteError};
 use protocol::variant::Variant;
@@ -32,7 +31,7 @@ const SPAN_LEN: usize = SPAN * CHUNK_LEN as usize;
 /// One tensor, or a part of one that starts where a chunk does: three slices of the same length.
 pub struct TensorPart<'a> {
     /// The error feedback e, which becomes the residual.
-    pub error: &'a mut [f32],
+    pub feedback: &'a mut [f32],
     /// θ at the window's start.
     pub start: &'a [f32],
     /// θ after the local steps.
@@ -108,14 +107,14 @@ impl<W: Write + Seek> UpdateStream<W> {
     ) -> Result<(), WriteError> {
         let mut spans = Vec::with_capacity(self.scratch.len());
         for part in parts {
-            if part.error.len() != part.start.len() || part.error.len() != part.local.len() {
+            if part.feedback.len() != part.start.len() || part.feedback.len() != part.local.len() {
                 return Err(UpdateError::Tensors.into());
             }
             let parameters = part.start.chunks(SPAN_LEN).zip(part.local.chunks(SPAN_LEN));
-            for (error, (start, local)) in part.error.chunks_mut(SPAN_LEN).zip(parameters) {
+            for (feedback, (start, local)) in part.feedback.chunks_mut(SPAN_LEN).zip(parameters) {
                 let first_chunk = self.chunks;
-                self.chunks += error.len().div_ceil(CHUNK_LEN as usize) as u32;
-                spans.push(Span { part: TensorPart { error, start, local }, first_chunk });
+                self.chunks += feedback.len().div_ceil(CHUNK_LEN as usize) as u32;
+                spans.push(Span { part: TensorPart { feedback, start, local }, first_chunk });
                 if spans.len() == self.scratch.len() {
                     self.wave(&mut spans)?;
                 }
@@ -137,9 +136,9 @@ impl<W: Write + Seek> UpdateStream<W> {
             let Scratch { encoder, encoded } = scratch;
             encoded.lens.clear();
             encoded.bytes.clear();
-            let TensorPart { error, start, local } = &mut span.part;
+            let TensorPart { feedback, start, local } = &mut span.part;
             encoder
-                .encode_difference(error, start, local, decay, keep, encoded)
+                .encode_difference(feedback, start, local, decay, keep, encoded)
                 .map_err(|error| in_model(error, span.first_chunk))
         });
         for (result, scratch) in results.into_iter().zip(&self.scratch) {
@@ -166,29 +165,28 @@ fn in_model(error: UpdateError, first_chunk: u32) -> UpdateError {
     }
 }
 
-/// A window's update in memory: u = decay · error + (start − local) of the whole arena, encoded;
-/// `error` becomes the residual. One pass over memory.
+/// A window's update in memory: u = decay · feedback + (start − local) of the whole arena, encoded;
+/// `feedback` becomes the residual. One pass over memory.
 ///
-/// On an error `error` holds a mixture and must be dropped.
+/// On an error `feedback` holds a mixture and must be dropped.
 pub fn encode_window(
     threads: &Threads,
     arena: &Arena,
     layout: &Layout,
     [start, local]: [&[f32]; 2],
-    error: &mut [f32],
+    feedback: &mut [f32],
     decay: f32,
     keep: u16,
 ) -> Result<Vec<u8>, UpdateError> {
     let bytes = protocol::update::payload_bytes_max(layout, keep) as usize;
     let sink = Cursor::new(Vec::with_capacity(bytes));
-    let parts =
-        arena.views_mut(error).into_iter().zip(arena.canonical_tensors()).map(|(error, tensor)| {
-            TensorPart {
-                error,
-                start: &start[tensor.range.clone()],
-                local: &local[tensor.range.clone()],
-            }
-        });
+    let parts = arena.views_mut(feedback).into_iter().zip(arena.canonical_tensors()).map(
+        |(feedback, tensor)| TensorPart {
+            feedback,
+            start: &start[tensor.range.clone()],
+            local: &local[tensor.range.clone()],
+        },
+    );
     let encoded = UpdateStream::new(threads, sink, layout, keep, decay).and_then(|mut stream| {
         stream.encode(parts)?;
         stream.finish()
@@ -199,33 +197,4 @@ pub fn encode_window(
         // A vector in memory takes all that it is given.
         Err(WriteError::Io(_)) => Err(UpdateError::ByteLen(bytes)),
     }
-}
-
-/// The outer step of one tensor over all cores, bit for bit as `protocol::aggregate` does it:
-/// `updates` are the accepted ones in the order of their uids. Chunk by chunk every update is read
-/// once and nothing is held but a chunk's sums for each thread.
-///
-/// An error means that an update was parsed with another layout; the tensor may then have changed
-/// in part.
-pub fn aggregate_tensor(
-    threads: &Threads,
-    theta: &mut [f32],
-    updates: &[TensorUpdate<'_>],
-    alpha: f32,
-) -> Result<(), UpdateError> {
-    let norms = threads
-        .map(updates.len(), |index| updates[index].norm())
-        .into_iter()
-        .collect::<Result<Vec<f64>, _>>()?;
-    let factors: Vec<f32> =
-        median_norm_factors(&norms).into_iter().map(|factor| factor as f32).collect();
-    let len = theta.len();
-    let theta = Shared::new(theta);
-    let results = threads.map(len.div_ceil(SPAN_LEN), |span| {
-        let first = span * SPAN_LEN;
-        // SAFETY: spans are disjoint.
-        let theta = unsafe { theta.part(first, len.min(first + SPAN_LEN)) };
-        aggregate_chunks(theta, updates, &factors, (span * SPAN) as u32, alpha)
-    });
-    results.into_iter().collect()
 }

@@ -27,10 +27,11 @@ mod output;
 use std::time::{Duration, Instant};
 
 use crate::aligned::Aligned;
+use crate::compute::Compute;
 use crate::config::{Arena, ConfigError, ModelConfig};
 use crate::matmul::Multiplier;
 use crate::ops;
-use crate::plan::{Plan, Precision, KEYS, OPERANDS};
+use crate::plan::{Plan, Precision, Region};
 use crate::threads::{Shared, Threads};
 use dataset::SampleSource;
 
@@ -161,7 +162,7 @@ struct Buffers {
 
 impl Buffers {
     fn new(config: &ModelConfig, plan: &Plan) -> Self {
-        let region = |name: &str| Aligned::zeros(plan.region(name));
+        let region = |region: Region| Aligned::zeros(plan.region(region));
         let tokens = plan.tokens;
         let (cos, sin) = rotary_tables(config);
         Self {
@@ -170,26 +171,26 @@ impl Buffers {
             inputs: vec![0; tokens],
             targets: vec![0; tokens],
             starts: vec![0; tokens],
-            keys: region(KEYS),
-            rounded: region("parameters in bf16"),
-            residual: region("residual stream"),
-            inverse: region("norms' inverses"),
-            normed: region("normed"),
-            qkv: region("q|k|v"),
-            log_sums: region("attention's logarithms"),
-            attended: region("attention's output"),
-            gate_up: region("gate|up"),
-            band: region("rows of each thread"),
-            scores: region("scores"),
-            logits: region("logits"),
-            losses: region("losses"),
-            attention_normed: region("normed before attention"),
-            swiglu: region("SwiGLU's output"),
-            d_residual: region("gradients of the residual stream"),
-            d_attended: region("gradient of attention's output"),
-            d_qkv: region("gradient of q|k|v"),
-            d_gate_up: region("gradient of gate|up"),
-            d_norm_parts: region("partial gradients of a norm"),
+            keys: region(Region::Keys),
+            rounded: region(Region::Rounded),
+            residual: region(Region::Residual),
+            inverse: region(Region::Inverse),
+            normed: region(Region::Normed),
+            qkv: region(Region::Qkv),
+            log_sums: region(Region::LogSums),
+            attended: region(Region::Attended),
+            gate_up: region(Region::GateUp),
+            band: region(Region::Band),
+            scores: region(Region::Scores),
+            logits: region(Region::Logits),
+            losses: region(Region::Losses),
+            attention_normed: region(Region::AttentionNormed),
+            swiglu: region(Region::SwiGlu),
+            d_residual: region(Region::DResidual),
+            d_attended: region(Region::DAttended),
+            d_qkv: region(Region::DQkv),
+            d_gate_up: region(Region::DGateUp),
+            d_norm_parts: region(Region::DNormParts),
         }
     }
 
@@ -247,9 +248,9 @@ impl Engine {
         config: &ModelConfig,
         samples: usize,
         training: bool,
-        threads: Threads,
+        compute: impl Into<Compute>,
     ) -> Result<Self, ConfigError> {
-        Self::with_precision(config, samples, training, threads, Precision::F32)
+        Self::with_precision(config, samples, training, compute, Precision::F32)
     }
 
     /// [`Engine::new`] with the precision that parameters have in forward and backward pass.
@@ -257,17 +258,18 @@ impl Engine {
         config: &ModelConfig,
         samples: usize,
         training: bool,
-        threads: Threads,
+        compute: impl Into<Compute>,
         precision: Precision,
     ) -> Result<Self, ConfigError> {
         config.validate()?;
         if samples == 0 {
             return Err(ConfigError::Dimension { name: "samples at once", value: samples });
         }
+        let Compute { threads, unit } = compute.into();
         let plan = Plan::with_precision(config, samples, threads.count(), training, precision)
-            .with_unit(config, threads.unit());
+            .with_unit(config, unit);
         let buffers = Buffers::new(config, &plan);
-        let multiplier = Multiplier::new(threads.clone(), plan.region(OPERANDS));
+        let multiplier = Multiplier::new(threads.clone(), unit, plan.region(Region::Operands));
         debug_assert_eq!(buffers.bytes() + multiplier.bytes(), plan.bytes());
         Ok(Self {
             config: config.clone(),

@@ -3,9 +3,10 @@
 
 use std::time::{Duration, Instant};
 
+use crate::compute::Compute;
 use crate::config::ModelConfig;
 use crate::matmul::{Matrix, Multiplier};
-use crate::threads::{Rows, Threads};
+use crate::threads::Rows;
 
 /// Floating-point operations of training on one token, forward and backward (Chowdhery et al. 2022,
 /// appendix B, with causal attention counted once): [`product_flops_a_token`] and
@@ -33,13 +34,13 @@ pub fn attention_flops_a_token(config: &ModelConfig) -> f64 {
     6.0 * (config.layers * config.heads * config.head_dim() * config.seq_len) as f64
 }
 
-/// Floating-point operations a second of matrix products of 512 × 512 × 512 in f32 on `threads` and their
-/// matrix unit, one product on each: the best of about a quarter of a second.
-pub fn measure_flops(threads: &Threads) -> f64 {
+/// Floating-point operations a second of matrix products of 512 × 512 × 512 in f32, one product on each thread: the best of about a quarter of a second.
+pub fn measure_flops(compute: &Compute) -> f64 {
+    let Compute { threads, unit } = compute;
     const SIZE: usize = 512;
     let values = SIZE * SIZE;
     let (a, b) = (vec![1.0f32; values], vec![0.5f32; values]);
-    let mut multiplier = Multiplier::new(threads.clone(), threads.unit().packed(SIZE, SIZE));
+    let mut multiplier = Multiplier::new(threads.clone(), *unit, unit.packed(SIZE, SIZE));
     let (parts, [b]) = multiplier.prepare([Matrix::forward(&b, SIZE, SIZE)]);
     let mut results = vec![0.0f32; values * threads.count()];
     let results = Rows::new(&mut results, values);

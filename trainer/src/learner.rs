@@ -6,6 +6,7 @@
 //! takes it over in [`Learner::load`], lets it grow old during steps, and brings it up to date in
 //! [`Learner::store`]; in between the host neither reads nor changes it. Gradient and averages stay with the learner.
 
+use crate::compute::Compute;
 use crate::config::{Arena, ConfigError, ModelConfig};
 use crate::engine::{BatchError, Engine};
 use crate::optimiser::{AdamW, AdamWSettings};
@@ -87,9 +88,9 @@ impl CpuLearner {
         micro_batch: usize,
         adamw: AdamWSettings,
         precision: Precision,
-        threads: Threads,
+        compute: impl Into<Compute>,
     ) -> Result<Self, ConfigError> {
-        let engine = Engine::with_precision(config, micro_batch, true, threads, precision)?;
+        let engine = Engine::with_precision(config, micro_batch, true, compute, precision)?;
         let arena = config.arena();
         Ok(Self {
             engine,

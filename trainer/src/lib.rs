@@ -9,7 +9,8 @@
 //! 4. [`ops`], [`matmul`], [`plan`] and [`engine`] compute loss and gradient, [`optimiser`] takes a step
 //!    ([`autograd`] is the same model in candle, to check and to measure against), and [`learner`] is what
 //!    training asks of a device;
-//! 5. [`train`] is a miner's window: H steps from θ, an update ([`compress`]), the outer step;
+//! 5. [`train`] is a miner's window: H steps from θ, an update ([`compress`]), the outer step
+//!    ([`outer_step`]);
 //! 6. [`evaluate`] is a validator's: what one update alone does to the loss;
 //! 7. [`harness`] asks a finished model questions that others publish;
 //! 8. [`mod@pretrain`] trains without a chain, at the rate of a [`schedule`] and under a [`guard`];
@@ -30,7 +31,9 @@ pub mod config;
 
 pub mod init;
 pub mod model;
+pub mod outer_step;
 
+pub mod compute;
 pub mod matmul;
 pub mod ops;
 
@@ -59,6 +62,7 @@ pub mod files;
 pub mod budget;
 
 pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints, Position};
+pub use compute::Compute;
 pub use config::{ConfigError, ModelConfig, RopeScaling, TensorInfo, PRESETS};
 pub use engine::Engine;
 pub use evaluate::{loss_from_q824, loss_to_q824, EvaluationRates, Evaluator, UpdateToEvaluate};

@@ -342,8 +342,8 @@ pub(crate) struct Multiplier {
 
 impl Multiplier {
     /// Allocates [`MatrixUnit::scratch`] for each thread, and `packed` values for right operands.
-    pub(crate) fn new(threads: Threads, packed: usize) -> Self {
-        let kernel = threads.unit().kernel().unwrap_or(Kernel::Portable);
+    pub(crate) fn new(threads: Threads, unit: MatrixUnit, packed: usize) -> Self {
+        let kernel = unit.kernel().unwrap_or(Kernel::Portable);
         Self {
             kernel,
             scratch: Aligned::zeros(kernel.scratch() * threads.count()),
@@ -662,7 +662,7 @@ mod tests {
         before: Option<&[f32]>,
     ) -> f64 {
         let mut c = before.map_or(vec![f32::NAN; m * n], <[f32]>::to_vec);
-        let mut multiplier = Multiplier::new(Threads::single().with_unit(unit), 0);
+        let mut multiplier = Multiplier::new(Threads::single(), unit, 0);
         let view = |(values, (row, column)): Strided<'_>| View::new(values.as_ptr(), row, column);
         // SAFETY: the views are those of the vectors.
         unsafe {
@@ -739,9 +739,9 @@ mod tests {
             for (m, n, k) in [(7, 40, 33), (300, 96, 300), (64, 33, 520)] {
                 let (x, w, dy) = (noise(m * k, 4), noise(n * k, 5), noise(m * n, 6));
                 let results = [1, 2, 3, 5].map(|count| {
-                    let threads = Threads::new(count).unwrap().with_unit(unit);
+                    let threads = Threads::new(count).unwrap();
                     let room = unit.packed(k, n) + unit.packed(n, k);
-                    let mut multiplier = Multiplier::new(threads, room);
+                    let mut multiplier = Multiplier::new(threads, unit, room);
                     let operands = [Matrix::forward(&w, n, k), Matrix::backward(&w, n, k)];
                     let (mut parts, [forward, backward]) = multiplier.prepare(operands);
                     let (mut y, mut dx) = (vec![0.0; m * n], vec![0.0; m * k]);

@@ -13,9 +13,9 @@ use protocol::state_root::{StateManifest, TensorManifest};
 use protocol::update::{Payload, UpdateError};
 use protocol::{Hash, Uid};
 
-use crate::compress::aggregate_tensor;
 use crate::config::{Arena, ConfigError, ModelConfig, TensorInfo};
 use crate::init;
+use crate::outer_step::aggregate_tensor;
 use crate::threads::Threads;
 
 /// Why bytes are not a model's parameters.

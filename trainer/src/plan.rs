@@ -40,14 +40,121 @@ pub enum Precision {
     Bf16,
 }
 
-/// The region where each thread packs matrices.
-const SCRATCH: &str = "matrices packed by a thread";
+/// The regions of an engine's memory, in the order of their first use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Region {
+    /// Where each thread packs matrices.
+    Scratch,
+    /// Where weights are packed for all threads.
+    Operands,
+    /// Where each thread packs a head's keys and values.
+    Keys,
+    /// The parameters rounded to bf16; empty in f32.
+    Rounded,
+    /// Cosines and sines of the rotary positions.
+    Rotary,
+    /// Inputs, targets and where a token's document starts.
+    Tokens,
+    /// States of the residual stream.
+    Residual,
+    /// One over the root of each norm.
+    Inverse,
+    /// The last norm's output.
+    Normed,
+    /// Queries, keys and values of each layer that is kept.
+    Qkv,
+    /// Logarithms of attention's sums.
+    LogSums,
+    /// Attention's output of each layer that is kept.
+    Attended,
+    /// Gate and up of each layer that is kept.
+    GateUp,
+    /// Rows that each thread takes through a layer's half.
+    Band,
+    /// Attention's scores of each thread.
+    Scores,
+    /// Logits of the rows that are held at once.
+    Logits,
+    /// The loss of each token.
+    Losses,
+    /// The output of the norm before attention.
+    AttentionNormed,
+    /// SwiGLU's output in the backward pass.
+    SwiGlu,
+    /// Gradients of the residual stream, taking turns.
+    DResidual,
+    /// The gradient of attention's output.
+    DAttended,
+    /// The gradient of queries, keys and values.
+    DQkv,
+    /// The gradient of gate and up.
+    DGateUp,
+    /// Partial sums of a norm's gradient.
+    DNormParts,
+}
 
-/// The region where weights are packed for all threads.
-pub(crate) const OPERANDS: &str = "packed weights";
+impl Region {
+    /// All of them, in order.
+    pub const ALL: [Self; REGIONS] = [
+        Self::Scratch,
+        Self::Operands,
+        Self::Keys,
+        Self::Rounded,
+        Self::Rotary,
+        Self::Tokens,
+        Self::Residual,
+        Self::Inverse,
+        Self::Normed,
+        Self::Qkv,
+        Self::LogSums,
+        Self::Attended,
+        Self::GateUp,
+        Self::Band,
+        Self::Scores,
+        Self::Logits,
+        Self::Losses,
+        Self::AttentionNormed,
+        Self::SwiGlu,
+        Self::DResidual,
+        Self::DAttended,
+        Self::DQkv,
+        Self::DGateUp,
+        Self::DNormParts,
+    ];
 
-/// The region where each thread packs a head's keys and values.
-pub(crate) const KEYS: &str = "keys and values packed by a thread";
+    /// The name that a plan's table shows.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Scratch => "matrices packed by a thread",
+            Self::Operands => "packed weights",
+            Self::Keys => "keys and values packed by a thread",
+            Self::Rounded => "parameters in bf16",
+            Self::Rotary => "rotary cosines and sines",
+            Self::Tokens => "inputs, targets and documents",
+            Self::Residual => "residual stream",
+            Self::Inverse => "norms' inverses",
+            Self::Normed => "normed",
+            Self::Qkv => "q|k|v",
+            Self::LogSums => "attention's logarithms",
+            Self::Attended => "attention's output",
+            Self::GateUp => "gate|up",
+            Self::Band => "rows of each thread",
+            Self::Scores => "scores",
+            Self::Logits => "logits",
+            Self::Losses => "losses",
+            Self::AttentionNormed => "normed before attention",
+            Self::SwiGlu => "SwiGLU's output",
+            Self::DResidual => "gradients of the residual stream",
+            Self::DAttended => "gradient of attention's output",
+            Self::DQkv => "gradient of q|k|v",
+            Self::DGateUp => "gradient of gate|up",
+            Self::DNormParts => "partial gradients of a norm",
+        }
+    }
+}
+
+/// How many regions there are.
+const REGIONS: usize = Region::DNormParts as usize + 1;
 
 /// Values of four bytes that one thread's keys and values take: the keys transposed and the values; for the
 /// backward pass both transposed and the keys.
@@ -78,21 +185,12 @@ fn unit_regions(
     threads: usize,
     training: bool,
     unit: MatrixUnit,
-) -> [(&'static str, usize); 3] {
+) -> [(Region, usize); 3] {
     [
-        (SCRATCH, threads * unit.scratch()),
-        (OPERANDS, operands(config, training, unit)),
-        (KEYS, threads * keys(config, training, unit)),
+        (Region::Scratch, threads * unit.scratch()),
+        (Region::Operands, operands(config, training, unit)),
+        (Region::Keys, threads * keys(config, training, unit)),
     ]
-}
-
-/// One region of memory.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Region {
-    /// What it holds.
-    pub name: &'static str,
-    /// Values of four bytes.
-    pub values: usize,
 }
 
 /// The regions of an engine.
@@ -115,8 +213,8 @@ pub struct Plan {
     pub logit_rows: usize,
     /// What the parameters are in forward and backward pass.
     pub precision: Precision,
-    /// The regions, in the order of their first use.
-    pub regions: Vec<Region>,
+    /// Values of four bytes of each region, in the order of [`Region::ALL`].
+    values: [usize; REGIONS],
 }
 
 impl Plan {
@@ -148,29 +246,29 @@ impl Plan {
         let band = BAND_ROWS.min(tokens) * (config.hidden + config.ffn);
         let packed = unit_regions(config, threads, training, MatrixUnit::best());
         let regions = [
-            ("parameters in bf16", rounded),
-            ("rotary cosines and sines", config.seq_len * config.head_dim()),
-            ("inputs, targets and documents", 3 * tokens),
-            ("residual stream", residuals_kept * tokens * config.hidden),
-            ("norms' inverses", (2 * layers_kept + 1) * tokens),
-            ("normed", tokens * config.hidden),
-            ("q|k|v", layers_kept * tokens * config.qkv_dim()),
-            ("attention's logarithms", layers_kept * head_rows),
-            ("attention's output", layers_kept * tokens * config.hidden),
-            ("gate|up", layers_kept * tokens * 2 * config.ffn),
-            ("rows of each thread", threads * band),
-            ("scores", if training { 2 * scores } else { scores }),
-            ("logits", logit_rows * config.vocab),
-            ("losses", tokens),
-            ("normed before attention", backward(tokens * config.hidden)),
-            ("SwiGLU's output", backward(tokens * config.ffn)),
-            ("gradients of the residual stream", backward(D_RESIDUALS * tokens * config.hidden)),
-            ("gradient of attention's output", backward(tokens * config.hidden)),
-            ("gradient of q|k|v", backward(tokens * config.qkv_dim())),
-            ("gradient of gate|up", backward(tokens * 2 * config.ffn)),
-            ("partial gradients of a norm", backward(tokens.div_ceil(NORM_ROWS) * config.hidden)),
+            (Region::Rounded, rounded),
+            (Region::Rotary, config.seq_len * config.head_dim()),
+            (Region::Tokens, 3 * tokens),
+            (Region::Residual, residuals_kept * tokens * config.hidden),
+            (Region::Inverse, (2 * layers_kept + 1) * tokens),
+            (Region::Normed, tokens * config.hidden),
+            (Region::Qkv, layers_kept * tokens * config.qkv_dim()),
+            (Region::LogSums, layers_kept * head_rows),
+            (Region::Attended, layers_kept * tokens * config.hidden),
+            (Region::GateUp, layers_kept * tokens * 2 * config.ffn),
+            (Region::Band, threads * band),
+            (Region::Scores, if training { 2 * scores } else { scores }),
+            (Region::Logits, logit_rows * config.vocab),
+            (Region::Losses, tokens),
+            (Region::AttentionNormed, backward(tokens * config.hidden)),
+            (Region::SwiGlu, backward(tokens * config.ffn)),
+            (Region::DResidual, backward(D_RESIDUALS * tokens * config.hidden)),
+            (Region::DAttended, backward(tokens * config.hidden)),
+            (Region::DQkv, backward(tokens * config.qkv_dim())),
+            (Region::DGateUp, backward(tokens * 2 * config.ffn)),
+            (Region::DNormParts, backward(tokens.div_ceil(NORM_ROWS) * config.hidden)),
         ];
-        Self {
+        let mut plan = Self {
             samples,
             tokens,
             threads,
@@ -179,34 +277,37 @@ impl Plan {
             residuals_kept,
             logit_rows,
             precision,
-            regions: packed
-                .into_iter()
-                .chain(regions)
-                .map(|(name, values)| Region { name, values })
-                .collect(),
-        }
+            values: [0; REGIONS],
+        };
+        plan.set(packed);
+        plan.set(regions);
+        plan
     }
 
     /// The same plan for products on `unit`; [`Plan::new`] takes the best one of this machine.
     pub fn with_unit(mut self, config: &ModelConfig, unit: MatrixUnit) -> Self {
-        for (name, values) in unit_regions(config, self.threads, self.training, unit) {
-            for region in &mut self.regions {
-                if region.name == name {
-                    region.values = values;
-                }
-            }
-        }
+        self.set(unit_regions(config, self.threads, self.training, unit));
         self
     }
 
-    /// Values of the region of that name, 0 if there is none.
-    pub fn region(&self, name: &str) -> usize {
-        let named = |region: &&Region| region.name == name;
-        self.regions.iter().find(named).map_or(0, |region| region.values)
+    fn set<const N: usize>(&mut self, regions: [(Region, usize); N]) {
+        for (region, values) in regions {
+            self.values[region as usize] = values;
+        }
+    }
+
+    /// Values of four bytes of a region; 0 for one that this plan has no use for.
+    pub fn region(&self, region: Region) -> usize {
+        self.values[region as usize]
+    }
+
+    /// The regions and the values of four bytes of each, in the order of their first use.
+    pub fn regions(&self) -> impl Iterator<Item = (Region, usize)> + '_ {
+        Region::ALL.into_iter().zip(self.values)
     }
 
     /// Bytes of all regions.
     pub fn bytes(&self) -> u64 {
-        self.regions.iter().map(|region| region.values as u64 * 4).sum()
+        self.values.iter().map(|values| *values as u64 * 4).sum()
     }
 }

@@ -8,8 +8,6 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::matmul::MatrixUnit;
-
 /// Why no pool could be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ThreadsError {
@@ -31,7 +29,6 @@ pub enum ThreadsError {
 #[derive(Clone, Debug)]
 pub struct Threads {
     count: usize,
-    unit: MatrixUnit,
     pool: Option<Arc<rayon::ThreadPool>>,
 }
 
@@ -49,31 +46,17 @@ impl Threads {
             .thread_name(|index| format!("trainer-{index}"))
             .build()
             .map_err(|source| ThreadsError::Start { count, source })?;
-        Ok(Self { count, unit: MatrixUnit::best(), pool: Some(Arc::new(pool)) })
+        Ok(Self { count, pool: Some(Arc::new(pool)) })
     }
 
     /// The caller's thread alone.
     pub fn single() -> Self {
-        Self { count: 1, unit: MatrixUnit::best(), pool: None }
+        Self { count: 1, pool: None }
     }
 
     /// How many threads there are.
     pub fn count(&self) -> usize {
         self.count
-    }
-
-    /// The same threads with another matrix unit than the machine's best; one that the machine lacks
-    /// changes nothing.
-    pub fn with_unit(mut self, unit: MatrixUnit) -> Self {
-        if unit.available() {
-            self.unit = unit;
-        }
-        self
-    }
-
-    /// What computes products of matrices on these threads.
-    pub fn unit(&self) -> MatrixUnit {
-        self.unit
     }
 
     /// Runs `f` on the pool, so that what it does in parallel stays on these threads.

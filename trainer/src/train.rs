@@ -11,6 +11,7 @@ use protocol::{Hash, Uid};
 
 use crate::checkpoint::{Checkpoint, CheckpointError, Checkpoints, Position};
 use crate::compress;
+use crate::compute::Compute;
 use crate::config::ConfigError;
 use crate::engine::BatchError;
 use crate::learner::{CpuLearner, Learner};
@@ -133,7 +134,7 @@ pub struct Trainer {
     model: Model,
     /// The parameters during a window.
     local: Vec<f32>,
-    error: Vec<f32>,
+    feedback: Vec<f32>,
     /// Whether `local` is a trained window of which no update has been made.
     trained: bool,
 }
@@ -157,7 +158,7 @@ impl Trainer {
     pub fn new(
         model: Model,
         settings: TrainerSettings,
-        threads: Threads,
+        compute: impl Into<Compute>,
     ) -> Result<Self, TrainError> {
         let micro = match settings.micro_batch {
             0 => settings.batch_size,
@@ -167,13 +168,13 @@ impl Trainer {
             return Err(TrainError::BatchSize { batch: settings.batch_size, micro });
         }
         let (config, adamw) = (model.config(), settings.adamw);
-        let learner = CpuLearner::new(config, micro, adamw, Precision::F32, threads)?;
+        let learner = CpuLearner::new(config, micro, adamw, Precision::F32, compute)?;
         let count = model.parameters().len();
         Ok(Self {
             settings,
             learner: Box::new(learner),
             local: model.parameters().to_vec(),
-            error: vec![0.0; count],
+            feedback: vec![0.0; count],
             model,
             trained: false,
         })
@@ -190,8 +191,8 @@ impl Trainer {
     }
 
     /// The error feedback, in the order of the arena.
-    pub fn error_feedback(&self) -> &[f32] {
-        &self.error
+    pub fn feedback(&self) -> &[f32] {
+        &self.feedback
     }
 
     /// What it computes on.
@@ -318,16 +319,16 @@ impl Trainer {
             return Err(TrainError::NotTrained);
         }
         self.trained = false;
-        let error_decay = (f64::from(error_decay_ppm) / 1e6) as f32;
+        let decay = (f64::from(error_decay_ppm) / 1e6) as f32;
         let threads = self.learner.threads();
         let start = self.model.parameters();
         let (arena, layout) = (self.model.arena(), self.model.layout());
         let parameters = [start, &self.local];
-        let error = &mut self.error;
+        let feedback = &mut self.feedback;
         let encoded =
-            compress::encode_window(threads, arena, layout, parameters, error, error_decay, keep);
+            compress::encode_window(threads, arena, layout, parameters, feedback, decay, keep);
         if encoded.is_err() {
-            self.error.fill(0.0);
+            self.feedback.fill(0.0);
         }
         Ok(encoded?)
     }
@@ -352,7 +353,7 @@ impl Trainer {
     ) -> Result<(), CheckpointError> {
         let steps = self.learner.steps();
         let [mean, square] = self.learner.averages()?;
-        checkpoints.write(&self.model, position, steps, &[mean, square, &self.error])
+        checkpoints.write(&self.model, position, steps, &[mean, square, &self.feedback])
     }
 
     /// Goes on from a checkpoint, which must be of a model of the same shape. One that holds only
@@ -365,13 +366,13 @@ impl Trainer {
                 let averages = ([mean.as_slice(), square], parts.optimiser_step);
                 self.learner.set_averages(Some(averages))?;
                 match rest {
-                    [error, ..] => self.error.copy_from_slice(error),
-                    [] => self.error.fill(0.0),
+                    [feedback, ..] => self.feedback.copy_from_slice(feedback),
+                    [] => self.feedback.fill(0.0),
                 }
             }
             _ => {
                 self.learner.set_averages(None)?;
-                self.error.fill(0.0);
+                self.feedback.fill(0.0);
             }
         }
         self.trained = false;

@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use dataset::{SampleSource, Tokens};
 use trainer::plan::{BAND_ROWS, LOGITS};
 use trainer::{
-    Engine, MatrixUnit, Model, ModelConfig, Precision, StepReport, Threads, Trainer,
-    TrainerSettings,
+    Compute, Engine, MatrixUnit, Model, ModelConfig, Precision, StepReport, Threads,
+    Trainer, TrainerSettings,
 };
 
 /// Alignment that only gemm's buffer of a thread asks for.
@@ -86,10 +86,10 @@ impl SampleSource for Repeated {
 }
 
 /// Allocations of four steps after the first one, on samples of several documents each.
-fn allocations(config: &ModelConfig, threads: Threads, precision: Precision) -> usize {
+fn allocations(config: &ModelConfig, compute: Compute, precision: Precision) -> usize {
     let samples =
         Repeated { tokens: (0..=127).cycle().take(1024).collect(), sample_len: config.seq_len };
-    let mut engine = Engine::with_precision(config, 2, true, threads, precision).unwrap();
+    let mut engine = Engine::with_precision(config, 2, true, compute, precision).unwrap();
     let model = Model::init(config, 1).unwrap();
     let mut gradient = vec![0.0; model.parameters().len()];
     let mut run = |ids: &[u64]| {
@@ -107,12 +107,12 @@ fn allocations(config: &ModelConfig, threads: Threads, precision: Precision) -> 
 }
 
 /// The same of whole steps of a trainer, with the optimiser.
-fn allocations_of_a_trainer(config: &ModelConfig, threads: Threads) -> usize {
+fn allocations_of_a_trainer(config: &ModelConfig, compute: Compute) -> usize {
     let samples =
         Repeated { tokens: (0..=255).cycle().take(512).collect(), sample_len: config.seq_len };
     let settings = TrainerSettings { batch_size: 4, micro_batch: 2, ..TrainerSettings::default() };
     let model = Model::init(config, 1).unwrap();
-    let mut trainer = Trainer::new(model, settings, threads).unwrap();
+    let mut trainer = Trainer::new(model, settings, compute).unwrap();
     let ids: Vec<Vec<u64>> = (0..5).map(|i| vec![i, i + 1, i + 2, i + 3]).collect();
     COUNT.store(0, Ordering::Relaxed);
     let mut after_first = |report: &StepReport| {
@@ -135,11 +135,11 @@ fn steps_after_the_first_do_not_allocate() {
     let several_chunks = ModelConfig { vocab: LOGITS / BAND_ROWS, seq_len: 160, ..nano.clone() };
     for unit in MatrixUnit::ALL {
         for count in [1, 2] {
-            let threads = || Threads::new(count).unwrap().with_unit(unit);
+            let compute = || Compute::new(Threads::new(count).unwrap()).with_unit(unit);
             let counts = [
-                allocations_of_a_trainer(&nano, threads()),
-                allocations(&nano, threads(), Precision::Bf16),
-                allocations(&several_chunks, threads(), Precision::F32),
+                allocations_of_a_trainer(&nano, compute()),
+                allocations(&nano, compute(), Precision::Bf16),
+                allocations(&several_chunks, compute(), Precision::F32),
             ];
             println!("{unit:?} on {count} threads: {counts:?}");
             // With a pool, rayon's queue takes a block of memory for every 63 jobs that come from outside.

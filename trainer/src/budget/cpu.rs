@@ -106,8 +106,8 @@ impl CpuCosts {
             MatrixUnit::Portable => packing_bytes_max(config, plan.tokens as u64, threads as u64)?,
             MatrixUnit::Vector | MatrixUnit::Amx => 0,
         };
-        let regions = plan.regions.iter();
-        let regions = regions.map(|region| (region.name, region.values as u64 * 4));
+        let regions = plan.regions();
+        let regions = regions.map(|(region, values)| (region.name(), values as u64 * 4));
         let rest = [("names and shapes, at most", shapes), ("gemm's packing, at most", packing)];
         let rest = rest.into_iter().filter(|(_, bytes)| *bytes > 0);
         let lines = arrays.iter().map(|name| (*name, array));

@@ -37,7 +37,7 @@ fn update_is_the_encoders_and_error_is_its_residual() {
         let layout = trainer.model().layout().clone();
         let expected = Encoder::new().encode(&mut arena.views_mut(&mut u), &layout, 64).unwrap();
         assert_eq!(update, expected);
-        assert_eq!(trainer.error_feedback(), u);
+        assert_eq!(trainer.feedback(), u);
         Payload::parse(&update, &layout, 64).unwrap();
     }
 }
@@ -48,12 +48,12 @@ fn error_feedback_decays_and_comes_back() {
     let mut trainer = trainer(1);
     trainer.train_window(&samples, &steps(&samples, 4, 0), &|_| 3e-3, &mut go_on).unwrap();
     trainer.make_update(64, 950_000).unwrap();
-    let before: f32 = trainer.error_feedback().iter().map(|e| e * e).sum();
+    let before: f32 = trainer.feedback().iter().map(|e| e * e).sum();
     assert!(before > 0.0);
     // A window that moves nothing sends a part of what was left out.
     trainer.train_window(&samples, &steps(&samples, 1, 0), &|_| 0.0, &mut go_on).unwrap();
     trainer.make_update(64, 950_000).unwrap();
-    let after: f32 = trainer.error_feedback().iter().map(|e| e * e).sum();
+    let after: f32 = trainer.feedback().iter().map(|e| e * e).sum();
     assert!(after < 0.95 * 0.95 * before, "{before} to {after}");
 }
 
@@ -141,7 +141,7 @@ fn a_stream_gives_the_same_update_from_any_portions_and_threads() {
             let mut error = error.clone();
             let parameters = start.chunks(portion).zip(local.chunks(portion));
             for (error, (start, local)) in error.chunks_mut(portion).zip(parameters) {
-                let part = TensorPart { error, start, local };
+                let part = TensorPart { feedback: error, start, local };
                 stream.encode([part]).unwrap();
             }
             assert_eq!(&error, residual);
@@ -163,7 +163,7 @@ fn a_stream_names_the_chunk_that_is_not_finite() {
     let result = stream.encode(errors.iter_mut().map(|error| TensorPart {
         start: &zeros[..error.len()],
         local: &zeros[..error.len()],
-        error,
+        feedback: error,
     }));
     let error = result.unwrap_err().to_string();
     assert!(error.contains("chunk 36"), "{error}");

@@ -6,7 +6,9 @@ use trainer::autograd::Autograd;
 use trainer::engine::BatchError;
 use trainer::optimiser::AdamW;
 use trainer::plan::{Precision, BAND_ROWS, LOGITS};
-use trainer::{AdamWSettings, Engine, MatrixUnit, Model, ModelConfig, Threads};
+use trainer::{
+    AdamWSettings, Compute, Engine, MatrixUnit, Model, ModelConfig, Threads,
+};
 
 use crate::samples::MemorySamples;
 
@@ -47,12 +49,13 @@ fn check(config: ModelConfig, micro: usize, threads: usize) {
 
 fn check_on(samples: &dyn SampleSource, config: ModelConfig, micro: usize, threads: usize) {
     for unit in MatrixUnit::ALL {
-        let threads = Threads::new(threads).unwrap().with_unit(unit);
-        check_with(samples, &config, micro, threads);
+        let threads = Threads::new(threads).unwrap();
+        let compute = Compute::new(threads).with_unit(unit);
+        check_with(samples, &config, micro, compute);
     }
 }
 
-fn check_with(samples: &dyn SampleSource, config: &ModelConfig, micro: usize, threads: Threads) {
+fn check_with(samples: &dyn SampleSource, config: &ModelConfig, micro: usize, compute: Compute) {
     let ids = [3, 7, 0, 12];
     let model = model(config);
     let scale = 1.0 / (ids.len() * config.seq_len) as f32;
@@ -62,7 +65,7 @@ fn check_with(samples: &dyn SampleSource, config: &ModelConfig, micro: usize, th
     let store = expected_loss.backward().unwrap();
     let expected_loss = f64::from(expected_loss.to_scalar::<f32>().unwrap());
 
-    let mut engine = Engine::new(config, micro, true, threads).unwrap();
+    let mut engine = Engine::new(config, micro, true, compute).unwrap();
     assert_eq!(engine.allocated_bytes(), engine.plan().bytes());
     let mut gradient = vec![f32::NAN; model.parameters().len()];
     let mut loss = 0.0;
