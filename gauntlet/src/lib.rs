@@ -27,6 +27,7 @@ pub mod work;
 pub mod participant;
 
 pub mod dataset;
+pub mod engine;
 pub mod replica;
 pub mod samples;
 

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use protocol::assignment::own_samples;
 use trainer::{
-    build, default_corpus, warm_up, CorpusLimits, Evaluator, Model, ModelConfig, SampleSource,
+    build, default_corpus, warm_up, CorpusLimits, Cpu, Evaluator, Model, ModelConfig, SampleSource,
     Threads, Trainer, TrainerSettings,
 };
 
@@ -37,12 +37,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         start.elapsed().as_secs_f64(),
     );
 
-    let threads = Threads::single();
-    let mut evaluator = Evaluator::new(&config, threads.clone(), 8)?;
+    let device = Cpu::new(Threads::single());
+    let mut evaluator = Evaluator::new(&config, &device, 8)?;
     let model = Model::init(&config, 1)?;
     let settings = || TrainerSettings { batch_size: batch, ..TrainerSettings::default() };
     let mut trainers = (0..miners)
-        .map(|_| Trainer::new(model.clone(), settings(), threads.clone()))
+        .map(|_| Trainer::new(model.clone(), settings(), &device))
         .collect::<Result<Vec<_>, _>>()?;
     let loss = evaluator.held_out_loss(&model, &dataset, 256)?;
     println!("window -: held-out loss {loss:.4}");

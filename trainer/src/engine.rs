@@ -78,6 +78,17 @@ pub enum BatchError {
         /// Values of the model.
         expected: usize,
     },
+    /// There is no such tensor.
+    #[error("no tensor {tensor}; there are {count}")]
+    Tensor {
+        /// The number asked for.
+        tensor: usize,
+        /// Tensors of the model.
+        count: usize,
+    },
+    /// The device failed.
+    #[error("the device failed: {0}")]
+    Device(String),
     /// The engine was made without room for a backward pass.
     #[error("this engine only evaluates")]
     NotTraining,
@@ -444,7 +455,7 @@ impl Engine {
         Ok(&self.all_logits[..tokens * self.config.vocab])
     }
 
-    pub(crate) fn check(&self, values: &[f32]) -> Result<(), BatchError> {
+    fn check(&self, values: &[f32]) -> Result<(), BatchError> {
         match values.len() == self.arena.len {
             true => Ok(()),
             false => Err(BatchError::Parameters { given: values.len(), expected: self.arena.len }),

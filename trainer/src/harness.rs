@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::device::Device;
 use crate::model::Model;
 use crate::threads::Threads;
 use crate::tokenizer::TokenizerError;
@@ -159,15 +160,15 @@ impl<'a> Harness<'a> {
     pub fn new(
         model: &'a Model,
         vocabulary: Vocabulary<'a>,
-        threads: Threads,
+        device: &'a dyn Device,
         settings: Settings,
     ) -> Self {
         let (length_max, batch_tokens) = (settings.length_max, settings.batch_tokens);
-        let scorer = Scorer::new(model, threads.clone(), length_max, batch_tokens);
+        let scorer = Scorer::new(model, device, length_max, batch_tokens);
         Self {
             vocabulary,
             scorer: scorer.with_length_that_fits(settings.length_that_fits),
-            threads,
+            threads: device.threads().clone(),
             settings,
         }
     }

@@ -14,7 +14,7 @@ use protocol::{
 use serde::{Deserialize, Serialize};
 use trainer::{
     budget::quantity::{product, sum},
-    Model, ModelConfig, SampleSource, Threads, Trainer, TrainerSettings,
+    Cpu, Model, ModelConfig, SampleSource, Threads, Trainer, TrainerSettings,
 };
 
 use crate::{cli::LocalnetArgs, config::AdversaryKind, env, memory};
@@ -217,7 +217,7 @@ pub(crate) fn measure_speed(
         micro_batch,
         ..TrainerSettings::default()
     };
-    let mut trainer = Trainer::new(model, settings, Threads::new(1)?)?;
+    let mut trainer = Trainer::new(model, settings, &Cpu::new(Threads::new(1)?))?;
     let count = samples.sample_count().max(1);
     let steps: Vec<Vec<u64>> = (0..=MEASURED_STEPS as u64)
         .map(|step| {

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use trainer::{
     budget::{quantity, CpuRates, ModelCounts},
     engine::BatchError,
-    Engine, Model, ModelConfig, SampleSource, Threads, Tokens, Trainer, TrainerSettings,
+    Cpu, Engine, Model, ModelConfig, SampleSource, Threads, Tokens, Trainer, TrainerSettings,
 };
 
 /// Threads that this process may run on; 1 if that cannot be told.
@@ -56,7 +56,7 @@ pub(super) fn calibrate(threads: u64) -> Result<CpuRates> {
     let products = products(&config, &samples, &threads, bandwidth)?;
 
     let settings = TrainerSettings { batch_size: 1, ..TrainerSettings::default() };
-    let mut trainer = Trainer::new(Model::init(&config, 1)?, settings, threads.clone())?;
+    let mut trainer = Trainer::new(Model::init(&config, 1)?, settings, &Cpu::new(threads.clone()))?;
     let (mut encode, mut update) = (f64::INFINITY, Vec::new());
     for _ in 0..3 {
         trainer.train_window(&samples, &[vec![0]], &|_| 1e-3, &mut |_| {

@@ -1,7 +1,7 @@
 //! The held-out loss of each window's parameters: what people look at.
 
 use anyhow::Result;
-use trainer::{data::Split, evaluate::held_out_ids, Evaluator, ModelConfig, TrainError};
+use trainer::{data::Split, evaluate::held_out_ids, Cpu, Evaluator, ModelConfig, TrainError};
 
 use super::SAMPLES_AT_ONCE;
 use crate::{diary::Line, participant::Handles, replica::States, telemetry};
@@ -13,7 +13,8 @@ pub(super) async fn run(
     model: ModelConfig,
     samples: usize,
 ) -> Result<()> {
-    let mut evaluator = Evaluator::new(&model, handles.threads.clone(), SAMPLES_AT_ONCE)?;
+    let mut evaluator =
+        Evaluator::new(&model, &Cpu::new(handles.threads.clone()), SAMPLES_AT_ONCE)?;
     let mut next = 0;
     loop {
         let state = states.reach(next).await?;

@@ -16,7 +16,9 @@ use protocol::{
     window::{phase_at, ScorePhase},
     Hash, Uid, ValidatorIndex, Window,
 };
-use trainer::{data::Split, EvaluationRates, Evaluator, ModelConfig, TrainError, UpdateToEvaluate};
+use trainer::{
+    data::Split, Cpu, EvaluationRates, Evaluator, ModelConfig, TrainError, UpdateToEvaluate,
+};
 
 use super::{own_record, SAMPLES_AT_ONCE};
 use crate::{
@@ -65,7 +67,8 @@ impl Score {
         model: ModelConfig,
         window_end: Option<Window>,
     ) -> Result<Self> {
-        let evaluator = Evaluator::new(&model, handles.threads.clone(), SAMPLES_AT_ONCE)?;
+        let evaluator =
+            Evaluator::new(&model, &Cpu::new(handles.threads.clone()), SAMPLES_AT_ONCE)?;
         let evaluator = Arc::new(Mutex::new(evaluator));
         Ok(Self { handles, states, model, window_end, evaluator })
     }

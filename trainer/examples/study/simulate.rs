@@ -5,7 +5,7 @@ use std::error::Error;
 use protocol::aggregate::median_norm_factors;
 use protocol::assignment::{own_samples, Permutation};
 use trainer::optimiser::{AdamW, AdamWSettings};
-use trainer::{Dataset, Engine, Evaluator, Model, ModelConfig, SampleSource, Threads};
+use trainer::{Cpu, Dataset, Engine, Evaluator, Model, ModelConfig, SampleSource, Threads};
 
 use crate::arms::{Arm, Churn, Mean, Method};
 use crate::codec::{Codec, Sent};
@@ -103,7 +103,7 @@ pub(crate) fn run(
         dataset: data,
         permutation: own_samples(&key, samples).ok_or("no samples")?,
         engine: Engine::new(&config, BATCH, true, Threads::single())?,
-        evaluator: Evaluator::new(&config, Threads::single(), 16)?,
+        evaluator: Evaluator::new(&config, &Cpu::new(Threads::single()), 16)?,
         codec: Codec::new(model.arena(), arm.keep, arm.shape, arm.quantiser),
         model,
         peers: (0..PEERS).map(|_| peer()).collect(),
