@@ -1,11 +1,10 @@
-//! The same model in candle, with its autograd: what the engine is checked against, and the
-//! yardstick of `gauntlet bench train --engine candle`.
+//! Computes the same model in candle, with its autograd: the network behind [`crate::candle`], and
+//! the yardstick of `gauntlet bench train --engine candle`.
 //!
 //! Written as a user of candle would: a tensor for each weight, separate products for q, k, v, gate
 //! and up, whole masked matrices of scores, AdamW as in candle-nn. candle's fused operations (norm,
 //! softmax, rotary positions) have no backward pass and would silently drop gradients, so only plain
-//! tensor operations are used. Not for training: it is several times slower than
-//! [`crate::engine`].
+//! tensor operations are used. It is several times slower than [`crate::engine`].
 
 use std::collections::BTreeMap;
 

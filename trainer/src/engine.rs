@@ -13,8 +13,8 @@
 //! first token of the next document, counts like any other: that is what a sampler meets after an
 //! end, and the mean stays one over all tokens.
 //!
-//! Every function that a CUDA engine would replace takes flat slices in the order of
-//! [`Arena`], so that both can be run on the same parameters and compared.
+//! Parameters and gradient are flat slices in the order of [`Arena`]: the host's memory is the
+//! engine's. What a device of another kind implements instead is in [`crate::device`].
 //!
 //! Shapes: T tokens = samples · seq_len, D hidden, Q qkv_dim, F ffn, V vocab. Matrices are
 //! row-major; a weight is (outputs, inputs), so that y = x · Wᵀ.

@@ -5,6 +5,7 @@ mod budgets;
 mod checkpoints;
 mod compression;
 mod datasets;
+mod devices;
 mod evaluation;
 mod files;
 mod gguf;
