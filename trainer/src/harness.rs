@@ -18,6 +18,7 @@ use crate::model::Model;
 use crate::threads::Threads;
 use crate::tokenizer::TokenizerError;
 
+pub mod error;
 pub mod question;
 pub mod task;
 
@@ -33,11 +34,12 @@ pub mod score;
 pub mod metrics;
 
 pub use cache::Cache;
+pub use error::TaskError;
 pub use metrics::{Metric, Winners};
 pub use question::{Format, Question};
-pub use request::{Request, RequestError, Vocabulary};
-pub use score::{rung_shape, OnProgress, Progress, Score, ScoreError, Scorer, Scores};
-pub use task::{ShotOrder, Subject, Task, TaskError, TaskFile, KNOWN_TASKS};
+pub use request::{Request, RequestError, Score, Vocabulary};
+pub use score::{rung_shape, OnProgress, Progress, ScoreError, Scorer, Scores};
+pub use task::{ShotOrder, Subject, Task, TaskFile, KNOWN_TASKS};
 
 use shots::{Chooser, PythonRandom};
 

@@ -16,19 +16,10 @@ use crate::threads::Threads;
 use crate::tokens::Tokens;
 
 use super::cache::{Cache, Key};
-use super::request::Request;
+use super::request::{Request, Score};
 
 /// Lengths of engines are multiples of this.
 const LENGTH_STEP: usize = 16;
-
-/// What a model says of a request.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Score {
-    /// Sum of the log-probabilities of the continuation's tokens, in nats.
-    pub log_likelihood: f64,
-    /// Whether each of them is the most probable one.
-    pub greedy: bool,
-}
 
 /// Why requests were not scored.
 #[derive(Debug, thiserror::Error)]
