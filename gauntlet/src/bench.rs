@@ -6,42 +6,25 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{ensure, Context, Result};
-use clap::{Args, Subcommand, ValueEnum};
-use dataset::{SampleSource, Tokens};
+use anyhow::{ensure, Result};
+use clap::{Args, Subcommand};
 use serde_json::{json, Value};
 use trainer::{
     autograd::Autograd, budget::CpuCosts, optimiser::AdamW, AdamWSettings, Compute, Engine,
     MatrixUnit, Model, ModelConfig, Precision, Threads,
 };
 
-use crate::{exit, memory};
+use crate::{engine::EngineArg, exit, memory};
 
 /// Steps before the clock starts: first touch of memory, threads.
 const WARM_UP_STEPS: usize = 2;
 /// Batches that take turns.
 const BATCHES: usize = 4;
-/// The variables that candle and rayon take their number of threads from.
-const THREAD_VARIABLES: [&str; 2] = ["RAYON_NUM_THREADS", "CANDLE_NUM_THREADS"];
-
 /// What can be measured.
 #[derive(Subcommand, Debug)]
 pub enum BenchCommand {
     /// Steps of training on noise.
     Train(BenchTrainArgs),
-}
-
-/// What trains.
-#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
-pub enum BenchEngine {
-    /// Gauntlet's engine on this machine's best matrix unit.
-    Cpu,
-    /// Gauntlet's engine on the vector unit, as on a processor without AMX.
-    Vector,
-    /// Gauntlet's engine with the products of the gemm crate, as on a processor that is not x86-64.
-    Portable,
-    /// The same model with candle's autograd.
-    Candle,
 }
 
 /// Options of `bench train`.
@@ -61,7 +44,7 @@ pub struct BenchTrainArgs {
     pub steps: u16,
     /// What trains.
     #[arg(long, value_enum, default_value = "cpu")]
-    pub engine: BenchEngine,
+    pub engine: EngineArg,
     /// Round the parameters to bf16 in forward and backward pass (our engine only).
     #[arg(long)]
     pub bf16: bool,
@@ -84,10 +67,10 @@ pub fn run(command: BenchCommand) -> Result<u8> {
     let model = Model::init(&config, 1)?;
     let samples = Noise::new(&config, usize::from(args.batch) * BATCHES);
     let measured = match args.engine {
-        BenchEngine::Cpu | BenchEngine::Vector | BenchEngine::Portable => {
+        EngineArg::Cpu | EngineArg::Vector | EngineArg::Portable => {
             train_engine(&args, &model, &samples)?
         }
-        BenchEngine::Candle => train_candle(&args, &model, &samples)?,
+        EngineArg::Candle => train_candle(&args, &model, &samples)?,
     };
     let report = measured.report(&args, &config);
     match args.json {
@@ -160,13 +143,13 @@ impl Measured {
         let tokens = f64::from(args.batch) * config.seq_len as f64;
         let best = self.steps.iter().map(|step| step.total).min().unwrap_or_default();
         let phases = match args.engine {
-            BenchEngine::Cpu | BenchEngine::Vector | BenchEngine::Portable => json!({
+            EngineArg::Cpu | EngineArg::Vector | EngineArg::Portable => json!({
                 "forward": milliseconds(|step| step.forward),
                 "output": milliseconds(|step| step.output),
                 "backward": milliseconds(|step| step.backward),
                 "optimiser": milliseconds(|step| step.optimiser),
             }),
-            BenchEngine::Candle => json!({
+            EngineArg::Candle => json!({
                 "forward": milliseconds(|step| step.forward),
                 "backward": milliseconds(|step| step.backward),
                 "optimiser": milliseconds(|step| step.optimiser),
@@ -215,9 +198,9 @@ fn precision(args: &BenchTrainArgs) -> Precision {
 fn train_engine(args: &BenchTrainArgs, model: &Model, samples: &Noise) -> Result<Measured> {
     let precision = precision(args);
     let unit = match args.engine {
-        BenchEngine::Vector => MatrixUnit::Vector,
-        BenchEngine::Portable => MatrixUnit::Portable,
-        BenchEngine::Cpu | BenchEngine::Candle => MatrixUnit::best(),
+        EngineArg::Vector => MatrixUnit::Vector,
+        EngineArg::Portable => MatrixUnit::Portable,
+        EngineArg::Cpu | EngineArg::Candle => MatrixUnit::best(),
     };
     ensure!(unit.available(), "this machine has no such unit");
     let threads = Threads::new(args.threads.into())?;
@@ -259,7 +242,7 @@ fn train_engine(args: &BenchTrainArgs, model: &Model, samples: &Noise) -> Result
 }
 
 fn train_candle(args: &BenchTrainArgs, model: &Model, samples: &Noise) -> Result<Measured> {
-    start_again_with_threads(args.threads)?;
+    args.engine.start_again_with_threads(args.threads.into())?;
     let mut candle = Autograd::new(model)?;
     let tokens = f64::from(args.batch) * model.config().seq_len as f64;
     let mut measured = Measured { steps: Vec::new(), allocated: None, loss: 0.0 };
@@ -285,23 +268,6 @@ fn train_candle(args: &BenchTrainArgs, model: &Model, samples: &Noise) -> Result
     Ok(measured)
 }
 
-/// candle takes its number of threads from the environment, once: where that says something else, this
-/// process becomes another one with the right environment.
-fn start_again_with_threads(threads: u16) -> Result<()> {
-    use std::os::unix::process::CommandExt;
-    let wanted = threads.to_string();
-    if THREAD_VARIABLES.iter().all(|name| std::env::var(name).is_ok_and(|value| value == wanted)) {
-        return Ok(());
-    }
-    let program = std::env::current_exe().context("cannot find this program")?;
-    let mut command = std::process::Command::new(program);
-    command.args(std::env::args_os().skip(1));
-    for name in THREAD_VARIABLES {
-        command.env(name, &wanted);
-    }
-    Err(command.exec()).context("cannot start again with another number of threads")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -313,7 +279,7 @@ mod tests {
             threads: 1,
             batch: 1,
             steps: 4,
-            engine: BenchEngine::Cpu,
+            engine: EngineArg::Cpu,
             bf16: false,
             json: true,
         };

@@ -29,7 +29,7 @@ use trainer::{
     Model, ModelConfig, Threads,
 };
 
-use crate::{exit, localnet::print, memory, signals};
+use crate::{engine::EngineArg, exit, localnet::print, memory, signals};
 use model::Opened;
 use report::Report;
 
@@ -79,6 +79,9 @@ pub struct EvalArgs {
     /// Tokens of a batch, about.
     #[arg(long, default_value_t = 1024, value_name = "N")]
     pub batch_tokens: usize,
+    /// What computes.
+    #[arg(long, value_enum, default_value = "cpu")]
+    pub engine: EngineArg,
     /// Threads. Default: all cores.
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
@@ -108,6 +111,7 @@ pub async fn run(args: EvalArgs) -> Result<u8> {
         let names = KNOWN_TASKS.map(|(name, _)| name);
         bail!("name --tasks: {}, or a task file", names.join(", "));
     }
+    args.engine.start_again_with_threads(threads(&args))?;
     let is_asked_to_end = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&is_asked_to_end);
     let json = args.json.clone();
@@ -139,6 +143,11 @@ pub async fn run(args: EvalArgs) -> Result<u8> {
     Ok(exit::SUCCESS)
 }
 
+fn threads(args: &EvalArgs) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    args.threads.unwrap_or_else(cores)
+}
+
 fn evaluate(args: &EvalArgs, end: &AtomicBool) -> Result<Done> {
     // Questions first: a wrong path is noticed before a large model is read.
     let tasks = tasks(args)?;
@@ -146,16 +155,16 @@ fn evaluate(args: &EvalArgs, end: &AtomicBool) -> Result<Done> {
         check_writable(path)?;
     }
     let started = Instant::now();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = Threads::new(args.threads.unwrap_or(cores))?;
+    let threads = Threads::new(threads(args))?;
     let settings = settings(args, &threads)?;
+    let device = args.engine.open(threads)?;
     let Opened { model, tokenizer, prefix, begins } = model::open(args)?;
     let mut report = Report::new(args, &model, &settings, prefix);
     tracing::info!("model and questions read in {:.1} s", started.elapsed().as_secs_f64());
 
     let mut files = Files::open(args, &model)?;
     let vocabulary = Vocabulary::new(&tokenizer, prefix, begins);
-    let harness = Harness::new(&model, vocabulary, threads, settings);
+    let harness = Harness::new(&model, vocabulary, &*device, settings);
     let mut is_interrupted = false;
     for task in &tasks {
         match run_task(&harness, task, files.cache.as_mut(), end) {

@@ -22,7 +22,7 @@ use node_client::chain::MinerInfo;
 use protocol::{commitment::Opening, Uid, Window};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
-use trainer::{Checkpoints, Trainer, TrainerSettings};
+use trainer::{Checkpoints, Cpu, Trainer, TrainerSettings};
 
 use crate::{
     config::Participant,
@@ -98,7 +98,7 @@ pub async fn serve(
         Arc::new(Checkpoints::open(&participant::subfolder(&config, "checkpoints")?)?);
     let updates = Updates::open(participant::subfolder(&config, "updates")?);
     let settings = TrainerSettings { batch_size, micro_batch, ..TrainerSettings::default() };
-    let mut trainer = Trainer::new(model, settings, handles.threads.clone())?;
+    let mut trainer = Trainer::new(model, settings, &Cpu::new(handles.threads.clone()))?;
     let mut state = State { window: 0, model: trainer.model().clone(), root };
     let mut recovered = None;
     if let Some(checkpoint) = checkpoints.load(&config.model)? {

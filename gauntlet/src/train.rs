@@ -42,6 +42,7 @@ pub(crate) const EVALUATED_AT_ONCE: usize = 4;
 /// checkpoint is whole whatever happens.
 pub async fn run(args: TrainArgs) -> Result<u8> {
     let plan = Plan::new(args)?;
+    plan.engine.start_again_with_threads(plan.threads)?;
     if let Some(address) = plan.metrics {
         telemetry::serve_metrics(address)?;
     }
@@ -77,6 +78,7 @@ fn train(plan: &Plan, end: &AtomicBool) -> Result<u8> {
         files::check_free(to)?;
     }
     let threads = Threads::new(plan.threads)?;
+    let device = plan.engine.open(threads.clone())?;
     let checkpoints =
         Checkpoints::open(&folder.join("checkpoints"))?.keeping(plan.keep_checkpoints);
     let (model, tokenizer_folder) = initial_model(plan)?;
@@ -104,7 +106,7 @@ fn train(plan: &Plan, end: &AtomicBool) -> Result<u8> {
     };
     let count = data.train_count();
     let settings = plan.settings(&config, count, threads.count(), held.as_ref())?;
-    let mut trainer = Pretrainer::new(model, settings, count, &data.root(), threads.clone())?;
+    let mut trainer = Pretrainer::new(model, settings, count, &data.root(), &*device)?;
     if plan.fresh {
         // Not before everything that could be wrong with this one has been found.
         start_over(folder, &checkpoints)?;
@@ -119,7 +121,7 @@ fn train(plan: &Plan, end: &AtomicBool) -> Result<u8> {
         progress.streamed(bytes, plan);
     }
 
-    let mut evaluator = Evaluator::new(&config, threads.clone(), EVALUATED_AT_ONCE)?;
+    let mut evaluator = Evaluator::new(&config, &*device, EVALUATED_AT_ONCE)?;
     let (held_out, held_out_ids) = data.held_out(plan.held_out_samples)?;
     let mut batches = data.batches()?;
     let mut failure = None;
@@ -131,7 +133,7 @@ fn train(plan: &Plan, end: &AtomicBool) -> Result<u8> {
             let is_due = matches!(event, PretrainEvent::Step(_))
                 && (trainer.steps_taken().is_multiple_of(plan.evaluate_steps) || is_last);
             if is_due && !held_out_ids.is_empty() {
-                let loss = evaluator.loss(trainer.model()?, &held_out, &held_out_ids)?;
+                let loss = evaluator.loss(trainer.weights(), &held_out, &held_out_ids)?;
                 log.held_out(trainer, loss)?;
                 progress.held_out(trainer.steps_taken(), loss);
             }
@@ -164,17 +166,15 @@ fn train(plan: &Plan, end: &AtomicBool) -> Result<u8> {
         ));
         return Ok(exit::INTERRUPTED);
     }
-    print(&format!(
-        "{} steps; state root {}",
-        trainer.steps_taken(),
-        hex::encode(trainer.model()?.state_root(&threads))
-    ));
+    let steps = trainer.steps_taken();
+    let model = trainer.into_model()?;
+    print(&format!("{steps} steps; state root {}", hex::encode(model.state_root(&threads))));
     if let Some(to) = &plan.export {
         let mut settings = ExportSettings::default();
         if let Some(from) = tokenizer_folder {
             settings = settings.like_folder(&from)?;
         }
-        files::export(trainer.model()?, to, &settings)?;
+        files::export(&model, to, &settings)?;
         print(&format!("exported to {}", to.display()));
     }
     Ok(exit::SUCCESS)

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use dataset::{SampleSource, Tokenizer, Tokens};
 use trainer::files::{self, ExportSettings};
-use trainer::{Engine, Model, Threads, Trainer, TrainerSettings};
+use trainer::{Cpu, Engine, Model, Threads, Trainer, TrainerSettings};
 
 struct Text {
     sample_len: usize,
@@ -99,10 +99,9 @@ fn train(
     (held_out, steps, batch, rate): (u64, u64, usize, f32),
     threads: &Threads,
 ) -> Result<Model, Box<dyn std::error::Error>> {
-    let config = model.config().clone();
     let settings =
         TrainerSettings { batch_size: batch, micro_batch: 1, ..TrainerSettings::default() };
-    let mut trainer = Trainer::new(model, settings, threads.clone())?;
+    let mut trainer = Trainer::new(model, settings, &Cpu::new(threads.clone()))?;
     let count = text.sample_count() - held_out;
     let ids =
         |step: u64| (0..batch as u64).map(move |i| held_out + (step * batch as u64 + i) % count);
@@ -113,9 +112,7 @@ fn train(
         println!("step {:2}: loss {:.4} ({seconds:.0} s)", report.step + 1, report.loss);
         ControlFlow::Continue(())
     })?;
-    let parameters = trainer.local_parameters();
-    let mut trained = Model::init(&config, 0)?;
-    trained.parameters_mut().copy_from_slice(parameters);
+    let trained = trainer.local_model()?;
     measure(&trained, trained.parameters(), text, held_out, threads)?;
     Ok(trained)
 }

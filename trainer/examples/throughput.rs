@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use dataset::{SampleSource, Tokens};
-use trainer::{Evaluator, Model, ModelConfig, Threads, Trainer, TrainerSettings, PRESETS};
+use trainer::{Cpu, Evaluator, Model, ModelConfig, Threads, Trainer, TrainerSettings, PRESETS};
 
 /// Bytes of a linear congruential generator: any text does.
 struct Noise {
@@ -58,7 +58,7 @@ fn measure(preset: &str, threads: usize) -> Result<(), Box<dyn std::error::Error
     let model = Model::init(&config, 1)?;
     let settings = TrainerSettings::default();
     let batch = settings.batch_size as u64;
-    let mut trainer = Trainer::new(model.clone(), settings, threads.clone())?;
+    let mut trainer = Trainer::new(model.clone(), settings, &Cpu::new(threads.clone()))?;
     let steps: Vec<Vec<u64>> =
         (0..24).map(|step| (0..batch).map(|b| (step + b) % 64).collect()).collect();
     // The fastest step: the machine may be busy with other things.
@@ -73,7 +73,7 @@ fn measure(preset: &str, threads: usize) -> Result<(), Box<dyn std::error::Error
     })?;
     let step_tokens = batch as f64 * config.seq_len as f64;
 
-    let mut evaluator = Evaluator::new(&config, threads.clone(), 8)?;
+    let mut evaluator = Evaluator::new(&config, &Cpu::new(threads.clone()), 8)?;
     let ids: Vec<u64> = (0..8).collect();
     let mut best_evaluation = f64::INFINITY;
     for _ in 0..8 {
@@ -91,7 +91,7 @@ fn measure(preset: &str, threads: usize) -> Result<(), Box<dyn std::error::Error
         threads.count(),
         step_tokens / best,
         step_tokens / best_evaluation,
-        trainer.learner().plan().bytes() >> 20,
+        trainer.learner().allocated_bytes() >> 20,
         update.len(),
         config.parameter_count() as f64 * 4.0 / update.len() as f64,
         encode * 1e3,

@@ -7,9 +7,9 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
-use dataset::{build, default_corpus, CorpusLimits, SampleSource};
+use dataset::{CorpusLimits, SampleSource, build, default_corpus};
 use protocol::assignment::own_samples;
-use trainer::{warm_up, Evaluator, Model, ModelConfig, Threads, Trainer, TrainerSettings};
+use trainer::{warm_up, Cpu, Evaluator, Model, ModelConfig, Threads, Trainer, TrainerSettings};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -35,12 +35,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         start.elapsed().as_secs_f64(),
     );
 
-    let threads = Threads::single();
-    let mut evaluator = Evaluator::new(&config, threads.clone(), 8)?;
+    let device = Cpu::new(Threads::single());
+    let mut evaluator = Evaluator::new(&config, &device, 8)?;
     let model = Model::init(&config, 1)?;
     let settings = || TrainerSettings { batch_size: batch, ..TrainerSettings::default() };
     let mut trainers = (0..miners)
-        .map(|_| Trainer::new(model.clone(), settings(), threads.clone()))
+        .map(|_| Trainer::new(model.clone(), settings(), &device))
         .collect::<Result<Vec<_>, _>>()?;
     let loss = evaluator.held_out_loss(&model, &dataset, 256)?;
     println!("window -: held-out loss {loss:.4}");

@@ -1,11 +1,10 @@
-//! The same model in candle, with its autograd: what the engine is checked against, and the
-//! yardstick of `gauntlet bench train --engine candle`.
+//! Computes the same model in candle, with its autograd: the network behind [`crate::candle`], and
+//! the yardstick of `gauntlet bench train --engine candle`.
 //!
 //! Written as a user of candle would: a tensor for each weight, separate products for q, k, v, gate
 //! and up, whole masked matrices of scores, AdamW as in candle-nn. candle's fused operations (norm,
 //! softmax, rotary positions) have no backward pass and would silently drop gradients, so only plain
-//! tensor operations are used. Not for training: it is several times slower than
-//! [`crate::engine`].
+//! tensor operations are used. It is several times slower than [`crate::engine`].
 
 use std::collections::BTreeMap;
 
@@ -13,9 +12,10 @@ use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Result, Tensor, Var, D};
 
 use crate::config::ModelConfig;
+use dataset::{SampleSource};
+use crate::learner::Kept;
 use crate::model::Model;
 use crate::optimiser::AdamWSettings;
-use dataset::SampleSource;
 
 /// A model's parameters as candle's variables.
 pub struct Autograd {
@@ -32,16 +32,23 @@ pub struct Autograd {
 impl Autograd {
     /// A copy of a model.
     pub fn new(model: &Model) -> Result<Self> {
+        let mut autograd = Self::zeros(model.config())?;
+        for (index, info) in model.tensors().iter().enumerate() {
+            autograd.set(Kept::Parameters, &info.name, model.tensor(index))?;
+        }
+        Ok(autograd)
+    }
+
+    /// A model whose parameters are all 0, to be overwritten.
+    pub fn zeros(config: &ModelConfig) -> Result<Self> {
         let mut vars = BTreeMap::new();
         let mut averages = BTreeMap::new();
-        for (index, info) in model.tensors().iter().enumerate() {
-            let values = model.tensor(index).to_vec();
-            let tensor = Tensor::from_vec(values, info.shape.as_slice(), &Device::Cpu)?;
-            let zeros = tensor.zeros_like()?;
-            vars.insert(info.name.clone(), Var::from_tensor(&tensor)?);
-            averages.insert(info.name.clone(), (zeros.clone(), zeros));
+        for info in config.tensors() {
+            let zeros = Tensor::zeros(info.shape.as_slice(), DType::F32, &Device::Cpu)?;
+            vars.insert(info.name.clone(), Var::from_tensor(&zeros)?);
+            averages.insert(info.name, (zeros.clone(), zeros));
         }
-        let config = model.config().clone();
+        let config = config.clone();
         let frequencies = config.rotary_frequencies();
         let (seq_len, half) = (config.seq_len, frequencies.len());
         let table = |f: fn(f64) -> f64| {
@@ -64,18 +71,99 @@ impl Autograd {
         }
     }
 
+    /// The gradients of all tensors, by name.
+    ///
+    /// # Errors
+    /// candle has lost one on the way.
+    pub fn gradients(&self, store: &GradStore) -> Result<BTreeMap<String, Tensor>> {
+        let mut gradients = BTreeMap::new();
+        for (name, var) in &self.vars {
+            let Some(gradient) = store.get(var.as_tensor()) else {
+                candle_core::bail!("no gradient of {name}");
+            };
+            gradients.insert(name.clone(), gradient.clone());
+        }
+        Ok(gradients)
+    }
+
+    /// The values of one tensor of what is kept, flat.
+    ///
+    /// # Errors
+    /// There is no tensor of this name.
+    pub fn get(&self, kept: Kept, name: &str) -> Result<Vec<f32>> {
+        let found = match kept {
+            Kept::Parameters => self.vars.get(name).map(|var| var.as_tensor()),
+            Kept::Mean => self.averages.get(name).map(|(mean, _)| mean),
+            Kept::Square => self.averages.get(name).map(|(_, square)| square),
+        };
+        match found {
+            Some(tensor) => tensor.flatten_all()?.to_vec1(),
+            None => candle_core::bail!("no tensor {name}"),
+        }
+    }
+
+    /// Replaces one tensor of what is kept.
+    ///
+    /// # Errors
+    /// There is no tensor of this name, or it has another length.
+    pub fn set(&mut self, kept: Kept, name: &str, values: &[f32]) -> Result<()> {
+        let (Some(var), Some((mean, square))) = (self.vars.get(name), self.averages.get_mut(name))
+        else {
+            candle_core::bail!("no tensor {name}");
+        };
+        let tensor = Tensor::from_slice(values, var.shape(), &Device::Cpu)?;
+        match kept {
+            Kept::Parameters => var.set(&tensor)?,
+            Kept::Mean => *mean = tensor,
+            Kept::Square => *square = tensor,
+        }
+        Ok(())
+    }
+
+    /// Steps of AdamW so far.
+    pub fn steps(&self) -> u64 {
+        u64::from(self.steps.unsigned_abs())
+    }
+
+    /// Says how many steps the averages stand for.
+    pub fn set_steps(&mut self, steps: u64) {
+        self.steps = i32::try_from(steps).unwrap_or(i32::MAX - 1);
+    }
+
+    /// Starts the optimiser afresh.
+    pub fn reset(&mut self) -> Result<()> {
+        self.steps = 0;
+        for (mean, square) in self.averages.values_mut() {
+            (*mean, *square) = (mean.zeros_like()?, square.zeros_like()?);
+        }
+        Ok(())
+    }
+
     /// A step of AdamW, as candle-nn takes it.
     pub fn step(&mut self, store: &GradStore, settings: &AdamWSettings, rate: f64) -> Result<()> {
+        let gradients = self.gradients(store)?;
+        self.step_against(&gradients, 1.0, settings, rate)
+    }
+
+    /// [`Autograd::step`] against `scale` times gradients that have been taken.
+    pub fn step_against(
+        &mut self,
+        gradients: &BTreeMap<String, Tensor>,
+        scale: f64,
+        settings: &AdamWSettings,
+        rate: f64,
+    ) -> Result<()> {
         self.steps += 1;
         let (beta1, beta2) = (f64::from(settings.beta1), f64::from(settings.beta2));
         let mean_scale = 1.0 / (1.0 - beta1.powi(self.steps));
         let square_scale = 1.0 / (1.0 - beta2.powi(self.steps));
         for (name, var) in &self.vars {
             let (Some(gradient), Some((mean, square))) =
-                (store.get(var.as_tensor()), self.averages.get_mut(name))
+                (gradients.get(name), self.averages.get_mut(name))
             else {
                 candle_core::bail!("no gradient of {name}");
             };
+            let gradient = &(gradient * scale)?;
             let decay = match var.rank() {
                 1 => 0.0,
                 _ => f64::from(settings.decay),
@@ -129,21 +217,39 @@ impl Autograd {
     /// # Errors
     /// There is no such sample, or candle refuses.
     pub fn loss(&self, samples: &dyn SampleSource, ids: &[u64]) -> Result<Tensor> {
-        let c = &self.config;
-        let (batch, seq_len, dim) = (ids.len(), c.seq_len, c.head_dim());
-        let rows = batch * seq_len;
-        let mut inputs = Vec::new();
         let mut targets = Vec::new();
         for id in ids {
             let Some(sample) = samples.sample(*id) else {
                 candle_core::bail!("no sample {id}");
             };
-            inputs.extend(sample.iter().take(seq_len));
             targets.extend(sample.iter().skip(1));
+        }
+        let rows = ids.len() * self.config.seq_len;
+        let targets = Tensor::from_vec(targets, (rows, 1), &Device::Cpu)?;
+        let logits = self.logits(samples, ids)?;
+        let max = logits.max_keepdim(D::Minus1)?.detach();
+        let shifted = logits.broadcast_sub(&max)?;
+        let log_sum = shifted.exp()?.sum_keepdim(D::Minus1)?.log()?;
+        (log_sum - shifted.gather(&targets, 1)?)?.sum_all()?.to_dtype(DType::F32)
+    }
+
+    /// The logits (tokens, vocab) of the samples `ids`, masked as in [`Autograd::loss`].
+    ///
+    /// # Errors
+    /// There is no such sample, or candle refuses.
+    pub fn logits(&self, samples: &dyn SampleSource, ids: &[u64]) -> Result<Tensor> {
+        let c = &self.config;
+        let (batch, seq_len, dim) = (ids.len(), c.seq_len, c.head_dim());
+        let rows = batch * seq_len;
+        let mut inputs = Vec::new();
+        for id in ids {
+            let Some(sample) = samples.sample(*id) else {
+                candle_core::bail!("no sample {id}");
+            };
+            inputs.extend(sample.iter().take(seq_len));
         }
         let mask = self.mask(&inputs, samples.end_of_document())?;
         let inputs = Tensor::from_vec(inputs, rows, &Device::Cpu)?;
-        let targets = Tensor::from_vec(targets, (rows, 1), &Device::Cpu)?;
         let mut x = self.var("model.embed_tokens")?.index_select(&inputs, 0)?;
         for layer in 0..c.layers {
             let name = |part: &str| format!("model.layers.{layer}.{part}");
@@ -174,11 +280,7 @@ impl Autograd {
         }
         let normed = self.norm(&x, "model.norm")?;
         let head = if c.tied { "model.embed_tokens" } else { "lm_head" };
-        let logits = self.linear(&normed, head)?;
-        let max = logits.max_keepdim(D::Minus1)?.detach();
-        let shifted = logits.broadcast_sub(&max)?;
-        let log_sum = shifted.exp()?.sum_keepdim(D::Minus1)?.log()?;
-        (log_sum - shifted.gather(&targets, 1)?)?.sum_all()?.to_dtype(DType::F32)
+        self.linear(&normed, head)
     }
 
     /// 0 where a token sees another one, else −∞: (samples, 1, seq_len, seq_len), or one for all.

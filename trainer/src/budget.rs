@@ -11,13 +11,14 @@
 
 use serde::Serialize;
 
-use crate::config::ConfigError;
-
+pub mod error;
 pub mod quantity;
 
 pub mod hardware;
 pub mod model;
 pub mod request;
+
+pub mod ledger;
 
 pub mod cpu;
 pub mod gpu;
@@ -27,134 +28,15 @@ pub mod advice;
 
 pub use advice::Advice;
 pub use cpu::{micro_batch_that_fits, CpuCosts};
+pub use error::BudgetError;
 pub use hardware::{CpuRates, Devices, Gpu, Machine};
+pub use ledger::{Duration, Ledger, Line, Step};
 pub use model::ModelCounts;
+pub use quantity::divisors;
 pub use request::{Choice, Recompute, Request, Sharding, State, Window};
 pub use window::Phase;
 
-/// Why there is no budget for a request.
-#[derive(Clone, PartialEq, Debug, thiserror::Error)]
-pub enum BudgetError {
-    /// The model's configuration is not valid.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// A number of the request is 0 or absurdly large.
-    #[error("{name} is {value}, not 1 to {max}")]
-    Range {
-        /// Which.
-        name: &'static str,
-        /// Its value.
-        value: u64,
-        /// The largest that is planned for.
-        max: u64,
-    },
-    /// The bytes of something are more than 2^63.
-    #[error("{0} would be more than 2^63 bytes")]
-    TooLarge(&'static str),
-    /// The micro-batch must be one of [`divisors`] of a device's samples of a step.
-    #[error("a micro-batch of {micro} samples does not divide the {samples} samples of a device")]
-    MicroBatch {
-        /// Samples at once.
-        micro: u64,
-        /// Samples of a step on one device.
-        samples: u64,
-    },
-    /// Text that is not a quantity or a machine.
-    #[error("{text:?} is not {expected}")]
-    Text {
-        /// What was given.
-        text: String,
-        /// What it should be.
-        expected: &'static str,
-    },
-    /// Not even one sample at once fits in the memory.
-    #[error("{needed} bytes are needed even with one sample at once, and there are {available}")]
-    Memory {
-        /// Bytes with a micro-batch of one sample.
-        needed: u64,
-        /// Bytes that may be used.
-        available: u64,
-    },
-}
-
-/// Something that takes bytes.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct Line {
-    /// What it is.
-    pub name: &'static str,
-    /// How many bytes.
-    pub bytes: u64,
-}
-
-/// The bytes of one kind of memory.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct Ledger {
-    /// Which memory.
-    pub name: &'static str,
-    /// What lies in it.
-    pub lines: Vec<Line>,
-    /// Bytes in all.
-    pub bytes: u64,
-    /// Bytes that there are, if that is known.
-    pub capacity: Option<u64>,
-}
-
-impl Ledger {
-    /// A ledger of these lines; those of no bytes are left out.
-    pub(crate) fn new(
-        name: &'static str,
-        lines: impl IntoIterator<Item = (&'static str, u64)>,
-        capacity: Option<u64>,
-    ) -> Result<Self, BudgetError> {
-        let lines = lines.into_iter().filter(|(_, bytes)| *bytes > 0);
-        let lines: Vec<Line> = lines.map(|(name, bytes)| Line { name, bytes }).collect();
-        let bytes = quantity::sum(name, lines.iter().map(|line| line.bytes))?;
-        Ok(Self { name, lines, bytes, capacity })
-    }
-
-    /// Whether there is as much as is needed; `true` where it is not known.
-    pub fn fits(&self) -> bool {
-        self.capacity.is_none_or(|capacity| self.bytes <= capacity)
-    }
-
-    /// The bytes of the line of this name; 0 without one.
-    pub fn bytes_of(&self, name: &str) -> u64 {
-        let line = self.lines.iter().find(|line| line.name == name);
-        line.map_or(0, |line| line.bytes)
-    }
-}
-
-/// Something that takes time.
-#[derive(Clone, PartialEq, Debug, Serialize)]
-pub struct Duration {
-    /// What it is.
-    pub name: &'static str,
-    /// How long.
-    pub seconds: f64,
-}
-
-/// One inner step of a peer.
-#[derive(Clone, PartialEq, Debug, Serialize)]
-pub struct Step {
-    /// Samples at once on a device.
-    pub micro_batch: u64,
-    /// Micro-batches of a device one after the other.
-    pub accumulations: u64,
-    /// What is computed again.
-    pub recompute: Recompute,
-    /// What is spread.
-    pub sharding: Sharding,
-    /// Where the time goes.
-    pub times: Vec<Duration>,
-    /// All of it.
-    pub seconds: f64,
-    /// Tokens of all devices.
-    pub tokens: u64,
-    /// Tokens a second of all devices.
-    pub tokens_per_second: f64,
-    /// 6 · parameters of matrix products + causal attention, as a part of the devices' peak.
-    pub mfu: f64,
-}
+use ledger::Way;
 
 /// What training costs.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -235,14 +117,6 @@ pub fn plan(request: &Request) -> Result<Budget, BudgetError> {
     let way =
         Way { micro_batch: step.micro_batch, recompute: step.recompute, sharding: step.sharding };
     budget(request, &counts, way, Some(mfu))
-}
-
-/// A way to compute a step.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Way {
-    pub(crate) micro_batch: u64,
-    pub(crate) recompute: Recompute,
-    pub(crate) sharding: Sharding,
 }
 
 /// All ways that the choice leaves open.
@@ -342,14 +216,4 @@ fn budget(
         peer_tokens_per_second,
         days_per_trillion_tokens: 1e12 / all / 86_400.0,
     })
-}
-
-/// The divisors of `count`, the largest first; `count` is at most 2^24.
-pub fn divisors(count: u64) -> Vec<u64> {
-    let low = (1..).take_while(|low| low * low <= count);
-    let low: Vec<u64> = low.filter(|low| count.is_multiple_of(*low)).collect();
-    let high = low.iter().map(|low| count / low);
-    let mut all: Vec<u64> = high.chain(low.iter().rev().copied()).collect();
-    all.dedup();
-    all
 }

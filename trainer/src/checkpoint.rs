@@ -145,6 +145,22 @@ struct Header {
     alone: bool,
 }
 
+/// What a checkpoint holds beside θ.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Held {
+    /// Nothing.
+    Model,
+    /// AdamW's averages.
+    Training,
+    /// AdamW's averages and the error feedback.
+    Miner,
+}
+
+/// Hands values over to what it is given, part by part.
+pub(crate) type Values<'a> = &'a mut dyn FnMut(
+    &mut dyn FnMut(&[f32]) -> Result<(), CheckpointError>,
+) -> Result<(), CheckpointError>;
+
 /// A folder of checkpoints. One process may write to it at a time.
 #[derive(Clone, Debug)]
 pub struct Checkpoints {
@@ -167,27 +183,30 @@ impl Checkpoints {
 
     /// Writes θ alone, for those who do not train.
     pub fn save_model(&self, model: &Model, position: &Position) -> Result<(), CheckpointError> {
-        self.write(model, position, 0, &[])
+        let config = model.config();
+        self.write(config, position, 0, Held::Model, &mut |out| out(model.parameters()))
     }
 
-    /// Writes a checkpoint. When this returns it is on the disk; until then the one before is the
+    /// Writes a checkpoint. `values` hands over, part by part, all that it holds: θ and then each
+    /// array, in the order of the arena. When this returns it is on the disk; until then the one before is the
     /// newest.
     pub(crate) fn write(
         &self,
-        model: &Model,
+        config: &ModelConfig,
         position: &Position,
         optimiser_step: u64,
-        arrays: &[&[f32]],
+        held: Held,
+        values: Values<'_>,
     ) -> Result<(), CheckpointError> {
         if position.note.len() > NOTE_BYTES_MAX {
             return Err(CheckpointError::Note(position.note.len()));
         }
         let header = Header {
             position: position.clone(),
-            model: model.config().clone(),
+            model: config.clone(),
             optimiser_step,
-            miner: arrays.len() == MINER_ARRAYS,
-            alone: arrays.len() == TRAINING_ARRAYS,
+            miner: held == Held::Miner,
+            alone: held == Held::Training,
         };
         let header = serde_json::to_vec(&header)
             .map_err(|error| at(&self.folder)(io::Error::other(error)))?;
@@ -197,23 +216,25 @@ impl Checkpoints {
         let unfinished = self.folder.join("unfinished");
         let file = File::create(&unfinished).map_err(at(&unfinished))?;
         let mut out = Hashing { inner: BufWriter::new(file), hasher: blake3::Hasher::new() };
-        let mut write = || {
+        let start = |out: &mut Hashing<_>| {
             out.write_all(MAGIC)?;
             out.write_all(&(header.len() as u32).to_le_bytes())?;
-            out.write_all(&header)?;
-            out.values(model.parameters())?;
-            for values in arrays {
-                out.values(values)?;
-            }
+            out.write_all(&header)
+        };
+        let end = |out: &mut Hashing<BufWriter<File>>| {
             let hash = out.hasher.finalize();
             out.inner.write_all(hash.as_bytes())?;
             out.inner.flush()?;
             out.inner.get_ref().sync_all()
         };
-        if let Err(error) = write() {
+        let written = start(&mut out)
+            .map_err(at(&unfinished))
+            .and_then(|()| values(&mut |part| out.values(part).map_err(at(&unfinished))))
+            .and_then(|()| end(&mut out).map_err(at(&unfinished)));
+        if let Err(error) = written {
             // A full disk stays full while a part of a checkpoint lies on it.
             let _ = fs::remove_file(&unfinished);
-            return Err(at(&unfinished)(error));
+            return Err(error);
         }
         let path = self.path(next);
         fs::rename(&unfinished, &path).map_err(at(&path))?;

@@ -11,13 +11,12 @@
 //! [`SPANS`] · [`SPAN`] chunks a thread, and one or two bytes for each chunk of the model. Measured
 //! by the example `sparseloco_speed`; docs/study/README.md has the figures.
 
-use std::io::{Cursor, Seek, Write};
+use std::io::{Seek, Write};
 
 use protocol::layout::{Layout, CHUNK_LEN};
 use protocol::update::{EncodedChunks, Encoder, UpdateError, UpdateWriter, WriteError};
 use protocol::variant::Variant;
 
-use crate::config::Arena;
 use crate::threads::{Shared, Threads};
 
 /// Chunks that one task works on: half a MiB of parameters.
@@ -162,39 +161,5 @@ fn in_model(error: UpdateError, first_chunk: u32) -> UpdateError {
             UpdateError::Chunk { index: first_chunk + index, error }
         }
         other => other,
-    }
-}
-
-/// A window's update in memory: u = decay · feedback + (start − local) of the whole arena, encoded;
-/// `feedback` becomes the residual. One pass over memory.
-///
-/// On an error `feedback` holds a mixture and must be dropped.
-pub fn encode_window(
-    threads: &Threads,
-    arena: &Arena,
-    layout: &Layout,
-    [start, local]: [&[f32]; 2],
-    feedback: &mut [f32],
-    decay: f32,
-    keep: u16,
-) -> Result<Vec<u8>, UpdateError> {
-    let bytes = protocol::update::payload_bytes_max(layout, keep) as usize;
-    let sink = Cursor::new(Vec::with_capacity(bytes));
-    let parts = arena.views_mut(feedback).into_iter().zip(arena.canonical_tensors()).map(
-        |(feedback, tensor)| TensorPart {
-            feedback,
-            start: &start[tensor.range.clone()],
-            local: &local[tensor.range.clone()],
-        },
-    );
-    let encoded = UpdateStream::new(threads, sink, layout, keep, decay).and_then(|mut stream| {
-        stream.encode(parts)?;
-        stream.finish()
-    });
-    match encoded {
-        Ok(sink) => Ok(sink.into_inner()),
-        Err(WriteError::Update(error)) => Err(error),
-        // A vector in memory takes all that it is given.
-        Err(WriteError::Io(_)) => Err(UpdateError::ByteLen(bytes)),
     }
 }

@@ -13,8 +13,8 @@
 //! first token of the next document, counts like any other: that is what a sampler meets after an
 //! end, and the mean stays one over all tokens.
 //!
-//! Every function that a CUDA engine would replace takes flat slices in the order of
-//! [`Arena`], so that both can be run on the same parameters and compared.
+//! Parameters and gradient are flat slices in the order of [`Arena`]: the host's memory is the
+//! engine's. What a device of another kind implements instead is in [`crate::device`].
 //!
 //! Shapes: T tokens = samples · seq_len, D hidden, Q qkv_dim, F ffn, V vocab. Matrices are
 //! row-major; a weight is (outputs, inputs), so that y = x · Wᵀ.
@@ -78,6 +78,17 @@ pub enum BatchError {
         /// Values of the model.
         expected: usize,
     },
+    /// There is no such tensor.
+    #[error("no tensor {tensor}; there are {count}")]
+    Tensor {
+        /// The number asked for.
+        tensor: usize,
+        /// Tensors of the model.
+        count: usize,
+    },
+    /// The device failed.
+    #[error("the device failed: {0}")]
+    Device(String),
     /// The engine was made without room for a backward pass.
     #[error("this engine only evaluates")]
     NotTraining,
@@ -444,7 +455,7 @@ impl Engine {
         Ok(&self.all_logits[..tokens * self.config.vocab])
     }
 
-    pub(crate) fn check(&self, values: &[f32]) -> Result<(), BatchError> {
+    fn check(&self, values: &[f32]) -> Result<(), BatchError> {
         match values.len() == self.arena.len {
             true => Ok(()),
             false => Err(BatchError::Parameters { given: values.len(), expected: self.arena.len }),

@@ -9,11 +9,12 @@ use protocol::consensus::Evaluation;
 use protocol::Uid;
 
 use crate::config::ModelConfig;
-use crate::engine::Engine;
+use dataset::{Dataset, SampleSource};
+use crate::device::{Device, Predictor};
 use crate::model::Model;
 use crate::threads::Threads;
 use crate::train::TrainError;
-use dataset::{Dataset, SampleSource};
+use crate::weights::{Updated, Weights};
 
 /// A loss in nats as Q8.24: rounded to the nearest, clamped to what fits; NaN is the largest.
 pub fn loss_to_q824(loss: f64) -> u32 {
@@ -53,9 +54,10 @@ pub struct EvaluationRates {
 
 /// Losses without gradients: a third of the work of training and a fraction of its memory.
 pub struct Evaluator {
-    engine: Engine,
-    /// θ with one update applied.
-    scratch: Model,
+    threads: Threads,
+    predictor: Box<dyn Predictor>,
+    samples_at_once: usize,
+    seq_len: usize,
     /// The loss of a model (by its stamp) on samples, so that the random samples' loss before is
     /// measured once for all updates of a window.
     before: Option<(u64, Vec<u64>, f64)>,
@@ -65,26 +67,28 @@ impl Evaluator {
     /// An evaluator that computes `samples_at_once` samples in one go.
     pub fn new(
         config: &ModelConfig,
-        threads: Threads,
+        device: &dyn Device,
         samples_at_once: usize,
     ) -> Result<Self, TrainError> {
-        let engine = Engine::new(config, samples_at_once, false, threads)?;
-        Ok(Self { engine, scratch: Model::zeros(config)?, before: None })
+        // θ with one update applied lies nowhere else.
+        let predictor = device.predictor(config, samples_at_once, true)?;
+        let (threads, seq_len) = (device.threads().clone(), config.seq_len);
+        Ok(Self { threads, predictor, samples_at_once, seq_len, before: None })
     }
 
-    /// What it computes on.
+    /// The host's threads.
     pub fn threads(&self) -> &Threads {
-        self.engine.threads()
+        &self.threads
     }
 
     /// The mean loss in nats a token over the samples `ids`.
     pub fn loss(
         &mut self,
-        model: &Model,
+        mut weights: impl Weights,
         samples: &dyn SampleSource,
         ids: &[u64],
     ) -> Result<f64, TrainError> {
-        mean_loss(&mut self.engine, model, samples, ids)
+        self.mean_loss(&mut weights, samples, ids)
     }
 
     /// The mean loss over up to `samples_max` held-out samples, spread evenly over all of them and
@@ -111,13 +115,12 @@ impl Evaluator {
         samples: &dyn SampleSource,
         rates: EvaluationRates,
     ) -> Result<Evaluation, TrainError> {
-        let own_before = mean_loss(&mut self.engine, model, samples, update.own_ids)?;
+        let own_before = self.mean_loss(&mut &*model, samples, update.own_ids)?;
         let random_before = self.loss_before(model, samples, random_ids)?;
-        self.scratch.copy_from(model)?;
         let rate = rate(rates.outer_rate_ppm) * rate(rates.evaluation_rate_ppm);
-        self.scratch.apply_single(update.payload, rates.keep, rate)?;
-        let own_after = mean_loss(&mut self.engine, &self.scratch, samples, update.own_ids)?;
-        let random_after = mean_loss(&mut self.engine, &self.scratch, samples, random_ids)?;
+        let mut updated = Updated::new(model, update.payload, rates.keep, rate)?;
+        let own_after = self.mean_loss(&mut updated, samples, update.own_ids)?;
+        let random_after = self.mean_loss(&mut updated, samples, random_ids)?;
         Ok(Evaluation {
             uid: update.uid,
             own_before: loss_to_q824(own_before),
@@ -138,9 +141,25 @@ impl Evaluator {
                 return Ok(*loss);
             }
         }
-        let loss = mean_loss(&mut self.engine, model, samples, ids)?;
+        let loss = self.mean_loss(&mut &*model, samples, ids)?;
         self.before = Some((model.stamp(), ids.to_vec(), loss));
         Ok(loss)
+    }
+
+    fn mean_loss(
+        &mut self,
+        weights: &mut dyn Weights,
+        samples: &dyn SampleSource,
+        ids: &[u64],
+    ) -> Result<f64, TrainError> {
+        if ids.is_empty() {
+            return Err(TrainError::NoSamples);
+        }
+        let mut sum = 0.0;
+        for ids in ids.chunks(self.samples_at_once) {
+            sum += self.predictor.loss(weights, samples, ids)?;
+        }
+        Ok(sum / (ids.len() * self.seq_len) as f64)
     }
 }
 
@@ -150,22 +169,6 @@ pub fn held_out_ids(sample_count: u64, samples_max: usize) -> Vec<u64> {
     let spread = |index| u128::from(index) * u128::from(sample_count) / u128::from(wanted);
     // Below `sample_count`, so it fits.
     (0..wanted).map(|index| spread(index) as u64).collect()
-}
-
-fn mean_loss(
-    engine: &mut Engine,
-    model: &Model,
-    samples: &dyn SampleSource,
-    ids: &[u64],
-) -> Result<f64, TrainError> {
-    if ids.is_empty() {
-        return Err(TrainError::NoSamples);
-    }
-    let mut sum = 0.0;
-    for ids in ids.chunks(engine.plan().samples) {
-        sum += engine.loss(model.parameters(), samples, ids)?;
-    }
-    Ok(sum / (ids.len() * engine.config().seq_len) as f64)
 }
 
 #[cfg(test)]

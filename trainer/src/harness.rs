@@ -13,10 +13,12 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::device::Device;
 use crate::model::Model;
 use crate::threads::Threads;
 use dataset::tokenizer::TokenizerError;
 
+pub mod error;
 pub mod question;
 pub mod task;
 
@@ -32,11 +34,12 @@ pub mod score;
 pub mod metrics;
 
 pub use cache::Cache;
+pub use error::TaskError;
 pub use metrics::{Metric, Winners};
 pub use question::{Format, Question};
-pub use request::{Request, RequestError, Vocabulary};
-pub use score::{rung_shape, OnProgress, Progress, Score, ScoreError, Scorer, Scores};
-pub use task::{ShotOrder, Subject, Task, TaskError, TaskFile, KNOWN_TASKS};
+pub use request::{Request, RequestError, Score, Vocabulary};
+pub use score::{rung_shape, OnProgress, Progress, ScoreError, Scorer, Scores};
+pub use task::{ShotOrder, Subject, Task, TaskFile, KNOWN_TASKS};
 
 use shots::{Chooser, PythonRandom};
 
@@ -159,15 +162,15 @@ impl<'a> Harness<'a> {
     pub fn new(
         model: &'a Model,
         vocabulary: Vocabulary<'a>,
-        threads: Threads,
+        device: &'a dyn Device,
         settings: Settings,
     ) -> Self {
         let (length_max, batch_tokens) = (settings.length_max, settings.batch_tokens);
-        let scorer = Scorer::new(model, threads.clone(), length_max, batch_tokens);
+        let scorer = Scorer::new(model, device, length_max, batch_tokens);
         Self {
             vocabulary,
             scorer: scorer.with_length_that_fits(settings.length_that_fits),
-            threads,
+            threads: device.threads().clone(),
             settings,
         }
     }

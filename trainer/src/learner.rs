@@ -1,18 +1,26 @@
-//! What training asks of a device: the gradient of a batch and a step of AdamW. The one interface of the CPU engine
-//! and of a GPU's.
+//! Trains one model on one device: the gradient of a batch and a step of AdamW.
 //!
-//! The host holds a copy of the parameters, in the order of [`Arena`], which it lends to each call.
-//! A learner that computes on the host's memory ([`CpuLearner`]) works on that copy. One with memory of its own
-//! takes it over in [`Learner::load`], lets it grow old during steps, and brings it up to date in
-//! [`Learner::store`]; in between the host neither reads nor changes it. Gradient and averages stay with the learner.
+//! Parameters, gradient and AdamW's averages stay with the learner. What the host wants of them
+//! crosses one tensor at a time; no call asks for all of a model in one piece.
 
-use crate::compute::Compute;
-use crate::config::{Arena, ConfigError, ModelConfig};
-use crate::engine::{BatchError, Engine};
-use crate::optimiser::{AdamW, AdamWSettings};
-use crate::plan::{Plan, Precision};
-use crate::threads::Threads;
+use crate::config::{Arena, ModelConfig};
 use dataset::SampleSource;
+use crate::engine::BatchError;
+use crate::model::{next_stamp, Model};
+use crate::optimiser::AdamWSettings;
+use crate::plan::Precision;
+use crate::weights::{copy, Weights};
+
+/// What a learner is made for.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct LearnerSettings {
+    /// Samples at once, at least 1.
+    pub micro_batch: usize,
+    /// The optimiser.
+    pub adamw: AdamWSettings,
+    /// What the parameters are in forward and backward pass.
+    pub precision: Precision,
+}
 
 /// What a batch says about the parameters.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -35,135 +43,111 @@ impl BatchGradient {
     }
 }
 
-/// Trains one model on one device. All that it will ever need is allocated when it is made.
-pub trait Learner: Send {
-    /// What has been allocated for loss and gradient.
-    fn plan(&self) -> &Plan;
+/// The values that a learner keeps for each parameter.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kept {
+    /// The parameters themselves.
+    Parameters,
+    /// AdamW's average of gradients.
+    Mean,
+    /// AdamW's average of squared gradients.
+    Square,
+}
 
-    /// Bytes of those regions, counted from themselves; equal to the plan's.
+/// Trains one model on one device. Tensors are counted as in
+/// [`Arena::tensors`](crate::config::Arena::tensors).
+pub trait Learner: Send {
+    /// Bytes allocated for loss and gradient; 0 where the device does not know.
     fn allocated_bytes(&self) -> u64;
 
-    /// The host's threads.
-    fn threads(&self) -> &Threads;
-
-    /// Takes the host's parameters over: before the first batch, and whenever the host has changed them.
-    fn load(&mut self, parameters: &[f32]) -> Result<(), BatchError>;
+    /// Takes parameters over: before the first batch, and whenever they are to be others.
+    fn load(&mut self, weights: &mut dyn Weights) -> Result<(), BatchError>;
 
     /// Loss and gradient of the batch `ids`; keeps the gradient.
     fn gradient(
         &mut self,
-        parameters: &[f32],
         samples: &dyn SampleSource,
         ids: &[u64],
     ) -> Result<BatchGradient, BatchError>;
 
     /// A step of AdamW against `scale` times the kept gradient, at the learning rate `rate`.
-    fn step(&mut self, parameters: &mut [f32], rate: f32, scale: f32) -> Result<(), BatchError>;
-
-    /// Brings the host's parameters up to date.
-    fn store(&mut self, parameters: &mut [f32]) -> Result<(), BatchError>;
+    fn step(&mut self, rate: f32, scale: f32) -> Result<(), BatchError>;
 
     /// Steps of AdamW so far.
     fn steps(&self) -> u64;
 
-    /// AdamW's averages of gradients and of their squares, in the order of the parameters.
-    fn averages(&mut self) -> Result<[&[f32]; 2], BatchError>;
+    /// Lends one tensor of what is kept, until the next call.
+    fn tensor(&mut self, kept: Kept, tensor: usize) -> Result<&[f32], BatchError>;
 
-    /// Replaces the averages and the number of steps, or starts afresh.
-    fn set_averages(&mut self, averages: Option<([&[f32]; 2], u64)>) -> Result<(), BatchError>;
+    /// All parameters in the order of the arena, where they lie on the host in one piece.
+    fn arena(&self) -> Option<&[f32]> {
+        None
+    }
+
+    /// Replaces one tensor of what is kept.
+    fn set_tensor(&mut self, kept: Kept, tensor: usize, values: &[f32]) -> Result<(), BatchError>;
+
+    /// Says how many steps the averages stand for.
+    fn set_steps(&mut self, steps: u64);
+
+    /// Starts the optimiser afresh: no steps, averages of zero.
+    fn reset(&mut self) -> Result<(), BatchError>;
+
+    /// Ends the training and gives the model to the host.
+    fn into_model(self: Box<Self>, config: &ModelConfig) -> Result<Model, BatchError>;
 }
 
-/// Learns on the host's processor.
-pub struct CpuLearner {
-    engine: Engine,
-    arena: Arena,
-    gradient: Vec<f32>,
-    adamw: AdamW,
+/// A copy on the host of the parameters that a learner has by now.
+pub(crate) fn copied_model(
+    learner: &mut dyn Learner,
+    config: &ModelConfig,
+) -> Result<Model, BatchError> {
+    let mut model = Model::zeros(config).map_err(|error| BatchError::Device(error.to_string()))?;
+    let arena = config.arena();
+    let parameters = model.parameters_mut();
+    for (index, tensor) in arena.tensors.iter().enumerate() {
+        let values = learner.tensor(Kept::Parameters, index)?;
+        copy(values, &mut parameters[tensor.range.clone()])?;
+    }
+    Ok(model)
 }
 
-impl CpuLearner {
-    /// A learner of models of this shape, `micro_batch` samples at once, with a fresh optimiser.
-    pub fn new(
-        config: &ModelConfig,
-        micro_batch: usize,
-        adamw: AdamWSettings,
-        precision: Precision,
-        compute: impl Into<Compute>,
-    ) -> Result<Self, ConfigError> {
-        let engine = Engine::with_precision(config, micro_batch, true, compute, precision)?;
-        let arena = config.arena();
-        Ok(Self {
-            engine,
-            gradient: vec![0.0; arena.len],
-            adamw: AdamW::new(adamw, arena.len),
-            arena,
-        })
+/// Replaces AdamW's averages by those of a checkpoint, in the order of the arena.
+pub(crate) fn set_averages(
+    learner: &mut dyn Learner,
+    arena: &Arena,
+    [mean, square]: [&[f32]; 2],
+) -> Result<(), BatchError> {
+    for (index, tensor) in arena.tensors.iter().enumerate() {
+        learner.set_tensor(Kept::Mean, index, &mean[tensor.range.clone()])?;
+        learner.set_tensor(Kept::Square, index, &square[tensor.range.clone()])?;
+    }
+    Ok(())
+}
+
+/// The parameters of a learner, which rests while they are lent.
+pub struct Learned<'a> {
+    learner: &'a mut dyn Learner,
+    stamp: u64,
+}
+
+impl<'a> Learned<'a> {
+    /// Lends them as they are now.
+    pub fn new(learner: &'a mut dyn Learner) -> Self {
+        Self { learner, stamp: next_stamp() }
     }
 }
 
-impl Learner for CpuLearner {
-    fn plan(&self) -> &Plan {
-        self.engine.plan()
+impl Weights for Learned<'_> {
+    fn stamp(&self) -> u64 {
+        self.stamp
     }
 
-    fn allocated_bytes(&self) -> u64 {
-        self.engine.allocated_bytes()
+    fn read(&mut self, tensor: usize, into: &mut [f32]) -> Result<(), BatchError> {
+        copy(self.learner.tensor(Kept::Parameters, tensor)?, into)
     }
 
-    fn threads(&self) -> &Threads {
-        self.engine.threads()
-    }
-
-    fn load(&mut self, parameters: &[f32]) -> Result<(), BatchError> {
-        self.engine.check(parameters)
-    }
-
-    fn gradient(
-        &mut self,
-        parameters: &[f32],
-        samples: &dyn SampleSource,
-        ids: &[u64],
-    ) -> Result<BatchGradient, BatchError> {
-        let (engine, gradient) = (&mut self.engine, &mut self.gradient);
-        let loss = engine.batch_gradient(parameters, gradient, samples, ids)?;
-        let norm = self.adamw.gradient_norm(engine.threads(), gradient);
-        Ok(BatchGradient { loss, norm })
-    }
-
-    fn step(&mut self, parameters: &mut [f32], rate: f32, scale: f32) -> Result<(), BatchError> {
-        self.engine.check(parameters)?;
-        let (threads, gradient) = (self.engine.threads(), &self.gradient);
-        self.adamw.step(threads, &self.arena, parameters, gradient, rate, scale);
-        Ok(())
-    }
-
-    fn store(&mut self, parameters: &mut [f32]) -> Result<(), BatchError> {
-        self.engine.check(parameters)
-    }
-
-    fn steps(&self) -> u64 {
-        self.adamw.steps()
-    }
-
-    fn averages(&mut self) -> Result<[&[f32]; 2], BatchError> {
-        Ok([&self.adamw.mean, &self.adamw.square])
-    }
-
-    fn set_averages(&mut self, averages: Option<([&[f32]; 2], u64)>) -> Result<(), BatchError> {
-        match averages {
-            None => {
-                self.adamw.mean.fill(0.0);
-                self.adamw.square.fill(0.0);
-                self.adamw.step = 0;
-            }
-            Some(([mean, square], steps)) => {
-                self.engine.check(mean)?;
-                self.engine.check(square)?;
-                self.adamw.mean.copy_from_slice(mean);
-                self.adamw.square.copy_from_slice(square);
-                self.adamw.step = steps;
-            }
-        }
-        Ok(())
+    fn arena(&self) -> Option<&[f32]> {
+        self.learner.arena()
     }
 }

@@ -7,8 +7,8 @@
 //! 2. [`init`] and [`model`] hold the parameters θ, the same bytes on every machine;
 //! 3. the crate [`dataset`] gives the samples to train on;
 //! 4. [`ops`], [`matmul`], [`plan`] and [`engine`] compute loss and gradient, [`optimiser`] takes a step
-//!    ([`autograd`] is the same model in candle, to check and to measure against), and [`learner`] is what
-//!    training asks of a device;
+//!    ([`autograd`] is the same model in candle, to check and to measure against); [`device`] is the one door
+//!    to whatever computes, with [`cpu`] and [`candle`] behind it;
 //! 5. [`train`] is a miner's window: H steps from θ, an update ([`compress`]), the outer step
 //!    ([`outer_step`]);
 //! 6. [`evaluate`] is a validator's: what one update alone does to the loss;
@@ -43,6 +43,12 @@ pub mod plan;
 
 pub mod learner;
 pub mod optimiser;
+pub mod weights;
+
+pub mod candle;
+pub mod cpu;
+pub mod device;
+pub mod devices;
 
 pub mod compress;
 pub mod train;
@@ -61,13 +67,17 @@ pub mod files;
 
 pub mod budget;
 
+pub use candle::Candle;
 pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints, Position};
 pub use compute::Compute;
 pub use config::{ConfigError, ModelConfig, RopeScaling, TensorInfo, PRESETS};
+pub use cpu::Cpu;
+pub use device::{Device, DeviceError, Predictor};
+pub use devices::DeviceKind;
 pub use engine::Engine;
 pub use evaluate::{loss_from_q824, loss_to_q824, EvaluationRates, Evaluator, UpdateToEvaluate};
 pub use files::{ExportSettings, FileError};
-pub use learner::{CpuLearner, Learner};
+pub use learner::{Learner, LearnerSettings};
 pub use matmul::MatrixUnit;
 pub use model::{Model, ModelError};
 pub use optimiser::AdamWSettings;

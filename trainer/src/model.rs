@@ -56,7 +56,7 @@ pub struct Model {
 }
 
 /// A number not given out before in this process.
-fn next_stamp() -> u64 {
+pub(crate) fn next_stamp() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }

@@ -2,7 +2,7 @@
 //! and a micro-batch.
 //!
 //! [`crate::engine::Engine`] takes its buffers from this plan and nothing else, so that
-//! what is printed is what is used. A CUDA engine gets a plan of its own with the same regions.
+//! what is printed is what is used. A device of another kind plans its own memory.
 
 use serde::{Deserialize, Serialize};
 

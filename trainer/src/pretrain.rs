@@ -13,17 +13,18 @@ use protocol::merkle::blake2_256;
 use protocol::Hash;
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{Checkpoint, CheckpointError, Checkpoints, Position};
-use crate::config::ModelConfig;
+use crate::checkpoint::{Checkpoint, CheckpointError, Checkpoints, Held, Position};
+use crate::config::{Arena, ModelConfig};
+use dataset::{BatchSource, DataError};
+use crate::device::Device;
 use crate::guard::{GuardSettings, GuardState, Verdict};
-use crate::learner::{CpuLearner, Learner};
+use crate::learner::{copied_model, set_averages, Kept, Learned, Learner, LearnerSettings};
 use crate::model::Model;
 use crate::optimiser::AdamWSettings;
 use crate::plan::Precision;
 use crate::schedule::{Schedule, ScheduleError};
 use crate::threads::Threads;
 use crate::train::TrainError;
-use dataset::{BatchSource, DataError};
 
 /// Key of the order of the samples.
 const ORDER_DOMAIN: &[u8] = b"gauntlet/pretraining-order/1";
@@ -207,8 +208,11 @@ pub struct Pretrainer {
     settings: PretrainSettings,
     initial_root: String,
     data_root: String,
+    threads: Threads,
+    /// It holds the parameters.
     learner: Box<dyn Learner>,
-    model: Model,
+    config: ModelConfig,
+    arena: Arena,
     order: Order,
     ids: Vec<u64>,
     step: u64,
@@ -287,38 +291,48 @@ impl Pretrainer {
         settings: PretrainSettings,
         sample_count: u64,
         data_root: &Hash,
-        threads: Threads,
+        device: &dyn Device,
     ) -> Result<Self, PretrainError> {
         settings.check()?;
         if sample_count == 0 {
             return Err(PretrainError::NoSamples);
         }
-        let (batch, micro) = (settings.batch_size, settings.micro_batch);
-        let precision = settings.precision;
-        let (config, adamw) = (model.config(), settings.adamw);
-        let mut learner = CpuLearner::new(config, micro, adamw, precision, threads)
-            .map_err(|error| PretrainError::Train(error.into()))?;
-        learner.load(model.parameters()).map_err(TrainError::from)?;
+        let made_for = LearnerSettings {
+            micro_batch: settings.micro_batch,
+            adamw: settings.adamw,
+            precision: settings.precision,
+        };
+        let mut learner = device.learner(model.config(), &made_for).map_err(TrainError::from)?;
+        learner.load(&mut &model).map_err(TrainError::from)?;
+        let threads = device.threads().clone();
         Ok(Self {
             order: Order::new(settings.seed, sample_count),
-            ids: Vec::with_capacity(batch),
-            initial_root: blake3::Hash::from(model.state_root(learner.threads()))
-                .to_hex()
-                .to_string(),
+            ids: Vec::with_capacity(settings.batch_size),
+            initial_root: blake3::Hash::from(model.state_root(&threads)).to_hex().to_string(),
             data_root: blake3::Hash::from(*data_root).to_hex().to_string(),
-            learner: Box::new(learner),
-            model,
+            threads,
+            learner,
+            config: model.config().clone(),
+            arena: model.arena().clone(),
             settings,
             step: 0,
             guard: GuardState::default(),
         })
     }
 
-    /// The parameters after the steps so far.
-    pub fn model(&mut self) -> Result<&Model, PretrainError> {
-        let parameters = self.model.parameters_mut();
-        self.learner.store(parameters).map_err(TrainError::from)?;
-        Ok(&self.model)
+    /// Lends the parameters after the steps so far, for an evaluation.
+    pub fn weights(&mut self) -> Learned<'_> {
+        Learned::new(&mut *self.learner)
+    }
+
+    /// A copy of the parameters after the steps so far.
+    pub fn model(&mut self) -> Result<Model, PretrainError> {
+        Ok(copied_model(&mut *self.learner, &self.config).map_err(TrainError::from)?)
+    }
+
+    /// Ends the training and gives the parameters to the host.
+    pub fn into_model(self) -> Result<Model, PretrainError> {
+        Ok(self.learner.into_model(&self.config).map_err(TrainError::from)?)
     }
 
     /// What it was set to.
@@ -338,10 +352,15 @@ impl Pretrainer {
 
     /// The model's shape.
     pub fn config(&self) -> &ModelConfig {
-        self.model.config()
+        &self.config
     }
 
-    /// What it learns with, for its plan and its threads.
+    /// The host's threads.
+    pub fn threads(&self) -> &Threads {
+        &self.threads
+    }
+
+    /// The learner, for what it has allocated.
     pub fn learner(&self) -> &dyn Learner {
         &*self.learner
     }
@@ -364,11 +383,8 @@ impl Pretrainer {
             self.ids.push(id);
         }
         let samples = samples.batch(&self.ids, &mut upcoming)?;
-        let tokens = self.ids.len() * self.model.config().seq_len;
-        let gradient = self
-            .learner
-            .gradient(self.model.parameters(), samples, &self.ids)
-            .map_err(TrainError::from)?;
+        let tokens = self.ids.len() * self.config.seq_len;
+        let gradient = self.learner.gradient(samples, &self.ids).map_err(TrainError::from)?;
         let (loss, norm) = (gradient.loss, gradient.norm as f32);
         let number = self.step + 1;
         let rate = self.settings.schedule.rate(number, self.settings.steps);
@@ -376,8 +392,7 @@ impl Pretrainer {
         let verdict = self.guard.judge(&self.settings.guard, loss, norm);
         if verdict == Verdict::Apply {
             let clip = gradient.clip_factor(self.settings.clip_norm);
-            let parameters = self.model.parameters_mut();
-            self.learner.step(parameters, rate, clip).map_err(TrainError::from)?;
+            self.learner.step(rate, clip).map_err(TrainError::from)?;
         }
         if matches!(verdict, Verdict::Apply | Verdict::Skip) {
             self.step = number;
@@ -410,10 +425,15 @@ impl Pretrainer {
             trained: false,
             note: serde_json::to_string(&note).map_err(|_| PretrainError::Foreign)?,
         };
-        self.model()?;
-        let steps = self.learner.steps();
-        let averages = self.learner.averages().map_err(TrainError::from)?;
-        Ok(checkpoints.write(&self.model, &position, steps, &averages)?)
+        let (steps, tensors) = (self.learner.steps(), self.arena.tensors.len());
+        let learner = &mut *self.learner;
+        checkpoints.write(&self.config, &position, steps, Held::Training, &mut |out| {
+            for kept in [Kept::Parameters, Kept::Mean, Kept::Square] {
+                (0..tensors).try_for_each(|tensor| out(learner.tensor(kept, tensor)?))?;
+            }
+            Ok(())
+        })?;
+        Ok(())
     }
 
     /// Goes on from the newest whole checkpoint, if there is one; returns whether there was.
@@ -423,7 +443,7 @@ impl Pretrainer {
     /// # Errors
     /// The checkpoint is of another model, of other data or of other settings; none is whole.
     pub fn resume(&mut self, checkpoints: &Checkpoints) -> Result<bool, PretrainError> {
-        let Some(checkpoint) = newest(checkpoints, self.model.config())? else {
+        let Some(checkpoint) = newest(checkpoints, &self.config)? else {
             return Ok(false);
         };
         let note = note_of(checkpoint.position())?;
@@ -451,7 +471,7 @@ impl Pretrainer {
     }
 
     fn roll_back(&mut self, checkpoints: &Checkpoints) -> Result<(), PretrainError> {
-        let checkpoint = checkpoints.load(self.model.config())?;
+        let checkpoint = checkpoints.load(&self.config)?;
         let checkpoint = checkpoint.ok_or(PretrainError::Foreign)?;
         let saved = note_of(checkpoint.position())?.guard;
         let guard = self.guard.rolled_back(&saved);
@@ -465,12 +485,12 @@ impl Pretrainer {
         let [mean, square] = parts.arrays.as_slice() else {
             return Err(PretrainError::Foreign);
         };
-        self.model.copy_from(&parts.model).map_err(TrainError::from)?;
-        let averages = ([mean.as_slice(), square], parts.optimiser_step);
-        self.learner
-            .set_averages(Some(averages))
-            .and_then(|()| self.learner.load(self.model.parameters()))
+        let learner = &mut *self.learner;
+        learner
+            .load(&mut &parts.model)
+            .and_then(|()| set_averages(learner, &self.arena, [mean, square]))
             .map_err(TrainError::from)?;
+        learner.set_steps(parts.optimiser_step);
         self.step = parts.position.window;
         self.guard = guard;
         Ok(())

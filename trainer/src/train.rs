@@ -4,22 +4,23 @@
 //! [`Trainer::apply_outer`]. The local parameters are dropped at the next `train_window`, which
 //! starts at θ again; AdamW's averages and the error feedback go on.
 
+use std::io::Cursor;
 use std::ops::ControlFlow;
 
-use protocol::update::UpdateError;
+use protocol::update::{payload_bytes_max, UpdateError, WriteError};
 use protocol::{Hash, Uid};
 
-use crate::checkpoint::{Checkpoint, CheckpointError, Checkpoints, Position};
-use crate::compress;
-use crate::compute::Compute;
+use crate::checkpoint::{Checkpoint, CheckpointError, Checkpoints, Held, Position};
+use crate::compress::{TensorPart, UpdateStream};
 use crate::config::ConfigError;
+use dataset::{BatchSource, DataError, SampleSource};
+use crate::device::{Device, DeviceError};
 use crate::engine::BatchError;
-use crate::learner::{CpuLearner, Learner};
+use crate::learner::{copied_model, set_averages, Kept, Learner, LearnerSettings};
 use crate::model::{Model, ModelError};
 use crate::optimiser::AdamWSettings;
 use crate::plan::Precision;
 use crate::threads::Threads;
-use dataset::{BatchSource, DataError, SampleSource};
 
 /// Why a window's work cannot be done.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +28,9 @@ pub enum TrainError {
     /// The model's configuration is not valid.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The device cannot do it.
+    #[error(transparent)]
+    Device(DeviceError),
     /// Parameters of another shape.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -73,6 +77,15 @@ pub enum TrainError {
     /// No samples to evaluate on.
     #[error("no samples to evaluate on")]
     NoSamples,
+}
+
+impl From<DeviceError> for TrainError {
+    fn from(error: DeviceError) -> Self {
+        match error {
+            DeviceError::Config(error) => error.into(),
+            other => Self::Device(other),
+        }
+    }
 }
 
 /// What a trainer is set to.
@@ -129,13 +142,13 @@ pub struct LossSummary {
 /// A miner's model, optimiser and error feedback.
 pub struct Trainer {
     settings: TrainerSettings,
+    threads: Threads,
+    /// It holds the parameters during a window.
     learner: Box<dyn Learner>,
     /// θ, what all replicas agree on.
     model: Model,
-    /// The parameters during a window.
-    local: Vec<f32>,
     feedback: Vec<f32>,
-    /// Whether `local` is a trained window of which no update has been made.
+    /// Whether the learner has a trained window of which no update has been made.
     trained: bool,
 }
 
@@ -158,7 +171,7 @@ impl Trainer {
     pub fn new(
         model: Model,
         settings: TrainerSettings,
-        compute: impl Into<Compute>,
+        device: &dyn Device,
     ) -> Result<Self, TrainError> {
         let micro = match settings.micro_batch {
             0 => settings.batch_size,
@@ -167,14 +180,15 @@ impl Trainer {
         if micro == 0 || !settings.batch_size.is_multiple_of(micro) || settings.batch_size == 0 {
             return Err(TrainError::BatchSize { batch: settings.batch_size, micro });
         }
-        let (config, adamw) = (model.config(), settings.adamw);
-        let learner = CpuLearner::new(config, micro, adamw, Precision::F32, compute)?;
-        let count = model.parameters().len();
+        let (adamw, precision) = (settings.adamw, Precision::F32);
+        let made_for = LearnerSettings { micro_batch: micro, adamw, precision };
+        let mut learner = device.learner(model.config(), &made_for)?;
+        learner.load(&mut &model)?;
         Ok(Self {
             settings,
-            learner: Box::new(learner),
-            local: model.parameters().to_vec(),
-            feedback: vec![0.0; count],
+            threads: device.threads().clone(),
+            learner,
+            feedback: vec![0.0; model.parameters().len()],
             model,
             trained: false,
         })
@@ -185,9 +199,9 @@ impl Trainer {
         &self.model
     }
 
-    /// The parameters of the window's training, in the order of the arena.
-    pub fn local_parameters(&self) -> &[f32] {
-        &self.local
+    /// A copy of the parameters of the window's training.
+    pub fn local_model(&mut self) -> Result<Model, TrainError> {
+        Ok(copied_model(&mut *self.learner, self.model.config())?)
     }
 
     /// The error feedback, in the order of the arena.
@@ -195,12 +209,12 @@ impl Trainer {
         &self.feedback
     }
 
-    /// What it computes on.
+    /// The host's threads.
     pub fn threads(&self) -> &Threads {
-        self.learner.threads()
+        &self.threads
     }
 
-    /// What it learns with, for its plan.
+    /// The learner, for what it has allocated.
     pub fn learner(&self) -> &dyn Learner {
         &*self.learner
     }
@@ -253,8 +267,7 @@ impl Trainer {
         on_step: &mut dyn FnMut(&StepReport) -> ControlFlow<()>,
     ) -> Result<LossSummary, TrainError> {
         self.trained = false;
-        self.local.copy_from_slice(self.model.parameters());
-        self.learner.load(&self.local)?;
+        self.learner.load(&mut &self.model)?;
         let mut summary = LossSummary::default();
         let mut total = 0.0f64;
         for (step, ids) in steps.iter().enumerate() {
@@ -276,7 +289,6 @@ impl Trainer {
                 break;
             }
         }
-        self.learner.store(&mut self.local)?;
         summary.mean = (total / summary.steps.max(1) as f64) as f32;
         self.trained = summary.steps > 0;
         Ok(summary)
@@ -294,14 +306,14 @@ impl Trainer {
         if ids.len() != expected {
             return Err(TrainError::StepSamples { step, given: ids.len(), expected });
         }
-        let batch = self.learner.gradient(&self.local, samples, ids)?;
+        let batch = self.learner.gradient(samples, ids)?;
         let (loss, gradient_norm) = (batch.loss, batch.norm as f32);
         if !loss.is_finite() || !batch.norm.is_finite() {
             return Err(TrainError::Diverged { step, loss, gradient_norm });
         }
         let clip = batch.clip_factor(self.settings.clip_norm);
         let rate = rate(self.learner.steps() + 1);
-        self.learner.step(&mut self.local, rate, clip)?;
+        self.learner.step(rate, clip)?;
         Ok(StepReport {
             step,
             optimiser_step: self.learner.steps(),
@@ -320,17 +332,32 @@ impl Trainer {
         }
         self.trained = false;
         let decay = (f64::from(error_decay_ppm) / 1e6) as f32;
-        let threads = self.learner.threads();
-        let start = self.model.parameters();
-        let (arena, layout) = (self.model.arena(), self.model.layout());
-        let parameters = [start, &self.local];
-        let feedback = &mut self.feedback;
-        let encoded =
-            compress::encode_window(threads, arena, layout, parameters, feedback, decay, keep);
+        let encoded = self.encode(keep, decay);
         if encoded.is_err() {
             self.feedback.fill(0.0);
         }
-        Ok(encoded?)
+        encoded
+    }
+
+    /// Encodes tensor by tensor: the learner may have to fetch each from its device.
+    fn encode(&mut self, keep: u16, decay: f32) -> Result<Vec<u8>, TrainError> {
+        let (arena, layout) = (self.model.arena(), self.model.layout());
+        let bytes = payload_bytes_max(layout, keep) as usize;
+        // A vector in memory takes all that it is given.
+        let in_memory = |error| match error {
+            WriteError::Update(error) => error,
+            WriteError::Io(_) => UpdateError::ByteLen(bytes),
+        };
+        let sink = Cursor::new(Vec::with_capacity(bytes));
+        let stream = UpdateStream::new(&self.threads, sink, layout, keep, decay);
+        let mut stream = stream.map_err(in_memory)?;
+        let parts = arena.canonical.iter().zip(arena.views_mut(&mut self.feedback));
+        for (&place, feedback) in parts {
+            let start = &self.model.parameters()[arena.tensors[place].range.clone()];
+            let local = self.learner.tensor(Kept::Parameters, place)?;
+            stream.encode([TensorPart { feedback, start, local }]).map_err(in_memory)?;
+        }
+        Ok(stream.finish().map_err(in_memory)?.into_inner())
     }
 
     /// The outer step on θ with the accepted updates; the new state root.
@@ -340,8 +367,7 @@ impl Trainer {
         keep: u16,
         outer_rate_ppm: u32,
     ) -> Result<Hash, TrainError> {
-        let threads = self.learner.threads();
-        self.model.apply_outer(threads, accepted, keep, outer_rate_ppm)?;
+        self.model.apply_outer(&self.threads, accepted, keep, outer_rate_ppm)?;
         Ok(self.state_root())
     }
 
@@ -352,8 +378,15 @@ impl Trainer {
         position: &Position,
     ) -> Result<(), CheckpointError> {
         let steps = self.learner.steps();
-        let [mean, square] = self.learner.averages()?;
-        checkpoints.write(&self.model, position, steps, &[mean, square, &self.feedback])
+        let (model, learner, feedback) = (&self.model, &mut *self.learner, &self.feedback);
+        let tensors = model.arena().tensors.len();
+        checkpoints.write(model.config(), position, steps, Held::Miner, &mut |out| {
+            out(model.parameters())?;
+            for average in [Kept::Mean, Kept::Square] {
+                (0..tensors).try_for_each(|tensor| out(learner.tensor(average, tensor)?))?;
+            }
+            out(feedback)
+        })
     }
 
     /// Goes on from a checkpoint, which must be of a model of the same shape. One that holds only
@@ -363,15 +396,15 @@ impl Trainer {
         self.model.copy_from(&parts.model).map_err(|_| CheckpointError::Shape)?;
         match parts.arrays.as_slice() {
             [mean, square, rest @ ..] => {
-                let averages = ([mean.as_slice(), square], parts.optimiser_step);
-                self.learner.set_averages(Some(averages))?;
+                set_averages(&mut *self.learner, self.model.arena(), [mean, square])?;
+                self.learner.set_steps(parts.optimiser_step);
                 match rest {
                     [feedback, ..] => self.feedback.copy_from_slice(feedback),
                     [] => self.feedback.fill(0.0),
                 }
             }
             _ => {
-                self.learner.set_averages(None)?;
+                self.learner.reset()?;
                 self.feedback.fill(0.0);
             }
         }

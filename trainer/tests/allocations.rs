@@ -12,10 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use dataset::{SampleSource, Tokens};
 use trainer::plan::{BAND_ROWS, LOGITS};
-use trainer::{
-    Compute, Engine, MatrixUnit, Model, ModelConfig, Precision, StepReport, Threads,
-    Trainer, TrainerSettings,
-};
+use trainer::{Compute, Cpu, Engine, MatrixUnit, Model, ModelConfig, Precision, StepReport, Threads, Trainer, TrainerSettings};
 
 /// Alignment that only gemm's buffer of a thread asks for.
 const GEMM_ALIGN: usize = 128;
@@ -112,7 +109,7 @@ fn allocations_of_a_trainer(config: &ModelConfig, compute: Compute) -> usize {
         Repeated { tokens: (0..=255).cycle().take(512).collect(), sample_len: config.seq_len };
     let settings = TrainerSettings { batch_size: 4, micro_batch: 2, ..TrainerSettings::default() };
     let model = Model::init(config, 1).unwrap();
-    let mut trainer = Trainer::new(model, settings, compute).unwrap();
+    let mut trainer = Trainer::new(model, settings, &Cpu::new(compute)).unwrap();
     let ids: Vec<Vec<u64>> = (0..5).map(|i| vec![i, i + 1, i + 2, i + 3]).collect();
     COUNT.store(0, Ordering::Relaxed);
     let mut after_first = |report: &StepReport| {

@@ -11,10 +11,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use dataset::{SampleSource, Tokens};
 use trainer::budget::{CpuCosts, ModelCounts};
 use trainer::guard::GuardSettings;
-use trainer::{
-    AdamWSettings, Evaluator, Model, ModelConfig, Precision, PretrainSettings, Pretrainer,
-    Schedule, Shape, Threads, Trainer, TrainerSettings,
-};
+use trainer::{AdamWSettings, Cpu, Evaluator, Model, ModelConfig, Precision, PretrainSettings, Pretrainer, Schedule, Shape, Threads, Trainer, TrainerSettings};
 
 struct Counting;
 
@@ -83,7 +80,7 @@ fn check(preset: &str, batch: usize, micro_batch: usize, pool: &Threads) {
     let before = LIVE.load(Ordering::Relaxed);
     let settings = TrainerSettings { batch_size: batch, micro_batch, ..TrainerSettings::default() };
     let model = Model::init(&config, 1).unwrap();
-    let mut trainer = Trainer::new(model, settings, pool.clone()).unwrap();
+    let mut trainer = Trainer::new(model, settings, &Cpu::new(pool.clone())).unwrap();
     let held = LIVE.load(Ordering::Relaxed) - before;
     assert_eq!(trainer.learner().allocated_bytes(), planned.engine);
 
@@ -147,11 +144,13 @@ fn check_others(preset: &str, samples: usize, pool: &Threads) {
         };
         holds("a pretrainer", &planned, || {
             let model = Model::init(&config, 1).unwrap();
-            Pretrainer::new(model, settings, 64, &[0; 32], pool.clone()).unwrap()
+            Pretrainer::new(model, settings, 64, &[0; 32], &Cpu::new(pool.clone())).unwrap()
         });
     }
     let planned = CpuCosts::of_evaluator(&config, samples, threads).unwrap();
-    holds("an evaluator", &planned, || Evaluator::new(&config, pool.clone(), samples).unwrap());
+    holds("an evaluator", &planned, || {
+        Evaluator::new(&config, &Cpu::new(pool.clone()), samples).unwrap()
+    });
 }
 
 // One test with pools that last: the count is of the whole process, and threads that end give back

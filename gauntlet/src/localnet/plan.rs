@@ -13,10 +13,8 @@ use protocol::{
     Hash, Planck,
 };
 use serde::{Deserialize, Serialize};
-use trainer::{
-    budget::quantity::{product, sum},
-    Model, ModelConfig, Threads, Trainer, TrainerSettings,
-};
+use dataset::SampleSource;
+use trainer::{budget::quantity::{product, sum}, Cpu, Model, ModelConfig, Threads, Trainer, TrainerSettings};
 
 use crate::{cli::LocalnetArgs, config::AdversaryKind, env, memory};
 
@@ -218,7 +216,7 @@ pub(crate) fn measure_speed(
         micro_batch,
         ..TrainerSettings::default()
     };
-    let mut trainer = Trainer::new(model, settings, Threads::new(1)?)?;
+    let mut trainer = Trainer::new(model, settings, &Cpu::new(Threads::new(1)?))?;
     let count = samples.sample_count().max(1);
     let steps: Vec<Vec<u64>> = (0..=MEASURED_STEPS as u64)
         .map(|step| {

@@ -4,11 +4,8 @@ use std::{hint::black_box, time::Instant};
 
 use anyhow::{Context, Result};
 use dataset::{SampleSource, Tokens};
-use trainer::{
-    budget::{quantity, CpuRates, ModelCounts},
-    engine::BatchError,
-    Engine, Model, ModelConfig, Threads, Trainer, TrainerSettings,
-};
+use dataset::{SampleSource, Tokens};
+use trainer::{budget::{quantity, CpuRates, ModelCounts}, engine::BatchError, Cpu, Engine, Model, ModelConfig, Threads, Trainer, TrainerSettings};
 
 /// Threads that this process may run on; 1 if that cannot be told.
 pub(super) fn threads() -> u64 {
@@ -57,7 +54,7 @@ pub(super) fn calibrate(threads: u64) -> Result<CpuRates> {
     let products = products(&config, &samples, &threads, bandwidth)?;
 
     let settings = TrainerSettings { batch_size: 1, ..TrainerSettings::default() };
-    let mut trainer = Trainer::new(Model::init(&config, 1)?, settings, threads.clone())?;
+    let mut trainer = Trainer::new(Model::init(&config, 1)?, settings, &Cpu::new(threads.clone()))?;
     let (mut encode, mut update) = (f64::INFINITY, Vec::new());
     for _ in 0..3 {
         trainer.train_window(&samples, &[vec![0]], &|_| 1e-3, &mut |_| {

@@ -17,7 +17,7 @@ use trainer::{
     AdamWSettings, ModelConfig, Precision, PretrainSettings,
 };
 
-use crate::memory;
+use crate::{dataset::CACHE_BYTES_MAX, engine::EngineArg, memory};
 
 /// Bytes of a GiB.
 const GIB: f64 = (1u64 << 30) as f64;
@@ -128,6 +128,9 @@ pub struct TrainOptions {
     /// Seed of the initial parameters and of the order of the samples. Default: 1.
     #[arg(long)]
     pub seed: Option<u64>,
+    /// What computes. Default: cpu.
+    #[arg(long, value_enum)]
+    pub engine: Option<EngineArg>,
     /// Threads that compute. Default: one for each core.
     #[arg(long)]
     pub threads: Option<usize>,
@@ -201,6 +204,7 @@ pub(super) struct Plan {
     pub(super) lock: Option<PathBuf>,
     pub(super) seq_len: Option<usize>,
     pub(super) seed: u64,
+    pub(super) engine: EngineArg,
     pub(super) threads: usize,
     pub(super) checkpoint_steps: u64,
     pub(super) keep_checkpoints: usize,
@@ -237,7 +241,7 @@ impl Plan {
         }
         let options = first_of!(flags, file: model, vocab, init, data, data_cache, data_cache_gib, lock, seq_len, steps, tokens, batch_size, micro_batch, precision, memory,
             rate, schedule, warm_up_steps, decay_steps, decay, floor, weight_decay, beta1, beta2, clip_norm,
-            spike_deviations, skips_max, rollbacks_max, seed, threads, checkpoint_steps, keep_checkpoints,
+            spike_deviations, skips_max, rollbacks_max, seed, engine, threads, checkpoint_steps, keep_checkpoints,
             evaluate_steps, held_out_samples, metrics, export, peak_gflops);
         if options.init.is_some() && options.model.is_some() {
             bail!("model and init are two ways to say what to train; give one");
@@ -272,6 +276,7 @@ impl Plan {
             lock: options.lock.clone(),
             seq_len: options.seq_len,
             seed: options.seed.unwrap_or(1),
+            engine: options.engine.unwrap_or_default(),
             threads: options.threads.unwrap_or(cores),
             checkpoint_steps: options.checkpoint_steps.unwrap_or(100),
             keep_checkpoints: options.keep_checkpoints.unwrap_or(2),

@@ -60,9 +60,8 @@ impl Progress {
         resumed: bool,
     ) {
         let settings = trainer.settings();
-        let learner = trainer.learner();
         let (samples, precision) = (settings.micro_batch, settings.precision);
-        let threads = learner.threads().count();
+        let threads = trainer.threads().count();
         let costs = CpuCosts::of_pretrainer(config, samples, precision, threads);
         let bytes = costs.map_or(0, |costs| costs.engine + costs.arrays);
         self.say(&format!(

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use dataset::Split;
-use trainer::{evaluate::held_out_ids, Evaluator, ModelConfig, TrainError};
+use trainer::{evaluate::held_out_ids, Cpu, Evaluator, ModelConfig, TrainError};
 
 use super::SAMPLES_AT_ONCE;
 use crate::{diary::Line, participant::Handles, replica::States, telemetry};
@@ -14,7 +14,8 @@ pub(super) async fn run(
     model: ModelConfig,
     samples: usize,
 ) -> Result<()> {
-    let mut evaluator = Evaluator::new(&model, handles.threads.clone(), SAMPLES_AT_ONCE)?;
+    let mut evaluator =
+        Evaluator::new(&model, &Cpu::new(handles.threads.clone()), SAMPLES_AT_ONCE)?;
     let mut next = 0;
     loop {
         let state = states.reach(next).await?;

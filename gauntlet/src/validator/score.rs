@@ -17,7 +17,8 @@ use protocol::{
     window::{phase_at, ScorePhase},
     Hash, Uid, ValidatorIndex, Window,
 };
-use trainer::{EvaluationRates, Evaluator, ModelConfig, TrainError, UpdateToEvaluate};
+use dataset::Split;
+use trainer::{Cpu, EvaluationRates, Evaluator, ModelConfig, TrainError, UpdateToEvaluate};
 
 use super::{own_record, SAMPLES_AT_ONCE};
 use crate::{
@@ -66,7 +67,8 @@ impl Score {
         model: ModelConfig,
         window_end: Option<Window>,
     ) -> Result<Self> {
-        let evaluator = Evaluator::new(&model, handles.threads.clone(), SAMPLES_AT_ONCE)?;
+        let evaluator =
+            Evaluator::new(&model, &Cpu::new(handles.threads.clone()), SAMPLES_AT_ONCE)?;
         let evaluator = Arc::new(Mutex::new(evaluator));
         Ok(Self { handles, states, model, window_end, evaluator })
     }

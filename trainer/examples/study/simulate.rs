@@ -6,7 +6,7 @@ use dataset::{Dataset, SampleSource};
 use protocol::aggregate::median_norm_factors;
 use protocol::assignment::{own_samples, Permutation};
 use trainer::optimiser::{AdamW, AdamWSettings};
-use trainer::{Engine, Evaluator, Model, ModelConfig, Threads};
+use trainer::{Cpu, Engine, Evaluator, Model, ModelConfig, Threads};
 
 use crate::arms::{Arm, Churn, Mean, Method};
 use crate::codec::{Codec, Sent};
@@ -104,7 +104,7 @@ pub(crate) fn run(
         dataset: data,
         permutation: own_samples(&key, samples).ok_or("no samples")?,
         engine: Engine::new(&config, BATCH, true, Threads::single())?,
-        evaluator: Evaluator::new(&config, Threads::single(), 16)?,
+        evaluator: Evaluator::new(&config, &Cpu::new(Threads::single()), 16)?,
         codec: Codec::new(model.arena(), arm.keep, arm.shape, arm.quantiser),
         model,
         peers: (0..PEERS).map(|_| peer()).collect(),

@@ -3,9 +3,12 @@
 //! The engine's regions are those of [`Plan`], whatever they are; this file knows only the arrays
 //! beside them.
 
+use super::error::BudgetError;
 use super::hardware::CpuRates;
-use super::quantity::{in_range, product, sum};
-use super::{divisors, BudgetError, Duration, Ledger, ModelCounts, Request, Step, Way};
+use super::ledger::{Duration, Ledger, Step, Way};
+use super::model::ModelCounts;
+use super::quantity::{divisors, in_range, product, sum};
+use super::request::Request;
 use crate::config::ModelConfig;
 use crate::flops::{attention_flops_a_token, flops_a_token, product_flops_a_token};
 use crate::matmul::MatrixUnit;

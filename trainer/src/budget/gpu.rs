@@ -12,9 +12,12 @@
 //! and, unless recomputed in full, 4 bytes a head (attention's logarithms) and 8 (norms' inverses).
 
 use super::cpu::{computed_attention, elementwise_values, time};
+use super::error::BudgetError;
 use super::hardware::{Gpu, GPUS_PER_HOST, NETWORK};
+use super::ledger::{Ledger, Step, Way};
+use super::model::ModelCounts;
 use super::quantity::{product, sum};
-use super::{BudgetError, Ledger, ModelCounts, Recompute, Request, Sharding, State, Step, Way};
+use super::request::{Recompute, Request, Sharding, State};
 use crate::flops::{attention_flops_a_token, flops_a_token};
 
 /// The ledger of each GPU's memory.

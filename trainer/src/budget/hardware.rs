@@ -7,8 +7,8 @@
 
 use serde::Serialize;
 
+use super::error::BudgetError;
 use super::quantity::in_range;
-use super::BudgetError;
 
 /// A kind of GPU.
 #[derive(Clone, PartialEq, Debug, Serialize)]

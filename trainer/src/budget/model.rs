@@ -5,8 +5,8 @@ use protocol::layout::{kept, Layout, CHUNK_LEN};
 use protocol::update::{payload_bytes_max, rice_parameter, HEADER_BYTES};
 use serde::Serialize;
 
+use super::error::BudgetError;
 use super::quantity::{product, sum};
-use super::BudgetError;
 use crate::config::ModelConfig;
 
 /// The largest k with one byte a chunk in a payload's table of lengths, as `protocol::update` says.

@@ -1,6 +1,6 @@
 //! Checked sums and products of bytes, and quantities with units as people write them.
 
-use super::BudgetError;
+use super::error::BudgetError;
 
 /// The product of `factors`, below 2^63; `name` is for the error.
 pub fn product(name: &'static str, factors: &[u64]) -> Result<u64, BudgetError> {
@@ -117,6 +117,16 @@ pub fn format_seconds(seconds: f64) -> String {
         s if s < 1000.0 * 86_400.0 => format!("{:.1} days", s / 86_400.0),
         s => format!("{:.0} years", s / 86_400.0 / 365.25),
     }
+}
+
+/// The divisors of `count`, the largest first; `count` is at most 2^24.
+pub fn divisors(count: u64) -> Vec<u64> {
+    let low = (1..).take_while(|low| low * low <= count);
+    let low: Vec<u64> = low.filter(|low| count.is_multiple_of(*low)).collect();
+    let high = low.iter().map(|low| count / low);
+    let mut all: Vec<u64> = high.chain(low.iter().rev().copied()).collect();
+    all.dedup();
+    all
 }
 
 #[cfg(test)]

@@ -2,7 +2,9 @@
 
 use serde::Serialize;
 
-use super::{quantity, BudgetError, Machine};
+use super::error::BudgetError;
+use super::hardware::Machine;
+use super::quantity;
 use crate::config::ModelConfig;
 
 /// What is computed again in the backward pass instead of being kept.

@@ -3,10 +3,13 @@
 
 use serde::Serialize;
 
+use super::error::BudgetError;
 use super::gpu::forward_seconds;
 use super::hardware::{Devices, GPUS_PER_HOST};
+use super::ledger::{Ledger, Step};
+use super::model::ModelCounts;
 use super::quantity::{product, sum};
-use super::{BudgetError, Ledger, ModelCounts, Request, Step};
+use super::request::Request;
 
 /// The ledger of the disk.
 pub const DISK: &str = "disk";

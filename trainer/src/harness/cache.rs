@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::Model;
 
-use super::score::Score;
+use super::request::Score;
 
 /// What a score belongs to, but for the model.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::question::Question;
-use super::score::Score;
+use super::request::Score;
 
 /// A figure and how far it may be off by the choice of questions.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]

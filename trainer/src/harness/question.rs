@@ -5,8 +5,9 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::csv;
+use super::error::{read_text, TaskError};
 use super::text;
-use super::{csv, TaskError};
 
 /// A question with several answers, one of them right.
 ///
@@ -86,7 +87,7 @@ pub(super) fn read(
     labels: Option<&Path>,
     prompt: &str,
 ) -> Result<Vec<Question>, TaskError> {
-    let content = super::task::read_text(path)?;
+    let content = read_text(path)?;
     let questions = match format {
         Format::Mmlu => mmlu(path, &content)?,
         Format::Arc => json_lines(path, &content, |row: Choice| row.ask(true))?,
@@ -275,7 +276,7 @@ struct Piqa {
 
 fn piqa(path: &Path, content: &str, labels: Option<&Path>) -> Result<Vec<Question>, TaskError> {
     let labels = labels.ok_or_else(|| TaskError::Labels(path.to_owned()))?;
-    let labels_text = super::task::read_text(labels)?;
+    let labels_text = read_text(labels)?;
     let answers = labels_text.split_whitespace().enumerate();
     let answers = answers.map(|(index, label)| match label {
         "0" => Ok(0),

@@ -4,6 +4,15 @@ use dataset::tokenizer::{Tokenizer, TokenizerError};
 
 use super::text;
 
+/// What a model says of a request.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Score {
+    /// Sum of the log-probabilities of the continuation's tokens, in nats.
+    pub log_likelihood: f64,
+    /// Whether each of them is the most probable one.
+    pub greedy: bool,
+}
+
 /// Tokens to read and tokens to score.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Request {

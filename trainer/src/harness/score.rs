@@ -8,26 +8,17 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use crate::config::{ConfigError, ModelConfig};
-use crate::engine::{BatchError, Engine};
+use dataset::{SampleSource, Tokens};
+use crate::device::{Device, DeviceError, Predictor};
+use crate::engine::BatchError;
 use crate::model::Model;
 use crate::threads::Threads;
-use dataset::SampleSource;
-use dataset::Tokens;
 
 use super::cache::{Cache, Key};
-use super::request::Request;
+use super::request::{Request, Score};
 
 /// Lengths of engines are multiples of this.
 const LENGTH_STEP: usize = 16;
-
-/// What a model says of a request.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Score {
-    /// Sum of the log-probabilities of the continuation's tokens, in nats.
-    pub log_likelihood: f64,
-    /// Whether each of them is the most probable one.
-    pub greedy: bool,
-}
 
 /// Why requests were not scored.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +26,9 @@ pub enum ScoreError {
     /// The model cannot be run at this length.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The device cannot do it.
+    #[error(transparent)]
+    Device(DeviceError),
     /// The engine refused a batch.
     #[error(transparent)]
     Batch(#[from] BatchError),
@@ -65,6 +59,15 @@ pub enum ScoreError {
     Interrupted,
 }
 
+impl From<DeviceError> for ScoreError {
+    fn from(error: DeviceError) -> Self {
+        match error {
+            DeviceError::Config(error) => error.into(),
+            other => Self::Device(other),
+        }
+    }
+}
+
 /// How far the scoring is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Progress {
@@ -82,7 +85,7 @@ pub type OnProgress<'a> = &'a mut dyn FnMut(Progress) -> ControlFlow<()>;
 /// Scores requests with one model.
 pub struct Scorer<'a> {
     model: &'a Model,
-    threads: Threads,
+    device: &'a dyn Device,
     length_max: usize,
     length_that_fits: usize,
     batch_tokens: usize,
@@ -110,10 +113,15 @@ struct Pass {
 impl<'a> Scorer<'a> {
     /// Requests longer than `length_max` tokens lose tokens at their start; a batch has about
     /// `batch_tokens` tokens.
-    pub fn new(model: &'a Model, threads: Threads, length_max: usize, batch_tokens: usize) -> Self {
+    pub fn new(
+        model: &'a Model,
+        device: &'a dyn Device,
+        length_max: usize,
+        batch_tokens: usize,
+    ) -> Self {
         Self {
             model,
-            threads,
+            device,
             length_max: length_max.max(1),
             length_that_fits: usize::MAX,
             batch_tokens: batch_tokens.max(1),
@@ -165,7 +173,7 @@ impl<'a> Scorer<'a> {
             };
             let (batch, after) = rest.split_at(rung.rows.min(rest.len()));
             rest = after;
-            for (index, score) in rung.compute(self.model, &self.threads, batch)? {
+            for (index, score) in rung.compute(self.model, self.device.threads(), batch)? {
                 scores[index] = Some(score);
             }
             if let Some(cache) = cache.as_deref_mut() {
@@ -210,11 +218,11 @@ impl<'a> Scorer<'a> {
     }
 
     /// An engine for inputs of up to `longest` tokens, of which `waiting` are to be computed.
-    fn rung(&self, longest: usize, waiting: usize) -> Result<Rung, ConfigError> {
+    fn rung(&self, longest: usize, waiting: usize) -> Result<Rung, DeviceError> {
         let (rows, length) = rung_shape(longest, self.batch_tokens);
         let rows = rows.min(waiting.max(1));
         let config = ModelConfig { seq_len: length, ..self.model.config().clone() };
-        Ok(Rung { length, rows, engine: Engine::new(&config, rows, false, self.threads.clone())? })
+        Ok(Rung { length, rows, predictor: self.device.predictor(&config, rows, false)? })
     }
 }
 
@@ -256,7 +264,7 @@ fn remember(cache: &mut Cache, batch: &[Pass], scores: &[Option<Score>]) -> std:
 struct Rung {
     length: usize,
     rows: usize,
-    engine: Engine,
+    predictor: Box<dyn Predictor>,
 }
 
 impl Rung {
@@ -270,7 +278,7 @@ impl Rung {
         let ids: Vec<u64> = (0..batch.len() as u64).collect();
         let vocab = model.config().vocab;
         check_tokens(batch, vocab)?;
-        let logits = self.engine.logits(model.parameters(), &samples, &ids)?;
+        let logits = self.predictor.logits(&mut &*model, &samples, &ids)?;
         let asked: Vec<(usize, usize, &[u32])> = batch
             .iter()
             .enumerate()

@@ -8,11 +8,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::error::{read_text, TaskError};
 use super::question::{self, Format, Question};
 use super::text;
-
-/// Largest file of questions or of text that is read, in bytes.
-const FILE_BYTES_MAX: u64 = 1 << 30;
 
 /// Names and task files (TOML) of the tasks that need no file of one's own.
 pub const KNOWN_TASKS: [(&str, &str); 9] = [
@@ -26,67 +24,6 @@ pub const KNOWN_TASKS: [(&str, &str); 9] = [
     ("winogrande", include_str!("tasks/winogrande.toml")),
     ("perplexity", include_str!("tasks/perplexity.toml")),
 ];
-
-/// Why a task cannot be asked.
-#[derive(Debug, thiserror::Error)]
-pub enum TaskError {
-    /// A file could not be read.
-    #[error("{path}: {source}")]
-    Io {
-        /// The file or folder.
-        path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
-    /// A file is larger than a set of questions can be.
-    #[error("{path} has {found} bytes; at most {FILE_BYTES_MAX} are read")]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-        /// Its length.
-        found: u64,
-    },
-    /// A place in a file is not what its format says.
-    #[error("{path}, row {row}: {problem}")]
-    Row {
-        /// The file.
-        path: PathBuf,
-        /// The row, counted from 1.
-        row: usize,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// The file of labels is missing from the task.
-    #[error("{0}: this format needs a file of labels")]
-    Labels(PathBuf),
-    /// There is nothing to ask.
-    #[error("{0}: no questions, or no text")]
-    Empty(PathBuf),
-    /// A template names a field that does not exist.
-    #[error("task {task}: {problem}")]
-    Template {
-        /// The task.
-        task: String,
-        /// What is wrong.
-        problem: String,
-    },
-    /// Examples are wanted and there are not as many.
-    #[error("task {task}: {wanted} examples wanted, {found} found")]
-    Shots {
-        /// The task.
-        task: String,
-        /// Examples before each question.
-        wanted: usize,
-        /// Examples there are.
-        found: usize,
-    },
-}
-
-impl TaskError {
-    pub(super) fn line(path: &Path, row: usize, problem: String) -> Self {
-        Self::Row { path: path.to_owned(), row, problem }
-    }
-}
 
 /// How examples are chosen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -194,16 +131,6 @@ impl Task {
             _ => Ok(task),
         }
     }
-}
-
-/// The whole of a text file.
-pub(super) fn read_text(path: &Path) -> Result<String, TaskError> {
-    let at = |source| TaskError::Io { path: path.to_owned(), source };
-    let found = std::fs::metadata(path).map_err(at)?.len();
-    if found > FILE_BYTES_MAX {
-        return Err(TaskError::TooLarge { path: path.to_owned(), found });
-    }
-    std::fs::read_to_string(path).map_err(at)
 }
 
 /// The files of a folder whose names end in `ending`, in order of their names.

@@ -19,7 +19,7 @@ use std::sync::OnceLock;
 
 use super::blocked::{self, Left, Micro, Operand};
 use super::vector::{first_lanes, transpose};
-use super::{Target, View};
+use super::view::{Target, View};
 
 /// Rows of a tile, and columns of results and of the right matrix.
 const TILE: usize = 16;

@@ -6,7 +6,7 @@
 //! the first cache while the chunk's panels go by. A right matrix that is used often is packed as a whole
 //! beforehand ([`pack_panel`]).
 
-use super::{Target, View};
+use super::view::{Target, View};
 
 /// Bytes of a group of the left matrix.
 const LEFT_BYTES: usize = 384 * 1024;

@@ -12,7 +12,7 @@ use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
 use super::blocked::{self, Left, Micro, Operand};
-use super::{Target, View};
+use super::view::{Target, View};
 
 /// Inner values that are summed in registers before the result is touched.
 const DEPTH: usize = 384;

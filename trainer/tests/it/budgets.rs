@@ -5,7 +5,7 @@ use trainer::budget::{
     advice, hardware, micro_batch_that_fits, plan, Budget, BudgetError, Choice, CpuCosts, CpuRates,
     Devices, Machine, ModelCounts, Recompute, Request, Sharding, State, Window,
 };
-use trainer::compress::encode_window;
+use trainer::compress::{TensorPart, UpdateStream};
 use trainer::{Model, ModelConfig, Precision, Threads};
 
 fn machine(gpus: &str) -> Machine {
@@ -114,10 +114,15 @@ fn an_update_has_the_size_that_is_planned() {
         let model = Model::init(&config, 7).unwrap();
         let noise = model.parameters();
         let zeros = vec![0.0; noise.len()];
-        let mut error = zeros.clone();
+        let mut feedback = zeros.clone();
         let (arena, layout) = (model.arena(), model.layout());
-        let window = [noise, &zeros];
-        let update = encode_window(&threads, arena, layout, window, &mut error, 1.0, keep).unwrap();
+        let sink = std::io::Cursor::new(Vec::new());
+        let mut stream = UpdateStream::new(&threads, sink, layout, keep, 1.0).unwrap();
+        let window = arena.views(noise).into_iter().zip(arena.views(&zeros));
+        for ((start, local), feedback) in window.zip(arena.views_mut(&mut feedback)) {
+            stream.encode([TensorPart { feedback, start, local }]).unwrap();
+        }
+        let update = stream.finish().unwrap().into_inner();
         let ratio = update.len() as f64 / counts.payload_bytes as f64;
         check("real / planned", ratio, 0.99..1.01);
         assert!(update.len() as u64 <= counts.payload_bytes_max);

@@ -28,7 +28,7 @@ fn update_is_the_encoders_and_error_is_its_residual() {
     for threads in [1, 2] {
         let mut trainer = trainer(threads);
         trainer.train_window(&samples, &steps(&samples, 4, 0), &|_| 3e-3, &mut go_on).unwrap();
-        let local = trainer.local_parameters().to_vec();
+        let local = trainer.local_model().unwrap().parameters().to_vec();
         let mut u: Vec<f32> =
             trainer.model().parameters().iter().zip(&local).map(|(a, b)| a - b).collect();
         let update = trainer.make_update(64, 950_000).unwrap();

@@ -1,9 +1,7 @@
 //! Evaluations: an honest update lowers the loss, noise does not, and nothing of the model changes.
 
-use dataset::SampleSource;
-use trainer::{
-    loss_from_q824, EvaluationRates, Evaluator, Model, Threads, TrainError, UpdateToEvaluate,
-};
+use dataset::{SampleSource};
+use trainer::{loss_from_q824, Cpu, EvaluationRates, Evaluator, Model, Threads, TrainError, UpdateToEvaluate};
 
 use crate::learning::{config, go_on, steps, trainer};
 use crate::samples::MemorySamples;
@@ -20,7 +18,7 @@ fn honest_update_helps_and_its_opposite_hurts() {
 
     let model = Model::init(&config(), 1).unwrap();
     let root = model.state_root(&Threads::single());
-    let mut evaluator = Evaluator::new(&config(), Threads::single(), 4).unwrap();
+    let mut evaluator = Evaluator::new(&config(), &Cpu::new(Threads::single()), 4).unwrap();
     let own_ids: Vec<u64> = (0..6).collect();
     let random_ids: Vec<u64> = (40..46).collect();
     let update = UpdateToEvaluate { uid: 9, payload: &honest, own_ids: &own_ids };
@@ -33,7 +31,7 @@ fn honest_update_helps_and_its_opposite_hurts() {
     assert_eq!(model.state_root(&Threads::single()), root);
 
     // A second evaluator with other batches measures the same up to rounding.
-    let mut other = Evaluator::new(&config(), Threads::new(2).unwrap(), 3).unwrap();
+    let mut other = Evaluator::new(&config(), &Cpu::new(Threads::new(2).unwrap()), 3).unwrap();
     let again = other.evaluate_update(&model, update, &random_ids, &samples, RATES).unwrap();
     for (a, b) in [
         (measured.own_after, again.own_after),
@@ -57,7 +55,7 @@ fn honest_update_helps_and_its_opposite_hurts() {
 fn malformed_updates_and_missing_samples_are_errors() {
     let samples = MemorySamples::words(32, 64, 2);
     let model = Model::init(&config(), 1).unwrap();
-    let mut evaluator = Evaluator::new(&config(), Threads::single(), 4).unwrap();
+    let mut evaluator = Evaluator::new(&config(), &Cpu::new(Threads::single()), 4).unwrap();
     let update = UpdateToEvaluate { uid: 0, payload: &[1, 2, 3], own_ids: &[0] };
     let malformed = evaluator.evaluate_update(&model, update, &[1], &samples, RATES);
     assert!(matches!(malformed, Err(TrainError::Update(_))));

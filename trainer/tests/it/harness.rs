@@ -3,14 +3,14 @@
 
 use std::ops::ControlFlow;
 
-use dataset::Tokenizer;
+use dataset::{Tokenizer};
 use serde::Deserialize;
 use trainer::harness::{
     Cache, Format, Harness, HarnessError, Progress, Request, ScoreError, Scorer, Scores, Settings,
     ShotOrder, Subject, Task, TaskFile, Vocabulary,
 };
 use trainer::harness::{Question, Sample, TaskReport};
-use trainer::{Model, ModelConfig, Threads};
+use trainer::{Cpu, Model, ModelConfig, Threads};
 
 /// Sums of 30 float32 log-probabilities of about 5 each differ by less between two machines.
 const TOLERANCE: f64 = 1e-3;
@@ -74,8 +74,8 @@ fn requests(vocabulary: &Vocabulary<'_>) -> Vec<Request> {
 fn scores(model: &Model, length_max: usize, batch_tokens: usize, threads: usize) -> Scores {
     let tokenizer = Tokenizer::bytes();
     let requests = requests(&Vocabulary::new(&tokenizer, 0, false));
-    let threads = Threads::new(threads).unwrap();
-    let scorer = Scorer::new(model, threads, length_max, batch_tokens);
+    let device = Cpu::new(Threads::new(threads).unwrap());
+    let scorer = Scorer::new(model, &device, length_max, batch_tokens);
     scorer.score(&requests, None, &mut go_on).unwrap()
 }
 
@@ -117,7 +117,8 @@ fn choices_of_one_token_cost_one_pass() {
     let vocabulary = Vocabulary::new(&tokenizer, 0, false);
     let letters = ["A", "B", "C", "D"].map(str::to_owned);
     let requests = vocabulary.requests("Which one?\nAnswer:", &letters).unwrap();
-    let scorer = Scorer::new(&model, Threads::single(), 128, 512);
+    let device = Cpu::new(Threads::single());
+    let scorer = Scorer::new(&model, &device, 128, 512);
     let scores = scorer.score(&requests, None, &mut go_on).unwrap();
     assert_eq!(scores.tokens, "Which one?\nAnswer:".len() as u64);
     let probabilities = scores.scores.iter().map(|score| score.log_likelihood.exp());
@@ -129,7 +130,8 @@ fn exactly_one_of_all_tokens_is_greedy() {
     let model = model();
     let token = |token| Request { context: vec![65, 66], continuation: vec![token] };
     let requests: Vec<Request> = (0..256).map(token).collect();
-    let scorer = Scorer::new(&model, Threads::single(), 128, 512);
+    let device = Cpu::new(Threads::single());
+    let scorer = Scorer::new(&model, &device, 128, 512);
     let scores = scorer.score(&requests, None, &mut go_on).unwrap().scores;
     let sum: f64 = scores.iter().map(|score| score.log_likelihood.exp()).sum();
     assert!((sum - 1.0).abs() < 1e-5);
@@ -141,11 +143,12 @@ fn exactly_one_of_all_tokens_is_greedy() {
 #[test]
 fn what_cannot_be_scored_is_an_error() {
     let model = model();
-    let scorer = Scorer::new(&model, Threads::single(), 4, 512);
+    let device = Cpu::new(Threads::single());
+    let scorer = Scorer::new(&model, &device, 4, 512);
     let request = |continuation: Vec<u32>| Request { context: vec![65], continuation };
     let long = scorer.score(&[request(vec![65; 5])], None, &mut go_on);
     assert!(matches!(long, Err(ScoreError::TooLong { tokens: 5, max: 4 })));
-    let small = Scorer::new(&model, Threads::single(), 128, 512).with_length_that_fits(16);
+    let small = Scorer::new(&model, &device, 128, 512).with_length_that_fits(16);
     assert!(small.score(&[request(vec![65; 16])], None, &mut go_on).is_ok());
     let long = small.score(&[request(vec![65; 17])], None, &mut go_on);
     assert!(matches!(long, Err(ScoreError::Memory { tokens: 17, max: 16 })));
@@ -200,7 +203,8 @@ fn run(
         limit: None,
     };
     let vocabulary = Vocabulary::new(&tokenizer, 0, false);
-    let harness = Harness::new(model, vocabulary, Threads::single(), settings);
+    let device = Cpu::new(Threads::single());
+    let harness = Harness::new(model, vocabulary, &device, settings);
     harness.run(task, cache, progress)
 }
 
@@ -287,7 +291,8 @@ fn perplexity_is_that_of_the_windows() {
     let tokenizer = Tokenizer::bytes();
     let vocabulary = Vocabulary::new(&tokenizer, 0, false);
     let (windows, tokens) = vocabulary.windows(&text, 128).unwrap();
-    let scorer = Scorer::new(&model, Threads::single(), 128, 128);
+    let device = Cpu::new(Threads::single());
+    let scorer = Scorer::new(&model, &device, 128, 128);
     let scores = scorer.score(&windows, None, &mut go_on).unwrap().scores;
     let sum: f64 = scores.iter().map(|score| score.log_likelihood).sum();
     let perplexity = (-sum / tokens as f64).exp();

@@ -3,9 +3,9 @@
 
 use std::path::Path;
 
-use dataset::Tokenizer;
+use dataset::{Tokenizer};
 use trainer::harness::{Format, Harness, Settings, Task, TaskError, TaskFile, Vocabulary};
-use trainer::Threads;
+use trainer::{Cpu, Threads};
 
 fn file(format: Format, shots: usize) -> TaskFile {
     let json = serde_json::json!({
@@ -195,7 +195,8 @@ fn subjects_have_their_examples_and_are_summed_up() {
         limit: Some(4),
     };
     let vocabulary = Vocabulary::new(&tokenizer, 0, false);
-    let harness = Harness::new(&model, vocabulary, Threads::single(), settings);
+    let device = Cpu::new(Threads::single());
+    let harness = Harness::new(&model, vocabulary, &device, settings);
     let go_on = &mut |_| std::ops::ControlFlow::Continue(());
     let (report, samples) = harness.run(&task, None, go_on).unwrap();
     let shown = "Is law shown?\nA. yes\nB. no\nC. so\nD. never\nAnswer: B\n\n".repeat(2);

@@ -2,12 +2,9 @@
 
 use std::ops::ControlFlow;
 
-use dataset::SampleSource;
+use dataset::{SampleSource};
 use trainer::engine::BatchError;
-use trainer::{
-    rate_from_ppb, warm_up, Model, ModelConfig, StepReport, Threads, TrainError, Trainer,
-    TrainerSettings,
-};
+use trainer::{rate_from_ppb, warm_up, Cpu, Model, ModelConfig, StepReport, Threads, TrainError, Trainer, TrainerSettings};
 
 use crate::samples::MemorySamples;
 
@@ -31,7 +28,7 @@ pub(crate) fn config() -> ModelConfig {
 pub(crate) fn trainer(threads: usize) -> Trainer {
     let model = Model::init(&config(), 1).unwrap();
     let settings = TrainerSettings { batch_size: 4, ..TrainerSettings::default() };
-    Trainer::new(model, settings, Threads::new(threads).unwrap()).unwrap()
+    Trainer::new(model, settings, &Cpu::new(Threads::new(threads).unwrap())).unwrap()
 }
 
 /// `count` steps of four samples each.
@@ -80,7 +77,8 @@ fn window_bytes(threads: usize) -> (Vec<u32>, Vec<u8>, [u8; 32]) {
     let samples = MemorySamples::words(32, 64, 2);
     let mut trainer = trainer(threads);
     trainer.train_window(&samples, &steps(&samples, 12, 3), &|_| 3e-3, &mut go_on).unwrap();
-    let local = trainer.local_parameters().iter().map(|value| value.to_bits()).collect();
+    let local =
+        trainer.local_model().unwrap().parameters().iter().map(|value| value.to_bits()).collect();
     let update = trainer.make_update(64, 900_000).unwrap();
     let root = trainer.apply_outer(&[(4, &update)], 64, 700_000).unwrap();
     (local, update, root)
@@ -101,9 +99,16 @@ fn nano_is_deterministic_with_two_threads() {
         let samples = MemorySamples::words(config.seq_len, 64, 2);
         let model = Model::init(&config, 1).unwrap();
         let settings = TrainerSettings { batch_size: 4, ..TrainerSettings::default() };
-        let mut trainer = Trainer::new(model, settings, Threads::new(threads).unwrap()).unwrap();
+        let mut trainer =
+            Trainer::new(model, settings, &Cpu::new(Threads::new(threads).unwrap())).unwrap();
         trainer.train_window(&samples, &steps(&samples, 3, 0), &|_| 1e-3, &mut go_on).unwrap();
-        trainer.local_parameters().iter().map(|value| value.to_bits()).collect::<Vec<_>>()
+        trainer
+            .local_model()
+            .unwrap()
+            .parameters()
+            .iter()
+            .map(|value| value.to_bits())
+            .collect::<Vec<_>>()
     };
     assert!(run(1) == run(2), "one and two threads differ");
 }

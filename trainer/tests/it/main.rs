@@ -4,6 +4,7 @@
 mod budgets;
 mod checkpoints;
 mod compression;
+mod devices;
 mod evaluation;
 mod files;
 mod gguf;

@@ -2,14 +2,11 @@
 
 use std::ops::ControlFlow;
 
-use dataset::SampleSource;
+use dataset::{SampleSource};
 use trainer::guard::{GuardSettings, GuardState, Verdict};
 use trainer::pretrain::Order;
 use trainer::schedule::{Schedule, Shape};
-use trainer::{
-    pretrain, Checkpoints, Model, ModelConfig, Precision, PretrainEnd, PretrainError,
-    PretrainEvent, PretrainSettings, Pretrainer, Threads,
-};
+use trainer::{pretrain, Checkpoints, Cpu, Model, ModelConfig, Precision, PretrainEnd, PretrainError, PretrainEvent, PretrainSettings, Pretrainer, Threads};
 
 use crate::samples::MemorySamples;
 
@@ -42,8 +39,8 @@ fn settings(steps: u64) -> PretrainSettings {
 
 fn trainer(settings: PretrainSettings, samples: &MemorySamples, threads: usize) -> Pretrainer {
     let model = Model::init(&config(), 3).unwrap();
-    let threads = Threads::new(threads).unwrap();
-    Pretrainer::new(model, settings, samples.sample_count(), &[9; 32], threads).unwrap()
+    let device = Cpu::new(Threads::new(threads).unwrap());
+    Pretrainer::new(model, settings, samples.sample_count(), &[9; 32], &device).unwrap()
 }
 
 /// Trains, and stops after the step `stop`.
@@ -186,8 +183,8 @@ fn other_settings_are_refused_by_name() {
     assert!(matches!(longer, Err(PretrainError::OtherSettings { name, .. }) if name == "steps"));
 
     let refused = |model: Model| {
-        let threads = Threads::single();
-        let other = Pretrainer::new(model, settings(10), 40, &[9; 32], threads);
+        let device = Cpu::new(Threads::single());
+        let other = Pretrainer::new(model, settings(10), 40, &[9; 32], &device);
         match other.unwrap().resume(&checkpoints) {
             Err(PretrainError::OtherSettings { name, .. }) => name,
             other => panic!("{other:?}"),
@@ -198,7 +195,8 @@ fn other_settings_are_refused_by_name() {
     assert_eq!(refused(Model::init(&wider, 3).unwrap()), "model.ffn");
 
     let model = Model::init(&config(), 3).unwrap();
-    let other_data = Pretrainer::new(model, settings(10), 40, &[8; 32], Threads::single());
+    let other_data =
+        Pretrainer::new(model, settings(10), 40, &[8; 32], &Cpu::new(Threads::single()));
     let refused = other_data.unwrap().resume(&checkpoints);
     assert!(
         matches!(refused, Err(PretrainError::OtherSettings { name, .. }) if name == "data root")

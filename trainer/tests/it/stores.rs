@@ -7,7 +7,7 @@ use dataset::{
     BatchSource, DataError, Dataset, RemoteDataset, SampleSource, Split, Store, StreamedBatches,
 };
 use trainer::{
-    pretrain, Checkpoints, Evaluator, Model, ModelConfig, Precision, PretrainEnd, PretrainError,
+    pretrain, Checkpoints, Cpu, Evaluator, Model, ModelConfig, Precision, PretrainEnd, PretrainError,
     PretrainSettings, Pretrainer, Schedule, Shape, Threads, TrainError, Trainer, TrainerSettings,
 };
 
@@ -35,7 +35,7 @@ fn a_window_trained_from_a_store_gives_the_update_of_its_copy() {
         (0..6u64).map(|step| vec![step * 31 % count, step * 17 % count]).collect();
     let train = |source: &mut dyn BatchSource| {
         let model = Model::init(&config, 1).unwrap();
-        let mut trainer = Trainer::new(model, settings.clone(), Threads::single()).unwrap();
+        let mut trainer = Trainer::new(model, settings.clone(), &Cpu::new(Threads::single())).unwrap();
         let go_on = &mut |_: &_| ControlFlow::Continue(());
         trainer.train_window_from(source, &steps, &|_| 1e-3, go_on)?;
         trainer.make_update(64, 950_000)
@@ -47,7 +47,7 @@ fn a_window_trained_from_a_store_gives_the_update_of_its_copy() {
     // What a validator asks of it.
     let ids = [3, 1];
     let fetched = remote.fetch(Split::Train, &ids).unwrap();
-    let mut evaluator = Evaluator::new(&config, Threads::single(), 2).unwrap();
+    let mut evaluator = Evaluator::new(&config, &Cpu::new(Threads::single()), 2).unwrap();
     let model = Model::init(&config, 1).unwrap();
     let there = evaluator.loss(&model, &fetched, &ids).unwrap();
     assert_eq!(there, evaluator.loss(&model, local.train(), &ids).unwrap());
@@ -111,7 +111,8 @@ fn a_store_that_fails_costs_no_step() {
     let trainer = || {
         let model = Model::init(&config, 3).unwrap();
         let count = samples.sample_count();
-        Pretrainer::new(model, settings.clone(), count, &[9; 32], Threads::single()).unwrap()
+        let device = Cpu::new(Threads::single());
+        Pretrainer::new(model, settings.clone(), count, &[9; 32], &device).unwrap()
     };
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| Checkpoints::open(&folder.path().join(name)).unwrap();

@@ -1,0 +1,73 @@
+//! The one door to whatever computes: a device makes learners, which train, and predictors, which
+//! evaluate.
+//!
+//! Trainers, evaluators and the harness know these traits only. Another device is a type that
+//! implements them and a line in [`crate::devices`]. Parameters and averages cross the door one tensor at a
+//! time, so that neither side needs the other's whole model.
+
+use crate::config::{ConfigError, ModelConfig};
+use dataset::SampleSource;
+use crate::engine::BatchError;
+use crate::learner::{Learner, LearnerSettings};
+use crate::threads::Threads;
+use crate::weights::Weights;
+
+/// Why a device cannot make what it is asked for.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// The model's configuration is not valid.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The device cannot do it, or has no room.
+    #[error("{device}: {reason}")]
+    Refused {
+        /// The device's name.
+        device: &'static str,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Something that computes losses and gradients.
+pub trait Device: Send + Sync {
+    /// A name for people, in lower case.
+    fn name(&self) -> &'static str;
+
+    /// The host's threads, for what is done beside it: updates, state roots, tokens.
+    fn threads(&self) -> &Threads;
+
+    /// Makes a learner of models of this shape, with a fresh optimiser and parameters of zero.
+    fn learner(
+        &self,
+        config: &ModelConfig,
+        settings: &LearnerSettings,
+    ) -> Result<Box<dyn Learner>, DeviceError>;
+
+    /// Makes a predictor for up to `samples` samples at once, without a backward pass. With `scattered`,
+    /// room is made at once for parameters that lie nowhere in one piece.
+    fn predictor(
+        &self,
+        config: &ModelConfig,
+        samples: usize,
+        scattered: bool,
+    ) -> Result<Box<dyn Predictor>, DeviceError>;
+}
+
+/// Computes what a model predicts.
+pub trait Predictor: Send {
+    /// The sum of the losses, in nats, of all tokens of the samples `ids`.
+    fn loss(
+        &mut self,
+        weights: &mut dyn Weights,
+        samples: &dyn SampleSource,
+        ids: &[u64],
+    ) -> Result<f64, BatchError>;
+
+    /// The logits (tokens, vocab) of the samples `ids`.
+    fn logits(
+        &mut self,
+        weights: &mut dyn Weights,
+        samples: &dyn SampleSource,
+        ids: &[u64],
+    ) -> Result<&[f32], BatchError>;
+}
