@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Result};
 use clap::{Args, Subcommand};
+use dataset::{SampleSource, Tokens};
 use serde_json::{json, Value};
 use trainer::{
     autograd::Autograd, budget::CpuCosts, optimiser::AdamW, AdamWSettings, Compute, Engine,

@@ -26,11 +26,7 @@ pub mod work;
 
 pub mod participant;
 
-<<<<<<< HEAD
-=======
-pub mod dataset;
 pub mod engine;
->>>>>>> be81b423bb61d58d8184b153b537f4ec8a6a2b24
 pub mod replica;
 pub mod samples;
 

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
-use dataset::{CorpusLimits, SampleSource, build, default_corpus};
+use dataset::{build, default_corpus, CorpusLimits, SampleSource};
 use protocol::assignment::own_samples;
 use trainer::{warm_up, Cpu, Evaluator, Model, ModelConfig, Threads, Trainer, TrainerSettings};
 

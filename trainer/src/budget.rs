@@ -2,7 +2,7 @@
 //! region, seconds of a step and of a window, whether it fits and, if not, what would.
 //!
 //! [`plan`] is a pure function of a [`Request`]. For a CPU the bytes are those of the engine that
-//! there is ([`crate::plan::Plan`]) and of the trainer's arrays, held to what is really allocated
+//! there is ([`crate::engine::plan::Plan`]) and of the trainer's arrays, held to what is really allocated
 //! by a test. For GPUs they are the regions that the CUDA engine is to have, and the seconds are a
 //! roofline: what a good engine comes close to, not what one has been seen to do. docs/PLANNING.md
 //! has the formulas, their sources and how they were checked.

@@ -1,7 +1,13 @@
 //! Names what a processor computes with: some threads, and the unit that multiplies matrices on each.
 
-use crate::matmul::MatrixUnit;
-use crate::threads::Threads;
+pub(crate) mod aligned;
+pub mod threads;
+
+pub mod matmul;
+pub mod ops;
+
+use self::matmul::MatrixUnit;
+use self::threads::Threads;
 
 /// Threads and their matrix unit. Cloning shares the pool.
 #[derive(Clone, Debug)]

@@ -14,25 +14,41 @@
 //! end, and the mean stays one over all tokens.
 //!
 //! Parameters and gradient are flat slices in the order of [`Arena`]: the host's memory is the
-//! engine's. What a device of another kind implements instead is in [`crate::device`].
+//! engine's. What a device of another kind implements instead is in [`crate::engine::device`].
 //!
 //! Shapes: T tokens = samples · seq_len, D hidden, Q qkv_dim, F ffn, V vocab. Matrices are
 //! row-major; a weight is (outputs, inputs), so that y = x · Wᵀ.
+
+pub mod plan;
 
 mod attention;
 mod backward;
 mod forward;
 mod output;
 
+pub mod optimiser;
+
+pub mod weights;
+
+pub mod device;
+pub mod learner;
+
+pub mod cpu;
+
+pub mod autograd;
+pub mod candle;
+
+pub mod devices;
+
 use std::time::{Duration, Instant};
 
-use crate::aligned::Aligned;
+use self::plan::{Plan, Precision, Region};
+use crate::compute::aligned::Aligned;
+use crate::compute::matmul::Multiplier;
+use crate::compute::ops;
+use crate::compute::threads::{Shared, Threads};
 use crate::compute::Compute;
-use crate::config::{Arena, ConfigError, ModelConfig};
-use crate::matmul::Multiplier;
-use crate::ops;
-use crate::plan::{Plan, Precision, Region};
-use crate::threads::{Shared, Threads};
+use crate::model::config::{Arena, ConfigError, ModelConfig};
 use dataset::SampleSource;
 
 /// Parameters that one task rounds.

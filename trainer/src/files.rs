@@ -7,7 +7,7 @@
 //!
 //! # What is refused
 //!
-//! Only LLaMA as [`crate::config`] describes it: biases, other activations, heads of another width
+//! Only LLaMA as [`crate::model::config`] describes it: biases, other activations, heads of another width
 //! than `hidden / heads`, quantised safetensors and RoPE scalings other than `linear` and `llama3`
 //! are errors that name what is in the way, never a model that computes something else. Nothing in
 //! a file is believed before it is checked: memory is taken for what `config.json` says only once
@@ -26,7 +26,7 @@ pub use gguf::Gguf;
 pub use huggingface::{check_free, export, open_folder, ExportSettings, Exported};
 pub use safetensors::ValueType;
 
-use crate::config::{ConfigError, ModelConfig};
+use crate::model::config::{ConfigError, ModelConfig};
 use crate::model::Model;
 
 /// Why a model cannot be read or written.

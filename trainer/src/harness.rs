@@ -13,9 +13,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::device::Device;
+use crate::compute::threads::Threads;
+use crate::engine::device::Device;
 use crate::model::Model;
-use crate::threads::Threads;
 use dataset::tokenizer::TokenizerError;
 
 pub mod error;

@@ -3,19 +3,20 @@
 //!
 //! Read the modules in the order in which they are declared, which is the order of the data:
 //!
-//! 1. [`config`] says how large a model is and where each of its tensors lies;
-//! 2. [`init`] and [`model`] hold the parameters θ, the same bytes on every machine;
+//! 1. [`compute`] has threads, memory and the matrix products of this machine;
+//! 2. [`mod@model`] says how large a model is and where its tensors lie ([`config`]), holds the
+//!    parameters θ, the same bytes on every machine ([`init`]), and takes the outer step;
 //! 3. the crate [`dataset`] gives the samples to train on;
-//! 4. [`ops`], [`matmul`], [`plan`] and [`engine`] compute loss and gradient, [`optimiser`] takes a step
-//!    ([`autograd`] is the same model in candle, to check and to measure against); [`device`] is the one door
-//!    to whatever computes, with [`cpu`] and [`candle`] behind it;
-//! 5. [`train`] is a miner's window: H steps from θ, an update ([`compress`]), the outer step
-//!    ([`outer_step`]);
-//! 6. [`evaluate`] is a validator's: what one update alone does to the loss;
-//! 7. [`harness`] asks a finished model questions that others publish;
-//! 8. [`mod@pretrain`] trains without a chain, at the rate of a [`schedule`] and under a [`guard`];
-//! 9. [`checkpoint`] keeps all of it over a kill -9; [`files`] reads and writes others' models;
-//! 10. [`budget`] says beforehand what all of it takes, on this machine or another.
+//! 4. [`engine`] computes loss and gradient in the memory that [`plan`] lays out, [`optimiser`] takes a
+//!    step, and [`device`] is the one door to whatever computes: [`cpu`], or [`mod@candle`], the same model by
+//!    candle's [`autograd`], to check and to measure against;
+//! 5. [`training`] has a miner's window ([`train`]: H steps from θ and an update, by [`compress`]), a
+//!    validator's measure of what one update does to the loss ([`evaluate`]), training without a chain
+//!    ([`mod@pretrain`], at the rate of a [`schedule`] and under a [`guard`]), and [`checkpoint`], which keeps
+//!    all of it over a kill -9;
+//! 6. [`harness`] asks a finished model questions that others publish;
+//! 7. [`files`] reads and writes others' models;
+//! 8. [`budget`] says beforehand what all of it takes, on this machine or another.
 //!
 //! # Determinism
 //!
@@ -24,48 +25,24 @@
 //! machine, with any number of threads; between machines it may differ in the last bits, and
 //! nothing depends on it: a miner's local parameters never leave it, only its update does.
 
-mod aligned;
-pub mod threads;
-
-pub mod config;
-
-pub mod init;
-pub mod model;
-pub mod outer_step;
-
 pub mod compute;
-pub mod matmul;
-pub mod ops;
 
-pub mod autograd;
+pub mod model;
+
 pub mod engine;
-pub mod plan;
 
-pub mod learner;
-pub mod optimiser;
-pub mod weights;
-
-pub mod candle;
-pub mod cpu;
-pub mod device;
-pub mod devices;
-
-pub mod compress;
-pub mod train;
-
-pub mod flops;
-pub mod guard;
-pub mod pretrain;
-pub mod schedule;
-
-pub mod evaluate;
+pub mod training;
 
 pub mod harness;
 
-pub mod checkpoint;
 pub mod files;
 
 pub mod budget;
+
+pub use compute::{matmul, ops, threads};
+pub use engine::{autograd, candle, cpu, device, devices, learner, optimiser, plan, weights};
+pub use model::{config, flops, init, outer_step};
+pub use training::{checkpoint, compress, evaluate, guard, pretrain, schedule, train};
 
 pub use candle::Candle;
 pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints, Position};

@@ -12,7 +12,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use dataset::{SampleSource, Tokens};
 use trainer::plan::{BAND_ROWS, LOGITS};
-use trainer::{Compute, Cpu, Engine, MatrixUnit, Model, ModelConfig, Precision, StepReport, Threads, Trainer, TrainerSettings};
+use trainer::{
+    Compute, Cpu, Engine, MatrixUnit, Model, ModelConfig, Precision, StepReport, Threads, Trainer,
+    TrainerSettings,
+};
 
 /// Alignment that only gemm's buffer of a thread asks for.
 const GEMM_ALIGN: usize = 128;

@@ -11,7 +11,10 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use dataset::{SampleSource, Tokens};
 use trainer::budget::{CpuCosts, ModelCounts};
 use trainer::guard::GuardSettings;
-use trainer::{AdamWSettings, Cpu, Evaluator, Model, ModelConfig, Precision, PretrainSettings, Pretrainer, Schedule, Shape, Threads, Trainer, TrainerSettings};
+use trainer::{
+    AdamWSettings, Cpu, Evaluator, Model, ModelConfig, Precision, PretrainSettings, Pretrainer,
+    Schedule, Shape, Threads, Trainer, TrainerSettings,
+};
 
 struct Counting;
 

@@ -13,8 +13,10 @@ use protocol::{
     Hash, Planck,
 };
 use serde::{Deserialize, Serialize};
-use dataset::SampleSource;
-use trainer::{budget::quantity::{product, sum}, Cpu, Model, ModelConfig, Threads, Trainer, TrainerSettings};
+use trainer::{
+    budget::quantity::{product, sum},
+    Cpu, Model, ModelConfig, Threads, Trainer, TrainerSettings,
+};
 
 use crate::{cli::LocalnetArgs, config::AdversaryKind, env, memory};
 

@@ -4,8 +4,11 @@ use std::{hint::black_box, time::Instant};
 
 use anyhow::{Context, Result};
 use dataset::{SampleSource, Tokens};
-use dataset::{SampleSource, Tokens};
-use trainer::{budget::{quantity, CpuRates, ModelCounts}, engine::BatchError, Cpu, Engine, Model, ModelConfig, Threads, Trainer, TrainerSettings};
+use trainer::{
+    budget::{quantity, CpuRates, ModelCounts},
+    engine::BatchError,
+    Cpu, Engine, Model, ModelConfig, Threads, Trainer, TrainerSettings,
+};
 
 /// Threads that this process may run on; 1 if that cannot be told.
 pub(super) fn threads() -> u64 {

@@ -17,7 +17,7 @@ use trainer::{
     AdamWSettings, ModelConfig, Precision, PretrainSettings,
 };
 
-use crate::{dataset::CACHE_BYTES_MAX, engine::EngineArg, memory};
+use crate::{engine::EngineArg, memory};
 
 /// Bytes of a GiB.
 const GIB: f64 = (1u64 << 30) as f64;

@@ -17,7 +17,6 @@ use protocol::{
     window::{phase_at, ScorePhase},
     Hash, Uid, ValidatorIndex, Window,
 };
-use dataset::Split;
 use trainer::{Cpu, EvaluationRates, Evaluator, ModelConfig, TrainError, UpdateToEvaluate};
 
 use super::{own_record, SAMPLES_AT_ONCE};

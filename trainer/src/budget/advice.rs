@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::hardware::{usual_host_memory, GPUS};
 use super::quantity::format_bytes;
 use super::{cpu, gpu, plan, Budget, BudgetError, Devices, Recompute, Request, Sharding, State};
-use crate::config::{ModelConfig, PRESETS};
+use crate::model::config::{ModelConfig, PRESETS};
 
 /// The most GPUs that are proposed.
 const GPUS_PROPOSED: u64 = 1_024;

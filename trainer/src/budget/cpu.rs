@@ -9,10 +9,10 @@ use super::ledger::{Duration, Ledger, Step, Way};
 use super::model::ModelCounts;
 use super::quantity::{divisors, in_range, product, sum};
 use super::request::Request;
-use crate::config::ModelConfig;
-use crate::flops::{attention_flops_a_token, flops_a_token, product_flops_a_token};
-use crate::matmul::MatrixUnit;
-use crate::plan::{Plan, Precision};
+use crate::compute::matmul::MatrixUnit;
+use crate::engine::plan::{Plan, Precision};
+use crate::model::config::ModelConfig;
+use crate::model::flops::{attention_flops_a_token, flops_a_token, product_flops_a_token};
 
 /// The ledger of a CPU's memory.
 pub const MEMORY: &str = "memory";

@@ -1,6 +1,6 @@
 //! Says why there is no budget for a request.
 
-use crate::config::ConfigError;
+use crate::model::config::ConfigError;
 
 /// Why there is no budget for a request.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]

@@ -18,7 +18,7 @@ use super::ledger::{Ledger, Step, Way};
 use super::model::ModelCounts;
 use super::quantity::{product, sum};
 use super::request::{Recompute, Request, Sharding, State};
-use crate::flops::{attention_flops_a_token, flops_a_token};
+use crate::model::flops::{attention_flops_a_token, flops_a_token};
 
 /// The ledger of each GPU's memory.
 pub const GPU_MEMORY: &str = "memory of each GPU";

@@ -1,5 +1,5 @@
 //! The numbers of a model by itself: parameters, and the size of an update. Its operations are in
-//! [`crate::flops`].
+//! [`crate::model::flops`].
 
 use protocol::layout::{kept, Layout, CHUNK_LEN};
 use protocol::update::{payload_bytes_max, rice_parameter, HEADER_BYTES};
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::error::BudgetError;
 use super::quantity::{product, sum};
-use crate::config::ModelConfig;
+use crate::model::config::ModelConfig;
 
 /// The largest k with one byte a chunk in a payload's table of lengths, as `protocol::update` says.
 const SHORT_TABLE_KEEP_MAX: u16 = 960;

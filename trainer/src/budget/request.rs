@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::error::BudgetError;
 use super::hardware::Machine;
 use super::quantity;
-use crate::config::ModelConfig;
+use crate::model::config::ModelConfig;
 
 /// What is computed again in the backward pass instead of being kept.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]

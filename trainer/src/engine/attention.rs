@@ -1,10 +1,10 @@
 //! Causal attention within documents, forward and backward, in blocks of rows.
 
-use crate::config::ModelConfig;
-use crate::matmul::{Matrix, Part, Parts, Right, Target, View, CUT};
-use crate::ops;
-use crate::plan::ATTENTION_ROWS;
-use crate::threads::{Shared, Threads};
+use crate::compute::matmul::{Matrix, Part, Parts, Right, Target, View, CUT};
+use crate::compute::ops;
+use crate::compute::threads::{Shared, Threads};
+use crate::engine::plan::ATTENTION_ROWS;
+use crate::model::config::ModelConfig;
 
 /// How the heads of a sample lie in q|k|v and in attention's output.
 #[derive(Clone, Copy)]

@@ -6,11 +6,11 @@
 use super::attention::attend_backward;
 use super::output::{sum_norm_parts, NormBackward};
 use super::Engine;
-use crate::config::{LayerPlaces, ModelConfig};
-use crate::matmul::{Matrix, Part, Right};
-use crate::ops;
-use crate::plan::{BAND_ROWS, D_RESIDUALS};
-use crate::threads::Rows;
+use crate::compute::matmul::{Matrix, Part, Right};
+use crate::compute::ops;
+use crate::compute::threads::Rows;
+use crate::engine::plan::{BAND_ROWS, D_RESIDUALS};
+use crate::model::config::{LayerPlaces, ModelConfig};
 
 /// What the stages before and after attention's read and write.
 struct Stage<'a> {

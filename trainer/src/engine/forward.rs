@@ -6,11 +6,11 @@
 
 use super::attention::attend;
 use super::Engine;
-use crate::config::{Arena, LayerPlaces, ModelConfig};
-use crate::matmul::{Matrix, Part, Right};
-use crate::ops;
-use crate::plan::BAND_ROWS;
-use crate::threads::Rows;
+use crate::compute::matmul::{Matrix, Part, Right};
+use crate::compute::ops;
+use crate::compute::threads::Rows;
+use crate::engine::plan::BAND_ROWS;
+use crate::model::config::{Arena, LayerPlaces, ModelConfig};
 
 /// What the stages between attention and attention read and write.
 struct Stage<'a> {
@@ -129,7 +129,7 @@ impl Engine {
     pub(super) fn all_logits(&mut self, parameters: &[f32], tokens: usize) {
         let (vocab, hidden) = (self.config.vocab, self.config.hidden);
         if self.all_logits.is_empty() {
-            self.all_logits = crate::aligned::Aligned::zeros(self.plan.tokens * vocab);
+            self.all_logits = crate::compute::aligned::Aligned::zeros(self.plan.tokens * vocab);
         }
         let head = &parameters[self.arena.head.clone()];
         let (parts, [head]) = self.multiplier.prepare([Matrix::forward(head, vocab, hidden)]);

@@ -1,10 +1,10 @@
 //! The output matrix and cross entropy, with their backward pass.
 
 use super::Engine;
-use crate::matmul::{Matrix, Part, Right};
-use crate::ops;
-use crate::plan::{BAND_ROWS, NORM_ROWS};
-use crate::threads::Rows;
+use crate::compute::matmul::{Matrix, Part, Right};
+use crate::compute::ops;
+use crate::compute::threads::Rows;
+use crate::engine::plan::{BAND_ROWS, NORM_ROWS};
 
 impl Engine {
     /// The sum of the tokens' losses, from the last norm's output. With a gradient (and whether to add to

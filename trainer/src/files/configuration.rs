@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{read_small, FileError, ValueType};
-use crate::config::{ModelConfig, RopeScaling};
+use crate::model::config::{ModelConfig, RopeScaling};
 
 /// Largest `config.json`.
 const BYTES_MAX: u64 = 1 << 20;

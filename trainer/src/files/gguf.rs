@@ -22,7 +22,7 @@ pub(super) use parts::{gguf_files, is_named_gguf};
 use values::READ as READ_TYPES;
 
 use super::{vocabulary, FileError};
-use crate::config::{ModelConfig, RopeScaling, TensorInfo};
+use crate::model::config::{ModelConfig, RopeScaling, TensorInfo};
 use crate::model::Model;
 
 /// Factors of the rotary frequencies, one for each pair.

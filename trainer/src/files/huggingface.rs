@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::safetensors::{self, Shard, ValueType};
 use super::{configuration, read_small, FileError};
-use crate::config::{ModelConfig, TensorInfo};
+use crate::model::config::{ModelConfig, TensorInfo};
 use crate::model::Model;
 
 pub(super) const CONFIG: &str = "config.json";

@@ -15,7 +15,7 @@ use safetensors::tensor::{Dtype, Metadata, TensorInfo as StoredInfo};
 use safetensors::SafeTensors;
 
 use super::FileError;
-use crate::config::TensorInfo;
+use crate::model::config::TensorInfo;
 
 /// Longest header that is read; the largest LLaMA's has 0.2 MB.
 const HEADER_BYTES_MAX: u64 = 1 << 24;

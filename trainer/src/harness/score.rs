@@ -7,12 +7,12 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use crate::config::{ConfigError, ModelConfig};
-use dataset::{SampleSource, Tokens};
-use crate::device::{Device, DeviceError, Predictor};
+use crate::compute::threads::Threads;
+use crate::engine::device::{Device, DeviceError, Predictor};
 use crate::engine::BatchError;
+use crate::model::config::{ConfigError, ModelConfig};
 use crate::model::Model;
-use crate::threads::Threads;
+use dataset::{SampleSource, Tokens};
 
 use super::cache::{Cache, Key};
 use super::request::{Request, Score};

@@ -3,11 +3,15 @@
 
 use std::ops::ControlFlow;
 
+use dataset::SampleSource;
 use trainer::devices::{self, DeviceKind};
 use trainer::guard::GuardSettings;
 use trainer::harness::{Request, Scorer};
-use dataset::SampleSource;
-use trainer::{pretrain, AdamWSettings, Candle, Checkpoints, Cpu, Device, DeviceError, EvaluationRates, Evaluator, Model, ModelConfig, Precision, PretrainError, PretrainEvent, PretrainSettings, Pretrainer, Schedule, Shape, Threads, TrainError, Trainer, TrainerSettings, UpdateToEvaluate};
+use trainer::{
+    pretrain, AdamWSettings, Candle, Checkpoints, Cpu, Device, DeviceError, EvaluationRates,
+    Evaluator, Model, ModelConfig, Precision, PretrainError, PretrainEvent, PretrainSettings,
+    Pretrainer, Schedule, Shape, Threads, TrainError, Trainer, TrainerSettings, UpdateToEvaluate,
+};
 
 use crate::learning::{config, go_on, steps};
 use crate::samples::MemorySamples;

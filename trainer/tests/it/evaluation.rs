@@ -1,7 +1,9 @@
 //! Evaluations: an honest update lowers the loss, noise does not, and nothing of the model changes.
 
-use dataset::{SampleSource};
-use trainer::{loss_from_q824, Cpu, EvaluationRates, Evaluator, Model, Threads, TrainError, UpdateToEvaluate};
+use dataset::SampleSource;
+use trainer::{
+    loss_from_q824, Cpu, EvaluationRates, Evaluator, Model, Threads, TrainError, UpdateToEvaluate,
+};
 
 use crate::learning::{config, go_on, steps, trainer};
 use crate::samples::MemorySamples;

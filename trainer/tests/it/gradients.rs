@@ -6,9 +6,7 @@ use trainer::autograd::Autograd;
 use trainer::engine::BatchError;
 use trainer::optimiser::AdamW;
 use trainer::plan::{Precision, BAND_ROWS, LOGITS};
-use trainer::{
-    AdamWSettings, Compute, Engine, MatrixUnit, Model, ModelConfig, Threads,
-};
+use trainer::{AdamWSettings, Compute, Engine, MatrixUnit, Model, ModelConfig, Threads};
 
 use crate::samples::MemorySamples;
 

@@ -3,7 +3,7 @@
 
 use std::ops::ControlFlow;
 
-use dataset::{Tokenizer};
+use dataset::Tokenizer;
 use serde::Deserialize;
 use trainer::harness::{
     Cache, Format, Harness, HarnessError, Progress, Request, ScoreError, Scorer, Scores, Settings,

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use dataset::{Tokenizer};
+use dataset::Tokenizer;
 use trainer::harness::{Format, Harness, Settings, Task, TaskError, TaskFile, Vocabulary};
 use trainer::{Cpu, Threads};
 

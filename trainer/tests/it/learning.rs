@@ -2,9 +2,12 @@
 
 use std::ops::ControlFlow;
 
-use dataset::{SampleSource};
+use dataset::SampleSource;
 use trainer::engine::BatchError;
-use trainer::{rate_from_ppb, warm_up, Cpu, Model, ModelConfig, StepReport, Threads, TrainError, Trainer, TrainerSettings};
+use trainer::{
+    rate_from_ppb, warm_up, Cpu, Model, ModelConfig, StepReport, Threads, TrainError, Trainer,
+    TrainerSettings,
+};
 
 use crate::samples::MemorySamples;
 

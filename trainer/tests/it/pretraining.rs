@@ -2,11 +2,14 @@
 
 use std::ops::ControlFlow;
 
-use dataset::{SampleSource};
+use dataset::SampleSource;
 use trainer::guard::{GuardSettings, GuardState, Verdict};
 use trainer::pretrain::Order;
 use trainer::schedule::{Schedule, Shape};
-use trainer::{pretrain, Checkpoints, Cpu, Model, ModelConfig, Precision, PretrainEnd, PretrainError, PretrainEvent, PretrainSettings, Pretrainer, Threads};
+use trainer::{
+    pretrain, Checkpoints, Cpu, Model, ModelConfig, Precision, PretrainEnd, PretrainError,
+    PretrainEvent, PretrainSettings, Pretrainer, Threads,
+};
 
 use crate::samples::MemorySamples;
 

@@ -7,8 +7,9 @@ use dataset::{
     BatchSource, DataError, Dataset, RemoteDataset, SampleSource, Split, Store, StreamedBatches,
 };
 use trainer::{
-    pretrain, Checkpoints, Cpu, Evaluator, Model, ModelConfig, Precision, PretrainEnd, PretrainError,
-    PretrainSettings, Pretrainer, Schedule, Shape, Threads, TrainError, Trainer, TrainerSettings,
+    pretrain, Checkpoints, Cpu, Evaluator, Model, ModelConfig, Precision, PretrainEnd,
+    PretrainError, PretrainSettings, Pretrainer, Schedule, Shape, Threads, TrainError, Trainer,
+    TrainerSettings,
 };
 
 use crate::samples::MemorySamples;
@@ -35,7 +36,8 @@ fn a_window_trained_from_a_store_gives_the_update_of_its_copy() {
         (0..6u64).map(|step| vec![step * 31 % count, step * 17 % count]).collect();
     let train = |source: &mut dyn BatchSource| {
         let model = Model::init(&config, 1).unwrap();
-        let mut trainer = Trainer::new(model, settings.clone(), &Cpu::new(Threads::single())).unwrap();
+        let mut trainer =
+            Trainer::new(model, settings.clone(), &Cpu::new(Threads::single())).unwrap();
         let go_on = &mut |_: &_| ControlFlow::Continue(());
         trainer.train_window_from(source, &steps, &|_| 1e-3, go_on)?;
         trainer.make_update(64, 950_000)

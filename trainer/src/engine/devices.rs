@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::candle::Candle;
+use crate::compute::matmul::MatrixUnit;
+use crate::compute::threads::Threads;
 use crate::compute::Compute;
-use crate::cpu::Cpu;
-use crate::device::{Device, DeviceError};
-use crate::matmul::MatrixUnit;
-use crate::threads::Threads;
+use crate::engine::candle::Candle;
+use crate::engine::cpu::Cpu;
+use crate::engine::device::{Device, DeviceError};
 
 /// The devices that this program has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

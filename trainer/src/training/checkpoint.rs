@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::ModelConfig;
 use crate::engine::BatchError;
+use crate::model::config::ModelConfig;
 use crate::model::Model;
 
 const MAGIC: &[u8; 8] = b"GNTLCKP1";

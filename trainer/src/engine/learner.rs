@@ -3,13 +3,13 @@
 //! Parameters, gradient and AdamW's averages stay with the learner. What the host wants of them
 //! crosses one tensor at a time; no call asks for all of a model in one piece.
 
-use crate::config::{Arena, ModelConfig};
-use dataset::SampleSource;
+use crate::engine::optimiser::AdamWSettings;
+use crate::engine::plan::Precision;
+use crate::engine::weights::{copy, Weights};
 use crate::engine::BatchError;
+use crate::model::config::{Arena, ModelConfig};
 use crate::model::{next_stamp, Model};
-use crate::optimiser::AdamWSettings;
-use crate::plan::Precision;
-use crate::weights::{copy, Weights};
+use dataset::SampleSource;
 
 /// What a learner is made for.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -55,7 +55,7 @@ pub enum Kept {
 }
 
 /// Trains one model on one device. Tensors are counted as in
-/// [`Arena::tensors`](crate::config::Arena::tensors).
+/// [`Arena::tensors`](crate::model::config::Arena::tensors).
 pub trait Learner: Send {
     /// Bytes allocated for loss and gradient; 0 where the device does not know.
     fn allocated_bytes(&self) -> u64;

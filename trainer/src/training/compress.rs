@@ -17,7 +17,7 @@ use protocol::layout::{Layout, CHUNK_LEN};
 use protocol::update::{EncodedChunks, Encoder, UpdateError, UpdateWriter, WriteError};
 use protocol::variant::Variant;
 
-use crate::threads::{Shared, Threads};
+use crate::compute::threads::{Shared, Threads};
 
 /// Chunks that one task works on: half a MiB of parameters.
 pub const SPAN: usize = 32;

@@ -9,7 +9,7 @@ use crate::engine::BatchError;
 use crate::model::{next_stamp, Model};
 
 /// Parameters of one model, readable tensor by tensor. Tensors are counted as in
-/// [`Arena::tensors`](crate::config::Arena::tensors).
+/// [`Arena::tensors`](crate::model::config::Arena::tensors).
 pub trait Weights {
     /// A number that is equal only for equal parameters: a device need not read again what it has.
     fn stamp(&self) -> u64;

@@ -1,4 +1,4 @@
-//! Computes the same model in candle, with its autograd: the network behind [`crate::candle`], and
+//! Computes the same model in candle, with its autograd: the network behind [`crate::engine::candle`], and
 //! the yardstick of `gauntlet bench train --engine candle`.
 //!
 //! Written as a user of candle would: a tensor for each weight, separate products for q, k, v, gate
@@ -11,11 +11,11 @@ use std::collections::BTreeMap;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Result, Tensor, Var, D};
 
-use crate::config::ModelConfig;
-use dataset::{SampleSource};
-use crate::learner::Kept;
+use crate::engine::learner::Kept;
+use crate::engine::optimiser::AdamWSettings;
+use crate::model::config::ModelConfig;
 use crate::model::Model;
-use crate::optimiser::AdamWSettings;
+use dataset::SampleSource;
 
 /// A model's parameters as candle's variables.
 pub struct Autograd {

@@ -5,7 +5,7 @@ use protocol::aggregate::{aggregate_chunks, median_norm_factors, TensorUpdate};
 use protocol::layout::CHUNK_LEN;
 use protocol::update::UpdateError;
 
-use crate::threads::{Shared, Threads};
+use crate::compute::threads::{Shared, Threads};
 
 /// Chunks that one task works on: half a MiB of parameters.
 const SPAN: usize = 32;

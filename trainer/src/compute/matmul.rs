@@ -14,8 +14,8 @@ mod view;
 
 use serde::{Deserialize, Serialize};
 
-use crate::aligned::Aligned;
-use crate::threads::{Shared, Threads};
+use crate::compute::aligned::Aligned;
+use crate::compute::threads::{Shared, Threads};
 
 pub(crate) use view::{Target, View};
 

@@ -3,10 +3,10 @@
 
 use std::time::{Duration, Instant};
 
+use crate::compute::matmul::{Matrix, Multiplier};
+use crate::compute::threads::Rows;
 use crate::compute::Compute;
-use crate::config::ModelConfig;
-use crate::matmul::{Matrix, Multiplier};
-use crate::threads::Rows;
+use crate::model::config::ModelConfig;
 
 /// Floating-point operations of training on one token, forward and backward (Chowdhery et al. 2022,
 /// appendix B, with causal attention counted once): [`product_flops_a_token`] and

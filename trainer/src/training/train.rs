@@ -10,17 +10,17 @@ use std::ops::ControlFlow;
 use protocol::update::{payload_bytes_max, UpdateError, WriteError};
 use protocol::{Hash, Uid};
 
-use crate::checkpoint::{Checkpoint, CheckpointError, Checkpoints, Held, Position};
-use crate::compress::{TensorPart, UpdateStream};
-use crate::config::ConfigError;
-use dataset::{BatchSource, DataError, SampleSource};
-use crate::device::{Device, DeviceError};
+use crate::compute::threads::Threads;
+use crate::engine::device::{Device, DeviceError};
+use crate::engine::learner::{copied_model, set_averages, Kept, Learner, LearnerSettings};
+use crate::engine::optimiser::AdamWSettings;
+use crate::engine::plan::Precision;
 use crate::engine::BatchError;
-use crate::learner::{copied_model, set_averages, Kept, Learner, LearnerSettings};
+use crate::model::config::ConfigError;
 use crate::model::{Model, ModelError};
-use crate::optimiser::AdamWSettings;
-use crate::plan::Precision;
-use crate::threads::Threads;
+use crate::training::checkpoint::{Checkpoint, CheckpointError, Checkpoints, Held, Position};
+use crate::training::compress::{TensorPart, UpdateStream};
+use dataset::{BatchSource, DataError, SampleSource};
 
 /// Why a window's work cannot be done.
 #[derive(Debug, thiserror::Error)]

@@ -3,16 +3,16 @@
 //! Parameters that lie on the host in one piece are read where they lie; a learner's own arena is
 //! the only copy of what it trains.
 
+use crate::compute::threads::Threads;
 use crate::compute::Compute;
-use crate::config::{Arena, ConfigError, ModelConfig};
-use dataset::SampleSource;
-use crate::device::{Device, DeviceError, Predictor};
+use crate::engine::device::{Device, DeviceError, Predictor};
+use crate::engine::learner::{BatchGradient, Kept, Learner, LearnerSettings};
+use crate::engine::optimiser::AdamW;
+use crate::engine::weights::{copy, Weights};
 use crate::engine::{BatchError, Engine};
-use crate::learner::{BatchGradient, Kept, Learner, LearnerSettings};
+use crate::model::config::{Arena, ConfigError, ModelConfig};
 use crate::model::Model;
-use crate::optimiser::AdamW;
-use crate::threads::Threads;
-use crate::weights::{copy, Weights};
+use dataset::SampleSource;
 
 /// The host's processor.
 #[derive(Clone, Debug)]

@@ -6,8 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::ModelConfig;
-use crate::matmul::MatrixUnit;
+use crate::compute::matmul::MatrixUnit;
+use crate::model::config::ModelConfig;
 
 /// Rows of a block of attention: a block sees the keys up to its own last row, so that about half
 /// of the products behind the causal mask are never made.

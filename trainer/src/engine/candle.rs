@@ -1,5 +1,5 @@
 //! Computes with candle's autograd: the second implementation of the door, and the reference by
-//! which anybody can check the engine. Several times slower than [`crate::cpu`].
+//! which anybody can check the engine. Several times slower than [`crate::engine::cpu`].
 //!
 //! Parameters are candle's own tensors; each crosses to the host by itself. candle takes its number
 //! of threads from the environment.
@@ -8,17 +8,17 @@ use std::collections::BTreeMap;
 
 use candle_core::Tensor;
 
-use crate::autograd::Autograd;
-use crate::config::{Arena, ConfigError, ModelConfig};
-use dataset::SampleSource;
-use crate::device::{Device, DeviceError, Predictor};
+use crate::compute::threads::Threads;
+use crate::engine::autograd::Autograd;
+use crate::engine::device::{Device, DeviceError, Predictor};
+use crate::engine::learner::{copied_model, BatchGradient, Kept, Learner, LearnerSettings};
+use crate::engine::optimiser::AdamWSettings;
+use crate::engine::plan::Precision;
+use crate::engine::weights::Weights;
 use crate::engine::BatchError;
-use crate::learner::{copied_model, BatchGradient, Kept, Learner, LearnerSettings};
+use crate::model::config::{Arena, ConfigError, ModelConfig};
 use crate::model::Model;
-use crate::optimiser::AdamWSettings;
-use crate::plan::Precision;
-use crate::threads::Threads;
-use crate::weights::Weights;
+use dataset::SampleSource;
 
 /// candle's processor backend.
 #[derive(Clone, Debug)]

@@ -2,15 +2,15 @@
 //! evaluate.
 //!
 //! Trainers, evaluators and the harness know these traits only. Another device is a type that
-//! implements them and a line in [`crate::devices`]. Parameters and averages cross the door one tensor at a
+//! implements them and a line in [`crate::engine::devices`]. Parameters and averages cross the door one tensor at a
 //! time, so that neither side needs the other's whole model.
 
-use crate::config::{ConfigError, ModelConfig};
-use dataset::SampleSource;
+use crate::compute::threads::Threads;
+use crate::engine::learner::{Learner, LearnerSettings};
+use crate::engine::weights::Weights;
 use crate::engine::BatchError;
-use crate::learner::{Learner, LearnerSettings};
-use crate::threads::Threads;
-use crate::weights::Weights;
+use crate::model::config::{ConfigError, ModelConfig};
+use dataset::SampleSource;
 
 /// Why a device cannot make what it is asked for.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]

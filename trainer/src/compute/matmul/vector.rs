@@ -538,7 +538,7 @@ pub(super) fn transpose(block: [__m512i; 16]) -> [__m512i; 16] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aligned::Aligned;
+    use crate::compute::aligned::Aligned;
 
     /// Values without a pattern.
     fn noise(len: usize, mut state: u32) -> Vec<f32> {

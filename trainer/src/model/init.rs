@@ -9,7 +9,7 @@
 //! init", Nguyen and Salazar 2019), divided by √(2 · layers) where it writes into the residual
 //! stream, as GPT-2 does.
 
-use crate::config::{ModelConfig, Placed};
+use crate::model::config::{ModelConfig, Placed};
 
 /// Standard deviation of the embedding, and of an output matrix of its own.
 const EMBEDDING_DEVIATION: f64 = 0.02;

@@ -13,18 +13,18 @@ use protocol::merkle::blake2_256;
 use protocol::Hash;
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{Checkpoint, CheckpointError, Checkpoints, Held, Position};
-use crate::config::{Arena, ModelConfig};
-use dataset::{BatchSource, DataError};
-use crate::device::Device;
-use crate::guard::{GuardSettings, GuardState, Verdict};
-use crate::learner::{copied_model, set_averages, Kept, Learned, Learner, LearnerSettings};
+use crate::compute::threads::Threads;
+use crate::engine::device::Device;
+use crate::engine::learner::{copied_model, set_averages, Kept, Learned, Learner, LearnerSettings};
+use crate::engine::optimiser::AdamWSettings;
+use crate::engine::plan::Precision;
+use crate::model::config::{Arena, ModelConfig};
 use crate::model::Model;
-use crate::optimiser::AdamWSettings;
-use crate::plan::Precision;
-use crate::schedule::{Schedule, ScheduleError};
-use crate::threads::Threads;
-use crate::train::TrainError;
+use crate::training::checkpoint::{Checkpoint, CheckpointError, Checkpoints, Held, Position};
+use crate::training::guard::{GuardSettings, GuardState, Verdict};
+use crate::training::schedule::{Schedule, ScheduleError};
+use crate::training::train::TrainError;
+use dataset::{BatchSource, DataError};
 
 /// Key of the order of the samples.
 const ORDER_DOMAIN: &[u8] = b"gauntlet/pretraining-order/1";

@@ -6,9 +6,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Arena;
-use crate::ops::{self, multiversion};
-use crate::threads::{Shared, Threads};
+use crate::compute::ops::{self, multiversion};
+use crate::compute::threads::{Shared, Threads};
+use crate::model::config::Arena;
 
 /// Values that one task updates.
 const BLOCK: usize = 16 * 1024;
@@ -159,7 +159,7 @@ pub fn step_block(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::ModelConfig;
+    use crate::model::config::ModelConfig;
 
     /// Expected values from the definition in f64.
     #[test]

@@ -8,13 +8,13 @@ use protocol::aggregate::rate;
 use protocol::consensus::Evaluation;
 use protocol::Uid;
 
-use crate::config::ModelConfig;
-use dataset::{Dataset, SampleSource};
-use crate::device::{Device, Predictor};
+use crate::compute::threads::Threads;
+use crate::engine::device::{Device, Predictor};
+use crate::engine::weights::{Updated, Weights};
+use crate::model::config::ModelConfig;
 use crate::model::Model;
-use crate::threads::Threads;
-use crate::train::TrainError;
-use crate::weights::{Updated, Weights};
+use crate::training::train::TrainError;
+use dataset::{Dataset, SampleSource};
 
 /// A loss in nats as Q8.24: rounded to the nearest, clamped to what fits; NaN is the largest.
 pub fn loss_to_q824(loss: f64) -> u32 {
