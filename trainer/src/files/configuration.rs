@@ -9,7 +9,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{read_small, FileError, ValueType};
+use super::error::{read_small, FileError};
+use super::safetensors::ValueType;
 use crate::model::config::{ModelConfig, RopeScaling};
 
 /// Largest `config.json`.

@@ -21,7 +21,8 @@ use parts::Part;
 pub(super) use parts::{gguf_files, is_named_gguf};
 use values::READ as READ_TYPES;
 
-use super::{vocabulary, FileError};
+use super::error::FileError;
+use super::vocabulary;
 use crate::model::config::{ModelConfig, RopeScaling, TensorInfo};
 use crate::model::Model;
 

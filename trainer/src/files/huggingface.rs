@@ -10,8 +10,9 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::configuration;
+use super::error::{read_small, FileError};
 use super::safetensors::{self, Shard, ValueType};
-use super::{configuration, read_small, FileError};
 use crate::model::config::{ModelConfig, TensorInfo};
 use crate::model::Model;
 

@@ -14,7 +14,7 @@ use memmap2::Mmap;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo as StoredInfo};
 use safetensors::SafeTensors;
 
-use super::FileError;
+use super::error::FileError;
 use crate::model::config::TensorInfo;
 
 /// Longest header that is read; the largest LLaMA's has 0.2 MB.

@@ -12,11 +12,14 @@ use std::ops::Range;
 use protocol::layout::Layout;
 use serde::{Deserialize, Serialize};
 
-pub use presets::PRESETS;
 pub use rotary::RopeScaling;
 
 /// Largest value of any dimension: keeps every product of two of them inside a `usize`.
 const DIMENSION_MAX: usize = 1 << 24;
+
+/// The names of the presets, smallest first.
+pub const PRESETS: [&str; 10] =
+    ["nano", "1M", "7M", "25M", "135M", "360M", "1B", "8B", "70B", "covenant-72b"];
 
 /// Why a configuration cannot be used.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
@@ -113,12 +116,16 @@ impl TensorInfo {
 }
 
 impl ModelConfig {
-    /// The preset of this name, one of [`PRESETS`].
-    ///
-    /// `nano` is for many processes on two cores; 1M, 7M and 25M are the shapes that the engine is
-    /// measured with; the others have the shapes of published models.
-    pub fn preset(name: &str) -> Result<Self, ConfigError> {
-        presets::preset(name)
+    /// Radians that each pair of a head's columns turns from one position to the next:
+    /// (head_dim / 2), for columns i and i + head_dim / 2.
+    pub fn rotary_frequencies(&self) -> Vec<f64> {
+        let half = self.head_dim() / 2;
+        let theta = f64::from(self.rope_theta);
+        let plain = (0..half).map(|pair| theta.powf(-(pair as f64) / half as f64));
+        match self.rope_scaling {
+            None => plain.collect(),
+            Some(scaling) => plain.map(|frequency| scaling.stretch(frequency)).collect(),
+        }
     }
 
     /// Whether the numbers fit together.

@@ -256,7 +256,7 @@ fn size(kind: u32) -> Option<usize> {
 }
 
 /// A file's key-value pairs.
-pub(in crate::files) struct Metadata<'a> {
+pub(crate) struct Metadata<'a> {
     bytes: &'a [u8],
     pairs: &'a HashMap<String, Value>,
 }
@@ -273,7 +273,7 @@ impl<'a> Metadata<'a> {
     }
 
     /// A text.
-    pub(in crate::files) fn text(&self, key: &str) -> Option<&'a str> {
+    pub(crate) fn text(&self, key: &str) -> Option<&'a str> {
         match self.pairs.get(key)? {
             Value::Text(range) => std::str::from_utf8(self.bytes.get(range.clone())?).ok(),
             _ => None,
@@ -281,7 +281,7 @@ impl<'a> Metadata<'a> {
     }
 
     /// A flag.
-    pub(in crate::files) fn flag(&self, key: &str) -> Option<bool> {
+    pub(crate) fn flag(&self, key: &str) -> Option<bool> {
         match self.pairs.get(key)? {
             Value::Flag(flag) => Some(*flag),
             _ => None,
@@ -289,7 +289,7 @@ impl<'a> Metadata<'a> {
     }
 
     /// A number that is not negative, of any type of integers.
-    pub(in crate::files) fn number(&self, key: &str) -> Option<u64> {
+    pub(crate) fn number(&self, key: &str) -> Option<u64> {
         match self.pairs.get(key)? {
             Value::Integer(number) => u64::try_from(*number).ok(),
             _ => None,
@@ -297,7 +297,7 @@ impl<'a> Metadata<'a> {
     }
 
     /// A token's number.
-    pub(in crate::files) fn token(&self, key: &str) -> Option<u32> {
+    pub(crate) fn token(&self, key: &str) -> Option<u32> {
         self.number(key)?.try_into().ok()
     }
 
@@ -310,21 +310,21 @@ impl<'a> Metadata<'a> {
     }
 
     /// A list of texts.
-    pub(in crate::files) fn texts(&self, key: &str) -> Option<Vec<&'a str>> {
+    pub(crate) fn texts(&self, key: &str) -> Option<Vec<&'a str>> {
         let (list, mut reader) = self.reader(key, &[kinds::TEXT])?;
         let text = |_| std::str::from_utf8(reader.text().ok()?).ok();
         (0..list.count).map(text).collect()
     }
 
     /// A list of floats of 32 bits.
-    pub(in crate::files) fn floats(&self, key: &str) -> Option<Vec<f32>> {
+    pub(crate) fn floats(&self, key: &str) -> Option<Vec<f32>> {
         let (list, mut reader) = self.reader(key, &[kinds::F32])?;
         let float = |_| reader.array().ok().map(f32::from_le_bytes);
         (0..list.count).map(float).collect()
     }
 
     /// A list of integers of 32 bits.
-    pub(in crate::files) fn integers(&self, key: &str) -> Option<Vec<i64>> {
+    pub(crate) fn integers(&self, key: &str) -> Option<Vec<i64>> {
         let (list, mut reader) = self.reader(key, &[kinds::I32, kinds::U32])?;
         let integer = |_| {
             let bytes = reader.array().ok()?;
@@ -337,7 +337,7 @@ impl<'a> Metadata<'a> {
     }
 
     /// How many values a list has, of whatever type.
-    pub(in crate::files) fn list_len(&self, key: &str) -> Option<usize> {
+    pub(crate) fn list_len(&self, key: &str) -> Option<usize> {
         match self.pairs.get(key)? {
             Value::List(list) => Some(list.count),
             _ => None,

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 
 use super::header::{Header, Metadata, Stored};
-use super::FileError;
+use crate::files::error::FileError;
 
 /// Most parts of a model.
 const PARTS_MAX: u64 = 4096;
@@ -164,12 +164,12 @@ impl Name {
 }
 
 /// Whether this is the name of a GGUF file.
-pub(in crate::files) fn is_named_gguf(path: &Path) -> bool {
+pub(crate) fn is_named_gguf(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
 }
 
 /// The names of GGUF files in a folder, sorted.
-pub(in crate::files) fn gguf_files(folder: &Path) -> Result<Vec<PathBuf>, FileError> {
+pub(crate) fn gguf_files(folder: &Path) -> Result<Vec<PathBuf>, FileError> {
     let entries = fs::read_dir(folder).map_err(FileError::io(folder))?;
     let mut files = Vec::new();
     for entry in entries {

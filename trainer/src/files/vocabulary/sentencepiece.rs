@@ -18,7 +18,7 @@ use std::collections::{HashMap, HashSet};
 use serde_json::{json, Map, Value};
 
 use super::super::gguf::Metadata;
-use super::{added_token, is_added, kinds, post_processor, put_token, texts};
+use super::tokens::{added_token, is_added, kinds, post_processor, put_token, texts};
 
 /// What stands for a space.
 const SPACE: char = '▁';

@@ -9,8 +9,6 @@ use std::f64::consts::TAU;
 
 use serde::{Deserialize, Serialize};
 
-use super::ModelConfig;
-
 /// How a model's positions were stretched.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(tag = "rope_type", rename_all = "lowercase", try_from = "Fields")]
@@ -88,7 +86,7 @@ impl RopeScaling {
     }
 
     /// The stretched frequency of a pair that turns by `frequency` radians a position.
-    fn stretch(&self, frequency: f64) -> f64 {
+    pub(super) fn stretch(&self, frequency: f64) -> f64 {
         match *self {
             Self::Linear { factor } => frequency / f64::from(factor),
             Self::Llama3 {
@@ -102,20 +100,6 @@ impl RopeScaling {
                 let kept = ((turns - low) / (high - low)).clamp(0.0, 1.0);
                 frequency * (kept + (1.0 - kept) / f64::from(factor))
             }
-        }
-    }
-}
-
-impl ModelConfig {
-    /// Radians that each pair of a head's columns turns from one position to the next:
-    /// (head_dim / 2), for columns i and i + head_dim / 2.
-    pub fn rotary_frequencies(&self) -> Vec<f64> {
-        let half = self.head_dim() / 2;
-        let theta = f64::from(self.rope_theta);
-        let plain = (0..half).map(|pair| theta.powf(-(pair as f64) / half as f64));
-        match self.rope_scaling {
-            None => plain.collect(),
-            Some(scaling) => plain.map(|frequency| scaling.stretch(frequency)).collect(),
         }
     }
 }
