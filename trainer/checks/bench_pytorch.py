@@ -18,7 +18,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-# vocab, hidden, layers, heads, kv_heads, ffn, seq_len, tied: trainer/src/config.rs
+# vocab, hidden, layers, heads, kv_heads, ffn, seq_len, tied: trainer/src/model/config.rs
 PRESETS = {
     "nano": (256, 128, 2, 4, 2, 320, 128, True),
     "1M": (512, 128, 4, 4, 4, 352, 128, False),
