@@ -192,7 +192,7 @@ impl Script {
 
     /// The payload of a miner in a window: always the same one, in every other window its neighbour's too.
     fn payload(&self, scene: &Scene, window: Window) -> &MinerPayload {
-        let miner = if window % 2 == 0 { scene.miner / 2 } else { scene.miner };
+        let miner = if window.is_multiple_of(2) { scene.miner / 2 } else { scene.miner };
         let number = u64::from(miner) * 5 + window * 3 + u64::from(scene.run);
         &self.payloads[(number % self.payloads.len() as u64) as usize]
     }
