@@ -4,16 +4,14 @@ use std::sync::Arc;
 
 use jsonrpsee::{core::RegisterMethodError, RpcModule};
 use pallet_transaction_payment_rpc::{TransactionPayment, TransactionPaymentApiServer};
-use runtime::opaque::Block;
-use sc_transaction_pool::TransactionPoolHandle;
 use substrate_frame_rpc_system::{System, SystemApiServer};
 
-use crate::service::Client;
+use crate::client::{Client, Pool};
 
 /// Account nonces, dry runs and fees.
 pub(crate) fn extensions(
     client: Arc<Client>,
-    pool: Arc<TransactionPoolHandle<Block, Client>>,
+    pool: Arc<Pool>,
 ) -> Result<RpcModule<()>, RegisterMethodError> {
     let mut module = RpcModule::new(());
     module.merge(System::new(client.clone(), pool).into_rpc())?;

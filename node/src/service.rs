@@ -1,4 +1,4 @@
-//! A node's parts, and how they are wired.
+//! Builds a node's parts and wires them together.
 //!
 //! There are two ways to make blocks. On a development chain one node seals on a timer and every block is final at once.
 //! On any other chain the authorities take turns by Aura and vote for finality by GRANDPA.
@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::{stream, Stream};
-use runtime::{apis::RuntimeApi, opaque::Block};
+use runtime::opaque::Block;
 use sc_basic_authorship::ProposerFactory;
 use sc_chain_spec::ChainType;
 use sc_client_api::BlockBackend;
@@ -17,14 +17,12 @@ use sc_consensus_manual_seal::{
     consensus::{aura::AuraConsensusDataProvider, timestamp::SlotTimestampProvider},
     EngineCommand, ManualSealParams,
 };
-use sc_executor::WasmExecutor;
 use sc_network::{config::FullNetworkConfiguration, NetworkBackend, NotificationService};
 use sc_service::{
     error::Error, BuildNetworkParams, Configuration, KeystoreContainer, SpawnTasksParams,
     TaskManager, WarpSyncConfig,
 };
 use sc_telemetry::{Telemetry, TelemetryWorker};
-use sc_transaction_pool::TransactionPoolHandle;
 use sc_transaction_pool_api::OffchainTransactionPoolFactory;
 use sp_consensus_aura::{
     inherents::InherentDataProvider as SlotProvider, sr25519::AuthorityPair as AuraPair,
@@ -33,14 +31,11 @@ use sp_consensus_aura::{
 use sp_runtime::traits::Block as BlockT;
 use tokio::time::MissedTickBehavior;
 
-use crate::rpc;
+use crate::{
+    client::{Backend, Client, Pool, SelectChain},
+    rpc,
+};
 
-/// The chain's database, executor and runtime behind one handle.
-pub(crate) type Client =
-    sc_service::TFullClient<Block, RuntimeApi, WasmExecutor<sp_io::SubstrateHostFunctions>>;
-type Backend = sc_service::TFullBackend<Block>;
-type SelectChain = LongestChain<Backend, Block>;
-type Pool = TransactionPoolHandle<Block, Client>;
 type GrandpaBlockImport =
     sc_consensus_grandpa::GrandpaBlockImport<Backend, Block, Client, SelectChain>;
 type GrandpaLink = sc_consensus_grandpa::LinkHalf<Block, Client, SelectChain>;

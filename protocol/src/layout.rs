@@ -10,7 +10,7 @@ use codec::{Decode, DecodeWithMemTracking, Encode};
 use scale_info::TypeInfo;
 use serde::{Deserialize, Serialize};
 
-/// Values in a full chunk; the last chunk of a tensor may be shorter. From DESIGN.md §6.
+/// Values in a full chunk; the last chunk of a tensor may be shorter.
 pub const CHUNK_LEN: u32 = 4096;
 
 /// Tensors in a model, at most. A 72-billion-parameter model of 80 layers has 723.

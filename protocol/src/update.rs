@@ -42,6 +42,8 @@ use core::fmt;
 
 mod bits;
 
+mod form;
+
 mod chunk;
 mod payload;
 mod read;
@@ -62,12 +64,11 @@ pub mod compatible;
 
 pub use chunk::{
     chunk_bytes_max, chunk_bytes_min, decode_chunk, decode_chunk_into, encode_chunk,
-    rice_parameter, Chunk, CHUNK_BYTES_MAX, SCALE_MAX_BF16, SCALE_MIN_BF16,
+    CHUNK_BYTES_MAX,
 };
 #[cfg(feature = "std")]
-pub use encode::{
-    accumulate, accumulate_difference, assemble, encode_chunk_f32, EncodedChunks, Encoder,
-};
+pub use encode::{accumulate, accumulate_difference, encode_chunk_f32, Encoder};
+pub use form::{rice_parameter, Chunk, SCALE_MAX_BF16, SCALE_MIN_BF16};
 pub use payload::{payload_bytes_max, Payload, HEADER_BYTES};
 #[cfg(feature = "std")]
 pub use quantise::{chunk_values, code_value, quantise, LEVEL_HIGH};
@@ -76,7 +77,7 @@ pub(crate) use read::ChunkReader;
 #[cfg(feature = "std")]
 pub use top_k::top_k;
 #[cfg(feature = "std")]
-pub use writer::{UpdateWriter, WriteError};
+pub use writer::{assemble, EncodedChunks, UpdateWriter, WriteError};
 
 /// The version byte of the format that this module reads and writes.
 pub const VERSION: u8 = 1;

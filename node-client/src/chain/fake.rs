@@ -3,9 +3,10 @@
 //! [`FakeChain::advance`] makes blocks; each takes what was submitted since the one before, in order. Every block is
 //! final, and every hash follows from the seed and the block's number, so that one seed gives one story. The rules
 //! themselves (`state`, `run`) are those of the pallet and call the same functions of `protocol`; a refusal has
-//! the pallet's name for it.
+//! the pallet's name for it. The twin test of `runtime-tests` compares it with the real runtime.
 //!
-//! Not modelled: fees, the existential deposit, weights (a settlement is written in one block), forks.
+//! Not modelled: fees, the existential deposit, the issuance (a transfer of more than there is fails by another name),
+//! weights (a settlement is written in one block), forks, the order in which a block visits the runs.
 
 use std::{
     collections::VecDeque,

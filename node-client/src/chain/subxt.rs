@@ -6,7 +6,7 @@
 use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use codec::{Decode, DecodeAll, Encode};
+use codec::{Decode, DecodeAll};
 use futures::StreamExt;
 use protocol::{AccountBytes, BlockNumber, Hash, Planck, RunId, Window};
 use subxt::{
@@ -607,32 +607,6 @@ pub(super) fn call_bytes(at: &AtBlock, call: &Call) -> Result<Vec<u8>, String> {
     let pallet = metadata.pallet_by_name(pallet_name).ok_or("the chain has no such pallet")?;
     let variant = pallet.call_variant_by_name(call.name()).ok_or("the chain has no such call")?;
     let mut bytes = vec![pallet.call_index(), variant.index];
-    match call {
-        Call::CreateRun { settings, layout } => (settings, &layout.0).encode_to(&mut bytes),
-        Call::RegisterMiner { run, hot } => (run, hot).encode_to(&mut bytes),
-        Call::DeregisterMiner { run, uid } => (run, uid).encode_to(&mut bytes),
-        Call::RegisterValidator { run, hot, stake } => (run, hot, stake).encode_to(&mut bytes),
-        Call::AddStake { run, index, amount } => (run, index, amount).encode_to(&mut bytes),
-        Call::DeregisterValidator { run, index } => (run, index).encode_to(&mut bytes),
-        Call::Announce { run, peer_id, addresses } => {
-            (run, peer_id, addresses).encode_to(&mut bytes)
-        }
-        Call::CommitUpdate { run, window, hash } | Call::CommitScores { run, window, hash } => {
-            (run, window, hash).encode_to(&mut bytes);
-        }
-        Call::RevealUpdate { run, window, opening, chunks } => {
-            (run, window, opening, chunks).encode_to(&mut bytes);
-        }
-        Call::Attest { run, window, bitmap, state_root } => {
-            (run, window, bitmap, state_root).encode_to(&mut bytes);
-        }
-        Call::RevealScores { run, window, evaluations, salt } => {
-            (run, window, evaluations, salt).encode_to(&mut bytes);
-        }
-        Call::Claim { run, account } => (run, account).encode_to(&mut bytes),
-        Call::SetParams { run, settings } => (run, settings).encode_to(&mut bytes),
-        // The address is `MultiAddress::Id`, the amount compact.
-        Call::Transfer { to, amount } => (0u8, to, codec::Compact(*amount)).encode_to(&mut bytes),
-    }
+    bytes.extend(call.arguments());
     Ok(bytes)
 }

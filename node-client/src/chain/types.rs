@@ -1,6 +1,6 @@
 //! What the chain says, as plain records: accounts are 32 bytes, amounts planck, the rest types of `protocol`.
 
-use codec::{Decode, Encode};
+use codec::{Compact, Decode, Encode};
 use protocol::{
     commitment::{ChunkProof, Opening},
     consensus::{Evaluation, Standing},
@@ -251,6 +251,35 @@ impl Call {
             Self::Claim { .. } => "claim",
             Self::SetParams { .. } => "set_params",
             Self::Transfer { .. } => "transfer_allow_death",
+        }
+    }
+
+    /// The arguments in SCALE, as the chain reads them.
+    pub fn arguments(&self) -> Vec<u8> {
+        match self {
+            Self::CreateRun { settings, layout } => (settings, &layout.0).encode(),
+            Self::RegisterMiner { run, hot } => (run, hot).encode(),
+            Self::DeregisterMiner { run, uid } => (run, uid).encode(),
+            Self::RegisterValidator { run, hot, stake } => (run, hot, stake).encode(),
+            Self::AddStake { run, index, amount } => (run, index, amount).encode(),
+            Self::DeregisterValidator { run, index } => (run, index).encode(),
+            Self::Announce { run, peer_id, addresses } => (run, peer_id, addresses).encode(),
+            Self::CommitUpdate { run, window, hash } | Self::CommitScores { run, window, hash } => {
+                (run, window, hash).encode()
+            }
+            Self::RevealUpdate { run, window, opening, chunks } => {
+                (run, window, opening, chunks).encode()
+            }
+            Self::Attest { run, window, bitmap, state_root } => {
+                (run, window, bitmap, state_root).encode()
+            }
+            Self::RevealScores { run, window, evaluations, salt } => {
+                (run, window, evaluations, salt).encode()
+            }
+            Self::Claim { run, account } => (run, account).encode(),
+            Self::SetParams { run, settings } => (run, settings).encode(),
+            // The address is `MultiAddress::Id`, the amount compact.
+            Self::Transfer { to, amount } => (0u8, to, Compact(*amount)).encode(),
         }
     }
 }

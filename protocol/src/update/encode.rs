@@ -18,13 +18,12 @@
     reason = "floating point, and positions that the selection took from the same slice"
 )]
 
-use std::io::Cursor;
-
 use super::chunk::{checked_kept, write_chunk};
-use super::payload::{payload_bytes_max, table_entry_bytes, HEADER_BYTES};
+use super::payload::payload_bytes_max;
 use super::quantise::{code_value, quantise};
 use super::top_k::Selection;
-use super::{ChunkError, UpdateError, UpdateWriter, WriteError};
+use super::writer::{assemble, EncodedChunks};
+use super::{ChunkError, UpdateError};
 use crate::layout::{Layout, CHUNK_LEN};
 use crate::variant::{Variant, Work};
 
@@ -58,15 +57,6 @@ pub fn encode_chunk_f32(
     out: &mut Vec<u8>,
 ) -> Result<(), ChunkError> {
     Encoder::new().encode_chunk(values, keep, out)
-}
-
-/// Chunks that have been encoded and not yet put behind a header.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct EncodedChunks {
-    /// Bytes of each chunk.
-    pub lens: Vec<u16>,
-    /// All chunks, one after the other.
-    pub bytes: Vec<u8>,
 }
 
 /// Encodes chunks, keeping its working memory from one to the next. Has no other state: what it
@@ -241,35 +231,5 @@ impl Work for EncodeChunk<'_, '_> {
         }
         write_chunk(scale, indices, codes, len, self.out);
         Ok(())
-    }
-}
-
-/// Puts header and table before encoded chunks: those of `parts` one after the other are the
-/// chunks of the layout. [`super::UpdateWriter`] does the same without holding them all.
-///
-/// Checks number and lengths of the chunks, not their content, which comes from an [`Encoder`].
-pub fn assemble(
-    parts: &[EncodedChunks],
-    layout: &Layout,
-    keep: u16,
-) -> Result<Vec<u8>, UpdateError> {
-    let chunks: usize = parts.iter().map(|part| part.lens.len()).sum();
-    if chunks != layout.chunk_count().ok_or(UpdateError::Layout)? as usize {
-        return Err(UpdateError::Tensors);
-    }
-    let bytes: usize = parts.iter().map(|part| part.bytes.len()).sum();
-    let total = HEADER_BYTES + chunks * table_entry_bytes(keep) + bytes;
-    let sink = Cursor::new(Vec::with_capacity(total));
-    let assembled = UpdateWriter::new(sink, layout, keep).and_then(|mut writer| {
-        for part in parts {
-            writer.append(part)?;
-        }
-        writer.finish()
-    });
-    match assembled {
-        Ok(sink) => Ok(sink.into_inner()),
-        Err(WriteError::Update(error)) => Err(error),
-        // A vector in memory takes all that it is given.
-        Err(WriteError::Io(_)) => Err(UpdateError::ByteLen(total)),
     }
 }

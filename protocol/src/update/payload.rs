@@ -2,7 +2,8 @@
 
 use alloc::vec::Vec;
 
-use super::chunk::{chunk_bytes_max, chunk_bytes_min, decode_chunk_into, Chunk};
+use super::chunk::{chunk_bytes_max, chunk_bytes_min, decode_chunk_into};
+use super::form::Chunk;
 use super::{UpdateError, VERSION};
 use crate::ids::Hash;
 use crate::layout::{Layout, CHUNK_LEN};

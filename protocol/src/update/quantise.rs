@@ -32,7 +32,7 @@
     reason = "floating point, and lanes indexed by a loop counter"
 )]
 
-use super::chunk::{Chunk, SCALE_MAX_BF16, SCALE_MIN_BF16};
+use super::form::{Chunk, SCALE_MAX_BF16, SCALE_MIN_BF16};
 
 /// The larger of the two magnitudes, in scales. A number of few bits, so that a product with a bf16
 /// scale is exact.

@@ -12,29 +12,11 @@
               indices are reduced to an array's length"
 )]
 
-use super::chunk::rice_parameter;
+use super::form::Form;
 #[cfg(feature = "std")]
 use super::quantise::{code_value, LEVEL_HIGH};
-use crate::layout::kept;
 #[cfg(feature = "std")]
 use crate::layout::CHUNK_LEN;
-
-/// Where the parts of a chunk lie.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Form {
-    /// Values kept.
-    pub(super) kept: u32,
-    /// Bits of a remainder.
-    pub(super) parameter: u32,
-}
-
-impl Form {
-    /// The form of a chunk of `len` values under `keep`.
-    pub(super) const fn new(len: u32, keep: u16) -> Self {
-        let kept = kept(len, keep);
-        Self { kept: kept as u32, parameter: rice_parameter(len, kept) }
-    }
-}
 
 /// Reads chunks of one form that have been checked: those of a [`super::Payload`]. Of other bytes
 /// it makes nonsense, but no panic.

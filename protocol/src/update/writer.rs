@@ -1,12 +1,21 @@
 //! An update written piece by piece, for models that are larger than memory: the chunks go out as
 //! they come, the table of their lengths at the end.
 
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, Cursor, Seek, SeekFrom, Write};
 
 use super::chunk::{checked_kept, chunk_bytes_max, chunk_bytes_min};
 use super::payload::{header, table_entry_bytes, HEADER_BYTES};
-use super::{EncodedChunks, UpdateError};
+use super::UpdateError;
 use crate::layout::{Layout, CHUNK_LEN};
+
+/// Chunks that have been encoded and not yet put behind a header.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct EncodedChunks {
+    /// Bytes of each chunk.
+    pub lens: Vec<u16>,
+    /// All chunks, one after the other.
+    pub bytes: Vec<u8>,
+}
 
 /// Why an update could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -104,5 +113,36 @@ impl<W: Write + Seek> UpdateWriter<W> {
         self.sink.write_all(&self.table)?;
         self.sink.seek(SeekFrom::Start(end))?;
         Ok(self.sink)
+    }
+}
+
+/// Puts header and table before encoded chunks: those of `parts` one after the other are the
+/// chunks of the layout. [`UpdateWriter`] does the same without holding them all.
+///
+/// Checks number and lengths of the chunks, not their content, which comes from an [`super::Encoder`].
+pub fn assemble(
+    parts: &[EncodedChunks],
+    layout: &Layout,
+    keep: u16,
+) -> Result<Vec<u8>, UpdateError> {
+    let chunks: usize = parts.iter().map(|part| part.lens.len()).sum();
+    if chunks != layout.chunk_count().ok_or(UpdateError::Layout)? as usize {
+        return Err(UpdateError::Tensors);
+    }
+    let bytes: usize = parts.iter().map(|part| part.bytes.len()).sum();
+    let table = chunks.saturating_mul(table_entry_bytes(keep));
+    let total = HEADER_BYTES.saturating_add(table).saturating_add(bytes);
+    let sink = Cursor::new(Vec::with_capacity(total));
+    let assembled = UpdateWriter::new(sink, layout, keep).and_then(|mut writer| {
+        for part in parts {
+            writer.append(part)?;
+        }
+        writer.finish()
+    });
+    match assembled {
+        Ok(sink) => Ok(sink.into_inner()),
+        Err(WriteError::Update(error)) => Err(error),
+        // A vector in memory takes all that it is given.
+        Err(WriteError::Io(_)) => Err(UpdateError::ByteLen(total)),
     }
 }

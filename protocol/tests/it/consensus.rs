@@ -299,7 +299,7 @@ fn plackett_luce_orders_miners_by_gain() {
     }
     let mu: Vec<Q32> = inputs.iter().map(|input| input.standing.rating.mu).collect();
     assert!(mu[1] > mu[2] && mu[2] > mu[0] && mu[0] > mu[3], "{mu:?}");
-    // The rule's price: who is good but not best starves (DESIGN, section 5).
+    // The rule's price: a miner that is good but not the best starves (docs/PROTOCOL.md, section 8).
     assert!(last[1] > last[2] && last[2] > last[0], "{last:?}");
     assert_eq!(last[3], 0.0);
     assert_eq!(inputs[0].standing.gain, Q32::ZERO);

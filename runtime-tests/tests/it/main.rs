@@ -1,8 +1,11 @@
 //! Scenarios against the real runtime, and what clients know of it.
 
+mod draws;
+
 mod network;
 
 mod adversaries;
 mod metadata;
 mod random_calls;
+mod twin;
 mod window;

@@ -38,7 +38,7 @@ pub(crate) const RUN: RunId = 0;
 /// What each validator stakes.
 pub(crate) const STAKE: Planck = 1_000 * UNIT;
 /// The example's, spelled out: parameters that a chunk keeps of 4096.
-const KEEP: u16 = 64;
+pub(crate) const KEEP: u16 = 64;
 
 /// Account `number` of those that the genesis endows.
 pub(crate) fn endowed(number: usize) -> AccountId {
@@ -288,7 +288,7 @@ impl ExtBuilder {
 }
 
 /// The storage of the preset `development`, as a node builds it: its patch over the default.
-fn genesis_storage() -> sp_runtime::Storage {
+pub(crate) fn genesis_storage() -> sp_runtime::Storage {
     let patch = runtime::genesis::preset(&"development".into()).expect("the preset exists");
     let patch = serde_json::from_slice(&patch).expect("a preset is JSON");
     let mut genesis =
@@ -311,7 +311,7 @@ fn merge(value: &mut Value, patch: Value) {
 }
 
 /// Hooks and inherents of block `number`, in the slot of the same number, up to its transactions.
-fn open_block(number: BlockNumber, parent: H256) {
+pub(crate) fn open_block(number: BlockNumber, parent: H256) {
     let slot = u64::from(number);
     let digest = Digest { logs: vec![DigestItem::PreRuntime(*b"aura", slot.encode())] };
     let header = Header::new(number, Default::default(), Default::default(), parent, digest);

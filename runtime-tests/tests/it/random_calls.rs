@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use pallet_gauntlet::{Call, Ledgers, MinerUids, Runs, ValidatorIndices};
 use protocol::{Hash, Uid};
 use runtime::{AccountId, Runtime, System, UNIT};
-use sp_io::hashing::blake2_256;
 
-use crate::network::*;
+use crate::{draws::Draws, network::*};
 
 /// The default seed; the environment's `GAUNTLET_TEST_SEED` replaces it.
 const SEED: u64 = 2_609;
@@ -15,26 +14,6 @@ const BLOCKS: u32 = 320;
 const CALLS_PER_BLOCK: u32 = 12;
 /// Different updates that miners draw from, few enough that some copy others.
 const FLAVOURS: u8 = 8;
-
-/// Numbers that a seed decides: the hashes of a counter.
-struct Draws {
-    seed: u64,
-    count: u64,
-}
-
-impl Draws {
-    /// A number below `limit`.
-    fn below(&mut self, limit: u64) -> u64 {
-        self.count += 1;
-        let hash = blake2_256(&[self.seed.to_le_bytes(), self.count.to_le_bytes()].concat());
-        let (first, _) = hash.split_first_chunk().expect("a hash has eight bytes");
-        u64::from_le_bytes(*first) % limit
-    }
-
-    fn one_in(&mut self, limit: u64) -> bool {
-        self.below(limit) == 0
-    }
-}
 
 /// A random call with its signer, which is sensible most of the time.
 fn draw_call(draws: &mut Draws, updates: &[Update]) -> (AccountId, Call<Runtime>) {
@@ -138,7 +117,7 @@ fn draws_gain(draws: &mut Draws, uid: Uid) -> i64 {
 /// What a validator says of a window, so that its reveal fits its commitment: mostly gains, some losses.
 fn measured(validator: u8, window: u64) -> Vec<protocol::consensus::Evaluation> {
     let seed = u64::from(validator % 3);
-    let mut draws = Draws { seed, count: window << 16 };
+    let mut draws = Draws::after(seed, window << 16);
     (0..6)
         .map(|uid| {
             let own = draws.below(60) as i64 - 10;
@@ -152,7 +131,7 @@ fn the_books_balance_whatever_is_called() {
     let seed =
         std::env::var("GAUNTLET_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(SEED);
     println!("GAUNTLET_TEST_SEED={seed}");
-    let mut draws = Draws { seed, count: 0 };
+    let mut draws = Draws::after(seed, 0);
     let root: Hash = Model::genesis().root();
     let updates: Vec<_> = (0..FLAVOURS).map(|flavour| Update::new(flavour, root)).collect();
 

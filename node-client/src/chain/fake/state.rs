@@ -63,8 +63,11 @@ impl State {
     pub(super) fn begin_block(&mut self, number: BlockNumber, parent_hash: &Hash) {
         self.number = number;
         self.events.clear();
+        // As the pallet's hooks: the boundaries of every run, then the work that waits.
         for run in self.runs.values_mut() {
             run.cross_boundary(number, parent_hash, &mut self.events);
+        }
+        for run in self.runs.values_mut() {
             run.settle_due(number, &mut self.events);
             run.prune_due(number);
         }

@@ -1,0 +1,127 @@
+//! Lists what goes into a settlement and what comes out of it.
+
+use alloc::vec::Vec;
+
+use codec::{Decode, DecodeWithMemTracking, Encode, MaxEncodedLen};
+use scale_info::TypeInfo;
+use serde::{Deserialize, Serialize};
+
+use super::{Evaluation, Standing};
+use crate::{fixed::Q32, rating::RatingError, Uid, ValidatorIndex};
+
+/// A miner's fault in the window, proven by what is on chain.
+#[derive(
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Serialize,
+    Deserialize,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Debug
+)]
+pub enum Fault {
+    /// It committed nothing.
+    MissedCommit,
+    /// It committed and did not reveal.
+    MissedReveal,
+    /// Validators with enough stake attested, and could not fetch its payload or found it invalid.
+    Unavailable,
+}
+
+/// What the chain knows of a miner when a window is settled.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MinerInput {
+    /// The miner's slot.
+    pub uid: Uid,
+    /// Its standing before the window.
+    pub standing: Standing,
+    /// It is in the window's accepted set.
+    pub accepted: bool,
+    /// It revealed a valid update. Otherwise evaluations of it are ignored and it is not paid.
+    pub revealed: bool,
+    /// Its fault, if any. With a fault it is not paid for the window.
+    pub fault: Option<Fault>,
+}
+
+/// What the chain knows of a validator when a window is settled.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ValidatorInput {
+    /// The validator's slot.
+    pub index: ValidatorIndex,
+    /// Its stake in planck.
+    pub stake: u64,
+    /// It committed and revealed its scores. Otherwise its evaluations are ignored.
+    pub present: bool,
+    /// What it revealed, in any order. A uid that it names twice or that is unknown is ignored.
+    pub evaluations: Vec<Evaluation>,
+}
+
+/// What a window means for a miner.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MinerOutcome {
+    /// The miner's slot.
+    pub uid: Uid,
+    /// Median relative improvement on its own samples; `None` without a quorum.
+    pub own: Option<Q32>,
+    /// Median relative improvement on random samples; `None` without a quorum.
+    pub random: Option<Q32>,
+    /// Its standing after the window.
+    pub standing: Standing,
+    /// Its standing as one number, F.
+    pub value: Q32,
+    /// Its part of the miners' pot.
+    pub share: Q32,
+}
+
+/// What a window means for a validator.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ValidatorOutcome {
+    /// The validator's slot.
+    pub index: ValidatorIndex,
+    /// How far it agrees with the medians, from 0 to 1.
+    pub agreement: Q32,
+    /// Its part of the validators' pot.
+    pub share: Q32,
+}
+
+/// The settlement of a window, miners and validators in the order of the inputs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Outcome {
+    /// One for each miner.
+    pub miners: Vec<MinerOutcome>,
+    /// One for each validator.
+    pub validators: Vec<ValidatorOutcome>,
+}
+
+/// Why a window could not be settled or paid: it is void.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ConsensusError {
+    /// Two miners with one uid.
+    #[error("miner {0} is given twice")]
+    DuplicateMiner(Uid),
+    /// Two validators with one index.
+    #[error("validator {0} is given twice")]
+    DuplicateValidator(ValidatorIndex),
+    /// The ratings could not be moved.
+    #[error(transparent)]
+    Rating(#[from] RatingError),
+    /// A number left its range; the name says which.
+    #[error("{0} does not fit")]
+    Overflow(&'static str),
+    /// Shares are negative or sum to more than one.
+    #[error("shares must be from 0 to 1 and sum to at most 1")]
+    Shares,
+    /// The parts of the emission exceed one million.
+    #[error("the parts of the emission exceed the whole")]
+    EmissionParts,
+}
+
+/// A miner is paid for a window in which it revealed a valid update and is guilty of no fault.
+pub(super) fn is_paid(miner: &MinerInput) -> bool {
+    miner.revealed && miner.fault.is_none()
+}

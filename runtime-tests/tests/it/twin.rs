@@ -1,0 +1,110 @@
+//! The real runtime and the fake chain of `node-client` as twins: the same random calls, block by
+//! block, and after each block equal outcomes, events and state.
+
+use node_client::chain::Call;
+use pallet_gauntlet::account_bytes;
+use runtime::AccountId;
+
+use self::{
+    chains::{Chains, Counts, Twins},
+    draw::{opening_calls, Script, MINERS, VALIDATORS},
+    state::Difference,
+};
+use crate::network::{endowed, miner_hot, validator_hot, RUN};
+
+mod state;
+
+mod real;
+
+mod fake;
+
+mod chains;
+
+mod payload;
+
+mod draw;
+
+/// The seeds; the environment's `GAUNTLET_TEST_SEED` is one more.
+const SEEDS: [u64; 3] = [9, 2_609, 40_961];
+/// Blocks of each seed: 75 windows of the quick run, more than an account's claims list apart.
+const BLOCKS: u32 = 305;
+const CALLS_PER_BLOCK: u32 = 14;
+
+/// Everybody who has money or signs.
+fn accounts() -> Vec<AccountId> {
+    let hots = (0..MINERS).map(miner_hot).chain((0..VALIDATORS).map(validator_hot));
+    (0..14).map(endowed).chain(hots).collect()
+}
+
+/// Adds to `counts` what a walk of random calls did; fails at the first block that differs.
+fn walk(seed: u64, counts: &mut Counts) {
+    println!("GAUNTLET_TEST_SEED={seed}");
+    Twins::execute(seed, &accounts(), |twins| {
+        let mut script = Script::new(seed);
+        for (signer, call) in opening_calls() {
+            twins.call(Chains::Both, &signer, call);
+        }
+        assert_equal(twins.end_block());
+        for _ in 1..BLOCKS {
+            for _ in 0..CALLS_PER_BLOCK {
+                let (signer, call) = script.draw();
+                twins.call(Chains::Both, &signer, call);
+            }
+            assert_equal(twins.end_block());
+        }
+        counts.add(&twins.counts);
+    });
+}
+
+fn assert_equal(differences: Vec<Difference>) {
+    assert!(differences.is_empty(), "the fake is not the runtime's twin:\n{differences:#?}");
+}
+
+#[test]
+fn the_fake_chain_does_what_the_runtime_does() {
+    let own_seed = std::env::var("GAUNTLET_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+    let mut counts = Counts::default();
+    for seed in SEEDS.into_iter().chain(own_seed) {
+        walk(seed, &mut counts);
+    }
+    let (done, refused) = counts.total();
+    println!("{} calls: {done} done, {refused} refused by both; {counts:#?}", done + refused);
+
+    // The walks went where they should.
+    assert!(done >= 2_000 && refused >= 2_000, "{done} done, {refused} refused");
+    assert_eq!(counts.calls.len(), 15, "every call was made");
+    for (name, (done, refused)) in &counts.calls {
+        assert!(*done > 0, "{name} was never done");
+        assert!(*refused > 0, "{name} was never refused");
+    }
+    // All events but `WindowVoid`, which no call can bring about.
+    assert_eq!(counts.events.len(), 21, "{:?}", counts.events);
+    // All errors of the pallet but `Internal`, and those of the node and of Balances.
+    let errors: Vec<&str> = counts.errors.keys().map(String::as_str).collect();
+    assert_eq!(errors.len(), 36 + 2, "{errors:?}");
+}
+
+/// The comparison is worth something: it finds one call that only the runtime got.
+#[test]
+fn a_call_that_only_one_of_them_got_is_found() {
+    Twins::execute(1, &accounts(), |twins| {
+        for (signer, call) in opening_calls() {
+            twins.call(Chains::Both, &signer, call);
+        }
+        assert_equal(twins.end_block());
+        let hot = miner_hot(MINERS - 1);
+        let register = Call::RegisterMiner { run: RUN, hot: account_bytes(&hot) };
+        twins.call(Chains::RealOnly, &endowed(1), register.clone());
+        let found = twins.end_block();
+        let whats: Vec<&str> = found.iter().map(|found| found.what.as_str()).collect();
+        assert_eq!(whats, ["events", "balances", "run 0: miners"], "{found:#?}");
+
+        // The fake now takes what the runtime refuses.
+        twins.call(Chains::Both, &endowed(1), register);
+        let found = twins.end_block();
+        let outcome = found.iter().find(|found| found.what == "outcome of call 0, register_miner");
+        let outcome = outcome.expect("the outcome differs");
+        assert!(outcome.real.contains("HotKeyTaken"), "{outcome:?}");
+        assert_eq!(outcome.fake, "Ok(())");
+    });
+}

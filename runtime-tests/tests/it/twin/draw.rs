@@ -1,0 +1,382 @@
+//! Draws calls: mostly what a participant would do in the block's phase, and every kind of mistake.
+
+use node_client::chain::Call;
+use pallet_gauntlet::{account_bytes, MinerUids, NextRunId, Runs, ValidatorIndices, Windows};
+use protocol::{
+    accept::bitmap_of,
+    commitment::{commitment_hash, score_commitment_hash},
+    consensus::Evaluation,
+    layout::{Layout, LAYOUT_TENSORS_MAX},
+    settings::{Settings, StandingKind},
+    window::{phase_at, Moment, Phase, ScorePhase},
+    Hash, Planck, RunId, Uid, Window,
+};
+use runtime::{AccountId, Runtime, System, UNIT};
+use sp_io::hashing::blake2_256;
+
+use super::payload::{Flaw, MinerPayload};
+use crate::{
+    draws::Draws,
+    network::{
+        endowed, evaluation, genesis_hash, layout, miner_cold, miner_hot, owner, settings,
+        validator_cold, validator_hot, Model, STAKE,
+    },
+};
+
+/// Miners and validators that the calls are drawn for; some of them register later.
+pub(super) const MINERS: u8 = 6;
+pub(super) const VALIDATORS: u8 = 6;
+/// Accounts that the genesis endows.
+const ENDOWED: u64 = 14;
+/// A run that there never is.
+const UNKNOWN_RUN: RunId = 99;
+
+/// A call with its signer.
+pub(super) type Signed = (AccountId, Call);
+
+/// Run 0 is the example, run 1 is small and quick and ranks by Plackett–Luce.
+pub(super) fn run_settings(run: RunId) -> Settings {
+    let mut settings = settings();
+    if run == 1 {
+        let schedule = &mut settings.schedule;
+        schedule.start_block = 3;
+        schedule.window_blocks = 4;
+        (schedule.commit_end, schedule.reveal_end, schedule.attest_end) = (1, 2, 3);
+        (schedule.score_commit_end, schedule.score_reveal_end) = (1, 2);
+        settings.incentive.uid_max = 4;
+        settings.incentive.accepted_max = 2;
+        settings.incentive.probation_windows = 1;
+        settings.incentive.challenge_chunks = 3;
+        settings.incentive.standing = StandingKind::PlackettLuce;
+        settings.incentive.claim_delay_windows = 3;
+        settings.emission.halving_windows = 10;
+    }
+    settings
+}
+
+/// The calls of the first block: two runs and most of their participants.
+pub(super) fn opening_calls() -> Vec<Signed> {
+    let mut calls = Vec::new();
+    for run in 0..2 {
+        let (settings, layout) = (Box::new(run_settings(run)), layout());
+        calls.push((owner(), Call::CreateRun { settings, layout }));
+        for number in 0..MINERS - 2 {
+            let hot = account_bytes(&miner_hot(number));
+            calls.push((miner_cold(number), Call::RegisterMiner { run, hot }));
+        }
+        for number in 0..VALIDATORS - 2 {
+            let hot = account_bytes(&validator_hot(number));
+            let stake = STAKE + Planck::from(number) * UNIT;
+            calls.push((validator_cold(number), Call::RegisterValidator { run, hot, stake }));
+        }
+    }
+    calls
+}
+
+/// Who a drawn call is for, and where its block lies in the run.
+struct Scene {
+    run: RunId,
+    settings: Settings,
+    moment: Option<Moment>,
+    miner: u8,
+    validator: u8,
+}
+
+impl Scene {
+    /// The window of the block, and now and then another one.
+    fn window(&self, draws: &mut Draws) -> Window {
+        let now = self.moment.map_or(0, |moment| moment.window);
+        match draws.below(40) {
+            0 => now + 1,
+            1 => now.saturating_sub(1),
+            _ => now,
+        }
+    }
+}
+
+/// Draws calls from a seed.
+pub(super) struct Script {
+    draws: Draws,
+    payloads: Vec<MinerPayload>,
+}
+
+impl Script {
+    /// The script of a seed.
+    pub(super) fn new(seed: u64) -> Self {
+        let whole = (0..7).map(|flavour| MinerPayload::new(flavour, Flaw::None));
+        let flaws = [Flaw::Malformed, Flaw::ChunkCount, Flaw::ByteLen, Flaw::OtherBase];
+        let flawed = (7..).zip(flaws).map(|(flavour, flaw)| MinerPayload::new(flavour, flaw));
+        let payloads = whole.chain(flawed).collect();
+        Script { draws: Draws::after(seed, 0), payloads }
+    }
+
+    /// The next call.
+    pub(super) fn draw(&mut self) -> Signed {
+        let scene = self.draw_scene();
+        match self.draws.below(100) {
+            0..=11 => self.membership(&scene),
+            12..=16 => {
+                let account = account_bytes(&endowed(self.draws.below(ENDOWED) as usize));
+                (miner_hot(scene.miner), Call::Claim { run: scene.run, account })
+            }
+            17..=18 => self.set_params(&scene),
+            19 => self.transfer(),
+            20 => self.create_run(),
+            21..=35 => {
+                let work = self.draws.below(5);
+                self.work(work, &scene)
+            }
+            _ => {
+                let work = self.fitting_work(&scene);
+                self.work(work, &scene)
+            }
+        }
+    }
+
+    fn draw_scene(&mut self) -> Scene {
+        let run = match self.draws.below(40) {
+            0 => UNKNOWN_RUN,
+            1 => self.draws.below(u64::from(NextRunId::<Runtime>::get())) as RunId,
+            2..=16 => 1,
+            _ => 0,
+        };
+        let found = Runs::<Runtime>::get(run).map(|run| run.settings);
+        let settings = found.unwrap_or_else(settings);
+        let moment = phase_at(&settings.schedule, System::block_number());
+        let miner = self.draws.below(MINERS.into()) as u8;
+        let validator = self.draws.below(VALIDATORS.into()) as u8;
+        Scene { run, settings, moment, miner, validator }
+    }
+
+    /// What somebody would do in this phase: 0 to 4, see [`Self::work`].
+    fn fitting_work(&mut self, scene: &Scene) -> u64 {
+        let Some(moment) = scene.moment else {
+            return self.draws.below(5);
+        };
+        let of_update = match moment.phase {
+            Phase::Commit => Some(0),
+            Phase::Reveal => Some(1),
+            Phase::Attest => Some(2),
+            Phase::Apply => None,
+        };
+        let of_scores = match moment.score_phase {
+            ScorePhase::Commit => Some(3),
+            ScorePhase::Reveal => Some(4),
+            ScorePhase::Settle => None,
+        };
+        let prefers_scores = self.draws.one_in(2);
+        let (first, second) =
+            if prefers_scores { (of_scores, of_update) } else { (of_update, of_scores) };
+        first.or(second).unwrap_or_else(|| self.draws.below(5))
+    }
+
+    /// One of the five calls of a window's work.
+    fn work(&mut self, which: u64, scene: &Scene) -> Signed {
+        let signer = match which {
+            // Now and then with a key of the other role.
+            _ if self.draws.one_in(40) && which < 2 => validator_hot(scene.validator),
+            _ if self.draws.one_in(40) => miner_hot(scene.miner),
+            0 | 1 => miner_hot(scene.miner),
+            _ => validator_hot(scene.validator),
+        };
+        let window = scene.window(&mut self.draws);
+        let call = match which {
+            0 => self.commit_update(scene, &signer, window),
+            1 => self.reveal_update(scene, &signer, window),
+            2 => self.attest(scene, window),
+            3 => self.commit_scores(scene, &signer, window.saturating_sub(1)),
+            _ => self.reveal_scores(scene, &signer, window.saturating_sub(1)),
+        };
+        (signer, call)
+    }
+
+    /// The payload of a miner in a window: always the same one, in every other window its neighbour's too.
+    fn payload(&self, scene: &Scene, window: Window) -> &MinerPayload {
+        let miner = if window.is_multiple_of(2) { scene.miner / 2 } else { scene.miner };
+        let number = u64::from(miner) * 5 + window * 3 + u64::from(scene.run);
+        &self.payloads[(number % self.payloads.len() as u64) as usize]
+    }
+
+    fn commit_update(&mut self, scene: &Scene, hot: &AccountId, window: Window) -> Call {
+        let run = scene.run;
+        let opening = self.payload(scene, window).opening();
+        let hash = commitment_hash(&genesis_hash(), run, window, &account_bytes(hot), &opening);
+        Call::CommitUpdate { run, window, hash }
+    }
+
+    fn reveal_update(&mut self, scene: &Scene, hot: &AccountId, window: Window) -> Call {
+        let run = scene.run;
+        let uid = MinerUids::<Runtime>::get(run, hot).unwrap_or(Uid::MAX);
+        let seed = Windows::<Runtime>::get(run, window).and_then(|record| record.challenge_seed);
+        let count = scene.settings.incentive.challenge_chunks;
+        let mistake = self.draws.below(60);
+        let payload = self.payload(scene, window);
+        let mut opening = payload.opening();
+        let seed = seed.unwrap_or_default();
+        let mut chunks = payload.shown(&seed, (run, window, uid), count);
+        match mistake {
+            0 => opening.salt = [1; 32],
+            1 => chunks.truncate(1),
+            2 => chunks.reverse(),
+            3 | 4 => chunks.iter_mut().for_each(|chunk| chunk.chunk[3] ^= 1),
+            5 => chunks.iter_mut().for_each(|chunk| chunk.proof.truncate(0)),
+            6 => chunks.extend(payload.shown(&seed, (run, window, uid), 3)),
+            7 => chunks.iter_mut().for_each(|chunk| chunk.chunk.resize(1_600, 0)),
+            _ => {}
+        }
+        Call::RevealUpdate { run, window, opening, chunks }
+    }
+
+    fn attest(&mut self, scene: &Scene, window: Window) -> Call {
+        let uids: Vec<Uid> = (0..8).filter(|_| !self.draws.one_in(6)).collect();
+        let mut bitmap = bitmap_of(&uids);
+        match self.draws.below(40) {
+            0 => bitmap = bitmap_of(&[100]),
+            1 => bitmap = vec![0; 600],
+            2..=5 => bitmap = bitmap_of(&[0, 1]),
+            _ => {}
+        }
+        let others_root = self.draws.one_in(10);
+        let state_root = if others_root { [9; 32] } else { Model::genesis().root() };
+        Call::Attest { run: scene.run, window, bitmap, state_root }
+    }
+
+    fn commit_scores(&mut self, scene: &Scene, hot: &AccountId, window: Window) -> Call {
+        let run = scene.run;
+        let (evaluations, salt) = measured(scene, hot, window);
+        let key = account_bytes(hot);
+        let genesis = genesis_hash();
+        let hash = score_commitment_hash(&genesis, run, window, &key, &evaluations, &salt);
+        Call::CommitScores { run, window, hash }
+    }
+
+    fn reveal_scores(&mut self, scene: &Scene, hot: &AccountId, window: Window) -> Call {
+        let (mut evaluations, mut salt) = measured(scene, hot, window);
+        match self.draws.below(40) {
+            0 => salt = [2; 32],
+            1 => evaluations = vec![evaluation(0, 1, 1); 257],
+            _ => {}
+        }
+        Call::RevealScores { run: scene.run, window, evaluations, salt }
+    }
+
+    /// Somebody comes, goes, stakes more or says how to be reached.
+    fn membership(&mut self, scene: &Scene) -> Signed {
+        let run = scene.run;
+        let (miner, validator) = (scene.miner, scene.validator);
+        let slot = self.draws.below(8) as u16;
+        let own_slot = !self.draws.one_in(4);
+        match self.draws.below(12) {
+            0..=2 => {
+                let of_validator = self.draws.one_in(8);
+                let hot = if of_validator { validator_hot(validator) } else { miner_hot(miner) };
+                let hot = account_bytes(&hot);
+                (miner_cold(miner), Call::RegisterMiner { run, hot })
+            }
+            3 => {
+                let own = MinerUids::<Runtime>::get(run, miner_hot(miner));
+                let uid = own.filter(|_| own_slot).unwrap_or(slot);
+                (miner_cold(miner), Call::DeregisterMiner { run, uid })
+            }
+            4..=6 => {
+                let hot = account_bytes(&validator_hot(validator));
+                let stake = self.stake();
+                (validator_cold(validator), Call::RegisterValidator { run, hot, stake })
+            }
+            7 => {
+                let own = ValidatorIndices::<Runtime>::get(run, validator_hot(validator));
+                let index = own.filter(|_| own_slot).unwrap_or(slot);
+                (validator_cold(validator), Call::DeregisterValidator { run, index })
+            }
+            8 | 9 => {
+                let own = ValidatorIndices::<Runtime>::get(run, validator_hot(validator));
+                let index = own.filter(|_| own_slot).unwrap_or(slot);
+                let amount = if self.draws.one_in(2) { UNIT } else { self.stake() };
+                (validator_cold(validator), Call::AddStake { run, index, amount })
+            }
+            _ => self.announce(scene),
+        }
+    }
+
+    /// A stake, often a sensible one.
+    fn stake(&mut self) -> Planck {
+        match self.draws.below(12) {
+            0 => Planck::from(u64::MAX) + 1,
+            1 => Planck::MAX,
+            // Less than the bound, and more than anybody has.
+            2 => 10_000_000 * UNIT,
+            3 => UNIT,
+            _ => Planck::from(100 + self.draws.below(2_000)) * UNIT,
+        }
+    }
+
+    fn announce(&mut self, scene: &Scene) -> Signed {
+        let of_miner = self.draws.one_in(2);
+        let hot = if of_miner { miner_hot(scene.miner) } else { validator_hot(scene.validator) };
+        let (mut peer_len, mut address_len, mut address_count) = (38, 12, self.draws.below(5));
+        match self.draws.below(12) {
+            0 => peer_len = 65,
+            1 => (address_len, address_count) = (129, 1),
+            2 => address_count = 5,
+            _ => {}
+        }
+        let address = vec![self.draws.below(256) as u8; address_len];
+        let addresses = vec![address; address_count as usize];
+        (hot, Call::Announce { run: scene.run, peer_id: vec![scene.miner; peer_len], addresses })
+    }
+
+    fn set_params(&mut self, scene: &Scene) -> Signed {
+        let mut settings = scene.settings.clone();
+        match self.draws.below(10) {
+            0 => settings.incentive.power = 9,
+            1 => settings.emission.owner_ppm += 1,
+            2 => settings.training.keep += 1,
+            3 => settings.schedule.window_blocks += 1,
+            4 => settings.training.sample_count = 1,
+            5 => settings.schedule.commit_end = 0,
+            6 => settings.incentive.uid_max += 1,
+            7 => settings.incentive.claim_delay_windows = self.draws.below(3) as u32,
+            8 => settings.incentive.power = 1 + self.draws.below(4) as u8,
+            _ => settings.emission.per_window = Planck::from(self.draws.below(200)) * UNIT,
+        }
+        let signer = if self.draws.one_in(8) { endowed(1) } else { owner() };
+        (signer, Call::SetParams { run: scene.run, settings: Box::new(settings) })
+    }
+
+    fn create_run(&mut self) -> Signed {
+        let mut settings = run_settings(self.draws.below(2) as RunId);
+        let mut layout = layout();
+        settings.schedule.start_block = System::block_number() + 1 + self.draws.below(10) as u32;
+        match self.draws.below(8) {
+            0 => settings.schedule.start_block = System::block_number(),
+            1 => layout = Layout(Vec::new()),
+            2 => layout = Layout(vec![1; LAYOUT_TENSORS_MAX as usize + 1]),
+            3 => settings.schedule.reveal_end = 0,
+            _ => {}
+        }
+        let signer = endowed(self.draws.below(ENDOWED) as usize);
+        (signer, Call::CreateRun { settings: Box::new(settings), layout })
+    }
+
+    fn transfer(&mut self) -> Signed {
+        let signer = endowed(self.draws.below(ENDOWED) as usize);
+        let to = account_bytes(&endowed(self.draws.below(ENDOWED) as usize));
+        // More than anybody has, and less than there is: the fake does not count the issuance.
+        let is_too_much = self.draws.one_in(4);
+        let amount = if is_too_much { 5_000_000 } else { 1 + self.draws.below(500) };
+        (signer, Call::Transfer { to, amount: Planck::from(amount) * UNIT })
+    }
+}
+
+/// What a validator says of a window, and its salt: always the same, mostly gains, some losses.
+fn measured(scene: &Scene, hot: &AccountId, window: Window) -> (Vec<Evaluation>, Hash) {
+    let seed = u64::from(scene.validator % 3);
+    let mut draws = Draws::after(seed, window << 16);
+    let evaluations = (0..Uid::from(MINERS))
+        .map(|uid| {
+            let own = draws.below(60) as i64 - 10;
+            evaluation(uid, own, own - draws.below(10) as i64)
+        })
+        .collect();
+    (evaluations, blake2_256(&account_bytes(hot)))
+}

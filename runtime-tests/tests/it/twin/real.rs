@@ -1,0 +1,191 @@
+//! Speaks to the real runtime in the records of `node-client`, as its subxt client does to a node.
+
+use std::collections::BTreeMap;
+
+use codec::{DecodeAll, Encode};
+use frame_support::traits::{GetCallIndex, GetCallName, PalletInfoAccess};
+use node_client::chain::{
+    AnnouncementInfo, AttestationInfo, Call, ClaimInfo, CommitmentInfo, GauntletEvent, Ledger,
+    MinerInfo, RevealInfo, RunInfo, ScoreCommitmentInfo, ScoreRevealInfo, ValidatorInfo,
+    WindowInfo,
+};
+use pallet_gauntlet::{
+    account_bytes, Announcements, Attestations, Claims, Commitments, Layouts, Ledgers, Miners,
+    Reveals, Runs, ScoreCommitments, ScoreReveals, Validators, Windows,
+};
+use protocol::{layout::Layout, AccountBytes, Planck, RunId, Window};
+use runtime::{AccountId, Balances, Gauntlet, Runtime, RuntimeCall, RuntimeOrigin};
+use sp_runtime::{traits::Dispatchable, DispatchError};
+
+use super::state::{by_run, ChainState, RunState, WindowState};
+use crate::network::events;
+
+/// Why a call was refused: the pallet, and its name for the error.
+pub(super) type Refusal = (String, String);
+
+/// The runtime's form of a call; `None` if it cannot decode the call's bytes.
+fn decoded(call: &Call) -> Option<RuntimeCall> {
+    fn bytes<C: GetCallIndex + GetCallName>(call: &Call) -> Vec<u8> {
+        let named = C::get_call_names().iter().zip(C::get_call_indices());
+        let index = named.into_iter().find(|(name, _)| **name == call.name());
+        let (_, index) = index.expect("the pallet has the call");
+        [vec![*index], call.arguments()].concat()
+    }
+    if matches!(call, Call::Transfer { .. }) {
+        let bytes = bytes::<pallet_balances::Call<Runtime>>(call);
+        return pallet_balances::Call::decode_all(&mut &*bytes).ok().map(RuntimeCall::Balances);
+    }
+    let bytes = bytes::<pallet_gauntlet::Call<Runtime>>(call);
+    pallet_gauntlet::Call::decode_all(&mut &*bytes).ok().map(RuntimeCall::Gauntlet)
+}
+
+/// Dispatches a call from the bytes that a client sends.
+pub(super) fn dispatch(signer: &AccountId, call: &Call) -> Result<(), Refusal> {
+    let Some(call) = decoded(call) else {
+        return Err(("Transaction".to_owned(), "Invalid".to_owned()));
+    };
+    let result = call.dispatch(RuntimeOrigin::signed(signer.clone()));
+    result.map(|_| ()).map_err(|error| match error.error {
+        DispatchError::Module(module) => {
+            let name = module.message.expect("a module's error has a name").to_owned();
+            let of_gauntlet = usize::from(module.index) == <Gauntlet as PalletInfoAccess>::index();
+            let pallet = if of_gauntlet { "Gauntlet" } else { "another" };
+            (pallet.to_owned(), name)
+        }
+        other => ("Runtime".to_owned(), format!("{other:?}")),
+    })
+}
+
+/// The pallet's events of this block, from their bytes.
+fn gauntlet_events() -> Vec<GauntletEvent> {
+    let decode = |event: pallet_gauntlet::Event<Runtime>| {
+        GauntletEvent::decode_all(&mut &*event.encode()).expect("the client reads every event")
+    };
+    events().into_iter().map(decode).collect()
+}
+
+/// The runtime's state after the current block. Reads the given windows of each run.
+pub(super) fn state(
+    windows: impl Fn(RunId) -> Vec<Window>,
+    accounts: &[AccountBytes],
+) -> ChainState {
+    let mut balances: BTreeMap<AccountBytes, Planck> = accounts
+        .iter()
+        .map(|account| (*account, Balances::free_balance(AccountId::new(*account))))
+        .collect();
+    let mut runs = BTreeMap::new();
+    for (id, run) in Runs::<Runtime>::iter() {
+        // What keeps the run's account alive: the fake knows no existential deposit.
+        if let Some(balance) = balances.get_mut(&account_bytes(&run.owner)) {
+            *balance += run.foundation;
+        }
+        runs.insert(id, run_state(id, windows(id)));
+    }
+    ChainState { events: by_run(gauntlet_events()), runs, balances }
+}
+
+fn run_state(id: RunId, windows: Vec<Window>) -> RunState {
+    let info = Runs::<Runtime>::get(id).map(|run| RunInfo {
+        owner: account_bytes(&run.owner),
+        settings: run.settings,
+        layout: Layout(Layouts::<Runtime>::get(id).expect("a run has a layout").into_inner()),
+    });
+    let ledger = Ledgers::<Runtime>::get(id).encode();
+    let claims = Claims::<Runtime>::iter_prefix(id).map(|(account, list)| {
+        let claim = |(window, amount)| ClaimInfo { window, amount };
+        (account_bytes(&account), list.into_iter().map(claim).collect())
+    });
+    RunState {
+        info,
+        miners: miners(id),
+        validators: validators(id),
+        announcements: announcements(id),
+        ledger: Ledger::decode_all(&mut &*ledger).expect("the client reads the ledger"),
+        windows: windows.into_iter().map(|window| (window, window_state(id, window))).collect(),
+        claims: claims.collect(),
+    }
+}
+
+fn miners(run: RunId) -> Vec<MinerInfo> {
+    let info = |(uid, miner): (_, pallet_gauntlet::Miner<AccountId>)| MinerInfo {
+        uid,
+        hot: account_bytes(&miner.hot),
+        cold: account_bytes(&miner.cold),
+        bond: miner.bond,
+        registered_window: miner.registered_window,
+        standing: miner.standing,
+        value: miner.value,
+        share: miner.share,
+    };
+    sorted(Miners::<Runtime>::iter_prefix(run).map(info), |miner| miner.uid)
+}
+
+fn validators(run: RunId) -> Vec<ValidatorInfo> {
+    let info = |(index, validator): (_, pallet_gauntlet::Validator<AccountId>)| ValidatorInfo {
+        index,
+        hot: account_bytes(&validator.hot),
+        cold: account_bytes(&validator.cold),
+        stake: validator.stake,
+        registered_window: validator.registered_window,
+        attested_window: validator.attested_window,
+    };
+    sorted(Validators::<Runtime>::iter_prefix(run).map(info), |validator| validator.index)
+}
+
+fn announcements(run: RunId) -> Vec<AnnouncementInfo> {
+    let info = |(hot, row): (AccountId, pallet_gauntlet::Announcement)| AnnouncementInfo {
+        hot: account_bytes(&hot),
+        peer_id: row.peer_id.into_inner(),
+        addresses: row.addresses.into_iter().map(|address| address.into_inner()).collect(),
+    };
+    sorted(Announcements::<Runtime>::iter_prefix(run).map(info), |row| row.hot)
+}
+
+fn window_state(run: RunId, window: Window) -> WindowState {
+    let info = Windows::<Runtime>::get(run, window).map(|record| WindowInfo {
+        seed: record.seed,
+        challenge_seed: record.challenge_seed,
+        state_root: record.state_root,
+        accepted: record.accepted.into_inner(),
+        unavailable: record.unavailable.into_inner(),
+        status: DecodeAll::decode_all(&mut &*record.status.encode())
+            .expect("the client reads every status"),
+        minted: record.minted,
+        settings: record.settings,
+    });
+    let of = (run, window);
+    let commitments = Commitments::<Runtime>::iter_prefix(of).map(|(uid, row)| CommitmentInfo {
+        uid,
+        hash: row.hash,
+        block: row.block,
+        order: row.order,
+    });
+    let reveals = Reveals::<Runtime>::iter_prefix(of).map(|(uid, row)| RevealInfo {
+        uid,
+        opening: row.opening,
+        committed_block: row.committed_block,
+        order: row.order,
+    });
+    let attestations = Attestations::<Runtime>::iter_prefix(of).map(|(index, row)| {
+        AttestationInfo { index, bitmap: row.bitmap.into_inner(), state_root: row.state_root }
+    });
+    let score_commitments = ScoreCommitments::<Runtime>::iter_prefix(of)
+        .map(|(index, hash)| ScoreCommitmentInfo { index, hash });
+    let score_reveals = ScoreReveals::<Runtime>::iter_prefix(of).map(|(index, row)| {
+        ScoreRevealInfo { index, evaluations: row.evaluations.into_inner(), salt: row.salt }
+    });
+    WindowState {
+        info,
+        commitments: sorted(commitments, |row| row.uid),
+        reveals: sorted(reveals, |row| row.uid),
+        attestations: sorted(attestations, |row| row.index),
+        score_commitments: sorted(score_commitments, |row| row.index),
+        score_reveals: sorted(score_reveals, |row| row.index),
+    }
+}
+
+fn sorted<T, K: Ord>(rows: impl Iterator<Item = T>, key: impl Fn(&T) -> K) -> Vec<T> {
+    let mut rows: Vec<T> = rows.collect();
+    rows.sort_by_key(key);
+    rows
+}
