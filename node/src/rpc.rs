@@ -8,7 +8,7 @@ use runtime::opaque::Block;
 use sc_transaction_pool::TransactionPoolHandle;
 use substrate_frame_rpc_system::{System, SystemApiServer};
 
-use crate::service::Client;
+use crate::client::Client;
 
 /// Account nonces, dry runs and fees.
 pub(crate) fn extensions(

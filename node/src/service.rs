@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::{stream, Stream};
-use runtime::{apis::RuntimeApi, opaque::Block};
+use runtime::opaque::Block;
 use sc_basic_authorship::ProposerFactory;
 use sc_chain_spec::ChainType;
 use sc_client_api::BlockBackend;
@@ -17,7 +17,6 @@ use sc_consensus_manual_seal::{
     consensus::{aura::AuraConsensusDataProvider, timestamp::SlotTimestampProvider},
     EngineCommand, ManualSealParams,
 };
-use sc_executor::WasmExecutor;
 use sc_network::{config::FullNetworkConfiguration, NetworkBackend, NotificationService};
 use sc_service::{
     error::Error, BuildNetworkParams, Configuration, KeystoreContainer, SpawnTasksParams,
@@ -33,11 +32,8 @@ use sp_consensus_aura::{
 use sp_runtime::traits::Block as BlockT;
 use tokio::time::MissedTickBehavior;
 
-use crate::rpc;
+use crate::{client::Client, rpc};
 
-/// The chain's database, executor and runtime behind one handle.
-pub(crate) type Client =
-    sc_service::TFullClient<Block, RuntimeApi, WasmExecutor<sp_io::SubstrateHostFunctions>>;
 type Backend = sc_service::TFullBackend<Block>;
 type SelectChain = LongestChain<Backend, Block>;
 type Pool = TransactionPoolHandle<Block, Client>;
