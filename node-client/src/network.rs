@@ -13,6 +13,9 @@
 //! - `config`: every limit, in one place.
 //! - `codec`: the two messages of the range protocol.
 //! - `behaviour`: which libp2p protocols are spoken, with which limits.
+//! - `rate`: how much a peer may have of us in a time.
+//! - `counters`: how much has been sent, received and refused.
+//! - `command`: what a client asks of the event loop.
 //! - `event_loop`: the one task that owns the swarm.
 //! - `fetch`: from which peer to ask what, and whom to blame; knows no libp2p.
 //! - `client`: the handle, which implements [`Network`].
@@ -22,12 +25,24 @@
 //! is asked a bounded number of times, and each question has a time-out. A peer that lies costs the time of its own
 //! answers and is named in the report; it can neither end a fetch nor a loop.
 
-mod behaviour;
-mod client;
-pub mod codec;
 mod config;
+
+pub mod codec;
+
+mod behaviour;
+
+mod rate;
+
+mod counters;
+
+mod command;
+
 mod event_loop;
+
 mod fetch;
+
+mod client;
+
 mod memory;
 
 use std::{fmt, sync::Arc};
@@ -36,8 +51,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use protocol::Hash;
 
-pub use client::{start, Client, Counters};
+pub use client::{start, Client};
 pub use config::NetworkConfig;
+pub use counters::Counters;
 pub use libp2p::{Multiaddr, PeerId};
 pub use memory::{MemoryHub, MemoryNetwork, Serving};
 

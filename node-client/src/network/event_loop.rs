@@ -6,7 +6,7 @@
 
 use std::{
     collections::{hash_map::Entry, HashMap, HashSet, VecDeque},
-    sync::{atomic::Ordering, Arc},
+    sync::Arc,
 };
 
 use futures::{future::BoxFuture, stream::FuturesUnordered, FutureExt, StreamExt};
@@ -32,8 +32,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     behaviour::{kademlia_name, Behaviour, BehaviourEvent},
-    client::CounterCells,
     codec::{RangeRequest, RangeResponse, RANGE_LEN_MAX},
+    command::{Answer, Command},
+    counters::CounterCells,
+    rate::Bucket,
     FaultKind, NetworkConfig, NetworkError, PeerAddress, StartError, ADDRESSES_MAX,
 };
 use crate::{clock::Clock, store::Store};
@@ -46,43 +48,6 @@ const PROVIDERS_MAX: usize = 8;
 
 /// Seconds' worth of a rate that a peer may use at once.
 const BURST_SECONDS: u64 = 10;
-
-/// How a question to a peer ended.
-pub(super) type Answer = Result<RangeResponse, FaultKind>;
-
-/// What a client wants done. A reply whose client has gone away is dropped.
-pub(super) enum Command {
-    ListenAddresses {
-        reply: oneshot::Sender<Vec<Multiaddr>>,
-    },
-    AddPeer {
-        peer: PeerAddress,
-        reply: oneshot::Sender<()>,
-    },
-    Publish {
-        id: Hash,
-        reply: oneshot::Sender<Result<(), NetworkError>>,
-    },
-    Unpublish {
-        id: Hash,
-        reply: oneshot::Sender<()>,
-    },
-    /// Replies once a provider record has been sent to the peers that should keep it, or could not be.
-    Announce {
-        id: Hash,
-        reply: oneshot::Sender<()>,
-    },
-    /// Replies with peers that have the content; connections to them are being made.
-    Providers {
-        id: Hash,
-        reply: oneshot::Sender<Vec<PeerId>>,
-    },
-    Range {
-        peer: PeerAddress,
-        request: RangeRequest,
-        reply: oneshot::Sender<Answer>,
-    },
-}
 
 /// A question under way.
 struct Question {
@@ -112,39 +77,6 @@ struct PeerUse {
     serving: usize,
     bytes: Bucket,
     records: Bucket,
-}
-
-/// A rate limit: fills at a rate, holds a burst, starts full.
-#[derive(Default)]
-struct Bucket {
-    /// What has been taken and not yet filled again.
-    taken: u64,
-    at_millis: u64,
-}
-
-impl Bucket {
-    /// Takes `amount`, or nothing if that would exceed `burst`. `fill` comes back per `per_millis`.
-    fn take(
-        &mut self,
-        now_millis: u64,
-        amount: u64,
-        burst: u64,
-        fill: u64,
-        per_millis: u64,
-    ) -> bool {
-        let passed = now_millis.saturating_sub(self.at_millis);
-        let filled = passed.saturating_mul(fill) / per_millis;
-        // Less than one unit has come back: keep the time, or slow rates would never fill.
-        if filled > 0 {
-            self.taken = self.taken.saturating_sub(filled);
-            self.at_millis = now_millis;
-        }
-        if self.taken.saturating_add(amount) > burst {
-            return false;
-        }
-        self.taken = self.taken.saturating_add(amount);
-        true
-    }
 }
 
 /// A range read from the store, and to whom it goes.
@@ -633,8 +565,7 @@ impl EventLoop {
                 Message::Response { request_id, response } => {
                     if let Some(question) = self.questions.remove(&request_id) {
                         if let RangeResponse::Found { bytes, .. } = &response {
-                            let received = &self.counters.bytes_received;
-                            received.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                            self.counters.add_received(bytes.len());
                         }
                         let _ = question.reply.send(Ok(response));
                     }
@@ -665,7 +596,7 @@ impl EventLoop {
             return;
         }
         if !self.admit(&peer, request.len) {
-            self.counters.refused.fetch_add(1, Ordering::Relaxed);
+            self.counters.add_refused();
             self.respond(channel, RangeResponse::Busy);
             return;
         }
@@ -710,8 +641,7 @@ impl EventLoop {
 
     fn on_served(&mut self, served: Served) {
         if let RangeResponse::Found { bytes, .. } = &served.response {
-            let sent = &self.counters.bytes_sent;
-            sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            self.counters.add_sent(bytes.len());
         }
         self.respond(served.channel, served.response);
     }
@@ -728,21 +658,5 @@ impl EventLoop {
                 peer.serving = peer.serving.saturating_sub(1);
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Bucket;
-
-    #[test]
-    fn a_bucket_gives_its_burst_and_then_its_rate() {
-        let mut bucket = Bucket::default();
-        assert!(bucket.take(0, 10, 10, 2, 1_000));
-        assert!(!bucket.take(499, 1, 10, 2, 1_000));
-        assert!(bucket.take(500, 1, 10, 2, 1_000));
-        assert!(!bucket.take(999, 1, 10, 2, 1_000));
-        assert!(bucket.take(1_000, 1, 10, 2, 1_000));
-        assert!(!bucket.take(1_000, 11, 10, 2, 1_000));
     }
 }
