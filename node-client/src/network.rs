@@ -16,6 +16,8 @@
 //! - `rate`: how much a peer may have of us in a time.
 //! - `counters`: how much has been sent, received and refused.
 //! - `command`: what a client asks of the event loop.
+//! - `published`: what is served, and the word of it; `searches`: who else has a content.
+//! - `questions`: ranges asked of peers; `server`: ranges served to them.
 //! - `event_loop`: the one task that owns the swarm.
 //! - `fetch`: from which peer to ask what, and whom to blame; knows no libp2p.
 //! - `client`: the handle, which implements [`Network`].
@@ -36,6 +38,14 @@ mod rate;
 mod counters;
 
 mod command;
+
+mod published;
+
+mod searches;
+
+mod questions;
+
+mod server;
 
 mod event_loop;
 
