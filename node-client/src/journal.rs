@@ -1,4 +1,4 @@
-//! What this participant has already committed to, so that it never commits to two things in one window.
+//! Records each commitment on disk before it is signed, so that a participant never commits to two things in one window.
 //!
 //! Before a commitment is signed it is recorded here. A second record of the same kind, run and window is accepted only
 //! if it is the same; a different one is refused, whatever the reason for it (a restart with other data, a second
@@ -79,9 +79,9 @@ pub enum JournalError {
     Conflict {
         /// Kind of the record.
         kind: JournalKind,
-        /// Its run.
+        /// The run of that record.
         run: RunId,
-        /// Its window.
+        /// The window of that record.
         window: Window,
         /// What stands in the journal.
         recorded: Hash,
@@ -103,7 +103,7 @@ pub enum JournalError {
     /// The secret is longer than [`SECRET_LEN_MAX`].
     #[error("a secret of {len} bytes is longer than {SECRET_LEN_MAX}")]
     SecretTooLong {
-        /// Its length.
+        /// Bytes of the secret.
         len: usize,
     },
     /// Another process holds the journal: two processes with the same keys must not run.
@@ -125,9 +125,9 @@ pub enum JournalError {
     Io {
         /// What was being done.
         action: &'static str,
-        /// To which file.
+        /// The file or folder it was being done to.
         path: PathBuf,
-        /// The system's error.
+        /// The operating system's error.
         source: io::Error,
     },
 }

@@ -1,4 +1,4 @@
-//! Peers as a trait: publish bytes under a content id, fetch them, verified, from whoever has them.
+//! Publishes bytes under a content id, and fetches them, verified, from any peer that has them, through a trait.
 //!
 //! A *content id* is a hash that the chain knows: a payload's Merkle root or a model's state root. The network does not
 //! know how either is computed: who fetches brings the check ([`Verify`]), which sees the whole content before anybody

@@ -1,4 +1,4 @@
-//! Which libp2p protocols are spoken, with which limits.
+//! Puts together the libp2p protocols that a peer speaks, with their limits.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The handle to the network, which implements [`Network`]; as many clones as there are services.
+//! Hands the network to services: a handle that implements [`Network`], with a clone for each of them.
 
 use std::sync::Arc;
 

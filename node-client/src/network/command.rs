@@ -1,4 +1,4 @@
-//! What the clients ask of the event loop, each with the way back for its answer.
+//! Carries what clients ask of the event loop, each with the way back for its answer.
 
 use libp2p::{Multiaddr, PeerId};
 use protocol::Hash;

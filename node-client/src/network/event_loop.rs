@@ -1,4 +1,4 @@
-//! The one task that owns the swarm.
+//! Runs the one task that owns the swarm.
 //!
 //! It takes commands from the clients and events from the swarm, one at a time, and never waits for either: what takes
 //! time (a dial, a question to a peer, a read from disk) is started, and its end is one more event. Nothing that a peer
