@@ -33,7 +33,7 @@ pub(crate) fn circles(root: &Path, read: Read<'_>, parents: Parents) -> Vec<Stri
         let (from, to) = (&modules.files[*from], &modules.files[*to]);
         let exempt = APART.iter().any(|(a, b)| from == Path::new(a) && to == Path::new(b));
         let to_parent = from.starts_with(to.with_extension(""));
-        !exempt && !(parents == Parents::Apart && to_parent)
+        !(exempt || to_parent && parents == Parents::Apart)
     });
     groups(modules.files.len(), &uses)
         .into_iter()
