@@ -1,4 +1,4 @@
-//! The chain as a trait over plain records; [`SubxtChain`] speaks to a node.
+//! Reads and writes the chain through a trait over plain records; [`SubxtChain`] speaks to a node.
 //!
 //! Reads take `at`, the hash of a block, or `None` for the latest finalised one. Nothing here is cached but the
 //! connection: two reads that must agree name the same block.
@@ -27,7 +27,7 @@ pub mod fake;
 /// Why a read failed. Another attempt may succeed after [`ChainError::Transport`] only.
 #[derive(Debug, thiserror::Error)]
 pub enum ChainError {
-    /// No node answers.
+    /// No node answers now; the text is the last node's error.
     #[error("the chain does not answer: {0}")]
     Transport(String),
     /// There is no such block, or its state is pruned.
@@ -36,7 +36,7 @@ pub enum ChainError {
     /// A record is not what this client expects: node and client are of different versions.
     #[error("{what} of the chain cannot be read; is the node of another version? {reason}")]
     Decode {
-        /// What was read.
+        /// Which record was read, with its article.
         what: &'static str,
         /// What is wrong with it.
         reason: String,
@@ -64,7 +64,7 @@ pub enum SubmitError {
     Transport(String),
 }
 
-/// A successful extrinsic.
+/// An extrinsic that is in a finalised block and succeeded there.
 #[derive(Clone, Debug)]
 pub struct Included {
     /// The finalised block that has it.
@@ -171,5 +171,5 @@ pub trait Chain: Send + Sync {
     async fn submit(&self, signer: &Keypair, call: Call) -> Result<Included, SubmitError>;
 }
 
-/// A shared chain.
+/// A chain that every service of a process shares.
 pub type SharedChain = Arc<dyn Chain>;

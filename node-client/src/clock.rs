@@ -1,4 +1,4 @@
-//! Time as a trait: the system's clock, and one that a test moves by hand.
+//! Tells the time through a trait: by the system's clock, or by one that a test moves by hand.
 
 use std::{
     sync::Arc,

@@ -1,4 +1,4 @@
-//! What this participant has already committed to, so that it never commits to two things in one window.
+//! Records each commitment on disk before it is signed, so that a participant never commits to two things in one window.
 //!
 //! Before a commitment is signed it is recorded here. A second record of the same kind, run and window is accepted only
 //! if it is the same; a different one is refused, whatever the reason for it (a restart with other data, a second
@@ -50,7 +50,7 @@ pub enum Recorded {
 
 /// One record, as [`Journal::lookup`] returns it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct JournalEntry {
     /// What was committed to.
     pub hash: Hash,
     /// What opens it; empty if none was given.
@@ -58,9 +58,9 @@ pub struct Entry {
 }
 
 // The secret stays out of logs.
-impl std::fmt::Debug for Entry {
+impl std::fmt::Debug for JournalEntry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Entry")
+        f.debug_struct("JournalEntry")
             .field("hash", &hex::encode(self.hash))
             .field("secret_len", &self.secret.len())
             .finish()
@@ -79,9 +79,9 @@ pub enum JournalError {
     Conflict {
         /// Kind of the record.
         kind: JournalKind,
-        /// Its run.
+        /// The run of that record.
         run: RunId,
-        /// Its window.
+        /// The window of that record.
         window: Window,
         /// What stands in the journal.
         recorded: Hash,
@@ -103,7 +103,7 @@ pub enum JournalError {
     /// The secret is longer than [`SECRET_LEN_MAX`].
     #[error("a secret of {len} bytes is longer than {SECRET_LEN_MAX}")]
     SecretTooLong {
-        /// Its length.
+        /// Bytes of the secret.
         len: usize,
     },
     /// Another process holds the journal: two processes with the same keys must not run.
@@ -125,9 +125,9 @@ pub enum JournalError {
     Io {
         /// What was being done.
         action: &'static str,
-        /// To which file.
+        /// The file or folder it was being done to.
         path: PathBuf,
-        /// The system's error.
+        /// The operating system's error.
         source: io::Error,
     },
 }
@@ -159,7 +159,7 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct Records {
-    entries: BTreeMap<Key, Entry>,
+    entries: BTreeMap<Key, JournalEntry>,
     /// First window of a run that may be recorded, if any have been pruned.
     first: BTreeMap<RunId, Window>,
 }
@@ -167,7 +167,7 @@ struct Records {
 /// What a line says.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-enum Line {
+enum JournalRecord {
     Record {
         kind: JournalKind,
         run: RunId,
@@ -256,7 +256,7 @@ impl Journal {
         if window < first {
             return Err(JournalError::Pruned { run, window, first });
         }
-        let line = Line::Record {
+        let line = JournalRecord::Record {
             kind,
             run,
             window,
@@ -264,13 +264,13 @@ impl Journal {
             secret: hex::encode(secret),
         };
         inner.append(&self.path, &line)?;
-        let entry = Entry { hash, secret: secret.to_vec() };
+        let entry = JournalEntry { hash, secret: secret.to_vec() };
         inner.records.entries.insert((run, window, kind), entry);
         Ok(Recorded::New)
     }
 
     /// What has been recorded, or `None`.
-    pub fn lookup(&self, kind: JournalKind, run: RunId, window: Window) -> Option<Entry> {
+    pub fn lookup(&self, kind: JournalKind, run: RunId, window: Window) -> Option<JournalEntry> {
         let inner = self.inner();
         inner.records.entries.get(&(run, window, kind)).cloned()
     }
@@ -305,7 +305,7 @@ impl Journal {
 }
 
 impl Inner {
-    fn append(&mut self, path: &Path, line: &Line) -> Result<(), JournalError> {
+    fn append(&mut self, path: &Path, line: &JournalRecord) -> Result<(), JournalError> {
         if self.broken {
             let error = io::Error::other("an earlier write failed; restart to recover");
             return Err(io_error("write", path)(error));
@@ -322,12 +322,12 @@ impl Inner {
 }
 
 /// A line is the first 8 bytes of the BLAKE3 of its JSON in hex, a space, the JSON, a newline.
-fn to_text(line: &Line) -> io::Result<String> {
+fn to_text(line: &JournalRecord) -> io::Result<String> {
     let json = serde_json::to_string(line)?;
     Ok(format!("{} {json}\n", checksum(&json)))
 }
 
-fn from_text(text: &[u8]) -> Option<Line> {
+fn from_text(text: &[u8]) -> Option<JournalRecord> {
     let text = std::str::from_utf8(text).ok()?;
     let (sum, json) = text.split_once(' ')?;
     if sum != checksum(json) {
@@ -364,34 +364,37 @@ fn parse(text: &[u8], path: &Path) -> Result<(Records, usize), JournalError> {
 
 impl Records {
     /// `None` if the line contradicts itself or the lines before it.
-    fn apply(&mut self, line: Line) -> Option<()> {
+    fn apply(&mut self, line: JournalRecord) -> Option<()> {
         match line {
-            Line::Record { kind, run, window, hash, secret } => {
+            JournalRecord::Record { kind, run, window, hash, secret } => {
                 let hash = hex::decode(hash).ok()?.try_into().ok()?;
                 let secret = hex::decode(secret).ok()?;
-                let entry = Entry { hash, secret };
+                let entry = JournalEntry { hash, secret };
                 match self.entries.insert((run, window, kind), entry) {
                     Some(_) => None,
                     None => Some(()),
                 }
             }
-            Line::Pruned { run, first } => {
+            JournalRecord::Pruned { run, first } => {
                 self.first.insert(run, first);
                 Some(())
             }
         }
     }
 
-    fn lines(&self) -> impl Iterator<Item = Line> + '_ {
-        let floors =
-            self.first.iter().map(|(run, first)| Line::Pruned { run: *run, first: *first });
-        let entries = self.entries.iter().map(|((run, window, kind), entry)| Line::Record {
-            kind: *kind,
-            run: *run,
-            window: *window,
-            hash: hex::encode(entry.hash),
-            secret: hex::encode(&entry.secret),
-        });
+    fn lines(&self) -> impl Iterator<Item = JournalRecord> + '_ {
+        let floors = self
+            .first
+            .iter()
+            .map(|(run, first)| JournalRecord::Pruned { run: *run, first: *first });
+        let entries =
+            self.entries.iter().map(|((run, window, kind), entry)| JournalRecord::Record {
+                kind: *kind,
+                run: *run,
+                window: *window,
+                hash: hex::encode(entry.hash),
+                secret: hex::encode(&entry.secret),
+            });
         floors.chain(entries)
     }
 }

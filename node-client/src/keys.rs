@@ -1,4 +1,4 @@
-//! Who signs and who speaks: sr25519 keys for the chain, in encrypted files, and the ed25519 key of the peer-to-peer network.
+//! Makes, reads and writes keys: sr25519 for the chain, in encrypted files, and ed25519 for the peer-to-peer network.
 //!
 //! A chain key is written as a *secret URI*, the notation of every Substrate tool: a BIP-39 phrase or a `0x…` seed,
 //! optionally followed by derivation steps (`//hot`), or only steps, which derive from the publicly known development

@@ -1,4 +1,4 @@
-//! The chain-aware library of Gauntlet: the chain, the peers, what is kept on disk, keys and time; no model.
+//! Connects a participant with the chain and its peers, and keeps its keys, contents and journal; knows no model.
 //!
 //! Read in this order, which is the order in which a participant meets the parts:
 //!

@@ -1,4 +1,4 @@
-//! Peers as a trait: publish bytes under a content id, fetch them, verified, from whoever has them.
+//! Publishes bytes under a content id, and fetches them, verified, from any peer that has them, through a trait.
 //!
 //! A *content id* is a hash that the chain knows: a payload's Merkle root or a model's state root. The network does not
 //! know how either is computed: who fetches brings the check ([`Verify`]), which sees the whole content before anybody
@@ -13,6 +13,11 @@
 //! - `config`: every limit, in one place.
 //! - `codec`: the two messages of the range protocol.
 //! - `behaviour`: which libp2p protocols are spoken, with which limits.
+//! - `rate`: how much a peer may have of us in a time.
+//! - `counters`: how much has been sent, received and refused.
+//! - `command`: what a client asks of the event loop.
+//! - `published`: what is served, and the word of it; `searches`: who else has a content.
+//! - `questions`: ranges asked of peers; `server`: ranges served to them.
 //! - `event_loop`: the one task that owns the swarm.
 //! - `fetch`: from which peer to ask what, and whom to blame; knows no libp2p.
 //! - `client`: the handle, which implements [`Network`].
@@ -22,12 +27,32 @@
 //! is asked a bounded number of times, and each question has a time-out. A peer that lies costs the time of its own
 //! answers and is named in the report; it can neither end a fetch nor a loop.
 
-mod behaviour;
-mod client;
-pub mod codec;
 mod config;
+
+pub mod codec;
+
+mod behaviour;
+
+mod rate;
+
+mod counters;
+
+mod command;
+
+mod published;
+
+mod searches;
+
+mod questions;
+
+mod server;
+
 mod event_loop;
+
 mod fetch;
+
+mod client;
+
 mod memory;
 
 use std::{fmt, sync::Arc};
@@ -36,8 +61,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use protocol::Hash;
 
-pub use client::{start, Client, Counters};
+pub use client::{start, Client};
 pub use config::NetworkConfig;
+pub use counters::Counters;
 pub use libp2p::{Multiaddr, PeerId};
 pub use memory::{MemoryHub, MemoryNetwork, Serving};
 

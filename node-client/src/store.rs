@@ -1,4 +1,4 @@
-//! Published bytes on disk, by content id, within a bound.
+//! Keeps published bytes on disk, by content id, within a bound.
 //!
 //! An object is one file: a header (magic, length, BLAKE3 of the content) and the content. It is written to a temporary
 //! file, synced, and renamed, so that after `kill -9` or a power cut an object is there whole or not at all. A pinned

@@ -3,10 +3,19 @@
 //! Each command first makes the machine ready ([`setup`]), then calls cargo with one profile and one feature set
 //! ([`build`]), so that no dependency is compiled twice.
 
-mod build;
-mod setup;
-mod test;
+mod failure;
+
+mod command;
+
 mod wasm_toolchain;
+
+mod setup;
+
+mod build;
+
+mod tidy;
+
+mod test;
 
 use std::{
     env,
@@ -15,16 +24,16 @@ use std::{
     process::{Command, ExitCode},
 };
 
+use failure::Failure;
 use setup::Setup;
-
-/// Why a command could not be done, in one sentence for the person who called it.
-type Failure = String;
 
 const USAGE: &str = "\
 Usage: cargo xtask COMMAND
 
   localnet [OPTIONS]   Start a chain, miners and validators that train a model together; --help lists the options.
-  test [--timings]     Run every check: format, lints, build, tests, documentation, a short localnet.
+  test [--timings]     Run every check: format, tidy, lints, build, tests, documentation, a short localnet.
+  tidy [--parents]     Check the rules of the layout alone: layers, circles of files, references; with --parents also
+                       circles that a child's import from its own parent's file closes.
   study [OPTIONS]      Compare ways to train together on a small model, into docs/study; --quick for a minute of it.
   build                Build everything, and show where the programs are.
   setup                Make this machine ready to build, and show what is used.
@@ -47,6 +56,10 @@ fn main() -> ExitCode {
         Some("study") => study(&rest),
         Some("test") => no_more(&rest, &["--timings"])
             .and_then(|()| test::run(&Setup::ensure()?, rest.iter().any(|arg| arg == "--timings"))),
+        Some("tidy") => no_more(&rest, &["--parents"]).and_then(|()| {
+            let parents = if rest.is_empty() { tidy::Parents::Apart } else { tidy::Parents::Count };
+            tidy::run(&Setup::ensure()?, parents)
+        }),
         Some("build") => no_more(&rest, &[]).and_then(|()| show_build()),
         Some("setup") => no_more(&rest, &[]).and_then(|()| {
             print!("{}", Setup::ensure()?);

@@ -7,9 +7,9 @@ use std::{
 };
 
 use crate::{
-    build::{output, quiet},
+    command::{output, quiet},
+    failure::Failure,
     wasm_toolchain::{self, WasmToolchain},
-    Failure,
 };
 
 /// The oldest compiler that the workspace builds with; `rust-version` in Cargo.toml says the same.
@@ -77,6 +77,11 @@ impl Setup {
             .env("PROTOC", &self.protoc);
         self.wasm.apply(&mut cargo);
         cargo
+    }
+
+    /// The root of the checkout.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
     }
 
     /// Where the release build of the workspace lies.

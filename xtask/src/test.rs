@@ -3,9 +3,11 @@
 use std::{env, fs, process::Command, time::Instant};
 
 use crate::{
-    build::{self, quiet, run as run_command},
+    build,
+    command::{quiet, run as run_command},
+    failure::Failure,
     setup::Setup,
-    Failure,
+    tidy,
 };
 
 /// A check and its name.
@@ -15,8 +17,10 @@ type Step<'a> = (&'a str, &'a dyn Fn() -> Result<(), Failure>);
 ///
 /// With `timings`, cargo writes its account of the build under `cargo-timings` in the target folder.
 pub(crate) fn run(setup: &Setup, timings: bool) -> Result<(), Failure> {
-    let steps: [Step<'_>; 6] = [
+    let steps: [Step<'_>; 8] = [
         ("format", &|| format(setup)),
+        ("tidy", &|| tidy::run(setup, tidy::Parents::Apart)),
+        ("licences", &|| licences(setup)),
         ("build", &|| build::programs(setup, if timings { &["--timings"] } else { &[] })),
         ("lints", &|| lint(setup)),
         ("tests", &|| build::tests(setup)),
@@ -44,6 +48,15 @@ pub(crate) fn run(setup: &Setup, timings: bool) -> Result<(), Failure> {
 fn format(setup: &Setup) -> Result<(), Failure> {
     ensure_component(setup, "fmt", "rustfmt")?;
     run_command(setup.cargo().args(["fmt", "--all", "--check"]))
+}
+
+/// Checks the dependencies against deny.toml, where cargo-deny is installed: it needs no network for these checks.
+fn licences(setup: &Setup) -> Result<(), Failure> {
+    if !quiet(setup.cargo().args(["deny", "--version"])) {
+        eprintln!("skipped: cargo-deny is not installed (`cargo install cargo-deny` gets it)");
+        return Ok(());
+    }
+    run_command(setup.cargo().args(["deny", "--offline", "check", "bans", "licenses", "sources"]))
 }
 
 fn lint(setup: &Setup) -> Result<(), Failure> {

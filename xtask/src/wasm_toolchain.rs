@@ -13,8 +13,8 @@ use std::{
 };
 
 use crate::{
-    build::{output, quiet},
-    Failure,
+    command::{output, quiet},
+    failure::Failure,
 };
 
 /// The target that the runtime is built for.

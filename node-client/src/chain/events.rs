@@ -1,4 +1,4 @@
-//! The pallet's events as plain records. The order of variants and fields is the pallet's, so that they are read
+//! Defines the pallet's events as plain records. The order of variants and fields is the pallet's, so that they are read
 //! from the chain's bytes as they are; the metadata test of `runtime-tests` fails when the pallet's shape changes.
 
 use codec::{Decode, Encode};

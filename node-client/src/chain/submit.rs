@@ -1,4 +1,4 @@
-//! Signing and submitting: nonces that are safe when one key submits several extrinsics at once, and the outcome by name.
+//! Signs and submits extrinsics: nonces are safe when one key submits several at once, and the result has a name.
 //!
 //! The next nonce of a signer is kept under its own lock, held only while an extrinsic is signed and handed to the
 //! node, so that extrinsics enter the pool in order and wait for their blocks side by side. After any failure the

@@ -1,4 +1,4 @@
-//! [`Chain`] over subxt: one connection at a time, opened again, to the next of the nodes, when it breaks.
+//! Implements [`Chain`] over subxt: one connection at a time, opened again, to the next of the nodes, when it breaks.
 //!
 //! Storage entries are named by code that subxt generates from `artifacts/metadata.scale`; before a value is read,
 //! subxt compares the entry's type with the node's. Values are then decoded into the records of `stored`.

@@ -1,4 +1,4 @@
-//! What the chain says, as plain records: accounts are 32 bytes, amounts planck, the rest types of `protocol`.
+//! Defines what the chain says as plain records: accounts are 32 bytes, amounts planck, the rest types of `protocol`.
 
 use codec::{Compact, Decode, Encode};
 use protocol::{

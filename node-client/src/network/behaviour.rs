@@ -1,4 +1,4 @@
-//! Which libp2p protocols are spoken, with which limits.
+//! Puts together the libp2p protocols that a peer speaks, with their limits.
 
 use std::time::Duration;
 
@@ -36,12 +36,15 @@ const CONNECTIONS_PENDING_MAX: u32 = 64;
 /// Streams at a time on one connection; the other limits are tighter, this one is for what they do not see.
 const STREAMS_MAX: usize = 32;
 
+/// Kademlia, keeping its records in memory.
+pub(super) type Kademlia = kad::Behaviour<MemoryStore>;
+
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
     /// First, so that a connection over the limit costs the others nothing.
     limits: connection_limits::Behaviour,
     identify: identify::Behaviour,
-    pub(super) kademlia: kad::Behaviour<MemoryStore>,
+    pub(super) kademlia: Kademlia,
     pub(super) ranges: request_response::Behaviour<RangeCodec>,
 }
 
@@ -107,11 +110,7 @@ fn connection_limits(config: &NetworkConfig) -> ConnectionLimits {
         .with_max_established_per_peer(Some(config.connections_per_peer_max))
 }
 
-fn kademlia(
-    config: &NetworkConfig,
-    key: &Keypair,
-    name: StreamProtocol,
-) -> kad::Behaviour<MemoryStore> {
+fn kademlia(config: &NetworkConfig, key: &Keypair, name: StreamProtocol) -> Kademlia {
     let peer = key.public().to_peer_id();
     let records = MemoryStoreConfig {
         // Only provider records are kept.
@@ -131,7 +130,7 @@ fn kademlia(
         // The event loop decides which records of others are kept.
         .set_record_filtering(kad::StoreInserts::FilterBoth);
     let store = MemoryStore::with_config(peer, records);
-    let mut kademlia = kad::Behaviour::with_config(peer, store, settings);
+    let mut kademlia = Kademlia::with_config(peer, store, settings);
     // Every participant answers: there are few, and each announces addresses at which it can be reached.
     kademlia.set_mode(Some(kad::Mode::Server));
     kademlia

@@ -1,9 +1,6 @@
-//! The handle to the network, which implements [`Network`]; as many clones as there are services.
+//! Hands the network to services: a handle that implements [`Network`], with a clone for each of them.
 
-use std::sync::{
-    atomic::{AtomicU64, Ordering},
-    Arc,
-};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,7 +12,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     behaviour,
     codec::{RangeRequest, RangeResponse, RANGE_LEN_MAX},
-    event_loop::{Command, EventLoop},
+    command::Command,
+    counters::{CounterCells, Counters},
+    event_loop::EventLoop,
     fetch::{self, FetchLimits, RangeSource},
     FaultKind, FetchError, FetchRequest, Fetched, Network, NetworkConfig, NetworkError,
     PeerAddress, StartError,
@@ -24,24 +23,6 @@ use crate::{
     clock::Clock,
     store::{Store, StoreError},
 };
-
-/// What the network has done since it started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Bytes of content sent to peers.
-    pub bytes_sent: u64,
-    /// Bytes of content received from peers, good or bad.
-    pub bytes_received: u64,
-    /// Ranges refused because of a limit.
-    pub refused: u64,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct CounterCells {
-    pub(super) bytes_sent: AtomicU64,
-    pub(super) bytes_received: AtomicU64,
-    pub(super) refused: AtomicU64,
-}
 
 /// A handle to the running network. The network closes when the last one is dropped, or by [`Client::shutdown`].
 #[derive(Clone)]
@@ -118,11 +99,7 @@ impl Client {
 
     /// What has been sent and received so far.
     pub fn counters(&self) -> Counters {
-        Counters {
-            bytes_sent: self.counters.bytes_sent.load(Ordering::Relaxed),
-            bytes_received: self.counters.bytes_received.load(Ordering::Relaxed),
-            refused: self.counters.refused.load(Ordering::Relaxed),
-        }
+        self.counters.read()
     }
 
     /// The store that is served from.

@@ -1,4 +1,4 @@
-//! The two messages of the range protocol, and their bytes.
+//! Encodes and decodes the two messages of the range protocol.
 //!
 //! One stream carries one request and one response. All integers are little endian.
 //!

@@ -1,4 +1,4 @@
-//! Every limit of the network, in one place, with the reason for its default.
+//! Holds every limit of the network in one place, with the reason for its default.
 
 use std::{net::Ipv4Addr, time::Duration};
 

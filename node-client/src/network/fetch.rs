@@ -1,4 +1,4 @@
-//! From which peer to ask what, and whom to blame; knows no libp2p.
+//! Decides which peer is asked for which range, and which is to blame; knows no libp2p.
 //!
 //! Peers are asked one after another, ranges of one peer in order. A peer that fails half-way is followed by the next,
 //! which takes over where it stopped. Only the whole can be checked, so when content that came from several peers turns

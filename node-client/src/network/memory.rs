@@ -1,4 +1,4 @@
-//! The network without sockets, for tests: peers of one process that share a hub.
+//! Connects peers of one process through a shared hub, without sockets, for tests.
 //!
 //! The rules of a fetch are the real ones ([`super::fetch`]); only the transport is missing. There is no timer and no
 //! task, so a test on one thread gives the same order every time.

@@ -2,7 +2,7 @@
 //!
 //! For an update of window w: losses before and after θ_w ← θ_w − rate · v, with v the update alone
 //! and rate = outer rate · evaluation rate, on the miner's own samples and on random ones
-//! (DESIGN.md §4.7). Losses are means in nats a token; on chain they are Q8.24.
+//! (docs/PROTOCOL.md §7). Losses are means in nats a token; on chain they are Q8.24.
 
 use protocol::aggregate::rate;
 use protocol::consensus::Evaluation;

@@ -1,4 +1,4 @@
-//! The pallet's records as they are stored: fields in the pallet's order.
+//! Mirrors the pallet's records as they are stored: fields in the pallet's order.
 
 use codec::Decode;
 use protocol::{

@@ -1,0 +1,45 @@
+//! Counts what the network sends, receives and refuses.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What the network has done since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Bytes of content sent to peers.
+    pub bytes_sent: u64,
+    /// Bytes of content received from peers, good or bad.
+    pub bytes_received: u64,
+    /// Ranges refused because of a limit.
+    pub refused: u64,
+}
+
+/// The counters that the event loop moves while clients read them. Each is right by itself; together they may be of
+/// slightly different moments.
+#[derive(Debug, Default)]
+pub(super) struct CounterCells {
+    bytes_sent: AtomicU64,
+    bytes_received: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl CounterCells {
+    pub(super) fn add_sent(&self, bytes: usize) {
+        self.bytes_sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn add_received(&self, bytes: usize) {
+        self.bytes_received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn add_refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn read(&self) -> Counters {
+        Counters {
+            bytes_sent: self.bytes_sent.load(Ordering::Relaxed),
+            bytes_received: self.bytes_received.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+        }
+    }
+}
