@@ -26,14 +26,13 @@ use protocol::{consensus::Standing, fixed::Q32, BlockNumber, Hash, Planck, RunId
 use trainer::{Model, ModelConfig, Threads};
 
 use crate::{
+    chain_process as node,
     cli::AuditArgs,
-    exit,
-    localnet::{node, supervise},
-    memory,
+    commands::run,
+    exit, memory,
     participant::initial_model,
-    run,
-    runfile::{RunFile, PAYLOADS_FOLDER},
-    signals,
+    run_folder::{RunFile, PAYLOADS_FOLDER},
+    signals, supervise,
 };
 
 /// Blocks whose events are asked for at a time.

@@ -6,14 +6,16 @@ use clap::{Args, Parser, Subcommand};
 use protocol::RunId;
 
 use crate::{
-    bench::BenchCommand,
+    commands::{
+        bench::BenchCommand,
+        data::DataCommand,
+        eval::EvalArgs,
+        plan::PlanArgs,
+        train::TrainArgs,
+        transfer::{ExportArgs, ImportArgs},
+    },
     config::AdversaryKind,
-    data::DataCommand,
     env,
-    eval::EvalArgs,
-    models::{ExportArgs, ImportArgs},
-    plan::PlanArgs,
-    train::TrainArgs,
 };
 
 /// Where commands look for the chain when they are told nothing else: the node's default port.

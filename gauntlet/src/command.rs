@@ -3,10 +3,14 @@
 use anyhow::Result;
 
 use crate::{
-    auditor, bench,
+    auditor,
     cli::{Command, RunCommand, WalletCommand},
-    data::{self, DataCommand},
-    eval, localnet, miner, models, plan, run, signals, status, train, validator, wallet,
+    commands::{
+        bench,
+        data::{self, DataCommand},
+        eval, localnet, plan, run, status, train, transfer, wallet,
+    },
+    miner, signals, validator,
 };
 
 /// Runs one command to its end and returns the exit code.
@@ -37,8 +41,8 @@ pub async fn run(command: Command) -> Result<u8> {
         Command::Train(args) => train::run(*args).await,
         Command::Data(command) => data::run(command).await,
         Command::Bench(command) => bench::run(command),
-        Command::Import(args) => models::import(&args),
-        Command::Export(args) => models::export(&args),
+        Command::Import(args) => transfer::import(&args),
+        Command::Export(args) => transfer::export(&args),
         Command::Eval(args) => eval::run(args).await,
         Command::Plan(args) => plan::run(&args),
     }

@@ -1,7 +1,7 @@
 //! The command line of Gauntlet and its services: the one place where chain, peers and model meet.
 //!
 //! Read in this order: [`cli`] and [`config`] say what can be asked; [`miner`] and [`validator`] are the two services,
-//! on what they share ([`participant`], [`dataset`], [`heads`], [`peers`], [`payloads`], [`replica`], [`submitter`], [`work`]); [`localnet`] runs
+//! on what they share ([`participant`], [`dataset`], [`heads`], [`peers`], [`payloads`], [`replica`], [`submitter`], [`work`]); [`commands::localnet`] runs
 //! a whole network of them; [`auditor`] recomputes what it did.
 //!
 //! **Invariants.** A service per duty, each with its own loop, sharing only handles. What is signed is in the journal
@@ -38,19 +38,11 @@ pub mod validator;
 
 mod corpus;
 
-pub mod localnet;
+pub mod chain_process;
+pub mod commands;
+pub mod supervise;
 
 pub mod auditor;
-pub mod runfile;
+pub mod run_folder;
 
-pub mod data;
-pub mod eval;
 pub mod memory;
-pub mod models;
-pub mod plan;
-pub mod train;
-
-pub mod bench;
-pub mod run;
-pub mod status;
-pub mod wallet;

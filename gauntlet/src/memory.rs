@@ -19,7 +19,7 @@ use trainer::{
     ModelConfig, Precision, PRESETS,
 };
 
-use crate::{replica, train, validator};
+use crate::{commands::train, replica, validator};
 
 /// What a process costs that computes so many samples of a model at once.
 type Costs<'a> = &'a dyn Fn(&ModelConfig, usize) -> Result<CpuCosts, BudgetError>;

@@ -1,8 +1,8 @@
 //! kill -9 of a miner, of a validator, restart of the node: the run goes on, and who was away is accepted again.
 
 use gauntlet::{
+    commands::localnet::report::Report,
     diary::{Duty, Line},
-    localnet::report::Report,
 };
 
 use crate::localnet::{is_alive, Localnet};

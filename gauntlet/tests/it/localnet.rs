@@ -7,8 +7,8 @@ use std::{
 };
 
 use gauntlet::{
+    commands::localnet::report::Report,
     diary::{Line, Reader},
-    localnet::report::Report,
 };
 
 /// How long anything may take before a test fails.

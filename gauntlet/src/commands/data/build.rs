@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn configuration_of_the_documentation_is_one() {
-        let text = include_str!("../../../docs/DATA.md");
+        let text = include_str!("../../../../docs/DATA.md");
         let start = text.find("```toml\n").unwrap() + 8;
         let toml = &text[start..start + text[start..].find("```").unwrap()];
         let (settings, tokenizer, _) = parse_config(toml, Path::new("/mix")).unwrap();

@@ -10,7 +10,7 @@ use trainer::{
     evaluate::held_out_ids,
 };
 
-use super::{options::Plan, text};
+use super::{order::Plan, text};
 use crate::dataset::{self, Found};
 
 /// Where the samples are.

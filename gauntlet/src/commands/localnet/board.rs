@@ -6,12 +6,12 @@ use node_client::{chain::GauntletEvent, keys};
 use protocol::{AccountBytes, Planck, RunId, Uid, Window};
 
 use super::{
-    plan::Member,
     progress::{bytes, units},
     report::{
         EmissionReport, ModelReport, ParticipantReport, Report, ScoreReport, StateReport,
         WindowReport,
     },
+    settings::Member,
 };
 use crate::{
     diary::{self, Duty, Line},

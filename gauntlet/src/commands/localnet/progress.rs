@@ -10,7 +10,7 @@ use protocol::{
     Planck, Window,
 };
 
-use super::{board::Board, plan::UNIT};
+use super::{board::Board, settings::UNIT};
 
 /// Shows progress on stdout.
 pub(crate) struct Progress {

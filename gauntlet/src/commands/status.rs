@@ -5,7 +5,7 @@ use node_client::{chain::Chain, keys};
 use protocol::window::phase_at;
 use serde_json::json;
 
-use crate::{cli::StatusArgs, exit, run};
+use crate::{cli::StatusArgs, commands::run, exit};
 
 /// Shows where a run stands.
 ///

@@ -9,8 +9,10 @@ use std::{
 use anyhow::{bail, Context, Result};
 use node_client::chain::{self, Chain};
 
-use super::supervise::{free_port, Process, Program};
-use crate::runfile::{CHAIN_FOLDER, LOGS_FOLDER};
+use crate::{
+    run_folder::{CHAIN_FOLDER, LOGS_FOLDER},
+    supervise::{free_port, Process, Program},
+};
 
 /// Name of the binary.
 const BINARY: &str = "gauntlet-node";

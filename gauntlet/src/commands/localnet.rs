@@ -13,11 +13,9 @@
 //! ```
 
 mod board;
-pub(crate) mod node;
-mod plan;
 mod progress;
 pub mod report;
-pub(crate) mod supervise;
+mod settings;
 
 use std::{
     path::{Path, PathBuf},
@@ -41,20 +39,20 @@ use trainer::{Dataset, Model, SampleSource, Threads};
 pub(crate) use self::progress::print;
 use self::{
     board::Board,
-    node::Node,
-    plan::{Member, MemoryShares, UNIT},
     progress::Progress,
     report::{EmissionReport, ModelReport, Report},
-    supervise::{Process, Program},
+    settings::{self as plan, Member, MemoryShares, UNIT},
 };
 use crate::{
+    chain_process::{self as node, Node},
     cli::LocalnetArgs,
     config::{ChainSection, KeySource, KeysSection, NetworkSection, ParticipantFile},
     corpus,
     dataset::CACHE_BYTES_MAX,
     diary, exit, memory,
-    runfile::{RunFile, LOGS_FOLDER, PAYLOADS_FOLDER},
+    run_folder::{RunFile, LOGS_FOLDER, PAYLOADS_FOLDER},
     signals,
+    supervise::{self, Process, Program},
 };
 
 /// Who owns the run and pays for everything: a development account.

@@ -9,8 +9,8 @@ use std::{
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use trainer::{budget::CpuCosts, guard::Verdict, ModelConfig, PretrainEvent, Pretrainer};
 
-use super::{data::Data, options::Plan};
-use crate::localnet::print;
+use super::{data::Data, order::Plan};
+use crate::commands::localnet::print;
 
 /// Time between lines where no bar can be shown.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);

@@ -9,7 +9,8 @@ use trainer::{Model, ModelConfig, Threads};
 
 use crate::{
     cli::{RunCreateArgs, RunShowArgs},
-    dataset, exit, memory, wallet,
+    commands::wallet,
+    dataset, exit, memory,
 };
 
 /// How long the chain may take to answer.

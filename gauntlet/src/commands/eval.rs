@@ -29,7 +29,7 @@ use trainer::{
     Model, ModelConfig, Threads,
 };
 
-use crate::{exit, localnet::print, memory, signals};
+use crate::{commands::localnet::print, exit, memory, signals};
 use model::Opened;
 use report::Report;
 
@@ -346,7 +346,7 @@ mod tests {
 
     #[test]
     fn the_task_of_the_documentation_is_one() {
-        let text = include_str!("../../docs/EVALUATION.md");
+        let text = include_str!("../../../docs/EVALUATION.md");
         let start = text.find("```toml\n").unwrap() + 8;
         let toml = &text[start..start + text[start..].find("```").unwrap()];
         let file: TaskFile = toml::from_str(toml).unwrap();

@@ -1,7 +1,7 @@
 //! The data set that a training makes of text: of bytes, in the folder `data` of its own.
 //!
 //! Plain text of up to [`CORPUS_BYTES_MAX`] bytes is gathered in memory; more of it, JSONL, Parquet and compressed files are
-//! streamed as [`gauntlet data build`](crate::data) does. A note says which text it was, so that a training never goes on
+//! streamed as [`gauntlet data build`](crate::commands::data) does. A note says which text it was, so that a training never goes on
 //! with another one under the same name.
 
 use std::{
@@ -20,10 +20,10 @@ use trainer::{
     DataError, Dataset, Tokenizer,
 };
 
-use super::options::Plan;
+use super::order::Plan;
 use crate::{
+    commands::data::ByteBar,
     corpus::{self, CORPUS_BYTES_MAX},
-    data::ByteBar,
 };
 
 /// Name of the note beside the data set.

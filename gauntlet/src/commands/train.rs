@@ -5,7 +5,7 @@
 
 mod data;
 mod log;
-mod options;
+mod order;
 mod progress;
 mod text;
 
@@ -27,10 +27,10 @@ use trainer::{
     Threads,
 };
 
-pub use options::{TrainArgs, TrainOptions};
+pub use order::{TrainArgs, TrainOptions};
 
-use self::{data::Data, log::Log, options::Plan, progress::Progress};
-use crate::{exit, localnet::print, signals, telemetry};
+use self::{data::Data, log::Log, order::Plan, progress::Progress};
+use crate::{commands::localnet::print, exit, signals, telemetry};
 
 /// Samples that an evaluation computes at once: bounds its memory.
 pub(crate) const EVALUATED_AT_ONCE: usize = 4;
@@ -72,7 +72,7 @@ fn train(plan: &Plan, end: &AtomicBool) -> Result<u8> {
     let folder = &plan.out;
     std::fs::create_dir_all(folder)
         .with_context(|| format!("cannot create {}", folder.display()))?;
-    let _lock = options::lock(folder)?;
+    let _lock = order::lock(folder)?;
     if let Some(to) = &plan.export {
         files::check_free(to)?;
     }
