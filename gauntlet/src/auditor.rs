@@ -27,8 +27,7 @@ use trainer::{Model, ModelConfig, Threads};
 
 use crate::{
     chain_process as node,
-    cli::AuditArgs,
-    commands::run,
+    commands::{audit::AuditArgs, run},
     exit, memory,
     participant::initial_model,
     run_folder::{RunFile, PAYLOADS_FOLDER},

@@ -18,7 +18,10 @@ use protocol::RunId;
 use serde::{Deserialize, Serialize};
 use trainer::ModelConfig;
 
-use crate::{cli::DEFAULT_URL, dataset, env};
+use crate::{
+    dataset,
+    env::{self, DEFAULT_URL},
+};
 
 /// A participant's configuration, as its TOML file says it.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]

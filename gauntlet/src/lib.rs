@@ -9,7 +9,6 @@
 //! window is worked on; only what cannot get better ends a process. Every wait for somebody else has a time-out.
 
 pub mod cli;
-pub mod command;
 pub mod env;
 pub mod exit;
 pub mod telemetry;

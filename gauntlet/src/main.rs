@@ -1,7 +1,7 @@
 //! The command line: parse, build, run. Everything else is in the library of the same name.
 
 use clap::Parser;
-use gauntlet::{cli::Cli, command, exit, telemetry};
+use gauntlet::{cli::Cli, exit, telemetry};
 
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
@@ -18,7 +18,7 @@ fn main() -> std::process::ExitCode {
             }
         };
     // The command runs on the main thread: children of `localnet` are told to end with the thread that started them.
-    let result = runtime.block_on(command::run(cli.command));
+    let result = runtime.block_on(cli.command.run());
     // What still runs on other threads is at most a computation whose result nobody waits for.
     runtime.shutdown_background();
     match result {

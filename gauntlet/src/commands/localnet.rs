@@ -12,6 +12,7 @@
 //! miner-0/ …       each participant's configuration, journal, checkpoints, diary
 //! ```
 
+mod args;
 mod board;
 mod progress;
 pub mod report;
@@ -36,6 +37,7 @@ use protocol::{
 };
 use trainer::{Dataset, Model, SampleSource, Threads};
 
+pub use self::args::{Adversaries, LocalnetArgs};
 pub(crate) use self::progress::print;
 use self::{
     board::Board,
@@ -45,7 +47,6 @@ use self::{
 };
 use crate::{
     chain_process::{self as node, Node},
-    cli::LocalnetArgs,
     config::{ChainSection, KeySource, KeysSection, NetworkSection, ParticipantFile},
     corpus,
     dataset::CACHE_BYTES_MAX,

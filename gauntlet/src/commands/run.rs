@@ -1,20 +1,73 @@
 //! Create and show runs.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
+use clap::{Args, Subcommand};
 use node_client::chain::{self, Call, Chain, GauntletEvent};
-use protocol::settings::Settings;
+use protocol::{settings::Settings, RunId};
 use trainer::{Model, ModelConfig, Threads};
 
+use super::wallet::{self, KeyArgs};
 use crate::{
-    cli::{RunCreateArgs, RunShowArgs},
-    commands::wallet,
-    dataset, exit, memory,
+    dataset,
+    env::{self, DEFAULT_URL},
+    exit, memory,
 };
 
 /// How long the chain may take to answer.
 const CHAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Commands on runs.
+#[derive(Subcommand, Debug)]
+pub enum RunCommand {
+    /// Create a run.
+    Create(RunCreateArgs),
+    /// Show a run's settings.
+    Show(RunShowArgs),
+}
+
+/// Options of `run create`.
+#[derive(Args, Debug)]
+pub struct RunCreateArgs {
+    /// WebSocket address of the chain.
+    #[arg(long, env = env::URL, default_value = DEFAULT_URL)]
+    pub url: String,
+    /// Settings of the run (JSON, as `run show` prints it); their roots are filled in from model and data.
+    #[arg(long, value_name = "FILE")]
+    pub settings: PathBuf,
+    /// The model: nano, 1M, 7M, 25M, 135M, 360M, 1B, 8B, 70B or covenant-72b.
+    #[arg(long, default_value = "nano", value_name = "PRESET")]
+    pub model: String,
+    /// The data set's folder, or its address in a store (`s3://bucket/folder`, `https://host/folder`).
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Who owns the run.
+    #[command(flatten)]
+    pub key: KeyArgs,
+}
+
+/// Options of `run show`.
+#[derive(Args, Debug)]
+pub struct RunShowArgs {
+    /// WebSocket address of the chain.
+    #[arg(long, env = env::URL, default_value = DEFAULT_URL)]
+    pub url: String,
+    /// The run.
+    #[arg(default_value_t = 0)]
+    pub run: RunId,
+}
+
+/// Runs a command on runs.
+///
+/// # Errors
+/// As [`create`] and [`show`].
+pub async fn run(command: RunCommand) -> Result<u8> {
+    match command {
+        RunCommand::Create(args) => create(args).await,
+        RunCommand::Show(args) => show(args).await,
+    }
+}
 
 /// Connects to the chain at `url`.
 ///

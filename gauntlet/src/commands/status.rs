@@ -1,11 +1,30 @@
 //! Where a run stands, in one screen or as JSON.
 
 use anyhow::{Context, Result};
+use clap::Args;
 use node_client::{chain::Chain, keys};
-use protocol::window::phase_at;
+use protocol::{window::phase_at, RunId};
 use serde_json::json;
 
-use crate::{cli::StatusArgs, commands::run, exit};
+use super::run;
+use crate::{
+    env::{self, DEFAULT_URL},
+    exit,
+};
+
+/// Options of `status`.
+#[derive(Args, Debug)]
+pub struct StatusArgs {
+    /// WebSocket address of the chain.
+    #[arg(long, env = env::URL, default_value = DEFAULT_URL)]
+    pub url: String,
+    /// The run.
+    #[arg(default_value_t = 0)]
+    pub run: RunId,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// Shows where a run stands.
 ///

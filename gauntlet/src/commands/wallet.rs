@@ -1,12 +1,52 @@
 //! Keys: make one, show its address.
 
+use std::path::PathBuf;
+
 use anyhow::{bail, Context, Result};
+use clap::{Args, Subcommand};
 use node_client::keys::{self, Keypair};
 
-use crate::{
-    cli::{KeyArgs, WalletNewArgs},
-    env, exit,
-};
+use crate::{env, exit};
+
+/// Commands on keys.
+#[derive(Subcommand, Debug)]
+pub enum WalletCommand {
+    /// Make a key and keep it in a file, encrypted with GAUNTLET_PASSWORD; its phrase is printed once.
+    New(WalletNewArgs),
+    /// Show the address of a key.
+    Show(KeyArgs),
+}
+
+/// Options of `wallet new`.
+#[derive(Args, Debug)]
+pub struct WalletNewArgs {
+    /// The file to write, which must not exist.
+    #[arg(long, value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+/// Names a key.
+#[derive(Args, Debug, Clone)]
+#[group(required = true, multiple = false)]
+pub struct KeyArgs {
+    /// An encrypted key file; its password is in GAUNTLET_PASSWORD.
+    #[arg(long = "key-file", value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// A secret URI, for development: `//Alice`.
+    #[arg(long = "key-uri", value_name = "URI")]
+    pub uri: Option<String>,
+}
+
+/// Runs a command on keys.
+///
+/// # Errors
+/// As [`new`] and [`show`].
+pub fn run(command: WalletCommand) -> Result<u8> {
+    match command {
+        WalletCommand::New(args) => new(args),
+        WalletCommand::Show(args) => show(args),
+    }
+}
 
 /// Makes a key and writes it, encrypted, to a new file. Its phrase is printed once.
 ///

@@ -17,7 +17,8 @@ use trainer::{
     Model, ModelConfig, SampleSource, Threads, Trainer, TrainerSettings,
 };
 
-use crate::{cli::LocalnetArgs, config::AdversaryKind, env, memory};
+use super::args::LocalnetArgs;
+use crate::{config::AdversaryKind, env, memory};
 
 /// One unit of the chain's money.
 pub(crate) const UNIT: Planck = 1_000_000_000_000;
@@ -410,14 +411,15 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::cli::{Cli, Command};
 
     fn args(line: &str) -> LocalnetArgs {
-        let words = format!("gauntlet localnet {line}");
-        match Cli::parse_from(words.split_whitespace()).command {
-            Command::Localnet(args) => args,
-            other => panic!("{other:?}"),
+        #[derive(Parser)]
+        struct Options {
+            #[command(flatten)]
+            args: LocalnetArgs,
         }
+        let words = format!("localnet {line}");
+        Options::parse_from(words.split_whitespace()).args
     }
 
     fn samples(sample_count: u64) -> DataSize {
