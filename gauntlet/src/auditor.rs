@@ -27,7 +27,7 @@ use trainer::{Model, ModelConfig, Threads};
 
 use crate::{
     chain_process as node,
-    commands::{audit::AuditArgs, run},
+    commands::audit::AuditArgs,
     exit, memory,
     participant::initial_model,
     run_folder::{RunFile, PAYLOADS_FOLDER},
@@ -49,7 +49,7 @@ pub async fn run(args: AuditArgs) -> Result<u8> {
     let folder = args.folder.canonicalize()?;
     let mut node = None;
     let chain: Arc<dyn Chain> = match &args.url {
-        Some(url) => Arc::new(run::connect(url).await?),
+        Some(url) => Arc::new(node::connect(url).await?),
         None => {
             let binary = node::find(args.node.as_deref())?;
             node.insert(node::start(&binary, &folder, 0)?).connect().await?

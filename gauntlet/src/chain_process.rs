@@ -1,4 +1,4 @@
-//! The chain's process.
+//! Reaches the chain: connects to one that runs, or starts the process of one.
 
 use std::{
     path::{Path, PathBuf},
@@ -14,11 +14,28 @@ use crate::{
     supervise::{free_port, Process, Program},
 };
 
+/// How long the chain may take to answer.
+const CHAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Name of the binary.
 const BINARY: &str = "gauntlet-node";
 
 /// How long the node may take until it answers.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Connects to the chain at `url`.
+///
+/// # Errors
+/// It does not answer.
+pub(crate) async fn connect(url: &str) -> Result<impl Chain> {
+    let urls = [url.to_owned()];
+    tokio::time::timeout(CHAIN_TIMEOUT, chain::connect(&urls))
+        .await
+        .ok()
+        .context("no answer in time")
+        .and_then(|connected| Ok(connected?))
+        .with_context(|| format!("cannot reach a chain at {url}"))
+}
 
 /// The node's binary: the one that is named, or the one beside this program.
 ///

@@ -40,6 +40,7 @@ mod corpus;
 pub mod chain_process;
 pub mod commands;
 pub mod supervise;
+mod terminal;
 
 pub mod auditor;
 pub mod run_folder;

@@ -15,14 +15,16 @@ use trainer::{
         quantity::{format_bytes, product},
         BudgetError, CpuCosts,
     },
-    harness::rung_shape,
-    ModelConfig, Precision, PRESETS,
+    ModelConfig, PRESETS,
 };
 
-use crate::{commands::train, replica, validator};
+use crate::replica;
 
 /// What a process costs that computes so many samples of a model at once.
 type Costs<'a> = &'a dyn Fn(&ModelConfig, usize) -> Result<CpuCosts, BudgetError>;
+
+/// Samples that a validator evaluates at once: bounds its memory.
+pub(crate) const SCORED_AT_ONCE: usize = 8;
 
 /// Agreed states beside the trainer's, in the words of a plan.
 const STATES: &str = "agreed states that are made and served";
@@ -104,35 +106,8 @@ pub fn miner(
 
 /// What a validator's process holds: it scores, and measures the held-out loss.
 pub fn validator(config: &ModelConfig, threads: usize) -> Result<CpuCosts, BudgetError> {
-    let evaluator = || CpuCosts::of_evaluator(config, validator::SAMPLES_AT_ONCE, threads);
+    let evaluator = || CpuCosts::of_evaluator(config, SCORED_AT_ONCE, threads);
     evaluator()?.and(evaluator()?)?.and_parameters(STATES, config, replica::STATES_AT_ONCE)
-}
-
-/// What a training without a chain holds: while it reads a checkpoint, or later, while it evaluates.
-pub fn training(
-    config: &ModelConfig,
-    samples: usize,
-    precision: Precision,
-    threads: usize,
-) -> Result<CpuCosts, BudgetError> {
-    /// Parameters and both moments.
-    const CHECKPOINT_ARRAYS: u64 = 3;
-    CpuCosts::of_pretrainer(config, samples, precision, threads)?
-        .and(CpuCosts::of_evaluator(config, train::EVALUATED_AT_ONCE, threads)?)?
-        .and_parameters("a checkpoint that is read", config, CHECKPOINT_ARRAYS)
-}
-
-/// What an evaluation holds that asks a model requests of up to `length` tokens, in batches of about so many tokens.
-pub fn evaluation(
-    config: &ModelConfig,
-    length: usize,
-    batch_tokens: usize,
-    threads: usize,
-) -> Result<u64, BudgetError> {
-    let (samples, seq_len) = rung_shape(length, batch_tokens);
-    let config = ModelConfig { seq_len, ..config.clone() };
-    // Its one array of parameters is the model.
-    CpuCosts::of_evaluator(&config, samples, threads)?.bytes()
 }
 
 /// Copies of a model's parameters.

@@ -23,14 +23,11 @@ use trainer::{Checkpoints, Threads};
 
 use crate::{
     config::Participant,
-    memory,
+    memory::{self, SCORED_AT_ONCE as SAMPLES_AT_ONCE},
     participant::{self, Handles, Role, Surroundings},
     replica::{Replica, State},
     signals,
 };
-
-/// Samples that an evaluation computes at once: bounds its memory.
-pub(crate) const SAMPLES_AT_ONCE: usize = 8;
 
 /// How long the start waits for the hot key to be registered.
 const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(120);

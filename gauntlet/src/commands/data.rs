@@ -1,15 +1,14 @@
 //! `gauntlet data`: text to files of tokens, and what is in them.
 
+mod args;
 mod build;
+mod describe;
 mod show;
 
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
-
 use anyhow::Result;
-use clap::{Args, Subcommand};
-use indicatif::{ProgressBar, ProgressStyle};
-use trainer::data::Format;
+use clap::Subcommand;
+
+pub use self::args::{DataBuildArgs, DataFetchArgs, DataShowArgs, DataVerifyArgs, FormatArg};
 
 /// Commands on data sets.
 #[derive(Subcommand, Debug)]
@@ -23,123 +22,6 @@ pub enum DataCommand {
     Show(DataShowArgs),
     /// Copy a data set from an S3-compatible store, checking every byte; goes on where it was interrupted.
     Fetch(DataFetchArgs),
-}
-
-/// Options of `data build`.
-#[derive(Args, Debug)]
-pub struct DataBuildArgs {
-    /// Folder of the data set.
-    #[arg(long, value_name = "DIR")]
-    pub out: PathBuf,
-    /// Sources, weights and bounds (TOML); docs/DATA.md explains it. Flags win over it.
-    #[arg(long, value_name = "FILE", required_unless_present = "inputs")]
-    pub config: Option<PathBuf>,
-    /// A file or folder of text, with a weight if wanted (`web.jsonl.zst=0.7`); may be repeated.
-    #[arg(long = "input", value_name = "PATH[=WEIGHT]")]
-    pub inputs: Vec<String>,
-    /// A Hugging Face tokenizer.json, or `bytes`.
-    #[arg(long, value_name = "FILE|bytes")]
-    pub tokenizer: Option<String>,
-    /// Name of the token that ends a document. Default: `<|end_of_text|>`, `<|endoftext|>`, `</s>`, `<eos>` or `<|eos|>`.
-    #[arg(long, value_name = "TOKEN")]
-    pub end_of_document: Option<String>,
-    /// Tokens of a sample. Default: 2048.
-    #[arg(long, value_name = "TOKENS")]
-    pub sample_len: Option<usize>,
-    /// Share of the documents that is held out, up to 0.5; 0 for none. Default: 0.01.
-    #[arg(long, value_name = "SHARE")]
-    pub held_out: Option<f64>,
-    /// What the inputs are. Default: what their extensions say.
-    #[arg(long, value_enum)]
-    pub format: Option<FormatArg>,
-    /// JSON field or Parquet column that has the text of the inputs. Default: text.
-    #[arg(long, value_name = "NAME")]
-    pub field: Option<String>,
-    /// How often a document of the inputs may be used. Default: 1.
-    #[arg(long, value_name = "TIMES")]
-    pub repeat: Option<u32>,
-    /// MiB of a file of tokens. Default: 256.
-    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=65_536))]
-    pub shard_mib: Option<u64>,
-    /// End with the document that reaches so many tokens. Default: take all.
-    #[arg(long, value_name = "TOKENS")]
-    pub tokens_max: Option<u64>,
-    /// Bad lines to leave out before the build fails. Default: 100.
-    #[arg(long, value_name = "LINES")]
-    pub bad_lines_max: Option<u64>,
-    /// Threads that tokenise. Default: one for each core.
-    #[arg(long, value_name = "THREADS", value_parser = clap::value_parser!(u16).range(1..=4096))]
-    pub threads: Option<u16>,
-    /// Delete what is in the folder, finished or not, and start from nothing.
-    #[arg(long)]
-    pub start_over: bool,
-    /// Print the result as JSON.
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// What files are, on the command line.
-#[derive(clap::ValueEnum, Clone, Copy, Debug)]
-pub enum FormatArg {
-    /// A file is a document.
-    Text,
-    /// A line is a document.
-    Lines,
-    /// A line is a JSON object with a document.
-    Jsonl,
-    /// A row has a column that is a document.
-    Parquet,
-}
-
-impl From<FormatArg> for Format {
-    fn from(format: FormatArg) -> Self {
-        match format {
-            FormatArg::Text => Self::Text,
-            FormatArg::Lines => Self::Lines,
-            FormatArg::Jsonl => Self::Jsonl,
-            FormatArg::Parquet => Self::Parquet,
-        }
-    }
-}
-
-/// Options of `data verify`.
-#[derive(Args, Debug)]
-pub struct DataVerifyArgs {
-    /// The data set's folder, or its address (`s3://bucket/prefix`; AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, … say
-    /// how to reach it).
-    #[arg(value_name = "DIR|URL")]
-    pub place: String,
-}
-
-/// Options of `data fetch`.
-#[derive(Args, Debug)]
-pub struct DataFetchArgs {
-    /// Address of the data set: `s3://bucket/prefix`.
-    #[arg(value_name = "URL")]
-    pub url: String,
-    /// Folder for the copy.
-    #[arg(value_name = "DIR")]
-    pub folder: PathBuf,
-}
-
-/// Options of `data show`.
-#[derive(Args, Debug)]
-pub struct DataShowArgs {
-    /// The data set's folder.
-    #[arg(value_name = "DIR")]
-    pub folder: PathBuf,
-    /// Print the tokens of this sample; may be repeated.
-    #[arg(long = "sample", value_name = "NUMBER")]
-    pub samples: Vec<u64>,
-    /// Take samples of the held-out split.
-    #[arg(long)]
-    pub held_out: bool,
-    /// Print samples as text, with this tokenizer.json (or `bytes`).
-    #[arg(long, value_name = "FILE|bytes")]
-    pub tokenizer: Option<String>,
-    /// Print the description as JSON.
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// Runs a command on data sets.
@@ -158,55 +40,4 @@ pub async fn run(command: DataCommand) -> Result<u8> {
 /// Work that would block the threads that wait for signals.
 async fn blocking(work: impl FnOnce() -> Result<u8> + Send + 'static) -> Result<u8> {
     tokio::task::spawn_blocking(work).await?
-}
-
-/// Time between lines where no bar can be shown.
-const LINE_INTERVAL: Duration = Duration::from_secs(10);
-
-/// A bar over bytes on stderr, or a line in the log from time to time where that is no terminal.
-pub(crate) struct ByteBar {
-    bar: ProgressBar,
-    total: u64,
-    told: Instant,
-}
-
-impl ByteBar {
-    pub(crate) fn new(total: u64) -> Self {
-        let bar = ProgressBar::new(total);
-        let template = "{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta} left · {msg}";
-        // The template is ours and known to be one.
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
-        }
-        Self { bar, total, told: Instant::now() }
-    }
-
-    pub(crate) fn update(&mut self, bytes: u64, message: impl FnOnce() -> String) {
-        // Drawn by every so many documents, the bar would cost more than tokenising them.
-        let is_line = self.bar.is_hidden();
-        let interval = match is_line {
-            true => LINE_INTERVAL,
-            false => Duration::from_millis(100),
-        };
-        if self.told.elapsed() < interval {
-            return;
-        }
-        self.told = Instant::now();
-        if is_line {
-            let percent = 100 * bytes / self.total.max(1);
-            tracing::info!("{percent} % of the input read, {}", message());
-        } else {
-            self.bar.set_length(self.total.max(bytes));
-            self.bar.set_position(bytes);
-            self.bar.set_message(message());
-        }
-    }
-
-    fn warn(&self, line: &str) {
-        self.bar.suspend(|| tracing::warn!("{line}"));
-    }
-
-    pub(crate) fn end(self) {
-        self.bar.finish_and_clear();
-    }
 }

@@ -3,6 +3,7 @@
 //! The work is [`trainer::harness`]'s; here are files, the progress bar and the report. docs/EVALUATION.md explains tasks
 //! and figures.
 
+mod args;
 mod model;
 mod report;
 
@@ -19,19 +20,20 @@ use std::{
 };
 
 use anyhow::{bail, Context, Result};
-use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use trainer::{
+    budget::{BudgetError, CpuCosts},
     harness::{
-        Cache, Harness, HarnessError, Progress, Sample, ScoreError, Settings, Task, TaskFile,
-        TaskReport, Vocabulary, KNOWN_TASKS,
+        rung_shape, Cache, Harness, HarnessError, Progress, Sample, ScoreError, Settings, Task,
+        TaskFile, TaskReport, Vocabulary, KNOWN_TASKS,
     },
     Model, ModelConfig, Threads,
 };
 
-use crate::{commands::localnet::print, exit, memory, signals};
-use model::Opened;
-use report::Report;
+use self::{model::Opened, report::Report};
+use crate::{exit, memory, signals, terminal::print};
+
+pub use self::args::EvalArgs;
 
 /// Tokens that a model reads at most unless told otherwise: its logits take 4 bytes for each of them and each token of
 /// its vocabulary.
@@ -42,56 +44,6 @@ const LENGTH_MAX: usize = 1 << 24;
 
 /// Tokens of requests that there must be memory for.
 const LENGTH_SHORT: usize = 256;
-
-/// Options of `eval`.
-#[derive(Args, Debug)]
-pub struct EvalArgs {
-    /// A model: a Hugging Face folder or a .gguf file.
-    #[arg(long, value_name = "DIR|FILE")]
-    pub model: PathBuf,
-    /// Its tokenizer.json, or `bytes`. Default: the one in the folder or the file.
-    #[arg(long, value_name = "FILE")]
-    pub tokenizer: Option<String>,
-    /// The token before a text that has nothing before it. Default: what the model's files say.
-    #[arg(long, value_name = "TOKEN")]
-    pub bos: Option<String>,
-    /// Names of known tasks or task files (.toml, .json), separated by commas; without it, the known ones are listed.
-    #[arg(long, value_delimiter = ',', value_name = "TASK,…")]
-    pub tasks: Vec<String>,
-    /// Where the data of known tasks lies; a task file's data lies beside it.
-    #[arg(long, default_value = ".", value_name = "DIR")]
-    pub task_dir: PathBuf,
-    /// The data of the one task, instead of what its file says.
-    #[arg(long, value_name = "PATH")]
-    pub data: Option<PathBuf>,
-    /// Solved examples before each question. Default: what the task says, which is none for those known.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=1000))]
-    pub shots: Option<u16>,
-    /// Seed of random examples.
-    #[arg(long, default_value_t = 1234)]
-    pub seed: u32,
-    /// Only the first questions of each subject.
-    #[arg(long, value_name = "N")]
-    pub limit: Option<usize>,
-    /// Tokens that the model reads at most. Default: the model's context, up to 4096.
-    #[arg(long, value_name = "N")]
-    pub max_length: Option<usize>,
-    /// Tokens of a batch, about.
-    #[arg(long, default_value_t = 1024, value_name = "N")]
-    pub batch_tokens: usize,
-    /// Threads. Default: all cores.
-    #[arg(long, value_name = "N")]
-    pub threads: Option<usize>,
-    /// Where to write the report.
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-    /// Where to write what the model said to each question (JSONL).
-    #[arg(long, value_name = "FILE")]
-    pub samples: Option<PathBuf>,
-    /// Keeps scores, so that an evaluation that was interrupted goes on where it stopped.
-    #[arg(long, value_name = "FILE")]
-    pub cache: Option<PathBuf>,
-}
 
 /// What the work leaves.
 struct Done {
@@ -185,7 +137,7 @@ fn settings(args: &EvalArgs, threads: &Threads) -> Result<Settings> {
     let length_max = length_max.clamp(1, LENGTH_MAX);
     let short = length_max.min(LENGTH_SHORT);
     let costs = |config: &ModelConfig, length, batch_tokens| {
-        memory::evaluation(config, length, batch_tokens, threads.count())
+        memory_of(config, length, batch_tokens, threads.count())
     };
     memory::check("an evaluation", &config, None, |config| costs(config, short, short))?;
     let available = memory::available().unwrap_or(u64::MAX);
@@ -205,6 +157,19 @@ fn settings(args: &EvalArgs, threads: &Threads) -> Result<Settings> {
         }
     }
     Ok(Settings { length_max, length_that_fits, batch_tokens, seed: args.seed, limit: args.limit })
+}
+
+/// What an evaluation holds that asks a model requests of up to `length` tokens, in batches of about so many tokens.
+fn memory_of(
+    config: &ModelConfig,
+    length: usize,
+    batch_tokens: usize,
+    threads: usize,
+) -> Result<u64, BudgetError> {
+    let (samples, seq_len) = rung_shape(length, batch_tokens);
+    let config = ModelConfig { seq_len, ..config.clone() };
+    // Its one array of parameters is the model.
+    CpuCosts::of_evaluator(&config, samples, threads)?.bytes()
 }
 
 /// Finds out now that a report cannot be written, and not after hours of work. What an earlier one left there stays until

@@ -38,12 +38,11 @@ use protocol::{
 use trainer::{Dataset, Model, SampleSource, Threads};
 
 pub use self::args::{Adversaries, LocalnetArgs};
-pub(crate) use self::progress::print;
 use self::{
     board::Board,
     progress::Progress,
     report::{EmissionReport, ModelReport, Report},
-    settings::{self as plan, Member, MemoryShares, UNIT},
+    settings::{self as plan, Member, MemoryShares},
 };
 use crate::{
     chain_process::{self as node, Node},
@@ -54,6 +53,7 @@ use crate::{
     run_folder::{RunFile, LOGS_FOLDER, PAYLOADS_FOLDER},
     signals,
     supervise::{self, Process, Program},
+    terminal::{self, UNIT},
 };
 
 /// Who owns the run and pays for everything: a development account.
@@ -106,7 +106,7 @@ pub async fn run(args: LocalnetArgs) -> Result<u8> {
             Ok(if report.ok { exit::SUCCESS } else { exit::FAILURE })
         }
         None => {
-            progress::print(&format!(
+            terminal::print(&format!(
                 "interrupted; everything was stopped, what there is is in {}",
                 folder.display()
             ));
@@ -169,7 +169,7 @@ async fn whole_run(
     let manifest = dataset.manifest();
     progress.say(format!(
         "data: {} of text, {} training and {} held-out samples of {} tokens",
-        progress::bytes(manifest.train.token_count + manifest.held_out.token_count),
+        terminal::bytes(manifest.train.token_count + manifest.held_out.token_count),
         manifest.train.sample_count,
         manifest.held_out.sample_count,
         manifest.sample_len,
@@ -497,14 +497,14 @@ fn finish(args: &LocalnetArgs, folder: &Path, report: &Report) -> Result<()> {
     if let Some(other) = &args.report {
         report.write(other)?;
     }
-    progress::print("");
+    terminal::print("");
     for participant in &report.participants {
-        let earned = progress::units(participant.earned);
+        let earned = terminal::units(participant.earned);
         let refused = match participant.reveals_refused {
             0 => String::new(),
             count => format!("  {count} reveals refused by the chain"),
         };
-        progress::print(&format!(
+        terminal::print(&format!(
             "{:<14} {:<10} {:<8} earned {earned:>10}{refused}",
             participant.name, participant.role, participant.kind
         ));
@@ -512,16 +512,16 @@ fn finish(args: &LocalnetArgs, folder: &Path, report: &Report) -> Result<()> {
     let first = report.windows.first().and_then(|window| window.heldout_loss);
     if let (Some(first), Some(last)) = (first, report.last_state.heldout_loss) {
         let change = (last / first - 1.0) * 100.0;
-        progress::print(&format!(
+        terminal::print(&format!(
             "\nheld-out loss {first:.3} → {last:.3} ({change:+.1} %) in {:.0} s",
             report.seconds
         ));
     }
     for problem in &report.problems {
-        progress::print(&format!("PROBLEM: {problem}"));
+        terminal::print(&format!("PROBLEM: {problem}"));
     }
-    progress::print(&format!("report:       {}", path.display()));
+    terminal::print(&format!("report:       {}", path.display()));
     let program = std::env::current_exe()?;
-    progress::print(&format!("recompute it: {} audit {}", program.display(), folder.display()));
+    terminal::print(&format!("recompute it: {} audit {}", program.display(), folder.display()));
     Ok(())
 }

@@ -1,22 +1,20 @@
 //! Create and show runs.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use node_client::chain::{self, Call, Chain, GauntletEvent};
+use node_client::chain::{Call, Chain, GauntletEvent};
 use protocol::{settings::Settings, RunId};
 use trainer::{Model, ModelConfig, Threads};
 
 use super::wallet::{self, KeyArgs};
 use crate::{
+    chain_process::connect,
     dataset,
     env::{self, DEFAULT_URL},
     exit, memory,
 };
-
-/// How long the chain may take to answer.
-const CHAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Commands on runs.
 #[derive(Subcommand, Debug)]
@@ -67,20 +65,6 @@ pub async fn run(command: RunCommand) -> Result<u8> {
         RunCommand::Create(args) => create(args).await,
         RunCommand::Show(args) => show(args).await,
     }
-}
-
-/// Connects to the chain at `url`.
-///
-/// # Errors
-/// It does not answer.
-pub(crate) async fn connect(url: &str) -> Result<impl Chain> {
-    let urls = [url.to_owned()];
-    tokio::time::timeout(CHAIN_TIMEOUT, chain::connect(&urls))
-        .await
-        .ok()
-        .context("no answer in time")
-        .and_then(|connected| Ok(connected?))
-        .with_context(|| format!("cannot reach a chain at {url}"))
 }
 
 /// Creates a run from settings in JSON; what follows from model and data is filled in.

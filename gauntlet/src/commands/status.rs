@@ -6,8 +6,8 @@ use node_client::{chain::Chain, keys};
 use protocol::{window::phase_at, RunId};
 use serde_json::json;
 
-use super::run;
 use crate::{
+    chain_process,
     env::{self, DEFAULT_URL},
     exit,
 };
@@ -31,7 +31,7 @@ pub struct StatusArgs {
 /// # Errors
 /// The chain does not answer, or has no such run.
 pub async fn run(args: StatusArgs) -> Result<u8> {
-    let chain = run::connect(&args.url).await?;
+    let chain = chain_process::connect(&args.url).await?;
     let head = chain.finalized_head().await?;
     let at = Some(head.hash);
     let info = chain

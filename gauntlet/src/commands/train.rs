@@ -3,6 +3,7 @@
 //! The folder of a training holds its checkpoints, its log (`metrics.jsonl`, a line a step) and, unless a built data set was
 //! named, its data. The same command again goes on from the newest checkpoint; docs/TRAINING.md has the settings.
 
+mod args;
 mod data;
 mod log;
 mod order;
@@ -27,13 +28,15 @@ use trainer::{
     Threads,
 };
 
-pub use order::{TrainArgs, TrainOptions};
+pub use self::args::{TrainArgs, TrainOptions};
 
-use self::{data::Data, log::Log, order::Plan, progress::Progress};
-use crate::{commands::localnet::print, exit, signals, telemetry};
-
-/// Samples that an evaluation computes at once: bounds its memory.
-pub(crate) const EVALUATED_AT_ONCE: usize = 4;
+use self::{
+    data::Data,
+    log::Log,
+    order::{Plan, EVALUATED_AT_ONCE},
+    progress::Progress,
+};
+use crate::{exit, signals, telemetry, terminal::print};
 
 /// Trains to the last step, or until Ctrl-C; returns the exit code.
 ///

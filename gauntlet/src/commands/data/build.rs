@@ -16,8 +16,8 @@ use trainer::{
     DataError, Dataset, Tokenizer,
 };
 
-use super::{show, ByteBar, DataBuildArgs};
-use crate::{exit, signals};
+use super::{args::DataBuildArgs, describe};
+use crate::{exit, signals, terminal::ByteBar};
 
 /// Bad lines that are shown one by one; the others are counted.
 const BAD_LINES_SHOWN: u64 = 20;
@@ -56,9 +56,9 @@ pub(super) async fn run(args: DataBuildArgs) -> Result<u8> {
         built => built?,
     };
     if json {
-        println!("{}", show::json(&dataset)?);
+        println!("{}", describe::json(&dataset)?);
     } else {
-        show::describe(&dataset);
+        describe::describe(&dataset);
         let seconds = started.elapsed().as_secs_f64();
         let megabytes = progress.text_bytes as f64 / 1e6;
         let rate = megabytes / seconds;

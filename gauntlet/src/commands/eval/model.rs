@@ -6,7 +6,7 @@ use anyhow::{anyhow, bail, Context, Result};
 use serde_json::Value;
 use trainer::{files, Model, Tokenizer};
 
-use super::EvalArgs;
+use super::args::EvalArgs;
 
 /// A model with the way to its tokens.
 pub(super) struct Opened {

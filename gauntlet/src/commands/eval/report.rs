@@ -6,7 +6,7 @@ use trainer::{
     Model,
 };
 
-use super::EvalArgs;
+use super::args::EvalArgs;
 
 /// Subjects that a table lists; of more, only their groups are shown.
 const SUBJECTS_SHOWN: usize = 8;

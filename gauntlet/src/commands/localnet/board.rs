@@ -6,7 +6,6 @@ use node_client::{chain::GauntletEvent, keys};
 use protocol::{AccountBytes, Planck, RunId, Uid, Window};
 
 use super::{
-    progress::{bytes, units},
     report::{
         EmissionReport, ModelReport, ParticipantReport, Report, ScoreReport, StateReport,
         WindowReport,
@@ -16,6 +15,7 @@ use super::{
 use crate::{
     diary::{self, Duty, Line},
     submitter::REFUSED,
+    terminal::{bytes, units},
 };
 
 /// Everything that is known.

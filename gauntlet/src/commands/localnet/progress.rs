@@ -2,15 +2,16 @@
 //!
 //! On a terminal the living line is a bar; elsewhere each phase is a line.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use protocol::{
     window::{Moment, Phase, Schedule},
-    Planck, Window,
+    Window,
 };
 
-use super::{board::Board, settings::UNIT};
+use super::board::Board;
+use crate::terminal::print;
 
 /// Shows progress on stdout.
 pub(crate) struct Progress {
@@ -101,39 +102,5 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-    }
-}
-
-/// Writes a line to stdout. That nobody reads it is no reason to end.
-pub(crate) fn print(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
-}
-
-/// An amount in units, for people.
-pub(crate) fn units(amount: Planck) -> String {
-    let whole = amount / UNIT;
-    let thousandths = amount % UNIT / (UNIT / 1000);
-    format!("{whole}.{thousandths:03}")
-}
-
-/// Bytes for people.
-pub(crate) fn bytes(count: u64) -> String {
-    match count {
-        0..1_000 => format!("{count} B"),
-        1_000..1_000_000 => format!("{:.1} kB", count as f64 / 1e3),
-        _ => format!("{:.1} MB", count as f64 / 1e6),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn amounts_are_cut_not_rounded() {
-        assert_eq!(units(UNIT - 1), "0.999");
-        assert_eq!(units(12 * UNIT + UNIT / 2), "12.500");
-        assert_eq!(bytes(999), "999 B");
-        assert_eq!(bytes(1_500_000), "1.5 MB");
     }
 }

@@ -9,7 +9,7 @@ use anyhow::{bail, Context, Result};
 use protocol::{
     settings::{Emission, Incentive, Settings, Training},
     window::Schedule,
-    Hash, Planck,
+    Hash,
 };
 use serde::{Deserialize, Serialize};
 use trainer::{
@@ -19,9 +19,6 @@ use trainer::{
 
 use super::args::LocalnetArgs;
 use crate::{config::AdversaryKind, env, memory};
-
-/// One unit of the chain's money.
-pub(crate) const UNIT: Planck = 1_000_000_000_000;
 
 /// Steps of the speed measurement, of which the fastest counts; one before them allocates.
 const MEASURED_STEPS: usize = 5;

@@ -3,23 +3,24 @@
 use std::fmt::Write as _;
 
 use trainer::budget::{
+    advice::Advice,
     quantity::{format_bytes, format_seconds},
     Devices, Ledger, Recompute, Request, Sharding,
 };
 
-use super::{Advice, Report};
+use super::report::PlanReport;
 
 /// Width of the names.
 const NAMES: usize = 42;
 
-pub(super) fn text(request: &Request, report: &Report) -> String {
+pub(super) fn text(request: &Request, report: &PlanReport) -> String {
     let mut out = String::new();
     // Writing to a string cannot fail.
     let _ = write(&mut out, request, report);
     out
 }
 
-fn write(out: &mut String, request: &Request, report: &Report) -> std::fmt::Result {
+fn write(out: &mut String, request: &Request, report: &PlanReport) -> std::fmt::Result {
     let (budget, model) = (&report.budget, &report.budget.model);
     let measured = match report.rates.as_ref().map(|rates| rates.measured) {
         Some(true) => " (measured)",
@@ -78,7 +79,7 @@ fn write_ledger(out: &mut String, ledger: &Ledger) -> std::fmt::Result {
     Ok(())
 }
 
-fn write_step(out: &mut String, request: &Request, report: &Report) -> std::fmt::Result {
+fn write_step(out: &mut String, request: &Request, report: &PlanReport) -> std::fmt::Result {
     let step = &report.budget.step;
     let again = match step.recompute {
         Recompute::None => "nothing computed again",
@@ -122,7 +123,7 @@ fn write_step(out: &mut String, request: &Request, report: &Report) -> std::fmt:
     writeln!(out, "  {line}")
 }
 
-fn write_advice(out: &mut String, report: &Report) -> std::fmt::Result {
+fn write_advice(out: &mut String, report: &PlanReport) -> std::fmt::Result {
     if report.budget.fits {
         writeln!(out, "It fits.")?;
     } else if report.what_would_fit.is_empty() {

@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use trainer::{budget::CpuCosts, guard::Verdict, ModelConfig, PretrainEvent, Pretrainer};
 
 use super::{data::Data, order::Plan};
-use crate::commands::localnet::print;
+use crate::terminal::print;
 
 /// Time between lines where no bar can be shown.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);

@@ -22,8 +22,8 @@ use trainer::{
 
 use super::order::Plan;
 use crate::{
-    commands::data::ByteBar,
     corpus::{self, CORPUS_BYTES_MAX},
+    terminal::ByteBar,
 };
 
 /// Name of the note beside the data set.
