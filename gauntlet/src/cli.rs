@@ -4,9 +4,8 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::{
-    auditor,
     commands::{
-        audit::AuditArgs,
+        audit::{self, AuditArgs},
         bench::{self, BenchCommand},
         data::{self, DataCommand},
         eval::{self, EvalArgs},
@@ -87,7 +86,7 @@ impl Command {
             Self::Localnet(args) => localnet::run(args).await,
             Self::Miner(args) => miner::run(args).await,
             Self::Validator(args) => validator::run(args).await,
-            Self::Audit(args) => auditor::run(args).await,
+            Self::Audit(args) => audit::run(args).await,
             Self::Run(command) => run::run(command).await,
             Self::Status(args) => status::run(args).await,
             Self::Wallet(command) => wallet::run(command),

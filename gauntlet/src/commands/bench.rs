@@ -14,7 +14,9 @@ use trainer::{
     Model, ModelConfig, Precision, SampleSource, Threads, Tokens,
 };
 
-use crate::{exit, memory};
+use participant::memory;
+
+use crate::exit;
 
 /// Steps before the clock starts: first touch of memory, threads.
 const WARM_UP_STEPS: usize = 2;

@@ -31,7 +31,9 @@ use trainer::{
 };
 
 use self::{model::Opened, report::Report};
-use crate::{exit, memory, signals, terminal::print};
+use participant::memory;
+
+use crate::{exit, signals, terminal::print};
 
 pub use self::args::EvalArgs;
 

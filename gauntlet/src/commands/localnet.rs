@@ -46,15 +46,14 @@ use self::{
 };
 use crate::{
     chain_process::{self as node, Node},
-    config::{ChainSection, KeySource, KeysSection, NetworkSection, ParticipantFile},
-    corpus,
-    dataset::CACHE_BYTES_MAX,
-    diary, exit, memory,
+    corpus, exit,
+    participant_file::{ChainSection, KeySource, KeysSection, NetworkSection, ParticipantFile},
     run_folder::{RunFile, LOGS_FOLDER, PAYLOADS_FOLDER},
     signals,
     supervise::{self, Process, Program},
     terminal::{self, UNIT},
 };
+use participant::{diary, memory, place::CACHE_BYTES_MAX};
 
 /// Who owns the run and pays for everything: a development account.
 const OWNER_URI: &str = "//Alice";

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
-use crate::miner;
+use participant::{handles::Role, open, Miner};
+
+use crate::{exit, participant_file, signals, telemetry};
 
 /// Options of `miner`.
 #[derive(Args, Debug)]
@@ -20,5 +22,12 @@ pub struct MinerArgs {
 /// # Errors
 /// It cannot start, or a service failed for good.
 pub async fn run(args: MinerArgs) -> Result<u8> {
-    miner::run(&args.config).await
+    let (settings, metrics) = participant_file::load(&args.config, Role::Miner)?;
+    if let Some(address) = metrics {
+        telemetry::serve_metrics(address)?;
+    }
+    let surroundings = open::connect(&settings).await?;
+    let miner = Miner::open(settings, surroundings).await?;
+    miner.run(signals::end_requested()).await?;
+    Ok(exit::SUCCESS)
 }

@@ -12,7 +12,9 @@ use trainer::ModelConfig;
 
 use self::args::{RecomputeArg, ShardingArg, StateArg};
 pub use self::{args::PlanArgs, report::PlanReport};
-use crate::{exit, memory, replica};
+use participant::{memory, replica};
+
+use crate::exit;
 
 mod args;
 mod machine;

@@ -9,11 +9,12 @@ use protocol::{settings::Settings, RunId};
 use trainer::{Model, ModelConfig, Threads};
 
 use super::wallet::{self, KeyArgs};
+use participant::{memory, place};
+
 use crate::{
     chain_process::connect,
-    dataset,
     env::{self, DEFAULT_URL},
-    exit, memory,
+    exit,
 };
 
 /// Commands on runs.
@@ -78,7 +79,7 @@ pub async fn create(args: RunCreateArgs) -> Result<u8> {
         serde_json::from_str(&text).with_context(|| format!("in {}", args.settings.display()))?;
     let config = ModelConfig::preset(&args.model)?;
     let place = args.data.clone();
-    let manifest = tokio::task::spawn_blocking(move || dataset::manifest(&place)).await??;
+    let manifest = tokio::task::spawn_blocking(move || place::manifest(&place)).await??;
     memory::check("the first state", &config, None, |model| memory::copies(model, 1))?;
     let model = Model::init(&config, settings.training.model_seed)?;
     settings.training.genesis_state_root = model.state_root(&Threads::new(1)?);

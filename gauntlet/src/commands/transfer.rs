@@ -8,7 +8,9 @@ use clap::{Args, ValueEnum};
 use trainer::files::{self, ExportSettings, ValueType};
 use trainer::{Checkpoints, Model, ModelConfig};
 
-use crate::{exit, memory};
+use participant::memory;
+
+use crate::exit;
 
 /// Options of `import`.
 #[derive(Args, Debug)]
@@ -135,7 +137,7 @@ fn newest_checkpoint(folder: &Path) -> Result<Model> {
 
 /// Refuses a model whose parameters alone are more than the memory.
 fn check_memory(who: &str, config: &ModelConfig) -> Result<()> {
-    memory::check(who, config, None, |config| memory::copies(config, 1))
+    Ok(memory::check(who, config, None, |config| memory::copies(config, 1))?)
 }
 
 fn settings(output: &OutputArgs) -> ExportSettings {

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
-use crate::validator;
+use participant::{handles::Role, open, Validator};
+
+use crate::{exit, participant_file, signals, telemetry};
 
 /// Options of `validator`.
 #[derive(Args, Debug)]
@@ -20,5 +22,12 @@ pub struct ValidatorArgs {
 /// # Errors
 /// It cannot start, or a service failed for good.
 pub async fn run(args: ValidatorArgs) -> Result<u8> {
-    validator::run(&args.config).await
+    let (settings, metrics) = participant_file::load(&args.config, Role::Validator)?;
+    if let Some(address) = metrics {
+        telemetry::serve_metrics(address)?;
+    }
+    let surroundings = open::connect(&settings).await?;
+    let validator = Validator::open(settings, surroundings).await?;
+    validator.run(signals::end_requested()).await?;
+    Ok(exit::SUCCESS)
 }

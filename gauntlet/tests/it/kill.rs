@@ -1,9 +1,7 @@
 //! kill -9 of a miner, of a validator, restart of the node: the run goes on, and who was away is accepted again.
 
-use gauntlet::{
-    commands::localnet::report::Report,
-    diary::{Duty, Line},
-};
+use gauntlet::commands::localnet::report::Report;
+use participant::diary::{Duty, Line};
 
 use crate::localnet::{is_alive, Localnet};
 

@@ -6,10 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gauntlet::{
-    commands::localnet::report::Report,
-    diary::{Line, Reader},
-};
+use gauntlet::commands::localnet::report::Report;
+use participant::diary::{Line, Reader};
 
 /// How long anything may take before a test fails.
 const PATIENCE: Duration = Duration::from_secs(300);

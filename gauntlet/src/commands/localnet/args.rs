@@ -4,7 +4,9 @@ use std::{path::PathBuf, str::FromStr};
 
 use clap::Args;
 
-use crate::{config::AdversaryKind, env};
+use participant::miner::adversary_kind::AdversaryKind;
+
+use crate::env;
 
 /// Options of `localnet`.
 #[derive(Args, Debug, Clone)]

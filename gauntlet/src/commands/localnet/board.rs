@@ -12,10 +12,10 @@ use super::{
     },
     settings::Member,
 };
-use crate::{
+use crate::terminal::{bytes, units};
+use participant::{
     diary::{self, Duty, Line},
-    submitter::REFUSED,
-    terminal::{bytes, units},
+    error::REFUSED,
 };
 
 /// Everything that is known.

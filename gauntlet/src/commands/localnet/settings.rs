@@ -18,7 +18,9 @@ use trainer::{
 };
 
 use super::args::LocalnetArgs;
-use crate::{config::AdversaryKind, env, memory};
+use participant::{memory, miner::adversary_kind::AdversaryKind};
+
+use crate::env;
 
 /// Steps of the speed measurement, of which the fastest counts; one before them allocates.
 const MEASURED_STEPS: usize = 5;

@@ -11,11 +11,11 @@ use trainer::{
 };
 
 use super::{order::Plan, text};
-use crate::dataset::{self, Found};
+use participant::place::{self, Found};
 
 /// Where the samples are.
 pub(super) struct Data {
-    dataset: dataset::Data,
+    dataset: place::Data,
 }
 
 impl Data {
@@ -24,13 +24,13 @@ impl Data {
         let built = plan
             .data
             .as_deref()
-            .filter(|data| dataset::url(data).is_some() || data.join("manifest.json").is_file());
+            .filter(|data| place::url(data).is_some() || data.join("manifest.json").is_file());
         let dataset = match built {
             Some(place) => {
                 let (cache, max) = (&plan.data_cache, plan.data_cache_bytes);
-                dataset::Data::open(place, cache, max, Some(seq_len))?
+                place::Data::open(place, cache, max, Some(seq_len))?
             }
-            None => dataset::Data::Here(Box::new(text::open(plan, seq_len, end)?)),
+            None => place::Data::Here(Box::new(text::open(plan, seq_len, end)?)),
         };
         Ok(Self { dataset })
     }
@@ -67,8 +67,8 @@ impl Data {
     /// Bytes of a data set in a store.
     pub(super) fn streamed_bytes(&self) -> Option<u64> {
         match &self.dataset {
-            dataset::Data::Here(_) => None,
-            dataset::Data::Streamed(dataset) => Some(dataset.bytes()),
+            place::Data::Here(_) => None,
+            place::Data::Streamed(dataset) => Some(dataset.bytes()),
         }
     }
 }

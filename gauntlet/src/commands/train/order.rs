@@ -16,7 +16,7 @@ use trainer::{
 };
 
 use super::args::{DecayArg, PrecisionArg, ScheduleArg, TrainArgs, TrainOptions};
-use crate::{dataset::CACHE_BYTES_MAX, memory};
+use participant::{memory, place::CACHE_BYTES_MAX};
 
 /// Samples that an evaluation computes at once: bounds its memory.
 pub(super) const EVALUATED_AT_ONCE: usize = 4;
