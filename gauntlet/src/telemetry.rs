@@ -35,6 +35,15 @@ pub const FETCHES: &str = "gauntlet_fetches_total";
 /// Windows in which a duty was missed, by `duty`.
 pub const MISSED: &str = "gauntlet_missed_total";
 
+/// Checks a log filter, for the command line's parser.
+///
+/// # Errors
+/// Why it is none.
+pub fn parse_filter(filter: &str) -> Result<String, String> {
+    EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
+    Ok(filter.to_owned())
+}
+
 /// Starts logging to stderr with this filter.
 ///
 /// # Errors

@@ -7,7 +7,7 @@ use std::{
 };
 
 use gauntlet::{
-    commands::localnet::report::Report,
+    commands::localnet::report::LocalnetReport,
     diary::{Line, Reader},
 };
 
@@ -91,7 +91,7 @@ impl Localnet {
     }
 
     /// Waits until it has ended by itself, and returns its report.
-    pub(crate) fn finish(mut self) -> (ExitStatus, Report, Self) {
+    pub(crate) fn finish(mut self) -> (ExitStatus, LocalnetReport, Self) {
         let started = Instant::now();
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
