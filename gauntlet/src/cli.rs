@@ -19,7 +19,7 @@ use crate::{
         validator::{self, ValidatorArgs},
         wallet::{self, WalletCommand},
     },
-    env, signals,
+    env, signals, telemetry,
 };
 
 /// Strangers train one language model together; a chain keeps the books and the rules.
@@ -29,7 +29,8 @@ use crate::{
 #[command(name = "gauntlet", version, max_term_width = 110)]
 pub struct Cli {
     /// What is logged to stderr, in tracing's filter syntax.
-    #[arg(long, global = true, env = env::LOG, default_value = "warn,gauntlet=info", value_name = "FILTER")]
+    #[arg(long, global = true, env = env::LOG, default_value = "warn,gauntlet=info", value_name = "FILTER",
+        value_parser = telemetry::parse_filter)]
     pub log: String,
     /// What to do.
     #[command(subcommand)]

@@ -18,6 +18,15 @@ pub const TOKENS_PER_SECOND: &str = "gauntlet_tokens_per_second";
 /// Steps of a training without a chain.
 pub const STEP: &str = "gauntlet_train_step";
 
+/// Checks a log filter, for the command line's parser.
+///
+/// # Errors
+/// Why it is none.
+pub fn parse_filter(filter: &str) -> Result<String, String> {
+    EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
+    Ok(filter.to_owned())
+}
+
 /// Starts logging to stderr with this filter.
 ///
 /// # Errors

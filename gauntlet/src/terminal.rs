@@ -2,12 +2,14 @@
 
 mod amounts;
 mod byte_bar;
+mod table;
 
 use std::io::Write;
 
 pub(crate) use self::{
     amounts::{bytes, units, UNIT},
     byte_bar::ByteBar,
+    table::aligned,
 };
 
 /// Writes a line to stdout. That nobody reads it is no reason to end.

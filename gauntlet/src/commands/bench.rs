@@ -137,7 +137,7 @@ impl SampleSource for Noise {
 
 /// How long one step took.
 #[derive(Clone, Copy, Default)]
-struct Step {
+struct StepTimes {
     forward: Duration,
     output: Duration,
     backward: Duration,
@@ -147,7 +147,7 @@ struct Step {
 
 /// What has been measured.
 struct Measured {
-    steps: Vec<Step>,
+    steps: Vec<StepTimes>,
     /// Bytes of buffers, parameters, gradient and optimiser; of ours only.
     allocated: Option<u64>,
     /// Nats a token at the last step.
@@ -157,7 +157,7 @@ struct Measured {
 impl Measured {
     fn report(&self, args: &BenchTrainArgs, config: &ModelConfig) -> Value {
         let milliseconds =
-            |part: fn(&Step) -> Duration| median(&self.steps, part).as_secs_f64() * 1e3;
+            |part: fn(&StepTimes) -> Duration| median(&self.steps, part).as_secs_f64() * 1e3;
         let tokens = f64::from(args.batch) * config.seq_len as f64;
         let best = self.steps.iter().map(|step| step.total).min().unwrap_or_default();
         let phases = match args.engine {
@@ -194,7 +194,7 @@ impl Measured {
 }
 
 /// The median of one part of the steps.
-fn median(steps: &[Step], part: fn(&Step) -> Duration) -> Duration {
+fn median(steps: &[StepTimes], part: fn(&StepTimes) -> Duration) -> Duration {
     let mut times: Vec<Duration> = steps.iter().map(part).collect();
     times.sort_unstable();
     times.get(times.len() / 2).copied().unwrap_or_default()
@@ -250,7 +250,7 @@ fn train_engine(args: &BenchTrainArgs, model: &Model, samples: &Noise) -> Result
         adamw.step(&threads, model.arena(), &mut parameters, &gradient, 1e-3, clip);
         let times = engine.times();
         if step >= WARM_UP_STEPS {
-            measured.steps.push(Step {
+            measured.steps.push(StepTimes {
                 forward: times.forward,
                 output: times.output,
                 backward: times.backward,
@@ -277,12 +277,12 @@ fn train_candle(args: &BenchTrainArgs, model: &Model, samples: &Noise) -> Result
         let backward = Instant::now();
         candle.step(&gradients, &AdamWSettings::default(), 1e-3)?;
         if step >= WARM_UP_STEPS {
-            measured.steps.push(Step {
+            measured.steps.push(StepTimes {
                 forward: forward - start,
                 backward: backward - forward,
                 optimiser: backward.elapsed(),
                 total: start.elapsed(),
-                ..Step::default()
+                ..StepTimes::default()
             });
         }
         measured.loss = f64::from(loss.to_scalar::<f32>()?);

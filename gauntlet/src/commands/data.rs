@@ -9,6 +9,7 @@ use anyhow::Result;
 use clap::Subcommand;
 
 pub use self::args::{DataBuildArgs, DataFetchArgs, DataShowArgs, DataVerifyArgs, FormatArg};
+use crate::signals;
 
 /// Commands on data sets.
 #[derive(Subcommand, Debug)]
@@ -31,13 +32,8 @@ pub enum DataCommand {
 pub async fn run(command: DataCommand) -> Result<u8> {
     match command {
         DataCommand::Build(args) => build::run(*args).await,
-        DataCommand::Verify(args) => blocking(move || show::verify(&args)).await,
-        DataCommand::Fetch(args) => blocking(move || show::fetch(&args)).await,
+        DataCommand::Verify(args) => signals::blocking(move || show::verify(&args)).await,
+        DataCommand::Fetch(args) => signals::blocking(move || show::fetch(&args)).await,
         DataCommand::Show(args) => show::show(&args),
     }
-}
-
-/// Work that would block the threads that wait for signals.
-async fn blocking(work: impl FnOnce() -> Result<u8> + Send + 'static) -> Result<u8> {
-    tokio::task::spawn_blocking(work).await?
 }

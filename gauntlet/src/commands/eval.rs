@@ -12,10 +12,7 @@ use std::{
     io::{BufWriter, Write},
     ops::ControlFlow,
     path::{Path, PathBuf},
-    sync::{
-        atomic::{AtomicBool, Ordering},
-        Arc,
-    },
+    sync::atomic::{AtomicBool, Ordering},
     time::Instant,
 };
 
@@ -30,7 +27,7 @@ use trainer::{
     Model, ModelConfig, Threads,
 };
 
-use self::{model::Opened, report::Report};
+use self::{model::EvaluatedModel, report::EvaluationReport};
 use participant::memory;
 
 use crate::{exit, signals, terminal::print};
@@ -47,9 +44,9 @@ const LENGTH_MAX: usize = 1 << 24;
 /// Tokens of requests that there must be memory for.
 const LENGTH_SHORT: usize = 256;
 
-/// What the work leaves.
-struct Done {
-    report: Report,
+/// Everything that the tasks came to.
+struct Evaluation {
+    report: EvaluationReport,
     is_interrupted: bool,
 }
 
@@ -62,27 +59,16 @@ pub async fn run(args: EvalArgs) -> Result<u8> {
         let names = KNOWN_TASKS.map(|(name, _)| name);
         bail!("name --tasks: {}, or a task file", names.join(", "));
     }
-    let is_asked_to_end = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&is_asked_to_end);
     let json = args.json.clone();
-    let can_go_on = args.cache.is_some();
-    let working = tokio::task::spawn_blocking(move || evaluate(&args, &flag));
-    let mut working = std::pin::pin!(working);
-    let done = tokio::select! {
-        done = &mut working => done,
-        () = signals::end_requested() => {
-            is_asked_to_end.store(true, Ordering::Relaxed);
-            signals::end_at_once_when_asked_again();
-            working.await
-        }
-    }??;
+    let is_cached = args.cache.is_some();
+    let done = signals::blocking_until_asked_to_end(move |end| evaluate(&args, end)).await?;
     if !done.report.tasks.is_empty() {
         print(&done.report.table());
     }
     if done.is_interrupted {
-        match can_go_on {
-            true => exit::tell("interrupted; the same command goes on"),
-            false => exit::tell("interrupted; with --cache FILE it could go on"),
+        match is_cached {
+            true => exit::tell("interrupted; the same command resumes"),
+            false => exit::tell("interrupted; with --cache FILE the same command could resume"),
         }
         return Ok(exit::INTERRUPTED);
     }
@@ -93,7 +79,7 @@ pub async fn run(args: EvalArgs) -> Result<u8> {
     Ok(exit::SUCCESS)
 }
 
-fn evaluate(args: &EvalArgs, end: &AtomicBool) -> Result<Done> {
+fn evaluate(args: &EvalArgs, end: &AtomicBool) -> Result<Evaluation> {
     // Questions first: a wrong path is noticed before a large model is read.
     let tasks = tasks(args)?;
     if let Some(path) = &args.json {
@@ -103,11 +89,11 @@ fn evaluate(args: &EvalArgs, end: &AtomicBool) -> Result<Done> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = Threads::new(args.threads.unwrap_or(cores))?;
     let settings = settings(args, &threads)?;
-    let Opened { model, tokenizer, prefix, begins } = model::open(args)?;
-    let mut report = Report::new(args, &model, &settings, prefix);
+    let EvaluatedModel { model, tokenizer, prefix, begins } = model::open(args)?;
+    let mut report = EvaluationReport::new(args, &model, &settings, prefix);
     tracing::info!("model and questions read in {:.1} s", started.elapsed().as_secs_f64());
 
-    let mut files = Files::open(args, &model)?;
+    let mut files = OutputFiles::open(args, &model)?;
     let vocabulary = Vocabulary::new(&tokenizer, prefix, begins);
     let harness = Harness::new(&model, vocabulary, threads, settings);
     let mut is_interrupted = false;
@@ -125,7 +111,7 @@ fn evaluate(args: &EvalArgs, end: &AtomicBool) -> Result<Done> {
         }
     }
     report.seconds = started.elapsed().as_secs_f64();
-    Ok(Done { report, is_interrupted })
+    Ok(Evaluation { report, is_interrupted })
 }
 
 /// How the tasks are run, by the header of the model's files: a batch is as large as asked for, or as the memory has
@@ -251,13 +237,13 @@ fn run_task(
     outcome
 }
 
-/// What is written while the tasks run.
-struct Files {
+/// The files that are written while the tasks run.
+struct OutputFiles {
     cache: Option<Cache>,
     samples: Option<(PathBuf, BufWriter<File>)>,
 }
 
-impl Files {
+impl OutputFiles {
     fn open(args: &EvalArgs, model: &Model) -> Result<Self> {
         let cache = args.cache.as_ref().map(|path| {
             let cache = Cache::open(path, model);
@@ -276,7 +262,7 @@ impl Files {
         };
         let mut write = || {
             for sample in samples {
-                let line = report::Line { task, sample };
+                let line = report::SampleRecord { task, sample };
                 serde_json::to_writer(&mut *file, &line)?;
                 file.write_all(b"\n")?;
             }

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{bail, Context, Result};
 use trainer::{
     data::{build_tokens, BuildEvent, BuildOptions, BuildProgress, BuildSettings, SourceSettings},
-    DataError, Dataset, Tokenizer,
+    Dataset, Tokenizer,
 };
 
 use super::{args::DataBuildArgs, describe};
@@ -22,39 +22,22 @@ use crate::{exit, signals, terminal::ByteBar};
 /// Bad lines that are shown one by one; the others are counted.
 const BAD_LINES_SHOWN: u64 = 20;
 
-/// What a build is told, by file and flags together.
-struct Plan {
+/// Everything that a build is told, by file and flags together.
+struct BuildOrder {
     settings: BuildSettings,
     tokenizer: Arc<Tokenizer>,
 }
 
-/// Builds a data set. Ctrl-C stops it so that it can go on.
+/// Builds a data set. Ctrl-C stops it so that the same command can resume it.
 ///
 /// # Errors
 /// Settings make no sense, inputs cannot be read, or the disk is full.
 pub(super) async fn run(args: DataBuildArgs) -> Result<u8> {
-    let plan = plan(&args)?;
-    let is_asked_to_end = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&is_asked_to_end);
+    let order = order(&args)?;
     let json = args.json;
     let started = Instant::now();
-    let building = tokio::task::spawn_blocking(move || build(&args, &plan, &flag));
-    let mut building = std::pin::pin!(building);
-    let built = tokio::select! {
-        built = &mut building => built,
-        () = signals::end_requested() => {
-            is_asked_to_end.store(true, Ordering::Relaxed);
-            signals::end_at_once_when_asked_again();
-            building.await
-        }
-    };
-    let (dataset, progress) = match built? {
-        Err(error) if is_stopped(&error) => {
-            exit::tell(&exit::line(&error));
-            return Ok(exit::INTERRUPTED);
-        }
-        built => built?,
-    };
+    let work = move |end: &AtomicBool| build(&args, &order, end);
+    let (dataset, progress) = signals::blocking_until_asked_to_end(work).await?;
     if json {
         println!("{}", describe::json(&dataset)?);
     } else {
@@ -67,11 +50,11 @@ pub(super) async fn run(args: DataBuildArgs) -> Result<u8> {
     Ok(exit::SUCCESS)
 }
 
-fn is_stopped(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(DataError::Stopped(_)))
-}
-
-fn build(args: &DataBuildArgs, plan: &Plan, end: &AtomicBool) -> Result<(Dataset, BuildProgress)> {
+fn build(
+    args: &DataBuildArgs,
+    order: &BuildOrder,
+    end: &AtomicBool,
+) -> Result<(Dataset, BuildProgress)> {
     let options =
         BuildOptions { threads: args.threads.map_or(0, usize::from), start_over: args.start_over };
     let mut bar: Option<ByteBar> = None;
@@ -82,7 +65,7 @@ fn build(args: &DataBuildArgs, plan: &Plan, end: &AtomicBool) -> Result<(Dataset
             BuildEvent::Resumed(progress) => {
                 resumed_bytes = progress.text_bytes;
                 let tokens = progress.train_tokens + progress.held_out_tokens;
-                tracing::info!("goes on behind {tokens} tokens of an earlier build");
+                tracing::info!("resumes after {tokens} tokens of an earlier build");
             }
             BuildEvent::Document(progress) => {
                 last = *progress;
@@ -103,7 +86,7 @@ fn build(args: &DataBuildArgs, plan: &Plan, end: &AtomicBool) -> Result<(Dataset
             false => ControlFlow::Continue(()),
         }
     };
-    let (settings, tokenizer) = (&plan.settings, &plan.tokenizer);
+    let (settings, tokenizer) = (&order.settings, &order.tokenizer);
     let built = build_tokens(settings, tokenizer, &args.out, options, &mut observe);
     if let Some(bar) = bar {
         bar.end();
@@ -121,7 +104,7 @@ fn line(progress: &BuildProgress) -> String {
     line
 }
 
-fn plan(args: &DataBuildArgs) -> Result<Plan> {
+fn order(args: &DataBuildArgs) -> Result<BuildOrder> {
     let mut names = (args.tokenizer.clone(), args.end_of_document.clone());
     let mut settings = BuildSettings::default();
     if let Some(path) = &args.config {
@@ -147,7 +130,7 @@ fn plan(args: &DataBuildArgs) -> Result<Plan> {
     if let Some(end) = names.1 {
         tokenizer = tokenizer.with_end_of_document(&end)?;
     }
-    Ok(Plan { settings, tokenizer: Arc::new(tokenizer) })
+    Ok(BuildOrder { settings, tokenizer: Arc::new(tokenizer) })
 }
 
 /// The tokenizer of a name on the command line.

@@ -9,7 +9,7 @@ use trainer::{files, Model, Tokenizer};
 use super::args::EvalArgs;
 
 /// A model with the way to its tokens.
-pub(super) struct Opened {
+pub(super) struct EvaluatedModel {
     pub(super) model: Model,
     pub(super) tokenizer: Tokenizer,
     /// Stands before a text that has nothing before it.
@@ -19,7 +19,7 @@ pub(super) struct Opened {
 }
 
 /// What the files beside a model say.
-struct Found {
+struct ModelFiles {
     model: Model,
     /// A `tokenizer.json`, or why there is none.
     tokenizer: Result<Vec<u8>>,
@@ -32,7 +32,7 @@ enum Prefix {
     Id(u32),
 }
 
-pub(super) fn open(args: &EvalArgs) -> Result<Opened> {
+pub(super) fn open(args: &EvalArgs) -> Result<EvaluatedModel> {
     let found = match files::is_gguf(&args.model) {
         true => gguf(&args.model)?,
         false => folder(&args.model)?,
@@ -62,20 +62,20 @@ pub(super) fn open(args: &EvalArgs) -> Result<Opened> {
     if prefix as usize >= vocab {
         bail!("the token {prefix} before a text is not one of the model's {vocab}");
     }
-    Ok(Opened { model: found.model, tokenizer, prefix, begins })
+    Ok(EvaluatedModel { model: found.model, tokenizer, prefix, begins })
 }
 
-fn gguf(path: &Path) -> Result<Found> {
+fn gguf(path: &Path) -> Result<ModelFiles> {
     let gguf = files::Gguf::open(path)?;
     let tokenizer = gguf.tokenizer().map_err(anyhow::Error::from);
-    Ok(Found {
+    Ok(ModelFiles {
         model: gguf.model()?,
         tokenizer: tokenizer.and_then(|json| json.context("the file has no vocabulary")),
         prefix: gguf.bos().or(gguf.eos()).map(Prefix::Id),
     })
 }
 
-fn folder(path: &Path) -> Result<Found> {
+fn folder(path: &Path) -> Result<ModelFiles> {
     let (model, tokenizer) = files::open(path)?;
     let tokenizer = match tokenizer {
         Some(path) => std::fs::read(&path).with_context(|| path.display().to_string()),
@@ -88,7 +88,7 @@ fn folder(path: &Path) -> Result<Found> {
         let name = token.as_str().or_else(|| token.get("content")?.as_str());
         name.map(str::to_owned)
     };
-    Ok(Found {
+    Ok(ModelFiles {
         model,
         tokenizer,
         prefix: named("bos_token").or_else(|| named("eos_token")).map(Prefix::Name),

@@ -7,13 +7,14 @@ use trainer::{
 };
 
 use super::args::EvalArgs;
+use crate::terminal::aligned;
 
 /// Subjects that a table lists; of more, only their groups are shown.
 const SUBJECTS_SHOWN: usize = 8;
 
 /// Everything that is needed to read the figures, and to make them again.
 #[derive(Serialize, Debug)]
-pub(super) struct Report {
+pub(super) struct EvaluationReport {
     /// As named on the command line.
     model: String,
     parameters: u64,
@@ -28,15 +29,15 @@ pub(super) struct Report {
     pub(super) tasks: Vec<TaskReport>,
 }
 
-/// A line of the samples' file.
+/// One line of the samples' file: what the model said to one question.
 #[derive(Serialize)]
-pub(super) struct Line<'a> {
+pub(super) struct SampleRecord<'a> {
     pub(super) task: &'a str,
     #[serde(flatten)]
     pub(super) sample: &'a Sample,
 }
 
-impl Report {
+impl EvaluationReport {
     pub(super) fn new(args: &EvalArgs, model: &Model, settings: &Settings, prefix: u32) -> Self {
         Self {
             model: args.model.display().to_string(),
@@ -90,32 +91,4 @@ fn figures(task: &TaskReport, outcome: &Outcome) -> Vec<Vec<String>> {
         rows.push(row);
     }
     rows
-}
-
-/// The rows with their columns one below the other; the first and fourth are text, the others numbers.
-fn aligned(rows: &[Vec<String>]) -> String {
-    let columns = rows.first().map_or(0, Vec::len);
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
-    let line = |row: &Vec<String>| {
-        let cells = row.iter().zip(&widths).enumerate();
-        let cells = cells.map(|(column, (cell, &width))| match column {
-            0 | 3 => format!("{cell:<width$}"),
-            _ => format!("{cell:>width$}"),
-        });
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    };
-    rows.iter().map(line).collect::<Vec<_>>().join("\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn columns_stand_one_below_the_other() {
-        let row = |cells: [&str; 4]| cells.map(str::to_owned).to_vec();
-        let rows = [row(["a", "b", "c", "d"]), row(["ää", "22", "3", ""])];
-        assert_eq!(aligned(&rows), "a    b  c  d\nää  22  3");
-    }
 }

@@ -1,16 +1,20 @@
-//! What is known of a running localnet: the chain's events and the participants' diaries, gathered by window.
+//! Notes everything that is known of a running localnet, by window: the chain's events and the participants' diaries.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
+use anyhow::Result;
 use node_client::{chain::GauntletEvent, keys};
 use protocol::{AccountBytes, Planck, RunId, Uid, Window};
 
 use super::{
+    order::Member,
     report::{
-        EmissionReport, ModelReport, ParticipantReport, Report, ScoreReport, StateReport,
+        EmissionReport, LocalnetReport, ModelReport, ParticipantReport, ScoreReport, StateReport,
         WindowReport,
     },
-    settings::Member,
 };
 use crate::terminal::{bytes, units};
 use participant::{
@@ -62,31 +66,32 @@ struct WindowState {
 }
 
 impl Board {
-    /// Nothing is known yet but who takes part; `members` are with their hot and cold accounts and diaries.
+    /// Makes a board on which nothing is noted yet but the participants, whose diaries lie in the run's `folder`.
+    ///
+    /// # Errors
+    /// A participant has no key.
     pub(crate) fn new(
         run: RunId,
         owner: AccountBytes,
         model: ModelReport,
-        members: impl IntoIterator<Item = (Member, AccountBytes, AccountBytes, diary::Reader)>,
-    ) -> Self {
-        let members = members.into_iter().map(|(member, hot, cold, diary)| MemberState {
-            member,
-            hot,
-            cold,
-            slot: None,
-            diary,
-            earned: 0,
-            refused: 0,
-            states: BTreeMap::new(),
+        members: &[Member],
+        folder: &Path,
+    ) -> Result<Self> {
+        let members = members.iter().map(|member| {
+            Ok(MemberState {
+                hot: keys::account(&keys::keypair_from_uri(&member.hot_uri())?),
+                cold: keys::account(&keys::keypair_from_uri(&member.cold_uri())?),
+                slot: None,
+                diary: diary::Reader::new(&folder.join(&member.name)),
+                earned: 0,
+                refused: 0,
+                states: BTreeMap::new(),
+                member: member.clone(),
+            })
         });
-        Self {
-            run,
-            owner,
-            model,
-            members: members.collect(),
-            windows: BTreeMap::new(),
-            restarts: Vec::new(),
-        }
+        let members = members.collect::<Result<Vec<_>>>()?;
+        let (windows, restarts) = (BTreeMap::new(), Vec::new());
+        Ok(Self { run, owner, model, members, windows, restarts })
     }
 
     /// A participant's uid or index, as the chain gave it.
@@ -129,23 +134,17 @@ impl Board {
                 share,
                 paid,
             } if *run == self.run => {
-                let account = self.pay_slot(true, *uid, *paid);
-                let state = self.window(*window);
                 let score = ScoreReport {
                     own: own.map(|gain| gain.to_f64()),
                     random: random.map(|gain| gain.to_f64()),
                     standing: standing_value.to_f64(),
                     share: share.to_f64(),
                 };
-                state.scores.insert(*uid, score);
-                if let Some(account) = account {
-                    *state.payouts.entry(account).or_default() += paid;
-                }
+                self.window(*window).scores.insert(*uid, score);
+                self.pay_slot(*window, true, *uid, *paid);
             }
             GauntletEvent::ValidatorPaid { run, window, index, paid, .. } if *run == self.run => {
-                if let Some(account) = self.pay_slot(false, *index, *paid) {
-                    *self.window(*window).payouts.entry(account).or_default() += paid;
-                }
+                self.pay_slot(*window, false, *index, *paid);
             }
             GauntletEvent::WindowSettled { run, window, owner, .. } if *run == self.run => {
                 let account = self.owner;
@@ -207,14 +206,18 @@ impl Board {
         self.windows.entry(window).or_default()
     }
 
-    /// Adds pay to a participant; returns the account that was paid.
-    fn pay_slot(&mut self, is_miner: bool, slot: u16, paid: Planck) -> Option<AccountBytes> {
+    /// Adds a window's pay to a participant.
+    fn pay_slot(&mut self, window: Window, is_miner: bool, slot: u16, paid: Planck) {
         let member = self
             .members
             .iter_mut()
-            .find(|member| member.member.is_miner() == is_miner && member.slot == Some(slot))?;
+            .find(|member| member.member.is_miner() == is_miner && member.slot == Some(slot));
+        let Some(member) = member else { return };
         member.earned += paid;
-        (paid > 0).then_some(member.cold)
+        let account = member.cold;
+        if paid > 0 {
+            *self.window(window).payouts.entry(account).or_default() += paid;
+        }
     }
 
     /// The honest participants whose diaries say that they hold the state of `window`.
@@ -290,8 +293,13 @@ impl Board {
     }
 
     /// What this came to after `windows` windows.
-    pub(crate) fn report(&self, windows: Window, emission: EmissionReport, seconds: f64) -> Report {
-        let mut report = Report {
+    pub(crate) fn report(
+        &self,
+        windows: Window,
+        emission: EmissionReport,
+        seconds: f64,
+    ) -> LocalnetReport {
+        let mut report = LocalnetReport {
             ok: false,
             problems: Vec::new(),
             windows: (0..windows).map(|window| self.window_report(window)).collect(),

@@ -1,4 +1,4 @@
-//! What a person sees while a localnet runs: one line that lives, and a few that stay.
+//! Shows a localnet's progress: one line that lives, and a few that stay.
 //!
 //! On a terminal the living line is a bar; elsewhere each phase is a line.
 
@@ -14,13 +14,13 @@ use super::board::Board;
 use crate::terminal::print;
 
 /// Shows progress on stdout.
-pub(crate) struct Progress {
+pub(crate) struct LocalnetProgress {
     bar: Option<ProgressBar>,
     windows: Window,
     shown: Option<(Window, Phase)>,
 }
 
-impl Progress {
+impl LocalnetProgress {
     /// Shows `windows` windows.
     pub(crate) fn new(windows: Window) -> Self {
         let bar = std::io::stdout().is_terminal().then(|| {

@@ -1,4 +1,4 @@
-//! The report of a run: what happened, in numbers, as JSON.
+//! The report of a localnet: everything that happened, in numbers, as JSON.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -6,9 +6,12 @@ use anyhow::{Context, Result};
 use protocol::{Planck, RunId, Uid, Window};
 use serde::{Deserialize, Serialize, Serializer};
 
-/// Everything that a localnet run came to.
+/// Name of the report in the run's folder.
+pub(crate) const REPORT_FILE: &str = "report.json";
+
+/// Everything that a localnet's run came to.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
-pub struct Report {
+pub struct LocalnetReport {
     /// Whether every window was settled with one final state root, which all honest participants held, and no unit of
     /// the emission is missing.
     pub ok: bool,
@@ -175,7 +178,7 @@ fn from_text<'de, D: serde::Deserializer<'de>>(
         .collect()
 }
 
-impl Report {
+impl LocalnetReport {
     /// Writes the report to `path`.
     ///
     /// # Errors
@@ -197,14 +200,14 @@ mod tests {
 
     #[test]
     fn amounts_are_text_and_come_back() {
-        let mut report = Report::default();
+        let mut report = LocalnetReport::default();
         let payouts = BTreeMap::from([("5Grw".to_owned(), u128::MAX)]);
         report.windows.push(WindowReport { payouts, ..WindowReport::default() });
         report.emission.minted = 7;
         let json = serde_json::to_string(&report).unwrap();
         assert!(json.contains("\"340282366920938463463374607431768211455\""), "{json}");
         assert!(json.contains("\"minted\":\"7\""), "{json}");
-        assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
+        assert_eq!(serde_json::from_str::<LocalnetReport>(&json).unwrap(), report);
     }
 
     #[test]

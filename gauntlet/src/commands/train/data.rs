@@ -1,5 +1,5 @@
-//! What a training reads: a data set on this machine, one that is made of text, or one in a store, whose samples are fetched
-//! while the steps before are computed.
+//! Opens what a training reads: a data set on this machine, one that is made of text, or one in a store, whose samples are
+//! fetched while the steps before are computed.
 
 use std::sync::atomic::AtomicBool;
 
@@ -10,27 +10,27 @@ use trainer::{
     evaluate::held_out_ids,
 };
 
-use super::{order::Plan, text};
+use super::{order::TrainingOrder, text};
 use participant::place::{self, Found};
 
-/// Where the samples are.
-pub(super) struct Data {
+/// The data set of a training.
+pub(super) struct TrainingData {
     dataset: place::Data,
 }
 
-impl Data {
+impl TrainingData {
     /// Opens the data set that is named, or makes one, until `end` is set; samples have `seq_len` tokens.
-    pub(super) fn open(plan: &Plan, seq_len: usize, end: &AtomicBool) -> Result<Self> {
-        let built = plan
+    pub(super) fn open(order: &TrainingOrder, seq_len: usize, end: &AtomicBool) -> Result<Self> {
+        let built = order
             .data
             .as_deref()
-            .filter(|data| place::url(data).is_some() || data.join("manifest.json").is_file());
+            .filter(|data| dataset::url(data).is_some() || data.join("manifest.json").is_file());
         let dataset = match built {
             Some(place) => {
-                let (cache, max) = (&plan.data_cache, plan.data_cache_bytes);
+                let (cache, max) = (&order.data_cache, order.data_cache_bytes);
                 place::Data::open(place, cache, max, Some(seq_len))?
             }
-            None => place::Data::Here(Box::new(text::open(plan, seq_len, end)?)),
+            None => place::Data::Here(Box::new(text::open(order, seq_len, end)?)),
         };
         Ok(Self { dataset })
     }

@@ -1,5 +1,5 @@
-//! `metrics.jsonl`: a line for each step and for each evaluation. A training that goes on cuts off what lies behind its
-//! checkpoint, so that no step stands there twice, but for those before and after the loss ran away: lines after training
+//! Writes `metrics.jsonl`: a line for each step and for each evaluation. A training that is resumed cuts off what lies behind
+//! its checkpoint, so that no step stands there twice, but for those before and after the loss ran away: lines after training
 //! went back say how often it had (`rollbacks`), and of the lines of a step the last one counts.
 
 use std::{
@@ -15,13 +15,13 @@ use trainer::{guard::Verdict, PretrainEvent, Pretrainer};
 use crate::telemetry;
 
 /// The open log.
-pub(super) struct Log {
+pub(super) struct TrainingLog {
     file: File,
 }
 
-/// One line; what does not apply is left out.
+/// One line of the log; what does not apply is left out.
 #[derive(Serialize, Default)]
-struct Line {
+struct LogRecord {
     step: u64,
     /// Times that training had gone back before.
     #[serde(skip_serializing_if = "is_zero")]
@@ -42,9 +42,9 @@ struct Line {
     event: Option<&'static str>,
 }
 
-/// What is read of a line.
+/// The part of a line that says to which step it belongs.
 #[derive(Deserialize)]
-struct Numbered {
+struct RecordPosition {
     #[serde(default)]
     rollbacks: u32,
     step: u64,
@@ -54,7 +54,7 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
-impl Log {
+impl TrainingLog {
     /// Opens the log and keeps what was written up to `step` of a training that has gone back `rollbacks` times.
     pub(super) fn open(path: &Path, rollbacks: u32, step: u64) -> Result<Self> {
         if path.exists() {
@@ -81,7 +81,7 @@ impl Log {
                 metrics::gauge!(telemetry::TOKENS_PER_SECOND).set(speed);
                 // JSON has no NaN.
                 let number = |value: f32| value.is_finite().then_some(value);
-                self.write(&Line {
+                self.write(&LogRecord {
                     step: step.step,
                     rollbacks,
                     loss: number(step.loss),
@@ -95,14 +95,14 @@ impl Log {
                         Verdict::RollBack => Some("rolled back"),
                         Verdict::Stop => Some("diverged"),
                     },
-                    ..Line::default()
+                    ..LogRecord::default()
                 })
             }
-            PretrainEvent::RolledBack(step) => self.write(&Line {
+            PretrainEvent::RolledBack(step) => self.write(&LogRecord {
                 step: *step,
                 rollbacks,
                 event: Some("goes on from this checkpoint with half the rate"),
-                ..Line::default()
+                ..LogRecord::default()
             }),
             PretrainEvent::Saved(_) => Ok(self.file.flush()?),
         }
@@ -110,15 +110,15 @@ impl Log {
 
     pub(super) fn held_out(&mut self, trainer: &Pretrainer, loss: f64) -> Result<()> {
         metrics::gauge!(telemetry::HELD_OUT_LOSS).set(loss);
-        self.write(&Line {
+        self.write(&LogRecord {
             step: trainer.steps_taken(),
             rollbacks: trainer.guard().rollbacks,
             held_out_loss: loss.is_finite().then_some(loss),
-            ..Line::default()
+            ..LogRecord::default()
         })
     }
 
-    fn write(&mut self, line: &Line) -> Result<()> {
+    fn write(&mut self, line: &LogRecord) -> Result<()> {
         let mut text = serde_json::to_string(line)?;
         text.push('\n');
         self.file.write_all(text.as_bytes()).context("cannot write the log")
@@ -131,7 +131,7 @@ fn cut(path: &Path, last: (u32, u64)) -> std::io::Result<()> {
     let mut out = std::io::BufWriter::new(File::create(&part)?);
     for line in BufReader::new(File::open(path)?).split(b'\n') {
         let line = line?;
-        let found = serde_json::from_slice::<Numbered>(&line);
+        let found = serde_json::from_slice::<RecordPosition>(&line);
         if found.is_ok_and(|found| (found.rollbacks, found.step) <= last) {
             out.write_all(&line)?;
             out.write_all(b"\n")?;
@@ -150,7 +150,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
         let line = |rollbacks, step| {
-            let line = Line { step, rollbacks, ..Line::default() };
+            let line = LogRecord { step, rollbacks, ..LogRecord::default() };
             serde_json::to_string(&line).unwrap() + "\n"
         };
         // Steps 1 to 6, back to step 4, then 5 to 7 and half a line.
@@ -158,7 +158,7 @@ mod tests {
         let after: String = (4..=7).map(|step| line(1, step)).collect();
         let check = |checkpoint: (u32, u64), kept: String| {
             std::fs::write(&path, format!("{before}{after}{{\"step\":8,")).unwrap();
-            Log::open(&path, checkpoint.0, checkpoint.1).unwrap();
+            TrainingLog::open(&path, checkpoint.0, checkpoint.1).unwrap();
             assert_eq!(std::fs::read_to_string(&path).unwrap(), kept);
         };
         assert!(before.starts_with("{\"step\":1}\n"), "{before}");

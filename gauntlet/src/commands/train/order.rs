@@ -1,4 +1,4 @@
-//! What a training is told: by flags, by a TOML file with the same names, by defaults; in this order.
+//! Settles what a training is told: by flags, by a TOML file with the same names, by defaults; in this order.
 
 use std::{
     fs::{File, TryLockError},
@@ -24,9 +24,9 @@ pub(super) const EVALUATED_AT_ONCE: usize = 4;
 /// Bytes of a GiB.
 const GIB: f64 = (1u64 << 30) as f64;
 
-/// Flags, file and defaults together.
+/// Everything that a training is told: flags, file and defaults together, checked as far as they can be without the data.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(super) struct TrainingOrder {
     pub(super) out: PathBuf,
     pub(super) fresh: bool,
     pub(super) init: Option<PathBuf>,
@@ -54,42 +54,10 @@ macro_rules! first_of {
     };
 }
 
-impl Plan {
+impl TrainingOrder {
     pub(super) fn new(args: TrainArgs) -> Result<Self> {
-        let mut file = TrainOptions::default();
-        if let Some(path) = &args.config {
-            let text = std::fs::read_to_string(path)
-                .with_context(|| format!("cannot read {}", path.display()))?;
-            file = toml::from_str(&text).with_context(|| format!("in {}", path.display()))?;
-        }
-        let flags = args.options;
-        // A flag also wins over the file's other way to say the same.
-        if flags.init.is_some() || flags.model.is_some() {
-            (file.init, file.model, file.vocab) = (None, None, None);
-        }
-        if flags.steps.is_some() || flags.tokens.is_some() {
-            (file.steps, file.tokens) = (None, None);
-        }
-        let options = first_of!(flags, file: model, vocab, init, data, data_cache, data_cache_gib, lock, seq_len, steps, tokens, batch_size, micro_batch, precision, memory,
-            rate, schedule, warm_up_steps, decay_steps, decay, floor, weight_decay, beta1, beta2, clip_norm,
-            spike_deviations, skips_max, rollbacks_max, seed, threads, checkpoint_steps, keep_checkpoints,
-            evaluate_steps, held_out_samples, metrics, export, peak_gflops);
-        if options.init.is_some() && options.model.is_some() {
-            bail!("model and init are two ways to say what to train; give one");
-        }
-        if options.init.is_some() && options.vocab.is_some() {
-            bail!("the vocabulary of a trained model cannot be changed");
-        }
-        if options.steps.is_some() && options.tokens.is_some() {
-            bail!("steps and tokens are two ways to say how long to train; give one");
-        }
-        let peak_flops = options.peak_gflops.map(|gflops| gflops * 1e9);
-        if peak_flops.is_some_and(|peak| !(peak.is_finite() && peak > 0.0)) {
-            bail!("peak_gflops must be above 0");
-        }
-        if options.evaluate_steps == Some(0) {
-            bail!("evaluate_steps must be above 0; held_out_samples = 0 is for no evaluation");
-        }
+        let options = merged(args.options, args.config.as_deref())?;
+        check(&options)?;
         let default = CACHE_BYTES_MAX as f64 / GIB;
         let cache_gib = options.data_cache_gib.unwrap_or(default);
         if !(cache_gib.is_finite() && cache_gib >= 0.0) {
@@ -114,7 +82,7 @@ impl Plan {
             held_out_samples: options.held_out_samples.unwrap_or(64),
             metrics: options.metrics,
             export: options.export.clone(),
-            peak_flops,
+            peak_flops: options.peak_gflops.map(|gflops| gflops * 1e9),
             options,
         })
     }
@@ -134,8 +102,8 @@ impl Plan {
         Ok(config)
     }
 
-    /// What decides the outcome. The micro-batch of a training that goes on is the one it was begun with, unless a flag says
-    /// another: it decides the last bits of every sum.
+    /// Settles what decides the outcome. A training that is resumed keeps its micro-batch unless a flag gives another: it
+    /// decides the last bits of every sum.
     pub(super) fn settings(
         &self,
         config: &ModelConfig,
@@ -271,7 +239,50 @@ impl Plan {
     }
 }
 
-/// What a training without a chain holds: while it reads a checkpoint, or later, while it evaluates.
+/// Merges the flags with the options in the file at `path`. Flags win.
+fn merged(flags: TrainOptions, path: Option<&Path>) -> Result<TrainOptions> {
+    let mut file = TrainOptions::default();
+    if let Some(path) = path {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        file = toml::from_str(&text).with_context(|| format!("in {}", path.display()))?;
+    }
+    // A flag also wins over the file's other way to say the same.
+    if flags.init.is_some() || flags.model.is_some() {
+        (file.init, file.model, file.vocab) = (None, None, None);
+    }
+    if flags.steps.is_some() || flags.tokens.is_some() {
+        (file.steps, file.tokens) = (None, None);
+    }
+    Ok(
+        first_of!(flags, file: model, vocab, init, data, data_cache, data_cache_gib, lock, seq_len, steps, tokens, batch_size, micro_batch, precision, memory,
+        rate, schedule, warm_up_steps, decay_steps, decay, floor, weight_decay, beta1, beta2, clip_norm,
+        spike_deviations, skips_max, rollbacks_max, seed, threads, checkpoint_steps, keep_checkpoints,
+        evaluate_steps, held_out_samples, metrics, export, peak_gflops),
+    )
+}
+
+/// Refuses options that contradict each other or are out of range.
+fn check(options: &TrainOptions) -> Result<()> {
+    if options.init.is_some() && options.model.is_some() {
+        bail!("model and init are two ways to say what to train; give one");
+    }
+    if options.init.is_some() && options.vocab.is_some() {
+        bail!("the vocabulary of a trained model cannot be changed");
+    }
+    if options.steps.is_some() && options.tokens.is_some() {
+        bail!("steps and tokens are two ways to say how long to train; give one");
+    }
+    if options.peak_gflops.is_some_and(|peak| !(peak.is_finite() && peak > 0.0)) {
+        bail!("peak_gflops must be above 0");
+    }
+    if options.evaluate_steps == Some(0) {
+        bail!("evaluate_steps must be above 0; held_out_samples = 0 is for no evaluation");
+    }
+    Ok(())
+}
+
+/// Adds up the memory of a training: while it reads a checkpoint, or later, while it evaluates.
 fn memory_of(
     config: &ModelConfig,
     samples: usize,

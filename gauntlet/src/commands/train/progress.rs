@@ -1,4 +1,4 @@
-//! What a person sees of a training: a bar on a terminal, a line from time to time elsewhere.
+//! Shows a training's progress: a bar on a terminal, a line from time to time elsewhere.
 
 use std::{
     collections::VecDeque,
@@ -9,7 +9,7 @@ use std::{
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use trainer::{budget::CpuCosts, guard::Verdict, ModelConfig, PretrainEvent, Pretrainer};
 
-use super::{data::Data, order::Plan};
+use super::{data::TrainingData, order::TrainingOrder};
 use crate::terminal::print;
 
 /// Time between lines where no bar can be shown.
@@ -19,7 +19,7 @@ const LINE_INTERVAL: Duration = Duration::from_secs(5);
 const SPEED_STEPS: usize = 16;
 
 /// The bar.
-pub(super) struct Progress {
+pub(super) struct TrainingProgress {
     bar: ProgressBar,
     steps: u64,
     /// Utilisation is this times the tokens a second.
@@ -29,7 +29,7 @@ pub(super) struct Progress {
     told: Option<Instant>,
 }
 
-impl Progress {
+impl TrainingProgress {
     /// `seconds_a_token`: how long a token would take at the machine's peak.
     pub(super) fn new(trainer: &Pretrainer, seconds_a_token: f64) -> Self {
         let steps = trainer.settings().steps;
@@ -54,7 +54,7 @@ impl Progress {
     pub(super) fn begin(
         &self,
         config: &ModelConfig,
-        data: &Data,
+        data: &TrainingData,
         trainer: &Pretrainer,
         peak_flops: f64,
         resumed: bool,
@@ -86,19 +86,19 @@ impl Progress {
             settings.steps, settings.batch_size, settings.micro_batch
         ));
         if resumed {
-            self.say(&format!("goes on after step {}", trainer.steps_taken()));
+            self.say(&format!("resumes after step {}", trainer.steps_taken()));
         }
     }
 
     /// Where samples come from that are not on this machine, `bytes` in all.
-    pub(super) fn streamed(&self, bytes: u64, plan: &Plan) {
-        let url = plan.data.as_deref().unwrap_or_else(|| Path::new(""));
-        let kept = plan.data_cache_bytes;
+    pub(super) fn streamed(&self, bytes: u64, order: &TrainingOrder) {
+        let url = order.data.as_deref().unwrap_or_else(|| Path::new(""));
+        let kept = order.data_cache_bytes;
         self.say(&format!(
             "streamed from {} ({:.1} MB), kept in {} ({:.1} GB at most)",
             url.display(),
             bytes as f64 / 1e6,
-            plan.data_cache.display(),
+            order.data_cache.display(),
             kept as f64 / 1e9,
         ));
         if kept < bytes {

@@ -20,7 +20,7 @@ use trainer::{
     DataError, Dataset, Tokenizer,
 };
 
-use super::order::Plan;
+use super::order::TrainingOrder;
 use crate::{
     corpus::{self, CORPUS_BYTES_MAX},
     terminal::ByteBar,
@@ -36,17 +36,17 @@ const HELD_OUT: f64 = 0.02;
 ///
 /// # Errors
 /// There is no text, it is another one than before, or the disk failed; [`DataError::Stopped`] when it was broken off.
-pub(super) fn open(plan: &Plan, seq_len: usize, end: &AtomicBool) -> Result<Dataset> {
-    let own = plan.out.join("data");
-    let text = plan.data.as_deref().map(source);
+pub(super) fn open(order: &TrainingOrder, seq_len: usize, end: &AtomicBool) -> Result<Dataset> {
+    let own = order.out.join("data");
+    let text = order.data.as_deref().map(source);
     let found = match &text {
         Some(source) => Some(survey(source)?),
         None => None,
     };
-    if let Some(text) = &plan.data {
+    if let Some(text) = &order.data {
         check_apart(text, &own)?;
     }
-    if plan.fresh {
+    if order.fresh {
         remove(&own)?;
     }
     if own.join("manifest.json").is_file() && !own.join("journal.jsonl").exists() {
@@ -61,9 +61,9 @@ pub(super) fn open(plan: &Plan, seq_len: usize, end: &AtomicBool) -> Result<Data
     }
     match (text, found) {
         (Some(text), Some(found)) if !found.is_plain || found.bytes > CORPUS_BYTES_MAX => {
-            stream(text, plan, seq_len, &own, end)
+            stream(text, order, seq_len, &own, end)
         }
-        _ => corpus::build(plan.data.as_deref(), plan.lock.as_deref(), seq_len, &own),
+        _ => corpus::build(order.data.as_deref(), order.lock.as_deref(), seq_len, &own),
     }
 }
 
@@ -112,7 +112,7 @@ fn check_same(own: &Path, found: Option<&Survey>) -> Result<()> {
 /// Makes a data set of text of any size.
 fn stream(
     text: SourceSettings,
-    plan: &Plan,
+    order: &TrainingOrder,
     seq_len: usize,
     to: &Path,
     end: &AtomicBool,
@@ -140,7 +140,7 @@ fn stream(
                 false => ControlFlow::Continue(()),
             }
         };
-        let options = BuildOptions { threads: plan.threads, start_over };
+        let options = BuildOptions { threads: order.threads, start_over };
         let built = build_tokens(settings, &tokenizer, to, options, &mut observe);
         if let Some(bar) = bar {
             bar.end();
