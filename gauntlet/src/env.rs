@@ -7,6 +7,9 @@ pub const LOG: &str = "GAUNTLET_LOG";
 /// WebSocket address of the chain, for the commands that ask it.
 pub const URL: &str = "GAUNTLET_URL";
 
+/// The chain that is asked where [`URL`] is not set: the node's default port on this machine.
+pub const DEFAULT_URL: &str = "ws://127.0.0.1:9944";
+
 /// The `gauntlet-node` that `localnet` and `audit` start.
 pub const NODE: &str = "GAUNTLET_NODE";
 

@@ -1,6 +1,10 @@
-//! How a command ends: what the exit codes mean (`gauntlet --help` says the same), and the last line on stderr.
+//! Ends a command: the exit codes (`gauntlet --help` lists them too), the one place that makes an exit code of an error,
+//! and the last line on stderr.
 
-use std::io::Write;
+use std::{io::Write, process::ExitCode};
+
+use anyhow::Result;
+use dataset::DataError;
 
 /// Everything went well.
 pub const SUCCESS: u8 = 0;
@@ -8,7 +12,7 @@ pub const SUCCESS: u8 = 0;
 /// Something failed; the last line on stderr says what.
 pub const FAILURE: u8 = 1;
 
-/// The command line is wrong (clap's own code).
+/// The command line is wrong (clap's own code, with which it ends the process).
 pub const USAGE: u8 = 2;
 
 /// An audit found that chain and replay part.
@@ -16,6 +20,19 @@ pub const DISAGREEMENT: u8 = 3;
 
 /// Ended by Ctrl-C or SIGTERM before its work was done (as shells count SIGINT).
 pub const INTERRUPTED: u8 = 130;
+
+/// Turns what a command came to into the exit code of this process; an error is told as the last line on stderr.
+pub fn code(result: Result<u8>) -> ExitCode {
+    let code = result.unwrap_or_else(|error| {
+        tell(&line(&error));
+        match error.downcast_ref() {
+            // A data set that was being made when somebody asked for the end: the next process resumes it.
+            Some(DataError::Stopped(_)) => INTERRUPTED,
+            _ => FAILURE,
+        }
+    });
+    code.into()
+}
 
 /// Says something on stderr. Where nobody reads it any more (a terminal that was closed) nothing happens: a panic there would
 /// cost a checkpoint.
@@ -25,7 +42,7 @@ pub fn tell(line: &str) {
 
 /// The error as one line: what was done, and why it failed. A cause that the text before already ends with (as errors of
 /// files do, which name the file and the cause) is not said twice.
-pub fn line(error: &anyhow::Error) -> String {
+fn line(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain().map(ToString::to_string) {
         if line.is_empty() {

@@ -1,56 +1,25 @@
-//! The command line of Gauntlet and its services: the one place where chain, peers and model meet.
+//! The command line of Gauntlet: reads what a person asks for, calls the libraries, and says what came of it.
 //!
-//! Read in this order: [`cli`] and [`config`] say what can be asked; [`miner`] and [`validator`] are the two services,
-//! on what they share ([`participant`], [`heads`], [`peers`], [`payloads`], [`replica`], [`submitter`], [`work`]); [`localnet`] runs
-//! a whole network of them; [`auditor`] recomputes what it did.
+//! Read in this order: [`cli`] is the list of commands, each of which is a module of [`commands`]; [`participant_file`] and
+//! [`run_folder`] are the files that they read and write; [`chain_process`] and [`supervise`] start and stop processes.
 //!
-//! **Invariants.** A service per duty, each with its own loop, sharing only handles. What is signed is in the journal
-//! first. Whatever fails in a window (the chain, a peer, the disk) is logged and written to the diary, and the next
-//! window is worked on; only what cannot get better ends a process. Every wait for somebody else has a time-out.
+//! **Invariant.** Nothing depends on this crate: what another program could use is in `participant`, `trainer` or
+//! `node-client`.
 
 pub mod cli;
-pub mod command;
 pub mod env;
 pub mod exit;
 pub mod telemetry;
 
-pub mod config;
-
-pub mod diary;
-pub mod heads;
-pub mod payloads;
-pub mod peers;
+pub mod participant_file;
 pub mod signals;
-pub mod submitter;
-pub mod work;
-
-pub mod participant;
-
-pub mod engine;
-pub mod replica;
-pub mod samples;
-
-pub mod miner;
-
-pub mod adversary;
-
-pub mod validator;
 
 mod corpus;
+pub mod engine;
 
-pub mod localnet;
+pub mod chain_process;
+pub mod commands;
+pub mod supervise;
+mod terminal;
 
-pub mod auditor;
-pub mod runfile;
-
-pub mod data;
-pub mod eval;
-pub mod memory;
-pub mod models;
-pub mod plan;
-pub mod train;
-
-pub mod bench;
-pub mod run;
-pub mod status;
-pub mod wallet;
+pub mod run_folder;

@@ -1,7 +1,14 @@
-//! The signals that ask a process to end.
+//! Ends a process when a signal asks for it, and lets blocking work notice that.
 
-use std::process;
+use std::{
+    process,
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        Arc,
+    },
+};
 
+use anyhow::Result;
 use tokio::signal::unix::{signal, SignalKind};
 
 use crate::exit;
@@ -30,9 +37,40 @@ pub async fn end_requested() {
     futures::future::select_all(waits).await;
 }
 
-/// For a command that ends behind a step, which may take minutes: says that it will, and ends the process at once when it
-/// is asked a second time. Nothing is lost by that which a kill would not lose.
-pub fn end_at_once_when_asked_again() {
+/// Runs work that blocks on a thread of its own.
+///
+/// # Errors
+/// Those of the work, or it panicked.
+pub async fn blocking<R: Send + 'static>(
+    work: impl FnOnce() -> Result<R> + Send + 'static,
+) -> Result<R> {
+    tokio::task::spawn_blocking(work).await?
+}
+
+/// Runs work that blocks and looks at its flag from step to step. The first request to end sets the flag, and the work is
+/// waited for; the second one ends the process at once.
+///
+/// # Errors
+/// Those of the work, or it panicked.
+pub async fn blocking_until_asked_to_end<R: Send + 'static>(
+    work: impl FnOnce(&AtomicBool) -> Result<R> + Send + 'static,
+) -> Result<R> {
+    let is_asked_to_end = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&is_asked_to_end);
+    let mut working = std::pin::pin!(blocking(move || work(&flag)));
+    tokio::select! {
+        done = &mut working => done,
+        () = end_requested() => {
+            is_asked_to_end.store(true, Ordering::Relaxed);
+            end_at_once_when_asked_again();
+            working.await
+        }
+    }
+}
+
+/// Says that the command ends after the step at hand, which may take minutes, and ends the process at once when it is
+/// asked a second time. Nothing is lost by that which a kill would not lose.
+fn end_at_once_when_asked_again() {
     exit::tell("ends after the step at hand; Ctrl-C again ends at once");
     tokio::spawn(async {
         end_requested().await;

@@ -47,7 +47,7 @@ fn a_flipped_byte_in_a_kept_payload_is_found_by_window_and_uid() {
     let (code, text) = localnet.audit();
     assert_eq!(code, Some(0), "{text}");
 
-    let path = gauntlet::payloads::archive_path(&localnet.run().join("payloads"), 1, 1);
+    let path = participant::payloads::archive_path(&localnet.run().join("payloads"), 1, 1);
     let mut bytes = std::fs::read(&path).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;

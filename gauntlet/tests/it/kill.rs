@@ -1,20 +1,18 @@
 //! kill -9 of a miner, of a validator, restart of the node: the run goes on, and who was away is accepted again.
 
-use gauntlet::{
-    diary::{Duty, Line},
-    localnet::report::Report,
-};
+use gauntlet::commands::localnet::report::LocalnetReport;
+use participant::diary::{Duty, Line};
 
 use crate::localnet::{is_alive, Localnet};
 
 /// Two of three validators are enough, so that a window survives the death of one.
 const OPTIONS: [&str; 3] = ["--miners=2", "--validators=3", "--windows=4"];
 
-fn uid_of(report: &Report, name: &str) -> u16 {
+fn uid_of(report: &LocalnetReport, name: &str) -> u16 {
     report.participants.iter().find(|participant| participant.name == name).unwrap().uid
 }
 
-fn accepted_last(report: &Report, name: &str) -> bool {
+fn accepted_last(report: &LocalnetReport, name: &str) -> bool {
     report.windows.last().unwrap().accepted.contains(&uid_of(report, name))
 }
 

@@ -6,10 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gauntlet::{
-    diary::{Line, Reader},
-    localnet::report::Report,
-};
+use gauntlet::commands::localnet::report::LocalnetReport;
+use participant::diary::{Line, Reader};
 
 /// How long anything may take before a test fails.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -91,7 +89,7 @@ impl Localnet {
     }
 
     /// Waits until it has ended by itself, and returns its report.
-    pub(crate) fn finish(mut self) -> (ExitStatus, Report, Self) {
+    pub(crate) fn finish(mut self) -> (ExitStatus, LocalnetReport, Self) {
         let started = Instant::now();
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {

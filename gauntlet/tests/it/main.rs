@@ -10,5 +10,4 @@ mod data;
 mod kill;
 mod localnet;
 mod plan;
-mod sim;
 mod train;

@@ -1,0 +1,120 @@
+//! Reaches the chain: connects to one that runs, or starts the process of one.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{bail, Context, Result};
+use node_client::chain::{self, Chain};
+
+use crate::{
+    run_folder::{CHAIN_FOLDER, LOGS_FOLDER},
+    supervise::{free_port, Process, Program},
+};
+
+/// How long the chain may take to answer.
+const CHAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Name of the binary.
+const BINARY: &str = "gauntlet-node";
+
+/// How long the node may take until it answers.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Connects to the chain at `url`.
+///
+/// # Errors
+/// It does not answer.
+pub(crate) async fn connect(url: &str) -> Result<impl Chain> {
+    let urls = [url.to_owned()];
+    tokio::time::timeout(CHAIN_TIMEOUT, chain::connect(&urls))
+        .await
+        .ok()
+        .context("no answer in time")
+        .and_then(|connected| Ok(connected?))
+        .with_context(|| format!("cannot reach a chain at {url}"))
+}
+
+/// The node's binary: the one that is named, or the one beside this program.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn find(named: Option<&Path>) -> Result<PathBuf> {
+    let path = match named {
+        Some(path) => path.to_owned(),
+        None => std::env::current_exe()?.parent().unwrap_or(Path::new(".")).join(BINARY),
+    };
+    if path.is_file() {
+        return Ok(path);
+    }
+    bail!(
+        "there is no chain binary at {}; build it with `cargo build --release -p node`, or name it with --node",
+        path.display()
+    )
+}
+
+/// A development chain and how to reach it.
+pub(crate) struct Node {
+    /// The process.
+    pub(crate) process: Process,
+    /// WebSocket address of its RPC.
+    pub(crate) url: String,
+}
+
+/// Starts a development chain whose database is in the run folder; `block_millis` 0 authors nothing.
+///
+/// # Errors
+/// It cannot be started.
+pub(crate) fn start(binary: &Path, folder: &Path, block_millis: u64) -> Result<Node> {
+    let (rpc_port, peer_port) = (free_port()?, free_port()?);
+    let base_path = folder.join(CHAIN_FOLDER);
+    let args = [
+        "--dev".to_owned(),
+        format!("--block-millis={block_millis}"),
+        format!("--base-path={}", base_path.display()),
+        format!("--rpc-port={rpc_port}"),
+        format!("--listen-addr=/ip4/127.0.0.1/tcp/{peer_port}"),
+        "--state-pruning=archive".to_owned(),
+        "--blocks-pruning=archive".to_owned(),
+        "--no-prometheus".to_owned(),
+        "--no-telemetry".to_owned(),
+        "--no-mdns".to_owned(),
+        "--rpc-max-connections=1000".to_owned(),
+    ];
+    let program = Program {
+        name: "node".to_owned(),
+        binary: binary.to_owned(),
+        args: args.to_vec(),
+        logs: folder.join(LOGS_FOLDER),
+    };
+    Ok(Node { process: program.start()?, url: format!("ws://127.0.0.1:{rpc_port}") })
+}
+
+impl Node {
+    /// Connects to the chain as soon as it answers.
+    ///
+    /// # Errors
+    /// It ended, or does not answer in time.
+    pub(crate) async fn connect(&mut self) -> Result<Arc<dyn Chain>> {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.process.ended()? {
+                bail!("the chain ended at once ({status}); {}", self.process.log_tail());
+            }
+            let attempt = chain::connect(std::slice::from_ref(&self.url));
+            let error = match tokio::time::timeout(Duration::from_secs(10), attempt).await {
+                Ok(Ok(chain)) => return Ok(Arc::new(chain)),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "no answer".to_owned(),
+            };
+            if started.elapsed() > START_TIMEOUT {
+                return Err(anyhow::anyhow!(error)).with_context(|| {
+                    format!("the chain does not answer; {}", self.process.log_tail())
+                });
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+}

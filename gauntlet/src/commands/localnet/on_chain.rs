@@ -1,0 +1,150 @@
+//! Sets up the run on its chain for all participants, and claims their pay at the end.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use node_client::{
+    chain::{Call, Chain, GauntletEvent, SubmitError},
+    keys::{self, Keypair},
+};
+use protocol::{layout::Layout, settings::Settings, AccountBytes, RunId};
+
+use super::{order::Member, report::EmissionReport};
+use crate::terminal::UNIT;
+
+/// The development account that owns the run and pays for everything.
+const OWNER_URI: &str = "//Alice";
+
+/// Money of each participant's cold account beside its bond or stake.
+const COLD_BALANCE: u128 = 100 * UNIT;
+
+/// Money of each participant's hot account, for fees that are given back.
+const HOT_BALANCE: u128 = 100 * UNIT;
+
+/// Each validator's stake.
+const STAKE: u128 = 1_000 * UNIT;
+
+/// A localnet's run on its chain.
+pub(super) struct Run {
+    /// The chain.
+    pub(super) chain: Arc<dyn Chain>,
+    /// The run's number.
+    pub(super) id: RunId,
+    /// Its settings.
+    pub(super) settings: Settings,
+    owner: Keypair,
+}
+
+/// Gives every participant money, all at once.
+///
+/// # Errors
+/// The chain does not take it in time.
+pub(super) async fn fund(chain: &dyn Chain, members: &[Member]) -> Result<()> {
+    let owner = keys::keypair_from_uri(OWNER_URI)?;
+    let mut transfers = Vec::new();
+    for member in members {
+        let cold = keys::account(&keys::keypair_from_uri(&member.cold_uri())?);
+        let hot = keys::account(&keys::keypair_from_uri(&member.hot_uri())?);
+        let held = if member.is_miner() { Settings::example().incentive.miner_bond } else { STAKE };
+        transfers.push(Call::Transfer { to: cold, amount: COLD_BALANCE + held });
+        transfers.push(Call::Transfer { to: hot, amount: HOT_BALANCE });
+    }
+    submit_all(chain, transfers.into_iter().map(|call| (owner.clone(), call))).await
+}
+
+impl Run {
+    /// Creates the run.
+    ///
+    /// # Errors
+    /// The chain refuses it.
+    pub(super) async fn create(
+        chain: Arc<dyn Chain>,
+        settings: Settings,
+        layout: Layout,
+    ) -> Result<Self> {
+        let owner = keys::keypair_from_uri(OWNER_URI)?;
+        let call = Call::CreateRun { settings: Box::new(settings.clone()), layout };
+        let included = chain.submit(&owner, call).await.context("cannot create the run")?;
+        let id = included.events.iter().find_map(|event| match event {
+            GauntletEvent::RunCreated { run, .. } => Some(*run),
+            _ => None,
+        });
+        let id = id.context("the chain did not say which run it created")?;
+        Ok(Self { chain, id, settings, owner })
+    }
+
+    /// The account of the owner, who receives the owner's part.
+    pub(super) fn owner(&self) -> AccountBytes {
+        keys::account(&self.owner)
+    }
+
+    /// Registers every participant.
+    ///
+    /// # Errors
+    /// The chain refuses one.
+    pub(super) async fn register(&self, members: &[Member]) -> Result<()> {
+        let run = self.id;
+        let mut calls = Vec::new();
+        for member in members {
+            let cold = keys::keypair_from_uri(&member.cold_uri())?;
+            let hot = keys::account(&keys::keypair_from_uri(&member.hot_uri())?);
+            let call = if member.is_miner() {
+                Call::RegisterMiner { run, hot }
+            } else {
+                Call::RegisterValidator { run, hot, stake: STAKE }
+            };
+            calls.push((cold, call));
+        }
+        submit_all(self.chain.as_ref(), calls).await
+    }
+
+    /// Claims for every participant what it may claim by now.
+    pub(super) async fn claim_all(&self, members: &[Member]) {
+        let accounts = members
+            .iter()
+            .filter_map(|member| keys::keypair_from_uri(&member.cold_uri()).ok())
+            .map(|cold| keys::account(&cold))
+            .chain([self.owner()]);
+        let claims = accounts.map(|account| async move {
+            let call = Call::Claim { run: self.id, account };
+            let claim = self.chain.submit(&self.owner, call);
+            match tokio::time::timeout(Duration::from_secs(20), claim).await {
+                // Nothing to claim is no failure.
+                Ok(Ok(_) | Err(SubmitError::Rejected { .. })) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "cannot claim"),
+                Err(_) => tracing::warn!("a claim was not included in time"),
+            }
+        });
+        futures::future::join_all(claims).await;
+    }
+
+    /// Reads where every unit of the emission is.
+    ///
+    /// # Errors
+    /// The chain does not answer.
+    pub(super) async fn emission(&self) -> Result<EmissionReport> {
+        let ledger = self.chain.ledger(self.id, None).await?;
+        Ok(EmissionReport {
+            minted: ledger.minted,
+            paid: ledger.paid,
+            claimable: ledger.claimable,
+            carried: ledger.carried,
+            burned: ledger.burned,
+        })
+    }
+}
+
+/// Submits everything at once and waits for all of it.
+async fn submit_all(
+    chain: &dyn Chain,
+    calls: impl IntoIterator<Item = (Keypair, Call)>,
+) -> Result<()> {
+    let submissions = calls.into_iter().map(|(signer, call)| async move {
+        tokio::time::timeout(Duration::from_secs(60), chain.submit(&signer, call))
+            .await
+            .context("an extrinsic was not included in time")??;
+        anyhow::Ok(())
+    });
+    futures::future::try_join_all(submissions).await?;
+    Ok(())
+}

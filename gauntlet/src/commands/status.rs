@@ -1,0 +1,119 @@
+//! Where a run stands, in one screen or as JSON.
+
+use anyhow::{Context, Result};
+use clap::Args;
+use node_client::{chain::Chain, keys};
+use protocol::{window::phase_at, RunId};
+use serde_json::json;
+
+use crate::{
+    chain_process,
+    env::{self, DEFAULT_URL},
+    exit,
+};
+
+/// Options of `status`.
+#[derive(Args, Debug)]
+pub struct StatusArgs {
+    /// WebSocket address of the chain.
+    #[arg(long, env = env::URL, default_value = DEFAULT_URL)]
+    pub url: String,
+    /// The run.
+    #[arg(default_value_t = 0)]
+    pub run: RunId,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Shows where a run stands.
+///
+/// # Errors
+/// The chain does not answer, or has no such run.
+pub async fn run(args: StatusArgs) -> Result<u8> {
+    let chain = chain_process::connect(&args.url).await?;
+    let head = chain.finalized_head().await?;
+    let at = Some(head.hash);
+    let info = chain
+        .run(args.run, at)
+        .await?
+        .with_context(|| format!("there is no run {} on this chain", args.run))?;
+    let moment = phase_at(&info.settings.schedule, head.number);
+    let miners = chain.miners(args.run, at).await?;
+    let validators = chain.validators(args.run, at).await?;
+    let ledger = chain.ledger(args.run, at).await?;
+    if args.json {
+        let value = json!({
+            "run": args.run,
+            "block": head.number,
+            "window": moment.map(|moment| moment.window),
+            "phase": moment.map(|moment| format!("{:?}", moment.phase).to_lowercase()),
+            "miners": miners.iter().map(|miner| json!({
+                "uid": miner.uid,
+                "account": keys::address(&miner.cold),
+                "value": miner.value.to_f64(),
+                "share": miner.share.to_f64(),
+                "scored_windows": miner.standing.scored_windows,
+            })).collect::<Vec<_>>(),
+            "validators": validators.iter().map(|validator| json!({
+                "index": validator.index,
+                "account": keys::address(&validator.cold),
+                "stake": validator.stake.to_string(),
+                "attested_window": validator.attested_window,
+            })).collect::<Vec<_>>(),
+            "emission": {
+                "minted": ledger.minted.to_string(),
+                "paid": ledger.paid.to_string(),
+                "claimable": ledger.claimable.to_string(),
+                "carried": ledger.carried.to_string(),
+                "burned": ledger.burned.to_string(),
+            },
+        });
+        println!("{}", serde_json::to_string_pretty(&value)?);
+        return Ok(exit::SUCCESS);
+    }
+    match moment {
+        Some(moment) => println!(
+            "run {} · block {} · window {} · {:?} ({}/{})",
+            args.run,
+            head.number,
+            moment.window,
+            moment.phase,
+            moment.offset,
+            info.settings.schedule.window_blocks
+        ),
+        None => println!(
+            "run {} · block {} · begins at block {}",
+            args.run, head.number, info.settings.schedule.start_block
+        ),
+    }
+    println!("\n uid  share    standing  proof   windows  account");
+    for miner in &miners {
+        println!(
+            "{:>4}  {:>5.1} %  {:>8.3}  {:>6.3}  {:>7}  {}",
+            miner.uid,
+            miner.share.to_f64() * 100.0,
+            miner.value.to_f64(),
+            miner.standing.proof.to_f64(),
+            miner.standing.scored_windows,
+            keys::address(&miner.cold),
+        );
+    }
+    println!("\n validator  stake (planck)          last attested  account");
+    for validator in &validators {
+        let attested =
+            validator.attested_window.map_or("never".to_owned(), |window| window.to_string());
+        println!(
+            "{:>10}  {:<22}  {:>13}  {}",
+            validator.index,
+            validator.stake,
+            attested,
+            keys::address(&validator.cold),
+        );
+    }
+    println!(
+        "\nminted {} = paid {} + claimable {} + carried {} + burned {}",
+        ledger.minted, ledger.paid, ledger.claimable, ledger.carried, ledger.burned
+    );
+    Ok(exit::SUCCESS)
+}

@@ -1,0 +1,315 @@
+//! Settles what a training is told: by flags, by a TOML file with the same names, by defaults; in this order.
+
+use std::{
+    fs::{File, TryLockError},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{bail, Context, Result};
+use trainer::{
+    budget::{BudgetError, CpuCosts},
+    files,
+    guard::GuardSettings,
+    schedule::{Decay, Schedule, Shape},
+    AdamWSettings, ModelConfig, Precision, PretrainSettings,
+};
+
+use super::args::{DecayArg, PrecisionArg, ScheduleArg, TrainArgs, TrainOptions};
+use dataset::place::CACHE_BYTES_MAX;
+use participant::memory;
+
+use crate::engine::EngineArg;
+
+/// Samples that an evaluation computes at once: bounds its memory.
+pub(super) const EVALUATED_AT_ONCE: usize = 4;
+
+/// Bytes of a GiB.
+const GIB: f64 = (1u64 << 30) as f64;
+
+/// Everything that a training is told: flags, file and defaults together, checked as far as they can be without the data.
+#[derive(Debug)]
+pub(super) struct TrainingOrder {
+    pub(super) out: PathBuf,
+    pub(super) fresh: bool,
+    pub(super) init: Option<PathBuf>,
+    pub(super) data: Option<PathBuf>,
+    pub(super) data_cache: PathBuf,
+    pub(super) data_cache_bytes: u64,
+    pub(super) lock: Option<PathBuf>,
+    pub(super) seq_len: Option<usize>,
+    pub(super) seed: u64,
+    pub(super) engine: EngineArg,
+    pub(super) threads: usize,
+    pub(super) checkpoint_steps: u64,
+    pub(super) keep_checkpoints: usize,
+    pub(super) evaluate_steps: u64,
+    pub(super) held_out_samples: usize,
+    pub(super) metrics: Option<SocketAddr>,
+    pub(super) export: Option<PathBuf>,
+    pub(super) peak_flops: Option<f64>,
+    options: TrainOptions,
+}
+
+/// Takes each field from the first that has it.
+macro_rules! first_of {
+    ($flags:ident, $file:ident: $($field:ident),* $(,)?) => {
+        TrainOptions { $($field: $flags.$field.or($file.$field),)* }
+    };
+}
+
+impl TrainingOrder {
+    pub(super) fn new(args: TrainArgs) -> Result<Self> {
+        let options = merged(args.options, args.config.as_deref())?;
+        check(&options)?;
+        let default = CACHE_BYTES_MAX as f64 / GIB;
+        let cache_gib = options.data_cache_gib.unwrap_or(default);
+        if !(cache_gib.is_finite() && cache_gib >= 0.0) {
+            bail!("data_cache_gib must be 0 or above");
+        }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let data_cache = options.data_cache.clone();
+        Ok(Self {
+            data_cache: data_cache.unwrap_or_else(|| args.out.join("data-cache")),
+            data_cache_bytes: (cache_gib * GIB) as u64,
+            out: args.out,
+            fresh: args.fresh,
+            init: options.init.clone(),
+            data: options.data.clone(),
+            lock: options.lock.clone(),
+            seq_len: options.seq_len,
+            seed: options.seed.unwrap_or(1),
+            engine: options.engine.unwrap_or_default(),
+            threads: options.threads.unwrap_or(cores),
+            checkpoint_steps: options.checkpoint_steps.unwrap_or(100),
+            keep_checkpoints: options.keep_checkpoints.unwrap_or(2),
+            evaluate_steps: options.evaluate_steps.unwrap_or(100),
+            held_out_samples: options.held_out_samples.unwrap_or(64),
+            metrics: options.metrics,
+            export: options.export.clone(),
+            peak_flops: options.peak_gflops.map(|gflops| gflops * 1e9),
+            options,
+        })
+    }
+
+    /// The shape of a preset or of a file.
+    pub(super) fn config(&self) -> Result<ModelConfig> {
+        let name = self.options.model.as_deref().unwrap_or("nano");
+        let path = Path::new(name);
+        let mut config = match ModelConfig::preset(name) {
+            Err(_) if path.exists() => files::configuration(path)
+                .with_context(|| format!("cannot read the model's shape in {name}"))?,
+            preset => preset?,
+        };
+        config.seq_len = self.seq_len.unwrap_or(config.seq_len);
+        config.vocab = self.options.vocab.unwrap_or(config.vocab);
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Settles what decides the outcome. A training that is resumed keeps its micro-batch unless a flag gives another: it
+    /// decides the last bits of every sum.
+    pub(super) fn settings(
+        &self,
+        config: &ModelConfig,
+        sample_count: u64,
+        threads: usize,
+        held: Option<&PretrainSettings>,
+    ) -> Result<PretrainSettings> {
+        let options = &self.options;
+        let batch_size = options.batch_size.unwrap_or(8);
+        if batch_size == 0 || batch_size > 1 << 20 {
+            bail!("a batch of {batch_size} samples");
+        }
+        let tokens_a_step = (batch_size as u64).saturating_mul(config.seq_len as u64);
+        let steps = match (options.steps, options.tokens) {
+            (Some(steps), _) => steps,
+            (None, Some(tokens)) => tokens.div_ceil(tokens_a_step),
+            (None, None) => 300,
+        };
+        let held_micro =
+            held.filter(|held| held.batch_size == batch_size).map(|held| held.micro_batch);
+        let micro_batch =
+            self.micro_batch(config, threads, batch_size, options.micro_batch.or(held_micro))?;
+        let defaults = (AdamWSettings::default(), GuardSettings::default());
+        let settings = PretrainSettings {
+            steps,
+            batch_size,
+            micro_batch,
+            precision: self.precision(),
+            schedule: self.schedule(steps),
+            adamw: AdamWSettings {
+                beta1: options.beta1.unwrap_or(defaults.0.beta1),
+                beta2: options.beta2.unwrap_or(defaults.0.beta2),
+                decay: options.weight_decay.unwrap_or(defaults.0.decay),
+                ..defaults.0
+            },
+            clip_norm: options.clip_norm.unwrap_or(1.0),
+            seed: self.seed,
+            guard: GuardSettings {
+                spike_deviations: options.spike_deviations.unwrap_or(defaults.1.spike_deviations),
+                skips_max: options.skips_max.unwrap_or(defaults.1.skips_max),
+                rollbacks_max: options.rollbacks_max.unwrap_or(defaults.1.rollbacks_max),
+            },
+        };
+        let betas = [settings.adamw.beta1, settings.adamw.beta2];
+        if betas.iter().any(|beta| !(0.0..1.0).contains(beta)) {
+            bail!("beta1 and beta2 must be from 0 to below 1, not {betas:?}");
+        }
+        let rest = [settings.adamw.decay, settings.clip_norm, settings.guard.spike_deviations];
+        if rest.iter().any(|value| !value.is_finite() || *value < 0.0) {
+            bail!("weight_decay, clip_norm and spike_deviations must be 0 or above, not {rest:?}");
+        }
+        if sample_count == 0 {
+            bail!("the data set has not one sample of {} tokens", config.seq_len);
+        }
+        Ok(settings)
+    }
+
+    fn precision(&self) -> Precision {
+        match self.options.precision {
+            Some(PrecisionArg::Bf16) => Precision::Bf16,
+            Some(PrecisionArg::F32) | None => Precision::F32,
+        }
+    }
+
+    /// Refuses a model of which not even one sample at a time fits. To be asked before anything of it is allocated.
+    pub(super) fn check_memory(&self, config: &ModelConfig, threads: usize) -> Result<()> {
+        self.micro_batch(config, threads, 1, None).map(drop)
+    }
+
+    /// The samples at once that are asked for, or the most that fit; an error if they do not.
+    fn micro_batch(
+        &self,
+        config: &ModelConfig,
+        threads: usize,
+        batch_size: usize,
+        asked: Option<usize>,
+    ) -> Result<usize> {
+        let precision = self.precision();
+        // What is asked for may use all that there is; so may the micro-batch of a training that goes on, for which less
+        // may be available than when it began.
+        let memory = match asked {
+            Some(_) => self.memory()?.or_else(memory::available),
+            None => self.memory()?,
+        };
+        let fits = memory::micro_batch(
+            "a training",
+            config,
+            asked.unwrap_or(batch_size),
+            memory,
+            &|model, samples| memory_of(model, samples, precision, threads),
+        )?;
+        match asked {
+            Some(asked) if fits < asked => bail!(
+                "{asked} samples at once do not fit the memory; {fits} do (--micro-batch {fits})"
+            ),
+            _ => Ok(fits),
+        }
+    }
+
+    fn schedule(&self, steps: u64) -> Schedule {
+        let options = &self.options;
+        let decay = match options.decay.unwrap_or(DecayArg::Linear) {
+            DecayArg::Linear => Decay::Linear,
+            DecayArg::OneMinusSqrt => Decay::OneMinusSqrt,
+        };
+        let name = options.schedule.unwrap_or(ScheduleArg::Cosine);
+        let shape = match name {
+            ScheduleArg::Flat => Shape::Flat,
+            ScheduleArg::Cosine => Shape::Cosine,
+            ScheduleArg::Anneal => Shape::Anneal { decay },
+            ScheduleArg::Wsd => {
+                Shape::Wsd { decay_steps: options.decay_steps.unwrap_or(steps / 5), decay }
+            }
+        };
+        let floor = if name == ScheduleArg::Anneal { 0.0 } else { 0.1 };
+        Schedule {
+            peak_rate: options.rate.unwrap_or(1e-3),
+            floor: options.floor.unwrap_or(floor),
+            warm_up_steps: options.warm_up_steps.unwrap_or((steps / 10).min(100)),
+            shape,
+        }
+    }
+
+    /// Bytes that may be used, if that is said.
+    fn memory(&self) -> Result<Option<u64>> {
+        if let Some(gib) = self.options.memory {
+            if !(gib.is_finite() && gib > 0.0) {
+                bail!("memory must be above 0 GiB");
+            }
+            return Ok(Some((gib * GIB) as u64));
+        }
+        Ok(None)
+    }
+}
+
+/// Merges the flags with the options in the file at `path`. Flags win.
+fn merged(flags: TrainOptions, path: Option<&Path>) -> Result<TrainOptions> {
+    let mut file = TrainOptions::default();
+    if let Some(path) = path {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        file = toml::from_str(&text).with_context(|| format!("in {}", path.display()))?;
+    }
+    // A flag also wins over the file's other way to say the same.
+    if flags.init.is_some() || flags.model.is_some() {
+        (file.init, file.model, file.vocab) = (None, None, None);
+    }
+    if flags.steps.is_some() || flags.tokens.is_some() {
+        (file.steps, file.tokens) = (None, None);
+    }
+    Ok(
+        first_of!(flags, file: model, vocab, init, data, data_cache, data_cache_gib, lock, seq_len, steps, tokens, batch_size, micro_batch, precision, memory,
+        rate, schedule, warm_up_steps, decay_steps, decay, floor, weight_decay, beta1, beta2, clip_norm,
+        spike_deviations, skips_max, rollbacks_max, seed, engine, threads, checkpoint_steps, keep_checkpoints,
+        evaluate_steps, held_out_samples, metrics, export, peak_gflops),
+    )
+}
+
+/// Refuses options that contradict each other or are out of range.
+fn check(options: &TrainOptions) -> Result<()> {
+    if options.init.is_some() && options.model.is_some() {
+        bail!("model and init are two ways to say what to train; give one");
+    }
+    if options.init.is_some() && options.vocab.is_some() {
+        bail!("the vocabulary of a trained model cannot be changed");
+    }
+    if options.steps.is_some() && options.tokens.is_some() {
+        bail!("steps and tokens are two ways to say how long to train; give one");
+    }
+    if options.peak_gflops.is_some_and(|peak| !(peak.is_finite() && peak > 0.0)) {
+        bail!("peak_gflops must be above 0");
+    }
+    if options.evaluate_steps == Some(0) {
+        bail!("evaluate_steps must be above 0; held_out_samples = 0 is for no evaluation");
+    }
+    Ok(())
+}
+
+/// Adds up the memory of a training: while it reads a checkpoint, or later, while it evaluates.
+fn memory_of(
+    config: &ModelConfig,
+    samples: usize,
+    precision: Precision,
+    threads: usize,
+) -> Result<CpuCosts, BudgetError> {
+    /// Parameters and both moments.
+    const CHECKPOINT_ARRAYS: u64 = 3;
+    CpuCosts::of_pretrainer(config, samples, precision, threads)?
+        .and(CpuCosts::of_evaluator(config, EVALUATED_AT_ONCE, threads)?)?
+        .and_parameters("a checkpoint that is read", config, CHECKPOINT_ARRAYS)
+}
+
+/// Makes sure that one process at a time trains in a folder.
+pub(super) fn lock(folder: &Path) -> Result<File> {
+    let path = folder.join("lock");
+    let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => bail!("another process trains in {}", folder.display()),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {}", path.display()))
+        }
+    }
+}

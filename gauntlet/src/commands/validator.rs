@@ -1,0 +1,33 @@
+//! `gauntlet validator`: runs a validator until it is told to end.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+
+use participant::{handles::Role, open, Validator};
+
+use crate::{exit, participant_file, signals, telemetry};
+
+/// Options of `validator`.
+#[derive(Args, Debug)]
+pub struct ValidatorArgs {
+    /// The participant's configuration (TOML); docs/OPERATING.md explains it.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+/// Runs a validator and returns the exit code.
+///
+/// # Errors
+/// It cannot start, or a service failed for good.
+pub async fn run(args: ValidatorArgs) -> Result<u8> {
+    let (settings, metrics) = participant_file::load(&args.config, Role::Validator)?;
+    if let Some(address) = metrics {
+        telemetry::serve_metrics(address)?;
+    }
+    let surroundings = open::connect(&settings).await?;
+    let validator = Validator::open(settings, surroundings).await?;
+    validator.run(signals::end_requested()).await?;
+    Ok(exit::SUCCESS)
+}

@@ -1,0 +1,286 @@
+//! Reads a participant's configuration: the TOML file as written, checked into the settings of the library `participant`.
+//!
+//! Unknown names are refused. Paths are relative to the file. Every value but the key has a default that runs against a
+//! chain on this machine.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{bail, Context, Result};
+use dataset::place;
+use node_client::{
+    keys::{self, Keypair},
+    network::{Multiaddr, PeerAddress, PeerId},
+};
+use participant::{
+    handles::Role,
+    miner::{adversary_kind::AdversaryKind, conduct::Honest},
+    settings::Participant,
+};
+use protocol::RunId;
+use serde::{Deserialize, Serialize};
+use trainer::ModelConfig;
+
+use crate::env::{self, DEFAULT_URL};
+
+/// A participant's configuration, as its TOML file says it.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct ParticipantFile {
+    /// What logs and reports call this participant.
+    #[serde(default = "default_name")]
+    pub name: String,
+    /// Everything this participant keeps: store, journal, checkpoint, network key, diary.
+    #[serde(default = "default_folder")]
+    pub folder: PathBuf,
+    /// The model: a preset's name. Its initial parameters must have the run's genesis state root.
+    #[serde(default = "default_model")]
+    pub model: String,
+    /// The data set's folder, or its address in a store (`s3://bucket/folder`, `https://host/folder`). Its root must be the
+    /// run's.
+    pub data: PathBuf,
+    /// Most that is kept of a data set in a store, in bytes; in `data-cache` in the folder.
+    #[serde(default = "default_data_cache_bytes")]
+    pub data_cache_bytes_max: u64,
+    /// Threads that compute; 0 means one for each core.
+    #[serde(default)]
+    pub threads: usize,
+    /// Take part in windows before this one only, and end when the last one is settled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_end: Option<u64>,
+    /// Serve Prometheus metrics here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<SocketAddr>,
+    /// Misbehave, to test the rules (miners only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adversary: Option<AdversaryKind>,
+    /// Keep a copy of every fetched payload here, for auditors (validators only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<PathBuf>,
+    /// Measure the held-out loss of each window's parameters on so many samples; 0 for none (validators only).
+    #[serde(default)]
+    pub held_out_samples: usize,
+    /// Bytes of payloads and states kept.
+    #[serde(default = "default_store_bytes")]
+    pub store_bytes_max: u64,
+    /// Bytes of memory that the process may use. Default: what is available at its start, of which it leaves half if it
+    /// can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// The chain.
+    #[serde(default)]
+    pub chain: ChainSection,
+    /// Who signs.
+    pub keys: KeysSection,
+    /// The peers.
+    #[serde(default)]
+    pub network: NetworkSection,
+}
+
+/// Which chain, which run.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct ChainSection {
+    /// WebSocket addresses of nodes; the next one is asked when one fails.
+    pub urls: Vec<String>,
+    /// The run.
+    pub run: RunId,
+}
+
+impl Default for ChainSection {
+    fn default() -> Self {
+        Self { urls: vec![DEFAULT_URL.to_owned()], run: 0 }
+    }
+}
+
+/// Who signs.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct KeysSection {
+    /// Signs the work of each window; needs a balance for fees that are given back.
+    pub hot: KeySource,
+    /// Owns the money. Only needed to register by itself at the first start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cold: Option<KeySource>,
+    /// A validator's stake when it registers by itself, in planck as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stake: Option<String>,
+}
+
+/// Where a key comes from.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub enum KeySource {
+    /// A secret URI, for development only: anybody who reads the file has the key.
+    Uri(String),
+    /// An encrypted key file, whose password is in the environment.
+    File(PathBuf),
+}
+
+/// The peers.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct NetworkSection {
+    /// Multiaddresses to listen on. Default: any port of every interface, QUIC and TCP.
+    pub listen: Vec<String>,
+    /// Multiaddresses under which others reach this peer, where these differ.
+    pub external: Vec<String>,
+    /// Peers to meet at the start, as multiaddresses that end in `/p2p/<peer id>`; those on the chain are met anyway.
+    pub peers: Vec<String>,
+}
+
+fn default_name() -> String {
+    "participant".to_owned()
+}
+
+fn default_folder() -> PathBuf {
+    PathBuf::from("state")
+}
+
+fn default_model() -> String {
+    "nano".to_owned()
+}
+
+fn default_data_cache_bytes() -> u64 {
+    place::CACHE_BYTES_MAX
+}
+
+fn default_store_bytes() -> u64 {
+    4 << 30
+}
+
+/// Reads and checks the file at `path`; returns its settings and where it wants metrics to be served.
+///
+/// # Errors
+/// The file cannot be read, says something unknown, asks a validator to misbehave, or names a key, model or address that is none.
+pub fn load(path: &Path, role: Role) -> Result<(Participant, Option<SocketAddr>)> {
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let file: ParticipantFile =
+        toml::from_str(&text).with_context(|| format!("in {}", path.display()))?;
+    let base = path.parent().unwrap_or(Path::new("."));
+    if role == Role::Validator && file.adversary.is_some() {
+        bail!("only a miner can be an adversary");
+    }
+    let metrics = file.metrics;
+    let settings = check(file, base).with_context(|| format!("in {}", path.display()))?;
+    Ok((settings, metrics))
+}
+
+/// Checks what a file says; its paths are relative to `base`.
+///
+/// # Errors
+/// As [`load`].
+pub fn check(file: ParticipantFile, base: &Path) -> Result<Participant> {
+    if file.chain.urls.is_empty() {
+        bail!("chain.urls is empty");
+    }
+    let model =
+        ModelConfig::preset(&file.model).with_context(|| format!("model = {:?}", file.model))?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let open = |source: &KeySource| open_key(source, base);
+    Ok(Participant {
+        folder: base.join(&file.folder),
+        data: match place::url(&file.data) {
+            Some(_) => file.data.clone(),
+            None => base.join(&file.data),
+        },
+        data_cache_bytes_max: file.data_cache_bytes_max,
+        threads: if file.threads == 0 { cores } else { file.threads },
+        model,
+        hot: open(&file.keys.hot).context("keys.hot")?,
+        cold: file.keys.cold.as_ref().map(open).transpose().context("keys.cold")?,
+        stake: file
+            .keys
+            .stake
+            .as_deref()
+            .map(|text| text.parse().with_context(|| format!("keys.stake = {text:?}")))
+            .transpose()?,
+        listen: addresses(&file.network.listen).context("network.listen")?,
+        external: addresses(&file.network.external).context("network.external")?,
+        peers: file
+            .network
+            .peers
+            .iter()
+            .map(|text| peer(text))
+            .collect::<Result<_>>()
+            .context("network.peers")?,
+        archive: file.archive.as_ref().map(|path| base.join(path)),
+        name: file.name,
+        window_end: file.window_end,
+        conduct: match file.adversary {
+            Some(kind) => kind.conduct(),
+            None => Arc::new(Honest),
+        },
+        held_out_samples: file.held_out_samples,
+        store_bytes_max: file.store_bytes_max,
+        memory_bytes: file.memory_bytes,
+        urls: file.chain.urls,
+        run: file.chain.run,
+    })
+}
+
+fn open_key(source: &KeySource, base: &Path) -> Result<Keypair> {
+    match source {
+        KeySource::Uri(uri) => Ok(keys::keypair_from_uri(uri)?),
+        KeySource::File(path) => {
+            let password = std::env::var(env::PASSWORD)
+                .with_context(|| format!("a key file needs its password in {}", env::PASSWORD))?;
+            Ok(keys::load_key_file(&base.join(path), &password)?)
+        }
+    }
+}
+
+fn addresses(texts: &[String]) -> Result<Vec<Multiaddr>> {
+    texts
+        .iter()
+        .map(|text| text.parse().with_context(|| format!("{text:?} is not a multiaddress")))
+        .collect()
+}
+
+/// A peer from a multiaddress that ends in `/p2p/<peer id>`.
+fn peer(text: &str) -> Result<PeerAddress> {
+    let (address, peer) = text
+        .rsplit_once("/p2p/")
+        .with_context(|| format!("{text:?} does not end in /p2p/<peer id>"))?;
+    let peer: PeerId = peer.parse().with_context(|| format!("{peer:?} is not a peer id"))?;
+    Ok(PeerAddress { peer, addresses: addresses(&[address.to_owned()])? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = include_str!("../examples/miner.toml");
+
+    #[test]
+    fn the_example_is_a_configuration() {
+        let file: ParticipantFile = toml::from_str(EXAMPLE).unwrap();
+        let checked = check(file, Path::new("/base")).unwrap();
+        assert_eq!(checked.data, Path::new("/base/data"));
+        assert!(checked.threads >= 1);
+
+        // An address is no path.
+        let url = "s3://bucket/data";
+        let text = EXAMPLE.replace("data = \"data\"", &format!("data = {url:?}"));
+        let file: ParticipantFile = toml::from_str(&text).unwrap();
+        let checked = check(file, Path::new("/base")).unwrap();
+        assert_eq!(checked.data, Path::new(url));
+    }
+
+    #[test]
+    fn unknown_names_are_refused() {
+        let text = format!("colour = \"red\"\n{EXAMPLE}");
+        assert!(toml::from_str::<ParticipantFile>(&text).is_err());
+    }
+
+    #[test]
+    fn what_is_written_is_what_is_read() {
+        let file: ParticipantFile = toml::from_str(EXAMPLE).unwrap();
+        let again: ParticipantFile = toml::from_str(&toml::to_string(&file).unwrap()).unwrap();
+        assert_eq!(file, again);
+    }
+}

@@ -1,0 +1,316 @@
+//! One settlement: from the revealed evaluations to standings and pay, against the chain's events.
+
+use std::collections::BTreeMap;
+
+use node_client::chain::{GauntletEvent, MinerInfo, ValidatorInfo, WindowInfo};
+use protocol::{
+    accept::bitmap_contains,
+    commitment::score_commitment_hash,
+    consensus::{
+        emission_at, pay, settle, split_emission, EmissionSplit, Fault, MinerInput, Outcome,
+        Standing, ValidatorInput,
+    },
+    fixed::Q32,
+    window::ScorePhase,
+    BlockNumber, Hash, Planck, Uid, Window,
+};
+
+use super::{Audit, Tracked};
+use crate::error::{Attempt as _, Result};
+
+/// What the chain's events say of a miner in one settlement.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Scored {
+    own: Option<Q32>,
+    random: Option<Q32>,
+    value: Q32,
+    share: Q32,
+    paid: Planck,
+}
+
+/// What the chain's events say of one settlement.
+#[derive(Default)]
+struct OnChain {
+    miners: BTreeMap<Uid, (BlockNumber, Scored)>,
+    validators: BTreeMap<u16, (Q32, Planck)>,
+    /// Minted, owner, miners, validators, carried.
+    totals: Option<[Planck; 5]>,
+    void: bool,
+    block: Option<BlockNumber>,
+}
+
+impl Audit {
+    /// Recomputes the settlement of `window`. Settlements are audited in order: each starts from the standings that the
+    /// one before left.
+    pub(super) async fn settlement(&mut self, window: Window) -> Result<()> {
+        let on_chain = self.on_chain(window);
+        let schedule = &self.info.settings.schedule;
+        let due = schedule
+            .score_phase_end_block(window, ScorePhase::Reveal)
+            .context("the window's end")?;
+        // Settlements begin before the transactions of a block.
+        let before = self.hash(due.saturating_sub(1))?;
+        let record =
+            self.chain.window(self.run, window, Some(before)).await?.with_context(|| {
+                format!("the chain had no window {window} at block {}", due - 1)
+            })?;
+        let miners = self.chain.miners(self.run, Some(before)).await?;
+        let miners: Vec<MinerInfo> =
+            miners.into_iter().filter(|miner| miner.registered_window <= window).collect();
+        let validators = self.chain.validators(self.run, Some(before)).await?;
+        let validators: Vec<ValidatorInfo> = validators
+            .into_iter()
+            .filter(|validator| validator.registered_window <= window)
+            .collect();
+        let miner_inputs = self.miner_inputs(window, &record, &miners, before).await?;
+        let validator_inputs = self.validator_inputs(window, &validators, before).await?;
+
+        let minted = emission_at(&record.settings.emission, window);
+        self.minted += minted;
+        let pot = self.carried + minted;
+        let computed = settle(&miner_inputs, &validator_inputs, &record.settings.incentive)
+            .and_then(|outcome| Ok((outcome, split_emission(&record.settings.emission, pot)?)));
+        let (outcome, split) = match computed {
+            Ok(computed) => computed,
+            Err(error) => {
+                if !on_chain.void {
+                    self.differ(
+                        window,
+                        None,
+                        format!("settled on chain, void in the replay: {error}"),
+                    );
+                }
+                self.carried = pot;
+                return Ok(());
+            }
+        };
+        if on_chain.void {
+            self.differ(window, None, "void on chain, settled in the replay");
+            self.carried = pot;
+            return Ok(());
+        }
+        self.compare_pay(window, &on_chain, &outcome, &split, minted, pot)?;
+        self.move_standings(&on_chain, &outcome, &miners);
+        self.compare_standings(window, &on_chain, &miners).await
+    }
+
+    /// What the events say.
+    fn on_chain(&self, of: Window) -> OnChain {
+        let mut found = OnChain::default();
+        for (block, event) in self.events() {
+            match event {
+                GauntletEvent::MinerScored {
+                    run,
+                    window,
+                    uid,
+                    own,
+                    random,
+                    standing_value,
+                    share,
+                    paid,
+                } if *run == self.run && *window == of => {
+                    let scored = Scored {
+                        own: *own,
+                        random: *random,
+                        value: *standing_value,
+                        share: *share,
+                        paid: *paid,
+                    };
+                    found.miners.insert(*uid, (block, scored));
+                }
+                GauntletEvent::ValidatorPaid { run, window, index, agreement, paid }
+                    if *run == self.run && *window == of =>
+                {
+                    found.validators.insert(*index, (*agreement, *paid));
+                }
+                GauntletEvent::WindowSettled {
+                    run,
+                    window,
+                    minted,
+                    owner,
+                    miners,
+                    validators,
+                    carried,
+                } if *run == self.run && *window == of => {
+                    found.totals = Some([*minted, *owner, *miners, *validators, *carried]);
+                    found.block = Some(block);
+                }
+                GauntletEvent::WindowVoid { run, window, .. }
+                    if *run == self.run && *window == of =>
+                {
+                    found.void = true;
+                }
+                _ => {}
+            }
+        }
+        found
+    }
+
+    async fn miner_inputs(
+        &mut self,
+        window: Window,
+        record: &WindowInfo,
+        miners: &[MinerInfo],
+        at: Hash,
+    ) -> Result<Vec<MinerInput>> {
+        let reveals = self.chain.reveals(self.run, window, Some(at)).await?;
+        let commitments = self.chain.commitments(self.run, window, Some(at)).await?;
+        let inputs = miners.iter().map(|miner| {
+            let uid = miner.uid;
+            let revealed = reveals.iter().any(|reveal| reveal.uid == uid);
+            let fault = if revealed {
+                bitmap_contains(&record.unavailable, uid).then_some(Fault::Unavailable)
+            } else if commitments.iter().any(|commitment| commitment.uid == uid) {
+                Some(Fault::MissedReveal)
+            } else {
+                Some(Fault::MissedCommit)
+            };
+            let standing = self.standing(miner);
+            let accepted = record.accepted.contains(&uid);
+            MinerInput { uid, standing, accepted, revealed, fault }
+        });
+        Ok(inputs.collect())
+    }
+
+    /// The standing that this audit computed, a newcomer's for who is new in its slot.
+    fn standing(&self, miner: &MinerInfo) -> Standing {
+        match self.miners.get(&miner.uid) {
+            Some(tracked) if tracked.registered_window == miner.registered_window => {
+                tracked.standing.clone()
+            }
+            _ => Standing::default(),
+        }
+    }
+
+    async fn validator_inputs(
+        &mut self,
+        window: Window,
+        validators: &[ValidatorInfo],
+        at: Hash,
+    ) -> Result<Vec<ValidatorInput>> {
+        let reveals = self.chain.score_reveals(self.run, window, Some(at)).await?;
+        let commitments = self.chain.score_commitments(self.run, window, Some(at)).await?;
+        let mut inputs = Vec::with_capacity(validators.len());
+        for validator in validators {
+            let index = validator.index;
+            let reveal = reveals.iter().find(|reveal| reveal.index == index);
+            if let Some(reveal) = reveal {
+                let hash = score_commitment_hash(
+                    &self.genesis,
+                    self.run,
+                    window,
+                    &validator.hot,
+                    &reveal.evaluations,
+                    &reveal.salt,
+                );
+                let committed = commitments.iter().find(|commitment| commitment.index == index);
+                if committed.is_none_or(|committed| committed.hash != hash) {
+                    self.differ(
+                        window,
+                        None,
+                        format!("validator {index} revealed other scores than it had committed to"),
+                    );
+                }
+            }
+            inputs.push(ValidatorInput {
+                index,
+                stake: u64::try_from(validator.stake).unwrap_or(u64::MAX),
+                present: reveal.is_some(),
+                evaluations: reveal.map(|reveal| reveal.evaluations.clone()).unwrap_or_default(),
+            });
+        }
+        Ok(inputs)
+    }
+
+    fn compare_pay(
+        &mut self,
+        window: Window,
+        on_chain: &OnChain,
+        outcome: &Outcome,
+        split: &EmissionSplit,
+        minted: Planck,
+        pot: Planck,
+    ) -> Result<()> {
+        let shares: Vec<Q32> = outcome.miners.iter().map(|miner| miner.share).collect();
+        let (amounts, _) = pay(split.miners, &shares)?;
+        let mut miners_paid = 0;
+        for (miner, paid) in outcome.miners.iter().zip(amounts) {
+            let replayed = Scored {
+                own: miner.own,
+                random: miner.random,
+                value: miner.value,
+                share: miner.share,
+                paid,
+            };
+            miners_paid += paid;
+            match on_chain.miners.get(&miner.uid) {
+                Some((_, scored)) => {
+                    self.compare((window, Some(miner.uid)), "rating and pay", *scored, replayed);
+                }
+                None => self.differ(window, Some(miner.uid), "scored in the replay, not on chain"),
+            }
+        }
+        for uid in on_chain.miners.keys() {
+            if !outcome.miners.iter().any(|miner| miner.uid == *uid) {
+                self.differ(window, Some(*uid), "scored on chain, not in the replay");
+            }
+        }
+        let shares: Vec<Q32> = outcome.validators.iter().map(|validator| validator.share).collect();
+        let (amounts, _) = pay(split.validators, &shares)?;
+        let mut validators_paid = 0;
+        for (validator, paid) in outcome.validators.iter().zip(amounts) {
+            validators_paid += paid;
+            let replayed = Some((validator.agreement, paid));
+            let found = on_chain.validators.get(&validator.index).copied();
+            let what = format!("agreement and pay of validator {}", validator.index);
+            self.compare((window, None), &what, found, replayed);
+        }
+        self.carried = pot - split.owner - miners_paid - validators_paid;
+        let totals = [minted, split.owner, miners_paid, validators_paid, self.carried];
+        let what = "minted, owner's, miners', validators' and carried";
+        self.compare((window, None), what, on_chain.totals, Some(totals));
+        Ok(())
+    }
+
+    fn move_standings(&mut self, on_chain: &OnChain, outcome: &Outcome, miners: &[MinerInfo]) {
+        for (miner, info) in outcome.miners.iter().zip(miners) {
+            let block = on_chain.miners.get(&miner.uid).map(|(block, _)| *block);
+            let block = block.or(on_chain.block).unwrap_or_default();
+            let fresh = || Tracked {
+                registered_window: info.registered_window,
+                standing: Standing::default(),
+                values: Vec::new(),
+            };
+            let tracked = self.miners.entry(miner.uid).or_insert_with(fresh);
+            if tracked.registered_window != info.registered_window {
+                *tracked = fresh();
+            }
+            tracked.standing = miner.standing.clone();
+            tracked.values.push((block, miner.value));
+        }
+    }
+
+    /// The standings that the chain stored are those of the replay.
+    async fn compare_standings(
+        &mut self,
+        window: Window,
+        on_chain: &OnChain,
+        miners: &[MinerInfo],
+    ) -> Result<()> {
+        let Some(block) = on_chain.block else {
+            return Ok(());
+        };
+        let stored = self.chain.miners(self.run, Some(self.hash(block)?)).await?;
+        for miner in miners {
+            let is_same = |other: &&MinerInfo| {
+                other.uid == miner.uid && other.registered_window == miner.registered_window
+            };
+            if let Some(stored) = stored.iter().find(is_same) {
+                let replayed = self.standing(miner);
+                let stored = stored.standing.clone();
+                self.compare((window, Some(miner.uid)), "standing", stored, replayed);
+            }
+        }
+        Ok(())
+    }
+}

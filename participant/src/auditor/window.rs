@@ -1,0 +1,267 @@
+//! One window: seeds, commitments, payloads, state root, accepted set, outer step.
+
+use node_client::chain::{GauntletEvent, MinerInfo, RevealInfo, WindowInfo};
+use protocol::{
+    accept::{
+        accepted_set, bitmap_contains, final_root, is_proven_unavailable, on_probation,
+        AttestationInput, Candidate,
+    },
+    commitment::commitment_hash,
+    fixed::Q32,
+    seed::{mix_salt, window_seed},
+    update::Payload,
+    window::Phase,
+    BlockNumber, Hash, Uid, Window,
+};
+
+use super::{Audit, WindowFinding};
+use crate::error::{Attempt as _, Result};
+use crate::{payloads::archive_path, replica};
+
+impl Audit {
+    /// Recomputes one window and takes its outer step. Windows are audited in order, after all settlements.
+    pub(super) async fn window(&mut self, window: Window) -> Result<WindowFinding> {
+        let schedule = &self.info.settings.schedule;
+        let accept_block =
+            schedule.phase_end_block(window, Phase::Attest).context("the window's end")?;
+        let accepted_at = self.hash(accept_block)?;
+        let record =
+            self.chain.window(self.run, window, Some(accepted_at)).await?.with_context(|| {
+                format!("the chain had no window {window} at block {accept_block}")
+            })?;
+        let reveals = self.chain.reveals(self.run, window, Some(accepted_at)).await?;
+        let miners = self.chain.miners(self.run, Some(self.hash(accept_block - 1)?)).await?;
+
+        self.seeds(window, &record).await?;
+        self.commitments(window, &reveals, &miners, accepted_at).await?;
+        self.acceptance(window, &record, &reveals, &miners, accept_block).await?;
+        let root = self.state.as_ref().map(|(_, root)| *root);
+        if let (Some(on_chain), Some(replayed)) = (record.state_root, root) {
+            let hex = |root: Hash| format!("0x{}", hex::encode(root));
+            self.compare((window, None), "state root", hex(on_chain), hex(replayed));
+        }
+        let kept = self.payloads(window, &record, &reveals).await?;
+        Ok(WindowFinding {
+            window,
+            state_root: root,
+            is_final: record.state_root.is_some(),
+            accepted: record.accepted,
+            payloads_kept: kept,
+            payloads_revealed: reveals.len(),
+            agrees: true,
+        })
+    }
+
+    /// The seed from the block before the window and the salts before it, the challenge's from the last block of the
+    /// commitments.
+    async fn seeds(&mut self, window: Window, record: &WindowInfo) -> Result<()> {
+        let schedule = &self.info.settings.schedule;
+        let start = schedule.window_start(window).context("the window's start")?;
+        let challenge =
+            schedule.phase_end_block(window, Phase::Commit).context("the window's end")?;
+        self.mix_salts(start).await?;
+        let seed = window_seed(&self.hash(start - 1)?, self.run, window, &self.salt_mix);
+        self.compare((window, None), "seed", hex::encode(record.seed), hex::encode(seed));
+        let challenge_seed = mix_salt(&seed, &self.hash(challenge - 1)?);
+        self.compare((window, None), "challenge seed", record.challenge_seed, Some(challenge_seed));
+        Ok(())
+    }
+
+    /// Mixes the salts that were revealed before block `before`, in the order of the chain.
+    async fn mix_salts(&mut self, before: BlockNumber) -> Result<()> {
+        while self.mixed_to < before as usize {
+            let block = &self.blocks[self.mixed_to];
+            let revealed: Vec<(Window, u16)> = block
+                .events
+                .iter()
+                .filter_map(|event| match event {
+                    GauntletEvent::ScoresRevealed { run, window, index, .. }
+                        if *run == self.run =>
+                    {
+                        Some((*window, *index))
+                    }
+                    _ => None,
+                })
+                .collect();
+            for (window, index) in revealed {
+                let reveals = self.chain.score_reveals(self.run, window, Some(block.hash)).await?;
+                let reveal = reveals.iter().find(|reveal| reveal.index == index);
+                let salt = reveal.context("an event without its scores")?.salt;
+                self.salt_mix = mix_salt(&self.salt_mix, &salt);
+            }
+            self.mixed_to += 1;
+        }
+        Ok(())
+    }
+
+    async fn commitments(
+        &mut self,
+        window: Window,
+        reveals: &[RevealInfo],
+        miners: &[MinerInfo],
+        at: Hash,
+    ) -> Result<()> {
+        let commitments = self.chain.commitments(self.run, window, Some(at)).await?;
+        for reveal in reveals {
+            let Some(miner) = miners.iter().find(|miner| miner.uid == reveal.uid) else {
+                self.differ(window, Some(reveal.uid), "revealed by nobody");
+                continue;
+            };
+            let hash =
+                commitment_hash(&self.genesis, self.run, window, &miner.hot, &reveal.opening);
+            let committed = commitments.iter().find(|commitment| commitment.uid == reveal.uid);
+            if committed.is_none_or(|committed| committed.hash != hash) {
+                self.differ(window, Some(reveal.uid), "the opening is not what was committed to");
+            }
+        }
+        Ok(())
+    }
+
+    /// Recomputes the final root and the accepted set from attestations and replayed standings.
+    async fn acceptance(
+        &mut self,
+        window: Window,
+        record: &WindowInfo,
+        reveals: &[RevealInfo],
+        miners: &[MinerInfo],
+        block: BlockNumber,
+    ) -> Result<()> {
+        let incentive = record.settings.incentive.clone();
+        let (before, after) = (self.hash(block - 1)?, self.hash(block)?);
+        let validators = self.chain.validators(self.run, Some(before)).await?;
+        let rows = self.chain.attestations(self.run, window, Some(after)).await?;
+        let stake_of = |stake: u128| u64::try_from(stake).unwrap_or(u64::MAX);
+        let active_stake: u128 = validators
+            .iter()
+            .filter(|validator| {
+                validator.attested_window.is_some_and(|attested| attested + 1 >= window)
+            })
+            .map(|validator| u128::from(stake_of(validator.stake)))
+            .sum();
+        let attestations: Vec<AttestationInput<'_>> = rows
+            .iter()
+            .filter_map(|row| {
+                let validator = validators.iter().find(|validator| validator.index == row.index)?;
+                (validator.registered_window <= window).then(|| AttestationInput {
+                    stake: stake_of(validator.stake),
+                    state_root: row.state_root,
+                    bitmap: &row.bitmap,
+                })
+            })
+            .collect();
+        let root = final_root(&attestations, active_stake, incentive.finality_ppm)
+            .filter(|root| window > 0 || *root == self.info.settings.training.genesis_state_root);
+        let candidates: Vec<Candidate> = reveals
+            .iter()
+            .filter_map(|reveal| {
+                let miner = miners.iter().find(|miner| miner.uid == reveal.uid)?;
+                Some(Candidate {
+                    uid: reveal.uid,
+                    base_state_root: reveal.opening.base_state_root,
+                    value: self.value(miner, block),
+                    on_probation: on_probation(miner.registered_window, window, &incentive),
+                    registered_window: miner.registered_window,
+                })
+            })
+            .collect();
+        let accepted = accepted_set(&candidates, &attestations, active_stake, root, &incentive);
+        let unavailable: Vec<Uid> = candidates
+            .iter()
+            .map(|candidate| candidate.uid)
+            .filter(|uid| {
+                is_proven_unavailable(&attestations, active_stake, *uid, incentive.finality_ppm)
+            })
+            .collect();
+        let hex = |root: &Option<Hash>| root.map(hex::encode);
+        self.compare((window, None), "final state root", hex(&record.state_root), hex(&root));
+        self.compare((window, None), "accepted set", record.accepted.clone(), accepted);
+        let on_chain: Vec<Uid> = candidates
+            .iter()
+            .map(|candidate| candidate.uid)
+            .filter(|uid| bitmap_contains(&record.unavailable, *uid))
+            .collect();
+        self.compare((window, None), "proven unavailable", on_chain, unavailable);
+        Ok(())
+    }
+
+    /// The standing as one number that was in force before block `block`, as replayed.
+    fn value(&self, miner: &MinerInfo, block: BlockNumber) -> Q32 {
+        let Some(tracked) = self.miners.get(&miner.uid) else {
+            return Q32::ZERO;
+        };
+        let values = tracked.values.iter().rev();
+        values.clone().find(|(from, _)| *from < block).map_or(Q32::ZERO, |(_, value)| *value)
+    }
+
+    /// Checks each payload that was kept, and applies the accepted ones. Returns how many are right.
+    async fn payloads(
+        &mut self,
+        window: Window,
+        record: &WindowInfo,
+        reveals: &[RevealInfo],
+    ) -> Result<usize> {
+        let training = record.settings.training.clone();
+        let layout = self.info.layout.clone();
+        let mut right: Vec<(Uid, Vec<u8>)> = Vec::new();
+        for reveal in reveals {
+            let path = archive_path(&self.archive, window, reveal.uid);
+            let is_accepted = record.accepted.contains(&reveal.uid);
+            let bytes = match std::fs::read(&path) {
+                Ok(bytes) => bytes,
+                Err(error) => {
+                    // Nobody kept a payload that nobody could fetch.
+                    if is_accepted {
+                        let what = format!("its accepted payload {}: {error}", path.display());
+                        self.differ(window, Some(reveal.uid), what);
+                    }
+                    continue;
+                }
+            };
+            match check_payload(&bytes, reveal, &layout, training.keep) {
+                Ok(()) => right.push((reveal.uid, bytes)),
+                Err(what) => {
+                    let what = format!("payload {}: {what}", path.display());
+                    self.differ(window, Some(reveal.uid), what);
+                }
+            }
+        }
+        let accepted: Vec<(Uid, &[u8])> = right
+            .iter()
+            .filter(|(uid, _)| record.accepted.contains(uid))
+            .map(|(uid, bytes)| (*uid, &bytes[..]))
+            .collect();
+        let Some((model, _)) = self.state.take() else {
+            return Ok(right.len());
+        };
+        if accepted.len() == record.accepted.len() {
+            let (keep, rate) = (training.keep, training.outer_rate_ppm);
+            self.state = Some(replica::step(model, &self.threads, &accepted, keep, rate)?);
+        } else {
+            println!("window {window}: without every accepted payload, later state roots cannot be recomputed");
+        }
+        Ok(right.len())
+    }
+}
+
+/// Whether `bytes` are what the miner opened.
+fn check_payload(
+    bytes: &[u8],
+    reveal: &RevealInfo,
+    layout: &protocol::layout::Layout,
+    keep: u16,
+) -> Result<(), String> {
+    let payload = Payload::parse(bytes, layout, keep).map_err(|error| error.to_string())?;
+    let opening = &reveal.opening;
+    if bytes.len() as u64 != opening.byte_len {
+        return Err(format!("{} bytes, the chain says {}", bytes.len(), opening.byte_len));
+    }
+    let root = payload.root();
+    if root != opening.payload_root {
+        return Err(format!(
+            "its root is {}, the chain says {}",
+            hex::encode(root),
+            hex::encode(opening.payload_root)
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,330 @@
+//! Signs and submits: the one door to a signature of the hot key.
+//!
+//! **Invariant.** What must not be signed twice for one window (a commitment to an update or to scores, an attestation) is in the
+//! journal before it is signed, by type: [`Desk::pledge`] writes the journal and returns the only value that can sign such a
+//! call. Everything else that a participant signs is an [`Errand`], which can be no such call. The key is private to this file.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use codec::Encode;
+use node_client::{
+    chain::{Call, Chain, Included, SubmitError},
+    journal::{Journal, JournalError, JournalKind},
+    keys::{self, Keypair},
+};
+use protocol::{
+    commitment::{ChunkProof, Opening},
+    consensus::Evaluation,
+    merkle::blake2_256,
+    AccountBytes, BlockNumber, Hash, RunId, Window,
+};
+
+use crate::{
+    error::{miss, Attempt as _, Error, Result},
+    heads::Heads,
+    telemetry,
+    work::Work,
+};
+
+/// How long one attempt may take to be included.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Pause before another attempt.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// Draws a salt for what is committed to in a window; nobody else can guess it. Two calls with the same arguments may
+/// give different salts: the journal keeps the one that was used.
+pub type Salts = Arc<dyn Fn(JournalKind, Window) -> Hash + Send + Sync>;
+
+/// Signs for one participant of one run.
+pub struct Desk {
+    chain: Arc<dyn Chain>,
+    hot: Keypair,
+    heads: Heads,
+    journal: Arc<Journal>,
+    work: Work,
+    salts: Salts,
+    run: RunId,
+}
+
+/// A promise that is in the journal: it can be signed, and no other one for its window can.
+pub struct Pledge<'a> {
+    desk: &'a Desk,
+    kind: JournalKind,
+    window: Window,
+    hash: Hash,
+    secret: Vec<u8>,
+}
+
+/// A call that promises nothing: it may be signed again.
+#[derive(Clone, Debug)]
+pub enum Errand {
+    /// Says how to reach this peer.
+    Announce {
+        /// The peer id's bytes.
+        peer_id: Vec<u8>,
+        /// Multiaddresses as bytes.
+        addresses: Vec<Vec<u8>>,
+    },
+    /// Opens the commitment to an update.
+    RevealUpdate {
+        /// The window it was made for.
+        window: Window,
+        /// What was committed to.
+        opening: Opening,
+        /// The chunks that the chain asked for, with their proofs.
+        chunks: Vec<ChunkProof>,
+    },
+    /// Opens the commitment to scores.
+    RevealScores {
+        /// The window that was scored.
+        window: Window,
+        /// What was measured.
+        evaluations: Vec<Evaluation>,
+        /// The commitment's salt.
+        salt: Hash,
+    },
+}
+
+/// A registration, which the cold key signs.
+#[derive(Clone, Copy, Debug)]
+pub enum Registration {
+    /// As a miner.
+    Miner,
+    /// As a validator with this stake in planck.
+    Validator(u128),
+}
+
+/// Whether a call had to be submitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Submitted {
+    /// The chain had it already.
+    Before,
+    /// It was included now, or an earlier attempt was.
+    Now,
+}
+
+impl Desk {
+    /// Signs with `hot` for the run `run`.
+    pub fn new(
+        chain: Arc<dyn Chain>,
+        hot: Keypair,
+        heads: Heads,
+        journal: Arc<Journal>,
+        work: Work,
+        salts: Salts,
+        run: RunId,
+    ) -> Self {
+        Self { chain, hot, heads, journal, work, salts, run }
+    }
+
+    /// Account of the hot key.
+    pub fn account(&self) -> AccountBytes {
+        keys::account(&self.hot)
+    }
+
+    /// A salt for what is committed to in `window`.
+    pub fn salt(&self, kind: JournalKind, window: Window) -> Hash {
+        (self.salts)(kind, window)
+    }
+
+    /// The secret of what was pledged for `window`, before a restart for example.
+    pub fn pledged(&self, kind: JournalKind, window: Window) -> Option<Vec<u8>> {
+        self.journal.lookup(kind, self.run, window).map(|entry| entry.secret)
+    }
+
+    /// Puts `hash`, and the `secret` that opens it, into the journal. If the journal has another pledge for this window, made
+    /// before a restart, that one stands and is returned: compare [`Pledge::secret`]. On return it survives a crash.
+    ///
+    /// # Errors
+    /// The journal cannot be written, or has forgotten the window.
+    pub async fn pledge(
+        &self,
+        kind: JournalKind,
+        window: Window,
+        hash: Hash,
+        secret: Vec<u8>,
+    ) -> Result<Pledge<'_>> {
+        let (journal, run, kept) = (self.journal.clone(), self.run, secret.clone());
+        let record = move || journal.record_with(kind, run, window, hash, &kept);
+        let pledge = Pledge { desk: self, kind, window, hash, secret };
+        match self.work.run(record).await? {
+            Ok(_) => Ok(pledge),
+            Err(JournalError::Conflict { .. }) => {
+                let entry = self.journal.lookup(kind, run, window);
+                let entry = entry.context("the journal forgot a pledge")?;
+                Ok(Pledge { hash: entry.hash, secret: entry.secret, ..pledge })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Runs an errand by block `last`, unless `is_there` finds it done. Not cancel-safe: when dropped, an extrinsic may be on
+    /// its way.
+    ///
+    /// # Errors
+    /// The chain refuses it, or it was not included in time.
+    pub async fn errand<F: Future<Output = Result<bool>>>(
+        &self,
+        errand: Errand,
+        is_there: impl Fn() -> F,
+        last: BlockNumber,
+    ) -> Result<Submitted> {
+        self.submit(self.call(errand), is_there, last).await
+    }
+
+    /// Runs an errand with one attempt. Not cancel-safe, as [`Desk::errand`].
+    ///
+    /// # Errors
+    /// What the attempt says.
+    pub async fn errand_once(&self, errand: Errand) -> Result<Included> {
+        let attempt = self.chain.submit(&self.hot, self.call(errand));
+        Ok(tokio::time::timeout(ATTEMPT_TIMEOUT, attempt).await??)
+    }
+
+    /// Registers the hot key; `cold`, which owns the money, signs. One attempt of at most `patience`.
+    ///
+    /// # Errors
+    /// The chain refuses it, or it was not included in time.
+    pub async fn register(
+        &self,
+        cold: &Keypair,
+        registration: Registration,
+        patience: Duration,
+    ) -> Result<()> {
+        let (run, hot) = (self.run, self.account());
+        let call = match registration {
+            Registration::Miner => Call::RegisterMiner { run, hot },
+            Registration::Validator(stake) => Call::RegisterValidator { run, hot, stake },
+        };
+        tokio::time::timeout(patience, self.chain.submit(cold, call))
+            .await
+            .context("the registration was not included in time")?
+            .context("cannot register")?;
+        tracing::info!(account = keys::address(&keys::account(cold)), "registered");
+        Ok(())
+    }
+
+    /// Forgets what was pledged before the window `first`; nothing can be pledged for those any more.
+    ///
+    /// # Errors
+    /// The journal cannot be written.
+    pub async fn forget_before(&self, first: Window) -> Result<()> {
+        let (journal, run) = (self.journal.clone(), self.run);
+        Ok(self.work.run(move || journal.prune(run, first)).await??)
+    }
+
+    fn call(&self, errand: Errand) -> Call {
+        let run = self.run;
+        match errand {
+            Errand::Announce { peer_id, addresses } => Call::Announce { run, peer_id, addresses },
+            Errand::RevealUpdate { window, opening, chunks } => {
+                Call::RevealUpdate { run, window, opening, chunks }
+            }
+            Errand::RevealScores { window, evaluations, salt } => {
+                Call::RevealScores { run, window, evaluations, salt }
+            }
+        }
+    }
+
+    /// Submits a call unless it is there, and looks again when it is refused: an earlier attempt may have been included
+    /// although nobody heard of it.
+    async fn submit<F: Future<Output = Result<bool>>>(
+        &self,
+        call: Call,
+        is_there: impl Fn() -> F,
+        last: BlockNumber,
+    ) -> Result<Submitted> {
+        if is_there().await? {
+            return Ok(Submitted::Before);
+        }
+        match self.include(call, last).await {
+            Ok(_) => Ok(Submitted::Now),
+            Err(refused @ Error::Refused(_)) => match is_there().await? {
+                true => Ok(Submitted::Now),
+                false => Err(refused),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Submits until the extrinsic is in a block, the chain refuses it, or `last` is the head.
+    async fn include(&self, call: Call, last: BlockNumber) -> Result<Included> {
+        let name = call.name();
+        let count = |result: &'static str| {
+            metrics::counter!(telemetry::EXTRINSICS, "call" => name, "result" => result)
+                .increment(1);
+        };
+        let mut error = "the block has passed".to_owned();
+        // An extrinsic that is sent when `last` is the head comes into a later block.
+        while self.heads.now().number < last {
+            let attempt = self.chain.submit(&self.hot, call.clone());
+            match tokio::time::timeout(ATTEMPT_TIMEOUT, attempt).await {
+                Ok(Ok(included)) => {
+                    count("ok");
+                    return Ok(included);
+                }
+                Ok(Err(refused @ SubmitError::Rejected { .. })) => {
+                    count("refused");
+                    return Err(Error::Refused(refused));
+                }
+                Ok(Err(other)) => error = other.to_string(),
+                Err(_) => error = "no answer in time".to_owned(),
+            }
+            tracing::debug!(call = name, error, "submitting again");
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+        count("late");
+        Err(Error::TooLate { last, error })
+    }
+}
+
+impl Pledge<'_> {
+    /// What was promised.
+    pub fn hash(&self) -> Hash {
+        self.hash
+    }
+
+    /// What opens it.
+    pub fn secret(&self) -> &[u8] {
+        &self.secret
+    }
+
+    /// Submits the promise by block `last`, unless `is_there` finds it on chain. Not cancel-safe: when dropped, an extrinsic
+    /// may be on its way.
+    ///
+    /// # Errors
+    /// `call` is not what was pledged, the chain refuses it, or it was not included in time.
+    pub async fn submit<F: Future<Output = Result<bool>>>(
+        self,
+        call: Call,
+        is_there: impl Fn() -> F,
+        last: BlockNumber,
+    ) -> Result<Submitted> {
+        if promise(&call) != Some((self.kind, self.desk.run, self.window, self.hash)) {
+            miss!("the call {} is not what was pledged for window {}", call.name(), self.window);
+        }
+        self.desk.submit(call, is_there, last).await
+    }
+}
+
+/// Hash under which an attestation is pledged.
+pub fn attestation_hash(bitmap: &[u8], state_root: &Hash) -> Hash {
+    blake2_256(&[&(bitmap, state_root).encode()])
+}
+
+/// What a call promises: the run, the window and the hash that stand in the journal.
+fn promise(call: &Call) -> Option<(JournalKind, RunId, Window, Hash)> {
+    match call {
+        Call::CommitUpdate { run, window, hash } => {
+            Some((JournalKind::UpdateCommitment, *run, *window, *hash))
+        }
+        Call::CommitScores { run, window, hash } => {
+            Some((JournalKind::ScoreCommitment, *run, *window, *hash))
+        }
+        Call::Attest { run, window, bitmap, state_root } => {
+            Some((JournalKind::Attestation, *run, *window, attestation_hash(bitmap, state_root)))
+        }
+        _ => None,
+    }
+}

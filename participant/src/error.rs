@@ -1,0 +1,247 @@
+//! Explains why a participant could not do something, and says what its caller does next.
+
+use std::{fmt::Display, io};
+
+use dataset::place::PlaceError;
+use dataset::DataError;
+use node_client::{
+    chain::{ChainError, SubmitError},
+    journal::JournalError,
+    keys::KeyError,
+    network::{FetchError, NetworkError, StartError},
+    store::StoreError,
+};
+use protocol::{consensus::ConsensusError, update::UpdateError, BlockNumber};
+use trainer::{
+    budget::BudgetError, CheckpointError, ConfigError, ModelError, ThreadsError, TrainError,
+};
+
+/// What the functions of this crate return.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// How the text of an [`Error::Refused`] begins.
+pub const REFUSED: &str = "refused by the chain";
+
+/// Why a participant could not do something. [`Error::next`] says what follows from it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What was attempted, and why it failed.
+    #[error("{attempt}")]
+    While {
+        /// What was attempted.
+        attempt: String,
+        /// Why it failed.
+        source: Box<Error>,
+    },
+    /// A duty cannot be done in its window; the text says why.
+    #[error("{0}")]
+    Missed(String),
+    /// Model, data, key or configuration are not those that the run needs; the text says which.
+    #[error("{0}")]
+    Unfit(String),
+    /// Somebody did not answer in time.
+    #[error(transparent)]
+    TimedOut(#[from] tokio::time::error::Elapsed),
+    /// The chain refuses an extrinsic: trying again would change nothing.
+    #[error("{REFUSED}: {0}")]
+    Refused(SubmitError),
+    /// An extrinsic was not included in time.
+    #[error("not included by block {last}: {error}")]
+    TooLate {
+        /// The last block that would have done.
+        last: BlockNumber,
+        /// What happened at the last attempt.
+        error: String,
+    },
+    /// The chain cannot be read.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// One attempt to submit failed.
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+    /// The network does not work.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// The network could not be started.
+    #[error(transparent)]
+    NetworkStart(#[from] StartError),
+    /// Contents could not be fetched.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The journal failed, or refuses.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// A key cannot be opened.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// A payload is not well formed.
+    #[error(transparent)]
+    Update(#[from] UpdateError),
+    /// A settlement cannot be recomputed.
+    #[error(transparent)]
+    Consensus(#[from] ConsensusError),
+    /// Bytes that were kept cannot be read back.
+    #[error(transparent)]
+    Codec(#[from] codec::Error),
+    /// Text that was kept cannot be read back.
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    /// A data set cannot be read.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// There is no data set where one was expected.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    /// Parameters are not a model's.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A model's shape is not valid.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Training failed.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// A checkpoint cannot be read or written.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// What a model takes cannot be counted.
+    #[error(transparent)]
+    Budget(#[from] BudgetError),
+    /// Threads cannot be started.
+    #[error(transparent)]
+    Threads(#[from] ThreadsError),
+    /// The disk failed.
+    #[error(transparent)]
+    Disk(#[from] io::Error),
+    /// Blocking work or a service panicked.
+    #[error(transparent)]
+    Panicked(#[from] tokio::task::JoinError),
+}
+
+/// What a caller does about an [`Error`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Tries again: chain, peers or disk may answer later.
+    Retry,
+    /// Leaves this window and works on the next one.
+    NextWindow,
+    /// Stops: nothing gets better by itself.
+    Stop,
+}
+
+impl Error {
+    /// What the caller does next.
+    pub fn next(&self) -> Next {
+        match self {
+            Self::While { source, .. } => source.next(),
+            Self::TimedOut(_)
+            | Self::Chain(_)
+            | Self::Submit(_)
+            | Self::Network(_)
+            | Self::Fetch(_)
+            | Self::Store(_)
+            | Self::Disk(_) => Next::Retry,
+            Self::Missed(_)
+            | Self::Refused(_)
+            | Self::TooLate { .. }
+            | Self::Journal(_)
+            | Self::Update(_)
+            | Self::Consensus(_)
+            | Self::Data(_)
+            | Self::Train(_)
+            | Self::Panicked(_) => Next::NextWindow,
+            Self::Unfit(_)
+            | Self::NetworkStart(_)
+            | Self::Key(_)
+            | Self::Codec(_)
+            | Self::Json(_)
+            | Self::Place(_)
+            | Self::Model(_)
+            | Self::Config(_)
+            | Self::Checkpoint(_)
+            | Self::Budget(_)
+            | Self::Threads(_) => Next::Stop,
+        }
+    }
+
+    /// The error as one line: what was attempted, and every cause. A cause that the text before already ends with is not
+    /// said twice.
+    pub fn line(&self) -> String {
+        let mut line = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            let text = error.to_string();
+            if !line.ends_with(&text) {
+                line = format!("{line}: {text}");
+            }
+            cause = error.source();
+        }
+        line
+    }
+}
+
+/// Adds what was attempted to an error, or makes one of a value that is missing.
+pub(crate) trait Attempt<T> {
+    /// With a text that is there already.
+    fn context(self, attempt: impl Display) -> Result<T>;
+
+    /// With a text that is made when it is needed.
+    fn with_context<D: Display>(self, attempt: impl FnOnce() -> D) -> Result<T>;
+}
+
+impl<T, E: Into<Error>> Attempt<T> for std::result::Result<T, E> {
+    fn context(self, attempt: impl Display) -> Result<T> {
+        self.with_context(|| attempt)
+    }
+
+    fn with_context<D: Display>(self, attempt: impl FnOnce() -> D) -> Result<T> {
+        self.map_err(|error| Error::While {
+            attempt: attempt().to_string(),
+            source: Box::new(error.into()),
+        })
+    }
+}
+
+impl<T> Attempt<T> for Option<T> {
+    fn context(self, attempt: impl Display) -> Result<T> {
+        self.with_context(|| attempt)
+    }
+
+    fn with_context<D: Display>(self, attempt: impl FnOnce() -> D) -> Result<T> {
+        self.ok_or_else(|| Error::Missed(attempt().to_string()))
+    }
+}
+
+/// Returns [`Error::Missed`] with a formatted text.
+macro_rules! miss {
+    ($($text:tt)*) => {
+        return Err($crate::error::Error::Missed(format!($($text)*)))
+    };
+}
+
+/// Returns [`Error::Unfit`] with a formatted text.
+macro_rules! unfit {
+    ($($text:tt)*) => {
+        return Err($crate::error::Error::Unfit(format!($($text)*)))
+    };
+}
+
+pub(crate) use {miss, unfit};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_each_cause_once_and_next_is_the_causes() {
+        let full = || Err::<(), _>(io::Error::other("full"));
+        let error = full().context("cannot write a.txt").context("window 3").unwrap_err();
+        assert_eq!(error.line(), "window 3: cannot write a.txt: full");
+        assert_eq!(error.next(), Next::Retry);
+        let unfit = Err::<(), _>(Error::Unfit("another model".into())).context("the start");
+        assert_eq!(unfit.unwrap_err().next(), Next::Stop);
+    }
+}

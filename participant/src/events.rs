@@ -1,0 +1,148 @@
+//! Tells an embedding program what its participant does, as it happens.
+
+use futures::{stream, stream::BoxStream, StreamExt};
+use protocol::{Planck, Uid, Window};
+use tokio::sync::broadcast;
+
+use crate::diary_line::{Duty, Line};
+
+/// Events that wait for a slow reader; it misses the oldest when there are more.
+pub(crate) const EVENTS_MAX: usize = 256;
+
+/// Events of one participant until it ends. A reader that is more than 256 events late misses the oldest.
+pub type Events = BoxStream<'static, Event>;
+
+/// Something that a participant did, missed or got.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The miner trained, and its update is on disk.
+    Trained {
+        /// The window.
+        window: Window,
+        /// Loss of the last local step, nats a token.
+        loss: f32,
+        /// Bytes of the update.
+        update_bytes: u64,
+    },
+    /// The commitment to the update is in a block.
+    Committed {
+        /// The window.
+        window: Window,
+    },
+    /// The update is open, and served to peers.
+    Revealed {
+        /// The window.
+        window: Window,
+    },
+    /// The validator attested what it found valid.
+    Attested {
+        /// The window.
+        window: Window,
+    },
+    /// The validator committed to its scores.
+    Scored {
+        /// The window that was scored.
+        window: Window,
+    },
+    /// The validator's scores are open.
+    ScoresRevealed {
+        /// The window that was scored.
+        window: Window,
+    },
+    /// The agreed parameters at the start of a window are held.
+    Advanced {
+        /// The window.
+        window: Window,
+        /// Their state root, hexadecimal with `0x`.
+        state_root: String,
+        /// Miners whose updates led here; none if the parameters came whole from a peer.
+        accepted: Vec<Uid>,
+    },
+    /// The held-out loss of the agreed parameters was measured.
+    HeldOut {
+        /// The window.
+        window: Window,
+        /// Nats a token.
+        loss: f64,
+    },
+    /// A duty of a window was missed.
+    Missed {
+        /// The window.
+        window: Window,
+        /// What should have been done.
+        duty: Duty,
+        /// Why it was not.
+        reason: String,
+    },
+    /// The chain credited pay for a window; `claim` transfers it later.
+    Paid {
+        /// The window that was settled.
+        window: Window,
+        /// How much, in planck.
+        amount: Planck,
+    },
+}
+
+impl Event {
+    /// The event that a line of the diary stands for, if it is one.
+    pub(crate) fn of(line: &Line) -> Option<Self> {
+        Some(match line {
+            Line::Started { .. } => return None,
+            Line::Trained { window, loss_last, update_bytes, .. } => {
+                Self::Trained { window: *window, loss: *loss_last, update_bytes: *update_bytes }
+            }
+            Line::Done { window, duty, .. } => {
+                let window = *window;
+                match duty {
+                    // The lines `Trained` and `State` say more.
+                    Duty::Train | Duty::Apply => return None,
+                    Duty::Commit => Self::Committed { window },
+                    Duty::Reveal => Self::Revealed { window },
+                    Duty::Attest => Self::Attested { window },
+                    Duty::Score => Self::Scored { window },
+                    Duty::RevealScores => Self::ScoresRevealed { window },
+                }
+            }
+            Line::Missed { window, duty, reason } => {
+                Self::Missed { window: *window, duty: *duty, reason: reason.clone() }
+            }
+            Line::State { window, state_root, accepted, .. } => Self::Advanced {
+                window: *window,
+                state_root: state_root.clone(),
+                accepted: accepted.clone(),
+            },
+            Line::HeldOut { window, loss } => Self::HeldOut { window: *window, loss: *loss },
+        })
+    }
+}
+
+/// The stream of what `receiver` hears.
+pub(crate) fn stream(receiver: broadcast::Receiver<Event>) -> Events {
+    stream::unfold(receiver, |mut receiver| async move {
+        loop {
+            match receiver.recv().await {
+                Ok(event) => return Some((event, receiver)),
+                Err(broadcast::error::RecvError::Lagged(missed)) => {
+                    tracing::warn!(missed, "events were read too slowly");
+                }
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    })
+    .boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn duties_are_events() {
+        let done = |duty| Event::of(&Line::Done { window: 3, duty, seconds: 1.0 });
+        assert_eq!(done(Duty::Commit), Some(Event::Committed { window: 3 }));
+        assert_eq!(done(Duty::Train), None);
+        let missed = Line::Missed { window: 4, duty: Duty::Reveal, reason: "late".into() };
+        let expected = Event::Missed { window: 4, duty: Duty::Reveal, reason: "late".into() };
+        assert_eq!(Event::of(&missed), Some(expected));
+    }
+}

@@ -1,0 +1,139 @@
+//! Holds what the services of a participant share, and starts and ends those services together.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use dataset::place::Data;
+use node_client::{
+    chain::{Chain, RunInfo},
+    network::Network,
+};
+use protocol::{AccountBytes, Hash, RunId};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use trainer::Threads;
+
+use crate::{
+    desk::{Desk, Salts},
+    diary::Diary,
+    error::{Attempt as _, Result},
+    heads::Heads,
+    payloads::Payloads,
+    peers::Peers,
+    work::Work,
+};
+
+/// How long services may take to end once they are told to.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The handles that every service of a participant shares.
+#[derive(Clone)]
+pub struct Handles {
+    /// The chain.
+    pub chain: Arc<dyn Chain>,
+    /// The peers.
+    pub network: Arc<dyn Network>,
+    /// Who is announced.
+    pub peers: Arc<Peers>,
+    /// Payloads of miners.
+    pub payloads: Arc<Payloads>,
+    /// What has been done.
+    pub diary: Arc<Diary>,
+    /// The finalised head.
+    pub heads: Heads,
+    /// Signs and submits.
+    pub desk: Arc<Desk>,
+    /// The run.
+    pub run: RunId,
+    /// Its settings when this process started.
+    pub info: Arc<RunInfo>,
+    /// The chain's genesis hash.
+    pub genesis: Hash,
+    /// The hot key's account.
+    pub hot: AccountBytes,
+    /// The data set.
+    pub dataset: Arc<Data>,
+    /// Threads that compute.
+    pub threads: Threads,
+    /// Where what blocks is done.
+    pub work: Work,
+    /// Set when the process ends.
+    pub shutdown: CancellationToken,
+}
+
+/// All that a participant meets of the world outside its folder: [`crate::open::connect`] makes the real one, the simulation
+/// (`tests/it/sim.rs`) one of fakes.
+pub struct Surroundings {
+    /// The chain.
+    pub chain: Arc<dyn Chain>,
+    /// The peers.
+    pub network: Arc<dyn Network>,
+    /// Ids of what the network serves already, from an earlier process.
+    pub kept: Vec<Hash>,
+    /// Threads that compute.
+    pub threads: Threads,
+    /// Where what blocks is done.
+    pub work: Work,
+    /// What commitments are salted with.
+    pub salts: Salts,
+}
+
+/// The role in which a participant is registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Trains.
+    Miner,
+    /// Measures.
+    Validator,
+}
+
+/// The services of a participant, started and ended together.
+pub struct Services {
+    tasks: JoinSet<(&'static str, Result<()>)>,
+    shutdown: CancellationToken,
+}
+
+impl Services {
+    /// None yet.
+    pub fn new(shutdown: CancellationToken) -> Self {
+        Self { tasks: JoinSet::new(), shutdown }
+    }
+
+    /// Starts a service. When one ends, whatever the result, all end.
+    pub fn start(
+        &mut self,
+        name: &'static str,
+        service: impl Future<Output = Result<()>> + Send + 'static,
+    ) {
+        let shutdown = self.shutdown.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                result = service => (name, result),
+                () = shutdown.cancelled() => (name, Ok(())),
+            }
+        });
+    }
+
+    /// Waits until a service ends, or `end` resolves, and ends the others.
+    ///
+    /// # Errors
+    /// The error of the service that ended first.
+    pub async fn wait(mut self, end: impl Future<Output = ()>) -> Result<()> {
+        let result = tokio::select! {
+            ended = self.tasks.join_next() => match ended {
+                Some(Ok((name, result))) => result.with_context(|| format!("service {name}")),
+                Some(Err(error)) => Err(error).context("a service panicked"),
+                None => Ok(()),
+            },
+            () = end => {
+                tracing::info!("ending");
+                Ok(())
+            }
+        };
+        self.shutdown.cancel();
+        let others = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(END_TIMEOUT, others).await.is_err() {
+            tracing::warn!("a service did not end in time");
+        }
+        result
+    }
+}

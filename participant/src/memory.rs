@@ -1,0 +1,258 @@
+//! What this machine's memory holds: how much is left, how many samples at once a process may take, and the refusal of a
+//! model that does not fit, before anything of it is allocated.
+//!
+//! The bytes are [`trainer::budget`]'s; here is what the processes of this crate hold of them.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use trainer::{
+    budget::{
+        micro_batch_that_fits,
+        quantity::{format_bytes, product},
+        BudgetError, CpuCosts,
+    },
+    ModelConfig, PRESETS,
+};
+
+use crate::error::{Error, Result};
+use crate::replica;
+
+/// What a process costs that computes so many samples of a model at once.
+type Costs<'a> = &'a dyn Fn(&ModelConfig, usize) -> Result<CpuCosts, BudgetError>;
+
+/// Samples that a validator evaluates at once: bounds its memory.
+pub(crate) const SCORED_AT_ONCE: usize = 8;
+
+/// Agreed states beside the trainer's, in the words of a plan.
+const STATES: &str = "agreed states that are made and served";
+
+/// Bytes that can be allocated now: what Linux says, or what the control group leaves if that is less; none where neither
+/// can be read.
+pub fn available() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let group = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let left = groups_leave(&group, Path::new("/sys/fs/cgroup"));
+    let available = meminfo_available(&text)?;
+    Some(left.map_or(available, |left| left.min(available)))
+}
+
+fn meminfo_available(text: &str) -> Option<u64> {
+    let mut lines = text.lines();
+    let line = lines.find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+/// What the control groups of this process leave, the least of them; none without a limit. Files that can be dropped
+/// from memory are not counted as used.
+fn groups_leave(groups: &str, root: &Path) -> Option<u64> {
+    let number = |folder: &Path, name: &str| {
+        let text = fs::read_to_string(folder.join(name)).ok()?;
+        text.trim().parse::<u64>().ok()
+    };
+    let droppable = |folder: &Path| {
+        let text = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
+        let mut lines = text.lines();
+        let line = lines.find_map(|line| line.strip_prefix("inactive_file "));
+        line.and_then(|bytes| bytes.trim().parse().ok()).unwrap_or(0u64)
+    };
+    let left = |folder: &Path| {
+        let (max, used) = match number(folder, "memory.max") {
+            Some(max) => (max, number(folder, "memory.current")?),
+            // Version 1.
+            None => {
+                (number(folder, "memory.limit_in_bytes")?, number(folder, "memory.usage_in_bytes")?)
+            }
+        };
+        Some(max.saturating_sub(used.saturating_sub(droppable(folder))))
+    };
+    // `0::/a/b` of version 2, `9:memory:/a/b` of version 1.
+    let own = groups.lines().filter_map(|line| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        let path = path.trim_start_matches('/');
+        match controllers {
+            "" => Some((root.to_owned(), path)),
+            _ if controllers.split(',').any(|name| name == "memory") => {
+                Some((root.join("memory"), path))
+            }
+            _ => None,
+        }
+    });
+    let folders: Vec<PathBuf> = own
+        .flat_map(|(root, path)| {
+            let above = root.join(path);
+            let folders = above.ancestors().filter(|folder| folder.starts_with(&root));
+            folders.map(Path::to_owned).collect::<Vec<_>>()
+        })
+        .collect();
+    folders.iter().filter_map(|folder| left(folder)).min()
+}
+
+/// What a miner's process holds.
+pub fn miner(
+    config: &ModelConfig,
+    samples: usize,
+    threads: usize,
+) -> Result<CpuCosts, BudgetError> {
+    CpuCosts::of_trainer(config, samples, threads)?.and_parameters(
+        STATES,
+        config,
+        replica::STATES_AT_ONCE,
+    )
+}
+
+/// What a validator's process holds: it scores, and measures the held-out loss.
+pub fn validator(config: &ModelConfig, threads: usize) -> Result<CpuCosts, BudgetError> {
+    let evaluator = || CpuCosts::of_evaluator(config, SCORED_AT_ONCE, threads);
+    evaluator()?.and(evaluator()?)?.and_parameters(STATES, config, replica::STATES_AT_ONCE)
+}
+
+/// Copies of a model's parameters.
+pub fn copies(config: &ModelConfig, count: u64) -> Result<u64, BudgetError> {
+    product("parameters", &[config.parameter_count(), 4, count])
+}
+
+/// How many samples of a `batch` a process computes at once: the most with which `costs` stay within `memory`, or, where
+/// nobody said how much that is, within half of what is available, or else within all of it.
+///
+/// # Errors
+/// Not even one sample fits; it says what is needed, what there is, and which preset would do.
+pub fn micro_batch(
+    role: &str,
+    config: &ModelConfig,
+    batch: usize,
+    memory: Option<u64>,
+    costs: Costs<'_>,
+) -> Result<usize> {
+    let (memory, available) = match (memory, available()) {
+        (Some(memory), _) => (memory, memory),
+        (None, Some(available)) => (available / 2, available),
+        // A machine that does not tell is taken at its word.
+        (None, None) => return Ok(batch),
+    };
+    let of_model = |samples| costs(config, samples);
+    let within = |memory| micro_batch_that_fits(batch, memory, of_model);
+    match within(memory).or_else(|_| within(available)) {
+        Ok(samples) => Ok(samples),
+        Err(BudgetError::Memory { needed, .. }) => {
+            let role = format!("{role} of {}, one sample at a time,", name(config));
+            let costs = |config: &ModelConfig| costs(config, 1)?.bytes();
+            Err(Error::Unfit(refusal(&role, needed, available, costs)))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Refuses `role` if its `costs`, which do not depend on a batch, are more than `memory` or, where that is not said, than
+/// what is available.
+///
+/// # Errors
+/// They are; as [`micro_batch`].
+pub fn check(
+    role: &str,
+    config: &ModelConfig,
+    memory: Option<u64>,
+    costs: impl Fn(&ModelConfig) -> Result<u64, BudgetError>,
+) -> Result<()> {
+    let Some(available) = memory.or_else(available) else {
+        return Ok(());
+    };
+    let needed = costs(config)?;
+    if needed <= available {
+        return Ok(());
+    }
+    let role = format!("{role} of {}", name(config));
+    Err(Error::Unfit(refusal(&role, needed, available, costs)))
+}
+
+/// A preset's name, or the number of parameters.
+pub fn name(config: &ModelConfig) -> String {
+    let preset = PRESETS.into_iter().find(|preset| {
+        ModelConfig::preset(preset).is_ok_and(|preset| {
+            let seq_len = config.seq_len;
+            *config == ModelConfig { seq_len, ..preset }
+        })
+    });
+    match preset {
+        Some(name) => format!("the model {name}"),
+        None => format!("a model of {} parameters", config.parameter_count()),
+    }
+}
+
+fn refusal(
+    role: &str,
+    needed: u64,
+    available: u64,
+    costs: impl Fn(&ModelConfig) -> Result<u64, BudgetError>,
+) -> String {
+    let fits = |name: &&str| {
+        let config = ModelConfig::preset(name).ok()?;
+        let bytes = costs(&config).ok().filter(|bytes| *bytes <= available)?;
+        Some((config.parameter_count(), bytes, (*name).to_owned()))
+    };
+    let largest = PRESETS.iter().filter_map(fits).max();
+    let what = match largest {
+        Some((_, bytes, name)) => {
+            format!("the largest preset that fits is {name} ({})", format_bytes(bytes))
+        }
+        None => "no preset fits".to_owned(),
+    };
+    format!(
+        "{role} needs {} of memory, and {} may be used; {what}; `gauntlet plan` shows what takes it",
+        format_bytes(needed),
+        format_bytes(available)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_available_is_the_least_of_machine_and_groups() {
+        assert!(available().is_some_and(|bytes| bytes > 1 << 20));
+        let text = "MemTotal:  9 kB\nMemAvailable:     1024 kB\n";
+        assert_eq!(meminfo_available(text), Some(1 << 20));
+        assert_eq!(meminfo_available("MemAvailable: much"), None);
+
+        let root = tempfile::tempdir().unwrap();
+        let write = |folder: &str, name: &str, text: &str| {
+            let folder = root.path().join(folder);
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join(name), text).unwrap();
+        };
+        assert_eq!(groups_leave("0::/a/b\n", root.path()), None);
+        write("a", "memory.max", "1000\n");
+        write("a", "memory.current", "700\n");
+        write("a", "memory.stat", "anon 5\ninactive_file 100\n");
+        write("a/b", "memory.max", "max\n");
+        write("a/b", "memory.current", "600\n");
+        assert_eq!(groups_leave("0::/a/b\n", root.path()), Some(400));
+        write("memory/c", "memory.limit_in_bytes", "500");
+        write("memory/c", "memory.usage_in_bytes", "450");
+        let both = "4:cpu,memory:/c\n0::/a/b\n";
+        assert_eq!(groups_leave(both, root.path()), Some(50));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_what_would() {
+        let costs = |config: &ModelConfig, samples| miner(config, samples, 2);
+        let config = ModelConfig::preset("7M").unwrap();
+        let of = |memory| micro_batch("a miner", &config, 8, Some(memory), &costs);
+        assert_eq!(of(10_000_000_000).unwrap(), 8);
+        assert!((1..8).contains(&of(500_000_000).unwrap()));
+        let error = of(200_000_000).unwrap_err().to_string();
+        for part in [
+            "a miner of the model 7M, one sample at a time, needs",
+            "200 MB may be used",
+            "the largest preset that fits is 1M",
+        ] {
+            assert!(error.contains(part), "{error}");
+        }
+        let error = of(1_000_000).unwrap_err().to_string();
+        assert!(error.contains("no preset fits"), "{error}");
+    }
+}

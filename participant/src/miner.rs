@@ -1,0 +1,139 @@
+//! A miner: train on what the seed assigns, commit, serve, reveal; window after window.
+//!
+//! A service per duty, each with its own loop:
+//!
+//! - `replica`: holds the agreed parameters ([`crate::replica`]);
+//! - `train` ([`train`]): from θ_w and the seed to an update, saved before anybody hears of it;
+//! - `submit` ([`submit`]): commit, serve after the commitments are closed, reveal with the chunks that the chain asks for.
+//!
+//! **Killed at any moment.** An update is on disk, with the checkpoint that has its residual, before its commitment is in
+//! the journal, and the commitment is in the journal before it is signed. A process that starts again finds how far it
+//! came: it commits or reveals what it had made, and never makes a second update for a window.
+
+pub mod adversary_kind;
+pub mod conduct;
+pub mod workshop;
+
+mod challenge;
+mod registration;
+mod submit;
+mod train;
+mod updates;
+
+use std::{future::Future, sync::Arc};
+
+use protocol::Hash;
+use tokio::sync::mpsc;
+use trainer::{Checkpoints, Cpu, Model, Trainer, TrainerSettings};
+
+use crate::{
+    error::{unfit, Attempt as _, Result},
+    events::Events,
+    handles::{Handles, Role, Services, Surroundings},
+    memory, open, pay,
+    replica::{Replica, State},
+    settings::Participant,
+};
+
+use updates::Updates;
+use workshop::{Note, Prepared, Workshop};
+
+/// A miner that has met its chain, its data and its model, and has not started yet.
+pub struct Miner {
+    settings: Participant,
+    handles: Handles,
+    services: Services,
+    model: Model,
+    root: Hash,
+    micro_batch: usize,
+}
+
+impl Miner {
+    /// Opens everything of a miner, checks that model and data are the run's and fit the memory, and registers it if the
+    /// settings have a cold key.
+    ///
+    /// # Errors
+    /// Chain, disk or network refuse, or model or data are not the run's.
+    pub async fn open(settings: Participant, surroundings: Surroundings) -> Result<Self> {
+        let (handles, services) = open::open(&settings, Role::Miner, surroundings).await?;
+        let batch_size = handles.info.settings.training.batch_size as usize;
+        let threads = handles.threads.count();
+        let micro_batch = memory::micro_batch(
+            "a miner",
+            &settings.model,
+            batch_size,
+            settings.memory_bytes,
+            &|model, samples| memory::miner(model, samples, threads),
+        )?;
+        let (model, root) = open::initial_model(&settings.model, &handles.info, &handles.threads)?;
+        Ok(Self { settings, handles, services, model, root, micro_batch })
+    }
+
+    /// What the miner does, misses and is paid, from now on.
+    pub fn events(&self) -> Events {
+        self.handles.diary.events()
+    }
+
+    /// Mines until `shutdown` resolves. Dropped, it ends as if killed, and nothing that was pledged is lost.
+    ///
+    /// # Errors
+    /// The hot key is not registered in time, the disk is damaged, or a service failed for good.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<()> {
+        registration::wait_for_registration(&self.handles).await?;
+        self.start()?;
+        if self.handles.diary.has_readers() {
+            self.services.start("pay", pay::follow(self.handles.clone(), Role::Miner));
+        }
+        self.services.wait(shutdown).await
+    }
+
+    /// Starts a service per duty, from the last checkpoint if there is one.
+    fn start(&mut self) -> Result<()> {
+        let Self { settings, handles, services, micro_batch, root, .. } = self;
+        let checkpoints = Arc::new(Checkpoints::open(&open::subfolder(settings, "checkpoints")?)?);
+        let updates = Updates::open(open::subfolder(settings, "updates")?);
+        let batch_size = handles.info.settings.training.batch_size as usize;
+        let shape =
+            TrainerSettings { batch_size, micro_batch: *micro_batch, ..TrainerSettings::default() };
+        let mut trainer =
+            Trainer::new(self.model.clone(), shape, &Cpu::new(handles.threads.clone()))?;
+        let mut state = State { window: 0, model: trainer.model().clone(), root: *root };
+        let mut recovered = None;
+        if let Some(checkpoint) = checkpoints.load(&settings.model)? {
+            let position = trainer.restore(checkpoint)?;
+            if position.run != handles.run {
+                unfit!("the checkpoint is of run {}, not {}", position.run, handles.run);
+            }
+            let (window, trained) = (position.window, position.trained);
+            tracing::info!(window, trained, "resumed from a checkpoint");
+            state = State { window, root: trainer.state_root(), model: trainer.model().clone() };
+            if trained {
+                recovered = recover(&position, &updates)?;
+            }
+        }
+        let trained = recovered.as_ref().map(|prepared: &Prepared| prepared.window);
+
+        let window_end = settings.window_end;
+        let (replica, states) = Replica::new(handles.clone(), state, None, window_end);
+        let (ready, prepared) = mpsc::channel(1);
+        if let Some(recovered) = recovered {
+            // The channel is new: there is room.
+            let _ = ready.try_send(recovered);
+        }
+        let conduct = settings.conduct.clone();
+        let workshop = Workshop::new(handles.clone(), trainer, checkpoints, updates);
+        let train = train::Train { workshop, states, conduct: conduct.clone(), window_end, ready };
+        services.start("replica", replica.run());
+        services.start("train", train.run(trained));
+        services.start("submit", submit::run(handles.clone(), prepared, conduct));
+        Ok(())
+    }
+}
+
+/// The update that the checkpoint's note names, if it is still on disk.
+fn recover(position: &trainer::Position, updates: &Updates) -> Result<Option<Prepared>> {
+    let note: Note =
+        serde_json::from_str(&position.note).context("the checkpoint's note is not ours")?;
+    let payload = updates.load(position.window)?;
+    Ok(Some(Prepared { window: position.window, uid: note.uid, opening: note.opening, payload }))
+}

@@ -1,0 +1,47 @@
+//! Answers the chain's challenge: which chunks it asks for, and their proofs.
+
+use protocol::{
+    commitment::{challenged_chunks, ChunkProof},
+    update::Payload,
+    window::Phase,
+    Hash, Uid, Window,
+};
+
+use super::workshop::MARGIN_BLOCKS;
+use crate::{
+    error::{miss, Attempt as _, Result},
+    handles::Handles,
+};
+
+/// Waits for the seed from which the chain draws the chunks that it asks for.
+pub(super) async fn challenge_seed(handles: &Handles, window: Window) -> Result<Hash> {
+    let Handles { chain, run, info, heads, .. } = handles;
+    let schedule = &info.settings.schedule;
+    let open = schedule.phase_end_block(window, Phase::Commit).context("the run's end")?;
+    let close = schedule.phase_end_block(window, Phase::Reveal).context("the run's end")?;
+    let mut heads = heads.clone();
+    let mut head = heads.reach(open).await?;
+    while head.number + MARGIN_BLOCKS <= close {
+        let record = chain.window(*run, window, Some(head.hash)).await?;
+        if let Some(seed) = record.and_then(|record| record.challenge_seed) {
+            return Ok(seed);
+        }
+        head = heads.next().await?;
+    }
+    miss!("the chain has drawn no chunks, or it is too late to reveal them")
+}
+
+/// The chunks of `payload` that the chain asks the miner `uid` for under `seed`, with their proofs.
+pub(super) fn challenged(
+    handles: &Handles,
+    seed: &Hash,
+    window: Window,
+    uid: Uid,
+    payload: &Payload<'_>,
+) -> Result<Vec<ChunkProof>> {
+    let count = handles.info.settings.incentive.challenge_chunks;
+    let indices = challenged_chunks(seed, handles.run, window, uid, payload.chunk_count(), count);
+    let leaf_hashes = payload.leaf_hashes();
+    let chunks = indices.iter().map(|index| payload.chunk_proof(&leaf_hashes, *index));
+    chunks.collect::<Option<Vec<_>>>().context("the chain asks for a chunk that is not there")
+}

@@ -1,0 +1,77 @@
+//! Commits to each update and has it opened.
+
+use std::{sync::Arc, time::Instant};
+
+use codec::{Decode, Encode};
+use node_client::{
+    chain::{Call, CommitmentInfo},
+    journal::JournalKind,
+};
+use protocol::{
+    commitment::{commitment_hash, Opening},
+    window::Phase,
+};
+use tokio::sync::mpsc;
+
+use super::{conduct::Conduct, workshop::Prepared};
+use crate::{
+    desk::Submitted,
+    diary::Duty,
+    error::{miss, Attempt as _, Error, Result},
+    handles::Handles,
+};
+
+/// Submits every update that `prepared` brings until the process ends.
+pub(super) async fn run(
+    handles: Handles,
+    mut prepared: mpsc::Receiver<Prepared>,
+    conduct: Arc<dyn Conduct>,
+) -> Result<()> {
+    while let Some(update) = prepared.recv().await {
+        let window = update.window;
+        let update = match commit(&handles, update).await {
+            Ok(update) => update,
+            Err(error) => {
+                handles.diary.missed(window, Duty::Commit, error.line());
+                continue;
+            }
+        };
+        if let Err(error) = conduct.open(&handles, &update).await {
+            handles.diary.missed(window, Duty::Reveal, error.line());
+        }
+    }
+    Ok(())
+}
+
+/// Commits to the update, or finds that it has been committed to. Returns what was committed to: after a restart that
+/// may be an earlier opening of the same update.
+async fn commit(handles: &Handles, mut update: Prepared) -> Result<Prepared> {
+    let started = Instant::now();
+    let Handles { chain, run, info, genesis, hot, desk, .. } = handles;
+    let (run, window, uid) = (*run, update.window, update.uid);
+    let schedule = &info.settings.schedule;
+    let end = schedule.phase_end_block(window, Phase::Commit).context("the run's end")?;
+    let hash = commitment_hash(genesis, run, window, hot, &update.opening);
+    let secret = update.opening.encode();
+    let pledge = desk.pledge(JournalKind::UpdateCommitment, window, hash, secret).await?;
+    let opening = Opening::decode(&mut pledge.secret())?;
+    if opening.payload_root != update.opening.payload_root {
+        miss!("another update has been committed to in this window");
+    }
+    update.opening = opening;
+
+    let hash = pledge.hash();
+    let is_there = || async {
+        let commitments: Vec<CommitmentInfo> = chain.commitments(run, window, None).await?;
+        match commitments.into_iter().find(|commitment| commitment.uid == uid) {
+            Some(commitment) if commitment.hash == hash => Ok(true),
+            Some(_) => Err(Error::Missed("the chain has another commitment of ours".into())),
+            None => Ok(false),
+        }
+    };
+    let call = Call::CommitUpdate { run, window, hash };
+    if pledge.submit(call, is_there, end - 1).await? == Submitted::Now {
+        handles.diary.done(window, Duty::Commit, started.elapsed().as_secs_f64());
+    }
+    Ok(update)
+}

@@ -1,0 +1,78 @@
+//! Makes the update of each window: from θ_w and the window's seed to an update on disk.
+
+use std::{sync::Arc, time::Instant};
+
+use protocol::{
+    window::{phase_at, Phase},
+    Window,
+};
+use tokio::sync::mpsc;
+
+use super::{
+    conduct::Conduct,
+    registration::own_record,
+    workshop::{Prepared, Task, Workshop, COMMIT_BLOCKS, MARGIN_BLOCKS},
+};
+use crate::{
+    diary::Duty,
+    error::{miss, Attempt as _, Error, Result},
+    handles::Handles,
+    replica::{State, States},
+    samples,
+};
+
+/// The service that trains.
+pub(super) struct Train {
+    pub(super) workshop: Workshop,
+    pub(super) states: States,
+    pub(super) conduct: Arc<dyn Conduct>,
+    pub(super) window_end: Option<Window>,
+    pub(super) ready: mpsc::Sender<Prepared>,
+}
+
+impl Train {
+    /// Trains in every window after `trained` until the process ends.
+    pub(super) async fn run(mut self, trained: Option<Window>) -> Result<()> {
+        let mut next = trained.map_or(0, |window| window + 1);
+        loop {
+            let state = self.states.reach(next).await?;
+            let window = state.window;
+            next = window + 1;
+            if self.window_end.is_some_and(|end| window >= end) {
+                std::future::pending::<()>().await;
+            }
+            if let Err(error) = self.window(state).await {
+                self.workshop.handles.diary.missed(window, Duty::Train, error.line());
+            }
+        }
+    }
+
+    async fn window(&mut self, state: Arc<State>) -> Result<()> {
+        let task = self.begin(state).await?;
+        let prepared = self.conduct.make(&self.workshop, task).await?;
+        let sent = self.ready.send(prepared).await;
+        sent.map_err(|_| Error::Missed("nobody submits".into()))
+    }
+
+    /// Waits for the window's first block and asks the chain what to do.
+    async fn begin(&self, state: Arc<State>) -> Result<Task> {
+        let Handles { chain, run, info, heads, .. } = &self.workshop.handles;
+        let (schedule, window) = (&info.settings.schedule, state.window);
+        let start = schedule.window_start(window).context("the run's last window")?;
+        let head = heads.clone().reach(start).await?;
+        match phase_at(schedule, head.number) {
+            Some(moment)
+                if moment.window == window
+                    && moment.phase == Phase::Commit
+                    && moment.offset + COMMIT_BLOCKS + MARGIN_BLOCKS < schedule.commit_end => {}
+            _ => miss!("its commitments are closed, or nearly, at block {}", head.number),
+        }
+        let record = chain.window(*run, window, Some(head.hash)).await?;
+        let seed = record.context("the chain has not opened the window")?.seed;
+        let own = own_record(&self.workshop.handles).await?;
+        let uid = own.context("this miner is not registered")?.uid;
+        let steps = samples::training_steps(&seed, uid, &info.settings)?;
+        let commit_end = start + schedule.commit_end;
+        Ok(Task { state, uid, steps, commit_end, started: Instant::now() })
+    }
+}

@@ -1,0 +1,217 @@
+//! Holds what updates are made with, the trainer and its disk, and turns H local steps into an update that survives a crash.
+
+use std::{
+    ops::ControlFlow,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use node_client::journal::JournalKind;
+use protocol::{commitment::Opening, update::Payload, Hash, Uid, Window};
+use serde::{Deserialize, Serialize};
+use trainer::{rate_from_ppb, warm_up, Checkpoints, LossSummary, Position, Trainer};
+
+use super::updates::Updates;
+use crate::{
+    diary::{Duty, Line},
+    error::{Attempt as _, Result},
+    handles::Handles,
+    replica::State,
+    telemetry,
+};
+
+/// Optimiser steps over which the rate grows to its full size.
+const WARM_UP_STEPS: u64 = 10;
+
+/// Blocks that saving and committing may take after the last step.
+pub(super) const COMMIT_BLOCKS: u32 = 4;
+
+/// Blocks before the end of a phase after which nothing is started for it: time for an extrinsic to be included.
+pub const MARGIN_BLOCKS: u32 = 2;
+
+/// An update that is ready to be committed to.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// The window it is for.
+    pub window: Window,
+    /// The miner's slot.
+    pub uid: Uid,
+    /// What opens the commitment.
+    pub opening: Opening,
+    /// The update; `None` for an adversary that has none.
+    pub payload: Option<Bytes>,
+}
+
+/// What a checkpoint says beside the trainer's own state: the update that was made last.
+#[derive(Serialize, Deserialize, Clone, Debug)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Note {
+    pub(super) uid: Uid,
+    pub(super) opening: Opening,
+}
+
+/// The work of one window.
+pub struct Task {
+    /// The agreed parameters of the window.
+    pub state: Arc<State>,
+    /// The miner's slot.
+    pub uid: Uid,
+    /// Ids of the samples, step by step.
+    pub steps: Vec<Vec<u64>>,
+    /// Block at which the commitments close.
+    pub commit_end: u32,
+    /// When the work was started.
+    pub started: Instant,
+}
+
+/// An update, and what its training said.
+pub struct Made {
+    /// The update.
+    pub payload: Bytes,
+    /// Losses of the local steps; `None` if there were none.
+    pub losses: Option<LossSummary>,
+}
+
+/// What updates are made with; clones share it.
+#[derive(Clone)]
+pub struct Workshop {
+    /// The participant.
+    pub handles: Handles,
+    /// The miner's own updates on disk.
+    pub updates: Updates,
+    // Locked by one blocking task at a time.
+    trainer: Arc<Mutex<Trainer>>,
+    checkpoints: Arc<Checkpoints>,
+}
+
+impl Workshop {
+    pub(super) fn new(
+        handles: Handles,
+        trainer: Trainer,
+        checkpoints: Arc<Checkpoints>,
+        updates: Updates,
+    ) -> Self {
+        Self { handles, updates, trainer: Arc::new(Mutex::new(trainer)), checkpoints }
+    }
+
+    /// Takes H local steps from θ_w, or as many as there is time for, and makes an update of them.
+    ///
+    /// # Errors
+    /// The samples cannot be read, or training fails.
+    pub async fn train(&self, task: &Task) -> Result<Made> {
+        let training = self.handles.info.settings.training.clone();
+        let (heads, dataset) = (self.handles.heads.clone(), self.handles.dataset.clone());
+        let shutdown = self.handles.shutdown.clone();
+        let rate = rate_from_ppb(training.inner_rate_ppb);
+        let (state, steps) = (task.state.clone(), task.steps.clone());
+        let last = task.commit_end.saturating_sub(COMMIT_BLOCKS + MARGIN_BLOCKS);
+        let made = self.on_trainer(move |trainer| {
+            trainer.set_model(state.model.clone())?;
+            let mut on_step = |report: &trainer::StepReport| {
+                metrics::gauge!(telemetry::TRAIN_LOSS).set(f64::from(report.loss));
+                if heads.now().number >= last || shutdown.is_cancelled() {
+                    return ControlFlow::Break(());
+                }
+                ControlFlow::Continue(())
+            };
+            // Those of a store are fetched while the steps before are computed.
+            let mut batches = dataset.batches()?;
+            let losses = trainer.train_window_from(
+                &mut *batches,
+                &steps,
+                &|step| warm_up(step, WARM_UP_STEPS, rate),
+                &mut on_step,
+            )?;
+            let payload = trainer.make_update(training.keep, training.error_decay_ppm)?;
+            Ok(Made { payload: payload.into(), losses: Some(losses) })
+        });
+        let made = made.await?;
+        if made.losses.as_ref().is_some_and(|losses| losses.stopped) {
+            tracing::warn!("there was no time for all steps of the window");
+        }
+        Ok(made)
+    }
+
+    /// Keeps an update on disk, and with `keep_trainer` the trainer that made it, and returns what opens its commitment.
+    ///
+    /// # Errors
+    /// The update is not well formed, or the disk failed.
+    pub async fn finish(&self, task: &Task, made: Made, keep_trainer: bool) -> Result<Prepared> {
+        let (window, uid) = (task.state.window, task.uid);
+        let training = &self.handles.info.settings.training;
+        let parsed = Payload::parse(&made.payload, &self.handles.info.layout, training.keep)
+            .context("our own update")?;
+        let opening = Opening {
+            payload_root: parsed.root(),
+            chunk_count: parsed.chunk_count(),
+            byte_len: made.payload.len() as u64,
+            base_state_root: task.state.root,
+            salt: self.salt(window),
+        };
+        self.save(window, uid, &opening, &made.payload, keep_trainer).await?;
+        self.note(window, &made, task.started.elapsed().as_secs_f64());
+        Ok(Prepared { window, uid, opening, payload: Some(made.payload) })
+    }
+
+    /// A salt for the commitment to the update of `window`.
+    pub fn salt(&self, window: Window) -> Hash {
+        self.handles.desk.salt(JournalKind::UpdateCommitment, window)
+    }
+
+    /// Runs `work` on the trainer, on a thread that may block.
+    async fn on_trainer<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Trainer) -> Result<R> + Send + 'static,
+    ) -> Result<R> {
+        let trainer = self.trainer.clone();
+        self.handles
+            .work
+            .run(move || {
+                // After a panic the window is missed and the next one sets the parameters anew.
+                let mut trainer = trainer.lock().unwrap_or_else(PoisonError::into_inner);
+                work(&mut trainer)
+            })
+            .await?
+    }
+
+    /// Puts update and checkpoint on disk, in this order.
+    async fn save(
+        &self,
+        window: Window,
+        uid: Uid,
+        opening: &Opening,
+        payload: &Bytes,
+        keep_trainer: bool,
+    ) -> Result<()> {
+        let note = serde_json::to_string(&Note { uid, opening: opening.clone() })?;
+        let position = Position { run: self.handles.run, window, trained: true, note };
+        let (updates, checkpoints) = (self.updates.clone(), self.checkpoints.clone());
+        let payload = payload.clone();
+        self.on_trainer(move |trainer| {
+            updates.save(window, &payload)?;
+            if keep_trainer {
+                trainer.save(&checkpoints, &position)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    fn note(&self, window: Window, made: &Made, seconds: f64) {
+        let update_bytes = made.payload.len() as u64;
+        metrics::counter!(telemetry::UPDATE_BYTES).increment(update_bytes);
+        let Some(losses) = &made.losses else { return };
+        tracing::info!(window, steps = losses.steps, loss = losses.last, seconds, "trained");
+        self.handles.diary.done(window, Duty::Train, seconds);
+        self.handles.diary.write(&Line::Trained {
+            window,
+            steps: losses.steps,
+            loss_first: losses.first,
+            loss_last: losses.last,
+            tokens: losses.tokens,
+            seconds,
+            update_bytes,
+        });
+    }
+}

@@ -1,0 +1,285 @@
+//! What miner and validator have in common: everything they open at the start, and how they end.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use dataset::place::Data;
+use dataset::Split;
+use node_client::{
+    chain::{self, Chain, RunInfo},
+    clock::SystemClock,
+    journal::Journal,
+    keys::{self, Keypair},
+    network::{self, Network, NetworkConfig, PeerAddress},
+    store::Store,
+};
+use protocol::{window::phase_at, Hash, RunId};
+use rand::{rngs::OsRng, RngCore};
+use tokio_util::sync::CancellationToken;
+use trainer::{Model, Threads};
+
+use crate::{
+    desk::{Desk, Errand, Registration},
+    diary::Diary,
+    error::{unfit, Attempt as _, Result},
+    handles::{Handles, Role, Services, Surroundings},
+    heads::Heads,
+    payloads::Payloads,
+    peers::Peers,
+    settings::Participant,
+    work::Work,
+};
+
+/// How long the start waits for the chain and for the run.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often the peers on the chain are looked up.
+const PEERS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Connects a participant to chain and peers, as its configuration says.
+///
+/// # Errors
+/// The chain, the disk or the network refuse.
+pub async fn connect(config: &Participant) -> Result<Surroundings> {
+    make_folder(&config.folder)?;
+    let chain: Arc<dyn Chain> = Arc::new(
+        tokio::time::timeout(START_TIMEOUT, chain::connect(&config.urls))
+            .await
+            .context("the chain does not answer")??,
+    );
+    let genesis = chain.genesis_hash().await?;
+    let store = Arc::new(Store::open(config.folder.join("store"), config.store_bytes_max)?);
+    let kept = store.pinned_ids();
+    Ok(Surroundings {
+        network: start_network(config, &genesis, store).await?,
+        chain,
+        kept,
+        threads: Threads::new(config.threads)?,
+        work: Work::on_threads(),
+        salts: Arc::new(|_, _| {
+            let mut salt = [0; 32];
+            OsRng.fill_bytes(&mut salt);
+            salt
+        }),
+    })
+}
+
+/// Opens everything of a participant, and checks that model and data are the run's. Starts the services that every
+/// participant has: following the chain and its peers.
+///
+/// # Errors
+/// The chain, the disk or the network refuse, or model or data are not the run's.
+pub async fn open(
+    config: &Participant,
+    role: Role,
+    surroundings: Surroundings,
+) -> Result<(Handles, Services)> {
+    make_folder(&config.folder)?;
+    let Surroundings { chain, network, kept, threads, work, salts } = surroundings;
+    let run = config.run;
+    let info = wait_for_run(chain.as_ref(), run).await?;
+    let (place, cache) = (config.data.clone(), config.folder.join("data-cache"));
+    let max = config.data_cache_bytes_max;
+    // A store's answers are waited for.
+    let opened = work.run(move || Data::open(&place, &cache, max, None));
+    let dataset = opened.await??;
+    check_data(&dataset, &info)?;
+
+    let genesis = chain.genesis_hash().await?;
+    let peers = Arc::new(Peers::new(network.local_peer()));
+    let payloads = Arc::new(Payloads::new(
+        network.clone(),
+        peers.clone(),
+        info.layout.clone(),
+        info.settings.training.keep,
+        config.archive.clone(),
+    ));
+    let (heads, follow) = Heads::follow(chain.clone()).await?;
+    let now = phase_at(&info.settings.schedule, heads.now().number);
+    payloads.adopt(now.map_or(0, |moment| moment.window), kept);
+    let shutdown = CancellationToken::new();
+    let journal = Arc::new(Journal::open(config.folder.join("journal"))?);
+    let (hot, reader) = (config.hot.clone(), heads.clone());
+    let desk = Desk::new(chain.clone(), hot, reader, journal, work.clone(), salts, run);
+    let handles = Handles {
+        desk: Arc::new(desk),
+        hot: keys::account(&config.hot),
+        diary: Arc::new(Diary::open(&config.folder)?),
+        shutdown: shutdown.clone(),
+        dataset: Arc::new(dataset),
+        info: Arc::new(info),
+        chain,
+        network,
+        peers,
+        payloads,
+        heads,
+        run,
+        genesis,
+        threads,
+        work,
+    };
+    let mut services = Services::new(shutdown);
+    services.start("heads", follow);
+    if let Some(cold) = &config.cold {
+        register(&handles, role, cold, config.stake).await?;
+    }
+    services.start("peers", follow_peers(handles.clone()));
+    Ok((handles, services))
+}
+
+fn make_folder(folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))
+}
+
+/// The run's initial parameters, checked against the run.
+///
+/// # Errors
+/// The model is not the run's.
+pub fn initial_model(
+    config: &trainer::ModelConfig,
+    info: &RunInfo,
+    threads: &Threads,
+) -> Result<(Model, Hash)> {
+    let training = &info.settings.training;
+    let model = Model::init(config, training.model_seed)?;
+    let root = model.state_root(threads);
+    if *model.layout() != info.layout || root != training.genesis_state_root {
+        unfit!(
+            "this model is not the run's: its initial parameters have the root {}, the run says {}",
+            hex::encode(root),
+            hex::encode(training.genesis_state_root)
+        );
+    }
+    Ok((model, root))
+}
+
+/// Checks that the data set is the run's.
+fn check_data(dataset: &Data, info: &RunInfo) -> Result<()> {
+    let training = &info.settings.training;
+    if dataset.root() != training.data_root {
+        unfit!(
+            "this data set is not the run's: its root is {}, the run says {}",
+            hex::encode(dataset.root()),
+            hex::encode(training.data_root)
+        );
+    }
+    let (count, len) = (dataset.sample_count(Split::Train), dataset.manifest().sample_len);
+    if count != training.sample_count || len as u64 != u64::from(training.sample_len) {
+        unfit!("the run's samples are not the data set's: {count} of {len} tokens");
+    }
+    Ok(())
+}
+
+/// Waits until the run is on the chain.
+async fn wait_for_run(chain: &dyn Chain, run: RunId) -> Result<RunInfo> {
+    let look = async {
+        loop {
+            match chain.run(run, None).await {
+                Ok(Some(info)) => return info,
+                Ok(None) => tracing::info!(run, "the run is not on the chain yet"),
+                Err(error) => tracing::warn!(%error, "cannot read the run"),
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    tokio::time::timeout(START_TIMEOUT, look)
+        .await
+        .with_context(|| format!("there is no run {run} on this chain"))
+}
+
+async fn start_network(
+    config: &Participant,
+    genesis: &Hash,
+    store: Arc<Store>,
+) -> Result<Arc<dyn Network>> {
+    let key = keys::load_or_create_network_key(&config.folder.join("network-key"))?;
+    let mut settings = NetworkConfig {
+        name: hex::encode(genesis),
+        external: config.external.clone(),
+        bootstrap: config.peers.clone(),
+        ..NetworkConfig::default()
+    };
+    if !config.listen.is_empty() {
+        settings.listen.clone_from(&config.listen);
+    }
+    let client = network::start(settings, key, store, Arc::new(SystemClock)).await?;
+    Ok(Arc::new(client))
+}
+
+/// Registers the hot key if it is not registered yet.
+async fn register(
+    handles: &Handles,
+    role: Role,
+    cold: &Keypair,
+    stake: Option<u128>,
+) -> Result<()> {
+    let Handles { chain, run, hot, desk, .. } = handles;
+    let registration = match role {
+        Role::Miner => {
+            if chain.miners(*run, None).await?.iter().any(|miner| miner.hot == *hot) {
+                return Ok(());
+            }
+            Registration::Miner
+        }
+        Role::Validator => {
+            if chain.validators(*run, None).await?.iter().any(|validator| validator.hot == *hot) {
+                return Ok(());
+            }
+            let stake_min = handles.info.settings.incentive.validator_stake_min;
+            Registration::Validator(stake.unwrap_or(stake_min))
+        }
+    };
+    desk.register(cold, registration, START_TIMEOUT).await
+}
+
+/// Announces this peer when the chain has another announcement, and learns of the others.
+async fn follow_peers(handles: Handles) -> Result<()> {
+    loop {
+        if let Err(error) = announce(&handles).await {
+            tracing::warn!(error = error.line(), "cannot announce this peer");
+        }
+        let Handles { chain, network, run, .. } = &handles;
+        if let Err(error) = handles.peers.refresh(chain.as_ref(), network.as_ref(), *run).await {
+            tracing::warn!(error = error.line(), "cannot read the peers");
+        }
+        // Soon again at the start, when the others announce themselves too.
+        let interval = if handles.peers.ordered(None).is_empty() {
+            Duration::from_secs(2)
+        } else {
+            PEERS_INTERVAL
+        };
+        tokio::time::sleep(interval).await;
+    }
+}
+
+/// The most addresses that the chain keeps of a peer.
+const ANNOUNCED_ADDRESSES_MAX: usize = 4;
+
+async fn announce(handles: &Handles) -> Result<()> {
+    let Handles { chain, network, run, hot, .. } = handles;
+    let addresses = network.listen_addresses().await?;
+    let own = PeerAddress {
+        peer: network.local_peer(),
+        addresses: addresses.into_iter().take(ANNOUNCED_ADDRESSES_MAX).collect(),
+    };
+    let (peer_id, addresses) = own.to_announcement();
+    let announced = chain.announcements(*run, None).await?;
+    let is_there = announced.iter().any(|announcement| {
+        announcement.hot == *hot
+            && announcement.peer_id == peer_id
+            && announcement.addresses == addresses
+    });
+    if !is_there && !addresses.is_empty() {
+        handles.desk.errand_once(Errand::Announce { peer_id, addresses }).await?;
+    }
+    Ok(())
+}
+
+/// Makes a folder of a participant's own, such as for checkpoints.
+///
+/// # Errors
+/// The disk failed.
+pub fn subfolder(config: &Participant, name: &str) -> Result<std::path::PathBuf> {
+    let path = config.folder.join(name);
+    make_folder(&path)?;
+    Ok(path)
+}

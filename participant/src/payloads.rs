@@ -1,0 +1,159 @@
+//! Fetching, checking, keeping and serving the payloads that miners revealed.
+//!
+//! A payload that was fetched is served in turn, so that a miner that ends after its reveal costs nobody anything, and
+//! is forgotten once the chain has forgotten its window.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use node_client::{
+    chain::RevealInfo,
+    network::{FetchRequest, Network},
+};
+use protocol::{
+    layout::Layout,
+    update::{payload_bytes_max, Payload},
+    AccountBytes, Hash, Uid, Window,
+};
+
+use crate::error::{miss, Attempt as _, Result};
+use crate::{peers::Peers, telemetry};
+
+/// Windows for which payloads are served: the chain keeps its records as long (`HistoryWindows`).
+pub const SERVED_WINDOWS: u64 = 8;
+
+/// How long one fetch may take in all, over all peers.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The payloads of one run.
+pub struct Payloads {
+    network: Arc<dyn Network>,
+    peers: Arc<Peers>,
+    layout: Layout,
+    keep: u16,
+    archive: Option<PathBuf>,
+    // What is served, by window. Never held across an await.
+    served: Mutex<BTreeMap<Window, Vec<Hash>>>,
+}
+
+impl Payloads {
+    /// The payloads of a run with this layout and `keep`; a copy of each goes to the folder `archive`, if given.
+    pub fn new(
+        network: Arc<dyn Network>,
+        peers: Arc<Peers>,
+        layout: Layout,
+        keep: u16,
+        archive: Option<PathBuf>,
+    ) -> Self {
+        Self { network, peers, layout, keep, archive, served: Mutex::default() }
+    }
+
+    /// The payload that `reveal` opened, checked: its root and length are those on the chain and every chunk is well
+    /// formed. It is served from now on. Cancel-safe.
+    ///
+    /// # Errors
+    /// Nobody delivered it in time, or it cannot be kept.
+    pub async fn fetch(
+        &self,
+        window: Window,
+        miner: &AccountBytes,
+        reveal: &RevealInfo,
+    ) -> Result<Bytes> {
+        let result = self.fetch_within(window, miner, reveal).await;
+        let label = if result.is_ok() { "ok" } else { "failed" };
+        metrics::counter!(telemetry::FETCHES, "result" => label).increment(1);
+        result
+    }
+
+    async fn fetch_within(
+        &self,
+        window: Window,
+        miner: &AccountBytes,
+        reveal: &RevealInfo,
+    ) -> Result<Bytes> {
+        let opening = &reveal.opening;
+        let (root, byte_len) = (opening.payload_root, opening.byte_len);
+        if byte_len > payload_bytes_max(&self.layout, self.keep) {
+            miss!("it says that it has {byte_len} bytes, which no payload has");
+        }
+        let (layout, keep) = (self.layout.clone(), self.keep);
+        let request = FetchRequest::new(root, byte_len, move |bytes| {
+            bytes.len() as u64 == byte_len && has_root(bytes, &layout, keep, &root)
+        })
+        .from_peers(self.peers.ordered(Some(miner)));
+        let fetched = tokio::time::timeout(FETCH_TIMEOUT, self.network.fetch(request))
+            .await
+            .context("nobody delivered it in time")??;
+        self.serve(window, root, fetched.bytes.clone()).await?;
+        if let Some(archive) = &self.archive {
+            keep_copy(archive, window, reveal.uid, &fetched.bytes)
+                .with_context(|| format!("cannot archive in {}", archive.display()))?;
+        }
+        Ok(fetched.bytes)
+    }
+
+    /// Serves a payload of `window` from now on.
+    ///
+    /// # Errors
+    /// It cannot be kept.
+    pub async fn serve(&self, window: Window, root: Hash, bytes: Bytes) -> Result<()> {
+        self.network.publish(root, bytes).await?;
+        let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        let roots = served.entry(window).or_default();
+        if !roots.contains(&root) {
+            roots.push(root);
+        }
+        Ok(())
+    }
+
+    /// What a process that ran before left to be served: it goes with the payloads of `window`.
+    pub fn adopt(&self, window: Window, ids: Vec<Hash>) {
+        let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        served.entry(window).or_default().extend(ids);
+    }
+
+    /// Serves no longer what is older than the chain's records in `window`.
+    pub async fn forget_before(&self, window: Window) {
+        let first = window.saturating_sub(SERVED_WINDOWS);
+        let (old, still): (Vec<Hash>, Vec<Hash>) = {
+            let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+            let kept = served.split_off(&first);
+            let old = std::mem::replace(&mut *served, kept);
+            (old.into_values().flatten().collect(), served.values().flatten().copied().collect())
+        };
+        // One payload may have been revealed in two windows.
+        for root in old.into_iter().filter(|root| !still.contains(root)) {
+            if let Err(error) = self.network.unpublish(root).await {
+                tracing::warn!(%error, "cannot unpublish");
+            }
+        }
+    }
+}
+
+/// Whether `bytes` are a well-formed payload with this root.
+pub fn has_root(bytes: &[u8], layout: &Layout, keep: u16, root: &Hash) -> bool {
+    Payload::parse(bytes, layout, keep).is_ok_and(|payload| payload.root() == *root)
+}
+
+/// Where an archive keeps the payload of `uid` in `window`.
+pub fn archive_path(archive: &Path, window: Window, uid: Uid) -> PathBuf {
+    archive.join(format!("window-{window:06}")).join(format!("uid-{uid:04}.update"))
+}
+
+/// Writes one payload to an archive, whole or not at all; several processes may write the same one.
+fn keep_copy(archive: &Path, window: Window, uid: Uid, bytes: &[u8]) -> std::io::Result<()> {
+    let path = archive_path(archive, window, uid);
+    if path.exists() {
+        return Ok(());
+    }
+    let folder = path.parent().unwrap_or(archive);
+    std::fs::create_dir_all(folder)?;
+    let part = folder.join(format!(".uid-{uid:04}.{}", std::process::id()));
+    std::fs::write(&part, bytes)?;
+    std::fs::rename(&part, &path)
+}

@@ -1,0 +1,98 @@
+//! Configures a participant: a plain struct with defaults. Reading it from a file is the embedding program's.
+
+use std::{path::PathBuf, sync::Arc};
+
+use dataset::place::CACHE_BYTES_MAX;
+use node_client::{
+    keys::Keypair,
+    network::{Multiaddr, PeerAddress},
+};
+use protocol::RunId;
+use trainer::ModelConfig;
+
+use crate::miner::conduct::{Conduct, Honest};
+
+/// Bytes of payloads and states kept unless asked otherwise: 4 GiB.
+const STORE_BYTES_MAX: u64 = 4 << 30;
+
+/// Where a node of this machine answers.
+const LOCAL_URL: &str = "ws://127.0.0.1:9944";
+
+/// Configures one participant. [`Participant::new`] has defaults for everything but its identity; paths are absolute or
+/// relative to the current folder.
+#[derive(Clone)]
+pub struct Participant {
+    /// What logs and reports call this participant.
+    pub name: String,
+    /// Holds everything that it keeps: store, journal, checkpoints, network key, diary.
+    pub folder: PathBuf,
+    /// The model. Its initial parameters must have the run's genesis state root.
+    pub model: ModelConfig,
+    /// The data set's folder, or its address in a store. Its root must be the run's.
+    pub data: PathBuf,
+    /// Most that is kept of a data set in a store, in bytes.
+    pub data_cache_bytes_max: u64,
+    /// Threads that compute, at least 1.
+    pub threads: usize,
+    /// Take part in windows before this one only.
+    pub window_end: Option<u64>,
+    /// What a miner does in a window.
+    pub conduct: Arc<dyn Conduct>,
+    /// Keep a copy of every fetched payload here, for auditors (validators only).
+    pub archive: Option<PathBuf>,
+    /// Measure the held-out loss of each window's parameters on so many samples; 0 for none (validators only).
+    pub held_out_samples: usize,
+    /// Bytes of payloads and states kept, at most.
+    pub store_bytes_max: u64,
+    /// Bytes of memory that may be used. Default: what is available at the start, of which half is left if it can be.
+    pub memory_bytes: Option<u64>,
+    /// WebSocket addresses of the chain's nodes; the next one is asked when one fails. At least one.
+    pub urls: Vec<String>,
+    /// The run.
+    pub run: RunId,
+    /// Signs the work of each window.
+    pub hot: Keypair,
+    /// Registers, if given.
+    pub cold: Option<Keypair>,
+    /// A validator's stake when it registers by itself.
+    pub stake: Option<u128>,
+    /// Where to listen; empty for the default.
+    pub listen: Vec<Multiaddr>,
+    /// Under which addresses others reach this peer.
+    pub external: Vec<Multiaddr>,
+    /// Peers to meet at the start.
+    pub peers: Vec<PeerAddress>,
+}
+
+impl Participant {
+    /// A participant of run 0 of the node on this machine, which signs with `hot` and keeps everything in `folder`.
+    pub fn new(
+        folder: impl Into<PathBuf>,
+        model: ModelConfig,
+        data: impl Into<PathBuf>,
+        hot: Keypair,
+    ) -> Self {
+        Self {
+            name: "participant".to_owned(),
+            folder: folder.into(),
+            model,
+            data: data.into(),
+            data_cache_bytes_max: CACHE_BYTES_MAX,
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            window_end: None,
+            conduct: Arc::new(Honest),
+            archive: None,
+            held_out_samples: 0,
+            store_bytes_max: STORE_BYTES_MAX,
+            memory_bytes: None,
+            urls: vec![LOCAL_URL.to_owned()],
+            run: 0,
+            hot,
+            cold: None,
+            stake: None,
+            listen: Vec::new(),
+            external: Vec::new(),
+            peers: Vec::new(),
+        }
+    }
+}

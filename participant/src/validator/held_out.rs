@@ -1,0 +1,42 @@
+//! The held-out loss of each window's parameters: what people look at.
+
+use dataset::Split;
+use trainer::{evaluate::held_out_ids, Cpu, Evaluator, ModelConfig, TrainError};
+
+use crate::error::Result;
+use crate::{diary::Line, handles::Handles, memory::SCORED_AT_ONCE, replica::States, telemetry};
+
+/// Measures every new state on `samples` held-out samples, the same ones each time, until the process ends.
+pub(super) async fn run(
+    handles: Handles,
+    mut states: States,
+    model: ModelConfig,
+    samples: usize,
+) -> Result<()> {
+    let mut evaluator = Evaluator::new(&model, &Cpu::new(handles.threads.clone()), SCORED_AT_ONCE)?;
+    let mut next = 0;
+    loop {
+        let state = states.reach(next).await?;
+        let window = state.window;
+        next = window + 1;
+        let dataset = handles.dataset.clone();
+        let (back, loss) = handles
+            .work
+            .run(move || {
+                let ids = held_out_ids(dataset.sample_count(Split::HeldOut), samples);
+                let found = dataset.samples(Split::HeldOut, &ids).map_err(TrainError::from);
+                let loss = found.and_then(|found| evaluator.loss(&state.model, &found, &ids));
+                (evaluator, loss)
+            })
+            .await?;
+        evaluator = back;
+        match loss {
+            Ok(loss) => {
+                tracing::info!(window, loss, "held-out loss");
+                metrics::gauge!(telemetry::HELD_OUT_LOSS).set(loss);
+                handles.diary.write(&Line::HeldOut { window, loss });
+            }
+            Err(error) => tracing::warn!(window, %error, "cannot measure the held-out loss"),
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! Measure the updates of the last window, commit to the scores, reveal them.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use codec::{Decode, Encode};
+use dataset::Split;
+use node_client::{chain::Call, journal::JournalKind};
+use protocol::{
+    assignment::assigned_evaluations,
+    commitment::score_commitment_hash,
+    consensus::Evaluation,
+    window::{phase_at, ScorePhase},
+    Hash, Uid, ValidatorIndex, Window,
+};
+use trainer::{Cpu, EvaluationRates, Evaluator, ModelConfig, TrainError, UpdateToEvaluate};
+
+use super::registration::own_record;
+use crate::error::{miss, Attempt as _, Result};
+use crate::{
+    desk::Errand,
+    diary::Duty,
+    handles::Handles,
+    memory::SCORED_AT_ONCE,
+    replica::{self, State, States},
+    samples,
+};
+
+/// Blocks before the end of the commitments at which no further update is measured.
+const COMMIT_BLOCKS: u32 = 4;
+
+/// The service that measures.
+pub(super) struct Score {
+    handles: Handles,
+    states: States,
+    model: ModelConfig,
+    window_end: Option<Window>,
+    /// Locked by one blocking task at a time.
+    evaluator: Arc<Mutex<Evaluator>>,
+}
+
+/// What is revealed.
+#[derive(Encode, Decode, Clone, Debug)]
+struct Scores {
+    evaluations: Vec<Evaluation>,
+    salt: Hash,
+}
+
+/// One update to measure.
+struct Item {
+    uid: Uid,
+    payload: Bytes,
+    own_ids: Vec<u64>,
+}
+
+impl Score {
+    /// A service that has not begun.
+    ///
+    /// # Errors
+    /// The evaluator cannot be made for this model.
+    pub(super) fn new(
+        handles: Handles,
+        states: States,
+        model: ModelConfig,
+        window_end: Option<Window>,
+    ) -> Result<Self> {
+        let evaluator = Evaluator::new(&model, &Cpu::new(handles.threads.clone()), SCORED_AT_ONCE)?;
+        let evaluator = Arc::new(Mutex::new(evaluator));
+        Ok(Self { handles, states, model, window_end, evaluator })
+    }
+
+    /// Scores every window from the last one on, until the process ends.
+    pub(super) async fn run(self) -> Result<()> {
+        let schedule = self.handles.info.settings.schedule.clone();
+        let now = self.handles.heads.now().number;
+        let mut window =
+            phase_at(&schedule, now).map_or(0, |moment| moment.window.saturating_sub(1));
+        loop {
+            if self.window_end.is_some_and(|end| window >= end) {
+                std::future::pending::<()>().await;
+            }
+            let start = schedule.window_start(window + 1).context("the run's last window")?;
+            let head = self.handles.heads.clone().reach(start).await?;
+            // Windows that passed while this process was away or busy cannot be scored any more.
+            let scored = phase_at(&schedule, head.number).map_or(0, |m| m.window.saturating_sub(1));
+            window = window.max(scored);
+            if self.window_end.is_some_and(|end| window >= end) {
+                continue;
+            }
+            if let Err(error) = self.window(window).await {
+                self.handles.diary.missed(window, Duty::Score, error.line());
+            }
+            window += 1;
+        }
+    }
+
+    async fn window(&self, window: Window) -> Result<()> {
+        let schedule = &self.handles.info.settings.schedule;
+        let block = |phase| schedule.score_phase_end_block(window, phase).context("the run's end");
+        let (commit_end, reveal_end) = (block(ScorePhase::Commit)?, block(ScorePhase::Reveal)?);
+        let started = Instant::now();
+        let own = own_record(&self.handles).await?.context("this validator is not registered")?;
+        let scores = match self.recorded(window)? {
+            Some(scores) => scores,
+            None => self.measure(window, own.index, commit_end).await?,
+        };
+        self.commit(window, own.index, &scores, commit_end).await?;
+        tracing::info!(window, count = scores.evaluations.len(), "scores are committed to");
+        self.handles.diary.done(window, Duty::Score, started.elapsed().as_secs_f64());
+
+        self.handles.heads.clone().reach(commit_end).await?;
+        let started = Instant::now();
+        self.reveal(window, own.index, scores, reveal_end).await?;
+        self.handles.diary.done(window, Duty::RevealScores, started.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    /// What the journal says was committed to before a restart.
+    fn recorded(&self, window: Window) -> Result<Option<Scores>> {
+        let secret = self.handles.desk.pledged(JournalKind::ScoreCommitment, window);
+        Ok(secret.map(|secret| Scores::decode(&mut &secret[..])).transpose()?)
+    }
+
+    /// Measures the assigned updates of `window`, as many as there is time for.
+    async fn measure(
+        &self,
+        window: Window,
+        index: ValidatorIndex,
+        commit_end: u32,
+    ) -> Result<Scores> {
+        let Handles { chain, run, info, heads, .. } = &self.handles;
+        let settings = &info.settings;
+        let last = commit_end.saturating_sub(COMMIT_BLOCKS);
+        if heads.now().number >= last {
+            miss!("it is too late to measure");
+        }
+        let seed_of = |window| async move {
+            let record = chain.window(*run, window, None).await?;
+            Ok::<_, crate::Error>(record.context("the chain does not know the window")?.seed)
+        };
+        let (trained, scored) = (seed_of(window).await?, seed_of(window + 1).await?);
+        let state = self.state(window).await?;
+        let reveals = chain.reveals(*run, window, None).await?;
+        let miners = chain.miners(*run, None).await?;
+        let uids: Vec<Uid> = reveals.iter().map(|reveal| reveal.uid).collect();
+        let count = settings.incentive.evaluations_per_validator;
+        let mut items = Vec::new();
+        for uid in assigned_evaluations(&scored, index, &uids, count) {
+            let Some(reveal) = reveals.iter().find(|reveal| reveal.uid == uid) else {
+                continue;
+            };
+            let miner = miners.iter().find(|miner| miner.uid == uid);
+            let hot = miner.map(|miner| miner.hot).unwrap_or_default();
+            // It was fetched to be attested; what could not be had then is left out now.
+            match self.handles.payloads.fetch(window, &hot, reveal).await {
+                Ok(payload) => {
+                    let own_ids = samples::own_evaluation(&trained, &scored, uid, settings)?;
+                    items.push(Item { uid, payload, own_ids });
+                }
+                Err(error) => {
+                    tracing::warn!(window, uid, error = error.line(), "not measured")
+                }
+            }
+        }
+        let random_ids = samples::random_evaluation(&scored, settings)?;
+        let evaluations = self.evaluate(state, items, random_ids, last).await?;
+        let salt = self.handles.desk.salt(JournalKind::ScoreCommitment, window);
+        Ok(Scores { evaluations, salt })
+    }
+
+    /// θ of the window that is scored: held, or by its root if this process was away.
+    async fn state(&self, window: Window) -> Result<Arc<State>> {
+        if let Some(state) = self.states.at(window) {
+            return Ok(state);
+        }
+        let record = self.handles.chain.window(self.handles.run, window, None).await?;
+        let root = record
+            .and_then(|record| record.state_root)
+            .context("the window has no final state to measure on")?;
+        let model = replica::fetch_state(&self.handles, &self.model, root).await?;
+        Ok(Arc::new(State { window, model, root }))
+    }
+
+    async fn evaluate(
+        &self,
+        state: Arc<State>,
+        items: Vec<Item>,
+        random_ids: Vec<u64>,
+        last: u32,
+    ) -> Result<Vec<Evaluation>> {
+        let training = &self.handles.info.settings.training;
+        let rates = EvaluationRates {
+            keep: training.keep,
+            outer_rate_ppm: training.outer_rate_ppm,
+            evaluation_rate_ppm: training.evaluation_rate_ppm,
+        };
+        let (evaluator, dataset) = (self.evaluator.clone(), self.handles.dataset.clone());
+        let (heads, shutdown) = (self.handles.heads.clone(), self.handles.shutdown.clone());
+        self.handles
+            .work
+            .run(move || {
+                let mut evaluator = evaluator.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut evaluations = Vec::with_capacity(items.len());
+                for item in &items {
+                    if heads.now().number >= last || shutdown.is_cancelled() {
+                        tracing::warn!(
+                            measured = evaluations.len(),
+                            of = items.len(),
+                            "no time for the rest"
+                        );
+                        break;
+                    }
+                    let update = UpdateToEvaluate {
+                        uid: item.uid,
+                        payload: &item.payload,
+                        own_ids: &item.own_ids,
+                    };
+                    let ids = [item.own_ids.as_slice(), &random_ids].concat();
+                    let samples = dataset.samples(Split::Train, &ids).map_err(TrainError::from);
+                    let measured = samples.and_then(|samples| {
+                        evaluator.evaluate_update(
+                            &state.model,
+                            update,
+                            &random_ids,
+                            &samples,
+                            rates,
+                        )
+                    });
+                    match measured {
+                        Ok(evaluation) => evaluations.push(evaluation),
+                        // One update that cannot be measured is no reason to leave out the others.
+                        Err(error) => tracing::warn!(uid = item.uid, %error, "cannot be measured"),
+                    }
+                }
+                Ok(evaluations)
+            })
+            .await?
+    }
+
+    async fn commit(
+        &self,
+        window: Window,
+        index: ValidatorIndex,
+        scores: &Scores,
+        commit_end: u32,
+    ) -> Result<()> {
+        let Handles { chain, run, hot, genesis, desk, .. } = &self.handles;
+        let hash =
+            score_commitment_hash(genesis, *run, window, hot, &scores.evaluations, &scores.salt);
+        let run = *run;
+        let secret = scores.encode();
+        let pledge = desk.pledge(JournalKind::ScoreCommitment, window, hash, secret).await?;
+        if pledge.hash() != hash {
+            miss!("other scores have been committed to in this window");
+        }
+        let is_there = || async {
+            let commitments = chain.score_commitments(run, window, None).await?;
+            let own = commitments.into_iter().find(|commitment| commitment.index == index);
+            Ok(own.is_some_and(|commitment| commitment.hash == hash))
+        };
+        let call = Call::CommitScores { run, window, hash };
+        pledge.submit(call, is_there, commit_end - 1).await?;
+        Ok(())
+    }
+
+    async fn reveal(
+        &self,
+        window: Window,
+        index: ValidatorIndex,
+        scores: Scores,
+        reveal_end: u32,
+    ) -> Result<()> {
+        let Handles { chain, run, desk, .. } = &self.handles;
+        let is_there = || async {
+            let reveals = chain.score_reveals(*run, window, None).await?;
+            Ok(reveals.iter().any(|reveal| reveal.index == index))
+        };
+        let Scores { evaluations, salt } = scores;
+        let errand = Errand::RevealScores { window, evaluations, salt };
+        desk.errand(errand, is_there, reveal_end - 1).await?;
+        Ok(())
+    }
+}

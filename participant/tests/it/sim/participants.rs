@@ -1,0 +1,248 @@
+//! The processes: started, killed, started again on the same folder, as a supervisor would.
+
+use std::{path::PathBuf, sync::Arc};
+
+use node_client::{
+    journal::Journal,
+    keys::{self, Keypair},
+    network::{MemoryNetwork, Network, PeerId},
+};
+use participant::{
+    diary::{Line, Reader},
+    handles::{Role, Surroundings},
+    miner::{adversary_kind::AdversaryKind, conduct::Honest},
+    settings::Participant,
+    work::Work,
+    Miner, Validator,
+};
+use protocol::{merkle::blake2_256, AccountBytes};
+use tokio::task::JoinHandle;
+use trainer::{ModelConfig, Threads};
+
+use super::{
+    chain::SimChain,
+    network::SimNetwork,
+    world::{World, BLOCK_MS},
+};
+
+/// After so long, a process that ended by itself is started again.
+const SUPERVISOR_MS: u64 = 4 * BLOCK_MS;
+
+pub(super) struct Member {
+    pub(super) number: usize,
+    role: Role,
+    pub(super) name: String,
+    pub(super) adversary: Option<AdversaryKind>,
+    pub(super) hot: Keypair,
+    pub(super) cold: Keypair,
+    folder: PathBuf,
+    network: MemoryNetwork,
+    /// Killed so often by faults that last now.
+    killed: usize,
+    /// Off the network although its process runs.
+    offline: bool,
+    /// Processes so far.
+    incarnation: u64,
+    process: Option<JoinHandle<participant::Result<()>>>,
+    /// When the supervisor starts it again.
+    again_at: Option<u64>,
+}
+
+/// What every participant is configured with.
+pub(super) struct Common {
+    pub(super) model: ModelConfig,
+    pub(super) data: PathBuf,
+    /// The same in a store.
+    pub(super) data_url: String,
+    pub(super) folder: PathBuf,
+}
+
+impl Member {
+    pub(super) fn new(
+        world: &World,
+        number: usize,
+        role: Role,
+        adversary: Option<AdversaryKind>,
+        common: &Common,
+    ) -> Self {
+        let name = format!("{role:?}-{number}").to_lowercase();
+        let key = |suffix: &str| keys::keypair_from_uri(&format!("//sim//{name}{suffix}")).unwrap();
+        Self {
+            number,
+            role,
+            hot: key("//hot"),
+            cold: key(""),
+            folder: common.folder.join(&name),
+            name,
+            adversary,
+            network: world.hub.join(number as u64, Arc::new(world.clock.clone())),
+            killed: 0,
+            offline: false,
+            incarnation: 0,
+            process: None,
+            again_at: None,
+        }
+    }
+
+    pub(super) fn peer(&self) -> PeerId {
+        Network::local_peer(&self.network)
+    }
+
+    pub(super) fn account(&self) -> AccountBytes {
+        keys::account(&self.hot)
+    }
+
+    pub(super) fn is_honest(&self) -> bool {
+        self.adversary.is_none()
+    }
+
+    /// Why it missed what it missed.
+    pub(super) fn missed(&self) -> Vec<String> {
+        let lines = Reader::new(&self.folder).read().unwrap();
+        let missed = lines.into_iter().filter_map(|line| match line {
+            Line::Missed { window, duty, reason } => {
+                Some(format!("{duty:?} of window {window}: {reason}"))
+            }
+            _ => None,
+        });
+        missed.collect()
+    }
+
+    /// The journal of a process that has ended.
+    pub(super) fn journal(&self) -> Journal {
+        Journal::open(self.folder.join("journal")).unwrap()
+    }
+
+    pub(super) fn start(&mut self, world: &Arc<World>, common: &Common) {
+        assert!(self.process.is_none());
+        self.again_at = None;
+        self.incarnation += 1;
+        let who = self.number;
+        world.hub.set_offline(self.peer(), self.offline);
+        world.set_link(who, |link| link.was_down = link.chain_down);
+        let surroundings = self.surroundings(world);
+        let config = self.config(common);
+        self.process = Some(match self.role {
+            Role::Miner => tokio::spawn(async move {
+                Miner::open(config, surroundings).await?.run(std::future::pending()).await
+            }),
+            Role::Validator => tokio::spawn(async move {
+                Validator::open(config, surroundings).await?.run(std::future::pending()).await
+            }),
+        });
+    }
+
+    fn surroundings(&self, world: &Arc<World>) -> Surroundings {
+        let who = self.number;
+        let salt_seed = blake2_256(&[
+            &world.seed.to_le_bytes(),
+            self.name.as_bytes(),
+            &self.incarnation.to_le_bytes(),
+        ]);
+        let pauser = world.clone();
+        Surroundings {
+            chain: Arc::new(SimChain { world: world.clone(), who, is_honest: self.is_honest() }),
+            network: Arc::new(SimNetwork {
+                world: world.clone(),
+                who,
+                inner: self.network.clone(),
+            }),
+            kept: world.hub.published(self.peer()),
+            threads: Threads::single(),
+            work: Work::inline(move || {
+                let world = pauser.clone();
+                Box::pin(async move { world.pass(who, "work").await })
+            }),
+            salts: Arc::new(move |kind, window| {
+                let what = format!("{kind:?} {window}");
+                blake2_256(&[&salt_seed, what.as_bytes()])
+            }),
+        }
+    }
+
+    fn config(&self, common: &Common) -> Participant {
+        Participant {
+            name: self.name.clone(),
+            folder: self.folder.clone(),
+            model: common.model.clone(),
+            // Half of them read the data set from a store: the same samples, the same states.
+            data: match self.number % 2 {
+                0 => common.data.clone(),
+                _ => common.data_url.clone().into(),
+            },
+            data_cache_bytes_max: 1 << 30,
+            threads: 1,
+            window_end: None,
+            conduct: match self.adversary {
+                Some(kind) => kind.conduct(),
+                None => Arc::new(Honest),
+            },
+            archive: None,
+            held_out_samples: 0,
+            store_bytes_max: 1 << 30,
+            memory_bytes: None,
+            urls: Vec::new(),
+            run: 0,
+            hot: self.hot.clone(),
+            cold: Some(self.cold.clone()),
+            stake: None,
+            listen: Vec::new(),
+            external: Vec::new(),
+            peers: Vec::new(),
+        }
+    }
+
+    /// Ends the process wherever it is; what it has on disk and in the pool stays.
+    pub(super) async fn kill(&mut self, world: &World) {
+        self.killed += 1;
+        self.again_at = None;
+        self.end(world).await;
+    }
+
+    pub(super) async fn end(&mut self, world: &World) {
+        world.hub.set_offline(self.peer(), true);
+        if let Some(process) = self.process.take() {
+            process.abort();
+            let _ = process.await;
+            // Its services are dropped when the runtime comes to them.
+            for _ in 0..64 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Takes its peer off the network or back on.
+    pub(super) fn set_offline(&mut self, world: &World, offline: bool) {
+        self.offline = offline;
+        let is_dead = self.process.is_none();
+        world.hub.set_offline(self.peer(), offline || is_dead);
+    }
+
+    /// Ends one of the faults that keep it dead.
+    pub(super) fn revive(&mut self, world: &Arc<World>, common: &Common) {
+        self.killed -= 1;
+        if self.killed == 0 && self.process.is_none() {
+            self.start(world, common);
+        }
+    }
+
+    /// Looks whether the process has ended by itself, which it may only when the chain was down, and starts it again.
+    pub(super) async fn supervise(&mut self, world: &Arc<World>, common: &Common) {
+        let was_down = world.link(self.number).borrow().was_down;
+        if let Some(process) = self.process.take_if(|process| process.is_finished()) {
+            let name = &self.name;
+            match process.await {
+                Ok(Err(error)) if was_down => {
+                    let line = error.line();
+                    assert!(!line.contains("panic"), "{name}: {line}");
+                    world.hub.set_offline(self.peer(), true);
+                    self.again_at = Some(world.now() + SUPERVISOR_MS);
+                }
+                other => panic!("{name} ended by itself: {other:?}"),
+            }
+        }
+        if self.killed == 0 && self.again_at.is_some_and(|at| at <= world.now()) {
+            self.start(world, common);
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! One story: participants, blocks, faults and checks, from the first block to the last window.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+};
+
+use codec::Encode;
+use dataset::{Dataset, Document, SampleSource};
+use node_client::{
+    chain::{fake::FakeChain, Call, Chain},
+    keys,
+    network::Serving,
+};
+use participant::{handles::Role, miner::adversary_kind::AdversaryKind};
+use protocol::{
+    merkle::blake2_256,
+    settings::{Incentive, Settings, Training},
+    window::Schedule,
+    Hash, Planck,
+};
+use rand::{rngs::StdRng, Rng, SeedableRng};
+use trainer::{Model, ModelConfig, Threads};
+
+use crate::shelf::{serve, Shelf};
+
+use super::{
+    checks::Checks,
+    faults::{self, Fault, FaultKind},
+    participants::{Common, Member},
+    world::{World, BLOCK_MS, SLOTS},
+};
+
+/// Money of every account at the beginning.
+pub(super) const BALANCE: Planck = 1_000_000_000_000_000_000;
+
+/// Block in which the first window opens: time to register and to meet.
+const START_BLOCK: u32 = 16;
+
+const WINDOW_BLOCKS: u32 = 26;
+
+/// Windows at the end that have no faults: the first is for recovering, in the others all must be well.
+pub(super) const QUIET_WINDOWS: u64 = 3;
+
+const SAMPLE_LEN: usize = 16;
+const MODEL_SEED: u64 = 1;
+
+/// What is decided before the first block.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) seed: u64,
+    /// Honest ones.
+    pub(super) miners: usize,
+    pub(super) adversary: Option<AdversaryKind>,
+    pub(super) validators: usize,
+    pub(super) windows: u64,
+    pub(super) faults: Vec<Fault>,
+}
+
+impl Plan {
+    /// A story without faults.
+    pub(super) fn calm(seed: u64, windows: u64) -> Self {
+        Self { seed, miners: 3, adversary: None, validators: 2, windows, faults: Vec::new() }
+    }
+
+    /// The story of this seed.
+    pub(super) fn drawn(seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let (miners, validators) = (rng.gen_range(2..=4), rng.gen_range(2..=4));
+        let windows = rng.gen_range(7..=14);
+        let adversary = match rng.gen_range(0..6) {
+            0 => Some(AdversaryKind::Garbage),
+            1 => Some(AdversaryKind::Copier),
+            2 => Some(AdversaryKind::Lazy),
+            _ => None,
+        };
+        let count = rng.gen_range(3..=14);
+        let millis =
+            |window: u64| (u64::from(START_BLOCK) + window * u64::from(WINDOW_BLOCKS)) * BLOCK_MS;
+        let until = millis(windows - QUIET_WINDOWS);
+        let participants = miners + usize::from(adversary.is_some()) + validators;
+        let faults = faults::draw(&mut rng, participants, count, millis(0), until);
+        Self { seed, miners, adversary, validators, windows, faults }
+    }
+}
+
+/// What came of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Summary {
+    /// Updates accepted in all windows.
+    pub(super) accepted: usize,
+    /// Updates that could have been.
+    pub(super) accepted_max: usize,
+    /// Windows with a final state root.
+    pub(super) finals: usize,
+    /// Over every event of every block.
+    pub(super) digest: Hash,
+}
+
+/// Something that happens at a moment.
+struct Act {
+    at: u64,
+    fault: usize,
+    begins: bool,
+}
+
+pub(super) async fn tell(plan: &Plan) -> Summary {
+    // On memory where there is such a folder: what is synced is synced in no time.
+    let shared_memory = Path::new("/dev/shm");
+    let folder = match shared_memory.is_dir() {
+        true => tempfile::tempdir_in(shared_memory),
+        false => tempfile::tempdir(),
+    };
+    let folder = folder.unwrap();
+    let common = Common {
+        model: model_config(),
+        data: data().to_owned(),
+        data_url: data_url().to_owned(),
+        folder: folder.path().to_owned(),
+    };
+    let mut story = Story::new(plan, common);
+    story.run(plan).await
+}
+
+struct Story {
+    world: Arc<World>,
+    common: Common,
+    members: Vec<Member>,
+    settings: Settings,
+    checks: Checks,
+    digest: Hash,
+    /// Faults that last now, by kind and participant.
+    lasting: std::collections::BTreeMap<(FaultKind, Vec<usize>), usize>,
+}
+
+impl Story {
+    fn new(plan: &Plan, common: Common) -> Self {
+        let miners = plan.miners + usize::from(plan.adversary.is_some());
+        let count = miners + plan.validators;
+        let owner = keys::keypair_from_uri("//sim//owner").unwrap();
+        let roles = (0..count).map(|number| match number < miners {
+            true => Role::Miner,
+            false => Role::Validator,
+        });
+        // The members need the hub, the hub's world the chain, and the chain the members' accounts.
+        let empty = World::new(plan.seed, FakeChain::new(plan.seed, []), count);
+        let members: Vec<Member> = roles
+            .enumerate()
+            .map(|(number, role)| {
+                let adversary = plan.adversary.filter(|_| number == plan.miners);
+                Member::new(&empty, number, role, adversary, &common)
+            })
+            .collect();
+        let accounts = members.iter().map(|member| keys::account(&member.cold));
+        let accounts = accounts.chain([keys::account(&owner)]);
+        let chain = FakeChain::new(plan.seed, accounts.map(|account| (account, BALANCE)));
+        let world = empty.with_chain(chain);
+
+        let model = Model::init(&common.model, MODEL_SEED).unwrap();
+        let settings = settings(plan, model.state_root(&Threads::single()));
+        let create = Call::CreateRun {
+            settings: Box::new(settings.clone()),
+            layout: model.layout().clone(),
+        };
+        world.chain.execute(&owner, create).unwrap();
+        Self {
+            world: Arc::new(world),
+            common,
+            members,
+            checks: Checks::new(model, settings.clone()),
+            settings,
+            digest: [0; 32],
+            lasting: Default::default(),
+        }
+    }
+
+    async fn run(&mut self, plan: &Plan) -> Summary {
+        for member in &mut self.members {
+            member.start(&self.world, &self.common);
+        }
+        let mut acts: Vec<Act> = Vec::new();
+        for (index, fault) in plan.faults.iter().enumerate() {
+            for (at, begins) in [(fault.from, true), (fault.until, false)] {
+                // In the simulation's own milliseconds.
+                let at = at / SLOTS * SLOTS;
+                acts.push(Act { at, fault: index, begins });
+            }
+        }
+        acts.sort_by_key(|act| (act.at, act.fault, act.begins));
+        let mut acts = acts.into_iter().peekable();
+        let last = self.settings.schedule.window_start(plan.windows).unwrap()
+            + self.settings.schedule.score_reveal_end
+            + 1;
+        let mut at = 0;
+        loop {
+            at += BLOCK_MS;
+            while let Some(act) = acts.next_if(|act| act.at <= at) {
+                self.world.until(act.at).await;
+                self.act(&plan.faults[act.fault], act.begins).await;
+            }
+            self.world.until(at).await;
+            for member in &mut self.members {
+                member.supervise(&self.world, &self.common).await;
+            }
+            if self.lasts(FaultKind::ChainStalled) {
+                continue;
+            }
+            self.world.make_block().await;
+            let head = self.world.chain.finalized_head().await.unwrap();
+            let events = self.world.chain.events_at(head.hash).await.unwrap();
+            self.digest = blake2_256(&[&self.digest, &events.encode()]);
+            self.checks.block(&self.world, &self.members, head.number).await;
+            if head.number >= last {
+                break;
+            }
+        }
+        for member in &mut self.members {
+            member.end(&self.world).await;
+        }
+        let digest = self.digest;
+        self.checks.end(&self.world, &self.members, plan, digest).await
+    }
+
+    fn lasts(&self, kind: FaultKind) -> bool {
+        self.lasting.iter().any(|((lasting, _), count)| *lasting == kind && *count > 0)
+    }
+
+    /// Begins or ends a fault.
+    async fn act(&mut self, fault: &Fault, begins: bool) {
+        let key = |whom: &[usize]| (fault.kind, whom.to_vec());
+        if fault.whom.len() < 2 || fault.kind == FaultKind::CutOff {
+            return self.change(key(&fault.whom), begins).await;
+        }
+        for who in &fault.whom {
+            self.change(key(&[*who]), begins).await;
+        }
+    }
+
+    /// The same fault may befall one participant twice at once: it ends when the last one does.
+    async fn change(&mut self, (kind, whom): (FaultKind, Vec<usize>), begins: bool) {
+        let count = self.lasting.entry((kind, whom.clone())).or_default();
+        match begins {
+            true => *count += 1,
+            false => *count -= 1,
+        }
+        let on = *count > 0;
+        let (world, common) = (self.world.clone(), &self.common);
+        let Some(&who) = whom.first() else { return };
+        let peer = self.members[who].peer();
+        match kind {
+            FaultKind::Killed if begins => self.members[who].kill(&world).await,
+            FaultKind::Killed => self.members[who].revive(&world, common),
+            FaultKind::Offline => self.members[who].set_offline(&world, on),
+            FaultKind::CutOff => {
+                let other = self.members[whom[1]].peer();
+                world.hub.set_cut(peer, other, on);
+            }
+            FaultKind::Slow => world.set_link(who, |link| link.slow = on),
+            FaultKind::ServesNothing => {
+                world.hub.set_serving(peer, serving(on, Serving::Nothing));
+            }
+            FaultKind::ServesWrong => world.hub.set_serving(peer, serving(on, Serving::Wrong)),
+            FaultKind::ChainDown => world.set_link(who, |link| {
+                link.chain_down = on;
+                link.was_down |= on;
+            }),
+            FaultKind::ChainLossy => world.set_link(who, |link| link.chain_lossy = on),
+            FaultKind::ChainStalled => {}
+        }
+    }
+}
+
+fn serving(on: bool, serving: Serving) -> Serving {
+    match on {
+        true => serving,
+        false => Serving::Honest,
+    }
+}
+
+fn settings(plan: &Plan, genesis_state_root: Hash) -> Settings {
+    let data = Dataset::open(data()).unwrap();
+    let example = Settings::example();
+    let settings = Settings {
+        schedule: Schedule {
+            start_block: START_BLOCK,
+            window_blocks: WINDOW_BLOCKS,
+            commit_end: 12,
+            reveal_end: 18,
+            attest_end: 23,
+            score_commit_end: 12,
+            score_reveal_end: 17,
+        },
+        training: Training {
+            inner_steps: 6,
+            batch_size: 4,
+            sample_len: SAMPLE_LEN as u32,
+            sample_count: data.train().sample_count(),
+            data_root: data.root(),
+            evaluation_rate_ppm: 300_000,
+            inner_rate_ppb: 4_000_000,
+            model_seed: MODEL_SEED,
+            genesis_state_root,
+            ..example.training
+        },
+        incentive: Incentive {
+            uid_max: plan.miners as u16 + 1,
+            proof_gate_ppm: 0,
+            waiver_windows: 2,
+            finality_ppm: 666_666,
+            ..example.incentive
+        },
+        emission: example.emission,
+    };
+    settings.validate().unwrap();
+    settings
+}
+
+/// A model that trains in milliseconds.
+fn model_config() -> ModelConfig {
+    let config = ModelConfig {
+        vocab: 256,
+        hidden: 16,
+        layers: 1,
+        heads: 2,
+        kv_heads: 1,
+        ffn: 32,
+        seq_len: SAMPLE_LEN,
+        rope_theta: 10_000.0,
+        rope_scaling: None,
+        norm_epsilon: 1e-5,
+        tied: true,
+    };
+    config.validate().unwrap();
+    config
+}
+
+/// The data set of all stories of this process: sentences of few words, which a tiny model can learn from.
+/// The address of the same data set in a store that lives as long as the process.
+fn data_url() -> &'static str {
+    static URL: OnceLock<String> = OnceLock::new();
+    URL.get_or_init(|| {
+        let shelf = Arc::new(Shelf::default());
+        for entry in std::fs::read_dir(data()).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            let mut objects = shelf.objects.lock().unwrap();
+            objects.insert(format!("public/{name}"), std::fs::read(&path).unwrap());
+        }
+        format!("{}/public", serve(&shelf))
+    })
+}
+
+fn data() -> &'static Path {
+    static DATA: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
+    let (_, path) = DATA.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let words =
+            ["a miner ", "trains ", "the model ", "and ", "a validator ", "scores ", "it. "];
+        let mut rng = StdRng::seed_from_u64(0);
+        let documents = (0..100).map(|number| {
+            let text = (0..200).flat_map(|_| words[rng.gen_range(0..words.len())].bytes());
+            Document { name: format!("{number:03}"), text: text.collect() }
+        });
+        let documents = documents.collect();
+        let path = folder.path().join("data");
+        dataset::build(documents, SAMPLE_LEN, &path).unwrap();
+        (folder, path)
+    });
+    path
+}
