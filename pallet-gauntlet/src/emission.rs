@@ -13,21 +13,8 @@ use frame_support::{
 use protocol::{window::phase_at, Planck, RunId, Window};
 use sp_runtime::DispatchError;
 
+pub use crate::emission_source::EmissionSource;
 use crate::{ClaimList, Claims, Config, Error, Event, Ledgers, Pallet, Runs};
-
-/// Where the emission of a window comes from.
-pub trait EmissionSource<AccountId> {
-    /// Puts up to `amount` into `account` and returns how much arrived. Must not fail: a source that
-    /// is empty returns less, and the window pays less.
-    fn issue(run: RunId, window: Window, account: &AccountId, amount: Planck) -> Planck;
-}
-
-/// No emission: runs that only compare.
-impl<AccountId> EmissionSource<AccountId> for () {
-    fn issue(_run: RunId, _window: Window, _account: &AccountId, _amount: Planck) -> Planck {
-        0
-    }
-}
 
 /// Mints: the emission is new money, on the run's halving schedule.
 pub struct Mint<Currency>(PhantomData<Currency>);

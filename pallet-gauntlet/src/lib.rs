@@ -59,6 +59,7 @@ mod window;
 pub mod settlement;
 
 pub mod emission;
+mod emission_source;
 
 mod view;
 
@@ -102,7 +103,7 @@ pub mod pallet {
         Planck, RunId, Uid, ValidatorIndex, Window,
     };
 
-    use crate::{emission::EmissionSource, types::*, WeightInfo};
+    use crate::{emission_source::EmissionSource, types::*, WeightInfo};
 
     /// The pallet.
     #[pallet::pallet]

@@ -63,6 +63,8 @@ pub struct WindowFinding {
     pub payloads_kept: usize,
     /// Payloads that were revealed.
     pub payloads_revealed: usize,
+    /// Whether an accepted payload is missing, so that later state roots cannot be recomputed.
+    pub ends_replay: bool,
     /// Whether chain and replay agree in it.
     pub agrees: bool,
 }
@@ -196,8 +198,9 @@ impl Audit {
             return Ok(None);
         }
         self.next_window = window + 1;
-        let before = self.differences.len();
+        let (before, had_state) = (self.differences.len(), self.state.is_some());
         let mut finding = self.window(window).await.with_context(|| format!("window {window}"))?;
+        finding.ends_replay = had_state && self.state.is_none();
         finding.agrees = self.differences.len() == before;
         Ok(Some(finding))
     }

@@ -104,6 +104,12 @@ async fn audit(
         audit.head()
     );
     while let Some(finding) = audit.next_window().await? {
+        if finding.ends_replay {
+            println!(
+                "window {}: without every accepted payload, later state roots cannot be recomputed",
+                finding.window
+            );
+        }
         println!("{}", row(&finding));
     }
     audit.ledger().await?;

@@ -7,6 +7,7 @@
 
 mod command_line;
 mod data;
+mod embed;
 mod kill;
 mod localnet;
 mod plan;

@@ -48,6 +48,7 @@ impl Audit {
             accepted: record.accepted,
             payloads_kept: kept,
             payloads_revealed: reveals.len(),
+            ends_replay: false,
             agrees: true,
         })
     }
@@ -236,8 +237,6 @@ impl Audit {
         if accepted.len() == record.accepted.len() {
             let (keep, rate) = (training.keep, training.outer_rate_ppm);
             self.state = Some(replica::step(model, &self.threads, &accepted, keep, rate)?);
-        } else {
-            println!("window {window}: without every accepted payload, later state roots cannot be recomputed");
         }
         Ok(right.len())
     }
