@@ -80,4 +80,6 @@ pub mod rating;
 
 pub mod consensus;
 
+pub mod books;
+
 pub use ids::{AccountBytes, BlockNumber, Hash, Planck, RunId, Uid, ValidatorIndex, Window};

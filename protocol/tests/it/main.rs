@@ -13,6 +13,7 @@ mod vectors_sparseloco;
 
 mod accept;
 mod assignment;
+mod books;
 mod consensus;
 mod fixed;
 mod props;
