@@ -50,12 +50,16 @@ pub mod fixed;
 
 pub mod window;
 
+pub mod limits;
+
 mod hash_text;
 pub mod settings;
 
 pub mod seed;
 
 pub mod assignment;
+
+pub mod samples;
 
 pub mod layout;
 
@@ -72,6 +76,9 @@ pub mod accept;
 
 #[cfg(feature = "std")]
 pub mod aggregate;
+
+#[cfg(feature = "std")]
+pub mod validity;
 
 #[cfg(feature = "std")]
 pub mod state_root;

@@ -18,5 +18,6 @@ mod consensus;
 mod fixed;
 mod props;
 mod rating;
+mod samples;
 mod vectors_plackett_luce;
 mod window;

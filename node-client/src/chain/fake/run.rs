@@ -12,6 +12,7 @@ use protocol::{
         Outcome,
     },
     layout::Layout,
+    limits::HISTORY_WINDOWS,
     merkle,
     seed::{challenge_seed, mix_salt, window_seed},
     settings::Settings,
@@ -29,8 +30,6 @@ use super::{
     ensure, Refusal,
 };
 
-/// Windows after which the rows of a window are removed.
-const HISTORY_WINDOWS: Window = 8;
 /// Claims of an account that are kept apart.
 const CLAIMS_MAX: usize = 64;
 
