@@ -85,7 +85,7 @@ impl Config for Test {
     type EmissionSource = emission::Mint<Balances>;
     type PalletId = GauntletPalletId;
     type RunsMax = ConstU32<4>;
-    type HistoryWindows = ConstU64<8>;
+    type HistoryWindows = ConstU64<{ protocol::limits::HISTORY_WINDOWS }>;
     type AdminDelayWindows = ConstU64<2>;
     type WeightInfo = weights::SubstrateWeight<Test>;
 }

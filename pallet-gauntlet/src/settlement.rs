@@ -6,7 +6,7 @@
 //! taken whole or not at all, and each run settles its windows in order. Nothing here can fail: a
 //! settlement that `protocol` refuses makes the window void.
 
-use alloc::vec::Vec;
+use alloc::{collections::BTreeMap, vec::Vec};
 
 use frame_support::{
     traits::Get,
@@ -14,15 +14,13 @@ use frame_support::{
     BoundedVec,
 };
 use protocol::{
-    accept::bitmap_contains,
-    consensus::{
-        emission_at, pay, settle, split_emission, Fault, MinerInput, Outcome, ValidatorInput,
-    },
+    books::{due, settlement_inputs, MinerRow, ValidatorRow},
+    consensus::{emission_at, pay, settle, split_emission, Outcome},
     settings::StandingKind,
-    window::{phase_at, ScorePhase},
+    window::phase_at,
     RunId, Uid, Window,
 };
-use sp_runtime::{Perbill, SaturatedConversion};
+use sp_runtime::Perbill;
 
 use crate::{
     Attestations, CommitCounts, Commitments, Config, Event, Ledgers, MinerOf, MinerPay, MinerSlots,
@@ -37,9 +35,6 @@ const POLL_SHARE: Perbill = Perbill::from_percent(50);
 
 /// Rows of each map that one step of pruning removes.
 pub(crate) const PRUNE_ROWS: u32 = 64;
-
-/// A participant with its slot, as gathered for a settlement.
-type Row<Slot, Record> = (Slot, Record);
 
 /// Everything that one settlement pays and writes, computed and not yet stored.
 struct Payout<AccountId> {
@@ -108,20 +103,9 @@ impl<T: Config> Pallet<T> {
         let Some(run) = Runs::<T>::get(run_id) else {
             return false;
         };
-        let window = run.next_settlement;
-        let Some(moment) = phase_at(&run.settings.schedule, Self::now()) else {
+        let Some(window) = due(&run.settings.schedule, Self::now(), run.next_settlement) else {
             return false;
         };
-        let due = moment.window.checked_sub(1).and_then(|last| {
-            if moment.score_phase == ScorePhase::Settle {
-                Some(last)
-            } else {
-                last.checked_sub(1)
-            }
-        });
-        if due.is_none_or(|due| due < window) {
-            return false;
-        }
         let miners = MinerSlots::<T>::get(run_id).count();
         let validators = ValidatorSlots::<T>::get(run_id).count();
         let mut cost = T::WeightInfo::settle_begin(miners, validators);
@@ -193,8 +177,16 @@ impl<T: Config> Pallet<T> {
         record: &WindowRecord,
         pot: u128,
     ) -> Result<Payout<T::AccountId>, VoidReason> {
-        let (miners, miner_inputs) = Self::gather_miners(run_id, window, record);
-        let (validators, validator_inputs) = Self::gather_validators(run_id, window);
+        let miners: BTreeMap<Uid, MinerOf<T>> = Miners::<T>::iter_prefix(run_id).collect();
+        let validators: BTreeMap<u16, ValidatorOf<T>> =
+            Validators::<T>::iter_prefix(run_id).collect();
+        let (miner_inputs, validator_inputs) = settlement_inputs(
+            window,
+            Self::miner_rows(run_id, window, &miners),
+            Self::validator_rows(run_id, window, &validators),
+            &record.accepted,
+            &record.unavailable,
+        );
         let outcome = settle(&miner_inputs, &validator_inputs, &record.settings.incentive)?;
         let split = split_emission(&record.settings.emission, pot)?;
         let miner_shares: Vec<_> = outcome.miners.iter().map(|miner| miner.share).collect();
@@ -204,95 +196,73 @@ impl<T: Config> Pallet<T> {
         let (validator_amounts, _) = pay(split.validators, &validator_shares)?;
         let Outcome { miners: miner_outcomes, validators: validator_outcomes } = outcome;
 
-        let miners = miners
+        let miners = miner_outcomes
             .into_iter()
-            .zip(miner_outcomes)
             .zip(miner_amounts)
-            .map(|(((uid, miner), outcome), amount)| MinerPay {
-                uid,
-                cold: miner.cold,
-                own: outcome.own,
-                random: outcome.random,
-                standing: outcome.standing,
-                value: outcome.value,
-                share: outcome.share,
-                amount,
+            .filter_map(|(outcome, amount)| {
+                Some(MinerPay {
+                    uid: outcome.uid,
+                    cold: miners.get(&outcome.uid)?.cold.clone(),
+                    own: outcome.own,
+                    random: outcome.random,
+                    standing: outcome.standing,
+                    value: outcome.value,
+                    share: outcome.share,
+                    amount,
+                })
             })
             .collect();
-        let validators = validators
+        let validators = validator_outcomes
             .into_iter()
-            .zip(validator_outcomes)
             .zip(validator_amounts)
-            .map(|(((index, validator), outcome), amount)| ValidatorPay {
-                index,
-                cold: validator.cold,
-                agreement: outcome.agreement,
-                share: outcome.share,
-                amount,
+            .filter_map(|(outcome, amount)| {
+                Some(ValidatorPay {
+                    index: outcome.index,
+                    cold: validators.get(&outcome.index)?.cold.clone(),
+                    agreement: outcome.agreement,
+                    share: outcome.share,
+                    amount,
+                })
             })
             .collect();
         Ok(Payout { owner: split.owner, miners, validators })
     }
 
-    /// The miners that took part in the window and are still there, by uid.
-    fn gather_miners(
+    /// Reads what the miners did in the window.
+    fn miner_rows(
         run_id: RunId,
         window: Window,
-        record: &WindowRecord,
-    ) -> (Vec<Row<Uid, MinerOf<T>>>, Vec<MinerInput>) {
-        let mut miners: Vec<_> = Miners::<T>::iter_prefix(run_id)
-            .filter(|(_, miner)| miner.registered_window <= window)
-            .collect();
-        miners.sort_by_key(|(uid, _)| *uid);
-        let inputs = miners
-            .iter()
-            .map(|(uid, miner)| {
-                let key = (run_id, window, *uid);
-                let revealed = Reveals::<T>::contains_key(key);
-                let fault = if revealed {
-                    bitmap_contains(&record.unavailable, *uid).then_some(Fault::Unavailable)
-                } else if Commitments::<T>::contains_key(key) {
-                    Some(Fault::MissedReveal)
-                } else {
-                    Some(Fault::MissedCommit)
-                };
-                MinerInput {
-                    uid: *uid,
-                    standing: miner.standing.clone(),
-                    accepted: record.accepted.binary_search(uid).is_ok(),
-                    revealed,
-                    fault,
-                }
-            })
-            .collect();
-        (miners, inputs)
+        miners: &BTreeMap<Uid, MinerOf<T>>,
+    ) -> Vec<MinerRow> {
+        let row = |(uid, miner): (&Uid, &MinerOf<T>)| {
+            let key = (run_id, window, *uid);
+            let revealed = Reveals::<T>::contains_key(key);
+            MinerRow {
+                uid: *uid,
+                registered_window: miner.registered_window,
+                standing: miner.standing.clone(),
+                // Who revealed had committed.
+                committed: revealed || Commitments::<T>::contains_key(key),
+                revealed,
+            }
+        };
+        miners.iter().map(row).collect()
     }
 
-    /// The validators that took part in the window and are still there, by index.
-    fn gather_validators(
+    /// Reads what the validators revealed in the window.
+    fn validator_rows(
         run_id: RunId,
         window: Window,
-    ) -> (Vec<Row<u16, ValidatorOf<T>>>, Vec<ValidatorInput>) {
-        let mut validators: Vec<_> = Validators::<T>::iter_prefix(run_id)
-            .filter(|(_, validator)| validator.registered_window <= window)
-            .collect();
-        validators.sort_by_key(|(index, _)| *index);
-        let inputs = validators
-            .iter()
-            .map(|(index, validator)| {
-                let reveal = ScoreReveals::<T>::get((run_id, window, *index));
-                ValidatorInput {
-                    index: *index,
-                    // Stakes are kept below 2^64.
-                    stake: validator.stake.saturated_into(),
-                    present: reveal.is_some(),
-                    evaluations: reveal
-                        .map(|reveal| reveal.evaluations.into_inner())
-                        .unwrap_or_default(),
-                }
-            })
-            .collect();
-        (validators, inputs)
+        validators: &BTreeMap<u16, ValidatorOf<T>>,
+    ) -> Vec<ValidatorRow> {
+        let row = |(index, validator): (&u16, &ValidatorOf<T>)| ValidatorRow {
+            index: *index,
+            registered_window: validator.registered_window,
+            stake: validator.stake,
+            evaluations: ScoreReveals::<T>::get((run_id, window, *index))
+                .map(|reveal| reveal.evaluations.into_inner()),
+        };
+        validators.iter().map(row).collect()
     }
 
     /// Writes the standings and the pay of one page of miners.

@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use codec::{Decode, DecodeWithMemTracking, Encode, MaxEncodedLen};
 use frame_support::{traits::ConstU32, BoundedVec};
+pub use protocol::limits::HISTORY_WINDOWS;
 use protocol::{
     commitment::Opening,
     consensus::{ConsensusError, Evaluation, Standing},
@@ -36,7 +37,7 @@ pub const PEER_ID_BYTES_MAX: u32 = 64;
 /// Bytes of a multiaddress.
 pub const ADDRESS_BYTES_MAX: u32 = 128;
 /// Addresses that one participant announces.
-pub const ADDRESSES_MAX: u32 = 4;
+pub const ADDRESSES_MAX: u32 = protocol::limits::ANNOUNCED_ADDRESSES_MAX;
 
 // The protocol's limits and the sizes of the types are one.
 const _: () = assert!(protocol::settings::UID_MAX as u32 == UIDS_MAX);

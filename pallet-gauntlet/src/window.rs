@@ -5,19 +5,17 @@ use alloc::vec::Vec;
 use frame_support::{traits::Get, weights::Weight, BoundedVec};
 use frame_system::pallet_prelude::BlockNumberFor;
 use protocol::{
-    accept::{
-        accepted_set, bitmap_of, final_root, is_proven_unavailable, on_probation, AttestationInput,
-        Candidate,
-    },
-    seed::{mix_salt, window_seed},
+    accept::bitmap_of,
+    books::{self, Acceptance, Attested, Revealed, Voter},
+    seed::{challenge_seed, window_seed},
     window::phase_at,
     Hash, RunId, Window,
 };
 use sp_runtime::SaturatedConversion;
 
 use crate::{
-    AcceptedSet, Attestation, Attestations, Bitmap, Config, Event, Miners, Pallet, PendingSettings,
-    Reveals, RunOf, RunStatus, Runs, Validators, WeightInfo, WindowRecord, WindowStatus, Windows,
+    AcceptedSet, Attestations, Bitmap, Config, Event, Miners, Pallet, PendingSettings, Reveals,
+    RunOf, RunStatus, Runs, Validators, WeightInfo, WindowRecord, WindowStatus, Windows,
 };
 
 impl<T: Config> Pallet<T> {
@@ -76,7 +74,7 @@ impl<T: Config> Pallet<T> {
     fn draw_challenge(run_id: RunId, window: Window, parent: &Hash) -> Weight {
         Windows::<T>::mutate(run_id, window, |record| {
             if let Some(record) = record {
-                record.challenge_seed = Some(mix_salt(&record.seed, parent));
+                record.challenge_seed = Some(challenge_seed(&record.seed, parent));
             }
         });
         T::WeightInfo::draw_challenge()
@@ -84,37 +82,35 @@ impl<T: Config> Pallet<T> {
 
     /// Fixes state root and accepted set from the attestations.
     ///
-    /// The standings are those of the last settlement written by now. Active stake, of which the
-    /// shares are taken, is that of the validators that attested in this window or the one before.
+    /// The standings are those of the last settlement written by now.
     pub(crate) fn accept(run_id: RunId, run: &RunOf<T>, window: Window) -> Weight {
         let Some(mut record) = Windows::<T>::get(run_id, window) else {
             frame_support::defensive!("a window without a record");
             return T::WeightInfo::accept(0, 0);
         };
-        let incentive = &run.settings.incentive;
-        let (rows, active_stake) = Self::attestations(run_id, window);
-        let attestations: Vec<AttestationInput<'_>> = rows
+        let rows: Vec<_> = Validators::<T>::iter_prefix(run_id)
+            .map(|(index, found)| (found, Attestations::<T>::get((run_id, window, index))))
+            .collect();
+        let voters: Vec<Voter<'_>> = rows
             .iter()
-            .map(|(stake, row)| AttestationInput {
-                stake: *stake,
-                state_root: row.state_root,
-                bitmap: &row.bitmap,
+            .map(|(validator, row)| Voter {
+                stake: validator.stake,
+                registered_window: validator.registered_window,
+                attested_window: validator.attested_window,
+                attestation: row
+                    .as_ref()
+                    .map(|row| Attested { state_root: row.state_root, bitmap: &row.bitmap }),
             })
             .collect();
-        let state_root = final_root(&attestations, active_stake, incentive.finality_ppm)
-            // The first state is known before anybody trains.
-            .filter(|root| window > 0 || *root == run.settings.training.genesis_state_root);
-
-        let candidates = Self::candidates(run_id, run, window);
-        let accepted =
-            accepted_set(&candidates, &attestations, active_stake, state_root, incentive);
-        let unavailable: Vec<u16> = candidates
-            .iter()
-            .map(|candidate| candidate.uid)
-            .filter(|uid| {
-                is_proven_unavailable(&attestations, active_stake, *uid, incentive.finality_ppm)
-            })
-            .collect();
+        let revealed = Self::revealed(run_id, window);
+        let attested_count = rows.iter().filter(|(_, row)| row.is_some()).count();
+        let Acceptance { state_root, accepted, unavailable } = books::accept(
+            window,
+            &voters,
+            &revealed,
+            &run.settings.incentive,
+            &run.settings.training.genesis_state_root,
+        );
 
         record.state_root = state_root;
         record.accepted = AcceptedSet::truncate_from(accepted.clone());
@@ -122,46 +118,19 @@ impl<T: Config> Pallet<T> {
         record.status = WindowStatus::Accepted;
         Windows::<T>::insert(run_id, window, record);
         Self::deposit_event(Event::WindowAccepted { run: run_id, window, state_root, accepted });
-        T::WeightInfo::accept(candidates.len() as u32, rows.len() as u32)
+        T::WeightInfo::accept(revealed.len() as u32, attested_count as u32)
     }
 
-    /// The attestations of the window's validators with their stake, and the active stake.
-    fn attestations(run_id: RunId, window: Window) -> (Vec<(u64, Attestation)>, u128) {
-        let mut rows = Vec::new();
-        let mut active_stake = 0u128;
-        for (index, validator) in Validators::<T>::iter_prefix(run_id) {
-            // Stakes are kept below 2^64.
-            let stake: u64 = validator.stake.saturated_into();
-            if validator
-                .attested_window
-                .is_some_and(|attested| attested.saturating_add(1) >= window)
-            {
-                active_stake = active_stake.saturating_add(u128::from(stake));
-            }
-            if validator.registered_window <= window {
-                if let Some(row) = Attestations::<T>::get((run_id, window, index)) {
-                    rows.push((stake, row));
-                }
-            }
-        }
-        (rows, active_stake)
-    }
-
-    /// The miners that revealed.
-    fn candidates(run_id: RunId, run: &RunOf<T>, window: Window) -> Vec<Candidate> {
+    /// Reads the miners that revealed.
+    fn revealed(run_id: RunId, window: Window) -> Vec<Revealed> {
         Reveals::<T>::iter_prefix((run_id, window))
             .filter_map(|(uid, reveal)| {
                 // Nobody leaves with a commitment of the window, so that the miner is who revealed.
                 let miner = Miners::<T>::get(run_id, uid)?;
-                Some(Candidate {
+                Some(Revealed {
                     uid,
                     base_state_root: reveal.opening.base_state_root,
                     value: miner.value,
-                    on_probation: on_probation(
-                        miner.registered_window,
-                        window,
-                        &run.settings.incentive,
-                    ),
                     registered_window: miner.registered_window,
                 })
             })

@@ -11,7 +11,10 @@ use node_client::{
     network::{FetchError, NetworkError, StartError},
     store::StoreError,
 };
-use protocol::{consensus::ConsensusError, update::UpdateError, BlockNumber};
+use protocol::{
+    consensus::ConsensusError, samples::SamplesError, update::UpdateError, validity::ValidityError,
+    BlockNumber,
+};
 use trainer::{
     budget::BudgetError, CheckpointError, ConfigError, ModelError, ThreadsError, TrainError,
 };
@@ -80,6 +83,12 @@ pub enum Error {
     /// A payload is not well formed.
     #[error(transparent)]
     Update(#[from] UpdateError),
+    /// A payload is well formed and yet no valid update.
+    #[error(transparent)]
+    Invalid(#[from] ValidityError),
+    /// The run's settings do not fit its data set.
+    #[error(transparent)]
+    Samples(#[from] SamplesError),
     /// A settlement cannot be recomputed.
     #[error(transparent)]
     Consensus(#[from] ConsensusError),
@@ -149,6 +158,8 @@ impl Error {
             | Self::TooLate { .. }
             | Self::Journal(_)
             | Self::Update(_)
+            | Self::Invalid(_)
+            | Self::Samples(_)
             | Self::Consensus(_)
             | Self::Data(_)
             | Self::Train(_)

@@ -49,7 +49,6 @@ pub mod payloads;
 pub mod handles;
 
 pub mod replica;
-pub mod samples;
 
 pub mod memory;
 

@@ -252,7 +252,7 @@ async fn follow_peers(handles: Handles) -> Result<()> {
 }
 
 /// The most addresses that the chain keeps of a peer.
-const ANNOUNCED_ADDRESSES_MAX: usize = 4;
+const ANNOUNCED_ADDRESSES_MAX: usize = protocol::limits::ANNOUNCED_ADDRESSES_MAX as usize;
 
 async fn announce(handles: &Handles) -> Result<()> {
     let Handles { chain, network, run, hot, .. } = handles;

@@ -24,8 +24,8 @@ use protocol::{
 use crate::error::{miss, Attempt as _, Result};
 use crate::{peers::Peers, telemetry};
 
-/// Windows for which payloads are served: the chain keeps its records as long (`HistoryWindows`).
-pub const SERVED_WINDOWS: u64 = 8;
+/// Windows for which payloads are served: the chain keeps its records as long.
+pub const SERVED_WINDOWS: u64 = protocol::limits::HISTORY_WINDOWS;
 
 /// How long one fetch may take in all, over all peers.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(30);

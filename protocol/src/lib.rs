@@ -50,12 +50,16 @@ pub mod fixed;
 
 pub mod window;
 
+pub mod limits;
+
 mod hash_text;
 pub mod settings;
 
 pub mod seed;
 
 pub mod assignment;
+
+pub mod samples;
 
 pub mod layout;
 
@@ -74,10 +78,15 @@ pub mod accept;
 pub mod aggregate;
 
 #[cfg(feature = "std")]
+pub mod validity;
+
+#[cfg(feature = "std")]
 pub mod state_root;
 
 pub mod rating;
 
 pub mod consensus;
+
+pub mod books;
 
 pub use ids::{AccountBytes, BlockNumber, Hash, Planck, RunId, Uid, ValidatorIndex, Window};

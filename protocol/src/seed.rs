@@ -10,6 +10,9 @@ const WINDOW_SEED_DOMAIN: &[u8] = b"gauntlet/window-seed/1";
 /// Separates the mix of salts from every other hash.
 const SALT_MIX_DOMAIN: &[u8] = b"gauntlet/salt-mix/1";
 
+/// Separates the seed of the challenged chunks from every other hash.
+const CHALLENGE_SEED_DOMAIN: &[u8] = b"gauntlet/challenge-seed/1";
+
 /// blake2b with 32 bytes of output over the concatenated parts.
 ///
 /// Callers give parts of fixed length, or at most one of variable length at the end.
@@ -39,6 +42,12 @@ pub fn window_seed(parent_hash: &Hash, run: RunId, window: Window, salt_mix: &Ha
 /// Mixes one revealed salt into those before it. The order counts; the first mix is all zero.
 pub fn mix_salt(mix: &Hash, salt: &Hash) -> Hash {
     blake2_256_of(&[SALT_MIX_DOMAIN, mix, salt])
+}
+
+/// The seed of a window's challenged chunks: from the window's seed and the hash of the last block in which
+/// miners could commit, so that nobody knows it while it can still choose a payload.
+pub fn challenge_seed(window_seed: &Hash, parent_hash: &Hash) -> Hash {
+    blake2_256_of(&[CHALLENGE_SEED_DOMAIN, window_seed, parent_hash])
 }
 
 /// The first eight bytes of a hash as a little-endian number.

@@ -148,7 +148,7 @@ impl pallet_gauntlet::Config for Runtime {
     type PalletId = GauntletPalletId;
     // Every block looks at each run.
     type RunsMax = ConstU32<16>;
-    type HistoryWindows = ConstU64<8>;
+    type HistoryWindows = ConstU64<{ pallet_gauntlet::HISTORY_WINDOWS }>;
     type AdminDelayWindows = ConstU64<2>;
     type WeightInfo = pallet_gauntlet::weights::SubstrateWeight<Runtime>;
 }

@@ -2,14 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use node_client::chain::{GauntletEvent, MinerInfo, ValidatorInfo, WindowInfo};
+use node_client::chain::{GauntletEvent, MinerInfo, ValidatorInfo};
 use protocol::{
-    accept::bitmap_contains,
+    books::{settlement_inputs, takes_part, MinerRow, ValidatorRow},
     commitment::score_commitment_hash,
-    consensus::{
-        emission_at, pay, settle, split_emission, EmissionSplit, Fault, MinerInput, Outcome,
-        Standing, ValidatorInput,
-    },
+    consensus::{emission_at, pay, settle, split_emission, EmissionSplit, Outcome, Standing},
     fixed::Q32,
     window::ScorePhase,
     BlockNumber, Hash, Planck, Uid, Window,
@@ -55,15 +52,21 @@ impl Audit {
                 format!("the chain had no window {window} at block {}", due - 1)
             })?;
         let miners = self.chain.miners(self.run, Some(before)).await?;
-        let miners: Vec<MinerInfo> =
-            miners.into_iter().filter(|miner| miner.registered_window <= window).collect();
+        let mut miners: Vec<MinerInfo> = miners
+            .into_iter()
+            .filter(|miner| takes_part(miner.registered_window, window))
+            .collect();
+        miners.sort_by_key(|miner| miner.uid);
         let validators = self.chain.validators(self.run, Some(before)).await?;
         let validators: Vec<ValidatorInfo> = validators
             .into_iter()
-            .filter(|validator| validator.registered_window <= window)
+            .filter(|validator| takes_part(validator.registered_window, window))
             .collect();
-        let miner_inputs = self.miner_inputs(window, &record, &miners, before).await?;
-        let validator_inputs = self.validator_inputs(window, &validators, before).await?;
+        let miner_rows = self.miner_rows(window, &miners, before).await?;
+        let validator_rows = self.validator_rows(window, &validators, before).await?;
+        let (accepted, unavailable) = (&record.accepted, &record.unavailable);
+        let (miner_inputs, validator_inputs) =
+            settlement_inputs(window, miner_rows, validator_rows, accepted, unavailable);
 
         let minted = emission_at(&record.settings.emission, window);
         self.minted += minted;
@@ -146,30 +149,22 @@ impl Audit {
         found
     }
 
-    async fn miner_inputs(
-        &mut self,
+    async fn miner_rows(
+        &self,
         window: Window,
-        record: &WindowInfo,
         miners: &[MinerInfo],
         at: Hash,
-    ) -> Result<Vec<MinerInput>> {
+    ) -> Result<Vec<MinerRow>> {
         let reveals = self.chain.reveals(self.run, window, Some(at)).await?;
         let commitments = self.chain.commitments(self.run, window, Some(at)).await?;
-        let inputs = miners.iter().map(|miner| {
-            let uid = miner.uid;
-            let revealed = reveals.iter().any(|reveal| reveal.uid == uid);
-            let fault = if revealed {
-                bitmap_contains(&record.unavailable, uid).then_some(Fault::Unavailable)
-            } else if commitments.iter().any(|commitment| commitment.uid == uid) {
-                Some(Fault::MissedReveal)
-            } else {
-                Some(Fault::MissedCommit)
-            };
-            let standing = self.standing(miner);
-            let accepted = record.accepted.contains(&uid);
-            MinerInput { uid, standing, accepted, revealed, fault }
+        let rows = miners.iter().map(|miner| MinerRow {
+            uid: miner.uid,
+            registered_window: miner.registered_window,
+            standing: self.standing(miner),
+            committed: commitments.iter().any(|commitment| commitment.uid == miner.uid),
+            revealed: reveals.iter().any(|reveal| reveal.uid == miner.uid),
         });
-        Ok(inputs.collect())
+        Ok(rows.collect())
     }
 
     /// The standing that this audit computed, a newcomer's for who is new in its slot.
@@ -182,15 +177,15 @@ impl Audit {
         }
     }
 
-    async fn validator_inputs(
+    async fn validator_rows(
         &mut self,
         window: Window,
         validators: &[ValidatorInfo],
         at: Hash,
-    ) -> Result<Vec<ValidatorInput>> {
+    ) -> Result<Vec<ValidatorRow>> {
         let reveals = self.chain.score_reveals(self.run, window, Some(at)).await?;
         let commitments = self.chain.score_commitments(self.run, window, Some(at)).await?;
-        let mut inputs = Vec::with_capacity(validators.len());
+        let mut found = Vec::with_capacity(validators.len());
         for validator in validators {
             let index = validator.index;
             let reveal = reveals.iter().find(|reveal| reveal.index == index);
@@ -212,14 +207,14 @@ impl Audit {
                     );
                 }
             }
-            inputs.push(ValidatorInput {
+            found.push(ValidatorRow {
                 index,
-                stake: u64::try_from(validator.stake).unwrap_or(u64::MAX),
-                present: reveal.is_some(),
-                evaluations: reveal.map(|reveal| reveal.evaluations.clone()).unwrap_or_default(),
+                registered_window: validator.registered_window,
+                stake: validator.stake,
+                evaluations: reveal.map(|reveal| reveal.evaluations.clone()),
             });
         }
-        Ok(inputs)
+        Ok(found)
     }
 
     fn compare_pay(

@@ -2,13 +2,11 @@
 
 use node_client::chain::{GauntletEvent, MinerInfo, RevealInfo, WindowInfo};
 use protocol::{
-    accept::{
-        accepted_set, bitmap_contains, final_root, is_proven_unavailable, on_probation,
-        AttestationInput, Candidate,
-    },
+    accept::bitmap_contains,
+    books::{self, Acceptance, Attested, Revealed, Voter},
     commitment::commitment_hash,
     fixed::Q32,
-    seed::{mix_salt, window_seed},
+    seed::{challenge_seed, mix_salt, window_seed},
     update::Payload,
     window::Phase,
     BlockNumber, Hash, Uid, Window,
@@ -63,7 +61,7 @@ impl Audit {
         self.mix_salts(start).await?;
         let seed = window_seed(&self.hash(start - 1)?, self.run, window, &self.salt_mix);
         self.compare((window, None), "seed", hex::encode(record.seed), hex::encode(seed));
-        let challenge_seed = mix_salt(&seed, &self.hash(challenge - 1)?);
+        let challenge_seed = challenge_seed(&seed, &self.hash(challenge - 1)?);
         self.compare((window, None), "challenge seed", record.challenge_seed, Some(challenge_seed));
         Ok(())
     }
@@ -131,54 +129,39 @@ impl Audit {
         let (before, after) = (self.hash(block - 1)?, self.hash(block)?);
         let validators = self.chain.validators(self.run, Some(before)).await?;
         let rows = self.chain.attestations(self.run, window, Some(after)).await?;
-        let stake_of = |stake: u128| u64::try_from(stake).unwrap_or(u64::MAX);
-        let active_stake: u128 = validators
+        let voters: Vec<Voter<'_>> = validators
             .iter()
-            .filter(|validator| {
-                validator.attested_window.is_some_and(|attested| attested + 1 >= window)
-            })
-            .map(|validator| u128::from(stake_of(validator.stake)))
-            .sum();
-        let attestations: Vec<AttestationInput<'_>> = rows
-            .iter()
-            .filter_map(|row| {
-                let validator = validators.iter().find(|validator| validator.index == row.index)?;
-                (validator.registered_window <= window).then(|| AttestationInput {
-                    stake: stake_of(validator.stake),
-                    state_root: row.state_root,
-                    bitmap: &row.bitmap,
-                })
+            .map(|validator| Voter {
+                stake: validator.stake,
+                registered_window: validator.registered_window,
+                attested_window: validator.attested_window,
+                attestation: rows
+                    .iter()
+                    .find(|row| row.index == validator.index)
+                    .map(|row| Attested { state_root: row.state_root, bitmap: &row.bitmap }),
             })
             .collect();
-        let root = final_root(&attestations, active_stake, incentive.finality_ppm)
-            .filter(|root| window > 0 || *root == self.info.settings.training.genesis_state_root);
-        let candidates: Vec<Candidate> = reveals
+        let revealed: Vec<Revealed> = reveals
             .iter()
             .filter_map(|reveal| {
                 let miner = miners.iter().find(|miner| miner.uid == reveal.uid)?;
-                Some(Candidate {
+                Some(Revealed {
                     uid: reveal.uid,
                     base_state_root: reveal.opening.base_state_root,
                     value: self.value(miner, block),
-                    on_probation: on_probation(miner.registered_window, window, &incentive),
                     registered_window: miner.registered_window,
                 })
             })
             .collect();
-        let accepted = accepted_set(&candidates, &attestations, active_stake, root, &incentive);
-        let unavailable: Vec<Uid> = candidates
-            .iter()
-            .map(|candidate| candidate.uid)
-            .filter(|uid| {
-                is_proven_unavailable(&attestations, active_stake, *uid, incentive.finality_ppm)
-            })
-            .collect();
+        let genesis = &self.info.settings.training.genesis_state_root;
+        let Acceptance { state_root: root, accepted, unavailable } =
+            books::accept(window, &voters, &revealed, &incentive, genesis);
         let hex = |root: &Option<Hash>| root.map(hex::encode);
         self.compare((window, None), "final state root", hex(&record.state_root), hex(&root));
         self.compare((window, None), "accepted set", record.accepted.clone(), accepted);
-        let on_chain: Vec<Uid> = candidates
+        let on_chain: Vec<Uid> = revealed
             .iter()
-            .map(|candidate| candidate.uid)
+            .map(|row| row.uid)
             .filter(|uid| bitmap_contains(&record.unavailable, *uid))
             .collect();
         self.compare((window, None), "proven unavailable", on_chain, unavailable);

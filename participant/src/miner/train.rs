@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use protocol::{
+    samples,
     window::{phase_at, Phase},
     Window,
 };
@@ -18,7 +19,6 @@ use crate::{
     error::{miss, Attempt as _, Error, Result},
     handles::Handles,
     replica::{State, States},
-    samples,
 };
 
 /// The service that trains.

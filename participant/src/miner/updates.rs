@@ -11,7 +11,7 @@ use bytes::Bytes;
 use protocol::Window;
 
 /// Updates kept: as long as the chain may ask for them.
-const KEPT_WINDOWS: u64 = 8;
+const KEPT_WINDOWS: u64 = protocol::limits::HISTORY_WINDOWS;
 
 /// A folder of own updates.
 #[derive(Clone, Debug)]

@@ -13,17 +13,15 @@ use node_client::{
 };
 use protocol::{
     accept::bitmap_of,
-    aggregate::TensorUpdate,
-    layout::Layout,
     update::Payload,
+    validity::check_norm,
     window::{phase_at, Phase},
     AccountBytes, Hash, Uid, Window,
 };
 use tokio::task::JoinSet;
-use trainer::Model;
 
 use super::registration::own_record;
-use crate::error::{miss, Attempt as _, Result};
+use crate::error::{Attempt as _, Result};
 use crate::{
     desk::attestation_hash,
     diary::Duty,
@@ -36,10 +34,6 @@ const ATTEST_BLOCKS: u32 = 2;
 
 /// Pause before a payload is fetched again.
 const RETRY_PAUSE: Duration = Duration::from_millis(300);
-
-/// An update whose norm exceeds the model's so many times is not valid: no training gets there, and where few updates
-/// are accepted the median of their norms bounds nothing.
-const NORM_FACTOR_MAX: f64 = 4.0;
 
 /// What is attested.
 #[derive(Encode, Decode, Clone, Debug)]
@@ -203,24 +197,9 @@ async fn check(
         .work
         .run(move || {
             let payload = Payload::parse(&bytes, &layout, keep)?;
-            check_norm(&payload, &layout, &state.model)
+            let tensors = 0..layout.0.len();
+            let parameters = tensors.flat_map(|tensor| state.model.tensor(tensor)).copied();
+            Ok(check_norm(&payload, &layout, parameters)?)
         })
         .await?
-}
-
-/// Refuses an update whose norm is out of all proportion to the model's.
-fn check_norm(payload: &Payload<'_>, layout: &Layout, model: &Model) -> Result<()> {
-    let mut squares = 0.0;
-    for tensor in 0..layout.0.len() as u32 {
-        let part = TensorUpdate::new(payload, layout, tensor).context("no such tensor")?;
-        squares += part.norm()?.powi(2);
-    }
-    let norm = squares.sqrt();
-    let values = (0..layout.0.len()).flat_map(|tensor| model.tensor(tensor));
-    let model_norm = values.map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
-    // A norm that is not a number is refused too.
-    if norm <= NORM_FACTOR_MAX * model_norm {
-        return Ok(());
-    }
-    miss!("its norm is {norm}, the model's is {model_norm}")
 }

@@ -13,6 +13,7 @@ use protocol::{
     assignment::assigned_evaluations,
     commitment::score_commitment_hash,
     consensus::Evaluation,
+    samples,
     window::{phase_at, ScorePhase},
     Hash, Uid, ValidatorIndex, Window,
 };
@@ -26,7 +27,6 @@ use crate::{
     handles::Handles,
     memory::SCORED_AT_ONCE,
     replica::{self, State, States},
-    samples,
 };
 
 /// Blocks before the end of the commitments at which no further update is measured.

@@ -33,6 +33,18 @@ pub enum Fault {
     Unavailable,
 }
 
+impl Fault {
+    /// The fault of a miner of which the books say whether it committed and revealed, and whether its payload is proven
+    /// unavailable. What was not revealed cannot be unavailable.
+    pub fn of(committed: bool, revealed: bool, unavailable: bool) -> Option<Fault> {
+        match (revealed, committed) {
+            (true, _) => unavailable.then_some(Fault::Unavailable),
+            (false, true) => Some(Fault::MissedReveal),
+            (false, false) => Some(Fault::MissedCommit),
+        }
+    }
+}
+
 /// What the chain knows of a miner when a window is settled.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MinerInput {

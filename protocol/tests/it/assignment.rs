@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use protocol::{
     assignment::{assigned_evaluations, assigned_sample, own_samples, random_sample, Permutation},
-    seed::{mix_salt, window_seed},
+    seed::{challenge_seed, mix_salt, window_seed},
 };
 
 const SEED: [u8; 32] = [7; 32];
@@ -86,6 +86,14 @@ fn every_input_of_a_seed_counts() {
     assert_ne!(seed, window_seed(&[1; 32], 2, 0, &[4; 32]));
     assert_ne!(seed, window_seed(&[1; 32], 2, 3, &[0; 32]));
     assert_ne!(mix_salt(&[1; 32], &[2; 32]), mix_salt(&[2; 32], &[1; 32]));
+}
+
+#[test]
+fn the_challenge_seed_has_its_own_golden_value() {
+    let seed = challenge_seed(&[1; 32], &[2; 32]);
+    let golden = "1d65c937d19bf278c632dfbf54210473b81493d39f52f26783ba63be2cb8ccb2";
+    assert_eq!(hex::encode(seed), golden);
+    assert_ne!(seed, mix_salt(&[1; 32], &[2; 32]));
 }
 
 #[test]

@@ -13,9 +13,11 @@ mod vectors_sparseloco;
 
 mod accept;
 mod assignment;
+mod books;
 mod consensus;
 mod fixed;
 mod props;
 mod rating;
+mod samples;
 mod vectors_plackett_luce;
 mod window;

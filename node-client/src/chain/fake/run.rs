@@ -4,18 +4,17 @@
 use std::collections::BTreeMap;
 
 use protocol::{
-    accept::{
-        accepted_set, bitmap_contains, bitmap_of, final_root, is_proven_unavailable, on_probation,
-        AttestationInput, Candidate,
-    },
+    accept::bitmap_of,
+    books::{self, Acceptance, Attested, MinerRow, Revealed, ValidatorRow, Voter},
     commitment::{challenged_chunks, commitment_hash, score_commitment_hash, ChunkProof, Opening},
     consensus::{
-        emission_at, pay, settle, split_emission, ConsensusError, EmissionSplit, Evaluation, Fault,
-        MinerInput, Outcome, ValidatorInput,
+        emission_at, pay, settle, split_emission, ConsensusError, EmissionSplit, Evaluation,
+        Outcome,
     },
     layout::Layout,
+    limits::HISTORY_WINDOWS,
     merkle,
-    seed::{mix_salt, window_seed},
+    seed::{challenge_seed, mix_salt, window_seed},
     settings::Settings,
     update::decode_chunk,
     window::{phase_at, Moment, Phase, ScorePhase},
@@ -31,8 +30,6 @@ use super::{
     ensure, Refusal,
 };
 
-/// Windows after which the rows of a window are removed.
-const HISTORY_WINDOWS: Window = 8;
 /// Claims of an account that are kept apart.
 const CLAIMS_MAX: usize = 64;
 
@@ -344,7 +341,7 @@ impl Run {
             0 => self.open_window(moment.window, parent_hash, events),
             offset if offset == commit_end => {
                 if let Some(rows) = self.windows.get_mut(&moment.window) {
-                    rows.info.challenge_seed = Some(mix_salt(&rows.info.seed, parent_hash));
+                    rows.info.challenge_seed = Some(challenge_seed(&rows.info.seed, parent_hash));
                 }
             }
             offset if offset == attest_end => self.accept(moment.window, events),
@@ -387,50 +384,35 @@ impl Run {
         let Some(rows) = self.windows.get_mut(&window) else {
             return;
         };
-        let active_stake = self
+        let voters: Vec<Voter<'_>> = self
             .validators
             .values()
-            .filter(|validator| {
-                let attested = validator.attested_window;
-                attested.is_some_and(|attested| attested.saturating_add(1) >= window)
-            })
-            .fold(0u128, |sum, found| sum.saturating_add(found.stake));
-        let attestations: Vec<AttestationInput<'_>> = rows
-            .attestations
-            .values()
-            .filter_map(|row| {
-                let validator = self.validators.get(&row.index)?;
-                (validator.registered_window <= window).then(|| AttestationInput {
-                    stake: stake_of(validator),
-                    state_root: row.state_root,
-                    bitmap: &row.bitmap,
-                })
+            .map(|validator| Voter {
+                stake: validator.stake,
+                registered_window: validator.registered_window,
+                attested_window: validator.attested_window,
+                attestation: rows
+                    .attestations
+                    .get(&validator.index)
+                    .map(|row| Attested { state_root: row.state_root, bitmap: &row.bitmap }),
             })
             .collect();
-        let genesis_state_root = self.info.settings.training.genesis_state_root;
-        let state_root = final_root(&attestations, active_stake, incentive.finality_ppm)
-            .filter(|root| window > 0 || *root == genesis_state_root);
-        let candidates: Vec<Candidate> = rows
+        let revealed: Vec<Revealed> = rows
             .reveals
             .values()
             .filter_map(|reveal| {
                 let miner = self.miners.get(&reveal.uid)?;
-                Some(Candidate {
+                Some(Revealed {
                     uid: miner.uid,
                     base_state_root: reveal.opening.base_state_root,
                     value: miner.value,
-                    on_probation: on_probation(miner.registered_window, window, incentive),
                     registered_window: miner.registered_window,
                 })
             })
             .collect();
-        let accepted =
-            accepted_set(&candidates, &attestations, active_stake, state_root, incentive);
-        let is_unavailable = |uid: &Uid| {
-            is_proven_unavailable(&attestations, active_stake, *uid, incentive.finality_ppm)
-        };
-        let uids = candidates.iter().map(|candidate| candidate.uid);
-        let unavailable: Vec<Uid> = uids.filter(is_unavailable).collect();
+        let genesis = &self.info.settings.training.genesis_state_root;
+        let Acceptance { state_root, accepted, unavailable } =
+            books::accept(window, &voters, &revealed, incentive, genesis);
         rows.info.state_root = state_root;
         rows.info.accepted = accepted.clone();
         rows.info.unavailable = bitmap_of(&unavailable);
@@ -440,15 +422,9 @@ impl Run {
 
     /// Settles the windows whose scores are closed.
     pub(super) fn settle_due(&mut self, number: BlockNumber, events: &mut Vec<GauntletEvent>) {
-        let Some(moment) = phase_at(&self.info.settings.schedule, number) else {
-            return;
-        };
-        let settled_end = match moment.score_phase {
-            ScorePhase::Settle => moment.window,
-            ScorePhase::Commit | ScorePhase::Reveal => moment.window.saturating_sub(1),
-        };
-        while self.next_settlement < settled_end {
-            let window = self.next_settlement;
+        while let Some(window) =
+            books::due(&self.info.settings.schedule, number, self.next_settlement)
+        {
             self.next_settlement += 1;
             if let Err(error) = self.settle(window, events) {
                 self.set_status(window, WindowStatus::Void);
@@ -532,45 +508,33 @@ impl Run {
     fn outcome(&self, window: Window) -> Result<(Outcome, EmissionSplit), ConsensusError> {
         let rows = self.windows.get(&window);
         let rows = rows.ok_or(ConsensusError::Overflow("window"))?;
-        let miners: Vec<MinerInput> = self
+        let miners: Vec<MinerRow> = self
             .miners
             .values()
-            .filter(|miner| miner.registered_window <= window)
-            .map(|miner| {
-                let uid = miner.uid;
-                let revealed = rows.reveals.contains_key(&uid);
-                let fault = if revealed {
-                    bitmap_contains(&rows.info.unavailable, uid).then_some(Fault::Unavailable)
-                } else if rows.commitments.contains_key(&uid) {
-                    Some(Fault::MissedReveal)
-                } else {
-                    Some(Fault::MissedCommit)
-                };
-                MinerInput {
-                    uid,
-                    standing: miner.standing.clone(),
-                    accepted: rows.info.accepted.binary_search(&uid).is_ok(),
-                    revealed,
-                    fault,
-                }
+            .map(|miner| MinerRow {
+                uid: miner.uid,
+                registered_window: miner.registered_window,
+                standing: miner.standing.clone(),
+                committed: rows.commitments.contains_key(&miner.uid),
+                revealed: rows.reveals.contains_key(&miner.uid),
             })
             .collect();
-        let validators: Vec<ValidatorInput> = self
+        let validators: Vec<ValidatorRow> = self
             .validators
             .values()
-            .filter(|validator| validator.registered_window <= window)
-            .map(|validator| {
-                let reveal = rows.score_reveals.get(&validator.index);
-                ValidatorInput {
-                    index: validator.index,
-                    stake: stake_of(validator),
-                    present: reveal.is_some(),
-                    evaluations: reveal
-                        .map(|reveal| reveal.evaluations.clone())
-                        .unwrap_or_default(),
-                }
+            .map(|validator| ValidatorRow {
+                index: validator.index,
+                registered_window: validator.registered_window,
+                stake: validator.stake,
+                evaluations: rows
+                    .score_reveals
+                    .get(&validator.index)
+                    .map(|reveal| reveal.evaluations.clone()),
             })
             .collect();
+        let (accepted, unavailable) = (&rows.info.accepted, &rows.info.unavailable);
+        let (miners, validators) =
+            books::settlement_inputs(window, miners, validators, accepted, unavailable);
         let settings = &rows.info.settings;
         let outcome = settle(&miners, &validators, &settings.incentive)?;
         let split = split_emission(&settings.emission, self.ledger.carried)?;
@@ -618,11 +582,6 @@ impl Run {
             window.saturating_add(HISTORY_WINDOWS) >= moment.window || *window >= next_settlement
         });
     }
-}
-
-/// Stakes are kept below 2^64.
-fn stake_of(validator: &ValidatorInfo) -> u64 {
-    u64::try_from(validator.stake).unwrap_or(u64::MAX)
 }
 
 fn ensure_phase(moment: &Moment, window: Window, phase: Phase) -> Result<(), Refusal> {

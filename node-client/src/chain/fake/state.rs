@@ -28,7 +28,7 @@ const VALIDATORS_MAX: ValidatorIndex = 64;
 const CHUNKS_MAX: usize = 4;
 const PEER_ID_BYTES_MAX: usize = 64;
 const ADDRESS_BYTES_MAX: usize = 128;
-const ADDRESSES_MAX: usize = 4;
+const ADDRESSES_MAX: usize = protocol::limits::ANNOUNCED_ADDRESSES_MAX as usize;
 
 /// Everything after a block, and the block's events.
 #[derive(Clone)]

@@ -1,0 +1,207 @@
+//! Decides from the rows of the books what a window comes to: rows in, decision out.
+//!
+//! The pallet, the fake chain of the tests and the auditor keep the same rows in different places. Each reads
+//! them, calls one of these functions and writes, or compares, what comes back (sections 5 and 8 of
+//! docs/PROTOCOL.md). The order of the rows does not matter.
+
+use alloc::vec::Vec;
+
+use crate::{
+    accept::{
+        accepted_set, bitmap_contains, final_root, is_proven_unavailable, on_probation,
+        AttestationInput, Candidate,
+    },
+    consensus::{Evaluation, Fault, MinerInput, Standing, ValidatorInput},
+    fixed::Q32,
+    settings::Incentive,
+    window::{phase_at, Schedule, ScorePhase},
+    Hash, Planck, Uid, ValidatorIndex, Window,
+};
+
+/// A stake as the rules count it: `min(stake, 2^64 − 1)` planck. The chain keeps stakes below 2^64.
+pub fn stake_u64(stake: Planck) -> u64 {
+    u64::try_from(stake).unwrap_or(u64::MAX)
+}
+
+/// Whether a slot that was registered in `registered_window` takes part in `window`.
+pub fn takes_part(registered_window: Window, window: Window) -> bool {
+    registered_window <= window
+}
+
+/// Whether a validator's stake is active in `window`: it attested in this window or the one before.
+pub fn is_active(attested_window: Option<Window>, window: Window) -> bool {
+    attested_window.is_some_and(|attested| attested.saturating_add(1) >= window)
+}
+
+/// The window to settle at block `now`: `next_settlement`, if its scores are closed.
+///
+/// The scores of window w close at block `schedule.score_phase_end_block(w, Reveal)`, in window w + 1.
+pub fn due(schedule: &Schedule, now: u32, next_settlement: Window) -> Option<Window> {
+    let moment = phase_at(schedule, now)?;
+    let scored = moment.window.checked_sub(1)?;
+    let closed = match moment.score_phase {
+        ScorePhase::Settle => scored,
+        ScorePhase::Commit | ScorePhase::Reveal => scored.checked_sub(1)?,
+    };
+    (next_settlement <= closed).then_some(next_settlement)
+}
+
+/// What a validator attested in the window.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Attested<'a> {
+    /// Root of the parameters it holds at the start of the window.
+    pub state_root: Hash,
+    /// The uids whose payloads it fetched and found valid.
+    pub bitmap: &'a [u8],
+}
+
+/// A validator's rows at the acceptance of a window.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Voter<'a> {
+    /// Its stake in planck.
+    pub stake: Planck,
+    /// The first window in which it takes part.
+    pub registered_window: Window,
+    /// The last window in which it attested.
+    pub attested_window: Option<Window>,
+    /// What it attested in the window, if it did.
+    pub attestation: Option<Attested<'a>>,
+}
+
+/// The rows of a miner that revealed in the window.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Revealed {
+    /// The miner's slot.
+    pub uid: Uid,
+    /// Root of the parameters from which it trained.
+    pub base_state_root: Hash,
+    /// Its standing F as the last settlement left it.
+    pub value: Q32,
+    /// The first window in which it takes part.
+    pub registered_window: Window,
+}
+
+/// What the attestations of a window come to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Acceptance {
+    /// The final state root, if there is one.
+    pub state_root: Option<Hash>,
+    /// The miners whose updates every replica applies, by uid.
+    pub accepted: Vec<Uid>,
+    /// The miners whose payloads are proven unavailable, in the order of the rows.
+    pub unavailable: Vec<Uid>,
+}
+
+/// The stake of the validators that are active in `window`, see [`is_active`].
+pub fn active_stake(window: Window, voters: &[Voter<'_>]) -> u128 {
+    voters
+        .iter()
+        .filter(|voter| is_active(voter.attested_window, window))
+        .fold(0, |sum, voter| sum.saturating_add(u128::from(stake_u64(voter.stake))))
+}
+
+/// Fixes the state root and the accepted set of a window from its validators' and miners' rows.
+///
+/// The shares are of the active stake, [`active_stake`]. The first state is known before anybody trains: in window 0
+/// no other root than `genesis_state_root` is final.
+pub fn accept(
+    window: Window,
+    voters: &[Voter<'_>],
+    revealed: &[Revealed],
+    incentive: &Incentive,
+    genesis_state_root: &Hash,
+) -> Acceptance {
+    let total = active_stake(window, voters);
+    let attestations: Vec<AttestationInput<'_>> = voters
+        .iter()
+        .filter(|voter| takes_part(voter.registered_window, window))
+        .filter_map(|voter| {
+            let Attested { state_root, bitmap } = voter.attestation?;
+            Some(AttestationInput { stake: stake_u64(voter.stake), state_root, bitmap })
+        })
+        .collect();
+    let state_root = final_root(&attestations, total, incentive.finality_ppm)
+        .filter(|root| window > 0 || root == genesis_state_root);
+    let candidates: Vec<Candidate> = revealed
+        .iter()
+        .map(|row| Candidate {
+            uid: row.uid,
+            base_state_root: row.base_state_root,
+            value: row.value,
+            on_probation: on_probation(row.registered_window, window, incentive),
+            registered_window: row.registered_window,
+        })
+        .collect();
+    let accepted = accepted_set(&candidates, &attestations, total, state_root, incentive);
+    let unavailable = revealed
+        .iter()
+        .map(|row| row.uid)
+        .filter(|uid| is_proven_unavailable(&attestations, total, *uid, incentive.finality_ppm))
+        .collect();
+    Acceptance { state_root, accepted, unavailable }
+}
+
+/// A miner's rows at the settlement of a window.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MinerRow {
+    /// The miner's slot.
+    pub uid: Uid,
+    /// The first window in which it takes part.
+    pub registered_window: Window,
+    /// Its standing before the settlement.
+    pub standing: Standing,
+    /// It committed to an update in the window.
+    pub committed: bool,
+    /// Its reveal of the window is on chain.
+    pub revealed: bool,
+}
+
+/// A validator's rows at the settlement of a window.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ValidatorRow {
+    /// The validator's slot.
+    pub index: ValidatorIndex,
+    /// The first window in which it takes part.
+    pub registered_window: Window,
+    /// Its stake in planck.
+    pub stake: Planck,
+    /// What it revealed in the window, if it did.
+    pub evaluations: Option<Vec<Evaluation>>,
+}
+
+/// What [`crate::consensus::settle`] is given for a window: who takes part in it, miners by uid and validators by
+/// index.
+///
+/// `accepted` (sorted) and `unavailable` (a bitmap) are what the window's acceptance stored.
+pub fn settlement_inputs(
+    window: Window,
+    miners: Vec<MinerRow>,
+    validators: Vec<ValidatorRow>,
+    accepted: &[Uid],
+    unavailable: &[u8],
+) -> (Vec<MinerInput>, Vec<ValidatorInput>) {
+    let mut miners: Vec<MinerInput> = miners
+        .into_iter()
+        .filter(|row| takes_part(row.registered_window, window))
+        .map(|row| MinerInput {
+            uid: row.uid,
+            standing: row.standing,
+            accepted: accepted.binary_search(&row.uid).is_ok(),
+            revealed: row.revealed,
+            fault: Fault::of(row.committed, row.revealed, bitmap_contains(unavailable, row.uid)),
+        })
+        .collect();
+    miners.sort_by_key(|miner| miner.uid);
+    let mut validators: Vec<ValidatorInput> = validators
+        .into_iter()
+        .filter(|row| takes_part(row.registered_window, window))
+        .map(|row| ValidatorInput {
+            index: row.index,
+            stake: stake_u64(row.stake),
+            present: row.evaluations.is_some(),
+            evaluations: row.evaluations.unwrap_or_default(),
+        })
+        .collect();
+    validators.sort_by_key(|validator| validator.index);
+    (miners, validators)
+}
