@@ -1,6 +1,6 @@
 //! Builds data sets, in two ways.
 //!
-//! [`build`] takes documents in memory and writes bytes (version 1): what `localnet` needs.
+//! [`build()`] takes documents in memory and writes bytes (version 1): what `localnet` needs.
 //! [`build_tokens`] (version 2) streams text of any size, from files or an object store, through a
 //! tokenizer; it reads in this order: `settings` → `files` → `items` (documents of one file) →
 //! `stream` (tokens of one source) → `mixture` → `build`, with a `journal`.
