@@ -7,7 +7,7 @@ use node_client::{
     chain::{Chain, RunInfo},
     network::Network,
 };
-use protocol::{AccountBytes, Hash, RunId};
+use protocol::{Hash, RunId};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use trainer::Threads;
@@ -18,44 +18,63 @@ use crate::{
     error::{Attempt as _, Result},
     heads::Heads,
     payloads::Payloads,
-    peers::Peers,
+    peers::AnnouncedPeers,
     work::Work,
 };
 
 /// How long services may take to end once they are told to.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The handles that every service of a participant shares.
+/// The handles that every service of a participant shares; clones are the same.
 #[derive(Clone)]
 pub struct Handles {
     /// The chain.
     pub chain: Arc<dyn Chain>,
-    /// The peers.
-    pub network: Arc<dyn Network>,
-    /// Who is announced.
-    pub peers: Arc<Peers>,
-    /// Payloads of miners.
-    pub payloads: Arc<Payloads>,
-    /// What has been done.
-    pub diary: Arc<Diary>,
-    /// The finalised head.
+    /// Its last finalised block.
     pub heads: Heads,
-    /// Signs and submits.
+    /// The run that this participant takes part in.
+    pub run: Run,
+    /// The other participants.
+    pub peers: Peers,
+    /// Signs and submits; the only one to hold the hot key.
     pub desk: Arc<Desk>,
-    /// The run.
-    pub run: RunId,
-    /// Its settings when this process started.
+    /// What this participant works with.
+    pub machine: Machine,
+}
+
+/// A run, as it was when this process started.
+#[derive(Clone)]
+pub struct Run {
+    /// Its number on the chain.
+    pub id: RunId,
+    /// Its settings and the layout of its model.
     pub info: Arc<RunInfo>,
-    /// The chain's genesis hash.
+    /// Genesis hash of its chain.
     pub genesis: Hash,
-    /// The hot key's account.
-    pub hot: AccountBytes,
-    /// The data set.
+    /// Its data set.
     pub dataset: Arc<Data>,
+}
+
+/// The other participants of a run, and what they serve.
+#[derive(Clone)]
+pub struct Peers {
+    /// The connections.
+    pub network: Arc<dyn Network>,
+    /// The peers that the chain announces.
+    pub announced: Arc<AnnouncedPeers>,
+    /// The payloads that miners revealed.
+    pub payloads: Arc<Payloads>,
+}
+
+/// What a participant works with.
+#[derive(Clone)]
+pub struct Machine {
     /// Threads that compute.
     pub threads: Threads,
-    /// Where what blocks is done.
+    /// Runs blocking work off the async threads.
     pub work: Work,
+    /// Notes what was done.
+    pub diary: Arc<Diary>,
     /// Set when the process ends.
     pub shutdown: CancellationToken,
 }
@@ -71,7 +90,7 @@ pub struct Surroundings {
     pub kept: Vec<Hash>,
     /// Threads that compute.
     pub threads: Threads,
-    /// Where what blocks is done.
+    /// Runs blocking work off the async threads.
     pub work: Work,
     /// What commitments are salted with.
     pub salts: Salts,

@@ -29,7 +29,8 @@
 //!
 //! **Invariants.** A service per duty, each with its own loop, sharing only handles. What is signed is in the journal
 //! first ([`desk`]). Whatever fails in a window (the chain, a peer, the disk) is logged and written to the diary, and the next
-//! window is worked on; only what cannot get better ends a service ([`Error::next`]). Every wait for somebody else has a
+//! window is worked on; only what cannot get better ends a service, and [`Error::next`] tells an embedding program what to do
+//! about it. Every wait for somebody else has a
 //! time-out. Nothing is printed and no process is ended: that is the embedding program's.
 
 pub mod error;

@@ -16,6 +16,7 @@ pub mod workshop;
 
 mod challenge;
 mod registration;
+mod reveal;
 mod submit;
 mod train;
 mod updates;
@@ -56,8 +57,8 @@ impl Miner {
     /// Chain, disk or network refuse, or model or data are not the run's.
     pub async fn open(settings: Participant, surroundings: Surroundings) -> Result<Self> {
         let (handles, services) = open::open(&settings, Role::Miner, surroundings).await?;
-        let batch_size = handles.info.settings.training.batch_size as usize;
-        let threads = handles.threads.count();
+        let batch_size = handles.run.info.settings.training.batch_size as usize;
+        let threads = handles.machine.threads.count();
         let micro_batch = memory::micro_batch(
             "a miner",
             &settings.model,
@@ -65,13 +66,14 @@ impl Miner {
             settings.memory_bytes,
             &|model, samples| memory::miner(model, samples, threads),
         )?;
-        let (model, root) = open::initial_model(&settings.model, &handles.info, &handles.threads)?;
+        let (model, root) =
+            open::initial_model(&settings.model, &handles.run.info, &handles.machine.threads)?;
         Ok(Self { settings, handles, services, model, root, micro_batch })
     }
 
     /// What the miner does, misses and is paid, from now on.
     pub fn events(&self) -> Events {
-        self.handles.diary.events()
+        self.handles.machine.diary.events()
     }
 
     /// Mines until `shutdown` resolves. Dropped, it ends as if killed, and nothing that was pledged is lost.
@@ -81,7 +83,7 @@ impl Miner {
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<()> {
         registration::wait_for_registration(&self.handles).await?;
         self.start()?;
-        if self.handles.diary.has_readers() {
+        if self.handles.machine.diary.has_readers() {
             self.services.start("pay", pay::follow(self.handles.clone(), Role::Miner));
         }
         self.services.wait(shutdown).await
@@ -92,17 +94,17 @@ impl Miner {
         let Self { settings, handles, services, micro_batch, root, .. } = self;
         let checkpoints = Arc::new(Checkpoints::open(&open::subfolder(settings, "checkpoints")?)?);
         let updates = Updates::open(open::subfolder(settings, "updates")?);
-        let batch_size = handles.info.settings.training.batch_size as usize;
+        let batch_size = handles.run.info.settings.training.batch_size as usize;
         let shape =
             TrainerSettings { batch_size, micro_batch: *micro_batch, ..TrainerSettings::default() };
         let mut trainer =
-            Trainer::new(self.model.clone(), shape, &Cpu::new(handles.threads.clone()))?;
+            Trainer::new(self.model.clone(), shape, &Cpu::new(handles.machine.threads.clone()))?;
         let mut state = State { window: 0, model: trainer.model().clone(), root: *root };
         let mut recovered = None;
         if let Some(checkpoint) = checkpoints.load(&settings.model)? {
             let position = trainer.restore(checkpoint)?;
-            if position.run != handles.run {
-                unfit!("the checkpoint is of run {}, not {}", position.run, handles.run);
+            if position.run != handles.run.id {
+                unfit!("the checkpoint is of run {}, not {}", position.run, handles.run.id);
             }
             let (window, trained) = (position.window, position.trained);
             tracing::info!(window, trained, "resumed from a checkpoint");

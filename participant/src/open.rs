@@ -21,10 +21,10 @@ use crate::{
     desk::{Desk, Errand, Registration},
     diary::Diary,
     error::{unfit, Attempt as _, Result},
-    handles::{Handles, Role, Services, Surroundings},
+    handles::{Handles, Machine, Peers, Role, Run, Services, Surroundings},
     heads::Heads,
     payloads::Payloads,
-    peers::Peers,
+    peers::AnnouncedPeers,
     settings::Participant,
     work::Work,
 };
@@ -85,10 +85,10 @@ pub async fn open(
     check_data(&dataset, &info)?;
 
     let genesis = chain.genesis_hash().await?;
-    let peers = Arc::new(Peers::new(network.local_peer()));
+    let announced = Arc::new(AnnouncedPeers::new(network.local_peer()));
     let payloads = Arc::new(Payloads::new(
         network.clone(),
-        peers.clone(),
+        announced.clone(),
         info.layout.clone(),
         info.settings.training.keep,
         config.archive.clone(),
@@ -101,21 +101,17 @@ pub async fn open(
     let (hot, reader) = (config.hot.clone(), heads.clone());
     let desk = Desk::new(chain.clone(), hot, reader, journal, work.clone(), salts, run);
     let handles = Handles {
-        desk: Arc::new(desk),
-        hot: keys::account(&config.hot),
-        diary: Arc::new(Diary::open(&config.folder)?),
-        shutdown: shutdown.clone(),
-        dataset: Arc::new(dataset),
-        info: Arc::new(info),
         chain,
-        network,
-        peers,
-        payloads,
         heads,
-        run,
-        genesis,
-        threads,
-        work,
+        run: Run { id: run, info: Arc::new(info), genesis, dataset: Arc::new(dataset) },
+        peers: Peers { network, announced, payloads },
+        desk: Arc::new(desk),
+        machine: Machine {
+            threads,
+            work,
+            diary: Arc::new(Diary::open(&config.folder)?),
+            shutdown: shutdown.clone(),
+        },
     };
     let mut services = Services::new(shutdown);
     services.start("heads", follow);
@@ -212,7 +208,8 @@ async fn register(
     cold: &Keypair,
     stake: Option<u128>,
 ) -> Result<()> {
-    let Handles { chain, run, hot, desk, .. } = handles;
+    let Handles { chain, desk, run: Run { id: run, .. }, .. } = handles;
+    let hot = &handles.desk.account();
     let registration = match role {
         Role::Miner => {
             if chain.miners(*run, None).await?.iter().any(|miner| miner.hot == *hot) {
@@ -224,7 +221,7 @@ async fn register(
             if chain.validators(*run, None).await?.iter().any(|validator| validator.hot == *hot) {
                 return Ok(());
             }
-            let stake_min = handles.info.settings.incentive.validator_stake_min;
+            let stake_min = handles.run.info.settings.incentive.validator_stake_min;
             Registration::Validator(stake.unwrap_or(stake_min))
         }
     };
@@ -237,12 +234,15 @@ async fn follow_peers(handles: Handles) -> Result<()> {
         if let Err(error) = announce(&handles).await {
             tracing::warn!(error = error.line(), "cannot announce this peer");
         }
-        let Handles { chain, network, run, .. } = &handles;
-        if let Err(error) = handles.peers.refresh(chain.as_ref(), network.as_ref(), *run).await {
+        let Handles { chain, peers: Peers { network, .. }, run: Run { id: run, .. }, .. } =
+            &handles;
+        if let Err(error) =
+            handles.peers.announced.refresh(chain.as_ref(), network.as_ref(), *run).await
+        {
             tracing::warn!(error = error.line(), "cannot read the peers");
         }
         // Soon again at the start, when the others announce themselves too.
-        let interval = if handles.peers.ordered(None).is_empty() {
+        let interval = if handles.peers.announced.ordered(None).is_empty() {
             Duration::from_secs(2)
         } else {
             PEERS_INTERVAL
@@ -255,7 +255,8 @@ async fn follow_peers(handles: Handles) -> Result<()> {
 const ANNOUNCED_ADDRESSES_MAX: usize = protocol::limits::ANNOUNCED_ADDRESSES_MAX as usize;
 
 async fn announce(handles: &Handles) -> Result<()> {
-    let Handles { chain, network, run, hot, .. } = handles;
+    let Handles { chain, peers: Peers { network, .. }, run: Run { id: run, .. }, .. } = handles;
+    let hot = &handles.desk.account();
     let addresses = network.listen_addresses().await?;
     let own = PeerAddress {
         peer: network.local_peer(),

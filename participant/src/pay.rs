@@ -24,18 +24,18 @@ pub(crate) async fn follow(handles: Handles, role: Role) -> Result<()> {
         for event in events {
             let (window, slot, paid) = match (role, event) {
                 (Role::Miner, GauntletEvent::MinerScored { run, window, uid, paid, .. })
-                    if run == handles.run =>
+                    if run == handles.run.id =>
                 {
                     (window, uid, paid)
                 }
                 (
                     Role::Validator,
                     GauntletEvent::ValidatorPaid { run, window, index, paid, .. },
-                ) if run == handles.run => (window, index, paid),
+                ) if run == handles.run.id => (window, index, paid),
                 _ => continue,
             };
             if paid > 0 && own_slot(&handles, role, block.hash).await? == Some(slot) {
-                handles.diary.tell(Event::Paid { window, amount: paid });
+                handles.machine.diary.tell(Event::Paid { window, amount: paid });
             }
         }
     }
@@ -44,7 +44,7 @@ pub(crate) async fn follow(handles: Handles, role: Role) -> Result<()> {
 
 /// The slot of the hot key at block `at`, if it has one.
 async fn own_slot(handles: &Handles, role: Role, at: Hash) -> Result<Option<u16>, ChainError> {
-    let (run, hot) = (handles.run, handles.hot);
+    let (run, hot) = (handles.run.id, handles.desk.account());
     Ok(match role {
         Role::Miner => {
             let miners = handles.chain.miners(run, Some(at)).await?;

@@ -22,7 +22,7 @@ use protocol::{
 };
 
 use crate::error::{miss, Attempt as _, Result};
-use crate::{peers::Peers, telemetry};
+use crate::{peers::AnnouncedPeers, telemetry};
 
 /// Windows for which payloads are served: the chain keeps its records as long.
 pub const SERVED_WINDOWS: u64 = protocol::limits::HISTORY_WINDOWS;
@@ -33,7 +33,7 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 /// The payloads of one run.
 pub struct Payloads {
     network: Arc<dyn Network>,
-    peers: Arc<Peers>,
+    peers: Arc<AnnouncedPeers>,
     layout: Layout,
     keep: u16,
     archive: Option<PathBuf>,
@@ -45,7 +45,7 @@ impl Payloads {
     /// The payloads of a run with this layout and `keep`; a copy of each goes to the folder `archive`, if given.
     pub fn new(
         network: Arc<dyn Network>,
-        peers: Arc<Peers>,
+        peers: Arc<AnnouncedPeers>,
         layout: Layout,
         keep: u16,
         archive: Option<PathBuf>,

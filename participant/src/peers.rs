@@ -11,13 +11,13 @@ use protocol::{AccountBytes, RunId};
 
 /// The announced peers of a run, validators first because they hold every payload.
 #[derive(Debug, Default)]
-pub struct Peers {
+pub struct AnnouncedPeers {
     own: Option<PeerId>,
     // Held for a look or an exchange, never across an await.
     known: Mutex<Arc<Vec<(AccountBytes, PeerAddress)>>>,
 }
 
-impl Peers {
+impl AnnouncedPeers {
     /// No peers yet; `own` is never asked.
     pub fn new(own: PeerId) -> Self {
         Self { own: Some(own), known: Mutex::default() }

@@ -19,7 +19,7 @@ use trainer::{Checkpoints, Model, ModelConfig, Position, Threads};
 use crate::error::{miss, Attempt as _, Error, Result};
 use crate::{
     diary::{Duty, Line},
-    handles::Handles,
+    handles::{Handles, Machine, Peers, Run},
     telemetry,
 };
 
@@ -92,7 +92,7 @@ impl Replica {
         checkpoints: Option<Arc<Checkpoints>>,
         window_end: Option<Window>,
     ) -> (Self, States) {
-        handles.diary.write(&Line::Started { window: state.window });
+        handles.machine.diary.write(&Line::Started { window: state.window });
         let (sender, states) = watch::channel(vec![Arc::new(state)]);
         (Self { handles, states: sender, checkpoints, window_end }, States { states })
     }
@@ -109,7 +109,7 @@ impl Replica {
             if self.window_end.is_some_and(|end| state.window >= end) {
                 std::future::pending::<()>().await;
             }
-            let schedule = &self.handles.info.settings.schedule;
+            let schedule = &self.handles.run.info.settings.schedule;
             let known = schedule
                 .phase_end_block(state.window, Phase::Attest)
                 .context("the run's last window")?;
@@ -142,7 +142,7 @@ impl Replica {
             Ok((next, accepted)) => {
                 let seconds = started.elapsed().as_secs_f64();
                 self.note(&next, accepted, seconds, false);
-                self.handles.diary.done(state.window, Duty::Apply, seconds);
+                self.handles.machine.diary.done(state.window, Duty::Apply, seconds);
                 Ok(next)
             }
             Err(error) => {
@@ -158,7 +158,9 @@ impl Replica {
 
     /// Applies what was accepted in the state's window.
     async fn step(&self, state: &State) -> Result<(State, Vec<Uid>)> {
-        let Handles { chain, run, info, threads, .. } = &self.handles;
+        let Handles {
+            chain, run: Run { id: run, info, .. }, machine: Machine { threads, .. }, ..
+        } = &self.handles;
         let window = state.window;
         let record = chain
             .window(*run, window, None)
@@ -172,6 +174,7 @@ impl Replica {
         let training = info.settings.training.clone();
         let (model, root) = self
             .handles
+            .machine
             .work
             .run(move || {
                 let accepted: Vec<(Uid, &[u8])> =
@@ -190,7 +193,8 @@ impl Replica {
         if accepted.is_empty() {
             return Ok(Vec::new());
         }
-        let Handles { chain, run, payloads, .. } = &self.handles;
+        let Handles { chain, run: Run { id: run, .. }, peers: Peers { payloads, .. }, .. } =
+            &self.handles;
         let reveals = chain.reveals(*run, window, None).await?;
         let miners = chain.miners(*run, None).await?;
         let fetches = accepted.iter().map(|uid| {
@@ -211,7 +215,7 @@ impl Replica {
     /// The newest state that is final on chain and not older than `state`, from whichever peer has it; `None` if the
     /// chain has no such root, or it is the one that we hold.
     async fn newest_final_state(&self, state: &State) -> Result<Option<State>> {
-        let Handles { chain, run, info, heads, .. } = &self.handles;
+        let Handles { chain, heads, run: Run { id: run, info, .. }, .. } = &self.handles;
         let head = heads.now();
         let Some(moment) = phase_at(&info.settings.schedule, head.number) else {
             return Ok(None);
@@ -235,7 +239,7 @@ impl Replica {
     fn note(&self, state: &State, accepted: Vec<Uid>, seconds: f64, synced: bool) {
         let root = hex::encode(state.root);
         tracing::info!(window = state.window, state_root = &root[..16], ?accepted, synced, "state");
-        self.handles.diary.write(&Line::State {
+        self.handles.machine.diary.write(&Line::State {
             window: state.window,
             state_root: format!("0x{root}"),
             accepted,
@@ -249,8 +253,8 @@ impl Replica {
     async fn hold(&self, state: State) {
         let state = Arc::new(state);
         if let Some(checkpoints) = self.checkpoints.clone() {
-            let (state, run) = (state.clone(), self.handles.run);
-            let saved = self.handles.work.run(move || {
+            let (state, run) = (state.clone(), self.handles.run.id);
+            let saved = self.handles.machine.work.run(move || {
                 let position =
                     Position { run, window: state.window, trained: false, note: String::new() };
                 checkpoints.save_model(&state.model, &position)
@@ -272,11 +276,11 @@ impl Replica {
         self.serve(&state).await;
         let held: Vec<Hash> = self.states.borrow().iter().map(|state| state.root).collect();
         for old in gone.iter().filter(|old| !held.contains(&old.root)) {
-            if let Err(error) = self.handles.network.unpublish(old.root).await {
+            if let Err(error) = self.handles.peers.network.unpublish(old.root).await {
                 tracing::warn!(%error, "cannot unpublish a state");
             }
         }
-        self.handles.payloads.forget_before(state.window).await;
+        self.handles.peers.payloads.forget_before(state.window).await;
         self.forget_commitments(state.window).await;
     }
 
@@ -293,7 +297,7 @@ impl Replica {
 
     async fn serve(&self, state: &State) {
         let bytes = Bytes::from(state.model.to_bytes());
-        if let Err(error) = self.handles.network.publish(state.root, bytes).await {
+        if let Err(error) = self.handles.peers.network.publish(state.root, bytes).await {
             tracing::warn!(%error, "cannot serve the state");
         }
     }
@@ -321,13 +325,13 @@ pub fn step(
 /// Nobody delivered it in time.
 pub async fn fetch_state(handles: &Handles, config: &ModelConfig, root: Hash) -> Result<Model> {
     let len_max = config.parameter_count().saturating_mul(4);
-    let (verify_config, threads) = (config.clone(), handles.threads.clone());
+    let (verify_config, threads) = (config.clone(), handles.machine.threads.clone());
     let request = FetchRequest::new(root, len_max, move |bytes| {
         Model::from_bytes(&verify_config, bytes)
             .is_ok_and(|model| model.state_root(&threads) == root)
     })
-    .from_peers(handles.peers.ordered(None));
-    let fetched = tokio::time::timeout(SYNC_TIMEOUT, handles.network.fetch(request))
+    .from_peers(handles.peers.announced.ordered(None));
+    let fetched = tokio::time::timeout(SYNC_TIMEOUT, handles.peers.network.fetch(request))
         .await
         .context("the state did not arrive in time")??;
     Ok(Model::from_bytes(config, &fetched.bytes)?)

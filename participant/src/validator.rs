@@ -48,15 +48,16 @@ impl Validator {
     pub async fn open(settings: Participant, surroundings: Surroundings) -> Result<Self> {
         let (handles, services) = open::open(&settings, Role::Validator, surroundings).await?;
         memory::check("a validator", &settings.model, settings.memory_bytes, |model| {
-            memory::validator(model, handles.threads.count())?.bytes()
+            memory::validator(model, handles.machine.threads.count())?.bytes()
         })?;
-        let (model, root) = open::initial_model(&settings.model, &handles.info, &handles.threads)?;
+        let (model, root) =
+            open::initial_model(&settings.model, &handles.run.info, &handles.machine.threads)?;
         Ok(Self { settings, handles, services, model, root })
     }
 
     /// What the validator does, misses and is paid, from now on.
     pub fn events(&self) -> Events {
-        self.handles.diary.events()
+        self.handles.machine.diary.events()
     }
 
     /// Validates until `shutdown` resolves. Dropped, it ends as if killed, and nothing that was pledged is lost.
@@ -66,7 +67,7 @@ impl Validator {
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<()> {
         registration::wait_for_registration(&self.handles).await?;
         self.start()?;
-        if self.handles.diary.has_readers() {
+        if self.handles.machine.diary.has_readers() {
             self.services.start("pay", pay::follow(self.handles.clone(), Role::Validator));
         }
         self.services.wait(shutdown).await
@@ -78,7 +79,7 @@ impl Validator {
         let checkpoints = Arc::new(Checkpoints::open(&open::subfolder(settings, "checkpoints")?)?);
         let mut state = State { window: 0, model: model.clone(), root: *root };
         if let Some(checkpoint) = checkpoints.load(&settings.model)? {
-            state = resume(checkpoint, &handles.threads, handles.run)?;
+            state = resume(checkpoint, &handles.machine.threads, handles.run.id)?;
         }
         let window_end = settings.window_end;
         let (replica, states) = Replica::new(handles.clone(), state, Some(checkpoints), window_end);

@@ -10,12 +10,12 @@ use protocol::{
 use super::workshop::MARGIN_BLOCKS;
 use crate::{
     error::{miss, Attempt as _, Result},
-    handles::Handles,
+    handles::{Handles, Run},
 };
 
 /// Waits for the seed from which the chain draws the chunks that it asks for.
 pub(super) async fn challenge_seed(handles: &Handles, window: Window) -> Result<Hash> {
-    let Handles { chain, run, info, heads, .. } = handles;
+    let Handles { chain, heads, run: Run { id: run, info, .. }, .. } = handles;
     let schedule = &info.settings.schedule;
     let open = schedule.phase_end_block(window, Phase::Commit).context("the run's end")?;
     let close = schedule.phase_end_block(window, Phase::Reveal).context("the run's end")?;
@@ -39,8 +39,9 @@ pub(super) fn challenged(
     uid: Uid,
     payload: &Payload<'_>,
 ) -> Result<Vec<ChunkProof>> {
-    let count = handles.info.settings.incentive.challenge_chunks;
-    let indices = challenged_chunks(seed, handles.run, window, uid, payload.chunk_count(), count);
+    let count = handles.run.info.settings.incentive.challenge_chunks;
+    let indices =
+        challenged_chunks(seed, handles.run.id, window, uid, payload.chunk_count(), count);
     let leaf_hashes = payload.leaf_hashes();
     let chunks = indices.iter().map(|index| payload.chunk_proof(&leaf_hashes, *index));
     chunks.collect::<Option<Vec<_>>>().context("the chain asks for a chunk that is not there")

@@ -10,7 +10,10 @@ mod lazy;
 
 use async_trait::async_trait;
 
-use super::workshop::{Prepared, Task, Workshop};
+use super::{
+    reveal::reveal,
+    workshop::{Prepared, Task, Workshop},
+};
 use crate::{error::Result, handles::Handles};
 
 pub use copier::Copier;
@@ -32,6 +35,6 @@ pub trait Conduct: Send + Sync {
     /// # Errors
     /// It cannot be opened in time, or the chain refuses it.
     async fn open(&self, handles: &Handles, update: &Prepared) -> Result<()> {
-        honest::open(handles, update).await
+        reveal(handles, update).await
     }
 }

@@ -28,6 +28,6 @@ pub(super) async fn wait_for_registration(handles: &Handles) -> Result<()> {
 
 /// What the chain knows of this miner now.
 pub(super) async fn own_record(handles: &Handles) -> Result<Option<MinerInfo>> {
-    let miners = handles.chain.miners(handles.run, None).await?;
-    Ok(miners.into_iter().find(|miner| miner.hot == handles.hot))
+    let miners = handles.chain.miners(handles.run.id, None).await?;
+    Ok(miners.into_iter().find(|miner| miner.hot == handles.desk.account()))
 }

@@ -18,7 +18,7 @@ use crate::{
     desk::Submitted,
     diary::Duty,
     error::{miss, Attempt as _, Error, Result},
-    handles::Handles,
+    handles::{Handles, Run},
 };
 
 /// Submits every update that `prepared` brings until the process ends.
@@ -32,12 +32,12 @@ pub(super) async fn run(
         let update = match commit(&handles, update).await {
             Ok(update) => update,
             Err(error) => {
-                handles.diary.missed(window, Duty::Commit, error.line());
+                handles.machine.diary.missed(window, Duty::Commit, error.line());
                 continue;
             }
         };
         if let Err(error) = conduct.open(&handles, &update).await {
-            handles.diary.missed(window, Duty::Reveal, error.line());
+            handles.machine.diary.missed(window, Duty::Reveal, error.line());
         }
     }
     Ok(())
@@ -47,7 +47,8 @@ pub(super) async fn run(
 /// may be an earlier opening of the same update.
 async fn commit(handles: &Handles, mut update: Prepared) -> Result<Prepared> {
     let started = Instant::now();
-    let Handles { chain, run, info, genesis, hot, desk, .. } = handles;
+    let Handles { chain, desk, run: Run { id: run, info, genesis, .. }, .. } = handles;
+    let hot = &handles.desk.account();
     let (run, window, uid) = (*run, update.window, update.uid);
     let schedule = &info.settings.schedule;
     let end = schedule.phase_end_block(window, Phase::Commit).context("the run's end")?;
@@ -71,7 +72,7 @@ async fn commit(handles: &Handles, mut update: Prepared) -> Result<Prepared> {
     };
     let call = Call::CommitUpdate { run, window, hash };
     if pledge.submit(call, is_there, end - 1).await? == Submitted::Now {
-        handles.diary.done(window, Duty::Commit, started.elapsed().as_secs_f64());
+        handles.machine.diary.done(window, Duty::Commit, started.elapsed().as_secs_f64());
     }
     Ok(update)
 }

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     diary::Duty,
     error::{miss, Attempt as _, Error, Result},
-    handles::Handles,
+    handles::{Handles, Run},
     replica::{State, States},
 };
 
@@ -42,7 +42,7 @@ impl Train {
                 std::future::pending::<()>().await;
             }
             if let Err(error) = self.window(state).await {
-                self.workshop.handles.diary.missed(window, Duty::Train, error.line());
+                self.workshop.handles.machine.diary.missed(window, Duty::Train, error.line());
             }
         }
     }
@@ -56,7 +56,7 @@ impl Train {
 
     /// Waits for the window's first block and asks the chain what to do.
     async fn begin(&self, state: Arc<State>) -> Result<Task> {
-        let Handles { chain, run, info, heads, .. } = &self.workshop.handles;
+        let Handles { chain, heads, run: Run { id: run, info, .. }, .. } = &self.workshop.handles;
         let (schedule, window) = (&info.settings.schedule, state.window);
         let start = schedule.window_start(window).context("the run's last window")?;
         let head = heads.clone().reach(start).await?;

@@ -100,9 +100,9 @@ impl Workshop {
     /// # Errors
     /// The samples cannot be read, or training fails.
     pub async fn train(&self, task: &Task) -> Result<Made> {
-        let training = self.handles.info.settings.training.clone();
-        let (heads, dataset) = (self.handles.heads.clone(), self.handles.dataset.clone());
-        let shutdown = self.handles.shutdown.clone();
+        let training = self.handles.run.info.settings.training.clone();
+        let (heads, dataset) = (self.handles.heads.clone(), self.handles.run.dataset.clone());
+        let shutdown = self.handles.machine.shutdown.clone();
         let rate = rate_from_ppb(training.inner_rate_ppb);
         let (state, steps) = (task.state.clone(), task.steps.clone());
         let last = task.commit_end.saturating_sub(COMMIT_BLOCKS + MARGIN_BLOCKS);
@@ -139,8 +139,8 @@ impl Workshop {
     /// The update is not well formed, or the disk failed.
     pub async fn finish(&self, task: &Task, made: Made, keep_trainer: bool) -> Result<Prepared> {
         let (window, uid) = (task.state.window, task.uid);
-        let training = &self.handles.info.settings.training;
-        let parsed = Payload::parse(&made.payload, &self.handles.info.layout, training.keep)
+        let training = &self.handles.run.info.settings.training;
+        let parsed = Payload::parse(&made.payload, &self.handles.run.info.layout, training.keep)
             .context("our own update")?;
         let opening = Opening {
             payload_root: parsed.root(),
@@ -166,6 +166,7 @@ impl Workshop {
     ) -> Result<R> {
         let trainer = self.trainer.clone();
         self.handles
+            .machine
             .work
             .run(move || {
                 // After a panic the window is missed and the next one sets the parameters anew.
@@ -185,7 +186,7 @@ impl Workshop {
         keep_trainer: bool,
     ) -> Result<()> {
         let note = serde_json::to_string(&Note { uid, opening: opening.clone() })?;
-        let position = Position { run: self.handles.run, window, trained: true, note };
+        let position = Position { run: self.handles.run.id, window, trained: true, note };
         let (updates, checkpoints) = (self.updates.clone(), self.checkpoints.clone());
         let payload = payload.clone();
         self.on_trainer(move |trainer| {
@@ -203,8 +204,8 @@ impl Workshop {
         metrics::counter!(telemetry::UPDATE_BYTES).increment(update_bytes);
         let Some(losses) = &made.losses else { return };
         tracing::info!(window, steps = losses.steps, loss = losses.last, seconds, "trained");
-        self.handles.diary.done(window, Duty::Train, seconds);
-        self.handles.diary.write(&Line::Trained {
+        self.handles.machine.diary.done(window, Duty::Train, seconds);
+        self.handles.machine.diary.write(&Line::Trained {
             window,
             steps: losses.steps,
             loss_first: losses.first,

@@ -25,7 +25,7 @@ use crate::error::{Attempt as _, Result};
 use crate::{
     desk::attestation_hash,
     diary::Duty,
-    handles::Handles,
+    handles::{Handles, Run},
     replica::{State, States},
 };
 
@@ -52,7 +52,7 @@ pub(super) struct Attest {
 impl Attest {
     /// Attests in every window from the current one on, until the process ends.
     pub(super) async fn run(mut self) -> Result<()> {
-        let schedule = self.handles.info.settings.schedule.clone();
+        let schedule = self.handles.run.info.settings.schedule.clone();
         let now = self.handles.heads.now().number;
         let mut window = phase_at(&schedule, now).map_or(0, |moment| moment.window);
         loop {
@@ -60,7 +60,7 @@ impl Attest {
                 std::future::pending::<()>().await;
             }
             if let Err(error) = self.window(window).await {
-                self.handles.diary.missed(window, Duty::Attest, error.line());
+                self.handles.machine.diary.missed(window, Duty::Attest, error.line());
             }
             // Not before the window's end, and not for windows that passed meanwhile.
             let next = schedule.window_start(window + 1).context("the run's last window")?;
@@ -70,7 +70,7 @@ impl Attest {
     }
 
     async fn window(&mut self, window: Window) -> Result<()> {
-        let schedule = &self.handles.info.settings.schedule;
+        let schedule = &self.handles.run.info.settings.schedule;
         let block = |phase| schedule.phase_end_block(window, phase).context("the run's end");
         let (open, begin, end) =
             (block(Phase::Commit)?, block(Phase::Reveal)?, block(Phase::Attest)?);
@@ -87,7 +87,7 @@ impl Attest {
             }
         };
         self.submit(window, attestation, end).await?;
-        self.handles.diary.done(window, Duty::Attest, started.elapsed().as_secs_f64());
+        self.handles.machine.diary.done(window, Duty::Attest, started.elapsed().as_secs_f64());
         Ok(())
     }
 
@@ -117,7 +117,7 @@ impl Attest {
         reveal_end: u32,
         last: u32,
     ) -> Result<Vec<Uid>> {
-        let Handles { chain, run, heads, .. } = &self.handles;
+        let Handles { chain, heads, run: Run { id: run, .. }, .. } = &self.handles;
         let miners = chain.miners(*run, None).await?;
         let mut heads = heads.clone();
         let mut seen = BTreeSet::new();
@@ -156,7 +156,7 @@ impl Attest {
     }
 
     async fn submit(&self, window: Window, attestation: Attestation, end: u32) -> Result<()> {
-        let Handles { chain, run, info, heads, desk, .. } = &self.handles;
+        let Handles { chain, heads, desk, run: Run { id: run, info, .. }, .. } = &self.handles;
         let begin = info.settings.schedule.phase_end_block(window, Phase::Reveal);
         heads.clone().reach(begin.context("the run's end")?).await?;
         let hash = attestation_hash(&attestation.bitmap, &attestation.state_root);
@@ -183,7 +183,7 @@ async fn check(
     reveal: &RevealInfo,
 ) -> Result<()> {
     let bytes = loop {
-        match handles.payloads.fetch(window, miner, reveal).await {
+        match handles.peers.payloads.fetch(window, miner, reveal).await {
             Ok(bytes) => break bytes,
             Err(error) => {
                 tracing::debug!(window, uid = reveal.uid, error = error.line(), "fetch again");
@@ -191,9 +191,10 @@ async fn check(
             }
         }
     };
-    let (state, layout) = (state.clone(), handles.info.layout.clone());
-    let keep = handles.info.settings.training.keep;
+    let (state, layout) = (state.clone(), handles.run.info.layout.clone());
+    let keep = handles.run.info.settings.training.keep;
     handles
+        .machine
         .work
         .run(move || {
             let payload = Payload::parse(&bytes, &layout, keep)?;

@@ -13,14 +13,16 @@ pub(super) async fn run(
     model: ModelConfig,
     samples: usize,
 ) -> Result<()> {
-    let mut evaluator = Evaluator::new(&model, &Cpu::new(handles.threads.clone()), SCORED_AT_ONCE)?;
+    let mut evaluator =
+        Evaluator::new(&model, &Cpu::new(handles.machine.threads.clone()), SCORED_AT_ONCE)?;
     let mut next = 0;
     loop {
         let state = states.reach(next).await?;
         let window = state.window;
         next = window + 1;
-        let dataset = handles.dataset.clone();
+        let dataset = handles.run.dataset.clone();
         let (back, loss) = handles
+            .machine
             .work
             .run(move || {
                 let ids = held_out_ids(dataset.sample_count(Split::HeldOut), samples);
@@ -34,7 +36,7 @@ pub(super) async fn run(
             Ok(loss) => {
                 tracing::info!(window, loss, "held-out loss");
                 metrics::gauge!(telemetry::HELD_OUT_LOSS).set(loss);
-                handles.diary.write(&Line::HeldOut { window, loss });
+                handles.machine.diary.write(&Line::HeldOut { window, loss });
             }
             Err(error) => tracing::warn!(window, %error, "cannot measure the held-out loss"),
         }

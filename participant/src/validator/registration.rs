@@ -27,6 +27,6 @@ pub(super) async fn wait_for_registration(handles: &Handles) -> Result<()> {
 
 /// What the chain knows of this validator now.
 pub(super) async fn own_record(handles: &Handles) -> Result<Option<ValidatorInfo>> {
-    let validators = handles.chain.validators(handles.run, None).await?;
-    Ok(validators.into_iter().find(|validator| validator.hot == handles.hot))
+    let validators = handles.chain.validators(handles.run.id, None).await?;
+    Ok(validators.into_iter().find(|validator| validator.hot == handles.desk.account()))
 }

@@ -24,7 +24,7 @@ use crate::error::{miss, Attempt as _, Result};
 use crate::{
     desk::Errand,
     diary::Duty,
-    handles::Handles,
+    handles::{Handles, Run},
     memory::SCORED_AT_ONCE,
     replica::{self, State, States},
 };
@@ -67,14 +67,15 @@ impl Score {
         model: ModelConfig,
         window_end: Option<Window>,
     ) -> Result<Self> {
-        let evaluator = Evaluator::new(&model, &Cpu::new(handles.threads.clone()), SCORED_AT_ONCE)?;
+        let evaluator =
+            Evaluator::new(&model, &Cpu::new(handles.machine.threads.clone()), SCORED_AT_ONCE)?;
         let evaluator = Arc::new(Mutex::new(evaluator));
         Ok(Self { handles, states, model, window_end, evaluator })
     }
 
     /// Scores every window from the last one on, until the process ends.
     pub(super) async fn run(self) -> Result<()> {
-        let schedule = self.handles.info.settings.schedule.clone();
+        let schedule = self.handles.run.info.settings.schedule.clone();
         let now = self.handles.heads.now().number;
         let mut window =
             phase_at(&schedule, now).map_or(0, |moment| moment.window.saturating_sub(1));
@@ -91,14 +92,14 @@ impl Score {
                 continue;
             }
             if let Err(error) = self.window(window).await {
-                self.handles.diary.missed(window, Duty::Score, error.line());
+                self.handles.machine.diary.missed(window, Duty::Score, error.line());
             }
             window += 1;
         }
     }
 
     async fn window(&self, window: Window) -> Result<()> {
-        let schedule = &self.handles.info.settings.schedule;
+        let schedule = &self.handles.run.info.settings.schedule;
         let block = |phase| schedule.score_phase_end_block(window, phase).context("the run's end");
         let (commit_end, reveal_end) = (block(ScorePhase::Commit)?, block(ScorePhase::Reveal)?);
         let started = Instant::now();
@@ -109,12 +110,16 @@ impl Score {
         };
         self.commit(window, own.index, &scores, commit_end).await?;
         tracing::info!(window, count = scores.evaluations.len(), "scores are committed to");
-        self.handles.diary.done(window, Duty::Score, started.elapsed().as_secs_f64());
+        self.handles.machine.diary.done(window, Duty::Score, started.elapsed().as_secs_f64());
 
         self.handles.heads.clone().reach(commit_end).await?;
         let started = Instant::now();
         self.reveal(window, own.index, scores, reveal_end).await?;
-        self.handles.diary.done(window, Duty::RevealScores, started.elapsed().as_secs_f64());
+        self.handles.machine.diary.done(
+            window,
+            Duty::RevealScores,
+            started.elapsed().as_secs_f64(),
+        );
         Ok(())
     }
 
@@ -131,7 +136,7 @@ impl Score {
         index: ValidatorIndex,
         commit_end: u32,
     ) -> Result<Scores> {
-        let Handles { chain, run, info, heads, .. } = &self.handles;
+        let Handles { chain, heads, run: Run { id: run, info, .. }, .. } = &self.handles;
         let settings = &info.settings;
         let last = commit_end.saturating_sub(COMMIT_BLOCKS);
         if heads.now().number >= last {
@@ -155,7 +160,7 @@ impl Score {
             let miner = miners.iter().find(|miner| miner.uid == uid);
             let hot = miner.map(|miner| miner.hot).unwrap_or_default();
             // It was fetched to be attested; what could not be had then is left out now.
-            match self.handles.payloads.fetch(window, &hot, reveal).await {
+            match self.handles.peers.payloads.fetch(window, &hot, reveal).await {
                 Ok(payload) => {
                     let own_ids = samples::own_evaluation(&trained, &scored, uid, settings)?;
                     items.push(Item { uid, payload, own_ids });
@@ -176,7 +181,7 @@ impl Score {
         if let Some(state) = self.states.at(window) {
             return Ok(state);
         }
-        let record = self.handles.chain.window(self.handles.run, window, None).await?;
+        let record = self.handles.chain.window(self.handles.run.id, window, None).await?;
         let root = record
             .and_then(|record| record.state_root)
             .context("the window has no final state to measure on")?;
@@ -191,15 +196,16 @@ impl Score {
         random_ids: Vec<u64>,
         last: u32,
     ) -> Result<Vec<Evaluation>> {
-        let training = &self.handles.info.settings.training;
+        let training = &self.handles.run.info.settings.training;
         let rates = EvaluationRates {
             keep: training.keep,
             outer_rate_ppm: training.outer_rate_ppm,
             evaluation_rate_ppm: training.evaluation_rate_ppm,
         };
-        let (evaluator, dataset) = (self.evaluator.clone(), self.handles.dataset.clone());
-        let (heads, shutdown) = (self.handles.heads.clone(), self.handles.shutdown.clone());
+        let (evaluator, dataset) = (self.evaluator.clone(), self.handles.run.dataset.clone());
+        let (heads, shutdown) = (self.handles.heads.clone(), self.handles.machine.shutdown.clone());
         self.handles
+            .machine
             .work
             .run(move || {
                 let mut evaluator = evaluator.lock().unwrap_or_else(PoisonError::into_inner);
@@ -247,7 +253,8 @@ impl Score {
         scores: &Scores,
         commit_end: u32,
     ) -> Result<()> {
-        let Handles { chain, run, hot, genesis, desk, .. } = &self.handles;
+        let Handles { chain, desk, run: Run { id: run, genesis, .. }, .. } = &self.handles;
+        let hot = &self.handles.desk.account();
         let hash =
             score_commitment_hash(genesis, *run, window, hot, &scores.evaluations, &scores.salt);
         let run = *run;
@@ -273,7 +280,7 @@ impl Score {
         scores: Scores,
         reveal_end: u32,
     ) -> Result<()> {
-        let Handles { chain, run, desk, .. } = &self.handles;
+        let Handles { chain, desk, run: Run { id: run, .. }, .. } = &self.handles;
         let is_there = || async {
             let reveals = chain.score_reveals(*run, window, None).await?;
             Ok(reveals.iter().any(|reveal| reveal.index == index))

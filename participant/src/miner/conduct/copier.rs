@@ -8,7 +8,7 @@ use super::Conduct;
 use crate::{
     desk::Errand,
     error::{miss, Attempt as _, Result},
-    handles::Handles,
+    handles::{Handles, Run},
     miner::{
         challenge::{challenge_seed, challenged},
         workshop::{Prepared, Task, Workshop},
@@ -23,13 +23,13 @@ pub struct Copier;
 impl Conduct for Copier {
     async fn make(&self, workshop: &Workshop, task: Task) -> Result<Prepared> {
         let window = task.state.window;
-        let layout = &workshop.handles.info.layout;
+        let layout = &workshop.handles.run.info.layout;
         let opening = guess(layout, task.state.root, workshop.salt(window));
         Ok(Prepared { window, uid: task.uid, opening, payload: None })
     }
 
     async fn open(&self, handles: &Handles, update: &Prepared) -> Result<()> {
-        let Handles { chain, run, info, heads, .. } = handles;
+        let Handles { chain, heads, run: Run { id: run, info, .. }, .. } = handles;
         let (schedule, window) = (&info.settings.schedule, update.window);
         let seed = challenge_seed(handles, window).await?;
         let end = schedule.phase_end_block(window, Phase::Reveal).context("the run's end")?;
@@ -40,7 +40,7 @@ impl Conduct for Copier {
                 let miners = chain.miners(*run, None).await?;
                 let miner = miners.iter().find(|miner| miner.uid == reveal.uid);
                 let hot = miner.map(|miner| miner.hot).unwrap_or_default();
-                break (handles.payloads.fetch(window, &hot, &reveal).await?, reveal);
+                break (handles.peers.payloads.fetch(window, &hot, &reveal).await?, reveal);
             }
             if heads.next().await?.number + 1 >= end {
                 miss!("nobody revealed anything to copy");

@@ -20,10 +20,11 @@ pub struct Garbage;
 #[async_trait]
 impl Conduct for Garbage {
     async fn make(&self, workshop: &Workshop, task: Task) -> Result<Prepared> {
-        let info = &workshop.handles.info;
+        let info = &workshop.handles.run.info;
         let (layout, keep) = (info.layout.clone(), info.settings.training.keep);
         let seed = u64::from(task.uid) << 32 | task.state.window;
-        let payload = workshop.handles.work.run(move || noise(&layout, keep, seed)).await??;
+        let payload =
+            workshop.handles.machine.work.run(move || noise(&layout, keep, seed)).await??;
         workshop.finish(&task, Made { payload: payload.into(), losses: None }, false).await
     }
 }

@@ -1,0 +1,40 @@
+//! Reveals an update: serves it, and shows the chunks that the chain asks for.
+
+use std::time::Instant;
+
+use protocol::{update::Payload, window::Phase};
+
+use super::{
+    challenge::{challenge_seed, challenged},
+    workshop::Prepared,
+};
+use crate::{
+    desk::{Errand, Submitted},
+    diary::Duty,
+    error::{Attempt as _, Result},
+    handles::{Handles, Run},
+};
+
+/// Serves the payload from the end of the commitments on, and reveals it with the chunks that the chain asks for.
+pub(super) async fn reveal(handles: &Handles, update: &Prepared) -> Result<()> {
+    let Handles { chain, run: Run { id: run, info, .. }, .. } = handles;
+    let (schedule, window) = (&info.settings.schedule, update.window);
+    let bytes = update.payload.clone().context("there is no payload to reveal")?;
+    let seed = challenge_seed(handles, window).await?;
+    let started = Instant::now();
+    handles.peers.payloads.serve(window, update.opening.payload_root, bytes.clone()).await?;
+
+    let payload = Payload::parse(&bytes, &info.layout, info.settings.training.keep)?;
+    let chunks = challenged(handles, &seed, window, update.uid, &payload)?;
+    let is_there = || async {
+        let reveals = chain.reveals(*run, window, None).await?;
+        Ok(reveals.iter().any(|reveal| reveal.uid == update.uid))
+    };
+    let errand = Errand::RevealUpdate { window, opening: update.opening.clone(), chunks };
+    let end = schedule.phase_end_block(window, Phase::Reveal).context("the run's end")?;
+    if handles.desk.errand(errand, is_there, end - 1).await? == Submitted::Now {
+        tracing::info!(window, "revealed");
+        handles.machine.diary.done(window, Duty::Reveal, started.elapsed().as_secs_f64());
+    }
+    Ok(())
+}
