@@ -21,6 +21,7 @@ use protocol::{
 use tokio::sync::{oneshot, watch};
 
 use self::{
+    refusal::Refusal,
     run::{Run, WindowRows},
     state::State,
 };
@@ -32,6 +33,7 @@ use super::{
 };
 use crate::keys;
 
+mod refusal;
 mod run;
 mod state;
 
@@ -42,30 +44,6 @@ pub const QUEUE_MAX: usize = 4_096;
 
 /// Separates the hashes of fake blocks from every other hash.
 const BLOCK_DOMAIN: &[u8] = b"gauntlet/fake-block/1";
-
-/// A pallet's refusal, by name.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Refusal {
-    pallet: &'static str,
-    error: &'static str,
-}
-
-impl Refusal {
-    /// One of the pallet's errors.
-    fn gauntlet(error: &'static str) -> Self {
-        let pallet = "Gauntlet";
-        Self { pallet, error }
-    }
-}
-
-/// `Err` with the pallet's `error` unless `holds`.
-fn ensure(holds: bool, error: &'static str) -> Result<(), Refusal> {
-    if holds {
-        Ok(())
-    } else {
-        Err(Refusal::gauntlet(error))
-    }
-}
 
 /// The chain. Clones are the same chain.
 #[derive(Clone)]

@@ -27,7 +27,7 @@ use super::{
         MinerInfo, RevealInfo, RunInfo, ScoreRevealInfo, ValidatorInfo, VoidReason, WindowInfo,
         WindowStatus,
     },
-    ensure, Refusal,
+    refusal::{ensure, Refusal},
 };
 
 /// Claims of an account that are kept apart.

@@ -16,9 +16,8 @@ use protocol::{
 
 use super::{
     super::{AnnouncementInfo, Call, GauntletEvent, MinerInfo, ValidatorInfo},
-    ensure,
+    refusal::{ensure, Refusal},
     run::{Block, Run},
-    Refusal,
 };
 
 /// The constants of the runtime.
