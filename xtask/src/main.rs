@@ -32,8 +32,7 @@ Usage: cargo xtask COMMAND
 
   localnet [OPTIONS]   Start a chain, miners and validators that train a model together; --help lists the options.
   test [--timings]     Run every check: format, tidy, lints, build, tests, documentation, a short localnet.
-  tidy [--parents]     Check the rules of the layout alone: layers, circles of files, references; with --parents also
-                       circles that a child's import from its own parent's file closes.
+  tidy                 Check the rules of the layout alone: layers, circles of files, references.
   study [OPTIONS]      Compare ways to train together on a small model, into docs/study; --quick for a minute of it.
   build                Build everything, and show where the programs are.
   setup                Make this machine ready to build, and show what is used.
@@ -56,10 +55,7 @@ fn main() -> ExitCode {
         Some("study") => study(&rest),
         Some("test") => no_more(&rest, &["--timings"])
             .and_then(|()| test::run(&Setup::ensure()?, rest.iter().any(|arg| arg == "--timings"))),
-        Some("tidy") => no_more(&rest, &["--parents"]).and_then(|()| {
-            let parents = if rest.is_empty() { tidy::Parents::Apart } else { tidy::Parents::Count };
-            tidy::run(&Setup::ensure()?, parents)
-        }),
+        Some("tidy") => no_more(&rest, &[]).and_then(|()| tidy::run(&Setup::ensure()?)),
         Some("build") => no_more(&rest, &[]).and_then(|()| show_build()),
         Some("setup") => no_more(&rest, &[]).and_then(|()| {
             print!("{}", Setup::ensure()?);

@@ -19,7 +19,7 @@ type Step<'a> = (&'a str, &'a dyn Fn() -> Result<(), Failure>);
 pub(crate) fn run(setup: &Setup, timings: bool) -> Result<(), Failure> {
     let steps: [Step<'_>; 8] = [
         ("format", &|| format(setup)),
-        ("tidy", &|| tidy::run(setup, tidy::Parents::Apart)),
+        ("tidy", &|| tidy::run(setup)),
         ("licences", &|| licences(setup)),
         ("build", &|| build::programs(setup, if timings { &["--timings"] } else { &[] })),
         ("lints", &|| lint(setup)),

@@ -31,8 +31,6 @@ use std::{
 
 use crate::{command::output, failure::Failure, setup::Setup};
 
-pub(crate) use circles::Parents;
-
 /// Folders beside the crates whose files are checked for references.
 const FOLDERS: [&str; 2] = ["docs", ".ci"];
 
@@ -43,30 +41,26 @@ const KINDS: [&str; 3] = ["lib", "bin", "example"];
 ///
 /// # Errors
 /// One line for each thing that breaks a rule.
-pub(crate) fn run(setup: &Setup, parents: Parents) -> Result<(), Failure> {
+pub(crate) fn run(setup: &Setup) -> Result<(), Failure> {
     let arguments = ["metadata", "--no-deps", "--locked", "--offline", "--format-version", "1"];
     let metadata = output(setup.cargo().args(arguments))
         .ok_or("`cargo metadata` fails; is Cargo.lock up to date?")?;
     let packages = workspace::packages(&metadata)?;
-    let broken = check(setup.root(), &packages, parents)?;
+    let broken = check(setup.root(), &packages)?;
     if broken.is_empty() {
         return Ok(());
     }
     Err(format!("{} rules broken\n  {}", broken.len(), broken.join("\n  ")))
 }
 
-fn check(
-    root: &Path,
-    packages: &[workspace::Package],
-    parents: Parents,
-) -> Result<Vec<String>, Failure> {
+fn check(root: &Path, packages: &[workspace::Package]) -> Result<Vec<String>, Failure> {
     let mut broken = layers::broken(packages);
     for package in packages {
         let targets = package.targets.iter();
         for target in targets.filter(|target| KINDS.contains(&target.kind.as_str())) {
             let read = |path: &Path| fs::read_to_string(root.join(path)).ok();
             let shown = target.root.strip_prefix(root).unwrap_or(&target.root);
-            broken.extend(circles::circles(shown, &read, parents));
+            broken.extend(circles::circles(shown, &read));
         }
         if package.name == silence::LIBRARY {
             broken.extend(silence::dependencies(package));
@@ -157,7 +151,7 @@ mod tests {
             dependencies: Vec::new(),
             targets: vec![library],
         };
-        let broken = check(&root, &[package], Parents::Apart).unwrap();
+        let broken = check(&root, &[package]).unwrap();
         fs::remove_dir_all(&root).unwrap();
         broken
     }

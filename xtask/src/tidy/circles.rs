@@ -1,7 +1,7 @@
 //! Finds files that import each other in a circle.
 //!
-//! A child's import from the file of its own parent (`a/b.rs` from `a.rs`) counts when [`Parents::Count`] says so. The
-//! crate's root always counts.
+//! A file that only hands on names (`mod`, `pub use`) imports nothing by that; any other import counts, a child's from its own
+//! parent's file too.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -16,24 +16,14 @@ const APART: [(&str, &str); 1] = [
     ("runtime/src/lib.rs", "runtime/src/apis.rs"),
 ];
 
-/// Whether a child's import from its own parent's file can close a circle.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Parents {
-    /// It counts as any other import.
-    Count,
-    /// It is left apart: the two are read as one place.
-    Apart,
-}
-
 /// Describes every circle of files in the target whose root is the file `root`, each with what ties it.
-pub(crate) fn circles(root: &Path, read: Read<'_>, parents: Parents) -> Vec<String> {
+pub(crate) fn circles(root: &Path, read: Read<'_>) -> Vec<String> {
     let modules = Modules::read(root, read);
     let mut uses = uses(&modules);
     uses.retain(|(from, to), _| {
         let (from, to) = (&modules.files[*from], &modules.files[*to]);
         let exempt = APART.iter().any(|(a, b)| from == Path::new(a) && to == Path::new(b));
-        let to_parent = from.starts_with(to.with_extension(""));
-        !(exempt || to_parent && parents == Parents::Apart)
+        !exempt
     });
     groups(modules.files.len(), &uses)
         .into_iter()
@@ -95,15 +85,11 @@ mod tests {
 
     /// Describes the circles of a target of these files, the first being its root.
     fn found(files: &[(&str, &str)]) -> Vec<String> {
-        found_with(files, Parents::Count)
-    }
-
-    fn found_with(files: &[(&str, &str)], parents: Parents) -> Vec<String> {
         let read = |path: &Path| {
             let found = files.iter().find(|(name, _)| Path::new(name) == path);
             found.map(|(_, text)| (*text).to_owned())
         };
-        circles(Path::new(files[0].0), &read, parents)
+        circles(Path::new(files[0].0), &read)
     }
 
     #[test]
@@ -126,8 +112,6 @@ mod tests {
         let child = ("src/a/b.rs", "use super::Limit; pub(crate) fn run(_: Limit) {}");
         let using = "mod b; pub(crate) struct Limit; fn f() { b::run(Limit) }";
         assert_eq!(found(&[("src/lib.rs", "mod a;"), ("src/a.rs", using), child]).len(), 1);
-        let apart = [("src/lib.rs", "mod a;"), ("src/a.rs", using), child];
-        assert!(found_with(&apart, Parents::Apart).is_empty());
         let facade = "mod b; pub(crate) use b::run; pub(crate) struct Limit;";
         assert!(found(&[("src/lib.rs", "mod a;"), ("src/a.rs", facade), child]).is_empty());
         let both = "mod b; pub(crate) use b::run; pub(crate) struct Limit; fn f() { run(Limit) }";
