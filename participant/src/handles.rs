@@ -1,6 +1,6 @@
 //! Holds what the services of a participant share, and starts and ends those services together.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use dataset::place::Data;
 use node_client::{
@@ -103,6 +103,15 @@ pub enum Role {
     Miner,
     /// Measures.
     Validator,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Miner => "miner",
+            Self::Validator => "validator",
+        })
+    }
 }
 
 /// The services of a participant, started and ended together.

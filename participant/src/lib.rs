@@ -58,6 +58,7 @@ pub mod settings;
 pub mod open;
 
 mod pay;
+mod slot;
 
 pub mod miner;
 

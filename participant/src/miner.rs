@@ -15,7 +15,6 @@ pub mod conduct;
 pub mod workshop;
 
 mod challenge;
-mod registration;
 mod reveal;
 mod submit;
 mod train;
@@ -34,6 +33,7 @@ use crate::{
     memory, open, pay,
     replica::{Replica, State},
     settings::Participant,
+    slot,
 };
 
 use updates::Updates;
@@ -81,7 +81,7 @@ impl Miner {
     /// # Errors
     /// The hot key is not registered in time, the disk is damaged, or a service failed for good.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<()> {
-        registration::wait_for_registration(&self.handles).await?;
+        slot::wait(&self.handles, Role::Miner).await?;
         self.start()?;
         if self.handles.machine.diary.has_readers() {
             self.services.start("pay", pay::follow(self.handles.clone(), Role::Miner));

@@ -1,13 +1,13 @@
 //! Follows what the chain pays this participant.
 
 use futures::StreamExt;
-use node_client::chain::{ChainError, GauntletEvent};
-use protocol::Hash;
+use node_client::chain::GauntletEvent;
 
 use crate::{
     error::{miss, Result},
     events::Event,
     handles::{Handles, Role},
+    slot,
 };
 
 /// Tells the readers of events of every credit, until the chain's stream of blocks ends.
@@ -22,7 +22,7 @@ pub(crate) async fn follow(handles: Handles, role: Role) -> Result<()> {
             }
         };
         for event in events {
-            let (window, slot, paid) = match (role, event) {
+            let (window, paid_slot, paid) = match (role, event) {
                 (Role::Miner, GauntletEvent::MinerScored { run, window, uid, paid, .. })
                     if run == handles.run.id =>
                 {
@@ -34,25 +34,10 @@ pub(crate) async fn follow(handles: Handles, role: Role) -> Result<()> {
                 ) if run == handles.run.id => (window, index, paid),
                 _ => continue,
             };
-            if paid > 0 && own_slot(&handles, role, block.hash).await? == Some(slot) {
+            if paid > 0 && slot::find(&handles, role, Some(block.hash)).await? == Some(paid_slot) {
                 handles.machine.diary.tell(Event::Paid { window, amount: paid });
             }
         }
     }
     miss!("the chain's stream of blocks has ended")
-}
-
-/// The slot of the hot key at block `at`, if it has one.
-async fn own_slot(handles: &Handles, role: Role, at: Hash) -> Result<Option<u16>, ChainError> {
-    let (run, hot) = (handles.run.id, handles.desk.account());
-    Ok(match role {
-        Role::Miner => {
-            let miners = handles.chain.miners(run, Some(at)).await?;
-            miners.iter().find(|miner| miner.hot == hot).map(|miner| miner.uid)
-        }
-        Role::Validator => {
-            let validators = handles.chain.validators(run, Some(at)).await?;
-            validators.iter().find(|found| found.hot == hot).map(|found| found.index)
-        }
-    })
 }

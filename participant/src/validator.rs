@@ -13,7 +13,6 @@
 
 mod attest;
 mod held_out;
-mod registration;
 mod score;
 
 use std::{future::Future, sync::Arc};
@@ -28,6 +27,7 @@ use crate::{
     memory, open, pay,
     replica::{Replica, State},
     settings::Participant,
+    slot,
 };
 
 /// A validator that has met its chain, its data and its model, and has not started yet.
@@ -65,7 +65,7 @@ impl Validator {
     /// # Errors
     /// The hot key is not registered in time, the disk is damaged, or a service failed for good.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<()> {
-        registration::wait_for_registration(&self.handles).await?;
+        slot::wait(&self.handles, Role::Validator).await?;
         self.start()?;
         if self.handles.machine.diary.has_readers() {
             self.services.start("pay", pay::follow(self.handles.clone(), Role::Validator));

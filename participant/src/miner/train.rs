@@ -11,14 +11,14 @@ use tokio::sync::mpsc;
 
 use super::{
     conduct::Conduct,
-    registration::own_record,
     workshop::{Prepared, Task, Workshop, COMMIT_BLOCKS, MARGIN_BLOCKS},
 };
 use crate::{
     diary::Duty,
     error::{miss, Attempt as _, Error, Result},
-    handles::{Handles, Run},
+    handles::{Handles, Role, Run},
     replica::{State, States},
+    slot,
 };
 
 /// The service that trains.
@@ -69,8 +69,7 @@ impl Train {
         }
         let record = chain.window(*run, window, Some(head.hash)).await?;
         let seed = record.context("the chain has not opened the window")?.seed;
-        let own = own_record(&self.workshop.handles).await?;
-        let uid = own.context("this miner is not registered")?.uid;
+        let uid = slot::own(&self.workshop.handles, Role::Miner).await?;
         let steps = samples::training_steps(&seed, uid, &info.settings)?;
         let commit_end = start + schedule.commit_end;
         Ok(Task { state, uid, steps, commit_end, started: Instant::now() })

@@ -20,13 +20,13 @@ use protocol::{
 };
 use tokio::task::JoinSet;
 
-use super::registration::own_record;
 use crate::error::{Attempt as _, Result};
 use crate::{
     desk::attestation_hash,
     diary::Duty,
-    handles::{Handles, Run},
+    handles::{Handles, Role, Run},
     replica::{State, States},
+    slot,
 };
 
 /// Blocks before the end of the attestations at which no payload is waited for any more.
@@ -163,10 +163,10 @@ impl Attest {
         let secret = attestation.encode();
         let pledge = desk.pledge(JournalKind::Attestation, window, hash, secret).await?;
         let Attestation { bitmap, state_root } = Attestation::decode(&mut pledge.secret())?;
-        let own = own_record(&self.handles).await?.context("this validator is not registered")?;
+        let index = slot::own(&self.handles, Role::Validator).await?;
         let is_there = || async {
             let attestations = chain.attestations(*run, window, None).await?;
-            Ok(attestations.iter().any(|attestation| attestation.index == own.index))
+            Ok(attestations.iter().any(|attestation| attestation.index == index))
         };
         let call = Call::Attest { run: *run, window, bitmap, state_root };
         pledge.submit(call, is_there, end - 1).await?;

@@ -19,14 +19,14 @@ use protocol::{
 };
 use trainer::{Cpu, EvaluationRates, Evaluator, ModelConfig, TrainError, UpdateToEvaluate};
 
-use super::registration::own_record;
 use crate::error::{miss, Attempt as _, Result};
 use crate::{
     desk::Errand,
     diary::Duty,
-    handles::{Handles, Run},
+    handles::{Handles, Role, Run},
     memory::SCORED_AT_ONCE,
     replica::{self, State, States},
+    slot,
 };
 
 /// Blocks before the end of the commitments at which no further update is measured.
@@ -103,18 +103,18 @@ impl Score {
         let block = |phase| schedule.score_phase_end_block(window, phase).context("the run's end");
         let (commit_end, reveal_end) = (block(ScorePhase::Commit)?, block(ScorePhase::Reveal)?);
         let started = Instant::now();
-        let own = own_record(&self.handles).await?.context("this validator is not registered")?;
+        let index = slot::own(&self.handles, Role::Validator).await?;
         let scores = match self.recorded(window)? {
             Some(scores) => scores,
-            None => self.measure(window, own.index, commit_end).await?,
+            None => self.measure(window, index, commit_end).await?,
         };
-        self.commit(window, own.index, &scores, commit_end).await?;
+        self.commit(window, index, &scores, commit_end).await?;
         tracing::info!(window, count = scores.evaluations.len(), "scores are committed to");
         self.handles.machine.diary.done(window, Duty::Score, started.elapsed().as_secs_f64());
 
         self.handles.heads.clone().reach(commit_end).await?;
         let started = Instant::now();
-        self.reveal(window, own.index, scores, reveal_end).await?;
+        self.reveal(window, index, scores, reveal_end).await?;
         self.handles.machine.diary.done(
             window,
             Duty::RevealScores,

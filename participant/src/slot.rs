@@ -1,0 +1,59 @@
+//! Finds the slot of the hot key: a miner's uid or a validator's index.
+
+use std::time::Duration;
+
+use node_client::chain::ChainError;
+use protocol::Hash;
+
+use crate::{
+    error::{Attempt as _, Error, Result},
+    handles::{Handles, Role},
+};
+
+/// How long the start waits for the hot key to be registered.
+const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Pause between two looks at the registrations.
+const LOOK_PAUSE: Duration = Duration::from_secs(2);
+
+/// The slot of the hot key at block `at`, or at the head; `None` if it is not registered in this role.
+pub(crate) async fn find(
+    handles: &Handles,
+    role: Role,
+    at: Option<Hash>,
+) -> Result<Option<u16>, ChainError> {
+    let (run, hot) = (handles.run.id, handles.desk.account());
+    Ok(match role {
+        Role::Miner => {
+            let miners = handles.chain.miners(run, at).await?;
+            miners.iter().find(|miner| miner.hot == hot).map(|miner| miner.uid)
+        }
+        Role::Validator => {
+            let validators = handles.chain.validators(run, at).await?;
+            validators.iter().find(|found| found.hot == hot).map(|found| found.index)
+        }
+    })
+}
+
+/// The slot of the hot key now.
+///
+/// # Errors
+/// The chain does not answer, or the hot key is not registered in this role.
+pub(crate) async fn own(handles: &Handles, role: Role) -> Result<u16> {
+    let slot = find(handles, role, None).await?;
+    slot.with_context(|| format!("this {role} is not registered"))
+}
+
+/// Waits until the hot key is registered in this role.
+pub(crate) async fn wait(handles: &Handles, role: Role) -> Result<()> {
+    let look = async {
+        while find(handles, role, None).await?.is_none() {
+            tracing::info!("this hot key is not registered as a {role} yet");
+            tokio::time::sleep(LOOK_PAUSE).await;
+        }
+        Ok::<_, Error>(())
+    };
+    tokio::time::timeout(REGISTRATION_TIMEOUT, look)
+        .await
+        .with_context(|| format!("this hot key is not registered as a {role} of the run"))?
+}
