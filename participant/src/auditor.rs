@@ -36,11 +36,11 @@ const BLOCKS_AT_ONCE: usize = 16;
 /// Names the run that is audited, and what is known of it beside the chain.
 #[derive(Clone, Debug)]
 pub struct AuditSettings {
-    /// The run.
+    /// Number of the run on its chain.
     pub run: RunId,
     /// Genesis hash that the chain must have.
     pub genesis: Hash,
-    /// The run's model.
+    /// Shape of the run's model.
     pub model: ModelConfig,
     /// Folder of the payloads that validators archived.
     pub archive: PathBuf,
@@ -51,7 +51,7 @@ pub struct AuditSettings {
 /// One window as the replay found it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct WindowFinding {
-    /// The window.
+    /// Number of the window, from 0 on.
     pub window: Window,
     /// Root of the replayed parameters; `None` once a window could not be replayed.
     pub state_root: Option<Hash>,
@@ -72,7 +72,7 @@ pub struct WindowFinding {
 /// Where chain and replay part.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Difference {
-    /// The window.
+    /// Number of the window, from 0 on.
     pub window: Window,
     /// The miner, if it concerns one.
     pub uid: Option<Uid>,

@@ -63,7 +63,7 @@ pub enum Errand {
     Announce {
         /// The peer id's bytes.
         peer_id: Vec<u8>,
-        /// Multiaddresses as bytes.
+        /// Multiaddresses as bytes, at most four.
         addresses: Vec<Vec<u8>>,
     },
     /// Opens the commitment to an update.
@@ -79,9 +79,9 @@ pub enum Errand {
     RevealScores {
         /// The window that was scored.
         window: Window,
-        /// What was measured.
+        /// The evaluations, one for each miner that was measured.
         evaluations: Vec<Evaluation>,
-        /// The commitment's salt.
+        /// Salt of the commitment that they open.
         salt: Hash,
     },
 }
@@ -89,7 +89,7 @@ pub enum Errand {
 /// A registration, which the cold key signs.
 #[derive(Clone, Copy, Debug)]
 pub enum Registration {
-    /// As a miner.
+    /// As a miner; the chain takes its bond from the cold key.
     Miner,
     /// As a validator with this stake in planck.
     Validator(u128),
@@ -280,12 +280,12 @@ impl Desk {
 }
 
 impl Pledge<'_> {
-    /// What was promised.
+    /// Hash of the promise, as it stands in the journal.
     pub fn hash(&self) -> Hash {
         self.hash
     }
 
-    /// What opens it.
+    /// Bytes that open the promise, as they stand in the journal.
     pub fn secret(&self) -> &[u8] {
         &self.secret
     }

@@ -1,4 +1,4 @@
-//! What a participant has done, one JSON object a line: for `localnet`, reports and people.
+//! Notes what a participant does, one JSON object a line: for `localnet`, reports and people.
 //!
 //! Nothing reads it back to decide anything; that is the journal's and the checkpoint's part. Lines are appended and not
 //! synced, so a crash may lose or tear the last ones; a torn line is skipped.
@@ -26,7 +26,7 @@ pub const FILE_NAME: &str = "diary.jsonl";
 /// The most bytes read of a diary at a time; what lies beyond is read next time.
 const READ_MAX: u64 = 4 << 20;
 
-/// An open diary.
+/// Appends to a diary, and tells the readers of events.
 #[derive(Debug)]
 pub struct Diary {
     // Held for one write, never across an await.

@@ -3,7 +3,7 @@
 use protocol::{Uid, Window};
 use serde::{Deserialize, Serialize};
 
-/// One thing that was done.
+/// Records one thing that was done or missed.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 // Externally tagged: with serde_json's `arbitrary_precision`, which the node's crates switch on in a build of the whole
 // workspace, an internally tagged enum cannot read a fraction.
@@ -14,17 +14,17 @@ pub enum Line {
         /// The window whose parameters it holds.
         window: Window,
     },
-    /// A miner trained.
+    /// A miner took its local steps and made an update.
     Trained {
-        /// In this window.
+        /// Number of the window, from 0 on.
         window: Window,
-        /// Local steps taken.
+        /// Local steps that were taken, at most H.
         steps: usize,
         /// Loss of the first step, nats a token.
         loss_first: f32,
         /// Loss of the last step.
         loss_last: f32,
-        /// Tokens trained on.
+        /// Tokens of all local steps together.
         tokens: u64,
         /// How long it took.
         seconds: f64,
@@ -33,27 +33,27 @@ pub enum Line {
     },
     /// A duty of a window was done.
     Done {
-        /// The window.
+        /// Number of the window, from 0 on.
         window: Window,
-        /// Which duty.
+        /// The duty, as a part of the window.
         duty: Duty,
         /// From its start to the inclusion of its extrinsic.
         seconds: f64,
     },
     /// A duty of a window was missed.
     Missed {
-        /// The window.
+        /// Number of the window, from 0 on.
         window: Window,
-        /// Which duty.
+        /// The duty, as a part of the window.
         duty: Duty,
-        /// Why.
+        /// The reason, in one line for people.
         reason: String,
     },
     /// The agreed parameters at the start of a window are held.
     State {
-        /// The window.
+        /// Number of the window, from 0 on.
         window: Window,
-        /// Their state root.
+        /// Their state root, hexadecimal with `0x`.
         state_root: String,
         /// Whose updates led here.
         accepted: Vec<Uid>,
@@ -64,9 +64,9 @@ pub enum Line {
     },
     /// The held-out loss of the agreed parameters at the start of a window.
     HeldOut {
-        /// The window.
+        /// Number of the window, from 0 on.
         window: Window,
-        /// Nats a token.
+        /// Mean loss in nats a token.
         loss: f64,
     },
 }
@@ -79,7 +79,7 @@ pub enum Duty {
     Train,
     /// Commit to the update.
     Commit,
-    /// Reveal it.
+    /// Open the commitment to the update.
     Reveal,
     /// Fetch what was revealed and attest.
     Attest,
@@ -87,7 +87,7 @@ pub enum Duty {
     Apply,
     /// Measure and commit to the scores.
     Score,
-    /// Reveal the scores.
+    /// Open the commitment to the scores.
     RevealScores,
 }
 

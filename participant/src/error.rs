@@ -31,9 +31,9 @@ pub enum Error {
     /// What was attempted, and why it failed.
     #[error("{attempt}")]
     While {
-        /// What was attempted.
+        /// What was attempted, without a full stop.
         attempt: String,
-        /// Why it failed.
+        /// The error that ended the attempt.
         source: Box<Error>,
     },
     /// A duty cannot be done in its window; the text says why.
@@ -71,7 +71,7 @@ pub enum Error {
     /// Contents could not be fetched.
     #[error(transparent)]
     Fetch(#[from] FetchError),
-    /// The store failed.
+    /// The store on disk failed, or is full.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The journal failed, or refuses.
@@ -110,7 +110,7 @@ pub enum Error {
     /// A model's shape is not valid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Training failed.
+    /// A local step or an evaluation failed.
     #[error(transparent)]
     Train(#[from] TrainError),
     /// A checkpoint cannot be read or written.
@@ -122,7 +122,7 @@ pub enum Error {
     /// Threads cannot be started.
     #[error(transparent)]
     Threads(#[from] ThreadsError),
-    /// The disk failed.
+    /// A file could not be read or written.
     #[error(transparent)]
     Disk(#[from] io::Error),
     /// Blocking work or a service panicked.

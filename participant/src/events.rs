@@ -17,7 +17,7 @@ pub type Events = BoxStream<'static, Event>;
 pub enum Event {
     /// The miner trained, and its update is on disk.
     Trained {
-        /// The window.
+        /// Number of the window, from 0 on.
         window: Window,
         /// Loss of the last local step, nats a token.
         loss: f32,
@@ -26,17 +26,17 @@ pub enum Event {
     },
     /// The commitment to the update is in a block.
     Committed {
-        /// The window.
+        /// Number of the window, from 0 on.
         window: Window,
     },
     /// The update is open, and served to peers.
     Revealed {
-        /// The window.
+        /// Number of the window, from 0 on.
         window: Window,
     },
     /// The validator attested what it found valid.
     Attested {
-        /// The window.
+        /// Number of the window, from 0 on.
         window: Window,
     },
     /// The validator committed to its scores.
@@ -51,7 +51,7 @@ pub enum Event {
     },
     /// The agreed parameters at the start of a window are held.
     Advanced {
-        /// The window.
+        /// Number of the window, from 0 on.
         window: Window,
         /// Their state root, hexadecimal with `0x`.
         state_root: String,
@@ -60,14 +60,14 @@ pub enum Event {
     },
     /// The held-out loss of the agreed parameters was measured.
     HeldOut {
-        /// The window.
+        /// Number of the window, from 0 on.
         window: Window,
-        /// Nats a token.
+        /// Mean loss in nats a token.
         loss: f64,
     },
     /// A duty of a window was missed.
     Missed {
-        /// The window.
+        /// Number of the window, from 0 on.
         window: Window,
         /// What should have been done.
         duty: Duty,

@@ -28,13 +28,13 @@ const END_TIMEOUT: Duration = Duration::from_secs(10);
 /// The handles that every service of a participant shares; clones are the same.
 #[derive(Clone)]
 pub struct Handles {
-    /// The chain.
+    /// Reads the chain, and submits what is signed.
     pub chain: Arc<dyn Chain>,
     /// Its last finalised block.
     pub heads: Heads,
     /// The run that this participant takes part in.
     pub run: Run,
-    /// The other participants.
+    /// Reaches the other participants.
     pub peers: Peers,
     /// Signs and submits; the only one to hold the hot key.
     pub desk: Arc<Desk>,
@@ -51,14 +51,14 @@ pub struct Run {
     pub info: Arc<RunInfo>,
     /// Genesis hash of its chain.
     pub genesis: Hash,
-    /// Its data set.
+    /// Its data set, in a folder or in a store.
     pub dataset: Arc<Data>,
 }
 
 /// The other participants of a run, and what they serve.
 #[derive(Clone)]
 pub struct Peers {
-    /// The connections.
+    /// Publishes contents, and fetches them from connected peers.
     pub network: Arc<dyn Network>,
     /// The peers that the chain announces.
     pub announced: Arc<AnnouncedPeers>,
@@ -69,7 +69,7 @@ pub struct Peers {
 /// What a participant works with.
 #[derive(Clone)]
 pub struct Machine {
-    /// Threads that compute.
+    /// Threads that compute, at least one.
     pub threads: Threads,
     /// Runs blocking work off the async threads.
     pub work: Work,
@@ -79,29 +79,29 @@ pub struct Machine {
     pub shutdown: CancellationToken,
 }
 
-/// All that a participant meets of the world outside its folder: [`crate::open::connect`] makes the real one, the simulation
+/// Gives a participant the world outside its folder: [`crate::open::connect`] makes the real one, the simulation
 /// (`tests/it/sim.rs`) one of fakes.
 pub struct Surroundings {
-    /// The chain.
+    /// Reads the chain, and submits what is signed.
     pub chain: Arc<dyn Chain>,
-    /// The peers.
+    /// Publishes contents, and fetches them from connected peers.
     pub network: Arc<dyn Network>,
     /// Ids of what the network serves already, from an earlier process.
     pub kept: Vec<Hash>,
-    /// Threads that compute.
+    /// Threads that compute, at least one.
     pub threads: Threads,
     /// Runs blocking work off the async threads.
     pub work: Work,
-    /// What commitments are salted with.
+    /// Draws the salts of commitments.
     pub salts: Salts,
 }
 
 /// The role in which a participant is registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Trains.
+    /// Trains, and reveals one update a window.
     Miner,
-    /// Measures.
+    /// Attests and measures what miners reveal.
     Validator,
 }
 
@@ -121,7 +121,7 @@ pub struct Services {
 }
 
 impl Services {
-    /// None yet.
+    /// No services yet; those that are started end with `shutdown`.
     pub fn new(shutdown: CancellationToken) -> Self {
         Self { tasks: JoinSet::new(), shutdown }
     }

@@ -1,4 +1,4 @@
-//! The finalised head, as every duty sees it: one task follows the chain, the others wait for a block number.
+//! Follows the finalised head: one task follows the chain, every duty waits for the block numbers that it needs.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! A miner: train on what the seed assigns, commit, serve, reveal; window after window.
+//! Runs a miner: it trains on what the seed assigns, commits, serves and reveals; window after window.
 //!
 //! A service per duty, each with its own loop:
 //!

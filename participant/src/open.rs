@@ -1,4 +1,4 @@
-//! What miner and validator have in common: everything they open at the start, and how they end.
+//! Opens everything that miner and validator have in common, and registers and announces them.
 
 use std::{path::Path, sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Fetching, checking, keeping and serving the payloads that miners revealed.
+//! Fetches, checks, keeps and serves the payloads that miners revealed.
 //!
 //! A payload that was fetched is served in turn, so that a miner that ends after its reveal costs nobody anything, and
 //! is forgotten once the chain has forgotten its window.
@@ -21,8 +21,11 @@ use protocol::{
     AccountBytes, Hash, Uid, Window,
 };
 
-use crate::error::{miss, Attempt as _, Result};
-use crate::{peers::AnnouncedPeers, telemetry};
+use crate::{
+    error::{miss, Attempt as _, Result},
+    peers::AnnouncedPeers,
+    telemetry,
+};
 
 /// Windows for which payloads are served: the chain keeps its records as long.
 pub const SERVED_WINDOWS: u64 = protocol::limits::HISTORY_WINDOWS;

@@ -1,13 +1,14 @@
-//! Who serves what: the announcements on the chain as an ordered list of peers to ask.
+//! Lists the peers that the chain announces, in the order in which to ask them.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::error::Result;
 use node_client::{
     chain::Chain,
     network::{Network, PeerAddress, PeerId},
 };
 use protocol::{AccountBytes, RunId};
+
+use crate::error::Result;
 
 /// The announced peers of a run, validators first because they hold every payload.
 #[derive(Debug, Default)]

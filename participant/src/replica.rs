@@ -1,4 +1,4 @@
-//! The agreed parameters: from one window to the next by the outer step, or whole from a peer after a long absence.
+//! Holds the agreed parameters: from one window to the next by the outer step, or whole from a peer after a long absence.
 //!
 //! The state of window `w` is what every participant holds at its start, θ_w. When the chain has computed the accepted
 //! set of `w`, the accepted payloads are fetched and applied, which gives θ_{w+1}. A process that was away does the same
@@ -16,9 +16,9 @@ use protocol::{
 use tokio::sync::watch;
 use trainer::{Checkpoints, Model, ModelConfig, Position, Threads};
 
-use crate::error::{miss, Attempt as _, Error, Result};
 use crate::{
     diary::{Duty, Line},
+    error::{miss, Attempt as _, Error, Result},
     handles::{Handles, Machine, Peers, Run},
     telemetry,
 };
@@ -41,11 +41,11 @@ const SYNC_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The agreed parameters at the start of a window.
 pub struct State {
-    /// The window.
+    /// Number of the window, from 0 on.
     pub window: Window,
     /// θ of the window.
     pub model: Model,
-    /// Its state root.
+    /// Root over all its parameters.
     pub root: Hash,
 }
 

@@ -48,11 +48,11 @@ pub struct Participant {
     pub memory_bytes: Option<u64>,
     /// WebSocket addresses of the chain's nodes; the next one is asked when one fails. At least one.
     pub urls: Vec<String>,
-    /// The run.
+    /// Number of the run on the chain.
     pub run: RunId,
     /// Signs the work of each window.
     pub hot: Keypair,
-    /// Registers, if given.
+    /// Owns the money; if given, it registers the hot key at the start.
     pub cold: Option<Keypair>,
     /// A validator's stake when it registers by itself.
     pub stake: Option<u128>,

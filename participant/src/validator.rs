@@ -1,4 +1,4 @@
-//! A validator: fetch what miners reveal, attest what is valid, measure what it is worth; window after window.
+//! Runs a validator: it fetches what miners reveal, attests what is valid and measures its worth; window after window.
 //!
 //! A service per duty, each with its own loop:
 //!

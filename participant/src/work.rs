@@ -1,35 +1,36 @@
-//! Where what blocks is done: computing, and writing to disk.
+//! Runs blocking work (training, disk writes) off the async threads.
 
 use std::sync::Arc;
 
-use crate::error::Result;
 use futures::future::BoxFuture;
+
+use crate::error::Result;
 
 /// Makes a future that is over when a simulated computation may begin or has ended.
 type Pause = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
-/// Runs what blocks; clones do it in the same place.
+/// Runs blocking work; clones run it in the same place.
 #[derive(Clone)]
 pub struct Work {
     pause: Option<Pause>,
 }
 
 impl Work {
-    /// On tokio's threads for that.
+    /// Runs it on tokio's threads for blocking work.
     pub fn on_threads() -> Self {
         Self { pause: None }
     }
 
-    /// On the caller's own thread, between two of `pause`'s futures: on one thread with paused time, work then happens
+    /// Runs it on the caller's own thread, between two of `pause`'s futures: on one thread with paused time, work then happens
     /// in an order that the pauses decide, and can be killed before and after, not within.
     pub fn inline(pause: impl Fn() -> BoxFuture<'static, ()> + Send + Sync + 'static) -> Self {
         Self { pause: Some(Arc::new(pause)) }
     }
 
-    /// Runs `work` and returns its result. Cancel-safe in that the result is lost; on threads, `work` goes on.
+    /// Runs `work` and returns its result. Cancel-safe in that the result is lost; on threads, `work` runs to its end.
     ///
     /// # Errors
-    /// It panicked on its thread.
+    /// `work` panicked on its thread.
     pub async fn run<R: Send + 'static>(
         &self,
         work: impl FnOnce() -> R + Send + 'static,

@@ -1,4 +1,4 @@
-//! One settlement: from the revealed evaluations to standings and pay, against the chain's events.
+//! Audits one settlement: from the revealed evaluations to standings and pay, against the chain's events.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! One window: seeds, commitments, payloads, state root, accepted set, outer step.
+//! Audits one window: seeds, commitments, payloads, state root, accepted set, outer step.
 
 use node_client::chain::{GauntletEvent, MinerInfo, RevealInfo, WindowInfo};
 use protocol::{
@@ -13,8 +13,11 @@ use protocol::{
 };
 
 use super::{Audit, WindowFinding};
-use crate::error::{Attempt as _, Result};
-use crate::{payloads::archive_path, replica};
+use crate::{
+    error::{Attempt as _, Result},
+    payloads::archive_path,
+    replica,
+};
 
 impl Audit {
     /// Recomputes one window and takes its outer step. Windows are audited in order, after all settlements.

@@ -10,7 +10,7 @@ use super::conduct::{Conduct, Copier, Garbage, Lazy};
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "snake_case")]
 pub enum AdversaryKind {
-    /// Sends well-formed noise.
+    /// Sends well-formed noise as its update.
     Garbage,
     /// Tries to open another miner's payload as its own.
     Copier,

@@ -1,4 +1,4 @@
-//! The miner's own updates on disk, by window, from when they are made: they may not be served before they are revealed.
+//! Keeps the miner's own updates on disk, by window, from when they are made: they may not be served before they are revealed.
 
 use std::{
     fs::{self, File},
@@ -6,9 +6,10 @@ use std::{
     path::PathBuf,
 };
 
-use crate::error::{Attempt as _, Result};
 use bytes::Bytes;
 use protocol::Window;
+
+use crate::error::{Attempt as _, Result};
 
 /// Updates kept: as long as the chain may ask for them.
 const KEPT_WINDOWS: u64 = protocol::limits::HISTORY_WINDOWS;

@@ -35,7 +35,7 @@ pub const MARGIN_BLOCKS: u32 = 2;
 pub struct Prepared {
     /// The window it is for.
     pub window: Window,
-    /// The miner's slot.
+    /// Slot of the miner in the run.
     pub uid: Uid,
     /// What opens the commitment.
     pub opening: Opening,
@@ -55,7 +55,7 @@ pub(super) struct Note {
 pub struct Task {
     /// The agreed parameters of the window.
     pub state: Arc<State>,
-    /// The miner's slot.
+    /// Slot of the miner in the run.
     pub uid: Uid,
     /// Ids of the samples, step by step.
     pub steps: Vec<Vec<u64>>,
@@ -67,7 +67,7 @@ pub struct Task {
 
 /// An update, and what its training said.
 pub struct Made {
-    /// The update.
+    /// Bytes of the update.
     pub payload: Bytes,
     /// Losses of the local steps; `None` if there were none.
     pub losses: Option<LossSummary>,
@@ -76,7 +76,7 @@ pub struct Made {
 /// What updates are made with; clones share it.
 #[derive(Clone)]
 pub struct Workshop {
-    /// The participant.
+    /// Shared by all services of the miner.
     pub handles: Handles,
     /// The miner's own updates on disk.
     pub updates: Updates,

@@ -1,4 +1,4 @@
-//! Fetch every revealed payload, check it, attest.
+//! Fetches every revealed payload, checks it, and attests the valid ones.
 
 use std::{
     collections::BTreeSet,
@@ -20,10 +20,10 @@ use protocol::{
 };
 use tokio::task::JoinSet;
 
-use crate::error::{Attempt as _, Result};
 use crate::{
     desk::attestation_hash,
     diary::Duty,
+    error::{Attempt as _, Result},
     handles::{Handles, Role, Run},
     replica::{State, States},
     slot,
@@ -35,7 +35,7 @@ const ATTEST_BLOCKS: u32 = 2;
 /// Pause before a payload is fetched again.
 const RETRY_PAUSE: Duration = Duration::from_millis(300);
 
-/// What is attested.
+/// Says which updates are valid and which state they start from; kept in the journal.
 #[derive(Encode, Decode, Clone, Debug)]
 struct Attestation {
     bitmap: Vec<u8>,

@@ -1,10 +1,12 @@
-//! The held-out loss of each window's parameters: what people look at.
+//! Measures the held-out loss of each window's parameters, for people.
 
 use dataset::Split;
 use trainer::{evaluate::held_out_ids, Cpu, Evaluator, ModelConfig, TrainError};
 
-use crate::error::Result;
-use crate::{diary::Line, handles::Handles, memory::SCORED_AT_ONCE, replica::States, telemetry};
+use crate::{
+    diary::Line, error::Result, handles::Handles, memory::SCORED_AT_ONCE, replica::States,
+    telemetry,
+};
 
 /// Measures every new state on `samples` held-out samples, the same ones each time, until the process ends.
 pub(super) async fn run(

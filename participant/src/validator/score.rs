@@ -1,4 +1,4 @@
-//! Measure the updates of the last window, commit to the scores, reveal them.
+//! Measures the updates of the last window, commits to the scores and reveals them.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -19,10 +19,10 @@ use protocol::{
 };
 use trainer::{Cpu, EvaluationRates, Evaluator, ModelConfig, TrainError, UpdateToEvaluate};
 
-use crate::error::{miss, Attempt as _, Result};
 use crate::{
     desk::Errand,
     diary::Duty,
+    error::{miss, Attempt as _, Result},
     handles::{Handles, Role, Run},
     memory::SCORED_AT_ONCE,
     replica::{self, State, States},
@@ -42,7 +42,7 @@ pub(super) struct Score {
     evaluator: Arc<Mutex<Evaluator>>,
 }
 
-/// What is revealed.
+/// Opens the commitment to scores: kept in the journal, revealed later.
 #[derive(Encode, Decode, Clone, Debug)]
 struct Scores {
     evaluations: Vec<Evaluation>,

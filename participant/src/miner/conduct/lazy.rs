@@ -12,7 +12,7 @@ use crate::{
 /// Where the one update is kept: a window that no run reaches.
 const SLOT: Window = Window::MAX;
 
-/// Trains once.
+/// Trains in its first window only.
 #[derive(Clone, Copy, Debug)]
 pub struct Lazy;
 
