@@ -9,12 +9,13 @@
 use alloc::{collections::BTreeMap, vec::Vec};
 
 use frame_support::{
+    defensive,
     traits::Get,
     weights::{Weight, WeightMeter},
     BoundedVec,
 };
 use protocol::{
-    books::{due, settlement_inputs, MinerRow, ValidatorRow},
+    books::{due, settlement_inputs, takes_part, MinerRow, ValidatorRow},
     consensus::{emission_at, pay, settle, split_emission, Outcome},
     settings::StandingKind,
     window::phase_at,
@@ -200,9 +201,13 @@ impl<T: Config> Pallet<T> {
             .into_iter()
             .zip(miner_amounts)
             .filter_map(|(outcome, amount)| {
+                let Some(miner) = miners.get(&outcome.uid) else {
+                    defensive!("a settlement pays a miner that was not among its inputs");
+                    return None;
+                };
                 Some(MinerPay {
                     uid: outcome.uid,
-                    cold: miners.get(&outcome.uid)?.cold.clone(),
+                    cold: miner.cold.clone(),
                     own: outcome.own,
                     random: outcome.random,
                     standing: outcome.standing,
@@ -216,9 +221,13 @@ impl<T: Config> Pallet<T> {
             .into_iter()
             .zip(validator_amounts)
             .filter_map(|(outcome, amount)| {
+                let Some(validator) = validators.get(&outcome.index) else {
+                    defensive!("a settlement pays a validator that was not among its inputs");
+                    return None;
+                };
                 Some(ValidatorPay {
                     index: outcome.index,
-                    cold: validators.get(&outcome.index)?.cold.clone(),
+                    cold: validator.cold.clone(),
                     agreement: outcome.agreement,
                     share: outcome.share,
                     amount,
@@ -279,7 +288,7 @@ impl<T: Config> Pallet<T> {
             Miners::<T>::mutate(run_id, pay.uid, |miner| {
                 // Whoever took over the slot since takes part from a later window on.
                 if let Some(miner) =
-                    miner.as_mut().filter(|miner| miner.registered_window <= window)
+                    miner.as_mut().filter(|miner| takes_part(miner.registered_window, window))
                 {
                     miner.standing = pay.standing;
                     miner.value = pay.value;
@@ -315,7 +324,7 @@ impl<T: Config> Pallet<T> {
             validators_paid = validators_paid.saturating_add(paid);
             Validators::<T>::mutate(run_id, pay.index, |validator| {
                 if let Some(validator) =
-                    validator.as_mut().filter(|found| found.registered_window <= window)
+                    validator.as_mut().filter(|found| takes_part(found.registered_window, window))
                 {
                     validator.agreement = pay.agreement;
                     validator.share = pay.share;

@@ -2,6 +2,7 @@
 
 use frame_support::ensure;
 use protocol::{
+    books::takes_part,
     commitment::{challenged_chunks, commitment_hash, score_commitment_hash, Opening},
     layout::Layout,
     merkle,
@@ -222,7 +223,7 @@ impl<T: Config> Pallet<T> {
     fn active_miner(run_id: RunId, hot: &T::AccountId, window: Window) -> Result<Uid, Error<T>> {
         let uid = MinerUids::<T>::get(run_id, hot).ok_or(Error::<T>::MinerUnknown)?;
         let miner = Miners::<T>::get(run_id, uid).ok_or(Error::<T>::Internal)?;
-        ensure!(miner.registered_window <= window, Error::<T>::NotYetActive);
+        ensure!(takes_part(miner.registered_window, window), Error::<T>::NotYetActive);
         Ok(uid)
     }
 
@@ -234,7 +235,7 @@ impl<T: Config> Pallet<T> {
     ) -> Result<(ValidatorIndex, ValidatorOf<T>), Error<T>> {
         let index = ValidatorIndices::<T>::get(run_id, hot).ok_or(Error::<T>::ValidatorUnknown)?;
         let validator = Validators::<T>::get(run_id, index).ok_or(Error::<T>::Internal)?;
-        ensure!(validator.registered_window <= window, Error::<T>::NotYetActive);
+        ensure!(takes_part(validator.registered_window, window), Error::<T>::NotYetActive);
         Ok((index, validator))
     }
 
