@@ -27,7 +27,7 @@ pub struct StatusArgs {
     /// The run.
     #[arg(default_value_t = 0)]
     pub run: RunId,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     pub json: bool,
 }
