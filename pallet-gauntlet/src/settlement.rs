@@ -1,8 +1,7 @@
-//! The settlement of a window, paged over blocks: gather → one call of
-//! [`protocol::consensus::settle`] → pages of standings and pay → close. And the removal of what is
-//! old. No formula is here.
+//! Settles windows, paged over blocks: gather → one call of [`protocol::consensus::settle`] → pages
+//! of standings and pay → close. Then removes the rows of old windows. No formula is here.
 //!
-//! Both go on in `on_poll` and `on_idle` under a weight meter; each step is
+//! Both advance in `on_poll` and `on_idle` under a weight meter; each step is
 //! taken whole or not at all, and each run settles its windows in order. Nothing here can fail: a
 //! settlement that `protocol` refuses makes the window void.
 
@@ -45,7 +44,7 @@ struct Payout<AccountId> {
 }
 
 impl<T: Config> Pallet<T> {
-    /// Goes on with the work that waits, in half of the block at most.
+    /// Does the work that waits, in half of the block at most.
     pub(crate) fn do_poll(meter: &mut WeightMeter) {
         let limit = meter.remaining().min(Self::poll_limit());
         let mut own = WeightMeter::with_limit(limit);
@@ -53,7 +52,7 @@ impl<T: Config> Pallet<T> {
         meter.consume(own.consumed());
     }
 
-    /// Goes on with the work that waits, in what transactions left of the block.
+    /// Does the work that waits, in the part of the block that transactions left.
     pub(crate) fn do_idle(remaining: Weight) -> Weight {
         let mut meter = WeightMeter::with_limit(remaining);
         Self::work(&mut meter);
@@ -76,7 +75,7 @@ impl<T: Config> Pallet<T> {
         POLL_SHARE * T::BlockWeights::get().max_block
     }
 
-    /// Takes the next step of a run's settlement. Whether there was one and it fitted.
+    /// Takes the next step of a run's settlement; returns whether there was one and it fitted.
     fn settle_step(run_id: RunId, meter: &mut WeightMeter) -> bool {
         let Some(settlement) = Settlements::<T>::get(run_id) else {
             return Self::begin(run_id, meter);
@@ -171,7 +170,7 @@ impl<T: Config> Pallet<T> {
         Settlements::<T>::insert(run_id, settlement);
     }
 
-    /// Who gets what of `pot`.
+    /// Divides `pot` between owner, miners and validators.
     fn payout(
         run_id: RunId,
         window: Window,
@@ -237,7 +236,7 @@ impl<T: Config> Pallet<T> {
         Ok(Payout { owner: split.owner, miners, validators })
     }
 
-    /// Reads what the miners did in the window.
+    /// Reads the miners' rows of the window.
     fn miner_rows(
         run_id: RunId,
         window: Window,
@@ -250,7 +249,7 @@ impl<T: Config> Pallet<T> {
                 uid: *uid,
                 registered_window: miner.registered_window,
                 standing: miner.standing.clone(),
-                // Who revealed had committed.
+                // A miner that revealed had committed.
                 committed: revealed || Commitments::<T>::contains_key(key),
                 revealed,
             }
@@ -258,7 +257,7 @@ impl<T: Config> Pallet<T> {
         miners.iter().map(row).collect()
     }
 
-    /// Reads what the validators revealed in the window.
+    /// Reads the validators' rows of the window.
     fn validator_rows(
         run_id: RunId,
         window: Window,
@@ -286,7 +285,7 @@ impl<T: Config> Pallet<T> {
             let paid = Self::credit(run_id, window, &pay.cold, pay.amount);
             settlement.miners_paid = settlement.miners_paid.saturating_add(paid);
             Miners::<T>::mutate(run_id, pay.uid, |miner| {
-                // Whoever took over the slot since takes part from a later window on.
+                // A miner that took over the slot since takes part from a later window on.
                 if let Some(miner) =
                     miner.as_mut().filter(|miner| takes_part(miner.registered_window, window))
                 {
@@ -357,7 +356,7 @@ impl<T: Config> Pallet<T> {
         Self::deposit_event(Event::WindowVoid { run: run_id, window, error: reason });
     }
 
-    /// Notes how a window ended and goes on to the next one.
+    /// Notes how a window ended, and makes the next one the next to settle.
     fn finish(run_id: RunId, window: Window, status: WindowStatus) {
         Windows::<T>::mutate(run_id, window, |record| {
             if let Some(record) = record {
@@ -371,8 +370,8 @@ impl<T: Config> Pallet<T> {
         });
     }
 
-    /// Removes some rows of the oldest window that is old enough. Whether there were any and it
-    /// fitted.
+    /// Removes some rows of the oldest window that is old enough; returns whether there were any
+    /// and it fitted.
     fn prune_step(run_id: RunId, meter: &mut WeightMeter) -> bool {
         let Some(run) = Runs::<T>::get(run_id) else {
             return false;
@@ -413,7 +412,7 @@ impl<T: Config> Pallet<T> {
         });
     }
 
-    /// The constants fit together; called by `integrity_test`, which may panic.
+    /// Checks that the constants fit together; called by `integrity_test`, which may panic.
     pub(crate) fn check_constants() {
         assert!(T::RunsMax::get() > 0, "RunsMax must allow a run");
         assert!(

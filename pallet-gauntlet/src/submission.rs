@@ -1,4 +1,4 @@
-//! The work of a window: commit and reveal an update, attest, commit and reveal scores.
+//! Handles the calls of a window's work: commit and reveal an update, attest, commit and reveal scores.
 
 use frame_support::ensure;
 use protocol::{
@@ -74,7 +74,7 @@ impl<T: Config> Pallet<T> {
         Ok(())
     }
 
-    /// The chunks are those that the chain drew, belong to the payload and decode.
+    /// Checks that the chunks are those that the chain drew, belong to the payload and decode.
     fn ensure_chunks_shown(
         run: &RunOf<T>,
         (run_id, window, uid): (RunId, Window, Uid),
@@ -104,8 +104,8 @@ impl<T: Config> Pallet<T> {
         Ok(())
     }
 
-    /// Makes `uid` the owner of a payload, if nobody committed to it before; the reveal of somebody
-    /// who committed later is removed.
+    /// Makes `uid` the owner of a payload, if nobody committed to it before; the reveal of a miner
+    /// that committed later is removed.
     fn own_payload(
         (run_id, window, uid): (RunId, Window, Uid),
         root: Hash,
