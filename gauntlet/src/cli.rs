@@ -28,11 +28,11 @@ use crate::{
 #[derive(Parser, Debug)]
 #[command(name = "gauntlet", version, max_term_width = 110)]
 pub struct Cli {
-    /// What is logged to stderr, in tracing's filter syntax.
+    /// Filter of the log on stderr, in tracing's syntax.
     #[arg(long, global = true, env = env::LOG, default_value = "warn,gauntlet=info", value_name = "FILTER",
         value_parser = telemetry::parse_filter)]
     pub log: String,
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -46,7 +46,7 @@ pub enum Command {
     Miner(MinerArgs),
     /// Measure the miners of a run and earn (until Ctrl-C).
     Validator(ValidatorArgs),
-    /// Recompute a run from chain and payloads, and say where they part.
+    /// Recompute a run from the payloads, and print where the chain differs.
     Audit(AuditArgs),
     /// Create and show runs.
     #[command(subcommand)]
@@ -56,7 +56,7 @@ pub enum Command {
     /// Make and show keys.
     #[command(subcommand)]
     Wallet(WalletCommand),
-    /// Train a model on this machine alone, without a chain. Goes on where it stood when it was killed.
+    /// Train a model on this machine alone, without a chain. The same command resumes where it was killed.
     Train(Box<TrainArgs>),
     /// Build, verify and show data sets.
     #[command(subcommand)]
@@ -70,7 +70,7 @@ pub enum Command {
     Export(ExportArgs),
     /// Ask a model published questions (MMLU, ARC, HellaSwag, …), or how well it predicts a text.
     Eval(EvalArgs),
-    /// Say what training a model takes on a machine: memory, disk, time; and what would fit if it does not.
+    /// Print the memory, disk and time that training a model takes on a machine, and what would make it fit.
     Plan(Box<PlanArgs>),
 }
 
@@ -78,7 +78,7 @@ impl Command {
     /// Runs the command to its end and returns the exit code.
     ///
     /// # Errors
-    /// What a person should read; [`crate::exit`] makes an exit code of it.
+    /// The command failed; the text is for a person, and [`crate::exit`] makes an exit code of it.
     pub async fn run(self) -> Result<u8> {
         if self.only_prints() {
             signals::end_with_reader();

@@ -1,5 +1,5 @@
-//! Text to train on where nobody built a data set before: a byte-level one, from the user's text or from the sources and
-//! Markdown of the crates that Cargo.lock pins.
+//! Builds a byte-level data set where there is none yet: from the user's text, or from the sources and Markdown of the
+//! crates that Cargo.lock pins.
 
 use std::path::{Path, PathBuf};
 

@@ -1,7 +1,7 @@
-//! Every environment variable that is read, in one list. A flag or a configuration file wins over it. Beside these,
+//! Lists every environment variable that is read. A flag or a configuration file wins over it. Beside these,
 //! `data` reaches S3-compatible stores by the usual `AWS_…` variables, which the `object_store` crate reads.
 
-/// What is logged, in `tracing`'s filter syntax (`info`, `gauntlet=debug,libp2p=warn`).
+/// Filter of the log, in `tracing`'s syntax (`info`, `gauntlet=debug,libp2p=warn`).
 pub const LOG: &str = "GAUNTLET_LOG";
 
 /// WebSocket address of the chain, for the commands that ask it.

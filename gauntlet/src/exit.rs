@@ -15,13 +15,13 @@ pub const FAILURE: u8 = 1;
 /// The command line is wrong (clap's own code, with which it ends the process).
 pub const USAGE: u8 = 2;
 
-/// An audit found that chain and replay part.
+/// An audit found a difference between chain and replay.
 pub const DISAGREEMENT: u8 = 3;
 
 /// Ended by Ctrl-C or SIGTERM before its work was done (as shells count SIGINT).
 pub const INTERRUPTED: u8 = 130;
 
-/// Turns what a command came to into the exit code of this process; an error is told as the last line on stderr.
+/// Turns a command's result into the exit code of this process; an error becomes the last line on stderr.
 pub fn code(result: Result<u8>) -> ExitCode {
     let code = result.unwrap_or_else(|error| {
         tell(&line(&error));
@@ -34,14 +34,14 @@ pub fn code(result: Result<u8>) -> ExitCode {
     code.into()
 }
 
-/// Says something on stderr. Where nobody reads it any more (a terminal that was closed) nothing happens: a panic there would
-/// cost a checkpoint.
+/// Prints a line on stderr. Where nobody reads it any more (a terminal that was closed) nothing happens: a panic there
+/// would cost a checkpoint.
 pub fn tell(line: &str) {
     let _ = writeln!(std::io::stderr(), "gauntlet: {line}");
 }
 
-/// The error as one line: what was done, and why it failed. A cause that the text before already ends with (as errors of
-/// files do, which name the file and the cause) is not said twice.
+/// The error as one line: the action, and why it failed. A cause that the text before already ends with (as errors of
+/// files do, which name the file and the cause) is not repeated.
 fn line(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain().map(ToString::to_string) {

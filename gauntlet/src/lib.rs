@@ -1,9 +1,9 @@
-//! The command line of Gauntlet: reads what a person asks for, calls the libraries, and says what came of it.
+//! The command line of Gauntlet: parses a person's command, calls the libraries, and prints the result.
 //!
 //! Read in this order: [`cli`] is the list of commands, each of which is a module of [`commands`]; [`participant_file`] and
 //! [`run_folder`] are the files that they read and write; [`chain_process`] and [`supervise`] start and stop processes.
 //!
-//! **Invariant.** Nothing depends on this crate: what another program could use is in `participant`, `trainer` or
+//! **Invariant.** Nothing depends on this crate: everything that another program could use is in `participant`, `trainer` or
 //! `node-client`.
 
 pub mod cli;

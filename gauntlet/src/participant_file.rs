@@ -30,10 +30,10 @@ use crate::env::{self, DEFAULT_URL};
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct ParticipantFile {
-    /// What logs and reports call this participant.
+    /// This participant's name in logs and reports.
     #[serde(default = "default_name")]
     pub name: String,
-    /// Everything this participant keeps: store, journal, checkpoint, network key, diary.
+    /// Folder of everything this participant keeps: store, journal, checkpoint, network key, diary.
     #[serde(default = "default_folder")]
     pub folder: PathBuf,
     /// The model: a preset's name. Its initial parameters must have the run's genesis state root.
@@ -73,14 +73,14 @@ pub struct ParticipantFile {
     /// The chain.
     #[serde(default)]
     pub chain: ChainSection,
-    /// Who signs.
+    /// The keys that sign.
     pub keys: KeysSection,
     /// The peers.
     #[serde(default)]
     pub network: NetworkSection,
 }
 
-/// Which chain, which run.
+/// The chain and the run on it.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct ChainSection {
@@ -96,7 +96,7 @@ impl Default for ChainSection {
     }
 }
 
-/// Who signs.
+/// The keys that sign.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct KeysSection {
@@ -155,7 +155,7 @@ fn default_store_bytes() -> u64 {
 /// Reads and checks the file at `path`; returns its settings and where it wants metrics to be served.
 ///
 /// # Errors
-/// The file cannot be read, says something unknown, asks a validator to misbehave, or names a key, model or address that is none.
+/// The file cannot be read, says something unknown, asks a validator to misbehave, or has an invalid key, model or address.
 pub fn load(path: &Path, role: Role) -> Result<(Participant, Option<SocketAddr>)> {
     let text =
         std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;

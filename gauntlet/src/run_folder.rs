@@ -1,4 +1,4 @@
-//! What a run folder says about itself: enough to audit it.
+//! Reads and writes a run folder's description of itself, which is enough to audit it.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Child processes: started with a log each, watched, started again when they end before their time, and stopped.
+//! Supervises child processes: starts each with a log, watches it, starts it again when it ends too early, and stops it.
 //!
 //! No child outlives this process: the kernel ends it with the thread that started it (`PR_SET_PDEATHSIG`), which is the
 //! main thread. Children are in process groups of their own, so that Ctrl-C reaches this process alone, which then stops
@@ -21,10 +21,10 @@ const RESTARTS_MAX: u32 = 5;
 /// Bytes of a log that an error shows.
 const LOG_TAIL_BYTES: u64 = 2_000;
 
-/// How to start a process.
+/// The command of a process, its log's name and its folder.
 #[derive(Clone, Debug)]
 pub(crate) struct Program {
-    /// What people call it, also the name of its log.
+    /// Its name for people and for its log.
     pub(crate) name: String,
     /// The binary.
     pub(crate) binary: PathBuf,
@@ -49,7 +49,7 @@ impl Program {
         Ok(Process { program: self, child, restarts: 0 })
     }
 
-    /// Where its output goes.
+    /// Path of its log.
     pub(crate) fn log(&self) -> PathBuf {
         self.logs.join(format!("{}.log", self.name))
     }
@@ -95,7 +95,7 @@ impl Program {
 }
 
 impl Process {
-    /// What people call it.
+    /// Its name for people.
     pub(crate) fn name(&self) -> &str {
         &self.program.name
     }

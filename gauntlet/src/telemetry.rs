@@ -1,6 +1,6 @@
-//! Logs to stderr and metrics for Prometheus.
+//! Logs to stderr and serves metrics for Prometheus.
 //!
-//! Metrics are names and numbers only; which ones there are stands in [`describe`].
+//! Metrics are names and numbers only; [`describe`] lists them.
 
 use std::net::SocketAddr;
 
@@ -21,7 +21,7 @@ pub const STEP: &str = "gauntlet_train_step";
 /// Checks a log filter, for the command line's parser.
 ///
 /// # Errors
-/// Why it is none.
+/// The text is not a filter.
 pub fn parse_filter(filter: &str) -> Result<String, String> {
     EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
     Ok(filter.to_owned())
@@ -30,7 +30,7 @@ pub fn parse_filter(filter: &str) -> Result<String, String> {
 /// Starts logging to stderr with this filter.
 ///
 /// # Errors
-/// The filter is not one.
+/// The text is not a filter.
 pub fn log_to_stderr(filter: &str) -> Result<()> {
     let filter = EnvFilter::try_new(filter).with_context(|| format!("log filter {filter:?}"))?;
     tracing_subscriber::fmt()

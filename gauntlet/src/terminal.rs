@@ -1,4 +1,4 @@
-//! Prints for people: lines, bars, amounts and tables. Knows nothing of what the commands do.
+//! Prints for people: lines, bars, amounts and tables. Knows none of the commands.
 
 mod amounts;
 mod byte_bar;

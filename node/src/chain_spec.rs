@@ -1,4 +1,4 @@
-//! The chains that a node knows by name: `dev` and `local`.
+//! Specifies the chains that a node knows by name: `dev` and `local`.
 
 use runtime::{SS58_PREFIX, WASM_BINARY};
 use sc_service::{ChainType, GenericChainSpec, Properties};

@@ -1,4 +1,4 @@
-//! What the command line offers.
+//! Defines the command line.
 
 /// A command line as parsed.
 #[derive(Debug, clap::Parser)]
@@ -17,7 +17,7 @@ pub(crate) struct Cli {
     pub(crate) block_millis: Option<u64>,
 }
 
-/// What can be done instead of running a node.
+/// The commands beside running a node.
 #[derive(Debug, clap::Subcommand)]
 #[allow(clippy::large_enum_variant)]
 pub(crate) enum Subcommand {

@@ -1,4 +1,4 @@
-//! Runs what the command line asks for.
+//! Runs the command that the command line names, or the node.
 
 use runtime::opaque::Block;
 use sc_chain_spec::NoExtension;

@@ -1,4 +1,4 @@
-//! The chain binary: block production, finality and RPC for the runtime. No rule of Gauntlet's is here.
+//! The chain's binary: makes, finalises and serves the blocks of the runtime. No rule of Gauntlet's is here.
 
 #![allow(
     clippy::result_large_err,

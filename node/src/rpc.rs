@@ -1,4 +1,4 @@
-//! The RPC methods beyond those that every node of this kind serves.
+//! Adds the RPC methods beyond those that every node of this kind serves.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use substrate_frame_rpc_system::{System, SystemApiServer};
 
 use crate::client::{Client, Pool};
 
-/// Account nonces, dry runs and fees.
+/// The methods for account nonces, dry runs and fees.
 pub(crate) fn extensions(
     client: Arc<Client>,
     pool: Arc<Pool>,

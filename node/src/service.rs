@@ -12,17 +12,24 @@ use sc_chain_spec::ChainType;
 use sc_client_api::BlockBackend;
 use sc_consensus::{DefaultImportQueue, LongestChain};
 use sc_consensus_aura::{ImportQueueParams, SlotProportion, StartAuraParams};
-use sc_consensus_grandpa::{GrandpaParams, SharedVoterState, VotingRulesBuilder};
+use sc_consensus_grandpa::{
+    warp_proof::NetworkProvider, GrandpaParams, SharedVoterState, VotingRulesBuilder,
+};
 use sc_consensus_manual_seal::{
     consensus::{aura::AuraConsensusDataProvider, timestamp::SlotTimestampProvider},
     EngineCommand, ManualSealParams,
 };
-use sc_network::{config::FullNetworkConfiguration, NetworkBackend, NotificationService};
-use sc_service::{
-    error::Error, BuildNetworkParams, Configuration, KeystoreContainer, SpawnTasksParams,
-    TaskManager, WarpSyncConfig,
+use sc_network::{
+    config::FullNetworkConfiguration,
+    service::{traits::NetworkService, NotificationMetrics},
+    NetworkBackend, NotificationService, ProtocolName,
 };
-use sc_telemetry::{Telemetry, TelemetryWorker};
+use sc_network_sync::SyncingService;
+use sc_service::{
+    config::PrometheusConfig, error::Error, BuildNetworkParams, Configuration, KeystoreContainer,
+    Role, SpawnTasksParams, TaskManager, WarpSyncConfig,
+};
+use sc_telemetry::{Telemetry, TelemetryHandle, TelemetryWorker};
 use sc_transaction_pool_api::OffchainTransactionPoolFactory;
 use sp_consensus_aura::{
     inherents::InherentDataProvider as SlotProvider, sr25519::AuthorityPair as AuraPair,
@@ -39,6 +46,8 @@ use crate::{
 type GrandpaBlockImport =
     sc_consensus_grandpa::GrandpaBlockImport<Backend, Block, Client, SelectChain>;
 type GrandpaLink = sc_consensus_grandpa::LinkHalf<Block, Client, SelectChain>;
+type ImportQueue = DefaultImportQueue<Block>;
+type Proposers = ProposerFactory<Pool, Client>;
 type Hash = <Block as BlockT>::Hash;
 
 /// Blocks between two finality proofs that are kept for nodes that synchronise later.
@@ -50,11 +59,11 @@ const PROPOSAL_PART: f32 = 2.0 / 3.0;
 /// Telemetry messages that may wait to be sent.
 const TELEMETRY_BUFFER: usize = 16;
 
-/// What a node needs before it meets a network; the subcommands make do with these.
+/// A node's parts before it meets a network; the subcommands make do with these.
 pub(crate) struct Parts {
     pub(crate) client: Arc<Client>,
     pub(crate) task_manager: TaskManager,
-    pub(crate) import_queue: DefaultImportQueue<Block>,
+    pub(crate) import_queue: ImportQueue,
     backend: Arc<Backend>,
     keystore: KeystoreContainer,
     select_chain: SelectChain,
@@ -104,35 +113,15 @@ pub(crate) fn parts(config: &Configuration) -> Result<Parts, Error> {
     .with_prometheus(config.prometheus_registry())
     .build();
 
-    let essential = task_manager.spawn_essential_handle();
-    let registry = config.prometheus_registry();
     let (import_queue, grandpa) = if is_development(config) {
+        let essential = task_manager.spawn_essential_handle();
         let import = Box::new(client.clone());
-        let queue = sc_consensus_manual_seal::import_queue(import, &essential, registry);
-        (queue, None)
+        let registry = config.prometheus_registry();
+        (sc_consensus_manual_seal::import_queue(import, &essential, registry), None)
     } else {
-        let (import, link) = sc_consensus_grandpa::block_import(
-            client.clone(),
-            JUSTIFICATION_PERIOD,
-            &client,
-            select_chain.clone(),
-            telemetry_handle.clone(),
-        )?;
-        let slot_duration = sc_consensus_aura::slot_duration(&*client)?;
-        let queue = sc_consensus_aura::import_queue::<AuraPair, _, _, _, _, _>(
-            ImportQueueParams {
-                block_import: import.clone(),
-                justification_import: Some(Box::new(import.clone())),
-                client: client.clone(),
-                create_inherent_data_providers: move |_, ()| async move { Ok(inherents(slot_duration)) },
-                spawner: &essential,
-                registry,
-                check_for_equivocation: Default::default(),
-                telemetry: telemetry_handle,
-                compatibility_mode: Default::default(),
-            },
-        )?;
-        (queue, Some((import, link)))
+        let (queue, grandpa) =
+            import_by_turns(config, &client, &select_chain, &task_manager, telemetry_handle)?;
+        (queue, Some(grandpa))
     };
 
     Ok(Parts {
@@ -148,6 +137,36 @@ pub(crate) fn parts(config: &Configuration) -> Result<Parts, Error> {
     })
 }
 
+/// Sets up the import of blocks that authorities make by turns (Aura) and finalise by votes (GRANDPA).
+fn import_by_turns(
+    config: &Configuration,
+    client: &Arc<Client>,
+    select_chain: &SelectChain,
+    task_manager: &TaskManager,
+    telemetry: Option<TelemetryHandle>,
+) -> Result<(ImportQueue, (GrandpaBlockImport, GrandpaLink)), Error> {
+    let (import, link) = sc_consensus_grandpa::block_import(
+        client.clone(),
+        JUSTIFICATION_PERIOD,
+        client,
+        select_chain.clone(),
+        telemetry.clone(),
+    )?;
+    let slot_duration = sc_consensus_aura::slot_duration(&**client)?;
+    let queue = sc_consensus_aura::import_queue::<AuraPair, _, _, _, _, _>(ImportQueueParams {
+        block_import: import.clone(),
+        justification_import: Some(Box::new(import.clone())),
+        client: client.clone(),
+        create_inherent_data_providers: move |_, ()| async move { Ok(inherents(slot_duration)) },
+        spawner: &task_manager.spawn_essential_handle(),
+        registry: config.prometheus_registry(),
+        check_for_equivocation: Default::default(),
+        telemetry,
+        compatibility_mode: Default::default(),
+    })?;
+    Ok((queue, (import, link)))
+}
+
 /// Starts a node; it runs until the returned tasks end.
 ///
 /// `block_millis` is the time between the blocks of a development chain, 0 for none; other chains ignore it.
@@ -155,60 +174,75 @@ pub(crate) fn start<N: NetworkBackend<Block, Hash>>(
     config: Configuration,
     block_millis: u64,
 ) -> Result<TaskManager, Error> {
-    let Parts {
-        client,
-        mut task_manager,
-        import_queue,
-        backend,
-        keystore,
-        select_chain,
-        pool,
-        mut telemetry,
-        grandpa,
-    } = parts(&config)?;
-    let telemetry_handle = telemetry.as_ref().map(|telemetry| telemetry.handle());
-    let registry = config.prometheus_registry().cloned();
-
-    let mut net_config = FullNetworkConfiguration::<Block, Hash, N>::new(
-        &config.network,
-        config.prometheus_registry().cloned(),
-    );
-    let metrics = N::register_notification_metrics(config.prometheus_registry());
-    let grandpa = match grandpa {
-        None => None,
-        Some((import, link)) => {
-            let genesis = client.block_hash(0)?.ok_or("there is no genesis block")?;
-            let protocol =
-                sc_consensus_grandpa::protocol_standard_name(&genesis, &config.chain_spec);
-            let (protocol_config, notifications) =
-                sc_consensus_grandpa::grandpa_peers_set_config::<_, N>(
-                    protocol.clone(),
-                    metrics.clone(),
-                    net_config.peer_store_handle(),
-                );
-            net_config.add_notification_protocol(protocol_config);
-            Some((import, link, protocol, notifications))
+    let force_authoring = config.force_authoring;
+    let votes = !config.disable_grandpa;
+    let (node, grandpa, task_manager) = join_network::<N>(config)?;
+    let authors = node.role.is_authority();
+    let proposers = node.proposers(&task_manager);
+    match grandpa {
+        None if authors && block_millis > 0 => {
+            node.seal_on_timer(&task_manager, proposers, block_millis);
         }
-    };
-    let warp_sync_config = grandpa.as_ref().map(|(_, link, ..)| {
-        WarpSyncConfig::WithProvider(Arc::new(
-            sc_consensus_grandpa::warp_proof::NetworkProvider::new(
-                backend.clone(),
-                link.shared_authority_set().clone(),
-                Vec::new(),
-            ),
-        ))
-    });
+        None => (),
+        Some(grandpa) => {
+            if authors {
+                let import = grandpa.import.clone();
+                node.author_by_turns(&task_manager, proposers, import, force_authoring)?;
+            }
+            if votes {
+                node.vote(&task_manager, grandpa)?;
+            }
+        }
+    }
+    Ok(task_manager)
+}
 
-    let (network, system_rpc_tx, tx_handler_controller, sync_service, _) =
+/// A node in its network: what its making of blocks and its voting share.
+struct Node {
+    client: Arc<Client>,
+    select_chain: SelectChain,
+    pool: Arc<Pool>,
+    keystore: KeystoreContainer,
+    network: Arc<dyn NetworkService>,
+    sync: Arc<SyncingService<Block>>,
+    role: Role,
+    name: String,
+    prometheus: Option<PrometheusConfig>,
+    telemetry: Option<TelemetryHandle>,
+}
+
+/// GRANDPA's hold on imported blocks, and its protocol in the network.
+struct Grandpa {
+    import: GrandpaBlockImport,
+    link: GrandpaLink,
+    protocol_name: ProtocolName,
+    notifications: Box<dyn NotificationService>,
+}
+
+/// Starts a node but for what makes blocks and votes: network, transactions, RPC.
+fn join_network<N: NetworkBackend<Block, Hash>>(
+    config: Configuration,
+) -> Result<(Node, Option<Grandpa>, TaskManager), Error> {
+    let mut parts = parts(&config)?;
+    let (client, pool) = (parts.client, parts.pool);
+    let registry = config.prometheus_registry().cloned();
+    let mut net_config = FullNetworkConfiguration::<Block, Hash, N>::new(&config.network, registry);
+    let metrics = N::register_notification_metrics(config.prometheus_registry());
+    let grandpa = parts
+        .grandpa
+        .map(|held| add_grandpa(held, &config, &client, &mut net_config, metrics.clone()))
+        .transpose()?;
+    let warp_sync_config = grandpa.as_ref().map(|grandpa| warp_sync(&grandpa.link, &parts.backend));
+
+    let (network, system_rpc_tx, tx_handler_controller, sync, _) =
         sc_service::build_network(BuildNetworkParams {
             config: &config,
             net_config,
             client: client.clone(),
             transaction_pool: pool.clone(),
-            spawn_handle: task_manager.spawn_handle(),
-            spawn_essential_handle: task_manager.spawn_essential_handle(),
-            import_queue,
+            spawn_handle: parts.task_manager.spawn_handle(),
+            spawn_essential_handle: parts.task_manager.spawn_essential_handle(),
+            import_queue: parts.import_queue,
             block_announce_validator_builder: None,
             warp_sync_config,
             block_relay: None,
@@ -216,148 +250,172 @@ pub(crate) fn start<N: NetworkBackend<Block, Hash>>(
             gap_sync_body_policy: None,
         })?;
 
-    let role = config.role;
-    let force_authoring = config.force_authoring;
-    let name = config.network.node_name.clone();
-    let votes = !config.disable_grandpa;
-
-    let rpc_builder = {
-        let client = client.clone();
-        let pool = pool.clone();
-        Box::new(move |_| {
-            rpc::extensions(client.clone(), pool.clone())
-                .map_err(|error| Error::Application(error.into()))
-        })
+    let node = Node {
+        client: client.clone(),
+        select_chain: parts.select_chain,
+        pool: pool.clone(),
+        keystore: parts.keystore,
+        network: network.clone(),
+        sync: sync.clone(),
+        role: config.role,
+        name: config.network.node_name.clone(),
+        prometheus: config.prometheus_config.clone(),
+        telemetry: parts.telemetry.as_ref().map(|telemetry| telemetry.handle()),
     };
+    let (rpc_client, rpc_pool) = (client.clone(), pool.clone());
     sc_service::spawn_tasks(SpawnTasksParams {
         config,
-        client: client.clone(),
-        backend,
-        task_manager: &mut task_manager,
-        keystore: keystore.keystore(),
-        transaction_pool: pool.clone(),
-        rpc_builder,
-        network: network.clone(),
+        client,
+        backend: parts.backend,
+        task_manager: &mut parts.task_manager,
+        keystore: node.keystore.keystore(),
+        transaction_pool: pool,
+        rpc_builder: Box::new(move |_| {
+            rpc::extensions(rpc_client.clone(), rpc_pool.clone())
+                .map_err(|error| Error::Application(error.into()))
+        }),
+        network,
         system_rpc_tx,
         tx_handler_controller,
-        sync_service: sync_service.clone(),
-        telemetry: telemetry.as_mut(),
+        sync_service: sync,
+        telemetry: parts.telemetry.as_mut(),
         tracing_execute_block: None,
     })?;
+    Ok((node, grandpa, parts.task_manager))
+}
 
-    let proposer_factory = ProposerFactory::new(
-        task_manager.spawn_handle(),
-        client.clone(),
-        pool.clone(),
-        registry.as_ref(),
-        telemetry_handle.clone(),
+/// Adds GRANDPA's protocol to the network that is being configured.
+fn add_grandpa<N: NetworkBackend<Block, Hash>>(
+    (import, link): (GrandpaBlockImport, GrandpaLink),
+    config: &Configuration,
+    client: &Client,
+    net_config: &mut FullNetworkConfiguration<Block, Hash, N>,
+    metrics: NotificationMetrics,
+) -> Result<Grandpa, Error> {
+    let genesis = client.block_hash(0)?.ok_or("there is no genesis block")?;
+    let protocol_name = sc_consensus_grandpa::protocol_standard_name(&genesis, &config.chain_spec);
+    let (protocol, notifications) = sc_consensus_grandpa::grandpa_peers_set_config::<_, N>(
+        protocol_name.clone(),
+        metrics,
+        net_config.peer_store_handle(),
     );
+    net_config.add_notification_protocol(protocol);
+    Ok(Grandpa { import, link, protocol_name, notifications })
+}
 
-    let Some((block_import, link, protocol_name, notification_service)) = grandpa else {
-        if role.is_authority() && block_millis > 0 {
-            seal_on_timer(
-                &task_manager,
-                client,
-                select_chain,
-                pool,
-                proposer_factory,
-                block_millis,
-            );
-        }
-        return Ok(task_manager);
-    };
+/// Lets a new node start from the newest final state, which proofs of finality lead to.
+fn warp_sync(link: &GrandpaLink, backend: &Arc<Backend>) -> WarpSyncConfig<Block> {
+    let authorities = link.shared_authority_set().clone();
+    let provider = NetworkProvider::new(backend.clone(), authorities, Vec::new());
+    WarpSyncConfig::WithProvider(Arc::new(provider))
+}
 
-    if role.is_authority() {
-        let slot_duration = sc_consensus_aura::slot_duration(&*client)?;
+impl Node {
+    /// Fills blocks from the transaction pool.
+    fn proposers(&self, task_manager: &TaskManager) -> Proposers {
+        ProposerFactory::new(
+            task_manager.spawn_handle(),
+            self.client.clone(),
+            self.pool.clone(),
+            self.prometheus.as_ref().map(|config| &config.registry),
+            self.telemetry.clone(),
+        )
+    }
+
+    /// Makes a block in each slot that is this authority's turn.
+    fn author_by_turns(
+        &self,
+        task_manager: &TaskManager,
+        proposer_factory: Proposers,
+        block_import: GrandpaBlockImport,
+        force_authoring: bool,
+    ) -> Result<(), Error> {
+        let slot_duration = sc_consensus_aura::slot_duration(&*self.client)?;
         let aura = sc_consensus_aura::start_aura::<AuraPair, _, _, _, _, _, _, _, _, _, _>(
             StartAuraParams {
                 slot_duration,
-                client,
-                select_chain,
+                client: self.client.clone(),
+                select_chain: self.select_chain.clone(),
                 block_import,
                 proposer_factory,
-                sync_oracle: sync_service.clone(),
-                justification_sync_link: sync_service.clone(),
+                sync_oracle: self.sync.clone(),
+                justification_sync_link: self.sync.clone(),
                 create_inherent_data_providers: move |_, ()| async move { Ok(inherents(slot_duration)) },
                 force_authoring,
                 backoff_authoring_blocks: None::<()>,
-                keystore: keystore.keystore(),
+                keystore: self.keystore.keystore(),
                 block_proposal_slot_portion: SlotProportion::new(PROPOSAL_PART),
                 max_block_proposal_slot_portion: None,
-                telemetry: telemetry_handle.clone(),
+                telemetry: self.telemetry.clone(),
                 compatibility_mode: Default::default(),
             },
         )?;
         let tasks = task_manager.spawn_essential_handle();
         tasks.spawn_blocking("aura", Some("block-authoring"), aura);
+        Ok(())
     }
 
-    if votes {
-        let notification_service: Box<dyn NotificationService> = notification_service;
+    /// Follows the votes for finality, and votes where this node is an authority.
+    fn vote(self, task_manager: &TaskManager, grandpa: Grandpa) -> Result<(), Error> {
         let voter = sc_consensus_grandpa::run_grandpa_voter(GrandpaParams {
             config: sc_consensus_grandpa::Config {
                 gossip_duration: GOSSIP_DURATION,
                 justification_generation_period: JUSTIFICATION_PERIOD,
                 observer_enabled: false,
-                local_role: role,
-                name: Some(name),
-                keystore: role.is_authority().then(|| keystore.keystore()),
-                telemetry: telemetry_handle.clone(),
-                protocol_name,
+                local_role: self.role,
+                name: Some(self.name),
+                keystore: self.role.is_authority().then(|| self.keystore.keystore()),
+                telemetry: self.telemetry.clone(),
+                protocol_name: grandpa.protocol_name,
             },
-            link,
-            network,
-            sync: sync_service,
-            notification_service,
+            link: grandpa.link,
+            network: self.network,
+            sync: self.sync,
+            notification_service: grandpa.notifications,
             voting_rule: VotingRulesBuilder::default().build(),
-            prometheus_registry: registry,
+            prometheus_registry: self.prometheus.map(|config| config.registry),
             shared_voter_state: SharedVoterState::empty(),
-            telemetry: telemetry_handle,
-            offchain_tx_pool_factory: OffchainTransactionPoolFactory::new(pool),
+            telemetry: self.telemetry,
+            offchain_tx_pool_factory: OffchainTransactionPoolFactory::new(self.pool),
         })?;
         let tasks = task_manager.spawn_essential_handle();
         tasks.spawn_blocking("grandpa-voter", None, voter);
+        Ok(())
     }
 
-    Ok(task_manager)
+    /// Seals and finalises a block every `block_millis`, empty or not.
+    ///
+    /// The chain's time is its own: it starts from the wall clock and advances by one slot a block, as Aura's rule that
+    /// a slot has one block holds at any block time.
+    fn seal_on_timer(self, task_manager: &TaskManager, env: Proposers, block_millis: u64) {
+        let client = self.client;
+        let clock_client = client.clone();
+        let sealing = sc_consensus_manual_seal::run_manual_seal(ManualSealParams {
+            block_import: client.clone(),
+            env,
+            client: client.clone(),
+            pool: self.pool,
+            commands_stream: Box::pin(ticks(Duration::from_millis(block_millis))),
+            select_chain: self.select_chain,
+            consensus_data_provider: Some(Box::new(AuraConsensusDataProvider::<Block>::new(
+                client,
+            ))),
+            create_inherent_data_providers: move |_, ()| {
+                // One slot after that of the best block.
+                let slot = SlotTimestampProvider::new_aura(clock_client.clone());
+                async move { slot.map_err(Into::into) }
+            },
+        });
+        let tasks = task_manager.spawn_essential_handle();
+        tasks.spawn_blocking("timed-seal", Some("block-authoring"), sealing);
+    }
 }
 
-/// What an author adds to a block by itself: the wall clock's time and the slot that it falls in.
+/// Adds to a block what its author does by itself: the wall clock's time and the slot that it falls in.
 fn inherents(slot_duration: SlotDuration) -> (SlotProvider, sp_timestamp::InherentDataProvider) {
     let timestamp = sp_timestamp::InherentDataProvider::from_system_time();
     let slot = SlotProvider::from_timestamp_and_slot_duration(*timestamp, slot_duration);
     (slot, timestamp)
-}
-
-/// Seals and finalises a block every `block_millis`, empty or not.
-///
-/// The chain's time is its own: it starts from the wall clock and advances by one slot a block, as Aura's rule that a
-/// slot has one block holds at any block time.
-fn seal_on_timer(
-    task_manager: &TaskManager,
-    client: Arc<Client>,
-    select_chain: SelectChain,
-    pool: Arc<Pool>,
-    env: ProposerFactory<Pool, Client>,
-    block_millis: u64,
-) {
-    let clock_client = client.clone();
-    let sealing = sc_consensus_manual_seal::run_manual_seal(ManualSealParams {
-        block_import: client.clone(),
-        env,
-        client: client.clone(),
-        pool,
-        commands_stream: Box::pin(ticks(Duration::from_millis(block_millis))),
-        select_chain,
-        consensus_data_provider: Some(Box::new(AuraConsensusDataProvider::<Block>::new(client))),
-        create_inherent_data_providers: move |_, ()| {
-            // One slot after that of the best block.
-            let slot = SlotTimestampProvider::new_aura(clock_client.clone());
-            async move { slot.map_err(Into::into) }
-        },
-    });
-    let tasks = task_manager.spawn_essential_handle();
-    tasks.spawn_blocking("timed-seal", Some("block-authoring"), sealing);
 }
 
 /// Orders to seal, `period` apart; one that comes late postpones the next ones.

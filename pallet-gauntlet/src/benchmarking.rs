@@ -1,4 +1,4 @@
-//! The cost of every call and of every step of a hook, at its worst within the bounds of the types.
+//! Measures every call and every step of a hook, at its worst within the bounds of the types.
 
 use alloc::{boxed::Box, vec, vec::Vec};
 

@@ -1,4 +1,4 @@
-//! Where a run's emission comes from, and the ledger that says where every unit of it is.
+//! Issues a run's emission from its source, and keeps the ledger that says where every unit of it is.
 
 use core::marker::PhantomData;
 

@@ -1,4 +1,4 @@
-//! Where the emission of a window comes from: the trait that a runtime chooses an implementation of.
+//! Declares the source of a window's emission, a trait of which a runtime chooses an implementation.
 
 use protocol::{Planck, RunId, Window};
 

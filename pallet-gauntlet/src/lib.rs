@@ -23,8 +23,8 @@
 //! ^ seed                   ^ challenge seed          ^ state root, accepted set
 //! ```
 //!
-//! `on_initialize` does what a boundary asks for; [`settlement`] goes on in `on_poll` with half of a
-//! block at most and in `on_idle` with what is left, step by step ([`Stage`]), and then removes the
+//! `on_initialize` does what a boundary asks for; [`settlement`] advances in `on_poll` with half of a
+//! block at most and in `on_idle` with the rest of it, step by step ([`Stage`]), and then removes the
 //! rows of windows that are [`Config::HistoryWindows`] old.
 //!
 //! # One scenario
@@ -40,7 +40,7 @@
 //! - A commitment is immutable, and there is one a miner and window.
 //! - A call outside of its phase fails and changes nothing.
 //! - Two reveals of one payload: the earlier commitment stands, whichever is revealed first.
-//! - Who registers takes part from the next window on; a slot's new holder inherits nothing.
+//! - A participant that registers takes part from the next window on; a slot's new holder inherits nothing.
 //! - A change of settings never affects a window that is open.
 //! - The run's account holds what is claimable and carried, and the foundation, at least.
 //! - Successful calls of a window's work (calls 7 to 11) are free; failing ones are paid for.

@@ -1,4 +1,4 @@
-//! A runtime with this pallet and balances only, and the steps from which tests are told.
+//! A runtime with this pallet and balances only, and the steps that tests are made of.
 
 use frame_support::{
     derive_impl, parameter_types,
@@ -147,7 +147,7 @@ impl Default for ExtBuilder {
 }
 
 impl ExtBuilder {
-    /// Other settings of run 0.
+    /// Changes the settings of run 0.
     pub(crate) fn settings(mut self, settings: Settings) -> Self {
         self.settings = settings;
         self

@@ -1,4 +1,4 @@
-//! Runs and who takes part in them, with what bond or stake: the calls outside of a window's work.
+//! Handles the calls outside of a window's work: runs and their settings, participants with their bonds and stakes.
 
 use frame_support::{
     ensure,
@@ -264,14 +264,14 @@ impl<T: Config> Pallet<T> {
         Ok(())
     }
 
-    /// What the pallet holds of an account for `reason`.
+    /// The money that the pallet holds of an account for `reason`.
     #[cfg(any(feature = "try-runtime", test))]
     pub(crate) fn held(reason: HoldReason, who: &T::AccountId) -> Planck {
         T::Currency::balance_on_hold(&reason.into(), who)
     }
 }
 
-/// Who registers takes part from the next window on, or from window 0 before the run's first block.
+/// The first window of a participant that registers now: the next one, or window 0 before the run's first block.
 fn first_window(moment: Option<Moment>) -> Window {
     moment.map_or(0, |moment| moment.window.saturating_add(1))
 }

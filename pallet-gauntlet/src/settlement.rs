@@ -1,20 +1,20 @@
-//! The settlement of a window, paged over blocks: gather → one call of
-//! [`protocol::consensus::settle`] → pages of standings and pay → close. And the removal of what is
-//! old. No formula is here.
+//! Settles windows, paged over blocks: gather → one call of [`protocol::consensus::settle`] → pages
+//! of standings and pay → close. Then removes the rows of old windows. No formula is here.
 //!
-//! Both go on in `on_poll` and `on_idle` under a weight meter; each step is
+//! Both advance in `on_poll` and `on_idle` under a weight meter; each step is
 //! taken whole or not at all, and each run settles its windows in order. Nothing here can fail: a
 //! settlement that `protocol` refuses makes the window void.
 
 use alloc::{collections::BTreeMap, vec::Vec};
 
 use frame_support::{
+    defensive,
     traits::Get,
     weights::{Weight, WeightMeter},
     BoundedVec,
 };
 use protocol::{
-    books::{due, settlement_inputs, MinerRow, ValidatorRow},
+    books::{due, settlement_inputs, takes_part, MinerRow, ValidatorRow},
     consensus::{emission_at, pay, settle, split_emission, Outcome},
     settings::StandingKind,
     window::phase_at,
@@ -44,7 +44,7 @@ struct Payout<AccountId> {
 }
 
 impl<T: Config> Pallet<T> {
-    /// Goes on with the work that waits, in half of the block at most.
+    /// Does the work that waits, in half of the block at most.
     pub(crate) fn do_poll(meter: &mut WeightMeter) {
         let limit = meter.remaining().min(Self::poll_limit());
         let mut own = WeightMeter::with_limit(limit);
@@ -52,7 +52,7 @@ impl<T: Config> Pallet<T> {
         meter.consume(own.consumed());
     }
 
-    /// Goes on with the work that waits, in what transactions left of the block.
+    /// Does the work that waits, in the part of the block that transactions left.
     pub(crate) fn do_idle(remaining: Weight) -> Weight {
         let mut meter = WeightMeter::with_limit(remaining);
         Self::work(&mut meter);
@@ -75,7 +75,7 @@ impl<T: Config> Pallet<T> {
         POLL_SHARE * T::BlockWeights::get().max_block
     }
 
-    /// Takes the next step of a run's settlement. Whether there was one and it fitted.
+    /// Takes the next step of a run's settlement; returns whether there was one and it fitted.
     fn settle_step(run_id: RunId, meter: &mut WeightMeter) -> bool {
         let Some(settlement) = Settlements::<T>::get(run_id) else {
             return Self::begin(run_id, meter);
@@ -170,7 +170,7 @@ impl<T: Config> Pallet<T> {
         Settlements::<T>::insert(run_id, settlement);
     }
 
-    /// Who gets what of `pot`.
+    /// Divides `pot` between owner, miners and validators.
     fn payout(
         run_id: RunId,
         window: Window,
@@ -200,9 +200,13 @@ impl<T: Config> Pallet<T> {
             .into_iter()
             .zip(miner_amounts)
             .filter_map(|(outcome, amount)| {
+                let Some(miner) = miners.get(&outcome.uid) else {
+                    defensive!("a settlement pays a miner that was not among its inputs");
+                    return None;
+                };
                 Some(MinerPay {
                     uid: outcome.uid,
-                    cold: miners.get(&outcome.uid)?.cold.clone(),
+                    cold: miner.cold.clone(),
                     own: outcome.own,
                     random: outcome.random,
                     standing: outcome.standing,
@@ -216,9 +220,13 @@ impl<T: Config> Pallet<T> {
             .into_iter()
             .zip(validator_amounts)
             .filter_map(|(outcome, amount)| {
+                let Some(validator) = validators.get(&outcome.index) else {
+                    defensive!("a settlement pays a validator that was not among its inputs");
+                    return None;
+                };
                 Some(ValidatorPay {
                     index: outcome.index,
-                    cold: validators.get(&outcome.index)?.cold.clone(),
+                    cold: validator.cold.clone(),
                     agreement: outcome.agreement,
                     share: outcome.share,
                     amount,
@@ -228,7 +236,7 @@ impl<T: Config> Pallet<T> {
         Ok(Payout { owner: split.owner, miners, validators })
     }
 
-    /// Reads what the miners did in the window.
+    /// Reads the miners' rows of the window.
     fn miner_rows(
         run_id: RunId,
         window: Window,
@@ -241,7 +249,7 @@ impl<T: Config> Pallet<T> {
                 uid: *uid,
                 registered_window: miner.registered_window,
                 standing: miner.standing.clone(),
-                // Who revealed had committed.
+                // A miner that revealed had committed.
                 committed: revealed || Commitments::<T>::contains_key(key),
                 revealed,
             }
@@ -249,7 +257,7 @@ impl<T: Config> Pallet<T> {
         miners.iter().map(row).collect()
     }
 
-    /// Reads what the validators revealed in the window.
+    /// Reads the validators' rows of the window.
     fn validator_rows(
         run_id: RunId,
         window: Window,
@@ -277,9 +285,9 @@ impl<T: Config> Pallet<T> {
             let paid = Self::credit(run_id, window, &pay.cold, pay.amount);
             settlement.miners_paid = settlement.miners_paid.saturating_add(paid);
             Miners::<T>::mutate(run_id, pay.uid, |miner| {
-                // Whoever took over the slot since takes part from a later window on.
+                // A miner that took over the slot since takes part from a later window on.
                 if let Some(miner) =
-                    miner.as_mut().filter(|miner| miner.registered_window <= window)
+                    miner.as_mut().filter(|miner| takes_part(miner.registered_window, window))
                 {
                     miner.standing = pay.standing;
                     miner.value = pay.value;
@@ -315,7 +323,7 @@ impl<T: Config> Pallet<T> {
             validators_paid = validators_paid.saturating_add(paid);
             Validators::<T>::mutate(run_id, pay.index, |validator| {
                 if let Some(validator) =
-                    validator.as_mut().filter(|found| found.registered_window <= window)
+                    validator.as_mut().filter(|found| takes_part(found.registered_window, window))
                 {
                     validator.agreement = pay.agreement;
                     validator.share = pay.share;
@@ -348,7 +356,7 @@ impl<T: Config> Pallet<T> {
         Self::deposit_event(Event::WindowVoid { run: run_id, window, error: reason });
     }
 
-    /// Notes how a window ended and goes on to the next one.
+    /// Notes how a window ended, and makes the next one the next to settle.
     fn finish(run_id: RunId, window: Window, status: WindowStatus) {
         Windows::<T>::mutate(run_id, window, |record| {
             if let Some(record) = record {
@@ -362,8 +370,8 @@ impl<T: Config> Pallet<T> {
         });
     }
 
-    /// Removes some rows of the oldest window that is old enough. Whether there were any and it
-    /// fitted.
+    /// Removes some rows of the oldest window that is old enough; returns whether there were any
+    /// and it fitted.
     fn prune_step(run_id: RunId, meter: &mut WeightMeter) -> bool {
         let Some(run) = Runs::<T>::get(run_id) else {
             return false;
@@ -404,7 +412,7 @@ impl<T: Config> Pallet<T> {
         });
     }
 
-    /// The constants fit together; called by `integrity_test`, which may panic.
+    /// Checks that the constants fit together; called by `integrity_test`, which may panic.
     pub(crate) fn check_constants() {
         assert!(T::RunsMax::get() > 0, "RunsMax must allow a run");
         assert!(

@@ -1,7 +1,8 @@
-//! The work of a window: commit and reveal an update, attest, commit and reveal scores.
+//! Handles the calls of a window's work: commit and reveal an update, attest, commit and reveal scores.
 
 use frame_support::ensure;
 use protocol::{
+    books::takes_part,
     commitment::{challenged_chunks, commitment_hash, score_commitment_hash, Opening},
     layout::Layout,
     merkle,
@@ -73,7 +74,7 @@ impl<T: Config> Pallet<T> {
         Ok(())
     }
 
-    /// The chunks are those that the chain drew, belong to the payload and decode.
+    /// Checks that the chunks are those that the chain drew, belong to the payload and decode.
     fn ensure_chunks_shown(
         run: &RunOf<T>,
         (run_id, window, uid): (RunId, Window, Uid),
@@ -103,8 +104,8 @@ impl<T: Config> Pallet<T> {
         Ok(())
     }
 
-    /// Makes `uid` the owner of a payload, if nobody committed to it before; the reveal of somebody
-    /// who committed later is removed.
+    /// Makes `uid` the owner of a payload, if nobody committed to it before; the reveal of a miner
+    /// that committed later is removed.
     fn own_payload(
         (run_id, window, uid): (RunId, Window, Uid),
         root: Hash,
@@ -222,7 +223,7 @@ impl<T: Config> Pallet<T> {
     fn active_miner(run_id: RunId, hot: &T::AccountId, window: Window) -> Result<Uid, Error<T>> {
         let uid = MinerUids::<T>::get(run_id, hot).ok_or(Error::<T>::MinerUnknown)?;
         let miner = Miners::<T>::get(run_id, uid).ok_or(Error::<T>::Internal)?;
-        ensure!(miner.registered_window <= window, Error::<T>::NotYetActive);
+        ensure!(takes_part(miner.registered_window, window), Error::<T>::NotYetActive);
         Ok(uid)
     }
 
@@ -234,7 +235,7 @@ impl<T: Config> Pallet<T> {
     ) -> Result<(ValidatorIndex, ValidatorOf<T>), Error<T>> {
         let index = ValidatorIndices::<T>::get(run_id, hot).ok_or(Error::<T>::ValidatorUnknown)?;
         let validator = Validators::<T>::get(run_id, index).ok_or(Error::<T>::Internal)?;
-        ensure!(validator.registered_window <= window, Error::<T>::NotYetActive);
+        ensure!(takes_part(validator.registered_window, window), Error::<T>::NotYetActive);
         Ok((index, validator))
     }
 

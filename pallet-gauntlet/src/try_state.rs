@@ -1,4 +1,4 @@
-//! The invariants of the pallet's storage, numbered; each function checks those it lists.
+//! Checks the invariants of the pallet's storage, which are numbered; each function checks those it lists.
 
 use alloc::{collections::BTreeMap, vec::Vec};
 
@@ -17,7 +17,7 @@ use crate::{
 };
 
 impl<T: Config> Pallet<T> {
-    /// All invariants.
+    /// Checks all invariants.
     pub(crate) fn do_try_state() -> Result<(), TryRuntimeError> {
         Self::try_state_runs()?;
         Self::try_state_holds()?;

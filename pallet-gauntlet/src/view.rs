@@ -1,4 +1,4 @@
-//! What the view functions answer: compositions of storage that clients would otherwise read row by row.
+//! Answers the view functions: composes storage that clients would otherwise read row by row.
 
 use alloc::vec::Vec;
 

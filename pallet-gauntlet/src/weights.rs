@@ -1,4 +1,4 @@
-//! Weights of calls and hooks: **estimates** written by hand, to be replaced by what
+//! Weighs calls and hooks: **estimates** written by hand, to be replaced by what
 //! `benchmarking.rs` measures. They are meant to be too high: storage as counted in the code, time
 //! as guessed for Wasm at three times native.
 
@@ -16,31 +16,31 @@ use frame_support::{
 pub trait WeightInfo {
     /// `t` tensors.
     fn create_run(t: u32) -> Weight;
-    /// See the call.
+    /// The weight of the call `register_miner`.
     fn register_miner() -> Weight;
-    /// See the call.
+    /// The weight of the call `deregister_miner`.
     fn deregister_miner() -> Weight;
-    /// See the call.
+    /// The weight of the call `register_validator`.
     fn register_validator() -> Weight;
-    /// See the call.
+    /// The weight of the call `add_stake`.
     fn add_stake() -> Weight;
-    /// See the call.
+    /// The weight of the call `deregister_validator`.
     fn deregister_validator() -> Weight;
-    /// See the call.
+    /// The weight of the call `announce`.
     fn announce() -> Weight;
-    /// See the call.
+    /// The weight of the call `commit_update`.
     fn commit_update() -> Weight;
     /// `c` chunks, each with the longest proof.
     fn reveal_update(c: u32) -> Weight;
-    /// See the call.
+    /// The weight of the call `attest`.
     fn attest() -> Weight;
-    /// See the call.
+    /// The weight of the call `commit_scores`.
     fn commit_scores() -> Weight;
     /// `e` evaluations.
     fn reveal_scores(e: u32) -> Weight;
-    /// See the call.
+    /// The weight of the call `claim`.
     fn claim() -> Weight;
-    /// See the call.
+    /// The weight of the call `set_params`.
     fn set_params() -> Weight;
     /// Reading `r` runs in a hook.
     fn look_at_runs(r: u32) -> Weight;

@@ -1,4 +1,4 @@
-//! What `on_initialize` does at the boundaries of a window: open it, draw the challenge, fix the accepted set.
+//! Does the work of `on_initialize` at a window's boundaries: opens it, draws the challenge, fixes the accepted set.
 
 use alloc::vec::Vec;
 
@@ -19,7 +19,7 @@ use crate::{
 };
 
 impl<T: Config> Pallet<T> {
-    /// Looks at every run, of which there are few, and does what the block is the boundary of.
+    /// Looks at every run, of which there are few, and does the work of the boundary that the block is, if any.
     pub(crate) fn do_boundaries(now: BlockNumberFor<T>) -> Weight {
         let block: u32 = now.saturated_into();
         let parent: Hash = frame_system::Pallet::<T>::parent_hash().into();

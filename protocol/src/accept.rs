@@ -1,4 +1,4 @@
-//! Which updates of a window every replica applies, and on which state they agree.
+//! Decides which updates of a window every replica applies, and on which state they agree.
 //!
 //! Properties: the state root is final, and an update available, only if validators with two
 //! thirds of the active stake say so, so that a minority can neither accept nor refuse anything; a
@@ -12,7 +12,7 @@ use crate::{
     Hash, Uid, Window,
 };
 
-/// What one validator attested.
+/// One validator's attestation of a window.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AttestationInput<'a> {
     /// The validator's stake.
@@ -32,14 +32,14 @@ pub struct Candidate {
     pub base_state_root: Hash,
     /// Its standing F, see [`crate::consensus::MinerOutcome::value`].
     pub value: Q32,
-    /// See [`on_probation`].
+    /// Whether it is on probation in the window, see [`on_probation`].
     pub on_probation: bool,
     /// When it registered; a tie in standing does not look at it.
     pub registered_window: Window,
 }
 
-/// Whether a bitmap names a uid: bit `uid % 8` (least significant first) of byte `uid / 8`. What
-/// lies beyond the end is not named.
+/// Whether a bitmap names a uid: bit `uid % 8` (least significant first) of byte `uid / 8`. A uid
+/// beyond the end is not named.
 pub fn bitmap_contains(bitmap: &[u8], uid: Uid) -> bool {
     let byte = bitmap.get(usize::from(uid >> 3)).copied().unwrap_or(0);
     byte & (1 << (uid & 7)) != 0

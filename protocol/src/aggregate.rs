@@ -1,4 +1,4 @@
-//! The outer step, bit for bit: the accepted updates of a window become one change of the
+//! Takes the outer step, bit for bit: the accepted updates of a window become one change of the
 //! parameters, the same bytes on every machine and with any number of threads.
 //!
 //! For each tensor, with the accepted updates r = 1 … R in the order of their uids and `v_r` the
@@ -141,8 +141,8 @@ pub fn tensor_factors(updates: &[TensorUpdate<'_>]) -> Result<Vec<f32>, UpdateEr
     Ok(median_norm_factors(&norms).into_iter().map(|factor| factor as f32).collect())
 }
 
-/// Takes one outer step of chunk `index` of a tensor: `theta` are the chunk's parameters. For those
-/// who spread the chunks of a large tensor over threads; [`aggregate_tensor`] is all of them.
+/// Takes one outer step of chunk `index` of a tensor: `theta` are the chunk's parameters. For callers
+/// that spread the chunks of a large tensor over threads; [`aggregate_tensor`] is all of them.
 pub fn aggregate_chunk(
     theta: &mut [f32],
     updates: &[TensorUpdate<'_>],
@@ -181,7 +181,7 @@ pub fn aggregate_chunks_with(
     variant.run(Aggregate { theta, updates, factors, first, alpha })
 }
 
-/// The outer step of some chunks.
+/// The outer step of consecutive chunks of a tensor.
 struct Aggregate<'a, 'b> {
     theta: &'a mut [f32],
     updates: &'a [TensorUpdate<'b>],

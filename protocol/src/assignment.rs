@@ -1,4 +1,4 @@
-//! Who trains on what, and who evaluates whom: keyed permutations that anybody can recompute.
+//! Assigns samples to miners, and miners to validators, by keyed permutations that anybody can recompute.
 //!
 //! Properties: within a window no two assigned samples are equal, of one miner or of two; every
 //! sample is equally likely; validators with neighbouring indices evaluate different miners, so
@@ -88,12 +88,12 @@ impl Permutation {
     }
 }
 
-/// The permutation behind [`assigned_sample`], for who draws many samples of one window.
+/// The permutation behind [`assigned_sample`], for callers that draw many samples of one window.
 pub fn own_samples(seed: &Hash, sample_count: u64) -> Option<Permutation> {
     Permutation::new(blake2_256_of(&[OWN_DOMAIN, seed]), sample_count)
 }
 
-/// The permutation behind [`random_sample`], for who draws many samples of one window.
+/// The permutation behind [`random_sample`], for callers that draw many samples of one window.
 pub fn random_samples(seed: &Hash, salt: &[u8], sample_count: u64) -> Option<Permutation> {
     Permutation::new(blake2_256_of(&[RANDOM_DOMAIN, seed, salt]), sample_count)
 }
@@ -125,7 +125,7 @@ pub fn random_sample(seed: &Hash, salt: &[u8], position: u64, sample_count: u64)
     random_samples(seed, salt, sample_count)?.apply(position)
 }
 
-/// Which of `uids` validator `validator_index` must evaluate, sorted by uid.
+/// Assigns to validator `validator_index` those of `uids` that it must evaluate, sorted by uid.
 ///
 /// All of them when `count` is at least their number. Otherwise the uids are shuffled under the
 /// seed and laid out in a circle; validator i takes the `count` places from `i · count` on. With

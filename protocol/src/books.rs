@@ -1,7 +1,7 @@
-//! Decides from the rows of the books what a window comes to: rows in, decision out.
+//! Decides the outcome of a window from the rows of the books: rows in, decision out.
 //!
 //! The pallet, the fake chain of the tests and the auditor keep the same rows in different places. Each reads
-//! them, calls one of these functions and writes, or compares, what comes back (sections 5 and 8 of
+//! them, calls one of these functions and writes, or compares, the decision (sections 5 and 8 of
 //! docs/PROTOCOL.md). The order of the rows does not matter.
 
 use alloc::vec::Vec;
@@ -46,7 +46,7 @@ pub fn due(schedule: &Schedule, now: u32, next_settlement: Window) -> Option<Win
     (next_settlement <= closed).then_some(next_settlement)
 }
 
-/// What a validator attested in the window.
+/// A validator's attestation in the window.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Attested<'a> {
     /// Root of the parameters it holds at the start of the window.
@@ -64,7 +64,7 @@ pub struct Voter<'a> {
     pub registered_window: Window,
     /// The last window in which it attested.
     pub attested_window: Option<Window>,
-    /// What it attested in the window, if it did.
+    /// Its attestation in the window, if there is one.
     pub attestation: Option<Attested<'a>>,
 }
 
@@ -81,7 +81,7 @@ pub struct Revealed {
     pub registered_window: Window,
 }
 
-/// What the attestations of a window come to.
+/// The decision that the attestations of a window lead to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Acceptance {
     /// The final state root, if there is one.
@@ -165,14 +165,14 @@ pub struct ValidatorRow {
     pub registered_window: Window,
     /// Its stake in planck.
     pub stake: Planck,
-    /// What it revealed in the window, if it did.
+    /// The evaluations that it revealed of the window, if it did.
     pub evaluations: Option<Vec<Evaluation>>,
 }
 
-/// What [`crate::consensus::settle`] is given for a window: who takes part in it, miners by uid and validators by
-/// index.
+/// Prepares the inputs of [`crate::consensus::settle`] for a window: its participants, miners by uid and validators
+/// by index.
 ///
-/// `accepted` (sorted) and `unavailable` (a bitmap) are what the window's acceptance stored.
+/// `accepted` (sorted) and `unavailable` (a bitmap) are those that the window's acceptance stored.
 pub fn settlement_inputs(
     window: Window,
     miners: Vec<MinerRow>,

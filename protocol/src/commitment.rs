@@ -1,5 +1,5 @@
-//! What a miner and a validator bind themselves to before anybody can see it: the hash of an
-//! update, the hash of the evaluations, and the draw of the chunks that a reveal must show.
+//! Hashes what miners and validators commit to before anybody can see it, an update or evaluations,
+//! and draws the chunks that a reveal must show.
 //!
 //! Every hash is BLAKE2b-256 over a domain string, the chain's genesis hash and fields of fixed
 //! length (or lists after their length), so that no commitment is good for another chain, run,

@@ -1,4 +1,4 @@
-//! Settles a window: what validators measured → standings → shares → pay.
+//! Settles a window: validators' measurements → standings → shares → pay.
 //!
 //! [`settle()`] calls the stages in order (section 8 of docs/PROTOCOL.md); each is a function with
 //! its formula and rounding: `measure`, `standing`, `shares`. Last, [`split_emission`] and [`pay`]

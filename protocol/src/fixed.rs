@@ -1,5 +1,5 @@
-//! Signed fixed point with 32 fractional bits, the number in which ratings, standings and shares
-//! are counted. Every operation says its rounding and returns `None` where the result does not fit.
+//! Computes in signed fixed point with 32 fractional bits, the number of ratings, standings and
+//! shares. Every operation says its rounding and returns `None` where the result does not fit.
 
 use codec::{Decode, DecodeWithMemTracking, Encode, MaxEncodedLen};
 use scale_info::TypeInfo;

@@ -1,4 +1,4 @@
-//! A hash in a text format: 64 hexadecimal digits after `0x`. For `#[serde(with = "hash_text")]`.
+//! Writes and reads a hash as 64 hexadecimal digits after `0x`, for `#[serde(with = "hash_text")]`.
 
 use alloc::{format, string::String};
 

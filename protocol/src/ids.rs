@@ -1,4 +1,4 @@
-//! The plain integers and byte strings that name things: runs, uids, windows, blocks, hashes and
+//! Names the plain integers and byte strings that identify runs, uids, windows, blocks, hashes and
 //! accounts.
 //!
 //! They are aliases, not newtypes, so that the chain's metadata and the code that clients generate

@@ -1,5 +1,5 @@
-//! How a model's parameters are cut into tensors and chunks: the element counts in canonical order,
-//! and the arithmetic that turns a chunk's number into its place.
+//! Cuts a model's parameters into tensors and chunks: has the element counts in canonical order, and
+//! turns a chunk's number into its place.
 //!
 //! Canonical order is ascending order of the tensors' names (bytewise). The names are not here: the
 //! chain stores only the counts, and the state root binds the names.

@@ -1,4 +1,4 @@
-//! Numbers that chain and clients must have alike and that no run can set.
+//! Fixes the numbers that chain and clients must have alike and that no run can set.
 
 use crate::Window;
 

@@ -1,4 +1,4 @@
-//! Merkle trees over chunks: one hash stands for a list of byte strings, and each can be shown to
+//! Builds Merkle trees over chunks: one hash stands for a list of byte strings, and each can be shown to
 //! belong to it.
 //!
 //! All hashes are BLAKE2b-256 and domain separated by their first byte, so that no leaf can pass

@@ -1,4 +1,4 @@
-//! How one window moves a miner's numbers: the proof of computation, the average gain and the
+//! Moves a miner's numbers by one window: the proof of computation, the average gain and the
 //! Plackett–Luce rating. [`crate::consensus`] says which of them count.
 
 use alloc::vec::Vec;

@@ -1,4 +1,4 @@
-//! The randomness of a window: nobody knows its seed before its first block.
+//! Derives a window's seeds, each unknown before the block that fixes it.
 
 use blake2::{digest::consts::U32, Blake2b, Digest};
 

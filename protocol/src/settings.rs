@@ -1,4 +1,4 @@
-//! Everything that governance tunes in a run, checked once by [`Settings::validate`].
+//! Lists the settings of a run, which governance tunes and [`Settings::validate`] checks once.
 
 use codec::{Decode, DecodeWithMemTracking, Encode, MaxEncodedLen};
 use scale_info::TypeInfo;
@@ -227,7 +227,7 @@ pub struct Emission {
     pub validators_ppm: u32,
 }
 
-/// Settings that cannot work, with the value that is wrong.
+/// Settings that cannot work, with the wrong value.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum SettingsError {
     /// The boundaries of a window are out of order.
@@ -275,7 +275,7 @@ fn in_range<T: Into<u128>>(
 }
 
 impl Settings {
-    /// Checks every setting and what they must be to one another.
+    /// Checks every setting, by itself and against the others.
     pub fn validate(&self) -> Result<(), SettingsError> {
         self.schedule.validate()?;
         self.training.validate()?;

@@ -1,5 +1,5 @@
-//! The state root: one hash for all parameters of a model, of which every piece can be checked by
-//! itself.
+//! Computes the state root: one hash for all parameters of a model, of which every piece can be
+//! checked by itself.
 //!
 //! A tensor's values, `f32` little endian in row-major order, are cut into pieces of
 //! [`PIECE_VALUES`]; a piece's hash is BLAKE3 of its bytes. The manifest lists the tensors in
@@ -23,7 +23,7 @@ pub const PIECE_VALUES: usize = 1 << 18;
 
 const DOMAIN: &[u8] = b"gauntlet/state/1";
 
-/// What is known of one tensor.
+/// One tensor's entry in the manifest.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct TensorManifest {
     /// The tensor's name.

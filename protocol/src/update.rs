@@ -1,4 +1,4 @@
-//! The update format, version 1: a pseudo-gradient as a strict, canonical, bounded byte string.
+//! Encodes and decodes updates, format version 1: a pseudo-gradient as a strict, canonical, bounded byte string.
 //!
 //! A tensor is cut into chunks of [`CHUNK_LEN`] values; a chunk keeps the `k` largest magnitudes of
 //! them, each as a position, a sign and one of two magnitudes. One byte string decodes to one

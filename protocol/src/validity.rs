@@ -1,4 +1,4 @@
-//! Tells whether an update is within all proportion to the model, so that a validator may attest it.
+//! Checks that an update is in proportion to the model, so that a validator may attest it.
 
 use crate::{
     aggregate::TensorUpdate,
@@ -6,8 +6,8 @@ use crate::{
     update::{Payload, UpdateError},
 };
 
-/// An update whose norm exceeds the model's so many times is not valid: no training gets there, and where few updates
-/// are accepted the median of their norms bounds nothing.
+/// The most that an update's norm may be, in norms of the model. No training gets beyond it, and the median of the
+/// norms bounds nothing where few updates are accepted.
 pub const NORM_FACTOR_MAX: f64 = 4.0;
 
 /// Why an update may not be attested.
@@ -19,7 +19,7 @@ pub enum ValidityError {
     /// The payload does not decode.
     #[error(transparent)]
     Update(#[from] UpdateError),
-    /// The norms are out of all proportion.
+    /// The update's norm is out of proportion to the model's.
     #[error("its norm is {norm}, the model's is {model_norm}")]
     Norm {
         /// The update's norm.
@@ -35,7 +35,7 @@ pub enum ValidityError {
 /// the layout's order, in f64.
 ///
 /// # Errors
-/// The update does not decode or is too large.
+/// The update has not all tensors, does not decode or is too large.
 pub fn check_norm(
     payload: &Payload<'_>,
     layout: &Layout,

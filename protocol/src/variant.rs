@@ -1,4 +1,4 @@
-//! Which instructions the hot loops of [`crate::update`] and [`crate::aggregate`] are compiled for.
+//! Chooses the instructions that the hot loops of [`crate::update`] and [`crate::aggregate`] run with.
 //!
 //! Each loop is written once and compiled three times; the processor is asked at run time. Rust
 //! never fuses a product with a sum and never reorders one, so that all variants give the same
@@ -16,18 +16,18 @@ enum Set {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Variant(Set);
 
-/// Something to compile for every set of instructions. `run` must be `#[inline(always)]`, and so
-/// must be what it calls in its loops.
+/// Work that is compiled for every set of instructions. `run` must be `#[inline(always)]`, and so
+/// must every function that it calls in its loops.
 pub(crate) trait Work {
     type Output;
     fn run(self) -> Self::Output;
 }
 
 impl Variant {
-    /// What any machine of this architecture can do.
+    /// The instructions that any machine of this architecture has.
     pub const PORTABLE: Self = Self(Set::Portable);
 
-    /// The fastest that this machine can do.
+    /// The fastest instructions that this machine has.
     pub fn best() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
@@ -50,7 +50,7 @@ impl Variant {
         Self::PORTABLE
     }
 
-    /// All that this machine can do, the fastest last.
+    /// All sets that this machine has, the fastest last.
     pub fn available() -> Vec<Self> {
         let all = [Set::Portable, Set::Avx2, Set::Avx512].map(Self);
         let best = Self::best();
@@ -58,7 +58,7 @@ impl Variant {
         all.into_iter().take(count.saturating_add(1)).collect()
     }
 
-    /// What it is called in reports.
+    /// Its name in reports.
     pub fn name(self) -> &'static str {
         match self.0 {
             Set::Portable => "portable",
@@ -73,7 +73,7 @@ impl Variant {
         self.0 == Set::Avx512
     }
 
-    /// Does `work` with these instructions.
+    /// Runs `work` with these instructions.
     #[inline]
     pub(crate) fn run<W: Work>(self, work: W) -> W::Output {
         match self.0 {

@@ -1,4 +1,4 @@
-//! From a block number to the window and its phase: the only place that knows where one ends.
+//! Finds the window and the phase of a block; no other place knows where one ends.
 //!
 //! ```text
 //! |<------------------------- window w ------------------------->|<---------- window w+1 ----------
@@ -50,7 +50,7 @@ pub struct Schedule {
     pub score_reveal_end: u32,
 }
 
-/// A [`Schedule`] that cannot work, with the numbers that are wrong.
+/// A [`Schedule`] that cannot work, with the wrong numbers.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ScheduleError {
     /// A boundary does not lie after the one before it.
@@ -67,7 +67,7 @@ pub enum ScheduleError {
     },
 }
 
-/// What may happen in a block with the updates of its window.
+/// The phase of a block's window: the work that is allowed on the window's updates.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Phase {
     /// Miners train and commit.
@@ -80,7 +80,7 @@ pub enum Phase {
     Apply,
 }
 
-/// What may happen in a block with the scores of the window **before** the block's window.
+/// The phase of scoring: the work that is allowed on the scores of the window **before** the block's window.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum ScorePhase {
     /// Validators measure and commit.
@@ -91,7 +91,7 @@ pub enum ScorePhase {
     Settle,
 }
 
-/// Where a block lies in a run.
+/// The place of a block in a run.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Moment {
     /// The window the block belongs to.

@@ -1,4 +1,4 @@
-//! What a node and its clients may ask the runtime.
+//! Answers the calls that a node and its clients make to the runtime.
 //!
 //! Clients read Gauntlet's own state by storage and by the view functions of `pallet-gauntlet`, through
 //! `RuntimeViewFunction`.

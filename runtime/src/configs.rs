@@ -1,4 +1,4 @@
-//! What each pallet of the runtime is set to.
+//! Configures each pallet of the runtime.
 
 use frame_support::{
     derive_impl,

@@ -1,4 +1,4 @@
-//! The genesis states that a chain can start from, by name.
+//! Makes the genesis states that a chain can start from, by name.
 
 use alloc::{vec, vec::Vec};
 
@@ -13,7 +13,7 @@ use crate::{
     AuraConfig, Balance, BalancesConfig, GrandpaConfig, RuntimeGenesisConfig, SudoConfig, UNIT,
 };
 
-/// What each well-known account starts with, in planck.
+/// The money that each well-known account starts with, in planck.
 const ENDOWMENT: Balance = 1_000_000 * UNIT;
 
 /// A chain whose blocks the named accounts author and finalise, with Alice as its administrator.

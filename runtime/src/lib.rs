@@ -1,7 +1,7 @@
 //! The chain: `pallet-gauntlet` between the pallets that a solo chain needs.
 //!
-//! Nothing of Gauntlet's rules is here, only its place in a chain. What each pallet is set to is in [`configs`], what a
-//! node may ask in [`apis`], and the two genesis states in [`genesis`].
+//! Nothing of Gauntlet's rules is here, only its place in a chain. [`configs`] configures each pallet, [`apis`] answers a
+//! node's calls, and [`genesis`] makes the two genesis states.
 
 #![cfg_attr(not(feature = "std"), no_std)]
 // The runtime macros generate one large recursive type for each pallet tuple.
@@ -46,7 +46,7 @@ pub type Header = generic::Header<BlockNumber, BlakeTwo256>;
 /// A block with decoded transactions.
 pub type Block = generic::Block<Header, UncheckedExtrinsic>;
 
-/// What every transaction carries beside its call, in the order in which it is checked.
+/// The parts of a transaction beside its call, in the order in which they are checked.
 pub type TxExtension = (
     frame_system::CheckNonZeroSender<Runtime>,
     frame_system::CheckSpecVersion<Runtime>,
@@ -64,7 +64,7 @@ pub type TxExtension = (
 pub type UncheckedExtrinsic =
     generic::UncheckedExtrinsic<Address, RuntimeCall, Signature, TxExtension>;
 
-/// What a signer signs.
+/// The payload that a signer signs.
 pub type SignedPayload = generic::SignedPayload<RuntimeCall, TxExtension>;
 
 /// Executes blocks: hooks, inherents and transactions in order.
@@ -84,7 +84,7 @@ pub mod opaque {
 
     pub use sp_runtime::OpaqueExtrinsic as UncheckedExtrinsic;
 
-    /// A block's header.
+    /// The header of a block.
     pub type Header = generic::Header<BlockNumber, BlakeTwo256>;
     /// A block whose transactions are bytes.
     pub type Block = generic::Block<Header, UncheckedExtrinsic>;

@@ -1,4 +1,4 @@
-//! `gauntlet audit`: replays the run in a folder and prints where chain and replay part.
+//! `gauntlet audit`: replays the run in a folder and prints where chain and replay differ.
 
 use std::{path::PathBuf, slice, sync::Arc, time::Duration};
 

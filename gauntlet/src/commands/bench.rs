@@ -1,4 +1,4 @@
-//! `gauntlet bench`: how fast this machine trains, with our engine and with candle's autograd.
+//! `gauntlet bench`: measures how fast this machine trains, with our engine and with candle's autograd.
 //!
 //! A step is forward and backward pass and AdamW on one batch of noise. Ours also computes the
 //! gradient's norm, as every real step does; candle's does not. `trainer/checks/bench_train.sh` runs both
@@ -23,7 +23,7 @@ use crate::{engine::EngineArg, exit};
 const WARM_UP_STEPS: usize = 2;
 /// Batches that take turns.
 const BATCHES: usize = 4;
-/// What can be measured.
+/// The measurements.
 #[derive(Subcommand, Debug)]
 pub enum BenchCommand {
     /// Steps of training on noise.
@@ -36,7 +36,7 @@ pub struct BenchTrainArgs {
     /// The model.
     #[arg(long, default_value = "1M", value_name = "PRESET")]
     pub preset: String,
-    /// Threads.
+    /// Threads that compute.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: u16,
     /// Samples of a step.
@@ -45,18 +45,18 @@ pub struct BenchTrainArgs {
     /// Steps that are measured.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub steps: u16,
-    /// What trains.
+    /// The engine that trains.
     #[arg(long, value_enum, default_value = "cpu")]
     pub engine: EngineArg,
     /// Round the parameters to bf16 in forward and backward pass (our engine only).
     #[arg(long)]
     pub bf16: bool,
-    /// As JSON, on one line.
+    /// Print JSON, on one line.
     #[arg(long)]
     pub json: bool,
 }
 
-/// Measures.
+/// Runs a measurement and prints its result.
 ///
 /// # Errors
 /// There is no such preset, or the threads cannot be started.
@@ -130,7 +130,7 @@ struct StepTimes {
     total: Duration,
 }
 
-/// What has been measured.
+/// The result of a measurement.
 struct Measured {
     steps: Vec<StepTimes>,
     /// Bytes of buffers, parameters, gradient and optimiser; of ours only.

@@ -1,7 +1,7 @@
-//! `gauntlet eval`: how well a model answers published questions, and predicts a text.
+//! `gauntlet eval`: measures how well a model answers published questions, and predicts a text.
 //!
-//! The work is [`trainer::harness`]'s; here are files, the progress bar and the report. docs/EVALUATION.md explains tasks
-//! and figures.
+//! [`trainer::harness`] does the work; this module has the files, the progress bar and the report. docs/EVALUATION.md
+//! explains tasks and figures.
 
 mod args;
 mod model;
@@ -44,7 +44,7 @@ const LENGTH_MAX: usize = 1 << 24;
 /// Tokens of requests that there must be memory for.
 const LENGTH_SHORT: usize = 256;
 
-/// Everything that the tasks came to.
+/// The tasks' results.
 struct Evaluation {
     report: EvaluationReport,
     is_interrupted: bool,

@@ -1,5 +1,5 @@
-//! `gauntlet plan`: what training a model takes on a machine, before anything is allocated. The arithmetic is
-//! [`trainer::budget`]'s; here are the command line, this machine's numbers and the tables.
+//! `gauntlet plan`: computes the memory, disk and time that training a model takes on a machine, before anything is
+//! allocated. [`trainer::budget`] has the arithmetic; this module has the options, this machine's numbers and the tables.
 
 use std::path::Path;
 
@@ -24,7 +24,7 @@ mod table;
 /// Prints a plan.
 ///
 /// # Errors
-/// The request makes no sense. That a model does not fit is exit code 1 after the plan has been printed.
+/// The request makes no sense. A model that does not fit is no error: the plan is printed and the exit code is 1.
 pub fn run(args: &PlanArgs) -> Result<u8> {
     let request = request(args)?;
     let budget = budget::plan(&request)?;

@@ -1,4 +1,4 @@
-//! Create and show runs.
+//! `gauntlet run`: creates and shows runs.
 
 use std::path::PathBuf;
 
@@ -42,7 +42,7 @@ pub struct RunCreateArgs {
     /// The data set's folder, or its address in a store (`s3://bucket/folder`, `https://host/folder`).
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
-    /// Who owns the run.
+    /// Key of the run's owner, who pays for its creation.
     #[command(flatten)]
     pub key: KeyArgs,
 }

@@ -1,10 +1,16 @@
-//! Where a run stands, in one screen or as JSON.
+//! `gauntlet status`: shows where a run stands, in one screen or as JSON.
 
 use anyhow::{Context, Result};
 use clap::Args;
-use node_client::{chain::Chain, keys};
-use protocol::{window::phase_at, RunId};
-use serde_json::json;
+use node_client::{
+    chain::{Chain, Ledger, MinerInfo, ValidatorInfo},
+    keys,
+};
+use protocol::{
+    window::{phase_at, Moment, Schedule},
+    BlockNumber, RunId,
+};
+use serde_json::{json, Value};
 
 use crate::{
     chain_process,
@@ -21,7 +27,7 @@ pub struct StatusArgs {
     /// The run.
     #[arg(default_value_t = 0)]
     pub run: RunId,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     pub json: bool,
 }
@@ -38,24 +44,48 @@ pub async fn run(args: StatusArgs) -> Result<u8> {
         .run(args.run, at)
         .await?
         .with_context(|| format!("there is no run {} on this chain", args.run))?;
-    let moment = phase_at(&info.settings.schedule, head.number);
-    let miners = chain.miners(args.run, at).await?;
-    let validators = chain.validators(args.run, at).await?;
-    let ledger = chain.ledger(args.run, at).await?;
-    if args.json {
-        let value = json!({
-            "run": args.run,
-            "block": head.number,
+    let status = Status {
+        run: args.run,
+        block: head.number,
+        schedule: info.settings.schedule,
+        miners: chain.miners(args.run, at).await?,
+        validators: chain.validators(args.run, at).await?,
+        ledger: chain.ledger(args.run, at).await?,
+    };
+    match args.json {
+        true => println!("{}", serde_json::to_string_pretty(&status.json())?),
+        false => status.print(),
+    }
+    Ok(exit::SUCCESS)
+}
+
+/// A run as one finalised block has it.
+struct Status {
+    run: RunId,
+    block: BlockNumber,
+    schedule: Schedule,
+    miners: Vec<MinerInfo>,
+    validators: Vec<ValidatorInfo>,
+    ledger: Ledger,
+}
+
+impl Status {
+    fn json(&self) -> Value {
+        let moment = phase_at(&self.schedule, self.block);
+        let ledger = &self.ledger;
+        json!({
+            "run": self.run,
+            "block": self.block,
             "window": moment.map(|moment| moment.window),
             "phase": moment.map(|moment| format!("{:?}", moment.phase).to_lowercase()),
-            "miners": miners.iter().map(|miner| json!({
+            "miners": self.miners.iter().map(|miner| json!({
                 "uid": miner.uid,
                 "account": keys::address(&miner.cold),
                 "value": miner.value.to_f64(),
                 "share": miner.share.to_f64(),
                 "scored_windows": miner.standing.scored_windows,
             })).collect::<Vec<_>>(),
-            "validators": validators.iter().map(|validator| json!({
+            "validators": self.validators.iter().map(|validator| json!({
                 "index": validator.index,
                 "account": keys::address(&validator.cold),
                 "stake": validator.stake.to_string(),
@@ -68,52 +98,54 @@ pub async fn run(args: StatusArgs) -> Result<u8> {
                 "carried": ledger.carried.to_string(),
                 "burned": ledger.burned.to_string(),
             },
-        });
-        println!("{}", serde_json::to_string_pretty(&value)?);
-        return Ok(exit::SUCCESS);
+        })
     }
-    match moment {
-        Some(moment) => println!(
-            "run {} · block {} · window {} · {:?} ({}/{})",
-            args.run,
-            head.number,
-            moment.window,
-            moment.phase,
-            moment.offset,
-            info.settings.schedule.window_blocks
-        ),
-        None => println!(
-            "run {} · block {} · begins at block {}",
-            args.run, head.number, info.settings.schedule.start_block
-        ),
+
+    /// Prints one screen.
+    fn print(&self) {
+        self.print_moment();
+        self.print_participants();
+        let Ledger { minted, paid, claimable, carried, burned } = &self.ledger;
+        println!("\nminted {minted} = paid {paid} + claimable {claimable} + carried {carried} + burned {burned}");
     }
-    println!("\n uid  share    standing  proof   windows  account");
-    for miner in &miners {
-        println!(
-            "{:>4}  {:>5.1} %  {:>8.3}  {:>6.3}  {:>7}  {}",
-            miner.uid,
-            miner.share.to_f64() * 100.0,
-            miner.value.to_f64(),
-            miner.standing.proof.to_f64(),
-            miner.standing.scored_windows,
-            keys::address(&miner.cold),
-        );
+
+    fn print_moment(&self) {
+        let Self { run, block, schedule, .. } = self;
+        match phase_at(schedule, *block) {
+            Some(Moment { window, phase, offset, .. }) => println!(
+                "run {run} · block {block} · window {window} · {phase:?} ({offset}/{})",
+                schedule.window_blocks
+            ),
+            None => {
+                println!("run {run} · block {block} · begins at block {}", schedule.start_block);
+            }
+        }
     }
-    println!("\n validator  stake (planck)          last attested  account");
-    for validator in &validators {
-        let attested =
-            validator.attested_window.map_or("never".to_owned(), |window| window.to_string());
-        println!(
-            "{:>10}  {:<22}  {:>13}  {}",
-            validator.index,
-            validator.stake,
-            attested,
-            keys::address(&validator.cold),
-        );
+
+    fn print_participants(&self) {
+        println!("\n uid  share    standing  proof   windows  account");
+        for miner in &self.miners {
+            println!(
+                "{:>4}  {:>5.1} %  {:>8.3}  {:>6.3}  {:>7}  {}",
+                miner.uid,
+                miner.share.to_f64() * 100.0,
+                miner.value.to_f64(),
+                miner.standing.proof.to_f64(),
+                miner.standing.scored_windows,
+                keys::address(&miner.cold),
+            );
+        }
+        println!("\n validator  stake (planck)          last attested  account");
+        for validator in &self.validators {
+            let attested =
+                validator.attested_window.map_or("never".to_owned(), |window| window.to_string());
+            println!(
+                "{:>10}  {:<22}  {:>13}  {}",
+                validator.index,
+                validator.stake,
+                attested,
+                keys::address(&validator.cold),
+            );
+        }
     }
-    println!(
-        "\nminted {} = paid {} + claimable {} + carried {} + burned {}",
-        ledger.minted, ledger.paid, ledger.claimable, ledger.carried, ledger.burned
-    );
-    Ok(exit::SUCCESS)
 }

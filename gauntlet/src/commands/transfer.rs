@@ -1,5 +1,5 @@
-//! `gauntlet import` and `gauntlet export`: models of others in, models of ours out. Both write a Hugging Face folder,
-//! which is what every command that takes a model reads.
+//! `gauntlet import` and `gauntlet export`: read models of others, and write ours. Both write a Hugging Face folder,
+//! which every command that takes a model reads.
 
 use std::path::{Path, PathBuf};
 
@@ -46,7 +46,7 @@ pub struct OutputArgs {
     /// Largest file of tensors, in bytes; `MB` and `GB` are understood.
     #[arg(long, value_parser = parse_bytes, default_value = "5GB", value_name = "BYTES")]
     pub shard_size: u64,
-    /// Longest context that config.json states. Default: what the model says, which for a checkpoint is the length of its
+    /// Longest context that config.json states. Default: the model's own, which for a checkpoint is the length of its
     /// training samples.
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     pub positions: Option<u32>,
@@ -89,7 +89,7 @@ fn parse_bytes(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("{text:?} is not a number of bytes"))
 }
 
-/// `gauntlet import`.
+/// Runs `gauntlet import`.
 ///
 /// # Errors
 /// The model cannot be read, is not supported or does not fit the memory, or the folder cannot be written.
@@ -113,7 +113,7 @@ pub fn import(args: &ImportArgs) -> Result<u8> {
     write(&model, &args.output, settings)
 }
 
-/// `gauntlet export`.
+/// Runs `gauntlet export`.
 ///
 /// # Errors
 /// There is no whole checkpoint, the model does not fit the memory, or the folder cannot be written.

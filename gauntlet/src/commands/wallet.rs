@@ -1,4 +1,4 @@
-//! Keys: make one, show its address.
+//! `gauntlet wallet`: makes a key, shows its address.
 
 use std::path::PathBuf;
 
@@ -25,7 +25,7 @@ pub struct WalletNewArgs {
     pub file: PathBuf,
 }
 
-/// Names a key.
+/// Options that name a key.
 #[derive(Args, Debug, Clone)]
 #[group(required = true, multiple = false)]
 pub struct KeyArgs {
@@ -65,7 +65,7 @@ pub fn new(args: WalletNewArgs) -> Result<u8> {
 /// Shows the address of a key; needs no password.
 ///
 /// # Errors
-/// The key is none.
+/// The text or file is not a key.
 pub fn show(args: KeyArgs) -> Result<u8> {
     let account = match (&args.file, &args.uri) {
         (Some(file), _) => keys::key_file_account(file)?,
@@ -80,7 +80,7 @@ pub fn show(args: KeyArgs) -> Result<u8> {
 /// Opens the key that the command line names.
 ///
 /// # Errors
-/// The key is none, or its password is wrong.
+/// The text or file is not a key, or its password is wrong.
 pub fn open(args: &KeyArgs) -> Result<Keypair> {
     match (&args.file, &args.uri) {
         (Some(file), _) => Ok(keys::load_key_file(file, &password()?)?),

@@ -1,4 +1,4 @@
-//! Amounts for people: money and bytes.
+//! Writes amounts of money and bytes for people.
 
 use protocol::Planck;
 

@@ -1,4 +1,4 @@
-//! A bar over bytes.
+//! Shows progress over a number of bytes.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Tables of text.
+//! Lays out tables of text.
 
 /// Sets the rows so that their columns stand one below the other; the first and fourth are text, the others numbers.
 pub(crate) fn aligned(rows: &[Vec<String>]) -> String {

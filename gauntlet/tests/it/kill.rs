@@ -1,4 +1,4 @@
-//! kill -9 of a miner, of a validator, restart of the node: the run goes on, and who was away is accepted again.
+//! kill -9 of a miner, of a validator, restart of the node: the run continues, and what was killed takes part again.
 
 use gauntlet::commands::localnet::report::LocalnetReport;
 use participant::diary::{Duty, Line};

@@ -1,4 +1,4 @@
-//! `gauntlet train` as a process: killed at any point it goes on, and ends with the bits of one that was not.
+//! `gauntlet train` as a process: killed at any point it resumes, and ends with the bits of one that was not.
 
 use std::{
     path::{Path, PathBuf},
@@ -152,7 +152,7 @@ fn a_data_set_in_a_store_trains_the_model_that_its_copy_does() {
     };
     assert_eq!(losses("local").len(), STEPS + 3);
     assert_eq!(losses("local"), losses("s3"));
-    // It goes on with a copy, and the other way round.
+    // It resumes with a copy, and the other way round.
     assert_eq!(state_root(&train(set.to_str().unwrap(), "s3", &[])), expected);
 
     let said = train(&format!("{web}/nowhere"), "none", &[]);
@@ -206,7 +206,7 @@ fn what_cannot_go_on_says_why() {
 }
 
 #[test]
-fn a_training_never_goes_on_with_another_text() {
+fn a_training_is_never_resumed_with_another_text() {
     let folder = tempfile::tempdir().unwrap();
     let (text, out) = (text(folder.path()), folder.path().join("run"));
     let root = state_root(&command(&text, &out, &[]).output().unwrap());
@@ -216,7 +216,7 @@ fn a_training_never_goes_on_with_another_text() {
     std::fs::write(&text, longer).unwrap();
     let output = command(&text, &out, &[]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("begun with another text"), "{said}");
+    assert!(said.contains("started with another text"), "{said}");
     let again = command(&out.join("data"), &out, &[]).output().unwrap();
     assert_eq!(state_root(&again), root);
     let other = command(&text, &out, &["--fresh"]).output().unwrap();

@@ -1,4 +1,4 @@
-//! Turns what validators reported into medians: relative improvements, and the stake-weighted median of each miner's.
+//! Turns validators' evaluations into relative improvements, and these into a stake-weighted median for each miner.
 
 use alloc::{vec, vec::Vec};
 
@@ -21,7 +21,7 @@ pub(super) struct Measurement {
     pub(super) random: Q32,
 }
 
-/// Medians of one miner.
+/// The medians of one miner's improvements, on own and on random samples.
 #[derive(Clone, Copy)]
 pub(super) struct Medians {
     pub(super) own: Q32,
@@ -88,7 +88,7 @@ fn named_once(evaluations: &[Evaluation]) -> impl Iterator<Item = &Evaluation> {
     once.into_iter()
 }
 
-/// Sum of stakes. A u128 holds 2^64 of them.
+/// The sum of stakes; a u128 holds 2^64 of them.
 fn total_stake(stakes: impl Iterator<Item = u64>) -> u128 {
     stakes.fold(0, |sum, stake| sum.saturating_add(u128::from(stake)))
 }

@@ -1,4 +1,4 @@
-//! Lists what goes into a settlement and what comes out of it.
+//! Defines the inputs and the outcome of a settlement.
 
 use alloc::vec::Vec;
 
@@ -35,7 +35,7 @@ pub enum Fault {
 
 impl Fault {
     /// The fault of a miner of which the books say whether it committed and revealed, and whether its payload is proven
-    /// unavailable. What was not revealed cannot be unavailable.
+    /// unavailable. A payload that was not revealed cannot be unavailable.
     pub fn of(committed: bool, revealed: bool, unavailable: bool) -> Option<Fault> {
         match (revealed, committed) {
             (true, _) => unavailable.then_some(Fault::Unavailable),
@@ -45,7 +45,7 @@ impl Fault {
     }
 }
 
-/// What the chain knows of a miner when a window is settled.
+/// A miner's record on the chain when a window is settled.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MinerInput {
     /// The miner's slot.
@@ -60,7 +60,7 @@ pub struct MinerInput {
     pub fault: Option<Fault>,
 }
 
-/// What the chain knows of a validator when a window is settled.
+/// A validator's record on the chain when a window is settled.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ValidatorInput {
     /// The validator's slot.
@@ -69,11 +69,11 @@ pub struct ValidatorInput {
     pub stake: u64,
     /// It committed and revealed its scores. Otherwise its evaluations are ignored.
     pub present: bool,
-    /// What it revealed, in any order. A uid that it names twice or that is unknown is ignored.
+    /// Its evaluations as revealed, in any order. A uid that it names twice or that is unknown is ignored.
     pub evaluations: Vec<Evaluation>,
 }
 
-/// What a window means for a miner.
+/// A window's outcome for a miner.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MinerOutcome {
     /// The miner's slot.
@@ -90,7 +90,7 @@ pub struct MinerOutcome {
     pub share: Q32,
 }
 
-/// What a window means for a validator.
+/// A window's outcome for a validator.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ValidatorOutcome {
     /// The validator's slot.
@@ -104,9 +104,9 @@ pub struct ValidatorOutcome {
 /// The settlement of a window, miners and validators in the order of the inputs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Outcome {
-    /// One for each miner.
+    /// The outcome of each miner, in the order of the inputs.
     pub miners: Vec<MinerOutcome>,
-    /// One for each validator.
+    /// The outcome of each validator, in the order of the inputs.
     pub validators: Vec<ValidatorOutcome>,
 }
 

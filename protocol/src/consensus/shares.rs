@@ -16,7 +16,7 @@ use crate::{
 /// noise of a loss measured in f32.
 pub const DEVIATION_FLOOR: Q32 = Q32(1 << 16);
 
-/// A factor on the present stake's typical deviation: who deviates so far agrees no more.
+/// A factor on the present stake's typical deviation: a validator that deviates so far agrees no more.
 const DEVIATION_FACTOR: Q32 = Q32::from_int(3);
 
 /// Shares proportional to value^power. Values are first divided by the largest, so that nothing
@@ -65,11 +65,11 @@ fn proportional_shares(parts: &[u128]) -> Option<Vec<Q32>> {
 
 /// How far each validator agrees with the medians of the scored miners that it evaluated:
 /// 1 − the mean over them of (min(1, |own − median|/scale) + min(1, |random − median|/scale)) / 2.
-/// Zero for who evaluated none.
+/// Zero for a validator that evaluated none.
 ///
 /// A scale, one for own and one for random, is the largest of the typical size of a median (their
 /// lower median over the miners), three times the stake-weighted median deviation, and
-/// [`DEVIATION_FLOOR`]. By the first, who is off by less than a typical gain is believed in part;
+/// [`DEVIATION_FLOOR`]. By the first, a validator that is off by less than a typical gain is believed in part;
 /// by the second, half of the evaluations by stake agree to two thirds however noisy measuring is.
 /// A minority of the stake moves neither.
 pub(super) fn agreements_of(
@@ -136,7 +136,7 @@ fn relative_deviation(x: Q32, median: Q32, scale: Q32) -> Option<Q32> {
 
 /// Validators' shares, proportional to stake · agreement · presence, rounded down.
 ///
-/// Presence is 0 for who was absent, else min(1, own number of usable evaluations / the
+/// Presence is 0 for an absent validator, else min(1, own number of usable evaluations / the
 /// stake-weighted lower median of that number over the present validators), so that measuring one
 /// easy miner does not pay like measuring all.
 pub(super) fn validator_shares(
@@ -170,8 +170,8 @@ pub(super) fn validator_shares(
     proportional_shares(&parts)
 }
 
-/// Divides a pot by shares, each amount rounded down. Returns the amounts and what is left of the
-/// pot; together they are the pot exactly.
+/// Divides a pot by shares, each amount rounded down. Returns the amounts and the rest of the pot;
+/// together they are the pot exactly.
 pub fn pay(pot: Planck, shares: &[Q32]) -> Result<(Vec<Planck>, Planck), ConsensusError> {
     let mut whole = Q32::ZERO;
     for share in shares {

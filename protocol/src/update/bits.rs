@@ -1,5 +1,4 @@
-//! Bit strings, least significant bit first: a writer of one chunk and a strict
-//! reader of bytes that a stranger wrote.
+//! Writes the bits of a chunk and reads a stranger's strictly; both least significant bit first.
 #![allow(
     clippy::arithmetic_side_effects,
     reason = "a hot kernel: at most 64 bits are held and widths are at most 32"

@@ -1,4 +1,4 @@
-//! One chunk as bytes: the strict decoder that the chain runs, and the encoder.
+//! Decodes and encodes one chunk; the chain runs the decoder, which is strict.
 
 use alloc::vec::Vec;
 

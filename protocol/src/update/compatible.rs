@@ -1,5 +1,5 @@
-//! The four-level code of SparseLoCo's reference implementation of 2025, for comparison and for
-//! those who must read its updates; not part of format 1.
+//! Encodes with the four levels of SparseLoCo's reference implementation of 2025, for comparison
+//! and for readers of its updates; not part of format 1.
 //!
 //! It shifts the selected values of a whole tensor by their mean, cuts the range from −3σ to 3σ
 //! into four and sends the mean of each quarter, from a table of four numbers. The table makes the

@@ -1,4 +1,4 @@
-//! From values to bytes: select, quantise, pack, and leave behind what was not sent.
+//! Encodes values as bytes: selects, quantises and packs them, and leaves the residual that was not sent.
 //!
 //! Written once and compiled for each [`Variant`]. Measured on one core of a shared 2-core Xeon with
 //! AVX-512 over 4 Mi Laplace values by `cargo run --release -p protocol --example update_speed`, in

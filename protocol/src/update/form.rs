@@ -1,4 +1,4 @@
-//! Lays a chunk's parts out: the scales that are allowed, how many bits a position takes, where the parts lie.
+//! Lays a chunk's parts out: the allowed scales, the bits of a position, the places of the parts.
 
 use alloc::vec::Vec;
 

@@ -1,4 +1,4 @@
-//! A whole update as bytes: header, table of lengths, chunks; parsed without copying.
+//! Parses a whole update (header, table of lengths, chunks) without copying it.
 
 use alloc::vec::Vec;
 

@@ -1,4 +1,4 @@
-//! Two bits for each kept value: its sign and one of two magnitudes, `scale` and
+//! Quantises each kept value to two bits: its sign and one of two magnitudes, `scale` and
 //! [`LEVEL_HIGH`] · `scale`, with one scale a chunk.
 //!
 //! The scale that makes the squared error smallest for a given split into small and large

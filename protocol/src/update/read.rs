@@ -1,4 +1,4 @@
-//! Reading a chunk fast: every value's position from its own bits and two running sums.
+//! Reads a chunk fast: every value's position from its own bits and two running sums.
 //!
 //! Value j's quotient ends at the j-th one of the quotients' bits. With `p` the place of that one,
 //! the quotients up to j sum to `p − j`, so the position is

@@ -1,5 +1,5 @@
-//! The positions of the largest magnitudes, exactly: equal magnitudes in favour of the lower
-//! position, and −0 equal to 0.
+//! Selects the positions of the largest magnitudes, exactly: equal magnitudes in favour of the
+//! lower position, and −0 equal to 0.
 //!
 //! A magnitude is compared as the bits of its `f32` without the sign, which order as the numbers
 //! do. A full chunk is first reduced to 256 maxima of 16 values each. A bound that `count` or a few

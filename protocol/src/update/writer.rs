@@ -1,5 +1,5 @@
-//! An update written piece by piece, for models that are larger than memory: the chunks go out as
-//! they come, the table of their lengths at the end.
+//! Writes an update piece by piece, for models that are larger than memory: the chunks as they
+//! come, the table of their lengths at the end.
 
 use std::io::{self, Cursor, Seek, SeekFrom, Write};
 

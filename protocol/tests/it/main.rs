@@ -9,6 +9,7 @@ mod update;
 
 mod aggregate;
 mod state_root;
+mod validity;
 mod vectors_sparseloco;
 
 mod accept;

@@ -29,7 +29,7 @@ pub struct DataBuildArgs {
     /// Share of the documents that is held out, up to 0.5; 0 for none. Default: 0.01.
     #[arg(long, value_name = "SHARE")]
     pub held_out: Option<f64>,
-    /// What the inputs are. Default: what their extensions say.
+    /// Kind of the inputs. Default: by their extensions.
     #[arg(long, value_enum)]
     pub format: Option<FormatArg>,
     /// JSON field or Parquet column that has the text of the inputs. Default: text.
@@ -58,7 +58,7 @@ pub struct DataBuildArgs {
     pub json: bool,
 }
 
-/// What files are, on the command line.
+/// Kinds of files, on the command line.
 #[derive(ValueEnum, Clone, Copy, Debug)]
 pub enum FormatArg {
     /// A file is a document.

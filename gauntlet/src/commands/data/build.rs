@@ -1,4 +1,4 @@
-//! `gauntlet data build`.
+//! `gauntlet data build`: makes a data set from text.
 
 use std::{
     ops::ControlFlow,
@@ -22,7 +22,7 @@ use crate::{exit, signals, terminal::ByteBar};
 /// Bad lines that are shown one by one; the others are counted.
 const BAD_LINES_SHOWN: u64 = 20;
 
-/// Everything that a build is told, by file and flags together.
+/// The options of a build, from file and flags together.
 struct BuildOrder {
     settings: BuildSettings,
     tokenizer: Arc<Tokenizer>,

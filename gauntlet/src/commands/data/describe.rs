@@ -1,4 +1,4 @@
-//! Says what a data set consists of, for people and as JSON.
+//! Describes a data set, for people and as JSON.
 
 use anyhow::{Context, Result};
 use dataset::{Dataset, SplitManifest};

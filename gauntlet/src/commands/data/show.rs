@@ -1,4 +1,4 @@
-//! `gauntlet data show`, `gauntlet data verify` and `gauntlet data fetch`.
+//! `gauntlet data show`, `verify` and `fetch`: print, check and copy a data set.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! The model that is evaluated, and what its files say about how a text begins.
+//! Opens the model that is evaluated, and reads from its files how a text begins.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ pub(super) struct EvaluatedModel {
     pub(super) begins: bool,
 }
 
-/// What the files beside a model say.
+/// The tokenizer and first token in the files beside a model.
 struct ModelFiles {
     model: Model,
     /// A `tokenizer.json`, or why there is none.

@@ -1,4 +1,4 @@
-//! The result of `gauntlet eval`, as JSON and as a table.
+//! Writes the result of `gauntlet eval` as JSON and as a table.
 
 use serde::Serialize;
 use trainer::{
@@ -29,7 +29,7 @@ pub(super) struct EvaluationReport {
     pub(super) tasks: Vec<TaskReport>,
 }
 
-/// One line of the samples' file: what the model said to one question.
+/// One line of the samples' file: the model's answer to one question.
 #[derive(Serialize)]
 pub(super) struct SampleRecord<'a> {
     pub(super) task: &'a str,

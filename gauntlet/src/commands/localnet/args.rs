@@ -41,7 +41,7 @@ pub struct LocalnetArgs {
     /// The model: nano, 1M, 7M, 25M, 135M, 360M, 1B, 8B, 70B or covenant-72b.
     #[arg(long, default_value = "nano", value_name = "PRESET")]
     pub model: String,
-    /// Local steps of a window (H). Default: what this machine can do in a window.
+    /// Local steps of a window (H). Default: as many as this machine can do in a window.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub inner_steps: Option<u32>,
     /// Samples of a step.
@@ -50,7 +50,7 @@ pub struct LocalnetArgs {
     /// Folder for the run, which must not exist or be empty. Default: a new one in the user's cache folder.
     #[arg(long, value_name = "DIR")]
     pub keep: Option<PathBuf>,
-    /// Where to write the report (JSON); it is in the run folder anyway.
+    /// File to write the report to (JSON), beside the one in the run folder.
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
     /// The chain's binary. Default: `gauntlet-node` beside this program.
@@ -61,12 +61,12 @@ pub struct LocalnetArgs {
     pub metrics_port: Option<u16>,
 }
 
-/// So many adversaries of one kind.
+/// Adversaries of one kind and their number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Adversaries {
-    /// What they do.
+    /// Their way of misbehaving.
     pub kind: AdversaryKind,
-    /// How many.
+    /// Their number.
     pub count: u16,
 }
 

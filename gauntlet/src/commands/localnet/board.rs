@@ -1,4 +1,4 @@
-//! Notes everything that is known of a running localnet, by window: the chain's events and the participants' diaries.
+//! Collects what is known of a running localnet, by window, from the chain's events and the participants' diaries.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -245,7 +245,7 @@ impl Board {
         text
     }
 
-    /// What is shown of a settled window.
+    /// The lines that show a settled window.
     pub(crate) fn window_lines(&self, window: Window) -> Vec<String> {
         let Some(state) = self.windows.get(&window) else {
             return Vec::new();
@@ -292,7 +292,7 @@ impl Board {
         state.updates * self.model.parameters * 4
     }
 
-    /// What this came to after `windows` windows.
+    /// The report after `windows` windows.
     pub(crate) fn report(
         &self,
         windows: Window,
@@ -370,7 +370,7 @@ impl Board {
         }
     }
 
-    /// Everything that is not as it should be.
+    /// The problems that the report lists.
     fn problems(&self, windows: Window, emission: &EmissionReport) -> Vec<String> {
         let mut problems = Vec::new();
         for window in 0..windows {

@@ -1,4 +1,4 @@
-//! Settles what a localnet is, before its first process starts: model, participants, their memory, the run's folder.
+//! Settles a localnet before its first process starts: model, participants, their memory, the run's folder.
 
 use std::{
     path::{Path, PathBuf},
@@ -17,7 +17,7 @@ use participant::{memory, miner::adversary_kind::AdversaryKind};
 
 use crate::env;
 
-/// Everything that a localnet is told and that follows from it alone.
+/// The options of a localnet, and everything that follows from them alone.
 #[derive(Clone, Debug)]
 pub(super) struct LocalnetOrder {
     /// The command line.

@@ -1,4 +1,4 @@
-//! The processes of a localnet: the chain and the participants, each with a configuration of its own.
+//! Starts and stops the processes of a localnet: the chain and the participants, each with its own configuration.
 
 use std::{
     path::{Path, PathBuf},
@@ -24,7 +24,7 @@ use crate::{
 /// How long participants, and then the chain, may take to end.
 const END_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Everything that was started. What is not stopped when this is dropped is killed.
+/// The processes that were started; dropping it kills those that still run.
 #[derive(Default)]
 pub(super) struct Processes {
     /// The chain.
@@ -81,7 +81,7 @@ pub(super) fn start_participants(
     Ok(processes)
 }
 
-/// The configuration of a participant, but for its chain, its metrics and who measures the held-out loss.
+/// The configuration of a participant, but for its chain, its metrics and its held-out samples.
 fn participant_file(order: &LocalnetOrder, member: &Member) -> ParticipantFile {
     let is_validator = !member.is_miner();
     ParticipantFile {

@@ -35,7 +35,7 @@ impl LocalnetProgress {
         Self { bar, windows, shown: None }
     }
 
-    /// A line that stays.
+    /// Prints a line that stays.
     pub(crate) fn say(&self, line: impl AsRef<str>) {
         match &self.bar {
             Some(bar) => bar.suspend(|| print(line.as_ref())),
@@ -43,7 +43,7 @@ impl LocalnetProgress {
         }
     }
 
-    /// What is being done before the first window.
+    /// Shows a step of the preparation before the first window.
     pub(crate) fn doing(&self, what: &str) {
         match &self.bar {
             Some(bar) => bar.set_message(format!("{what} …")),
@@ -51,7 +51,7 @@ impl LocalnetProgress {
         }
     }
 
-    /// Where the chain is now.
+    /// Shows the chain's current window and phase.
     pub(crate) fn block(
         &mut self,
         schedule: &Schedule,
@@ -90,14 +90,14 @@ impl LocalnetProgress {
         self.shown = Some(now);
     }
 
-    /// A window is settled.
+    /// Shows a settled window.
     pub(crate) fn settled(&self, window: Window, board: &Board) {
         for line in board.window_lines(window) {
             self.say(line);
         }
     }
 
-    /// Nothing more to come.
+    /// Clears the living line for good.
     pub(crate) fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

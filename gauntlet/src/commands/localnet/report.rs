@@ -1,4 +1,4 @@
-//! The report of a localnet: everything that happened, in numbers, as JSON.
+//! Writes the report of a localnet: everything that happened, in numbers, as JSON.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -9,13 +9,13 @@ use serde::{Deserialize, Serialize, Serializer};
 /// Name of the report in the run's folder.
 pub(crate) const REPORT_FILE: &str = "report.json";
 
-/// Everything that a localnet's run came to.
+/// The results of a localnet's run.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 pub struct LocalnetReport {
     /// Whether every window was settled with one final state root, which all honest participants held, and no unit of
     /// the emission is missing.
     pub ok: bool,
-    /// What is wrong if not.
+    /// The problems, if not.
     pub problems: Vec<String>,
     /// The windows in order.
     pub windows: Vec<WindowReport>,

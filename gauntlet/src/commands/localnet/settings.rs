@@ -1,4 +1,4 @@
-//! Settles what a run is told on its chain, from the localnet's order, the data, and the speed of this machine.
+//! Computes the run's settings from the localnet's order, the data, and the speed of this machine.
 
 use std::time::{Duration, Instant};
 

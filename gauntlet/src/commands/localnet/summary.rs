@@ -1,4 +1,4 @@
-//! Prints what a localnet came to, and the command that recomputes it.
+//! Prints a localnet's results, and the command that recomputes them.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::report::{LocalnetReport, REPORT_FILE};
 use crate::terminal;
 
-/// Prints what the report in the run's `folder` says.
+/// Prints the report in the run's `folder`.
 ///
 /// # Errors
 /// This program's own path is not known.

@@ -21,7 +21,7 @@ const STALL_PATIENCE: Duration = Duration::from_secs(120);
 /// Windows that the chain may be late by before the command gives up.
 const LATE_WINDOWS_MAX: u64 = 2;
 
-/// What is watched, and what is known of it so far.
+/// A run that is watched, and what is known of it so far.
 pub(super) struct Watch<'a> {
     run: &'a Run,
     board: &'a mut Board,

@@ -26,7 +26,7 @@ pub struct PlanArgs {
     /// Threads of a CPU. Default: those of this machine.
     #[arg(long, value_name = "THREADS")]
     pub cpu: Option<u64>,
-    /// Measure this CPU for a second or two instead of assuming what it can do.
+    /// Measure this CPU for a second or two instead of assuming its rates.
     #[arg(long)]
     pub calibrate: bool,
     /// Memory that may be used on the CPU or on each host of GPUs. Default: what is available here; for each GPU of a host
@@ -69,10 +69,10 @@ pub struct PlanArgs {
     /// Samples at once on a device. Default: the fastest that fits.
     #[arg(long)]
     pub micro_batch: Option<u64>,
-    /// What the backward pass computes again. Default: the fastest that fits.
+    /// The part of the forward pass that the backward pass computes again. Default: the fastest that fits.
     #[arg(long, value_enum)]
     pub recompute: Option<RecomputeArg>,
-    /// What is spread over the GPUs. Default: the fastest that fits.
+    /// The part of the training's state that is spread over the GPUs. Default: the fastest that fits.
     #[arg(long, value_enum)]
     pub sharding: Option<ShardingArg>,
     /// Bytes a parameter of parameters, gradient and optimiser on GPUs.
@@ -81,15 +81,15 @@ pub struct PlanArgs {
     /// Error feedback in bf16 on hosts of GPUs.
     #[arg(long)]
     pub feedback_bf16: bool,
-    /// The part of the devices' peak (0 to 1) that a step is known to reach. Default: what the best engine would.
+    /// The part of the devices' peak (0 to 1) that a step is known to reach. Default: that of the best engine.
     #[arg(long, value_name = "PART")]
     pub mfu: Option<f64>,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     pub json: bool,
 }
 
-/// What is computed again.
+/// The part that the backward pass computes again.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecomputeArg {
     /// Nothing.
@@ -100,7 +100,7 @@ pub enum RecomputeArg {
     Full,
 }
 
-/// What is spread over the GPUs.
+/// The part that is spread over the GPUs.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShardingArg {
     /// Nothing.
@@ -111,7 +111,7 @@ pub enum ShardingArg {
     Full,
 }
 
-/// Bytes a parameter.
+/// Formats of parameters, gradient and moments on GPUs.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StateArg {
     /// bf16 beside an f32 master, all else f32.

@@ -1,4 +1,4 @@
-//! This machine: its threads, and what a short calibration measures.
+//! Measures this machine: its threads, and its rates by a short calibration.
 
 use std::{hint::black_box, time::Instant};
 

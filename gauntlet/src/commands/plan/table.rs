@@ -1,4 +1,4 @@
-//! A plan as text for a terminal.
+//! Prints a plan as text for a terminal.
 
 use std::fmt::Write as _;
 

@@ -15,13 +15,13 @@ use crate::engine::EngineArg;
 /// Options of `train`.
 #[derive(Args, Debug)]
 pub struct TrainArgs {
-    /// Folder of the training: checkpoints, log, data. A training that is there goes on.
+    /// Folder of the training: checkpoints, log, data. A training that it holds is resumed.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
     /// Options of this command in TOML, by their names with underscores. Flags win over it.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Begin at step 0: what an earlier training left in the folder is removed.
+    /// Start at step 0, and remove what an earlier training left in the folder.
     #[arg(long)]
     pub fresh: bool,
     #[command(flatten)]
@@ -39,7 +39,7 @@ pub struct TrainOptions {
     /// Tokens that the model knows. Default: those that --model says.
     #[arg(long, value_name = "TOKENS", conflicts_with = "init")]
     pub vocab: Option<usize>,
-    /// A trained model to go on from: a Hugging Face folder or a .gguf file.
+    /// A trained model to start from: a Hugging Face folder or a .gguf file.
     #[arg(long, value_name = "DIR|FILE")]
     pub init: Option<PathBuf>,
     /// A data set of `gauntlet data build`, here or in a store (s3://bucket/folder, https://host/folder), or text, which
@@ -70,7 +70,7 @@ pub struct TrainOptions {
     /// Samples at once; the rest of a step is accumulated. Default: the most that fit the memory.
     #[arg(long)]
     pub micro_batch: Option<usize>,
-    /// What the parameters are in forward and backward pass. Default: f32.
+    /// Format of the parameters in forward and backward pass. Default: f32.
     #[arg(long, value_enum)]
     pub precision: Option<PrecisionArg>,
     /// Memory that may be used, in GiB. Default: half of what is available, or all if that is too little.
@@ -79,7 +79,7 @@ pub struct TrainOptions {
     /// Learning rate after the warm-up. Default: 0.001.
     #[arg(long)]
     pub rate: Option<f32>,
-    /// What the rate does after the warm-up. Default: cosine.
+    /// Shape of the rate after the warm-up. Default: cosine.
     #[arg(long, value_enum)]
     pub schedule: Option<ScheduleArg>,
     /// Steps of the warm-up. Default: a tenth of the steps, at most 100.
@@ -97,13 +97,13 @@ pub struct TrainOptions {
     /// AdamW's decay of matrices. Default: 0.1.
     #[arg(long)]
     pub weight_decay: Option<f32>,
-    /// AdamW's β1. Default: 0.9.
+    /// β1 of AdamW, from 0 to below 1. Default: 0.9.
     #[arg(long)]
     pub beta1: Option<f32>,
-    /// AdamW's β2. Default: 0.95.
+    /// β2 of AdamW, from 0 to below 1. Default: 0.95.
     #[arg(long)]
     pub beta2: Option<f32>,
-    /// Longest gradient; 0 for any. Default: 1.
+    /// Norm to which a longer gradient is clipped; 0 for none. Default: 1.
     #[arg(long)]
     pub clip_norm: Option<f32>,
     /// Deviations above the running mean at which a loss is a spike and its step is skipped; 0 for none. Default: 8.
@@ -118,7 +118,7 @@ pub struct TrainOptions {
     /// Seed of the initial parameters and of the order of the samples. Default: 1.
     #[arg(long)]
     pub seed: Option<u64>,
-    /// What computes. Default: cpu.
+    /// The engine that computes. Default: cpu.
     #[arg(long, value_enum)]
     pub engine: Option<EngineArg>,
     /// Threads that compute. Default: one for each core.
@@ -142,7 +142,7 @@ pub struct TrainOptions {
     /// Where to write the model after the last step, as a Hugging Face folder.
     #[arg(long, value_name = "DIR")]
     pub export: Option<PathBuf>,
-    /// What this machine can do at best, for the utilisation that is shown. Default: measured with matrix products.
+    /// This machine's peak in GFLOP/s, for the utilisation that is shown. Default: measured with matrix products.
     #[arg(long, value_name = "GFLOPS")]
     pub peak_gflops: Option<f64>,
 }
@@ -151,7 +151,7 @@ pub struct TrainOptions {
 #[derive(ValueEnum, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum PrecisionArg {
-    /// As the optimiser has them.
+    /// Unrounded, as the optimiser has them.
     F32,
     /// Rounded to the nearest bf16.
     Bf16,
@@ -161,7 +161,7 @@ pub enum PrecisionArg {
 #[derive(ValueEnum, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum ScheduleArg {
-    /// Stays.
+    /// Constant after the warm-up.
     Flat,
     /// Half a cosine.
     Cosine,
@@ -176,8 +176,8 @@ pub enum ScheduleArg {
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
 pub enum DecayArg {
-    /// 1 − x.
+    /// Falls as 1 − x, with x from 0 to 1 over the decay.
     Linear,
-    /// 1 − √x.
+    /// Falls as 1 − √x, with x from 0 to 1 over the decay.
     OneMinusSqrt,
 }

@@ -1,5 +1,5 @@
-//! Opens what a training reads: a data set on this machine, one that is made of text, or one in a store, whose samples are
-//! fetched while the steps before are computed.
+//! Opens the data set of a training: on this machine, made from text, or in a store, whose samples are fetched while
+//! the steps before are computed.
 
 use std::sync::atomic::AtomicBool;
 

@@ -1,4 +1,4 @@
-//! Settles what a training is told: by flags, by a TOML file with the same names, by defaults; in this order.
+//! Settles the options of a training: from flags, from a TOML file with the same names, from defaults; in this order.
 
 use std::{
     fs::{File, TryLockError},
@@ -27,7 +27,7 @@ pub(super) const EVALUATED_AT_ONCE: usize = 4;
 /// Bytes of a GiB.
 const GIB: f64 = (1u64 << 30) as f64;
 
-/// Everything that a training is told: flags, file and defaults together, checked as far as they can be without the data.
+/// The options of a training: flags, file and defaults together, checked as far as they can be without the data.
 #[derive(Debug)]
 pub(super) struct TrainingOrder {
     pub(super) out: PathBuf,
@@ -187,8 +187,8 @@ impl TrainingOrder {
         asked: Option<usize>,
     ) -> Result<usize> {
         let precision = self.precision();
-        // What is asked for may use all that there is; so may the micro-batch of a training that goes on, for which less
-        // may be available than when it began.
+        // A micro-batch that is asked for may use all the memory there is; so may that of a resumed training, for which
+        // less may be available than when it started.
         let memory = match asked {
             Some(_) => self.memory()?.or_else(memory::available),
             None => self.memory()?,
@@ -270,13 +270,13 @@ fn merged(flags: TrainOptions, path: Option<&Path>) -> Result<TrainOptions> {
 /// Refuses options that contradict each other or are out of range.
 fn check(options: &TrainOptions) -> Result<()> {
     if options.init.is_some() && options.model.is_some() {
-        bail!("model and init are two ways to say what to train; give one");
+        bail!("model and init both name the model to train; give one");
     }
     if options.init.is_some() && options.vocab.is_some() {
         bail!("the vocabulary of a trained model cannot be changed");
     }
     if options.steps.is_some() && options.tokens.is_some() {
-        bail!("steps and tokens are two ways to say how long to train; give one");
+        bail!("steps and tokens both set the length of the training; give one");
     }
     if options.peak_gflops.is_some_and(|peak| !(peak.is_finite() && peak > 0.0)) {
         bail!("peak_gflops must be above 0");

@@ -50,7 +50,7 @@ impl TrainingProgress {
         }
     }
 
-    /// What is to be trained, on what, with what.
+    /// Shows the model, the data and the engine of the training.
     pub(super) fn begin(
         &self,
         config: &ModelConfig,

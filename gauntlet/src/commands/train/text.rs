@@ -1,8 +1,8 @@
-//! The data set that a training makes of text: of bytes, in the folder `data` of its own.
+//! Makes a training's data set from text: byte-level, in the training's own folder `data`.
 //!
 //! Plain text of up to [`CORPUS_BYTES_MAX`] bytes is gathered in memory; more of it, JSONL, Parquet and compressed files are
-//! streamed as [`gauntlet data build`](crate::commands::data) does. A note says which text it was, so that a training never goes on
-//! with another one under the same name.
+//! streamed as [`gauntlet data build`](crate::commands::data) does. A note names the text, so that a training is never
+//! resumed with another one under the same name.
 
 use std::{
     fs, io,
@@ -32,7 +32,7 @@ const NOTE: &str = "text.json";
 /// Share of the documents that is held out of text that is streamed.
 const HELD_OUT: f64 = 0.02;
 
-/// Opens what was made of the text before, or makes it. Breaks off, to go on another time, when `end` is set.
+/// Opens what was made of the text before, or makes it. Stops when `end` is set, to be resumed by a later call.
 ///
 /// # Errors
 /// There is no text, it is another one than before, or the disk failed; [`DataError::Stopped`] when it was broken off.
@@ -97,8 +97,8 @@ fn check_same(own: &Path, found: Option<&Survey>) -> Result<()> {
     let before = note.and_then(|note| serde_json::from_slice::<Survey>(&note).ok());
     match (before, found) {
         (Some(before), Some(found)) if before != *found => bail!(
-            "this training was begun with another text ({} bytes in {} files, not {} in {}); --fresh starts over, \
-             --data {} goes on with what was made of it",
+            "this training was started with another text ({} bytes in {} files, not {} in {}); --fresh starts over, \
+             --data {} resumes with the data set made from it",
             before.bytes,
             before.file_count,
             found.bytes,

@@ -1,4 +1,4 @@
-//! One training: opens everything it needs, in the order in which mistakes cost least, and takes its steps.
+//! Runs one training: opens everything it needs, in the order in which mistakes cost least, and takes its steps.
 
 use std::{
     ops::ControlFlow,
@@ -163,7 +163,7 @@ fn initial_model(order: &TrainingOrder) -> Result<(Model, Option<PathBuf>)> {
     Ok((model, tokenizer.map(|_| path.clone())))
 }
 
-/// Removes what an earlier training left in its folder, but for the data set that was made of text.
+/// Removes an earlier training's files from its folder, but for the data set made from text.
 fn start_over(folder: &Path, checkpoints: &Checkpoints) -> Result<()> {
     checkpoints.remove_all()?;
     let log = folder.join("metrics.jsonl");
