@@ -54,7 +54,7 @@ pub use error::DataError;
 pub use folder::{Dataset, Samples};
 pub use manifest::{Manifest, ShardManifest, SourceManifest, SplitManifest, TokenManifest};
 pub use remote::{
-    is_url, FetchedSamples, RemoteDataset, Split, Store, StoreOptions, StreamedBatches,
+    is_url, FetchedSamples, RemoteDataset, RemoteStore, Split, StoreOptions, StreamedBatches,
 };
 pub use samples::{BatchSource, SampleSource};
 pub use tokenizer::{Tokenizer, TokenizerError};

@@ -9,7 +9,7 @@ use crate::error::DataError;
 use crate::folder::{Dataset, Samples};
 use crate::manifest::Manifest;
 use crate::remote::{
-    is_url, FetchedSamples, RemoteDataset, Split, Store, StoreOptions, StreamedBatches,
+    is_url, FetchedSamples, RemoteDataset, RemoteStore, Split, StoreOptions, StreamedBatches,
 };
 use crate::samples::{BatchSource, SampleSource};
 use crate::tokens::Tokens;
@@ -79,7 +79,7 @@ impl Data {
             let dataset = dataset.map_err(in_folder(place))?;
             return Ok(Self::Here(Box::new(dataset)));
         };
-        let store = Store::open(url, &StoreOptions::default())?;
+        let store = RemoteStore::open(url, &StoreOptions::default())?;
         let mut dataset =
             RemoteDataset::open(store, cache, cache_bytes_max).map_err(at_address(url))?;
         if let Some(sample_len) = sample_len {
@@ -146,7 +146,7 @@ pub fn manifest(place: &Path) -> Result<Manifest, PlaceError> {
         let dataset = Dataset::open(place).map_err(in_folder(place))?;
         return Ok(dataset.manifest().clone());
     };
-    let store = Store::open(url, &StoreOptions::default())?;
+    let store = RemoteStore::open(url, &StoreOptions::default())?;
     let dataset = RemoteDataset::open_uncached(store).map_err(at_address(url))?;
     Ok(dataset.manifest().clone())
 }

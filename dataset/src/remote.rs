@@ -10,4 +10,4 @@ mod batches;
 
 pub use batches::StreamedBatches;
 pub use dataset::{FetchedSamples, RemoteDataset, Split};
-pub use store::{is_url, Store, StoreOptions};
+pub use store::{is_url, RemoteStore, StoreOptions};

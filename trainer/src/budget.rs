@@ -1,7 +1,7 @@
 //! What training a model costs on a machine, known before anything is allocated: bytes of every
 //! region, seconds of a step and of a window, whether it fits and, if not, what would.
 //!
-//! [`plan`] is a pure function of a [`Request`]. For a CPU the bytes are those of the engine that
+//! [`plan`] is a pure function of a [`PlanRequest`]. For a CPU the bytes are those of the engine that
 //! there is ([`crate::engine::plan::Plan`]) and of the trainer's arrays, held to what is really allocated
 //! by a test. For GPUs they are the regions that the CUDA engine is to have, and the seconds are a
 //! roofline: what a good engine comes close to, not what one has been seen to do. docs/PLANNING.md
@@ -18,7 +18,7 @@ pub mod hardware;
 pub mod model;
 pub mod request;
 
-pub mod ledger;
+pub mod account;
 
 pub mod cpu;
 pub mod gpu;
@@ -26,17 +26,17 @@ pub mod window;
 
 pub mod advice;
 
+pub use account::{Duration, MemoryAccount, MemoryItem, StepEstimate};
 pub use advice::Advice;
 pub use cpu::{micro_batch_that_fits, CpuCosts};
 pub use error::BudgetError;
 pub use hardware::{CpuRates, Devices, Gpu, Machine};
-pub use ledger::{Duration, Ledger, Line, Step};
 pub use model::ModelCounts;
 pub use quantity::divisors;
-pub use request::{Choice, Recompute, Request, Sharding, State, Window};
-pub use window::Phase;
+pub use request::{Choice, PlanRequest, Recompute, Sharding, StateFormat, WindowShape};
+pub use window::WindowPart;
 
-use ledger::Way;
+use account::Way;
 
 /// What training costs.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -46,11 +46,11 @@ pub struct Budget {
     /// Bytes a parameter of parameters, gradient and optimiser.
     pub state_bytes: u64,
     /// Memory (CPU), or the memory of each GPU and of each host; then the disk.
-    pub ledgers: Vec<Ledger>,
+    pub ledgers: Vec<MemoryAccount>,
     /// One inner step.
-    pub step: Step,
+    pub step: StepEstimate,
     /// The phases of a window.
-    pub phases: Vec<Phase>,
+    pub phases: Vec<WindowPart>,
     /// Seconds of a window: of the phases that a miner goes through one after the other.
     pub window_seconds: f64,
     /// The part of a window in which it trains.
@@ -65,13 +65,13 @@ pub struct Budget {
 
 impl Budget {
     /// The ledger of this name.
-    pub fn ledger(&self, name: &str) -> Option<&Ledger> {
+    pub fn ledger(&self, name: &str) -> Option<&MemoryAccount> {
         self.ledgers.iter().find(|ledger| ledger.name == name)
     }
 
     /// Bytes that are missing, over all ledgers.
     pub fn missing_bytes(&self) -> u64 {
-        let missing = |ledger: &Ledger| {
+        let missing = |ledger: &MemoryAccount| {
             let capacity = ledger.capacity.unwrap_or(u64::MAX);
             ledger.bytes.saturating_sub(capacity)
         };
@@ -83,7 +83,7 @@ impl Budget {
 
 /// The budget of the fastest way to do what is asked that fits; of the one that needs the least
 /// memory where none does ([`Budget::fits`] tells, [`advice::advice`] says what would).
-pub fn plan(request: &Request) -> Result<Budget, BudgetError> {
+pub fn plan(request: &PlanRequest) -> Result<Budget, BudgetError> {
     request.check()?;
     let counts = ModelCounts::new(&request.model, request.window.keep)?;
     let devices = request.machine.devices.count();
@@ -120,7 +120,7 @@ pub fn plan(request: &Request) -> Result<Budget, BudgetError> {
 }
 
 /// All ways that the choice leaves open.
-fn ways(request: &Request, micro_batch: u64) -> Vec<Way> {
+fn ways(request: &PlanRequest, micro_batch: u64) -> Vec<Way> {
     let cpu = matches!(request.machine.devices, Devices::Cpu(_));
     let one = request.machine.devices.count() == 1;
     let choice = &request.choice;
@@ -155,19 +155,19 @@ fn is_better(new: &Budget, old: &Budget) -> bool {
         return (new.missing_bytes(), memory.bytes) < (old.missing_bytes(), old_memory.bytes);
     }
     if memory.name == cpu::MEMORY {
-        let rank = |ledger: &Ledger, step: &Step| {
+        let rank = |ledger: &MemoryAccount, step: &StepEstimate| {
             let half = ledger.capacity.map(|capacity| capacity / 2);
             (half.is_none_or(|half| ledger.bytes <= half), step.micro_batch)
         };
         return rank(memory, &new.step) > rank(old_memory, &old.step);
     }
     let ratio = new.step.seconds / old.step.seconds;
-    let size = |ledger: &Ledger, step: &Step| (step.sharding, ledger.bytes);
+    let size = |ledger: &MemoryAccount, step: &StepEstimate| (step.sharding, ledger.bytes);
     ratio < 0.999 || (ratio < 1.001 && size(memory, &new.step) < size(old_memory, &old.step))
 }
 
 /// The step at an MFU that is known, all its parts as much longer.
-fn at_mfu(mut step: Step, mfu: f64) -> Step {
+fn at_mfu(mut step: StepEstimate, mfu: f64) -> StepEstimate {
     let longer = step.mfu / mfu;
     for time in &mut step.times {
         time.seconds *= longer;
@@ -180,7 +180,7 @@ fn at_mfu(mut step: Step, mfu: f64) -> Step {
 
 /// The budget of one way, at an MFU if that is known.
 fn budget(
-    request: &Request,
+    request: &PlanRequest,
     counts: &ModelCounts,
     way: Way,
     mfu: Option<f64>,
@@ -207,7 +207,7 @@ fn budget(
             Devices::Cpu(_) => 16,
             Devices::Gpus { .. } => request.choice.state.bytes(),
         },
-        fits: ledgers.iter().all(Ledger::fits),
+        fits: ledgers.iter().all(MemoryAccount::fits),
         ledgers,
         step,
         phases,

@@ -37,7 +37,7 @@ pub use cache::Cache;
 pub use error::TaskError;
 pub use metrics::{Metric, Winners};
 pub use question::{Format, Question};
-pub use request::{Request, RequestError, Score, Vocabulary};
+pub use request::{RequestError, Score, ScoreRequest, Vocabulary};
 pub use score::{rung_shape, OnProgress, Progress, ScoreError, Scorer, Scores};
 pub use task::{ShotOrder, Subject, Task, TaskFile, KNOWN_TASKS};
 
@@ -54,7 +54,7 @@ pub enum HarnessError {
     Task(#[from] TaskError),
     /// A question cannot be turned into tokens.
     #[error("{subject}, question {question}: {source}")]
-    Request {
+    ScoreRequest {
         /// The subject.
         subject: String,
         /// The question, counted from 0.
@@ -77,7 +77,7 @@ pub enum HarnessError {
 
 /// How tasks are run.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Settings {
+pub struct HarnessSettings {
     /// Tokens that the model reads at most.
     pub length_max: usize,
     /// Tokens that there is memory to read at once; a longer request is an error.
@@ -92,7 +92,7 @@ pub struct Settings {
 
 /// The figures of one subject, one group of subjects or one text.
 #[derive(Clone, PartialEq, Debug, Serialize)]
-pub struct Outcome {
+pub struct SubjectResult {
     /// Its name.
     pub name: String,
     /// Questions asked, or texts read.
@@ -115,10 +115,10 @@ pub struct TaskReport {
     /// Tokens that the model has read for it; what a cache knew is not read again.
     pub tokens: u64,
     /// One for each subject or text.
-    pub subjects: Vec<Outcome>,
+    pub subjects: Vec<SubjectResult>,
     /// Subjects summed up: the task's own groups, and all of them under the task's name. Empty
     /// where there is only one subject.
-    pub groups: Vec<Outcome>,
+    pub groups: Vec<SubjectResult>,
 }
 
 /// What the model said to one question.
@@ -154,7 +154,7 @@ pub struct Harness<'a> {
     vocabulary: Vocabulary<'a>,
     scorer: Scorer<'a>,
     threads: Threads,
-    settings: Settings,
+    settings: HarnessSettings,
 }
 
 impl<'a> Harness<'a> {
@@ -163,7 +163,7 @@ impl<'a> Harness<'a> {
         model: &'a Model,
         vocabulary: Vocabulary<'a>,
         device: &'a dyn Device,
-        settings: Settings,
+        settings: HarnessSettings,
     ) -> Self {
         let (length_max, batch_tokens) = (settings.length_max, settings.batch_tokens);
         let scorer = Scorer::new(model, device, length_max, batch_tokens);
@@ -194,7 +194,7 @@ impl<'a> Harness<'a> {
         }
         let requests = self.requests(task, &asked)?;
         let counts: Vec<usize> = requests.iter().map(Vec::len).collect();
-        let requests: Vec<Request> = requests.into_iter().flatten().collect();
+        let requests: Vec<ScoreRequest> = requests.into_iter().flatten().collect();
         let scores = self.scorer.score(&requests, cache, progress)?;
         let samples = samples(task, &asked, &counts, &scores);
         let subjects = outcomes(task, &samples, &asked, &counts, &scores);
@@ -255,7 +255,7 @@ impl<'a> Harness<'a> {
         &self,
         task: &Task,
         asked: &[Asked<'_>],
-    ) -> Result<Vec<Vec<Request>>, HarnessError> {
+    ) -> Result<Vec<Vec<ScoreRequest>>, HarnessError> {
         let delimiter = &task.file.delimiter;
         let made = self.threads.map(asked.len(), |which| {
             let asked = &asked[which];
@@ -264,7 +264,7 @@ impl<'a> Harness<'a> {
             let mut requests = Vec::new();
             for prompt in &asked.prompts {
                 let made = self.vocabulary.requests(prompt, &endings);
-                requests.extend(made.map_err(|source| HarnessError::Request {
+                requests.extend(made.map_err(|source| HarnessError::ScoreRequest {
                     subject: task.subjects[asked.subject].name.clone(),
                     question: asked.index,
                     source,
@@ -302,7 +302,7 @@ impl<'a> Harness<'a> {
             let sum: f64 = part.iter().map(|score| score.log_likelihood).sum();
             sums.push((sum, counted));
         }
-        let outcome = |name: &str, parts: &[(f64, Counts)]| Outcome {
+        let outcome = |name: &str, parts: &[(f64, Counts)]| SubjectResult {
             name: name.to_owned(),
             questions: parts.len(),
             truncated: 0,
@@ -382,7 +382,7 @@ fn outcomes(
     asked: &[Asked<'_>],
     counts: &[usize],
     scores: &Scores,
-) -> Vec<Outcome> {
+) -> Vec<SubjectResult> {
     let mut truncated = vec![0; task.subjects.len()];
     let mut rest = scores.truncated.as_slice();
     for (asked, &count) in asked.iter().zip(counts) {
@@ -407,7 +407,7 @@ fn outcomes(
             figures.insert("acc_norm", share(&|winners| winners.by_characters));
             figures.insert("acc_bytes", share(&|winners| winners.by_bytes));
         }
-        outcomes.push(Outcome {
+        outcomes.push(SubjectResult {
             name: subject.name.clone(),
             questions: own.len(),
             truncated: truncated[index],
@@ -418,18 +418,18 @@ fn outcomes(
 }
 
 /// The task's groups, and the whole of it, where there are several subjects.
-fn groups(file: &TaskFile, subjects: &[Outcome]) -> Vec<Outcome> {
+fn groups(file: &TaskFile, subjects: &[SubjectResult]) -> Vec<SubjectResult> {
     if subjects.len() < 2 {
         return Vec::new();
     }
-    let summed = |name: String, parts: Vec<&Outcome>| {
+    let summed = |name: String, parts: Vec<&SubjectResult>| {
         let first = parts.first()?;
         let metrics = first.metrics.keys().map(|metric| {
             let parts = parts.iter();
             let parts = parts.filter_map(|part| Some((*part.metrics.get(metric)?, part.questions)));
             (*metric, metrics::pooled(&parts.collect::<Vec<_>>()))
         });
-        Some(Outcome {
+        Some(SubjectResult {
             name,
             questions: parts.iter().map(|part| part.questions).sum(),
             truncated: parts.iter().map(|part| part.truncated).sum(),

@@ -62,7 +62,7 @@ pub use plan::{Plan, Precision};
 pub use pretrain::{
     pretrain, PretrainEnd, PretrainError, PretrainEvent, PretrainSettings, Pretrainer,
 };
-pub use schedule::{Schedule, Shape};
+pub use schedule::{RateSchedule, Shape};
 pub use threads::{Threads, ThreadsError};
 pub use train::{
     rate_from_ppb, warm_up, LossSummary, StepReport, TrainError, Trainer, TrainerSettings,

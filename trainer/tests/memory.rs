@@ -13,7 +13,7 @@ use trainer::budget::{CpuCosts, ModelCounts};
 use trainer::guard::GuardSettings;
 use trainer::{
     AdamWSettings, Cpu, Evaluator, Model, ModelConfig, Precision, PretrainSettings, Pretrainer,
-    Schedule, Shape, Threads, Trainer, TrainerSettings,
+    RateSchedule, Shape, Threads, Trainer, TrainerSettings,
 };
 
 struct Counting;
@@ -134,7 +134,7 @@ fn check_others(preset: &str, samples: usize, pool: &Threads) {
             batch_size: 4,
             micro_batch: samples,
             precision,
-            schedule: Schedule {
+            schedule: RateSchedule {
                 peak_rate: 1e-3,
                 floor: 1.0,
                 warm_up_steps: 0,

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::bytes::{DOCUMENTS_MIN, SECTIONS, SECTION_BYTES_MIN};
 use super::files::{self, Compression, InputFile};
 use super::items::ItemSettings;
-use super::journal::{Journal, Left, Mark, SourceMark, JOURNAL};
+use super::journal::{BuildJournal, Left, Mark, SourceMark, JOURNAL};
 use super::mixture::Mixture;
 use super::settings::{BuildSettings, Format};
 use super::stream::{
@@ -103,7 +103,7 @@ pub fn build_tokens(
     let form = form(settings, tokenizer.vocab_size())?;
     prepare_folder(folder, options.start_over)?;
     let fingerprint = fingerprint(settings, tokenizer, end_of_document, &plans);
-    let (journal, left) = Journal::open(folder, &fingerprint)?;
+    let (journal, left) = BuildJournal::open(folder, &fingerprint)?;
     if left.is_none() {
         remove_shards(folder)?;
     }
@@ -245,7 +245,7 @@ struct Build<'a> {
     settings: &'a BuildSettings,
     folder: &'a Path,
     form: ShardForm,
-    journal: Journal,
+    journal: BuildJournal,
     train: ShardWriter,
     held_out: ShardWriter,
     sources: Vec<SourceMark>,
@@ -257,7 +257,7 @@ impl<'a> Build<'a> {
         settings: &'a BuildSettings,
         folder: &'a Path,
         form: ShardForm,
-        journal: Journal,
+        journal: BuildJournal,
         left: Option<Left>,
     ) -> Result<Self, DataError> {
         let is_resumed = left.is_some();

@@ -11,7 +11,7 @@ use parquet::file::reader::{ChunkReader, Length};
 
 use super::files::{FilePlace, InputFile};
 use crate::error::{at, DataError};
-use crate::remote::store::Store;
+use crate::remote::store::RemoteStore;
 
 /// Bytes of a page's header that its sizes lie in.
 const SIZES_BYTES: u64 = 24;
@@ -32,7 +32,7 @@ pub(super) struct Chunks {
 enum Place {
     Disk(File),
     Store {
-        store: Store,
+        store: RemoteStore,
         object: String,
         len: u64,
         /// The block that was read last and where it starts.

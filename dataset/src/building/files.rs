@@ -10,7 +10,7 @@ use super::settings::{Format, SourceSettings};
 use crate::corpus;
 use crate::error::{at, DataError};
 use crate::manifest::hex;
-use crate::remote::store::{is_url, Store, StoreOptions};
+use crate::remote::store::{is_url, RemoteStore, StoreOptions};
 
 /// Files of a source, and folders in a folder, at most.
 const FILES_MAX: usize = 1 << 22;
@@ -39,7 +39,7 @@ pub(super) enum FilePlace {
     /// On this machine.
     Disk(PathBuf),
     /// In a store, under this name.
-    Store(Store, String),
+    Store(RemoteStore, String),
 }
 
 /// How a file is compressed as a whole.
@@ -134,7 +134,7 @@ fn list_store(
     format: Option<Format>,
     files: &mut Vec<InputFile>,
 ) -> Result<(), DataError> {
-    let store = Store::open(url, &StoreOptions::default())?;
+    let store = RemoteStore::open(url, &StoreOptions::default())?;
     for (object, len) in store.list()? {
         // An empty name is that of the address itself.
         let name = match object.is_empty() {

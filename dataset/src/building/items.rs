@@ -145,14 +145,14 @@ impl<R: Read> Read for Counted<R> {
 }
 
 /// One line.
-struct Line {
+struct TextLine {
     /// Counted from 1.
     number: u64,
     /// Without its end; `None` if it was too long.
     bytes: Option<Vec<u8>>,
 }
 
-impl Line {
+impl TextLine {
     /// The document of the line, or of this field of the JSON object that it is.
     fn item(self, field: Option<&str>) -> Item {
         let Some(bytes) = self.bytes else {
@@ -181,7 +181,7 @@ impl Lines {
         Self { input, bytes_max, number: 0 }
     }
 
-    fn read(&mut self) -> io::Result<Option<Line>> {
+    fn read(&mut self) -> io::Result<Option<TextLine>> {
         let mut bytes = Vec::new();
         let mut is_too_long = false;
         let mut is_end = true;
@@ -217,12 +217,12 @@ impl Lines {
             bytes.drain(..BYTE_ORDER_MARK.len());
         }
         self.number += 1;
-        Ok(Some(Line { number: self.number, bytes: (!is_too_long).then_some(bytes) }))
+        Ok(Some(TextLine { number: self.number, bytes: (!is_too_long).then_some(bytes) }))
     }
 }
 
 impl Iterator for Lines {
-    type Item = io::Result<Line>;
+    type Item = io::Result<TextLine>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {

@@ -63,7 +63,7 @@ pub(super) struct Left {
 }
 
 /// The journal of the build that runs.
-pub(super) struct Journal {
+pub(super) struct BuildJournal {
     path: PathBuf,
     file: File,
     /// Full files that it knows.
@@ -71,7 +71,7 @@ pub(super) struct Journal {
     held_out: usize,
 }
 
-impl Journal {
+impl BuildJournal {
     /// Opens the journal in `folder` for the build with this fingerprint, or begins one. What an
     /// earlier build left up to its last mark comes with it.
     pub(super) fn open(

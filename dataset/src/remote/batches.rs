@@ -13,14 +13,14 @@ const AHEAD: usize = 4;
 /// Batches of training samples from a store: a thread fetches the next ones meanwhile.
 #[derive(Debug)]
 pub struct StreamedBatches {
-    requests: SyncSender<Request>,
+    requests: SyncSender<BatchRequest>,
     /// What has been asked for, in order.
     ahead: VecDeque<Ahead>,
     current: Option<FetchedSamples>,
 }
 
 #[derive(Debug)]
-struct Request {
+struct BatchRequest {
     ids: Vec<u64>,
     reply: SyncSender<Result<FetchedSamples, DataError>>,
 }
@@ -37,9 +37,9 @@ impl StreamedBatches {
     /// # Errors
     /// A thread could not be started.
     pub fn new(dataset: RemoteDataset) -> Result<Self, DataError> {
-        let (requests, asked) = sync_channel::<Request>(AHEAD);
+        let (requests, asked) = sync_channel::<BatchRequest>(AHEAD);
         let work = move || {
-            for Request { ids, reply } in asked {
+            for BatchRequest { ids, reply } in asked {
                 // Nobody may be waiting any more.
                 let _ = reply.send(dataset.fetch(Split::Train, &ids));
             }
@@ -52,7 +52,7 @@ impl StreamedBatches {
 
     fn ask(&mut self, ids: Vec<u64>) -> Result<(), DataError> {
         let (reply, samples) = sync_channel(1);
-        let request = Request { ids: ids.clone(), reply };
+        let request = BatchRequest { ids: ids.clone(), reply };
         self.requests.send(request).map_err(|_| ended())?;
         self.ahead.push_back(Ahead { ids, samples });
         Ok(())

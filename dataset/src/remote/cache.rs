@@ -18,11 +18,11 @@ pub(super) struct PieceCache {
     /// `None` keeps nothing.
     folder: Option<PathBuf>,
     bytes_max: u64,
-    state: Mutex<State>,
+    state: Mutex<CacheState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct CacheState {
     /// Length and last use of each piece.
     pieces: HashMap<String, (u64, u64)>,
     bytes: u64,
@@ -33,7 +33,7 @@ impl PieceCache {
     /// The cache in `folder`, with what an earlier process left there.
     pub(super) fn open(folder: &Path, bytes_max: u64) -> Result<Self, DataError> {
         fs::create_dir_all(folder).map_err(at(folder))?;
-        let mut state = State::default();
+        let mut state = CacheState::default();
         for entry in fs::read_dir(folder).map_err(at(folder))? {
             let entry = entry.map_err(at(folder))?;
             let len = entry.metadata().map_err(at(&entry.path()))?.len();
@@ -61,7 +61,7 @@ impl PieceCache {
     }
 
     /// The state is whole between any two statements that can panic, which are none.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, CacheState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -105,7 +105,7 @@ impl PieceCache {
     }
 
     /// Removes what was not used for longest until the rest fits.
-    fn evict(&self, state: &mut State) {
+    fn evict(&self, state: &mut CacheState) {
         let Some(folder) = &self.folder else {
             return;
         };

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use protocol::Hash;
 
 use super::cache::PieceCache;
-use super::store::Store;
+use super::store::RemoteStore;
 use crate::error::{at, check_sample_len, DataError};
 use crate::folder::{tokens, Dataset};
 use crate::manifest::{
@@ -43,7 +43,7 @@ pub enum Split {
 /// A data set in a store. Cloning shares it and its cache.
 #[derive(Clone, Debug)]
 pub struct RemoteDataset {
-    store: Store,
+    store: RemoteStore,
     manifest: Arc<Manifest>,
     cache: Arc<PieceCache>,
     sample_len: usize,
@@ -107,7 +107,7 @@ impl RemoteDataset {
     /// # Errors
     /// The store fails, or what it has is no manifest.
     pub fn open(
-        store: Store,
+        store: RemoteStore,
         cache_folder: &Path,
         cache_bytes_max: u64,
     ) -> Result<Self, DataError> {
@@ -120,7 +120,7 @@ impl RemoteDataset {
     ///
     /// # Errors
     /// As there.
-    pub fn open_uncached(store: Store) -> Result<Self, DataError> {
+    pub fn open_uncached(store: RemoteStore) -> Result<Self, DataError> {
         let len = store.len(MANIFEST)?;
         let path = PathBuf::from(format!("{}/{MANIFEST}", store.url()));
         if len > MANIFEST_BYTES_MAX {

@@ -53,16 +53,16 @@ impl std::fmt::Debug for StoreOptions {
 
 /// A folder of a store. Cloning shares it.
 #[derive(Clone)]
-pub struct Store {
+pub struct RemoteStore {
     url: String,
     inner: Arc<dyn ObjectStore>,
     prefix: ObjectPath,
 }
 
 /// The address alone: what is inside has secrets.
-impl std::fmt::Debug for Store {
+impl std::fmt::Debug for RemoteStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Store({:?})", self.url)
+        write!(f, "RemoteStore({:?})", self.url)
     }
 }
 
@@ -72,7 +72,7 @@ pub fn is_url(path: &str) -> bool {
     kinds.iter().any(|kind| path.starts_with(kind))
 }
 
-impl Store {
+impl RemoteStore {
     /// The folder at `url`: `s3://bucket/prefix`, `https://host/folder` of a web server that answers
     /// ranges, or `file:///folder`. Asks nobody yet.
     ///
@@ -291,7 +291,7 @@ fn receive<T>(
 
 /// Reads an object from start to end while the next block is on its way.
 pub(crate) struct ObjectReader {
-    store: Store,
+    store: RemoteStore,
     path: ObjectPath,
     len: u64,
     /// Where the block after those that are here or on their way starts.

@@ -4,7 +4,8 @@ use std::fs;
 use std::sync::atomic::Ordering;
 
 use dataset::{
-    BatchSource, DataError, Dataset, RemoteDataset, SampleSource, Split, Store, StreamedBatches,
+    BatchSource, DataError, Dataset, RemoteDataset, RemoteStore, SampleSource, Split,
+    StreamedBatches,
 };
 use parquet::basic::Compression;
 
@@ -22,7 +23,7 @@ fn samples_are_fetched_checked_and_cached_within_a_bound() {
     assert!(local.manifest().train.shards.len() >= 2);
     let shelf = shelf_of(&built, "bucket/some/where");
     let endpoint = serve(&shelf);
-    let store = || Store::open("s3://bucket/some/where", &options(&endpoint)).unwrap();
+    let store = || RemoteStore::open("s3://bucket/some/where", &options(&endpoint)).unwrap();
     let cache = folder.path().join("cache");
     shelf.failures.store(1, Ordering::SeqCst);
     let remote = RemoteDataset::open(store(), &cache, 3 << 20).unwrap();
@@ -72,7 +73,7 @@ fn samples_are_fetched_checked_and_cached_within_a_bound() {
         matches!(&error, DataError::Corrupt { path, offset: 0x10_0000 } if path.ends_with("train-0001.bin")),
         "{error}"
     );
-    let missing = Store::open("s3://bucket/nowhere", &options(&endpoint)).unwrap();
+    let missing = RemoteStore::open("s3://bucket/nowhere", &options(&endpoint)).unwrap();
     let error = RemoteDataset::open(missing, &cache, 0).unwrap_err();
     assert!(error.to_string().contains("s3://bucket/nowhere/manifest.json"), "{error}");
 }
@@ -87,7 +88,7 @@ fn streamed_batches_are_those_of_the_folder_whatever_their_order() {
     // Samples of another length than the data set was built for, from a web server.
     let local = Dataset::open_with_sample_len(&built, 333).unwrap();
     let shelf = shelf_of(&built, "public/set");
-    let store = Store::open(&format!("{}/public/set/", serve(&shelf)), &options("")).unwrap();
+    let store = RemoteStore::open(&format!("{}/public/set/", serve(&shelf)), &options("")).unwrap();
     let cache = folder.path().join("cache");
     let remote = RemoteDataset::open(store, &cache, 1 << 30).unwrap();
     let remote = remote.with_sample_len(333).unwrap();

@@ -21,8 +21,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use trainer::{
     budget::{BudgetError, CpuCosts},
     harness::{
-        rung_shape, Cache, Harness, HarnessError, Progress, Sample, ScoreError, Settings, Task,
-        TaskFile, TaskReport, Vocabulary, KNOWN_TASKS,
+        rung_shape, Cache, Harness, HarnessError, HarnessSettings, Progress, Sample, ScoreError,
+        Task, TaskFile, TaskReport, Vocabulary, KNOWN_TASKS,
     },
     Model, ModelConfig, Threads,
 };
@@ -125,7 +125,7 @@ fn evaluate(args: &EvalArgs, end: &AtomicBool) -> Result<Evaluation> {
 ///
 /// # Errors
 /// The model does not fit the memory, not even with one short request at a time.
-fn settings(args: &EvalArgs, threads: &Threads) -> Result<Settings> {
+fn settings(args: &EvalArgs, threads: &Threads) -> Result<HarnessSettings> {
     let config = trainer::files::configuration(&args.model)?;
     let length_max = args.max_length.unwrap_or(config.seq_len.min(LENGTH_DEFAULT));
     let length_max = length_max.clamp(1, LENGTH_MAX);
@@ -150,7 +150,13 @@ fn settings(args: &EvalArgs, threads: &Threads) -> Result<Settings> {
             false => too_long = length,
         }
     }
-    Ok(Settings { length_max, length_that_fits, batch_tokens, seed: args.seed, limit: args.limit })
+    Ok(HarnessSettings {
+        length_max,
+        length_that_fits,
+        batch_tokens,
+        seed: args.seed,
+        limit: args.limit,
+    })
 }
 
 /// What an evaluation holds that asks a model requests of up to `length` tokens, in batches of about so many tokens.

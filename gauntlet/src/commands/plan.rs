@@ -5,8 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use trainer::budget::{
-    self, advice, hardware, Choice, CpuRates, Devices, Machine, Recompute, Request, Sharding,
-    State, Window,
+    self, advice, hardware, Choice, CpuRates, Devices, Machine, PlanRequest, Recompute, Sharding,
+    StateFormat, WindowShape,
 };
 use trainer::ModelConfig;
 
@@ -49,7 +49,7 @@ pub fn run(args: &PlanArgs) -> Result<u8> {
     })
 }
 
-fn request(args: &PlanArgs) -> Result<Request> {
+fn request(args: &PlanArgs) -> Result<PlanRequest> {
     let mut model = match (&args.preset, &args.config) {
         (_, Some(path)) => configuration(path)?,
         (Some(preset), None) => ModelConfig::preset(preset)?,
@@ -59,10 +59,10 @@ fn request(args: &PlanArgs) -> Result<Request> {
     if let Some(seq) = args.seq {
         model.seq_len = seq;
     }
-    Ok(Request {
+    Ok(PlanRequest {
         model,
         machine: machine(args)?,
-        window: Window {
+        window: WindowShape {
             batch: args.batch,
             inner_steps: args.inner_steps,
             peers: args.peers,
@@ -70,7 +70,7 @@ fn request(args: &PlanArgs) -> Result<Request> {
             copies: args.copies,
             data_tokens: args.data_tokens,
             states: replica::STATES_AT_ONCE,
-            ..Window::default()
+            ..WindowShape::default()
         },
         choice: Choice {
             micro_batch: args.micro_batch,
@@ -85,11 +85,11 @@ fn request(args: &PlanArgs) -> Result<Request> {
                 ShardingArg::Full => Sharding::Full,
             }),
             state: match args.state {
-                StateArg::Bytes18 => State::Bytes18,
-                StateArg::Bytes16 => State::Bytes16,
-                StateArg::Bytes12 => State::Bytes12,
-                StateArg::Bytes10 => State::Bytes10,
-                StateArg::Bytes8 => State::Bytes8,
+                StateArg::Bytes18 => StateFormat::Bytes18,
+                StateArg::Bytes16 => StateFormat::Bytes16,
+                StateArg::Bytes12 => StateFormat::Bytes12,
+                StateArg::Bytes10 => StateFormat::Bytes10,
+                StateArg::Bytes8 => StateFormat::Bytes8,
             },
             feedback_bf16: args.feedback_bf16,
             mfu: args.mfu,

@@ -5,7 +5,9 @@ use serde::Serialize;
 
 use super::hardware::{usual_host_memory, GPUS};
 use super::quantity::format_bytes;
-use super::{cpu, gpu, plan, Budget, BudgetError, Devices, Recompute, Request, Sharding, State};
+use super::{
+    cpu, gpu, plan, Budget, BudgetError, Devices, PlanRequest, Recompute, Sharding, StateFormat,
+};
 use crate::model::config::{ModelConfig, PRESETS};
 
 /// The most GPUs that are proposed.
@@ -30,11 +32,11 @@ pub struct Advice {
 }
 
 /// A change of a request, in words and done.
-type Change = (String, Request);
+type Change = (String, PlanRequest);
 
 /// What would fit, the smallest change of each kind; single changes if any of them is enough, else
 /// pairs. Empty where the budget fits.
-pub fn advice(request: &Request, budget: &Budget) -> Result<Vec<Advice>, BudgetError> {
+pub fn advice(request: &PlanRequest, budget: &Budget) -> Result<Vec<Advice>, BudgetError> {
     if budget.fits {
         return Ok(Vec::new());
     }
@@ -57,12 +59,15 @@ pub fn advice(request: &Request, budget: &Budget) -> Result<Vec<Advice>, BudgetE
 }
 
 /// What would let a peer train in more of a window, if that is little: each change by itself.
-pub fn utilisation_advice(request: &Request, budget: &Budget) -> Result<Vec<Advice>, BudgetError> {
+pub fn utilisation_advice(
+    request: &PlanRequest,
+    budget: &Budget,
+) -> Result<Vec<Advice>, BudgetError> {
     if budget.utilisation >= UTILISATION {
         return Ok(Vec::new());
     }
     let mut changes = Vec::new();
-    let mut change = |text: String, edit: &dyn Fn(&mut Request)| {
+    let mut change = |text: String, edit: &dyn Fn(&mut PlanRequest)| {
         let mut changed = request.clone();
         edit(&mut changed);
         changes.push((text, changed));
@@ -120,8 +125,8 @@ fn first_of_each_kind(kinds: &[Vec<Change>]) -> Result<Vec<Advice>, BudgetError>
 }
 
 /// Changes of each kind, the smallest first.
-fn kinds(request: &Request, budget: &Budget) -> Vec<Vec<Change>> {
-    let with = |text: String, edit: &dyn Fn(&mut Request)| {
+fn kinds(request: &PlanRequest, budget: &Budget) -> Vec<Vec<Change>> {
+    let with = |text: String, edit: &dyn Fn(&mut PlanRequest)| {
         let mut changed = request.clone();
         edit(&mut changed);
         (text, changed)
@@ -163,7 +168,7 @@ fn kinds(request: &Request, budget: &Budget) -> Vec<Vec<Change>> {
 }
 
 /// Other GPUs, whose hosts have at least the memory that is usual for them.
-fn with_gpus(request: &Request, kind: &super::Gpu, count: u64) -> Change {
+fn with_gpus(request: &PlanRequest, kind: &super::Gpu, count: u64) -> Change {
     let mut changed = request.clone();
     changed.machine.devices = Devices::Gpus { kind: kind.clone(), count };
     let usual = usual_host_memory(&changed.machine.devices);
@@ -180,7 +185,7 @@ fn with_gpus(request: &Request, kind: &super::Gpu, count: u64) -> Change {
 }
 
 /// More of the memory or disk that is too small, as much as is missing.
-fn memory(request: &Request, budget: &Budget) -> Vec<Change> {
+fn memory(request: &PlanRequest, budget: &Budget) -> Vec<Change> {
     let mut changed = request.clone();
     let mut texts = Vec::new();
     for ledger in budget.ledgers.iter().filter(|ledger| !ledger.fits()) {
@@ -198,8 +203,8 @@ fn memory(request: &Request, budget: &Budget) -> Vec<Change> {
 }
 
 /// Other formats, more computed again, more spread, smaller error feedback.
-fn gpu_choices(request: &Request) -> Vec<Vec<Change>> {
-    let with = |text: String, edit: &dyn Fn(&mut Request)| {
+fn gpu_choices(request: &PlanRequest) -> Vec<Vec<Change>> {
+    let with = |text: String, edit: &dyn Fn(&mut PlanRequest)| {
         let mut changed = request.clone();
         edit(&mut changed);
         (text, changed)
@@ -209,7 +214,7 @@ fn gpu_choices(request: &Request) -> Vec<Vec<Change>> {
     let recomputes = recomputes.filter(|more| choice.recompute.is_some_and(|now| *more > now));
     let shardings = Sharding::ALL.into_iter();
     let shardings = shardings.filter(|more| choice.sharding.is_some_and(|now| *more > now));
-    let states = State::ALL.into_iter();
+    let states = StateFormat::ALL.into_iter();
     let states = states.filter(|state| state.bytes() < choice.state.bytes());
     let mut kinds = vec![
         recomputes
@@ -239,7 +244,7 @@ fn gpu_choices(request: &Request) -> Vec<Vec<Change>> {
 }
 
 /// The presets, the largest first, with fewer parameters than the model.
-fn smaller_models(request: &Request) -> Vec<Change> {
+fn smaller_models(request: &PlanRequest) -> Vec<Change> {
     let parameters = request.model.parameter_count();
     let mut presets: Vec<(u64, &str, ModelConfig)> = PRESETS
         .iter()

@@ -3,12 +3,12 @@
 //! The engine's regions are those of [`Plan`], whatever they are; this file knows only the arrays
 //! beside them.
 
+use super::account::{Duration, MemoryAccount, StepEstimate, Way};
 use super::error::BudgetError;
 use super::hardware::CpuRates;
-use super::ledger::{Duration, Ledger, Step, Way};
 use super::model::ModelCounts;
 use super::quantity::{divisors, in_range, product, sum};
-use super::request::Request;
+use super::request::PlanRequest;
 use crate::compute::matmul::MatrixUnit;
 use crate::engine::plan::{Plan, Precision};
 use crate::model::config::ModelConfig;
@@ -219,11 +219,11 @@ const ATTENTION_RATE: f64 = 0.5;
 const OPTIMISER_BYTES: f64 = 32.0;
 
 pub(super) fn costs(
-    request: &Request,
+    request: &PlanRequest,
     counts: &ModelCounts,
     rates: &CpuRates,
     way: Way,
-) -> Result<(Vec<Ledger>, Step), BudgetError> {
+) -> Result<(Vec<MemoryAccount>, StepEstimate), BudgetError> {
     let (samples, threads) = (way.micro_batch as usize, rates.threads as usize);
     let costs = CpuCosts::of_trainer(&request.model, samples, threads)?.and_parameters(
         "agreed states that are made and served",
@@ -235,16 +235,16 @@ pub(super) fn costs(
     let updates = others.max(counts.payload_bytes_max);
     let lines = costs.lines.iter().copied();
     let lines = lines.chain([("accepted updates", updates)]);
-    let ledger = Ledger::new(MEMORY, lines, Some(request.machine.host_memory))?;
+    let ledger = MemoryAccount::new(MEMORY, lines, Some(request.machine.host_memory))?;
     Ok((vec![ledger], step(request, counts, rates, way)?))
 }
 
 fn step(
-    request: &Request,
+    request: &PlanRequest,
     counts: &ModelCounts,
     rates: &CpuRates,
     way: Way,
-) -> Result<Step, BudgetError> {
+) -> Result<StepEstimate, BudgetError> {
     let config = &request.model;
     let batch = request.window.batch;
     let tokens = product("tokens of a step", &[batch, config.seq_len as u64])?;
@@ -260,7 +260,7 @@ fn step(
         time("optimiser", optimiser),
     ];
     let seconds = times.iter().map(|time| time.seconds).sum();
-    Ok(Step {
+    Ok(StepEstimate {
         micro_batch: way.micro_batch,
         accumulations: batch / way.micro_batch,
         recompute: way.recompute,

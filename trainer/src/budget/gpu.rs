@@ -11,19 +11,19 @@
 //!
 //! and, unless recomputed in full, 4 bytes a head (attention's logarithms) and 8 (norms' inverses).
 
+use super::account::{MemoryAccount, StepEstimate, Way};
 use super::cpu::{computed_attention, elementwise_values, time};
 use super::error::BudgetError;
 use super::hardware::{Gpu, GPUS_PER_HOST, NETWORK};
-use super::ledger::{Ledger, Step, Way};
 use super::model::ModelCounts;
 use super::quantity::{product, sum};
-use super::request::{Recompute, Request, Sharding, State};
+use super::request::{PlanRequest, Recompute, Sharding, StateFormat};
 use crate::model::flops::{attention_flops_a_token, flops_a_token};
 
-/// The ledger of each GPU's memory.
+/// Names the account of each GPU's memory.
 pub const GPU_MEMORY: &str = "memory of each GPU";
 
-/// The ledger of each host's memory.
+/// Names the account of each host's memory.
 pub const HOST_MEMORY: &str = "memory of each host";
 
 /// Bytes of an activation (bf16).
@@ -69,12 +69,12 @@ const LAUNCH: f64 = 2e-6;
 const KERNELS: f64 = 30.0;
 
 pub(super) fn costs(
-    request: &Request,
+    request: &PlanRequest,
     counts: &ModelCounts,
     kind: &Gpu,
     count: u64,
     way: Way,
-) -> Result<(Vec<Ledger>, Step), BudgetError> {
+) -> Result<(Vec<MemoryAccount>, StepEstimate), BudgetError> {
     let shape = Shape::new(request, count, way)?;
     let gpu = gpu_memory(request, counts, kind, &shape)?;
     let host = host_memory(request, counts, count)?;
@@ -99,7 +99,7 @@ struct Shape {
 }
 
 impl Shape {
-    fn new(request: &Request, gpus: u64, way: Way) -> Result<Self, BudgetError> {
+    fn new(request: &PlanRequest, gpus: u64, way: Way) -> Result<Self, BudgetError> {
         let config = &request.model;
         let tokens = product("tokens", &[way.micro_batch, config.seq_len as u64])?;
         Ok(Self {
@@ -157,11 +157,11 @@ fn share(
 }
 
 fn gpu_memory(
-    request: &Request,
+    request: &PlanRequest,
     counts: &ModelCounts,
     kind: &Gpu,
     shape: &Shape,
-) -> Result<Ledger, BudgetError> {
+) -> Result<MemoryAccount, BudgetError> {
     let state = request.choice.state;
     let sharding = shape.way.sharding;
     let own_part = sharding != Sharding::None;
@@ -169,15 +169,15 @@ fn gpu_memory(
     let region = |name, bytes, spread| share(name, counts.parameters, bytes, shape.gpus, spread);
 
     let (rest, moment, gradient) = match state {
-        State::Bytes18 => (4, 4, 4),
-        State::Bytes16 => (2, 4, 4),
-        State::Bytes12 => (2, 2, 4),
-        State::Bytes10 => (2, 2, 2),
-        State::Bytes8 => (2, 1, 2),
+        StateFormat::Bytes18 => (4, 4, 4),
+        StateFormat::Bytes16 => (2, 4, 4),
+        StateFormat::Bytes12 => (2, 2, 4),
+        StateFormat::Bytes10 => (2, 2, 2),
+        StateFormat::Bytes8 => (2, 1, 2),
     };
     // f32 scales of blocks of 256 moments.
     let scales = match state {
-        State::Bytes8 => region("scales of the moments", 8, own_part)? / 256,
+        StateFormat::Bytes8 => region("scales of the moments", 8, own_part)? / 256,
         _ => 0,
     };
     let tokens = shape.tokens;
@@ -190,7 +190,7 @@ fn gpu_memory(
     let layer = product("a layer", &[counts.layer_parameters, 2])?;
     let embedding = product("the embedding", &[counts.embedding_parameters, 2])?;
 
-    Ledger::new(
+    MemoryAccount::new(
         GPU_MEMORY,
         [
             ("parameters (bf16)", region("parameters", 2, all_spread)?),
@@ -216,12 +216,16 @@ fn gpu_memory(
     )
 }
 
-fn host_memory(request: &Request, counts: &ModelCounts, gpus: u64) -> Result<Ledger, BudgetError> {
+fn host_memory(
+    request: &PlanRequest,
+    counts: &ModelCounts,
+    gpus: u64,
+) -> Result<MemoryAccount, BudgetError> {
     let hosts = gpus.div_ceil(GPUS_PER_HOST);
     let part = |name, bytes| share(name, counts.parameters, bytes, hosts, true);
     let feedback = if request.choice.feedback_bf16 { 2 } else { 4 };
     let updates = product("updates", &[counts.payload_bytes, request.window.peers])?;
-    Ledger::new(
+    MemoryAccount::new(
         HOST_MEMORY,
         [
             ("agreed parameters (anchor, f32)", part("anchor", 4)?),
@@ -275,7 +279,7 @@ fn link_rate(kind: &Gpu, gpus: u64) -> f64 {
     link * LINK_PART
 }
 
-fn step(request: &Request, counts: &ModelCounts, kind: &Gpu, shape: &Shape) -> Step {
+fn step(request: &PlanRequest, counts: &ModelCounts, kind: &Gpu, shape: &Shape) -> StepEstimate {
     let config = &request.model;
     let accumulations = shape.samples / shape.way.micro_batch;
     let (rounds, layers) = (accumulations as f64, shape.layers as f64);
@@ -312,7 +316,7 @@ fn step(request: &Request, counts: &ModelCounts, kind: &Gpu, shape: &Shape) -> S
     let seconds: f64 = times.iter().map(|time| time.seconds).sum();
     let all_tokens = request.window.batch.saturating_mul(config.seq_len as u64);
     let useful = flops_a_token(config) * all_tokens as f64;
-    Step {
+    StepEstimate {
         micro_batch: shape.way.micro_batch,
         accumulations,
         recompute: shape.way.recompute,
@@ -343,7 +347,7 @@ fn head_seconds(kind: &Gpu, shape: &Shape) -> f64 {
 /// computed again is gathered for its backward pass anyway). The others reduce the gradient behind
 /// the last backward pass, and ZeRO-1 then gathers the parameters.
 fn links_not_hidden(
-    request: &Request,
+    request: &PlanRequest,
     counts: &ModelCounts,
     kind: &Gpu,
     shape: &Shape,
@@ -357,7 +361,7 @@ fn links_not_hidden(
     let latency = COLLECTIVE * (shape.layers + 1) as f64;
     let pass = counts.parameters as f64 * 2.0 * others / link_rate(kind, shape.gpus);
     let gradient = match request.choice.state {
-        State::Bytes10 | State::Bytes8 => pass,
+        StateFormat::Bytes10 | StateFormat::Bytes8 => pass,
         _ => 2.0 * pass,
     };
     // Two thirds of a micro-batch are its backward pass.
@@ -372,7 +376,7 @@ fn links_not_hidden(
 
 /// AdamW reads and writes everything once, and the gradient's norm reads the gradient.
 fn optimiser_seconds(
-    request: &Request,
+    request: &PlanRequest,
     counts: &ModelCounts,
     shape: &Shape,
     bandwidth: f64,
@@ -387,7 +391,7 @@ fn optimiser_seconds(
 
 /// Seconds of a forward pass over `tokens` tokens on all GPUs, as an evaluation does it: a third
 /// of what a step takes for them without the optimiser.
-pub(super) fn forward_seconds(step: &Step, tokens: f64) -> f64 {
+pub(super) fn forward_seconds(step: &StepEstimate, tokens: f64) -> f64 {
     let computing: f64 = step
         .times
         .iter()

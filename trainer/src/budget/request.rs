@@ -62,7 +62,7 @@ impl Sharding {
 /// Formats of parameters, gradient and optimiser, by their bytes a parameter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum State {
+pub enum StateFormat {
     /// bf16 parameters beside an f32 master, f32 moments and gradient.
     Bytes18,
     /// The master split into its bf16 half and the rest; f32 moments and gradient.
@@ -75,7 +75,7 @@ pub enum State {
     Bytes8,
 }
 
-impl State {
+impl StateFormat {
     /// All of them, the largest first.
     pub const ALL: [Self; 5] =
         [Self::Bytes18, Self::Bytes16, Self::Bytes12, Self::Bytes10, Self::Bytes8];
@@ -94,7 +94,7 @@ impl State {
 
 /// What a window of a run is.
 #[derive(Clone, PartialEq, Debug, Serialize)]
-pub struct Window {
+pub struct WindowShape {
     /// Samples of an inner step of one peer.
     pub batch: u64,
     /// Inner steps of a window (H).
@@ -118,7 +118,7 @@ pub struct Window {
     pub data_tokens: u64,
 }
 
-impl Default for Window {
+impl Default for WindowShape {
     /// Covenant-72B's window, with the evaluation of this project.
     fn default() -> Self {
         Self {
@@ -146,7 +146,7 @@ pub struct Choice {
     /// What is spread over the GPUs.
     pub sharding: Option<Sharding>,
     /// Bytes a parameter of parameters, gradient and optimiser; GPUs only.
-    pub state: State,
+    pub state: StateFormat,
     /// Error feedback in bf16 instead of f32; GPUs only.
     pub feedback_bf16: bool,
     /// The part of the devices' peak that a step is known to reach, instead of what is expected.
@@ -159,7 +159,7 @@ impl Default for Choice {
             micro_batch: None,
             recompute: None,
             sharding: None,
-            state: State::Bytes12,
+            state: StateFormat::Bytes12,
             feedback_bf16: false,
             mfu: None,
         }
@@ -168,13 +168,13 @@ impl Default for Choice {
 
 /// A model, a machine, a window, and what is fixed.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Request {
+pub struct PlanRequest {
     /// The model; its `seq_len` is the tokens of a sample.
     pub model: ModelConfig,
     /// The machine of one peer.
     pub machine: Machine,
     /// The window.
-    pub window: Window,
+    pub window: WindowShape,
     /// What is fixed.
     pub choice: Choice,
 }
@@ -190,7 +190,7 @@ const LIMITS: [(&str, u64); 6] = [
     ("evaluations", 4_096),
 ];
 
-impl Request {
+impl PlanRequest {
     /// That every number is one that can be planned for.
     pub(super) fn check(&self) -> Result<(), BudgetError> {
         self.model.validate()?;

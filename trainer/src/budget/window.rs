@@ -3,15 +3,15 @@
 
 use serde::Serialize;
 
+use super::account::{MemoryAccount, StepEstimate};
 use super::error::BudgetError;
 use super::gpu::forward_seconds;
 use super::hardware::{Devices, GPUS_PER_HOST};
-use super::ledger::{Ledger, Step};
 use super::model::ModelCounts;
 use super::quantity::{product, sum};
-use super::request::Request;
+use super::request::PlanRequest;
 
-/// The ledger of the disk.
+/// Names the account of the disk.
 pub const DISK: &str = "disk";
 
 /// Checkpoints on disk: two that are kept and one that is being written.
@@ -28,7 +28,7 @@ const HASH_RATE: f64 = 2e9;
 
 /// A phase of a window.
 #[derive(Clone, PartialEq, Debug, Serialize)]
-pub struct Phase {
+pub struct WindowPart {
     /// What is done.
     pub name: &'static str,
     /// How long it takes.
@@ -44,12 +44,16 @@ struct Exchange {
     hash: f64,
 }
 
-pub(super) fn phases(request: &Request, counts: &ModelCounts, step: &Step) -> Vec<Phase> {
+pub(super) fn phases(
+    request: &PlanRequest,
+    counts: &ModelCounts,
+    step: &StepEstimate,
+) -> Vec<WindowPart> {
     let window = &request.window;
     let bits = counts.payload_bytes as f64 * 8.0;
     let others = (window.peers - 1) as f64;
     let exchange = exchange(request, counts);
-    let phase = |name, seconds| Phase { name, seconds, in_turn: true };
+    let phase = |name, seconds| WindowPart { name, seconds, in_turn: true };
     vec![
         phase("train", step.seconds * window.inner_steps as f64),
         phase("encode the update", exchange.encode),
@@ -57,7 +61,7 @@ pub(super) fn phases(request: &Request, counts: &ModelCounts, step: &Step) -> Ve
         phase("fetch the others' updates", bits * others / request.machine.down),
         phase("decode, add and step", exchange.apply),
         phase("state root", exchange.hash),
-        Phase {
+        WindowPart {
             name: "evaluate (a validator, beside)",
             seconds: evaluation(request, step),
             in_turn: false,
@@ -65,7 +69,7 @@ pub(super) fn phases(request: &Request, counts: &ModelCounts, step: &Step) -> Ve
     ]
 }
 
-fn exchange(request: &Request, counts: &ModelCounts) -> Exchange {
+fn exchange(request: &PlanRequest, counts: &ModelCounts) -> Exchange {
     let parameters = counts.parameters as f64;
     let values = counts.kept as f64 * request.window.peers as f64;
     match &request.machine.devices {
@@ -99,7 +103,7 @@ fn exchange(request: &Request, counts: &ModelCounts) -> Exchange {
 
 /// Losses before and after each update on its miner's own samples, after it on random ones, and
 /// once before any.
-fn evaluation(request: &Request, step: &Step) -> f64 {
+fn evaluation(request: &PlanRequest, step: &StepEstimate) -> f64 {
     let window = &request.window;
     let passes = 3 * window.evaluations + 1;
     let samples = passes.saturating_mul(window.evaluation_samples);
@@ -107,7 +111,10 @@ fn evaluation(request: &Request, step: &Step) -> f64 {
     forward_seconds(step, tokens)
 }
 
-pub(super) fn disk(request: &Request, counts: &ModelCounts) -> Result<Ledger, BudgetError> {
+pub(super) fn disk(
+    request: &PlanRequest,
+    counts: &ModelCounts,
+) -> Result<MemoryAccount, BudgetError> {
     let window = &request.window;
     // Agreed parameters and error feedback, and the moments as they are.
     let checkpoint_bytes = match &request.machine.devices {
@@ -143,5 +150,5 @@ pub(super) fn disk(request: &Request, counts: &ModelCounts) -> Result<Ledger, Bu
         ("updates of the windows kept", updates),
         ("data", sum("data", [data])?),
     ];
-    Ledger::new(DISK, lines, request.machine.disk)
+    MemoryAccount::new(DISK, lines, request.machine.disk)
 }

@@ -31,7 +31,7 @@ impl Key {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Line {
+struct CachedScore {
     key: String,
     log_likelihood: f64,
     greedy: bool,
@@ -58,7 +58,7 @@ impl Cache {
         let mut cut_off = false;
         while reader.read_until(b'\n', &mut line)? > 0 {
             cut_off = line.last() != Some(&b'\n');
-            let parsed: Option<Line> = serde_json::from_slice(&line).ok();
+            let parsed: Option<CachedScore> = serde_json::from_slice(&line).ok();
             if let Some((key, line)) = parsed.and_then(|l| Some((l.key.parse().ok()?, l))) {
                 let score = Score { log_likelihood: line.log_likelihood, greedy: line.greedy };
                 scores.insert(key, score);
@@ -87,7 +87,7 @@ impl Cache {
     pub(crate) fn put(&mut self, key: Key, score: Score) -> io::Result<()> {
         let key = self.whole(&key);
         self.scores.insert(key, score);
-        let line = Line {
+        let line = CachedScore {
             key: key.to_string(),
             log_likelihood: score.log_likelihood,
             greedy: score.greedy,

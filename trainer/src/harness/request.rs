@@ -15,7 +15,7 @@ pub struct Score {
 
 /// Tokens to read and tokens to score.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Request {
+pub struct ScoreRequest {
     /// What stands before; never empty.
     pub context: Vec<u32>,
     /// What is scored; never empty.
@@ -68,7 +68,7 @@ impl<'a> Vocabulary<'a> {
         &self,
         context: &str,
         endings: &[String],
-    ) -> Result<Vec<Request>, RequestError> {
+    ) -> Result<Vec<ScoreRequest>, RequestError> {
         let (context, space) = text::split_trailing_space(context);
         let alone = match context.is_empty() {
             true => vec![self.prefix],
@@ -85,7 +85,7 @@ impl<'a> Vocabulary<'a> {
             }
             match whole.get(alone.len()..) {
                 Some(continuation) if !continuation.is_empty() => {
-                    Ok(Request { context: alone.clone(), continuation: continuation.to_vec() })
+                    Ok(ScoreRequest { context: alone.clone(), continuation: continuation.to_vec() })
                 }
                 _ => Err(RequestError::NoTokens(ending)),
             }
@@ -103,7 +103,7 @@ impl<'a> Vocabulary<'a> {
         &self,
         text: &str,
         length: usize,
-    ) -> Result<(Vec<Request>, u64), TokenizerError> {
+    ) -> Result<(Vec<ScoreRequest>, u64), TokenizerError> {
         let tokens = self.encode(text)?;
         let mut requests = Vec::with_capacity(tokens.len().div_ceil(length.max(1)));
         for (index, window) in tokens.chunks(length.max(1)).enumerate() {
@@ -113,7 +113,7 @@ impl<'a> Vocabulary<'a> {
                 0 => vec![self.prefix],
                 _ => tokens[end - length - 1..end - window.len()].to_vec(),
             };
-            requests.push(Request { context, continuation: window.to_vec() });
+            requests.push(ScoreRequest { context, continuation: window.to_vec() });
         }
         Ok((requests, tokens.len() as u64))
     }

@@ -15,7 +15,7 @@ use crate::model::Model;
 use dataset::{SampleSource, Tokens};
 
 use super::cache::{Cache, Key};
-use super::request::{Request, Score};
+use super::request::{Score, ScoreRequest};
 
 /// Lengths of engines are multiples of this.
 const LENGTH_STEP: usize = 16;
@@ -141,7 +141,7 @@ impl<'a> Scorer<'a> {
     /// An ending or a request is too long, a token unknown to the model, or `progress` said to end.
     pub fn score(
         &self,
-        requests: &[Request],
+        requests: &[ScoreRequest],
         mut cache: Option<&mut Cache>,
         progress: OnProgress<'_>,
     ) -> Result<Scores, ScoreError> {
@@ -195,7 +195,7 @@ impl<'a> Scorer<'a> {
     }
 
     /// The different inputs from the longest to the shortest, and which requests were cut.
-    fn passes(&self, requests: &[Request]) -> Result<(Vec<Pass>, Vec<bool>), ScoreError> {
+    fn passes(&self, requests: &[ScoreRequest]) -> Result<(Vec<Pass>, Vec<bool>), ScoreError> {
         let mut by_input: BTreeMap<Vec<u32>, Vec<(usize, Vec<u32>)>> = BTreeMap::new();
         let mut truncated = Vec::with_capacity(requests.len());
         for (index, request) in requests.iter().enumerate() {

@@ -22,7 +22,7 @@ use crate::model::config::{Arena, ModelConfig};
 use crate::model::Model;
 use crate::training::checkpoint::{Checkpoint, CheckpointError, Checkpoints, Held, Position};
 use crate::training::guard::{GuardSettings, GuardState, Verdict};
-use crate::training::schedule::{Schedule, ScheduleError};
+use crate::training::schedule::{RateSchedule, ScheduleError};
 use crate::training::train::TrainError;
 use dataset::{BatchSource, DataError};
 
@@ -34,7 +34,7 @@ const ORDER_DOMAIN: &[u8] = b"gauntlet/pretraining-order/1";
 pub enum PretrainError {
     /// The schedule does not fit the training.
     #[error(transparent)]
-    Schedule(#[from] ScheduleError),
+    RateSchedule(#[from] ScheduleError),
     /// A step cannot be computed.
     #[error(transparent)]
     Train(#[from] TrainError),
@@ -96,7 +96,7 @@ pub struct PretrainSettings {
     /// What the parameters are in forward and backward pass; the optimiser's are `f32` always.
     pub precision: Precision,
     /// The learning rate.
-    pub schedule: Schedule,
+    pub schedule: RateSchedule,
     /// The optimiser.
     pub adamw: AdamWSettings,
     /// Largest norm of a gradient, to which longer ones are scaled; 0 for none.

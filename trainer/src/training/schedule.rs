@@ -43,7 +43,7 @@ pub enum Decay {
 /// The learning rate of every step.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Schedule {
+pub struct RateSchedule {
     /// Rate after the warm-up.
     pub peak_rate: f32,
     /// Lowest rate, as a part of the peak: 0 to 1.
@@ -75,7 +75,7 @@ pub enum ScheduleError {
     },
 }
 
-impl Schedule {
+impl RateSchedule {
     /// Whether the numbers fit a training of `steps` steps.
     ///
     /// # Errors

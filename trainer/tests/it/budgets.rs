@@ -3,7 +3,7 @@
 
 use trainer::budget::{
     advice, hardware, micro_batch_that_fits, plan, Budget, BudgetError, Choice, CpuCosts, CpuRates,
-    Devices, Machine, ModelCounts, Recompute, Request, Sharding, State, Window,
+    Devices, Machine, ModelCounts, PlanRequest, Recompute, Sharding, StateFormat, WindowShape,
 };
 use trainer::compress::{TensorPart, UpdateStream};
 use trainer::{Model, ModelConfig, Precision, Threads};
@@ -19,13 +19,18 @@ fn machine(gpus: &str) -> Machine {
     }
 }
 
-fn request(preset: &str, seq_len: usize, gpus: &str) -> Request {
+fn request(preset: &str, seq_len: usize, gpus: &str) -> PlanRequest {
     let mut model = ModelConfig::preset(preset).unwrap();
     model.seq_len = seq_len;
-    Request { model, machine: machine(gpus), window: Window::default(), choice: Choice::default() }
+    PlanRequest {
+        model,
+        machine: machine(gpus),
+        window: WindowShape::default(),
+        choice: Choice::default(),
+    }
 }
 
-fn fixed(mut request: Request, micro_batch: u64, recompute: Recompute) -> Budget {
+fn fixed(mut request: PlanRequest, micro_batch: u64, recompute: Recompute) -> Budget {
     request.choice.micro_batch = Some(micro_batch);
     request.choice.recompute = Some(recompute);
     plan(&request).unwrap()
@@ -219,7 +224,7 @@ fn absurd_requests_are_errors() {
     }
 
     let good = request("nano", 128, "H200");
-    let changes: [fn(&mut Request); 7] = [
+    let changes: [fn(&mut PlanRequest); 7] = [
         |request| request.window.batch = 0,
         |request| request.window.batch = u64::MAX,
         |request| request.window.peers = 0,
@@ -250,7 +255,7 @@ fn a_known_mfu_replaces_the_roofline() {
 
 #[test]
 fn each_format_takes_its_bytes() {
-    for state in State::ALL {
+    for state in StateFormat::ALL {
         let mut request = request("8B", 4096, "8xB200");
         request.choice.state = state;
         request.choice.sharding = Some(Sharding::Full);

@@ -6,11 +6,12 @@ use std::ops::ControlFlow;
 use dataset::SampleSource;
 use trainer::devices::{self, DeviceKind};
 use trainer::guard::GuardSettings;
-use trainer::harness::{Request, Scorer};
+use trainer::harness::{ScoreRequest, Scorer};
 use trainer::{
     pretrain, AdamWSettings, Candle, Checkpoints, Cpu, Device, DeviceError, EvaluationRates,
     Evaluator, Model, ModelConfig, Precision, PretrainError, PretrainEvent, PretrainSettings,
-    Pretrainer, Schedule, Shape, Threads, TrainError, Trainer, TrainerSettings, UpdateToEvaluate,
+    Pretrainer, RateSchedule, Shape, Threads, TrainError, Trainer, TrainerSettings,
+    UpdateToEvaluate,
 };
 
 use crate::learning::{config, go_on, steps};
@@ -80,7 +81,12 @@ fn settings(precision: Precision) -> PretrainSettings {
         batch_size: 4,
         micro_batch: 2,
         precision,
-        schedule: Schedule { peak_rate: 3e-3, floor: 0.1, warm_up_steps: 2, shape: Shape::Cosine },
+        schedule: RateSchedule {
+            peak_rate: 3e-3,
+            floor: 0.1,
+            warm_up_steps: 2,
+            shape: Shape::Cosine,
+        },
         adamw: AdamWSettings::default(),
         clip_norm: 1.0,
         seed: 7,
@@ -147,9 +153,11 @@ fn a_training_goes_on_on_the_other_device() {
 #[test]
 fn both_score_requests_alike() {
     let model = Model::init(&config(), 5).unwrap();
-    let request =
-        |length: u32| Request { context: (65..65 + length).collect(), continuation: vec![66, 67] };
-    let requests: Vec<Request> = [3, 9, 21].map(request).into();
+    let request = |length: u32| ScoreRequest {
+        context: (65..65 + length).collect(),
+        continuation: vec![66, 67],
+    };
+    let requests: Vec<ScoreRequest> = [3, 9, 21].map(request).into();
     let [ours, reference] = both().map(|device| {
         let scorer = Scorer::new(&model, &*device, 32, 64);
         scorer.score(&requests, None, &mut |_| ControlFlow::Continue(())).unwrap()

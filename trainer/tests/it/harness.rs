@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 use dataset::Tokenizer;
 use serde::Deserialize;
 use trainer::harness::{
-    Cache, Format, Harness, HarnessError, Progress, Request, ScoreError, Scorer, Scores, Settings,
-    ShotOrder, Subject, Task, TaskFile, Vocabulary,
+    Cache, Format, Harness, HarnessError, HarnessSettings, Progress, ScoreError, ScoreRequest,
+    Scorer, Scores, ShotOrder, Subject, Task, TaskFile, Vocabulary,
 };
 use trainer::harness::{Question, Sample, TaskReport};
 use trainer::{Cpu, Model, ModelConfig, Threads};
@@ -62,7 +62,7 @@ fn expected() -> Vec<Expected> {
     serde_json::from_str(include_str!("../fixtures/harness.json")).unwrap()
 }
 
-fn requests(vocabulary: &Vocabulary<'_>) -> Vec<Request> {
+fn requests(vocabulary: &Vocabulary<'_>) -> Vec<ScoreRequest> {
     let expected = expected();
     let request = expected.iter().flat_map(|row| {
         let endings = std::slice::from_ref(&row.continuation);
@@ -128,8 +128,8 @@ fn choices_of_one_token_cost_one_pass() {
 #[test]
 fn exactly_one_of_all_tokens_is_greedy() {
     let model = model();
-    let token = |token| Request { context: vec![65, 66], continuation: vec![token] };
-    let requests: Vec<Request> = (0..256).map(token).collect();
+    let token = |token| ScoreRequest { context: vec![65, 66], continuation: vec![token] };
+    let requests: Vec<ScoreRequest> = (0..256).map(token).collect();
     let device = Cpu::new(Threads::single());
     let scorer = Scorer::new(&model, &device, 128, 512);
     let scores = scorer.score(&requests, None, &mut go_on).unwrap().scores;
@@ -145,7 +145,7 @@ fn what_cannot_be_scored_is_an_error() {
     let model = model();
     let device = Cpu::new(Threads::single());
     let scorer = Scorer::new(&model, &device, 4, 512);
-    let request = |continuation: Vec<u32>| Request { context: vec![65], continuation };
+    let request = |continuation: Vec<u32>| ScoreRequest { context: vec![65], continuation };
     let long = scorer.score(&[request(vec![65; 5])], None, &mut go_on);
     assert!(matches!(long, Err(ScoreError::TooLong { tokens: 5, max: 4 })));
     let small = Scorer::new(&model, &device, 128, 512).with_length_that_fits(16);
@@ -195,7 +195,7 @@ fn run(
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<(TaskReport, Vec<Sample>), HarnessError> {
     let tokenizer = Tokenizer::bytes();
-    let settings = Settings {
+    let settings = HarnessSettings {
         length_max: 128,
         length_that_fits: usize::MAX,
         batch_tokens: 200,

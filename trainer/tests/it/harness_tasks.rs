@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use dataset::Tokenizer;
-use trainer::harness::{Format, Harness, Settings, Task, TaskError, TaskFile, Vocabulary};
+use trainer::harness::{Format, Harness, HarnessSettings, Task, TaskError, TaskFile, Vocabulary};
 use trainer::{Cpu, Threads};
 
 fn file(format: Format, shots: usize) -> TaskFile {
@@ -187,7 +187,7 @@ fn subjects_have_their_examples_and_are_summed_up() {
     assert_eq!(task.subjects[0].description, "About dull physics.\n\n");
 
     let (model, tokenizer) = (crate::harness::model(), Tokenizer::bytes());
-    let settings = Settings {
+    let settings = HarnessSettings {
         length_max: 128,
         length_that_fits: usize::MAX,
         batch_tokens: 512,

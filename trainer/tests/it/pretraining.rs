@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use dataset::SampleSource;
 use trainer::guard::{GuardSettings, GuardState, Verdict};
 use trainer::pretrain::Order;
-use trainer::schedule::{Schedule, Shape};
+use trainer::schedule::{RateSchedule, Shape};
 use trainer::{
     pretrain, Checkpoints, Cpu, Model, ModelConfig, Precision, PretrainEnd, PretrainError,
     PretrainEvent, PretrainSettings, Pretrainer, Threads,
@@ -32,7 +32,12 @@ fn settings(steps: u64) -> PretrainSettings {
         batch_size: 4,
         micro_batch: 4,
         precision: Precision::F32,
-        schedule: Schedule { peak_rate: 3e-3, floor: 0.1, warm_up_steps: 2, shape: Shape::Cosine },
+        schedule: RateSchedule {
+            peak_rate: 3e-3,
+            floor: 0.1,
+            warm_up_steps: 2,
+            shape: Shape::Cosine,
+        },
         adamw: trainer::AdamWSettings::default(),
         clip_norm: 1.0,
         seed: 7,
@@ -210,7 +215,7 @@ fn other_settings_are_refused_by_name() {
 fn a_flat_training_can_be_made_longer() {
     let samples = MemorySamples::words(32, 40, 1);
     let flat = |steps| PretrainSettings {
-        schedule: Schedule { shape: Shape::Flat, ..settings(steps).schedule },
+        schedule: RateSchedule { shape: Shape::Flat, ..settings(steps).schedule },
         ..settings(steps)
     };
     let folder = tempfile::tempdir().unwrap();

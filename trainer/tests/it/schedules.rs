@@ -1,9 +1,9 @@
 //! The rate of every step.
 
-use trainer::schedule::{Decay, Schedule, ScheduleError, Shape};
+use trainer::schedule::{Decay, RateSchedule, ScheduleError, Shape};
 
-fn schedule(shape: Shape) -> Schedule {
-    Schedule { peak_rate: 1.0, floor: 0.1, warm_up_steps: 10, shape }
+fn schedule(shape: Shape) -> RateSchedule {
+    RateSchedule { peak_rate: 1.0, floor: 0.1, warm_up_steps: 10, shape }
 }
 
 fn close(found: f32, expected: f32) {
@@ -45,7 +45,7 @@ fn no_rate_before_the_last_step_is_zero_and_none_rises_after_the_warm_up() {
         .into_iter()
         .flat_map(|decay| [Shape::Wsd { decay_steps: 30, decay }, Shape::Anneal { decay }]);
     for shape in shapes.chain([Shape::Flat, Shape::Cosine]) {
-        let schedule = Schedule { floor: 0.0, ..schedule(shape) };
+        let schedule = RateSchedule { floor: 0.0, ..schedule(shape) };
         let rates: Vec<f32> = (1..=110).map(|step| schedule.rate(step, 110)).collect();
         assert!(rates[..109].iter().all(|rate| *rate > 0.0), "{shape:?}");
         assert!(rates[9..].windows(2).all(|pair| pair[1] <= pair[0]));
@@ -58,11 +58,11 @@ fn schedules_that_do_not_fit_are_refused() {
     assert_eq!(wsd.check(30), Ok(()));
     assert_eq!(wsd.check(29), Err(ScheduleError::TooLong { warm_up: 10, decay: 20, steps: 29 }));
     for peak_rate in [0.0, -1.0, f32::NAN, f32::INFINITY] {
-        let wrong = Schedule { peak_rate, ..wsd };
+        let wrong = RateSchedule { peak_rate, ..wsd };
         assert!(matches!(wrong.check(100), Err(ScheduleError::PeakRate(_))));
     }
     for floor in [-0.1, 1.1, f32::NAN] {
-        let wrong = Schedule { floor, ..wsd };
+        let wrong = RateSchedule { floor, ..wsd };
         assert!(matches!(wrong.check(100), Err(ScheduleError::Floor(_))));
     }
 }

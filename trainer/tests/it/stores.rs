@@ -4,11 +4,12 @@ use std::fs;
 use std::ops::ControlFlow;
 
 use dataset::{
-    BatchSource, DataError, Dataset, RemoteDataset, SampleSource, Split, Store, StreamedBatches,
+    BatchSource, DataError, Dataset, RemoteDataset, RemoteStore, SampleSource, Split,
+    StreamedBatches,
 };
 use trainer::{
     pretrain, Checkpoints, Cpu, Evaluator, Model, ModelConfig, Precision, PretrainEnd,
-    PretrainError, PretrainSettings, Pretrainer, Schedule, Shape, Threads, TrainError, Trainer,
+    PretrainError, PretrainSettings, Pretrainer, RateSchedule, Shape, Threads, TrainError, Trainer,
     TrainerSettings,
 };
 
@@ -26,7 +27,7 @@ fn a_window_trained_from_a_store_gives_the_update_of_its_copy() {
     let config = ModelConfig::preset("nano").unwrap();
     let local = Dataset::open_with_sample_len(&built, config.seq_len).unwrap();
     let shelf = shelf_of(&built, "public/set");
-    let store = Store::open(&format!("{}/public/set", serve(&shelf)), &options("")).unwrap();
+    let store = RemoteStore::open(&format!("{}/public/set", serve(&shelf)), &options("")).unwrap();
     let remote = RemoteDataset::open(store, &folder.path().join("cache"), 1 << 30).unwrap();
     let remote = remote.with_sample_len(config.seq_len).unwrap();
 
@@ -104,7 +105,12 @@ fn a_store_that_fails_costs_no_step() {
         batch_size: 4,
         micro_batch: 4,
         precision: Precision::F32,
-        schedule: Schedule { peak_rate: 3e-3, floor: 0.1, warm_up_steps: 2, shape: Shape::Cosine },
+        schedule: RateSchedule {
+            peak_rate: 3e-3,
+            floor: 0.1,
+            warm_up_steps: 2,
+            shape: Shape::Cosine,
+        },
         adamw: trainer::AdamWSettings::default(),
         clip_norm: 1.0,
         seed: 7,

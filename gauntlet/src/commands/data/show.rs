@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{bail, Result};
 use dataset::{
-    is_url, DataError, Dataset, Manifest, RemoteDataset, SampleSource, Store, StoreOptions,
+    is_url, DataError, Dataset, Manifest, RemoteDataset, RemoteStore, SampleSource, StoreOptions,
     Tokenizer,
 };
 
@@ -38,7 +38,7 @@ pub(super) fn fetch(args: &DataFetchArgs) -> Result<u8> {
 }
 
 fn open_remote(url: &str) -> Result<RemoteDataset> {
-    let store = Store::open(url, &StoreOptions::default())?;
+    let store = RemoteStore::open(url, &StoreOptions::default())?;
     Ok(RemoteDataset::open_uncached(store)?)
 }
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use trainer::{
-    harness::{Outcome, Sample, Settings, TaskReport},
+    harness::{HarnessSettings, Sample, SubjectResult, TaskReport},
     Model,
 };
 
@@ -38,7 +38,12 @@ pub(super) struct SampleRecord<'a> {
 }
 
 impl EvaluationReport {
-    pub(super) fn new(args: &EvalArgs, model: &Model, settings: &Settings, prefix: u32) -> Self {
+    pub(super) fn new(
+        args: &EvalArgs,
+        model: &Model,
+        settings: &HarnessSettings,
+        prefix: u32,
+    ) -> Self {
         Self {
             model: args.model.display().to_string(),
             parameters: model.config().parameter_count(),
@@ -76,7 +81,7 @@ impl EvaluationReport {
     }
 }
 
-fn figures(task: &TaskReport, outcome: &Outcome) -> Vec<Vec<String>> {
+fn figures(task: &TaskReport, outcome: &SubjectResult) -> Vec<Vec<String>> {
     let mut rows = Vec::new();
     for (name, metric) in &outcome.metrics {
         let about = match rows.is_empty() {

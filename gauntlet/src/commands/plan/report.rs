@@ -1,7 +1,7 @@
 //! The result of `gauntlet plan`.
 
 use serde::Serialize;
-use trainer::budget::{advice::Advice, Budget, CpuRates, Window};
+use trainer::budget::{advice::Advice, Budget, CpuRates, WindowShape};
 
 /// The JSON that `plan --json` prints.
 #[derive(Serialize, Debug)]
@@ -11,7 +11,7 @@ pub struct PlanReport {
     /// A CPU's rates; none for GPUs.
     pub rates: Option<CpuRates>,
     /// The window that was assumed.
-    pub window: Window,
+    pub window: WindowShape,
     /// The budget.
     pub budget: Budget,
     /// Changes that would make it fit; empty if it does.

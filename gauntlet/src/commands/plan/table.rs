@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use trainer::budget::{
     advice::Advice,
     quantity::{format_bytes, format_seconds},
-    Devices, Ledger, Recompute, Request, Sharding,
+    Devices, MemoryAccount, PlanRequest, Recompute, Sharding,
 };
 
 use super::report::PlanReport;
@@ -13,14 +13,14 @@ use super::report::PlanReport;
 /// Width of the names.
 const NAMES: usize = 42;
 
-pub(super) fn text(request: &Request, report: &PlanReport) -> String {
+pub(super) fn text(request: &PlanRequest, report: &PlanReport) -> String {
     let mut out = String::new();
     // Writing to a string cannot fail.
     let _ = write(&mut out, request, report);
     out
 }
 
-fn write(out: &mut String, request: &Request, report: &PlanReport) -> std::fmt::Result {
+fn write(out: &mut String, request: &PlanRequest, report: &PlanReport) -> std::fmt::Result {
     let (budget, model) = (&report.budget, &report.budget.model);
     let measured = match report.rates.as_ref().map(|rates| rates.measured) {
         Some(true) => " (measured)",
@@ -66,7 +66,7 @@ fn write(out: &mut String, request: &Request, report: &PlanReport) -> std::fmt::
     write_advice(out, report)
 }
 
-fn write_ledger(out: &mut String, ledger: &Ledger) -> std::fmt::Result {
+fn write_ledger(out: &mut String, ledger: &MemoryAccount) -> std::fmt::Result {
     let verdict = match (ledger.capacity, ledger.fits()) {
         (None, _) => String::new(),
         (Some(capacity), true) => format!(" of {}", format_bytes(capacity)),
@@ -79,7 +79,7 @@ fn write_ledger(out: &mut String, ledger: &Ledger) -> std::fmt::Result {
     Ok(())
 }
 
-fn write_step(out: &mut String, request: &Request, report: &PlanReport) -> std::fmt::Result {
+fn write_step(out: &mut String, request: &PlanRequest, report: &PlanReport) -> std::fmt::Result {
     let step = &report.budget.step;
     let again = match step.recompute {
         Recompute::None => "nothing computed again",

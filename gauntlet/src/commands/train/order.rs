@@ -11,7 +11,7 @@ use trainer::{
     budget::{BudgetError, CpuCosts},
     files,
     guard::GuardSettings,
-    schedule::{Decay, Schedule, Shape},
+    schedule::{Decay, RateSchedule, Shape},
     AdamWSettings, ModelConfig, Precision, PretrainSettings,
 };
 
@@ -208,7 +208,7 @@ impl TrainingOrder {
         }
     }
 
-    fn schedule(&self, steps: u64) -> Schedule {
+    fn schedule(&self, steps: u64) -> RateSchedule {
         let options = &self.options;
         let decay = match options.decay.unwrap_or(DecayArg::Linear) {
             DecayArg::Linear => Decay::Linear,
@@ -224,7 +224,7 @@ impl TrainingOrder {
             }
         };
         let floor = if name == ScheduleArg::Anneal { 0.0 } else { 0.1 };
-        Schedule {
+        RateSchedule {
             peak_rate: options.rate.unwrap_or(1e-3),
             floor: options.floor.unwrap_or(floor),
             warm_up_steps: options.warm_up_steps.unwrap_or((steps / 10).min(100)),

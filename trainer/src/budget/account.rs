@@ -8,7 +8,7 @@ use super::request::{Recompute, Sharding};
 
 /// Something that takes bytes.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct Line {
+pub struct MemoryItem {
     /// What it is.
     pub name: &'static str,
     /// How many bytes.
@@ -17,26 +17,27 @@ pub struct Line {
 
 /// The bytes of one kind of memory.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct Ledger {
+pub struct MemoryAccount {
     /// Which memory.
     pub name: &'static str,
     /// What lies in it.
-    pub lines: Vec<Line>,
+    pub lines: Vec<MemoryItem>,
     /// Bytes in all.
     pub bytes: u64,
     /// Bytes that there are, if that is known.
     pub capacity: Option<u64>,
 }
 
-impl Ledger {
-    /// A ledger of these lines; those of no bytes are left out.
+impl MemoryAccount {
+    /// An account of these items; those of no bytes are left out.
     pub(crate) fn new(
         name: &'static str,
         lines: impl IntoIterator<Item = (&'static str, u64)>,
         capacity: Option<u64>,
     ) -> Result<Self, BudgetError> {
         let lines = lines.into_iter().filter(|(_, bytes)| *bytes > 0);
-        let lines: Vec<Line> = lines.map(|(name, bytes)| Line { name, bytes }).collect();
+        let lines: Vec<MemoryItem> =
+            lines.map(|(name, bytes)| MemoryItem { name, bytes }).collect();
         let bytes = quantity::sum(name, lines.iter().map(|line| line.bytes))?;
         Ok(Self { name, lines, bytes, capacity })
     }
@@ -64,7 +65,7 @@ pub struct Duration {
 
 /// One inner step of a peer.
 #[derive(Clone, PartialEq, Debug, Serialize)]
-pub struct Step {
+pub struct StepEstimate {
     /// Samples at once on a device.
     pub micro_batch: u64,
     /// Micro-batches of a device one after the other.
