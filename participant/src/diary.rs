@@ -18,7 +18,7 @@ use crate::{
     events::{self, Event, Events, EVENTS_MAX},
 };
 
-pub use crate::diary_line::{Duty, Line};
+pub use crate::diary_record::{DiaryRecord, Duty};
 
 /// Name of the diary in a participant's folder.
 pub const FILE_NAME: &str = "diary.jsonl";
@@ -66,7 +66,7 @@ impl Diary {
     }
 
     /// Writes one line. A failure is logged: the work goes on without a diary.
-    pub fn write(&self, line: &Line) {
+    pub fn write(&self, line: &DiaryRecord) {
         if let Some(event) = Event::of(line) {
             self.tell(event);
         }
@@ -84,7 +84,7 @@ impl Diary {
     /// Notes that a duty was done.
     pub fn done(&self, window: Window, duty: Duty, seconds: f64) {
         metrics::histogram!(crate::telemetry::PART_SECONDS, "part" => duty.name()).record(seconds);
-        self.write(&Line::Done { window, duty, seconds });
+        self.write(&DiaryRecord::Done { window, duty, seconds });
     }
 
     /// Notes, and logs, that a duty was missed.
@@ -92,7 +92,7 @@ impl Diary {
         let reason = reason.to_string();
         tracing::warn!(window, duty = duty.name(), reason, "missed");
         metrics::counter!(crate::telemetry::MISSED, "duty" => duty.name()).increment(1);
-        self.write(&Line::Missed { window, duty, reason });
+        self.write(&DiaryRecord::Missed { window, duty, reason });
     }
 }
 
@@ -113,7 +113,7 @@ impl Reader {
     ///
     /// # Errors
     /// The disk failed.
-    pub fn read(&mut self) -> io::Result<Vec<Line>> {
+    pub fn read(&mut self) -> io::Result<Vec<DiaryRecord>> {
         let mut file = match File::open(&self.path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -139,12 +139,12 @@ mod tests {
         let mut reader = Reader::new(folder.path());
         assert!(reader.read().unwrap().is_empty());
         let diary = Diary::open(folder.path()).unwrap();
-        diary.write(&Line::Started { window: 3 });
+        diary.write(&DiaryRecord::Started { window: 3 });
         let mut file = OpenOptions::new().append(true).open(folder.path().join(FILE_NAME)).unwrap();
         file.write_all(b"{\"held_out\":").unwrap();
-        assert_eq!(reader.read().unwrap(), [Line::Started { window: 3 }]);
+        assert_eq!(reader.read().unwrap(), [DiaryRecord::Started { window: 3 }]);
         assert!(reader.read().unwrap().is_empty());
         file.write_all(b"{\"window\":1,\"loss\":2.5}}\n").unwrap();
-        assert_eq!(reader.read().unwrap(), [Line::HeldOut { window: 1, loss: 2.5 }]);
+        assert_eq!(reader.read().unwrap(), [DiaryRecord::HeldOut { window: 1, loss: 2.5 }]);
     }
 }

@@ -4,7 +4,7 @@ use futures::{stream, stream::BoxStream, StreamExt};
 use protocol::{Planck, Uid, Window};
 use tokio::sync::broadcast;
 
-use crate::diary_line::{Duty, Line};
+use crate::diary_record::{DiaryRecord, Duty};
 
 /// Events that wait for a slow reader; it misses the oldest when there are more.
 pub(crate) const EVENTS_MAX: usize = 256;
@@ -85,13 +85,13 @@ pub enum Event {
 
 impl Event {
     /// The event that a line of the diary stands for, if it is one.
-    pub(crate) fn of(line: &Line) -> Option<Self> {
+    pub(crate) fn of(line: &DiaryRecord) -> Option<Self> {
         Some(match line {
-            Line::Started { .. } => return None,
-            Line::Trained { window, loss_last, update_bytes, .. } => {
+            DiaryRecord::Started { .. } => return None,
+            DiaryRecord::Trained { window, loss_last, update_bytes, .. } => {
                 Self::Trained { window: *window, loss: *loss_last, update_bytes: *update_bytes }
             }
-            Line::Done { window, duty, .. } => {
+            DiaryRecord::Done { window, duty, .. } => {
                 let window = *window;
                 match duty {
                     // The lines `Trained` and `State` say more.
@@ -103,15 +103,15 @@ impl Event {
                     Duty::RevealScores => Self::ScoresRevealed { window },
                 }
             }
-            Line::Missed { window, duty, reason } => {
+            DiaryRecord::Missed { window, duty, reason } => {
                 Self::Missed { window: *window, duty: *duty, reason: reason.clone() }
             }
-            Line::State { window, state_root, accepted, .. } => Self::Advanced {
+            DiaryRecord::State { window, state_root, accepted, .. } => Self::Advanced {
                 window: *window,
                 state_root: state_root.clone(),
                 accepted: accepted.clone(),
             },
-            Line::HeldOut { window, loss } => Self::HeldOut { window: *window, loss: *loss },
+            DiaryRecord::HeldOut { window, loss } => Self::HeldOut { window: *window, loss: *loss },
         })
     }
 }
@@ -138,10 +138,10 @@ mod tests {
 
     #[test]
     fn duties_are_events() {
-        let done = |duty| Event::of(&Line::Done { window: 3, duty, seconds: 1.0 });
+        let done = |duty| Event::of(&DiaryRecord::Done { window: 3, duty, seconds: 1.0 });
         assert_eq!(done(Duty::Commit), Some(Event::Committed { window: 3 }));
         assert_eq!(done(Duty::Train), None);
-        let missed = Line::Missed { window: 4, duty: Duty::Reveal, reason: "late".into() };
+        let missed = DiaryRecord::Missed { window: 4, duty: Duty::Reveal, reason: "late".into() };
         let expected = Event::Missed { window: 4, duty: Duty::Reveal, reason: "late".into() };
         assert_eq!(Event::of(&missed), Some(expected));
     }

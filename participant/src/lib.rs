@@ -36,7 +36,7 @@
 pub mod error;
 pub mod telemetry;
 
-pub mod diary_line;
+pub mod diary_record;
 pub mod events;
 
 pub mod diary;

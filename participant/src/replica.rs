@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use trainer::{Checkpoints, Model, ModelConfig, Position, Threads};
 
 use crate::{
-    diary::{Duty, Line},
+    diary::{DiaryRecord, Duty},
     error::{miss, Attempt as _, Error, Result},
     handles::{Handles, Machine, Peers, Run},
     telemetry,
@@ -92,7 +92,7 @@ impl Replica {
         checkpoints: Option<Arc<Checkpoints>>,
         window_end: Option<Window>,
     ) -> (Self, States) {
-        handles.machine.diary.write(&Line::Started { window: state.window });
+        handles.machine.diary.write(&DiaryRecord::Started { window: state.window });
         let (sender, states) = watch::channel(vec![Arc::new(state)]);
         (Self { handles, states: sender, checkpoints, window_end }, States { states })
     }
@@ -239,7 +239,7 @@ impl Replica {
     fn note(&self, state: &State, accepted: Vec<Uid>, seconds: f64, synced: bool) {
         let root = hex::encode(state.root);
         tracing::info!(window = state.window, state_root = &root[..16], ?accepted, synced, "state");
-        self.handles.machine.diary.write(&Line::State {
+        self.handles.machine.diary.write(&DiaryRecord::State {
             window: state.window,
             state_root: format!("0x{root}"),
             accepted,

@@ -1,7 +1,7 @@
 //! kill -9 of a miner, of a validator, restart of the node: the run continues, and what was killed takes part again.
 
 use gauntlet::commands::localnet::report::LocalnetReport;
-use participant::diary::{Duty, Line};
+use participant::diary::{DiaryRecord, Duty};
 
 use crate::localnet::{is_alive, Localnet};
 
@@ -21,7 +21,7 @@ fn a_killed_miner_catches_up_and_is_accepted_again() {
     let mut localnet = Localnet::start(&OPTIONS);
     // Between its commitment and its reveal: the worst moment.
     localnet.wait_for("miner-1", |line| {
-        matches!(line, Line::Done { window: 1, duty: Duty::Commit, .. })
+        matches!(line, DiaryRecord::Done { window: 1, duty: Duty::Commit, .. })
     });
     localnet.signal("miner-1", "-KILL");
     let (status, report, _localnet) = localnet.finish();
@@ -35,7 +35,7 @@ fn a_killed_validator_catches_up_and_is_paid_again() {
     let mut localnet = Localnet::start(&OPTIONS);
     // Between its scores' commitment and their reveal.
     localnet.wait_for("validator-2", |line| {
-        matches!(line, Line::Done { window: 0, duty: Duty::Score, .. })
+        matches!(line, DiaryRecord::Done { window: 0, duty: Duty::Score, .. })
     });
     localnet.signal("validator-2", "-KILL");
     let (status, report, _localnet) = localnet.finish();
@@ -54,7 +54,7 @@ fn a_killed_validator_catches_up_and_is_paid_again() {
 #[test]
 fn the_run_goes_on_after_the_node_restarts_and_the_audit_agrees() {
     let mut localnet = Localnet::start(&OPTIONS);
-    localnet.wait_for("miner-0", |line| matches!(line, Line::Trained { window: 1, .. }));
+    localnet.wait_for("miner-0", |line| matches!(line, DiaryRecord::Trained { window: 1, .. }));
     localnet.signal("node", "-TERM");
     let (_, report, localnet) = localnet.finish();
     assert_eq!(report.restarts.len(), 1, "{:?}", report.restarts);
@@ -69,8 +69,8 @@ fn the_run_goes_on_after_the_node_restarts_and_the_audit_agrees() {
 #[test]
 fn nothing_is_left_when_the_localnet_is_killed() {
     let mut localnet = Localnet::start(&["--miners=1", "--validators=1", "--windows=3"]);
-    localnet.wait_for("miner-0", |line| matches!(line, Line::Started { .. }));
-    localnet.wait_for("validator-0", |line| matches!(line, Line::Started { .. }));
+    localnet.wait_for("miner-0", |line| matches!(line, DiaryRecord::Started { .. }));
+    localnet.wait_for("validator-0", |line| matches!(line, DiaryRecord::Started { .. }));
     let ids = ["node", "miner-0", "validator-0"].map(|process| localnet.process_id(process));
     assert!(ids.iter().all(|id| is_alive(*id)));
     drop(localnet);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use gauntlet::commands::localnet::report::LocalnetReport;
-use participant::diary::{Line, Reader};
+use participant::diary::{DiaryRecord, Reader};
 
 /// How long anything may take before a test fails.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -60,7 +60,7 @@ impl Localnet {
     }
 
     /// Waits until `member`'s diary has a line for which `is_it`.
-    pub(crate) fn wait_for(&mut self, member: &str, is_it: impl Fn(&Line) -> bool) {
+    pub(crate) fn wait_for(&mut self, member: &str, is_it: impl Fn(&DiaryRecord) -> bool) {
         let mut reader = Reader::new(&self.run().join(member));
         let started = Instant::now();
         loop {

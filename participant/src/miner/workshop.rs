@@ -14,7 +14,7 @@ use trainer::{rate_from_ppb, warm_up, Checkpoints, LossSummary, Position, Traine
 
 use super::updates::Updates;
 use crate::{
-    diary::{Duty, Line},
+    diary::{DiaryRecord, Duty},
     error::{Attempt as _, Result},
     handles::Handles,
     replica::State,
@@ -205,7 +205,7 @@ impl Workshop {
         let Some(losses) = &made.losses else { return };
         tracing::info!(window, steps = losses.steps, loss = losses.last, seconds, "trained");
         self.handles.machine.diary.done(window, Duty::Train, seconds);
-        self.handles.machine.diary.write(&Line::Trained {
+        self.handles.machine.diary.write(&DiaryRecord::Trained {
             window,
             steps: losses.steps,
             loss_first: losses.first,

@@ -4,7 +4,7 @@ use dataset::Split;
 use trainer::{evaluate::held_out_ids, Cpu, Evaluator, ModelConfig, TrainError};
 
 use crate::{
-    diary::Line, error::Result, handles::Handles, memory::SCORED_AT_ONCE, replica::States,
+    diary::DiaryRecord, error::Result, handles::Handles, memory::SCORED_AT_ONCE, replica::States,
     telemetry,
 };
 
@@ -38,7 +38,7 @@ pub(super) async fn run(
             Ok(loss) => {
                 tracing::info!(window, loss, "held-out loss");
                 metrics::gauge!(telemetry::HELD_OUT_LOSS).set(loss);
-                handles.machine.diary.write(&Line::HeldOut { window, loss });
+                handles.machine.diary.write(&DiaryRecord::HeldOut { window, loss });
             }
             Err(error) => tracing::warn!(window, %error, "cannot measure the held-out loss"),
         }

@@ -5,7 +5,7 @@
 //! back to where they were; and Llama 3.1's RoPE scaling, which is in the file only as one factor
 //! for each pair, is recognised again.
 
-mod header;
+pub(super) mod header;
 mod parts;
 mod values;
 
@@ -15,8 +15,7 @@ use std::path::Path;
 use candle_core::quantized::GgmlDType;
 use rayon::prelude::*;
 
-pub(super) use header::Metadata;
-use header::Stored;
+use header::{Metadata, Stored};
 use parts::Part;
 pub(super) use parts::{gguf_files, is_named_gguf};
 use values::READ as READ_TYPES;

@@ -14,7 +14,7 @@ pub(super) use tokens::special_token;
 use serde_json::{json, Map, Value};
 
 use self::tokens::{added_token, is_added, post_processor, put_token, texts};
-use super::gguf::Metadata;
+use super::gguf::header::Metadata;
 use dataset::tokenizer::Tokenizer;
 
 /// How Llama 3 cuts text before merging.

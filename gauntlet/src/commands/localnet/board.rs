@@ -18,7 +18,7 @@ use super::{
 };
 use crate::terminal::{bytes, units};
 use participant::{
-    diary::{self, Duty, Line},
+    diary::{self, DiaryRecord, Duty},
     error::REFUSED,
 };
 
@@ -174,31 +174,31 @@ impl Board {
         }
     }
 
-    fn line(&mut self, index: usize, line: Line) {
+    fn line(&mut self, index: usize, line: DiaryRecord) {
         let member = &mut self.members[index];
         let is_honest = member.member.adversary().is_none();
         let name = member.member.name.clone();
-        if let Line::Missed { duty: Duty::Reveal, reason, .. } = &line {
+        if let DiaryRecord::Missed { duty: Duty::Reveal, reason, .. } = &line {
             member.refused += u32::from(reason.starts_with(REFUSED));
         }
         match line {
-            Line::Started { .. } => {}
-            Line::Trained { window, loss_last, .. } => {
+            DiaryRecord::Started { .. } => {}
+            DiaryRecord::Trained { window, loss_last, .. } => {
                 self.window(window).losses.insert(name, loss_last);
             }
-            Line::Done { window, duty, seconds } if is_honest => {
+            DiaryRecord::Done { window, duty, seconds } if is_honest => {
                 self.window(window).seconds.entry(duty.name()).or_default().push(seconds);
             }
-            Line::Missed { window, duty, .. } if is_honest => {
+            DiaryRecord::Missed { window, duty, .. } if is_honest => {
                 *self.window(window).missed.entry(duty.name()).or_default() += 1;
             }
-            Line::State { window, state_root, .. } => {
+            DiaryRecord::State { window, state_root, .. } => {
                 member.states.insert(window, state_root);
             }
-            Line::HeldOut { window, loss } => {
+            DiaryRecord::HeldOut { window, loss } => {
                 self.window(window).held_out.get_or_insert(loss);
             }
-            Line::Done { .. } | Line::Missed { .. } => {}
+            DiaryRecord::Done { .. } | DiaryRecord::Missed { .. } => {}
         }
     }
 

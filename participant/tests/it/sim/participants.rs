@@ -8,7 +8,7 @@ use node_client::{
     network::{MemoryNetwork, Network, PeerId},
 };
 use participant::{
-    diary::{Line, Reader},
+    diary::{DiaryRecord, Reader},
     handles::{Role, Surroundings},
     miner::{adversary_kind::AdversaryKind, conduct::Honest},
     settings::Participant,
@@ -100,7 +100,7 @@ impl Member {
     pub(super) fn missed(&self) -> Vec<String> {
         let lines = Reader::new(&self.folder).read().unwrap();
         let missed = lines.into_iter().filter_map(|line| match line {
-            Line::Missed { window, duty, reason } => {
+            DiaryRecord::Missed { window, duty, reason } => {
                 Some(format!("{duty:?} of window {window}: {reason}"))
             }
             _ => None,

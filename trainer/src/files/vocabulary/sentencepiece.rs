@@ -17,8 +17,8 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{json, Map, Value};
 
-use super::super::gguf::Metadata;
 use super::tokens::{added_token, is_added, kinds, post_processor, put_token, texts};
+use crate::files::gguf::header::Metadata;
 
 /// What stands for a space.
 const SPACE: char = '▁';

@@ -2,7 +2,7 @@
 
 use serde_json::{json, Map, Value};
 
-use crate::files::gguf::Metadata;
+use crate::files::gguf::header::Metadata;
 
 /// llama.cpp's kinds of tokens.
 pub(super) mod kinds {

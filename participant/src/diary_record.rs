@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 // Externally tagged: with serde_json's `arbitrary_precision`, which the node's crates switch on in a build of the whole
 // workspace, an internally tagged enum cannot read a fraction.
 #[serde(rename_all = "snake_case")]
-pub enum Line {
+pub enum DiaryRecord {
     /// The participant is up.
     Started {
         /// The window whose parameters it holds.
