@@ -57,7 +57,6 @@ pub(crate) fn find(named: Option<&Path>) -> Result<PathBuf> {
 
 /// A development chain and how to reach it.
 pub(crate) struct Node {
-    /// The process.
     pub(crate) process: Process,
     /// WebSocket address of its RPC.
     pub(crate) url: String,

@@ -32,12 +32,12 @@ pub struct Cli {
     #[arg(long, global = true, env = env::LOG, default_value = "warn,gauntlet=info", value_name = "FILTER",
         value_parser = telemetry::parse_filter)]
     pub log: String,
-    /// The command.
+    /// The command to run, with its arguments.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// The commands.
+/// The commands, in the order in which the help lists them.
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Start a chain, miners and validators on this machine, and train a model with them.

@@ -6,7 +6,7 @@ use std::{io::Write, process::ExitCode};
 use anyhow::Result;
 use dataset::DataError;
 
-/// Everything went well.
+/// The command did all of its work.
 pub const SUCCESS: u8 = 0;
 
 /// Something failed; the last line on stderr says what.

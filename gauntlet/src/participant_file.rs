@@ -70,12 +70,12 @@ pub struct ParticipantFile {
     /// can.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
-    /// The chain.
+    /// Section `chain`: the nodes to ask, and the run.
     #[serde(default)]
     pub chain: ChainSection,
     /// The keys that sign.
     pub keys: KeysSection,
-    /// The peers.
+    /// Section `network`: the addresses of this peer and of others.
     #[serde(default)]
     pub network: NetworkSection,
 }
@@ -86,7 +86,7 @@ pub struct ParticipantFile {
 pub struct ChainSection {
     /// WebSocket addresses of nodes; the next one is asked when one fails.
     pub urls: Vec<String>,
-    /// The run.
+    /// The run's number on the chain.
     pub run: RunId,
 }
 
@@ -120,7 +120,7 @@ pub enum KeySource {
     File(PathBuf),
 }
 
-/// The peers.
+/// The addresses of this peer and of the first ones it meets.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
 #[serde(deny_unknown_fields, default)]
 pub struct NetworkSection {

@@ -26,15 +26,12 @@ const LOG_TAIL_BYTES: u64 = 2_000;
 pub(crate) struct Program {
     /// Its name for people and for its log.
     pub(crate) name: String,
-    /// The binary.
     pub(crate) binary: PathBuf,
-    /// Its arguments.
     pub(crate) args: Vec<String>,
     /// Folder for its log and for a file with its process id.
     pub(crate) logs: PathBuf,
 }
 
-/// A running process.
 #[derive(Debug)]
 pub(crate) struct Process {
     program: Program,

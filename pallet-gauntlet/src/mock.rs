@@ -100,22 +100,22 @@ pub(crate) fn owner() -> AccountId {
     account(1)
 }
 
-/// The keys of the test's miner `number`, which gets uid `number` if all register in order.
+/// The hot key of the test's miner `number`, which gets uid `number` if all register in order.
 pub(crate) fn miner_hot(number: u8) -> AccountId {
     account(100 + number)
 }
 
-/// See [`miner_hot`].
+/// The cold key of the test's miner `number`.
 pub(crate) fn miner_cold(number: u8) -> AccountId {
     account(10 + number)
 }
 
-/// The keys of the test's validator `number`.
+/// The hot key of the test's validator `number`.
 pub(crate) fn validator_hot(number: u8) -> AccountId {
     account(200 + number)
 }
 
-/// See [`validator_hot`].
+/// The cold key of the test's validator `number`.
 pub(crate) fn validator_cold(number: u8) -> AccountId {
     account(50 + number)
 }

@@ -70,9 +70,9 @@ pub enum RatingError {
     /// There must be one rank for each player.
     #[error("{players} players but {ranks} ranks")]
     Length {
-        /// Ratings given.
+        /// Number of ratings given.
         players: usize,
-        /// Ranks given.
+        /// Number of ranks given.
         ranks: usize,
     },
     /// A match of more players than [`PLAYERS_MAX`].

@@ -238,7 +238,7 @@ pub enum SettingsError {
     OutOfRange {
         /// Name of the setting.
         field: &'static str,
-        /// Its value.
+        /// The value that was given.
         value: u128,
         /// Smallest allowed value.
         min: u128,
@@ -256,7 +256,7 @@ pub enum SettingsError {
     /// The parts of the emission do not sum to one million.
     #[error("the parts of the emission sum to {sum} ppm, must be 1000000")]
     EmissionSum {
-        /// Their sum.
+        /// Their sum in parts per million.
         sum: u64,
     },
 }

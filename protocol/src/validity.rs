@@ -22,7 +22,7 @@ pub enum ValidityError {
     /// The update's norm is out of proportion to the model's.
     #[error("its norm is {norm}, the model's is {model_norm}")]
     Norm {
-        /// The update's norm.
+        /// The norm of the update's values.
         norm: f64,
         /// The norm of the model's parameters.
         model_norm: f64,

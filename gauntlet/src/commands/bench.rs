@@ -23,7 +23,7 @@ use crate::{engine::EngineArg, exit};
 const WARM_UP_STEPS: usize = 2;
 /// Batches that take turns.
 const BATCHES: usize = 4;
-/// The measurements.
+/// The measurements, each a command of `bench`.
 #[derive(Subcommand, Debug)]
 pub enum BenchCommand {
     /// Steps of training on noise.
@@ -33,7 +33,7 @@ pub enum BenchCommand {
 /// Options of `bench train`.
 #[derive(Args, Debug)]
 pub struct BenchTrainArgs {
-    /// The model.
+    /// The model: a preset's name.
     #[arg(long, default_value = "1M", value_name = "PRESET")]
     pub preset: String,
     /// Threads that compute.

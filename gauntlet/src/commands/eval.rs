@@ -44,7 +44,6 @@ const LENGTH_MAX: usize = 1 << 24;
 /// Tokens of requests that there must be memory for.
 const LENGTH_SHORT: usize = 256;
 
-/// The tasks' results.
 struct Evaluation {
     report: EvaluationReport,
     is_interrupted: bool,

@@ -1,6 +1,6 @@
 //! `gauntlet localnet`: runs a whole network on this machine: a chain, miners and validators, each a process of its own.
 //!
-//! The run folder is what stays:
+//! The run folder stays:
 //!
 //! ```text
 //! run.json         what this is, for `gauntlet audit`
@@ -52,7 +52,7 @@ use crate::{
 /// Runs a localnet to its end; returns the exit code.
 ///
 /// # Errors
-/// Something of it cannot be started, or it does not come to its end.
+/// A process cannot be started, or the run does not come to its end.
 pub async fn run(args: LocalnetArgs) -> Result<u8> {
     let mut localnet = Localnet::new(args)?;
     let result = tokio::select! {
@@ -85,7 +85,7 @@ struct Localnet {
     progress: LocalnetProgress,
 }
 
-/// What is trained, and on what.
+/// The data set and the initial model of a localnet.
 struct Foundation {
     dataset: Dataset,
     model: Model,

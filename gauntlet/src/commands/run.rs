@@ -21,7 +21,7 @@ use crate::{
 /// Commands on runs.
 #[derive(Subcommand, Debug)]
 pub enum RunCommand {
-    /// Create a run.
+    /// Create a run from settings in a file.
     Create(RunCreateArgs),
     /// Show a run's settings.
     Show(RunShowArgs),
@@ -53,7 +53,7 @@ pub struct RunShowArgs {
     /// WebSocket address of the chain.
     #[arg(long, env = env::URL, default_value = DEFAULT_URL)]
     pub url: String,
-    /// The run.
+    /// The run's number on the chain.
     #[arg(default_value_t = 0)]
     pub run: RunId,
 }

@@ -24,7 +24,7 @@ pub struct StatusArgs {
     /// WebSocket address of the chain.
     #[arg(long, env = env::URL, default_value = DEFAULT_URL)]
     pub url: String,
-    /// The run.
+    /// The run's number on the chain.
     #[arg(default_value_t = 0)]
     pub run: RunId,
     /// Print JSON.

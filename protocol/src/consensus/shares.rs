@@ -102,7 +102,6 @@ pub(super) fn agreements_of(
         .collect()
 }
 
-/// See [`agreements_of`].
 fn deviation_scale(
     measurements: &[Vec<Measurement>],
     medians: &[Option<Medians>],

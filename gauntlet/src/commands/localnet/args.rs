@@ -11,10 +11,10 @@ use crate::env;
 /// Options of `localnet`.
 #[derive(Args, Debug, Clone)]
 pub struct LocalnetArgs {
-    /// Honest miners.
+    /// Number of honest miners.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub miners: u16,
-    /// Validators.
+    /// Number of validators.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=16))]
     pub validators: u16,
     /// Windows to train; the command ends when the last one is settled.
@@ -66,7 +66,7 @@ pub struct LocalnetArgs {
 pub struct Adversaries {
     /// Their way of misbehaving.
     pub kind: AdversaryKind,
-    /// Their number.
+    /// Their number, at most 64.
     pub count: u16,
 }
 

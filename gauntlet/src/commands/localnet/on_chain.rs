@@ -21,16 +21,13 @@ const COLD_BALANCE: u128 = 100 * UNIT;
 /// Money of each participant's hot account, for fees that are given back.
 const HOT_BALANCE: u128 = 100 * UNIT;
 
-/// Each validator's stake.
+/// The stake of each validator, in planck.
 const STAKE: u128 = 1_000 * UNIT;
 
 /// A localnet's run on its chain.
 pub(super) struct Run {
-    /// The chain.
     pub(super) chain: Arc<dyn Chain>,
-    /// The run's number.
     pub(super) id: RunId,
-    /// Its settings.
     pub(super) settings: Settings,
     owner: Keypair,
 }

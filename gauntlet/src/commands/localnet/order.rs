@@ -20,13 +20,9 @@ use crate::env;
 /// The options of a localnet, and everything that follows from them alone.
 #[derive(Clone, Debug)]
 pub(super) struct LocalnetOrder {
-    /// The command line.
     pub(super) args: LocalnetArgs,
-    /// The model's shape.
     pub(super) model: ModelConfig,
-    /// The participants.
     pub(super) members: Vec<Member>,
-    /// Their memory.
     pub(super) shares: MemoryShares,
     /// The run's folder; empty until it is made.
     pub(super) folder: PathBuf,
@@ -160,9 +156,9 @@ const CHAIN_BYTES: u64 = 500_000_000;
 /// What each participant may use of the machine's memory, and how many samples a miner then computes at once.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct MemoryShares {
-    /// Of a miner.
+    /// Bytes of a miner.
     pub(super) miner: u64,
-    /// Of a validator.
+    /// Bytes of a validator.
     pub(super) validator: u64,
     /// A divisor of the batch.
     pub(super) micro_batch: usize,

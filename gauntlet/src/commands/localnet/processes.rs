@@ -27,9 +27,7 @@ const END_PATIENCE: Duration = Duration::from_secs(10);
 /// The processes that were started; dropping it kills those that still run.
 #[derive(Default)]
 pub(super) struct Processes {
-    /// The chain.
     pub(super) node: Option<Node>,
-    /// Miners and validators.
     pub(super) participants: Vec<Process>,
 }
 

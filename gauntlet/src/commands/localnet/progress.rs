@@ -21,7 +21,7 @@ pub(crate) struct LocalnetProgress {
 }
 
 impl LocalnetProgress {
-    /// Shows `windows` windows.
+    /// Starts to show a localnet of `windows` windows.
     pub(crate) fn new(windows: Window) -> Self {
         let bar = std::io::stdout().is_terminal().then(|| {
             let bar = ProgressBar::new_spinner();

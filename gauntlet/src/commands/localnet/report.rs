@@ -37,10 +37,10 @@ pub struct LocalnetReport {
     pub seconds: f64,
 }
 
-/// One window.
+/// One window in numbers.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 pub struct WindowReport {
-    /// Its number.
+    /// The window, counted from 0.
     pub window: Window,
     /// The miners whose updates were applied.
     pub accepted: Vec<Uid>,
@@ -79,7 +79,7 @@ pub struct ScoreReport {
     pub share: f64,
 }
 
-/// One participant.
+/// One participant in numbers.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 pub struct ParticipantReport {
     /// Its name.
@@ -102,10 +102,10 @@ pub struct ParticipantReport {
 /// Where every unit of the emission is: `minted = paid + claimable + carried + burned`.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 pub struct EmissionReport {
-    /// Issued in all.
+    /// Issued in all windows, in planck.
     #[serde(with = "planck")]
     pub minted: Planck,
-    /// Claimed.
+    /// Transferred by claims, in planck.
     #[serde(with = "planck")]
     pub paid: Planck,
     /// Earned and not claimed yet.
@@ -114,7 +114,7 @@ pub struct EmissionReport {
     /// Owed to nobody, part of the next window's pot.
     #[serde(with = "planck")]
     pub carried: Planck,
-    /// Destroyed.
+    /// Destroyed, in planck.
     #[serde(with = "planck")]
     pub burned: Planck,
 }
@@ -140,12 +140,12 @@ pub struct StateReport {
     pub heldout_loss: Option<f64>,
 }
 
-/// The model.
+/// The model that was trained.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 pub struct ModelReport {
-    /// Its preset.
+    /// Name of its preset.
     pub name: String,
-    /// Its parameters.
+    /// Number of its parameters.
     pub parameters: u64,
 }
 

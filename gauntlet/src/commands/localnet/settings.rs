@@ -51,7 +51,6 @@ const START_SECONDS: f64 = 6.0;
 pub(super) struct Speed {
     /// Tokens that one thread trains on in a second, while every core is busy.
     pub(super) tokens_per_second: f64,
-    /// Cores.
     pub(super) cores: usize,
 }
 

@@ -12,7 +12,7 @@ pub struct PlanReport {
     pub rates: Option<CpuRates>,
     /// The window that was assumed.
     pub window: WindowShape,
-    /// The budget.
+    /// Memory, disk and time, item by item.
     pub budget: Budget,
     /// Changes that would make it fit; empty if it does.
     pub what_would_fit: Vec<Advice>,

@@ -163,9 +163,9 @@ pub enum PrecisionArg {
 pub enum ScheduleArg {
     /// Constant after the warm-up.
     Flat,
-    /// Half a cosine.
+    /// Falls along half a cosine after the warm-up.
     Cosine,
-    /// Stays, and falls over the last steps.
+    /// Constant after the warm-up, and falls over the last steps.
     Wsd,
     /// Falls from the first step to the last.
     Anneal,

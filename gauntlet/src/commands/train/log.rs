@@ -14,7 +14,6 @@ use trainer::{guard::Verdict, PretrainEvent, Pretrainer};
 
 use crate::telemetry;
 
-/// The open log.
 pub(super) struct TrainingLog {
     file: File,
 }

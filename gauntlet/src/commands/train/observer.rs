@@ -10,9 +10,7 @@ use dataset::place::Found;
 pub(super) struct Observer<'a> {
     /// Steps from evaluation to evaluation.
     pub(super) evaluate_steps: u64,
-    /// The training's `metrics.jsonl`.
     pub(super) log: TrainingLog,
-    /// The bar.
     pub(super) progress: TrainingProgress,
     /// Measures the held-out loss.
     pub(super) evaluator: Evaluator,

@@ -18,7 +18,6 @@ const LINE_INTERVAL: Duration = Duration::from_secs(5);
 /// Steps over which the shown speed is the mean.
 const SPEED_STEPS: usize = 16;
 
-/// The bar.
 pub(super) struct TrainingProgress {
     bar: ProgressBar,
     steps: u64,
