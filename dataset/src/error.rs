@@ -1,4 +1,4 @@
-//! Why a data set cannot be built or used.
+//! Explains why a data set cannot be built or used.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! Recomputes a run from what is on chain and from the payloads, with the functions of `protocol` alone, and says where
 //! chain and replay part.
 //!
-//! What is recomputed, window by window:
+//! It recomputes, window by window:
 //!
 //! - **seeds**: from block hashes and the validators' revealed salts, in the order of the chain;
 //! - **commitments**: every opening and every score reveal hashes to what had been committed to;

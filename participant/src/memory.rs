@@ -1,4 +1,4 @@
-//! What this machine's memory holds: how much is left, how many samples at once a process may take, and the refusal of a
+//! Measures this machine's memory: how much is left, how many samples at once a process may take, and the refusal of a
 //! model that does not fit, before anything of it is allocated.
 //!
 //! The bytes are [`trainer::budget`]'s; here is what the processes of this crate hold of them.

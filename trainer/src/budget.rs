@@ -1,4 +1,4 @@
-//! What training a model costs on a machine, known before anything is allocated: bytes of every
+//! Plans what training a model costs on a machine, before anything is allocated: bytes of every
 //! region, seconds of a step and of a window, whether it fits and, if not, what would.
 //!
 //! [`plan`] is a pure function of a [`PlanRequest`]. For a CPU the bytes are those of the engine that

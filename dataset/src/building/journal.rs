@@ -1,4 +1,4 @@
-//! What a build has done, in a file beside the data: lines of JSON, each brought to the disk before
+//! Keeps what a build has done, in a file beside the data: lines of JSON, each brought to the disk before
 //! the next thing happens. After a kill -9 the build goes on at the last mark; a line that was cut
 //! by the kill is not there.
 

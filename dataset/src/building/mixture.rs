@@ -1,4 +1,4 @@
-//! Which source gives the next document: the one that is furthest behind its share of the tokens.
+//! Chooses the source of the next document: the one that is furthest behind its share of the tokens.
 //!
 //! With weights w, and t tokens taken so far, it is the source with the smallest t / w, the first
 //! among equals. So at any time no source is ahead of its share by more than one document, none is

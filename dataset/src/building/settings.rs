@@ -1,4 +1,4 @@
-//! What a data set of tokens is built from: sources, their weights, and bounds. Read from TOML.
+//! Describes what a data set of tokens is built from: sources, their weights, and bounds. Read from TOML.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! How a text is cut into words before merges: hand-written forms of the patterns that byte-level
+//! Cuts a text into words before merges: hand-written forms of the patterns that byte-level
 //! tokenizers use, which a regular expression with look-ahead would take most of the time for.
 //!
 //! The classes of characters are asked of the regular expressions once, so that both agree on every

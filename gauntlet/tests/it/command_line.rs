@@ -1,4 +1,4 @@
-//! What the command line says and how it exits.
+//! Tests what the command line says and how it exits.
 
 use std::process::Command;
 

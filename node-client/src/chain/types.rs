@@ -10,19 +10,19 @@ use protocol::{
     AccountBytes, BlockNumber, Hash, Planck, RunId, Uid, ValidatorIndex, Window,
 };
 
-/// A block.
+/// Names a block by height and hash.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct BlockRef {
-    /// Its height.
+    /// Height; the genesis block has 0.
     pub number: BlockNumber,
-    /// Its hash.
+    /// Hash of its header.
     pub hash: Hash,
 }
 
-/// A run.
+/// Describes a run as the chain has it now.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RunInfo {
-    /// Who may change the settings.
+    /// Account that may change the settings.
     pub owner: AccountBytes,
     /// The settings in force.
     pub settings: Settings,
@@ -33,13 +33,13 @@ pub struct RunInfo {
 /// A miner in its slot.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MinerInfo {
-    /// The slot.
+    /// Slot in the run, from 0 on.
     pub uid: Uid,
-    /// Signs the work.
+    /// Account of the hot key, which signs the work.
     pub hot: AccountBytes,
-    /// Owns bond and pay.
+    /// Account of the cold key, which owns bond and pay.
     pub cold: AccountBytes,
-    /// Planck held.
+    /// Bond held by the chain, in planck.
     pub bond: Planck,
     /// First window in which it takes part.
     pub registered_window: Window,
@@ -54,13 +54,13 @@ pub struct MinerInfo {
 /// A validator in its slot.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ValidatorInfo {
-    /// The slot.
+    /// Slot in the run, from 0 on.
     pub index: ValidatorIndex,
-    /// Signs the work.
+    /// Account of the hot key, which signs the work.
     pub hot: AccountBytes,
-    /// Owns stake and pay.
+    /// Account of the cold key, which owns stake and pay.
     pub cold: AccountBytes,
-    /// Planck held.
+    /// Stake held by the chain, in planck.
     pub stake: Planck,
     /// First window in which it takes part.
     pub registered_window: Window,
@@ -71,11 +71,11 @@ pub struct ValidatorInfo {
 /// How to reach a participant.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AnnouncementInfo {
-    /// Its hot key.
+    /// Account of its hot key.
     pub hot: AccountBytes,
     /// Its libp2p peer id, binary.
     pub peer_id: Vec<u8>,
-    /// Its multiaddresses, binary.
+    /// Its multiaddresses, binary; at most four.
     pub addresses: Vec<Vec<u8>>,
 }
 
@@ -88,7 +88,7 @@ pub enum WindowStatus {
     Accepted,
     /// Pay is being written.
     Settling,
-    /// Everybody is paid.
+    /// Standings and pay are written.
     Settled,
     /// Nobody was paid, the pot was carried.
     Void,
@@ -109,18 +109,18 @@ pub struct WindowInfo {
     pub unavailable: Vec<u8>,
     /// How far it has come.
     pub status: WindowStatus,
-    /// What its settlement minted.
+    /// Minted by its settlement, in planck.
     pub minted: Planck,
     /// The settings under which it is settled.
     pub settings: Settings,
 }
 
-/// A miner's commitment.
+/// A miner's commitment to its update.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CommitmentInfo {
-    /// The miner.
+    /// Slot of the miner.
     pub uid: Uid,
-    /// The commitment.
+    /// Hash that was committed to.
     pub hash: Hash,
     /// The block that included it.
     pub block: BlockNumber,
@@ -131,7 +131,7 @@ pub struct CommitmentInfo {
 /// A miner's opened commitment.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RevealInfo {
-    /// The miner.
+    /// Slot of the miner.
     pub uid: Uid,
     /// What it had committed to.
     pub opening: Opening,
@@ -141,10 +141,10 @@ pub struct RevealInfo {
     pub order: u32,
 }
 
-/// A validator's attestation.
+/// A validator's attestation of payloads and state.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AttestationInfo {
-    /// The validator.
+    /// Slot of the validator.
     pub index: ValidatorIndex,
     /// The uids whose payloads it fetched and found valid.
     pub bitmap: Vec<u8>,
@@ -155,35 +155,35 @@ pub struct AttestationInfo {
 /// A validator's commitment to its evaluations.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ScoreCommitmentInfo {
-    /// The validator.
+    /// Slot of the validator.
     pub index: ValidatorIndex,
-    /// The commitment.
+    /// Hash that was committed to.
     pub hash: Hash,
 }
 
-/// A validator's evaluations.
+/// A validator's evaluations, opened.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ScoreRevealInfo {
-    /// The validator.
+    /// Slot of the validator.
     pub index: ValidatorIndex,
-    /// What it measured.
+    /// One evaluation for each miner that it measured.
     pub evaluations: Vec<Evaluation>,
-    /// Its salt.
+    /// Salt of the commitment that they open.
     pub salt: Hash,
 }
 
-/// Where all that was minted for a run is.
+/// Says where all that was minted for a run is, in planck: minted = paid + claimable + carried + burned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct Ledger {
-    /// Minted so far.
+    /// Minted for the run so far, in planck.
     pub minted: Planck,
-    /// Claimed.
+    /// Claimed and transferred, in planck.
     pub paid: Planck,
-    /// Awarded, not yet claimed.
+    /// Awarded and not yet claimed, in planck.
     pub claimable: Planck,
-    /// Part of the next window's pot.
+    /// Left for the next window's pot, in planck.
     pub carried: Planck,
-    /// Destroyed.
+    /// Destroyed for good, in planck.
     pub burned: Planck,
 }
 
@@ -192,7 +192,7 @@ pub struct Ledger {
 pub struct ClaimInfo {
     /// The window in which it was earned.
     pub window: Window,
-    /// Planck.
+    /// Amount in planck.
     pub amount: Planck,
 }
 
@@ -200,7 +200,7 @@ pub struct ClaimInfo {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[allow(missing_docs, reason = "the fields are the arguments of the pallet's calls")]
 pub enum Call {
-    /// Creates a run.
+    /// Creates a run; signed by its owner.
     CreateRun { settings: Box<Settings>, layout: Layout },
     /// Registers a miner; signed by the cold key.
     RegisterMiner { run: RunId, hot: AccountBytes },
@@ -216,19 +216,19 @@ pub enum Call {
     Announce { run: RunId, peer_id: Vec<u8>, addresses: Vec<Vec<u8>> },
     /// Commits to an update.
     CommitUpdate { run: RunId, window: Window, hash: Hash },
-    /// Opens a commitment.
+    /// Opens the commitment to an update.
     RevealUpdate { run: RunId, window: Window, opening: Opening, chunks: Vec<ChunkProof> },
     /// Attests payloads and state.
     Attest { run: RunId, window: Window, bitmap: Vec<u8>, state_root: Hash },
-    /// Commits to evaluations.
+    /// Commits to the evaluations of a window.
     CommitScores { run: RunId, window: Window, hash: Hash },
-    /// Reveals evaluations.
+    /// Opens the commitment to evaluations.
     RevealScores { run: RunId, window: Window, evaluations: Vec<Evaluation>, salt: Hash },
     /// Transfers pay to its account.
     Claim { run: RunId, account: AccountBytes },
     /// Replaces the settings some windows later.
     SetParams { run: RunId, settings: Box<Settings> },
-    /// Balances: transfers money.
+    /// Transfers money (pallet Balances).
     Transfer { to: AccountBytes, amount: Planck },
 }
 

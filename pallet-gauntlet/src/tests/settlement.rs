@@ -1,4 +1,4 @@
-//! What a window pays, to whom, in which steps.
+//! Tests what a window pays, to whom, in which steps.
 
 use frame_support::weights::{Weight, WeightMeter};
 use protocol::{fixed::Q32, window::Phase, Uid};

@@ -1,4 +1,4 @@
-//! What cheating earns: nothing, and by which name it is refused.
+//! Tests that cheating earns nothing, and by which name it is refused.
 
 use pallet_gauntlet::{Call, Error, Event, Miners, Reveals, Validators};
 use protocol::{consensus::Evaluation, fixed::Q32, window::Phase, Uid};

@@ -1,4 +1,4 @@
-//! What is compared: each arm is one way to train the same model on the same tokens.
+//! Lists what is compared: each arm is one way to train the same model on the same tokens.
 
 /// How the peers work together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

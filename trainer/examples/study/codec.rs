@@ -1,4 +1,4 @@
-//! What a peer sends: chunked top-k of a vector, quantised in one of four ways.
+//! Encodes what a peer sends: chunked top-k of a vector, quantised in one of four ways.
 //!
 //! Selection, quantiser and bytes of format 1 are protocol's own functions; the other arms differ
 //! in one thing each.

@@ -1,4 +1,4 @@
-//! What has been measured, as files: a row for each run, a curve for each run, and a table.
+//! Writes the results as files: a row for each run, a curve for each run, and a table.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

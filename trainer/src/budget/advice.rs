@@ -1,4 +1,4 @@
-//! What would make a plan fit, or a window spend more of its time training: found by trying, so
+//! Advises what would make a plan fit, or a window spend more of its time training: found by trying, so
 //! that every line of advice has been planned and does what it says.
 
 use serde::Serialize;

@@ -1,4 +1,4 @@
-//! What the CPU engine and those who hold it allocate, to the byte, and how long they take, roughly.
+//! Counts what the CPU engine and its users allocate, to the byte, and estimates how long they take.
 //!
 //! The engine's regions are those of [`Plan`], whatever they are; this file knows only the arrays
 //! beside them.

@@ -1,4 +1,4 @@
-//! What training takes on GPUs: the regions that the CUDA engine is to have, and a roofline.
+//! Estimates training on GPUs: the regions that the CUDA engine is to have, and a roofline.
 //!
 //! Per GPU and with bf16 activations. Values of a layer that are kept for a token, with D hidden,
 //! Q the width of q|k|v, A that of attention's output and F that of SwiGLU:

@@ -1,4 +1,4 @@
-//! What is asked: a model, a machine, a window, and what may not be chosen freely.
+//! Asks for a plan: of a model, a machine, a window, and what may not be chosen freely.
 
 use serde::Serialize;
 

@@ -1,4 +1,4 @@
-//! What the CPU engine allocates, known before anything is: the bytes of every region for a model
+//! Plans what the CPU engine allocates, before anything is: the bytes of every region for a model
 //! and a micro-batch.
 //!
 //! [`crate::engine::Engine`] takes its buffers from this plan and nothing else, so that

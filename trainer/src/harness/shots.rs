@@ -1,4 +1,4 @@
-//! Which solved examples stand before a question.
+//! Chooses the solved examples that stand before a question.
 //!
 //! Random ones are drawn as lm-evaluation-harness draws them, so that the same seed gives the same
 //! prompts: Python's generator (MT19937, seeded by an array of one word) and its `random.sample`,

@@ -1,4 +1,4 @@
-//! How large a model is, what its tensors are called and where they lie in memory.
+//! Describes a model: its size, the names of its tensors and their places in memory.
 //!
 //! The names and shapes are Hugging Face's for LLaMA. Canonical order (of the layout on chain, of
 //! the state root and of updates) is ascending order of the names. In memory the tensors lie in

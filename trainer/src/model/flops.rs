@@ -1,4 +1,4 @@
-//! How much arithmetic training is, and how much this machine can do: for the utilisation that a
+//! Counts the arithmetic of training, and measures what this machine can do: for the utilisation that a
 //! training shows (MFU).
 
 use std::time::{Duration, Instant};

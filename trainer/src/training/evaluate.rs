@@ -1,4 +1,4 @@
-//! What a validator measures: the loss of θ, and what one update alone does to it.
+//! Measures for a validator: the loss of θ, and what one update alone does to it.
 //!
 //! For an update of window w: losses before and after θ_w ← θ_w − rate · v, with v the update alone
 //! and rate = outer rate · evaluation rate, on the miner's own samples and on random ones

@@ -1,4 +1,4 @@
-//! How the fake chain refuses a call: by the pallet's own name for the error.
+//! Refuses a call as the pallet does, by the pallet's own name for the error.
 
 /// A pallet's refusal, by name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,4 +1,4 @@
-//! What must hold whatever goes wrong.
+//! Checks what must hold whatever goes wrong.
 //!
 //! In every window:
 //!

@@ -1,4 +1,4 @@
-//! What goes wrong, and when: drawn from the seed before the first block.
+//! Draws what goes wrong, and when, from the seed before the first block.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! What all participants share: the chain, the hub, time, and what the simulation notes of what they do.
+//! Holds what all participants share: the chain, the hub, time, and what the simulation notes of what they do.
 
 use std::{
     collections::BTreeMap,
