@@ -1,43 +1,57 @@
 //! Follows what the chain pays this participant.
 
 use futures::StreamExt;
-use node_client::chain::GauntletEvent;
+use node_client::chain::{BlockRef, GauntletEvent};
+use protocol::{Planck, Window};
 
 use crate::{
-    error::{miss, Result},
+    error::Result,
     events::Event,
     handles::{Handles, Role},
     slot,
 };
 
-/// Tells the readers of events of every credit, until the chain's stream of blocks ends.
+/// Tells the readers of events of every credit. What cannot be read is logged: no participant ends for it.
 pub(crate) async fn follow(handles: Handles, role: Role) -> Result<()> {
-    let mut blocks = handles.chain.subscribe_finalized().await?;
-    while let Some(block) = blocks.next().await {
-        let events = match handles.chain.events_at(block.hash).await {
-            Ok(events) => events,
-            Err(error) => {
-                tracing::warn!(%error, block = block.number, "cannot read what was paid");
-                continue;
-            }
-        };
-        for event in events {
-            let (window, paid_slot, paid) = match (role, event) {
-                (Role::Miner, GauntletEvent::MinerScored { run, window, uid, paid, .. })
-                    if run == handles.run.id =>
-                {
-                    (window, uid, paid)
+    match handles.chain.subscribe_finalized().await {
+        Ok(mut blocks) => {
+            while let Some(block) = blocks.next().await {
+                if let Err(error) = tell(&handles, role, block).await {
+                    let (number, error) = (block.number, error.line());
+                    tracing::warn!(block = number, error, "cannot read what was paid");
                 }
-                (
-                    Role::Validator,
-                    GauntletEvent::ValidatorPaid { run, window, index, paid, .. },
-                ) if run == handles.run.id => (window, index, paid),
-                _ => continue,
-            };
-            if paid > 0 && slot::find(&handles, role, Some(block.hash)).await? == Some(paid_slot) {
-                handles.machine.diary.tell(Event::Paid { window, amount: paid });
             }
         }
+        Err(error) => tracing::warn!(%error, "cannot follow what is paid"),
     }
-    miss!("the chain's stream of blocks has ended")
+    // The service that follows the head ends when the chain is gone, and with it the participant.
+    std::future::pending().await
+}
+
+/// Tells what `block` credited to the hot key's slot.
+async fn tell(handles: &Handles, role: Role, block: BlockRef) -> Result<()> {
+    let events = handles.chain.events_at(block.hash).await?;
+    let paid: Vec<_> = events.iter().filter_map(|event| credit(handles, role, event)).collect();
+    if paid.is_empty() {
+        return Ok(());
+    }
+    let own = slot::find(handles, role, Some(block.hash)).await?;
+    for (_, window, amount) in paid.into_iter().filter(|(slot, ..)| own == Some(*slot)) {
+        handles.machine.diary.tell(Event::Paid { window, amount });
+    }
+    Ok(())
+}
+
+/// The slot, window and amount of a credit in this role; `None` if the event is none.
+fn credit(handles: &Handles, role: Role, event: &GauntletEvent) -> Option<(u16, Window, Planck)> {
+    let (of, slot, window, paid) = match (role, event) {
+        (Role::Miner, GauntletEvent::MinerScored { run, window, uid, paid, .. }) => {
+            (run, uid, window, paid)
+        }
+        (Role::Validator, GauntletEvent::ValidatorPaid { run, window, index, paid, .. }) => {
+            (run, index, window, paid)
+        }
+        _ => return None,
+    };
+    (*of == handles.run.id && *paid > 0).then_some((*slot, *window, *paid))
 }
