@@ -119,6 +119,17 @@ mod tests {
     }
 
     #[test]
+    fn a_function_with_the_name_of_its_module_is_taken_from_its_file() {
+        let found = found(&[
+            ("src/lib.rs", "mod a; mod b;"),
+            ("src/a.rs", "mod run; pub(crate) use run::run;"),
+            ("src/a/run.rs", "pub(crate) fn run() { crate::b::b() }"),
+            ("src/b.rs", "use crate::a::run; pub(crate) fn b() { run() }"),
+        ]);
+        assert_eq!(found.len(), 1, "{found:?}");
+    }
+
+    #[test]
     fn a_name_is_taken_from_the_file_that_defines_it() {
         assert!(found(&[
             ("src/lib.rs", "mod a; mod b; pub use a::A; pub use b::*;"),

@@ -15,7 +15,13 @@ const CRATES: [&str; 3] = ["clap", "indicatif", "anyhow"];
 const NAMES: [&str; 3] = ["clap", "indicatif", "anyhow"];
 
 /// Macros that print.
-const PRINTING: [&str; 4] = ["println", "eprintln", "print", "eprint"];
+const PRINTING: [&str; 5] = ["println", "eprintln", "print", "eprint", "dbg"];
+
+/// Streams that belong to the program.
+const STREAMS: [&str; 2] = ["stdout", "stderr"];
+
+/// What a library may take of `std::process`: nothing that ends the process.
+const OF_PROCESS: [&str; 1] = ["id"];
 
 /// Says which crate of a program the library depends on.
 pub(crate) fn dependencies(package: &Package) -> Vec<String> {
@@ -34,12 +40,17 @@ pub(crate) fn source(text: &str) -> Vec<String> {
         };
         let word = word.as_str();
         let is_macro = tokens.get(at + 1) == Some(&Token::Sign('!'));
-        let after_process =
-            tokens[..at].ends_with(&[Token::Word("process".to_owned()), Token::Colons]);
+        let taken = match (word, tokens.get(at + 1), tokens.get(at + 2)) {
+            ("process", Some(Token::Colons), taken) => taken,
+            _ => None,
+        };
+        let ends_process = taken.is_some_and(
+            |taken| !matches!(taken, Token::Word(word) if OF_PROCESS.contains(&word.as_str())),
+        );
         if NAMES.contains(&word)
+            || STREAMS.contains(&word)
             || PRINTING.contains(&word) && is_macro
-            || word == "ExitCode"
-            || word == "exit" && after_process
+            || ends_process
         {
             broken.push(format!("`{word}` belongs to a program, not to `{LIBRARY}`"));
         }
@@ -57,14 +68,23 @@ mod tests {
             "println!(\"a\")",
             "eprint!(\"a\")",
             "std::process::exit(1)",
+            "std::process::abort()",
             "use std::process::ExitCode;",
+            "use std::process::{exit, id};",
+            "use std::process::*;",
+            "dbg!(1)",
+            "std::io::stdout().write_all(b)",
+            "writeln!(io::stderr(), b)",
             "use anyhow::Context;",
             "#[derive(clap::Args)]",
             "indicatif::ProgressBar::new(1)",
         ] {
             assert_eq!(source(line).len(), 1, "{line}");
         }
-        assert!(source("fn exit() {} // println!\n tracing::info!(\"ExitCode\")").is_empty());
+        assert!(source(
+            "fn exit() {} std::process::id(); // println!\n tracing::info!(\"ExitCode\")"
+        )
+        .is_empty());
     }
 
     #[test]

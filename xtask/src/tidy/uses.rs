@@ -28,9 +28,10 @@ pub(crate) fn uses(modules: &Modules) -> Uses {
     let mut uses = Uses::new();
     for (index, module) in modules.all.iter().enumerate() {
         let imports = module.imports.iter().filter(|import| !import.public);
-        let taken = imports.map(|import| &import.path).chain(&module.mentions);
-        for path in taken {
-            let Some(Target::Definition(definer)) = scopes.resolve(index, path, 0) else {
+        // An import that may be of a module and of a function counts where the code mentions one of them.
+        let imports = imports.map(|import| (&import.path, false));
+        for (path, is_last) in imports.chain(module.mentions.iter().map(|path| (path, true))) {
+            let Some(Target::Definition(definer)) = scopes.resolve(index, path, 0, is_last) else {
                 continue;
             };
             let file = modules.all[definer].file;
@@ -64,7 +65,7 @@ impl<'a> Scopes<'a> {
     fn globs_of(&self, index: usize) -> Vec<usize> {
         let globs = self.modules[index].imports.iter().filter(|import| import.name.is_none());
         globs
-            .filter_map(|import| match self.resolve(index, &import.path, 0)? {
+            .filter_map(|import| match self.resolve(index, &import.path, 0, false)? {
                 Target::Module(module) => Some(module),
                 // The variants of an enum: the import itself has taken it.
                 Target::Definition(_) => None,
@@ -72,16 +73,17 @@ impl<'a> Scopes<'a> {
             .collect()
     }
 
-    /// Follows a path from the module `from`; `None` if it leads out of the target.
-    fn resolve(&self, from: usize, path: &[String], steps: usize) -> Option<Target> {
+    /// Follows a path from the module `from`; `None` if it leads out of the target. With `is_last` nothing follows the path,
+    /// so that it names no module where something else has the module's name.
+    fn resolve(&self, from: usize, path: &[String], steps: usize, is_last: bool) -> Option<Target> {
         let (first, rest) = path.split_first()?;
         let mut target = match first.as_str() {
             "crate" => Target::Module(0),
             "self" => Target::Module(from),
             "super" => Target::Module(self.modules[from].parent?),
-            name => self.lookup(from, name, steps)?,
+            name => self.lookup(from, name, steps, is_last && rest.is_empty())?,
         };
-        for name in rest {
+        for (at, name) in rest.iter().enumerate() {
             let Target::Module(module) = target else {
                 // A variant, or an associated item.
                 return Some(target);
@@ -89,14 +91,18 @@ impl<'a> Scopes<'a> {
             target = match name.as_str() {
                 "super" => Target::Module(self.modules[module].parent?),
                 // What a macro defines is not seen: it is taken for the module's own.
-                name => self.lookup(module, name, steps).unwrap_or(Target::Definition(module)),
+                name => {
+                    let is_last = is_last && at + 1 == rest.len();
+                    self.lookup(module, name, steps, is_last).unwrap_or(Target::Definition(module))
+                }
             };
         }
         Some(target)
     }
 
-    /// Finds a name in a module's scope; `None` if it is no name of this target.
-    fn lookup(&self, index: usize, name: &str, steps: usize) -> Option<Target> {
+    /// Finds a name in a module's scope; `None` if it is no name of this target. The last name of a path may be a module's
+    /// and a function's at once: the function is what is taken.
+    fn lookup(&self, index: usize, name: &str, steps: usize, is_last: bool) -> Option<Target> {
         if steps > STEPS_MAX {
             return None;
         }
@@ -104,15 +110,17 @@ impl<'a> Scopes<'a> {
         let mut at = 0;
         while let Some(index) = seen.get(at).copied() {
             let module = &self.modules[index];
-            if let Some(child) = module.children.get(name) {
-                return Some(Target::Module(*child));
-            }
-            if module.definitions.contains(name) {
-                return Some(Target::Definition(index));
-            }
+            let child = module.children.get(name).map(|child| Target::Module(*child));
+            let defined = module.definitions.contains(name).then_some(Target::Definition(index));
             let named = module.imports.iter().find(|import| import.name.as_deref() == Some(name));
-            if let Some(import) = named {
-                return self.resolve(index, &import.path, steps + 1);
+            let imported =
+                || named.and_then(|import| self.resolve(index, &import.path, steps + 1, is_last));
+            let found = match is_last {
+                true => defined.or_else(imported).or(child),
+                false => child.or(defined).or_else(imported),
+            };
+            if found.is_some() || named.is_some() {
+                return found;
             }
             for glob in &self.globs[index] {
                 if !seen.contains(glob) {
