@@ -98,7 +98,7 @@ fn evaluate(args: &EvalArgs, end: &AtomicBool) -> Result<Evaluation> {
     let mut report = EvaluationReport::new(args, &model, &settings, prefix);
     tracing::info!("model and questions read in {:.1} s", started.elapsed().as_secs_f64());
 
-    let mut files = OutputFiles::open(args, &model)?;
+    let mut files = OutputFiles::open(args, &model, device.name())?;
     let vocabulary = Vocabulary::new(&tokenizer, prefix, begins);
     let harness = Harness::new(&model, vocabulary, &*device, settings);
     let mut is_interrupted = false;
@@ -255,9 +255,9 @@ struct OutputFiles {
 }
 
 impl OutputFiles {
-    fn open(args: &EvalArgs, model: &Model) -> Result<Self> {
+    fn open(args: &EvalArgs, model: &Model, device: &str) -> Result<Self> {
         let cache = args.cache.as_ref().map(|path| {
-            let cache = Cache::open(path, model);
+            let cache = Cache::open(path, model, device);
             cache.with_context(|| path.display().to_string())
         });
         let samples = args.samples.as_ref().map(|path| {

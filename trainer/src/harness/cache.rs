@@ -46,11 +46,12 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Opens or makes the file. Scores of other models in it are kept and not used.
+    /// Opens or makes the file. Scores of other models, or of another device than that of the name `device`
+    /// ([`crate::Device::name`]), are kept and not used.
     ///
     /// # Errors
     /// It cannot be read or written.
-    pub fn open(path: &Path, model: &Model) -> io::Result<Self> {
+    pub fn open(path: &Path, model: &Model, device: &str) -> io::Result<Self> {
         let file = File::options().read(true).append(true).create(true).open(path)?;
         let mut scores = HashMap::new();
         let mut reader = BufReader::new(&file);
@@ -69,7 +70,7 @@ impl Cache {
         if cut_off {
             file.write_all(b"\n")?;
         }
-        Ok(Self { model: fingerprint(model), scores, file })
+        Ok(Self { model: fingerprint(model, device), scores, file })
     }
 
     fn whole(&self, key: &Key) -> blake3::Hash {
@@ -102,10 +103,14 @@ impl Cache {
 }
 
 /// Hash of the model's shape and parameters.
-fn fingerprint(model: &Model) -> blake3::Hash {
+fn fingerprint(model: &Model, device: &str) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new();
     hasher.update(format!("{:?}", model.config()).as_bytes());
     // In the order of memory, which depends on the shape alone.
     hasher.update(bytemuck::cast_slice(model.parameters()));
+    // Files from before there were other devices have no name in them.
+    if device != "cpu" {
+        hasher.update(device.as_bytes());
+    }
     hasher.finalize()
 }

@@ -214,7 +214,7 @@ fn interrupted_evaluations_go_on_where_they_stopped() {
     let path = folder.path().join("cache");
     let reference = run(&model, &task(0), None, &mut go_on).unwrap();
 
-    let mut cache = Cache::open(&path, &model).unwrap();
+    let mut cache = Cache::open(&path, &model, "cpu").unwrap();
     let mut batches = 0;
     let ended = run(&model, &task(0), Some(&mut cache), &mut |_| {
         batches += 1;
@@ -232,13 +232,13 @@ fn interrupted_evaluations_go_on_where_they_stopped() {
     bytes.truncate(bytes.len() - 9);
     std::fs::write(&path, bytes).unwrap();
 
-    let mut cache = Cache::open(&path, &model).unwrap();
+    let mut cache = Cache::open(&path, &model, "cpu").unwrap();
     let resumed = run(&model, &task(0), Some(&mut cache), &mut go_on).unwrap();
     assert!(resumed.0.tokens < reference.0.tokens);
     assert_eq!(resumed.0.subjects, reference.0.subjects);
     drop(cache);
 
-    let mut cache = Cache::open(&path, &model).unwrap();
+    let mut cache = Cache::open(&path, &model, "cpu").unwrap();
     let known = run(&model, &task(0), Some(&mut cache), &mut go_on).unwrap();
     assert_eq!(known.0.tokens, 0);
     for (a, b) in known.1.iter().zip(&reference.1) {
@@ -249,16 +249,20 @@ fn interrupted_evaluations_go_on_where_they_stopped() {
 }
 
 #[test]
-fn another_model_finds_nothing_in_the_cache() {
+fn another_model_or_device_finds_nothing_in_the_cache() {
     let (model, folder) = (model(), tempfile::tempdir().unwrap());
     let path = folder.path().join("cache");
-    let mut cache = Cache::open(&path, &model).unwrap();
+    let mut cache = Cache::open(&path, &model, "cpu").unwrap();
     let first = run(&model, &task(0), Some(&mut cache), &mut go_on).unwrap();
     drop(cache);
     let other = Model::init(model.config(), 3).unwrap();
-    let mut cache = Cache::open(&path, &other).unwrap();
+    let mut cache = Cache::open(&path, &other, "cpu").unwrap();
     let second = run(&other, &task(0), Some(&mut cache), &mut go_on).unwrap();
     assert_eq!(first.0.tokens, second.0.tokens);
+    drop(cache);
+    let mut cache = Cache::open(&path, &model, "candle").unwrap();
+    let third = run(&model, &task(0), Some(&mut cache), &mut go_on).unwrap();
+    assert_eq!(first.0.tokens, third.0.tokens);
 }
 
 #[test]
