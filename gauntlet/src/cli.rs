@@ -29,7 +29,7 @@ use crate::{
 #[command(name = "gauntlet", version, max_term_width = 110)]
 pub struct Cli {
     /// Filter of the log on stderr, in tracing's syntax.
-    #[arg(long, global = true, env = env::LOG, default_value = "warn,gauntlet=info", value_name = "FILTER",
+    #[arg(long, global = true, env = env::LOG, default_value = "warn,gauntlet=info,participant=info", value_name = "FILTER",
         value_parser = telemetry::parse_filter)]
     pub log: String,
     /// The command to run, with its arguments.

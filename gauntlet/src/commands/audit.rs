@@ -42,6 +42,7 @@ pub struct AuditArgs {
 pub async fn run(args: AuditArgs) -> Result<u8> {
     let file = RunFile::read(&args.folder)?;
     let folder = args.folder.canonicalize()?;
+    let settings = settings(&file, folder.join(PAYLOADS_FOLDER))?;
     let mut node = None;
     let chain: Arc<dyn Chain> = match &args.url {
         Some(url) => Arc::new(chain_process::connect(url).await?),
@@ -50,7 +51,6 @@ pub async fn run(args: AuditArgs) -> Result<u8> {
             node.insert(chain_process::start(&binary, &folder, 0)?).connect().await?
         }
     };
-    let settings = settings(&file, folder.join(PAYLOADS_FOLDER))?;
     let result = tokio::select! {
         result = audit(chain, settings, args.windows) => result.map(Some),
         () = signals::end_requested() => Ok(None),
@@ -97,12 +97,11 @@ async fn audit(
 ) -> Result<(Audit, Window)> {
     let run = settings.run;
     let mut audit = Audit::open(chain, settings).await?;
+    let (settled, head) = (audit.settled_windows(), audit.head());
+    if settled > 0 {
+        println!("run {run}: {settled} windows are settled, blocks 0 to {head}");
+    }
     let count = audit.settlements(windows).await?;
-    println!(
-        "run {run}: {} windows are settled, blocks 0 to {}",
-        audit.settled_windows(),
-        audit.head()
-    );
     while let Some(finding) = audit.next_window().await? {
         if finding.ends_replay {
             println!(

@@ -40,10 +40,15 @@ fn a_wallet_is_made_once_and_shown() {
 }
 
 #[test]
-fn a_flipped_byte_in_a_kept_payload_is_found_by_window_and_uid() {
+fn processes_log_what_they_do_and_a_flipped_byte_is_found_by_window_and_uid() {
     let localnet = Localnet::start(&["--miners=2", "--validators=2", "--windows=2"]);
     let (status, report, localnet) = localnet.finish();
     assert!(status.success() && report.ok, "{:#?}", report.problems);
+    for (member, said) in [("miner-0", "trained"), ("validator-0", "attesting")] {
+        let log = localnet.run().join("logs").join(format!("{member}.log"));
+        let log = std::fs::read_to_string(log).unwrap();
+        assert!(log.contains(said), "{member} says what it does: {log:?}");
+    }
     let (code, text) = localnet.audit();
     assert_eq!(code, Some(0), "{text}");
 
