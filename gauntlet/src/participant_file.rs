@@ -22,7 +22,7 @@ use participant::{
 };
 use protocol::RunId;
 use serde::{Deserialize, Serialize};
-use trainer::ModelConfig;
+use trainer::{DeviceKind, ModelConfig};
 
 use crate::env::{self, DEFAULT_URL};
 
@@ -189,6 +189,7 @@ pub fn check(file: ParticipantFile, base: &Path) -> Result<Participant> {
             None => base.join(&file.data),
         },
         data_cache_bytes_max: file.data_cache_bytes_max,
+        device: DeviceKind::default(),
         threads: if file.threads == 0 { cores } else { file.threads },
         model,
         hot: open(&file.keys.hot).context("keys.hot")?,

@@ -16,7 +16,8 @@ use protocol::{
     BlockNumber,
 };
 use trainer::{
-    budget::BudgetError, CheckpointError, ConfigError, ModelError, ThreadsError, TrainError,
+    budget::BudgetError, device::DeviceError, CheckpointError, ConfigError, ModelError,
+    ThreadsError, TrainError,
 };
 
 /// What the functions of this crate return.
@@ -119,6 +120,9 @@ pub enum Error {
     /// What a model takes cannot be counted.
     #[error(transparent)]
     Budget(#[from] BudgetError),
+    /// The device is not there, or has no room.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// Threads cannot be started.
     #[error(transparent)]
     Threads(#[from] ThreadsError),
@@ -130,51 +134,32 @@ pub enum Error {
     Panicked(#[from] tokio::task::JoinError),
 }
 
-/// What a caller does about an [`Error`].
+/// What a program does about an [`Error`] that ended `open` or `run`. What fails in one window ends neither: it is an
+/// event ([`crate::Event::Missed`]), and the next window is worked on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Tries again: chain, peers or disk may answer later.
+    /// Opens and runs it again: chain, peers, disk or a service may do better.
     Retry,
-    /// Leaves this window and works on the next one.
-    NextWindow,
-    /// Stops: nothing gets better by itself.
+    /// Stops: a person has to change something.
     Stop,
 }
 
 impl Error {
-    /// What the caller does next.
+    /// What a program does that embeds a participant.
     pub fn next(&self) -> Next {
         match self {
             Self::While { source, .. } => source.next(),
-            Self::TimedOut(_)
+            Self::Missed(_)
+            | Self::TimedOut(_)
+            | Self::TooLate { .. }
             | Self::Chain(_)
-            | Self::Submit(_)
+            | Self::Submit(SubmitError::Transport(_) | SubmitError::Dropped(_))
             | Self::Network(_)
             | Self::Fetch(_)
             | Self::Store(_)
-            | Self::Disk(_) => Next::Retry,
-            Self::Missed(_)
-            | Self::Refused(_)
-            | Self::TooLate { .. }
-            | Self::Journal(_)
-            | Self::Update(_)
-            | Self::Invalid(_)
-            | Self::Samples(_)
-            | Self::Consensus(_)
-            | Self::Data(_)
-            | Self::Train(_)
-            | Self::Panicked(_) => Next::NextWindow,
-            Self::Unfit(_)
-            | Self::NetworkStart(_)
-            | Self::Key(_)
-            | Self::Codec(_)
-            | Self::Json(_)
-            | Self::Place(_)
-            | Self::Model(_)
-            | Self::Config(_)
-            | Self::Checkpoint(_)
-            | Self::Budget(_)
-            | Self::Threads(_) => Next::Stop,
+            | Self::Disk(_)
+            | Self::Panicked(_) => Next::Retry,
+            _ => Next::Stop,
         }
     }
 
@@ -254,5 +239,10 @@ mod tests {
         assert_eq!(error.next(), Next::Retry);
         let unfit = Err::<(), _>(Error::Unfit("another model".into())).context("the start");
         assert_eq!(unfit.unwrap_err().next(), Next::Stop);
+        // The stream of blocks has ended, a service panicked, the chain refuses a registration.
+        assert_eq!(Error::Missed("the stream has ended".into()).next(), Next::Retry);
+        let [pallet, error, docs] = ["Gauntlet", "RunFull", ""].map(str::to_owned);
+        let refused = SubmitError::Rejected { pallet, error, docs };
+        assert_eq!(Error::from(refused).next(), Next::Stop);
     }
 }

@@ -10,7 +10,7 @@ use node_client::{
 use protocol::{Hash, RunId};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use trainer::Threads;
+use trainer::{Device, Threads};
 
 use crate::{
     desk::{Desk, Salts},
@@ -36,7 +36,7 @@ pub struct Handles {
     pub run: Run,
     /// Reaches the other participants.
     pub peers: Peers,
-    /// Signs and submits; the only one to hold the hot key.
+    /// Signs and submits; no service has the hot key but through it.
     pub desk: Arc<Desk>,
     /// What this participant works with.
     pub machine: Machine,
@@ -55,6 +55,13 @@ pub struct Run {
     pub dataset: Arc<Data>,
 }
 
+impl Machine {
+    /// The host's threads, for what is computed beside the device: updates, state roots.
+    pub fn threads(&self) -> &Threads {
+        self.device.threads()
+    }
+}
+
 /// The other participants of a run, and what they serve.
 #[derive(Clone)]
 pub struct Peers {
@@ -69,8 +76,8 @@ pub struct Peers {
 /// What a participant works with.
 #[derive(Clone)]
 pub struct Machine {
-    /// Threads that compute, at least one.
-    pub threads: Threads,
+    /// Trains and evaluates.
+    pub device: Arc<dyn Device>,
     /// Runs blocking work off the async threads.
     pub work: Work,
     /// Notes what was done.
@@ -88,8 +95,8 @@ pub struct Surroundings {
     pub network: Arc<dyn Network>,
     /// Ids of what the network serves already, from an earlier process.
     pub kept: Vec<Hash>,
-    /// Threads that compute, at least one.
-    pub threads: Threads,
+    /// Trains and evaluates.
+    pub device: Arc<dyn Device>,
     /// Runs blocking work off the async threads.
     pub work: Work,
     /// Draws the salts of commitments.

@@ -24,7 +24,7 @@ use std::{future::Future, sync::Arc};
 
 use protocol::Hash;
 use tokio::sync::mpsc;
-use trainer::{Checkpoints, Cpu, Model, Trainer, TrainerSettings};
+use trainer::{Checkpoints, Model, Trainer, TrainerSettings};
 
 use crate::{
     error::{unfit, Attempt as _, Result},
@@ -58,7 +58,7 @@ impl Miner {
     pub async fn open(settings: Participant, surroundings: Surroundings) -> Result<Self> {
         let (handles, services) = open::open(&settings, Role::Miner, surroundings).await?;
         let batch_size = handles.run.info.settings.training.batch_size as usize;
-        let threads = handles.machine.threads.count();
+        let threads = handles.machine.threads().count();
         let micro_batch = memory::micro_batch(
             "a miner",
             &settings.model,
@@ -67,7 +67,7 @@ impl Miner {
             &|model, samples| memory::miner(model, samples, threads),
         )?;
         let (model, root) =
-            open::initial_model(&settings.model, &handles.run.info, &handles.machine.threads)?;
+            open::initial_model(&settings.model, &handles.run.info, handles.machine.threads())?;
         Ok(Self { settings, handles, services, model, root, micro_batch })
     }
 
@@ -80,26 +80,20 @@ impl Miner {
     ///
     /// # Errors
     /// The hot key is not registered in time, the disk is damaged, or a service failed for good.
-    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<()> {
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<()> {
         slot::wait(&self.handles, Role::Miner).await?;
-        self.start()?;
-        if self.handles.machine.diary.has_readers() {
-            self.services.start("pay", pay::follow(self.handles.clone(), Role::Miner));
-        }
-        self.services.wait(shutdown).await
+        self.start()?.wait(shutdown).await
     }
 
     /// Starts a service per duty, from the last checkpoint if there is one.
-    fn start(&mut self) -> Result<()> {
-        let Self { settings, handles, services, micro_batch, root, .. } = self;
-        let checkpoints = Arc::new(Checkpoints::open(&open::subfolder(settings, "checkpoints")?)?);
-        let updates = Updates::open(open::subfolder(settings, "updates")?);
+    fn start(self) -> Result<Services> {
+        let Self { settings, handles, mut services, model, root, micro_batch } = self;
+        let checkpoints = Arc::new(Checkpoints::open(&open::subfolder(&settings, "checkpoints")?)?);
+        let updates = Updates::open(open::subfolder(&settings, "updates")?);
         let batch_size = handles.run.info.settings.training.batch_size as usize;
-        let shape =
-            TrainerSettings { batch_size, micro_batch: *micro_batch, ..TrainerSettings::default() };
-        let mut trainer =
-            Trainer::new(self.model.clone(), shape, &Cpu::new(handles.machine.threads.clone()))?;
-        let mut state = State { window: 0, model: trainer.model().clone(), root: *root };
+        let shape = TrainerSettings { batch_size, micro_batch, ..TrainerSettings::default() };
+        let mut trainer = Trainer::new(model, shape, &*handles.machine.device)?;
+        let mut state = State { window: 0, model: trainer.model().clone(), root };
         let mut recovered = None;
         if let Some(checkpoint) = checkpoints.load(&settings.model)? {
             let position = trainer.restore(checkpoint)?;
@@ -122,13 +116,16 @@ impl Miner {
             // The channel is new: there is room.
             let _ = ready.try_send(recovered);
         }
-        let conduct = settings.conduct.clone();
+        let conduct = settings.conduct;
         let workshop = Workshop::new(handles.clone(), trainer, checkpoints, updates);
         let train = train::Train { workshop, states, conduct: conduct.clone(), window_end, ready };
         services.start("replica", replica.run());
         services.start("train", train.run(trained));
         services.start("submit", submit::run(handles.clone(), prepared, conduct));
-        Ok(())
+        if handles.machine.diary.has_readers() {
+            services.start("pay", pay::follow(handles, Role::Miner));
+        }
+        Ok(services)
     }
 }
 

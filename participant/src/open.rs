@@ -15,7 +15,7 @@ use node_client::{
 use protocol::{window::phase_at, Hash, RunId};
 use rand::{rngs::OsRng, RngCore};
 use tokio_util::sync::CancellationToken;
-use trainer::{Model, Threads};
+use trainer::{devices, Model, Threads};
 
 use crate::{
     desk::{Desk, Errand, Registration},
@@ -53,7 +53,7 @@ pub async fn connect(config: &Participant) -> Result<Surroundings> {
         network: start_network(config, &genesis, store).await?,
         chain,
         kept,
-        threads: Threads::new(config.threads)?,
+        device: devices::open(config.device, Threads::new(config.threads)?)?,
         work: Work::on_threads(),
         salts: Arc::new(|_, _| {
             let mut salt = [0; 32];
@@ -74,7 +74,7 @@ pub async fn open(
     surroundings: Surroundings,
 ) -> Result<(Handles, Services)> {
     make_folder(&config.folder)?;
-    let Surroundings { chain, network, kept, threads, work, salts } = surroundings;
+    let Surroundings { chain, network, kept, device, work, salts } = surroundings;
     let run = config.run;
     let info = wait_for_run(chain.as_ref(), run).await?;
     let (place, cache) = (config.data.clone(), config.folder.join("data-cache"));
@@ -107,7 +107,7 @@ pub async fn open(
         peers: Peers { network, announced, payloads },
         desk: Arc::new(desk),
         machine: Machine {
-            threads,
+            device,
             work,
             diary: Arc::new(Diary::open(&config.folder)?),
             shutdown: shutdown.clone(),

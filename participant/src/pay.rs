@@ -2,7 +2,7 @@
 
 use futures::StreamExt;
 use node_client::chain::{BlockRef, GauntletEvent};
-use protocol::{Planck, Window};
+use protocol::{books::takes_part, Planck, Window};
 
 use crate::{
     error::Result,
@@ -35,8 +35,12 @@ async fn tell(handles: &Handles, role: Role, block: BlockRef) -> Result<()> {
     if paid.is_empty() {
         return Ok(());
     }
-    let own = slot::find(handles, role, Some(block.hash)).await?;
-    for (_, window, amount) in paid.into_iter().filter(|(slot, ..)| own == Some(*slot)) {
+    let Some(own) = slot::find(handles, role, Some(block.hash)).await? else {
+        return Ok(());
+    };
+    // What is paid for an earlier window is the pay of the slot's earlier holder.
+    let is_own = |slot, window| slot == own.number && takes_part(own.registered_window, window);
+    for (_, window, amount) in paid.into_iter().filter(|(slot, window, _)| is_own(*slot, *window)) {
         handles.machine.diary.tell(Event::Paid { window, amount });
     }
     Ok(())

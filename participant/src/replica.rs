@@ -19,7 +19,7 @@ use trainer::{Checkpoints, Model, ModelConfig, Position, Threads};
 use crate::{
     diary::{DiaryRecord, Duty},
     error::{miss, Attempt as _, Error, Result},
-    handles::{Handles, Machine, Peers, Run},
+    handles::{Handles, Peers, Run},
     telemetry,
 };
 
@@ -158,9 +158,7 @@ impl Replica {
 
     /// Applies what was accepted in the state's window.
     async fn step(&self, state: &State) -> Result<(State, Vec<Uid>)> {
-        let Handles {
-            chain, run: Run { id: run, info, .. }, machine: Machine { threads, .. }, ..
-        } = &self.handles;
+        let Handles { chain, run: Run { id: run, info, .. }, machine, .. } = &self.handles;
         let window = state.window;
         let record = chain
             .window(*run, window, None)
@@ -170,7 +168,7 @@ impl Replica {
             miss!("our state {} is not the final one", hex::encode(state.root));
         }
         let payloads = self.accepted_payloads(window, &record.accepted).await?;
-        let (model, threads) = (state.model.clone(), threads.clone());
+        let (model, threads) = (state.model.clone(), machine.threads().clone());
         let training = info.settings.training.clone();
         let (model, root) = self
             .handles
@@ -325,7 +323,7 @@ pub fn step(
 /// Nobody delivered it in time.
 pub async fn fetch_state(handles: &Handles, config: &ModelConfig, root: Hash) -> Result<Model> {
     let len_max = config.parameter_count().saturating_mul(4);
-    let (verify_config, threads) = (config.clone(), handles.machine.threads.clone());
+    let (verify_config, threads) = (config.clone(), handles.machine.threads().clone());
     let request = FetchRequest::new(root, len_max, move |bytes| {
         Model::from_bytes(&verify_config, bytes)
             .is_ok_and(|model| model.state_root(&threads) == root)

@@ -8,7 +8,7 @@ use node_client::{
     network::{Multiaddr, PeerAddress},
 };
 use protocol::RunId;
-use trainer::ModelConfig;
+use trainer::{DeviceKind, ModelConfig};
 
 use crate::miner::conduct::{Conduct, Honest};
 
@@ -32,6 +32,8 @@ pub struct Participant {
     pub data: PathBuf,
     /// Most that is kept of a data set in a store, in bytes.
     pub data_cache_bytes_max: u64,
+    /// Trains and evaluates.
+    pub device: DeviceKind,
     /// Threads that compute, at least 1.
     pub threads: usize,
     /// Take part in windows before this one only.
@@ -78,6 +80,7 @@ impl Participant {
             model,
             data: data.into(),
             data_cache_bytes_max: CACHE_BYTES_MAX,
+            device: DeviceKind::default(),
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             window_end: None,
             conduct: Arc::new(Honest),

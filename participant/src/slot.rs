@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use node_client::chain::ChainError;
-use protocol::Hash;
+use protocol::{Hash, Window};
 
 use crate::{
     error::{Attempt as _, Error, Result},
@@ -16,35 +16,53 @@ const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(120);
 /// Pause between two looks at the registrations.
 const LOOK_PAUSE: Duration = Duration::from_secs(2);
 
+/// A place in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Slot {
+    /// A miner's uid or a validator's index.
+    pub(crate) number: u16,
+    /// First window in which its holder takes part.
+    pub(crate) registered_window: Window,
+}
+
 /// The slot of the hot key at block `at`, or at the head; `None` if it is not registered in this role.
 pub(crate) async fn find(
     handles: &Handles,
     role: Role,
     at: Option<Hash>,
-) -> Result<Option<u16>, ChainError> {
+) -> Result<Option<Slot>, ChainError> {
     let (run, hot) = (handles.run.id, handles.desk.account());
     Ok(match role {
         Role::Miner => {
             let miners = handles.chain.miners(run, at).await?;
-            miners.iter().find(|miner| miner.hot == hot).map(|miner| miner.uid)
+            miners
+                .iter()
+                .find(|miner| miner.hot == hot)
+                .map(|miner| Slot { number: miner.uid, registered_window: miner.registered_window })
         }
         Role::Validator => {
             let validators = handles.chain.validators(run, at).await?;
-            validators.iter().find(|found| found.hot == hot).map(|found| found.index)
+            validators.iter().find(|found| found.hot == hot).map(|found| Slot {
+                number: found.index,
+                registered_window: found.registered_window,
+            })
         }
     })
 }
 
-/// The slot of the hot key now.
+/// The number of the hot key's slot now.
 ///
 /// # Errors
 /// The chain does not answer, or the hot key is not registered in this role.
 pub(crate) async fn own(handles: &Handles, role: Role) -> Result<u16> {
     let slot = find(handles, role, None).await?;
-    slot.with_context(|| format!("this {role} is not registered"))
+    Ok(slot.with_context(|| format!("this {role} is not registered"))?.number)
 }
 
 /// Waits until the hot key is registered in this role.
+///
+/// # Errors
+/// It is not, within two minutes.
 pub(crate) async fn wait(handles: &Handles, role: Role) -> Result<()> {
     let look = async {
         while find(handles, role, None).await?.is_none() {

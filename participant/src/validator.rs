@@ -48,10 +48,10 @@ impl Validator {
     pub async fn open(settings: Participant, surroundings: Surroundings) -> Result<Self> {
         let (handles, services) = open::open(&settings, Role::Validator, surroundings).await?;
         memory::check("a validator", &settings.model, settings.memory_bytes, |model| {
-            memory::validator(model, handles.machine.threads.count())?.bytes()
+            memory::validator(model, handles.machine.threads().count())?.bytes()
         })?;
         let (model, root) =
-            open::initial_model(&settings.model, &handles.run.info, &handles.machine.threads)?;
+            open::initial_model(&settings.model, &handles.run.info, handles.machine.threads())?;
         Ok(Self { settings, handles, services, model, root })
     }
 
@@ -64,22 +64,18 @@ impl Validator {
     ///
     /// # Errors
     /// The hot key is not registered in time, the disk is damaged, or a service failed for good.
-    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<()> {
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<()> {
         slot::wait(&self.handles, Role::Validator).await?;
-        self.start()?;
-        if self.handles.machine.diary.has_readers() {
-            self.services.start("pay", pay::follow(self.handles.clone(), Role::Validator));
-        }
-        self.services.wait(shutdown).await
+        self.start()?.wait(shutdown).await
     }
 
     /// Starts a service per duty, from the last checkpoint if there is one.
-    fn start(&mut self) -> Result<()> {
-        let Self { settings, handles, services, model, root } = self;
-        let checkpoints = Arc::new(Checkpoints::open(&open::subfolder(settings, "checkpoints")?)?);
-        let mut state = State { window: 0, model: model.clone(), root: *root };
+    fn start(self) -> Result<Services> {
+        let Self { settings, handles, mut services, model, root } = self;
+        let checkpoints = Arc::new(Checkpoints::open(&open::subfolder(&settings, "checkpoints")?)?);
+        let mut state = State { window: 0, model, root };
         if let Some(checkpoint) = checkpoints.load(&settings.model)? {
-            state = resume(checkpoint, &handles.machine.threads, handles.run.id)?;
+            state = resume(checkpoint, handles.machine.threads(), handles.run.id)?;
         }
         let window_end = settings.window_end;
         let (replica, states) = Replica::new(handles.clone(), state, Some(checkpoints), window_end);
@@ -94,7 +90,10 @@ impl Validator {
         if samples > 0 {
             services.start("held_out", held_out::run(handles.clone(), states, config, samples));
         }
-        Ok(())
+        if handles.machine.diary.has_readers() {
+            services.start("pay", pay::follow(handles, Role::Validator));
+        }
+        Ok(services)
     }
 }
 

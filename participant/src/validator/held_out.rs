@@ -1,7 +1,7 @@
 //! Measures the held-out loss of each window's parameters, for people.
 
 use dataset::Split;
-use trainer::{evaluate::held_out_ids, Cpu, Evaluator, ModelConfig, TrainError};
+use trainer::{evaluate::held_out_ids, Evaluator, ModelConfig, TrainError};
 
 use crate::{
     diary::DiaryRecord, error::Result, handles::Handles, memory::SCORED_AT_ONCE, replica::States,
@@ -15,8 +15,7 @@ pub(super) async fn run(
     model: ModelConfig,
     samples: usize,
 ) -> Result<()> {
-    let mut evaluator =
-        Evaluator::new(&model, &Cpu::new(handles.machine.threads.clone()), SCORED_AT_ONCE)?;
+    let mut evaluator = Evaluator::new(&model, &*handles.machine.device, SCORED_AT_ONCE)?;
     let mut next = 0;
     loop {
         let state = states.reach(next).await?;

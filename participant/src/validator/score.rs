@@ -17,7 +17,7 @@ use protocol::{
     window::{phase_at, ScorePhase},
     Hash, Uid, ValidatorIndex, Window,
 };
-use trainer::{Cpu, EvaluationRates, Evaluator, ModelConfig, TrainError, UpdateToEvaluate};
+use trainer::{EvaluationRates, Evaluator, ModelConfig, TrainError, UpdateToEvaluate};
 
 use crate::{
     desk::Errand,
@@ -67,8 +67,7 @@ impl Score {
         model: ModelConfig,
         window_end: Option<Window>,
     ) -> Result<Self> {
-        let evaluator =
-            Evaluator::new(&model, &Cpu::new(handles.machine.threads.clone()), SCORED_AT_ONCE)?;
+        let evaluator = Evaluator::new(&model, &*handles.machine.device, SCORED_AT_ONCE)?;
         let evaluator = Arc::new(Mutex::new(evaluator));
         Ok(Self { handles, states, model, window_end, evaluator })
     }

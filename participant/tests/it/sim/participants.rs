@@ -17,7 +17,7 @@ use participant::{
 };
 use protocol::{merkle::blake2_256, AccountBytes};
 use tokio::task::JoinHandle;
-use trainer::{ModelConfig, Threads};
+use trainer::{Cpu, DeviceKind, ModelConfig, Threads};
 
 use super::{
     chain::SimChain,
@@ -148,7 +148,7 @@ impl Member {
                 inner: self.network.clone(),
             }),
             kept: world.hub.published(self.peer()),
-            threads: Threads::single(),
+            device: Arc::new(Cpu::new(Threads::single())),
             work: Work::inline(move || {
                 let world = pauser.clone();
                 Box::pin(async move { world.pass(who, "work").await })
@@ -171,6 +171,7 @@ impl Member {
                 _ => common.data_url.clone().into(),
             },
             data_cache_bytes_max: 1 << 30,
+            device: DeviceKind::default(),
             threads: 1,
             window_end: None,
             conduct: match self.adversary {
