@@ -12,7 +12,7 @@ use protocol::{
     BlockNumber, Hash, Planck, Uid, Window,
 };
 
-use super::{Audit, Tracked};
+use super::replay::{Replay, Tracked};
 use crate::error::{Attempt as _, Result};
 
 /// What the chain's events say of a miner in one settlement.
@@ -36,7 +36,7 @@ struct OnChain {
     block: Option<BlockNumber>,
 }
 
-impl Audit {
+impl Replay {
     /// Recomputes the settlement of `window`. Settlements are audited in order: each starts from the standings that the
     /// one before left.
     pub(super) async fn settlement(&mut self, window: Window) -> Result<()> {
@@ -165,16 +165,6 @@ impl Audit {
             revealed: reveals.iter().any(|reveal| reveal.uid == miner.uid),
         });
         Ok(rows.collect())
-    }
-
-    /// The standing that this audit computed, a newcomer's for who is new in its slot.
-    fn standing(&self, miner: &MinerInfo) -> Standing {
-        match self.miners.get(&miner.uid) {
-            Some(tracked) if tracked.registered_window == miner.registered_window => {
-                tracked.standing.clone()
-            }
-            _ => Standing::default(),
-        }
     }
 
     async fn validator_rows(

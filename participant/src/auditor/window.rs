@@ -12,14 +12,35 @@ use protocol::{
     BlockNumber, Hash, Uid, Window,
 };
 
-use super::{Audit, WindowFinding};
+use super::replay::Replay;
 use crate::{
     error::{Attempt as _, Result},
     payloads::archive_path,
     replica,
 };
 
-impl Audit {
+/// One window as the replay found it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WindowFinding {
+    /// Number of the window, from 0 on.
+    pub window: Window,
+    /// Root of the replayed parameters; `None` once a window could not be replayed.
+    pub state_root: Option<Hash>,
+    /// Whether the chain has a final root for it.
+    pub is_final: bool,
+    /// Miners whose updates the chain accepted.
+    pub accepted: Vec<Uid>,
+    /// Payloads that the archive has.
+    pub payloads_kept: usize,
+    /// Payloads that were revealed.
+    pub payloads_revealed: usize,
+    /// Whether an accepted payload is missing, so that later state roots cannot be recomputed.
+    pub ends_replay: bool,
+    /// Whether chain and replay agree in it.
+    pub agrees: bool,
+}
+
+impl Replay {
     /// Recomputes one window and takes its outer step. Windows are audited in order, after all settlements.
     pub(super) async fn window(&mut self, window: Window) -> Result<WindowFinding> {
         let schedule = &self.info.settings.schedule;
