@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Training speed of our engine against candle's autograd and PyTorch (eager and compiled), on the same model, batch,
-# dtype (f32) and threads. The programs run in turn, several rounds, since a machine is seldom quiet; the ratios are
-# of the best step of all rounds and of the median round.
+# dtype (f32) and threads. The programs run in turn, several rounds, since a machine is seldom quiet. What counts is the
+# median: the median step of each run, and of these the median over the rounds. The best step of all is shown beside it.
 #
 #   cargo build --release -p gauntlet
 #   GAUNTLET_PYTHON=venv/bin/python trainer/checks/bench_train.sh          # a venv with torch; default python3
@@ -45,17 +45,17 @@ runs = collections.defaultdict(lambda: collections.defaultdict(list))
 for line in open(sys.argv[1]):
     run = json.loads(line)
     runs[run["preset"], run["batch"], run["threads"]][run["engine"]].append(run["tokens_per_second"])
-print("tokens/s, best (median of the rounds' medians), and how many times as fast ours is")
+print("tokens/s of the median step (of the best one), and how many times as fast ours is")
 for (preset, batch, threads), engines in runs.items():
-    best = {name: max(run["best"] for run in list_) for name, list_ in engines.items()}
     median = {name: statistics.median(run["median"] for run in list_) for name, list_ in engines.items()}
+    best = {name: max(run["best"] for run in list_) for name, list_ in engines.items()}
     print(f"{preset}, batch {batch}, {threads} threads")
     for name in engines:
-        ratios = f"{best['cpu'] / best[name]:.2f}x ({median['cpu'] / median[name]:.2f}x)" if "cpu" in best else ""
-        print(f"  {name:8} {best[name]:9.0f} ({median[name]:9.0f})  {ratios}")
+        ratios = f"{median['cpu'] / median[name]:.2f}x ({best['cpu'] / best[name]:.2f}x)" if "cpu" in best else ""
+        print(f"  {name:8} {median[name]:9.0f} ({best[name]:9.0f})  {ratios}")
     others = [name for name in ("eager", "compile") if name in best]
     if "cpu" in best and others:
-        ratio = best["cpu"] / max(best[name] for name in others)
-        ratio_median = median["cpu"] / max(median[name] for name in others)
-        print(f"  against the better of PyTorch: {ratio:.2f}x ({ratio_median:.2f}x)")
+        ratio = median["cpu"] / max(median[name] for name in others)
+        ratio_best = best["cpu"] / max(best[name] for name in others)
+        print(f"  against the better of PyTorch: {ratio:.2f}x ({ratio_best:.2f}x)")
 PYTHON

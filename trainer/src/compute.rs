@@ -1,6 +1,7 @@
 //! Names what a processor computes with: some threads, and the unit that multiplies matrices on each.
 
 pub(crate) mod aligned;
+mod team;
 pub mod threads;
 
 pub mod matmul;
@@ -9,7 +10,7 @@ pub mod ops;
 use self::matmul::MatrixUnit;
 use self::threads::Threads;
 
-/// Threads and their matrix unit. Cloning shares the pool.
+/// Threads and their matrix unit. Cloning shares the threads.
 #[derive(Clone, Debug)]
 pub struct Compute {
     /// The threads that compute at once.

@@ -344,20 +344,17 @@ impl Engine {
     ) -> Result<f64, BatchError> {
         let tokens = self.load(samples, ids)?;
         self.check(parameters)?;
-        let threads = self.threads.clone();
-        Ok(threads.install(|| {
-            self.with_rounded(parameters, |engine, parameters| {
-                let start = Instant::now();
-                engine.forward(parameters, tokens);
-                let middle = Instant::now();
-                let loss = engine.cross_entropy(parameters, None, tokens, 0.0);
-                engine.times = Times {
-                    forward: middle - start,
-                    output: middle.elapsed(),
-                    backward: Duration::ZERO,
-                };
-                loss
-            })
+        Ok(self.with_rounded(parameters, |engine, parameters| {
+            let start = Instant::now();
+            engine.forward(parameters, tokens);
+            let middle = Instant::now();
+            let loss = engine.cross_entropy(parameters, None, tokens, 0.0);
+            engine.times = Times {
+                forward: middle - start,
+                output: middle.elapsed(),
+                backward: Duration::ZERO,
+            };
+            loss
         }))
     }
 
@@ -407,23 +404,17 @@ impl Engine {
         let tokens = self.load(samples, ids)?;
         self.check(parameters)?;
         self.check(gradient)?;
-        let threads = self.threads.clone();
-        Ok(threads.install(|| {
-            self.with_rounded(parameters, |engine, parameters| {
-                let start = Instant::now();
-                engine.forward(parameters, tokens);
-                let middle = Instant::now();
-                let head = Some((&mut *gradient, accumulate));
-                let loss = engine.cross_entropy(parameters, head, tokens, scale);
-                let end = Instant::now();
-                engine.backward(parameters, gradient, tokens, accumulate);
-                engine.times = Times {
-                    forward: middle - start,
-                    output: end - middle,
-                    backward: end.elapsed(),
-                };
-                loss
-            })
+        Ok(self.with_rounded(parameters, |engine, parameters| {
+            let start = Instant::now();
+            engine.forward(parameters, tokens);
+            let middle = Instant::now();
+            let head = Some((&mut *gradient, accumulate));
+            let loss = engine.cross_entropy(parameters, head, tokens, scale);
+            let end = Instant::now();
+            engine.backward(parameters, gradient, tokens, accumulate);
+            engine.times =
+                Times { forward: middle - start, output: end - middle, backward: end.elapsed() };
+            loss
         }))
     }
 
@@ -461,12 +452,9 @@ impl Engine {
     ) -> Result<&[f32], BatchError> {
         let tokens = self.load(samples, ids)?;
         self.check(parameters)?;
-        let threads = self.threads.clone();
-        threads.install(|| {
-            self.with_rounded(parameters, |engine, parameters| {
-                engine.forward(parameters, tokens);
-                engine.all_logits(parameters, tokens);
-            });
+        self.with_rounded(parameters, |engine, parameters| {
+            engine.forward(parameters, tokens);
+            engine.all_logits(parameters, tokens);
         });
         Ok(&self.all_logits[..tokens * self.config.vocab])
     }

@@ -133,6 +133,8 @@ struct StepTimes {
 /// The result of a measurement.
 struct Measured {
     steps: Vec<StepTimes>,
+    /// What multiplied matrices; of ours only.
+    unit: Option<MatrixUnit>,
     /// Bytes of buffers, parameters, gradient and optimiser; of ours only.
     allocated: Option<u64>,
     /// Nats a token at the last step.
@@ -160,6 +162,7 @@ impl Measured {
         };
         json!({
             "engine": format!("{:?}", args.engine).to_lowercase(),
+            "unit": self.unit,
             "preset": args.preset,
             "parameters": config.parameter_count(),
             "threads": args.threads,
@@ -216,6 +219,7 @@ fn train_engine(args: &BenchTrainArgs, model: &Model, samples: &Noise) -> Result
     let tokens = f64::from(args.batch) * model.config().seq_len as f64;
     let mut measured = Measured {
         steps: Vec::new(),
+        unit: Some(unit),
         allocated: Some(engine.allocated_bytes() + parameters.len() as u64 * 4 * 4),
         loss: 0.0,
     };
@@ -248,7 +252,7 @@ fn train_candle(args: &BenchTrainArgs, model: &Model, samples: &Noise) -> Result
     args.engine.start_again_with_threads(args.threads.into())?;
     let mut candle = Autograd::new(model)?;
     let tokens = f64::from(args.batch) * model.config().seq_len as f64;
-    let mut measured = Measured { steps: Vec::new(), allocated: None, loss: 0.0 };
+    let mut measured = Measured { steps: Vec::new(), unit: None, allocated: None, loss: 0.0 };
     for step in 0..WARM_UP_STEPS + usize::from(args.steps) {
         let ids = batch(args, step);
         let start = Instant::now();

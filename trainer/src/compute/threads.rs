@@ -1,14 +1,15 @@
-//! The threads that the trainer computes on: one rayon pool of a fixed size, or none at all.
+//! The threads that the trainer computes on: a team of a fixed size, or the caller's thread alone.
 //!
 //! Also the one unsafe idea of the trainer, `Shared`: a slice of which every task writes a part
 //! of its own.
 
+use std::io;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use rayon::prelude::*;
+use crate::compute::team::Team;
 
-/// Why no pool could be made.
+/// Why no threads could be started.
 #[derive(Debug, thiserror::Error)]
 pub enum ThreadsError {
     /// At least one thread is needed.
@@ -19,39 +20,38 @@ pub enum ThreadsError {
     Start {
         /// Threads asked for.
         count: usize,
-        /// What rayon says.
-        source: rayon::ThreadPoolBuildError,
+        /// What the operating system says.
+        source: io::Error,
     },
 }
 
-/// A fixed number of threads. With one, everything runs on the caller's thread and no pool is
-/// started. Cloning shares the pool.
+/// A fixed number of threads, the caller's among them. With one, nothing is started. Cloning shares them; callers
+/// that come at the same time take turns.
 #[derive(Clone, Debug)]
 pub struct Threads {
     count: usize,
-    pool: Option<Arc<rayon::ThreadPool>>,
+    team: Option<Arc<Team>>,
 }
 
 impl Threads {
     /// `count` threads, at least 1.
+    ///
+    /// # Errors
+    /// `count` is 0, or the operating system refused a thread.
     pub fn new(count: usize) -> Result<Self, ThreadsError> {
-        if count == 0 {
-            return Err(ThreadsError::Zero);
+        match count {
+            0 => Err(ThreadsError::Zero),
+            1 => Ok(Self::single()),
+            _ => match Team::start(count) {
+                Ok(team) => Ok(Self { count, team: Some(Arc::new(team)) }),
+                Err(source) => Err(ThreadsError::Start { count, source }),
+            },
         }
-        if count == 1 {
-            return Ok(Self::single());
-        }
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(count)
-            .thread_name(|index| format!("trainer-{index}"))
-            .build()
-            .map_err(|source| ThreadsError::Start { count, source })?;
-        Ok(Self { count, pool: Some(Arc::new(pool)) })
     }
 
     /// The caller's thread alone.
     pub fn single() -> Self {
-        Self { count: 1, pool: None }
+        Self { count: 1, team: None }
     }
 
     /// How many threads there are.
@@ -59,55 +59,37 @@ impl Threads {
         self.count
     }
 
-    /// Runs `f` on the pool, so that what it does in parallel stays on these threads.
-    pub fn install<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
-        match &self.pool {
-            None => f(),
-            Some(pool) => pool.install(f),
-        }
-    }
-
-    /// Calls `task` for each of `0..count`, in no particular order and at once where there are
-    /// several threads. Does not allocate.
-    pub fn for_each(&self, count: usize, task: impl Fn(usize) + Sync + Send) {
-        match &self.pool {
-            Some(pool) if count > 1 => {
-                pool.install(|| (0..count).into_par_iter().for_each(task));
-            }
-            _ => (0..count).for_each(task),
-        }
+    /// Calls `task` for each of `0..count`, in no particular order and at once where there are several threads.
+    /// Each thread has a part of them that follows from `count` alone, and helps out where another is late. Does
+    /// not allocate.
+    pub fn for_each(&self, count: usize, task: impl Fn(usize) + Sync) {
+        self.for_each_on(count, |_, index| task(index));
     }
 
     /// Calls `task(thread, index)` for each index of `0..count`, as [`Threads::for_each`] does; no two calls
     /// at the same time have the same `thread`, which is below [`Threads::count`].
-    pub(crate) fn for_each_on(&self, count: usize, task: impl Fn(usize, usize) + Sync + Send) {
-        self.for_each(count, |index| {
-            let thread = match &self.pool {
-                Some(_) if count > 1 => rayon::current_thread_index().unwrap_or(0),
-                _ => 0,
-            };
-            task(thread, index);
-        });
+    pub(crate) fn for_each_on(&self, count: usize, task: impl Fn(usize, usize) + Sync) {
+        match &self.team {
+            Some(team) if count > 1 => team.turn(count, &task),
+            _ => (0..count).for_each(|index| task(0, index)),
+        }
     }
 
     /// The results of `task` for `0..count`, in order.
-    pub fn map<R: Send>(&self, count: usize, task: impl Fn(usize) -> R + Sync + Send) -> Vec<R> {
-        match &self.pool {
-            Some(pool) if count > 1 => {
-                pool.install(|| (0..count).into_par_iter().map(task).collect())
-            }
-            _ => (0..count).map(task).collect(),
-        }
+    pub fn map<R: Send>(&self, count: usize, task: impl Fn(usize) -> R + Sync) -> Vec<R> {
+        let mut results: Vec<Option<R>> = (0..count).map(|_| None).collect();
+        let places = Shared::new(&mut results);
+        self.for_each(count, |index| {
+            // SAFETY: each task has its own place.
+            let place = unsafe { places.part(index, index + 1) };
+            place[0] = Some(task(index));
+        });
+        results.into_iter().flatten().collect()
     }
 
     /// Calls `task(first, end)` for blocks of `block` of `0..count`. The blocks do not depend on
     /// the number of threads, so that sums within a block are the same with any number.
-    pub(crate) fn blocks(
-        &self,
-        count: usize,
-        block: usize,
-        task: impl Fn(usize, usize) + Sync + Send,
-    ) {
+    pub(crate) fn blocks(&self, count: usize, block: usize, task: impl Fn(usize, usize) + Sync) {
         self.for_each(count.div_ceil(block), |index| {
             task(index * block, ((index + 1) * block).min(count));
         });

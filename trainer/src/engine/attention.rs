@@ -102,29 +102,27 @@ fn pack<'a>(
     (products.pack(matrix, packed), rest)
 }
 
-/// Calls `task(tools, sample, kv_head)` for all pairs, each thread's part of them with tools of its own, for
-/// which `room` has space: that of scores, and that of keys and values.
+/// Calls `task(tools, sample, kv_head)` for all pairs, with tools of the thread that calls it, for which `room` has
+/// space: that of scores, and that of keys and values.
 fn for_each_kv_head(
     threads: &Threads,
     parts: &Parts<'_>,
     heads: Heads,
     samples: usize,
     room: [&mut [f32]; 2],
-    task: impl Fn(&mut Tools<'_>, usize, usize) + Sync + Send,
+    task: impl Fn(&mut Tools<'_>, usize, usize) + Sync,
 ) {
-    let pairs = samples * heads.kv_heads;
     let count = threads.count();
     let lens = [room[0].len() / count, room[1].len() / count];
     let room = room.map(Shared::new);
-    threads.for_each(count, |part| {
-        // SAFETY: each part has its own.
+    threads.for_each_on(samples * heads.kv_heads, |thread, pair| {
+        // SAFETY: each thread has its own.
         let mut tools = unsafe {
-            let own = |index: usize| room[index].part(part * lens[index], (part + 1) * lens[index]);
-            Tools { products: parts.part(part), scores: own(0), keys: own(1) }
+            let own =
+                |index: usize| room[index].part(thread * lens[index], (thread + 1) * lens[index]);
+            Tools { products: parts.part(thread), scores: own(0), keys: own(1) }
         };
-        for pair in pairs * part / count..pairs * (part + 1) / count {
-            task(&mut tools, pair / heads.kv_heads, pair % heads.kv_heads);
-        }
+        task(&mut tools, pair / heads.kv_heads, pair % heads.kv_heads);
     });
 }
 
