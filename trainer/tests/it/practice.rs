@@ -10,7 +10,9 @@ use candle_core::quantized::GgmlDType;
 use dataset::Tokenizer;
 use serde_json::{json, Value as Json};
 use trainer::files::{self, ExportSettings, FileError, Gguf};
-use trainer::harness::{Harness, HarnessSettings, Task, TaskFile, Vocabulary, KNOWN_TASKS};
+use trainer::harness::{
+    Harness, HarnessSettings, Sample, Task, TaskFile, TaskReport, Vocabulary, KNOWN_TASKS,
+};
 use trainer::{Cpu, Model, ModelConfig, RopeScaling, Threads};
 
 use crate::gguf::{gguf, large_rows, vocabulary};
@@ -377,6 +379,26 @@ fn task(name: &str, data: &Path) -> Task {
     Task::load(file, Path::new("/nowhere")).unwrap()
 }
 
+fn asked(model: &Model, vocabulary: Vocabulary<'_>, task: &Task) -> (TaskReport, Vec<Sample>) {
+    let device = Cpu::new(Threads::single());
+    let settings = HarnessSettings {
+        length_max: 512,
+        length_that_fits: 512,
+        batch_tokens: 512,
+        seed: 0,
+        limit: None,
+    };
+    let harness = Harness::new(model, vocabulary, &device, settings);
+    harness.run(task, None, &mut |_| ControlFlow::Continue(())).unwrap()
+}
+
+fn check_scores(found: &[f64], expected: &Json) {
+    for (found, expected) in found.iter().zip(expected.as_array().unwrap()) {
+        let expected = expected.as_f64().unwrap();
+        assert!((found - expected).abs() < 1e-3, "{found}, not {expected}");
+    }
+}
+
 #[test]
 fn case_40_capitals_are_those_of_python() {
     let task = task("hellaswag", &input("40-hellaswag/hellaswag_val.jsonl"));
@@ -391,6 +413,16 @@ fn case_40_capitals_are_those_of_python() {
         let hash = blake3::hash(question.prompts[0].as_bytes()).to_string();
         assert_eq!(json!(hash), expected["prompt_hash"]);
     }
+    let (model, _) = files::open(&input("41-prefix-twice/model")).unwrap();
+    let tokenizer = Tokenizer::bytes();
+    let samples = asked(&model, Vocabulary::new(&tokenizer, 0, false), &task).1;
+    for (sample, expected) in samples.iter().zip(expected) {
+        // One ending is empty: its log-likelihood for each of no characters is the smallest.
+        let winners = json!(sample.winners);
+        let found = [&winners["plain"], &winners["by_characters"], &winners["by_bytes"]];
+        assert_eq!(found, [&expected["plain"], &expected["chars"], &expected["bytes"]]);
+        check_scores(&sample.log_likelihoods, &expected["ll"]);
+    }
     let folder = self::task("hellaswag", &input("40-hellaswag"));
     assert_eq!(folder.subjects, task.subjects);
 }
@@ -400,20 +432,10 @@ fn case_41_a_text_begins_once() {
     let folder = input("41-prefix-twice");
     let (model, tokenizer) = files::open(&folder.join("model")).unwrap();
     let tokenizer = Tokenizer::from_file(&tokenizer.unwrap()).unwrap();
-    let device = Cpu::new(Threads::single());
-    let settings = HarnessSettings {
-        length_max: 512,
-        length_that_fits: 512,
-        batch_tokens: 512,
-        seed: 0,
-        limit: None,
-    };
     // The tokenizer puts <s> first, so that it stands before every text.
-    let vocabulary = Vocabulary::new(&tokenizer, 256, true);
-    let harness = Harness::new(&model, vocabulary, &device, settings);
-    let mut go_on = |_| ControlFlow::Continue(());
+    let vocabulary = || Vocabulary::new(&tokenizer, 256, true);
     let text = task("perplexity", &folder.join("t.txt"));
-    let (report, _) = harness.run(&text, None, &mut go_on).unwrap();
+    let (report, _) = asked(&model, vocabulary(), &text);
     let expected = read_json(&folder.join("expected.json"));
     for name in ["token_perplexity", "byte_perplexity"] {
         let expected = expected["begins once"][name].as_f64().unwrap();
@@ -424,13 +446,10 @@ fn case_41_a_text_begins_once() {
     let file: TaskFile =
         toml::from_str(&fs::read_to_string(folder.join("t.toml")).unwrap()).unwrap();
     let choices = Task::load(file, &folder).unwrap();
-    let (_, samples) = harness.run(&choices, None, &mut go_on).unwrap();
+    let (_, samples) = asked(&model, vocabulary(), &choices);
     let expected = read_json(&folder.join("choices.json"));
     for (sample, expected) in samples.iter().zip(expected.as_array().unwrap()) {
-        for (found, expected) in sample.log_likelihoods.iter().zip(expected.as_array().unwrap()) {
-            let expected = expected.as_f64().unwrap();
-            assert!((found - expected).abs() < 1e-3, "{found}, not {expected}");
-        }
+        check_scores(&sample.log_likelihoods, expected);
     }
 }
 
