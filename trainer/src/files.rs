@@ -17,6 +17,7 @@ mod error;
 
 mod configuration;
 mod gguf;
+mod handed_on;
 mod huggingface;
 mod safetensors;
 mod vocabulary;
@@ -25,7 +26,8 @@ use std::path::{Path, PathBuf};
 
 pub use error::FileError;
 pub use gguf::Gguf;
-pub use huggingface::{check_free, export, open_folder, ExportSettings, Exported};
+pub use handed_on::HandedOn;
+pub use huggingface::{check_free, export, open_folder, special_tokens, ExportSettings, Exported};
 pub use safetensors::ValueType;
 
 use crate::model::config::ModelConfig;

@@ -189,9 +189,11 @@ fn tasks(args: &EvalArgs) -> Result<Vec<Task>> {
         bail!("--data is of one task; there are {}", args.tasks.len());
     }
     let read = |name: &String| {
-        let (mut file, mut folder) = task_file(name, &args.task_dir)?;
+        let (mut file, folder) = task_file(name, &args.task_dir)?;
         if let Some(data) = &args.data {
-            (file.data, folder) = (data.clone(), PathBuf::new());
+            // Not relative to the task's folder, where examples and labels still are.
+            let data = std::path::absolute(data).with_context(|| data.display().to_string())?;
+            file = file.with_data(data)?;
         }
         if let Some(shots) = args.shots {
             file.shots = usize::from(shots);

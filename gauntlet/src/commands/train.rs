@@ -12,12 +12,12 @@ mod progress;
 mod text;
 mod training;
 
-use std::sync::atomic::AtomicBool;
+use std::{path::Path, sync::atomic::AtomicBool};
 
 use anyhow::{Context, Result};
 use trainer::{
     files::{self, ExportSettings},
-    PretrainEnd,
+    FileError, PretrainEnd,
 };
 
 pub use self::args::{TrainArgs, TrainOptions};
@@ -49,7 +49,7 @@ fn train(order: &TrainingOrder, end: &AtomicBool) -> Result<u8> {
     }
     let mut training = Training::open(order, end)?;
     let ended = training.run(order, end)?;
-    let Training { trainer, threads, tokenizer_folder, .. } = training;
+    let Training { trainer, threads, initial, .. } = training;
     let steps = trainer.steps_taken();
     if ended == PretrainEnd::Stopped {
         print(&format!("stopped after step {steps}; the same command resumes there"));
@@ -58,12 +58,24 @@ fn train(order: &TrainingOrder, end: &AtomicBool) -> Result<u8> {
     let model = trainer.into_model()?;
     print(&format!("{steps} steps; state root {}", hex::encode(model.state_root(&threads))));
     if let Some(to) = &order.export {
-        let mut settings = ExportSettings::default();
-        if let Some(from) = tokenizer_folder {
-            settings = settings.like_folder(&from)?;
-        }
+        let settings = match initial {
+            Some(from) => like_initial(&from)?,
+            None => ExportSettings::default(),
+        };
         files::export(&model, to, &settings)?;
         print(&format!("exported to {}", to.display()));
     }
     Ok(exit::SUCCESS)
+}
+
+/// What the model that training began with says beside its parameters. A vocabulary that cannot be converted is left out:
+/// nothing that was learned is lost over it.
+fn like_initial(from: &Path) -> Result<ExportSettings> {
+    match ExportSettings::default().like_model(from) {
+        Err(error @ FileError::Vocabulary { .. }) => {
+            tracing::warn!("the exported model has no tokenizer: {error}");
+            Ok(ExportSettings::default())
+        }
+        settings => Ok(settings?),
+    }
 }

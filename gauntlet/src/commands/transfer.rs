@@ -108,9 +108,9 @@ pub fn import(args: &ImportArgs) -> Result<u8> {
             tracing::warn!("the file has no vocabulary, so that no tokenizer.json is written; --tokenizer names one");
         }
     }
-    (settings.bos, settings.eos) = (gguf.bos(), gguf.eos());
-    let model = gguf.model()?;
-    write(&model, &args.output, settings)
+    (settings.bos, settings.ends) = (gguf.bos()?, gguf.ends()?);
+    settings.handed_on = gguf.handed_on()?;
+    write(&gguf.model()?, &args.output, settings)
 }
 
 /// Runs `gauntlet export`.
@@ -154,7 +154,7 @@ fn write(model: &Model, output: &OutputArgs, mut settings: ExportSettings) -> Re
         let json =
             std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         dataset::Tokenizer::from_json(&json).with_context(|| format!("in {}", path.display()))?;
-        settings.tokenizer = Some(json);
+        settings = settings.with_tokenizer(json);
     }
     let exported = files::export(model, &output.out, &settings)?;
     println!(

@@ -11,4 +11,5 @@ mod embed;
 mod kill;
 mod localnet;
 mod plan;
+mod practice;
 mod train;

@@ -1,14 +1,21 @@
 //! `config.json` of Hugging Face's LLaMA, and what of it this project can do.
 //!
-//! Where a field is missing, the value is the one that `LlamaConfig` of transformers takes. The base
-//! of the rotary frequencies is `rope_theta` until transformers 4, inside `rope_parameters` from 5
-//! on, and `rope_scaling` of either holds the rest; both are read, and what both read is written.
+//! Where a field is missing, the value is the one that `LlamaConfig` of transformers takes; where it
+//! is `null`, too, if `LlamaConfig` allows that, and otherwise it is refused, as is a field of another
+//! type: each by its name. Of a field that is there twice the last one counts, as in Python.
+//!
+//! The base of the rotary frequencies is `rope_theta` until transformers 4, inside `rope_parameters`
+//! from 5 on, and `rope_scaling` of either holds the rest. Read are both, with the precedence of
+//! transformers 5; what both versions read is written.
+
+mod fields;
 
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::Serialize;
+use serde_json::{Map, Value};
 
+use self::fields::Fields;
 use super::error::{read_small, FileError};
 use super::safetensors::ValueType;
 use crate::model::config::{ModelConfig, RopeScaling};
@@ -16,127 +23,154 @@ use crate::model::config::{ModelConfig, RopeScaling};
 /// Largest `config.json`.
 const BYTES_MAX: u64 = 1 << 20;
 
-/// What is read. Fields that change what the model computes are all here.
-#[derive(Deserialize)]
-struct Read {
-    model_type: Option<String>,
-    vocab_size: usize,
-    hidden_size: usize,
-    intermediate_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    num_key_value_heads: Option<usize>,
-    head_dim: Option<usize>,
-    hidden_act: Option<String>,
-    max_position_embeddings: Option<usize>,
-    rms_norm_eps: Option<f64>,
-    rope_theta: Option<f64>,
-    rope_scaling: Option<Rope>,
-    rope_parameters: Option<Rope>,
-    attention_bias: Option<bool>,
-    mlp_bias: Option<bool>,
-    tie_word_embeddings: Option<bool>,
-    partial_rotary_factor: Option<f64>,
-    sliding_window: Option<Value>,
-    quantization_config: Option<Value>,
-}
-
-/// `rope_scaling` or `rope_parameters`.
-#[derive(Deserialize, Default)]
-struct Rope {
-    /// `type` in old files.
-    #[serde(alias = "type")]
-    rope_type: Option<String>,
-    rope_theta: Option<f64>,
-    factor: Option<f32>,
-    low_freq_factor: Option<f32>,
-    high_freq_factor: Option<f32>,
-    original_max_position_embeddings: Option<u32>,
-    partial_rotary_factor: Option<f64>,
-}
-
 /// The configuration in the `config.json` at `path`.
 ///
 /// # Errors
 /// There is no such file, or it is not of a LLaMA model that we know.
 pub(super) fn read(path: &Path) -> Result<ModelConfig, FileError> {
-    let bytes = read_small(path, BYTES_MAX)?;
-    let read: Read =
-        serde_json::from_slice(&bytes).map_err(|error| FileError::format(path, error))?;
-    refuse_others(path, &read)?;
-    let heads = read.num_attention_heads;
-    let rope = read.rope_parameters.or(read.rope_scaling);
-    let theta_inside = rope.as_ref().and_then(|rope| rope.rope_theta);
+    let object = fields(path)?;
+    let fields = Fields::new(path, &object);
+    refuse_others(path, &fields)?;
+    let number = |name, usual| Ok::<_, FileError>(fields.number(name)?.unwrap_or(usual));
+    let heads = number("num_attention_heads", 32)?;
+    let rope = Rope::read(path, &fields)?;
+    let seq_len = number("max_position_embeddings", 2048)?;
     let config = ModelConfig {
-        vocab: read.vocab_size,
-        hidden: read.hidden_size,
-        layers: read.num_hidden_layers,
+        vocab: number("vocab_size", 32_000)?,
+        hidden: number("hidden_size", 4096)?,
+        layers: number("num_hidden_layers", 32)?,
         heads,
-        kv_heads: read.num_key_value_heads.unwrap_or(heads),
-        ffn: read.intermediate_size,
-        seq_len: read.max_position_embeddings.unwrap_or(2048),
-        rope_theta: theta_inside.or(read.rope_theta).unwrap_or(10_000.0) as f32,
-        rope_scaling: rope.map_or(Ok(None), |rope| scaling(path, &rope))?,
-        norm_epsilon: read.rms_norm_eps.unwrap_or(1e-6) as f32,
-        tied: read.tie_word_embeddings.unwrap_or(false),
+        kv_heads: fields.number_or_null("num_key_value_heads")?.unwrap_or(heads),
+        ffn: number("intermediate_size", 11_008)?,
+        seq_len,
+        rope_theta: rope.theta as f32,
+        rope_scaling: rope.scaling(path, seq_len)?,
+        norm_epsilon: fields.float("rms_norm_eps")?.unwrap_or(1e-6) as f32,
+        tied: fields.flag("tie_word_embeddings")?.unwrap_or(false),
     };
     config.validate()?;
-    if let Some(width) = read.head_dim.filter(|&width| width != config.head_dim()) {
+    let width = fields.number_or_null("head_dim")?;
+    if let Some(width) = width.filter(|&width| width != config.head_dim()) {
         let what = format!("head_dim {width}, not hidden_size / num_attention_heads");
         return Err(FileError::unsupported(path, what));
     }
     Ok(config)
 }
 
+/// All fields of the `config.json` at `path`.
+pub(super) fn fields(path: &Path) -> Result<Map<String, Value>, FileError> {
+    let bytes = read_small(path, BYTES_MAX)?;
+    serde_json::from_slice(&bytes).map_err(|error| FileError::format(path, error))
+}
+
 /// An error for whatever would make another model of the same tensors.
-fn refuse_others(path: &Path, read: &Read) -> Result<(), FileError> {
+fn refuse_others(path: &Path, fields: &Fields<'_>) -> Result<(), FileError> {
     let refuse = |what: String| Err(FileError::unsupported(path, what));
-    match read.model_type.as_deref() {
+    match fields.text("model_type")? {
         Some("llama") => {}
         Some(other) => return refuse(format!("model_type {other:?}")),
         None => return Err(FileError::format(path, "no model_type")),
     }
-    if let Some(other) = read.hidden_act.as_deref().filter(|name| *name != "silu") {
+    // Two names of one function.
+    if let Some(other) = fields.text("hidden_act")?.filter(|name| !["silu", "swish"].contains(name))
+    {
         return refuse(format!("hidden_act {other:?}"));
     }
-    let part = |rope: &Option<Rope>| rope.as_ref().and_then(|rope| rope.partial_rotary_factor);
-    let parts = [read.partial_rotary_factor, part(&read.rope_scaling), part(&read.rope_parameters)];
-    let present = |value: &Option<Value>| value.as_ref().is_some_and(|value| !value.is_null());
-    let switches = [
-        ("attention_bias", read.attention_bias == Some(true)),
-        ("mlp_bias", read.mlp_bias == Some(true)),
-        ("sliding_window", present(&read.sliding_window)),
-        ("quantization_config", present(&read.quantization_config)),
-        ("partial_rotary_factor", parts.iter().flatten().any(|&part| part != 1.0)),
+    for name in ["attention_bias", "mlp_bias"] {
+        if fields.flag(name)? == Some(true) {
+            return refuse(name.to_owned());
+        }
+    }
+    let others = [
+        "sliding_window",
+        "quantization_config",
+        "compression_config",
+        // Layers that differ, and files of tensors with names of their own.
+        "per_layer_config",
+        "transformers_weights",
     ];
-    match switches.iter().find(|(_, is_on)| *is_on) {
-        Some((name, _)) => refuse((*name).to_owned()),
+    match others.into_iter().find(|name| fields.is_set(name)) {
+        Some(name) => refuse(name.to_owned()),
         None => Ok(()),
     }
 }
 
-fn scaling(path: &Path, rope: &Rope) -> Result<Option<RopeScaling>, FileError> {
-    let kind = rope.rope_type.as_deref().unwrap_or("default");
-    let missing = || FileError::format(path, format!("RoPE scaling {kind:?} lacks a number"));
-    match kind {
-        "default" => Ok(None),
-        "linear" => Ok(Some(RopeScaling::Linear { factor: rope.factor.ok_or_else(missing)? })),
-        "llama3" => Ok(Some(RopeScaling::Llama3 {
-            factor: rope.factor.ok_or_else(missing)?,
-            low_freq_factor: rope.low_freq_factor.ok_or_else(missing)?,
-            high_freq_factor: rope.high_freq_factor.ok_or_else(missing)?,
-            original_max_position_embeddings: rope
-                .original_max_position_embeddings
-                .ok_or_else(missing)?,
-        })),
-        other => Err(FileError::unsupported(path, format!("RoPE scaling {other:?}"))),
+/// The rotary positions, wherever they stand.
+struct Rope<'a> {
+    theta: f64,
+    kind: &'a str,
+    /// The numbers of `kind`.
+    inside: Fields<'a>,
+    /// `original_max_position_embeddings` beside them.
+    original_outside: Option<usize>,
+}
+
+impl<'a> Rope<'a> {
+    fn read(path: &'a Path, outside: &Fields<'a>) -> Result<Self, FileError> {
+        // An empty object counts as none.
+        let given =
+            |name| Ok::<_, FileError>(outside.object(name)?.filter(|rope| !rope.is_empty()));
+        let (scaling, parameters) = (given("rope_scaling")?, given("rope_parameters")?);
+        let inside = scaling.or(parameters).unwrap_or(Fields::none(path));
+        let theta = match inside.float("rope_theta")? {
+            Some(theta) => theta,
+            None => outside.float("rope_theta")?.unwrap_or(10_000.0),
+        };
+        for fields in [outside, &inside] {
+            let part = fields.float_or_null("partial_rotary_factor")?;
+            if let Some(part) = part.filter(|&part| part != 1.0) {
+                return Err(FileError::unsupported(path, format!("partial_rotary_factor {part}")));
+            }
+        }
+        // The new name of the kind goes before the old one.
+        let kind = match inside.text("rope_type")? {
+            Some(kind) => Some(kind),
+            None => inside.text("type")?,
+        };
+        let original_outside = outside.number_or_null(ORIGINAL)?;
+        Ok(Self { theta, kind: kind.unwrap_or("default"), inside, original_outside })
+    }
+
+    fn scaling(&self, path: &Path, seq_len: usize) -> Result<Option<RopeScaling>, FileError> {
+        let kind = self.kind;
+        let number = |name| {
+            let missing =
+                || FileError::format(path, format!("RoPE scaling {kind:?} lacks a number: {name}"));
+            Ok::<_, FileError>(self.inside.float(name)?.ok_or_else(missing)? as f32)
+        };
+        match kind {
+            "default" => Ok(None),
+            "linear" => Ok(Some(RopeScaling::Linear { factor: number("factor")? })),
+            "llama3" => Ok(Some(RopeScaling::Llama3 {
+                factor: number("factor")?,
+                low_freq_factor: number("low_freq_factor")?,
+                high_freq_factor: number("high_freq_factor")?,
+                original_max_position_embeddings: self.original(path, seq_len)?,
+            })),
+            other => Err(FileError::unsupported(path, format!("RoPE scaling {other:?}"))),
+        }
+    }
+
+    /// The context before stretching: transformers takes that of the model where none is given, and
+    /// its versions differ where two are.
+    fn original(&self, path: &Path, seq_len: usize) -> Result<u32, FileError> {
+        let original = match (self.inside.number(ORIGINAL)?, self.original_outside) {
+            (Some(inside), Some(outside)) if inside != outside => {
+                let what = format!("{ORIGINAL} {inside} and {outside}");
+                return Err(FileError::unsupported(path, what));
+            }
+            (inside, outside) => inside.or(outside).unwrap_or(seq_len),
+        };
+        let too_large = || FileError::format(path, format!("{ORIGINAL} is {original}"));
+        original.try_into().map_err(|_| too_large())
     }
 }
+
+const ORIGINAL: &str = "original_max_position_embeddings";
 
 /// What is written.
 #[derive(Serialize)]
 struct Written<'a> {
-    architectures: [&'static str; 1],
     model_type: &'static str,
     vocab_size: usize,
     hidden_size: usize,
@@ -151,24 +185,58 @@ struct Written<'a> {
     rope_theta: f32,
     rope_scaling: Option<&'a RopeScaling>,
     attention_bias: bool,
-    attention_dropout: f32,
     mlp_bias: bool,
     tie_word_embeddings: bool,
     torch_dtype: &'static str,
-    bos_token_id: Option<u32>,
-    eos_token_id: Option<u32>,
-    use_cache: bool,
 }
 
+/// What is written unless the model came with something else.
+#[derive(Serialize)]
+struct Usual<'a> {
+    architectures: [&'static str; 1],
+    attention_dropout: f32,
+    use_cache: bool,
+    bos_token_id: Option<u32>,
+    eos_token_id: Option<Tokens<'a>>,
+}
+
+/// One token as a number, several as a list.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(super) enum Tokens<'a> {
+    One(u32),
+    Several(&'a [u32]),
+}
+
+impl<'a> Tokens<'a> {
+    pub(super) fn new(tokens: &'a [u32]) -> Option<Self> {
+        match tokens {
+            [] => None,
+            [token] => Some(Self::One(*token)),
+            several => Some(Self::Several(several)),
+        }
+    }
+}
+
+/// Fields of a model's first `config.json` that say otherwise what is written anyway.
+const REPLACED: [&str; 4] = ["rope_parameters", "dtype", "partial_rotary_factor", ORIGINAL];
+
 /// `config.json` of a model whose tensors are written as `values`, with the tokens that begin and
-/// end a text.
+/// end a text, and with the other fields of the `config.json` that it came with, if any.
 pub(super) fn write(
     config: &ModelConfig,
     values: ValueType,
-    (bos, eos): (Option<u32>, Option<u32>),
+    (bos, ends): (Option<u32>, &[u32]),
+    handed_on: &Map<String, Value>,
 ) -> serde_json::Result<String> {
-    serde_json::to_string_pretty(&Written {
+    let usual = Usual {
         architectures: ["LlamaForCausalLM"],
+        attention_dropout: 0.0,
+        use_cache: true,
+        bos_token_id: bos,
+        eos_token_id: Tokens::new(ends),
+    };
+    let written = Written {
         model_type: "llama",
         vocab_size: config.vocab,
         hidden_size: config.hidden,
@@ -183,29 +251,40 @@ pub(super) fn write(
         rope_theta: config.rope_theta,
         rope_scaling: config.rope_scaling.as_ref(),
         attention_bias: false,
-        attention_dropout: 0.0,
         mlp_bias: false,
         tie_word_embeddings: config.tied,
         torch_dtype: values.torch_name(),
-        bos_token_id: bos,
-        eos_token_id: eos,
-        use_cache: true,
-    })
+    };
+    let mut fields = match handed_on.is_empty() {
+        true => object(&usual)?,
+        false => handed_on.clone(),
+    };
+    fields.retain(|name, _| !REPLACED.contains(&name.as_str()));
+    fields.extend(object(&written)?);
+    serde_json::to_string_pretty(&fields)
 }
 
-/// The tokens that begin and end a text by the `config.json` at `path`; of several that end it, the
-/// first. `None` where there is nothing readable: they are only passed on.
-pub(super) fn special_tokens(path: &Path) -> (Option<u32>, Option<u32>) {
-    let Ok(bytes) = read_small(path, BYTES_MAX) else {
-        return (None, None);
+/// The fields of a struct. By way of text, so that a float of 32 bits keeps its few digits.
+fn object(fields: &impl Serialize) -> serde_json::Result<Map<String, Value>> {
+    serde_json::from_str(&serde_json::to_string(fields)?)
+}
+
+/// The tokens that begin and end a text by the fields of a `config.json`; nothing where there is
+/// nothing readable: they are only passed on.
+pub(super) fn special_tokens(fields: &Map<String, Value>) -> (Option<u32>, Vec<u32>) {
+    let token = |value: &Value| u32::try_from(value.as_u64()?).ok();
+    let tokens = |name: &str| match fields.get(name) {
+        None => Vec::new(),
+        Some(Value::Array(list)) => list.iter().filter_map(token).collect(),
+        Some(value) => token(value).into_iter().collect(),
     };
-    let Ok(config) = serde_json::from_slice::<Value>(&bytes) else {
-        return (None, None);
-    };
-    let token = |name: &str| {
-        let value = config.get(name)?;
-        let first = value.as_array().map_or(Some(value), |list| list.first())?;
-        u32::try_from(first.as_u64()?).ok()
-    };
-    (token("bos_token_id"), token("eos_token_id"))
+    (tokens("bos_token_id").first().copied(), tokens("eos_token_id"))
+}
+
+/// The same with `LlamaConfig`'s tokens where a file does not say.
+pub(super) fn special_tokens_or_usual(fields: &Map<String, Value>) -> (Option<u32>, Vec<u32>) {
+    let (bos, ends) = special_tokens(fields);
+    let bos = if fields.contains_key("bos_token_id") { bos } else { Some(1) };
+    let ends = if fields.contains_key("eos_token_id") { ends } else { vec![2] };
+    (bos, ends)
 }

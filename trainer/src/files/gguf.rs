@@ -15,18 +15,34 @@ use std::path::Path;
 use candle_core::quantized::GgmlDType;
 use rayon::prelude::*;
 
-use header::{Metadata, Stored};
+use header::{Found, Metadata, Stored};
 use parts::Part;
 pub(super) use parts::{gguf_files, is_named_gguf};
 use values::READ as READ_TYPES;
 
 use super::error::FileError;
+use super::handed_on::HandedOn;
 use super::vocabulary;
 use crate::model::config::{ModelConfig, RopeScaling, TensorInfo};
 use crate::model::Model;
 
 /// Factors of the rotary frequencies, one for each pair.
 const ROPE_FACTORS: &str = "rope_freqs.weight";
+
+/// Numbers that change what a model computes, with the value that does not (beside 0, which stands
+/// for "not at all" in llama.cpp). Other architectures have them; a LLaMA that does is not one.
+const NEUTRAL: &[(&str, f32)] = &[
+    ("attention.sliding_window", 0.0),
+    ("attention.scale", 0.0),
+    ("attention.clamp_kqv", 0.0),
+    ("attention.max_alibi_bias", 0.0),
+    ("attn_logit_softcapping", 0.0),
+    ("final_logit_softcapping", 0.0),
+    ("logit_scale", 1.0),
+    ("residual_scale", 1.0),
+    ("embedding_scale", 1.0),
+    ("rope.scaling.attn_factor", 1.0),
+];
 
 /// A GGUF model of the architecture `llama`, of which the headers are read and checked, and nothing
 /// else yet.
@@ -86,18 +102,38 @@ impl Gguf {
     /// # Errors
     /// [`FileError::Vocabulary`]: it is of a kind, or has something, that cannot be converted.
     pub fn tokenizer(&self) -> Result<Option<Vec<u8>>, FileError> {
-        let converted = vocabulary::tokenizer_json(&self.metadata());
-        converted.map_err(|reason| FileError::Vocabulary { path: self.path().to_owned(), reason })
+        self.vocabulary(vocabulary::tokenizer_json(&self.metadata()))
     }
 
     /// The token that begins a text.
-    pub fn bos(&self) -> Option<u32> {
-        vocabulary::special_token(&self.metadata(), "bos")
+    ///
+    /// # Errors
+    /// [`FileError::Vocabulary`]: the file names something that is no token.
+    pub fn bos(&self) -> Result<Option<u32>, FileError> {
+        self.vocabulary(vocabulary::special_token(&self.metadata(), "bos"))
     }
 
-    /// The token that ends a text.
-    pub fn eos(&self) -> Option<u32> {
-        vocabulary::special_token(&self.metadata(), "eos")
+    /// The tokens that end a text, an answer or a message, in this order; each once.
+    ///
+    /// # Errors
+    /// As for [`Gguf::bos`].
+    pub fn ends(&self) -> Result<Vec<u32>, FileError> {
+        self.vocabulary(vocabulary::end_tokens(&self.metadata()))
+    }
+
+    /// What the file says of its tokenizer beside the vocabulary: names of special tokens and chat
+    /// templates.
+    ///
+    /// # Errors
+    /// As for [`Gguf::bos`].
+    pub fn handed_on(&self) -> Result<HandedOn, FileError> {
+        let config = vocabulary::tokenizer_config(&self.metadata());
+        self.vocabulary(config).map(HandedOn::of_tokenizer_config)
+    }
+
+    fn vocabulary<T>(&self, found: Result<T, String>) -> Result<T, FileError> {
+        let path = || self.path().to_owned();
+        found.map_err(|reason| FileError::Vocabulary { path: path(), reason })
     }
 
     /// Reads the model, dequantised to 4 bytes for each parameter. Beside it, a row of a tensor for
@@ -129,47 +165,47 @@ impl Gguf {
         &self.first.path
     }
 
-    fn number(&self, key: &str) -> Result<Option<usize>, FileError> {
-        let key = format!("llama.{key}");
-        let metadata = self.metadata();
-        if !metadata.has(&key) {
-            return Ok(None);
-        }
-        let number = metadata.number(&key).and_then(|n| n.try_into().ok());
-        let wrong = || FileError::format(self.path(), format!("{key} is no number"));
-        number.map(Some).ok_or_else(wrong)
+    /// A pair of the architecture; an error of `found` names this file.
+    fn found<T>(&self, found: Found<T>) -> Result<Option<T>, FileError> {
+        found.map_err(|reason| FileError::format(self.path(), reason))
     }
 
-    fn needed(&self, key: &str) -> Result<usize, FileError> {
-        let missing = || FileError::format(self.path(), format!("no llama.{key}"));
-        self.number(key)?.ok_or_else(missing)
+    fn number(&self, key: &str) -> Result<Option<usize>, FileError> {
+        let key = format!("llama.{key}");
+        let number = self.found(self.metadata().number_of_layers(&key))?;
+        let wrong = || FileError::format(self.path(), format!("{key} is too large"));
+        number.map(|number| number.try_into().map_err(|_| wrong())).transpose()
+    }
+
+    fn float(&self, key: &str) -> Result<Option<f32>, FileError> {
+        self.found(self.metadata().float(&format!("llama.{key}")))
+    }
+
+    fn needed<T>(&self, key: &str, found: Option<T>) -> Result<T, FileError> {
+        found.ok_or_else(|| FileError::format(self.path(), format!("no llama.{key}")))
+    }
+
+    fn needed_number(&self, key: &str) -> Result<usize, FileError> {
+        self.needed(key, self.number(key)?)
     }
 
     fn read_config(&self) -> Result<ModelConfig, FileError> {
-        let metadata = self.metadata();
-        let unsupported = |what: String| FileError::unsupported(self.path(), what);
-        let architecture = metadata.text("general.architecture").unwrap_or_default();
-        if architecture != "llama" {
-            return Err(unsupported(format!("architecture {architecture:?}")));
-        }
-        if self.number("expert_count")?.is_some_and(|count| count > 0) {
-            return Err(unsupported("a mixture of experts".to_owned()));
-        }
+        self.refuse_others()?;
+        const EPSILON: &str = "attention.layer_norm_rms_epsilon";
         let embedding = self.places.get("token_embd.weight");
         let vocab = embedding.and_then(|(_, stored)| stored.shape.first());
-        let heads = self.needed("attention.head_count")?;
-        let epsilon = metadata.float("llama.attention.layer_norm_rms_epsilon");
+        let heads = self.needed_number("attention.head_count")?;
         let mut config = ModelConfig {
             vocab: *vocab.ok_or_else(|| missing("model.embed_tokens.weight"))?,
-            hidden: self.needed("embedding_length")?,
-            layers: self.needed("block_count")?,
+            hidden: self.needed_number("embedding_length")?,
+            layers: self.needed_number("block_count")?,
             heads,
             kv_heads: self.number("attention.head_count_kv")?.unwrap_or(heads),
-            ffn: self.needed("feed_forward_length")?,
-            seq_len: self.needed("context_length")?,
-            rope_theta: metadata.float("llama.rope.freq_base").unwrap_or(10_000.0),
+            ffn: self.needed_number("feed_forward_length")?,
+            seq_len: self.needed_number("context_length")?,
+            rope_theta: self.float("rope.freq_base")?.unwrap_or(10_000.0),
             rope_scaling: None,
-            norm_epsilon: epsilon.unwrap_or(1e-5),
+            norm_epsilon: self.needed(EPSILON, self.float(EPSILON)?)?,
             tied: !self.places.contains_key("output.weight"),
         };
         config.validate()?;
@@ -181,7 +217,8 @@ impl Gguf {
         for key in ["rope.dimension_count", "attention.key_length", "attention.value_length"] {
             let width = self.number(key)?.unwrap_or(config.head_dim());
             if width != config.head_dim() {
-                return Err(unsupported(format!("{key} {width}, not a head's width")));
+                let what = format!("{key} {width}, not a head's width");
+                return Err(FileError::unsupported(self.path(), what));
             }
         }
         config.rope_scaling = self.scaling(&config)?;
@@ -189,24 +226,57 @@ impl Gguf {
         Ok(config)
     }
 
-    fn scaling(&self, config: &ModelConfig) -> Result<Option<RopeScaling>, FileError> {
+    /// An error for whatever would make another model of the same tensors.
+    fn refuse_others(&self) -> Result<(), FileError> {
         let metadata = self.metadata();
-        if self.places.contains_key(ROPE_FACTORS) {
-            let factors =
-                TensorInfo { name: ROPE_FACTORS.to_owned(), shape: vec![config.head_dim() / 2] };
-            let mut values = vec![0.0; config.head_dim() / 2];
-            self.rows(ROPE_FACTORS, &factors)?.read(|row| row, &mut values)?;
-            let unknown = || FileError::unsupported(self.path(), "this stretching of positions");
-            return llama3_scaling(config, &values).map(Some).ok_or_else(unknown);
+        let refuse = |what: String| Err(FileError::unsupported(self.path(), what));
+        let architecture = self.found(metadata.text("general.architecture"))?.unwrap_or_default();
+        if architecture != "llama" {
+            return refuse(format!("architecture {architecture:?}"));
         }
-        let factor = metadata.float("llama.rope.scaling.factor");
-        match metadata.text("llama.rope.scaling.type").unwrap_or("none") {
-            "none" => Ok(None),
-            "linear" => Ok(Some(RopeScaling::Linear { factor: factor.unwrap_or(1.0) })),
-            other => {
-                let what = format!("RoPE scaling {other:?}");
-                Err(FileError::unsupported(self.path(), what))
+        if self.number("expert_count")?.is_some_and(|count| count > 0) {
+            return refuse("a mixture of experts (llama.expert_count)".to_owned());
+        }
+        for (key, neutral) in NEUTRAL {
+            let value = self.float(key)?.filter(|value| value != neutral && *value != 0.0);
+            if let Some(value) = value {
+                return refuse(format!("llama.{key} {value}"));
             }
+        }
+        for (key, neutral) in [("attention.causal", true), ("use_parallel_residual", false)] {
+            let flag = self.found(metadata.flag(&format!("llama.{key}")))?;
+            if flag.is_some_and(|flag| flag != neutral) {
+                return refuse(format!("llama.{key} {}", !neutral));
+            }
+        }
+        Ok(())
+    }
+
+    /// How the positions are stretched. A factor without a type is that of `linear`, and it had
+    /// another name once, both as in llama.cpp, where 0 stands for none.
+    fn scaling(&self, config: &ModelConfig) -> Result<Option<RopeScaling>, FileError> {
+        let refuse = |what: String| Err(FileError::unsupported(self.path(), what));
+        let kind = self.found(self.metadata().text("llama.rope.scaling.type"))?;
+        let factor = match self.float("rope.scaling.factor")? {
+            Some(factor) => Some(factor),
+            None => self.float("rope.scale_linear")?,
+        };
+        let linear = match (kind.unwrap_or("linear"), factor) {
+            ("none", _) | ("linear", None | Some(0.0 | 1.0)) => None,
+            ("linear", Some(factor)) => Some(RopeScaling::Linear { factor }),
+            (other, _) => return refuse(format!("RoPE scaling {other:?}")),
+        };
+        if !self.places.contains_key(ROPE_FACTORS) {
+            return Ok(linear);
+        }
+        let factors =
+            TensorInfo { name: ROPE_FACTORS.to_owned(), shape: vec![config.head_dim() / 2] };
+        let mut values = vec![0.0; config.head_dim() / 2];
+        self.rows(ROPE_FACTORS, &factors)?.read(|row| row, &mut values)?;
+        match (llama3_scaling(config, &values), linear) {
+            (Some(scaling), None) => Ok(Some(scaling)),
+            (Some(_), Some(_)) => refuse(format!("{ROPE_FACTORS} beside RoPE scaling")),
+            (None, _) => refuse("this stretching of positions".to_owned()),
         }
     }
 

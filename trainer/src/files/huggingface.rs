@@ -10,17 +10,21 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::configuration;
+use super::configuration::{self, Tokens};
 use super::error::{read_small, FileError};
+use super::gguf::Gguf;
+use super::handed_on::{HandedOn, GENERATION_CONFIG, TOKENIZER_CONFIG};
 use super::safetensors::{self, Shard, ValueType};
 use crate::model::config::{ModelConfig, TensorInfo};
 use crate::model::Model;
 
 pub(super) const CONFIG: &str = "config.json";
-const GENERATION_CONFIG: &str = "generation_config.json";
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 const TOKENIZER: &str = "tokenizer.json";
+
+/// An adapter to a model that lies elsewhere: transformers reads that one.
+const ADAPTER: &str = "adapter_config.json";
 
 /// The output matrix's name.
 const HEAD: &str = "lm_head.weight";
@@ -60,15 +64,20 @@ pub fn open_folder(folder: &Path) -> Result<(Model, Option<PathBuf>), FileError>
     Ok((Model::with_parameters(&config, parameters), tokenizer))
 }
 
-/// The folder's files of tensors.
+/// The folder's files of tensors: of a single one and an index of several the single one, as
+/// transformers takes them.
 fn open_shards(folder: &Path) -> Result<Vec<Shard>, FileError> {
+    if folder.join(ADAPTER).exists() {
+        return Err(FileError::unsupported(folder, format!("an adapter ({ADAPTER})")));
+    }
     let index_path = folder.join(INDEX);
-    if !index_path.exists() {
+    if folder.join(SINGLE).is_file() || !index_path.exists() {
         return Ok(vec![Shard::open(&folder.join(SINGLE))?]);
     }
     let bytes = read_small(&index_path, INDEX_BYTES_MAX)?;
-    let index: Index =
-        serde_json::from_slice(&bytes).map_err(|error| FileError::format(&index_path, error))?;
+    // By way of a value, where of a field that is there twice the last one counts, as in Python.
+    let index = serde_json::from_slice(&bytes).and_then(serde_json::from_value::<Index>);
+    let index = index.map_err(|error| FileError::format(&index_path, error))?;
     let mut files: Vec<&String> = index.weight_map.values().collect();
     files.sort_unstable();
     files.dedup();
@@ -152,8 +161,11 @@ pub struct ExportSettings {
     pub tokenizer: Option<Vec<u8>>,
     /// The token that begins a text.
     pub bos: Option<u32>,
-    /// The token that ends a text.
-    pub eos: Option<u32>,
+    /// The tokens that end a text.
+    pub ends: Vec<u32>,
+    /// What else goes with the model. Where it has the fields of a `config.json`, `bos` and `ends`
+    /// are those.
+    pub handed_on: HandedOn,
 }
 
 impl Default for ExportSettings {
@@ -165,25 +177,59 @@ impl Default for ExportSettings {
             positions: None,
             tokenizer: None,
             bos: None,
-            eos: None,
+            ends: Vec::new(),
+            handed_on: HandedOn::default(),
         }
     }
 }
 
 impl ExportSettings {
     /// With the tokenizer and the special tokens of the Hugging Face folder `folder`, as far as it
-    /// has them.
+    /// has them, and with whatever else it says that is not of the tensors.
     ///
     /// # Errors
-    /// Its `tokenizer.json` cannot be read.
+    /// One of its files cannot be read.
     pub fn like_folder(mut self, folder: &Path) -> Result<Self, FileError> {
         let tokenizer = folder.join(TOKENIZER);
         if tokenizer.is_file() {
             self.tokenizer = Some(read_small(&tokenizer, 1 << 28)?);
         }
-        (self.bos, self.eos) = configuration::special_tokens(&folder.join(CONFIG));
+        self.handed_on = HandedOn::of_folder(folder)?;
+        (self.bos, self.ends) = configuration::special_tokens_or_usual(&self.handed_on.config);
         Ok(self)
     }
+
+    /// As [`ExportSettings::like_folder`] for a folder, and the same for a GGUF file, whose vocabulary
+    /// is converted.
+    ///
+    /// # Errors
+    /// A file cannot be read; [`FileError::Vocabulary`]: the vocabulary cannot be converted.
+    pub fn like_model(mut self, path: &Path) -> Result<Self, FileError> {
+        if !super::is_gguf(path) {
+            return self.like_folder(path);
+        }
+        let gguf = Gguf::open(path)?;
+        self.tokenizer = gguf.tokenizer()?;
+        (self.bos, self.ends) = (gguf.bos()?, gguf.ends()?);
+        self.handed_on = gguf.handed_on()?;
+        Ok(self)
+    }
+
+    /// With another tokenizer, so that nothing of the one before is handed on.
+    #[must_use]
+    pub fn with_tokenizer(mut self, json: Vec<u8>) -> Self {
+        self.tokenizer = Some(json);
+        self.handed_on = self.handed_on.without_tokenizer();
+        self
+    }
+}
+
+/// The tokens that begin and end a text by the `config.json` of the Hugging Face folder `folder`.
+///
+/// # Errors
+/// It cannot be read.
+pub fn special_tokens(folder: &Path) -> Result<(Option<u32>, Vec<u32>), FileError> {
+    Ok(configuration::special_tokens(&configuration::fields(&folder.join(CONFIG))?))
 }
 
 /// What an export wrote.
@@ -255,25 +301,31 @@ fn write_all(
     let exported = write_tensors(model, folder, settings)?;
     let mut config = model.config().clone();
     config.seq_len = settings.positions.unwrap_or(config.seq_len);
-    let special = (settings.bos, settings.eos);
-    let json = |path: &Path, text: serde_json::Result<String>| match text {
-        Ok(text) => write_file(path, (text + "\n").as_bytes()),
-        Err(error) => Err(FileError::format(path, error)),
+    let special = (settings.bos, settings.ends.as_slice());
+    let json = |name: &str, text: serde_json::Result<String>| {
+        let path = folder.join(name);
+        let text = text.map_err(|error| FileError::format(&path, error))?;
+        write_file(&path, (text + "\n").as_bytes())
     };
-    let text = configuration::write(&config, settings.values, special);
-    json(&folder.join(CONFIG), text)?;
+    let handed_on = &settings.handed_on;
+    json(CONFIG, configuration::write(&config, settings.values, special, &handed_on.config))?;
     let mut generation = serde_json::Map::new();
-    for (name, token) in [("bos_token_id", special.0), ("eos_token_id", special.1)] {
-        generation.extend(token.map(|token| (name.to_owned(), json!(token))));
-    }
-    let text = serde_json::to_string_pretty(&generation);
-    json(&folder.join(GENERATION_CONFIG), text)?;
+    generation.extend(special.0.map(|token| ("bos_token_id".to_owned(), json!(token))));
+    let ends = Tokens::new(special.1);
+    generation.extend(ends.map(|tokens| ("eos_token_id".to_owned(), json!(tokens))));
+    json(GENERATION_CONFIG, serde_json::to_string_pretty(&generation))?;
     if let Some(tokenizer) = &settings.tokenizer {
         write_file(&folder.join(TOKENIZER), tokenizer)?;
         // Says to transformers that the file alone is the tokenizer.
         let class = json!({ "tokenizer_class": "PreTrainedTokenizerFast" });
-        let text = serde_json::to_string_pretty(&class);
-        json(&folder.join("tokenizer_config.json"), text)?;
+        json(TOKENIZER_CONFIG, serde_json::to_string_pretty(&class))?;
+    }
+    for (name, bytes) in &handed_on.files {
+        let path = folder.join(name);
+        if let Some(inside) = path.parent() {
+            fs::create_dir_all(inside).map_err(FileError::io(inside))?;
+        }
+        write_file(&path, bytes)?;
     }
     Ok(exported)
 }

@@ -37,6 +37,16 @@ pub enum TaskError {
     /// The file of labels is missing from the task.
     #[error("{0}: this format needs a file of labels")]
     Labels(PathBuf),
+    /// A folder where one file is needed has none or several that may be it.
+    #[error("{folder}: a folder of {} files *{ending}; name one{}", names.len(), listed(names))]
+    OneFile {
+        /// The folder.
+        folder: PathBuf,
+        /// How the file's name must end.
+        ending: String,
+        /// The names of those that are there.
+        names: Vec<String>,
+    },
     /// There is nothing to ask.
     #[error("{0}: no questions, or no text")]
     Empty(PathBuf),
@@ -63,6 +73,14 @@ pub enum TaskError {
 impl TaskError {
     pub(super) fn line(path: &Path, row: usize, problem: String) -> Self {
         Self::Row { path: path.to_owned(), row, problem }
+    }
+}
+
+/// Some of the names, behind what says how many there are.
+fn listed(names: &[String]) -> String {
+    match names {
+        [] => String::new(),
+        names => format!(": {}", names[..names.len().min(8)].join(", ")),
     }
 }
 

@@ -27,13 +27,17 @@ pub struct Winners {
 
 impl Winners {
     /// The winners of a question; of equal choices the first wins.
+    ///
+    /// As NumPy divides and compares: for each of no characters a choice is infinitely unlikely, and
+    /// what is not a number wins.
     pub fn new(question: &Question, scores: &[Score]) -> Self {
         let best = |length: &dyn Fn(&str) -> usize| {
             let mut best = (0, f64::NEG_INFINITY);
             for (index, score) in scores.iter().enumerate() {
-                // An ending without characters has no length to divide by.
-                let length = length(question.choice(index).1).max(1);
-                let value = score.log_likelihood / length as f64;
+                let value = score.log_likelihood / length(question.choice(index).1) as f64;
+                if value.is_nan() {
+                    return index;
+                }
                 if value > best.1 {
                     best = (index, value);
                 }

@@ -112,7 +112,9 @@ fn json_lines<Row: DeserializeOwned>(
         if line.trim().is_empty() {
             continue;
         }
-        let row = serde_json::from_str(line).map_err(|error| error.to_string());
+        // By way of a value, where of a field that is there twice the last one counts, as in Python.
+        let row = serde_json::from_str(line).and_then(serde_json::from_value::<Row>);
+        let row = row.map_err(|error| error.to_string());
         let question = row.and_then(&ask).and_then(check);
         questions.push(question.map_err(|problem| TaskError::line(path, index + 1, problem))?);
     }
@@ -358,4 +360,35 @@ fn solved_question(block: &str) -> Option<Question> {
     }
     choices.push(text::strip(rest));
     (answer < choices.len()).then(|| lettered(question, &choices, answer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Deserialize)]
+    struct Python {
+        capitalize: Vec<(String, String)>,
+        preprocess: Vec<(String, String)>,
+        words: Vec<(String, String, String, u64)>,
+    }
+
+    /// `checks/python_text.py` made the file.
+    #[test]
+    fn texts_are_treated_as_by_python() {
+        let json = include_str!("../../tests/fixtures/practice/40-python.json");
+        let python: Python = serde_json::from_str(json).unwrap();
+        assert!(python.capitalize.len() > 2000 && python.preprocess.len() > 500);
+        for (text, expected) in &python.capitalize {
+            assert_eq!(&text::capitalize(text), expected, "{text:?}");
+        }
+        for (text, expected) in &python.preprocess {
+            assert_eq!(&cleaned(text), expected, "{text:?}");
+        }
+        for (text, stripped, left, words) in &python.words {
+            assert_eq!(text::strip(text), stripped, "{text:?}");
+            assert_eq!(text::split_trailing_space(text).0, left, "{text:?}");
+            assert_eq!(text::word_count(text), *words, "{text:?}");
+        }
+    }
 }

@@ -43,7 +43,8 @@ pub struct Vocabulary<'a> {
 impl<'a> Vocabulary<'a> {
     /// `prefix` stands before a text that has nothing before it: the token that begins texts, or
     /// else the one that ends them. With `begins` it stands before every text, as LLaMA's
-    /// tokenizers want it.
+    /// tokenizers want it. It is never put before a text that begins with it, and never scored there:
+    /// a text begins once, whoever says so.
     pub fn new(tokenizer: &'a Tokenizer, prefix: u32, begins: bool) -> Self {
         Self { tokenizer, prefix, begins }
     }
@@ -94,8 +95,8 @@ impl<'a> Vocabulary<'a> {
     }
 
     /// The requests whose scores add up to the log-likelihood of a whole text: windows of `length`
-    /// tokens, each scored once, the last one with as much before it as fits. Returns also how many
-    /// tokens are scored.
+    /// tokens, each scored once, the last one with as much before it as fits. The prefix is before
+    /// the first and is not scored. Returns also how many tokens are scored.
     ///
     /// # Errors
     /// The tokenizer fails.
@@ -104,7 +105,11 @@ impl<'a> Vocabulary<'a> {
         text: &str,
         length: usize,
     ) -> Result<(Vec<ScoreRequest>, u64), TokenizerError> {
-        let tokens = self.encode(text)?;
+        let mut tokens = self.tokenizer.encode_prompt(text)?;
+        // The text may begin with the prefix itself.
+        if tokens.first() == Some(&self.prefix) {
+            tokens.remove(0);
+        }
         let mut requests = Vec::with_capacity(tokens.len().div_ceil(length.max(1)));
         for (index, window) in tokens.chunks(length.max(1)).enumerate() {
             let end = index * length + window.len();
@@ -153,6 +158,27 @@ mod tests {
         let requests = vocabulary.requests("ab", &["c".into()]).unwrap();
         assert_eq!(requests[0].context, [7, 97, 98]);
         assert_eq!(requests[0].continuation, bytes("c"));
+    }
+
+    /// Of a tokenizer that puts the prefix first, of one that does not, and in a text that has it.
+    #[test]
+    fn a_prefix_is_before_a_text_once_and_is_not_scored() {
+        let tokenizer = Tokenizer::bytes();
+        for begins in [false, true] {
+            let vocabulary = Vocabulary::new(&tokenizer, 97, begins);
+            for text in ["abc", "bc"] {
+                let (requests, tokens) = vocabulary.windows(text, 9).unwrap();
+                let expected = ScoreRequest { context: vec![97], continuation: bytes("bc") };
+                assert_eq!((requests, tokens), (vec![expected], 2), "{begins} {text}");
+            }
+            assert_eq!(vocabulary.windows("a", 9).unwrap(), (Vec::new(), 0));
+            let first = vocabulary.requests("abc", &["d".into()]).unwrap().remove(0);
+            assert_eq!(first.context, bytes("abc"));
+            // A question without a prompt begins once, too.
+            let first = vocabulary.requests("", &["abc".into()]).unwrap().remove(0);
+            let expected = ScoreRequest { context: vec![97], continuation: bytes("bc") };
+            assert_eq!(first, expected);
+        }
     }
 
     /// `lm_eval.utils.get_rolling_token_windows(range(10), 99, 4, 1)`, made disjoint.

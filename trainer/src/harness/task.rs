@@ -75,6 +75,24 @@ pub struct TaskFile {
     pub groups: BTreeMap<String, Vec<String>>,
 }
 
+impl TaskFile {
+    /// The same task of other questions. Their labels, if the format has them in a file of their own,
+    /// are beside them under their name (`valid.jsonl`, `valid-labels.lst`) where there is such a file.
+    ///
+    /// # Errors
+    /// `data` is a folder of several files where one is needed, or cannot be read.
+    pub fn with_data(mut self, data: PathBuf) -> Result<Self, TaskError> {
+        if self.labels.is_some() {
+            let file = only_file(&data, ".jsonl")?;
+            let stem = name_of(&file.with_extension(""));
+            let beside = file.with_file_name(format!("{stem}-labels.lst"));
+            self.labels = Some(beside).filter(|labels| labels.is_file()).or(self.labels);
+        }
+        self.data = data;
+        Ok(self)
+    }
+}
+
 fn context() -> String {
     "{context}".to_owned()
 }
@@ -120,8 +138,8 @@ impl Task {
                 texts = read_texts(&data)?;
                 Vec::new()
             }
-            Format::MmluPrompts => solved_subjects(&file, &data)?,
-            Format::Mmlu if data.is_dir() => csv_subjects(&file, folder, &data)?,
+            Format::MmluPrompts => solved_subjects(&file, &only_file(&data, ".json")?)?,
+            Format::Mmlu => csv_subjects(&file, folder, &data)?,
             _ => vec![one_subject(&file, folder, &data)?],
         };
         let task = Self { file, subjects, texts };
@@ -182,10 +200,28 @@ fn subject(
     Ok(Subject { name: name.to_owned(), description, questions, pool })
 }
 
+/// A file, or the only file of a folder whose name ends in `ending`: a folder of one file is asked
+/// as that file is.
+fn only_file(data: &Path, ending: &str) -> Result<PathBuf, TaskError> {
+    if !data.is_dir() {
+        return Ok(data.to_owned());
+    }
+    let mut files = files_of(data, ending)?;
+    match (files.pop(), files.len()) {
+        (Some(file), 0) => Ok(file),
+        (last, _) => {
+            files.extend(last);
+            let names: Vec<String> = files.iter().map(|file| name_of(file)).collect();
+            Err(TaskError::OneFile { folder: data.to_owned(), ending: ending.to_owned(), names })
+        }
+    }
+}
+
 fn one_subject(file: &TaskFile, folder: &Path, data: &Path) -> Result<Subject, TaskError> {
     let read = |path: &Path, labels: &Option<PathBuf>| {
+        let path = only_file(path, ".jsonl")?;
         let labels = labels.as_ref().map(|labels| folder.join(labels));
-        question::read(file.format, path, labels.as_deref(), &file.prompt)
+        question::read(file.format, &path, labels.as_deref(), &file.prompt)
     };
     let questions = read(data, &file.labels)?;
     // Examples may be missing from the disk as long as nobody wants any.
@@ -196,24 +232,23 @@ fn one_subject(file: &TaskFile, folder: &Path, data: &Path) -> Result<Subject, T
     subject(file, &file.name, questions, pool)
 }
 
-/// MMLU's files, `<subject>_<split>.csv` in a folder of that split.
+/// MMLU's files, `<subject>_<split>.csv` in a folder of that split, or one of them.
 fn csv_subjects(file: &TaskFile, folder: &Path, data: &Path) -> Result<Vec<Subject>, TaskError> {
     let read = |path: &Path| question::read(file.format, path, None, &file.prompt);
+    let files = |path: &Path| match path.is_dir() {
+        true => files_of(path, ".csv"),
+        false => Ok(vec![path.to_owned()]),
+    };
     let shots = match &file.shots_data {
-        Some(shots) if file.shots > 0 => files_of(&folder.join(shots), ".csv")?,
+        Some(shots) if file.shots > 0 => files(&folder.join(shots))?,
         _ => Vec::new(),
     };
-    let subject_name = |path: &Path| {
-        let name = name_of(path);
-        let stem = name.strip_suffix(".csv").unwrap_or(&name);
-        let splits = ["_test", "_val", "_dev"];
-        let split = splits.iter().find_map(|split| stem.strip_suffix(split));
-        split.unwrap_or(stem).to_owned()
-    };
     let mut subjects = Vec::new();
-    for path in files_of(data, ".csv")? {
+    for path in files(data)? {
         let name = subject_name(&path);
-        let pool = shots.iter().find(|shots| subject_name(shots) == name);
+        // One file of examples for one file of questions needs no name.
+        let is_pair = shots.len() == 1 && !data.is_dir();
+        let pool = shots.iter().find(|shots| is_pair || subject_name(shots) == name);
         let pool = match (pool, &file.shots_data) {
             (Some(shots), _) => Some(read(shots)?),
             (None, Some(_)) => Some(Vec::new()),
@@ -222,6 +257,15 @@ fn csv_subjects(file: &TaskFile, folder: &Path, data: &Path) -> Result<Vec<Subje
         subjects.push(subject(file, &name, read(&path)?, pool)?);
     }
     Ok(subjects)
+}
+
+/// The subject in a file's name.
+fn subject_name(path: &Path) -> String {
+    let name = name_of(path);
+    let stem = name.strip_suffix(".csv").unwrap_or(&name);
+    let splits = ["_test", "_val", "_dev"];
+    let split = splits.iter().find_map(|split| stem.strip_suffix(split));
+    split.unwrap_or(stem).to_owned()
 }
 
 fn solved_subjects(file: &TaskFile, data: &Path) -> Result<Vec<Subject>, TaskError> {

@@ -30,18 +30,47 @@ pub(crate) fn word_count(text: &str) -> u64 {
     runs + 1
 }
 
-/// The first letter large, all others small.
+/// Python's `str.capitalize`: the first character in title case, all others small, where a sigma at
+/// the end of a word is `ς`, also right after the first character.
 pub(crate) fn capitalize(text: &str) -> String {
-    let mut rest = text.chars();
-    let Some(first) = rest.next() else {
+    let Some(first) = text.chars().next() else {
         return String::new();
     };
-    // One letter may become two (ß, SS), of which only the first stays large.
-    let mut large = first.to_uppercase();
-    let mut result: String = large.next().into_iter().collect();
-    result.extend(large.flat_map(char::to_lowercase));
-    result.push_str(&rest.as_str().to_lowercase());
+    let mut result = String::with_capacity(text.len());
+    add_title_case(first, &mut result);
+    // The whole is made small, so that a sigma sees what is before it.
+    let small_first: usize = first.to_lowercase().map(char::len_utf8).sum();
+    result.push_str(&text.to_lowercase()[small_first..]);
     result
+}
+
+/// Unicode's full title case of a character: large letters, but where one becomes several only the
+/// first is (ß, Ss). What differs from that is here, of Unicode 14 to 17: digraphs, Georgian, which
+/// has no title case, and Greek with an iota below.
+fn add_title_case(character: char, result: &mut String) {
+    /// The iota that stays below a letter in title case.
+    const IOTA_BELOW: char = '\u{345}';
+    let title = match character {
+        'Ǆ'..='ǆ' => 'ǅ',
+        'Ǉ'..='ǉ' => 'ǈ',
+        'Ǌ'..='ǌ' => 'ǋ',
+        'Ǳ'..='ǳ' => 'ǲ',
+        '\u{10d0}'..='\u{10fa}' | '\u{10fd}'..='\u{10ff}' => character,
+        // Eight small letters before the eight in title case.
+        '\u{1f80}'..='\u{1faf}' => char::from_u32(character as u32 | 8).unwrap_or(character),
+        '\u{1fb3}' | '\u{1fbc}' => '\u{1fbc}',
+        '\u{1fc3}' | '\u{1fcc}' => '\u{1fcc}',
+        '\u{1ff3}' | '\u{1ffc}' => '\u{1ffc}',
+        'ŉ' => return result.push_str("\u{2bc}N"),
+        _ => {
+            let mut large = character.to_uppercase();
+            result.extend(large.next());
+            let small = large.flat_map(char::to_lowercase);
+            result.extend(small.map(|c| if c == 'ι' { IOTA_BELOW } else { c }));
+            return;
+        }
+    };
+    result.push(title);
 }
 
 /// `text` without what stands in square brackets on one line, the brackets included.
@@ -107,6 +136,32 @@ mod tests {
     fn capitals_are_those_of_python() {
         assert_eq!(capitalize("the QUICK Fox"), "The quick fox");
         assert_eq!(capitalize("ßA"), "Ssa");
+        // Python 3.11: [text.capitalize() for text in …]
+        let cases = [
+            ("ǆep", "ǅep"),
+            ("ǅEP", "ǅep"),
+            ("ΑΣ", "Ας"),
+            ("ΑΣ ΣΑΣ", "Ας σας"),
+            ("Σ", "Σ"),
+            ("Α.Σ.Α", "Α.σ.α"),
+            ("Α\u{301}Σ", "Α\u{301}ς"),
+            ("ŉa", "\u{2bc}Na"),
+            ("ﬃX", "Ffix"),
+            ("ﬅX", "Stx"),
+            ("İİ", "İi\u{307}"),
+            ("აბგ", "აბგ"),
+            ("ᲐᲑ", "Აბ"),
+            ("ᾳΑ", "ᾼα"),
+            ("ᾀ", "ᾈ"),
+            ("ᾷ", "Α\u{342}\u{345}"),
+            ("ᾲx", "Ὰ\u{345}x"),
+            ("ΐ", "\u{399}\u{308}\u{301}"),
+            ("և", "Եւ"),
+            ("1ABC", "1abc"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(capitalize(text), expected, "{text}");
+        }
         assert_eq!(capitalize(""), "");
     }
 

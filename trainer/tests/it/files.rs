@@ -106,7 +106,7 @@ fn what_is_exported_reads_back_the_same() {
         let settings = ExportSettings {
             shard_bytes_max,
             tokenizer: Some(vocabulary.clone()),
-            eos: Some(2),
+            ends: vec![2],
             ..ExportSettings::default()
         };
         let exported = files::export(&model, &out, &settings).unwrap();
@@ -117,7 +117,7 @@ fn what_is_exported_reads_back_the_same() {
         assert_eq!(again.parameters(), model.parameters());
         assert_eq!(fs::read(tokenizer.unwrap()).unwrap(), vocabulary);
         let like = ExportSettings::default().like_folder(&out).unwrap();
-        assert_eq!((like.bos, like.eos), (None, Some(2)));
+        assert_eq!((like.bos, like.ends.clone()), (None, vec![2]));
         assert_eq!(like.tokenizer, Some(vocabulary.clone()));
         let refused = files::export(&model, &out, &settings);
         assert!(matches!(refused, Err(FileError::Exists(_))));

@@ -15,7 +15,7 @@ use trainer::files::{self, FileError, Gguf};
 use trainer::{Model, ModelConfig, RopeScaling};
 
 /// A model that has whole blocks of 32 values in every row.
-fn large_rows() -> Model {
+pub(crate) fn large_rows() -> Model {
     let config = ModelConfig {
         vocab: 261,
         hidden: 64,
@@ -33,7 +33,7 @@ fn large_rows() -> Model {
 }
 
 /// A byte-level vocabulary of a GGUF file: 256 bytes, three merged tokens, two special ones.
-fn vocabulary() -> Vec<(&'static str, Value)> {
+pub(crate) fn vocabulary() -> Vec<(&'static str, Value)> {
     // GPT-2's characters of the bytes: printable ones stand for themselves, the others follow at 256.
     let mut others = 256u32..;
     let mut tokens: Vec<String> = (0..=255u32)
@@ -61,7 +61,7 @@ fn vocabulary() -> Vec<(&'static str, Value)> {
 }
 
 /// The bytes of a GGUF file of `model`, as llama.cpp's converter orders it, with `extra` pairs.
-fn gguf(model: &Model, kind: GgmlDType, extra: &[(&'static str, Value)]) -> Vec<u8> {
+pub(crate) fn gguf(model: &Model, kind: GgmlDType, extra: &[(&'static str, Value)]) -> Vec<u8> {
     let mut pairs = pairs(model.config());
     pairs.extend(extra.iter().cloned());
     bytes(&pairs, &tensors(model, kind))
@@ -87,7 +87,7 @@ fn gguf_in_parts(model: &Model, tensors_at_once: usize) -> Vec<Vec<u8>> {
     parts.enumerate().map(part).collect()
 }
 
-fn pairs(config: &ModelConfig) -> HashMap<&'static str, Value> {
+pub(crate) fn pairs(config: &ModelConfig) -> HashMap<&'static str, Value> {
     let number = |number: usize| Value::U32(number as u32);
     HashMap::from([
         ("general.architecture", Value::String("llama".to_owned())),
@@ -103,7 +103,7 @@ fn pairs(config: &ModelConfig) -> HashMap<&'static str, Value> {
 }
 
 /// The tensors of `model` by llama.cpp's names.
-fn tensors(model: &Model, kind: GgmlDType) -> Vec<(String, QTensor)> {
+pub(crate) fn tensors(model: &Model, kind: GgmlDType) -> Vec<(String, QTensor)> {
     let config = model.config();
     let names = [
         ("model.layers.", "blk."),
@@ -148,7 +148,10 @@ fn tensors(model: &Model, kind: GgmlDType) -> Vec<(String, QTensor)> {
     tensors
 }
 
-fn bytes(pairs: &HashMap<&'static str, Value>, tensors: &[(String, QTensor)]) -> Vec<u8> {
+pub(crate) fn bytes(
+    pairs: &HashMap<&'static str, Value>,
+    tensors: &[(String, QTensor)],
+) -> Vec<u8> {
     let tensors: Vec<_> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
     let pairs: Vec<_> = pairs.iter().map(|(key, value)| (*key, value)).collect();
     let mut bytes = std::io::Cursor::new(Vec::new());
@@ -162,14 +165,14 @@ struct Held {
     model: Model,
     tokenizer: Result<Option<Vec<u8>>, FileError>,
     bos: Option<u32>,
-    eos: Option<u32>,
+    ends: Vec<u32>,
 }
 
 fn open(path: &Path) -> Result<Held, FileError> {
     let gguf = Gguf::open(path)?;
     let model = gguf.model()?;
     assert_eq!(gguf.config(), model.config());
-    Ok(Held { model, tokenizer: gguf.tokenizer(), bos: gguf.bos(), eos: gguf.eos() })
+    Ok(Held { model, tokenizer: gguf.tokenizer(), bos: gguf.bos()?, ends: gguf.ends()? })
 }
 
 /// Opens the bytes as a file.
@@ -186,7 +189,7 @@ fn gguf_gives_back_the_model_and_its_tokenizer() {
     let gguf_model = open_gguf(&gguf(&model, GgmlDType::F32, &vocabulary())).unwrap();
     assert_eq!(gguf_model.model.config(), model.config());
     assert_eq!(gguf_model.model.parameters(), model.parameters());
-    assert_eq!((gguf_model.bos, gguf_model.eos), (Some(259), Some(260)));
+    assert_eq!((gguf_model.bos, gguf_model.ends), (Some(259), vec![260]));
     let tokenizer = Tokenizer::from_json(&gguf_model.tokenizer.unwrap().unwrap()).unwrap();
     assert_eq!(tokenizer.vocab_size(), 261);
     let ids = tokenizer.encode_prompt("at the 12<|end|>").unwrap();
@@ -277,7 +280,7 @@ fn gguf_that_is_damaged_or_not_supported_is_an_error() {
         ("general.alignment", Value::U32(0), "makes no sense"),
         ("llama.block_count", Value::U32(3), "9 tensors are missing"),
         ("llama.block_count", Value::U32(1), "blk.1."),
-        ("llama.block_count", text("two"), "is no number"),
+        ("llama.block_count", text("two"), "llama.block_count is a text of 3 bytes"),
         ("llama.feed_forward_length", Value::U32(128), "not [64, 128]"),
         ("llama.embedding_length", Value::U32(1 << 31), "hidden is"),
         ("llama.attention.key_length", Value::U32(32), "key_length"),
@@ -382,7 +385,7 @@ fn sentencepiece_cases() -> Vec<(String, Vec<u32>)> {
 #[test]
 fn tokens_are_those_of_sentencepiece() {
     let held = open(&fixture("sentencepiece.gguf")).unwrap();
-    assert_eq!((held.bos, held.eos), (Some(1), Some(2)));
+    assert_eq!((held.bos, held.ends), (Some(1), vec![2]));
     let tokenizer = Tokenizer::from_json(&held.tokenizer.unwrap().unwrap()).unwrap();
     assert!(tokenizer.is_fast());
     assert_eq!(tokenizer.vocab_size(), 640);
@@ -483,7 +486,11 @@ fn vocabularies_without_an_equal_tokenizer_are_refused() {
         ),
         (with(&[]), vec![("tokenizer.ggml.model", text("t5"))], "unigram of SentencePiece"),
         (with(&[]), vec![("tokenizer.ggml.model", text("bert"))], "WordPiece"),
-        (with(&[]), vec![("tokenizer.ggml.scores", text("none"))], "no scores"),
+        (
+            with(&[]),
+            vec![("tokenizer.ggml.scores", text("none"))],
+            "tokenizer.ggml.scores is a text of 4 bytes",
+        ),
         (with(&[]), vec![("tokenizer.ggml.unknown_token_id", Value::U32(999))], "999 is no token"),
     ];
     for (tokens, extra, expected) in cases {

@@ -13,6 +13,7 @@ mod harness;
 mod harness_tasks;
 mod initial;
 mod learning;
+mod practice;
 mod pretraining;
 mod samples;
 mod schedules;

@@ -39,7 +39,7 @@ pub(super) struct Training {
     /// Whether an earlier process took some of the steps.
     is_resumed: bool,
     /// The folder whose tokenizer goes with the model.
-    pub(super) tokenizer_folder: Option<PathBuf>,
+    pub(super) initial: Option<PathBuf>,
 }
 
 impl Training {
@@ -53,7 +53,7 @@ impl Training {
         let device = order.engine.open(threads.clone())?;
         let checkpoints =
             Checkpoints::open(&order.out.join("checkpoints"))?.keeping(order.keep_checkpoints);
-        let (model, tokenizer_folder) = initial_model(order)?;
+        let (model, initial) = initial_model(order)?;
         let config = model.config().clone();
         if order.fresh {
             // Before what is there is replaced: a training is not to be lost to a mistyped flag.
@@ -73,16 +73,7 @@ impl Training {
             start_over(&order.out, &checkpoints)?;
         }
         let is_resumed = trainer.resume(&checkpoints)?;
-        Ok(Self {
-            config,
-            data,
-            checkpoints,
-            trainer,
-            device,
-            threads,
-            is_resumed,
-            tokenizer_folder,
-        })
+        Ok(Self { config, data, checkpoints, trainer, device, threads, is_resumed, initial })
     }
 
     /// Trains to the last step, or until `end` is set.
@@ -149,18 +140,18 @@ pub(super) fn shape(order: &TrainingOrder) -> Result<ModelConfig> {
     Ok(ModelConfig { seq_len: order.seq_len.unwrap_or(config.seq_len), ..config })
 }
 
-/// Reads or makes the initial parameters; returns the folder whose tokenizer goes with them, too.
+/// Reads or makes the initial parameters; returns also where they were read, whose tokenizer goes with them.
 fn initial_model(order: &TrainingOrder) -> Result<(Model, Option<PathBuf>)> {
     let Some(path) = &order.init else {
         return Ok((Model::init(&order.config()?, order.seed)?, None));
     };
-    let (model, tokenizer) =
+    let (model, _) =
         files::open(path).with_context(|| format!("cannot load the model {}", path.display()))?;
     let model = match order.seq_len {
         Some(seq_len) => model.with_seq_len(seq_len)?,
         None => model,
     };
-    Ok((model, tokenizer.map(|_| path.clone())))
+    Ok((model, Some(path.clone())))
 }
 
 /// Removes an earlier training's files from its folder, but for the data set made from text.

@@ -40,6 +40,17 @@ mod kinds {
     pub(super) const U64: u32 = 10;
     pub(super) const I64: u32 = 11;
     pub(super) const F64: u32 = 12;
+
+    /// GGUF's names of the types, in the plural.
+    pub(super) fn name(kind: u32) -> &'static str {
+        match kind {
+            U8 | I8 | U16 | I16 | U32 | I32 | U64 | I64 => "integers",
+            F32 | F64 => "floats",
+            BOOL => "flags",
+            TEXT => "texts",
+            _ => "lists",
+        }
+    }
 }
 
 /// A value of a pair.
@@ -51,6 +62,19 @@ enum Value {
     Flag(bool),
     Text(Range<usize>),
     List(List),
+}
+
+impl Value {
+    /// As it stands in an error.
+    fn describe(&self) -> String {
+        match self {
+            Self::Integer(number) => format!("the integer {number}"),
+            Self::Float(float) => format!("the float {float}"),
+            Self::Flag(flag) => format!("the flag {flag}"),
+            Self::Text(range) => format!("a text of {} bytes", range.len()),
+            Self::List(list) => format!("a list of {} {}", list.count, kinds::name(list.kind)),
+        }
+    }
 }
 
 /// So many values of one type from a place on.
@@ -110,7 +134,10 @@ impl Header {
         let alignment = match pairs.get("general.alignment") {
             None => ALIGNMENT,
             Some(Value::Integer(bytes)) if (1..=1 << 24).contains(bytes) => *bytes as u64,
-            Some(value) => return Err(format!("an alignment of {value:?} makes no sense")),
+            Some(value) => {
+                let found = value.describe();
+                return Err(format!("general.alignment is {found}, which makes no sense"));
+            }
         };
         let data = (reader.at as u64).next_multiple_of(alignment);
         for stored in tensors.values_mut() {
@@ -256,10 +283,16 @@ fn size(kind: u32) -> Option<usize> {
 }
 
 /// A file's key-value pairs.
+///
+/// What a file does not have is `None`; what it has in a type that says something else than what is
+/// asked for is an error that names the pair, never `None`.
 pub(crate) struct Metadata<'a> {
     bytes: &'a [u8],
     pairs: &'a HashMap<String, Value>,
 }
+
+/// What a pair holds: `None` if there is no such pair, or why it does not hold it.
+pub(crate) type Found<T> = Result<Option<T>, String>;
 
 impl<'a> Metadata<'a> {
     /// Those of a header, with the bytes that it was read from.
@@ -268,91 +301,135 @@ impl<'a> Metadata<'a> {
     }
 
     /// Whether there is such a pair.
-    pub(super) fn has(&self, key: &str) -> bool {
+    pub(crate) fn has(&self, key: &str) -> bool {
         self.pairs.contains_key(key)
     }
 
+    /// The names of all pairs that begin with `start`, sorted.
+    pub(crate) fn keys(&self, start: &str) -> Vec<&'a str> {
+        let keys = self.pairs.keys().map(String::as_str);
+        let mut keys: Vec<_> = keys.filter(|key| key.starts_with(start)).collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    /// What `read` makes of a pair's value; an error where it makes nothing of it.
+    fn read<T>(&self, key: &str, what: &str, read: impl Fn(&Value) -> Option<T>) -> Found<T> {
+        let Some(value) = self.pairs.get(key) else {
+            return Ok(None);
+        };
+        let wrong = || format!("{key} is {}, not {what}", value.describe());
+        read(value).map(Some).ok_or_else(wrong)
+    }
+
     /// A text.
-    pub(crate) fn text(&self, key: &str) -> Option<&'a str> {
-        match self.pairs.get(key)? {
+    pub(crate) fn text(&self, key: &str) -> Found<&'a str> {
+        self.read(key, "a text", |value| match value {
             Value::Text(range) => std::str::from_utf8(self.bytes.get(range.clone())?).ok(),
             _ => None,
-        }
+        })
     }
 
     /// A flag.
-    pub(crate) fn flag(&self, key: &str) -> Option<bool> {
-        match self.pairs.get(key)? {
+    pub(crate) fn flag(&self, key: &str) -> Found<bool> {
+        self.read(key, "a flag", |value| match value {
             Value::Flag(flag) => Some(*flag),
             _ => None,
-        }
+        })
     }
 
     /// A number that is not negative, of any type of integers.
-    pub(crate) fn number(&self, key: &str) -> Option<u64> {
-        match self.pairs.get(key)? {
+    pub(crate) fn number(&self, key: &str) -> Found<u64> {
+        self.read(key, "a number from 0 on", |value| match value {
             Value::Integer(number) => u64::try_from(*number).ok(),
             _ => None,
+        })
+    }
+
+    /// The same, which may also be a list of one number for each layer, all of them equal.
+    pub(super) fn number_of_layers(&self, key: &str) -> Found<u64> {
+        if !matches!(self.pairs.get(key), Some(Value::List(_))) {
+            return self.number(key);
+        }
+        let numbers = self.integers(key)?.unwrap_or_default();
+        match numbers.split_first() {
+            Some((first, rest)) if rest.iter().all(|number| number == first) => {
+                let number = u64::try_from(*first);
+                number.map(Some).map_err(|_| format!("{key} is {first}, not a number from 0 on"))
+            }
+            Some(_) => Err(format!("{key} differs from layer to layer")),
+            None => Err(format!("{key} is an empty list")),
         }
     }
 
     /// A token's number.
-    pub(crate) fn token(&self, key: &str) -> Option<u32> {
-        self.number(key)?.try_into().ok()
+    pub(crate) fn token(&self, key: &str) -> Found<u32> {
+        let wrong = |id| format!("{key} is {id}, which is no token");
+        self.number(key)?.map(|id| id.try_into().map_err(|_| wrong(id))).transpose()
     }
 
-    /// A float.
-    pub(super) fn float(&self, key: &str) -> Option<f32> {
-        match self.pairs.get(key)? {
+    /// A float of either type, or an integer that a float of 32 bits holds exactly.
+    pub(super) fn float(&self, key: &str) -> Found<f32> {
+        self.read(key, "a number", |value| match value {
             Value::Float(float) => Some(*float as f32),
+            Value::Integer(number) => exact_float(*number),
             _ => None,
-        }
+        })
     }
 
     /// A list of texts.
-    pub(crate) fn texts(&self, key: &str) -> Option<Vec<&'a str>> {
-        let (list, mut reader) = self.reader(key, &[kinds::TEXT])?;
-        let text = |_| std::str::from_utf8(reader.text().ok()?).ok();
-        (0..list.count).map(text).collect()
+    pub(crate) fn texts(&self, key: &str) -> Found<Vec<&'a str>> {
+        self.list_of(key, "texts", |kind, reader| match kind {
+            kinds::TEXT => std::str::from_utf8(reader.text().ok()?).ok(),
+            _ => None,
+        })
     }
 
-    /// A list of floats of 32 bits.
-    pub(crate) fn floats(&self, key: &str) -> Option<Vec<f32>> {
-        let (list, mut reader) = self.reader(key, &[kinds::F32])?;
-        let float = |_| reader.array().ok().map(f32::from_le_bytes);
-        (0..list.count).map(float).collect()
+    /// A list of floats, or of integers that floats of 32 bits hold exactly.
+    pub(crate) fn floats(&self, key: &str) -> Found<Vec<f32>> {
+        self.list_of(key, "numbers", |kind, reader| match reader.value(kind, 0).ok()? {
+            Value::Float(float) => Some(float as f32),
+            Value::Integer(number) => exact_float(number),
+            _ => None,
+        })
     }
 
-    /// A list of integers of 32 bits.
-    pub(crate) fn integers(&self, key: &str) -> Option<Vec<i64>> {
-        let (list, mut reader) = self.reader(key, &[kinds::I32, kinds::U32])?;
-        let integer = |_| {
-            let bytes = reader.array().ok()?;
-            Some(match list.kind {
-                kinds::I32 => i32::from_le_bytes(bytes).into(),
-                _ => u32::from_le_bytes(bytes).into(),
-            })
-        };
-        (0..list.count).map(integer).collect()
+    /// A list of integers of any type.
+    pub(crate) fn integers(&self, key: &str) -> Found<Vec<i64>> {
+        self.list_of(key, "integers", |kind, reader| match reader.value(kind, 0).ok()? {
+            Value::Integer(number) => number.try_into().ok(),
+            _ => None,
+        })
     }
 
     /// How many values a list has, of whatever type.
-    pub(crate) fn list_len(&self, key: &str) -> Option<usize> {
-        match self.pairs.get(key)? {
+    pub(crate) fn list_len(&self, key: &str) -> Found<usize> {
+        self.read(key, "a list", |value| match value {
             Value::List(list) => Some(list.count),
             _ => None,
-        }
+        })
     }
 
-    fn reader(&self, key: &str, kinds: &[u32]) -> Option<(List, Reader<'a>)> {
-        match self.pairs.get(key)? {
-            Value::List(list) if kinds.contains(&list.kind) => {
-                let (bytes, at) = (self.bytes, list.start);
-                Some((*list, Reader { bytes, at }))
-            }
-            _ => None,
-        }
+    fn list_of<T>(
+        &self,
+        key: &str,
+        what: &str,
+        read: impl Fn(u32, &mut Reader<'a>) -> Option<T>,
+    ) -> Found<Vec<T>> {
+        self.read(key, &format!("a list of {what}"), |value| {
+            let Value::List(list) = value else {
+                return None;
+            };
+            let mut reader = Reader { bytes: self.bytes, at: list.start };
+            (0..list.count).map(|_| read(list.kind, &mut reader)).collect()
+        })
     }
+}
+
+/// The float of an integer, if it has one.
+fn exact_float(number: i128) -> Option<f32> {
+    let float = number as f32;
+    (float as i128 == number).then_some(float)
 }
 
 #[cfg(test)]
@@ -381,16 +458,78 @@ mod tests {
         let bytes = header(kinds::LIST, &list(kinds::I32, 2, &[255, 255, 255, 255, 7, 0, 0, 0]));
         let read = Header::read(&bytes).unwrap();
         let metadata = Metadata::new(&bytes, &read);
-        assert_eq!(metadata.integers("key"), Some(vec![-1, 7]));
-        assert_eq!(metadata.list_len("key"), Some(2));
-        assert_eq!((metadata.texts("key"), metadata.number("key")), (None, None));
+        assert_eq!(metadata.integers("key"), Ok(Some(vec![-1, 7])));
+        assert_eq!(metadata.list_len("key"), Ok(Some(2)));
+        assert_eq!((metadata.texts("other"), metadata.number("other")), (Ok(None), Ok(None)));
+        let error = "key is a list of 2 integers, not a list of texts";
+        assert_eq!(metadata.texts("key"), Err(error.to_owned()));
+        let error = "key is a list of 2 integers, not a number from 0 on";
+        assert_eq!(metadata.number("key"), Err(error.to_owned()));
         let text = list(kinds::TEXT, 1, &[2, 0, 0, 0, 0, 0, 0, 0, b'a', b'b']);
         let bytes = header(kinds::LIST, &text);
         let read = Header::read(&bytes).unwrap();
-        assert_eq!(Metadata::new(&bytes, &read).texts("key"), Some(vec!["ab"]));
+        assert_eq!(Metadata::new(&bytes, &read).texts("key"), Ok(Some(vec!["ab"])));
         for len in 0..bytes.len() {
             assert!(Header::read(&bytes[..len]).is_err(), "{len} bytes");
         }
+    }
+
+    /// A pair of each type, by each way to ask for it: what it says without a loss, or an error; what
+    /// is there is never absent.
+    #[test]
+    fn a_pair_of_another_type_is_read_without_loss_or_refused_by_name() {
+        let asked = |kind: u32, value: &[u8]| {
+            let bytes = header(kind, value);
+            let read = Header::read(&bytes).unwrap();
+            let metadata = Metadata::new(&bytes, &read);
+            let failed = [
+                metadata.text("key").err(),
+                metadata.flag("key").err(),
+                metadata.number("key").err(),
+                metadata.float("key").err(),
+            ];
+            for error in failed.iter().flatten() {
+                assert!(error.starts_with("key is "), "{error}");
+            }
+            let (number, float) = (metadata.number("key"), metadata.float("key"));
+            (failed.map(|error| error.is_none()), number.ok().flatten(), float.ok().flatten())
+        };
+        let integer = |number| ([false, false, true, true], Some(number), Some(number as f32));
+        assert_eq!(asked(kinds::U8, &[200]), integer(200));
+        assert_eq!(asked(kinds::I8, &[7]), integer(7));
+        assert_eq!(asked(kinds::U16, &500u16.to_le_bytes()), integer(500));
+        assert_eq!(asked(kinds::I16, &500i16.to_le_bytes()), integer(500));
+        assert_eq!(asked(kinds::U32, &500_000u32.to_le_bytes()), integer(500_000));
+        assert_eq!(asked(kinds::I32, &500_000i32.to_le_bytes()), integer(500_000));
+        assert_eq!(asked(kinds::U64, &500_000u64.to_le_bytes()), integer(500_000));
+        assert_eq!(asked(kinds::I64, &500_000i64.to_le_bytes()), integer(500_000));
+        let lossy = ([false, false, true, false], Some(16_777_217), None);
+        assert_eq!(asked(kinds::U32, &16_777_217u32.to_le_bytes()), lossy);
+        let negative = ([false, false, false, true], None, Some(-1.0));
+        assert_eq!(asked(kinds::I32, &(-1i32).to_le_bytes()), negative);
+        let float = ([false, false, false, true], None, Some(0.5));
+        assert_eq!(asked(kinds::F32, &0.5f32.to_le_bytes()), float);
+        assert_eq!(asked(kinds::F64, &0.5f64.to_le_bytes()), float);
+        assert_eq!(asked(kinds::BOOL, &[1]), ([false, true, false, false], None, None));
+        let text = [&1u64.to_le_bytes()[..], b"5"].concat();
+        assert_eq!(asked(kinds::TEXT, &text), ([true, false, false, false], None, None));
+        let no_text = [&1u64.to_le_bytes()[..], &[255]].concat();
+        assert_eq!(asked(kinds::TEXT, &no_text), ([false; 4], None, None));
+        assert_eq!(asked(kinds::LIST, &list(kinds::U8, 1, &[1])), ([false; 4], None, None));
+    }
+
+    #[test]
+    fn a_list_for_the_layers_is_one_number_if_all_are_equal() {
+        let asked = |kind: u32, values: &[u8]| {
+            let count = values.len() as u64;
+            let bytes = header(kinds::LIST, &list(kind, count, values));
+            let read = Header::read(&bytes).unwrap();
+            Metadata::new(&bytes, &read).number_of_layers("key")
+        };
+        assert_eq!(asked(kinds::U8, &[4, 4, 4]), Ok(Some(4)));
+        assert_eq!(asked(kinds::U8, &[4, 2]).unwrap_err(), "key differs from layer to layer");
+        assert!(asked(kinds::U8, &[]).unwrap_err().contains("empty"));
+        assert!(asked(kinds::BOOL, &[1, 1]).unwrap_err().contains("a list of 2 flags"));
     }
 
     #[test]

@@ -15,6 +15,9 @@ use crate::files::error::FileError;
 /// Most parts of a model.
 const PARTS_MAX: u64 = 4096;
 
+/// How many tensors the parts have together.
+const TENSORS: &str = "split.tensors.count";
+
 /// One file of a model.
 pub(super) struct Part {
     pub(super) path: PathBuf,
@@ -49,27 +52,29 @@ impl Part {
     /// How many parts there are; 1 for a whole file.
     fn count(&self) -> Result<u64, FileError> {
         const COUNT: &str = "split.count";
-        let metadata = self.metadata();
-        let count = metadata.number(COUNT).map_or(1, |count| count.max(1));
-        let is_wrong = metadata.has(COUNT) && metadata.number(COUNT).is_none();
-        match is_wrong || count > PARTS_MAX {
-            true => Err(FileError::format(
-                &self.path,
-                format!("{COUNT} is not a number of at most {PARTS_MAX}"),
-            )),
+        let count = self.number(COUNT)?.map_or(1, |count| count.max(1));
+        match count > PARTS_MAX {
+            true => {
+                let reason = format!("{COUNT} is {count}, more than {PARTS_MAX}");
+                Err(FileError::format(&self.path, reason))
+            }
             false => Ok(count),
         }
     }
 
+    fn number(&self, key: &str) -> Result<Option<u64>, FileError> {
+        let found = self.metadata().number(key);
+        found.map_err(|reason| FileError::format(&self.path, reason))
+    }
+
     /// Checks that this is part `no` (from 0 on) of `count` with so many tensors together.
     fn check(&self, no: u64, count: u64, tensors: Option<u64>) -> Result<(), FileError> {
-        let metadata = self.metadata();
         let wrong = |reason: String| Err(FileError::format(&self.path, reason));
         if self.count()? != count {
             let found = self.count()?;
             return wrong(format!("part of a model in {found} files, not in {count}"));
         }
-        match metadata.number("split.no") {
+        match self.number("split.no")? {
             Some(found) if found == no => {}
             Some(found) => {
                 let (found, named) = (found + 1, no + 1);
@@ -77,7 +82,7 @@ impl Part {
             }
             None => return wrong("does not say which part it is (split.no)".to_owned()),
         }
-        let found = metadata.number("split.tensors.count");
+        let found = self.number(TENSORS)?;
         if found != tensors {
             let text = |count: Option<u64>| count.map_or("?".to_owned(), |count| count.to_string());
             let (found, expected) = (text(found), text(tensors));
@@ -118,7 +123,10 @@ pub(super) fn open(path: &Path) -> Result<Vec<Part>, FileError> {
     }
     let parts = (1..=count).map(|no| Part::open(&path.with_file_name(name.of_part(no))));
     let parts = parts.collect::<Result<Vec<_>, FileError>>()?;
-    let tensors = parts.first().and_then(|part| part.metadata().number("split.tensors.count"));
+    let tensors = match parts.first() {
+        Some(part) => part.number(TENSORS)?,
+        None => None,
+    };
     for (part, no) in parts.iter().zip(0..) {
         part.check(no, count, tensors)?;
     }

@@ -17,7 +17,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{json, Map, Value};
 
-use super::tokens::{added_token, is_added, kinds, post_processor, put_token, texts};
+use super::tokens::{added_token, is_added, kinds, post_processor, put_token, texts, token_kinds};
 use crate::files::gguf::header::Metadata;
 
 /// What stands for a space.
@@ -33,7 +33,7 @@ const TOKEN_BYTES_MAX: usize = 1 << 10;
 pub(super) fn json(metadata: &Metadata<'_>) -> Result<Value, String> {
     let pieces = Pieces::new(metadata)?;
     refuse_normalization(metadata)?;
-    let has_prefix = metadata.flag("tokenizer.ggml.add_space_prefix");
+    let has_prefix = metadata.flag("tokenizer.ggml.add_space_prefix")?;
     let has_prefix = has_prefix.unwrap_or(true);
     let bytes = pieces.has_bytes()?;
     let unknown = pieces.unknown(metadata)?;
@@ -47,8 +47,8 @@ pub(super) fn json(metadata: &Metadata<'_>) -> Result<Value, String> {
         "normalizer": normalizer(has_prefix),
         "pre_tokenizer": null,
         "post_processor": post_processor(
-            put_token(metadata, &pieces.texts, "bos", true),
-            put_token(metadata, &pieces.texts, "eos", false),
+            put_token(metadata, &pieces.texts, "bos", true)?,
+            put_token(metadata, &pieces.texts, "eos", false)?,
         ),
         "decoder": decoder(has_prefix),
         "model": {
@@ -68,8 +68,8 @@ pub(super) fn json(metadata: &Metadata<'_>) -> Result<Value, String> {
 
 /// Normal forms and runs of spaces are not changed in any model of LLaMA's shape.
 fn refuse_normalization(metadata: &Metadata<'_>) -> Result<(), String> {
-    let charsmap = metadata.list_len("tokenizer.ggml.precompiled_charsmap");
-    let removes = metadata.flag("tokenizer.ggml.remove_extra_whitespaces");
+    let charsmap = metadata.list_len("tokenizer.ggml.precompiled_charsmap")?;
+    let removes = metadata.flag("tokenizer.ggml.remove_extra_whitespaces")?;
     match (charsmap.unwrap_or(0), removes.unwrap_or(false)) {
         (0, false) => Ok(()),
         (0, true) => Err("it removes spaces from texts".to_owned()),
@@ -109,19 +109,15 @@ struct Pieces<'a> {
 
 impl<'a> Pieces<'a> {
     fn new(metadata: &Metadata<'a>) -> Result<Self, String> {
-        let texts = texts(metadata, "tokenizer.ggml.tokens")?;
-        let scores = metadata.floats("tokenizer.ggml.scores");
-        let kinds = metadata.integers("tokenizer.ggml.token_type");
+        let texts = texts(metadata)?;
+        let scores = metadata.floats("tokenizer.ggml.scores")?;
+        let kinds = token_kinds(metadata, texts.len())?;
         let (Some(scores), Some(kinds)) = (scores, kinds) else {
             return Err("its tokens have no scores or no types".to_owned());
         };
-        if scores.len() != texts.len() || kinds.len() != texts.len() {
-            let counts = [texts.len(), scores.len(), kinds.len()];
-            return Err(format!("it has {counts:?} tokens, scores and types"));
-        }
-        let mut seen = HashSet::new();
-        if let Some(twice) = texts.iter().find(|text| !seen.insert(**text)) {
-            return Err(format!("the token {twice:?} is there twice"));
+        if scores.len() != texts.len() {
+            let counts = [texts.len(), scores.len()];
+            return Err(format!("it has {counts:?} tokens and scores"));
         }
         Ok(Self { texts, scores, kinds })
     }
@@ -173,7 +169,7 @@ impl<'a> Pieces<'a> {
     /// The token of what is no token.
     fn unknown(&self, metadata: &Metadata<'_>) -> Result<Option<&'a str>, String> {
         const KEY: &str = "tokenizer.ggml.unknown_token_id";
-        let id = metadata.token(KEY).map(|id| id as usize);
+        let id = metadata.token(KEY)?.map(|id| id as usize);
         match id.or_else(|| self.of_kind(kinds::UNKNOWN).next()) {
             None => Ok(None),
             Some(id) => match self.texts.get(id) {
