@@ -43,7 +43,7 @@ pub enum BuildEvent {
     Resumed(BuildProgress),
     /// A document was added.
     Document(BuildProgress),
-    /// A line (or row, or file) was left out: where, and why.
+    /// A line (or row, or file) was left out, or read with U+FFFD for what is not UTF-8: where, and why.
     BadLine(String),
 }
 
@@ -65,7 +65,7 @@ pub struct BuildProgress {
     pub held_out_tokens: u64,
     /// Full files.
     pub shard_count: usize,
-    /// Lines left out.
+    /// Bad lines.
     pub bad_line_count: u64,
 }
 

@@ -16,6 +16,7 @@ use super::chunks::Chunks;
 use super::files::InputFile;
 use super::item::Item;
 use crate::error::DataError;
+use crate::utf8;
 
 /// Rows that are decoded at once.
 const ROWS: usize = 64;
@@ -122,7 +123,10 @@ impl Rows {
         };
         Some(match std::str::from_utf8(value.data()) {
             Ok(text) => Item::Document(text.to_owned()),
-            Err(_) => Item::Bad(self.row, "not UTF-8".to_owned()),
+            Err(_) => {
+                let (text, said) = utf8::mend(value.data(), 0);
+                Item::Mended(self.row, said.unwrap_or_default(), text)
+            }
         })
     }
 
