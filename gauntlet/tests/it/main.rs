@@ -10,5 +10,6 @@ mod data;
 mod embed;
 mod kill;
 mod localnet;
+mod nonces;
 mod plan;
 mod train;
