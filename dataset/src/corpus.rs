@@ -2,9 +2,9 @@
 //! the crates that Cargo.lock pins, as they lie in cargo's registry folder.
 //!
 //! The order and the selection depend on names and contents alone, so that the same files give the
-//! same documents on every machine. A file with a zero byte is no text and skipped, and so is one that
-//! is equal to an earlier one: licences are in every crate. What is not UTF-8 becomes U+FFFD with a
-//! warning; in the default corpus such a file is skipped.
+//! same documents on every machine. A file that is no text (zero bytes, or hardly UTF-8) is skipped, and so
+//! is one that is equal to an earlier one: licences are in every crate. A byte here and there that is not
+//! UTF-8 becomes U+FFFD with a warning; in the default corpus such a file is skipped.
 //!
 //! For the default corpus only crates of families that every Linux build of this project compiles
 //! are taken ([`FAMILIES`]); a crate for another system may or may not have been downloaded.
@@ -220,7 +220,7 @@ impl Gathered {
     fn take_users_file(&mut self, name: String, path: &Path) -> Result<bool, CorpusError> {
         let bytes = fs::read(path).map_err(at(path))?;
         let text = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
-        if text.contains(&0) {
+        if text.contains(&0) || !utf8::is_mostly(text) {
             return Ok(false);
         }
         let (text, damage) = utf8::mend(text, (bytes.len() - text.len()) as u64);
@@ -367,7 +367,7 @@ mod tests {
             ("b/a.rs", b"fn main() {}"),
             ("b/copy.txt", b"last"),
             ("b/zero.txt", b"a\0b"),
-            ("b/latin.txt", b"\xef\xbb\xbf\xe4h"),
+            ("b/latin.txt", b"\xef\xbb\xbf\xe4hnlich"),
             ("b/target/x.rs", b"built"),
             (".git/y.txt", b"hidden"),
             ("photo.png", b"png"),
@@ -378,7 +378,7 @@ mod tests {
         let documents = gather(root, &CorpusLimits::default()).unwrap();
         let names: Vec<_> = documents.iter().map(|document| document.name.as_str()).collect();
         assert_eq!(names, ["a.txt", "b/a.rs", "b/copy.txt", "b/latin.txt"]);
-        assert_eq!(documents[3].text, "\u{fffd}h".as_bytes());
+        assert_eq!(documents[3].text, "\u{fffd}hnlich".as_bytes());
         let one = gather(&root.join("z.md"), &CorpusLimits::default()).unwrap();
         assert_eq!(one[0].text, b"last");
         let small = CorpusLimits { total_bytes_max: 6, ..CorpusLimits::default() };

@@ -229,6 +229,14 @@ impl Iterator for Lines {
     }
 }
 
+/// Bytes of a text file that say whether it is one.
+const START_BYTES: usize = 4096;
+
+/// What there is to say of a file that is none.
+const NO_TEXT: &str =
+    "no text in UTF-8; `iconv -f ENCODING -t UTF-8` converts another encoding; the file is \
+    left out";
+
 /// The parts of a text file, each of at most `bytes_max`, cut at line ends where possible.
 struct Sections {
     input: Input,
@@ -256,7 +264,9 @@ impl Sections {
     fn read(&mut self) -> io::Result<Option<Item>> {
         if !self.is_started {
             self.is_started = true;
-            self.skip_mark()?;
+            if !self.start()? {
+                return Ok(Some(Item::Bad(1, NO_TEXT.to_owned())));
+            }
         }
         // One byte further than fits shows whether there is more.
         while !self.is_ended && self.buffer.len() <= self.bytes_max {
@@ -275,14 +285,18 @@ impl Sections {
         Ok(Some(Item::Document(document)))
     }
 
-    fn skip_mark(&mut self) -> io::Result<()> {
-        let mut start = Vec::with_capacity(BYTE_ORDER_MARK.len());
-        self.input.by_ref().take(BYTE_ORDER_MARK.len() as u64).read_to_end(&mut start)?;
-        match start == BYTE_ORDER_MARK {
-            true => self.decoder.skip(start.len()),
-            false => self.decoder.push(&start, &mut self.buffer),
+    /// Reads the file's start; `false` if that is no text, and the file over.
+    fn start(&mut self) -> io::Result<bool> {
+        let mut start = Vec::with_capacity(START_BYTES);
+        self.input.by_ref().take(START_BYTES as u64).read_to_end(&mut start)?;
+        if !utf8::is_mostly(&start) {
+            self.is_ended = true;
+            return Ok(false);
         }
-        Ok(())
+        let text = start.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&start);
+        self.decoder.skip(start.len() - text.len());
+        self.decoder.push(text, &mut self.buffer);
+        Ok(true)
     }
 
     /// Reads no more than the buffer lacks, or to the end of the file.
@@ -369,6 +383,12 @@ mod tests {
             let mut expected: Vec<_> = documents.map(|text| Item::Document(text.to_owned())).into();
             expected.push(Item::Bad(3, said.to_owned()));
             assert_eq!(items, expected, "{capacity}");
+        }
+        // Binary files and other encodings are no text with some bad bytes.
+        let pictures: &[u8] = b"\x89PIC\0\0\xff\0";
+        for other in [pictures, b"\xcf\xf0\xe8\xe2\xe5\xf2, \xec\xe8\xf0"] {
+            let items: Vec<_> = Sections::new(Box::new(other), 100).map(Result::unwrap).collect();
+            assert_eq!(items, [Item::Bad(1, NO_TEXT.to_owned())]);
         }
         let line = TextLine { number: 3, offset: 40, bytes: Some(b"a\xffb".to_vec()) };
         let said = "1 byte that is not UTF-8, at byte 41, read as U+FFFD".to_owned();

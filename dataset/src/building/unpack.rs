@@ -277,8 +277,8 @@ impl Read for Zstd {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.read(buffer).map_err(|error| match error.to_string() {
             reason if reason.contains("too much memory") => refused(&format!(
-                "its zstd window is larger than 2^{WINDOW_LOG_MAX} bytes; \
-                 `zstd -dc --memory=MIB FILE | zstd > NEW` packs it anew"
+                "its zstd window is larger than 2^{WINDOW_LOG_MAX} bytes, and zstd itself writes \
+                 none that is: the file is damaged, or its text to be packed anew"
             )),
             _ => broken("zstd", &error),
         })

@@ -2,7 +2,8 @@
 //!
 //! Simple web servers (`python -m http.server`) know no ranges, others answer them in a form that the
 //! client does not take. The part is then cut out of the whole as it comes: never more than the part
-//! is in memory, but all bytes in front of it cross the network.
+//! is in memory, but all bytes in front of it cross the network. Parts that follow each other are cut out
+//! of one stream.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,12 +14,15 @@ use futures::stream::BoxStream;
 use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt};
+use tokio::sync::Mutex;
 
 /// Reads parts of objects.
 pub(super) struct Ranges {
     store: Arc<dyn ObjectStore>,
     /// Whether a range has been answered with something else.
     gives_whole: AtomicBool,
+    /// The object that was cut last, and its name: parts are mostly asked for in order.
+    last: Mutex<Option<(Path, Whole)>>,
 }
 
 /// An object that is read from its start.
@@ -31,12 +35,31 @@ pub(super) struct Whole {
 
 impl Ranges {
     pub(super) fn new(store: Arc<dyn ObjectStore>) -> Self {
-        Self { store, gives_whole: AtomicBool::new(false) }
+        Self { store, gives_whole: AtomicBool::new(false), last: Mutex::default() }
     }
 
     /// Exactly the bytes of a range: a store that gives fewer has not the object it said.
     pub(super) async fn get(&self, path: &Path, range: Range<u64>) -> Result<Bytes, Error> {
-        self.next(path, range, None).await.map(|(bytes, _)| bytes)
+        if !self.gives_whole.load(Ordering::Relaxed) {
+            let (bytes, whole) = self.next(path, range, None).await?;
+            if let Some(whole) = whole {
+                *self.last.lock().await = Some((path.clone(), whole));
+            }
+            return Ok(bytes);
+        }
+        // One after the other, so that parts that are asked for together are cut out of one stream.
+        let mut last = self.last.lock().await;
+        let kept = last.take().filter(|(of, whole)| of == path && whole.at <= range.start);
+        if let Some((_, mut whole)) = kept {
+            // A stream that nobody read for long may have broken.
+            if let Ok(bytes) = whole.read(range.clone()).await {
+                *last = Some((path.clone(), whole));
+                return Ok(bytes);
+            }
+        }
+        let (bytes, whole) = self.next(path, range, None).await?;
+        *last = whole.map(|whole| (path.clone(), whole));
+        Ok(bytes)
     }
 
     /// As [`Self::get`], of ranges that follow each other: what is returned with the first serves the next.

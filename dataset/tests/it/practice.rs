@@ -114,6 +114,9 @@ fn files_that_are_packed_otherwise_are_named_and_not_left_out() {
         let error = build_of(&[good, (name, content)]).map(drop).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
-    // A kind that would not be taken anyway is no reason to refuse the folder.
+    // What is no text is left out and said. A kind that would not be taken anyway is no reason to refuse the folder.
+    let (dataset, bad) = build_of(&[good, ("film.ts", b"G\xff\0\0\xfe\x80")]).unwrap();
+    assert_eq!((documents(&dataset), bad.len()), (1, 1));
+    assert!(bad[0].starts_with("film.ts:1: no text in UTF-8"), "{bad:?}");
     build_of(&[good, ("photos.zip", b"PK\x03\x04")]).unwrap();
 }

@@ -176,8 +176,13 @@ fn a_server_that_answers_ranges_with_whole_files_serves_as_well() {
     let fetched = remote.fetch(Split::Train, &[last, 0]).unwrap();
     assert_eq!(fetched.sample(last), local.train().sample(last));
     assert_eq!(fetched.sample(0), local.train().sample(0));
+    let requests = shelf.requests.load(Ordering::SeqCst);
     let copy = remote.download(&folder.path().join("copy"), &mut |_| {}).unwrap();
     copy.verify().unwrap();
+    // Each file once, whatever the number of its pieces.
+    let manifest = local.manifest();
+    let files = manifest.train.shards.len() + manifest.held_out.shards.len();
+    assert_eq!(shelf.requests.load(Ordering::SeqCst), requests + files);
 
     let requests = shelf.requests.load(Ordering::SeqCst);
     let web = data_set(&folder.path().join("web"), &format!("{endpoint}/public/a.jsonl")).unwrap();
