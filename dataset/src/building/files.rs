@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::settings::{Format, SourceSettings};
-use super::unpack::other_compression;
+use super::unpack::{other_compression, Compression};
 use crate::corpus;
 use crate::error::{at, DataError};
 use crate::manifest::hex;
@@ -41,14 +41,6 @@ pub(super) enum FilePlace {
     Disk(PathBuf),
     /// In a store, under this name.
     Store(RemoteStore, String),
-}
-
-/// How a file is compressed as a whole.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Compression {
-    None,
-    Gzip,
-    Zstd,
 }
 
 /// The files of `source`.

@@ -171,8 +171,9 @@ mod tests {
     use parquet::file::writer::SerializedFileWriter;
     use parquet::schema::parser::parse_message_type;
 
-    use super::super::files::{self, FilePlace};
+    use super::super::files::FilePlace;
     use super::super::settings::Format;
+    use super::super::unpack;
     use super::*;
 
     /// Reads a file of one page with three rows of `row_bytes`, under a bound.
@@ -201,7 +202,7 @@ mod tests {
             len: std::fs::metadata(&path).unwrap().len(),
             place: FilePlace::Disk(path),
             format: Format::Parquet,
-            compression: files::Compression::None,
+            compression: unpack::Compression::None,
         };
         Rows::open_bounded(&file, "text", &Arc::default(), max)?.collect()
     }

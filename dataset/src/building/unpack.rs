@@ -8,8 +8,6 @@ use std::io::{self, BufRead, BufReader, Cursor, Read};
 
 use flate2::bufread::GzDecoder;
 
-use super::files::Compression;
-
 /// Bytes that are read at once.
 const BUFFER_BYTES: usize = 1 << 18;
 
@@ -65,6 +63,14 @@ const OTHER_STARTS: [(&[u8], &str); 19] = [
 
 const UTF_16: &str = "UTF-16";
 const UTF_32: &str = "UTF-32";
+
+/// How a file is compressed as a whole.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Compression {
+    None,
+    Gzip,
+    Zstd,
+}
 
 /// A file's content as it is read.
 pub(super) type Input = Box<dyn BufRead + Send>;
