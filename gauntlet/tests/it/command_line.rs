@@ -72,7 +72,7 @@ fn numbers_that_nobody_can_mean_are_refused_by_name() {
         ("--mfu=NaN", "MFU"),
         ("--up=0Mbps", "a rate like"),
         ("--memory=0", "a size like"),
-        ("--data-tokens=18446744073709551615", "too large"),
+        ("--data-tokens=18446744073709551615", "more than 2^63 bytes"),
     ] {
         refused(&["plan", "--preset=1M", option], expected);
     }
