@@ -12,12 +12,12 @@ pub(crate) fn mend(bytes: &[u8], offset: u64) -> (String, Option<String>) {
     (text, decoder.damage().map(|(_, said)| said))
 }
 
-/// Whether the start of a file is text but for a bad byte here and there: at most one of eight, and no zeros beside them.
+/// Whether the start of a file is text but for a bad byte here and there: at most one of eight (one of less), and no zeros beside them.
 pub(crate) fn is_mostly(start: &[u8]) -> bool {
     let (mut decoder, mut text) = (Decoder::default(), String::new());
     decoder.push(start, &mut text);
     let bad = usize::try_from(decoder.count).unwrap_or(usize::MAX);
-    bad == 0 || (bad <= start.len() / 8 && !start.contains(&0))
+    bad == 0 || (bad <= (start.len() / 8).max(1) && !start.contains(&0))
 }
 
 /// Makes text of bytes that come in parts, cut anywhere.
