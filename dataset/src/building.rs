@@ -11,8 +11,10 @@ mod chunks;
 mod files;
 mod item;
 mod items;
+mod json;
 mod parquet;
 mod stream;
+mod unpack;
 
 mod mixture;
 

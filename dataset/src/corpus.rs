@@ -2,8 +2,9 @@
 //! the crates that Cargo.lock pins, as they lie in cargo's registry folder.
 //!
 //! The order and the selection depend on names and contents alone, so that the same files give the
-//! same documents on every machine. What is not text (not UTF-8, or with a zero byte) is skipped,
-//! and so is a document that is equal to an earlier one: licences are in every crate.
+//! same documents on every machine. A file that is no text (zero bytes, or hardly UTF-8) is skipped, and so
+//! is one that is equal to an earlier one: licences are in every crate. A byte here and there that is not
+//! UTF-8 becomes U+FFFD with a warning; in the default corpus such a file is skipped.
 //!
 //! For the default corpus only crates of families that every Linux build of this project compiles
 //! are taken ([`FAMILIES`]); a crate for another system may or may not have been downloaded.
@@ -12,6 +13,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+
+use crate::utf8::{self, BYTE_ORDER_MARK};
 
 /// The crates of the default corpus: a name itself, or (ending in `-`) the start of one.
 pub const FAMILIES: [&str; 48] = [
@@ -92,7 +95,7 @@ pub enum CorpusError {
     #[error("{0} has more files or deeper folders than a corpus may have")]
     TooMany(PathBuf),
     /// There is not one document.
-    #[error("no text in {0}: a document is UTF-8, not empty, and (in a folder) has one of the known extensions")]
+    #[error("no text in {0}: a document is UTF-8 without zero bytes, not empty, and (in a folder) has one of the known extensions")]
     Empty(PathBuf),
     /// Cargo's registry folder is not where it should be.
     #[error("no crates in {0}: build the project first, or give a text with --data")]
@@ -134,12 +137,12 @@ pub fn gather(path: &Path, limits: &CorpusLimits) -> Result<Vec<Document>, Corpu
     if metadata.is_file() {
         let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
         if metadata.len() <= limits.total_bytes_max {
-            gathered.take_file(name, path)?;
+            gathered.take_users_file(name, path)?;
         }
     } else {
         for (name, file) in walk(path)? {
             if fs::metadata(&file).map_err(at(&file))?.len() <= limits.file_bytes_max {
-                gathered.take_file(name, &file)?;
+                gathered.take_users_file(name, &file)?;
             }
         }
     }
@@ -207,16 +210,38 @@ impl Gathered {
     /// Takes a file if it is text, new, and there is room; says whether it did.
     fn take_file(&mut self, name: String, path: &Path) -> Result<bool, CorpusError> {
         let text = fs::read(path).map_err(at(path))?;
-        let is_text = !text.is_empty() && !text.contains(&0) && std::str::from_utf8(&text).is_ok();
-        if !is_text || text.len() as u64 > self.bytes_left {
+        match std::str::from_utf8(&text) {
+            Ok(_) => Ok(self.take(name, text)),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// As [`Self::take_file`], of a file of the user's: without a byte order mark, and with U+FFFD for what is not UTF-8.
+    fn take_users_file(&mut self, name: String, path: &Path) -> Result<bool, CorpusError> {
+        let bytes = fs::read(path).map_err(at(path))?;
+        let text = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
+        if text.contains(&0) || !utf8::is_mostly(text) {
             return Ok(false);
         }
+        let (text, damage) = utf8::mend(text, (bytes.len() - text.len()) as u64);
+        if let Some(damage) = damage {
+            tracing::warn!("{}: {damage}", path.display());
+        }
+        Ok(self.take(name, text.into_bytes()))
+    }
+
+    /// Takes a text if it is one, new, and there is room; says whether it did.
+    fn take(&mut self, name: String, text: Vec<u8>) -> bool {
+        let is_text = !text.is_empty() && !text.contains(&0);
+        if !is_text || text.len() as u64 > self.bytes_left {
+            return false;
+        }
         if !self.seen.insert(*blake3::hash(&text).as_bytes()) {
-            return Ok(false);
+            return false;
         }
         self.bytes_left -= text.len() as u64;
         self.documents.push(Document { name, text });
-        Ok(true)
+        true
     }
 }
 
@@ -342,7 +367,7 @@ mod tests {
             ("b/a.rs", b"fn main() {}"),
             ("b/copy.txt", b"last"),
             ("b/zero.txt", b"a\0b"),
-            ("b/latin.txt", b"\xe4"),
+            ("b/latin.txt", b"\xef\xbb\xbf\xe4hnlich"),
             ("b/target/x.rs", b"built"),
             (".git/y.txt", b"hidden"),
             ("photo.png", b"png"),
@@ -352,7 +377,8 @@ mod tests {
         }
         let documents = gather(root, &CorpusLimits::default()).unwrap();
         let names: Vec<_> = documents.iter().map(|document| document.name.as_str()).collect();
-        assert_eq!(names, ["a.txt", "b/a.rs", "b/copy.txt"]);
+        assert_eq!(names, ["a.txt", "b/a.rs", "b/copy.txt", "b/latin.txt"]);
+        assert_eq!(documents[3].text, "\u{fffd}hnlich".as_bytes());
         let one = gather(&root.join("z.md"), &CorpusLimits::default()).unwrap();
         assert_eq!(one[0].text, b"last");
         let small = CorpusLimits { total_bytes_max: 6, ..CorpusLimits::default() };

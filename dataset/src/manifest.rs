@@ -55,7 +55,7 @@ pub struct SourceManifest {
     pub document_count: u64,
     /// Tokens, the ends of documents included.
     pub token_count: u64,
-    /// Lines or rows without text, which were left out.
+    /// Lines or rows without text, which were left out, and those with bytes that are not UTF-8.
     pub bad_line_count: u64,
 }
 

@@ -1,6 +1,7 @@
 //! Reads data sets and text from an object store or a web server: requests, a bounded cache of
 //! pieces, samples by their numbers, and batches that are fetched ahead.
 
+mod ranges;
 pub(crate) mod store;
 
 mod cache;

@@ -16,6 +16,8 @@ pub mod signals;
 
 mod corpus;
 pub mod engine;
+mod limits;
+mod text_file;
 
 pub mod chain_process;
 pub mod commands;

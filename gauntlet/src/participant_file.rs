@@ -20,11 +20,16 @@ use participant::{
     miner::{adversary_kind::AdversaryKind, conduct::Honest},
     settings::Participant,
 };
-use protocol::RunId;
+use protocol::{Planck, RunId};
 use serde::{Deserialize, Serialize};
 use trainer::{DeviceKind, ModelConfig};
 
-use crate::env::{self, DEFAULT_URL};
+use crate::{
+    commands::wallet::warn_of_public_key,
+    env::{self, DEFAULT_URL},
+    limits::{self, said, within},
+    text_file,
+};
 
 /// A participant's configuration, as its TOML file says it.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -157,8 +162,7 @@ fn default_store_bytes() -> u64 {
 /// # Errors
 /// The file cannot be read, says something unknown, asks a validator to misbehave, or has an invalid key, model or address.
 pub fn load(path: &Path, role: Role) -> Result<(Participant, Option<SocketAddr>)> {
-    let text =
-        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = text_file::read(path)?;
     let file: ParticipantFile =
         toml::from_str(&text).with_context(|| format!("in {}", path.display()))?;
     let base = path.parent().unwrap_or(Path::new("."));
@@ -175,9 +179,7 @@ pub fn load(path: &Path, role: Role) -> Result<(Participant, Option<SocketAddr>)
 /// # Errors
 /// As [`load`].
 pub fn check(file: ParticipantFile, base: &Path) -> Result<Participant> {
-    if file.chain.urls.is_empty() {
-        bail!("chain.urls is empty");
-    }
+    check_values(&file)?;
     let model =
         ModelConfig::preset(&file.model).with_context(|| format!("model = {:?}", file.model))?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -198,7 +200,7 @@ pub fn check(file: ParticipantFile, base: &Path) -> Result<Participant> {
             .keys
             .stake
             .as_deref()
-            .map(|text| text.parse().with_context(|| format!("keys.stake = {text:?}")))
+            .map(|text| stake(text).with_context(|| format!("keys.stake = {text:?}")))
             .transpose()?,
         listen: addresses(&file.network.listen).context("network.listen")?,
         external: addresses(&file.network.external).context("network.external")?,
@@ -224,6 +226,44 @@ pub fn check(file: ParticipantFile, base: &Path) -> Result<Participant> {
     })
 }
 
+/// Refuses numbers and texts that nobody can mean. An empty path would be the file's own folder.
+fn check_values(file: &ParticipantFile) -> Result<()> {
+    if file.chain.urls.is_empty() {
+        bail!("chain.urls is empty");
+    }
+    for url in &file.chain.urls {
+        said("an address in chain.urls", url)?;
+    }
+    said("name", &file.name)?;
+    said("folder", &file.folder)?;
+    said("model", &file.model)?;
+    said("data", &file.data)?;
+    file.archive.as_ref().map_or(Ok(()), |path| said("archive", path))?;
+    for (name, source) in
+        [("keys.hot", Some(&file.keys.hot)), ("keys.cold", file.keys.cold.as_ref())]
+    {
+        match source {
+            Some(KeySource::File(path)) => said(name, path)?,
+            Some(KeySource::Uri(uri)) => {
+                said(name, uri)?;
+                warn_of_public_key(uri, file.chain.urls.iter().map(String::as_str));
+            }
+            None => {}
+        }
+    }
+    let threads = (file.threads != 0).then_some(file.threads as u64);
+    for (name, value, bounds) in [
+        ("threads", threads, limits::THREADS),
+        ("window_end", file.window_end, limits::SOME),
+        ("held_out_samples", Some(file.held_out_samples as u64), 0..=*limits::SAMPLES.end()),
+        ("store_bytes_max", Some(file.store_bytes_max), limits::SOME),
+        ("memory_bytes", file.memory_bytes, limits::SOME),
+    ] {
+        value.map_or(Ok(()), |value| within(name, value, &bounds))?;
+    }
+    Ok(())
+}
+
 fn open_key(source: &KeySource, base: &Path) -> Result<Keypair> {
     match source {
         KeySource::Uri(uri) => Ok(keys::keypair_from_uri(uri)?),
@@ -232,6 +272,14 @@ fn open_key(source: &KeySource, base: &Path) -> Result<Keypair> {
                 .with_context(|| format!("a key file needs its password in {}", env::PASSWORD))?;
             Ok(keys::load_key_file(&base.join(path), &password)?)
         }
+    }
+}
+
+/// A stake in planck.
+fn stake(text: &str) -> Result<Planck> {
+    match text.parse()? {
+        0 => bail!("a validator without a stake counts for nothing"),
+        stake => Ok(stake),
     }
 }
 
@@ -276,6 +324,31 @@ mod tests {
     fn unknown_names_are_refused() {
         let text = format!("colour = \"red\"\n{EXAMPLE}");
         assert!(toml::from_str::<ParticipantFile>(&text).is_err());
+    }
+
+    #[test]
+    fn numbers_and_texts_that_nobody_can_mean_are_refused() {
+        let refused = |change: &dyn Fn(&mut ParticipantFile), expected: &str| {
+            let mut file: ParticipantFile = toml::from_str(EXAMPLE).unwrap();
+            change(&mut file);
+            let error = check(file, Path::new("/base")).map(drop).unwrap_err();
+            let text = format!("{error:#}");
+            assert!(text.contains(expected), "{text}");
+        };
+        refused(&|file| file.keys.hot = KeySource::Uri(String::new()), "keys.hot is empty");
+        refused(&|file| file.keys.cold = Some(KeySource::Uri("///x".into())), "keys.cold");
+        refused(&|file| file.keys.hot = KeySource::File(PathBuf::new()), "keys.hot is empty");
+        refused(&|file| file.keys.stake = Some("0".into()), "a validator without a stake");
+        refused(&|file| file.folder = PathBuf::new(), "folder is empty");
+        refused(&|file| file.data = PathBuf::new(), "data is empty");
+        refused(&|file| file.archive = Some(PathBuf::new()), "archive is empty");
+        refused(&|file| file.name = " ".into(), "name is empty");
+        refused(&|file| file.chain.urls.push(String::new()), "chain.urls is empty");
+        refused(&|file| file.threads = usize::MAX, "threads is 18446744073709551615, not from 1");
+        refused(&|file| file.window_end = Some(0), "window_end is 0");
+        refused(&|file| file.held_out_samples = usize::MAX, "held_out_samples is");
+        refused(&|file| file.store_bytes_max = 0, "store_bytes_max is 0");
+        refused(&|file| file.memory_bytes = Some(0), "memory_bytes is 0");
     }
 
     #[test]

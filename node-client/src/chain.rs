@@ -20,6 +20,7 @@ pub use events::*;
 mod subxt;
 pub use self::subxt::{connect, SubxtChain};
 
+mod door;
 mod submit;
 
 pub mod fake;
@@ -56,7 +57,7 @@ pub enum SubmitError {
         /// What its caller can change.
         docs: String,
     },
-    /// It left the node's pool without being included; it may be submitted again.
+    /// It left the node's pool without being included, time after time; it may be submitted again.
     #[error("the extrinsic was dropped: {0}")]
     Dropped(String),
     /// The connection broke; it is not known whether it was included.
@@ -167,7 +168,7 @@ pub trait Chain: Send + Sync {
     async fn events_at(&self, block: Hash) -> Result<Vec<GauntletEvent>, ChainError>;
 
     /// Signs and submits, and waits until the extrinsic is in a finalised block. Calls with one key may be submitted
-    /// concurrently.
+    /// concurrently, by other programs, too: a nonce that is used meanwhile is no error.
     async fn submit(&self, signer: &Keypair, call: Call) -> Result<Included, SubmitError>;
 }
 

@@ -104,12 +104,27 @@ fn not_a_key_file(path: &Path, reason: impl ToString) -> KeyError {
     KeyError::NotAKeyFile { path: path.to_owned(), reason: reason.to_string() }
 }
 
+/// The phrase of the development accounts, which everybody has; a URI without a phrase derives from it.
+const DEVELOPMENT_PHRASE: &str =
+    "bottom drive obey lake curtain smoke basket hold race lonely fit walk";
+
+/// Whether everybody has the key of a secret URI: it derives from the development phrase, as `//Alice` does.
+pub fn is_public(secret_uri: &str) -> bool {
+    let phrase = secret_uri.split('/').next().unwrap_or_default();
+    phrase.trim().is_empty() || phrase.split_whitespace().eq(DEVELOPMENT_PHRASE.split(' '))
+}
+
 /// The key pair that a secret URI names: `//Alice`, `//Alice//hot`, a phrase with or without steps, or `0x…`.
 ///
 /// # Errors
-/// [`KeyError::NotASecretUri`].
+/// [`KeyError::NotASecretUri`]; also for a URI with neither phrase nor steps, such as an empty one, which elsewhere names
+/// the root of the development accounts: it is nothing that anybody means.
 pub fn keypair_from_uri(secret_uri: &str) -> Result<Keypair, KeyError> {
     let not_a_uri = |reason: String| KeyError::NotASecretUri { reason };
+    let (steps, _password) = secret_uri.split_once("///").unwrap_or((secret_uri, ""));
+    if steps.trim().is_empty() {
+        return Err(not_a_uri("it has neither a phrase nor steps like //Alice".to_owned()));
+    }
     let uri = SecretUri::from_str(secret_uri).map_err(|error| not_a_uri(error.to_string()))?;
     Keypair::from_uri(&uri).map_err(|error| not_a_uri(error.to_string()))
 }

@@ -182,14 +182,16 @@ impl Desk {
         Ok(tokio::time::timeout(ATTEMPT_TIMEOUT, attempt).await??)
     }
 
-    /// Registers the hot key; `cold`, which owns the money, signs. One attempt of at most `patience`.
+    /// Registers the hot key, unless `is_there` finds it registered; `cold`, which owns the money, signs. For at most
+    /// `patience`. Not cancel-safe, as [`Desk::errand`].
     ///
     /// # Errors
     /// The chain refuses it, or it was not included in time.
-    pub async fn register(
+    pub async fn register<F: Future<Output = Result<bool>>>(
         &self,
         cold: &Keypair,
         registration: Registration,
+        is_there: impl Fn() -> F,
         patience: Duration,
     ) -> Result<()> {
         let (run, hot) = (self.run, self.account());
@@ -197,12 +199,27 @@ impl Desk {
             Registration::Miner => Call::RegisterMiner { run, hot },
             Registration::Validator(stake) => Call::RegisterValidator { run, hot, stake },
         };
-        tokio::time::timeout(patience, self.chain.submit(cold, call))
+        let attempts = async {
+            while !is_there().await? {
+                match self.chain.submit(cold, call.clone()).await {
+                    Ok(_) => {
+                        let account = keys::address(&keys::account(cold));
+                        tracing::info!(account, "registered");
+                        break;
+                    }
+                    Err(refused @ SubmitError::Rejected { .. }) => match is_there().await? {
+                        true => break,
+                        false => return Err(refused).context("cannot register"),
+                    },
+                    Err(error) => tracing::debug!(%error, "registering again"),
+                }
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+            Ok(())
+        };
+        tokio::time::timeout(patience, attempts)
             .await
             .context("the registration was not included in time")?
-            .context("cannot register")?;
-        tracing::info!(account = keys::address(&keys::account(cold)), "registered");
-        Ok(())
     }
 
     /// Forgets what was pledged before the window `first`; nothing can be pledged for those any more.
@@ -227,8 +244,8 @@ impl Desk {
         }
     }
 
-    /// Submits a call unless it is there, and looks again when it is refused: an earlier attempt may have been included
-    /// although nobody heard of it.
+    /// Submits a call by block `last` unless it is there, and looks before each attempt and when all is over: an earlier
+    /// attempt may have been included although nobody heard of it.
     async fn submit<F: Future<Output = Result<bool>>>(
         &self,
         call: Call,
@@ -238,18 +255,22 @@ impl Desk {
         if is_there().await? {
             return Ok(Submitted::Before);
         }
-        match self.include(call, last).await {
-            Ok(_) => Ok(Submitted::Now),
-            Err(refused @ Error::Refused(_)) => match is_there().await? {
+        match self.include(call, &is_there, last).await {
+            Err(error @ (Error::Refused(_) | Error::TooLate { .. })) => match is_there().await? {
                 true => Ok(Submitted::Now),
-                false => Err(refused),
+                false => Err(error),
             },
-            Err(error) => Err(error),
+            outcome => outcome.map(|()| Submitted::Now),
         }
     }
 
     /// Submits until the extrinsic is in a block, the chain refuses it, or `last` is the head.
-    async fn include(&self, call: Call, last: BlockNumber) -> Result<Included> {
+    async fn include<F: Future<Output = Result<bool>>>(
+        &self,
+        call: Call,
+        is_there: impl Fn() -> F,
+        last: BlockNumber,
+    ) -> Result<()> {
         let name = call.name();
         let count = |result: &'static str| {
             metrics::counter!(telemetry::EXTRINSICS, "call" => name, "result" => result)
@@ -260,9 +281,9 @@ impl Desk {
         while self.heads.now().number < last {
             let attempt = self.chain.submit(&self.hot, call.clone());
             match tokio::time::timeout(ATTEMPT_TIMEOUT, attempt).await {
-                Ok(Ok(included)) => {
+                Ok(Ok(_)) => {
                     count("ok");
-                    return Ok(included);
+                    return Ok(());
                 }
                 Ok(Err(refused @ SubmitError::Rejected { .. })) => {
                     count("refused");
@@ -273,6 +294,11 @@ impl Desk {
             }
             tracing::debug!(call = name, error, "submitting again");
             tokio::time::sleep(RETRY_PAUSE).await;
+            // That the chain does not answer now is no reason to give up.
+            if is_there().await.unwrap_or(false) {
+                count("ok");
+                return Ok(());
+            }
         }
         count("late");
         Err(Error::TooLate { last, error })

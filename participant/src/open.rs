@@ -211,21 +211,21 @@ async fn register(
     let Handles { chain, desk, run: Run { id: run, .. }, .. } = handles;
     let hot = &handles.desk.account();
     let registration = match role {
-        Role::Miner => {
-            if chain.miners(*run, None).await?.iter().any(|miner| miner.hot == *hot) {
-                return Ok(());
-            }
-            Registration::Miner
-        }
+        Role::Miner => Registration::Miner,
         Role::Validator => {
-            if chain.validators(*run, None).await?.iter().any(|validator| validator.hot == *hot) {
-                return Ok(());
-            }
             let stake_min = handles.run.info.settings.incentive.validator_stake_min;
             Registration::Validator(stake.unwrap_or(stake_min))
         }
     };
-    desk.register(cold, registration, START_TIMEOUT).await
+    let is_there = || async move {
+        Ok(match role {
+            Role::Miner => chain.miners(*run, None).await?.iter().any(|miner| miner.hot == *hot),
+            Role::Validator => {
+                chain.validators(*run, None).await?.iter().any(|validator| validator.hot == *hot)
+            }
+        })
+    };
+    desk.register(cold, registration, is_there, START_TIMEOUT).await
 }
 
 /// Announces this peer when the chain has another announcement, and learns of the others.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::bytes::{DOCUMENTS_MIN, SECTIONS, SECTION_BYTES_MIN};
-use super::files::{self, Compression, InputFile};
+use super::files::{self, InputFile};
 use super::items::ItemSettings;
 use super::journal::{BuildJournal, Left, Mark, SourceMark, JOURNAL};
 use super::mixture::Mixture;
@@ -20,6 +20,7 @@ use super::settings::{BuildSettings, Format};
 use super::stream::{
     Piece, Shared, SourcePlan, Stream, BATCHES_BYTES, BATCH_BYTES_MAX, BATCH_BYTES_MIN,
 };
+use super::unpack::Compression;
 use crate::error::{at, DataError};
 use crate::folder::Dataset;
 use crate::manifest::{hex, Manifest, SourceManifest, TokenManifest, MANIFEST};
@@ -43,7 +44,7 @@ pub enum BuildEvent {
     Resumed(BuildProgress),
     /// A document was added.
     Document(BuildProgress),
-    /// A line (or row, or file) was left out: where, and why.
+    /// A line (or row, or file) was left out, or read with U+FFFD for what is not UTF-8: where, and why.
     BadLine(String),
 }
 
@@ -65,7 +66,7 @@ pub struct BuildProgress {
     pub held_out_tokens: u64,
     /// Full files.
     pub shard_count: usize,
-    /// Lines left out.
+    /// Bad lines.
     pub bad_line_count: u64,
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::settings::{Format, SourceSettings};
+use super::unpack::{other_compression, Compression};
 use crate::corpus;
 use crate::error::{at, DataError};
 use crate::manifest::hex;
@@ -40,14 +41,6 @@ pub(super) enum FilePlace {
     Disk(PathBuf),
     /// In a store, under this name.
     Store(RemoteStore, String),
-}
-
-/// How a file is compressed as a whole.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Compression {
-    None,
-    Gzip,
-    Zstd,
 }
 
 /// The files of `source`.
@@ -122,7 +115,7 @@ fn list_disk(
         return add(&name.to_string_lossy(), path.to_owned());
     }
     for (name, path) in walk(path)? {
-        if is_wanted(&name, format) {
+        if is_wanted(&name, format) || is_wanted_unpacked(&name, format) {
             add(&name, path)?;
         }
     }
@@ -141,7 +134,7 @@ fn list_store(
             true => url.rsplit('/').next().unwrap_or(url),
             false => &object,
         };
-        if object.is_empty() || is_wanted(name, format) {
+        if object.is_empty() || is_wanted(name, format) || is_wanted_unpacked(name, format) {
             let name = name.to_owned();
             let place = FilePlace::Store(store.clone(), object);
             files.push(input(&name, place, len, format)?);
@@ -156,6 +149,9 @@ fn input(
     len: u64,
     format: Option<Format>,
 ) -> Result<InputFile, DataError> {
+    if let Some((_, message)) = other_compression(name) {
+        return Err(DataError::Input { name: name.to_owned(), message });
+    }
     let (extension, compression) = split_extension(name);
     let format = format.unwrap_or(match extension {
         "jsonl" | "ndjson" => Format::Jsonl,
@@ -204,6 +200,11 @@ fn is_wanted(name: &str, format: Option<Format>) -> bool {
             matches!(extension, "ndjson" | "parquet") || corpus::EXTENSIONS.contains(&extension)
         }
     }
+}
+
+/// Whether a file would be taken if it were not packed in a way that is not read: it is refused by name, and not left out.
+fn is_wanted_unpacked(name: &str, format: Option<Format>) -> bool {
+    other_compression(name).is_some_and(|(stem, _)| is_wanted(stem, format))
 }
 
 /// The files under `root` with their names relative to it, sorted by them. Hidden ones are left

@@ -4,23 +4,18 @@
 //! number depend on the file's content and the settings alone, so that a build that was killed can
 //! skip the items that it had.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
-use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
-
-use super::files::{Compression, InputFile};
+use super::files::InputFile;
 use super::item::Item;
+use super::json;
 use super::parquet::Rows;
 use super::settings::Format;
+use super::unpack::{unpack, Input};
 use crate::error::DataError;
-
-/// Bytes read from a file at once.
-const BUFFER_BYTES: usize = 1 << 18;
-
-/// What some editors and Windows programs put before the first line of UTF-8.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+use crate::utf8::{self, Decoder, BYTE_ORDER_MARK};
 
 /// How documents are taken from a file.
 #[derive(Clone, Debug)]
@@ -77,9 +72,14 @@ fn named(
     })
 }
 
-/// Leaves empty documents out and splits those that are too long.
+/// Leaves empty documents out, splits those that are too long, and says before a document what was mended.
 fn split(item: Result<Item, DataError>, max: usize) -> Vec<Result<Item, DataError>> {
     match item {
+        Ok(Item::Mended(line, reason, text)) => {
+            let mut items = vec![Ok(Item::Bad(line, reason))];
+            items.append(&mut split(Ok(Item::Document(text)), max));
+            items
+        }
         Ok(Item::Document(text)) if text.is_empty() => Vec::new(),
         Ok(Item::Document(text)) if text.len() > max => {
             let mut parts = Vec::new();
@@ -107,27 +107,10 @@ fn cut(text: &str, max: usize) -> usize {
 }
 
 /// The file's content, decompressed.
-fn input(
-    file: &InputFile,
-    bytes_read: &Arc<AtomicU64>,
-) -> Result<Box<dyn BufRead + Send>, DataError> {
+fn input(file: &InputFile, bytes_read: &Arc<AtomicU64>) -> Result<Input, DataError> {
     let raw = Counted { inner: file.open()?, bytes_read: Arc::clone(bytes_read) };
-    let raw = BufReader::with_capacity(BUFFER_BYTES, raw);
-    Ok(match file.compression {
-        Compression::None => Box::new(raw),
-        Compression::Gzip => {
-            let inner = flate2::bufread::MultiGzDecoder::new(raw);
-            Box::new(BufReader::with_capacity(BUFFER_BYTES, inner))
-        }
-        Compression::Zstd => {
-            let inner = zstd::stream::read::Decoder::with_buffer(raw);
-            let inner = inner.map_err(|error| DataError::Input {
-                name: file.name.clone(),
-                message: error.to_string(),
-            })?;
-            Box::new(BufReader::with_capacity(BUFFER_BYTES, inner))
-        }
-    })
+    unpack(raw, file.compression)
+        .map_err(|error| DataError::Input { name: file.name.clone(), message: error.to_string() })
 }
 
 /// Counts the bytes that are read.
@@ -148,6 +131,8 @@ impl<R: Read> Read for Counted<R> {
 struct TextLine {
     /// Counted from 1.
     number: u64,
+    /// Where it starts in the file, unpacked.
+    offset: u64,
     /// Without its end; `None` if it was too long.
     bytes: Option<Vec<u8>>,
 }
@@ -159,11 +144,14 @@ impl TextLine {
             return Item::Bad(self.number, "longer than line_bytes_max".to_owned());
         };
         let text = match field {
-            Some(field) => text_of_json(&bytes, field),
-            None => String::from_utf8(bytes).map_err(|_| "not UTF-8".to_owned()),
+            Some(field) => json::text(&bytes, field, self.offset),
+            None => Ok(String::from_utf8(bytes)
+                .map(|text| (text, None))
+                .unwrap_or_else(|error| utf8::mend(error.as_bytes(), self.offset))),
         };
         match text {
-            Ok(text) => Item::Document(text),
+            Ok((text, None)) => Item::Document(text),
+            Ok((text, Some(mended))) => Item::Mended(self.number, mended, text),
             Err(reason) => Item::Bad(self.number, reason),
         }
     }
@@ -171,18 +159,21 @@ impl TextLine {
 
 /// Lines of bounded length; what is longer is skipped without being kept.
 struct Lines {
-    input: Box<dyn BufRead + Send>,
+    input: Input,
     bytes_max: usize,
+    /// Lines, and bytes of the file, that are behind.
     number: u64,
+    offset: u64,
 }
 
 impl Lines {
-    fn new(input: Box<dyn BufRead + Send>, bytes_max: usize) -> Self {
-        Self { input, bytes_max, number: 0 }
+    fn new(input: Input, bytes_max: usize) -> Self {
+        Self { input, bytes_max, number: 0, offset: 0 }
     }
 
     fn read(&mut self) -> io::Result<Option<TextLine>> {
         let mut bytes = Vec::new();
+        let mut offset = self.offset;
         let mut is_too_long = false;
         let mut is_end = true;
         loop {
@@ -203,6 +194,7 @@ impl Lines {
             }
             let used = part.len() + usize::from(newline.is_some());
             self.input.consume(used);
+            self.offset += used as u64;
             if newline.is_some() {
                 break;
             }
@@ -215,9 +207,10 @@ impl Lines {
         }
         if self.number == 0 && bytes.starts_with(BYTE_ORDER_MARK) {
             bytes.drain(..BYTE_ORDER_MARK.len());
+            offset += BYTE_ORDER_MARK.len() as u64;
         }
         self.number += 1;
-        Ok(Some(TextLine { number: self.number, bytes: (!is_too_long).then_some(bytes) }))
+        Ok(Some(TextLine { number: self.number, offset, bytes: (!is_too_long).then_some(bytes) }))
     }
 }
 
@@ -236,56 +229,90 @@ impl Iterator for Lines {
     }
 }
 
+/// Bytes of a text file that say whether it is one.
+const START_BYTES: usize = 4096;
+
+/// What there is to say of a file that is none.
+const NO_TEXT: &str =
+    "no text in UTF-8; `iconv -f ENCODING -t UTF-8` converts another encoding; the file is \
+    left out";
+
 /// The parts of a text file, each of at most `bytes_max`, cut at line ends where possible.
 struct Sections {
-    input: Box<dyn BufRead + Send>,
+    input: Input,
     bytes_max: usize,
-    buffer: Vec<u8>,
-    line: u64,
+    decoder: Decoder,
+    /// Text that is in no part yet.
+    buffer: String,
+    is_started: bool,
+    is_ended: bool,
 }
 
 impl Sections {
-    fn new(input: Box<dyn BufRead + Send>, bytes_max: usize) -> Self {
-        Self { input, bytes_max, buffer: Vec::new(), line: 1 }
+    fn new(input: Input, bytes_max: usize) -> Self {
+        Self {
+            input,
+            bytes_max,
+            decoder: Decoder::default(),
+            buffer: String::new(),
+            is_started: false,
+            is_ended: false,
+        }
     }
 
+    /// The next part; behind the last one, what of the file was not UTF-8.
     fn read(&mut self) -> io::Result<Option<Item>> {
-        // One byte further than fits shows whether there is more.
-        let missing = self.bytes_max + 1 - self.buffer.len();
-        let mut more = self.input.by_ref().take(missing as u64);
-        more.read_to_end(&mut self.buffer)?;
-        if self.buffer.is_empty() {
-            return Ok(None);
-        }
-        // The last character may be cut by the buffer's end, and nowhere else.
-        let valid = match std::str::from_utf8(&self.buffer) {
-            Ok(text) => text,
-            Err(error) if error.error_len().is_none() && self.buffer.len() > self.bytes_max => {
-                std::str::from_utf8(&self.buffer[..error.valid_up_to()]).unwrap_or_default()
+        if !self.is_started {
+            self.is_started = true;
+            if !self.start()? {
+                return Ok(Some(Item::Bad(1, NO_TEXT.to_owned())));
             }
-            Err(_) => return Ok(Some(self.not_text())),
+        }
+        // One byte further than fits shows whether there is more.
+        while !self.is_ended && self.buffer.len() <= self.bytes_max {
+            self.fill()?;
+        }
+        if self.buffer.is_empty() {
+            let damage = std::mem::take(&mut self.decoder).damage();
+            return Ok(damage.map(|(line, said)| Item::Bad(line, said)));
+        }
+        let len = match self.buffer.len() > self.bytes_max {
+            true => cut(&self.buffer, self.bytes_max),
+            false => self.buffer.len(),
         };
-        let part = match self.buffer.len() > self.bytes_max {
-            true => &valid[..cut(valid, self.bytes_max)],
-            false => valid,
-        };
-        let (len, document) = (part.len(), part.to_owned());
-        self.line += document.bytes().filter(|byte| *byte == b'\n').count() as u64;
+        let document = self.buffer[..len].to_owned();
         self.buffer.drain(..len);
         Ok(Some(Item::Document(document)))
     }
 
-    /// What is in the buffer is not UTF-8: the rest of the file is not text.
-    fn not_text(&mut self) -> Item {
-        let valid = match std::str::from_utf8(&self.buffer) {
-            Ok(text) => text.len(),
-            Err(error) => error.valid_up_to(),
+    /// Reads the file's start; `false` if that is no text, and the file over.
+    fn start(&mut self) -> io::Result<bool> {
+        let mut start = Vec::with_capacity(START_BYTES);
+        self.input.by_ref().take(START_BYTES as u64).read_to_end(&mut start)?;
+        if !utf8::is_mostly(&start) {
+            self.is_ended = true;
+            return Ok(false);
+        }
+        let text = start.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&start);
+        self.decoder.skip(start.len() - text.len());
+        self.decoder.push(text, &mut self.buffer);
+        Ok(true)
+    }
+
+    /// Reads no more than the buffer lacks, or to the end of the file.
+    fn fill(&mut self) -> io::Result<()> {
+        let available = match self.input.fill_buf() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            available => available?,
         };
-        let lines = self.buffer[..valid].iter().filter(|byte| **byte == b'\n');
-        let line = self.line + lines.count() as u64;
-        self.buffer = Vec::new();
-        self.input = Box::new(io::empty());
-        Item::Bad(line, "not UTF-8; the file is left out from here".to_owned())
+        let used = available.len().min(self.bytes_max + 1 - self.buffer.len());
+        self.decoder.push(&available[..used], &mut self.buffer);
+        self.input.consume(used);
+        if used == 0 {
+            self.is_ended = true;
+            self.decoder.finish(&mut self.buffer);
+        }
+        Ok(())
     }
 }
 
@@ -297,56 +324,10 @@ impl Iterator for Sections {
     }
 }
 
-/// The string in a field of a JSON object.
-fn text_of_json(line: &[u8], field: &str) -> Result<String, String> {
-    let mut json = serde_json::Deserializer::from_slice(line);
-    let found = Field(field).deserialize(&mut json);
-    match found.and_then(|text| json.end().map(|()| text)) {
-        Ok(Some(text)) => Ok(text),
-        Ok(None) => Err(format!("no field {field:?}")),
-        Err(error) => {
-            // The line within the line is always the first: only the column helps.
-            let message = error.to_string();
-            let what = message.split(" at line ").next().unwrap_or_default();
-            Err(format!("{what} (column {})", error.column()))
-        }
-    }
-}
-
-/// Takes one field of an object and passes over the others.
-struct Field<'a>(&'a str);
-
-impl<'de> DeserializeSeed<'de> for Field<'_> {
-    type Value = Option<String>;
-
-    fn deserialize<D: serde::Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
-        json.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Field<'_> {
-    type Value = Option<String>;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "an object whose {:?} is a string", self.0)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut found = None;
-        while let Some(key) = map.next_key::<String>()? {
-            match key == self.0 {
-                true => found = Some(map.next_value()?),
-                false => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-            }
-        }
-        Ok(found)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::BufReader;
+
     use super::*;
 
     fn lines(text: &'static [u8], max: usize) -> Vec<(u64, Option<Vec<u8>>)> {
@@ -367,27 +348,12 @@ mod tests {
         assert_eq!(marked[1], (2, Some(b"\xef\xbb\xbftwo".to_vec())));
     }
 
-    #[test]
-    fn json_gives_the_field_or_says_why_not() {
-        let text = |line: &str| text_of_json(line.as_bytes(), "text");
-        assert_eq!(
-            text(r#"{"a":[{"text":1}],"text":"x\u00df\n","b":null}"#),
-            Ok("xß\n".to_owned())
-        );
-        assert!(text(r#"{"a":1}"#).unwrap_err().contains("no field"));
-        assert!(text(r#"{"text":1}"#).is_err());
-        let cut = text(r#"{"text":"a""#).unwrap_err();
-        assert!(cut.ends_with("(column 11)"), "{cut}");
-        assert!(text(r#"{"text":"a"} x"#).is_err());
-        assert!(text("[]").unwrap_err().contains("an object whose"));
-    }
-
     fn sections(text: &'static str, max: usize) -> Vec<String> {
         let input = BufReader::with_capacity(3, text.as_bytes());
         let items = Sections::new(Box::new(input), max).map(Result::unwrap);
         let texts = items.map(|item| match item {
             Item::Document(text) => text,
-            Item::Bad(..) => panic!("bad"),
+            _ => panic!("bad"),
         });
         texts.collect()
     }
@@ -407,9 +373,28 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_not_utf8_is_named_by_line() {
-        let input: &[u8] = b"one\ntwo\n\xff\nfour";
-        let items: Vec<_> = Sections::new(Box::new(input), 100).map(Result::unwrap).collect();
-        assert!(matches!(&items[..], [Item::Bad(3, reason)] if reason.contains("UTF-8")));
+    fn a_bad_byte_costs_one_character_and_is_said() {
+        let input: &[u8] = b"\xef\xbb\xbfone\ntwo\n\xff\nfour \xff";
+        for capacity in 1..12 {
+            let input = BufReader::with_capacity(capacity, input);
+            let items: Vec<_> = Sections::new(Box::new(input), 10).map(Result::unwrap).collect();
+            let documents = ["one\ntwo\n", "\u{fffd}\n", "four \u{fffd}"];
+            let said = "2 bytes that are not UTF-8, the first at byte 11, read as U+FFFD";
+            let mut expected: Vec<_> = documents.map(|text| Item::Document(text.to_owned())).into();
+            expected.push(Item::Bad(3, said.to_owned()));
+            assert_eq!(items, expected, "{capacity}");
+        }
+        // Binary files and other encodings are no text with some bad bytes.
+        let pictures: &[u8] = b"\x89PIC\0\0\xff\0";
+        for other in [pictures, b"\xcf\xf0\xe8\xe2\xe5\xf2, \xec\xe8\xf0"] {
+            let items: Vec<_> = Sections::new(Box::new(other), 100).map(Result::unwrap).collect();
+            assert_eq!(items, [Item::Bad(1, NO_TEXT.to_owned())]);
+        }
+        let line = TextLine { number: 3, offset: 40, bytes: Some(b"a\xffb".to_vec()) };
+        let said = "1 byte that is not UTF-8, at byte 41, read as U+FFFD".to_owned();
+        let item = line.item(None);
+        assert_eq!(item, Item::Mended(3, said.clone(), "a\u{fffd}b".to_owned()));
+        let items: Vec<Item> = split(Ok(item), 100).into_iter().map(Result::unwrap).collect();
+        assert_eq!(items, [Item::Bad(3, said), Item::Document("a\u{fffd}b".to_owned())]);
     }
 }

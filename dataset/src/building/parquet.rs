@@ -16,6 +16,7 @@ use super::chunks::Chunks;
 use super::files::InputFile;
 use super::item::Item;
 use crate::error::DataError;
+use crate::utf8;
 
 /// Rows that are decoded at once.
 const ROWS: usize = 64;
@@ -122,7 +123,10 @@ impl Rows {
         };
         Some(match std::str::from_utf8(value.data()) {
             Ok(text) => Item::Document(text.to_owned()),
-            Err(_) => Item::Bad(self.row, "not UTF-8".to_owned()),
+            Err(_) => {
+                let (text, said) = utf8::mend(value.data(), 0);
+                Item::Mended(self.row, said.unwrap_or_default(), text)
+            }
         })
     }
 
@@ -167,8 +171,9 @@ mod tests {
     use parquet::file::writer::SerializedFileWriter;
     use parquet::schema::parser::parse_message_type;
 
-    use super::super::files::{self, FilePlace};
+    use super::super::files::FilePlace;
     use super::super::settings::Format;
+    use super::super::unpack;
     use super::*;
 
     /// Reads a file of one page with three rows of `row_bytes`, under a bound.
@@ -197,7 +202,7 @@ mod tests {
             len: std::fs::metadata(&path).unwrap().len(),
             place: FilePlace::Disk(path),
             format: Format::Parquet,
-            compression: files::Compression::None,
+            compression: unpack::Compression::None,
         };
         Rows::open_bounded(&file, "text", &Arc::default(), max)?.collect()
     }

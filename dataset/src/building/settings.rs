@@ -29,8 +29,8 @@ pub struct BuildSettings {
     pub document_bytes_max: usize,
     /// Longer lines of JSONL are bad.
     pub line_bytes_max: usize,
-    /// Bad lines (and rows, and files that are not UTF-8) that are left out with a warning before
-    /// the build fails.
+    /// Bad lines (and rows) that are warned of before the build fails: left out for what they lack,
+    /// or read with U+FFFD for what is not UTF-8. A text file with such bytes counts once.
     pub bad_lines_max: u64,
     /// The build ends with the document that reaches so many tokens to train on.
     pub tokens_max: Option<u64>,
@@ -135,6 +135,9 @@ impl BuildSettings {
             let found = self.shard_bytes;
             return wrong(format!("shard_bytes is {found}, not from 2^16 to 2^36"));
         }
+        if self.tokens_max == Some(0) {
+            return wrong("tokens_max is 0: a data set of nothing".to_owned());
+        }
         let weighted = self.sources.iter().filter(|s| s.weight.is_some()).count();
         if weighted != 0 && weighted != self.sources.len() {
             return wrong("some sources have a weight and some have none".to_owned());
@@ -158,6 +161,12 @@ impl SourceSettings {
         }
         if self.paths.is_empty() {
             return wrong("a source needs paths");
+        }
+        if self.paths.iter().any(|path| path.trim().is_empty()) {
+            return wrong("one of its paths is empty");
+        }
+        if self.field.is_empty() {
+            return wrong("the field's name is empty");
         }
         if self.weight.is_some_and(|weight| !(1e-6..=1e6).contains(&weight)) {
             return wrong("the weight is not from 0.000001 to 1000000");

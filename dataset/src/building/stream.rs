@@ -50,7 +50,7 @@ pub(super) enum Piece {
     HeldOut(Encoded),
     /// A document that was held out when it was read the first time.
     Passed,
-    /// A line without a document: file, line, and why.
+    /// What is wrong with a line: file, line, and what.
     Bad(String),
 }
 
@@ -162,7 +162,9 @@ fn read(
                 };
                 place.item += 1;
                 batch_bytes += match &item {
-                    Item::Document(text) | Item::Bad(_, text) => text.len(),
+                    Item::Document(text) | Item::Bad(_, text) | Item::Mended(_, _, text) => {
+                        text.len()
+                    }
                 };
                 batch.push((place, item));
                 if batch_bytes >= plan.batch_bytes || batch.len() >= BATCH_ITEMS {
@@ -204,7 +206,7 @@ fn tokenise(shared: &Shared, batch: Batch<Item>) -> Result<Batch<Piece>, DataErr
 
 fn piece(shared: &Shared, place: Place, item: Item) -> Result<Piece, DataError> {
     let text = match item {
-        Item::Document(text) => text,
+        Item::Document(text) | Item::Mended(_, _, text) => text,
         Item::Bad(_, reason) => return Ok(Piece::Bad(reason)),
     };
     let hash: Hash = blake3::hash(text.as_bytes()).into();

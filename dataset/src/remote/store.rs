@@ -19,6 +19,7 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
 use object_store::{ClientOptions, ObjectStore, ObjectStoreExt};
 
+use super::ranges::{Ranges, Whole};
 use crate::error::DataError;
 
 /// Requests at once.
@@ -56,6 +57,7 @@ impl std::fmt::Debug for StoreOptions {
 pub struct RemoteStore {
     url: String,
     inner: Arc<dyn ObjectStore>,
+    ranges: Arc<Ranges>,
     prefix: ObjectPath,
 }
 
@@ -73,8 +75,8 @@ pub fn is_url(path: &str) -> bool {
 }
 
 impl RemoteStore {
-    /// The folder at `url`: `s3://bucket/prefix`, `https://host/folder` of a web server that answers
-    /// ranges, or `file:///folder`. Asks nobody yet.
+    /// The folder at `url`: `s3://bucket/prefix`, `https://host/folder` of a web server (best one
+    /// that answers ranges), or `file:///folder`. Asks nobody yet.
     ///
     /// # Errors
     /// The address is none, or the environment does not fit it.
@@ -101,6 +103,7 @@ impl RemoteStore {
             };
         Ok(Self {
             url: url.trim_end_matches('/').to_owned(),
+            ranges: Arc::new(Ranges::new(Arc::clone(&inner))),
             inner,
             prefix: prefix.map_err(|error| wrong(error.to_string()))?,
         })
@@ -158,8 +161,8 @@ impl RemoteStore {
         if range.is_empty() {
             return Ok(Bytes::new());
         }
-        let (inner, path) = (Arc::clone(&self.inner), self.path(name));
-        let bytes = wait(async move { get(&*inner, &path, range).await });
+        let (ranges, path) = (Arc::clone(&self.ranges), self.path(name));
+        let bytes = wait(async move { ranges.get(&path, range).await });
         bytes.map_err(self.failed(name))
     }
 
@@ -167,11 +170,11 @@ impl RemoteStore {
     pub(crate) fn read_all(&self, ranges: &[(&str, Range<u64>)]) -> Result<Vec<Bytes>, DataError> {
         let ranges = ranges.iter().map(|(name, range)| (self.path(name), range.clone()));
         let ranges: Vec<_> = ranges.collect();
-        let inner = Arc::clone(&self.inner);
+        let store = Arc::clone(&self.ranges);
         let bytes = wait(async move {
             let requests = ranges.into_iter().map(|(path, range)| {
-                let inner = Arc::clone(&inner);
-                async move { get(&*inner, &path, range).await }
+                let store = Arc::clone(&store);
+                async move { store.get(&path, range).await }
             });
             let requests = futures::stream::iter(requests.collect::<Vec<_>>());
             requests.buffered(REQUESTS).try_collect().await
@@ -188,6 +191,7 @@ impl RemoteStore {
             next: 0,
             block: Bytes::new(),
             ahead: None,
+            whole: None,
         }
     }
 }
@@ -227,22 +231,6 @@ fn s3(bucket: &str, options: &StoreOptions) -> AmazonS3Builder {
         builder = builder.with_access_key_id(key).with_secret_access_key(secret);
     }
     builder
-}
-
-/// Exactly the bytes of a range: a store that gives fewer has not the object it said.
-async fn get(
-    inner: &dyn ObjectStore,
-    path: &ObjectPath,
-    range: Range<u64>,
-) -> Result<Bytes, object_store::Error> {
-    let bytes = inner.get_range(path, range.clone()).await?;
-    match bytes.len() as u64 == range.end - range.start {
-        true => Ok(bytes),
-        false => Err(object_store::Error::Generic {
-            store: "gauntlet",
-            source: format!("{} bytes came for the range {range:?}", bytes.len()).into(),
-        }),
-    }
 }
 
 /// The runtime of all stores. It lives as long as the process: one that is dropped by asynchronous
@@ -297,16 +285,22 @@ pub(crate) struct ObjectReader {
     /// Where the block after those that are here or on their way starts.
     next: u64,
     block: Bytes,
-    ahead: Option<Receiver<Result<Bytes, object_store::Error>>>,
+    ahead: Option<Receiver<Result<Block, object_store::Error>>>,
+    /// The object, where the server gives it as a whole and it stands behind the last block.
+    whole: Option<Whole>,
 }
+
+/// Bytes of an object, and what serves the next ones.
+type Block = (Bytes, Option<Whole>);
 
 impl ObjectReader {
     fn ask(&mut self) {
         let range = self.next..self.len.min(self.next + BLOCK_BYTES);
         self.next = range.end;
         self.ahead = (!range.is_empty()).then(|| {
-            let (inner, path) = (Arc::clone(&self.store.inner), self.path.clone());
-            start(async move { get(&*inner, &path, range).await })
+            let (ranges, path) = (Arc::clone(&self.store.ranges), self.path.clone());
+            let whole = self.whole.take();
+            start(async move { ranges.next(&path, range, whole).await })
         });
     }
 }
@@ -320,7 +314,7 @@ impl Read for ObjectReader {
             let Some(ahead) = self.ahead.take() else {
                 return Ok(0);
             };
-            self.block = receive(&ahead).map_err(io::Error::other)?;
+            (self.block, self.whole) = receive(&ahead).map_err(io::Error::other)?;
             self.ask();
         }
         let len = buffer.len().min(self.block.len());

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod datasets;
+mod practice;
 mod shelf;
 mod shelved;
 mod stores;

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// Objects by bucket and name, and what is to go wrong.
@@ -19,6 +19,8 @@ pub(crate) struct Shelf {
     pub(crate) failures: AtomicUsize,
     /// Answers of which the first byte is flipped.
     pub(crate) lies: AtomicUsize,
+    /// Whether ranges are answered with the whole object and 200, as simple web servers do.
+    pub(crate) gives_whole: AtomicBool,
 }
 
 /// Takes one from a counter that is not zero.
@@ -82,7 +84,8 @@ fn answer(mut stream: &TcpStream, shelf: &Shelf) -> Option<()> {
             })
         });
         let mut body = object.clone();
-        if let Some(range) = range {
+        let gives_whole = shelf.gives_whole.load(Ordering::SeqCst);
+        if let Some(range) = range.filter(|_| !gives_whole) {
             status = "206 Partial Content";
             let (start, last) = (range.start, range.end - 1);
             headers += &format!("Content-Range: bytes {start}-{last}/{}\r\n", object.len());

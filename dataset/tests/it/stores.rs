@@ -154,3 +154,40 @@ fn text_in_a_store_gives_the_data_set_of_the_same_files_on_disk() {
     assert_eq!(alone.manifest(), web.manifest());
     assert!(data_set(&folder.path().join("two"), &url).is_err());
 }
+
+#[test]
+fn a_server_that_answers_ranges_with_whole_files_serves_as_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("a.jsonl");
+    fs::write(&input, jsonl()).unwrap();
+    let built = folder.path().join("built");
+    let local = data_set(&built, &input.display().to_string()).unwrap();
+    let shelf = shelf_of(&built, "public/set");
+    shelf.gives_whole.store(true, Ordering::SeqCst);
+    // A text of several blocks.
+    let long = jsonl().repeat(9_000_000 / jsonl().len() + 1);
+    fs::write(&input, &long).unwrap();
+    shelf.objects.lock().unwrap().insert("public/a.jsonl".to_owned(), long.into_bytes());
+    let endpoint = serve(&shelf);
+
+    let store = RemoteStore::open(&format!("{endpoint}/public/set"), &options("")).unwrap();
+    let remote = RemoteDataset::open(store, &folder.path().join("cache"), 1 << 30).unwrap();
+    let last = local.train().sample_count() - 1;
+    let fetched = remote.fetch(Split::Train, &[last, 0]).unwrap();
+    assert_eq!(fetched.sample(last), local.train().sample(last));
+    assert_eq!(fetched.sample(0), local.train().sample(0));
+    let requests = shelf.requests.load(Ordering::SeqCst);
+    let copy = remote.download(&folder.path().join("copy"), &mut |_| {}).unwrap();
+    copy.verify().unwrap();
+    // Each file once, whatever the number of its pieces.
+    let manifest = local.manifest();
+    let files = manifest.train.shards.len() + manifest.held_out.shards.len();
+    assert_eq!(shelf.requests.load(Ordering::SeqCst), requests + files);
+
+    let requests = shelf.requests.load(Ordering::SeqCst);
+    let web = data_set(&folder.path().join("web"), &format!("{endpoint}/public/a.jsonl")).unwrap();
+    let disk = data_set(&folder.path().join("disk"), &input.display().to_string()).unwrap();
+    assert_eq!(web.manifest(), disk.manifest());
+    // It is asked for its length, for a range, and once for the whole.
+    assert!(shelf.requests.load(Ordering::SeqCst) <= requests + 6);
+}

@@ -10,7 +10,7 @@ use protocol::Window;
 use trainer::ModelConfig;
 
 use crate::{
-    chain_process, env, exit,
+    chain_process, env, exit, limits,
     run_folder::{RunFile, PAYLOADS_FOLDER},
     signals, supervise,
 };
@@ -25,13 +25,13 @@ pub struct AuditArgs {
     #[arg(value_name = "RUN_FOLDER")]
     pub folder: PathBuf,
     /// Ask this chain instead of starting the one in the folder.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = limits::text)]
     pub url: Option<String>,
     /// The chain's binary. Default: `gauntlet-node` beside this program.
     #[arg(long, env = env::NODE, value_name = "FILE")]
     pub node: Option<PathBuf>,
     /// Windows to audit, counted from 0. Default: all that are settled.
-    #[arg(long)]
+    #[arg(long, value_parser = limits::count::<u64>(limits::SOME))]
     pub windows: Option<u64>,
 }
 

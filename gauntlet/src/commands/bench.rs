@@ -17,7 +17,7 @@ use trainer::{
 
 use participant::memory;
 
-use crate::{engine::EngineArg, exit};
+use crate::{engine::EngineArg, exit, limits};
 
 /// Steps before the clock starts: first touch of memory, threads.
 const WARM_UP_STEPS: usize = 2;
@@ -34,7 +34,7 @@ pub enum BenchCommand {
 #[derive(Args, Debug)]
 pub struct BenchTrainArgs {
     /// The model: a preset's name.
-    #[arg(long, default_value = "1M", value_name = "PRESET")]
+    #[arg(long, default_value = "1M", value_name = "PRESET", value_parser = limits::text)]
     pub preset: String,
     /// Threads that compute.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]

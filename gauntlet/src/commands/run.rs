@@ -15,7 +15,7 @@ use participant::memory;
 use crate::{
     chain_process::connect,
     env::{self, DEFAULT_URL},
-    exit,
+    exit, limits, text_file,
 };
 
 /// Commands on runs.
@@ -31,13 +31,13 @@ pub enum RunCommand {
 #[derive(Args, Debug)]
 pub struct RunCreateArgs {
     /// WebSocket address of the chain.
-    #[arg(long, env = env::URL, default_value = DEFAULT_URL)]
+    #[arg(long, env = env::URL, default_value = DEFAULT_URL, value_parser = limits::text)]
     pub url: String,
     /// Settings of the run (JSON, as `run show` prints it); their roots are filled in from model and data.
     #[arg(long, value_name = "FILE")]
     pub settings: PathBuf,
     /// The model: nano, 1M, 7M, 25M, 135M, 360M, 1B, 8B, 70B or covenant-72b.
-    #[arg(long, default_value = "nano", value_name = "PRESET")]
+    #[arg(long, default_value = "nano", value_name = "PRESET", value_parser = limits::text)]
     pub model: String,
     /// The data set's folder, or its address in a store (`s3://bucket/folder`, `https://host/folder`).
     #[arg(long, value_name = "DIR")]
@@ -51,7 +51,7 @@ pub struct RunCreateArgs {
 #[derive(Args, Debug)]
 pub struct RunShowArgs {
     /// WebSocket address of the chain.
-    #[arg(long, env = env::URL, default_value = DEFAULT_URL)]
+    #[arg(long, env = env::URL, default_value = DEFAULT_URL, value_parser = limits::text)]
     pub url: String,
     /// The run's number on the chain.
     #[arg(default_value_t = 0)]
@@ -74,8 +74,7 @@ pub async fn run(command: RunCommand) -> Result<u8> {
 /// # Errors
 /// The settings are wrong, or the chain refuses them.
 pub async fn create(args: RunCreateArgs) -> Result<u8> {
-    let text = std::fs::read_to_string(&args.settings)
-        .with_context(|| format!("cannot read {}", args.settings.display()))?;
+    let text = text_file::read(&args.settings)?;
     let mut settings: Settings =
         serde_json::from_str(&text).with_context(|| format!("in {}", args.settings.display()))?;
     let config = ModelConfig::preset(&args.model)?;
@@ -89,7 +88,7 @@ pub async fn create(args: RunCreateArgs) -> Result<u8> {
     settings.training.sample_len = manifest.sample_len as u32;
     settings.validate()?;
 
-    let owner = wallet::open(&args.key)?;
+    let owner = wallet::open(&args.key, &args.url)?;
     let chain = connect(&args.url).await?;
     let call = Call::CreateRun { settings: Box::new(settings), layout: model.layout().clone() };
     let included = chain.submit(&owner, call).await.context("cannot create the run")?;

@@ -15,14 +15,14 @@ use serde_json::{json, Value};
 use crate::{
     chain_process,
     env::{self, DEFAULT_URL},
-    exit,
+    exit, limits,
 };
 
 /// Options of `status`.
 #[derive(Args, Debug)]
 pub struct StatusArgs {
     /// WebSocket address of the chain.
-    #[arg(long, env = env::URL, default_value = DEFAULT_URL)]
+    #[arg(long, env = env::URL, default_value = DEFAULT_URL, value_parser = limits::text)]
     pub url: String,
     /// The run's number on the chain.
     #[arg(default_value_t = 0)]

@@ -6,7 +6,7 @@ use anyhow::{bail, Context, Result};
 use clap::{Args, Subcommand};
 use node_client::keys::{self, Keypair};
 
-use crate::{env, exit};
+use crate::{env, exit, limits};
 
 /// Commands on keys.
 #[derive(Subcommand, Debug)]
@@ -33,7 +33,7 @@ pub struct KeyArgs {
     #[arg(long = "key-file", value_name = "FILE")]
     pub file: Option<PathBuf>,
     /// A secret URI, for development: `//Alice`.
-    #[arg(long = "key-uri", value_name = "URI")]
+    #[arg(long = "key-uri", value_name = "URI", value_parser = limits::text)]
     pub uri: Option<String>,
 }
 
@@ -77,16 +77,42 @@ pub fn show(args: KeyArgs) -> Result<u8> {
     Ok(exit::SUCCESS)
 }
 
-/// Opens the key that the command line names.
+/// Opens the key that the command line names, to sign for the chain at `url`.
 ///
 /// # Errors
 /// The text or file is not a key, or its password is wrong.
-pub fn open(args: &KeyArgs) -> Result<Keypair> {
+pub fn open(args: &KeyArgs, url: &str) -> Result<Keypair> {
+    if let Some(uri) = &args.uri {
+        warn_of_public_key(uri, [url]);
+    }
     match (&args.file, &args.uri) {
         (Some(file), _) => Ok(keys::load_key_file(file, &password()?)?),
         (None, Some(uri)) => Ok(keys::keypair_from_uri(uri)?),
         (None, None) => bail!("name a key with --key-file or --key-uri"),
     }
+}
+
+/// Warns of a key that everybody has, where the chain is not one on this machine.
+pub(crate) fn warn_of_public_key<'a>(uri: &str, urls: impl IntoIterator<Item = &'a str>) {
+    let is_far = urls.into_iter().find(|url| !is_local(url));
+    if let Some(url) = is_far.filter(|_| keys::is_public(uri)) {
+        tracing::warn!(
+            url,
+            "this secret URI derives from the public development phrase: everybody has its money"
+        );
+    }
+}
+
+/// Whether an address is one of this machine.
+fn is_local(url: &str) -> bool {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let host = rest.split(['/', '?']).next().unwrap_or(rest);
+    let name = match host.strip_prefix('[') {
+        Some(bracketed) => bracketed.split(']').next().unwrap_or(bracketed),
+        None => host.split(':').next().unwrap_or(host),
+    };
+    let is_loopback = name.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback());
+    is_loopback || name == "localhost"
 }
 
 /// The password in the environment.
@@ -97,4 +123,23 @@ fn password() -> Result<String> {
         bail!("{} is empty", env::PASSWORD);
     }
     Ok(password)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_on_this_machine_is_told_by_its_address() {
+        for url in
+            ["ws://127.0.0.1:9944", "ws://localhost:1/x", "ws://[::1]:9944", "ws://127.9.0.1"]
+        {
+            assert!(is_local(url), "{url}");
+        }
+        for url in
+            ["wss://node.example:443", "ws://10.0.0.1", "ws://127.0.0.1.example", "ws://[::2]"]
+        {
+            assert!(!is_local(url), "{url}");
+        }
+    }
 }

@@ -10,6 +10,95 @@ fn a_wrong_command_line_is_exit_code_2() {
     assert_eq!(output.status.code(), Some(2));
 }
 
+/// Runs the program, which must fail, and say so.
+fn refused(args: &[&str], expected: &str) {
+    let output = Command::new(gauntlet()).args(args).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(matches!(output.status.code(), Some(1 | 2)), "{args:?}: {text}");
+    assert!(text.contains(expected), "{args:?}: {text}");
+}
+
+#[test]
+fn numbers_that_nobody_can_mean_are_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = format!("--out={}", folder.path().join("out").display());
+    for (option, expected) in [
+        ("--steps=18446744073709551615", "steps is 18446744073709551615, not from 1 to"),
+        ("--steps=0", "steps is 0, not from 1"),
+        ("--tokens=18446744073709551615", "tokens is 18446744073709551615"),
+        ("--keep-checkpoints=0", "keep_checkpoints must be above 0"),
+        ("--checkpoint-steps=0", "checkpoint_steps must be above 0"),
+        ("--evaluate-steps=0", "evaluate_steps must be above 0"),
+        ("--batch-size=0", "batch_size is 0"),
+        ("--micro-batch=0", "micro_batch is 0"),
+        ("--seq-len=0", "seq_len is 0"),
+        ("--threads=0", "threads is 0"),
+        ("--threads=1000000", "threads is 1000000, not from 1 to 4096"),
+        ("--held-out-samples=18446744073709551615", "held_out_samples is"),
+        ("--rate=NaN", "rate is NaN"),
+        ("--rate=-1", "rate is -1"),
+        ("--rate=0", "rate is 0"),
+        ("--memory=inf", "memory is inf"),
+        ("--data-cache-gib=-1", "data_cache_gib must be 0 or above"),
+        ("--peak-gflops=0", "peak_gflops is 0"),
+        ("--model=", "model is empty"),
+        ("--data=", "--data"),
+    ] {
+        refused(&["train", &out, option], expected);
+    }
+    assert!(!folder.path().join("out").exists());
+    let file = folder.path().join("train.toml");
+    std::fs::write(&file, "\u{feff}keep_checkpoints = 0\r\n").unwrap();
+    let config = format!("--config={}", file.display());
+    refused(&["train", &out, &config], "keep_checkpoints must be above 0");
+
+    for (option, expected) in [
+        ("--max-length=0", "from 1 to 16777216"),
+        ("--batch-tokens=0", "from 1 to 16777216"),
+        ("--limit=0", "from 1 to"),
+        ("--threads=0", "from 1 to 4096"),
+    ] {
+        refused(&["eval", "--model=x", "--tasks=arc_easy", option], expected);
+    }
+    for (option, expected) in [
+        ("--cpu=0", "threads"),
+        ("--peers=0", "peers"),
+        ("--inner-steps=0", "inner steps"),
+        ("--batch=18446744073709551615", "batch"),
+        ("--copies=0", "copies"),
+        ("--k=0", "k "),
+        ("--seq=0", "seq"),
+        ("--micro-batch=0", "micro"),
+        ("--mfu=NaN", "MFU"),
+        ("--up=0Mbps", "a rate like"),
+        ("--memory=0", "a size like"),
+        ("--data-tokens=18446744073709551615", "more than 2^63 bytes"),
+    ] {
+        refused(&["plan", "--preset=1M", option], expected);
+    }
+    for (option, expected) in [
+        ("--held-out=NaN", "held_out is NaN"),
+        ("--repeat=0", "repeat is 0"),
+        ("--sample-len=0", "from 1 to 16777216"),
+        ("--tokens-max=0", "from 1 to"),
+        ("--input=", "is empty"),
+        ("--field=", "is empty"),
+    ] {
+        let args = ["data", "build", &out, "--tokenizer=bytes", "--input=/x", option];
+        refused(&args, expected);
+    }
+    refused(&["audit", "/x", "--windows=0"], "from 1 to");
+    refused(&["localnet", "--metrics-port=65535"], "need ports to");
+}
+
+#[test]
+fn an_empty_uri_is_no_key() {
+    refused(&["wallet", "show", "--key-uri="], "it is empty");
+    refused(&["wallet", "show", "--key-uri=///x"], "neither a phrase nor steps");
+    let output = Command::new(gauntlet()).args(["wallet", "show", "--key-uri=//Alice"]).output();
+    assert!(output.unwrap().status.success());
+}
+
 #[test]
 fn what_fails_says_why_in_one_line() {
     let output = Command::new(gauntlet()).args(["audit", "/nonexistent"]).output().unwrap();

@@ -55,7 +55,7 @@ impl Localnet {
     }
 
     /// What the command has printed, for failures.
-    fn output(&self) -> String {
+    pub(crate) fn output(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("localnet.log")).unwrap_or_default()
     }
 

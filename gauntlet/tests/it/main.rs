@@ -10,6 +10,7 @@ mod data;
 mod embed;
 mod kill;
 mod localnet;
+mod nonces;
 mod plan;
 mod practice;
 mod train;

@@ -9,8 +9,9 @@
 //! weights (a settlement is written in one block), forks, the order in which a block visits the runs.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -26,6 +27,7 @@ use self::{
     state::State,
 };
 use super::{
+    door::{self, Pool, Trace},
     AnnouncementInfo, AttestationInfo, BlockRef, Call, Chain, ChainError, ClaimInfo,
     CommitmentInfo, FinalizedBlocks, GauntletEvent, Included, Keypair, Ledger, MinerInfo,
     RevealInfo, RunInfo, ScoreCommitmentInfo, ScoreRevealInfo, SubmitError, ValidatorInfo,
@@ -41,6 +43,9 @@ mod state;
 pub const STATES_MAX: usize = 1_024;
 /// Extrinsics that wait for a block, at most.
 pub const QUEUE_MAX: usize = 4_096;
+
+/// How long a call may wait for its block: longer than any test.
+const PATIENCE: Duration = Duration::from_secs(1 << 24);
 
 /// Separates the hashes of fake blocks from every other hash.
 const BLOCK_DOMAIN: &[u8] = b"gauntlet/fake-block/1";
@@ -61,6 +66,15 @@ struct Blocks {
     /// The states after the latest blocks, in order; never empty.
     states: VecDeque<Arc<State>>,
     queue: VecDeque<Queued>,
+    nonces: HashMap<AccountBytes, Nonces>,
+}
+
+/// The nonces of an account, as the pool counts them.
+#[derive(Clone, Copy, Default)]
+struct Nonces {
+    next: u64,
+    /// How often another program is yet to use the next one just before it is handed over.
+    overtaken: u32,
 }
 
 struct Queued {
@@ -96,6 +110,7 @@ impl FakeChain {
                 chain: Mutex::new(Blocks {
                     states: VecDeque::from([Arc::new(genesis)]),
                     queue: VecDeque::new(),
+                    nonces: HashMap::new(),
                 }),
                 head: watch::Sender::new(0),
             }),
@@ -113,6 +128,11 @@ impl FakeChain {
     pub fn advance_to(&self, number: BlockNumber) {
         let head = *self.shared.head.borrow();
         self.advance(number.saturating_sub(head));
+    }
+
+    /// Has another program use the next nonce of `account` just before it is handed over, the next `times` times.
+    pub fn overtake(&self, account: AccountBytes, times: u32) {
+        self.chain().nonces.entry(account).or_default().overtaken = times;
     }
 
     /// Puts a call into the queue of the next block.
@@ -369,6 +389,55 @@ impl Chain for FakeChain {
     }
 
     async fn submit(&self, signer: &Keypair, call: Call) -> Result<Included, SubmitError> {
-        self.enqueue(keys::account(signer), call)?.wait().await
+        let pool = FakePool { chain: self, account: keys::account(signer), call };
+        door::submit(&pool, &tokio::sync::Mutex::default(), PATIENCE).await
     }
+}
+
+/// The pool for one call of one account.
+struct FakePool<'a> {
+    chain: &'a FakeChain,
+    account: AccountBytes,
+    call: Call,
+}
+
+#[async_trait]
+impl Pool for FakePool<'_> {
+    type Signed = u64;
+    type Progress = Submission;
+
+    async fn next_nonce(&self) -> Result<u64, SubmitError> {
+        Ok(self.chain.chain().nonces.entry(self.account).or_default().next)
+    }
+
+    async fn sign(&self, nonce: u64) -> Result<u64, SubmitError> {
+        Ok(nonce)
+    }
+
+    async fn hand_over(&self, nonce: &u64) -> Result<Submission, SubmitError> {
+        let mut chain = self.chain.chain();
+        let nonces = chain.nonces.entry(self.account).or_default();
+        if let Some(left) = nonces.overtaken.checked_sub(1) {
+            nonces.overtaken = left;
+            nonces.next += 1;
+        }
+        if *nonce != nonces.next {
+            let text = "Invalid Transaction (1010): Transaction is outdated";
+            return Err(SubmitError::Dropped(text.to_owned()));
+        }
+        nonces.next += 1;
+        drop(chain);
+        self.chain.enqueue(self.account, self.call.clone())
+    }
+
+    async fn watch(&self, submission: Submission) -> Result<Included, SubmitError> {
+        submission.wait().await
+    }
+
+    /// What is in the queue comes into a block.
+    async fn trace(&self, _: &mut u64) -> Result<Trace, SubmitError> {
+        Ok(Trace::Open)
+    }
+
+    async fn reconnect(&self) {}
 }

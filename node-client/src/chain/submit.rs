@@ -1,26 +1,31 @@
-//! Signs and submits extrinsics: nonces are safe when one key submits several at once, and the result has a name.
-//!
-//! The next nonce of a signer is kept under its own lock, held only while an extrinsic is signed and handed to the
-//! node, so that extrinsics enter the pool in order and wait for their blocks side by side. After any failure the
-//! nonce is forgotten and read from the chain again.
+//! Signs and submits extrinsics to a node, through the [`door`]; the result has a name.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
+use async_trait::async_trait;
 use subxt::{
-    config::DefaultExtrinsicParamsBuilder, error::DispatchError, transactions::TransactionStatus,
+    client::OnlineClientAtBlockImpl,
+    config::DefaultExtrinsicParamsBuilder,
+    error::DispatchError,
+    extrinsics::ExtrinsicEvents,
+    transactions::{SubmittableTransaction, TransactionProgress, TransactionStatus},
+    utils::{AccountId32, H256},
     PolkadotConfig,
 };
-use tokio::sync::Mutex;
 
 use super::{
-    subxt::{call_bytes, gauntlet_event, reason, SubxtChain},
-    BlockRef, Call, Included, Keypair, SubmitError,
+    door::{self, Pool, Trace},
+    subxt::{call_bytes, gauntlet_event, reason, AtBlock, Connection, SubxtChain},
+    BlockRef, Call, Chain, Included, Keypair, SubmitError,
 };
 use crate::keys;
 
 /// Blocks for which an extrinsic is valid.
 const MORTALITY_BLOCKS: u64 = 64;
-/// How long an extrinsic may take to be in a finalised block.
+/// How long a call may take to be in a finalised block, with all attempts.
 const FINALITY_TIMEOUT: Duration = Duration::from_secs(120);
 
 fn broken(error: impl std::error::Error + 'static) -> SubmitError {
@@ -35,76 +40,141 @@ impl SubxtChain {
         call: Call,
     ) -> Result<Included, SubmitError> {
         let account = keys::account(signer);
-        let slot: Arc<Mutex<Option<u64>>> =
-            self.shared.nonces.lock().await.entry(account).or_default().clone();
-        let connection = self.connection().await;
-        let mut next = slot.lock().await;
-        let handed = self.hand_over(&connection, signer, &call, &mut next).await;
-        if let Err(error) = &handed {
-            *next = None;
-            if matches!(error, SubmitError::Transport(_)) {
-                // The next attempt finds a connection.
-                if let Err(error) = self.reconnect(&connection).await {
-                    tracing::debug!(%error, "the chain does not answer");
-                }
-            }
-        }
-        drop(next);
-        let progress = handed?;
-        let outcome = tokio::time::timeout(FINALITY_TIMEOUT, watch(progress)).await;
-        let outcome = outcome.unwrap_or_else(|_| {
-            Err(SubmitError::Transport(format!(
-                "not final within {} s",
-                FINALITY_TIMEOUT.as_secs()
-            )))
-        });
-        if matches!(outcome, Err(SubmitError::Transport(_) | SubmitError::Dropped(_))) {
-            *slot.lock().await = None;
-        }
-        outcome
+        let slot = self.shared.nonces.lock().await.entry(account).or_default().clone();
+        let (account, used) = (AccountId32(account), Mutex::default());
+        let node = NodePool { chain: self, signer, account, call, used };
+        door::submit(&node, &slot, FINALITY_TIMEOUT).await
+    }
+}
+
+/// The chain's node, for one call of one signer.
+struct NodePool<'a> {
+    chain: &'a SubxtChain,
+    signer: &'a Keypair,
+    account: AccountId32,
+    call: Call,
+    /// The connection that was used last: if it broke, it and no later one is to be replaced.
+    used: Mutex<Option<Arc<Connection>>>,
+}
+
+/// An extrinsic, and how far the finalised chain has been looked through for it.
+struct Signed {
+    extrinsic: SubmittableTransaction<PolkadotConfig, OnlineClientAtBlockImpl<PolkadotConfig>>,
+    nonce: u64,
+    /// The block from which on it is valid.
+    birth: u64,
+    /// The last block that has been looked at.
+    seen: u64,
+}
+
+type Progress = TransactionProgress<PolkadotConfig, OnlineClientAtBlockImpl<PolkadotConfig>>;
+
+impl NodePool<'_> {
+    async fn connection(&self) -> Arc<Connection> {
+        let connection = self.chain.connection().await;
+        *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection.clone());
+        connection
     }
 
-    async fn hand_over(
-        &self,
-        connection: &super::subxt::Connection,
-        signer: &Keypair,
-        call: &Call,
-        next: &mut Option<u64>,
-    ) -> Result<Progress, SubmitError> {
+    /// The chain at a block of the best chain.
+    async fn at(&self, number: u64) -> Result<AtBlock, SubmitError> {
+        let failed = |error| SubmitError::Transport(format!("{error}"));
+        let number = u32::try_from(number).unwrap_or(u32::MAX);
+        let hash = self.chain.block_hash(number).await.map_err(failed)?;
+        let hash = hash.ok_or_else(|| SubmitError::Transport(format!("no block {number}")))?;
+        self.connection().await.at(Some(hash)).await.map_err(failed)
+    }
+}
+
+#[async_trait]
+impl Pool for NodePool<'_> {
+    type Signed = Signed;
+    type Progress = Progress;
+
+    async fn next_nonce(&self) -> Result<u64, SubmitError> {
+        let connection = self.connection().await;
+        connection.next_nonce(&self.account).await.map_err(SubmitError::Transport)
+    }
+
+    async fn sign(&self, nonce: u64) -> Result<Signed, SubmitError> {
+        let connection = self.connection().await;
         let at = connection.client.at_current_block().await.map_err(broken)?;
-        let mut transactions = at.transactions();
-        let account = subxt::utils::AccountId32(keys::account(signer));
-        let nonce = match *next {
-            Some(nonce) => nonce,
-            // The pool's view, so that extrinsics that wait there are counted.
-            None => connection.next_nonce(&account).await.map_err(SubmitError::Transport)?,
-        };
-        let bytes = call_bytes(&at, call).map_err(|docs| SubmitError::Rejected {
+        let birth = at.block_number();
+        let unknown = |error: &str, docs| SubmitError::Rejected {
             pallet: "Client".to_owned(),
-            error: "CallUnknown".to_owned(),
+            error: error.to_owned(),
             docs,
-        })?;
-        let payload =
-            transactions.from_call_data_bytes(&bytes).map_err(|error| SubmitError::Rejected {
-                pallet: "Client".to_owned(),
-                error: "CallMismatch".to_owned(),
-                docs: reason(&error),
-            })?;
+        };
+        let bytes = call_bytes(&at, &self.call).map_err(|docs| unknown("CallUnknown", docs))?;
+        let mut transactions = at.transactions();
+        let payload = transactions
+            .from_call_data_bytes(&bytes)
+            .map_err(|error| unknown("CallMismatch", reason(&error)))?;
         let params = DefaultExtrinsicParamsBuilder::<PolkadotConfig>::new()
             .nonce(nonce)
             .mortal(MORTALITY_BLOCKS)
             .build();
-        let signed = transactions.create_signed(&payload, signer, params).await.map_err(broken)?;
-        let progress = signed.submit_and_watch().await.map_err(|error| refused(&error))?;
-        *next = nonce.checked_add(1);
-        Ok(progress)
+        let signed = transactions.create_signed(&payload, self.signer, params).await;
+        Ok(Signed { extrinsic: signed.map_err(broken)?, nonce, birth, seen: birth })
+    }
+
+    async fn hand_over(&self, signed: &Signed) -> Result<Progress, SubmitError> {
+        signed.extrinsic.submit_and_watch().await.map_err(|error| refused(&error))
+    }
+
+    async fn watch(&self, progress: Progress) -> Result<Included, SubmitError> {
+        watch(progress).await
+    }
+
+    async fn trace(&self, signed: &mut Signed) -> Result<Trace, SubmitError> {
+        let head = self.chain.finalized_head().await;
+        let head = head.map_err(|error| SubmitError::Transport(error.to_string()))?;
+        let head = u64::from(head.number);
+        // Later than this no block can have it.
+        let end = head.min(signed.birth + MORTALITY_BLOCKS);
+        while signed.seen < end {
+            let at = self.at(signed.seen + 1).await?;
+            if let Some(outcome) = find(&at, signed.extrinsic.hash()).await? {
+                return Ok(Trace::Found(outcome));
+            }
+            signed.seen += 1;
+        }
+        if head >= signed.birth + MORTALITY_BLOCKS {
+            return Ok(Trace::Gone);
+        }
+        let used = self.at(head).await?.transactions().account_nonce(&self.account).await;
+        Ok(match used.map_err(broken)? > signed.nonce {
+            true => Trace::Gone,
+            false => Trace::Open,
+        })
+    }
+
+    async fn reconnect(&self) {
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(connection) = used else {
+            return;
+        };
+        if let Err(error) = self.chain.reconnect(&connection).await {
+            tracing::debug!(%error, "the chain does not answer");
+        }
     }
 }
 
-type Progress = subxt::transactions::TransactionProgress<
-    PolkadotConfig,
-    subxt::client::OnlineClientAtBlockImpl<PolkadotConfig>,
->;
+/// What came of an extrinsic in a block, if it is there.
+async fn find(
+    at: &AtBlock,
+    hash: H256,
+) -> Result<Option<Result<Included, SubmitError>>, SubmitError> {
+    let extrinsics = at.extrinsics().fetch().await.map_err(broken)?;
+    for extrinsic in extrinsics.iter() {
+        let extrinsic = extrinsic.map_err(broken)?;
+        if extrinsic.hash() == hash {
+            let events = extrinsic.events().await.map_err(broken)?;
+            return Ok(Some(outcome(&events, at)));
+        }
+    }
+    Ok(None)
+}
 
 /// A node that does not take an extrinsic: for its nonce or a full pool, which pass, or for good.
 fn refused(error: &(dyn std::error::Error + 'static)) -> SubmitError {
@@ -129,6 +199,8 @@ fn refused(error: &(dyn std::error::Error + 'static)) -> SubmitError {
         "limit",
         "stale",
         "1010",
+        "1012",
+        "1013",
         "1014",
     ];
     if passes.iter().any(|word| lower.contains(word)) {
@@ -143,27 +215,7 @@ async fn watch(mut progress: Progress) -> Result<Included, SubmitError> {
         match status.map_err(broken)? {
             TransactionStatus::InFinalizedBlock(included) => {
                 let events = included.fetch_events().await.map_err(broken)?;
-                let at = included.at().await.map_err(broken)?;
-                let mut ours = Vec::new();
-                for event in events.iter() {
-                    let event = event.map_err(broken)?;
-                    if event.pallet_name() == "System" && event.event_name() == "ExtrinsicFailed" {
-                        return Err(dispatch_error(event.field_bytes(), at.metadata()));
-                    }
-                    let decoded = gauntlet_event(
-                        event.pallet_name(),
-                        event.event_index(),
-                        event.field_bytes(),
-                    );
-                    if let Some(event) =
-                        decoded.map_err(|error| SubmitError::Transport(error.to_string()))?
-                    {
-                        ours.push(event);
-                    }
-                }
-                let number = u32::try_from(at.block_number()).unwrap_or(u32::MAX);
-                let block = BlockRef { number, hash: included.block_hash().0 };
-                return Ok(Included { block, events: ours });
+                return outcome(&events, &included.at().await.map_err(broken)?);
             }
             TransactionStatus::Error { message }
             | TransactionStatus::Invalid { message }
@@ -172,6 +224,25 @@ async fn watch(mut progress: Progress) -> Result<Included, SubmitError> {
         }
     }
     Err(SubmitError::Transport("the node stopped reporting".to_owned()))
+}
+
+/// Whether an extrinsic of a block succeeded, by its events.
+fn outcome(
+    events: &ExtrinsicEvents<PolkadotConfig>,
+    at: &AtBlock,
+) -> Result<Included, SubmitError> {
+    let mut ours = Vec::new();
+    for event in events.iter() {
+        let event = event.map_err(broken)?;
+        if event.pallet_name() == "System" && event.event_name() == "ExtrinsicFailed" {
+            return Err(dispatch_error(event.field_bytes(), at.metadata()));
+        }
+        let decoded = gauntlet_event(event.pallet_name(), event.event_index(), event.field_bytes());
+        ours.extend(decoded.map_err(|error| SubmitError::Transport(error.to_string()))?);
+    }
+    let number = u32::try_from(at.block_number()).unwrap_or(u32::MAX);
+    let block = BlockRef { number, hash: at.block_hash().0 };
+    Ok(Included { block, events: ours })
 }
 
 /// The pallet's error by name, with what its documentation says.

@@ -518,3 +518,27 @@ fn the_fakes_refusals_and_the_storage_of_the_reads_are_in_the_metadata() {
         assert_eq!(found.keys().len(), keys, "{entry}");
     }
 }
+
+#[tokio::test]
+async fn a_call_survives_a_nonce_that_another_program_used() {
+    let chain = FakeChain::new(1, [(account("Alice"), 10 * UNIT)]);
+    chain.overtake(account("Alice"), 2);
+    let transfer = |name: &str| Call::Transfer { to: account(name), amount: UNIT };
+    let alice = key("Alice");
+    let blocks = async {
+        for _ in 0..200 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            chain.advance(1);
+        }
+    };
+    let (bob, charlie, ()) = futures::join!(
+        chain.submit(&alice, transfer("Bob")),
+        chain.submit(&alice, transfer("Charlie")),
+        blocks,
+    );
+    bob.unwrap();
+    charlie.unwrap();
+    for name in ["Bob", "Charlie"] {
+        assert_eq!(chain.balance(account(name), None).await.unwrap(), UNIT, "{name}");
+    }
+}

@@ -3,8 +3,8 @@
 use std::{fs, os::unix::fs::PermissionsExt};
 
 use node_client::keys::{
-    account, account_from_address, address, create_key_file, key_file_account, keypair_from_uri,
-    load_key_file, load_or_create_network_key, new_phrase, KeyError,
+    account, account_from_address, address, create_key_file, is_public, key_file_account,
+    keypair_from_uri, load_key_file, load_or_create_network_key, new_phrase, KeyError,
 };
 use tempfile::TempDir;
 
@@ -32,14 +32,26 @@ fn a_phrase_and_its_derivations_are_keys() {
 
 #[test]
 fn what_is_no_secret_uri_is_refused_without_repeating_it() {
-    for text in ["", "not a phrase", "0x1234", "//"] {
+    // The empty ones name the root of the public development accounts elsewhere.
+    for text in ["", " ", "///", "///password", "not a phrase", "0x1234", "//"] {
         let Err(error) = keypair_from_uri(text) else {
-            assert!(text.is_empty(), "{text:?} was taken for a key");
-            continue;
+            panic!("{text:?} was taken for a key");
         };
         assert!(matches!(error, KeyError::NotASecretUri { .. }));
         assert!(!error.to_string().contains("1234"));
     }
+}
+
+#[test]
+fn keys_that_everybody_has_are_told_apart() {
+    let phrase = "bottom drive obey lake curtain smoke basket hold race lonely fit walk";
+    for uri in ["//Alice", "/soft", "//Alice//hot", phrase, &format!("{phrase}//hot")] {
+        assert!(is_public(uri), "{uri}");
+    }
+    assert!(!is_public(&new_phrase().unwrap()));
+    assert!(!is_public(&format!("{}//Alice", new_phrase().unwrap())));
+    let alice = keypair_from_uri(&format!("{phrase}//Alice")).unwrap();
+    assert_eq!(account(&alice), account(&keypair_from_uri("//Alice").unwrap()));
 }
 
 #[test]

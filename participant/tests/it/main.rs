@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod desk;
 #[path = "../../../dataset/tests/it/shelf.rs"]
 mod shelf;
 mod sim;

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use dataset::Format;
 
+use crate::limits;
+
 /// Options of `data build`.
 #[derive(Args, Debug)]
 pub struct DataBuildArgs {
@@ -15,16 +17,16 @@ pub struct DataBuildArgs {
     #[arg(long, value_name = "FILE", required_unless_present = "inputs")]
     pub config: Option<PathBuf>,
     /// A file or folder of text, with a weight if wanted (`web.jsonl.zst=0.7`); may be repeated.
-    #[arg(long = "input", value_name = "PATH[=WEIGHT]")]
+    #[arg(long = "input", value_name = "PATH[=WEIGHT]", value_parser = limits::text)]
     pub inputs: Vec<String>,
     /// A Hugging Face tokenizer.json, or `bytes`.
-    #[arg(long, value_name = "FILE|bytes")]
+    #[arg(long, value_name = "FILE|bytes", value_parser = limits::text)]
     pub tokenizer: Option<String>,
     /// Name of the token that ends a document. Default: `<|end_of_text|>`, `<|endoftext|>`, `</s>`, `<eos>` or `<|eos|>`.
-    #[arg(long, value_name = "TOKEN")]
+    #[arg(long, value_name = "TOKEN", value_parser = limits::text)]
     pub end_of_document: Option<String>,
     /// Tokens of a sample. Default: 2048.
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(long, value_name = "TOKENS", value_parser = limits::count::<usize>(limits::SAMPLE_TOKENS))]
     pub sample_len: Option<usize>,
     /// Share of the documents that is held out, up to 0.5; 0 for none. Default: 0.01.
     #[arg(long, value_name = "SHARE")]
@@ -33,7 +35,7 @@ pub struct DataBuildArgs {
     #[arg(long, value_enum)]
     pub format: Option<FormatArg>,
     /// JSON field or Parquet column that has the text of the inputs. Default: text.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = limits::text)]
     pub field: Option<String>,
     /// How often a document of the inputs may be used. Default: 1.
     #[arg(long, value_name = "TIMES")]
@@ -42,7 +44,7 @@ pub struct DataBuildArgs {
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=65_536))]
     pub shard_mib: Option<u64>,
     /// End with the document that reaches so many tokens. Default: take all.
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(long, value_name = "TOKENS", value_parser = limits::count::<u64>(limits::TOKENS))]
     pub tokens_max: Option<u64>,
     /// Bad lines to leave out before the build fails. Default: 100.
     #[arg(long, value_name = "LINES")]
@@ -87,7 +89,7 @@ impl From<FormatArg> for Format {
 pub struct DataVerifyArgs {
     /// The data set's folder, or its address (`s3://bucket/prefix`; AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, … say
     /// how to reach it).
-    #[arg(value_name = "DIR|URL")]
+    #[arg(value_name = "DIR|URL", value_parser = limits::text)]
     pub place: String,
 }
 
@@ -95,7 +97,7 @@ pub struct DataVerifyArgs {
 #[derive(Args, Debug)]
 pub struct DataFetchArgs {
     /// Address of the data set: `s3://bucket/prefix`.
-    #[arg(value_name = "URL")]
+    #[arg(value_name = "URL", value_parser = limits::text)]
     pub url: String,
     /// Folder for the copy.
     #[arg(value_name = "DIR")]
@@ -115,7 +117,7 @@ pub struct DataShowArgs {
     #[arg(long)]
     pub held_out: bool,
     /// Print samples as text, with this tokenizer.json (or `bytes`).
-    #[arg(long, value_name = "FILE|bytes")]
+    #[arg(long, value_name = "FILE|bytes", value_parser = limits::text)]
     pub tokenizer: Option<String>,
     /// Print the description as JSON.
     #[arg(long)]

@@ -17,7 +17,7 @@ use dataset::{
 };
 
 use super::{args::DataBuildArgs, describe};
-use crate::{exit, signals, terminal::ByteBar};
+use crate::{exit, signals, terminal::ByteBar, text_file};
 
 /// Bad lines that are shown one by one; the others are counted.
 const BAD_LINES_SHOWN: u64 = 20;
@@ -76,8 +76,8 @@ fn build(
                 last.bad_line_count += 1;
                 match &bar {
                     _ if last.bad_line_count > BAD_LINES_SHOWN => {}
-                    Some(bar) => bar.warn(&format!("left out {line}")),
-                    None => tracing::warn!("left out {line}"),
+                    Some(bar) => bar.warn(&format!("bad line {line}")),
+                    None => tracing::warn!("bad line {line}"),
                 }
             }
         }
@@ -144,7 +144,7 @@ pub(super) fn tokenizer(name: &str) -> Result<Tokenizer> {
 /// The settings of a file, and the names of tokenizer and end of document in it. Paths in it are
 /// relative to its folder.
 fn read_config(path: &Path) -> Result<(BuildSettings, Option<String>, Option<String>)> {
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let text = text_file::read(path)?;
     parse_config(&text, path.parent().unwrap_or(Path::new("")))
         .with_context(|| format!("in {}", path.display()))
 }
@@ -162,7 +162,8 @@ fn parse_config(
     let (tokenizer, end) = (take("tokenizer")?, take("end_of_document")?);
     let mut settings: BuildSettings = table.try_into()?;
     let resolve = |name: &mut String| {
-        if !name.contains("://") {
+        // An empty one would become the folder; it is refused later.
+        if !name.is_empty() && !name.contains("://") {
             *name = folder.join(&*name).display().to_string();
         }
     };

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::engine::EngineArg;
+use crate::{engine::EngineArg, limits};
 
 /// Options of `eval`.
 #[derive(Args, Debug)]
@@ -13,13 +13,13 @@ pub struct EvalArgs {
     #[arg(long, value_name = "DIR|FILE")]
     pub model: PathBuf,
     /// Its tokenizer.json, or `bytes`. Default: the one in the folder or the file.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = limits::text)]
     pub tokenizer: Option<String>,
     /// The token before a text that has nothing before it. Default: the one in the model's files.
-    #[arg(long, value_name = "TOKEN")]
+    #[arg(long, value_name = "TOKEN", value_parser = limits::text)]
     pub bos: Option<String>,
     /// Names of known tasks or task files (.toml, .json), separated by commas; without it, the known ones are listed.
-    #[arg(long, value_delimiter = ',', value_name = "TASK,…")]
+    #[arg(long, value_delimiter = ',', value_name = "TASK,…", value_parser = limits::text)]
     pub tasks: Vec<String>,
     /// Folder with the data of known tasks; a task file's data lies beside it.
     #[arg(long, default_value = ".", value_name = "DIR")]
@@ -34,19 +34,19 @@ pub struct EvalArgs {
     #[arg(long, default_value_t = 1234)]
     pub seed: u32,
     /// Number of questions of each subject, from the first on. Default: all.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = limits::count::<usize>(limits::SOME))]
     pub limit: Option<usize>,
     /// Tokens that the model reads at most. Default: the model's context, up to 4096.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = limits::count::<usize>(limits::SAMPLE_TOKENS))]
     pub max_length: Option<usize>,
     /// Approximate number of tokens of a batch.
-    #[arg(long, default_value_t = 1024, value_name = "N")]
+    #[arg(long, default_value_t = 1024, value_name = "N", value_parser = limits::count::<usize>(limits::SAMPLE_TOKENS))]
     pub batch_tokens: usize,
     /// The engine that computes.
     #[arg(long, value_enum, default_value = "cpu")]
     pub engine: EngineArg,
     /// Threads that compute. Default: one for each core.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = limits::count::<usize>(limits::THREADS))]
     pub threads: Option<usize>,
     /// File to write the report to (JSON).
     #[arg(long, value_name = "FILE")]

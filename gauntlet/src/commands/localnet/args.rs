@@ -6,7 +6,7 @@ use clap::Args;
 
 use participant::miner::adversary_kind::AdversaryKind;
 
-use crate::env;
+use crate::{env, limits};
 
 /// Options of `localnet`.
 #[derive(Args, Debug, Clone)]
@@ -39,7 +39,7 @@ pub struct LocalnetArgs {
     #[arg(long = "adversary", value_name = "KIND:COUNT")]
     pub adversaries: Vec<Adversaries>,
     /// The model: nano, 1M, 7M, 25M, 135M, 360M, 1B, 8B, 70B or covenant-72b.
-    #[arg(long, default_value = "nano", value_name = "PRESET")]
+    #[arg(long, default_value = "nano", value_name = "PRESET", value_parser = limits::text)]
     pub model: String,
     /// Local steps of a window (H). Default: as many as this machine can do in a window.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -57,7 +57,7 @@ pub struct LocalnetArgs {
     #[arg(long, env = env::NODE, value_name = "FILE")]
     pub node: Option<PathBuf>,
     /// Start metrics of the participants at this port (one port each).
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub metrics_port: Option<u16>,
 }
 

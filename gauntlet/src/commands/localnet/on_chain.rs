@@ -24,6 +24,9 @@ const HOT_BALANCE: u128 = 100 * UNIT;
 /// The stake of each validator, in planck.
 const STAKE: u128 = 1_000 * UNIT;
 
+/// How long a call may take to be in a finalised block, with all attempts: others may use the owner's nonces.
+const INCLUSION_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// A localnet's run on its chain.
 pub(super) struct Run {
     pub(super) chain: Arc<dyn Chain>,
@@ -105,7 +108,7 @@ impl Run {
         let claims = accounts.map(|account| async move {
             let call = Call::Claim { run: self.id, account };
             let claim = self.chain.submit(&self.owner, call);
-            match tokio::time::timeout(Duration::from_secs(20), claim).await {
+            match tokio::time::timeout(INCLUSION_TIMEOUT, claim).await {
                 // Nothing to claim is no failure.
                 Ok(Ok(_) | Err(SubmitError::Rejected { .. })) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "cannot claim"),
@@ -137,7 +140,7 @@ async fn submit_all(
     calls: impl IntoIterator<Item = (Keypair, Call)>,
 ) -> Result<()> {
     let submissions = calls.into_iter().map(|(signer, call)| async move {
-        tokio::time::timeout(Duration::from_secs(60), chain.submit(&signer, call))
+        tokio::time::timeout(INCLUSION_TIMEOUT, chain.submit(&signer, call))
             .await
             .context("an extrinsic was not included in time")??;
         anyhow::Ok(())

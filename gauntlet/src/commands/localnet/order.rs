@@ -46,6 +46,15 @@ impl LocalnetOrder {
         let model =
             ModelConfig::preset(&args.model).with_context(|| format!("--model {}", args.model))?;
         let members = members(&args);
+        if let Some(first) = args.metrics_port {
+            let last = usize::from(first) + members.len() - 1;
+            if last > usize::from(u16::MAX) {
+                bail!(
+                    "--metrics-port {first}: {} participants need ports to {last}",
+                    members.len()
+                );
+            }
+        }
         let shares = share_memory(&args, &model, &members, available)?;
         Ok(Self { args, model, members, shares, folder: PathBuf::new() })
     }

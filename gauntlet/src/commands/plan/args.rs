@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use trainer::budget::{hardware, quantity, Devices};
 
+use crate::limits;
+
 /// Options of `plan`.
 #[derive(Args, Debug)]
 pub struct PlanArgs {
@@ -12,6 +14,7 @@ pub struct PlanArgs {
     #[arg(
         long,
         value_name = "PRESET",
+        value_parser = limits::text,
         required_unless_present = "config",
         conflicts_with = "config"
     )]

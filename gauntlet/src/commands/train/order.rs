@@ -19,7 +19,11 @@ use super::args::{DecayArg, PrecisionArg, ScheduleArg, TrainArgs, TrainOptions};
 use dataset::place::CACHE_BYTES_MAX;
 use participant::memory;
 
-use crate::engine::EngineArg;
+use crate::{
+    engine::EngineArg,
+    limits::{above_zero, said, within, SAMPLES, SAMPLE_TOKENS, SOME, STEPS, THREADS, TOKENS},
+    text_file,
+};
 
 /// Samples that an evaluation computes at once: bounds its memory.
 pub(super) const EVALUATED_AT_ONCE: usize = 4;
@@ -118,15 +122,15 @@ impl TrainingOrder {
     ) -> Result<PretrainSettings> {
         let options = &self.options;
         let batch_size = options.batch_size.unwrap_or(8);
-        if batch_size == 0 || batch_size > 1 << 20 {
-            bail!("a batch of {batch_size} samples");
-        }
         let tokens_a_step = (batch_size as u64).saturating_mul(config.seq_len as u64);
         let steps = match (options.steps, options.tokens) {
             (Some(steps), _) => steps,
             (None, Some(tokens)) => tokens.div_ceil(tokens_a_step),
             (None, None) => 300,
         };
+        if steps.checked_mul(tokens_a_step).is_none_or(|tokens| tokens > *TOKENS.end()) {
+            bail!("{steps} steps of {tokens_a_step} tokens are more than {} tokens", TOKENS.end());
+        }
         let held_micro =
             held.filter(|held| held.batch_size == batch_size).map(|held| held.micro_batch);
         let micro_batch =
@@ -190,8 +194,8 @@ impl TrainingOrder {
         // A micro-batch that is asked for may use all the memory there is; so may that of a resumed training, for which
         // less may be available than when it started.
         let memory = match asked {
-            Some(_) => self.memory()?.or_else(memory::available),
-            None => self.memory()?,
+            Some(_) => self.memory().or_else(memory::available),
+            None => self.memory(),
         };
         let fits = memory::micro_batch(
             "a training",
@@ -233,14 +237,8 @@ impl TrainingOrder {
     }
 
     /// Bytes that may be used, if that is said.
-    fn memory(&self) -> Result<Option<u64>> {
-        if let Some(gib) = self.options.memory {
-            if !(gib.is_finite() && gib > 0.0) {
-                bail!("memory must be above 0 GiB");
-            }
-            return Ok(Some((gib * GIB) as u64));
-        }
-        Ok(None)
+    fn memory(&self) -> Option<u64> {
+        self.options.memory.map(|gib| (gib * GIB) as u64)
     }
 }
 
@@ -248,8 +246,7 @@ impl TrainingOrder {
 fn merged(flags: TrainOptions, path: Option<&Path>) -> Result<TrainOptions> {
     let mut file = TrainOptions::default();
     if let Some(path) = path {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read {}", path.display()))?;
+        let text = text_file::read(path)?;
         file = toml::from_str(&text).with_context(|| format!("in {}", path.display()))?;
     }
     // A flag also wins over the file's other way to say the same.
@@ -278,13 +275,61 @@ fn check(options: &TrainOptions) -> Result<()> {
     if options.steps.is_some() && options.tokens.is_some() {
         bail!("steps and tokens both set the length of the training; give one");
     }
-    if options.peak_gflops.is_some_and(|peak| !(peak.is_finite() && peak > 0.0)) {
-        bail!("peak_gflops must be above 0");
-    }
+    check_numbers(options)?;
+    check_texts(options)
+}
+
+/// Refuses numbers that no training can have. What depends on the model or the length is checked with the settings.
+fn check_numbers(options: &TrainOptions) -> Result<()> {
     if options.evaluate_steps == Some(0) {
         bail!("evaluate_steps must be above 0; held_out_samples = 0 is for no evaluation");
     }
+    if options.checkpoint_steps == Some(0) {
+        bail!(
+            "checkpoint_steps must be above 0: without checkpoints a training resumes nowhere; a \
+             number above that of the steps leaves only the last"
+        );
+    }
+    if options.keep_checkpoints == Some(0) {
+        bail!("keep_checkpoints must be above 0: the newest is the training's result");
+    }
+    let count = |value: Option<usize>| value.map(|value| value as u64);
+    for (name, value, bounds) in [
+        ("vocab", count(options.vocab), SOME),
+        ("seq_len", count(options.seq_len), SAMPLE_TOKENS),
+        ("steps", options.steps, STEPS),
+        ("tokens", options.tokens, TOKENS),
+        ("batch_size", count(options.batch_size), SAMPLES),
+        ("micro_batch", count(options.micro_batch), SAMPLES),
+        ("threads", count(options.threads), THREADS),
+        ("checkpoint_steps", options.checkpoint_steps, STEPS),
+        ("evaluate_steps", options.evaluate_steps, STEPS),
+        ("held_out_samples", count(options.held_out_samples), 0..=*SAMPLES.end()),
+    ] {
+        value.map_or(Ok(()), |value| within(name, value, &bounds))?;
+    }
+    for (name, value) in [
+        ("memory", options.memory),
+        ("rate", options.rate.map(f64::from)),
+        ("peak_gflops", options.peak_gflops),
+    ] {
+        value.map_or(Ok(()), |value| above_zero(name, value))?;
+    }
     Ok(())
+}
+
+fn check_texts(options: &TrainOptions) -> Result<()> {
+    let paths = [
+        ("init", &options.init),
+        ("data", &options.data),
+        ("data_cache", &options.data_cache),
+        ("lock", &options.lock),
+        ("export", &options.export),
+    ];
+    for (name, path) in paths {
+        path.as_ref().map_or(Ok(()), |path| said(name, path))?;
+    }
+    options.model.as_ref().map_or(Ok(()), |model| said("model", model))
 }
 
 /// Adds up the memory of a training: while it reads a checkpoint, or later, while it evaluates.

@@ -132,7 +132,7 @@ fn stream(
                     let bar = bar.get_or_insert_with(|| ByteBar::new(progress.input_bytes));
                     bar.update(progress.bytes_read, || "making the data set".to_owned());
                 }
-                BuildEvent::BadLine(line) => tracing::warn!("left out {line}"),
+                BuildEvent::BadLine(line) => tracing::warn!("bad line {line}"),
                 BuildEvent::Resumed(_) => {}
             }
             match end.load(Ordering::Relaxed) {
