@@ -24,7 +24,7 @@ pub(crate) const PROGRAMS: [&str; 2] = ["gauntlet", "gauntlet-node"];
 
 /// What building the programs takes.
 pub(crate) const ABOUT: &str =
-    "the first time minutes with many cores and half an hour with two slow ones; afterwards what changed";
+    "the first time minutes with many cores and a quarter of an hour with two slow ones; afterwards what changed";
 
 /// Makes the machine ready, as the first step of a command.
 pub(crate) fn ready(steps: &mut Steps) -> Result<Setup, Failure> {
