@@ -11,6 +11,7 @@ use crate::{
     chain_spec,
     cli::{Cli, Subcommand},
     service::{self, Parts},
+    webrtc,
 };
 
 /// Milliseconds between the blocks of a development chain unless the command line says otherwise.
@@ -59,6 +60,7 @@ pub(crate) fn run() -> sc_cli::Result<()> {
     let cli = Cli::from_args();
     match &cli.subcommand {
         None => {
+            webrtc::refuse(&cli.run.network_params)?;
             let block_millis = cli.block_millis;
             cli.create_runner(&cli.run)?
                 .run_node_until_exit(|config| async move { start(config, block_millis) })
@@ -90,7 +92,7 @@ pub(crate) fn run() -> sc_cli::Result<()> {
 }
 
 /// Starts the node; it runs until the returned tasks end.
-fn start(config: Configuration, block_millis: Option<u64>) -> sc_cli::Result<TaskManager> {
+fn start(mut config: Configuration, block_millis: Option<u64>) -> sc_cli::Result<TaskManager> {
     type Libp2p = sc_network::NetworkWorker<Block, <Block as BlockT>::Hash>;
     type Litep2p = sc_network::Litep2pNetworkBackend;
 
@@ -99,6 +101,7 @@ fn start(config: Configuration, block_millis: Option<u64>) -> sc_cli::Result<Tas
             "--block-millis is for development chains; add --dev".into(),
         ));
     }
+    webrtc::leave_out(&mut config.network);
     let block_millis = block_millis.unwrap_or(BLOCK_MILLIS);
     let tasks = match config.network.network_backend {
         NetworkBackendType::Libp2p => service::start::<Libp2p>(config, block_millis),

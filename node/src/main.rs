@@ -11,6 +11,7 @@ mod client;
 mod command;
 mod rpc;
 mod service;
+mod webrtc;
 
 fn main() -> sc_cli::Result<()> {
     command::run()

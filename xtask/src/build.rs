@@ -1,8 +1,7 @@
 //! The calls of cargo, all with one profile and one feature set.
 //!
-//! Another selection of packages or targets would choose other features for shared dependencies and compile them again:
-//! so every call names the whole workspace, and includes the examples, as it is with them that cargo counts what only
-//! tests depend on.
+//! Every call names the whole workspace, so that no dependency is compiled with two sets of features; what only tests need of
+//! them is named in the crate `feature-set`. A program is built without the tests' own dependencies.
 
 use std::process::{Command, Stdio};
 
@@ -10,23 +9,42 @@ use crate::{
     command::{quiet, run},
     failure::Failure,
     setup::Setup,
+    steps::Steps,
 };
 
 /// What every call that compiles has in common.
-const SELECTION: [&str; 5] = [
-    "--release",
-    "--workspace",
-    "--locked",
-    "--features",
-    "pallet-gauntlet/runtime-benchmarks,pallet-gauntlet/try-runtime",
-];
+const SELECTION: [&str; 2] = ["--release", "--locked"];
 
-/// The targets of calls that would otherwise leave tests and examples out.
-const TARGETS: [&str; 3] = ["--lib", "--bins", "--examples"];
+/// The whole workspace with its features.
+pub(crate) const FEATURES: [&str; 3] =
+    ["--workspace", "--features", "pallet-gauntlet/runtime-benchmarks,pallet-gauntlet/try-runtime"];
 
-/// Builds every program of the workspace.
+/// The names of the programs, and of the packages' targets that make them.
+pub(crate) const PROGRAMS: [&str; 2] = ["gauntlet", "gauntlet-node"];
+
+/// What building the programs takes.
+pub(crate) const ABOUT: &str =
+    "the first time minutes with many cores and a quarter of an hour with two slow ones; afterwards what changed";
+
+/// Makes the machine ready, as the first step of a command.
+pub(crate) fn ready(steps: &mut Steps) -> Result<Setup, Failure> {
+    steps.take("machine", "compilers; what is missing is fetched", Setup::ensure)
+}
+
+/// Builds the two programs, and nothing else.
 pub(crate) fn programs(setup: &Setup, extra: &[&str]) -> Result<(), Failure> {
-    run(setup.cargo().arg("build").args(SELECTION).args(TARGETS).args(extra))
+    let names = PROGRAMS.iter().flat_map(|name| ["--bin", name]);
+    run(setup.cargo().arg("build").args(SELECTION).args(FEATURES).args(names).args(extra))
+}
+
+/// Builds one of the examples.
+pub(crate) fn example(setup: &Setup, name: &str) -> Result<(), Failure> {
+    run(setup.cargo().arg("build").args(SELECTION).args(FEATURES).args(["--example", name]))
+}
+
+/// Calls cargo with arguments of the caller's.
+pub(crate) fn any(setup: &Setup, arguments: &[String]) -> Result<(), Failure> {
+    run(setup.cargo().args(arguments))
 }
 
 /// Lints our own crates with their tests; any warning is a failure.
@@ -35,16 +53,17 @@ pub(crate) fn lint(setup: &Setup) -> Result<(), Failure> {
         .cargo()
         .args(["clippy", "--all-targets"])
         .args(SELECTION)
+        .args(FEATURES)
         .args(["--", "--deny", "warnings"]))
 }
 
 /// Runs all tests, by nextest where that is installed.
 pub(crate) fn tests(setup: &Setup) -> Result<(), Failure> {
     if quiet(setup.cargo().args(["nextest", "--version"])) {
-        run(setup.cargo().args(["nextest", "run"]).args(SELECTION))?;
-        return run(setup.cargo().args(["test", "--doc"]).args(SELECTION));
+        run(setup.cargo().args(["nextest", "run"]).args(SELECTION).args(FEATURES))?;
+        return run(setup.cargo().args(["test", "--doc"]).args(SELECTION).args(FEATURES));
     }
-    run(setup.cargo().arg("test").args(SELECTION))
+    run(setup.cargo().arg("test").args(SELECTION).args(FEATURES))
 }
 
 /// Builds the documentation of our own crates, private items too; any warning is a failure.
@@ -55,6 +74,7 @@ pub(crate) fn documentation(setup: &Setup) -> Result<(), Failure> {
         .cargo()
         .args(["doc", "--no-deps", "--document-private-items"])
         .args(SELECTION)
+        .args(FEATURES)
         .args(["--lib", "--examples"])
         .args(["--bin", "gauntlet-node", "--bin", "xtask"])
         .env("RUSTDOCFLAGS", "--deny warnings --allow rustdoc::private_intra_doc_links"))
@@ -70,6 +90,7 @@ pub(crate) fn write_metadata(setup: &Setup) -> Result<(), Failure> {
         .args(["build", "--tests", "--keep-going"])
         .args(["--message-format", "json-render-diagnostics"])
         .args(SELECTION)
+        .args(FEATURES)
         .stderr(Stdio::inherit())
         .output()
         .map_err(|error| format!("cannot run cargo: {error}"))?;

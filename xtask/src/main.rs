@@ -11,6 +11,8 @@ mod wasm_toolchain;
 
 mod setup;
 
+mod steps;
+
 mod build;
 
 mod tidy;
@@ -26,6 +28,7 @@ use std::{
 
 use failure::Failure;
 use setup::Setup;
+use steps::Steps;
 
 const USAGE: &str = "\
 Usage: cargo xtask COMMAND
@@ -34,7 +37,8 @@ Usage: cargo xtask COMMAND
   test [--timings]     Run every check: format, tidy, lints, build, tests, documentation, a short localnet.
   tidy                 Check the rules of the layout alone: layers, circles of files, references.
   study [OPTIONS]      Compare ways to train together on a small model, into docs/study; --quick for a minute of it.
-  build                Build everything, and show where the programs are.
+  build [--timings]    Build the programs, and show where they are.
+  cargo ARGUMENTS      Call cargo as the other commands do, with the same set-up and built files: test --release -p protocol.
   setup                Make this machine ready to build, and show what is used.
   wasm                 Build the runtime's Wasm blob, and show where it is.
   metadata             Write the runtime's metadata for node-client anew.
@@ -54,9 +58,10 @@ fn main() -> ExitCode {
         Some("localnet") => localnet(&rest),
         Some("study") => study(&rest),
         Some("test") => no_more(&rest, &["--timings"])
-            .and_then(|()| test::run(&Setup::ensure()?, rest.iter().any(|arg| arg == "--timings"))),
+            .and_then(|()| test::run(rest.iter().any(|arg| arg == "--timings"))),
         Some("tidy") => no_more(&rest, &[]).and_then(|()| tidy::run(&Setup::ensure()?)),
-        Some("build") => no_more(&rest, &[]).and_then(|()| show_build()),
+        Some("build") => no_more(&rest, &["--timings"]).and_then(|()| show_build(&rest)),
+        Some("cargo") => Setup::ensure().and_then(|setup| build::any(&setup, &rest)),
         Some("setup") => no_more(&rest, &[]).and_then(|()| {
             print!("{}", Setup::ensure()?);
             Ok(())
@@ -87,33 +92,35 @@ fn no_more(args: &[String], known: &[&str]) -> Result<(), Failure> {
 
 /// Builds what is needed and becomes `gauntlet localnet`.
 fn localnet(args: &[String]) -> Result<(), Failure> {
-    let setup = Setup::ensure()?;
-    build::programs(&setup, &[])?;
-    let error = Command::new(setup.program("gauntlet")).arg("localnet").args(args).exec();
-    Err(format!("cannot start gauntlet: {error}"))
+    let mut steps = Steps::new(3);
+    let setup = build::ready(&mut steps)?;
+    steps.take("build", build::ABOUT, || build::programs(&setup, &[]))?;
+    steps.take("localnet", "a chain and those who train on it", || {
+        become_program(&setup.program("gauntlet"), &["localnet".to_owned()], args)
+    })
 }
 
 /// Builds what is needed and becomes the trainer's example `study`.
 fn study(args: &[String]) -> Result<(), Failure> {
-    let setup = Setup::ensure()?;
-    build::programs(&setup, &[])?;
-    let program = setup.release_folder().join("examples/study");
-    let error = Command::new(program).args(args).exec();
-    Err(format!("cannot start the study: {error}"))
+    let mut steps = Steps::new(3);
+    let setup = build::ready(&mut steps)?;
+    steps.take("build", build::ABOUT, || build::example(&setup, "study"))?;
+    steps.take("study", "an hour; a minute with --quick", || {
+        become_program(&setup.release_folder().join("examples/study"), &[], args)
+    })
 }
 
-fn show_build() -> Result<(), Failure> {
-    let setup = Setup::ensure()?;
-    build::programs(&setup, &[])?;
-    for name in ["gauntlet", "gauntlet-node"] {
+fn show_build(extra: &[String]) -> Result<(), Failure> {
+    let extra: Vec<&str> = extra.iter().map(String::as_str).collect();
+    let setup = built(&extra)?;
+    for name in build::PROGRAMS {
         println!("{}", setup.program(name).display());
     }
     Ok(())
 }
 
 fn show_wasm() -> Result<(), Failure> {
-    let setup = Setup::ensure()?;
-    build::programs(&setup, &[])?;
+    let setup = built(&[])?;
     let folder = setup.release_folder().join("wbuild/runtime");
     let blob = folder.join("runtime.compact.compressed.wasm");
     if !Path::new(&blob).exists() {
@@ -121,4 +128,18 @@ fn show_wasm() -> Result<(), Failure> {
     }
     println!("{}", blob.display());
     Ok(())
+}
+
+/// Builds the programs, as a command that does nothing else.
+fn built(extra: &[&str]) -> Result<Setup, Failure> {
+    let mut steps = Steps::new(2);
+    let setup = build::ready(&mut steps)?;
+    steps.take("build", build::ABOUT, || build::programs(&setup, extra))?;
+    Ok(setup)
+}
+
+/// Becomes another program; returns only if it cannot be started.
+fn become_program(program: &Path, first: &[String], args: &[String]) -> Result<(), Failure> {
+    let error = Command::new(program).args(first).args(args).exec();
+    Err(format!("cannot start {}: {error}", program.display()))
 }

@@ -1,47 +1,44 @@
 //! Every check, cheap ones first.
 
-use std::{env, fs, process::Command, time::Instant};
+use std::{env, fs, process::Command};
 
 use crate::{
     build,
     command::{quiet, run as run_command},
     failure::Failure,
     setup::Setup,
+    steps::Steps,
     tidy,
 };
 
-/// A check and its name.
-type Step<'a> = (&'a str, &'a dyn Fn() -> Result<(), Failure>);
+/// A check: its name, what it does, and how.
+type Check<'a> = (&'static str, &'a str, &'a dyn Fn() -> Result<(), Failure>);
 
 /// Runs every check and says how long each took; the first that fails ends it.
 ///
 /// With `timings`, cargo writes its account of the build under `cargo-timings` in the target folder.
-pub(crate) fn run(setup: &Setup, timings: bool) -> Result<(), Failure> {
-    let steps: [Step<'_>; 8] = [
-        ("format", &|| format(setup)),
-        ("tidy", &|| tidy::run(setup)),
-        ("licences", &|| licences(setup)),
-        ("build", &|| build::programs(setup, if timings { &["--timings"] } else { &[] })),
-        ("lints", &|| lint(setup)),
-        ("tests", &|| build::tests(setup)),
-        ("documentation", &|| build::documentation(setup)),
-        ("localnet", &|| short_localnet(setup)),
+pub(crate) fn run(timings: bool) -> Result<(), Failure> {
+    let mut steps = Steps::new(9);
+    let setup = &build::ready(&mut steps)?;
+    let checks: [Check<'_>; 8] = [
+        ("format", "seconds", &|| format(setup)),
+        ("tidy", "seconds", &|| tidy::run(setup)),
+        ("licences", "seconds", &|| licences(setup)),
+        ("build", build::ABOUT, &|| {
+            build::programs(setup, if timings { &["--timings"] } else { &[] })
+        }),
+        ("lints", "some minutes, the first time", &|| lint(setup)),
+        ("tests", "compiled and run, some ten minutes", &|| build::tests(setup)),
+        ("documentation", "a minute", &|| build::documentation(setup)),
+        ("localnet", "two windows of real training", &|| short_localnet(setup)),
     ];
-
-    let started = Instant::now();
-    let mut account = String::new();
-    for (name, step) in steps {
-        eprintln!("── {name}");
-        let step_started = Instant::now();
-        let outcome = step();
-        let seconds = step_started.elapsed().as_secs();
-        account.push_str(&format!("{seconds:>6} s  {name}\n"));
-        if let Err(failure) = outcome {
-            eprint!("{account}");
-            return Err(format!("{name}: {failure}"));
+    for (name, about, check) in checks {
+        if let Err(failure) = steps.take(name, about, check) {
+            eprint!("{}", steps.account());
+            return Err(failure);
         }
     }
-    println!("{account}{:>6} s  everything passed", started.elapsed().as_secs());
+    println!("{}everything passed", steps.account());
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 //! - `silence`: what the library `participant` leaves to programs;
 //! - `circles`: that the files of a target never import each other in a circle, with `tokens`, `modules` and `uses`
 //!   to read them;
+//! - `feature_set`: that a crate asked for alone uses its dependencies as the whole workspace does;
 //! - `references`: that no file cites a document which is not here.
 //!
 //! Each rule has tests that break it on a small tree.
@@ -22,6 +23,8 @@ mod layers;
 
 mod silence;
 
+mod feature_set;
+
 mod references;
 
 use std::{
@@ -29,10 +32,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{command::output, failure::Failure, setup::Setup};
+use crate::{build, command::output, failure::Failure, setup::Setup};
 
 /// Folders beside the crates whose files are checked for references.
 const FOLDERS: [&str; 2] = ["docs", ".ci"];
+
+/// Crates that nobody tests alone: this program, which is compiled before anything else, and the patches.
+const APART: [&str; 3] = ["xtask", "str0m-openssl", "wasm-opt"];
 
 /// The kinds of target whose files are checked for circles.
 const KINDS: [&str; 3] = ["lib", "bin", "example"];
@@ -46,11 +52,30 @@ pub(crate) fn run(setup: &Setup) -> Result<(), Failure> {
     let metadata = output(setup.cargo().args(arguments))
         .ok_or("`cargo metadata` fails; is Cargo.lock up to date?")?;
     let packages = workspace::packages(&metadata)?;
-    let broken = check(setup.root(), &packages)?;
+    let mut broken = check(setup.root(), &packages)?;
+    broken.extend(features(setup, &packages)?);
     if broken.is_empty() {
         return Ok(());
     }
     Err(format!("{} rules broken\n  {}", broken.len(), broken.join("\n  ")))
+}
+
+/// Asks cargo what each crate alone, and the whole workspace, compiles its dependencies with.
+fn features(setup: &Setup, packages: &[workspace::Package]) -> Result<Vec<String>, Failure> {
+    let list = |selection: &[&str]| {
+        output(setup.cargo().args(feature_set::LIST).args(selection))
+            .ok_or_else(|| format!("`cargo tree {}` fails", selection.join(" ")))
+    };
+    let whole = list(&build::FEATURES)?;
+    let mut broken = Vec::new();
+    for package in packages.iter().filter(|package| !APART.contains(&package.name.as_str())) {
+        broken.extend(feature_set::broken(
+            &package.name,
+            &whole,
+            &list(&["--package", &package.name])?,
+        ));
+    }
+    Ok(broken)
 }
 
 fn check(root: &Path, packages: &[workspace::Package]) -> Result<Vec<String>, Failure> {

@@ -3,3 +3,4 @@
 mod development;
 mod process;
 mod two_authorities;
+mod webrtc;
