@@ -25,7 +25,7 @@ mod vocabulary;
 use std::path::{Path, PathBuf};
 
 pub use error::FileError;
-pub use gguf::Gguf;
+pub use gguf::{is_gguf, Gguf};
 pub use handed_on::HandedOn;
 pub use huggingface::{check_free, export, open_folder, special_tokens, ExportSettings, Exported};
 pub use safetensors::ValueType;
@@ -55,17 +55,7 @@ pub fn open(path: &Path) -> Result<(Model, Option<PathBuf>), FileError> {
 pub fn configuration(path: &Path) -> Result<ModelConfig, FileError> {
     match (is_gguf(path), path.is_dir()) {
         (true, _) => Ok(Gguf::open(path)?.config().clone()),
-        (false, true) => configuration::read(&path.join(huggingface::CONFIG)),
+        (false, true) => configuration::read(&path.join(configuration::CONFIG)),
         (false, false) => configuration::read(path),
-    }
-}
-
-/// Whether the model at `path` is one of GGUF: a file of that name, or a folder with such files and
-/// without a `config.json`.
-pub fn is_gguf(path: &Path) -> bool {
-    let has_gguf = || gguf::gguf_files(path).is_ok_and(|files| !files.is_empty());
-    match path.is_dir() {
-        true => !path.join(huggingface::CONFIG).exists() && has_gguf(),
-        false => gguf::is_named_gguf(path),
     }
 }

@@ -20,6 +20,9 @@ use super::error::{read_small, FileError};
 use super::safetensors::ValueType;
 use crate::model::config::{ModelConfig, RopeScaling};
 
+/// Name of the file in a folder of Hugging Face.
+pub(super) const CONFIG: &str = "config.json";
+
 /// Largest `config.json`.
 const BYTES_MAX: u64 = 1 << 20;
 

@@ -17,7 +17,7 @@ use rayon::prelude::*;
 
 use header::{Found, Metadata, Stored};
 use parts::Part;
-pub(super) use parts::{gguf_files, is_named_gguf};
+use parts::{gguf_files, is_named_gguf};
 use values::READ as READ_TYPES;
 
 use super::error::FileError;
@@ -417,4 +417,14 @@ fn llama3_scaling(config: &ModelConfig, factors: &[f32]) -> Option<RopeScaling> 
         (plain / stretched / f64::from(factor) - 1.0).abs() < 1e-3
     });
     fits.then_some(scaling)
+}
+
+/// Whether the model at `path` is one of GGUF: a file of that name, or a folder with such files and
+/// without a `config.json`.
+pub fn is_gguf(path: &Path) -> bool {
+    let has_gguf = || gguf_files(path).is_ok_and(|files| !files.is_empty());
+    match path.is_dir() {
+        true => !path.join(super::configuration::CONFIG).exists() && has_gguf(),
+        false => is_named_gguf(path),
+    }
 }

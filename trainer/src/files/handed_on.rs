@@ -50,7 +50,7 @@ pub struct HandedOn {
 impl HandedOn {
     /// That of a Hugging Face folder.
     pub(super) fn of_folder(folder: &Path) -> Result<Self, FileError> {
-        let config = configuration::fields(&folder.join(super::huggingface::CONFIG))?;
+        let config = configuration::fields(&folder.join(configuration::CONFIG))?;
         let mut handed_on = Self { config, files: BTreeMap::new() };
         for name in OF_TOKENIZER.into_iter().chain([GENERATION_CONFIG]) {
             handed_on.add(folder, name.to_owned())?;

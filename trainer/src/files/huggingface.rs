@@ -10,15 +10,14 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::configuration::CONFIG;
 use super::configuration::{self, Tokens};
 use super::error::{read_small, FileError};
-use super::gguf::Gguf;
+use super::gguf::{is_gguf, Gguf};
 use super::handed_on::{HandedOn, GENERATION_CONFIG, TOKENIZER_CONFIG};
 use super::safetensors::{self, Shard, ValueType};
 use crate::model::config::{ModelConfig, TensorInfo};
 use crate::model::Model;
-
-pub(super) const CONFIG: &str = "config.json";
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 const TOKENIZER: &str = "tokenizer.json";
@@ -205,7 +204,7 @@ impl ExportSettings {
     /// # Errors
     /// A file cannot be read; [`FileError::Vocabulary`]: the vocabulary cannot be converted.
     pub fn like_model(mut self, path: &Path) -> Result<Self, FileError> {
-        if !super::is_gguf(path) {
+        if !is_gguf(path) {
             return self.like_folder(path);
         }
         let gguf = Gguf::open(path)?;
