@@ -11,7 +11,6 @@ mod chunks;
 mod files;
 mod item;
 mod items;
-mod json;
 mod parquet;
 mod stream;
 mod unpack;

@@ -31,6 +31,7 @@ pub mod tokenizer;
 pub mod tokens;
 
 mod error;
+pub mod json;
 mod utf8;
 
 pub mod samples;

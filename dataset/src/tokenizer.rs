@@ -22,6 +22,7 @@ use tokenizers::models::ModelWrapper;
 use tokenizers::Tokenizer as Inner;
 
 use self::fast::Fast;
+use crate::utf8::BYTE_ORDER_MARK;
 
 /// Largest `tokenizer.json` that is read, in bytes; those in use have 1 to 40 MB.
 const FILE_BYTES_MAX: u64 = 1 << 28;
@@ -133,6 +134,7 @@ impl Tokenizer {
     /// As there, but for reading.
     pub fn from_json(json: &[u8]) -> Result<Self, TokenizerError> {
         let wrong = |error: tokenizers::Error| TokenizerError::Format(error.to_string());
+        let json = json.strip_prefix(BYTE_ORDER_MARK).unwrap_or(json);
         let mut prompts = Inner::from_bytes(json).map_err(wrong)?;
         prompts.with_truncation(None).map_err(wrong)?;
         prompts.with_padding(None);

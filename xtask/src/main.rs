@@ -34,6 +34,7 @@ const USAGE: &str = "\
 Usage: cargo xtask COMMAND
 
   localnet [OPTIONS]   Start a chain, miners and validators that train a model together; --help lists the options.
+  gauntlet ARGUMENTS   Build the program `gauntlet` if need be, and run it.
   test [--timings]     Run every check: format, tidy, lints, build, tests, documentation, a short localnet.
   tidy                 Check the rules of the layout alone: layers, circles of files, references.
   study [OPTIONS]      Compare ways to train together on a small model, into docs/study; --quick for a minute of it.
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
             Ok(())
         }
         Some("localnet") => localnet(&rest),
+        Some("gauntlet") => gauntlet(&rest),
         Some("study") => study(&rest),
         Some("test") => no_more(&rest, &["--timings"])
             .and_then(|()| test::run(rest.iter().any(|arg| arg == "--timings"))),
@@ -97,6 +99,16 @@ fn localnet(args: &[String]) -> Result<(), Failure> {
     steps.take("build", build::ABOUT, || build::programs(&setup, &[]))?;
     steps.take("localnet", "a chain and those who train on it", || {
         become_program(&setup.program("gauntlet"), &["localnet".to_owned()], args)
+    })
+}
+
+/// Builds what is needed and becomes `gauntlet`.
+fn gauntlet(args: &[String]) -> Result<(), Failure> {
+    let mut steps = Steps::new(3);
+    let setup = build::ready(&mut steps)?;
+    steps.take("build", build::ABOUT, || build::programs(&setup, &[]))?;
+    steps.take("gauntlet", "what was asked for", || {
+        become_program(&setup.program("gauntlet"), &[], args)
     })
 }
 

@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use super::files::InputFile;
 use super::item::Item;
-use super::json;
 use super::parquet::Rows;
 use super::settings::Format;
 use super::unpack::{unpack, Input};
 use crate::error::DataError;
+use crate::json;
 use crate::utf8::{self, Decoder, BYTE_ORDER_MARK};
 
 /// How documents are taken from a file.

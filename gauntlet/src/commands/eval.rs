@@ -30,7 +30,7 @@ use trainer::{
 use self::{model::EvaluatedModel, report::EvaluationReport};
 use participant::memory;
 
-use crate::{exit, signals, terminal::print};
+use crate::{exit, signals, terminal::print, text_file};
 
 pub use self::args::EvalArgs;
 
@@ -215,7 +215,7 @@ fn task_file(name: &str, task_dir: &Path) -> Result<(TaskFile, PathBuf)> {
         let names = KNOWN_TASKS.map(|(name, _)| name);
         bail!("no task {name:?}; there are {}, and files .toml and .json", names.join(", "));
     }
-    let text = std::fs::read_to_string(path).with_context(|| name.to_owned())?;
+    let text = text_file::read(path)?;
     let file = match is_json {
         true => serde_json::from_str(&text).with_context(|| format!("in {name}"))?,
         false => toml::from_str(&text).with_context(|| format!("in {name}"))?,

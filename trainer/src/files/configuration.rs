@@ -63,7 +63,8 @@ pub(super) fn read(path: &Path) -> Result<ModelConfig, FileError> {
 /// All fields of the `config.json` at `path`.
 pub(super) fn fields(path: &Path) -> Result<Map<String, Value>, FileError> {
     let bytes = read_small(path, BYTES_MAX)?;
-    serde_json::from_slice(&bytes).map_err(|error| FileError::format(path, error))
+    let fields = dataset::json::value(&bytes).and_then(serde_json::from_value);
+    fields.map_err(|error| FileError::format(path, error))
 }
 
 /// An error for whatever would make another model of the same tensors.

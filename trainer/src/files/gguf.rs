@@ -16,8 +16,7 @@ use candle_core::quantized::GgmlDType;
 use rayon::prelude::*;
 
 use header::{Found, Metadata, Stored};
-use parts::Part;
-use parts::{gguf_files, is_named_gguf};
+use parts::{gguf_files, is_named_gguf, Part};
 use values::READ as READ_TYPES;
 
 use super::error::FileError;

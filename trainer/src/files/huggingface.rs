@@ -10,8 +10,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::configuration::CONFIG;
-use super::configuration::{self, Tokens};
+use super::configuration::{self, Tokens, CONFIG};
 use super::error::{read_small, FileError};
 use super::gguf::{is_gguf, Gguf};
 use super::handed_on::{HandedOn, GENERATION_CONFIG, TOKENIZER_CONFIG};
@@ -74,8 +73,7 @@ fn open_shards(folder: &Path) -> Result<Vec<Shard>, FileError> {
         return Ok(vec![Shard::open(&folder.join(SINGLE))?]);
     }
     let bytes = read_small(&index_path, INDEX_BYTES_MAX)?;
-    // By way of a value, where of a field that is there twice the last one counts, as in Python.
-    let index = serde_json::from_slice(&bytes).and_then(serde_json::from_value::<Index>);
+    let index = dataset::json::value(&bytes).and_then(serde_json::from_value::<Index>);
     let index = index.map_err(|error| FileError::format(&index_path, error))?;
     let mut files: Vec<&String> = index.weight_map.values().collect();
     files.sort_unstable();

@@ -84,12 +84,13 @@ fn listed(names: &[String]) -> String {
     }
 }
 
-/// The whole of a text file.
+/// The whole of a text file, without a byte order mark.
 pub(super) fn read_text(path: &Path) -> Result<String, TaskError> {
     let at = |source| TaskError::Io { path: path.to_owned(), source };
     let found = std::fs::metadata(path).map_err(at)?.len();
     if found > FILE_BYTES_MAX {
         return Err(TaskError::TooLarge { path: path.to_owned(), found });
     }
-    std::fs::read_to_string(path).map_err(at)
+    let text = std::fs::read_to_string(path).map_err(at)?;
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }

@@ -112,8 +112,8 @@ fn json_lines<Row: DeserializeOwned>(
         if line.trim().is_empty() {
             continue;
         }
-        // By way of a value, where of a field that is there twice the last one counts, as in Python.
-        let row = serde_json::from_str(line).and_then(serde_json::from_value::<Row>);
+        // As Python reads it: `NaN` somewhere, a field that is there twice.
+        let row = dataset::json::value(line.as_bytes()).and_then(serde_json::from_value::<Row>);
         let row = row.map_err(|error| error.to_string());
         let question = row.and_then(&ask).and_then(check);
         questions.push(question.map_err(|problem| TaskError::line(path, index + 1, problem))?);

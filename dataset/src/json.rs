@@ -1,4 +1,4 @@
-//! The string in a field of a line of JSON.
+//! JSON as other writers write it: a file, or the string in a field of a line.
 //!
 //! What other writers put into lines is read: `NaN` and infinities in any field (Python's `json` writes
 //! them), halves of surrogate pairs, bytes that are no UTF-8. The last two become U+FFFD and are said.
@@ -6,18 +6,32 @@
 use std::borrow::Cow;
 
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
+use serde_json::Value;
 
 use crate::utf8::{self, BYTE_ORDER_MARK};
 
 /// What JSON of other writers has for numbers that JSON does not have; longest first where one starts another.
 const NO_NUMBERS: [&[u8]; 3] = [b"-Infinity", b"Infinity", b"NaN"];
 
+/// The JSON value in `bytes`, as Python's `json` reads it: `NaN` and infinities are null, halves of surrogate pairs U+FFFD,
+/// and of a name that is there twice the last one counts. A byte order mark is passed over.
+///
+/// # Errors
+/// It is no JSON; the error is that of the bytes as they are.
+pub fn value(bytes: &[u8]) -> Result<Value, serde_json::Error> {
+    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
+    serde_json::from_slice(bytes).or_else(|error| {
+        let (mended, _) = mend(bytes);
+        serde_json::from_slice(&mended).map_err(|_| error)
+    })
+}
+
 /// The string in a field of the JSON object that `line` is, and what of it had to be mended. `offset` is where the line
 /// starts in its file.
 ///
 /// # Errors
 /// The line is no such object, or the field is not there or no string.
-pub(super) fn text(
+pub(crate) fn text(
     line: &[u8],
     field: &str,
     offset: u64,
@@ -211,6 +225,16 @@ impl<'de> Visitor<'de> for Content {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_value_is_read_as_by_python() {
+        let read = |json: &str| value(json.as_bytes()).map_err(|error| error.to_string());
+        let expected = serde_json::json!({"a": null, "b": [null, "NaN \u{fffd}"], "c": 2});
+        let found =
+            "\u{feff}{\"a\": NaN, \"b\": [-Infinity, \"NaN \\ud800\"], \"c\": 1, \"c\": 2}\r\n";
+        assert_eq!(read(found), Ok(expected));
+        assert_eq!(read("{\"a\": Nan}"), Err("expected ident at line 1 column 7".to_owned()));
+    }
 
     fn text_of(line: &str) -> Result<String, String> {
         text(line.as_bytes(), "text", 0).map(|(text, said)| {
