@@ -233,7 +233,7 @@ mod tests {
         let found =
             "\u{feff}{\"a\": NaN, \"b\": [-Infinity, \"NaN \\ud800\"], \"c\": 1, \"c\": 2}\r\n";
         assert_eq!(read(found), Ok(expected));
-        assert_eq!(read("{\"a\": Nan}"), Err("expected ident at line 1 column 7".to_owned()));
+        assert_eq!(read("{\"a\": Nan}"), Err("expected value at line 1 column 7".to_owned()));
     }
 
     fn text_of(line: &str) -> Result<String, String> {

@@ -155,12 +155,12 @@ mod tests {
         let sequence = format!(
             r#"{{"post_processor":{{"type":"Sequence","processors":[{{"type":"ByteLevel"}},{template}]}}}}"#
         );
-        for json in [alone, sequence] {
+        for json in [&alone, &sequence] {
             assert_eq!(opening(json.as_bytes()), Some(Prefix::Name("<s>".to_owned())));
         }
-        let with_ids = format!(
-            r#"{{"post_processor":{}"special_tokens":{{"<s>":{{"id":"<s>","ids":[7],"tokens":["<b>"]}}}}}}}}"#,
-            template.trim_end_matches('}').to_owned() + "}}],"
+        let with_ids = alone.replace(
+            "}]}",
+            r#"}],"special_tokens":{"<s>":{"id":"<s>","ids":[7],"tokens":["<b>"]}}}"#,
         );
         assert_eq!(opening(with_ids.as_bytes()), Some(Prefix::Id(7)), "{with_ids}");
         let roberta =

@@ -237,7 +237,7 @@ impl<L: Lanes> Micro for Vectors<L> {
 }
 
 /// Adds up a block of `ROWS` rows over `depth`, in registers. The rows of the left matrix are side by side
-/// (`BY_ROWS`), or its columns are.
+/// (`BY_ROWS`), or its columns are. The block's place is asked for beforehand: it comes while the sums grow.
 ///
 /// # Safety
 /// The operands have that many rows and values, `right` a whole panel; nobody else touches the block.
@@ -254,8 +254,13 @@ unsafe fn block<L: Lanes, const ROWS: usize, const BY_ROWS: bool>(
         false => (1, left.column_stride),
     };
     let mut left = left.start;
-    // SAFETY: by the caller's promise.
+    // SAFETY: by the caller's promise; an address that is only asked for may be any.
     unsafe {
+        for row in 0..ROWS {
+            let place = to.c.offset(row, 0).start;
+            _mm_prefetch::<_MM_HINT_ET0>(place.cast());
+            _mm_prefetch::<_MM_HINT_ET0>(place.wrapping_add(L::WIDTH).cast());
+        }
         let mut sums = [[L::zero(); 2]; ROWS];
         for _ in 0..depth {
             let low = L::load(right);
