@@ -19,7 +19,7 @@ use crate::localnet::Localnet;
 
 #[test]
 fn all_pay_is_claimed_while_another_program_sends_from_the_same_account() {
-    let mut localnet = Localnet::start(&["--miners=2", "--validators=2", "--windows=2"]);
+    let mut localnet = Localnet::start(&["--miners=2", "--validators=1", "--windows=4"]);
     localnet.wait_for("miner-0", |_| true);
     let config = std::fs::read_to_string(localnet.run().join("miner-0/config.toml")).unwrap();
     let file: ParticipantFile = toml::from_str(&config).unwrap();
