@@ -27,3 +27,4 @@ pub use build::{build_tokens, BuildEvent, BuildOptions, BuildProgress};
 pub use bytes::{build, DOCUMENT_END, SHARD_SAMPLES_MAX, VERSION};
 pub use files::{survey, Survey};
 pub use settings::{BuildSettings, Format, SourceSettings, SHARD_BYTES};
+pub use unpack::text_of;

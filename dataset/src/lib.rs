@@ -48,8 +48,8 @@ pub mod building;
 pub mod place;
 
 pub use building::{
-    build, build_tokens, survey, BuildEvent, BuildOptions, BuildProgress, BuildSettings, Format,
-    SourceSettings, Survey, DOCUMENT_END, SHARD_BYTES, SHARD_SAMPLES_MAX, VERSION,
+    build, build_tokens, survey, text_of, BuildEvent, BuildOptions, BuildProgress, BuildSettings,
+    Format, SourceSettings, Survey, DOCUMENT_END, SHARD_BYTES, SHARD_SAMPLES_MAX, VERSION,
 };
 pub use corpus::{default_corpus, gather, CorpusError, CorpusLimits, Document};
 pub use error::DataError;

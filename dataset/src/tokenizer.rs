@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use protocol::Hash;
 use rayon::prelude::*;
 use tokenizers::models::ModelWrapper;
-use tokenizers::Tokenizer as Inner;
+use tokenizers::{Encoding, Token, Tokenizer as Inner};
 
 use self::fast::Fast;
 use crate::utf8::BYTE_ORDER_MARK;
@@ -232,6 +232,27 @@ impl Tokenizer {
         }
     }
 
+    /// The tokens that the tokenizer's post-processor puts before every text; most put none.
+    ///
+    /// # Errors
+    /// It leaves the text out, or cannot be run.
+    pub fn opening(&self) -> Result<Vec<u32>, TokenizerError> {
+        /// Stands for a text, as no vocabulary has it.
+        const TEXT: u32 = u32::MAX;
+        let Kind::HuggingFace { prompts, .. } = &self.kind else {
+            return Ok(Vec::new());
+        };
+        let text = Encoding::from_tokens(vec![Token::new(TEXT, "text".to_owned(), (0, 4))], 0);
+        let processed = prompts
+            .post_process(text, None, true)
+            .map_err(|error| TokenizerError::Encode(error.to_string()))?;
+        let ids = processed.get_ids();
+        match ids.iter().position(|id| *id == TEXT) {
+            Some(place) => Ok(ids[..place].to_vec()),
+            None => Err(TokenizerError::Format("its post-processor leaves texts out".to_owned())),
+        }
+    }
+
     /// The tokens of a prompt: as [`Tokenizer::encode`], but names of special tokens are those
     /// tokens, as in Python's `encode(text, add_special_tokens=False)`.
     ///
@@ -296,4 +317,70 @@ fn encode(inner: &Inner, text: &str) -> Result<Vec<u32>, TokenizerError> {
         .encode_fast(text, false)
         .map_err(|error| TokenizerError::Encode(error.to_string()))?;
     Ok(encoding.get_ids().to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a tokenizer with this post-processor puts before a text.
+    fn opening(post_processor: &str) -> Result<Vec<u32>, String> {
+        let json = format!(
+            r#"{{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,
+            "pre_tokenizer":null,"decoder":null,"post_processor":{post_processor},
+            "model":{{"type":"WordLevel","vocab":{{"a":0,"<s>":1,"</s>":2}},"unk_token":"a"}}}}"#
+        );
+        let tokenizer = Tokenizer::from_json(json.as_bytes()).map_err(|error| error.to_string())?;
+        tokenizer.opening().map_err(|error| error.to_string())
+    }
+
+    /// A template of these names and numbers of tokens, `A` being the text.
+    fn template(parts: &[(&str, &[u32])]) -> String {
+        let piece = |(name, _): &(&str, &[u32])| match *name {
+            "A" => r#"{"Sequence":{"id":"A","type_id":0}}"#.to_owned(),
+            name => format!(r#"{{"SpecialToken":{{"id":"{name}","type_id":0}}}}"#),
+        };
+        let token = |(name, ids): &(&str, &[u32])| {
+            let tokens = vec![name; ids.len()];
+            format!(r#""{name}":{{"id":"{name}","ids":{ids:?},"tokens":{tokens:?}}}"#)
+        };
+        let pieces: Vec<String> = parts.iter().map(piece).collect();
+        let tokens: Vec<String> =
+            parts.iter().filter(|(name, _)| *name != "A").map(token).collect();
+        let (pieces, tokens) = (pieces.join(","), tokens.join(","));
+        format!(
+            r#"{{"type":"TemplateProcessing","single":[{pieces}],"pair":[],"special_tokens":{{{tokens}}}}}"#
+        )
+    }
+
+    #[test]
+    fn what_stands_before_a_text_is_what_the_post_processor_puts_there() {
+        let (bos, eos) = (("<s>", &[1][..]), ("</s>", &[2][..]));
+        let text = ("A", &[][..]);
+        let sequence = |processors: &[String]| {
+            format!(r#"{{"type":"Sequence","processors":[{}]}}"#, processors.join(","))
+        };
+        let byte_level =
+            r#"{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,"use_regex":true}"#;
+        let begins = template(&[bos, text, eos]);
+        let one = [begins.clone(), sequence(&[byte_level.to_owned(), begins.clone()])];
+        for post_processor in one {
+            assert_eq!(opening(&post_processor), Ok(vec![1]), "{post_processor}");
+        }
+        let twice = [
+            (template(&[eos, bos, text]), vec![2, 1]),
+            (template(&[("<s>", &[1, 2]), text]), vec![1, 2]),
+            (sequence(&[template(&[eos, text]), template(&[bos, text])]), vec![1, 2]),
+            (template(&[("mark", &[7]), text]), vec![7]),
+            (r#"{"type":"RobertaProcessing","sep":["</s>",2],"cls":["<s>",1],"trim_offsets":true,"add_prefix_space":true}"#.to_owned(), vec![1]),
+            (r#"{"type":"BertProcessing","sep":["</s>",2],"cls":["<s>",1]}"#.to_owned(), vec![1]),
+        ];
+        for (post_processor, expected) in twice {
+            assert_eq!(opening(&post_processor), Ok(expected), "{post_processor}");
+        }
+        for none in ["null", byte_level, &template(&[text, eos])] {
+            assert_eq!(opening(none), Ok(Vec::new()), "{none}");
+        }
+        assert!(opening(&template(&[bos])).is_err(), "no text");
+    }
 }

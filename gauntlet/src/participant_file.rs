@@ -286,7 +286,12 @@ fn stake(text: &str) -> Result<Planck> {
 fn addresses(texts: &[String]) -> Result<Vec<Multiaddr>> {
     texts
         .iter()
-        .map(|text| text.parse().with_context(|| format!("{text:?} is not a multiaddress")))
+        .map(|text| {
+            let address: Option<Multiaddr> = text.parse().ok();
+            // The empty text is one, too, of nowhere.
+            let address = address.filter(|address| !address.is_empty());
+            address.with_context(|| format!("{text:?} is not a multiaddress"))
+        })
         .collect()
 }
 

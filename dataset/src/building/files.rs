@@ -114,10 +114,16 @@ fn list_disk(
         let name = path.file_name().unwrap_or(path.as_os_str());
         return add(&name.to_string_lossy(), path.to_owned());
     }
-    for (name, path) in walk(path)? {
-        if is_wanted(&name, format) || is_wanted_unpacked(&name, format) {
-            add(&name, path)?;
+    let mut left_out = Vec::new();
+    for (name, file) in walk(path)? {
+        match is_wanted(&name, format) || is_wanted_unpacked(&name, format) {
+            true => add(&name, file)?,
+            false => left_out.push(name),
         }
+    }
+    if let Some(first) = left_out.first() {
+        let (folder, count) = (path.display(), left_out.len());
+        tracing::warn!("{folder}: {count} files of other kinds are left out, {first} is the first");
     }
     Ok(())
 }
@@ -149,11 +155,11 @@ fn input(
     len: u64,
     format: Option<Format>,
 ) -> Result<InputFile, DataError> {
-    if let Some((_, message)) = other_compression(name) {
+    if let Some((_, message)) = other_compression(&name.to_ascii_lowercase()) {
         return Err(DataError::Input { name: name.to_owned(), message });
     }
     let (extension, compression) = split_extension(name);
-    let format = format.unwrap_or(match extension {
+    let format = format.unwrap_or(match &*extension {
         "jsonl" | "ndjson" => Format::Jsonl,
         "parquet" => Format::Parquet,
         _ => Format::Text,
@@ -177,16 +183,18 @@ impl InputFile {
     }
 }
 
-/// The extension of a file's name beneath that of its compression.
-fn split_extension(name: &str) -> (&str, Compression) {
-    let extension = |name: &'_ str| name.rfind('.').map(|dot| dot + 1);
-    let (stem, compression) = match name {
-        _ if name.ends_with(".gz") => (&name[..name.len() - 3], Compression::Gzip),
-        _ if name.ends_with(".zst") => (&name[..name.len() - 4], Compression::Zstd),
-        _ => (name, Compression::None),
+/// The extension of a file's name beneath that of its compression, in small letters.
+fn split_extension(name: &str) -> (String, Compression) {
+    let name = name.to_ascii_lowercase();
+    let (stem, compression) = match name.strip_suffix(".gz") {
+        Some(stem) => (stem, Compression::Gzip),
+        None => match name.strip_suffix(".zst") {
+            Some(stem) => (stem, Compression::Zstd),
+            None => (&*name, Compression::None),
+        },
     };
-    let extension = extension(stem).map_or("", |start| &stem[start..]);
-    (extension, compression)
+    let extension = stem.rsplit_once('.').map_or("", |(_, extension)| extension);
+    (extension.to_owned(), compression)
 }
 
 /// Whether a file of a folder is taken: by its extension.
@@ -194,17 +202,17 @@ fn is_wanted(name: &str, format: Option<Format>) -> bool {
     let (extension, _) = split_extension(name);
     match format {
         Some(Format::Parquet) => extension == "parquet",
-        Some(Format::Jsonl) => matches!(extension, "jsonl" | "ndjson" | "json"),
-        Some(Format::Text | Format::Lines) => corpus::EXTENSIONS.contains(&extension),
+        Some(Format::Jsonl) => matches!(&*extension, "jsonl" | "ndjson" | "json"),
+        Some(Format::Text | Format::Lines) => corpus::EXTENSIONS.contains(&&*extension),
         None => {
-            matches!(extension, "ndjson" | "parquet") || corpus::EXTENSIONS.contains(&extension)
+            matches!(&*extension, "ndjson" | "parquet") || corpus::EXTENSIONS.contains(&&*extension)
         }
     }
 }
 
 /// Whether a file would be taken if it were not packed in a way that is not read: it is refused by name, and not left out.
 fn is_wanted_unpacked(name: &str, format: Option<Format>) -> bool {
-    other_compression(name).is_some_and(|(stem, _)| is_wanted(stem, format))
+    other_compression(&name.to_ascii_lowercase()).is_some_and(|(stem, _)| is_wanted(stem, format))
 }
 
 /// The files under `root` with their names relative to it, sorted by them. Hidden ones are left
@@ -221,9 +229,10 @@ fn walk(root: &Path) -> Result<Vec<(String, PathBuf)>, DataError> {
             let entry = entry.map_err(at(&folder))?;
             let path = entry.path();
             let name = entry.file_name();
-            let Some(name) = name.to_str().filter(|name| !name.starts_with('.')) else {
+            let name = name.to_string_lossy();
+            if name.starts_with('.') {
                 continue;
-            };
+            }
             let relative = format!("{prefix}{name}");
             let kind = entry.file_type().map_err(at(&path))?;
             if kind.is_dir() && depth == DEPTH_MAX {

@@ -4,6 +4,7 @@
 //! programs do: members and frames follow one another, zeros behind a member of gzip are padding
 //! (`tar`, tapes and some stores write them), frames of zstd may be skippable.
 
+use crate::utf8::{self, BYTE_ORDER_MARK};
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 
 use flate2::bufread::GzDecoder;
@@ -83,7 +84,8 @@ pub(super) fn unpack(raw: impl Read + Send + 'static, named: Compression) -> io:
     let (head, raw) = peek(Box::new(BufReader::with_capacity(BUFFER_BYTES, raw)))?;
     let found = compression(&head, named);
     let inner: Input = match found {
-        _ if head.is_empty() => return Ok(raw),
+        _ if head.is_empty() && named == Compression::None => return Ok(raw),
+        _ if head.is_empty() => return Err(refused("it is empty: the file is cut off")),
         Compression::None if named != Compression::None => {
             return Err(refused(&format!(
                 "it is named as {} and starts otherwise: is it cut off, or unpacked already? Then \
@@ -106,6 +108,23 @@ pub(super) fn unpack(raw: impl Read + Send + 'static, named: Compression) -> io:
     match other_kind(&head) {
         Some(kind) => Err(refused(&not_read(kind))),
         None => Ok(inner),
+    }
+}
+
+/// The text that `bytes` are, without a byte order mark, with U+FFFD for what is not UTF-8; and what was not.
+///
+/// # Errors
+/// They are packed, or text in another encoding: which, and what to do.
+pub fn text_of(bytes: &[u8]) -> Result<(String, Option<String>), String> {
+    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
+    match compression(bytes, Compression::None) {
+        Compression::Gzip => return Err("gzip is not read here; `gzip -d FILE` unpacks it".into()),
+        Compression::Zstd => return Err("zstd is not read here; `zstd -d FILE` unpacks it".into()),
+        Compression::None => {}
+    }
+    match other_kind(bytes) {
+        Some(kind) => Err(not_read(kind)),
+        None => Ok(utf8::mend(bytes, 0)),
     }
 }
 

@@ -58,6 +58,15 @@ pub async fn run(args: EvalArgs) -> Result<u8> {
         let names = KNOWN_TASKS.map(|(name, _)| name);
         bail!("name --tasks: {}, or a task file", names.join(", "));
     }
+    let outputs = [&args.json, &args.samples, &args.cache];
+    let outputs: Vec<_> = outputs.into_iter().flatten().collect();
+    if let Some(path) = outputs
+        .iter()
+        .enumerate()
+        .find_map(|(index, path)| outputs[..index].contains(path).then_some(path))
+    {
+        bail!("{} is named for two outputs", path.display());
+    }
     args.engine.start_again_with_threads(threads(&args))?;
     let json = args.json.clone();
     let is_cached = args.cache.is_some();
@@ -217,7 +226,9 @@ fn task_file(name: &str, task_dir: &Path) -> Result<(TaskFile, PathBuf)> {
     }
     let text = text_file::read(path)?;
     let file = match is_json {
-        true => serde_json::from_str(&text).with_context(|| format!("in {name}"))?,
+        true => dataset::json::value(text.as_bytes())
+            .and_then(serde_json::from_value)
+            .with_context(|| format!("in {name}"))?,
         false => toml::from_str(&text).with_context(|| format!("in {name}"))?,
     };
     Ok((file, path.parent().unwrap_or(Path::new("")).to_owned()))

@@ -101,15 +101,22 @@ pub fn import(args: &ImportArgs) -> Result<u8> {
         return write(&files::open(from)?.0, &args.output, settings);
     }
     let gguf = files::Gguf::open(from)?;
-    if args.output.tokenizer.is_none() {
+    if args.output.tokenizer.is_some() {
+        // Of the file's own vocabulary only the numbers of two tokens count, where they can be read.
+        let ends = gguf.bos().and_then(|bos| Ok((bos, gguf.ends()?)));
+        match ends {
+            Ok(found) => (settings.bos, settings.ends) = found,
+            Err(error) => tracing::warn!("config.json names no first and last token: {error}"),
+        }
+    } else {
         let tokenizer = gguf.tokenizer();
         settings.tokenizer = tokenizer.context("name a tokenizer.json with --tokenizer FILE")?;
         if settings.tokenizer.is_none() {
             tracing::warn!("the file has no vocabulary, so that no tokenizer.json is written; --tokenizer names one");
         }
+        (settings.bos, settings.ends) = (gguf.bos()?, gguf.ends()?);
+        settings.handed_on = gguf.handed_on()?;
     }
-    (settings.bos, settings.ends) = (gguf.bos()?, gguf.ends()?);
-    settings.handed_on = gguf.handed_on()?;
     write(&gguf.model()?, &args.output, settings)
 }
 

@@ -66,7 +66,10 @@ async fn commit(handles: &Handles, mut update: Prepared) -> Result<Prepared> {
         let commitments: Vec<CommitmentInfo> = chain.commitments(run, window, None).await?;
         match commitments.into_iter().find(|commitment| commitment.uid == uid) {
             Some(commitment) if commitment.hash == hash => Ok(true),
-            Some(_) => Err(Error::Missed("the chain has another commitment of ours".into())),
+            Some(_) => Err(Error::Missed(
+                "the chain has another commitment of ours; does another process use this key?"
+                    .into(),
+            )),
             None => Ok(false),
         }
     };

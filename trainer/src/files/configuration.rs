@@ -273,22 +273,43 @@ fn object(fields: &impl Serialize) -> serde_json::Result<Map<String, Value>> {
     serde_json::from_str(&serde_json::to_string(fields)?)
 }
 
-/// The tokens that begin and end a text by the fields of a `config.json`; nothing where there is
-/// nothing readable: they are only passed on.
-pub(super) fn special_tokens(fields: &Map<String, Value>) -> (Option<u32>, Vec<u32>) {
-    let token = |value: &Value| u32::try_from(value.as_u64()?).ok();
-    let tokens = |name: &str| match fields.get(name) {
-        None => Vec::new(),
-        Some(Value::Array(list)) => list.iter().filter_map(token).collect(),
-        Some(value) => token(value).into_iter().collect(),
+/// The tokens that begin and end a text by the fields of the `config.json` at `path`.
+///
+/// # Errors
+/// A field is neither a token's number, nor a list of such, nor null.
+pub(super) fn special_tokens(
+    path: &Path,
+    fields: &Map<String, Value>,
+) -> Result<(Option<u32>, Vec<u32>), FileError> {
+    let tokens = |name: &str| {
+        let token = |value: &Value| {
+            let whole = value.as_u64().or_else(|| {
+                let value = value.as_f64()?;
+                (value.fract() == 0.0 && value >= 0.0).then_some(value as u64)
+            });
+            whole.and_then(|id| u32::try_from(id).ok()).ok_or_else(|| {
+                FileError::format(path, format!("{name} is {value}, not the number of a token"))
+            })
+        };
+        match fields.get(name) {
+            None | Some(Value::Null) => Ok(Vec::new()),
+            Some(Value::Array(list)) => list.iter().map(token).collect(),
+            Some(value) => Ok(vec![token(value)?]),
+        }
     };
-    (tokens("bos_token_id").first().copied(), tokens("eos_token_id"))
+    Ok((tokens("bos_token_id")?.first().copied(), tokens("eos_token_id")?))
 }
 
 /// The same with `LlamaConfig`'s tokens where a file does not say.
-pub(super) fn special_tokens_or_usual(fields: &Map<String, Value>) -> (Option<u32>, Vec<u32>) {
-    let (bos, ends) = special_tokens(fields);
+///
+/// # Errors
+/// As for [`special_tokens`].
+pub(super) fn special_tokens_or_usual(
+    path: &Path,
+    fields: &Map<String, Value>,
+) -> Result<(Option<u32>, Vec<u32>), FileError> {
+    let (bos, ends) = special_tokens(path, fields)?;
     let bos = if fields.contains_key("bos_token_id") { bos } else { Some(1) };
     let ends = if fields.contains_key("eos_token_id") { ends } else { vec![2] };
-    (bos, ends)
+    Ok((bos, ends))
 }

@@ -33,6 +33,9 @@ const INDEX_BYTES_MAX: u64 = 1 << 24;
 /// Most shards of a model.
 const SHARDS_MAX: usize = 4096;
 
+/// Most files that an error names.
+const FOUND_MAX: usize = 8;
+
 /// `model.safetensors.index.json`: which file has which tensor.
 #[derive(Serialize, Deserialize)]
 struct Index {
@@ -69,6 +72,9 @@ fn open_shards(folder: &Path) -> Result<Vec<Shard>, FileError> {
         return Err(FileError::unsupported(folder, format!("an adapter ({ADAPTER})")));
     }
     let index_path = folder.join(INDEX);
+    if !folder.join(SINGLE).exists() && !index_path.exists() {
+        return Err(FileError::unsupported(folder, other_weights(folder)));
+    }
     if folder.join(SINGLE).is_file() || !index_path.exists() {
         return Ok(vec![Shard::open(&folder.join(SINGLE))?]);
     }
@@ -90,6 +96,25 @@ fn open_shards(folder: &Path) -> Result<Vec<Shard>, FileError> {
         Shard::open(&folder.join(file))
     });
     shards.collect()
+}
+
+/// What a folder without weights that are read has instead.
+fn other_weights(folder: &Path) -> String {
+    let is_weights = |name: &String| {
+        let endings = [".bin", ".pt", ".pth", ".safetensors", ".h5", ".msgpack", ".onnx"];
+        endings.iter().any(|ending| name.ends_with(ending)) && !name.starts_with('.')
+    };
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut found: Vec<String> = names.filter(is_weights).take(FOUND_MAX).collect();
+    found.sort();
+    match found.is_empty() {
+        true => format!("no {SINGLE} and no {INDEX}"),
+        false => format!(
+            "no {SINGLE} and no {INDEX}, but {}: write them anew with transformers' save_pretrained",
+            found.join(", ")
+        ),
+    }
 }
 
 /// For each tensor of the model, in canonical order, the shard that has it. All are checked, and
@@ -192,7 +217,8 @@ impl ExportSettings {
             self.tokenizer = Some(read_small(&tokenizer, 1 << 28)?);
         }
         self.handed_on = HandedOn::of_folder(folder)?;
-        (self.bos, self.ends) = configuration::special_tokens_or_usual(&self.handed_on.config);
+        (self.bos, self.ends) =
+            configuration::special_tokens_or_usual(&folder.join(CONFIG), &self.handed_on.config)?;
         Ok(self)
     }
 
@@ -226,7 +252,8 @@ impl ExportSettings {
 /// # Errors
 /// It cannot be read.
 pub fn special_tokens(folder: &Path) -> Result<(Option<u32>, Vec<u32>), FileError> {
-    Ok(configuration::special_tokens(&configuration::fields(&folder.join(CONFIG))?))
+    let path = folder.join(CONFIG);
+    configuration::special_tokens(&path, &configuration::fields(&path)?)
 }
 
 /// What an export wrote.

@@ -37,6 +37,13 @@ struct CachedScore {
     greedy: bool,
 }
 
+/// Whether a line that is no score may be the start of one.
+fn may_be_ours(line: &[u8]) -> bool {
+    const START: &[u8] = b"{\"key\":";
+    let line = line.trim_ascii();
+    START.starts_with(line) || line.starts_with(START)
+}
+
 /// Scores of one model, in memory and in a file.
 #[derive(Debug)]
 pub struct Cache {
@@ -50,7 +57,7 @@ impl Cache {
     /// ([`crate::Device::name`]), are kept and not used.
     ///
     /// # Errors
-    /// It cannot be read or written.
+    /// It cannot be read or written, or holds something else than scores.
     pub fn open(path: &Path, model: &Model, device: &str) -> io::Result<Self> {
         let file = File::options().read(true).append(true).create(true).open(path)?;
         let mut scores = HashMap::new();
@@ -60,6 +67,10 @@ impl Cache {
         while reader.read_until(b'\n', &mut line)? > 0 {
             cut_off = line.last() != Some(&b'\n');
             let parsed: Option<CachedScore> = serde_json::from_slice(&line).ok();
+            if parsed.is_none() && !may_be_ours(&line) {
+                let message = "it holds something else than scores; name a new file";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+            }
             if let Some((key, line)) = parsed.and_then(|l| Some((l.key.parse().ok()?, l))) {
                 let score = Score { log_likelihood: line.log_likelihood, greedy: line.greedy };
                 scores.insert(key, score);

@@ -38,7 +38,7 @@ pub enum TaskError {
     #[error("{0}: this format needs a file of labels")]
     Labels(PathBuf),
     /// A folder where one file is needed has none or several that may be it.
-    #[error("{folder}: a folder of {} files *{ending}; name one{}", names.len(), listed(names))]
+    #[error("{folder}: a folder of {} files *{ending}, where one is asked{}", names.len(), listed(names))]
     OneFile {
         /// The folder.
         folder: PathBuf,
@@ -84,13 +84,17 @@ fn listed(names: &[String]) -> String {
     }
 }
 
-/// The whole of a text file, without a byte order mark.
+/// The whole of a text file, without a byte order mark. What is not UTF-8 becomes U+FFFD, and is said.
 pub(super) fn read_text(path: &Path) -> Result<String, TaskError> {
     let at = |source| TaskError::Io { path: path.to_owned(), source };
     let found = std::fs::metadata(path).map_err(at)?.len();
     if found > FILE_BYTES_MAX {
         return Err(TaskError::TooLarge { path: path.to_owned(), found });
     }
-    let text = std::fs::read_to_string(path).map_err(at)?;
-    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+    let text = dataset::text_of(&std::fs::read(path).map_err(at)?);
+    let (text, damage) = text.map_err(|problem| TaskError::line(path, 1, problem))?;
+    if let Some(damage) = damage {
+        tracing::warn!("{}: {damage}", path.display());
+    }
+    Ok(text)
 }

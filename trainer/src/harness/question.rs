@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::{Number, Value};
 
 use super::csv;
 use super::error::{read_text, TaskError};
@@ -113,12 +114,27 @@ fn json_lines<Row: DeserializeOwned>(
             continue;
         }
         // As Python reads it: `NaN` somewhere, a field that is there twice.
-        let row = dataset::json::value(line.as_bytes()).and_then(serde_json::from_value::<Row>);
+        let row = dataset::json::value(line.as_bytes());
+        let row = row.and_then(|row| serde_json::from_value::<Row>(usual_numbers(row)));
         let row = row.map_err(|error| error.to_string());
         let question = row.and_then(&ask).and_then(check);
         questions.push(question.map_err(|problem| TaskError::line(path, index + 1, problem))?);
     }
     Ok(questions)
+}
+
+/// The value with numbers of 64 bits: rows that are read in several ways know no larger ones.
+fn usual_numbers(value: Value) -> Value {
+    match value {
+        Value::Number(number) if number.as_i64().or(number.as_u64().map(|_| 0)).is_none() => {
+            number.as_f64().and_then(Number::from_f64).map_or(Value::Null, Value::Number)
+        }
+        Value::Array(list) => list.into_iter().map(usual_numbers).collect(),
+        Value::Object(fields) => {
+            fields.into_iter().map(|(name, value)| (name, usual_numbers(value))).collect()
+        }
+        other => other,
+    }
 }
 
 fn check(question: Question) -> Result<Question, String> {

@@ -151,13 +151,16 @@ impl Task {
     }
 }
 
-/// The files of a folder whose names end in `ending`, in order of their names.
+/// The files of a folder whose names end in `ending`, in small letters or large ones, in order of their names; hidden
+/// files are passed over.
 fn files_of(folder: &Path, ending: &str) -> Result<Vec<PathBuf>, TaskError> {
     let at = |source| TaskError::Io { path: folder.to_owned(), source };
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(at)? {
         let path = entry.map_err(at)?.path();
-        if path.is_file() && path.to_string_lossy().ends_with(ending) {
+        let name = name_of(&path);
+        let is_asked = name.to_ascii_lowercase().ends_with(ending) && !name.starts_with('.');
+        if path.is_file() && is_asked {
             files.push(path);
         }
     }
@@ -207,6 +210,9 @@ fn only_file(data: &Path, ending: &str) -> Result<PathBuf, TaskError> {
         return Ok(data.to_owned());
     }
     let mut files = files_of(data, ending)?;
+    if files.is_empty() {
+        files = files_of(data, ".json")?;
+    }
     match (files.pop(), files.len()) {
         (Some(file), 0) => Ok(file),
         (last, _) => {
@@ -262,7 +268,10 @@ fn csv_subjects(file: &TaskFile, folder: &Path, data: &Path) -> Result<Vec<Subje
 /// The subject in a file's name.
 fn subject_name(path: &Path) -> String {
     let name = name_of(path);
-    let stem = name.strip_suffix(".csv").unwrap_or(&name);
+    let stem = match name.rsplit_once('.') {
+        Some((stem, ending)) if !stem.is_empty() && !ending.contains(' ') => stem,
+        _ => &name,
+    };
     let splits = ["_test", "_val", "_dev"];
     let split = splits.iter().find_map(|split| stem.strip_suffix(split));
     split.unwrap_or(stem).to_owned()
@@ -270,8 +279,9 @@ fn subject_name(path: &Path) -> String {
 
 fn solved_subjects(file: &TaskFile, data: &Path) -> Result<Vec<Subject>, TaskError> {
     let content = read_text(data)?;
-    let all: BTreeMap<String, String> = serde_json::from_str(&content)
-        .map_err(|error| TaskError::line(data, error.line(), error.to_string()))?;
+    let all = dataset::json::value(content.as_bytes()).and_then(serde_json::from_value);
+    let all: BTreeMap<String, String> =
+        all.map_err(|error| TaskError::line(data, error.line(), error.to_string()))?;
     let subjects = all.iter().map(|(name, solved)| {
         let questions = question::from_solved(solved).map_err(|index| {
             let problem = format!("{name}: no question with choices and answer");

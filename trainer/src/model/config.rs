@@ -55,8 +55,13 @@ pub enum ConfigError {
     #[error("vocab is {0}, less than the 256 bytes")]
     Vocab(usize),
     /// `rope_theta` must be finite and above 1, `norm_epsilon` finite and above 0.
-    #[error("rope_theta or norm_epsilon is out of range")]
-    Float,
+    #[error("rope_theta {rope_theta} is not above 1, or norm_epsilon (rms_norm_eps) {norm_epsilon} not above 0")]
+    Float {
+        /// The base of the rotary frequencies.
+        rope_theta: f64,
+        /// What a norm adds to the mean square.
+        norm_epsilon: f64,
+    },
     /// A number of `rope_scaling` is out of its range.
     #[error("rope_scaling is out of range: {0:?}")]
     RopeScaling(RopeScaling),
@@ -156,7 +161,10 @@ impl ModelConfig {
         let theta_fits = self.rope_theta.is_finite() && self.rope_theta > 1.0;
         let epsilon_fits = self.norm_epsilon.is_finite() && self.norm_epsilon > 0.0;
         if !theta_fits || !epsilon_fits {
-            return Err(ConfigError::Float);
+            return Err(ConfigError::Float {
+                rope_theta: self.rope_theta.into(),
+                norm_epsilon: self.norm_epsilon.into(),
+            });
         }
         if let Some(scaling) = self.rope_scaling.filter(|scaling| !scaling.is_valid()) {
             return Err(ConfigError::RopeScaling(scaling));

@@ -25,8 +25,8 @@ struct ModelFiles {
     /// A `tokenizer.json`, or why there is none.
     tokenizer: Result<Vec<u8>>,
     /// The token that begins a text, or else the one that ends one, by the tokenizer's files and
-    /// then by the model's.
-    prefix: Vec<Prefix>,
+    /// then by the model's; or why they cannot be read.
+    prefix: Result<Vec<Prefix>>,
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -49,10 +49,19 @@ pub(super) fn open(args: &EvalArgs) -> Result<EvaluatedModel> {
         None => Tokenizer::bytes(),
         Some(json) => Tokenizer::from_json(json)?,
     };
-    let opening = json.as_deref().and_then(opening);
-    let begins = opening.is_some();
+    let opening = tokenizer.opening()?;
     let named = args.bos.clone().map(Prefix::Name);
-    let prefix = named.or(opening).or(found.prefix.into_iter().next());
+    if named.is_none() && opening.len() > 1 {
+        bail!(
+            "the tokenizer begins a text with the tokens {opening:?}; only one can stand there: name it with --bos TOKEN"
+        );
+    }
+    let begins = !opening.is_empty();
+    // What the model's files say is read only where it counts.
+    let prefix = match named.or(opening.first().copied().map(Prefix::Id)) {
+        Some(prefix) => Some(prefix),
+        None => found.prefix?.into_iter().next(),
+    };
     let prefix = match prefix {
         Some(Prefix::Id(id)) => Some(id),
         Some(Prefix::Name(name)) => {
@@ -72,11 +81,11 @@ pub(super) fn open(args: &EvalArgs) -> Result<EvaluatedModel> {
 fn gguf(path: &Path) -> Result<ModelFiles> {
     let gguf = files::Gguf::open(path)?;
     let tokenizer = gguf.tokenizer().map_err(anyhow::Error::from);
-    let ids = gguf.bos()?.into_iter().chain(gguf.ends()?);
+    let ids = gguf.bos().and_then(|bos| Ok(bos.into_iter().chain(gguf.ends()?)));
     Ok(ModelFiles {
         model: gguf.model()?,
         tokenizer: tokenizer.and_then(|json| json.context("the file has no vocabulary")),
-        prefix: ids.map(Prefix::Id).collect(),
+        prefix: ids.map(|ids| ids.map(Prefix::Id).collect()).map_err(anyhow::Error::from),
     })
 }
 
@@ -86,11 +95,16 @@ fn folder(path: &Path) -> Result<ModelFiles> {
         Some(path) => std::fs::read(&path).with_context(|| path.display().to_string()),
         None => Err(anyhow!("{} has no tokenizer.json", path.display())),
     };
-    let mut prefix = named_tokens(path)?;
+    Ok(ModelFiles { model, tokenizer, prefix: tokens_of(path) })
+}
+
+/// The tokens that begin and end a text by the files of a folder: by their names, then by their numbers.
+fn tokens_of(folder: &Path) -> Result<Vec<Prefix>> {
+    let mut tokens = named_tokens(folder)?;
     // What is in the way of nothing else: an import of a GGUF file without names of tokens.
-    let (bos, ends) = files::special_tokens(path)?;
-    prefix.extend(bos.into_iter().chain(ends).map(Prefix::Id));
-    Ok(ModelFiles { model, tokenizer, prefix })
+    let (bos, ends) = files::special_tokens(folder)?;
+    tokens.extend(bos.into_iter().chain(ends).map(Prefix::Id));
+    Ok(tokens)
 }
 
 /// The names of the tokens that begin and end a text, where transformers looks for them: in
@@ -103,7 +117,8 @@ fn named_tokens(folder: &Path) -> Result<Vec<Prefix>> {
             return Ok(Map::new());
         }
         let json = std::fs::read(&path).with_context(|| path.display().to_string())?;
-        serde_json::from_slice(&json).with_context(|| path.display().to_string())
+        let fields = dataset::json::value(&json).and_then(serde_json::from_value);
+        fields.with_context(|| path.display().to_string())
     };
     let mut config = read("tokenizer_config.json")?;
     if !config.contains_key("added_tokens_decoder") {
@@ -121,57 +136,9 @@ fn named_tokens(folder: &Path) -> Result<Vec<Prefix>> {
     Ok(names)
 }
 
-/// The token that a `tokenizer.json` puts before every text, if it does.
-fn opening(json: &[u8]) -> Option<Prefix> {
-    let tokenizer: Value = serde_json::from_slice(json).ok()?;
-    let processor = tokenizer.get("post_processor")?;
-    let list = processor.get("processors").and_then(Value::as_array);
-    let mut processors = list.map_or(std::slice::from_ref(processor), Vec::as_slice).iter();
-    processors.find_map(|processor| match processor.get("type")?.as_str()? {
-        "TemplateProcessing" => {
-            let first = processor.get("single")?.get(0)?;
-            let name = first.get("SpecialToken")?.get("id")?.as_str()?;
-            // The template has its own names; which token one stands for is beside it.
-            let ids = processor.get("special_tokens").and_then(|named| named.get(name)?.get("ids"));
-            let id = ids.and_then(|ids| ids.get(0)?.as_u64()?.try_into().ok());
-            Some(id.map_or_else(|| Prefix::Name(name.to_owned()), Prefix::Id))
-        }
-        "BertProcessing" | "RobertaProcessing" => {
-            let id = processor.get("cls")?.get(1)?.as_u64()?;
-            Some(Prefix::Id(id.try_into().ok()?))
-        }
-        _ => None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_template_may_begin_every_text() {
-        let template = r#"{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"<s>","type_id":0}},{"Sequence":{"id":"A","type_id":0}}]}"#;
-        let alone = format!(r#"{{"post_processor":{template}}}"#);
-        let sequence = format!(
-            r#"{{"post_processor":{{"type":"Sequence","processors":[{{"type":"ByteLevel"}},{template}]}}}}"#
-        );
-        for json in [&alone, &sequence] {
-            assert_eq!(opening(json.as_bytes()), Some(Prefix::Name("<s>".to_owned())));
-        }
-        let with_ids = alone.replace(
-            "}]}",
-            r#"}],"special_tokens":{"<s>":{"id":"<s>","ids":[7],"tokens":["<b>"]}}}"#,
-        );
-        assert_eq!(opening(with_ids.as_bytes()), Some(Prefix::Id(7)), "{with_ids}");
-        let roberta =
-            r#"{"post_processor":{"type":"RobertaProcessing","sep":["</s>",2],"cls":["<s>",3]}}"#;
-        assert_eq!(opening(roberta.as_bytes()), Some(Prefix::Id(3)));
-        for json in
-            ["{}", r#"{"post_processor":null}"#, r#"{"post_processor":{"type":"ByteLevel"}}"#]
-        {
-            assert_eq!(opening(json.as_bytes()), None);
-        }
-    }
 
     /// `special_tokens_map.json` goes before `tokenizer_config.json`, unless that has the whole list.
     #[test]

@@ -176,13 +176,18 @@ pub(crate) fn is_named_gguf(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
 }
 
-/// The names of GGUF files in a folder, sorted.
+/// Whether a file's name begins with a dot, as those that macOS puts beside others do.
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+}
+
+/// The names of GGUF files in a folder, sorted; hidden ones are passed over.
 pub(crate) fn gguf_files(folder: &Path) -> Result<Vec<PathBuf>, FileError> {
     let entries = fs::read_dir(folder).map_err(FileError::io(folder))?;
     let mut files = Vec::new();
     for entry in entries {
         let path = entry.map_err(FileError::io(folder))?.path();
-        if is_named_gguf(&path) {
+        if is_named_gguf(&path) && !is_hidden(&path) {
             files.push(path);
         }
     }
