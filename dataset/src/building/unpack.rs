@@ -4,10 +4,11 @@
 //! programs do: members and frames follow one another, zeros behind a member of gzip are padding
 //! (`tar`, tapes and some stores write them), frames of zstd may be skippable.
 
-use crate::utf8::{self, BYTE_ORDER_MARK};
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 
 use flate2::bufread::GzDecoder;
+
+use crate::utf8::{self, BYTE_ORDER_MARK};
 
 /// Bytes that are read at once.
 const BUFFER_BYTES: usize = 1 << 18;
