@@ -348,8 +348,10 @@ mod tests {
         let tokens: Vec<String> =
             parts.iter().filter(|(name, _)| *name != "A").map(token).collect();
         let (pieces, tokens) = (pieces.join(","), tokens.join(","));
+        // A template behind another one takes what that put there for the first text of a pair.
+        let second = r#"{"Sequence":{"id":"B","type_id":1}}"#;
         format!(
-            r#"{{"type":"TemplateProcessing","single":[{pieces}],"pair":[],"special_tokens":{{{tokens}}}}}"#
+            r#"{{"type":"TemplateProcessing","single":[{pieces}],"pair":[{pieces},{second}],"special_tokens":{{{tokens}}}}}"#
         )
     }
 

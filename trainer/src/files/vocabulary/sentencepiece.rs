@@ -169,8 +169,7 @@ impl<'a> Pieces<'a> {
     /// The token of what is no token.
     fn unknown(&self, metadata: &Metadata<'_>) -> Result<Option<&'a str>, String> {
         const KEY: &str = "tokenizer.ggml.unknown_token_id";
-        // A number beyond the vocabulary is as if the file did not say.
-        let id = metadata.token(KEY)?.map(|id| id as usize).filter(|id| *id < self.texts.len());
+        let id = metadata.token(KEY)?.map(|id| id as usize);
         match id.or_else(|| self.of_kind(kinds::UNKNOWN).next()) {
             None => Ok(None),
             Some(id) => match self.texts.get(id) {
