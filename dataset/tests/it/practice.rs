@@ -120,3 +120,14 @@ fn files_that_are_packed_otherwise_are_named_and_not_left_out() {
     assert!(bad[0].starts_with("film.ts:1: no text in UTF-8"), "{bad:?}");
     build_of(&[good, ("photos.zip", b"PK\x03\x04")]).unwrap();
 }
+
+#[test]
+fn the_kind_of_a_file_is_in_its_ending_however_that_is_written() {
+    let line = b"{\"text\": \"a\"}\n";
+    let (expected, _) = build_of(&[("a.jsonl", line), ("b.txt", b"b")]).unwrap();
+    let (found, bad) =
+        build_of(&[("a.JSONL", line), ("b.TXT", b"b"), ("c.unknown", b"c")]).unwrap();
+    assert_eq!((documents(&found), bad), (documents(&expected), Vec::new()));
+    let error = build_of(&[("a.txt", b"a"), ("b.txt.GZ", b"")]).map(drop).unwrap_err().to_string();
+    assert!(error.contains("b.txt.GZ") && error.contains("cut off"), "{error}");
+}

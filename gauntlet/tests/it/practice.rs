@@ -76,3 +76,25 @@ fn a_model_and_its_import_score_the_same() {
     assert_eq!(figures(&once, &[]), first);
     assert_eq!(figures(&twice, &[]), first);
 }
+
+/// Marks that Windows programs put before JSON cost no token.
+#[test]
+fn a_byte_order_mark_in_a_tokenizer_changes_no_score() {
+    let folder = tempfile::tempdir().unwrap();
+    let from = input("practice/41-prefix-twice");
+    for entry in std::fs::read_dir(from.join("model")).unwrap() {
+        let path = entry.unwrap().path();
+        let mut content = std::fs::read(&path).unwrap();
+        if path.extension().is_some_and(|extension| extension == "json") {
+            content.splice(..0, *b"\xef\xbb\xbf");
+        }
+        std::fs::write(folder.path().join(path.file_name().unwrap()), content).unwrap();
+    }
+    let config = "\u{feff}{\"bos_token\": \"<s>\", \"model_max_length\": Infinity}";
+    std::fs::write(folder.path().join("tokenizer_config.json"), config).unwrap();
+    let data = from.join("t.txt");
+    let scored = |model: &Path| {
+        evaluated(model, &["--tasks=perplexity", "--data", text(&data)]).0["tasks"].clone()
+    };
+    assert_eq!(scored(folder.path()), scored(&from.join("model")));
+}

@@ -624,3 +624,74 @@ fn a_gguf_file_hands_on_its_end_tokens_names_and_chat_templates() {
     ]);
     assert_eq!(exported(&pairs, "two")["chat_template"], templates);
 }
+
+/// What Python's readers take in a file of questions, and what other systems lay beside it.
+#[test]
+fn questions_are_read_as_they_lie_about() {
+    let row = r#"{"goal":"g","sol1":"x","sol2":"y"}"#;
+    let more =
+        r#"{"goal":"g","sol1":"x","sol2":"y","id":18446744073709551616,"score":NaN,"sol2":"y"}"#;
+    let subjects = |files: &[(&str, &[u8])]| {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            fs::write(folder.path().join(name), content).unwrap();
+        }
+        fs::write(folder.path().join("valid-labels.lst"), "1\n").unwrap();
+        task("piqa", folder.path()).subjects
+    };
+    let expected = subjects(&[("valid.jsonl", row.as_bytes())]);
+    let marked = format!("\u{feff}{more}\r\n\r\n");
+    for found in [
+        subjects(&[("valid.jsonl", marked.as_bytes())]),
+        subjects(&[("valid.JSONL", row.as_bytes())]),
+        subjects(&[("valid.jsonl", row.as_bytes()), ("._valid.jsonl", b"\0\x05\x16\x07")]),
+        subjects(&[("valid.json", row.as_bytes())]),
+    ] {
+        assert_eq!(found, expected);
+    }
+    let choices = r#"{"context":"c","choices":["a","b"],"answer":0,"id":1180591620717411303424}"#;
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("q.jsonl"), choices).unwrap();
+    let json = json!({ "name": "t", "format": "choices", "data": "q.jsonl" });
+    let file: TaskFile = serde_json::from_value(json).unwrap();
+    assert_eq!(Task::load(file, folder.path()).unwrap().subjects[0].questions.len(), 1);
+
+    let bad = subjects(&[("valid.jsonl", b"{\"goal\":\"g\xff\",\"sol1\":\"x\",\"sol2\":\"y\"}")]);
+    assert!(format!("{bad:?}").contains("g\u{fffd}"), "{bad:?}");
+}
+
+#[test]
+fn case_54_a_subject_is_named_alike_whatever_the_case_of_its_ending() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("birds_test.CSV");
+    fs::write(&file, "Which wades?,Heron,Tern,Wren,Owl,A\n").unwrap();
+    fs::write(folder.path().join("._birds_test.CSV"), "\0").unwrap();
+    let subjects = task("mmlu", &file).subjects;
+    assert_eq!(subjects[0].name, "birds");
+    assert_eq!(task("mmlu", folder.path()).subjects, subjects);
+}
+
+/// The first and last tokens in a `config.json`: case 29's kind.
+#[test]
+fn case_29_a_token_of_another_type_is_refused_by_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let special = |fields: Json| {
+        fs::write(folder.path().join("config.json"), fields.to_string()).unwrap();
+        files::special_tokens(folder.path()).map_err(|error| error.to_string())
+    };
+    assert_eq!(special(json!({})), Ok((None, Vec::new())));
+    assert_eq!(
+        special(json!({ "bos_token_id": null, "eos_token_id": [3, 4] })),
+        Ok((None, vec![3, 4]))
+    );
+    assert_eq!(
+        special(json!({ "bos_token_id": 256.0, "eos_token_id": 3 })),
+        Ok((Some(256), vec![3]))
+    );
+    for wrong in [json!("256"), json!(true), json!(-1), json!(0.5), json!(["</s>", 65])] {
+        for name in ["bos_token_id", "eos_token_id"] {
+            let error = special(json!({ name: wrong })).unwrap_err();
+            assert!(error.contains(name) && error.contains("not the number of a token"), "{error}");
+        }
+    }
+}
