@@ -281,23 +281,8 @@ pub(super) fn special_tokens(
     path: &Path,
     fields: &Map<String, Value>,
 ) -> Result<(Option<u32>, Vec<u32>), FileError> {
-    let tokens = |name: &str| {
-        let token = |value: &Value| {
-            let whole = value.as_u64().or_else(|| {
-                let value = value.as_f64()?;
-                (value.fract() == 0.0 && value >= 0.0).then_some(value as u64)
-            });
-            whole.and_then(|id| u32::try_from(id).ok()).ok_or_else(|| {
-                FileError::format(path, format!("{name} is {value}, not the number of a token"))
-            })
-        };
-        match fields.get(name) {
-            None | Some(Value::Null) => Ok(Vec::new()),
-            Some(Value::Array(list)) => list.iter().map(token).collect(),
-            Some(value) => Ok(vec![token(value)?]),
-        }
-    };
-    Ok((tokens("bos_token_id")?.first().copied(), tokens("eos_token_id")?))
+    let fields = Fields::new(path, fields);
+    Ok((fields.tokens("bos_token_id")?.first().copied(), fields.tokens("eos_token_id")?))
 }
 
 /// The same with `LlamaConfig`'s tokens where a file does not say.

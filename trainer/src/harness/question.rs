@@ -126,7 +126,7 @@ fn json_lines<Row: DeserializeOwned>(
 /// The value with numbers of 64 bits: rows that are read in several ways know no larger ones.
 fn usual_numbers(value: Value) -> Value {
     match value {
-        Value::Number(number) if number.as_i64().or(number.as_u64().map(|_| 0)).is_none() => {
+        Value::Number(number) if !number.is_i64() && !number.is_u64() => {
             number.as_f64().and_then(Number::from_f64).map_or(Value::Null, Value::Number)
         }
         Value::Array(list) => list.into_iter().map(usual_numbers).collect(),

@@ -81,14 +81,18 @@ impl<'a> Fields<'a> {
 
     /// A number from 0 on, which may be written with a point (`2048.0`).
     pub(super) fn number(&self, name: &str) -> Result<Option<usize>, FileError> {
-        self.read(name, "a whole number", |value| match value.as_u64() {
-            Some(number) => number.try_into().ok(),
-            None => {
-                let float = value.as_f64().filter(|float| float.fract() == 0.0)?;
-                // Up to where every whole number is a float.
-                (0.0..=9_007_199_254_740_992.0).contains(&float).then_some(float as usize)
-            }
-        })
+        self.read(name, "a whole number", |value| whole(value)?.try_into().ok())
+    }
+
+    /// The numbers of tokens: one, a list of them, or none where it is `null`.
+    pub(super) fn tokens(&self, name: &str) -> Result<Vec<u32>, FileError> {
+        let token = |value: &Value| u32::try_from(whole(value)?).ok();
+        let tokens = self.read(name, "the number of a token", |value| match value {
+            Value::Null => Some(Vec::new()),
+            Value::Array(list) => list.iter().map(token).collect(),
+            one => Some(vec![token(one)?]),
+        })?;
+        Ok(tokens.unwrap_or_default())
     }
 
     pub(super) fn number_or_null(&self, name: &str) -> Result<Option<usize>, FileError> {
@@ -110,4 +114,13 @@ impl<'a> Fields<'a> {
             Ok(object.map(|object| Self::new(fields.path, object)))
         })
     }
+}
+
+/// A whole number from 0 on, which may be written with a point.
+fn whole(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| {
+        let float = value.as_f64().filter(|float| float.fract() == 0.0)?;
+        // Up to where every whole number is a float.
+        (0.0..=9_007_199_254_740_992.0).contains(&float).then_some(float as u64)
+    })
 }
