@@ -128,7 +128,7 @@ pub fn build_tokens(
 /// The files of all sources, with their settings.
 fn plans(settings: &BuildSettings) -> Result<Vec<SourcePlan>, DataError> {
     let sources = settings.sources.iter();
-    let files: Result<Vec<_>, _> = sources.map(files::list).collect();
+    let files: Result<Vec<_>, _> = sources.map(|source| files::list(source, true)).collect();
     let files = files?;
     let automatic = section_bytes(&files);
     let sources = settings.sources.iter().zip(files);

@@ -43,17 +43,28 @@ pub(super) enum FilePlace {
     Store(RemoteStore, String),
 }
 
-/// The files of `source`.
+/// The files of `source`. With `says_left_out`, a warning counts the files of each folder that are none of its.
 ///
 /// # Errors
 /// A path does not exist, or no file of the right kind is there.
-pub(super) fn list(source: &SourceSettings) -> Result<Vec<InputFile>, DataError> {
+pub(super) fn list(
+    source: &SourceSettings,
+    says_left_out: bool,
+) -> Result<Vec<InputFile>, DataError> {
     let mut files = Vec::new();
     for path in &source.paths {
         let found = files.len();
         match is_url(path) {
             true => list_store(path, source.format, &mut files)?,
-            false => list_disk(Path::new(path), source.format, &mut files)?,
+            false => {
+                let left_out = list_disk(Path::new(path), source.format, &mut files)?;
+                if let Some(first) = left_out.first().filter(|_| says_left_out) {
+                    let count = left_out.len();
+                    tracing::warn!(
+                        "{path}: {count} files of other kinds are left out, {first} is the first"
+                    );
+                }
+            }
         }
         if files.len() == found {
             return Err(DataError::Input {
@@ -85,7 +96,7 @@ pub struct Survey {
 /// # Errors
 /// A path does not exist, or no file of the right kind is there.
 pub fn survey(source: &SourceSettings) -> Result<Survey, DataError> {
-    let files = list(source)?;
+    let files = list(source, false)?;
     let mut names = blake3::Hasher::new();
     for file in &files {
         names.update(format!("{:?} {}\n", file.name, file.len).as_bytes());
@@ -100,19 +111,21 @@ pub fn survey(source: &SourceSettings) -> Result<Survey, DataError> {
     })
 }
 
+/// Adds the files of a path that are wanted; the names of a folder's others.
 fn list_disk(
     path: &Path,
     format: Option<Format>,
     files: &mut Vec<InputFile>,
-) -> Result<(), DataError> {
-    let mut add = |name: &str, path: PathBuf| {
+) -> Result<Vec<String>, DataError> {
+    let mut add = |name: &str, path: PathBuf| -> Result<(), DataError> {
         let len = fs::metadata(&path).map_err(at(&path))?.len();
         files.push(input(name, FilePlace::Disk(path), len, format)?);
         Ok(())
     };
     if fs::metadata(path).map_err(at(path))?.is_file() {
         let name = path.file_name().unwrap_or(path.as_os_str());
-        return add(&name.to_string_lossy(), path.to_owned());
+        add(&name.to_string_lossy(), path.to_owned())?;
+        return Ok(Vec::new());
     }
     let mut left_out = Vec::new();
     for (name, file) in walk(path)? {
@@ -121,11 +134,7 @@ fn list_disk(
             false => left_out.push(name),
         }
     }
-    if let Some(first) = left_out.first() {
-        let (folder, count) = (path.display(), left_out.len());
-        tracing::warn!("{folder}: {count} files of other kinds are left out, {first} is the first");
-    }
-    Ok(())
+    Ok(left_out)
 }
 
 fn list_store(
