@@ -109,13 +109,11 @@ pub fn import(args: &ImportArgs) -> Result<u8> {
             Err(error) => tracing::warn!("config.json names no first and last token: {error}"),
         }
     } else {
-        let tokenizer = gguf.tokenizer();
-        settings.tokenizer = tokenizer.context("name a tokenizer.json with --tokenizer FILE")?;
+        let like = settings.like_gguf(&gguf);
+        settings = like.context("name a tokenizer.json with --tokenizer FILE")?;
         if settings.tokenizer.is_none() {
             tracing::warn!("the file has no vocabulary, so that no tokenizer.json is written; --tokenizer names one");
         }
-        (settings.bos, settings.ends) = (gguf.bos()?, gguf.ends()?);
-        settings.handed_on = gguf.handed_on()?;
     }
     write(&gguf.model()?, &args.output, settings)
 }

@@ -227,11 +227,18 @@ impl ExportSettings {
     ///
     /// # Errors
     /// A file cannot be read; [`FileError::Vocabulary`]: the vocabulary cannot be converted.
-    pub fn like_model(mut self, path: &Path) -> Result<Self, FileError> {
-        if !is_gguf(path) {
-            return self.like_folder(path);
+    pub fn like_model(self, path: &Path) -> Result<Self, FileError> {
+        match is_gguf(path) {
+            true => self.like_gguf(&Gguf::open(path)?),
+            false => self.like_folder(path),
         }
-        let gguf = Gguf::open(path)?;
+    }
+
+    /// As [`ExportSettings::like_model`] for a GGUF file that is open.
+    ///
+    /// # Errors
+    /// [`FileError::Vocabulary`]: the vocabulary cannot be converted.
+    pub fn like_gguf(mut self, gguf: &Gguf) -> Result<Self, FileError> {
         self.tokenizer = gguf.tokenizer()?;
         (self.bos, self.ends) = (gguf.bos()?, gguf.ends()?);
         self.handed_on = gguf.handed_on()?;
