@@ -57,7 +57,7 @@ fn main() -> ExitCode {
             Ok(())
         }
         Some("localnet") => localnet(&rest),
-        Some("gauntlet") => gauntlet(&rest),
+        Some("gauntlet") => gauntlet("gauntlet", "what was asked for", &[], &rest),
         Some("study") => study(&rest),
         Some("test") => no_more(&rest, &["--timings"])
             .and_then(|()| test::run(rest.iter().any(|arg| arg == "--timings"))),
@@ -94,22 +94,20 @@ fn no_more(args: &[String], known: &[&str]) -> Result<(), Failure> {
 
 /// Builds what is needed and becomes `gauntlet localnet`.
 fn localnet(args: &[String]) -> Result<(), Failure> {
-    let mut steps = Steps::new(3);
-    let setup = build::ready(&mut steps)?;
-    steps.take("build", build::ABOUT, || build::programs(&setup, &[]))?;
-    steps.take("localnet", "a chain and those who train on it", || {
-        become_program(&setup.program("gauntlet"), &["localnet".to_owned()], args)
-    })
+    gauntlet("localnet", "a chain and those who train on it", &["localnet"], args)
 }
 
-/// Builds what is needed and becomes `gauntlet`.
-fn gauntlet(args: &[String]) -> Result<(), Failure> {
+/// Builds what is needed and becomes `gauntlet` with the arguments `first` and `args`, as a step of this name.
+fn gauntlet(
+    name: &'static str,
+    about: &str,
+    first: &[&str],
+    args: &[String],
+) -> Result<(), Failure> {
     let mut steps = Steps::new(3);
     let setup = build::ready(&mut steps)?;
     steps.take("build", build::ABOUT, || build::programs(&setup, &[]))?;
-    steps.take("gauntlet", "what was asked for", || {
-        become_program(&setup.program("gauntlet"), &[], args)
-    })
+    steps.take(name, about, || become_program(&setup.program("gauntlet"), first, args))
 }
 
 /// Builds what is needed and becomes the trainer's example `study`.
@@ -151,7 +149,7 @@ fn built(extra: &[&str]) -> Result<Setup, Failure> {
 }
 
 /// Becomes another program; returns only if it cannot be started.
-fn become_program(program: &Path, first: &[String], args: &[String]) -> Result<(), Failure> {
+fn become_program(program: &Path, first: &[&str], args: &[String]) -> Result<(), Failure> {
     let error = Command::new(program).args(first).args(args).exec();
     Err(format!("cannot start {}: {error}", program.display()))
 }
