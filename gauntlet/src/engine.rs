@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use trainer::{devices, Device, DeviceKind, Threads};
 
 /// The variables that candle and rayon take their number of threads from.
@@ -23,6 +23,18 @@ pub enum EngineArg {
     Portable,
     /// The same model with candle's autograd: slow, to check the others.
     Candle,
+}
+
+/// The values of `--optimiser`.
+#[derive(ValueEnum, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimiserArg {
+    /// AdamW on every tensor.
+    #[default]
+    #[value(name = "adamw")]
+    AdamW,
+    /// Muon on the layers' matrices, AdamW on embedding, output matrix and norms.
+    Muon,
 }
 
 impl EngineArg {

@@ -102,6 +102,9 @@ pub enum BatchError {
         /// Tensors of the model.
         count: usize,
     },
+    /// Averages are of another optimiser than the learner's.
+    #[error("the averages are of another optimiser")]
+    Optimiser,
     /// The device failed.
     #[error("the device failed: {0}")]
     Device(String),

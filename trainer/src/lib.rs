@@ -57,7 +57,7 @@ pub use files::{ExportSettings, FileError};
 pub use learner::{Learner, LearnerSettings};
 pub use matmul::MatrixUnit;
 pub use model::{Model, ModelError};
-pub use optimiser::AdamWSettings;
+pub use optimiser::{AdamWSettings, MuonSettings, Optimiser};
 pub use plan::{Plan, Precision};
 pub use pretrain::{
     pretrain, PretrainEnd, PretrainError, PretrainEvent, PretrainSettings, Pretrainer,

@@ -141,6 +141,7 @@ fn check_others(preset: &str, samples: usize, pool: &Threads) {
                 shape: Shape::Flat,
             },
             adamw: AdamWSettings::default(),
+            muon: None,
             clip_norm: 1.0,
             seed: 1,
             guard: GuardSettings::default(),

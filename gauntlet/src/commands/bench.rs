@@ -11,13 +11,16 @@ use clap::{Args, Subcommand};
 use dataset::{SampleSource, Tokens};
 use serde_json::{json, Value};
 use trainer::{
-    autograd::Autograd, budget::CpuCosts, optimiser::AdamW, AdamWSettings, Compute, Engine,
-    MatrixUnit, Model, ModelConfig, Precision, Threads,
+    autograd::Autograd, budget::CpuCosts, AdamWSettings, Compute, Engine, MatrixUnit, Model,
+    ModelConfig, MuonSettings, Optimiser, Precision, Threads,
 };
 
 use participant::memory;
 
-use crate::{engine::EngineArg, exit, limits};
+use crate::{
+    engine::{EngineArg, OptimiserArg},
+    exit, limits,
+};
 
 /// Steps before the clock starts: first touch of memory, threads.
 const WARM_UP_STEPS: usize = 2;
@@ -48,6 +51,9 @@ pub struct BenchTrainArgs {
     /// The engine that trains.
     #[arg(long, value_enum, default_value = "cpu")]
     pub engine: EngineArg,
+    /// The optimiser (our engine only).
+    #[arg(long, value_enum, default_value = "adamw")]
+    pub optimiser: OptimiserArg,
     /// Round the parameters to bf16 in forward and backward pass (our engine only).
     #[arg(long)]
     pub bf16: bool,
@@ -163,6 +169,7 @@ impl Measured {
         json!({
             "engine": format!("{:?}", args.engine).to_lowercase(),
             "unit": self.unit,
+            "optimiser": args.optimiser,
             "preset": args.preset,
             "parameters": config.parameter_count(),
             "threads": args.threads,
@@ -210,17 +217,20 @@ fn train_engine(args: &BenchTrainArgs, model: &Model, samples: &Noise) -> Result
     };
     ensure!(unit.available(), "this machine has no such unit");
     let threads = Threads::new(args.threads.into())?;
-    let compute = Compute::new(threads.clone()).with_unit(unit);
-    let mut engine =
-        Engine::with_precision(model.config(), args.batch.into(), true, compute, precision)?;
+    let compute = Compute::new(threads).with_unit(unit);
+    let (batch_size, config) = (args.batch.into(), model.config());
+    let mut engine = Engine::with_precision(config, batch_size, true, compute.clone(), precision)?;
     let mut parameters = model.parameters().to_vec();
     let mut gradient = vec![0.0; parameters.len()];
-    let mut adamw = AdamW::new(AdamWSettings::default(), parameters.len());
+    let muon = (args.optimiser == OptimiserArg::Muon).then(MuonSettings::default);
+    let mut optimiser = Optimiser::new(AdamWSettings::default(), muon, model.arena(), &compute);
     let tokens = f64::from(args.batch) * model.config().seq_len as f64;
     let mut measured = Measured {
         steps: Vec::new(),
         unit: Some(unit),
-        allocated: Some(engine.allocated_bytes() + parameters.len() as u64 * 4 * 4),
+        allocated: Some(
+            engine.allocated_bytes() + optimiser.allocated_bytes() + parameters.len() as u64 * 8,
+        ),
         loss: 0.0,
     };
     for step in 0..WARM_UP_STEPS + usize::from(args.steps) {
@@ -230,9 +240,9 @@ fn train_engine(args: &BenchTrainArgs, model: &Model, samples: &Noise) -> Result
         let loss =
             engine.loss_and_gradient(&parameters, &mut gradient, samples, &ids, scale, false)?;
         let middle = Instant::now();
-        let norm = adamw.gradient_norm(&threads, &gradient);
+        let norm = optimiser.gradient_norm(&gradient);
         let clip = if norm > 1.0 { (1.0 / norm) as f32 } else { 1.0 };
-        adamw.step(&threads, model.arena(), &mut parameters, &gradient, 1e-3, clip);
+        optimiser.step(&mut parameters, &gradient, 1e-3, clip);
         let times = engine.times();
         if step >= WARM_UP_STEPS {
             measured.steps.push(StepTimes {
@@ -287,6 +297,7 @@ mod tests {
             batch: 1,
             steps: 4,
             engine: EngineArg::Cpu,
+            optimiser: OptimiserArg::AdamW,
             bf16: false,
             json: true,
         };

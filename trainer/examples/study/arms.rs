@@ -1,16 +1,60 @@
 //! Lists what is compared: each arm is one way to train the same model on the same tokens.
 
+use std::ops::RangeInclusive;
+
+/// Which model, on how many tokens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Size {
+    /// 115 thousand parameters, eight peers, 3600 steps of each.
+    Small,
+    /// The same for 9000 steps: 600 rounds of 15 steps, 300 of 30.
+    Long,
+    /// A million parameters in ten layers, four peers, 4500 steps of each: 300 rounds of 15 steps.
+    Large,
+    /// The same for 1200 steps, to choose rates.
+    LargeShort,
+}
+
+impl Size {
+    /// Steps of every peer: a multiple of each H.
+    pub(crate) fn steps(self) -> usize {
+        match self {
+            Self::Small => 3600,
+            Self::Long => 9000,
+            Self::Large => 4500,
+            Self::LargeShort => 1200,
+        }
+    }
+
+    /// Peers of a run.
+    pub(crate) fn peers(self) -> usize {
+        match self {
+            Self::Small | Self::Long => 8,
+            Self::Large | Self::LargeShort => 4,
+        }
+    }
+}
+
 /// How the peers work together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Method {
-    /// Every step the mean of all gradients, one AdamW.
+    /// Every step the mean of all gradients, one optimiser.
     DataParallel,
-    /// H local AdamW steps, the dense mean of the differences, SGD with Nesterov's momentum.
+    /// H local steps, the dense mean of the differences, SGD with Nesterov's momentum.
     DiLoCo,
     /// Every step the largest of a decaying sum of gradients; the sign of their mean moves θ.
     DeMo,
-    /// H local AdamW steps, error feedback, chunked top-k, quantised; plain SGD outside.
+    /// H local steps, error feedback, chunked top-k, quantised; plain SGD outside.
     SparseLoCo,
+}
+
+/// What takes the local steps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Inner {
+    /// AdamW on every tensor.
+    AdamW,
+    /// Muon on the layers' matrices, AdamW on the rest.
+    Muon,
 }
 
 /// Which 4096 values of a matrix are a chunk.
@@ -35,25 +79,92 @@ pub(crate) enum Quantiser {
     F32,
 }
 
-/// By what the sum of the updates is divided.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Mean {
-    /// The number of accepted updates.
-    Accepted,
-    /// For each coordinate, the number of updates that keep it.
-    Senders,
-}
-
 /// Whether peers come and go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Churn {
     /// All stay.
     None,
     /// A peer leaves with probability 1/4 after a round, its place is empty in the next and then
-    /// taken by one with a fresh optimiser and no error feedback.
-    Leave,
+    /// taken by one without error feedback, whose optimiser starts as [`Joining`] says.
+    Leave(Joining),
     /// A quarter of the updates is not accepted, and lost.
     Late,
+}
+
+/// How the optimiser of a peer starts that takes an empty place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Joining {
+    /// Afresh.
+    Fresh,
+    /// Afresh, its rate rising over its first round.
+    WarmUp,
+    /// Afresh, with a third of the steps in its first round.
+    FewSteps,
+    /// With the averages of another peer.
+    State,
+}
+
+/// What some of the peers, the last ones, do instead of their work.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Adversaries {
+    /// There are none.
+    None,
+    /// So many send their update with the opposite sign.
+    Opposite(usize),
+    /// So many send, with the opposite sign and in full size, places that their update does not keep,
+    /// all the same ones: where few others send.
+    Apart(usize),
+}
+
+impl Adversaries {
+    pub(crate) fn count(self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Opposite(count) | Self::Apart(count) => count,
+        }
+    }
+}
+
+/// How the outer rate changes over the run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum OuterSchedule {
+    Flat,
+    /// Rises over the first tenth.
+    WarmUp,
+    /// Falls linearly to a quarter over the second half.
+    Decay,
+}
+
+/// Learning rates.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct Rates {
+    /// Of the layers' matrices: Muon's, AdamW's or of the sign step.
+    pub(crate) matrices: f32,
+    /// Of embedding and norms: AdamW's.
+    pub(crate) rest: f32,
+    /// Of the outer step.
+    pub(crate) outer: f32,
+}
+
+/// What a run is for, and so with which seeds it is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Purpose {
+    /// To choose the rates.
+    Search,
+    /// To be compared, with rates that were chosen before and seeds that served for no choice.
+    Compare,
+    /// To see what else makes a difference.
+    Explore,
+}
+
+impl Purpose {
+    pub(crate) fn seeds(self) -> RangeInclusive<u64> {
+        match self {
+            Self::Search => 1..=1,
+            Self::Compare => 11..=15,
+            Self::Explore => 1..=2,
+        }
+    }
 }
 
 /// One way to train.
@@ -61,92 +172,193 @@ pub(crate) enum Churn {
 pub(crate) struct Arm {
     /// Its name in tables and file rows; differs between any two arms.
     pub(crate) name: String,
+    pub(crate) purpose: Purpose,
+    pub(crate) size: Size,
     pub(crate) method: Method,
+    pub(crate) inner: Inner,
     /// Local steps of a round.
     pub(crate) steps: usize,
     /// Values kept of 4096.
     pub(crate) keep: u16,
     pub(crate) shape: Shape,
     pub(crate) quantiser: Quantiser,
-    pub(crate) mean: Mean,
+    /// c of max(senders, c · accepted), by which a place's sum is divided.
+    pub(crate) senders_min: f32,
     pub(crate) churn: Churn,
-    /// Learning rate of AdamW, or of the sign step.
-    pub(crate) inner_rate: f32,
-    /// Rate of the outer step.
-    pub(crate) outer_rate: f32,
+    pub(crate) adversaries: Adversaries,
+    pub(crate) rates: Rates,
+    pub(crate) outer_schedule: OuterSchedule,
     /// What is left of the error feedback from one round to the next.
     pub(crate) decay: f32,
-    /// Whether it serves only to choose rates: one seed.
-    pub(crate) pilot: bool,
+}
+
+/// Rates that were chosen by the search, of which the study's text tells.
+const fn chosen(method: Method, inner: Inner, steps: usize) -> Rates {
+    let (matrices, rest, outer) = match (method, inner, steps) {
+        (Method::DataParallel, Inner::AdamW, _) => (4e-3, 4e-3, 1.0),
+        (Method::DataParallel, Inner::Muon, _) => (4e-3, 8e-3, 1.0),
+        (Method::DeMo, ..) => (8e-3, 8e-3, 1.0),
+        (Method::DiLoCo, Inner::AdamW, _) => (4e-3, 4e-3, 0.7),
+        (Method::DiLoCo, Inner::Muon, _) => (4e-3, 4e-3, 0.7),
+        (Method::SparseLoCo, Inner::AdamW, _) => (4e-3, 4e-3, 2.0),
+        (Method::SparseLoCo, Inner::Muon, _) => (4e-3, 8e-3, 2.0),
+    };
+    Rates { matrices, rest, outer }
 }
 
 impl Arm {
-    fn new(name: &str, method: Method) -> Self {
-        let (steps, inner_rate, outer_rate) = match method {
-            Method::DataParallel => (1, 4e-3, 1.0),
-            Method::DiLoCo => (30, 4e-3, 0.7),
-            Method::DeMo => (1, 8e-3, 1.0),
-            Method::SparseLoCo => (30, 4e-3, 2.0),
-        };
+    fn new(name: &str, method: Method, inner: Inner, steps: usize) -> Self {
         Self {
             name: name.to_owned(),
+            purpose: Purpose::Explore,
+            size: Size::Small,
             method,
+            inner,
             steps,
             keep: 64,
             shape: Shape::Rows,
             quantiser: Quantiser::TwoBit,
-            mean: Mean::Accepted,
+            senders_min: 1.0,
             churn: Churn::None,
-            inner_rate,
-            outer_rate,
+            adversaries: Adversaries::None,
+            rates: chosen(method, inner, steps),
+            outer_schedule: OuterSchedule::Flat,
             decay: 0.95,
-            pilot: false,
         }
     }
 
-    /// An arm of the search for rates.
-    fn pilot(method: Method, inner_rate: f32, outer_rate: f32) -> Self {
-        let name = format!("rates {method:?} {inner_rate} {outer_rate}");
-        Self { inner_rate, outer_rate, pilot: true, ..Self::new(&name, method) }
+    /// The same at other rates, to choose among them.
+    fn search(self, rates: (f32, f32, f32)) -> Self {
+        let (matrices, rest, outer) = rates;
+        let name = format!("search {} {matrices} {rest} {outer}", self.name);
+        let rates = Rates { matrices, rest, outer };
+        Self { name, purpose: Purpose::Search, rates, ..self }
+    }
+
+    /// The same at another size, to be compared.
+    fn compared(self, size: Size) -> Self {
+        let name = format!("{:?}: {}", size, self.name).to_lowercase();
+        Self { name, purpose: Purpose::Compare, size, ..self }
     }
 }
 
-/// All arms, those that choose the rates last.
+/// All arms.
 pub(crate) fn all() -> Vec<Arm> {
-    let sparse = |name: &str| Arm::new(name, Method::SparseLoCo);
-    let mut arms = vec![
-        Arm::new("data parallel", Method::DataParallel),
-        Arm::new("DiLoCo H30", Method::DiLoCo),
-        Arm { steps: 15, ..Arm::new("DiLoCo H15", Method::DiLoCo) },
-        Arm::new("DeMo-like k64", Method::DeMo),
-    ];
-    for steps in [30, 15, 5] {
-        for keep in [64, 32, 128] {
-            arms.push(Arm { steps, keep, ..sparse(&format!("SparseLoCo H{steps} k{keep}")) });
-        }
+    let mut arms = searches();
+    arms.extend(compared());
+    arms.extend(explored());
+    arms.extend(others());
+    arms
+}
+
+/// Nine settings for each of the arms that are compared, all on the first seed.
+fn searches() -> Vec<Arm> {
+    use Inner::{AdamW, Muon};
+    use Method::{DataParallel, SparseLoCo};
+    let mut arms = Vec::new();
+    let mut grid = |name: &str, method, inner, steps, rates: [(f32, f32, f32); 9]| {
+        let arm = Arm::new(name, method, inner, steps);
+        arms.extend(rates.map(|rates| arm.clone().search(rates)));
+    };
+    let parallel = |matrices: [f32; 3], rest: [f32; 3]| {
+        std::array::from_fn(|at| (matrices[at / 3], rest[at % 3], 1.0))
+    };
+    let sparse = |matrices: [f32; 3], outer: [f32; 3], rest: f32| {
+        std::array::from_fn(|at| (matrices[at / 3], rest, outer[at % 3]))
+    };
+    grid("AdamW", DataParallel, AdamW, 1, parallel([2e-3, 4e-3, 8e-3], [4e-3, 8e-3, 1.6e-2]));
+    grid("SL Muon H15", SparseLoCo, Muon, 15, sparse([3e-3, 5e-3, 8e-3], [1.4, 2.0, 3.0], 8e-3));
+    grid("SL Muon H30", SparseLoCo, Muon, 30, sparse([3e-3, 5e-3, 8e-3], [1.4, 2.0, 3.0], 8e-3));
+    grid("Muon", DataParallel, Muon, 1, parallel([1e-3, 2e-3, 4e-3], [4e-3, 8e-3, 1.6e-2]));
+    grid("SL AdamW H15", SparseLoCo, AdamW, 15, sparse([2e-3, 4e-3, 8e-3], [1.4, 2.0, 3.0], 8e-3));
+    grid("SL AdamW H30", SparseLoCo, AdamW, 30, sparse([2e-3, 4e-3, 8e-3], [1.4, 2.0, 3.0], 8e-3));
+    arms
+}
+
+/// What the aims are about, with rates that the search chose.
+fn compared() -> Vec<Arm> {
+    use Inner::{AdamW, Muon};
+    use Method::{DataParallel, SparseLoCo};
+    let mut arms = Vec::new();
+    for size in [Size::Long, Size::Large] {
+        arms.extend([
+            Arm::new("data parallel AdamW", DataParallel, AdamW, 1).compared(size),
+            Arm::new("SparseLoCo Muon H15", SparseLoCo, Muon, 15).compared(size),
+        ]);
     }
     arms.extend([
-        Arm { shape: Shape::Tiles, ..sparse("H30 k64 tiles 64x64") },
-        Arm { quantiser: Quantiser::F32, ..sparse("H30 k64 f32 values") },
-        Arm { quantiser: Quantiser::Sign, ..sparse("H30 k64 sign only") },
-        Arm { quantiser: Quantiser::Reference, ..sparse("H30 k64 reference 2 bit") },
-        Arm { mean: Mean::Senders, outer_rate: 1.0, ..sparse("H30 k64 mean over senders") },
-        Arm { decay: 0.99, ..sparse("H30 k64 decay 0.99") },
-        Arm { outer_rate: 1.0, ..sparse("H30 k64 outer rate 1") },
-        Arm { churn: Churn::Leave, ..sparse("H30 k64 peers leave and join") },
-        Arm { churn: Churn::Late, ..sparse("H30 k64 a quarter late") },
+        Arm::new("SparseLoCo Muon H30", SparseLoCo, Muon, 30).compared(Size::Long),
+        Arm::new("data parallel Muon", DataParallel, Muon, 1).compared(Size::Long),
+        Arm::new("SparseLoCo AdamW H15", SparseLoCo, AdamW, 15).compared(Size::Long),
+        Arm::new("SparseLoCo AdamW H30", SparseLoCo, AdamW, 30).compared(Size::Long),
     ]);
-    for (inner, outer) in [(2e-3, 1.0), (8e-3, 1.0), (1.6e-2, 1.0)] {
-        arms.push(Arm::pilot(Method::DataParallel, inner, outer));
+    arms
+}
+
+/// What joiners cost, what adversaries do, and whether the outer rate should change over a run.
+fn explored() -> Vec<Arm> {
+    let arm = |name: &str| Arm::new(name, Method::SparseLoCo, Inner::Muon, 15);
+    let mut arms = vec![arm("Muon H15")];
+    for (name, joining) in [
+        ("Muon H15 joiners afresh", Joining::Fresh),
+        ("Muon H15 joiners warm up", Joining::WarmUp),
+        ("Muon H15 joiners with few steps", Joining::FewSteps),
+        ("Muon H15 joiners with a peer's state", Joining::State),
+    ] {
+        arms.push(Arm { churn: Churn::Leave(joining), ..arm(name) });
     }
-    for (inner, outer) in [(2e-3, 0.7), (8e-3, 0.7), (4e-3, 0.4), (4e-3, 1.0)] {
-        arms.push(Arm::pilot(Method::DiLoCo, inner, outer));
+    arms.extend([
+        Arm { churn: Churn::Late, ..arm("Muon H15 a quarter late") },
+        Arm { outer_schedule: OuterSchedule::WarmUp, ..arm("Muon H15 outer rate rises") },
+        Arm { outer_schedule: OuterSchedule::Decay, ..arm("Muon H15 outer rate falls") },
+        Arm { decay: 0.99, ..arm("Muon H15 decay 0.99") },
+    ]);
+    let rules = [("accepted", 1.0, 1.0), ("a quarter", 0.25, 0.5), ("senders", 0.0, 0.5)];
+    for (rule, senders_min, part) in rules {
+        let with = |name: &str, adversaries: Adversaries| {
+            let mut arm = arm(&format!("Muon H15 over {rule}{name}"));
+            arm.rates.outer *= part;
+            Arm { adversaries, senders_min, ..arm }
+        };
+        if senders_min < 1.0 {
+            arms.push(with("", Adversaries::None));
+        }
+        arms.extend([
+            with(", one of 8 apart", Adversaries::Apart(1)),
+            with(", two of 8 apart", Adversaries::Apart(2)),
+            with(", two of 8 opposite", Adversaries::Opposite(2)),
+        ]);
     }
-    for inner in [1e-3, 4e-3, 1.6e-2] {
-        arms.push(Arm::pilot(Method::DeMo, inner, 1.0));
-    }
-    for (inner, outer) in [(2e-3, 1.0), (8e-3, 1.0), (4e-3, 0.7), (4e-3, 1.4), (4e-3, 4.0)] {
-        arms.push(Arm::pilot(Method::SparseLoCo, inner, outer));
-    }
+    arms
+}
+
+/// Other methods, and the parts of SparseLoCo one by one.
+fn others() -> Vec<Arm> {
+    use Inner::{AdamW, Muon};
+    let arm = |name: &str, method, inner, steps| Arm::new(name, method, inner, steps);
+    let sparse = |name: &str| Arm::new(name, Method::SparseLoCo, AdamW, 30);
+    let mut arms = vec![
+        arm("DiLoCo AdamW H30", Method::DiLoCo, AdamW, 30),
+        arm("DiLoCo AdamW H15", Method::DiLoCo, AdamW, 15),
+        arm("DiLoCo Muon H30", Method::DiLoCo, Muon, 30),
+        arm("DiLoCo Muon H15", Method::DiLoCo, Muon, 15),
+        arm("DeMo-like k64", Method::DeMo, AdamW, 1),
+        arm("Muon H5 k64", Method::SparseLoCo, Muon, 5),
+        Arm { keep: 128, ..arm("Muon H15 k128", Method::SparseLoCo, Muon, 15) },
+        Arm { keep: 32, ..arm("Muon H15 k32", Method::SparseLoCo, Muon, 15) },
+    ];
+    arms.extend([
+        sparse("AdamW H30 k64"),
+        Arm { keep: 32, ..sparse("AdamW H30 k32") },
+        Arm { keep: 128, ..sparse("AdamW H30 k128") },
+        Arm { steps: 5, ..sparse("AdamW H5 k64") },
+        Arm { shape: Shape::Tiles, ..sparse("AdamW H30 k64 tiles 64x64") },
+        Arm { quantiser: Quantiser::F32, ..sparse("AdamW H30 k64 f32 values") },
+        Arm { quantiser: Quantiser::Sign, ..sparse("AdamW H30 k64 sign only") },
+        Arm { quantiser: Quantiser::Reference, ..sparse("AdamW H30 k64 reference 2 bit") },
+        Arm { decay: 0.99, ..sparse("AdamW H30 k64 decay 0.99") },
+        Arm { churn: Churn::Late, ..sparse("AdamW H30 k64 a quarter late") },
+        Arm { churn: Churn::Leave(Joining::Fresh), ..sparse("AdamW H30 k64 joiners afresh") },
+    ]);
     arms
 }

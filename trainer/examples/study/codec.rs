@@ -32,6 +32,16 @@ pub(crate) struct Sent {
     pub(crate) bytes: u64,
 }
 
+impl Sent {
+    /// Every value with the opposite sign.
+    pub(crate) fn opposite(mut self) -> Self {
+        for (_, value) in self.tensors.iter_mut().flatten() {
+            *value = -*value;
+        }
+        self
+    }
+}
+
 impl Codec {
     pub(crate) fn new(arena: &Arena, keep: u16, shape: Shape, quantiser: Quantiser) -> Self {
         let cut = |tensor: &trainer::config::Placed| {
@@ -87,6 +97,26 @@ impl Codec {
             tensors.push(values);
         }
         Ok(Sent { tensors, bytes })
+    }
+
+    /// Sends, with the opposite sign and the size of what [`Codec::send`] would send, places that follow from
+    /// `round` alone; `error` goes on as if it had been sent.
+    pub(crate) fn send_apart(&self, error: &mut [f32], round: u64) -> Result<Sent, ChunkError> {
+        let before = error.to_vec();
+        let mut sent = self.send(error)?;
+        for (tensor, values) in self.tensors.iter().zip(&mut sent.tensors) {
+            let mut values = values.iter_mut();
+            for chunk in &tensor.0 {
+                let count = usize::from(kept(chunk.len() as u32, self.keep));
+                // An odd step visits every place of a chunk whose length is a power of two.
+                let (start, step) = (round as usize, chunk.len() / count | 1);
+                for (at, value) in values.by_ref().take(count).enumerate() {
+                    let place = chunk[(start + at * step) % chunk.len()];
+                    *value = (place, value.1.abs().copysign(-before[place as usize]));
+                }
+            }
+        }
+        Ok(sent)
     }
 
     fn select(&self, tensor: &TensorChunks, error: &[f32]) -> Result<Vec<Selected>, ChunkError> {

@@ -1,13 +1,14 @@
-//! The quality study: one small model, eight simulated peers, equal tokens, many ways to train.
+//! The quality study: small models, simulated peers, equal tokens, many ways to train.
 //!
 //! ```text
-//! cargo xtask study [--quick] [--out DIR] [--seeds N] [--seed S] [--only NAME] [--threads N]
+//! cargo xtask study [--quick] [--out DIR] [--only PART] [--threads N]
 //! ```
 //!
 //! Writes a row to `runs.csv` and a curve to `curves.csv` after each run and starts again where it
-//! was stopped; then `table.md`, `curves.svg` and `results.svg` from all rows. `--threads` is how
-//! many runs go on at once, each on one thread, so that the results do not depend on it. `--quick`
-//! is a twelfth of the tokens with one seed, into a folder of its own.
+//! was stopped; then `table.md`, `curves.svg` and `results.svg` from all rows. `--only` makes the runs of
+//! the arms whose name contains it. `--threads` is how many runs go on at once, each on one thread, so that the results
+//! do not depend on it. `--quick` is a thirtieth of the tokens with one seed and without the search for rates and
+//! the larger model, into a folder of its own.
 
 mod arms;
 mod codec;
@@ -18,45 +19,36 @@ mod simulate;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::time::Instant;
 
-use dataset::{build, default_corpus, CorpusLimits, SampleSource};
-use trainer::Threads;
+use dataset::{build, default_corpus, CorpusLimits, Dataset, SampleSource};
 
-use crate::arms::Arm;
+use crate::arms::{Arm, Purpose, Size};
 use crate::report::{Row, Rows};
 
-/// Steps of every peer: a multiple of each H.
-const STEPS: usize = 3600;
-const QUICK_STEPS: usize = 300;
+/// By what `--quick` divides the steps of the smallest runs.
+const QUICK: usize = 30;
 
 struct Options {
     quick: bool,
     out: PathBuf,
-    seeds: u64,
-    first_seed: u64,
     only: Option<String>,
     threads: usize,
 }
 
 fn options() -> Result<Options, Box<dyn Error>> {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/study");
-    let mut options =
-        Options { quick: false, out: docs, seeds: 2, first_seed: 1, only: None, threads: 1 };
+    let mut options = Options { quick: false, out: docs, only: None, threads: 1 };
     let mut out = None;
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
         if name == "--quick" {
             options.quick = true;
-            options.seeds = 1;
             options.out = std::env::temp_dir().join("gauntlet-study");
             continue;
         }
         let value = arguments.next().ok_or(format!("{name} needs a value"))?;
         match name.as_str() {
             "--out" => out = Some(PathBuf::from(value)),
-            "--seeds" => options.seeds = value.parse()?,
-            "--seed" => options.first_seed = value.parse()?,
             "--only" => options.only = Some(value),
             "--threads" => options.threads = value.parse()?,
             _ => return Err(format!("unknown option {name}").into()),
@@ -66,26 +58,54 @@ fn options() -> Result<Options, Box<dyn Error>> {
     Ok(options)
 }
 
-/// The runs that are not in `rows` yet: the first seed of all arms, the pilots, the other seeds.
-fn missing(options: &Options, rows: &Rows) -> Vec<(Arm, u64)> {
-    let mut runs = Vec::new();
-    for seed in options.first_seed..options.first_seed + options.seeds {
-        for arm in arms::all() {
-            let wanted = match &options.only {
-                Some(part) => arm.name.contains(part.as_str()),
-                None => !arm.pilot || seed == options.first_seed,
-            };
-            if wanted && !rows.has(&arm.name, seed) {
-                runs.push((arm, seed));
-            }
-        }
-    }
-    runs
+/// A run: an arm, a seed and how many steps each peer takes.
+type Run = (Arm, u64, usize);
+
+/// The runs that are not in `rows` yet, in the order of the arms.
+fn missing(options: &Options, rows: &Rows) -> Vec<Run> {
+    let part = options.only.as_deref().unwrap_or_default();
+    let arms = arms::all().into_iter().filter(|arm| arm.name.contains(part));
+    let wanted = |arm: &Arm| {
+        let small = matches!(arm.size, Size::Small | Size::Long);
+        !options.quick || (small && arm.purpose != Purpose::Search)
+    };
+    let runs = arms.filter(wanted).flat_map(|arm| {
+        let seeds = if options.quick { 1..=1 } else { arm.purpose.seeds() };
+        let steps = if options.quick { Size::Small.steps() / QUICK } else { arm.size.steps() };
+        seeds.map(move |seed| (arm.clone(), seed, steps))
+    });
+    runs.filter(|(arm, seed, _)| !rows.has(&arm.name, *seed)).collect()
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let options = options()?;
-    let steps = if options.quick { QUICK_STEPS } else { STEPS };
+/// Makes the runs, `threads` at once, each as soon as a thread is free.
+fn make(
+    runs: Vec<Run>,
+    threads: usize,
+    rows: Rows,
+    data: &Dataset,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let (rows, left) = (Mutex::new(rows), Mutex::new(runs.into_iter()));
+    let work = || -> Result<(), Box<dyn Error + Send + Sync>> {
+        loop {
+            let next = left.lock().map_err(|_| "a run panicked")?.next();
+            let Some((arm, seed, steps)) = next else { return Ok(()) };
+            let outcome = simulate::run(&arm, seed, steps, data).map_err(|e| e.to_string())?;
+            let row = Row::new(&arm, seed, steps, &outcome);
+            println!("{row}");
+            rows.lock().map_err(|_| "a run panicked")?.append(row, &outcome.curve)?;
+        }
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let join = |worker: std::thread::ScopedJoinHandle<'_, _>| {
+            worker.join().unwrap_or_else(|_| Err("a run panicked".into()))
+        };
+        workers.into_iter().map(join).collect()
+    })
+}
+
+fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
+    let options = options().map_err(|error| error.to_string())?;
     let rows = Rows::open(&options.out)?;
     let runs = missing(&options, &rows);
     if !runs.is_empty() {
@@ -93,20 +113,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         let documents = default_corpus(&lock, &CorpusLimits::default())?;
         let folder = std::env::temp_dir().join(format!("gauntlet-study-{}", std::process::id()));
         let dataset = build(documents, simulate::SEQ_LEN, &folder)?;
-        println!("{} samples", dataset.train().sample_count());
-        let rows = Mutex::new(rows);
-        let threads = Threads::new(options.threads)?;
-        let results = threads.map(runs.len(), |index| {
-            let (arm, seed) = &runs[index];
-            let start = Instant::now();
-            let outcome = simulate::run(arm, *seed, steps, &dataset).map_err(|e| e.to_string())?;
-            let row = Row::new(arm, *seed, steps, &outcome, start.elapsed().as_secs_f64());
-            println!("{row}");
-            let mut rows = rows.lock().map_err(|_| "a run panicked".to_owned())?;
-            rows.append(row, &outcome.curve).map_err(|e| e.to_string())
-        });
+        println!("{} samples, {} runs", dataset.train().sample_count(), runs.len());
+        let made = make(runs, options.threads, rows, &dataset);
         std::fs::remove_dir_all(&folder)?;
-        results.into_iter().collect::<Result<Vec<_>, _>>()?;
+        made?;
     }
     let rows = Rows::open(&options.out)?;
     rows.write_table()?;

@@ -4,17 +4,18 @@ use std::fmt::Write;
 use std::path::Path;
 use std::{fs, io};
 
+use crate::arms::Purpose;
 use crate::report::{mean, Rows};
 
 const COLOURS: [&str; 6] = ["#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377"];
 /// The arms whose curves are drawn.
 const CURVES: [&str; 6] = [
-    "data parallel",
-    "DiLoCo H30",
-    "DeMo-like k64",
-    "SparseLoCo H30 k64",
-    "SparseLoCo H15 k64",
-    "SparseLoCo H5 k64",
+    "long: data parallel adamw",
+    "long: data parallel muon",
+    "long: sparseloco muon h15",
+    "long: sparseloco muon h30",
+    "long: sparseloco adamw h15",
+    "long: sparseloco adamw h30",
 ];
 const WIDTH: f64 = 760.0;
 
@@ -110,7 +111,7 @@ fn results(rows: &Rows) -> String {
     let arms: Vec<_> = rows
         .by_name()
         .into_iter()
-        .filter(|(arm, _)| !arm.pilot)
+        .filter(|(arm, _)| arm.purpose != Purpose::Search)
         .map(|(arm, rows)| (arm.name, rows.iter().map(|row| row.loss).collect::<Vec<_>>()))
         .collect();
     let all = || arms.iter().flat_map(|(_, losses)| losses.iter().copied());

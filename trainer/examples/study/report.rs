@@ -1,16 +1,16 @@
 //! Writes the results as files: a row for each run, a curve for each run, and a table.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::arms::Arm;
+use crate::arms::{Arm, Rates};
 use crate::simulate::{self, Outcome};
 
-const RUNS_HEADER: &str = "name,seed,method,h,k,shape,quantiser,mean,churn,inner_rate,outer_rate,\
-decay,steps,tokens,loss,bytes_per_peer,updates_per_peer,seconds";
+const RUNS_HEADER: &str = "name,seed,purpose,size,method,inner,h,k,shape,quantiser,senders_min,churn,adversaries,\
+matrix_rate,rest_rate,outer_rate,outer_schedule,decay,steps,tokens,loss,bytes_per_peer,updates_per_peer,cpu_seconds";
 const CURVES_HEADER: &str = "name,seed,tokens,loss";
 
 /// One run: the columns of `runs.csv`.
@@ -22,28 +22,37 @@ pub(crate) struct Row {
     pub(crate) loss: f64,
     pub(crate) bytes_per_peer: u64,
     pub(crate) updates_per_peer: f64,
+    /// Of the processor.
+    pub(crate) seconds: f64,
     line: String,
 }
 
 impl Row {
-    pub(crate) fn new(arm: &Arm, seed: u64, steps: usize, outcome: &Outcome, seconds: f64) -> Self {
+    pub(crate) fn new(arm: &Arm, seed: u64, steps: usize, outcome: &Outcome) -> Self {
         let tokens = outcome.curve.last().map_or(0, |(tokens, _)| *tokens);
         let line = format!(
-            "{},{seed},{:?},{},{},{:?},{:?},{:?},{:?},{},{},{},{steps},{tokens},{:.5},{},{},{seconds:.1}",
+            "{},{seed},{:?},{:?},{:?},{:?},{},{},{:?},{:?},{},{:?},{:?},{},{},{},{:?},{},{steps},{tokens},{:.5},{},{},{:.1}",
             arm.name,
+            arm.purpose,
+            arm.size,
             arm.method,
+            arm.inner,
             arm.steps,
             arm.keep,
             arm.shape,
             arm.quantiser,
-            arm.mean,
+            arm.senders_min,
             arm.churn,
-            arm.inner_rate,
-            arm.outer_rate,
+            arm.adversaries,
+            arm.rates.matrices,
+            arm.rates.rest,
+            arm.rates.outer,
+            arm.outer_schedule,
             arm.decay,
             outcome.loss,
             outcome.bytes_per_peer,
             outcome.updates_per_peer,
+            outcome.seconds,
         );
         Self {
             name: arm.name.clone(),
@@ -51,6 +60,7 @@ impl Row {
             loss: outcome.loss,
             bytes_per_peer: outcome.bytes_per_peer,
             updates_per_peer: outcome.updates_per_peer,
+            seconds: outcome.seconds,
             line,
         }
     }
@@ -60,9 +70,10 @@ impl Row {
         Some(Self {
             name: (*fields.first()?).to_owned(),
             seed: fields.get(1)?.parse().ok()?,
-            loss: fields.get(14)?.parse().ok()?,
-            bytes_per_peer: fields.get(15)?.parse().ok()?,
-            updates_per_peer: fields.get(16)?.parse().ok()?,
+            loss: fields.get(20)?.parse().ok()?,
+            bytes_per_peer: fields.get(21)?.parse().ok()?,
+            updates_per_peer: fields.get(22)?.parse().ok()?,
+            seconds: fields.get(23)?.parse().ok()?,
             line: line.to_owned(),
         })
     }
@@ -140,36 +151,46 @@ impl Rows {
             .collect()
     }
 
-    /// Writes `table.md`: the loss with each seed, and the traffic of the first.
+    /// Writes `table.md`: the mean loss of each arm with its standard error over the seeds, the traffic and the
+    /// processor's time of a run.
     pub(crate) fn write_table(&self) -> io::Result<()> {
-        let seeds: BTreeSet<u64> = self.runs.iter().map(|row| row.seed).collect();
-        let mut text = String::from("| arm | rates (inner, outer) |");
-        for seed in &seeds {
-            text += &format!(" loss, seed {seed} |");
-        }
-        text += " bytes an update | under f32 | under data parallel |\n|---|---|";
-        text += &"---|".repeat(seeds.len() + 3);
-        let parameters = simulate::config().map_or(0, |config| config.parameter_count());
-        let dense = self.runs.iter().find(|row| row.name == "data parallel");
+        let mut text = String::from(
+            "| arm | rates: matrices, rest, outer | loss | seeds | bytes an update | under f32 | under data parallel | s |\n\
+             |---|---|---|---|---|---|---|---|",
+        );
         for (arm, rows) in self.by_name() {
-            text += &format!("\n| {} | {}, {} |", arm.name, arm.inner_rate, arm.outer_rate);
-            for seed in &seeds {
-                text += &match rows.iter().find(|row| row.seed == *seed) {
-                    Some(row) => format!(" {:.3} |", row.loss),
-                    None => " |".to_owned(),
-                };
-            }
-            let bytes = rows[0].bytes_per_peer as f64;
-            let per_update = bytes / rows[0].updates_per_peer.max(1.0);
-            let less = dense.map_or(0.0, |dense| dense.bytes_per_peer as f64 / bytes.max(1.0));
+            let of_rows = |value: fn(&Row) -> f64| {
+                mean(&rows.iter().map(|row| value(row)).collect::<Vec<_>>())
+            };
+            let losses: Vec<f64> = rows.iter().map(|row| row.loss).collect();
+            let loss = match standard_error(&losses) {
+                Some(error) => format!("{:.3} ± {error:.3}", mean(&losses)),
+                None => format!("{:.3}", mean(&losses)),
+            };
+            let bytes = of_rows(|row| row.bytes_per_peer as f64);
+            let per_update = bytes / of_rows(|row| row.updates_per_peer).max(1.0);
+            let config = simulate::config(arm.size);
+            let dense = 4.0 * config.map_or(0, |config| config.parameter_count()) as f64;
+            let Rates { matrices, rest, outer } = arm.rates;
             text += &format!(
-                " {per_update:.0} | {:.0}× | {less:.0}× |",
-                4.0 * parameters as f64 / per_update,
+                "\n| {} | {matrices}, {rest}, {outer} | {loss} | {} | {per_update:.0} | {:.0}× | {:.0}× | {:.0} |",
+                arm.name,
+                rows.len(),
+                dense / per_update,
+                dense * arm.size.steps() as f64 / bytes.max(1.0),
+                of_rows(|row| row.seconds),
             );
         }
         text.push('\n');
         fs::write(self.folder.join("table.md"), text)
     }
+}
+
+/// The standard error of the mean of some numbers, if there are two at least.
+pub(crate) fn standard_error(values: &[f64]) -> Option<f64> {
+    let (count, mean) = (values.len() as f64, mean(values));
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    (values.len() > 1).then(|| (squares / (count - 1.0) / count).sqrt())
 }
 
 /// The mean of some numbers.

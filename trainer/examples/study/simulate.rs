@@ -1,18 +1,16 @@
-//! One arm with one seed: eight peers in one process, on one thread.
+//! One arm with one seed: all peers in one process, on one thread.
 
 use std::error::Error;
 
 use dataset::{Dataset, SampleSource};
 use protocol::aggregate::median_norm_factors;
 use protocol::assignment::{own_samples, Permutation};
-use trainer::optimiser::{AdamW, AdamWSettings};
-use trainer::{Cpu, Engine, Evaluator, Model, ModelConfig, Threads};
+use trainer::{AdamWSettings, Compute, Cpu, Engine, Evaluator, Model, ModelConfig};
+use trainer::{MuonSettings, Optimiser, Threads};
 
-use crate::arms::{Arm, Churn, Mean, Method};
+use crate::arms::{Adversaries, Arm, Churn, Inner, Joining, Method, OuterSchedule, Rates, Size};
 use crate::codec::{Codec, Sent};
 
-/// Peers of a run.
-pub(crate) const PEERS: usize = 8;
 /// Samples of a peer's step.
 pub(crate) const BATCH: usize = 2;
 /// Tokens of a sample.
@@ -28,15 +26,14 @@ const RESULT_SAMPLES: usize = 1024;
 /// Points of a curve.
 const POINTS: usize = 12;
 
-/// The model of the study: LLaMA with bytes as tokens, 115 thousand parameters.
-pub(crate) fn config() -> Result<ModelConfig, Box<dyn Error>> {
-    let config = ModelConfig {
-        hidden: 64,
-        heads: 2,
-        kv_heads: 1,
-        ffn: 192,
-        seq_len: SEQ_LEN,
-        ..ModelConfig::preset("nano")?
+/// The model of the study: LLaMA with bytes as tokens, of 115,008 or 1,010,112 parameters.
+pub(crate) fn config(size: Size) -> Result<ModelConfig, Box<dyn Error>> {
+    let nano = ModelConfig { kv_heads: 1, seq_len: SEQ_LEN, ..ModelConfig::preset("nano")? };
+    let config = match size {
+        Size::Small | Size::Long => ModelConfig { hidden: 64, heads: 2, ffn: 192, ..nano },
+        Size::Large | Size::LargeShort => {
+            ModelConfig { hidden: 96, heads: 3, ffn: 256, layers: 10, ..nano }
+        }
     };
     config.validate()?;
     Ok(config)
@@ -52,12 +49,16 @@ pub(crate) struct Outcome {
     pub(crate) bytes_per_peer: u64,
     /// Updates that a peer sent on average.
     pub(crate) updates_per_peer: f64,
+    /// Seconds of the processor that the run took.
+    pub(crate) seconds: f64,
 }
 
 struct Peer {
     local: Vec<f32>,
-    adamw: AdamW,
+    optimiser: Optimiser,
     error: Vec<f32>,
+    /// Whether it has taken an empty place and this is its first round.
+    joins: bool,
 }
 
 struct Run<'a> {
@@ -70,6 +71,8 @@ struct Run<'a> {
     codec: Codec,
     peers: Vec<Peer>,
     gradient: Vec<f32>,
+    /// Parameters before a step.
+    before: Vec<f32>,
     momentum: Vec<f32>,
     /// Tokens of all peers so far, and in the end.
     tokens: u64,
@@ -88,14 +91,16 @@ pub(crate) fn run(
     steps: usize,
     data: &Dataset,
 ) -> Result<Outcome, Box<dyn Error>> {
-    let config = config()?;
+    let config = config(arm.size)?;
     let model = Model::init(&config, seed)?;
     let count = model.parameters().len();
     let peer = || Peer {
         local: vec![0.0; count],
-        adamw: AdamW::new(AdamWSettings::default(), count),
+        optimiser: optimiser(arm, &model),
         error: vec![0.0; count],
+        joins: false,
     };
+    let peers = arm.size.peers();
     let mut key = [0u8; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
     let samples = data.train().sample_count();
@@ -106,12 +111,13 @@ pub(crate) fn run(
         engine: Engine::new(&config, BATCH, true, Threads::single())?,
         evaluator: Evaluator::new(&config, &Cpu::new(Threads::single()), 16)?,
         codec: Codec::new(model.arena(), arm.keep, arm.shape, arm.quantiser),
+        peers: (0..peers).map(|_| peer()).collect(),
         model,
-        peers: (0..PEERS).map(|_| peer()).collect(),
         gradient: vec![0.0; count],
+        before: vec![0.0; count],
         momentum: vec![0.0; count],
         tokens: 0,
-        tokens_max: (steps * PEERS * BATCH * SEQ_LEN) as u64,
+        tokens_max: (steps * peers * BATCH * SEQ_LEN) as u64,
         samples: 0,
         bytes: 0,
         updates: 0,
@@ -122,8 +128,9 @@ pub(crate) fn run(
 
 impl Run<'_> {
     fn all(&mut self) -> Result<Outcome, Box<dyn Error>> {
+        let start = processor_seconds();
         let mut curve = vec![(0, self.loss(CURVE_SAMPLES)?)];
-        let mut empty = [false; PEERS];
+        let mut empty = vec![false; self.peers.len()];
         while self.tokens < self.tokens_max {
             match self.arm.method {
                 Method::DataParallel => self.data_parallel_step()?,
@@ -135,12 +142,13 @@ impl Run<'_> {
                 curve.push((self.tokens, self.loss(CURVE_SAMPLES)?));
             }
         }
-        let peers = PEERS as u64;
+        let peers = self.peers.len() as u64;
         Ok(Outcome {
             loss: self.loss(RESULT_SAMPLES)?,
             curve,
             bytes_per_peer: self.bytes / peers,
             updates_per_peer: self.updates as f64 / peers as f64,
+            seconds: processor_seconds() - start,
         })
     }
 
@@ -148,7 +156,7 @@ impl Run<'_> {
         Ok(self.evaluator.held_out_loss(&self.model, self.dataset, samples)?)
     }
 
-    /// Warm-up over a twentieth of the tokens, then a cosine down to a tenth.
+    /// AdamW's rate: warm-up over a twentieth of the tokens, then a cosine down to a tenth.
     fn rate(&self, tokens: u64) -> f32 {
         let done = tokens as f64 / self.tokens_max as f64;
         let factor = if done < 0.05 {
@@ -157,7 +165,7 @@ impl Run<'_> {
             let turn = ((done - 0.05) / 0.95).min(1.0) * std::f64::consts::PI;
             0.1 + 0.45 * (1.0 + turn.cos())
         };
-        self.arm.inner_rate * factor as f32
+        self.arm.rates.rest * factor as f32
     }
 
     /// The ids of one peer's next step.
@@ -194,24 +202,23 @@ impl Run<'_> {
     const SCALE: f32 = 1.0 / (BATCH * SEQ_LEN) as f32;
 
     fn data_parallel_step(&mut self) -> Result<(), Box<dyn Error>> {
-        for peer in 0..PEERS {
-            self.gradient(None, Self::SCALE / PEERS as f32, peer > 0)?;
+        let peers = self.peers.len();
+        for peer in 0..peers {
+            self.gradient(None, Self::SCALE / peers as f32, peer > 0)?;
         }
         let rate = self.rate(self.tokens);
-        let arena = self.model.arena().clone();
-        let adamw = &mut self.peers[0].adamw;
-        let clip = clip(adamw, &self.gradient);
-        let parameters = self.model.parameters_mut();
-        let threads = Threads::single();
-        adamw.step(&threads, &arena, parameters, &self.gradient, rate, clip);
-        self.bytes += (PEERS * 4 * self.gradient.len()) as u64;
-        self.updates += PEERS as u64;
+        // Its parameters lie with the first peer for the time of the step.
+        self.peers[0].local.copy_from_slice(self.model.parameters());
+        self.step(0, rate);
+        self.model.parameters_mut().copy_from_slice(&self.peers[0].local);
+        self.bytes += (peers * 4 * self.gradient.len()) as u64;
+        self.updates += peers as u64;
         Ok(())
     }
 
     fn demo_step(&mut self) -> Result<(), Box<dyn Error>> {
-        let mut updates = Vec::with_capacity(PEERS);
-        for peer in 0..PEERS {
+        let mut updates = Vec::with_capacity(self.peers.len());
+        for peer in 0..self.peers.len() {
             self.gradient(None, Self::SCALE, false)?;
             let error = &mut self.peers[peer].error;
             for (error, gradient) in error.iter_mut().zip(&self.gradient) {
@@ -239,11 +246,11 @@ impl Run<'_> {
     }
 
     /// H steps of each peer, then the outer step.
-    fn round(&mut self, empty: &mut [bool; PEERS]) -> Result<(), Box<dyn Error>> {
-        let start = self.tokens;
-        let mut updates = Vec::with_capacity(PEERS);
+    fn round(&mut self, empty: &mut [bool]) -> Result<(), Box<dyn Error>> {
+        let (start, peers) = (self.tokens, self.peers.len());
+        let mut updates = Vec::with_capacity(peers);
         let mut dense = vec![0.0f32; self.gradient.len()];
-        let present: Vec<usize> = (0..PEERS).filter(|peer| !empty[*peer]).collect();
+        let present: Vec<usize> = (0..peers).filter(|peer| !empty[*peer]).collect();
         for peer in present {
             self.local_steps(peer, start)?;
             let accepted = self.arm.churn != Churn::Late || self.draw(4) > 0;
@@ -251,7 +258,7 @@ impl Run<'_> {
                 let local = &self.peers[peer].local;
                 let parameters = self.model.parameters().iter().zip(local);
                 for (sum, (theta, local)) in dense.iter_mut().zip(parameters) {
-                    *sum += (theta - local) / PEERS as f32;
+                    *sum += (theta - local) / peers as f32;
                 }
                 self.bytes += 4 * dense.len() as u64;
                 self.updates += 1;
@@ -260,7 +267,12 @@ impl Run<'_> {
             let Peer { local, error, .. } = &mut self.peers[peer];
             let theta = self.model.parameters();
             protocol::update::accumulate_difference(error, theta, local, self.arm.decay);
-            let sent = self.codec.send(error)?;
+            let honest = peer + self.arm.adversaries.count() < peers;
+            let sent = match self.arm.adversaries {
+                Adversaries::Apart(_) if !honest => self.codec.send_apart(error, start)?,
+                Adversaries::Opposite(_) if !honest => self.codec.send(error)?.opposite(),
+                _ => self.codec.send(error)?,
+            };
             if accepted {
                 updates.push(sent);
             } else {
@@ -272,34 +284,79 @@ impl Run<'_> {
             self.nesterov(&dense);
         } else {
             let delta = self.combine(&updates);
-            let rate = self.arm.outer_rate;
+            let rate = self.outer_rate(start);
             for (theta, delta) in self.model.parameters_mut().iter_mut().zip(&delta) {
                 *theta -= rate * delta;
             }
         }
-        if self.arm.churn == Churn::Leave {
-            self.leave_and_join(empty);
+        if let Churn::Leave(joining) = self.arm.churn {
+            self.leave_and_join(empty, joining);
         }
         Ok(())
     }
 
-    /// H AdamW steps of one peer from θ.
+    /// H steps of one peer from θ.
     fn local_steps(&mut self, peer: usize, start: u64) -> Result<(), Box<dyn Error>> {
-        let arena = self.model.arena().clone();
-        let step_tokens = (PEERS * BATCH * SEQ_LEN) as u64;
+        let step_tokens = (self.peers.len() * BATCH * SEQ_LEN) as u64;
         self.peers[peer].local.copy_from_slice(self.model.parameters());
-        for step in 1..=self.arm.steps as u64 {
+        let joining = match self.arm.churn {
+            Churn::Leave(joining) if self.peers[peer].joins => Some(joining),
+            _ => None,
+        };
+        self.peers[peer].joins = false;
+        let steps = match joining {
+            Some(Joining::FewSteps) => self.arm.steps / 3,
+            _ => self.arm.steps,
+        };
+        for step in 1..=steps as u64 {
             self.gradient(Some(peer), Self::SCALE, false)?;
             let rate = self.rate(start + step * step_tokens);
-            let Peer { local, adamw, .. } = &mut self.peers[peer];
-            let clip = clip(adamw, &self.gradient);
-            adamw.step(&Threads::single(), &arena, local, &self.gradient, rate, clip);
+            let part = match joining {
+                Some(Joining::WarmUp) => step as f32 / steps as f32,
+                _ => 1.0,
+            };
+            self.step(peer, rate * part);
         }
         Ok(())
+    }
+
+    /// A step of a peer's optimiser against the gradient, AdamW's rate being `rate`.
+    fn step(&mut self, peer: usize, rate: f32) {
+        let Peer { local, optimiser, .. } = &mut self.peers[peer];
+        let norm = optimiser.gradient_norm(&self.gradient);
+        let clip = (CLIP_NORM / norm.max(CLIP_NORM)) as f32;
+        let Rates { matrices, rest, .. } = self.arm.rates;
+        if self.arm.inner == Inner::Muon || matrices == rest {
+            optimiser.step(local, &self.gradient, rate, clip);
+            return;
+        }
+        // All that AdamW does to a parameter is proportional to the rate.
+        self.before.copy_from_slice(local);
+        optimiser.step(local, &self.gradient, rate, clip);
+        let arena = self.model.arena();
+        for (tensor, placed) in arena.tensors.iter().enumerate() {
+            if arena.is_layer_matrix(tensor) {
+                let before = &self.before[placed.range.clone()];
+                for (after, before) in local[placed.range.clone()].iter_mut().zip(before) {
+                    *after = before + matrices / rest * (*after - before);
+                }
+            }
+        }
+    }
+
+    /// The outer rate of a round that starts after so many tokens.
+    fn outer_rate(&self, tokens: u64) -> f32 {
+        let done = tokens as f32 / self.tokens_max as f32;
+        self.arm.rates.outer
+            * match self.arm.outer_schedule {
+                OuterSchedule::Flat => 1.0,
+                OuterSchedule::WarmUp => (done / 0.1).clamp(0.05, 1.0),
+                OuterSchedule::Decay => 1.0 - 1.5 * (done - 0.5).max(0.0),
+            }
     }
 
     fn nesterov(&mut self, delta: &[f32]) {
-        let rate = self.arm.outer_rate;
+        let rate = self.arm.rates.outer;
         let momentum = self.momentum.iter_mut().zip(delta);
         for (theta, (momentum, delta)) in self.model.parameters_mut().iter_mut().zip(momentum) {
             *momentum = MOMENTUM * *momentum + delta;
@@ -308,13 +365,17 @@ impl Run<'_> {
     }
 
     /// Who leaves now, and who takes an empty place.
-    fn leave_and_join(&mut self, empty: &mut [bool; PEERS]) {
+    fn leave_and_join(&mut self, empty: &mut [bool], joining: Joining) {
+        let stayed = empty.iter().position(|empty| !*empty).unwrap_or(0);
         for (peer, empty) in empty.iter_mut().enumerate() {
             if *empty {
                 *empty = false;
-                let count = self.gradient.len();
-                self.peers[peer].adamw = AdamW::new(AdamWSettings::default(), count);
+                self.peers[peer].optimiser = optimiser(self.arm, &self.model);
                 self.peers[peer].error.fill(0.0);
+                self.peers[peer].joins = true;
+                if joining == Joining::State {
+                    self.take_averages(stayed, peer);
+                }
             } else {
                 *empty = self.draw(4) == 0;
             }
@@ -324,10 +385,17 @@ impl Run<'_> {
         }
     }
 
+    /// Gives a peer the averages of another.
+    fn take_averages(&mut self, from: usize, to: usize) {
+        if let Ok([from, to]) = self.peers.get_disjoint_mut([from, to]) {
+            to.optimiser.copy_from(&from.optimiser);
+        }
+    }
+
     /// The clipped mean of the updates, by either rule.
     fn combine(&mut self, updates: &[Sent]) -> Vec<f32> {
         let mut sums = vec![0.0f32; self.gradient.len()];
-        let mut senders = vec![0u16; self.gradient.len()];
+        let mut senders = vec![0.0f32; self.gradient.len()];
         for tensor in 0..self.model.tensors().len() {
             let norm = |sent: &Sent| {
                 let squares =
@@ -338,16 +406,13 @@ impl Run<'_> {
             for (sent, factor) in updates.iter().zip(median_norm_factors(&norms)) {
                 for (place, value) in &sent.tensors[tensor] {
                     sums[*place as usize] += factor as f32 * value;
-                    senders[*place as usize] += 1;
+                    senders[*place as usize] += 1.0;
                 }
             }
         }
-        let accepted = updates.len().max(1) as f32;
+        let least = (self.arm.senders_min * updates.len() as f32).max(f32::MIN_POSITIVE);
         for (sum, senders) in sums.iter_mut().zip(&senders) {
-            *sum /= match self.arm.mean {
-                Mean::Accepted => accepted,
-                Mean::Senders => f32::from((*senders).max(1)),
-            };
+            *sum /= senders.max(least);
         }
         self.bytes += updates.iter().map(|sent| sent.bytes).sum::<u64>();
         self.updates += updates.len() as u64;
@@ -355,8 +420,20 @@ impl Run<'_> {
     }
 }
 
-/// The factor that brings a gradient down to [`CLIP_NORM`].
-fn clip(adamw: &mut AdamW, gradient: &[f32]) -> f32 {
-    let norm = adamw.gradient_norm(&Threads::single(), gradient);
-    (CLIP_NORM / norm.max(CLIP_NORM)) as f32
+/// Seconds that this thread has had a processor; 0 where the system does not say.
+fn processor_seconds() -> f64 {
+    let times = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanoseconds: Option<f64> = times.split(' ').next().and_then(|time| time.parse().ok());
+    nanoseconds.unwrap_or_default() / 1e9
+}
+
+/// A fresh one.
+fn optimiser(arm: &Arm, model: &Model) -> Optimiser {
+    let relative_rate = arm.rates.matrices / arm.rates.rest;
+    let muon = match arm.inner {
+        Inner::AdamW => None,
+        Inner::Muon => Some(MuonSettings { relative_rate, ..MuonSettings::default() }),
+    };
+    let compute = Compute::new(Threads::single());
+    Optimiser::new(AdamWSettings::default(), muon, model.arena(), &compute)
 }

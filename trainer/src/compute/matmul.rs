@@ -12,6 +12,8 @@ mod blocked;
 mod vector;
 mod view;
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use crate::compute::aligned::Aligned;
@@ -428,6 +430,29 @@ impl Part<'_> {
         let target = Target::add_if(c, accumulate);
         // SAFETY: the lengths have been checked.
         unsafe { self.product_with((rows, n, k), target, a, right, (0, 0)) }
+    }
+
+    /// Rows `rows` and the columns from `column` on, a multiple of [`CUT`], of c ← a · right, or c + scale · a · right
+    /// with `Some(scale)`; c lies row by row.
+    ///
+    /// # Panics
+    /// If the matrices do not fit one another or the rows.
+    pub(crate) fn multiply(
+        &mut self,
+        c: &mut [f32],
+        a: Matrix<'_>,
+        right: &Right<'_>,
+        rows: Range<usize>,
+        column: usize,
+        added: Option<f32>,
+    ) {
+        let (k, n) = (right.matrix.k, right.matrix.n);
+        assert!(a.n == k && rows.end <= a.k && column <= n && c.len() >= rows.end * n);
+        let target = View::new(c.as_mut_ptr(), n, 1).offset(rows.start, column);
+        let target = Target::add_if(target, added.is_some()).times(added.unwrap_or(1.0));
+        let a = a.view().offset(rows.start, 0);
+        // SAFETY: the lengths have been checked.
+        unsafe { self.product_with((rows.len(), n - column, k), target, a, right, (0, column)) }
     }
 
     /// c (m, n) ← [c +] scale · aᵀ · b with a (k, m), b (k, n) and few columns n.

@@ -50,6 +50,9 @@ impl Device for Candle {
         if settings.precision != Precision::F32 {
             return Err(refused("only f32 is supported"));
         }
+        if settings.muon.is_some() {
+            return Err(refused("only AdamW is supported"));
+        }
         Ok(Box::new(CandleLearner {
             network: Network::new(config, settings.micro_batch)?,
             adamw: settings.adamw,

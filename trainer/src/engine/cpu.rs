@@ -7,7 +7,7 @@ use crate::compute::threads::Threads;
 use crate::compute::Compute;
 use crate::engine::device::{Device, DeviceError, Predictor};
 use crate::engine::learner::{BatchGradient, Kept, Learner, LearnerSettings};
-use crate::engine::optimiser::AdamW;
+use crate::engine::optimiser::Optimiser;
 use crate::engine::weights::{copy, Weights};
 use crate::engine::{BatchError, Engine};
 use crate::model::config::{Arena, ConfigError, ModelConfig};
@@ -61,7 +61,7 @@ struct CpuLearner {
     arena: Arena,
     parameters: Vec<f32>,
     gradient: Vec<f32>,
-    adamw: AdamW,
+    optimiser: Optimiser,
 }
 
 impl CpuLearner {
@@ -71,28 +71,27 @@ impl CpuLearner {
         compute: Compute,
     ) -> Result<Self, ConfigError> {
         let (samples, precision) = (settings.micro_batch, settings.precision);
-        let engine = Engine::with_precision(config, samples, true, compute, precision)?;
+        config.validate()?;
         let arena = config.arena();
+        let optimiser = Optimiser::new(settings.adamw, settings.muon, &arena, &compute);
+        let engine = Engine::with_precision(config, samples, true, compute, precision)?;
         Ok(Self {
             engine,
             parameters: vec![0.0; arena.len],
             gradient: vec![0.0; arena.len],
-            adamw: AdamW::new(settings.adamw, arena.len),
+            optimiser,
             arena,
         })
     }
 
     fn place(&mut self, kept: Kept, tensor: usize) -> Result<&mut [f32], BatchError> {
-        let values = match kept {
-            Kept::Parameters => &mut self.parameters,
-            Kept::Mean => &mut self.adamw.mean,
-            Kept::Square => &mut self.adamw.square,
-        };
         let count = self.arena.tensors.len();
-        match self.arena.tensors.get(tensor) {
-            Some(place) => Ok(&mut values[place.range.clone()]),
-            None => Err(BatchError::Tensor { tensor, count }),
-        }
+        let place = self.arena.tensors.get(tensor).ok_or(BatchError::Tensor { tensor, count })?;
+        Ok(match kept {
+            Kept::Parameters => &mut self.parameters[place.range.clone()],
+            Kept::Mean => self.optimiser.mean(tensor),
+            Kept::Square => self.optimiser.square(tensor),
+        })
     }
 }
 
@@ -115,18 +114,17 @@ impl Learner for CpuLearner {
     ) -> Result<BatchGradient, BatchError> {
         let (engine, gradient) = (&mut self.engine, &mut self.gradient);
         let loss = engine.batch_gradient(&self.parameters, gradient, samples, ids)?;
-        let norm = self.adamw.gradient_norm(engine.threads(), gradient);
+        let norm = self.optimiser.gradient_norm(gradient);
         Ok(BatchGradient { loss, norm })
     }
 
     fn step(&mut self, rate: f32, scale: f32) -> Result<(), BatchError> {
-        let (threads, gradient) = (self.engine.threads(), &self.gradient);
-        self.adamw.step(threads, &self.arena, &mut self.parameters, gradient, rate, scale);
+        self.optimiser.step(&mut self.parameters, &self.gradient, rate, scale);
         Ok(())
     }
 
     fn steps(&self) -> u64 {
-        self.adamw.steps()
+        self.optimiser.steps()
     }
 
     fn tensor(&mut self, kept: Kept, tensor: usize) -> Result<&[f32], BatchError> {
@@ -142,13 +140,11 @@ impl Learner for CpuLearner {
     }
 
     fn set_steps(&mut self, steps: u64) {
-        self.adamw.step = steps;
+        self.optimiser.set_steps(steps);
     }
 
     fn reset(&mut self) -> Result<(), BatchError> {
-        self.adamw.mean.fill(0.0);
-        self.adamw.square.fill(0.0);
-        self.adamw.step = 0;
+        self.optimiser.reset();
         Ok(())
     }
 

@@ -1,9 +1,9 @@
-//! Trains one model on one device: the gradient of a batch and a step of AdamW.
+//! Trains one model on one device: the gradient of a batch and a step of the optimiser.
 //!
-//! Parameters, gradient and AdamW's averages stay with the learner. What the host wants of them
+//! Parameters, gradient and the optimiser's averages stay with the learner. What the host wants of them
 //! crosses one tensor at a time; no call asks for all of a model in one piece.
 
-use crate::engine::optimiser::AdamWSettings;
+use crate::engine::optimiser::{AdamWSettings, MuonSettings};
 use crate::engine::plan::Precision;
 use crate::engine::weights::{copy, Weights};
 use crate::engine::BatchError;
@@ -16,8 +16,10 @@ use dataset::SampleSource;
 pub struct LearnerSettings {
     /// Samples at once, at least 1.
     pub micro_batch: usize,
-    /// The optimiser.
+    /// The optimiser: of all tensors, or of those that Muon leaves to it.
     pub adamw: AdamWSettings,
+    /// The optimiser of the layers' matrices, if it is another.
+    pub muon: Option<MuonSettings>,
     /// What the parameters are in forward and backward pass.
     pub precision: Precision,
 }
@@ -48,9 +50,9 @@ impl BatchGradient {
 pub enum Kept {
     /// The parameters themselves.
     Parameters,
-    /// AdamW's average of gradients.
+    /// The average of gradients: AdamW's, or Muon's momentum.
     Mean,
-    /// AdamW's average of squared gradients.
+    /// AdamW's average of squared gradients; nothing of a tensor that Muon trains.
     Square,
 }
 
@@ -70,10 +72,10 @@ pub trait Learner: Send {
         ids: &[u64],
     ) -> Result<BatchGradient, BatchError>;
 
-    /// A step of AdamW against `scale` times the kept gradient, at the learning rate `rate`.
+    /// A step of the optimiser against `scale` times the kept gradient, at AdamW's learning rate `rate`.
     fn step(&mut self, rate: f32, scale: f32) -> Result<(), BatchError>;
 
-    /// Steps of AdamW so far.
+    /// Steps of the optimiser so far.
     fn steps(&self) -> u64;
 
     /// Lends one tensor of what is kept, until the next call.
@@ -112,15 +114,25 @@ pub(crate) fn copied_model(
     Ok(model)
 }
 
-/// Replaces AdamW's averages by those of a checkpoint, in the order of the arena.
+/// Replaces the optimiser's averages by those of a checkpoint, tensor after tensor in the order of the arena.
+///
+/// # Errors
+/// They are not those of such a learner: its optimiser is another.
 pub(crate) fn set_averages(
     learner: &mut dyn Learner,
     arena: &Arena,
-    [mean, square]: [&[f32]; 2],
+    averages: [&[f32]; 2],
 ) -> Result<(), BatchError> {
-    for (index, tensor) in arena.tensors.iter().enumerate() {
-        learner.set_tensor(Kept::Mean, index, &mean[tensor.range.clone()])?;
-        learner.set_tensor(Kept::Square, index, &square[tensor.range.clone()])?;
+    for (kept, mut rest) in [Kept::Mean, Kept::Square].into_iter().zip(averages) {
+        for tensor in 0..arena.tensors.len() {
+            let len = learner.tensor(kept, tensor)?.len();
+            let (values, after) = rest.split_at_checked(len).ok_or(BatchError::Optimiser)?;
+            learner.set_tensor(kept, tensor, values)?;
+            rest = after;
+        }
+        if !rest.is_empty() {
+            return Err(BatchError::Optimiser);
+        }
     }
     Ok(())
 }

@@ -307,6 +307,20 @@ impl Arena {
         Self { tensors, canonical, embedding, layers, final_norm, head, len }
     }
 
+    /// Whether tensor `tensor` is a matrix of a layer: neither a norm nor embedding or output matrix.
+    pub fn is_layer_matrix(&self, tensor: usize) -> bool {
+        self.tensors.get(tensor).is_some_and(|placed| {
+            let outside = placed.range == self.embedding || placed.range == self.head;
+            placed.info.shape.len() > 1 && !outside
+        })
+    }
+
+    /// Parameters of the layers' matrices.
+    pub fn layer_matrix_len(&self) -> usize {
+        let matrices = (0..self.tensors.len()).filter(|tensor| self.is_layer_matrix(*tensor));
+        matrices.map(|tensor| self.tensors[tensor].range.len()).sum()
+    }
+
     /// The tensors in canonical order, with their places.
     pub fn canonical_tensors(&self) -> impl Iterator<Item = &Placed> {
         self.canonical.iter().map(|&index| &self.tensors[index])

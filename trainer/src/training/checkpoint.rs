@@ -6,7 +6,8 @@
 //! ```text
 //! magic: "GNTLCKP1"
 //! header length: u32 LE, header: JSON (position, model, optimiser step, how many arrays beside θ)
-//! θ, for who trains AdamW's two averages, for a miner the error feedback: f32 LE, arena's order
+//! θ, for who trains the average of gradients and that of their squares, which tensors that Muon trains lack,
+//!    for a miner the error feedback: f32 LE, arena's order
 //! BLAKE3 of everything before
 //! ```
 //!
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::optimiser::MuonSettings;
 use crate::engine::BatchError;
 use crate::model::config::ModelConfig;
 use crate::model::Model;
@@ -29,12 +31,6 @@ const HEADER_BYTES_MAX: u32 = 64 * 1024;
 
 /// Largest note.
 pub const NOTE_BYTES_MAX: usize = 4096;
-
-/// Arrays beside θ of who trains without a chain: AdamW's averages.
-const TRAINING_ARRAYS: usize = 2;
-
-/// Arrays beside θ of a miner: AdamW's averages and the error feedback.
-const MINER_ARRAYS: usize = 3;
 
 /// Files that are kept unless asked otherwise.
 const KEPT: usize = 2;
@@ -103,7 +99,7 @@ pub(crate) struct Parts {
     pub(crate) position: Position,
     pub(crate) model: Model,
     pub(crate) optimiser_step: u64,
-    /// Nothing, AdamW's two averages, or these and the error feedback.
+    /// Nothing, the optimiser's two averages, or these and the error feedback.
     pub(crate) arrays: Vec<Vec<f32>>,
 }
 
@@ -140,9 +136,23 @@ struct Header {
     model: ModelConfig,
     optimiser_step: u64,
     miner: bool,
-    /// Training without a chain: AdamW's averages, no error feedback.
+    /// Training without a chain: the optimiser's averages, no error feedback.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     alone: bool,
+    /// Muon trains the layers' matrices: no averages of their squares.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    muon: bool,
+}
+
+impl Header {
+    fn held(&self) -> Held {
+        let averages = if self.muon { Averages::Muon } else { Averages::AdamW };
+        match (self.miner, self.alone) {
+            (true, _) => Held::Miner(averages),
+            (false, true) => Held::Training(averages),
+            (false, false) => Held::Model,
+        }
+    }
 }
 
 /// What a checkpoint holds beside θ.
@@ -150,10 +160,66 @@ struct Header {
 pub(crate) enum Held {
     /// Nothing.
     Model,
-    /// AdamW's averages.
-    Training,
-    /// AdamW's averages and the error feedback.
-    Miner,
+    /// The optimiser's averages.
+    Training(Averages),
+    /// The optimiser's averages and the error feedback.
+    Miner(Averages),
+}
+
+/// Which averages an optimiser keeps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Averages {
+    /// Two of each parameter.
+    AdamW,
+    /// One of the layers' matrices, two of the rest.
+    Muon,
+}
+
+impl Averages {
+    /// Those of an optimiser with these settings.
+    pub(crate) fn of(muon: Option<&MuonSettings>) -> Self {
+        if muon.is_some() {
+            Self::Muon
+        } else {
+            Self::AdamW
+        }
+    }
+
+    /// Values of both.
+    fn lens(self, config: &ModelConfig) -> [usize; 2] {
+        let all = config.parameter_count() as usize;
+        match self {
+            Self::AdamW => [all, all],
+            Self::Muon => [all, all - config.arena().layer_matrix_len()],
+        }
+    }
+}
+
+impl Held {
+    const ALL: [Self; 5] = [
+        Self::Model,
+        Self::Training(Averages::AdamW),
+        Self::Miner(Averages::AdamW),
+        Self::Training(Averages::Muon),
+        Self::Miner(Averages::Muon),
+    ];
+
+    fn averages(self) -> Option<Averages> {
+        match self {
+            Self::Model => None,
+            Self::Training(averages) | Self::Miner(averages) => Some(averages),
+        }
+    }
+
+    /// Values of each array.
+    fn lens(self, config: &ModelConfig) -> Vec<usize> {
+        let averages = self.averages().map(|averages| averages.lens(config));
+        let mut lens: Vec<usize> = averages.into_iter().flatten().collect();
+        if matches!(self, Self::Miner(_)) {
+            lens.push(config.parameter_count() as usize);
+        }
+        lens
+    }
 }
 
 /// Hands values over to what it is given, part by part.
@@ -205,8 +271,9 @@ impl Checkpoints {
             position: position.clone(),
             model: config.clone(),
             optimiser_step,
-            miner: held == Held::Miner,
-            alone: held == Held::Training,
+            miner: matches!(held, Held::Miner(_)),
+            alone: matches!(held, Held::Training(_)),
+            muon: held.averages() == Some(Averages::Muon),
         };
         let header = serde_json::to_vec(&header)
             .map_err(|error| at(&self.folder)(io::Error::other(error)))?;
@@ -392,12 +459,12 @@ fn read(path: &Path, config: &ModelConfig, with_arrays: bool) -> Result<Checkpoi
         .checked_sub(12 + header_len)
         .ok_or_else(|| damaged("shorter than its header says"))?;
     let parsed = serde_json::from_slice::<Header>(&header_bytes);
-    // Nothing is allocated for more values than this model has.
-    let expected = config.parameter_count() * 4;
-    let array_count = [0, TRAINING_ARRAYS, MINER_ARRAYS]
-        .into_iter()
-        .find(|count| values_len == expected * (*count as u64 + 1));
-    let Some(array_count) = array_count else {
+    // Nothing is allocated for more values than this model has. No two kinds have the same length.
+    let bytes = |held: &Held| {
+        let values: usize = held.lens(config).iter().sum();
+        (config.parameter_count() + values as u64) * 4
+    };
+    let Some(held) = Held::ALL.into_iter().find(|held| values_len == bytes(held)) else {
         // A whole checkpoint of another model, or a damaged one of this.
         io::copy(&mut (&mut input).take(values_len), &mut hasher)?;
         let whole = ends_with_hash(&mut input, &hasher)?;
@@ -406,12 +473,13 @@ fn read(path: &Path, config: &ModelConfig, with_arrays: bool) -> Result<Checkpoi
 
     let mut model = Model::zeros(config).map_err(|_| ReadError::Shape)?;
     read_values(&mut input, &mut hasher, model.parameters_mut())?;
-    let kept = if with_arrays { array_count } else { 0 };
-    let mut arrays = vec![vec![0.0f32; model.parameters().len()]; kept];
+    let lens = if with_arrays { held.lens(config) } else { Vec::new() };
+    let mut arrays: Vec<Vec<f32>> = lens.into_iter().map(|len| vec![0.0; len]).collect();
     for values in &mut arrays {
         read_values(&mut input, &mut hasher, values)?;
     }
-    let rest = expected * (array_count - kept) as u64;
+    let read: usize = arrays.iter().map(Vec::len).sum();
+    let rest = values_len - (config.parameter_count() + read as u64) * 4;
     io::copy(&mut (&mut input).take(rest), &mut hasher)?;
     if !ends_with_hash(&mut input, &hasher)? {
         return Err(damaged("the hash does not match"));
@@ -420,8 +488,7 @@ fn read(path: &Path, config: &ModelConfig, with_arrays: bool) -> Result<Checkpoi
     if header.model != *config {
         return Err(ReadError::Shape);
     }
-    let counts = (array_count == MINER_ARRAYS, array_count == TRAINING_ARRAYS);
-    if (header.miner, header.alone) != counts {
+    if header.held() != held {
         return Err(damaged("the header does not match the length"));
     }
     let optimiser_step = header.optimiser_step;

@@ -16,11 +16,13 @@ use serde::{Deserialize, Serialize};
 use crate::compute::threads::Threads;
 use crate::engine::device::Device;
 use crate::engine::learner::{copied_model, set_averages, Kept, Learned, Learner, LearnerSettings};
-use crate::engine::optimiser::AdamWSettings;
+use crate::engine::optimiser::{AdamWSettings, MuonSettings};
 use crate::engine::plan::Precision;
 use crate::model::config::{Arena, ModelConfig};
 use crate::model::Model;
-use crate::training::checkpoint::{Checkpoint, CheckpointError, Checkpoints, Held, Position};
+use crate::training::checkpoint::{
+    Averages, Checkpoint, CheckpointError, Checkpoints, Held, Position,
+};
 use crate::training::guard::{GuardSettings, GuardState, Verdict};
 use crate::training::schedule::{RateSchedule, ScheduleError};
 use crate::training::train::TrainError;
@@ -97,8 +99,11 @@ pub struct PretrainSettings {
     pub precision: Precision,
     /// The learning rate.
     pub schedule: RateSchedule,
-    /// The optimiser.
+    /// The optimiser: of all tensors, or of those that Muon leaves to it.
     pub adamw: AdamWSettings,
+    /// The optimiser of the layers' matrices, if it is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub muon: Option<MuonSettings>,
     /// Largest norm of a gradient, to which longer ones are scaled; 0 for none.
     pub clip_norm: f32,
     /// Seed of the order of the samples.
@@ -300,6 +305,7 @@ impl Pretrainer {
         let made_for = LearnerSettings {
             micro_batch: settings.micro_batch,
             adamw: settings.adamw,
+            muon: settings.muon,
             precision: settings.precision,
         };
         let mut learner = device.learner(model.config(), &made_for).map_err(TrainError::from)?;
@@ -365,7 +371,7 @@ impl Pretrainer {
         &*self.learner
     }
 
-    /// One step: loss and gradient over the micro-batches, the guard's verdict, clipping, AdamW.
+    /// One step: loss and gradient over the micro-batches, the guard's verdict, clipping, the optimiser.
     /// A step that is to be rolled back is not counted.
     fn step(&mut self, samples: &mut dyn BatchSource) -> Result<PretrainStep, PretrainError> {
         let started = Instant::now();
@@ -426,8 +432,9 @@ impl Pretrainer {
             note: serde_json::to_string(&note).map_err(|_| PretrainError::Foreign)?,
         };
         let (steps, tensors) = (self.learner.steps(), self.arena.tensors.len());
+        let held = Held::Training(Averages::of(self.settings.muon.as_ref()));
         let learner = &mut *self.learner;
-        checkpoints.write(&self.config, &position, steps, Held::Training, &mut |out| {
+        checkpoints.write(&self.config, &position, steps, held, &mut |out| {
             for kept in [Kept::Parameters, Kept::Mean, Kept::Square] {
                 (0..tensors).try_for_each(|tensor| out(learner.tensor(kept, tensor)?))?;
             }

@@ -1,8 +1,8 @@
-//! A miner's window: H AdamW steps from θ, the update, and the outer step.
+//! A miner's window: H inner steps from θ, the update, and the outer step.
 //!
 //! Call in this order, window by window: [`Trainer::train_window`], [`Trainer::make_update`],
 //! [`Trainer::apply_outer`]. The local parameters are dropped at the next `train_window`, which
-//! starts at θ again; AdamW's averages and the error feedback go on.
+//! starts at θ again; the optimiser's averages and the error feedback go on.
 
 use std::io::Cursor;
 use std::ops::ControlFlow;
@@ -13,12 +13,14 @@ use protocol::{Hash, Uid};
 use crate::compute::threads::Threads;
 use crate::engine::device::{Device, DeviceError};
 use crate::engine::learner::{copied_model, set_averages, Kept, Learner, LearnerSettings};
-use crate::engine::optimiser::AdamWSettings;
+use crate::engine::optimiser::{AdamWSettings, MuonSettings};
 use crate::engine::plan::Precision;
 use crate::engine::BatchError;
 use crate::model::config::ConfigError;
 use crate::model::{Model, ModelError};
-use crate::training::checkpoint::{Checkpoint, CheckpointError, Checkpoints, Held, Position};
+use crate::training::checkpoint::{
+    Averages, Checkpoint, CheckpointError, Checkpoints, Held, Position,
+};
 use crate::training::compress::{TensorPart, UpdateStream};
 use dataset::{BatchSource, DataError, SampleSource};
 
@@ -95,15 +97,18 @@ pub struct TrainerSettings {
     pub batch_size: usize,
     /// Samples at once, a divisor of the batch size; 0 for the whole batch. Less needs less memory.
     pub micro_batch: usize,
-    /// The inner optimiser.
+    /// The inner optimiser: of all tensors, or of those that Muon leaves to it.
     pub adamw: AdamWSettings,
+    /// The inner optimiser of the layers' matrices, if it is another.
+    pub muon: Option<MuonSettings>,
     /// Largest norm of a gradient, to which longer ones are scaled; 0 for none.
     pub clip_norm: f32,
 }
 
 impl Default for TrainerSettings {
     fn default() -> Self {
-        Self { batch_size: 8, micro_batch: 0, adamw: AdamWSettings::default(), clip_norm: 1.0 }
+        let adamw = AdamWSettings::default();
+        Self { batch_size: 8, micro_batch: 0, adamw, muon: None, clip_norm: 1.0 }
     }
 }
 
@@ -180,8 +185,12 @@ impl Trainer {
         if micro == 0 || !settings.batch_size.is_multiple_of(micro) || settings.batch_size == 0 {
             return Err(TrainError::BatchSize { batch: settings.batch_size, micro });
         }
-        let (adamw, precision) = (settings.adamw, Precision::F32);
-        let made_for = LearnerSettings { micro_batch: micro, adamw, precision };
+        let made_for = LearnerSettings {
+            micro_batch: micro,
+            adamw: settings.adamw,
+            muon: settings.muon,
+            precision: Precision::F32,
+        };
         let mut learner = device.learner(model.config(), &made_for)?;
         learner.load(&mut &model)?;
         Ok(Self {
@@ -237,9 +246,9 @@ impl Trainer {
         Ok(())
     }
 
-    /// Trains one window from θ: a step of AdamW for each list of sample ids.
+    /// Trains one window from θ: a step of the optimiser for each list of sample ids.
     ///
-    /// `rate` gives the learning rate for a step of the optimiser, counted from 1. `on_step` may
+    /// `rate` gives AdamW's learning rate for a step of the optimiser, counted from 1; Muon's is a fixed multiple. `on_step` may
     /// stop the window; what has been trained until then counts. Allocates nothing.
     ///
     /// # Errors
@@ -294,7 +303,7 @@ impl Trainer {
         Ok(summary)
     }
 
-    /// Gradient over the micro-batches, clipping, AdamW.
+    /// Gradient over the micro-batches, clipping, a step of the optimiser.
     fn train_step(
         &mut self,
         samples: &dyn SampleSource,
@@ -380,7 +389,8 @@ impl Trainer {
         let steps = self.learner.steps();
         let (model, learner, feedback) = (&self.model, &mut *self.learner, &self.feedback);
         let tensors = model.arena().tensors.len();
-        checkpoints.write(model.config(), position, steps, Held::Miner, &mut |out| {
+        let held = Held::Miner(Averages::of(self.settings.muon.as_ref()));
+        checkpoints.write(model.config(), position, steps, held, &mut |out| {
             out(model.parameters())?;
             for average in [Kept::Mean, Kept::Square] {
                 (0..tensors).try_for_each(|tensor| out(learner.tensor(average, tensor)?))?;
@@ -389,8 +399,8 @@ impl Trainer {
         })
     }
 
-    /// Goes on from a checkpoint, which must be of a model of the same shape. One that holds only
-    /// parameters leaves optimiser and error feedback fresh.
+    /// Goes on from a checkpoint, which must be of a model of the same shape and of the same optimiser. One that holds
+    /// only parameters leaves optimiser and error feedback fresh.
     pub fn restore(&mut self, checkpoint: Checkpoint) -> Result<Position, CheckpointError> {
         let parts = checkpoint.into_parts();
         self.model.copy_from(&parts.model).map_err(|_| CheckpointError::Shape)?;

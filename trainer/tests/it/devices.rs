@@ -88,6 +88,7 @@ fn settings(precision: Precision) -> PretrainSettings {
             shape: Shape::Cosine,
         },
         adamw: AdamWSettings::default(),
+        muon: None,
         clip_norm: 1.0,
         seed: 7,
         guard: GuardSettings::default(),

@@ -4,9 +4,8 @@
 use dataset::{SampleSource, Tokens};
 use trainer::autograd::Autograd;
 use trainer::engine::BatchError;
-use trainer::optimiser::AdamW;
 use trainer::plan::{Precision, BAND_ROWS, LOGITS};
-use trainer::{AdamWSettings, Compute, Engine, MatrixUnit, Model, ModelConfig, Threads};
+use trainer::{AdamWSettings, Compute, Engine, MatrixUnit, Model, ModelConfig, Optimiser, Threads};
 
 use crate::samples::MemorySamples;
 
@@ -237,7 +236,9 @@ fn loss_falls_in_bf16_and_does_not_depend_on_threads() {
             Engine::with_precision(&config, 4, true, threads.clone(), Precision::Bf16).unwrap();
         let mut parameters = Model::init(&config, 3).unwrap().parameters().to_vec();
         let mut gradient = vec![0.0; parameters.len()];
-        let mut adamw = AdamW::new(AdamWSettings::default(), parameters.len());
+        let compute = Compute::new(threads);
+        let mut optimiser =
+            Optimiser::new(AdamWSettings::default(), None, &config.arena(), &compute);
         let scale = 1.0 / 128.0;
         let losses: Vec<f64> = (0..20)
             .map(|_| {
@@ -245,8 +246,7 @@ fn loss_falls_in_bf16_and_does_not_depend_on_threads() {
                 let loss = engine
                     .loss_and_gradient(&parameters, &mut gradient, &samples, &ids, scale, false)
                     .unwrap();
-                let arena = config.arena();
-                adamw.step(&threads, &arena, &mut parameters, &gradient, 5e-3, 1.0);
+                optimiser.step(&mut parameters, &gradient, 5e-3, 1.0);
                 loss
             })
             .collect();

@@ -39,6 +39,7 @@ fn settings(steps: u64) -> PretrainSettings {
             shape: Shape::Cosine,
         },
         adamw: trainer::AdamWSettings::default(),
+        muon: None,
         clip_norm: 1.0,
         seed: 7,
         guard: GuardSettings::default(),

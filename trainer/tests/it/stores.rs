@@ -112,6 +112,7 @@ fn a_store_that_fails_costs_no_step() {
             shape: Shape::Cosine,
         },
         adamw: trainer::AdamWSettings::default(),
+        muon: None,
         clip_norm: 1.0,
         seed: 7,
         guard: trainer::guard::GuardSettings::default(),

@@ -148,6 +148,7 @@ impl TrainingOrder {
                 decay: options.weight_decay.unwrap_or(defaults.0.decay),
                 ..defaults.0
             },
+            muon: None,
             clip_norm: options.clip_norm.unwrap_or(1.0),
             seed: self.seed,
             guard: GuardSettings {

@@ -1,0 +1,225 @@
+//! AdamW in one pass over memory.
+//!
+//! As in Loshchilov and Hutter 2019 and in PyTorch: the decay is θ ← θ · (1 − rate · decay) before the step, of
+//! matrices only, not of norms.
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use super::BLOCK;
+use crate::compute::ops::multiversion;
+use crate::compute::threads::{Shared, Threads};
+use crate::model::config::Arena;
+
+/// What AdamW is set to. The default is Covenant's: (0.9, 0.95), ε 1e-8, decay 0.1.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdamWSettings {
+    /// Decay of the average of gradients.
+    pub beta1: f32,
+    /// Decay of the average of squared gradients.
+    pub beta2: f32,
+    /// Added to the root of the squared average.
+    pub epsilon: f32,
+    /// Weight decay, multiplied by the rate.
+    pub decay: f32,
+}
+
+impl Default for AdamWSettings {
+    fn default() -> Self {
+        Self { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, decay: 0.1 }
+    }
+}
+
+/// A tensor that AdamW trains.
+struct Place {
+    /// Its parameters in the arena.
+    parameters: Range<usize>,
+    /// Its averages, among those of all such tensors.
+    averages: Range<usize>,
+    decay: f32,
+}
+
+/// Two averages for each parameter of the tensors it trains.
+pub(super) struct AdamW {
+    settings: AdamWSettings,
+    places: Vec<Place>,
+    /// Which place a tensor of the arena has.
+    place_of: Vec<Option<usize>>,
+    mean: Vec<f32>,
+    square: Vec<f32>,
+}
+
+impl AdamW {
+    /// Averages of zero for the tensors of the arena that `trains` says.
+    pub(super) fn new(
+        settings: AdamWSettings,
+        arena: &Arena,
+        trains: impl Fn(usize) -> bool,
+    ) -> Self {
+        let mut places: Vec<Place> = Vec::new();
+        let mut place_of = vec![None; arena.tensors.len()];
+        for (tensor, placed) in arena.tensors.iter().enumerate().filter(|(at, _)| trains(*at)) {
+            let start = places.last().map_or(0, |last| last.averages.end);
+            place_of[tensor] = Some(places.len());
+            places.push(Place {
+                parameters: placed.range.clone(),
+                averages: start..start + placed.range.len(),
+                decay: if placed.info.shape.len() > 1 { settings.decay } else { 0.0 },
+            });
+        }
+        let len = places.last().map_or(0, |last| last.averages.end);
+        Self { settings, places, place_of, mean: vec![0.0; len], square: vec![0.0; len] }
+    }
+
+    pub(super) fn allocated_bytes(&self) -> u64 {
+        (self.mean.len() + self.square.len()) as u64 * 4
+    }
+
+    /// Step number `step`, from 1.
+    pub(super) fn step(
+        &mut self,
+        threads: &Threads,
+        parameters: &mut [f32],
+        gradient: &[f32],
+        step: u64,
+        rate: f32,
+        gradient_scale: f32,
+    ) {
+        let settings = self.settings;
+        let constants = StepConstants {
+            beta1: settings.beta1,
+            beta2: settings.beta2,
+            epsilon: settings.epsilon,
+            rate: (f64::from(rate) / bias_correction(settings.beta1, step)) as f32,
+            square_scale: (1.0 / bias_correction(settings.beta2, step)) as f32,
+            keep: 0.0,
+            gradient_scale,
+        };
+        let (places, len) = (&self.places, self.mean.len());
+        let parameters = Shared::new(parameters);
+        let (mean, square) = (Shared::new(&mut self.mean), Shared::new(&mut self.square));
+        // One pass over all tensors: to gather the threads for each would cost more than a small one's step.
+        threads.blocks(len, BLOCK, |first, end| {
+            let from = places.partition_point(|place| place.averages.end <= first);
+            for place in places[from..].iter().take_while(|place| place.averages.start < end) {
+                let constants = StepConstants { keep: 1.0 - rate * place.decay, ..constants };
+                let (first, end) = (place.averages.start.max(first), place.averages.end.min(end));
+                let start = place.parameters.start + (first - place.averages.start);
+                let range = start..start + (end - first);
+                // SAFETY: blocks are disjoint, and so are tensors.
+                let (parameters, mean, square) = unsafe {
+                    (
+                        parameters.part(range.start, range.end),
+                        mean.part(first, end),
+                        square.part(first, end),
+                    )
+                };
+                step_block(parameters, &gradient[range], mean, square, &constants);
+            }
+        });
+    }
+
+    /// The average of a tensor's gradients; empty for one that AdamW does not train.
+    pub(super) fn mean(&mut self, tensor: usize) -> &mut [f32] {
+        let range = self.averages(tensor);
+        &mut self.mean[range]
+    }
+
+    /// The average of their squares, likewise.
+    pub(super) fn square(&mut self, tensor: usize) -> &mut [f32] {
+        let range = self.averages(tensor);
+        &mut self.square[range]
+    }
+
+    fn averages(&self, tensor: usize) -> Range<usize> {
+        let place = self.place_of.get(tensor).copied().flatten();
+        place.map_or(0..0, |place| self.places[place].averages.clone())
+    }
+
+    pub(super) fn copy_from(&mut self, other: &Self) {
+        self.mean.copy_from_slice(&other.mean);
+        self.square.copy_from_slice(&other.square);
+    }
+
+    pub(super) fn reset(&mut self) {
+        self.mean.fill(0.0);
+        self.square.fill(0.0);
+    }
+}
+
+/// 1 − β^step.
+fn bias_correction(beta: f32, step: u64) -> f64 {
+    1.0 - f64::from(beta).powi(step.min(1 << 24) as i32)
+}
+
+/// What is the same for every parameter of a tensor.
+#[derive(Clone, Copy)]
+pub struct StepConstants {
+    beta1: f32,
+    beta2: f32,
+    epsilon: f32,
+    /// Rate divided by the bias correction of the mean.
+    rate: f32,
+    /// One over the bias correction of the squares.
+    square_scale: f32,
+    /// What decay leaves of a parameter.
+    keep: f32,
+    gradient_scale: f32,
+}
+
+multiversion! {
+/// AdamW on one block.
+pub fn step_block(
+    parameters: &mut [f32],
+    gradient: &[f32],
+    mean: &mut [f32],
+    square: &mut [f32],
+    constants: &StepConstants,
+) {
+    let len = parameters.len();
+    let (gradient, mean, square) = (&gradient[..len], &mut mean[..len], &mut square[..len]);
+    let c = *constants;
+    for i in 0..len {
+        let g = gradient[i] * c.gradient_scale;
+        mean[i] = c.beta1 * mean[i] + (1.0 - c.beta1) * g;
+        square[i] = c.beta2 * square[i] + (1.0 - c.beta2) * g * g;
+        let root = (square[i] * c.square_scale).sqrt() + c.epsilon;
+        parameters[i] = parameters[i] * c.keep - c.rate * mean[i] / root;
+    }
+}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Optimiser;
+    use super::*;
+    use crate::compute::Compute;
+    use crate::model::config::ModelConfig;
+
+    /// Expected values from the definition in f64.
+    #[test]
+    fn adamw_follows_its_definition() {
+        let arena = ModelConfig::preset("nano").unwrap().arena();
+        let compute = Compute::new(Threads::single());
+        let mut optimiser = Optimiser::new(AdamWSettings::default(), None, &arena, &compute);
+        let mut parameters = vec![0.5f32; arena.len];
+        let (mut mean, mut square, mut expected) = (0.0f64, 0.0f64, 0.5f64);
+        for step in 1..=3 {
+            let gradient = 0.1 * step as f32;
+            let gradients = vec![gradient; arena.len];
+            optimiser.step(&mut parameters, &gradients, 1e-2, 0.5);
+            let g = f64::from(gradient) * 0.5;
+            mean = 0.9 * mean + 0.1 * g;
+            square = 0.95 * square + 0.05 * g * g;
+            let root = (square / (1.0 - 0.95f64.powi(step))).sqrt() + 1e-8;
+            expected *= 1.0 - 1e-2 * 0.1;
+            expected -= 1e-2 * mean / (1.0 - 0.9f64.powi(step)) / root;
+        }
+        let matrix = f64::from(parameters[arena.embedding.start]);
+        assert!((matrix - expected).abs() < 1e-6, "{matrix} {expected}");
+        let norm = f64::from(parameters[arena.final_norm.start]);
+        assert!(norm > matrix, "norms do not decay");
+    }
+}

@@ -1,0 +1,207 @@
+//! Muon: momentum of which each matrix is made nearly orthonormal before it is taken as a step.
+//!
+//! As Jordan et al. 2024, scaled and with decay as Liu et al. 2025 (arXiv 2502.16982) and PyTorch's
+//! `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`. For a matrix θ (rows, columns) with gradient g:
+//!
+//! ```text
+//! m ← β m + (1 − β) g
+//! u = β m + (1 − β) g                            Nesterov
+//! o = orthogonalise(u / max(‖u‖, 1e-7))          newton_schulz
+//! θ ← θ (1 − rate · decay) − rate · 0.2 √max(rows, columns) · o
+//! ```
+//!
+//! So a step moves a value by about 0.2 · rate in the root mean square, as AdamW's steps do, and AdamW's rates and decay
+//! fit. Each tensor is a matrix by itself: q, k, v, gate and up, which the engine multiplies together, are not
+//! mixed. Embedding and output matrix are AdamW's, like norms.
+//!
+//! A thread takes whole matrices, so that bits do not depend on the number of threads.
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use super::newton_schulz::{orthogonalise, Buffers, Needs};
+use super::BLOCK;
+use crate::compute::aligned::Aligned;
+use crate::compute::matmul::Multiplier;
+use crate::compute::ops::{self, multiversion};
+use crate::compute::threads::{Shared, Threads};
+use crate::compute::Compute;
+use crate::model::config::Arena;
+
+/// Least norm that a matrix is divided by.
+const EPSILON: f32 = 1e-7;
+
+/// Root mean square of a step's values at rate 1: about that of AdamW's steps.
+const STEP_RMS: f32 = 0.2;
+
+/// What Muon is set to.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MuonSettings {
+    /// Decay β of the average of gradients.
+    pub momentum: f32,
+    /// Weight decay, multiplied by the rate.
+    pub decay: f32,
+    /// Its learning rate, as a multiple of AdamW's of the same step.
+    pub relative_rate: f32,
+}
+
+impl Default for MuonSettings {
+    fn default() -> Self {
+        Self { momentum: 0.95, decay: 0.1, relative_rate: 1.0 }
+    }
+}
+
+/// A matrix that Muon trains.
+struct Place {
+    /// Its parameters in the arena.
+    parameters: Range<usize>,
+    /// Its momentum, among those of all matrices.
+    momentum: Range<usize>,
+    rows: usize,
+    columns: usize,
+}
+
+/// The momentum of the layers' matrices, and memory to make steps of it.
+pub(super) struct Muon {
+    settings: MuonSettings,
+    places: Vec<Place>,
+    /// Which place a tensor of the arena has.
+    place_of: Vec<Option<usize>>,
+    momentum: Vec<f32>,
+    multiplier: Multiplier,
+    needs: Needs,
+    /// [`Buffers`] of each thread.
+    buffers: Aligned,
+}
+
+impl Muon {
+    pub(super) fn new(settings: MuonSettings, arena: &Arena, compute: &Compute) -> Self {
+        let mut places: Vec<Place> = Vec::new();
+        let mut place_of = vec![None; arena.tensors.len()];
+        let mut needs = Needs::default();
+        for (tensor, placed) in arena.tensors.iter().enumerate() {
+            let &[rows, columns] = placed.info.shape.as_slice() else { continue };
+            if !arena.is_layer_matrix(tensor) {
+                continue;
+            }
+            let start = places.last().map_or(0, |last| last.momentum.end);
+            place_of[tensor] = Some(places.len());
+            needs = needs.max(Needs::of(rows, columns, compute.unit));
+            places.push(Place {
+                parameters: placed.range.clone(),
+                momentum: start..start + placed.range.len(),
+                rows,
+                columns,
+            });
+        }
+        let len = places.last().map_or(0, |last| last.momentum.end);
+        let threads = compute.threads.clone();
+        Self {
+            settings,
+            places,
+            place_of,
+            momentum: vec![0.0; len],
+            buffers: Aligned::zeros(threads.count() * needs.len()),
+            multiplier: Multiplier::new(threads, compute.unit, 0),
+            needs,
+        }
+    }
+
+    pub(super) fn allocated_bytes(&self) -> u64 {
+        let values = self.momentum.len() + self.buffers.len();
+        values as u64 * 4 + self.multiplier.bytes()
+    }
+
+    /// One step of all matrices, AdamW's rate being `rate`.
+    pub(super) fn step(
+        &mut self,
+        threads: &Threads,
+        parameters: &mut [f32],
+        gradient: &[f32],
+        rate: f32,
+        gradient_scale: f32,
+    ) {
+        let (settings, places, needs) = (self.settings, &self.places, self.needs);
+        let rate = rate * settings.relative_rate;
+        let keep = 1.0 - rate * settings.decay;
+        let parts = self.multiplier.parts();
+        let (parameters, momentum) = (Shared::new(parameters), Shared::new(&mut self.momentum));
+        let buffers = Shared::new(&mut self.buffers);
+        threads.for_each_on(places.len(), |thread, index| {
+            let place = &places[index];
+            let (values, averages) = (&place.parameters, &place.momentum);
+            let len = needs.len();
+            // SAFETY: places are disjoint, and so is what each thread works with.
+            let (parameters, momentum, buffers, mut part) = unsafe {
+                (
+                    parameters.part(values.start, values.end),
+                    momentum.part(averages.start, averages.end),
+                    buffers.part(thread * len, (thread + 1) * len),
+                    parts.part(thread),
+                )
+            };
+            let mut buffers = Buffers::cut(needs, buffers);
+            let matrix = &mut buffers.matrix[..parameters.len()];
+            let gradient = &gradient[values.clone()];
+            blend(momentum, gradient, matrix, settings.momentum, gradient_scale);
+            scale(matrix, 1.0 / norm(matrix).max(EPSILON));
+            orthogonalise(&mut part, &mut buffers, (place.rows, place.columns));
+            let longer = place.rows.max(place.columns) as f32;
+            let matrix = &buffers.matrix[..parameters.len()];
+            descend(parameters, matrix, keep, rate * STEP_RMS * longer.sqrt());
+        });
+    }
+
+    /// The momentum of a tensor, if Muon trains it.
+    pub(super) fn momentum(&mut self, tensor: usize) -> Option<&mut [f32]> {
+        let place = self.place_of.get(tensor).copied().flatten()?;
+        Some(&mut self.momentum[self.places[place].momentum.clone()])
+    }
+
+    pub(super) fn copy_from(&mut self, other: &Self) {
+        self.momentum.copy_from_slice(&other.momentum);
+    }
+
+    pub(super) fn reset(&mut self) {
+        self.momentum.fill(0.0);
+    }
+}
+
+/// Squares are summed in `f32` within a block, in `f64` over the blocks.
+fn norm(matrix: &[f32]) -> f32 {
+    let squares = matrix.chunks(BLOCK).map(|block| f64::from(ops::sum_of_squares(block)));
+    squares.sum::<f64>().sqrt() as f32
+}
+
+multiversion! {
+/// m ← m + (1 − β)(g − m), u ← g + β (m − g), with g = scale · `gradient`.
+pub fn blend(momentum: &mut [f32], gradient: &[f32], update: &mut [f32], beta: f32, scale: f32) {
+    let len = momentum.len();
+    let (gradient, update) = (&gradient[..len], &mut update[..len]);
+    for i in 0..len {
+        let g = gradient[i] * scale;
+        momentum[i] += (1.0 - beta) * (g - momentum[i]);
+        update[i] = g + beta * (momentum[i] - g);
+    }
+}
+}
+
+multiversion! {
+/// x ← factor · x.
+pub fn scale(x: &mut [f32], factor: f32) {
+    for x in x {
+        *x *= factor;
+    }
+}
+}
+
+multiversion! {
+/// θ ← keep · θ − rate · step.
+pub fn descend(parameters: &mut [f32], step: &[f32], keep: f32, rate: f32) {
+    for (parameter, step) in parameters.iter_mut().zip(step) {
+        *parameter = keep * *parameter - rate * step;
+    }
+}
+}
