@@ -12,8 +12,8 @@ use dataset::{SampleSource, Tokens};
 use trainer::budget::{CpuCosts, ModelCounts};
 use trainer::guard::GuardSettings;
 use trainer::{
-    AdamWSettings, Cpu, Evaluator, Model, ModelConfig, Precision, PretrainSettings, Pretrainer,
-    RateSchedule, Shape, Threads, Trainer, TrainerSettings,
+    AdamWSettings, Cpu, Evaluator, Model, ModelConfig, MuonSettings, Precision, PretrainSettings,
+    Pretrainer, RateSchedule, Shape, Threads, Trainer, TrainerSettings,
 };
 
 struct Counting;
@@ -72,16 +72,19 @@ impl SampleSource for OneSample {
     }
 }
 
-fn check(preset: &str, batch: usize, micro_batch: usize, pool: &Threads) {
+fn check(preset: &str, batch: usize, micro_batch: usize, is_muon: bool, pool: &Threads) {
     let config = ModelConfig::preset(preset).unwrap();
     let samples = OneSample((0..=255).cycle().take(config.seq_len + 1).collect());
     let ids = vec![(0..batch as u64).collect::<Vec<_>>()];
     let threads = pool.count();
     let planned = CpuCosts::of_trainer(&config, micro_batch, threads).unwrap();
+    let planned = planned.with_muon(is_muon, &config, threads).unwrap();
     let exact = (planned.engine + planned.arrays) as i64;
 
     let before = LIVE.load(Ordering::Relaxed);
-    let settings = TrainerSettings { batch_size: batch, micro_batch, ..TrainerSettings::default() };
+    let muon = is_muon.then(MuonSettings::default);
+    let settings =
+        TrainerSettings { batch_size: batch, micro_batch, muon, ..TrainerSettings::default() };
     let model = Model::init(&config, 1).unwrap();
     let mut trainer = Trainer::new(model, settings, &Cpu::new(pool.clone())).unwrap();
     let held = LIVE.load(Ordering::Relaxed) - before;
@@ -164,10 +167,12 @@ fn what_is_held_is_what_is_planned() {
     let pools = [1, 2].map(|count| Threads::new(count).unwrap());
     for pool in &pools {
         for micro_batch in [1, 2, 4] {
-            check("nano", 4, micro_batch, pool);
+            check("nano", 4, micro_batch, false, pool);
         }
-        check("1M", 4, 2, pool);
-        check("1M", 1, 1, pool);
+        check("1M", 4, 2, false, pool);
+        check("1M", 1, 1, false, pool);
+        check("nano", 4, 2, true, pool);
+        check("1M", 4, 2, true, pool);
         check_others("nano", 4, pool);
         check_others("1M", 2, pool);
     }

@@ -71,7 +71,8 @@ pub fn run(command: BenchCommand) -> Result<u8> {
     let config = ModelConfig::preset(&args.preset)?;
     memory::check("a measurement", &config, None, |model| {
         let (batch, threads) = (args.batch.into(), args.threads.into());
-        CpuCosts::of_pretrainer(model, batch, precision(&args), threads)?.bytes()
+        let costs = CpuCosts::of_pretrainer(model, batch, precision(&args), threads)?;
+        costs.with_muon(args.optimiser == OptimiserArg::Muon, model, threads)?.bytes()
     })?;
     let model = Model::init(&config, 1)?;
     let samples = Noise::new(&config, usize::from(args.batch) * BATCHES);

@@ -14,7 +14,7 @@ use self::args::{RecomputeArg, ShardingArg, StateArg};
 pub use self::{args::PlanArgs, report::PlanReport};
 use participant::{memory, replica};
 
-use crate::exit;
+use crate::{engine::OptimiserArg, exit};
 
 mod args;
 mod machine;
@@ -91,6 +91,7 @@ fn request(args: &PlanArgs) -> Result<PlanRequest> {
                 StateArg::Bytes10 => StateFormat::Bytes10,
                 StateArg::Bytes8 => StateFormat::Bytes8,
             },
+            muon: args.optimiser == OptimiserArg::Muon,
             feedback_bf16: args.feedback_bf16,
             mfu: args.mfu,
         },

@@ -190,18 +190,23 @@ pub(crate) struct Arm {
     pub(crate) outer_schedule: OuterSchedule,
     /// What is left of the error feedback from one round to the next.
     pub(crate) decay: f32,
+    /// Where the cosine of the inner rates ends, as a part of their peak.
+    pub(crate) floor: f32,
+    /// Whether a peer's local steps start where its error feedback would bring θ, not at θ.
+    pub(crate) ahead: bool,
 }
 
 /// Rates that were chosen by the search, of which the study's text tells.
-const fn chosen(method: Method, inner: Inner, steps: usize) -> Rates {
-    let (matrices, rest, outer) = match (method, inner, steps) {
-        (Method::DataParallel, Inner::AdamW, _) => (4e-3, 4e-3, 1.0),
-        (Method::DataParallel, Inner::Muon, _) => (4e-3, 8e-3, 1.0),
+const fn chosen(size: Size, method: Method, inner: Inner, steps: usize) -> Rates {
+    let (matrices, rest, outer) = match (method, inner, steps, size) {
+        (Method::DataParallel, Inner::AdamW, _, _) => (2e-3, 1.6e-2, 1.0),
+        (Method::DataParallel, Inner::Muon, _, _) => (2e-3, 8e-3, 1.0),
         (Method::DeMo, ..) => (8e-3, 8e-3, 1.0),
-        (Method::DiLoCo, Inner::AdamW, _) => (4e-3, 4e-3, 0.7),
-        (Method::DiLoCo, Inner::Muon, _) => (4e-3, 4e-3, 0.7),
-        (Method::SparseLoCo, Inner::AdamW, _) => (4e-3, 4e-3, 2.0),
-        (Method::SparseLoCo, Inner::Muon, _) => (4e-3, 8e-3, 2.0),
+        (Method::DiLoCo, Inner::AdamW, _, _) => (4e-3, 4e-3, 0.7),
+        (Method::DiLoCo, Inner::Muon, _, _) => (4e-3, 4e-3, 0.7),
+        (Method::SparseLoCo, Inner::AdamW, _, _) => (4e-3, 4e-3, 2.0),
+        (Method::SparseLoCo, Inner::Muon, 30, _) => (3e-3, 8e-3, 3.0),
+        (Method::SparseLoCo, Inner::Muon, _, _) => (3e-3, 8e-3, 2.0),
     };
     Rates { matrices, rest, outer }
 }
@@ -221,24 +226,27 @@ impl Arm {
             senders_min: 1.0,
             churn: Churn::None,
             adversaries: Adversaries::None,
-            rates: chosen(method, inner, steps),
+            rates: chosen(Size::Small, method, inner, steps),
             outer_schedule: OuterSchedule::Flat,
             decay: 0.95,
+            floor: 0.1,
+            ahead: false,
         }
     }
 
     /// The same at other rates, to choose among them.
-    fn search(self, rates: (f32, f32, f32)) -> Self {
-        let (matrices, rest, outer) = rates;
-        let name = format!("search {} {matrices} {rest} {outer}", self.name);
+    fn search(self, (matrices, rest, outer): (f32, f32, f32)) -> Self {
+        let size = if self.size == Size::LargeShort { "large " } else { "" };
+        let name = format!("search {size}{} {matrices} {rest} {outer}", self.name);
         let rates = Rates { matrices, rest, outer };
         Self { name, purpose: Purpose::Search, rates, ..self }
     }
 
     /// The same at another size, to be compared.
     fn compared(self, size: Size) -> Self {
-        let name = format!("{:?}: {}", size, self.name).to_lowercase();
-        Self { name, purpose: Purpose::Compare, size, ..self }
+        let name = format!("{size:?}: {}", self.name).to_lowercase();
+        let rates = chosen(size, self.method, self.inner, self.steps);
+        Self { name, purpose: Purpose::Compare, size, rates, ..self }
     }
 }
 
@@ -251,27 +259,52 @@ pub(crate) fn all() -> Vec<Arm> {
     arms
 }
 
-/// Nine settings for each of the arms that are compared, all on the first seed.
+/// As many settings for each of the arms that are compared, all on the first seed: nine in a grid and three around the
+/// best of them, and five for the larger model.
 fn searches() -> Vec<Arm> {
     use Inner::{AdamW, Muon};
     use Method::{DataParallel, SparseLoCo};
     let mut arms = Vec::new();
-    let mut grid = |name: &str, method, inner, steps, rates: [(f32, f32, f32); 9]| {
-        let arm = Arm::new(name, method, inner, steps);
-        arms.extend(rates.map(|rates| arm.clone().search(rates)));
+    let mut look = |arm: Arm, rates: &[(f32, f32, f32)]| {
+        arms.extend(rates.iter().map(|rates| arm.clone().search(*rates)));
     };
-    let parallel = |matrices: [f32; 3], rest: [f32; 3]| {
-        std::array::from_fn(|at| (matrices[at / 3], rest[at % 3], 1.0))
+    let parallel = |matrices: [f32; 3]| {
+        matrices.map(|matrices| [4e-3, 8e-3, 1.6e-2].map(|rest| (matrices, rest, 1.0))).concat()
     };
-    let sparse = |matrices: [f32; 3], outer: [f32; 3], rest: f32| {
-        std::array::from_fn(|at| (matrices[at / 3], rest, outer[at % 3]))
-    };
-    grid("AdamW", DataParallel, AdamW, 1, parallel([2e-3, 4e-3, 8e-3], [4e-3, 8e-3, 1.6e-2]));
-    grid("SL Muon H15", SparseLoCo, Muon, 15, sparse([3e-3, 5e-3, 8e-3], [1.4, 2.0, 3.0], 8e-3));
-    grid("SL Muon H30", SparseLoCo, Muon, 30, sparse([3e-3, 5e-3, 8e-3], [1.4, 2.0, 3.0], 8e-3));
-    grid("Muon", DataParallel, Muon, 1, parallel([1e-3, 2e-3, 4e-3], [4e-3, 8e-3, 1.6e-2]));
-    grid("SL AdamW H15", SparseLoCo, AdamW, 15, sparse([2e-3, 4e-3, 8e-3], [1.4, 2.0, 3.0], 8e-3));
-    grid("SL AdamW H30", SparseLoCo, AdamW, 30, sparse([2e-3, 4e-3, 8e-3], [1.4, 2.0, 3.0], 8e-3));
+    let sparse =
+        || [3e-3, 5e-3, 8e-3].map(|matrices| [1.4, 2.0, 3.0].map(|o| (matrices, 8e-3, o))).concat();
+    let adamw = Arm::new("AdamW", DataParallel, AdamW, 1);
+    let muon = Arm::new("Muon", DataParallel, Muon, 1);
+    let h15 = Arm::new("SL Muon H15", SparseLoCo, Muon, 15);
+    let h30 = Arm::new("SL Muon H30", SparseLoCo, Muon, 30);
+    look(adamw.clone(), &parallel([2e-3, 4e-3, 8e-3]));
+    look(adamw.clone(), &[(1e-3, 1.6e-2, 1.0), (2e-3, 3.2e-2, 1.0), (1e-3, 3.2e-2, 1.0)]);
+    look(h15.clone(), &sparse());
+    look(h15.clone(), &[(2e-3, 8e-3, 2.0), (2e-3, 8e-3, 3.0), (3e-3, 1.6e-2, 2.0)]);
+    let large = |arm: Arm| Arm { size: Size::LargeShort, ..arm };
+    look(
+        large(adamw),
+        &[
+            (1e-3, 8e-3, 1.0),
+            (2e-3, 8e-3, 1.0),
+            (2e-3, 1.6e-2, 1.0),
+            (4e-3, 8e-3, 1.0),
+            (4e-3, 1.6e-2, 1.0),
+        ],
+    );
+    look(
+        large(h15),
+        &[
+            (2e-3, 8e-3, 2.0),
+            (3e-3, 8e-3, 2.0),
+            (3e-3, 8e-3, 3.0),
+            (5e-3, 8e-3, 2.0),
+            (3e-3, 1.6e-2, 2.0),
+        ],
+    );
+    look(h30.clone(), &sparse());
+    look(h30, &[(2e-3, 8e-3, 3.0), (2e-3, 8e-3, 4.0), (3e-3, 8e-3, 4.0)]);
+    look(muon, &parallel([1e-3, 2e-3, 4e-3]));
     arms
 }
 
@@ -312,6 +345,8 @@ fn explored() -> Vec<Arm> {
         Arm { outer_schedule: OuterSchedule::WarmUp, ..arm("Muon H15 outer rate rises") },
         Arm { outer_schedule: OuterSchedule::Decay, ..arm("Muon H15 outer rate falls") },
         Arm { decay: 0.99, ..arm("Muon H15 decay 0.99") },
+        Arm { ahead: true, ..arm("Muon H15 from ahead") },
+        Arm { floor: 0.0, ..arm("Muon H15 rates fall to 0") },
     ]);
     let rules = [("accepted", 1.0, 1.0), ("a quarter", 0.25, 0.5), ("senders", 0.0, 0.5)];
     for (rule, senders_min, part) in rules {

@@ -109,7 +109,7 @@ impl Codec {
             for chunk in &tensor.0 {
                 let count = usize::from(kept(chunk.len() as u32, self.keep));
                 // An odd step visits every place of a chunk whose length is a power of two.
-                let (start, step) = (round as usize, chunk.len() / count | 1);
+                let (start, step) = (round as usize, (chunk.len() / count) | 1);
                 for (at, value) in values.by_ref().take(count).enumerate() {
                     let place = chunk[(start + at * step) % chunk.len()];
                     *value = (place, value.1.abs().copysign(-before[place as usize]));

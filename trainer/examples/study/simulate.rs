@@ -156,14 +156,15 @@ impl Run<'_> {
         Ok(self.evaluator.held_out_loss(&self.model, self.dataset, samples)?)
     }
 
-    /// AdamW's rate: warm-up over a twentieth of the tokens, then a cosine down to a tenth.
+    /// AdamW's rate: warm-up over a twentieth of the tokens, then a cosine.
     fn rate(&self, tokens: u64) -> f32 {
         let done = tokens as f64 / self.tokens_max as f64;
         let factor = if done < 0.05 {
             done / 0.05
         } else {
             let turn = ((done - 0.05) / 0.95).min(1.0) * std::f64::consts::PI;
-            0.1 + 0.45 * (1.0 + turn.cos())
+            let floor = f64::from(self.arm.floor);
+            floor + (1.0 - floor) / 2.0 * (1.0 + turn.cos())
         };
         self.arm.rates.rest * factor as f32
     }
@@ -266,7 +267,8 @@ impl Run<'_> {
             }
             let Peer { local, error, .. } = &mut self.peers[peer];
             let theta = self.model.parameters();
-            protocol::update::accumulate_difference(error, theta, local, self.arm.decay);
+            let left = if self.arm.ahead { 0.0 } else { self.arm.decay };
+            protocol::update::accumulate_difference(error, theta, local, left);
             let honest = peer + self.arm.adversaries.count() < peers;
             let sent = match self.arm.adversaries {
                 Adversaries::Apart(_) if !honest => self.codec.send_apart(error, start)?,
@@ -299,6 +301,12 @@ impl Run<'_> {
     fn local_steps(&mut self, peer: usize, start: u64) -> Result<(), Box<dyn Error>> {
         let step_tokens = (self.peers.len() * BATCH * SEQ_LEN) as u64;
         self.peers[peer].local.copy_from_slice(self.model.parameters());
+        if self.arm.ahead {
+            let Peer { local, error, .. } = &mut self.peers[peer];
+            for (local, error) in local.iter_mut().zip(error.iter()) {
+                *local -= self.arm.decay * error;
+            }
+        }
         let joining = match self.arm.churn {
             Churn::Leave(joining) if self.peers[peer].joins => Some(joining),
             _ => None,

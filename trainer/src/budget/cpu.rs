@@ -10,6 +10,7 @@ use super::model::ModelCounts;
 use super::quantity::{divisors, in_range, product, sum};
 use super::request::PlanRequest;
 use crate::compute::matmul::MatrixUnit;
+use crate::engine::optimiser::{muon::work_bytes, newton_schulz_flops};
 use crate::engine::plan::{Plan, Precision};
 use crate::model::config::ModelConfig;
 use crate::model::flops::{attention_flops_a_token, flops_a_token, product_flops_a_token};
@@ -29,12 +30,15 @@ const TRAINER: [&str; 6] = [
     "parameters (local)",
     "gradient",
     "first moment",
-    "second moment",
+    SECOND_MOMENT,
     "error feedback",
 ];
 
 /// What a [`crate::Pretrainer`] holds.
-const PRETRAINER: [&str; 4] = ["parameters", "gradient", "first moment", "second moment"];
+const PRETRAINER: [&str; 4] = ["parameters", "gradient", "first moment", SECOND_MOMENT];
+
+/// The array that Muon's matrices do without.
+const SECOND_MOMENT: &str = "second moment";
 
 /// What an [`crate::Evaluator`] holds.
 const EVALUATOR: [&str; 1] = ["parameters with one update applied"];
@@ -120,6 +124,29 @@ impl CpuCosts {
             rest_max: sum("the rest", [shapes, packing])?,
             lines: lines.chain(regions).chain(rest).collect(),
         })
+    }
+
+    /// The same, if `muon`, with Muon on the layers' matrices: they have one moment, and each thread works on one of them.
+    pub fn with_muon(
+        mut self,
+        muon: bool,
+        config: &ModelConfig,
+        threads: usize,
+    ) -> Result<Self, BudgetError> {
+        if !muon {
+            return Ok(self);
+        }
+        let arena = config.arena();
+        let saved = product("second moment", &[arena.layer_matrix_len() as u64, 4])?;
+        let work = work_bytes(&arena, threads, MatrixUnit::best());
+        self.arrays = sum("arrays", [self.arrays.saturating_sub(saved), work])?;
+        for (name, bytes) in &mut self.lines {
+            if *name == SECOND_MOMENT {
+                *bytes = bytes.saturating_sub(saved);
+            }
+        }
+        self.lines.push(("matrices that Muon works on", work));
+        Ok(self)
     }
 
     /// The same and `count` more arrays of parameters, which are counted as exact.
@@ -225,7 +252,8 @@ pub(super) fn costs(
     way: Way,
 ) -> Result<(Vec<MemoryAccount>, StepEstimate), BudgetError> {
     let (samples, threads) = (way.micro_batch as usize, rates.threads as usize);
-    let costs = CpuCosts::of_trainer(&request.model, samples, threads)?.and_parameters(
+    let costs = CpuCosts::of_trainer(&request.model, samples, threads)?;
+    let costs = costs.with_muon(request.choice.muon, &request.model, threads)?.and_parameters(
         "agreed states that are made and served",
         &request.model,
         request.window.states,
@@ -252,7 +280,11 @@ fn step(
     let products = product_flops_a_token(config) * count / rates.products;
     let attention = computed_attention(config) * count / (rates.products * ATTENTION_RATE);
     let elementwise = 4.0 * elementwise_values(config) * count / rates.bandwidth;
-    let optimiser = OPTIMISER_BYTES * counts.parameters as f64 / rates.bandwidth;
+    let orthogonal = match request.choice.muon {
+        true => newton_schulz_flops(&config.arena()) / rates.products,
+        false => 0.0,
+    };
+    let optimiser = OPTIMISER_BYTES * counts.parameters as f64 / rates.bandwidth + orthogonal;
     let times = vec![
         time("matrix products", products),
         time("attention", attention),

@@ -18,6 +18,7 @@ use super::hardware::{Gpu, GPUS_PER_HOST, NETWORK};
 use super::model::ModelCounts;
 use super::quantity::{product, sum};
 use super::request::{PlanRequest, Recompute, Sharding, StateFormat};
+use crate::engine::optimiser::newton_schulz_flops;
 use crate::model::flops::{attention_flops_a_token, flops_a_token};
 
 /// Names the account of each GPU's memory.
@@ -175,9 +176,18 @@ fn gpu_memory(
         StateFormat::Bytes10 => (2, 2, 2),
         StateFormat::Bytes8 => (2, 1, 2),
     };
+    // Muon keeps one moment of the layers' matrices.
+    let squares = match request.choice.muon {
+        true => counts.parameters - request.model.arena().layer_matrix_len() as u64,
+        false => counts.parameters,
+    };
+    let second = share("second moment", squares, moment, shape.gpus, own_part)?;
     // f32 scales of blocks of 256 moments.
     let scales = match state {
-        StateFormat::Bytes8 => region("scales of the moments", 8, own_part)? / 256,
+        StateFormat::Bytes8 => {
+            let both = sum("moments", [counts.parameters, squares])?;
+            share("scales of the moments", both, 4, shape.gpus, own_part)? / 256
+        }
         _ => 0,
     };
     let tokens = shape.tokens;
@@ -196,7 +206,7 @@ fn gpu_memory(
             ("parameters (bf16)", region("parameters", 2, all_spread)?),
             ("rest of the f32 master", region("master", rest, own_part)?),
             ("first moment", region("first moment", moment, own_part)?),
-            ("second moment", region("second moment", moment, own_part)?),
+            ("second moment", second),
             ("scales of the moments", scales),
             ("gradient", region("gradient", gradient, all_spread)?),
             ("activations of the layers", kept),
@@ -307,7 +317,7 @@ fn step(request: &PlanRequest, counts: &ModelCounts, kind: &Gpu, shape: &Shape) 
     ];
     let computing: f64 = round.iter().map(|(_, seconds)| seconds).sum();
     let links = links_not_hidden(request, counts, kind, shape, computing, rounds);
-    let optimiser = optimiser_seconds(request, counts, shape, bandwidth);
+    let optimiser = optimiser_seconds(request, counts, kind, shape);
 
     let mut times: Vec<_> =
         round.into_iter().map(|(name, seconds)| time(name, seconds * rounds)).collect();
@@ -374,19 +384,25 @@ fn links_not_hidden(
     }
 }
 
-/// AdamW reads and writes everything once, and the gradient's norm reads the gradient.
+/// The optimiser reads and writes everything once, and the gradient's norm reads the gradient; Muon multiplies beside, each
+/// GPU its part of the layers' matrices.
 fn optimiser_seconds(
     request: &PlanRequest,
     counts: &ModelCounts,
+    kind: &Gpu,
     shape: &Shape,
-    bandwidth: f64,
 ) -> f64 {
     let parts = match shape.way.sharding {
         Sharding::None => 1,
         Sharding::Optimiser | Sharding::Full => shape.gpus,
     };
     let bytes = 2.0 * request.choice.state.bytes() as f64 + 4.0;
-    counts.parameters as f64 / parts as f64 * bytes / bandwidth
+    let orthogonal = match request.choice.muon {
+        true => newton_schulz_flops(&request.model.arena()) / (kind.peak * kind.sustained),
+        false => 0.0,
+    };
+    let bandwidth = kind.bandwidth * BANDWIDTH_PART;
+    (counts.parameters as f64 * bytes / bandwidth + orthogonal) / parts as f64
 }
 
 /// Seconds of a forward pass over `tokens` tokens on all GPUs, as an evaluation does it: a third

@@ -147,6 +147,8 @@ pub struct Choice {
     pub sharding: Option<Sharding>,
     /// Bytes a parameter of parameters, gradient and optimiser; GPUs only.
     pub state: StateFormat,
+    /// Muon instead of AdamW on the layers' matrices.
+    pub muon: bool,
     /// Error feedback in bf16 instead of f32; GPUs only.
     pub feedback_bf16: bool,
     /// The part of the devices' peak that a step is known to reach, instead of what is expected.
@@ -160,6 +162,7 @@ impl Default for Choice {
             recompute: None,
             sharding: None,
             state: StateFormat::Bytes12,
+            muon: false,
             feedback_bf16: false,
             mfu: None,
         }

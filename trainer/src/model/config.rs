@@ -315,10 +315,14 @@ impl Arena {
         })
     }
 
+    /// The layers' matrices, with their numbers among [`Arena::tensors`].
+    pub fn layer_matrices(&self) -> impl Iterator<Item = (usize, &Placed)> {
+        self.tensors.iter().enumerate().filter(|(tensor, _)| self.is_layer_matrix(*tensor))
+    }
+
     /// Parameters of the layers' matrices.
     pub fn layer_matrix_len(&self) -> usize {
-        let matrices = (0..self.tensors.len()).filter(|tensor| self.is_layer_matrix(*tensor));
-        matrices.map(|tensor| self.tensors[tensor].range.len()).sum()
+        self.layer_matrices().map(|(_, placed)| placed.range.len()).sum()
     }
 
     /// The tensors in canonical order, with their places.

@@ -52,6 +52,14 @@ pub enum CheckpointError {
     /// The checkpoint is of a model of another shape.
     #[error("the checkpoint is of another model")]
     Shape,
+    /// It has the averages of another optimiser.
+    #[error("the checkpoint is of a training with {found}, this one is with {expected}")]
+    Optimiser {
+        /// Whose averages it has.
+        found: &'static str,
+        /// Whose it should have.
+        expected: &'static str,
+    },
     /// The learner does not give or take its averages.
     #[error(transparent)]
     Learner(#[from] BatchError),
@@ -91,6 +99,7 @@ pub struct Checkpoint {
     position: Position,
     model: Model,
     optimiser_step: u64,
+    held: Held,
     arrays: Vec<Vec<f32>>,
 }
 
@@ -99,6 +108,7 @@ pub(crate) struct Parts {
     pub(crate) position: Position,
     pub(crate) model: Model,
     pub(crate) optimiser_step: u64,
+    pub(crate) held: Held,
     /// Nothing, the optimiser's two averages, or these and the error feedback.
     pub(crate) arrays: Vec<Vec<f32>>,
 }
@@ -124,6 +134,7 @@ impl Checkpoint {
             position: self.position,
             model: self.model,
             optimiser_step: self.optimiser_step,
+            held: self.held,
             arrays: self.arrays,
         }
     }
@@ -185,6 +196,13 @@ impl Averages {
         }
     }
 
+    fn name(self) -> &'static str {
+        match self {
+            Self::AdamW => "AdamW",
+            Self::Muon => "Muon",
+        }
+    }
+
     /// Values of both.
     fn lens(self, config: &ModelConfig) -> [usize; 2] {
         let all = config.parameter_count() as usize;
@@ -203,6 +221,20 @@ impl Held {
         Self::Training(Averages::Muon),
         Self::Miner(Averages::Muon),
     ];
+
+    /// Whether an optimiser with such averages goes on from it; all do where it holds none.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Optimiser`].
+    pub(crate) fn check(self, expected: Averages) -> Result<(), CheckpointError> {
+        match self.averages() {
+            Some(found) if found != expected => {
+                let (found, expected) = (found.name(), expected.name());
+                Err(CheckpointError::Optimiser { found, expected })
+            }
+            _ => Ok(()),
+        }
+    }
 
     fn averages(self) -> Option<Averages> {
         match self {
@@ -492,7 +524,7 @@ fn read(path: &Path, config: &ModelConfig, with_arrays: bool) -> Result<Checkpoi
         return Err(damaged("the header does not match the length"));
     }
     let optimiser_step = header.optimiser_step;
-    Ok(Checkpoint { position: header.position, model, optimiser_step, arrays })
+    Ok(Checkpoint { position: header.position, model, optimiser_step, held, arrays })
 }
 
 /// The first twelve bytes and the header.

@@ -403,6 +403,7 @@ impl Trainer {
     /// only parameters leaves optimiser and error feedback fresh.
     pub fn restore(&mut self, checkpoint: Checkpoint) -> Result<Position, CheckpointError> {
         let parts = checkpoint.into_parts();
+        parts.held.check(Averages::of(self.settings.muon.as_ref()))?;
         self.model.copy_from(&parts.model).map_err(|_| CheckpointError::Shape)?;
         match parts.arrays.as_slice() {
             [mean, square, rest @ ..] => {

@@ -5,9 +5,9 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use trainer::{CheckpointError, Checkpoints, Model, ModelConfig, Position};
+use trainer::{CheckpointError, Checkpoints, Model, ModelConfig, MuonSettings, Position};
 
-use crate::learning::{config, go_on, steps, trainer};
+use crate::learning::{config, go_on, steps, trainer, trainer_with};
 use crate::samples::MemorySamples;
 
 fn position(window: u64) -> Position {
@@ -26,6 +26,12 @@ fn newest(folder: &Path) -> std::path::PathBuf {
 
 #[test]
 fn a_restored_trainer_goes_on_bit_for_bit() {
+    for muon in [None, Some(MuonSettings::default())] {
+        goes_on_bit_for_bit(muon);
+    }
+}
+
+fn goes_on_bit_for_bit(muon: Option<MuonSettings>) {
     let folder = tempfile::tempdir().unwrap();
     let checkpoints = Checkpoints::open(folder.path()).unwrap();
     assert!(checkpoints.load(&config()).unwrap().is_none());
@@ -37,17 +43,80 @@ fn a_restored_trainer_goes_on_bit_for_bit() {
         trainer.apply_outer(&[(0, &update)], 64, 900_000).unwrap();
         update
     };
-    let mut first = trainer(1);
+    let mut first = trainer_with(1, muon);
     window(&mut first, 0);
     first.save(&checkpoints, &position(1)).unwrap();
     let expected = window(&mut first, 1);
 
-    let mut second = trainer(1);
+    let mut second = trainer_with(1, muon);
     let checkpoint = checkpoints.load(&config()).unwrap().unwrap();
     assert_eq!(second.restore(checkpoint).unwrap(), position(1));
     assert_eq!(second.optimiser_step(), 5);
     assert_eq!(window(&mut second, 1), expected);
     assert_eq!(second.state_root(), first.state_root());
+}
+
+#[test]
+fn a_checkpoint_of_another_optimiser_is_refused_and_changes_nothing() {
+    let samples = MemorySamples::words(32, 64, 2);
+    let kinds = [None, Some(MuonSettings::default())];
+    for (saved, restored) in [(kinds[0], kinds[1]), (kinds[1], kinds[0])] {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::open(folder.path()).unwrap();
+        let mut first = trainer_with(1, saved);
+        let update = train(&mut first, &samples);
+        first.apply_outer(&[(0, &update)], 64, 1_000_000).unwrap();
+        first.save(&checkpoints, &position(1)).unwrap();
+
+        let mut second = trainer_with(1, restored);
+        let (root, expected) =
+            (second.state_root(), train(&mut trainer_with(1, restored), &samples));
+        let refused = second.restore(checkpoints.load(&config()).unwrap().unwrap());
+        let Err(CheckpointError::Optimiser { found, expected: own }) = refused else {
+            panic!("{refused:?}");
+        };
+        assert_eq!(found == "Muon", saved.is_some());
+        assert_eq!(own == "Muon", restored.is_some());
+        assert_eq!(second.state_root(), root);
+        assert_eq!(train(&mut second, &samples), expected);
+    }
+}
+
+/// The update of a window.
+fn train(trainer: &mut trainer::Trainer, samples: &MemorySamples) -> Vec<u8> {
+    let steps = steps(samples, 3, 0);
+    trainer.train_window(samples, &steps, &|_| 3e-3, &mut go_on).unwrap();
+    trainer.make_update(64, 950_000).unwrap()
+}
+
+#[test]
+fn muons_checkpoint_lacks_an_average_of_the_layers_matrices_and_is_read_as_others_are() {
+    let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let kinds = [None, Some(MuonSettings::default())];
+    let lens: Vec<u64> = kinds
+        .into_iter()
+        .zip(&folders)
+        .map(|(muon, folder)| {
+            let checkpoints = Checkpoints::open(folder.path()).unwrap();
+            let mut trainer = trainer_with(1, muon);
+            trainer.save(&checkpoints, &position(1)).unwrap();
+            let alone = checkpoints.load_model(&config()).unwrap().unwrap();
+            assert_eq!(alone.parameters(), trainer.model().parameters());
+            fs::metadata(newest(folder.path())).unwrap().len()
+        })
+        .collect();
+    let saved = config().arena().layer_matrix_len() as u64 * 4;
+    let word = "\"muon\":true,".len() as u64;
+    assert_eq!(lens[0] - lens[1], saved - word);
+
+    let path = newest(folders[1].path());
+    let checkpoints = Checkpoints::open(folders[1].path()).unwrap();
+    let mut whole = fs::read(&path).unwrap();
+    let middle = whole.len() / 2;
+    whole[middle] ^= 1;
+    fs::write(&path, &whole).unwrap();
+    let damaged = checkpoints.load(&config());
+    assert!(matches!(damaged, Err(CheckpointError::NoneWhole { .. })), "{damaged:?}");
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use dataset::SampleSource;
 use trainer::engine::BatchError;
 use trainer::{
-    rate_from_ppb, warm_up, Cpu, Model, ModelConfig, StepReport, Threads, TrainError, Trainer,
-    TrainerSettings,
+    rate_from_ppb, warm_up, Cpu, Model, ModelConfig, MuonSettings, StepReport, Threads, TrainError,
+    Trainer, TrainerSettings,
 };
 
 use crate::samples::MemorySamples;
@@ -29,8 +29,12 @@ pub(crate) fn config() -> ModelConfig {
 }
 
 pub(crate) fn trainer(threads: usize) -> Trainer {
+    trainer_with(threads, None)
+}
+
+pub(crate) fn trainer_with(threads: usize, muon: Option<MuonSettings>) -> Trainer {
     let model = Model::init(&config(), 1).unwrap();
-    let settings = TrainerSettings { batch_size: 4, ..TrainerSettings::default() };
+    let settings = TrainerSettings { batch_size: 4, muon, ..TrainerSettings::default() };
     Trainer::new(model, settings, &Cpu::new(Threads::new(threads).unwrap())).unwrap()
 }
 

@@ -7,8 +7,8 @@ use trainer::guard::{GuardSettings, GuardState, Verdict};
 use trainer::pretrain::Order;
 use trainer::schedule::{RateSchedule, Shape};
 use trainer::{
-    pretrain, Checkpoints, Cpu, Model, ModelConfig, Precision, PretrainEnd, PretrainError,
-    PretrainEvent, PretrainSettings, Pretrainer, Threads,
+    pretrain, Checkpoints, Cpu, Model, ModelConfig, MuonSettings, Precision, PretrainEnd,
+    PretrainError, PretrainEvent, PretrainSettings, Pretrainer, Threads,
 };
 
 use crate::samples::MemorySamples;
@@ -87,10 +87,16 @@ fn every_epoch_has_every_sample_once_in_an_order_of_its_own() {
 
 #[test]
 fn a_resumed_training_ends_with_the_bits_of_an_uninterrupted_one() {
+    resumes_bit_for_bit(&settings(24));
+    let muon = Some(MuonSettings { relative_rate: 2.0, ..MuonSettings::default() });
+    resumes_bit_for_bit(&PretrainSettings { muon, ..settings(24) });
+}
+
+fn resumes_bit_for_bit(settings: &PretrainSettings) {
     let samples = MemorySamples::words(32, 40, 1);
     let whole = tempfile::tempdir().unwrap();
     let checkpoints = Checkpoints::open(whole.path()).unwrap();
-    let mut uninterrupted = trainer(settings(24), &samples, 1);
+    let mut uninterrupted = trainer(settings.clone(), &samples, 1);
     let losses = run(&mut uninterrupted, &samples, &checkpoints, 24);
     assert!(losses[23] < 0.9 * losses[0], "{losses:?}");
 
@@ -99,7 +105,7 @@ fn a_resumed_training_ends_with_the_bits_of_an_uninterrupted_one() {
     let checkpoints = Checkpoints::open(parts.path()).unwrap();
     let mut resumed_losses = Vec::new();
     for (stop, threads) in [(7, 1), (15, 2), (24, 1)] {
-        let mut part = trainer(settings(24), &samples, threads);
+        let mut part = trainer(settings.clone(), &samples, threads);
         assert_eq!(part.resume(&checkpoints).unwrap(), stop > 7);
         resumed_losses.extend(run(&mut part, &samples, &checkpoints, stop));
         if stop == 24 {
@@ -186,6 +192,13 @@ fn other_settings_are_refused_by_name() {
         panic!("{refused:?}");
     };
     assert_eq!(name, "schedule.peak_rate");
+
+    let other = PretrainSettings { muon: Some(MuonSettings::default()), ..settings(10) };
+    let refused = trainer(other, &samples, 1).resume(&checkpoints);
+    let Err(PretrainError::OtherSettings { name, before, .. }) = refused else {
+        panic!("{refused:?}");
+    };
+    assert!(name.starts_with("muon.") && before == "nothing", "{name} {before}");
 
     // A cosine of another length would have had other rates.
     let longer = trainer(settings(20), &samples, 1).resume(&checkpoints);

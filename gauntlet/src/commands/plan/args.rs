@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use trainer::budget::{hardware, quantity, Devices};
 
-use crate::limits;
+use crate::{engine::OptimiserArg, limits};
 
 /// Options of `plan`.
 #[derive(Args, Debug)]
@@ -81,6 +81,9 @@ pub struct PlanArgs {
     /// Bytes a parameter of parameters, gradient and optimiser on GPUs.
     #[arg(long, value_enum, default_value = "12")]
     pub state: StateArg,
+    /// The optimiser of the inner steps.
+    #[arg(long, value_enum, default_value = "adamw")]
+    pub optimiser: OptimiserArg,
     /// Error feedback in bf16 on hosts of GPUs.
     #[arg(long)]
     pub feedback_bf16: bool,

@@ -10,7 +10,7 @@ use trainer::{
     Precision,
 };
 
-use crate::engine::EngineArg;
+use crate::engine::{EngineArg, OptimiserArg};
 
 /// Options of `train`.
 #[derive(Args, Debug)]
@@ -76,9 +76,18 @@ pub struct TrainOptions {
     /// Memory that may be used, in GiB. Default: half of what is available, or all if that is too little.
     #[arg(long, value_name = "GIB")]
     pub memory: Option<f64>,
+    /// The optimiser. Default: adamw.
+    #[arg(long, value_enum)]
+    pub optimiser: Option<OptimiserArg>,
     /// Learning rate after the warm-up. Default: 0.001.
     #[arg(long)]
     pub rate: Option<f32>,
+    /// Learning rate of the matrices that Muon trains, after the warm-up. Default: that of the rest.
+    #[arg(long)]
+    pub matrix_rate: Option<f32>,
+    /// β of Muon's momentum, from 0 to below 1. Default: 0.95.
+    #[arg(long)]
+    pub momentum: Option<f32>,
     /// Shape of the rate after the warm-up. Default: cosine.
     #[arg(long, value_enum)]
     pub schedule: Option<ScheduleArg>,
@@ -94,7 +103,7 @@ pub struct TrainOptions {
     /// Lowest rate as a part of the highest. Default: 0.1, for anneal 0.
     #[arg(long)]
     pub floor: Option<f32>,
-    /// AdamW's decay of matrices. Default: 0.1.
+    /// Decay of matrices, AdamW's and Muon's. Default: 0.1.
     #[arg(long)]
     pub weight_decay: Option<f32>,
     /// β1 of AdamW, from 0 to below 1. Default: 0.9.

@@ -12,7 +12,7 @@ use trainer::{
     files,
     guard::GuardSettings,
     schedule::{Decay, RateSchedule, Shape},
-    AdamWSettings, ModelConfig, Precision, PretrainSettings,
+    AdamWSettings, ModelConfig, MuonSettings, Precision, PretrainSettings,
 };
 
 use super::args::{DecayArg, PrecisionArg, ScheduleArg, TrainArgs, TrainOptions};
@@ -20,13 +20,16 @@ use dataset::place::CACHE_BYTES_MAX;
 use participant::memory;
 
 use crate::{
-    engine::EngineArg,
+    engine::{EngineArg, OptimiserArg},
     limits::{above_zero, said, within, SAMPLES, SAMPLE_TOKENS, SOME, STEPS, THREADS, TOKENS},
     text_file,
 };
 
 /// Samples that an evaluation computes at once: bounds its memory.
 pub(super) const EVALUATED_AT_ONCE: usize = 4;
+
+/// Learning rate after the warm-up.
+const RATE: f32 = 1e-3;
 
 /// Bytes of a GiB.
 const GIB: f64 = (1u64 << 30) as f64;
@@ -148,7 +151,7 @@ impl TrainingOrder {
                 decay: options.weight_decay.unwrap_or(defaults.0.decay),
                 ..defaults.0
             },
-            muon: None,
+            muon: self.muon()?,
             clip_norm: options.clip_norm.unwrap_or(1.0),
             seed: self.seed,
             guard: GuardSettings {
@@ -169,6 +172,29 @@ impl TrainingOrder {
             bail!("the data set has not one sample of {} tokens", config.seq_len);
         }
         Ok(settings)
+    }
+
+    /// Muon's settings, if it is to train.
+    fn muon(&self) -> Result<Option<MuonSettings>> {
+        let options = &self.options;
+        if options.optimiser.unwrap_or_default() != OptimiserArg::Muon {
+            if options.matrix_rate.is_some() || options.momentum.is_some() {
+                bail!("matrix_rate and momentum are Muon's: they need optimiser = muon");
+            }
+            return Ok(None);
+        }
+        let default = MuonSettings::default();
+        let rate = options.rate.unwrap_or(RATE);
+        let momentum = options.momentum.unwrap_or(default.momentum);
+        if !(0.0..1.0).contains(&momentum) {
+            bail!("momentum must be from 0 to below 1, not {momentum}");
+        }
+        let relative_rate = options.matrix_rate.unwrap_or(rate) / rate;
+        if !relative_rate.is_finite() {
+            bail!("a matrix_rate of {:?} beside a rate of {rate}", options.matrix_rate);
+        }
+        let decay = options.weight_decay.unwrap_or(default.decay);
+        Ok(Some(MuonSettings { momentum, decay, relative_rate }))
     }
 
     fn precision(&self) -> Precision {
@@ -192,6 +218,7 @@ impl TrainingOrder {
         asked: Option<usize>,
     ) -> Result<usize> {
         let precision = self.precision();
+        let muon = self.options.optimiser == Some(OptimiserArg::Muon);
         // A micro-batch that is asked for may use all the memory there is; so may that of a resumed training, for which
         // less may be available than when it started.
         let memory = match asked {
@@ -203,7 +230,7 @@ impl TrainingOrder {
             config,
             asked.unwrap_or(batch_size),
             memory,
-            &|model, samples| memory_of(model, samples, precision, threads),
+            &|model, samples| memory_of(model, samples, precision, muon, threads),
         )?;
         match asked {
             Some(asked) if fits < asked => bail!(
@@ -230,7 +257,7 @@ impl TrainingOrder {
         };
         let floor = if name == ScheduleArg::Anneal { 0.0 } else { 0.1 };
         RateSchedule {
-            peak_rate: options.rate.unwrap_or(1e-3),
+            peak_rate: options.rate.unwrap_or(RATE),
             floor: options.floor.unwrap_or(floor),
             warm_up_steps: options.warm_up_steps.unwrap_or((steps / 10).min(100)),
             shape,
@@ -259,7 +286,7 @@ fn merged(flags: TrainOptions, path: Option<&Path>) -> Result<TrainOptions> {
     }
     Ok(
         first_of!(flags, file: model, vocab, init, data, data_cache, data_cache_gib, lock, seq_len, steps, tokens, batch_size, micro_batch, precision, memory,
-        rate, schedule, warm_up_steps, decay_steps, decay, floor, weight_decay, beta1, beta2, clip_norm,
+        optimiser, rate, matrix_rate, momentum, schedule, warm_up_steps, decay_steps, decay, floor, weight_decay, beta1, beta2, clip_norm,
         spike_deviations, skips_max, rollbacks_max, seed, engine, threads, checkpoint_steps, keep_checkpoints,
         evaluate_steps, held_out_samples, metrics, export, peak_gflops),
     )
@@ -312,6 +339,7 @@ fn check_numbers(options: &TrainOptions) -> Result<()> {
     for (name, value) in [
         ("memory", options.memory),
         ("rate", options.rate.map(f64::from)),
+        ("matrix_rate", options.matrix_rate.map(f64::from)),
         ("peak_gflops", options.peak_gflops),
     ] {
         value.map_or(Ok(()), |value| above_zero(name, value))?;
@@ -338,11 +366,13 @@ fn memory_of(
     config: &ModelConfig,
     samples: usize,
     precision: Precision,
+    muon: bool,
     threads: usize,
 ) -> Result<CpuCosts, BudgetError> {
     /// Parameters and both moments.
     const CHECKPOINT_ARRAYS: u64 = 3;
     CpuCosts::of_pretrainer(config, samples, precision, threads)?
+        .with_muon(muon, config, threads)?
         .and(CpuCosts::of_evaluator(config, EVALUATED_AT_ONCE, threads)?)?
         .and_parameters("a checkpoint that is read", config, CHECKPOINT_ARRAYS)
 }

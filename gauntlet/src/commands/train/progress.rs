@@ -61,7 +61,9 @@ impl TrainingProgress {
         let settings = trainer.settings();
         let (samples, precision) = (settings.micro_batch, settings.precision);
         let threads = trainer.threads().count();
-        let costs = CpuCosts::of_pretrainer(config, samples, precision, threads);
+        let muon = settings.muon.is_some();
+        let costs = CpuCosts::of_pretrainer(config, samples, precision, threads)
+            .and_then(|costs| costs.with_muon(muon, config, threads));
         let bytes = costs.map_or(0, |costs| costs.engine + costs.arrays);
         self.say(&format!(
             "model: {} parameters, vocabulary {}, samples of {} tokens; {:.1} MB on {} threads (peak {:.0} GFLOP/s)",
@@ -80,8 +82,11 @@ impl TrainingProgress {
             data.held_out_count(),
         ));
         self.say(&format!(
-            "{} steps of {} samples, {} at once",
-            settings.steps, settings.batch_size, settings.micro_batch
+            "{} steps of {} samples, {} at once; {}",
+            settings.steps,
+            settings.batch_size,
+            settings.micro_batch,
+            if muon { "Muon on the layers' matrices, AdamW on the rest" } else { "AdamW" },
         ));
         if resumed {
             self.say(&format!("resumes after step {}", trainer.steps_taken()));

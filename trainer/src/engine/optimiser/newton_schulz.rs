@@ -16,9 +16,10 @@
 //! take 5 (4 r² c + 2 r³).
 
 use crate::compute::matmul::{Matrix, MatrixUnit, Part, Right, CUT};
+use crate::model::config::Arena;
 
 /// Iterations.
-pub(super) const ITERATIONS: usize = 5;
+const ITERATIONS: usize = 5;
 
 /// Coefficients of the iteration's polynomial x (a + b x² + c x⁴).
 const A: f32 = 3.4445;
@@ -30,6 +31,17 @@ const BAND: usize = 2 * CUT;
 
 /// Rows and columns that are mirrored at once.
 const MIRRORED: usize = 16;
+
+/// Floating-point operations that a step of Muon takes for the products of all the layers' matrices: 5 · 2 (3 r² c + r³)
+/// of each, r ≤ c being its sides.
+pub fn newton_schulz_flops(arena: &Arena) -> f64 {
+    let flops = |shape: &[usize]| {
+        let short = shape.iter().copied().min().unwrap_or(0) as f64;
+        let long = shape.iter().copied().max().unwrap_or(0) as f64;
+        ITERATIONS as f64 * 2.0 * short * short * (3.0 * long + short)
+    };
+    arena.layer_matrices().map(|(_, placed)| flops(&placed.info.shape)).sum()
+}
 
 /// Values that one matrix needs while it is worked on, in the order of [`Buffers`].
 #[derive(Clone, Copy, Default)]
