@@ -7,6 +7,8 @@ use std::ops::RangeInclusive;
 pub(crate) enum Size {
     /// 115 thousand parameters, eight peers, 3600 steps of each.
     Small,
+    /// The same for 1800 steps.
+    Brief,
     /// The same for 9000 steps: 600 rounds of 15 steps, 300 of 30.
     Long,
     /// A million parameters in ten layers, four peers, 4500 steps of each: 300 rounds of 15 steps.
@@ -20,6 +22,7 @@ impl Size {
     pub(crate) fn steps(self) -> usize {
         match self {
             Self::Small => 3600,
+            Self::Brief => 1800,
             Self::Long => 9000,
             Self::Large => 4500,
             Self::LargeShort => 1200,
@@ -29,7 +32,7 @@ impl Size {
     /// Peers of a run.
     pub(crate) fn peers(self) -> usize {
         match self {
-            Self::Small | Self::Long => 8,
+            Self::Small | Self::Brief | Self::Long => 8,
             Self::Large | Self::LargeShort => 4,
         }
     }
@@ -260,7 +263,7 @@ pub(crate) fn all() -> Vec<Arm> {
 }
 
 /// As many settings for each of the arms that are compared, all on the first seed: nine in a grid and three around the
-/// best of them, and five for the larger model.
+/// best of them, and five and three for the larger model.
 fn searches() -> Vec<Arm> {
     use Inner::{AdamW, Muon};
     use Method::{DataParallel, SparseLoCo};
@@ -290,6 +293,9 @@ fn searches() -> Vec<Arm> {
             (2e-3, 1.6e-2, 1.0),
             (4e-3, 8e-3, 1.0),
             (4e-3, 1.6e-2, 1.0),
+            (5e-4, 8e-3, 1.0),
+            (1e-3, 4e-3, 1.0),
+            (1e-3, 1.6e-2, 1.0),
         ],
     );
     look(
@@ -300,6 +306,9 @@ fn searches() -> Vec<Arm> {
             (3e-3, 8e-3, 3.0),
             (5e-3, 8e-3, 2.0),
             (3e-3, 1.6e-2, 2.0),
+            (1e-3, 8e-3, 2.0),
+            (1e-3, 8e-3, 3.0),
+            (2e-3, 8e-3, 3.0),
         ],
     );
     look(h30.clone(), &sparse());
@@ -330,28 +339,31 @@ fn compared() -> Vec<Arm> {
 
 /// What joiners cost, what adversaries do, and whether the outer rate should change over a run.
 fn explored() -> Vec<Arm> {
-    let arm = |name: &str| Arm::new(name, Method::SparseLoCo, Inner::Muon, 15);
-    let mut arms = vec![arm("Muon H15")];
+    let arm = |name: &str| {
+        let arm = Arm::new(name, Method::SparseLoCo, Inner::Muon, 15);
+        Arm { size: Size::Brief, ..arm }
+    };
+    let mut arms = vec![arm("brief Muon H15")];
     for (name, joining) in [
-        ("Muon H15 joiners afresh", Joining::Fresh),
-        ("Muon H15 joiners warm up", Joining::WarmUp),
-        ("Muon H15 joiners with few steps", Joining::FewSteps),
-        ("Muon H15 joiners with a peer's state", Joining::State),
+        ("brief Muon H15 joiners afresh", Joining::Fresh),
+        ("brief Muon H15 joiners warm up", Joining::WarmUp),
+        ("brief Muon H15 joiners with few steps", Joining::FewSteps),
+        ("brief Muon H15 joiners with a peer's state", Joining::State),
     ] {
         arms.push(Arm { churn: Churn::Leave(joining), ..arm(name) });
     }
     arms.extend([
-        Arm { churn: Churn::Late, ..arm("Muon H15 a quarter late") },
-        Arm { outer_schedule: OuterSchedule::WarmUp, ..arm("Muon H15 outer rate rises") },
-        Arm { outer_schedule: OuterSchedule::Decay, ..arm("Muon H15 outer rate falls") },
-        Arm { decay: 0.99, ..arm("Muon H15 decay 0.99") },
-        Arm { ahead: true, ..arm("Muon H15 from ahead") },
-        Arm { floor: 0.0, ..arm("Muon H15 rates fall to 0") },
+        Arm { churn: Churn::Late, ..arm("brief Muon H15 a quarter late") },
+        Arm { outer_schedule: OuterSchedule::WarmUp, ..arm("brief Muon H15 outer rate rises") },
+        Arm { outer_schedule: OuterSchedule::Decay, ..arm("brief Muon H15 outer rate falls") },
+        Arm { decay: 0.99, ..arm("brief Muon H15 decay 0.99") },
+        Arm { ahead: true, ..arm("brief Muon H15 from ahead") },
+        Arm { floor: 0.0, ..arm("brief Muon H15 rates fall to 0") },
     ]);
     let rules = [("accepted", 1.0, 1.0), ("a quarter", 0.25, 0.5), ("senders", 0.0, 0.5)];
     for (rule, senders_min, part) in rules {
         let with = |name: &str, adversaries: Adversaries| {
-            let mut arm = arm(&format!("Muon H15 over {rule}{name}"));
+            let mut arm = arm(&format!("brief Muon H15 over {rule}{name}"));
             arm.rates.outer *= part;
             Arm { adversaries, senders_min, ..arm }
         };

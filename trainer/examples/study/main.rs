@@ -66,7 +66,7 @@ fn missing(options: &Options, rows: &Rows) -> Vec<Run> {
     let part = options.only.as_deref().unwrap_or_default();
     let arms = arms::all().into_iter().filter(|arm| arm.name.contains(part));
     let wanted = |arm: &Arm| {
-        let small = matches!(arm.size, Size::Small | Size::Long);
+        let small = !matches!(arm.size, Size::Large | Size::LargeShort);
         !options.quick || (small && arm.purpose != Purpose::Search)
     };
     let runs = arms.filter(wanted).flat_map(|arm| {

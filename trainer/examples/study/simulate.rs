@@ -30,7 +30,9 @@ const POINTS: usize = 12;
 pub(crate) fn config(size: Size) -> Result<ModelConfig, Box<dyn Error>> {
     let nano = ModelConfig { kv_heads: 1, seq_len: SEQ_LEN, ..ModelConfig::preset("nano")? };
     let config = match size {
-        Size::Small | Size::Long => ModelConfig { hidden: 64, heads: 2, ffn: 192, ..nano },
+        Size::Small | Size::Brief | Size::Long => {
+            ModelConfig { hidden: 64, heads: 2, ffn: 192, ..nano }
+        }
         Size::Large | Size::LargeShort => {
             ModelConfig { hidden: 96, heads: 3, ffn: 256, layers: 10, ..nano }
         }
