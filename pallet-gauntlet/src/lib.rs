@@ -424,6 +424,8 @@ pub mod pallet {
         ScheduleInvalid,
         /// A setting is out of its range; `Settings::validate` says which one.
         SettingOutOfRange,
+        /// The outer rate's decay must not begin in its warm-up; choose a later `decay_start`.
+        DecayInWarmUp,
         /// All miners of a window together need more samples than the data set has.
         TooFewSamples,
         /// The parts of the emission must sum to one million.

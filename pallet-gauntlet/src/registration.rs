@@ -31,6 +31,7 @@ impl<T: Config> From<SettingsError> for Error<T> {
         match error {
             SettingsError::Schedule(_) => Error::ScheduleInvalid,
             SettingsError::OutOfRange { .. } => Error::SettingOutOfRange,
+            SettingsError::DecayInWarmUp { .. } => Error::DecayInWarmUp,
             SettingsError::TooFewSamples { .. } => Error::TooFewSamples,
             SettingsError::EmissionSum { .. } => Error::EmissionSumWrong,
         }

@@ -22,7 +22,7 @@ mod updates;
 
 use std::{future::Future, sync::Arc};
 
-use protocol::Hash;
+use protocol::{settings::Training, Hash};
 use tokio::sync::mpsc;
 use trainer::{Checkpoints, Model, Trainer, TrainerSettings};
 
@@ -90,8 +90,7 @@ impl Miner {
         let Self { settings, handles, mut services, model, root, micro_batch } = self;
         let checkpoints = Arc::new(Checkpoints::open(&open::subfolder(&settings, "checkpoints")?)?);
         let updates = Updates::open(open::subfolder(&settings, "updates")?);
-        let batch_size = handles.run.info.settings.training.batch_size as usize;
-        let shape = TrainerSettings { batch_size, micro_batch, ..TrainerSettings::default() };
+        let shape = trainer_settings(&handles.run.info.settings.training, micro_batch);
         let mut trainer = Trainer::new(model, shape, &*handles.machine.device)?;
         let mut state = State { window: 0, model: trainer.model().clone(), root };
         let mut recovered = None;
@@ -127,6 +126,13 @@ impl Miner {
         }
         Ok(services)
     }
+}
+
+/// What a run's settings make of the trainer: the one place that knows both.
+fn trainer_settings(training: &Training, micro_batch: usize) -> TrainerSettings {
+    let batch_size = training.batch_size as usize;
+    // TODO(issue 11): Muon, once the trainer has it. Whatever `training.optimiser` says, AdamW trains all parameters.
+    TrainerSettings { batch_size, micro_batch, ..TrainerSettings::default() }
 }
 
 /// The update that the checkpoint's note names, if it is still on disk.

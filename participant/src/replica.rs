@@ -10,6 +10,7 @@ use std::{sync::Arc, time::Duration, time::Instant};
 use bytes::Bytes;
 use node_client::{chain::RevealInfo, network::FetchRequest};
 use protocol::{
+    aggregate::OuterRule,
     window::{phase_at, Phase},
     Hash, Uid, Window,
 };
@@ -158,7 +159,7 @@ impl Replica {
 
     /// Applies what was accepted in the state's window.
     async fn step(&self, state: &State) -> Result<(State, Vec<Uid>)> {
-        let Handles { chain, run: Run { id: run, info, .. }, machine, .. } = &self.handles;
+        let Handles { chain, run: Run { id: run, .. }, machine, .. } = &self.handles;
         let window = state.window;
         let record = chain
             .window(*run, window, None)
@@ -169,7 +170,9 @@ impl Replica {
         }
         let payloads = self.accepted_payloads(window, &record.accepted).await?;
         let (model, threads) = (state.model.clone(), machine.threads().clone());
-        let training = info.settings.training.clone();
+        // Those of this window, should the run's owner have changed them since this participant began.
+        let training = &record.settings.training;
+        let (keep, rule) = (training.keep, OuterRule::of_window(&training.outer, window));
         let (model, root) = self
             .handles
             .machine
@@ -177,7 +180,7 @@ impl Replica {
             .run(move || {
                 let accepted: Vec<(Uid, &[u8])> =
                     payloads.iter().map(|(uid, bytes)| (*uid, &bytes[..])).collect();
-                step(model, &threads, &accepted, training.keep, training.outer_rate_ppm)
+                step(model, &threads, &accepted, keep, rule)
             })
             .await??;
         Ok((State { window: window + 1, model, root }, record.accepted))
@@ -310,9 +313,9 @@ pub fn step(
     threads: &Threads,
     accepted: &[(Uid, &[u8])],
     keep: u16,
-    outer_rate_ppm: u32,
+    rule: OuterRule,
 ) -> Result<(Model, Hash)> {
-    model.apply_outer(threads, accepted, keep, outer_rate_ppm)?;
+    model.apply_outer(threads, accepted, keep, rule)?;
     let root = model.state_root(threads);
     Ok((model, root))
 }

@@ -7,8 +7,9 @@
 use std::time::Instant;
 
 use protocol::{
-    aggregate::outer_step,
+    aggregate::{outer_step, OuterRule},
     layout::{Layout, CHUNK_LEN},
+    settings::PPM,
     update::{assemble, chunk_values, decode_chunk, EncodedChunks, Encoder, Payload},
     variant::Variant,
 };
@@ -97,8 +98,9 @@ fn main() {
             });
             let mut theta = zeros.clone();
             let payloads = [(0, payload.clone()), (1, payload.clone())];
+            let rule = OuterRule::new(PPM, PPM);
             let step = fastest(|| {
-                outer_step(&mut [&mut theta], &layout, &payloads, 1_000_000).expect("ours");
+                outer_step(&mut [&mut theta], &layout, &payloads, rule).expect("ours");
             });
             let (mut error, mut energy) = (0.0, 0.0);
             for (index, chunk) in values.chunks(CHUNK_LEN as usize).enumerate() {

@@ -8,12 +8,17 @@
 //! norm_r   = sqrt(Σ over chunks in order of (Σ over ascending positions of v_r²))    f64
 //! factor_r = min(1, median / (norm_r + 1e-8))                                        f64, then f32
 //!            with median = the lower median of the norms
-//! delta    = (Σ over r in order of factor_r · v_r) / R                               f32
+//! divisor  = max(senders, c · R, 1)                          c · R in f64, then f32; f32
+//! delta    = (Σ over r in order of factor_r · v_r) / divisor                         f32
 //! θ        ← θ − α · delta                                                           f32
 //! ```
 //!
-//! Each `f32` operation is rounded by itself: a product, then a sum, never fused. The division is
-//! by the number of accepted updates, whether or not they keep the coordinate. A chunk of θ
+//! `senders` is the number of updates that send the coordinate: whose `v_r` is not 0 there, whatever
+//! its factor. With c = 1 the divisor is R for all coordinates, the mean over the accepted updates, and
+//! nothing is counted; with c = 0 it is the mean over those that send. What nobody sends stays as
+//! it is.
+//!
+//! Each `f32` operation is rounded by itself: a product, then a sum, never fused. A chunk of θ
 //! depends on no other, so chunks and tensors may be worked on in any order and at once.
 #![allow(
     clippy::arithmetic_side_effects,
@@ -26,14 +31,13 @@ use crate::layout::{Layout, CHUNK_LEN};
 use crate::update::{chunk_values, Chunk, ChunkReader, Payload, UpdateError};
 use crate::variant::{Variant, Work};
 
+mod rule;
+
+pub use rule::{rate, step, step_by_senders, OuterRule};
+
 /// Added to a norm before the median is divided by it, so that an update of zeros divides by
 /// something.
 pub const NORM_EPSILON: f64 = 1e-8;
-
-/// An outer rate in parts per million as the `f32` that the outer step multiplies by.
-pub fn rate(ppm: u32) -> f32 {
-    (f64::from(ppm) / 1e6) as f32
-}
 
 /// The lower median of `norms`: element `(n − 1) / 2` of them sorted; 0 for none.
 pub fn lower_median(norms: &[f64]) -> f64 {
@@ -122,17 +126,17 @@ impl Work for Norm<'_> {
 }
 
 /// Takes one outer step of one tensor: `theta` are its parameters, `updates` the accepted ones in
-/// the order of their uids, `alpha` the outer rate. Nothing happens without updates.
+/// the order of their uids, `rule` what their sum does. Nothing happens without updates.
 ///
 /// An error means that an update was parsed with another layout; the tensor may then have changed
 /// in part.
 pub fn aggregate_tensor(
     theta: &mut [f32],
     updates: &[TensorUpdate<'_>],
-    alpha: f32,
+    rule: OuterRule,
 ) -> Result<(), UpdateError> {
     let factors = tensor_factors(updates)?;
-    aggregate_chunks(theta, updates, &factors, 0, alpha)
+    aggregate_chunks(theta, updates, &factors, 0, rule)
 }
 
 /// The factors of a tensor's updates, in their order, rounded to `f32`.
@@ -148,10 +152,10 @@ pub fn aggregate_chunk(
     updates: &[TensorUpdate<'_>],
     factors: &[f32],
     index: u32,
-    alpha: f32,
+    rule: OuterRule,
 ) -> Result<(), UpdateError> {
     let chunk_len = theta.len().min(CHUNK_LEN as usize);
-    aggregate_chunks(&mut theta[..chunk_len], updates, factors, index, alpha)
+    aggregate_chunks(&mut theta[..chunk_len], updates, factors, index, rule)
 }
 
 /// Takes one outer step of the chunks `first..` of a tensor, of which `theta` are the parameters: as
@@ -161,9 +165,9 @@ pub fn aggregate_chunks(
     updates: &[TensorUpdate<'_>],
     factors: &[f32],
     first: u32,
-    alpha: f32,
+    rule: OuterRule,
 ) -> Result<(), UpdateError> {
-    aggregate_chunks_with(Variant::best(), theta, updates, factors, first, alpha)
+    aggregate_chunks_with(Variant::best(), theta, updates, factors, first, rule)
 }
 
 /// [`aggregate_chunks`] with given instructions, for measurements and comparison.
@@ -173,38 +177,55 @@ pub fn aggregate_chunks_with(
     updates: &[TensorUpdate<'_>],
     factors: &[f32],
     first: u32,
-    alpha: f32,
+    rule: OuterRule,
 ) -> Result<(), UpdateError> {
     if updates.is_empty() {
         return Ok(());
     }
-    variant.run(Aggregate { theta, updates, factors, first, alpha })
+    match rule.counts_senders() {
+        true => variant.run(Aggregate::<true> { theta, updates, factors, first, rule }),
+        false => variant.run(Aggregate::<false> { theta, updates, factors, first, rule }),
+    }
 }
 
-/// The outer step of consecutive chunks of a tensor.
-struct Aggregate<'a, 'b> {
+/// The outer step of consecutive chunks of a tensor, by the senders of each coordinate or by all
+/// accepted updates.
+struct Aggregate<'a, 'b, const BY_SENDERS: bool> {
     theta: &'a mut [f32],
     updates: &'a [TensorUpdate<'b>],
     factors: &'a [f32],
     first: u32,
-    alpha: f32,
+    rule: OuterRule,
 }
 
-impl Work for Aggregate<'_, '_> {
+impl<const BY_SENDERS: bool> Work for Aggregate<'_, '_, BY_SENDERS> {
     type Output = Result<(), UpdateError>;
 
     #[inline(always)]
     fn run(self) -> Self::Output {
         let mut sums = [0.0f32; CHUNK_LEN as usize];
+        // An accepted update has a uid of its own, of which there are fewer than a u16 counts.
+        let mut senders = [0u16; CHUNK_LEN as usize];
+        let accepted = self.updates.len();
         let chunks = self.theta.chunks_mut(CHUNK_LEN as usize);
         for (index, theta) in (self.first..).zip(chunks) {
             sums.fill(0.0);
+            if BY_SENDERS {
+                senders.fill(0);
+            }
             for (update, factor) in self.updates.iter().zip(self.factors) {
                 // Most chunks are full, of which the compiler knows all but `keep`.
                 let reader = ChunkReader::new(theta.len() as u32, update.payload.keep());
-                reader.add_scaled(update.chunk(index)?, *factor, &mut sums);
+                reader.add_scaled(update.chunk(index)?, *factor, &mut sums, |position| {
+                    if BY_SENDERS {
+                        senders[position] = senders[position].wrapping_add(1);
+                    }
+                });
             }
-            step(theta, &sums, self.updates.len(), self.alpha);
+            match BY_SENDERS {
+                true => step_by_senders(theta, &sums, &senders, accepted, self.rule),
+                false => step(theta, &sums, accepted, self.rule.rate),
+            }
         }
         Ok(())
     }
@@ -219,16 +240,6 @@ pub fn add_scaled(sums: &mut [f32], factor: f32, values: impl Iterator<Item = (u
     }
 }
 
-/// `theta ← theta − alpha · (sum / update_count)`, value by value.
-#[inline(always)]
-pub fn step(theta: &mut [f32], sums: &[f32], update_count: usize, alpha: f32) {
-    let count = update_count as f32;
-    for (theta, sum) in theta.iter_mut().zip(sums) {
-        let delta = *sum / count;
-        *theta -= alpha * delta;
-    }
-}
-
 /// Takes one outer step of the whole model: `params` are the layout's tensors in its order,
 /// `payloads` the accepted updates, in any order and with different uids. On one thread; the same
 /// bytes come from [`aggregate_tensor`] over the tensors in any order.
@@ -236,7 +247,7 @@ pub fn outer_step(
     params: &mut [&mut [f32]],
     layout: &Layout,
     payloads: &[(Uid, Payload<'_>)],
-    outer_rate_ppm: u32,
+    rule: OuterRule,
 ) -> Result<(), UpdateError> {
     check_tensors(params, layout)?;
     let mut ordered: Vec<&(Uid, Payload<'_>)> = payloads.iter().collect();
@@ -247,13 +258,17 @@ pub fn outer_step(
             .map(|(_, payload)| TensorUpdate::new(payload, layout, tensor))
             .collect::<Option<Vec<_>>>()
             .ok_or(UpdateError::Tensors)?;
-        aggregate_tensor(theta, &updates, rate(outer_rate_ppm))?;
+        aggregate_tensor(theta, &updates, rule)?;
     }
     Ok(())
 }
 
 /// Applies one update alone, for an evaluation: `θ ← θ − rate · v`, without clipping, for there is
 /// nothing to compare its norm with. `params` are the layout's tensors in its order.
+///
+/// `rate` is `evaluation_rate` times [`crate::settings::OuterStep::rate_ppm`], the outer rate between
+/// warm-up and decay, in every window: with a window's own rate, which may be next to nothing, an
+/// evaluation would measure the noise of its samples.
 pub fn apply_single(
     params: &mut [&mut [f32]],
     layout: &Layout,

@@ -4,13 +4,14 @@ use codec::{Decode, DecodeWithMemTracking, Encode, MaxEncodedLen};
 use scale_info::TypeInfo;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    window::{Schedule, ScheduleError},
-    Hash, Planck,
-};
+use crate::{window::Schedule, Hash, Planck};
 
-/// One million, the denominator of every `_ppm`.
-pub const PPM: u32 = 1_000_000;
+mod bounds;
+mod optimisers;
+
+use bounds::in_range;
+pub use bounds::{SettingsError, PPM};
+pub use optimisers::{InnerOptimiser, OuterStep};
 
 /// Most miner slots of a run: a bitmap of them takes 512 bytes.
 pub const UID_MAX: u16 = 4_096;
@@ -115,7 +116,7 @@ pub struct Settings {
     Debug
 )]
 pub struct Training {
-    /// Local AdamW steps of a window (H).
+    /// Local steps of a window (H).
     pub inner_steps: u32,
     /// Samples of a step.
     pub batch_size: u32,
@@ -128,13 +129,15 @@ pub struct Training {
     pub data_root: Hash,
     /// Values kept of each chunk of 4096.
     pub keep: u16,
-    /// Outer learning rate α.
-    pub outer_rate_ppm: u32,
-    /// Factor on the outer rate when one update alone is evaluated.
+    /// What the accepted updates do to the parameters.
+    pub outer: OuterStep,
+    /// Factor on [`OuterStep::rate_ppm`], whatever the window's own rate, when one update alone is evaluated.
     pub evaluation_rate_ppm: u32,
     /// Decay β of the error feedback.
     pub error_decay_ppm: u32,
-    /// AdamW's learning rate.
+    /// The optimiser of the local steps.
+    pub optimiser: InnerOptimiser,
+    /// AdamW's learning rate, of whatever parameters the optimiser has it train.
     pub inner_rate_ppb: u32,
     /// Samples on which a loss is measured, own and random each.
     pub evaluation_samples: u16,
@@ -227,53 +230,6 @@ pub struct Emission {
     pub validators_ppm: u32,
 }
 
-/// Settings that cannot work, with the wrong value.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum SettingsError {
-    /// The boundaries of a window are out of order.
-    #[error(transparent)]
-    Schedule(#[from] ScheduleError),
-    /// A number is outside its range.
-    #[error("{field} is {value}, must be from {min} to {max}")]
-    OutOfRange {
-        /// Name of the setting.
-        field: &'static str,
-        /// The value that was given.
-        value: u128,
-        /// Smallest allowed value.
-        min: u128,
-        /// Largest allowed value.
-        max: u128,
-    },
-    /// The miners of one window need more samples than the data set has.
-    #[error("a window needs {needed} samples for all miners, the data set has {sample_count}")]
-    TooFewSamples {
-        /// `uid_max · inner_steps · batch_size`.
-        needed: u128,
-        /// Samples of the data set.
-        sample_count: u64,
-    },
-    /// The parts of the emission do not sum to one million.
-    #[error("the parts of the emission sum to {sum} ppm, must be 1000000")]
-    EmissionSum {
-        /// Their sum in parts per million.
-        sum: u64,
-    },
-}
-
-fn in_range<T: Into<u128>>(
-    field: &'static str,
-    value: T,
-    min: u128,
-    max: u128,
-) -> Result<(), SettingsError> {
-    let value = value.into();
-    if value < min || value > max {
-        return Err(SettingsError::OutOfRange { field, value, min, max });
-    }
-    Ok(())
-}
-
 impl Settings {
     /// Checks every setting, by itself and against the others.
     pub fn validate(&self) -> Result<(), SettingsError> {
@@ -320,9 +276,10 @@ impl Settings {
                 sample_count: 1_000_000,
                 data_root: [0; 32],
                 keep: 64,
-                outer_rate_ppm: 1_000_000,
+                outer: OuterStep::constant(1_000_000),
                 evaluation_rate_ppm: 200_000,
                 error_decay_ppm: 950_000,
+                optimiser: InnerOptimiser::AdamW,
                 inner_rate_ppb: 1_000_000,
                 evaluation_samples: 16,
                 model_seed: 1,
@@ -370,9 +327,10 @@ impl Training {
         in_range("sample_len", self.sample_len, 2, u32_max)?;
         in_range("sample_count", self.sample_count, 1, u128::from(u64::MAX >> 1))?;
         in_range("keep", self.keep, 1, u128::from(KEEP_MAX))?;
-        in_range("outer_rate_ppm", self.outer_rate_ppm, 1, u32_max)?;
+        self.outer.validate()?;
         in_range("evaluation_rate_ppm", self.evaluation_rate_ppm, 1, u32_max)?;
         in_range("error_decay_ppm", self.error_decay_ppm, 0, ppm)?;
+        self.optimiser.validate()?;
         in_range("inner_rate_ppb", self.inner_rate_ppb, 1, u32_max)?;
         in_range(
             "evaluation_samples",

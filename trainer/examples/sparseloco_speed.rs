@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! cargo run --release -p trainer --example sparseloco_speed -- \
-//!     [--parameters N] [--threads N] [--peers N] [--keep K] [--portable] [--folder DIR] [--json]
+//!     [--parameters N] [--threads N] [--peers N] [--keep K] [--senders-min PPM] [--portable]
+//!     [--folder DIR] [--json]
 //! ```
 //!
 //! The tensors have 4 Mi values and are made 16 at a time out of 256 MiB of Laplace noise, each
@@ -21,8 +22,9 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use memmap2::Mmap;
-use protocol::aggregate::{outer_step, TensorUpdate};
+use protocol::aggregate::{outer_step, OuterRule, TensorUpdate};
 use protocol::layout::Layout;
+use protocol::settings::PPM;
 use protocol::update::{Payload, UpdateWriter};
 use protocol::variant::Variant;
 use trainer::compress::{TensorPart, UpdateStream};
@@ -43,6 +45,7 @@ struct Options {
     threads: usize,
     peers: usize,
     keep: u16,
+    senders_min_ppm: u32,
     portable: bool,
     folder: PathBuf,
     json: bool,
@@ -54,6 +57,7 @@ fn options() -> Result<Options, Box<dyn Error>> {
         threads: 1,
         peers: 20,
         keep: 64,
+        senders_min_ppm: PPM,
         portable: false,
         folder: std::env::temp_dir(),
         json: false,
@@ -70,6 +74,7 @@ fn options() -> Result<Options, Box<dyn Error>> {
                     "--threads" => options.threads = value.parse()?,
                     "--peers" => options.peers = value.parse()?,
                     "--keep" => options.keep = value.parse()?,
+                    "--senders-min" => options.senders_min_ppm = value.parse()?,
                     "--folder" => options.folder = value.into(),
                     _ => return Err(format!("unknown option {name}").into()),
                 }
@@ -167,7 +172,7 @@ fn aggregate(
 
     let mut ring = noise[..RING * TENSOR].to_vec();
     let mut step = Time::default();
-    let alpha = protocol::aggregate::rate(RATE_PPM);
+    let rule = OuterRule::new(RATE_PPM, options.senders_min_ppm);
     for (tensor, len) in layout.0.iter().enumerate() {
         let theta = &mut ring[tensor % RING * TENSOR..][..*len as usize];
         let updates = payloads
@@ -175,7 +180,7 @@ fn aggregate(
             .map(|payload| TensorUpdate::new(payload, layout, tensor as u32))
             .collect::<Option<Vec<_>>>()
             .ok_or("a payload of another layout")?;
-        step.add(|| aggregate_tensor(threads, theta, &updates, alpha))?;
+        step.add(|| aggregate_tensor(threads, theta, &updates, rule))?;
     }
     Ok((parse, step))
 }
@@ -245,7 +250,7 @@ fn peak_memory() -> Option<u64> {
 }
 
 /// Whether the streamed outer step of a small model is protocol's plain one.
-fn check(noise: &[f32]) -> Result<(), Box<dyn Error>> {
+fn check(noise: &[f32], rule: OuterRule) -> Result<(), Box<dyn Error>> {
     let layout = Layout(vec![300_000, 5000, 1]);
     let mut updates = Vec::new();
     for peer in 0..3usize {
@@ -272,14 +277,13 @@ fn check(noise: &[f32]) -> Result<(), Box<dyn Error>> {
     let (mut plain, mut streamed): (Vec<_>, Vec<_>) = (tensors().collect(), tensors().collect());
     let mut views: Vec<&mut [f32]> = plain.iter_mut().map(Vec::as_mut_slice).collect();
     let with_uids: Vec<_> = (0u16..).zip(payloads.iter().cloned()).collect();
-    outer_step(&mut views, &layout, &with_uids, RATE_PPM)?;
+    outer_step(&mut views, &layout, &with_uids, rule)?;
     for (tensor, theta) in (0u32..).zip(&mut streamed) {
         let updates: Vec<_> = payloads
             .iter()
             .filter_map(|payload| TensorUpdate::new(payload, &layout, tensor))
             .collect();
-        let alpha = protocol::aggregate::rate(RATE_PPM);
-        aggregate_tensor(&Threads::new(2)?, theta, &updates, alpha)?;
+        aggregate_tensor(&Threads::new(2)?, theta, &updates, rule)?;
     }
     if plain != streamed {
         return Err("the streamed outer step differs from the plain one".into());
@@ -295,7 +299,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         false => Variant::best(),
     };
     let noise = noise();
-    check(&noise)?;
+    check(&noise, OuterRule::new(RATE_PPM, options.senders_min_ppm))?;
     let layout = layout(options.parameters);
     // A writer that is dropped at once refuses a layout or `keep` that cannot be.
     drop(UpdateWriter::new(std::io::Cursor::new(Vec::new()), &layout, options.keep)?);
@@ -349,11 +353,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         ("peak memory with mapped files, MB", peak),
     ];
     let head = format!(
-        "{} parameters, {} threads, {} peers, k {}, {}",
+        "{} parameters, {} threads, {} peers, k {}, c {} ppm, {}",
         options.parameters,
         options.threads,
         options.peers,
         options.keep,
+        options.senders_min_ppm,
         variant.name()
     );
     if options.json {

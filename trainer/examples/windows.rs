@@ -8,7 +8,9 @@ use std::path::Path;
 use std::time::Instant;
 
 use dataset::{build, default_corpus, CorpusLimits, SampleSource};
+use protocol::aggregate::OuterRule;
 use protocol::assignment::own_samples;
+use protocol::settings::PPM;
 use trainer::{warm_up, Cpu, Evaluator, Model, ModelConfig, Threads, Trainer, TrainerSettings};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -66,7 +68,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let accepted: Vec<(u16, &[u8])> =
             updates.iter().map(|(uid, bytes)| (*uid, bytes.as_slice())).collect();
         for trainer in &mut trainers {
-            trainer.apply_outer(&accepted, keep, outer)?;
+            trainer.apply_outer(&accepted, keep, OuterRule::new(outer, PPM))?;
         }
         let model = trainers[0].model();
         let loss = evaluator.held_out_loss(model, &dataset, 256)?;

@@ -463,6 +463,7 @@ fn the_fakes_refusals_and_the_storage_of_the_reads_are_in_the_metadata() {
         "TooManyRuns",
         "ScheduleInvalid",
         "SettingOutOfRange",
+        "DecayInWarmUp",
         "TooFewSamples",
         "EmissionSumWrong",
         "LayoutInvalid",

@@ -34,11 +34,18 @@ fn create_run_refuses_what_cannot_work() {
             change(&mut settings);
             settings
         };
-        let cases: [(Settings, Error<Test>); 5] = [
+        let cases: [(Settings, Error<Test>); 6] = [
             (with(|s| s.schedule.commit_end = 0), Error::ScheduleInvalid),
             (with(|s| s.training.keep = 0), Error::SettingOutOfRange),
             (with(|s| s.training.sample_count = 1), Error::TooFewSamples),
             (with(|s| s.emission.owner_ppm = 0), Error::EmissionSumWrong),
+            (
+                with(|s| {
+                    s.training.outer.warm_up_windows = 1;
+                    s.training.outer.decay_windows = 1;
+                }),
+                Error::DecayInWarmUp,
+            ),
             (with(|s| s.schedule.start_block = 1), Error::StartsInThePast),
         ];
         for (settings, error) in cases {

@@ -3,6 +3,7 @@
 use node_client::chain::{GauntletEvent, MinerInfo, RevealInfo, WindowInfo};
 use protocol::{
     accept::bitmap_contains,
+    aggregate::OuterRule,
     books::{self, Acceptance, Attested, Revealed, Voter},
     commitment::commitment_hash,
     fixed::Q32,
@@ -242,8 +243,9 @@ impl Replay {
             return Ok(right.len());
         };
         if accepted.len() == record.accepted.len() {
-            let (keep, rate) = (training.keep, training.outer_rate_ppm);
-            self.state = Some(replica::step(model, &self.threads, &accepted, keep, rate)?);
+            let rule = OuterRule::of_window(&training.outer, window);
+            let next = replica::step(model, &self.threads, &accepted, training.keep, rule)?;
+            self.state = Some(next);
         }
         Ok(right.len())
     }

@@ -198,7 +198,7 @@ impl Score {
         let training = &self.handles.run.info.settings.training;
         let rates = EvaluationRates {
             keep: training.keep,
-            outer_rate_ppm: training.outer_rate_ppm,
+            outer_rate_ppm: training.outer.rate_ppm,
             evaluation_rate_ppm: training.evaluation_rate_ppm,
         };
         let (evaluator, dataset) = (self.evaluator.clone(), self.handles.run.dataset.clone());

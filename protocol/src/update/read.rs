@@ -43,13 +43,15 @@ impl ChunkReader {
         scale * scale * (f64::from(low) + level * level * f64::from(high))
     }
 
-    /// Adds `factor · value` for each of the chunk's values to `sums`.
+    /// Adds `factor · value` for each of the chunk's values to `sums`, and calls `sent` with its position. A
+    /// chunk of scale 0 sends nothing: the positions of its only form are nobody's choice.
     #[inline(always)]
     pub(crate) fn add_scaled(
         &self,
         bytes: &[u8],
         factor: f32,
         sums: &mut [f32; CHUNK_LEN as usize],
+        mut sent: impl FnMut(usize),
     ) {
         let scale = scale(bytes);
         if scale == 0 {
@@ -59,8 +61,9 @@ impl ChunkReader {
         let table = [0, 1, 2, 3].map(|code| factor * code_value(scale, code));
         let _ = values(bytes, self.form, |position, code| {
             // A checked chunk's positions are below its length.
-            let sum = &mut sums[(position % CHUNK_LEN) as usize];
-            *sum += table[usize::from(code & 3)];
+            let position = (position % CHUNK_LEN) as usize;
+            sums[position] += table[usize::from(code & 3)];
+            sent(position);
         });
     }
 }

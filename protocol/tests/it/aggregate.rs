@@ -4,9 +4,10 @@ use proptest::prelude::*;
 use protocol::{
     aggregate::{
         aggregate_chunk, aggregate_chunks_with, apply_single, lower_median, median_norm_factors,
-        outer_step, rate, tensor_factors, TensorUpdate,
+        outer_step, rate, tensor_factors, OuterRule, TensorUpdate,
     },
     layout::Layout,
+    settings::PPM,
     state_root::state_root,
     update::{chunk_values, decode_chunk, Encoder, Payload, UpdateError},
     variant::Variant,
@@ -18,12 +19,12 @@ fn ramp(len: u64, step: u64, seed: u64) -> Vec<f32> {
     (0..len).map(|i| ((i * step + seed) % 2003) as f32 / 256.0 - 3.9).collect()
 }
 
-fn layout() -> Layout {
+pub(crate) fn layout() -> Layout {
     Layout(vec![9000, 4096, 5])
 }
 
 /// The bytes of the update of miner `uid`.
-fn update(uid: Uid) -> Vec<u8> {
+pub(crate) fn update(uid: Uid) -> Vec<u8> {
     let mut tensors: Vec<Vec<f32>> = layout()
         .0
         .iter()
@@ -39,16 +40,16 @@ fn update(uid: Uid) -> Vec<u8> {
     Encoder::new().encode(&mut slices, &layout(), 64).unwrap()
 }
 
-fn parameters() -> Vec<Vec<f32>> {
+pub(crate) fn parameters() -> Vec<Vec<f32>> {
     layout().0.iter().map(|len| ramp(*len, 101, 5)).collect()
 }
 
-fn slices(tensors: &mut [Vec<f32>]) -> Vec<&mut [f32]> {
+pub(crate) fn slices(tensors: &mut [Vec<f32>]) -> Vec<&mut [f32]> {
     tensors.iter_mut().map(Vec::as_mut_slice).collect()
 }
 
 /// An update as one dense vector a tensor.
-fn dense(bytes: &[u8]) -> Vec<Vec<f32>> {
+pub(crate) fn dense(bytes: &[u8]) -> Vec<Vec<f32>> {
     let payload = Payload::parse(bytes, &layout(), 64).unwrap();
     let mut tensors: Vec<Vec<f32>> =
         layout().0.iter().map(|len| vec![0.0; *len as usize]).collect();
@@ -61,8 +62,19 @@ fn dense(bytes: &[u8]) -> Vec<Vec<f32>> {
     tensors
 }
 
-/// The rule written out over dense vectors.
-fn oracle(theta: &mut [Vec<f32>], updates: &[Vec<Vec<f32>>], alpha: f32) {
+/// The mean over the accepted updates.
+fn mean(rate_ppm: u32) -> OuterRule {
+    OuterRule::new(rate_ppm, PPM)
+}
+
+/// The rule written out over dense vectors: `divisor` gives what a sum is divided by, from the number
+/// of updates that send the coordinate.
+pub(crate) fn oracle(
+    theta: &mut [Vec<f32>],
+    updates: &[Vec<Vec<f32>>],
+    alpha: f32,
+    divisor: impl Fn(usize) -> f32,
+) {
     for (tensor, theta) in theta.iter_mut().enumerate() {
         let norms: Vec<f64> = updates
             .iter()
@@ -76,23 +88,26 @@ fn oracle(theta: &mut [Vec<f32>], updates: &[Vec<Vec<f32>>], alpha: f32) {
         sorted.sort_by(f64::total_cmp);
         let median = sorted[(sorted.len() - 1) / 2];
         for (at, theta) in theta.iter_mut().enumerate() {
-            let mut sum = 0.0f32;
+            let (mut sum, mut senders) = (0.0f32, 0);
             for (update, norm) in updates.iter().zip(&norms) {
                 let factor = (median / (norm + 1e-8)).min(1.0) as f32;
                 // A coordinate that is not kept adds nothing.
                 if update[tensor][at] != 0.0 {
                     let product = factor * update[tensor][at];
                     sum += product;
+                    senders += 1;
                 }
             }
-            let delta = sum / updates.len() as f32;
-            let change = alpha * delta;
-            *theta -= change;
+            if senders > 0 {
+                let delta = sum / divisor(senders);
+                let change = alpha * delta;
+                *theta -= change;
+            }
         }
     }
 }
 
-fn bits(tensors: &[Vec<f32>]) -> Vec<Vec<u32>> {
+pub(crate) fn bits(tensors: &[Vec<f32>]) -> Vec<Vec<u32>> {
     tensors.iter().map(|t| t.iter().map(|v| v.to_bits()).collect()).collect()
 }
 
@@ -106,13 +121,14 @@ fn the_outer_step_is_the_dense_rule_bit_for_bit() {
             .map(|(uid, bytes)| (*uid, Payload::parse(bytes, &layout(), 64).unwrap()))
             .collect();
         let mut theta = parameters();
-        outer_step(&mut slices(&mut theta), &layout(), &payloads, 650_000).unwrap();
+        outer_step(&mut slices(&mut theta), &layout(), &payloads, mean(650_000)).unwrap();
 
         let mut ordered = uids.clone();
         ordered.sort_unstable();
         let updates: Vec<_> = ordered.iter().map(|uid| dense(&update(*uid))).collect();
         let mut expected = parameters();
-        oracle(&mut expected, &updates, 0.65);
+        let accepted = updates.len() as f32;
+        oracle(&mut expected, &updates, 0.65, |_| accepted);
         assert_eq!(bits(&theta), bits(&expected), "{uids:?}");
         assert_ne!(bits(&theta), bits(&parameters()));
     }
@@ -126,7 +142,7 @@ fn chunks_may_be_done_in_any_order() {
         .map(|(uid, bytes)| (uid, Payload::parse(bytes, &layout(), 64).unwrap()))
         .collect();
     let mut expected = parameters();
-    outer_step(&mut slices(&mut expected), &layout(), &payloads, 1_000_000).unwrap();
+    outer_step(&mut slices(&mut expected), &layout(), &payloads, mean(1_000_000)).unwrap();
 
     let mut theta = parameters();
     for tensor in [2u32, 0, 1] {
@@ -137,7 +153,7 @@ fn chunks_may_be_done_in_any_order() {
         let factors = tensor_factors(&updates).unwrap();
         let chunks: Vec<_> = (0u32..).zip(theta[tensor as usize].chunks_mut(4096)).collect();
         for (index, chunk) in chunks.into_iter().rev() {
-            aggregate_chunk(chunk, &updates, &factors, index, 1.0).unwrap();
+            aggregate_chunk(chunk, &updates, &factors, index, mean(1_000_000)).unwrap();
         }
     }
     assert_eq!(bits(&theta), bits(&expected));
@@ -151,7 +167,7 @@ fn golden_state_root_after_an_outer_step() {
         .map(|(uid, bytes)| (uid, Payload::parse(bytes, &layout(), 64).unwrap()))
         .collect();
     let mut theta = parameters();
-    outer_step(&mut slices(&mut theta), &layout(), &payloads, 650_000).unwrap();
+    outer_step(&mut slices(&mut theta), &layout(), &payloads, mean(650_000)).unwrap();
     let named = ["a", "b", "c"].into_iter().zip(theta.iter().map(Vec::as_slice));
     assert_eq!(hex::encode(state_root(named)), GOLDEN_ROOT);
 }
@@ -177,14 +193,14 @@ fn one_update_alone_is_taken_off_unclipped() {
 #[test]
 fn nothing_accepted_changes_nothing_and_wrong_shapes_are_refused() {
     let mut theta = parameters();
-    outer_step(&mut slices(&mut theta), &layout(), &[], 1_000_000).unwrap();
+    outer_step(&mut slices(&mut theta), &layout(), &[], mean(1_000_000)).unwrap();
     assert_eq!(bits(&theta), bits(&parameters()));
     let bytes = update(1);
     let payload = Payload::parse(&bytes, &layout(), 64).unwrap();
     let payloads = [(1, payload)];
     let mut short = vec![vec![0.0; 9000]];
     assert_eq!(
-        outer_step(&mut slices(&mut short), &layout(), &payloads, 1),
+        outer_step(&mut slices(&mut short), &layout(), &payloads, mean(1)),
         Err(UpdateError::Tensors)
     );
     assert_eq!(
@@ -193,10 +209,10 @@ fn nothing_accepted_changes_nothing_and_wrong_shapes_are_refused() {
     );
     // Parsed with one layout, applied with another.
     let mut other = vec![vec![0.0; 9000]];
-    assert!(outer_step(&mut slices(&mut other), &Layout(vec![9000]), &payloads, 1).is_ok());
+    assert!(outer_step(&mut slices(&mut other), &Layout(vec![9000]), &payloads, mean(1)).is_ok());
     let mut other = vec![vec![0.0; 40_000]];
     assert_eq!(
-        outer_step(&mut slices(&mut other), &Layout(vec![40_000]), &payloads, 1),
+        outer_step(&mut slices(&mut other), &Layout(vec![40_000]), &payloads, mean(1)),
         Err(UpdateError::Tensors)
     );
 }
@@ -234,7 +250,8 @@ fn all_variants_step_to_the_same_bits() {
     let layout = layout();
     let payloads: Vec<Payload<'_>> =
         bytes.iter().map(|bytes| Payload::parse(bytes, &layout, 64).unwrap()).collect();
-    let step = |variant| {
+    let step = |variant, senders_min_ppm| {
+        let rule = OuterRule::new(700_000, senders_min_ppm);
         let mut tensors = parameters();
         for (tensor, theta) in (0u32..).zip(&mut tensors) {
             let updates: Vec<_> = payloads
@@ -242,13 +259,15 @@ fn all_variants_step_to_the_same_bits() {
                 .map(|payload| TensorUpdate::new(payload, &layout, tensor).unwrap())
                 .collect();
             let factors = tensor_factors(&updates).unwrap();
-            aggregate_chunks_with(variant, theta, &updates, &factors, 0, 0.7).unwrap();
+            aggregate_chunks_with(variant, theta, &updates, &factors, 0, rule).unwrap();
         }
         bits(&tensors)
     };
-    let expected = step(Variant::PORTABLE);
-    assert_ne!(expected, bits(&parameters()));
-    for variant in Variant::available() {
-        assert_eq!(step(variant), expected, "{variant:?}");
+    for senders_min_ppm in [PPM, 250_000, 0] {
+        let expected = step(Variant::PORTABLE, senders_min_ppm);
+        assert_ne!(expected, bits(&parameters()));
+        for variant in Variant::available() {
+            assert_eq!(step(variant, senders_min_ppm), expected, "{variant:?}");
+        }
     }
 }

@@ -8,6 +8,8 @@ mod merkle;
 mod update;
 
 mod aggregate;
+mod outer;
+mod senders;
 mod state_root;
 mod validity;
 mod vectors_sparseloco;

@@ -3,7 +3,7 @@
 use codec::{Decode, Encode, MaxEncodedLen};
 use proptest::prelude::*;
 use protocol::{
-    settings::{Settings, SettingsError},
+    settings::{InnerOptimiser, Settings, SettingsError},
     window::{phase_at, Moment, Phase, Schedule, ScheduleError, ScorePhase},
 };
 
@@ -81,6 +81,14 @@ fn the_example_settings_are_valid_and_survive_their_encodings() {
     let json = serde_json::to_string(&settings).unwrap();
     assert_eq!(serde_json::from_str::<Settings>(&json).unwrap(), settings);
 
+    assert!(json.contains("\"optimiser\":\"AdamW\""), "{json}");
+    let muon = json.replace("\"AdamW\"", "{\"Muon\":{\"rate_ppb\":4000000}}");
+    let muon: Settings = serde_json::from_str(&muon).unwrap();
+    assert_eq!(muon.training.optimiser, InnerOptimiser::Muon { rate_ppb: 4_000_000 });
+    let outer = "{\"rate_ppm\":1000000,\"warm_up_windows\":0,\"decay_start\":0,\
+        \"decay_windows\":0,\"final_rate_ppm\":1000000,\"senders_min_ppm\":1000000}";
+    assert!(json.contains(&format!("\"outer\":{outer}")), "{json}");
+
     let root = format!("\"0x{}\"", "00".repeat(32));
     assert!(json.contains(&format!("\"data_root\":{root}")), "{json}");
     for wrong in ["\"00\"", "\"0x00\"", &root.replace("0x0", "0x+"), &root.replace('x', "")] {
@@ -92,16 +100,20 @@ fn the_example_settings_are_valid_and_survive_their_encodings() {
 #[test]
 fn settings_out_of_range_are_named_with_their_value() {
     type Change = fn(&mut Settings);
-    let changes: [(&str, Change); 24] = [
+    let changes: [(&str, Change); 28] = [
         ("inner_steps", |s| s.training.inner_steps = 0),
         ("batch_size", |s| s.training.batch_size = 0),
         ("sample_len", |s| s.training.sample_len = 1),
         ("sample_count", |s| s.training.sample_count = 0),
         ("keep", |s| s.training.keep = 0),
         ("keep", |s| s.training.keep = 4_097),
-        ("outer_rate_ppm", |s| s.training.outer_rate_ppm = 0),
+        ("outer.rate_ppm", |s| s.training.outer.rate_ppm = 0),
+        ("outer.final_rate_ppm", |s| s.training.outer.final_rate_ppm = 0),
+        ("outer.final_rate_ppm", |s| s.training.outer.final_rate_ppm = 1_000_001),
+        ("outer.senders_min_ppm", |s| s.training.outer.senders_min_ppm = 1_000_001),
         ("evaluation_rate_ppm", |s| s.training.evaluation_rate_ppm = 0),
         ("error_decay_ppm", |s| s.training.error_decay_ppm = 1_000_001),
+        ("optimiser.rate_ppb", |s| s.training.optimiser = InnerOptimiser::Muon { rate_ppb: 0 }),
         ("inner_rate_ppb", |s| s.training.inner_rate_ppb = 0),
         ("evaluation_samples", |s| s.training.evaluation_samples = 0),
         ("uid_max", |s| s.incentive.uid_max = 4_097),
@@ -142,6 +154,20 @@ fn settings_that_contradict_one_another_are_refused() {
     settings.training.inner_steps = u32::MAX;
     settings.training.batch_size = u32::MAX;
     assert!(matches!(settings.validate(), Err(SettingsError::TooFewSamples { .. })));
+
+    let mut settings = Settings::example();
+    settings.training.outer.warm_up_windows = 10;
+    settings.training.outer.decay_start = 9;
+    assert_eq!(settings.validate(), Ok(()), "there is no decay");
+    settings.training.outer.decay_windows = 1;
+    let error = SettingsError::DecayInWarmUp { decay_start: 9, warm_up_windows: 10 };
+    assert_eq!(settings.validate(), Err(error.clone()));
+    assert_eq!(
+        error.to_string(),
+        "the outer rate decays from window 9 on, but warms up until window 10"
+    );
+    settings.training.outer.decay_start = 10;
+    assert_eq!(settings.validate(), Ok(()));
 
     let mut settings = Settings::example();
     settings.emission.owner_ppm += 1;

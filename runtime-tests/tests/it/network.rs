@@ -10,7 +10,7 @@ use pallet_gauntlet::{
 };
 use protocol::{
     accept::bitmap_of,
-    aggregate::outer_step,
+    aggregate::{outer_step, OuterRule},
     commitment::{challenged_chunks, commitment_hash, score_commitment_hash, Opening},
     consensus::Evaluation,
     layout::{Layout, CHUNK_LEN},
@@ -104,14 +104,14 @@ impl Model {
         state_root(named.map(|(name, values)| (name, values.as_slice())))
     }
 
-    /// The outer step that everybody takes with the accepted updates.
-    pub(crate) fn step(&mut self, accepted: &[(Uid, &Update)]) {
+    /// The outer step that everybody takes at the end of `window` with its accepted updates.
+    pub(crate) fn step(&mut self, window: Window, accepted: &[(Uid, &Update)]) {
         let layout = layout();
         let payloads: Vec<_> =
             accepted.iter().map(|(uid, update)| (*uid, update.payload(&layout))).collect();
         let mut params: Vec<&mut [f32]> = self.0.iter_mut().map(Vec::as_mut_slice).collect();
-        let rate = settings().training.outer_rate_ppm;
-        outer_step(&mut params, &layout, &payloads, rate).expect("the payloads are of the layout");
+        let rule = OuterRule::of_window(&settings().training.outer, window);
+        outer_step(&mut params, &layout, &payloads, rule).expect("the payloads are of the layout");
     }
 }
 

@@ -49,10 +49,10 @@ fn strangers_train_a_model_and_are_paid_for_it() {
 
         // SCENE 4: everybody takes the outer step and arrives at one new state.
         let accepted: Vec<_> = (0..).zip(&updates).collect();
-        model.step(&accepted);
+        model.step(0, &accepted);
         let reversed: Vec<_> = accepted.iter().rev().copied().collect();
         let mut other = Model::genesis();
-        other.step(&reversed);
+        other.step(0, &reversed);
         assert_eq!(model.root(), other.root());
         assert_ne!(model.root(), root);
 
@@ -108,7 +108,7 @@ fn the_next_window_agrees_on_the_state_that_the_outer_step_gave() {
             play_window(window, &updates, 3, root);
             assert_eq!(record(window).state_root, Some(root));
             assert_eq!(record(window).accepted.to_vec(), [0, 1]);
-            model.step(&[(0, &updates[0]), (1, &updates[1])]);
+            model.step(window, &[(0, &updates[0]), (1, &updates[1])]);
         }
     });
 }

@@ -1,7 +1,7 @@
 //! Takes the outer step of one tensor over all cores, with `protocol`'s arithmetic and without a
 //! second copy of anything.
 
-use protocol::aggregate::{aggregate_chunks, median_norm_factors, TensorUpdate};
+use protocol::aggregate::{aggregate_chunks, median_norm_factors, OuterRule, TensorUpdate};
 use protocol::layout::CHUNK_LEN;
 use protocol::update::UpdateError;
 
@@ -22,7 +22,7 @@ pub fn aggregate_tensor(
     threads: &Threads,
     theta: &mut [f32],
     updates: &[TensorUpdate<'_>],
-    alpha: f32,
+    rule: OuterRule,
 ) -> Result<(), UpdateError> {
     let norms = threads
         .map(updates.len(), |index| updates[index].norm())
@@ -36,7 +36,7 @@ pub fn aggregate_tensor(
         let first = span * SPAN_LEN;
         // SAFETY: spans are disjoint.
         let theta = unsafe { theta.part(first, len.min(first + SPAN_LEN)) };
-        aggregate_chunks(theta, updates, &factors, (span * SPAN) as u32, alpha)
+        aggregate_chunks(theta, updates, &factors, (span * SPAN) as u32, rule)
     });
     results.into_iter().collect()
 }

@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
-use protocol::aggregate::{self, TensorUpdate};
+use protocol::aggregate::{self, OuterRule, TensorUpdate};
 use protocol::layout::Layout;
 use protocol::state_root::{StateManifest, TensorManifest};
 use protocol::update::{Payload, UpdateError};
@@ -211,8 +211,8 @@ impl Model {
         Ok(model)
     }
 
-    /// The outer step: θ ← θ − outer_rate · (the clipped mean of the accepted updates), bit for bit
-    /// as `protocol::aggregate::outer_step` does it.
+    /// The outer step: θ ← θ − rate · (the clipped mean of the accepted updates, as `rule` divides), bit
+    /// for bit as `protocol::aggregate::outer_step` does it.
     ///
     /// `accepted` may be in any order. All payloads are read before anything changes; on an error
     /// the parameters are as before. Nothing accepted changes nothing.
@@ -221,7 +221,7 @@ impl Model {
         threads: &Threads,
         accepted: &[(Uid, &[u8])],
         keep: u16,
-        outer_rate_ppm: u32,
+        rule: OuterRule,
     ) -> Result<(), UpdateError> {
         if accepted.is_empty() {
             return Ok(());
@@ -234,7 +234,6 @@ impl Model {
             .into_iter()
             .collect::<Result<Vec<_>, _>>()?;
 
-        let alpha = aggregate::rate(outer_rate_ppm);
         let views = shape.arena.views_mut(self.parameters_mut());
         for (tensor, theta) in (0u32..).zip(views) {
             let updates = payloads
@@ -243,7 +242,7 @@ impl Model {
                 .collect::<Option<Vec<_>>>()
                 .ok_or(UpdateError::Tensors)?;
             // Every chunk has been read by `parse`, so that this cannot fail.
-            aggregate_tensor(threads, theta, &updates, alpha)?;
+            aggregate_tensor(threads, theta, &updates, rule)?;
         }
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! Measures for a validator: the loss of θ, and what one update alone does to it.
 //!
 //! For an update of window w: losses before and after θ_w ← θ_w − rate · v, with v the update alone
-//! and rate = outer rate · evaluation rate, on the miner's own samples and on random ones
-//! (docs/PROTOCOL.md §7). Losses are means in nats a token; on chain they are Q8.24.
+//! and rate = outer rate (its full size, in every window) · evaluation rate, on the miner's own samples
+//! and on random ones (docs/PROTOCOL.md §7). Losses are means in nats a token; on chain they are Q8.24.
 
 use protocol::aggregate::rate;
 use protocol::consensus::Evaluation;
@@ -46,7 +46,8 @@ pub struct UpdateToEvaluate<'a> {
 pub struct EvaluationRates {
     /// k of 4096.
     pub keep: u16,
-    /// The run's outer rate.
+    /// The run's outer rate between warm-up and decay: at a window's own, which may be next to nothing, the
+    /// samples' noise would be measured.
     pub outer_rate_ppm: u32,
     /// Factor on the outer rate.
     pub evaluation_rate_ppm: u32,

@@ -7,6 +7,7 @@
 use std::io::Cursor;
 use std::ops::ControlFlow;
 
+use protocol::aggregate::OuterRule;
 use protocol::update::{payload_bytes_max, UpdateError, WriteError};
 use protocol::{Hash, Uid};
 
@@ -374,9 +375,9 @@ impl Trainer {
         &mut self,
         accepted: &[(Uid, &[u8])],
         keep: u16,
-        outer_rate_ppm: u32,
+        rule: OuterRule,
     ) -> Result<Hash, TrainError> {
-        self.model.apply_outer(&self.threads, accepted, keep, outer_rate_ppm)?;
+        self.model.apply_outer(&self.threads, accepted, keep, rule)?;
         Ok(self.state_root())
     }
 

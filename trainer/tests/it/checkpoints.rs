@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use protocol::{aggregate::OuterRule, settings::PPM};
 use trainer::{CheckpointError, Checkpoints, Model, ModelConfig, MuonSettings, Position};
 
 use crate::learning::{config, go_on, steps, trainer, trainer_with};
@@ -40,7 +41,7 @@ fn goes_on_bit_for_bit(muon: Option<MuonSettings>) {
         let steps = steps(&samples, 5, number * 20);
         trainer.train_window(&samples, &steps, &|_| 3e-3, &mut go_on).unwrap();
         let update = trainer.make_update(64, 950_000).unwrap();
-        trainer.apply_outer(&[(0, &update)], 64, 900_000).unwrap();
+        trainer.apply_outer(&[(0, &update)], 64, OuterRule::new(900_000, PPM)).unwrap();
         update
     };
     let mut first = trainer_with(1, muon);
@@ -65,7 +66,7 @@ fn a_checkpoint_of_another_optimiser_is_refused_and_changes_nothing() {
         let checkpoints = Checkpoints::open(folder.path()).unwrap();
         let mut first = trainer_with(1, saved);
         let update = train(&mut first, &samples);
-        first.apply_outer(&[(0, &update)], 64, 1_000_000).unwrap();
+        first.apply_outer(&[(0, &update)], 64, OuterRule::new(PPM, PPM)).unwrap();
         first.save(&checkpoints, &position(1)).unwrap();
 
         let mut second = trainer_with(1, restored);

@@ -2,8 +2,9 @@
 
 use std::io::Cursor;
 
-use protocol::aggregate::outer_step;
+use protocol::aggregate::{outer_step, OuterRule};
 use protocol::layout::Layout;
+use protocol::settings::PPM;
 use protocol::update::{assemble, EncodedChunks, Encoder, Payload};
 use trainer::compress::{TensorPart, UpdateStream};
 use trainer::{Model, Threads};
@@ -63,30 +64,32 @@ fn outer_step_is_protocols_bit_for_bit() {
     let model = Model::init(&config(), 1).unwrap();
     let layout = model.layout().clone();
     let arena = model.arena().clone();
-    let mut expected = model.parameters().to_vec();
     let payloads: Vec<_> = updates
         .iter()
         .map(|(uid, bytes)| (*uid, Payload::parse(bytes, &layout, 64).unwrap()))
         .collect();
-    outer_step(&mut arena.views_mut(&mut expected), &layout, &payloads, 800_000).unwrap();
-
     let mut accepted: Vec<(u16, &[u8])> =
         updates.iter().map(|(uid, bytes)| (*uid, bytes.as_slice())).collect();
     accepted.reverse();
-    for threads in [1, 3] {
-        let threads = Threads::new(threads).unwrap();
-        let mut stepped = model.clone();
-        stepped.apply_outer(&threads, &accepted, 64, 800_000).unwrap();
-        assert!(stepped
-            .parameters()
-            .iter()
-            .zip(&expected)
-            .all(|(a, b)| a.to_bits() == b.to_bits()));
-        assert_ne!(stepped.parameters(), model.parameters());
+    for senders_min_ppm in [PPM, 250_000, 0] {
+        let rule = OuterRule::new(800_000, senders_min_ppm);
+        let mut expected = model.parameters().to_vec();
+        outer_step(&mut arena.views_mut(&mut expected), &layout, &payloads, rule).unwrap();
+        for threads in [1, 3] {
+            let threads = Threads::new(threads).unwrap();
+            let mut stepped = model.clone();
+            stepped.apply_outer(&threads, &accepted, 64, rule).unwrap();
+            assert!(stepped
+                .parameters()
+                .iter()
+                .zip(&expected)
+                .all(|(a, b)| a.to_bits() == b.to_bits()));
+            assert_ne!(stepped.parameters(), model.parameters());
+        }
+        let mut untouched = model.clone();
+        untouched.apply_outer(&Threads::single(), &[], 64, rule).unwrap();
+        assert_eq!(untouched.parameters(), model.parameters());
     }
-    let mut untouched = model.clone();
-    untouched.apply_outer(&Threads::single(), &[], 64, 800_000).unwrap();
-    assert_eq!(untouched.parameters(), model.parameters());
 }
 
 #[test]
@@ -98,7 +101,9 @@ fn one_malformed_update_changes_nothing() {
         updates.iter().map(|(uid, bytes)| (*uid, bytes.as_slice())).collect();
     let model = Model::init(&config(), 1).unwrap();
     let mut stepped = model.clone();
-    assert!(stepped.apply_outer(&Threads::single(), &accepted, 64, 800_000).is_err());
+    assert!(stepped
+        .apply_outer(&Threads::single(), &accepted, 64, OuterRule::new(800_000, PPM))
+        .is_err());
     assert_eq!(stepped.parameters(), model.parameters());
 }
 

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 
 use dataset::SampleSource;
+use protocol::{aggregate::OuterRule, settings::PPM};
 use trainer::engine::BatchError;
 use trainer::{
     rate_from_ppb, warm_up, Cpu, Model, ModelConfig, MuonSettings, StepReport, Threads, TrainError,
@@ -71,7 +72,8 @@ fn windows_of_a_single_miner_lower_the_shared_loss() {
         let steps = steps(&samples, 10, window * 40);
         let summary = trainer.train_window(&samples, &steps, &|_| 5e-3, &mut go_on).unwrap();
         let update = trainer.make_update(64, 950_000).unwrap();
-        let root = trainer.apply_outer(&[(0, &update)], 64, 1_000_000).unwrap();
+        let root =
+            trainer.apply_outer(&[(0, &update)], 64, OuterRule::new(1_000_000, PPM)).unwrap();
         assert_eq!(root, trainer.state_root());
         first.get_or_insert(summary.first);
         last = summary.first;
@@ -87,7 +89,7 @@ fn window_bytes(threads: usize) -> (Vec<u32>, Vec<u8>, [u8; 32]) {
     let local =
         trainer.local_model().unwrap().parameters().iter().map(|value| value.to_bits()).collect();
     let update = trainer.make_update(64, 900_000).unwrap();
-    let root = trainer.apply_outer(&[(4, &update)], 64, 700_000).unwrap();
+    let root = trainer.apply_outer(&[(4, &update)], 64, OuterRule::new(700_000, PPM)).unwrap();
     (local, update, root)
 }
 
@@ -155,7 +157,7 @@ fn mistakes_are_errors_and_leave_the_model() {
         trainer.train_window(&samples, &steps(&samples, 3, 0), &|_| f32::NAN, &mut go_on);
     assert!(matches!(diverged, Err(TrainError::Diverged { step: 1, .. })));
     assert!(matches!(trainer.make_update(64, 0), Err(TrainError::NotTrained)));
-    assert!(trainer.apply_outer(&[(1, &[1, 2, 3])], 64, 1_000_000).is_err());
+    assert!(trainer.apply_outer(&[(1, &[1, 2, 3])], 64, OuterRule::new(1_000_000, PPM)).is_err());
     assert_eq!(trainer.state_root(), root);
 }
 

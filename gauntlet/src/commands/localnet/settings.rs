@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, Context, Result};
 use dataset::{Dataset, SampleSource};
 use protocol::{
-    settings::{Emission, Incentive, Settings, Training},
+    settings::{Emission, Incentive, InnerOptimiser, OuterStep, Settings, Training},
     window::Schedule,
     Hash,
 };
@@ -230,9 +230,10 @@ pub(super) fn settings(
             sample_count: roots.data.sample_count,
             data_root: roots.data_root,
             keep: 64,
-            outer_rate_ppm: 1_000_000,
+            outer: OuterStep::constant(1_000_000),
             evaluation_rate_ppm: 300_000,
             error_decay_ppm: 950_000,
+            optimiser: InnerOptimiser::AdamW,
             inner_rate_ppb: 2_000_000,
             evaluation_samples: EVALUATION_SAMPLES,
             model_seed: order.args.seed,

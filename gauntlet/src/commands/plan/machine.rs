@@ -4,6 +4,7 @@ use std::{hint::black_box, time::Instant};
 
 use anyhow::{Context, Result};
 use dataset::{SampleSource, Tokens};
+use protocol::{aggregate::OuterRule, settings::PPM};
 use trainer::{
     budget::{quantity, CpuRates, ModelCounts},
     engine::BatchError,
@@ -69,7 +70,8 @@ pub(super) fn calibrate(threads: u64) -> Result<CpuRates> {
     }
     let mut model = trainer.model().clone();
     let updates: Vec<(u16, &[u8])> = (0..8).map(|uid| (uid, update.as_slice())).collect();
-    let apply = best_of_three(|| Ok(model.apply_outer(&threads, &updates, keep, 1)?))?;
+    let rule = OuterRule::new(1, PPM);
+    let apply = best_of_three(|| Ok(model.apply_outer(&threads, &updates, keep, rule)?))?;
     let apply = (apply - 8.0 * parameters / bandwidth).max(apply / 4.0);
     let hash = best_of_three(|| {
         black_box(model.state_root(&threads));

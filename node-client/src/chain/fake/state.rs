@@ -349,6 +349,7 @@ fn invalid(error: SettingsError) -> Refusal {
     Refusal::gauntlet(match error {
         SettingsError::Schedule(_) => "ScheduleInvalid",
         SettingsError::OutOfRange { .. } => "SettingOutOfRange",
+        SettingsError::DecayInWarmUp { .. } => "DecayInWarmUp",
         SettingsError::TooFewSamples { .. } => "TooFewSamples",
         SettingsError::EmissionSum { .. } => "EmissionSumWrong",
     })

@@ -17,6 +17,7 @@ use node_client::{
 };
 use protocol::{
     accept::{attested_stake, AttestationInput},
+    aggregate::OuterRule,
     consensus::emission_at,
     settings::{Settings, PPM},
     BlockNumber, Hash, Planck, Uid, Window,
@@ -107,9 +108,8 @@ impl Checks {
         }
         let accepted: Vec<_> = payloads.iter().map(|(uid, bytes)| (*uid, &bytes[..])).collect();
         let training = &self.settings.training;
-        self.replay
-            .apply_outer(&Threads::single(), &accepted, training.keep, training.outer_rate_ppm)
-            .unwrap();
+        let rule = OuterRule::of_window(&training.outer, self.window);
+        self.replay.apply_outer(&Threads::single(), &accepted, training.keep, rule).unwrap();
         self.windows.push((record.accepted, record.state_root.is_some()));
         self.window += 1;
     }

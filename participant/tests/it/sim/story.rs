@@ -15,7 +15,7 @@ use node_client::{
 use participant::{handles::Role, miner::adversary_kind::AdversaryKind};
 use protocol::{
     merkle::blake2_256,
-    settings::{Incentive, Settings, Training},
+    settings::{Incentive, OuterStep, Settings, Training},
     window::Schedule,
     Hash, Planck,
 };
@@ -296,6 +296,15 @@ fn settings(plan: &Plan, genesis_state_root: Hash) -> Settings {
             sample_len: SAMPLE_LEN as u32,
             sample_count: data.train().sample_count(),
             data_root: data.root(),
+            // Another rate in every window of a story, and the senders counted.
+            outer: OuterStep {
+                warm_up_windows: 2,
+                decay_start: 3,
+                decay_windows: 6,
+                final_rate_ppm: 400_000,
+                senders_min_ppm: 250_000,
+                ..OuterStep::constant(1_000_000)
+            },
             evaluation_rate_ppm: 300_000,
             inner_rate_ppb: 4_000_000,
             model_seed: MODEL_SEED,

@@ -7,7 +7,7 @@ use protocol::{
     commitment::{commitment_hash, score_commitment_hash},
     consensus::Evaluation,
     layout::{Layout, LAYOUT_TENSORS_MAX},
-    settings::{Settings, StandingKind},
+    settings::{InnerOptimiser, Settings, StandingKind},
     window::{phase_at, Moment, Phase, ScorePhase},
     Hash, Planck, RunId, Uid, Window,
 };
@@ -327,7 +327,7 @@ impl Script {
 
     fn set_params(&mut self, scene: &Scene) -> Signed {
         let mut settings = scene.settings.clone();
-        match self.draws.below(10) {
+        match self.draws.below(12) {
             0 => settings.incentive.power = 9,
             1 => settings.emission.owner_ppm += 1,
             2 => settings.training.keep += 1,
@@ -337,6 +337,16 @@ impl Script {
             6 => settings.incentive.uid_max += 1,
             7 => settings.incentive.claim_delay_windows = self.draws.below(3) as u32,
             8 => settings.incentive.power = 1 + self.draws.below(4) as u8,
+            // A rate of 0 is refused, as is a decay that begins in the warm-up.
+            9 => {
+                let rate_ppb = self.draws.below(3) as u32;
+                settings.training.optimiser = InnerOptimiser::Muon { rate_ppb };
+            }
+            10 => {
+                settings.training.outer.warm_up_windows = 2;
+                settings.training.outer.decay_start = self.draws.below(4);
+                settings.training.outer.decay_windows = 3;
+            }
             _ => settings.emission.per_window = Planck::from(self.draws.below(200)) * UNIT,
         }
         let signer = if self.draws.one_in(8) { endowed(1) } else { owner() };
