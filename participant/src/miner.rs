@@ -22,9 +22,12 @@ mod updates;
 
 use std::{future::Future, sync::Arc};
 
-use protocol::{settings::Training, Hash};
+use protocol::{
+    settings::{InnerOptimiser, Training},
+    Hash,
+};
 use tokio::sync::mpsc;
-use trainer::{Checkpoints, Model, Trainer, TrainerSettings};
+use trainer::{Checkpoints, Model, MuonSettings, Trainer, TrainerSettings};
 
 use crate::{
     error::{unfit, Attempt as _, Result},
@@ -131,8 +134,15 @@ impl Miner {
 /// What a run's settings make of the trainer: the one place that knows both.
 fn trainer_settings(training: &Training, micro_batch: usize) -> TrainerSettings {
     let batch_size = training.batch_size as usize;
-    // TODO(issue 11): Muon, once the trainer has it. Whatever `training.optimiser` says, AdamW trains all parameters.
-    TrainerSettings { batch_size, micro_batch, ..TrainerSettings::default() }
+    let muon = match training.optimiser {
+        InnerOptimiser::AdamW => None,
+        InnerOptimiser::Muon { rate_ppb } => {
+            // The steps are given AdamW's rate.
+            let relative_rate = f64::from(rate_ppb) / f64::from(training.inner_rate_ppb);
+            Some(MuonSettings { relative_rate: relative_rate as f32, ..MuonSettings::default() })
+        }
+    };
+    TrainerSettings { batch_size, micro_batch, muon, ..TrainerSettings::default() }
 }
 
 /// The update that the checkpoint's note names, if it is still on disk.

@@ -15,7 +15,7 @@ use node_client::{
 use participant::{handles::Role, miner::adversary_kind::AdversaryKind};
 use protocol::{
     merkle::blake2_256,
-    settings::{Incentive, OuterStep, Settings, Training},
+    settings::{Incentive, InnerOptimiser, OuterStep, Settings, Training},
     window::Schedule,
     Hash, Planck,
 };
@@ -306,6 +306,10 @@ fn settings(plan: &Plan, genesis_state_root: Hash) -> Settings {
                 ..OuterStep::constant(1_000_000)
             },
             evaluation_rate_ppm: 300_000,
+            optimiser: match plan.seed.is_multiple_of(2) {
+                true => InnerOptimiser::AdamW,
+                false => InnerOptimiser::Muon { rate_ppb: 6_000_000 },
+            },
             inner_rate_ppb: 4_000_000,
             model_seed: MODEL_SEED,
             genesis_state_root,
