@@ -19,6 +19,7 @@ use trainer::{
 
 use crate::error::{Error, Result};
 use crate::replica;
+use protocol::settings::InnerOptimiser;
 
 /// What a process costs that computes so many samples of a model at once.
 type Costs<'a> = &'a dyn Fn(&ModelConfig, usize) -> Result<CpuCosts, BudgetError>;
@@ -91,17 +92,17 @@ fn groups_leave(groups: &str, root: &Path) -> Option<u64> {
     folders.iter().filter_map(|folder| left(folder)).min()
 }
 
-/// What a miner's process holds.
+/// What the process of a miner holds that trains with `optimiser`.
 pub fn miner(
     config: &ModelConfig,
+    optimiser: InnerOptimiser,
     samples: usize,
     threads: usize,
 ) -> Result<CpuCosts, BudgetError> {
-    CpuCosts::of_trainer(config, samples, threads)?.and_parameters(
-        STATES,
-        config,
-        replica::STATES_AT_ONCE,
-    )
+    let muon = optimiser != InnerOptimiser::AdamW;
+    CpuCosts::of_trainer(config, samples, threads)?
+        .with_muon(muon, config, threads)?
+        .and_parameters(STATES, config, replica::STATES_AT_ONCE)
 }
 
 /// What a validator's process holds: it scores, and measures the held-out loss.

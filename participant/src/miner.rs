@@ -60,14 +60,15 @@ impl Miner {
     /// Chain, disk or network refuse, or model or data are not the run's.
     pub async fn open(settings: Participant, surroundings: Surroundings) -> Result<Self> {
         let (handles, services) = open::open(&settings, Role::Miner, surroundings).await?;
-        let batch_size = handles.run.info.settings.training.batch_size as usize;
+        let training = &handles.run.info.settings.training;
+        let (batch_size, optimiser) = (training.batch_size as usize, training.optimiser);
         let threads = handles.machine.threads().count();
         let micro_batch = memory::micro_batch(
             "a miner",
             &settings.model,
             batch_size,
             settings.memory_bytes,
-            &|model, samples| memory::miner(model, samples, threads),
+            &|model, samples| memory::miner(model, optimiser, samples, threads),
         )?;
         let (model, root) =
             open::initial_model(&settings.model, &handles.run.info, handles.machine.threads())?;
@@ -132,17 +133,17 @@ impl Miner {
 }
 
 /// What a run's settings make of the trainer: the one place that knows both.
-fn trainer_settings(training: &Training, micro_batch: usize) -> TrainerSettings {
+pub fn trainer_settings(training: &Training, micro_batch: usize) -> TrainerSettings {
     let batch_size = training.batch_size as usize;
-    let muon = match training.optimiser {
-        InnerOptimiser::AdamW => None,
-        InnerOptimiser::Muon { rate_ppb } => {
-            // The steps are given AdamW's rate.
-            let relative_rate = f64::from(rate_ppb) / f64::from(training.inner_rate_ppb);
-            Some(MuonSettings { relative_rate: relative_rate as f32, ..MuonSettings::default() })
-        }
-    };
+    let muon = muon(training.optimiser, training.inner_rate_ppb);
     TrainerSettings { batch_size, micro_batch, muon, ..TrainerSettings::default() }
+}
+
+/// Muon's settings under `optimiser`, if it is to train, whose steps are given AdamW's rate.
+pub fn muon(optimiser: InnerOptimiser, adamw_rate_ppb: u32) -> Option<MuonSettings> {
+    let InnerOptimiser::Muon { rate_ppb } = optimiser else { return None };
+    let relative_rate = (f64::from(rate_ppb) / f64::from(adamw_rate_ppb)) as f32;
+    Some(MuonSettings { relative_rate, ..MuonSettings::default() })
 }
 
 /// The update that the checkpoint's note names, if it is still on disk.

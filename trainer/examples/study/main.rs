@@ -6,8 +6,8 @@
 //!
 //! Writes a row to `runs.csv` and a curve to `curves.csv` after each run and starts again where it
 //! was stopped; then `table.md`, `curves.svg` and `results.svg` from all rows. `--only` makes the runs of
-//! the arms whose name contains it. `--threads` is how many runs go on at once, each on one thread, so that the results
-//! do not depend on it. `--quick` is a thirtieth of the tokens with one seed and without the search for rates and
+//! the arms whose name contains it. `--threads` is how many runs go on at once (by default one a core), each on one
+//! thread, so that the results do not depend on it. `--quick` is a thirtieth of the tokens with one seed and without the search for rates and
 //! the larger model, into a folder of its own.
 
 mod arms;
@@ -37,7 +37,8 @@ struct Options {
 
 fn options() -> Result<Options, Box<dyn Error>> {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/study");
-    let mut options = Options { quick: false, out: docs, only: None, threads: 1 };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut options = Options { quick: false, out: docs, only: None, threads };
     let mut out = None;
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {

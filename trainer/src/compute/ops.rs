@@ -10,6 +10,9 @@
 /// Partial sums of a reduction.
 const LANES: usize = 16;
 
+/// Values that one task takes of a pass over all parameters.
+pub(crate) const BLOCK: usize = 16 * 1024;
+
 /// Compiles a function for the instruction sets that matter and calls the best one there is.
 macro_rules! multiversion {
     ($(#[$meta:meta])* pub fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)?

@@ -13,13 +13,10 @@ pub use self::newton_schulz::newton_schulz_flops;
 
 use self::adamw::AdamW;
 use self::muon::Muon;
-use crate::compute::ops;
+use crate::compute::ops::{self, BLOCK};
 use crate::compute::threads::{Shared, Threads};
 use crate::compute::Compute;
 use crate::model::config::Arena;
-
-/// Values that one task works on.
-const BLOCK: usize = 16 * 1024;
 
 /// What an optimiser remembers of all parameters, and how many steps it has taken.
 pub struct Optimiser {
@@ -126,3 +123,6 @@ impl Optimiser {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

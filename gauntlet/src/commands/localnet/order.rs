@@ -13,6 +13,7 @@ use trainer::{
 };
 
 use super::args::LocalnetArgs;
+use super::optimisers::OPTIMISER;
 use participant::{memory, miner::adversary_kind::AdversaryKind};
 
 use crate::env;
@@ -185,7 +186,7 @@ fn share_memory(
 ) -> Result<MemoryShares> {
     let miners = members.iter().filter(|member| member.is_miner()).count() as u64;
     let validators = members.len() as u64 - miners;
-    let miner = |model: &ModelConfig| memory::miner(model, 1, 1)?.bytes();
+    let miner = |model: &ModelConfig| memory::miner(model, OPTIMISER, 1, 1)?.bytes();
     let validator = |model: &ModelConfig| memory::validator(model, 1)?.bytes();
     let all = |model: &ModelConfig| {
         let miners = product("miners", &[miners, miner(model)?])?;
@@ -197,7 +198,7 @@ fn share_memory(
     let rest = available - all(config)?;
     let share = miner(config)? + rest / 2 / miners.max(1);
     let batch = args.batch_size as usize;
-    let costs = |model: &ModelConfig, samples| memory::miner(model, samples, 1);
+    let costs = |model: &ModelConfig, samples| memory::miner(model, OPTIMISER, samples, 1);
     Ok(MemoryShares {
         miner: share,
         validator: validator(config)?,

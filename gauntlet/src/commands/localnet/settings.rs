@@ -5,14 +5,15 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, Context, Result};
 use dataset::{Dataset, SampleSource};
 use protocol::{
-    settings::{Emission, Incentive, InnerOptimiser, OuterStep, Settings, Training},
+    settings::{Emission, Incentive, OuterStep, Settings, Training},
     window::Schedule,
     Hash,
 };
 use trainer::{Cpu, Model, Threads, Trainer, TrainerSettings};
 
+use super::optimisers::{INNER_RATE_PPB, OPTIMISER, OUTER_RATE_PPM};
 use super::order::LocalnetOrder;
-use participant::miner::adversary_kind::AdversaryKind;
+use participant::miner::{self, adversary_kind::AdversaryKind};
 
 /// Steps of the speed measurement, of which the fastest counts; one before them allocates.
 const MEASURED_STEPS: usize = 5;
@@ -65,6 +66,7 @@ pub(super) fn measure_speed(
     let settings = TrainerSettings {
         batch_size: batch_size as usize,
         micro_batch,
+        muon: miner::muon(OPTIMISER, INNER_RATE_PPB),
         ..TrainerSettings::default()
     };
     let mut trainer = Trainer::new(model, settings, &Cpu::new(Threads::new(1)?))?;
@@ -230,11 +232,11 @@ pub(super) fn settings(
             sample_count: roots.data.sample_count,
             data_root: roots.data_root,
             keep: 64,
-            outer: OuterStep::constant(1_000_000),
+            outer: OuterStep::constant(OUTER_RATE_PPM),
             evaluation_rate_ppm: 300_000,
             error_decay_ppm: 950_000,
-            optimiser: InnerOptimiser::AdamW,
-            inner_rate_ppb: 2_000_000,
+            optimiser: OPTIMISER,
+            inner_rate_ppb: INNER_RATE_PPB,
             evaluation_samples: EVALUATION_SAMPLES,
             model_seed: order.args.seed,
             genesis_state_root: roots.genesis_state_root,

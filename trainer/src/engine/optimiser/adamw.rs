@@ -7,8 +7,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::BLOCK;
-use crate::compute::ops::multiversion;
+use crate::compute::ops::{multiversion, BLOCK};
 use crate::compute::threads::{Shared, Threads};
 use crate::model::config::Arena;
 
@@ -189,37 +188,4 @@ pub fn step_block(
         parameters[i] = parameters[i] * c.keep - c.rate * mean[i] / root;
     }
 }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::Optimiser;
-    use super::*;
-    use crate::compute::Compute;
-    use crate::model::config::ModelConfig;
-
-    /// Expected values from the definition in f64.
-    #[test]
-    fn adamw_follows_its_definition() {
-        let arena = ModelConfig::preset("nano").unwrap().arena();
-        let compute = Compute::new(Threads::single());
-        let mut optimiser = Optimiser::new(AdamWSettings::default(), None, &arena, &compute);
-        let mut parameters = vec![0.5f32; arena.len];
-        let (mut mean, mut square, mut expected) = (0.0f64, 0.0f64, 0.5f64);
-        for step in 1..=3 {
-            let gradient = 0.1 * step as f32;
-            let gradients = vec![gradient; arena.len];
-            optimiser.step(&mut parameters, &gradients, 1e-2, 0.5);
-            let g = f64::from(gradient) * 0.5;
-            mean = 0.9 * mean + 0.1 * g;
-            square = 0.95 * square + 0.05 * g * g;
-            let root = (square / (1.0 - 0.95f64.powi(step))).sqrt() + 1e-8;
-            expected *= 1.0 - 1e-2 * 0.1;
-            expected -= 1e-2 * mean / (1.0 - 0.9f64.powi(step)) / root;
-        }
-        let matrix = f64::from(parameters[arena.embedding.start]);
-        assert!((matrix - expected).abs() < 1e-6, "{matrix} {expected}");
-        let norm = f64::from(parameters[arena.final_norm.start]);
-        assert!(norm > matrix, "norms do not decay");
-    }
 }

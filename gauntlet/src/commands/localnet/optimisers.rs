@@ -1,0 +1,12 @@
+//! What a localnet's miners and its outer step are set to: docs/decisions/0010.
+
+use protocol::settings::InnerOptimiser;
+
+/// The miners' optimiser.
+pub(super) const OPTIMISER: InnerOptimiser = InnerOptimiser::Muon { rate_ppb: 4_000_000 };
+
+/// AdamW's rate, of embedding and norms.
+pub(super) const INNER_RATE_PPB: u32 = 8_000_000;
+
+/// The outer rate, over the mean of the accepted updates.
+pub(super) const OUTER_RATE_PPM: u32 = 2_000_000;
