@@ -127,11 +127,12 @@ fn holds<T>(name: &str, planned: &CpuCosts, make: impl FnOnce() -> T) {
     drop(made);
 }
 
-fn check_others(preset: &str, samples: usize, pool: &Threads) {
+fn check_others(preset: &str, samples: usize, is_muon: bool, pool: &Threads) {
     let config = ModelConfig::preset(preset).unwrap();
     let threads = pool.count();
     for precision in [Precision::F32, Precision::Bf16] {
         let planned = CpuCosts::of_pretrainer(&config, samples, precision, threads).unwrap();
+        let planned = planned.with_muon(is_muon, &config, threads).unwrap();
         let settings = PretrainSettings {
             steps: 10,
             batch_size: 4,
@@ -144,7 +145,7 @@ fn check_others(preset: &str, samples: usize, pool: &Threads) {
                 shape: Shape::Flat,
             },
             adamw: AdamWSettings::default(),
-            muon: None,
+            muon: is_muon.then(MuonSettings::default),
             clip_norm: 1.0,
             seed: 1,
             guard: GuardSettings::default(),
@@ -173,7 +174,9 @@ fn what_is_held_is_what_is_planned() {
         check("1M", 1, 1, false, pool);
         check("nano", 4, 2, true, pool);
         check("1M", 4, 2, true, pool);
-        check_others("nano", 4, pool);
-        check_others("1M", 2, pool);
+        for is_muon in [false, true] {
+            check_others("nano", 4, is_muon, pool);
+            check_others("1M", 2, is_muon, pool);
+        }
     }
 }

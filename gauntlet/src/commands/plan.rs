@@ -35,6 +35,7 @@ pub fn run(args: &PlanArgs) -> Result<u8> {
             Devices::Gpus { .. } => None,
         },
         window: request.window.clone(),
+        optimiser: args.optimiser,
         what_would_fit: advice::advice(&request, &budget)?,
         what_would_wait_less: advice::utilisation_advice(&request, &budget)?,
         budget,

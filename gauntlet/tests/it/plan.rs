@@ -76,6 +76,27 @@ fn json_says_the_same_in_bytes_and_seconds() {
 }
 
 #[test]
+fn muon_takes_less_memory_and_more_time() {
+    for machine in ["--gpus 8xH200", "--cpu 2 --memory 100GB"] {
+        let arguments =
+            format!("--preset 1B --micro-batch 1 --recompute none --sharding optimiser {machine}");
+        let [adamw, muon] = ["adamw", "muon"].map(|optimiser| {
+            let report = json(&format!("{arguments} --optimiser {optimiser}"));
+            assert_eq!(report["optimiser"], optimiser);
+            let number = |value: &Value| value.as_f64().unwrap();
+            (
+                number(&report["budget"]["ledgers"][0]["bytes"]),
+                number(&report["budget"]["step"]["seconds"]),
+            )
+        });
+        assert!(muon.0 < adamw.0 && muon.1 > adamw.1, "{machine}: {muon:?} {adamw:?}");
+        let (code, shown) = text(&format!("plan {arguments} --optimiser muon"));
+        assert_eq!(code, Some(0), "{shown}");
+        contains_all(&shown, &["matrices that Muon works on", ", Muon)"]);
+    }
+}
+
+#[test]
 fn what_does_not_fit_is_exit_code_1_and_what_would_fits() {
     let (code, shown) = text("plan --preset 8B --gpus RTX4090");
     assert_eq!(code, Some(1), "{shown}");

@@ -10,7 +10,8 @@ use super::model::ModelCounts;
 use super::quantity::{divisors, in_range, product, sum};
 use super::request::PlanRequest;
 use crate::compute::matmul::MatrixUnit;
-use crate::engine::optimiser::{muon::work_bytes, newton_schulz_flops};
+use crate::engine::optimiser::muon::work_bytes;
+use crate::engine::optimiser::{newton_schulz_flops, Symmetric};
 use crate::engine::plan::{Plan, Precision};
 use crate::model::config::ModelConfig;
 use crate::model::flops::{attention_flops_a_token, flops_a_token, product_flops_a_token};
@@ -39,6 +40,9 @@ const PRETRAINER: [&str; 4] = ["parameters", "gradient", "first moment", SECOND_
 
 /// The array that Muon's matrices do without.
 const SECOND_MOMENT: &str = "second moment";
+
+/// What Muon makes orthonormal, one matrix on each thread.
+const MUON_WORKS_ON: &str = "matrices that Muon works on";
 
 /// What an [`crate::Evaluator`] holds.
 const EVALUATOR: [&str; 1] = ["parameters with one update applied"];
@@ -126,7 +130,8 @@ impl CpuCosts {
         })
     }
 
-    /// The same, if `muon`, with Muon on the layers' matrices: they have one moment, and each thread works on one of them.
+    /// The same where, if `muon`, Muon trains the layers' matrices: they have one moment, and each thread makes one of
+    /// them orthonormal.
     pub fn with_muon(
         mut self,
         muon: bool,
@@ -145,18 +150,31 @@ impl CpuCosts {
                 *bytes = bytes.saturating_sub(saved);
             }
         }
-        self.lines.push(("matrices that Muon works on", work));
+        self.lines.push((MUON_WORKS_ON, work));
         Ok(self)
     }
 
     /// The same and `count` more arrays of parameters, which are counted as exact.
     pub fn and_parameters(
-        mut self,
+        self,
         name: &'static str,
         config: &ModelConfig,
         count: u64,
     ) -> Result<Self, BudgetError> {
-        let bytes = product(name, &[config.parameter_count(), 4, count])?;
+        let values = product(name, &[config.parameter_count(), count])?;
+        self.and_values(name, values)
+    }
+
+    /// The same and the parameters and averages of a checkpoint that is read, whose optimiser is Muon or AdamW.
+    pub fn and_checkpoint(self, config: &ModelConfig, muon: bool) -> Result<Self, BudgetError> {
+        const NAME: &str = "a checkpoint that is read";
+        let all = product(NAME, &[config.parameter_count(), 3])?;
+        let saved = if muon { config.arena().layer_matrix_len() as u64 } else { 0 };
+        self.and_values(NAME, all.saturating_sub(saved))
+    }
+
+    fn and_values(mut self, name: &'static str, values: u64) -> Result<Self, BudgetError> {
+        let bytes = product(name, &[values, 4])?;
         self.arrays = sum(name, [self.arrays, bytes])?;
         self.lines.push((name, bytes));
         Ok(self)
@@ -281,15 +299,15 @@ fn step(
     let attention = computed_attention(config) * count / (rates.products * ATTENTION_RATE);
     let elementwise = 4.0 * elementwise_values(config) * count / rates.bandwidth;
     let orthogonal = match request.choice.muon {
-        true => newton_schulz_flops(&config.arena()) / rates.products,
+        true => newton_schulz_flops(&config.arena(), Symmetric::Half) / rates.products,
         false => 0.0,
     };
-    let optimiser = OPTIMISER_BYTES * counts.parameters as f64 / rates.bandwidth + orthogonal;
+    let moved = OPTIMISER_BYTES * counts.parameters as f64 / rates.bandwidth;
     let times = vec![
         time("matrix products", products),
         time("attention", attention),
         time("elementwise", elementwise),
-        time("optimiser", optimiser),
+        time("optimiser", moved + orthogonal),
     ];
     let seconds = times.iter().map(|time| time.seconds).sum();
     Ok(StepEstimate {

@@ -18,7 +18,7 @@ use super::hardware::{Gpu, GPUS_PER_HOST, NETWORK};
 use super::model::ModelCounts;
 use super::quantity::{product, sum};
 use super::request::{PlanRequest, Recompute, Sharding, StateFormat};
-use crate::engine::optimiser::newton_schulz_flops;
+use crate::engine::optimiser::{newton_schulz_flops, Symmetric};
 use crate::model::flops::{attention_flops_a_token, flops_a_token};
 
 /// Names the account of each GPU's memory.
@@ -176,11 +176,7 @@ fn gpu_memory(
         StateFormat::Bytes10 => (2, 2, 2),
         StateFormat::Bytes8 => (2, 1, 2),
     };
-    // Muon keeps one moment of the layers' matrices.
-    let squares = match request.choice.muon {
-        true => counts.parameters - request.model.arena().layer_matrix_len() as u64,
-        false => counts.parameters,
-    };
+    let squares = request.squares(counts.parameters);
     let second = share("second moment", squares, moment, shape.gpus, own_part)?;
     // f32 scales of blocks of 256 moments.
     let scales = match state {
@@ -213,6 +209,7 @@ fn gpu_memory(
             ("first and last of the residual stream", ends),
             ("working space of the backward pass", backward),
             ("logits, up to 4096 tokens", logits),
+            ("matrices that Muon works on", muon_works_on(request)?),
             ("inputs, targets, losses", product("tokens", &[12, tokens])?),
             ("gathered layers (2)", if all_spread { 2 * layer } else { 0 }),
             ("gathered embedding or output matrix", if all_spread { embedding } else { 0 }),
@@ -224,6 +221,20 @@ fn gpu_memory(
         ],
         Some(kind.memory),
     )
+}
+
+/// Bytes of the largest matrix that Muon makes orthonormal, twice, and of the two products of its shorter side.
+fn muon_works_on(request: &PlanRequest) -> Result<u64, BudgetError> {
+    if !request.choice.muon {
+        return Ok(0);
+    }
+    let arena = request.model.arena();
+    let shapes = arena.layer_matrices().map(|(_, placed)| placed.info.shape.clone());
+    let values = shapes.map(|shape| {
+        let short = shape.iter().copied().min().unwrap_or(0);
+        2 * (shape.iter().product::<usize>() + short * short) as u64
+    });
+    product("Muon", &[values.max().unwrap_or(0), ACTIVATION])
 }
 
 fn host_memory(
@@ -398,11 +409,14 @@ fn optimiser_seconds(
     };
     let bytes = 2.0 * request.choice.state.bytes() as f64 + 4.0;
     let orthogonal = match request.choice.muon {
-        true => newton_schulz_flops(&request.model.arena()) / (kind.peak * kind.sustained),
+        true => {
+            let flops = newton_schulz_flops(&request.model.arena(), Symmetric::Whole);
+            flops / (kind.peak * kind.sustained)
+        }
         false => 0.0,
     };
-    let bandwidth = kind.bandwidth * BANDWIDTH_PART;
-    (counts.parameters as f64 * bytes / bandwidth + orthogonal) / parts as f64
+    let moved = counts.parameters as f64 * bytes / (kind.bandwidth * BANDWIDTH_PART);
+    (moved + orthogonal) / parts as f64
 }
 
 /// Seconds of a forward pass over `tokens` tokens on all GPUs, as an evaluation does it: a third

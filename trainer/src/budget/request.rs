@@ -147,7 +147,7 @@ pub struct Choice {
     pub sharding: Option<Sharding>,
     /// Bytes a parameter of parameters, gradient and optimiser; GPUs only.
     pub state: StateFormat,
-    /// Muon instead of AdamW on the layers' matrices.
+    /// Muon instead of AdamW on the layers' matrices: it keeps one moment of them, and takes products.
     pub muon: bool,
     /// Error feedback in bf16 instead of f32; GPUs only.
     pub feedback_bf16: bool,
@@ -194,6 +194,14 @@ const LIMITS: [(&str, u64); 6] = [
 ];
 
 impl PlanRequest {
+    /// Parameters of which the average of squared gradients is kept, too: not the layers' matrices where Muon trains them.
+    pub(super) fn squares(&self, parameters: u64) -> u64 {
+        match self.choice.muon {
+            true => parameters.saturating_sub(self.model.arena().layer_matrix_len() as u64),
+            false => parameters,
+        }
+    }
+
     /// That every number is one that can be planned for.
     pub(super) fn check(&self) -> Result<(), BudgetError> {
         self.model.validate()?;

@@ -117,19 +117,25 @@ pub(super) fn disk(
 ) -> Result<MemoryAccount, BudgetError> {
     let window = &request.window;
     // Agreed parameters and error feedback, and the moments as they are.
-    let checkpoint_bytes = match &request.machine.devices {
-        Devices::Cpu(_) => 16,
+    let (feedback, moment) = match &request.machine.devices {
+        Devices::Cpu(_) => (4, 4),
         Devices::Gpus { .. } => {
-            let moments = match request.choice.state.bytes() {
-                18 | 16 => 8,
-                12 | 10 => 4,
-                _ => 2,
+            let moment = match request.choice.state.bytes() {
+                18 | 16 => 4,
+                12 | 10 => 2,
+                _ => 1,
             };
-            4 + moments + if request.choice.feedback_bf16 { 2 } else { 4 }
+            (if request.choice.feedback_bf16 { 2 } else { 4 }, moment)
         }
     };
     let hosts = request.machine.devices.count().div_ceil(GPUS_PER_HOST);
-    let checkpoint = product("a checkpoint", &[counts.parameters, checkpoint_bytes])?;
+    let checkpoint = sum(
+        "a checkpoint",
+        [
+            product("a checkpoint", &[counts.parameters, 4 + feedback + moment])?,
+            product("a checkpoint", &[request.squares(counts.parameters), moment])?,
+        ],
+    )?;
     let per_host = checkpoint.div_ceil(hosts);
     let updates = product("updates", &[counts.payload_bytes, window.peers, window.windows_kept])?;
     let token_bytes = match request.model.vocab {

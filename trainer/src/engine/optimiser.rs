@@ -9,7 +9,7 @@ mod newton_schulz;
 
 pub use self::adamw::AdamWSettings;
 pub use self::muon::MuonSettings;
-pub use self::newton_schulz::newton_schulz_flops;
+pub use self::newton_schulz::{newton_schulz_flops, Symmetric};
 
 use self::adamw::AdamW;
 use self::muon::Muon;

@@ -140,6 +140,59 @@ fn an_update_has_the_size_that_is_planned() {
 }
 
 #[test]
+fn muon_saves_a_moment_of_the_layers_matrices_and_takes_products() {
+    let mut request = request("8B", 4096, "8xH200");
+    request.choice.sharding = Some(Sharding::None);
+    let adamw = fixed(request.clone(), 3, Recompute::Full);
+    request.choice.muon = true;
+    let muon = fixed(request.clone(), 3, Recompute::Full);
+    let config = &request.model;
+    let matrices = config.arena().layer_matrix_len() as u64;
+    let parameters = config.parameter_count();
+    check("part of the parameters", matrices as f64 / parameters as f64, 0.8..0.9);
+    let of = |budget: &Budget, name| budget.ledgers[0].bytes_of(name);
+    assert_eq!(of(&adamw, "second moment"), 2 * parameters);
+    assert_eq!(of(&muon, "second moment"), 2 * (parameters - matrices));
+    assert_eq!(of(&muon, "first moment"), of(&adamw, "first moment"));
+    // Gate, up and down are the largest: 14,336 by 4,096.
+    let works_on = of(&muon, "matrices that Muon works on");
+    assert_eq!(works_on, 2 * 2 * (14_336 * 4_096 + 4_096 * 4_096));
+    let saved = gpu_bytes(&adamw) - gpu_bytes(&muon);
+    assert_eq!(saved as u64, 2 * matrices - works_on);
+    let disk = |budget: &Budget| budget.ledger("disk").unwrap().bytes;
+    assert_eq!(disk(&adamw) - disk(&muon), 3 * 2 * matrices);
+
+    // r (3.3 + 1.7 r / c) / T of the products of the same matrices.
+    let optimiser = |budget: &Budget| {
+        let times = budget.step.times.iter();
+        times.filter(|time| time.name == "optimiser").map(|time| time.seconds).sum::<f64>()
+    };
+    let more = optimiser(&muon) - optimiser(&adamw);
+    let tokens = (request.window.batch * 4_096) as f64;
+    let gradient = 6.0 * matrices as f64 * tokens / (989e12 * 0.78);
+    // q and o of 4,096²; k and v of 1,024 · 4,096; gate, up and down.
+    let (square, narrow, wide) = (2.0 * 16.8e6, 2.0 * 4.19e6, 3.0 * 58.7e6);
+    let part = |r: f64, c: f64| r * (3.3333 + 1.6667 * r / c) / tokens;
+    let expected = (square * part(4_096.0, 4_096.0)
+        + narrow * part(1_024.0, 4_096.0)
+        + wide * part(4_096.0, 14_336.0))
+        / (square + narrow + wide);
+    check("Muon's over the gradient's", more / gradient / expected, 0.98..1.02);
+    request.choice.sharding = Some(Sharding::Optimiser);
+    let spread = fixed(request.clone(), 3, Recompute::Full);
+    check("on eight", optimiser(&muon) / optimiser(&spread), 7.99..8.01);
+
+    request.machine.devices = Devices::Cpu(CpuRates::assumed(2));
+    let muon = fixed(request.clone(), 1, Recompute::None);
+    request.choice.muon = false;
+    let adamw = fixed(request, 1, Recompute::None);
+    let of = |budget: &Budget, name| budget.ledgers[0].bytes_of(name);
+    assert_eq!(of(&adamw, "second moment") - of(&muon, "second moment"), 4 * matrices);
+    assert!(of(&muon, "matrices that Muon works on") > 2 * 4 * 2 * 14_336 * 4_096);
+    assert!(optimiser(&muon) > 2.0 * optimiser(&adamw));
+}
+
+#[test]
 fn what_does_not_fit_is_told_what_would_and_every_word_is_true() {
     let mut request = request("covenant-72b", 2048, "8xA100-40");
     request.machine.host_memory = 400_000_000_000;

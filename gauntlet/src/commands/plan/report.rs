@@ -3,6 +3,8 @@
 use serde::Serialize;
 use trainer::budget::{advice::Advice, Budget, CpuRates, WindowShape};
 
+use crate::engine::OptimiserArg;
+
 /// The JSON that `plan --json` prints.
 #[derive(Serialize, Debug)]
 pub struct PlanReport {
@@ -12,6 +14,8 @@ pub struct PlanReport {
     pub rates: Option<CpuRates>,
     /// The window that was assumed.
     pub window: WindowShape,
+    /// The optimiser of its inner steps.
+    pub optimiser: OptimiserArg,
     /// Memory, disk and time, item by item.
     pub budget: Budget,
     /// Changes that would make it fit; empty if it does.

@@ -95,9 +95,10 @@ fn write_step(out: &mut String, request: &PlanRequest, report: &PlanReport) -> s
         Sharding::Optimiser => ", optimiser spread (ZeRO-1)",
         Sharding::Full => ", all spread (ZeRO-3)",
     };
+    let muon = if request.choice.muon { ", Muon" } else { "" };
     writeln!(
         out,
-        "\nstep of {} samples x {} tokens: {} ({} x {} samples at once{each}; {again}{spread})",
+        "\nstep of {} samples x {} tokens: {} ({} x {} samples at once{each}; {again}{spread}{muon})",
         request.window.batch,
         request.model.seq_len,
         format_seconds(step.seconds),

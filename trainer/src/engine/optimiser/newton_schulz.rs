@@ -13,7 +13,7 @@
 //!
 //! G and its polynomial are symmetric: only what lies on and above the diagonal is multiplied, in bands of
 //! [`BAND`] rows. With c the longer side that is 5 (3 r² c + r³) multiplications and additions, where whole products
-//! take 5 (4 r² c + 2 r³).
+//! take 5 (4 r² c + 2 r³); over a gradient's 6 r c a token, for T tokens, the latter are r (3.3 + 1.7 r / c) / T.
 
 use crate::compute::matmul::{Matrix, MatrixUnit, Part, Right, CUT};
 use crate::model::config::Arena;
@@ -32,13 +32,26 @@ const BAND: usize = 2 * CUT;
 /// Rows and columns that are mirrored at once.
 const MIRRORED: usize = 16;
 
-/// Floating-point operations that a step of Muon takes for the products of all the layers' matrices: 5 · 2 (3 r² c + r³)
-/// of each, r ≤ c being its sides.
-pub fn newton_schulz_flops(arena: &Arena) -> f64 {
+/// How much of a product that is symmetric is multiplied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Symmetric {
+    /// What lies on and above the diagonal: 5 (3 r² c + r³) operations a matrix, r ≤ c being its sides. As here.
+    Half,
+    /// All of it, as large matrix units like it: 5 (4 r² c + 2 r³) operations a matrix.
+    Whole,
+}
+
+/// Floating-point operations, additions and multiplications each counted as one, of a step's products over all
+/// the layers' matrices.
+pub fn newton_schulz_flops(arena: &Arena, symmetric: Symmetric) -> f64 {
+    let (longs, shorts) = match symmetric {
+        Symmetric::Half => (3.0, 1.0),
+        Symmetric::Whole => (4.0, 2.0),
+    };
     let flops = |shape: &[usize]| {
         let short = shape.iter().copied().min().unwrap_or(0) as f64;
         let long = shape.iter().copied().max().unwrap_or(0) as f64;
-        ITERATIONS as f64 * 2.0 * short * short * (3.0 * long + short)
+        ITERATIONS as f64 * short * short * (longs * long + shorts * short)
     };
     arena.layer_matrices().map(|(_, placed)| flops(&placed.info.shape)).sum()
 }

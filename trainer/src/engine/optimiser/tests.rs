@@ -2,8 +2,8 @@
 
 use serde::Deserialize;
 
-use super::muon::STEP_RMS;
-use super::{AdamWSettings, MuonSettings, Optimiser};
+use super::muon::{work_bytes, Muon, STEP_RMS};
+use super::{newton_schulz_flops, AdamWSettings, MuonSettings, Optimiser, Symmetric};
 use crate::compute::matmul::MatrixUnit;
 use crate::compute::threads::Threads;
 use crate::compute::Compute;
@@ -201,11 +201,39 @@ fn a_gradient_of_zeros_moves_nothing_and_a_huge_value_stays_finite() {
     let shape = (12, 20);
     let still = direction(shape, &[0.0; 240], &single());
     assert!(still.iter().all(|value| *value == 0.0));
-    let mut gradient = noise(240, 1);
-    gradient[17] = 1e18;
-    let step = direction(shape, &gradient, &single());
-    assert!(step.iter().all(|value| value.is_finite()));
-    assert!(step[17] > 0.65, "{}", step[17]);
+    for huge in [1e18, 1e30] {
+        let mut gradient = noise(240, 1);
+        gradient[17] = huge;
+        let step = direction(shape, &gradient, &single());
+        assert!(step.iter().all(|value| value.is_finite()));
+        // The square of the other is beyond f32: no step.
+        assert!(step[17] > 0.65 || huge > 1e19, "{}", step[17]);
+    }
+}
+
+#[test]
+fn what_is_allocated_is_what_is_counted_beforehand() {
+    for threads in [1, 3] {
+        for unit in MatrixUnit::ALL.into_iter().filter(|unit| unit.available()) {
+            let compute = Compute::new(Threads::new(threads).unwrap()).with_unit(unit);
+            let arena = arena(&SHAPES);
+            let muon = Muon::new(MuonSettings::default(), &arena, &compute);
+            let beside = muon.allocated_bytes() - 4 * arena.len as u64;
+            assert_eq!(beside, work_bytes(&arena, threads, unit), "{unit:?}");
+        }
+    }
+}
+
+#[test]
+fn the_arithmetic_is_that_of_the_products() {
+    let arena = arena(&[(128, 512), (512, 128)]);
+    let flops = |symmetric| newton_schulz_flops(&arena, symmetric);
+    let (short, long) = (128.0, 512.0);
+    let gradient = 2.0 * 6.0 * short * long;
+    let part = short * (20.0 / 6.0 + 10.0 / 6.0 * short / long);
+    let ratio = flops(Symmetric::Whole) / gradient / part;
+    assert!((ratio - 1.0).abs() < 1e-12, "{ratio}");
+    assert_eq!(flops(Symmetric::Half), 10.0 * short * short * (3.0 * long + short));
 }
 
 #[test]
