@@ -196,7 +196,7 @@ impl Averages {
         }
     }
 
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::AdamW => "AdamW",
             Self::Muon => "Muon",

@@ -458,6 +458,7 @@ impl Pretrainer {
         if !before.schedule.depends_on_steps() {
             before.steps = self.settings.steps;
         }
+        check_optimiser(&before, &self.settings)?;
         if let Some((name, before, now)) = difference(&before, &self.settings) {
             return Err(PretrainError::OtherSettings { name, before, now });
         }
@@ -489,6 +490,7 @@ impl Pretrainer {
 
     fn take(&mut self, checkpoint: Checkpoint, guard: GuardState) -> Result<(), PretrainError> {
         let parts = checkpoint.into_parts();
+        parts.held.check(Averages::of(self.settings.muon.as_ref()))?;
         let [mean, square] = parts.arrays.as_slice() else {
             return Err(PretrainError::Foreign);
         };
@@ -534,6 +536,16 @@ pub fn settings_in(checkpoints: &Checkpoints) -> Result<Option<PretrainSettings>
 
 fn note_of(position: &Position) -> Result<Note, PretrainError> {
     serde_json::from_str(&position.note).map_err(|_| PretrainError::Foreign)
+}
+
+/// Refuses to go on with another optimiser, by its name rather than by the settings that only one of them has.
+fn check_optimiser(before: &PretrainSettings, now: &PretrainSettings) -> Result<(), PretrainError> {
+    let [before, now] = [before, now].map(|settings| Averages::of(settings.muon.as_ref()));
+    if before == now {
+        return Ok(());
+    }
+    let (name, before, now) = ("optimiser".into(), before.name().into(), now.name().into());
+    Err(PretrainError::OtherSettings { name, before, now })
 }
 
 /// The first setting that differs, with both values.

@@ -51,8 +51,14 @@ pub(crate) fn go_on(_: &StepReport) -> ControlFlow<()> {
 
 #[test]
 fn loss_falls_on_a_tiny_set() {
+    for muon in [None, Some(MuonSettings::default())] {
+        loss_falls(muon);
+    }
+}
+
+fn loss_falls(muon: Option<MuonSettings>) {
     let samples = MemorySamples::words(32, 64, 1);
-    let mut trainer = trainer(1);
+    let mut trainer = trainer_with(1, muon);
     let rate = |step| warm_up(step, 5, 1e-2);
     let summary =
         trainer.train_window(&samples, &steps(&samples, 60, 0), &rate, &mut go_on).unwrap();
@@ -82,9 +88,9 @@ fn windows_of_a_single_miner_lower_the_shared_loss() {
 }
 
 /// Everything that a window leaves behind.
-fn window_bytes(threads: usize) -> (Vec<u32>, Vec<u8>, [u8; 32]) {
+fn window_bytes(threads: usize, muon: Option<MuonSettings>) -> (Vec<u32>, Vec<u8>, [u8; 32]) {
     let samples = MemorySamples::words(32, 64, 2);
-    let mut trainer = trainer(threads);
+    let mut trainer = trainer_with(threads, muon);
     trainer.train_window(&samples, &steps(&samples, 12, 3), &|_| 3e-3, &mut go_on).unwrap();
     let local =
         trainer.local_model().unwrap().parameters().iter().map(|value| value.to_bits()).collect();
@@ -95,10 +101,15 @@ fn window_bytes(threads: usize) -> (Vec<u32>, Vec<u8>, [u8; 32]) {
 
 #[test]
 fn training_is_deterministic_with_any_number_of_threads() {
-    let once = window_bytes(1);
-    assert_eq!(once, window_bytes(1));
-    assert_eq!(once, window_bytes(2));
-    assert_eq!(once, window_bytes(3));
+    let kinds = [None, Some(MuonSettings::default())];
+    let [adamw, muon] = kinds.map(|muon| {
+        let once = window_bytes(1, muon);
+        for threads in [1, 2, 3] {
+            assert_eq!(once, window_bytes(threads, muon), "{muon:?} on {threads} threads");
+        }
+        once
+    });
+    assert_ne!(adamw, muon);
 }
 
 #[test]
