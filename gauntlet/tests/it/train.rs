@@ -98,6 +98,72 @@ fn a_training_killed_at_any_point_ends_with_the_bits_of_one_that_was_not() {
 }
 
 #[test]
+fn muon_trains_as_flags_or_a_file_say_and_resumes_with_the_same_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = text(folder.path());
+    let flags = ["--optimiser=muon", "--rate=0.002", "--matrix-rate=0.004", "--momentum=0.9"];
+    let train = |name: &str, more: &[&str]| {
+        command(&text, &folder.path().join(name), more).output().unwrap()
+    };
+    let whole = train("whole", &flags);
+    let shown = String::from_utf8_lossy(&whole.stdout).into_owned();
+    let said = "Muon for the layers' matrices at 2 times the rate, AdamW for the rest";
+    assert!(shown.contains(said), "{shown}");
+    let expected = state_root(&whole);
+
+    let killed = folder.path().join("killed");
+    for target in [2, 20] {
+        let child = command(&text, &killed, &flags).spawn().unwrap();
+        kill_when(child, || lines(&killed) >= target);
+    }
+    assert_eq!(state_root(&train("killed", &flags)), expected);
+
+    let file = folder.path().join("train.toml");
+    let toml = "optimiser = \"muon\"\nrate = 0.002\nmatrix_rate = 0.004\nmomentum = 0.9\n";
+    std::fs::write(&file, toml).unwrap();
+    let config = format!("--config={}", file.display());
+    assert_eq!(state_root(&train("file", &[&config])), expected);
+
+    // At AdamW's rate, unless that of the matrices is given.
+    let plain = train("plain", &["--optimiser=muon", "--rate=0.002", "--momentum=0.9"]);
+    let shown = String::from_utf8_lossy(&plain.stdout).into_owned();
+    assert!(shown.contains("Muon for the layers' matrices, AdamW for the rest"), "{shown}");
+    let same = ["--optimiser=muon", "--rate=0.002", "--momentum=0.9", "--matrix-rate=0.002"];
+    assert_eq!(state_root(&train("same", &same)), state_root(&plain));
+    assert_ne!(state_root(&plain), expected);
+    let adamw = train("adamw", &["--optimiser=adamw", "--rate=0.002"]);
+    assert_ne!(state_root(&adamw), state_root(&plain));
+    assert_eq!(state_root(&train("default", &["--rate=0.002"])), state_root(&adamw));
+
+    let refused = |name: &str, more: &[&str], part: &str| {
+        let output = train(name, more);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains(part), "{said}");
+    };
+    refused("adamw", &["--optimiser=muon", "--rate=0.002"], "optimiser = AdamW, not Muon");
+    refused("plain", &["--rate=0.002"], "optimiser = Muon, not AdamW");
+    let faster = [flags[0], flags[1], "--matrix-rate=0.002", flags[3]];
+    refused("whole", &faster, "muon.relative_rate = 2.0, not 1.0");
+    for flag in ["--matrix-rate=0.004", "--momentum=0.9"] {
+        refused("new", &[flag], "they need --optimiser muon");
+        refused("new", &[flag, "--optimiser=adamw"], "they need --optimiser muon");
+    }
+    for (flag, said) in [
+        ("--momentum=1", "momentum must be from 0 to below 1, not 1"),
+        ("--momentum=-0.1", "momentum must be from 0 to below 1"),
+        ("--momentum=NaN", "momentum must be from 0 to below 1"),
+        ("--matrix-rate=0", "matrix_rate is 0, not a number above 0"),
+        ("--matrix-rate=NaN", "matrix_rate is NaN, not a number above 0"),
+        ("--matrix-rate=1e38", "matrix_rate and rate are too far apart"),
+        ("--engine=candle", "candle: only AdamW is supported"),
+    ] {
+        refused("new", &[flag, "--optimiser=muon"], said);
+    }
+    assert_eq!(lines(&folder.path().join("new")), 0);
+}
+
+#[test]
 fn a_data_set_in_a_store_trains_the_model_that_its_copy_does() {
     let folder = tempfile::tempdir().unwrap();
     let (text, set) = (text(folder.path()), folder.path().join("set"));

@@ -174,12 +174,16 @@ impl TrainingOrder {
         Ok(settings)
     }
 
+    fn is_muon(&self) -> bool {
+        self.options.optimiser.unwrap_or_default() == OptimiserArg::Muon
+    }
+
     /// Muon's settings, if it is to train.
     fn muon(&self) -> Result<Option<MuonSettings>> {
         let options = &self.options;
-        if options.optimiser.unwrap_or_default() != OptimiserArg::Muon {
+        if !self.is_muon() {
             if options.matrix_rate.is_some() || options.momentum.is_some() {
-                bail!("matrix_rate and momentum are Muon's: they need optimiser = muon");
+                bail!("matrix_rate and momentum are Muon's: they need --optimiser muon");
             }
             return Ok(None);
         }
@@ -190,8 +194,8 @@ impl TrainingOrder {
             bail!("momentum must be from 0 to below 1, not {momentum}");
         }
         let relative_rate = options.matrix_rate.unwrap_or(rate) / rate;
-        if !relative_rate.is_finite() {
-            bail!("a matrix_rate of {:?} beside a rate of {rate}", options.matrix_rate);
+        if !relative_rate.is_normal() {
+            bail!("matrix_rate and rate are too far apart: {relative_rate} times");
         }
         let decay = options.weight_decay.unwrap_or(default.decay);
         Ok(Some(MuonSettings { momentum, decay, relative_rate }))
@@ -218,7 +222,7 @@ impl TrainingOrder {
         asked: Option<usize>,
     ) -> Result<usize> {
         let precision = self.precision();
-        let muon = self.options.optimiser == Some(OptimiserArg::Muon);
+        let muon = self.is_muon();
         // A micro-batch that is asked for may use all the memory there is; so may that of a resumed training, for which
         // less may be available than when it started.
         let memory = match asked {
@@ -369,12 +373,10 @@ fn memory_of(
     muon: bool,
     threads: usize,
 ) -> Result<CpuCosts, BudgetError> {
-    /// Parameters and both moments.
-    const CHECKPOINT_ARRAYS: u64 = 3;
     CpuCosts::of_pretrainer(config, samples, precision, threads)?
         .with_muon(muon, config, threads)?
         .and(CpuCosts::of_evaluator(config, EVALUATED_AT_ONCE, threads)?)?
-        .and_parameters("a checkpoint that is read", config, CHECKPOINT_ARRAYS)
+        .and_checkpoint(config, muon)
 }
 
 /// Makes sure that one process at a time trains in a folder.

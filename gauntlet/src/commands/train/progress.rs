@@ -7,7 +7,9 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use trainer::{budget::CpuCosts, guard::Verdict, ModelConfig, PretrainEvent, Pretrainer};
+use trainer::{
+    budget::CpuCosts, guard::Verdict, ModelConfig, MuonSettings, PretrainEvent, Pretrainer,
+};
 
 use super::{data::TrainingData, order::TrainingOrder};
 use crate::terminal::print;
@@ -26,6 +28,19 @@ pub(super) struct TrainingProgress {
     /// Tokens and seconds of the last steps.
     recent: VecDeque<(u64, f64)>,
     told: Option<Instant>,
+}
+
+/// What takes the steps, and how much higher its rate is than the one that is shown.
+fn optimiser(muon: Option<&MuonSettings>) -> String {
+    match muon {
+        None => "AdamW".to_owned(),
+        Some(MuonSettings { relative_rate, .. }) if *relative_rate == 1.0 => {
+            "Muon for the layers' matrices, AdamW for the rest".to_owned()
+        }
+        Some(MuonSettings { relative_rate, .. }) => format!(
+            "Muon for the layers' matrices at {relative_rate} times the rate, AdamW for the rest"
+        ),
+    }
 }
 
 impl TrainingProgress {
@@ -61,9 +76,8 @@ impl TrainingProgress {
         let settings = trainer.settings();
         let (samples, precision) = (settings.micro_batch, settings.precision);
         let threads = trainer.threads().count();
-        let muon = settings.muon.is_some();
         let costs = CpuCosts::of_pretrainer(config, samples, precision, threads)
-            .and_then(|costs| costs.with_muon(muon, config, threads));
+            .and_then(|costs| costs.with_muon(settings.muon.is_some(), config, threads));
         let bytes = costs.map_or(0, |costs| costs.engine + costs.arrays);
         self.say(&format!(
             "model: {} parameters, vocabulary {}, samples of {} tokens; {:.1} MB on {} threads (peak {:.0} GFLOP/s)",
@@ -86,7 +100,7 @@ impl TrainingProgress {
             settings.steps,
             settings.batch_size,
             settings.micro_batch,
-            if muon { "Muon on the layers' matrices, AdamW on the rest" } else { "AdamW" },
+            optimiser(settings.muon.as_ref()),
         ));
         if resumed {
             self.say(&format!("resumes after step {}", trainer.steps_taken()));
