@@ -8,7 +8,8 @@
 //!    parameters θ, the same bytes on every machine ([`init`]), and takes the outer step;
 //! 3. the crate [`dataset`] gives the samples to train on;
 //! 4. [`engine`] computes loss and gradient in the memory that [`plan`] lays out, [`optimiser`] takes a
-//!    step, and [`device`] is the one door to whatever computes: [`cpu`], or [`mod@candle`], the same model by
+//!    step (AdamW on every tensor, or Muon on the layers' matrices and AdamW on the rest), and
+//!    [`device`] is the one door to whatever computes: [`cpu`], or [`mod@candle`], the same model by
 //!    candle's [`autograd`], to check and to measure against;
 //! 5. [`training`] has a miner's window ([`train`]: H steps from θ and an update, by [`compress`]), a
 //!    validator's measure of what one update does to the loss ([`evaluate`]), training without a chain
