@@ -240,7 +240,8 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused_with_what_would() {
-        let costs = |config: &ModelConfig, samples| miner(config, samples, 2);
+        let costs =
+            |config: &ModelConfig, samples| miner(config, InnerOptimiser::AdamW, samples, 2);
         let config = ModelConfig::preset("7M").unwrap();
         let of = |memory| micro_batch("a miner", &config, 8, Some(memory), &costs);
         assert_eq!(of(10_000_000_000).unwrap(), 8);
