@@ -90,7 +90,7 @@ impl<T: Config> Pallet<T> {
         let (run, moment) = Self::run_at(run_id)?;
         ensure!(run.owner == who, Error::<T>::NotOwner);
         settings.validate().map_err(Error::<T>::from)?;
-        ensure!(is_allowed_change(&run.settings, &settings), Error::<T>::SettingImmutable);
+        ensure!(run.settings.may_become(&settings), Error::<T>::SettingImmutable);
         let current = moment.map_or(0, |moment| moment.window);
         let window = current.saturating_add(T::AdminDelayWindows::get());
         PendingSettings::<T>::insert(run_id, ScheduledSettings { window, settings });
@@ -275,14 +275,4 @@ impl<T: Config> Pallet<T> {
 /// The first window of a participant that registers now: the next one, or window 0 before the run's first block.
 fn first_window(moment: Option<Moment>) -> Window {
     moment.map_or(0, |moment| moment.window.saturating_add(1))
-}
-
-/// The boundaries of windows, the shape of a payload and the state at the beginning stay what they
-/// are, and no slot that may be taken disappears.
-fn is_allowed_change(from: &Settings, to: &Settings) -> bool {
-    from.schedule == to.schedule
-        && from.training.keep == to.training.keep
-        && from.training.model_seed == to.training.model_seed
-        && from.training.genesis_state_root == to.training.genesis_state_root
-        && from.incentive.uid_max <= to.incentive.uid_max
 }

@@ -248,6 +248,17 @@ impl Settings {
         Ok(())
     }
 
+    /// Whether a run's settings may become `to`: the boundaries of windows, the shape of a payload, the state at the
+    /// beginning and whose averages miners keep stay what they are, and no slot that may be taken disappears.
+    pub fn may_become(&self, to: &Settings) -> bool {
+        self.schedule == to.schedule
+            && self.training.keep == to.training.keep
+            && self.training.model_seed == to.training.model_seed
+            && self.training.genesis_state_root == to.training.genesis_state_root
+            && self.training.optimiser.is_kind_of(&to.training.optimiser)
+            && self.incentive.uid_max <= to.incentive.uid_max
+    }
+
     /// Samples of a miner in a window: `inner_steps · batch_size`.
     pub fn samples_per_miner(&self) -> u64 {
         // Two u32 never overflow a u64.

@@ -260,6 +260,8 @@ fn train_engine(args: &BenchTrainArgs, model: &Model, samples: &Noise) -> Result
 }
 
 fn train_candle(args: &BenchTrainArgs, model: &Model, samples: &Noise) -> Result<Measured> {
+    let is_ours_alone = args.bf16 || args.optimiser == OptimiserArg::Muon;
+    ensure!(!is_ours_alone, "candle: only AdamW in f32 is supported");
     args.engine.start_again_with_threads(args.threads.into())?;
     let mut candle = Autograd::new(model)?;
     let tokens = f64::from(args.batch) * model.config().seq_len as f64;

@@ -1,7 +1,10 @@
 //! Runs, settings, miners, validators, announcements.
 
 use frame_support::{assert_noop, assert_ok};
-use protocol::{settings::Settings, window::Phase};
+use protocol::{
+    settings::{InnerOptimiser, Settings},
+    window::Phase,
+};
 use sp_runtime::{DispatchError, TokenError};
 
 use crate::{mock::*, *};
@@ -261,7 +264,8 @@ fn settings_change_at_a_boundary_after_the_delay() {
 #[test]
 fn settings_that_bind_the_past_cannot_change() {
     ExtBuilder::default().build_and_execute(|| {
-        let changes: [fn(&mut Settings); 5] = [
+        let changes: [fn(&mut Settings); 6] = [
+            |s| s.training.optimiser = InnerOptimiser::Muon { rate_ppb: 1_000_000 },
             |s| s.schedule.window_blocks = 50,
             |s| s.training.keep = 65,
             |s| s.training.model_seed = 9,

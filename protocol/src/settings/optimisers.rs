@@ -33,6 +33,11 @@ pub enum InnerOptimiser {
 }
 
 impl InnerOptimiser {
+    /// Whether both keep the same averages, whatever their rates: a miner cannot go on with those of another kind.
+    pub fn is_kind_of(&self, other: &Self) -> bool {
+        core::mem::discriminant(self) == core::mem::discriminant(other)
+    }
+
     pub(super) fn validate(&self) -> Result<(), SettingsError> {
         match self {
             Self::AdamW => Ok(()),

@@ -195,6 +195,12 @@ pub(crate) struct Arm {
     pub(crate) decay: f32,
     /// Where the cosine of the inner rates ends, as a part of their peak.
     pub(crate) floor: f32,
+    /// Decay of Muon's momentum.
+    pub(crate) momentum: f32,
+    /// Rounds at the end in which nobody trains and all send what their error feedback still holds.
+    pub(crate) flushes: usize,
+    /// Whether the result is that of an average over the last rounds' parameters, not of the last ones.
+    pub(crate) averaged: bool,
     /// Whether a peer's local steps start where its error feedback would bring θ, not at θ.
     pub(crate) ahead: bool,
 }
@@ -202,6 +208,7 @@ pub(crate) struct Arm {
 /// Rates that were chosen by the search, of which the study's text tells.
 const fn chosen(size: Size, method: Method, inner: Inner, steps: usize) -> Rates {
     let (matrices, rest, outer) = match (method, inner, steps, size) {
+        (Method::DataParallel, Inner::AdamW, _, Size::Large) => (1e-3, 1.6e-2, 1.0),
         (Method::DataParallel, Inner::AdamW, _, _) => (2e-3, 1.6e-2, 1.0),
         (Method::DataParallel, Inner::Muon, _, _) => (2e-3, 8e-3, 1.0),
         (Method::DeMo, ..) => (8e-3, 8e-3, 1.0),
@@ -233,6 +240,9 @@ impl Arm {
             outer_schedule: OuterSchedule::Flat,
             decay: 0.95,
             floor: 0.1,
+            momentum: 0.95,
+            flushes: 0,
+            averaged: false,
             ahead: false,
         }
     }
@@ -258,6 +268,7 @@ pub(crate) fn all() -> Vec<Arm> {
     let mut arms = searches();
     arms.extend(compared());
     arms.extend(explored());
+    arms.extend(adversaries());
     arms.extend(others());
     arms
 }
@@ -337,44 +348,60 @@ fn compared() -> Vec<Arm> {
     arms
 }
 
-/// What joiners cost, what adversaries do, and whether the outer rate should change over a run.
+/// SparseLoCo with Muon and H = 15, for fewer steps.
+fn brief(name: &str) -> Arm {
+    let arm = Arm::new(&format!("brief Muon H15{name}"), Method::SparseLoCo, Inner::Muon, 15);
+    Arm { size: Size::Brief, ..arm }
+}
+
+/// What joiners cost, and whatever else might make a difference.
 fn explored() -> Vec<Arm> {
-    let arm = |name: &str| {
-        let arm = Arm::new(name, Method::SparseLoCo, Inner::Muon, 15);
-        Arm { size: Size::Brief, ..arm }
+    let parallel = |name: &str, averaged| {
+        let arm = Arm::new(name, Method::DataParallel, Inner::AdamW, 1);
+        Arm { size: Size::Brief, averaged, ..arm }
     };
-    let mut arms = vec![arm("brief Muon H15")];
+    let mut arms = vec![
+        brief(""),
+        parallel("brief data parallel AdamW", false),
+        parallel("brief data parallel AdamW averaged at the end", true),
+        Arm { averaged: true, ..brief(" averaged at the end") },
+        Arm { floor: 0.0, ..brief(" rates fall to 0") },
+        Arm { flushes: 20, ..brief(" with 20 rounds to flush") },
+        Arm { momentum: 0.98, ..brief(" momentum 0.98") },
+        Arm { decay: 0.99, ..brief(" decay 0.99") },
+        Arm { ahead: true, ..brief(" from ahead") },
+        Arm { outer_schedule: OuterSchedule::WarmUp, ..brief(" outer rate rises") },
+        Arm { outer_schedule: OuterSchedule::Decay, ..brief(" outer rate falls") },
+        Arm { churn: Churn::Late, ..brief(" a quarter late") },
+    ];
     for (name, joining) in [
-        ("brief Muon H15 joiners afresh", Joining::Fresh),
-        ("brief Muon H15 joiners warm up", Joining::WarmUp),
-        ("brief Muon H15 joiners with few steps", Joining::FewSteps),
-        ("brief Muon H15 joiners with a peer's state", Joining::State),
+        (" joiners afresh", Joining::Fresh),
+        (" joiners warm up", Joining::WarmUp),
+        (" joiners with few steps", Joining::FewSteps),
+        (" joiners with a peer's state", Joining::State),
     ] {
-        arms.push(Arm { churn: Churn::Leave(joining), ..arm(name) });
+        arms.push(Arm { churn: Churn::Leave(joining), ..brief(name) });
     }
-    arms.extend([
-        Arm { churn: Churn::Late, ..arm("brief Muon H15 a quarter late") },
-        Arm { outer_schedule: OuterSchedule::WarmUp, ..arm("brief Muon H15 outer rate rises") },
-        Arm { outer_schedule: OuterSchedule::Decay, ..arm("brief Muon H15 outer rate falls") },
-        Arm { decay: 0.99, ..arm("brief Muon H15 decay 0.99") },
-        Arm { ahead: true, ..arm("brief Muon H15 from ahead") },
-        Arm { floor: 0.0, ..arm("brief Muon H15 rates fall to 0") },
-    ]);
-    let rules = [("accepted", 1.0, 1.0), ("a quarter", 0.25, 0.5), ("senders", 0.0, 0.5)];
-    for (rule, senders_min, part) in rules {
-        let with = |name: &str, adversaries: Adversaries| {
-            let mut arm = arm(&format!("brief Muon H15 over {rule}{name}"));
+    arms
+}
+
+/// What adversaries do under each divisor of the sum, at the outer rate that gives steps of about the same length.
+fn adversaries() -> Vec<Arm> {
+    let kinds = [
+        ("", Adversaries::None),
+        (", one of 8 apart", Adversaries::Apart(1)),
+        (", two of 8 apart", Adversaries::Apart(2)),
+        (", two of 8 opposite", Adversaries::Opposite(2)),
+    ];
+    let mut arms = Vec::new();
+    for (rule, senders_min, part) in
+        [("accepted", 1.0, 1.0), ("a quarter", 0.25, 0.5), ("senders", 0.0, 0.5)]
+    {
+        for (name, adversaries) in kinds {
+            let mut arm = brief(&format!(" over {rule}{name}"));
             arm.rates.outer *= part;
-            Arm { adversaries, senders_min, ..arm }
-        };
-        if senders_min < 1.0 {
-            arms.push(with("", Adversaries::None));
+            arms.push(Arm { adversaries, senders_min, ..arm });
         }
-        arms.extend([
-            with(", one of 8 apart", Adversaries::Apart(1)),
-            with(", two of 8 apart", Adversaries::Apart(2)),
-            with(", two of 8 opposite", Adversaries::Opposite(2)),
-        ]);
     }
     arms
 }

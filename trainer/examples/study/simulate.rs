@@ -23,6 +23,9 @@ const CLIP_NORM: f64 = 1.0;
 /// Held-out samples of a point of the curve, and of the result.
 const CURVE_SAMPLES: usize = 128;
 const RESULT_SAMPLES: usize = 1024;
+/// Steps from one sample of the average of the parameters to the next, and its weight.
+const AVERAGE_STEPS: usize = 15;
+const AVERAGE_RATE: f32 = 0.1;
 /// Points of a curve.
 const POINTS: usize = 12;
 
@@ -133,16 +136,29 @@ impl Run<'_> {
         let start = processor_seconds();
         let mut curve = vec![(0, self.loss(CURVE_SAMPLES)?)];
         let mut empty = vec![false; self.peers.len()];
+        let mut average = self.model.parameters().to_vec();
+        let average_tokens = (AVERAGE_STEPS * self.peers.len() * BATCH * SEQ_LEN) as u64;
         while self.tokens < self.tokens_max {
             match self.arm.method {
                 Method::DataParallel => self.data_parallel_step()?,
                 Method::DeMo => self.demo_step()?,
                 Method::DiLoCo | Method::SparseLoCo => self.round(&mut empty)?,
             }
+            if self.tokens.is_multiple_of(average_tokens) {
+                for (average, theta) in average.iter_mut().zip(self.model.parameters()) {
+                    *average += AVERAGE_RATE * (theta - *average);
+                }
+            }
             let point = curve.len() as u64 * self.tokens_max / POINTS as u64;
             if self.tokens >= point {
                 curve.push((self.tokens, self.loss(CURVE_SAMPLES)?));
             }
+        }
+        for _ in 0..self.arm.flushes {
+            self.flush()?;
+        }
+        if self.arm.averaged {
+            self.model.parameters_mut().copy_from_slice(&average);
         }
         let peers = self.peers.len() as u64;
         Ok(Outcome {
@@ -299,6 +315,18 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// A round without training: each peer sends of what it has kept back.
+    fn flush(&mut self) -> Result<(), Box<dyn Error>> {
+        let send = |peer: &mut Peer| self.codec.send(&mut peer.error);
+        let updates = self.peers.iter_mut().map(send).collect::<Result<Vec<Sent>, _>>()?;
+        let delta = self.combine(&updates);
+        let rate = self.arm.rates.outer;
+        for (theta, delta) in self.model.parameters_mut().iter_mut().zip(&delta) {
+            *theta -= rate * delta;
+        }
+        Ok(())
+    }
+
     /// H steps of one peer from θ.
     fn local_steps(&mut self, peer: usize, start: u64) -> Result<(), Box<dyn Error>> {
         let step_tokens = (self.peers.len() * BATCH * SEQ_LEN) as u64;
@@ -442,7 +470,10 @@ fn optimiser(arm: &Arm, model: &Model) -> Optimiser {
     let relative_rate = arm.rates.matrices / arm.rates.rest;
     let muon = match arm.inner {
         Inner::AdamW => None,
-        Inner::Muon => Some(MuonSettings { relative_rate, ..MuonSettings::default() }),
+        Inner::Muon => {
+            let momentum = arm.momentum;
+            Some(MuonSettings { momentum, relative_rate, ..MuonSettings::default() })
+        }
     };
     let compute = Compute::new(Threads::single());
     Optimiser::new(AdamWSettings::default(), muon, model.arena(), &compute)

@@ -459,7 +459,10 @@ impl Pretrainer {
             before.steps = self.settings.steps;
         }
         check_optimiser(&before, &self.settings)?;
-        if let Some((name, before, now)) = difference(&before, &self.settings) {
+        if let Some((mut name, before, now)) = difference(&before, &self.settings) {
+            if name == "muon.relative_rate" {
+                name = "matrix_rate over rate".to_owned();
+            }
             return Err(PretrainError::OtherSettings { name, before, now });
         }
         for (name, before, now) in [

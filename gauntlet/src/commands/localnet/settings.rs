@@ -233,6 +233,7 @@ pub(super) fn settings(
             data_root: roots.data_root,
             keep: 64,
             outer: OuterStep::constant(OUTER_RATE_PPM),
+            // With four accepted updates, about what a place moves in the outer step that one miner alone sends.
             evaluation_rate_ppm: 300_000,
             error_decay_ppm: 950_000,
             optimiser: OPTIMISER,

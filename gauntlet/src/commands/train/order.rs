@@ -195,9 +195,12 @@ impl TrainingOrder {
         }
         let relative_rate = options.matrix_rate.unwrap_or(rate) / rate;
         if !relative_rate.is_normal() {
-            bail!("matrix_rate and rate are too far apart: {relative_rate} times");
+            bail!("matrix_rate and rate are too far apart: {relative_rate:e} times");
         }
         let decay = options.weight_decay.unwrap_or(default.decay);
+        if rate * relative_rate * decay >= 1.0 {
+            bail!("matrix_rate times weight_decay must be below 1: each step multiplies by what is left of 1");
+        }
         Ok(Some(MuonSettings { momentum, decay, relative_rate }))
     }
 

@@ -188,7 +188,7 @@ impl State {
         let (run, moment) = self.run_at(run_id)?;
         ensure(run.info.owner == signer, "NotOwner")?;
         settings.validate().map_err(invalid)?;
-        let is_allowed = is_allowed_change(&run.info.settings, &settings);
+        let is_allowed = run.info.settings.may_become(&settings);
         ensure(is_allowed, "SettingImmutable")?;
         let window = moment.map_or(0, |moment| moment.window) + ADMIN_DELAY_WINDOWS;
         run.pending = Some((window, settings));
@@ -358,14 +358,6 @@ fn invalid(error: SettingsError) -> Refusal {
 /// Who registers takes part from the next window on, or from window 0 before the run's first block.
 fn first_window(moment: Option<Moment>) -> Window {
     moment.map_or(0, |moment| moment.window + 1)
-}
-
-fn is_allowed_change(from: &Settings, to: &Settings) -> bool {
-    from.schedule == to.schedule
-        && from.training.keep == to.training.keep
-        && from.training.model_seed == to.training.model_seed
-        && from.training.genesis_state_root == to.training.genesis_state_root
-        && from.incentive.uid_max <= to.incentive.uid_max
 }
 
 /// Whether the lists of a call are within the bounds of the pallet's types.
