@@ -334,9 +334,13 @@ fn compared() -> Vec<Arm> {
     use Method::{DataParallel, SparseLoCo};
     let mut arms = Vec::new();
     for size in [Size::Long, Size::Large] {
+        let quarter = Arm::new("SparseLoCo Muon H15 over a quarter", SparseLoCo, Muon, 15);
+        let mut quarter = Arm { senders_min: 0.25, ..quarter.compared(size) };
+        quarter.rates.outer *= 0.5;
         arms.extend([
             Arm::new("data parallel AdamW", DataParallel, AdamW, 1).compared(size),
             Arm::new("SparseLoCo Muon H15", SparseLoCo, Muon, 15).compared(size),
+            quarter,
         ]);
     }
     arms.extend([
@@ -389,9 +393,9 @@ fn explored() -> Vec<Arm> {
 fn adversaries() -> Vec<Arm> {
     let kinds = [
         ("", Adversaries::None),
-        (", one of 8 apart", Adversaries::Apart(1)),
-        (", two of 8 apart", Adversaries::Apart(2)),
-        (", two of 8 opposite", Adversaries::Opposite(2)),
+        (" with one of 8 apart", Adversaries::Apart(1)),
+        (" with two of 8 apart", Adversaries::Apart(2)),
+        (" with two of 8 opposite", Adversaries::Opposite(2)),
     ];
     let mut arms = Vec::new();
     for (rule, senders_min, part) in
