@@ -144,7 +144,7 @@ fn muon_trains_as_flags_or_a_file_say_and_resumes_with_the_same_bits() {
     refused("adamw", &["--optimiser=muon", "--rate=0.002"], "optimiser = AdamW, not Muon");
     refused("plain", &["--rate=0.002"], "optimiser = Muon, not AdamW");
     let faster = [flags[0], flags[1], "--matrix-rate=0.002", flags[3]];
-    refused("whole", &faster, "muon.relative_rate = 2.0, not 1.0");
+    refused("whole", &faster, "matrix_rate over rate = 2.0, not 1.0");
     for flag in ["--matrix-rate=0.004", "--momentum=0.9"] {
         refused("new", &[flag], "they need --optimiser muon");
         refused("new", &[flag, "--optimiser=adamw"], "they need --optimiser muon");

@@ -208,7 +208,7 @@ fn another_optimiser_is_refused_by_name_and_changes_nothing() {
     run(&mut trainer(muon.clone(), &samples, 1), &samples, &checkpoints, 3);
     let other = PretrainSettings { muon: Some(faster), ..muon };
     let refused = trainer(other, &samples, 1).resume(&checkpoints).unwrap_err().to_string();
-    assert!(refused.contains("muon.relative_rate = 1.0, not 2.0"), "{refused}");
+    assert!(refused.contains("matrix_rate over rate = 1.0, not 2.0"), "{refused}");
 }
 
 #[test]
