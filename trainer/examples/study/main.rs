@@ -7,7 +7,7 @@
 //! Writes a row to `runs.csv` and a curve to `curves.csv` after each run and starts again where it
 //! was stopped; then `table.md`, `curves.svg` and `results.svg` from all rows. `--only` makes the runs of
 //! the arms whose name contains it. `--threads` is how many runs go on at once (by default one a core), each on one
-//! thread, so that the results do not depend on it. `--quick` is a thirtieth of the tokens with one seed and without the search for rates and
+//! thread, so that the results do not depend on it. `--quick` is a sixtieth of the tokens with one seed and without the search for rates and
 //! the larger model, into a folder of its own.
 
 mod arms;
@@ -26,7 +26,7 @@ use crate::arms::{Arm, Purpose, Size};
 use crate::report::{Row, Rows};
 
 /// By what `--quick` divides the steps of the smallest runs.
-const QUICK: usize = 30;
+const QUICK: usize = 60;
 
 struct Options {
     quick: bool,
