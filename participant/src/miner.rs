@@ -133,7 +133,7 @@ impl Miner {
 }
 
 /// What a run's settings make of the trainer: the one place that knows both.
-pub fn trainer_settings(training: &Training, micro_batch: usize) -> TrainerSettings {
+fn trainer_settings(training: &Training, micro_batch: usize) -> TrainerSettings {
     let batch_size = training.batch_size as usize;
     let muon = muon(training.optimiser, training.inner_rate_ppb);
     TrainerSettings { batch_size, micro_batch, muon, ..TrainerSettings::default() }

@@ -303,11 +303,7 @@ impl Run<'_> {
         if self.arm.method == Method::DiLoCo {
             self.nesterov(&dense);
         } else {
-            let delta = self.combine(&updates);
-            let rate = self.outer_rate(start);
-            for (theta, delta) in self.model.parameters_mut().iter_mut().zip(&delta) {
-                *theta -= rate * delta;
-            }
+            self.outer_step(&updates, self.outer_rate(start));
         }
         if let Churn::Leave(joining) = self.arm.churn {
             self.leave_and_join(empty, joining);
@@ -319,12 +315,15 @@ impl Run<'_> {
     fn flush(&mut self) -> Result<(), Box<dyn Error>> {
         let send = |peer: &mut Peer| self.codec.send(&mut peer.error);
         let updates = self.peers.iter_mut().map(send).collect::<Result<Vec<Sent>, _>>()?;
-        let delta = self.combine(&updates);
-        let rate = self.arm.rates.outer;
+        self.outer_step(&updates, self.arm.rates.outer);
+        Ok(())
+    }
+
+    fn outer_step(&mut self, updates: &[Sent], rate: f32) {
+        let delta = self.combine(updates);
         for (theta, delta) in self.model.parameters_mut().iter_mut().zip(&delta) {
             *theta -= rate * delta;
         }
-        Ok(())
     }
 
     /// H steps of one peer from θ.

@@ -10,8 +10,7 @@ use super::model::ModelCounts;
 use super::quantity::{divisors, in_range, product, sum};
 use super::request::PlanRequest;
 use crate::compute::matmul::MatrixUnit;
-use crate::engine::optimiser::muon::work_bytes;
-use crate::engine::optimiser::{newton_schulz_flops, Symmetric};
+use crate::engine::optimiser::{muon::work_bytes, Symmetric};
 use crate::engine::plan::{Plan, Precision};
 use crate::model::config::ModelConfig;
 use crate::model::flops::{attention_flops_a_token, flops_a_token, product_flops_a_token};
@@ -41,8 +40,8 @@ const PRETRAINER: [&str; 4] = ["parameters", "gradient", "first moment", SECOND_
 /// The array that Muon's matrices do without.
 const SECOND_MOMENT: &str = "second moment";
 
-/// What Muon makes orthonormal, one matrix on each thread.
-const MUON_WORKS_ON: &str = "matrices that Muon works on";
+/// What Muon makes orthonormal, one matrix at a time on each thread or GPU.
+pub(super) const MUON_WORKS_ON: &str = "matrices that Muon works on";
 
 /// What an [`crate::Evaluator`] holds.
 const EVALUATOR: [&str; 1] = ["parameters with one update applied"];
@@ -298,10 +297,7 @@ fn step(
     let products = product_flops_a_token(config) * count / rates.products;
     let attention = computed_attention(config) * count / (rates.products * ATTENTION_RATE);
     let elementwise = 4.0 * elementwise_values(config) * count / rates.bandwidth;
-    let orthogonal = match request.choice.muon {
-        true => newton_schulz_flops(&config.arena(), Symmetric::Half) / rates.products,
-        false => 0.0,
-    };
+    let orthogonal = request.orthogonal_flops(Symmetric::Half) / rates.products;
     let moved = OPTIMISER_BYTES * counts.parameters as f64 / rates.bandwidth;
     let times = vec![
         time("matrix products", products),

@@ -12,13 +12,13 @@
 //! and, unless recomputed in full, 4 bytes a head (attention's logarithms) and 8 (norms' inverses).
 
 use super::account::{MemoryAccount, StepEstimate, Way};
-use super::cpu::{computed_attention, elementwise_values, time};
+use super::cpu::{computed_attention, elementwise_values, time, MUON_WORKS_ON};
 use super::error::BudgetError;
 use super::hardware::{Gpu, GPUS_PER_HOST, NETWORK};
 use super::model::ModelCounts;
 use super::quantity::{product, sum};
 use super::request::{PlanRequest, Recompute, Sharding, StateFormat};
-use crate::engine::optimiser::{newton_schulz_flops, Symmetric};
+use crate::engine::optimiser::Symmetric;
 use crate::model::flops::{attention_flops_a_token, flops_a_token};
 
 /// Names the account of each GPU's memory.
@@ -169,13 +169,12 @@ fn gpu_memory(
     let all_spread = sharding == Sharding::Full;
     let region = |name, bytes, spread| share(name, counts.parameters, bytes, shape.gpus, spread);
 
-    let (rest, moment, gradient) = match state {
-        StateFormat::Bytes18 => (4, 4, 4),
-        StateFormat::Bytes16 => (2, 4, 4),
-        StateFormat::Bytes12 => (2, 2, 4),
-        StateFormat::Bytes10 => (2, 2, 2),
-        StateFormat::Bytes8 => (2, 1, 2),
+    let (rest, gradient) = match state {
+        StateFormat::Bytes18 => (4, 4),
+        StateFormat::Bytes16 | StateFormat::Bytes12 => (2, 4),
+        StateFormat::Bytes10 | StateFormat::Bytes8 => (2, 2),
     };
+    let moment = state.moment_bytes();
     let squares = request.squares(counts.parameters);
     let second = share("second moment", squares, moment, shape.gpus, own_part)?;
     // f32 scales of blocks of 256 moments.
@@ -209,7 +208,7 @@ fn gpu_memory(
             ("first and last of the residual stream", ends),
             ("working space of the backward pass", backward),
             ("logits, up to 4096 tokens", logits),
-            ("matrices that Muon works on", muon_works_on(request)?),
+            (MUON_WORKS_ON, muon_works_on(request)?),
             ("inputs, targets, losses", product("tokens", &[12, tokens])?),
             ("gathered layers (2)", if all_spread { 2 * layer } else { 0 }),
             ("gathered embedding or output matrix", if all_spread { embedding } else { 0 }),
@@ -408,13 +407,7 @@ fn optimiser_seconds(
         Sharding::Optimiser | Sharding::Full => shape.gpus,
     };
     let bytes = 2.0 * request.choice.state.bytes() as f64 + 4.0;
-    let orthogonal = match request.choice.muon {
-        true => {
-            let flops = newton_schulz_flops(&request.model.arena(), Symmetric::Whole);
-            flops / (kind.peak * kind.sustained)
-        }
-        false => 0.0,
-    };
+    let orthogonal = request.orthogonal_flops(Symmetric::Whole) / (kind.peak * kind.sustained);
     let moved = counts.parameters as f64 * bytes / (kind.bandwidth * BANDWIDTH_PART);
     (moved + orthogonal) / parts as f64
 }

@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::error::BudgetError;
 use super::hardware::Machine;
 use super::quantity;
+use crate::engine::optimiser::{newton_schulz_flops, Symmetric};
 use crate::model::config::ModelConfig;
 
 /// What is computed again in the backward pass instead of being kept.
@@ -88,6 +89,15 @@ impl StateFormat {
             Self::Bytes12 => 12,
             Self::Bytes10 => 10,
             Self::Bytes8 => 8,
+        }
+    }
+
+    /// Bytes of a moment's value.
+    pub(super) fn moment_bytes(self) -> u64 {
+        match self {
+            Self::Bytes18 | Self::Bytes16 => 4,
+            Self::Bytes12 | Self::Bytes10 => 2,
+            Self::Bytes8 => 1,
         }
     }
 }
@@ -199,6 +209,14 @@ impl PlanRequest {
         match self.choice.muon {
             true => parameters.saturating_sub(self.model.arena().layer_matrix_len() as u64),
             false => parameters,
+        }
+    }
+
+    /// Operations of a step's products that make matrices orthonormal; 0 without Muon.
+    pub(super) fn orthogonal_flops(&self, symmetric: Symmetric) -> f64 {
+        match self.choice.muon {
+            true => newton_schulz_flops(&self.model.arena(), symmetric),
+            false => 0.0,
         }
     }
 

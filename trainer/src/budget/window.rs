@@ -120,12 +120,8 @@ pub(super) fn disk(
     let (feedback, moment) = match &request.machine.devices {
         Devices::Cpu(_) => (4, 4),
         Devices::Gpus { .. } => {
-            let moment = match request.choice.state.bytes() {
-                18 | 16 => 4,
-                12 | 10 => 2,
-                _ => 1,
-            };
-            (if request.choice.feedback_bf16 { 2 } else { 4 }, moment)
+            let feedback = if request.choice.feedback_bf16 { 2 } else { 4 };
+            (feedback, request.choice.state.moment_bytes())
         }
     };
     let hosts = request.machine.devices.count().div_ceil(GPUS_PER_HOST);

@@ -71,15 +71,13 @@ impl CpuLearner {
         compute: Compute,
     ) -> Result<Self, ConfigError> {
         let (samples, precision) = (settings.micro_batch, settings.precision);
-        config.validate()?;
+        let engine = Engine::with_precision(config, samples, true, compute.clone(), precision)?;
         let arena = config.arena();
-        let optimiser = Optimiser::new(settings.adamw, settings.muon, &arena, &compute);
-        let engine = Engine::with_precision(config, samples, true, compute, precision)?;
         Ok(Self {
             engine,
             parameters: vec![0.0; arena.len],
             gradient: vec![0.0; arena.len],
-            optimiser,
+            optimiser: Optimiser::new(settings.adamw, settings.muon, &arena, &compute),
             arena,
         })
     }

@@ -6,6 +6,7 @@
 pub mod adamw;
 pub mod muon;
 mod newton_schulz;
+mod packing;
 
 pub use self::adamw::AdamWSettings;
 pub use self::muon::MuonSettings;

@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use super::packing::Packing;
 use crate::compute::ops::{multiversion, BLOCK};
 use crate::compute::threads::{Shared, Threads};
 use crate::model::config::Arena;
@@ -31,21 +32,10 @@ impl Default for AdamWSettings {
     }
 }
 
-/// A tensor that AdamW trains.
-struct Place {
-    /// Its parameters in the arena.
-    parameters: Range<usize>,
-    /// Its averages, among those of all such tensors.
-    averages: Range<usize>,
-    decay: f32,
-}
-
 /// Two averages for each parameter of the tensors it trains.
 pub(super) struct AdamW {
     settings: AdamWSettings,
-    places: Vec<Place>,
-    /// Which place a tensor of the arena has.
-    place_of: Vec<Option<usize>>,
+    packing: Packing,
     mean: Vec<f32>,
     square: Vec<f32>,
 }
@@ -57,19 +47,9 @@ impl AdamW {
         arena: &Arena,
         trains: impl Fn(usize) -> bool,
     ) -> Self {
-        let mut places: Vec<Place> = Vec::new();
-        let mut place_of = vec![None; arena.tensors.len()];
-        for (tensor, placed) in arena.tensors.iter().enumerate().filter(|(at, _)| trains(*at)) {
-            let start = places.last().map_or(0, |last| last.averages.end);
-            place_of[tensor] = Some(places.len());
-            places.push(Place {
-                parameters: placed.range.clone(),
-                averages: start..start + placed.range.len(),
-                decay: if placed.info.shape.len() > 1 { settings.decay } else { 0.0 },
-            });
-        }
-        let len = places.last().map_or(0, |last| last.averages.end);
-        Self { settings, places, place_of, mean: vec![0.0; len], square: vec![0.0; len] }
+        let packing = Packing::new(arena, trains);
+        let len = packing.len();
+        Self { settings, packing, mean: vec![0.0; len], square: vec![0.0; len] }
     }
 
     pub(super) fn allocated_bytes(&self) -> u64 {
@@ -96,16 +76,17 @@ impl AdamW {
             keep: 0.0,
             gradient_scale,
         };
-        let (places, len) = (&self.places, self.mean.len());
+        let (tensors, len) = (self.packing.tensors(), self.packing.len());
         let parameters = Shared::new(parameters);
         let (mean, square) = (Shared::new(&mut self.mean), Shared::new(&mut self.square));
         // One pass over all tensors: to gather the threads for each would cost more than a small one's step.
         threads.blocks(len, BLOCK, |first, end| {
-            let from = places.partition_point(|place| place.averages.end <= first);
-            for place in places[from..].iter().take_while(|place| place.averages.start < end) {
-                let constants = StepConstants { keep: 1.0 - rate * place.decay, ..constants };
-                let (first, end) = (place.averages.start.max(first), place.averages.end.min(end));
-                let start = place.parameters.start + (first - place.averages.start);
+            let from = tensors.partition_point(|tensor| tensor.averages.end <= first);
+            for tensor in tensors[from..].iter().take_while(|tensor| tensor.averages.start < end) {
+                let decay = if tensor.shape.len() > 1 { settings.decay } else { 0.0 };
+                let constants = StepConstants { keep: 1.0 - rate * decay, ..constants };
+                let (first, end) = (tensor.averages.start.max(first), tensor.averages.end.min(end));
+                let start = tensor.parameters.start + (first - tensor.averages.start);
                 let range = start..start + (end - first);
                 // SAFETY: blocks are disjoint, and so are tensors.
                 let (parameters, mean, square) = unsafe {
@@ -133,8 +114,7 @@ impl AdamW {
     }
 
     fn averages(&self, tensor: usize) -> Range<usize> {
-        let place = self.place_of.get(tensor).copied().flatten();
-        place.map_or(0..0, |place| self.places[place].averages.clone())
+        self.packing.averages(tensor).unwrap_or_default()
     }
 
     pub(super) fn copy_from(&mut self, other: &Self) {

@@ -16,11 +16,10 @@
 //!
 //! A thread takes whole matrices, so that bits do not depend on the number of threads.
 
-use std::ops::Range;
-
 use serde::{Deserialize, Serialize};
 
 use super::newton_schulz::{orthogonalise, Buffers, Needs};
+use super::packing::{Packed, Packing};
 use crate::compute::aligned::Aligned;
 use crate::compute::matmul::{MatrixUnit, Multiplier};
 use crate::compute::ops::{self, multiversion, BLOCK};
@@ -52,22 +51,10 @@ impl Default for MuonSettings {
     }
 }
 
-/// A matrix that Muon trains.
-struct Place {
-    /// Its parameters in the arena.
-    parameters: Range<usize>,
-    /// Its momentum, among those of all matrices.
-    momentum: Range<usize>,
-    rows: usize,
-    columns: usize,
-}
-
 /// The momentum of the layers' matrices, and memory to make steps of it.
 pub(super) struct Muon {
     settings: MuonSettings,
-    places: Vec<Place>,
-    /// Which place a tensor of the arena has.
-    place_of: Vec<Option<usize>>,
+    packing: Packing,
     momentum: Vec<f32>,
     multiplier: Multiplier,
     needs: Needs,
@@ -92,27 +79,13 @@ fn needs(arena: &Arena, unit: MatrixUnit) -> Needs {
 
 impl Muon {
     pub(super) fn new(settings: MuonSettings, arena: &Arena, compute: &Compute) -> Self {
-        let mut places: Vec<Place> = Vec::new();
-        let mut place_of = vec![None; arena.tensors.len()];
+        let packing = Packing::new(arena, |tensor| arena.is_layer_matrix(tensor));
         let needs = needs(arena, compute.unit);
-        for (tensor, placed) in arena.layer_matrices() {
-            let &[rows, columns] = placed.info.shape.as_slice() else { continue };
-            let start = places.last().map_or(0, |last| last.momentum.end);
-            place_of[tensor] = Some(places.len());
-            places.push(Place {
-                parameters: placed.range.clone(),
-                momentum: start..start + placed.range.len(),
-                rows,
-                columns,
-            });
-        }
-        let len = places.last().map_or(0, |last| last.momentum.end);
         let threads = compute.threads.clone();
         Self {
             settings,
-            places,
-            place_of,
-            momentum: vec![0.0; len],
+            momentum: vec![0.0; packing.len()],
+            packing,
             buffers: Aligned::zeros(threads.count() * needs.len()),
             multiplier: Multiplier::new(threads, compute.unit, 0),
             needs,
@@ -133,17 +106,17 @@ impl Muon {
         rate: f32,
         gradient_scale: f32,
     ) {
-        let (settings, places, needs) = (self.settings, &self.places, self.needs);
+        let (settings, matrices, needs) = (self.settings, self.packing.tensors(), self.needs);
         let rate = rate * settings.relative_rate;
         let keep = 1.0 - rate * settings.decay;
         let parts = self.multiplier.parts();
         let (parameters, momentum) = (Shared::new(parameters), Shared::new(&mut self.momentum));
         let buffers = Shared::new(&mut self.buffers);
-        threads.for_each_on(places.len(), |thread, index| {
-            let place = &places[index];
-            let (values, averages) = (&place.parameters, &place.momentum);
+        threads.for_each_on(matrices.len(), |thread, index| {
+            let Packed { parameters: values, averages, shape, .. } = &matrices[index];
+            let &[rows, columns] = shape.as_slice() else { return };
             let len = needs.len();
-            // SAFETY: places are disjoint, and so is what each thread works with.
+            // SAFETY: matrices are disjoint, and so is what each thread works with.
             let (parameters, momentum, buffers, mut part) = unsafe {
                 (
                     parameters.part(values.start, values.end),
@@ -157,8 +130,8 @@ impl Muon {
             let gradient = &gradient[values.clone()];
             blend(momentum, gradient, matrix, settings.momentum, gradient_scale);
             scale(matrix, 1.0 / norm(matrix).max(EPSILON));
-            orthogonalise(&mut part, &mut buffers, (place.rows, place.columns));
-            let longer = place.rows.max(place.columns) as f32;
+            orthogonalise(&mut part, &mut buffers, (rows, columns));
+            let longer = rows.max(columns) as f32;
             let matrix = &buffers.matrix[..parameters.len()];
             descend(parameters, matrix, keep, rate * STEP_RMS * longer.sqrt());
         });
@@ -166,8 +139,8 @@ impl Muon {
 
     /// The momentum of a tensor, if Muon trains it.
     pub(super) fn momentum(&mut self, tensor: usize) -> Option<&mut [f32]> {
-        let place = self.place_of.get(tensor).copied().flatten()?;
-        Some(&mut self.momentum[self.places[place].momentum.clone()])
+        let range = self.packing.averages(tensor)?;
+        Some(&mut self.momentum[range])
     }
 
     pub(super) fn copy_from(&mut self, other: &Self) {
