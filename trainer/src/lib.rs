@@ -32,6 +32,8 @@ pub mod model;
 
 pub mod engine;
 
+pub mod cuda;
+
 pub mod training;
 
 pub mod harness;

@@ -1,0 +1,1 @@
+//! The kernels on the emulator, and the gates that they must pass.

@@ -1,0 +1,14 @@
+//! The CUDA engine: the model of [`engine`](crate::engine) on GPUs, from one card to a 72B model over eight.
+//!
+//! Everything above two small traits is one code, and runs without a GPU in the tests: [`Gpu`] is one card
+//! (the hardware by cudarc, or the crate `cuda-emulator`), [`Collective`] joins several. The kernels
+//! are CUDA C++ over one prelude (`kernels/prelude.cuh`), compiled by NVRTC at the first start and by the
+//! host's compiler in the tests.
+
+pub mod collective;
+pub mod gpu;
+pub mod kernels;
+
+pub use collective::Collective;
+pub use gpu::{Address, Argument, Event, Gpu, GpuError, Launch, Product, ProductForm, Stream};
+pub use kernels::Kernel;
