@@ -1,4 +1,5 @@
 //! The kernels on the emulator, and the gates that they must pass.
 
+mod attention;
 mod layout;
 mod probe;
