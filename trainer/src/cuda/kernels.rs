@@ -1,5 +1,8 @@
 //! The kernels: their sources, how each is compiled, and one typed function a kernel that starts it.
 
+pub mod optimiser;
+pub mod sparse;
+
 /// A kernel as it is compiled: its source, and the constants that are fixed in it.
 #[derive(PartialEq, Eq, Hash, Debug)]
 pub struct Kernel {
@@ -26,10 +29,13 @@ pub fn source(file: &str) -> Option<&'static str> {
 }
 
 /// All sources: file name without `.cu`, and text.
-pub const SOURCES: &[(&str, &str)] = &[];
+pub const SOURCES: &[(&str, &str)] = &[
+    ("optimiser", include_str!("kernels/optimiser.cu")),
+    ("sparse", include_str!("kernels/sparse.cu")),
+];
 
 /// All kernels in all their forms.
 pub fn all() -> impl Iterator<Item = &'static Kernel> {
-    let groups: [&'static [Kernel]; 0] = [];
+    let groups = [optimiser::KERNELS, sparse::KERNELS];
     groups.into_iter().flatten()
 }
