@@ -112,7 +112,7 @@ struct Fibre : Lane {
 
 constexpr u32 LANES_MAX = 1024, WARP = 32;
 #ifndef EMU_STACK
-#define EMU_STACK (128u << 10)
+#define EMU_STACK (256u << 10)
 #endif
 
 struct Settings {
