@@ -8,6 +8,7 @@
 pub mod collective;
 pub mod gpu;
 pub mod kernels;
+pub mod twin;
 
 pub use collective::Collective;
 pub use gpu::{Address, Argument, Event, Gpu, GpuError, Launch, Product, ProductForm, Stream};
