@@ -139,6 +139,7 @@ impl Program {
             "-march=native",
             "-ffp-contract=off",
             "-fno-gnu-unique",
+            "-fPIC",
         ]);
         compiler.args([
             "-fvisibility=hidden",
