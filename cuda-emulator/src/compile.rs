@@ -141,14 +141,9 @@ impl Program {
             "-fno-gnu-unique",
             "-fPIC",
         ]);
-        compiler.args([
-            "-fvisibility=hidden",
-            "-Wall",
-            "-Wextra",
-            "-Wno-unknown-pragmas",
-            "-Wno-unused-function",
-            "-I.",
-        ]);
+        compiler.args(["-fPIC", "-fvisibility=hidden", "-I."]);
+        compiler.arg(format!("-ffile-prefix-map={}=.", folder.display()));
+        compiler.args(["-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-unused-function"]);
         if cfg!(target_arch = "x86_64") {
             compiler.arg("-mtls-dialect=gnu2");
         }
