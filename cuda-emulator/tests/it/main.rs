@@ -2,3 +2,6 @@
 
 mod layout;
 mod probe;
+
+mod optimiser;
+mod sparse;
