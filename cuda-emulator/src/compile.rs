@@ -140,14 +140,9 @@ impl Program {
             "-ffp-contract=off",
             "-fno-gnu-unique",
         ]);
-        compiler.args([
-            "-fvisibility=hidden",
-            "-Wall",
-            "-Wextra",
-            "-Wno-unknown-pragmas",
-            "-Wno-unused-function",
-            "-I.",
-        ]);
+        compiler.args(["-fPIC", "-fvisibility=hidden", "-I."]);
+        compiler.arg(format!("-ffile-prefix-map={}=.", folder.display()));
+        compiler.args(["-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-unused-function"]);
         if cfg!(target_arch = "x86_64") {
             compiler.arg("-mtls-dialect=gnu2");
         }
