@@ -426,7 +426,7 @@ fn outer_steps_are_the_protocols_for_any_rule_and_any_valid_updates() {
         let model = Model::new(&[9000, 1, 4096, 333, 12_288, 17], keep, count);
         for (rate, senders) in RULES.into_iter().skip(number % 2).step_by(2) {
             let rule = OuterRule::new(rate, senders);
-            let uids = (0u16..).map(Into::into).zip(model.payloads()).collect::<Vec<_>>();
+            let uids = (0u16..).zip(model.payloads()).collect::<Vec<_>>();
             let expected = model.expected(|views| {
                 aggregate::outer_step(views, &model.layout, &uids, rule).unwrap()
             });
