@@ -5,3 +5,6 @@ mod attention;
 mod layout;
 mod probe;
 mod rows;
+
+mod optimiser;
+mod sparse;
