@@ -130,3 +130,44 @@ DEVICE float bf16_to_float(u16 value) { return bits_to_float((u32)value << 16); 
 DEVICE u16 round_bf16(float value) { return (u16)pack_bf16(value, 0.0f); }
 // Ties away from zero in the bits: the upper half of a master, which its lower half as a signed number restores.
 DEVICE u16 round_bf16_up(float value) { return (u16)((float_to_bits(value) + 0x8000u) >> 16); }
+
+// Eight values, as many of bf16 as are loaded and stored at once.
+struct Floats8 {
+    float v[8];
+};
+DEVICE Floats8 unpack_bf16(const Vec4& bits) {
+    Floats8 values;
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        values.v[2 * j] = low_bf16(bits.v[j]);
+        values.v[2 * j + 1] = high_bf16(bits.v[j]);
+    }
+    return values;
+}
+// Each rounded to even.
+DEVICE Vec4 pack_bf16(const Floats8& values) {
+    Vec4 bits;
+#pragma unroll
+    for (int j = 0; j < 4; j++) bits.v[j] = pack_bf16(values.v[2 * j], values.v[2 * j + 1]);
+    return bits;
+}
+DEVICE Floats8 load_floats(const float* from) {
+    Vec4 first = ((const Vec4*)from)[0], second = ((const Vec4*)from)[1];
+    Floats8 values;
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        values.v[j] = bits_to_float(first.v[j]);
+        values.v[4 + j] = bits_to_float(second.v[j]);
+    }
+    return values;
+}
+DEVICE void store_floats(float* to, const Floats8& values) {
+    Vec4 first, second;
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        first.v[j] = float_to_bits(values.v[j]);
+        second.v[j] = float_to_bits(values.v[4 + j]);
+    }
+    ((Vec4*)to)[0] = first;
+    ((Vec4*)to)[1] = second;
+}
