@@ -139,7 +139,6 @@ impl Program {
             "-march=native",
             "-ffp-contract=off",
             "-fno-gnu-unique",
-            "-fPIC",
         ]);
         compiler.args(["-fPIC", "-fvisibility=hidden", "-I."]);
         compiler.arg(format!("-ffile-prefix-map={}=.", folder.display()));
