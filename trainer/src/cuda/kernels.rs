@@ -1,5 +1,12 @@
 //! The kernels: their sources, how each is compiled, and one typed function a kernel that starts it.
 
+pub mod embedding;
+pub mod loss;
+pub mod norm;
+pub mod rows;
+mod start;
+pub mod values;
+
 /// A kernel as it is compiled: its source, and the constants that are fixed in it.
 #[derive(PartialEq, Eq, Hash, Debug)]
 pub struct Kernel {
@@ -26,10 +33,17 @@ pub fn source(file: &str) -> Option<&'static str> {
 }
 
 /// All sources: file name without `.cu`, and text.
-pub const SOURCES: &[(&str, &str)] = &[];
+pub const SOURCES: &[(&str, &str)] = &[
+    ("embedding", include_str!("kernels/embedding.cu")),
+    ("loss", include_str!("kernels/loss.cu")),
+    ("norm", include_str!("kernels/norm.cu")),
+    ("rows", include_str!("kernels/rows.cu")),
+    ("values", include_str!("kernels/values.cu")),
+];
 
 /// All kernels in all their forms.
 pub fn all() -> impl Iterator<Item = &'static Kernel> {
-    let groups: [&'static [Kernel]; 0] = [];
+    let groups: [&'static [Kernel]; 5] =
+        [embedding::KERNELS, loss::KERNELS, norm::KERNELS, rows::KERNELS, values::KERNELS];
     groups.into_iter().flatten()
 }
