@@ -3,14 +3,16 @@
 //! The gradient of the residual stream lies in one place and is changed there. A layer's gradient goes to whoever owns
 //! it while the layer before computes.
 
-use super::forward::{attention_scale, piece, tensor, Sizes};
+use super::forward::{piece, tensor, Sizes};
 use super::gpu::{Address, GpuError, ProductForm, ProductResult, Stream};
-use super::kernels::attention::{attend_backward, AttendBackward};
+use super::kernels::attention::{
+    attend_backward_keys, attend_backward_queries, attend_dots, AttendBackward, AttendDots,
+};
 use super::kernels::embedding::{embed_gradient, EmbedGradient};
 use super::kernels::norm::{
     norm_again, norm_backward, norm_weight_gradient, NormAgain, NormBackward, NormWeightGradient,
 };
-use super::kernels::rows::{swiglu_backward, SwigluBackward};
+use super::kernels::rows::{swiglu_backward, SwigluBackward, Turn};
 use super::layout::{Unit, UnitKind};
 use super::plan::{Activation, Region, Working, NORM_ROWS};
 use super::rank::{blocks, Rank};
@@ -76,9 +78,10 @@ impl Rank {
             d_h: d_h.0,
             h,
             d_gate_up,
+            tokens: sizes.tokens as u32,
             ffn: ffn as u32,
         };
-        swiglu_backward(&*self.gpu, Stream::Compute, sizes.tokens as u32, &arguments)?;
+        swiglu_backward(&*self.gpu, Stream::Compute, &arguments)?;
         self.to_weights(layer, piece::DOWN, d_state, (h, ffn), sizes)?;
 
         let middle = of(Activation::Middle);
@@ -97,7 +100,7 @@ impl Rank {
 
     fn attention_backward(&mut self, layer: &Layer<'_>, sizes: Sizes) -> Result<(), GpuError> {
         let shape = self.shape.clone();
-        let (config, plan) = (&shape.config, &shape.plan);
+        let plan = &shape.plan;
         let of = |activation| self.at(plan.activation(activation, layer.number));
         let working = |part| self.at(plan.working(part));
         let hidden = sizes.hidden;
@@ -107,26 +110,21 @@ impl Rank {
         self.to_weights(layer, piece::OUTPUT, d_state, (attended, hidden), sizes)?;
         self.to_input(layer, piece::OUTPUT, d_state, (d_attended, hidden), sizes)?;
         let d_qkv = working(Working::Qkv);
-        attend_backward(
-            &*self.gpu,
-            Stream::Compute,
-            &AttendBackward {
-                qkv: of(Activation::Qkv),
-                starts: self.tokens(2),
-                out: attended,
-                d_out: d_attended,
-                log_sums: of(Activation::LogSums),
-                dots: working(Working::Dots),
-                d_qkv,
-                samples: sizes.samples as u32,
-                seq_len: config.seq_len as u32,
-                heads: config.heads as u32,
-                kv_heads: config.kv_heads as u32,
-                head_dim: config.head_dim() as u32,
-                scale: attention_scale(config.head_dim()),
-            },
-        )?;
-        self.turn(d_qkv, -1.0, sizes)?;
+        let (shape_of, dots) = (self.attention(sizes), working(Working::Dots));
+        let arrays = AttendDots { shape: shape_of, out: attended, d_out: d_attended, dots };
+        attend_dots(&*self.gpu, Stream::Compute, &arrays)?;
+        let arrays = AttendBackward {
+            shape: shape_of,
+            qkv: of(Activation::Qkv),
+            starts: self.tokens(2),
+            d_out: d_attended,
+            log_sums: of(Activation::LogSums),
+            dots,
+            d_qkv,
+        };
+        attend_backward_keys(&*self.gpu, Stream::Compute, &arrays)?;
+        attend_backward_queries(&*self.gpu, Stream::Compute, &arrays)?;
+        self.turn(d_qkv, Turn::Back, sizes)?;
 
         let state = self.state(layer.number);
         let inverse = of(Activation::AttentionInverse);
@@ -187,8 +185,8 @@ impl Rank {
         normed: Address,
         sizes: Sizes,
     ) -> Result<(), GpuError> {
-        let arguments = NormAgain { x, w, inverse, normed, width: sizes.hidden as u32 };
-        norm_again(&*self.gpu, Stream::Compute, sizes.tokens as u32, &arguments)
+        let (tokens, width) = (sizes.tokens as u32, sizes.hidden as u32);
+        norm_again(&*self.gpu, Stream::Compute, &NormAgain { x, w, inverse, normed, tokens, width })
     }
 
     /// From the gradient of a norm's output to that of the stream, to which it is added, and of the norm.
@@ -247,9 +245,10 @@ impl Rank {
             ids: self.tokens(5),
             d_out: self.at(shape.plan.working(Working::State)),
             gradient,
+            distinct,
             width: sizes.hidden as u32,
         };
-        embed_gradient(&*self.gpu, Stream::Compute, distinct, &arguments)?;
+        embed_gradient(&*self.gpu, Stream::Compute, &arguments)?;
         if shared {
             self.send_ends(UnitKind::Embedding, active)?;
         }

@@ -4,10 +4,10 @@
 //! once. What a layer computes is written by `layer` alone, so that computing it again for the backward pass gives the same bits.
 
 use super::gpu::{Address, GpuError, ProductForm, ProductResult, Stream};
-use super::kernels::attention::{attend, Attend};
+use super::kernels::attention::{attend, Attend, Shape as AttentionShape};
 use super::kernels::embedding::{embed, Embed};
-use super::kernels::norm::{add_norm, AddNorm};
-use super::kernels::rows::{rotate, swiglu, Rotate, Swiglu};
+use super::kernels::norm::{add_norm, AddNorm, Addend};
+use super::kernels::rows::{rotate, swiglu, Rotate, Swiglu, Turn};
 use super::layout::{Unit, UnitKind};
 use super::plan::{Activation, Region};
 use super::rank::{blocks, Rank};
@@ -35,11 +35,6 @@ pub(super) struct Sizes {
     pub(super) vocab: u64,
 }
 
-/// The scale of attention's scores.
-pub(super) fn attention_scale(head_dim: usize) -> f32 {
-    (1.0 / (head_dim as f64).sqrt()) as f32
-}
-
 /// Where a tensor of a unit begins.
 pub(super) fn tensor(unit: &Unit, base: Address, piece: usize, value_bytes: u64) -> Address {
     let first = unit.pieces.get(piece).map_or(0, |piece| piece.values.start);
@@ -56,6 +51,18 @@ impl Rank {
             qkv: config.qkv_dim() as u64,
             ffn: config.ffn as u64,
             vocab: config.vocab as u64,
+        }
+    }
+
+    /// The sizes of attention.
+    pub(super) fn attention(&self, sizes: Sizes) -> AttentionShape {
+        let config = &self.shape.config;
+        AttentionShape {
+            samples: sizes.samples as u32,
+            seq_len: config.seq_len as u32,
+            heads: config.heads as u32,
+            kv_heads: config.kv_heads as u32,
+            head_width: config.head_dim() as u32,
         }
     }
 
@@ -89,8 +96,9 @@ impl Rank {
         self.fetch(Self::layer_unit(0))?;
         let table = self.parameters(0)?;
         let tokens = self.region(Region::Tokens);
-        let arguments = Embed { tokens, table, out: self.state(0), width: sizes.hidden as u32 };
-        embed(&*self.gpu, Stream::Compute, sizes.tokens as u32, &arguments)?;
+        let (count, width) = (sizes.tokens as u32, sizes.hidden as u32);
+        let arguments = Embed { tokens, table, out: self.state(0), count, width };
+        embed(&*self.gpu, Stream::Compute, &arguments)?;
         self.used(0)?;
         for layer in 0..layers {
             if layer + 1 < layers {
@@ -104,21 +112,17 @@ impl Rank {
         self.fetch(self.head_unit())?;
         let w = self.parameters(self.norm_unit())?;
         let epsilon = self.shape.config.norm_epsilon;
-        let before = match layers {
-            0 => self.state(0),
-            _ => self.at(self.shape.plan.activation(Activation::Middle, layers - 1)),
-        };
         let arguments = AddNorm {
-            x: before,
-            y: self.region(Region::Branch),
-            sum: self.state(layers),
+            x: self.at(self.shape.plan.activation(Activation::Middle, layers - 1)),
+            add: Some(Addend { y: self.region(Region::Branch), sum: self.state(layers) }),
             w,
             normed: self.region(Region::FinalNormed),
             inverse: self.region(Region::FinalInverse),
+            tokens: sizes.tokens as u32,
             width: sizes.hidden as u32,
             epsilon,
         };
-        add_norm(&*self.gpu, Stream::Compute, sizes.tokens as u32, &arguments)?;
+        add_norm(&*self.gpu, Stream::Compute, &arguments)?;
         self.used(self.norm_unit())
     }
 
@@ -136,71 +140,63 @@ impl Rank {
         let of = |activation| self.at(plan.activation(activation, layer));
         let (rows, width, epsilon) = (sizes.tokens as u32, sizes.hidden as u32, config.norm_epsilon);
         let state = self.state(layer);
-        let before = match layer {
-            0 => None,
-            _ => Some(self.at(plan.activation(Activation::Middle, layer - 1))),
-        };
-        let (x, y) = match before.filter(|_| first_time) {
-            Some(middle) => (middle, self.region(Region::Branch)),
-            None => (state, Address::default()),
+        let branch = self.region(Region::Branch);
+        let before = layer.checked_sub(1).filter(|_| first_time);
+        let (x, add) = match before {
+            Some(before) => {
+                let middle = self.at(plan.activation(Activation::Middle, before));
+                (middle, Some(Addend { y: branch, sum: state }))
+            }
+            None => (state, None),
         };
         let normed = of(Activation::AttentionNormed);
         let arguments = AddNorm {
             x,
-            y,
-            sum: state,
+            add,
             w: tensor(unit, weights, piece::ATTENTION_NORM, 2),
             normed,
             inverse: of(Activation::AttentionInverse),
+            tokens: rows,
             width,
             epsilon,
         };
-        add_norm(&*self.gpu, Stream::Compute, rows, &arguments)?;
+        add_norm(&*self.gpu, Stream::Compute, &arguments)?;
 
         let qkv = of(Activation::Qkv);
         self.apply(unit, weights, piece::QKV, (normed, sizes.hidden), (qkv, sizes.qkv), sizes.tokens)?;
-        self.turn(qkv, 1.0, sizes)?;
+        self.turn(qkv, Turn::Forward, sizes)?;
         let attended = of(Activation::Attended);
-        attend(
-            &*self.gpu,
-            Stream::Compute,
-            &Attend {
-                qkv,
-                starts: self.tokens(2),
-                out: attended,
-                log_sums: of(Activation::LogSums),
-                samples: sizes.samples as u32,
-                seq_len: config.seq_len as u32,
-                heads: config.heads as u32,
-                kv_heads: config.kv_heads as u32,
-                head_dim: config.head_dim() as u32,
-                scale: attention_scale(config.head_dim()),
-            },
-        )?;
+        let arrays = Attend {
+            shape: self.attention(sizes),
+            qkv,
+            starts: self.tokens(2),
+            out: attended,
+            log_sums: of(Activation::LogSums),
+        };
+        attend(&*self.gpu, Stream::Compute, &arrays)?;
 
-        let branch = self.region(Region::Branch);
         let (hidden, tokens) = (sizes.hidden, sizes.tokens);
         self.apply(unit, weights, piece::OUTPUT, (attended, hidden), (branch, hidden), tokens)?;
         let middle = of(Activation::Middle);
         let normed = of(Activation::FfnNormed);
         let arguments = AddNorm {
             x: state,
-            y: branch,
-            sum: middle,
+            add: Some(Addend { y: branch, sum: middle }),
             w: tensor(unit, weights, piece::FFN_NORM, 2),
             normed,
             inverse: of(Activation::FfnInverse),
+            tokens: rows,
             width,
             epsilon,
         };
-        add_norm(&*self.gpu, Stream::Compute, rows, &arguments)?;
+        add_norm(&*self.gpu, Stream::Compute, &arguments)?;
         let gate_up = of(Activation::GateUp);
         let wide = (gate_up, 2 * sizes.ffn);
         self.apply(unit, weights, piece::GATE_UP, (normed, hidden), wide, tokens)?;
         let h = of(Activation::Hidden);
-        let arguments = Swiglu { gate_up, h, ffn: sizes.ffn as u32 };
         if first_time {
-            swiglu(&*self.gpu, Stream::Compute, rows, &arguments)?;
+            let arguments = Swiglu { gate_up, h, tokens: rows, ffn: sizes.ffn as u32 };
+            swiglu(&*self.gpu, Stream::Compute, &arguments)?;
             self.apply(unit, weights, piece::DOWN, (h, sizes.ffn), (branch, hidden), tokens)?;
         }
         Ok(())
@@ -226,7 +222,7 @@ impl Rank {
     }
 
     /// Turns q and k of q|k|v by their positions, or back.
-    pub(super) fn turn(&self, qkv: Address, direction: f32, sizes: Sizes) -> Result<(), GpuError> {
+    pub(super) fn turn(&self, qkv: Address, turn: Turn, sizes: Sizes) -> Result<(), GpuError> {
         let config = &self.shape.config;
         let cos = self.region(Region::Rotary);
         let sin = cos.plus(self.shape.plan.region(Region::Rotary) / 2);
@@ -234,13 +230,14 @@ impl Rank {
             qkv,
             cos,
             sin,
+            tokens: sizes.tokens as u32,
             seq_len: config.seq_len as u32,
             heads: (config.heads + config.kv_heads) as u32,
             head_dim: config.head_dim() as u32,
             stride: sizes.qkv as u32,
-            direction,
+            turn,
         };
-        rotate(&*self.gpu, Stream::Compute, sizes.tokens as u32, &arguments)
+        rotate(&*self.gpu, Stream::Compute, &arguments)
     }
 
     /// One of the lists of [`Region::Tokens`]: inputs, targets, documents, order, firsts, ids.

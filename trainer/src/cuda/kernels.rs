@@ -1,5 +1,6 @@
 //! The kernels: their sources, how each is compiled, and one typed function a kernel that starts it.
 
+pub mod attention;
 pub mod embedding;
 pub mod loss;
 pub mod norm;
@@ -34,6 +35,7 @@ pub fn source(file: &str) -> Option<&'static str> {
 
 /// All sources: file name without `.cu`, and text.
 pub const SOURCES: &[(&str, &str)] = &[
+    ("attention", include_str!("kernels/attention.cu")),
     ("embedding", include_str!("kernels/embedding.cu")),
     ("loss", include_str!("kernels/loss.cu")),
     ("norm", include_str!("kernels/norm.cu")),
@@ -43,7 +45,13 @@ pub const SOURCES: &[(&str, &str)] = &[
 
 /// All kernels in all their forms.
 pub fn all() -> impl Iterator<Item = &'static Kernel> {
-    let groups: [&'static [Kernel]; 5] =
-        [embedding::KERNELS, loss::KERNELS, norm::KERNELS, rows::KERNELS, values::KERNELS];
+    let groups: [&'static [Kernel]; 6] = [
+        attention::KERNELS,
+        embedding::KERNELS,
+        loss::KERNELS,
+        norm::KERNELS,
+        rows::KERNELS,
+        values::KERNELS,
+    ];
     groups.into_iter().flatten()
 }

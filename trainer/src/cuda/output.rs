@@ -28,11 +28,11 @@ impl Rank {
                 logits: self.region(Region::Logits),
                 targets: self.tokens(1).plus(from * 4),
                 losses: self.region(Region::Losses).plus(from * 4),
+                rows: count as u32,
                 vocab: sizes.vocab as u32,
-                scale: scale.unwrap_or(0.0),
-                write: scale.is_some(),
+                scale,
             };
-            cross_entropy(&*self.gpu, Stream::Compute, count as u32, &arguments)?;
+            cross_entropy(&*self.gpu, Stream::Compute, &arguments)?;
             if scale.is_some() {
                 self.output_backward(head, from, count, sizes)?;
             }

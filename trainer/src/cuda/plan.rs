@@ -490,7 +490,8 @@ impl MuonWork {
             matrix = matrix.max(aligned(rows * columns * HALF));
             square = square.max(aligned(short * short * HALF));
         }
-        let parts = aligned((matrix / HALF).div_ceil(CHUNK) * DOUBLE + DOUBLE);
+        // The parts, and behind them their sum.
+        let parts = aligned((matrix / HALF).div_ceil(CHUNK) * DOUBLE) + aligned(DOUBLE);
         Self { matrix, square, parts }
     }
 

@@ -51,6 +51,12 @@ pub(super) struct States {
     pub(super) square: Address,
 }
 
+impl States {
+    /// Of a unit that does not exist.
+    pub(super) const NONE: Self =
+        Self { low: Address(0), mean: Address(0), square: Address(0) };
+}
+
 /// A matrix that lies in one piece: its first value in the unit, its first row among those of the matrices
 /// that are multiplied together, its rows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
