@@ -4,7 +4,9 @@ pub mod attention;
 pub mod embedding;
 pub mod loss;
 pub mod norm;
+pub mod optimiser;
 pub mod rows;
+pub mod sparse;
 mod start;
 pub mod values;
 
@@ -39,18 +41,22 @@ pub const SOURCES: &[(&str, &str)] = &[
     ("embedding", include_str!("kernels/embedding.cu")),
     ("loss", include_str!("kernels/loss.cu")),
     ("norm", include_str!("kernels/norm.cu")),
+    ("optimiser", include_str!("kernels/optimiser.cu")),
     ("rows", include_str!("kernels/rows.cu")),
+    ("sparse", include_str!("kernels/sparse.cu")),
     ("values", include_str!("kernels/values.cu")),
 ];
 
 /// All kernels in all their forms.
 pub fn all() -> impl Iterator<Item = &'static Kernel> {
-    let groups: [&'static [Kernel]; 6] = [
+    let groups: [&'static [Kernel]; 8] = [
         attention::KERNELS,
         embedding::KERNELS,
         loss::KERNELS,
         norm::KERNELS,
+        optimiser::KERNELS,
         rows::KERNELS,
+        sparse::KERNELS,
         values::KERNELS,
     ];
     groups.into_iter().flatten()
