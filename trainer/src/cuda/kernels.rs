@@ -1,5 +1,15 @@
 //! The kernels: their sources, how each is compiled, and one typed function a kernel that starts it.
 
+pub mod attention;
+pub mod embedding;
+pub mod loss;
+pub mod norm;
+pub mod optimiser;
+pub mod rows;
+pub mod sparse;
+mod start;
+pub mod values;
+
 /// A kernel as it is compiled: its source, and the constants that are fixed in it.
 #[derive(PartialEq, Eq, Hash, Debug)]
 pub struct Kernel {
@@ -26,10 +36,28 @@ pub fn source(file: &str) -> Option<&'static str> {
 }
 
 /// All sources: file name without `.cu`, and text.
-pub const SOURCES: &[(&str, &str)] = &[];
+pub const SOURCES: &[(&str, &str)] = &[
+    ("attention", include_str!("kernels/attention.cu")),
+    ("embedding", include_str!("kernels/embedding.cu")),
+    ("loss", include_str!("kernels/loss.cu")),
+    ("norm", include_str!("kernels/norm.cu")),
+    ("optimiser", include_str!("kernels/optimiser.cu")),
+    ("rows", include_str!("kernels/rows.cu")),
+    ("sparse", include_str!("kernels/sparse.cu")),
+    ("values", include_str!("kernels/values.cu")),
+];
 
 /// All kernels in all their forms.
 pub fn all() -> impl Iterator<Item = &'static Kernel> {
-    let groups: [&'static [Kernel]; 0] = [];
+    let groups: [&'static [Kernel]; 8] = [
+        attention::KERNELS,
+        embedding::KERNELS,
+        loss::KERNELS,
+        norm::KERNELS,
+        optimiser::KERNELS,
+        rows::KERNELS,
+        sparse::KERNELS,
+        values::KERNELS,
+    ];
     groups.into_iter().flatten()
 }
