@@ -33,6 +33,8 @@ pub struct Work {
     pub muon: bool,
     /// Whether the master's rest and the averages lie in pinned host memory.
     pub offload: bool,
+    /// Without a backward pass: whether updates are applied to the parameters, which takes their rest, too.
+    pub changes: bool,
 }
 
 /// A part of a rank's memory.
@@ -322,6 +324,8 @@ impl Plan {
         plan.set(Region::High, layout.owned() * HALF);
         if work.training {
             plan.add_training(config, layout);
+        } else if work.changes {
+            plan.set(Region::Low, layout.owned() * HALF);
         }
         plan
     }
@@ -457,7 +461,8 @@ pub(super) fn squares_owned(layout: &Layout, muon: bool) -> u64 {
         return layout.owned();
     }
     let owned = |rank: usize| -> u64 {
-        let pieces = layout.units.iter().flat_map(|unit| unit.pieces.iter().map(move |p| (unit, p)));
+        let pieces =
+            layout.units.iter().flat_map(|unit| unit.pieces.iter().map(move |p| (unit, p)));
         let averaged = pieces.filter(|(_, piece)| !piece.layer_matrix);
         averaged.filter_map(|(unit, piece)| layout.segment(unit, piece, rank)).map(room).sum()
     };

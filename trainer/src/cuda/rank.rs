@@ -53,8 +53,7 @@ pub(super) struct States {
 
 impl States {
     /// Of a unit that does not exist.
-    pub(super) const NONE: Self =
-        Self { low: Address(0), mean: Address(0), square: Address(0) };
+    pub(super) const NONE: Self = Self { low: Address(0), mean: Address(0), square: Address(0) };
 }
 
 /// A matrix that lies in one piece: its first value in the unit, its first row among those of the matrices
@@ -163,9 +162,9 @@ impl Rank {
     pub(super) fn square_values(&self, unit: usize) -> u64 {
         let Some(own) = self.shape.layout.units.get(unit) else { return 0 };
         let averaged = own.pieces.iter().zip(self.squares.get(unit).into_iter().flatten());
-        let segments = averaged.filter(|(_, place)| place.is_some()).filter_map(|(piece, _)| {
-            self.shape.layout.segment(own, piece, self.collective.rank())
-        });
+        let segments = averaged
+            .filter(|(_, place)| place.is_some())
+            .filter_map(|(piece, _)| self.shape.layout.segment(own, piece, self.collective.rank()));
         segments.map(room).sum()
     }
 
