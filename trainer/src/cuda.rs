@@ -12,7 +12,6 @@ pub mod device;
 mod forward;
 pub mod gpu;
 pub mod kernels;
-<<<<<<< HEAD
 pub mod layout;
 pub mod learner;
 mod node;
@@ -22,9 +21,7 @@ pub mod plan;
 mod predictor;
 mod rank;
 pub mod state;
-=======
 pub mod twin;
->>>>>>> sparse
 
 pub use collective::Collective;
 pub use device::{Cuda, CudaSettings, Gpus, Seat};

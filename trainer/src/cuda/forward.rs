@@ -86,7 +86,11 @@ impl Rank {
 
     /// The unit number of the output matrix.
     pub(super) fn head_unit(&self) -> usize {
-        if self.shape.config.tied { 0 } else { 2 + self.shape.config.layers }
+        if self.shape.config.tied {
+            0
+        } else {
+            2 + self.shape.config.layers
+        }
     }
 
     /// From the loaded tokens to the last norm's output.
@@ -138,7 +142,8 @@ impl Rank {
         let (config, plan) = (&shape.config, &shape.plan);
         let Some(unit) = shape.layout.unit(UnitKind::Layer(layer)) else { return Ok(()) };
         let of = |activation| self.at(plan.activation(activation, layer));
-        let (rows, width, epsilon) = (sizes.tokens as u32, sizes.hidden as u32, config.norm_epsilon);
+        let (rows, width, epsilon) =
+            (sizes.tokens as u32, sizes.hidden as u32, config.norm_epsilon);
         let state = self.state(layer);
         let branch = self.region(Region::Branch);
         let before = layer.checked_sub(1).filter(|_| first_time);
@@ -163,7 +168,14 @@ impl Rank {
         add_norm(&*self.gpu, Stream::Compute, &arguments)?;
 
         let qkv = of(Activation::Qkv);
-        self.apply(unit, weights, piece::QKV, (normed, sizes.hidden), (qkv, sizes.qkv), sizes.tokens)?;
+        self.apply(
+            unit,
+            weights,
+            piece::QKV,
+            (normed, sizes.hidden),
+            (qkv, sizes.qkv),
+            sizes.tokens,
+        )?;
         self.turn(qkv, Turn::Forward, sizes)?;
         let attended = of(Activation::Attended);
         let arrays = Attend {

@@ -44,7 +44,10 @@ impl Node {
                 })
             };
             let threads: Vec<_> = seats.into_iter().map(make).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(died()))).collect()
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or_else(|_| Err(died())))
+                .collect()
         });
         let mut node = Self { ranks: first_cause(made)?, shape };
         let (cos, sin) = rotary_tables(config);
@@ -64,7 +67,8 @@ impl Node {
         call: impl Fn(&mut Rank) -> Result<T, GpuError> + Sync,
     ) -> Result<Vec<T>, GpuError> {
         let call = |rank: &mut Rank| {
-            let result = catch_unwind(AssertUnwindSafe(|| call(rank))).unwrap_or_else(|_| Err(died()));
+            let result =
+                catch_unwind(AssertUnwindSafe(|| call(rank))).unwrap_or_else(|_| Err(died()));
             if let Err(error) = &result {
                 rank.collective.abort(error);
             }
@@ -77,7 +81,10 @@ impl Node {
             let call = &call;
             let start = |rank| scope.spawn(move || call(rank));
             let threads: Vec<_> = self.ranks.iter_mut().map(start).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(died()))).collect()
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or_else(|_| Err(died())))
+                .collect()
         });
         first_cause(results)
     }

@@ -177,8 +177,9 @@ impl Rank {
         let rank = self.collective.rank();
         let own = self.region(Region::Direction);
         let matrices = || unit.pieces.iter().filter(|piece| piece.layer_matrix);
-        let segments =
-            || matrices().filter_map(|piece| Some((piece, shape.layout.segment(unit, piece, rank)?)));
+        let segments = || {
+            matrices().filter_map(|piece| Some((piece, shape.layout.segment(unit, piece, rank)?)))
+        };
         for (piece, segment) in segments() {
             let halves = segment.owned * 2;
             let arguments = Momentum {

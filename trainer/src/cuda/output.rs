@@ -1,7 +1,7 @@
 //! The output matrix and cross entropy, with their backward pass.
 
-use super::gpu::{Address, GpuError, ProductForm, ProductResult, Stream};
 use super::forward::Sizes;
+use super::gpu::{Address, GpuError, ProductForm, ProductResult, Stream};
 use super::kernels::loss::{cross_entropy, CrossEntropy};
 use super::kernels::norm::{norm_backward, norm_weight_gradient, NormBackward, NormWeightGradient};
 use super::kernels::values::add_f32;

@@ -318,7 +318,7 @@ impl Plan {
         };
         plan.lay_activations(config);
         plan.add_passes(config);
-        plan.add_gathered(config, layout);
+        plan.add_gathered(layout);
         plan.set(Region::High, layout.owned() * HALF);
         if work.training {
             plan.add_training(config, layout);
@@ -359,7 +359,7 @@ impl Plan {
         self.set(Region::Losses, tokens * FLOAT);
     }
 
-    fn add_gathered(&mut self, config: &ModelConfig, layout: &Layout) {
+    fn add_gathered(&mut self, layout: &Layout) {
         if layout.world == 1 {
             return;
         }
@@ -374,7 +374,6 @@ impl Plan {
             self.set(Region::NormGradient, norm * FLOAT);
             self.set(Region::Received, layer.max(ends).max(norm) / layout.world * FLOAT);
         }
-        let _ = config;
     }
 
     fn add_training(&mut self, config: &ModelConfig, layout: &Layout) {
@@ -457,7 +456,8 @@ pub(super) fn squares_owned(layout: &Layout, muon: bool) -> u64 {
         return layout.owned();
     }
     let owned = |rank: usize| -> u64 {
-        let pieces = layout.units.iter().flat_map(|unit| unit.pieces.iter().map(move |p| (unit, p)));
+        let pieces =
+            layout.units.iter().flat_map(|unit| unit.pieces.iter().map(move |p| (unit, p)));
         let averaged = pieces.filter(|(_, piece)| !piece.layer_matrix);
         averaged.filter_map(|(unit, piece)| layout.segment(unit, piece, rank)).map(room).sum()
     };

@@ -53,8 +53,7 @@ pub(super) struct States {
 
 impl States {
     /// Of a unit that does not exist.
-    pub(super) const NONE: Self =
-        Self { low: Address(0), mean: Address(0), square: Address(0) };
+    pub(super) const NONE: Self = Self { low: Address(0), mean: Address(0), square: Address(0) };
 }
 
 /// A matrix that lies in one piece: its first value in the unit, its first row among those of the matrices
@@ -98,7 +97,7 @@ impl Rank {
         };
         if shape.plan.pinned > 0 {
             gpu.synchronise(Stream::Compute)?;
-            zero_pinned(&*gpu, pinned, shape.plan.pinned, base)?;
+            zero_pinned(&*gpu, pinned, shape.plan.pinned)?;
         }
         let squares = square_places(&shape, collective.rank());
         gpu.synchronise(Stream::Compute)?;
@@ -163,9 +162,9 @@ impl Rank {
     pub(super) fn square_values(&self, unit: usize) -> u64 {
         let Some(own) = self.shape.layout.units.get(unit) else { return 0 };
         let averaged = own.pieces.iter().zip(self.squares.get(unit).into_iter().flatten());
-        let segments = averaged.filter(|(_, place)| place.is_some()).filter_map(|(piece, _)| {
-            self.shape.layout.segment(own, piece, self.collective.rank())
-        });
+        let segments = averaged
+            .filter(|(_, place)| place.is_some())
+            .filter_map(|(piece, _)| self.shape.layout.segment(own, piece, self.collective.rank()));
         segments.map(room).sum()
     }
 
@@ -359,17 +358,15 @@ fn square_places(shape: &Shape, rank: usize) -> Vec<Vec<Option<u64>>> {
     shape.layout.units.iter().map(|unit| of_unit(unit)).collect()
 }
 
-/// Writes zeros to pinned memory, out of device memory that is zero.
-fn zero_pinned(gpu: &dyn Gpu, to: Address, bytes: u64, zeros: Address) -> Result<(), GpuError> {
+/// Writes zeros to pinned memory.
+fn zero_pinned(gpu: &dyn Gpu, to: Address, bytes: u64) -> Result<(), GpuError> {
     const PART: u64 = 1 << 20;
-    let part = PART.min(bytes);
-    let zeros_here = vec![0; part as usize];
-    let _ = zeros;
+    let zeros = vec![0; PART.min(bytes) as usize];
     let mut done = 0;
     while done < bytes {
-        let len = part.min(bytes - done);
-        gpu.upload(Stream::Inward, to.plus(done), &zeros_here[..len as usize])?;
-        done += len;
+        let part = PART.min(bytes - done);
+        gpu.upload(Stream::Inward, to.plus(done), &zeros[..part as usize])?;
+        done += part;
     }
     gpu.synchronise(Stream::Inward)
 }
