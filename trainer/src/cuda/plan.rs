@@ -320,7 +320,7 @@ impl Plan {
         };
         plan.lay_activations(config);
         plan.add_passes(config);
-        plan.add_gathered(config, layout);
+        plan.add_gathered(layout);
         plan.set(Region::High, layout.owned() * HALF);
         if work.training {
             plan.add_training(config, layout);
@@ -363,7 +363,7 @@ impl Plan {
         self.set(Region::Losses, tokens * FLOAT);
     }
 
-    fn add_gathered(&mut self, config: &ModelConfig, layout: &Layout) {
+    fn add_gathered(&mut self, layout: &Layout) {
         if layout.world == 1 {
             return;
         }
@@ -378,7 +378,6 @@ impl Plan {
             self.set(Region::NormGradient, norm * FLOAT);
             self.set(Region::Received, layer.max(ends).max(norm) / layout.world * FLOAT);
         }
-        let _ = config;
     }
 
     fn add_training(&mut self, config: &ModelConfig, layout: &Layout) {

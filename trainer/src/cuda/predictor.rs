@@ -15,7 +15,7 @@ use crate::model::config::Arena;
 use dataset::SampleSource;
 
 /// Evaluates one shape of models on the ranks of a node.
-pub struct CudaPredictor {
+pub(super) struct CudaPredictor {
     node: Node,
     arena: Arena,
     threads: Threads,
@@ -108,7 +108,7 @@ impl CudaPredictor {
 }
 
 impl Rank {
-    /// The losses of this rank's micro-batches, with their numbers; all of them where `all`.
+    /// The losses of this rank's micro-batches, with their numbers.
     fn losses(&mut self, batches: &[MicroBatch]) -> Result<Vec<(usize, f64)>, GpuError> {
         self.forget_gathered()?;
         let (world, rank) = (self.collective.world(), self.collective.rank());

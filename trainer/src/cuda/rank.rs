@@ -97,7 +97,7 @@ impl Rank {
         };
         if shape.plan.pinned > 0 {
             gpu.synchronise(Stream::Compute)?;
-            zero_pinned(&*gpu, pinned, shape.plan.pinned, base)?;
+            zero_pinned(&*gpu, pinned, shape.plan.pinned)?;
         }
         let squares = square_places(&shape, collective.rank());
         gpu.synchronise(Stream::Compute)?;
@@ -358,17 +358,15 @@ fn square_places(shape: &Shape, rank: usize) -> Vec<Vec<Option<u64>>> {
     shape.layout.units.iter().map(|unit| of_unit(unit)).collect()
 }
 
-/// Writes zeros to pinned memory, out of device memory that is zero.
-fn zero_pinned(gpu: &dyn Gpu, to: Address, bytes: u64, zeros: Address) -> Result<(), GpuError> {
+/// Writes zeros to pinned memory.
+fn zero_pinned(gpu: &dyn Gpu, to: Address, bytes: u64) -> Result<(), GpuError> {
     const PART: u64 = 1 << 20;
-    let part = PART.min(bytes);
-    let zeros_here = vec![0; part as usize];
-    let _ = zeros;
+    let zeros = vec![0; PART.min(bytes) as usize];
     let mut done = 0;
     while done < bytes {
-        let len = part.min(bytes - done);
-        gpu.upload(Stream::Inward, to.plus(done), &zeros_here[..len as usize])?;
-        done += len;
+        let part = PART.min(bytes - done);
+        gpu.upload(Stream::Inward, to.plus(done), &zeros[..part as usize])?;
+        done += part;
     }
     gpu.synchronise(Stream::Inward)
 }
