@@ -34,11 +34,8 @@ pub struct Memory {
 
 /// So many ranks, the ends in their order.
 pub fn join(world: usize) -> Vec<Memory> {
-    let state = State {
-        places: vec![0; world],
-        values: vec![Vec::new(); world],
-        ..State::default()
-    };
+    let state =
+        State { places: vec![0; world], values: vec![Vec::new(); world], ..State::default() };
     let hall = Arc::new(Hall { world, state: Mutex::new(state), changed: Condvar::new() });
     (0..world).map(|rank| Memory { hall: hall.clone(), rank }).collect()
 }
