@@ -14,6 +14,7 @@ pub mod gpu;
 pub mod kernels;
 pub mod layout;
 pub mod learner;
+pub mod memory;
 mod node;
 mod optimiser;
 mod output;
