@@ -57,9 +57,8 @@ fn a_lost_gpu_ends_the_window_and_not_the_model() {
 #[test]
 fn a_learner_whose_gpu_is_lost_says_so_at_every_call() {
     let config = small();
-    let device = Emulators::new(2)
-        .failing(Fault { rank: 1, after: 30 })
-        .device(CudaSettings::default());
+    let device =
+        Emulators::new(2).failing(Fault { rank: 1, after: 30 }).device(CudaSettings::default());
     let mut learner = device.cuda_learner(&config, &learner_settings(1, false)).unwrap();
     learner.load(&mut &model(&config)).unwrap();
     for _ in 0..3 {

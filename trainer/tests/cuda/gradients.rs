@@ -23,8 +23,7 @@ fn check(config: &ModelConfig, source: &dyn SampleSource, micro: usize, world: u
     let mut expected = vec![f32::NAN; model.parameters().len()];
     let expected_loss =
         engine.batch_gradient(model.parameters(), &mut expected, source, &ids).unwrap();
-    let expected_norm =
-        expected.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
+    let expected_norm = expected.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
 
     let device = Emulators::new(world).device(CudaSettings::default());
     let mut learner = device.cuda_learner(config, &learner_settings(micro, false)).unwrap();

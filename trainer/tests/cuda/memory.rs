@@ -27,7 +27,7 @@ fn a_learner_allocates_its_plan_in_one_piece() {
         let emulators = Emulators::new(world);
         let trained = learn(&emulators.device(cuda), &config, &learner_settings(2, muon), 2);
         assert_eq!(trained.losses.len(), 2);
-        let work = Work { samples: 2, training: true, recompute, muon, offload };
+        let work = Work { samples: 2, training: true, recompute, muon, offload, changes: false };
         let plan = planned(&config, world, work);
         assert_eq!(emulators.allocated(), vec![vec![plan.bytes()]; world]);
         let pinned = if offload { vec![plan.pinned] } else { Vec::new() };
@@ -43,7 +43,8 @@ fn a_learner_says_what_it_allocates() {
     let device = Emulators::new(1).device(CudaSettings::default());
     let mut learner = device.cuda_learner(&config, &learner_settings(2, false)).unwrap();
     let recompute = CudaSettings::default().recompute;
-    let work = Work { samples: 2, training: true, recompute, muon: false, offload: false };
+    let work =
+        Work { samples: 2, training: true, recompute, muon: false, offload: false, changes: false };
     assert_eq!(learner.allocated_bytes(), planned(&config, 1, work).bytes());
     learner.load(&mut &model(&config)).unwrap();
 }

@@ -29,7 +29,7 @@ fn a_restored_trainer_goes_on_bit_for_bit_on_other_gpus() {
         let checkpoints = Checkpoints::open(folder.path()).unwrap();
         let source = samples(&small());
         let window = |trainer: &mut Trainer, number: u64| {
-            let ids = |step: u64| (0..4).map(|sample| (number * 20 + step * 4 + sample) % 64);
+            let ids = |step: u64| (0..4).map(move |sample| (number * 20 + step * 4 + sample) % 64);
             let steps: Vec<Vec<u64>> = (0..3).map(|step| ids(step).collect()).collect();
             let mut go_on = |_: &_| ControlFlow::Continue(());
             trainer.train_window(&source, &steps, &|_| 3e-3, &mut go_on).unwrap();
