@@ -30,8 +30,8 @@ fn a_lost_gpu_ends_the_window_and_not_the_model() {
         trainer.make_update(64, 950_000).unwrap()
     };
     for world in [1, 2, 4] {
-        // In the first forward pass, somewhere in the first backward pass, and in a later step.
-        for after in [12, 70, 400] {
+        // After the parameters are there: in the first step and in later ones, forward and backward.
+        for after in [100, 150, 300, 400] {
             let rank = world - 1;
             let emulators = Emulators::new(world).failing(Fault { rank, after });
             let device = emulators.device(CudaSettings::default());
@@ -58,7 +58,7 @@ fn a_lost_gpu_ends_the_window_and_not_the_model() {
 fn a_learner_whose_gpu_is_lost_says_so_at_every_call() {
     let config = small();
     let device =
-        Emulators::new(2).failing(Fault { rank: 1, after: 30 }).device(CudaSettings::default());
+        Emulators::new(2).failing(Fault { rank: 1, after: 120 }).device(CudaSettings::default());
     let mut learner = device.cuda_learner(&config, &learner_settings(1, false)).unwrap();
     learner.load(&mut &model(&config)).unwrap();
     for _ in 0..3 {
