@@ -2,8 +2,9 @@
 //!
 //! The engine allocates [`Plan::bytes`] in one piece and nothing after it.
 
+use serde::Serialize;
+
 use super::layout::{Layout, UnitKind, CHUNK};
-use crate::budget::Recompute;
 use crate::model::config::ModelConfig;
 
 /// Regions begin at multiples of this many bytes.
@@ -19,6 +20,32 @@ pub const LOGIT_ROWS: u64 = 4096;
 
 /// Rows of which a norm's gradient is summed at once.
 pub const NORM_ROWS: u64 = 64;
+
+/// What is computed again in the backward pass instead of being kept.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Recompute {
+    /// Nothing.
+    None,
+    /// Outputs of the norms and of SwiGLU: elementwise work only.
+    NormSwiglu,
+    /// Whole layers, of which only the input is kept: the forward pass twice.
+    Full,
+}
+
+impl Recompute {
+    /// All of them, the fastest first.
+    pub const ALL: [Self; 3] = [Self::None, Self::NormSwiglu, Self::Full];
+
+    /// As it is written on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::NormSwiglu => "norm-swiglu",
+            Self::Full => "full",
+        }
+    }
+}
 
 /// What a rank is to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -4,16 +4,18 @@
 use std::io::Cursor;
 use std::ops::ControlFlow;
 
+use protocol::update::{ChunkError, EncodedChunks, UpdateError};
 use protocol::{aggregate::OuterRule, settings::PPM, Hash};
 use trainer::compress::{TensorPart, UpdateStream};
 use trainer::cuda::device::CudaSettings;
+use trainer::learner::TensorToEncode;
 use trainer::{
     loss_from_q824, Cpu, Device, EvaluationRates, Evaluator, Model, MuonSettings, Threads, Trainer,
     TrainerSettings, UpdateToEvaluate,
 };
 
 use crate::emulators::Emulators;
-use crate::models::{config, model, samples};
+use crate::models::{config, learner_settings, model, samples};
 
 const KEEP: u16 = 64;
 const DECAY_PPM: u32 = 950_000;
@@ -92,22 +94,30 @@ fn a_miners_windows_have_the_same_bytes_on_any_number_of_gpus() {
 
 #[test]
 fn what_cannot_be_encoded_is_the_same_error_as_on_the_cpu() {
+    // An infinite value in the third chunk of a tensor that has others before it; and a keep that nobody can have.
     let refused = |device: &dyn Device| {
-        let mut miner = trainer(device, None);
-        let mut broken = miner.model().clone();
-        broken.parameters_mut()[70_000] = f32::INFINITY;
-        train(&mut miner, 0);
-        miner.make_update(KEEP, DECAY_PPM).unwrap();
-        // A value of θ that no difference with is finite; the learner's parameters are as they were.
-        train(&mut miner, 1);
-        (miner, broken)
+        let made_for = learner_settings(1, false);
+        let mut learner = device.learner(&shape(), &made_for).unwrap();
+        let theta = model(&shape());
+        let (tensor, place) = theta.arena().tensors.iter().enumerate().last().unwrap();
+        let mut start = theta.parameters()[place.range.clone()].to_vec();
+        learner.load(&mut &theta).unwrap();
+        start[2 * 4096 + 70] = f32::INFINITY;
+        let mut feedback = vec![0.0; start.len()];
+        let mut encode = |keep| {
+            let start = &start;
+            let part = TensorToEncode { tensor, feedback: &mut feedback, start, keep, decay: 1.0 };
+            learner.encode(part, &mut EncodedChunks::default())
+        };
+        [encode(KEEP), encode(0)]
     };
-    let [cpu, gpu] = [
-        refused(&Cpu::new(Threads::single())),
-        refused(&Emulators::new(2).device(CudaSettings::default())),
-    ]
-    .map(|(mut miner, _)| miner.make_update(0, DECAY_PPM).unwrap_err().to_string());
-    assert_eq!(cpu, gpu);
+    assert_eq!(refused(&Cpu::new(Threads::single())), [Ok(false), Ok(false)]);
+    let error = UpdateError::Chunk { index: 2, error: ChunkError::NotFinite };
+    let expected = [Err(error.into()), Err(UpdateError::Keep(0).into())];
+    for world in [1, 2, 4] {
+        let device = Emulators::new(world).device(CudaSettings::default());
+        assert_eq!(refused(&device), expected, "{world} GPUs");
+    }
 }
 
 #[test]
