@@ -23,6 +23,7 @@ mod predictor;
 mod rank;
 pub mod state;
 pub mod twin;
+mod updates;
 
 pub use collective::Collective;
 pub use device::{Cuda, CudaSettings, Gpus, Seat};

@@ -15,9 +15,8 @@ use super::kernels::norm::{
 };
 use super::kernels::rows::{swiglu_backward, SwigluBackward, Turn};
 use super::layout::{Unit, UnitKind};
-use super::plan::{Activation, Region, Working, NORM_ROWS};
+use super::plan::{Activation, Recompute, Region, Working, NORM_ROWS};
 use super::rank::{blocks, Rank};
-use crate::budget::Recompute;
 
 /// A layer's places in the backward pass.
 struct Layer<'a> {

@@ -2,8 +2,9 @@
 //!
 //! The engine allocates [`Plan::bytes`] in one piece and nothing after it.
 
+use serde::Serialize;
+
 use super::layout::{Layout, UnitKind, CHUNK};
-use crate::budget::Recompute;
 use crate::model::config::ModelConfig;
 
 /// Regions begin at multiples of this many bytes.
@@ -29,6 +30,32 @@ const END_PARTS_MIN: u64 = 4;
 /// Bytes of a part of the gradient of embedding and output matrix, where it goes in parts.
 const END_PART: u64 = 256 << 20;
 
+/// What is computed again in the backward pass instead of being kept.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Recompute {
+    /// Nothing.
+    None,
+    /// Outputs of the norms and of SwiGLU: elementwise work only.
+    NormSwiglu,
+    /// Whole layers, of which only the input is kept: the forward pass twice.
+    Full,
+}
+
+impl Recompute {
+    /// All of them, the fastest first.
+    pub const ALL: [Self; 3] = [Self::None, Self::NormSwiglu, Self::Full];
+
+    /// As it is written on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::NormSwiglu => "norm-swiglu",
+            Self::Full => "full",
+        }
+    }
+}
+
 /// What a rank is to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Work {
@@ -42,6 +69,8 @@ pub struct Work {
     pub muon: bool,
     /// Whether the master's rest and the averages lie in pinned host memory.
     pub offload: bool,
+    /// Without a backward pass: whether updates are applied to the parameters, which takes their rest, too.
+    pub changes: bool,
 }
 
 /// A part of a rank's memory.
@@ -352,6 +381,8 @@ impl Plan {
         plan.set(Region::High, layout.owned() * HALF);
         if work.training {
             plan.add_training(config, layout);
+        } else if work.changes {
+            plan.set(Region::Low, layout.owned() * HALF);
         }
         plan
     }

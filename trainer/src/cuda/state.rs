@@ -95,13 +95,13 @@ impl Node {
     ) -> Result<(), GpuError> {
         staging.split(threads, values);
         let shape = self.shape.clone();
-        let trains = shape.plan.work.training;
+        let keeps_lower = self.keeps_lower();
         let unit_number = shape.layout.places.get(tensor).map_or(0, |place| place.0);
         for (number, rank) in self.ranks.iter_mut().enumerate() {
             let Some((unit, _, own)) = segment(&shape.layout, tensor, number) else { continue };
             let upper = bytemuck::cast_slice(&staging.upper[range(&own)]);
             rank.gpu.upload(Stream::Compute, rank.own_high(unit).plus(own.owned * 2), upper)?;
-            if let (true, Some(states)) = (trains, rank.states(unit_number)) {
+            if let (true, Some(states)) = (keeps_lower, rank.states(unit_number)) {
                 let lower = bytemuck::cast_slice(&staging.lower[range(&own)]);
                 rank.gpu.upload(Stream::Compute, states.low.plus(own.owned * 2), lower)?;
             }
