@@ -342,14 +342,15 @@ pub struct Plan {
 /// rows, and where all logits are there at once, so that they last until the embedding's gradient is known.
 fn end_parts(config: &ModelConfig, layout: &Layout, all_logits: bool) -> u64 {
     let (vocab, hidden) = (config.vocab as u64, config.hidden as u64);
-    let whole_rows = vocab % layout.world == 0 && vocab * hidden % (CHUNK * layout.world) == 0;
+    let whole_rows =
+        vocab.is_multiple_of(layout.world) && (vocab * hidden).is_multiple_of(CHUNK * layout.world);
     if layout.world == 1 || !all_logits || !whole_rows {
         return 0;
     }
     let rows = vocab / layout.world;
     let mut parts = 1;
     let large = |parts| parts < END_PARTS_MIN || vocab * hidden * FLOAT / parts > END_PART;
-    while rows % (2 * parts) == 0 && large(parts) {
+    while rows.is_multiple_of(2 * parts) && large(parts) {
         parts *= 2;
     }
     parts
@@ -460,8 +461,8 @@ impl Plan {
         self.set(Region::Gradient, owned * FLOAT);
         let ends = layout.largest(|kind| matches!(kind, UnitKind::Embedding | UnitKind::Head));
         self.end_parts = end_parts(config, layout, self.tokens == self.logit_rows);
-        if self.end_parts > 0 {
-            self.set(Region::EndGradient, TURNS * (ends / self.end_parts) * FLOAT);
+        if let Some(part) = ends.checked_div(self.end_parts) {
+            self.set(Region::EndGradient, TURNS * part * FLOAT);
         } else if layout.world > 1 || config.tied || self.tokens > self.logit_rows {
             self.set(Region::EndGradient, ends * FLOAT);
         }

@@ -71,11 +71,7 @@ impl Staging {
 }
 
 /// What rank `rank` owns of a tensor, as a range of the tensor and where it lies.
-fn segment<'a>(
-    layout: &'a Layout,
-    tensor: usize,
-    rank: usize,
-) -> Option<(&'a Unit, &'a Piece, Segment)> {
+fn segment(layout: &Layout, tensor: usize, rank: usize) -> Option<(&Unit, &Piece, Segment)> {
     let (unit, piece) = layout.place(tensor)?;
     Some((unit, piece, layout.segment(unit, piece, rank)?))
 }
