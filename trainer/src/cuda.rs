@@ -9,6 +9,12 @@ pub mod collective;
 pub mod gpu;
 pub mod kernels;
 
+pub mod found;
+
+pub mod compiler;
+pub mod cubins;
+pub mod gate;
+
 pub use collective::Collective;
 pub use gpu::{Address, Argument, Event, Gpu, GpuError, Launch, Product, ProductForm, Stream};
 pub use kernels::Kernel;
