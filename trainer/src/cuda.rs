@@ -15,6 +15,10 @@ pub mod compiler;
 pub mod cubins;
 pub mod gate;
 
+mod products;
+
+pub mod hardware;
+
 pub use collective::Collective;
 pub use gpu::{Address, Argument, Event, Gpu, GpuError, Launch, Product, ProductForm, Stream};
 pub use kernels::Kernel;
