@@ -5,9 +5,24 @@
 //! are CUDA C++ over one prelude (`kernels/prelude.cuh`), compiled by NVRTC at the first start and by the
 //! host's compiler in the tests.
 
+mod backward;
+mod batch;
 pub mod collective;
+pub mod device;
+mod forward;
 pub mod gpu;
 pub mod kernels;
+pub mod layout;
+pub mod learner;
+pub mod memory;
+mod node;
+mod optimiser;
+mod output;
+pub mod plan;
+mod predictor;
+mod rank;
+pub mod state;
+pub mod twin;
 
 pub mod found;
 
@@ -20,5 +35,6 @@ mod products;
 pub mod hardware;
 
 pub use collective::Collective;
+pub use device::{Cuda, CudaSettings, Gpus, Seat};
 pub use gpu::{Address, Argument, Event, Gpu, GpuError, Launch, Product, ProductForm, Stream};
 pub use kernels::Kernel;

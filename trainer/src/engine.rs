@@ -258,7 +258,7 @@ impl Buffers {
 }
 
 /// cos and sin of position · frequency: (seq_len, head_dim / 2).
-fn rotary_tables(config: &ModelConfig) -> (Vec<f32>, Vec<f32>) {
+pub(crate) fn rotary_tables(config: &ModelConfig) -> (Vec<f32>, Vec<f32>) {
     let frequencies = config.rotary_frequencies();
     let half = frequencies.len();
     let angle = |index: usize| {
@@ -471,37 +471,51 @@ impl Engine {
 
     /// Copies the samples' tokens in; returns how many there are.
     fn load(&mut self, samples: &dyn SampleSource, ids: &[u64]) -> Result<usize, BatchError> {
-        let seq_len = self.config.seq_len;
-        if ids.is_empty() || ids.len() > self.plan.samples {
-            return Err(BatchError::Samples { given: ids.len(), max: self.plan.samples });
-        }
-        if samples.sample_len() != seq_len {
-            let source_len = samples.sample_len();
-            return Err(BatchError::SampleLen { source_len, model: seq_len });
-        }
-        let inputs = self.buffers.inputs.chunks_exact_mut(seq_len);
-        let targets = self.buffers.targets.chunks_exact_mut(seq_len);
-        let starts = self.buffers.starts.chunks_exact_mut(seq_len);
-        let end_of_document = samples.end_of_document();
-        for (((inputs, targets), starts), id) in inputs.zip(targets).zip(starts).zip(ids) {
-            let sample = samples.sample(*id).ok_or(BatchError::NoSample(*id))?;
-            if sample.len() != seq_len + 1 {
-                return Err(BatchError::NoSample(*id));
-            }
-            let given = sample.iter().zip(sample.iter().skip(1));
-            for ((input, target), (token, next)) in inputs.iter_mut().zip(targets).zip(given) {
-                for token in [token, next] {
-                    if token as usize >= self.config.vocab {
-                        let (sample, vocab) = (*id, self.config.vocab);
-                        return Err(BatchError::Token { sample, token, vocab });
-                    }
-                }
-                (*input, *target) = (token, next);
-            }
-            mark_documents(inputs, end_of_document, starts);
-        }
-        Ok(ids.len() * seq_len)
+        let buffers = &mut self.buffers;
+        let into = [&mut buffers.inputs[..], &mut buffers.targets, &mut buffers.starts];
+        load_tokens(&self.config, self.plan.samples, samples, ids, into)
     }
+}
+
+/// Copies the tokens of up to `max` samples to inputs, targets and documents' starts, which have room for them; returns how
+/// many tokens there are.
+pub(crate) fn load_tokens(
+    config: &ModelConfig,
+    max: usize,
+    samples: &dyn SampleSource,
+    ids: &[u64],
+    [inputs, targets, starts]: [&mut [u32]; 3],
+) -> Result<usize, BatchError> {
+    let seq_len = config.seq_len;
+    if ids.is_empty() || ids.len() > max {
+        return Err(BatchError::Samples { given: ids.len(), max });
+    }
+    if samples.sample_len() != seq_len {
+        let source_len = samples.sample_len();
+        return Err(BatchError::SampleLen { source_len, model: seq_len });
+    }
+    let inputs = inputs.chunks_exact_mut(seq_len);
+    let targets = targets.chunks_exact_mut(seq_len);
+    let starts = starts.chunks_exact_mut(seq_len);
+    let end_of_document = samples.end_of_document();
+    for (((inputs, targets), starts), id) in inputs.zip(targets).zip(starts).zip(ids) {
+        let sample = samples.sample(*id).ok_or(BatchError::NoSample(*id))?;
+        if sample.len() != seq_len + 1 {
+            return Err(BatchError::NoSample(*id));
+        }
+        let given = sample.iter().zip(sample.iter().skip(1));
+        for ((input, target), (token, next)) in inputs.iter_mut().zip(targets).zip(given) {
+            for token in [token, next] {
+                if token as usize >= config.vocab {
+                    let (sample, vocab) = (*id, config.vocab);
+                    return Err(BatchError::Token { sample, token, vocab });
+                }
+            }
+            (*input, *target) = (token, next);
+        }
+        mark_documents(inputs, end_of_document, starts);
+    }
+    Ok(ids.len() * seq_len)
 }
 
 /// Writes where the document of each token of one sample starts.

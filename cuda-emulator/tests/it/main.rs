@@ -1,1 +1,4 @@
 //! The kernels on the emulator, and the gates that they must pass.
+
+mod layout;
+mod probe;

@@ -187,6 +187,11 @@ pub trait Gpu: Send {
     /// read and write it at this address while no copy is under way.
     fn allocate_pinned(&self, bytes: u64) -> Result<Address, GpuError>;
 
+    /// Whether the host reads and writes device memory at the same addresses, as it does an emulated GPU's.
+    fn host_reaches_memory(&self) -> bool {
+        false
+    }
+
     /// Starts a kernel.
     fn launch(&self, stream: Stream, launch: Launch<'_>) -> Result<(), GpuError>;
 

@@ -5,7 +5,7 @@
 
 pub mod adamw;
 pub mod muon;
-mod newton_schulz;
+pub(crate) mod newton_schulz;
 mod packing;
 
 pub use self::adamw::AdamWSettings;

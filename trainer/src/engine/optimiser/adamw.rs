@@ -67,15 +67,7 @@ impl AdamW {
         gradient_scale: f32,
     ) {
         let settings = self.settings;
-        let constants = StepConstants {
-            beta1: settings.beta1,
-            beta2: settings.beta2,
-            epsilon: settings.epsilon,
-            rate: (f64::from(rate) / bias_correction(settings.beta1, step)) as f32,
-            square_scale: (1.0 / bias_correction(settings.beta2, step)) as f32,
-            keep: 0.0,
-            gradient_scale,
-        };
+        let constants = StepConstants::new(&settings, step, rate, gradient_scale);
         let (tensors, len) = (self.packing.tensors(), self.packing.len());
         let parameters = Shared::new(parameters);
         let (mean, square) = (Shared::new(&mut self.mean), Shared::new(&mut self.square));
@@ -84,7 +76,7 @@ impl AdamW {
             let from = tensors.partition_point(|tensor| tensor.averages.end <= first);
             for tensor in tensors[from..].iter().take_while(|tensor| tensor.averages.start < end) {
                 let decay = if tensor.shape.len() > 1 { settings.decay } else { 0.0 };
-                let constants = StepConstants { keep: 1.0 - rate * decay, ..constants };
+                let constants = StepConstants { keep: keep(rate, decay), ..constants };
                 let (first, end) = (tensor.averages.start.max(first), tensor.averages.end.min(end));
                 let start = tensor.parameters.start + (first - tensor.averages.start);
                 let range = start..start + (end - first);
@@ -133,19 +125,39 @@ fn bias_correction(beta: f32, step: u64) -> f64 {
     1.0 - f64::from(beta).powi(step.min(1 << 24) as i32)
 }
 
+/// What decay leaves of a parameter.
+fn keep(rate: f32, decay: f32) -> f32 {
+    1.0 - rate * decay
+}
+
 /// What is the same for every parameter of a tensor.
 #[derive(Clone, Copy)]
 pub struct StepConstants {
-    beta1: f32,
-    beta2: f32,
-    epsilon: f32,
+    pub(crate) beta1: f32,
+    pub(crate) beta2: f32,
+    pub(crate) epsilon: f32,
     /// Rate divided by the bias correction of the mean.
-    rate: f32,
+    pub(crate) rate: f32,
     /// One over the bias correction of the squares.
-    square_scale: f32,
+    pub(crate) square_scale: f32,
     /// What decay leaves of a parameter.
-    keep: f32,
-    gradient_scale: f32,
+    pub(crate) keep: f32,
+    pub(crate) gradient_scale: f32,
+}
+
+impl StepConstants {
+    /// Those of step number `step`, from 1, of a tensor that decays as `settings` says.
+    pub(crate) fn new(settings: &AdamWSettings, step: u64, rate: f32, gradient_scale: f32) -> Self {
+        Self {
+            beta1: settings.beta1,
+            beta2: settings.beta2,
+            epsilon: settings.epsilon,
+            rate: (f64::from(rate) / bias_correction(settings.beta1, step)) as f32,
+            square_scale: (1.0 / bias_correction(settings.beta2, step)) as f32,
+            keep: keep(rate, settings.decay),
+            gradient_scale,
+        }
+    }
 }
 
 multiversion! {

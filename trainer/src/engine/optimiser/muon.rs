@@ -108,7 +108,6 @@ impl Muon {
     ) {
         let (settings, matrices, needs) = (self.settings, self.packing.tensors(), self.needs);
         let rate = rate * settings.relative_rate;
-        let keep = 1.0 - rate * settings.decay;
         let parts = self.multiplier.parts();
         let (parameters, momentum) = (Shared::new(parameters), Shared::new(&mut self.momentum));
         let buffers = Shared::new(&mut self.buffers);
@@ -131,9 +130,8 @@ impl Muon {
             blend(momentum, gradient, matrix, settings.momentum, gradient_scale);
             scale(matrix, 1.0 / norm(matrix).max(EPSILON));
             orthogonalise(&mut part, &mut buffers, (rows, columns));
-            let longer = rows.max(columns) as f32;
-            let matrix = &buffers.matrix[..parameters.len()];
-            descend(parameters, matrix, keep, rate * STEP_RMS * longer.sqrt());
+            let (rate, keep) = factors(rate, settings.decay, rows.max(columns));
+            descend(parameters, &buffers.matrix[..parameters.len()], keep, rate);
         });
     }
 
@@ -150,6 +148,12 @@ impl Muon {
     pub(super) fn reset(&mut self) {
         self.momentum.fill(0.0);
     }
+}
+
+/// What [`descend`] takes for a matrix whose longer side is `longer`: the factor of its direction, and what decay leaves of a
+/// parameter.
+pub(crate) fn factors(rate: f32, decay: f32, longer: usize) -> (f32, f32) {
+    (rate * STEP_RMS * (longer as f32).sqrt(), 1.0 - rate * decay)
 }
 
 /// Squares are summed in `f32` within a block, in `f64` over the blocks.

@@ -19,12 +19,12 @@ use crate::compute::matmul::{Matrix, MatrixUnit, Part, Right, CUT};
 use crate::model::config::Arena;
 
 /// Iterations.
-const ITERATIONS: usize = 5;
+pub(crate) const ITERATIONS: usize = 5;
 
 /// Coefficients of the iteration's polynomial x (a + b x² + c x⁴).
-const A: f32 = 3.4445;
-const B: f32 = -4.7750;
-const C: f32 = 2.0315;
+pub(crate) const A: f32 = 3.4445;
+pub(crate) const B: f32 = -4.7750;
+pub(crate) const C: f32 = 2.0315;
 
 /// Rows of a symmetric product that are multiplied at once.
 const BAND: usize = 2 * CUT;

@@ -1,0 +1,252 @@
+//! Trains on the ranks of a node.
+//!
+//! A batch is cut into micro-batches in order; rank r of W computes number r, r + W, … . Each one's gradient is
+//! computed by itself and added in their order, so that loss, gradient and step have the same bits on any number of
+//! ranks over the process's memory.
+
+use super::batch::MicroBatch;
+use super::gpu::{GpuError, Stream};
+use super::layout::{Layout, CHUNK};
+use super::node::Node;
+use super::optimiser::Step;
+use super::plan::{Plan, Region};
+use super::rank::Rank;
+use super::state::Staging;
+use crate::compute::threads::Threads;
+use crate::engine::learner::{BatchGradient, Kept, Learner, LearnerSettings};
+use crate::engine::weights::Weights;
+use crate::engine::BatchError;
+use crate::model::config::{Arena, ModelConfig};
+use crate::model::Model;
+use dataset::SampleSource;
+
+impl From<GpuError> for BatchError {
+    fn from(error: GpuError) -> Self {
+        Self::Device(error.to_string())
+    }
+}
+
+/// Trains one model on the ranks of a node.
+pub struct CudaLearner {
+    node: Node,
+    arena: Arena,
+    threads: Threads,
+    settings: LearnerSettings,
+    steps: u64,
+    staging: Staging,
+    /// What is lent to the host.
+    lent: Vec<f32>,
+}
+
+impl CudaLearner {
+    pub(super) fn new(node: Node, threads: Threads, settings: LearnerSettings) -> Self {
+        let arena = node.shape.config.arena();
+        let (staging, lent) = (Staging::default(), Vec::new());
+        Self { node, arena, threads, settings, steps: 0, staging, lent }
+    }
+
+    /// What each rank has allocated.
+    pub fn plan(&self) -> &Plan {
+        &self.node.shape.plan
+    }
+
+    /// A tensor of the latest batch's gradient, before any scaling.
+    #[doc(hidden)]
+    pub fn gradient_tensor(&mut self, tensor: usize) -> Result<Vec<f32>, BatchError> {
+        let mut values = vec![0.0; self.len(tensor)?];
+        self.node.read_gradient(tensor, &mut values)?;
+        Ok(values)
+    }
+
+    fn len(&self, tensor: usize) -> Result<usize, BatchError> {
+        let count = self.arena.tensors.len();
+        let place = self.arena.tensors.get(tensor).ok_or(BatchError::Tensor { tensor, count })?;
+        Ok(place.range.len())
+    }
+
+    /// Values that are kept of a tensor.
+    fn kept_len(&self, kept: Kept, tensor: usize) -> Result<usize, BatchError> {
+        let len = self.len(tensor)?;
+        let muon = self.settings.muon.is_some() && self.arena.is_layer_matrix(tensor);
+        Ok(if kept == Kept::Square && muon { 0 } else { len })
+    }
+}
+
+/// The micro-batches of a batch.
+fn micro_batches(
+    config: &ModelConfig,
+    at_once: usize,
+    samples: &dyn SampleSource,
+    ids: &[u64],
+) -> Result<Vec<MicroBatch>, BatchError> {
+    if ids.is_empty() {
+        return Err(BatchError::Samples { given: 0, max: at_once });
+    }
+    ids.chunks(at_once).map(|ids| MicroBatch::read(config, at_once, samples, ids)).collect()
+}
+
+impl Rank {
+    /// Computes this rank's micro-batches; the sum of the losses of each that counts, with its number. A rank for which
+    /// none is left computes the first one again, which counts for nothing: others need its parameters.
+    fn gradients(
+        &mut self,
+        batches: &[MicroBatch],
+        scale: f32,
+    ) -> Result<Vec<(usize, f64)>, GpuError> {
+        let gradient = self.region(Region::Gradient);
+        let bytes = self.shape.plan.region(Region::Gradient);
+        self.gpu.clear(Stream::Compute, gradient, bytes)?;
+        self.forget_gathered()?;
+        let (world, rank) = (self.collective.world(), self.collective.rank());
+        let mut losses = Vec::new();
+        for (round, batches_at_once) in batches.chunks(world).enumerate() {
+            let own = batches_at_once.get(rank);
+            let Some(batch) = own.or(batches.first()) else { break };
+            let loss = self.micro_batch(batch, scale, batches_at_once.len())?;
+            if own.is_some() {
+                losses.push((round * world + rank, loss));
+            }
+        }
+        for stream in Stream::ALL {
+            self.gpu.synchronise(stream)?;
+        }
+        Ok(losses)
+    }
+
+    fn micro_batch(
+        &mut self,
+        batch: &MicroBatch,
+        scale: f32,
+        active: usize,
+    ) -> Result<f64, GpuError> {
+        batch.upload(self)?;
+        let sizes = self.sizes(batch.samples);
+        self.forward(sizes)?;
+        self.output(sizes, Some(scale), active)?;
+        self.backward(sizes, batch.distinct(), active)?;
+        self.loss_sum(sizes.tokens)
+    }
+
+    /// The sum of the losses of the latest micro-batch, in order.
+    pub(super) fn loss_sum(&self, tokens: u64) -> Result<f64, GpuError> {
+        let mut losses = vec![0.0f32; tokens as usize];
+        let from = self.region(Region::Losses);
+        self.gpu.download(Stream::Compute, from, bytemuck::cast_slice_mut(&mut losses))?;
+        Ok(losses.into_iter().map(f64::from).sum())
+    }
+}
+
+/// The sum of the ranks' sums of squares, chunk after chunk of the model.
+fn total(layout: &Layout, parts: &[Vec<f64>]) -> f64 {
+    let mut total = 0.0;
+    for unit in &layout.units {
+        let first = (unit.owned_before / CHUNK) as usize;
+        let count = (unit.len / layout.world / CHUNK) as usize;
+        for parts in parts {
+            total += parts.iter().skip(first).take(count).sum::<f64>();
+        }
+    }
+    total
+}
+
+impl Learner for CudaLearner {
+    fn allocated_bytes(&self) -> u64 {
+        self.node.shape.plan.bytes() * self.node.ranks.len() as u64
+    }
+
+    fn load(&mut self, weights: &mut dyn Weights) -> Result<(), BatchError> {
+        let mut values = std::mem::take(&mut self.lent);
+        for (index, tensor) in self.arena.tensors.iter().enumerate() {
+            let all = weights.arena().map(|arena| arena.get(tensor.range.clone()));
+            if let Some(all) = all {
+                let (given, expected) = (0, tensor.range.len());
+                let all = all.ok_or(BatchError::Parameters { given, expected })?;
+                self.node.write_parameters(&self.threads, &mut self.staging, index, all)?;
+                continue;
+            }
+            values.resize(tensor.range.len(), 0.0);
+            weights.read(index, &mut values)?;
+            self.node.write_parameters(&self.threads, &mut self.staging, index, &values)?;
+        }
+        self.lent = values;
+        Ok(())
+    }
+
+    fn gradient(
+        &mut self,
+        samples: &dyn SampleSource,
+        ids: &[u64],
+    ) -> Result<BatchGradient, BatchError> {
+        let at_once = self.settings.micro_batch;
+        let batches = micro_batches(&self.node.shape.config, at_once, samples, ids)?;
+        let tokens = (ids.len() * self.node.shape.config.seq_len) as f64;
+        let scale = (1.0 / tokens) as f32;
+        let losses = self.node.all(|rank| rank.gradients(&batches, scale))?;
+        let mut losses: Vec<(usize, f64)> = losses.into_iter().flatten().collect();
+        losses.sort_by_key(|(number, _)| *number);
+        let loss: f64 = losses.into_iter().map(|(_, loss)| loss).sum();
+        let parts = self.node.all(Rank::gradient_squares)?;
+        let norm = total(&self.node.shape.layout, &parts).sqrt();
+        Ok(BatchGradient { loss: (loss / tokens) as f32, norm })
+    }
+
+    fn step(&mut self, rate: f32, scale: f32) -> Result<(), BatchError> {
+        self.steps += 1;
+        let (adamw, muon, number) = (self.settings.adamw, self.settings.muon, self.steps);
+        let step = Step { adamw, muon, rate, scale, number };
+        self.node.all(|rank| rank.step(&step))?;
+        Ok(())
+    }
+
+    fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    fn tensor(&mut self, kept: Kept, tensor: usize) -> Result<&[f32], BatchError> {
+        let len = self.kept_len(kept, tensor)?;
+        self.lent.resize(len, 0.0);
+        let (node, lent) = (&mut self.node, &mut self.lent);
+        match kept {
+            _ if len == 0 => {}
+            Kept::Parameters => {
+                node.read_parameters(&self.threads, &mut self.staging, tensor, lent)?;
+            }
+            Kept::Mean | Kept::Square => node.read_average(kept, tensor, lent)?,
+        }
+        Ok(&self.lent)
+    }
+
+    fn set_tensor(&mut self, kept: Kept, tensor: usize, values: &[f32]) -> Result<(), BatchError> {
+        let expected = self.kept_len(kept, tensor)?;
+        if values.len() != expected {
+            return Err(BatchError::Parameters { given: values.len(), expected });
+        }
+        match kept {
+            _ if expected == 0 => {}
+            Kept::Parameters => {
+                self.node.write_parameters(&self.threads, &mut self.staging, tensor, values)?;
+            }
+            Kept::Mean | Kept::Square => self.node.write_average(kept, tensor, values)?,
+        }
+        Ok(())
+    }
+
+    fn set_steps(&mut self, steps: u64) {
+        self.steps = steps;
+    }
+
+    fn reset(&mut self) -> Result<(), BatchError> {
+        self.steps = 0;
+        for tensor in 0..self.arena.tensors.len() {
+            for kept in [Kept::Mean, Kept::Square] {
+                let zeros = vec![0.0; self.kept_len(kept, tensor)?];
+                self.set_tensor(kept, tensor, &zeros)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn into_model(mut self: Box<Self>, config: &ModelConfig) -> Result<Model, BatchError> {
+        crate::engine::learner::copied_model(&mut *self, config)
+    }
+}

@@ -1,0 +1,216 @@
+//! Parameters and averages between the host, where they are f32 and tensors, and the ranks, where they are halves and
+//! spread.
+
+use super::gpu::{GpuError, Stream};
+use super::layout::{Layout, Piece, Segment, Unit};
+use super::node::Node;
+use super::rank::Rank;
+use crate::compute::threads::{Shared, Threads};
+use crate::engine::learner::Kept;
+
+/// Values that a thread splits or joins at once.
+const BLOCK: usize = 64 * 1024;
+
+/// An f32 as two halves: its bits are upper · 2^16 + lower, lower with its sign. The upper half is the nearest bf16, ties away
+/// from zero, which unlike ties to even can be undone.
+pub fn halves(value: f32) -> (u16, u16) {
+    let bits = value.to_bits();
+    ((bits.wrapping_add(0x8000) >> 16) as u16, bits as u16)
+}
+
+/// The f32 of which [`halves`] made the halves.
+pub fn joined(upper: u16, lower: u16) -> f32 {
+    let upper = u32::from(upper) << 16;
+    f32::from_bits(upper.wrapping_add(i32::from(lower as i16) as u32))
+}
+
+/// The nearest bf16, ties to even; a NaN stays one.
+fn nearest(value: f32) -> u16 {
+    half::bf16::from_f32(value).to_bits()
+}
+
+/// Two halves of many values.
+#[derive(Default)]
+pub(super) struct Staging {
+    upper: Vec<u16>,
+    lower: Vec<u16>,
+}
+
+impl Staging {
+    /// Splits f32 values.
+    fn split(&mut self, threads: &Threads, values: &[f32]) {
+        self.resize(values.len());
+        let (upper, lower) = (Shared::new(&mut self.upper), Shared::new(&mut self.lower));
+        threads.blocks(values.len(), BLOCK, |first, end| {
+            // SAFETY: blocks are disjoint.
+            let (upper, lower) = unsafe { (upper.part(first, end), lower.part(first, end)) };
+            for ((value, upper), lower) in values[first..end].iter().zip(upper).zip(lower) {
+                (*upper, *lower) = halves(*value);
+            }
+        });
+    }
+
+    /// Joins them again.
+    fn join(&self, threads: &Threads, values: &mut [f32]) {
+        let len = values.len();
+        let shared = Shared::new(values);
+        threads.blocks(len, BLOCK, |first, end| {
+            // SAFETY: blocks are disjoint.
+            let values = unsafe { shared.part(first, end) };
+            let halves = self.upper[first..end].iter().zip(&self.lower[first..end]);
+            for (value, (upper, lower)) in values.iter_mut().zip(halves) {
+                *value = joined(*upper, *lower);
+            }
+        });
+    }
+
+    fn resize(&mut self, len: usize) {
+        self.upper.resize(len, 0);
+        self.lower.resize(len, 0);
+    }
+}
+
+/// What rank `rank` owns of a tensor, as a range of the tensor and where it lies.
+fn segment<'a>(
+    layout: &'a Layout,
+    tensor: usize,
+    rank: usize,
+) -> Option<(&'a Unit, &'a Piece, Segment)> {
+    let (unit, piece) = layout.place(tensor)?;
+    Some((unit, piece, layout.segment(unit, piece, rank)?))
+}
+
+fn range(segment: &Segment) -> std::ops::Range<usize> {
+    segment.tensor.start as usize..segment.tensor.end as usize
+}
+
+impl Node {
+    /// Copies a tensor's parameters to their ranks; the lower halves only where there is a place for them.
+    pub(super) fn write_parameters(
+        &mut self,
+        threads: &Threads,
+        staging: &mut Staging,
+        tensor: usize,
+        values: &[f32],
+    ) -> Result<(), GpuError> {
+        staging.split(threads, values);
+        let shape = self.shape.clone();
+        let trains = shape.plan.work.training;
+        let unit_number = shape.layout.places.get(tensor).map_or(0, |place| place.0);
+        for (number, rank) in self.ranks.iter_mut().enumerate() {
+            let Some((unit, _, own)) = segment(&shape.layout, tensor, number) else { continue };
+            let upper = bytemuck::cast_slice(&staging.upper[range(&own)]);
+            rank.gpu.upload(Stream::Compute, rank.own_high(unit).plus(own.owned * 2), upper)?;
+            if let (true, Some(states)) = (trains, rank.states(unit_number)) {
+                let lower = bytemuck::cast_slice(&staging.lower[range(&own)]);
+                rank.gpu.upload(Stream::Compute, states.low.plus(own.owned * 2), lower)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies a tensor's parameters from their ranks.
+    pub(super) fn read_parameters(
+        &mut self,
+        threads: &Threads,
+        staging: &mut Staging,
+        tensor: usize,
+        values: &mut [f32],
+    ) -> Result<(), GpuError> {
+        staging.resize(values.len());
+        let shape = self.shape.clone();
+        let unit_number = shape.layout.places.get(tensor).map_or(0, |place| place.0);
+        for (number, rank) in self.ranks.iter_mut().enumerate() {
+            let Some((unit, _, own)) = segment(&shape.layout, tensor, number) else { continue };
+            let Some(states) = rank.states(unit_number) else { continue };
+            let upper = bytemuck::cast_slice_mut(&mut staging.upper[range(&own)]);
+            rank.gpu.download(Stream::Compute, rank.own_high(unit).plus(own.owned * 2), upper)?;
+            let lower = bytemuck::cast_slice_mut(&mut staging.lower[range(&own)]);
+            rank.gpu.download(Stream::Compute, states.low.plus(own.owned * 2), lower)?;
+        }
+        staging.join(threads, values);
+        Ok(())
+    }
+
+    /// Copies one of a tensor's averages to its ranks, rounded to bf16: those that came from ranks are unchanged.
+    pub(super) fn write_average(
+        &mut self,
+        kept: Kept,
+        tensor: usize,
+        values: &[f32],
+    ) -> Result<(), GpuError> {
+        let rounded: Vec<u16> = values.iter().map(|value| nearest(*value)).collect();
+        let shape = self.shape.clone();
+        for (number, rank) in self.ranks.iter_mut().enumerate() {
+            let Some((_, _, own)) = segment(&shape.layout, tensor, number) else { continue };
+            let Some(at) = average(rank, kept, tensor, &own) else { continue };
+            let bytes = bytemuck::cast_slice(&rounded[range(&own)]);
+            rank.gpu.upload(Stream::Compute, at, bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Copies one of a tensor's averages from its ranks.
+    pub(super) fn read_average(
+        &mut self,
+        kept: Kept,
+        tensor: usize,
+        values: &mut [f32],
+    ) -> Result<(), GpuError> {
+        let mut rounded = vec![0u16; values.len()];
+        let shape = self.shape.clone();
+        for (number, rank) in self.ranks.iter_mut().enumerate() {
+            let Some((_, _, own)) = segment(&shape.layout, tensor, number) else { continue };
+            let Some(at) = average(rank, kept, tensor, &own) else { continue };
+            let bytes = bytemuck::cast_slice_mut(&mut rounded[range(&own)]);
+            rank.gpu.download(Stream::Compute, at, bytes)?;
+        }
+        for (value, rounded) in values.iter_mut().zip(rounded) {
+            *value = half::bf16::from_bits(rounded).to_f32();
+        }
+        Ok(())
+    }
+
+    /// Copies a tensor's gradient from its ranks, for tests.
+    pub(super) fn read_gradient(
+        &mut self,
+        tensor: usize,
+        values: &mut [f32],
+    ) -> Result<(), GpuError> {
+        let shape = self.shape.clone();
+        for (number, rank) in self.ranks.iter_mut().enumerate() {
+            let Some((unit, _, own)) = segment(&shape.layout, tensor, number) else { continue };
+            let bytes = bytemuck::cast_slice_mut(&mut values[range(&own)]);
+            let at = rank.own_gradient(unit).plus(own.owned * 4);
+            rank.gpu.download(Stream::Compute, at, bytes)?;
+        }
+        Ok(())
+    }
+}
+
+/// Where a rank keeps an average of what it owns of a tensor.
+fn average(rank: &Rank, kept: Kept, tensor: usize, own: &Segment) -> Option<super::Address> {
+    let (unit, piece) = *rank.shape.layout.places.get(tensor)?;
+    let states = rank.states(unit)?;
+    match kept {
+        Kept::Mean => Some(states.mean.plus(own.owned * 2)),
+        Kept::Square => Some(states.square.plus(rank.square_place(unit, piece)? * 2)),
+        Kept::Parameters => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn halves_join_to_the_same_bits() {
+        let edges = [0.0, -0.0, 1.0, 1.003_906_25, f32::MIN_POSITIVE, 1e-45, f32::MAX, f32::MIN];
+        let more = (0..200_000u32).map(|index| f32::from_bits(index.wrapping_mul(0x9E37_79B9)));
+        let ties = (0..1_000u32).map(|index| f32::from_bits((index * 65_537) << 13 | 0x8000));
+        for value in edges.into_iter().chain(more).chain(ties).filter(|value| value.is_finite()) {
+            let (upper, lower) = halves(value);
+            assert_eq!(joined(upper, lower).to_bits(), value.to_bits(), "{value:e}");
+        }
+    }
+}
