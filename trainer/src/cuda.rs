@@ -34,6 +34,8 @@ mod products;
 
 pub mod hardware;
 
+pub mod check;
+
 pub use collective::Collective;
 pub use device::{Cuda, CudaSettings, Gpus, Seat};
 pub use gpu::{Address, Argument, Event, Gpu, GpuError, Launch, Product, ProductForm, Stream};

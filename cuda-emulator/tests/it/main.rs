@@ -2,3 +2,5 @@
 
 mod layout;
 mod probe;
+
+mod expected;
