@@ -34,8 +34,12 @@ mod products;
 
 pub mod hardware;
 
+pub mod cards;
 pub mod check;
+pub mod fit;
+pub mod measure;
 
+pub use cards::{Cards, Chosen};
 pub use collective::Collective;
 pub use device::{Cuda, CudaSettings, Gpus, Seat};
 pub use gpu::{Address, Argument, Event, Gpu, GpuError, Launch, Product, ProductForm, Stream};

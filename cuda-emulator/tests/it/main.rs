@@ -4,3 +4,4 @@ mod layout;
 mod probe;
 
 mod expected;
+mod measured;

@@ -102,6 +102,25 @@ fn card(index: usize) -> Result<Card, GpuError> {
     })
 }
 
+/// Bytes of a card's memory that are free now, and in all.
+///
+/// # Errors
+/// There is no such card.
+pub fn memory(index: usize) -> Result<(u64, u64), GpuError> {
+    cards()?;
+    let device =
+        result::device::get(index as c_int).map_err(|error| failed("cuDeviceGet", error))?;
+    // SAFETY: the driver gave this device; the context is released before the end.
+    unsafe {
+        let context = result::primary_ctx::retain(device)
+            .map_err(|error| failed("cuDevicePrimaryCtxRetain", error))?;
+        let free = result::ctx::set_current(context).and_then(|()| result::mem_get_info());
+        let _ = result::primary_ctx::release(device);
+        let (free, all) = free.map_err(|error| failed("cuMemGetInfo", error))?;
+        Ok((free as u64, all as u64))
+    }
+}
+
 /// What a call's failure means for whoever has the machine.
 fn failed(call: &str, error: DriverError) -> GpuError {
     let of_result = error.0;
