@@ -112,7 +112,7 @@ struct Fibre : Lane {
 
 constexpr u32 LANES_MAX = 1024, WARP = 32;
 #ifndef EMU_STACK
-#define EMU_STACK (128u << 10)
+#define EMU_STACK (256u << 10)
 #endif
 
 struct Settings {
@@ -589,6 +589,11 @@ static void run_turn(Thread& t, const Turn& turn) {
 #endif
     run_block(t, turns, place(turn.number, turn.grid), turn.size, turn.grid);
 #ifdef EMU_TSAN
+    // TSan has room for some 8,000 threads and fibres in all.
+    for (u32 i = 0; i < t.count; i++) {
+        __tsan_destroy_fiber(t.lanes[i].tsan);
+        t.lanes[i].tsan = nullptr;
+    }
     ACQUIRE(t.launch + 1);
 #endif
     free(dynamic);

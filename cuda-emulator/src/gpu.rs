@@ -5,7 +5,8 @@
 //! lie between allocations, and every copy, product and clearing is checked against what was allocated.
 
 use std::cell::RefCell;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use trainer::cuda::{Address, Argument, Event, Gpu, GpuError, Launch, Product, Stream};
 
@@ -44,6 +45,36 @@ impl Default for Behaviour {
     fn default() -> Self {
         let (kernels, fault) = (Settings::default(), Fault::None);
         Self { seed: 1, kernels, memory: 1 << 32, fault }
+    }
+}
+
+/// What an emulated GPU did, for whoever made it to read.
+#[derive(Default, Debug)]
+pub struct Log(Mutex<Counts>);
+
+/// What is counted.
+#[derive(Default, Debug, Clone)]
+pub struct Counts {
+    /// Bytes of each allocation of device memory.
+    pub allocated: Vec<u64>,
+    /// Bytes of each allocation of pinned memory.
+    pub pinned: Vec<u64>,
+    /// Bytes uploaded.
+    pub uploaded: u64,
+    /// Launches of each kernel.
+    pub launches: HashMap<&'static str, u64>,
+    /// Allocations whose guards were found broken as the GPU was dropped.
+    pub broken_guards: usize,
+}
+
+impl Log {
+    /// What was counted by now.
+    pub fn counts(&self) -> Counts {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -112,6 +143,7 @@ struct State {
 /// An emulated GPU.
 pub struct Emulated {
     behaviour: Behaviour,
+    log: Arc<Log>,
     state: RefCell<State>,
 }
 
@@ -122,6 +154,11 @@ fn failed(call: &str, reason: impl Into<String>) -> GpuError {
 impl Emulated {
     /// A GPU that behaves like this.
     pub fn new(behaviour: Behaviour) -> Self {
+        Self::with_log(behaviour, Arc::default())
+    }
+
+    /// One whose doings are counted.
+    pub fn with_log(behaviour: Behaviour, log: Arc<Log>) -> Self {
         let state = State {
             queues: Default::default(),
             happened: HashSet::new(),
@@ -131,7 +168,7 @@ impl Emulated {
             allocations: Vec::new(),
             broken: None,
         };
-        Self { behaviour, state: RefCell::new(state) }
+        Self { behaviour, log, state: RefCell::new(state) }
     }
 
     /// Whether nothing has written outside what was allocated.
@@ -158,6 +195,10 @@ impl Emulated {
         let fill = if pinned { 0x7F } else { FRESH_BYTE };
         let allocation = Allocation::new(bytes, fill, pinned);
         let address = allocation.address();
+        match pinned {
+            true => self.log.lock().pinned.push(bytes),
+            false => self.log.lock().allocated.push(bytes),
+        }
         self.state.borrow_mut().allocations.push(allocation);
         Address(address)
     }
@@ -323,6 +364,7 @@ impl Gpu for Emulated {
         if launch.grid.contains(&0) {
             return Ok(());
         }
+        *self.log.lock().launches.entry(launch.kernel.name).or_default() += 1;
         let (grid, threads, shared) = (launch.grid, launch.kernel.threads, launch.shared);
         let cells = cells.collect();
         self.start(stream, Operation::Kernel { function, grid, threads, shared, cells })
@@ -341,6 +383,7 @@ impl Gpu for Emulated {
     }
 
     fn upload(&self, stream: Stream, to: Address, from: &[u8]) -> Result<(), GpuError> {
+        self.log.lock().uploaded += from.len() as u64;
         self.start(stream, Operation::Write { to: to.0, bytes: from.to_vec() })
     }
 
@@ -372,5 +415,13 @@ impl Gpu for Emulated {
 
     fn synchronise(&self, stream: Stream) -> Result<(), GpuError> {
         self.drain(stream)
+    }
+}
+
+impl Drop for Emulated {
+    fn drop(&mut self) {
+        let allocations = &self.state.get_mut().allocations;
+        let broken = allocations.iter().filter(|known| !known.guards_are_whole()).count();
+        self.log.lock().broken_guards += broken;
     }
 }

@@ -16,7 +16,7 @@ mod product;
 
 pub use case::{agree_in_all_orders, finds, sanitised, Case, Finding, Outcome, Way};
 pub use compile::{Program, Sanitizer};
-pub use gpu::{Behaviour, Emulated, Fault};
+pub use gpu::{Behaviour, Counts, Emulated, Fault, Log};
 pub use library::{Copies, Function, Kernels, Order, Settings};
 
 /// Why the emulator did not run a kernel, or what it found wrong with one.

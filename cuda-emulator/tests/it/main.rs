@@ -1,5 +1,6 @@
 //! The kernels on the emulator, and the gates that they must pass.
 
+mod attention;
 mod layout;
 mod probe;
 

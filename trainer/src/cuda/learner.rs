@@ -143,7 +143,7 @@ fn total(layout: &Layout, parts: &[Vec<f64>]) -> f64 {
         let first = (unit.owned_before / CHUNK) as usize;
         let count = (unit.len / layout.world / CHUNK) as usize;
         for parts in parts {
-            total += parts.iter().skip(first).take(count).sum::<f64>();
+            total = parts.iter().skip(first).take(count).fold(total, |total, part| total + part);
         }
     }
     total

@@ -1,0 +1,98 @@
+//! Emulated GPUs for a device: how many, in which order their streams run, what goes wrong.
+
+use std::sync::{Arc, Mutex};
+
+use cuda_emulator::{Behaviour, Emulated, Log};
+use trainer::cuda::device::{Cuda, CudaSettings, Gpus, Seat};
+use trainer::cuda::{memory, GpuError};
+use trainer::Threads;
+
+/// A card that falls off the bus.
+#[derive(Clone, Copy, Debug)]
+pub struct Fault {
+    pub rank: usize,
+    /// Operations that it still does.
+    pub after: u64,
+}
+
+#[derive(Clone)]
+pub struct Emulators {
+    world: usize,
+    behaviour: Behaviour,
+    fault: Arc<Mutex<Option<Fault>>>,
+    logs: Vec<Arc<Log>>,
+}
+
+impl Emulators {
+    pub fn new(world: usize) -> Self {
+        let logs = (0..world).map(|_| Arc::default()).collect();
+        Self { world, behaviour: Behaviour::default(), fault: Arc::default(), logs }
+    }
+
+    pub fn seeded(mut self, seed: u64) -> Self {
+        self.behaviour.seed = seed;
+        self
+    }
+
+    pub fn with_memory(mut self, bytes: u64) -> Self {
+        self.behaviour.memory = bytes;
+        self
+    }
+
+    pub fn failing(self, fault: Fault) -> Self {
+        *self.fault.lock().unwrap() = Some(fault);
+        self
+    }
+
+    pub fn repair(&self) {
+        *self.fault.lock().unwrap() = None;
+    }
+
+    pub fn device(&self, settings: CudaSettings) -> Cuda {
+        Cuda::new(Arc::new(self.clone()), Threads::single(), settings)
+    }
+
+    pub fn allocated(&self) -> Vec<Vec<u64>> {
+        self.logs.iter().map(|log| log.counts().allocated).collect()
+    }
+
+    pub fn pinned(&self) -> Vec<Vec<u64>> {
+        self.logs.iter().map(|log| log.counts().pinned).collect()
+    }
+
+    /// Allocations with broken guards, of GPUs that are dropped.
+    pub fn damaged(&self) -> usize {
+        self.logs.iter().map(|log| log.counts().broken_guards).sum()
+    }
+
+    pub fn launched(&self, kernel: &str) -> u64 {
+        let of = |log: &Arc<Log>| log.counts().launches.get(kernel).copied().unwrap_or(0);
+        self.logs.iter().map(of).sum()
+    }
+
+    pub fn uploaded(&self) -> u64 {
+        self.logs.iter().map(|log| log.counts().uploaded).sum()
+    }
+}
+
+impl Gpus for Emulators {
+    fn name(&self) -> String {
+        format!("{} emulated", self.world)
+    }
+
+    fn open(&self) -> Result<Vec<Seat>, GpuError> {
+        let fault = *self.fault.lock().unwrap();
+        let seats = memory::join(self.world).into_iter().zip(&self.logs).enumerate();
+        let seat = |(rank, (collective, log)): (usize, (memory::Memory, &Arc<Log>))| {
+            let fault = match fault {
+                Some(fault) if fault.rank == rank => cuda_emulator::Fault::Lost(fault.after),
+                _ => cuda_emulator::Fault::None,
+            };
+            let seed = self.behaviour.seed + rank as u64;
+            let behaviour = Behaviour { seed, fault, ..self.behaviour };
+            let gpu = Box::new(Emulated::with_log(behaviour, log.clone()));
+            Seat { gpu, collective: Box::new(collective) }
+        };
+        Ok(seats.map(seat).collect())
+    }
+}
