@@ -8,6 +8,7 @@ use crate::{
         audit::{self, AuditArgs},
         bench::{self, BenchCommand},
         data::{self, DataCommand},
+        doctor::{self, DoctorArgs},
         eval::{self, EvalArgs},
         localnet::{self, LocalnetArgs},
         miner::{self, MinerArgs},
@@ -72,6 +73,8 @@ pub enum Command {
     Eval(EvalArgs),
     /// Print the memory, disk and time that training a model takes on a machine, and what would make it fit.
     Plan(Box<PlanArgs>),
+    /// Look for what training on GPUs needs, and check it.
+    Doctor(DoctorArgs),
 }
 
 impl Command {
@@ -98,6 +101,7 @@ impl Command {
             Self::Export(args) => transfer::export(&args),
             Self::Eval(args) => eval::run(args).await,
             Self::Plan(args) => plan::run(&args),
+            Self::Doctor(args) => doctor::run(&args),
         }
     }
 

@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod bench;
 pub mod data;
+pub mod doctor;
 pub mod eval;
 pub mod localnet;
 pub mod miner;

@@ -1,14 +1,157 @@
-//! Names the engines of `--engine` and opens them.
+//! Names the devices of `--device` and the engines of `--engine`, and opens them.
+//!
+//! `--device` says where a model is computed: on the processor, or on GPUs. `--engine` is for those who measure or check
+//! the processor's engines, and goes with no GPU.
 
-use std::sync::Arc;
+use std::{fmt, str::FromStr, sync::Arc};
 
-use anyhow::{Context, Result};
+use anyhow::{bail, Context, Result};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-use trainer::{devices, Device, DeviceKind, Threads};
+use trainer::{
+    budget::quantity::format_bytes,
+    cuda::{fit, Cards, Chosen, CudaSettings, Gpus},
+    devices, Device, DeviceKind, ModelConfig, Threads,
+};
 
 /// The variables that candle and rayon take their number of threads from.
 const THREAD_VARIABLES: [&str; 2] = ["RAYON_NUM_THREADS", "CANDLE_NUM_THREADS"];
+
+/// The values of `--device`.
+#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[serde(try_from = "String", into = "String")]
+pub enum DeviceArg {
+    /// This machine's processor.
+    #[default]
+    Cpu,
+    /// The GPUs, if there are any that compute what they should; else the processor.
+    Auto,
+    /// GPUs: all, or some by their numbers.
+    Cuda(Chosen),
+}
+
+impl FromStr for DeviceArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            None if text == "auto" => Ok(Self::Auto),
+            None if text == "cpu" => Ok(Self::Cpu),
+            None if text == "cuda" => Ok(Self::Cuda(Chosen::ALL)),
+            Some(("cuda", numbers)) => numbers.parse().map(Self::Cuda),
+            _ => Err(format!("{text:?} is not auto, cpu, cuda or cuda:NUMBER,…")),
+        }
+    }
+}
+
+impl fmt::Display for DeviceArg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(Chosen::ALL) => f.write_str("cuda"),
+            Self::Cuda(chosen) => write!(f, "cuda:{chosen}"),
+        }
+    }
+}
+
+impl TryFrom<String> for DeviceArg {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<DeviceArg> for String {
+    fn from(device: DeviceArg) -> Self {
+        device.to_string()
+    }
+}
+
+impl DeviceArg {
+    /// The device that is meant, where an engine may be named too. What `auto` finds is said in one line of the log.
+    ///
+    /// # Errors
+    /// An engine of the processor is named with a GPU.
+    pub fn kind(self, engine: Option<EngineArg>) -> Result<DeviceKind> {
+        match (self, engine) {
+            (Self::Cuda(_), Some(engine)) => {
+                let engine = engine.to_possible_value();
+                let name = engine.as_ref().map_or("", |value| value.get_name());
+                bail!("--device {self} and --engine {name} exclude each other")
+            }
+            (Self::Cuda(chosen), None) => Ok(DeviceKind::Cuda(chosen)),
+            (Self::Cpu, engine) => Ok(engine.unwrap_or_default().kind()),
+            (Self::Auto, Some(engine)) => Ok(engine.kind()),
+            (Self::Auto, None) => Ok(found()),
+        }
+    }
+
+    /// Opens the device, on a host with these threads.
+    ///
+    /// # Errors
+    /// This machine has no such device; the text says what is missing and what brings it.
+    pub fn open(self, engine: Option<EngineArg>, threads: Threads) -> Result<Arc<dyn Device>> {
+        Ok(devices::open(self.kind(engine)?, threads)?)
+    }
+}
+
+/// The samples at once of a training on cards: those that are asked for, or the most that fit.
+///
+/// # Errors
+/// There are no such cards, or not one sample fits them; the text says what would.
+pub(crate) fn cards_micro_batch(
+    chosen: Chosen,
+    config: &ModelConfig,
+    batch_size: usize,
+    asked: Option<usize>,
+    muon: bool,
+) -> Result<usize> {
+    let cards = Cards::find(chosen)?;
+    let world = cards.cards().len();
+    let free = cards.cards().iter().map(|card| card.memory).min().unwrap_or(0);
+    let settings = CudaSettings::default();
+    let a_card = batch_size.div_ceil(world).max(1);
+    let fits = |batch| fit::samples_that_fit(config, world, batch, settings, muon, free);
+    let Some(found) = fits(a_card) else {
+        let least = fit::plan(config, world, 1, settings, muon).bytes() + fit::LEFT;
+        bail!(
+            "{} does not fit {}: one sample takes {} of each card and {} are there; \
+             `gauntlet doctor --cuda` says which presets do",
+            format_args!("a model of {} parameters", config.parameter_count()),
+            cards.name(),
+            format_bytes(least),
+            format_bytes(free)
+        );
+    };
+    match asked {
+        Some(asked) if fits(asked).is_none_or(|fit| fit.samples < asked) => bail!(
+            "{asked} samples at once do not fit the cards; {} do (--micro-batch {0})",
+            found.samples
+        ),
+        Some(asked) => Ok(asked),
+        None => Ok(found.samples),
+    }
+}
+
+/// The GPUs, if all of them compute what they should; else the processor.
+fn found() -> DeviceKind {
+    let cards = Cards::find(Chosen::ALL).and_then(|cards| {
+        cards.check()?;
+        Ok(cards)
+    });
+    match cards {
+        Ok(cards) => {
+            tracing::info!("device: cuda, {}", cards.name());
+            DeviceKind::Cuda(Chosen::ALL)
+        }
+        Err(error) => {
+            tracing::info!("device: cpu, as no GPU is of use: {error}");
+            DeviceKind::Cpu
+        }
+    }
+}
 
 /// The values of `--engine`.
 #[derive(ValueEnum, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -38,18 +181,14 @@ pub enum OptimiserArg {
 }
 
 impl EngineArg {
-    /// Opens the device, on a host with these threads.
-    ///
-    /// # Errors
-    /// This machine has no such device.
-    pub fn open(self, threads: Threads) -> Result<Arc<dyn Device>> {
-        let kind = match self {
+    /// The device that it is.
+    fn kind(self) -> DeviceKind {
+        match self {
             Self::Cpu => DeviceKind::Cpu,
             Self::Vector => DeviceKind::Vector,
             Self::Portable => DeviceKind::Portable,
             Self::Candle => DeviceKind::Candle,
-        };
-        Ok(devices::open(kind, threads)?)
+        }
     }
 
     /// Sees to it that candle has so many threads. candle takes its number from the environment, once: where that
@@ -71,5 +210,29 @@ impl EngineArg {
             command.env(name, &wanted);
         }
         Err(command.exec()).context("cannot start again with another number of threads")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_read_as_they_are_shown() {
+        for text in ["auto", "cpu", "cuda", "cuda:0", "cuda:1,3"] {
+            assert_eq!(text.parse::<DeviceArg>().unwrap().to_string(), text);
+        }
+        for wrong in ["", "gpu", "cuda:", "cuda:0,0", "cpu:0", "cuda:x"] {
+            assert!(wrong.parse::<DeviceArg>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_engine_of_the_processor_goes_with_no_gpu() {
+        let cuda: DeviceArg = "cuda:2".parse().unwrap();
+        let error = cuda.kind(Some(EngineArg::Vector)).unwrap_err().to_string();
+        assert_eq!(error, "--device cuda:2 and --engine vector exclude each other");
+        assert_eq!(DeviceArg::Auto.kind(Some(EngineArg::Portable)).unwrap(), DeviceKind::Portable);
+        assert_eq!(DeviceArg::Cpu.kind(None).unwrap(), DeviceKind::Cpu);
     }
 }

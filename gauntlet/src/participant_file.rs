@@ -22,10 +22,11 @@ use participant::{
 };
 use protocol::{Planck, RunId};
 use serde::{Deserialize, Serialize};
-use trainer::{DeviceKind, ModelConfig};
+use trainer::ModelConfig;
 
 use crate::{
     commands::wallet::warn_of_public_key,
+    engine::DeviceArg,
     env::{self, DEFAULT_URL},
     limits::{self, said, within},
     text_file,
@@ -53,6 +54,9 @@ pub struct ParticipantFile {
     /// Threads that compute; 0 means one for each core.
     #[serde(default)]
     pub threads: usize,
+    /// Where the model is computed: auto, cpu, cuda or cuda:NUMBER,….
+    #[serde(default)]
+    pub device: DeviceArg,
     /// Take part in windows before this one only, and end when the last one is settled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window_end: Option<u64>,
@@ -191,7 +195,7 @@ pub fn check(file: ParticipantFile, base: &Path) -> Result<Participant> {
             None => base.join(&file.data),
         },
         data_cache_bytes_max: file.data_cache_bytes_max,
-        device: DeviceKind::default(),
+        device: file.device.kind(None)?,
         threads: if file.threads == 0 { cores } else { file.threads },
         model,
         hot: open(&file.keys.hot).context("keys.hot")?,

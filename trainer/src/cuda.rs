@@ -25,6 +25,22 @@ pub mod state;
 pub mod twin;
 mod updates;
 
+pub mod found;
+
+pub mod compiler;
+pub mod cubins;
+pub mod gate;
+
+mod products;
+
+pub mod hardware;
+
+pub mod cards;
+pub mod check;
+pub mod fit;
+pub mod measure;
+
+pub use cards::{Cards, Chosen};
 pub use collective::Collective;
 pub use device::{Cuda, CudaSettings, Gpus, Seat};
 pub use gpu::{Address, Argument, Event, Gpu, GpuError, Launch, Product, ProductForm, Stream};

@@ -9,6 +9,8 @@ mod command;
 
 mod wasm_toolchain;
 
+mod nvrtc;
+
 mod setup;
 
 mod steps;
@@ -16,6 +18,8 @@ mod steps;
 mod build;
 
 mod tidy;
+
+mod kernels;
 
 mod test;
 
@@ -36,6 +40,7 @@ Usage: cargo xtask COMMAND
   localnet [OPTIONS]   Start a chain, miners and validators that train a model together; --help lists the options.
   gauntlet ARGUMENTS   Build the program `gauntlet` if need be, and run it.
   test [--timings]     Run every check: format, tidy, lints, build, tests, documentation, a short localnet.
+  kernels              Compile the GPU's kernels for every architecture, and check what each takes of one.
   tidy                 Check the rules of the layout alone: layers, circles of files, references.
   study [OPTIONS]      Compare ways to train together on a small model, into docs/study; --quick for a minute of it.
   build [--timings]    Build the programs, and show where they are.
@@ -61,6 +66,7 @@ fn main() -> ExitCode {
         Some("study") => study(&rest),
         Some("test") => no_more(&rest, &["--timings"])
             .and_then(|()| test::run(rest.iter().any(|arg| arg == "--timings"))),
+        Some("kernels") => no_more(&rest, &[]).and_then(|()| kernels::run()),
         Some("tidy") => no_more(&rest, &[]).and_then(|()| tidy::run(&Setup::ensure()?)),
         Some("build") => no_more(&rest, &["--timings"]).and_then(|()| show_build(&rest)),
         Some("cargo") => Setup::ensure().and_then(|setup| build::any(&setup, &rest)),

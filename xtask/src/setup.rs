@@ -9,6 +9,7 @@ use std::{
 use crate::{
     command::{output, quiet},
     failure::Failure,
+    nvrtc,
     wasm_toolchain::{self, WasmToolchain},
 };
 
@@ -18,6 +19,7 @@ const RUST_MINOR_MIN: u32 = 93;
 /// A machine that is ready, and how cargo is called on it.
 pub(crate) struct Setup {
     root: PathBuf,
+    cache_dir: PathBuf,
     target_dir: PathBuf,
     protoc: PathBuf,
     rustc_version: String,
@@ -58,7 +60,7 @@ impl Setup {
         }
         let wasm = wasm_toolchain::ensure(&cache_dir, RUST_MINOR_MIN)?;
 
-        Ok(Self { root, target_dir, protoc, rustc_version, wasm })
+        Ok(Self { root, cache_dir, target_dir, protoc, rustc_version, wasm })
     }
 
     /// Cargo with the set-up in its environment, in the root of the checkout.
@@ -76,12 +78,20 @@ impl Setup {
             .env("CARGO_TARGET_DIR", &self.target_dir)
             .env("PROTOC", &self.protoc);
         self.wasm.apply(&mut cargo);
+        if let Some(folder) = nvrtc::kept(&self.cache_dir) {
+            cargo.env(nvrtc::VARIABLE, folder);
+        }
         cargo
     }
 
     /// The root of the checkout.
     pub(crate) fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Our folder in the user's cache.
+    pub(crate) fn cache_dir(&self) -> &Path {
+        &self.cache_dir
     }
 
     /// Where the release build of the workspace lies.

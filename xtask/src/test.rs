@@ -6,6 +6,7 @@ use crate::{
     build,
     command::{quiet, run as run_command},
     failure::Failure,
+    kernels,
     setup::Setup,
     steps::Steps,
     tidy,
@@ -18,15 +19,16 @@ type Check<'a> = (&'static str, &'a str, &'a dyn Fn() -> Result<(), Failure>);
 ///
 /// With `timings`, cargo writes its account of the build under `cargo-timings` in the target folder.
 pub(crate) fn run(timings: bool) -> Result<(), Failure> {
-    let mut steps = Steps::new(9);
+    let mut steps = Steps::new(10);
     let setup = &build::ready(&mut steps)?;
-    let checks: [Check<'_>; 8] = [
+    let checks: [Check<'_>; 9] = [
         ("format", "seconds", &|| format(setup)),
         ("tidy", "seconds", &|| tidy::run(setup)),
         ("licences", "seconds", &|| licences(setup)),
         ("build", build::ABOUT, &|| {
             build::programs(setup, if timings { &["--timings"] } else { &[] })
         }),
+        ("kernels", kernels::ABOUT, &|| kernels::gate(setup)),
         ("lints", "some minutes, the first time", &|| lint(setup)),
         ("tests", "compiled and run, some ten minutes", &|| build::tests(setup)),
         ("documentation", "a minute", &|| build::documentation(setup)),

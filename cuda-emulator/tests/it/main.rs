@@ -8,3 +8,6 @@ mod rows;
 
 mod optimiser;
 mod sparse;
+
+mod expected;
+mod measured;

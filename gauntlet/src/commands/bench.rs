@@ -4,6 +4,8 @@
 //! gradient's norm, as every real step does; candle's does not. `trainer/checks/bench_train.sh` runs both
 //! and PyTorch in turn.
 
+mod cuda;
+
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Result};
@@ -11,14 +13,14 @@ use clap::{Args, Subcommand};
 use dataset::{SampleSource, Tokens};
 use serde_json::{json, Value};
 use trainer::{
-    autograd::Autograd, budget::CpuCosts, AdamWSettings, Compute, Engine, MatrixUnit, Model,
-    ModelConfig, MuonSettings, Optimiser, Precision, Threads,
+    autograd::Autograd, budget::CpuCosts, AdamWSettings, Compute, DeviceKind, Engine, MatrixUnit,
+    Model, ModelConfig, MuonSettings, Optimiser, Precision, Threads,
 };
 
 use participant::memory;
 
 use crate::{
-    engine::{EngineArg, OptimiserArg},
+    engine::{DeviceArg, EngineArg, OptimiserArg},
     exit, limits,
 };
 
@@ -48,9 +50,18 @@ pub struct BenchTrainArgs {
     /// Steps that are measured.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub steps: u16,
-    /// The engine that trains.
-    #[arg(long, value_enum, default_value = "cpu")]
-    pub engine: EngineArg,
+    /// Where the model is computed: cpu, cuda or cuda:NUMBER,….
+    #[arg(long, default_value_t, value_name = "DEVICE")]
+    pub device: DeviceArg,
+    /// Samples at once on a GPU. Default: the most that fit.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub micro_batch: Option<u16>,
+    /// Layers of the model, where a card is too small for all. Default: the preset's.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub layers: Option<u16>,
+    /// The processor's engine that trains. Default: cpu.
+    #[arg(long, value_enum)]
+    pub engine: Option<EngineArg>,
     /// The optimiser (our engine only).
     #[arg(long, value_enum, default_value = "adamw")]
     pub optimiser: OptimiserArg,
@@ -62,13 +73,28 @@ pub struct BenchTrainArgs {
     pub json: bool,
 }
 
+impl BenchTrainArgs {
+    fn engine(&self) -> EngineArg {
+        self.engine.unwrap_or_default()
+    }
+}
+
 /// Runs a measurement and prints its result.
 ///
 /// # Errors
 /// There is no such preset, or the threads cannot be started.
 pub fn run(command: BenchCommand) -> Result<u8> {
     let BenchCommand::Train(args) = command;
-    let config = ModelConfig::preset(&args.preset)?;
+    let mut config = ModelConfig::preset(&args.preset)?;
+    config.layers = args.layers.map_or(config.layers, usize::from);
+    if let DeviceKind::Cuda(chosen) = args.device.kind(args.engine)? {
+        let report = cuda::train(&args, chosen, &config)?;
+        match args.json {
+            true => println!("{report}"),
+            false => println!("{report:#}"),
+        }
+        return Ok(exit::SUCCESS);
+    }
     memory::check("a measurement", &config, None, |model| {
         let (batch, threads) = (args.batch.into(), args.threads.into());
         let costs = CpuCosts::of_pretrainer(model, batch, precision(&args), threads)?;
@@ -76,7 +102,7 @@ pub fn run(command: BenchCommand) -> Result<u8> {
     })?;
     let model = Model::init(&config, 1)?;
     let samples = Noise::new(&config, usize::from(args.batch) * BATCHES);
-    let measured = match args.engine {
+    let measured = match args.engine() {
         EngineArg::Cpu | EngineArg::Vector | EngineArg::Portable => {
             train_engine(&args, &model, &samples)?
         }
@@ -154,7 +180,7 @@ impl Measured {
             |part: fn(&StepTimes) -> Duration| median(&self.steps, part).as_secs_f64() * 1e3;
         let tokens = f64::from(args.batch) * config.seq_len as f64;
         let best = self.steps.iter().map(|step| step.total).min().unwrap_or_default();
-        let phases = match args.engine {
+        let phases = match args.engine() {
             EngineArg::Cpu | EngineArg::Vector | EngineArg::Portable => json!({
                 "forward": milliseconds(|step| step.forward),
                 "output": milliseconds(|step| step.output),
@@ -168,7 +194,7 @@ impl Measured {
             }),
         };
         json!({
-            "engine": format!("{:?}", args.engine).to_lowercase(),
+            "engine": format!("{:?}", args.engine()).to_lowercase(),
             "unit": self.unit,
             "optimiser": args.optimiser,
             "preset": args.preset,
@@ -211,7 +237,7 @@ fn precision(args: &BenchTrainArgs) -> Precision {
 
 fn train_engine(args: &BenchTrainArgs, model: &Model, samples: &Noise) -> Result<Measured> {
     let precision = precision(args);
-    let unit = match args.engine {
+    let unit = match args.engine() {
         EngineArg::Vector => MatrixUnit::Vector,
         EngineArg::Portable => MatrixUnit::Portable,
         EngineArg::Cpu | EngineArg::Candle => MatrixUnit::best(),
@@ -262,7 +288,7 @@ fn train_engine(args: &BenchTrainArgs, model: &Model, samples: &Noise) -> Result
 fn train_candle(args: &BenchTrainArgs, model: &Model, samples: &Noise) -> Result<Measured> {
     let is_ours_alone = args.bf16 || args.optimiser == OptimiserArg::Muon;
     ensure!(!is_ours_alone, "candle: only AdamW in f32 is supported");
-    args.engine.start_again_with_threads(args.threads.into())?;
+    args.engine().start_again_with_threads(args.threads.into())?;
     let mut candle = Autograd::new(model)?;
     let tokens = f64::from(args.batch) * model.config().seq_len as f64;
     let mut measured = Measured { steps: Vec::new(), unit: None, allocated: None, loss: 0.0 };
@@ -299,7 +325,10 @@ mod tests {
             threads: 1,
             batch: 1,
             steps: 4,
-            engine: EngineArg::Cpu,
+            device: DeviceArg::Cpu,
+            micro_batch: None,
+            layers: None,
+            engine: None,
             optimiser: OptimiserArg::AdamW,
             bf16: false,
             json: true,

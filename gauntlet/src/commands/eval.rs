@@ -67,7 +67,7 @@ pub async fn run(args: EvalArgs) -> Result<u8> {
     {
         bail!("{} is named for two outputs", path.display());
     }
-    args.engine.start_again_with_threads(threads(&args))?;
+    args.engine.unwrap_or_default().start_again_with_threads(threads(&args))?;
     let json = args.json.clone();
     let is_cached = args.cache.is_some();
     let done = signals::blocking_until_asked_to_end(move |end| evaluate(&args, end)).await?;
@@ -102,7 +102,7 @@ fn evaluate(args: &EvalArgs, end: &AtomicBool) -> Result<Evaluation> {
     let started = Instant::now();
     let threads = Threads::new(threads(args))?;
     let settings = settings(args, &threads)?;
-    let device = args.engine.open(threads)?;
+    let device = args.device.open(args.engine, threads)?;
     let EvaluatedModel { model, tokenizer, prefix, begins } = model::open(args)?;
     let mut report = EvaluationReport::new(args, &model, &settings, prefix);
     tracing::info!("model and questions read in {:.1} s", started.elapsed().as_secs_f64());

@@ -7,7 +7,7 @@ use clap::Args;
 
 use participant::{handles::Role, open, Miner};
 
-use crate::{exit, participant_file, signals, telemetry};
+use crate::{engine::DeviceArg, exit, participant_file, signals, telemetry};
 
 /// Options of `miner`.
 #[derive(Args, Debug)]
@@ -15,6 +15,9 @@ pub struct MinerArgs {
     /// The participant's configuration (TOML); docs/OPERATING.md explains it.
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
+    /// Where the model is computed: auto, cpu, cuda or cuda:NUMBER,…. Default: what the configuration says.
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<DeviceArg>,
 }
 
 /// Runs a miner and returns the exit code.
@@ -22,7 +25,10 @@ pub struct MinerArgs {
 /// # Errors
 /// It cannot start, or a service failed for good.
 pub async fn run(args: MinerArgs) -> Result<u8> {
-    let (settings, metrics) = participant_file::load(&args.config, Role::Miner)?;
+    let (mut settings, metrics) = participant_file::load(&args.config, Role::Miner)?;
+    if let Some(device) = args.device {
+        settings.device = device.kind(None)?;
+    }
     if let Some(address) = metrics {
         telemetry::serve_metrics(address)?;
     }

@@ -31,7 +31,7 @@ use crate::{exit, signals, telemetry, terminal::print};
 /// checkpoint is whole whatever happens.
 pub async fn run(args: TrainArgs) -> Result<u8> {
     let order = TrainingOrder::new(args)?;
-    order.engine.start_again_with_threads(order.threads)?;
+    order.engine.unwrap_or_default().start_again_with_threads(order.threads)?;
     if let Some(address) = order.metrics {
         telemetry::serve_metrics(address)?;
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::compute::matmul::MatrixUnit;
 use crate::compute::threads::Threads;
 use crate::compute::Compute;
+use crate::cuda::{Cards, Chosen, Cuda, CudaSettings};
 use crate::engine::candle::Candle;
 use crate::engine::cpu::Cpu;
 use crate::engine::device::{Device, DeviceError};
@@ -21,6 +22,8 @@ pub enum DeviceKind {
     Portable,
     /// The same model with candle's autograd, to check ours.
     Candle,
+    /// NVIDIA's GPUs.
+    Cuda(Chosen),
 }
 
 /// Opens a device on a host with these threads.
@@ -30,6 +33,13 @@ pub enum DeviceKind {
 pub fn open(kind: DeviceKind, threads: Threads) -> Result<Arc<dyn Device>, DeviceError> {
     let unit = match kind {
         DeviceKind::Candle => return Ok(Arc::new(Candle::new(threads))),
+        DeviceKind::Cuda(chosen) => {
+            let cards = Cards::find(chosen).map_err(|error| DeviceError::Refused {
+                device: "cuda",
+                reason: error.to_string(),
+            })?;
+            return Ok(Arc::new(Cuda::new(Arc::new(cards), threads, CudaSettings::default())));
+        }
         DeviceKind::Cpu => MatrixUnit::best(),
         DeviceKind::Vector => MatrixUnit::Vector,
         DeviceKind::Portable => MatrixUnit::Portable,

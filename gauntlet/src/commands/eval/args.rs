@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::{engine::EngineArg, limits};
+use crate::{
+    engine::{DeviceArg, EngineArg},
+    limits,
+};
 
 /// Options of `eval`.
 #[derive(Args, Debug)]
@@ -42,9 +45,12 @@ pub struct EvalArgs {
     /// Approximate number of tokens of a batch.
     #[arg(long, default_value_t = 1024, value_name = "N", value_parser = limits::count::<usize>(limits::SAMPLE_TOKENS))]
     pub batch_tokens: usize,
-    /// The engine that computes.
-    #[arg(long, value_enum, default_value = "cpu")]
-    pub engine: EngineArg,
+    /// Where the model is computed: auto, cpu, cuda or cuda:NUMBER,….
+    #[arg(long, default_value_t, value_name = "DEVICE")]
+    pub device: DeviceArg,
+    /// The processor's engine that computes. Default: cpu.
+    #[arg(long, value_enum)]
+    pub engine: Option<EngineArg>,
     /// Threads that compute. Default: one for each core.
     #[arg(long, value_name = "N", value_parser = limits::count::<usize>(limits::THREADS))]
     pub threads: Option<usize>,

@@ -6,7 +6,7 @@ use clap::Args;
 
 use participant::miner::adversary_kind::AdversaryKind;
 
-use crate::{env, limits};
+use crate::{engine::DeviceArg, env, limits};
 
 /// Options of `localnet`.
 #[derive(Args, Debug, Clone)]
@@ -41,6 +41,9 @@ pub struct LocalnetArgs {
     /// The model: nano, 1M, 7M, 25M, 135M, 360M, 1B, 8B, 70B or covenant-72b.
     #[arg(long, default_value = "nano", value_name = "PRESET", value_parser = limits::text)]
     pub model: String,
+    /// Where the participants compute, each by itself: auto, cpu, cuda or cuda:NUMBER,….
+    #[arg(long, default_value_t, value_name = "DEVICE")]
+    pub device: DeviceArg,
     /// Local steps of a window (H). Default: as many as this machine can do in a window.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub inner_steps: Option<u32>,

@@ -90,6 +90,7 @@ fn participant_file(order: &LocalnetOrder, member: &Member) -> ParticipantFile {
         data_cache_bytes_max: CACHE_BYTES_MAX,
         // All participants share this machine's cores.
         threads: 1,
+        device: order.args.device,
         window_end: Some(order.args.windows),
         metrics: None,
         adversary: member.adversary(),

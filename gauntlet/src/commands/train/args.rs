@@ -10,7 +10,7 @@ use trainer::{
     Precision,
 };
 
-use crate::engine::{EngineArg, OptimiserArg};
+use crate::engine::{DeviceArg, EngineArg, OptimiserArg};
 
 /// Options of `train`.
 #[derive(Args, Debug)]
@@ -127,7 +127,10 @@ pub struct TrainOptions {
     /// Seed of the initial parameters and of the order of the samples. Default: 1.
     #[arg(long)]
     pub seed: Option<u64>,
-    /// The engine that computes. Default: cpu.
+    /// Where the model is computed: auto, cpu, cuda or cuda:NUMBER,…. Default: cpu.
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<DeviceArg>,
+    /// The processor's engine that computes. Default: cpu.
     #[arg(long, value_enum)]
     pub engine: Option<EngineArg>,
     /// Threads that compute. Default: one for each core.

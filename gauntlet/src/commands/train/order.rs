@@ -12,7 +12,7 @@ use trainer::{
     files,
     guard::GuardSettings,
     schedule::{Decay, RateSchedule, Shape},
-    AdamWSettings, ModelConfig, MuonSettings, Precision, PretrainSettings,
+    AdamWSettings, DeviceKind, ModelConfig, MuonSettings, Precision, PretrainSettings,
 };
 
 use super::args::{DecayArg, PrecisionArg, ScheduleArg, TrainArgs, TrainOptions};
@@ -20,7 +20,7 @@ use dataset::place::CACHE_BYTES_MAX;
 use participant::memory;
 
 use crate::{
-    engine::{EngineArg, OptimiserArg},
+    engine::{self, EngineArg, OptimiserArg},
     limits::{above_zero, said, within, SAMPLES, SAMPLE_TOKENS, SOME, STEPS, THREADS, TOKENS},
     text_file,
 };
@@ -46,7 +46,8 @@ pub(super) struct TrainingOrder {
     pub(super) lock: Option<PathBuf>,
     pub(super) seq_len: Option<usize>,
     pub(super) seed: u64,
-    pub(super) engine: EngineArg,
+    pub(super) device: DeviceKind,
+    pub(super) engine: Option<EngineArg>,
     pub(super) threads: usize,
     pub(super) checkpoint_steps: u64,
     pub(super) keep_checkpoints: usize,
@@ -86,7 +87,8 @@ impl TrainingOrder {
             lock: options.lock.clone(),
             seq_len: options.seq_len,
             seed: options.seed.unwrap_or(1),
-            engine: options.engine.unwrap_or_default(),
+            device: options.device.unwrap_or_default().kind(options.engine)?,
+            engine: options.engine,
             threads: options.threads.unwrap_or(cores),
             checkpoint_steps: options.checkpoint_steps.unwrap_or(100),
             keep_checkpoints: options.keep_checkpoints.unwrap_or(2),
@@ -224,8 +226,11 @@ impl TrainingOrder {
         batch_size: usize,
         asked: Option<usize>,
     ) -> Result<usize> {
-        let precision = self.precision();
         let muon = self.is_muon();
+        if let DeviceKind::Cuda(chosen) = self.device {
+            return engine::cards_micro_batch(chosen, config, batch_size, asked, muon);
+        }
+        let precision = self.precision();
         // A micro-batch that is asked for may use all the memory there is; so may that of a resumed training, for which
         // less may be available than when it started.
         let memory = match asked {
@@ -294,7 +299,7 @@ fn merged(flags: TrainOptions, path: Option<&Path>) -> Result<TrainOptions> {
     Ok(
         first_of!(flags, file: model, vocab, init, data, data_cache, data_cache_gib, lock, seq_len, steps, tokens, batch_size, micro_batch, precision, memory,
         optimiser, rate, matrix_rate, momentum, schedule, warm_up_steps, decay_steps, decay, floor, weight_decay, beta1, beta2, clip_norm,
-        spike_deviations, skips_max, rollbacks_max, seed, engine, threads, checkpoint_steps, keep_checkpoints,
+        spike_deviations, skips_max, rollbacks_max, seed, device, engine, threads, checkpoint_steps, keep_checkpoints,
         evaluate_steps, held_out_samples, metrics, export, peak_gflops),
     )
 }

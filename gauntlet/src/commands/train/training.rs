@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{bail, Context, Result};
 use trainer::{
-    files,
+    devices, files,
     flops::{flops_a_token, measure_flops},
     pretrain::settings_in,
     Checkpoints, Device, Evaluator, Model, ModelConfig, PretrainEnd, PretrainEvent, Pretrainer,
@@ -50,7 +50,7 @@ impl Training {
     /// The settings make no sense, do not fit the checkpoints, or something cannot be read.
     pub(super) fn open(order: &TrainingOrder, end: &AtomicBool) -> Result<Self> {
         let threads = Threads::new(order.threads)?;
-        let device = order.engine.open(threads.clone())?;
+        let device = devices::open(order.device, threads.clone())?;
         let checkpoints =
             Checkpoints::open(&order.out.join("checkpoints"))?.keeping(order.keep_checkpoints);
         let (model, initial) = initial_model(order)?;

@@ -1,0 +1,111 @@
+//! What fits a card: by the very plan that the engine allocates by.
+
+use super::device::CudaSettings;
+use super::kernels::attention::HEAD_WIDTHS;
+use super::layout::Layout;
+use super::plan::{Plan, Work};
+use super::products::WORKSPACE;
+use crate::budget::{divisors, Recompute};
+use crate::model::config::ModelConfig;
+
+/// Bytes of a card that are left to CUDA's context, to loaded kernels and to what the driver rounds up.
+pub const LEFT: u64 = 1 << 30;
+
+/// How a model trains on cards.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fit {
+    /// What is computed again, and whether the host's memory helps.
+    pub settings: CudaSettings,
+    /// Samples of a card at once.
+    pub samples: usize,
+    /// Bytes that a card's plan has.
+    pub bytes: u64,
+    /// Bytes in the host's pinned memory for each card.
+    pub pinned: u64,
+}
+
+/// The plan of each of `world` cards.
+pub fn plan(
+    config: &ModelConfig,
+    world: usize,
+    samples: usize,
+    settings: CudaSettings,
+    muon: bool,
+) -> Plan {
+    let CudaSettings { recompute, offload, .. } = settings;
+    let work = Work { samples, training: true, recompute, muon, offload };
+    Plan::new(config, &Layout::new(config, world), work)
+}
+
+/// The most samples at once, of those that divide `batch`, with which training fits `free` bytes of each card.
+pub fn samples_that_fit(
+    config: &ModelConfig,
+    world: usize,
+    batch: usize,
+    settings: CudaSettings,
+    muon: bool,
+    free: u64,
+) -> Option<Fit> {
+    let mut samples = divisors(batch.max(1) as u64);
+    samples.sort_unstable();
+    samples.into_iter().rev().find_map(|samples| {
+        let samples = usize::try_from(samples).ok()?;
+        let plan = plan(config, world, samples, settings, muon);
+        let bytes = plan.bytes();
+        (bytes + WORKSPACE + LEFT <= free).then_some(Fit {
+            settings,
+            samples,
+            bytes,
+            pinned: plan.pinned,
+        })
+    })
+}
+
+/// The first way in which a model trains on such cards: what computes least again, and without the host's memory if it
+/// can. `None` if it does in no way, or has heads that no kernel is for.
+pub fn first_way(
+    config: &ModelConfig,
+    world: usize,
+    batch: usize,
+    muon: bool,
+    free: u64,
+) -> Option<Fit> {
+    if !HEAD_WIDTHS.contains(&(config.head_dim() as u32)) {
+        return None;
+    }
+    let ways = [(Recompute::NormSwiglu, false), (Recompute::Full, false), (Recompute::Full, true)];
+    ways.into_iter().find_map(|(recompute, offload)| {
+        let settings = CudaSettings { recompute, offload };
+        samples_that_fit(config, world, batch, settings, muon, free)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_memory_fits_more_samples_and_never_more_than_it_has() {
+        let config = ModelConfig::preset("135M").unwrap();
+        let mut samples = 0;
+        for gib in [4u64, 8, 16, 32, 64] {
+            let Some(fit) = first_way(&config, 1, 16, false, gib << 30) else { continue };
+            assert!(fit.bytes + WORKSPACE + LEFT <= gib << 30);
+            assert!(16 % fit.samples == 0);
+            if fit.settings == CudaSettings::default() {
+                assert!(fit.samples >= samples);
+                samples = fit.samples;
+            }
+        }
+        assert_eq!(samples, 16);
+        assert_eq!(first_way(&config, 1, 16, false, 1 << 30), None);
+    }
+
+    #[test]
+    fn an_8b_model_fits_one_h200() {
+        let config = ModelConfig::preset("8B").unwrap();
+        let fit = first_way(&config, 1, 4, false, 143_771 << 20).unwrap();
+        assert_eq!(fit.settings.recompute, Recompute::NormSwiglu);
+        assert!(!fit.settings.offload);
+    }
+}
