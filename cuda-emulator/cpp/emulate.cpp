@@ -112,7 +112,7 @@ struct Fibre : Lane {
 
 constexpr u32 LANES_MAX = 1024, WARP = 32;
 #ifndef EMU_STACK
-#define EMU_STACK (128u << 10)
+#define EMU_STACK (256u << 10)
 #endif
 
 struct Settings {
@@ -560,6 +560,9 @@ struct Turn {
     u32 shared;
     u32* whose;
     u32 mine;
+#ifdef EMU_TSAN
+    void* fibres[LANES_MAX];
+#endif
 };
 
 static void run_turn(Thread& t, const Turn& turn) {
@@ -617,6 +620,7 @@ static void* block_thread(void* at) {
         owner.failed = t.failed;
         if (t.failed) say(owner, "%s", t.error);
     }
+    for (u32 i = 0; i < t.lanes_made; i++) turn.fibres[i] = t.lanes[i].tsan;
     __atomic_store_n(turn.whose, turn.mine + 1, __ATOMIC_RELEASE);
     return nullptr;
 }
@@ -627,7 +631,8 @@ static void run_turns(Thread& t, const u64* order, u64 blocks, Turn turn) {
     for (u64 first = 0; first < blocks && !t.failed; first += THREADS_MAX) {
         u64 count = blocks - first < THREADS_MAX ? blocks - first : THREADS_MAX;
         pthread_t threads[THREADS_MAX];
-        Turn turns[THREADS_MAX];
+        Turn* turns = (Turn*)calloc(count, sizeof(Turn));
+        if (!turns) abort();
         u32 whose = 0;
         for (u64 i = 0; i < count; i++) {
             turns[i] = turn;
@@ -637,6 +642,12 @@ static void run_turns(Thread& t, const u64* order, u64 blocks, Turn turn) {
             if (pthread_create(&threads[i], nullptr, block_thread, &turns[i]) != 0) abort();
         }
         for (u64 i = 0; i < count; i++) pthread_join(threads[i], nullptr);
+        // TSan has room for some 8,000 threads and fibres, and takes a new one for an old one whose place it gets:
+        // they end when all blocks have, so that no block passes for another.
+        for (u64 i = 0; i < count; i++)
+            for (void* fibre : turns[i].fibres)
+                if (fibre) __tsan_destroy_fiber(fibre);
+        free(turns);
     }
 }
 #else

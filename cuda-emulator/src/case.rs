@@ -487,10 +487,18 @@ pub fn finds(case: &Case, bug: &str) -> Result<Option<Finding>, EmulatorError> {
             Err(error @ (EmulatorError::Compile { .. } | EmulatorError::Files(_))) => {
                 return Err(error)
             }
-            Err(error) => return found(Way::Report(sanitizer, error.to_string())),
+            Err(error) => return found(Way::Report(sanitizer, summary(&error.to_string()))),
         }
     }
     Ok(None)
+}
+
+/// The lines of a sanitizer's report that say what and where.
+fn summary(report: &str) -> String {
+    let mut lines = report
+        .lines()
+        .filter(|line| line.contains("SUMMARY: ") || line.contains("runtime error: "));
+    lines.next().unwrap_or(report).trim().to_owned()
 }
 
 /// A buffer while a case runs: at an address like a GPU's, with guards around it.

@@ -73,53 +73,58 @@ impl Program {
 
     /// The path of the library with its kernels as `emulate_…`, compiled if it is not there yet.
     pub fn library(&self) -> Result<PathBuf, EmulatorError> {
+        let scheduler = self.scheduler(false)?.join("emulate.o");
         self.built("kernels.so", |folder| {
             let mut compiler = self.compiler(folder);
-            compiler.args(["-O2", "-fPIC", "-shared", "-o", "kernels.so", "-x", "c++"]);
-            vec![with_scheduler(compiler, &self.source_name())]
+            compiler
+                .args(["-O2", "-shared", "-o", "kernels.so", "-x", "c++"])
+                .arg(self.source_name());
+            compiler.args(["-x", "none"]).arg(&scheduler).arg("-lpthread");
+            vec![compiler]
         })
     }
 
     /// The path of a program that runs a case's file, compiled if it is not there yet.
     pub fn runner(&self, sanitizer: Option<Sanitizer>) -> Result<PathBuf, EmulatorError> {
-        let name = match sanitizer {
-            None => "runner",
-            Some(Sanitizer::Address) => "runner-address",
-            Some(Sanitizer::Thread) => "runner-thread",
-        };
-        self.built(name, |folder| {
-            let flags: &[&str] = match sanitizer {
-                None => &["-O2"],
-                Some(Sanitizer::Address) => {
-                    &["-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-                }
-                Some(Sanitizer::Thread) => &["-O1", "-g1", "-fsanitize=thread", "-DEMU_TSAN"],
-            };
-            let mut kernels = self.compiler(folder);
-            kernels
-                .args(flags)
-                .args(["-DEMU_STACK=(512u<<10)", "-c", "-o", "kernels.o", "-x", "c++"])
-                .arg(self.source_name());
-            // Neither lanes nor the reader of cases is looked at by a sanitizer; what they call is.
-            let mut scheduler = self.compiler(folder);
-            scheduler.args(["-O2", "-g1", "-DEMU_STACK=(512u<<10)"]);
-            if sanitizer == Some(Sanitizer::Thread) {
-                scheduler.arg("-DEMU_TSAN");
+        let (name, flags): (_, &[&str]) = match sanitizer {
+            None => ("runner", &["-O2"]),
+            Some(Sanitizer::Address) => (
+                "runner-address",
+                &["-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
+            ),
+            Some(Sanitizer::Thread) => {
+                ("runner-thread", &["-O1", "-g1", "-fsanitize=thread", "-DEMU_TSAN"])
             }
-            scheduler.args(["-c", "emulate.cpp", "runner.cpp"]);
-            let mut link = self.compiler(folder);
-            link.args(flags).args([
-                "-rdynamic",
-                "-o",
-                name,
-                "kernels.o",
-                "emulate.o",
-                "runner.o",
-                "-lpthread",
-                "-ldl",
-            ]);
-            vec![kernels, scheduler, link]
+        };
+        let scheduler = self.scheduler(sanitizer == Some(Sanitizer::Thread))?;
+        self.built(name, |folder| {
+            let mut compiler = self.compiler(folder);
+            compiler
+                .args(flags)
+                .args(["-rdynamic", "-o", name, "-x", "c++"])
+                .arg(self.source_name())
+                .args(["-x", "none"]);
+            compiler
+                .args([scheduler.join("emulate.o"), scheduler.join("runner.o")])
+                .args(["-lpthread", "-ldl"]);
+            vec![compiler]
         })
+    }
+
+    /// The folder with `emulate.o` and `runner.o`, which all programs share: neither lanes nor the reader of cases is
+    /// looked at by a sanitizer; what they call is.
+    fn scheduler(&self, for_tsan: bool) -> Result<PathBuf, EmulatorError> {
+        let ours = Self::new("scheduler", "");
+        let runner = ours.built("runner.o", |folder| {
+            let mut compiler = ours.compiler(folder);
+            compiler.args(["-O2", "-g1"]);
+            if for_tsan {
+                compiler.arg("-DEMU_TSAN");
+            }
+            compiler.args(["-c", "emulate.cpp", "runner.cpp"]);
+            vec![compiler]
+        })?;
+        runner.parent().map(Path::to_path_buf).ok_or_else(|| self.refused("no folder".to_owned()))
     }
 
     fn source_name(&self) -> String {
@@ -135,14 +140,9 @@ impl Program {
             "-ffp-contract=off",
             "-fno-gnu-unique",
         ]);
-        compiler.args([
-            "-fvisibility=hidden",
-            "-Wall",
-            "-Wextra",
-            "-Wno-unknown-pragmas",
-            "-Wno-unused-function",
-            "-I.",
-        ]);
+        compiler.args(["-fPIC", "-fvisibility=hidden", "-I."]);
+        compiler.arg(format!("-ffile-prefix-map={}=.", folder.display()));
+        compiler.args(["-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-unused-function"]);
         if cfg!(target_arch = "x86_64") {
             compiler.arg("-mtls-dialect=gnu2");
         }
@@ -214,11 +214,6 @@ impl Program {
     fn refused(&self, log: String) -> EmulatorError {
         EmulatorError::Compile { file: self.file.clone(), log }
     }
-}
-
-fn with_scheduler(mut compiler: Command, source: &str) -> Command {
-    compiler.args([source, "emulate.cpp", "-lpthread"]);
-    compiler
 }
 
 /// What a program wrote, both ways.

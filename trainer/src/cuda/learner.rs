@@ -124,7 +124,7 @@ impl Rank {
         let sizes = self.sizes(batch.samples);
         self.forward(sizes)?;
         self.output(sizes, Some(scale), active)?;
-        self.backward(sizes, batch.distinct(), active)?;
+        self.backward(sizes, batch, active)?;
         self.loss_sum(sizes.tokens)
     }
 

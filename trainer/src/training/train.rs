@@ -369,7 +369,8 @@ impl Trainer {
             let start = &self.model.parameters()[arena.tensors[place].range.clone()];
             let part =
                 TensorToEncode { tensor: place, feedback: &mut *feedback, start, keep, decay };
-            (encoded.lens.clear(), encoded.bytes.clear());
+            encoded.lens.clear();
+            encoded.bytes.clear();
             match self.learner.encode(part, &mut encoded) {
                 Ok(true) => stream.append(&encoded).map_err(in_memory)?,
                 Ok(false) => {

@@ -23,7 +23,7 @@ fn a_learner_allocates_its_plan_in_one_piece() {
         (4, false, true, Recompute::Full),
     ] {
         let config = config((128, 2, 1), 72, world == 4);
-        let cuda = CudaSettings { recompute, offload, ..CudaSettings::default() };
+        let cuda = CudaSettings { recompute, offload };
         let emulators = Emulators::new(world);
         let trained = learn(&emulators.device(cuda), &config, &learner_settings(2, muon), 2);
         assert_eq!(trained.losses.len(), 2);

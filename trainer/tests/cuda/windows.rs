@@ -99,7 +99,7 @@ fn what_cannot_be_encoded_is_the_same_error_as_on_the_cpu() {
         let made_for = learner_settings(1, false);
         let mut learner = device.learner(&shape(), &made_for).unwrap();
         let theta = model(&shape());
-        let (tensor, place) = theta.arena().tensors.iter().enumerate().last().unwrap();
+        let (tensor, place) = theta.arena().tensors.iter().enumerate().next_back().unwrap();
         let mut start = theta.parameters()[place.range.clone()].to_vec();
         learner.load(&mut &theta).unwrap();
         start[2 * 4096 + 70] = f32::INFINITY;

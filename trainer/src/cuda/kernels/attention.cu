@@ -66,6 +66,23 @@ template <u32 M, u32 N> DEVICE void multiply_rows(float (&s)[M][N / 8][4], const
     }
 }
 
+// A warp's own sixteen rows as left operands, for as long as registers hold them.
+DEVICE void take_rows(u32 (&a)[TERMS][4], const u8* left, u32 row) {
+    UNROLL for (u32 k = 0; k < TERMS; k++) load_matrix_x4(a[k], at_lane(left, row, k));
+}
+// As multiply_rows, of rows that were taken.
+template <u32 N> DEVICE void multiply_taken(float (&s)[1][N / 8][4], const u32 (&a)[TERMS][4], const u8* right) {
+    UNROLL for (u32 n = 0; n < N / 8; n++)
+        UNROLL for (u32 i = 0; i < 4; i++) s[0][n][i] = 0.0f;
+    UNROLL for (u32 k = 0; k < TERMS; k++)
+        UNROLL for (u32 n = 0; n < N / 16; n++) {
+            u32 b[4];
+            load_matrix_x4(b, at_lane(right, n * 16, k));
+            mma_16x8x16(s[0][2 * n], a[k], b[0], b[2]);
+            mma_16x8x16(s[0][2 * n + 1], a[k], b[1], b[3]);
+        }
+}
+
 // o (M · 16, WIDTH) += s (M · 16, N), rounded to bf16, times rows of `right`. A sum's registers are those of a left
 // operand in pairs: no exchange between lanes.
 template <u32 M, u32 N> DEVICE void add_product(float (&o)[M][BLOCKS][4], const float (&s)[M][N / 8][4], const u8* right) {
@@ -136,11 +153,14 @@ KERNEL(128, 2) attend(const u16* __restrict__ qkv, const u32* __restrict__ start
     for (u32 turn = 0; tile < tiles; tile++, turn ^= 1) {
         // The tile has come, and all warps have done with the one before: the next may take its place.
         u8 *k_tile = kv_tiles + turn * 2 * TILE, *v_tile = k_tile + TILE, *next = kv_tiles + (turn ^ 1) * 2 * TILE;
-#ifndef BUG_ATTEND_NO_WAIT
+#if !defined(BUG_ATTEND_NO_WAIT) && !defined(BUG_ATTEND_WAIT_AFTER_BARRIER)
         copy_wait<0>();
 #endif
 #ifndef BUG_ATTEND_NO_BARRIER
         sync_block();
+#endif
+#ifdef BUG_ATTEND_WAIT_AFTER_BARRIER
+        copy_wait<0>();
 #endif
         if (tile + 1 < tiles) {
             load_rows<KEYS, 128>(next, k, stride, (tile + 1) * KEYS, seq_len);
@@ -343,8 +363,9 @@ KERNEL(256, 1) attend_backward_keys(const u16* __restrict__ qkv, const u32* __re
 }
 EXPORT(attend_backward_keys)
 
-// The gradient of queries. A block of four warps has 64 queries of a head, 16 a warp. Grid: (heads, samples, blocks of
-// queries), those with the most keys first.
+// The gradient of queries. A block of four warps has 64 queries of a head, 16 a warp, which stay in registers with their
+// outputs' gradients: each tile costs 48 ldmatrix for 96 products, not 64. Grid: (heads, samples, blocks of queries),
+// those with the most keys first.
 KERNEL(128, 2) attend_backward_queries(const u16* __restrict__ qkv, const u32* __restrict__ starts, const u16* __restrict__ d_out,
                                        const float* __restrict__ log_sums, const float* __restrict__ dots,
                                        u16* __restrict__ d_qkv, u32 seq_len, u32 heads, u32 kv_heads, float scale) {
@@ -361,24 +382,30 @@ KERNEL(128, 2) attend_backward_queries(const u16* __restrict__ qkv, const u32* _
 
     u32 tile = starts[first] / KEYS, tiles = (end + KEYS - 1) / KEYS;
     u32 own = first + warp * OWN, own_end = own < seq_len ? smaller(own + OWN, seq_len) : 0;
-    u32 own_tile = own_end ? starts[own] : 0, latest = own_end ? starts[own_end - 1] : 0;
-    own_tile /= KEYS;
     load_rows<ROWS, 128>(q_tile, qkv + head * WIDTH, stride, first, seq_len);
     load_rows<ROWS, 128>(d_tile, d_out + ((u64)sample * seq_len * heads + head) * WIDTH, heads * WIDTH, first, seq_len);
+    copy_commit();
     load_rows<KEYS, 128>(kv_tiles, k, stride, tile * KEYS, seq_len);
     load_rows<KEYS, 128>(kv_tiles + TILE, v, stride, tile * KEYS, seq_len);
     copy_commit();
 
-    u32 start[2];
     float log_sum[2], dot[2], dq[1][BLOCKS][4], factor = scale * LOG2_E;
     UNROLL for (u32 half = 0; half < 2; half++) {
         u32 row = own + half * 8 + lane / 4;
         u64 at = ((u64)sample * heads + head) * seq_len + row;
-        start[half] = row < seq_len ? starts[row] : 0;
         log_sum[half] = row < seq_len ? log_sums[at] * LOG2_E : INFINITY;
         dot[half] = row < seq_len ? dots[at] : 0.0f;
     }
     clear(dq);
+    u32 q_rows[TERMS][4], d_rows[TERMS][4];
+#ifndef BUG_QUERIES_NO_WAIT_FOR_ROWS
+    copy_wait<1>();
+#endif
+#ifndef BUG_QUERIES_NO_BARRIER_FOR_ROWS
+    sync_block();
+#endif
+    take_rows(q_rows, q_tile, warp * OWN);
+    take_rows(d_rows, d_tile, warp * OWN);
 
     for (u32 turn = 0; tile < tiles; tile++, turn ^= 1) {
         u8 *k_tile = kv_tiles + turn * 2 * TILE, *v_tile = k_tile + TILE, *next = kv_tiles + (turn ^ 1) * 2 * TILE;
@@ -394,24 +421,27 @@ KERNEL(128, 2) attend_backward_queries(const u16* __restrict__ qkv, const u32* _
         }
         copy_commit();
         u32 key = tile * KEYS;
-        if (tile < own_tile || key >= own_end) continue;
+        if (key >= own_end) continue;
 
         float s[1][KEYS / 8][4], ds[1][KEYS / 8][4];
-        multiply_rows<1, KEYS>(s, q_tile, warp * OWN, k_tile);
-        multiply_rows<1, KEYS>(ds, d_tile, warp * OWN, v_tile);
-        bool masked = key + KEYS > own + 1 || key < latest;
+        multiply_taken<KEYS>(s, q_rows, k_tile);
+        multiply_taken<KEYS>(ds, d_rows, v_tile);
+        bool masked = key + KEYS > own + 1 || key < starts[own_end - 1];
+        u32 row = own + lane / 4;
         UNROLL for (u32 n = 0; n < KEYS / 8; n++)
-            UNROLL for (u32 i = 0; i < 4; i++) {
-                s[0][n][i] = exp2_fast(s[0][n][i] * factor - log_sum[i / 2]) * (ds[0][n][i] - dot[i / 2]);
-                if (masked) {
-                    u32 at = key + n * 8 + lane % 4 * 2 + i % 2, row = own + i / 2 * 8 + lane / 4;
+            UNROLL for (u32 i = 0; i < 4; i++) s[0][n][i] = exp2_fast(s[0][n][i] * factor - log_sum[i / 2]) * (ds[0][n][i] - dot[i / 2]);
+        if (masked) {
+            u32 start[2] = {row < seq_len ? starts[row] : 0, row + 8 < seq_len ? starts[row + 8] : 0};
+            UNROLL for (u32 n = 0; n < KEYS / 8; n++)
+                UNROLL for (u32 i = 0; i < 4; i++) {
+                    u32 at = key + n * 8 + lane % 4 * 2 + i % 2;
 #ifdef BUG_QUERIES_NOT_CAUSAL
-                    if (at > row + 1 || at < start[i / 2]) s[0][n][i] = 0.0f;
+                    if (at > row + i / 2 * 8 + 1 || at < start[i / 2]) s[0][n][i] = 0.0f;
 #else
-                    if (at > row || at < start[i / 2]) s[0][n][i] = 0.0f;
+                    if (at > row + i / 2 * 8 || at < start[i / 2]) s[0][n][i] = 0.0f;
 #endif
                 }
-            }
+        }
         add_product<1, KEYS>(dq, s, k_tile);
     }
 

@@ -29,12 +29,12 @@ KERNEL(256, 4) cross_entropy(Vec4* __restrict__ logits, const u32* __restrict__ 
     u32 vectors = vocab / 8, target = targets[blockIdx.x];
     logits += (u64)blockIdx.x * vectors;
     Sum sum = {LOWEST, 0.0f};
+    u32 end = vectors;
 #ifdef BUG_LOSS_RAGGED
-    for (u32 i = threadIdx.x; i + 1 < vectors; i += 256) {
-#else
-#pragma unroll 4
-    for (u32 i = threadIdx.x; i < vectors; i += 256) {
+    end--;
 #endif
+#pragma unroll 4
+    for (u32 i = threadIdx.x; i < end; i += 256) {
         Floats8 values = unpack_bf16(logits[i]);
         float largest = sum.largest;
 #pragma unroll
@@ -47,11 +47,9 @@ KERNEL(256, 4) cross_entropy(Vec4* __restrict__ logits, const u32* __restrict__ 
 #pragma unroll
     for (int by = 16; by > 0; by /= 2) sum = join(sum, {shuffle_xor(sum.largest, by), shuffle_xor(sum.sum, by)});
     if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = sum;
-#ifndef BUG_LOSS_TARGET_LATE
     // Before the barrier: behind it the row is overwritten.
     float at_target = bits_to_float(0x7fffffff);
     if (threadIdx.x == 0 && target < vocab) at_target = bf16_to_float(((const u16*)logits)[target]);
-#endif
 #ifndef BUG_LOSS_NO_BARRIER
     sync_block();
 #endif
@@ -59,7 +57,6 @@ KERNEL(256, 4) cross_entropy(Vec4* __restrict__ logits, const u32* __restrict__ 
 #pragma unroll
     for (int warp = 1; warp < 8; warp++) sum = join(sum, parts[warp]);
 #ifdef BUG_LOSS_TARGET_LATE
-    float at_target = bits_to_float(0x7fffffff);
     if (threadIdx.x == 0 && target < vocab) at_target = bf16_to_float(((const u16*)logits)[target]);
 #endif
     if (threadIdx.x == 0) losses[blockIdx.x] = sum.largest - at_target + log2_fast(sum.sum) * LN_2;

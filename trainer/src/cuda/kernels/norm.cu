@@ -83,22 +83,19 @@ KERNEL(256, 2) norm_backward(const Vec4* __restrict__ d_normed, const Vec4* __re
     SHARED float dots[2][GROUP];
     u32 vectors = width / 8, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     u32 block_first = blockIdx.x * ROWS;
+    u32 rows = smaller(ROWS, tokens - block_first), part = blockIdx.x;
 #ifdef BUG_BACKWARD_RAGGED
-    u32 rows = ROWS;
-#else
-    u32 rows = smaller(ROWS, tokens - block_first);
+    rows = ROWS;
 #endif
 #ifdef BUG_BACKWARD_PARTS
-    parts += (u64)(gridDim.x - 1 - blockIdx.x) * width;
-#else
-    parts += (u64)blockIdx.x * width;
+    part = gridDim.x - 1 - part;
 #endif
+    parts += (u64)part * width;
     for (u32 group = 0; group < rows; group += GROUP) {
         u32 first = block_first + group, here = smaller(GROUP, rows - group);
+        float* dot = dots[group / GROUP % 2];
 #ifdef BUG_BACKWARD_ONE_SET
-        float* dot = dots[0];
-#else
-        float* dot = dots[group / GROUP & 1];
+        dot = dots[0];
 #endif
         if (warp < here) {
             u64 row = (u64)(first + warp) * vectors;

@@ -14,10 +14,9 @@ DEVICE float sigmoid(float x) { return 1.0f / (1.0f + exp2_fast(-LOG2_E * x)); }
 KERNEL(128, 8) rotate(Vec4* __restrict__ qkv, const float* __restrict__ cos, const float* __restrict__ sin, u32 seq_len,
                       u32 heads, u32 head_dim, u32 stride, float direction) {
     u32 half = head_dim / 16;
-#ifdef BUG_ROTATE_POSITION
-    u32 position = blockIdx.x % (seq_len + 1);
-#else
     u32 position = blockIdx.x % seq_len;
+#ifdef BUG_ROTATE_POSITION
+    position = smaller(blockIdx.x, seq_len - 1);
 #endif
     Vec4* row = qkv + (u64)blockIdx.x * (stride / 8);
     for (u32 i = threadIdx.x; i < heads * half; i += 128) {
@@ -69,11 +68,7 @@ KERNEL(128, 8) swiglu_backward(const Vec4* gate_up, const Vec4* __restrict__ d_h
         }
         h[row + i] = pack_bf16(made);
         d_gate_up[gate_at] = pack_bf16(gate);
-#ifdef BUG_SWIGLU_UP
-        d_gate_up[gate_at + 1] = pack_bf16(up);
-#else
         d_gate_up[up_at] = pack_bf16(up);
-#endif
     }
 }
 EXPORT(swiglu_backward)

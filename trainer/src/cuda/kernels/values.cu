@@ -13,9 +13,8 @@ DEVICE u64 first() { return ((u64)blockIdx.x * 128 + threadIdx.x) * AT_ONCE; }
 DEVICE bool whole(u64 at, u64 len) {
 #ifdef BUG_VALUES_RAGGED
     return at < len;
-#else
-    return at + AT_ONCE <= len;
 #endif
+    return at + AT_ONCE <= len;
 }
 
 // f32 values from `at` on, 0 where there are none.
@@ -102,11 +101,11 @@ KERNEL(128, 8) split(const float* __restrict__ from, u16* __restrict__ hi, u16* 
 #pragma unroll
     for (int j = 0; j < 8; j++) {
         u32 shift = j % 2 * 16;
+        u16 nearest = round_bf16_up(floats.v[j]);
 #ifdef BUG_SPLIT_EVEN
-        high.v[j / 2] |= (u32)round_bf16(floats.v[j]) << shift;
-#else
-        high.v[j / 2] |= (u32)round_bf16_up(floats.v[j]) << shift;
+        nearest = round_bf16(floats.v[j]);
 #endif
+        high.v[j / 2] |= (u32)nearest << shift;
         low.v[j / 2] |= (float_to_bits(floats.v[j]) & 0xffff) << shift;
     }
     values::store_halves(hi, at, len, high);
