@@ -560,6 +560,9 @@ struct Turn {
     u32 shared;
     u32* whose;
     u32 mine;
+#ifdef EMU_TSAN
+    void* fibres[LANES_MAX];
+#endif
 };
 
 static void run_turn(Thread& t, const Turn& turn) {
@@ -589,11 +592,6 @@ static void run_turn(Thread& t, const Turn& turn) {
 #endif
     run_block(t, turns, place(turn.number, turn.grid), turn.size, turn.grid);
 #ifdef EMU_TSAN
-    // TSan has room for some 8,000 threads and fibres in all.
-    for (u32 i = 0; i < t.count; i++) {
-        __tsan_destroy_fiber(t.lanes[i].tsan);
-        t.lanes[i].tsan = nullptr;
-    }
     ACQUIRE(t.launch + 1);
 #endif
     free(dynamic);
@@ -622,6 +620,7 @@ static void* block_thread(void* at) {
         owner.failed = t.failed;
         if (t.failed) say(owner, "%s", t.error);
     }
+    for (u32 i = 0; i < t.lanes_made; i++) turn.fibres[i] = t.lanes[i].tsan;
     __atomic_store_n(turn.whose, turn.mine + 1, __ATOMIC_RELEASE);
     return nullptr;
 }
@@ -632,7 +631,8 @@ static void run_turns(Thread& t, const u64* order, u64 blocks, Turn turn) {
     for (u64 first = 0; first < blocks && !t.failed; first += THREADS_MAX) {
         u64 count = blocks - first < THREADS_MAX ? blocks - first : THREADS_MAX;
         pthread_t threads[THREADS_MAX];
-        Turn turns[THREADS_MAX];
+        Turn* turns = (Turn*)calloc(count, sizeof(Turn));
+        if (!turns) abort();
         u32 whose = 0;
         for (u64 i = 0; i < count; i++) {
             turns[i] = turn;
@@ -642,6 +642,12 @@ static void run_turns(Thread& t, const u64* order, u64 blocks, Turn turn) {
             if (pthread_create(&threads[i], nullptr, block_thread, &turns[i]) != 0) abort();
         }
         for (u64 i = 0; i < count; i++) pthread_join(threads[i], nullptr);
+        // TSan has room for some 8,000 threads and fibres, and takes a new one for an old one whose place it gets:
+        // they end when all blocks have, so that no block passes for another.
+        for (u64 i = 0; i < count; i++)
+            for (void* fibre : turns[i].fibres)
+                if (fibre) __tsan_destroy_fiber(fibre);
+        free(turns);
     }
 }
 #else

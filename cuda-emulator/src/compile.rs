@@ -139,16 +139,10 @@ impl Program {
             "-march=native",
             "-ffp-contract=off",
             "-fno-gnu-unique",
-            "-fPIC",
         ]);
-        compiler.args([
-            "-fvisibility=hidden",
-            "-Wall",
-            "-Wextra",
-            "-Wno-unknown-pragmas",
-            "-Wno-unused-function",
-            "-I.",
-        ]);
+        compiler.args(["-fPIC", "-fvisibility=hidden", "-I."]);
+        compiler.arg(format!("-ffile-prefix-map={}=.", folder.display()));
+        compiler.args(["-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-unused-function"]);
         if cfg!(target_arch = "x86_64") {
             compiler.arg("-mtls-dialect=gnu2");
         }

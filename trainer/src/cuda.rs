@@ -23,6 +23,7 @@ mod predictor;
 mod rank;
 pub mod state;
 pub mod twin;
+mod updates;
 
 pub mod found;
 

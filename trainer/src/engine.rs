@@ -50,6 +50,7 @@ use crate::compute::threads::{Shared, Threads};
 use crate::compute::Compute;
 use crate::model::config::{Arena, ConfigError, ModelConfig};
 use dataset::SampleSource;
+use protocol::update::UpdateError;
 
 /// Parameters that one task rounds.
 const ROUNDED: usize = 16 * 1024;
@@ -105,6 +106,9 @@ pub enum BatchError {
     /// Averages are of another optimiser than the learner's.
     #[error("the averages are of another optimiser")]
     Optimiser,
+    /// Values cannot be encoded as an update, or an update is not the model's.
+    #[error(transparent)]
+    Update(#[from] UpdateError),
     /// The device failed.
     #[error("the device failed: {0}")]
     Device(String),

@@ -1,8 +1,6 @@
 //! Attention's kernels against f64, in every order of lanes, under sanitizers and with planted bugs.
 
-use cuda_emulator::{
-    agree_in_all_orders, finds, sanitised, Case, EmulatorError, Outcome, Sanitizer,
-};
+use cuda_emulator::{agree_in_all_orders, finds, sanitised, Case, EmulatorError, Sanitizer};
 use half::bf16;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -57,7 +55,7 @@ impl Data {
             attend_backward_keys(gpu, Stream::Compute, &backward)?;
             attend_backward_queries(gpu, Stream::Compute, &backward)
         })
-        .unwrap();
+        .expect("kernels for this shape");
         case
     }
 
@@ -133,10 +131,11 @@ impl Data {
     }
 
     /// Runs everything in every order and compares: relative errors of outputs below 4e-3, of gradients below this.
-    /// (What a softmax passes back is a difference; where one key has all but all of it, of nearly equal numbers.)
+    /// (What a softmax passes back is a difference, and of nearly equal numbers where one key has nearly all of it: of
+    /// few keys, or of large scores. One of the two is of outputs as they were rounded.)
     fn check(&self, error_max: f64) {
         let shape = self.shape;
-        let outcome = agree_in_all_orders(&self.case()).unwrap();
+        let outcome = agree_in_all_orders(&self.case()).expect("one outcome");
         let expected = self.expected();
         let out = outcome.values::<bf16>("out");
         near(&format!("{shape:?}: out"), &wide(&out), &expected.out, 4e-3);
@@ -233,11 +232,8 @@ fn attention_is_right_for_groups_of_1_2_4_and_8_heads() {
 #[test]
 fn attention_is_right_at_each_length() {
     for seq_len in [1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129] {
-        Data::new(shape(2, seq_len, 1, 1, 32), &[30, 31, 32, 64, 128]).check(if seq_len < 15 {
-            3e-2
-        } else {
-            4e-3
-        });
+        let error_max = if seq_len < 15 { 3e-2 } else { 6e-3 };
+        Data::new(shape(2, seq_len, 1, 1, 32), &[30, 31, 32, 64, 128]).check(error_max);
     }
 }
 
@@ -273,9 +269,10 @@ fn attention_is_clean_under_tsan() {
 }
 
 /// What is planted in attention.cu, by kernel.
-const IN_ATTEND: [&str; 7] = [
+const IN_ATTEND: [&str; 8] = [
     "BUG_NO_SWIZZLE",
     "BUG_ATTEND_NO_WAIT",
+    "BUG_ATTEND_WAIT_AFTER_BARRIER",
     "BUG_ATTEND_NO_BARRIER",
     "BUG_LAST_TILE",
     "BUG_DOCUMENT_START",
@@ -297,14 +294,20 @@ const PAST_THE_END: [&str; 2] = ["BUG_ROW_PAST_THE_END", "BUG_DOTS_PAST_THE_END"
 fn find_each(bugs: &[&str]) {
     let case = Data::new(shape(2, 140, 2, 1, 32), &DOCUMENTS).case();
     for bug in bugs {
-        let finding = finds(&case, bug).unwrap().unwrap_or_else(|| panic!("{bug} is not found"));
+        let finding =
+            finds(&case, bug).expect("a compiler").unwrap_or_else(|| panic!("{bug} is not found"));
         println!("{}", finding.to_string().lines().next().unwrap_or_default());
     }
 }
 
 #[test]
-fn attention_shows_each_bug_planted_forward() {
-    find_each(&IN_ATTEND);
+fn attention_shows_each_bug_of_order_planted_forward() {
+    find_each(&IN_ATTEND[..4]);
+}
+
+#[test]
+fn attention_shows_each_bug_of_bounds_planted_forward() {
+    find_each(&IN_ATTEND[4..]);
 }
 
 #[test]

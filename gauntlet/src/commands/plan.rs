@@ -91,6 +91,7 @@ fn request(args: &PlanArgs) -> Result<PlanRequest> {
                 StateArg::Bytes12 => StateFormat::Bytes12,
                 StateArg::Bytes10 => StateFormat::Bytes10,
                 StateArg::Bytes8 => StateFormat::Bytes8,
+                StateArg::Bytes6 => StateFormat::Bytes6,
             },
             muon: args.optimiser == OptimiserArg::Muon,
             feedback_bf16: args.feedback_bf16,

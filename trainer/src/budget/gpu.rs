@@ -1,7 +1,9 @@
-//! Estimates training on GPUs: the regions that the CUDA engine is to have, and a roofline.
+//! Estimates training on GPUs: the bytes that the CUDA engine allocates, and a roofline.
 //!
-//! Per GPU and with bf16 activations. Values of a layer that are kept for a token, with D hidden,
-//! Q the width of q|k|v, A that of attention's output and F that of SwiGLU:
+//! In the engine's own formats, on one GPU or with everything spread, the regions come from the engine's plan
+//! ([`cuda::plan`](crate::cuda::plan)), which is what it allocates. For formats and ways that it does not have
+//! they are estimated: per GPU and with bf16 activations. Values of a layer that are kept for a token, with D
+//! hidden, Q the width of q|k|v, A that of attention's output and F that of SwiGLU:
 //!
 //! ```text
 //! none         x, normed, q|k|v, attended, x', normed', gate|up, SwiGLU's output: 4 D + Q + A + 3 F
@@ -18,6 +20,8 @@ use super::hardware::{Gpu, GPUS_PER_HOST, NETWORK};
 use super::model::ModelCounts;
 use super::quantity::{product, sum};
 use super::request::{PlanRequest, Recompute, Sharding, StateFormat};
+use crate::cuda::layout::Layout;
+use crate::cuda::plan::{Plan, Work};
 use crate::engine::optimiser::Symmetric;
 use crate::model::flops::{attention_flops_a_token, flops_a_token};
 
@@ -57,6 +61,9 @@ const BANDWIDTH_PART: f64 = 0.73;
 /// Part of the peak that attention reaches (a FlashAttention-2 class kernel with `mma.sync`).
 const ATTENTION_PART: f64 = 0.30;
 
+/// Bytes a second between a GPU and its host's pinned memory, each way (PCIe 5.0 with 16 lanes has 63).
+const HOST_LINK: f64 = 50e9;
+
 /// Part of a link's rate that collective operations reach.
 const LINK_PART: f64 = 0.80;
 
@@ -78,7 +85,7 @@ pub(super) fn costs(
 ) -> Result<(Vec<MemoryAccount>, StepEstimate), BudgetError> {
     let shape = Shape::new(request, count, way)?;
     let gpu = gpu_memory(request, counts, kind, &shape)?;
-    let host = host_memory(request, counts, count)?;
+    let host = host_memory(request, counts, &shape)?;
     Ok((vec![gpu, host], step(request, counts, kind, &shape)))
 }
 
@@ -163,6 +170,51 @@ fn gpu_memory(
     kind: &Gpu,
     shape: &Shape,
 ) -> Result<MemoryAccount, BudgetError> {
+    let regions = match engine_plan(request, shape)? {
+        Some(plan) => plan.regions().map(|(region, bytes)| (region.name(), bytes)).collect(),
+        None => estimated_regions(request, counts, shape)?,
+    };
+    let beside = [
+        ("cuBLASLt's workspace", PRODUCTS_WORKSPACE),
+        ("NCCL", if shape.gpus > 1 { NCCL } else { 0 }),
+        ("CUDA context and kernels", CONTEXT),
+        ("left free", kind.memory / FREE_PART),
+    ];
+    MemoryAccount::new(GPU_MEMORY, regions.into_iter().chain(beside), Some(kind.memory))
+}
+
+/// What the engine would allocate on each GPU; `None` for what it does not do.
+fn engine_plan(request: &PlanRequest, shape: &Shape) -> Result<Option<Plan>, BudgetError> {
+    let Way { micro_batch, recompute, sharding } = shape.way;
+    let state = request.choice.state;
+    let spread = shape.gpus == 1 || sharding == Sharding::Full;
+    if !state.is_the_engines() || !spread {
+        return Ok(None);
+    }
+    // More than all that a token takes: then nothing in the plan overflows.
+    let widths = [shape.hidden, shape.qkv, shape.ffn, shape.heads];
+    let width = product("activations", &[sum("activations", widths)?, 64])?;
+    let layers = sum("activations", [shape.layers, 4])?;
+    product("activations", &[width, layers, shape.tokens])?;
+    let samples = usize::try_from(micro_batch).map_err(|_| BudgetError::TooLarge("samples"))?;
+    let world = usize::try_from(shape.gpus).map_err(|_| BudgetError::TooLarge("GPUs"))?;
+    let work = Work {
+        samples,
+        training: true,
+        recompute,
+        muon: request.choice.muon,
+        offload: state.is_offloaded(),
+        changes: false,
+    };
+    Ok(Some(Plan::new(&request.model, &Layout::new(&request.model, world), work)))
+}
+
+/// The regions of formats and ways that the engine does not have.
+fn estimated_regions(
+    request: &PlanRequest,
+    counts: &ModelCounts,
+    shape: &Shape,
+) -> Result<Vec<(&'static str, u64)>, BudgetError> {
     let state = request.choice.state;
     let sharding = shape.way.sharding;
     let own_part = sharding != Sharding::None;
@@ -173,8 +225,9 @@ fn gpu_memory(
         StateFormat::Bytes18 => (4, 4),
         StateFormat::Bytes16 | StateFormat::Bytes12 => (2, 4),
         StateFormat::Bytes10 | StateFormat::Bytes8 => (2, 2),
+        StateFormat::Bytes6 => (0, 4),
     };
-    let moment = state.moment_bytes();
+    let moment = if state.is_offloaded() { 0 } else { state.moment_bytes() };
     let squares = request.squares(counts.parameters);
     let second = share("second moment", squares, moment, shape.gpus, own_part)?;
     // f32 scales of blocks of 256 moments.
@@ -194,32 +247,41 @@ fn gpu_memory(
     let several = shape.gpus > 1;
     let layer = product("a layer", &[counts.layer_parameters, 2])?;
     let embedding = product("the embedding", &[counts.embedding_parameters, 2])?;
+    Ok(vec![
+        ("parameters (bf16)", region("parameters", 2, all_spread)?),
+        ("rest of the f32 master", region("master", rest, own_part)?),
+        ("first moment", region("first moment", moment, own_part)?),
+        ("second moment", second),
+        ("scales of the moments", scales),
+        ("gradient", region("gradient", gradient, all_spread)?),
+        ("activations of the layers", kept),
+        ("first and last of the residual stream", ends),
+        ("working space of the backward pass", backward),
+        ("logits, up to 4096 tokens", logits),
+        (MUON_WORKS_ON, muon_works_on(request)?),
+        ("inputs, targets, losses", product("tokens", &[12, tokens])?),
+        ("gathered layers (2)", if all_spread { 2 * layer } else { 0 }),
+        ("gathered embedding or output matrix", if all_spread { embedding } else { 0 }),
+        ("gradients on their way (2 layers)", if several { 2 * layer } else { 0 }),
+    ])
+}
 
-    MemoryAccount::new(
-        GPU_MEMORY,
-        [
-            ("parameters (bf16)", region("parameters", 2, all_spread)?),
-            ("rest of the f32 master", region("master", rest, own_part)?),
-            ("first moment", region("first moment", moment, own_part)?),
-            ("second moment", second),
-            ("scales of the moments", scales),
-            ("gradient", region("gradient", gradient, all_spread)?),
-            ("activations of the layers", kept),
-            ("first and last of the residual stream", ends),
-            ("working space of the backward pass", backward),
-            ("logits, up to 4096 tokens", logits),
-            (MUON_WORKS_ON, muon_works_on(request)?),
-            ("inputs, targets, losses", product("tokens", &[12, tokens])?),
-            ("gathered layers (2)", if all_spread { 2 * layer } else { 0 }),
-            ("gathered embedding or output matrix", if all_spread { embedding } else { 0 }),
-            ("gradients on their way (2 layers)", if several { 2 * layer } else { 0 }),
-            ("cuBLASLt's workspace", PRODUCTS_WORKSPACE),
-            ("NCCL", if several { NCCL } else { 0 }),
-            ("CUDA context and kernels", CONTEXT),
-            ("left free", kind.memory / FREE_PART),
-        ],
-        Some(kind.memory),
-    )
+/// Bytes of the master's rest and the moments in the host's memory, for each GPU.
+fn offloaded(
+    request: &PlanRequest,
+    counts: &ModelCounts,
+    shape: &Shape,
+) -> Result<u64, BudgetError> {
+    if !request.choice.state.is_offloaded() {
+        return Ok(0);
+    }
+    if let Some(plan) = engine_plan(request, shape)? {
+        return Ok(plan.pinned);
+    }
+    let own_part = shape.way.sharding != Sharding::None;
+    let both = share("states", counts.parameters, 4, shape.gpus, own_part)?;
+    let squares = request.squares(counts.parameters);
+    sum("states", [both, share("states", squares, 2, shape.gpus, own_part)?])
 }
 
 /// Bytes of the largest matrix that Muon makes orthonormal, twice, and of the two products of its shorter side.
@@ -239,8 +301,10 @@ fn muon_works_on(request: &PlanRequest) -> Result<u64, BudgetError> {
 fn host_memory(
     request: &PlanRequest,
     counts: &ModelCounts,
-    gpus: u64,
+    shape: &Shape,
 ) -> Result<MemoryAccount, BudgetError> {
+    let gpus = shape.gpus;
+    let states = offloaded(request, counts, shape)?;
     let hosts = gpus.div_ceil(GPUS_PER_HOST);
     let part = |name, bytes| share(name, counts.parameters, bytes, hosts, true);
     let feedback = if request.choice.feedback_bf16 { 2 } else { 4 };
@@ -251,6 +315,10 @@ fn host_memory(
             ("agreed parameters (anchor, f32)", part("anchor", 4)?),
             ("error feedback", part("error feedback", feedback)?),
             ("accepted updates", updates.div_ceil(hosts)),
+            (
+                "rest of the master and moments (pinned)",
+                product("states", &[gpus.min(GPUS_PER_HOST), states])?,
+            ),
             ("pinned staging", product("staging", &[gpus.min(GPUS_PER_HOST), STAGING])?),
             ("processes", HOST_BASE),
         ],
@@ -406,10 +474,14 @@ fn optimiser_seconds(
         Sharding::None => 1,
         Sharding::Optimiser | Sharding::Full => shape.gpus,
     };
-    let bytes = 2.0 * request.choice.state.bytes() as f64 + 4.0;
+    let state = request.choice.state;
+    let bytes = 2.0 * state.bytes().max(if state.is_offloaded() { 12 } else { 0 }) as f64 + 4.0;
+    // The rest of the master and the moments from the host and back.
+    let links =
+        if state.is_offloaded() { 12.0 * counts.parameters as f64 / HOST_LINK } else { 0.0 };
     let orthogonal = request.orthogonal_flops(Symmetric::Whole) / (kind.peak * kind.sustained);
     let moved = counts.parameters as f64 * bytes / (kind.bandwidth * BANDWIDTH_PART);
-    (moved + orthogonal) / parts as f64
+    (moved.max(links) + orthogonal) / parts as f64
 }
 
 /// Seconds of a forward pass over `tokens` tokens on all GPUs, as an evaluation does it: a third

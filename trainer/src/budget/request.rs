@@ -5,34 +5,9 @@ use serde::Serialize;
 use super::error::BudgetError;
 use super::hardware::Machine;
 use super::quantity;
+pub use crate::cuda::plan::Recompute;
 use crate::engine::optimiser::{newton_schulz_flops, Symmetric};
 use crate::model::config::ModelConfig;
-
-/// What is computed again in the backward pass instead of being kept.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Recompute {
-    /// Nothing.
-    None,
-    /// Outputs of the norms and of SwiGLU: elementwise work only.
-    NormSwiglu,
-    /// Whole layers, of which only the input is kept: the forward pass twice.
-    Full,
-}
-
-impl Recompute {
-    /// All of them, the fastest first.
-    pub const ALL: [Self; 3] = [Self::None, Self::NormSwiglu, Self::Full];
-
-    /// As it is written on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::NormSwiglu => "norm-swiglu",
-            Self::Full => "full",
-        }
-    }
-}
 
 /// What every GPU holds a copy of.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
@@ -68,20 +43,22 @@ pub enum StateFormat {
     Bytes18,
     /// The master split into its bf16 half and the rest; f32 moments and gradient.
     Bytes16,
-    /// As `Bytes16` with bf16 moments, rounded stochastically: what the CUDA engine is to have.
+    /// As `Bytes16` with bf16 moments, rounded stochastically: what the CUDA engine has.
     Bytes12,
     /// As `Bytes12` with a bf16 gradient.
     Bytes10,
     /// As `Bytes10` with 8-bit moments and an f32 scale for each 256 of them.
     Bytes8,
+    /// `Bytes12` with the master's rest and the moments in pinned host memory.
+    Bytes6,
 }
 
 impl StateFormat {
     /// All of them, the largest first.
-    pub const ALL: [Self; 5] =
-        [Self::Bytes18, Self::Bytes16, Self::Bytes12, Self::Bytes10, Self::Bytes8];
+    pub const ALL: [Self; 6] =
+        [Self::Bytes18, Self::Bytes16, Self::Bytes12, Self::Bytes10, Self::Bytes8, Self::Bytes6];
 
-    /// The bytes a parameter that it is called by.
+    /// The bytes of GPU memory a parameter that it is called by.
     pub fn bytes(self) -> u64 {
         match self {
             Self::Bytes18 => 18,
@@ -89,14 +66,25 @@ impl StateFormat {
             Self::Bytes12 => 12,
             Self::Bytes10 => 10,
             Self::Bytes8 => 8,
+            Self::Bytes6 => 6,
         }
+    }
+
+    /// Whether it is the CUDA engine's own, of which the engine's plan knows every byte.
+    pub(super) fn is_the_engines(self) -> bool {
+        matches!(self, Self::Bytes12 | Self::Bytes6)
+    }
+
+    /// Whether the master's rest and the moments lie in the host's memory.
+    pub(super) fn is_offloaded(self) -> bool {
+        self == Self::Bytes6
     }
 
     /// Bytes of a moment's value.
     pub(super) fn moment_bytes(self) -> u64 {
         match self {
             Self::Bytes18 | Self::Bytes16 => 4,
-            Self::Bytes12 | Self::Bytes10 => 2,
+            Self::Bytes12 | Self::Bytes10 | Self::Bytes6 => 2,
             Self::Bytes8 => 1,
         }
     }

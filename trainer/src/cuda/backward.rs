@@ -3,6 +3,7 @@
 //! The gradient of the residual stream lies in one place and is changed there. A layer's gradient goes to whoever owns
 //! it while the layer before computes.
 
+use super::batch::MicroBatch;
 use super::forward::{piece, tensor, Sizes};
 use super::gpu::{Address, GpuError, ProductForm, ProductResult, Stream};
 use super::kernels::attention::{
@@ -14,9 +15,8 @@ use super::kernels::norm::{
 };
 use super::kernels::rows::{swiglu_backward, SwigluBackward, Turn};
 use super::layout::{Unit, UnitKind};
-use super::plan::{Activation, Region, Working, NORM_ROWS};
+use super::plan::{Activation, Recompute, Region, Working, NORM_ROWS};
 use super::rank::{blocks, Rank};
-use crate::budget::Recompute;
 
 /// A layer's places in the backward pass.
 struct Layer<'a> {
@@ -29,12 +29,11 @@ struct Layer<'a> {
 }
 
 impl Rank {
-    /// From the gradient of what the last norm was given to that of every parameter. `distinct` tokens are
-    /// among the inputs.
+    /// From the gradient of what the last norm was given to that of every parameter.
     pub(super) fn backward(
         &mut self,
         sizes: Sizes,
-        distinct: u32,
+        batch: &MicroBatch,
         active: usize,
     ) -> Result<(), GpuError> {
         for layer in (0..self.shape.config.layers).rev() {
@@ -45,7 +44,7 @@ impl Rank {
             self.used(Self::layer_unit(layer))?;
             self.send_layer_gradient(layer, active)?;
         }
-        self.embedding_backward(sizes, distinct, active)?;
+        self.embedding_backward(sizes, batch, active)?;
         self.await_exchange()
     }
 
@@ -225,9 +224,12 @@ impl Rank {
     fn embedding_backward(
         &mut self,
         sizes: Sizes,
-        distinct: u32,
+        batch: &MicroBatch,
         active: usize,
     ) -> Result<(), GpuError> {
+        if self.shape.plan.end_parts > 0 {
+            return self.send_ends_in_parts(UnitKind::Embedding, sizes, Some(batch), active);
+        }
         let shape = self.shape.clone();
         let Some(unit) = shape.layout.units.first() else { return Ok(()) };
         let tied = shape.config.tied;
@@ -239,19 +241,33 @@ impl Rank {
         if shared && !tied {
             self.gpu.clear(Stream::Compute, gradient, unit.len * 4)?;
         }
-        let arguments = EmbedGradient {
-            order: self.tokens(3),
-            firsts: self.tokens(4),
-            ids: self.tokens(5),
-            d_out: self.at(shape.plan.working(Working::State)),
-            gradient,
-            distinct,
-            width: sizes.hidden as u32,
-        };
-        embed_gradient(&*self.gpu, Stream::Compute, &arguments)?;
+        self.embedding_rows(batch, 0..sizes.vocab, gradient, sizes)?;
         if shared {
             self.send_ends(UnitKind::Embedding, active)?;
         }
         Ok(())
+    }
+
+    /// [`Rank::embedding_backward`] of the rows of some tokens, the first of which is at `to`.
+    pub(super) fn embedding_rows(
+        &self,
+        batch: &MicroBatch,
+        tokens: std::ops::Range<u64>,
+        to: Address,
+        sizes: Sizes,
+    ) -> Result<(), GpuError> {
+        let distinct = batch.distinct_in(tokens.clone());
+        // The kernel counts rows from token 0; those before the first are not touched.
+        let row_0 = to.0.wrapping_sub(tokens.start * sizes.hidden * 4);
+        let arguments = EmbedGradient {
+            order: self.tokens(3),
+            firsts: self.tokens(4).plus(distinct.start * 4),
+            ids: self.tokens(5).plus(distinct.start * 4),
+            d_out: self.at(self.shape.plan.working(Working::State)),
+            gradient: Address(row_0),
+            distinct: (distinct.end - distinct.start) as u32,
+            width: sizes.hidden as u32,
+        };
+        embed_gradient(&*self.gpu, Stream::Compute, &arguments)
     }
 }

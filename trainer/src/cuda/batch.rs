@@ -51,9 +51,10 @@ impl MicroBatch {
         self.firsts.push(self.order.len() as u32);
     }
 
-    /// Distinct tokens among the inputs.
-    pub(super) fn distinct(&self) -> u32 {
-        self.ids.len() as u32
+    /// Which of the distinct tokens lie in a range of the vocabulary, as a range of their list.
+    pub(super) fn distinct_in(&self, tokens: std::ops::Range<u64>) -> std::ops::Range<u64> {
+        let before = |end: u64| self.ids.partition_point(|id| u64::from(*id) < end) as u64;
+        before(tokens.start)..before(tokens.end)
     }
 
     /// Copies it to a rank.

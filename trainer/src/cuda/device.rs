@@ -6,9 +6,8 @@ use super::collective::Collective;
 use super::gpu::{Gpu, GpuError};
 use super::learner::CudaLearner;
 use super::node::Node;
-use super::plan::Work;
+use super::plan::{Recompute, Work};
 use super::predictor::CudaPredictor;
-use crate::budget::Recompute;
 use crate::compute::threads::Threads;
 use crate::engine::device::{Device, DeviceError, Predictor};
 use crate::engine::learner::{Learner, LearnerSettings};
@@ -75,7 +74,7 @@ impl Cuda {
         settings: &LearnerSettings,
     ) -> Result<CudaLearner, DeviceError> {
         let muon = settings.muon.is_some();
-        let node = self.node(config, settings.micro_batch, true, muon)?;
+        let node = self.node(config, settings.micro_batch, true, muon, false)?;
         Ok(CudaLearner::new(node, self.threads.clone(), *settings))
     }
 
@@ -85,12 +84,13 @@ impl Cuda {
         samples: usize,
         training: bool,
         muon: bool,
+        changes: bool,
     ) -> Result<Node, DeviceError> {
         config.validate()?;
         check(config, samples)?;
         let CudaSettings { recompute, offload } = self.settings;
         let offload = offload && training;
-        let work = Work { samples, training, recompute, muon, offload };
+        let work = Work { samples, training, recompute, muon, offload, changes };
         let seats = self.gpus.open().map_err(refused)?;
         Node::new(seats, config, work).map_err(refused)
     }
@@ -141,9 +141,10 @@ impl Device for Cuda {
         &self,
         config: &ModelConfig,
         samples: usize,
-        _scattered: bool,
+        scattered: bool,
     ) -> Result<Box<dyn Predictor>, DeviceError> {
-        let node = self.node(config, samples, false, false)?;
+        // Who has θ with an update applied nowhere else has it made here.
+        let node = self.node(config, samples, false, false, scattered)?;
         Ok(Box::new(CudaPredictor::new(node, self.threads.clone())))
     }
 }

@@ -33,7 +33,7 @@ pub fn plan(
     muon: bool,
 ) -> Plan {
     let CudaSettings { recompute, offload, .. } = settings;
-    let work = Work { samples, training: true, recompute, muon, offload };
+    let work = Work { samples, training: true, recompute, muon, offload, changes: false };
     Plan::new(config, &Layout::new(config, world), work)
 }
 

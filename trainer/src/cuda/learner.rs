@@ -13,12 +13,13 @@ use super::plan::{Plan, Region};
 use super::rank::Rank;
 use super::state::Staging;
 use crate::compute::threads::Threads;
-use crate::engine::learner::{BatchGradient, Kept, Learner, LearnerSettings};
+use crate::engine::learner::{BatchGradient, Kept, Learner, LearnerSettings, TensorToEncode};
 use crate::engine::weights::Weights;
 use crate::engine::BatchError;
 use crate::model::config::{Arena, ModelConfig};
 use crate::model::Model;
 use dataset::SampleSource;
+use protocol::update::{EncodedChunks, UpdateError};
 
 impl From<GpuError> for BatchError {
     fn from(error: GpuError) -> Self {
@@ -123,7 +124,7 @@ impl Rank {
         let sizes = self.sizes(batch.samples);
         self.forward(sizes)?;
         self.output(sizes, Some(scale), active)?;
-        self.backward(sizes, batch.distinct(), active)?;
+        self.backward(sizes, batch, active)?;
         self.loss_sum(sizes.tokens)
     }
 
@@ -214,6 +215,17 @@ impl Learner for CudaLearner {
             Kept::Mean | Kept::Square => node.read_average(kept, tensor, lent)?,
         }
         Ok(&self.lent)
+    }
+
+    fn encode(
+        &mut self,
+        part: TensorToEncode<'_>,
+        into: &mut EncodedChunks,
+    ) -> Result<bool, BatchError> {
+        if part.feedback.len() != self.len(part.tensor)? {
+            return Err(UpdateError::Tensors.into());
+        }
+        self.node.encode(part, into)
     }
 
     fn set_tensor(&mut self, kept: Kept, tensor: usize, values: &[f32]) -> Result<(), BatchError> {

@@ -1,12 +1,13 @@
 //! The output matrix and cross entropy, with their backward pass.
 
+use super::batch::MicroBatch;
 use super::forward::Sizes;
 use super::gpu::{Address, GpuError, ProductForm, ProductResult, Stream};
 use super::kernels::loss::{cross_entropy, CrossEntropy};
 use super::kernels::norm::{norm_backward, norm_weight_gradient, NormBackward, NormWeightGradient};
 use super::kernels::values::add_f32;
 use super::layout::UnitKind;
-use super::plan::{Region, Working, NORM_ROWS};
+use super::plan::{Region, Working, NORM_ROWS, TURNS};
 use super::rank::Rank;
 
 impl Rank {
@@ -40,7 +41,7 @@ impl Rank {
         }
         self.used(self.head_unit())?;
         if scale.is_some() {
-            self.send_head_gradient(active)?;
+            self.send_head_gradient(sizes, active)?;
             self.final_norm_backward(sizes, active)?;
         }
         Ok(())
@@ -85,6 +86,10 @@ impl Rank {
             ProductResult::Bf16,
             0.0,
         )?;
+        if self.shape.plan.end_parts > 0 {
+            // Later, in parts.
+            return Ok(());
+        }
         let normed = self.region(Region::FinalNormed).plus(from * sizes.hidden * 2);
         let (to, add) = self.head_gradient();
         let beta = if add || from > 0 { 1.0 } else { 0.0 };
@@ -109,11 +114,79 @@ impl Rank {
     }
 
     /// Sends the gradient of an output matrix of its own; a tied one goes with the embedding's.
-    fn send_head_gradient(&mut self, active: usize) -> Result<(), GpuError> {
+    fn send_head_gradient(&mut self, sizes: Sizes, active: usize) -> Result<(), GpuError> {
         if self.shape.config.tied || self.shape.plan.region(Region::EndGradient) == 0 {
             return Ok(());
         }
-        self.send_ends(UnitKind::Head, active)
+        match self.shape.plan.end_parts {
+            0 => self.send_ends(UnitKind::Head, active),
+            _ => self.send_ends_in_parts(UnitKind::Head, sizes, None, active),
+        }
+    }
+
+    /// Computes the gradient of embedding or output matrix part by part, and sends each on its way: what the logits say of the
+    /// output matrix, then what the inputs of `batch` say of the embedding. In a part lie as many rows of each rank's.
+    pub(super) fn send_ends_in_parts(
+        &mut self,
+        kind: UnitKind,
+        sizes: Sizes,
+        batch: Option<&MicroBatch>,
+        active: usize,
+    ) -> Result<(), GpuError> {
+        let shape = self.shape.clone();
+        let Some(unit) = shape.layout.unit(kind) else { return Ok(()) };
+        let (parts, world) = (shape.plan.end_parts, self.world());
+        let (own_rows, width) = (sizes.vocab / world, sizes.hidden);
+        let rows = own_rows / parts;
+        let turn = shape.plan.region(Region::EndGradient) / TURNS;
+        let mut sent = [None; TURNS as usize];
+        for part in 0..parts {
+            let at = (part % TURNS) as usize;
+            let buffer = self.region(Region::EndGradient).plus(at as u64 * turn);
+            if let Some(sent) = sent[at] {
+                self.gpu.wait(Stream::Compute, sent)?;
+            }
+            for rank in 0..world {
+                let first = rank * own_rows + part * rows;
+                let to = buffer.plus(rank * rows * width * 4);
+                if kind == UnitKind::Head || shape.config.tied {
+                    self.head_rows(first, rows, to, sizes)?;
+                } else {
+                    self.gpu.clear(Stream::Compute, to, rows * width * 4)?;
+                }
+                if let Some(batch) = batch {
+                    self.embedding_rows(batch, first..first + rows, to, sizes)?;
+                }
+            }
+            let computed = self.gpu.record(Stream::Compute)?;
+            self.gpu.wait(Stream::Exchange, computed)?;
+            let own = self.own_gradient(unit).plus(part * rows * width * 4);
+            let received = self.region(Region::Received);
+            self.collective.reduce_scatter(
+                &*self.gpu,
+                Stream::Exchange,
+                buffer,
+                own,
+                received,
+                rows * width,
+                active,
+            )?;
+            sent[at] = Some(self.gpu.record(Stream::Exchange)?);
+        }
+        self.await_exchange()
+    }
+
+    /// The gradient of some rows of the output matrix, from the gradient of all logits.
+    fn head_rows(&self, first: u64, rows: u64, to: Address, sizes: Sizes) -> Result<(), GpuError> {
+        self.multiply(
+            ProductForm::Tn,
+            (rows, sizes.hidden, sizes.tokens),
+            (self.region(Region::Logits).plus(first * 2), sizes.vocab),
+            (self.region(Region::FinalNormed), sizes.hidden),
+            (to, sizes.hidden),
+            ProductResult::F32,
+            0.0,
+        )
     }
 
     /// Adds [`Region::EndGradient`] to what the ranks own of the unit.

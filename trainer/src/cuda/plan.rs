@@ -2,8 +2,9 @@
 //!
 //! The engine allocates [`Plan::bytes`] in one piece and nothing after it.
 
+use serde::Serialize;
+
 use super::layout::{Layout, UnitKind, CHUNK};
-use crate::budget::Recompute;
 use crate::model::config::ModelConfig;
 
 /// Regions begin at multiples of this many bytes.
@@ -20,6 +21,41 @@ pub const LOGIT_ROWS: u64 = 4096;
 /// Rows of which a norm's gradient is summed at once.
 pub const NORM_ROWS: u64 = 64;
 
+/// Parts of a gradient that are there at once, one being computed and one on its way.
+pub(super) const TURNS: u64 = 2;
+
+/// Parts of the gradient of embedding and output matrix at least, where it goes in parts.
+const END_PARTS_MIN: u64 = 4;
+
+/// Bytes of a part of the gradient of embedding and output matrix, where it goes in parts.
+const END_PART: u64 = 256 << 20;
+
+/// What is computed again in the backward pass instead of being kept.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Recompute {
+    /// Nothing.
+    None,
+    /// Outputs of the norms and of SwiGLU: elementwise work only.
+    NormSwiglu,
+    /// Whole layers, of which only the input is kept: the forward pass twice.
+    Full,
+}
+
+impl Recompute {
+    /// All of them, the fastest first.
+    pub const ALL: [Self; 3] = [Self::None, Self::NormSwiglu, Self::Full];
+
+    /// As it is written on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::NormSwiglu => "norm-swiglu",
+            Self::Full => "full",
+        }
+    }
+}
+
 /// What a rank is to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Work {
@@ -33,6 +69,8 @@ pub struct Work {
     pub muon: bool,
     /// Whether the master's rest and the averages lie in pinned host memory.
     pub offload: bool,
+    /// Without a backward pass: whether updates are applied to the parameters, which takes their rest, too.
+    pub changes: bool,
 }
 
 /// A part of a rank's memory.
@@ -285,6 +323,9 @@ pub struct Plan {
     pub tokens: u64,
     /// Rows of logits at once.
     pub logit_rows: u64,
+    /// Parts in which the gradient of embedding and output matrix goes to the ranks: of each rank's rows, so many parts one
+    /// after the other; 0 for a gradient that is there as a whole.
+    pub end_parts: u64,
     /// Bytes in pinned host memory.
     pub pinned: u64,
     /// Bytes of each region, in the order of [`Region::ALL`].
@@ -295,6 +336,24 @@ pub struct Plan {
     working: [u64; Working::ALL.len()],
     /// Bytes that are kept of one layer.
     layer_kept: u64,
+}
+
+/// Parts of each rank's rows in which the gradient of embedding and output matrix is sent. Possible where ranks own whole
+/// rows, and where all logits are there at once, so that they last until the embedding's gradient is known.
+fn end_parts(config: &ModelConfig, layout: &Layout, all_logits: bool) -> u64 {
+    let (vocab, hidden) = (config.vocab as u64, config.hidden as u64);
+    let whole_rows =
+        vocab.is_multiple_of(layout.world) && (vocab * hidden).is_multiple_of(CHUNK * layout.world);
+    if layout.world == 1 || !all_logits || !whole_rows {
+        return 0;
+    }
+    let rows = vocab / layout.world;
+    let mut parts = 1;
+    let large = |parts| parts < END_PARTS_MIN || vocab * hidden * FLOAT / parts > END_PART;
+    while rows.is_multiple_of(2 * parts) && large(parts) {
+        parts *= 2;
+    }
+    parts
 }
 
 /// The next multiple of the alignment.
@@ -310,6 +369,7 @@ impl Plan {
             work,
             tokens,
             logit_rows: tokens.min(LOGIT_ROWS),
+            end_parts: 0,
             pinned: 0,
             bytes: [0; REGIONS],
             activations: [(false, 0); Activation::ALL.len()],
@@ -322,6 +382,8 @@ impl Plan {
         plan.set(Region::High, layout.owned() * HALF);
         if work.training {
             plan.add_training(config, layout);
+        } else if work.changes {
+            plan.set(Region::Low, layout.owned() * HALF);
         }
         plan
     }
@@ -398,7 +460,10 @@ impl Plan {
         }
         self.set(Region::Gradient, owned * FLOAT);
         let ends = layout.largest(|kind| matches!(kind, UnitKind::Embedding | UnitKind::Head));
-        if layout.world > 1 || config.tied || self.tokens > self.logit_rows {
+        self.end_parts = end_parts(config, layout, self.tokens == self.logit_rows);
+        if let Some(part) = ends.checked_div(self.end_parts) {
+            self.set(Region::EndGradient, TURNS * part * FLOAT);
+        } else if layout.world > 1 || config.tied || self.tokens > self.logit_rows {
             self.set(Region::EndGradient, ends * FLOAT);
         }
         self.set(Region::Squares, (owned / CHUNK + 1) * DOUBLE);

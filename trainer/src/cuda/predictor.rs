@@ -6,6 +6,7 @@ use super::node::Node;
 use super::plan::Region;
 use super::rank::Rank;
 use super::state::Staging;
+use super::updates::Undo;
 use crate::compute::threads::Threads;
 use crate::engine::device::Predictor;
 use crate::engine::weights::Weights;
@@ -19,8 +20,10 @@ pub(super) struct CudaPredictor {
     arena: Arena,
     threads: Threads,
     staging: Staging,
-    /// Whose parameters are there.
+    /// Whose parameters were brought; what is applied to them beside is `changed`.
     stamp: Option<u64>,
+    /// The stamp of the parameters that are there instead, and what puts back the others.
+    changed: Option<(u64, Undo)>,
     values: Vec<f32>,
     logits: Vec<f32>,
 }
@@ -28,16 +31,53 @@ pub(super) struct CudaPredictor {
 impl CudaPredictor {
     pub(super) fn new(node: Node, threads: Threads) -> Self {
         let arena = node.shape.config.arena();
-        let (staging, stamp) = (Staging::default(), None);
-        Self { node, arena, threads, staging, stamp, values: Vec::new(), logits: Vec::new() }
+        let (staging, values, logits) = (Staging::default(), Vec::new(), Vec::new());
+        Self { node, arena, threads, staging, stamp: None, changed: None, values, logits }
     }
 
-    /// Brings parameters to the ranks, unless they are there.
+    /// Sees to it that the ranks have these parameters: they may be there, may be made of those that are, or are brought.
     fn load(&mut self, weights: &mut dyn Weights) -> Result<(), BatchError> {
-        if self.stamp == Some(weights.stamp()) {
+        let wanted = weights.stamp();
+        if self.changed.as_ref().is_some_and(|(stamp, _)| *stamp == wanted) {
             return Ok(());
         }
+        self.put_back()?;
+        if self.stamp == Some(wanted) {
+            return Ok(());
+        }
+        let change = weights.change().filter(|_| self.node.keeps_lower());
+        if let Some(change) = change {
+            if self.stamp != Some(change.base.stamp()) {
+                self.bring(&mut &*change.base)?;
+            }
+            // Until it is known what puts them back, they are nobody's.
+            let base = self.stamp.take();
+            let undo = self.node.apply(&change)?;
+            self.stamp = base;
+            if let Some(undo) = undo {
+                self.changed = Some((wanted, undo));
+                return Ok(());
+            }
+        }
+        self.bring(weights)
+    }
+
+    /// Takes back an update that is applied.
+    fn put_back(&mut self) -> Result<(), BatchError> {
+        if let Some((_, undo)) = self.changed.take() {
+            let base = self.stamp.take();
+            self.node.undo(&undo)?;
+            self.stamp = base;
+        }
+        Ok(())
+    }
+
+    fn bring(&mut self, weights: &mut dyn Weights) -> Result<(), BatchError> {
         self.stamp = None;
+        if let Some(arena) = weights.arena().filter(|arena| arena.len() != self.arena.len) {
+            let (given, expected) = (arena.len(), self.arena.len);
+            return Err(BatchError::Parameters { given, expected });
+        }
         for (index, tensor) in self.arena.tensors.iter().enumerate() {
             let values = match weights.arena().and_then(|arena| arena.get(tensor.range.clone())) {
                 Some(values) => values,

@@ -344,7 +344,7 @@ impl Rank {
 /// matrices left out.
 fn square_places(shape: &Shape, rank: usize) -> Vec<Vec<Option<u64>>> {
     let mut next = 0;
-    let mut of_unit = |unit: &Unit| {
+    let of_unit = |unit: &Unit| {
         let places = unit.pieces.iter().map(|piece| {
             if shape.plan.work.muon && piece.layer_matrix {
                 return None;
@@ -355,7 +355,7 @@ fn square_places(shape: &Shape, rank: usize) -> Vec<Vec<Option<u64>>> {
         });
         places.collect()
     };
-    shape.layout.units.iter().map(|unit| of_unit(unit)).collect()
+    shape.layout.units.iter().map(of_unit).collect()
 }
 
 /// Writes zeros to pinned memory.

@@ -10,6 +10,7 @@ use crate::engine::BatchError;
 use crate::model::config::{Arena, ModelConfig};
 use crate::model::{next_stamp, Model};
 use dataset::SampleSource;
+use protocol::update::EncodedChunks;
 
 /// What a learner is made for.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -56,6 +57,21 @@ pub enum Kept {
     Square,
 }
 
+/// One tensor of an update that is to be encoded: what the learner's parameters have become since `start`.
+#[derive(Debug)]
+pub struct TensorToEncode<'a> {
+    /// Which, as the arena counts.
+    pub tensor: usize,
+    /// The error feedback, which becomes what the bytes leave out; as long as the tensor.
+    pub feedback: &'a mut [f32],
+    /// The parameters at the window's start; as long as the tensor.
+    pub start: &'a [f32],
+    /// Values kept of a full chunk.
+    pub keep: u16,
+    /// What is left of the error feedback from window to window.
+    pub decay: f32,
+}
+
 /// Trains one model on one device. Tensors are counted as in
 /// [`Arena::tensors`](crate::model::config::Arena::tensors).
 pub trait Learner: Send {
@@ -84,6 +100,22 @@ pub trait Learner: Send {
     /// All parameters in the order of the arena, where they lie on the host in one piece.
     fn arena(&self) -> Option<&[f32]> {
         None
+    }
+
+    /// Encodes a tensor where its parameters lie and puts its chunks at the end of `into`: the bytes, and the error feedback, of
+    /// [`Encoder::encode_difference`](protocol::update::Encoder::encode_difference). `false`, and nothing has changed,
+    /// where the device leaves that to the host.
+    ///
+    /// # Errors
+    /// The device failed, or [`BatchError::Update`]: a value is not finite. The error feedback is a mixture then and must
+    /// be dropped.
+    fn encode(
+        &mut self,
+        part: TensorToEncode<'_>,
+        into: &mut EncodedChunks,
+    ) -> Result<bool, BatchError> {
+        let _ = (part, into);
+        Ok(false)
     }
 
     /// Replaces one tensor of what is kept.

@@ -21,6 +21,22 @@ pub trait Weights {
     fn arena(&self) -> Option<&[f32]> {
         None
     }
+
+    /// What makes these parameters of others, if that is less than they are: a device that has the others may make them itself.
+    fn change(&self) -> Option<Change<'_>> {
+        None
+    }
+}
+
+/// One update that is applied to θ, without clipping: θ − rate · v.
+#[derive(Clone, Copy, Debug)]
+pub struct Change<'a> {
+    /// θ.
+    pub base: &'a Model,
+    /// The update, read with the model's layout.
+    pub payload: &'a Payload<'a>,
+    /// The rate.
+    pub rate: f32,
 }
 
 impl Weights for &Model {
@@ -106,6 +122,10 @@ impl Weights for Updated<'_> {
         number
             .ok_or(UpdateError::Tensors)
             .and_then(|number| self.apply(number, into))
-            .map_err(|error| BatchError::Device(error.to_string()))
+            .map_err(BatchError::from)
+    }
+
+    fn change(&self) -> Option<Change<'_>> {
+        Some(Change { base: self.model, payload: &self.payload, rate: self.rate })
     }
 }

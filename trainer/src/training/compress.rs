@@ -122,6 +122,18 @@ impl<W: Write + Seek> UpdateStream<W> {
         self.wave(&mut spans)
     }
 
+    /// Takes the next chunks as they were encoded elsewhere, on a device: their number and lengths are checked, not their content.
+    pub fn append(&mut self, encoded: &EncodedChunks) -> Result<(), WriteError> {
+        self.writer.append(encoded)?;
+        self.chunks += encoded.lens.len() as u32;
+        Ok(())
+    }
+
+    /// The error of a chunk that was to follow, with the chunk's number in the model.
+    pub(crate) fn numbered(&self, error: UpdateError) -> UpdateError {
+        in_model(error, self.chunks)
+    }
+
     /// Encodes the spans at once and writes them in order.
     fn wave(&mut self, spans: &mut Vec<Span<'_>>) -> Result<(), WriteError> {
         let (keep, decay, count) = (self.keep, self.decay, spans.len());

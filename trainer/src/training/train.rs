@@ -8,12 +8,14 @@ use std::io::Cursor;
 use std::ops::ControlFlow;
 
 use protocol::aggregate::OuterRule;
-use protocol::update::{payload_bytes_max, UpdateError, WriteError};
+use protocol::update::{payload_bytes_max, EncodedChunks, UpdateError, WriteError};
 use protocol::{Hash, Uid};
 
 use crate::compute::threads::Threads;
 use crate::engine::device::{Device, DeviceError};
-use crate::engine::learner::{copied_model, set_averages, Kept, Learner, LearnerSettings};
+use crate::engine::learner::{
+    copied_model, set_averages, Kept, Learner, LearnerSettings, TensorToEncode,
+};
 use crate::engine::optimiser::{AdamWSettings, MuonSettings};
 use crate::engine::plan::Precision;
 use crate::engine::BatchError;
@@ -349,7 +351,7 @@ impl Trainer {
         encoded
     }
 
-    /// Encodes tensor by tensor: the learner may have to fetch each from its device.
+    /// Encodes tensor by tensor: where the learner's device does it, else here, after the learner has fetched it.
     fn encode(&mut self, keep: u16, decay: f32) -> Result<Vec<u8>, TrainError> {
         let (arena, layout) = (self.model.arena(), self.model.layout());
         let bytes = payload_bytes_max(layout, keep) as usize;
@@ -361,11 +363,23 @@ impl Trainer {
         let sink = Cursor::new(Vec::with_capacity(bytes));
         let stream = UpdateStream::new(&self.threads, sink, layout, keep, decay);
         let mut stream = stream.map_err(in_memory)?;
+        let mut encoded = EncodedChunks::default();
         let parts = arena.canonical.iter().zip(arena.views_mut(&mut self.feedback));
         for (&place, feedback) in parts {
             let start = &self.model.parameters()[arena.tensors[place].range.clone()];
-            let local = self.learner.tensor(Kept::Parameters, place)?;
-            stream.encode([TensorPart { feedback, start, local }]).map_err(in_memory)?;
+            let part =
+                TensorToEncode { tensor: place, feedback: &mut *feedback, start, keep, decay };
+            encoded.lens.clear();
+            encoded.bytes.clear();
+            match self.learner.encode(part, &mut encoded) {
+                Ok(true) => stream.append(&encoded).map_err(in_memory)?,
+                Ok(false) => {
+                    let local = self.learner.tensor(Kept::Parameters, place)?;
+                    stream.encode([TensorPart { feedback, start, local }]).map_err(in_memory)?;
+                }
+                Err(BatchError::Update(error)) => return Err(stream.numbered(error).into()),
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(stream.finish().map_err(in_memory)?.into_inner())
     }

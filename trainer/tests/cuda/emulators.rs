@@ -9,14 +9,14 @@ use trainer::Threads;
 
 /// A card that falls off the bus.
 #[derive(Clone, Copy, Debug)]
-pub struct Fault {
-    pub rank: usize,
+pub(crate) struct Fault {
+    pub(crate) rank: usize,
     /// Operations that it still does.
-    pub after: u64,
+    pub(crate) after: u64,
 }
 
 #[derive(Clone)]
-pub struct Emulators {
+pub(crate) struct Emulators {
     world: usize,
     behaviour: Behaviour,
     fault: Arc<Mutex<Option<Fault>>>,
@@ -24,53 +24,53 @@ pub struct Emulators {
 }
 
 impl Emulators {
-    pub fn new(world: usize) -> Self {
+    pub(crate) fn new(world: usize) -> Self {
         let logs = (0..world).map(|_| Arc::default()).collect();
         Self { world, behaviour: Behaviour::default(), fault: Arc::default(), logs }
     }
 
-    pub fn seeded(mut self, seed: u64) -> Self {
+    pub(crate) fn seeded(mut self, seed: u64) -> Self {
         self.behaviour.seed = seed;
         self
     }
 
-    pub fn with_memory(mut self, bytes: u64) -> Self {
+    pub(crate) fn with_memory(mut self, bytes: u64) -> Self {
         self.behaviour.memory = bytes;
         self
     }
 
-    pub fn failing(self, fault: Fault) -> Self {
+    pub(crate) fn failing(self, fault: Fault) -> Self {
         *self.fault.lock().unwrap() = Some(fault);
         self
     }
 
-    pub fn repair(&self) {
+    pub(crate) fn repair(&self) {
         *self.fault.lock().unwrap() = None;
     }
 
-    pub fn device(&self, settings: CudaSettings) -> Cuda {
+    pub(crate) fn device(&self, settings: CudaSettings) -> Cuda {
         Cuda::new(Arc::new(self.clone()), Threads::single(), settings)
     }
 
-    pub fn allocated(&self) -> Vec<Vec<u64>> {
+    pub(crate) fn allocated(&self) -> Vec<Vec<u64>> {
         self.logs.iter().map(|log| log.counts().allocated).collect()
     }
 
-    pub fn pinned(&self) -> Vec<Vec<u64>> {
+    pub(crate) fn pinned(&self) -> Vec<Vec<u64>> {
         self.logs.iter().map(|log| log.counts().pinned).collect()
     }
 
     /// Allocations with broken guards, of GPUs that are dropped.
-    pub fn damaged(&self) -> usize {
+    pub(crate) fn damaged(&self) -> usize {
         self.logs.iter().map(|log| log.counts().broken_guards).sum()
     }
 
-    pub fn launched(&self, kernel: &str) -> u64 {
+    pub(crate) fn launched(&self, kernel: &str) -> u64 {
         let of = |log: &Arc<Log>| log.counts().launches.get(kernel).copied().unwrap_or(0);
         self.logs.iter().map(of).sum()
     }
 
-    pub fn uploaded(&self) -> u64 {
+    pub(crate) fn uploaded(&self) -> u64 {
         self.logs.iter().map(|log| log.counts().uploaded).sum()
     }
 }

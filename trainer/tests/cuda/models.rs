@@ -37,8 +37,8 @@ pub(crate) fn small() -> ModelConfig {
 /// part of all keys and values would be ill-conditioned: attention's gradient is a difference in which it cancels.
 pub(crate) fn model(config: &ModelConfig) -> Model {
     let mut model = Model::init(config, 11).unwrap();
-    let norms: Vec<_> = model.arena().tensors.iter().map(|placed| placed.clone()).collect();
-    for placed in norms {
+    let tensors = model.arena().tensors.clone();
+    for placed in tensors {
         let matrix = placed.info.shape.len() > 1;
         for (index, value) in model.parameters_mut()[placed.range].iter_mut().enumerate() {
             *value *= if matrix { 1.5 } else { 1.0 + 0.2 * (index as f32 * 0.37).sin() };

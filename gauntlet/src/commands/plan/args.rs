@@ -135,4 +135,7 @@ pub enum StateArg {
     /// 8-bit moments too.
     #[value(name = "8")]
     Bytes8,
+    /// As 12, with the master's rest and the moments in the host's memory.
+    #[value(name = "6")]
+    Bytes6,
 }

@@ -153,11 +153,14 @@ KERNEL(128, 2) attend(const u16* __restrict__ qkv, const u32* __restrict__ start
     for (u32 turn = 0; tile < tiles; tile++, turn ^= 1) {
         // The tile has come, and all warps have done with the one before: the next may take its place.
         u8 *k_tile = kv_tiles + turn * 2 * TILE, *v_tile = k_tile + TILE, *next = kv_tiles + (turn ^ 1) * 2 * TILE;
-#ifndef BUG_ATTEND_NO_WAIT
+#if !defined(BUG_ATTEND_NO_WAIT) && !defined(BUG_ATTEND_WAIT_AFTER_BARRIER)
         copy_wait<0>();
 #endif
 #ifndef BUG_ATTEND_NO_BARRIER
         sync_block();
+#endif
+#ifdef BUG_ATTEND_WAIT_AFTER_BARRIER
+        copy_wait<0>();
 #endif
         if (tile + 1 < tiles) {
             load_rows<KEYS, 128>(next, k, stride, (tile + 1) * KEYS, seq_len);

@@ -140,7 +140,7 @@ pub fn encode_chunks(gpu: &dyn Gpu, stream: Stream, a: &Encode) -> Result<(), Gp
     start(gpu, stream, &ENCODE_CHUNKS, a.len, &values, &arguments)
 }
 
-/// A kernel divides by nothing that `keep` could make zero, but a chunk without values has no form.
+/// A kernel has room for what 4096 values need, and a chunk that keeps none has no form.
 fn check_keep(kernel: &Kernel, keep: u16) -> Result<(), GpuError> {
     if keep == 0 || u32::from(keep) > CHUNK_LEN {
         let reason = UpdateError::Keep(keep).to_string();

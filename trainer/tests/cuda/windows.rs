@@ -1,0 +1,177 @@
+//! A miner's and a validator's window on emulated GPUs: the update's bytes are the CPU encoder's for the same local
+//! parameters, every replica has the same roots, and an update is measured without a second θ.
+
+use std::io::Cursor;
+use std::ops::ControlFlow;
+
+use protocol::update::{ChunkError, EncodedChunks, UpdateError};
+use protocol::{aggregate::OuterRule, settings::PPM, Hash};
+use trainer::compress::{TensorPart, UpdateStream};
+use trainer::cuda::device::CudaSettings;
+use trainer::learner::TensorToEncode;
+use trainer::{
+    loss_from_q824, Cpu, Device, EvaluationRates, Evaluator, Model, MuonSettings, Threads, Trainer,
+    TrainerSettings, UpdateToEvaluate,
+};
+
+use crate::emulators::Emulators;
+use crate::models::{config, learner_settings, model, samples};
+
+const KEEP: u16 = 64;
+const DECAY_PPM: u32 = 950_000;
+
+fn trainer(device: &dyn Device, muon: Option<MuonSettings>) -> Trainer {
+    let settings =
+        TrainerSettings { batch_size: 4, micro_batch: 1, muon, ..TrainerSettings::default() };
+    Trainer::new(model(&shape()), settings, device).unwrap()
+}
+
+/// Tensors of several chunks, and of less than one.
+fn shape() -> trainer::ModelConfig {
+    config((128, 2, 1), 40, false)
+}
+
+fn train(trainer: &mut Trainer, window: u64) {
+    let ids = |step: u64| (0..4).map(|sample| (window * 20 + step * 4 + sample) * 7 % 64).collect();
+    let steps: Vec<Vec<u64>> = (0..3).map(ids).collect();
+    let mut go_on = |_: &_| ControlFlow::Continue(());
+    trainer.train_window(&samples(&shape()), &steps, &|_| 3e-3, &mut go_on).unwrap();
+}
+
+/// What the CPU's encoder makes of the same parameters and the same error feedback, which it changes.
+fn encoded_on_the_host(start: &Model, local: &Model, feedback: &mut [f32]) -> Vec<u8> {
+    let sink = Cursor::new(Vec::new());
+    let decay = (f64::from(DECAY_PPM) / 1e6) as f32;
+    let mut stream =
+        UpdateStream::new(&Threads::single(), sink, start.layout(), KEEP, decay).unwrap();
+    let arena = start.arena();
+    for (index, feedback) in arena.views_mut(feedback).into_iter().enumerate() {
+        let (start, local) = (start.tensor(index), local.tensor(index));
+        stream.encode([TensorPart { feedback, start, local }]).unwrap();
+    }
+    stream.finish().unwrap().into_inner()
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+/// Three windows of a miner: the updates and the roots.
+fn mine(device: &dyn Device, muon: Option<MuonSettings>) -> (Vec<Vec<u8>>, Vec<Hash>) {
+    let (mut miner, mut updates, mut roots) = (trainer(device, muon), Vec::new(), Vec::new());
+    let mut replica = model(&shape());
+    for window in 0..3 {
+        train(&mut miner, window);
+        let local = miner.local_model().unwrap();
+        let mut feedback = miner.feedback().to_vec();
+        let expected = encoded_on_the_host(miner.model(), &local, &mut feedback);
+        let update = miner.make_update(KEEP, DECAY_PPM).unwrap();
+        assert!(update == expected, "window {window}: the bytes differ");
+        assert_eq!(bits(miner.feedback()), bits(&feedback), "window {window}: the feedback");
+        let rule = OuterRule::new(700_000, PPM);
+        let root = miner.apply_outer(&[(4, &update)], KEEP, rule).unwrap();
+        // Another replica, on a CPU.
+        replica.apply_outer(&Threads::single(), &[(4, &update)], KEEP, rule).unwrap();
+        assert_eq!(root, replica.state_root(&Threads::single()));
+        updates.push(update);
+        roots.push(root);
+    }
+    (updates, roots)
+}
+
+#[test]
+fn a_miners_windows_have_the_same_bytes_on_any_number_of_gpus() {
+    for muon in [None, Some(MuonSettings::default())] {
+        let emulators = Emulators::new(1);
+        let alone = mine(&emulators.device(CudaSettings::default()), muon);
+        assert!(emulators.launched("encode_chunks") > 0, "the host encoded");
+        for world in [2, 4, 8] {
+            let several = mine(&Emulators::new(world).device(CudaSettings::default()), muon);
+            assert!(several == alone, "{world} GPUs");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_encoded_is_the_same_error_as_on_the_cpu() {
+    // An infinite value in the third chunk of a tensor that has others before it; and a keep that nobody can have.
+    let refused = |device: &dyn Device| {
+        let made_for = learner_settings(1, false);
+        let mut learner = device.learner(&shape(), &made_for).unwrap();
+        let theta = model(&shape());
+        let (tensor, place) = theta.arena().tensors.iter().enumerate().next_back().unwrap();
+        let mut start = theta.parameters()[place.range.clone()].to_vec();
+        learner.load(&mut &theta).unwrap();
+        start[2 * 4096 + 70] = f32::INFINITY;
+        let mut feedback = vec![0.0; start.len()];
+        let mut encode = |keep| {
+            let start = &start;
+            let part = TensorToEncode { tensor, feedback: &mut feedback, start, keep, decay: 1.0 };
+            learner.encode(part, &mut EncodedChunks::default())
+        };
+        [encode(KEEP), encode(0)]
+    };
+    assert_eq!(refused(&Cpu::new(Threads::single())), [Ok(false), Ok(false)]);
+    let error = UpdateError::Chunk { index: 2, error: ChunkError::NotFinite };
+    let expected = [Err(error.into()), Err(UpdateError::Keep(0).into())];
+    for world in [1, 2, 4] {
+        let device = Emulators::new(world).device(CudaSettings::default());
+        assert_eq!(refused(&device), expected, "{world} GPUs");
+    }
+}
+
+#[test]
+fn a_validator_measures_many_updates_and_loads_the_model_once() {
+    let rates =
+        EvaluationRates { keep: KEEP, outer_rate_ppm: 1_000_000, evaluation_rate_ppm: 500_000 };
+    let theta = model(&shape());
+    let updates: Vec<Vec<u8>> = (0..4)
+        .map(|window| {
+            let mut miner = trainer(&Cpu::new(Threads::single()), None);
+            train(&mut miner, window);
+            miner.make_update(KEEP, DECAY_PPM).unwrap()
+        })
+        .collect();
+    let source = samples(&shape());
+    let measure = |device: &dyn Device, after_each: &mut dyn FnMut()| {
+        let mut evaluator = Evaluator::new(&shape(), device, 2).unwrap();
+        let random = [40, 41, 42];
+        let mut measured = Vec::new();
+        for (uid, payload) in (0..).zip(&updates) {
+            let own = [uid as u64, uid as u64 + 8];
+            let update = UpdateToEvaluate { uid, payload, own_ids: &own };
+            let one = evaluator.evaluate_update(&theta, update, &random, &source, rates).unwrap();
+            measured.push([one.own_before, one.own_after, one.random_before, one.random_after]);
+            after_each();
+        }
+        // θ is what it was.
+        let again = evaluator.loss(&theta, &source, &random).unwrap();
+        measured.push([trainer::loss_to_q824(again); 4]);
+        measured
+    };
+    let cpu = measure(&Cpu::new(Threads::single()), &mut || ());
+    let parameters = shape().parameter_count();
+    let mut first = None;
+    for world in [1, 2, 4] {
+        let emulators = Emulators::new(world);
+        let mut uploaded = Vec::new();
+        let device = emulators.device(CudaSettings::default());
+        let gpu = measure(&device, &mut || uploaded.push(emulators.uploaded()));
+        // θ crosses once, in two bytes a parameter at least; then updates only.
+        assert!(uploaded[0] >= 2 * parameters, "{uploaded:?}");
+        for pair in uploaded.windows(2) {
+            assert!(pair[1] - pair[0] < parameters / 2, "{uploaded:?}");
+        }
+        assert!(emulators.launched("apply_update") > 0 && emulators.launched("undo_update") > 0);
+        assert_eq!(gpu[3][2], gpu[4][0], "θ after all is not θ before");
+        for (gpu, cpu) in gpu.iter().flatten().zip(cpu.iter().flatten()) {
+            let (gpu, cpu) = (loss_from_q824(*gpu), loss_from_q824(*cpu));
+            assert!((gpu / cpu - 1.0).abs() < 1e-2, "{gpu} {cpu}");
+        }
+        for [own_before, own_after, ..] in &gpu[..4] {
+            assert!(own_after < own_before, "{gpu:?}");
+        }
+        let first = first.get_or_insert_with(|| gpu.clone());
+        assert_eq!(*first, gpu, "{world} GPUs");
+    }
+}
