@@ -239,3 +239,64 @@ fn a_model_that_does_not_fit_is_refused_before_it_is_read() {
     refused(&["export", "--from", &path("checkpoints"), "--out", &out], "an export");
     assert!(!folder.path().join("out/model").exists());
 }
+
+/// The program on a machine without CUDA, whatever is installed on this one: there is no driver where there are no cards.
+fn without_cuda(args: &[&str]) -> (Option<i32>, String, String) {
+    let nowhere = tempfile::tempdir().unwrap();
+    let output = Command::new(gauntlet())
+        .args(args)
+        .env_remove("GAUNTLET_CUDA_LIBRARIES")
+        .env_remove("LD_LIBRARY_PATH")
+        .env_remove("CUDA_HOME")
+        .env_remove("VIRTUAL_ENV")
+        .env("HOME", nowhere.path())
+        .env("CUDA_VISIBLE_DEVICES", "")
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn the_doctor_names_what_is_missing_and_never_panics() {
+    let (code, out, err) = without_cuda(&["doctor", "--cuda"]);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(!err.contains("panicked"), "{err}");
+    // Each library has its line, with its place or with what brings it.
+    for file in ["libcuda", "libnvrtc", "libcublasLt", "libnccl"] {
+        assert!(out.contains(file), "{out}");
+    }
+    for line in out.lines().filter(|line| line.starts_with("missing")) {
+        assert!(line.contains("install"), "{line}");
+    }
+    let (code, _, err) = without_cuda(&["doctor"]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("--cuda"), "{err}");
+}
+
+#[test]
+fn a_gpu_that_is_not_there_is_an_error_with_its_cure_and_auto_takes_the_processor() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = format!("--out={}", folder.path().join("out").display());
+    for args in [
+        &["bench", "train", "--preset=nano", "--device=cuda"][..],
+        &["train", &out, "--device=cuda:0"],
+    ] {
+        let (code, _, err) = without_cuda(args);
+        assert_eq!(code, Some(1), "{args:?}: {err}");
+        assert!(!err.contains("panicked"), "{err}");
+        assert!(err.contains("libcuda") || err.contains("GPU"), "{args:?}: {err}");
+    }
+    assert!(!folder.path().join("out").exists());
+    let auto = ["bench", "train", "--preset=nano", "--device=auto", "--steps=1", "--json"];
+    let (code, out, err) = without_cuda(&auto);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains("tokens_per_second"), "{out}");
+    assert!(err.contains("device: cpu"), "{err}");
+
+    refused(&["train", "--out=x", "--device=gpu"], "is not auto, cpu, cuda");
+    refused(
+        &["bench", "train", "--device=cuda", "--engine=vector"],
+        "--device cuda and --engine vector exclude each other",
+    );
+}

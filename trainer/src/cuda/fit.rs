@@ -108,4 +108,18 @@ mod tests {
         assert_eq!(fit.settings.recompute, Recompute::NormSwiglu);
         assert!(!fit.settings.offload);
     }
+
+    #[test]
+    fn a_72b_model_fits_eight_cards_of_80_gb_with_the_hosts_memory() {
+        let config = ModelConfig::preset("covenant-72b").unwrap();
+        let fit = |mib: u64| first_way(&config, 8, 1, false, mib << 20);
+        let large = fit(143_771).unwrap();
+        assert!(!large.settings.offload, "{large:?}");
+        let small = fit(81_559).unwrap();
+        assert!(
+            small.settings.offload && small.pinned > 6 * (config.parameter_count() as u64) / 8,
+            "{small:?}"
+        );
+        println!("{large:?}\n{small:?}");
+    }
 }
