@@ -136,7 +136,7 @@ pub fn initial_model(
     threads: &Threads,
 ) -> Result<(Model, Hash)> {
     let training = &info.settings.training;
-    let model = Model::init(config, training.model_seed)?;
+    let model = Model::init_on(threads, config, training.model_seed)?;
     let root = model.state_root(threads);
     if *model.layout() != info.layout || root != training.genesis_state_root {
         unfit!(

@@ -43,8 +43,8 @@ const SECOND_MOMENT: &str = "second moment";
 /// What Muon makes orthonormal, one matrix at a time on each thread or GPU.
 pub(super) const MUON_WORKS_ON: &str = "matrices that Muon works on";
 
-/// What an [`crate::Evaluator`] holds.
-const EVALUATOR: [&str; 1] = ["parameters with one update applied"];
+/// What an [`crate::Evaluator`] holds: it reads parameters where they lie.
+const EVALUATOR: [&str; 0] = [];
 
 /// Bytes of names, shapes and partial sums: several copies of some 300 bytes a tensor, a fixed part,
 /// and a part for each 2^12 parameters.
