@@ -15,6 +15,7 @@ use super::account::{MemoryAccount, StepEstimate, Way};
 use super::cpu::{computed_attention, elementwise_values, time, MUON_WORKS_ON};
 use super::error::BudgetError;
 use super::hardware::{Gpu, GPUS_PER_HOST, NETWORK};
+use super::host::transfer_bytes;
 use super::model::ModelCounts;
 use super::quantity::{product, sum};
 use super::request::{PlanRequest, Recompute, Sharding, StateFormat};
@@ -251,6 +252,7 @@ fn host_memory(
             ("agreed parameters (anchor, f32)", part("anchor", 4)?),
             ("error feedback", part("error feedback", feedback)?),
             ("accepted updates", updates.div_ceil(hosts)),
+            ("pieces of states and checkpoints", transfer_bytes(&request.model)?),
             ("pinned staging", product("staging", &[gpus.min(GPUS_PER_HOST), STAGING])?),
             ("processes", HOST_BASE),
         ],

@@ -21,7 +21,7 @@ use crate::engine::BatchError;
 use crate::model::config::ConfigError;
 use crate::model::{Model, ModelError};
 use crate::training::checkpoint::{
-    Averages, Checkpoint, CheckpointError, Checkpoints, Held, Position,
+    Averages, Checkpoint, CheckpointError, Checkpoints, Held, OpenCheckpoint, Position,
 };
 use crate::training::compress::{TensorPart, UpdateStream};
 use dataset::{BatchSource, DataError, SampleSource};
@@ -215,6 +215,11 @@ impl Trainer {
     /// A copy of the parameters of the window's training.
     pub fn local_model(&mut self) -> Result<Model, TrainError> {
         Ok(copied_model(&mut *self.learner, self.model.config())?)
+    }
+
+    /// θ, to be shared with others.
+    pub fn shared_model(&self) -> Arc<Model> {
+        self.model.clone()
     }
 
     /// The error feedback, in the order of the arena.
@@ -419,6 +424,9 @@ impl Trainer {
 
     /// Goes on from a checkpoint, which must be of a model of the same shape and of the same optimiser. One that holds
     /// only parameters leaves optimiser and error feedback fresh.
+    ///
+    /// # Errors
+    /// It is of another model or optimiser.
     pub fn restore(&mut self, checkpoint: Checkpoint) -> Result<Position, CheckpointError> {
         let parts = checkpoint.into_parts();
         parts.held.check(Averages::of(self.settings.muon.as_ref()))?;
@@ -442,5 +450,44 @@ impl Trainer {
         }
         self.trained = false;
         Ok(parts.position)
+    }
+
+    /// [`Trainer::restore`] of a checkpoint that is still on disk: it is read to where it stays, and θ of before is let go
+    /// first, so that nothing but one tensor is held twice.
+    ///
+    /// # Errors
+    /// As there; and the disk failed, which leaves the trainer as [`Trainer::release_model`] does, with what was read.
+    pub fn resume(&mut self, mut checkpoint: OpenCheckpoint) -> Result<Position, CheckpointError> {
+        let held = checkpoint.held();
+        held.check(Averages::of(self.settings.muon.as_ref()))?;
+        self.release_model();
+        if checkpoint.config() != self.model.config() {
+            return Err(CheckpointError::Shape);
+        }
+        self.model = Arc::new(checkpoint.read_model()?);
+        let averages = held.averages().is_some();
+        self.learner.reset()?;
+        if averages {
+            let tensors = self.model.arena().tensors.len();
+            let mut values = Vec::new();
+            for kept in [Kept::Mean, Kept::Square] {
+                for tensor in 0..tensors {
+                    values.resize(self.learner.tensor(kept, tensor)?.len(), 0.0);
+                    checkpoint.read(&mut values)?;
+                    self.learner.set_tensor(kept, tensor, &values)?;
+                }
+            }
+            self.learner.set_steps(checkpoint.optimiser_step());
+        }
+        match held {
+            Held::Miner(_) => checkpoint.read(&mut self.feedback)?,
+            Held::Model | Held::Training(_) => self.feedback.fill(0.0),
+        }
+        Ok(checkpoint.position().clone())
+    }
+
+    /// Starts the error feedback afresh: what it has has been sent since, or is not known.
+    pub fn forget_feedback(&mut self) {
+        self.feedback.fill(0.0);
     }
 }
