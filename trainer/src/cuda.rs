@@ -15,6 +15,7 @@ pub mod kernels;
 pub mod layout;
 pub mod learner;
 pub mod memory;
+pub mod nccl;
 mod node;
 mod optimiser;
 mod output;
