@@ -1,14 +1,17 @@
 //! The cards of this machine as the engine's GPUs, and which of them are meant.
 
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 
 use super::check;
 use super::collective::Collective;
 use super::cubins::Cubins;
+use super::found::{self, Library};
 use super::gpu::GpuError;
 use super::hardware::{self, Card, Hardware};
 use super::memory;
+use super::nccl;
 use super::seats::{Gpus, Seat};
 
 /// Which cards are meant: all, or some by their numbers.
@@ -126,11 +129,11 @@ impl Gpus for Cards {
 /// What joins so many cards: nothing, or NCCL.
 fn join(world: usize) -> Result<Vec<Box<dyn Collective>>, GpuError> {
     if world > 1 {
-        return Err(GpuError::Failed {
-            call: format!("{world} cards"),
-            reason: "this program does not join cards yet; --device cuda:0 takes the first"
-                .to_owned(),
-        });
+        let found = found::need(Library::Nccl)?;
+        let folder = found.path.as_deref().and_then(Path::parent).map(Path::to_owned);
+        let functions = nccl::Functions::open(folder.as_slice())?;
+        let ends = nccl::join(functions, world)?.into_iter();
+        return Ok(ends.map(|end| Box::new(end) as Box<dyn Collective>).collect());
     }
     // One rank exchanges nothing but numbers of the host.
     let alone = memory::join(world).into_iter();

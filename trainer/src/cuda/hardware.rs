@@ -299,11 +299,6 @@ impl Hardware {
         products.compare(product, stream.cast(), workspace, repeats, &wait)
     }
 
-    /// The driver's handle of a stream, for libraries that take one.
-    pub fn raw_stream(&self, stream: Stream) -> Result<*mut c_void, GpuError> {
-        Ok(self.stream(stream)?.cast())
-    }
-
     /// Makes the card's context this thread's, for libraries that use it.
     ///
     /// # Errors
@@ -566,6 +561,11 @@ impl Gpu for Hardware {
                 failed("cuLaunchHostFunc", error)
             })
         }
+    }
+
+    fn raw_stream(&self, stream: Stream) -> Option<u64> {
+        self.enter().ok()?;
+        Some(self.stream(stream).ok()?.expose_provenance() as u64)
     }
 
     fn record(&self, stream: Stream) -> Result<Event, GpuError> {
