@@ -72,6 +72,11 @@ fn subtree(pieces: &[PieceHash], len: u64) -> Option<ChainingValue> {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a test fails by panicking"
+)]
 mod tests {
     use super::*;
 
