@@ -271,12 +271,12 @@ fn a_cpu_gets_the_largest_micro_batch_and_advice() {
     let budget = plan(&request).unwrap();
     assert!(budget.fits);
     assert_eq!(budget.step.micro_batch, 8);
-    request.machine.host_memory = 1_600_000_000;
+    request.machine.host_memory = 1_140_000_000;
     let budget = plan(&request).unwrap();
     let config = &request.model;
-    let left = 1_600_000_000 - budget.ledgers[0].bytes_of("accepted updates");
-    let micro = micro_batch_that_fits(8, left, |samples| {
-        CpuCosts::of_trainer(config, samples, 2)?.and_parameters("states", config, 5)
+    let updates = budget.ledgers[0].bytes_of("accepted updates");
+    let micro = micro_batch_that_fits(8, 1_140_000_000, |samples| {
+        CpuCosts::of_trainer(config, samples, 2)?.and_replica(config, updates)
     });
     assert_eq!(micro.map(|micro| micro as u64), Ok(budget.step.micro_batch));
     assert!((2..8).contains(&budget.step.micro_batch));
@@ -285,6 +285,28 @@ fn a_cpu_gets_the_largest_micro_batch_and_advice() {
     assert!(!budget.fits);
     let found = advice::advice(&request, &budget).unwrap();
     assert!(found.len() >= 2, "{found:?}");
+}
+
+/// A replica holds one θ, a validator two, and neither anything of that size beside.
+#[test]
+fn who_does_not_train_holds_the_agreed_parameters_once_or_twice() {
+    for (model, gpus) in [("25M", "H200"), ("8B", "H200"), ("covenant-72b", "8xH200")] {
+        let budget = plan(&request(model, 2048, gpus)).unwrap();
+        let theta = 4 * budget.model.parameters;
+        let held = ["replica", "validator"].map(|role| {
+            let account = budget.others.iter().find(|account| account.name.contains(role));
+            let account = account.unwrap();
+            account.bytes - account.bytes_of("accepted updates")
+        });
+        for (held, copies) in held.into_iter().zip([1, 2]) {
+            let beside = held - copies * theta;
+            // An update's values, a 64th; buffers of 32 MiB; hashes.
+            let most = (copies - 1) * theta / 64 + theta / 1_000 + (34 << 20);
+            assert!(beside <= most, "{model}: {beside} beside {copies} copies, {most} at most");
+        }
+        let disk = budget.ledger("disk").unwrap();
+        assert_eq!(disk.bytes_of("agreed states (3 and 1 being written)"), 4 * theta);
+    }
 }
 
 #[test]
