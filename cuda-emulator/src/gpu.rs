@@ -19,8 +19,9 @@ use std::thread;
 use trainer::cuda::gpu::{Meeting, ProductForm, ProductResult};
 use trainer::cuda::{Address, Argument, Event, Gpu, GpuError, Launch, Product, Stream};
 
-use crate::library::{Function, Kernels, Settings};
+use crate::library::{Function, Kernels};
 use crate::product::multiply;
+use crate::settings::Settings;
 
 /// Bytes before and behind each allocation that nobody may write.
 const GUARD: usize = 4096;

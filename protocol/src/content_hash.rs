@@ -72,6 +72,7 @@ fn subtree(pieces: &[PieceHash], len: u64) -> Option<ChainingValue> {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, clippy::indexing_slicing, reason = "a test")]
 mod tests {
     use super::*;
 

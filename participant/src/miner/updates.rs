@@ -10,13 +10,24 @@ use std::{
 };
 
 use bytes::Bytes;
-use protocol::Window;
+use protocol::{commitment::Opening, Uid, Window};
+use serde::{Deserialize, Serialize};
 
-use super::workshop::Note;
 use crate::error::{Attempt as _, Result};
 
 /// Updates kept: as long as the chain may ask for them.
 const KEPT_WINDOWS: u64 = protocol::limits::HISTORY_WINDOWS;
+
+/// What a checkpoint says beside the trainer's own state, and what lies beside an update: whose the update that was made
+/// last is, and what its commitment opens to.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Note {
+    /// Slot of the miner in the run.
+    pub uid: Uid,
+    /// What opens the commitment.
+    pub opening: Opening,
+}
 
 /// A folder of own updates.
 #[derive(Clone, Debug)]

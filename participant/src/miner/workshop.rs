@@ -9,10 +9,9 @@ use std::{
 use bytes::Bytes;
 use node_client::journal::JournalKind;
 use protocol::{commitment::Opening, update::Payload, Hash, Uid, Window};
-use serde::{Deserialize, Serialize};
 use trainer::{rate_from_ppb, warm_up, Checkpoints, LossSummary, Position, Trainer};
 
-use super::updates::Updates;
+use super::updates::{Note, Updates};
 use crate::{
     diary::{DiaryRecord, Duty},
     error::{Attempt as _, Result},
@@ -41,17 +40,6 @@ pub struct Prepared {
     pub opening: Opening,
     /// The update; `None` for an adversary that has none.
     pub payload: Option<Bytes>,
-}
-
-/// What a checkpoint says beside the trainer's own state, and what lies beside an update: whose the update that was made
-/// last is, and what its commitment opens to.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(deny_unknown_fields)]
-pub struct Note {
-    /// Slot of the miner in the run.
-    pub uid: Uid,
-    /// What opens the commitment.
-    pub opening: Opening,
 }
 
 /// The work of one window.

@@ -117,7 +117,7 @@ mod tests {
         assert!(!large.settings.offload, "{large:?}");
         let small = fit(81_559).unwrap();
         assert!(
-            small.settings.offload && small.pinned > 6 * (config.parameter_count() as u64) / 8,
+            small.settings.offload && small.pinned > 6 * config.parameter_count() / 8,
             "{small:?}"
         );
         println!("{large:?}\n{small:?}");

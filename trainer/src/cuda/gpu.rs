@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::kernels::Kernel;
+use super::kernel::Kernel;
 
 /// Why a GPU did not do what it was asked for.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
