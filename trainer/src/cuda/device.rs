@@ -121,10 +121,9 @@ impl Device for Cuda {
         &self,
         config: &ModelConfig,
         samples: usize,
-        scattered: bool,
+        updates: bool,
     ) -> Result<Box<dyn Predictor>, DeviceError> {
-        // Who has θ with an update applied nowhere else has it made here.
-        let node = self.node(config, samples, false, false, scattered)?;
+        let node = self.node(config, samples, false, false, updates)?;
         Ok(Box::new(CudaPredictor::new(node, self.threads.clone())))
     }
 }

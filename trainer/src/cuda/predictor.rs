@@ -156,6 +156,10 @@ impl Rank {
 }
 
 impl Predictor for CudaPredictor {
+    fn applies_updates(&self) -> bool {
+        self.node.keeps_lower()
+    }
+
     fn loss(
         &mut self,
         weights: &mut dyn Weights,

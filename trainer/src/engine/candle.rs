@@ -64,7 +64,7 @@ impl Device for Candle {
         &self,
         config: &ModelConfig,
         samples: usize,
-        _scattered: bool,
+        _updates: bool,
     ) -> Result<Box<dyn Predictor>, DeviceError> {
         let network = Network::new(config, samples)?;
         Ok(Box::new(CandlePredictor { network, stamp: None, logits: Vec::new() }))

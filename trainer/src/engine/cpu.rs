@@ -46,11 +46,12 @@ impl Device for Cpu {
         &self,
         config: &ModelConfig,
         samples: usize,
-        scattered: bool,
+        _updates: bool,
     ) -> Result<Box<dyn Predictor>, DeviceError> {
         let engine = Engine::new(config, samples, false, self.0.clone())?;
         let arena = config.arena();
-        let gathered = if scattered { vec![0.0; arena.len] } else { Vec::new() };
+        // What lies in one piece is read there; θ with an update applied is made where θ lies.
+        let gathered = Vec::new();
         Ok(Box::new(CpuPredictor { engine, arena, gathered, stamp: None }))
     }
 }

@@ -43,18 +43,24 @@ pub trait Device: Send + Sync {
         settings: &LearnerSettings,
     ) -> Result<Box<dyn Learner>, DeviceError>;
 
-    /// Makes a predictor for up to `samples` samples at once, without a backward pass. With `scattered`,
-    /// room is made at once for parameters that lie nowhere in one piece.
+    /// Makes a predictor for up to `samples` samples at once, without a backward pass. With `updates`,
+    /// a device with memory of its own makes room there for what it needs to apply updates to the parameters that it has.
     fn predictor(
         &self,
         config: &ModelConfig,
         samples: usize,
-        scattered: bool,
+        updates: bool,
     ) -> Result<Box<dyn Predictor>, DeviceError>;
 }
 
 /// Computes what a model predicts.
 pub trait Predictor: Send {
+    /// Whether it makes parameters with an update applied of those that it has ([`Weights::change`]): then the host need
+    /// neither make them nor send them.
+    fn applies_updates(&self) -> bool {
+        false
+    }
+
     /// The sum of the losses, in nats, of all tokens of the samples `ids`.
     fn loss(
         &mut self,

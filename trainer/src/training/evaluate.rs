@@ -85,8 +85,7 @@ impl Evaluator {
         device: &dyn Device,
         samples_at_once: usize,
     ) -> Result<Self, TrainError> {
-        // Room for θ with one update applied is made when an update to a shared θ is measured: most never do that.
-        let predictor = device.predictor(config, samples_at_once, false)?;
+        let predictor = device.predictor(config, samples_at_once, true)?;
         let (threads, seq_len) = (device.threads().clone(), config.seq_len);
         Ok(Self { threads, predictor, samples_at_once, seq_len, before: None })
     }
@@ -119,7 +118,7 @@ impl Evaluator {
     }
 
     /// Measures one update against θ = `model`, which is shared: θ with the update applied is made beside it, in a copy that
-    /// stays for the next update. Who has θ alone calls [`Evaluator::evaluate_update_in_place`], which makes none.
+    /// stays for the next update, or on a device that applies updates to what it has. Who has θ alone calls [`Evaluator::evaluate_update_in_place`], which makes none.
     ///
     /// An update that is malformed is an error: a validator attests only what it could read. One
     /// that makes the loss NaN is measured as the largest loss there is.
@@ -144,6 +143,7 @@ impl Evaluator {
 
     /// [`Evaluator::evaluate_update`] of a θ that nobody else looks at: the update is applied where θ lies and undone
     /// afterwards, bit for bit, also on an error. Beside θ it holds one value for each of the update. A panic leaves θ changed.
+    /// On a device that applies updates itself θ does not change at all, and crosses once for all updates.
     ///
     /// # Errors
     /// As there.
@@ -155,6 +155,9 @@ impl Evaluator {
         samples: &dyn SampleSource,
         rates: EvaluationRates,
     ) -> Result<Evaluation, TrainError> {
+        if self.predictor.applies_updates() {
+            return self.evaluate_update(model, update, random_ids, samples, rates);
+        }
         let payload = Payload::parse(update.payload, model.layout(), rates.keep)?;
         let own_before = self.mean_loss(&mut &*model, samples, update.own_ids)?;
         let random_before = self.loss_before(model, samples, random_ids)?;

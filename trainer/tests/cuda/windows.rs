@@ -135,12 +135,20 @@ fn a_validator_measures_many_updates_and_loads_the_model_once() {
     let source = samples(&shape());
     let measure = |device: &dyn Device, after_each: &mut dyn FnMut()| {
         let mut evaluator = Evaluator::new(&shape(), device, 2).unwrap();
+        let mut theta = theta.clone();
         let random = [40, 41, 42];
         let mut measured = Vec::new();
         for (uid, payload) in (0..).zip(&updates) {
             let own = [uid as u64, uid as u64 + 8];
             let update = UpdateToEvaluate { uid, payload, own_ids: &own };
-            let one = evaluator.evaluate_update(&theta, update, &random, &source, rates).unwrap();
+            // As a validator does it, and as who shares θ does.
+            let one = match uid % 2 {
+                0 => {
+                    evaluator.evaluate_update_in_place(&mut theta, update, &random, &source, rates)
+                }
+                _ => evaluator.evaluate_update(&theta, update, &random, &source, rates),
+            };
+            let one = one.unwrap();
             measured.push([one.own_before, one.own_after, one.random_before, one.random_after]);
             after_each();
         }
