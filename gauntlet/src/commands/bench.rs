@@ -4,13 +4,15 @@
 //! gradient's norm, as every real step does; candle's does not. `trainer/checks/bench_train.sh` runs both
 //! and PyTorch in turn.
 
+mod args;
+mod noise;
+
 mod cuda;
 
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Result};
-use clap::{Args, Subcommand};
-use dataset::{SampleSource, Tokens};
+use clap::Subcommand;
 use serde_json::{json, Value};
 use trainer::{
     autograd::Autograd, budget::CpuCosts, AdamWSettings, Compute, DeviceKind, Engine, MatrixUnit,
@@ -19,64 +21,19 @@ use trainer::{
 
 use participant::memory;
 
+pub use self::args::BenchTrainArgs;
+use self::noise::{batch, Noise, BATCHES, WARM_UP_STEPS};
+
 use crate::{
-    engine::{DeviceArg, EngineArg, OptimiserArg},
-    exit, limits,
+    engine::{EngineArg, OptimiserArg},
+    exit,
 };
 
-/// Steps before the clock starts: first touch of memory, threads.
-const WARM_UP_STEPS: usize = 2;
-/// Batches that take turns.
-const BATCHES: usize = 4;
 /// The measurements, each a command of `bench`.
 #[derive(Subcommand, Debug)]
 pub enum BenchCommand {
     /// Steps of training on noise.
     Train(BenchTrainArgs),
-}
-
-/// Options of `bench train`.
-#[derive(Args, Debug)]
-pub struct BenchTrainArgs {
-    /// The model: a preset's name.
-    #[arg(long, default_value = "1M", value_name = "PRESET", value_parser = limits::text)]
-    pub preset: String,
-    /// Threads that compute.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub threads: u16,
-    /// Samples of a step.
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=4096))]
-    pub batch: u16,
-    /// Steps that are measured.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=10_000))]
-    pub steps: u16,
-    /// Where the model is computed: cpu, cuda or cuda:NUMBER,….
-    #[arg(long, default_value_t, value_name = "DEVICE")]
-    pub device: DeviceArg,
-    /// Samples at once on a GPU. Default: the most that fit.
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=4096))]
-    pub micro_batch: Option<u16>,
-    /// Layers of the model, where a card is too small for all. Default: the preset's.
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub layers: Option<u16>,
-    /// The processor's engine that trains. Default: cpu.
-    #[arg(long, value_enum)]
-    pub engine: Option<EngineArg>,
-    /// The optimiser (our engine only).
-    #[arg(long, value_enum, default_value = "adamw")]
-    pub optimiser: OptimiserArg,
-    /// Round the parameters to bf16 in forward and backward pass (our engine only).
-    #[arg(long)]
-    pub bf16: bool,
-    /// Print JSON, on one line.
-    #[arg(long)]
-    pub json: bool,
-}
-
-impl BenchTrainArgs {
-    fn engine(&self) -> EngineArg {
-        self.engine.unwrap_or_default()
-    }
 }
 
 /// Runs a measurement and prints its result.
@@ -114,43 +71,6 @@ pub fn run(command: BenchCommand) -> Result<u8> {
         false => println!("{report:#}"),
     }
     Ok(exit::SUCCESS)
-}
-
-/// Tokens of a linear congruential generator.
-struct Noise {
-    sample_len: usize,
-    tokens: Vec<u32>,
-}
-
-impl Noise {
-    fn new(config: &ModelConfig, samples: usize) -> Self {
-        let mut state = 1u64;
-        let tokens = std::iter::repeat_with(|| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            ((state >> 33) % config.vocab as u64) as u32
-        });
-        Self {
-            sample_len: config.seq_len,
-            tokens: tokens.take(samples * config.seq_len + 1).collect(),
-        }
-    }
-}
-
-impl SampleSource for Noise {
-    fn sample_len(&self) -> usize {
-        self.sample_len
-    }
-
-    fn sample_count(&self) -> u64 {
-        (self.tokens.len() / self.sample_len) as u64
-    }
-
-    fn sample(&self, id: u64) -> Option<Tokens<'_>> {
-        let start = usize::try_from(id).ok()?.checked_mul(self.sample_len)?;
-        self.tokens.get(start..start + self.sample_len + 1).map(Tokens::U32)
-    }
 }
 
 /// How long one step took.
@@ -222,12 +142,6 @@ fn median(steps: &[StepTimes], part: fn(&StepTimes) -> Duration) -> Duration {
     times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
-/// The samples of each step.
-fn batch(args: &BenchTrainArgs, step: usize) -> Vec<u64> {
-    let first = (step % BATCHES) as u64 * u64::from(args.batch);
-    (first..first + u64::from(args.batch)).collect()
-}
-
 fn precision(args: &BenchTrainArgs) -> Precision {
     match args.bf16 {
         true => Precision::Bf16,
@@ -261,7 +175,7 @@ fn train_engine(args: &BenchTrainArgs, model: &Model, samples: &Noise) -> Result
         loss: 0.0,
     };
     for step in 0..WARM_UP_STEPS + usize::from(args.steps) {
-        let ids = batch(args, step);
+        let ids = batch(args.batch, step);
         let start = Instant::now();
         let scale = (1.0 / tokens) as f32;
         let loss =
@@ -293,7 +207,7 @@ fn train_candle(args: &BenchTrainArgs, model: &Model, samples: &Noise) -> Result
     let tokens = f64::from(args.batch) * model.config().seq_len as f64;
     let mut measured = Measured { steps: Vec::new(), unit: None, allocated: None, loss: 0.0 };
     for step in 0..WARM_UP_STEPS + usize::from(args.steps) {
-        let ids = batch(args, step);
+        let ids = batch(args.batch, step);
         let start = Instant::now();
         let loss = (candle.loss(samples, &ids)? / tokens)?;
         let forward = Instant::now();
@@ -317,6 +231,7 @@ fn train_candle(args: &BenchTrainArgs, model: &Model, samples: &Noise) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::DeviceArg;
 
     #[test]
     fn both_engines_see_the_same_loss_fall() {
@@ -344,7 +259,7 @@ mod tests {
         let mut candle = Autograd::new(&model).unwrap();
         let mut loss = 0.0;
         for step in 0..6 {
-            let sum = candle.loss(&samples, &batch(&args, step)).unwrap();
+            let sum = candle.loss(&samples, &batch(args.batch, step)).unwrap();
             let mean = (sum / 128.0).unwrap();
             candle.step(&mean.backward().unwrap(), &AdamWSettings::default(), 1e-3).unwrap();
             loss = f64::from(mean.to_scalar::<f32>().unwrap());

@@ -4,37 +4,18 @@
 //! computed. `--kernels` compiles all kernels for every architecture, which needs NVRTC alone and is a part of
 //! `cargo xtask test`.
 
+mod args;
+
 mod cuda;
 
 use std::num::NonZero;
-use std::path::PathBuf;
 
 use anyhow::{bail, ensure, Result};
-use clap::Args;
-use trainer::cuda::{check, compiler, compiler::Architecture, cubins::Cubins, gate, Chosen};
+use trainer::cuda::{check, compiler, compiler::Architecture, gate};
 
+pub use self::args::DoctorArgs;
+pub(crate) use self::cuda::known_card;
 use crate::{exit, terminal};
-
-/// Options of `doctor`.
-#[derive(Args, Debug)]
-pub struct DoctorArgs {
-    /// Look for driver, cards and libraries, run every kernel against what it should give, time the cards, and say which
-    /// presets fit.
-    #[arg(long)]
-    pub cuda: bool,
-    /// Compile all kernels for every architecture that is supported, and print what each takes.
-    #[arg(long)]
-    pub kernels: bool,
-    /// Time nothing.
-    #[arg(long, requires = "cuda")]
-    pub quick: bool,
-    /// Which cards: their numbers. Default: all.
-    #[arg(long, requires = "cuda", value_name = "NUMBER,…")]
-    pub cards: Option<Chosen>,
-    /// Keep what is compiled in this folder. Default: gauntlet/cubins in the user's cache folder.
-    #[arg(long, value_name = "FOLDER")]
-    pub cubins: Option<PathBuf>,
-}
 
 /// Looks at this machine.
 ///
@@ -51,16 +32,10 @@ pub fn run(args: &DoctorArgs) -> Result<u8> {
     Ok(exit::SUCCESS)
 }
 
-pub(crate) use cuda::known_card;
-
-fn cubins(args: &DoctorArgs) -> Cubins {
-    args.cubins.as_deref().map_or_else(Cubins::of_user, Cubins::at)
-}
-
 /// Compiles all kernels and prints a table; any fault is an error.
 fn kernels(args: &DoctorArgs) -> Result<()> {
     let (major, minor) = compiler::version()?;
-    let cubins = cubins(args);
+    let cubins = args.cubins();
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
     let architectures = Architecture::CHECKED;
     let gated = gate::gate(&cubins, &architectures, threads);

@@ -116,10 +116,8 @@ mod tests {
         let large = fit(143_771).unwrap();
         assert!(!large.settings.offload, "{large:?}");
         let small = fit(81_559).unwrap();
-        assert!(
-            small.settings.offload && small.pinned > 6 * (config.parameter_count() as u64) / 8,
-            "{small:?}"
-        );
-        println!("{large:?}\n{small:?}");
+        assert!(small.settings.offload, "{small:?}");
+        // Lower halves and averages, 6 bytes a parameter, are with the host.
+        assert!(small.pinned > 6 * config.parameter_count() as u64 / 8, "{small:?}");
     }
 }

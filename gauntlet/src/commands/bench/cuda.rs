@@ -10,7 +10,10 @@ use trainer::{
     AdamWSettings, Device, LearnerSettings, Model, ModelConfig, MuonSettings, Precision, Threads,
 };
 
-use super::{batch, BenchTrainArgs, Noise, BATCHES, WARM_UP_STEPS};
+use super::{
+    args::BenchTrainArgs,
+    noise::{batch, Noise, BATCHES, WARM_UP_STEPS},
+};
 use crate::{
     commands::doctor::known_card,
     engine::{self, OptimiserArg},
@@ -45,9 +48,8 @@ pub(super) fn train(args: &BenchTrainArgs, chosen: Chosen, config: &ModelConfig)
     let (mut seconds, mut loss) = (Vec::new(), 0.0);
     for step in 0..WARM_UP_STEPS + usize::from(args.steps) {
         let started = Instant::now();
-        let gradient = learner.gradient(&samples, &batch(args, step))?;
+        let gradient = learner.gradient(&samples, &batch(args.batch, step))?;
         learner.step(1e-3, gradient.clip_factor(1.0))?;
-        // A step ends when what it changed can be read; the norms are short tensors.
         loss = gradient.loss;
         if step >= WARM_UP_STEPS {
             seconds.push(started.elapsed().as_secs_f64());

@@ -5,9 +5,7 @@ use trainer::{
     budget::{hardware::GPUS, quantity::format_bytes, Gpu as KnownCard, Recompute},
     cuda::{
         check::{self, Comparison},
-        compiler,
-        cubins::Cubins,
-        fit,
+        compiler, fit,
         found::{self, Library},
         hardware::{self, Card, Hardware},
         measure::{self, Sizes},
@@ -16,7 +14,7 @@ use trainer::{
     ModelConfig, PRESETS,
 };
 
-use super::DoctorArgs;
+use super::args::DoctorArgs;
 use crate::terminal::print;
 
 /// Samples of a step that the presets are tried with.
@@ -104,8 +102,7 @@ fn line_of(card: &Card) -> String {
 
 /// Opens a card, checks and times it; returns what is wrong.
 fn card_works(args: &DoctorArgs, card: &Card) -> Vec<String> {
-    let cubins: Cubins = super::cubins(args);
-    let gpu = match Hardware::open(card.index, &cubins) {
+    let gpu = match Hardware::open(card.index, &args.cubins()) {
         Ok(gpu) => gpu,
         Err(error) => return vec![format!("card {}: {error}", card.index)],
     };
