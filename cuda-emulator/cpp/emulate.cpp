@@ -625,11 +625,12 @@ static void* block_thread(void* at) {
     return nullptr;
 }
 
-constexpr u64 THREADS_MAX = 128;
+constexpr u64 THREADS_MAX = 128, LANES_AT_ONCE = 6144;
 
 static void run_turns(Thread& t, const u64* order, u64 blocks, Turn turn) {
-    for (u64 first = 0; first < blocks && !t.failed; first += THREADS_MAX) {
-        u64 count = blocks - first < THREADS_MAX ? blocks - first : THREADS_MAX;
+    u64 most = LANES_AT_ONCE / t.count < THREADS_MAX ? LANES_AT_ONCE / t.count : THREADS_MAX;
+    for (u64 first = 0; first < blocks && !t.failed; first += most) {
+        u64 count = blocks - first < most ? blocks - first : most;
         pthread_t threads[THREADS_MAX];
         Turn* turns = (Turn*)calloc(count, sizeof(Turn));
         if (!turns) abort();
@@ -643,7 +644,7 @@ static void run_turns(Thread& t, const u64* order, u64 blocks, Turn turn) {
         }
         for (u64 i = 0; i < count; i++) pthread_join(threads[i], nullptr);
         // TSan has room for some 8,000 threads and fibres, and takes a new one for an old one whose place it gets:
-        // they end when all blocks have, so that no block passes for another.
+        // they end when all blocks of these have, so that no block passes for another.
         for (u64 i = 0; i < count; i++)
             for (void* fibre : turns[i].fibres)
                 if (fibre) __tsan_destroy_fiber(fibre);

@@ -13,8 +13,9 @@
 //! ```
 
 use crate::compile::{told, Program, Sanitizer};
-use crate::library::{Copies, Counts, Kernels, Order, Settings};
-use crate::EmulatorError;
+use crate::error::EmulatorError;
+use crate::library::{Counts, Kernels};
+use crate::settings::{Copies, Order, Settings};
 use bytemuck::Pod;
 use std::alloc::{alloc, dealloc, handle_alloc_error, Layout};
 use std::cell::RefCell;

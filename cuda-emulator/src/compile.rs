@@ -3,7 +3,7 @@
 //! What was compiled is kept in a folder beside this program, by the BLAKE3 of everything that decides it. Several
 //! processes may ask for the same at once: one compiles, the others wait at a file's lock.
 
-use crate::EmulatorError;
+use crate::error::EmulatorError;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

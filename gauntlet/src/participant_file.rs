@@ -72,9 +72,12 @@ pub struct ParticipantFile {
     /// Measure the held-out loss of each window's parameters on so many samples; 0 for none (validators only).
     #[serde(default)]
     pub held_out_samples: usize,
-    /// Bytes of payloads and states kept.
+    /// Bytes of payloads kept; the states that are served, up to four times the parameters, come on top.
     #[serde(default = "default_store_bytes")]
     pub store_bytes_max: u64,
+    /// Write a checkpoint every so many windows.
+    #[serde(default = "default_checkpoint_every")]
+    pub checkpoint_every: u64,
     /// Bytes of memory that the process may use. Default: what is available at its start, of which it leaves half if it
     /// can.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -157,6 +160,10 @@ fn default_data_cache_bytes() -> u64 {
     place::CACHE_BYTES_MAX
 }
 
+fn default_checkpoint_every() -> u64 {
+    1
+}
+
 fn default_store_bytes() -> u64 {
     4 << 30
 }
@@ -224,6 +231,7 @@ pub fn check(file: ParticipantFile, base: &Path) -> Result<Participant> {
         },
         held_out_samples: file.held_out_samples,
         store_bytes_max: file.store_bytes_max,
+        checkpoint_every: file.checkpoint_every,
         memory_bytes: file.memory_bytes,
         urls: file.chain.urls,
         run: file.chain.run,
@@ -261,6 +269,7 @@ fn check_values(file: &ParticipantFile) -> Result<()> {
         ("window_end", file.window_end, limits::SOME),
         ("held_out_samples", Some(file.held_out_samples as u64), 0..=*limits::SAMPLES.end()),
         ("store_bytes_max", Some(file.store_bytes_max), limits::SOME),
+        ("checkpoint_every", Some(file.checkpoint_every), limits::SOME),
         ("memory_bytes", file.memory_bytes, limits::SOME),
     ] {
         value.map_or(Ok(()), |value| within(name, value, &bounds))?;
@@ -357,6 +366,7 @@ mod tests {
         refused(&|file| file.window_end = Some(0), "window_end is 0");
         refused(&|file| file.held_out_samples = usize::MAX, "held_out_samples is");
         refused(&|file| file.store_bytes_max = 0, "store_bytes_max is 0");
+        refused(&|file| file.checkpoint_every = 0, "checkpoint_every is 0");
         refused(&|file| file.memory_bytes = Some(0), "memory_bytes is 0");
     }
 

@@ -67,10 +67,47 @@ pub use counters::Counters;
 pub use libp2p::{Multiaddr, PeerId};
 pub use memory::{MemoryHub, MemoryNetwork, Serving};
 
-use crate::store::StoreError;
+use crate::store::{Content, StoreError};
 
 /// Decides whether bytes are the content that an id names. Runs on a thread that may block; must not panic.
 pub type Verify = Arc<dyn Fn(&[u8]) -> bool + Send + Sync>;
+
+/// Takes a content that arrives in pieces, each checked by itself, to where it stays.
+///
+/// All is called from several threads and must not panic.
+pub trait Pieces: Send + Sync {
+    /// Bytes of the whole content.
+    fn byte_len(&self) -> u64;
+
+    /// How many pieces there are.
+    fn count(&self) -> usize;
+
+    /// First byte and length of a piece, and whether it is here already; `None` past the last.
+    fn piece(&self, index: usize) -> Option<(u64, u32, bool)>;
+
+    /// Takes the bytes of a piece if they are the right ones; whether the piece is here now. May take a millisecond.
+    fn accept(&self, index: usize, bytes: &[u8]) -> bool;
+}
+
+/// A content to fetch piece by piece, and from whom.
+#[derive(Clone)]
+pub struct PiecesRequest {
+    /// The content id.
+    pub id: Hash,
+    /// Whom to ask first, in this order.
+    pub providers: Vec<PeerAddress>,
+    /// Where the pieces go. What is here already is not asked for.
+    pub pieces: Arc<dyn Pieces>,
+}
+
+/// Who delivered a content piece by piece.
+#[derive(Clone, Debug, Default)]
+pub struct PiecesFetched {
+    /// Who served a part of it, in order. Empty if all was in the own store.
+    pub peers: Vec<PeerId>,
+    /// What went wrong on the way.
+    pub faults: Vec<Fault>,
+}
 
 /// The most addresses that are kept of one peer: the chain announces at most 4.
 pub const ADDRESSES_MAX: usize = 8;
@@ -279,6 +316,19 @@ pub trait Network: Send + Sync {
     /// [`NetworkError`].
     async fn publish(&self, id: Hash, bytes: Bytes) -> Result<(), NetworkError>;
 
+    /// [`Network::publish`] of what is read where it lies, piece by piece; it is not written again if the store has it. `content`
+    /// is let go of on return.
+    ///
+    /// Not cancel-safe, as there.
+    ///
+    /// # Errors
+    /// [`NetworkError`].
+    async fn publish_content(
+        &self,
+        id: Hash,
+        content: Arc<dyn Content>,
+    ) -> Result<(), NetworkError>;
+
     /// Stops serving `id` and lets the store drop it when it needs room. No effect if not published. Not cancel-safe, as
     /// [`Network::publish`].
     ///
@@ -293,4 +343,13 @@ pub trait Network: Send + Sync {
     /// # Errors
     /// [`FetchError`].
     async fn fetch(&self, request: FetchRequest) -> Result<Fetched, FetchError>;
+
+    /// The content that `request` names, piece by piece: from the own store, the hinted peers, or whom Kademlia knows, in this
+    /// order. A peer that serves a wrong piece is named, and the next one goes on from there.
+    ///
+    /// Cancel-safe: when dropped, the pieces that were accepted are where they went; another request goes on with the rest.
+    ///
+    /// # Errors
+    /// [`FetchError`]; what was accepted stays.
+    async fn fetch_pieces(&self, request: PiecesRequest) -> Result<PiecesFetched, FetchError>;
 }

@@ -7,6 +7,9 @@
 //! The store does not know what a content id means (a Merkle root, a state root): whoever fetched the bytes has checked
 //! them. The BLAKE3 in the header finds a disk that changed them later ([`Store::get_checked`]).
 //!
+//! What is too large for a copy in memory is put from where it lies ([`Store::put_content`]): pieces of a MiB, read, hashed and
+//! written on several threads. What is served is read range by range ([`Store::read_range`]) and kept nowhere.
+//!
 //! Calls block on the disk; async callers use `tokio::task::spawn_blocking`. One process at a time holds a folder.
 
 use std::{
@@ -15,16 +18,49 @@ use std::{
     io::{self, Read, Write},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        atomic::{AtomicU64, Ordering},
+        Mutex, MutexGuard, PoisonError,
+    },
 };
 
 use bytes::Bytes;
-use protocol::Hash;
+use protocol::{
+    content_hash::{content_hash, PieceHash, PIECE_BYTES},
+    Hash,
+};
 
 const MAGIC: [u8; 8] = *b"GXOBJ\0\0\x01";
 
 /// Magic, content length (u64, little endian), BLAKE3 of the content.
 const HEADER_LEN: usize = 8 + 8 + 32;
+
+/// Threads that read, hash and write one content at most: what a fast disk takes.
+const PUT_THREADS_MAX: usize = 8;
+
+/// Content that is read part by part where it lies.
+pub trait Content: Send + Sync {
+    /// Bytes in all.
+    fn byte_len(&self) -> u64;
+
+    /// Writes the bytes from `offset` on to `into`; returns how many there are, fewer than `into` has only at the end. Called
+    /// from several threads.
+    fn read(&self, offset: u64, into: &mut [u8]) -> usize;
+}
+
+impl Content for [u8] {
+    fn byte_len(&self) -> u64 {
+        self.len() as u64
+    }
+
+    fn read(&self, offset: u64, into: &mut [u8]) -> usize {
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        let rest = self.get(offset..).unwrap_or_default();
+        let len = rest.len().min(into.len());
+        into[..len].copy_from_slice(&rest[..len]);
+        len
+    }
+}
 
 /// What went wrong with a [`Store`].
 #[derive(Debug, thiserror::Error)]
@@ -179,19 +215,33 @@ impl Store {
     /// # Errors
     /// [`StoreError::Full`], with nothing changed; [`StoreError::Io`].
     pub fn put(&self, id: Hash, bytes: &[u8]) -> Result<(), StoreError> {
-        let len = bytes.len() as u64;
+        self.put_content(id, bytes)
+    }
+
+    /// [`Store::put`] of what is not in memory in one piece. Holds a MiB for each of at most 8 threads, and 64 bytes for
+    /// each MiB of the content.
+    ///
+    /// # Errors
+    /// As there, and [`StoreError::Io`] if the content is shorter than it says.
+    pub fn put_content<C: Content + ?Sized>(
+        &self,
+        id: Hash,
+        content: &C,
+    ) -> Result<(), StoreError> {
+        let len = content.byte_len();
         self.room(&id, len)?;
         let tmp = self.root.join("tmp");
         let mut file =
             tempfile::NamedTempFile::new_in(&tmp).map_err(io_error("create in", &tmp))?;
-        let mut header = [0; HEADER_LEN];
-        header[..8].copy_from_slice(&MAGIC);
-        header[8..16].copy_from_slice(&len.to_le_bytes());
-        header[16..].copy_from_slice(blake3::hash(bytes).as_bytes());
-        file.write_all(&header)
-            .and_then(|()| file.write_all(bytes))
-            .and_then(|()| file.as_file().sync_all())
-            .map_err(io_error("write in", &tmp))?;
+        let written = write_pieces(file.as_file(), content, len).and_then(|digest| {
+            let mut header = [0; HEADER_LEN];
+            header[..8].copy_from_slice(&MAGIC);
+            header[8..16].copy_from_slice(&len.to_le_bytes());
+            header[16..].copy_from_slice(&digest);
+            file.write_all(&header)?;
+            file.as_file().sync_all()
+        });
+        written.map_err(io_error("write in", &tmp))?;
 
         let path = self.object_path(&id);
         let mut index = self.index();
@@ -390,6 +440,48 @@ impl Store {
         }
         Ok(Some((blake3::Hash::from_bytes(digest), content)))
     }
+}
+
+/// Writes a content behind the place of the header, from several threads; returns its BLAKE3.
+fn write_pieces<C: Content + ?Sized>(file: &File, content: &C, len: u64) -> io::Result<Hash> {
+    let count = len.div_ceil(PIECE_BYTES as u64);
+    let next = AtomicU64::new(0);
+    let work = || -> io::Result<Vec<(u64, PieceHash)>> {
+        let mut hashes = Vec::new();
+        let mut buffer = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            if index >= count {
+                return Ok(hashes);
+            }
+            let offset = index.saturating_mul(PIECE_BYTES as u64);
+            let wanted = len.saturating_sub(offset).min(PIECE_BYTES as u64);
+            buffer.resize(usize::try_from(wanted).unwrap_or_default(), 0);
+            if content.read(offset, &mut buffer) != buffer.len() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            hashes.push((index, PieceHash::new(index, &buffer)));
+            file.write_all_at(&buffer, offset.saturating_add(HEADER_LEN as u64))?;
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = threads.min(PUT_THREADS_MAX).min(usize::try_from(count).unwrap_or(usize::MAX));
+    let mut hashes = if threads <= 1 {
+        work()?
+    } else {
+        std::thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let mut hashes = work()?;
+            for other in others {
+                let panicked = |_| io::Error::other("a writer panicked");
+                hashes.extend(other.join().map_err(panicked)??);
+            }
+            Ok::<_, io::Error>(hashes)
+        })?
+    };
+    hashes.sort_unstable_by_key(|(index, _)| *index);
+    let hashes: Vec<PieceHash> = hashes.into_iter().map(|(_, hash)| hash).collect();
+    content_hash(&hashes, len).ok_or_else(|| io::Error::other("a piece is missing"))
 }
 
 fn split(bytes: &Bytes, id: &Hash, at: usize) -> Result<(Bytes, Bytes), StoreError> {

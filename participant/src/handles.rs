@@ -10,7 +10,7 @@ use node_client::{
 use protocol::{Hash, RunId};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use trainer::{Device, Threads};
+use trainer::{Device, ModelConfig, Threads};
 
 use crate::{
     desk::{Desk, Salts},
@@ -49,6 +49,8 @@ pub struct Run {
     pub id: RunId,
     /// Its settings and the layout of its model.
     pub info: Arc<RunInfo>,
+    /// Shape of its model.
+    pub model: Arc<ModelConfig>,
     /// Genesis hash of its chain.
     pub genesis: Hash,
     /// Its data set, in a folder or in a store.

@@ -18,7 +18,6 @@ use trainer::{
 };
 
 use crate::error::{Error, Result};
-use crate::replica;
 use protocol::settings::InnerOptimiser;
 
 /// What a process costs that computes so many samples of a model at once.
@@ -26,9 +25,6 @@ type Costs<'a> = &'a dyn Fn(&ModelConfig, usize) -> Result<CpuCosts, BudgetError
 
 /// Samples that a validator evaluates at once: bounds its memory.
 pub(crate) const SCORED_AT_ONCE: usize = 8;
-
-/// Agreed states beside the trainer's, in the words of a plan.
-const STATES: &str = "agreed states that are made and served";
 
 /// Bytes that can be allocated now: what Linux says, or what the control group leaves if that is less; none where neither
 /// can be read.
@@ -92,7 +88,7 @@ fn groups_leave(groups: &str, root: &Path) -> Option<u64> {
     folders.iter().filter_map(|folder| left(folder)).min()
 }
 
-/// What the process of a miner holds that trains with `optimiser`.
+/// What the process of a miner holds that trains with `optimiser`: its replica and its trainer share the agreed state.
 pub fn miner(
     config: &ModelConfig,
     optimiser: InnerOptimiser,
@@ -102,13 +98,13 @@ pub fn miner(
     let muon = optimiser != InnerOptimiser::AdamW;
     CpuCosts::of_trainer(config, samples, threads)?
         .with_muon(muon, config, threads)?
-        .and_parameters(STATES, config, replica::STATES_AT_ONCE)
+        .and_replica(config, 0)
 }
 
-/// What a validator's process holds: it scores, and measures the held-out loss.
-pub fn validator(config: &ModelConfig, threads: usize) -> Result<CpuCosts, BudgetError> {
-    let evaluator = || CpuCosts::of_evaluator(config, SCORED_AT_ONCE, threads);
-    evaluator()?.and(evaluator()?)?.and_parameters(STATES, config, replica::STATES_AT_ONCE)
+/// What a validator's process holds that measures updates of k = `keep`: the agreed state, the one that it measures, and one
+/// evaluator.
+pub fn validator(config: &ModelConfig, keep: u16, threads: usize) -> Result<CpuCosts, BudgetError> {
+    CpuCosts::of_validator(config, SCORED_AT_ONCE, threads, keep, 0)
 }
 
 /// Copies of a model's parameters.
@@ -245,7 +241,8 @@ mod tests {
         let config = ModelConfig::preset("7M").unwrap();
         let of = |memory| micro_batch("a miner", &config, 8, Some(memory), &costs);
         assert_eq!(of(10_000_000_000).unwrap(), 8);
-        assert!((1..8).contains(&of(500_000_000).unwrap()));
+        let least = costs(&config, 1).unwrap().bytes().unwrap();
+        assert!((1..8).contains(&of(least + least / 8).unwrap()), "{least}");
         let error = of(200_000_000).unwrap_err().to_string();
         for part in [
             "a miner of the model 7M, one sample at a time, needs",

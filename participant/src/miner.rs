@@ -6,9 +6,10 @@
 //! - `train` ([`train`]): from θ_w and the seed to an update, saved before anybody hears of it;
 //! - `submit` ([`submit`]): commit, serve after the commitments are closed, reveal with the chunks that the chain asks for.
 //!
-//! **Killed at any moment.** An update is on disk, with the checkpoint that has its residual, before its commitment is in
-//! the journal, and the commitment is in the journal before it is signed. A process that starts again finds how far it
-//! came: it commits or reveals what it had made, and never makes a second update for a window.
+//! **Killed at any moment.** An update is on disk, and before it, in the windows for it, the checkpoint that has its residual,
+//! before its commitment is in the journal, and the commitment is in the journal before it is signed. A process that starts
+//! again finds how far it came: it commits or reveals what it had made, and never makes a second update for a window. Where it
+//! made updates after its last checkpoint, the error feedback of that checkpoint, which has in it what they sent, is dropped.
 
 pub mod adversary_kind;
 pub mod conduct;
@@ -24,7 +25,8 @@ use std::{future::Future, sync::Arc};
 
 use protocol::{
     settings::{InnerOptimiser, Training},
-    Hash,
+    state_root::StateManifest,
+    Window,
 };
 use tokio::sync::mpsc;
 use trainer::{Checkpoints, Model, MuonSettings, Trainer, TrainerSettings};
@@ -47,8 +49,7 @@ pub struct Miner {
     settings: Participant,
     handles: Handles,
     services: Services,
-    model: Model,
-    root: Hash,
+    initial: (Model, StateManifest),
     micro_batch: usize,
 }
 
@@ -70,9 +71,9 @@ impl Miner {
             settings.memory_bytes,
             &|model, samples| memory::miner(model, optimiser, samples, threads),
         )?;
-        let (model, root) =
+        let initial =
             open::initial_model(&settings.model, &handles.run.info, handles.machine.threads())?;
-        Ok(Self { settings, handles, services, model, root, micro_batch })
+        Ok(Self { settings, handles, services, initial, micro_batch })
     }
 
     /// What the miner does, misses and is paid, from now on.
@@ -91,26 +92,42 @@ impl Miner {
 
     /// Starts a service per duty, from the last checkpoint if there is one.
     fn start(self) -> Result<Services> {
-        let Self { settings, handles, mut services, model, root, micro_batch } = self;
-        let checkpoints = Arc::new(Checkpoints::open(&open::subfolder(&settings, "checkpoints")?)?);
+        let Self { settings, handles, mut services, initial, micro_batch } = self;
+        let threads = handles.machine.threads();
+        let folder = open::subfolder(&settings, "checkpoints")?;
+        let checkpoints = Arc::new(Checkpoints::open(&folder)?.on(threads.clone()));
         let updates = Updates::open(open::subfolder(&settings, "updates")?);
         let shape = trainer_settings(&handles.run.info.settings.training, micro_batch);
-        let mut trainer = Trainer::new(model, shape, &*handles.machine.device)?;
-        let mut state = State { window: 0, model: trainer.model().clone(), root };
-        let mut recovered = None;
-        if let Some(checkpoint) = checkpoints.load(&settings.model)? {
-            let position = trainer.restore(checkpoint)?;
-            if position.run != handles.run.id {
-                unfit!("the checkpoint is of run {}, not {}", position.run, handles.run.id);
+        let (model, manifest) = (Arc::new(initial.0), initial.1);
+        let mut trainer = Trainer::new(model.clone(), shape, &*handles.machine.device)?;
+        let mut made = updates.newest()?;
+        let state = match checkpoints.newest(&settings.model)? {
+            None => State::new(0, model, manifest),
+            Some(checkpoint) => {
+                drop((model, manifest));
+                let position = checkpoint.position().clone();
+                if position.run != handles.run.id {
+                    unfit!("the checkpoint is of run {}, not {}", position.run, handles.run.id);
+                }
+                trainer.resume(checkpoint)?;
+                let (window, saved) = (position.window, position.trained);
+                tracing::info!(window, trained = saved, "resumed from a checkpoint");
+                if made.as_ref().is_some_and(|(last, _)| !saved || *last > window) {
+                    tracing::warn!("updates were made since: the error feedback starts afresh");
+                    trainer.forget_feedback();
+                } else if saved {
+                    let note = serde_json::from_str(&position.note);
+                    made = Some((window, note.context("the checkpoint's note is not ours")?));
+                }
+                let model = trainer.shared_model();
+                let manifest = model.state_manifest(threads);
+                State::new(window, model, manifest)
             }
-            let (window, trained) = (position.window, position.trained);
-            tracing::info!(window, trained, "resumed from a checkpoint");
-            state = State { window, root: trainer.state_root(), model: trainer.model().clone() };
-            if trained {
-                recovered = recover(&position, &updates)?;
-            }
-        }
-        let trained = recovered.as_ref().map(|prepared: &Prepared| prepared.window);
+        };
+        // The replica's alone until a window's training begins.
+        trainer.release_model();
+        let trained = made.as_ref().map(|(window, _)| *window);
+        let recovered = made.map(|(window, note)| recover(window, note, &updates)).transpose()?;
 
         let window_end = settings.window_end;
         let (replica, states) = Replica::new(handles.clone(), state, None, window_end);
@@ -120,7 +137,8 @@ impl Miner {
             let _ = ready.try_send(recovered);
         }
         let conduct = settings.conduct;
-        let workshop = Workshop::new(handles.clone(), trainer, checkpoints, updates);
+        let every = settings.checkpoint_every;
+        let workshop = Workshop::new(handles.clone(), trainer, checkpoints, every, updates);
         let train = train::Train { workshop, states, conduct: conduct.clone(), window_end, ready };
         services.start("replica", replica.run());
         services.start("train", train.run(trained));
@@ -146,10 +164,8 @@ pub fn muon(optimiser: InnerOptimiser, adamw_rate_ppb: u32) -> Option<MuonSettin
     Some(MuonSettings { relative_rate, ..MuonSettings::default() })
 }
 
-/// The update that the checkpoint's note names, if it is still on disk.
-fn recover(position: &trainer::Position, updates: &Updates) -> Result<Option<Prepared>> {
-    let note: Note =
-        serde_json::from_str(&position.note).context("the checkpoint's note is not ours")?;
-    let payload = updates.load(position.window)?;
-    Ok(Some(Prepared { window: position.window, uid: note.uid, opening: note.opening, payload }))
+/// The update that was made last, if it is still on disk.
+fn recover(window: Window, note: Note, updates: &Updates) -> Result<Prepared> {
+    let Note { uid, opening } = note;
+    Ok(Prepared { window, uid, opening, payload: updates.load(window)? })
 }

@@ -12,7 +12,7 @@ use node_client::{
     network::{self, Network, NetworkConfig, PeerAddress},
     store::Store,
 };
-use protocol::{window::phase_at, Hash, RunId};
+use protocol::{state_root::StateManifest, window::phase_at, Hash, RunId};
 use rand::{rngs::OsRng, RngCore};
 use tokio_util::sync::CancellationToken;
 use trainer::{devices, Model, Threads};
@@ -23,8 +23,10 @@ use crate::{
     error::{unfit, Attempt as _, Result},
     handles::{Handles, Machine, Peers, Role, Run, Services, Surroundings},
     heads::Heads,
+    memory,
     payloads::Payloads,
     peers::AnnouncedPeers,
+    replica,
     settings::Participant,
     work::Work,
 };
@@ -47,7 +49,9 @@ pub async fn connect(config: &Participant) -> Result<Surroundings> {
             .context("the chain does not answer")??,
     );
     let genesis = chain.genesis_hash().await?;
-    let store = Arc::new(Store::open(config.folder.join("store"), config.store_bytes_max)?);
+    let states = memory::copies(&config.model, replica::STATES_ON_DISK)?;
+    let bytes_max = config.store_bytes_max.saturating_add(states);
+    let store = Arc::new(Store::open(config.folder.join("store"), bytes_max)?);
     let kept = store.pinned_ids();
     Ok(Surroundings {
         network: start_network(config, &genesis, store).await?,
@@ -103,7 +107,13 @@ pub async fn open(
     let handles = Handles {
         chain,
         heads,
-        run: Run { id: run, info: Arc::new(info), genesis, dataset: Arc::new(dataset) },
+        run: Run {
+            id: run,
+            info: Arc::new(info),
+            model: Arc::new(config.model.clone()),
+            genesis,
+            dataset: Arc::new(dataset),
+        },
         peers: Peers { network, announced, payloads },
         desk: Arc::new(desk),
         machine: Machine {
@@ -126,7 +136,7 @@ fn make_folder(folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))
 }
 
-/// The run's initial parameters, checked against the run.
+/// The run's initial parameters, checked against the run, and their manifest.
 ///
 /// # Errors
 /// The model is not the run's.
@@ -134,10 +144,11 @@ pub fn initial_model(
     config: &trainer::ModelConfig,
     info: &RunInfo,
     threads: &Threads,
-) -> Result<(Model, Hash)> {
+) -> Result<(Model, StateManifest)> {
     let training = &info.settings.training;
-    let model = Model::init(config, training.model_seed)?;
-    let root = model.state_root(threads);
+    let model = Model::init_on(threads, config, training.model_seed)?;
+    let manifest = model.state_manifest(threads);
+    let root = manifest.root();
     if *model.layout() != info.layout || root != training.genesis_state_root {
         unfit!(
             "this model is not the run's: its initial parameters have the root {}, the run says {}",
@@ -145,7 +156,7 @@ pub fn initial_model(
             hex::encode(training.genesis_state_root)
         );
     }
-    Ok((model, root))
+    Ok((model, manifest))
 }
 
 /// Checks that the data set is the run's.

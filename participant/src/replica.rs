@@ -4,32 +4,49 @@
 //! set of `w`, the accepted payloads are fetched and applied, which gives θ_{w+1}. A process that was away does the same
 //! for each window that it missed, as long as the chain and the peers remember them; if one payload cannot be had, or
 //! the own state is not the one that is final on chain, the newest final state is fetched by its root instead.
+//!
+//! **One θ in memory.** The newest state's parameters are held once and lent to whoever works with them. The outer step
+//! changes them where they lie, when everybody has given them back ([`Replica::take`]). Every state is on disk from when it is
+//! made, written from where it lies, and served from there; an older one is read from there again ([`fetch_state`]), each
+//! piece checked and put where it stays.
 
 use std::{sync::Arc, time::Duration, time::Instant};
 
 use bytes::Bytes;
-use node_client::{chain::RevealInfo, network::FetchRequest};
+use codec::Encode as _;
+use futures::future::{select, Either};
+use node_client::{
+    chain::RevealInfo,
+    network::{FetchRequest, Pieces, PiecesRequest},
+    store::Content,
+};
 use protocol::{
     aggregate::OuterRule,
+    state_root::{manifest_bytes_max, manifest_id, StateManifest},
     window::{phase_at, Phase},
     Hash, Uid, Window,
 };
 use tokio::sync::watch;
-use trainer::{Checkpoints, Model, ModelConfig, Position, Threads};
+use trainer::{ArrivingModel, Checkpoints, Model, ModelConfig, Position, Threads};
 
 use crate::{
     diary::{DiaryRecord, Duty},
     error::{miss, Attempt as _, Error, Result},
     handles::{Handles, Peers, Run},
-    telemetry,
+    memory, telemetry,
 };
 
-/// States that are held and served: this window's, the last one's for its scores, and one for who is late.
+/// States that are kept on disk and served: this window's, the last one's for its scores, and one for who is late.
 const STATES_MAX: usize = 3;
 
-/// Copies of the agreed parameters that a process holds at once beside its trainer's: the states, the one that is made or
-/// sent, and one for who still works on an older state.
-pub const STATES_AT_ONCE: u64 = STATES_MAX as u64 + 2;
+/// States that are on disk at once: those that are served, and one that is being written.
+pub const STATES_ON_DISK: u64 = STATES_MAX as u64 + 1;
+
+/// How long the outer step waits for who still works with θ before it goes on with a copy, if there is room for one.
+const LENT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How often it looks.
+const LENT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Windows that the journal remembers, at least; far longer than anything of them can still be revealed.
 const JOURNAL_WINDOWS: u64 = 64;
@@ -37,17 +54,79 @@ const JOURNAL_WINDOWS: u64 = 64;
 /// Pause before a step is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
-/// How long a state may take to arrive.
-const SYNC_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long a state may take to arrive without a new piece of it arriving.
+const PROGRESS_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// How long the manifest of a state may take: some megabytes for the largest models.
+const MANIFEST_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The agreed parameters at the start of a window.
 pub struct State {
     /// Number of the window, from 0 on.
     pub window: Window,
-    /// θ of the window.
-    pub model: Model,
     /// Root over all its parameters.
     pub root: Hash,
+    /// θ of the window, while it is in memory.
+    held: Option<Held>,
+}
+
+/// Parameters in memory, and what is known of their pieces.
+#[derive(Clone)]
+struct Held {
+    model: Arc<Model>,
+    manifest: Arc<StateManifest>,
+}
+
+impl State {
+    /// The state of `window`, in memory.
+    pub fn new(window: Window, model: impl Into<Arc<Model>>, manifest: StateManifest) -> Self {
+        let root = manifest.root();
+        let held = Held { model: model.into(), manifest: Arc::new(manifest) };
+        Self { window, root, held: Some(held) }
+    }
+
+    /// θ, shared. Who is given it lets go of it when its window's work is done: the outer step waits for that.
+    ///
+    /// # Errors
+    /// It is the next state's by now: this one is on disk only ([`fetch_state`]).
+    pub fn model(&self) -> Result<Arc<Model>> {
+        let held = self.held.as_ref().map(|held| held.model.clone());
+        held.with_context(|| format!("the parameters of window {} are over", self.window))
+    }
+}
+
+/// A model as the content that is served under its state root.
+struct Served(Arc<Model>);
+
+impl Content for Served {
+    fn byte_len(&self) -> u64 {
+        self.0.byte_len()
+    }
+
+    fn read(&self, offset: u64, into: &mut [u8]) -> usize {
+        self.0.read_bytes(offset, into)
+    }
+}
+
+/// A model that arrives in the pieces of its manifest.
+struct Arriving(ArrivingModel);
+
+impl Pieces for Arriving {
+    fn byte_len(&self) -> u64 {
+        self.0.byte_len()
+    }
+
+    fn count(&self) -> usize {
+        self.0.piece_count()
+    }
+
+    fn piece(&self, index: usize) -> Option<(u64, u32, bool)> {
+        self.0.piece(index)
+    }
+
+    fn accept(&self, index: usize, bytes: &[u8]) -> bool {
+        self.0.accept(index, bytes)
+    }
 }
 
 /// The newest states, as the other services see them; clones see the same.
@@ -80,17 +159,25 @@ impl States {
 pub struct Replica {
     handles: Handles,
     states: watch::Sender<Vec<Arc<State>>>,
-    checkpoints: Option<Arc<Checkpoints>>,
+    checkpoints: Option<SaveStates>,
     window_end: Option<Window>,
 }
 
+/// Where and how often states are saved.
+pub struct SaveStates {
+    /// The folder.
+    pub checkpoints: Arc<Checkpoints>,
+    /// Every so many windows; at least 1.
+    pub every: u64,
+}
+
 impl Replica {
-    /// A replica that starts from `state`. It saves each new state to `checkpoints`, if given: a miner saves its own,
+    /// A replica that starts from `state`. It saves new states as `checkpoints` says, if given: a miner saves its own,
     /// which have more in them.
     pub fn new(
         handles: Handles,
         state: State,
-        checkpoints: Option<Arc<Checkpoints>>,
+        checkpoints: Option<SaveStates>,
         window_end: Option<Window>,
     ) -> (Self, States) {
         handles.machine.diary.write(&DiaryRecord::Started { window: state.window });
@@ -115,15 +202,12 @@ impl Replica {
                 .phase_end_block(state.window, Phase::Attest)
                 .context("the run's last window")?;
             heads.reach(known).await?;
-            match self.advance(&state).await {
+            let window = state.window;
+            match self.advance(state).await {
                 Ok(next) => self.hold(next).await,
                 Err(error) => {
                     let error = error.line();
-                    tracing::warn!(
-                        window = state.window,
-                        error,
-                        "cannot go to the next window yet"
-                    );
+                    tracing::warn!(window, error, "cannot go to the next window yet");
                     tokio::time::sleep(RETRY_PAUSE).await;
                 }
             }
@@ -137,18 +221,19 @@ impl Replica {
     }
 
     /// The state after `state`: by the outer step, or a later one from a peer.
-    async fn advance(&self, state: &State) -> Result<State> {
+    async fn advance(&self, state: Arc<State>) -> Result<State> {
         let started = Instant::now();
+        let (window, root) = (state.window, state.root);
         match self.step(state).await {
             Ok((next, accepted)) => {
                 let seconds = started.elapsed().as_secs_f64();
                 self.note(&next, accepted, seconds, false);
-                self.handles.machine.diary.done(state.window, Duty::Apply, seconds);
+                self.handles.machine.diary.done(window, Duty::Apply, seconds);
                 Ok(next)
             }
             Err(error) => {
-                tracing::debug!(window = state.window, error = error.line(), "no outer step");
-                let Some(next) = self.newest_final_state(state).await? else {
+                tracing::debug!(window, error = error.line(), "no outer step");
+                let Some(next) = self.newest_final_state(window, root).await? else {
                     return Err(error);
                 };
                 self.note(&next, Vec::new(), started.elapsed().as_secs_f64(), true);
@@ -158,7 +243,7 @@ impl Replica {
     }
 
     /// Applies what was accepted in the state's window.
-    async fn step(&self, state: &State) -> Result<(State, Vec<Uid>)> {
+    async fn step(&self, state: Arc<State>) -> Result<(State, Vec<Uid>)> {
         let Handles { chain, run: Run { id: run, .. }, machine, .. } = &self.handles;
         let window = state.window;
         let record = chain
@@ -169,21 +254,66 @@ impl Replica {
             miss!("our state {} is not the final one", hex::encode(state.root));
         }
         let payloads = self.accepted_payloads(window, &record.accepted).await?;
-        let (model, threads) = (state.model.clone(), machine.threads().clone());
+        let manifest = state.held.as_ref().map(|held| held.manifest.clone());
+        let (mut model, threads) = (self.take(state).await?, machine.threads().clone());
         // Those of this window, should the run's owner have changed them since this participant began.
         let training = &record.settings.training;
         let (keep, rule) = (training.keep, OuterRule::of_window(&training.outer, window));
-        let (model, root) = self
-            .handles
-            .machine
+        let (model, stepped) = machine
             .work
             .run(move || {
                 let accepted: Vec<(Uid, &[u8])> =
                     payloads.iter().map(|(uid, bytes)| (*uid, &bytes[..])).collect();
-                step(model, &threads, &accepted, keep, rule)
+                let stepped = step(&mut model, &threads, &accepted, keep, rule);
+                (model, stepped)
             })
-            .await??;
-        Ok((State { window: window + 1, model, root }, record.accepted))
+            .await?;
+        match stepped {
+            Ok(manifest) => Ok((State::new(window + 1, model, manifest), record.accepted)),
+            Err(error) => {
+                // Nothing of it has changed.
+                if let Some(manifest) = manifest {
+                    let manifest = Arc::unwrap_or_clone(manifest);
+                    self.replace_newest(State::new(window, model, manifest));
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The parameters of the newest state, `state`, to be changed: the ones in memory, as soon as nobody else works with
+    /// them. After [`LENT_TIMEOUT`] a copy of them, if the memory has room for one: who is late with a measurement does not hold
+    /// up the outer step. Parameters that an earlier attempt lost are read from disk again.
+    async fn take(&self, state: Arc<State>) -> Result<Model> {
+        let Some(held) = &state.held else {
+            let config = &self.handles.run.model;
+            return fetch_state(&self.handles, config, state.root).await;
+        };
+        let mut model = held.model.clone();
+        self.replace_newest(State { window: state.window, root: state.root, held: None });
+        let window = state.window;
+        drop(state);
+        let started = tokio::time::Instant::now();
+        loop {
+            model = match Arc::try_unwrap(model) {
+                Ok(model) => return Ok(model),
+                Err(shared) => shared,
+            };
+            let has_room = || memory::available().is_none_or(|free| free / 2 > model.byte_len());
+            if started.elapsed() >= LENT_TIMEOUT && has_room() {
+                tracing::info!(window, "somebody still works with θ: the outer step takes a copy");
+                return Ok(Model::clone(&model));
+            }
+            tokio::time::sleep(LENT_PAUSE).await;
+        }
+    }
+
+    /// Puts `state` in the place of the newest, which is of the same window.
+    fn replace_newest(&self, state: State) {
+        self.states.send_modify(|states| {
+            states.pop();
+            states.push(Arc::new(state));
+        });
     }
 
     async fn accepted_payloads(
@@ -213,23 +343,27 @@ impl Replica {
         futures::future::try_join_all(fetches).await
     }
 
-    /// The newest state that is final on chain and not older than `state`, from whichever peer has it; `None` if the
-    /// chain has no such root, or it is the one that we hold.
-    async fn newest_final_state(&self, state: &State) -> Result<Option<State>> {
+    /// The newest state that is final on chain and not older than that of `window`, from whichever peer has it; `None` if the
+    /// chain has no such root, or it is `own`, the one that we hold. Before another one is fetched the one that we hold is let go:
+    /// it is not the chain's, or too old.
+    async fn newest_final_state(&self, window: Window, own: Hash) -> Result<Option<State>> {
         let Handles { chain, heads, run: Run { id: run, info, .. }, .. } = &self.handles;
         let head = heads.now();
         let Some(moment) = phase_at(&info.settings.schedule, head.number) else {
             return Ok(None);
         };
-        for window in (state.window..=moment.window).rev() {
+        let held = window;
+        for window in (held..=moment.window).rev() {
             let Some(record) = chain.window(*run, window, None).await? else {
                 continue;
             };
             match record.state_root {
-                Some(root) if root == state.root => return Ok(None),
+                Some(root) if root == own => return Ok(None),
                 Some(root) => {
-                    let model = fetch_state(&self.handles, state.model.config(), root).await?;
-                    return Ok(Some(State { window, model, root }));
+                    self.replace_newest(State { window: held, root: own, held: None });
+                    let (model, manifest) =
+                        fetch(&self.handles, &self.handles.run.model, root).await?;
+                    return Ok(Some(State::new(window, model, manifest)));
                 }
                 None => {}
             }
@@ -253,18 +387,8 @@ impl Replica {
     /// Saves, shows and serves a new state, and lets the oldest go.
     async fn hold(&self, state: State) {
         let state = Arc::new(state);
-        if let Some(checkpoints) = self.checkpoints.clone() {
-            let (state, run) = (state.clone(), self.handles.run.id);
-            let saved = self.handles.machine.work.run(move || {
-                let position =
-                    Position { run, window: state.window, trained: false, note: String::new() };
-                checkpoints.save_model(&state.model, &position)
-            });
-            match saved.await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::error!(%error, "cannot save a checkpoint"),
-                Err(error) => tracing::error!(%error, "cannot save a checkpoint"),
-            }
+        if let Err(error) = self.save(&state).await {
+            tracing::error!(error = error.line(), "cannot save a checkpoint");
         }
         let mut gone = Vec::new();
         self.states.send_modify(|states| {
@@ -277,12 +401,29 @@ impl Replica {
         self.serve(&state).await;
         let held: Vec<Hash> = self.states.borrow().iter().map(|state| state.root).collect();
         for old in gone.iter().filter(|old| !held.contains(&old.root)) {
-            if let Err(error) = self.handles.peers.network.unpublish(old.root).await {
-                tracing::warn!(%error, "cannot unpublish a state");
+            for id in [old.root, manifest_id(&old.root)] {
+                if let Err(error) = self.handles.peers.network.unpublish(id).await {
+                    tracing::warn!(%error, "cannot unpublish a state");
+                }
             }
         }
         self.handles.peers.payloads.forget_before(state.window).await;
         self.forget_commitments(state.window).await;
+    }
+
+    /// Writes a checkpoint if it is this state's turn.
+    async fn save(&self, state: &State) -> Result<()> {
+        let (window, run) = (state.window, self.handles.run.id);
+        let Some(SaveStates { checkpoints, every }) = &self.checkpoints else {
+            return Ok(());
+        };
+        if !window.is_multiple_of((*every).max(1)) {
+            return Ok(());
+        }
+        let (model, checkpoints) = (state.model()?, checkpoints.clone());
+        let position = Position { run, window, trained: false, note: String::new() };
+        let work = move || checkpoints.save_model(&model, &position);
+        Ok(self.handles.machine.work.run(work).await??)
     }
 
     /// Keeps the journal short. What it forgets can never be signed again.
@@ -296,9 +437,19 @@ impl Replica {
         }
     }
 
+    /// Writes a state to disk from where it lies, and serves it from there; who has the manifest finds the rest.
     async fn serve(&self, state: &State) {
-        let bytes = Bytes::from(state.model.to_bytes());
-        if let Err(error) = self.handles.peers.network.publish(state.root, bytes).await {
+        let Some(Held { model, manifest }) = state.held.clone() else {
+            return;
+        };
+        let network = &self.handles.peers.network;
+        let parameters = network.publish_content(state.root, Arc::new(Served(model))).await;
+        let manifest = Bytes::from(manifest.encode());
+        let both = match parameters {
+            Ok(()) => network.publish(manifest_id(&state.root), manifest).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = both {
             tracing::warn!(%error, "cannot serve the state");
         }
     }
@@ -307,33 +458,74 @@ impl Replica {
 /// Takes one outer step of `model` and hashes it. Blocks.
 ///
 /// # Errors
-/// A payload is not of the model's layout.
+/// A payload is not of the model's layout; the model is as it was.
 pub fn step(
-    mut model: Model,
+    model: &mut Model,
     threads: &Threads,
     accepted: &[(Uid, &[u8])],
     keep: u16,
     rule: OuterRule,
-) -> Result<(Model, Hash)> {
+) -> Result<StateManifest> {
     model.apply_outer(threads, accepted, keep, rule)?;
-    let root = model.state_root(threads);
-    Ok((model, root))
+    Ok(model.state_manifest(threads))
 }
 
-/// The state with this root, from the own store or whichever peer has it, verified. Cancel-safe.
+/// The state with this root, from the own store or whichever peers have it, each piece checked as it comes. Holds the model that
+/// it makes and some pieces. Cancel-safe.
 ///
 /// # Errors
-/// Nobody delivered it in time.
+/// Nobody delivers it: for two minutes no further piece has come.
 pub async fn fetch_state(handles: &Handles, config: &ModelConfig, root: Hash) -> Result<Model> {
-    let len_max = config.parameter_count().saturating_mul(4);
-    let (verify_config, threads) = (config.clone(), handles.machine.threads().clone());
-    let request = FetchRequest::new(root, len_max, move |bytes| {
-        Model::from_bytes(&verify_config, bytes)
-            .is_ok_and(|model| model.state_root(&threads) == root)
-    })
-    .from_peers(handles.peers.announced.ordered(None));
-    let fetched = tokio::time::timeout(SYNC_TIMEOUT, handles.peers.network.fetch(request))
+    Ok(fetch(handles, config, root).await?.0)
+}
+
+async fn fetch(
+    handles: &Handles,
+    config: &ModelConfig,
+    root: Hash,
+) -> Result<(Model, StateManifest)> {
+    let Peers { network, announced, .. } = &handles.peers;
+    let layout = &handles.run.info.layout;
+    let len_max = manifest_bytes_max(layout.0.len() as u64, config.parameter_count());
+    let is_manifest = move |bytes: &[u8]| StateManifest::parse(bytes, &root).is_some();
+    let request = FetchRequest::new(manifest_id(&root), len_max, is_manifest)
+        .from_peers(announced.ordered(None));
+    let fetched = tokio::time::timeout(MANIFEST_TIMEOUT, network.fetch(request))
         .await
-        .context("the state did not arrive in time")??;
-    Ok(Model::from_bytes(config, &fetched.bytes)?)
+        .context("the state's manifest did not arrive in time")??;
+    let manifest = StateManifest::parse(&fetched.bytes, &root).context("another manifest")?;
+
+    let arriving = Arc::new(Arriving(ArrivingModel::new(config, manifest.clone())?));
+    loop {
+        let missing = arriving.0.missing();
+        let providers = announced.ordered(None);
+        let request = PiecesRequest { id: root, providers, pieces: arriving.clone() };
+        match while_it_goes_on(&arriving.0, network.fetch_pieces(request)).await? {
+            Ok(_) => break,
+            // Whoever failed in the middle may be back.
+            Err(_) if arriving.0.missing() < missing => continue,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let arriving = Arc::into_inner(arriving).context("somebody still takes pieces")?;
+    let model = arriving.0.finish().context("a piece is missing")?;
+    Ok((model, manifest))
+}
+
+/// Waits for `fetch` as long as pieces arrive.
+async fn while_it_goes_on<T>(
+    arriving: &ArrivingModel,
+    mut fetch: impl std::future::Future<Output = T> + Unpin,
+) -> Result<T> {
+    loop {
+        let missing = arriving.missing();
+        let pause = std::pin::pin!(tokio::time::sleep(PROGRESS_TIMEOUT));
+        match select(fetch, pause).await {
+            Either::Left((fetched, _)) => return Ok(fetched),
+            Either::Right(_) if arriving.missing() == missing => {
+                miss!("the state does not arrive: {missing} pieces are missing")
+            }
+            Either::Right(((), going_on)) => fetch = going_on,
+        }
+    }
 }

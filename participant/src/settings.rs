@@ -12,7 +12,7 @@ use trainer::{DeviceKind, ModelConfig};
 
 use crate::miner::conduct::{Conduct, Honest};
 
-/// Bytes of payloads and states kept unless asked otherwise: 4 GiB.
+/// Bytes of payloads kept unless asked otherwise: 4 GiB.
 const STORE_BYTES_MAX: u64 = 4 << 30;
 
 /// Where a node of this machine answers.
@@ -44,8 +44,11 @@ pub struct Participant {
     pub archive: Option<PathBuf>,
     /// Measure the held-out loss of each window's parameters on so many samples; 0 for none (validators only).
     pub held_out_samples: usize,
-    /// Bytes of payloads and states kept, at most.
+    /// Bytes of payloads kept, at most; the states that are served, up to four times the parameters, come on top.
     pub store_bytes_max: u64,
+    /// Write a checkpoint every so many windows, at least 1. A process that is killed between two does the windows since the
+    /// last one again from what peers serve; a miner's error feedback starts afresh, and its optimiser goes on from the checkpoint's.
+    pub checkpoint_every: u64,
     /// Bytes of memory that may be used. Default: what is available at the start, of which half is left if it can be.
     pub memory_bytes: Option<u64>,
     /// WebSocket addresses of the chain's nodes; the next one is asked when one fails. At least one.
@@ -87,6 +90,7 @@ impl Participant {
             archive: None,
             held_out_samples: 0,
             store_bytes_max: STORE_BYTES_MAX,
+            checkpoint_every: 1,
             memory_bytes: None,
             urls: vec![LOCAL_URL.to_owned()],
             run: 0,

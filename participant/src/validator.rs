@@ -8,6 +8,8 @@
 //! - `score` ([`score`]): in the next window, measures the assigned miners' updates, commits to the scores and reveals them;
 //! - `held_out` ([`held_out`]): the held-out loss of each window's parameters, for people; nobody is paid by it.
 //!
+//! The last two take turns with one evaluator.
+//!
 //! **Killed at any moment.** Attestations and scores are in the journal before they are signed. A process that starts
 //! again reveals what it had committed to and never signs a second, different thing for a window.
 
@@ -15,17 +17,21 @@ mod attest;
 mod held_out;
 mod score;
 
-use std::{future::Future, sync::Arc};
+use std::{
+    future::Future,
+    sync::{Arc, Mutex},
+};
 
-use protocol::Hash;
-use trainer::{Checkpoints, Model, Threads};
+use protocol::state_root::StateManifest;
+use trainer::{checkpoint::OpenCheckpoint, Checkpoints, Evaluator, Model, Threads};
 
 use crate::{
     error::{unfit, Result},
     events::Events,
     handles::{Handles, Role, Services, Surroundings},
-    memory, open, pay,
-    replica::{Replica, State},
+    memory::{self, SCORED_AT_ONCE},
+    open, pay,
+    replica::{Replica, SaveStates, State},
     settings::Participant,
     slot,
 };
@@ -35,8 +41,7 @@ pub struct Validator {
     settings: Participant,
     handles: Handles,
     services: Services,
-    model: Model,
-    root: Hash,
+    initial: (Model, StateManifest),
 }
 
 impl Validator {
@@ -47,12 +52,13 @@ impl Validator {
     /// Chain, disk or network refuse, or model or data are not the run's.
     pub async fn open(settings: Participant, surroundings: Surroundings) -> Result<Self> {
         let (handles, services) = open::open(&settings, Role::Validator, surroundings).await?;
+        let keep = handles.run.info.settings.training.keep;
         memory::check("a validator", &settings.model, settings.memory_bytes, |model| {
-            memory::validator(model, handles.machine.threads().count())?.bytes()
+            memory::validator(model, keep, handles.machine.threads().count())?.bytes()
         })?;
-        let (model, root) =
+        let initial =
             open::initial_model(&settings.model, &handles.run.info, handles.machine.threads())?;
-        Ok(Self { settings, handles, services, model, root })
+        Ok(Self { settings, handles, services, initial })
     }
 
     /// What the validator does, misses and is paid, from now on.
@@ -71,24 +77,32 @@ impl Validator {
 
     /// Starts a service per duty, from the last checkpoint if there is one.
     fn start(self) -> Result<Services> {
-        let Self { settings, handles, mut services, model, root } = self;
-        let checkpoints = Arc::new(Checkpoints::open(&open::subfolder(&settings, "checkpoints")?)?);
-        let mut state = State { window: 0, model, root };
-        if let Some(checkpoint) = checkpoints.load(&settings.model)? {
-            state = resume(checkpoint, handles.machine.threads(), handles.run.id)?;
-        }
+        let Self { settings, handles, mut services, initial } = self;
+        let threads = handles.machine.threads().clone();
+        let folder = open::subfolder(&settings, "checkpoints")?;
+        let checkpoints = Arc::new(Checkpoints::open(&folder)?.on(threads.clone()));
+        let state = match checkpoints.newest(&settings.model)? {
+            Some(newest) => {
+                drop(initial);
+                resume(newest, &threads, handles.run.id)?
+            }
+            None => State::new(0, initial.0, initial.1),
+        };
         let window_end = settings.window_end;
+        let checkpoints = SaveStates { checkpoints, every: settings.checkpoint_every };
         let (replica, states) = Replica::new(handles.clone(), state, Some(checkpoints), window_end);
         services.start("replica", replica.run());
         let attest =
             attest::Attest { handles: handles.clone(), states: states.clone(), window_end };
         services.start("attest", attest.run());
-        let config = settings.model.clone();
-        let score = score::Score::new(handles.clone(), states.clone(), config.clone(), window_end)?;
+        let evaluator = Evaluator::new(&settings.model, &*handles.machine.device, SCORED_AT_ONCE)?;
+        let evaluator = Arc::new(Mutex::new(evaluator));
+        let score =
+            score::Score::new(handles.clone(), states.clone(), evaluator.clone(), window_end);
         services.start("score", score.run());
         let samples = settings.held_out_samples;
         if samples > 0 {
-            services.start("held_out", held_out::run(handles.clone(), states, config, samples));
+            services.start("held_out", held_out::run(handles.clone(), states, evaluator, samples));
         }
         if handles.machine.diary.has_readers() {
             services.start("pay", pay::follow(handles, Role::Validator));
@@ -97,12 +111,13 @@ impl Validator {
     }
 }
 
-fn resume(checkpoint: trainer::Checkpoint, threads: &Threads, run: u32) -> Result<State> {
-    let position = checkpoint.position().clone();
+fn resume(newest: OpenCheckpoint, threads: &Threads, run: u32) -> Result<State> {
+    let position = newest.position().clone();
     if position.run != run {
         unfit!("the checkpoint is of run {}, not {run}", position.run);
     }
     tracing::info!(window = position.window, "resumed from a checkpoint");
-    let model = checkpoint.into_model();
-    Ok(State { window: position.window, root: model.state_root(threads), model })
+    let model = newest.into_model()?;
+    let manifest = model.state_manifest(threads);
+    Ok(State::new(position.window, model, manifest))
 }

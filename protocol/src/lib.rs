@@ -83,6 +83,9 @@ pub mod validity;
 #[cfg(feature = "std")]
 pub mod state_root;
 
+#[cfg(feature = "std")]
+pub mod content_hash;
+
 pub mod rating;
 
 pub mod consensus;

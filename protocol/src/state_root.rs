@@ -11,8 +11,9 @@
 //! Tensor = {name: String, value_count: u64, pieces: Vec<[u8; 32]>}
 //! ```
 //!
-//! A joiner asks any peer for the manifest, checks it against the root on chain, and then each
-//! megabyte as it arrives, from whichever peer. Pieces may be hashed on many threads.
+//! A joiner asks any peer for the manifest, which is served under [`manifest_id`], checks it against the root on chain, and
+//! then each megabyte as it arrives, from whichever peer. The parameters are served under the root: the tensors' bytes one
+//! after the other, in the manifest's order. Pieces may be hashed on many threads.
 
 use codec::{Decode, Encode};
 
@@ -22,6 +23,8 @@ use crate::ids::Hash;
 pub const PIECE_VALUES: usize = 1 << 18;
 
 const DOMAIN: &[u8] = b"gauntlet/state/1";
+
+const MANIFEST_DOMAIN: &[u8] = b"gauntlet/manifest/1";
 
 /// One tensor's entry in the manifest.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
@@ -64,6 +67,21 @@ impl StateManifest {
         let manifest = Self::decode(&mut bytes).ok()?;
         (bytes.is_empty() && manifest.root() == *root).then_some(manifest)
     }
+}
+
+/// The content id under which peers serve the manifest of the state `root`.
+pub fn manifest_id(root: &Hash) -> Hash {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(MANIFEST_DOMAIN);
+    hasher.update(root);
+    hasher.finalize().into()
+}
+
+/// The most bytes that a manifest of `tensors` tensors with `values` values in all has.
+pub fn manifest_bytes_max(tensors: u64, values: u64) -> u64 {
+    // A name of at most 255 bytes, and lengths; a hash a piece, of which each tensor's last may be short.
+    let pieces = values.div_ceil(PIECE_VALUES as u64).saturating_add(tensors);
+    tensors.saturating_mul(288).saturating_add(pieces.saturating_mul(32)).saturating_add(16)
 }
 
 impl TensorManifest {

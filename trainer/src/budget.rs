@@ -22,6 +22,7 @@ pub mod account;
 
 pub mod cpu;
 pub mod gpu;
+pub mod host;
 pub mod window;
 
 pub mod advice;
@@ -47,6 +48,8 @@ pub struct Budget {
     pub state_bytes: u64,
     /// Memory (CPU), or the memory of each GPU and of each host; then the disk.
     pub ledgers: Vec<MemoryAccount>,
+    /// What processes hold on their host that do not train: a replica alone, and a validator beside its engine.
+    pub others: Vec<MemoryAccount>,
     /// One inner step.
     pub step: StepEstimate,
     /// The phases of a window.
@@ -207,6 +210,11 @@ fn budget(
             Devices::Cpu(_) => 16,
             Devices::Gpus { .. } => request.choice.state.bytes(),
         },
+        others: host::accounts(
+            &request.model,
+            request.window.keep,
+            cpu::updates(request, counts)?,
+        )?,
         fits: ledgers.iter().all(MemoryAccount::fits),
         ledgers,
         step,

@@ -59,7 +59,7 @@ pub use evaluate::{loss_from_q824, loss_to_q824, EvaluationRates, Evaluator, Upd
 pub use files::{ExportSettings, FileError};
 pub use learner::{Learner, LearnerSettings};
 pub use matmul::MatrixUnit;
-pub use model::{Model, ModelError};
+pub use model::{ArrivingModel, Model, ModelError};
 pub use optimiser::{AdamWSettings, MuonSettings, Optimiser};
 pub use plan::{Plan, Precision};
 pub use pretrain::{

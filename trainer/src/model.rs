@@ -8,7 +8,10 @@ pub mod outer_step;
 
 mod parameters;
 
+mod arriving;
+
 pub mod flops;
 
+pub use arriving::ArrivingModel;
 pub(crate) use parameters::next_stamp;
 pub use parameters::{Model, ModelError};

@@ -7,13 +7,16 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::Arc;
 
 use dataset::{SampleSource, Tokens};
+use protocol::aggregate::OuterRule;
 use trainer::budget::{CpuCosts, ModelCounts};
 use trainer::guard::GuardSettings;
 use trainer::{
-    AdamWSettings, Cpu, Evaluator, Model, ModelConfig, MuonSettings, Precision, PretrainSettings,
-    Pretrainer, RateSchedule, Shape, Threads, Trainer, TrainerSettings,
+    AdamWSettings, Cpu, EvaluationRates, Evaluator, Model, ModelConfig, MuonSettings, Precision,
+    PretrainSettings, Pretrainer, RateSchedule, Shape, Threads, Trainer, TrainerSettings,
+    UpdateToEvaluate,
 };
 
 struct Counting;
@@ -161,6 +164,55 @@ fn check_others(preset: &str, samples: usize, is_muon: bool, pool: &Threads) {
     });
 }
 
+/// What happened to the bytes that are held while `work` ran: the most of them beyond those of before.
+fn peak<T>(work: impl FnOnce() -> T) -> (T, i64) {
+    let before = LIVE.load(Ordering::Relaxed);
+    PEAK.store(before, Ordering::Relaxed);
+    let made = work();
+    (made, PEAK.load(Ordering::Relaxed) - before)
+}
+
+/// θ is shared, not copied: by a trainer over a window, by an outer step of who has it alone, and by an evaluation in place.
+fn check_sharing(preset: &str, pool: &Threads) {
+    let config = ModelConfig::preset(preset).unwrap();
+    let samples = OneSample((0..=255).cycle().take(config.seq_len + 1).collect());
+    let ids = vec![vec![0, 1]];
+    let copy = config.parameter_count() as i64 * 4;
+    let device = Cpu::new(pool.clone());
+    let mut model = Arc::new(Model::init_on(pool, &config, 1).unwrap());
+    let settings = TrainerSettings { batch_size: 2, micro_batch: 1, ..TrainerSettings::default() };
+    let mut trainer = Trainer::new(model.clone(), settings, &device).unwrap();
+    let mut evaluator = Evaluator::new(&config, &device, 1).unwrap();
+    let root = model.state_root(pool);
+
+    let ((), window) = peak(|| {
+        trainer.set_model(model.clone()).unwrap();
+        let mut go_on = |_: &_| ControlFlow::Continue(());
+        trainer.train_window(&samples, &ids, &|_| 1e-3, &mut go_on).unwrap();
+    });
+    let update = trainer.make_update(64, 950_000).unwrap();
+    trainer.release_model();
+    assert!(trainer.train_window(&samples, &ids, &|_| 1e-3, &mut |_| unreachable!()).is_err());
+
+    let rates =
+        EvaluationRates { keep: 64, outer_rate_ppm: 1_000_000, evaluation_rate_ppm: 500_000 };
+    let (_, evaluation) = peak(|| {
+        let update = UpdateToEvaluate { uid: 1, payload: &update, own_ids: &[0] };
+        let own = Arc::get_mut(&mut model).expect("nobody else has it");
+        evaluator.evaluate_update_in_place(own, update, &[1], &samples, rates).unwrap()
+    });
+    assert_eq!(model.state_root(pool), root);
+    let ((), step) = peak(|| {
+        let own = Arc::get_mut(&mut model).expect("nobody else has it");
+        own.apply_outer(pool, &[(1, &update)], 64, OuterRule::new(1_000_000, 1_000_000)).unwrap();
+    });
+    assert_ne!(model.state_root(pool), root);
+    println!("{preset}: θ {copy}; window {window}, evaluation {evaluation}, outer step {step}");
+    for (what, bytes) in [("window", window), ("evaluation", evaluation), ("step", step)] {
+        assert!(bytes < copy / 8, "{preset}, {what}: {bytes} of {copy}");
+    }
+}
+
 // One test with pools that last: the count is of the whole process, and threads that end give back
 // what gemm packed into.
 #[test]
@@ -174,6 +226,7 @@ fn what_is_held_is_what_is_planned() {
         check("1M", 1, 1, false, pool);
         check("nano", 4, 2, true, pool);
         check("1M", 4, 2, true, pool);
+        check_sharing("1M", pool);
         for is_muon in [false, true] {
             check_others("nano", 4, is_muon, pool);
             check_others("1M", 2, is_muon, pool);

@@ -2,12 +2,13 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod attention;
-mod layout;
-mod probe;
-mod rows;
-
-mod optimiser;
-mod sparse;
-
+mod collectives;
 mod expected;
+mod layout;
 mod measured;
+mod optimiser;
+mod probe;
+mod products;
+mod rows;
+mod sparse;
+mod streams;

@@ -12,7 +12,7 @@ use trainer::ModelConfig;
 
 use self::args::{RecomputeArg, ShardingArg, StateArg};
 pub use self::{args::PlanArgs, report::PlanReport};
-use participant::{memory, replica};
+use participant::memory;
 
 use crate::{engine::OptimiserArg, exit};
 
@@ -70,7 +70,6 @@ fn request(args: &PlanArgs) -> Result<PlanRequest> {
             keep: args.k,
             copies: args.copies,
             data_tokens: args.data_tokens,
-            states: replica::STATES_AT_ONCE,
             ..WindowShape::default()
         },
         choice: Choice {

@@ -1,6 +1,9 @@
 //! Hands the network to services: a handle that implements [`Network`], with a clone for each of them.
 
-use std::sync::Arc;
+use std::sync::{
+    atomic::{AtomicUsize, Ordering},
+    Arc,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -17,12 +20,15 @@ use super::{
     event_loop::EventLoop,
     fetch::{self, FetchLimits, RangeSource},
     FaultKind, FetchError, FetchRequest, Fetched, Network, NetworkConfig, NetworkError,
-    PeerAddress, StartError,
+    PeerAddress, Pieces, PiecesFetched, PiecesRequest, StartError,
 };
 use crate::{
     clock::Clock,
-    store::{Store, StoreError},
+    store::{Content, Store, StoreError},
 };
+
+/// Threads that read and check one content of the own store at most: what a fast disk gives.
+const TAKE_THREADS_MAX: usize = 8;
 
 /// A handle to the running network. The network closes when the last one is dropped, or by [`Client::shutdown`].
 #[derive(Clone)]
@@ -142,6 +148,38 @@ impl Client {
     }
 }
 
+/// Hands over the pieces of an object, from several threads, until one is missing or wrong: then the disk has changed it, and
+/// peers are asked.
+fn take_own(store: &Store, id: &Hash, pieces: &dyn Pieces) -> Result<(), StoreError> {
+    if store.len_of(id) != Some(pieces.byte_len()) {
+        return Ok(());
+    }
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<(), StoreError> {
+        while let Some((index, (offset, len, is_here))) = {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            pieces.piece(index).map(|piece| (index, piece))
+        } {
+            if is_here {
+                continue;
+            }
+            let range = store.read_range(id, offset, len)?;
+            if !range.is_some_and(|range| pieces.accept(index, &range.bytes)) {
+                next.store(pieces.count(), Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        let others = threads.min(TAKE_THREADS_MAX).min(pieces.count());
+        let others: Vec<_> = (1..others).map(|_| scope.spawn(work)).collect();
+        let own = work();
+        let mut others = others.into_iter().map(|other| other.join().unwrap_or(Ok(())));
+        own.and_then(|()| others.try_for_each(|result| result))
+    })
+}
+
 #[async_trait]
 impl Network for Client {
     fn local_peer(&self) -> PeerId {
@@ -173,6 +211,27 @@ impl Network for Client {
         answer.await.ok_or(NetworkError::Closed)?
     }
 
+    async fn publish_content(
+        &self,
+        id: Hash,
+        content: Arc<dyn Content>,
+    ) -> Result<(), NetworkError> {
+        self.with_store(move |store| {
+            store.pin(&id)?;
+            if store.len_of(&id) == Some(content.byte_len()) {
+                return Ok(());
+            }
+            store.put_content(id, &*content).inspect_err(|_| {
+                if !store.contains(&id) {
+                    let _ = store.unpin(&id);
+                }
+            })
+        })
+        .await?;
+        let answer = self.command(|reply| Command::Publish { id, reply });
+        answer.await.ok_or(NetworkError::Closed)?
+    }
+
     async fn unpublish(&self, id: Hash) -> Result<(), NetworkError> {
         let answer = self.command(|reply| Command::Unpublish { id, reply });
         answer.await.ok_or(NetworkError::Closed)?;
@@ -186,6 +245,16 @@ impl Network for Client {
             return Ok(Fetched { bytes, peers: Vec::new(), faults: Vec::new() });
         }
         fetch::fetch(self, &*self.clock, self.limits, request).await
+    }
+
+    async fn fetch_pieces(&self, request: PiecesRequest) -> Result<PiecesFetched, FetchError> {
+        let permit = self.fetches.acquire().await;
+        let _permit = permit.map_err(|_| FetchError::Closed)?;
+        let (id, pieces) = (request.id, request.pieces.clone());
+        if let Err(error) = self.with_store(move |store| take_own(store, &id, &*pieces)).await {
+            tracing::warn!(%error, "own copy cannot be read");
+        }
+        fetch::fetch_pieces(self, &*self.clock, self.limits, request).await
     }
 }
 

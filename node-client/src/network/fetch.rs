@@ -4,20 +4,26 @@
 //! which takes over where it stopped. Only the whole can be checked, so when content that came from several peers turns
 //! out wrong nobody is blamed, and the peer that finished is asked for all of it, alone; wrong content from one peer
 //! alone is [`FaultKind::Corrupt`].
+//!
+//! A content whose pieces can be checked by themselves ([`fetch_pieces`]) is asked for a few pieces at a time; whoever serves a
+//! wrong one is to blame at once, and nothing that was right is asked for again.
 
 use std::{
     collections::{HashSet, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::{stream, StreamExt};
 use libp2p::PeerId;
 use protocol::Hash;
 
 use super::{
     codec::{RangeRequest, RangeResponse},
-    Fault, FaultKind, FetchError, FetchRequest, Fetched, PeerAddress, Verify,
+    Fault, FaultKind, FetchError, FetchRequest, Fetched, PeerAddress, Pieces, PiecesFetched,
+    PiecesRequest, Verify,
 };
 use crate::clock::Clock;
 
@@ -30,6 +36,9 @@ const FAULTS_MAX: usize = 256;
 
 /// The memory a fetch reserves before any byte has come, whatever length a peer claims.
 const RESERVE_MAX: u64 = 4 << 20;
+
+/// Pieces that one peer is asked for at a time: what hides the way there and back, and half of what a peer serves to one.
+const PIECES_AT_ONCE: usize = 4;
 
 /// What a fetch needs of the network.
 #[async_trait]
@@ -187,6 +196,96 @@ async fn ask(
         }
         busy = 0;
     }
+}
+
+/// Fetches what is missing of a content, each piece checked as it arrives. Cancel-safe.
+pub(super) async fn fetch_pieces(
+    source: &impl RangeSource,
+    clock: &dyn Clock,
+    limits: FetchLimits,
+    request: PiecesRequest,
+) -> Result<PiecesFetched, FetchError> {
+    let PiecesRequest { id, providers, pieces } = request;
+    let mut candidates = Candidates::new(source.local_peer(), limits.peers_max, providers);
+    let mut fetched = PiecesFetched::default();
+    let mut lookup = true;
+    loop {
+        let missing = missing(&*pieces);
+        if missing.is_empty() {
+            return Ok(fetched);
+        }
+        let Some(peer) = candidates.queue.pop_front() else {
+            if std::mem::take(&mut lookup) {
+                candidates.extend(source.providers(id).await?);
+                continue;
+            }
+            return Err(FetchError::Unavailable { id, faults: fetched.faults });
+        };
+        let mut asked = stream::iter(missing)
+            .map(|index| ask_piece(source, clock, limits, id, &peer, &pieces, index))
+            .buffered(PIECES_AT_ONCE);
+        while let Some(answer) = asked.next().await {
+            match answer? {
+                Ok(()) if fetched.peers.last() == Some(&peer.peer) => {}
+                Ok(()) => fetched.peers.push(peer.peer),
+                Err(kind) => {
+                    blame(&mut fetched.faults, peer.peer, kind);
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// The pieces that are not here.
+fn missing(pieces: &dyn Pieces) -> Vec<usize> {
+    let is_missing = |index: &usize| pieces.piece(*index).is_some_and(|(_, _, is_here)| !is_here);
+    (0..pieces.count()).filter(is_missing).collect()
+}
+
+/// Asks one peer for one piece, range by range, and hands it over.
+async fn ask_piece(
+    source: &impl RangeSource,
+    clock: &dyn Clock,
+    limits: FetchLimits,
+    id: Hash,
+    peer: &PeerAddress,
+    pieces: &Arc<dyn Pieces>,
+    index: usize,
+) -> Result<Result<(), FaultKind>, FetchError> {
+    let Some((start, piece_len, _)) = pieces.piece(index) else {
+        return Ok(Ok(()));
+    };
+    let mut piece = Vec::with_capacity(piece_len as usize);
+    let mut busy = 0;
+    while piece.len() < piece_len as usize {
+        let have = piece.len() as u64;
+        let len = limits.range_len.min(piece_len.saturating_sub(have as u32));
+        let range = RangeRequest { id, offset: start.saturating_add(have), len };
+        let (total_len, bytes) = match source.range(peer, range).await? {
+            Ok(RangeResponse::Found { total_len, bytes }) => (total_len, bytes),
+            Ok(RangeResponse::Missing) => return Ok(Err(FaultKind::Missing)),
+            Ok(RangeResponse::Busy) if busy == BUSY_RETRIES_MAX => return Ok(Err(FaultKind::Busy)),
+            Ok(RangeResponse::Busy) => {
+                clock.sleep(BUSY_WAIT.saturating_mul(1 << busy)).await;
+                busy += 1;
+                continue;
+            }
+            Err(kind) => return Ok(Err(kind)),
+        };
+        if total_len > pieces.byte_len() {
+            return Ok(Err(FaultKind::TooLong { total_len }));
+        }
+        if total_len != pieces.byte_len() || bytes.len() as u64 != u64::from(len) {
+            return Ok(Err(FaultKind::Malformed));
+        }
+        piece.extend_from_slice(&bytes);
+        busy = 0;
+    }
+    let pieces = pieces.clone();
+    let accepted = tokio::task::spawn_blocking(move || pieces.accept(index, &piece)).await;
+    // A check that panics has not accepted.
+    Ok(if accepted.unwrap_or(false) { Ok(()) } else { Err(FaultKind::Corrupt) })
 }
 
 /// The bytes if the check accepts them; checked on a thread that may block.

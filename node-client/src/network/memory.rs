@@ -1,10 +1,13 @@
 //! Connects peers of one process through a shared hub, without sockets, for tests.
 //!
 //! The rules of a fetch are the real ones ([`super::fetch`]); only the transport is missing. There is no timer and no
-//! task, so a test on one thread gives the same order every time.
+//! task, so a test on one thread gives the same order every time. What is published piece by piece lies in a file, as with the
+//! real one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs::File,
+    os::unix::fs::FileExt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -17,11 +20,15 @@ use super::{
     codec::{RangeRequest, RangeResponse, RANGE_LEN_MAX},
     fetch::{self, FetchLimits, RangeSource},
     FaultKind, FetchError, FetchRequest, Fetched, Network, NetworkError, PeerAddress,
+    PiecesFetched, PiecesRequest,
 };
-use crate::clock::Clock;
+use crate::{
+    clock::Clock,
+    store::{Content, StoreError},
+};
 
-/// Peers asked in one fetch.
-const FETCH_PEERS_MAX: usize = 32;
+/// A range of the most bytes, 32 peers.
+const LIMITS: FetchLimits = FetchLimits { range_len: RANGE_LEN_MAX, peers_max: 32 };
 
 /// What connects the peers of one test; clones are the same hub.
 #[derive(Clone, Default)]
@@ -41,9 +48,57 @@ pub enum Serving {
     Wrong,
 }
 
+/// A published content.
+#[derive(Clone)]
+enum Kept {
+    Bytes(Bytes),
+    /// A file that has no name, and its length.
+    File(Arc<File>, u64),
+}
+
+impl Kept {
+    fn len(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::File(_, len) => *len,
+        }
+    }
+
+    /// At most `len` bytes from `offset` on.
+    fn range(&self, offset: u64, len: u64) -> std::io::Result<Bytes> {
+        let start = offset.min(self.len());
+        let end = start.saturating_add(len).min(self.len());
+        match self {
+            Self::Bytes(bytes) => Ok(bytes.slice(start as usize..end as usize)),
+            Self::File(file, _) => {
+                let mut bytes = vec![0; (end - start) as usize];
+                file.read_exact_at(&mut bytes, start)?;
+                Ok(bytes.into())
+            }
+        }
+    }
+
+    /// A copy of a content in a file.
+    fn file(content: &dyn Content) -> std::io::Result<Self> {
+        let file = tempfile::tempfile()?;
+        let mut buffer = vec![0; RANGE_LEN_MAX as usize];
+        let len = content.byte_len();
+        let mut offset = 0;
+        while offset < len {
+            let count = content.read(offset, &mut buffer);
+            if count == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            file.write_all_at(&buffer[..count], offset)?;
+            offset += count as u64;
+        }
+        Ok(Self::File(Arc::new(file), len))
+    }
+}
+
 #[derive(Default)]
 struct MemoryPeer {
-    published: BTreeMap<Hash, Bytes>,
+    published: BTreeMap<Hash, Kept>,
     serving: Serving,
     offline: bool,
     /// Ranges it still serves before it goes offline by itself.
@@ -119,14 +174,14 @@ impl MemoryPeer {
             return Err(FaultKind::Unreachable);
         }
         let published = self.published.get(&request.id);
-        let Some(bytes) = published.filter(|_| self.serving != Serving::Nothing) else {
+        let Some(kept) = published.filter(|_| self.serving != Serving::Nothing) else {
             return Ok(RangeResponse::Missing);
         };
-        let start = usize::try_from(request.offset).unwrap_or(usize::MAX).min(bytes.len());
-        let end = start.saturating_add(request.len as usize).min(bytes.len());
-        let range = bytes.slice(start..end);
+        let Ok(range) = kept.range(request.offset, u64::from(request.len)) else {
+            return Ok(RangeResponse::Missing);
+        };
         Ok(RangeResponse::Found {
-            total_len: bytes.len() as u64,
+            total_len: kept.len(),
             bytes: match self.serving {
                 Serving::Wrong => range.iter().map(|byte| !byte).collect(),
                 _ => range,
@@ -161,7 +216,21 @@ impl Network for MemoryNetwork {
     async fn publish(&self, id: Hash, bytes: Bytes) -> Result<(), NetworkError> {
         let mut peers = self.hub.peers();
         let peer = peers.entry(self.local_peer).or_default();
-        peer.published.insert(id, bytes);
+        peer.published.insert(id, Kept::Bytes(bytes));
+        Ok(())
+    }
+
+    async fn publish_content(
+        &self,
+        id: Hash,
+        content: Arc<dyn Content>,
+    ) -> Result<(), NetworkError> {
+        let failed =
+            |source| StoreError::Io { action: "write in", path: std::env::temp_dir(), source };
+        let kept = Kept::file(&*content).map_err(failed)?;
+        let mut peers = self.hub.peers();
+        let peer = peers.entry(self.local_peer).or_default();
+        peer.published.insert(id, kept);
         Ok(())
     }
 
@@ -173,16 +242,32 @@ impl Network for MemoryNetwork {
     }
 
     async fn fetch(&self, request: FetchRequest) -> Result<Fetched, FetchError> {
-        let own = self.hub.peers().get(&self.local_peer).and_then(|peer| {
-            let bytes = peer.published.get(&request.id)?;
-            (bytes.len() as u64 <= request.len_max && (request.verify)(bytes))
-                .then(|| bytes.clone())
-        });
-        if let Some(bytes) = own {
+        let own = self.own(&request.id).filter(|kept| kept.len() <= request.len_max);
+        let own = own.and_then(|kept| kept.range(0, kept.len()).ok());
+        if let Some(bytes) = own.filter(|bytes| (request.verify)(bytes)) {
             return Ok(Fetched { bytes, peers: Vec::new(), faults: Vec::new() });
         }
-        let limits = FetchLimits { range_len: RANGE_LEN_MAX, peers_max: FETCH_PEERS_MAX };
-        fetch::fetch(self, &*self.clock, limits, request).await
+        fetch::fetch(self, &*self.clock, LIMITS, request).await
+    }
+
+    async fn fetch_pieces(&self, request: PiecesRequest) -> Result<PiecesFetched, FetchError> {
+        let pieces = &request.pieces;
+        let own = self.own(&request.id).filter(|kept| kept.len() == pieces.byte_len());
+        for index in 0..pieces.count() {
+            let Some((kept, (offset, len, _))) = own.as_ref().zip(pieces.piece(index)) else {
+                break;
+            };
+            if !kept.range(offset, len.into()).is_ok_and(|bytes| pieces.accept(index, &bytes)) {
+                break;
+            }
+        }
+        fetch::fetch_pieces(self, &*self.clock, LIMITS, request).await
+    }
+}
+
+impl MemoryNetwork {
+    fn own(&self, id: &Hash) -> Option<Kept> {
+        self.hub.peers().get(&self.local_peer)?.published.get(id).cloned()
     }
 }
 

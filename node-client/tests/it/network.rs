@@ -3,7 +3,10 @@
 //! Nothing waits for a wall clock: a test goes on when the network says so, and what takes time to spread is asked for
 //! again until it is there.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -20,7 +23,7 @@ use node_client::{
     network::{
         codec::{protocol_name, RangeCodec, RangeRequest, RangeResponse},
         start, Client, Fault, FaultKind, FetchError, FetchRequest, MemoryHub, Network,
-        NetworkConfig, PeerAddress, PeerId,
+        NetworkConfig, PeerAddress, PeerId, Pieces, PiecesRequest,
     },
     store::Store,
 };
@@ -445,6 +448,132 @@ fn an_announcement_gives_back_the_peer_and_drops_what_is_no_address() {
     addresses.push(b"nonsense".to_vec());
     assert_eq!(PeerAddress::from_announcement(&id, &addresses), Some(peer));
     assert_eq!(PeerAddress::from_announcement::<Vec<u8>>(b"nobody", &[]), None);
+}
+
+/// Takes the pieces of a content that it knows.
+struct Known {
+    whole: Bytes,
+    piece_len: usize,
+    here: Mutex<Vec<Option<Bytes>>>,
+}
+
+impl Known {
+    fn new(whole: &Bytes, piece_len: usize) -> Arc<Self> {
+        let here = vec![None; whole.len().div_ceil(piece_len)];
+        Arc::new(Self { whole: whole.clone(), piece_len, here: Mutex::new(here) })
+    }
+
+    fn has_all(&self) -> bool {
+        let here = self.here.lock().unwrap();
+        let pieces: Vec<u8> = here.iter().flatten().flatten().copied().collect();
+        pieces == self.whole
+    }
+}
+
+impl Pieces for Known {
+    fn byte_len(&self) -> u64 {
+        self.whole.len() as u64
+    }
+
+    fn count(&self) -> usize {
+        self.here.lock().unwrap().len()
+    }
+
+    fn piece(&self, index: usize) -> Option<(u64, u32, bool)> {
+        let is_here = self.here.lock().unwrap().get(index)?.is_some();
+        let start = index * self.piece_len;
+        let len = self.piece_len.min(self.whole.len() - start);
+        Some((start as u64, len as u32, is_here))
+    }
+
+    fn accept(&self, index: usize, bytes: &[u8]) -> bool {
+        let (start, len, _) = self.piece(index).unwrap();
+        let is_right = self.whole[start as usize..][..len as usize] == *bytes;
+        if is_right {
+            self.here.lock().unwrap()[index] = Some(Bytes::copy_from_slice(bytes));
+        }
+        is_right
+    }
+}
+
+/// Both halves of what a state takes: served from disk, piece by piece, and taken to where it stays, from whoever has it.
+#[tokio::test]
+async fn pieces_are_served_from_disk_and_taken_one_by_one() {
+    let [server, joiner] = [peer(Transport::Quic).await, peer(Transport::Quic).await];
+    let (id, bytes) = content(25_300);
+    struct Lent(Bytes);
+    impl node_client::store::Content for Lent {
+        fn byte_len(&self) -> u64 {
+            self.0.len() as u64
+        }
+        fn read(&self, offset: u64, into: &mut [u8]) -> usize {
+            node_client::store::Content::read(&self.0[..], offset, into)
+        }
+    }
+    let lent = Arc::new(Lent(bytes.clone()));
+    server.client.publish_content(id, lent.clone()).await.unwrap();
+    assert_eq!(Arc::strong_count(&lent), 1, "it is let go of");
+
+    // A liar comes first: it serves four right pieces of three ranges each, and then a wrong one.
+    let (right, total_len) = (bytes.clone(), bytes.len() as u64);
+    let (liar, task) = impostor(Box::new(move |_, request| {
+        let response = honest(&right, request);
+        match response {
+            RangeResponse::Found { bytes, .. } if request.offset >= 10_000 => {
+                let bytes = bytes.iter().map(|byte| !byte).collect();
+                Some(RangeResponse::Found { total_len, bytes })
+            }
+            other => Some(other),
+        }
+    }))
+    .await;
+    let known = Known::new(&bytes, 2_500);
+    let providers = vec![liar.clone(), address(&server.client).await];
+    let request = PiecesRequest { id, providers, pieces: known.clone() };
+    let fetched = joiner.client.fetch_pieces(request).await.unwrap();
+    assert!(known.has_all());
+    assert_eq!(fetched.peers, [liar.peer, server.client.local_peer()]);
+    assert_eq!(fetched.faults, [fault(liar.peer, FaultKind::Corrupt)]);
+    task.abort();
+
+    // From the own store without a peer; a piece that the disk changed is had from a peer.
+    let own = Known::new(&bytes, 2_500);
+    let request = PiecesRequest { id, providers: Vec::new(), pieces: own.clone() };
+    assert!(server.client.fetch_pieces(request).await.unwrap().peers.is_empty());
+    assert!(own.has_all());
+    let path = server.client.store().object_path(&id);
+    let mut damaged = std::fs::read(&path).unwrap();
+    damaged[48 + 7_000] ^= 1;
+    std::fs::write(&path, &damaged).unwrap();
+    let own = Known::new(&bytes, 2_500);
+    let request = PiecesRequest { id, providers: Vec::new(), pieces: own.clone() };
+    let error = server.client.fetch_pieces(request).await.unwrap_err();
+    assert!(matches!(error, FetchError::Unavailable { .. }));
+    assert!(!own.has_all());
+    joiner.client.publish(id, bytes.clone()).await.unwrap();
+    let providers = vec![address(&joiner.client).await];
+    let request = PiecesRequest { id, providers, pieces: own.clone() };
+    let fetched = server.client.fetch_pieces(request).await.unwrap();
+    assert_eq!(fetched.peers, [joiner.client.local_peer()]);
+    assert!(own.has_all());
+}
+
+#[tokio::test]
+async fn in_memory_pieces_go_on_where_a_peer_vanished() {
+    let hub = MemoryHub::new();
+    let clock = Arc::new(ManualClock::default());
+    let [a, b, c] = [1, 2, 3].map(|seed| hub.join(seed, clock.clone()));
+    let (id, bytes) = content(9_000);
+    a.publish(id, bytes.clone()).await.unwrap();
+    hub.vanish_after(a.local_peer(), 5);
+    let known = Known::new(&bytes, 1_000);
+    let request = PiecesRequest { id, providers: Vec::new(), pieces: known.clone() };
+    let error = c.fetch_pieces(request.clone()).await.unwrap_err();
+    assert_eq!(faults(error), [fault(a.local_peer(), FaultKind::Unreachable)]);
+    b.publish(id, bytes.clone()).await.unwrap();
+    hub.vanish_after(b.local_peer(), 4);
+    assert_eq!(c.fetch_pieces(request).await.unwrap().peers, [b.local_peer()]);
+    assert!(known.has_all());
 }
 
 #[tokio::test]

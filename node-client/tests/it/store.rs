@@ -5,7 +5,7 @@ use std::{
     io::{Seek, SeekFrom, Write},
 };
 
-use node_client::store::{Range, Store, StoreError};
+use node_client::store::{Content, Range, Store, StoreError};
 use protocol::Hash;
 use tempfile::TempDir;
 
@@ -39,6 +39,47 @@ fn an_object_put_again_is_replaced_and_counted_once() {
     store.put(A, b"123456789").unwrap();
     assert_eq!(store.bytes(), 9);
     assert_eq!(store.get_checked(&A).unwrap().unwrap(), &b"123456789"[..]);
+}
+
+/// Content that is made as it is read.
+struct Made {
+    len: u64,
+    /// It ends here all the same.
+    end: u64,
+}
+
+impl Content for Made {
+    fn byte_len(&self) -> u64 {
+        self.len
+    }
+
+    fn read(&self, offset: u64, into: &mut [u8]) -> usize {
+        let count = self.end.saturating_sub(offset).min(into.len() as u64) as usize;
+        for (at, byte) in (offset..).zip(&mut into[..count]) {
+            *byte = (at % 251) as u8;
+        }
+        count
+    }
+}
+
+#[test]
+fn what_is_put_piece_by_piece_is_what_is_put_at_once() {
+    let folder = TempDir::new().unwrap();
+    let store = store(&folder, 1 << 30);
+    for len in [0, 1, 1 << 20, (1 << 20) + 1, (5 << 20) + 77] {
+        let whole: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();
+        store.put(A, &whole).unwrap();
+        store.put_content(B, &Made { len, end: len }).unwrap();
+        // Header, with the hash, and content.
+        let files = [A, B].map(|id| fs::read(store.object_path(&id)).unwrap());
+        assert!(files[0] == files[1], "{len}");
+        assert_eq!(files[0][16..48], *blake3::hash(&whole).as_bytes());
+        assert!(store.get_checked(&B).unwrap().unwrap() == whole);
+    }
+    let short = store.put_content(C, &Made { len: 5 << 20, end: 4 << 20 });
+    assert!(matches!(short, Err(StoreError::Io { .. })));
+    assert!(!store.contains(&C));
+    assert_eq!(fs::read_dir(folder.path().join("tmp")).unwrap().count(), 0);
 }
 
 #[test]

@@ -106,9 +106,9 @@ impl Replay {
             .await?
             .with_context(|| format!("there is no run {run} on this chain"))?;
         let threads = Threads::new(threads)?;
-        // The state, and the one that is made from it.
-        memory::check("an audit", &config, None, |model| memory::copies(model, 2))?;
-        let (model, root) = initial_model(&config, &info, &threads)?;
+        // The state, which each outer step changes where it lies.
+        memory::check("an audit", &config, None, |model| memory::copies(model, 1))?;
+        let (model, manifest) = initial_model(&config, &info, &threads)?;
         let blocks = read_blocks(&chain, head).await?;
         Ok(Self {
             chain,
@@ -118,7 +118,7 @@ impl Replay {
             archive,
             threads,
             blocks,
-            state: Some((model, root)),
+            state: Some((model, manifest.root())),
             miners: BTreeMap::new(),
             minted: 0,
             carried: 0,

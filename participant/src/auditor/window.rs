@@ -239,13 +239,14 @@ impl Replay {
             .filter(|(uid, _)| record.accepted.contains(uid))
             .map(|(uid, bytes)| (*uid, &bytes[..]))
             .collect();
-        let Some((model, _)) = self.state.take() else {
+        let Some((mut model, _)) = self.state.take() else {
             return Ok(right.len());
         };
         if accepted.len() == record.accepted.len() {
             let rule = OuterRule::of_window(&training.outer, window);
-            let next = replica::step(model, &self.threads, &accepted, training.keep, rule)?;
-            self.state = Some(next);
+            let manifest =
+                replica::step(&mut model, &self.threads, &accepted, training.keep, rule)?;
+            self.state = Some((model, manifest.root()));
         }
         Ok(right.len())
     }

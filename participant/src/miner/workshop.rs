@@ -9,10 +9,9 @@ use std::{
 use bytes::Bytes;
 use node_client::journal::JournalKind;
 use protocol::{commitment::Opening, update::Payload, Hash, Uid, Window};
-use serde::{Deserialize, Serialize};
 use trainer::{rate_from_ppb, warm_up, Checkpoints, LossSummary, Position, Trainer};
 
-use super::updates::Updates;
+use super::updates::{Note, Updates};
 use crate::{
     diary::{DiaryRecord, Duty},
     error::{Attempt as _, Result},
@@ -41,14 +40,6 @@ pub struct Prepared {
     pub opening: Opening,
     /// The update; `None` for an adversary that has none.
     pub payload: Option<Bytes>,
-}
-
-/// What a checkpoint says beside the trainer's own state: the update that was made last.
-#[derive(Serialize, Deserialize, Clone, Debug)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Note {
-    pub(super) uid: Uid,
-    pub(super) opening: Opening,
 }
 
 /// The work of one window.
@@ -83,6 +74,8 @@ pub struct Workshop {
     // Locked by one blocking task at a time.
     trainer: Arc<Mutex<Trainer>>,
     checkpoints: Arc<Checkpoints>,
+    /// Windows from one checkpoint to the next.
+    checkpoint_every: u64,
 }
 
 impl Workshop {
@@ -90,9 +83,12 @@ impl Workshop {
         handles: Handles,
         trainer: Trainer,
         checkpoints: Arc<Checkpoints>,
+        checkpoint_every: u64,
         updates: Updates,
     ) -> Self {
-        Self { handles, updates, trainer: Arc::new(Mutex::new(trainer)), checkpoints }
+        let checkpoint_every = checkpoint_every.max(1);
+        let trainer = Arc::new(Mutex::new(trainer));
+        Self { handles, updates, trainer, checkpoints, checkpoint_every }
     }
 
     /// Takes H local steps from θ_w, or as many as there is time for, and makes an update of them.
@@ -107,7 +103,8 @@ impl Workshop {
         let (state, steps) = (task.state.clone(), task.steps.clone());
         let last = task.commit_end.saturating_sub(COMMIT_BLOCKS + MARGIN_BLOCKS);
         let made = self.on_trainer(move |trainer| {
-            trainer.set_model(state.model.clone())?;
+            trainer.set_model(state.model()?)?;
+            drop(state);
             let mut on_step = |report: &trainer::StepReport| {
                 metrics::gauge!(telemetry::TRAIN_LOSS).set(f64::from(report.loss));
                 if heads.now().number >= last || shutdown.is_cancelled() {
@@ -133,7 +130,8 @@ impl Workshop {
         Ok(made)
     }
 
-    /// Keeps an update on disk, and with `keep_trainer` the trainer that made it, and returns what opens its commitment.
+    /// Keeps an update on disk, and with `keep_trainer`, if it is a window for it, the trainer that made it, and returns what
+    /// opens its commitment. The trainer lets go of θ.
     ///
     /// # Errors
     /// The update is not well formed, or the disk failed.
@@ -176,7 +174,8 @@ impl Workshop {
             .await?
     }
 
-    /// Puts update and checkpoint on disk, in this order.
+    /// Puts update, checkpoint and note on disk, in this order: with the checkpoint, or with the note where none is written, the
+    /// window is done.
     async fn save(
         &self,
         window: Window,
@@ -185,16 +184,21 @@ impl Workshop {
         payload: &Bytes,
         keep_trainer: bool,
     ) -> Result<()> {
-        let note = serde_json::to_string(&Note { uid, opening: opening.clone() })?;
-        let position = Position { run: self.handles.run.id, window, trained: true, note };
+        let note = Note { uid, opening: opening.clone() };
+        let text = serde_json::to_string(&note)?;
+        let position = Position { run: self.handles.run.id, window, trained: true, note: text };
         let (updates, checkpoints) = (self.updates.clone(), self.checkpoints.clone());
         let payload = payload.clone();
+        let keep_trainer = keep_trainer && window.is_multiple_of(self.checkpoint_every);
         self.on_trainer(move |trainer| {
             updates.save(window, &payload)?;
-            if keep_trainer {
-                trainer.save(&checkpoints, &position)?;
-            }
-            Ok(())
+            let saved = match keep_trainer {
+                true => trainer.save(&checkpoints, &position),
+                false => Ok(()),
+            };
+            trainer.release_model();
+            saved?;
+            updates.note(window, &note)
         })
         .await
     }

@@ -191,7 +191,7 @@ async fn check(
             }
         }
     };
-    let (state, layout) = (state.clone(), handles.run.info.layout.clone());
+    let (model, layout) = (state.model()?, handles.run.info.layout.clone());
     let keep = handles.run.info.settings.training.keep;
     handles
         .machine
@@ -199,7 +199,7 @@ async fn check(
         .run(move || {
             let payload = Payload::parse(&bytes, &layout, keep)?;
             let tensors = 0..layout.0.len();
-            let parameters = tensors.flat_map(|tensor| state.model.tensor(tensor)).copied();
+            let parameters = tensors.flat_map(|tensor| model.tensor(tensor)).copied();
             Ok(check_norm(&payload, &layout, parameters)?)
         })
         .await?

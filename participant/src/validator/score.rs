@@ -17,15 +17,14 @@ use protocol::{
     window::{phase_at, ScorePhase},
     Hash, Uid, ValidatorIndex, Window,
 };
-use trainer::{EvaluationRates, Evaluator, ModelConfig, TrainError, UpdateToEvaluate};
+use trainer::{EvaluationRates, Evaluator, Model, TrainError, UpdateToEvaluate};
 
 use crate::{
     desk::Errand,
     diary::Duty,
     error::{miss, Attempt as _, Result},
     handles::{Handles, Role, Run},
-    memory::SCORED_AT_ONCE,
-    replica::{self, State, States},
+    replica::{self, States},
     slot,
 };
 
@@ -36,9 +35,8 @@ const COMMIT_BLOCKS: u32 = 4;
 pub(super) struct Score {
     handles: Handles,
     states: States,
-    model: ModelConfig,
     window_end: Option<Window>,
-    /// Locked by one blocking task at a time.
+    /// Locked for one update at a time.
     evaluator: Arc<Mutex<Evaluator>>,
 }
 
@@ -58,18 +56,13 @@ struct Item {
 
 impl Score {
     /// A service that has not begun.
-    ///
-    /// # Errors
-    /// The evaluator cannot be made for this model.
     pub(super) fn new(
         handles: Handles,
         states: States,
-        model: ModelConfig,
+        evaluator: Arc<Mutex<Evaluator>>,
         window_end: Option<Window>,
-    ) -> Result<Self> {
-        let evaluator = Evaluator::new(&model, &*handles.machine.device, SCORED_AT_ONCE)?;
-        let evaluator = Arc::new(Mutex::new(evaluator));
-        Ok(Self { handles, states, model, window_end, evaluator })
+    ) -> Self {
+        Self { handles, states, window_end, evaluator }
     }
 
     /// Scores every window from the last one on, until the process ends.
@@ -146,7 +139,6 @@ impl Score {
             Ok::<_, crate::Error>(record.context("the chain does not know the window")?.seed)
         };
         let (trained, scored) = (seed_of(window).await?, seed_of(window + 1).await?);
-        let state = self.state(window).await?;
         let reveals = chain.reveals(*run, window, None).await?;
         let miners = chain.miners(*run, None).await?;
         let uids: Vec<Uid> = reveals.iter().map(|reveal| reveal.uid).collect();
@@ -170,27 +162,30 @@ impl Score {
             }
         }
         let random_ids = samples::random_evaluation(&scored, settings)?;
-        let evaluations = self.evaluate(state, items, random_ids, last).await?;
+        let model = self.model(window).await?;
+        let evaluations = self.evaluate(model, items, random_ids, last).await?;
         let salt = self.handles.desk.salt(JournalKind::ScoreCommitment, window);
         Ok(Scores { evaluations, salt })
     }
 
-    /// θ of the window that is scored: held, or by its root if this process was away.
-    async fn state(&self, window: Window) -> Result<Arc<State>> {
-        if let Some(state) = self.states.at(window) {
-            return Ok(state);
-        }
-        let record = self.handles.chain.window(self.handles.run.id, window, None).await?;
-        let root = record
-            .and_then(|record| record.state_root)
-            .context("the window has no final state to measure on")?;
-        let model = replica::fetch_state(&self.handles, &self.model, root).await?;
-        Ok(Arc::new(State { window, model, root }))
+    /// θ of the window that is scored, for this service alone, which applies each update where θ lies: from the own store, or
+    /// from peers if this process was away.
+    async fn model(&self, window: Window) -> Result<Model> {
+        let root = match self.states.at(window) {
+            Some(state) => state.root,
+            None => {
+                let record = self.handles.chain.window(self.handles.run.id, window, None).await?;
+                record
+                    .and_then(|record| record.state_root)
+                    .context("the window has no final state to measure on")?
+            }
+        };
+        replica::fetch_state(&self.handles, &self.handles.run.model, root).await
     }
 
     async fn evaluate(
         &self,
-        state: Arc<State>,
+        mut model: Model,
         items: Vec<Item>,
         random_ids: Vec<u64>,
         last: u32,
@@ -207,7 +202,6 @@ impl Score {
             .machine
             .work
             .run(move || {
-                let mut evaluator = evaluator.lock().unwrap_or_else(PoisonError::into_inner);
                 let mut evaluations = Vec::with_capacity(items.len());
                 for item in &items {
                     if heads.now().number >= last || shutdown.is_cancelled() {
@@ -226,8 +220,10 @@ impl Score {
                     let ids = [item.own_ids.as_slice(), &random_ids].concat();
                     let samples = dataset.samples(Split::Train, &ids).map_err(TrainError::from);
                     let measured = samples.and_then(|samples| {
-                        evaluator.evaluate_update(
-                            &state.model,
+                        let mut evaluator =
+                            evaluator.lock().unwrap_or_else(PoisonError::into_inner);
+                        evaluator.evaluate_update_in_place(
+                            &mut model,
                             update,
                             &random_ids,
                             &samples,

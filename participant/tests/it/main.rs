@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod allocator;
 mod desk;
 #[path = "../../../dataset/tests/it/shelf.rs"]
 mod shelf;

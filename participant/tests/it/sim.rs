@@ -12,6 +12,7 @@
 mod chain;
 mod checks;
 mod faults;
+mod memory;
 mod network;
 mod participants;
 mod story;

@@ -43,15 +43,15 @@ const SECOND_MOMENT: &str = "second moment";
 /// What Muon makes orthonormal, one matrix at a time on each thread or GPU.
 pub(super) const MUON_WORKS_ON: &str = "matrices that Muon works on";
 
-/// What an [`crate::Evaluator`] holds.
-const EVALUATOR: [&str; 1] = ["parameters with one update applied"];
+/// What an [`crate::Evaluator`] holds: it reads parameters where they lie.
+const EVALUATOR: [&str; 0] = [];
 
 /// Bytes of names, shapes and partial sums: several copies of some 300 bytes a tensor, a fixed part,
 /// and a part for each 2^12 parameters.
 const SHAPE_BYTES: (u64, u64, u64) = (4_096, 64 * 1024, 8);
 
 /// Bytes of a process that computes on a CPU.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct CpuCosts {
     /// The engine's regions, exactly.
     pub engine: u64,
@@ -172,11 +172,31 @@ impl CpuCosts {
         self.and_values(NAME, all.saturating_sub(saved))
     }
 
-    fn and_values(mut self, name: &'static str, values: u64) -> Result<Self, BudgetError> {
+    fn and_values(self, name: &'static str, values: u64) -> Result<Self, BudgetError> {
         let bytes = product(name, &[values, 4])?;
-        self.arrays = sum(name, [self.arrays, bytes])?;
+        self.with_bytes(name, bytes, true)
+    }
+
+    /// The same and at most `bytes` more.
+    pub(super) fn and_bytes(self, name: &'static str, bytes: u64) -> Result<Self, BudgetError> {
+        self.with_bytes(name, bytes, false)
+    }
+
+    fn with_bytes(
+        mut self,
+        name: &'static str,
+        bytes: u64,
+        is_exact: bool,
+    ) -> Result<Self, BudgetError> {
+        let part = if is_exact { &mut self.arrays } else { &mut self.rest_max };
+        *part = sum(name, [*part, bytes])?;
         self.lines.push((name, bytes));
         Ok(self)
+    }
+
+    /// What takes them, by name.
+    pub(super) fn lines(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        self.lines.iter().copied()
     }
 
     /// This and another, in one process.
@@ -269,19 +289,17 @@ pub(super) fn costs(
     way: Way,
 ) -> Result<(Vec<MemoryAccount>, StepEstimate), BudgetError> {
     let (samples, threads) = (way.micro_batch as usize, rates.threads as usize);
-    let costs = CpuCosts::of_trainer(&request.model, samples, threads)?;
-    let costs = costs.with_muon(request.choice.muon, &request.model, threads)?.and_parameters(
-        "agreed states that are made and served",
-        &request.model,
-        request.window.states,
-    )?;
-    // While the own update is made, and later those of all while they are applied.
-    let others = product("updates", &[counts.payload_bytes, request.window.peers])?;
-    let updates = others.max(counts.payload_bytes_max);
-    let lines = costs.lines.iter().copied();
-    let lines = lines.chain([("accepted updates", updates)]);
-    let ledger = MemoryAccount::new(MEMORY, lines, Some(request.machine.host_memory))?;
+    let costs = CpuCosts::of_trainer(&request.model, samples, threads)?
+        .with_muon(request.choice.muon, &request.model, threads)?
+        .and_replica(&request.model, updates(request, counts)?)?;
+    let ledger = MemoryAccount::new(MEMORY, costs.lines(), Some(request.machine.host_memory))?;
     Ok((vec![ledger], step(request, counts, rates, way)?))
+}
+
+/// Updates in memory: while the own one is made, and later those of all while they are applied.
+pub(super) fn updates(request: &PlanRequest, counts: &ModelCounts) -> Result<u64, BudgetError> {
+    let others = product("updates", &[counts.payload_bytes, request.window.peers])?;
+    Ok(others.max(counts.payload_bytes_max))
 }
 
 fn step(

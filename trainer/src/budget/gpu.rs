@@ -17,6 +17,7 @@ use super::account::{MemoryAccount, StepEstimate, Way};
 use super::cpu::{computed_attention, elementwise_values, time, MUON_WORKS_ON};
 use super::error::BudgetError;
 use super::hardware::{Gpu, GPUS_PER_HOST, NETWORK};
+use super::host::transfer_bytes;
 use super::model::ModelCounts;
 use super::quantity::{product, sum};
 use super::request::{PlanRequest, Recompute, Sharding, StateFormat};
@@ -319,6 +320,7 @@ fn host_memory(
                 "rest of the master and moments (pinned)",
                 product("states", &[gpus.min(GPUS_PER_HOST), states])?,
             ),
+            ("pieces of states and checkpoints", transfer_bytes(&request.model)?),
             ("pinned staging", product("staging", &[gpus.min(GPUS_PER_HOST), STAGING])?),
             ("processes", HOST_BASE),
         ],

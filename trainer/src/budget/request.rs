@@ -107,9 +107,6 @@ pub struct WindowShape {
     pub evaluation_samples: u64,
     /// Updates that a validator measures in a window.
     pub evaluations: u64,
-    /// Copies of the agreed parameters that a peer's node holds at once beside its trainer's; for
-    /// GPUs, whose node is yet to be, they are not counted.
-    pub states: u64,
     /// Windows whose updates are kept on disk.
     pub windows_kept: u64,
     /// Tokens of the data set on disk; 0 where samples are streamed.
@@ -127,7 +124,6 @@ impl Default for WindowShape {
             copies: 1,
             evaluation_samples: 8,
             evaluations: 20,
-            states: 5,
             windows_kept: 8,
             data_tokens: 0,
         }
@@ -225,8 +221,6 @@ impl PlanRequest {
         }
         quantity::in_range("k", window.keep.into(), 4_096)?;
         quantity::in_range("windows kept", window.windows_kept, 1 << 20)?;
-        // None is possible.
-        quantity::in_range("states held", window.states.saturating_add(1), 4_096)?;
         let mfu = self.choice.mfu;
         if let Some(mfu) = mfu.filter(|mfu| !(0.001..=1.0).contains(mfu)) {
             return Err(BudgetError::Text {

@@ -17,6 +17,9 @@ pub const DISK: &str = "disk";
 /// Checkpoints on disk: two that are kept and one that is being written.
 const CHECKPOINTS: u64 = 3;
 
+/// Agreed states on disk: three that are served and one that is being written.
+const STATES: u64 = 4;
+
 /// Bytes a second of a host's memory that streaming over links reaches: two sockets of DDR5.
 const HOST_BANDWIDTH: f64 = 300e9;
 
@@ -149,6 +152,10 @@ pub(super) fn disk(
     let data = product("data", &[tokens, token_bytes])?;
     let lines = [
         ("checkpoints (2 and 1 being written)", product("checkpoints", &[per_host, CHECKPOINTS])?),
+        (
+            "agreed states (3 and 1 being written)",
+            product("states", &[counts.parameters, 4, STATES])?.div_ceil(hosts),
+        ),
         ("updates of the windows kept", updates),
         ("data", sum("data", [data])?),
     ];

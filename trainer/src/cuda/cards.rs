@@ -6,10 +6,10 @@ use std::str::FromStr;
 use super::check;
 use super::collective::Collective;
 use super::cubins::Cubins;
-use super::device::{Gpus, Seat};
 use super::gpu::GpuError;
 use super::hardware::{self, Card, Hardware};
 use super::memory;
+use super::seats::{Gpus, Seat};
 
 /// Which cards are meant: all, or some by their numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

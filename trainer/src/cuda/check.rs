@@ -9,6 +9,7 @@
 //! (`cargo run --release -p cuda-emulator --example expected` writes it anew).
 
 use super::gpu::{Address, Gpu, GpuError, Product, ProductForm, ProductResult, Stream};
+use super::kernel::Kernel;
 use super::kernels::attention::{self, Attend, AttendBackward, AttendDots, Shape};
 use super::kernels::embedding::{embed, embed_gradient, Embed, EmbedGradient};
 use super::kernels::loss::{cross_entropy, CrossEntropy};
@@ -25,7 +26,6 @@ use super::kernels::sparse::{
     Values,
 };
 use super::kernels::values::{self, Halves};
-use super::kernels::Kernel;
 use super::twin;
 use crate::engine::optimiser::AdamWSettings;
 

@@ -11,7 +11,8 @@ use cudarc::nvrtc::sys::{self, nvrtcProgram, nvrtcResult};
 
 use super::found::{self, Library};
 use super::gpu::GpuError;
-use super::kernels::{self, Kernel};
+use super::kernel::Kernel;
+use super::kernels;
 
 /// The name under which sources include the prelude.
 const PRELUDE_NAME: &CStr = c"prelude.cuh";

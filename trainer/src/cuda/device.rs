@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::collective::Collective;
-use super::gpu::{Gpu, GpuError};
+use super::gpu::GpuError;
 use super::learner::CudaLearner;
 use super::node::Node;
 use super::plan::{Recompute, Work};
 use super::predictor::CudaPredictor;
+use super::seats::Gpus;
 use crate::compute::threads::Threads;
 use crate::engine::device::{Device, DeviceError, Predictor};
 use crate::engine::learner::{Learner, LearnerSettings};
@@ -15,26 +15,6 @@ use crate::model::config::ModelConfig;
 
 /// What this device is called.
 const NAME: &str = "cuda";
-
-/// A rank's place: its GPU, and its end of what joins the ranks.
-pub struct Seat {
-    /// The GPU.
-    pub gpu: Box<dyn Gpu>,
-    /// The rank's end; its number is the seat's.
-    pub collective: Box<dyn Collective>,
-}
-
-/// The GPUs of this process.
-pub trait Gpus: Send + Sync {
-    /// What they are called.
-    fn name(&self) -> String;
-
-    /// Opens them afresh, a rank each: for one learner or predictor.
-    ///
-    /// # Errors
-    /// A library or a GPU is missing, or the driver refuses.
-    fn open(&self) -> Result<Vec<Seat>, GpuError>;
-}
 
 /// How the engine uses the memory it has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -10,7 +10,8 @@ use std::thread;
 use super::compiler::{faults, Architecture, Compiled, Resources, Unit};
 use super::cubins::Cubins;
 use super::gpu::GpuError;
-use super::kernels::{self, Kernel};
+use super::kernel::Kernel;
+use super::kernels;
 
 /// A kernel on an architecture.
 #[derive(Debug)]

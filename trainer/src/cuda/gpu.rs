@@ -4,7 +4,9 @@
 //! events order anything. Addresses are plain numbers, as in CUDA's driver: device memory and pinned host
 //! memory share one space.
 
-use super::kernels::Kernel;
+use std::sync::Arc;
+
+use super::kernel::Kernel;
 
 /// Why a GPU did not do what it was asked for.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -172,6 +174,34 @@ pub struct Product {
     pub beta: f32,
 }
 
+/// Lets one more operation of a GPU happen, on whatever thread it is called; whether one did.
+pub type Driver = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// What a rank does on a stream together with others, on GPUs whose memory the host reaches. All that a GPU
+/// ever attends is of one group of ranks.
+pub trait Meeting: Send {
+    /// Where it reads and writes, and how many bytes each.
+    fn places(&self) -> Vec<(Address, u64)>;
+
+    /// Goes on as far as it can without waiting for others; whether it has ended.
+    ///
+    /// # Errors
+    /// [`GpuError::Rank`] where another rank will not come.
+    fn attend(&mut self) -> Result<bool, GpuError>;
+
+    /// Waits until [`Meeting::attend`] may go further than last time.
+    fn wait(&self);
+
+    /// The same for whoever has to let go of the GPU meanwhile, letting the others' GPUs go on.
+    fn patience(&self) -> Box<dyn FnOnce() + Send>;
+
+    /// It will not be attended: the GPU has failed.
+    fn cancel(&mut self, error: &GpuError);
+
+    /// How the others may let this rank's GPU go on while they wait for it.
+    fn driven_by(&self, driver: Driver);
+}
+
 /// One GPU. Used by one thread at a time, the rank's.
 pub trait Gpu: Send {
     /// What the card is called.
@@ -212,6 +242,24 @@ pub trait Gpu: Send {
 
     /// Calls the host from a stream, in order. The call must not use the GPU.
     fn call(&self, stream: Stream, call: Box<dyn FnOnce() + Send>) -> Result<(), GpuError>;
+
+    /// Meets other ranks in a stream's place, where [`Gpu::host_reaches_memory`]. What does not know better calls the host,
+    /// which waits there, and an error ends the meeting unseen.
+    fn meet(&self, stream: Stream, mut meeting: Box<dyn Meeting>) -> Result<(), GpuError> {
+        let attend = move || {
+            while matches!(meeting.attend(), Ok(false)) {
+                meeting.wait();
+            }
+        };
+        self.call(stream, Box::new(attend))
+    }
+
+    /// The driver's handle of a stream, for libraries that take one, with the card's context made this thread's; none
+    /// where there is no driver.
+    fn raw_stream(&self, stream: Stream) -> Option<u64> {
+        let _ = stream;
+        None
+    }
 
     /// Marks what is on the stream by now.
     fn record(&self, stream: Stream) -> Result<Event, GpuError>;

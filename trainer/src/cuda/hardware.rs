@@ -20,7 +20,7 @@ use super::cubins::Cubins;
 use super::found::{self, Library};
 use super::gate;
 use super::gpu::{Address, Argument, Event, Gpu, GpuError, Launch, Product, Stream};
-use super::kernels::Kernel;
+use super::kernel::Kernel;
 use super::products::{Products, WORKSPACE};
 
 /// Events that take turns. One that comes round again stands for something later than was asked for, which waits longer

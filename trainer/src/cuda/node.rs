@@ -4,11 +4,11 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 use std::thread;
 
-use super::device::Seat;
 use super::gpu::{GpuError, Stream};
 use super::layout::Layout;
 use super::plan::{Plan, Region, Work};
 use super::rank::{Rank, Shape};
+use super::seats::Seat;
 use crate::engine::rotary_tables;
 use crate::model::config::ModelConfig;
 

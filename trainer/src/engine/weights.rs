@@ -3,8 +3,10 @@
 //! A device that computes elsewhere reads each tensor into memory of its own; what computes on the
 //! host's memory takes the whole arena where it lies there in one piece, and copies nothing.
 
+use protocol::layout::CHUNK_LEN;
 use protocol::update::{chunk_values, Chunk, Payload, UpdateError};
 
+use crate::compute::threads::{Shared, Threads};
 use crate::engine::BatchError;
 use crate::model::{next_stamp, Model};
 
@@ -96,8 +98,7 @@ impl<'a> Updated<'a> {
     fn apply(&mut self, tensor: u32, theta: &mut [f32]) -> Result<(), UpdateError> {
         let chunks = self.model.layout().tensor_chunks(tensor);
         let (first, _) = chunks.ok_or(UpdateError::Tensors)?;
-        let chunk_len = protocol::layout::CHUNK_LEN as usize;
-        for (index, theta) in (first..).zip(theta.chunks_mut(chunk_len)) {
+        for (index, theta) in (first..).zip(theta.chunks_mut(CHUNK_LEN as usize)) {
             self.payload.decode_into(index, theta.len() as u32, &mut self.chunk)?;
             for (position, value) in chunk_values(&self.chunk) {
                 if let Some(theta) = theta.get_mut(usize::from(position)) {
@@ -128,4 +129,89 @@ impl Weights for Updated<'_> {
     fn change(&self) -> Option<Change<'_>> {
         Some(Change { base: self.model, payload: &self.payload, rate: self.rate })
     }
+}
+
+/// What undoes an update that was applied to a model where it lies: the values that were there before, one for each value of
+/// the update (k of 4096 parameters), tensor by tensor.
+pub(crate) struct Undo {
+    before: Vec<Vec<f32>>,
+    /// θ's, which it has again in the end.
+    stamp: u64,
+}
+
+/// θ ← θ − rate · v without clipping, with the arithmetic of `protocol::aggregate::apply_single`, several tensors at a time.
+///
+/// # Errors
+/// The update is not of the model's layout.
+pub(crate) fn apply_in_place(
+    threads: &Threads,
+    model: &mut Model,
+    payload: &Payload<'_>,
+    rate: f32,
+) -> Result<Undo, UpdateError> {
+    let stamp = model.stamp();
+    let keep = usize::from(payload.keep());
+    let room = |len: usize| Vec::with_capacity(len.div_ceil(CHUNK_LEN as usize) * keep);
+    let before = touch(threads, model, payload, room, |_, before, theta, value| {
+        before.push(*theta);
+        *theta -= rate * value;
+    });
+    Ok(Undo { before: before?, stamp })
+}
+
+impl Undo {
+    /// Puts back the bits of before; `payload` is the one that was applied.
+    pub(crate) fn undo(
+        self,
+        threads: &Threads,
+        model: &mut Model,
+        payload: &Payload<'_>,
+    ) -> Result<(), UpdateError> {
+        let before = &self.before;
+        touch(
+            threads,
+            model,
+            payload,
+            |_| 0,
+            |tensor, next, theta, _| {
+                if let Some(before) = before.get(tensor).and_then(|before| before.get(*next)) {
+                    *theta = *before;
+                }
+                *next += 1;
+            },
+        )?;
+        model.set_stamp(self.stamp);
+        Ok(())
+    }
+}
+
+/// Visits each parameter of which the update has a value, in the update's order within a tensor; several tensors at a time, with
+/// something of its own for each, which is returned.
+fn touch<S: Send>(
+    threads: &Threads,
+    model: &mut Model,
+    payload: &Payload<'_>,
+    make: impl Fn(usize) -> S + Sync,
+    visit: impl Fn(usize, &mut S, &mut f32, f32) + Sync,
+) -> Result<Vec<S>, UpdateError> {
+    let (arena, layout) = (model.arena().clone(), model.layout().clone());
+    let mut views = arena.views_mut(model.parameters_mut());
+    let count = views.len();
+    let views = Shared::new(&mut views);
+    let visited = threads.map(count, |tensor| {
+        // SAFETY: each task has its own tensor.
+        let theta = &mut *unsafe { views.part(tensor, tensor + 1) }[0];
+        let (mut state, mut chunk) = (make(theta.len()), Chunk::default());
+        let (first, _) = layout.tensor_chunks(tensor as u32).ok_or(UpdateError::Tensors)?;
+        for (index, theta) in (first..).zip(theta.chunks_mut(CHUNK_LEN as usize)) {
+            payload.decode_into(index, theta.len() as u32, &mut chunk)?;
+            for (position, value) in chunk_values(&chunk) {
+                if let Some(theta) = theta.get_mut(usize::from(position)) {
+                    visit(tensor, &mut state, theta, value);
+                }
+            }
+        }
+        Ok(state)
+    });
+    visited.into_iter().collect()
 }

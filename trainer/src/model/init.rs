@@ -9,7 +9,11 @@
 //! init", Nguyen and Salazar 2019), divided by √(2 · layers) where it writes into the residual
 //! stream, as GPT-2 does.
 
+use crate::compute::threads::{Shared, Threads};
 use crate::model::config::{ModelConfig, Placed};
+
+/// Values that one task draws: a MiB.
+const SPAN: usize = 1 << 18;
 
 /// Standard deviation of the embedding, and of an output matrix of its own.
 const EMBEDDING_DEVIATION: f64 = 0.02;
@@ -17,24 +21,37 @@ const EMBEDDING_DEVIATION: f64 = 0.02;
 /// Binds the key of a tensor to this procedure.
 const DOMAIN: &[u8] = b"gauntlet/init/1";
 
-/// All parameters of a model in the order of its arena.
-pub(crate) fn parameters(config: &ModelConfig, seed: u64) -> Vec<f32> {
+/// All parameters of a model in the order of its arena. Each value follows from its number, so that any number of threads
+/// draws the same.
+pub(crate) fn parameters(config: &ModelConfig, seed: u64, threads: &Threads) -> Vec<f32> {
     let arena = config.arena();
+    // Zeroed by the system, and first touched by the thread that draws.
     let mut values = vec![0.0; arena.len];
-    for tensor in &arena.tensors {
-        fill(&mut values[tensor.range.clone()], tensor, config, seed);
-    }
+    let all = Shared::new(&mut values);
+    let spans: Vec<(&Placed, usize)> = arena
+        .tensors
+        .iter()
+        .flat_map(|tensor| (0..tensor.range.len()).step_by(SPAN).map(move |first| (tensor, first)))
+        .collect();
+    threads.for_each(spans.len(), |index| {
+        let (tensor, first) = spans[index];
+        let start = tensor.range.start + first;
+        // SAFETY: spans are disjoint.
+        let values = unsafe { all.part(start, tensor.range.end.min(start + SPAN)) };
+        fill(values, first as u64, tensor, config, seed);
+    });
     values
 }
 
-fn fill(values: &mut [f32], tensor: &Placed, config: &ModelConfig, seed: u64) {
+/// Draws the values of a tensor from number `first` on.
+fn fill(values: &mut [f32], first: u64, tensor: &Placed, config: &ModelConfig, seed: u64) {
     let &[_, inputs] = tensor.info.shape.as_slice() else {
         values.fill(1.0);
         return;
     };
     let scale = (deviation(&tensor.info.name, inputs, config) / sum_deviation()) as f32;
     let key = key(seed, &tensor.info.name);
-    for (index, value) in (0u64..).zip(values) {
+    for (index, value) in (first..).zip(values) {
         *value = centred_sum(splitmix(key, index)) as f32 * scale;
     }
 }

@@ -63,9 +63,24 @@ pub(crate) fn next_stamp() -> u64 {
 
 impl Model {
     /// The initial parameters of a run, equal on every machine.
+    ///
+    /// # Errors
+    /// The configuration is not valid.
     pub fn init(config: &ModelConfig, seed: u64) -> Result<Self, ConfigError> {
+        Self::init_on(&Threads::single(), config, seed)
+    }
+
+    /// [`Model::init`] on these threads: the same bytes with any number of them.
+    ///
+    /// # Errors
+    /// The configuration is not valid.
+    pub fn init_on(
+        threads: &Threads,
+        config: &ModelConfig,
+        seed: u64,
+    ) -> Result<Self, ConfigError> {
         config.validate()?;
-        Ok(Self::with_parameters(config, init::parameters(config, seed)))
+        Ok(Self::with_parameters(config, init::parameters(config, seed, threads)))
     }
 
     /// Parameters that are all 0, to be overwritten: drawing initial ones takes seconds for a large
@@ -121,10 +136,13 @@ impl Model {
         &self.shape.tensors
     }
 
-    /// Tensor `index` in canonical order; empty past the last.
+    /// Tensor `index` in canonical order; empty past the last, and where the parameters were let go.
     pub fn tensor(&self, index: usize) -> &[f32] {
         match self.shape.arena.canonical.get(index) {
-            Some(&place) => &self.parameters[self.shape.arena.tensors[place].range.clone()],
+            Some(&place) => {
+                let range = self.shape.arena.tensors[place].range.clone();
+                self.parameters.get(range).unwrap_or_default()
+            }
             None => &[],
         }
     }
@@ -150,6 +168,11 @@ impl Model {
     /// for what has been computed from the parameters.
     pub fn stamp(&self) -> u64 {
         self.stamp
+    }
+
+    /// Gives back a stamp that the same parameters had before.
+    pub(crate) fn set_stamp(&mut self, stamp: u64) {
+        self.stamp = stamp;
     }
 
     /// Makes the parameters those of `other`, a model of the same shape, without allocating.
@@ -178,7 +201,38 @@ impl Model {
         self.state_manifest(threads).root()
     }
 
-    /// The parameters as bytes: tensors in canonical order, `f32` little endian.
+    /// The same shape without its parameters: what is left of a model that is shared no longer. All tensors are empty.
+    pub(crate) fn emptied(&self) -> Self {
+        Self { shape: self.shape.clone(), parameters: Vec::new(), stamp: next_stamp() }
+    }
+
+    /// Bytes of the parameters: 4 each.
+    pub fn byte_len(&self) -> u64 {
+        self.parameters.len() as u64 * 4
+    }
+
+    /// Writes a part of [`Model::to_bytes`], from byte `offset` on, to `into`; returns how many bytes there are, fewer
+    /// than `into` has only at the end. Copies nothing else.
+    pub fn read_bytes(&self, offset: u64, into: &mut [u8]) -> usize {
+        let (mut start, mut written) = (0u64, 0);
+        for index in 0..self.shape.tensors.len() {
+            let tensor = self.tensor(index);
+            let len = tensor.len() as u64 * 4;
+            let wanted = offset + written as u64;
+            if wanted < start + len && written < into.len() {
+                let first = (wanted - start) as usize;
+                let part = &mut into[written..];
+                let count = part.len().min(len as usize - first);
+                write_bytes(tensor, first, &mut part[..count]);
+                written += count;
+            }
+            start += len;
+        }
+        written
+    }
+
+    /// The parameters as bytes: tensors in canonical order, `f32` little endian. A copy of all of them: what is served
+    /// goes by [`Model::read_bytes`].
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.parameters.len() * 4);
         for index in 0..self.shape.tensors.len() {
@@ -258,5 +312,25 @@ impl Model {
         let payload = Payload::parse(payload, &shape.layout, keep)?;
         let mut views = shape.arena.views_mut(self.parameters_mut());
         aggregate::apply_single(&mut views, &shape.layout, &payload, rate)
+    }
+}
+
+/// The bytes of `values` from byte `first` on.
+fn write_bytes(values: &[f32], first: usize, mut into: &mut [u8]) {
+    let (mut value, mut byte) = (first / 4, first % 4);
+    // Whole values in the middle, at most three bytes of one at either end.
+    while byte != 0 && !into.is_empty() {
+        into[0] = values[value].to_le_bytes()[byte];
+        into = &mut into[1..];
+        byte = (byte + 1) % 4;
+        value += usize::from(byte == 0);
+    }
+    let (whole, rest) = into.as_chunks_mut::<4>();
+    for (bytes, value) in whole.iter_mut().zip(&values[value.min(values.len())..]) {
+        *bytes = value.to_le_bytes();
+    }
+    if let Some(last) = values.get(value + whole.len()) {
+        let bytes = last.to_le_bytes();
+        rest.copy_from_slice(&bytes[..rest.len()]);
     }
 }

@@ -11,14 +11,20 @@
 //! BLAKE3 of everything before
 //! ```
 //!
+//! Values go to the disk tensor by tensor, hashed in pieces of a MiB on the folder's threads ([`Checkpoints::on`]): [`BUFFER`]
+//! bytes are held beside them. A checkpoint is read twice: to check the hash before anything of it is believed, and then to
+//! where its values stay ([`OpenCheckpoint`]).
+//!
 //! Files are named `checkpoint-N` with N growing; the two newest are kept, or as many as is asked.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use protocol::content_hash::{content_hash, PieceHash, PIECE_BYTES};
 use serde::{Deserialize, Serialize};
 
+use crate::compute::threads::Threads;
 use crate::engine::optimiser::MuonSettings;
 use crate::engine::BatchError;
 use crate::model::config::ModelConfig;
@@ -37,6 +43,9 @@ const KEPT: usize = 2;
 
 /// Values that are converted at a time.
 const BLOCK: usize = 16 * 1024;
+
+/// Bytes that are hashed at a time, a piece on each thread.
+pub const BUFFER: usize = 16 * PIECE_BYTES;
 
 /// Why a checkpoint cannot be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -140,7 +149,7 @@ impl Checkpoint {
     }
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Header {
     position: Position,
@@ -214,14 +223,6 @@ impl Averages {
 }
 
 impl Held {
-    const ALL: [Self; 5] = [
-        Self::Model,
-        Self::Training(Averages::AdamW),
-        Self::Miner(Averages::AdamW),
-        Self::Training(Averages::Muon),
-        Self::Miner(Averages::Muon),
-    ];
-
     /// Whether an optimiser with such averages goes on from it; all do where it holds none.
     ///
     /// # Errors
@@ -236,7 +237,7 @@ impl Held {
         }
     }
 
-    fn averages(self) -> Option<Averages> {
+    pub(crate) fn averages(self) -> Option<Averages> {
         match self {
             Self::Model => None,
             Self::Training(averages) | Self::Miner(averages) => Some(averages),
@@ -264,13 +265,20 @@ pub(crate) type Values<'a> = &'a mut dyn FnMut(
 pub struct Checkpoints {
     folder: PathBuf,
     kept: usize,
+    threads: Threads,
 }
 
 impl Checkpoints {
     /// The checkpoints in `folder`, which is made if needed.
     pub fn open(folder: &Path) -> Result<Self, CheckpointError> {
         fs::create_dir_all(folder).map_err(at(folder))?;
-        Ok(Self { folder: folder.to_owned(), kept: KEPT })
+        Ok(Self { folder: folder.to_owned(), kept: KEPT, threads: Threads::single() })
+    }
+
+    /// Hashes on these threads instead of the caller's alone.
+    pub fn on(mut self, threads: Threads) -> Self {
+        self.threads = threads;
+        self
     }
 
     /// Keeps the `kept` newest checkpoints, at least one.
@@ -314,17 +322,16 @@ impl Checkpoints {
 
         let unfinished = self.folder.join("unfinished");
         let file = File::create(&unfinished).map_err(at(&unfinished))?;
-        let mut out = Hashing { inner: BufWriter::new(file), hasher: blake3::Hasher::new() };
-        let start = |out: &mut Hashing<_>| {
+        let mut out = Hashing::new(file, self.threads.clone());
+        let start = |out: &mut Hashing| {
             out.write_all(MAGIC)?;
             out.write_all(&(header.len() as u32).to_le_bytes())?;
             out.write_all(&header)
         };
-        let end = |out: &mut Hashing<BufWriter<File>>| {
-            let hash = out.hasher.finalize();
-            out.inner.write_all(hash.as_bytes())?;
-            out.inner.flush()?;
-            out.inner.get_ref().sync_all()
+        let end = |out: &mut Hashing| {
+            let hash = out.finish()?;
+            out.file.write_all(&hash)?;
+            out.file.sync_all()
         };
         let written = start(&mut out)
             .map_err(at(&unfinished))
@@ -369,26 +376,25 @@ impl Checkpoints {
     ///
     /// A checkpoint of a model of another shape than `config` is an error, not passed over.
     pub fn load(&self, config: &ModelConfig) -> Result<Option<Checkpoint>, CheckpointError> {
-        self.newest(config, true)
+        self.newest(config)?.map(OpenCheckpoint::load).transpose()
     }
 
     /// The model alone of the checkpoint that [`Checkpoints::load`] would give: it takes the memory
     /// of its parameters, where a checkpoint of a training takes up to four times as much.
     pub fn load_model(&self, config: &ModelConfig) -> Result<Option<Model>, CheckpointError> {
-        let newest = self.newest(config, false)?;
-        Ok(newest.map(Checkpoint::into_model))
+        self.newest(config)?.map(OpenCheckpoint::into_model).transpose()
     }
 
-    fn newest(
-        &self,
-        config: &ModelConfig,
-        with_arrays: bool,
-    ) -> Result<Option<Checkpoint>, CheckpointError> {
+    /// The checkpoint that [`Checkpoints::load`] would give, checked and not read yet.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn newest(&self, config: &ModelConfig) -> Result<Option<OpenCheckpoint>, CheckpointError> {
         let numbers = self.numbers()?;
         let mut reason = None;
         for number in numbers.iter().rev() {
             let path = self.path(*number);
-            match read(&path, config, with_arrays) {
+            match open(&path, config, &self.threads) {
                 Ok(checkpoint) => return Ok(Some(checkpoint)),
                 Err(ReadError::Shape) => return Err(CheckpointError::Shape),
                 Err(ReadError::Damaged(what)) => {
@@ -438,26 +444,85 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> CheckpointError + '_ {
     move |source| CheckpointError::Io { path: path.to_owned(), source }
 }
 
-/// Writes and hashes.
-struct Hashing<W> {
-    inner: W,
-    hasher: blake3::Hasher,
+/// Hashes what it is given, [`BUFFER`] bytes at a time on several threads.
+struct Pieces {
+    threads: Threads,
+    hashes: Vec<PieceHash>,
+    len: u64,
 }
 
-impl<W: Write> Hashing<W> {
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.hasher.update(bytes);
-        self.inner.write_all(bytes)
+impl Pieces {
+    fn new(threads: Threads) -> Self {
+        Self { threads, hashes: Vec::new(), len: 0 }
+    }
+
+    /// The next bytes: whole pieces, but for the last time.
+    fn add(&mut self, bytes: &[u8]) {
+        let first = self.hashes.len();
+        let pieces = self.threads.map(bytes.len().div_ceil(PIECE_BYTES), |index| {
+            let start = index * PIECE_BYTES;
+            let end = bytes.len().min(start + PIECE_BYTES);
+            PieceHash::new((first + index) as u64, &bytes[start..end])
+        });
+        self.hashes.extend(pieces);
+        self.len += bytes.len() as u64;
+    }
+
+    /// BLAKE3 of all bytes.
+    fn finish(&self) -> io::Result<[u8; 32]> {
+        content_hash(&self.hashes, self.len).ok_or_else(|| io::Error::other("pieces are missing"))
+    }
+}
+
+/// Writes and hashes.
+struct Hashing {
+    file: File,
+    buffer: Vec<u8>,
+    pieces: Pieces,
+}
+
+impl Hashing {
+    fn new(file: File, threads: Threads) -> Self {
+        Self { file, buffer: Vec::with_capacity(BUFFER), pieces: Pieces::new(threads) }
+    }
+
+    fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let (part, rest) = bytes.split_at(bytes.len().min(BUFFER - self.buffer.len()));
+            self.buffer.extend_from_slice(part);
+            bytes = rest;
+            if self.buffer.len() == BUFFER {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.pieces.add(&self.buffer);
+        self.file.write_all(&self.buffer)?;
+        self.buffer.clear();
+        Ok(())
     }
 
     fn values(&mut self, values: &[f32]) -> io::Result<()> {
-        let mut bytes = Vec::with_capacity(BLOCK * 4);
         for block in values.chunks(BLOCK) {
-            bytes.clear();
-            bytes.extend(block.iter().flat_map(|value| value.to_le_bytes()));
-            self.write_all(&bytes)?;
+            let mut bytes = [0u8; BLOCK * 4];
+            let bytes = &mut bytes[..block.len() * 4];
+            for (bytes, value) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(block) {
+                *bytes = value.to_le_bytes();
+            }
+            self.write_all(bytes)?;
         }
         Ok(())
+    }
+
+    /// Writes what is left; the hash of everything.
+    fn finish(&mut self) -> io::Result<[u8; 32]> {
+        if !self.buffer.is_empty() {
+            self.flush()?;
+        }
+        self.pieces.finish()
     }
 }
 
@@ -474,57 +539,102 @@ impl From<io::Error> for ReadError {
     }
 }
 
-/// Reads and checks one file. The hash is checked before anything of the header is believed but
-/// its length. What there is beside the model is left out, though checked, unless it is asked for.
-fn read(path: &Path, config: &ModelConfig, with_arrays: bool) -> Result<Checkpoint, ReadError> {
-    let damaged = |what: &str| ReadError::Damaged(what.to_owned());
-    let file = OpenOptions::new().read(true).open(path)?;
-    let len = file.metadata()?.len();
-    let mut input = BufReader::with_capacity(BLOCK * 4, file);
-    let hashed_len = len.checked_sub(32).ok_or_else(|| damaged("too short"))?;
-    let mut hasher = blake3::Hasher::new();
-    let (start, header_bytes) = read_header(&mut input)?;
-    hasher.update(&start);
-    hasher.update(&header_bytes);
-    let header_len = header_bytes.len() as u64;
-    let values_len = hashed_len
-        .checked_sub(12 + header_len)
-        .ok_or_else(|| damaged("shorter than its header says"))?;
-    let parsed = serde_json::from_slice::<Header>(&header_bytes);
-    // Nothing is allocated for more values than this model has. No two kinds have the same length.
-    let bytes = |held: &Held| {
-        let values: usize = held.lens(config).iter().sum();
-        (config.parameter_count() + values as u64) * 4
-    };
-    let Some(held) = Held::ALL.into_iter().find(|held| values_len == bytes(held)) else {
-        // A whole checkpoint of another model, or a damaged one of this.
-        io::copy(&mut (&mut input).take(values_len), &mut hasher)?;
-        let whole = ends_with_hash(&mut input, &hasher)?;
-        return Err(if whole { ReadError::Shape } else { damaged("another length") });
-    };
+/// A checkpoint that has been checked and lies on disk still.
+#[derive(Debug)]
+pub struct OpenCheckpoint {
+    path: PathBuf,
+    header: Header,
+    input: BufReader<File>,
+}
 
-    let mut model = Model::zeros(config).map_err(|_| ReadError::Shape)?;
-    read_values(&mut input, &mut hasher, model.parameters_mut())?;
-    let lens = if with_arrays { held.lens(config) } else { Vec::new() };
-    let mut arrays: Vec<Vec<f32>> = lens.into_iter().map(|len| vec![0.0; len]).collect();
-    for values in &mut arrays {
-        read_values(&mut input, &mut hasher, values)?;
+impl OpenCheckpoint {
+    /// Where it stands.
+    pub fn position(&self) -> &Position {
+        &self.header.position
     }
-    let read: usize = arrays.iter().map(Vec::len).sum();
-    let rest = values_len - (config.parameter_count() + read as u64) * 4;
-    io::copy(&mut (&mut input).take(rest), &mut hasher)?;
-    if !ends_with_hash(&mut input, &hasher)? {
+
+    /// Of which model it is.
+    pub fn config(&self) -> &ModelConfig {
+        &self.header.model
+    }
+
+    /// Reads θ alone.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn into_model(mut self) -> Result<Model, CheckpointError> {
+        self.read_model()
+    }
+
+    pub(crate) fn held(&self) -> Held {
+        self.header.held()
+    }
+
+    pub(crate) fn optimiser_step(&self) -> u64 {
+        self.header.optimiser_step
+    }
+
+    /// Reads θ, which comes first.
+    pub(crate) fn read_model(&mut self) -> Result<Model, CheckpointError> {
+        let mut model = Model::zeros(&self.header.model).map_err(|_| CheckpointError::Shape)?;
+        self.read(model.parameters_mut())?;
+        Ok(model)
+    }
+
+    /// Reads the next values.
+    pub(crate) fn read(&mut self, values: &mut [f32]) -> Result<(), CheckpointError> {
+        read_values(&mut self.input, values).map_err(at(&self.path))
+    }
+
+    fn load(mut self) -> Result<Checkpoint, CheckpointError> {
+        let (held, optimiser_step) = (self.held(), self.optimiser_step());
+        let model = self.read_model()?;
+        let lens = held.lens(&self.header.model).into_iter();
+        let mut arrays: Vec<Vec<f32>> = lens.map(|len| vec![0.0; len]).collect();
+        arrays.iter_mut().try_for_each(|values| self.read(values))?;
+        let position = self.header.position;
+        Ok(Checkpoint { position, model, optimiser_step, held, arrays })
+    }
+}
+
+/// Opens and checks one file. The hash is checked before anything of the header is believed but its length.
+fn open(path: &Path, config: &ModelConfig, threads: &Threads) -> Result<OpenCheckpoint, ReadError> {
+    let damaged = |what: &str| ReadError::Damaged(what.to_owned());
+    let mut file = OpenOptions::new().read(true).open(path)?;
+    let len = file.metadata()?.len();
+    let hashed_len = len.checked_sub(32).ok_or_else(|| damaged("too short"))?;
+    let (_, header_bytes) = read_header(&mut file)?;
+    let start = 12 + header_bytes.len() as u64;
+    let values_len =
+        hashed_len.checked_sub(start).ok_or_else(|| damaged("shorter than its header says"))?;
+
+    file.seek(SeekFrom::Start(0))?;
+    let mut pieces = Pieces::new(threads.clone());
+    let mut buffer = Vec::new();
+    while pieces.len < hashed_len {
+        let count = (hashed_len - pieces.len).min(BUFFER as u64) as usize;
+        buffer.resize(count, 0);
+        file.read_exact(&mut buffer)?;
+        pieces.add(&buffer);
+    }
+    let mut found = [0u8; 32];
+    file.read_exact(&mut found)?;
+    if pieces.finish()? != found {
         return Err(damaged("the hash does not match"));
     }
-    let header = parsed.map_err(|error| ReadError::Damaged(error.to_string()))?;
+    let header: Header = serde_json::from_slice(&header_bytes)
+        .map_err(|error| ReadError::Damaged(error.to_string()))?;
     if header.model != *config {
         return Err(ReadError::Shape);
     }
-    if header.held() != held {
+    // Nothing is allocated for more values than this model has.
+    let values: usize = header.held().lens(config).iter().sum();
+    if values_len != (config.parameter_count() + values as u64) * 4 {
         return Err(damaged("the header does not match the length"));
     }
-    let optimiser_step = header.optimiser_step;
-    Ok(Checkpoint { position: header.position, model, optimiser_step, held, arrays })
+    file.seek(SeekFrom::Start(start))?;
+    let input = BufReader::with_capacity(BLOCK * 4, file);
+    Ok(OpenCheckpoint { path: path.to_owned(), header, input })
 }
 
 /// The first twelve bytes and the header.
@@ -554,25 +664,14 @@ fn parse_header(path: &Path) -> Result<Header, ReadError> {
     Ok(header)
 }
 
-fn read_values(
-    input: &mut impl Read,
-    hasher: &mut blake3::Hasher,
-    values: &mut [f32],
-) -> io::Result<()> {
+fn read_values(input: &mut impl Read, values: &mut [f32]) -> io::Result<()> {
     let mut bytes = vec![0u8; BLOCK * 4];
     for block in values.chunks_mut(BLOCK) {
         let bytes = &mut bytes[..block.len() * 4];
         input.read_exact(bytes)?;
-        hasher.update(bytes);
         for (value, bytes) in block.iter_mut().zip(bytes.as_chunks::<4>().0) {
             *value = f32::from_le_bytes(*bytes);
         }
     }
     Ok(())
-}
-
-fn ends_with_hash(input: &mut impl Read, hasher: &blake3::Hasher) -> io::Result<bool> {
-    let mut found = [0u8; 32];
-    input.read_exact(&mut found)?;
-    Ok(hasher.finalize() == found)
 }

@@ -6,11 +6,12 @@
 
 use protocol::aggregate::rate;
 use protocol::consensus::Evaluation;
+use protocol::update::Payload;
 use protocol::Uid;
 
 use crate::compute::threads::Threads;
 use crate::engine::device::{Device, Predictor};
-use crate::engine::weights::{Updated, Weights};
+use crate::engine::weights::{apply_in_place, Updated, Weights};
 use crate::model::config::ModelConfig;
 use crate::model::Model;
 use crate::training::train::TrainError;
@@ -53,6 +54,19 @@ pub struct EvaluationRates {
     pub evaluation_rate_ppm: u32,
 }
 
+impl EvaluationRates {
+    /// What an update is multiplied with.
+    fn rate(&self) -> f32 {
+        rate(self.outer_rate_ppm) * rate(self.evaluation_rate_ppm)
+    }
+}
+
+/// The losses on the miner's own samples, before and after, and on random ones.
+fn evaluation(uid: Uid, losses: [f64; 4]) -> Evaluation {
+    let [own_before, own_after, random_before, random_after] = losses.map(loss_to_q824);
+    Evaluation { uid, own_before, own_after, random_before, random_after }
+}
+
 /// Losses without gradients: a third of the work of training and a fraction of its memory.
 pub struct Evaluator {
     threads: Threads,
@@ -71,8 +85,8 @@ impl Evaluator {
         device: &dyn Device,
         samples_at_once: usize,
     ) -> Result<Self, TrainError> {
-        // θ with one update applied lies nowhere else.
-        let predictor = device.predictor(config, samples_at_once, true)?;
+        // Room for θ with one update applied is made when an update to a shared θ is measured: most never do that.
+        let predictor = device.predictor(config, samples_at_once, false)?;
         let (threads, seq_len) = (device.threads().clone(), config.seq_len);
         Ok(Self { threads, predictor, samples_at_once, seq_len, before: None })
     }
@@ -104,10 +118,14 @@ impl Evaluator {
         self.loss(model, dataset.held_out(), &ids)
     }
 
-    /// Measures one update against θ = `model`.
+    /// Measures one update against θ = `model`, which is shared: θ with the update applied is made beside it, in a copy that
+    /// stays for the next update. Who has θ alone calls [`Evaluator::evaluate_update_in_place`], which makes none.
     ///
     /// An update that is malformed is an error: a validator attests only what it could read. One
     /// that makes the loss NaN is measured as the largest loss there is.
+    ///
+    /// # Errors
+    /// The update is malformed, or a sample does not exist.
     pub fn evaluate_update(
         &mut self,
         model: &Model,
@@ -118,17 +136,36 @@ impl Evaluator {
     ) -> Result<Evaluation, TrainError> {
         let own_before = self.mean_loss(&mut &*model, samples, update.own_ids)?;
         let random_before = self.loss_before(model, samples, random_ids)?;
-        let rate = rate(rates.outer_rate_ppm) * rate(rates.evaluation_rate_ppm);
-        let mut updated = Updated::new(model, update.payload, rates.keep, rate)?;
+        let mut updated = Updated::new(model, update.payload, rates.keep, rates.rate())?;
         let own_after = self.mean_loss(&mut updated, samples, update.own_ids)?;
         let random_after = self.mean_loss(&mut updated, samples, random_ids)?;
-        Ok(Evaluation {
-            uid: update.uid,
-            own_before: loss_to_q824(own_before),
-            own_after: loss_to_q824(own_after),
-            random_before: loss_to_q824(random_before),
-            random_after: loss_to_q824(random_after),
-        })
+        Ok(evaluation(update.uid, [own_before, own_after, random_before, random_after]))
+    }
+
+    /// [`Evaluator::evaluate_update`] of a θ that nobody else looks at: the update is applied where θ lies and undone
+    /// afterwards, bit for bit, also on an error. Beside θ it holds one value for each of the update. A panic leaves θ changed.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn evaluate_update_in_place(
+        &mut self,
+        model: &mut Model,
+        update: UpdateToEvaluate<'_>,
+        random_ids: &[u64],
+        samples: &dyn SampleSource,
+        rates: EvaluationRates,
+    ) -> Result<Evaluation, TrainError> {
+        let payload = Payload::parse(update.payload, model.layout(), rates.keep)?;
+        let own_before = self.mean_loss(&mut &*model, samples, update.own_ids)?;
+        let random_before = self.loss_before(model, samples, random_ids)?;
+        let threads = self.threads.clone();
+        let undo = apply_in_place(&threads, model, &payload, rates.rate())?;
+        let own_after = self.mean_loss(&mut &*model, samples, update.own_ids);
+        let random_after =
+            own_after.and_then(|own| Ok((own, self.mean_loss(&mut &*model, samples, random_ids)?)));
+        undo.undo(&threads, model, &payload)?;
+        let (own_after, random_after) = random_after?;
+        Ok(evaluation(update.uid, [own_before, own_after, random_before, random_after]))
     }
 
     fn loss_before(

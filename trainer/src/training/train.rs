@@ -6,6 +6,7 @@
 
 use std::io::Cursor;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use protocol::aggregate::OuterRule;
 use protocol::update::{payload_bytes_max, EncodedChunks, UpdateError, WriteError};
@@ -22,7 +23,7 @@ use crate::engine::BatchError;
 use crate::model::config::ConfigError;
 use crate::model::{Model, ModelError};
 use crate::training::checkpoint::{
-    Averages, Checkpoint, CheckpointError, Checkpoints, Held, Position,
+    Averages, Checkpoint, CheckpointError, Checkpoints, Held, OpenCheckpoint, Position,
 };
 use crate::training::compress::{TensorPart, UpdateStream};
 use dataset::{BatchSource, DataError, SampleSource};
@@ -153,8 +154,9 @@ pub struct Trainer {
     threads: Threads,
     /// It holds the parameters during a window.
     learner: Box<dyn Learner>,
-    /// θ, what all replicas agree on.
-    model: Model,
+    /// θ, what all replicas agree on, shared with who else holds it; without its parameters between
+    /// [`Trainer::release_model`] and [`Trainer::set_model`].
+    model: Arc<Model>,
     feedback: Vec<f32>,
     /// Whether the learner has a trained window of which no update has been made.
     trained: bool,
@@ -174,13 +176,14 @@ pub fn rate_from_ppb(ppb: u32) -> f32 {
 }
 
 impl Trainer {
-    /// A trainer that starts at `model` with a fresh optimiser and no error feedback. Allocates
+    /// A trainer that starts at `model`, which may be shared, with a fresh optimiser and no error feedback. Allocates
     /// all it will ever need.
     pub fn new(
-        model: Model,
+        model: impl Into<Arc<Model>>,
         settings: TrainerSettings,
         device: &dyn Device,
     ) -> Result<Self, TrainError> {
+        let model = model.into();
         let micro = match settings.micro_batch {
             0 => settings.batch_size,
             micro => micro,
@@ -195,18 +198,18 @@ impl Trainer {
             precision: Precision::F32,
         };
         let mut learner = device.learner(model.config(), &made_for)?;
-        learner.load(&mut &model)?;
+        learner.load(&mut &*model)?;
         Ok(Self {
             settings,
             threads: device.threads().clone(),
             learner,
-            feedback: vec![0.0; model.parameters().len()],
+            feedback: vec![0.0; model.arena().len],
             model,
             trained: false,
         })
     }
 
-    /// θ: the agreed parameters, not the local ones.
+    /// θ: the agreed parameters, not the local ones; a model without parameters after [`Trainer::release_model`].
     pub fn model(&self) -> &Model {
         &self.model
     }
@@ -214,6 +217,11 @@ impl Trainer {
     /// A copy of the parameters of the window's training.
     pub fn local_model(&mut self) -> Result<Model, TrainError> {
         Ok(copied_model(&mut *self.learner, self.model.config())?)
+    }
+
+    /// θ, to be shared with others.
+    pub fn shared_model(&self) -> Arc<Model> {
+        self.model.clone()
     }
 
     /// The error feedback, in the order of the arena.
@@ -241,12 +249,26 @@ impl Trainer {
         self.model.state_root(self.threads())
     }
 
-    /// Replaces θ by what others agreed on while this miner was away. Optimiser and error feedback
-    /// stay.
-    pub fn set_model(&mut self, model: Model) -> Result<(), TrainError> {
-        self.model.copy_from(&model)?;
+    /// Replaces θ by what others agreed on; nothing is copied. Optimiser and error feedback stay.
+    ///
+    /// # Errors
+    /// A model of another shape.
+    pub fn set_model(&mut self, model: impl Into<Arc<Model>>) -> Result<(), TrainError> {
+        let model = model.into();
+        if model.config() != self.model.config() {
+            let (given, expected) = (model.byte_len(), self.model.arena().len as u64 * 4);
+            return Err(ModelError::ByteLen { given, expected }.into());
+        }
+        self.model = model;
         self.trained = false;
         Ok(())
+    }
+
+    /// Lets go of θ, so that who shares it may change it in place. What needs it fails until [`Trainer::set_model`];
+    /// optimiser and error feedback stay.
+    pub fn release_model(&mut self) {
+        self.model = Arc::new(self.model.emptied());
+        self.trained = false;
     }
 
     /// Trains one window from θ: a step of the optimiser for each list of sample ids.
@@ -279,7 +301,7 @@ impl Trainer {
         on_step: &mut dyn FnMut(&StepReport) -> ControlFlow<()>,
     ) -> Result<LossSummary, TrainError> {
         self.trained = false;
-        self.learner.load(&mut &self.model)?;
+        self.learner.load(&mut &*self.model)?;
         let mut summary = LossSummary::default();
         let mut total = 0.0f64;
         for (step, ids) in steps.iter().enumerate() {
@@ -384,14 +406,14 @@ impl Trainer {
         Ok(stream.finish().map_err(in_memory)?.into_inner())
     }
 
-    /// The outer step on θ with the accepted updates; the new state root.
+    /// The outer step on θ with the accepted updates; the new state root. In place if nobody shares θ, else on a copy.
     pub fn apply_outer(
         &mut self,
         accepted: &[(Uid, &[u8])],
         keep: u16,
         rule: OuterRule,
     ) -> Result<Hash, TrainError> {
-        self.model.apply_outer(&self.threads, accepted, keep, rule)?;
+        Arc::make_mut(&mut self.model).apply_outer(&self.threads, accepted, keep, rule)?;
         Ok(self.state_root())
     }
 
@@ -416,10 +438,16 @@ impl Trainer {
 
     /// Goes on from a checkpoint, which must be of a model of the same shape and of the same optimiser. One that holds
     /// only parameters leaves optimiser and error feedback fresh.
+    ///
+    /// # Errors
+    /// It is of another model or optimiser.
     pub fn restore(&mut self, checkpoint: Checkpoint) -> Result<Position, CheckpointError> {
         let parts = checkpoint.into_parts();
         parts.held.check(Averages::of(self.settings.muon.as_ref()))?;
-        self.model.copy_from(&parts.model).map_err(|_| CheckpointError::Shape)?;
+        if parts.model.config() != self.model.config() {
+            return Err(CheckpointError::Shape);
+        }
+        self.model = Arc::new(parts.model);
         match parts.arrays.as_slice() {
             [mean, square, rest @ ..] => {
                 set_averages(&mut *self.learner, self.model.arena(), [mean, square])?;
@@ -436,5 +464,44 @@ impl Trainer {
         }
         self.trained = false;
         Ok(parts.position)
+    }
+
+    /// [`Trainer::restore`] of a checkpoint that is still on disk: it is read to where it stays, and θ of before is let go
+    /// first, so that nothing but one tensor is held twice.
+    ///
+    /// # Errors
+    /// As there; and the disk failed, which leaves the trainer as [`Trainer::release_model`] does, with what was read.
+    pub fn resume(&mut self, mut checkpoint: OpenCheckpoint) -> Result<Position, CheckpointError> {
+        let held = checkpoint.held();
+        held.check(Averages::of(self.settings.muon.as_ref()))?;
+        self.release_model();
+        if checkpoint.config() != self.model.config() {
+            return Err(CheckpointError::Shape);
+        }
+        self.model = Arc::new(checkpoint.read_model()?);
+        let averages = held.averages().is_some();
+        self.learner.reset()?;
+        if averages {
+            let tensors = self.model.arena().tensors.len();
+            let mut values = Vec::new();
+            for kept in [Kept::Mean, Kept::Square] {
+                for tensor in 0..tensors {
+                    values.resize(self.learner.tensor(kept, tensor)?.len(), 0.0);
+                    checkpoint.read(&mut values)?;
+                    self.learner.set_tensor(kept, tensor, &values)?;
+                }
+            }
+            self.learner.set_steps(checkpoint.optimiser_step());
+        }
+        match held {
+            Held::Miner(_) => checkpoint.read(&mut self.feedback)?,
+            Held::Model | Held::Training(_) => self.feedback.fill(0.0),
+        }
+        Ok(checkpoint.position().clone())
+    }
+
+    /// Starts the error feedback afresh: what it has has been sent since, or is not known.
+    pub fn forget_feedback(&mut self) {
+        self.feedback.fill(0.0);
     }
 }

@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use cuda_emulator::{Behaviour, Emulated, Log};
-use trainer::cuda::device::{Cuda, CudaSettings, Gpus, Seat};
 use trainer::cuda::{memory, GpuError};
+use trainer::cuda::{Cuda, CudaSettings, Gpus, Seat};
 use trainer::Threads;
 
 /// A card that falls off the bus.

@@ -32,6 +32,26 @@ fn honest_update_helps_and_its_opposite_hurts() {
     assert!((loss_from_q824(measured.random_before) - loss).abs() < 1e-6);
     assert_eq!(model.state_root(&Threads::single()), root);
 
+    // The same in place, of a model that nobody shares: the same losses, and not a bit of it is another afterwards.
+    for threads in [1, 2] {
+        let threads = Threads::new(threads).unwrap();
+        let mut own = model.clone();
+        let (stamp, at) = (own.stamp(), own.parameters().as_ptr());
+        let mut in_place = Evaluator::new(&config(), &Cpu::new(threads.clone()), 4).unwrap();
+        let mut measure = |payload, own: &mut Model| {
+            let update = UpdateToEvaluate { uid: 9, payload, own_ids: &own_ids };
+            in_place.evaluate_update_in_place(own, update, &random_ids, &samples, RATES)
+        };
+        assert_eq!(measure(&honest, &mut own).unwrap(), measured);
+        assert!(measure(&honest[1..], &mut own).is_err());
+        let update = UpdateToEvaluate { uid: 9, payload: &honest, own_ids: &own_ids };
+        let missing = &[1u64 << 40];
+        let error = in_place.evaluate_update_in_place(&mut own, update, missing, &samples, RATES);
+        assert!(error.is_err());
+        assert_eq!(own.state_root(&threads), root);
+        assert_eq!((own.stamp(), own.parameters().as_ptr()), (stamp, at));
+    }
+
     // A second evaluator with other batches measures the same up to rounding.
     let mut other = Evaluator::new(&config(), &Cpu::new(Threads::new(2).unwrap()), 3).unwrap();
     let again = other.evaluate_update(&model, update, &random_ids, &samples, RATES).unwrap();

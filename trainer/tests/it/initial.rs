@@ -1,6 +1,6 @@
 //! The initial parameters: equal on every machine, so their roots are fixed here.
 
-use trainer::{Model, ModelConfig, RopeScaling, Threads, PRESETS};
+use trainer::{ArrivingModel, Model, ModelConfig, RopeScaling, Threads, PRESETS};
 
 fn hex(hash: [u8; 32]) -> String {
     hash.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -106,6 +106,75 @@ fn parameters_survive_the_way_through_bytes() {
     let mut spoiled = bytes;
     spoiled[..4].copy_from_slice(&f32::NAN.to_le_bytes());
     assert!(Model::from_bytes(&config, &spoiled).is_err());
+}
+
+#[test]
+fn initial_parameters_do_not_depend_on_threads() {
+    // Longer than a task's part of a tensor, and not a multiple of it.
+    let config = ModelConfig { vocab: 2_304, ..ModelConfig::preset("nano").unwrap() };
+    let alone = Model::init(&config, 5).unwrap();
+    for count in [2, 3] {
+        let several = Model::init_on(&Threads::new(count).unwrap(), &config, 5).unwrap();
+        assert_eq!(several.parameters(), alone.parameters());
+    }
+}
+
+#[test]
+fn any_part_of_the_bytes_is_read_without_the_rest() {
+    let model = Model::init(&ModelConfig::preset("nano").unwrap(), 3).unwrap();
+    let bytes = model.to_bytes();
+    assert_eq!(model.byte_len(), bytes.len() as u64);
+    let first = model.tensor(0).len() * 4;
+    for (offset, len) in [
+        (0, 1),
+        (1, 2),
+        (3, 9),
+        (first - 5, 11),
+        (first - 2, 2_000_000),
+        (bytes.len() - 3, 8),
+        (bytes.len(), 4),
+        (0, bytes.len()),
+    ] {
+        let mut part = vec![0; len];
+        let count = model.read_bytes(offset as u64, &mut part);
+        let end = bytes.len().min(offset + len);
+        assert_eq!(part[..count], bytes[offset..end], "{offset} {len}");
+    }
+}
+
+#[test]
+fn parameters_arrive_piece_by_piece_and_wrong_ones_are_asked_for_again() {
+    let config = ModelConfig { vocab: 2_304, ..ModelConfig::preset("nano").unwrap() };
+    let model = Model::init(&config, 3).unwrap();
+    let threads = Threads::new(2).unwrap();
+    let manifest = model.state_manifest(&threads);
+    let other = ModelConfig { ffn: 96, ..config.clone() };
+    assert!(ArrivingModel::new(&other, manifest.clone()).is_err());
+    let arriving = ArrivingModel::new(&config, manifest).unwrap();
+    assert_eq!(arriving.byte_len(), model.byte_len());
+    let count = arriving.piece_count();
+    let bytes = |index| {
+        let (offset, len, _) = arriving.piece(index).unwrap();
+        let mut bytes = vec![0; len as usize];
+        assert_eq!(model.read_bytes(offset, &mut bytes), len as usize);
+        bytes
+    };
+    let mut wrong = bytes(1);
+    wrong[7] ^= 1;
+    for bad in [&wrong[..], &wrong[1..], &[]] {
+        assert!(!arriving.accept(1, bad));
+    }
+    assert!(!arriving.accept(count, &[]));
+    // In any order, from several threads, some of them twice.
+    threads.for_each(2 * count, |index| {
+        let index = count - 1 - index % count;
+        while !arriving.accept(index, &bytes(index)) {}
+    });
+    assert_eq!((arriving.missing(), arriving.piece(0).unwrap().2), (0, true));
+    assert_eq!(arriving.finish().unwrap().parameters(), model.parameters());
+
+    let unfinished = ArrivingModel::new(&config, model.state_manifest(&threads)).unwrap();
+    assert!(unfinished.finish().is_none());
 }
 
 #[test]

@@ -10,3 +10,6 @@ pub(super) const INNER_RATE_PPB: u32 = 8_000_000;
 
 /// The outer rate, over the mean of the accepted updates.
 pub(super) const OUTER_RATE_PPM: u32 = 2_000_000;
+
+/// k of 4096 of its updates.
+pub(super) const KEEP: u16 = 64;

@@ -13,7 +13,7 @@ use trainer::{
 };
 
 use super::args::LocalnetArgs;
-use super::optimisers::OPTIMISER;
+use super::optimisers::{KEEP, OPTIMISER};
 use participant::{memory, miner::adversary_kind::AdversaryKind};
 
 use crate::env;
@@ -187,7 +187,7 @@ fn share_memory(
     let miners = members.iter().filter(|member| member.is_miner()).count() as u64;
     let validators = members.len() as u64 - miners;
     let miner = |model: &ModelConfig| memory::miner(model, OPTIMISER, 1, 1)?.bytes();
-    let validator = |model: &ModelConfig| memory::validator(model, 1)?.bytes();
+    let validator = |model: &ModelConfig| memory::validator(model, KEEP, 1)?.bytes();
     let all = |model: &ModelConfig| {
         let miners = product("miners", &[miners, miner(model)?])?;
         let validators = product("validators", &[validators, validator(model)?])?;

@@ -97,6 +97,7 @@ fn participant_file(order: &LocalnetOrder, member: &Member) -> ParticipantFile {
         archive: is_validator.then(|| PathBuf::from("..").join(PAYLOADS_FOLDER)),
         held_out_samples: 0,
         store_bytes_max: 1 << 30,
+        checkpoint_every: 1,
         memory_bytes: Some(match is_validator {
             true => order.shares.validator,
             false => order.shares.miner,

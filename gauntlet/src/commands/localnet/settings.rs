@@ -11,7 +11,7 @@ use protocol::{
 };
 use trainer::{Cpu, Model, Threads, Trainer, TrainerSettings};
 
-use super::optimisers::{INNER_RATE_PPB, OPTIMISER, OUTER_RATE_PPM};
+use super::optimisers::{INNER_RATE_PPB, KEEP, OPTIMISER, OUTER_RATE_PPM};
 use super::order::LocalnetOrder;
 use participant::miner::{self, adversary_kind::AdversaryKind};
 
@@ -231,7 +231,7 @@ pub(super) fn settings(
             sample_len: roots.data.sample_len,
             sample_count: roots.data.sample_count,
             data_root: roots.data_root,
-            keep: 64,
+            keep: KEEP,
             outer: OuterStep::constant(OUTER_RATE_PPM),
             // With four accepted updates, about what a place moves in the outer step that one miner alone sends.
             evaluation_rate_ppm: 300_000,

@@ -32,6 +32,9 @@ fn write(out: &mut String, request: &PlanRequest, report: &PlanReport) -> std::f
     for ledger in &budget.ledgers {
         write_ledger(out, ledger)?;
     }
+    for account in &budget.others {
+        write_ledger(out, account)?;
+    }
     write_step(out, request, report)?;
 
     let window = &request.window;

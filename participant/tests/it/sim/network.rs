@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use node_client::network::{
-    FetchError, FetchRequest, Fetched, MemoryNetwork, Multiaddr, Network, NetworkError,
-    PeerAddress, PeerId,
+use node_client::{
+    network::{
+        FetchError, FetchRequest, Fetched, MemoryNetwork, Multiaddr, Network, NetworkError,
+        PeerAddress, PeerId, PiecesFetched, PiecesRequest,
+    },
+    store::Content,
 };
 use protocol::Hash;
 
@@ -38,6 +41,15 @@ impl Network for SimNetwork {
         self.inner.publish(id, bytes).await
     }
 
+    async fn publish_content(
+        &self,
+        id: Hash,
+        content: Arc<dyn Content>,
+    ) -> Result<(), NetworkError> {
+        self.world.pass(self.who, &format!("publish {id:?}")).await;
+        self.inner.publish_content(id, content).await
+    }
+
     async fn unpublish(&self, id: Hash) -> Result<(), NetworkError> {
         self.world.pass(self.who, &format!("unpublish {id:?}")).await;
         self.inner.unpublish(id).await
@@ -46,5 +58,10 @@ impl Network for SimNetwork {
     async fn fetch(&self, request: FetchRequest) -> Result<Fetched, FetchError> {
         self.world.pass(self.who, &format!("fetch {:?}", request.id)).await;
         self.inner.fetch(request).await
+    }
+
+    async fn fetch_pieces(&self, request: PiecesRequest) -> Result<PiecesFetched, FetchError> {
+        self.world.pass(self.who, &format!("fetch {:?}", request.id)).await;
+        self.inner.fetch_pieces(request).await
     }
 }

@@ -181,6 +181,8 @@ impl Member {
             archive: None,
             held_out_samples: 0,
             store_bytes_max: 1 << 30,
+            // Some of them seldom.
+            checkpoint_every: 1 + self.number as u64 % 3,
             memory_bytes: None,
             urls: Vec::new(),
             run: 0,

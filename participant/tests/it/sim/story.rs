@@ -55,12 +55,14 @@ pub(super) struct Plan {
     pub(super) validators: usize,
     pub(super) windows: u64,
     pub(super) faults: Vec<Fault>,
+    pub(super) model: ModelConfig,
 }
 
 impl Plan {
     /// A story without faults.
     pub(super) fn calm(seed: u64, windows: u64) -> Self {
-        Self { seed, miners: 3, adversary: None, validators: 2, windows, faults: Vec::new() }
+        let (adversary, faults, model) = (None, Vec::new(), model_config());
+        Self { seed, miners: 3, adversary, validators: 2, windows, faults, model }
     }
 
     /// The story of this seed.
@@ -80,7 +82,7 @@ impl Plan {
         let until = millis(windows - QUIET_WINDOWS);
         let participants = miners + usize::from(adversary.is_some()) + validators;
         let faults = faults::draw(&mut rng, participants, count, millis(0), until);
-        Self { seed, miners, adversary, validators, windows, faults }
+        Self { seed, miners, adversary, validators, windows, faults, model: model_config() }
     }
 }
 
@@ -113,7 +115,7 @@ pub(super) async fn tell(plan: &Plan) -> Summary {
     };
     let folder = folder.unwrap();
     let common = Common {
-        model: model_config(),
+        model: plan.model.clone(),
         data: data().to_owned(),
         data_url: data_url().to_owned(),
         folder: folder.path().to_owned(),
@@ -329,7 +331,7 @@ fn settings(plan: &Plan, genesis_state_root: Hash) -> Settings {
 }
 
 /// A model that trains in milliseconds.
-fn model_config() -> ModelConfig {
+pub(super) fn model_config() -> ModelConfig {
     let config = ModelConfig {
         vocab: 256,
         hidden: 16,

@@ -4,7 +4,7 @@
 //! A layer goes forward with [`attend`], and backward with [`attend_dots`], [`attend_backward_keys`] and
 //! [`attend_backward_queries`], of which the last two may come in either order.
 
-use super::Kernel;
+use crate::cuda::kernel::Kernel;
 use crate::cuda::{Address, Argument, Gpu, GpuError, Launch, Stream};
 
 /// Head widths for which there are kernels.

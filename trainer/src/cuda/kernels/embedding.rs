@@ -1,8 +1,8 @@
 //! The embedding: a row of the table for each token, and the table's gradient without atomics.
 
 use super::start::{start, whole_vectors};
-use super::Kernel;
 use crate::cuda::gpu::{Address, Argument, Gpu, GpuError, Stream};
+use crate::cuda::kernel::Kernel;
 
 /// Columns of a block of [`embed_gradient`].
 const COLUMNS: u32 = 1024;

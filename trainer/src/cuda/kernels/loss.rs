@@ -1,8 +1,8 @@
 //! Cross entropy of rows of logits, and its gradient in their place.
 
 use super::start::{start, whole_vectors};
-use super::Kernel;
 use crate::cuda::gpu::{Address, Argument, Gpu, GpuError, Stream};
+use crate::cuda::kernel::Kernel;
 
 /// The kernels of `loss.cu`.
 pub const KERNELS: &[Kernel] = &[CROSS_ENTROPY];

@@ -2,8 +2,8 @@
 //! as in [`compute::ops`](crate::compute::ops): normed = x · inverse · w with inverse = 1 / √(mean(x²) + ε).
 
 use super::start::{start, whole_vectors};
-use super::Kernel;
 use crate::cuda::gpu::{Address, Argument, Gpu, GpuError, Stream};
+use crate::cuda::kernel::Kernel;
 
 /// Rows whose part of the weight's gradient is one row of `parts`.
 pub const PART_ROWS: u32 = 64;

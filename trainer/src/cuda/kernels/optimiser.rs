@@ -4,8 +4,8 @@
 //! [`twin`](crate::cuda::twin) has it bit for bit. Arrays of values begin at multiples of 16 bytes, so that a call
 //! may begin at any multiple of eight values; the bits are the same however a range is cut into calls.
 
-use super::Kernel;
 use crate::cuda::gpu::{Address, Argument, Gpu, GpuError, Launch, Stream};
+use crate::cuda::kernel::Kernel;
 use crate::engine::optimiser::adamw::StepConstants;
 use crate::AdamWSettings;
 

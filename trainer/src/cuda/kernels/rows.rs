@@ -2,8 +2,8 @@
 //! [`compute::ops`](crate::compute::ops).
 
 use super::start::{refused, start, whole_vectors};
-use super::Kernel;
 use crate::cuda::gpu::{Address, Argument, Gpu, GpuError, Stream};
+use crate::cuda::kernel::Kernel;
 
 /// The kernels of `rows.cu`.
 pub const KERNELS: &[Kernel] = &[ROTATE, SWIGLU, SWIGLU_BACKWARD];

@@ -18,8 +18,8 @@ use protocol::update::{
     chunk_bytes_max, chunk_bytes_min, ChunkError, EncodedChunks, Payload, UpdateError,
 };
 
-use super::Kernel;
 use crate::cuda::gpu::{Address, Argument, Gpu, GpuError, Launch, Stream};
+use crate::cuda::kernel::Kernel;
 
 const fn kernel(name: &'static str, blocks: u32) -> Kernel {
     Kernel { name, file: "sparse", defines: &[], threads: 256, blocks, shared_max: 0 }

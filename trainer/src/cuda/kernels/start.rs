@@ -1,8 +1,8 @@
 //! What the typed functions of the kernels share: sizes that are checked, and a launch without shared memory of its
 //! own.
 
-use super::Kernel;
 use crate::cuda::gpu::{Argument, Gpu, GpuError, Launch, Stream};
+use crate::cuda::kernel::Kernel;
 
 /// Values of bf16 that a thread loads at once.
 const AT_ONCE: u32 = 8;

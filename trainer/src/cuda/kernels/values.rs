@@ -2,8 +2,8 @@
 //! bytes.
 
 use super::start::{blocks_for, start};
-use super::Kernel;
 use crate::cuda::gpu::{Address, Argument, Gpu, GpuError, Stream};
+use crate::cuda::kernel::Kernel;
 
 /// Values whose squares are one part.
 pub const SQUARES_VALUES: u64 = 4096;
