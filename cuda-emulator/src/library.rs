@@ -8,7 +8,6 @@ use crate::settings::{Copies, Settings};
 use libloading::Library;
 use std::collections::HashMap;
 use std::ffi::{c_char, c_int, c_void, CStr};
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use trainer::cuda::Kernel;

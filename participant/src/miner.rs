@@ -41,8 +41,8 @@ use crate::{
     slot,
 };
 
-use updates::Updates;
-use workshop::{Note, Prepared, Workshop};
+use updates::{Note, Updates};
+use workshop::{Prepared, Workshop};
 
 /// A miner that has met its chain, its data and its model, and has not started yet.
 pub struct Miner {
