@@ -115,7 +115,7 @@ pub(crate) fn cards_micro_batch(
     let a_card = batch_size.div_ceil(world).max(1);
     let fits = |batch| fit::samples_that_fit(config, world, batch, settings, muon, free);
     let Some(found) = fits(a_card) else {
-        let least = fit::plan(config, world, 1, settings, muon).bytes() + fit::LEFT;
+        let least = fit::plan(config, world, 1, settings, muon).bytes() + fit::beside(world);
         bail!(
             "{} does not fit {}: one sample takes {} of each card and {} are there; \
              `gauntlet doctor --cuda` says which presets do",

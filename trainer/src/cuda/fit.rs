@@ -9,7 +9,15 @@ use crate::budget::{divisors, Recompute};
 use crate::model::config::ModelConfig;
 
 /// Bytes of a card that are left to CUDA's context, to loaded kernels and to what the driver rounds up.
-pub const LEFT: u64 = 1 << 30;
+const LEFT: u64 = 1 << 30;
+
+/// Bytes of a card that NCCL takes where there are several.
+const NCCL: u64 = 1 << 30;
+
+/// Bytes that each of `world` cards needs beside its plan.
+pub fn beside(world: usize) -> u64 {
+    WORKSPACE + LEFT + if world > 1 { NCCL } else { 0 }
+}
 
 /// How a model trains on cards.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,7 +60,7 @@ pub fn samples_that_fit(
         let samples = usize::try_from(samples).ok()?;
         let plan = plan(config, world, samples, settings, muon);
         let bytes = plan.bytes();
-        (bytes + WORKSPACE + LEFT <= free).then_some(Fit {
+        (bytes + beside(world) <= free).then_some(Fit {
             settings,
             samples,
             bytes,
@@ -90,7 +98,7 @@ mod tests {
         let mut samples = 0;
         for gib in [4u64, 8, 16, 32, 64] {
             let Some(fit) = first_way(&config, 1, 16, false, gib << 30) else { continue };
-            assert!(fit.bytes + WORKSPACE + LEFT <= gib << 30);
+            assert!(fit.bytes + beside(1) <= gib << 30);
             assert!(16 % fit.samples == 0);
             if fit.settings == CudaSettings::default() {
                 assert!(fit.samples >= samples);
@@ -116,10 +124,8 @@ mod tests {
         let large = fit(143_771).unwrap();
         assert!(!large.settings.offload, "{large:?}");
         let small = fit(81_559).unwrap();
-        assert!(
-            small.settings.offload && small.pinned > 6 * config.parameter_count() / 8,
-            "{small:?}"
-        );
-        println!("{large:?}\n{small:?}");
+        assert!(small.settings.offload, "{small:?}");
+        // Lower halves and averages, 6 bytes a parameter, are with the host.
+        assert!(small.pinned > 6 * config.parameter_count() / 8, "{small:?}");
     }
 }
