@@ -34,6 +34,12 @@ impl Emulators {
         self
     }
 
+    /// GPUs that go on where the engine lets a stream wait for another.
+    pub(crate) fn forgetting_waits(mut self) -> Self {
+        self.behaviour.forgets_waits = true;
+        self
+    }
+
     pub(crate) fn with_memory(mut self, bytes: u64) -> Self {
         self.behaviour.memory = bytes;
         self

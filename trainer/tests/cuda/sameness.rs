@@ -54,6 +54,21 @@ fn the_order_of_streams_changes_nothing_for_muon_and_states_on_the_host() {
     }
 }
 
+/// That the tests above would find an event that is not waited for: with none of them, other bits come out.
+#[test]
+fn streams_that_do_not_wait_change_the_result() {
+    let config = small();
+    for (world, offload) in [(2, false), (1, true)] {
+        let cuda = CudaSettings { offload, ..CudaSettings::default() };
+        let settings = learner_settings(1, false);
+        let run = |emulators: Emulators| learn(&emulators.device(cuda), &config, &settings, 2);
+        let right = run(Emulators::new(world));
+        let runs = (1..6).map(|seed| run(Emulators::new(world).seeded(seed).forgetting_waits()));
+        let wrong = runs.filter(|run| *run != right).count();
+        assert!(wrong > 0, "{world} GPUs: nobody needs the events");
+    }
+}
+
 #[test]
 fn a_second_run_has_the_same_bits() {
     let config = config((128, 2, 1), 70, false);
