@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use trainer::{
     budget::quantity::format_bytes,
-    cuda::{fit, Cards, Chosen, CudaSettings, Gpus},
+    cuda::{fit, Cards, Chosen, Gpus},
     devices, Device, DeviceKind, ModelConfig, Threads,
 };
 
@@ -111,11 +111,10 @@ pub(crate) fn cards_micro_batch(
     let cards = Cards::find(chosen)?;
     let world = cards.cards().len();
     let free = cards.cards().iter().map(|card| card.memory).min().unwrap_or(0);
-    let settings = CudaSettings::default();
     let a_card = batch_size.div_ceil(world).max(1);
-    let fits = |batch| fit::samples_that_fit(config, world, batch, settings, muon, free);
+    let fits = |batch| fit::first_way(config, world, batch, muon, free);
     let Some(found) = fits(a_card) else {
-        let least = fit::plan(config, world, 1, settings, muon).bytes() + fit::beside(world);
+        let least = fit::plan(config, world, 1, fit::LEAST, muon).bytes() + fit::beside(world);
         bail!(
             "{} does not fit {}: one sample takes {} of each card and {} are there; \
              `gauntlet doctor --cuda` says which presets do",

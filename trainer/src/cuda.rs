@@ -24,6 +24,7 @@ pub mod plan;
 mod predictor;
 mod rank;
 pub mod seats;
+pub mod settings;
 pub mod state;
 pub mod twin;
 mod updates;
@@ -45,7 +46,8 @@ pub mod measure;
 
 pub use cards::{Cards, Chosen};
 pub use collective::Collective;
-pub use device::{Cuda, CudaSettings};
+pub use device::Cuda;
 pub use gpu::{Address, Argument, Event, Gpu, GpuError, Launch, Product, ProductForm, Stream};
 pub use kernel::Kernel;
 pub use seats::{Gpus, Seat};
+pub use settings::CudaSettings;

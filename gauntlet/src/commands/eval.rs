@@ -176,8 +176,9 @@ fn memory_of(
 ) -> Result<u64, BudgetError> {
     let (samples, seq_len) = rung_shape(length, batch_tokens);
     let config = ModelConfig { seq_len, ..config.clone() };
-    // Its one array of parameters is the model.
-    CpuCosts::of_evaluator(&config, samples, threads)?.bytes()
+    CpuCosts::of_evaluator(&config, samples, threads)?
+        .and_parameters("parameters", &config, 1)?
+        .bytes()
 }
 
 /// Finds out now that a report cannot be written, and not after hours of work. What an earlier one left there stays until

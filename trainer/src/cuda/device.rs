@@ -2,46 +2,40 @@
 
 use std::sync::Arc;
 
+use super::fit;
 use super::gpu::GpuError;
 use super::learner::CudaLearner;
 use super::node::Node;
-use super::plan::{Recompute, Work};
+use super::plan::Work;
 use super::predictor::CudaPredictor;
-use super::seats::Gpus;
+use super::seats::{Gpus, Seat};
 use crate::compute::threads::Threads;
 use crate::engine::device::{Device, DeviceError, Predictor};
 use crate::engine::learner::{Learner, LearnerSettings};
 use crate::model::config::ModelConfig;
 
+pub use super::settings::CudaSettings;
+
 /// What this device is called.
 const NAME: &str = "cuda";
-
-/// How the engine uses the memory it has.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct CudaSettings {
-    /// What is computed again in the backward pass.
-    pub recompute: Recompute,
-    /// Whether the masters' lower halves and the averages lie in the host's memory.
-    pub offload: bool,
-}
-
-impl Default for CudaSettings {
-    fn default() -> Self {
-        Self { recompute: Recompute::NormSwiglu, offload: false }
-    }
-}
 
 /// GPUs as a device of the trainer.
 pub struct Cuda {
     gpus: Arc<dyn Gpus>,
     threads: Threads,
-    settings: CudaSettings,
+    /// What was chosen; `None` for what the memory of the cards suggests.
+    settings: Option<CudaSettings>,
 }
 
 impl Cuda {
     /// These GPUs, on a host with these threads.
     pub fn new(gpus: Arc<dyn Gpus>, threads: Threads, settings: CudaSettings) -> Self {
-        Self { gpus, threads, settings }
+        Self { gpus, threads, settings: Some(settings) }
+    }
+
+    /// These GPUs, used in the fastest way that fits what each is asked for.
+    pub fn fitting(gpus: Arc<dyn Gpus>, threads: Threads) -> Self {
+        Self { gpus, threads, settings: None }
     }
 
     /// Makes a learner.
@@ -68,12 +62,27 @@ impl Cuda {
     ) -> Result<Node, DeviceError> {
         config.validate()?;
         check(config, samples)?;
-        let CudaSettings { recompute, offload } = self.settings;
+        let seats = self.gpus.open().map_err(refused)?;
+        let CudaSettings { recompute, offload } = match self.settings {
+            Some(settings) => settings,
+            None => {
+                let free = least_free(&seats).map_err(refused)?;
+                fit::way_for(config, seats.len(), samples, muon, free)
+            }
+        };
         let offload = offload && training;
         let work = Work { samples, training, recompute, muon, offload, changes };
-        let seats = self.gpus.open().map_err(refused)?;
         Node::new(seats, config, work).map_err(refused)
     }
+}
+
+/// Bytes that are free on the fullest GPU.
+fn least_free(seats: &[Seat]) -> Result<u64, GpuError> {
+    let mut least = u64::MAX;
+    for seat in seats {
+        least = least.min(seat.gpu.memory()?.0);
+    }
+    Ok(least)
 }
 
 fn refused(error: GpuError) -> DeviceError {

@@ -1,10 +1,10 @@
 //! What fits a card: by the very plan that the engine allocates by.
 
-use super::device::CudaSettings;
 use super::kernels::attention::HEAD_WIDTHS;
 use super::layout::Layout;
 use super::plan::{Plan, Work};
 use super::products::WORKSPACE;
+use super::settings::CudaSettings;
 use crate::budget::{divisors, Recompute};
 use crate::model::config::ModelConfig;
 
@@ -18,6 +18,16 @@ const NCCL: u64 = 1 << 30;
 pub fn beside(world: usize) -> u64 {
     WORKSPACE + LEFT + if world > 1 { NCCL } else { 0 }
 }
+
+/// The way that needs least of a card.
+pub const LEAST: CudaSettings = CudaSettings { recompute: Recompute::Full, offload: true };
+
+/// Ways to train, those first that compute least again and do without the host's memory.
+const WAYS: [CudaSettings; 3] = [
+    CudaSettings { recompute: Recompute::NormSwiglu, offload: false },
+    CudaSettings { recompute: Recompute::Full, offload: false },
+    LEAST,
+];
 
 /// How a model trains on cards.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -81,16 +91,35 @@ pub fn first_way(
     if !HEAD_WIDTHS.contains(&(config.head_dim() as u32)) {
         return None;
     }
-    let ways = [(Recompute::NormSwiglu, false), (Recompute::Full, false), (Recompute::Full, true)];
-    ways.into_iter().find_map(|(recompute, offload)| {
-        let settings = CudaSettings { recompute, offload };
-        samples_that_fit(config, world, batch, settings, muon, free)
-    })
+    WAYS.into_iter()
+        .find_map(|settings| samples_that_fit(config, world, batch, settings, muon, free))
+}
+
+/// The first way in which `samples` samples at once fit; the one that needs least of a card where none does.
+pub fn way_for(
+    config: &ModelConfig,
+    world: usize,
+    samples: usize,
+    muon: bool,
+    free: u64,
+) -> CudaSettings {
+    let needs = |settings| plan(config, world, samples, settings, muon).bytes() + beside(world);
+    WAYS.into_iter().find(|settings| needs(*settings) <= free).unwrap_or(LEAST)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_fastest_way_that_fits_is_taken() {
+        let config = ModelConfig::preset("8B").unwrap();
+        let way = |gib: u64| way_for(&config, 1, 1, false, gib << 30);
+        assert_eq!(way(130), CudaSettings::default());
+        assert_eq!(way(76), LEAST);
+        assert_eq!(way(1), LEAST);
+        assert!(plan(&config, 1, 1, LEAST, false).bytes() + beside(1) <= 76 << 30);
+    }
 
     #[test]
     fn more_memory_fits_more_samples_and_never_more_than_it_has() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::compute::matmul::MatrixUnit;
 use crate::compute::threads::Threads;
 use crate::compute::Compute;
-use crate::cuda::{Cards, Chosen, Cuda, CudaSettings};
+use crate::cuda::{Cards, Chosen, Cuda};
 use crate::engine::candle::Candle;
 use crate::engine::cpu::Cpu;
 use crate::engine::device::{Device, DeviceError};
@@ -38,7 +38,7 @@ pub fn open(kind: DeviceKind, threads: Threads) -> Result<Arc<dyn Device>, Devic
                 device: "cuda",
                 reason: error.to_string(),
             })?;
-            return Ok(Arc::new(Cuda::new(Arc::new(cards), threads, CudaSettings::default())));
+            return Ok(Arc::new(Cuda::fitting(Arc::new(cards), threads)));
         }
         DeviceKind::Cpu => MatrixUnit::best(),
         DeviceKind::Vector => MatrixUnit::Vector,

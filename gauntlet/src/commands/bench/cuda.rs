@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use anyhow::{Context, Result};
 use serde_json::{json, Value};
 use trainer::{
-    cuda::{fit, hardware, Cards, Chosen, Cuda, CudaSettings, Gpus},
+    cuda::{fit, hardware, Cards, Chosen, Cuda, Gpus},
     flops::flops_a_token,
     AdamWSettings, Device, LearnerSettings, Model, ModelConfig, MuonSettings, Precision, Threads,
 };
@@ -28,7 +28,7 @@ pub(super) fn train(args: &BenchTrainArgs, chosen: Chosen, config: &ModelConfig)
     let asked = args.micro_batch.map(usize::from);
     let micro_batch =
         engine::cards_micro_batch(chosen, config, args.batch.into(), asked, muon.is_some())?;
-    let cuda_settings = CudaSettings::default();
+    let cuda_settings = fit::way_for(config, world, micro_batch, muon.is_some(), first.memory);
     let planned = fit::plan(config, world, micro_batch, cuda_settings, muon.is_some()).bytes();
     let (free_before, _) = hardware::memory(first.index)?;
 

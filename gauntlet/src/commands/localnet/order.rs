@@ -243,9 +243,9 @@ mod tests {
         assert_eq!(shares.micro_batch, 8);
         let taken = 2 * (shares.miner + shares.validator);
         assert!(taken < 20_000_000_000, "{shares:?}");
-        let shares = share(5_500_000_000).unwrap();
+        let shares = share(taken / 10 * 9).unwrap();
         assert!(shares.micro_batch < 8, "{shares:?}");
-        let error = share(2_500_000_000).unwrap_err();
+        let error = share(1_500_000_000).unwrap_err();
         let error = error.to_string();
         assert!(
             error.contains("2 miners and 2 validators of the model 25M needs")
