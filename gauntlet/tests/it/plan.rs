@@ -109,11 +109,11 @@ fn what_does_not_fit_is_exit_code_1_and_what_would_fits() {
     let as_told = "plan --preset 8B --gpus 1xH200 --host-memory 250GB";
     assert_eq!(text(as_told).0, Some(0));
 
-    let (code, shown) = text("plan --preset 25M --cpu 2 --memory 1GB --batch 8");
+    let (code, shown) = text("plan --preset 25M --cpu 2 --memory 700MB --batch 8");
     assert_eq!(code, Some(1), "{shown}");
-    contains_all(&shown, &["memory: ", "of 1.00 GB: DOES NOT FIT"]);
+    contains_all(&shown, &["memory: ", "of 700 MB: DOES NOT FIT"]);
     contains_all(&shown, &["  - memory of ", "  - the model 7M: "]);
-    let report = json("--preset 25M --cpu 2 --memory 1GB --batch 8");
+    let report = json("--preset 25M --cpu 2 --memory 700MB --batch 8");
     let needed = report["what_would_fit"][0]["memory"].as_u64().unwrap();
     for (bytes, expected) in [(needed, 0), (needed - 1, 1)] {
         let exactly = format!("plan --preset 25M --cpu 2 --memory {bytes} --batch 8");
