@@ -243,9 +243,11 @@ mod tests {
         assert_eq!(shares.micro_batch, 8);
         let taken = 2 * (shares.miner + shares.validator);
         assert!(taken < 20_000_000_000, "{shares:?}");
-        let shares = share(taken / 10 * 9).unwrap();
-        assert!(shares.micro_batch < 8, "{shares:?}");
-        let error = share(1_500_000_000).unwrap_err();
+        let step = 100_000_000;
+        let least = (1..).map(|steps| steps * step).find(|most| share(*most).is_ok()).unwrap();
+        let shares = share(least).unwrap();
+        assert!(shares.micro_batch < 8, "{least} {shares:?}");
+        let error = share(least - step).unwrap_err();
         let error = error.to_string();
         assert!(
             error.contains("2 miners and 2 validators of the model 25M needs")
