@@ -32,7 +32,7 @@ pub struct CrossEntropy {
     pub scale: Option<f32>,
 }
 
-/// losses ← log Σ e^logit − logit[target]; logits ← (softmax − one at the target) · scale. The loss of a target that
+/// losses ← log Σ e^logit − the logit of the target; logits ← (softmax − one at the target) · scale. The loss of a target that
 /// is no column is NaN.
 pub fn cross_entropy(gpu: &dyn Gpu, stream: Stream, of: &CrossEntropy) -> Result<(), GpuError> {
     whole_vectors(&CROSS_ENTROPY, of.vocab)?;
