@@ -153,6 +153,20 @@ pub enum UpdateError {
     Tensors,
 }
 
+impl UpdateError {
+    /// The same with a chunk's number counted from `before` chunks earlier: an error of a part of an update as one of the
+    /// whole.
+    #[must_use]
+    pub fn after(self, before: u32) -> Self {
+        match self {
+            Self::Chunk { index, error } => {
+                Self::Chunk { index: before.saturating_add(index), error }
+            }
+            other => other,
+        }
+    }
+}
+
 impl fmt::Display for UpdateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -173,12 +173,7 @@ impl Encoder {
         };
         for tensor in tensors {
             let first = encoded.lens.len() as u32;
-            self.encode_tensor(tensor, keep, &mut encoded).map_err(|error| match error {
-                UpdateError::Chunk { index, error } => {
-                    UpdateError::Chunk { index: first.saturating_add(index), error }
-                }
-                other => other,
-            })?;
+            self.encode_tensor(tensor, keep, &mut encoded).map_err(|error| error.after(first))?;
         }
         assemble(&[encoded], layout, keep)
     }

@@ -260,7 +260,7 @@ impl Node {
         let mut chunks = 0;
         for slots in encoded.iter().flatten() {
             compact(&slots.slots, &slots.lengths, slots.len, keep, into)
-                .map_err(|error| later(error, chunks))?;
+                .map_err(|error| error.after(chunks))?;
             chunks += slots.lengths.len() as u32;
         }
         Ok(true)
@@ -299,13 +299,5 @@ impl Node {
     /// Whether the parameters are here to all their bits, and not in bf16 alone.
     pub(super) fn keeps_lower(&self) -> bool {
         self.shape.plan.work.training || self.shape.plan.work.changes
-    }
-}
-
-/// The error of a chunk that has others of its tensor before it.
-fn later(error: UpdateError, before: u32) -> UpdateError {
-    match error {
-        UpdateError::Chunk { index, error } => UpdateError::Chunk { index: before + index, error },
-        other => other,
     }
 }

@@ -131,7 +131,7 @@ impl<W: Write + Seek> UpdateStream<W> {
 
     /// The error of a chunk that was to follow, with the chunk's number in the model.
     pub(crate) fn numbered(&self, error: UpdateError) -> UpdateError {
-        in_model(error, self.chunks)
+        error.after(self.chunks)
     }
 
     /// Encodes the spans at once and writes them in order.
@@ -150,7 +150,7 @@ impl<W: Write + Seek> UpdateStream<W> {
             let TensorPart { feedback, start, local } = &mut span.part;
             encoder
                 .encode_difference(feedback, start, local, decay, keep, encoded)
-                .map_err(|error| in_model(error, span.first_chunk))
+                .map_err(|error| error.after(span.first_chunk))
         });
         for (result, scratch) in results.into_iter().zip(&self.scratch) {
             result?;
@@ -163,15 +163,5 @@ impl<W: Write + Seek> UpdateStream<W> {
     /// Writes the table; the sink is then at the update's end. Refuses to if tensors are missing.
     pub fn finish(self) -> Result<W, WriteError> {
         self.writer.finish()
-    }
-}
-
-/// The error with the chunk's number in the model.
-fn in_model(error: UpdateError, first_chunk: u32) -> UpdateError {
-    match error {
-        UpdateError::Chunk { index, error } => {
-            UpdateError::Chunk { index: first_chunk + index, error }
-        }
-        other => other,
     }
 }
