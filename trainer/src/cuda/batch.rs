@@ -1,6 +1,7 @@
 //! A micro-batch on its way to a rank: tokens, and the order in which the embedding's gradient adds their rows.
 
 use super::gpu::{GpuError, Stream};
+use super::plan::Region;
 use super::rank::Rank;
 use crate::engine::{load_tokens, BatchError};
 use crate::model::config::ModelConfig;
@@ -22,6 +23,19 @@ pub(super) struct MicroBatch {
 }
 
 impl MicroBatch {
+    /// The micro-batches of a batch, of up to `max` samples each.
+    pub(super) fn all(
+        config: &ModelConfig,
+        max: usize,
+        samples: &dyn SampleSource,
+        ids: &[u64],
+    ) -> Result<Vec<Self>, BatchError> {
+        if ids.is_empty() {
+            return Err(BatchError::Samples { given: 0, max });
+        }
+        ids.chunks(max).map(|ids| Self::read(config, max, samples, ids)).collect()
+    }
+
     /// Reads and checks the samples, at most `max`.
     pub(super) fn read(
         config: &ModelConfig,
@@ -67,4 +81,44 @@ impl MicroBatch {
         }
         Ok(())
     }
+}
+
+impl Rank {
+    /// Calls `pass` for each of this rank's micro-batches, with how many ranks' count at that time, and gathers parameters
+    /// afresh; the loss of each that counts, with its number. A rank for which none is left computes the first one again,
+    /// which counts for nothing: others need its parameters.
+    pub(super) fn each(
+        &mut self,
+        batches: &[MicroBatch],
+        mut pass: impl FnMut(&mut Self, &MicroBatch, usize) -> Result<f64, GpuError>,
+    ) -> Result<Vec<(usize, f64)>, GpuError> {
+        self.forget_gathered()?;
+        let (world, rank) = (self.collective.world(), self.collective.rank());
+        let mut losses = Vec::new();
+        for (round, at_once) in batches.chunks(world).enumerate() {
+            let own = at_once.get(rank);
+            let Some(batch) = own.or(batches.first()) else { break };
+            let loss = pass(self, batch, at_once.len())?;
+            if own.is_some() {
+                losses.push((round * world + rank, loss));
+            }
+        }
+        self.rest()?;
+        Ok(losses)
+    }
+
+    /// The sum of the losses of the latest micro-batch, in order.
+    pub(super) fn loss_sum(&self, tokens: u64) -> Result<f64, GpuError> {
+        let mut losses = vec![0.0f32; tokens as usize];
+        let from = self.region(Region::Losses);
+        self.gpu.download(Stream::Compute, from, bytemuck::cast_slice_mut(&mut losses))?;
+        Ok(losses.into_iter().map(f64::from).sum())
+    }
+}
+
+/// The sum of what [`Rank::each`] says on all ranks, in the order of the micro-batches.
+pub(super) fn in_order(losses: Vec<Vec<(usize, f64)>>) -> f64 {
+    let mut losses: Vec<(usize, f64)> = losses.into_iter().flatten().collect();
+    losses.sort_by_key(|(number, _)| *number);
+    losses.into_iter().map(|(_, loss)| loss).sum()
 }

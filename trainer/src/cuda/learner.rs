@@ -4,7 +4,7 @@
 //! computed by itself and added in their order, so that loss, gradient and step have the same bits on any number of
 //! ranks over the process's memory.
 
-use super::batch::MicroBatch;
+use super::batch::{in_order, MicroBatch};
 use super::gpu::{GpuError, Stream};
 use super::layout::{Layout, CHUNK};
 use super::node::Node;
@@ -73,22 +73,8 @@ impl CudaLearner {
     }
 }
 
-/// The micro-batches of a batch.
-fn micro_batches(
-    config: &ModelConfig,
-    at_once: usize,
-    samples: &dyn SampleSource,
-    ids: &[u64],
-) -> Result<Vec<MicroBatch>, BatchError> {
-    if ids.is_empty() {
-        return Err(BatchError::Samples { given: 0, max: at_once });
-    }
-    ids.chunks(at_once).map(|ids| MicroBatch::read(config, at_once, samples, ids)).collect()
-}
-
 impl Rank {
-    /// Computes this rank's micro-batches; the sum of the losses of each that counts, with its number. A rank for which
-    /// none is left computes the first one again, which counts for nothing: others need its parameters.
+    /// Computes this rank's micro-batches from a gradient of zero; the sum of the losses of each that counts, with its number.
     fn gradients(
         &mut self,
         batches: &[MicroBatch],
@@ -97,21 +83,7 @@ impl Rank {
         let gradient = self.region(Region::Gradient);
         let bytes = self.shape.plan.region(Region::Gradient);
         self.gpu.clear(Stream::Compute, gradient, bytes)?;
-        self.forget_gathered()?;
-        let (world, rank) = (self.collective.world(), self.collective.rank());
-        let mut losses = Vec::new();
-        for (round, batches_at_once) in batches.chunks(world).enumerate() {
-            let own = batches_at_once.get(rank);
-            let Some(batch) = own.or(batches.first()) else { break };
-            let loss = self.micro_batch(batch, scale, batches_at_once.len())?;
-            if own.is_some() {
-                losses.push((round * world + rank, loss));
-            }
-        }
-        for stream in Stream::ALL {
-            self.gpu.synchronise(stream)?;
-        }
-        Ok(losses)
+        self.each(batches, |rank, batch, active| rank.micro_batch(batch, scale, active))
     }
 
     fn micro_batch(
@@ -126,14 +98,6 @@ impl Rank {
         self.output(sizes, Some(scale), active)?;
         self.backward(sizes, batch, active)?;
         self.loss_sum(sizes.tokens)
-    }
-
-    /// The sum of the losses of the latest micro-batch, in order.
-    pub(super) fn loss_sum(&self, tokens: u64) -> Result<f64, GpuError> {
-        let mut losses = vec![0.0f32; tokens as usize];
-        let from = self.region(Region::Losses);
-        self.gpu.download(Stream::Compute, from, bytemuck::cast_slice_mut(&mut losses))?;
-        Ok(losses.into_iter().map(f64::from).sum())
     }
 }
 
@@ -156,21 +120,7 @@ impl Learner for CudaLearner {
     }
 
     fn load(&mut self, weights: &mut dyn Weights) -> Result<(), BatchError> {
-        let mut values = std::mem::take(&mut self.lent);
-        for (index, tensor) in self.arena.tensors.iter().enumerate() {
-            let all = weights.arena().map(|arena| arena.get(tensor.range.clone()));
-            if let Some(all) = all {
-                let (given, expected) = (0, tensor.range.len());
-                let all = all.ok_or(BatchError::Parameters { given, expected })?;
-                self.node.write_parameters(&self.threads, &mut self.staging, index, all)?;
-                continue;
-            }
-            values.resize(tensor.range.len(), 0.0);
-            weights.read(index, &mut values)?;
-            self.node.write_parameters(&self.threads, &mut self.staging, index, &values)?;
-        }
-        self.lent = values;
-        Ok(())
+        self.node.bring(&self.threads, &mut self.staging, &mut self.lent, weights)
     }
 
     fn gradient(
@@ -179,13 +129,10 @@ impl Learner for CudaLearner {
         ids: &[u64],
     ) -> Result<BatchGradient, BatchError> {
         let at_once = self.settings.micro_batch;
-        let batches = micro_batches(&self.node.shape.config, at_once, samples, ids)?;
+        let batches = MicroBatch::all(&self.node.shape.config, at_once, samples, ids)?;
         let tokens = (ids.len() * self.node.shape.config.seq_len) as f64;
         let scale = (1.0 / tokens) as f32;
-        let losses = self.node.all(|rank| rank.gradients(&batches, scale))?;
-        let mut losses: Vec<(usize, f64)> = losses.into_iter().flatten().collect();
-        losses.sort_by_key(|(number, _)| *number);
-        let loss: f64 = losses.into_iter().map(|(_, loss)| loss).sum();
+        let loss = in_order(self.node.all(|rank| rank.gradients(&batches, scale))?);
         let parts = self.node.all(Rank::gradient_squares)?;
         let norm = total(&self.node.shape.layout, &parts).sqrt();
         Ok(BatchGradient { loss: (loss / tokens) as f32, norm })

@@ -59,10 +59,7 @@ impl Rank {
             self.take_back(unit, states, &mut visits)?;
         }
         self.forget_gathered()?;
-        for stream in Stream::ALL {
-            self.gpu.synchronise(stream)?;
-        }
-        Ok(())
+        self.rest()
     }
 
     /// The lower halves and averages of a unit in device memory, for what follows on the compute stream.

@@ -138,10 +138,10 @@ impl Rank {
         let (parts, world) = (shape.plan.end_parts, self.world());
         let (own_rows, width) = (sizes.vocab / world, sizes.hidden);
         let rows = own_rows / parts;
-        let turn = shape.plan.region(Region::EndGradient) / TURNS;
-        let mut sent = [None; TURNS as usize];
+        let turn = shape.plan.region(Region::EndGradient) / TURNS as u64;
+        let mut sent = [None; TURNS];
         for part in 0..parts {
-            let at = (part % TURNS) as usize;
+            let at = (part % TURNS as u64) as usize;
             let buffer = self.region(Region::EndGradient).plus(at as u64 * turn);
             if let Some(sent) = sent[at] {
                 self.gpu.wait(Stream::Compute, sent)?;

@@ -4,6 +4,7 @@
 
 use serde::Serialize;
 
+use super::kernels::norm::PART_ROWS;
 use super::layout::{Layout, UnitKind, CHUNK};
 use crate::model::config::ModelConfig;
 
@@ -19,10 +20,10 @@ const DOUBLE: u64 = 8;
 pub const LOGIT_ROWS: u64 = 4096;
 
 /// Rows of which a norm's gradient is summed at once.
-pub const NORM_ROWS: u64 = 64;
+pub const NORM_ROWS: u64 = PART_ROWS as u64;
 
-/// Parts of a gradient that are there at once, one being computed and one on its way.
-pub(super) const TURNS: u64 = 2;
+/// Gathered layers, gradients of layers and parts of a gradient that are there at once: one in use, one on its way.
+pub(super) const TURNS: usize = 2;
 
 /// Parts of the gradient of embedding and output matrix at least, where it goes in parts.
 const END_PARTS_MIN: u64 = 4;
@@ -428,11 +429,11 @@ impl Plan {
         let layer = layout.largest(|kind| matches!(kind, UnitKind::Layer(_)));
         let ends = layout.largest(|kind| matches!(kind, UnitKind::Embedding | UnitKind::Head));
         let norm = layout.largest(|kind| kind == UnitKind::FinalNorm);
-        self.set(Region::GatheredLayers, 2 * layer * HALF);
+        self.set(Region::GatheredLayers, TURNS as u64 * layer * HALF);
         self.set(Region::GatheredEnds, ends * HALF);
         self.set(Region::GatheredNorm, norm * HALF);
         if self.work.training {
-            self.set(Region::LayerGradients, 2 * layer * FLOAT);
+            self.set(Region::LayerGradients, TURNS as u64 * layer * FLOAT);
             self.set(Region::NormGradient, norm * FLOAT);
             self.set(Region::Received, layer.max(ends).max(norm) / layout.world * FLOAT);
         }
@@ -462,7 +463,7 @@ impl Plan {
         let ends = layout.largest(|kind| matches!(kind, UnitKind::Embedding | UnitKind::Head));
         self.end_parts = end_parts(config, layout, self.tokens == self.logit_rows);
         if let Some(part) = ends.checked_div(self.end_parts) {
-            self.set(Region::EndGradient, TURNS * part * FLOAT);
+            self.set(Region::EndGradient, TURNS as u64 * part * FLOAT);
         } else if layout.world > 1 || config.tied || self.tokens > self.logit_rows {
             self.set(Region::EndGradient, ends * FLOAT);
         }

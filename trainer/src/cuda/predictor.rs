@@ -1,23 +1,22 @@
 //! Evaluates on the ranks of a node: losses and logits, without a backward pass.
 
-use super::batch::MicroBatch;
+use super::batch::{in_order, MicroBatch};
 use super::gpu::{GpuError, Stream};
 use super::node::Node;
 use super::plan::Region;
 use super::rank::Rank;
 use super::state::Staging;
+use super::twin::widen;
 use super::updates::Undo;
 use crate::compute::threads::Threads;
 use crate::engine::device::Predictor;
 use crate::engine::weights::Weights;
 use crate::engine::BatchError;
-use crate::model::config::Arena;
 use dataset::SampleSource;
 
 /// Evaluates one shape of models on the ranks of a node.
 pub(super) struct CudaPredictor {
     node: Node,
-    arena: Arena,
     threads: Threads,
     staging: Staging,
     /// Whose parameters were brought; what is applied to them beside is `changed`.
@@ -30,9 +29,8 @@ pub(super) struct CudaPredictor {
 
 impl CudaPredictor {
     pub(super) fn new(node: Node, threads: Threads) -> Self {
-        let arena = node.shape.config.arena();
         let (staging, values, logits) = (Staging::default(), Vec::new(), Vec::new());
-        Self { node, arena, threads, staging, stamp: None, changed: None, values, logits }
+        Self { node, threads, staging, stamp: None, changed: None, values, logits }
     }
 
     /// Sees to it that the ranks have these parameters: they may be there, may be made of those that are, or are brought.
@@ -74,61 +72,20 @@ impl CudaPredictor {
 
     fn bring(&mut self, weights: &mut dyn Weights) -> Result<(), BatchError> {
         self.stamp = None;
-        if let Some(arena) = weights.arena().filter(|arena| arena.len() != self.arena.len) {
-            let (given, expected) = (arena.len(), self.arena.len);
-            return Err(BatchError::Parameters { given, expected });
-        }
-        for (index, tensor) in self.arena.tensors.iter().enumerate() {
-            let values = match weights.arena().and_then(|arena| arena.get(tensor.range.clone())) {
-                Some(values) => values,
-                None => {
-                    self.values.resize(tensor.range.len(), 0.0);
-                    weights.read(index, &mut self.values)?;
-                    &self.values
-                }
-            };
-            self.node.write_parameters(&self.threads, &mut self.staging, index, values)?;
-        }
+        self.node.bring(&self.threads, &mut self.staging, &mut self.values, weights)?;
         self.stamp = Some(weights.stamp());
         Ok(())
-    }
-
-    fn batches(
-        &self,
-        samples: &dyn SampleSource,
-        ids: &[u64],
-    ) -> Result<Vec<MicroBatch>, BatchError> {
-        let at_once = self.node.shape.plan.work.samples;
-        if ids.is_empty() {
-            return Err(BatchError::Samples { given: 0, max: at_once });
-        }
-        let config = &self.node.shape.config;
-        ids.chunks(at_once).map(|ids| MicroBatch::read(config, at_once, samples, ids)).collect()
     }
 }
 
 impl Rank {
-    /// The losses of this rank's micro-batches, with their numbers.
-    fn losses(&mut self, batches: &[MicroBatch]) -> Result<Vec<(usize, f64)>, GpuError> {
-        self.forget_gathered()?;
-        let (world, rank) = (self.collective.world(), self.collective.rank());
-        let mut losses = Vec::new();
-        for (round, at_once) in batches.chunks(world).enumerate() {
-            let own = at_once.get(rank);
-            let Some(batch) = own.or(batches.first()) else { break };
-            batch.upload(self)?;
-            let sizes = self.sizes(batch.samples);
-            self.forward(sizes)?;
-            self.output(sizes, None, at_once.len())?;
-            let loss = self.loss_sum(sizes.tokens)?;
-            if own.is_some() {
-                losses.push((round * world + rank, loss));
-            }
-        }
-        for stream in Stream::ALL {
-            self.gpu.synchronise(stream)?;
-        }
-        Ok(losses)
+    /// The loss of a micro-batch.
+    fn loss(&mut self, batch: &MicroBatch, active: usize) -> Result<f64, GpuError> {
+        batch.upload(self)?;
+        let sizes = self.sizes(batch.samples);
+        self.forward(sizes)?;
+        self.output(sizes, None, active)?;
+        self.loss_sum(sizes.tokens)
     }
 
     /// The logits of one micro-batch, which all ranks compute; bf16.
@@ -148,9 +105,7 @@ impl Rank {
             self.gpu.download(Stream::Compute, at, bytemuck::cast_slice_mut(logits))?;
         }
         self.used(self.head_unit())?;
-        for stream in Stream::ALL {
-            self.gpu.synchronise(stream)?;
-        }
+        self.rest()?;
         Ok(logits)
     }
 }
@@ -167,11 +122,9 @@ impl Predictor for CudaPredictor {
         ids: &[u64],
     ) -> Result<f64, BatchError> {
         self.load(weights)?;
-        let batches = self.batches(samples, ids)?;
-        let losses = self.node.all(|rank| rank.losses(&batches))?;
-        let mut losses: Vec<(usize, f64)> = losses.into_iter().flatten().collect();
-        losses.sort_by_key(|(number, _)| *number);
-        Ok(losses.into_iter().map(|(_, loss)| loss).sum())
+        let (config, at_once) = (&self.node.shape.config, self.node.shape.plan.work.samples);
+        let batches = MicroBatch::all(config, at_once, samples, ids)?;
+        Ok(in_order(self.node.all(|rank| rank.each(&batches, Rank::loss))?))
     }
 
     fn logits(
@@ -186,7 +139,7 @@ impl Predictor for CudaPredictor {
         let logits = self.node.all(|rank| rank.all_logits(&batch))?;
         self.logits.clear();
         let first = logits.into_iter().next().unwrap_or_default();
-        self.logits.extend(first.into_iter().map(|bits| half::bf16::from_bits(bits).to_f32()));
+        self.logits.extend(first.into_iter().map(widen));
         Ok(&self.logits)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::collective::Collective;
 use super::gpu::{Address, Event, Gpu, GpuError, Product, ProductForm, ProductResult, Stream};
 use super::layout::{Layout, Unit, UnitKind};
-use super::plan::{aligned, room, Plan, Region};
+use super::plan::{aligned, room, Plan, Region, TURNS};
 use crate::model::config::ModelConfig;
 
 /// What all ranks know of a model.
@@ -15,9 +15,6 @@ pub(super) struct Shape {
     pub(super) layout: Layout,
     pub(super) plan: Plan,
 }
-
-/// Gathered layers, and gradients of layers on their way: taking turns.
-const TURNS: usize = 2;
 
 /// When a place was filled, and when it was last used.
 #[derive(Clone, Copy, Default)]
@@ -249,13 +246,21 @@ impl Rank {
     /// Where a gathered unit lies.
     pub(super) fn gathered(&self, kind: UnitKind) -> Address {
         match kind {
-            UnitKind::Layer(layer) => {
-                let turn = self.shape.plan.region(Region::GatheredLayers) / TURNS as u64;
-                self.region(Region::GatheredLayers).plus((layer % TURNS) as u64 * turn)
-            }
+            UnitKind::Layer(layer) => self.turn_of(Region::GatheredLayers, layer),
             UnitKind::FinalNorm => self.region(Region::GatheredNorm),
             UnitKind::Embedding | UnitKind::Head => self.region(Region::GatheredEnds),
         }
+    }
+
+    /// Where a layer lies in a region in which [`TURNS`] of them take turns.
+    fn turn_of(&self, region: Region, layer: usize) -> Address {
+        let turn = self.shape.plan.region(region) / TURNS as u64;
+        self.region(region).plus((layer % TURNS) as u64 * turn)
+    }
+
+    /// Waits until all streams are empty.
+    pub(super) fn rest(&self) -> Result<(), GpuError> {
+        Stream::ALL.into_iter().try_for_each(|stream| self.gpu.synchronise(stream))
     }
 
     /// Where a layer's gradient is to be written, and whether it is to be added to what is there.
@@ -268,8 +273,7 @@ impl Rank {
         if let Some(sent) = self.sent[layer % TURNS] {
             self.gpu.wait(Stream::Compute, sent)?;
         }
-        let turn = shape.plan.region(Region::LayerGradients) / TURNS as u64;
-        Ok((self.region(Region::LayerGradients).plus((layer % TURNS) as u64 * turn), false))
+        Ok((self.turn_of(Region::LayerGradients, layer), false))
     }
 
     /// Sends a layer's gradient to whoever owns it; the first `active` ranks' count.
@@ -281,8 +285,7 @@ impl Rank {
         if self.world() == 1 {
             return Ok(());
         }
-        let turn = self.shape.plan.region(Region::LayerGradients) / TURNS as u64;
-        let from = self.region(Region::LayerGradients).plus((layer % TURNS) as u64 * turn);
+        let from = self.turn_of(Region::LayerGradients, layer);
         self.send(UnitKind::Layer(layer), from, active)?;
         self.sent[layer % TURNS] = Some(self.gpu.record(Stream::Exchange)?);
         Ok(())

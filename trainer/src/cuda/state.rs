@@ -5,29 +5,14 @@ use super::gpu::{GpuError, Stream};
 use super::layout::{Layout, Piece, Segment, Unit};
 use super::node::Node;
 use super::rank::Rank;
+use super::twin::{join, round, split, widen};
 use crate::compute::threads::{Shared, Threads};
 use crate::engine::learner::Kept;
+use crate::engine::weights::Weights;
+use crate::engine::BatchError;
 
 /// Values that a thread splits or joins at once.
 const BLOCK: usize = 64 * 1024;
-
-/// An f32 as two halves: its bits are upper · 2^16 + lower, lower with its sign. The upper half is the nearest bf16, ties away
-/// from zero, which unlike ties to even can be undone.
-pub fn halves(value: f32) -> (u16, u16) {
-    let bits = value.to_bits();
-    ((bits.wrapping_add(0x8000) >> 16) as u16, bits as u16)
-}
-
-/// The f32 of which [`halves`] made the halves.
-pub fn joined(upper: u16, lower: u16) -> f32 {
-    let upper = u32::from(upper) << 16;
-    f32::from_bits(upper.wrapping_add(i32::from(lower as i16) as u32))
-}
-
-/// The nearest bf16, ties to even; a NaN stays one.
-fn nearest(value: f32) -> u16 {
-    half::bf16::from_f32(value).to_bits()
-}
 
 /// Two halves of many values.
 #[derive(Default)]
@@ -45,7 +30,7 @@ impl Staging {
             // SAFETY: blocks are disjoint.
             let (upper, lower) = unsafe { (upper.part(first, end), lower.part(first, end)) };
             for ((value, upper), lower) in values[first..end].iter().zip(upper).zip(lower) {
-                (*upper, *lower) = halves(*value);
+                (*upper, *lower) = split(*value);
             }
         });
     }
@@ -59,7 +44,7 @@ impl Staging {
             let values = unsafe { shared.part(first, end) };
             let halves = self.upper[first..end].iter().zip(&self.lower[first..end]);
             for (value, (upper, lower)) in values.iter_mut().zip(halves) {
-                *value = joined(*upper, *lower);
+                *value = join(*upper, *lower);
             }
         });
     }
@@ -81,6 +66,33 @@ fn range(segment: &Segment) -> std::ops::Range<usize> {
 }
 
 impl Node {
+    /// Copies all parameters to their ranks, tensor by tensor; `room` is for those that do not lie on the host in one piece.
+    pub(super) fn bring(
+        &mut self,
+        threads: &Threads,
+        staging: &mut Staging,
+        room: &mut Vec<f32>,
+        weights: &mut dyn Weights,
+    ) -> Result<(), BatchError> {
+        let arena = self.shape.config.arena();
+        let given = weights.arena().map_or(arena.len, <[f32]>::len);
+        if given != arena.len {
+            return Err(BatchError::Parameters { given, expected: arena.len });
+        }
+        for (index, tensor) in arena.tensors.iter().enumerate() {
+            let values = match weights.arena().and_then(|arena| arena.get(tensor.range.clone())) {
+                Some(values) => values,
+                None => {
+                    room.resize(tensor.range.len(), 0.0);
+                    weights.read(index, room)?;
+                    &*room
+                }
+            };
+            self.write_parameters(threads, staging, index, values)?;
+        }
+        Ok(())
+    }
+
     /// Copies a tensor's parameters to their ranks; the lower halves only where there is a place for them.
     pub(super) fn write_parameters(
         &mut self,
@@ -135,7 +147,7 @@ impl Node {
         tensor: usize,
         values: &[f32],
     ) -> Result<(), GpuError> {
-        let rounded: Vec<u16> = values.iter().map(|value| nearest(*value)).collect();
+        let rounded: Vec<u16> = values.iter().map(|value| round(*value)).collect();
         let shape = self.shape.clone();
         for (number, rank) in self.ranks.iter_mut().enumerate() {
             let Some((_, _, own)) = segment(&shape.layout, tensor, number) else { continue };
@@ -162,7 +174,7 @@ impl Node {
             rank.gpu.download(Stream::Compute, at, bytes)?;
         }
         for (value, rounded) in values.iter_mut().zip(rounded) {
-            *value = half::bf16::from_bits(rounded).to_f32();
+            *value = widen(rounded);
         }
         Ok(())
     }
@@ -214,8 +226,8 @@ mod tests {
         let more = (0..200_000u32).map(|index| f32::from_bits(index.wrapping_mul(0x9E37_79B9)));
         let ties = (0..1_000u32).map(|index| f32::from_bits((index * 65_537) << 13 | 0x8000));
         for value in edges.into_iter().chain(more).chain(ties).filter(|value| value.is_finite()) {
-            let (upper, lower) = halves(value);
-            assert_eq!(joined(upper, lower).to_bits(), value.to_bits(), "{value:e}");
+            let (upper, lower) = split(value);
+            assert_eq!(join(upper, lower).to_bits(), value.to_bits(), "{value:e}");
         }
     }
 }
