@@ -55,6 +55,11 @@ pub fn plan(
     Plan::new(config, &Layout::new(config, world), work)
 }
 
+/// The plan of each of `world` cards that only predict, with room for what updates change or without.
+pub fn prediction_plan(config: &ModelConfig, world: usize, samples: usize, changes: bool) -> Plan {
+    Plan::new(config, &Layout::new(config, world), Work::prediction(samples, changes))
+}
+
 /// The most samples at once, of those that divide `batch`, with which training fits `free` bytes of each card.
 pub fn samples_that_fit(
     config: &ModelConfig,
