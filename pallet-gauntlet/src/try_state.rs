@@ -10,10 +10,11 @@ use protocol::{layout::Layout, window::phase_at, Planck, RunId, Window};
 use sp_runtime::TryRuntimeError;
 
 use crate::{
-    Announcements, Attestations, Claims, CommitCounts, Commitments, Config, HoldReason, Layouts,
-    Ledgers, MinerSlots, MinerUids, Miners, NextRunId, Pallet, PayloadOwners, PendingSettings,
-    Reveals, RunOf, Runs, ScoreCommitments, ScoreReveals, SettlementPages, Settlements, Stage,
-    ValidatorIndices, ValidatorSlots, Validators, WindowStatus, Windows, VALIDATORS_MAX,
+    Announcements, Attestations, Bonds, Claims, CommitCounts, Commitments, Config, HoldReason,
+    Layouts, Ledgers, MinerSlots, MinerUids, Miners, NextRunId, Pallet, PayloadOwners,
+    PendingSettings, Reveals, RunOf, Runs, ScoreCommitments, ScoreReveals, SettlementPages,
+    Settlements, Stage, ValidatorIndices, ValidatorSlots, Validators, WindowStatus, Windows,
+    VALIDATORS_MAX,
 };
 
 impl<T: Config> Pallet<T> {
@@ -28,6 +29,7 @@ impl<T: Config> Pallet<T> {
             Self::try_state_scores(run_id, &run)?;
             Self::try_state_settlement(run_id, &run)?;
             Self::try_state_emission(run_id, &run)?;
+            Self::try_state_bonds(run_id, &run)?;
         }
         Ok(())
     }
@@ -268,6 +270,19 @@ impl<T: Config> Pallet<T> {
             held >= run.foundation + ledger.claimable + ledger.carried,
             "19: the run's account lacks money"
         );
+        Ok(())
+    }
+
+    /// 20. Bonds are a validator's, of a settled window, by uid and above 0.
+    fn try_state_bonds(run_id: RunId, run: &RunOf<T>) -> Result<(), TryRuntimeError> {
+        for (index, row) in Bonds::<T>::iter_prefix(run_id) {
+            ensure!(Validators::<T>::contains_key(run_id, index), "20: bonds of nobody");
+            ensure!(row.window <= run.next_settlement, "20: bonds of a later window");
+            let entries = &row.entries;
+            ensure!(entries.windows(2).all(|pair| pair[0].0 < pair[1].0), "20: bonds out of order");
+            ensure!(entries.iter().all(|(_, bond)| *bond > 0), "20: a bond of nothing");
+            ensure!(!entries.is_empty(), "20: an empty row of bonds");
+        }
         Ok(())
     }
 

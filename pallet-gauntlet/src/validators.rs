@@ -8,8 +8,8 @@ use protocol::{fixed::Q32, Planck, RunId, ValidatorIndex};
 use sp_runtime::{DispatchError, DispatchResult};
 
 use crate::{
-    registration::first_window, Announcements, Attestations, Config, Error, Event, HoldReason,
-    Pallet, ScoreCommitments, Validator, ValidatorIndices, ValidatorSlots, Validators,
+    registration::first_window, Announcements, Attestations, Bonds, Config, Error, Event,
+    HoldReason, Pallet, ScoreCommitments, Validator, ValidatorIndices, ValidatorSlots, Validators,
     VALIDATORS_MAX,
 };
 
@@ -85,6 +85,7 @@ impl<T: Config> Pallet<T> {
         )?;
         frame_system::Pallet::<T>::dec_providers(&validator.hot)?;
         Validators::<T>::remove(run_id, index);
+        Bonds::<T>::remove(run_id, index);
         ValidatorIndices::<T>::remove(run_id, &validator.hot);
         Announcements::<T>::remove(run_id, &validator.hot);
         ValidatorSlots::<T>::mutate(run_id, |slots| slots.release(index));

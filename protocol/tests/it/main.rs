@@ -23,4 +23,6 @@ mod props;
 mod rating;
 mod samples;
 mod vectors_plackett_luce;
+mod vectors_yuma;
 mod window;
+mod yuma;
