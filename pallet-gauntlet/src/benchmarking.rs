@@ -10,13 +10,16 @@ use frame_support::{
 use frame_system::RawOrigin;
 use protocol::{
     accept::bitmap_of,
-    commitment::{challenged_chunks, commitment_hash, score_commitment_hash, Opening},
+    commitment::{
+        attestation_commitment_hash, challenged_chunks, commitment_hash, score_commitment_hash,
+        AttestationOpening, Opening,
+    },
     consensus::{yuma, Evaluation, Standing},
     fixed::Q32,
     layout::CHUNK_LEN,
     merkle,
     rating::{PlackettLuce, Rating},
-    settings::{Settings, YumaSettings},
+    settings::{Settings, YumaSettings, SCORE_VERSION},
     update::{encode_chunk, Chunk},
     Hash, Planck, RunId, Uid, ValidatorIndex,
 };
@@ -116,6 +119,15 @@ fn shown<T: Config>(run: RunId, uid: Uid, leaves: &[Hash], count: u8) -> Reveale
     RevealedChunks::truncate_from(chunks.collect())
 }
 
+/// The hot key of the validator with the last of all permits.
+fn permitted<T: Config>(run: RunId) -> T::AccountId {
+    let (_, hot) = validator::<T>(run, 0);
+    for number in 1..VALIDATORS_MAX {
+        validator::<T>(run, number);
+    }
+    hot
+}
+
 fn evaluations(count: u32) -> Evaluations {
     let evaluations = (0..count).map(|uid| Evaluation {
         uid: uid as Uid,
@@ -148,6 +160,7 @@ fn worked_window<T: Config>(miners: u32, validators: u32) -> RunId {
     CommitCounts::<T>::insert(run, 0, miners);
     for index in 0..validators as ValidatorIndex {
         let bitmap = Bitmap::truncate_from(bitmap_of(&uids));
+        AttestationCommitments::<T>::insert((run, 0, index), [0; 32]);
         Attestations::<T>::insert((run, 0, index), Attestation { bitmap, state_root: [0; 32] });
         let reveal = ScoreReveal { evaluations: evaluations(EVALUATIONS_MAX), salt: [0; 32] };
         ScoreCommitments::<T>::insert((run, 0, index), [0; 32]);
@@ -313,15 +326,35 @@ mod benchmarks {
     }
 
     #[benchmark]
-    fn attest() {
+    fn commit_attestation() {
         let run = create::<T>(settings());
-        let (_, hot) = validator::<T>(run, 0);
+        let hot = permitted::<T>(run);
         go_to::<T>(START);
         go_to::<T>(START + settings().schedule.reveal_end);
-        let bitmap = Bitmap::truncate_from(vec![0xff; BITMAP_BYTES_MAX as usize]);
 
         #[extrinsic_call]
-        _(RawOrigin::Signed(hot), run, 0, bitmap, [0; 32]);
+        _(RawOrigin::Signed(hot), run, 0, [0; 32]);
+
+        assert!(AttestationCommitments::<T>::contains_key((run, 0, 0)));
+    }
+
+    #[benchmark]
+    fn reveal_attestation() {
+        let run = create::<T>(settings());
+        let hot = permitted::<T>(run);
+        let bitmap = Bitmap::truncate_from(vec![0xff; BITMAP_BYTES_MAX as usize]);
+        let opening =
+            AttestationOpening { bitmap: bitmap.to_vec(), state_root: [0; 32], salt: [0; 32] };
+        let (genesis, key) = (Pallet::<T>::genesis_hash(), account_bytes(&hot));
+        let hash = attestation_commitment_hash(&genesis, run, 0, &key, &opening);
+        go_to::<T>(START);
+        go_to::<T>(START + settings().schedule.reveal_end);
+        Pallet::<T>::do_commit_attestation(hot.clone(), run, 0, hash)
+            .expect("the commit phase; qed");
+        go_to::<T>(START + settings().schedule.attest_commit_end);
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(hot), run, 0, bitmap, [0; 32], [0; 32]);
 
         assert!(Attestations::<T>::contains_key((run, 0, 0)));
     }
@@ -329,11 +362,12 @@ mod benchmarks {
     #[benchmark]
     fn commit_scores() {
         let run = create::<T>(settings());
-        let (_, hot) = validator::<T>(run, 0);
+        let hot = permitted::<T>(run);
+        go_to::<T>(START);
         go_to::<T>(START + settings().schedule.window_blocks);
 
         #[extrinsic_call]
-        _(RawOrigin::Signed(hot), run, 0, [0; 32]);
+        _(RawOrigin::Signed(hot), run, 0, [0; 32], SCORE_VERSION);
 
         assert!(ScoreCommitments::<T>::contains_key((run, 0, 0)));
     }
@@ -341,17 +375,27 @@ mod benchmarks {
     #[benchmark]
     fn reveal_scores(e: Linear<0, EVALUATIONS_MAX>) {
         let run = create::<T>(settings());
-        let (_, hot) = validator::<T>(run, 0);
+        let hot = permitted::<T>(run);
         let scores = evaluations(e);
         let genesis = Pallet::<T>::genesis_hash();
-        let hash = score_commitment_hash(&genesis, run, 0, &account_bytes(&hot), &scores, &[0; 32]);
+        let hash = score_commitment_hash(
+            &genesis,
+            run,
+            0,
+            &account_bytes(&hot),
+            &scores,
+            SCORE_VERSION,
+            &[0; 32],
+        );
         let schedule = settings().schedule;
+        go_to::<T>(START);
         go_to::<T>(START + schedule.window_blocks);
-        Pallet::<T>::do_commit_scores(hot.clone(), run, 0, hash).expect("the commit phase; qed");
+        Pallet::<T>::do_commit_scores(hot.clone(), run, 0, hash, SCORE_VERSION)
+            .expect("the commit phase; qed");
         go_to::<T>(START + schedule.window_blocks + schedule.score_commit_end);
 
         #[extrinsic_call]
-        _(RawOrigin::Signed(hot), run, 0, scores, [0; 32]);
+        _(RawOrigin::Signed(hot), run, 0, scores, [0; 32], SCORE_VERSION);
 
         assert!(ScoreReveals::<T>::contains_key((run, 0, 0)));
     }

@@ -18,9 +18,9 @@
 //!
 //! ```text
 //! |<------------------------ window w ------------------------>|<-------------- window w+1 -------------
-//! | commit_update          | reveal_update  | attest  |        | commit_scores | reveal_scores | settle w
-//! 0                    commit_end       reveal_end  attest_end                                 score_reveal_end
-//! ^ seed                   ^ challenge seed          ^ state root, accepted set
+//! | commit_update     | reveal_update | commit_, reveal_attestation |  | commit_scores | reveal_scores | settle w
+//! 0               commit_end      reveal_end                attest_end                              score_reveal_end
+//! ^ seed, permits     ^ challenge seed                       ^ state root, accepted set
 //! ```
 //!
 //! `on_initialize` does what a boundary asks for; [`settlement`] advances in `on_poll` with half of a
@@ -32,7 +32,7 @@
 //! `create_run`; a cold key calls `register_miner(run, hot)`, another `register_validator`. In window
 //! w the miner's hot key calls `commit_update` and, after `commit_end`, `reveal_update` with the
 //! chunks that [`challenged_chunks`](protocol::commitment::challenged_chunks) names; the validators
-//! `attest`. In w+1 they `commit_scores` and `reveal_scores`. Then the window is settled, and after
+//! `commit_attestation` and `reveal_attestation`. In w+1 they `commit_scores` and `reveal_scores`. Then the window is settled, and after
 //! `claim_delay_windows` anybody may call `claim` for the miner's cold key.
 //!
 //! # Properties
@@ -43,7 +43,8 @@
 //! - A participant that registers takes part from the next window on; a slot's new holder inherits nothing.
 //! - A change of settings never affects a window that is open.
 //! - The run's account holds what is claimable and carried, and the foundation, at least.
-//! - Successful calls of a window's work (calls 7 to 11) are free; failing ones are paid for.
+//! - All stake that counts in a window is that of its permits, taken in its first block; a change in it counts later.
+//! - Successful calls of a window's work (calls 7, 8, 10, 11, 14 and 15) are free; failing ones are paid for.
 #![cfg_attr(not(feature = "std"), no_std)]
 
 extern crate alloc;
@@ -200,7 +201,7 @@ pub mod pallet {
     #[pallet::storage]
     pub type MinerSlots<T> = StorageMap<_, Twox64Concat, RunId, Slots, ValueQuery>;
 
-    /// The validators by slot. Written by registration, `attest` and settlement, removed by
+    /// The validators by slot. Written by registration, `reveal_attestation` and settlement, removed by
     /// `deregister_validator`; at most [`VALIDATORS_MAX`] a run.
     #[pallet::storage]
     pub type Validators<T: Config> = StorageDoubleMap<
@@ -274,7 +275,26 @@ pub mod pallet {
         Uid,
     >;
 
-    /// The attestations of a window by validator. Written by `attest`, removed with the window.
+    /// The validators with a permit for a window and their stakes in its first block, sorted by index. Written there, used
+    /// for all that is decided and paid of the window, removed with it.
+    #[pallet::storage]
+    pub type Permits<T> =
+        StorageDoubleMap<_, Twox64Concat, RunId, Twox64Concat, Window, PermitList, ValueQuery>;
+
+    /// The validators' commitments to their attestations of a window. Written by `commit_attestation`, removed with the
+    /// window.
+    #[pallet::storage]
+    pub type AttestationCommitments<T> = StorageNMap<
+        _,
+        (
+            NMapKey<Twox64Concat, RunId>,
+            NMapKey<Twox64Concat, Window>,
+            NMapKey<Twox64Concat, ValidatorIndex>,
+        ),
+        Hash,
+    >;
+
+    /// The attestations of a window by validator. Written by `reveal_attestation`, removed with the window.
     #[pallet::storage]
     pub type Attestations<T> = StorageNMap<
         _,
@@ -422,6 +442,8 @@ pub mod pallet {
         SettingsScheduled { run: RunId, window: Window },
         /// Other settings are in force.
         SettingsApplied { run: RunId, window: Window },
+        /// A validator committed to an attestation.
+        AttestationCommitted { run: RunId, window: Window, index: ValidatorIndex, hash: Hash },
     }
 
     /// Why a call was refused, and what its caller can change.
@@ -499,8 +521,10 @@ pub mod pallet {
         CopiedPayload,
         /// The bitmap has more bytes than the run has slots; leave out those behind the last uid.
         BitmapTooLong,
-        /// The validator has attested in this window; it cannot again.
-        AlreadyAttested,
+        /// The validator has no permit for the window: its stake was not among the highest in the window's first block.
+        NoPermit,
+        /// The run counts scores of another version of measuring; see `score_version`, and update.
+        ScoreVersionWrong,
         /// The account can claim nothing yet; see `claim_delay_windows`.
         NothingClaimable,
         /// A record that the chain itself keeps is missing or a sum does not fit; please report it.
@@ -725,31 +749,6 @@ pub mod pallet {
             Ok(Pays::No.into())
         }
 
-        /// Says which revealed payloads the caller could fetch and found valid, and which state it
-        /// holds; free if it succeeds.
-        ///
-        /// ## Dispatch Origin
-        ///
-        /// Signed by a validator's hot key.
-        ///
-        /// ## Errors
-        ///
-        /// Another window or phase, a validator that takes part later, a second attestation, a bitmap
-        /// longer than the run's slots.
-        #[pallet::call_index(9)]
-        #[pallet::weight(T::WeightInfo::attest())]
-        pub fn attest(
-            origin: OriginFor<T>,
-            run: RunId,
-            window: Window,
-            bitmap: Bitmap,
-            state_root: Hash,
-        ) -> DispatchResultWithPostInfo {
-            let hot = ensure_signed(origin)?;
-            Self::do_attest(hot, run, window, bitmap, state_root)?;
-            Ok(Pays::No.into())
-        }
-
         /// Commits to the evaluations of the window before the current one; free if it succeeds.
         ///
         /// ## Dispatch Origin
@@ -758,7 +757,8 @@ pub mod pallet {
         ///
         /// ## Errors
         ///
-        /// Another window or phase, a validator that took no part in it, a second commitment.
+        /// Another window or phase, a validator without a permit for it, a second commitment, another version of measuring
+        /// than the run's.
         #[pallet::call_index(10)]
         #[pallet::weight(T::WeightInfo::commit_scores())]
         pub fn commit_scores(
@@ -766,9 +766,10 @@ pub mod pallet {
             run: RunId,
             window: Window,
             hash: Hash,
+            version: u32,
         ) -> DispatchResultWithPostInfo {
             let hot = ensure_signed(origin)?;
-            Self::do_commit_scores(hot, run, window, hash)?;
+            Self::do_commit_scores(hot, run, window, hash, version)?;
             Ok(Pays::No.into())
         }
 
@@ -781,8 +782,8 @@ pub mod pallet {
         ///
         /// ## Errors
         ///
-        /// Another window or phase, no commitment, a second reveal, evaluations and salt that do not
-        /// fit the commitment.
+        /// Another window or phase, no permit, no commitment, a second reveal, another version of measuring than the run's,
+        /// evaluations and salt that do not fit the commitment.
         #[pallet::call_index(11)]
         #[pallet::weight(T::WeightInfo::reveal_scores(evaluations.len() as u32))]
         pub fn reveal_scores(
@@ -791,9 +792,10 @@ pub mod pallet {
             window: Window,
             evaluations: Evaluations,
             salt: Hash,
+            version: u32,
         ) -> DispatchResultWithPostInfo {
             let hot = ensure_signed(origin)?;
-            Self::do_reveal_scores(hot, run, window, evaluations, salt)?;
+            Self::do_reveal_scores(hot, run, window, evaluations, salt, version)?;
             Ok(Pays::No.into())
         }
 
@@ -832,6 +834,57 @@ pub mod pallet {
         ) -> DispatchResult {
             let owner = ensure_signed(origin)?;
             Self::do_set_params(owner, run, *settings)
+        }
+
+        // Index 9 was an attestation without commitment.
+
+        /// Commits to what [`Self::reveal_attestation`] will say of the current window, so that nobody can copy it; free
+        /// if it succeeds.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the hot key of a validator with a permit for the window.
+        ///
+        /// ## Errors
+        ///
+        /// Another window or phase, no permit, a second commitment.
+        #[pallet::call_index(14)]
+        #[pallet::weight(T::WeightInfo::commit_attestation())]
+        pub fn commit_attestation(
+            origin: OriginFor<T>,
+            run: RunId,
+            window: Window,
+            hash: Hash,
+        ) -> DispatchResultWithPostInfo {
+            let hot = ensure_signed(origin)?;
+            Self::do_commit_attestation(hot, run, window, hash)?;
+            Ok(Pays::No.into())
+        }
+
+        /// Says which revealed payloads the caller could fetch and found valid, and which state it
+        /// holds; free if it succeeds.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the hot key of a validator with a permit for the window.
+        ///
+        /// ## Errors
+        ///
+        /// Another window or phase, no permit, no commitment, a second reveal, words that do not fit the commitment, a
+        /// bitmap longer than the run's slots.
+        #[pallet::call_index(15)]
+        #[pallet::weight(T::WeightInfo::reveal_attestation())]
+        pub fn reveal_attestation(
+            origin: OriginFor<T>,
+            run: RunId,
+            window: Window,
+            bitmap: Bitmap,
+            state_root: Hash,
+            salt: Hash,
+        ) -> DispatchResultWithPostInfo {
+            let hot = ensure_signed(origin)?;
+            Self::do_reveal_attestation(hot, run, window, bitmap, state_root, salt)?;
+            Ok(Pays::No.into())
         }
     }
 

@@ -14,7 +14,7 @@ use frame_support::{
     BoundedVec,
 };
 use protocol::{
-    books::{self, due, settlement_inputs, takes_part, MinerRow, ValidatorRow},
+    books::{self, due, settlement_input, takes_part, Facts, MinerRow, ValidatorRow, Voter},
     consensus::{emission_at, pay, settle, split_emission, Outcome, ValidatorOutcome},
     settings::{ConsensusKind, StandingKind},
     window::phase_at,
@@ -23,11 +23,11 @@ use protocol::{
 use sp_runtime::Perbill;
 
 use crate::{
-    Attestations, BondRow, Bonds, CommitCounts, Commitments, Config, Event, Ledgers, MinerOf,
-    MinerPay, MinerSlots, Miners, Pallet, PayloadOwners, Reveals, Runs, ScoreCommitments,
-    ScoreReveals, Settlement, SettlementPages, Settlements, Stage, ValidatorOf, ValidatorPay,
-    ValidatorSlots, Validators, VoidReason, WeightInfo, WindowRecord, WindowStatus, Windows,
-    EVALUATIONS_MAX, PAGE_LEN, UIDS_MAX, VALIDATORS_MAX,
+    window::voter, AttestationCommitments, Attestations, BondRow, Bonds, CommitCounts, Commitments,
+    Config, Event, Ledgers, MinerOf, MinerPay, MinerSlots, Miners, Pallet, PayloadOwners, Permits,
+    Reveals, Runs, ScoreCommitments, ScoreReveals, Settlement, SettlementPages, Settlements, Stage,
+    ValidatorOf, ValidatorPay, ValidatorSlots, Validators, VoidReason, WeightInfo, WindowRecord,
+    WindowStatus, Windows, EVALUATIONS_MAX, PAGE_LEN, UIDS_MAX, VALIDATORS_MAX,
 };
 
 /// The part of a block that settlements may take before transactions.
@@ -188,14 +188,25 @@ impl<T: Config> Pallet<T> {
         let miners: BTreeMap<Uid, MinerOf<T>> = Miners::<T>::iter_prefix(run_id).collect();
         let validators: BTreeMap<u16, ValidatorOf<T>> =
             Validators::<T>::iter_prefix(run_id).collect();
-        let (miner_inputs, validator_inputs) = settlement_inputs(
+        let next = window.checked_add(1).and_then(|next| Windows::<T>::get(run_id, next));
+        let rows = Self::attestation_rows(run_id, window);
+        let voters: Vec<Voter<'_>> = rows.iter().map(voter).collect();
+        let facts = Facts {
+            state_root: record.state_root,
+            voters: &voters,
+            unavailable: &record.unavailable,
+            excused: record.excused,
+            scored_seed: next.ok_or(VoidReason::TooLate)?.seed,
+        };
+        let incentive = &record.settings.incentive;
+        let input = settlement_input(
             window,
             Self::miner_rows(run_id, window, &miners),
             Self::validator_rows(run_id, window, &validators),
-            &record.accepted,
-            &record.unavailable,
+            facts,
+            incentive,
         );
-        let outcome = settle(&miner_inputs, &validator_inputs, &record.settings.incentive)?;
+        let outcome = settle(&input, incentive)?;
         let split = split_emission(&record.settings.emission, pot)?;
         let miner_shares: Vec<_> = outcome.miners.iter().map(|miner| miner.share).collect();
         let (miner_amounts, _) = pay(split.miners, &miner_shares)?;
@@ -292,7 +303,6 @@ impl<T: Config> Pallet<T> {
         let row = |(index, validator): (&u16, &ValidatorOf<T>)| ValidatorRow {
             index: *index,
             registered_window: validator.registered_window,
-            stake: validator.stake,
             evaluations: ScoreReveals::<T>::get((run_id, window, *index))
                 .map(|reveal| reveal.evaluations.into_inner()),
             bonds: Bonds::<T>::get(run_id, index).map(|bonds| books::Bonds {
@@ -426,6 +436,9 @@ impl<T: Config> Pallet<T> {
             Commitments::<T>::clear_prefix(prefix, PRUNE_ROWS, None).maybe_cursor.is_none(),
             Reveals::<T>::clear_prefix(prefix, PRUNE_ROWS, None).maybe_cursor.is_none(),
             PayloadOwners::<T>::clear_prefix(prefix, PRUNE_ROWS, None).maybe_cursor.is_none(),
+            AttestationCommitments::<T>::clear_prefix(prefix, PRUNE_ROWS, None)
+                .maybe_cursor
+                .is_none(),
             Attestations::<T>::clear_prefix(prefix, PRUNE_ROWS, None).maybe_cursor.is_none(),
             ScoreCommitments::<T>::clear_prefix(prefix, PRUNE_ROWS, None).maybe_cursor.is_none(),
             ScoreReveals::<T>::clear_prefix(prefix, PRUNE_ROWS, None).maybe_cursor.is_none(),
@@ -434,6 +447,7 @@ impl<T: Config> Pallet<T> {
             return;
         }
         CommitCounts::<T>::remove(run_id, window);
+        Permits::<T>::remove(run_id, window);
         Windows::<T>::remove(run_id, window);
         Runs::<T>::mutate(run_id, |run| {
             if let Some(run) = run {

@@ -2,8 +2,11 @@
 
 use frame_support::ensure;
 use protocol::{
-    books::takes_part,
-    commitment::{challenged_chunks, commitment_hash, score_commitment_hash, Opening},
+    books::{permit_of, takes_part},
+    commitment::{
+        attestation_commitment_hash, challenged_chunks, commitment_hash, score_commitment_hash,
+        AttestationOpening, Opening,
+    },
     layout::Layout,
     merkle,
     seed::mix_salt,
@@ -14,10 +17,10 @@ use protocol::{
 use sp_runtime::{traits::Zero, DispatchResult};
 
 use crate::{
-    account_bytes, Attestation, Attestations, Bitmap, CommitCounts, Commitment, Commitments,
-    Config, Error, Evaluations, Event, Layouts, MinerUids, Miners, Pallet, PayloadOwners, Reveal,
-    RevealedChunks, Reveals, RunOf, Runs, ScoreCommitments, ScoreReveal, ScoreReveals,
-    ValidatorIndices, ValidatorOf, Validators, Windows,
+    account_bytes, Attestation, AttestationCommitments, Attestations, Bitmap, CommitCounts,
+    Commitment, Commitments, Config, Error, Evaluations, Event, Layouts, MinerUids, Miners, Pallet,
+    PayloadOwners, Permits, Reveal, RevealedChunks, Reveals, RunOf, Runs, ScoreCommitments,
+    ScoreReveal, ScoreReveals, ValidatorIndices, Validators, Windows,
 };
 
 impl<T: Config> Pallet<T> {
@@ -127,21 +130,46 @@ impl<T: Config> Pallet<T> {
         Ok(())
     }
 
-    pub(crate) fn do_attest(
+    pub(crate) fn do_commit_attestation(
+        hot: T::AccountId,
+        run_id: RunId,
+        window: Window,
+        hash: Hash,
+    ) -> DispatchResult {
+        Self::ensure_phase(run_id, window, Phase::AttestCommit)?;
+        let index = Self::permitted_validator(run_id, &hot, window)?;
+        let key = (run_id, window, index);
+        ensure!(!AttestationCommitments::<T>::contains_key(key), Error::<T>::AlreadyCommitted);
+        AttestationCommitments::<T>::insert(key, hash);
+        Self::deposit_event(Event::AttestationCommitted { run: run_id, window, index, hash });
+        Ok(())
+    }
+
+    pub(crate) fn do_reveal_attestation(
         hot: T::AccountId,
         run_id: RunId,
         window: Window,
         bitmap: Bitmap,
         state_root: Hash,
+        salt: Hash,
     ) -> DispatchResult {
-        let run = Self::ensure_phase(run_id, window, Phase::Attest)?;
-        let (index, mut validator) = Self::active_validator(run_id, &hot, window)?;
+        let run = Self::ensure_phase(run_id, window, Phase::AttestReveal)?;
+        let index = Self::permitted_validator(run_id, &hot, window)?;
         let key = (run_id, window, index);
-        ensure!(!Attestations::<T>::contains_key(key), Error::<T>::AlreadyAttested);
+        let committed = AttestationCommitments::<T>::get(key).ok_or(Error::<T>::NotCommitted)?;
+        ensure!(!Attestations::<T>::contains_key(key), Error::<T>::AlreadyRevealed);
+        let opening = AttestationOpening { bitmap: bitmap.to_vec(), state_root, salt };
+        let hot_key = account_bytes(&hot);
+        let genesis = Self::genesis_hash();
+        let hash = attestation_commitment_hash(&genesis, run_id, window, &hot_key, &opening);
+        ensure!(hash == committed, Error::<T>::OpeningMismatch);
         let bytes_max = usize::from(run.settings.incentive.uid_max).div_ceil(8);
         ensure!(bitmap.len() <= bytes_max, Error::<T>::BitmapTooLong);
-        validator.attested_window = Some(window);
-        Validators::<T>::insert(run_id, index, validator);
+        Validators::<T>::mutate(run_id, index, |validator| {
+            if let Some(validator) = validator {
+                validator.attested_window = Some(window);
+            }
+        });
         Attestations::<T>::insert(key, Attestation { bitmap, state_root });
         Self::deposit_event(Event::Attested { run: run_id, window, index, state_root });
         Ok(())
@@ -152,11 +180,13 @@ impl<T: Config> Pallet<T> {
         run_id: RunId,
         window: Window,
         hash: Hash,
+        version: u32,
     ) -> DispatchResult {
-        Self::ensure_score_phase(run_id, window, ScorePhase::Commit)?;
-        let (index, _) = Self::active_validator(run_id, &hot, window)?;
+        let run = Self::ensure_score_phase(run_id, window, ScorePhase::Commit)?;
+        let index = Self::permitted_validator(run_id, &hot, window)?;
         let key = (run_id, window, index);
         ensure!(!ScoreCommitments::<T>::contains_key(key), Error::<T>::AlreadyCommitted);
+        Self::ensure_score_version(&run, version)?;
         ScoreCommitments::<T>::insert(key, hash);
         Self::deposit_event(Event::ScoresCommitted { run: run_id, window, index, hash });
         Ok(())
@@ -168,19 +198,21 @@ impl<T: Config> Pallet<T> {
         window: Window,
         evaluations: Evaluations,
         salt: Hash,
+        version: u32,
     ) -> DispatchResult {
         let mut run = Self::ensure_score_phase(run_id, window, ScorePhase::Reveal)?;
-        let (index, _) = Self::active_validator(run_id, &hot, window)?;
+        let index = Self::permitted_validator(run_id, &hot, window)?;
         let key = (run_id, window, index);
         let committed = ScoreCommitments::<T>::get(key).ok_or(Error::<T>::NotCommitted)?;
         ensure!(!ScoreReveals::<T>::contains_key(key), Error::<T>::AlreadyRevealed);
-        let hot_key = account_bytes(&hot);
+        Self::ensure_score_version(&run, version)?;
         let hash = score_commitment_hash(
             &Self::genesis_hash(),
             run_id,
             window,
-            &hot_key,
+            &account_bytes(&hot),
             &evaluations,
+            version,
             &salt,
         );
         ensure!(hash == committed, Error::<T>::OpeningMismatch);
@@ -189,6 +221,12 @@ impl<T: Config> Pallet<T> {
         let count = evaluations.len() as u32;
         ScoreReveals::<T>::insert(key, ScoreReveal { evaluations, salt });
         Self::deposit_event(Event::ScoresRevealed { run: run_id, window, index, count });
+        Ok(())
+    }
+
+    fn ensure_score_version(run: &RunOf<T>, version: u32) -> Result<(), Error<T>> {
+        let expected = run.settings.incentive.score_version;
+        ensure!(version == expected, Error::<T>::ScoreVersionWrong);
         Ok(())
     }
 
@@ -227,16 +265,18 @@ impl<T: Config> Pallet<T> {
         Ok(uid)
     }
 
-    /// The validator with this hot key, if it takes part in `window`.
-    fn active_validator(
+    /// The slot of the validator with this hot key, if it has a permit for `window`.
+    fn permitted_validator(
         run_id: RunId,
         hot: &T::AccountId,
         window: Window,
-    ) -> Result<(ValidatorIndex, ValidatorOf<T>), Error<T>> {
+    ) -> Result<ValidatorIndex, Error<T>> {
         let index = ValidatorIndices::<T>::get(run_id, hot).ok_or(Error::<T>::ValidatorUnknown)?;
         let validator = Validators::<T>::get(run_id, index).ok_or(Error::<T>::Internal)?;
         ensure!(takes_part(validator.registered_window, window), Error::<T>::NotYetActive);
-        Ok((index, validator))
+        let permit = permit_of(&Permits::<T>::get(run_id, window), index);
+        ensure!(permit.is_some(), Error::<T>::NoPermit);
+        Ok(index)
     }
 
     /// The hash of block 0, which `frame_system` keeps for ever.

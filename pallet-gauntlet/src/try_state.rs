@@ -6,15 +6,15 @@ use frame_support::{
     ensure,
     traits::{fungible::Inspect, Get},
 };
-use protocol::{layout::Layout, window::phase_at, Planck, RunId, Window};
+use protocol::{books::permit_of, layout::Layout, window::phase_at, Planck, RunId, Window};
 use sp_runtime::TryRuntimeError;
 
 use crate::{
-    Announcements, Attestations, Bonds, Claims, CommitCounts, Commitments, Config, HoldReason,
-    Layouts, Ledgers, MinerSlots, MinerUids, Miners, NextRunId, Pallet, PayloadOwners,
-    PendingSettings, Reveals, RunOf, Runs, ScoreCommitments, ScoreReveals, SettlementPages,
-    Settlements, Stage, ValidatorIndices, ValidatorSlots, Validators, WindowStatus, Windows,
-    VALIDATORS_MAX,
+    Announcements, AttestationCommitments, Attestations, Bonds, Claims, CommitCounts, Commitments,
+    Config, HoldReason, Layouts, Ledgers, MinerSlots, MinerUids, Miners, NextRunId, Pallet,
+    PayloadOwners, PendingSettings, Permits, Reveals, RunOf, Runs, ScoreCommitments, ScoreReveals,
+    SettlementPages, Settlements, Stage, ValidatorIndices, ValidatorSlots, Validators,
+    WindowStatus, Windows, VALIDATORS_MAX,
 };
 
 impl<T: Config> Pallet<T> {
@@ -212,13 +212,29 @@ impl<T: Config> Pallet<T> {
         Ok(())
     }
 
-    /// 14. Attestations and scores belong to kept windows; revealed scores were committed.
+    /// 14. Attestations and scores belong to kept windows, are of validators with a permit, and were committed to.
+    /// 20. Permits belong to kept windows, are sorted by index, and within `permits_max`.
     fn try_state_scores(run_id: RunId, run: &RunOf<T>) -> Result<(), TryRuntimeError> {
-        for ((window, _), _) in Attestations::<T>::iter_prefix((run_id,)) {
+        let has_permit =
+            |window, index| permit_of(&Permits::<T>::get(run_id, window), index).is_some();
+        for ((window, index), _) in Attestations::<T>::iter_prefix((run_id,)) {
             ensure!(Self::is_kept(run, window), "14: an attestation outside of the history");
+            ensure!(has_permit(window, index), "14: an attestation without permit");
+            let is_committed = AttestationCommitments::<T>::contains_key((run_id, window, index));
+            let is_pruned = window == run.next_pruning;
+            ensure!(is_committed || is_pruned, "14: an attestation without commitment");
+        }
+        for (window, permits) in Permits::<T>::iter_prefix(run_id) {
+            ensure!(Self::is_kept(run, window), "20: permits outside of the history");
+            let is_sorted = permits.windows(2).all(|pair| pair[0].0 < pair[1].0);
+            ensure!(is_sorted, "20: permits out of order");
+            let record = Windows::<T>::get(run_id, window).ok_or("20: permits without window")?;
+            let permits_max = usize::from(record.settings.incentive.permits_max);
+            ensure!(permits.len() <= permits_max, "20: too many permits");
         }
         for ((window, index), _) in ScoreReveals::<T>::iter_prefix((run_id,)) {
             ensure!(Self::is_kept(run, window), "14: scores outside of the history");
+            ensure!(has_permit(window, index), "14: scores without permit");
             let is_committed = ScoreCommitments::<T>::contains_key((run_id, window, index));
             ensure!(is_committed || window == run.next_pruning, "14: scores without commitment");
         }

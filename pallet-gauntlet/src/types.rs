@@ -44,6 +44,7 @@ const _: () = assert!(protocol::settings::UID_MAX as u32 == UIDS_MAX);
 const _: () = assert!(protocol::settings::ACCEPTED_MAX as u32 == ACCEPTED_MAX);
 const _: () = assert!(protocol::settings::EVALUATIONS_MAX as u32 == EVALUATIONS_MAX);
 const _: () = assert!(protocol::settings::CHALLENGE_CHUNKS_MAX as u32 == CHUNKS_MAX);
+const _: () = assert!(protocol::settings::PERMITS_MAX as u32 == VALIDATORS_MAX);
 
 /// One bit for each slot: bit `slot % 8` (least significant first) of byte `slot / 8`.
 pub type Bitmap = BoundedVec<u8, ConstU32<BITMAP_BYTES_MAX>>;
@@ -51,6 +52,8 @@ pub type Bitmap = BoundedVec<u8, ConstU32<BITMAP_BYTES_MAX>>;
 pub type LayoutVec = BoundedVec<u64, ConstU32<{ protocol::layout::LAYOUT_TENSORS_MAX }>>;
 /// A set of miners, sorted by uid.
 pub type AcceptedSet = BoundedVec<Uid, ConstU32<ACCEPTED_MAX>>;
+/// The validators with a permit for a window, by index, with their stakes.
+pub type PermitList = BoundedVec<protocol::books::Permit, ConstU32<VALIDATORS_MAX>>;
 /// What a validator measured in one window.
 pub type Evaluations = BoundedVec<Evaluation, ConstU32<EVALUATIONS_MAX>>;
 /// The chunks that a reveal shows.
@@ -169,7 +172,7 @@ pub struct Validator<AccountId> {
     pub stake: Planck,
     /// The first window in which it takes part; see [`Miner::registered_window`].
     pub registered_window: Window,
-    /// The last window in which it attested; it is active there and in the one after.
+    /// The last window in which it attested; for people, nothing follows from it.
     pub attested_window: Option<Window>,
     /// Its agreement with the medians in the last settled window.
     pub agreement: Q32,
@@ -303,6 +306,8 @@ pub struct WindowRecord {
     pub minted: Planck,
     /// The settings in force, from opening to settlement.
     pub settings: Settings,
+    /// The chain stalled or was paused in the window: nobody is blamed for what is missing in it.
+    pub excused: bool,
 }
 
 /// A miner's commitment to an update.

@@ -8,7 +8,7 @@ use protocol::{fixed::Q32, Planck, RunId, ValidatorIndex};
 use sp_runtime::{DispatchError, DispatchResult};
 
 use crate::{
-    registration::first_window, Announcements, Attestations, Bonds, Config, Error, Event,
+    registration::first_window, Announcements, AttestationCommitments, Bonds, Config, Error, Event,
     HoldReason, Pallet, ScoreCommitments, Validator, ValidatorIndices, ValidatorSlots, Validators,
     VALIDATORS_MAX,
 };
@@ -70,7 +70,8 @@ impl<T: Config> Pallet<T> {
         let validator = Validators::<T>::get(run_id, index).ok_or(Error::<T>::ValidatorUnknown)?;
         ensure!(validator.cold == who, Error::<T>::NotColdKey);
         if let Some(moment) = moment {
-            let has_attested = Attestations::<T>::contains_key((run_id, moment.window, index));
+            let has_attested =
+                AttestationCommitments::<T>::contains_key((run_id, moment.window, index));
             let has_scored = moment
                 .window
                 .checked_sub(1)

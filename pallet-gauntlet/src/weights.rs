@@ -32,8 +32,10 @@ pub trait WeightInfo {
     fn commit_update() -> Weight;
     /// `c` chunks, each with the longest proof.
     fn reveal_update(c: u32) -> Weight;
-    /// The weight of the call `attest`.
-    fn attest() -> Weight;
+    /// The weight of the call `commit_attestation`.
+    fn commit_attestation() -> Weight;
+    /// The weight of the call `reveal_attestation`.
+    fn reveal_attestation() -> Weight;
     /// The weight of the call `commit_scores`.
     fn commit_scores() -> Weight;
     /// `e` evaluations.
@@ -96,7 +98,7 @@ macro_rules! estimates {
                 estimate($database, 90, 8_192, 10, 7)
             }
             fn announce() -> Weight {
-                estimate($database, 30, 8_192, 4, 1)
+                estimate($database, 30, 8_192, 5, 1)
             }
             fn commit_update() -> Weight {
                 estimate($database, 30, 8_192, 5, 2)
@@ -106,14 +108,17 @@ macro_rules! estimates {
                 // decoding of 4096 values follow.
                 estimate($database, 120 + 150 * u64::from(c), 24_576, 11, 4)
             }
-            fn attest() -> Weight {
-                estimate($database, 40, 8_192, 4, 2)
+            fn commit_attestation() -> Weight {
+                estimate($database, 30, 8_192, 6, 1)
+            }
+            fn reveal_attestation() -> Weight {
+                estimate($database, 50, 8_192, 7, 2)
             }
             fn commit_scores() -> Weight {
-                estimate($database, 30, 8_192, 4, 1)
+                estimate($database, 30, 8_192, 5, 1)
             }
             fn reveal_scores(e: u32) -> Weight {
-                estimate($database, 50 + u64::from(e), 8_192, 6, 2)
+                estimate($database, 50 + u64::from(e), 8_192, 7, 2)
             }
             fn claim() -> Weight {
                 estimate($database, 100, 8_192, 5, 4)
@@ -125,7 +130,8 @@ macro_rules! estimates {
                 estimate($database, 5 + 5 * u64::from(r), 1_024 * u64::from(r), 1 + u64::from(r), 0)
             }
             fn open_window() -> Weight {
-                estimate($database, 40, 4_096, 3, 3)
+                // The stakes of 64 validators are read and sorted.
+                estimate($database, 100, 65_536, 67, 4)
             }
             fn draw_challenge() -> Weight {
                 estimate($database, 20, 4_096, 1, 1)
@@ -138,12 +144,13 @@ macro_rules! estimates {
             fn settle_begin(m: u32, v: u32) -> Weight {
                 let (m, v) = (u64::from(m), u64::from(v));
                 let pages = m.div_ceil(u64::from(crate::PAGE_LEN));
-                // Each of 256 evaluations a validator is sorted three times.
+                // Each of 256 evaluations a validator is sorted three times; each miner is hashed once for the draw
+                // and looked up in each bitmap three times.
                 estimate(
                     $database,
-                    200 + 10 * m + 1_000 * v,
+                    200 + 15 * m + 1_000 * v + m * v / 10,
                     1_024 * m + 8_192 * v,
-                    8 + 3 * m + 2 * v,
+                    10 + 3 * m + 3 * v,
                     6 + pages,
                 )
             }
@@ -166,7 +173,7 @@ macro_rules! estimates {
             }
             fn prune(r: u32) -> Weight {
                 let r = u64::from(r);
-                estimate($database, 50 + 20 * r, 4_096 * r, 2 + 6 * r, 3 + 6 * r)
+                estimate($database, 50 + 20 * r, 4_096 * r, 2 + 7 * r, 4 + 7 * r)
             }
         }
     };

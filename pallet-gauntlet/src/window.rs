@@ -1,4 +1,4 @@
-//! Does the work of `on_initialize` at a window's boundaries: opens it, draws the challenge, fixes the accepted set.
+//! Does the work of `on_initialize` at a window's boundaries: opens it, draws up its permits, draws the challenge, fixes the accepted set.
 
 use alloc::vec::Vec;
 
@@ -6,7 +6,7 @@ use frame_support::{traits::Get, weights::Weight, BoundedVec};
 use frame_system::pallet_prelude::BlockNumberFor;
 use protocol::{
     accept::bitmap_of,
-    books::{self, Acceptance, Attested, Revealed, Voter},
+    books::{self, permits, Acceptance, Attested, Permit, Revealed, Staked, Voter},
     seed::{challenge_seed, window_seed},
     window::phase_at,
     Hash, RunId, Window,
@@ -14,8 +14,9 @@ use protocol::{
 use sp_runtime::SaturatedConversion;
 
 use crate::{
-    AcceptedSet, Attestations, Bitmap, Config, Event, Miners, Pallet, PendingSettings, Reveals,
-    RunOf, RunStatus, Runs, Validators, WeightInfo, WindowRecord, WindowStatus, Windows,
+    AcceptedSet, Attestation, Attestations, Bitmap, Config, Event, Miners, Pallet, PendingSettings,
+    PermitList, Permits, Reveals, RunOf, RunStatus, Runs, Validators, WeightInfo, WindowRecord,
+    WindowStatus, Windows,
 };
 
 impl<T: Config> Pallet<T> {
@@ -63,11 +64,37 @@ impl<T: Config> Pallet<T> {
             status: WindowStatus::Open,
             minted: 0,
             settings: run.settings.clone(),
+            excused: false,
         };
         Windows::<T>::insert(run_id, window, record);
+        Self::snapshot_permits(run_id, window, run.settings.incentive.permits_max);
         Runs::<T>::insert(run_id, run);
         Self::deposit_event(Event::WindowOpened { run: run_id, window, seed });
         T::WeightInfo::open_window()
+    }
+
+    /// Draws up the window's permits from the stakes of this block.
+    fn snapshot_permits(run_id: RunId, window: Window, permits_max: u16) {
+        let rows: Vec<Staked> = Validators::<T>::iter_prefix(run_id)
+            .map(|(index, validator)| Staked {
+                index,
+                stake: validator.stake,
+                registered_window: validator.registered_window,
+            })
+            .collect();
+        let permits = permits(window, &rows, permits_max);
+        Permits::<T>::insert(run_id, window, PermitList::truncate_from(permits));
+    }
+
+    /// The permits of a window, each with what its holder attested.
+    pub(crate) fn attestation_rows(
+        run_id: RunId,
+        window: Window,
+    ) -> Vec<(Permit, Option<Attestation>)> {
+        Permits::<T>::get(run_id, window)
+            .into_iter()
+            .map(|permit| (permit, Attestations::<T>::get((run_id, window, permit.0))))
+            .collect()
     }
 
     /// Draws the seed of the challenged chunks from the hash of the commit phase's last block.
@@ -88,20 +115,8 @@ impl<T: Config> Pallet<T> {
             frame_support::defensive!("a window without a record");
             return T::WeightInfo::accept(0, 0);
         };
-        let rows: Vec<_> = Validators::<T>::iter_prefix(run_id)
-            .map(|(index, found)| (found, Attestations::<T>::get((run_id, window, index))))
-            .collect();
-        let voters: Vec<Voter<'_>> = rows
-            .iter()
-            .map(|(validator, row)| Voter {
-                stake: validator.stake,
-                registered_window: validator.registered_window,
-                attested_window: validator.attested_window,
-                attestation: row
-                    .as_ref()
-                    .map(|row| Attested { state_root: row.state_root, bitmap: &row.bitmap }),
-            })
-            .collect();
+        let rows = Self::attestation_rows(run_id, window);
+        let voters: Vec<Voter<'_>> = rows.iter().map(voter).collect();
         let revealed = Self::revealed(run_id, window);
         let attested_count = rows.iter().filter(|(_, row)| row.is_some()).count();
         let Acceptance { state_root, accepted, unavailable } = books::accept(
@@ -131,9 +146,18 @@ impl<T: Config> Pallet<T> {
                     uid,
                     base_state_root: reveal.opening.base_state_root,
                     value: miner.value,
+                    is_scored: miner.standing.scored_windows > 0,
                     registered_window: miner.registered_window,
                 })
             })
             .collect()
     }
+}
+
+/// A permit and its attestation as the rules read them.
+pub(crate) fn voter((permit, row): &(Permit, Option<Attestation>)) -> Voter<'_> {
+    let (index, stake) = *permit;
+    let attestation =
+        row.as_ref().map(|row| Attested { state_root: row.state_root, bitmap: &row.bitmap });
+    Voter { index, stake, attestation }
 }

@@ -1,21 +1,18 @@
 //! Decides which updates of a window every replica applies, and on which state they agree.
 //!
-//! Properties: the state root is final, and an update available, only if validators with two
-//! thirds of the active stake say so, so that a minority can neither accept nor refuse anything; a
-//! newcomer without standing cannot displace anybody; all orders of the inputs give one answer.
+//! Properties: the state root is final, an update available, and an update proven unavailable, only if validators with two
+//! thirds of all permitted stake say so, so that a minority neither accepts nor convicts, however many are silent; a
+//! newcomer without standing cannot displace anybody; who is known to do harm is not accepted; all orders of the inputs
+//! give one answer.
 
 use alloc::{collections::BTreeMap, vec, vec::Vec};
 
-use crate::{
-    fixed::Q32,
-    settings::{Incentive, PPM},
-    Hash, Uid, Window,
-};
+use crate::{fixed::Q32, settings::Incentive, Hash, Uid, Window};
 
 /// One validator's attestation of a window.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AttestationInput<'a> {
-    /// The validator's stake.
+    /// The stake of the validator's permit, in planck.
     pub stake: u64,
     /// Root of the parameters it holds at the start of the window.
     pub state_root: Hash,
@@ -34,7 +31,9 @@ pub struct Candidate {
     pub value: Q32,
     /// Whether it is on probation in the window, see [`on_probation`].
     pub on_probation: bool,
-    /// When it registered; a tie in standing does not look at it.
+    /// Whether it was scored in any window.
+    pub is_scored: bool,
+    /// When it registered; of two with equal standing the earlier one ranks first.
     pub registered_window: Window,
 }
 
@@ -65,95 +64,117 @@ pub fn on_probation(registered_window: Window, window: Window, incentive: &Incen
     registered_window >= u64::from(incentive.waiver_windows) && window < end
 }
 
-/// Whether `stake` is at least `share_ppm` of `total`; of nothing, no share is enough.
-fn is_enough(stake: u128, total: u128, share_ppm: u32) -> bool {
+/// Whether `stake` is two thirds of `total` at least: 3 · stake ≥ 2 · total. Nothing is no majority of nothing.
+fn is_majority(stake: u128, total: u128) -> bool {
     // Stakes are sums of less than 2^40 u64: no product reaches 2^128.
-    total > 0
-        && stake.saturating_mul(u128::from(PPM)) >= total.saturating_mul(u128::from(share_ppm))
+    total > 0 && stake.saturating_mul(3) >= total.saturating_mul(2)
 }
 
-/// The state root that validators with at least `finality_ppm` of `total_stake` attested, if any.
-///
-/// With `finality_ppm` above one half ([`crate::settings::Settings::validate`]) there is at most
-/// one; otherwise the one with more stake, then the smaller hash.
-pub fn final_root(
-    attestations: &[AttestationInput<'_>],
-    total_stake: u128,
-    finality_ppm: u32,
-) -> Option<Hash> {
+/// The state root that validators with two thirds of `total_stake` attested, if any; two cannot both be that.
+pub fn final_root(attestations: &[AttestationInput<'_>], total_stake: u128) -> Option<Hash> {
     let mut stakes: BTreeMap<Hash, u128> = BTreeMap::new();
     for attestation in attestations {
         let stake = stakes.entry(attestation.state_root).or_default();
         *stake = stake.saturating_add(u128::from(attestation.stake));
     }
-    let mut best: Option<(Hash, u128)> = None;
-    for (root, stake) in stakes {
-        if best.is_none_or(|(_, most)| stake > most) {
-            best = Some((root, stake));
-        }
-    }
-    best.filter(|(_, stake)| is_enough(*stake, total_stake, finality_ppm)).map(|(root, _)| root)
+    stakes.into_iter().find(|(_, stake)| is_majority(*stake, total_stake)).map(|(root, _)| root)
 }
 
-/// The stake of the validators that could fetch the payload of `uid` and found it valid.
-pub fn attested_stake(attestations: &[AttestationInput<'_>], uid: Uid) -> u128 {
+/// The stake of the attestations that `says`.
+fn stake_that(
+    attestations: &[AttestationInput<'_>],
+    says: impl Fn(&AttestationInput<'_>) -> bool,
+) -> u128 {
     attestations
         .iter()
-        .filter(|attestation| bitmap_contains(attestation.bitmap, uid))
+        .filter(|attestation| says(attestation))
         .fold(0, |sum, attestation| sum.saturating_add(u128::from(attestation.stake)))
 }
 
-/// Whether `uid`'s payload was attested by at least `finality_ppm` of `total_stake`.
-pub fn is_available(
-    attestations: &[AttestationInput<'_>],
-    total_stake: u128,
-    uid: Uid,
-    finality_ppm: u32,
-) -> bool {
-    is_enough(attested_stake(attestations, uid), total_stake, finality_ppm)
+/// Whether validators with two thirds of `total_stake` could fetch `uid`'s payload and found it valid.
+pub fn is_available(attestations: &[AttestationInput<'_>], total_stake: u128, uid: Uid) -> bool {
+    let stake = stake_that(attestations, |row| bitmap_contains(row.bitmap, uid));
+    is_majority(stake, total_stake)
 }
 
-/// Whether enough stake attested, and `uid`'s payload would not be available even if every absent
-/// part of `total_stake` had attested it: an absent validator never costs a miner.
+/// Whether validators with two thirds of `total_stake` attested and left `uid` out: who is absent speaks against nobody,
+/// and a minority convicts nobody.
 pub fn is_proven_unavailable(
     attestations: &[AttestationInput<'_>],
     total_stake: u128,
     uid: Uid,
-    finality_ppm: u32,
 ) -> bool {
-    let present = attestations
-        .iter()
-        .fold(0u128, |sum, attestation| sum.saturating_add(u128::from(attestation.stake)));
-    let against = present.saturating_sub(attested_stake(attestations, uid));
-    let at_most = total_stake.saturating_sub(against);
-    is_enough(present, total_stake, finality_ppm) && !is_enough(at_most, total_stake, finality_ppm)
+    let stake = stake_that(attestations, |row| !bitmap_contains(row.bitmap, uid));
+    is_majority(stake, total_stake)
+}
+
+/// What the attestations decide of `uids`: those that are available, and those that are proven not to be.
+pub fn decided(
+    attestations: &[AttestationInput<'_>],
+    total_stake: u128,
+    uids: impl Iterator<Item = Uid>,
+) -> Vec<(Uid, bool)> {
+    uids.filter_map(|uid| {
+        if is_available(attestations, total_stake, uid) {
+            return Some((uid, true));
+        }
+        is_proven_unavailable(attestations, total_stake, uid).then_some((uid, false))
+    })
+    .collect()
+}
+
+/// How far an attestation was right: nothing if it names another root than the final one, else the share of the `decided`
+/// payloads of which it says what was decided (1 if none was), rounded down.
+pub fn attestation_worth(
+    state_root: &Hash,
+    bitmap: &[u8],
+    final_root: Option<Hash>,
+    decided: &[(Uid, bool)],
+) -> Q32 {
+    if final_root.as_ref() != Some(state_root) {
+        return Q32::ZERO;
+    }
+    let right =
+        decided.iter().filter(|(uid, is_there)| bitmap_contains(bitmap, *uid) == *is_there).count();
+    // At most 2^16 of each.
+    let ratio = i128::try_from(right).ok().zip(i128::try_from(decided.len()).ok());
+    ratio.and_then(|(right, of)| Q32::from_ratio(right, of)).unwrap_or(Q32::ONE)
 }
 
 /// The accepted set of a window, sorted by uid: of the candidates that are available, based on the
-/// final root and not on probation, the `accepted_max` of highest standing, ties to the lower uid.
+/// final root and not on probation, the `accepted_max` that rank first.
 ///
-/// Empty without a final root. A standing below zero counts as zero. O(candidates · attestations).
+/// A higher standing ranks first, then the miner that registered earlier, then the lower uid. Once the first
+/// `bootstrap_windows` are over, a standing of zero is not enough: of those that were never scored the first
+/// `unscored_max` may come after the others, and who was scored and has none left is out. Empty without a final root.
+/// O(candidates · attestations).
 pub fn accepted_set(
+    window: Window,
     candidates: &[Candidate],
     attestations: &[AttestationInput<'_>],
     total_stake: u128,
     final_root: Option<Hash>,
     incentive: &Incentive,
 ) -> Vec<Uid> {
-    let mut eligible: Vec<(core::cmp::Reverse<Q32>, Uid)> = candidates
+    let is_bootstrap = window < u64::from(incentive.bootstrap_windows);
+    let mut eligible: Vec<(core::cmp::Reverse<Q32>, Window, Uid)> = candidates
         .iter()
         .filter(|candidate| final_root == Some(candidate.base_state_root))
         .filter(|candidate| !candidate.on_probation)
-        .filter(|candidate| {
-            is_available(attestations, total_stake, candidate.uid, incentive.finality_ppm)
+        .filter(|candidate| is_bootstrap || candidate.value > Q32::ZERO || !candidate.is_scored)
+        .filter(|candidate| is_available(attestations, total_stake, candidate.uid))
+        .map(|candidate| {
+            let value = core::cmp::Reverse(candidate.value.max(Q32::ZERO));
+            (value, candidate.registered_window, candidate.uid)
         })
-        .map(|candidate| (core::cmp::Reverse(candidate.value.max(Q32::ZERO)), candidate.uid))
         .collect();
     eligible.sort_unstable();
-    eligible.dedup_by_key(|(_, uid)| *uid);
+    let proven = eligible.partition_point(|(value, ..)| value.0 > Q32::ZERO);
+    let unproven_max = if is_bootstrap { u16::MAX } else { incentive.unscored_max };
+    eligible.truncate(proven.saturating_add(usize::from(unproven_max)));
     let mut accepted: Vec<Uid> = eligible
         .into_iter()
-        .map(|(_, uid)| uid)
+        .map(|(_, _, uid)| uid)
         .take(usize::from(incentive.accepted_max))
         .collect();
     accepted.sort_unstable();

@@ -1,8 +1,8 @@
-//! Assigns samples to miners, and miners to validators, by keyed permutations that anybody can recompute.
+//! Assigns samples to miners, and miners to validators, by draws that anybody can recompute.
 //!
 //! Properties: within a window no two assigned samples are equal, of one miner or of two; every
-//! sample is equally likely; validators with neighbouring indices evaluate different miners, so
-//! that the evaluations spread evenly.
+//! sample is equally likely; each miner is evaluated by the same number of validators, which nobody chooses, and each
+//! validator evaluates in proportion to its stake.
 
 use alloc::vec::Vec;
 
@@ -17,8 +17,11 @@ const OWN_DOMAIN: &[u8] = b"gauntlet/own-samples/1";
 /// Key of the permutation from which random samples are drawn.
 const RANDOM_DOMAIN: &[u8] = b"gauntlet/random-samples/1";
 
-/// Key of the permutation that spreads the evaluations.
-const EVALUATION_DOMAIN: &[u8] = b"gauntlet/evaluations/1";
+/// Separates the hashes that order the miners for their evaluation.
+const MINER_DOMAIN: &[u8] = b"gauntlet/evaluated-miners/1";
+
+/// Separates the hashes that order the validators that evaluate.
+const VALIDATOR_DOMAIN: &[u8] = b"gauntlet/evaluators/1";
 
 /// Rounds of the Feistel network; four suffice for a pseudo-random permutation.
 const ROUNDS: u8 = 6;
@@ -125,43 +128,118 @@ pub fn random_sample(seed: &Hash, salt: &[u8], position: u64, sample_count: u64)
     random_samples(seed, salt, sample_count)?.apply(position)
 }
 
-/// Assigns to validator `validator_index` those of `uids` that it must evaluate, sorted by uid.
+/// Who evaluates whom in a window.
 ///
-/// All of them when `count` is at least their number. Otherwise the uids are shuffled under the
-/// seed and laid out in a circle; validator i takes the `count` places from `i · count` on. With
-/// validators of indices 0 to n − 1 each miner is thus evaluated by ⌊n·count/len⌋ or one more.
-pub fn assigned_evaluations(
-    seed: &Hash,
-    validator_index: ValidatorIndex,
-    uids: &[Uid],
-    count: u16,
-) -> Vec<Uid> {
-    let mut sorted = uids.to_vec();
-    sorted.sort_unstable();
-    sorted.dedup();
-    if usize::from(count) >= sorted.len() {
-        return sorted;
-    }
-    let mut assigned: Vec<Uid> = evaluation_places(seed, validator_index, sorted.len(), count)
-        .filter_map(|place| sorted.get(usize::try_from(place).ok()?).copied())
-        .collect();
-    assigned.sort_unstable();
-    assigned
+/// The miners lie on a circle in an order that the seed draws, and each validator takes an arc of it; the arcs follow one
+/// another in an order that the seed draws too, and go round the circle `evaluators` times. So each miner is evaluated by
+/// exactly `evaluators` different validators, and nobody chooses whom. The length of an arc is proportional to the
+/// validator's stake, from 1 to `evaluations_max`, as its pay will be.
+///
+/// With fewer validators than `evaluators` everybody evaluates everybody; where the arcs at their longest do not go round so
+/// often, each miner has as many evaluators as there is room for, or one more.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Draw {
+    /// The miners in the circle's order.
+    circle: Vec<Uid>,
+    arcs: Vec<Arc>,
 }
 
-/// The places in the sorted list of uids that a validator must evaluate.
-fn evaluation_places(
-    seed: &Hash,
-    validator_index: ValidatorIndex,
+/// A validator's part of the circle.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Arc {
+    validator: ValidatorIndex,
+    first: usize,
     len: usize,
-    count: u16,
-) -> impl Iterator<Item = u64> {
-    // There are at most 2^16 uids.
-    let len = u64::try_from(len).unwrap_or(0);
-    let permutation = Permutation::new(blake2_256_of(&[EVALUATION_DOMAIN, seed]), len);
-    let first = u64::from(validator_index).saturating_mul(u64::from(count));
-    (0..u64::from(count)).filter_map(move |step| {
-        let place = first.checked_add(step)?.checked_rem(len)?;
-        permutation.as_ref()?.apply(place)
-    })
+}
+
+impl Draw {
+    /// Draws for the miners `uids` among the validators of `permits`, which are given with their stakes.
+    ///
+    /// O((miners + validators²) · log), one hash for each of them.
+    pub fn new(
+        seed: &Hash,
+        permits: &[(ValidatorIndex, u64)],
+        uids: &[Uid],
+        evaluators: u16,
+        evaluations_max: u16,
+    ) -> Draw {
+        let circle = shuffled(seed, MINER_DOMAIN, uids);
+        let indices: Vec<ValidatorIndex> = permits.iter().map(|(index, _)| *index).collect();
+        let order = shuffled(seed, VALIDATOR_DOMAIN, &indices);
+        let stake_of = |index: ValidatorIndex| {
+            permits.iter().find(|(other, _)| *other == index).map_or(0, |(_, stake)| *stake)
+        };
+        let stakes: Vec<u64> = order.iter().map(|index| stake_of(*index)).collect();
+        let longest = circle.len().min(usize::from(evaluations_max));
+        let rounds = usize::from(evaluators).min(order.len());
+        let lens = arc_lens(&stakes, circle.len().saturating_mul(rounds), longest);
+        let mut first = 0usize;
+        let arcs = order
+            .into_iter()
+            .zip(lens)
+            .map(|(validator, len)| {
+                let arc = Arc { validator, first, len };
+                first = first.saturating_add(len);
+                arc
+            })
+            .collect();
+        Draw { circle, arcs }
+    }
+
+    /// The miners that `validator` must evaluate, sorted by uid; none if it has no permit.
+    pub fn of(&self, validator: ValidatorIndex) -> Vec<Uid> {
+        let Some(arc) = self.arcs.iter().find(|arc| arc.validator == validator) else {
+            return Vec::new();
+        };
+        let mut drawn: Vec<Uid> = (0..arc.len)
+            .filter_map(|step| {
+                let place = arc.first.checked_add(step)?.checked_rem(self.circle.len())?;
+                self.circle.get(place).copied()
+            })
+            .collect();
+        drawn.sort_unstable();
+        drawn
+    }
+}
+
+/// `items` without repetition, in an order that nobody knows before the seed.
+fn shuffled(seed: &Hash, domain: &[u8], items: &[u16]) -> Vec<u16> {
+    let mut keyed: Vec<(Hash, u16)> = items
+        .iter()
+        .map(|item| (blake2_256_of(&[domain, seed, &item.to_le_bytes()]), *item))
+        .collect();
+    keyed.sort_unstable();
+    keyed.dedup();
+    keyed.into_iter().map(|(_, item)| item).collect()
+}
+
+/// Divides `total` places by stake, each part from 1 to `longest`; less than `total` only if all have the longest.
+///
+/// Parts that would be longer than the longest are cut and what they leave is divided among the others, again by stake;
+/// what rounding leaves goes to the first that has room.
+fn arc_lens(stakes: &[u64], total: usize, longest: usize) -> Vec<usize> {
+    let mut lens = alloc::vec![0usize; stakes.len()];
+    let mut left = total.min(longest.saturating_mul(stakes.len()));
+    for len in lens.iter_mut().filter(|_| longest > 0) {
+        *len = usize::from(left > 0);
+        left = left.saturating_sub(1);
+    }
+    while left > 0 {
+        let has_room = |len: usize| len < longest;
+        let stake: u128 = stakes
+            .iter()
+            .zip(&lens)
+            .filter(|(_, len)| has_room(**len))
+            .fold(0, |sum, (stake, _)| sum.saturating_add(u128::from(*stake)));
+        let round = left;
+        for (len, own) in lens.iter_mut().zip(stakes) {
+            // Below 2^64 · 2^22. Whoever has room gets a place at least, so that this ends.
+            let part = u128::try_from(round).unwrap_or(0).saturating_mul(u128::from(*own));
+            let part = usize::try_from(part.checked_div(stake).unwrap_or(0)).unwrap_or(usize::MAX);
+            let part = part.max(1).min(left).min(longest.saturating_sub(*len));
+            *len = len.saturating_add(part);
+            left = left.saturating_sub(part);
+        }
+    }
+    lens
 }

@@ -11,10 +11,13 @@ use scale_info::TypeInfo;
 
 use crate::{
     accept::{
-        accepted_set, bitmap_contains, final_root, is_proven_unavailable, on_probation,
-        AttestationInput, Candidate,
+        accepted_set, attestation_worth, bitmap_contains, decided, final_root,
+        is_proven_unavailable, on_probation, AttestationInput, Candidate,
     },
-    consensus::{Evaluation, Fault, MinerInput, Standing, ValidatorInput, ValidatorOutcome},
+    assignment::Draw,
+    consensus::{
+        Evaluation, Fault, MinerInput, SettlementInput, Standing, ValidatorInput, ValidatorOutcome,
+    },
     fixed::Q32,
     settings::Incentive,
     window::{phase_at, Schedule, ScorePhase},
@@ -31,9 +34,42 @@ pub fn takes_part(registered_window: Window, window: Window) -> bool {
     registered_window <= window
 }
 
-/// Whether a validator's stake is active in `window`: it attested in this window or the one before.
-pub fn is_active(attested_window: Option<Window>, window: Window) -> bool {
-    attested_window.is_some_and(|attested| attested.saturating_add(1) >= window)
+/// A validator's part in a window: its slot, and its stake in planck in the window's first block.
+pub type Permit = (ValidatorIndex, u64);
+
+/// A validator's rows in the first block of a window.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Staked {
+    /// The validator's slot.
+    pub index: ValidatorIndex,
+    /// Its stake in planck.
+    pub stake: Planck,
+    /// The first window in which it takes part.
+    pub registered_window: Window,
+}
+
+/// Draws up the permits of `window`, sorted by index: of the validators that take part with a stake, the `permits_max` of
+/// highest stake, ties to the lower index.
+pub fn permits(window: Window, validators: &[Staked], permits_max: u16) -> Vec<Permit> {
+    let mut ranked: Vec<(core::cmp::Reverse<u64>, ValidatorIndex)> = validators
+        .iter()
+        .filter(|row| takes_part(row.registered_window, window) && row.stake > 0)
+        .map(|row| (core::cmp::Reverse(stake_u64(row.stake)), row.index))
+        .collect();
+    ranked.sort_unstable();
+    let mut permits: Vec<Permit> = ranked
+        .into_iter()
+        .take(usize::from(permits_max))
+        .map(|(stake, index)| (index, stake.0))
+        .collect();
+    permits.sort_unstable();
+    permits
+}
+
+/// The stake of a validator's permit, if it has one. `permits` are sorted by index.
+pub fn permit_of(permits: &[Permit], index: ValidatorIndex) -> Option<u64> {
+    let place = permits.binary_search_by_key(&index, |(index, _)| *index).ok()?;
+    permits.get(place).map(|(_, stake)| *stake)
 }
 
 /// The window to settle at block `now`: `next_settlement`, if its scores are closed.
@@ -58,16 +94,14 @@ pub struct Attested<'a> {
     pub bitmap: &'a [u8],
 }
 
-/// A validator's rows at the acceptance of a window.
+/// A validator's permit and what it said of the window, if it did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Voter<'a> {
-    /// Its stake in planck.
-    pub stake: Planck,
-    /// The first window in which it takes part.
-    pub registered_window: Window,
-    /// The last window in which it attested.
-    pub attested_window: Option<Window>,
-    /// Its attestation in the window, if there is one.
+    /// The validator's slot.
+    pub index: ValidatorIndex,
+    /// The stake of its permit in planck.
+    pub stake: u64,
+    /// Its attestation in the window, if it revealed one.
     pub attestation: Option<Attested<'a>>,
 }
 
@@ -80,6 +114,8 @@ pub struct Revealed {
     pub base_state_root: Hash,
     /// Its standing F as the last settlement left it.
     pub value: Q32,
+    /// Whether any settlement scored it.
+    pub is_scored: bool,
     /// The first window in which it takes part.
     pub registered_window: Window,
 }
@@ -95,17 +131,19 @@ pub struct Acceptance {
     pub unavailable: Vec<Uid>,
 }
 
-/// The stake of the validators that are active in `window`, see [`is_active`].
-pub fn active_stake(window: Window, voters: &[Voter<'_>]) -> u128 {
-    voters
-        .iter()
-        .filter(|voter| is_active(voter.attested_window, window))
-        .fold(0, |sum, voter| sum.saturating_add(u128::from(stake_u64(voter.stake))))
+/// The attestations of the voters that revealed one, and the stake of all of them.
+fn attestations_of<'a>(voters: &[Voter<'a>]) -> (Vec<AttestationInput<'a>>, u128) {
+    let total = voters.iter().fold(0u128, |sum, row| sum.saturating_add(u128::from(row.stake)));
+    let attestations = voters.iter().filter_map(|voter| {
+        let Attested { state_root, bitmap } = voter.attestation?;
+        Some(AttestationInput { stake: voter.stake, state_root, bitmap })
+    });
+    (attestations.collect(), total)
 }
 
-/// Fixes the state root and the accepted set of a window from its validators' and miners' rows.
+/// Fixes the state root and the accepted set of a window from its permits, one voter each, and its miners' rows.
 ///
-/// The shares are of the active stake, [`active_stake`]. The first state is known before anybody trains: in window 0
+/// The shares are of all permitted stake, whoever is silent. The first state is known before anybody trains: in window 0
 /// no other root than `genesis_state_root` is final.
 pub fn accept(
     window: Window,
@@ -114,17 +152,9 @@ pub fn accept(
     incentive: &Incentive,
     genesis_state_root: &Hash,
 ) -> Acceptance {
-    let total = active_stake(window, voters);
-    let attestations: Vec<AttestationInput<'_>> = voters
-        .iter()
-        .filter(|voter| takes_part(voter.registered_window, window))
-        .filter_map(|voter| {
-            let Attested { state_root, bitmap } = voter.attestation?;
-            Some(AttestationInput { stake: stake_u64(voter.stake), state_root, bitmap })
-        })
-        .collect();
-    let state_root = final_root(&attestations, total, incentive.finality_ppm)
-        .filter(|root| window > 0 || root == genesis_state_root);
+    let (attestations, total) = attestations_of(voters);
+    let state_root =
+        final_root(&attestations, total).filter(|root| window > 0 || root == genesis_state_root);
     let candidates: Vec<Candidate> = revealed
         .iter()
         .map(|row| Candidate {
@@ -132,14 +162,15 @@ pub fn accept(
             base_state_root: row.base_state_root,
             value: row.value,
             on_probation: on_probation(row.registered_window, window, incentive),
+            is_scored: row.is_scored,
             registered_window: row.registered_window,
         })
         .collect();
-    let accepted = accepted_set(&candidates, &attestations, total, state_root, incentive);
+    let accepted = accepted_set(window, &candidates, &attestations, total, state_root, incentive);
     let unavailable = revealed
         .iter()
         .map(|row| row.uid)
-        .filter(|uid| is_proven_unavailable(&attestations, total, *uid, incentive.finality_ppm))
+        .filter(|uid| is_proven_unavailable(&attestations, total, *uid))
         .collect();
     Acceptance { state_root, accepted, unavailable }
 }
@@ -175,53 +206,99 @@ pub struct ValidatorRow {
     pub index: ValidatorIndex,
     /// The first window in which it takes part.
     pub registered_window: Window,
-    /// Its stake in planck.
-    pub stake: Planck,
     /// The evaluations that it revealed of the window, if it did.
     pub evaluations: Option<Vec<Evaluation>>,
     /// Its slot's bonds, if it has any.
     pub bonds: Option<Bonds>,
 }
 
-/// Prepares the inputs of [`crate::consensus::settle`] for a window: its participants, miners by uid and validators
-/// by index.
-///
-/// `accepted` (sorted) and `unavailable` (a bitmap) are those that the window's acceptance stored.
-pub fn settlement_inputs(
+/// What the chain fixed of a window before its settlement.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Facts<'a> {
+    /// The final state root, if there is one.
+    pub state_root: Option<Hash>,
+    /// The window's permits and attestations.
+    pub voters: &'a [Voter<'a>],
+    /// A bitmap of the miners whose payloads are proven unavailable.
+    pub unavailable: &'a [u8],
+    /// The chain itself stalled or was paused in the window: nobody is blamed for it.
+    pub excused: bool,
+    /// The seed of the next window, which draws who evaluates whom.
+    pub scored_seed: Hash,
+}
+
+/// Who evaluates whom, of the miners `uids` that revealed in a window.
+pub fn draw(scored_seed: &Hash, permits: &[Permit], uids: &[Uid], incentive: &Incentive) -> Draw {
+    let (evaluators, evaluations_max) =
+        (incentive.evaluators_per_miner, incentive.evaluations_per_validator);
+    Draw::new(scored_seed, permits, uids, evaluators, evaluations_max)
+}
+
+/// Prepares the input of [`crate::consensus::settle`] for a window: its participants, miners by uid and validators with a
+/// permit by index.
+pub fn settlement_input(
     window: Window,
     miners: Vec<MinerRow>,
     validators: Vec<ValidatorRow>,
-    accepted: &[Uid],
-    unavailable: &[u8],
-) -> (Vec<MinerInput>, Vec<ValidatorInput>) {
+    facts: Facts<'_>,
+    incentive: &Incentive,
+) -> SettlementInput {
     let mut arrivals: Vec<(Uid, Window)> =
         miners.iter().map(|row| (row.uid, row.registered_window)).collect();
-    let mut miners: Vec<MinerInput> = miners
-        .into_iter()
-        .filter(|row| takes_part(row.registered_window, window))
-        .map(|row| MinerInput {
-            uid: row.uid,
-            standing: row.standing,
-            accepted: accepted.binary_search(&row.uid).is_ok(),
-            revealed: row.revealed,
-            fault: Fault::of(row.committed, row.revealed, bitmap_contains(unavailable, row.uid)),
-        })
-        .collect();
-    miners.sort_by_key(|miner| miner.uid);
     arrivals.sort_unstable();
+    let revealed: Vec<Uid> = miners.iter().filter(|row| row.revealed).map(|row| row.uid).collect();
+    let permits: Vec<Permit> = facts.voters.iter().map(|row| (row.index, row.stake)).collect();
+    let draw = draw(&facts.scored_seed, &permits, &revealed, incentive);
+    let (attestations, permitted_stake) = attestations_of(facts.voters);
+    let decided = decided(&attestations, permitted_stake, revealed.iter().copied());
+    let worth = |voter: &Voter<'_>| {
+        let Some(Attested { state_root, bitmap }) = voter.attestation else {
+            return Q32::ZERO;
+        };
+        attestation_worth(&state_root, bitmap, facts.state_root, &decided)
+    };
     let mut validators: Vec<ValidatorInput> = validators
         .into_iter()
         .filter(|row| takes_part(row.registered_window, window))
-        .map(|row| ValidatorInput {
-            index: row.index,
-            stake: stake_u64(row.stake),
-            present: row.evaluations.is_some(),
-            evaluations: row.evaluations.unwrap_or_default(),
-            bonds: bonds_in_force(row.registered_window, row.bonds, &arrivals),
+        .filter_map(|row| {
+            let voter = facts.voters.iter().find(|voter| voter.index == row.index)?;
+            Some(ValidatorInput {
+                index: row.index,
+                stake: voter.stake,
+                present: row.evaluations.is_some(),
+                attested: worth(voter),
+                drawn: draw.of(row.index),
+                evaluations: row.evaluations.unwrap_or_default(),
+                bonds: bonds_in_force(row.registered_window, row.bonds, &arrivals),
+            })
         })
         .collect();
     validators.sort_by_key(|validator| validator.index);
-    (miners, validators)
+    let mut miners: Vec<MinerInput> = miners
+        .into_iter()
+        .filter(|row| takes_part(row.registered_window, window))
+        .map(|row| miner_input(window, row, &facts, incentive))
+        .collect();
+    miners.sort_by_key(|miner| miner.uid);
+    let is_final = facts.state_root.is_some();
+    SettlementInput { miners, validators, permitted_stake, is_final }
+}
+
+fn miner_input(
+    window: Window,
+    row: MinerRow,
+    facts: &Facts<'_>,
+    incentive: &Incentive,
+) -> MinerInput {
+    let is_unavailable = bitmap_contains(facts.unavailable, row.uid);
+    let fault = Fault::of(row.committed, row.revealed, is_unavailable);
+    MinerInput {
+        uid: row.uid,
+        standing: row.standing,
+        on_probation: on_probation(row.registered_window, window, incentive),
+        revealed: row.revealed,
+        fault: fault.filter(|_| !facts.excused),
+    }
 }
 
 /// A validator's bonds without those that its slot had before it came, and those in miners that came later than they.

@@ -1,4 +1,4 @@
-//! Hashes what miners and validators commit to before anybody can see it, an update or evaluations,
+//! Hashes what miners and validators commit to before anybody can see it, an update, an attestation or evaluations,
 //! and draws the chunks that a reveal must show.
 //!
 //! Every hash is BLAKE2b-256 over a domain string, the chain's genesis hash and fields of fixed
@@ -16,6 +16,7 @@ use crate::ids::{AccountBytes, Hash, RunId, Uid, Window};
 use crate::merkle::blake2_256;
 
 const UPDATE_DOMAIN: &[u8] = b"gauntlet/update-commitment/1";
+const ATTESTATION_DOMAIN: &[u8] = b"gauntlet/attestation-commitment/1";
 const SCORE_DOMAIN: &[u8] = b"gauntlet/score-commitment/1";
 const CHALLENGE_DOMAIN: &[u8] = b"gauntlet/challenge/1";
 
@@ -87,14 +88,56 @@ pub fn commitment_hash(
     ])
 }
 
+/// What a validator says of a window's payloads and of the state that it holds.
+#[derive(
+    Clone,
+    PartialEq,
+    Eq,
+    Debug,
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    Serialize,
+    Deserialize
+)]
+pub struct AttestationOpening {
+    /// The uids whose payloads it fetched and found valid, see [`crate::accept::bitmap_of`].
+    pub bitmap: Vec<u8>,
+    /// Root of the parameters that it holds at the start of the window.
+    pub state_root: Hash,
+    /// Drawn by the validator: without it, anybody could try the few likely bitmaps and roots against the hash.
+    pub salt: Hash,
+}
+
+/// The hash that a validator commits to before it attests: domain ‖ genesis ‖ run ‖ window ‖ hot key ‖ SCALE of the
+/// opening.
+pub fn attestation_commitment_hash(
+    genesis: &Hash,
+    run: RunId,
+    window: Window,
+    hot_key: &AccountBytes,
+    opening: &AttestationOpening,
+) -> Hash {
+    blake2_256(&[
+        ATTESTATION_DOMAIN,
+        genesis,
+        &run.to_le_bytes(),
+        &window.to_le_bytes(),
+        hot_key,
+        &opening.encode(),
+    ])
+}
+
 /// The hash that a validator commits to: domain ‖ genesis ‖ run ‖ window ‖ hot key ‖ SCALE of the
-/// evaluations, in the order in which they will be revealed ‖ salt.
+/// evaluations, in the order in which they will be revealed ‖ the version of measuring ‖ salt.
 pub fn score_commitment_hash(
     genesis: &Hash,
     run: RunId,
     window: Window,
     hot_key: &AccountBytes,
     evaluations: &[Evaluation],
+    version: u32,
     salt: &Hash,
 ) -> Hash {
     blake2_256(&[
@@ -104,6 +147,7 @@ pub fn score_commitment_hash(
         &window.to_le_bytes(),
         hot_key,
         &evaluations.encode(),
+        &version.to_le_bytes(),
         salt,
     ])
 }

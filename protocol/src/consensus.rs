@@ -10,15 +10,18 @@
 //! Properties:
 //!
 //! - The order of miners, validators and evaluations does not matter.
-//! - Validators with less than half of the stake that evaluated a miner cannot move its medians
+//! - Validators with less than half of the weight that evaluated a miner cannot move its medians
 //!   outside what the others measured.
-//! - An evaluation that is missing is not a zero: an absent validator costs no miner anything, and a
-//!   miner that no quorum evaluated keeps its standing.
-//! - Garbage, whose gain is not positive, ends with a standing of zero and is paid nothing. An old
-//!   update sent again gains as much on random samples as on the miner's own, so that its proof of
-//!   computation stays at or below the gate.
-//! - Only a miner that revealed a valid update in the window is paid for the window.
-//! - At least half of the evaluations, by stake, agree to two thirds with the medians, so that somebody
+//! - Without a final root, or without scores of half of all permitted stake, a window has no result: no standing
+//!   moves but by proven faults, and nobody is paid.
+//! - An evaluation that is missing is not a zero: an absent validator costs no miner its standing, and a
+//!   miner that no quorum evaluated keeps it and leaves its share to be carried.
+//! - A gain that is not positive lowers its own miner, whatever the others did. Garbage ends with a standing of zero and
+//!   is paid nothing; who did harm in most windows cannot hold what others reach by.
+//! - An old update sent again gains as much on random samples as on the miner's own, so that its proof of
+//!   computation comes to lie below the gate.
+//! - Only a miner that revealed a valid update in the window, was scored and is not on probation is paid for the window.
+//! - At least half of the evaluations, by weight, agree to two thirds with the medians, so that somebody
 //!   is paid for measuring whenever miners were scored.
 //! - Shares are never negative and never sum to more than one; what they leave is carried.
 //!
@@ -36,6 +39,10 @@ mod measure;
 
 mod standing;
 
+mod knee;
+
+mod agreement;
+
 mod shares;
 
 mod settle;
@@ -43,12 +50,14 @@ mod settle;
 pub mod yuma;
 mod yuma_shares;
 
+pub use agreement::DEVIATION_FLOOR;
 pub use measure::{lower_median, relative_improvement, weighted_median};
 pub use records::{
-    ConsensusError, Fault, MinerInput, MinerOutcome, Outcome, ValidatorInput, ValidatorOutcome,
+    ConsensusError, Fault, MinerInput, MinerOutcome, Outcome, SettlementInput, ValidatorInput,
+    ValidatorOutcome,
 };
 pub use settle::settle;
-pub use shares::{emission_at, pay, power_shares, split_emission, EmissionSplit, DEVIATION_FLOOR};
+pub use shares::{emission_at, pay, power_shares, split_emission, EmissionSplit};
 pub use standing::standing_value;
 
 /// Losses in nats as Q8.24 (value = n / 2^24), as one validator measured them before and after it
@@ -96,14 +105,39 @@ pub struct Evaluation {
 pub struct Standing {
     /// Windows that moved this standing (n of the formulas).
     pub scored_windows: u32,
-    /// The proof of computation, from −1 to 1.
+    /// The proof of computation, from −1 to 1; before the first scored window without meaning.
     pub proof: Q32,
-    /// The average gain relative to the windows' typical ones, from −1 to 2.
+    /// The average gain relative to the windows' typical ones, from −1 to 2; begins at 0.
     pub gain: Q32,
     /// The Plackett–Luce rating.
     pub rating: Rating,
     /// Factor on the standing, from 0 to 1; 1 is no penalty.
     pub penalty: Q32,
+    /// The last medians, by which a validator that repeats them is told from one that measures.
+    pub medians: Medians,
+}
+
+/// Medians of a miner's improvements over the validators that evaluated it, on its own and on random samples.
+#[derive(
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Serialize,
+    Deserialize,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Debug,
+    Default
+)]
+pub struct Medians {
+    /// On the miner's own samples.
+    pub own: Q32,
+    /// On random samples.
+    pub random: Q32,
 }
 
 impl Default for Standing {
@@ -115,6 +149,7 @@ impl Default for Standing {
             gain: Q32::ZERO,
             rating: Rating::default(),
             penalty: Q32::ONE,
+            medians: Medians::default(),
         }
     }
 }

@@ -253,9 +253,9 @@ pub fn gain_sample(gain: Q32, typical: Q32) -> Option<Q32> {
     i64::try_from(clipped).ok().map(Q32)
 }
 
-/// The rate of a miner's average gain: max(`rate_min`, 1/(n+1)) after n scored windows, so that the
-/// first windows are averaged evenly and later ones fade.
-pub fn gain_rate(scored_windows: u32, rate_min: Q32) -> Q32 {
-    let count = i128::from(scored_windows).saturating_add(1);
+/// The rate of an average after `count` samples of which `prior_windows` stand for what was believed before the first:
+/// max(`rate_min`, 1/(count + prior + 1)), so that the first windows are averaged evenly and later ones fade.
+pub fn average_rate(count: u32, prior_windows: u32, rate_min: Q32) -> Q32 {
+    let count = i128::from(count).saturating_add(i128::from(prior_windows)).saturating_add(1);
     Q32::from_ratio(1, count).unwrap_or(Q32::ZERO).max(rate_min)
 }

@@ -22,11 +22,21 @@ pub const ACCEPTED_MAX: u16 = 256;
 /// Most evaluations a validator reveals in a window.
 pub const EVALUATIONS_MAX: u16 = 256;
 
+/// The version of measuring that this software does: which samples, which losses, which rate. It changes when two
+/// validators that follow the old and the new way would not agree.
+pub const SCORE_VERSION: u32 = 1;
+
+/// Most validators with a permit in a window.
+pub const PERMITS_MAX: u16 = 64;
+
 /// Values of an update's chunk, the upper bound of [`Training::keep`].
 pub const KEEP_MAX: u16 = 4_096;
 
 /// Largest exponent of the shares.
-pub const POWER_MAX: u8 = 8;
+pub const POWER_MAX: u8 = 16;
+
+/// Least [`Incentive::knee_ppm`]: lower, who does a tenth would be paid as who does the work.
+const KNEE_MIN_PPM: u128 = 100_000;
 
 /// Most chunks the chain asks for at a reveal.
 pub const CHALLENGE_CHUNKS_MAX: u8 = 4;
@@ -211,25 +221,44 @@ pub struct Incentive {
     pub probation_windows: u32,
     /// Who registers in the first so many windows of the run has no probation.
     pub waiver_windows: u32,
-    /// Miners that a validator must evaluate in a window.
+    /// Validators that evaluate each miner in a window (r).
+    pub evaluators_per_miner: u16,
+    /// Most miners that a validator must evaluate in a window.
     pub evaluations_per_validator: u16,
+    /// The version of measuring that counts, see [`SCORE_VERSION`]; scores of another one are refused.
+    pub score_version: u32,
     /// Which number a miner's standing is.
     pub standing: StandingKind,
     /// How evaluations become one number.
     pub consensus: ConsensusKind,
-    /// Shares are proportional to the standing to this power.
+    /// How steeply a miner's pay falls with its standing: below the knee it is proportional to the standing to this power.
     pub power: u8,
-    /// Rate of the average that proves computation.
+    /// The standing, relative to the typical one, at which a miner is paid half of what the best are, once the standings
+    /// are well known; under [`StandingKind::Gain`] alone.
+    pub knee_ppm: u32,
+    /// How far the knee lies lower while the standings are averages of few windows, times the root of their number.
+    pub knee_spread_ppm: u32,
+    /// Scored windows after which a miner is paid half of its share, what it lacks being carried: n/(n + this).
+    pub trust_windows: u32,
+    /// Smallest rate of the average that proves computation.
     pub proof_rate_ppm: u32,
-    /// Smallest rate of a miner's average gain.
-    pub gain_rate_min_ppm: u32,
+    /// The proof of computation that is assumed of a newcomer, and of how many windows it is believed to be the average.
+    pub proof_prior_ppm: u32,
+    /// See [`Incentive::proof_prior_ppm`].
+    pub proof_prior_windows: u32,
     /// A proof of computation at or below this counts as none.
     pub proof_gate_ppm: u32,
-    /// Scored windows that the gate leaves alone.
-    pub proof_gate_windows: u32,
-    /// Share of the active stake that makes a state root final and an update available.
-    pub finality_ppm: u32,
-    /// Share of the present stake that must have evaluated a miner for its score to count.
+    /// A proof of computation from here on counts in full; between the two in proportion.
+    pub proof_full_ppm: u32,
+    /// Smallest rate of a miner's average gain.
+    pub gain_rate_min_ppm: u32,
+    /// Validators of highest stake that have a permit for a window: they attest, score and are paid.
+    pub permits_max: u16,
+    /// The run's first windows, in which a miner is accepted whatever its standing.
+    pub bootstrap_windows: u32,
+    /// Later, miners accepted in a window that were never scored.
+    pub unscored_max: u16,
+    /// Share of the stake drawn for a miner that must have evaluated it for its score to count, and half of those drawn must.
     pub evaluation_quorum_ppm: u32,
     /// Factor on a miner's penalty for each fault.
     pub missed_penalty_ppm: u32,
@@ -289,7 +318,8 @@ impl Settings {
     }
 
     /// Whether a run's settings may become `to`: the boundaries of windows, the shape of a payload, the state at the
-    /// beginning and whose averages miners keep stay what they are, and no slot that may be taken disappears.
+    /// beginning and whose averages miners keep stay what they are, no slot that may be taken disappears, and nobody who
+    /// registered with a probation to serve is let off it.
     pub fn may_become(&self, to: &Settings) -> bool {
         self.schedule == to.schedule
             && self.training.keep == to.training.keep
@@ -297,6 +327,7 @@ impl Settings {
             && self.training.genesis_state_root == to.training.genesis_state_root
             && self.training.optimiser.is_kind_of(&to.training.optimiser)
             && self.incentive.uid_max <= to.incentive.uid_max
+            && self.incentive.waiver_windows >= to.incentive.waiver_windows
     }
 
     /// Samples of a miner in a window: `inner_steps · batch_size`.
@@ -316,6 +347,7 @@ impl Settings {
                 window_blocks: 20,
                 commit_end: 10,
                 reveal_end: 13,
+                attest_commit_end: 15,
                 attest_end: 16,
                 score_commit_end: 8,
                 score_reveal_end: 12,
@@ -341,15 +373,24 @@ impl Settings {
                 accepted_max: 20,
                 probation_windows: 2,
                 waiver_windows: 4,
+                evaluators_per_miner: 16,
                 evaluations_per_validator: 64,
+                score_version: SCORE_VERSION,
                 standing: StandingKind::Gain,
                 consensus: ConsensusKind::Gauntlet,
-                power: 3,
-                proof_rate_ppm: 50_000,
-                gain_rate_min_ppm: 50_000,
+                power: 14,
+                knee_ppm: 870_000,
+                knee_spread_ppm: 350_000,
+                trust_windows: 12,
+                proof_rate_ppm: 20_000,
+                proof_prior_ppm: 500_000,
+                proof_prior_windows: 12,
                 proof_gate_ppm: 100_000,
-                proof_gate_windows: 10,
-                finality_ppm: 666_667,
+                proof_full_ppm: 250_000,
+                gain_rate_min_ppm: 25_000,
+                permits_max: 64,
+                bootstrap_windows: 4,
+                unscored_max: 4,
                 evaluation_quorum_ppm: 500_000,
                 missed_penalty_ppm: 750_000,
                 miner_bond: 10 * UNIT,
@@ -403,15 +444,21 @@ impl Incentive {
             1,
             u128::from(EVALUATIONS_MAX),
         )?;
+        in_range("evaluators_per_miner", self.evaluators_per_miner, 1, u128::from(PERMITS_MAX))?;
         in_range("power", self.power, 1, u128::from(POWER_MAX))?;
         if let ConsensusKind::Yuma(yuma) = &self.consensus {
             yuma.validate()?;
         }
         in_range("proof_rate_ppm", self.proof_rate_ppm, 1, ppm)?;
         in_range("gain_rate_min_ppm", self.gain_rate_min_ppm, 1, ppm)?;
+        in_range("proof_prior_ppm", self.proof_prior_ppm, 0, ppm)?;
         in_range("proof_gate_ppm", self.proof_gate_ppm, 0, ppm)?;
-        // Above one half, so that no two state roots are final.
-        in_range("finality_ppm", self.finality_ppm, 500_001, ppm)?;
+        let above_gate = u128::from(self.proof_gate_ppm).saturating_add(1);
+        in_range("proof_full_ppm", self.proof_full_ppm, above_gate, ppm.saturating_add(1))?;
+        in_range("knee_ppm", self.knee_ppm, KNEE_MIN_PPM, ppm)?;
+        in_range("knee_spread_ppm", self.knee_spread_ppm, 0, ppm)?;
+        in_range("permits_max", self.permits_max, 1, u128::from(PERMITS_MAX))?;
+        in_range("unscored_max", self.unscored_max, 0, u128::from(self.accepted_max))?;
         in_range("evaluation_quorum_ppm", self.evaluation_quorum_ppm, 1, ppm)?;
         in_range("missed_penalty_ppm", self.missed_penalty_ppm, 0, ppm)?;
         in_range("validator_stake_min", self.validator_stake_min, 1, u128::from(u64::MAX))?;

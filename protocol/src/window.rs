@@ -1,10 +1,10 @@
 //! Finds the window and the phase of a block; no other place knows where one ends.
 //!
 //! ```text
-//! |<------------------------- window w ------------------------->|<---------- window w+1 ----------
-//! | train, commit_update      | reveal_update | attest  | apply  |  commit_scores | reveal_scores | settle w
-//! 0                     commit_end       reveal_end  attest_end  window_blocks
-//!                                                                0      score_commit_end   score_reveal_end
+//! |<------------------------------- window w -------------------------------->|<---------- window w+1 ----------
+//! | train, commit_update | reveal_update |   attest: commit, reveal    | apply |  commit_scores | reveal_scores | settle w
+//! 0                 commit_end      reveal_end  attest_commit_end  attest_end  window_blocks
+//!                                                                              0       score_commit_end   score_reveal_end
 //! ```
 //!
 //! An extrinsic included in block `n` is judged by `phase_at(schedule, n)`. A boundary belongs to
@@ -18,7 +18,7 @@ use crate::Window;
 
 /// When the windows of a run and their phases begin and end, in blocks.
 ///
-/// Valid (see [`Schedule::validate`]) if 0 < `commit_end` < `reveal_end` < `attest_end` <
+/// Valid (see [`Schedule::validate`]) if 0 < `commit_end` < `reveal_end` < `attest_commit_end` < `attest_end` <
 /// `window_blocks` and 0 < `score_commit_end` < `score_reveal_end` < `window_blocks`.
 #[derive(
     Encode,
@@ -42,7 +42,10 @@ pub struct Schedule {
     pub commit_end: u32,
     /// Offset of the first block in which an update can no longer be revealed.
     pub reveal_end: u32,
-    /// Offset of the first block in which nobody can attest; the accepted set is computed there.
+    /// Offset of the first block in which an attestation can no longer be committed to, and the first in which it can
+    /// be revealed.
+    pub attest_commit_end: u32,
+    /// Offset of the first block in which nobody can reveal an attestation; the accepted set is computed there.
     pub attest_end: u32,
     /// Offset, in the next window, of the first block in which scores can no longer be committed.
     pub score_commit_end: u32,
@@ -74,8 +77,10 @@ pub enum Phase {
     Commit,
     /// Miners reveal and serve.
     Reveal,
-    /// Validators fetch and attest.
-    Attest,
+    /// Validators fetch, and commit to what they found.
+    AttestCommit,
+    /// Validators reveal what they found.
+    AttestReveal,
     /// The accepted set is on chain; everybody applies it.
     Apply,
 }
@@ -110,7 +115,8 @@ impl Schedule {
         let boundaries = [
             (("window start", 0), ("commit_end", self.commit_end)),
             (("commit_end", self.commit_end), ("reveal_end", self.reveal_end)),
-            (("reveal_end", self.reveal_end), ("attest_end", self.attest_end)),
+            (("reveal_end", self.reveal_end), ("attest_commit_end", self.attest_commit_end)),
+            (("attest_commit_end", self.attest_commit_end), ("attest_end", self.attest_end)),
             (("attest_end", self.attest_end), ("window_blocks", self.window_blocks)),
             (("window start", 0), ("score_commit_end", self.score_commit_end)),
             (
@@ -138,7 +144,8 @@ impl Schedule {
         let offset = match phase {
             Phase::Commit => self.commit_end,
             Phase::Reveal => self.reveal_end,
-            Phase::Attest => self.attest_end,
+            Phase::AttestCommit => self.attest_commit_end,
+            Phase::AttestReveal => self.attest_end,
             Phase::Apply => self.window_blocks,
         };
         self.window_start(window)?.checked_add(offset)
@@ -165,8 +172,10 @@ pub fn phase_at(schedule: &Schedule, block: u32) -> Option<Moment> {
         Phase::Commit
     } else if offset < schedule.reveal_end {
         Phase::Reveal
+    } else if offset < schedule.attest_commit_end {
+        Phase::AttestCommit
     } else if offset < schedule.attest_end {
-        Phase::Attest
+        Phase::AttestReveal
     } else {
         Phase::Apply
     };

@@ -52,8 +52,8 @@ pub struct MinerInput {
     pub uid: Uid,
     /// Its standing before the window.
     pub standing: Standing,
-    /// It is in the window's accepted set.
-    pub accepted: bool,
+    /// It is on probation: scored, and not paid.
+    pub on_probation: bool,
     /// It revealed a valid update. Otherwise evaluations of it are ignored and it is not paid.
     pub revealed: bool,
     /// Its fault, if any. With a fault it is not paid for the window.
@@ -65,14 +65,46 @@ pub struct MinerInput {
 pub struct ValidatorInput {
     /// The validator's slot.
     pub index: ValidatorIndex,
-    /// Its stake in planck.
+    /// The stake of its permit in planck.
     pub stake: u64,
     /// It committed and revealed its scores. Otherwise its evaluations are ignored.
     pub present: bool,
-    /// Its evaluations as revealed, in any order. A uid that it names twice or that is unknown is ignored.
+    /// How far its attestation was right, from 0 (there was none, or of another state) to 1; see
+    /// [`crate::accept::attestation_worth`].
+    pub attested: Q32,
+    /// The miners that were drawn for it, sorted by uid; see [`crate::assignment::Draw`].
+    pub drawn: Vec<Uid>,
+    /// Its evaluations as revealed, in any order. A uid that it names twice, that is unknown or that was not drawn for it is
+    /// ignored.
     pub evaluations: Vec<Evaluation>,
     /// Its bonds by uid, without those in miners that are gone; only [`crate::settings::ConsensusKind::Yuma`] has any.
     pub bonds: Vec<(Uid, u16)>,
+}
+
+/// All that a settlement is computed from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SettlementInput {
+    /// The window's participants.
+    pub miners: Vec<MinerInput>,
+    /// The holders of the window's permits that are still there.
+    pub validators: Vec<ValidatorInput>,
+    /// The stake of all permits in planck, also of those whose holder has left.
+    pub permitted_stake: u128,
+    /// The window has a final state root.
+    pub is_final: bool,
+}
+
+impl SettlementInput {
+    /// Whether the window has a result: a final state, and scores of half of the permitted stake at least. Without, no
+    /// measurement counts and nobody is paid: a few that remain while the others are kept away decide nothing.
+    pub fn has_result(&self) -> bool {
+        let revealed = self
+            .validators
+            .iter()
+            .filter(|validator| validator.present)
+            .fold(0u128, |sum, validator| sum.saturating_add(u128::from(validator.stake)));
+        self.is_final && revealed > 0 && revealed.saturating_mul(2) >= self.permitted_stake
+    }
 }
 
 /// A window's outcome for a miner.
@@ -137,7 +169,14 @@ pub enum ConsensusError {
     EmissionParts,
 }
 
-/// A miner is paid for a window in which it revealed a valid update and is guilty of no fault.
-pub(super) fn is_paid(miner: &MinerInput) -> bool {
-    miner.revealed && miner.fault.is_none()
+impl MinerInput {
+    /// A miner can be scored for a window in which it revealed a valid update and is guilty of no fault.
+    pub(super) fn is_scorable(&self) -> bool {
+        self.revealed && self.fault.is_none()
+    }
+
+    /// A miner is paid for a window in which it can be scored, once its probation is over.
+    pub(super) fn is_paid(&self) -> bool {
+        self.is_scorable() && !self.on_probation
+    }
 }

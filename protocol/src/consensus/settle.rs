@@ -3,14 +3,16 @@
 use alloc::{collections::BTreeSet, vec, vec::Vec};
 
 use super::{
-    measure::{measure, medians_of, Medians},
+    agreement::{agreements_of, validator_shares},
+    knee::miner_shares,
+    measure::{measure, medians_of, Measured},
     records::{
-        is_paid, ConsensusError, MinerInput, MinerOutcome, Outcome, ValidatorInput,
+        ConsensusError, MinerInput, MinerOutcome, Outcome, SettlementInput, ValidatorInput,
         ValidatorOutcome,
     },
-    shares::{agreements_of, power_shares, validator_shares, Shares},
+    shares::Shares,
     standing::{move_standings, standing_value},
-    yuma_shares::{by_yuma, Measured},
+    yuma_shares::by_yuma,
 };
 use crate::{
     fixed::Q32,
@@ -18,24 +20,34 @@ use crate::{
 };
 
 /// Settles a window, stage by stage: section 8 of docs/PROTOCOL.md.
-pub fn settle(
-    miners: &[MinerInput],
-    validators: &[ValidatorInput],
-    incentive: &Incentive,
-) -> Result<Outcome, ConsensusError> {
+///
+/// A window without result ([`SettlementInput::has_result`]) is settled as if nobody had measured anything.
+pub fn settle(input: &SettlementInput, incentive: &Incentive) -> Result<Outcome, ConsensusError> {
+    let SettlementInput { miners, validators, .. } = input;
     refuse_duplicates(miners, validators)?;
-    let measurements = measure(miners, validators)?;
-    let medians = medians_of(&measurements, validators, incentive);
+    let measurements = if input.has_result() {
+        measure(miners, validators)
+    } else {
+        vec![Vec::new(); miners.len()]
+    };
+    let medians = medians_of(miners, &measurements, validators, incentive);
     let standings = move_standings(miners, &medians, incentive)?;
     let values = standings
         .iter()
         .map(|standing| standing_value(standing, incentive))
         .collect::<Option<Vec<Q32>>>()
         .ok_or(ConsensusError::Overflow("standing"))?;
-    let measured = Measured { miners, validators, measurements: &measurements, values: &values };
+    let measured = Measured {
+        miners,
+        validators,
+        measurements: &measurements,
+        medians: &medians,
+        standings: &standings,
+        values: &values,
+    };
     let shares = match &incentive.consensus {
-        ConsensusKind::Gauntlet => by_standing(&measured, &medians, incentive.power)?,
-        ConsensusKind::Yuma(yuma) => by_yuma(&measured, &standings, incentive.power, yuma)?,
+        ConsensusKind::Gauntlet => by_standing(&measured, incentive)?,
+        ConsensusKind::Yuma(yuma) => by_yuma(&measured, incentive.power, yuma)?,
     };
 
     let miners = miners
@@ -87,22 +99,12 @@ fn refuse_duplicates(
     Ok(())
 }
 
-/// Shares by standing: miners by their value to the power, validators by their agreement with the medians.
-fn by_standing(
-    measured: &Measured<'_>,
-    medians: &[Option<Medians>],
-    power: u8,
-) -> Result<Shares, ConsensusError> {
-    let paid: Vec<Q32> = measured
-        .values
-        .iter()
-        .zip(measured.miners)
-        .map(|(value, miner)| if is_paid(miner) { *value } else { Q32::ZERO })
-        .collect();
-    let miners = power_shares(&paid, power).ok_or(ConsensusError::Overflow("miner share"))?;
-    let agreements = agreements_of(measured.measurements, medians, measured.validators.len())
-        .ok_or(ConsensusError::Overflow("agreement"))?;
-    let validators = validator_shares(measured.validators, measured.measurements, &agreements)
+/// Shares by standing: miners by the knee or the power, validators by their agreement with the medians.
+fn by_standing(measured: &Measured<'_>, incentive: &Incentive) -> Result<Shares, ConsensusError> {
+    let miners =
+        miner_shares(measured, incentive).ok_or(ConsensusError::Overflow("miner share"))?;
+    let agreements = agreements_of(measured).ok_or(ConsensusError::Overflow("agreement"))?;
+    let validators = validator_shares(measured, &agreements)
         .ok_or(ConsensusError::Overflow("validator share"))?;
     let bonds = vec![Vec::new(); validators.len()];
     Ok(Shares { miners, agreements, validators, bonds })

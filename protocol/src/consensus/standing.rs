@@ -3,46 +3,52 @@
 use alloc::vec::Vec;
 
 use super::{
-    measure::{lower_median, Medians},
+    measure::{lower_median, weighted_median},
     records::{ConsensusError, MinerInput},
-    Standing,
+    Medians, Standing,
 };
 use crate::{
     fixed::Q32,
-    rating::{gain_rate, gain_sample, move_average, proof_sample, ranks, PlackettLuce, Rating},
+    rating::{average_rate, gain_sample, move_average, proof_sample, ranks, PlackettLuce, Rating},
     settings::{Incentive, StandingKind},
 };
 
 /// The loss of a penalty that a window without fault makes good: one quarter.
 const PENALTY_RECOVERY_PARTS: i64 = 4;
 
+/// Windows without gain that a newcomer's average begins with: its first samples do not count whole, so that it pays
+/// nobody to leave and begin again.
+const GAIN_PRIOR_WINDOWS: u32 = 2;
+
 /// The standings after the window.
 ///
-/// A scored miner's proof of computation moves by `proof_rate` toward sign(own − random). By
-/// [`StandingKind`], its average gain or its rating moves; the other one stays. Under `Gain` a
-/// window without a positive typical gain moves nobody's gain and is not counted in
-/// `scored_windows`, so that the count is the number of samples averaged.
+/// A scored miner's proof of computation moves toward sign(own − random). By
+/// [`StandingKind`], its average gain or its rating moves; the other one stays.
 pub(super) fn move_standings(
     miners: &[MinerInput],
     medians: &[Option<Medians>],
     incentive: &Incentive,
 ) -> Result<Vec<Standing>, ConsensusError> {
     let mut standings: Vec<Standing> = miners.iter().map(|miner| miner.standing.clone()).collect();
-    let proof_rate = Q32::from_ppm(incentive.proof_rate_ppm);
     for (standing, medians) in standings.iter_mut().zip(medians) {
         if let Some(medians) = medians {
-            let sample = proof_sample(medians.own, medians.random);
-            standing.proof = move_average(standing.proof, sample, proof_rate)
+            move_proof(standing, medians, incentive)
                 .ok_or(ConsensusError::Overflow("proof of computation"))?;
+            standing.medians = *medians;
         }
     }
     match incentive.standing {
         StandingKind::Gain => {
-            let typical = typical_gain(miners, medians);
+            let typical = typical_gain(miners, medians, incentive)
+                .ok_or(ConsensusError::Overflow("standing"))?;
             move_gains(&mut standings, medians, typical, incentive)
                 .ok_or(ConsensusError::Overflow("gain"))?;
         }
         StandingKind::PlackettLuce => move_ratings(&mut standings, medians)?,
+    }
+    for (standing, medians) in standings.iter_mut().zip(medians) {
+        let scored = u32::from(medians.is_some());
+        standing.scored_windows = standing.scored_windows.saturating_add(scored);
     }
     for (standing, miner) in standings.iter_mut().zip(miners) {
         standing.penalty = penalty_after(standing.penalty, miner, incentive)
@@ -51,37 +57,58 @@ pub(super) fn move_standings(
     Ok(standings)
 }
 
-/// The lower median of the gains on random samples over the accepted miners that were scored, or
-/// over all scored miners while there is none. Zero if nobody was scored.
-fn typical_gain(miners: &[MinerInput], medians: &[Option<Medians>]) -> Q32 {
-    let scored = || {
-        miners
-            .iter()
-            .zip(medians)
-            .filter_map(|(miner, medians)| medians.map(|medians| (miner.accepted, medians.random)))
-    };
-    let accepted = scored().filter(|(accepted, _)| *accepted).map(|(_, random)| random);
-    lower_median(accepted)
-        .or_else(|| lower_median(scored().map(|(_, random)| random)))
-        .unwrap_or(Q32::ZERO)
+/// μ̄ ← μ̄ + a · (sign(g − r) − μ̄), rounded down, with a = max(`proof_rate`, 1/(n + prior + 1)) from μ̄ = the prior on.
+fn move_proof(standing: &mut Standing, medians: &Medians, incentive: &Incentive) -> Option<()> {
+    if standing.scored_windows == 0 {
+        standing.proof = Q32::from_ppm(incentive.proof_prior_ppm);
+    }
+    let rate_min = Q32::from_ppm(incentive.proof_rate_ppm);
+    let rate = average_rate(standing.scored_windows, incentive.proof_prior_windows, rate_min);
+    let sample = proof_sample(medians.own, medians.random);
+    standing.proof = move_average(standing.proof, sample, rate)?;
+    Some(())
 }
 
-/// e ← e + max(`gain_rate_min`, 1/(n+1)) · (clip(r / typical, −1, 2) − e), rounded down.
+/// The typical gain of a window: over the scored miners with a positive gain, the lower median of it, weighted by their
+/// standings before the window; by number while none of them has one. `Some(None)` if no gain is positive.
+///
+/// Who comes with many slots and no standing moves nothing, and who does harm takes its own standing away, whatever the
+/// others measure. Those with most of all standing can lower it only by doing less themselves, and are overtaken.
+fn typical_gain(
+    miners: &[MinerInput],
+    medians: &[Option<Medians>],
+    incentive: &Incentive,
+) -> Option<Option<Q32>> {
+    let mut gains: Vec<(Q32, u128)> = Vec::new();
+    for (miner, medians) in miners.iter().zip(medians) {
+        let gain = medians.map_or(Q32::ZERO, |medians| medians.random);
+        if gain > Q32::ZERO {
+            let value = standing_value(&miner.standing, incentive)?;
+            gains.push((gain, u128::try_from(value.0).ok()?));
+        }
+    }
+    let by_number = || lower_median(gains.iter().map(|(gain, _)| *gain));
+    Some(weighted_median(&gains).or_else(by_number))
+}
+
+/// e ← e + max(`gain_rate_min`, 1/(n + 3)) · (clip(r / typical, −1, 2) − e), rounded down.
+///
+/// With a gain r that is not positive e never rises; where nobody's is, r / typical counts as 0.
 fn move_gains(
     standings: &mut [Standing],
     medians: &[Option<Medians>],
-    typical: Q32,
+    typical: Option<Q32>,
     incentive: &Incentive,
 ) -> Option<()> {
     let rate_min = Q32::from_ppm(incentive.gain_rate_min_ppm);
     for (standing, medians) in standings.iter_mut().zip(medians) {
         let Some(medians) = medians else { continue };
-        let Some(sample) = gain_sample(medians.random, typical) else {
-            continue;
-        };
-        let rate = gain_rate(standing.scored_windows, rate_min);
-        standing.gain = move_average(standing.gain, sample, rate)?;
-        standing.scored_windows = standing.scored_windows.saturating_add(1);
+        let sample = typical.and_then(|typical| gain_sample(medians.random, typical));
+        let sample = sample.unwrap_or(Q32::ZERO);
+        let rate = average_rate(standing.scored_windows, GAIN_PRIOR_WINDOWS, rate_min);
+        let moved = move_average(standing.gain, sample, rate)?;
+        let is_gain = medians.random > Q32::ZERO;
+        standing.gain = if is_gain { moved } else { moved.min(standing.gain) };
     }
     Some(())
 }
@@ -103,7 +130,6 @@ fn move_ratings(
     let after = PlackettLuce::default().play(&before, &ranks(&scores))?;
     for (standing, rating) in players.into_iter().zip(after) {
         standing.rating = rating;
-        standing.scored_windows = standing.scored_windows.saturating_add(1);
     }
     Ok(())
 }
@@ -125,21 +151,14 @@ fn penalty_after(penalty: Q32, miner: &MinerInput, incentive: &Incentive) -> Opt
 
 /// A standing as one number, F ≥ 0, every product rounded down:
 ///
-/// - `Gain`: max(0, e) · gate · penalty, the gate being 0 when the proof of computation is at most
-///   `proof_gate` after more than `proof_gate_windows` scored windows, else 1;
+/// - `Gain`: max(0, e) · gate · penalty, see [`proof_gate`];
 /// - `PlackettLuce`: max(0, μ − 3σ) · max(0, proof) · penalty.
 ///
 /// `None` if a number does not fit, which no standing that [`super::settle()`] made does.
 pub fn standing_value(standing: &Standing, incentive: &Incentive) -> Option<Q32> {
     let worth = match incentive.standing {
         StandingKind::Gain => {
-            let is_unproven = standing.scored_windows > incentive.proof_gate_windows
-                && standing.proof <= Q32::from_ppm(incentive.proof_gate_ppm);
-            if is_unproven {
-                Q32::ZERO
-            } else {
-                standing.gain.max(Q32::ZERO)
-            }
+            standing.gain.max(Q32::ZERO).checked_mul(proof_gate(standing, incentive)?)?
         }
         StandingKind::PlackettLuce => {
             let spread = standing.rating.sigma.checked_mul(Q32::from_int(3))?;
@@ -148,4 +167,19 @@ pub fn standing_value(standing: &Standing, incentive: &Incentive) -> Option<Q32>
         }
     };
     worth.checked_mul(standing.penalty.clamp(Q32::ZERO, Q32::ONE))
+}
+
+/// How far a proof of computation counts: 0 at `proof_gate` and below, 1 at `proof_full` and above, in between in
+/// proportion, rounded down.
+///
+/// The proof is an average that begins at the prior, so that it is in force from the first window and believes one window
+/// little: a miner that flips a coin falls to the gate, an honest one stays above.
+pub(super) fn proof_gate(standing: &Standing, incentive: &Incentive) -> Option<Q32> {
+    let gate = Q32::from_ppm(incentive.proof_gate_ppm);
+    let full = Q32::from_ppm(incentive.proof_full_ppm);
+    if standing.proof >= full {
+        return Some(Q32::ONE);
+    }
+    let above = standing.proof.checked_sub(gate)?.max(Q32::ZERO);
+    above.checked_div(full.checked_sub(gate)?)
 }

@@ -3,36 +3,25 @@
 use alloc::vec::Vec;
 
 use super::{
-    measure::Measurement,
-    records::{is_paid, ConsensusError, MinerInput, ValidatorInput},
+    agreement::attested_factor,
+    measure::Measured,
+    records::{ConsensusError, MinerInput},
     shares::Shares,
     yuma::{judge, normalised, stake_shares, weight_rows, Row},
-    Standing,
 };
 use crate::{fixed::Q32, settings::YumaSettings, Uid};
 
-/// What shares are computed from.
-pub(super) struct Measured<'a> {
-    pub(super) miners: &'a [MinerInput],
-    pub(super) validators: &'a [ValidatorInput],
-    /// By miner.
-    pub(super) measurements: &'a [Vec<Measurement>],
-    /// The miners' standings after the window as numbers.
-    pub(super) values: &'a [Q32],
-}
-
-/// Shares by Yuma: the present validators by their dividends, miners by their incentive times their penalty, nothing without a standing
+/// Shares by Yuma: the present validators by their dividends as far as they attested, miners by their incentive times their penalty, nothing without a standing
 /// above 0. What that leaves, and all of it in a window in which nobody agreed on anything, is carried.
 ///
 /// Weights are the gains on random samples, to the power ([`weight_rows`]); the active stake is that of the present
 /// validators; agreement is what the clip left of a validator's weights.
 pub(super) fn by_yuma(
     measured: &Measured<'_>,
-    standings: &[Standing],
     power: u8,
     settings: &YumaSettings,
 ) -> Result<Shares, ConsensusError> {
-    let Measured { miners, validators, measurements, values } = measured;
+    let Measured { miners, validators, measurements, standings, values, .. } = measured;
     let weights = weight_rows(measurements, validators.len(), power)?;
     let stakes = validators.iter().map(|validator| match validator.present {
         true => validator.stake,
@@ -45,11 +34,11 @@ pub(super) fn by_yuma(
     let judged = judge(miners.len(), &stakes, &weights, &bonds, settings);
     let miner_shares = miners
         .iter()
-        .zip(standings)
+        .zip(*standings)
         .zip(*values)
         .zip(&judged.incentive)
         .map(|(((miner, standing), value), incentive)| {
-            if !is_paid(miner) || *value <= Q32::ZERO {
+            if !miner.is_paid() || *value <= Q32::ZERO {
                 return Some(Q32::ZERO);
             }
             incentive.checked_mul(standing.penalty.clamp(Q32::ZERO, Q32::ONE))
@@ -58,12 +47,17 @@ pub(super) fn by_yuma(
         .ok_or(ConsensusError::Overflow("miner share"))?;
     let agreements = judged.trust.iter().map(|trust| (*trust).clamp(Q32::ZERO, Q32::ONE));
     let dividends = judged.dividends.iter().zip(*validators);
-    let dividends =
-        dividends.map(|(part, validator)| if validator.present { *part } else { Q32::ZERO });
+    let dividends = dividends
+        .map(|(part, validator)| match validator.present {
+            true => part.checked_mul(attested_factor(validator)?),
+            false => Some(Q32::ZERO),
+        })
+        .collect::<Option<Vec<Q32>>>()
+        .ok_or(ConsensusError::Overflow("validator share"))?;
     Ok(Shares {
         miners: miner_shares,
         agreements: agreements.collect(),
-        validators: dividends.collect(),
+        validators: dividends,
         bonds: judged.bonds.iter().map(|row| by_uid(row, miners)).collect(),
     })
 }
