@@ -88,6 +88,8 @@ impl Config for Test {
     type RunsMax = ConstU32<4>;
     type HistoryWindows = ConstU64<{ protocol::limits::HISTORY_WINDOWS }>;
     type AdminDelayWindows = ConstU64<2>;
+    type DisputeWindows = ConstU64<12>;
+    type SlashDelayWindows = ConstU64<2>;
     type WeightInfo = weights::SubstrateWeight<Test>;
 }
 
@@ -419,6 +421,22 @@ pub(crate) fn score_window(window: Window, miners: u8, validators: u8) {
         reveal_scores(window, number, &evaluations(miners));
     }
     roll_to_settlement(window);
+}
+
+/// The pool of validator `index`.
+pub(crate) fn pool(index: ValidatorIndex) -> StakePoolOf<Test> {
+    Pools::<Test>::get(0, Validators::<Test>::get(0, index).unwrap().pool).unwrap()
+}
+
+/// The money that anybody has, free or held.
+pub(crate) fn total_balance(who: &AccountId) -> Planck {
+    use frame_support::traits::fungible::Inspect;
+    <Balances as Inspect<AccountId>>::total_balance(who)
+}
+
+/// All money that there is.
+pub(crate) fn issuance() -> Planck {
+    Balances::total_issuance()
 }
 
 /// The ledger of run 0.

@@ -68,6 +68,7 @@ impl<T: Config> Pallet<T> {
         let runs: Vec<RunId> = Runs::<T>::iter_keys().collect();
         for run_id in runs {
             while Self::settle_step(run_id, meter) {}
+            while Self::slash_step(run_id, meter) {}
             while Self::prune_step(run_id, meter) {}
         }
     }
@@ -349,7 +350,7 @@ impl<T: Config> Pallet<T> {
         let window = settlement.window;
         let mut validators_paid = 0u128;
         for pay in settlement.validators {
-            let paid = Self::credit(run_id, window, &pay.cold, pay.amount);
+            let paid = Self::pay_validator(run_id, window, pay.index, &pay.cold, pay.amount);
             validators_paid = validators_paid.saturating_add(paid);
             Validators::<T>::mutate(run_id, pay.index, |validator| {
                 if let Some(validator) =
@@ -450,6 +451,8 @@ impl<T: Config> Pallet<T> {
             "a window is settled in the one after it and claimed later"
         );
         assert!(T::AdminDelayWindows::get() >= 1, "settings of an open window cannot change");
+        let provable = T::HistoryWindows::get().saturating_add(T::SlashDelayWindows::get());
+        assert!(provable < T::DisputeWindows::get(), "a slash must find what it is due from");
         let limit = Self::poll_limit();
         assert!(
             T::WeightInfo::settle_begin(UIDS_MAX, VALIDATORS_MAX).all_lte(limit),

@@ -42,6 +42,22 @@ pub trait WeightInfo {
     fn claim() -> Weight;
     /// The weight of the call `set_params`.
     fn set_params() -> Weight;
+    /// The weight of the call `unstake`.
+    fn unstake() -> Weight;
+    /// The weight of the call `withdraw_unbonded` with `u` parts.
+    fn withdraw_unbonded(u: u32) -> Weight;
+    /// The weight of the call `delegate`.
+    fn delegate() -> Weight;
+    /// The weight of the call `undelegate`.
+    fn undelegate() -> Weight;
+    /// The weight of the call `set_take`.
+    fn set_take() -> Weight;
+    /// The weight of the call `compound`.
+    fn compound() -> Weight;
+    /// The weight of the call `cancel_slash`.
+    fn cancel_slash() -> Weight;
+    /// Applying one slash.
+    fn apply_slash() -> Weight;
     /// Reading `r` runs in a hook.
     fn look_at_runs(r: u32) -> Weight;
     /// Opening a window.
@@ -87,7 +103,8 @@ macro_rules! estimates {
                 estimate($database, 90, 8_192, 9, 7)
             }
             fn register_validator() -> Weight {
-                estimate($database, 90, 8_192, 9, 6)
+                // Of a full table every stake is read, and the lowest one's validator leaves.
+                estimate($database, 250, 16_384, 78, 18)
             }
             fn add_stake() -> Weight {
                 estimate($database, 60, 8_192, 4, 3)
@@ -117,6 +134,32 @@ macro_rules! estimates {
             }
             fn claim() -> Weight {
                 estimate($database, 100, 8_192, 5, 4)
+            }
+            fn unstake() -> Weight {
+                estimate($database, 60, 8_192, 4, 3)
+            }
+            fn withdraw_unbonded(u: u32) -> Weight {
+                let u = u64::from(u);
+                estimate($database, 120 + 10 * u, 16_384, 10 + u, 6 + u)
+            }
+            fn delegate() -> Weight {
+                estimate($database, 200, 16_384, 14, 11)
+            }
+            fn undelegate() -> Weight {
+                estimate($database, 200, 16_384, 14, 11)
+            }
+            fn set_take() -> Weight {
+                estimate($database, 40, 8_192, 3, 1)
+            }
+            fn compound() -> Weight {
+                estimate($database, 150, 8_192, 10, 8)
+            }
+            fn cancel_slash() -> Weight {
+                estimate($database, 30, 8_192, 1, 1)
+            }
+            fn apply_slash() -> Weight {
+                // What left the pool in each of 32 windows is read and written.
+                estimate($database, 400, 65_536, 48, 44)
             }
             fn set_params() -> Weight {
                 estimate($database, 40, 8_192, 1, 1)

@@ -19,6 +19,7 @@ mod assignment;
 mod books;
 mod consensus;
 mod fixed;
+mod pool;
 mod props;
 mod rating;
 mod samples;

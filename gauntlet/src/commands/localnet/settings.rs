@@ -255,6 +255,7 @@ pub(super) fn settings(
             ..Settings::example().incentive
         },
         emission: Emission { ..Settings::example().emission },
+        staking: Settings::example().staking,
     };
     settings.validate().context("the planned settings")?;
     Ok(settings)

@@ -325,6 +325,7 @@ fn settings(plan: &Plan, genesis_state_root: Hash) -> Settings {
             ..example.incentive
         },
         emission: example.emission,
+        staking: example.staking,
     };
     settings.validate().unwrap();
     settings
