@@ -252,6 +252,12 @@ pub mod pallet {
     pub type ValidatorIndices<T: Config> =
         StorageDoubleMap<_, Twox64Concat, RunId, Blake2_128Concat, T::AccountId, ValidatorIndex>;
 
+    /// The validators' bonds under [`protocol::settings::ConsensusKind::Yuma`]. Written by settlement, removed with the
+    /// validator and by the next settlement that leaves it none; at most one a validator.
+    #[pallet::storage]
+    pub type Bonds<T> =
+        StorageDoubleMap<_, Twox64Concat, RunId, Twox64Concat, ValidatorIndex, BondRow>;
+
     /// Which validator slots are taken; the keys of [`Validators`] as bits.
     #[pallet::storage]
     pub type ValidatorSlots<T> = StorageMap<_, Twox64Concat, RunId, Slots, ValueQuery>;

@@ -446,6 +446,25 @@ pub struct Ledger {
     pub burned: Planck,
 }
 
+/// A validator's bonds in the miners, which [`protocol::consensus::yuma`] averages over windows.
+#[derive(
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Clone,
+    PartialEq,
+    Eq,
+    Debug
+)]
+pub struct BondRow {
+    /// The window whose settlement wrote them: a miner that came later has no part in them.
+    pub window: Window,
+    /// 65535 for a miner's largest bond, by uid.
+    pub entries: BoundedVec<(Uid, u16), ConstU32<UIDS_MAX>>,
+}
+
 /// Settings that will replace a run's.
 #[derive(
     Encode,

@@ -6,8 +6,8 @@ use protocol::{fixed::Q32, Planck, RunId, ValidatorIndex};
 use sp_runtime::{DispatchError, DispatchResult};
 
 use crate::{
-    registration::first_window, Announcements, Config, Error, Event, Pallet, RunOf, Validator,
-    ValidatorIndices, ValidatorSlots, Validators, VALIDATORS_MAX,
+    registration::first_window, Announcements, Bonds, Config, Error, Event, Pallet, RunOf,
+    Validator, ValidatorIndices, ValidatorSlots, Validators, VALIDATORS_MAX,
 };
 
 impl<T: Config> Pallet<T> {
@@ -78,6 +78,7 @@ impl<T: Config> Pallet<T> {
             return;
         };
         Self::close_pool(run_id, run, validator.pool);
+        Bonds::<T>::remove(run_id, index);
         // It fails where the key's own holds need the account, which then stays as it is.
         let _ = frame_system::Pallet::<T>::dec_providers(&validator.hot);
         ValidatorIndices::<T>::remove(run_id, &validator.hot);

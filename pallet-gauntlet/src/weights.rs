@@ -88,6 +88,8 @@ pub trait WeightInfo {
     fn settle_begin(m: u32, v: u32) -> Weight;
     /// What a Plackett–Luce match of `p` players adds to it.
     fn settle_match(p: u32) -> Weight;
+    /// What Yuma consensus with `m` miners and `v` validators that hold bonds in all of them adds to it.
+    fn settle_yuma(m: u32, v: u32) -> Weight;
     /// Paying a page of `m` miners.
     fn settle_page(m: u32) -> Weight;
     /// Paying `v` validators and closing.
@@ -237,6 +239,11 @@ macro_rules! estimates {
             fn settle_match(p: u32) -> Weight {
                 // One 128-bit division for each pair of players.
                 estimate($database, u64::from(p) + u64::from(p) * u64::from(p) / 5, 0, 0, 0)
+            }
+            fn settle_yuma(m: u32, v: u32) -> Weight {
+                // Six divisions for each pair, and a row of 4 bytes a pair.
+                let (m, v) = (u64::from(m), u64::from(v));
+                estimate($database, 100 + m * v / 2, 4 * m * v, v, v)
             }
             fn settle_page(m: u32) -> Weight {
                 let m = u64::from(m);

@@ -6,12 +6,15 @@
 
 use alloc::vec::Vec;
 
+use codec::{Decode, DecodeWithMemTracking, Encode};
+use scale_info::TypeInfo;
+
 use crate::{
     accept::{
         accepted_set, bitmap_contains, final_root, is_proven_unavailable, on_probation,
         AttestationInput, Candidate,
     },
-    consensus::{Evaluation, Fault, MinerInput, Standing, ValidatorInput},
+    consensus::{Evaluation, Fault, MinerInput, Standing, ValidatorInput, ValidatorOutcome},
     fixed::Q32,
     settings::Incentive,
     window::{phase_at, Schedule, ScorePhase},
@@ -167,6 +170,15 @@ pub struct MinerRow {
     pub revealed: bool,
 }
 
+/// A validator's bonds as a settlement stored them.
+#[derive(Encode, Decode, DecodeWithMemTracking, TypeInfo, Clone, PartialEq, Eq, Debug, Default)]
+pub struct Bonds {
+    /// The window whose settlement stored them: who came into a slot later has no part in them.
+    pub window: Window,
+    /// 65535 for a miner's largest bond, by uid.
+    pub entries: Vec<(Uid, u16)>,
+}
+
 /// A validator's rows at the settlement of a window.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ValidatorRow {
@@ -178,6 +190,8 @@ pub struct ValidatorRow {
     pub stake: Planck,
     /// The evaluations that it revealed of the window, if it did.
     pub evaluations: Option<Vec<Evaluation>>,
+    /// Its slot's bonds, if it has any.
+    pub bonds: Option<Bonds>,
 }
 
 /// Prepares the inputs of [`crate::consensus::settle`] for a window: its participants, miners by uid and validators
@@ -191,6 +205,8 @@ pub fn settlement_inputs(
     accepted: &[Uid],
     unavailable: &[u8],
 ) -> (Vec<MinerInput>, Vec<ValidatorInput>) {
+    let mut arrivals: Vec<(Uid, Window)> =
+        miners.iter().map(|row| (row.uid, row.registered_window)).collect();
     let mut miners: Vec<MinerInput> = miners
         .into_iter()
         .filter(|row| takes_part(row.registered_window, window))
@@ -203,6 +219,7 @@ pub fn settlement_inputs(
         })
         .collect();
     miners.sort_by_key(|miner| miner.uid);
+    arrivals.sort_unstable();
     let stakes: Vec<Planck> = validators.iter().map(|row| row.stake).collect();
     let mut validators: Vec<ValidatorInput> = validators
         .into_iter()
@@ -213,8 +230,38 @@ pub fn settlement_inputs(
             stake,
             present: row.evaluations.is_some(),
             evaluations: row.evaluations.unwrap_or_default(),
+            bonds: bonds_in_force(row.registered_window, row.bonds, &arrivals),
         })
         .collect();
     validators.sort_by_key(|validator| validator.index);
     (miners, validators)
+}
+
+/// A validator's bonds without those that its slot had before it came, and those in miners that came later than they.
+/// `arrivals`: the miners' uids, sorted, and their first windows.
+fn bonds_in_force(
+    registered_window: Window,
+    bonds: Option<Bonds>,
+    arrivals: &[(Uid, Window)],
+) -> Vec<(Uid, u16)> {
+    let Some(bonds) = bonds.filter(|bonds| takes_part(registered_window, bonds.window)) else {
+        return Vec::new();
+    };
+    let is_in_force = |uid: Uid| {
+        let found = arrivals.binary_search_by_key(&uid, |(uid, _)| *uid).ok();
+        let arrival = found.and_then(|at| arrivals.get(at));
+        arrival.is_some_and(|(_, registered)| takes_part(*registered, bonds.window))
+    };
+    bonds.entries.iter().copied().filter(|(uid, _)| is_in_force(*uid)).collect()
+}
+
+/// The rows of bonds to be stored after the settlement of a window, of the validators that have any.
+pub fn bonds_after(
+    window: Window,
+    outcomes: &[ValidatorOutcome],
+) -> impl Iterator<Item = (ValidatorIndex, Bonds)> + '_ {
+    outcomes
+        .iter()
+        .filter(|outcome| !outcome.bonds.is_empty())
+        .map(move |outcome| (outcome.index, Bonds { window, entries: outcome.bonds.clone() }))
 }

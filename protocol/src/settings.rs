@@ -78,6 +78,46 @@ pub enum StandingKind {
 pub enum ConsensusKind {
     /// Stake-weighted medians, see [`crate::consensus`].
     Gauntlet,
+    /// Yuma consensus with bonds, see [`crate::consensus::yuma`]. Every validator must evaluate every miner: a miner that
+    /// validators with half of the present stake leave out is paid nothing.
+    Yuma(YumaSettings),
+}
+
+/// The parameters of Yuma consensus.
+#[derive(
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Serialize,
+    Deserialize,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Debug
+)]
+pub struct YumaSettings {
+    /// Part of the active stake that must endorse a weight, κ · 65535.
+    pub kappa: u16,
+    /// How much of a validator's bonds the clip takes, β · 65535: 65535 counts what is left of a weight, 0 all of it.
+    pub bonds_penalty: u16,
+    /// What the average of the bonds keeps from one window to the next.
+    pub bonds_moving_average_ppm: u32,
+}
+
+impl YumaSettings {
+    /// κ of one half, β of 1, nine tenths kept: as pallet-subtensor begins.
+    pub const UPSTREAM: YumaSettings =
+        YumaSettings { kappa: 32_767, bonds_penalty: u16::MAX, bonds_moving_average_ppm: 900_000 };
+
+    fn validate(&self) -> Result<(), SettingsError> {
+        in_range("kappa", self.kappa, 1, u128::from(u16::MAX))?;
+        // A bond that never moves would be 0 for ever.
+        let most = u128::from(PPM).saturating_sub(1);
+        in_range("bonds_moving_average_ppm", self.bonds_moving_average_ppm, 0, most)
+    }
 }
 
 /// The settings of a run.
@@ -376,6 +416,9 @@ impl Incentive {
             u128::from(EVALUATIONS_MAX),
         )?;
         in_range("power", self.power, 1, u128::from(POWER_MAX))?;
+        if let ConsensusKind::Yuma(yuma) = &self.consensus {
+            yuma.validate()?;
+        }
         in_range("proof_rate_ppm", self.proof_rate_ppm, 1, ppm)?;
         in_range("gain_rate_min_ppm", self.gain_rate_min_ppm, 1, ppm)?;
         in_range("proof_gate_ppm", self.proof_gate_ppm, 0, ppm)?;

@@ -3,8 +3,8 @@
 use protocol::{
     accept::bitmap_of,
     books::{
-        accept, due, is_active, settlement_inputs, stakes_u64, takes_part, Attested, MinerRow,
-        Revealed, ValidatorRow, Voter,
+        accept, due, is_active, settlement_inputs, stakes_u64, takes_part, Attested, Bonds,
+        MinerRow, Revealed, ValidatorRow, Voter,
     },
     consensus::{Fault, Standing},
     fixed::Q32,
@@ -114,6 +114,7 @@ fn inputs_are_of_who_takes_part_in_order() {
         registered_window,
         stake: u128::MAX,
         evaluations,
+        bonds: None,
     };
     let validators =
         vec![validator(2, 5, None), validator(1, 0, Some(Vec::new())), validator(0, 6, None)];
@@ -129,4 +130,29 @@ fn inputs_are_of_who_takes_part_in_order() {
     );
     let found: Vec<_> = validators.iter().map(|v| (v.index, v.stake, v.present)).collect();
     assert_eq!(found, [(1, u64::MAX, true), (2, u64::MAX, false)]);
+}
+
+#[test]
+fn a_reused_slot_inherits_no_bond() {
+    let miner = |uid, registered_window| MinerRow {
+        uid,
+        registered_window,
+        standing: Standing::default(),
+        committed: true,
+        revealed: true,
+    };
+    let stored = Bonds { window: 4, entries: vec![(0, 10), (1, 20), (2, 30), (3, 40)] };
+    let validator = |index, registered_window| ValidatorRow {
+        index,
+        registered_window,
+        stake: 1,
+        evaluations: None,
+        bonds: Some(stored.clone()),
+    };
+    // Miner 1 left and another came in window 5; miner 3 left, and nobody came.
+    let miners = vec![miner(2, 0), miner(1, 5), miner(0, 4)];
+    let validators = vec![validator(0, 4), validator(1, 5)];
+    let (_, validators) = settlement_inputs(5, miners, validators, &[], &[]);
+    assert_eq!(validators[0].bonds, [(0, 10), (2, 30)]);
+    assert_eq!(validators[1].bonds, []);
 }

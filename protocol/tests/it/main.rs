@@ -25,4 +25,6 @@ mod props;
 mod rating;
 mod samples;
 mod vectors_plackett_luce;
+mod vectors_yuma;
 mod window;
+mod yuma;

@@ -69,6 +69,8 @@ pub(super) struct Run {
     pub(super) windows: BTreeMap<Window, WindowRows>,
     pub(super) claims: BTreeMap<AccountBytes, Vec<ClaimInfo>>,
     pub(super) ledger: Ledger,
+    /// The validators' bonds as the last settlement left them.
+    pub(super) bonds: BTreeMap<ValidatorIndex, books::Bonds>,
 }
 
 fn internal() -> Refusal {
@@ -98,6 +100,7 @@ impl Run {
             windows: BTreeMap::new(),
             claims: BTreeMap::new(),
             ledger: Ledger::default(),
+            bonds: BTreeMap::new(),
         }
     }
 
@@ -466,6 +469,7 @@ impl Run {
         let shares: Vec<_> = outcome.validators.iter().map(|found| found.share).collect();
         let (validator_amounts, _) = pay(split.validators, &shares).map_err(void_reason)?;
 
+        self.bonds = books::bonds_after(window, &outcome.validators).collect();
         let owner = self.credit(self.info.owner, window, split.owner);
         let mut miners: Planck = 0;
         for (outcome, amount) in outcome.miners.into_iter().zip(miner_amounts) {
@@ -543,6 +547,7 @@ impl Run {
                     .score_reveals
                     .get(&validator.index)
                     .map(|reveal| reveal.evaluations.clone()),
+                bonds: self.bonds.get(&validator.index).cloned(),
             })
             .collect();
         let (accepted, unavailable) = (&rows.info.accepted, &rows.info.unavailable);
