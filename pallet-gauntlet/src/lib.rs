@@ -58,6 +58,10 @@ mod stake;
 
 mod slashing;
 
+mod proofs;
+
+mod disputes;
+
 mod submission;
 
 mod window;
@@ -109,8 +113,12 @@ pub mod pallet {
     };
     use frame_system::pallet_prelude::*;
     use protocol::{
-        commitment::Opening, fixed::Q32, settings::Settings, AccountBytes, BlockNumber, Hash,
-        Planck, RunId, Uid, ValidatorIndex, Window,
+        commitment::Opening,
+        consensus::Evaluation,
+        fault::{ProvenFault, Verdict},
+        fixed::Q32,
+        settings::Settings,
+        AccountBytes, BlockNumber, Hash, Planck, RunId, Uid, ValidatorIndex, Window,
     };
 
     use crate::{emission_source::EmissionSource, types::*, WeightInfo};
@@ -186,6 +194,9 @@ pub mod pallet {
         /// What nominators delegated to a validator, on its pool's account.
         #[codec(index = 4)]
         Delegation,
+        /// What an accusation costs if it is false.
+        #[codec(index = 6)]
+        DisputeBond,
     }
 
     // Identifiers and indices are given out by the chain, so that Twox64 cannot be attacked; keys
@@ -296,6 +307,43 @@ pub mod pallet {
     #[pallet::storage]
     pub type UnappliedSlashes<T: Config> =
         StorageDoubleMap<_, Twox64Concat, RunId, Twox64Concat, u32, UnappliedSlash<T::AccountId>>;
+
+    /// The faults of a window that are proven, so that each costs once. Written by proofs, removed with the window.
+    #[pallet::storage]
+    pub type ProvenFaults<T> = StorageNMap<
+        _,
+        (NMapKey<Twox64Concat, RunId>, NMapKey<Twox64Concat, Window>, NMapKey<Twox64Concat, Uid>),
+        ProvenFault,
+    >;
+
+    /// The chunks of payloads that are asked for. Written by `challenge_data`, removed by `answer_data` and `time_out`; each
+    /// is bonded.
+    #[pallet::storage]
+    pub type OpenChallenges<T: Config> = StorageNMap<
+        _,
+        (NMapKey<Twox64Concat, RunId>, NMapKey<Twox64Concat, Window>, NMapKey<Twox64Concat, Uid>),
+        DataChallenges<T::AccountId>,
+        ValueQuery,
+    >;
+
+    /// How many chunks an account asks for. Written with [`OpenChallenges`].
+    #[pallet::storage]
+    pub type ChallengeCounts<T: Config> =
+        StorageDoubleMap<_, Twox64Concat, RunId, Blake2_128Concat, T::AccountId, u32, ValueQuery>;
+
+    /// The evaluations that are disputed, by window, validator and miner. Written by `dispute_evaluation` and the jury,
+    /// removed by `close_dispute`; each is bonded.
+    #[pallet::storage]
+    pub type EvaluationDisputes<T: Config> = StorageNMap<
+        _,
+        (
+            NMapKey<Twox64Concat, RunId>,
+            NMapKey<Twox64Concat, Window>,
+            NMapKey<Twox64Concat, ValidatorIndex>,
+            NMapKey<Twox64Concat, Uid>,
+        ),
+        EvaluationDispute<T::AccountId>,
+    >;
 
     /// How peers reach a participant, by hot key. Written by `announce`, removed when the
     /// participant leaves; at most one for each of them.
@@ -525,6 +573,46 @@ pub mod pallet {
             amount: Planck,
             reporter: Option<T::AccountId>,
         },
+        /// A miner's fault was proven.
+        #[codec(index = 59)]
+        FaultProven {
+            run: RunId,
+            window: Window,
+            uid: Uid,
+            fault: ProvenFault,
+            reporter: T::AccountId,
+        },
+        /// A chunk of a miner's payload is asked for, until block `deadline`.
+        #[codec(index = 60)]
+        DataChallenged {
+            run: RunId,
+            window: Window,
+            uid: Uid,
+            index: u32,
+            challenger: T::AccountId,
+            deadline: BlockNumber,
+        },
+        /// A miner showed a chunk that was asked for.
+        #[codec(index = 61)]
+        DataAnswered { run: RunId, window: Window, uid: Uid, index: u32 },
+        /// What validator `index` measured of miner `uid` is disputed.
+        #[codec(index = 62)]
+        EvaluationDisputed {
+            run: RunId,
+            window: Window,
+            index: ValidatorIndex,
+            uid: Uid,
+            challenger: T::AccountId,
+        },
+        /// A jury's finding about an evaluation.
+        #[codec(index = 63)]
+        DisputeClosed {
+            run: RunId,
+            window: Window,
+            index: ValidatorIndex,
+            uid: Uid,
+            verdict: Verdict,
+        },
     }
 
     /// Why a call was refused, and what its caller can change.
@@ -645,6 +733,51 @@ pub mod pallet {
         /// No slash of this number waits.
         #[codec(index = 111)]
         SlashUnknown,
+        /// The chunk decodes; there is nothing to report.
+        #[codec(index = 112)]
+        ChunkWellFormed,
+        /// The chunk keeps too few values, or only zeros, to be somebody's; show another one.
+        #[codec(index = 113)]
+        ChunkTooCommon,
+        /// The chunks differ in more positions than a copy's, or are one commitment's.
+        #[codec(index = 114)]
+        NotACopy,
+        /// A payload has no chunk of this number.
+        #[codec(index = 115)]
+        ChunkUnknown,
+        /// There is no reveal of this window by this participant, or it is removed.
+        #[codec(index = 116)]
+        NotRevealed,
+        /// Faults of this window can be reported no longer, or not yet.
+        #[codec(index = 117)]
+        FaultTooOld,
+        /// A fault of this miner in this window is proven already.
+        #[codec(index = 118)]
+        FaultKnown,
+        /// So many chunks are asked for already, of this payload or by this account; wait for the answers.
+        #[codec(index = 119)]
+        TooManyChallenges,
+        /// This chunk is asked for already.
+        #[codec(index = 120)]
+        AlreadyChallenged,
+        /// Nobody asks for this chunk.
+        #[codec(index = 121)]
+        ChallengeUnknown,
+        /// The time for the answer is over.
+        #[codec(index = 122)]
+        TooLate,
+        /// The time for the answer, or for the jury, is not over.
+        #[codec(index = 123)]
+        TooEarly,
+        /// This evaluation is disputed already.
+        #[codec(index = 124)]
+        AlreadyDisputed,
+        /// This evaluation is not disputed.
+        #[codec(index = 125)]
+        DisputeUnknown,
+        /// Only validators that were drawn for the dispute measure again.
+        #[codec(index = 126)]
+        NotAJuror,
     }
 
     #[pallet::hooks]
@@ -1105,6 +1238,201 @@ pub mod pallet {
         pub fn cancel_slash(origin: OriginFor<T>, run: RunId, slash: u32) -> DispatchResult {
             T::AdminOrigin::ensure_origin(origin)?;
             Self::do_cancel_slash(run, slash)
+        }
+
+        /// Proves that one of two commitments is a copy of the other, in one window or over several: by a chunk that both have
+        /// at the same place. The later one's miner is slashed.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by anybody, who has half of the slash.
+        ///
+        /// ## Errors
+        ///
+        /// A commitment that is not revealed or too old, a proof that is not valid, chunks that differ or say too little, a
+        /// fault that is known.
+        #[pallet::call_index(60)]
+        #[pallet::weight(T::WeightInfo::report_copy())]
+        pub fn report_copy(
+            origin: OriginFor<T>,
+            run: RunId,
+            commitments: [CommitmentName; 2],
+            index: u32,
+            chunks: Box<[ShownChunk; 2]>,
+        ) -> DispatchResult {
+            let reporter = ensure_signed(origin)?;
+            Self::do_report_copy(reporter, run, commitments, index, *chunks)
+        }
+
+        /// Proves that a chunk of a payload does not decode. Its miner is slashed.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by anybody, who has half of the slash.
+        ///
+        /// ## Errors
+        ///
+        /// A commitment that is not revealed or too old, a proof that is not valid, a chunk that decodes, a fault that is known.
+        #[pallet::call_index(61)]
+        #[pallet::weight(T::WeightInfo::report_malformed())]
+        pub fn report_malformed(
+            origin: OriginFor<T>,
+            run: RunId,
+            commitment: CommitmentName,
+            index: u32,
+            chunk: Box<ShownChunk>,
+        ) -> DispatchResult {
+            let reporter = ensure_signed(origin)?;
+            Self::do_report_malformed(reporter, run, commitment, index, *chunk)
+        }
+
+        /// Asks for a chunk of a payload. The miner must show it within `answer_blocks` and then has the challenger's bond; if
+        /// it does not, it is slashed.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by anybody; the run's `challenge_bond` is held until the answer or the time-out.
+        ///
+        /// ## Errors
+        ///
+        /// A commitment that is not revealed or too old, no such chunk, one that is asked for already, too many of them.
+        #[pallet::call_index(62)]
+        #[pallet::weight(T::WeightInfo::challenge_data())]
+        pub fn challenge_data(
+            origin: OriginFor<T>,
+            run: RunId,
+            commitment: CommitmentName,
+            index: u32,
+        ) -> DispatchResult {
+            let challenger = ensure_signed(origin)?;
+            Self::do_challenge_data(challenger, run, commitment, index)
+        }
+
+        /// Shows a chunk that is asked for; free if it succeeds.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the miner's hot or cold key.
+        ///
+        /// ## Errors
+        ///
+        /// A chunk that nobody asks for, an answer that is late, a proof that is not valid.
+        #[pallet::call_index(63)]
+        #[pallet::weight(T::WeightInfo::answer_data())]
+        pub fn answer_data(
+            origin: OriginFor<T>,
+            run: RunId,
+            commitment: CommitmentName,
+            index: u32,
+            chunk: Box<ShownChunk>,
+        ) -> DispatchResultWithPostInfo {
+            let who = ensure_signed(origin)?;
+            Self::do_answer_data(who, run, commitment, index, *chunk)?;
+            Ok(Pays::No.into())
+        }
+
+        /// Ends a request for a chunk that was not answered in time. Its miner is slashed, the challenger has its bond back.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by anybody.
+        ///
+        /// ## Errors
+        ///
+        /// A chunk that nobody asks for, a request whose time is not over.
+        #[pallet::call_index(64)]
+        #[pallet::weight(T::WeightInfo::time_out())]
+        pub fn time_out(
+            origin: OriginFor<T>,
+            run: RunId,
+            commitment: CommitmentName,
+            index: u32,
+        ) -> DispatchResult {
+            ensure_signed(origin)?;
+            Self::do_time_out(run, commitment, index)
+        }
+
+        /// Disputes what a validator measured: a jury measures again.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by anybody; the run's `dispute_bond` is held, and lost if the jury confirms the evaluation.
+        ///
+        /// ## Errors
+        ///
+        /// An evaluation that is not revealed, too old or disputed already, too little money.
+        #[pallet::call_index(65)]
+        #[pallet::weight(T::WeightInfo::dispute_evaluation())]
+        pub fn dispute_evaluation(
+            origin: OriginFor<T>,
+            run: RunId,
+            evaluation: EvaluationName,
+        ) -> DispatchResult {
+            let challenger = ensure_signed(origin)?;
+            Self::do_dispute_evaluation(challenger, run, evaluation)
+        }
+
+        /// Commits to what a juror measured, in the window after the dispute.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the hot key of a juror.
+        ///
+        /// ## Errors
+        ///
+        /// No such dispute, another window, no juror, a second commitment.
+        #[pallet::call_index(66)]
+        #[pallet::weight(T::WeightInfo::commit_verdict())]
+        pub fn commit_verdict(
+            origin: OriginFor<T>,
+            run: RunId,
+            evaluation: EvaluationName,
+            hash: Hash,
+        ) -> DispatchResult {
+            let hot = ensure_signed(origin)?;
+            Self::do_commit_verdict(hot, run, evaluation, hash)
+        }
+
+        /// Reveals what a juror measured, two windows after the dispute.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the hot key of a juror.
+        ///
+        /// ## Errors
+        ///
+        /// No such dispute, another window, no juror, no commitment, a second reveal, one that does not fit the commitment.
+        #[pallet::call_index(67)]
+        #[pallet::weight(T::WeightInfo::reveal_verdict())]
+        pub fn reveal_verdict(
+            origin: OriginFor<T>,
+            run: RunId,
+            evaluation: EvaluationName,
+            measured: Evaluation,
+            salt: Hash,
+        ) -> DispatchResult {
+            let hot = ensure_signed(origin)?;
+            Self::do_reveal_verdict(hot, run, evaluation, measured, salt)
+        }
+
+        /// Ends a dispute whose jury has had its time: a false evaluation costs the validator, a false accusation its bond.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by anybody.
+        ///
+        /// ## Errors
+        ///
+        /// No such dispute, a jury whose time is not over.
+        #[pallet::call_index(68)]
+        #[pallet::weight(T::WeightInfo::close_dispute())]
+        pub fn close_dispute(
+            origin: OriginFor<T>,
+            run: RunId,
+            evaluation: EvaluationName,
+        ) -> DispatchResult {
+            ensure_signed(origin)?;
+            Self::do_close_dispute(run, evaluation)
         }
     }
 

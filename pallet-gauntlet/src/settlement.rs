@@ -24,10 +24,10 @@ use sp_runtime::Perbill;
 
 use crate::{
     Attestations, BondRow, Bonds, CommitCounts, Commitments, Config, Event, Ledgers, MinerOf,
-    MinerPay, MinerSlots, Miners, Pallet, PayloadOwners, Reveals, Runs, ScoreCommitments,
-    ScoreReveals, Settlement, SettlementPages, Settlements, Stage, ValidatorOf, ValidatorPay,
-    ValidatorSlots, Validators, VoidReason, WeightInfo, WindowRecord, WindowStatus, Windows,
-    EVALUATIONS_MAX, PAGE_LEN, UIDS_MAX, VALIDATORS_MAX,
+    MinerPay, MinerSlots, Miners, Pallet, PayloadOwners, ProvenFaults, Reveals, Runs,
+    ScoreCommitments, ScoreReveals, Settlement, SettlementPages, Settlements, Stage, ValidatorOf,
+    ValidatorPay, ValidatorSlots, Validators, VoidReason, WeightInfo, WindowRecord, WindowStatus,
+    Windows, EVALUATIONS_MAX, PAGE_LEN, UIDS_MAX, VALIDATORS_MAX,
 };
 
 /// The part of a block that settlements may take before transactions.
@@ -430,6 +430,7 @@ impl<T: Config> Pallet<T> {
             Attestations::<T>::clear_prefix(prefix, PRUNE_ROWS, None).maybe_cursor.is_none(),
             ScoreCommitments::<T>::clear_prefix(prefix, PRUNE_ROWS, None).maybe_cursor.is_none(),
             ScoreReveals::<T>::clear_prefix(prefix, PRUNE_ROWS, None).maybe_cursor.is_none(),
+            ProvenFaults::<T>::clear_prefix(prefix, PRUNE_ROWS, None).maybe_cursor.is_none(),
         ];
         if is_clear.contains(&false) {
             return;

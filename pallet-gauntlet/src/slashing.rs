@@ -13,7 +13,7 @@ use frame_support::{
     },
     weights::WeightMeter,
 };
-use protocol::{pool::divide_slash, Planck, RunId, Uid, ValidatorIndex, Window};
+use protocol::{pool::divide_slash, Planck, RunId, Uid, Window};
 use sp_runtime::DispatchResult;
 
 use crate::{
@@ -119,20 +119,6 @@ impl<T: Config> Pallet<T> {
         Miners::<T>::insert(run_id, uid, miner);
         Self::divide_credit(credit, reporter);
         taken
-    }
-
-    /// Takes up to `amount` of all that is at stake for a validator in the table; returns what was taken.
-    pub(crate) fn slash_validator(
-        run_id: RunId,
-        index: ValidatorIndex,
-        amount: Planck,
-        reporter: Option<&T::AccountId>,
-    ) -> Planck {
-        let Ok((id, _)) = Self::pool_of(run_id, index) else {
-            return 0;
-        };
-        let now = Self::stake_window(Runs::<T>::get(run_id).as_ref());
-        Self::slash_pool(run_id, id, now, amount, reporter)
     }
 
     /// Takes up to `amount` of what answers for a fault of `window`: the validator's own stake, what is delegated to it, and

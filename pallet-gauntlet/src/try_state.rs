@@ -282,60 +282,60 @@ impl<T: Config> Pallet<T> {
         Ok(())
     }
 
-    /// 24. Bonds are a validator's, of a settled window, by uid and above 0.
-    fn try_state_bonds(run_id: RunId, run: &RunOf<T>) -> Result<(), TryRuntimeError> {
-        for (index, row) in Bonds::<T>::iter_prefix(run_id) {
-            ensure!(Validators::<T>::contains_key(run_id, index), "24: bonds of nobody");
-            ensure!(row.window <= run.next_settlement, "24: bonds of a later window");
-            let entries = &row.entries;
-            ensure!(entries.windows(2).all(|pair| pair[0].0 < pair[1].0), "24: bonds out of order");
-            ensure!(entries.iter().all(|(_, bond)| *bond > 0), "24: a bond of nothing");
-            ensure!(!entries.is_empty(), "24: an empty row of bonds");
-        }
-        Ok(())
-    }
-
-    /// 20. What a pool's account holds is what is delegated to the pool, and what of that unbonds.
-    /// 21. The shares of a pool, and of each part that left it, are those of its nominators.
-    /// 22. Each part of a validator's own stake that unbonds is named by its pool.
-    /// 23. Only slashes in the queue wait, in the order in which they are due.
+    /// 30. What a pool's account holds is what is delegated to the pool, and what of that unbonds.
+    /// 31. The shares of a pool, and of each part that left it, are those of its nominators.
+    /// 32. Each part of a validator's own stake that unbonds is named by its pool.
+    /// 33. Only slashes in the queue wait, in the order in which they are due.
     fn try_state_pools() -> Result<(), TryRuntimeError> {
         for (run_id, id, pool) in Pools::<T>::iter() {
             let mut amount = pool.delegated.amount;
             let mut shares: BTreeMap<Window, u128> = BTreeMap::new();
             let mut active = 0;
             for (_, delegation) in Delegations::<T>::iter_prefix((run_id, id)) {
-                ensure!(delegation != Default::default(), "21: an empty delegation");
+                ensure!(delegation != Default::default(), "31: an empty delegation");
                 active += delegation.shares;
                 for (began, left) in delegation.unbonding {
                     *shares.entry(began).or_default() += left;
                 }
             }
-            ensure!(active == pool.delegated.shares, "21: shares of nobody");
+            ensure!(active == pool.delegated.shares, "31: shares of nobody");
             for (began, unbonding) in Unbondings::<T>::iter_prefix((run_id, id)) {
                 amount += unbonding.delegated.amount;
                 let left = shares.remove(&began).unwrap_or(0);
-                ensure!(left == unbonding.delegated.shares, "21: unbonding shares of nobody");
+                ensure!(left == unbonding.delegated.shares, "31: unbonding shares of nobody");
                 ensure!(
                     unbonding.own == 0 || pool.unbonding.contains(&began),
-                    "22: stake unbonds that its pool does not name"
+                    "32: stake unbonds that its pool does not name"
                 );
             }
-            ensure!(shares.is_empty(), "21: a delegation to nothing");
+            ensure!(shares.is_empty(), "31: a delegation to nothing");
             let held = Self::held(HoldReason::Delegation, &Self::pool_account(run_id, id));
-            ensure!(held == amount, "20: held delegations are off");
+            ensure!(held == amount, "30: held delegations are off");
         }
         for (run_id, queue) in SlashQueues::<T>::iter() {
             let mut waiting: Vec<_> = UnappliedSlashes::<T>::iter_prefix(run_id).collect();
             waiting.sort_unstable_by_key(|(number, _)| *number);
             ensure!(
                 waiting.iter().all(|(number, _)| (queue.next..queue.end).contains(number)),
-                "23: a slash outside of the queue"
+                "33: a slash outside of the queue"
             );
             ensure!(
                 waiting.windows(2).all(|pair| pair[0].1.due <= pair[1].1.due),
-                "23: slashes out of order"
+                "33: slashes out of order"
             );
+        }
+        Ok(())
+    }
+
+    /// 20. Bonds are a validator's, of a settled window, by uid and above 0.
+    fn try_state_bonds(run_id: RunId, run: &RunOf<T>) -> Result<(), TryRuntimeError> {
+        for (index, row) in Bonds::<T>::iter_prefix(run_id) {
+            ensure!(Validators::<T>::contains_key(run_id, index), "20: bonds of nobody");
+            ensure!(row.window <= run.next_settlement, "20: bonds of a later window");
+            let entries = &row.entries;
+            ensure!(entries.windows(2).all(|pair| pair[0].0 < pair[1].0), "20: bonds out of order");
+            ensure!(entries.iter().all(|(_, bond)| *bond > 0), "20: a bond of nothing");
+            ensure!(!entries.is_empty(), "20: an empty row of bonds");
         }
         Ok(())
     }

@@ -16,7 +16,12 @@ use protocol::{
 };
 use scale_info::TypeInfo;
 
+mod proof;
 mod stake;
+pub use proof::{
+    CommitmentName, DataChallenge, DataChallenges, EvaluationDispute, EvaluationName, Juror,
+    ShownChunk, CHALLENGES_PER_ACCOUNT_MAX, CHALLENGES_PER_MINER_MAX, JURY_MAX, SHOWN_BYTES_MAX,
+};
 pub(crate) use stake::pool_seed;
 pub use stake::{
     Delegation, Offender, PoolId, SlashQueue, StakePool, UnappliedSlash, Unbonding, UNBONDINGS_MAX,

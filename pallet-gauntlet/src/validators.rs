@@ -79,6 +79,7 @@ impl<T: Config> Pallet<T> {
         };
         Bonds::<T>::remove(run_id, index);
         Self::close_pool(run_id, run, validator.pool);
+        Bonds::<T>::remove(run_id, index);
         // It fails where the key's own holds need the account, which then stays as it is.
         let _ = frame_system::Pallet::<T>::dec_providers(&validator.hot);
         ValidatorIndices::<T>::remove(run_id, &validator.hot);

@@ -56,6 +56,24 @@ pub trait WeightInfo {
     fn compound() -> Weight;
     /// The weight of the call `cancel_slash`.
     fn cancel_slash() -> Weight;
+    /// The weight of the call `report_copy`.
+    fn report_copy() -> Weight;
+    /// The weight of the call `report_malformed`.
+    fn report_malformed() -> Weight;
+    /// The weight of the call `challenge_data`.
+    fn challenge_data() -> Weight;
+    /// The weight of the call `answer_data`.
+    fn answer_data() -> Weight;
+    /// The weight of the call `time_out`.
+    fn time_out() -> Weight;
+    /// The weight of the call `dispute_evaluation`.
+    fn dispute_evaluation() -> Weight;
+    /// The weight of the call `commit_verdict`.
+    fn commit_verdict() -> Weight;
+    /// The weight of the call `reveal_verdict`.
+    fn reveal_verdict() -> Weight;
+    /// The weight of the call `close_dispute`.
+    fn close_dispute() -> Weight;
     /// Applying one slash.
     fn apply_slash() -> Weight;
     /// Reading `r` runs in a hook.
@@ -156,6 +174,34 @@ macro_rules! estimates {
             }
             fn cancel_slash() -> Weight {
                 estimate($database, 30, 8_192, 1, 1)
+            }
+            fn report_copy() -> Weight {
+                estimate($database, 400, 32_768, 9, 4)
+            }
+            fn report_malformed() -> Weight {
+                estimate($database, 250, 24_576, 8, 4)
+            }
+            fn challenge_data() -> Weight {
+                estimate($database, 120, 24_576, 9, 4)
+            }
+            fn answer_data() -> Weight {
+                estimate($database, 300, 32_768, 10, 6)
+            }
+            fn time_out() -> Weight {
+                estimate($database, 120, 16_384, 8, 7)
+            }
+            fn dispute_evaluation() -> Weight {
+                estimate($database, 80, 16_384, 7, 3)
+            }
+            fn commit_verdict() -> Weight {
+                // The first juror draws the jury from all validators.
+                estimate($database, 250, 32_768, 72, 1)
+            }
+            fn reveal_verdict() -> Weight {
+                estimate($database, 60, 16_384, 4, 1)
+            }
+            fn close_dispute() -> Weight {
+                estimate($database, 300, 65_536, 60, 24)
             }
             fn apply_slash() -> Weight {
                 // What left the pool in each of 32 windows is read and written.

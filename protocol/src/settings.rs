@@ -7,11 +7,13 @@ use serde::{Deserialize, Serialize};
 use crate::{window::Schedule, Hash, Planck};
 
 mod bounds;
+mod disputes;
 mod optimisers;
 mod staking;
 
 use bounds::in_range;
 pub use bounds::{SettingsError, PPM};
+pub use disputes::{Disputes, JURORS_MAX};
 pub use optimisers::{InnerOptimiser, OuterStep};
 pub use staking::{Staking, UNBONDING_WINDOWS_MAX};
 
@@ -143,6 +145,8 @@ pub struct Settings {
     pub emission: Emission,
     /// What validators and their nominators have at stake.
     pub staking: Staking,
+    /// What faults and accusations cost.
+    pub disputes: Disputes,
 }
 
 /// What every miner must do, judged by the protocol.
@@ -282,6 +286,7 @@ impl Settings {
         self.incentive.validate()?;
         self.emission.validate()?;
         self.staking.validate()?;
+        self.disputes.validate()?;
         // A u16 times two u32 is below 2^80.
         let needed = u128::from(self.incentive.uid_max)
             .saturating_mul(u128::from(self.training.inner_steps))
@@ -370,6 +375,7 @@ impl Settings {
                 validators_ppm: 300_000,
             },
             staking: Staking::example(),
+            disputes: Disputes::example(),
         }
     }
 }

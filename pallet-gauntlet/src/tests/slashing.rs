@@ -22,7 +22,7 @@ fn a_slash_takes_in_proportion_and_half_goes_to_the_reporter() {
     ExtBuilder::default().participants(0, 1).build_and_execute(|| {
         assert_ok!(Gauntlet::delegate(RuntimeOrigin::signed(nominator()), 0, 0, 3_000 * UNIT));
         let before = issuance();
-        assert_eq!(Gauntlet::slash_validator(0, 0, 400 * UNIT, Some(&reporter())), 400 * UNIT);
+        assert_eq!(Gauntlet::slash_pool(0, 0, 0, 400 * UNIT, Some(&reporter())), 400 * UNIT);
         assert_eq!(total_balance(&validator_cold(0)), ENDOWMENT - 100 * UNIT);
         assert_eq!(pool(0).delegated.amount, 2_700 * UNIT);
         assert_eq!(Validators::<Test>::get(0, 0).unwrap().stake, 3_600 * UNIT);
@@ -41,10 +41,10 @@ fn a_slash_takes_no_more_than_there_is() {
         let before = issuance();
         assert_eq!(Gauntlet::slash_miner(0, 0, u128::MAX, None), 10 * UNIT);
         assert_eq!(Gauntlet::slash_miner(0, 0, u128::MAX, None), 0);
-        assert_eq!(Gauntlet::slash_validator(0, 0, u128::MAX, None), 1_000 * UNIT);
+        assert_eq!(Gauntlet::slash_pool(0, 0, 0, u128::MAX, None), 1_000 * UNIT);
         assert_eq!(issuance(), before - 1_010 * UNIT, "without reporter all of it is burned");
         assert!(!Validators::<Test>::contains_key(0, 0), "below the least stake the slot is lost");
-        assert_eq!(Gauntlet::slash_validator(0, 0, u128::MAX, None), 0);
+        assert_eq!(Gauntlet::slash_pool(0, 0, 0, u128::MAX, None), 0);
         assert_eq!(Gauntlet::slash_miner(0, 7, u128::MAX, None), 0);
     });
 }

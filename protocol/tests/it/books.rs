@@ -52,7 +52,7 @@ fn stakes_above_two_to_the_64_keep_their_proportion() {
     assert_eq!((counts[0] / counts[1], counts[2]), (4, 0));
     assert!(counts[0] >= 1 << 63);
     assert_eq!(stakes_u64(&[u128::MAX, 1 << 127]), [u64::MAX, 1 << 63]);
-    assert_eq!(stakes_u64(&[]), Vec::<u64>::new());
+    assert!(stakes_u64(&[]).is_empty());
 }
 
 fn voter(stake: u128, attested: u64, attestation: Option<Attested<'_>>) -> Voter<'_> {

@@ -18,6 +18,7 @@ mod accept;
 mod assignment;
 mod books;
 mod consensus;
+mod fault;
 mod fixed;
 mod pool;
 mod props;

@@ -256,6 +256,7 @@ pub(super) fn settings(
         },
         emission: Emission { ..Settings::example().emission },
         staking: Settings::example().staking,
+        disputes: Settings::example().disputes,
     };
     settings.validate().context("the planned settings")?;
     Ok(settings)

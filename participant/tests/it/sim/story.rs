@@ -326,6 +326,7 @@ fn settings(plan: &Plan, genesis_state_root: Hash) -> Settings {
         },
         emission: example.emission,
         staking: example.staking,
+        disputes: example.disputes,
     };
     settings.validate().unwrap();
     settings
