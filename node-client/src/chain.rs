@@ -132,6 +132,20 @@ pub trait Chain: Send + Sync {
         window: Window,
         at: Option<Hash>,
     ) -> Result<Vec<RevealInfo>, ChainError>;
+    /// A window's permits by validator.
+    async fn permits(
+        &self,
+        run: RunId,
+        window: Window,
+        at: Option<Hash>,
+    ) -> Result<Vec<PermitInfo>, ChainError>;
+    /// A window's commitments to attestations by validator.
+    async fn attestation_commitments(
+        &self,
+        run: RunId,
+        window: Window,
+        at: Option<Hash>,
+    ) -> Result<Vec<AttestationCommitmentInfo>, ChainError>;
     /// A window's attestations by validator.
     async fn attestations(
         &self,

@@ -38,6 +38,8 @@ const START: u32 = 5;
 fn settings() -> Settings {
     let mut settings = Settings::example();
     settings.incentive.uid_max = UIDS_MAX as u16;
+    settings.incentive.evaluators_per_miner = 4;
+    settings.incentive.evaluations_per_validator = EVALUATIONS_MAX as u16;
     settings.incentive.claim_delay_windows = 0;
     settings
 }

@@ -1,5 +1,7 @@
 //! A runtime with this pallet and balances only, and the steps that tests are made of.
 
+use std::cell::RefCell;
+
 use frame_support::{
     derive_impl, parameter_types,
     traits::{ConstU32, ConstU64, Hooks},
@@ -8,11 +10,14 @@ use frame_support::{
 };
 use frame_system::{EnsureRoot, EnsureSigned};
 use protocol::{
-    commitment::{commitment_hash, score_commitment_hash, Opening},
+    commitment::{
+        attestation_commitment_hash, commitment_hash, score_commitment_hash, AttestationOpening,
+        Opening,
+    },
     consensus::Evaluation,
     layout::{kept, Layout, CHUNK_LEN},
     merkle,
-    settings::Settings,
+    settings::{Settings, SCORE_VERSION},
     update::{encode_chunk, Chunk},
     window::Phase,
     Hash, Planck, RunId, Uid, ValidatorIndex, Window,
@@ -88,6 +93,8 @@ impl Config for Test {
     type RunsMax = ConstU32<4>;
     type HistoryWindows = ConstU64<{ protocol::limits::HISTORY_WINDOWS }>;
     type AdminDelayWindows = ConstU64<2>;
+    type DisputeWindows = ConstU64<12>;
+    type SlashDelayWindows = ConstU64<2>;
     type WeightInfo = weights::SubstrateWeight<Test>;
 }
 
@@ -196,6 +203,7 @@ pub(crate) fn new_test_ext() -> sp_io::TestExternalities {
         .assimilate_storage(&mut storage)
         .unwrap();
     let mut ext = sp_io::TestExternalities::from(storage);
+    PLEDGED.take();
     ext.execute_with(|| start_block(1));
     ext
 }
@@ -222,6 +230,7 @@ pub(crate) fn roll_to(number: u32) {
         Gauntlet::on_idle(block, Weight::MAX);
         check_state();
         start_block(block + 1);
+        reveal_pledged();
     }
 }
 
@@ -236,7 +245,8 @@ pub(crate) fn roll_to_phase(window: Window, phase: Phase) {
     let offset = match phase {
         Phase::Commit => 0,
         Phase::Reveal => schedule.commit_end,
-        Phase::Attest => schedule.reveal_end,
+        Phase::AttestCommit => schedule.reveal_end,
+        Phase::AttestReveal => schedule.attest_commit_end,
         Phase::Apply => schedule.attest_end,
     };
     roll_to(schedule.window_start(window).unwrap() + offset);
@@ -335,10 +345,51 @@ pub(crate) fn reveal(
     Gauntlet::do_reveal_update(hot, 0, window, opening(flavour, base), shown(window, uid, flavour))
 }
 
-/// Attests the payloads of `uids`.
+/// What validator `number` says of the payloads of `uids`.
+pub(crate) fn attestation(number: u8, uids: &[Uid], state_root: Hash) -> AttestationOpening {
+    let bitmap = protocol::accept::bitmap_of(uids);
+    AttestationOpening { bitmap, state_root, salt: [number; 32] }
+}
+
+/// The hash of an attestation by validator `number`.
+pub(crate) fn attestation_hash(window: Window, number: u8, opening: &AttestationOpening) -> Hash {
+    let hot = account_bytes(&validator_hot(number));
+    attestation_commitment_hash(&Gauntlet::genesis_hash(), 0, window, &hot, opening)
+}
+
+/// Reveals an attestation.
+pub(crate) fn reveal_attestation(
+    window: Window,
+    number: u8,
+    opening: AttestationOpening,
+) -> sp_runtime::DispatchResult {
+    let AttestationOpening { bitmap, state_root, salt } = opening;
+    let bitmap = Bitmap::truncate_from(bitmap);
+    Gauntlet::do_reveal_attestation(validator_hot(number), 0, window, bitmap, state_root, salt)
+}
+
+thread_local! {
+    /// Attestations that are committed to and wait for the phase in which they are revealed.
+    static PLEDGED: RefCell<Vec<(Window, u8, AttestationOpening)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Commits to an attestation of the payloads of `uids`, and reveals it as soon as [`roll_to`] comes to that phase.
 pub(crate) fn attest(window: Window, number: u8, uids: &[Uid], root: Hash) {
-    let bitmap = Bitmap::truncate_from(protocol::accept::bitmap_of(uids));
-    Gauntlet::do_attest(validator_hot(number), 0, window, bitmap, root).unwrap();
+    let opening = attestation(number, uids, root);
+    let hash = attestation_hash(window, number, &opening);
+    Gauntlet::do_commit_attestation(validator_hot(number), 0, window, hash).unwrap();
+    PLEDGED.with_borrow_mut(|pledged| pledged.push((window, number, opening)));
+}
+
+/// Reveals what was pledged, if it is time.
+fn reveal_pledged() {
+    let Some(run) = Runs::<Test>::get(0) else { return };
+    let moment = protocol::window::phase_at(&run.settings.schedule, System::block_number());
+    if moment.is_some_and(|moment| moment.phase == Phase::AttestReveal) {
+        for (window, number, opening) in PLEDGED.take() {
+            reveal_attestation(window, number, opening).unwrap();
+        }
+    }
 }
 
 /// An evaluation: losses of 4 nats that an update lowers by so many parts per thousand.
@@ -361,18 +412,19 @@ pub(crate) fn score_hash(
     salt: Hash,
 ) -> Hash {
     let hot = account_bytes(&validator_hot(number));
-    score_commitment_hash(&Gauntlet::genesis_hash(), 0, window, &hot, evaluations, &salt)
+    let genesis = Gauntlet::genesis_hash();
+    score_commitment_hash(&genesis, 0, window, &hot, evaluations, SCORE_VERSION, &salt)
 }
 
 pub(crate) fn commit_scores(window: Window, number: u8, evaluations: &[Evaluation]) {
     let hash = score_hash(window, number, evaluations, [number; 32]);
-    Gauntlet::do_commit_scores(validator_hot(number), 0, window, hash).unwrap();
+    Gauntlet::do_commit_scores(validator_hot(number), 0, window, hash, SCORE_VERSION).unwrap();
 }
 
 pub(crate) fn reveal_scores(window: Window, number: u8, evaluations: &[Evaluation]) {
     let evaluations = evaluations.to_vec().try_into().unwrap();
-    Gauntlet::do_reveal_scores(validator_hot(number), 0, window, evaluations, [number; 32])
-        .unwrap();
+    let (hot, salt) = (validator_hot(number), [number; 32]);
+    Gauntlet::do_reveal_scores(hot, 0, window, evaluations, salt, SCORE_VERSION).unwrap();
 }
 
 /// What an honest validator measures of miners 0 to `miners`: miner n gains 10 + n parts per thousand.
@@ -400,7 +452,7 @@ pub(crate) fn play_window(window: Window, miners: u8, validators: u8) {
     for number in 0..miners {
         reveal(window, number, number, GENESIS_ROOT).unwrap();
     }
-    roll_to_phase(window, Phase::Attest);
+    roll_to_phase(window, Phase::AttestCommit);
     let uids: Vec<Uid> = (0..Uid::from(miners)).collect();
     for number in 0..validators {
         attest(window, number, &uids, GENESIS_ROOT);
@@ -421,6 +473,22 @@ pub(crate) fn score_window(window: Window, miners: u8, validators: u8) {
     roll_to_settlement(window);
 }
 
+/// The pool of validator `index`.
+pub(crate) fn pool(index: ValidatorIndex) -> StakePoolOf<Test> {
+    Pools::<Test>::get(0, Validators::<Test>::get(0, index).unwrap().pool).unwrap()
+}
+
+/// The money that anybody has, free or held.
+pub(crate) fn total_balance(who: &AccountId) -> Planck {
+    use frame_support::traits::fungible::Inspect;
+    <Balances as Inspect<AccountId>>::total_balance(who)
+}
+
+/// All money that there is.
+pub(crate) fn issuance() -> Planck {
+    Balances::total_issuance()
+}
+
 /// The ledger of run 0.
 pub(crate) fn ledger() -> Ledger {
     Ledgers::<Test>::get(0)
@@ -434,4 +502,67 @@ pub(crate) fn claimable(account: &AccountId) -> Planck {
 /// What the run's account holds.
 pub(crate) fn run_balance(run_id: RunId) -> Planck {
     Balances::free_balance(Gauntlet::run_account(run_id))
+}
+
+/// A well-formed chunk of the test's layout whose positions begin at `first`.
+pub(crate) fn chunk_from(index: u32, first: u16) -> Vec<u8> {
+    let keep = settings().training.keep;
+    let len = Layout(layout().into_inner()).chunk_len(index).unwrap();
+    let count = kept(len, keep);
+    let chunk = Chunk {
+        scale_bf16: 0x3c00,
+        indices: (0..count).map(|at| first + at).collect(),
+        codes: vec![1; usize::from(count)],
+    };
+    encode_chunk(&chunk, len, keep).unwrap()
+}
+
+/// A payload of three chunks whose positions begin where `firsts` says.
+pub(crate) fn payload_from(firsts: [u16; 3]) -> Vec<Vec<u8>> {
+    (0..).zip(firsts).map(|(index, first)| chunk_from(index, first)).collect()
+}
+
+fn leaves(payload: &[Vec<u8>]) -> Vec<Hash> {
+    (0..).zip(payload).map(|(index, chunk)| merkle::leaf_hash(index, chunk)).collect()
+}
+
+fn opening_of(payload: &[Vec<u8>]) -> Opening {
+    let payload_root = merkle::root_of_leaf_hashes(&leaves(payload)).unwrap();
+    Opening { payload_root, ..opening(0, GENESIS_ROOT) }
+}
+
+/// Commits miner `number` to a payload.
+pub(crate) fn commit_payload(window: Window, number: u8, payload: &[Vec<u8>]) {
+    let hot = miner_hot(number);
+    let genesis = Gauntlet::genesis_hash();
+    let hash = commitment_hash(&genesis, 0, window, &account_bytes(&hot), &opening_of(payload));
+    Gauntlet::do_commit_update(hot, 0, window, hash).unwrap();
+}
+
+/// Reveals what [`commit_payload`] committed to.
+pub(crate) fn reveal_payload(
+    window: Window,
+    number: u8,
+    payload: &[Vec<u8>],
+) -> sp_runtime::DispatchResult {
+    let hot = miner_hot(number);
+    let uid = MinerUids::<Test>::get(0, &hot).unwrap();
+    let seed = record(window).challenge_seed.unwrap();
+    let count = run().settings.incentive.challenge_chunks;
+    let asked = protocol::commitment::challenged_chunks(&seed, 0, window, uid, 3, count);
+    let shown = asked.into_iter().map(|index| RevealedChunk {
+        index,
+        chunk: payload[index as usize].clone().try_into().unwrap(),
+        proof: merkle::proof(&leaves(payload), index).unwrap().try_into().unwrap(),
+    });
+    let shown = RevealedChunks::truncate_from(shown.collect());
+    Gauntlet::do_reveal_update(hot, 0, window, opening_of(payload), shown)
+}
+
+/// Chunk `index` of a payload with its proof.
+pub(crate) fn shown_chunk(payload: &[Vec<u8>], index: u32) -> ShownChunk {
+    ShownChunk {
+        bytes: payload[index as usize].clone().try_into().unwrap(),
+        proof: merkle::proof(&leaves(payload), index).unwrap().try_into().unwrap(),
+    }
 }

@@ -6,16 +6,15 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use codec::Encode;
 use node_client::{
     chain::{Call, Chain, Included, SubmitError},
     journal::{Journal, JournalError, JournalKind},
     keys::{self, Keypair},
 };
 use protocol::{
-    commitment::{ChunkProof, Opening},
+    commitment::{AttestationOpening, ChunkProof, Opening},
     consensus::Evaluation,
-    merkle::blake2_256,
+    settings::SCORE_VERSION,
     AccountBytes, BlockNumber, Hash, RunId, Window,
 };
 
@@ -74,6 +73,13 @@ pub enum Errand {
         opening: Opening,
         /// The chunks that the chain asked for, with their proofs.
         chunks: Vec<ChunkProof>,
+    },
+    /// Opens the commitment to an attestation.
+    RevealAttestation {
+        /// The window that it is of.
+        window: Window,
+        /// What was committed to.
+        opening: AttestationOpening,
     },
     /// Opens the commitment to scores.
     RevealScores {
@@ -238,8 +244,11 @@ impl Desk {
             Errand::RevealUpdate { window, opening, chunks } => {
                 Call::RevealUpdate { run, window, opening, chunks }
             }
+            Errand::RevealAttestation { window, opening } => {
+                Call::RevealAttestation { run, window, opening }
+            }
             Errand::RevealScores { window, evaluations, salt } => {
-                Call::RevealScores { run, window, evaluations, salt }
+                Call::RevealScores { run, window, evaluations, salt, version: SCORE_VERSION }
             }
         }
     }
@@ -334,22 +343,17 @@ impl Pledge<'_> {
     }
 }
 
-/// Hash under which an attestation is pledged.
-pub fn attestation_hash(bitmap: &[u8], state_root: &Hash) -> Hash {
-    blake2_256(&[&(bitmap, state_root).encode()])
-}
-
 /// What a call promises: the run, the window and the hash that stand in the journal.
 fn promise(call: &Call) -> Option<(JournalKind, RunId, Window, Hash)> {
     match call {
         Call::CommitUpdate { run, window, hash } => {
             Some((JournalKind::UpdateCommitment, *run, *window, *hash))
         }
-        Call::CommitScores { run, window, hash } => {
+        Call::CommitScores { run, window, hash, .. } => {
             Some((JournalKind::ScoreCommitment, *run, *window, *hash))
         }
-        Call::Attest { run, window, bitmap, state_root } => {
-            Some((JournalKind::Attestation, *run, *window, attestation_hash(bitmap, state_root)))
+        Call::CommitAttestation { run, window, hash } => {
+            Some((JournalKind::Attestation, *run, *window, *hash))
         }
         _ => None,
     }

@@ -199,7 +199,7 @@ impl Replica {
             }
             let schedule = &self.handles.run.info.settings.schedule;
             let known = schedule
-                .phase_end_block(state.window, Phase::Attest)
+                .phase_end_block(state.window, Phase::AttestReveal)
                 .context("the run's last window")?;
             heads.reach(known).await?;
             let window = state.window;

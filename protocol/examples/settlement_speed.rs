@@ -10,7 +10,7 @@ use protocol::{
     consensus::{
         settle,
         yuma::{judge, normalised, Row},
-        Evaluation, MinerInput, Standing, ValidatorInput,
+        Evaluation, MinerInput, SettlementInput, Standing, ValidatorInput,
     },
     fixed::Q32,
     settings::{ConsensusKind, Incentive, Settings, StandingKind, YumaSettings},
@@ -43,12 +43,12 @@ fn fastest(mut pass: impl FnMut()) -> f64 {
 }
 
 /// Every validator measures every miner.
-fn inputs(validators: u16, miners: u16) -> (Vec<MinerInput>, Vec<ValidatorInput>) {
+fn inputs(validators: u16, miners: u16) -> SettlementInput {
     let mut noise = Noise(1);
     let miner = |uid| MinerInput {
         uid,
         standing: Standing::default(),
-        accepted: true,
+        on_probation: false,
         revealed: true,
         fault: None,
     };
@@ -63,11 +63,15 @@ fn inputs(validators: u16, miners: u16) -> (Vec<MinerInput>, Vec<ValidatorInput>
         index,
         stake: 1_000 + u64::from(index),
         present: true,
+        attested: Q32::ONE,
+        drawn: (0..miners).collect(),
         evaluations: (0..miners).map(&mut measured).collect(),
         bonds: (0..miners).map(|uid| (uid, 1 + (uid ^ index) % 60_000)).collect(),
     });
-    let validators = validators.collect();
-    ((0..miners).map(miner).collect(), validators)
+    let validators: Vec<ValidatorInput> = validators.collect();
+    let permitted_stake = validators.iter().map(|found| u128::from(found.stake)).sum();
+    let miners = (0..miners).map(miner).collect();
+    SettlementInput { miners, validators, permitted_stake, is_final: true }
 }
 
 /// The rows of a Yuma epoch of the same size.
@@ -93,11 +97,11 @@ fn main() {
             let columns = usize::from(miners);
             black_box(judge(columns, &stakes, &weights, &bonds, &YumaSettings::UPSTREAM));
         });
-        let (miner_inputs, validator_inputs) = inputs(validators, miners);
+        let input = inputs(validators, miners);
         let settled = |standing, consensus| {
             let rules = Incentive { standing, consensus, ..Settings::example().incentive };
             fastest(|| {
-                black_box(settle(&miner_inputs, &validator_inputs, &rules).expect("settles"));
+                black_box(settle(&input, &rules).expect("settles"));
             })
         };
         let gain = settled(StandingKind::Gain, ConsensusKind::Gauntlet);

@@ -24,9 +24,15 @@ use crate::{
     Hash, Planck, Uid, ValidatorIndex, Window,
 };
 
-/// A stake as the rules count it: `min(stake, 2^64 − 1)` planck. The chain keeps stakes below 2^64.
-pub fn stake_u64(stake: Planck) -> u64 {
-    u64::try_from(stake).unwrap_or(u64::MAX)
+/// The stakes of a window's validators as the rules count them: in units of the least power of two planck in which the
+/// largest of them is below 2^64. While no stake reaches 2^64 planck a unit is one planck; beyond, what is lost is below
+/// 2^-63 of the largest stake.
+pub fn stakes_u64(stakes: &[Planck]) -> Vec<u64> {
+    let largest = stakes.iter().copied().max().unwrap_or_default();
+    let bits = u128::BITS.saturating_sub(largest.leading_zeros());
+    let shift = bits.saturating_sub(u64::BITS);
+    // Below 2^64 by the choice of the unit.
+    stakes.iter().map(|stake| (stake >> shift) as u64).collect()
 }
 
 /// Whether a slot that was registered in `registered_window` takes part in `window`.
@@ -34,7 +40,7 @@ pub fn takes_part(registered_window: Window, window: Window) -> bool {
     registered_window <= window
 }
 
-/// A validator's part in a window: its slot, and its stake in planck in the window's first block.
+/// A validator's part in a window: its slot, and its stake in the window's first block, see [`stakes_u64`].
 pub type Permit = (ValidatorIndex, u64);
 
 /// A validator's rows in the first block of a window.
@@ -51,17 +57,16 @@ pub struct Staked {
 /// Draws up the permits of `window`, sorted by index: of the validators that take part with a stake, the `permits_max` of
 /// highest stake, ties to the lower index.
 pub fn permits(window: Window, validators: &[Staked], permits_max: u16) -> Vec<Permit> {
-    let mut ranked: Vec<(core::cmp::Reverse<u64>, ValidatorIndex)> = validators
+    let mut ranked: Vec<(core::cmp::Reverse<Planck>, ValidatorIndex)> = validators
         .iter()
         .filter(|row| takes_part(row.registered_window, window) && row.stake > 0)
-        .map(|row| (core::cmp::Reverse(stake_u64(row.stake)), row.index))
+        .map(|row| (core::cmp::Reverse(row.stake), row.index))
         .collect();
     ranked.sort_unstable();
-    let mut permits: Vec<Permit> = ranked
-        .into_iter()
-        .take(usize::from(permits_max))
-        .map(|(stake, index)| (index, stake.0))
-        .collect();
+    ranked.truncate(usize::from(permits_max));
+    let stakes: Vec<Planck> = ranked.iter().map(|(stake, _)| stake.0).collect();
+    let indices = ranked.into_iter().map(|(_, index)| index);
+    let mut permits: Vec<Permit> = indices.zip(stakes_u64(&stakes)).collect();
     permits.sort_unstable();
     permits
 }
@@ -219,6 +224,8 @@ pub struct Facts<'a> {
     pub state_root: Option<Hash>,
     /// The window's permits and attestations.
     pub voters: &'a [Voter<'a>],
+    /// The slots whose holders revealed in the window, also of those that have left since.
+    pub revealed: &'a [Uid],
     /// A bitmap of the miners whose payloads are proven unavailable.
     pub unavailable: &'a [u8],
     /// The chain itself stalled or was paused in the window: nobody is blamed for it.
@@ -246,11 +253,10 @@ pub fn settlement_input(
     let mut arrivals: Vec<(Uid, Window)> =
         miners.iter().map(|row| (row.uid, row.registered_window)).collect();
     arrivals.sort_unstable();
-    let revealed: Vec<Uid> = miners.iter().filter(|row| row.revealed).map(|row| row.uid).collect();
     let permits: Vec<Permit> = facts.voters.iter().map(|row| (row.index, row.stake)).collect();
-    let draw = draw(&facts.scored_seed, &permits, &revealed, incentive);
+    let draw = draw(&facts.scored_seed, &permits, facts.revealed, incentive);
     let (attestations, permitted_stake) = attestations_of(facts.voters);
-    let decided = decided(&attestations, permitted_stake, revealed.iter().copied());
+    let decided = decided(&attestations, permitted_stake, facts.revealed.iter().copied());
     let worth = |voter: &Voter<'_>| {
         let Some(Attested { state_root, bitmap }) = voter.attestation else {
             return Q32::ZERO;

@@ -4,14 +4,21 @@ use codec::{Decode, DecodeWithMemTracking, Encode, MaxEncodedLen};
 use scale_info::TypeInfo;
 use serde::{Deserialize, Serialize};
 
-use crate::{window::Schedule, Hash, Planck};
+use crate::{
+    layout::CHUNK_LEN, merkle::MERKLE_PROOF_MAX, update::chunk_bytes_max, window::Schedule, Hash,
+    Planck,
+};
 
 mod bounds;
+mod disputes;
 mod optimisers;
+mod staking;
 
 use bounds::in_range;
 pub use bounds::{SettingsError, PPM};
+pub use disputes::{Disputes, JURORS_MAX};
 pub use optimisers::{InnerOptimiser, OuterStep};
+pub use staking::{Staking, UNBONDING_WINDOWS_MAX};
 
 /// Most miner slots of a run: a bitmap of them takes 512 bytes.
 pub const UID_MAX: u16 = 4_096;
@@ -31,6 +38,15 @@ pub const PERMITS_MAX: u16 = 64;
 
 /// Values of an update's chunk, the upper bound of [`Training::keep`].
 pub const KEEP_MAX: u16 = 4_096;
+
+/// Bytes of a block that reveals may count on: a block has five million, of which three quarters are for transactions.
+const REVEAL_BYTES_PER_BLOCK: u128 = 3_500_000;
+
+/// Bytes of a hash in a proof.
+const HASH_BYTES: u128 = 32;
+
+/// Bytes of a reveal beside its chunks: opening, signature and extensions.
+const OPENING_BYTES: u128 = 320;
 
 /// Largest exponent of the shares.
 pub const POWER_MAX: u8 = 16;
@@ -149,6 +165,10 @@ pub struct Settings {
     pub incentive: Incentive,
     /// How much is paid.
     pub emission: Emission,
+    /// What validators and their nominators have at stake.
+    pub staking: Staking,
+    /// What faults and accusations cost.
+    pub disputes: Disputes,
 }
 
 /// What every miner must do, judged by the protocol.
@@ -264,7 +284,7 @@ pub struct Incentive {
     pub missed_penalty_ppm: u32,
     /// Held from a miner while it is registered.
     pub miner_bond: Planck,
-    /// Least stake of a validator.
+    /// Least stake of a validator's own; its nominators' does not count.
     pub validator_stake_min: Planck,
     /// Chunks the chain asks for at a reveal.
     pub challenge_chunks: u8,
@@ -306,7 +326,10 @@ impl Settings {
         self.training.validate()?;
         self.incentive.validate()?;
         self.emission.validate()?;
+        self.staking.validate()?;
+        self.disputes.validate()?;
         // A u16 times two u32 is below 2^80.
+        self.validate_capacity()?;
         let needed = u128::from(self.incentive.uid_max)
             .saturating_mul(u128::from(self.training.inner_steps))
             .saturating_mul(u128::from(self.training.batch_size));
@@ -315,6 +338,37 @@ impl Settings {
             return Err(SettingsError::TooFewSamples { needed, sample_count });
         }
         Ok(())
+    }
+
+    /// Checks that validators can evaluate every miner as often as is asked for, and that the blocks of the reveal phase hold
+    /// the reveals of all miners.
+    fn validate_capacity(&self) -> Result<(), SettingsError> {
+        let incentive = &self.incentive;
+        let uids = u128::from(incentive.uid_max);
+        let evaluators = u128::from(incentive.evaluators_per_miner.min(incentive.permits_max));
+        let evaluations = uids.saturating_mul(evaluators);
+        // Permits are at least 1 here.
+        let needed = evaluations.div_ceil(u128::from(incentive.permits_max.max(1)));
+        in_range(
+            "evaluations_per_validator",
+            incentive.evaluations_per_validator,
+            needed,
+            u128::from(EVALUATIONS_MAX),
+        )?;
+        let blocks = self.schedule.reveal_end.saturating_sub(self.schedule.commit_end);
+        let bytes = u128::from(blocks).saturating_mul(REVEAL_BYTES_PER_BLOCK);
+        let fit = bytes.checked_div(self.reveal_bytes_max()).unwrap_or(0);
+        in_range("uid_max", incentive.uid_max, 1, fit.min(u128::from(UID_MAX)))
+    }
+
+    /// Bytes of a reveal, at most: of each chunk that is asked for the values and the longest proof, and the opening.
+    fn reveal_bytes_max(&self) -> u128 {
+        let proof = u128::from(MERKLE_PROOF_MAX).saturating_mul(HASH_BYTES);
+        let values = chunk_bytes_max(CHUNK_LEN, self.training.keep);
+        let chunk = u128::from(values).saturating_add(proof);
+        u128::from(self.incentive.challenge_chunks)
+            .saturating_mul(chunk)
+            .saturating_add(OPENING_BYTES)
     }
 
     /// Whether a run's settings may become `to`: the boundaries of windows, the shape of a payload, the state at the
@@ -378,14 +432,14 @@ impl Settings {
                 score_version: SCORE_VERSION,
                 standing: StandingKind::Gain,
                 consensus: ConsensusKind::Gauntlet,
-                power: 14,
-                knee_ppm: 870_000,
-                knee_spread_ppm: 350_000,
-                trust_windows: 12,
-                proof_rate_ppm: 20_000,
+                power: 16,
+                knee_ppm: 900_000,
+                knee_spread_ppm: 480_000,
+                trust_windows: 20,
+                proof_rate_ppm: 15_000,
                 proof_prior_ppm: 500_000,
-                proof_prior_windows: 12,
-                proof_gate_ppm: 100_000,
+                proof_prior_windows: 8,
+                proof_gate_ppm: 150_000,
                 proof_full_ppm: 250_000,
                 gain_rate_min_ppm: 25_000,
                 permits_max: 64,
@@ -405,6 +459,8 @@ impl Settings {
                 miners_ppm: 600_000,
                 validators_ppm: 300_000,
             },
+            staking: Staking::example(),
+            disputes: Disputes::example(),
         }
     }
 }

@@ -23,6 +23,9 @@ pub enum VoidReason {
     TooLarge,
 }
 
+/// Events of this index and above concern the money behind validators and proofs of faults; the clients read their storage.
+pub(super) const FIRST_UNREAD_EVENT: u8 = 50;
+
 /// An event of the pallet.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 #[allow(missing_docs, reason = "the fields are those of the pallet's events")]
@@ -152,5 +155,11 @@ pub enum GauntletEvent {
     SettingsApplied {
         run: RunId,
         window: Window,
+    },
+    AttestationCommitted {
+        run: RunId,
+        window: Window,
+        index: ValidatorIndex,
+        hash: Hash,
     },
 }

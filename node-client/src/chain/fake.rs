@@ -17,7 +17,8 @@ use std::{
 use async_trait::async_trait;
 use futures::{stream, StreamExt};
 use protocol::{
-    merkle::blake2_256, AccountBytes, BlockNumber, Hash, Planck, RunId, ValidatorIndex, Window,
+    books::Permit, merkle::blake2_256, AccountBytes, BlockNumber, Hash, Planck, RunId,
+    ValidatorIndex, Window,
 };
 use tokio::sync::{oneshot, watch};
 
@@ -28,10 +29,10 @@ use self::{
 };
 use super::{
     door::{self, Pool, Trace},
-    AnnouncementInfo, AttestationInfo, BlockRef, Call, Chain, ChainError, ClaimInfo,
-    CommitmentInfo, FinalizedBlocks, GauntletEvent, Included, Keypair, Ledger, MinerInfo,
-    RevealInfo, RunInfo, ScoreCommitmentInfo, ScoreRevealInfo, SubmitError, ValidatorInfo,
-    WindowInfo,
+    AnnouncementInfo, AttestationCommitmentInfo, AttestationInfo, BlockRef, Call, Chain,
+    ChainError, ClaimInfo, CommitmentInfo, FinalizedBlocks, GauntletEvent, Included, Keypair,
+    Ledger, MinerInfo, PermitInfo, RevealInfo, RunInfo, ScoreCommitmentInfo, ScoreRevealInfo,
+    SubmitError, ValidatorInfo, WindowInfo,
 };
 use crate::keys;
 
@@ -337,6 +338,29 @@ impl Chain for FakeChain {
         at: Option<Hash>,
     ) -> Result<Vec<RevealInfo>, ChainError> {
         self.in_window(run, window, at, |rows| values(&rows.reveals))
+    }
+
+    async fn permits(
+        &self,
+        run: RunId,
+        window: Window,
+        at: Option<Hash>,
+    ) -> Result<Vec<PermitInfo>, ChainError> {
+        let info = |(index, stake): &Permit| PermitInfo { index: *index, stake: *stake };
+        self.in_window(run, window, at, |rows| rows.permits.iter().map(info).collect())
+    }
+
+    async fn attestation_commitments(
+        &self,
+        run: RunId,
+        window: Window,
+        at: Option<Hash>,
+    ) -> Result<Vec<AttestationCommitmentInfo>, ChainError> {
+        let info =
+            |(&index, &hash): (&ValidatorIndex, &Hash)| AttestationCommitmentInfo { index, hash };
+        self.in_window(run, window, at, |rows| {
+            rows.attestation_commitments.iter().map(info).collect()
+        })
     }
 
     async fn attestations(

@@ -20,10 +20,10 @@ use subxt_rpcs::{methods::LegacyRpcMethods, RpcClient};
 use tokio::sync::{mpsc, Mutex, RwLock};
 
 use super::{
-    AnnouncementInfo, AttestationInfo, BlockRef, Call, Chain, ChainError, ClaimInfo,
-    CommitmentInfo, FinalizedBlocks, GauntletEvent, Included, Keypair, Ledger, MinerInfo,
-    RevealInfo, RunInfo, ScoreCommitmentInfo, ScoreRevealInfo, SubmitError, ValidatorInfo,
-    WindowInfo,
+    events::FIRST_UNREAD_EVENT, AnnouncementInfo, AttestationCommitmentInfo, AttestationInfo,
+    BlockRef, Call, Chain, ChainError, ClaimInfo, CommitmentInfo, FinalizedBlocks, GauntletEvent,
+    Included, Keypair, Ledger, MinerInfo, PermitInfo, RevealInfo, RunInfo, ScoreCommitmentInfo,
+    ScoreRevealInfo, SubmitError, ValidatorInfo, WindowInfo,
 };
 
 #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
@@ -418,6 +418,36 @@ impl Chain for SubxtChain {
             .collect())
     }
 
+    async fn permits(
+        &self,
+        run: RunId,
+        window: Window,
+        at: Option<Hash>,
+    ) -> Result<Vec<PermitInfo>, ChainError> {
+        let rows = value!(self, at, "permits", permits, Vec<(u16, u64)>, (run, window))?;
+        let permits = rows.unwrap_or_default();
+        Ok(permits.into_iter().map(|(index, stake)| PermitInfo { index, stake }).collect())
+    }
+
+    async fn attestation_commitments(
+        &self,
+        run: RunId,
+        window: Window,
+        at: Option<Hash>,
+    ) -> Result<Vec<AttestationCommitmentInfo>, ChainError> {
+        let rows = rows!(
+            self,
+            at,
+            "a commitment to an attestation",
+            attestation_commitments,
+            u16,
+            Hash,
+            (run, window)
+        )?;
+        let info = |(index, hash)| AttestationCommitmentInfo { index, hash };
+        Ok(rows.into_iter().map(info).collect())
+    }
+
     async fn attestations(
         &self,
         run: RunId,
@@ -533,13 +563,13 @@ impl Chain for SubxtChain {
     }
 }
 
-/// The pallet's event of these bytes; `None` for another pallet's.
+/// The pallet's event of these bytes; `None` for another pallet's, and for one that clients do not read.
 pub(super) fn gauntlet_event(
     pallet: &str,
     index: u8,
     fields: &[u8],
 ) -> Result<Option<GauntletEvent>, ChainError> {
-    if pallet != "Gauntlet" {
+    if pallet != "Gauntlet" || index >= FIRST_UNREAD_EVENT {
         return Ok(None);
     }
     let mut bytes = vec![index];

@@ -2,7 +2,7 @@
 
 use codec::{Compact, Decode, Encode};
 use protocol::{
-    commitment::{ChunkProof, Opening},
+    commitment::{AttestationOpening, ChunkProof, Opening},
     consensus::{Evaluation, Standing},
     fixed::Q32,
     layout::Layout,
@@ -113,6 +113,8 @@ pub struct WindowInfo {
     pub minted: Planck,
     /// The settings under which it is settled.
     pub settings: Settings,
+    /// The chain stalled or was paused in it: nobody is blamed for what is missing.
+    pub excused: bool,
 }
 
 /// A miner's commitment to its update.
@@ -139,6 +141,24 @@ pub struct RevealInfo {
     pub committed_block: BlockNumber,
     /// The commitment's place among the window's commitments.
     pub order: u32,
+}
+
+/// A validator's permit for a window.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PermitInfo {
+    /// Slot of the validator.
+    pub index: ValidatorIndex,
+    /// Its stake in the window's first block, see [`protocol::books::stakes_u64`].
+    pub stake: u64,
+}
+
+/// A validator's commitment to an attestation.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AttestationCommitmentInfo {
+    /// Slot of the validator.
+    pub index: ValidatorIndex,
+    /// Hash that was committed to.
+    pub hash: Hash,
 }
 
 /// A validator's attestation of payloads and state.
@@ -218,12 +238,20 @@ pub enum Call {
     CommitUpdate { run: RunId, window: Window, hash: Hash },
     /// Opens the commitment to an update.
     RevealUpdate { run: RunId, window: Window, opening: Opening, chunks: Vec<ChunkProof> },
-    /// Attests payloads and state.
-    Attest { run: RunId, window: Window, bitmap: Vec<u8>, state_root: Hash },
+    /// Commits to an attestation.
+    CommitAttestation { run: RunId, window: Window, hash: Hash },
+    /// Opens the commitment to an attestation of payloads and state.
+    RevealAttestation { run: RunId, window: Window, opening: AttestationOpening },
     /// Commits to the evaluations of a window.
-    CommitScores { run: RunId, window: Window, hash: Hash },
+    CommitScores { run: RunId, window: Window, hash: Hash, version: u32 },
     /// Opens the commitment to evaluations.
-    RevealScores { run: RunId, window: Window, evaluations: Vec<Evaluation>, salt: Hash },
+    RevealScores {
+        run: RunId,
+        window: Window,
+        evaluations: Vec<Evaluation>,
+        salt: Hash,
+        version: u32,
+    },
     /// Transfers pay to its account.
     Claim { run: RunId, account: AccountBytes },
     /// Replaces the settings some windows later.
@@ -245,7 +273,8 @@ impl Call {
             Self::Announce { .. } => "announce",
             Self::CommitUpdate { .. } => "commit_update",
             Self::RevealUpdate { .. } => "reveal_update",
-            Self::Attest { .. } => "attest",
+            Self::CommitAttestation { .. } => "commit_attestation",
+            Self::RevealAttestation { .. } => "reveal_attestation",
             Self::CommitScores { .. } => "commit_scores",
             Self::RevealScores { .. } => "reveal_scores",
             Self::Claim { .. } => "claim",
@@ -264,17 +293,17 @@ impl Call {
             Self::AddStake { run, index, amount } => (run, index, amount).encode(),
             Self::DeregisterValidator { run, index } => (run, index).encode(),
             Self::Announce { run, peer_id, addresses } => (run, peer_id, addresses).encode(),
-            Self::CommitUpdate { run, window, hash } | Self::CommitScores { run, window, hash } => {
-                (run, window, hash).encode()
+            Self::CommitUpdate { run, window, hash }
+            | Self::CommitAttestation { run, window, hash } => (run, window, hash).encode(),
+            Self::CommitScores { run, window, hash, version } => {
+                (run, window, hash, version).encode()
             }
             Self::RevealUpdate { run, window, opening, chunks } => {
                 (run, window, opening, chunks).encode()
             }
-            Self::Attest { run, window, bitmap, state_root } => {
-                (run, window, bitmap, state_root).encode()
-            }
-            Self::RevealScores { run, window, evaluations, salt } => {
-                (run, window, evaluations, salt).encode()
+            Self::RevealAttestation { run, window, opening } => (run, window, opening).encode(),
+            Self::RevealScores { run, window, evaluations, salt, version } => {
+                (run, window, evaluations, salt, version).encode()
             }
             Self::Claim { run, account } => (run, account).encode(),
             Self::SetParams { run, settings } => (run, settings).encode(),

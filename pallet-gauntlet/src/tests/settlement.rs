@@ -85,7 +85,7 @@ fn a_missed_commit_and_a_missed_reveal_cost_a_penalty() {
         commit(0, 1, 1, GENESIS_ROOT);
         roll_to_phase(0, Phase::Reveal);
         reveal(0, 0, 0, GENESIS_ROOT).unwrap();
-        roll_to_phase(0, Phase::Attest);
+        roll_to_phase(0, Phase::AttestCommit);
         attest(0, 0, &[0], GENESIS_ROOT);
         score_window(0, 1, 1);
         let penalty = |uid: Uid| Miners::<Test>::get(0, uid).unwrap().standing.penalty;
@@ -107,7 +107,7 @@ fn a_payload_that_cannot_be_had_costs_a_penalty_only_by_quorum() {
             commit(1, 0, 0, GENESIS_ROOT);
             roll_to_phase(1, Phase::Reveal);
             reveal(1, 0, 0, GENESIS_ROOT).unwrap();
-            roll_to_phase(1, Phase::Attest);
+            roll_to_phase(1, Phase::AttestCommit);
             for (number, uids) in attestations {
                 attest(1, *number, uids, GENESIS_ROOT);
             }

@@ -4,7 +4,7 @@ use frame_support::{
     assert_noop, assert_ok,
     dispatch::{Pays, PostDispatchInfo},
 };
-use protocol::window::Phase;
+use protocol::{settings::SCORE_VERSION, window::Phase};
 
 use crate::{mock::*, *};
 
@@ -45,22 +45,34 @@ fn the_work_of_a_window_is_free() {
             opening(0, GENESIS_ROOT),
             shown(0, 0, 0)
         )));
-        roll_to_phase(0, Phase::Attest);
-        assert!(is_free(Gauntlet::attest(
+        roll_to_phase(0, Phase::AttestCommit);
+        let opening = attestation(0, &[0], GENESIS_ROOT);
+        let hash = attestation_hash(0, 0, &opening);
+        assert!(is_free(Gauntlet::commit_attestation(signed(validator_hot(0)), 0, 0, hash)));
+        roll_to_phase(0, Phase::AttestReveal);
+        assert!(is_free(Gauntlet::reveal_attestation(
             signed(validator_hot(0)),
             0,
             0,
-            Bitmap::truncate_from(vec![1]),
-            GENESIS_ROOT
+            Bitmap::truncate_from(opening.bitmap),
+            GENESIS_ROOT,
+            opening.salt,
         )));
         roll_to_window(1);
         let scores = evaluations(1);
         let hash = score_hash(0, 0, &scores, [7; 32]);
-        assert!(is_free(Gauntlet::commit_scores(signed(validator_hot(0)), 0, 0, hash)));
+        assert!(is_free(Gauntlet::commit_scores(
+            signed(validator_hot(0)),
+            0,
+            0,
+            hash,
+            SCORE_VERSION
+        )));
         roll_to(System::block_number() + 8);
         let scores = scores.try_into().unwrap();
         let mix = run().salt_mix;
-        assert!(is_free(Gauntlet::reveal_scores(signed(validator_hot(0)), 0, 0, scores, [7; 32])));
+        let hot = signed(validator_hot(0));
+        assert!(is_free(Gauntlet::reveal_scores(hot, 0, 0, scores, [7; 32], SCORE_VERSION)));
         assert_ne!(run().salt_mix, mix);
         System::assert_last_event(
             Event::ScoresRevealed { run: 0, window: 0, index: 0, count: 1 }.into(),
@@ -129,7 +141,7 @@ fn reveal_is_refused_outside_of_its_place() {
         assert_noop!(reveal(0, 1), Error::<Test>::WrongWindow);
         assert_noop!(reveal(5, 0), Error::<Test>::MinerUnknown);
         assert_noop!(reveal(1, 0), Error::<Test>::NotCommitted);
-        roll_to_phase(0, Phase::Attest);
+        roll_to_phase(0, Phase::AttestCommit);
         assert_noop!(reveal(1, 0), Error::<Test>::WrongPhase);
     });
 }
@@ -265,7 +277,7 @@ fn a_copy_revealed_before_the_original_is_removed() {
         assert!(!Reveals::<Test>::contains_key((0, 0, 1)));
         // It cannot come back.
         assert_noop!(reveal(0, 1, 0, GENESIS_ROOT), Error::<Test>::CopiedPayload);
-        roll_to_phase(0, Phase::Attest);
+        roll_to_phase(0, Phase::AttestCommit);
         attest(0, 0, &[0, 1], GENESIS_ROOT);
         roll_to_phase(0, Phase::Apply);
         assert_eq!(record(0).accepted.to_vec(), [0]);
@@ -275,19 +287,40 @@ fn a_copy_revealed_before_the_original_is_removed() {
 #[test]
 fn attestation_is_refused_outside_of_its_place() {
     at_phase(Phase::Reveal, || {
-        let attest = |hot, window, bytes: usize| {
-            Gauntlet::do_attest(hot, 0, window, Bitmap::truncate_from(vec![0; bytes]), GENESIS_ROOT)
-        };
-        assert_noop!(attest(validator_hot(0), 0, 1), Error::<Test>::WrongPhase);
-        roll_to_phase(0, Phase::Attest);
+        let commit = |hot, window| Gauntlet::do_commit_attestation(hot, 0, window, [1; 32]);
+        assert_noop!(commit(validator_hot(0), 0), Error::<Test>::WrongPhase);
+        roll_to_phase(0, Phase::AttestCommit);
         Gauntlet::do_register_validator(validator_cold(1), 0, validator_hot(1), 100 * UNIT)
             .unwrap();
-        assert_noop!(attest(validator_hot(0), 1, 1), Error::<Test>::WrongWindow);
-        assert_noop!(attest(miner_hot(0), 0, 1), Error::<Test>::ValidatorUnknown);
-        assert_noop!(attest(validator_hot(1), 0, 1), Error::<Test>::NotYetActive);
-        assert_noop!(attest(validator_hot(0), 0, 9), Error::<Test>::BitmapTooLong);
-        assert_ok!(attest(validator_hot(0), 0, 8));
-        assert_noop!(attest(validator_hot(0), 0, 8), Error::<Test>::AlreadyAttested);
+        assert_noop!(commit(validator_hot(0), 1), Error::<Test>::WrongWindow);
+        assert_noop!(commit(miner_hot(0), 0), Error::<Test>::ValidatorUnknown);
+        assert_noop!(commit(validator_hot(1), 0), Error::<Test>::NotYetActive);
+        let opening = attestation(0, &[0], GENESIS_ROOT);
+        assert_noop!(reveal_attestation(0, 0, opening.clone()), Error::<Test>::WrongPhase);
+        let hash = attestation_hash(0, 0, &opening);
+        assert_ok!(Gauntlet::do_commit_attestation(validator_hot(0), 0, 0, hash));
+        assert_noop!(commit(validator_hot(0), 0), Error::<Test>::AlreadyCommitted);
+        roll_to_phase(0, Phase::AttestReveal);
+        assert_noop!(commit(validator_hot(0), 0), Error::<Test>::WrongPhase);
+        // Nobody can say another thing than it committed to, nor what somebody else committed to.
+        let other = attestation(0, &[0], [8; 32]);
+        assert_noop!(reveal_attestation(0, 0, other), Error::<Test>::OpeningMismatch);
+        assert_noop!(reveal_attestation(0, 1, opening.clone()), Error::<Test>::NotYetActive);
+        assert_ok!(reveal_attestation(0, 0, opening.clone()));
+        assert_noop!(reveal_attestation(0, 0, opening), Error::<Test>::AlreadyRevealed);
+    });
+}
+
+#[test]
+fn an_attestation_names_no_slot_that_there_is_not() {
+    at_phase(Phase::Commit, || {
+        roll_to_phase(0, Phase::AttestCommit);
+        // The run has 64 slots.
+        let opening = attestation(0, &[64], GENESIS_ROOT);
+        let hash = attestation_hash(0, 0, &opening);
+        assert_ok!(Gauntlet::do_commit_attestation(validator_hot(0), 0, 0, hash));
+        roll_to_phase(0, Phase::AttestReveal);
+        assert_noop!(reveal_attestation(0, 0, opening), Error::<Test>::BitmapTooLong);
     });
 }
 
@@ -295,9 +328,11 @@ fn attestation_is_refused_outside_of_its_place() {
 fn scores_are_refused_outside_of_their_place() {
     ExtBuilder::default().participants(1, 1).build_and_execute(|| {
         play_window(0, 1, 1);
-        let commit = |hot, window| Gauntlet::do_commit_scores(hot, 0, window, [1; 32]);
+        let commit =
+            |hot, window| Gauntlet::do_commit_scores(hot, 0, window, [1; 32], SCORE_VERSION);
         let reveal = |hot, window, salt| {
-            Gauntlet::do_reveal_scores(hot, 0, window, evaluations(1).try_into().unwrap(), salt)
+            let scores = evaluations(1).try_into().unwrap();
+            Gauntlet::do_reveal_scores(hot, 0, window, scores, salt, SCORE_VERSION)
         };
         assert_noop!(commit(validator_hot(0), 0), Error::<Test>::WrongWindow);
         roll_to_window(1);
@@ -308,11 +343,20 @@ fn scores_are_refused_outside_of_their_place() {
             .unwrap();
         assert_noop!(commit(validator_hot(1), 0), Error::<Test>::NotYetActive);
         assert_noop!(reveal(validator_hot(0), 0, [0; 32]), Error::<Test>::WrongPhase);
+        assert_noop!(
+            Gauntlet::do_commit_scores(validator_hot(0), 0, 0, [1; 32], SCORE_VERSION - 1),
+            Error::<Test>::ScoreVersionWrong
+        );
         commit_scores(0, 0, &evaluations(1));
         assert_noop!(commit(validator_hot(0), 0), Error::<Test>::AlreadyCommitted);
         roll_to(System::block_number() + 8);
         assert_noop!(commit(validator_hot(0), 0), Error::<Test>::WrongPhase);
         assert_noop!(reveal(validator_hot(0), 0, [9; 32]), Error::<Test>::OpeningMismatch);
+        let scores = evaluations(1).try_into().unwrap();
+        assert_noop!(
+            Gauntlet::do_reveal_scores(validator_hot(0), 0, 0, scores, [0; 32], SCORE_VERSION + 1),
+            Error::<Test>::ScoreVersionWrong
+        );
         assert_ok!(reveal(validator_hot(0), 0, [0; 32]));
         assert_noop!(reveal(validator_hot(0), 0, [0; 32]), Error::<Test>::AlreadyRevealed);
         roll_to_settlement(0);

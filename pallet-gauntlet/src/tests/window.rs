@@ -53,7 +53,7 @@ fn accepted_are_those_that_two_thirds_attest() {
         for number in 0..3 {
             reveal(0, number, number, GENESIS_ROOT).unwrap();
         }
-        roll_to_phase(0, Phase::Attest);
+        roll_to_phase(0, Phase::AttestCommit);
         attest(0, 0, &[0, 1], GENESIS_ROOT);
         attest(0, 1, &[0, 1], GENESIS_ROOT);
         attest(0, 2, &[0], GENESIS_ROOT);
@@ -79,7 +79,7 @@ fn without_agreement_on_the_state_nobody_is_accepted() {
         commit(0, 0, 0, GENESIS_ROOT);
         roll_to_phase(0, Phase::Reveal);
         reveal(0, 0, 0, GENESIS_ROOT).unwrap();
-        roll_to_phase(0, Phase::Attest);
+        roll_to_phase(0, Phase::AttestCommit);
         attest(0, 0, &[0], GENESIS_ROOT);
         attest(0, 1, &[0], [8; 32]);
         roll_to_phase(0, Phase::Apply);
@@ -94,7 +94,7 @@ fn window_0_starts_from_the_genesis_state() {
         commit(0, 0, 0, [8; 32]);
         roll_to_phase(0, Phase::Reveal);
         reveal(0, 0, 0, [8; 32]).unwrap();
-        roll_to_phase(0, Phase::Attest);
+        roll_to_phase(0, Phase::AttestCommit);
         attest(0, 0, &[0], [8; 32]);
         roll_to_phase(0, Phase::Apply);
         assert_eq!((record(0).state_root, record(0).accepted.len()), (None, 0));
@@ -110,7 +110,7 @@ fn an_update_of_another_state_is_not_accepted() {
         roll_to_phase(0, Phase::Reveal);
         reveal(0, 0, 0, GENESIS_ROOT).unwrap();
         reveal(0, 1, 1, [8; 32]).unwrap();
-        roll_to_phase(0, Phase::Attest);
+        roll_to_phase(0, Phase::AttestCommit);
         attest(0, 0, &[0, 1], GENESIS_ROOT);
         roll_to_phase(0, Phase::Apply);
         assert_eq!(record(0).accepted.to_vec(), [0]);

@@ -66,8 +66,17 @@ pub(super) struct Tracked {
     /// A uid may pass to another miner: this tells them apart.
     pub(super) registered_window: Window,
     pub(super) standing: Standing,
-    /// Its standing as one number, from which block on.
-    pub(super) values: Vec<(BlockNumber, Q32)>,
+    /// What its standing was worth, oldest first.
+    pub(super) values: Vec<Value>,
+}
+
+/// A standing as one number.
+pub(super) struct Value {
+    /// The block from which on it holds.
+    pub(super) from: BlockNumber,
+    pub(super) value: Q32,
+    /// Whether any window has scored the miner by then.
+    pub(super) is_scored: bool,
 }
 
 /// The books of a run as recomputed so far. `settle` and `window` move it on.

@@ -12,7 +12,10 @@ use protocol::{
     BlockNumber, Hash, Planck, Uid, Window,
 };
 
-use super::replay::{Replay, Tracked};
+use super::{
+    replay::{Replay, Tracked, Value},
+    window::voters,
+};
 use crate::error::{Attempt as _, Result};
 
 /// What the chain's events say of a miner in one settlement.
@@ -62,16 +65,28 @@ impl Replay {
             .into_iter()
             .filter(|validator| takes_part(validator.registered_window, window))
             .collect();
+        let version = record.settings.incentive.score_version;
         let miner_rows = self.miner_rows(window, &miners, before).await?;
-        let validator_rows = self.validator_rows(window, &validators, before).await?;
-        let (accepted, unavailable) = (&record.accepted, &record.unavailable);
-        let (miner_inputs, validator_inputs) =
-            settlement_inputs(window, miner_rows, validator_rows, accepted, unavailable);
+        let validator_rows = self.validator_rows(window, &validators, version, before).await?;
+        let (permits, attestations) = self.attested(window, before).await?;
+        let reveals = self.chain.reveals(self.run, window, Some(before)).await?;
+        let revealed: Vec<Uid> = reveals.iter().map(|reveal| reveal.uid).collect();
+        let next = self.chain.window(self.run, window + 1, Some(before)).await?;
+        let facts = Facts {
+            state_root: record.state_root,
+            voters: &voters(&permits, &attestations),
+            revealed: &revealed,
+            unavailable: &record.unavailable,
+            excused: record.excused,
+            scored_seed: next.context("the window after is not there")?.seed,
+        };
+        let incentive = &record.settings.incentive;
+        let input = settlement_input(window, miner_rows, validator_rows, facts, incentive);
 
         let minted = emission_at(&record.settings.emission, window);
         self.minted += minted;
         let pot = self.carried + minted;
-        let computed = settle(&miner_inputs, &validator_inputs, &record.settings.incentive)
+        let computed = settle(&input, incentive)
             .and_then(|outcome| Ok((outcome, split_emission(&record.settings.emission, pot)?)));
         let (outcome, split) = match computed {
             Ok(computed) => computed,
@@ -172,6 +187,7 @@ impl Replay {
         &mut self,
         window: Window,
         validators: &[ValidatorInfo],
+        version: u32,
         at: Hash,
     ) -> Result<Vec<ValidatorRow>> {
         let reveals = self.chain.score_reveals(self.run, window, Some(at)).await?;
@@ -187,6 +203,7 @@ impl Replay {
                     window,
                     &validator.hot,
                     &reveal.evaluations,
+                    version,
                     &reveal.salt,
                 );
                 let committed = commitments.iter().find(|commitment| commitment.index == index);
@@ -201,7 +218,6 @@ impl Replay {
             found.push(ValidatorRow {
                 index,
                 registered_window: validator.registered_window,
-                stake: validator.stake,
                 evaluations: reveal.map(|reveal| reveal.evaluations.clone()),
                 bonds: self.bonds.get(&index).cloned(),
             });
@@ -273,7 +289,8 @@ impl Replay {
                 *tracked = fresh();
             }
             tracked.standing = miner.standing.clone();
-            tracked.values.push((block, miner.value));
+            let is_scored = miner.standing.scored_windows > 0;
+            tracked.values.push(Value { from: block, value: miner.value, is_scored });
         }
     }
 

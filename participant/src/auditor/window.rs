@@ -1,10 +1,12 @@
 //! Audits one window: seeds, commitments, payloads, state root, accepted set, outer step.
 
-use node_client::chain::{GauntletEvent, MinerInfo, RevealInfo, WindowInfo};
+use node_client::chain::{
+    AttestationInfo, GauntletEvent, MinerInfo, PermitInfo, RevealInfo, WindowInfo,
+};
 use protocol::{
     accept::bitmap_contains,
     aggregate::OuterRule,
-    books::{self, Acceptance, Attested, Revealed, Voter},
+    books::{self, permits, Acceptance, Attested, Permit, Revealed, Staked, Voter},
     commitment::commitment_hash,
     fixed::Q32,
     seed::{challenge_seed, mix_salt, window_seed},
@@ -46,7 +48,7 @@ impl Replay {
     pub(super) async fn window(&mut self, window: Window) -> Result<WindowFinding> {
         let schedule = &self.info.settings.schedule;
         let accept_block =
-            schedule.phase_end_block(window, Phase::Attest).context("the window's end")?;
+            schedule.phase_end_block(window, Phase::AttestReveal).context("the window's end")?;
         let accepted_at = self.hash(accept_block)?;
         let record =
             self.chain.window(self.run, window, Some(accepted_at)).await?.with_context(|| {
@@ -151,29 +153,19 @@ impl Replay {
         block: BlockNumber,
     ) -> Result<()> {
         let incentive = record.settings.incentive.clone();
-        let (before, after) = (self.hash(block - 1)?, self.hash(block)?);
-        let validators = self.chain.validators(self.run, Some(before)).await?;
-        let rows = self.chain.attestations(self.run, window, Some(after)).await?;
-        let voters: Vec<Voter<'_>> = validators
-            .iter()
-            .map(|validator| Voter {
-                stake: validator.stake,
-                registered_window: validator.registered_window,
-                attested_window: validator.attested_window,
-                attestation: rows
-                    .iter()
-                    .find(|row| row.index == validator.index)
-                    .map(|row| Attested { state_root: row.state_root, bitmap: &row.bitmap }),
-            })
-            .collect();
+        self.permits(window).await?;
+        let (permits, rows) = self.attested(window, self.hash(block)?).await?;
+        let voters = voters(&permits, &rows);
         let revealed: Vec<Revealed> = reveals
             .iter()
             .filter_map(|reveal| {
                 let miner = miners.iter().find(|miner| miner.uid == reveal.uid)?;
+                let (value, is_scored) = self.value(miner, block);
                 Some(Revealed {
                     uid: reveal.uid,
                     base_state_root: reveal.opening.base_state_root,
-                    value: self.value(miner, block),
+                    value,
+                    is_scored,
                     registered_window: miner.registered_window,
                 })
             })
@@ -193,13 +185,46 @@ impl Replay {
         Ok(())
     }
 
-    /// The standing as one number that was in force before block `block`, as replayed.
-    fn value(&self, miner: &MinerInfo, block: BlockNumber) -> Q32 {
-        let Some(tracked) = self.miners.get(&miner.uid) else {
-            return Q32::ZERO;
-        };
-        let values = tracked.values.iter().rev();
-        values.clone().find(|(from, _)| *from < block).map_or(Q32::ZERO, |(_, value)| *value)
+    /// The permits follow from the stakes before the window's first block, whose hooks drew them up.
+    async fn permits(&mut self, window: Window) -> Result<()> {
+        let schedule = &self.info.settings.schedule;
+        let start = schedule.window_start(window).context("the window's start")?;
+        let validators = self.chain.validators(self.run, Some(self.hash(start - 1)?)).await?;
+        let staked: Vec<Staked> = validators
+            .iter()
+            .map(|validator| Staked {
+                index: validator.index,
+                stake: validator.stake,
+                registered_window: validator.registered_window,
+            })
+            .collect();
+        let at = self.hash(start)?;
+        let record = self.chain.window(self.run, window, Some(at)).await?;
+        let record = record.context("the window has no record in its first block")?;
+        let replayed = permits(window, &staked, record.settings.incentive.permits_max);
+        let found = self.chain.permits(self.run, window, Some(at)).await?;
+        let found: Vec<Permit> = found.iter().map(|row| (row.index, row.stake)).collect();
+        self.compare((window, None), "permits", found, replayed);
+        Ok(())
+    }
+
+    /// A window's permits, and what their holders attested.
+    pub(super) async fn attested(
+        &self,
+        window: Window,
+        at: Hash,
+    ) -> Result<(Vec<PermitInfo>, Vec<AttestationInfo>)> {
+        let permits = self.chain.permits(self.run, window, Some(at)).await?;
+        let attestations = self.chain.attestations(self.run, window, Some(at)).await?;
+        Ok((permits, attestations))
+    }
+
+    /// The standing as one number that was in force before block `block`, as replayed, and whether it was ever scored.
+    fn value(&self, miner: &MinerInfo, block: BlockNumber) -> (Q32, bool) {
+        let tracked = self.miners.get(&miner.uid);
+        let values = tracked.map(|tracked| tracked.values.iter().rev()).into_iter().flatten();
+        let mut before = values.skip_while(|value| value.from >= block);
+        before.next().map_or((Q32::ZERO, false), |value| (value.value, value.is_scored))
     }
 
     /// Checks each payload that was kept, and applies the accepted ones. Returns how many are right.
@@ -250,6 +275,17 @@ impl Replay {
         }
         Ok(right.len())
     }
+}
+
+/// The permits and attestations as the rules read them.
+pub(super) fn voters<'a>(permits: &[PermitInfo], rows: &'a [AttestationInfo]) -> Vec<Voter<'a>> {
+    let voter = |permit: &PermitInfo| {
+        let row = rows.iter().find(|row| row.index == permit.index);
+        let attestation =
+            row.map(|row| Attested { state_root: row.state_root, bitmap: &row.bitmap });
+        Voter { index: permit.index, stake: permit.stake, attestation }
+    };
+    permits.iter().map(voter).collect()
 }
 
 /// Whether `bytes` are what the miner opened.

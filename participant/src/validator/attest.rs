@@ -1,4 +1,5 @@
-//! Fetches every revealed payload, checks it, and attests the valid ones.
+//! Fetches every revealed payload, checks it, and attests the valid ones: it commits to them, and reveals them when nobody
+//! can commit any more.
 
 use std::{
     collections::BTreeSet,
@@ -13,15 +14,16 @@ use node_client::{
 };
 use protocol::{
     accept::bitmap_of,
+    commitment::{attestation_commitment_hash, AttestationOpening},
     update::Payload,
     validity::check_norm,
     window::{phase_at, Phase},
-    AccountBytes, Hash, Uid, Window,
+    AccountBytes, Uid, ValidatorIndex, Window,
 };
 use tokio::task::JoinSet;
 
 use crate::{
-    desk::attestation_hash,
+    desk::Errand,
     diary::Duty,
     error::{Attempt as _, Result},
     handles::{Handles, Role, Run},
@@ -29,18 +31,11 @@ use crate::{
     slot,
 };
 
-/// Blocks before the end of the attestations at which no payload is waited for any more.
+/// Blocks before the end of the commitments at which no payload is waited for any more.
 const ATTEST_BLOCKS: u32 = 2;
 
 /// Pause before a payload is fetched again.
 const RETRY_PAUSE: Duration = Duration::from_millis(300);
-
-/// Says which updates are valid and which state they start from; kept in the journal.
-#[derive(Encode, Decode, Clone, Debug)]
-struct Attestation {
-    bitmap: Vec<u8>,
-    state_root: Hash,
-}
 
 /// The service that attests.
 pub(super) struct Attest {
@@ -72,30 +67,34 @@ impl Attest {
     async fn window(&mut self, window: Window) -> Result<()> {
         let schedule = &self.handles.run.info.settings.schedule;
         let block = |phase| schedule.phase_end_block(window, phase).context("the run's end");
-        let (open, begin, end) =
-            (block(Phase::Commit)?, block(Phase::Reveal)?, block(Phase::Attest)?);
+        let (open, begin) = (block(Phase::Commit)?, block(Phase::Reveal)?);
+        let (commit_end, end) = (block(Phase::AttestCommit)?, block(Phase::AttestReveal)?);
         self.handles.heads.clone().reach(open).await?;
         let started = Instant::now();
-        let last = end.saturating_sub(ATTEST_BLOCKS);
-        let attestation = match self.recorded(window) {
-            Some(attestation) => attestation,
+        let last = commit_end.saturating_sub(ATTEST_BLOCKS);
+        let opening = match self.recorded(window) {
+            Some(opening) => opening,
             None => {
                 let state = self.state(window, last).await?;
                 let valid = self.collect(window, &state, begin, last).await?;
                 tracing::info!(window, ?valid, "attesting");
-                Attestation { bitmap: bitmap_of(&valid), state_root: state.root }
+                let salt = self.handles.desk.salt(JournalKind::Attestation, window);
+                AttestationOpening { bitmap: bitmap_of(&valid), state_root: state.root, salt }
             }
         };
-        self.submit(window, attestation, end).await?;
+        let index = slot::own(&self.handles, Role::Validator).await?;
+        let opening = self.commit(window, index, opening, begin, commit_end).await?;
+        self.handles.heads.clone().reach(commit_end).await?;
+        self.reveal(window, index, opening, end).await?;
         self.handles.machine.diary.done(window, Duty::Attest, started.elapsed().as_secs_f64());
         Ok(())
     }
 
-    /// What the journal says was attested before a restart: fetching again may find other payloads, and nobody signs a
-    /// second, different attestation.
-    fn recorded(&self, window: Window) -> Option<Attestation> {
+    /// What the journal says was committed to before a restart: fetching again may find other payloads, and nobody commits
+    /// to a second, different attestation.
+    fn recorded(&self, window: Window) -> Option<AttestationOpening> {
         let secret = self.handles.desk.pledged(JournalKind::Attestation, window)?;
-        Attestation::decode(&mut &secret[..]).ok()
+        AttestationOpening::decode(&mut &secret[..]).ok()
     }
 
     /// The state of the window, which the replica may still be working on.
@@ -155,21 +154,44 @@ impl Attest {
         Ok(valid)
     }
 
-    async fn submit(&self, window: Window, attestation: Attestation, end: u32) -> Result<()> {
-        let Handles { chain, heads, desk, run: Run { id: run, info, .. }, .. } = &self.handles;
-        let begin = info.settings.schedule.phase_end_block(window, Phase::Reveal);
-        heads.clone().reach(begin.context("the run's end")?).await?;
-        let hash = attestation_hash(&attestation.bitmap, &attestation.state_root);
-        let secret = attestation.encode();
-        let pledge = desk.pledge(JournalKind::Attestation, window, hash, secret).await?;
-        let Attestation { bitmap, state_root } = Attestation::decode(&mut pledge.secret())?;
-        let index = slot::own(&self.handles, Role::Validator).await?;
+    /// Commits to `opening`, or to what the journal has. Returns what was committed to.
+    async fn commit(
+        &self,
+        window: Window,
+        index: ValidatorIndex,
+        opening: AttestationOpening,
+        begin: u32,
+        commit_end: u32,
+    ) -> Result<AttestationOpening> {
+        let Handles { chain, heads, desk, run: Run { id: run, genesis, .. }, .. } = &self.handles;
+        heads.clone().reach(begin).await?;
+        let hash = attestation_commitment_hash(genesis, *run, window, &desk.account(), &opening);
+        let pledge = desk.pledge(JournalKind::Attestation, window, hash, opening.encode()).await?;
+        let opening = AttestationOpening::decode(&mut pledge.secret())?;
+        let hash = pledge.hash();
+        let is_there = || async {
+            let commitments = chain.attestation_commitments(*run, window, None).await?;
+            Ok(commitments.iter().any(|row| row.index == index && row.hash == hash))
+        };
+        let call = Call::CommitAttestation { run: *run, window, hash };
+        pledge.submit(call, is_there, commit_end - 1).await?;
+        Ok(opening)
+    }
+
+    async fn reveal(
+        &self,
+        window: Window,
+        index: ValidatorIndex,
+        opening: AttestationOpening,
+        end: u32,
+    ) -> Result<()> {
+        let Handles { chain, desk, run: Run { id: run, .. }, .. } = &self.handles;
         let is_there = || async {
             let attestations = chain.attestations(*run, window, None).await?;
             Ok(attestations.iter().any(|attestation| attestation.index == index))
         };
-        let call = Call::Attest { run: *run, window, bitmap, state_root };
-        pledge.submit(call, is_there, end - 1).await?;
+        let errand = Errand::RevealAttestation { window, opening };
+        desk.errand(errand, is_there, end - 1).await?;
         Ok(())
     }
 }

@@ -10,10 +10,11 @@ use codec::{Decode, Encode};
 use dataset::Split;
 use node_client::{chain::Call, journal::JournalKind};
 use protocol::{
-    assignment::assigned_evaluations,
+    books::{self, Permit},
     commitment::score_commitment_hash,
     consensus::Evaluation,
     samples,
+    settings::SCORE_VERSION,
     window::{phase_at, ScorePhase},
     Hash, Uid, ValidatorIndex, Window,
 };
@@ -142,9 +143,10 @@ impl Score {
         let reveals = chain.reveals(*run, window, None).await?;
         let miners = chain.miners(*run, None).await?;
         let uids: Vec<Uid> = reveals.iter().map(|reveal| reveal.uid).collect();
-        let count = settings.incentive.evaluations_per_validator;
+        let permits = chain.permits(*run, window, None).await?;
+        let permits: Vec<Permit> = permits.iter().map(|row| (row.index, row.stake)).collect();
         let mut items = Vec::new();
-        for uid in assigned_evaluations(&scored, index, &uids, count) {
+        for uid in books::draw(&scored, &permits, &uids, &settings.incentive).of(index) {
             let Some(reveal) = reveals.iter().find(|reveal| reveal.uid == uid) else {
                 continue;
             };
@@ -250,8 +252,9 @@ impl Score {
     ) -> Result<()> {
         let Handles { chain, desk, run: Run { id: run, genesis, .. }, .. } = &self.handles;
         let hot = &self.handles.desk.account();
-        let hash =
-            score_commitment_hash(genesis, *run, window, hot, &scores.evaluations, &scores.salt);
+        let (evaluations, salt) = (&scores.evaluations, &scores.salt);
+        let version = SCORE_VERSION;
+        let hash = score_commitment_hash(genesis, *run, window, hot, evaluations, version, salt);
         let run = *run;
         let secret = scores.encode();
         let pledge = desk.pledge(JournalKind::ScoreCommitment, window, hash, secret).await?;
@@ -263,7 +266,7 @@ impl Score {
             let own = commitments.into_iter().find(|commitment| commitment.index == index);
             Ok(own.is_some_and(|commitment| commitment.hash == hash))
         };
-        let call = Call::CommitScores { run, window, hash };
+        let call = Call::CommitScores { run, window, hash, version };
         pledge.submit(call, is_there, commit_end - 1).await?;
         Ok(())
     }

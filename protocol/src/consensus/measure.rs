@@ -173,7 +173,7 @@ pub(super) fn medians_of(
 ) -> Vec<Option<Medians>> {
     let places = Places::of(miners);
     let mut drawn = vec![Drawn::default(); miners.len()];
-    for validator in validators {
+    for validator in validators.iter().filter(|validator| validator.stake > 0) {
         let weight = weight_of(validator);
         for place in validator.drawn.iter().filter_map(|uid| places.find(*uid)) {
             if let Some(drawn) = drawn.get_mut(place) {

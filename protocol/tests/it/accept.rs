@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use protocol::{
     accept::{
-        accepted_set, attested_stake, bitmap_contains, bitmap_of, final_root, is_available,
-        on_probation, AttestationInput, Candidate,
+        accepted_set, attestation_worth, bitmap_contains, bitmap_of, decided, final_root,
+        is_available, is_proven_unavailable, on_probation, AttestationInput, Candidate,
     },
     fixed::Q32,
     settings::{Incentive, Settings},
@@ -24,6 +24,7 @@ fn candidate(uid: Uid, value: i32) -> Candidate {
         base_state_root: ROOT,
         value: Q32::from_int(value),
         on_probation: false,
+        is_scored: true,
         registered_window: 0,
     }
 }
@@ -46,17 +47,16 @@ fn bitmaps_count_from_the_lowest_bit() {
 #[test]
 fn a_root_needs_two_thirds_of_the_stake() {
     let votes = |a, b| [attestation(a, ROOT, &[]), attestation(b, OTHER, &[])];
-    // 666667 ppm of 300 are 200.0001.
-    assert_eq!(final_root(&votes(200, 100), 300, 666_667), None);
-    assert_eq!(final_root(&votes(201, 99), 300, 666_667), Some(ROOT));
-    assert_eq!(final_root(&votes(99, 201), 300, 666_667), Some(OTHER));
+    // Two of three equal validators are two thirds, exactly.
+    assert_eq!(final_root(&votes(200, 100), 300), Some(ROOT));
+    assert_eq!(final_root(&votes(199, 101), 300), None);
+    assert_eq!(final_root(&votes(100, 200), 300), Some(OTHER));
     // Stake that did not attest counts in the total.
-    assert_eq!(final_root(&votes(201, 0), 400, 666_667), None);
-    assert_eq!(final_root(&votes(100, 100), 200, 500_000), Some(ROOT));
-    assert_eq!(final_root(&[], 300, 666_667), None);
-    assert_eq!(final_root(&[], 0, 666_667), None);
+    assert_eq!(final_root(&votes(201, 0), 400), None);
+    assert_eq!(final_root(&[], 300), None);
+    assert_eq!(final_root(&[], 0), None);
     let most = [attestation(u64::MAX, ROOT, &[]); 3];
-    assert_eq!(final_root(&most, 3 * u128::from(u64::MAX), 1_000_000), Some(ROOT));
+    assert_eq!(final_root(&most, 3 * u128::from(u64::MAX)), Some(ROOT));
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn the_best_available_candidates_are_accepted() {
     let few = bitmap_of(&[1, 2]);
     let attestations = [attestation(700, ROOT, &all), attestation(300, ROOT, &few)];
     let accept = |candidates: &[Candidate]| {
-        accepted_set(candidates, &attestations, 1_000, Some(ROOT), &incentive())
+        accepted_set(9, candidates, &attestations, 1_000, Some(ROOT), &incentive())
     };
     // Best three of five, ties to the lower uid, sorted by uid.
     let mut candidates: Vec<Candidate> =
@@ -81,16 +81,34 @@ fn the_best_available_candidates_are_accepted() {
     assert_eq!(accept(&[]), Vec::<Uid>::new());
 }
 
+/// p06: known garbage is not accepted, however much room there is, and strangers are few.
 #[test]
-fn without_standings_the_lowest_uids_are_accepted() {
+fn who_is_known_to_do_harm_is_not_accepted_and_strangers_are_few() {
     let bitmap = [0xff; 2];
     let attestations = [attestation(1, ROOT, &bitmap)];
-    let candidates: Vec<Candidate> = (0..10).rev().map(|uid| candidate(uid, 0)).collect();
-    let rules = incentive();
-    assert_eq!(accepted_set(&candidates, &attestations, 1, Some(ROOT), &rules), [0, 1, 2]);
-    // Below zero is zero.
-    let candidates = [candidate(1, -5), candidate(2, 0), candidate(3, 0), candidate(4, 0)];
-    assert_eq!(accepted_set(&candidates, &attestations, 1, Some(ROOT), &rules), [1, 2, 3]);
+    let rules = Incentive { accepted_max: 8, unscored_max: 2, ..incentive() };
+    let set = |window, candidates: &[Candidate]| {
+        accepted_set(window, candidates, &attestations, 1, Some(ROOT), &rules)
+    };
+    let unscored = |uid, registered_window| Candidate {
+        is_scored: false,
+        registered_window,
+        ..candidate(uid, 0)
+    };
+    // Garbage of standing 0, one miner that is known to be good, and three strangers.
+    let candidates = [
+        candidate(0, 0),
+        candidate(1, -5),
+        candidate(2, 1),
+        unscored(3, 9),
+        unscored(4, 8),
+        unscored(5, 9),
+    ];
+    // Strangers by their time, then their uid.
+    assert_eq!(set(rules.bootstrap_windows.into(), &candidates), [2, 3, 4]);
+    assert_eq!(set(1_000, &candidates), [2, 3, 4]);
+    // In the first windows nobody is known.
+    assert_eq!(set(u64::from(rules.bootstrap_windows) - 1, &candidates), [0, 1, 2, 3, 4, 5]);
 }
 
 #[test]
@@ -99,8 +117,8 @@ fn nothing_is_accepted_without_a_final_root() {
     let attestations = [attestation(1, ROOT, &bitmap)];
     let candidates = [candidate(1, 1)];
     let rules = incentive();
-    assert!(accepted_set(&candidates, &attestations, 1, None, &rules).is_empty());
-    assert!(accepted_set(&candidates, &attestations, 0, Some(ROOT), &rules).is_empty());
+    assert!(accepted_set(9, &candidates, &attestations, 1, None, &rules).is_empty());
+    assert!(accepted_set(9, &candidates, &attestations, 0, Some(ROOT), &rules).is_empty());
 }
 
 #[test]
@@ -108,13 +126,46 @@ fn a_minority_decides_nothing() {
     let (all, none) = (bitmap_of(&[1, 2]), bitmap_of(&[]));
     // 300 of 1000 refuse to see the miners and name another root.
     let attestations = [attestation(700, ROOT, &all), attestation(300, OTHER, &none)];
-    assert_eq!(final_root(&attestations, 1_000, 666_667), Some(ROOT));
-    assert!(is_available(&attestations, 1_000, 1, 666_667));
-    assert_eq!(attested_stake(&attestations, 1), 700);
-    // 300 of 1000 praise one that the others could not fetch.
+    assert_eq!(final_root(&attestations, 1_000), Some(ROOT));
+    assert!(is_available(&attestations, 1_000, 1));
+    // 300 of 1000 praise one that the others could not fetch: it is not there, and that is proven.
     let ghost = bitmap_of(&[7]);
     let attestations = [attestation(700, ROOT, &all), attestation(300, ROOT, &ghost)];
-    assert!(!is_available(&attestations, 1_000, 7, 666_667));
+    assert!(!is_available(&attestations, 1_000, 7));
+    assert!(is_proven_unavailable(&attestations, 1_000, 7));
+}
+
+/// e11, p05: one of three equal validators convicts nobody, nor do two while the rest is silent.
+#[test]
+fn a_fault_needs_two_thirds_against() {
+    let (all, none) = (bitmap_of(&[1]), bitmap_of(&[]));
+    let for_it = attestation(100, ROOT, &all);
+    let against = attestation(100, ROOT, &none);
+    let is_guilty = |rows: &[AttestationInput<'_>], total| is_proven_unavailable(rows, total, 1);
+    assert!(!is_guilty(&[for_it, for_it, against], 300));
+    assert!(!is_available(&[for_it, against], 300, 1), "and it is not available either");
+    assert!(is_guilty(&[for_it, against, against], 300));
+    // A silent validator speaks against nobody.
+    assert!(!is_guilty(&[against, against], 400));
+    assert!(!is_guilty(&[against], 300));
+    assert!(!is_guilty(&[], 0));
+}
+
+/// e23, H14: what an attestation is worth follows from what was decided.
+#[test]
+fn an_attestation_is_worth_what_it_says_rightly() {
+    let (all, some) = (bitmap_of(&[1, 2, 3]), bitmap_of(&[1]));
+    let attestations =
+        [attestation(700, ROOT, &all), attestation(200, ROOT, &some), attestation(100, OTHER, &[])];
+    let decided = decided(&attestations, 1_000, [1, 2, 3, 4].into_iter());
+    assert_eq!(decided, [(1, true), (2, true), (3, true), (4, false)]);
+    let worth = |root, bitmap: &[u8]| attestation_worth(&root, bitmap, Some(ROOT), &decided);
+    assert_eq!(worth(ROOT, &all), Q32::ONE);
+    assert_eq!(worth(ROOT, &some), Q32::from_ppm(500_000));
+    assert_eq!(worth(ROOT, &[]), Q32::from_ppm(250_000));
+    assert_eq!(worth(OTHER, &all), Q32::ZERO);
+    assert_eq!(attestation_worth(&ROOT, &all, None, &decided), Q32::ZERO);
+    assert_eq!(attestation_worth(&ROOT, &[], Some(ROOT), &[]), Q32::ONE);
 }
 
 #[test]
@@ -143,14 +194,14 @@ proptest! {
             bitmaps.iter().map(|(stake, bitmap)| attestation(*stake, ROOT, bitmap)).collect();
         let total = attestations.iter().map(|a| u128::from(a.stake)).sum();
         let rules = Settings::example().incentive;
-        let before = accepted_set(&candidates, &attestations, total, Some(ROOT), &rules);
+        let before = accepted_set(9, &candidates, &attestations, total, Some(ROOT), &rules);
         candidates.reverse();
         attestations.reverse();
-        prop_assert_eq!(&before, &accepted_set(&candidates, &attestations, total, Some(ROOT), &rules));
+        prop_assert_eq!(&before, &accepted_set(9, &candidates, &attestations, total, Some(ROOT), &rules));
         prop_assert!(before.windows(2).all(|pair| pair[0] < pair[1]));
         prop_assert!(before.len() <= usize::from(rules.accepted_max));
         for uid in before {
-            prop_assert!(is_available(&attestations, total, uid, rules.finality_ppm));
+            prop_assert!(is_available(&attestations, total, uid));
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use protocol::{
-    assignment::{assigned_evaluations, assigned_sample, own_samples, random_sample, Permutation},
+    assignment::{assigned_sample, own_samples, random_sample, Draw, Permutation},
     seed::{challenge_seed, mix_salt, window_seed},
 };
 
@@ -96,28 +96,75 @@ fn the_challenge_seed_has_its_own_golden_value() {
     assert_ne!(seed, mix_salt(&[1; 32], &[2; 32]));
 }
 
-#[test]
-fn evaluations_cover_all_miners_evenly() {
-    let uids: Vec<u16> = (0..20).map(|i| i * 3).collect();
-    let mut seen: BTreeMap<u16, u32> = BTreeMap::new();
-    for index in 0..10 {
-        let assigned = assigned_evaluations(&SEED, index, &uids, 6);
-        assert_eq!(assigned.len(), 6);
-        assert!(assigned.windows(2).all(|pair| pair[0] < pair[1]));
-        for uid in assigned {
+/// How often each miner is drawn, after checking that each validator's draw is sorted and without repetition.
+fn drawn(draw: &Draw, permits: &[(u16, u64)]) -> BTreeMap<u16, u32> {
+    let mut seen = BTreeMap::new();
+    for (index, _) in permits {
+        let uids = draw.of(*index);
+        assert!(uids.windows(2).all(|pair| pair[0] < pair[1]));
+        for uid in uids {
             *seen.entry(uid).or_default() += 1;
         }
     }
-    // 10 validators · 6 evaluations over 20 miners.
-    assert_eq!(seen.len(), 20);
-    assert!(seen.values().all(|count| *count == 3), "{seen:?}");
+    seen
+}
+
+/// H9, p01: exactly r evaluators a miner, whatever the stakes, also where nobody can evaluate everybody.
+#[test]
+fn every_miner_has_exactly_as_many_evaluators_as_the_run_asks_for() {
+    // Validators, miners, evaluators a miner, evaluations a validator at most.
+    for (validators, miners, evaluators, most) in [
+        (10, 20, 3, 64),
+        (20, 64, 8, 64),
+        (64, 256, 16, 64),
+        (64, 1_024, 16, 256),
+        (64, 4_096, 4, 256),
+    ] {
+        let permits: Vec<(u16, u64)> =
+            (0..validators).map(|n| (n * 3, 100 + u64::from(n) * 9)).collect();
+        let uids: Vec<u16> = (0..miners).collect();
+        let draw = Draw::new(&SEED, &permits, &uids, evaluators, most);
+        let seen = drawn(&draw, &permits);
+        assert_eq!(seen.len(), usize::from(miners));
+        assert!(seen.values().all(|count| *count == u32::from(evaluators)));
+        assert!(permits
+            .iter()
+            .all(|(index, _)| (1..=usize::from(most)).contains(&draw.of(*index).len())));
+        // Another window, other draws.
+        let other = Draw::new(&[8; 32], &permits, &uids, evaluators, most);
+        assert!(permits.iter().any(|(index, _)| draw.of(*index) != other.of(*index)));
+    }
 }
 
 #[test]
-fn enough_evaluations_mean_all_miners() {
-    assert_eq!(assigned_evaluations(&SEED, 5, &[4, 2, 9, 2], 3), [2, 4, 9]);
-    assert_eq!(assigned_evaluations(&SEED, 5, &[], 3), Vec::<u16>::new());
-    assert_eq!(assigned_evaluations(&SEED, 5, &[1, 2], 0), Vec::<u16>::new());
+fn who_has_more_stake_evaluates_more() {
+    let permits = [(0, 100), (1, 200), (2, 300), (3, 600)];
+    let uids: Vec<u16> = (0..120).collect();
+    let draw = Draw::new(&SEED, &permits, &uids, 1, 256);
+    let lens = [0, 1, 2, 3].map(|index| draw.of(index).len() as i64);
+    for (len, expected) in lens.into_iter().zip([10, 20, 30, 60]) {
+        assert!((len - expected).abs() <= 2, "{lens:?}");
+    }
+    // Nobody evaluates a miner twice: what a whale cannot do the others do.
+    let permits = [(0, 1), (1, 1), (2, 1), (3, u64::MAX)];
+    let draw = Draw::new(&SEED, &permits, &uids, 2, 256);
+    assert_eq!(draw.of(3).len(), 120);
+    assert!(drawn(&draw, &permits).values().all(|count| *count == 2));
+    // Where there is not room for all, every miner has what there is room for.
+    let draw = Draw::new(&SEED, &permits, &uids, 4, 50);
+    let seen = drawn(&draw, &permits);
+    assert!(seen.len() == 120 && seen.values().all(|count| (1..=2).contains(count)));
+}
+
+#[test]
+fn few_validators_evaluate_everybody() {
+    let permits = [(5, 10), (9, 1)];
+    let draw = Draw::new(&SEED, &permits, &[4, 2, 9, 2], 3, 256);
+    assert_eq!((draw.of(5), draw.of(9)), (vec![2, 4, 9], vec![2, 4, 9]));
+    assert!(draw.of(0).is_empty(), "it has no permit");
+    assert!(Draw::new(&SEED, &permits, &[], 3, 256).of(5).is_empty());
+    assert!(Draw::new(&SEED, &[], &[1, 2], 3, 256).of(5).is_empty());
+    assert!(Draw::new(&SEED, &permits, &[1, 2], 3, 0).of(5).is_empty());
 }
 
 proptest! {
@@ -140,9 +187,27 @@ proptest! {
     }
 
     #[test]
-    fn evaluations_ignore_the_order_of_uids(index: u16, mut uids: Vec<u16>, count in 0u16..300) {
-        let before = assigned_evaluations(&SEED, index, &uids, count);
-        uids.reverse();
-        prop_assert_eq!(before, assigned_evaluations(&SEED, index, &uids, count));
+    fn draws_are_even_and_ignore_the_order(
+        stakes in proptest::collection::vec(any::<u64>(), 0..20),
+        mut uids in proptest::collection::btree_set(any::<u16>(), 0..60),
+        evaluators in 0u16..8,
+        most in 0u16..80,
+    ) {
+        let mut permits: Vec<(u16, u64)> = (0..).zip(stakes).collect();
+        let mut list: Vec<u16> = uids.iter().copied().collect();
+        let draw = Draw::new(&SEED, &permits, &list, evaluators, most);
+        let seen = drawn(&draw, &permits);
+        let rounds = u64::from(evaluators).min(permits.len() as u64);
+        let room = u64::from(most).min(list.len() as u64) * permits.len() as u64;
+        let total = (rounds * list.len() as u64).min(room);
+        prop_assert_eq!(seen.values().map(|count| u64::from(*count)).sum::<u64>(), total);
+        if let Some(floor) = total.checked_div(list.len() as u64) {
+            uids.retain(|uid| !seen.contains_key(uid));
+            prop_assert!(floor == 0 || uids.is_empty());
+            prop_assert!(seen.values().all(|count| (floor..=floor + 1).contains(&u64::from(*count))));
+        }
+        permits.reverse();
+        list.reverse();
+        prop_assert_eq!(draw, Draw::new(&SEED, &permits, &list, evaluators, most));
     }
 }

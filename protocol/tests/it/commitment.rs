@@ -62,7 +62,7 @@ fn evaluations_are_bound_with_their_order_and_salt() {
     let evaluation =
         |uid| Evaluation { uid, own_before: 5, own_after: 4, random_before: 3, random_after: 2 };
     let hash = |evaluations: &[Evaluation], salt| {
-        score_commitment_hash(&[9; 32], 1, 2, &[4; 32], evaluations, &[salt; 32])
+        score_commitment_hash(&[9; 32], 1, 2, &[4; 32], evaluations, 1, &[salt; 32])
     };
     let base = hash(&[evaluation(1), evaluation(2)], 0);
     assert_eq!(base, hash(&[evaluation(1), evaluation(2)], 0));

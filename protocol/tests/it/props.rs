@@ -3,14 +3,14 @@
 use proptest::{collection::vec, prelude::*};
 use protocol::{
     consensus::{
-        pay, settle, split_emission, Evaluation, Fault, MinerInput, Standing, ValidatorInput,
+        pay, split_emission, Evaluation, Fault, Medians, MinerInput, Standing, ValidatorInput,
     },
     fixed::Q32,
     rating::Rating,
     settings::{ConsensusKind, Incentive, Settings, StandingKind, YumaSettings},
 };
 
-use crate::consensus::{evaluation, incentive, miner, q, validator};
+use crate::consensus::{evaluation, incentive, miner, q, settle, validator, window};
 
 fn any_evaluation() -> impl Strategy<Value = Evaluation> {
     let loss = || prop_oneof![Just(0u32), Just(u32::MAX), 1u32..1 << 27];
@@ -36,39 +36,42 @@ fn any_fault() -> impl Strategy<Value = Option<Fault>> {
 
 /// Standings that [`settle`] could have made.
 fn sane_standing() -> impl Strategy<Value = Standing> {
-    (0u32..100, -1.0..1.0f64, -1.0..2.0f64, 0.0..50.0f64, 0.5..8.4f64, 0.0..1.0f64).prop_map(
-        |(scored_windows, proof, gain, mu, sigma, penalty)| Standing {
+    let numbers = (0u32..100, -1.0..1.0f64, -1.0..2.0f64, 0.0..50.0f64, 0.5..8.4f64, 0.0..1.0f64);
+    (numbers, -0.5..0.5f64, -0.5..0.5f64).prop_map(
+        |((scored_windows, proof, gain, mu, sigma, penalty), own, random)| Standing {
             scored_windows,
             proof: q(proof),
             gain: q(gain),
             rating: Rating { mu: q(mu), sigma: q(sigma) },
             penalty: q(penalty),
+            medians: Medians { own: q(own), random: q(random) },
         },
     )
 }
 
 /// Any bytes that decode to a standing.
 fn absurd_standing() -> impl Strategy<Value = Standing> {
-    (any::<u32>(), any::<[i64; 5]>()).prop_map(
-        |(scored_windows, [proof, gain, mu, sigma, penalty])| Standing {
+    (any::<u32>(), any::<[i64; 7]>()).prop_map(
+        |(scored_windows, [proof, gain, mu, sigma, penalty, own, random])| Standing {
             scored_windows,
             proof: Q32(proof),
             gain: Q32(gain),
             rating: Rating { mu: Q32(mu), sigma: Q32(sigma) },
             penalty: Q32(penalty),
+            medians: Medians { own: Q32(own), random: Q32(random) },
         },
     )
 }
 
 fn any_miners(standing: impl Strategy<Value = Standing>) -> impl Strategy<Value = Vec<MinerInput>> {
-    let one = (standing, any::<bool>(), prop::bool::weighted(0.8), any_fault());
+    let one = (standing, prop::bool::weighted(0.2), prop::bool::weighted(0.8), any_fault());
     vec(one, 0..12).prop_map(|miners| {
         (0u16..)
             .zip(miners)
-            .map(|(uid, (standing, accepted, revealed, fault))| MinerInput {
+            .map(|(uid, (standing, on_probation, revealed, fault))| MinerInput {
                 uid,
                 standing,
-                accepted,
+                on_probation,
                 revealed,
                 fault,
             })
@@ -78,14 +81,20 @@ fn any_miners(standing: impl Strategy<Value = Standing>) -> impl Strategy<Value 
 
 fn any_validators() -> impl Strategy<Value = Vec<ValidatorInput>> {
     let stake = prop_oneof![Just(0u64), Just(u64::MAX), 1u64..1_000_000];
-    let one = (stake, prop::bool::weighted(0.8), vec(any_evaluation(), 0..16));
+    let drawn = prop_oneof![
+        3 => Just((0..14).collect()),
+        1 => prop::collection::btree_set(0u16..14, 0..14),
+    ];
+    let one = (stake, prop::bool::weighted(0.8), vec(any_evaluation(), 0..16), drawn, 0.0..=1.0f64);
     vec(one, 0..8).prop_map(|validators| {
         (0u16..)
             .zip(validators)
-            .map(|(index, (stake, present, evaluations))| ValidatorInput {
+            .map(|(index, (stake, present, evaluations, drawn, attested))| ValidatorInput {
                 index,
                 stake,
                 present,
+                attested: q(attested),
+                drawn: drawn.into_iter().collect(),
                 evaluations,
                 bonds: vec![(0, 65_535), (index, 7)],
             })
@@ -125,6 +134,7 @@ proptest! {
         let outcome = settle(&miners, &validators, &rules).unwrap();
         let one = i128::from(Q32::ONE.0);
         let by_standing = rules.consensus == ConsensusKind::Gauntlet;
+        let has_result = window(&miners, &validators).has_result();
         for shares in [
             outcome.miners.iter().map(|miner| miner.share).collect::<Vec<_>>(),
             outcome.validators.iter().map(|validator| validator.share).collect(),
@@ -133,15 +143,20 @@ proptest! {
             let total = sum(shares.iter().copied());
             // Rounded down: at most one unit is lost for each share.
             prop_assert!(total <= one);
-            // Yuma leaves what a penalty or an absence took.
-            prop_assert!(!by_standing || total == 0 || total > one - 1 - shares.len() as i128);
+            // What is left is carried; nobody is paid in a window without result.
+            prop_assert!(has_result || total == 0);
             let (amounts, rest) = pay(1_000_000_007, &shares).unwrap();
             prop_assert_eq!(amounts.iter().sum::<u128>() + rest, 1_000_000_007);
         }
         for (input, outcome) in miners.iter().zip(&outcome.miners) {
             prop_assert_eq!(input.uid, outcome.uid);
             prop_assert!(outcome.value >= Q32::ZERO);
-            prop_assert!(input.revealed && input.fault.is_none() || outcome.share == Q32::ZERO);
+            let is_paid = input.revealed && input.fault.is_none() && !input.on_probation;
+            prop_assert!(is_paid || outcome.share == Q32::ZERO);
+            prop_assert!(!by_standing || outcome.own.is_some() || outcome.share == Q32::ZERO);
+            if outcome.random.is_some_and(|gain| gain <= Q32::ZERO) {
+                prop_assert!(outcome.standing.gain <= input.standing.gain);
+            }
             prop_assert!((Q32::ZERO..=Q32::ONE).contains(&outcome.standing.penalty));
             prop_assert!(outcome.standing.gain <= Q32::from_int(2));
         }
@@ -151,7 +166,9 @@ proptest! {
         }
         // Somebody measured a scored miner: somebody is paid for it.
         if by_standing && outcome.miners.iter().any(|miner| miner.own.is_some()) {
-            prop_assert!(sum(outcome.validators.iter().map(|v| v.share)) > 0);
+            let total = sum(outcome.validators.iter().map(|v| v.share));
+            // Rounded down: at most one unit is lost for each share.
+            prop_assert!(total > one - 1 - validators.len() as i128);
         }
     }
 
@@ -207,12 +224,12 @@ proptest! {
         miners in any_miners(absurd_standing()),
         validators in any_validators(),
         rules in any_rules(),
-        numbers in any::<[u32; 7]>(),
+        numbers in any::<[u32; 12]>(),
     ) {
         let _ = settle(&miners, &validators, &rules);
-        let [proof_rate_ppm, gain_rate_min_ppm, proof_gate_ppm, proof_gate_windows, missed_penalty_ppm, evaluation_quorum_ppm, power] = numbers;
+        let [proof_rate_ppm, gain_rate_min_ppm, proof_gate_ppm, proof_prior_windows, missed_penalty_ppm, evaluation_quorum_ppm, power, proof_prior_ppm, proof_full_ppm, knee_ppm, knee_spread_ppm, trust_windows] = numbers;
         let power = power as u8;
-        let rules = Incentive { proof_rate_ppm, gain_rate_min_ppm, proof_gate_ppm, proof_gate_windows, missed_penalty_ppm, evaluation_quorum_ppm, power, ..rules };
+        let rules = Incentive { proof_rate_ppm, gain_rate_min_ppm, proof_gate_ppm, proof_prior_windows, missed_penalty_ppm, evaluation_quorum_ppm, power, proof_prior_ppm, proof_full_ppm, knee_ppm, knee_spread_ppm, trust_windows, ..rules };
         let _ = settle(&miners, &validators, &rules);
     }
 

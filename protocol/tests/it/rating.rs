@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use protocol::{
     fixed::Q32,
     rating::{
-        gain_rate, gain_sample, move_average, proof_sample, ranks, PlackettLuce, Rating,
+        average_rate, gain_sample, move_average, proof_sample, ranks, PlackettLuce, Rating,
         RatingError, PLAYERS_MAX,
     },
 };
@@ -108,9 +108,11 @@ fn averages_gates_and_rates() {
     assert_eq!(gain_sample(Q32::MIN, Q32(1)), Some(q(-1.0)));
     assert_eq!(gain_sample(q(0.5), Q32::ZERO), None);
     assert_eq!(gain_sample(q(0.5), Q32(-1)), None);
-    assert_eq!(gain_rate(0, q(0.05)), Q32::ONE);
-    assert_eq!(gain_rate(3, q(0.05)), q(0.25));
-    assert_eq!(gain_rate(u32::MAX, q(0.05)), q(0.05));
+    assert_eq!(average_rate(0, 0, q(0.05)), Q32::ONE);
+    assert_eq!(average_rate(3, 0, q(0.05)), q(0.25));
+    // What was believed before counts like samples.
+    assert_eq!(average_rate(1, 2, q(0.05)), q(0.25));
+    assert_eq!(average_rate(u32::MAX, u32::MAX, q(0.05)), q(0.05));
     assert_eq!(move_average(q(1.0), q(3.0), q(0.25)), Some(q(1.5)));
     assert_eq!(move_average(Q32::MIN, Q32::MAX, Q32::ONE), None);
 }

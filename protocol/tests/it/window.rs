@@ -26,7 +26,8 @@ fn a_boundary_belongs_to_what_follows_it() {
     check(14, (0, 9, Phase::Commit, ScorePhase::Reveal));
     check(15, (0, 10, Phase::Reveal, ScorePhase::Reveal));
     check(17, (0, 12, Phase::Reveal, ScorePhase::Settle));
-    check(18, (0, 13, Phase::Attest, ScorePhase::Settle));
+    check(18, (0, 13, Phase::AttestCommit, ScorePhase::Settle));
+    check(20, (0, 15, Phase::AttestReveal, ScorePhase::Settle));
     check(21, (0, 16, Phase::Apply, ScorePhase::Settle));
     check(24, (0, 19, Phase::Apply, ScorePhase::Settle));
     check(25, (1, 0, Phase::Commit, ScorePhase::Commit));
@@ -53,9 +54,10 @@ fn boundaries_out_of_order_are_named() {
     };
     assert_eq!(wrong.validate(), Err(expected.clone()));
     assert_eq!(expected.to_string(), "reveal_end (10) must be after commit_end (10)");
-    let changes: [fn(&mut Schedule); 7] = [
+    let changes: [fn(&mut Schedule); 8] = [
         |s| s.commit_end = 0,
         |s| s.reveal_end = 16,
+        |s| s.attest_commit_end = 13,
         |s| s.attest_end = 20,
         |s| s.window_blocks = 16,
         |s| s.score_commit_end = 0,
@@ -100,7 +102,7 @@ fn the_example_settings_are_valid_and_survive_their_encodings() {
 #[test]
 fn settings_out_of_range_are_named_with_their_value() {
     type Change = fn(&mut Settings);
-    let changes: [(&str, Change); 28] = [
+    let changes: [(&str, Change); 48] = [
         ("inner_steps", |s| s.training.inner_steps = 0),
         ("batch_size", |s| s.training.batch_size = 0),
         ("sample_len", |s| s.training.sample_len = 1),
@@ -119,14 +121,44 @@ fn settings_out_of_range_are_named_with_their_value() {
         ("uid_max", |s| s.incentive.uid_max = 4_097),
         ("accepted_max", |s| s.incentive.accepted_max = 257),
         ("evaluations_per_validator", |s| s.incentive.evaluations_per_validator = 257),
-        ("power", |s| s.incentive.power = 9),
+        ("power", |s| s.incentive.power = 17),
         ("proof_rate_ppm", |s| s.incentive.proof_rate_ppm = 0),
         ("gain_rate_min_ppm", |s| s.incentive.gain_rate_min_ppm = 1_000_001),
         ("proof_gate_ppm", |s| s.incentive.proof_gate_ppm = 1_000_001),
-        ("finality_ppm", |s| s.incentive.finality_ppm = 500_000),
+        ("proof_full_ppm", |s| s.incentive.proof_full_ppm = s.incentive.proof_gate_ppm),
+        ("knee_ppm", |s| s.incentive.knee_ppm = 99_999),
+        ("permits_max", |s| s.incentive.permits_max = 65),
+        ("unscored_max", |s| s.incentive.unscored_max = s.incentive.accepted_max + 1),
+        ("evaluators_per_miner", |s| s.incentive.evaluators_per_miner = 65),
+        // 200 miners, 16 evaluators each, 32 validators: 100 evaluations a validator.
+        ("evaluations_per_validator", |s| {
+            s.incentive.uid_max = 200;
+            s.incentive.permits_max = 32;
+        }),
+        // A block holds fewer than 1500 reveals of four chunks.
+        ("uid_max", |s| {
+            s.incentive.uid_max = 1_500;
+            s.incentive.evaluators_per_miner = 1;
+            s.incentive.challenge_chunks = 4;
+            s.schedule.reveal_end = s.schedule.commit_end + 1;
+        }),
         ("evaluation_quorum_ppm", |s| s.incentive.evaluation_quorum_ppm = 0),
         ("missed_penalty_ppm", |s| s.incentive.missed_penalty_ppm = 1_000_001),
         ("validator_stake_min", |s| s.incentive.validator_stake_min = 0),
+        ("unbonding_windows", |s| s.staking.unbonding_windows = 0),
+        ("unbonding_windows", |s| s.staking.unbonding_windows = u32::MAX),
+        ("delegation_min", |s| s.staking.delegation_min = 0),
+        ("take_max_ppm", |s| s.staking.take_max_ppm = 1_000_001),
+        ("take_step_ppm", |s| s.staking.take_step_ppm = 0),
+        ("take_delay_windows", |s| s.staking.take_delay_windows = 0),
+        ("miner_slash_ppm", |s| s.disputes.miner_slash_ppm = 1_000_001),
+        ("validator_slash_ppm", |s| s.disputes.validator_slash_ppm = 1_000_001),
+        ("copy_overlap_ppm", |s| s.disputes.copy_overlap_ppm = 749_999),
+        ("challenge_bond", |s| s.disputes.challenge_bond = 0),
+        ("answer_blocks", |s| s.disputes.answer_blocks = 0),
+        ("dispute_bond", |s| s.disputes.dispute_bond = 0),
+        ("jurors", |s| s.disputes.jurors = 16),
+        ("evaluation_tolerance_ppm", |s| s.disputes.evaluation_tolerance_ppm = 1_000_001),
         ("challenge_chunks", |s| s.incentive.challenge_chunks = 0),
         ("challenge_chunks", |s| s.incentive.challenge_chunks = 5),
     ];
@@ -185,7 +217,13 @@ proptest! {
         let moment = phase_at(&schedule, block).unwrap();
         prop_assert_eq!((moment.window, moment.offset), (window, offset));
         // The phase is the first one that has not ended.
-        let phases = [Phase::Commit, Phase::Reveal, Phase::Attest, Phase::Apply];
+        let phases = [
+            Phase::Commit,
+            Phase::Reveal,
+            Phase::AttestCommit,
+            Phase::AttestReveal,
+            Phase::Apply,
+        ];
         let first = phases.into_iter().find(|p| block < schedule.phase_end_block(window, *p).unwrap());
         prop_assert_eq!(first, Some(moment.phase));
         if let Some(scored) = window.checked_sub(1) {
@@ -201,10 +239,10 @@ proptest! {
     fn no_block_panics(
         block in any::<u32>(),
         window in any::<u64>(),
-        numbers in proptest::array::uniform7(any::<u32>()),
+        numbers in proptest::array::uniform8(any::<u32>()),
     ) {
-        let [start_block, window_blocks, commit_end, reveal_end, attest_end, score_commit_end, score_reveal_end] = numbers;
-        let schedule = Schedule { start_block, window_blocks, commit_end, reveal_end, attest_end, score_commit_end, score_reveal_end };
+        let [start_block, window_blocks, commit_end, reveal_end, attest_commit_end, attest_end, score_commit_end, score_reveal_end] = numbers;
+        let schedule = Schedule { start_block, window_blocks, commit_end, reveal_end, attest_commit_end, attest_end, score_commit_end, score_reveal_end };
         let _ = (phase_at(&schedule, block), schedule.validate(), schedule.window_start(window));
         let _ = schedule.phase_end_block(window, Phase::Apply);
         let _ = schedule.score_phase_end_block(window, ScorePhase::Settle);

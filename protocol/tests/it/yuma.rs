@@ -2,7 +2,6 @@
 
 use protocol::{
     consensus::{
-        settle,
         yuma::{epoch, judge, normalised, EpochInput, Judgement, Neuron, Row},
         Fault, Outcome, ValidatorInput,
     },
@@ -10,7 +9,7 @@ use protocol::{
     settings::{ConsensusKind, Incentive, YumaSettings},
 };
 
-use crate::consensus::{evaluation, incentive, miner, q, validator};
+use crate::consensus::{evaluation, incentive, miner, q, settle, validator};
 
 /// SplitMix64.
 struct Random(u64);

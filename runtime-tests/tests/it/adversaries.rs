@@ -80,12 +80,7 @@ fn a_copied_payload_is_refused_whoever_reveals_first() {
             assert!(!Reveals::<Runtime>::contains_key((RUN, 0, 1)));
 
             // Even validators that take the copy's part cannot have it accepted or paid.
-            roll_to_phase(0, Phase::Attest);
-            for number in 0..3 {
-                let attest = attest_call(0, &[0, 1], Model::genesis().root());
-                assert_eq!(call(&validator_hot(number), attest), Ok(()));
-            }
-            roll_to_phase(0, Phase::Apply);
+            attest(0, &vec![(vec![0, 1], Model::genesis().root()); 3]);
             assert_eq!(record(0).accepted.to_vec(), [0]);
             let scored = score_window(0, &[honest(2), honest(2), honest(2)]);
             assert!(scored[&0].2 > 0);
@@ -132,12 +127,7 @@ fn a_state_that_a_minority_attests_is_not_the_network_s() {
         assert_eq!(call(&hot, update.commit_call(0, &hot)), Ok(()));
         roll_to_phase(0, Phase::Reveal);
         assert_eq!(call(&hot, update.reveal_call(0, &hot)), Ok(()));
-        roll_to_phase(0, Phase::Attest);
-        for (number, root) in [root, root, root, [9; 32]].into_iter().enumerate() {
-            let attest = attest_call(0, &[0], root);
-            assert_eq!(call(&validator_hot(number as u8), attest), Ok(()));
-        }
-        roll_to_phase(0, Phase::Apply);
+        attest(0, &[root, root, root, [9; 32]].map(|root| (vec![0], root)));
         assert_eq!(record(0).state_root, Some(root));
         assert_eq!(record(0).accepted.to_vec(), [0]);
         // A bond is not taken out while work is open.

@@ -231,21 +231,57 @@ pub(crate) fn score_calls(
         window,
         &account_bytes(hot),
         &evaluations,
+        SCORE_VERSION,
         &salt,
     );
-    let commit = Call::commit_scores { run: RUN, window, hash };
+    let version = SCORE_VERSION;
+    let commit = Call::commit_scores { run: RUN, window, hash, version };
     let reveal = Call::reveal_scores {
         run: RUN,
         window,
         evaluations: evaluations.try_into().expect("evaluations fit"),
         salt,
+        version,
     };
     [commit, reveal]
 }
 
-/// The call with which a validator attests.
-pub(crate) fn attest_call(window: Window, uids: &[Uid], state_root: Hash) -> Call<Runtime> {
-    Call::attest { run: RUN, window, bitmap: Bitmap::truncate_from(bitmap_of(uids)), state_root }
+/// The calls with which the owner of `hot` commits to an attestation, and reveals it.
+pub(crate) fn attest_calls(
+    window: Window,
+    hot: &AccountId,
+    uids: &[Uid],
+    state_root: Hash,
+) -> [Call<Runtime>; 2] {
+    let key = account_bytes(hot);
+    let opening =
+        AttestationOpening { bitmap: bitmap_of(uids), state_root, salt: blake2_256(&key) };
+    let hash = attestation_commitment_hash(&genesis_hash(), RUN, window, &key, &opening);
+    let AttestationOpening { bitmap, state_root, salt } = opening;
+    let bitmap = Bitmap::truncate_from(bitmap);
+    let reveal = Call::reveal_attestation { run: RUN, window, bitmap, state_root, salt };
+    [Call::commit_attestation { run: RUN, window, hash }, reveal]
+}
+
+/// Has each validator attest what is said of it, up to the block that fixes the accepted set.
+pub(crate) fn attest(window: Window, said: &[(Vec<Uid>, Hash)]) {
+    let calls: Vec<_> = (0..)
+        .zip(said)
+        .map(|(number, (uids, root))| {
+            let hot = validator_hot(number);
+            let calls = attest_calls(window, &hot, uids, *root);
+            (hot, calls)
+        })
+        .collect();
+    roll_to_phase(window, Phase::AttestCommit);
+    for (hot, [commit, _]) in &calls {
+        call(hot, commit.clone()).expect("commitments to attestations are open");
+    }
+    roll_to_phase(window, Phase::AttestReveal);
+    for (hot, [_, reveal]) in &calls {
+        call(hot, reveal.clone()).expect("attestations are open");
+    }
+    roll_to_phase(window, Phase::Apply);
 }
 
 /// Builds the chain of a scenario.
@@ -345,7 +381,8 @@ pub(crate) fn roll_to_phase(window: Window, phase: Phase) {
     let offset = match phase {
         Phase::Commit => 0,
         Phase::Reveal => schedule.commit_end,
-        Phase::Attest => schedule.reveal_end,
+        Phase::AttestCommit => schedule.reveal_end,
+        Phase::AttestReveal => schedule.attest_commit_end,
         Phase::Apply => schedule.attest_end,
     };
     roll_to_offset(window, offset);
@@ -415,13 +452,8 @@ pub(crate) fn play_window(window: Window, updates: &[Update], validators: u8, ro
         let hot = miner_hot(number);
         call(&hot, update.reveal_call(window, &hot)).expect("reveals are open");
     }
-    roll_to_phase(window, Phase::Attest);
     let uids: Vec<Uid> = (0..updates.len() as Uid).collect();
-    for number in 0..validators {
-        let attest = attest_call(window, &uids, root);
-        call(&validator_hot(number), attest).expect("attestations are open");
-    }
-    roll_to_phase(window, Phase::Apply);
+    attest(window, &vec![(uids, root); validators.into()]);
 }
 
 /// Scores a window in the next one, with what each validator measured, up to the block that settles it. Returns what it

@@ -91,7 +91,9 @@ fn draw_call(draws: &mut Draws, updates: &[Update]) -> (AccountId, Call<Runtime>
         25..=31 => {
             let uids: Vec<Uid> = (0..8).filter(|_| !draws.one_in(8)).collect();
             let root = if draws.one_in(10) { [9; 32] } else { Model::genesis().root() };
-            (validator_hot(validator), attest_call(window, &uids, root))
+            let hot = validator_hot(validator);
+            let [commit, _] = attest_calls(window, &hot, &uids, root);
+            (hot, commit)
         }
         32..=35 => {
             let hot = validator_hot(validator);

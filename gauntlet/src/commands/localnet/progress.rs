@@ -71,7 +71,8 @@ impl LocalnetProgress {
             _ if moment.window >= self.windows => "the last window is scored and settled",
             Phase::Commit => "train and commit",
             Phase::Reveal => "reveal",
-            Phase::Attest => "fetch and attest",
+            Phase::AttestCommit => "fetch and attest",
+            Phase::AttestReveal => "reveal what is attested",
             Phase::Apply => "apply",
         };
         let text = format!(

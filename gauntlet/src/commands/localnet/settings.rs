@@ -183,10 +183,10 @@ pub(super) fn schedule(order: &LocalnetOrder, train_seconds: f64, head: u32) -> 
     // A miner stops training some blocks before the end, see `miner::train`.
     let commit = blocks(train_seconds, 2) + inclusion + 6;
     let (reveal, attest, apply) = (inclusion + 3, inclusion + 2, blocks(1.0, 3));
-    let planned = commit + reveal + attest + apply;
+    let planned = commit + reveal + attest + inclusion + apply;
     // A window that is asked for to be longer has a longer commit phase; a shorter one, a shorter one.
     let window_blocks = order.args.window_blocks.unwrap_or(planned);
-    let rest = reveal + attest + apply;
+    let rest = reveal + attest + inclusion + apply;
     let Some(commit_end) = window_blocks.checked_sub(rest).filter(|commit| *commit > 8) else {
         bail!("a window of {window_blocks} blocks is too short: {} are needed at least", rest + 9);
     };
@@ -195,7 +195,8 @@ pub(super) fn schedule(order: &LocalnetOrder, train_seconds: f64, head: u32) -> 
         window_blocks,
         commit_end,
         reveal_end: commit_end + reveal,
-        attest_end: commit_end + reveal + attest,
+        attest_commit_end: commit_end + reveal + attest,
+        attest_end: commit_end + reveal + attest + inclusion,
         score_commit_end: commit_end,
         score_reveal_end: commit_end + inclusion + 2,
     };
@@ -246,15 +247,17 @@ pub(super) fn settings(
             uid_max: uid_max as u16,
             accepted_max: 20,
             waiver_windows: 2,
-            // At this size the proof of computation is noise for long: in 12 windows of 64 samples honest miners came
-            // to 0.0 to 0.3, and the protocol's own gate (0.1 after 10 windows) took the pay of one of four.
+            // At this size the proof of computation is noise for long (in 12 windows of 64 samples honest miners came to
+            // 0.0 to 0.3): the prior is believed for as long as 30 windows.
             proof_gate_ppm: 0,
-            proof_gate_windows: 30,
-            // Two of three validators are enough.
-            finality_ppm: 666_666,
+            proof_prior_windows: 30,
+            // A localnet shows pay in its few windows.
+            trust_windows: 2,
             ..Settings::example().incentive
         },
         emission: Emission { ..Settings::example().emission },
+        staking: Settings::example().staking,
+        disputes: Settings::example().disputes,
     };
     settings.validate().context("the planned settings")?;
     Ok(settings)

@@ -1,12 +1,18 @@
 //! One run: the work of a window, its boundaries, its settlement; mirrors the pallet's `submission`, `window`,
 //! `settlement` and `emission`.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use protocol::{
     accept::bitmap_of,
-    books::{self, Acceptance, Attested, MinerRow, Revealed, ValidatorRow, Voter},
-    commitment::{challenged_chunks, commitment_hash, score_commitment_hash, ChunkProof, Opening},
+    books::{
+        self, permit_of, Acceptance, Attested, Facts, MinerRow, Permit, Revealed, Staked,
+        ValidatorRow, Voter,
+    },
+    commitment::{
+        attestation_commitment_hash, challenged_chunks, commitment_hash, score_commitment_hash,
+        AttestationOpening, ChunkProof, Opening,
+    },
     consensus::{
         emission_at, pay, settle, split_emission, ConsensusError, EmissionSplit, Evaluation,
         Outcome,
@@ -41,12 +47,21 @@ pub(super) struct Block<'a> {
     pub(super) events: &'a mut Vec<GauntletEvent>,
 }
 
+/// What opens a commitment to evaluations.
+pub(super) struct Scores {
+    pub(super) evaluations: Vec<Evaluation>,
+    pub(super) salt: Hash,
+    pub(super) version: u32,
+}
+
 /// The rows of a window.
 #[derive(Clone)]
 pub(super) struct WindowRows {
     pub(super) info: WindowInfo,
     pub(super) commitments: BTreeMap<Uid, CommitmentInfo>,
     pub(super) reveals: BTreeMap<Uid, RevealInfo>,
+    pub(super) permits: Vec<Permit>,
+    pub(super) attestation_commitments: BTreeMap<ValidatorIndex, Hash>,
     pub(super) attestations: BTreeMap<ValidatorIndex, AttestationInfo>,
     pub(super) score_commitments: BTreeMap<ValidatorIndex, Hash>,
     pub(super) score_reveals: BTreeMap<ValidatorIndex, ScoreRevealInfo>,
@@ -75,6 +90,20 @@ pub(super) struct Run {
 
 fn internal() -> Refusal {
     Refusal::gauntlet("Internal")
+}
+
+impl WindowRows {
+    /// The permits, each with what its holder attested.
+    fn voters(&self) -> Vec<Voter<'_>> {
+        let voter = |&(index, stake): &Permit| {
+            let attestation = self
+                .attestations
+                .get(&index)
+                .map(|row| Attested { state_root: row.state_root, bitmap: &row.bitmap });
+            Voter { index, stake, attestation }
+        };
+        self.permits.iter().map(voter).collect()
+    }
 }
 
 impl Run {
@@ -110,6 +139,19 @@ impl Run {
             || self.validators.values().any(|found| found.hot == *hot)
     }
 
+    /// Frees the slot of the validator with the least stake, if `stake` is more; of several it is the highest slot.
+    pub(super) fn displace_validator(&mut self, stake: Planck) -> Option<ValidatorIndex> {
+        let lowest =
+            self.validators.values().min_by_key(|found| (found.stake, Reverse(found.index)))?;
+        let (index, hot) = (lowest.index, lowest.hot);
+        if stake <= lowest.stake {
+            return None;
+        }
+        self.validators.remove(&index);
+        self.announcements.remove(&hot);
+        Some(index)
+    }
+
     fn active_miner(&self, hot: &AccountBytes, window: Window) -> Result<Uid, Refusal> {
         let miner = self.miners.values().find(|miner| miner.hot == *hot);
         let miner = miner.ok_or(Refusal::gauntlet("MinerUnknown"))?;
@@ -117,7 +159,8 @@ impl Run {
         Ok(miner.uid)
     }
 
-    fn active_validator(
+    /// The validator with this hot key, if it has a permit for `window`.
+    fn permitted_validator(
         &self,
         hot: &AccountBytes,
         window: Window,
@@ -125,6 +168,9 @@ impl Run {
         let found = self.validators.values().find(|found| found.hot == *hot);
         let found = found.ok_or(Refusal::gauntlet("ValidatorUnknown"))?;
         ensure(found.registered_window <= window, "NotYetActive")?;
+        let rows = self.windows.get(&window);
+        let permit = rows.and_then(|rows| permit_of(&rows.permits, found.index));
+        ensure(permit.is_some(), "NoPermit")?;
         Ok(found.index)
     }
 
@@ -239,26 +285,52 @@ impl Run {
         Ok(())
     }
 
-    pub(super) fn attest(
+    pub(super) fn commit_attestation(
         &mut self,
         block: &mut Block<'_>,
         hot: AccountBytes,
         window: Window,
-        bitmap: Vec<u8>,
-        state_root: Hash,
+        hash: Hash,
     ) -> Result<(), Refusal> {
-        ensure_phase(&block.moment, window, Phase::Attest)?;
-        let index = self.active_validator(&hot, window)?;
+        ensure_phase(&block.moment, window, Phase::AttestCommit)?;
+        let index = self.permitted_validator(&hot, window)?;
+        let rows = self.rows(window)?;
+        let is_first = !rows.attestation_commitments.contains_key(&index);
+        ensure(is_first, "AlreadyCommitted")?;
+        rows.attestation_commitments.insert(index, hash);
+        block.events.push(GauntletEvent::AttestationCommitted {
+            run: self.id,
+            window,
+            index,
+            hash,
+        });
+        Ok(())
+    }
+
+    pub(super) fn reveal_attestation(
+        &mut self,
+        block: &mut Block<'_>,
+        hot: AccountBytes,
+        window: Window,
+        opening: AttestationOpening,
+    ) -> Result<(), Refusal> {
+        ensure_phase(&block.moment, window, Phase::AttestReveal)?;
+        let index = self.permitted_validator(&hot, window)?;
+        let run = self.id;
         let bytes_max = usize::from(self.info.settings.incentive.uid_max).div_ceil(8);
         let rows = self.rows(window)?;
-        ensure(!rows.attestations.contains_key(&index), "AlreadyAttested")?;
+        let committed = rows.attestation_commitments.get(&index).copied();
+        let committed = committed.ok_or(Refusal::gauntlet("NotCommitted"))?;
+        ensure(!rows.attestations.contains_key(&index), "AlreadyRevealed")?;
+        let hash = attestation_commitment_hash(block.genesis, run, window, &hot, &opening);
+        ensure(hash == committed, "OpeningMismatch")?;
+        let AttestationOpening { bitmap, state_root, .. } = opening;
         ensure(bitmap.len() <= bytes_max, "BitmapTooLong")?;
-        let attestation = AttestationInfo { index, bitmap, state_root };
-        rows.attestations.insert(index, attestation);
+        rows.attestations.insert(index, AttestationInfo { index, bitmap, state_root });
         if let Some(validator) = self.validators.get_mut(&index) {
             validator.attested_window = Some(window);
         }
-        block.events.push(GauntletEvent::Attested { run: self.id, window, index, state_root });
+        block.events.push(GauntletEvent::Attested { run, window, index, state_root });
         Ok(())
     }
 
@@ -268,13 +340,15 @@ impl Run {
         hot: AccountBytes,
         window: Window,
         hash: Hash,
+        version: u32,
     ) -> Result<(), Refusal> {
         ensure_score_phase(&block.moment, window, ScorePhase::Commit)?;
-        let index = self.active_validator(&hot, window)?;
+        let index = self.permitted_validator(&hot, window)?;
         let rows = self.rows(window)?;
         let is_first = !rows.score_commitments.contains_key(&index);
         ensure(is_first, "AlreadyCommitted")?;
-        rows.score_commitments.insert(index, hash);
+        self.ensure_score_version(version)?;
+        self.rows(window)?.score_commitments.insert(index, hash);
         block.events.push(GauntletEvent::ScoresCommitted { run: self.id, window, index, hash });
         Ok(())
     }
@@ -284,24 +358,30 @@ impl Run {
         block: &mut Block<'_>,
         hot: AccountBytes,
         window: Window,
-        evaluations: Vec<Evaluation>,
-        salt: Hash,
+        scores: Scores,
     ) -> Result<(), Refusal> {
         ensure_score_phase(&block.moment, window, ScorePhase::Reveal)?;
-        let index = self.active_validator(&hot, window)?;
+        let index = self.permitted_validator(&hot, window)?;
         let run = self.id;
         let rows = self.rows(window)?;
         let committed = rows.score_commitments.get(&index).copied();
         let committed = committed.ok_or(Refusal::gauntlet("NotCommitted"))?;
         ensure(!rows.score_reveals.contains_key(&index), "AlreadyRevealed")?;
-        let hash = score_commitment_hash(block.genesis, run, window, &hot, &evaluations, &salt);
+        let Scores { evaluations, salt, version } = scores;
+        self.ensure_score_version(version)?;
+        let hash =
+            score_commitment_hash(block.genesis, run, window, &hot, &evaluations, version, &salt);
         ensure(hash == committed, "OpeningMismatch")?;
         let count = evaluations.len() as u32;
         let reveal = ScoreRevealInfo { index, evaluations, salt };
-        rows.score_reveals.insert(index, reveal);
+        self.rows(window)?.score_reveals.insert(index, reveal);
         self.salt_mix = mix_salt(&self.salt_mix, &salt);
         block.events.push(GauntletEvent::ScoresRevealed { run, window, index, count });
         Ok(())
+    }
+
+    fn ensure_score_version(&self, version: u32) -> Result<(), Refusal> {
+        ensure(version == self.info.settings.incentive.score_version, "ScoreVersionWrong")
     }
 
     /// Takes out of the run what `account` may claim by now.
@@ -368,11 +448,25 @@ impl Run {
             status: WindowStatus::Open,
             minted: 0,
             settings: self.info.settings.clone(),
+            excused: false,
         };
+        let validators: Vec<Staked> = self
+            .validators
+            .values()
+            .map(|validator| Staked {
+                index: validator.index,
+                stake: validator.stake,
+                registered_window: validator.registered_window,
+            })
+            .collect();
+        let permits_max = self.info.settings.incentive.permits_max;
+        let permits = books::permits(window, &validators, permits_max);
         let rows = WindowRows {
             info,
             commitments: BTreeMap::new(),
             reveals: BTreeMap::new(),
+            permits,
+            attestation_commitments: BTreeMap::new(),
             attestations: BTreeMap::new(),
             score_commitments: BTreeMap::new(),
             score_reveals: BTreeMap::new(),
@@ -387,19 +481,7 @@ impl Run {
         let Some(rows) = self.windows.get_mut(&window) else {
             return;
         };
-        let voters: Vec<Voter<'_>> = self
-            .validators
-            .values()
-            .map(|validator| Voter {
-                stake: validator.stake,
-                registered_window: validator.registered_window,
-                attested_window: validator.attested_window,
-                attestation: rows
-                    .attestations
-                    .get(&validator.index)
-                    .map(|row| Attested { state_root: row.state_root, bitmap: &row.bitmap }),
-            })
-            .collect();
+        let voters = rows.voters();
         let revealed: Vec<Revealed> = rows
             .reveals
             .values()
@@ -409,6 +491,7 @@ impl Run {
                     uid: miner.uid,
                     base_state_root: reveal.opening.base_state_root,
                     value: miner.value,
+                    is_scored: miner.standing.scored_windows > 0,
                     registered_window: miner.registered_window,
                 })
             })
@@ -529,7 +612,6 @@ impl Run {
             .map(|validator| ValidatorRow {
                 index: validator.index,
                 registered_window: validator.registered_window,
-                stake: validator.stake,
                 evaluations: rows
                     .score_reveals
                     .get(&validator.index)
@@ -537,11 +619,20 @@ impl Run {
                 bonds: self.bonds.get(&validator.index).cloned(),
             })
             .collect();
-        let (accepted, unavailable) = (&rows.info.accepted, &rows.info.unavailable);
-        let (miners, validators) =
-            books::settlement_inputs(window, miners, validators, accepted, unavailable);
+        let next = window.checked_add(1).and_then(|next| self.windows.get(&next));
+        let revealed: Vec<Uid> = rows.reveals.keys().copied().collect();
+        let facts = Facts {
+            state_root: rows.info.state_root,
+            voters: &rows.voters(),
+            revealed: &revealed,
+            unavailable: &rows.info.unavailable,
+            excused: rows.info.excused,
+            scored_seed: next.ok_or(ConsensusError::Overflow("window"))?.info.seed,
+        };
         let settings = &rows.info.settings;
-        let outcome = settle(&miners, &validators, &settings.incentive)?;
+        let incentive = &settings.incentive;
+        let input = books::settlement_input(window, miners, validators, facts, incentive);
+        let outcome = settle(&input, incentive)?;
         let split = split_emission(&settings.emission, self.ledger.carried)?;
         Ok((outcome, split))
     }

@@ -61,6 +61,7 @@ pub(super) struct Validator {
     hot: AccountBytes,
     cold: AccountBytes,
     stake: Planck,
+    _pool: u32,
     registered_window: Window,
     attested_window: Option<Window>,
     _agreement: Q32,
@@ -97,6 +98,7 @@ pub(super) struct WindowRecord {
     status: WindowStatus,
     minted: Planck,
     settings: Settings,
+    excused: bool,
 }
 
 impl WindowRecord {
@@ -110,6 +112,7 @@ impl WindowRecord {
             status,
             minted,
             settings,
+            excused,
         } = self;
         WindowInfo {
             seed,
@@ -120,6 +123,7 @@ impl WindowRecord {
             status,
             minted,
             settings,
+            excused,
         }
     }
 }

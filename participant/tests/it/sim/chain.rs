@@ -6,9 +6,10 @@ use async_trait::async_trait;
 use futures::{stream, StreamExt};
 use node_client::{
     chain::{
-        AnnouncementInfo, AttestationInfo, BlockRef, Call, Chain, ChainError, ClaimInfo,
-        CommitmentInfo, FinalizedBlocks, GauntletEvent, Included, Ledger, MinerInfo, RevealInfo,
-        RunInfo, ScoreCommitmentInfo, ScoreRevealInfo, SubmitError, ValidatorInfo, WindowInfo,
+        AnnouncementInfo, AttestationCommitmentInfo, AttestationInfo, BlockRef, Call, Chain,
+        ChainError, ClaimInfo, CommitmentInfo, FinalizedBlocks, GauntletEvent, Included, Ledger,
+        MinerInfo, PermitInfo, RevealInfo, RunInfo, ScoreCommitmentInfo, ScoreRevealInfo,
+        SubmitError, ValidatorInfo, WindowInfo,
     },
     keys::{self, Keypair},
 };
@@ -121,6 +122,25 @@ impl Chain for SimChain {
         at: Option<Hash>,
     ) -> Result<Vec<RevealInfo>, ChainError> {
         self.ask("reveals").await?.reveals(run, window, at).await
+    }
+
+    async fn permits(
+        &self,
+        run: RunId,
+        window: Window,
+        at: Option<Hash>,
+    ) -> Result<Vec<PermitInfo>, ChainError> {
+        self.ask("permits").await?.permits(run, window, at).await
+    }
+
+    async fn attestation_commitments(
+        &self,
+        run: RunId,
+        window: Window,
+        at: Option<Hash>,
+    ) -> Result<Vec<AttestationCommitmentInfo>, ChainError> {
+        let chain = self.ask("attestation_commitments").await?;
+        chain.attestation_commitments(run, window, at).await
     }
 
     async fn attestations(

@@ -3,7 +3,7 @@
 //! In every window:
 //!
 //! 1. every honest participant names the root of an independent replay: in reveals, in attestations, and so on chain;
-//! 2. the accepted set has only miners that revealed on that root and that enough of the stake attested;
+//! 2. the accepted set has only miners that revealed on that root and that two thirds of the permitted stake attested;
 //! 3. what was minted is where the ledger says, and no money comes from elsewhere;
 //! 4. nobody signs two different things for one duty (checked when it is signed, in [`World::sign`]), and what is signed
 //!    is in the signer's journal.
@@ -16,10 +16,10 @@ use node_client::{
     keys,
 };
 use protocol::{
-    accept::{attested_stake, AttestationInput},
+    accept::{is_available, AttestationInput},
     aggregate::OuterRule,
     consensus::emission_at,
-    settings::{Settings, PPM},
+    settings::Settings,
     BlockNumber, Hash, Planck, Uid, Window,
 };
 use trainer::{Model, Threads};
@@ -82,27 +82,22 @@ impl Checks {
             let (index, found) = (attestation.index, attestation.state_root);
             assert_eq!(found, root, "window {number}: validator {index}");
         }
-        let validators = chain.validators(RUN, None).await.unwrap();
+        let permits = chain.permits(RUN, number, None).await.unwrap();
+        let stake_of = |index| permits.iter().find(|permit| permit.index == index).unwrap().stake;
         let inputs: Vec<AttestationInput<'_>> = attestations
             .iter()
             .map(|attestation| AttestationInput {
-                stake: validators
-                    .iter()
-                    .find(|validator| validator.index == attestation.index)
-                    .map(|validator| validator.stake as u64)
-                    .unwrap(),
+                stake: stake_of(attestation.index),
                 state_root: attestation.state_root,
                 bitmap: &attestation.bitmap,
             })
             .collect();
-        let present: u128 = inputs.iter().map(|input| u128::from(input.stake)).sum();
-        let finality = u128::from(self.settings.incentive.finality_ppm);
+        let permitted: u128 = permits.iter().map(|permit| u128::from(permit.stake)).sum();
         let mut payloads = Vec::new();
         for uid in &record.accepted {
             let reveal = reveals.iter().find(|reveal| reveal.uid == *uid);
             let reveal = reveal.expect("only who revealed is accepted");
-            let stake = attested_stake(&inputs, *uid);
-            assert!(stake * u128::from(PPM) >= present * finality);
+            assert!(is_available(&inputs, permitted, *uid));
             let payload = world.content(&reveal.opening.payload_root);
             payloads.push((*uid, payload.expect("what is attested was published")));
         }
@@ -198,7 +193,7 @@ fn journals(world: &World, members: &[Member]) {
         {
             let kind = match *call {
                 "commit_update" => JournalKind::UpdateCommitment,
-                "attest" => JournalKind::Attestation,
+                "commit_attestation" => JournalKind::Attestation,
                 "commit_scores" => JournalKind::ScoreCommitment,
                 _ => continue,
             };

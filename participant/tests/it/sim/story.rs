@@ -37,7 +37,7 @@ pub(super) const BALANCE: Planck = 1_000_000_000_000_000_000;
 /// Block in which the first window opens: time to register and to meet.
 const START_BLOCK: u32 = 16;
 
-const WINDOW_BLOCKS: u32 = 26;
+const WINDOW_BLOCKS: u32 = 29;
 
 /// Windows at the end that have no faults: the first is for recovering, in the others all must be well.
 pub(super) const QUIET_WINDOWS: u64 = 3;
@@ -288,7 +288,8 @@ fn settings(plan: &Plan, genesis_state_root: Hash) -> Settings {
             window_blocks: WINDOW_BLOCKS,
             commit_end: 12,
             reveal_end: 18,
-            attest_end: 23,
+            attest_commit_end: 23,
+            attest_end: 26,
             score_commit_end: 12,
             score_reveal_end: 17,
         },
@@ -321,10 +322,11 @@ fn settings(plan: &Plan, genesis_state_root: Hash) -> Settings {
             uid_max: plan.miners as u16 + 1,
             proof_gate_ppm: 0,
             waiver_windows: 2,
-            finality_ppm: 666_666,
             ..example.incentive
         },
         emission: example.emission,
+        staking: example.staking,
+        disputes: example.disputes,
     };
     settings.validate().unwrap();
     settings

@@ -128,14 +128,14 @@ impl World {
     /// Notes what `signer` signs, and panics if it is a second, different thing.
     pub(super) fn sign(&self, signer: AccountBytes, call: &Call) {
         let (window, hash) = match call {
-            Call::CommitUpdate { window, hash, .. } | Call::CommitScores { window, hash, .. } => {
-                (*window, *hash)
-            }
+            Call::CommitUpdate { window, hash, .. }
+            | Call::CommitAttestation { window, hash, .. }
+            | Call::CommitScores { window, hash, .. } => (*window, *hash),
             Call::RevealUpdate { window, opening, .. } => {
                 (*window, blake2_256(&[&opening.encode()]))
             }
-            Call::Attest { window, bitmap, state_root, .. } => {
-                (*window, blake2_256(&[&bitmap.encode(), state_root]))
+            Call::RevealAttestation { window, opening, .. } => {
+                (*window, blake2_256(&[&opening.encode()]))
             }
             Call::RevealScores { window, evaluations, salt, .. } => {
                 (*window, blake2_256(&[&evaluations.encode(), salt]))

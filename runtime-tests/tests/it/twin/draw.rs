@@ -4,10 +4,14 @@ use node_client::chain::Call;
 use pallet_gauntlet::{account_bytes, MinerUids, NextRunId, Runs, ValidatorIndices, Windows};
 use protocol::{
     accept::bitmap_of,
-    commitment::{commitment_hash, score_commitment_hash},
+    commitment::{
+        attestation_commitment_hash, commitment_hash, score_commitment_hash, AttestationOpening,
+    },
     consensus::Evaluation,
     layout::{Layout, LAYOUT_TENSORS_MAX},
-    settings::{ConsensusKind, InnerOptimiser, Settings, StandingKind, YumaSettings},
+    settings::{
+        ConsensusKind, InnerOptimiser, Settings, StandingKind, YumaSettings, SCORE_VERSION,
+    },
     window::{phase_at, Moment, Phase, ScorePhase},
     Hash, Planck, RunId, Uid, Window,
 };
@@ -28,6 +32,8 @@ pub(super) const MINERS: u8 = 6;
 pub(super) const VALIDATORS: u8 = 6;
 /// Accounts that the genesis endows.
 const ENDOWED: u64 = 14;
+/// The calls of a window's work.
+const WORKS: u64 = 6;
 /// A run that there never is.
 const UNKNOWN_RUN: RunId = 99;
 
@@ -40,12 +46,15 @@ pub(super) fn run_settings(run: RunId) -> Settings {
     if run == 1 {
         let schedule = &mut settings.schedule;
         schedule.start_block = 3;
-        schedule.window_blocks = 4;
-        (schedule.commit_end, schedule.reveal_end, schedule.attest_end) = (1, 2, 3);
+        schedule.window_blocks = 5;
+        (schedule.commit_end, schedule.reveal_end) = (1, 2);
+        (schedule.attest_commit_end, schedule.attest_end) = (3, 4);
         (schedule.score_commit_end, schedule.score_reveal_end) = (1, 2);
         settings.incentive.uid_max = 4;
         settings.incentive.accepted_max = 2;
         settings.incentive.probation_windows = 1;
+        settings.incentive.permits_max = 3;
+        settings.incentive.evaluators_per_miner = 2;
         settings.incentive.challenge_chunks = 3;
         settings.incentive.standing = StandingKind::PlackettLuce;
         settings.incentive.claim_delay_windows = 3;
@@ -123,7 +132,7 @@ impl Script {
             19 => self.transfer(),
             20 => self.create_run(),
             21..=35 => {
-                let work = self.draws.below(5);
+                let work = self.draws.below(WORKS);
                 self.work(work, &scene)
             }
             _ => {
@@ -148,29 +157,30 @@ impl Script {
         Scene { run, settings, moment, miner, validator }
     }
 
-    /// What somebody would do in this phase: 0 to 4, see [`Self::work`].
+    /// What somebody would do in this phase: 0 to 5, see [`Self::work`].
     fn fitting_work(&mut self, scene: &Scene) -> u64 {
         let Some(moment) = scene.moment else {
-            return self.draws.below(5);
+            return self.draws.below(WORKS);
         };
         let of_update = match moment.phase {
             Phase::Commit => Some(0),
             Phase::Reveal => Some(1),
-            Phase::Attest => Some(2),
+            Phase::AttestCommit => Some(2),
+            Phase::AttestReveal => Some(3),
             Phase::Apply => None,
         };
         let of_scores = match moment.score_phase {
-            ScorePhase::Commit => Some(3),
-            ScorePhase::Reveal => Some(4),
+            ScorePhase::Commit => Some(4),
+            ScorePhase::Reveal => Some(5),
             ScorePhase::Settle => None,
         };
         let prefers_scores = self.draws.one_in(2);
         let (first, second) =
             if prefers_scores { (of_scores, of_update) } else { (of_update, of_scores) };
-        first.or(second).unwrap_or_else(|| self.draws.below(5))
+        first.or(second).unwrap_or_else(|| self.draws.below(WORKS))
     }
 
-    /// One of the five calls of a window's work.
+    /// One of the six calls of a window's work.
     fn work(&mut self, which: u64, scene: &Scene) -> Signed {
         let signer = match which {
             // Now and then with a key of the other role.
@@ -183,8 +193,9 @@ impl Script {
         let call = match which {
             0 => self.commit_update(scene, &signer, window),
             1 => self.reveal_update(scene, &signer, window),
-            2 => self.attest(scene, window),
-            3 => self.commit_scores(scene, &signer, window.saturating_sub(1)),
+            2 => self.commit_attestation(scene, &signer, window),
+            3 => self.reveal_attestation(scene, &signer, window),
+            4 => self.commit_scores(scene, &signer, window.saturating_sub(1)),
             _ => self.reveal_scores(scene, &signer, window.saturating_sub(1)),
         };
         (signer, call)
@@ -227,18 +238,21 @@ impl Script {
         Call::RevealUpdate { run, window, opening, chunks }
     }
 
-    fn attest(&mut self, scene: &Scene, window: Window) -> Call {
-        let uids: Vec<Uid> = (0..8).filter(|_| !self.draws.one_in(6)).collect();
-        let mut bitmap = bitmap_of(&uids);
+    fn commit_attestation(&mut self, scene: &Scene, hot: &AccountId, window: Window) -> Call {
+        let (run, key) = (scene.run, account_bytes(hot));
+        let opening = attested(scene, window);
+        let hash = attestation_commitment_hash(&genesis_hash(), run, window, &key, &opening);
+        Call::CommitAttestation { run, window, hash }
+    }
+
+    fn reveal_attestation(&mut self, scene: &Scene, _: &AccountId, window: Window) -> Call {
+        let mut opening = attested(scene, window);
         match self.draws.below(40) {
-            0 => bitmap = bitmap_of(&[100]),
-            1 => bitmap = vec![0; 600],
-            2..=5 => bitmap = bitmap_of(&[0, 1]),
+            0 => opening.salt = [3; 32],
+            1 => opening.bitmap = vec![0; 600],
             _ => {}
         }
-        let others_root = self.draws.one_in(10);
-        let state_root = if others_root { [9; 32] } else { Model::genesis().root() };
-        Call::Attest { run: scene.run, window, bitmap, state_root }
+        Call::RevealAttestation { run: scene.run, window, opening }
     }
 
     fn commit_scores(&mut self, scene: &Scene, hot: &AccountId, window: Window) -> Call {
@@ -246,8 +260,11 @@ impl Script {
         let (evaluations, salt) = measured(scene, hot, window);
         let key = account_bytes(hot);
         let genesis = genesis_hash();
-        let hash = score_commitment_hash(&genesis, run, window, &key, &evaluations, &salt);
-        Call::CommitScores { run, window, hash }
+        let version = SCORE_VERSION;
+        let hash = score_commitment_hash(&genesis, run, window, &key, &evaluations, version, &salt);
+        // Now and then by a program that measures in another way.
+        let version = if self.draws.one_in(40) { version + 1 } else { version };
+        Call::CommitScores { run, window, hash, version }
     }
 
     fn reveal_scores(&mut self, scene: &Scene, hot: &AccountId, window: Window) -> Call {
@@ -257,7 +274,8 @@ impl Script {
             1 => evaluations = vec![evaluation(0, 1, 1); 257],
             _ => {}
         }
-        Call::RevealScores { run: scene.run, window, evaluations, salt }
+        let version = SCORE_VERSION;
+        Call::RevealScores { run: scene.run, window, evaluations, salt, version }
     }
 
     /// Somebody comes, goes, stakes more or says how to be reached.
@@ -301,7 +319,7 @@ impl Script {
     /// A stake, often a sensible one.
     fn stake(&mut self) -> Planck {
         match self.draws.below(12) {
-            0 => Planck::from(u64::MAX) + 1,
+            0 => Planck::MAX,
             1 => Planck::MAX,
             // Less than the bound, and more than anybody has.
             2 => 10_000_000 * UNIT,
@@ -328,7 +346,7 @@ impl Script {
     fn set_params(&mut self, scene: &Scene) -> Signed {
         let mut settings = scene.settings.clone();
         match self.draws.below(12) {
-            0 => settings.incentive.power = 9,
+            0 => settings.incentive.power = 17,
             1 => settings.emission.owner_ppm += 1,
             2 => settings.training.keep += 1,
             3 => settings.schedule.window_blocks += 1,
@@ -381,6 +399,20 @@ impl Script {
         let amount = if is_too_much { 5_000_000 } else { 1 + self.draws.below(500) };
         (signer, Call::Transfer { to, amount: Planck::from(amount) * UNIT })
     }
+}
+
+/// What a validator attests of a window: always the same, mostly all of the miners and the state that there is.
+fn attested(scene: &Scene, window: Window) -> AttestationOpening {
+    let mut draws = Draws::after(scene.validator.into(), window << 8);
+    let uids: Vec<Uid> = (0..8).filter(|_| !draws.one_in(6)).collect();
+    let bitmap = match draws.below(40) {
+        0 => bitmap_of(&[100]),
+        1..=4 => bitmap_of(&[0, 1]),
+        _ => bitmap_of(&uids),
+    };
+    let others_root = draws.one_in(10);
+    let state_root = if others_root { [9; 32] } else { Model::genesis().root() };
+    AttestationOpening { bitmap, state_root, salt: [scene.validator; 32] }
 }
 
 /// What a validator says of a window, and its salt: always the same, mostly gains, some losses.

@@ -73,6 +73,8 @@ fn window_state(chain: &FakeChain, run: RunId, window: Window) -> WindowState {
         info: now(chain.window(run, window, None)),
         commitments: now(chain.commitments(run, window, None)),
         reveals: now(chain.reveals(run, window, None)),
+        permits: now(chain.permits(run, window, None)),
+        attestation_commitments: now(chain.attestation_commitments(run, window, None)),
         attestations: now(chain.attestations(run, window, None)),
         score_commitments: now(chain.score_commitments(run, window, None)),
         score_reveals: now(chain.score_reveals(run, window, None)),

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use codec::{DecodeAll, Encode};
 use frame_support::traits::{GetCallIndex, GetCallName, PalletInfoAccess};
 use node_client::chain::{
-    AnnouncementInfo, AttestationInfo, Call, ClaimInfo, CommitmentInfo, GauntletEvent, Ledger,
-    MinerInfo, RevealInfo, RunInfo, ScoreCommitmentInfo, ScoreRevealInfo, ValidatorInfo,
-    WindowInfo,
+    AnnouncementInfo, AttestationCommitmentInfo, AttestationInfo, Call, ClaimInfo, CommitmentInfo,
+    GauntletEvent, Ledger, MinerInfo, PermitInfo, RevealInfo, RunInfo, ScoreCommitmentInfo,
+    ScoreRevealInfo, ValidatorInfo, WindowInfo,
 };
 use pallet_gauntlet::{
-    account_bytes, Announcements, Attestations, Claims, Commitments, Layouts, Ledgers, Miners,
-    Reveals, Runs, ScoreCommitments, ScoreReveals, Validators, Windows,
+    account_bytes, Announcements, AttestationCommitments, Attestations, Claims, Commitments,
+    Layouts, Ledgers, Miners, Permits, Reveals, Runs, ScoreCommitments, ScoreReveals, Validators,
+    Windows,
 };
 use protocol::{layout::Layout, AccountBytes, Planck, RunId, Window};
 use runtime::{AccountId, Balances, Gauntlet, Runtime, RuntimeCall, RuntimeOrigin};
@@ -152,6 +153,7 @@ fn window_state(run: RunId, window: Window) -> WindowState {
             .expect("the client reads every status"),
         minted: record.minted,
         settings: record.settings,
+        excused: record.excused,
     });
     let of = (run, window);
     let commitments = Commitments::<Runtime>::iter_prefix(of).map(|(uid, row)| CommitmentInfo {
@@ -166,6 +168,9 @@ fn window_state(run: RunId, window: Window) -> WindowState {
         committed_block: row.committed_block,
         order: row.order,
     });
+    let permits = Permits::<Runtime>::get(run, window).into_iter();
+    let attestation_commitments = AttestationCommitments::<Runtime>::iter_prefix(of)
+        .map(|(index, hash)| AttestationCommitmentInfo { index, hash });
     let attestations = Attestations::<Runtime>::iter_prefix(of).map(|(index, row)| {
         AttestationInfo { index, bitmap: row.bitmap.into_inner(), state_root: row.state_root }
     });
@@ -178,6 +183,8 @@ fn window_state(run: RunId, window: Window) -> WindowState {
         info,
         commitments: sorted(commitments, |row| row.uid),
         reveals: sorted(reveals, |row| row.uid),
+        permits: permits.map(|(index, stake)| PermitInfo { index, stake }).collect(),
+        attestation_commitments: sorted(attestation_commitments, |row| row.index),
         attestations: sorted(attestations, |row| row.index),
         score_commitments: sorted(score_commitments, |row| row.index),
         score_reveals: sorted(score_reveals, |row| row.index),

@@ -6,8 +6,9 @@ use std::{
 };
 
 use node_client::chain::{
-    AnnouncementInfo, AttestationInfo, ClaimInfo, CommitmentInfo, GauntletEvent, Ledger, MinerInfo,
-    RevealInfo, RunInfo, ScoreCommitmentInfo, ScoreRevealInfo, ValidatorInfo, WindowInfo,
+    AnnouncementInfo, AttestationCommitmentInfo, AttestationInfo, ClaimInfo, CommitmentInfo,
+    GauntletEvent, Ledger, MinerInfo, PermitInfo, RevealInfo, RunInfo, ScoreCommitmentInfo,
+    ScoreRevealInfo, ValidatorInfo, WindowInfo,
 };
 use protocol::{AccountBytes, BlockNumber, Planck, RunId, Window};
 
@@ -17,6 +18,8 @@ pub(super) struct WindowState {
     pub(super) info: Option<WindowInfo>,
     pub(super) commitments: Vec<CommitmentInfo>,
     pub(super) reveals: Vec<RevealInfo>,
+    pub(super) permits: Vec<PermitInfo>,
+    pub(super) attestation_commitments: Vec<AttestationCommitmentInfo>,
     pub(super) attestations: Vec<AttestationInfo>,
     pub(super) score_commitments: Vec<ScoreCommitmentInfo>,
     pub(super) score_reveals: Vec<ScoreRevealInfo>,
@@ -125,6 +128,10 @@ impl Differences {
         self.compare(&part("record"), &real.info, &fake.info);
         self.compare(&part("commitments"), &real.commitments, &fake.commitments);
         self.compare(&part("reveals"), &real.reveals, &fake.reveals);
+        self.compare(&part("permits"), &real.permits, &fake.permits);
+        let (real_hashes, fake_hashes) =
+            (&real.attestation_commitments, &fake.attestation_commitments);
+        self.compare(&part("commitments to attestations"), real_hashes, fake_hashes);
         self.compare(&part("attestations"), &real.attestations, &fake.attestations);
         let (real_scores, fake_scores) = (&real.score_commitments, &fake.score_commitments);
         self.compare(&part("score commitments"), real_scores, fake_scores);
@@ -166,6 +173,7 @@ fn run_of(event: &GauntletEvent) -> RunId {
         | WindowVoid { run, .. }
         | Claimed { run, .. }
         | SettingsScheduled { run, .. }
-        | SettingsApplied { run, .. } => *run,
+        | SettingsApplied { run, .. }
+        | AttestationCommitted { run, .. } => *run,
     }
 }
