@@ -4,13 +4,12 @@ use frame_support::{
     ensure,
     traits::{fungible::MutateHold, tokens::Precision},
 };
-use protocol::{fixed::Q32, Planck, RunId, ValidatorIndex};
+use protocol::{entry::Seat, fixed::Q32, Planck, RunId, ValidatorIndex};
 use sp_runtime::{DispatchError, DispatchResult};
 
 use crate::{
-    registration::first_window, Announcements, Attestations, Config, Error, Event, HoldReason,
-    Pallet, ScoreCommitments, Validator, ValidatorIndices, ValidatorSlots, Validators,
-    VALIDATORS_MAX,
+    registration::first_window, Attestations, Config, Error, Event, HoldReason, Pallet,
+    ScoreCommitments, Validator, ValidatorSlots, Validators, VALIDATORS_MAX,
 };
 
 impl<T: Config> Pallet<T> {
@@ -27,8 +26,7 @@ impl<T: Config> Pallet<T> {
         let index = ValidatorSlots::<T>::mutate(run_id, |slots| slots.take(VALIDATORS_MAX))
             .ok_or(Error::<T>::NoFreeSlot)?;
         T::Currency::hold(&HoldReason::ValidatorStake.into(), &cold, stake)?;
-        frame_system::Pallet::<T>::inc_providers(&hot);
-        ValidatorIndices::<T>::insert(run_id, &hot, index);
+        Self::take_hot_key(run_id, Seat::Validator(index), &hot);
         let validator = Validator {
             hot: hot.clone(),
             cold: cold.clone(),
@@ -83,10 +81,8 @@ impl<T: Config> Pallet<T> {
             validator.stake,
             Precision::Exact,
         )?;
-        frame_system::Pallet::<T>::dec_providers(&validator.hot)?;
         Validators::<T>::remove(run_id, index);
-        ValidatorIndices::<T>::remove(run_id, &validator.hot);
-        Announcements::<T>::remove(run_id, &validator.hot);
+        Self::leave_seat(run_id, Seat::Validator(index), &validator.hot);
         ValidatorSlots::<T>::mutate(run_id, |slots| slots.release(index));
         Self::deposit_event(Event::ValidatorLeft { run: run_id, index });
         Ok(())

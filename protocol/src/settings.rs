@@ -7,10 +7,12 @@ use serde::{Deserialize, Serialize};
 use crate::{window::Schedule, Hash, Planck};
 
 mod bounds;
+mod entry;
 mod optimisers;
 
 use bounds::in_range;
 pub use bounds::{SettingsError, PPM};
+pub use entry::Entry;
 pub use optimisers::{InnerOptimiser, OuterStep};
 
 /// Most miner slots of a run: a bitmap of them takes 512 bytes.
@@ -99,6 +101,8 @@ pub struct Settings {
     pub incentive: Incentive,
     /// How much is paid.
     pub emission: Emission,
+    /// What joining and leaving cost.
+    pub entry: Entry,
 }
 
 /// What every miner must do, judged by the protocol.
@@ -237,6 +241,7 @@ impl Settings {
         self.training.validate()?;
         self.incentive.validate()?;
         self.emission.validate()?;
+        self.entry.validate()?;
         // A u16 times two u32 is below 2^80.
         let needed = u128::from(self.incentive.uid_max)
             .saturating_mul(u128::from(self.training.inner_steps))
@@ -324,6 +329,16 @@ impl Settings {
                 miners_ppm: 600_000,
                 validators_ppm: 300_000,
             },
+            entry: Entry {
+                price_min: 10 * UNIT,
+                price_max: 1_000 * UNIT,
+                price_halving_blocks: 1_000,
+                price_rise_ppm: 1_260_000,
+                immunity_windows: 8,
+                idle_windows: 4,
+                unbonding_windows: 4,
+                hand_over_windows: 2,
+            },
         }
     }
 }
@@ -371,6 +386,8 @@ impl Incentive {
         in_range("finality_ppm", self.finality_ppm, 500_001, ppm)?;
         in_range("evaluation_quorum_ppm", self.evaluation_quorum_ppm, 1, ppm)?;
         in_range("missed_penalty_ppm", self.missed_penalty_ppm, 0, ppm)?;
+        // Who leaves waits for something, and what is at risk is more than nothing.
+        in_range("miner_bond", self.miner_bond, 1, u128::MAX)?;
         in_range("validator_stake_min", self.validator_stake_min, 1, u128::from(u64::MAX))?;
         in_range("challenge_chunks", self.challenge_chunks, 1, u128::from(CHALLENGE_CHUNKS_MAX))
     }
