@@ -12,16 +12,47 @@ use protocol::{
     accept::bitmap_of,
     commitment::{challenged_chunks, commitment_hash, score_commitment_hash, Opening},
     consensus::{yuma, Evaluation, Standing},
+    consent::{hot_key_consent, Role},
+    entry::Seat,
     fixed::Q32,
     layout::CHUNK_LEN,
     merkle,
     rating::{PlackettLuce, Rating},
     settings::{Settings, YumaSettings},
     update::{encode_chunk, Chunk},
-    Hash, Planck, RunId, Uid, ValidatorIndex,
+    Hash, Planck, RunId, Uid, ValidatorIndex, Window,
 };
+use sp_runtime::{AccountId32, MultiSignature};
 
 use crate::*;
+
+/// Makes hot keys that consent to work for a cold key.
+pub trait BenchmarkHelper<AccountId, Proof> {
+    /// The hot key of a number.
+    fn hot_key(number: u32) -> AccountId;
+    /// Its signature over `message`.
+    fn prove(hot: &AccountId, message: &[u8]) -> Proof;
+}
+
+/// Signs with sr25519 keys of the node's keystore, where accounts are public keys.
+pub struct KeystoreHelper;
+
+impl BenchmarkHelper<AccountId32, MultiSignature> for KeystoreHelper {
+    fn hot_key(number: u32) -> AccountId32 {
+        let seed = alloc::format!("//hot{number}").into_bytes();
+        sp_io::crypto::sr25519_generate(HOT_KEY_TYPE, Some(seed)).0.into()
+    }
+
+    fn prove(hot: &AccountId32, message: &[u8]) -> MultiSignature {
+        let public = sp_core::sr25519::Public::from_raw(hot.clone().into());
+        sp_io::crypto::sr25519_sign(HOT_KEY_TYPE, &public, message)
+            .expect("the key was generated; qed")
+            .into()
+    }
+}
+
+/// The keystore's name for hot keys of benchmarks.
+const HOT_KEY_TYPE: sp_core::crypto::KeyTypeId = sp_core::crypto::KeyTypeId(*b"ghot");
 
 /// Enough for every bond and stake.
 const RICH: Planck = 1_000_000_000_000_000_000_000;
@@ -56,10 +87,16 @@ fn create<T: Config>(settings: Settings) -> RunId {
     Pallet::<T>::do_create_run(owner, settings, tensors(1_024)).expect("valid settings; qed")
 }
 
-/// Miner `number`: its cold and its hot key.
+/// The cold and the hot key of miner `number`.
+fn miner_keys<T: Config>(number: u32) -> (T::AccountId, T::AccountId) {
+    (account("miner cold", number, 0), account("miner hot", number, 0))
+}
+
+/// Miner `number`, registered: its cold and its hot key.
 fn miner<T: Config>(run: RunId, number: u32) -> (T::AccountId, T::AccountId) {
-    let (cold, hot) = (funded::<T>("miner cold", number), account("miner hot", number, 0));
-    Pallet::<T>::do_register_miner(cold.clone(), run, T::AccountId::clone(&hot))
+    let (_, hot) = miner_keys::<T>(number);
+    let cold = funded::<T>("miner cold", number);
+    Pallet::<T>::do_register_miner(cold.clone(), run, T::AccountId::clone(&hot), Planck::MAX)
         .expect("there is room; qed");
     (cold, hot)
 }
@@ -70,6 +107,32 @@ fn validator<T: Config>(run: RunId, number: u32) -> (T::AccountId, T::AccountId)
     Pallet::<T>::do_register_validator(cold.clone(), run, T::AccountId::clone(&hot), STAKE)
         .expect("there is room; qed");
     (cold, hot)
+}
+
+/// Hot key `number`, which consents to work in `role` for `cold`.
+fn consenting<T: Config>(
+    run: RunId,
+    role: Role,
+    cold: &T::AccountId,
+    number: u32,
+) -> (T::AccountId, T::HotKeyProof) {
+    let hot = T::BenchmarkHelper::hot_key(number);
+    let message = hot_key_consent(&Pallet::<T>::genesis_hash(), run, role, &account_bytes(cold));
+    let proof = T::BenchmarkHelper::prove(&hot, &message);
+    (hot, proof)
+}
+
+/// A run of which every slot is taken by a miner that is no longer immune, and the first block of such a window.
+fn full<T: Config>(miners: u32) -> RunId {
+    let mut settings = settings();
+    settings.incentive.uid_max = miners as u16;
+    settings.entry.immunity_windows = 0;
+    let run = create::<T>(settings);
+    for number in 0..miners {
+        miner::<T>(run, number);
+    }
+    go_to::<T>(START);
+    run
 }
 
 /// Goes to a block of window 0 or 1 and does what its boundary asks for.
@@ -196,42 +259,167 @@ mod benchmarks {
     }
 
     #[benchmark]
-    fn register_miner() {
-        let run = create::<T>(settings());
-        // The slot that is found last.
-        let mut slots = Slots::default();
-        while slots.take(UIDS_MAX - 1).is_some() {}
-        MinerSlots::<T>::insert(run, slots);
-        let (cold, hot): (T::AccountId, T::AccountId) =
-            (funded::<T>("cold", 0), account("hot", 0, 0));
+    fn register_miner(m: Linear<1, MINERS>) {
+        let run = full::<T>(m);
+        let (_, victim) = miner_keys::<T>(0);
+        let next = T::BenchmarkHelper::hot_key(2);
+        Pallet::<T>::do_rotate_hot_key(miner_keys::<T>(0).0, run, Seat::Miner(0), next)
+            .expect("its cold key; qed");
+        Pallet::<T>::do_announce(victim, run, Default::default(), Default::default())
+            .expect("registered; qed");
+        let cold = funded::<T>("cold", 0);
+        let (hot, proof) = consenting::<T>(run, Role::Miner, &cold, 1);
 
         #[extrinsic_call]
-        _(RawOrigin::Signed(cold), run, hot.clone());
+        _(RawOrigin::Signed(cold), run, hot.clone(), proof, Planck::MAX);
 
-        assert!(MinerUids::<T>::contains_key(run, hot));
+        assert_eq!(MinerUids::<T>::get(run, hot), Some(0));
     }
 
     #[benchmark]
-    fn deregister_miner() {
+    fn leave_miner() {
         let run = create::<T>(settings());
-        let (cold, hot) = miner::<T>(run, 0);
-        Pallet::<T>::do_announce(hot, run, Default::default(), Default::default())
-            .expect("registered; qed");
+        let (cold, _) = miner::<T>(run, 0);
+        go_to::<T>(START);
+        // Every list but the last one is full.
+        let full = ChangeList::truncate_from(vec![Change::Leave(1); CHANGES_MAX as usize]);
+        for list in 0..Window::from(CHANGE_LISTS_MAX - 1) {
+            Changes::<T>::insert(run, 2 + list, full.clone());
+        }
 
         #[extrinsic_call]
         _(RawOrigin::Signed(cold), run, 0);
+
+        assert_eq!(Miners::<T>::get(run, 0).and_then(|miner| miner.last_window), Some(0));
+    }
+
+    #[benchmark]
+    fn evict() {
+        let mut settings = settings();
+        settings.entry.idle_windows = 2;
+        let later = START + 2 * settings.schedule.window_blocks;
+        let run = create::<T>(settings);
+        let (_, hot) = miner::<T>(run, 0);
+        Pallet::<T>::do_announce(hot, run, Default::default(), Default::default())
+            .expect("registered; qed");
+        go_to::<T>(later);
+        let caller = funded::<T>("caller", 0);
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(caller), run, 0);
 
         assert!(!Miners::<T>::contains_key(run, 0));
     }
 
     #[benchmark]
-    fn register_validator() {
-        let run = create::<T>(settings());
-        let (cold, hot): (T::AccountId, T::AccountId) =
-            (funded::<T>("cold", 0), account("hot", 0, 0));
+    fn withdraw_bond() {
+        let mut settings = settings();
+        settings.entry.idle_windows = 2;
+        settings.entry.unbonding_windows = 1;
+        let blocks = settings.schedule.window_blocks;
+        let run = create::<T>(settings);
+        miner::<T>(run, 0);
+        go_to::<T>(START + 2 * blocks);
+        Pallet::<T>::do_evict(run, 0).expect("it is idle; qed");
+        go_to::<T>(START + 3 * blocks);
+        let caller = funded::<T>("caller", 0);
 
         #[extrinsic_call]
-        _(RawOrigin::Signed(cold), run, hot.clone(), STAKE);
+        _(RawOrigin::Signed(caller), run, 0, 0);
+
+        assert!(!Departures::<T>::contains_key(run, (0, 0)));
+    }
+
+    #[benchmark]
+    fn rotate_hot_key() {
+        let run = create::<T>(settings());
+        let (cold, _) = miner::<T>(run, 0);
+        go_to::<T>(START);
+        let full = ChangeList::truncate_from(vec![Change::Leave(1); CHANGES_MAX as usize]);
+        for list in 0..Window::from(CHANGE_LISTS_MAX - 1) {
+            Changes::<T>::insert(run, 1 + list, full.clone());
+        }
+        let (hot, proof) = consenting::<T>(run, Role::Miner, &cold, 1);
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(cold), run, Seat::Miner(0), hot.clone(), proof);
+
+        assert_eq!(MinerUids::<T>::get(run, hot), Some(0));
+    }
+
+    #[benchmark]
+    fn offer_cold() {
+        let run = create::<T>(settings());
+        let (cold, _) = miner::<T>(run, 0);
+        let to = funded::<T>("to", 0);
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(cold), run, Seat::Miner(0), to);
+
+        assert!(ColdOffers::<T>::contains_key(run, Seat::Miner(0)));
+    }
+
+    #[benchmark]
+    fn cancel_cold() {
+        let run = create::<T>(settings());
+        let (cold, _) = miner::<T>(run, 0);
+        Pallet::<T>::do_offer_cold(cold.clone(), run, Seat::Miner(0), funded::<T>("to", 0))
+            .expect("its cold key; qed");
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(cold), run, Seat::Miner(0));
+
+        assert!(!ColdOffers::<T>::contains_key(run, Seat::Miner(0)));
+    }
+
+    #[benchmark]
+    fn accept_cold() {
+        let settings = settings();
+        let later = START + settings.entry.hand_over_windows * settings.schedule.window_blocks;
+        let run = create::<T>(settings);
+        let (cold, _) = validator::<T>(run, 0);
+        let to = funded::<T>("to", 0);
+        Pallet::<T>::do_offer_cold(cold, run, Seat::Validator(0), to.clone())
+            .expect("its cold key; qed");
+        go_to::<T>(later);
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(to.clone()), run, Seat::Validator(0));
+
+        assert_eq!(Validators::<T>::get(run, 0).map(|validator| validator.cold), Some(to));
+    }
+
+    #[benchmark]
+    fn make_changes(c: Linear<1, CHANGES_PAGE>) {
+        let run = create::<T>(settings());
+        for number in 0..c {
+            miner::<T>(run, number);
+        }
+        go_to::<T>(START);
+        for number in 0..c {
+            let (cold, hot) = miner_keys::<T>(number);
+            Pallet::<T>::do_announce(hot, run, Default::default(), Default::default())
+                .expect("registered; qed");
+            Pallet::<T>::do_leave_miner(cold, run, number as Uid).expect("its cold key; qed");
+        }
+        Runs::<T>::mutate(run, |run| run.as_mut().map(|run| run.next_settlement = 1));
+
+        #[block]
+        {
+            Pallet::<T>::make_changes(run, 2, 2);
+        }
+
+        assert_eq!(Departures::<T>::iter_prefix(run).count() as u32, c);
+    }
+
+    #[benchmark]
+    fn register_validator() {
+        let run = create::<T>(settings());
+        let cold = funded::<T>("cold", 0);
+        let (hot, proof) = consenting::<T>(run, Role::Validator, &cold, 1);
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(cold), run, hot.clone(), proof, STAKE);
 
         assert!(ValidatorIndices::<T>::contains_key(run, hot));
     }

@@ -145,6 +145,9 @@ impl pallet_gauntlet::Config for Runtime {
     // Anybody may start a run and then owns it.
     type CreateOrigin = EnsureSigned<AccountId>;
     type AdminOrigin = EnsureRoot<AccountId>;
+    type HotKeyProof = sp_runtime::MultiSignature;
+    #[cfg(feature = "runtime-benchmarks")]
+    type BenchmarkHelper = pallet_gauntlet::KeystoreHelper;
     type EmissionSource = pallet_gauntlet::emission::Mint<Balances>;
     type PalletId = GauntletPalletId;
     // Every block looks at each run.

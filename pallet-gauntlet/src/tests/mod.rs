@@ -3,6 +3,7 @@
 mod disputes;
 mod emission;
 mod exploits;
+mod keys;
 mod proofs;
 mod registration;
 mod settlement;
