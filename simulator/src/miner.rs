@@ -48,7 +48,7 @@ pub const NEWCOMER_WINDOW: Window = 30;
 /// What an old update still gains, in typical gains: an assumption, from the audit of the pallet.
 const STALE: f64 = 0.8;
 /// What a machine that computes nothing costs beside one that trains.
-const IDLE_COST: f64 = 0.02;
+pub const IDLE_COST: f64 = 0.02;
 
 impl Conduct {
     /// Its name in tables.

@@ -78,7 +78,7 @@ pub fn page(rows: &[Row], fairness: &[Fairness]) -> String {
     let _ = writeln!(
         page,
         "## Pay of an owner over {LONG} windows, in honest ones\n\nIn brackets: the part of its windows from the tenth on \
-         without pay.\n"
+         without pay, and the part of all pay for the role that the kind took.\n"
     );
     let head = rules.iter().map(|rule| format!(" {rule} |")).collect::<String>();
     let lines = "---|".repeat(rules.len());
@@ -91,7 +91,8 @@ pub fn page(rows: &[Row], fairness: &[Fairness]) -> String {
         for rule in &rules {
             let found = rows.iter().filter(same).find(|other| other.rule == **rule);
             let text = found.map_or("–".into(), |row| {
-                format!("{:.2} ({:.0} %)", row.pay_long, 100.0 * row.unpaid)
+                let parts = (100.0 * row.unpaid, 100.0 * row.emission);
+                format!("{:.2} ({:.0} %, {:.0} %)", row.pay_long, parts.0, parts.1)
             });
             let _ = write!(page, " {text} |");
         }

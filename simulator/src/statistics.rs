@@ -155,7 +155,7 @@ fn judges(scenario: &Scenario, history: &History) -> Vec<Row> {
             owners: kind.len(),
             pay_short: ratio(of(kind, SHORT), of(&honest, SHORT)),
             pay_long: ratio(of(kind, LONG), of(&honest, LONG)),
-            cost: 1.0,
+            cost: validation.cost(),
             unpaid: mean(later.map(|pay| if *pay > 0.0 { 0.0 } else { 1.0 })),
             emission: ratio(kind.iter().map(|pay| paid(pay, windows)).sum(), all),
         }
@@ -186,11 +186,15 @@ pub fn fairness(scenario: &Scenario, history: &History) -> Fairness {
     }
 }
 
-/// Largest over smallest.
+/// Largest over smallest; infinite where somebody has nothing, 1 where all have nothing.
 pub fn spread(values: &[f64]) -> f64 {
     let largest = values.iter().copied().fold(0.0, f64::max);
     let smallest = values.iter().copied().fold(f64::INFINITY, f64::min);
-    largest / smallest
+    if largest > 0.0 {
+        largest / smallest
+    } else {
+        1.0
+    }
 }
 
 /// Half of the mean difference between two, in means: 0 where all are equal.

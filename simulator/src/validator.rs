@@ -3,7 +3,7 @@
 use protocol::{consensus::Evaluation, Uid};
 
 use crate::{
-    miner::Conduct,
+    miner::{Conduct, IDLE_COST},
     random::Random,
     truth::{Gain, TYPICAL},
 };
@@ -38,6 +38,14 @@ impl Validation {
             Validation::Grinding => "salt grinder",
             Validation::Colluding => "colluding",
             Validation::Blaming => "blaming",
+        }
+    }
+
+    /// What it computes, in honest validators.
+    pub fn cost(self) -> f64 {
+        match self {
+            Validation::Repeating | Validation::Copying | Validation::Colluding => IDLE_COST,
+            _ => 1.0,
         }
     }
 
