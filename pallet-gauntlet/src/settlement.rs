@@ -24,10 +24,10 @@ use sp_runtime::Perbill;
 
 use crate::{
     Attestations, BondRow, Bonds, CommitCounts, Commitments, Config, Event, Ledgers, MinerOf,
-    MinerPay, MinerSlots, Miners, Pallet, PayloadOwners, Reveals, Runs, ScoreCommitments,
-    ScoreReveals, Settlement, SettlementPages, Settlements, Stage, ValidatorOf, ValidatorPay,
-    ValidatorSlots, Validators, VoidReason, WeightInfo, WindowRecord, WindowStatus, Windows,
-    EVALUATIONS_MAX, PAGE_LEN, UIDS_MAX, VALIDATORS_MAX,
+    MinerPay, MinerSlots, Miners, Pallet, PayloadOwners, ProvenFaults, Reveals, Runs,
+    ScoreCommitments, ScoreReveals, Settlement, SettlementPages, Settlements, Stage, ValidatorOf,
+    ValidatorPay, ValidatorSlots, Validators, VoidReason, WeightInfo, WindowRecord, WindowStatus,
+    Windows, EVALUATIONS_MAX, PAGE_LEN, UIDS_MAX, VALIDATORS_MAX,
 };
 
 /// The part of a block that settlements may take before transactions.
@@ -68,6 +68,7 @@ impl<T: Config> Pallet<T> {
         let runs: Vec<RunId> = Runs::<T>::iter_keys().collect();
         for run_id in runs {
             while Self::settle_step(run_id, meter) {}
+            while Self::slash_step(run_id, meter) {}
             while Self::prune_step(run_id, meter) {}
         }
     }
@@ -349,7 +350,7 @@ impl<T: Config> Pallet<T> {
         let window = settlement.window;
         let mut validators_paid = 0u128;
         for pay in settlement.validators {
-            let paid = Self::credit(run_id, window, &pay.cold, pay.amount);
+            let paid = Self::pay_validator(run_id, window, pay.index, &pay.cold, pay.amount);
             validators_paid = validators_paid.saturating_add(paid);
             Validators::<T>::mutate(run_id, pay.index, |validator| {
                 if let Some(validator) =
@@ -429,6 +430,7 @@ impl<T: Config> Pallet<T> {
             Attestations::<T>::clear_prefix(prefix, PRUNE_ROWS, None).maybe_cursor.is_none(),
             ScoreCommitments::<T>::clear_prefix(prefix, PRUNE_ROWS, None).maybe_cursor.is_none(),
             ScoreReveals::<T>::clear_prefix(prefix, PRUNE_ROWS, None).maybe_cursor.is_none(),
+            ProvenFaults::<T>::clear_prefix(prefix, PRUNE_ROWS, None).maybe_cursor.is_none(),
         ];
         if is_clear.contains(&false) {
             return;
@@ -450,6 +452,8 @@ impl<T: Config> Pallet<T> {
             "a window is settled in the one after it and claimed later"
         );
         assert!(T::AdminDelayWindows::get() >= 1, "settings of an open window cannot change");
+        let provable = T::HistoryWindows::get().saturating_add(T::SlashDelayWindows::get());
+        assert!(provable < T::DisputeWindows::get(), "a slash must find what it is due from");
         let limit = Self::poll_limit();
         assert!(
             T::WeightInfo::settle_begin(UIDS_MAX, VALIDATORS_MAX).all_lte(limit),

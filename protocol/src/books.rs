@@ -21,9 +21,15 @@ use crate::{
     Hash, Planck, Uid, ValidatorIndex, Window,
 };
 
-/// A stake as the rules count it: `min(stake, 2^64 − 1)` planck. The chain keeps stakes below 2^64.
-pub fn stake_u64(stake: Planck) -> u64 {
-    u64::try_from(stake).unwrap_or(u64::MAX)
+/// The stakes of a window's validators as the rules count them: in units of the least power of two planck in which the
+/// largest of them is below 2^64. While no stake reaches 2^64 planck a unit is one planck; beyond, what is lost is below
+/// 2^-63 of the largest stake.
+pub fn stakes_u64(stakes: &[Planck]) -> Vec<u64> {
+    let largest = stakes.iter().copied().max().unwrap_or_default();
+    let bits = u128::BITS.saturating_sub(largest.leading_zeros());
+    let shift = bits.saturating_sub(u64::BITS);
+    // Below 2^64 by the choice of the unit.
+    stakes.iter().map(|stake| (stake >> shift) as u64).collect()
 }
 
 /// Whether a slot that was registered in `registered_window` takes part in `window`.
@@ -95,17 +101,19 @@ pub struct Acceptance {
     pub unavailable: Vec<Uid>,
 }
 
-/// The stake of the validators that are active in `window`, see [`is_active`].
-pub fn active_stake(window: Window, voters: &[Voter<'_>]) -> u128 {
+/// The stake of the validators that are active in `window`, see [`is_active`]: the sum of their `stakes`, in the order of
+/// `voters`.
+fn active_stake(window: Window, voters: &[Voter<'_>], stakes: &[u64]) -> u128 {
     voters
         .iter()
-        .filter(|voter| is_active(voter.attested_window, window))
-        .fold(0, |sum, voter| sum.saturating_add(u128::from(stake_u64(voter.stake))))
+        .zip(stakes)
+        .filter(|(voter, _)| is_active(voter.attested_window, window))
+        .fold(0, |sum, (_, stake)| sum.saturating_add(u128::from(*stake)))
 }
 
 /// Fixes the state root and the accepted set of a window from its validators' and miners' rows.
 ///
-/// The shares are of the active stake, [`active_stake`]. The first state is known before anybody trains: in window 0
+/// The shares are of the active stake, see [`is_active`]. The first state is known before anybody trains: in window 0
 /// no other root than `genesis_state_root` is final.
 pub fn accept(
     window: Window,
@@ -114,13 +122,16 @@ pub fn accept(
     incentive: &Incentive,
     genesis_state_root: &Hash,
 ) -> Acceptance {
-    let total = active_stake(window, voters);
+    let stakes: Vec<Planck> = voters.iter().map(|voter| voter.stake).collect();
+    let stakes = stakes_u64(&stakes);
+    let total = active_stake(window, voters, &stakes);
     let attestations: Vec<AttestationInput<'_>> = voters
         .iter()
-        .filter(|voter| takes_part(voter.registered_window, window))
-        .filter_map(|voter| {
+        .zip(stakes)
+        .filter(|(voter, _)| takes_part(voter.registered_window, window))
+        .filter_map(|(voter, stake)| {
             let Attested { state_root, bitmap } = voter.attestation?;
-            Some(AttestationInput { stake: stake_u64(voter.stake), state_root, bitmap })
+            Some(AttestationInput { stake, state_root, bitmap })
         })
         .collect();
     let state_root = final_root(&attestations, total, incentive.finality_ppm)
@@ -209,12 +220,14 @@ pub fn settlement_inputs(
         .collect();
     miners.sort_by_key(|miner| miner.uid);
     arrivals.sort_unstable();
+    let stakes: Vec<Planck> = validators.iter().map(|row| row.stake).collect();
     let mut validators: Vec<ValidatorInput> = validators
         .into_iter()
-        .filter(|row| takes_part(row.registered_window, window))
-        .map(|row| ValidatorInput {
+        .zip(stakes_u64(&stakes))
+        .filter(|(row, _)| takes_part(row.registered_window, window))
+        .map(|(row, stake)| ValidatorInput {
             index: row.index,
-            stake: stake_u64(row.stake),
+            stake,
             present: row.evaluations.is_some(),
             evaluations: row.evaluations.unwrap_or_default(),
             bonds: bonds_in_force(row.registered_window, row.bonds, &arrivals),

@@ -7,11 +7,15 @@ use serde::{Deserialize, Serialize};
 use crate::{window::Schedule, Hash, Planck};
 
 mod bounds;
+mod disputes;
 mod optimisers;
+mod staking;
 
 use bounds::in_range;
 pub use bounds::{SettingsError, PPM};
+pub use disputes::{Disputes, JURORS_MAX};
 pub use optimisers::{InnerOptimiser, OuterStep};
+pub use staking::{Staking, UNBONDING_WINDOWS_MAX};
 
 /// Most miner slots of a run: a bitmap of them takes 512 bytes.
 pub const UID_MAX: u16 = 4_096;
@@ -139,6 +143,10 @@ pub struct Settings {
     pub incentive: Incentive,
     /// How much is paid.
     pub emission: Emission,
+    /// What validators and their nominators have at stake.
+    pub staking: Staking,
+    /// What faults and accusations cost.
+    pub disputes: Disputes,
 }
 
 /// What every miner must do, judged by the protocol.
@@ -235,7 +243,7 @@ pub struct Incentive {
     pub missed_penalty_ppm: u32,
     /// Held from a miner while it is registered.
     pub miner_bond: Planck,
-    /// Least stake of a validator.
+    /// Least stake of a validator's own; its nominators' does not count.
     pub validator_stake_min: Planck,
     /// Chunks the chain asks for at a reveal.
     pub challenge_chunks: u8,
@@ -277,6 +285,8 @@ impl Settings {
         self.training.validate()?;
         self.incentive.validate()?;
         self.emission.validate()?;
+        self.staking.validate()?;
+        self.disputes.validate()?;
         // A u16 times two u32 is below 2^80.
         let needed = u128::from(self.incentive.uid_max)
             .saturating_mul(u128::from(self.training.inner_steps))
@@ -364,6 +374,8 @@ impl Settings {
                 miners_ppm: 600_000,
                 validators_ppm: 300_000,
             },
+            staking: Staking::example(),
+            disputes: Disputes::example(),
         }
     }
 }

@@ -3,7 +3,7 @@
 use protocol::{
     accept::bitmap_of,
     books::{
-        accept, due, is_active, settlement_inputs, stake_u64, takes_part, Attested, Bonds,
+        accept, due, is_active, settlement_inputs, stakes_u64, takes_part, Attested, Bonds,
         MinerRow, Revealed, ValidatorRow, Voter,
     },
     consensus::{Fault, Standing},
@@ -33,8 +33,6 @@ fn a_window_is_due_from_the_block_that_closes_its_scores() {
 
 #[test]
 fn small_rules_hold_at_their_edges() {
-    assert_eq!(stake_u64(7), 7);
-    assert_eq!(stake_u64(u128::MAX), u64::MAX);
     assert!(takes_part(3, 3) && !takes_part(4, 3));
     assert!(is_active(Some(4), 5) && is_active(Some(5), 5) && is_active(Some(u64::MAX), 5));
     assert!(!is_active(Some(3), 5) && !is_active(None, 0));
@@ -42,6 +40,19 @@ fn small_rules_hold_at_their_edges() {
     assert_eq!(Fault::of(true, false, true), Some(Fault::MissedReveal));
     assert_eq!(Fault::of(true, true, true), Some(Fault::Unavailable));
     assert_eq!(Fault::of(true, true, false), None);
+}
+
+#[test]
+fn stakes_above_two_to_the_64_keep_their_proportion() {
+    let largest = u128::from(u64::MAX);
+    assert_eq!(stakes_u64(&[7, largest, 0]), [7, u64::MAX, 0], "a unit is a planck");
+    // 10^9 tokens of 18 decimals against a third of it and against dust.
+    let whale = 1_000_000_000 * 1_000_000_000_000_000_000;
+    let counts = stakes_u64(&[whale, whale / 4, 1]);
+    assert_eq!((counts[0] / counts[1], counts[2]), (4, 0));
+    assert!(counts[0] >= 1 << 63);
+    assert_eq!(stakes_u64(&[u128::MAX, 1 << 127]), [u64::MAX, 1 << 63]);
+    assert!(stakes_u64(&[]).is_empty());
 }
 
 fn voter(stake: u128, attested: u64, attestation: Option<Attested<'_>>) -> Voter<'_> {

@@ -1,7 +1,7 @@
 //! One run: the work of a window, its boundaries, its settlement; mirrors the pallet's `submission`, `window`,
 //! `settlement` and `emission`.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use protocol::{
     accept::bitmap_of,
@@ -108,6 +108,19 @@ impl Run {
     pub(super) fn takes_part(&self, hot: &AccountBytes) -> bool {
         self.miners.values().any(|miner| miner.hot == *hot)
             || self.validators.values().any(|found| found.hot == *hot)
+    }
+
+    /// Frees the slot of the validator with the least stake, if `stake` is more; of several it is the highest slot.
+    pub(super) fn displace_validator(&mut self, stake: Planck) -> Option<ValidatorIndex> {
+        let lowest =
+            self.validators.values().min_by_key(|found| (found.stake, Reverse(found.index)))?;
+        let (index, hot) = (lowest.index, lowest.hot);
+        if stake <= lowest.stake {
+            return None;
+        }
+        self.validators.remove(&index);
+        self.announcements.remove(&hot);
+        Some(index)
     }
 
     fn active_miner(&self, hot: &AccountBytes, window: Window) -> Result<Uid, Refusal> {

@@ -301,7 +301,7 @@ impl Script {
     /// A stake, often a sensible one.
     fn stake(&mut self) -> Planck {
         match self.draws.below(12) {
-            0 => Planck::from(u64::MAX) + 1,
+            0 => Planck::MAX,
             1 => Planck::MAX,
             // Less than the bound, and more than anybody has.
             2 => 10_000_000 * UNIT,
