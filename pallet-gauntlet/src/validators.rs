@@ -77,6 +77,7 @@ impl<T: Config> Pallet<T> {
         let Some(validator) = Validators::<T>::take(run_id, index) else {
             return;
         };
+        Bonds::<T>::remove(run_id, index);
         Self::close_pool(run_id, run, validator.pool);
         Bonds::<T>::remove(run_id, index);
         // It fails where the key's own holds need the account, which then stays as it is.
