@@ -17,6 +17,7 @@ use protocol::{
     fixed::Q32,
     layout::CHUNK_LEN,
     merkle,
+    pool::Pool,
     rating::{PlackettLuce, Rating},
     settings::{Settings, YumaSettings},
     update::{encode_chunk, Chunk},
@@ -237,6 +238,77 @@ fn opening_of(uid: Uid) -> Opening {
     }
 }
 
+/// Delegates [`STAKE`] of `who` to validator 0.
+fn nominate<T: Config>(run: RunId, who: &T::AccountId) {
+    Pallet::<T>::do_delegate(who.clone(), run, 0, STAKE).expect("enough money; qed");
+}
+
+/// Money that waits on the account of pool 0 to be shared.
+fn pay_pool<T: Config>(run: RunId) {
+    T::Currency::mint_into(&Pallet::<T>::pool_account(run, 0), STAKE).expect("no overflow; qed");
+}
+
+/// Puts the reveal of a payload root on chain, as the commit and reveal phases would.
+fn reveal_root<T: Config>(run: RunId, uid: Uid, payload_root: Hash) {
+    let opening = Opening { payload_root, ..opening_of(uid) };
+    let order = u32::from(uid);
+    Reveals::<T>::insert((run, 0, uid), Reveal { opening, committed_block: START, order });
+}
+
+/// Window 0 with the same payload under two miners; and its leaves.
+fn revealed_twice<T: Config>() -> (RunId, Vec<Hash>) {
+    let run = create::<T>(settings());
+    let (leaves, opening) = payload();
+    for uid in 0..2 {
+        miner::<T>(run, u32::from(uid));
+        reveal_root::<T>(run, uid, opening.payload_root);
+    }
+    go_to::<T>(START);
+    (run, leaves)
+}
+
+/// Chunk 0 of [`payload`] with its proof.
+fn shown_chunk(leaves: &[Hash]) -> ShownChunk {
+    ShownChunk {
+        bytes: BoundedVec::truncate_from(chunk()),
+        proof: BoundedVec::truncate_from(merkle::proof(leaves, 0).expect("a leaf; qed")),
+    }
+}
+
+/// A run of as many validators as there may be, in which one's evaluation of miner 0 is disputed.
+fn disputed<T: Config>() -> (RunId, EvaluationName) {
+    let run = worked_window::<T>(1, VALIDATORS_MAX);
+    Runs::<T>::mutate(run, |run| {
+        if let Some(run) = run {
+            run.settings.disputes.jurors = JURY_MAX as u8;
+        }
+    });
+    let name = (0, 0, 0);
+    let challenger = funded::<T>("challenger", 0);
+    Pallet::<T>::do_dispute_evaluation(challenger, run, name).expect("it was revealed; qed");
+    (run, name)
+}
+
+/// Draws the jury, and answers the seat and the hot key of its first juror.
+fn draw_first_juror<T: Config>(run: RunId, name: EvaluationName) -> (usize, T::AccountId) {
+    for number in 1..VALIDATORS_MAX {
+        let hot: T::AccountId = account("validator hot", number, 0);
+        let _ = Pallet::<T>::do_commit_verdict(hot, run, name, [1; 32]);
+    }
+    let mut drawn: Option<T::AccountId> = None;
+    EvaluationDisputes::<T>::mutate((run, name.0, name.1, name.2), |dispute| {
+        if let Some(dispute) = dispute {
+            for juror in dispute.jury.iter_mut() {
+                juror.commitment = None;
+            }
+            let first =
+                dispute.jury.first().and_then(|juror| Validators::<T>::get(run, juror.index));
+            drawn = first.map(|validator| validator.hot);
+        }
+    });
+    (0, drawn.expect("a jury; qed"))
+}
+
 #[benchmarks]
 mod benchmarks {
     use super::*;
@@ -415,11 +487,15 @@ mod benchmarks {
     #[benchmark]
     fn register_validator() {
         let run = create::<T>(settings());
+        // All slots are taken: the lowest stake is looked for, and its validator leaves.
+        for number in 0..VALIDATORS_MAX {
+            validator::<T>(run, number);
+        }
         let cold = funded::<T>("cold", 0);
-        let (hot, proof) = consenting::<T>(run, Role::Validator, &cold, 1);
+        let (hot, proof) = consenting::<T>(run, Role::Validator, &cold, VALIDATORS_MAX + 1);
 
         #[extrinsic_call]
-        _(RawOrigin::Signed(cold), run, hot.clone(), proof, STAKE);
+        _(RawOrigin::Signed(cold), run, hot.clone(), proof, STAKE + 1);
 
         assert!(ValidatorIndices::<T>::contains_key(run, hot));
     }
@@ -446,6 +522,304 @@ mod benchmarks {
         _(RawOrigin::Signed(cold), run, 0);
 
         assert!(!Validators::<T>::contains_key(run, 0));
+    }
+
+    #[benchmark]
+    fn unstake() {
+        let run = create::<T>(settings());
+        let (cold, _) = validator::<T>(run, 0);
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(cold), run, 0, 1);
+
+        assert!(Unbondings::<T>::contains_key((run, 0, 0)));
+    }
+
+    #[benchmark]
+    fn withdraw_unbonded(u: Linear<1, { 2 * UNBONDINGS_MAX }>) {
+        let run = create::<T>(settings());
+        let (cold, _) = validator::<T>(run, 0);
+        nominate::<T>(run, &cold);
+        let own = (u / 2).min(UNBONDINGS_MAX - 1);
+        let part = STAKE / 128;
+        for window in 0..u64::from(own) {
+            let unbonding = Unbonding { due: 0, own: part, delegated: Pool::default() };
+            Unbondings::<T>::insert((run, 0, window), unbonding);
+        }
+        for window in 0..u64::from(u - own) {
+            Unbondings::<T>::mutate((run, 0, window), |found| {
+                let unbonding =
+                    found.get_or_insert(Unbonding { due: 0, own: 0, delegated: Pool::default() });
+                unbonding.delegated = Pool { shares: part, amount: part };
+            });
+        }
+        Pools::<T>::mutate(run, 0, |pool| {
+            if let Some(pool) = pool {
+                pool.own -= part * Planck::from(own);
+                pool.unbonding = BoundedVec::truncate_from((0..u64::from(own)).collect());
+                let left = part * Planck::from(u - own);
+                pool.delegated = Pool { shares: STAKE - left, amount: STAKE - left };
+            }
+        });
+        Delegations::<T>::mutate((run, 0, &cold), |delegation| {
+            delegation.shares = STAKE - part * Planck::from(u - own);
+            let windows = (0..u64::from(u - own)).map(|window| (window, part)).collect();
+            delegation.unbonding = BoundedVec::truncate_from(windows);
+        });
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(cold), run, 0);
+
+        assert_eq!(Unbondings::<T>::iter_prefix((run, 0)).count(), 0);
+    }
+
+    #[benchmark]
+    fn delegate() {
+        let run = create::<T>(settings());
+        validator::<T>(run, 0);
+        pay_pool::<T>(run);
+        let nominator = funded::<T>("nominator", 0);
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(nominator.clone()), run, 0, STAKE);
+
+        assert!(Delegations::<T>::contains_key((run, 0, nominator)));
+    }
+
+    #[benchmark]
+    fn undelegate() {
+        let run = create::<T>(settings());
+        validator::<T>(run, 0);
+        let nominator = funded::<T>("nominator", 0);
+        nominate::<T>(run, &nominator);
+        pay_pool::<T>(run);
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(nominator), run, 0, STAKE);
+
+        assert!(Unbondings::<T>::contains_key((run, 0, 0)));
+    }
+
+    #[benchmark]
+    fn set_take() {
+        let run = create::<T>(settings());
+        let (cold, _) = validator::<T>(run, 0);
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(cold), run, 0, 0);
+
+        assert_eq!(Pools::<T>::get(run, 0).map(|pool| pool.take.ppm), Some(0));
+    }
+
+    #[benchmark]
+    fn compound() {
+        let run = create::<T>(settings());
+        let (cold, _) = validator::<T>(run, 0);
+        nominate::<T>(run, &cold);
+        pay_pool::<T>(run);
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(cold), run, 0);
+
+        assert!(Pools::<T>::get(run, 0).is_some_and(|pool| pool.delegated.amount > STAKE));
+    }
+
+    #[benchmark]
+    fn cancel_slash() -> Result<(), BenchmarkError> {
+        let run = create::<T>(settings());
+        Pallet::<T>::defer_slash(run, Offender::Pool(0), 0, 1, None);
+        let origin =
+            T::AdminOrigin::try_successful_origin().map_err(|_| BenchmarkError::Weightless)?;
+
+        #[extrinsic_call]
+        _(origin as T::RuntimeOrigin, run, 0);
+
+        assert!(!UnappliedSlashes::<T>::contains_key(run, 0));
+        Ok(())
+    }
+
+    #[benchmark]
+    fn apply_slash() {
+        let run = create::<T>(settings());
+        validator::<T>(run, 0);
+        let nominator = funded::<T>("nominator", 0);
+        nominate::<T>(run, &nominator);
+        let slash = UnappliedSlash {
+            offender: Offender::Pool(0),
+            window: 0,
+            amount: 2 * STAKE,
+            reporter: Some(nominator),
+            due: 0,
+        };
+
+        #[block]
+        {
+            Pallet::<T>::apply_slash(run, 0, slash);
+        }
+
+        assert!(!Validators::<T>::contains_key(run, 0));
+    }
+
+    #[benchmark]
+    fn report_copy() {
+        let (run, leaves) = revealed_twice::<T>();
+        let chunk = shown_chunk(&leaves);
+        let names = [0, 1].map(|uid| CommitmentName { window: 0, uid });
+        let reporter = funded::<T>("reporter", 0);
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(reporter), run, names, 0, Box::new([chunk.clone(), chunk]));
+
+        assert!(ProvenFaults::<T>::contains_key((run, 0, 1)));
+    }
+
+    #[benchmark]
+    fn report_malformed() {
+        let run = create::<T>(settings());
+        let bytes = vec![255; SHOWN_BYTES_MAX as usize];
+        let leaves: Vec<Hash> = (0..1_024).map(|index| merkle::leaf_hash(index, &bytes)).collect();
+        miner::<T>(run, 0);
+        go_to::<T>(START);
+        reveal_root::<T>(run, 0, merkle::root_of_leaf_hashes(&leaves).expect("leaves; qed"));
+        let chunk = ShownChunk { bytes: BoundedVec::truncate_from(bytes), ..shown_chunk(&leaves) };
+        let reporter = funded::<T>("reporter", 0);
+        let name = CommitmentName { window: 0, uid: 0 };
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(reporter), run, name, 0, Box::new(chunk));
+
+        assert!(ProvenFaults::<T>::contains_key((run, 0, 0)));
+    }
+
+    #[benchmark]
+    fn challenge_data() {
+        let (run, _) = revealed_twice::<T>();
+        let challenger = funded::<T>("challenger", 0);
+        let name = CommitmentName { window: 0, uid: 0 };
+        for index in 1..CHALLENGES_PER_MINER_MAX {
+            let other = funded::<T>("other challenger", index);
+            Pallet::<T>::do_challenge_data(other, run, name, index).expect("a chunk; qed");
+        }
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(challenger), run, name, 0);
+
+        let open = OpenChallenges::<T>::get((run, 0, 0));
+        assert_eq!(open.len() as u32, CHALLENGES_PER_MINER_MAX);
+    }
+
+    #[benchmark]
+    fn answer_data() {
+        let (run, leaves) = revealed_twice::<T>();
+        let name = CommitmentName { window: 0, uid: 0 };
+        let challenger = funded::<T>("challenger", 0);
+        Pallet::<T>::do_challenge_data(challenger, run, name, 0).expect("a chunk; qed");
+        let cold = account("miner cold", 0, 0);
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(cold), run, name, 0, Box::new(shown_chunk(&leaves)));
+
+        assert!(!OpenChallenges::<T>::contains_key((run, 0, 0)));
+    }
+
+    #[benchmark]
+    fn time_out() {
+        let (run, _) = revealed_twice::<T>();
+        let name = CommitmentName { window: 0, uid: 0 };
+        let challenger = funded::<T>("challenger", 0);
+        Pallet::<T>::do_challenge_data(challenger.clone(), run, name, 0).expect("a chunk; qed");
+        let late = START + settings().disputes.answer_blocks + 1;
+        frame_system::Pallet::<T>::set_block_number(late.into());
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(challenger), run, name, 0);
+
+        assert!(ProvenFaults::<T>::contains_key((run, 0, 0)));
+    }
+
+    #[benchmark]
+    fn dispute_evaluation() {
+        let run = worked_window::<T>(1, 1);
+        let challenger = funded::<T>("challenger", 0);
+        // The last of the evaluations is found last.
+        let name = (0, 0, EVALUATIONS_MAX as Uid - 1);
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(challenger), run, name);
+
+        assert!(EvaluationDisputes::<T>::contains_key((run, 0, 0, name.2)));
+    }
+
+    #[benchmark]
+    fn commit_verdict() {
+        let (run, name) = disputed::<T>();
+        go_to::<T>(START + settings().schedule.window_blocks);
+        let (_, hot) = draw_first_juror::<T>(run, name);
+        // The jury is drawn with the first commitment.
+        EvaluationDisputes::<T>::mutate((run, 0, 0, 0), |dispute| {
+            if let Some(dispute) = dispute {
+                dispute.jury = Default::default();
+            }
+        });
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(hot), run, name, [1; 32]);
+
+        let dispute = EvaluationDisputes::<T>::get((run, 0, 0, 0)).expect("a dispute; qed");
+        assert_eq!(dispute.jury.len() as u32, JURY_MAX);
+    }
+
+    #[benchmark]
+    fn reveal_verdict() {
+        let (run, name) = disputed::<T>();
+        let schedule = settings().schedule;
+        go_to::<T>(START + schedule.window_blocks);
+        let (seat, hot) = draw_first_juror::<T>(run, name);
+        let measured = evaluations(1)[0].clone();
+        let hash = protocol::fault::verdict_commitment_hash(
+            &Pallet::<T>::genesis_hash(),
+            run,
+            0,
+            0,
+            &account_bytes(&hot),
+            &measured,
+            &[0; 32],
+        );
+        EvaluationDisputes::<T>::mutate((run, 0, 0, 0), |dispute| {
+            if let Some(dispute) = dispute {
+                dispute.jury[seat].commitment = Some(hash);
+            }
+        });
+        frame_system::Pallet::<T>::set_block_number((START + 2 * schedule.window_blocks).into());
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(hot), run, name, measured, [0; 32]);
+
+        let dispute = EvaluationDisputes::<T>::get((run, 0, 0, 0)).expect("a dispute; qed");
+        assert!(dispute.jury[seat].measured.is_some());
+    }
+
+    #[benchmark]
+    fn close_dispute() {
+        let (run, name) = disputed::<T>();
+        let schedule = settings().schedule;
+        go_to::<T>(START + schedule.window_blocks);
+        draw_first_juror::<T>(run, name);
+        // All jurors confirm: each of them is paid.
+        EvaluationDisputes::<T>::mutate((run, 0, 0, 0), |dispute| {
+            if let Some(dispute) = dispute {
+                let evaluation = dispute.evaluation.clone();
+                for juror in dispute.jury.iter_mut() {
+                    juror.measured = Some(evaluation.clone());
+                }
+            }
+        });
+        frame_system::Pallet::<T>::set_block_number((START + 3 * schedule.window_blocks).into());
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(funded::<T>("closer", 0)), run, name);
+
+        assert!(!EvaluationDisputes::<T>::contains_key((run, 0, 0, 0)));
     }
 
     #[benchmark]

@@ -1469,11 +1469,11 @@ pub mod pallet {
         }
 
         /// Proves that one of two commitments is a copy of the other, in one window or over several: by a chunk that both have
-        /// at the same place. The later one's miner is slashed.
+        /// at the same place. The later one's miner is slashed. Free if it succeeds.
         ///
         /// ## Dispatch Origin
         ///
-        /// Signed by anybody, who has half of the slash.
+        /// Signed by anybody. Half of the slash is the signer's, or its cold key's if it is a participant's hot key.
         ///
         /// ## Errors
         ///
@@ -1487,16 +1487,17 @@ pub mod pallet {
             commitments: [CommitmentName; 2],
             index: u32,
             chunks: Box<[ShownChunk; 2]>,
-        ) -> DispatchResult {
+        ) -> DispatchResultWithPostInfo {
             let reporter = ensure_signed(origin)?;
-            Self::do_report_copy(reporter, run, commitments, index, *chunks)
+            Self::do_report_copy(reporter, run, commitments, index, *chunks)?;
+            Ok(Pays::No.into())
         }
 
-        /// Proves that a chunk of a payload does not decode. Its miner is slashed.
+        /// Proves that a chunk of a payload does not decode. Its miner is slashed. Free if it succeeds.
         ///
         /// ## Dispatch Origin
         ///
-        /// Signed by anybody, who has half of the slash.
+        /// Signed by anybody. Half of the slash is the signer's, or its cold key's if it is a participant's hot key.
         ///
         /// ## Errors
         ///
@@ -1509,9 +1510,10 @@ pub mod pallet {
             commitment: CommitmentName,
             index: u32,
             chunk: Box<ShownChunk>,
-        ) -> DispatchResult {
+        ) -> DispatchResultWithPostInfo {
             let reporter = ensure_signed(origin)?;
-            Self::do_report_malformed(reporter, run, commitment, index, *chunk)
+            Self::do_report_malformed(reporter, run, commitment, index, *chunk)?;
+            Ok(Pays::No.into())
         }
 
         /// Asks for a chunk of a payload. The miner must show it within `answer_blocks` and then has the challenger's bond; if

@@ -291,11 +291,12 @@ macro_rules! estimates {
             }
             fn settle_close(v: u32) -> Weight {
                 let v = u64::from(v);
-                estimate($database, 40 + 20 * v, 4_096 * v, 4 + 2 * v, 4 + 2 * v)
+                // Each validator's pool is read, and its nominators are credited apart.
+                estimate($database, 40 + 40 * v, 8_192 * v, 4 + 5 * v, 4 + 4 * v)
             }
             fn prune(r: u32) -> Weight {
                 let r = u64::from(r);
-                estimate($database, 50 + 20 * r, 4_096 * r, 2 + 6 * r, 3 + 6 * r)
+                estimate($database, 50 + 24 * r, 4_608 * r, 2 + 7 * r, 3 + 7 * r)
             }
         }
     };
