@@ -170,6 +170,11 @@ pub fn prove_hot_key(
     HotKeyProof::Sr25519(hot.sign(&hot_key_consent(genesis, run, role, cold)).0)
 }
 
+/// The signature of a network key over `message`; `None` for one that is not ed25519, as all of ours are.
+pub fn sign_as_peer(key: &NetworkKeypair, message: &Hash) -> Option<[u8; 64]> {
+    key.sign(message).ok()?.try_into().ok()
+}
+
 /// Whether the hot key `hot` gave a consent as [`prove_hot_key`] makes it.
 pub fn is_consent_of(
     hot: &AccountBytes,

@@ -12,7 +12,7 @@ use protocol::{
     accept::bitmap_of,
     commitment::{challenged_chunks, commitment_hash, score_commitment_hash, Opening},
     consensus::{yuma, Evaluation, Standing},
-    consent::{hot_key_consent, Role},
+    consent::{hot_key_consent, peer_consent, Role},
     entry::Seat,
     fixed::Q32,
     layout::CHUNK_LEN,
@@ -826,12 +826,18 @@ mod benchmarks {
     fn announce() {
         let run = create::<T>(settings());
         let (_, hot) = validator::<T>(run, 0);
-        let peer_id = PeerId::truncate_from(vec![1; PEER_ID_BYTES_MAX as usize]);
+        let key = sp_io::crypto::ed25519_generate(HOT_KEY_TYPE, Some(b"//peer".to_vec()));
+        let prefix: [u8; 6] = [0, 36, 8, 1, 18, 32];
+        let peer_id = PeerId::truncate_from([&prefix[..], &key.0[..]].concat());
+        let message = peer_consent(&Pallet::<T>::genesis_hash(), run, &account_bytes(&hot));
+        let proof = sp_io::crypto::ed25519_sign(HOT_KEY_TYPE, &key, &message)
+            .expect("the key was generated; qed")
+            .0;
         let address = BoundedVec::truncate_from(vec![1; ADDRESS_BYTES_MAX as usize]);
         let addresses = Addresses::truncate_from(vec![address; ADDRESSES_MAX as usize]);
 
         #[extrinsic_call]
-        _(RawOrigin::Signed(hot.clone()), run, peer_id, addresses);
+        _(RawOrigin::Signed(hot.clone()), run, peer_id, addresses, proof);
 
         assert!(Announcements::<T>::contains_key(run, hot));
     }

@@ -862,6 +862,8 @@ pub mod pallet {
         NotAJuror,
         /// The hot key's signature is not over `protocol::consent::hot_key_consent` of this chain, run, role and cold key.
         HotKeyProofInvalid,
+        /// The peer id is not that of an ed25519 key, or that key did not sign `protocol::consent::peer_consent`.
+        PeerProofInvalid,
         /// Joining costs more than `max_price`; `next_price` says how much, and it falls with every block.
         PriceTooHigh,
         /// A bond of this hot or cold key still waits; call `withdraw_bond` when it is due, or join with other keys.
@@ -1043,11 +1045,12 @@ pub mod pallet {
         ///
         /// ## Dispatch Origin
         ///
-        /// Signed by the hot key of a miner or validator.
+        /// Signed by the hot key of a miner or validator. `proof` is the signature of the peer's ed25519 key over
+        /// [`peer_consent`](protocol::consent::peer_consent).
         ///
         /// ## Errors
         ///
-        /// A key that does not take part in the run.
+        /// A key that does not take part in the run, a peer id that is not its own.
         #[pallet::call_index(6)]
         #[pallet::weight(T::WeightInfo::announce())]
         pub fn announce(
@@ -1055,8 +1058,10 @@ pub mod pallet {
             run: RunId,
             peer_id: PeerId,
             addresses: Addresses,
+            proof: PeerProof,
         ) -> DispatchResult {
             let hot = ensure_signed(origin)?;
+            Self::ensure_peer(run, &hot, &peer_id, proof)?;
             Self::do_announce(hot, run, peer_id, addresses)
         }
 

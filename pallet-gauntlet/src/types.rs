@@ -75,6 +75,8 @@ pub type Evaluations = BoundedVec<Evaluation, ConstU32<EVALUATIONS_MAX>>;
 pub type RevealedChunks = BoundedVec<RevealedChunk, ConstU32<CHUNKS_MAX>>;
 /// A libp2p peer id.
 pub type PeerId = BoundedVec<u8, ConstU32<PEER_ID_BYTES_MAX>>;
+/// An ed25519 signature of a peer's key over [`protocol::consent::peer_consent`].
+pub type PeerProof = [u8; 64];
 /// The multiaddresses of a peer.
 pub type Addresses =
     BoundedVec<BoundedVec<u8, ConstU32<ADDRESS_BYTES_MAX>>, ConstU32<ADDRESSES_MAX>>;

@@ -171,7 +171,8 @@ macro_rules! estimates {
                 estimate($database, 90, 8_192, 10, 7)
             }
             fn announce() -> Weight {
-                estimate($database, 30, 8_192, 4, 1)
+                // A signature is verified.
+                estimate($database, 180, 8_192, 4, 1)
             }
             fn commit_update() -> Weight {
                 estimate($database, 30, 8_192, 5, 3)

@@ -66,6 +66,8 @@ pub enum Errand {
         peer_id: Vec<u8>,
         /// Multiaddresses as bytes, at most four.
         addresses: Vec<Vec<u8>>,
+        /// The signature of the peer's key over [`protocol::consent::peer_consent`].
+        proof: [u8; 64],
     },
     /// Opens the commitment to an update.
     RevealUpdate {
@@ -252,7 +254,9 @@ impl Desk {
     fn call(&self, errand: Errand) -> Call {
         let run = self.run;
         match errand {
-            Errand::Announce { peer_id, addresses } => Call::Announce { run, peer_id, addresses },
+            Errand::Announce { peer_id, addresses, proof } => {
+                Call::Announce { run, peer_id, addresses, proof }
+            }
             Errand::RevealUpdate { window, opening, chunks } => {
                 Call::RevealUpdate { run, window, opening, chunks }
             }

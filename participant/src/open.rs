@@ -12,7 +12,7 @@ use node_client::{
     network::{self, Network, NetworkConfig, PeerAddress},
     store::Store,
 };
-use protocol::{state_root::StateManifest, window::phase_at, Hash, RunId};
+use protocol::{consent::peer_consent, state_root::StateManifest, window::phase_at, Hash, RunId};
 use rand::{rngs::OsRng, RngCore};
 use tokio_util::sync::CancellationToken;
 use trainer::{devices, Model, Threads};
@@ -275,7 +275,8 @@ async fn follow_peers(handles: Handles) -> Result<()> {
 const ANNOUNCED_ADDRESSES_MAX: usize = protocol::limits::ANNOUNCED_ADDRESSES_MAX as usize;
 
 async fn announce(handles: &Handles) -> Result<()> {
-    let Handles { chain, peers: Peers { network, .. }, run: Run { id: run, .. }, .. } = handles;
+    let Handles { chain, peers: Peers { network, .. }, run: Run { id: run, genesis, .. }, .. } =
+        handles;
     let hot = &handles.desk.account();
     let addresses = network.listen_addresses().await?;
     let own = PeerAddress {
@@ -290,7 +291,9 @@ async fn announce(handles: &Handles) -> Result<()> {
             && announcement.addresses == addresses
     });
     if !is_there && !addresses.is_empty() {
-        handles.desk.errand_once(Errand::Announce { peer_id, addresses }).await?;
+        let proof = network.sign(&peer_consent(genesis, *run, hot));
+        let proof = proof.context("the network key is no ed25519 key")?;
+        handles.desk.errand_once(Errand::Announce { peer_id, addresses, proof }).await?;
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Decides what joining costs, who has to make room and who may be removed (section 4 of docs/PROTOCOL.md).
+//! Decides what joining costs, who has to make room and who may be removed (section "Who takes part" of
+//! docs/PROTOCOL.md).
 //!
 //! The price is a pair of a number and the block in which it was paid; what it is worth later follows from the pair
 //! alone, so that no block has to write it down.

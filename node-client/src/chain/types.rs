@@ -220,7 +220,7 @@ pub enum Call {
     /// Frees a validator's slot; signed by the cold key.
     DeregisterValidator { run: RunId, index: ValidatorIndex },
     /// Says how to reach the signer.
-    Announce { run: RunId, peer_id: Vec<u8>, addresses: Vec<Vec<u8>> },
+    Announce { run: RunId, peer_id: Vec<u8>, addresses: Vec<Vec<u8>>, proof: [u8; 64] },
     /// Commits to an update.
     CommitUpdate { run: RunId, window: Window, hash: Hash },
     /// Opens the commitment to an update.
@@ -290,7 +290,9 @@ impl Call {
             Self::RegisterValidator { run, hot, proof, stake } => (run, hot, proof, stake).encode(),
             Self::AddStake { run, index, amount } => (run, index, amount).encode(),
             Self::DeregisterValidator { run, index } => (run, index).encode(),
-            Self::Announce { run, peer_id, addresses } => (run, peer_id, addresses).encode(),
+            Self::Announce { run, peer_id, addresses, proof } => {
+                (run, peer_id, addresses, proof).encode()
+            }
             Self::CommitUpdate { run, window, hash } | Self::CommitScores { run, window, hash } => {
                 (run, window, hash).encode()
             }

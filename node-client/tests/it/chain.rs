@@ -390,7 +390,7 @@ fn every_call_is_in_the_metadata_with_these_arguments() {
         (Call::RegisterValidator { run, hot, proof, stake: 0 }, &["run", "hot", "proof", "stake"]),
         (Call::AddStake { run, index: 0, amount: 0 }, &["run", "index", "amount"]),
         (Call::DeregisterValidator { run, index: 0 }, &["run", "index"]),
-        (Call::Announce { run, peer_id: vec![], addresses: vec![] }, &["run", "peer_id", "addresses"]),
+        (Call::Announce { run, peer_id: vec![], addresses: vec![], proof: [0; 64] }, &["run", "peer_id", "addresses", "proof"]),
         (Call::CommitUpdate { run, window, hash }, &["run", "window", "hash"]),
         (Call::RevealUpdate { run, window, opening, chunks: vec![] }, &["run", "window", "opening", "chunks"]),
         (Call::Attest { run, window, bitmap: vec![], state_root: id }, &["run", "window", "bitmap", "state_root"]),

@@ -2,11 +2,12 @@
 
 use frame_support::{assert_noop, assert_ok};
 use protocol::{
-    consent::Role,
+    consent::{peer_consent, Role},
     settings::{InnerOptimiser, Settings},
     window::Phase,
     Planck, RunId,
 };
+use sp_core::{ed25519, Pair};
 use sp_runtime::{DispatchError, DispatchResult, TokenError};
 
 use crate::{mock::*, *};
@@ -236,22 +237,44 @@ fn a_full_list_of_changes_passes_on_to_the_next_window() {
     });
 }
 
+/// A peer, and its consent to be announced as that of `hot`.
+fn peer(number: u8, run: RunId, hot: &AccountId) -> (PeerId, PeerProof) {
+    let key = ed25519::Pair::from_seed(&[number; 32]);
+    let peer_id = [&[0, 36, 8, 1, 18, 32], &key.public().0[..]].concat();
+    let message = peer_consent(&Gauntlet::genesis_hash(), run, &account_bytes(hot));
+    (PeerId::truncate_from(peer_id), key.sign(&message).0)
+}
+
+#[test]
+fn nobody_announces_another_s_peer() {
+    ExtBuilder::default().participants(2, 0).build_and_execute(|| {
+        let (peer_id, proof) = peer(1, 0, &miner_hot(0));
+        let announce = |hot, peer_id: &PeerId, proof| {
+            Gauntlet::announce(origin(hot), 0, peer_id.clone(), Default::default(), proof)
+        };
+        // By who heard the proof, without it, under another form of peer id.
+        let invalid = Error::<Test>::PeerProofInvalid;
+        assert_noop!(announce(miner_hot(1), &peer_id, proof), invalid);
+        assert_noop!(announce(miner_hot(0), &peer_id, [0; 64]), Error::<Test>::PeerProofInvalid);
+        let other = PeerId::truncate_from(vec![1, 2]);
+        assert_noop!(announce(miner_hot(0), &other, proof), Error::<Test>::PeerProofInvalid);
+        assert_ok!(announce(miner_hot(0), &peer_id, proof));
+    });
+}
+
 #[test]
 fn only_participants_announce() {
     ExtBuilder::default().participants(1, 1).build_and_execute(|| {
-        let announce = |hot, run| {
-            Gauntlet::announce(
-                origin(hot),
-                run,
-                PeerId::truncate_from(vec![1, 2]),
-                Default::default(),
-            )
+        let announce = |hot: AccountId, run| {
+            let (peer_id, proof) = peer(1, run, &hot);
+            Gauntlet::announce(origin(hot), run, peer_id, Default::default(), proof)
         };
         assert_noop!(announce(miner_cold(0), 0), Error::<Test>::HotKeyUnknown);
         assert_noop!(announce(miner_hot(0), 1), Error::<Test>::RunUnknown);
         assert_ok!(announce(miner_hot(0), 0));
         assert_ok!(announce(validator_hot(0), 0));
-        assert_eq!(Announcements::<Test>::get(0, miner_hot(0)).unwrap().peer_id.to_vec(), [1, 2]);
+        let announced = Announcements::<Test>::get(0, miner_hot(0)).unwrap();
+        assert_eq!(announced.peer_id, peer(1, 0, &miner_hot(0)).0);
     });
 }
 

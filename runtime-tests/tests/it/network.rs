@@ -13,7 +13,7 @@ use protocol::{
     aggregate::{outer_step, OuterRule},
     commitment::{challenged_chunks, commitment_hash, score_commitment_hash, Opening},
     consensus::Evaluation,
-    consent::{hot_key_consent, Role},
+    consent::{hot_key_consent, peer_consent, Role},
     layout::{Layout, CHUNK_LEN},
     settings::Settings,
     state_root::state_root,
@@ -26,7 +26,7 @@ use runtime::{
     RuntimeGenesisConfig, RuntimeOrigin, System, UncheckedExtrinsic, SLOT_MILLIS, UNIT,
 };
 use serde_json::Value;
-use sp_core::{sr25519, Pair, H256};
+use sp_core::{ed25519, sr25519, Pair, H256};
 use sp_io::hashing::blake2_256;
 use sp_keyring::Sr25519Keyring;
 use sp_runtime::{
@@ -87,6 +87,14 @@ pub(crate) fn consent(
     cold: &AccountId,
 ) -> sr25519::Signature {
     hot.sign(&hot_key_consent(&genesis_hash(), run, role, &account_bytes(cold)))
+}
+
+/// The peer of a number, and its consent to be announced as that of `hot`.
+pub(crate) fn peer(number: u8, run: RunId, hot: &AccountId) -> (Vec<u8>, [u8; 64]) {
+    let key = ed25519::Pair::from_seed(&[number; 32]);
+    let peer_id = [&[0, 36, 8, 1, 18, 32], &key.public().0[..]].concat();
+    let message = peer_consent(&genesis_hash(), run, &account_bytes(hot));
+    (peer_id, key.sign(&message).0)
 }
 
 /// The call with which `cold` registers a miner for whatever that costs.

@@ -61,10 +61,14 @@ fn draw_call(draws: &mut Draws, updates: &[Update]) -> (AccountId, Call<Runtime>
             (validator_cold(validator), leave)
         }
         5 => {
+            // Now and then somebody else's.
+            let owner = if draws.one_in(8) { owner() } else { hot.clone() };
+            let (peer_id, proof) = peer(uid as u8, run, &owner);
             let announce = Call::announce {
                 run,
-                peer_id: vec![uid as u8; 38].try_into().expect("a peer id fits"),
+                peer_id: peer_id.try_into().expect("a peer id fits"),
                 addresses: Default::default(),
+                proof,
             };
             (hot, announce)
         }

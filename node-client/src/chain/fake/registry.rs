@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use libp2p::identity::ed25519;
 use protocol::{
     consensus::Standing,
-    consent::Role,
+    consent::{peer_consent, peer_key, Role},
     entry::{entry_price, is_idle, victim, EntryPrice, Holder},
     fixed::Q32,
     window::{phase_at, Moment},
@@ -134,6 +135,19 @@ impl State {
     ) -> Result<(), Refusal> {
         let consents = keys::is_consent_of(hot, proof, &self.genesis, run, role, cold);
         ensure(consents, "HotKeyProofInvalid")
+    }
+
+    /// Checks that the key of a peer agrees to be announced as the peer of `hot`.
+    pub(super) fn ensure_peer(
+        &self,
+        run: RunId,
+        hot: &AccountBytes,
+        peer_id: &[u8],
+        proof: &[u8; 64],
+    ) -> Result<(), Refusal> {
+        let message = peer_consent(&self.genesis, run, hot);
+        let key = peer_key(peer_id).and_then(|key| ed25519::PublicKey::try_from_bytes(&key).ok());
+        ensure(key.is_some_and(|key| key.verify(&message, proof)), "PeerProofInvalid")
     }
 
     pub(super) fn register_miner(

@@ -94,7 +94,8 @@ impl State {
             Call::DeregisterValidator { run, index } => {
                 self.deregister_validator(signer, run, index)
             }
-            Call::Announce { run, peer_id, addresses } => {
+            Call::Announce { run, peer_id, addresses, proof } => {
+                self.ensure_peer(run, &signer, &peer_id, &proof)?;
                 self.announce(signer, run, peer_id, addresses)
             }
             Call::CommitUpdate { run, window, hash } => {

@@ -23,7 +23,7 @@ use crate::{
     draws::Draws,
     network::{
         consent, endowed, evaluation, genesis_hash, layout, miner_cold, miner_hot, miner_key,
-        owner, settings, validator_cold, validator_hot, validator_key, Model, STAKE,
+        owner, peer, settings, validator_cold, validator_hot, validator_key, Model, STAKE,
     },
 };
 
@@ -346,16 +346,19 @@ impl Script {
     fn announce(&mut self, scene: &Scene) -> Signed {
         let of_miner = self.draws.one_in(2);
         let hot = if of_miner { miner_hot(scene.miner) } else { validator_hot(scene.validator) };
-        let (mut peer_len, mut address_len, mut address_count) = (38, 12, self.draws.below(5));
-        match self.draws.below(12) {
-            0 => peer_len = 65,
+        let (mut address_len, mut address_count) = (12, self.draws.below(5));
+        let (mut peer_id, mut proof) = peer(scene.miner, scene.run, &hot);
+        match self.draws.below(16) {
+            0 => peer_id.resize(65, 0),
+            3 => peer_id.truncate(37),
+            4 => proof[5] ^= 1,
             1 => (address_len, address_count) = (129, 1),
             2 => address_count = 5,
             _ => {}
         }
         let address = vec![self.draws.below(256) as u8; address_len];
         let addresses = vec![address; address_count as usize];
-        (hot, Call::Announce { run: scene.run, peer_id: vec![scene.miner; peer_len], addresses })
+        (hot, Call::Announce { run: scene.run, peer_id, addresses, proof })
     }
 
     fn set_params(&mut self, scene: &Scene) -> Signed {
