@@ -4,4 +4,5 @@ mod emission;
 mod registration;
 mod settlement;
 mod submission;
+mod view;
 mod window;
