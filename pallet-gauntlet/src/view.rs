@@ -7,6 +7,7 @@ use codec::{Decode, Encode};
 use protocol::{
     assignment::own_samples,
     consensus::Standing,
+    fault::ProvenFault,
     fixed::Q32,
     window::{phase_at, Boundaries, Moment},
     BlockNumber, Hash, Planck, RunId, Uid, ValidatorIndex, Window,
@@ -14,8 +15,9 @@ use protocol::{
 use scale_info::TypeInfo;
 
 use crate::{
-    emission::is_due, Announcement, Announcements, Claims, Config, Miner, MinerOf, Miners, Pallet,
-    Runs, Validator, ValidatorOf, Validators, WindowStatus, Windows, VALIDATORS_MAX,
+    emission::is_due, Announcement, Announcements, Claims, Config, DataChallenges,
+    EvaluationDispute, EvaluationDisputes, Miner, MinerOf, Miners, OpenChallenges, Pallet,
+    ProvenFaults, Runs, Validator, ValidatorOf, Validators, WindowStatus, Windows, VALIDATORS_MAX,
 };
 
 /// Slots of miners in a page of [`Pallet::metagraph`], and samples in one of [`Pallet::assignment`].
@@ -63,6 +65,18 @@ pub struct Claimable {
     pub now: Planck,
     /// What will be due later, in planck.
     pub later: Planck,
+}
+
+/// What is disputed and proven of a window, as the view function `disputes` answers; of each list the first
+/// [`VIEW_PAGE`].
+#[derive(Encode, Decode, TypeInfo, Clone, PartialEq, Eq, Debug)]
+pub struct Disputes<AccountId> {
+    /// The chunks that are asked for, by uid.
+    pub challenges: Vec<(Uid, DataChallenges<AccountId>)>,
+    /// The evaluations that are before a jury, by validator and miner.
+    pub evaluations: Vec<((ValidatorIndex, Uid), EvaluationDispute<AccountId>)>,
+    /// The faults that are proven, by uid.
+    pub faults: Vec<(Uid, ProvenFault)>,
 }
 
 /// A page of the participants of a run, as the view function `metagraph` answers.
@@ -133,6 +147,17 @@ impl<T: Config> Pallet<T> {
             *part = part.saturating_add(amount);
         }
         Some(claimable)
+    }
+
+    /// What is disputed and proven of a window.
+    pub(crate) fn view_disputes(run_id: RunId, window: Window) -> Disputes<T::AccountId> {
+        let page = VIEW_PAGE as usize;
+        let of_window = (run_id, window);
+        Disputes {
+            challenges: OpenChallenges::<T>::iter_prefix(of_window).take(page).collect(),
+            evaluations: EvaluationDisputes::<T>::iter_prefix(of_window).take(page).collect(),
+            faults: ProvenFaults::<T>::iter_prefix(of_window).take(page).collect(),
+        }
     }
 
     /// A page of the participants of a run, each list by slot. `None` for an unknown run.
