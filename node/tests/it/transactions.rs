@@ -1,7 +1,7 @@
 //! Signs transactions with the keys that a development chain endows.
 
 use codec::Encode;
-use runtime::{RuntimeCall, SignedPayload, TxExtension, UncheckedExtrinsic, VERSION};
+use runtime::{RuntimeCall, SignedPayload, TxExtension, UncheckedExtrinsic};
 use serde_json::json;
 use sp_core::H256;
 use sp_keyring::Sr25519Keyring;
@@ -30,9 +30,9 @@ pub(crate) fn signed(
         frame_system::WeightReclaim::new(),
     );
     let version = node.call("state_getRuntimeVersion", json!([]));
-    let version = version["specVersion"].as_u64().expect("a version is a number") as u32;
-    let implicit =
-        ((), version, VERSION.transaction_version, genesis, genesis, (), (), (), None, ());
+    let part = |name| version[name].as_u64().expect("a version is a number") as u32;
+    let (spec, transaction) = (part("specVersion"), part("transactionVersion"));
+    let implicit = ((), spec, transaction, genesis, genesis, (), (), (), None, ());
     let payload = SignedPayload::from_raw(call.into(), extension.clone(), implicit);
     let signature = payload.using_encoded(|bytes| signer.sign(bytes));
     let (call, _, _) = payload.deconstruct();
