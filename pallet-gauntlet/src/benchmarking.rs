@@ -536,7 +536,7 @@ mod benchmarks {
     }
 
     #[benchmark]
-    fn withdraw_unbonded(u: Linear<1, { 2 * UNBONDINGS_MAX }>) {
+    fn withdraw_unbonded(u: Linear<1, { 2 * UNBONDINGS_MAX - 1 }>) {
         let run = create::<T>(settings());
         let (cold, _) = validator::<T>(run, 0);
         nominate::<T>(run, &cold);
