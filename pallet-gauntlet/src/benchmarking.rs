@@ -387,13 +387,13 @@ mod benchmarks {
     fn withdraw_bond() {
         let mut settings = settings();
         settings.entry.idle_windows = 2;
-        settings.entry.unbonding_windows = 1;
         let blocks = settings.schedule.window_blocks;
+        let later = 2 + settings.staking.unbonding_windows;
         let run = create::<T>(settings);
         miner::<T>(run, 0);
         go_to::<T>(START + 2 * blocks);
         Pallet::<T>::do_evict(run, 0).expect("it is idle; qed");
-        go_to::<T>(START + 3 * blocks);
+        go_to::<T>(START + later * blocks);
         let caller = funded::<T>("caller", 0);
 
         #[extrinsic_call]
