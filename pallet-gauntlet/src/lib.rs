@@ -43,7 +43,7 @@
 //! - A participant that registers takes part from the next window on; a slot's new holder inherits nothing.
 //! - A change of settings never affects a window that is open.
 //! - The run's account holds what is claimable and carried, and the foundation, at least.
-//! - Successful calls of a window's work (calls 7 to 11) are free; failing ones are paid for.
+//! - The calls of a window's work are free, come before every tip and cannot fail in a block ([`extension`]).
 #![cfg_attr(not(feature = "std"), no_std)]
 
 extern crate alloc;
@@ -57,6 +57,9 @@ mod validators;
 mod submission;
 
 mod window;
+
+pub mod extension;
+pub mod randomness;
 
 pub mod settlement;
 
@@ -95,7 +98,7 @@ pub mod pallet {
 
     use frame_support::{
         pallet_prelude::*,
-        traits::{fungible, EnsureOrigin},
+        traits::{fungible, EnsureOrigin, Randomness},
         weights::WeightMeter,
         PalletId,
     };
@@ -148,6 +151,23 @@ pub mod pallet {
         /// Windows between `set_params` and the first window under the new settings; at least 1.
         #[pallet::constant]
         type AdminDelayWindows: Get<Window>;
+
+        /// What nobody knows before the block in front of the current one, and that block's author at most chooses
+        /// among few. Seeds and challenges come from it, so that what was decided earlier (as BABE's randomness of an
+        /// epoch ago) will not do. [`InsecureParentHash`](crate::randomness::InsecureParentHash) is for development:
+        /// docs/decisions/0020 counts what an author can do with each.
+        type Randomness: Randomness<Self::Hash, BlockNumberFor<Self>>;
+
+        /// The least that a hot key has at stake, in planck, for its work to be free: a miner's bond or a validator's
+        /// stake. Others pay fees. So much that nobody registers keys only to fill blocks for nothing: on a main
+        /// network about what a full block costs in fees.
+        #[pallet::constant]
+        type FreeWorkMin: Get<Planck>;
+
+        /// Bytes of free work in a block, at most. The rest of a block's length is left to transactions that pay, so
+        /// that half of the block is a good value.
+        #[pallet::constant]
+        type WorkBytesMax: Get<u32>;
 
         /// The weights of calls and hooks.
         type WeightInfo: WeightInfo;
@@ -338,6 +358,11 @@ pub mod pallet {
     #[pallet::storage]
     pub type Ledgers<T> = StorageMap<_, Twox64Concat, RunId, Ledger, ValueQuery>;
 
+    /// Bytes of free work in this block. Written by [`extension`](crate::extension), removed at the block's end.
+    #[pallet::storage]
+    #[pallet::whitelist_storage]
+    pub type WorkBytes<T> = StorageValue<_, u32, ValueQuery>;
+
     /// What happened, with the numbers. The fields are named after the records they come from.
     #[allow(missing_docs)]
     #[pallet::event]
@@ -499,6 +524,8 @@ pub mod pallet {
         NothingClaimable,
         /// A record that the chain itself keeps is missing or a sum does not fit; please report it.
         Internal,
+        /// The chunks that a reveal must show are drawn in the second block of the phase; try again in the next block.
+        ChallengeNotDrawn,
     }
 
     #[pallet::hooks]
@@ -513,6 +540,10 @@ pub mod pallet {
 
         fn on_idle(_now: BlockNumberFor<T>, remaining: Weight) -> Weight {
             Self::do_idle(remaining)
+        }
+
+        fn on_finalize(_now: BlockNumberFor<T>) {
+            WorkBytes::<T>::kill();
         }
 
         fn integrity_test() {
@@ -660,7 +691,7 @@ pub mod pallet {
         ///
         /// A key that does not take part in the run.
         #[pallet::call_index(6)]
-        #[pallet::weight(T::WeightInfo::announce())]
+        #[pallet::weight((T::WeightInfo::announce(), DispatchClass::Operational))]
         pub fn announce(
             origin: OriginFor<T>,
             run: RunId,
@@ -671,7 +702,7 @@ pub mod pallet {
             Self::do_announce(hot, run, peer_id, addresses)
         }
 
-        /// Commits to an update of the current window; free if it succeeds.
+        /// Commits to an update of the current window.
         ///
         /// ## Dispatch Origin
         ///
@@ -681,20 +712,18 @@ pub mod pallet {
         ///
         /// Another window or phase, a miner that takes part later, a second commitment.
         #[pallet::call_index(7)]
-        #[pallet::weight(T::WeightInfo::commit_update())]
+        #[pallet::weight((T::WeightInfo::commit_update(), DispatchClass::Operational))]
         pub fn commit_update(
             origin: OriginFor<T>,
             run: RunId,
             window: Window,
             hash: Hash,
-        ) -> DispatchResultWithPostInfo {
+        ) -> DispatchResult {
             let hot = ensure_signed(origin)?;
-            Self::do_commit_update(hot, run, window, hash)?;
-            Ok(Pays::No.into())
+            Self::do_commit_update(hot, run, window, hash)
         }
 
-        /// Opens the caller's commitment and shows the chunks that the chain asks for; free if it
-        /// succeeds.
+        /// Opens the caller's commitment and shows the chunks that the chain asks for.
         ///
         /// ## Dispatch Origin
         ///
@@ -706,21 +735,20 @@ pub mod pallet {
         /// commitment or the layout, other chunks than those asked for, an invalid proof, a chunk
         /// that does not decode, a payload that somebody else committed to before.
         #[pallet::call_index(8)]
-        #[pallet::weight(T::WeightInfo::reveal_update(chunks.len() as u32))]
+        #[pallet::weight((T::WeightInfo::reveal_update(chunks.len() as u32), DispatchClass::Operational))]
         pub fn reveal_update(
             origin: OriginFor<T>,
             run: RunId,
             window: Window,
             opening: Opening,
             chunks: RevealedChunks,
-        ) -> DispatchResultWithPostInfo {
+        ) -> DispatchResult {
             let hot = ensure_signed(origin)?;
-            Self::do_reveal_update(hot, run, window, opening, chunks)?;
-            Ok(Pays::No.into())
+            Self::do_reveal_update(hot, run, window, opening, chunks)
         }
 
         /// Says which revealed payloads the caller could fetch and found valid, and which state it
-        /// holds; free if it succeeds.
+        /// holds.
         ///
         /// ## Dispatch Origin
         ///
@@ -731,20 +759,19 @@ pub mod pallet {
         /// Another window or phase, a validator that takes part later, a second attestation, a bitmap
         /// longer than the run's slots.
         #[pallet::call_index(9)]
-        #[pallet::weight(T::WeightInfo::attest())]
+        #[pallet::weight((T::WeightInfo::attest(), DispatchClass::Operational))]
         pub fn attest(
             origin: OriginFor<T>,
             run: RunId,
             window: Window,
             bitmap: Bitmap,
             state_root: Hash,
-        ) -> DispatchResultWithPostInfo {
+        ) -> DispatchResult {
             let hot = ensure_signed(origin)?;
-            Self::do_attest(hot, run, window, bitmap, state_root)?;
-            Ok(Pays::No.into())
+            Self::do_attest(hot, run, window, bitmap, state_root)
         }
 
-        /// Commits to the evaluations of the window before the current one; free if it succeeds.
+        /// Commits to the evaluations of the window before the current one.
         ///
         /// ## Dispatch Origin
         ///
@@ -754,19 +781,18 @@ pub mod pallet {
         ///
         /// Another window or phase, a validator that took no part in it, a second commitment.
         #[pallet::call_index(10)]
-        #[pallet::weight(T::WeightInfo::commit_scores())]
+        #[pallet::weight((T::WeightInfo::commit_scores(), DispatchClass::Operational))]
         pub fn commit_scores(
             origin: OriginFor<T>,
             run: RunId,
             window: Window,
             hash: Hash,
-        ) -> DispatchResultWithPostInfo {
+        ) -> DispatchResult {
             let hot = ensure_signed(origin)?;
-            Self::do_commit_scores(hot, run, window, hash)?;
-            Ok(Pays::No.into())
+            Self::do_commit_scores(hot, run, window, hash)
         }
 
-        /// Reveals the evaluations that the caller committed to; free if it succeeds. The salt becomes
+        /// Reveals the evaluations that the caller committed to. The salt becomes
         /// part of the next window's seed.
         ///
         /// ## Dispatch Origin
@@ -778,17 +804,16 @@ pub mod pallet {
         /// Another window or phase, no commitment, a second reveal, evaluations and salt that do not
         /// fit the commitment.
         #[pallet::call_index(11)]
-        #[pallet::weight(T::WeightInfo::reveal_scores(evaluations.len() as u32))]
+        #[pallet::weight((T::WeightInfo::reveal_scores(evaluations.len() as u32), DispatchClass::Operational))]
         pub fn reveal_scores(
             origin: OriginFor<T>,
             run: RunId,
             window: Window,
             evaluations: Evaluations,
             salt: Hash,
-        ) -> DispatchResultWithPostInfo {
+        ) -> DispatchResult {
             let hot = ensure_signed(origin)?;
-            Self::do_reveal_scores(hot, run, window, evaluations, salt)?;
-            Ok(Pays::No.into())
+            Self::do_reveal_scores(hot, run, window, evaluations, salt)
         }
 
         /// Transfers to `account` what it earned and may claim by now.

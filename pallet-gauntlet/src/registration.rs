@@ -27,7 +27,7 @@ impl<T: Config> Pallet<T> {
             .ok_or(Error::<T>::NoFreeSlot)?;
         let bond = run.settings.incentive.miner_bond;
         T::Currency::hold(&HoldReason::MinerBond.into(), &cold, bond)?;
-        frame_system::Pallet::<T>::inc_providers(&hot);
+        Self::admit_hot_key(&hot);
         MinerUids::<T>::insert(run_id, &hot, uid);
         let miner = Miner {
             hot: hot.clone(),
@@ -63,7 +63,7 @@ impl<T: Config> Pallet<T> {
             miner.bond,
             Precision::Exact,
         )?;
-        frame_system::Pallet::<T>::dec_providers(&miner.hot)?;
+        Self::dismiss_hot_key(&miner.hot);
         Miners::<T>::remove(run_id, uid);
         MinerUids::<T>::remove(run_id, &miner.hot);
         Announcements::<T>::remove(run_id, &miner.hot);

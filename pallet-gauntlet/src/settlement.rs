@@ -17,8 +17,9 @@ use protocol::{
     books::{due, settlement_inputs, takes_part, MinerRow, ValidatorRow},
     consensus::{emission_at, pay, settle, split_emission, Outcome},
     settings::StandingKind,
+    strikes,
     window::phase_at,
-    RunId, Uid, Window,
+    RunId, Uid, ValidatorIndex, Window,
 };
 use sp_runtime::Perbill;
 
@@ -187,7 +188,9 @@ impl<T: Config> Pallet<T> {
             &record.accepted,
             &record.unavailable,
         );
-        let outcome = settle(&miner_inputs, &validator_inputs, &record.settings.incentive)?;
+        let mut outcome = settle(&miner_inputs, &validator_inputs, &record.settings.incentive)?;
+        let struck = Self::struck(run_id, window, &validators);
+        strikes::refuse_pay(&mut outcome.validators, &struck);
         let split = split_emission(&record.settings.emission, pot)?;
         let miner_shares: Vec<_> = outcome.miners.iter().map(|miner| miner.share).collect();
         let (miner_amounts, _) = pay(split.miners, &miner_shares)?;
@@ -271,6 +274,23 @@ impl<T: Config> Pallet<T> {
                 .map(|reveal| reveal.evaluations.into_inner()),
         };
         validators.iter().map(row).collect()
+    }
+
+    /// The validators, by index, that committed to scores in one of the last windows and withheld them.
+    fn struck(
+        run_id: RunId,
+        window: Window,
+        validators: &BTreeMap<u16, ValidatorOf<T>>,
+    ) -> Vec<ValidatorIndex> {
+        let is_struck = |index: u16, validator: &ValidatorOf<T>| {
+            strikes::is_struck(window, validator.registered_window, |judged| {
+                let key = (run_id, judged, index);
+                let revealed = ScoreReveals::<T>::contains_key(key);
+                strikes::is_withheld(ScoreCommitments::<T>::contains_key(key), revealed)
+            })
+        };
+        let struck = validators.iter().filter(|(index, validator)| is_struck(**index, validator));
+        struck.map(|(index, _)| *index).collect()
     }
 
     /// Writes the standings and the pay of one page of miners.

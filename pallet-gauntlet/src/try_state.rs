@@ -85,7 +85,7 @@ impl<T: Config> Pallet<T> {
     /// 5. `Miners`, `MinerUids` and `MinerSlots` name the same slots, all below `uid_max`; so do
     ///    those of the validators, all below `VALIDATORS_MAX`.
     /// 6. A stake is below 2^64.
-    /// 7. A hot key takes part once and has a provider; only hot keys that take part announce.
+    /// 7. A hot key takes part once and has an account; only hot keys that take part announce.
     fn try_state_participants(run_id: RunId, run: &RunOf<T>) -> Result<(), TryRuntimeError> {
         let slots = MinerSlots::<T>::get(run_id);
         let mut count = 0;
@@ -101,8 +101,8 @@ impl<T: Config> Pallet<T> {
                 "7: a hot key takes part twice"
             );
             ensure!(
-                frame_system::Pallet::<T>::providers(&miner.hot) > 0,
-                "7: a hot key without provider"
+                frame_system::Pallet::<T>::sufficients(&miner.hot) > 0,
+                "7: a hot key without account"
             );
             count += 1;
         }
@@ -121,8 +121,8 @@ impl<T: Config> Pallet<T> {
             ensure!(found == Some(index), "5: a validator's hot key leads elsewhere");
             ensure!(validator.stake <= Planck::from(u64::MAX), "6: a stake does not fit");
             ensure!(
-                frame_system::Pallet::<T>::providers(&validator.hot) > 0,
-                "7: a hot key without provider"
+                frame_system::Pallet::<T>::sufficients(&validator.hot) > 0,
+                "7: a hot key without account"
             );
             count += 1;
         }

@@ -27,7 +27,7 @@ impl<T: Config> Pallet<T> {
         let index = ValidatorSlots::<T>::mutate(run_id, |slots| slots.take(VALIDATORS_MAX))
             .ok_or(Error::<T>::NoFreeSlot)?;
         T::Currency::hold(&HoldReason::ValidatorStake.into(), &cold, stake)?;
-        frame_system::Pallet::<T>::inc_providers(&hot);
+        Self::admit_hot_key(&hot);
         ValidatorIndices::<T>::insert(run_id, &hot, index);
         let validator = Validator {
             hot: hot.clone(),
@@ -83,7 +83,7 @@ impl<T: Config> Pallet<T> {
             validator.stake,
             Precision::Exact,
         )?;
-        frame_system::Pallet::<T>::dec_providers(&validator.hot)?;
+        Self::dismiss_hot_key(&validator.hot);
         Validators::<T>::remove(run_id, index);
         ValidatorIndices::<T>::remove(run_id, &validator.hot);
         Announcements::<T>::remove(run_id, &validator.hot);

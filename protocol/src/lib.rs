@@ -92,4 +92,6 @@ pub mod consensus;
 
 pub mod books;
 
+pub mod strikes;
+
 pub use ids::{AccountBytes, BlockNumber, Hash, Planck, RunId, Uid, ValidatorIndex, Window};

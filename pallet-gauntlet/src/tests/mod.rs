@@ -1,6 +1,8 @@
 //! Tests by the file that they test; each name is a claim.
 
 mod emission;
+mod exploits;
+mod extension;
 mod registration;
 mod settlement;
 mod submission;

@@ -86,7 +86,7 @@ fn miner_gets_the_lowest_slot_and_its_bond_is_held() {
                 .into(),
         );
         assert_eq!(Gauntlet::held(HoldReason::MinerBond, &miner_cold(0)), 10 * UNIT);
-        assert_eq!(System::providers(&miner_hot(0)), 1);
+        assert_eq!(System::sufficients(&miner_hot(0)), 1);
         assert_eq!(Miners::<Test>::get(0, 0).unwrap().registered_window, 0);
         roll_to(START);
         assert_eq!(Gauntlet::do_register_miner(miner_cold(1), 0, miner_hot(1)), Ok(1));
@@ -139,7 +139,7 @@ fn leaving_returns_the_bond_and_frees_key_and_slot() {
         assert_ok!(Gauntlet::deregister_miner(origin(miner_cold(0)), 0, 0));
         System::assert_last_event(Event::MinerLeft { run: 0, uid: 0 }.into());
         assert_eq!(Gauntlet::held(HoldReason::MinerBond, &miner_cold(0)), 0);
-        assert_eq!(System::providers(&miner_hot(0)), 0);
+        assert_eq!(System::sufficients(&miner_hot(0)), 0);
         assert!(!Announcements::<Test>::contains_key(0, miner_hot(0)));
         assert_eq!(Gauntlet::do_register_miner(miner_cold(3), 0, miner_hot(3)), Ok(0));
     });

@@ -20,6 +20,7 @@ mod books;
 mod consensus;
 mod fixed;
 mod props;
+mod randomness;
 mod rating;
 mod samples;
 mod vectors_plackett_luce;
