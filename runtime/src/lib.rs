@@ -18,6 +18,8 @@ pub mod apis;
 pub mod configs;
 pub mod fees;
 pub mod genesis;
+#[cfg(feature = "std")]
+pub mod transactions;
 
 use alloc::{borrow::Cow, vec::Vec};
 

@@ -1,25 +1,20 @@
 //! A window's work as transactions on the real runtime, through its executive: by keys that own nothing, in blocks that
 //! others fill, at what others pay.
 
-use codec::Encode;
-use frame_metadata_hash_extension::CheckMetadataHash;
 use frame_support::{
     dispatch::{DispatchClass, GetDispatchInfo},
     storage::with_transaction_unchecked,
     traits::PalletInfoAccess,
 };
-use pallet_gauntlet::{extension::CheckWindowWork, Call, Error};
-use pallet_transaction_payment::ChargeTransactionPayment;
+use pallet_gauntlet::{Call, Error};
 use protocol::window::Phase;
 use runtime::{
-    fees::BYTE_FEE, AccountId, Address, Balance, Balances, Executive, Gauntlet, Runtime,
-    RuntimeCall, Signature, SignedPayload, System, TransactionPayment, TxExtension,
-    UncheckedExtrinsic, UNIT,
+    fees::BYTE_FEE, transactions::sign, AccountId, Balance, Balances, Executive, Gauntlet, Runtime,
+    RuntimeCall, System, TransactionPayment, UncheckedExtrinsic, UNIT,
 };
 use sp_core::{sr25519, Pair, H256};
 use sp_keyring::Sr25519Keyring;
 use sp_runtime::{
-    generic::Era,
     traits::One,
     transaction_validity::{
         InvalidTransaction, TransactionSource, TransactionValidity, TransactionValidityError,
@@ -47,23 +42,8 @@ fn signed(
     tip: Balance,
     call: impl Into<RuntimeCall>,
 ) -> UncheckedExtrinsic {
-    let call = call.into();
-    let extension: TxExtension = (
-        frame_system::CheckNonZeroSender::new(),
-        frame_system::CheckSpecVersion::new(),
-        frame_system::CheckTxVersion::new(),
-        frame_system::CheckGenesis::new(),
-        frame_system::CheckEra::from(Era::Immortal),
-        frame_system::CheckNonce::from(System::account_nonce(account(signer))),
-        frame_system::CheckWeight::new(),
-        CheckWindowWork::new(ChargeTransactionPayment::from(tip)),
-        CheckMetadataHash::new(false),
-        frame_system::WeightReclaim::new(),
-    );
-    let payload = SignedPayload::new(call.clone(), extension.clone()).expect("it can be signed");
-    let signature = payload.using_encoded(|bytes| signer.sign(bytes));
-    let address = Address::Id(account(signer));
-    UncheckedExtrinsic::new_signed(call, address, Signature::Sr25519(signature), extension)
+    let nonce = System::account_nonce(account(signer));
+    sign(signer, nonce, tip, System::block_hash(0), call)
 }
 
 /// What a pool is told of a transaction for the next block.
