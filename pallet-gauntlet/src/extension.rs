@@ -132,7 +132,7 @@ impl<T: Config> Pallet<T> {
     }
 
     /// What a hot key has at stake in a run, in planck; `None` if it does not take part.
-    fn at_stake(run: RunId, hot: &T::AccountId) -> Option<Planck> {
+    fn key_stake(run: RunId, hot: &T::AccountId) -> Option<Planck> {
         let bond = || Some(Miners::<T>::get(run, MinerUids::<T>::get(run, hot)?)?.bond);
         let stake =
             || Some(Validators::<T>::get(run, ValidatorIndices::<T>::get(run, hot)?)?.stake);
@@ -146,7 +146,7 @@ impl<T: Config> Pallet<T> {
             || Announcements::<T>::get(work.run, hot).is_none_or(|last| {
                 Self::now() >= last.block.saturating_add(FREE_ANNOUNCEMENT_BLOCKS)
             });
-        is_due && Self::at_stake(work.run, hot).is_none_or(|stake| stake >= T::FreeWorkMin::get())
+        is_due && Self::key_stake(work.run, hot).is_none_or(|stake| stake >= T::FreeWorkMin::get())
     }
 
     /// The validity of free work in the next block.

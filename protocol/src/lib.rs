@@ -90,6 +90,10 @@ pub mod rating;
 
 pub mod consensus;
 
+pub mod pool;
+
+pub mod fault;
+
 pub mod books;
 
 pub mod strikes;

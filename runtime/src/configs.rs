@@ -165,5 +165,7 @@ impl pallet_gauntlet::Config for Runtime {
     type Randomness = pallet_gauntlet::randomness::InsecureParentHash<Runtime>;
     type FreeWorkMin = FreeWorkMin;
     type WorkBytesMax = WorkBytesMax;
+    type DisputeWindows = ConstU64<12>;
+    type SlashDelayWindows = ConstU64<2>;
     type WeightInfo = pallet_gauntlet::weights::SubstrateWeight<Runtime>;
 }

@@ -23,6 +23,9 @@ pub enum VoidReason {
     TooLarge,
 }
 
+/// Events of this index and above concern the money behind validators and proofs of faults; the clients read their storage.
+pub(super) const FIRST_UNREAD_EVENT: u8 = 50;
+
 /// An event of the pallet.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 #[allow(missing_docs, reason = "the fields are those of the pallet's events")]

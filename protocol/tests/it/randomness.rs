@@ -154,6 +154,7 @@ fn the_pay_of_who_is_struck_goes_to_nobody() {
         index,
         agreement: Q32::ONE,
         share: Q32::from_ratio(1, 4).unwrap(),
+        bonds: Vec::new(),
     };
     let mut validators = [0, 3, 5].map(outcome);
     refuse_pay(&mut validators, &[3, 9]);

@@ -5,6 +5,7 @@ use frame_support::{
     dispatch::{DispatchClass, GetDispatchInfo},
     storage::with_transaction_unchecked,
     traits::PalletInfoAccess,
+    weights::Weight,
 };
 use pallet_gauntlet::{Call, Error};
 use protocol::window::Phase;
@@ -235,8 +236,10 @@ fn tips_keep_no_work_out_of_a_full_block_and_work_leaves_room_for_others() {
         // The work of a block is at most half of it, in computation as in bytes.
         let weights = <Runtime as frame_system::Config>::BlockWeights::get();
         let class = weights.get(DispatchClass::Operational);
-        assert_eq!(class.max_total, Some(weights.max_block / 2));
-        assert_eq!(class.reserved, Some(weights.max_block / 4));
+        let seconds = |weight: Option<Weight>| weight.map(|weight| weight.ref_time());
+        let block = weights.max_block.ref_time();
+        assert_eq!(seconds(class.max_total), Some(block / 2));
+        assert_eq!(seconds(class.reserved), Some(block / 4));
         let bytes: u32 = <Runtime as pallet_gauntlet::Config>::WorkBytesMax::get();
         assert!(bytes <= ordinary_bytes() * 2 / 3);
     });

@@ -1,7 +1,7 @@
 //! One run: the work of a window, its boundaries, its settlement; mirrors the pallet's `submission`, `window`,
 //! `settlement` and `emission`.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use protocol::{
     accept::bitmap_of,
@@ -70,6 +70,8 @@ pub(super) struct Run {
     pub(super) windows: BTreeMap<Window, WindowRows>,
     pub(super) claims: BTreeMap<AccountBytes, Vec<ClaimInfo>>,
     pub(super) ledger: Ledger,
+    /// The validators' bonds as the last settlement left them.
+    pub(super) bonds: BTreeMap<ValidatorIndex, books::Bonds>,
 }
 
 fn internal() -> Refusal {
@@ -99,6 +101,7 @@ impl Run {
             windows: BTreeMap::new(),
             claims: BTreeMap::new(),
             ledger: Ledger::default(),
+            bonds: BTreeMap::new(),
         }
     }
 
@@ -106,6 +109,19 @@ impl Run {
     pub(super) fn takes_part(&self, hot: &AccountBytes) -> bool {
         self.miners.values().any(|miner| miner.hot == *hot)
             || self.validators.values().any(|found| found.hot == *hot)
+    }
+
+    /// Frees the slot of the validator with the least stake, if `stake` is more; of several it is the highest slot.
+    pub(super) fn displace_validator(&mut self, stake: Planck) -> Option<ValidatorIndex> {
+        let lowest =
+            self.validators.values().min_by_key(|found| (found.stake, Reverse(found.index)))?;
+        let (index, hot) = (lowest.index, lowest.hot);
+        if stake <= lowest.stake {
+            return None;
+        }
+        self.validators.remove(&index);
+        self.announcements.remove(&hot);
+        Some(index)
     }
 
     fn active_miner(&self, hot: &AccountBytes, window: Window) -> Result<Uid, Refusal> {
@@ -454,6 +470,7 @@ impl Run {
         let shares: Vec<_> = outcome.validators.iter().map(|found| found.share).collect();
         let (validator_amounts, _) = pay(split.validators, &shares).map_err(void_reason)?;
 
+        self.bonds = books::bonds_after(window, &outcome.validators).collect();
         let owner = self.credit(self.info.owner, window, split.owner);
         let mut miners: Planck = 0;
         for (outcome, amount) in outcome.miners.into_iter().zip(miner_amounts) {
@@ -531,6 +548,7 @@ impl Run {
                     .score_reveals
                     .get(&validator.index)
                     .map(|reveal| reveal.evaluations.clone()),
+                bonds: self.bonds.get(&validator.index).cloned(),
             })
             .collect();
         let (accepted, unavailable) = (&rows.info.accepted, &rows.info.unavailable);
