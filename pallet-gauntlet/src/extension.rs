@@ -10,8 +10,8 @@
 //!
 //! - What is free cannot fail: between the rehearsal in a block and the dispatch nothing happens. So no failing call can
 //!   be repeated for nothing, and each call succeeds once for a key, window and kind.
-//! - A free transaction has a priority above every tip, and a tag of run, window, kind and key, so that a pool holds one
-//!   of each. It lives until its phase is over.
+//! - A free transaction has a priority above every tip, and a tag of what it does and by which key, so that a pool holds
+//!   one of each. It lives until its phase is over.
 //! - A hot key needs no money: it is charged nothing, and its account exists as long as it takes part.
 //! - The dispatch class of work is [`Operational`](frame_support::dispatch::DispatchClass::Operational), of which the
 //!   runtime reserves and limits the weight; the bytes of work in a block are at most [`Config::WorkBytesMax`]. Neither
@@ -19,7 +19,7 @@
 
 use core::{fmt, marker::PhantomData};
 
-use alloc::vec;
+use alloc::{vec, vec::Vec};
 use codec::{Decode, DecodeWithMemTracking, Encode};
 use frame_support::{
     dispatch::{DispatchInfo, GetDispatchInfo, PostDispatchInfo},
@@ -56,10 +56,12 @@ pub const WORK_PRIORITY: TransactionPriority = TransactionPriority::MAX;
 pub const ORDINARY_PRIORITY_MAX: TransactionPriority = TransactionPriority::MAX / 2;
 /// Blocks after an announcement in which another one of the same key is not free.
 pub const FREE_ANNOUNCEMENT_BLOCKS: BlockNumber = 20;
+/// Blocks for which a pool keeps work that has no phase.
+const LONGEVITY_BLOCKS: BlockNumber = 64;
 /// Separates the tags of work in the pool from those of other extensions.
 const TAG: &[u8] = b"gauntlet/work";
 
-/// What a hot key does in a window; one of each is free.
+/// What a hot key does; one of each is free.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Encode)]
 pub enum WorkKind {
     /// `commit_update`.
@@ -72,37 +74,79 @@ pub enum WorkKind {
     CommitScores,
     /// `reveal_scores`.
     RevealScores,
+    /// `answer_data`, also by a key that takes part no more.
+    AnswerData,
+    /// `commit_verdict`.
+    CommitVerdict,
+    /// `reveal_verdict`.
+    RevealVerdict,
+    /// `report_copy` and `report_malformed`, free for who takes part.
+    Report,
     /// `announce`, which belongs to no window and is free once in [`FREE_ANNOUNCEMENT_BLOCKS`].
     Announce,
 }
 
+impl WorkKind {
+    /// Whether somebody is at fault if it is late.
+    fn is_due(self) -> bool {
+        !matches!(self, WorkKind::Report | WorkKind::Announce)
+    }
+}
+
 /// A call as work.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode)]
+#[derive(Clone, PartialEq, Eq, Debug, Encode)]
 pub struct Work {
     /// The run.
     pub run: RunId,
-    /// The window that the call names; 0 for an announcement.
+    /// The window whose work it is; 0 for what belongs to none.
     pub window: Window,
     /// What is done.
     pub kind: WorkKind,
+    /// What the call names beside run and window, in SCALE.
+    pub subject: Vec<u8>,
 }
 
 /// What a call does for a window; `None` for all calls that are no work.
 pub fn work_of<T: Config>(call: &Call<T>) -> Option<Work> {
-    let (run, window, kind) = match call {
-        Call::commit_update { run, window, .. } => (run, *window, WorkKind::CommitUpdate),
-        Call::reveal_update { run, window, .. } => (run, *window, WorkKind::RevealUpdate),
-        Call::attest { run, window, .. } => (run, *window, WorkKind::Attest),
-        Call::commit_scores { run, window, .. } => (run, *window, WorkKind::CommitScores),
-        Call::reveal_scores { run, window, .. } => (run, *window, WorkKind::RevealScores),
-        Call::announce { run, .. } => (run, 0, WorkKind::Announce),
+    let none = Vec::new;
+    let (run, window, kind, subject) = match call {
+        Call::commit_update { run, window, .. } => (run, *window, WorkKind::CommitUpdate, none()),
+        Call::reveal_update { run, window, .. } => (run, *window, WorkKind::RevealUpdate, none()),
+        Call::attest { run, window, .. } => (run, *window, WorkKind::Attest, none()),
+        Call::commit_scores { run, window, .. } => (run, *window, WorkKind::CommitScores, none()),
+        Call::reveal_scores { run, window, .. } => (run, *window, WorkKind::RevealScores, none()),
+        Call::answer_data { run, commitment, index, .. } => {
+            (run, 0, WorkKind::AnswerData, (commitment, index).encode())
+        }
+        Call::commit_verdict { run, evaluation, .. } => {
+            (run, 0, WorkKind::CommitVerdict, evaluation.encode())
+        }
+        Call::reveal_verdict { run, evaluation, .. } => {
+            (run, 0, WorkKind::RevealVerdict, evaluation.encode())
+        }
+        Call::report_copy { run, commitments, .. } => {
+            (run, 0, WorkKind::Report, commitments.encode())
+        }
+        Call::report_malformed { run, commitment, .. } => {
+            (run, 0, WorkKind::Report, commitment.encode())
+        }
+        Call::announce { run, .. } => (run, 0, WorkKind::Announce, none()),
         _ => return None,
     };
-    Some(Work { run: *run, window, kind })
+    Some(Work { run: *run, window, kind, subject })
+}
+
+impl<T: Config> Call<T> {
+    /// Whether the call is of a window's work, or an answer that is due by a block: signed by a hot key, and moving no money
+    /// of its signer's will. A runtime that stops other calls for a while lets these pass, so that nobody's training is
+    /// lost and nobody is at fault.
+    pub fn is_window_work(&self) -> bool {
+        work_of(self).is_some_and(|work| work.kind.is_due())
+    }
 }
 
 impl Work {
-    /// The first block in which the work is too late; `None` if no block is.
+    /// The first block in which a window's work is too late; `None` for everything else.
     fn deadline(&self, schedule: &Schedule) -> Option<BlockNumber> {
         match self.kind {
             WorkKind::CommitUpdate => schedule.phase_end_block(self.window, Phase::Commit),
@@ -114,23 +158,12 @@ impl Work {
             WorkKind::RevealScores => {
                 schedule.score_phase_end_block(self.window, ScorePhase::Reveal)
             }
-            WorkKind::Announce => None,
+            _ => None,
         }
     }
 }
 
 impl<T: Config> Pallet<T> {
-    /// Gives a hot key an account without money, so that it has a nonce and can sign.
-    pub(crate) fn admit_hot_key(hot: &T::AccountId) {
-        frame_system::Pallet::<T>::inc_sufficients(hot);
-    }
-
-    /// Takes back what [`Self::admit_hot_key`] gave. It cannot fail, whatever the account holds.
-    pub(crate) fn dismiss_hot_key(hot: &T::AccountId) {
-        // The account goes with the reference if it holds nothing; both outcomes are fine.
-        let _ = frame_system::Pallet::<T>::dec_sufficients(hot);
-    }
-
     /// What a hot key has at stake in a run, in planck; `None` if it does not take part.
     fn key_stake(run: RunId, hot: &T::AccountId) -> Option<Planck> {
         let bond = || Some(Miners::<T>::get(run, MinerUids::<T>::get(run, hot)?)?.bond);
@@ -139,14 +172,21 @@ impl<T: Config> Pallet<T> {
         bond().or_else(stake)
     }
 
-    /// Whether `work` by `hot` is free if it succeeds. Work by somebody who takes no part is not ordinary either: its
-    /// rehearsal says why it is refused.
+    /// Whether `work` by `hot` is free if it succeeds. What is due is never ordinary for who takes no part: its rehearsal
+    /// says why it is refused.
     fn is_free(work: &Work, hot: &T::AccountId) -> bool {
-        let is_due = work.kind != WorkKind::Announce
-            || Announcements::<T>::get(work.run, hot).is_none_or(|last| {
-                Self::now() >= last.block.saturating_add(FREE_ANNOUNCEMENT_BLOCKS)
-            });
-        is_due && Self::key_stake(work.run, hot).is_none_or(|stake| stake >= T::FreeWorkMin::get())
+        let stake = Self::key_stake(work.run, hot);
+        let is_enough = |stake: Planck| stake >= T::FreeWorkMin::get();
+        match work.kind {
+            WorkKind::Report => stake.is_some_and(is_enough),
+            WorkKind::Announce => {
+                let last = Announcements::<T>::get(work.run, hot);
+                let due =
+                    last.map_or(0, |last| last.block.saturating_add(FREE_ANNOUNCEMENT_BLOCKS));
+                Self::now() >= due && stake.is_none_or(is_enough)
+            }
+            _ => stake.is_none_or(is_enough),
+        }
     }
 
     /// The validity of free work in the next block.
@@ -154,7 +194,7 @@ impl<T: Config> Pallet<T> {
         let schedule = Runs::<T>::get(work.run).map(|run| run.settings.schedule);
         let deadline = schedule
             .and_then(|schedule| work.deadline(&schedule))
-            .unwrap_or(Self::now().saturating_add(FREE_ANNOUNCEMENT_BLOCKS));
+            .unwrap_or(Self::now().saturating_add(LONGEVITY_BLOCKS));
         ValidTransaction {
             priority: WORK_PRIORITY,
             requires: vec![],
@@ -273,7 +313,7 @@ where
     /// Of free work the weight that the wrapped extension did not need.
     type Pre = Admission<Weight, S::Pre>;
 
-    fn metadata() -> alloc::vec::Vec<TransactionExtensionMetadata> {
+    fn metadata() -> Vec<TransactionExtensionMetadata> {
         S::metadata()
     }
 

@@ -2,6 +2,9 @@
 
 mod development;
 mod flood;
+mod new_chain;
 mod process;
+mod transactions;
 mod two_authorities;
+mod watch;
 mod webrtc;

@@ -24,8 +24,9 @@ use sp_runtime::{
 };
 
 use crate::network::{
-    attest_call, call, check_state, evaluation, miner_cold, roll_to, roll_to_offset, roll_to_phase,
-    score_calls, settings, validator_cold, ExtBuilder, Model, Update, RUN, STAKE,
+    attest_call, call, check_state, evaluation, miner_cold, register_miner, register_validator,
+    roll_to, roll_to_offset, roll_to_phase, score_calls, settings, validator_cold, ExtBuilder,
+    Model, Update, RUN, STAKE,
 };
 
 /// A key pair that no account was ever made for.
@@ -81,10 +82,9 @@ fn refused(error: Error<Runtime>) -> TransactionValidityError {
 fn with_participants(scenario: impl FnOnce(sr25519::Pair, sr25519::Pair)) {
     ExtBuilder::default().execute(|| {
         let (miner, validator) = (pair("penniless-miner"), pair("penniless-validator"));
-        let register = Call::register_miner { run: RUN, hot: account(&miner) };
+        let register = register_miner(&miner, RUN, &miner_cold(0));
         call(&miner_cold(0), register).expect("there is a slot");
-        let hot = account(&validator);
-        let register = Call::register_validator { run: RUN, hot, stake: STAKE };
+        let register = register_validator(&validator, RUN, &validator_cold(0), STAKE);
         call(&validator_cold(0), register).expect("there is a slot");
         scenario(miner, validator);
     });

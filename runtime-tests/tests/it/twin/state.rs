@@ -166,6 +166,15 @@ fn run_of(event: &GauntletEvent) -> RunId {
         | WindowVoid { run, .. }
         | Claimed { run, .. }
         | SettingsScheduled { run, .. }
-        | SettingsApplied { run, .. } => *run,
+        | SettingsApplied { run, .. }
+        | MinerLeaving { run, .. }
+        | MinerDisplaced { run, .. }
+        | MinerEvicted { run, .. }
+        | BondReturned { run, .. }
+        | HotKeyRotating { run, .. }
+        | HotKeyRotated { run, .. }
+        | ColdOffered { run, .. }
+        | ColdOfferCancelled { run, .. }
+        | ColdHandedOver { run, .. } => *run,
     }
 }
