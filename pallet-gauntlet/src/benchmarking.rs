@@ -858,7 +858,7 @@ mod benchmarks {
     fn reveal_update(c: Linear<1, CHUNKS_MAX>) {
         let mut settings = settings();
         settings.incentive.challenge_chunks = c as u8;
-        let commit_end = START + settings.schedule.commit_end;
+        let challenge = START + settings.schedule.challenge_offset();
         let run = create::<T>(settings);
         let (_, hot) = miner::<T>(run, 0);
         let (_, copier) = miner::<T>(run, 1);
@@ -866,7 +866,7 @@ mod benchmarks {
         go_to::<T>(START);
         commit::<T>(run, &hot, &opening);
         commit::<T>(run, &copier, &opening);
-        go_to::<T>(commit_end);
+        go_to::<T>(challenge);
         // A copy that was revealed first is removed.
         let copied = shown::<T>(run, 1, &leaves, c as u8);
         Pallet::<T>::do_reveal_update(copier, run, 0, opening.clone(), copied)
@@ -986,7 +986,7 @@ mod benchmarks {
     #[benchmark]
     fn draw_challenge() {
         let run = create::<T>(settings());
-        let block = START + settings().schedule.commit_end;
+        let block = START + settings().schedule.challenge_offset();
         go_to::<T>(START);
 
         #[block]

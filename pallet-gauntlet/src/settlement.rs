@@ -17,6 +17,7 @@ use protocol::{
     books::{self, due, settlement_inputs, takes_part, MinerRow, ValidatorRow},
     consensus::{emission_at, pay, settle, split_emission, Outcome, ValidatorOutcome},
     settings::{ConsensusKind, StandingKind},
+    strikes,
     window::phase_at,
     RunId, Uid, ValidatorIndex, Window,
 };
@@ -197,7 +198,9 @@ impl<T: Config> Pallet<T> {
             &record.accepted,
             &record.unavailable,
         );
-        let outcome = settle(&miner_inputs, &validator_inputs, &record.settings.incentive)?;
+        let mut outcome = settle(&miner_inputs, &validator_inputs, &record.settings.incentive)?;
+        let struck = Self::struck(run_id, window, &validators);
+        strikes::refuse_pay(&mut outcome.validators, &struck);
         let split = split_emission(&record.settings.emission, pot)?;
         let miner_shares: Vec<_> = outcome.miners.iter().map(|miner| miner.share).collect();
         let (miner_amounts, _) = pay(split.miners, &miner_shares)?;
@@ -303,6 +306,23 @@ impl<T: Config> Pallet<T> {
             }),
         };
         validators.iter().map(row).collect()
+    }
+
+    /// The validators, by index, that committed to scores in one of the last windows and withheld them.
+    fn struck(
+        run_id: RunId,
+        window: Window,
+        validators: &BTreeMap<u16, ValidatorOf<T>>,
+    ) -> Vec<ValidatorIndex> {
+        let is_struck = |index: u16, validator: &ValidatorOf<T>| {
+            strikes::is_struck(window, validator.registered_window, |judged| {
+                let key = (run_id, judged, index);
+                let revealed = ScoreReveals::<T>::contains_key(key);
+                strikes::is_withheld(ScoreCommitments::<T>::contains_key(key), revealed)
+            })
+        };
+        let struck = validators.iter().filter(|(index, validator)| is_struck(**index, validator));
+        struck.map(|(index, _)| *index).collect()
     }
 
     /// Writes the standings and the pay of one page of miners.
