@@ -29,7 +29,7 @@
 //!
 //! # One scenario
 //!
-//! `create_run`; a cold key calls `register_miner(run, hot)`, another `register_validator`. In window
+//! `create_run`; a cold key calls `register_miner` with its hot key's consent, another `register_validator`. In window
 //! w the miner's hot key calls `commit_update` and, after `commit_end`, `reveal_update` with the
 //! chunks that [`challenged_chunks`](protocol::commitment::challenged_chunks) names; the validators
 //! `commit_attestation` and `reveal_attestation`. In w+1 they `commit_scores` and `reveal_scores`. Then the window is settled, and after
@@ -41,10 +41,11 @@
 //! - A call outside of its phase fails and changes nothing.
 //! - Two reveals of one payload: the earlier commitment stands, whichever is revealed first.
 //! - A participant that registers takes part from the next window on; a slot's new holder inherits nothing.
+//! - No key works for a cold key that it did not consent to; no hot key can keep its cold key from leaving.
 //! - A change of settings never affects a window that is open.
 //! - The run's account holds what is claimable and carried, and the foundation, at least.
 //! - All stake that counts in a window is that of its permits, taken in its first block; a change in it counts later.
-//! - Successful calls of a window's work (calls 7, 8, 10, 11, 14 and 15) are free; failing ones are paid for.
+//! - The calls of a window's work are free, come before every tip and cannot fail in a block ([`extension`]).
 #![cfg_attr(not(feature = "std"), no_std)]
 
 extern crate alloc;
@@ -61,18 +62,24 @@ mod slashing;
 
 mod proofs;
 
+mod announcement;
+mod changes;
 mod disputes;
+mod keys;
 
 mod submission;
 
 mod window;
+
+pub mod extension;
+pub mod randomness;
 
 pub mod settlement;
 
 pub mod emission;
 mod emission_source;
 
-mod view;
+pub mod view;
 
 #[cfg(any(feature = "try-runtime", test))]
 mod try_state;
@@ -87,6 +94,8 @@ mod mock;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "runtime-benchmarks")]
+pub use benchmarking::{BenchmarkHelper, KeystoreHelper};
 pub use pallet::*;
 pub use types::*;
 pub use weights::WeightInfo;
@@ -108,7 +117,7 @@ pub mod pallet {
 
     use frame_support::{
         pallet_prelude::*,
-        traits::{fungible, EnsureOrigin},
+        traits::{fungible, EnsureOrigin, Randomness},
         weights::WeightMeter,
         PalletId,
     };
@@ -116,13 +125,17 @@ pub mod pallet {
     use protocol::{
         commitment::Opening,
         consensus::Evaluation,
+        consent::Role,
+        entry::{EntryPrice, Seat},
         fault::{ProvenFault, Verdict},
         fixed::Q32,
         settings::Settings,
+        window::Boundaries,
         AccountBytes, BlockNumber, Hash, Planck, RunId, Uid, ValidatorIndex, Window,
     };
+    use sp_runtime::traits::{IdentifyAccount, Verify};
 
-    use crate::{emission_source::EmissionSource, types::*, WeightInfo};
+    use crate::{emission_source::EmissionSource, types::*, view::*, WeightInfo};
 
     /// The pallet.
     #[pallet::pallet]
@@ -149,6 +162,17 @@ pub mod pallet {
         /// The chain's governance: may do to a run what its owner alone may not.
         type AdminOrigin: EnsureOrigin<Self::RuntimeOrigin>;
 
+        /// A hot key's signature, with which it consents to work for a cold key; `MultiSignature` wherever accounts are
+        /// public keys.
+        type HotKeyProof: Parameter + Verify<Signer: IdentifyAccount<AccountId = Self::AccountId>>;
+
+        /// Makes hot keys that consent, to measure the calls that check it.
+        #[cfg(feature = "runtime-benchmarks")]
+        type BenchmarkHelper: crate::benchmarking::BenchmarkHelper<
+            Self::AccountId,
+            Self::HotKeyProof,
+        >;
+
         /// Where the emission comes from.
         type EmissionSource: EmissionSource<Self::AccountId>;
 
@@ -168,6 +192,22 @@ pub mod pallet {
         #[pallet::constant]
         type AdminDelayWindows: Get<Window>;
 
+        /// What nobody knows before the block in front of the current one, and that block's author at most chooses
+        /// among few. Seeds and challenges come from it, so that what was decided earlier (as BABE's randomness of an
+        /// epoch ago) will not do. [`InsecureParentHash`](crate::randomness::InsecureParentHash) is for development:
+        /// docs/decisions/0020 counts what an author can do with each.
+        type Randomness: Randomness<Self::Hash, BlockNumberFor<Self>>;
+
+        /// The least that a hot key has at stake, in planck, for its work to be free: a miner's bond or a validator's
+        /// stake. Others pay fees. So much that nobody registers keys only to fill blocks for nothing: on a main
+        /// network about what a full block costs in fees.
+        #[pallet::constant]
+        type FreeWorkMin: Get<Planck>;
+
+        /// Bytes of free work in a block, at most. The rest of a block's length is left to transactions that pay, so
+        /// that half of the block is a good value.
+        #[pallet::constant]
+        type WorkBytesMax: Get<u32>;
         /// Windows in which a fault can still cost its author money, from the window of the fault to that in which the slash
         /// is applied; every run's stake unbonds for as long at least. More protects the run better and locks stakes longer.
         /// For a main network with windows of two hours: 12.
@@ -221,13 +261,13 @@ pub mod pallet {
     #[pallet::storage]
     pub type PendingSettings<T> = StorageMap<_, Twox64Concat, RunId, ScheduledSettings>;
 
-    /// The miners by slot. Written by registration and settlement, removed by `deregister_miner`; at
-    /// most `uid_max` a run.
+    /// The miners by slot. Written by registration, `commit_update` and settlement, removed when they leave, are evicted
+    /// or have to make room; at most `uid_max` a run.
     #[pallet::storage]
     pub type Miners<T: Config> =
         StorageDoubleMap<_, Twox64Concat, RunId, Twox64Concat, Uid, Miner<T::AccountId>>;
 
-    /// The slot of a miner's hot key; the inverse of [`Miners`].
+    /// The slot of a miner's hot key, and of the one in [`NextHotKeys`]; the inverse of both.
     #[pallet::storage]
     pub type MinerUids<T: Config> =
         StorageDoubleMap<_, Twox64Concat, RunId, Blake2_128Concat, T::AccountId, Uid>;
@@ -248,7 +288,7 @@ pub mod pallet {
         Validator<T::AccountId>,
     >;
 
-    /// The slot of a validator's hot key; the inverse of [`Validators`].
+    /// The slot of a validator's hot key, and of the one in [`NextHotKeys`]; the inverse of both.
     #[pallet::storage]
     pub type ValidatorIndices<T: Config> =
         StorageDoubleMap<_, Twox64Concat, RunId, Blake2_128Concat, T::AccountId, ValidatorIndex>;
@@ -345,6 +385,44 @@ pub mod pallet {
         ),
         EvaluationDispute<T::AccountId>,
     >;
+    /// What the last miner that joined a run left as the price of joining. Written by `register_miner`.
+    #[pallet::storage]
+    pub type EntryPrices<T> = StorageMap<_, Twox64Concat, RunId, EntryPrice>;
+
+    /// The bonds of miners that are gone, by uid and registered window, which no two miners have alike. Written when a miner's
+    /// slot becomes free, removed by `withdraw_bond`; each row holds money of its cold key.
+    #[pallet::storage]
+    pub type Departures<T: Config> = StorageDoubleMap<
+        _,
+        Twox64Concat,
+        RunId,
+        Twox64Concat,
+        (Uid, Window),
+        Departure<T::AccountId>,
+    >;
+
+    /// How many [`Departures`] name a hot or cold key, if any does; it cannot join before the last is withdrawn.
+    #[pallet::storage]
+    pub type CoolingKeys<T: Config> =
+        StorageDoubleMap<_, Twox64Concat, RunId, Blake2_128Concat, T::AccountId, u32, ValueQuery>;
+
+    /// What happens when a window begins. Written by `leave_miner` and `rotate_hot_key`, removed by `on_poll` and
+    /// `on_idle` in that window. A full list passes on to the next window's.
+    #[pallet::storage]
+    pub type Changes<T> =
+        StorageDoubleMap<_, Twox64Concat, RunId, Twox64Concat, Window, ChangeList, ValueQuery>;
+
+    /// The hot keys that replace those in force. Written by `rotate_hot_key`, removed when they are in force and when the
+    /// participant is gone; at most one a seat.
+    #[pallet::storage]
+    pub type NextHotKeys<T: Config> =
+        StorageDoubleMap<_, Twox64Concat, RunId, Twox64Concat, Seat, NextHotKey<T::AccountId>>;
+
+    /// The seats that are offered to another cold key. Written by `offer_cold`, removed by `cancel_cold`, `accept_cold`
+    /// and when the participant is gone; at most one a seat.
+    #[pallet::storage]
+    pub type ColdOffers<T: Config> =
+        StorageDoubleMap<_, Twox64Concat, RunId, Twox64Concat, Seat, ColdOffer<T::AccountId>>;
 
     /// How peers reach a participant, by hot key. Written by `announce`, removed when the
     /// participant leaves; at most one for each of them.
@@ -482,6 +560,11 @@ pub mod pallet {
     #[pallet::storage]
     pub type Ledgers<T> = StorageMap<_, Twox64Concat, RunId, Ledger, ValueQuery>;
 
+    /// Bytes of free work in this block. Written by [`extension`](crate::extension), removed at the block's end.
+    #[pallet::storage]
+    #[pallet::whitelist_storage]
+    pub type WorkBytes<T> = StorageValue<_, u32, ValueQuery>;
+
     /// What happened, with the numbers. The fields are named after the records they come from.
     #[allow(missing_docs)]
     #[pallet::event]
@@ -489,10 +572,16 @@ pub mod pallet {
     pub enum Event<T: Config> {
         /// A run was created.
         RunCreated { run: RunId, owner: T::AccountId },
-        /// A miner registered; it takes part from the next window on.
-        MinerRegistered { run: RunId, uid: Uid, hot: T::AccountId, cold: T::AccountId },
-        /// A miner left and has its bond back.
-        MinerLeft { run: RunId, uid: Uid },
+        /// A miner registered for `price`, which was burned; it takes part from the next window on.
+        MinerRegistered {
+            run: RunId,
+            uid: Uid,
+            hot: T::AccountId,
+            cold: T::AccountId,
+            price: Planck,
+        },
+        /// A miner's slot is free; its bond can be had from window `due` on, or was returned.
+        MinerLeft { run: RunId, uid: Uid, registered_window: Window, due: Option<Window> },
         /// A validator registered; it takes part from the next window on.
         ValidatorRegistered {
             run: RunId,
@@ -635,6 +724,25 @@ pub mod pallet {
             uid: Uid,
             verdict: Verdict,
         },
+        /// A miner asked to leave; it takes part up to `last_window`.
+        #[codec(index = 40)]
+        MinerLeaving { run: RunId, uid: Uid, last_window: Window },
+        /// A miner of standing `value` has to make room for a newcomer.
+        MinerDisplaced { run: RunId, uid: Uid, value: Q32 },
+        /// A miner that did nothing was removed.
+        MinerEvicted { run: RunId, uid: Uid },
+        /// The bond of a miner that is gone went back.
+        BondReturned { run: RunId, uid: Uid, cold: T::AccountId, amount: Planck },
+        /// Another hot key will sign for a seat from `window` on.
+        HotKeyRotating { run: RunId, seat: Seat, hot: T::AccountId, window: Window },
+        /// Another hot key signs for a seat.
+        HotKeyRotated { run: RunId, seat: Seat, hot: T::AccountId },
+        /// A seat can be accepted by the cold key `to` from `window` on.
+        ColdOffered { run: RunId, seat: Seat, to: T::AccountId, window: Window },
+        /// The offer of a seat was taken back.
+        ColdOfferCancelled { run: RunId, seat: Seat },
+        /// A seat and what is held for it belong to another cold key.
+        ColdHandedOver { run: RunId, seat: Seat, cold: T::AccountId },
     }
 
     /// Why a call was refused, and what its caller can change.
@@ -720,6 +828,9 @@ pub mod pallet {
         NothingClaimable,
         /// A record that the chain itself keeps is missing or a sum does not fit; please report it.
         Internal,
+        /// The chunks that a reveal must show are drawn in the second block of the phase; try again in the next block.
+        #[codec(index = 95)]
+        ChallengeNotDrawn,
         /// There is no such pool; the validator's record names its own.
         #[codec(index = 100)]
         PoolUnknown,
@@ -802,6 +913,26 @@ pub mod pallet {
         /// Only validators that were drawn for the dispute measure again.
         #[codec(index = 126)]
         NotAJuror,
+        /// The hot key's signature is not over `protocol::consent::hot_key_consent` of this chain, run, role and cold key.
+        HotKeyProofInvalid,
+        /// The peer id is not that of an ed25519 key, or that key did not sign `protocol::consent::peer_consent`.
+        PeerProofInvalid,
+        /// Joining costs more than `max_price`; `next_price` says how much, and it falls with every block.
+        PriceTooHigh,
+        /// A bond of this hot or cold key still waits; call `withdraw_bond` when it is due, or join with other keys.
+        CoolingOff,
+        /// The miner has asked to leave; it takes part in no later window.
+        LeavingAlready,
+        /// The miner has committed to an update lately; see `idle_windows`.
+        NotIdle,
+        /// There is no bond of a miner that is gone and had this uid from this window on.
+        NoBond,
+        /// The bond stays at risk until the window that `Departures` names.
+        BondNotDue,
+        /// The seat is not offered to the caller.
+        NotOffered,
+        /// The offer can be accepted from the window that `ColdOffers` names.
+        OfferNotDue,
     }
 
     #[pallet::hooks]
@@ -816,6 +947,10 @@ pub mod pallet {
 
         fn on_idle(_now: BlockNumberFor<T>, remaining: Weight) -> Weight {
             Self::do_idle(remaining)
+        }
+
+        fn on_finalize(_now: BlockNumberFor<T>) {
+            WorkBytes::<T>::kill();
         }
 
         fn integrity_test() {
@@ -852,28 +987,37 @@ pub mod pallet {
             Self::do_create_run(owner, *settings, layout).map(|_| ())
         }
 
-        /// Registers a miner with hot key `hot`, which takes part from the next window on.
+        /// Registers a miner with hot key `hot`, which takes part from the next window on. Burns the price of joining, which
+        /// is `max_price` at most and which `next_price` tells. If every slot is taken, the miner of the least standing
+        /// that is not immune makes room.
         ///
         /// ## Dispatch Origin
         ///
-        /// Signed by the cold key; the run's `miner_bond` is held on it until the miner leaves.
+        /// Signed by the cold key, on which the run's `miner_bond` is held beside the price. `proof` is the hot key's
+        /// signature over [`hot_key_consent`](protocol::consent::hot_key_consent).
         ///
         /// ## Errors
         ///
-        /// An unknown run, a hot key that takes part already, no free slot, too little money.
+        /// An unknown run, a hot key that takes part already or does not consent, keys that left too short a time ago, too
+        /// high a price, no slot, too little money.
         #[pallet::call_index(1)]
-        #[pallet::weight(T::WeightInfo::register_miner())]
+        #[pallet::weight(T::WeightInfo::register_miner(UIDS_MAX))]
         pub fn register_miner(
             origin: OriginFor<T>,
             run: RunId,
             hot: T::AccountId,
-        ) -> DispatchResult {
+            proof: T::HotKeyProof,
+            max_price: Planck,
+        ) -> DispatchResultWithPostInfo {
             let cold = ensure_signed(origin)?;
-            Self::do_register_miner(cold, run, hot).map(|_| ())
+            Self::ensure_consent(run, Role::Miner, &cold, &hot, &proof)?;
+            let searched = Self::searched_for_slot(run);
+            Self::do_register_miner(cold, run, hot, max_price)?;
+            Ok(Some(T::WeightInfo::register_miner(searched)).into())
         }
 
-        /// Frees a miner's slot and releases its bond. Pay that is already claimable stays so; a
-        /// window that is not settled yet pays it nothing.
+        /// Asks to leave. The miner is paid for the open window and takes part in no later one; its slot is free when that
+        /// window is settled, and its bond can be withdrawn `unbonding_windows` later. One that has not begun leaves at once.
         ///
         /// ## Dispatch Origin
         ///
@@ -881,12 +1025,12 @@ pub mod pallet {
         ///
         /// ## Errors
         ///
-        /// An unknown miner, another's miner, a commitment in the current window.
+        /// An unknown miner, another's miner, a miner that is leaving already.
         #[pallet::call_index(2)]
-        #[pallet::weight(T::WeightInfo::deregister_miner())]
-        pub fn deregister_miner(origin: OriginFor<T>, run: RunId, uid: Uid) -> DispatchResult {
+        #[pallet::weight(T::WeightInfo::leave_miner())]
+        pub fn leave_miner(origin: OriginFor<T>, run: RunId, uid: Uid) -> DispatchResult {
             let cold = ensure_signed(origin)?;
-            Self::do_deregister_miner(cold, run, uid)
+            Self::do_leave_miner(cold, run, uid)
         }
 
         /// Registers a validator with hot key `hot`, which takes part from the next window on.
@@ -897,16 +1041,18 @@ pub mod pallet {
         ///
         /// ## Errors
         ///
-        /// As [`Self::register_miner`], and a stake below the least; of a full table, one that does not exceed the lowest.
+        /// As [`Self::register_miner`] but for the price, and a stake below the least; of a full table, one that does not exceed the lowest.
         #[pallet::call_index(3)]
         #[pallet::weight(T::WeightInfo::register_validator())]
         pub fn register_validator(
             origin: OriginFor<T>,
             run: RunId,
             hot: T::AccountId,
+            proof: T::HotKeyProof,
             stake: Planck,
         ) -> DispatchResult {
             let cold = ensure_signed(origin)?;
+            Self::ensure_consent(run, Role::Validator, &cold, &hot, &proof)?;
             Self::do_register_validator(cold, run, hot, stake).map(|_| ())
         }
 
@@ -956,24 +1102,27 @@ pub mod pallet {
         ///
         /// ## Dispatch Origin
         ///
-        /// Signed by the hot key of a miner or validator.
+        /// Signed by the hot key of a miner or validator. `proof` is the signature of the peer's ed25519 key over
+        /// [`peer_consent`](protocol::consent::peer_consent).
         ///
         /// ## Errors
         ///
-        /// A key that does not take part in the run.
+        /// A key that does not take part in the run, a peer id that is not its own.
         #[pallet::call_index(6)]
-        #[pallet::weight(T::WeightInfo::announce())]
+        #[pallet::weight((T::WeightInfo::announce(), DispatchClass::Operational))]
         pub fn announce(
             origin: OriginFor<T>,
             run: RunId,
             peer_id: PeerId,
             addresses: Addresses,
+            proof: PeerProof,
         ) -> DispatchResult {
             let hot = ensure_signed(origin)?;
+            Self::ensure_peer(run, &hot, &peer_id, proof)?;
             Self::do_announce(hot, run, peer_id, addresses)
         }
 
-        /// Commits to an update of the current window; free if it succeeds.
+        /// Commits to an update of the current window.
         ///
         /// ## Dispatch Origin
         ///
@@ -983,20 +1132,18 @@ pub mod pallet {
         ///
         /// Another window or phase, a miner that takes part later, a second commitment.
         #[pallet::call_index(7)]
-        #[pallet::weight(T::WeightInfo::commit_update())]
+        #[pallet::weight((T::WeightInfo::commit_update(), DispatchClass::Operational))]
         pub fn commit_update(
             origin: OriginFor<T>,
             run: RunId,
             window: Window,
             hash: Hash,
-        ) -> DispatchResultWithPostInfo {
+        ) -> DispatchResult {
             let hot = ensure_signed(origin)?;
-            Self::do_commit_update(hot, run, window, hash)?;
-            Ok(Pays::No.into())
+            Self::do_commit_update(hot, run, window, hash)
         }
 
-        /// Opens the caller's commitment and shows the chunks that the chain asks for; free if it
-        /// succeeds.
+        /// Opens the caller's commitment and shows the chunks that the chain asks for.
         ///
         /// ## Dispatch Origin
         ///
@@ -1008,20 +1155,19 @@ pub mod pallet {
         /// commitment or the layout, other chunks than those asked for, an invalid proof, a chunk
         /// that does not decode, a payload that somebody else committed to before.
         #[pallet::call_index(8)]
-        #[pallet::weight(T::WeightInfo::reveal_update(chunks.len() as u32))]
+        #[pallet::weight((T::WeightInfo::reveal_update(chunks.len() as u32), DispatchClass::Operational))]
         pub fn reveal_update(
             origin: OriginFor<T>,
             run: RunId,
             window: Window,
             opening: Opening,
             chunks: RevealedChunks,
-        ) -> DispatchResultWithPostInfo {
+        ) -> DispatchResult {
             let hot = ensure_signed(origin)?;
-            Self::do_reveal_update(hot, run, window, opening, chunks)?;
-            Ok(Pays::No.into())
+            Self::do_reveal_update(hot, run, window, opening, chunks)
         }
 
-        /// Commits to the evaluations of the window before the current one; free if it succeeds.
+        /// Commits to the evaluations of the window before the current one.
         ///
         /// ## Dispatch Origin
         ///
@@ -1032,20 +1178,19 @@ pub mod pallet {
         /// Another window or phase, a validator without a permit for it, a second commitment, another version of measuring
         /// than the run's.
         #[pallet::call_index(10)]
-        #[pallet::weight(T::WeightInfo::commit_scores())]
+        #[pallet::weight((T::WeightInfo::commit_scores(), DispatchClass::Operational))]
         pub fn commit_scores(
             origin: OriginFor<T>,
             run: RunId,
             window: Window,
             hash: Hash,
             version: u32,
-        ) -> DispatchResultWithPostInfo {
+        ) -> DispatchResult {
             let hot = ensure_signed(origin)?;
-            Self::do_commit_scores(hot, run, window, hash, version)?;
-            Ok(Pays::No.into())
+            Self::do_commit_scores(hot, run, window, hash, version)
         }
 
-        /// Reveals the evaluations that the caller committed to; free if it succeeds. The salt becomes
+        /// Reveals the evaluations that the caller committed to. The salt becomes
         /// part of the next window's seed.
         ///
         /// ## Dispatch Origin
@@ -1057,7 +1202,7 @@ pub mod pallet {
         /// Another window or phase, no permit, no commitment, a second reveal, another version of measuring than the run's,
         /// evaluations and salt that do not fit the commitment.
         #[pallet::call_index(11)]
-        #[pallet::weight(T::WeightInfo::reveal_scores(evaluations.len() as u32))]
+        #[pallet::weight((T::WeightInfo::reveal_scores(evaluations.len() as u32), DispatchClass::Operational))]
         pub fn reveal_scores(
             origin: OriginFor<T>,
             run: RunId,
@@ -1065,10 +1210,9 @@ pub mod pallet {
             evaluations: Evaluations,
             salt: Hash,
             version: u32,
-        ) -> DispatchResultWithPostInfo {
+        ) -> DispatchResult {
             let hot = ensure_signed(origin)?;
-            Self::do_reveal_scores(hot, run, window, evaluations, salt, version)?;
-            Ok(Pays::No.into())
+            Self::do_reveal_scores(hot, run, window, evaluations, salt, version)
         }
 
         /// Transfers to `account` what it earned and may claim by now.
@@ -1110,8 +1254,7 @@ pub mod pallet {
 
         // Index 9 was an attestation without commitment.
 
-        /// Commits to what [`Self::reveal_attestation`] will say of the current window, so that nobody can copy it; free
-        /// if it succeeds.
+        /// Commits to what [`Self::reveal_attestation`] will say of the current window, so that nobody can copy it.
         ///
         /// ## Dispatch Origin
         ///
@@ -1121,20 +1264,19 @@ pub mod pallet {
         ///
         /// Another window or phase, no permit, a second commitment.
         #[pallet::call_index(14)]
-        #[pallet::weight(T::WeightInfo::commit_attestation())]
+        #[pallet::weight((T::WeightInfo::commit_attestation(), DispatchClass::Operational))]
         pub fn commit_attestation(
             origin: OriginFor<T>,
             run: RunId,
             window: Window,
             hash: Hash,
-        ) -> DispatchResultWithPostInfo {
+        ) -> DispatchResult {
             let hot = ensure_signed(origin)?;
-            Self::do_commit_attestation(hot, run, window, hash)?;
-            Ok(Pays::No.into())
+            Self::do_commit_attestation(hot, run, window, hash)
         }
 
         /// Says which revealed payloads the caller could fetch and found valid, and which state it
-        /// holds; free if it succeeds.
+        /// holds.
         ///
         /// ## Dispatch Origin
         ///
@@ -1145,7 +1287,7 @@ pub mod pallet {
         /// Another window or phase, no permit, no commitment, a second reveal, words that do not fit the commitment, a
         /// bitmap longer than the run's slots.
         #[pallet::call_index(15)]
-        #[pallet::weight(T::WeightInfo::reveal_attestation())]
+        #[pallet::weight((T::WeightInfo::reveal_attestation(), DispatchClass::Operational))]
         pub fn reveal_attestation(
             origin: OriginFor<T>,
             run: RunId,
@@ -1153,10 +1295,126 @@ pub mod pallet {
             bitmap: Bitmap,
             state_root: Hash,
             salt: Hash,
-        ) -> DispatchResultWithPostInfo {
+        ) -> DispatchResult {
             let hot = ensure_signed(origin)?;
-            Self::do_reveal_attestation(hot, run, window, bitmap, state_root, salt)?;
+            Self::do_reveal_attestation(hot, run, window, bitmap, state_root, salt)
+        }
+
+        /// Removes a miner that has not committed to anything in `idle_windows` whole windows; free if it succeeds. Its bond
+        /// waits as that of a miner that left.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by anybody.
+        ///
+        /// ## Errors
+        ///
+        /// An unknown miner, one that is not idle.
+        #[pallet::call_index(40)]
+        #[pallet::weight(T::WeightInfo::evict())]
+        pub fn evict(origin: OriginFor<T>, run: RunId, uid: Uid) -> DispatchResultWithPostInfo {
+            ensure_signed(origin)?;
+            Self::do_evict(run, uid)?;
             Ok(Pays::No.into())
+        }
+
+        /// Returns the bond of the miner that had `uid` from `registered_window` on and is gone to its cold key, and lets both
+        /// of its keys join again.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by anybody.
+        ///
+        /// ## Errors
+        ///
+        /// No bond of such a miner, or one that is still at risk.
+        #[pallet::call_index(41)]
+        #[pallet::weight(T::WeightInfo::withdraw_bond())]
+        pub fn withdraw_bond(
+            origin: OriginFor<T>,
+            run: RunId,
+            uid: Uid,
+            registered_window: Window,
+        ) -> DispatchResult {
+            ensure_signed(origin)?;
+            Self::do_withdraw_bond(run, uid, registered_window)
+        }
+
+        /// Has another hot key sign for a seat from the next window on; the old one finishes the open window. Standing, bond
+        /// and stake stay. A second call before that replaces the key that waits.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the seat's cold key. `proof` is the new key's consent, as at registration.
+        ///
+        /// ## Errors
+        ///
+        /// An unknown seat, another's seat, a key that takes part already, does not consent or left too short a time ago.
+        #[pallet::call_index(42)]
+        #[pallet::weight(T::WeightInfo::rotate_hot_key())]
+        pub fn rotate_hot_key(
+            origin: OriginFor<T>,
+            run: RunId,
+            seat: Seat,
+            hot: T::AccountId,
+            proof: T::HotKeyProof,
+        ) -> DispatchResult {
+            let cold = ensure_signed(origin)?;
+            Self::ensure_consent(run, seat.role(), &cold, &hot, &proof)?;
+            Self::do_rotate_hot_key(cold, run, seat, hot)
+        }
+
+        /// Offers a seat to another cold key, which may accept it `hand_over_windows` later. Replaces an earlier offer.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the seat's cold key.
+        ///
+        /// ## Errors
+        ///
+        /// An unknown seat, another's seat.
+        #[pallet::call_index(43)]
+        #[pallet::weight(T::WeightInfo::offer_cold())]
+        pub fn offer_cold(
+            origin: OriginFor<T>,
+            run: RunId,
+            seat: Seat,
+            to: T::AccountId,
+        ) -> DispatchResult {
+            let cold = ensure_signed(origin)?;
+            Self::do_offer_cold(cold, run, seat, to)
+        }
+
+        /// Takes over a seat with what is held for it. Pay that the old cold key may claim stays its own.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the key that the seat is offered to.
+        ///
+        /// ## Errors
+        ///
+        /// No such offer, or one that cannot be accepted yet.
+        #[pallet::call_index(44)]
+        #[pallet::weight(T::WeightInfo::accept_cold())]
+        pub fn accept_cold(origin: OriginFor<T>, run: RunId, seat: Seat) -> DispatchResult {
+            let cold = ensure_signed(origin)?;
+            Self::do_accept_cold(cold, run, seat)
+        }
+
+        /// Takes back the offer of a seat.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the seat's cold key.
+        ///
+        /// ## Errors
+        ///
+        /// An unknown seat, another's seat, no offer.
+        #[pallet::call_index(45)]
+        #[pallet::weight(T::WeightInfo::cancel_cold())]
+        pub fn cancel_cold(origin: OriginFor<T>, run: RunId, seat: Seat) -> DispatchResult {
+            let cold = ensure_signed(origin)?;
+            Self::do_cancel_cold(cold, run, seat)
         }
 
         /// Takes a part of a validator's own stake out; it can be withdrawn `unbonding_windows` later.
@@ -1294,49 +1552,51 @@ pub mod pallet {
         }
 
         /// Proves that one of two commitments is a copy of the other, in one window or over several: by a chunk that both have
-        /// at the same place. The later one's miner is slashed.
+        /// at the same place. The later one's miner is slashed. Free if it succeeds.
         ///
         /// ## Dispatch Origin
         ///
-        /// Signed by anybody, who has half of the slash.
+        /// Signed by anybody. Half of the slash is the signer's, or its cold key's if it is a participant's hot key.
         ///
         /// ## Errors
         ///
         /// A commitment that is not revealed or too old, a proof that is not valid, chunks that differ or say too little, a
         /// fault that is known.
         #[pallet::call_index(60)]
-        #[pallet::weight(T::WeightInfo::report_copy())]
+        #[pallet::weight((T::WeightInfo::report_copy(), DispatchClass::Operational))]
         pub fn report_copy(
             origin: OriginFor<T>,
             run: RunId,
             commitments: [CommitmentName; 2],
             index: u32,
             chunks: Box<[ShownChunk; 2]>,
-        ) -> DispatchResult {
+        ) -> DispatchResultWithPostInfo {
             let reporter = ensure_signed(origin)?;
-            Self::do_report_copy(reporter, run, commitments, index, *chunks)
+            Self::do_report_copy(reporter, run, commitments, index, *chunks)?;
+            Ok(Pays::No.into())
         }
 
-        /// Proves that a chunk of a payload does not decode. Its miner is slashed.
+        /// Proves that a chunk of a payload does not decode. Its miner is slashed. Free if it succeeds.
         ///
         /// ## Dispatch Origin
         ///
-        /// Signed by anybody, who has half of the slash.
+        /// Signed by anybody. Half of the slash is the signer's, or its cold key's if it is a participant's hot key.
         ///
         /// ## Errors
         ///
         /// A commitment that is not revealed or too old, a proof that is not valid, a chunk that decodes, a fault that is known.
         #[pallet::call_index(61)]
-        #[pallet::weight(T::WeightInfo::report_malformed())]
+        #[pallet::weight((T::WeightInfo::report_malformed(), DispatchClass::Operational))]
         pub fn report_malformed(
             origin: OriginFor<T>,
             run: RunId,
             commitment: CommitmentName,
             index: u32,
             chunk: Box<ShownChunk>,
-        ) -> DispatchResult {
+        ) -> DispatchResultWithPostInfo {
             let reporter = ensure_signed(origin)?;
-            Self::do_report_malformed(reporter, run, commitment, index, *chunk)
+            Self::do_report_malformed(reporter, run, commitment, index, *chunk)?;
+            Ok(Pays::No.into())
         }
 
         /// Asks for a chunk of a payload. The miner must show it within `answer_blocks` and then has the challenger's bond; if
@@ -1371,7 +1631,7 @@ pub mod pallet {
         ///
         /// A chunk that nobody asks for, an answer that is late, a proof that is not valid.
         #[pallet::call_index(63)]
-        #[pallet::weight(T::WeightInfo::answer_data())]
+        #[pallet::weight((T::WeightInfo::answer_data(), DispatchClass::Operational))]
         pub fn answer_data(
             origin: OriginFor<T>,
             run: RunId,
@@ -1435,7 +1695,7 @@ pub mod pallet {
         ///
         /// No such dispute, another window, no juror, a second commitment.
         #[pallet::call_index(66)]
-        #[pallet::weight(T::WeightInfo::commit_verdict())]
+        #[pallet::weight((T::WeightInfo::commit_verdict(), DispatchClass::Operational))]
         pub fn commit_verdict(
             origin: OriginFor<T>,
             run: RunId,
@@ -1456,7 +1716,7 @@ pub mod pallet {
         ///
         /// No such dispute, another window, no juror, no commitment, a second reveal, one that does not fit the commitment.
         #[pallet::call_index(67)]
-        #[pallet::weight(T::WeightInfo::reveal_verdict())]
+        #[pallet::weight((T::WeightInfo::reveal_verdict(), DispatchClass::Operational))]
         pub fn reveal_verdict(
             origin: OriginFor<T>,
             run: RunId,
@@ -1491,9 +1751,40 @@ pub mod pallet {
 
     #[pallet::view_functions]
     impl<T: Config> Pallet<T> {
-        /// All participants of a run.
-        pub fn metagraph(run: RunId) -> Option<Metagraph<T::AccountId>> {
-            Self::view_metagraph(run)
+        /// A page of the participants of a run; `None` for an unknown run.
+        pub fn metagraph(run: RunId, page: u32) -> Option<Metagraph<T::AccountId>> {
+            Self::view_metagraph(run, page)
+        }
+
+        /// Where a run is and when its next phase begins; `None` for an unknown run.
+        pub fn phase(run: RunId) -> Option<PhaseInfo> {
+            Self::view_phase(run)
+        }
+
+        /// The blocks at which the work on a window changes; `None` for an unknown run.
+        pub fn schedule(run: RunId, window: Window) -> Option<Boundaries> {
+            Self::view_schedule(run, window)
+        }
+
+        /// A page of what a miner trains on in the current window, [`VIEW_PAGE`](crate::view::VIEW_PAGE) samples long;
+        /// `None` for an unknown miner and before the run's first block.
+        pub fn assignment(run: RunId, uid: Uid, page: u32) -> Option<Assignment> {
+            Self::view_assignment(run, uid, page)
+        }
+
+        /// A miner's score; `None` for an unknown miner.
+        pub fn standing(run: RunId, uid: Uid) -> Option<StandingInfo> {
+            Self::view_standing(run, uid)
+        }
+
+        /// What is disputed and proven of a window.
+        pub fn disputes(run: RunId, window: Window) -> Disputes<T::AccountId> {
+            Self::view_disputes(run, window)
+        }
+
+        /// What a run owes an account; `None` for an unknown run.
+        pub fn claimable(run: RunId, account: T::AccountId) -> Option<Claimable> {
+            Self::view_claimable(run, &account)
         }
 
         /// The settings in force.
@@ -1509,6 +1800,20 @@ pub mod pallet {
         /// The current window and the seed that assigns its samples.
         pub fn assignment_seed(run: RunId) -> Option<(Window, Hash)> {
             Self::view_assignment_seed(run)
+        }
+
+        /// What joining a run as a miner costs in this block, in planck.
+        pub fn next_price(run: RunId) -> Option<Planck> {
+            Self::view_next_price(run)
+        }
+
+        /// The bond of a miner that is gone, and when it can be withdrawn.
+        pub fn departure(
+            run: RunId,
+            uid: Uid,
+            registered_window: Window,
+        ) -> Option<Departure<T::AccountId>> {
+            Departures::<T>::get(run, (uid, registered_window))
         }
 
         /// The accepted set of a window; `None` before it is fixed.

@@ -17,6 +17,7 @@ use protocol::{
     books::{self, due, settlement_input, takes_part, Facts, MinerRow, ValidatorRow, Voter},
     consensus::{emission_at, pay, settle, split_emission, Outcome, ValidatorOutcome},
     settings::{ConsensusKind, StandingKind},
+    strikes,
     window::phase_at,
     RunId, Uid, ValidatorIndex, Window,
 };
@@ -68,6 +69,7 @@ impl<T: Config> Pallet<T> {
         }
         let runs: Vec<RunId> = Runs::<T>::iter_keys().collect();
         for run_id in runs {
+            while Self::change_step(run_id, meter) {}
             while Self::settle_step(run_id, meter) {}
             while Self::slash_step(run_id, meter) {}
             while Self::prune_step(run_id, meter) {}
@@ -210,7 +212,9 @@ impl<T: Config> Pallet<T> {
             facts,
             incentive,
         );
-        let outcome = settle(&input, incentive)?;
+        let mut outcome = settle(&input, incentive)?;
+        let struck = Self::struck(run_id, window, &validators);
+        strikes::refuse_pay(&mut outcome.validators, &struck);
         let split = split_emission(&record.settings.emission, pot)?;
         let miner_shares: Vec<_> = outcome.miners.iter().map(|miner| miner.share).collect();
         let (miner_amounts, _) = pay(split.miners, &miner_shares)?;
@@ -315,6 +319,23 @@ impl<T: Config> Pallet<T> {
             }),
         };
         validators.iter().map(row).collect()
+    }
+
+    /// The validators, by index, that committed to scores in one of the last windows and withheld them.
+    fn struck(
+        run_id: RunId,
+        window: Window,
+        validators: &BTreeMap<u16, ValidatorOf<T>>,
+    ) -> Vec<ValidatorIndex> {
+        let is_struck = |index: u16, validator: &ValidatorOf<T>| {
+            strikes::is_struck(window, validator.registered_window, |judged| {
+                let key = (run_id, judged, index);
+                let revealed = ScoreReveals::<T>::contains_key(key);
+                strikes::is_withheld(ScoreCommitments::<T>::contains_key(key), revealed)
+            })
+        };
+        let struck = validators.iter().filter(|(index, validator)| is_struck(**index, validator));
+        struck.map(|(index, _)| *index).collect()
     }
 
     /// Writes the standings and the pay of one page of miners.

@@ -18,9 +18,9 @@ use sp_runtime::{traits::Zero, DispatchResult};
 
 use crate::{
     account_bytes, Attestation, AttestationCommitments, Attestations, Bitmap, CommitCounts,
-    Commitment, Commitments, Config, Error, Evaluations, Event, Layouts, MinerUids, Miners, Pallet,
-    PayloadOwners, Permits, Reveal, RevealedChunks, Reveals, RunOf, Runs, ScoreCommitments,
-    ScoreReveal, ScoreReveals, ValidatorIndices, Validators, Windows,
+    Commitment, Commitments, Config, Error, Evaluations, Event, Layouts, MinerOf, MinerUids,
+    Miners, Pallet, PayloadOwners, Permits, Reveal, RevealedChunks, Reveals, RunOf, Runs,
+    ScoreCommitments, ScoreReveal, ScoreReveals, ValidatorIndices, Validators, Windows,
 };
 
 impl<T: Config> Pallet<T> {
@@ -31,12 +31,14 @@ impl<T: Config> Pallet<T> {
         hash: Hash,
     ) -> DispatchResult {
         Self::ensure_phase(run_id, window, Phase::Commit)?;
-        let uid = Self::active_miner(run_id, &hot, window)?;
+        let (uid, mut miner) = Self::active_miner(run_id, &hot, window)?;
         let key = (run_id, window, uid);
         ensure!(!Commitments::<T>::contains_key(key), Error::<T>::AlreadyCommitted);
         let order = CommitCounts::<T>::get(run_id, window);
         CommitCounts::<T>::insert(run_id, window, order.saturating_add(1));
         Commitments::<T>::insert(key, Commitment { hash, block: Self::now(), order });
+        miner.committed_window = Some(window);
+        Miners::<T>::insert(run_id, uid, miner);
         Self::deposit_event(Event::UpdateCommitted { run: run_id, window, uid, hash });
         Ok(())
     }
@@ -49,7 +51,7 @@ impl<T: Config> Pallet<T> {
         chunks: RevealedChunks,
     ) -> DispatchResult {
         let run = Self::ensure_phase(run_id, window, Phase::Reveal)?;
-        let uid = Self::active_miner(run_id, &hot, window)?;
+        let (uid, _) = Self::active_miner(run_id, &hot, window)?;
         let key = (run_id, window, uid);
         let commitment = Commitments::<T>::get(key).ok_or(Error::<T>::NotCommitted)?;
         ensure!(!Reveals::<T>::contains_key(key), Error::<T>::AlreadyRevealed);
@@ -85,7 +87,7 @@ impl<T: Config> Pallet<T> {
         chunks: &RevealedChunks,
     ) -> Result<(), Error<T>> {
         let record = Windows::<T>::get(run_id, window).ok_or(Error::<T>::Internal)?;
-        let seed = record.challenge_seed.ok_or(Error::<T>::Internal)?;
+        let seed = record.challenge_seed.ok_or(Error::<T>::ChallengeNotDrawn)?;
         let count = run.settings.incentive.challenge_chunks;
         let asked = challenged_chunks(&seed, run_id, window, uid, run.chunk_count, count);
         let shown = chunks.iter().map(|chunk| chunk.index);
@@ -216,7 +218,7 @@ impl<T: Config> Pallet<T> {
             &salt,
         );
         ensure!(hash == committed, Error::<T>::OpeningMismatch);
-        run.salt_mix = mix_salt(&run.salt_mix, &salt);
+        run.salt_mix = mix_salt(&run.salt_mix, window, index, &salt);
         Runs::<T>::insert(run_id, run);
         let count = evaluations.len() as u32;
         ScoreReveals::<T>::insert(key, ScoreReveal { evaluations, salt });
@@ -257,12 +259,19 @@ impl<T: Config> Pallet<T> {
         Ok((run, moment))
     }
 
-    /// The slot of the miner with this hot key, if it takes part in `window`.
-    fn active_miner(run_id: RunId, hot: &T::AccountId, window: Window) -> Result<Uid, Error<T>> {
+    /// The miner with this hot key, if it takes part in `window`.
+    fn active_miner(
+        run_id: RunId,
+        hot: &T::AccountId,
+        window: Window,
+    ) -> Result<(Uid, MinerOf<T>), Error<T>> {
         let uid = MinerUids::<T>::get(run_id, hot).ok_or(Error::<T>::MinerUnknown)?;
         let miner = Miners::<T>::get(run_id, uid).ok_or(Error::<T>::Internal)?;
-        ensure!(takes_part(miner.registered_window, window), Error::<T>::NotYetActive);
-        Ok(uid)
+        // A key that is to replace another one leads to the slot, too.
+        let is_active = takes_part(miner.registered_window, window) && miner.hot == *hot;
+        ensure!(is_active, Error::<T>::NotYetActive);
+        ensure!(miner.last_window.is_none_or(|last| window <= last), Error::<T>::LeavingAlready);
+        Ok((uid, miner))
     }
 
     /// The slot of the validator with this hot key, if it has a permit for `window`.
@@ -273,7 +282,8 @@ impl<T: Config> Pallet<T> {
     ) -> Result<ValidatorIndex, Error<T>> {
         let index = ValidatorIndices::<T>::get(run_id, hot).ok_or(Error::<T>::ValidatorUnknown)?;
         let validator = Validators::<T>::get(run_id, index).ok_or(Error::<T>::Internal)?;
-        ensure!(takes_part(validator.registered_window, window), Error::<T>::NotYetActive);
+        let is_active = takes_part(validator.registered_window, window) && validator.hot == *hot;
+        ensure!(is_active, Error::<T>::NotYetActive);
         let permit = permit_of(&Permits::<T>::get(run_id, window), index);
         ensure!(permit.is_some(), Error::<T>::NoPermit);
         Ok(index)

@@ -2,11 +2,15 @@
 
 use alloc::vec::Vec;
 
-use frame_support::{traits::Get, weights::Weight, BoundedVec};
+use frame_support::{
+    traits::{Get, Randomness},
+    weights::Weight,
+    BoundedVec,
+};
 use frame_system::pallet_prelude::BlockNumberFor;
 use protocol::{
     accept::bitmap_of,
-    books::{self, permits, Acceptance, Attested, Permit, Revealed, Staked, Voter},
+    books::{self, permits, takes_part, Acceptance, Attested, Permit, Revealed, Staked, Voter},
     seed::{challenge_seed, window_seed},
     window::phase_at,
     Hash, RunId, Window,
@@ -23,19 +27,19 @@ impl<T: Config> Pallet<T> {
     /// Looks at every run, of which there are few, and does the work of the boundary that the block is, if any.
     pub(crate) fn do_boundaries(now: BlockNumberFor<T>) -> Weight {
         let block: u32 = now.saturated_into();
-        let parent: Hash = frame_system::Pallet::<T>::parent_hash().into();
+        let randomness = Self::randomness();
         let runs: Vec<_> = Runs::<T>::iter().collect();
         let mut weight = T::WeightInfo::look_at_runs(T::RunsMax::get());
         for (run_id, run) in runs {
             let Some(moment) = phase_at(&run.settings.schedule, block) else {
                 continue;
             };
-            let (commit_end, attest_end) =
-                (run.settings.schedule.commit_end, run.settings.schedule.attest_end);
+            let (challenge, attest_end) =
+                (run.settings.schedule.challenge_offset(), run.settings.schedule.attest_end);
             weight = weight.saturating_add(match moment.offset {
-                0 => Self::open_window(run_id, run, moment.window, &parent),
-                offset if offset == commit_end => {
-                    Self::draw_challenge(run_id, moment.window, &parent)
+                0 => Self::open_window(run_id, run, moment.window, &randomness),
+                offset if offset == challenge => {
+                    Self::draw_challenge(run_id, moment.window, &randomness)
                 }
                 offset if offset == attest_end => Self::accept(run_id, &run, moment.window),
                 _ => Weight::zero(),
@@ -44,8 +48,13 @@ impl<T: Config> Pallet<T> {
         weight
     }
 
+    /// The chain's randomness as of the block before.
+    fn randomness() -> Hash {
+        T::Randomness::random(&T::PalletId::get().0).0.into()
+    }
+
     /// Applies settings that are due and fixes the window's seed.
-    fn open_window(run_id: RunId, mut run: RunOf<T>, window: Window, parent: &Hash) -> Weight {
+    fn open_window(run_id: RunId, mut run: RunOf<T>, window: Window, randomness: &Hash) -> Weight {
         if let Some(scheduled) =
             PendingSettings::<T>::get(run_id).filter(|scheduled| scheduled.window <= window)
         {
@@ -54,7 +63,7 @@ impl<T: Config> Pallet<T> {
             Self::deposit_event(Event::SettingsApplied { run: run_id, window });
         }
         run.status = RunStatus::Open;
-        let seed = window_seed(parent, run_id, window, &run.salt_mix);
+        let seed = window_seed(randomness, run_id, window, &run.salt_mix);
         let record = WindowRecord {
             seed,
             challenge_seed: None,
@@ -97,11 +106,11 @@ impl<T: Config> Pallet<T> {
             .collect()
     }
 
-    /// Draws the seed of the challenged chunks from the hash of the commit phase's last block.
-    fn draw_challenge(run_id: RunId, window: Window, parent: &Hash) -> Weight {
+    /// Draws the seed of the challenged chunks from what the block behind the commit phase decided.
+    fn draw_challenge(run_id: RunId, window: Window, randomness: &Hash) -> Weight {
         Windows::<T>::mutate(run_id, window, |record| {
             if let Some(record) = record {
-                record.challenge_seed = Some(challenge_seed(&record.seed, parent));
+                record.challenge_seed = Some(challenge_seed(&record.seed, randomness));
             }
         });
         T::WeightInfo::draw_challenge()
@@ -140,8 +149,9 @@ impl<T: Config> Pallet<T> {
     fn revealed(run_id: RunId, window: Window) -> Vec<Revealed> {
         Reveals::<T>::iter_prefix((run_id, window))
             .filter_map(|(uid, reveal)| {
-                // Nobody leaves with a commitment of the window, so that the miner is who revealed.
-                let miner = Miners::<T>::get(run_id, uid)?;
+                // Who took over the slot of a miner that had to make room takes part later.
+                let miner = Miners::<T>::get(run_id, uid)
+                    .filter(|miner| takes_part(miner.registered_window, window))?;
                 Some(Revealed {
                     uid,
                     base_state_root: reveal.opening.base_state_root,

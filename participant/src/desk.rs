@@ -14,8 +14,9 @@ use node_client::{
 use protocol::{
     commitment::{AttestationOpening, ChunkProof, Opening},
     consensus::Evaluation,
+    consent::Role,
     settings::SCORE_VERSION,
-    AccountBytes, BlockNumber, Hash, RunId, Window,
+    AccountBytes, BlockNumber, Hash, RunId, Uid, Window,
 };
 
 use crate::{
@@ -64,6 +65,8 @@ pub enum Errand {
         peer_id: Vec<u8>,
         /// Multiaddresses as bytes, at most four.
         addresses: Vec<Vec<u8>>,
+        /// The signature of the peer's key over [`protocol::consent::peer_consent`].
+        proof: [u8; 64],
     },
     /// Opens the commitment to an update.
     RevealUpdate {
@@ -90,13 +93,23 @@ pub enum Errand {
         /// Salt of the commitment that they open.
         salt: Hash,
     },
+    /// Proves that two commitments have a chunk in common.
+    ReportCopy {
+        /// The window and slot of each, and since when its miner has the slot.
+        commitments: [(Window, Uid, Window); 2],
+        /// The chunk's number.
+        index: u32,
+        /// The chunk, with its proof for each.
+        chunks: Box<[ChunkProof; 2]>,
+    },
 }
 
 /// A registration, which the cold key signs.
 #[derive(Clone, Copy, Debug)]
 pub enum Registration {
-    /// As a miner; the chain takes its bond from the cold key.
-    Miner,
+    /// As a miner for this price in planck at most; the chain burns the price and holds the bond of the cold key. Without
+    /// a number, for twice what it costs when the first attempt begins.
+    Miner(Option<u128>),
     /// As a validator with this stake in planck.
     Validator(u128),
 }
@@ -200,12 +213,8 @@ impl Desk {
         is_there: impl Fn() -> F,
         patience: Duration,
     ) -> Result<()> {
-        let (run, hot) = (self.run, self.account());
-        let call = match registration {
-            Registration::Miner => Call::RegisterMiner { run, hot },
-            Registration::Validator(stake) => Call::RegisterValidator { run, hot, stake },
-        };
         let attempts = async {
+            let call = self.registration_call(cold, registration).await?;
             while !is_there().await? {
                 match self.chain.submit(cold, call.clone()).await {
                     Ok(_) => {
@@ -228,6 +237,26 @@ impl Desk {
             .context("the registration was not included in time")?
     }
 
+    async fn registration_call(&self, cold: &Keypair, registration: Registration) -> Result<Call> {
+        let (run, hot) = (self.run, self.account());
+        let genesis = self.chain.genesis_hash().await?;
+        let prove =
+            |role| keys::prove_hot_key(&self.hot, &genesis, run, role, &keys::account(cold));
+        Ok(match registration {
+            Registration::Miner(limit) => {
+                let price = self.chain.entry_price(run, None).await?;
+                let price = price.with_context(|| format!("there is no run {run}"))?;
+                let max_price = limit.unwrap_or(price.saturating_mul(2));
+                let proof = prove(Role::Miner);
+                tracing::info!(price, max_price, "joining has a price, in planck");
+                Call::RegisterMiner { run, hot, proof, max_price }
+            }
+            Registration::Validator(stake) => {
+                Call::RegisterValidator { run, hot, proof: prove(Role::Validator), stake }
+            }
+        })
+    }
+
     /// Forgets what was pledged before the window `first`; nothing can be pledged for those any more.
     ///
     /// # Errors
@@ -240,7 +269,9 @@ impl Desk {
     fn call(&self, errand: Errand) -> Call {
         let run = self.run;
         match errand {
-            Errand::Announce { peer_id, addresses } => Call::Announce { run, peer_id, addresses },
+            Errand::Announce { peer_id, addresses, proof } => {
+                Call::Announce { run, peer_id, addresses, proof }
+            }
             Errand::RevealUpdate { window, opening, chunks } => {
                 Call::RevealUpdate { run, window, opening, chunks }
             }
@@ -249,6 +280,9 @@ impl Desk {
             }
             Errand::RevealScores { window, evaluations, salt } => {
                 Call::RevealScores { run, window, evaluations, salt, version: SCORE_VERSION }
+            }
+            Errand::ReportCopy { commitments, index, chunks } => {
+                Call::ReportCopy { run, commitments, index, chunks }
             }
         }
     }

@@ -11,12 +11,14 @@ use crate::{
 
 mod bounds;
 mod disputes;
+mod entry;
 mod optimisers;
 mod staking;
 
 use bounds::in_range;
 pub use bounds::{SettingsError, PPM};
 pub use disputes::{Disputes, JURORS_MAX};
+pub use entry::Entry;
 pub use optimisers::{InnerOptimiser, OuterStep};
 pub use staking::{Staking, UNBONDING_WINDOWS_MAX};
 
@@ -169,6 +171,8 @@ pub struct Settings {
     pub staking: Staking,
     /// What faults and accusations cost.
     pub disputes: Disputes,
+    /// What joining and leaving cost.
+    pub entry: Entry,
 }
 
 /// What every miner must do, judged by the protocol.
@@ -328,6 +332,7 @@ impl Settings {
         self.emission.validate()?;
         self.staking.validate()?;
         self.disputes.validate()?;
+        self.entry.validate()?;
         // A u16 times two u32 is below 2^80.
         self.validate_capacity()?;
         let needed = u128::from(self.incentive.uid_max)
@@ -461,6 +466,15 @@ impl Settings {
             },
             staking: Staking::example(),
             disputes: Disputes::example(),
+            entry: Entry {
+                price_min: 10 * UNIT,
+                price_max: 1_000 * UNIT,
+                price_halving_blocks: 1_000,
+                price_rise_ppm: 1_260_000,
+                immunity_windows: 8,
+                idle_windows: 4,
+                hand_over_windows: 2,
+            },
         }
     }
 }
@@ -517,6 +531,8 @@ impl Incentive {
         in_range("unscored_max", self.unscored_max, 0, u128::from(self.accepted_max))?;
         in_range("evaluation_quorum_ppm", self.evaluation_quorum_ppm, 1, ppm)?;
         in_range("missed_penalty_ppm", self.missed_penalty_ppm, 0, ppm)?;
+        // Who leaves waits for something, and what is at risk is more than nothing.
+        in_range("miner_bond", self.miner_bond, 1, u128::MAX)?;
         in_range("validator_stake_min", self.validator_stake_min, 1, u128::from(u64::MAX))?;
         in_range("challenge_chunks", self.challenge_chunks, 1, u128::from(CHALLENGE_CHUNKS_MAX))
     }

@@ -7,6 +7,9 @@
 //!                                                                              0       score_commit_end   score_reveal_end
 //! ```
 //!
+//! The block at `commit_end` belongs to the reveal phase and nobody can reveal in it: the chunks that a reveal must show
+//! are drawn one block later, from what that block decides, so that whoever writes it cannot commit any more.
+//!
 //! An extrinsic included in block `n` is judged by `phase_at(schedule, n)`. A boundary belongs to
 //! what follows it: the block at offset `commit_end` is the first one of the reveal phase.
 
@@ -18,7 +21,7 @@ use crate::Window;
 
 /// When the windows of a run and their phases begin and end, in blocks.
 ///
-/// Valid (see [`Schedule::validate`]) if 0 < `commit_end` < `reveal_end` < `attest_commit_end` < `attest_end` <
+/// Valid (see [`Schedule::validate`]) if 0 < `commit_end` < `commit_end` + 1 < `reveal_end` < `attest_commit_end` < `attest_end` <
 /// `window_blocks` and 0 < `score_commit_end` < `score_reveal_end` < `window_blocks`.
 #[derive(
     Encode,
@@ -71,7 +74,7 @@ pub enum ScheduleError {
 }
 
 /// The phase of a block's window: the work that is allowed on the window's updates.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Encode, Decode, TypeInfo, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Phase {
     /// Miners train and commit.
     Commit,
@@ -86,7 +89,7 @@ pub enum Phase {
 }
 
 /// The phase of scoring: the work that is allowed on the scores of the window **before** the block's window.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Encode, Decode, TypeInfo, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum ScorePhase {
     /// Validators measure and commit.
     Commit,
@@ -97,7 +100,7 @@ pub enum ScorePhase {
 }
 
 /// The place of a block in a run.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Encode, Decode, TypeInfo, Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Moment {
     /// The window the block belongs to.
     pub window: Window,
@@ -109,12 +112,34 @@ pub struct Moment {
     pub score_phase: ScorePhase,
 }
 
+/// The blocks at which the work on a window changes: each is the first one of what follows.
+#[derive(Encode, Decode, TypeInfo, Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Boundaries {
+    /// The window's first block: updates can be committed.
+    pub start: u32,
+    /// Updates can be revealed, and no longer be committed.
+    pub commit_end: u32,
+    /// Validators can attest.
+    pub reveal_end: u32,
+    /// The first block in which attestations are revealed, and not committed to any more.
+    pub attest_commit_end: u32,
+    /// The accepted set is computed.
+    pub attest_end: u32,
+    /// The next window begins: scores can be committed.
+    pub end: u32,
+    /// Scores can be revealed.
+    pub score_commit_end: u32,
+    /// The window is settled.
+    pub score_reveal_end: u32,
+}
+
 impl Schedule {
     /// Checks the order of the boundaries.
     pub fn validate(&self) -> Result<(), ScheduleError> {
         let boundaries = [
             (("window start", 0), ("commit_end", self.commit_end)),
             (("commit_end", self.commit_end), ("reveal_end", self.reveal_end)),
+            (("the challenge", self.challenge_offset()), ("reveal_end", self.reveal_end)),
             (("reveal_end", self.reveal_end), ("attest_commit_end", self.attest_commit_end)),
             (("attest_commit_end", self.attest_commit_end), ("attest_end", self.attest_end)),
             (("attest_end", self.attest_end), ("window_blocks", self.window_blocks)),
@@ -131,6 +156,17 @@ impl Schedule {
             }
         }
         Ok(())
+    }
+
+    /// The offset of the block in which the challenged chunks of a window are drawn, the one behind `commit_end`:
+    /// [`crate::seed::challenge_seed`].
+    pub fn challenge_offset(&self) -> u32 {
+        self.commit_end.saturating_add(1)
+    }
+
+    /// The block in which the challenged chunks of `window` are drawn. `None` past the last block number.
+    pub fn challenge_block(&self, window: Window) -> Option<u32> {
+        self.window_start(window)?.checked_add(self.challenge_offset())
     }
 
     /// First block of window `window`. `None` past the last block number.
@@ -160,6 +196,41 @@ impl Schedule {
             ScorePhase::Settle => self.window_blocks,
         };
         self.window_start(window.checked_add(1)?)?.checked_add(offset)
+    }
+}
+
+impl Schedule {
+    /// All boundaries of `window`. `None` past the last block number.
+    pub fn boundaries(&self, window: Window) -> Option<Boundaries> {
+        Some(Boundaries {
+            start: self.window_start(window)?,
+            commit_end: self.phase_end_block(window, Phase::Commit)?,
+            reveal_end: self.phase_end_block(window, Phase::Reveal)?,
+            attest_commit_end: self.phase_end_block(window, Phase::AttestCommit)?,
+            attest_end: self.phase_end_block(window, Phase::AttestReveal)?,
+            end: self.phase_end_block(window, Phase::Apply)?,
+            score_commit_end: self.score_phase_end_block(window, ScorePhase::Commit)?,
+            score_reveal_end: self.score_phase_end_block(window, ScorePhase::Reveal)?,
+        })
+    }
+
+    /// The first block after `block` in which a phase begins: the run's first block before it starts. `None` past the
+    /// last block number.
+    pub fn next_boundary(&self, block: u32) -> Option<u32> {
+        let Some(moment) = phase_at(self, block) else {
+            return Some(self.start_block).filter(|start| *start > block);
+        };
+        let offsets = [
+            self.commit_end,
+            self.reveal_end,
+            self.attest_commit_end,
+            self.attest_end,
+            self.score_commit_end,
+            self.score_reveal_end,
+            self.window_blocks,
+        ];
+        let next = offsets.into_iter().filter(|offset| *offset > moment.offset).min()?;
+        self.window_start(moment.window)?.checked_add(next)
     }
 }
 

@@ -2,7 +2,9 @@
 //! from the chain's bytes as they are; the metadata test of `runtime-tests` fails when the pallet's shape changes.
 
 use codec::{Decode, Encode};
-use protocol::{fixed::Q32, AccountBytes, Hash, Planck, RunId, Uid, ValidatorIndex, Window};
+use protocol::{
+    entry::Seat, fixed::Q32, AccountBytes, Hash, Planck, RunId, Uid, ValidatorIndex, Window,
+};
 
 /// Why a window is void, in the pallet's order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
@@ -39,10 +41,13 @@ pub enum GauntletEvent {
         uid: Uid,
         hot: AccountBytes,
         cold: AccountBytes,
+        price: Planck,
     },
     MinerLeft {
         run: RunId,
         uid: Uid,
+        registered_window: Window,
+        due: Option<Window>,
     },
     ValidatorRegistered {
         run: RunId,
@@ -161,5 +166,52 @@ pub enum GauntletEvent {
         window: Window,
         index: ValidatorIndex,
         hash: Hash,
+    },
+    #[codec(index = 40)]
+    MinerLeaving {
+        run: RunId,
+        uid: Uid,
+        last_window: Window,
+    },
+    MinerDisplaced {
+        run: RunId,
+        uid: Uid,
+        value: Q32,
+    },
+    MinerEvicted {
+        run: RunId,
+        uid: Uid,
+    },
+    BondReturned {
+        run: RunId,
+        uid: Uid,
+        cold: AccountBytes,
+        amount: Planck,
+    },
+    HotKeyRotating {
+        run: RunId,
+        seat: Seat,
+        hot: AccountBytes,
+        window: Window,
+    },
+    HotKeyRotated {
+        run: RunId,
+        seat: Seat,
+        hot: AccountBytes,
+    },
+    ColdOffered {
+        run: RunId,
+        seat: Seat,
+        to: AccountBytes,
+        window: Window,
+    },
+    ColdOfferCancelled {
+        run: RunId,
+        seat: Seat,
+    },
+    ColdHandedOver {
+        run: RunId,
+        seat: Seat,
+        cold: AccountBytes,
     },
 }

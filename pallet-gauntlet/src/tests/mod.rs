@@ -3,10 +3,13 @@
 mod disputes;
 mod emission;
 mod exploits;
+mod extension;
+mod keys;
 mod proofs;
 mod registration;
 mod settlement;
 mod slashing;
 mod stake;
 mod submission;
+mod view;
 mod window;

@@ -17,7 +17,7 @@ fn origin(who: AccountId) -> RuntimeOrigin {
 }
 
 fn name(window: Window, uid: Uid) -> CommitmentName {
-    CommitmentName { window, uid }
+    CommitmentName { window, uid, registered_window: 0 }
 }
 
 /// Miner n commits to and reveals the n-th payload.
@@ -39,6 +39,8 @@ fn report_copy(
 ) -> sp_runtime::DispatchResult {
     let chunks = payloads.map(|payload| shown_chunk(payload, index));
     Gauntlet::report_copy(origin(reporter()), 0, names, index, chunks.into())
+        .map(|_| ())
+        .map_err(|refused| refused.error)
 }
 
 #[test]
@@ -75,6 +77,23 @@ fn a_copied_chunk_costs_the_later_committer_and_pays_the_reporter() {
     });
 }
 
+/// A validator's hot key, which owns nothing, reports for nothing, and its cold key is paid.
+#[test]
+fn a_participant_reports_free_and_its_cold_key_is_paid() {
+    ExtBuilder::default().participants(2, 1).build_and_execute(|| {
+        let (original, copy) = (payload_from([1, 2, 3]), payload_from([1, 9, 8]));
+        work(0, &[original.clone(), copy.clone()]);
+        let names = [name(0, 0), name(0, 1)];
+        let chunks = [shown_chunk(&original, 0), shown_chunk(&copy, 0)];
+        let done = Gauntlet::report_copy(origin(validator_hot(0)), 0, names, 0, chunks.into());
+        assert_eq!(done.unwrap().pays_fee, Pays::No);
+        let before = total_balance(&validator_cold(0));
+        roll_to_window(2);
+        assert_eq!(total_balance(&validator_cold(0)), before + REWARD);
+        assert_eq!(total_balance(&validator_hot(0)), 0);
+    });
+}
+
 #[test]
 fn an_old_payload_is_a_copy_in_a_later_window() {
     ExtBuilder::default().participants(2, 0).build_and_execute(|| {
@@ -106,8 +125,29 @@ fn a_fault_can_be_reported_while_its_window_is_kept() {
     });
 }
 
+/// Its bond waits, and answers.
 #[test]
-fn who_left_or_never_revealed_cannot_be_accused() {
+fn a_miner_that_is_gone_can_still_be_convicted() {
+    ExtBuilder::default().participants(2, 0).build_and_execute(|| {
+        let (original, copy) = (payload_from([1, 2, 3]), payload_from([1, 9, 8]));
+        work(0, &[original.clone(), copy.clone()]);
+        assert_ok!(Gauntlet::leave_miner(origin(miner_cold(1)), 0, 1));
+        roll_to_window(5);
+        assert!(!Miners::<Test>::contains_key(0, 1));
+        let before = total_balance(&miner_cold(1));
+        // Nobody is taken for somebody else that has, or had, the slot.
+        let other = CommitmentName { registered_window: 1, ..name(0, 1) };
+        let unknown = report_copy([name(0, 0), other], 0, [&original, &copy]);
+        assert_eq!(unknown, Err(Error::<Test>::MinerUnknown.into()));
+        assert_ok!(report_copy([name(0, 0), name(0, 1)], 0, [&original, &copy]));
+        roll_to_window(7);
+        assert_eq!(total_balance(&miner_cold(1)), before - 5 * UNIT);
+        assert_eq!(Departures::<Test>::get(0, (1, 0)).unwrap().bond, 5 * UNIT);
+    });
+}
+
+#[test]
+fn who_never_revealed_cannot_be_accused() {
     ExtBuilder::default().participants(3, 0).build_and_execute(|| {
         let (original, copy) = (payload_from([1, 2, 3]), payload_from([1, 9, 8]));
         work(0, &[original.clone(), copy.clone()]);

@@ -1,9 +1,6 @@
 //! Commit, reveal, attest and score: every error, and who owns a payload.
 
-use frame_support::{
-    assert_noop, assert_ok,
-    dispatch::{Pays, PostDispatchInfo},
-};
+use frame_support::{assert_noop, assert_ok};
 use protocol::{settings::SCORE_VERSION, window::Phase};
 
 use crate::{mock::*, *};
@@ -21,72 +18,13 @@ fn at_phase(phase: Phase, test: impl FnOnce()) {
     });
 }
 
-fn is_free(result: Result<PostDispatchInfo, impl core::fmt::Debug>) -> bool {
-    result.unwrap().pays_fee == Pays::No
-}
-
-#[test]
-fn the_work_of_a_window_is_free() {
-    at_phase(Phase::Commit, || {
-        let signed = RuntimeOrigin::signed;
-        let hash = protocol::commitment::commitment_hash(
-            &Gauntlet::genesis_hash(),
-            0,
-            0,
-            &account_bytes(&miner_hot(0)),
-            &opening(0, GENESIS_ROOT),
-        );
-        assert!(is_free(Gauntlet::commit_update(signed(miner_hot(0)), 0, 0, hash)));
-        roll_to_phase(0, Phase::Reveal);
-        assert!(is_free(Gauntlet::reveal_update(
-            signed(miner_hot(0)),
-            0,
-            0,
-            opening(0, GENESIS_ROOT),
-            shown(0, 0, 0)
-        )));
-        roll_to_phase(0, Phase::AttestCommit);
-        let opening = attestation(0, &[0], GENESIS_ROOT);
-        let hash = attestation_hash(0, 0, &opening);
-        assert!(is_free(Gauntlet::commit_attestation(signed(validator_hot(0)), 0, 0, hash)));
-        roll_to_phase(0, Phase::AttestReveal);
-        assert!(is_free(Gauntlet::reveal_attestation(
-            signed(validator_hot(0)),
-            0,
-            0,
-            Bitmap::truncate_from(opening.bitmap),
-            GENESIS_ROOT,
-            opening.salt,
-        )));
-        roll_to_window(1);
-        let scores = evaluations(1);
-        let hash = score_hash(0, 0, &scores, [7; 32]);
-        assert!(is_free(Gauntlet::commit_scores(
-            signed(validator_hot(0)),
-            0,
-            0,
-            hash,
-            SCORE_VERSION
-        )));
-        roll_to(System::block_number() + 8);
-        let scores = scores.try_into().unwrap();
-        let mix = run().salt_mix;
-        let hot = signed(validator_hot(0));
-        assert!(is_free(Gauntlet::reveal_scores(hot, 0, 0, scores, [7; 32], SCORE_VERSION)));
-        assert_ne!(run().salt_mix, mix);
-        System::assert_last_event(
-            Event::ScoresRevealed { run: 0, window: 0, index: 0, count: 1 }.into(),
-        );
-    });
-}
-
 #[test]
 fn commitment_is_refused_outside_of_its_place() {
     ExtBuilder::default().participants(1, 1).build_and_execute(|| {
         let commit = |hot, run, window| Gauntlet::do_commit_update(hot, run, window, [1; 32]);
         assert_noop!(commit(miner_hot(0), 0, 0), Error::<Test>::RunNotStarted);
         roll_to_window(0);
-        Gauntlet::do_register_miner(miner_cold(1), 0, miner_hot(1)).unwrap();
+        register_miner(miner_cold(1), miner_hot(1)).unwrap();
         assert_noop!(commit(miner_hot(0), 1, 0), Error::<Test>::RunUnknown);
         assert_noop!(commit(miner_hot(0), 0, 1), Error::<Test>::WrongWindow);
         assert_noop!(commit(validator_hot(0), 0, 0), Error::<Test>::MinerUnknown);

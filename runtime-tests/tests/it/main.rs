@@ -5,7 +5,12 @@ mod draws;
 mod network;
 
 mod adversaries;
+mod authorities;
+mod encodings;
+mod genesis;
+mod governance;
 mod metadata;
 mod random_calls;
 mod twin;
 mod window;
+mod work;

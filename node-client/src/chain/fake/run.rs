@@ -22,6 +22,7 @@ use protocol::{
     merkle,
     seed::{challenge_seed, mix_salt, window_seed},
     settings::Settings,
+    strikes,
     update::decode_chunk,
     window::{phase_at, Moment, Phase, ScorePhase},
     AccountBytes, BlockNumber, Hash, Planck, RunId, Uid, ValidatorIndex, Window,
@@ -34,6 +35,7 @@ use super::{
         WindowStatus,
     },
     refusal::{ensure, Refusal},
+    registry::Registry,
 };
 
 /// Claims of an account that are kept apart.
@@ -70,12 +72,12 @@ pub(super) struct WindowRows {
 /// A run with all that belongs to it.
 #[derive(Clone)]
 pub(super) struct Run {
-    id: RunId,
+    pub(super) id: RunId,
     pub(super) info: RunInfo,
     chunk_count: u32,
     payload_bytes_max: u64,
     salt_mix: Hash,
-    next_settlement: Window,
+    pub(super) next_settlement: Window,
     /// Settings that replace the run's from a window on.
     pub(super) pending: Option<(Window, Settings)>,
     pub(super) miners: BTreeMap<Uid, MinerInfo>,
@@ -86,6 +88,7 @@ pub(super) struct Run {
     pub(super) ledger: Ledger,
     /// The validators' bonds as the last settlement left them.
     pub(super) bonds: BTreeMap<ValidatorIndex, books::Bonds>,
+    pub(super) registry: Registry,
 }
 
 fn internal() -> Refusal {
@@ -130,6 +133,7 @@ impl Run {
             claims: BTreeMap::new(),
             ledger: Ledger::default(),
             bonds: BTreeMap::new(),
+            registry: Registry::default(),
         }
     }
 
@@ -156,6 +160,8 @@ impl Run {
         let miner = self.miners.values().find(|miner| miner.hot == *hot);
         let miner = miner.ok_or(Refusal::gauntlet("MinerUnknown"))?;
         ensure(miner.registered_window <= window, "NotYetActive")?;
+        let is_here = miner.last_window.is_none_or(|last| window <= last);
+        ensure(is_here, "LeavingAlready")?;
         Ok(miner.uid)
     }
 
@@ -197,6 +203,9 @@ impl Run {
             order: rows.commitments.len() as u32,
         };
         rows.commitments.insert(uid, commitment);
+        if let Some(miner) = self.miners.get_mut(&uid) {
+            miner.committed_window = Some(window);
+        }
         block.events.push(GauntletEvent::UpdateCommitted { run: self.id, window, uid, hash });
         Ok(())
     }
@@ -263,7 +272,7 @@ impl Run {
         chunks: &[ChunkProof],
     ) -> Result<(), Refusal> {
         let seed = self.rows(window)?.info.challenge_seed;
-        let seed = seed.ok_or_else(internal)?;
+        let seed = seed.ok_or(Refusal::gauntlet("ChallengeNotDrawn"))?;
         let count = self.info.settings.incentive.challenge_chunks;
         let asked = challenged_chunks(&seed, self.id, window, uid, self.chunk_count, count);
         let is_asked = chunks.iter().map(|chunk| chunk.index).eq(asked);
@@ -375,7 +384,7 @@ impl Run {
         let count = evaluations.len() as u32;
         let reveal = ScoreRevealInfo { index, evaluations, salt };
         self.rows(window)?.score_reveals.insert(index, reveal);
-        self.salt_mix = mix_salt(&self.salt_mix, &salt);
+        self.salt_mix = mix_salt(&self.salt_mix, window, index, &salt);
         block.events.push(GauntletEvent::ScoresRevealed { run, window, index, count });
         Ok(())
     }
@@ -416,13 +425,13 @@ impl Run {
         events: &mut Vec<GauntletEvent>,
     ) {
         let schedule = &self.info.settings.schedule;
-        let (commit_end, attest_end) = (schedule.commit_end, schedule.attest_end);
+        let (challenge, attest_end) = (schedule.challenge_offset(), schedule.attest_end);
         let Some(moment) = phase_at(schedule, number) else {
             return;
         };
         match moment.offset {
             0 => self.open_window(moment.window, parent_hash, events),
-            offset if offset == commit_end => {
+            offset if offset == challenge => {
                 if let Some(rows) = self.windows.get_mut(&moment.window) {
                     rows.info.challenge_seed = Some(challenge_seed(&rows.info.seed, parent_hash));
                 }
@@ -486,7 +495,8 @@ impl Run {
             .reveals
             .values()
             .filter_map(|reveal| {
-                let miner = self.miners.get(&reveal.uid)?;
+                let miner = self.miners.get(&reveal.uid);
+                let miner = miner.filter(|miner| miner.registered_window <= window)?;
                 Some(Revealed {
                     uid: miner.uid,
                     base_state_root: reveal.opening.base_state_root,
@@ -632,9 +642,24 @@ impl Run {
         let settings = &rows.info.settings;
         let incentive = &settings.incentive;
         let input = books::settlement_input(window, miners, validators, facts, incentive);
-        let outcome = settle(&input, incentive)?;
+        let mut outcome = settle(&input, incentive)?;
+        strikes::refuse_pay(&mut outcome.validators, &self.struck(window));
         let split = split_emission(&settings.emission, self.ledger.carried)?;
         Ok((outcome, split))
+    }
+
+    /// The validators, by index, that committed to scores in one of the last windows and withheld them.
+    fn struck(&self, window: Window) -> Vec<ValidatorIndex> {
+        let is_struck = |validator: &&ValidatorInfo| {
+            strikes::is_struck(window, validator.registered_window, |judged| {
+                self.windows.get(&judged).is_some_and(|rows| {
+                    let revealed = rows.score_reveals.contains_key(&validator.index);
+                    let committed = rows.score_commitments.contains_key(&validator.index);
+                    strikes::is_withheld(committed, revealed)
+                })
+            })
+        };
+        self.validators.values().filter(is_struck).map(|validator| validator.index).collect()
     }
 
     /// Moves `amount` from what is carried to what `account` may claim. Returns what was moved.

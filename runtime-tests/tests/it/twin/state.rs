@@ -174,6 +174,15 @@ fn run_of(event: &GauntletEvent) -> RunId {
         | Claimed { run, .. }
         | SettingsScheduled { run, .. }
         | SettingsApplied { run, .. }
+        | MinerLeaving { run, .. }
+        | MinerDisplaced { run, .. }
+        | MinerEvicted { run, .. }
+        | BondReturned { run, .. }
+        | HotKeyRotating { run, .. }
+        | HotKeyRotated { run, .. }
+        | ColdOffered { run, .. }
+        | ColdOfferCancelled { run, .. }
+        | ColdHandedOver { run, .. }
         | AttestationCommitted { run, .. } => *run,
     }
 }
