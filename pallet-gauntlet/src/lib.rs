@@ -728,20 +728,28 @@ pub mod pallet {
         #[codec(index = 40)]
         MinerLeaving { run: RunId, uid: Uid, last_window: Window },
         /// A miner of standing `value` has to make room for a newcomer.
+        #[codec(index = 41)]
         MinerDisplaced { run: RunId, uid: Uid, value: Q32 },
         /// A miner that did nothing was removed.
+        #[codec(index = 42)]
         MinerEvicted { run: RunId, uid: Uid },
         /// The bond of a miner that is gone went back.
+        #[codec(index = 43)]
         BondReturned { run: RunId, uid: Uid, cold: T::AccountId, amount: Planck },
         /// Another hot key will sign for a seat from `window` on.
+        #[codec(index = 44)]
         HotKeyRotating { run: RunId, seat: Seat, hot: T::AccountId, window: Window },
         /// Another hot key signs for a seat.
+        #[codec(index = 45)]
         HotKeyRotated { run: RunId, seat: Seat, hot: T::AccountId },
         /// A seat can be accepted by the cold key `to` from `window` on.
+        #[codec(index = 46)]
         ColdOffered { run: RunId, seat: Seat, to: T::AccountId, window: Window },
         /// The offer of a seat was taken back.
+        #[codec(index = 47)]
         ColdOfferCancelled { run: RunId, seat: Seat },
         /// A seat and what is held for it belong to another cold key.
+        #[codec(index = 48)]
         ColdHandedOver { run: RunId, seat: Seat, cold: T::AccountId },
     }
 

@@ -173,42 +173,50 @@ pub enum GauntletEvent {
         uid: Uid,
         last_window: Window,
     },
+    #[codec(index = 41)]
     MinerDisplaced {
         run: RunId,
         uid: Uid,
         value: Q32,
     },
+    #[codec(index = 42)]
     MinerEvicted {
         run: RunId,
         uid: Uid,
     },
+    #[codec(index = 43)]
     BondReturned {
         run: RunId,
         uid: Uid,
         cold: AccountBytes,
         amount: Planck,
     },
+    #[codec(index = 44)]
     HotKeyRotating {
         run: RunId,
         seat: Seat,
         hot: AccountBytes,
         window: Window,
     },
+    #[codec(index = 45)]
     HotKeyRotated {
         run: RunId,
         seat: Seat,
         hot: AccountBytes,
     },
+    #[codec(index = 46)]
     ColdOffered {
         run: RunId,
         seat: Seat,
         to: AccountBytes,
         window: Window,
     },
+    #[codec(index = 47)]
     ColdOfferCancelled {
         run: RunId,
         seat: Seat,
     },
+    #[codec(index = 48)]
     ColdHandedOver {
         run: RunId,
         seat: Seat,

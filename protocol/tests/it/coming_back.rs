@@ -2,13 +2,13 @@
 //! (p08 and p09 of the audit: what a first sample that counts whole and pay on probation are worth to who is always new.)
 
 use protocol::{
-    consensus::{pay, settle, MinerInput, Standing, ValidatorInput},
+    consensus::{pay, MinerInput, Standing, ValidatorInput},
     entry::{entry_price, EntryPrice},
     settings::{Entry, Settings},
     Planck,
 };
 
-use crate::consensus::{evaluation, miner, validator};
+use crate::consensus::{evaluation, miner, settle, validator};
 
 const WINDOWS: u64 = 200;
 const HONEST: u16 = 10;
@@ -72,11 +72,7 @@ fn income(work: Work, noise: f64, every: Option<u64>, settings: &Settings) -> (P
             .collect();
         let miners: Vec<MinerInput> = (0..=HONEST)
             .zip(&standings)
-            .map(|(uid, standing)| MinerInput {
-                standing: standing.clone(),
-                accepted: uid != NEWCOMER,
-                ..miner(uid)
-            })
+            .map(|(uid, standing)| MinerInput { standing: standing.clone(), ..miner(uid) })
             .collect();
         let validators: Vec<ValidatorInput> =
             (0..3).map(|index| validator(index, 100, evaluations.clone())).collect();
@@ -121,12 +117,15 @@ fn leaving_and_coming_back_earns_less_than_staying() {
     }
 }
 
-/// It is the price that makes it so: without one, both of the audit's kinds gain.
+/// Under the first rules it was the price alone that made it so; now the standing does, too.
 #[test]
-fn without_a_price_coming_back_would_pay() {
+fn coming_back_earns_less_even_without_a_price() {
     let mut settings = settings();
     settings.entry = Entry { price_min: 1, price_max: 1, ..settings.entry };
     let earned = |work, noise, every| income(work, noise, every, &settings).0;
-    assert!(earned(FREE_RIDE, 0.1, Some(10)) > earned(FREE_RIDE, 0.1, None));
-    assert!(earned(HONEST_WORK, 0.5, Some(1)) > earned(HONEST_WORK, 0.5, None));
+    for (work, noise) in [(FREE_RIDE, 0.1), (HONEST_WORK, 0.1), (HONEST_WORK, 0.5)] {
+        let stays = earned(work, noise, None);
+        assert!(earned(work, noise, Some(10)) < stays);
+        assert!(earned(work, noise, Some(1)) < stays);
+    }
 }
