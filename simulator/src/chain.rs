@@ -363,6 +363,11 @@ impl Calls {
         self.call(&keys.hot, Call::attest { run: RUN, window, bitmap, state_root })
     }
 
+    /// The commitment that the miner in a slot made in a window.
+    fn name(&self, window: Window, uid: Uid) -> CommitmentName {
+        CommitmentName { window, uid, registered_window: self.first_window(uid) }
+    }
+
     /// Proves by its only chunk that one revealed update, of a window and a slot, is a copy of another.
     pub fn report_copy(
         &self,
@@ -370,7 +375,7 @@ impl Calls {
         commitments: [(Window, Uid); 2],
         update: &Update,
     ) -> bool {
-        let commitments = commitments.map(|(window, uid)| CommitmentName { window, uid });
+        let commitments = commitments.map(|(window, uid)| self.name(window, uid));
         let chunks = Box::new([update.shown_chunk(), update.shown_chunk()]);
         let report = Call::report_copy { run: RUN, commitments, index: 0, chunks };
         self.call(&reporter.cold, report)
@@ -378,13 +383,13 @@ impl Calls {
 
     /// Asks a miner for the chunk of an update that it revealed.
     pub fn challenge_data(&self, challenger: &Keys, window: Window, uid: Uid) -> bool {
-        let commitment = CommitmentName { window, uid };
+        let commitment = self.name(window, uid);
         self.call(&challenger.cold, Call::challenge_data { run: RUN, commitment, index: 0 })
     }
 
     /// Shows the chunk that was asked for.
     pub fn answer_data(&self, keys: &Keys, window: Window, uid: Uid, update: &Update) -> bool {
-        let commitment = CommitmentName { window, uid };
+        let commitment = self.name(window, uid);
         let chunk = Box::new(update.shown_chunk());
         self.call(&keys.hot, Call::answer_data { run: RUN, commitment, index: 0, chunk })
     }
