@@ -92,9 +92,9 @@ impl<T: Config> Pallet<T> {
 
     pub(crate) fn do_claim(run_id: RunId, account: T::AccountId) -> Result<Planck, DispatchError> {
         let run = Runs::<T>::get(run_id).ok_or(Error::<T>::RunUnknown)?;
-        let moment =
-            phase_at(&run.settings.schedule, Self::now()).ok_or(Error::<T>::RunNotStarted)?;
-        let delay = u64::from(run.settings.incentive.claim_delay_windows);
+        let moment = phase_at(&run.schedule, Self::now()).ok_or(Error::<T>::RunNotStarted)?;
+        let settings = Self::current_settings(run_id, &run)?;
+        let delay = u64::from(settings.incentive.claim_delay_windows);
         let mut claims = Claims::<T>::get(run_id, &account);
         // What was earned in window w is settled in w + 1 and waits `delay` windows from there.
         let mut amount: Planck = 0;

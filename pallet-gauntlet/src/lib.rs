@@ -23,7 +23,8 @@
 //! ^ seed                   ^ challenge seed          ^ state root, accepted set
 //! ```
 //!
-//! `on_initialize` does what a boundary asks for; [`settlement`] advances in `on_poll` with half of a
+//! `on_initialize` crosses the boundaries that are due ([`RunSchedule`]) in a quarter of a block at
+//! most; [`settlement`] advances in `on_poll` with half of a
 //! block at most and in `on_idle` with the rest of it, step by step ([`Stage`]), and then removes the
 //! rows of windows that are [`Config::HistoryWindows`] old.
 //!
@@ -54,6 +55,9 @@ mod registration;
 mod runs;
 mod validators;
 
+mod schedule;
+mod work;
+
 mod submission;
 
 mod window;
@@ -82,6 +86,8 @@ pub use pallet::*;
 pub use types::*;
 pub use weights::WeightInfo;
 
+/// The next boundaries of a runtime's runs.
+pub type Agenda<T> = frame_support::BoundedVec<Due, <T as Config>::RunsMax>;
 /// A run of a runtime.
 pub type RunOf<T> = Run<<T as frame_system::Config>::AccountId>;
 /// A miner of a runtime.
@@ -104,6 +110,7 @@ pub mod pallet {
         commitment::Opening, fixed::Q32, settings::Settings, AccountBytes, BlockNumber, Hash,
         Planck, RunId, Uid, ValidatorIndex, Window,
     };
+    use sp_runtime::traits::BlockNumberProvider;
 
     use crate::{emission_source::EmissionSource, types::*, WeightInfo};
 
@@ -116,6 +123,16 @@ pub mod pallet {
     pub trait Config:
         frame_system::Config<AccountId: Into<AccountBytes>, Hash: Into<Hash>>
     {
+        /// The clock by which windows are counted: `frame_system::Pallet` for the chain's own
+        /// blocks, or a relay chain's, whose number may jump. Numbers are below 2^32.
+        type BlockNumberProvider: BlockNumberProvider<BlockNumber: TryInto<BlockNumber>>;
+
+        /// Blocks of [`Config::BlockNumberProvider`] for each block of this chain: 1 for its own
+        /// clock, 2 for a parachain of 12 s by a relay chain of 6 s. A phase in which the chain
+        /// made less than half of the blocks that this promises excuses everybody. Mainnet: 1.
+        #[pallet::constant]
+        type ClockPerBlock: Get<BlockNumber>;
+
         /// The currency of bonds, stakes and pay.
         type Currency: fungible::Mutate<Self::AccountId>
             + fungible::hold::Mutate<Self::AccountId, Reason = Self::RuntimeHoldReason>
@@ -137,7 +154,8 @@ pub mod pallet {
         #[pallet::constant]
         type PalletId: Get<PalletId>;
 
-        /// Most runs, as every block looks at each of them.
+        /// Most runs. The schedule of all of them is one value that every block reads: 25 bytes for
+        /// each. Mainnet: 64.
         #[pallet::constant]
         type RunsMax: Get<u32>;
 
@@ -179,6 +197,23 @@ pub mod pallet {
     /// The element counts of a run's tensors. Written once, by `create_run`.
     #[pallet::storage]
     pub type Layouts<T> = StorageMap<_, Twox64Concat, RunId, LayoutVec>;
+
+    /// A run's settings by version; windows name the version under which they are worked and
+    /// settled. Written by `create_run` and when a window opens, removed when no kept window and
+    /// not the run names the version.
+    #[pallet::storage]
+    pub type RunSettings<T> =
+        StorageDoubleMap<_, Twox64Concat, RunId, Twox64Concat, SettingsVersion, Settings>;
+
+    /// Each run's next boundary, which is all that `on_initialize` looks at. Written when a
+    /// boundary is crossed; one entry a run.
+    #[pallet::storage]
+    pub type RunSchedule<T: Config> = StorageValue<_, crate::Agenda<T>, ValueQuery>;
+
+    /// The runs for which settlement or removal of rows waits, whose turn is next first. Written by
+    /// the boundaries and by `on_poll` and `on_idle`; each run once.
+    #[pallet::storage]
+    pub type WorkQueue<T: Config> = StorageValue<_, BoundedVec<RunId, T::RunsMax>, ValueQuery>;
 
     /// Settings that replace a run's at a coming window. Written by `set_params`, removed when they
     /// are applied; at most one a run.
@@ -471,6 +506,10 @@ pub mod pallet {
         WrongWindow,
         /// The window's phase does not allow the call now; look at `phase_at`.
         WrongPhase,
+        /// The chain is behind and has not opened this window yet; try again in the next block.
+        WindowNotOpen,
+        /// The chain is behind and has not drawn the challenged chunks; try again in the next block.
+        ChallengeNotDrawn,
         /// There already is a commitment of this window; it cannot be replaced.
         AlreadyCommitted,
         /// There is no commitment of this window to reveal.
@@ -503,8 +542,8 @@ pub mod pallet {
 
     #[pallet::hooks]
     impl<T: Config> Hooks<BlockNumberFor<T>> for Pallet<T> {
-        fn on_initialize(now: BlockNumberFor<T>) -> Weight {
-            Self::do_boundaries(now)
+        fn on_initialize(_now: BlockNumberFor<T>) -> Weight {
+            Self::do_boundaries()
         }
 
         fn on_poll(_now: BlockNumberFor<T>, meter: &mut WeightMeter) {
@@ -838,7 +877,8 @@ pub mod pallet {
 
         /// The settings in force.
         pub fn settings(run: RunId) -> Option<Settings> {
-            Runs::<T>::get(run).map(|run| run.settings)
+            let version = Runs::<T>::get(run)?.settings_version;
+            RunSettings::<T>::get(run, version)
         }
 
         /// What the chain fixed in a window; `None` when it is gone or has not begun.
@@ -854,14 +894,6 @@ pub mod pallet {
         /// The accepted set of a window; `None` before it is fixed.
         pub fn accepted_set(run: RunId, window: Window) -> Option<Vec<Uid>> {
             Self::view_accepted_set(run, window)
-        }
-    }
-
-    impl<T: Config> Pallet<T> {
-        /// The number of the current block.
-        pub(crate) fn now() -> BlockNumber {
-            use sp_runtime::SaturatedConversion;
-            frame_system::Pallet::<T>::block_number().saturated_into()
         }
     }
 }

@@ -3,10 +3,13 @@
 use frame_support::{
     derive_impl, parameter_types,
     traits::{ConstU32, ConstU64, Hooks},
-    weights::{Weight, WeightMeter},
+    weights::{
+        constants::{RocksDbWeight, WEIGHT_REF_TIME_PER_SECOND},
+        Weight, WeightMeter,
+    },
     PalletId,
 };
-use frame_system::{EnsureRoot, EnsureSigned};
+use frame_system::{limits, EnsureRoot, EnsureSigned};
 use protocol::{
     commitment::{commitment_hash, score_commitment_hash, Opening},
     consensus::Evaluation,
@@ -18,7 +21,7 @@ use protocol::{
     Hash, Planck, RunId, Uid, ValidatorIndex, Window,
 };
 use sp_core::H256;
-use sp_runtime::{traits::IdentityLookup, AccountId32, BuildStorage};
+use sp_runtime::{traits::IdentityLookup, AccountId32, BuildStorage, Perbill};
 
 use crate::{self as pallet_gauntlet, *};
 
@@ -63,9 +66,16 @@ impl frame_system::Config for Test {
     type AccountId = AccountId;
     type Lookup = IdentityLookup<AccountId>;
     type AccountData = pallet_balances::AccountData<Planck>;
+    type BlockWeights = BlockWeights;
+    type DbWeight = RocksDbWeight;
 }
 
 parameter_types! {
+    /// Blocks of two seconds, as the runtime's.
+    pub BlockWeights: limits::BlockWeights = limits::BlockWeights::with_sensible_defaults(
+        Weight::from_parts(2 * WEIGHT_REF_TIME_PER_SECOND, u64::MAX),
+        Perbill::from_percent(75),
+    );
     pub const ExistentialDeposit: Planck = EXISTENTIAL_DEPOSIT;
     pub const GauntletPalletId: PalletId = PalletId(*b"gauntlet");
 }
@@ -79,6 +89,8 @@ impl pallet_balances::Config for Test {
 }
 
 impl Config for Test {
+    type BlockNumberProvider = System;
+    type ClockPerBlock = ConstU32<1>;
     type Currency = Balances;
     type RuntimeHoldReason = RuntimeHoldReason;
     type CreateOrigin = EnsureSigned<AccountId>;
@@ -227,12 +239,12 @@ pub(crate) fn roll_to(number: u32) {
 
 /// Runs to the first block of window `window`.
 pub(crate) fn roll_to_window(window: Window) {
-    roll_to(run().settings.schedule.window_start(window).unwrap());
+    roll_to(run().schedule.window_start(window).unwrap());
 }
 
 /// Runs to the first block of `phase` of window `window`.
 pub(crate) fn roll_to_phase(window: Window, phase: Phase) {
-    let schedule = run().settings.schedule;
+    let schedule = run().schedule;
     let offset = match phase {
         Phase::Commit => 0,
         Phase::Reveal => schedule.commit_end,
@@ -244,7 +256,7 @@ pub(crate) fn roll_to_phase(window: Window, phase: Phase) {
 
 /// Runs to the block in which the settlement of `window` begins.
 pub(crate) fn roll_to_settlement(window: Window) {
-    let schedule = run().settings.schedule;
+    let schedule = run().schedule;
     roll_to(schedule.window_start(window + 1).unwrap() + schedule.score_reveal_end);
 }
 
@@ -296,7 +308,7 @@ pub(crate) fn shown(window: Window, uid: Uid, flavour: u8) -> RevealedChunks {
     let leaves: Vec<Hash> =
         (0..).zip(&chunks).map(|(index, chunk)| merkle::leaf_hash(index, chunk)).collect();
     let seed = record(window).challenge_seed.unwrap();
-    let count = run().settings.incentive.challenge_chunks;
+    let count = settings_now().incentive.challenge_chunks;
     let asked =
         protocol::commitment::challenged_chunks(&seed, 0, window, uid, chunks.len() as u32, count);
     let shown = asked
@@ -392,7 +404,7 @@ pub(crate) fn play_window(window: Window, miners: u8, validators: u8) {
     for number in (0..validators).filter(|_| has_scores) {
         commit_scores(window - 1, number, &evaluations(miners));
     }
-    roll_to(System::block_number() + run().settings.schedule.score_commit_end);
+    roll_to(System::block_number() + run().schedule.score_commit_end);
     for number in (0..validators).filter(|_| has_scores) {
         reveal_scores(window - 1, number, &evaluations(miners));
     }
@@ -414,11 +426,21 @@ pub(crate) fn score_window(window: Window, miners: u8, validators: u8) {
     for number in 0..validators {
         commit_scores(window, number, &evaluations(miners));
     }
-    roll_to(System::block_number() + run().settings.schedule.score_commit_end);
+    roll_to(System::block_number() + run().schedule.score_commit_end);
     for number in 0..validators {
         reveal_scores(window, number, &evaluations(miners));
     }
     roll_to_settlement(window);
+}
+
+/// The settings of run 0 in force.
+pub(crate) fn settings_now() -> Settings {
+    RunSettings::<Test>::get(0, run().settings_version).unwrap()
+}
+
+/// The settings under which a window of run 0 is settled.
+pub(crate) fn settings_of(window: Window) -> Settings {
+    Gauntlet::settings_of(0, window).unwrap()
 }
 
 /// The ledger of run 0.

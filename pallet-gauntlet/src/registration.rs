@@ -22,10 +22,11 @@ impl<T: Config> Pallet<T> {
     ) -> Result<Uid, DispatchError> {
         let (run, moment) = Self::run_at(run_id)?;
         Self::ensure_hot_key_free(run_id, &hot)?;
-        let limit = u32::from(run.settings.incentive.uid_max);
+        let settings = Self::current_settings(run_id, &run)?;
+        let limit = u32::from(settings.incentive.uid_max);
         let uid = MinerSlots::<T>::mutate(run_id, |slots| slots.take(limit))
             .ok_or(Error::<T>::NoFreeSlot)?;
-        let bond = run.settings.incentive.miner_bond;
+        let bond = settings.incentive.miner_bond;
         T::Currency::hold(&HoldReason::MinerBond.into(), &cold, bond)?;
         frame_system::Pallet::<T>::inc_providers(&hot);
         MinerUids::<T>::insert(run_id, &hot, uid);

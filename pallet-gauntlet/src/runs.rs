@@ -5,21 +5,22 @@ use frame_support::{
     traits::{
         fungible::{Inspect, Mutate},
         tokens::Preservation,
-        Get,
+        DefensiveOption, Get,
     },
 };
 use protocol::{
+    boundary::Boundary,
     layout::Layout,
     settings::{Settings, SettingsError},
     update::payload_bytes_max,
     window::{phase_at, Moment},
-    RunId,
+    RunId, Window,
 };
 use sp_runtime::{traits::AccountIdConversion, DispatchError, DispatchResult};
 
 use crate::{
     Config, Error, Event, LayoutVec, Layouts, NextRunId, Pallet, PendingSettings, Run, RunOf,
-    RunStatus, Runs, ScheduledSettings,
+    RunSettings, RunStatus, Runs, ScheduledSettings, Windows,
 };
 
 impl<T: Config> From<SettingsError> for Error<T> {
@@ -63,16 +64,21 @@ impl<T: Config> Pallet<T> {
         let run = Run {
             owner: owner.clone(),
             created_at: Self::now(),
+            settings_version: 0,
+            schedule: settings.schedule.clone(),
             status: RunStatus::Waiting,
             chunk_count,
             payload_bytes_max: payload_bytes_max(&shape, settings.training.keep),
             salt_mix: [0; 32],
             foundation,
+            window: None,
             next_settlement: 0,
             next_pruning: 0,
-            settings,
         };
+        let opening = run.schedule.crossing(0, Boundary::Open);
+        Self::schedule_run(run_id, opening.ok_or(Error::<T>::ScheduleInvalid)?);
         Runs::<T>::insert(run_id, run);
+        RunSettings::<T>::insert(run_id, 0, settings);
         Layouts::<T>::insert(run_id, layout);
         Self::deposit_event(Event::RunCreated { run: run_id, owner });
         Ok(run_id)
@@ -86,7 +92,8 @@ impl<T: Config> Pallet<T> {
         let (run, moment) = Self::run_at(run_id)?;
         ensure!(run.owner == who, Error::<T>::NotOwner);
         settings.validate().map_err(Error::<T>::from)?;
-        ensure!(run.settings.may_become(&settings), Error::<T>::SettingImmutable);
+        let current = Self::current_settings(run_id, &run)?;
+        ensure!(current.may_become(&settings), Error::<T>::SettingImmutable);
         let current = moment.map_or(0, |moment| moment.window);
         let window = current.saturating_add(T::AdminDelayWindows::get());
         PendingSettings::<T>::insert(run_id, ScheduledSettings { window, settings });
@@ -97,7 +104,33 @@ impl<T: Config> Pallet<T> {
     /// A run and where the current block lies in it; no moment before its first block.
     pub(crate) fn run_at(run_id: RunId) -> Result<(RunOf<T>, Option<Moment>), Error<T>> {
         let run = Runs::<T>::get(run_id).ok_or(Error::<T>::RunUnknown)?;
-        let moment = phase_at(&run.settings.schedule, Self::now());
+        let moment = phase_at(&run.schedule, Self::now());
         Ok((run, moment))
+    }
+
+    /// The settings in force in a run's last opened window.
+    pub(crate) fn current_settings(run_id: RunId, run: &RunOf<T>) -> Result<Settings, Error<T>> {
+        RunSettings::<T>::get(run_id, run.settings_version).defensive_ok_or(Error::<T>::Internal)
+    }
+
+    /// The settings under which a kept window is worked and settled.
+    pub fn settings_of(run_id: RunId, window: Window) -> Option<Settings> {
+        let record = Windows::<T>::get(run_id, window)?;
+        RunSettings::<T>::get(run_id, record.settings_version)
+    }
+
+    /// Puts into force the settings that wait for `window`.
+    pub(crate) fn apply_settings(run_id: RunId, run: &mut RunOf<T>, window: Window) {
+        let Some(scheduled) =
+            PendingSettings::<T>::get(run_id).filter(|scheduled| scheduled.window <= window)
+        else {
+            return;
+        };
+        PendingSettings::<T>::remove(run_id);
+        // A run has no 2^32 windows of one block.
+        let version = run.settings_version.saturating_add(1);
+        RunSettings::<T>::insert(run_id, version, scheduled.settings);
+        run.settings_version = version;
+        Self::deposit_event(Event::SettingsApplied { run: run_id, window });
     }
 }

@@ -12,8 +12,9 @@ use sp_runtime::TryRuntimeError;
 use crate::{
     Announcements, Attestations, Claims, CommitCounts, Commitments, Config, HoldReason, Layouts,
     Ledgers, MinerSlots, MinerUids, Miners, NextRunId, Pallet, PayloadOwners, PendingSettings,
-    Reveals, RunOf, Runs, ScoreCommitments, ScoreReveals, SettlementPages, Settlements, Stage,
-    ValidatorIndices, ValidatorSlots, Validators, WindowStatus, Windows, VALIDATORS_MAX,
+    Reveals, RunOf, RunSchedule, RunSettings, Runs, ScoreCommitments, ScoreReveals,
+    SettlementPages, Settlements, Stage, ValidatorIndices, ValidatorSlots, Validators,
+    WindowStatus, Windows, WorkQueue, VALIDATORS_MAX,
 };
 
 impl<T: Config> Pallet<T> {
@@ -21,6 +22,7 @@ impl<T: Config> Pallet<T> {
     pub(crate) fn do_try_state() -> Result<(), TryRuntimeError> {
         Self::try_state_runs()?;
         Self::try_state_holds()?;
+        Self::try_state_schedule()?;
         for (run_id, run) in Runs::<T>::iter() {
             Self::try_state_participants(run_id, &run)?;
             Self::try_state_windows(run_id, &run)?;
@@ -28,6 +30,7 @@ impl<T: Config> Pallet<T> {
             Self::try_state_scores(run_id, &run)?;
             Self::try_state_settlement(run_id, &run)?;
             Self::try_state_emission(run_id, &run)?;
+            Self::try_state_settings(run_id, &run)?;
         }
         Ok(())
     }
@@ -43,7 +46,10 @@ impl<T: Config> Pallet<T> {
         ensure!(Runs::<T>::count() <= T::RunsMax::get(), "1: too many runs");
         for (run_id, run) in Runs::<T>::iter() {
             ensure!(run_id < NextRunId::<T>::get(), "1: a run from the future");
-            ensure!(run.settings.validate().is_ok(), "2: invalid settings");
+            let settings =
+                RunSettings::<T>::get(run_id, run.settings_version).ok_or("2: no settings")?;
+            ensure!(settings.validate().is_ok(), "2: invalid settings");
+            ensure!(settings.schedule == run.schedule, "2: a schedule that changed");
             let layout = Layouts::<T>::get(run_id).ok_or("2: a run without layout")?;
             ensure!(
                 Layout(layout.into_inner()).chunk_count() == Some(run.chunk_count),
@@ -87,10 +93,11 @@ impl<T: Config> Pallet<T> {
     /// 6. A stake is below 2^64.
     /// 7. A hot key takes part once and has a provider; only hot keys that take part announce.
     fn try_state_participants(run_id: RunId, run: &RunOf<T>) -> Result<(), TryRuntimeError> {
+        let settings = Self::current_settings(run_id, run).map_err(|_| "2: no settings")?;
         let slots = MinerSlots::<T>::get(run_id);
         let mut count = 0;
         for (uid, miner) in Miners::<T>::iter_prefix(run_id) {
-            ensure!(uid < run.settings.incentive.uid_max, "5: a uid beyond uid_max");
+            ensure!(uid < settings.incentive.uid_max, "5: a uid beyond uid_max");
             ensure!(slots.contains(uid), "5: a miner in a free slot");
             ensure!(
                 MinerUids::<T>::get(run_id, &miner.hot) == Some(uid),
@@ -152,7 +159,9 @@ impl<T: Config> Pallet<T> {
                 record.accepted.windows(2).all(|pair| pair[0] < pair[1]),
                 "9: an accepted set out of order"
             );
-            let accepted_max = usize::from(record.settings.incentive.accepted_max);
+            let settings = Self::settings_of(run_id, window)
+                .ok_or("20: a window names settings that are gone")?;
+            let accepted_max = usize::from(settings.incentive.accepted_max);
             ensure!(record.accepted.len() <= accepted_max, "9: an accepted set too large");
             for uid in &record.accepted {
                 ensure!(
@@ -271,8 +280,36 @@ impl<T: Config> Pallet<T> {
         Ok(())
     }
 
+    /// 20. Every kept window names settings that are kept; there are no others.
+    fn try_state_settings(run_id: RunId, run: &RunOf<T>) -> Result<(), TryRuntimeError> {
+        let oldest = Windows::<T>::get(run_id, run.next_pruning);
+        let oldest = oldest.map_or(run.settings_version, |record| record.settings_version);
+        let mut versions: Vec<_> = RunSettings::<T>::iter_key_prefix(run_id).collect();
+        versions.sort_unstable();
+        ensure!(
+            versions.into_iter().eq(oldest..=run.settings_version),
+            "20: settings without window, or a window without settings"
+        );
+        Ok(())
+    }
+
+    /// 21. Every run has one next boundary, whose block has not come, or which was put off; and who
+    ///     waits for work is a run, once.
+    fn try_state_schedule() -> Result<(), TryRuntimeError> {
+        let mut scheduled: Vec<_> = RunSchedule::<T>::get().iter().map(|due| due.run).collect();
+        scheduled.sort_unstable();
+        let mut runs: Vec<_> = Runs::<T>::iter_keys().collect();
+        runs.sort_unstable();
+        ensure!(scheduled == runs, "21: a run without a boundary, or a boundary without a run");
+        let mut queue = WorkQueue::<T>::get().into_inner();
+        queue.sort_unstable();
+        ensure!(queue.windows(2).all(|pair| pair[0] < pair[1]), "21: a run waits twice");
+        ensure!(queue.iter().all(|run| Runs::<T>::contains_key(run)), "21: work of no run");
+        Ok(())
+    }
+
     fn current_window(run: &RunOf<T>) -> Option<Window> {
-        phase_at(&run.settings.schedule, Self::now()).map(|moment| moment.window)
+        phase_at(&run.schedule, Self::now()).map(|moment| moment.window)
     }
 
     fn is_kept(run: &RunOf<T>, window: Window) -> bool {

@@ -6,13 +6,15 @@ use codec::{Decode, DecodeWithMemTracking, Encode, MaxEncodedLen};
 use frame_support::{traits::ConstU32, BoundedVec};
 pub use protocol::limits::HISTORY_WINDOWS;
 use protocol::{
+    boundary::Crossing,
     commitment::Opening,
     consensus::{ConsensusError, Evaluation, Standing},
     fixed::Q32,
     merkle::MERKLE_PROOF_MAX,
     settings::Settings,
     update::CHUNK_BYTES_MAX,
-    AccountBytes, BlockNumber, Hash, Planck, Uid, ValidatorIndex, Window,
+    window::Schedule,
+    AccountBytes, BlockNumber, Hash, Planck, RunId, Uid, ValidatorIndex, Window,
 };
 use scale_info::TypeInfo;
 
@@ -63,6 +65,51 @@ pub type Addresses =
 /// Pay by the window in which it was earned, oldest first.
 pub type ClaimList = BoundedVec<(Window, Planck), ConstU32<CLAIMS_MAX>>;
 
+/// Counts the settings that a run has had, from 0 on.
+pub type SettingsVersion = u32;
+
+/// The next boundary of a run, and when the one before was crossed.
+#[derive(
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Debug
+)]
+pub struct Due {
+    /// The run.
+    pub run: RunId,
+    /// Its next boundary.
+    pub next: Crossing,
+    /// When the one before was crossed, or the run created.
+    pub since: Mark,
+}
+
+/// An instant by the pallet's clock and by the chain's own count of blocks.
+#[derive(
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Debug
+)]
+pub struct Mark {
+    /// By [`crate::Config::BlockNumberProvider`], by which windows are counted.
+    pub clock: BlockNumber,
+    /// Blocks of this chain.
+    pub block: BlockNumber,
+}
+
 /// Whether a run has begun.
 #[derive(
     Encode,
@@ -98,8 +145,10 @@ pub enum RunStatus {
 pub struct Run<AccountId> {
     /// May change the settings and receives the owner's part of the emission.
     pub owner: AccountId,
-    /// The settings in force in the current window.
-    pub settings: Settings,
+    /// The version of its settings in force; see [`crate::RunSettings`].
+    pub settings_version: SettingsVersion,
+    /// When its windows and phases begin, which no settings change.
+    pub schedule: Schedule,
     /// The block of its creation.
     pub created_at: BlockNumber,
     /// Whether it has begun.
@@ -112,6 +161,8 @@ pub struct Run<AccountId> {
     pub salt_mix: Hash,
     /// What the owner paid into the run's account to keep it alive; never paid out.
     pub foundation: Planck,
+    /// The last window that was opened; `None` before the first.
+    pub window: Option<Window>,
     /// The next window to be settled; those before it are settled or void.
     pub next_settlement: Window,
     /// The next window whose rows will be removed; those before it have none.
@@ -301,8 +352,11 @@ pub struct WindowRecord {
     pub status: WindowStatus,
     /// What its settlement minted.
     pub minted: Planck,
-    /// The settings in force, from opening to settlement.
-    pub settings: Settings,
+    /// The version of the settings in force, from opening to settlement; see [`crate::RunSettings`].
+    pub settings_version: SettingsVersion,
+    /// The chain stood still in one of the window's phases, or the run was paused: nobody is at
+    /// fault in it.
+    pub excused: bool,
 }
 
 /// A miner's commitment to an update.
@@ -586,8 +640,6 @@ pub enum VoidReason {
     EmissionParts,
     /// The window's records are gone: the chain was too busy to settle it in time.
     TooLate,
-    /// A block cannot hold the computation.
-    TooLarge,
 }
 
 impl From<ConsensusError> for VoidReason {

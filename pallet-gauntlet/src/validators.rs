@@ -22,7 +22,8 @@ impl<T: Config> Pallet<T> {
     ) -> Result<ValidatorIndex, DispatchError> {
         let (run, moment) = Self::run_at(run_id)?;
         Self::ensure_hot_key_free(run_id, &hot)?;
-        ensure!(stake >= run.settings.incentive.validator_stake_min, Error::<T>::StakeTooLow);
+        let settings = Self::current_settings(run_id, &run)?;
+        ensure!(stake >= settings.incentive.validator_stake_min, Error::<T>::StakeTooLow);
         ensure!(stake <= Planck::from(u64::MAX), Error::<T>::StakeTooHigh);
         let index = ValidatorSlots::<T>::mutate(run_id, |slots| slots.take(VALIDATORS_MAX))
             .ok_or(Error::<T>::NoFreeSlot)?;

@@ -17,7 +17,7 @@ impl<T: Config> Pallet<T> {
         let mut validators: Vec<_> = Validators::<T>::iter_prefix(run_id).collect();
         validators.sort_by_key(|(index, _)| *index);
         Some(Metagraph {
-            window: phase_at(&run.settings.schedule, Self::now()).map(|moment| moment.window),
+            window: phase_at(&run.schedule, Self::now()).map(|moment| moment.window),
             miners,
             validators,
             announcements: Announcements::<T>::iter_prefix(run_id).collect(),
@@ -27,7 +27,7 @@ impl<T: Config> Pallet<T> {
     /// The current window and its seed. `None` before the run's first block.
     pub(crate) fn view_assignment_seed(run_id: RunId) -> Option<(Window, Hash)> {
         let run = Runs::<T>::get(run_id)?;
-        let window = phase_at(&run.settings.schedule, Self::now())?.window;
+        let window = phase_at(&run.schedule, Self::now())?.window;
         Windows::<T>::get(run_id, window).map(|record| (window, record.seed))
     }
 

@@ -42,8 +42,14 @@ pub trait WeightInfo {
     fn claim() -> Weight;
     /// The weight of the call `set_params`.
     fn set_params() -> Weight;
-    /// Reading `r` runs in a hook.
-    fn look_at_runs(r: u32) -> Weight;
+    /// Looking for boundaries that are due, of `r` runs.
+    fn look_at_schedule(r: u32) -> Weight;
+    /// Looking for work that waits, of `r` runs.
+    fn look_at_queue(r: u32) -> Weight;
+    /// Looking whether a run has a step to take.
+    fn look_at_run() -> Weight;
+    /// Crossing a boundary that only notes that work waits.
+    fn enqueue() -> Weight;
     /// Opening a window.
     fn open_window() -> Weight;
     /// Drawing the seed of the challenged chunks.
@@ -58,7 +64,7 @@ pub trait WeightInfo {
     fn settle_page(m: u32) -> Weight;
     /// Paying `v` validators and closing.
     fn settle_close(v: u32) -> Weight;
-    /// Removing `r` rows of each map of a window.
+    /// Removing `r` rows of a window.
     fn prune(r: u32) -> Weight;
 }
 
@@ -119,14 +125,23 @@ macro_rules! estimates {
             fn set_params() -> Weight {
                 estimate($database, 40, 8_192, 1, 1)
             }
-            fn look_at_runs(r: u32) -> Weight {
-                estimate($database, 5 + 5 * u64::from(r), 1_024 * u64::from(r), 1 + u64::from(r), 0)
+            fn look_at_schedule(r: u32) -> Weight {
+                estimate($database, 5 + u64::from(r) / 4, 1_024 + 32 * u64::from(r), 1, 1)
+            }
+            fn look_at_queue(r: u32) -> Weight {
+                estimate($database, 5 + u64::from(r) / 8, 1_024 + 4 * u64::from(r), 1, 1)
+            }
+            fn look_at_run() -> Weight {
+                estimate($database, 15, 4_096, 7, 0)
+            }
+            fn enqueue() -> Weight {
+                estimate($database, 15, 4_096, 5, 2)
             }
             fn open_window() -> Weight {
-                estimate($database, 40, 4_096, 3, 3)
+                estimate($database, 60, 8_192, 8, 7)
             }
             fn draw_challenge() -> Weight {
-                estimate($database, 20, 4_096, 1, 1)
+                estimate($database, 30, 8_192, 5, 3)
             }
             fn accept(m: u32, v: u32) -> Weight {
                 let (m, v) = (u64::from(m), u64::from(v));
@@ -159,7 +174,7 @@ macro_rules! estimates {
             }
             fn prune(r: u32) -> Weight {
                 let r = u64::from(r);
-                estimate($database, 50 + 20 * r, 4_096 * r, 2 + 6 * r, 3 + 6 * r)
+                estimate($database, 60 + 15 * r, 4_096 + 512 * r, 10 + r, 4 + r)
             }
         }
     };

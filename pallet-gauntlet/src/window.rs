@@ -1,58 +1,31 @@
-//! Does the work of `on_initialize` at a window's boundaries: opens it, draws the challenge, fixes the accepted set.
+//! Does the work of a window's boundaries: opens it, draws the challenge, fixes the accepted set.
 
 use alloc::vec::Vec;
 
-use frame_support::{traits::Get, weights::Weight, BoundedVec};
-use frame_system::pallet_prelude::BlockNumberFor;
+use frame_support::{defensive, weights::Weight, BoundedVec};
 use protocol::{
     accept::bitmap_of,
     books::{self, Acceptance, Attested, Revealed, Voter},
     seed::{challenge_seed, window_seed},
-    window::phase_at,
     Hash, RunId, Window,
 };
-use sp_runtime::SaturatedConversion;
 
 use crate::{
-    AcceptedSet, Attestations, Bitmap, Config, Event, Miners, Pallet, PendingSettings, Reveals,
-    RunOf, RunStatus, Runs, Validators, WeightInfo, WindowRecord, WindowStatus, Windows,
+    AcceptedSet, Attestations, Bitmap, Config, Event, Miners, Pallet, Reveals, RunOf, RunStatus,
+    Runs, Validators, WeightInfo, WindowRecord, WindowStatus, Windows,
 };
 
 impl<T: Config> Pallet<T> {
-    /// Looks at every run, of which there are few, and does the work of the boundary that the block is, if any.
-    pub(crate) fn do_boundaries(now: BlockNumberFor<T>) -> Weight {
-        let block: u32 = now.saturated_into();
-        let parent: Hash = frame_system::Pallet::<T>::parent_hash().into();
-        let runs: Vec<_> = Runs::<T>::iter().collect();
-        let mut weight = T::WeightInfo::look_at_runs(T::RunsMax::get());
-        for (run_id, run) in runs {
-            let Some(moment) = phase_at(&run.settings.schedule, block) else {
-                continue;
-            };
-            let (commit_end, attest_end) =
-                (run.settings.schedule.commit_end, run.settings.schedule.attest_end);
-            weight = weight.saturating_add(match moment.offset {
-                0 => Self::open_window(run_id, run, moment.window, &parent),
-                offset if offset == commit_end => {
-                    Self::draw_challenge(run_id, moment.window, &parent)
-                }
-                offset if offset == attest_end => Self::accept(run_id, &run, moment.window),
-                _ => Weight::zero(),
-            });
-        }
-        weight
-    }
-
     /// Applies settings that are due and fixes the window's seed.
-    fn open_window(run_id: RunId, mut run: RunOf<T>, window: Window, parent: &Hash) -> Weight {
-        if let Some(scheduled) =
-            PendingSettings::<T>::get(run_id).filter(|scheduled| scheduled.window <= window)
-        {
-            run.settings = scheduled.settings;
-            PendingSettings::<T>::remove(run_id);
-            Self::deposit_event(Event::SettingsApplied { run: run_id, window });
-        }
+    pub(crate) fn open_window(
+        run_id: RunId,
+        mut run: RunOf<T>,
+        window: Window,
+        parent: &Hash,
+    ) -> Weight {
+        Self::apply_settings(run_id, &mut run, window);
         run.status = RunStatus::Open;
+        run.window = Some(window);
         let seed = window_seed(parent, run_id, window, &run.salt_mix);
         let record = WindowRecord {
             seed,
@@ -62,16 +35,19 @@ impl<T: Config> Pallet<T> {
             unavailable: BoundedVec::new(),
             status: WindowStatus::Open,
             minted: 0,
-            settings: run.settings.clone(),
+            settings_version: run.settings_version,
+            excused: false,
         };
         Windows::<T>::insert(run_id, window, record);
         Runs::<T>::insert(run_id, run);
+        // The oldest window may have become old enough to be removed.
+        Self::enqueue(run_id);
         Self::deposit_event(Event::WindowOpened { run: run_id, window, seed });
         T::WeightInfo::open_window()
     }
 
     /// Draws the seed of the challenged chunks from the hash of the commit phase's last block.
-    fn draw_challenge(run_id: RunId, window: Window, parent: &Hash) -> Weight {
+    pub(crate) fn draw_challenge(run_id: RunId, window: Window, parent: &Hash) -> Weight {
         Windows::<T>::mutate(run_id, window, |record| {
             if let Some(record) = record {
                 record.challenge_seed = Some(challenge_seed(&record.seed, parent));
@@ -83,9 +59,10 @@ impl<T: Config> Pallet<T> {
     /// Fixes state root and accepted set from the attestations.
     ///
     /// The standings are those of the last settlement written by now.
-    pub(crate) fn accept(run_id: RunId, run: &RunOf<T>, window: Window) -> Weight {
-        let Some(mut record) = Windows::<T>::get(run_id, window) else {
-            frame_support::defensive!("a window without a record");
+    pub(crate) fn accept(run_id: RunId, window: Window) -> Weight {
+        let found = Windows::<T>::get(run_id, window).zip(Self::settings_of(run_id, window));
+        let Some((mut record, settings)) = found else {
+            defensive!("a window without a record or settings");
             return T::WeightInfo::accept(0, 0);
         };
         let rows: Vec<_> = Validators::<T>::iter_prefix(run_id)
@@ -108,8 +85,8 @@ impl<T: Config> Pallet<T> {
             window,
             &voters,
             &revealed,
-            &run.settings.incentive,
-            &run.settings.training.genesis_state_root,
+            &settings.incentive,
+            &settings.training.genesis_state_root,
         );
 
         record.state_root = state_root;

@@ -50,6 +50,8 @@ pub mod fixed;
 
 pub mod window;
 
+pub mod boundary;
+
 pub mod limits;
 
 mod hash_text;

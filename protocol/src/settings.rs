@@ -16,6 +16,10 @@ pub use optimisers::{InnerOptimiser, OuterStep};
 /// Most miner slots of a run: a bitmap of them takes 512 bytes.
 pub const UID_MAX: u16 = 4_096;
 
+/// Most miner slots of a run that rates by Plackett–Luce: the cost of a match grows with their square, and half of a
+/// block must hold it.
+pub const PLACKETT_LUCE_UID_MAX: u16 = 1_536;
+
 /// Most miners accepted in a window.
 pub const ACCEPTED_MAX: u16 = 256;
 
@@ -355,7 +359,11 @@ impl Training {
 impl Incentive {
     fn validate(&self) -> Result<(), SettingsError> {
         let ppm = u128::from(PPM);
-        in_range("uid_max", self.uid_max, 1, u128::from(UID_MAX))?;
+        let uid_max = match self.standing {
+            StandingKind::Gain => UID_MAX,
+            StandingKind::PlackettLuce => PLACKETT_LUCE_UID_MAX,
+        };
+        in_range("uid_max", self.uid_max, 1, u128::from(uid_max))?;
         in_range("accepted_max", self.accepted_max, 1, u128::from(ACCEPTED_MAX))?;
         in_range(
             "evaluations_per_validator",

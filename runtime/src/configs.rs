@@ -140,6 +140,8 @@ impl pallet_utility::Config for Runtime {
 }
 
 impl pallet_gauntlet::Config for Runtime {
+    type BlockNumberProvider = System;
+    type ClockPerBlock = ConstU32<1>;
     type Currency = Balances;
     type RuntimeHoldReason = RuntimeHoldReason;
     // Anybody may start a run and then owns it.
@@ -147,7 +149,6 @@ impl pallet_gauntlet::Config for Runtime {
     type AdminOrigin = EnsureRoot<AccountId>;
     type EmissionSource = pallet_gauntlet::emission::Mint<Balances>;
     type PalletId = GauntletPalletId;
-    // Every block looks at each run.
     type RunsMax = ConstU32<16>;
     type HistoryWindows = ConstU64<{ pallet_gauntlet::HISTORY_WINDOWS }>;
     type AdminDelayWindows = ConstU64<2>;

@@ -19,8 +19,6 @@ pub enum VoidReason {
     EmissionParts,
     /// The chain was too busy to settle it in time.
     TooLate,
-    /// A block cannot hold the computation.
-    TooLarge,
 }
 
 /// An event of the pallet.

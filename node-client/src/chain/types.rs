@@ -113,6 +113,8 @@ pub struct WindowInfo {
     pub minted: Planck,
     /// The settings under which it is settled.
     pub settings: Settings,
+    /// Nobody is at fault in it: the chain stood still, or the run was paused.
+    pub excused: bool,
 }
 
 /// A miner's commitment to its update.

@@ -428,7 +428,7 @@ fn every_event_decodes_by_the_metadata() {
         GauntletEvent::MinerScored { run, window, uid, own: None, random: Some(share), standing_value: share, share, paid: 1 },
         GauntletEvent::ValidatorPaid { run, window, index, agreement: share, paid: 1 },
         GauntletEvent::WindowSettled { run, window, minted: 1, owner: 2, miners: 3, validators: 4, carried: 5 },
-        GauntletEvent::WindowVoid { run, window, error: VoidReason::TooLarge },
+        GauntletEvent::WindowVoid { run, window, error: VoidReason::TooLate },
         GauntletEvent::Claimed { run, account, amount },
         GauntletEvent::SettingsScheduled { run, window },
         GauntletEvent::SettingsApplied { run, window },

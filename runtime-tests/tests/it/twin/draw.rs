@@ -1,7 +1,9 @@
 //! Draws calls: mostly what a participant would do in the block's phase, and every kind of mistake.
 
 use node_client::chain::Call;
-use pallet_gauntlet::{account_bytes, MinerUids, NextRunId, Runs, ValidatorIndices, Windows};
+use pallet_gauntlet::{
+    account_bytes, MinerUids, NextRunId, RunSettings, Runs, ValidatorIndices, Windows,
+};
 use protocol::{
     accept::bitmap_of,
     commitment::{commitment_hash, score_commitment_hash},
@@ -140,7 +142,8 @@ impl Script {
             2..=16 => 1,
             _ => 0,
         };
-        let found = Runs::<Runtime>::get(run).map(|run| run.settings);
+        let found = Runs::<Runtime>::get(run)
+            .and_then(|record| RunSettings::<Runtime>::get(run, record.settings_version));
         let settings = found.unwrap_or_else(settings);
         let moment = phase_at(&settings.schedule, System::block_number());
         let miner = self.draws.below(MINERS.into()) as u8;
