@@ -6,7 +6,7 @@ use frame_support::{
     ensure,
     traits::{
         fungible::{Inspect, Mutate},
-        tokens::Preservation,
+        tokens::{Fortitude, Precision, Preservation},
         Get,
     },
 };
@@ -88,6 +88,23 @@ impl<T: Config> Pallet<T> {
         Ledgers::<T>::insert(run_id, ledger);
         Claims::<T>::mutate(run_id, account, |claims| add_claim(claims, window, amount));
         amount
+    }
+
+    /// Destroys what a run that is removed owes to nobody.
+    pub(crate) fn sweep_carried(run_id: RunId) {
+        let account = Self::run_account(run_id);
+        Ledgers::<T>::mutate(run_id, |ledger| {
+            let burned = T::Currency::burn_from(
+                &account,
+                ledger.carried,
+                Preservation::Preserve,
+                Precision::BestEffort,
+                Fortitude::Polite,
+            );
+            let burned = burned.unwrap_or(0);
+            ledger.carried = ledger.carried.saturating_sub(burned);
+            ledger.burned = ledger.burned.saturating_add(burned);
+        });
     }
 
     pub(crate) fn do_claim(run_id: RunId, account: T::AccountId) -> Result<Planck, DispatchError> {

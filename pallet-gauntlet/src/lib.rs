@@ -55,6 +55,9 @@ mod registration;
 mod runs;
 mod validators;
 
+mod lifecycle;
+mod reap;
+
 mod schedule;
 mod work;
 
@@ -101,7 +104,7 @@ pub mod pallet {
 
     use frame_support::{
         pallet_prelude::*,
-        traits::{fungible, EnsureOrigin},
+        traits::{fungible, EnsureOrigin, Footprint},
         weights::WeightMeter,
         PalletId,
     };
@@ -110,12 +113,16 @@ pub mod pallet {
         commitment::Opening, fixed::Q32, settings::Settings, AccountBytes, BlockNumber, Hash,
         Planck, RunId, Uid, ValidatorIndex, Window,
     };
-    use sp_runtime::traits::BlockNumberProvider;
+    use sp_runtime::traits::{BlockNumberProvider, Convert};
 
     use crate::{emission_source::EmissionSource, types::*, WeightInfo};
 
+    /// The version of the records in storage; see `migrations` of the runtime.
+    pub const STORAGE_VERSION: StorageVersion = StorageVersion::new(1);
+
     /// The pallet.
     #[pallet::pallet]
+    #[pallet::storage_version(STORAGE_VERSION)]
     pub struct Pallet<T>(_);
 
     /// What the pallet needs of a runtime.
@@ -163,7 +170,27 @@ pub mod pallet {
         #[pallet::constant]
         type HistoryWindows: Get<Window>;
 
-        /// Windows between `set_params` and the first window under the new settings; at least 1.
+        /// What the owner of a run has held of it while there is the run, by the bytes of the layout.
+        /// Mainnet: as much as makes it dear to take all of [`Config::RunsMax`] for a while.
+        type RunDeposit: Convert<Footprint, Planck>;
+
+        /// The latest start of a run, in blocks of [`Config::BlockNumberProvider`] after its
+        /// creation. Mainnet: a month.
+        #[pallet::constant]
+        type StartHorizon: Get<BlockNumber>;
+
+        /// Windows without an accepted update after which anybody may close a run. Mainnet: as many
+        /// as a month has.
+        #[pallet::constant]
+        type IdleWindows: Get<Window>;
+
+        /// Windows after a run's last one before it may be removed, so that everybody can claim and
+        /// dispute; at least [`Config::HistoryWindows`].
+        #[pallet::constant]
+        type ReapDelayWindows: Get<Window>;
+
+        /// Windows between an owner's announcement (other settings, a pause, the end, a hand-over)
+        /// and its effect; at least 1. Mainnet: as long as participants need to leave.
         #[pallet::constant]
         type AdminDelayWindows: Get<Window>;
 
@@ -180,6 +207,28 @@ pub mod pallet {
         /// A registered validator's stake.
         #[codec(index = 1)]
         ValidatorStake,
+        /// The deposit of a run's owner.
+        #[codec(index = 2)]
+        RunDeposit,
+    }
+
+    /// The runs of the chain's first block.
+    #[pallet::genesis_config]
+    #[derive(frame_support::DefaultNoBound)]
+    pub struct GenesisConfig<T: Config> {
+        /// Owner, settings and the element counts of the tensors of each; the owners need money.
+        pub runs: Vec<(T::AccountId, Settings, Vec<u64>)>,
+    }
+
+    #[pallet::genesis_build]
+    impl<T: Config> BuildGenesisConfig for GenesisConfig<T> {
+        fn build(&self) {
+            for (owner, settings, layout) in &self.runs {
+                let layout = LayoutVec::truncate_from(layout.clone());
+                let created = Pallet::<T>::do_create_run(owner.clone(), settings.clone(), layout);
+                assert!(created.is_ok(), "a run of the genesis is refused: {created:?}");
+            }
+        }
     }
 
     // Identifiers and indices are given out by the chain, so that Twox64 cannot be attacked; keys
@@ -219,6 +268,11 @@ pub mod pallet {
     /// are applied; at most one a run.
     #[pallet::storage]
     pub type PendingSettings<T> = StorageMap<_, Twox64Concat, RunId, ScheduledSettings>;
+
+    /// Runs that are offered to another owner. Written by `offer_run`, removed by `accept_run`; at
+    /// most one a run.
+    #[pallet::storage]
+    pub type RunOffers<T: Config> = StorageMap<_, Twox64Concat, RunId, Offer<T::AccountId>>;
 
     /// The miners by slot. Written by registration and settlement, removed by `deregister_miner`; at
     /// most `uid_max` a run.
@@ -451,6 +505,26 @@ pub mod pallet {
         SettingsScheduled { run: RunId, window: Window },
         /// Other settings are in force.
         SettingsApplied { run: RunId, window: Window },
+        /// Settings that waited will not be in force.
+        SettingsCancelled { run: RunId },
+        /// The run will be paused from `window` on.
+        RunPauseAnnounced { run: RunId, window: Window },
+        /// The run is paused from `window` on.
+        RunPaused { run: RunId, window: Window },
+        /// The run takes work again, and an announced pause will not come.
+        RunResumed { run: RunId },
+        /// The run ends with `last_window`.
+        RunClosing { run: RunId, last_window: Window },
+        /// The run's last window is settled.
+        RunClosed { run: RunId },
+        /// The run is gone, with everything that belonged to it.
+        RunReaped { run: RunId },
+        /// `to` may become the owner from `window` on.
+        RunOffered { run: RunId, to: T::AccountId, window: Window },
+        /// Nobody may become the owner any more.
+        RunOfferWithdrawn { run: RunId },
+        /// The run has another owner.
+        RunHandedOver { run: RunId, owner: T::AccountId },
     }
 
     /// Why a call was refused, and what its caller can change.
@@ -474,9 +548,32 @@ pub mod pallet {
         LayoutInvalid,
         /// A run must start in a block to come; choose a later `start_block`.
         StartsInThePast,
+        /// A run must start within `StartHorizon` blocks; choose an earlier `start_block`.
+        StartsTooLate,
         /// Schedule, `keep`, `model_seed` and `genesis_state_root` cannot change, `uid_max` cannot
         /// fall; leave them as they are.
         SettingImmutable,
+        /// A setting may not move so far in one change; `Settings::may_become` says which one. Change
+        /// it in steps.
+        ChangeTooLarge,
+        /// No settings wait for a coming window.
+        NothingScheduled,
+        /// The run is paused; wait until it is resumed.
+        RunPaused,
+        /// The run is not paused, and no pause is announced.
+        RunNotPaused,
+        /// The chain's governance paused the run and alone may resume it.
+        PausedByAdmin,
+        /// The run is closed or will be.
+        RunClosing,
+        /// The run is not closed; close it first.
+        RunNotClosed,
+        /// The run was closed too recently; see `ReapDelayWindows`.
+        ReapNotDue,
+        /// The run is not offered to this account.
+        NotOffered,
+        /// The offer may be accepted in a later window.
+        OfferNotDue,
         /// Only the run's owner may do this.
         NotOwner,
         /// The hot key already takes part in this run; use another one.
@@ -575,8 +672,8 @@ pub mod pallet {
         ///
         /// ## Errors
         ///
-        /// What [`Settings::validate`] refuses, an invalid layout, a start that is not in the future,
-        /// and too many runs.
+        /// What [`Settings::validate`] refuses, an invalid layout, a start that is not in the future or
+        /// too far in it, too many runs, too little money for the deposit.
         #[pallet::call_index(0)]
         #[pallet::weight(T::WeightInfo::create_run(layout.len() as u32))]
         pub fn create_run(
@@ -855,7 +952,7 @@ pub mod pallet {
         ///
         /// ## Errors
         ///
-        /// What [`Settings::validate`] refuses, and a change of what cannot change.
+        /// What [`Settings::validate`] refuses, and what [`Settings::may_become`] does.
         #[pallet::call_index(13)]
         #[pallet::weight(T::WeightInfo::set_params())]
         pub fn set_params(
@@ -865,6 +962,144 @@ pub mod pallet {
         ) -> DispatchResult {
             let owner = ensure_signed(origin)?;
             Self::do_set_params(owner, run, *settings)
+        }
+
+        /// Pauses a run: its windows take no updates, and nobody is at fault in them. The governance's
+        /// pause begins at once, the owner's [`Config::AdminDelayWindows`] later.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the run's owner, or [`Config::AdminOrigin`].
+        ///
+        /// ## Errors
+        ///
+        /// Another's run, one that is paused already, one that is closed.
+        #[pallet::call_index(30)]
+        #[pallet::weight(T::WeightInfo::pause_run())]
+        pub fn pause_run(origin: OriginFor<T>, run: RunId) -> DispatchResult {
+            Self::do_pause_run(origin, run)
+        }
+
+        /// Resumes a paused run, or withdraws an announced pause.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the run's owner, or [`Config::AdminOrigin`], which alone resumes what it paused.
+        ///
+        /// ## Errors
+        ///
+        /// Another's run, one that is not paused, one that the governance paused.
+        #[pallet::call_index(31)]
+        #[pallet::weight(T::WeightInfo::resume_run())]
+        pub fn resume_run(origin: OriginFor<T>, run: RunId) -> DispatchResult {
+            Self::do_resume_run(origin, run)
+        }
+
+        /// Ends a run: with the current window if the governance says so or it is idle, and
+        /// [`Config::AdminDelayWindows`] later if its owner does. One that has not begun ends at once.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the run's owner, or [`Config::AdminOrigin`]; signed by anybody when no update was
+        /// accepted for [`Config::IdleWindows`].
+        ///
+        /// ## Errors
+        ///
+        /// Another's run that is not idle, one that ends as early already.
+        #[pallet::call_index(32)]
+        #[pallet::weight(T::WeightInfo::close_run())]
+        pub fn close_run(origin: OriginFor<T>, run: RunId) -> DispatchResult {
+            Self::do_close_run(origin, run)
+        }
+
+        /// Removes up to `rows` rows of a closed run: bonds and stakes go back, claims are paid, and
+        /// with the last rows the deposit is released and the run is gone.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by anybody.
+        ///
+        /// ## Errors
+        ///
+        /// A run that is not closed, or was so less than [`Config::ReapDelayWindows`] ago.
+        #[pallet::call_index(33)]
+        #[pallet::weight(T::WeightInfo::reap_run((*rows).min(REAP_ROWS_MAX)))]
+        pub fn reap_run(origin: OriginFor<T>, run: RunId, rows: u32) -> DispatchResultWithPostInfo {
+            ensure_signed(origin)?;
+            let removed = Self::do_reap_run(run, rows.min(REAP_ROWS_MAX))?;
+            Ok(Some(T::WeightInfo::reap_run(removed)).into())
+        }
+
+        /// Offers a run to another owner, who may accept it [`Config::AdminDelayWindows`] later (from
+        /// the next window on if the governance offers it); or withdraws the offer.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the run's owner, or [`Config::AdminOrigin`].
+        ///
+        /// ## Errors
+        ///
+        /// Another's run, no offer to withdraw.
+        #[pallet::call_index(34)]
+        #[pallet::weight(T::WeightInfo::offer_run())]
+        pub fn offer_run(
+            origin: OriginFor<T>,
+            run: RunId,
+            to: Option<T::AccountId>,
+        ) -> DispatchResult {
+            Self::do_offer_run(origin, run, to)
+        }
+
+        /// Makes the caller the owner of a run that was offered to it. The deposit is held of the
+        /// caller and released to the former owner.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the account that the run is offered to.
+        ///
+        /// ## Errors
+        ///
+        /// No such offer, one for a later window, too little money.
+        #[pallet::call_index(35)]
+        #[pallet::weight(T::WeightInfo::accept_run())]
+        pub fn accept_run(origin: OriginFor<T>, run: RunId) -> DispatchResult {
+            let who = ensure_signed(origin)?;
+            Self::do_accept_run(who, run)
+        }
+
+        /// Drops settings that wait for a coming window.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the run's owner, or [`Config::AdminOrigin`].
+        ///
+        /// ## Errors
+        ///
+        /// Another's run, nothing that waits.
+        #[pallet::call_index(36)]
+        #[pallet::weight(T::WeightInfo::cancel_params())]
+        pub fn cancel_params(origin: OriginFor<T>, run: RunId) -> DispatchResult {
+            Self::do_cancel_params(origin, run)
+        }
+
+        /// Replaces the run's settings from the next window on, however far they move.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// [`Config::AdminOrigin`].
+        ///
+        /// ## Errors
+        ///
+        /// What [`Settings::validate`] refuses, and a change of what cannot change.
+        #[pallet::call_index(37)]
+        #[pallet::weight(T::WeightInfo::set_params())]
+        pub fn force_params(
+            origin: OriginFor<T>,
+            run: RunId,
+            settings: Box<Settings>,
+        ) -> DispatchResult {
+            T::AdminOrigin::ensure_origin(origin)?;
+            Self::do_force_params(run, *settings)
         }
     }
 

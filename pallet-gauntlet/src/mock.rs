@@ -2,7 +2,7 @@
 
 use frame_support::{
     derive_impl, parameter_types,
-    traits::{ConstU32, ConstU64, Hooks},
+    traits::{ConstU32, ConstU64, Hooks, LinearStoragePrice},
     weights::{
         constants::{RocksDbWeight, WEIGHT_REF_TIME_PER_SECOND},
         Weight, WeightMeter,
@@ -21,7 +21,10 @@ use protocol::{
     Hash, Planck, RunId, Uid, ValidatorIndex, Window,
 };
 use sp_core::H256;
-use sp_runtime::{traits::IdentityLookup, AccountId32, BuildStorage, Perbill};
+use sp_runtime::{
+    traits::{BlockNumberProvider, IdentityLookup},
+    AccountId32, BuildStorage, Perbill,
+};
 
 use crate::{self as pallet_gauntlet, *};
 
@@ -77,6 +80,12 @@ parameter_types! {
         Perbill::from_percent(75),
     );
     pub const ExistentialDeposit: Planck = EXISTENTIAL_DEPOSIT;
+    pub const RunDepositBase: Planck = 100 * UNIT;
+    pub const RunDepositByte: Planck = UNIT / 10;
+    /// How far the clock is ahead of the blocks.
+    pub static ClockSkew: u32 = 0;
+    /// Numbers of the clock for each block.
+    pub static ClockRate: u32 = 1;
     pub const GauntletPalletId: PalletId = PalletId(*b"gauntlet");
 }
 
@@ -88,9 +97,25 @@ impl pallet_balances::Config for Test {
     type RuntimeHoldReason = RuntimeHoldReason;
 }
 
+/// A clock of `ClockRate` numbers a block, ahead of the blocks by `ClockSkew`.
+pub struct Clock;
+
+impl BlockNumberProvider for Clock {
+    type BlockNumber = u32;
+
+    fn current_block_number() -> u32 {
+        System::block_number() * ClockRate::get() + ClockSkew::get()
+    }
+}
+
+/// Lets the clock jump.
+pub(crate) fn roll_clock(numbers: u32) {
+    ClockSkew::set(ClockSkew::get() + numbers);
+}
+
 impl Config for Test {
-    type BlockNumberProvider = System;
-    type ClockPerBlock = ConstU32<1>;
+    type BlockNumberProvider = Clock;
+    type ClockPerBlock = ClockRate;
     type Currency = Balances;
     type RuntimeHoldReason = RuntimeHoldReason;
     type CreateOrigin = EnsureSigned<AccountId>;
@@ -99,6 +124,10 @@ impl Config for Test {
     type PalletId = GauntletPalletId;
     type RunsMax = ConstU32<4>;
     type HistoryWindows = ConstU64<{ protocol::limits::HISTORY_WINDOWS }>;
+    type RunDeposit = LinearStoragePrice<RunDepositBase, RunDepositByte, Planck>;
+    type StartHorizon = ConstU32<100_000>;
+    type IdleWindows = ConstU64<6>;
+    type ReapDelayWindows = ConstU64<{ protocol::limits::HISTORY_WINDOWS }>;
     type AdminDelayWindows = ConstU64<2>;
     type WeightInfo = weights::SubstrateWeight<Test>;
 }
@@ -227,9 +256,9 @@ fn start_block(number: u32) {
     Gauntlet::on_poll(number, &mut WeightMeter::new());
 }
 
-/// Runs to the beginning of block `number`, checking the invariants between any two blocks.
+/// Runs to the block at which the clock shows `number`, checking the invariants between any two blocks.
 pub(crate) fn roll_to(number: u32) {
-    while System::block_number() < number {
+    while Gauntlet::now() < number {
         let block = System::block_number();
         Gauntlet::on_idle(block, Weight::MAX);
         check_state();

@@ -21,6 +21,7 @@ impl<T: Config> Pallet<T> {
         hot: T::AccountId,
     ) -> Result<Uid, DispatchError> {
         let (run, moment) = Self::run_at(run_id)?;
+        Self::ensure_takes_participants(&run)?;
         Self::ensure_hot_key_free(run_id, &hot)?;
         let settings = Self::current_settings(run_id, &run)?;
         let limit = u32::from(settings.incentive.uid_max);

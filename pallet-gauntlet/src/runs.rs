@@ -1,26 +1,30 @@
 //! Handles the calls that create a run and change its settings.
 
+use codec::Encode;
 use frame_support::{
     ensure,
     traits::{
-        fungible::{Inspect, Mutate},
+        fungible::{Inspect, Mutate, MutateHold},
         tokens::Preservation,
-        DefensiveOption, Get,
+        DefensiveOption, Footprint, Get,
     },
 };
 use protocol::{
     boundary::Boundary,
     layout::Layout,
-    settings::{Settings, SettingsError},
+    settings::{ChangeError, Settings, SettingsError},
     update::payload_bytes_max,
     window::{phase_at, Moment},
     RunId, Window,
 };
-use sp_runtime::{traits::AccountIdConversion, DispatchError, DispatchResult};
+use sp_runtime::{
+    traits::{AccountIdConversion, Convert},
+    DispatchError, DispatchResult,
+};
 
 use crate::{
-    Config, Error, Event, LayoutVec, Layouts, NextRunId, Pallet, PendingSettings, Run, RunOf,
-    RunSettings, RunStatus, Runs, ScheduledSettings, Windows,
+    Config, Error, Event, HoldReason, LayoutVec, Layouts, NextRunId, Pallet, PendingSettings, Run,
+    RunOf, RunSettings, RunStatus, Runs, ScheduledSettings, Windows,
 };
 
 impl<T: Config> From<SettingsError> for Error<T> {
@@ -31,6 +35,15 @@ impl<T: Config> From<SettingsError> for Error<T> {
             SettingsError::DecayInWarmUp { .. } => Error::DecayInWarmUp,
             SettingsError::TooFewSamples { .. } => Error::TooFewSamples,
             SettingsError::EmissionSum { .. } => Error::EmissionSumWrong,
+        }
+    }
+}
+
+impl<T: Config> From<ChangeError> for Error<T> {
+    fn from(error: ChangeError) -> Self {
+        match error {
+            ChangeError::Immutable { .. } => Error::SettingImmutable,
+            ChangeError::TooFar { .. } => Error::ChangeTooLarge,
         }
     }
 }
@@ -47,13 +60,17 @@ impl<T: Config> Pallet<T> {
         layout: LayoutVec,
     ) -> Result<RunId, DispatchError> {
         settings.validate().map_err(Error::<T>::from)?;
-        ensure!(settings.schedule.start_block > Self::now(), Error::<T>::StartsInThePast);
+        let wait = settings.schedule.start_block.checked_sub(Self::now()).filter(|wait| *wait > 0);
+        let wait = wait.ok_or(Error::<T>::StartsInThePast)?;
+        ensure!(wait <= T::StartHorizon::get(), Error::<T>::StartsTooLate);
         let shape = Layout(layout.to_vec());
         let chunk_count = shape.chunk_count().ok_or(Error::<T>::LayoutInvalid)?;
         ensure!(Runs::<T>::count() < T::RunsMax::get(), Error::<T>::TooManyRuns);
 
         let run_id = NextRunId::<T>::get();
         NextRunId::<T>::put(run_id.checked_add(1).ok_or(Error::<T>::TooManyRuns)?);
+        let deposit = T::RunDeposit::convert(Footprint::from_parts(1, layout.encoded_size()));
+        T::Currency::hold(&HoldReason::RunDeposit.into(), &owner, deposit)?;
         let foundation = T::Currency::minimum_balance();
         T::Currency::transfer(
             &owner,
@@ -71,7 +88,11 @@ impl<T: Config> Pallet<T> {
             payload_bytes_max: payload_bytes_max(&shape, settings.training.keep),
             salt_mix: [0; 32],
             foundation,
+            deposit,
             window: None,
+            last_window: None,
+            pause_from: None,
+            active_window: 0,
             next_settlement: 0,
             next_pruning: 0,
         };
@@ -92,10 +113,20 @@ impl<T: Config> Pallet<T> {
         let (run, moment) = Self::run_at(run_id)?;
         ensure!(run.owner == who, Error::<T>::NotOwner);
         settings.validate().map_err(Error::<T>::from)?;
-        let current = Self::current_settings(run_id, &run)?;
-        ensure!(current.may_become(&settings), Error::<T>::SettingImmutable);
+        Self::current_settings(run_id, &run)?.may_become(&settings).map_err(Error::<T>::from)?;
         let current = moment.map_or(0, |moment| moment.window);
         let window = current.saturating_add(T::AdminDelayWindows::get());
+        PendingSettings::<T>::insert(run_id, ScheduledSettings { window, settings });
+        Self::deposit_event(Event::SettingsScheduled { run: run_id, window });
+        Ok(())
+    }
+
+    pub(crate) fn do_force_params(run_id: RunId, settings: Settings) -> DispatchResult {
+        let (run, moment) = Self::run_at(run_id)?;
+        settings.validate().map_err(Error::<T>::from)?;
+        let current = Self::current_settings(run_id, &run)?;
+        current.may_be_forced_to(&settings).map_err(Error::<T>::from)?;
+        let window = moment.map_or(0, |moment| moment.window.saturating_add(1));
         PendingSettings::<T>::insert(run_id, ScheduledSettings { window, settings });
         Self::deposit_event(Event::SettingsScheduled { run: run_id, window });
         Ok(())

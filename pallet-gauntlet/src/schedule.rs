@@ -59,6 +59,11 @@ impl<T: Config> Pallet<T> {
         RunSchedule::<T>::mutate(|agenda| Self::keep(agenda, Due { run, next, since }));
     }
 
+    /// Takes a run out of the schedule.
+    pub(crate) fn unschedule(run: RunId) {
+        RunSchedule::<T>::mutate(|agenda| agenda.retain(|due| due.run != run));
+    }
+
     fn keep(agenda: &mut crate::Agenda<T>, due: Due) {
         if agenda.try_push(due).is_err() {
             defensive!("more runs than RunsMax are scheduled");
@@ -85,6 +90,10 @@ impl<T: Config> Pallet<T> {
             defensive!("a boundary of no run");
             return (T::WeightInfo::enqueue(), None);
         };
+        let is_over = run.last_window.is_some_and(|last| last < window);
+        if is_over {
+            return Self::cross_after_end(due, &run);
+        }
         let next = run.schedule.crossing_after(window, due.next.boundary);
         let next_settlement = run.next_settlement;
         let weight = match due.next.boundary {
@@ -101,6 +110,16 @@ impl<T: Config> Pallet<T> {
                 Self::excuse(run_id, window);
             }
         }
+        (weight, next)
+    }
+
+    /// Crosses a boundary behind the run's last window: only its settlement is left.
+    fn cross_after_end(due: &Due, run: &RunOf<T>) -> (Weight, Option<Crossing>) {
+        let weight = Self::enqueue(due.run);
+        let next = match due.next.boundary {
+            Boundary::Open => run.schedule.crossing(due.next.window, Boundary::Settle),
+            _ => None,
+        };
         (weight, next)
     }
 

@@ -9,9 +9,9 @@ use alloc::{collections::BTreeMap, vec::Vec};
 
 use crate::{
     work::Step, CommitCounts, Commitments, Config, Event, Ledgers, MinerOf, MinerPay, MinerSlots,
-    Miners, Pallet, Reveals, Runs, ScoreReveals, Settlement, SettlementPages, Settlements, Stage,
-    ValidatorOf, ValidatorPay, ValidatorSlots, Validators, VoidReason, WeightInfo, WindowRecord,
-    WindowStatus, Windows, PAGE_LEN,
+    Miners, Pallet, Reveals, RunStatus, Runs, ScoreReveals, Settlement, SettlementPages,
+    Settlements, Stage, ValidatorOf, ValidatorPay, ValidatorSlots, Validators, VoidReason,
+    WeightInfo, WindowRecord, WindowStatus, Windows, PAGE_LEN,
 };
 use frame_support::{defensive, traits::Get, weights::WeightMeter, BoundedVec};
 use protocol::{
@@ -324,6 +324,10 @@ impl<T: Config> Pallet<T> {
         Runs::<T>::mutate(run_id, |run| {
             if let Some(run) = run {
                 run.next_settlement = window.saturating_add(1);
+                if run.last_window == Some(window) {
+                    run.status = RunStatus::Closed;
+                    Self::deposit_event(Event::RunClosed { run: run_id });
+                }
             }
         });
     }
@@ -336,6 +340,10 @@ impl<T: Config> Pallet<T> {
             "a window is settled in the one after it and claimed later"
         );
         assert!(T::AdminDelayWindows::get() >= 1, "settings of an open window cannot change");
+        assert!(
+            T::ReapDelayWindows::get() >= T::HistoryWindows::get(),
+            "a run is not removed while its last windows are kept"
+        );
         Self::check_steps();
         Self::check_boundaries();
     }

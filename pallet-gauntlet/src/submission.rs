@@ -14,10 +14,10 @@ use protocol::{
 use sp_runtime::{traits::Zero, DispatchResult};
 
 use crate::{
-    account_bytes, Attestation, Attestations, Bitmap, CommitCounts, Commitment, Commitments,
-    Config, Error, Evaluations, Event, Layouts, MinerUids, Miners, Pallet, PayloadOwners, Reveal,
-    RevealedChunks, Reveals, RunOf, Runs, ScoreCommitments, ScoreReveal, ScoreReveals,
-    ValidatorIndices, ValidatorOf, Validators, Windows,
+    account_bytes, lifecycle::is_paused, Attestation, Attestations, Bitmap, CommitCounts,
+    Commitment, Commitments, Config, Error, Evaluations, Event, Layouts, MinerUids, Miners, Pallet,
+    PayloadOwners, Reveal, RevealedChunks, Reveals, RunOf, Runs, ScoreCommitments, ScoreReveal,
+    ScoreReveals, ValidatorIndices, ValidatorOf, Validators, Windows,
 };
 
 impl<T: Config> Pallet<T> {
@@ -197,6 +197,7 @@ impl<T: Config> Pallet<T> {
     /// The run, if `window` is the current one and in `phase`.
     fn ensure_phase(run_id: RunId, window: Window, phase: Phase) -> Result<RunOf<T>, Error<T>> {
         let (run, moment) = Self::open_run(run_id)?;
+        ensure!(!is_paused(&run), Error::<T>::RunPaused);
         ensure!(moment.window == window, Error::<T>::WrongWindow);
         ensure!(Self::is_opened(&run, window), Error::<T>::WindowNotOpen);
         ensure!(moment.phase == phase, Error::<T>::WrongPhase);

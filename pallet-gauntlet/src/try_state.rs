@@ -12,7 +12,7 @@ use sp_runtime::TryRuntimeError;
 use crate::{
     Announcements, Attestations, Claims, CommitCounts, Commitments, Config, HoldReason, Layouts,
     Ledgers, MinerSlots, MinerUids, Miners, NextRunId, Pallet, PayloadOwners, PendingSettings,
-    Reveals, RunOf, RunSchedule, RunSettings, Runs, ScoreCommitments, ScoreReveals,
+    Reveals, RunOf, RunSchedule, RunSettings, RunStatus, Runs, ScoreCommitments, ScoreReveals,
     SettlementPages, Settlements, Stage, ValidatorIndices, ValidatorSlots, Validators,
     WindowStatus, Windows, WorkQueue, VALIDATORS_MAX,
 };
@@ -24,12 +24,16 @@ impl<T: Config> Pallet<T> {
         Self::try_state_holds()?;
         Self::try_state_schedule()?;
         for (run_id, run) in Runs::<T>::iter() {
+            Self::try_state_emission(run_id, &run)?;
+            if run.status == RunStatus::Closed {
+                // It is being removed, row by row.
+                continue;
+            }
             Self::try_state_participants(run_id, &run)?;
             Self::try_state_windows(run_id, &run)?;
             Self::try_state_updates(run_id, &run)?;
             Self::try_state_scores(run_id, &run)?;
             Self::try_state_settlement(run_id, &run)?;
-            Self::try_state_emission(run_id, &run)?;
             Self::try_state_settings(run_id, &run)?;
         }
         Ok(())
@@ -46,6 +50,9 @@ impl<T: Config> Pallet<T> {
         ensure!(Runs::<T>::count() <= T::RunsMax::get(), "1: too many runs");
         for (run_id, run) in Runs::<T>::iter() {
             ensure!(run_id < NextRunId::<T>::get(), "1: a run from the future");
+            if run.status == RunStatus::Closed {
+                continue;
+            }
             let settings =
                 RunSettings::<T>::get(run_id, run.settings_version).ok_or("2: no settings")?;
             ensure!(settings.validate().is_ok(), "2: invalid settings");
@@ -67,7 +74,8 @@ impl<T: Config> Pallet<T> {
         Ok(())
     }
 
-    /// 4. What is held of an account is the sum of its miners' bonds and its validators' stakes.
+    /// 4. What is held of an account is the sum of its miners' bonds, its validators' stakes and its
+    ///    runs' deposits.
     fn try_state_holds() -> Result<(), TryRuntimeError> {
         let mut bonds: BTreeMap<Vec<u8>, (T::AccountId, Planck, Planck)> = BTreeMap::new();
         for (_, _, miner) in Miners::<T>::iter() {
@@ -77,6 +85,17 @@ impl<T: Config> Pallet<T> {
         for (_, _, validator) in Validators::<T>::iter() {
             let key = codec::Encode::encode(&validator.cold);
             bonds.entry(key).or_insert((validator.cold, 0, 0)).2 += validator.stake;
+        }
+        let mut deposits: BTreeMap<Vec<u8>, (T::AccountId, Planck)> = BTreeMap::new();
+        for (_, run) in Runs::<T>::iter() {
+            let key = codec::Encode::encode(&run.owner);
+            deposits.entry(key).or_insert((run.owner, 0)).1 += run.deposit;
+        }
+        for (owner, deposit) in deposits.into_values() {
+            ensure!(
+                Self::held(HoldReason::RunDeposit, &owner) == deposit,
+                "4: held deposits are off"
+            );
         }
         for (cold, bond, stake) in bonds.into_values() {
             ensure!(Self::held(HoldReason::MinerBond, &cold) == bond, "4: held bonds are off");
@@ -177,7 +196,8 @@ impl<T: Config> Pallet<T> {
             ensure!(is_over == (window < run.next_settlement), "10: a window's status is off");
             count += 1;
         }
-        let expected = Self::current_window(run).map_or(0, |window| window + 1 - run.next_pruning);
+        let last = Self::last_opened(run);
+        let expected = last.map_or(0, |window| window + 1 - run.next_pruning);
         ensure!(count == expected, "8: a window without record");
         Ok(())
     }
@@ -293,14 +313,19 @@ impl<T: Config> Pallet<T> {
         Ok(())
     }
 
-    /// 21. Every run has one next boundary, whose block has not come, or which was put off; and who
-    ///     waits for work is a run, once.
+    /// 21. Every run that does not end has one next boundary; who waits for work is a run, once.
     fn try_state_schedule() -> Result<(), TryRuntimeError> {
         let mut scheduled: Vec<_> = RunSchedule::<T>::get().iter().map(|due| due.run).collect();
         scheduled.sort_unstable();
-        let mut runs: Vec<_> = Runs::<T>::iter_keys().collect();
-        runs.sort_unstable();
-        ensure!(scheduled == runs, "21: a run without a boundary, or a boundary without a run");
+        ensure!(scheduled.windows(2).all(|pair| pair[0] < pair[1]), "21: a run is scheduled twice");
+        ensure!(
+            scheduled.iter().all(|run| Runs::<T>::contains_key(run)),
+            "21: a boundary of no run"
+        );
+        for (run_id, run) in Runs::<T>::iter() {
+            let ends = run.status == RunStatus::Closed || run.last_window.is_some();
+            ensure!(ends || scheduled.contains(&run_id), "21: a run without a boundary");
+        }
         let mut queue = WorkQueue::<T>::get().into_inner();
         queue.sort_unstable();
         ensure!(queue.windows(2).all(|pair| pair[0] < pair[1]), "21: a run waits twice");
@@ -308,12 +333,17 @@ impl<T: Config> Pallet<T> {
         Ok(())
     }
 
+    /// The last window that should have been opened.
+    fn last_opened(run: &RunOf<T>) -> Option<Window> {
+        let current = Self::current_window(run)?;
+        Some(run.last_window.map_or(current, |last| last.min(current)))
+    }
+
     fn current_window(run: &RunOf<T>) -> Option<Window> {
         phase_at(&run.schedule, Self::now()).map(|moment| moment.window)
     }
 
     fn is_kept(run: &RunOf<T>, window: Window) -> bool {
-        window >= run.next_pruning
-            && Self::current_window(run).is_some_and(|current| window <= current)
+        window >= run.next_pruning && Self::last_opened(run).is_some_and(|last| window <= last)
     }
 }

@@ -34,6 +34,8 @@ pub const VALIDATORS_MAX: u32 = 64;
 pub const CLAIMS_MAX: u32 = 64;
 /// Miners that one step of a settlement pays.
 pub const PAGE_LEN: u32 = 64;
+/// Rows that one `reap_run` removes, at most.
+pub const REAP_ROWS_MAX: u32 = 1_024;
 /// Bytes of a libp2p peer id.
 pub const PEER_ID_BYTES_MAX: u32 = 64;
 /// Bytes of a multiaddress.
@@ -110,7 +112,7 @@ pub struct Mark {
     pub block: BlockNumber,
 }
 
-/// Whether a run has begun.
+/// Whether a run takes work.
 #[derive(
     Encode,
     Decode,
@@ -128,6 +130,13 @@ pub enum RunStatus {
     Waiting,
     /// Its windows follow one another.
     Open,
+    /// Its windows follow one another and take no updates; nobody is at fault in them.
+    Paused {
+        /// The chain's governance paused it, which alone may resume it.
+        by_admin: bool,
+    },
+    /// Its last window is settled; what is left is claimed, and then removed.
+    Closed,
 }
 
 /// One model being trained.
@@ -159,10 +168,18 @@ pub struct Run<AccountId> {
     pub payload_bytes_max: u64,
     /// All salts that validators revealed so far, mixed; part of the next window's seed.
     pub salt_mix: Hash,
+    /// Held on the owner while there is the run.
+    pub deposit: Planck,
     /// What the owner paid into the run's account to keep it alive; never paid out.
     pub foundation: Planck,
     /// The last window that was opened; `None` before the first.
     pub window: Option<Window>,
+    /// The last window of the run, once it is to be closed.
+    pub last_window: Option<Window>,
+    /// The window from which on it will be paused, as its owner announced.
+    pub pause_from: Option<Window>,
+    /// The last window in which an update was accepted; 0 before the first.
+    pub active_window: Window,
     /// The next window to be settled; those before it are settled or void.
     pub next_settlement: Window,
     /// The next window whose rows will be removed; those before it have none.
@@ -485,6 +502,25 @@ pub struct Ledger {
     pub carried: Planck,
     /// Destroyed; 0 until slashing reaches unclaimed pay.
     pub burned: Planck,
+}
+
+/// A run offered to another owner.
+#[derive(
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Clone,
+    PartialEq,
+    Eq,
+    Debug
+)]
+pub struct Offer<AccountId> {
+    /// Who may accept it.
+    pub to: AccountId,
+    /// The first window in which it may be accepted.
+    pub window: Window,
 }
 
 /// Settings that will replace a run's.

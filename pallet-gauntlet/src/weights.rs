@@ -42,6 +42,20 @@ pub trait WeightInfo {
     fn claim() -> Weight;
     /// The weight of the call `set_params`.
     fn set_params() -> Weight;
+    /// The weight of the call `pause_run`.
+    fn pause_run() -> Weight;
+    /// The weight of the call `resume_run`.
+    fn resume_run() -> Weight;
+    /// The weight of the call `close_run`.
+    fn close_run() -> Weight;
+    /// Removing `r` rows of a closed run.
+    fn reap_run(r: u32) -> Weight;
+    /// The weight of the call `offer_run`.
+    fn offer_run() -> Weight;
+    /// The weight of the call `accept_run`.
+    fn accept_run() -> Weight;
+    /// The weight of the call `cancel_params`.
+    fn cancel_params() -> Weight;
     /// Looking for boundaries that are due, of `r` runs.
     fn look_at_schedule(r: u32) -> Weight;
     /// Looking for work that waits, of `r` runs.
@@ -82,7 +96,7 @@ macro_rules! estimates {
     ([$($generics:tt)*] $type:ty, $database:expr) => {
         impl $($generics)* WeightInfo for $type {
             fn create_run(t: u32) -> Weight {
-                estimate($database, 60 + u64::from(t) / 10, 8_192 + 8 * u64::from(t), 6, 7)
+                estimate($database, 80 + u64::from(t) / 10, 8_192 + 8 * u64::from(t), 9, 11)
             }
             fn register_miner() -> Weight {
                 estimate($database, 90, 8_192, 9, 6)
@@ -123,7 +137,30 @@ macro_rules! estimates {
                 estimate($database, 100, 8_192, 5, 4)
             }
             fn set_params() -> Weight {
-                estimate($database, 40, 8_192, 1, 1)
+                estimate($database, 40, 8_192, 2, 1)
+            }
+            fn pause_run() -> Weight {
+                estimate($database, 40, 8_192, 3, 3)
+            }
+            fn resume_run() -> Weight {
+                estimate($database, 30, 4_096, 1, 1)
+            }
+            fn close_run() -> Weight {
+                estimate($database, 40, 8_192, 2, 2)
+            }
+            fn reap_run(r: u32) -> Weight {
+                let r = u64::from(r);
+                // A participant: its rows under both keys, announcement, money held, two accounts.
+                estimate($database, 300 + 80 * r, 32_768 + 8_192 * r, 30 + 7 * r, 20 + 8 * r)
+            }
+            fn offer_run() -> Weight {
+                estimate($database, 30, 4_096, 2, 1)
+            }
+            fn accept_run() -> Weight {
+                estimate($database, 80, 8_192, 6, 6)
+            }
+            fn cancel_params() -> Weight {
+                estimate($database, 30, 4_096, 2, 1)
             }
             fn look_at_schedule(r: u32) -> Weight {
                 estimate($database, 5 + u64::from(r) / 4, 1_024 + 32 * u64::from(r), 1, 1)

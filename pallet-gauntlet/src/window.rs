@@ -11,8 +11,8 @@ use protocol::{
 };
 
 use crate::{
-    AcceptedSet, Attestations, Bitmap, Config, Event, Miners, Pallet, Reveals, RunOf, RunStatus,
-    Runs, Validators, WeightInfo, WindowRecord, WindowStatus, Windows,
+    lifecycle::is_paused, AcceptedSet, Attestations, Bitmap, Config, Event, Miners, Pallet,
+    Reveals, RunOf, RunStatus, Runs, Validators, WeightInfo, WindowRecord, WindowStatus, Windows,
 };
 
 impl<T: Config> Pallet<T> {
@@ -24,7 +24,10 @@ impl<T: Config> Pallet<T> {
         parent: &Hash,
     ) -> Weight {
         Self::apply_settings(run_id, &mut run, window);
-        run.status = RunStatus::Open;
+        Self::begin_pause(run_id, &mut run, window);
+        if run.status == RunStatus::Waiting {
+            run.status = RunStatus::Open;
+        }
         run.window = Some(window);
         let seed = window_seed(parent, run_id, window, &run.salt_mix);
         let record = WindowRecord {
@@ -36,7 +39,7 @@ impl<T: Config> Pallet<T> {
             status: WindowStatus::Open,
             minted: 0,
             settings_version: run.settings_version,
-            excused: false,
+            excused: is_paused(&run),
         };
         Windows::<T>::insert(run_id, window, record);
         Runs::<T>::insert(run_id, run);
@@ -89,6 +92,13 @@ impl<T: Config> Pallet<T> {
             &settings.training.genesis_state_root,
         );
 
+        if !accepted.is_empty() {
+            Runs::<T>::mutate(run_id, |run| {
+                if let Some(run) = run {
+                    run.active_window = window;
+                }
+            });
+        }
         record.state_root = state_root;
         record.accepted = AcceptedSet::truncate_from(accepted.clone());
         record.unavailable = Bitmap::truncate_from(bitmap_of(&unavailable));

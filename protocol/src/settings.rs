@@ -7,10 +7,12 @@ use serde::{Deserialize, Serialize};
 use crate::{window::Schedule, Hash, Planck};
 
 mod bounds;
+mod change;
 mod optimisers;
 
 use bounds::in_range;
 pub use bounds::{SettingsError, PPM};
+pub use change::ChangeError;
 pub use optimisers::{InnerOptimiser, OuterStep};
 
 /// Most miner slots of a run: a bitmap of them takes 512 bytes.
@@ -250,17 +252,6 @@ impl Settings {
             return Err(SettingsError::TooFewSamples { needed, sample_count });
         }
         Ok(())
-    }
-
-    /// Whether a run's settings may become `to`: the boundaries of windows, the shape of a payload, the state at the
-    /// beginning and whose averages miners keep stay what they are, and no slot that may be taken disappears.
-    pub fn may_become(&self, to: &Settings) -> bool {
-        self.schedule == to.schedule
-            && self.training.keep == to.training.keep
-            && self.training.model_seed == to.training.model_seed
-            && self.training.genesis_state_root == to.training.genesis_state_root
-            && self.training.optimiser.is_kind_of(&to.training.optimiser)
-            && self.incentive.uid_max <= to.incentive.uid_max
     }
 
     /// Samples of a miner in a window: `inner_steps · batch_size`.

@@ -4,7 +4,9 @@ use frame_support::{
     derive_impl,
     dispatch::DispatchClass,
     parameter_types,
-    traits::{ConstBool, ConstU128, ConstU32, ConstU64, ConstU8, VariantCountOf},
+    traits::{
+        ConstBool, ConstU128, ConstU32, ConstU64, ConstU8, LinearStoragePrice, VariantCountOf,
+    },
     weights::{
         constants::{ParityDbWeight, WEIGHT_REF_TIME_PER_SECOND},
         IdentityFee, Weight,
@@ -23,17 +25,23 @@ use sp_version::RuntimeVersion;
 use crate::{
     AccountId, Aura, Balance, Balances, Block, BlockNumber, Hash, Nonce, OriginCaller, PalletInfo,
     Runtime, RuntimeCall, RuntimeEvent, RuntimeFreezeReason, RuntimeHoldReason, RuntimeOrigin,
-    RuntimeTask, System, EXISTENTIAL_DEPOSIT, SLOT_MILLIS, SS58_PREFIX, VERSION,
+    RuntimeTask, System, EXISTENTIAL_DEPOSIT, SLOT_MILLIS, SS58_PREFIX, UNIT, VERSION,
 };
 
 /// The part of a block that ordinary transactions may fill; the rest is left to the chain's own work.
 const NORMAL_RATIO: Perbill = Perbill::from_percent(75);
 /// The most bytes in a block, its header included.
 const BLOCK_BYTES_MAX: u32 = 5 * 1024 * 1024;
+/// Blocks of a day.
+const BLOCKS_A_DAY: u32 = (24 * 60 * 60 * 1_000 / SLOT_MILLIS) as u32;
 /// The computation that a block may take, in seconds of the machine that weights are measured on.
 const BLOCK_SECONDS_MAX: u64 = 2;
 
 parameter_types! {
+    /// What each run has held of its owner.
+    pub const RunDepositBase: Balance = 1_000 * UNIT;
+    /// And for each byte of its layout.
+    pub const RunDepositByte: Balance = UNIT / 10;
     /// How many blocks back a hash can be looked up and a mortal transaction may be signed against.
     pub const BlockHashCount: BlockNumber = 2_400;
     /// The runtime's version.
@@ -151,6 +159,12 @@ impl pallet_gauntlet::Config for Runtime {
     type PalletId = GauntletPalletId;
     type RunsMax = ConstU32<16>;
     type HistoryWindows = ConstU64<{ pallet_gauntlet::HISTORY_WINDOWS }>;
+    type RunDeposit = LinearStoragePrice<RunDepositBase, RunDepositByte, Balance>;
+    // A month.
+    type StartHorizon = ConstU32<{ 30 * BLOCKS_A_DAY }>;
+    // Between a day and a month, by the length of the run's windows.
+    type IdleWindows = ConstU64<1_000>;
+    type ReapDelayWindows = ConstU64<{ 2 * pallet_gauntlet::HISTORY_WINDOWS }>;
     type AdminDelayWindows = ConstU64<2>;
     type WeightInfo = pallet_gauntlet::weights::SubstrateWeight<Runtime>;
 }

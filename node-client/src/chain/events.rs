@@ -151,4 +151,40 @@ pub enum GauntletEvent {
         run: RunId,
         window: Window,
     },
+    SettingsCancelled {
+        run: RunId,
+    },
+    RunPauseAnnounced {
+        run: RunId,
+        window: Window,
+    },
+    RunPaused {
+        run: RunId,
+        window: Window,
+    },
+    RunResumed {
+        run: RunId,
+    },
+    RunClosing {
+        run: RunId,
+        last_window: Window,
+    },
+    RunClosed {
+        run: RunId,
+    },
+    RunReaped {
+        run: RunId,
+    },
+    RunOffered {
+        run: RunId,
+        to: AccountBytes,
+        window: Window,
+    },
+    RunOfferWithdrawn {
+        run: RunId,
+    },
+    RunHandedOver {
+        run: RunId,
+        owner: AccountBytes,
+    },
 }

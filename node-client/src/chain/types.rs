@@ -230,6 +230,20 @@ pub enum Call {
     Claim { run: RunId, account: AccountBytes },
     /// Replaces the settings some windows later.
     SetParams { run: RunId, settings: Box<Settings> },
+    /// Pauses a run; signed by its owner.
+    PauseRun { run: RunId },
+    /// Resumes a run; signed by its owner.
+    ResumeRun { run: RunId },
+    /// Ends a run; signed by its owner, or by anybody when it is idle.
+    CloseRun { run: RunId },
+    /// Removes rows of a closed run.
+    ReapRun { run: RunId, rows: u32 },
+    /// Offers a run to another owner, or withdraws the offer; signed by its owner.
+    OfferRun { run: RunId, to: Option<AccountBytes> },
+    /// Makes the signer the owner of a run that was offered to it.
+    AcceptRun { run: RunId },
+    /// Drops the settings that wait; signed by the run's owner.
+    CancelParams { run: RunId },
     /// Transfers money (pallet Balances).
     Transfer { to: AccountBytes, amount: Planck },
 }
@@ -252,6 +266,13 @@ impl Call {
             Self::RevealScores { .. } => "reveal_scores",
             Self::Claim { .. } => "claim",
             Self::SetParams { .. } => "set_params",
+            Self::PauseRun { .. } => "pause_run",
+            Self::ResumeRun { .. } => "resume_run",
+            Self::CloseRun { .. } => "close_run",
+            Self::ReapRun { .. } => "reap_run",
+            Self::OfferRun { .. } => "offer_run",
+            Self::AcceptRun { .. } => "accept_run",
+            Self::CancelParams { .. } => "cancel_params",
             Self::Transfer { .. } => "transfer_allow_death",
         }
     }
@@ -280,6 +301,13 @@ impl Call {
             }
             Self::Claim { run, account } => (run, account).encode(),
             Self::SetParams { run, settings } => (run, settings).encode(),
+            Self::PauseRun { run }
+            | Self::ResumeRun { run }
+            | Self::CloseRun { run }
+            | Self::AcceptRun { run }
+            | Self::CancelParams { run } => run.encode(),
+            Self::ReapRun { run, rows } => (run, rows).encode(),
+            Self::OfferRun { run, to } => (run, to).encode(),
             // The address is `MultiAddress::Id`, the amount compact.
             Self::Transfer { to, amount } => (0u8, to, Compact(*amount)).encode(),
         }

@@ -238,8 +238,8 @@ fn settings_change_at_a_boundary_after_the_delay() {
     ExtBuilder::default().build_and_execute(|| {
         roll_to_phase(0, Phase::Reveal);
         let mut changed = settings();
-        changed.incentive.accepted_max = 7;
-        changed.emission.per_window = 5 * UNIT;
+        changed.incentive.accepted_max = 12;
+        changed.emission.per_window = 50 * UNIT;
         assert_noop!(
             Gauntlet::set_params(origin(miner_cold(0)), 0, changed.clone().into()),
             Error::<Test>::NotOwner
@@ -257,7 +257,7 @@ fn settings_change_at_a_boundary_after_the_delay() {
         roll_to_settlement(1);
         assert_eq!(record(1).minted, 100 * UNIT);
         roll_to_settlement(2);
-        assert_eq!(record(2).minted, 5 * UNIT);
+        assert_eq!(record(2).minted, 50 * UNIT);
     });
 }
 

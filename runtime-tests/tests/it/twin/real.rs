@@ -75,9 +75,9 @@ pub(super) fn state(
         .collect();
     let mut runs = BTreeMap::new();
     for (id, run) in Runs::<Runtime>::iter() {
-        // What keeps the run's account alive: the fake knows no existential deposit.
+        // What keeps the run's account alive, and what is held: the fake knows no deposits.
         if let Some(balance) = balances.get_mut(&account_bytes(&run.owner)) {
-            *balance += run.foundation;
+            *balance += run.foundation + run.deposit;
         }
         runs.insert(id, run_state(id, windows(id)));
     }

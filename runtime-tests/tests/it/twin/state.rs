@@ -166,6 +166,16 @@ fn run_of(event: &GauntletEvent) -> RunId {
         | WindowVoid { run, .. }
         | Claimed { run, .. }
         | SettingsScheduled { run, .. }
-        | SettingsApplied { run, .. } => *run,
+        | SettingsApplied { run, .. }
+        | SettingsCancelled { run }
+        | RunPauseAnnounced { run, .. }
+        | RunPaused { run, .. }
+        | RunResumed { run }
+        | RunClosing { run, .. }
+        | RunClosed { run }
+        | RunReaped { run }
+        | RunOffered { run, .. }
+        | RunOfferWithdrawn { run }
+        | RunHandedOver { run, .. } => *run,
     }
 }
