@@ -30,7 +30,7 @@
 //!
 //! # One scenario
 //!
-//! `create_run`; a cold key calls `register_miner(run, hot)`, another `register_validator`. In window
+//! `create_run`; a cold key calls `register_miner` with its hot key's consent, another `register_validator`. In window
 //! w the miner's hot key calls `commit_update` and, after `commit_end`, `reveal_update` with the
 //! chunks that [`challenged_chunks`](protocol::commitment::challenged_chunks) names; the validators
 //! `attest`. In w+1 they `commit_scores` and `reveal_scores`. Then the window is settled, and after
@@ -42,6 +42,7 @@
 //! - A call outside of its phase fails and changes nothing.
 //! - Two reveals of one payload: the earlier commitment stands, whichever is revealed first.
 //! - A participant that registers takes part from the next window on; a slot's new holder inherits nothing.
+//! - No key works for a cold key that it did not consent to; no hot key can keep its cold key from leaving.
 //! - A change of settings never affects a window that is open.
 //! - The run's account holds what is claimable and carried, and the foundation, at least.
 //! - Successful calls of a window's work (calls 7 to 11) are free; failing ones are paid for.
@@ -60,6 +61,17 @@ mod reap;
 
 mod schedule;
 mod work;
+
+mod stake;
+
+mod slashing;
+
+mod proofs;
+
+mod announcement;
+mod changes;
+mod disputes;
+mod keys;
 
 mod submission;
 
@@ -85,6 +97,8 @@ mod mock;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "runtime-benchmarks")]
+pub use benchmarking::{BenchmarkHelper, KeystoreHelper};
 pub use pallet::*;
 pub use types::*;
 pub use weights::WeightInfo;
@@ -97,6 +111,10 @@ pub type RunOf<T> = Run<<T as frame_system::Config>::AccountId>;
 pub type MinerOf<T> = Miner<<T as frame_system::Config>::AccountId>;
 /// A validator of a runtime.
 pub type ValidatorOf<T> = Validator<<T as frame_system::Config>::AccountId>;
+/// The money behind a validator of a runtime.
+pub type StakePoolOf<T> = StakePool<<T as frame_system::Config>::AccountId>;
+/// A slash that waits in a runtime.
+pub type UnappliedSlashOf<T> = UnappliedSlash<<T as frame_system::Config>::AccountId>;
 
 #[frame_support::pallet]
 pub mod pallet {
@@ -110,10 +128,16 @@ pub mod pallet {
     };
     use frame_system::pallet_prelude::*;
     use protocol::{
-        commitment::Opening, fixed::Q32, settings::Settings, AccountBytes, BlockNumber, Hash,
-        Planck, RunId, Uid, ValidatorIndex, Window,
+        commitment::Opening,
+        consensus::Evaluation,
+        consent::Role,
+        entry::{EntryPrice, Seat},
+        fault::{ProvenFault, Verdict},
+        fixed::Q32,
+        settings::Settings,
+        AccountBytes, BlockNumber, Hash, Planck, RunId, Uid, ValidatorIndex, Window,
     };
-    use sp_runtime::traits::{BlockNumberProvider, Convert};
+    use sp_runtime::traits::{BlockNumberProvider, Convert, IdentifyAccount, Verify};
 
     use crate::{emission_source::EmissionSource, types::*, WeightInfo};
 
@@ -143,6 +167,8 @@ pub mod pallet {
         /// The currency of bonds, stakes and pay.
         type Currency: fungible::Mutate<Self::AccountId>
             + fungible::hold::Mutate<Self::AccountId, Reason = Self::RuntimeHoldReason>
+            + fungible::Balanced<Self::AccountId>
+            + fungible::BalancedHold<Self::AccountId, Reason = Self::RuntimeHoldReason>
             + fungible::Inspect<Self::AccountId, Balance = Planck>;
 
         /// The runtime's reasons of holds.
@@ -153,6 +179,17 @@ pub mod pallet {
 
         /// The chain's governance: may do to a run what its owner alone may not.
         type AdminOrigin: EnsureOrigin<Self::RuntimeOrigin>;
+
+        /// A hot key's signature, with which it consents to work for a cold key; `MultiSignature` wherever accounts are
+        /// public keys.
+        type HotKeyProof: Parameter + Verify<Signer: IdentifyAccount<AccountId = Self::AccountId>>;
+
+        /// Makes hot keys that consent, to measure the calls that check it.
+        #[cfg(feature = "runtime-benchmarks")]
+        type BenchmarkHelper: crate::benchmarking::BenchmarkHelper<
+            Self::AccountId,
+            Self::HotKeyProof,
+        >;
 
         /// Where the emission comes from.
         type EmissionSource: EmissionSource<Self::AccountId>;
@@ -185,7 +222,7 @@ pub mod pallet {
         type IdleWindows: Get<Window>;
 
         /// Windows after a run's last one before it may be removed, so that everybody can claim and
-        /// dispute; at least [`Config::HistoryWindows`].
+        /// dispute; at least [`Config::DisputeWindows`].
         #[pallet::constant]
         type ReapDelayWindows: Get<Window>;
 
@@ -193,6 +230,17 @@ pub mod pallet {
         /// and its effect; at least 1. Mainnet: as long as participants need to leave.
         #[pallet::constant]
         type AdminDelayWindows: Get<Window>;
+
+        /// Windows in which a fault can still cost its author money, from the window of the fault to that in which the slash
+        /// is applied; every run's stake unbonds for as long at least. More protects the run better and locks stakes longer.
+        /// For a main network with windows of two hours: 12.
+        #[pallet::constant]
+        type DisputeWindows: Get<Window>;
+
+        /// Windows between the proof of a fault and its slash, in which [`Config::AdminOrigin`] can cancel it; less than
+        /// [`Config::DisputeWindows`] less [`Config::HistoryWindows`]. For a main network with windows of two hours: 2.
+        #[pallet::constant]
+        type SlashDelayWindows: Get<Window>;
 
         /// The weights of calls and hooks.
         type WeightInfo: WeightInfo;
@@ -210,6 +258,12 @@ pub mod pallet {
         /// The deposit of a run's owner.
         #[codec(index = 2)]
         RunDeposit,
+        /// What nominators delegated to a validator, on its pool's account.
+        #[codec(index = 4)]
+        Delegation,
+        /// What an accusation costs if it is false.
+        #[codec(index = 6)]
+        DisputeBond,
     }
 
     /// The runs of the chain's first block.
@@ -274,13 +328,13 @@ pub mod pallet {
     #[pallet::storage]
     pub type RunOffers<T: Config> = StorageMap<_, Twox64Concat, RunId, Offer<T::AccountId>>;
 
-    /// The miners by slot. Written by registration and settlement, removed by `deregister_miner`; at
-    /// most `uid_max` a run.
+    /// The miners by slot. Written by registration, `commit_update` and settlement, removed when they leave, are evicted
+    /// or have to make room; at most `uid_max` a run.
     #[pallet::storage]
     pub type Miners<T: Config> =
         StorageDoubleMap<_, Twox64Concat, RunId, Twox64Concat, Uid, Miner<T::AccountId>>;
 
-    /// The slot of a miner's hot key; the inverse of [`Miners`].
+    /// The slot of a miner's hot key, and of the one in [`NextHotKeys`]; the inverse of both.
     #[pallet::storage]
     pub type MinerUids<T: Config> =
         StorageDoubleMap<_, Twox64Concat, RunId, Blake2_128Concat, T::AccountId, Uid>;
@@ -301,14 +355,141 @@ pub mod pallet {
         Validator<T::AccountId>,
     >;
 
-    /// The slot of a validator's hot key; the inverse of [`Validators`].
+    /// The slot of a validator's hot key, and of the one in [`NextHotKeys`]; the inverse of both.
     #[pallet::storage]
     pub type ValidatorIndices<T: Config> =
         StorageDoubleMap<_, Twox64Concat, RunId, Blake2_128Concat, T::AccountId, ValidatorIndex>;
 
+    /// The validators' bonds under [`protocol::settings::ConsensusKind::Yuma`]. Written by settlement, removed with the
+    /// validator and by the next settlement that leaves it none; at most one a validator.
+    #[pallet::storage]
+    pub type Bonds<T> =
+        StorageDoubleMap<_, Twox64Concat, RunId, Twox64Concat, ValidatorIndex, BondRow>;
+
     /// Which validator slots are taken; the keys of [`Validators`] as bits.
     #[pallet::storage]
     pub type ValidatorSlots<T> = StorageMap<_, Twox64Concat, RunId, Slots, ValueQuery>;
+
+    /// The identifier of a run's next pool. Written by `register_validator`.
+    #[pallet::storage]
+    pub type NextPoolId<T> = StorageMap<_, Twox64Concat, RunId, PoolId, ValueQuery>;
+
+    /// The money behind validators. Written with every move of it, removed when the validator has left and nobody has
+    /// money in it; each pool was opened with a validator's least stake at least.
+    #[pallet::storage]
+    pub type Pools<T: Config> =
+        StorageDoubleMap<_, Twox64Concat, RunId, Twox64Concat, PoolId, StakePool<T::AccountId>>;
+
+    /// What nominators have in a pool. Written by `delegate` and `undelegate`, removed with the last withdrawal; each began
+    /// with the run's least delegation.
+    #[pallet::storage]
+    pub type Delegations<T: Config> = StorageNMap<
+        _,
+        (
+            NMapKey<Twox64Concat, RunId>,
+            NMapKey<Twox64Concat, PoolId>,
+            NMapKey<Blake2_128Concat, T::AccountId>,
+        ),
+        Delegation,
+        ValueQuery,
+    >;
+
+    /// What left a pool, by the window in which it did. Written by all that takes money out of a pool, removed when all of it
+    /// is withdrawn.
+    #[pallet::storage]
+    pub type Unbondings<T> = StorageNMap<
+        _,
+        (
+            NMapKey<Twox64Concat, RunId>,
+            NMapKey<Twox64Concat, PoolId>,
+            NMapKey<Twox64Concat, Window>,
+        ),
+        Unbonding,
+    >;
+
+    /// Which slashes of a run wait. Written by proofs and by `on_poll` and `on_idle`.
+    #[pallet::storage]
+    pub type SlashQueues<T> = StorageMap<_, Twox64Concat, RunId, SlashQueue, ValueQuery>;
+
+    /// The slashes that wait. Written by proofs, removed when they are applied or cancelled; each has cost a proof.
+    #[pallet::storage]
+    pub type UnappliedSlashes<T: Config> =
+        StorageDoubleMap<_, Twox64Concat, RunId, Twox64Concat, u32, UnappliedSlash<T::AccountId>>;
+
+    /// The faults of a window that are proven, so that each costs once. Written by proofs, removed with the window.
+    #[pallet::storage]
+    pub type ProvenFaults<T> = StorageNMap<
+        _,
+        (NMapKey<Twox64Concat, RunId>, NMapKey<Twox64Concat, Window>, NMapKey<Twox64Concat, Uid>),
+        ProvenFault,
+    >;
+
+    /// The chunks of payloads that are asked for. Written by `challenge_data`, removed by `answer_data` and `time_out`; each
+    /// is bonded.
+    #[pallet::storage]
+    pub type OpenChallenges<T: Config> = StorageNMap<
+        _,
+        (NMapKey<Twox64Concat, RunId>, NMapKey<Twox64Concat, Window>, NMapKey<Twox64Concat, Uid>),
+        DataChallenges<T::AccountId>,
+        ValueQuery,
+    >;
+
+    /// How many chunks an account asks for. Written with [`OpenChallenges`].
+    #[pallet::storage]
+    pub type ChallengeCounts<T: Config> =
+        StorageDoubleMap<_, Twox64Concat, RunId, Blake2_128Concat, T::AccountId, u32, ValueQuery>;
+
+    /// The evaluations that are disputed, by window, validator and miner. Written by `dispute_evaluation` and the jury,
+    /// removed by `close_dispute`; each is bonded.
+    #[pallet::storage]
+    pub type EvaluationDisputes<T: Config> = StorageNMap<
+        _,
+        (
+            NMapKey<Twox64Concat, RunId>,
+            NMapKey<Twox64Concat, Window>,
+            NMapKey<Twox64Concat, ValidatorIndex>,
+            NMapKey<Twox64Concat, Uid>,
+        ),
+        EvaluationDispute<T::AccountId>,
+    >;
+    /// What the last miner that joined a run left as the price of joining. Written by `register_miner`.
+    #[pallet::storage]
+    pub type EntryPrices<T> = StorageMap<_, Twox64Concat, RunId, EntryPrice>;
+
+    /// The bonds of miners that are gone, by uid and registered window, which no two miners have alike. Written when a miner's
+    /// slot becomes free, removed by `withdraw_bond`; each row holds money of its cold key.
+    #[pallet::storage]
+    pub type Departures<T: Config> = StorageDoubleMap<
+        _,
+        Twox64Concat,
+        RunId,
+        Twox64Concat,
+        (Uid, Window),
+        Departure<T::AccountId>,
+    >;
+
+    /// How many [`Departures`] name a hot or cold key, if any does; it cannot join before the last is withdrawn.
+    #[pallet::storage]
+    pub type CoolingKeys<T: Config> =
+        StorageDoubleMap<_, Twox64Concat, RunId, Blake2_128Concat, T::AccountId, u32, ValueQuery>;
+
+    /// What happens when a window begins. Written by `leave_miner` and `rotate_hot_key`, removed by `on_poll` and
+    /// `on_idle` in that window. A full list passes on to the next window's.
+    #[pallet::storage]
+    pub type Changes<T> =
+        StorageDoubleMap<_, Twox64Concat, RunId, Twox64Concat, Window, ChangeList, ValueQuery>;
+
+    /// The hot keys that replace those in force. Written by `rotate_hot_key`, removed when they are in force and when the
+    /// participant is gone; at most one a seat.
+    #[pallet::storage]
+    pub type NextHotKeys<T: Config> =
+        StorageDoubleMap<_, Twox64Concat, RunId, Twox64Concat, Seat, NextHotKey<T::AccountId>>;
+
+    /// The seats that are offered to another cold key. Written by `offer_cold`, removed by `cancel_cold`, `accept_cold`
+    /// and when the participant is gone; at most one a seat.
+    #[pallet::storage]
+    pub type ColdOffers<T: Config> =
+        StorageDoubleMap<_, Twox64Concat, RunId, Twox64Concat, Seat, ColdOffer<T::AccountId>>;
 
     /// How peers reach a participant, by hot key. Written by `announce`, removed when the
     /// participant leaves; at most one for each of them.
@@ -434,10 +615,16 @@ pub mod pallet {
     pub enum Event<T: Config> {
         /// A run was created.
         RunCreated { run: RunId, owner: T::AccountId },
-        /// A miner registered; it takes part from the next window on.
-        MinerRegistered { run: RunId, uid: Uid, hot: T::AccountId, cold: T::AccountId },
-        /// A miner left and has its bond back.
-        MinerLeft { run: RunId, uid: Uid },
+        /// A miner registered for `price`, which was burned; it takes part from the next window on.
+        MinerRegistered {
+            run: RunId,
+            uid: Uid,
+            hot: T::AccountId,
+            cold: T::AccountId,
+            price: Planck,
+        },
+        /// A miner's slot is free; its bond can be had from window `due` on, or was returned.
+        MinerLeft { run: RunId, uid: Uid, registered_window: Window, due: Option<Window> },
         /// A validator registered; it takes part from the next window on.
         ValidatorRegistered {
             run: RunId,
@@ -448,7 +635,7 @@ pub mod pallet {
         },
         /// A validator's stake grew to `stake`.
         StakeAdded { run: RunId, index: ValidatorIndex, stake: Planck },
-        /// A validator left and has its stake back.
+        /// A validator left; its stake unbonds.
         ValidatorLeft { run: RunId, index: ValidatorIndex },
         /// A participant said how to reach it.
         Announced { run: RunId, hot: T::AccountId },
@@ -505,25 +692,135 @@ pub mod pallet {
         SettingsScheduled { run: RunId, window: Window },
         /// Other settings are in force.
         SettingsApplied { run: RunId, window: Window },
+        /// A validator with more stake takes the slot of the one with the least.
+        #[codec(index = 50)]
+        ValidatorDisplaced { run: RunId, index: ValidatorIndex },
+        /// A nominator put money into a validator's pool.
+        #[codec(index = 51)]
+        Delegated { run: RunId, pool: PoolId, who: T::AccountId, amount: Planck, shares: u128 },
+        /// Stake or a delegation was taken out; it can be withdrawn from window `due` on.
+        #[codec(index = 52)]
+        Unbonding { run: RunId, pool: PoolId, who: T::AccountId, amount: Planck, due: Window },
+        /// What had unbonded is free.
+        #[codec(index = 53)]
+        Withdrawn { run: RunId, pool: PoolId, who: T::AccountId, amount: Planck },
+        /// A validator takes `ppm` of its nominators' pay from `window` on.
+        #[codec(index = 54)]
+        TakeSet { run: RunId, pool: PoolId, ppm: u32, window: Window },
+        /// Nominators' pay that was due joined their pool.
+        #[codec(index = 55)]
+        Compounded { run: RunId, pool: PoolId, amount: Planck },
+        /// A fault was proven; its slash will be applied in `window`.
+        #[codec(index = 56)]
+        SlashDeferred { run: RunId, slash: u32, offender: Offender, amount: Planck, window: Window },
+        /// The chain's governance cancelled a slash.
+        #[codec(index = 57)]
+        SlashCancelled { run: RunId, slash: u32 },
+        /// Money was taken for a fault: half went to the reporter, if there is one, the rest was burned.
+        #[codec(index = 58)]
+        Slashed {
+            run: RunId,
+            slash: u32,
+            offender: Offender,
+            amount: Planck,
+            reporter: Option<T::AccountId>,
+        },
+        /// A miner's fault was proven.
+        #[codec(index = 59)]
+        FaultProven {
+            run: RunId,
+            window: Window,
+            uid: Uid,
+            fault: ProvenFault,
+            reporter: T::AccountId,
+        },
+        /// A chunk of a miner's payload is asked for, until block `deadline`.
+        #[codec(index = 60)]
+        DataChallenged {
+            run: RunId,
+            window: Window,
+            uid: Uid,
+            index: u32,
+            challenger: T::AccountId,
+            deadline: BlockNumber,
+        },
+        /// A miner showed a chunk that was asked for.
+        #[codec(index = 61)]
+        DataAnswered { run: RunId, window: Window, uid: Uid, index: u32 },
+        /// What validator `index` measured of miner `uid` is disputed.
+        #[codec(index = 62)]
+        EvaluationDisputed {
+            run: RunId,
+            window: Window,
+            index: ValidatorIndex,
+            uid: Uid,
+            challenger: T::AccountId,
+        },
+        /// A jury's finding about an evaluation.
+        #[codec(index = 63)]
+        DisputeClosed {
+            run: RunId,
+            window: Window,
+            index: ValidatorIndex,
+            uid: Uid,
+            verdict: Verdict,
+        },
+        /// A miner asked to leave; it takes part up to `last_window`.
+        #[codec(index = 22)]
+        MinerLeaving { run: RunId, uid: Uid, last_window: Window },
+        /// A miner of standing `value` has to make room for a newcomer.
+        #[codec(index = 23)]
+        MinerDisplaced { run: RunId, uid: Uid, value: Q32 },
+        /// A miner that did nothing was removed.
+        #[codec(index = 24)]
+        MinerEvicted { run: RunId, uid: Uid },
+        /// The bond of a miner that is gone went back.
+        #[codec(index = 25)]
+        BondReturned { run: RunId, uid: Uid, cold: T::AccountId, amount: Planck },
+        /// Another hot key will sign for a seat from `window` on.
+        #[codec(index = 26)]
+        HotKeyRotating { run: RunId, seat: Seat, hot: T::AccountId, window: Window },
+        /// Another hot key signs for a seat.
+        #[codec(index = 27)]
+        HotKeyRotated { run: RunId, seat: Seat, hot: T::AccountId },
+        /// A seat can be accepted by the cold key `to` from `window` on.
+        #[codec(index = 28)]
+        ColdOffered { run: RunId, seat: Seat, to: T::AccountId, window: Window },
+        /// The offer of a seat was taken back.
+        #[codec(index = 29)]
+        ColdOfferCancelled { run: RunId, seat: Seat },
+        /// A seat and what is held for it belong to another cold key.
+        #[codec(index = 30)]
+        ColdHandedOver { run: RunId, seat: Seat, cold: T::AccountId },
         /// Settings that waited will not be in force.
+        #[codec(index = 31)]
         SettingsCancelled { run: RunId },
         /// The run will be paused from `window` on.
+        #[codec(index = 32)]
         RunPauseAnnounced { run: RunId, window: Window },
         /// The run is paused from `window` on.
+        #[codec(index = 33)]
         RunPaused { run: RunId, window: Window },
         /// The run takes work again, and an announced pause will not come.
+        #[codec(index = 34)]
         RunResumed { run: RunId },
         /// The run ends with `last_window`.
+        #[codec(index = 35)]
         RunClosing { run: RunId, last_window: Window },
         /// The run's last window is settled.
+        #[codec(index = 36)]
         RunClosed { run: RunId },
         /// The run is gone, with everything that belonged to it.
+        #[codec(index = 37)]
         RunReaped { run: RunId },
         /// `to` may become the owner from `window` on.
+        #[codec(index = 38)]
         RunOffered { run: RunId, to: T::AccountId, window: Window },
         /// Nobody may become the owner any more.
+        #[codec(index = 39)]
         RunOfferWithdrawn { run: RunId },
         /// The run has another owner.
+        #[codec(index = 40)]
         RunHandedOver { run: RunId, owner: T::AccountId },
     }
 
@@ -570,10 +867,6 @@ pub mod pallet {
         RunNotClosed,
         /// The run was closed too recently; see `ReapDelayWindows`.
         ReapNotDue,
-        /// The run is not offered to this account.
-        NotOffered,
-        /// The offer may be accepted in a later window.
-        OfferNotDue,
         /// Only the run's owner may do this.
         NotOwner,
         /// The hot key already takes part in this run; use another one.
@@ -588,7 +881,7 @@ pub mod pallet {
         NotColdKey,
         /// The stake is below the run's `validator_stake_min`; stake more.
         StakeTooLow,
-        /// A validator's stake must be below 2^64 planck; stake less.
+        /// The stake exceeds all money that there can be; stake less.
         StakeTooHigh,
         /// There is work of this window under the participant's key; leave in the next window,
         /// before committing to anything in it.
@@ -635,6 +928,108 @@ pub mod pallet {
         NothingClaimable,
         /// A record that the chain itself keeps is missing or a sum does not fit; please report it.
         Internal,
+        /// There is no such pool; the validator's record names its own.
+        #[codec(index = 100)]
+        PoolUnknown,
+        /// The delegation is below the run's `delegation_min`; delegate more.
+        #[codec(index = 101)]
+        DelegationTooLow,
+        /// A share of the pool is worth nothing after a slash, or so much that rounding would cost the caller dear; choose
+        /// another validator.
+        #[codec(index = 102)]
+        PoolUnsound,
+        /// The caller has fewer shares of the pool; look up its delegation.
+        #[codec(index = 103)]
+        TooFewShares,
+        /// Name more than nothing to take out.
+        #[codec(index = 104)]
+        NothingToUnbond,
+        /// Too much unbonds already; withdraw what is due first.
+        #[codec(index = 105)]
+        TooManyUnbondings,
+        /// Nothing of the caller's has unbonded yet; see the event `Unbonding`.
+        #[codec(index = 106)]
+        NothingUnbonded,
+        /// The take would exceed the run's `take_max_ppm`.
+        #[codec(index = 107)]
+        TakeTooHigh,
+        /// A take rises by `take_step_ppm` at once, at most.
+        #[codec(index = 108)]
+        TakeTooFast,
+        /// A rise of the take waits; raise it again when it is in force.
+        #[codec(index = 109)]
+        TakeWaiting,
+        /// Stake must unbond for the chain's `DisputeWindows` at least; choose more `unbonding_windows`.
+        #[codec(index = 110)]
+        UnbondingTooShort,
+        /// No slash of this number waits.
+        #[codec(index = 111)]
+        SlashUnknown,
+        /// The chunk decodes; there is nothing to report.
+        #[codec(index = 112)]
+        ChunkWellFormed,
+        /// The chunk keeps too few values, or only zeros, to be somebody's; show another one.
+        #[codec(index = 113)]
+        ChunkTooCommon,
+        /// The chunks differ in more positions than a copy's, or are one commitment's.
+        #[codec(index = 114)]
+        NotACopy,
+        /// A payload has no chunk of this number.
+        #[codec(index = 115)]
+        ChunkUnknown,
+        /// There is no reveal of this window by this participant, or it is removed.
+        #[codec(index = 116)]
+        NotRevealed,
+        /// Faults of this window can be reported no longer, or not yet.
+        #[codec(index = 117)]
+        FaultTooOld,
+        /// A fault of this miner in this window is proven already.
+        #[codec(index = 118)]
+        FaultKnown,
+        /// So many chunks are asked for already, of this payload or by this account; wait for the answers.
+        #[codec(index = 119)]
+        TooManyChallenges,
+        /// This chunk is asked for already.
+        #[codec(index = 120)]
+        AlreadyChallenged,
+        /// Nobody asks for this chunk.
+        #[codec(index = 121)]
+        ChallengeUnknown,
+        /// The time for the answer is over.
+        #[codec(index = 122)]
+        TooLate,
+        /// The time for the answer, or for the jury, is not over.
+        #[codec(index = 123)]
+        TooEarly,
+        /// This evaluation is disputed already.
+        #[codec(index = 124)]
+        AlreadyDisputed,
+        /// This evaluation is not disputed.
+        #[codec(index = 125)]
+        DisputeUnknown,
+        /// Only validators that were drawn for the dispute measure again.
+        #[codec(index = 126)]
+        NotAJuror,
+        /// The hot key's signature is not over `protocol::consent::hot_key_consent` of this chain, run, role and cold key.
+        HotKeyProofInvalid,
+        /// The peer id is not that of an ed25519 key, or that key did not sign `protocol::consent::peer_consent`.
+        PeerProofInvalid,
+        /// Joining costs more than `max_price`; `next_price` says how much, and it falls with every block.
+        PriceTooHigh,
+        /// A bond of this hot or cold key still waits; call `withdraw_bond` when it is due, or join with other keys.
+        CoolingOff,
+        /// The miner has asked to leave; it takes part in no later window.
+        LeavingAlready,
+        /// The miner has committed to an update lately; see `idle_windows`.
+        NotIdle,
+        /// There is no bond of a miner that is gone and had this uid from this window on.
+        NoBond,
+        /// The bond stays at risk until the window that `Departures` names.
+        BondNotDue,
+        /// The seat or run is not offered to the caller.
+        NotOffered,
+        /// The offer can be accepted from the window that `ColdOffers` names.
+        OfferNotDue,
     }
 
     #[pallet::hooks]
@@ -685,28 +1080,37 @@ pub mod pallet {
             Self::do_create_run(owner, *settings, layout).map(|_| ())
         }
 
-        /// Registers a miner with hot key `hot`, which takes part from the next window on.
+        /// Registers a miner with hot key `hot`, which takes part from the next window on. Burns the price of joining, which
+        /// is `max_price` at most and which `next_price` tells. If every slot is taken, the miner of the least standing
+        /// that is not immune makes room.
         ///
         /// ## Dispatch Origin
         ///
-        /// Signed by the cold key; the run's `miner_bond` is held on it until the miner leaves.
+        /// Signed by the cold key, on which the run's `miner_bond` is held beside the price. `proof` is the hot key's
+        /// signature over [`hot_key_consent`](protocol::consent::hot_key_consent).
         ///
         /// ## Errors
         ///
-        /// An unknown run, a hot key that takes part already, no free slot, too little money.
+        /// An unknown run, a hot key that takes part already or does not consent, keys that left too short a time ago, too
+        /// high a price, no slot, too little money.
         #[pallet::call_index(1)]
-        #[pallet::weight(T::WeightInfo::register_miner())]
+        #[pallet::weight(T::WeightInfo::register_miner(UIDS_MAX))]
         pub fn register_miner(
             origin: OriginFor<T>,
             run: RunId,
             hot: T::AccountId,
-        ) -> DispatchResult {
+            proof: T::HotKeyProof,
+            max_price: Planck,
+        ) -> DispatchResultWithPostInfo {
             let cold = ensure_signed(origin)?;
-            Self::do_register_miner(cold, run, hot).map(|_| ())
+            Self::ensure_consent(run, Role::Miner, &cold, &hot, &proof)?;
+            let searched = Self::searched_for_slot(run);
+            Self::do_register_miner(cold, run, hot, max_price)?;
+            Ok(Some(T::WeightInfo::register_miner(searched)).into())
         }
 
-        /// Frees a miner's slot and releases its bond. Pay that is already claimable stays so; a
-        /// window that is not settled yet pays it nothing.
+        /// Asks to leave. The miner is paid for the open window and takes part in no later one; its slot is free when that
+        /// window is settled, and its bond can be withdrawn `unbonding_windows` later. One that has not begun leaves at once.
         ///
         /// ## Dispatch Origin
         ///
@@ -714,36 +1118,38 @@ pub mod pallet {
         ///
         /// ## Errors
         ///
-        /// An unknown miner, another's miner, a commitment in the current window.
+        /// An unknown miner, another's miner, a miner that is leaving already.
         #[pallet::call_index(2)]
-        #[pallet::weight(T::WeightInfo::deregister_miner())]
-        pub fn deregister_miner(origin: OriginFor<T>, run: RunId, uid: Uid) -> DispatchResult {
+        #[pallet::weight(T::WeightInfo::leave_miner())]
+        pub fn leave_miner(origin: OriginFor<T>, run: RunId, uid: Uid) -> DispatchResult {
             let cold = ensure_signed(origin)?;
-            Self::do_deregister_miner(cold, run, uid)
+            Self::do_leave_miner(cold, run, uid)
         }
 
         /// Registers a validator with hot key `hot`, which takes part from the next window on.
         ///
         /// ## Dispatch Origin
         ///
-        /// Signed by the cold key; `stake` is held on it until the validator leaves.
+        /// Signed by the cold key; `stake` is held on it until the validator has left and it has unbonded.
         ///
         /// ## Errors
         ///
-        /// As [`Self::register_miner`], and a stake out of range.
+        /// As [`Self::register_miner`] but for the price, and a stake below the least; of a full table, one that does not exceed the lowest.
         #[pallet::call_index(3)]
         #[pallet::weight(T::WeightInfo::register_validator())]
         pub fn register_validator(
             origin: OriginFor<T>,
             run: RunId,
             hot: T::AccountId,
+            proof: T::HotKeyProof,
             stake: Planck,
         ) -> DispatchResult {
             let cold = ensure_signed(origin)?;
+            Self::ensure_consent(run, Role::Validator, &cold, &hot, &proof)?;
             Self::do_register_validator(cold, run, hot, stake).map(|_| ())
         }
 
-        /// Adds to a validator's stake; it counts at once.
+        /// Adds to a validator's own stake.
         ///
         /// ## Dispatch Origin
         ///
@@ -764,8 +1170,8 @@ pub mod pallet {
             Self::do_add_stake(cold, run, index, amount)
         }
 
-        /// Frees a validator's slot and releases its stake; a window that is not settled yet pays it
-        /// nothing.
+        /// Frees a validator's slot at any time, whatever its hot key does; its stake unbonds. A window that is not settled
+        /// yet pays it nothing.
         ///
         /// ## Dispatch Origin
         ///
@@ -773,8 +1179,7 @@ pub mod pallet {
         ///
         /// ## Errors
         ///
-        /// An unknown validator, another's validator, an attestation or a score commitment made in
-        /// the current window.
+        /// An unknown validator, another's validator.
         #[pallet::call_index(5)]
         #[pallet::weight(T::WeightInfo::deregister_validator())]
         pub fn deregister_validator(
@@ -790,11 +1195,12 @@ pub mod pallet {
         ///
         /// ## Dispatch Origin
         ///
-        /// Signed by the hot key of a miner or validator.
+        /// Signed by the hot key of a miner or validator. `proof` is the signature of the peer's ed25519 key over
+        /// [`peer_consent`](protocol::consent::peer_consent).
         ///
         /// ## Errors
         ///
-        /// A key that does not take part in the run.
+        /// A key that does not take part in the run, a peer id that is not its own.
         #[pallet::call_index(6)]
         #[pallet::weight(T::WeightInfo::announce())]
         pub fn announce(
@@ -802,8 +1208,10 @@ pub mod pallet {
             run: RunId,
             peer_id: PeerId,
             addresses: Addresses,
+            proof: PeerProof,
         ) -> DispatchResult {
             let hot = ensure_signed(origin)?;
+            Self::ensure_peer(run, &hot, &peer_id, proof)?;
             Self::do_announce(hot, run, peer_id, addresses)
         }
 
@@ -1101,6 +1509,454 @@ pub mod pallet {
             T::AdminOrigin::ensure_origin(origin)?;
             Self::do_force_params(run, *settings)
         }
+
+        /// Removes a miner that has not committed to anything in `idle_windows` whole windows; free if it succeeds. Its bond
+        /// waits as that of a miner that left.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by anybody.
+        ///
+        /// ## Errors
+        ///
+        /// An unknown miner, one that is not idle.
+        #[pallet::call_index(40)]
+        #[pallet::weight(T::WeightInfo::evict())]
+        pub fn evict(origin: OriginFor<T>, run: RunId, uid: Uid) -> DispatchResultWithPostInfo {
+            ensure_signed(origin)?;
+            Self::do_evict(run, uid)?;
+            Ok(Pays::No.into())
+        }
+
+        /// Returns the bond of the miner that had `uid` from `registered_window` on and is gone to its cold key, and lets both
+        /// of its keys join again.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by anybody.
+        ///
+        /// ## Errors
+        ///
+        /// No bond of such a miner, or one that is still at risk.
+        #[pallet::call_index(41)]
+        #[pallet::weight(T::WeightInfo::withdraw_bond())]
+        pub fn withdraw_bond(
+            origin: OriginFor<T>,
+            run: RunId,
+            uid: Uid,
+            registered_window: Window,
+        ) -> DispatchResult {
+            ensure_signed(origin)?;
+            Self::do_withdraw_bond(run, uid, registered_window)
+        }
+
+        /// Has another hot key sign for a seat from the next window on; the old one finishes the open window. Standing, bond
+        /// and stake stay. A second call before that replaces the key that waits.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the seat's cold key. `proof` is the new key's consent, as at registration.
+        ///
+        /// ## Errors
+        ///
+        /// An unknown seat, another's seat, a key that takes part already, does not consent or left too short a time ago.
+        #[pallet::call_index(42)]
+        #[pallet::weight(T::WeightInfo::rotate_hot_key())]
+        pub fn rotate_hot_key(
+            origin: OriginFor<T>,
+            run: RunId,
+            seat: Seat,
+            hot: T::AccountId,
+            proof: T::HotKeyProof,
+        ) -> DispatchResult {
+            let cold = ensure_signed(origin)?;
+            Self::ensure_consent(run, seat.role(), &cold, &hot, &proof)?;
+            Self::do_rotate_hot_key(cold, run, seat, hot)
+        }
+
+        /// Offers a seat to another cold key, which may accept it `hand_over_windows` later. Replaces an earlier offer.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the seat's cold key.
+        ///
+        /// ## Errors
+        ///
+        /// An unknown seat, another's seat.
+        #[pallet::call_index(43)]
+        #[pallet::weight(T::WeightInfo::offer_cold())]
+        pub fn offer_cold(
+            origin: OriginFor<T>,
+            run: RunId,
+            seat: Seat,
+            to: T::AccountId,
+        ) -> DispatchResult {
+            let cold = ensure_signed(origin)?;
+            Self::do_offer_cold(cold, run, seat, to)
+        }
+
+        /// Takes over a seat with what is held for it. Pay that the old cold key may claim stays its own.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the key that the seat is offered to.
+        ///
+        /// ## Errors
+        ///
+        /// No such offer, or one that cannot be accepted yet.
+        #[pallet::call_index(44)]
+        #[pallet::weight(T::WeightInfo::accept_cold())]
+        pub fn accept_cold(origin: OriginFor<T>, run: RunId, seat: Seat) -> DispatchResult {
+            let cold = ensure_signed(origin)?;
+            Self::do_accept_cold(cold, run, seat)
+        }
+
+        /// Takes back the offer of a seat.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the seat's cold key.
+        ///
+        /// ## Errors
+        ///
+        /// An unknown seat, another's seat, no offer.
+        #[pallet::call_index(45)]
+        #[pallet::weight(T::WeightInfo::cancel_cold())]
+        pub fn cancel_cold(origin: OriginFor<T>, run: RunId, seat: Seat) -> DispatchResult {
+            let cold = ensure_signed(origin)?;
+            Self::do_cancel_cold(cold, run, seat)
+        }
+
+        /// Takes a part of a validator's own stake out; it can be withdrawn `unbonding_windows` later.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the validator's cold key.
+        ///
+        /// ## Errors
+        ///
+        /// An unknown validator, another's validator, less left than the least stake, too many parts that unbond.
+        #[pallet::call_index(50)]
+        #[pallet::weight(T::WeightInfo::unstake())]
+        pub fn unstake(
+            origin: OriginFor<T>,
+            run: RunId,
+            index: ValidatorIndex,
+            amount: Planck,
+        ) -> DispatchResult {
+            let cold = ensure_signed(origin)?;
+            Self::do_unstake(cold, run, index, amount)
+        }
+
+        /// Frees what the caller had in a pool, as validator or as nominator, and what has unbonded by now.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the validator's cold key or the nominator.
+        ///
+        /// ## Errors
+        ///
+        /// An unknown pool, nothing that has unbonded.
+        #[pallet::call_index(51)]
+        #[pallet::weight(T::WeightInfo::withdraw_unbonded(2 * UNBONDINGS_MAX))]
+        pub fn withdraw_unbonded(origin: OriginFor<T>, run: RunId, pool: PoolId) -> DispatchResult {
+            let who = ensure_signed(origin)?;
+            Self::do_withdraw_unbonded(who, run, pool)
+        }
+
+        /// Puts money into a validator's pool: it counts as the validator's stake, earns its part of the validator's pay and
+        /// answers for the validator's faults.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by anybody.
+        ///
+        /// ## Errors
+        ///
+        /// An unknown validator, less than the least delegation, too little money, a pool that cannot divide it.
+        #[pallet::call_index(52)]
+        #[pallet::weight(T::WeightInfo::delegate())]
+        pub fn delegate(
+            origin: OriginFor<T>,
+            run: RunId,
+            index: ValidatorIndex,
+            amount: Planck,
+        ) -> DispatchResult {
+            let who = ensure_signed(origin)?;
+            Self::do_delegate(who, run, index, amount)
+        }
+
+        /// Takes shares out of a pool; what they are worth now can be withdrawn `unbonding_windows` later, less slashes for
+        /// what the validator did until now.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the nominator.
+        ///
+        /// ## Errors
+        ///
+        /// An unknown pool, more shares than the caller has, too many parts that unbond.
+        #[pallet::call_index(53)]
+        #[pallet::weight(T::WeightInfo::undelegate())]
+        pub fn undelegate(
+            origin: OriginFor<T>,
+            run: RunId,
+            pool: PoolId,
+            shares: u128,
+        ) -> DispatchResult {
+            let who = ensure_signed(origin)?;
+            Self::do_undelegate(who, run, pool, shares)
+        }
+
+        /// Sets what a validator takes of its nominators' pay: less at once, more by a step and after a delay.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the validator's cold key.
+        ///
+        /// ## Errors
+        ///
+        /// An unknown validator, another's validator, too high a take, too large a step, a rise that waits.
+        #[pallet::call_index(54)]
+        #[pallet::weight(T::WeightInfo::set_take())]
+        pub fn set_take(
+            origin: OriginFor<T>,
+            run: RunId,
+            index: ValidatorIndex,
+            take_ppm: u32,
+        ) -> DispatchResult {
+            let cold = ensure_signed(origin)?;
+            Self::do_set_take(cold, run, index, take_ppm)
+        }
+
+        /// Moves the nominators' pay that is due into their pool.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by anybody.
+        ///
+        /// ## Errors
+        ///
+        /// An unknown pool, nothing that is due.
+        #[pallet::call_index(55)]
+        #[pallet::weight(T::WeightInfo::compound())]
+        pub fn compound(origin: OriginFor<T>, run: RunId, pool: PoolId) -> DispatchResult {
+            ensure_signed(origin)?;
+            Self::do_compound(run, pool)
+        }
+
+        /// Cancels a slash that waits.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// [`Config::AdminOrigin`].
+        ///
+        /// ## Errors
+        ///
+        /// No slash of this number waits.
+        #[pallet::call_index(56)]
+        #[pallet::weight(T::WeightInfo::cancel_slash())]
+        pub fn cancel_slash(origin: OriginFor<T>, run: RunId, slash: u32) -> DispatchResult {
+            T::AdminOrigin::ensure_origin(origin)?;
+            Self::do_cancel_slash(run, slash)
+        }
+
+        /// Proves that one of two commitments is a copy of the other, in one window or over several: by a chunk that both have
+        /// at the same place. The later one's miner is slashed. Free if it succeeds.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by anybody. Half of the slash is the signer's, or its cold key's if it is a participant's hot key.
+        ///
+        /// ## Errors
+        ///
+        /// A commitment that is not revealed or too old, a proof that is not valid, chunks that differ or say too little, a
+        /// fault that is known.
+        #[pallet::call_index(60)]
+        #[pallet::weight(T::WeightInfo::report_copy())]
+        pub fn report_copy(
+            origin: OriginFor<T>,
+            run: RunId,
+            commitments: [CommitmentName; 2],
+            index: u32,
+            chunks: Box<[ShownChunk; 2]>,
+        ) -> DispatchResultWithPostInfo {
+            let reporter = ensure_signed(origin)?;
+            Self::do_report_copy(reporter, run, commitments, index, *chunks)?;
+            Ok(Pays::No.into())
+        }
+
+        /// Proves that a chunk of a payload does not decode. Its miner is slashed. Free if it succeeds.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by anybody. Half of the slash is the signer's, or its cold key's if it is a participant's hot key.
+        ///
+        /// ## Errors
+        ///
+        /// A commitment that is not revealed or too old, a proof that is not valid, a chunk that decodes, a fault that is known.
+        #[pallet::call_index(61)]
+        #[pallet::weight(T::WeightInfo::report_malformed())]
+        pub fn report_malformed(
+            origin: OriginFor<T>,
+            run: RunId,
+            commitment: CommitmentName,
+            index: u32,
+            chunk: Box<ShownChunk>,
+        ) -> DispatchResultWithPostInfo {
+            let reporter = ensure_signed(origin)?;
+            Self::do_report_malformed(reporter, run, commitment, index, *chunk)?;
+            Ok(Pays::No.into())
+        }
+
+        /// Asks for a chunk of a payload. The miner must show it within `answer_blocks` and then has the challenger's bond; if
+        /// it does not, it is slashed.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by anybody; the run's `challenge_bond` is held until the answer or the time-out.
+        ///
+        /// ## Errors
+        ///
+        /// A commitment that is not revealed or too old, no such chunk, one that is asked for already, too many of them.
+        #[pallet::call_index(62)]
+        #[pallet::weight(T::WeightInfo::challenge_data())]
+        pub fn challenge_data(
+            origin: OriginFor<T>,
+            run: RunId,
+            commitment: CommitmentName,
+            index: u32,
+        ) -> DispatchResult {
+            let challenger = ensure_signed(origin)?;
+            Self::do_challenge_data(challenger, run, commitment, index)
+        }
+
+        /// Shows a chunk that is asked for; free if it succeeds.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the miner's hot or cold key.
+        ///
+        /// ## Errors
+        ///
+        /// A chunk that nobody asks for, an answer that is late, a proof that is not valid.
+        #[pallet::call_index(63)]
+        #[pallet::weight(T::WeightInfo::answer_data())]
+        pub fn answer_data(
+            origin: OriginFor<T>,
+            run: RunId,
+            commitment: CommitmentName,
+            index: u32,
+            chunk: Box<ShownChunk>,
+        ) -> DispatchResultWithPostInfo {
+            let who = ensure_signed(origin)?;
+            Self::do_answer_data(who, run, commitment, index, *chunk)?;
+            Ok(Pays::No.into())
+        }
+
+        /// Ends a request for a chunk that was not answered in time. Its miner is slashed, the challenger has its bond back.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by anybody.
+        ///
+        /// ## Errors
+        ///
+        /// A chunk that nobody asks for, a request whose time is not over.
+        #[pallet::call_index(64)]
+        #[pallet::weight(T::WeightInfo::time_out())]
+        pub fn time_out(
+            origin: OriginFor<T>,
+            run: RunId,
+            commitment: CommitmentName,
+            index: u32,
+        ) -> DispatchResult {
+            ensure_signed(origin)?;
+            Self::do_time_out(run, commitment, index)
+        }
+
+        /// Disputes what a validator measured: a jury measures again.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by anybody; the run's `dispute_bond` is held, and lost if the jury confirms the evaluation.
+        ///
+        /// ## Errors
+        ///
+        /// An evaluation that is not revealed, too old or disputed already, too little money.
+        #[pallet::call_index(65)]
+        #[pallet::weight(T::WeightInfo::dispute_evaluation())]
+        pub fn dispute_evaluation(
+            origin: OriginFor<T>,
+            run: RunId,
+            evaluation: EvaluationName,
+        ) -> DispatchResult {
+            let challenger = ensure_signed(origin)?;
+            Self::do_dispute_evaluation(challenger, run, evaluation)
+        }
+
+        /// Commits to what a juror measured, in the window after the dispute.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the hot key of a juror.
+        ///
+        /// ## Errors
+        ///
+        /// No such dispute, another window, no juror, a second commitment.
+        #[pallet::call_index(66)]
+        #[pallet::weight(T::WeightInfo::commit_verdict())]
+        pub fn commit_verdict(
+            origin: OriginFor<T>,
+            run: RunId,
+            evaluation: EvaluationName,
+            hash: Hash,
+        ) -> DispatchResult {
+            let hot = ensure_signed(origin)?;
+            Self::do_commit_verdict(hot, run, evaluation, hash)
+        }
+
+        /// Reveals what a juror measured, two windows after the dispute.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the hot key of a juror.
+        ///
+        /// ## Errors
+        ///
+        /// No such dispute, another window, no juror, no commitment, a second reveal, one that does not fit the commitment.
+        #[pallet::call_index(67)]
+        #[pallet::weight(T::WeightInfo::reveal_verdict())]
+        pub fn reveal_verdict(
+            origin: OriginFor<T>,
+            run: RunId,
+            evaluation: EvaluationName,
+            measured: Evaluation,
+            salt: Hash,
+        ) -> DispatchResult {
+            let hot = ensure_signed(origin)?;
+            Self::do_reveal_verdict(hot, run, evaluation, measured, salt)
+        }
+
+        /// Ends a dispute whose jury has had its time: a false evaluation costs the validator, a false accusation its bond.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by anybody.
+        ///
+        /// ## Errors
+        ///
+        /// No such dispute, a jury whose time is not over.
+        #[pallet::call_index(68)]
+        #[pallet::weight(T::WeightInfo::close_dispute())]
+        pub fn close_dispute(
+            origin: OriginFor<T>,
+            run: RunId,
+            evaluation: EvaluationName,
+        ) -> DispatchResult {
+            ensure_signed(origin)?;
+            Self::do_close_dispute(run, evaluation)
+        }
     }
 
     #[pallet::view_functions]
@@ -1124,6 +1980,20 @@ pub mod pallet {
         /// The current window and the seed that assigns its samples.
         pub fn assignment_seed(run: RunId) -> Option<(Window, Hash)> {
             Self::view_assignment_seed(run)
+        }
+
+        /// What joining a run as a miner costs in this block, in planck.
+        pub fn next_price(run: RunId) -> Option<Planck> {
+            Self::view_next_price(run)
+        }
+
+        /// The bond of a miner that is gone, and when it can be withdrawn.
+        pub fn departure(
+            run: RunId,
+            uid: Uid,
+            registered_window: Window,
+        ) -> Option<Departure<T::AccountId>> {
+            Departures::<T>::get(run, (uid, registered_window))
         }
 
         /// The accepted set of a window; `None` before it is fixed.

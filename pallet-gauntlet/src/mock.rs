@@ -13,6 +13,7 @@ use frame_system::{limits, EnsureRoot, EnsureSigned};
 use protocol::{
     commitment::{commitment_hash, score_commitment_hash, Opening},
     consensus::Evaluation,
+    consent::{hot_key_consent, Role},
     layout::{kept, Layout, CHUNK_LEN},
     merkle,
     settings::Settings,
@@ -22,8 +23,8 @@ use protocol::{
 };
 use sp_core::H256;
 use sp_runtime::{
-    traits::{BlockNumberProvider, IdentityLookup},
-    AccountId32, BuildStorage, Perbill,
+    traits::{BlockNumberProvider, IdentifyAccount, IdentityLookup, Lazy, Verify},
+    AccountId32, BuildStorage, DispatchError, Perbill,
 };
 
 use crate::{self as pallet_gauntlet, *};
@@ -113,6 +114,58 @@ pub(crate) fn roll_clock(numbers: u32) {
     ClockSkew::set(ClockSkew::get() + numbers);
 }
 
+/// A hot key's consent in tests, where keys are numbers: whose it is, and to what.
+#[derive(
+    codec::Encode,
+    codec::Decode,
+    codec::DecodeWithMemTracking,
+    scale_info::TypeInfo,
+    Clone,
+    PartialEq,
+    Eq,
+    Debug
+)]
+pub struct TestProof {
+    hot: AccountId,
+    message: Vec<u8>,
+}
+
+impl Verify for TestProof {
+    type Signer = TestSigner;
+
+    fn verify<L: Lazy<[u8]>>(&self, mut message: L, signer: &AccountId) -> bool {
+        self.hot == *signer && self.message == message.get()
+    }
+}
+
+/// Who made a [`TestProof`].
+pub struct TestSigner(AccountId);
+
+impl IdentifyAccount for TestSigner {
+    type AccountId = AccountId;
+
+    fn into_account(self) -> AccountId {
+        self.0
+    }
+}
+
+/// The consent of `hot` to work in run 0.
+pub(crate) fn consent(role: Role, cold: &AccountId, hot: &AccountId) -> TestProof {
+    let message = hot_key_consent(&Gauntlet::genesis_hash(), 0, role, &account_bytes(cold));
+    TestProof { hot: hot.clone(), message: message.to_vec() }
+}
+
+#[cfg(feature = "runtime-benchmarks")]
+impl crate::benchmarking::BenchmarkHelper<AccountId, TestProof> for Test {
+    fn hot_key(number: u32) -> AccountId {
+        AccountId::new(sp_io::hashing::blake2_256(&number.to_le_bytes()))
+    }
+
+    fn prove(hot: &AccountId, message: &[u8]) -> TestProof {
+        TestProof { hot: hot.clone(), message: message.to_vec() }
+    }
+}
+
 impl Config for Test {
     type BlockNumberProvider = Clock;
     type ClockPerBlock = ClockRate;
@@ -120,6 +173,9 @@ impl Config for Test {
     type RuntimeHoldReason = RuntimeHoldReason;
     type CreateOrigin = EnsureSigned<AccountId>;
     type AdminOrigin = EnsureRoot<AccountId>;
+    type HotKeyProof = TestProof;
+    #[cfg(feature = "runtime-benchmarks")]
+    type BenchmarkHelper = Test;
     type EmissionSource = emission::Mint<Balances>;
     type PalletId = GauntletPalletId;
     type RunsMax = ConstU32<4>;
@@ -127,8 +183,10 @@ impl Config for Test {
     type RunDeposit = LinearStoragePrice<RunDepositBase, RunDepositByte, Planck>;
     type StartHorizon = ConstU32<100_000>;
     type IdleWindows = ConstU64<6>;
-    type ReapDelayWindows = ConstU64<{ protocol::limits::HISTORY_WINDOWS }>;
+    type ReapDelayWindows = ConstU64<12>;
     type AdminDelayWindows = ConstU64<2>;
+    type DisputeWindows = ConstU64<12>;
+    type SlashDelayWindows = ConstU64<2>;
     type WeightInfo = weights::SubstrateWeight<Test>;
 }
 
@@ -208,7 +266,7 @@ impl ExtBuilder {
         ext.execute_with(|| {
             assert_eq!(Gauntlet::do_create_run(owner(), self.settings, layout()), Ok(0));
             for number in 0..self.miners {
-                let uid = Gauntlet::do_register_miner(miner_cold(number), 0, miner_hot(number));
+                let uid = register_miner(miner_cold(number), miner_hot(number));
                 assert_eq!(uid, Ok(Uid::from(number)));
             }
             for number in 0..self.validators {
@@ -227,6 +285,11 @@ impl ExtBuilder {
             check_state();
         });
     }
+}
+
+/// Registers a miner of run 0 for whatever joining costs.
+pub(crate) fn register_miner(cold: AccountId, hot: AccountId) -> Result<Uid, DispatchError> {
+    Gauntlet::do_register_miner(cold, 0, hot, Planck::MAX)
 }
 
 /// Externalities in block 1 without a run.
@@ -472,6 +535,22 @@ pub(crate) fn settings_of(window: Window) -> Settings {
     Gauntlet::settings_of(0, window).unwrap()
 }
 
+/// The pool of validator `index`.
+pub(crate) fn pool(index: ValidatorIndex) -> StakePoolOf<Test> {
+    Pools::<Test>::get(0, Validators::<Test>::get(0, index).unwrap().pool).unwrap()
+}
+
+/// The money that anybody has, free or held.
+pub(crate) fn total_balance(who: &AccountId) -> Planck {
+    use frame_support::traits::fungible::Inspect;
+    <Balances as Inspect<AccountId>>::total_balance(who)
+}
+
+/// All money that there is.
+pub(crate) fn issuance() -> Planck {
+    Balances::total_issuance()
+}
+
 /// The ledger of run 0.
 pub(crate) fn ledger() -> Ledger {
     Ledgers::<Test>::get(0)
@@ -485,4 +564,67 @@ pub(crate) fn claimable(account: &AccountId) -> Planck {
 /// What the run's account holds.
 pub(crate) fn run_balance(run_id: RunId) -> Planck {
     Balances::free_balance(Gauntlet::run_account(run_id))
+}
+
+/// A well-formed chunk of the test's layout whose positions begin at `first`.
+pub(crate) fn chunk_from(index: u32, first: u16) -> Vec<u8> {
+    let keep = settings().training.keep;
+    let len = Layout(layout().into_inner()).chunk_len(index).unwrap();
+    let count = kept(len, keep);
+    let chunk = Chunk {
+        scale_bf16: 0x3c00,
+        indices: (0..count).map(|at| first + at).collect(),
+        codes: vec![1; usize::from(count)],
+    };
+    encode_chunk(&chunk, len, keep).unwrap()
+}
+
+/// A payload of three chunks whose positions begin where `firsts` says.
+pub(crate) fn payload_from(firsts: [u16; 3]) -> Vec<Vec<u8>> {
+    (0..).zip(firsts).map(|(index, first)| chunk_from(index, first)).collect()
+}
+
+fn leaves(payload: &[Vec<u8>]) -> Vec<Hash> {
+    (0..).zip(payload).map(|(index, chunk)| merkle::leaf_hash(index, chunk)).collect()
+}
+
+fn opening_of(payload: &[Vec<u8>]) -> Opening {
+    let payload_root = merkle::root_of_leaf_hashes(&leaves(payload)).unwrap();
+    Opening { payload_root, ..opening(0, GENESIS_ROOT) }
+}
+
+/// Commits miner `number` to a payload.
+pub(crate) fn commit_payload(window: Window, number: u8, payload: &[Vec<u8>]) {
+    let hot = miner_hot(number);
+    let genesis = Gauntlet::genesis_hash();
+    let hash = commitment_hash(&genesis, 0, window, &account_bytes(&hot), &opening_of(payload));
+    Gauntlet::do_commit_update(hot, 0, window, hash).unwrap();
+}
+
+/// Reveals what [`commit_payload`] committed to.
+pub(crate) fn reveal_payload(
+    window: Window,
+    number: u8,
+    payload: &[Vec<u8>],
+) -> sp_runtime::DispatchResult {
+    let hot = miner_hot(number);
+    let uid = MinerUids::<Test>::get(0, &hot).unwrap();
+    let seed = record(window).challenge_seed.unwrap();
+    let count = settings_now().incentive.challenge_chunks;
+    let asked = protocol::commitment::challenged_chunks(&seed, 0, window, uid, 3, count);
+    let shown = asked.into_iter().map(|index| RevealedChunk {
+        index,
+        chunk: payload[index as usize].clone().try_into().unwrap(),
+        proof: merkle::proof(&leaves(payload), index).unwrap().try_into().unwrap(),
+    });
+    let shown = RevealedChunks::truncate_from(shown.collect());
+    Gauntlet::do_reveal_update(hot, 0, window, opening_of(payload), shown)
+}
+
+/// Chunk `index` of a payload with its proof.
+pub(crate) fn shown_chunk(payload: &[Vec<u8>], index: u32) -> ShownChunk {
+    ShownChunk {
+        bytes: payload[index as usize].clone().try_into().unwrap(),
+        proof: merkle::proof(&leaves(payload), index).unwrap().try_into().unwrap(),
+    }
 }

@@ -1,22 +1,25 @@
 //! Removes a closed run, page by page: everybody's money goes back to its owner, and what is owed to nobody to where
 //! emission comes from.
 
+use alloc::vec::Vec;
+
 use frame_support::{
     defensive, ensure,
     traits::{
-        fungible::{Inspect, Mutate, MutateHold},
-        tokens::{Fortitude, Precision, Preservation},
+        fungible::{Inspect, Mutate},
+        tokens::{Fortitude, Preservation},
         Get,
     },
 };
-use protocol::{window::phase_at, Planck, RunId};
+use protocol::{window::phase_at, Planck, RunId, Window};
 use sp_runtime::DispatchError;
 
 use crate::{
-    Announcements, Attestations, Claims, CommitCounts, Commitments, Config, Error, Event,
-    HoldReason, Layouts, Ledgers, MinerSlots, MinerUids, Miners, Pallet, PayloadOwners,
-    PendingSettings, Reveals, RunOf, RunOffers, RunSettings, RunStatus, Runs, ScoreCommitments,
-    ScoreReveals, ValidatorIndices, ValidatorSlots, Validators, Windows, WorkQueue,
+    Attestations, ChallengeCounts, Changes, Claims, CommitCounts, Commitments, Config, EntryPrices,
+    Error, EvaluationDisputes, Event, Layouts, Ledgers, MinerSlots, Miners, NextPoolId,
+    OpenChallenges, Pallet, PayloadOwners, PendingSettings, ProvenFaults, Reveals, RunOf,
+    RunOffers, RunSettings, RunStatus, Runs, ScoreCommitments, ScoreReveals, SlashQueues,
+    ValidatorSlots, Validators, Windows, WorkQueue,
 };
 
 impl<T: Config> Pallet<T> {
@@ -24,9 +27,9 @@ impl<T: Config> Pallet<T> {
     pub(crate) fn do_reap_run(run_id: RunId, rows: u32) -> Result<u32, DispatchError> {
         let run = Runs::<T>::get(run_id).ok_or(Error::<T>::RunUnknown)?;
         ensure!(run.status == RunStatus::Closed, Error::<T>::RunNotClosed);
-        ensure!(Self::is_reapable(&run), Error::<T>::ReapNotDue);
+        ensure!(Self::is_reapable(run_id, &run), Error::<T>::ReapNotDue);
         let mut left = rows;
-        Self::reap_participants(run_id, &mut left);
+        Self::reap_participants(run_id, &run, &mut left)?;
         Self::reap_claims(run_id, &mut left);
         Self::reap_work(run_id, &mut left);
         if left > 0 {
@@ -35,39 +38,30 @@ impl<T: Config> Pallet<T> {
         Ok(rows.saturating_sub(left))
     }
 
-    /// Whether everybody had time to claim and to dispute since the last window.
-    fn is_reapable(run: &RunOf<T>) -> bool {
+    /// Whether everybody had time to claim and to dispute since the last window, and nothing is in dispute.
+    fn is_reapable(run_id: RunId, run: &RunOf<T>) -> bool {
         let current = phase_at(&run.schedule, Self::now()).map_or(0, |moment| moment.window);
-        run.last_window.is_none_or(|last| last.saturating_add(T::ReapDelayWindows::get()) < current)
+        let is_late = run
+            .last_window
+            .is_none_or(|last| last.saturating_add(T::ReapDelayWindows::get()) < current);
+        let slashes = SlashQueues::<T>::get(run_id);
+        is_late
+            && slashes.next == slashes.end
+            && OpenChallenges::<T>::iter_key_prefix((run_id,)).next().is_none()
+            && EvaluationDisputes::<T>::iter_key_prefix((run_id,)).next().is_none()
     }
 
-    /// Gives bonds and stakes back.
-    fn reap_participants(run_id: RunId, left: &mut u32) {
-        for (_, miner) in take(Miners::<T>::drain_prefix(run_id), left) {
-            MinerUids::<T>::remove(run_id, &miner.hot);
-            Self::part(run_id, HoldReason::MinerBond, &miner.cold, &miner.hot, miner.bond);
+    /// Lets everybody go: bonds come back at once, stakes can be withdrawn, also when the run is gone.
+    fn reap_participants(run_id: RunId, run: &RunOf<T>, left: &mut u32) -> Result<(), Error<T>> {
+        let entry = Self::current_settings(run_id, run)?.entry;
+        for (uid, miner) in take(Miners::<T>::iter_prefix(run_id), left).collect::<Vec<_>>() {
+            // A window that never was: nothing is left to dispute.
+            Self::remove_miner(run_id, uid, miner, Window::MAX, &entry);
         }
-        for (_, validator) in take(Validators::<T>::drain_prefix(run_id), left) {
-            ValidatorIndices::<T>::remove(run_id, &validator.hot);
-            let (reason, stake) = (HoldReason::ValidatorStake, validator.stake);
-            Self::part(run_id, reason, &validator.cold, &validator.hot, stake);
+        for index in take(Validators::<T>::iter_key_prefix(run_id), left).collect::<Vec<_>>() {
+            Self::remove_validator(run_id, run, index);
         }
-    }
-
-    /// Lets a participant go: releases what is held of its cold key, and forgets its hot key.
-    fn part(
-        run_id: RunId,
-        reason: HoldReason,
-        cold: &T::AccountId,
-        hot: &T::AccountId,
-        held: Planck,
-    ) {
-        Announcements::<T>::remove(run_id, hot);
-        if T::Currency::release(&reason.into(), cold, held, Precision::BestEffort).is_err() {
-            defensive!("a participant's money cannot be released");
-        }
-        // A hot key that has made itself indispensable keeps its account.
-        let _ = frame_system::Pallet::<T>::dec_providers(hot);
+        Ok(())
     }
 
     /// Pays what is owed. Dust that cannot open an account is owed to nobody from here on.
@@ -98,9 +92,11 @@ impl<T: Config> Pallet<T> {
         take(Attestations::<T>::iter_key_prefix(of).drain(), left).for_each(drop);
         take(ScoreCommitments::<T>::iter_key_prefix(of).drain(), left).for_each(drop);
         take(ScoreReveals::<T>::iter_key_prefix(of).drain(), left).for_each(drop);
+        take(ProvenFaults::<T>::iter_key_prefix(of).drain(), left).for_each(drop);
+        take(Changes::<T>::iter_key_prefix(run_id).drain(), left).for_each(drop);
+        take(ChallengeCounts::<T>::iter_key_prefix(run_id).drain(), left).for_each(drop);
         take(CommitCounts::<T>::iter_key_prefix(run_id).drain(), left).for_each(drop);
         take(Windows::<T>::iter_key_prefix(run_id).drain(), left).for_each(drop);
-        take(RunSettings::<T>::iter_key_prefix(run_id).drain(), left).for_each(drop);
     }
 
     /// Removes the run itself, whose rows are gone.
@@ -115,6 +111,11 @@ impl<T: Config> Pallet<T> {
             defensive!("a run's foundation cannot be returned");
         }
         Self::release_deposit(run);
+        // As many as there are windows kept, at most.
+        RunSettings::<T>::iter_key_prefix(run_id).drain().for_each(drop);
+        SlashQueues::<T>::remove(run_id);
+        NextPoolId::<T>::remove(run_id);
+        EntryPrices::<T>::remove(run_id);
         Ledgers::<T>::remove(run_id);
         Layouts::<T>::remove(run_id);
         PendingSettings::<T>::remove(run_id);

@@ -59,7 +59,7 @@ impl<T: Config> Pallet<T> {
         settings: Settings,
         layout: LayoutVec,
     ) -> Result<RunId, DispatchError> {
-        settings.validate().map_err(Error::<T>::from)?;
+        Self::ensure_settings_valid(&settings)?;
         let wait = settings.schedule.start_block.checked_sub(Self::now()).filter(|wait| *wait > 0);
         let wait = wait.ok_or(Error::<T>::StartsInThePast)?;
         ensure!(wait <= T::StartHorizon::get(), Error::<T>::StartsTooLate);
@@ -112,7 +112,7 @@ impl<T: Config> Pallet<T> {
     ) -> DispatchResult {
         let (run, moment) = Self::run_at(run_id)?;
         ensure!(run.owner == who, Error::<T>::NotOwner);
-        settings.validate().map_err(Error::<T>::from)?;
+        Self::ensure_settings_valid(&settings)?;
         Self::current_settings(run_id, &run)?.may_become(&settings).map_err(Error::<T>::from)?;
         let current = moment.map_or(0, |moment| moment.window);
         let window = current.saturating_add(T::AdminDelayWindows::get());
@@ -123,12 +123,20 @@ impl<T: Config> Pallet<T> {
 
     pub(crate) fn do_force_params(run_id: RunId, settings: Settings) -> DispatchResult {
         let (run, moment) = Self::run_at(run_id)?;
-        settings.validate().map_err(Error::<T>::from)?;
+        Self::ensure_settings_valid(&settings)?;
         let current = Self::current_settings(run_id, &run)?;
         current.may_be_forced_to(&settings).map_err(Error::<T>::from)?;
         let window = moment.map_or(0, |moment| moment.window.saturating_add(1));
         PendingSettings::<T>::insert(run_id, ScheduledSettings { window, settings });
         Self::deposit_event(Event::SettingsScheduled { run: run_id, window });
+        Ok(())
+    }
+
+    /// Whether settings are valid by themselves and on this chain.
+    fn ensure_settings_valid(settings: &Settings) -> Result<(), Error<T>> {
+        settings.validate().map_err(Error::<T>::from)?;
+        let unbonding = Window::from(settings.staking.unbonding_windows);
+        ensure!(unbonding >= T::DisputeWindows::get(), Error::<T>::UnbondingTooShort);
         Ok(())
     }
 
@@ -142,6 +150,12 @@ impl<T: Config> Pallet<T> {
     /// The settings in force in a run's last opened window.
     pub(crate) fn current_settings(run_id: RunId, run: &RunOf<T>) -> Result<Settings, Error<T>> {
         RunSettings::<T>::get(run_id, run.settings_version).defensive_ok_or(Error::<T>::Internal)
+    }
+
+    /// The settings in force in a run, if there is such a run.
+    pub(crate) fn settings_in_force(run_id: RunId) -> Option<Settings> {
+        let run = Runs::<T>::get(run_id)?;
+        RunSettings::<T>::get(run_id, run.settings_version)
     }
 
     /// The settings under which a kept window is worked and settled.

@@ -8,17 +8,17 @@
 use alloc::{collections::BTreeMap, vec::Vec};
 
 use crate::{
-    work::Step, CommitCounts, Commitments, Config, Event, Ledgers, MinerOf, MinerPay, MinerSlots,
-    Miners, Pallet, Reveals, RunStatus, Runs, ScoreReveals, Settlement, SettlementPages,
-    Settlements, Stage, ValidatorOf, ValidatorPay, ValidatorSlots, Validators, VoidReason,
-    WeightInfo, WindowRecord, WindowStatus, Windows, PAGE_LEN,
+    work::Step, BondRow, Bonds, CommitCounts, Commitments, Config, Event, Ledgers, MinerOf,
+    MinerPay, MinerSlots, Miners, Pallet, Reveals, RunStatus, Runs, ScoreReveals, Settlement,
+    SettlementPages, Settlements, Stage, ValidatorOf, ValidatorPay, ValidatorSlots, Validators,
+    VoidReason, WeightInfo, WindowRecord, WindowStatus, Windows, PAGE_LEN,
 };
 use frame_support::{defensive, traits::Get, weights::WeightMeter, BoundedVec};
 use protocol::{
-    books::{due, settlement_inputs, takes_part, MinerRow, ValidatorRow},
-    consensus::{emission_at, pay, settle, split_emission, Outcome},
-    settings::{Settings, StandingKind},
-    RunId, Uid, Window,
+    books::{self, due, settlement_inputs, takes_part, MinerRow, ValidatorRow},
+    consensus::{emission_at, pay, settle, split_emission, Outcome, ValidatorOutcome},
+    settings::{ConsensusKind, Settings, StandingKind},
+    RunId, Uid, ValidatorIndex, Window,
 };
 
 /// Everything that one settlement pays and writes, computed and not yet stored.
@@ -26,6 +26,8 @@ struct Payout<AccountId> {
     owner: u128,
     miners: Vec<MinerPay<AccountId>>,
     validators: Vec<ValidatorPay<AccountId>>,
+    /// Each validator's bonds after the window, if it has any.
+    bonds: Vec<(ValidatorIndex, Option<BondRow>)>,
 }
 
 impl<T: Config> Pallet<T> {
@@ -78,6 +80,12 @@ impl<T: Config> Pallet<T> {
             let players = CommitCounts::<T>::get(run_id, window).min(miners);
             cost = cost.saturating_add(T::WeightInfo::settle_match(players));
         }
+        let is_yuma = settings
+            .as_ref()
+            .is_some_and(|settings| matches!(settings.incentive.consensus, ConsensusKind::Yuma(_)));
+        if is_yuma {
+            cost = cost.saturating_add(T::WeightInfo::settle_yuma(miners, validators));
+        }
         if meter.try_consume(cost).is_err() {
             return Step::NoRoom;
         }
@@ -104,6 +112,9 @@ impl<T: Config> Pallet<T> {
         record.status = WindowStatus::Settling;
         Windows::<T>::insert(run_id, window, record);
 
+        for (index, bonds) in payout.bonds {
+            Bonds::<T>::set(run_id, index, bonds);
+        }
         let owner_paid = Self::credit(run_id, window, owner, payout.owner);
         let mut page_count = 0u32;
         for page in payout.miners.chunks(PAGE_LEN as usize) {
@@ -152,6 +163,7 @@ impl<T: Config> Pallet<T> {
         let validator_shares: Vec<_> =
             outcome.validators.iter().map(|validator| validator.share).collect();
         let (validator_amounts, _) = pay(split.validators, &validator_shares)?;
+        let bonds = Self::changed_bonds(run_id, window, &outcome.validators);
         let Outcome { miners: miner_outcomes, validators: validator_outcomes } = outcome;
 
         let miners = miner_outcomes
@@ -191,7 +203,24 @@ impl<T: Config> Pallet<T> {
                 })
             })
             .collect();
-        Ok(Payout { owner: split.owner, miners, validators })
+        Ok(Payout { owner: split.owner, miners, validators, bonds })
+    }
+
+    /// The rows of bonds that a settlement changes: new ones, and those that it leaves nothing of.
+    fn changed_bonds(
+        run_id: RunId,
+        window: Window,
+        outcomes: &[ValidatorOutcome],
+    ) -> Vec<(ValidatorIndex, Option<BondRow>)> {
+        let row = |outcome: &ValidatorOutcome| {
+            if outcome.bonds.is_empty() {
+                return Bonds::<T>::contains_key(run_id, outcome.index)
+                    .then_some((outcome.index, None));
+            }
+            let entries = BoundedVec::truncate_from(outcome.bonds.clone());
+            Some((outcome.index, Some(BondRow { window, entries })))
+        };
+        outcomes.iter().filter_map(row).collect()
     }
 
     /// Reads the miners' rows of the window.
@@ -227,6 +256,10 @@ impl<T: Config> Pallet<T> {
             stake: validator.stake,
             evaluations: ScoreReveals::<T>::get((run_id, window, *index))
                 .map(|reveal| reveal.evaluations.into_inner()),
+            bonds: Bonds::<T>::get(run_id, index).map(|bonds| books::Bonds {
+                window: bonds.window,
+                entries: bonds.entries.into_inner(),
+            }),
         };
         validators.iter().map(row).collect()
     }
@@ -277,7 +310,7 @@ impl<T: Config> Pallet<T> {
         let window = settlement.window;
         let mut validators_paid = 0u128;
         for pay in settlement.validators {
-            let paid = Self::credit(run_id, window, &pay.cold, pay.amount);
+            let paid = Self::pay_validator(run_id, window, pay.index, &pay.cold, pay.amount);
             validators_paid = validators_paid.saturating_add(paid);
             Validators::<T>::mutate(run_id, pay.index, |validator| {
                 if let Some(validator) =
@@ -340,9 +373,11 @@ impl<T: Config> Pallet<T> {
             "a window is settled in the one after it and claimed later"
         );
         assert!(T::AdminDelayWindows::get() >= 1, "settings of an open window cannot change");
+        let provable = T::HistoryWindows::get().saturating_add(T::SlashDelayWindows::get());
+        assert!(provable < T::DisputeWindows::get(), "a slash must find what it is due from");
         assert!(
-            T::ReapDelayWindows::get() >= T::HistoryWindows::get(),
-            "a run is not removed while its last windows are kept"
+            T::ReapDelayWindows::get() >= T::DisputeWindows::get(),
+            "a run is not removed while its last windows can be disputed"
         );
         Self::check_steps();
         Self::check_boundaries();

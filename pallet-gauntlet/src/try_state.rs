@@ -6,15 +6,16 @@ use frame_support::{
     ensure,
     traits::{fungible::Inspect, Get},
 };
-use protocol::{layout::Layout, window::phase_at, Planck, RunId, Window};
+use protocol::{entry::Seat, layout::Layout, window::phase_at, Planck, RunId, Window};
 use sp_runtime::TryRuntimeError;
 
 use crate::{
-    Announcements, Attestations, Claims, CommitCounts, Commitments, Config, HoldReason, Layouts,
-    Ledgers, MinerSlots, MinerUids, Miners, NextRunId, Pallet, PayloadOwners, PendingSettings,
-    Reveals, RunOf, RunSchedule, RunSettings, RunStatus, Runs, ScoreCommitments, ScoreReveals,
-    SettlementPages, Settlements, Stage, ValidatorIndices, ValidatorSlots, Validators,
-    WindowStatus, Windows, WorkQueue, VALIDATORS_MAX,
+    Announcements, Attestations, Bonds, Change, Changes, Claims, ColdOffers, CommitCounts,
+    Commitments, Config, CoolingKeys, Delegations, Departures, HoldReason, Layouts, Ledgers,
+    MinerSlots, MinerUids, Miners, NextHotKeys, NextRunId, Pallet, PayloadOwners, PendingSettings,
+    Pools, Reveals, RunOf, RunSchedule, RunSettings, RunStatus, Runs, ScoreCommitments,
+    ScoreReveals, SettlementPages, Settlements, SlashQueues, Stage, UnappliedSlashes, Unbondings,
+    ValidatorIndices, ValidatorSlots, Validators, WindowStatus, Windows, WorkQueue, VALIDATORS_MAX,
 };
 
 impl<T: Config> Pallet<T> {
@@ -35,8 +36,9 @@ impl<T: Config> Pallet<T> {
             Self::try_state_scores(run_id, &run)?;
             Self::try_state_settlement(run_id, &run)?;
             Self::try_state_settings(run_id, &run)?;
+            Self::try_state_bonds(run_id, &run)?;
         }
-        Ok(())
+        Self::try_state_pools()
     }
 
     /// 1. There are at most `RunsMax` runs, all below `NextRunId`.
@@ -74,17 +76,22 @@ impl<T: Config> Pallet<T> {
         Ok(())
     }
 
-    /// 4. What is held of an account is the sum of its miners' bonds, its validators' stakes and its
-    ///    runs' deposits.
+    /// 4. What is held of an account is the sum of its miners' bonds, with those of miners that are gone, of its
+    ///    validators' own stakes with what unbonds of them, and of its runs' deposits; a key cools off as long as a bond
+    ///    of a miner that is gone names it.
     fn try_state_holds() -> Result<(), TryRuntimeError> {
-        let mut bonds: BTreeMap<Vec<u8>, (T::AccountId, Planck, Planck)> = BTreeMap::new();
+        let mut holds: BTreeMap<Vec<u8>, (T::AccountId, Planck, Planck)> = BTreeMap::new();
         for (_, _, miner) in Miners::<T>::iter() {
             let key = codec::Encode::encode(&miner.cold);
-            bonds.entry(key).or_insert((miner.cold, 0, 0)).1 += miner.bond;
+            holds.entry(key).or_insert((miner.cold, 0, 0)).1 += miner.bond;
         }
-        for (_, _, validator) in Validators::<T>::iter() {
-            let key = codec::Encode::encode(&validator.cold);
-            bonds.entry(key).or_insert((validator.cold, 0, 0)).2 += validator.stake;
+        let mut cooling: BTreeMap<(RunId, Vec<u8>), u32> = BTreeMap::new();
+        for (run_id, _, departure) in Departures::<T>::iter() {
+            let key = codec::Encode::encode(&departure.cold);
+            for key in [codec::Encode::encode(&departure.hot), key.clone()] {
+                *cooling.entry((run_id, key)).or_default() += 1;
+            }
+            holds.entry(key).or_insert((departure.cold, 0, 0)).1 += departure.bond;
         }
         let mut deposits: BTreeMap<Vec<u8>, (T::AccountId, Planck)> = BTreeMap::new();
         for (_, run) in Runs::<T>::iter() {
@@ -97,7 +104,17 @@ impl<T: Config> Pallet<T> {
                 "4: held deposits are off"
             );
         }
-        for (cold, bond, stake) in bonds.into_values() {
+        let counted = CoolingKeys::<T>::iter()
+            .map(|(run_id, cold, count)| ((run_id, codec::Encode::encode(&cold)), count))
+            .collect();
+        ensure!(cooling == counted, "4: the count of departures is off");
+        for (run_id, id, pool) in Pools::<T>::iter() {
+            let key = codec::Encode::encode(&pool.cold);
+            let unbonding = Unbondings::<T>::iter_prefix_values((run_id, id));
+            let own = pool.own + unbonding.map(|unbonding| unbonding.own).sum::<Planck>();
+            holds.entry(key).or_insert((pool.cold, 0, 0)).2 += own;
+        }
+        for (cold, bond, stake) in holds.into_values() {
             ensure!(Self::held(HoldReason::MinerBond, &cold) == bond, "4: held bonds are off");
             ensure!(
                 Self::held(HoldReason::ValidatorStake, &cold) == stake,
@@ -109,10 +126,11 @@ impl<T: Config> Pallet<T> {
 
     /// 5. `Miners`, `MinerUids` and `MinerSlots` name the same slots, all below `uid_max`; so do
     ///    those of the validators, all below `VALIDATORS_MAX`.
-    /// 6. A stake is below 2^64.
-    /// 7. A hot key takes part once and has a provider; only hot keys that take part announce.
+    /// 6. A validator's stake is what its pool holds, and its pool names it.
+    /// 7. A hot key takes part once and its account is kept; only hot keys that take part announce.
     fn try_state_participants(run_id: RunId, run: &RunOf<T>) -> Result<(), TryRuntimeError> {
         let settings = Self::current_settings(run_id, run).map_err(|_| "2: no settings")?;
+        let (waiting_miners, waiting_validators) = Self::try_state_keys(run_id)?;
         let slots = MinerSlots::<T>::get(run_id);
         let mut count = 0;
         for (uid, miner) in Miners::<T>::iter_prefix(run_id) {
@@ -127,14 +145,14 @@ impl<T: Config> Pallet<T> {
                 "7: a hot key takes part twice"
             );
             ensure!(
-                frame_system::Pallet::<T>::providers(&miner.hot) > 0,
-                "7: a hot key without provider"
+                frame_system::Pallet::<T>::sufficients(&miner.hot) > 0,
+                "7: a hot key whose account is not kept"
             );
             count += 1;
         }
         ensure!(slots.count() == count, "5: a taken slot without miner");
         ensure!(
-            MinerUids::<T>::iter_prefix(run_id).count() as u32 == count,
+            MinerUids::<T>::iter_prefix(run_id).count() as u32 == count + waiting_miners,
             "5: a hot key without miner"
         );
 
@@ -145,16 +163,22 @@ impl<T: Config> Pallet<T> {
             ensure!(slots.contains(index), "5: a validator in a free slot");
             let found = ValidatorIndices::<T>::get(run_id, &validator.hot);
             ensure!(found == Some(index), "5: a validator's hot key leads elsewhere");
-            ensure!(validator.stake <= Planck::from(u64::MAX), "6: a stake does not fit");
+            let pool =
+                Pools::<T>::get(run_id, validator.pool).ok_or("6: a validator without pool")?;
+            ensure!(pool.index == Some(index), "6: a pool of another validator");
             ensure!(
-                frame_system::Pallet::<T>::providers(&validator.hot) > 0,
-                "7: a hot key without provider"
+                validator.stake == pool.own + pool.delegated.amount,
+                "6: a stake differs from its pool"
+            );
+            ensure!(
+                frame_system::Pallet::<T>::sufficients(&validator.hot) > 0,
+                "7: a hot key whose account is not kept"
             );
             count += 1;
         }
         ensure!(slots.count() == count, "5: a taken slot without validator");
         ensure!(
-            ValidatorIndices::<T>::iter_prefix(run_id).count() as u32 == count,
+            ValidatorIndices::<T>::iter_prefix(run_id).count() as u32 == count + waiting_validators,
             "5: a hot key without validator"
         );
 
@@ -164,6 +188,45 @@ impl<T: Config> Pallet<T> {
             ensure!(takes_part, "7: an announcement of somebody who left");
         }
         Ok(())
+    }
+
+    /// 20. A hot key that waits and an offer are for a taken seat; the key leads to it, and its change is scheduled.
+    /// 21. A miner that asked to leave has its departure scheduled.
+    ///
+    /// Returns how many hot keys wait for seats of miners and of validators.
+    fn try_state_keys(run_id: RunId) -> Result<(u32, u32), TryRuntimeError> {
+        let changes: Vec<Change> =
+            Changes::<T>::iter_prefix(run_id).flat_map(|(_, list)| list.into_iter()).collect();
+        let holds = |seat: Seat| match seat {
+            Seat::Miner(uid) => Miners::<T>::contains_key(run_id, uid),
+            Seat::Validator(index) => Validators::<T>::contains_key(run_id, index),
+        };
+        let (mut miners, mut validators) = (0, 0);
+        for (seat, next) in NextHotKeys::<T>::iter_prefix(run_id) {
+            let leads = match seat {
+                Seat::Miner(uid) => {
+                    miners += 1;
+                    MinerUids::<T>::get(run_id, &next.hot) == Some(uid)
+                }
+                Seat::Validator(index) => {
+                    validators += 1;
+                    ValidatorIndices::<T>::get(run_id, &next.hot) == Some(index)
+                }
+            };
+            ensure!(leads && holds(seat), "20: a hot key waits for nothing");
+            ensure!(changes.contains(&Change::RotateHotKey(seat)), "20: a key waits for ever");
+        }
+        ensure!(
+            ColdOffers::<T>::iter_key_prefix(run_id).all(holds),
+            "20: a seat without holder is offered"
+        );
+        for (uid, miner) in Miners::<T>::iter_prefix(run_id) {
+            ensure!(
+                miner.last_window.is_none() || changes.contains(&Change::Leave(uid)),
+                "21: a miner leaves never"
+            );
+        }
+        Ok((miners, validators))
     }
 
     /// 8. There is a record for each window from `next_pruning` to the current one, and no other.
@@ -300,7 +363,7 @@ impl<T: Config> Pallet<T> {
         Ok(())
     }
 
-    /// 20. Every kept window names settings that are kept; there are no others.
+    /// 22. Every kept window names settings that are kept; there are no others.
     fn try_state_settings(run_id: RunId, run: &RunOf<T>) -> Result<(), TryRuntimeError> {
         let oldest = Windows::<T>::get(run_id, run.next_pruning);
         let oldest = oldest.map_or(run.settings_version, |record| record.settings_version);
@@ -308,28 +371,28 @@ impl<T: Config> Pallet<T> {
         versions.sort_unstable();
         ensure!(
             versions.into_iter().eq(oldest..=run.settings_version),
-            "20: settings without window, or a window without settings"
+            "22: settings without window, or a window without settings"
         );
         Ok(())
     }
 
-    /// 21. Every run that does not end has one next boundary; who waits for work is a run, once.
+    /// 23. Every run that does not end has one next boundary; who waits for work is a run, once.
     fn try_state_schedule() -> Result<(), TryRuntimeError> {
         let mut scheduled: Vec<_> = RunSchedule::<T>::get().iter().map(|due| due.run).collect();
         scheduled.sort_unstable();
-        ensure!(scheduled.windows(2).all(|pair| pair[0] < pair[1]), "21: a run is scheduled twice");
+        ensure!(scheduled.windows(2).all(|pair| pair[0] < pair[1]), "23: a run is scheduled twice");
         ensure!(
             scheduled.iter().all(|run| Runs::<T>::contains_key(run)),
-            "21: a boundary of no run"
+            "23: a boundary of no run"
         );
         for (run_id, run) in Runs::<T>::iter() {
             let ends = run.status == RunStatus::Closed || run.last_window.is_some();
-            ensure!(ends || scheduled.contains(&run_id), "21: a run without a boundary");
+            ensure!(ends || scheduled.contains(&run_id), "23: a run without a boundary");
         }
         let mut queue = WorkQueue::<T>::get().into_inner();
         queue.sort_unstable();
-        ensure!(queue.windows(2).all(|pair| pair[0] < pair[1]), "21: a run waits twice");
-        ensure!(queue.iter().all(|run| Runs::<T>::contains_key(run)), "21: work of no run");
+        ensure!(queue.windows(2).all(|pair| pair[0] < pair[1]), "23: a run waits twice");
+        ensure!(queue.iter().all(|run| Runs::<T>::contains_key(run)), "23: work of no run");
         Ok(())
     }
 
@@ -337,6 +400,64 @@ impl<T: Config> Pallet<T> {
     fn last_opened(run: &RunOf<T>) -> Option<Window> {
         let current = Self::current_window(run)?;
         Some(run.last_window.map_or(current, |last| last.min(current)))
+    }
+
+    /// 30. What a pool's account holds is what is delegated to the pool, and what of that unbonds.
+    /// 31. The shares of a pool, and of each part that left it, are those of its nominators.
+    /// 32. Each part of a validator's own stake that unbonds is named by its pool.
+    /// 33. Only slashes in the queue wait, in the order in which they are due.
+    fn try_state_pools() -> Result<(), TryRuntimeError> {
+        for (run_id, id, pool) in Pools::<T>::iter() {
+            let mut amount = pool.delegated.amount;
+            let mut shares: BTreeMap<Window, u128> = BTreeMap::new();
+            let mut active = 0;
+            for (_, delegation) in Delegations::<T>::iter_prefix((run_id, id)) {
+                ensure!(delegation != Default::default(), "31: an empty delegation");
+                active += delegation.shares;
+                for (began, left) in delegation.unbonding {
+                    *shares.entry(began).or_default() += left;
+                }
+            }
+            ensure!(active == pool.delegated.shares, "31: shares of nobody");
+            for (began, unbonding) in Unbondings::<T>::iter_prefix((run_id, id)) {
+                amount += unbonding.delegated.amount;
+                let left = shares.remove(&began).unwrap_or(0);
+                ensure!(left == unbonding.delegated.shares, "31: unbonding shares of nobody");
+                ensure!(
+                    unbonding.own == 0 || pool.unbonding.contains(&began),
+                    "32: stake unbonds that its pool does not name"
+                );
+            }
+            ensure!(shares.is_empty(), "31: a delegation to nothing");
+            let held = Self::held(HoldReason::Delegation, &Self::pool_account(run_id, id));
+            ensure!(held == amount, "30: held delegations are off");
+        }
+        for (run_id, queue) in SlashQueues::<T>::iter() {
+            let mut waiting: Vec<_> = UnappliedSlashes::<T>::iter_prefix(run_id).collect();
+            waiting.sort_unstable_by_key(|(number, _)| *number);
+            ensure!(
+                waiting.iter().all(|(number, _)| (queue.next..queue.end).contains(number)),
+                "33: a slash outside of the queue"
+            );
+            ensure!(
+                waiting.windows(2).all(|pair| pair[0].1.due <= pair[1].1.due),
+                "33: slashes out of order"
+            );
+        }
+        Ok(())
+    }
+
+    /// 20. Bonds are a validator's, of a settled window, by uid and above 0.
+    fn try_state_bonds(run_id: RunId, run: &RunOf<T>) -> Result<(), TryRuntimeError> {
+        for (index, row) in Bonds::<T>::iter_prefix(run_id) {
+            ensure!(Validators::<T>::contains_key(run_id, index), "20: bonds of nobody");
+            ensure!(row.window <= run.next_settlement, "20: bonds of a later window");
+            let entries = &row.entries;
+            ensure!(entries.windows(2).all(|pair| pair[0].0 < pair[1].0), "20: bonds out of order");
+            ensure!(entries.iter().all(|(_, bond)| *bond > 0), "20: a bond of nothing");
+            ensure!(!entries.is_empty(), "20: an empty row of bonds");
+        }
+        Ok(())
     }
 
     fn current_window(run: &RunOf<T>) -> Option<Window> {

@@ -9,6 +9,7 @@ use protocol::{
     boundary::Crossing,
     commitment::Opening,
     consensus::{ConsensusError, Evaluation, Standing},
+    entry::Seat,
     fixed::Q32,
     merkle::MERKLE_PROOF_MAX,
     settings::Settings,
@@ -17,6 +18,17 @@ use protocol::{
     AccountBytes, BlockNumber, Hash, Planck, RunId, Uid, ValidatorIndex, Window,
 };
 use scale_info::TypeInfo;
+
+mod proof;
+mod stake;
+pub use proof::{
+    CommitmentName, DataChallenge, DataChallenges, EvaluationDispute, EvaluationName, Juror,
+    ShownChunk, CHALLENGES_PER_ACCOUNT_MAX, CHALLENGES_PER_MINER_MAX, JURY_MAX, SHOWN_BYTES_MAX,
+};
+pub(crate) use stake::pool_seed;
+pub use stake::{
+    Delegation, Offender, PoolId, SlashQueue, StakePool, UnappliedSlash, Unbonding, UNBONDINGS_MAX,
+};
 
 /// Miner slots that the types have room for; a run's own limit is `Incentive::uid_max`.
 pub const UIDS_MAX: u32 = 4_096;
@@ -32,6 +44,12 @@ pub const CHUNKS_MAX: u32 = 4;
 pub const VALIDATORS_MAX: u32 = 64;
 /// Windows of pay that an account's claims list apart; see [`crate::Claims`].
 pub const CLAIMS_MAX: u32 = 64;
+/// Changes that one list holds; see [`crate::Changes`].
+pub const CHANGES_MAX: u32 = 256;
+/// Changes that one step of a hook makes.
+pub const CHANGES_PAGE: u32 = 16;
+/// Lists that hold a departure and a rotation of every seat there can be, and one more.
+pub const CHANGE_LISTS_MAX: u32 = (2 * UIDS_MAX + VALIDATORS_MAX).div_ceil(CHANGES_MAX) + 1;
 /// Miners that one step of a settlement pays.
 pub const PAGE_LEN: u32 = 64;
 /// Rows that one `reap_run` removes, at most.
@@ -61,9 +79,13 @@ pub type Evaluations = BoundedVec<Evaluation, ConstU32<EVALUATIONS_MAX>>;
 pub type RevealedChunks = BoundedVec<RevealedChunk, ConstU32<CHUNKS_MAX>>;
 /// A libp2p peer id.
 pub type PeerId = BoundedVec<u8, ConstU32<PEER_ID_BYTES_MAX>>;
+/// An ed25519 signature of a peer's key over [`protocol::consent::peer_consent`].
+pub type PeerProof = [u8; 64];
 /// The multiaddresses of a peer.
 pub type Addresses =
     BoundedVec<BoundedVec<u8, ConstU32<ADDRESS_BYTES_MAX>>, ConstU32<ADDRESSES_MAX>>;
+/// What happens when a window begins.
+pub type ChangeList = BoundedVec<Change, ConstU32<CHANGES_MAX>>;
 /// Pay by the window in which it was earned, oldest first.
 pub type ClaimList = BoundedVec<(Window, Planck), ConstU32<CLAIMS_MAX>>;
 
@@ -208,12 +230,97 @@ pub struct Miner<AccountId> {
     /// The first window in which it takes part. Rows of its uid in earlier windows belong to
     /// somebody who has left.
     pub registered_window: Window,
+    /// The last window in which it committed to an update.
+    pub committed_window: Option<Window>,
+    /// The last window in which it takes part, if it asked to leave.
+    pub last_window: Option<Window>,
     /// Its score over time, as of the last settlement.
     pub standing: Standing,
     /// The standing as one number, F.
     pub value: Q32,
     /// Its part of the miners' pot in the last settled window.
     pub share: Q32,
+}
+
+/// The bond of a miner that is gone.
+#[derive(
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Clone,
+    PartialEq,
+    Eq,
+    Debug
+)]
+pub struct Departure<AccountId> {
+    /// Signed the miner's work.
+    pub hot: AccountId,
+    /// Owns the bond, which is held on it.
+    pub cold: AccountId,
+    /// What is left of the bond.
+    pub bond: Planck,
+    /// The window from which on it can be had.
+    pub due: Window,
+}
+
+/// A hot key that replaces a participant's.
+#[derive(
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Clone,
+    PartialEq,
+    Eq,
+    Debug
+)]
+pub struct NextHotKey<AccountId> {
+    /// The key.
+    pub hot: AccountId,
+    /// The window from which on it signs.
+    pub window: Window,
+}
+
+/// A seat that its cold key offers to another one.
+#[derive(
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Clone,
+    PartialEq,
+    Eq,
+    Debug
+)]
+pub struct ColdOffer<AccountId> {
+    /// Who may accept it.
+    pub to: AccountId,
+    /// The window from which on it may be accepted.
+    pub window: Window,
+}
+
+/// What happens when a window begins.
+#[derive(
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Debug
+)]
+pub enum Change {
+    /// A miner's slot becomes free.
+    Leave(Uid),
+    /// A participant's [`NextHotKey`] signs.
+    RotateHotKey(Seat),
 }
 
 /// A validator.
@@ -233,8 +340,10 @@ pub struct Validator<AccountId> {
     pub hot: AccountId,
     /// Owns stake and pay.
     pub cold: AccountId,
-    /// Held on `cold` until the validator leaves; at most [`u64::MAX`], as the rules count stake in `u64`.
+    /// Its own stake and what is delegated to it: what [`StakePool`] holds.
     pub stake: Planck,
+    /// The pool of its money.
+    pub pool: PoolId,
     /// The first window in which it takes part; see [`Miner::registered_window`].
     pub registered_window: Window,
     /// The last window in which it attested; it is active there and in the one after.
@@ -502,6 +611,25 @@ pub struct Ledger {
     pub carried: Planck,
     /// Destroyed; 0 until slashing reaches unclaimed pay.
     pub burned: Planck,
+}
+
+/// A validator's bonds in the miners, which [`protocol::consensus::yuma`] averages over windows.
+#[derive(
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Clone,
+    PartialEq,
+    Eq,
+    Debug
+)]
+pub struct BondRow {
+    /// The window whose settlement wrote them: a miner that came later has no part in them.
+    pub window: Window,
+    /// 65535 for a miner's largest bond, by uid.
+    pub entries: BoundedVec<(Uid, u16), ConstU32<UIDS_MAX>>,
 }
 
 /// A run offered to another owner.

@@ -16,10 +16,24 @@ use frame_support::{
 pub trait WeightInfo {
     /// `t` tensors.
     fn create_run(t: u32) -> Weight;
-    /// The weight of the call `register_miner`.
-    fn register_miner() -> Weight;
-    /// The weight of the call `deregister_miner`.
-    fn deregister_miner() -> Weight;
+    /// `m` miners among which one is found that has to make room; 0 while there is a free slot.
+    fn register_miner(m: u32) -> Weight;
+    /// The weight of the call `leave_miner`.
+    fn leave_miner() -> Weight;
+    /// The weight of the call `evict`.
+    fn evict() -> Weight;
+    /// The weight of the call `withdraw_bond`.
+    fn withdraw_bond() -> Weight;
+    /// The weight of the call `rotate_hot_key`.
+    fn rotate_hot_key() -> Weight;
+    /// The weight of the call `offer_cold`.
+    fn offer_cold() -> Weight;
+    /// The weight of the call `cancel_cold`.
+    fn cancel_cold() -> Weight;
+    /// The weight of the call `accept_cold`.
+    fn accept_cold() -> Weight;
+    /// Making `c` changes that waited for a window.
+    fn make_changes(c: u32) -> Weight;
     /// The weight of the call `register_validator`.
     fn register_validator() -> Weight;
     /// The weight of the call `add_stake`.
@@ -64,6 +78,40 @@ pub trait WeightInfo {
     fn look_at_run() -> Weight;
     /// Crossing a boundary that only notes that work waits.
     fn enqueue() -> Weight;
+    /// The weight of the call `unstake`.
+    fn unstake() -> Weight;
+    /// The weight of the call `withdraw_unbonded` with `u` parts.
+    fn withdraw_unbonded(u: u32) -> Weight;
+    /// The weight of the call `delegate`.
+    fn delegate() -> Weight;
+    /// The weight of the call `undelegate`.
+    fn undelegate() -> Weight;
+    /// The weight of the call `set_take`.
+    fn set_take() -> Weight;
+    /// The weight of the call `compound`.
+    fn compound() -> Weight;
+    /// The weight of the call `cancel_slash`.
+    fn cancel_slash() -> Weight;
+    /// The weight of the call `report_copy`.
+    fn report_copy() -> Weight;
+    /// The weight of the call `report_malformed`.
+    fn report_malformed() -> Weight;
+    /// The weight of the call `challenge_data`.
+    fn challenge_data() -> Weight;
+    /// The weight of the call `answer_data`.
+    fn answer_data() -> Weight;
+    /// The weight of the call `time_out`.
+    fn time_out() -> Weight;
+    /// The weight of the call `dispute_evaluation`.
+    fn dispute_evaluation() -> Weight;
+    /// The weight of the call `commit_verdict`.
+    fn commit_verdict() -> Weight;
+    /// The weight of the call `reveal_verdict`.
+    fn reveal_verdict() -> Weight;
+    /// The weight of the call `close_dispute`.
+    fn close_dispute() -> Weight;
+    /// Applying one slash.
+    fn apply_slash() -> Weight;
     /// Opening a window.
     fn open_window() -> Weight;
     /// Drawing the seed of the challenged chunks.
@@ -74,6 +122,8 @@ pub trait WeightInfo {
     fn settle_begin(m: u32, v: u32) -> Weight;
     /// What a Plackett–Luce match of `p` players adds to it.
     fn settle_match(p: u32) -> Weight;
+    /// What Yuma consensus with `m` miners and `v` validators that hold bonds in all of them adds to it.
+    fn settle_yuma(m: u32, v: u32) -> Weight;
     /// Paying a page of `m` miners.
     fn settle_page(m: u32) -> Weight;
     /// Paying `v` validators and closing.
@@ -98,14 +148,41 @@ macro_rules! estimates {
             fn create_run(t: u32) -> Weight {
                 estimate($database, 80 + u64::from(t) / 10, 8_192 + 8 * u64::from(t), 9, 11)
             }
-            fn register_miner() -> Weight {
-                estimate($database, 90, 8_192, 9, 6)
+            fn register_miner(m: u32) -> Weight {
+                // A signature is verified; each row is decoded.
+                let m = u64::from(m);
+                estimate($database, 250 + 2 * m, 8_192 + 512 * m, 22 + m, 20)
             }
-            fn deregister_miner() -> Weight {
-                estimate($database, 90, 8_192, 9, 7)
+            fn leave_miner() -> Weight {
+                let lists = u64::from(crate::CHANGE_LISTS_MAX);
+                estimate($database, 100, 8_192 * lists, 10 + lists, 10)
+            }
+            fn evict() -> Weight {
+                estimate($database, 120, 8_192, 12, 12)
+            }
+            fn withdraw_bond() -> Weight {
+                estimate($database, 90, 8_192, 5, 4)
+            }
+            fn rotate_hot_key() -> Weight {
+                let lists = u64::from(crate::CHANGE_LISTS_MAX);
+                estimate($database, 250, 8_192 * lists, 10 + lists, 7)
+            }
+            fn offer_cold() -> Weight {
+                estimate($database, 40, 8_192, 2, 1)
+            }
+            fn cancel_cold() -> Weight {
+                estimate($database, 40, 8_192, 2, 1)
+            }
+            fn accept_cold() -> Weight {
+                estimate($database, 120, 8_192, 7, 6)
+            }
+            fn make_changes(c: u32) -> Weight {
+                let c = u64::from(c);
+                estimate($database, 30 + 100 * c, 8_192 + 4_096 * c, 4 + 12 * c, 3 + 12 * c)
             }
             fn register_validator() -> Weight {
-                estimate($database, 90, 8_192, 9, 6)
+                // Of a full table every stake is read, and the lowest one's validator leaves.
+                estimate($database, 250, 16_384, 78, 18)
             }
             fn add_stake() -> Weight {
                 estimate($database, 60, 8_192, 4, 3)
@@ -114,10 +191,11 @@ macro_rules! estimates {
                 estimate($database, 90, 8_192, 10, 7)
             }
             fn announce() -> Weight {
-                estimate($database, 30, 8_192, 4, 1)
+                // A signature is verified.
+                estimate($database, 180, 8_192, 4, 1)
             }
             fn commit_update() -> Weight {
-                estimate($database, 30, 8_192, 5, 2)
+                estimate($database, 30, 8_192, 5, 3)
             }
             fn reveal_update(c: u32) -> Weight {
                 // A layout of 1024 tensors is read and walked for each chunk; 32 hashes and the
@@ -135,6 +213,60 @@ macro_rules! estimates {
             }
             fn claim() -> Weight {
                 estimate($database, 100, 8_192, 5, 4)
+            }
+            fn unstake() -> Weight {
+                estimate($database, 60, 8_192, 4, 3)
+            }
+            fn withdraw_unbonded(u: u32) -> Weight {
+                let u = u64::from(u);
+                estimate($database, 120 + 10 * u, 16_384, 10 + u, 6 + u)
+            }
+            fn delegate() -> Weight {
+                estimate($database, 200, 16_384, 14, 11)
+            }
+            fn undelegate() -> Weight {
+                estimate($database, 200, 16_384, 14, 11)
+            }
+            fn set_take() -> Weight {
+                estimate($database, 40, 8_192, 3, 1)
+            }
+            fn compound() -> Weight {
+                estimate($database, 150, 8_192, 10, 8)
+            }
+            fn cancel_slash() -> Weight {
+                estimate($database, 30, 8_192, 1, 1)
+            }
+            fn report_copy() -> Weight {
+                estimate($database, 400, 32_768, 9, 4)
+            }
+            fn report_malformed() -> Weight {
+                estimate($database, 250, 24_576, 8, 4)
+            }
+            fn challenge_data() -> Weight {
+                estimate($database, 120, 24_576, 9, 4)
+            }
+            fn answer_data() -> Weight {
+                estimate($database, 300, 32_768, 10, 6)
+            }
+            fn time_out() -> Weight {
+                estimate($database, 120, 16_384, 8, 7)
+            }
+            fn dispute_evaluation() -> Weight {
+                estimate($database, 80, 16_384, 7, 3)
+            }
+            fn commit_verdict() -> Weight {
+                // The first juror draws the jury from all validators.
+                estimate($database, 250, 32_768, 72, 1)
+            }
+            fn reveal_verdict() -> Weight {
+                estimate($database, 60, 16_384, 4, 1)
+            }
+            fn close_dispute() -> Weight {
+                estimate($database, 300, 65_536, 60, 24)
+            }
+            fn apply_slash() -> Weight {
+                // What left the pool in each of 32 windows is read and written.
+                estimate($database, 400, 65_536, 48, 44)
             }
             fn set_params() -> Weight {
                 estimate($database, 40, 8_192, 2, 1)
@@ -201,13 +333,19 @@ macro_rules! estimates {
                 // One 128-bit division for each pair of players.
                 estimate($database, u64::from(p) + u64::from(p) * u64::from(p) / 5, 0, 0, 0)
             }
+            fn settle_yuma(m: u32, v: u32) -> Weight {
+                // Six divisions for each pair, and a row of 4 bytes a pair.
+                let (m, v) = (u64::from(m), u64::from(v));
+                estimate($database, 100 + m * v / 2, 4 * m * v, v, v)
+            }
             fn settle_page(m: u32) -> Weight {
                 let m = u64::from(m);
                 estimate($database, 20 + 20 * m, 4_096 * m, 3 + 2 * m, 3 + 2 * m)
             }
             fn settle_close(v: u32) -> Weight {
                 let v = u64::from(v);
-                estimate($database, 40 + 20 * v, 4_096 * v, 4 + 2 * v, 4 + 2 * v)
+                // Each validator's pool is read, and its nominators are credited apart.
+                estimate($database, 40 + 40 * v, 8_192 * v, 4 + 5 * v, 4 + 4 * v)
             }
             fn prune(r: u32) -> Weight {
                 let r = u64::from(r);

@@ -15,9 +15,9 @@ use protocol::{settings::PLACKETT_LUCE_UID_MAX, window::phase_at, RunId, Window}
 use sp_runtime::Perbill;
 
 use crate::{
-    Attestations, CommitCounts, Commitments, Config, Pallet, PayloadOwners, Reveals, RunOf,
-    RunSettings, Runs, ScoreCommitments, ScoreReveals, WeightInfo, Windows, WorkQueue, PAGE_LEN,
-    UIDS_MAX, VALIDATORS_MAX,
+    Attestations, CommitCounts, Commitments, Config, Pallet, PayloadOwners, ProvenFaults, Reveals,
+    RunOf, RunSettings, Runs, ScoreCommitments, ScoreReveals, WeightInfo, Windows, WorkQueue,
+    PAGE_LEN, UIDS_MAX, VALIDATORS_MAX,
 };
 
 /// The part of a block that the work may take before transactions.
@@ -35,6 +35,16 @@ pub(crate) enum Step {
     NoRoom,
     /// There is none.
     Nothing,
+}
+
+/// Which step it was.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// One of pruning, of which a run has one in a turn: a later one of the same block would walk over what this one
+    /// removed.
+    Prune,
+    /// Any other.
+    Other,
 }
 
 impl<T: Config> Pallet<T> {
@@ -79,25 +89,27 @@ impl<T: Config> Pallet<T> {
         let mut waiting: VecDeque<RunId> = queue.iter().copied().collect();
         let (mut stuck, mut pruned) = (Vec::new(), Vec::new());
         while let Some(run_id) = waiting.pop_front() {
-            let step = match Self::settle_step(run_id, meter) {
-                Step::Nothing => match Self::prune_step(run_id, meter) {
-                    // Later steps of this block would walk over what this one removed.
-                    Step::Taken => {
-                        pruned.push(run_id);
-                        continue;
-                    }
-                    step => step,
-                },
-                step => step,
-            };
-            match step {
-                Step::Taken => waiting.push_back(run_id),
-                Step::NoRoom => stuck.push(run_id),
-                Step::Nothing => {}
+            match Self::step(run_id, meter) {
+                (Step::Taken, Kind::Prune) => pruned.push(run_id),
+                (Step::Taken, Kind::Other) => waiting.push_back(run_id),
+                (Step::NoRoom, _) => stuck.push(run_id),
+                (Step::Nothing, _) => {}
             }
         }
         stuck.append(&mut pruned);
         WorkQueue::<T>::put(BoundedVec::truncate_from(stuck));
+    }
+
+    /// Takes a run's next step: who leaves or changes keys, then pay, then slashes, and what is old at last.
+    fn step(run_id: RunId, meter: &mut WeightMeter) -> (Step, Kind) {
+        let steps = [Self::change_step, Self::settle_step, Self::slash_step];
+        for step in steps {
+            match step(run_id, meter) {
+                Step::Nothing => {}
+                done => return (done, Kind::Other),
+            }
+        }
+        (Self::prune_step(run_id, meter), Kind::Prune)
     }
 
     /// Removes some rows of the oldest window that is old enough.
@@ -140,6 +152,7 @@ impl<T: Config> Pallet<T> {
         drain(Attestations::<T>::iter_key_prefix(prefix).drain(), &mut left);
         drain(ScoreCommitments::<T>::iter_key_prefix(prefix).drain(), &mut left);
         drain(ScoreReveals::<T>::iter_key_prefix(prefix).drain(), &mut left);
+        drain(ProvenFaults::<T>::iter_key_prefix(prefix).drain(), &mut left);
         if left > 0 {
             CommitCounts::<T>::remove(run_id, window);
             Self::forget_window(run_id, &run, window);
@@ -165,7 +178,7 @@ impl<T: Config> Pallet<T> {
     pub(crate) fn check_steps() {
         let limit = Self::poll_limit();
         let looked = T::WeightInfo::look_at_queue(T::RunsMax::get())
-            .saturating_add(T::WeightInfo::look_at_run().saturating_mul(2));
+            .saturating_add(T::WeightInfo::look_at_run().saturating_mul(4));
         let fits = |weight: Weight| weight.saturating_add(looked).all_lte(limit);
         assert!(
             fits(T::WeightInfo::settle_begin(UIDS_MAX, VALIDATORS_MAX)),

@@ -166,5 +166,5 @@ pub fn muon(optimiser: InnerOptimiser, adamw_rate_ppb: u32) -> Option<MuonSettin
 /// The update that was made last, if it is still on disk.
 fn recover(window: Window, note: Note, updates: &Updates) -> Result<Prepared> {
     let Note { uid, opening } = note;
-    Ok(Prepared { window, uid, opening, payload: updates.load(window)? })
+    Ok(Prepared { window, uid, opening, payload: updates.load(window)?, trained: false })
 }

@@ -8,12 +8,18 @@ use crate::{window::Schedule, Hash, Planck};
 
 mod bounds;
 mod change;
+mod disputes;
+mod entry;
 mod optimisers;
+mod staking;
 
 use bounds::in_range;
 pub use bounds::{SettingsError, PPM};
 pub use change::ChangeError;
+pub use disputes::{Disputes, JURORS_MAX};
+pub use entry::Entry;
 pub use optimisers::{InnerOptimiser, OuterStep};
+pub use staking::{Staking, UNBONDING_WINDOWS_MAX};
 
 /// Most miner slots of a run: a bitmap of them takes 512 bytes.
 pub const UID_MAX: u16 = 4_096;
@@ -80,6 +86,46 @@ pub enum StandingKind {
 pub enum ConsensusKind {
     /// Stake-weighted medians, see [`crate::consensus`].
     Gauntlet,
+    /// Yuma consensus with bonds, see [`crate::consensus::yuma`]. Every validator must evaluate every miner: a miner that
+    /// validators with half of the present stake leave out is paid nothing.
+    Yuma(YumaSettings),
+}
+
+/// The parameters of Yuma consensus.
+#[derive(
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Serialize,
+    Deserialize,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Debug
+)]
+pub struct YumaSettings {
+    /// Part of the active stake that must endorse a weight, κ · 65535.
+    pub kappa: u16,
+    /// How much of a validator's bonds the clip takes, β · 65535: 65535 counts what is left of a weight, 0 all of it.
+    pub bonds_penalty: u16,
+    /// What the average of the bonds keeps from one window to the next.
+    pub bonds_moving_average_ppm: u32,
+}
+
+impl YumaSettings {
+    /// κ of one half, β of 1, nine tenths kept: as pallet-subtensor begins.
+    pub const UPSTREAM: YumaSettings =
+        YumaSettings { kappa: 32_767, bonds_penalty: u16::MAX, bonds_moving_average_ppm: 900_000 };
+
+    fn validate(&self) -> Result<(), SettingsError> {
+        in_range("kappa", self.kappa, 1, u128::from(u16::MAX))?;
+        // A bond that never moves would be 0 for ever.
+        let most = u128::from(PPM).saturating_sub(1);
+        in_range("bonds_moving_average_ppm", self.bonds_moving_average_ppm, 0, most)
+    }
 }
 
 /// The settings of a run.
@@ -105,6 +151,12 @@ pub struct Settings {
     pub incentive: Incentive,
     /// How much is paid.
     pub emission: Emission,
+    /// What validators and their nominators have at stake.
+    pub staking: Staking,
+    /// What faults and accusations cost.
+    pub disputes: Disputes,
+    /// What joining and leaving cost.
+    pub entry: Entry,
 }
 
 /// What every miner must do, judged by the protocol.
@@ -201,7 +253,7 @@ pub struct Incentive {
     pub missed_penalty_ppm: u32,
     /// Held from a miner while it is registered.
     pub miner_bond: Planck,
-    /// Least stake of a validator.
+    /// Least stake of a validator's own; its nominators' does not count.
     pub validator_stake_min: Planck,
     /// Chunks the chain asks for at a reveal.
     pub challenge_chunks: u8,
@@ -243,6 +295,9 @@ impl Settings {
         self.training.validate()?;
         self.incentive.validate()?;
         self.emission.validate()?;
+        self.staking.validate()?;
+        self.disputes.validate()?;
+        self.entry.validate()?;
         // A u16 times two u32 is below 2^80.
         let needed = u128::from(self.incentive.uid_max)
             .saturating_mul(u128::from(self.training.inner_steps))
@@ -319,6 +374,18 @@ impl Settings {
                 miners_ppm: 600_000,
                 validators_ppm: 300_000,
             },
+            staking: Staking::example(),
+            disputes: Disputes::example(),
+            entry: Entry {
+                price_min: 10 * UNIT,
+                price_max: 1_000 * UNIT,
+                price_halving_blocks: 1_000,
+                price_rise_ppm: 1_260_000,
+                immunity_windows: 8,
+                idle_windows: 4,
+                unbonding_windows: 4,
+                hand_over_windows: 2,
+            },
         }
     }
 }
@@ -363,6 +430,9 @@ impl Incentive {
             u128::from(EVALUATIONS_MAX),
         )?;
         in_range("power", self.power, 1, u128::from(POWER_MAX))?;
+        if let ConsensusKind::Yuma(yuma) = &self.consensus {
+            yuma.validate()?;
+        }
         in_range("proof_rate_ppm", self.proof_rate_ppm, 1, ppm)?;
         in_range("gain_rate_min_ppm", self.gain_rate_min_ppm, 1, ppm)?;
         in_range("proof_gate_ppm", self.proof_gate_ppm, 0, ppm)?;
@@ -370,6 +440,8 @@ impl Incentive {
         in_range("finality_ppm", self.finality_ppm, 500_001, ppm)?;
         in_range("evaluation_quorum_ppm", self.evaluation_quorum_ppm, 1, ppm)?;
         in_range("missed_penalty_ppm", self.missed_penalty_ppm, 0, ppm)?;
+        // Who leaves waits for something, and what is at risk is more than nothing.
+        in_range("miner_bond", self.miner_bond, 1, u128::MAX)?;
         in_range("validator_stake_min", self.validator_stake_min, 1, u128::from(u64::MAX))?;
         in_range("challenge_chunks", self.challenge_chunks, 1, u128::from(CHALLENGE_CHUNKS_MAX))
     }

@@ -155,6 +155,9 @@ impl pallet_gauntlet::Config for Runtime {
     // Anybody may start a run and then owns it.
     type CreateOrigin = EnsureSigned<AccountId>;
     type AdminOrigin = EnsureRoot<AccountId>;
+    type HotKeyProof = sp_runtime::MultiSignature;
+    #[cfg(feature = "runtime-benchmarks")]
+    type BenchmarkHelper = pallet_gauntlet::KeystoreHelper;
     type EmissionSource = pallet_gauntlet::emission::Mint<Balances>;
     type PalletId = GauntletPalletId;
     type RunsMax = ConstU32<16>;
@@ -166,5 +169,7 @@ impl pallet_gauntlet::Config for Runtime {
     type IdleWindows = ConstU64<1_000>;
     type ReapDelayWindows = ConstU64<{ 2 * pallet_gauntlet::HISTORY_WINDOWS }>;
     type AdminDelayWindows = ConstU64<2>;
+    type DisputeWindows = ConstU64<12>;
+    type SlashDelayWindows = ConstU64<2>;
     type WeightInfo = pallet_gauntlet::weights::SubstrateWeight<Runtime>;
 }

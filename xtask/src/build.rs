@@ -37,6 +37,11 @@ pub(crate) fn programs(setup: &Setup, extra: &[&str]) -> Result<(), Failure> {
     run(setup.cargo().arg("build").args(SELECTION).args(FEATURES).args(names).args(extra))
 }
 
+/// Builds the simulator, and nothing else.
+pub(crate) fn simulator(setup: &Setup) -> Result<(), Failure> {
+    run(setup.cargo().arg("build").args(SELECTION).args(FEATURES).args(["--bin", "simulator"]))
+}
+
 /// Builds one of the examples.
 pub(crate) fn example(setup: &Setup, name: &str) -> Result<(), Failure> {
     run(setup.cargo().arg("build").args(SELECTION).args(FEATURES).args(["--example", name]))

@@ -43,6 +43,7 @@ Usage: cargo xtask COMMAND
   kernels              Compile the GPU's kernels for every architecture, and check what each takes of one.
   tidy                 Check the rules of the layout alone: layers, circles of files, references.
   study [OPTIONS]      Compare ways to train together on a small model, into docs/study; --quick for a minute of it.
+  simulate [OPTIONS]   Play modelled miners and validators on the real runtime, into docs/study; --quick for a minute of it.
   build [--timings]    Build the programs, and show where they are.
   cargo ARGUMENTS      Call cargo as the other commands do, with the same set-up and built files: test --release -p protocol.
   setup                Make this machine ready to build, and show what is used.
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         Some("localnet") => localnet(&rest),
         Some("gauntlet") => gauntlet("gauntlet", "what was asked for", &[], &rest),
         Some("study") => study(&rest),
+        Some("simulate") => simulate(&rest),
         Some("test") => no_more(&rest, &["--timings"])
             .and_then(|()| test::run(rest.iter().any(|arg| arg == "--timings"))),
         Some("kernels") => no_more(&rest, &[]).and_then(|()| kernels::run()),
@@ -123,6 +125,16 @@ fn study(args: &[String]) -> Result<(), Failure> {
     steps.take("build", build::ABOUT, || build::example(&setup, "study"))?;
     steps.take("study", "an hour; a minute with --quick", || {
         become_program(&setup.release_folder().join("examples/study"), &[], args)
+    })
+}
+
+/// Builds what is needed and becomes the simulator.
+fn simulate(args: &[String]) -> Result<(), Failure> {
+    let mut steps = Steps::new(3);
+    let setup = build::ready(&mut steps)?;
+    steps.take("build", build::ABOUT, || build::simulator(&setup))?;
+    steps.take("simulate", "some minutes; less than one with --quick", || {
+        become_program(&setup.program("simulator"), &[], args)
     })
 }
 

@@ -2,7 +2,9 @@
 //! from the chain's bytes as they are; the metadata test of `runtime-tests` fails when the pallet's shape changes.
 
 use codec::{Decode, Encode};
-use protocol::{fixed::Q32, AccountBytes, Hash, Planck, RunId, Uid, ValidatorIndex, Window};
+use protocol::{
+    entry::Seat, fixed::Q32, AccountBytes, Hash, Planck, RunId, Uid, ValidatorIndex, Window,
+};
 
 /// Why a window is void, in the pallet's order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
@@ -21,6 +23,9 @@ pub enum VoidReason {
     TooLate,
 }
 
+/// Events of this index and above concern the money behind validators and proofs of faults; the clients read their storage.
+pub(super) const FIRST_UNREAD_EVENT: u8 = 50;
+
 /// An event of the pallet.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 #[allow(missing_docs, reason = "the fields are those of the pallet's events")]
@@ -34,10 +39,13 @@ pub enum GauntletEvent {
         uid: Uid,
         hot: AccountBytes,
         cold: AccountBytes,
+        price: Planck,
     },
     MinerLeft {
         run: RunId,
         uid: Uid,
+        registered_window: Window,
+        due: Option<Window>,
     },
     ValidatorRegistered {
         run: RunId,
@@ -151,38 +159,94 @@ pub enum GauntletEvent {
         run: RunId,
         window: Window,
     },
+    MinerLeaving {
+        run: RunId,
+        uid: Uid,
+        last_window: Window,
+    },
+    MinerDisplaced {
+        run: RunId,
+        uid: Uid,
+        value: Q32,
+    },
+    MinerEvicted {
+        run: RunId,
+        uid: Uid,
+    },
+    BondReturned {
+        run: RunId,
+        uid: Uid,
+        cold: AccountBytes,
+        amount: Planck,
+    },
+    HotKeyRotating {
+        run: RunId,
+        seat: Seat,
+        hot: AccountBytes,
+        window: Window,
+    },
+    HotKeyRotated {
+        run: RunId,
+        seat: Seat,
+        hot: AccountBytes,
+    },
+    ColdOffered {
+        run: RunId,
+        seat: Seat,
+        to: AccountBytes,
+        window: Window,
+    },
+    ColdOfferCancelled {
+        run: RunId,
+        seat: Seat,
+    },
+    ColdHandedOver {
+        run: RunId,
+        seat: Seat,
+        cold: AccountBytes,
+    },
+    #[codec(index = 31)]
     SettingsCancelled {
         run: RunId,
     },
+    #[codec(index = 32)]
     RunPauseAnnounced {
         run: RunId,
         window: Window,
     },
+    #[codec(index = 33)]
     RunPaused {
         run: RunId,
         window: Window,
     },
+    #[codec(index = 34)]
     RunResumed {
         run: RunId,
     },
+    #[codec(index = 35)]
     RunClosing {
         run: RunId,
         last_window: Window,
     },
+    #[codec(index = 36)]
     RunClosed {
         run: RunId,
     },
+    #[codec(index = 37)]
     RunReaped {
         run: RunId,
     },
+    #[codec(index = 38)]
     RunOffered {
         run: RunId,
         to: AccountBytes,
         window: Window,
     },
+    #[codec(index = 39)]
     RunOfferWithdrawn {
         run: RunId,
     },
+    #[codec(index = 40)]
     RunHandedOver {
         run: RunId,
         owner: AccountBytes,

@@ -8,7 +8,11 @@ use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use codec::{Decode, DecodeAll};
 use futures::StreamExt;
-use protocol::{settings::Settings, AccountBytes, BlockNumber, Hash, Planck, RunId, Window};
+use protocol::{
+    entry::{entry_price, EntryPrice},
+    settings::Settings,
+    AccountBytes, BlockNumber, Hash, Planck, RunId, Window,
+};
 use subxt::{
     backend::LegacyBackend,
     client::{ClientAtBlock, OnlineClientAtBlockImpl},
@@ -20,10 +24,10 @@ use subxt_rpcs::{methods::LegacyRpcMethods, RpcClient};
 use tokio::sync::{mpsc, Mutex, RwLock};
 
 use super::{
-    AnnouncementInfo, AttestationInfo, BlockRef, Call, Chain, ChainError, ClaimInfo,
-    CommitmentInfo, FinalizedBlocks, GauntletEvent, Included, Keypair, Ledger, MinerInfo,
-    RevealInfo, RunInfo, ScoreCommitmentInfo, ScoreRevealInfo, SubmitError, ValidatorInfo,
-    WindowInfo,
+    events::FIRST_UNREAD_EVENT, AnnouncementInfo, AttestationInfo, BlockRef, Call, Chain,
+    ChainError, ClaimInfo, CommitmentInfo, FinalizedBlocks, GauntletEvent, Included, Keypair,
+    Ledger, MinerInfo, RevealInfo, RunInfo, ScoreCommitmentInfo, ScoreRevealInfo, SubmitError,
+    ValidatorInfo, WindowInfo,
 };
 
 #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
@@ -359,6 +363,23 @@ impl Chain for SubxtChain {
         Ok(rows.into_iter().map(|(uid, miner)| miner.into_info(uid)).collect())
     }
 
+    async fn entry_price(
+        &self,
+        run: RunId,
+        at: Option<Hash>,
+    ) -> Result<Option<Planck>, ChainError> {
+        let Some(info) = self.run(run, at).await? else {
+            return Ok(None);
+        };
+        let last = value!(self, at, "a price", entry_prices, EntryPrice, (run))?;
+        let block =
+            self.read(move |connection| async move {
+                block_number(connection.at(at).await?.block_number())
+            })
+            .await?;
+        Ok(Some(entry_price(last, block, &info.settings.entry)))
+    }
+
     async fn validators(
         &self,
         run: RunId,
@@ -551,13 +572,13 @@ impl Chain for SubxtChain {
     }
 }
 
-/// The pallet's event of these bytes; `None` for another pallet's.
+/// The pallet's event of these bytes; `None` for another pallet's, and for one that clients do not read.
 pub(super) fn gauntlet_event(
     pallet: &str,
     index: u8,
     fields: &[u8],
 ) -> Result<Option<GauntletEvent>, ChainError> {
-    if pallet != "Gauntlet" {
+    if pallet != "Gauntlet" || index >= FIRST_UNREAD_EVENT {
         return Ok(None);
     }
     let mut bytes = vec![index];

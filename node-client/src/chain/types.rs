@@ -4,11 +4,14 @@ use codec::{Compact, Decode, Encode};
 use protocol::{
     commitment::{ChunkProof, Opening},
     consensus::{Evaluation, Standing},
+    entry::Seat,
     fixed::Q32,
     layout::Layout,
     settings::Settings,
     AccountBytes, BlockNumber, Hash, Planck, RunId, Uid, ValidatorIndex, Window,
 };
+
+use crate::keys::HotKeyProof;
 
 /// Names a block by height and hash.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -43,6 +46,10 @@ pub struct MinerInfo {
     pub bond: Planck,
     /// First window in which it takes part.
     pub registered_window: Window,
+    /// Last window in which it committed to an update.
+    pub committed_window: Option<Window>,
+    /// Last window in which it takes part, if it asked to leave.
+    pub last_window: Option<Window>,
     /// Its score over time.
     pub standing: Standing,
     /// The standing as one number, F.
@@ -205,17 +212,17 @@ pub enum Call {
     /// Creates a run; signed by its owner.
     CreateRun { settings: Box<Settings>, layout: Layout },
     /// Registers a miner; signed by the cold key.
-    RegisterMiner { run: RunId, hot: AccountBytes },
-    /// Frees a miner's slot; signed by the cold key.
-    DeregisterMiner { run: RunId, uid: Uid },
+    RegisterMiner { run: RunId, hot: AccountBytes, proof: HotKeyProof, max_price: Planck },
+    /// Asks to leave after the open window; signed by the cold key.
+    LeaveMiner { run: RunId, uid: Uid },
     /// Registers a validator; signed by the cold key.
-    RegisterValidator { run: RunId, hot: AccountBytes, stake: Planck },
+    RegisterValidator { run: RunId, hot: AccountBytes, proof: HotKeyProof, stake: Planck },
     /// Adds to a stake; signed by the cold key.
     AddStake { run: RunId, index: ValidatorIndex, amount: Planck },
     /// Frees a validator's slot; signed by the cold key.
     DeregisterValidator { run: RunId, index: ValidatorIndex },
     /// Says how to reach the signer.
-    Announce { run: RunId, peer_id: Vec<u8>, addresses: Vec<Vec<u8>> },
+    Announce { run: RunId, peer_id: Vec<u8>, addresses: Vec<Vec<u8>>, proof: [u8; 64] },
     /// Commits to an update.
     CommitUpdate { run: RunId, window: Window, hash: Hash },
     /// Opens the commitment to an update.
@@ -230,6 +237,18 @@ pub enum Call {
     Claim { run: RunId, account: AccountBytes },
     /// Replaces the settings some windows later.
     SetParams { run: RunId, settings: Box<Settings> },
+    /// Removes a miner that does nothing.
+    Evict { run: RunId, uid: Uid },
+    /// Returns the bond of a miner that is gone to its cold key.
+    WithdrawBond { run: RunId, uid: Uid, registered_window: Window },
+    /// Has another hot key sign from the next window on; signed by the cold key.
+    RotateHotKey { run: RunId, seat: Seat, hot: AccountBytes, proof: HotKeyProof },
+    /// Offers a seat to another cold key; signed by the cold key.
+    OfferCold { run: RunId, seat: Seat, to: AccountBytes },
+    /// Takes over a seat that is offered to the signer.
+    AcceptCold { run: RunId, seat: Seat },
+    /// Takes back the offer of a seat; signed by the cold key.
+    CancelCold { run: RunId, seat: Seat },
     /// Pauses a run; signed by its owner.
     PauseRun { run: RunId },
     /// Resumes a run; signed by its owner.
@@ -254,7 +273,7 @@ impl Call {
         match self {
             Self::CreateRun { .. } => "create_run",
             Self::RegisterMiner { .. } => "register_miner",
-            Self::DeregisterMiner { .. } => "deregister_miner",
+            Self::LeaveMiner { .. } => "leave_miner",
             Self::RegisterValidator { .. } => "register_validator",
             Self::AddStake { .. } => "add_stake",
             Self::DeregisterValidator { .. } => "deregister_validator",
@@ -266,6 +285,12 @@ impl Call {
             Self::RevealScores { .. } => "reveal_scores",
             Self::Claim { .. } => "claim",
             Self::SetParams { .. } => "set_params",
+            Self::Evict { .. } => "evict",
+            Self::WithdrawBond { .. } => "withdraw_bond",
+            Self::RotateHotKey { .. } => "rotate_hot_key",
+            Self::OfferCold { .. } => "offer_cold",
+            Self::AcceptCold { .. } => "accept_cold",
+            Self::CancelCold { .. } => "cancel_cold",
             Self::PauseRun { .. } => "pause_run",
             Self::ResumeRun { .. } => "resume_run",
             Self::CloseRun { .. } => "close_run",
@@ -281,12 +306,16 @@ impl Call {
     pub fn arguments(&self) -> Vec<u8> {
         match self {
             Self::CreateRun { settings, layout } => (settings, &layout.0).encode(),
-            Self::RegisterMiner { run, hot } => (run, hot).encode(),
-            Self::DeregisterMiner { run, uid } => (run, uid).encode(),
-            Self::RegisterValidator { run, hot, stake } => (run, hot, stake).encode(),
+            Self::RegisterMiner { run, hot, proof, max_price } => {
+                (run, hot, proof, max_price).encode()
+            }
+            Self::LeaveMiner { run, uid } | Self::Evict { run, uid } => (run, uid).encode(),
+            Self::RegisterValidator { run, hot, proof, stake } => (run, hot, proof, stake).encode(),
             Self::AddStake { run, index, amount } => (run, index, amount).encode(),
             Self::DeregisterValidator { run, index } => (run, index).encode(),
-            Self::Announce { run, peer_id, addresses } => (run, peer_id, addresses).encode(),
+            Self::Announce { run, peer_id, addresses, proof } => {
+                (run, peer_id, addresses, proof).encode()
+            }
             Self::CommitUpdate { run, window, hash } | Self::CommitScores { run, window, hash } => {
                 (run, window, hash).encode()
             }
@@ -301,6 +330,12 @@ impl Call {
             }
             Self::Claim { run, account } => (run, account).encode(),
             Self::SetParams { run, settings } => (run, settings).encode(),
+            Self::WithdrawBond { run, uid, registered_window } => {
+                (run, uid, registered_window).encode()
+            }
+            Self::RotateHotKey { run, seat, hot, proof } => (run, seat, hot, proof).encode(),
+            Self::OfferCold { run, seat, to } => (run, seat, to).encode(),
+            Self::AcceptCold { run, seat } | Self::CancelCold { run, seat } => (run, seat).encode(),
             Self::PauseRun { run }
             | Self::ResumeRun { run }
             | Self::CloseRun { run }

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
 
 use futures::StreamExt;
 use node_client::chain::{BlockRef, Chain, GauntletEvent, MinerInfo, RunInfo};
-use protocol::{consensus::Standing, fixed::Q32, BlockNumber, Hash, Planck, RunId, Uid, Window};
+use protocol::{
+    books::Bonds, consensus::Standing, fixed::Q32, BlockNumber, Hash, Planck, RunId, Uid,
+    ValidatorIndex, Window,
+};
 use trainer::{Model, ModelConfig, Threads};
 
 use crate::{
@@ -80,6 +83,8 @@ pub(super) struct Replay {
     /// θ of the window that is audited next, with its root; unknown after a window that could not be replayed.
     pub(super) state: Option<(Model, Hash)>,
     pub(super) miners: BTreeMap<Uid, Tracked>,
+    /// The validators' bonds as the last settlement left them.
+    pub(super) bonds: BTreeMap<ValidatorIndex, Bonds>,
     pub(super) minted: Planck,
     pub(super) carried: Planck,
     pub(super) salt_mix: Hash,
@@ -120,6 +125,7 @@ impl Replay {
             blocks,
             state: Some((model, manifest.root())),
             miners: BTreeMap::new(),
+            bonds: BTreeMap::new(),
             minted: 0,
             carried: 0,
             salt_mix: [0; 32],

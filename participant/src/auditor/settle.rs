@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use node_client::chain::{GauntletEvent, MinerInfo, ValidatorInfo};
 use protocol::{
-    books::{settlement_inputs, takes_part, MinerRow, ValidatorRow},
+    books::{bonds_after, settlement_inputs, takes_part, MinerRow, ValidatorRow},
     commitment::score_commitment_hash,
     consensus::{emission_at, pay, settle, split_emission, EmissionSplit, Outcome, Standing},
     fixed::Q32,
@@ -94,6 +94,7 @@ impl Replay {
         }
         self.compare_pay(window, &on_chain, &outcome, &split, minted, pot)?;
         self.move_standings(&on_chain, &outcome, &miners);
+        self.bonds = bonds_after(window, &outcome.validators).collect();
         self.compare_standings(window, &on_chain, &miners).await
     }
 
@@ -202,6 +203,7 @@ impl Replay {
                 registered_window: validator.registered_window,
                 stake: validator.stake,
                 evaluations: reveal.map(|reveal| reveal.evaluations.clone()),
+                bonds: self.bonds.get(&index).cloned(),
             });
         }
         Ok(found)

@@ -1,7 +1,7 @@
 //! One run: the work of a window, its boundaries, its settlement; mirrors the pallet's `submission`, `window`,
 //! `settlement` and `emission`.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use protocol::{
     accept::bitmap_of,
@@ -28,6 +28,7 @@ use super::{
         WindowStatus,
     },
     refusal::{ensure, Refusal},
+    registry::Registry,
 };
 
 /// Claims of an account that are kept apart.
@@ -55,12 +56,12 @@ pub(super) struct WindowRows {
 /// A run with all that belongs to it.
 #[derive(Clone)]
 pub(super) struct Run {
-    id: RunId,
+    pub(super) id: RunId,
     pub(super) info: RunInfo,
     chunk_count: u32,
     payload_bytes_max: u64,
     salt_mix: Hash,
-    next_settlement: Window,
+    pub(super) next_settlement: Window,
     /// Settings that replace the run's from a window on.
     pub(super) pending: Option<(Window, Settings)>,
     pub(super) miners: BTreeMap<Uid, MinerInfo>,
@@ -69,6 +70,9 @@ pub(super) struct Run {
     pub(super) windows: BTreeMap<Window, WindowRows>,
     pub(super) claims: BTreeMap<AccountBytes, Vec<ClaimInfo>>,
     pub(super) ledger: Ledger,
+    /// The validators' bonds as the last settlement left them.
+    pub(super) bonds: BTreeMap<ValidatorIndex, books::Bonds>,
+    pub(super) registry: Registry,
 }
 
 fn internal() -> Refusal {
@@ -98,6 +102,8 @@ impl Run {
             windows: BTreeMap::new(),
             claims: BTreeMap::new(),
             ledger: Ledger::default(),
+            bonds: BTreeMap::new(),
+            registry: Registry::default(),
         }
     }
 
@@ -107,10 +113,25 @@ impl Run {
             || self.validators.values().any(|found| found.hot == *hot)
     }
 
+    /// Frees the slot of the validator with the least stake, if `stake` is more; of several it is the highest slot.
+    pub(super) fn displace_validator(&mut self, stake: Planck) -> Option<ValidatorIndex> {
+        let lowest =
+            self.validators.values().min_by_key(|found| (found.stake, Reverse(found.index)))?;
+        let (index, hot) = (lowest.index, lowest.hot);
+        if stake <= lowest.stake {
+            return None;
+        }
+        self.validators.remove(&index);
+        self.announcements.remove(&hot);
+        Some(index)
+    }
+
     fn active_miner(&self, hot: &AccountBytes, window: Window) -> Result<Uid, Refusal> {
         let miner = self.miners.values().find(|miner| miner.hot == *hot);
         let miner = miner.ok_or(Refusal::gauntlet("MinerUnknown"))?;
         ensure(miner.registered_window <= window, "NotYetActive")?;
+        let is_here = miner.last_window.is_none_or(|last| window <= last);
+        ensure(is_here, "LeavingAlready")?;
         Ok(miner.uid)
     }
 
@@ -148,6 +169,9 @@ impl Run {
             order: rows.commitments.len() as u32,
         };
         rows.commitments.insert(uid, commitment);
+        if let Some(miner) = self.miners.get_mut(&uid) {
+            miner.committed_window = Some(window);
+        }
         block.events.push(GauntletEvent::UpdateCommitted { run: self.id, window, uid, hash });
         Ok(())
     }
@@ -402,7 +426,8 @@ impl Run {
             .reveals
             .values()
             .filter_map(|reveal| {
-                let miner = self.miners.get(&reveal.uid)?;
+                let miner = self.miners.get(&reveal.uid);
+                let miner = miner.filter(|miner| miner.registered_window <= window)?;
                 Some(Revealed {
                     uid: miner.uid,
                     base_state_root: reveal.opening.base_state_root,
@@ -454,6 +479,7 @@ impl Run {
         let shares: Vec<_> = outcome.validators.iter().map(|found| found.share).collect();
         let (validator_amounts, _) = pay(split.validators, &shares).map_err(void_reason)?;
 
+        self.bonds = books::bonds_after(window, &outcome.validators).collect();
         let owner = self.credit(self.info.owner, window, split.owner);
         let mut miners: Planck = 0;
         for (outcome, amount) in outcome.miners.into_iter().zip(miner_amounts) {
@@ -531,6 +557,7 @@ impl Run {
                     .score_reveals
                     .get(&validator.index)
                     .map(|reveal| reveal.evaluations.clone()),
+                bonds: self.bonds.get(&validator.index).cloned(),
             })
             .collect();
         let (accepted, unavailable) = (&rows.info.accepted, &rows.info.unavailable);

@@ -75,6 +75,14 @@ impl Chain for SimChain {
         self.ask("run").await?.run(run, at).await
     }
 
+    async fn entry_price(
+        &self,
+        run: RunId,
+        at: Option<Hash>,
+    ) -> Result<Option<Planck>, ChainError> {
+        self.ask("price").await?.entry_price(run, at).await
+    }
+
     async fn miners(&self, run: RunId, at: Option<Hash>) -> Result<Vec<MinerInfo>, ChainError> {
         self.ask("miners").await?.miners(run, at).await
     }

@@ -167,6 +167,15 @@ fn run_of(event: &GauntletEvent) -> RunId {
         | Claimed { run, .. }
         | SettingsScheduled { run, .. }
         | SettingsApplied { run, .. }
+        | MinerLeaving { run, .. }
+        | MinerDisplaced { run, .. }
+        | MinerEvicted { run, .. }
+        | BondReturned { run, .. }
+        | HotKeyRotating { run, .. }
+        | HotKeyRotated { run, .. }
+        | ColdOffered { run, .. }
+        | ColdOfferCancelled { run, .. }
+        | ColdHandedOver { run, .. }
         | SettingsCancelled { run }
         | RunPauseAnnounced { run, .. }
         | RunPaused { run, .. }
