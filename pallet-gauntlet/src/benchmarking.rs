@@ -537,7 +537,7 @@ mod benchmarks {
     }
 
     #[benchmark]
-    fn withdraw_unbonded(u: Linear<1, { 2 * UNBONDINGS_MAX }>) {
+    fn withdraw_unbonded(u: Linear<1, { 2 * UNBONDINGS_MAX - 1 }>) {
         let run = create::<T>(settings());
         let (cold, _) = validator::<T>(run, 0);
         nominate::<T>(run, &cold);
@@ -665,7 +665,7 @@ mod benchmarks {
     fn report_copy() {
         let (run, leaves) = revealed_twice::<T>();
         let chunk = shown_chunk(&leaves);
-        let names = [0, 1].map(|uid| CommitmentName { window: 0, uid });
+        let names = [0, 1].map(|uid| CommitmentName { window: 0, uid, registered_window: 0 });
         let reporter = funded::<T>("reporter", 0);
 
         #[extrinsic_call]
@@ -684,7 +684,7 @@ mod benchmarks {
         reveal_root::<T>(run, 0, merkle::root_of_leaf_hashes(&leaves).expect("leaves; qed"));
         let chunk = ShownChunk { bytes: BoundedVec::truncate_from(bytes), ..shown_chunk(&leaves) };
         let reporter = funded::<T>("reporter", 0);
-        let name = CommitmentName { window: 0, uid: 0 };
+        let name = CommitmentName { window: 0, uid: 0, registered_window: 0 };
 
         #[extrinsic_call]
         _(RawOrigin::Signed(reporter), run, name, 0, Box::new(chunk));
@@ -696,7 +696,7 @@ mod benchmarks {
     fn challenge_data() {
         let (run, _) = revealed_twice::<T>();
         let challenger = funded::<T>("challenger", 0);
-        let name = CommitmentName { window: 0, uid: 0 };
+        let name = CommitmentName { window: 0, uid: 0, registered_window: 0 };
         for index in 1..CHALLENGES_PER_MINER_MAX {
             let other = funded::<T>("other challenger", index);
             Pallet::<T>::do_challenge_data(other, run, name, index).expect("a chunk; qed");
@@ -712,7 +712,7 @@ mod benchmarks {
     #[benchmark]
     fn answer_data() {
         let (run, leaves) = revealed_twice::<T>();
-        let name = CommitmentName { window: 0, uid: 0 };
+        let name = CommitmentName { window: 0, uid: 0, registered_window: 0 };
         let challenger = funded::<T>("challenger", 0);
         Pallet::<T>::do_challenge_data(challenger, run, name, 0).expect("a chunk; qed");
         let cold = account("miner cold", 0, 0);
@@ -726,7 +726,7 @@ mod benchmarks {
     #[benchmark]
     fn time_out() {
         let (run, _) = revealed_twice::<T>();
-        let name = CommitmentName { window: 0, uid: 0 };
+        let name = CommitmentName { window: 0, uid: 0, registered_window: 0 };
         let challenger = funded::<T>("challenger", 0);
         Pallet::<T>::do_challenge_data(challenger.clone(), run, name, 0).expect("a chunk; qed");
         let late = START + settings().disputes.answer_blocks + 1;

@@ -111,16 +111,16 @@ impl<T: Config> Pallet<T> {
         let run = Runs::<T>::get(run_id).ok_or(Error::<T>::RunUnknown)?;
         let moment = phase_at(&run.schedule, Self::now()).ok_or(Error::<T>::RunNotStarted)?;
         let settings = Self::current_settings(run_id, &run)?;
-        let delay = u64::from(settings.incentive.claim_delay_windows);
+        let delay = settings.incentive.claim_delay_windows;
         let mut claims = Claims::<T>::get(run_id, &account);
         // What was earned in window w is settled in w + 1 and waits `delay` windows from there.
         let mut amount: Planck = 0;
         claims.retain(|(window, earned)| {
-            let is_due = window.saturating_add(delay) < moment.window;
-            if is_due {
+            let due = is_due(*window, delay, moment.window);
+            if due {
                 amount = amount.saturating_add(*earned);
             }
-            !is_due
+            !due
         });
         ensure!(amount > 0, Error::<T>::NothingClaimable);
 
@@ -143,6 +143,11 @@ impl<T: Config> Pallet<T> {
         Self::deposit_event(Event::Claimed { run: run_id, account, amount });
         Ok(amount)
     }
+}
+
+/// Whether pay of window `earned` can be claimed in `window`.
+pub(crate) fn is_due(earned: Window, delay: u32, window: Window) -> bool {
+    earned.saturating_add(delay.into()) < window
 }
 
 /// Adds pay of `window`, the newest, to a list. A full one first joins its two oldest entries under

@@ -82,7 +82,8 @@ pub mod settlement;
 pub mod emission;
 mod emission_source;
 
-mod view;
+mod calls;
+pub mod view;
 
 #[cfg(any(feature = "try-runtime", test))]
 mod try_state;
@@ -135,11 +136,12 @@ pub mod pallet {
         fault::{ProvenFault, Verdict},
         fixed::Q32,
         settings::Settings,
+        window::Boundaries,
         AccountBytes, BlockNumber, Hash, Planck, RunId, Uid, ValidatorIndex, Window,
     };
     use sp_runtime::traits::{BlockNumberProvider, Convert, IdentifyAccount, Verify};
 
-    use crate::{emission_source::EmissionSource, types::*, WeightInfo};
+    use crate::{emission_source::EmissionSource, types::*, view::*, WeightInfo};
 
     /// The version of the records in storage; see `migrations` of the runtime.
     pub const STORAGE_VERSION: StorageVersion = StorageVersion::new(1);
@@ -854,18 +856,25 @@ pub mod pallet {
         /// it in steps.
         ChangeTooLarge,
         /// No settings wait for a coming window.
+        #[codec(index = 140)]
         NothingScheduled,
         /// The run is paused; wait until it is resumed.
+        #[codec(index = 141)]
         RunPaused,
         /// The run is not paused, and no pause is announced.
+        #[codec(index = 142)]
         RunNotPaused,
         /// The chain's governance paused the run and alone may resume it.
+        #[codec(index = 143)]
         PausedByAdmin,
         /// The run is closed or will be.
+        #[codec(index = 144)]
         RunClosing,
         /// The run is not closed; close it first.
+        #[codec(index = 145)]
         RunNotClosed,
         /// The run was closed too recently; see `ReapDelayWindows`.
+        #[codec(index = 146)]
         ReapNotDue,
         /// Only the run's owner may do this.
         NotOwner,
@@ -1961,9 +1970,40 @@ pub mod pallet {
 
     #[pallet::view_functions]
     impl<T: Config> Pallet<T> {
-        /// All participants of a run.
-        pub fn metagraph(run: RunId) -> Option<Metagraph<T::AccountId>> {
-            Self::view_metagraph(run)
+        /// A page of the participants of a run; `None` for an unknown run.
+        pub fn metagraph(run: RunId, page: u32) -> Option<Metagraph<T::AccountId>> {
+            Self::view_metagraph(run, page)
+        }
+
+        /// Where a run is and when its next phase begins; `None` for an unknown run.
+        pub fn phase(run: RunId) -> Option<PhaseInfo> {
+            Self::view_phase(run)
+        }
+
+        /// The blocks at which the work on a window changes; `None` for an unknown run.
+        pub fn schedule(run: RunId, window: Window) -> Option<Boundaries> {
+            Self::view_schedule(run, window)
+        }
+
+        /// A page of what a miner trains on in the current window, [`VIEW_PAGE`](crate::view::VIEW_PAGE) samples long;
+        /// `None` for an unknown miner and before the run's first block.
+        pub fn assignment(run: RunId, uid: Uid, page: u32) -> Option<Assignment> {
+            Self::view_assignment(run, uid, page)
+        }
+
+        /// A miner's score; `None` for an unknown miner.
+        pub fn standing(run: RunId, uid: Uid) -> Option<StandingInfo> {
+            Self::view_standing(run, uid)
+        }
+
+        /// What is disputed and proven of a window.
+        pub fn disputes(run: RunId, window: Window) -> Disputes<T::AccountId> {
+            Self::view_disputes(run, window)
+        }
+
+        /// What a run owes an account; `None` for an unknown run.
+        pub fn claimable(run: RunId, account: T::AccountId) -> Option<Claimable> {
+            Self::view_claimable(run, &account)
         }
 
         /// The settings in force.

@@ -194,7 +194,7 @@ impl<T: Config> Pallet<T> {
                 for key in [&hot, &cold] {
                     CoolingKeys::<T>::mutate(run_id, key, |count| *count = count.saturating_add(1));
                 }
-                let departure = Departure { hot, cold, bond, due };
+                let departure = Departure { hot, cold, bond, last, due };
                 Departures::<T>::insert(run_id, (uid, registered_window), departure);
             }
             None => Self::return_bond(run_id, uid, cold, bond),

@@ -1,7 +1,5 @@
 //! The records that the pallet stores. Their numbers come from `protocol`; nothing here computes.
 
-use alloc::vec::Vec;
-
 use codec::{Decode, DecodeWithMemTracking, Encode, MaxEncodedLen};
 use frame_support::{traits::ConstU32, BoundedVec};
 pub use protocol::limits::HISTORY_WINDOWS;
@@ -261,6 +259,8 @@ pub struct Departure<AccountId> {
     pub cold: AccountId,
     /// What is left of the bond.
     pub bond: Planck,
+    /// The last window in which the miner took part.
+    pub last: Window,
     /// The window from which on it can be had.
     pub due: Window,
 }
@@ -818,19 +818,6 @@ impl From<ConsensusError> for VoidReason {
             ConsensusError::EmissionParts => Self::EmissionParts,
         }
     }
-}
-
-/// All participants of a run, as the view function `metagraph` answers.
-#[derive(Encode, Decode, DecodeWithMemTracking, TypeInfo, Clone, PartialEq, Eq, Debug)]
-pub struct Metagraph<AccountId> {
-    /// The current window; `None` before the run's first block.
-    pub window: Option<Window>,
-    /// The miners by uid.
-    pub miners: Vec<(Uid, Miner<AccountId>)>,
-    /// The validators by index.
-    pub validators: Vec<(ValidatorIndex, Validator<AccountId>)>,
-    /// How to reach them, by hot key.
-    pub announcements: Vec<(AccountId, Announcement)>,
 }
 
 /// An account as the 32 bytes that commitments bind.

@@ -59,7 +59,7 @@ pub struct Crossing {
 
 impl Schedule {
     /// The boundaries of a window with their offsets, in the order in which they happen.
-    fn boundaries(&self) -> [(u32, Boundary); 6] {
+    fn offsets(&self) -> [(u32, Boundary); 6] {
         let mut all = [
             (0, Boundary::Open),
             (self.score_commit_end, Boundary::ScoreReveal),
@@ -74,14 +74,14 @@ impl Schedule {
 
     /// Where `boundary` of `window` lies. `None` past the last block number.
     pub fn crossing(&self, window: Window, boundary: Boundary) -> Option<Crossing> {
-        let (offset, _) = self.boundaries().into_iter().find(|(_, found)| *found == boundary)?;
+        let (offset, _) = self.offsets().into_iter().find(|(_, found)| *found == boundary)?;
         let block = self.window_start(window)?.checked_add(offset)?;
         Some(Crossing { block, window, boundary })
     }
 
     /// The boundary that follows another one. `None` past the last block number.
     pub fn crossing_after(&self, window: Window, boundary: Boundary) -> Option<Crossing> {
-        let mut later = self.boundaries().into_iter().skip_while(|(_, found)| *found != boundary);
+        let mut later = self.offsets().into_iter().skip_while(|(_, found)| *found != boundary);
         match later.nth(1) {
             Some((_, next)) => self.crossing(window, next),
             None => self.crossing(window.checked_add(1)?, Boundary::Open),

@@ -4,10 +4,10 @@
 //! node's: hooks, the timestamp, the weight that settlement may take, and a commit to the backend after each block.
 
 use codec::Encode;
-use frame_support::traits::fungible::Mutate;
+use frame_support::traits::fungible::{Inspect, Mutate};
 use pallet_gauntlet::{
-    account_bytes, Bitmap, Call, Evaluations, Event, LayoutVec, MinerUids, Miners, RevealedChunk,
-    RevealedChunks, ValidatorIndices, Windows,
+    account_bytes, Bitmap, Call, CommitmentName, Evaluations, Event, LayoutVec, MinerUids, Miners,
+    Offender, RevealedChunk, RevealedChunks, ShownChunk, ValidatorIndices, Windows,
 };
 use protocol::{
     accept::bitmap_of,
@@ -39,8 +39,8 @@ const RUN: RunId = 0;
 const START: u32 = 3;
 /// Blocks of a window, one for each phase.
 pub const WINDOW_BLOCKS: u32 = 4;
-/// Values of a chunk that an update keeps: enough that no two updates are alike by chance.
-const KEEP: u16 = 4;
+/// Values of a chunk that an update keeps: enough that a copy of it can be proven.
+const KEEP: u16 = 16;
 /// What every cold key starts with.
 const ENDOWMENT: Planck = 10_000_000 * UNIT;
 
@@ -52,6 +52,9 @@ pub struct Keys {
 }
 
 impl Keys {
+    /// What a cold key has after [`Calls::endow`], in units.
+    pub const ENDOWMENT_UNITS: f64 = (ENDOWMENT / UNIT) as f64;
+
     /// Those of participant `number`.
     pub fn new(number: u64) -> Keys {
         let account =
@@ -77,8 +80,8 @@ impl Update {
             let within = u16::from_le_bytes([pair[0], pair[1]]) % part;
             indices.push(place * part + within);
         }
-        let codes = hash[8..].iter().take(usize::from(KEEP)).map(|byte| byte & 3).collect();
-        let scale_bf16 = 0x3c00 | u16::from(hash[16]);
+        let codes = hash.iter().take(usize::from(KEEP)).map(|byte| byte >> 6).collect();
+        let scale_bf16 = 0x3c00 | u16::from(hash[0]);
         let chunk = Chunk { scale_bf16, indices, codes };
         let chunk = encode_chunk(&chunk, CHUNK_LEN, KEEP).expect("the chunk is of the format");
         Update { chunk, salt: random.hash() }
@@ -97,6 +100,13 @@ impl Update {
             byte_len: self.chunk.len() as u64,
             base_state_root: base,
             salt: self.salt,
+        }
+    }
+
+    fn shown_chunk(&self) -> ShownChunk {
+        ShownChunk {
+            bytes: self.chunk.clone().try_into().expect("a chunk fits"),
+            proof: Default::default(),
         }
     }
 
@@ -139,6 +149,13 @@ pub enum Happened {
         /// Its pay in units.
         paid: f64,
     },
+    /// A miner's bond was cut for a proven fault.
+    Slashed {
+        /// Its slot.
+        uid: Uid,
+        /// How much, in units.
+        amount: f64,
+    },
     /// A window was settled, having minted so many units.
     Settled {
         /// The window.
@@ -169,6 +186,9 @@ fn happened(event: Event<Runtime>) -> Option<Happened> {
         }
         Event::WindowSettled { window, minted, .. } => {
             Happened::Settled { window, minted: units(minted) }
+        }
+        Event::Slashed { offender: Offender::Miner { uid, .. }, amount, .. } => {
+            Happened::Slashed { uid, amount: units(amount) }
         }
         Event::WindowVoid { window, .. } => Happened::Void { window },
         _ => return None,
@@ -330,6 +350,37 @@ impl Calls {
         let bitmap = Bitmap::truncate_from(bitmap_of(uids));
         let state_root = state_root(window);
         self.call(&keys.hot, Call::attest { run: RUN, window, bitmap, state_root })
+    }
+
+    /// Proves by its only chunk that one revealed update, of a window and a slot, is a copy of another.
+    pub fn report_copy(
+        &self,
+        reporter: &Keys,
+        commitments: [(Window, Uid); 2],
+        update: &Update,
+    ) -> bool {
+        let commitments = commitments.map(|(window, uid)| CommitmentName { window, uid });
+        let chunks = Box::new([update.shown_chunk(), update.shown_chunk()]);
+        let report = Call::report_copy { run: RUN, commitments, index: 0, chunks };
+        self.call(&reporter.cold, report)
+    }
+
+    /// Asks a miner for the chunk of an update that it revealed.
+    pub fn challenge_data(&self, challenger: &Keys, window: Window, uid: Uid) -> bool {
+        let commitment = CommitmentName { window, uid };
+        self.call(&challenger.cold, Call::challenge_data { run: RUN, commitment, index: 0 })
+    }
+
+    /// Shows the chunk that was asked for.
+    pub fn answer_data(&self, keys: &Keys, window: Window, uid: Uid, update: &Update) -> bool {
+        let commitment = CommitmentName { window, uid };
+        let chunk = Box::new(update.shown_chunk());
+        self.call(&keys.hot, Call::answer_data { run: RUN, commitment, index: 0, chunk })
+    }
+
+    /// What a participant's cold key owns, in units, held or not.
+    pub fn wealth(&self, keys: &Keys) -> f64 {
+        units(<Balances as Inspect<AccountId>>::total_balance(&keys.cold))
     }
 
     /// Those of the miners that revealed in a window which a validator has to evaluate.

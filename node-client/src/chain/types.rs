@@ -263,6 +263,13 @@ pub enum Call {
     AcceptRun { run: RunId },
     /// Drops the settings that wait; signed by the run's owner.
     CancelParams { run: RunId },
+    /// Proves that two commitments, of these windows, slots and first windows of their miners, have a chunk in common.
+    ReportCopy {
+        run: RunId,
+        commitments: [(Window, Uid, Window); 2],
+        index: u32,
+        chunks: Box<[ChunkProof; 2]>,
+    },
     /// Transfers money (pallet Balances).
     Transfer { to: AccountBytes, amount: Planck },
 }
@@ -298,6 +305,7 @@ impl Call {
             Self::OfferRun { .. } => "offer_run",
             Self::AcceptRun { .. } => "accept_run",
             Self::CancelParams { .. } => "cancel_params",
+            Self::ReportCopy { .. } => "report_copy",
             Self::Transfer { .. } => "transfer_allow_death",
         }
     }
@@ -343,6 +351,12 @@ impl Call {
             | Self::CancelParams { run } => run.encode(),
             Self::ReapRun { run, rows } => (run, rows).encode(),
             Self::OfferRun { run, to } => (run, to).encode(),
+            Self::ReportCopy { run, commitments, index, chunks } => {
+                // The number is an argument of its own.
+                let [first, second] = chunks.as_ref();
+                let shown = |chunk: &ChunkProof| (chunk.chunk.clone(), chunk.proof.clone());
+                (run, commitments, index, shown(first), shown(second)).encode()
+            }
             // The address is `MultiAddress::Id`, the amount compact.
             Self::Transfer { to, amount } => (0u8, to, Compact(*amount)).encode(),
         }

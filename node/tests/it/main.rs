@@ -1,6 +1,9 @@
 //! Whole nodes as processes on this machine, asked over RPC.
 
 mod development;
+mod new_chain;
 mod process;
+mod transactions;
 mod two_authorities;
+mod watch;
 mod webrtc;

@@ -119,7 +119,7 @@ fn a_seat_goes_to_another_cold_key_after_a_delay_with_what_is_held_for_it() {
         ] {
             let new = account(70);
             let accept = |who| Gauntlet::accept_cold(origin(who), 0, seat);
-            let window = Gauntlet::metagraph(0).unwrap().window.unwrap_or(0);
+            let window = Gauntlet::metagraph(0, 0).unwrap().window.unwrap_or(0);
             assert_noop!(
                 Gauntlet::offer_cold(origin(new.clone()), 0, seat, new.clone()),
                 Error::<Test>::NotColdKey

@@ -10,4 +10,5 @@ mod settlement;
 mod slashing;
 mod stake;
 mod submission;
+mod view;
 mod window;

@@ -335,23 +335,6 @@ fn settings_that_bind_the_past_cannot_change() {
 }
 
 #[test]
-fn views_answer_what_storage_holds() {
-    ExtBuilder::default().participants(2, 1).build_and_execute(|| {
-        assert_eq!(Gauntlet::assignment_seed(0), None);
-        play_window(0, 2, 1);
-        let graph = Gauntlet::metagraph(0).unwrap();
-        assert_eq!(graph.window, Some(0));
-        assert_eq!(graph.miners.iter().map(|(uid, _)| *uid).collect::<Vec<_>>(), [0, 1]);
-        assert_eq!(graph.validators.len(), 1);
-        assert_eq!(Gauntlet::settings(0), Some(settings()));
-        assert_eq!(Gauntlet::assignment_seed(0), Some((0, record(0).seed)));
-        assert_eq!(Gauntlet::accepted_set(0, 0), Some(vec![0, 1]));
-        assert_eq!(Gauntlet::window_info(0, 1), None);
-        assert_eq!(Gauntlet::metagraph(1), None);
-    });
-}
-
-#[test]
 fn slots_are_given_out_from_the_lowest() {
     let mut slots = Slots::default();
     assert_eq!(

@@ -333,10 +333,19 @@ impl ExtBuilder {
     }
 }
 
-/// The storage of the preset `development`, as a node builds it: its patch over the default.
+/// The storage of the preset `development`, as a node builds it.
 pub(crate) fn genesis_storage() -> sp_runtime::Storage {
-    let patch = runtime::genesis::preset(&"development".into()).expect("the preset exists");
-    let patch = serde_json::from_slice(&patch).expect("a preset is JSON");
+    preset_storage("development")
+}
+
+/// The storage of a preset, as a node builds it.
+pub(crate) fn preset_storage(name: &str) -> sp_runtime::Storage {
+    let patch = runtime::genesis::preset(&name.into()).expect("the preset exists");
+    built_storage(serde_json::from_slice(&patch).expect("a preset is JSON"))
+}
+
+/// The storage of a genesis, as a node builds it: its patch over the default.
+pub(crate) fn built_storage(patch: Value) -> sp_runtime::Storage {
     let mut genesis =
         serde_json::to_value(RuntimeGenesisConfig::default()).expect("a genesis is JSON");
     merge(&mut genesis, patch);

@@ -33,6 +33,7 @@ const LAYERS: [Layer; 16] = [
     },
     Layer { name: "pallet-gauntlet", uses: &["protocol"], tests_use: &[] },
     Layer { name: "runtime", uses: &["protocol", "pallet-gauntlet"], tests_use: &[] },
+    Layer { name: "next-runtime", uses: &["runtime"], tests_use: &[] },
     Layer { name: "node", uses: &["protocol", "pallet-gauntlet", "runtime"], tests_use: &[] },
     Layer {
         name: "runtime-tests",
