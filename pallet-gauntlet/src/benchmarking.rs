@@ -388,13 +388,13 @@ mod benchmarks {
     fn withdraw_bond() {
         let mut settings = settings();
         settings.entry.idle_windows = 2;
-        settings.entry.unbonding_windows = 1;
         let blocks = settings.schedule.window_blocks;
+        let later = 2 + settings.staking.unbonding_windows;
         let run = create::<T>(settings);
         miner::<T>(run, 0);
         go_to::<T>(START + 2 * blocks);
         Pallet::<T>::do_evict(run, 0).expect("it is idle; qed");
-        go_to::<T>(START + 3 * blocks);
+        go_to::<T>(START + later * blocks);
         let caller = funded::<T>("caller", 0);
 
         #[extrinsic_call]
@@ -859,7 +859,7 @@ mod benchmarks {
     fn reveal_update(c: Linear<1, CHUNKS_MAX>) {
         let mut settings = settings();
         settings.incentive.challenge_chunks = c as u8;
-        let commit_end = START + settings.schedule.commit_end;
+        let challenge = START + settings.schedule.challenge_offset();
         let run = create::<T>(settings);
         let (_, hot) = miner::<T>(run, 0);
         let (_, copier) = miner::<T>(run, 1);
@@ -867,7 +867,7 @@ mod benchmarks {
         go_to::<T>(START);
         commit::<T>(run, &hot, &opening);
         commit::<T>(run, &copier, &opening);
-        go_to::<T>(commit_end);
+        go_to::<T>(challenge);
         // A copy that was revealed first is removed.
         let copied = shown::<T>(run, 1, &leaves, c as u8);
         Pallet::<T>::do_reveal_update(copier, run, 0, opening.clone(), copied)

@@ -33,7 +33,7 @@ impl<T: Config> Pallet<T> {
         }
         let mut meter = WeightMeter::with_limit(Self::boundary_limit());
         meter.consume(looked);
-        let parent: Hash = frame_system::Pallet::<T>::parent_hash().into();
+        let randomness = Self::randomness();
         let mut is_first = true;
         while let Some(place) = next_due(&agenda, now.clock) {
             let due = agenda.remove(place);
@@ -43,7 +43,7 @@ impl<T: Config> Pallet<T> {
                 break;
             }
             is_first = false;
-            let (weight, next) = Self::cross(&due, now, &parent);
+            let (weight, next) = Self::cross(&due, now, &randomness);
             meter.consume(weight);
             if let Some(next) = next {
                 Self::keep(&mut agenda, Due { run: due.run, next, since: now });
@@ -84,7 +84,7 @@ impl<T: Config> Pallet<T> {
     }
 
     /// Does the work of one boundary. Returns its weight and the run's next boundary.
-    fn cross(due: &Due, now: Mark, parent: &Hash) -> (Weight, Option<Crossing>) {
+    fn cross(due: &Due, now: Mark, randomness: &Hash) -> (Weight, Option<Crossing>) {
         let (run_id, window) = (due.run, due.next.window);
         let Some(run) = Runs::<T>::get(run_id) else {
             defensive!("a boundary of no run");
@@ -97,8 +97,8 @@ impl<T: Config> Pallet<T> {
         let next = run.schedule.crossing_after(window, due.next.boundary);
         let next_settlement = run.next_settlement;
         let weight = match due.next.boundary {
-            Boundary::Open => Self::open_window(run_id, run, window, parent),
-            Boundary::Reveal => Self::draw_challenge(run_id, window, parent),
+            Boundary::Open => Self::open_window(run_id, run, window, randomness),
+            Boundary::Reveal => Self::draw_challenge(run_id, window, randomness),
             Boundary::Accept => Self::accept(run_id, window),
             Boundary::Settle => Self::enqueue(run_id),
             Boundary::ScoreReveal | Boundary::Attest => T::WeightInfo::enqueue(),

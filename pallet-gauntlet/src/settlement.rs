@@ -9,16 +9,16 @@ use alloc::{collections::BTreeMap, vec::Vec};
 
 use crate::{
     work::Step, BondRow, Bonds, CommitCounts, Commitments, Config, Event, Ledgers, MinerOf,
-    MinerPay, MinerSlots, Miners, Pallet, Reveals, RunStatus, Runs, ScoreReveals, Settlement,
-    SettlementPages, Settlements, Stage, ValidatorOf, ValidatorPay, ValidatorSlots, Validators,
-    VoidReason, WeightInfo, WindowRecord, WindowStatus, Windows, PAGE_LEN,
+    MinerPay, MinerSlots, Miners, Pallet, Reveals, RunStatus, Runs, ScoreCommitments, ScoreReveals,
+    Settlement, SettlementPages, Settlements, Stage, ValidatorOf, ValidatorPay, ValidatorSlots,
+    Validators, VoidReason, WeightInfo, WindowRecord, WindowStatus, Windows, PAGE_LEN,
 };
 use frame_support::{defensive, traits::Get, weights::WeightMeter, BoundedVec};
 use protocol::{
     books::{self, due, settlement_inputs, takes_part, MinerRow, ValidatorRow},
     consensus::{emission_at, pay, settle, split_emission, Outcome, ValidatorOutcome},
     settings::{ConsensusKind, Settings, StandingKind},
-    RunId, Uid, ValidatorIndex, Window,
+    strikes, RunId, Uid, ValidatorIndex, Window,
 };
 
 /// Everything that one settlement pays and writes, computed and not yet stored.
@@ -156,7 +156,9 @@ impl<T: Config> Pallet<T> {
             &record.accepted,
             &record.unavailable,
         );
-        let outcome = settle(&miner_inputs, &validator_inputs, &settings.incentive)?;
+        let mut outcome = settle(&miner_inputs, &validator_inputs, &settings.incentive)?;
+        let struck = Self::struck(run_id, window, &validators);
+        strikes::refuse_pay(&mut outcome.validators, &struck);
         let split = split_emission(&settings.emission, pot)?;
         let miner_shares: Vec<_> = outcome.miners.iter().map(|miner| miner.share).collect();
         let (miner_amounts, _) = pay(split.miners, &miner_shares)?;
@@ -262,6 +264,23 @@ impl<T: Config> Pallet<T> {
             }),
         };
         validators.iter().map(row).collect()
+    }
+
+    /// The validators, by index, that committed to scores in one of the last windows and withheld them.
+    fn struck(
+        run_id: RunId,
+        window: Window,
+        validators: &BTreeMap<u16, ValidatorOf<T>>,
+    ) -> Vec<ValidatorIndex> {
+        let is_struck = |index: u16, validator: &ValidatorOf<T>| {
+            strikes::is_struck(window, validator.registered_window, |judged| {
+                let key = (run_id, judged, index);
+                let revealed = ScoreReveals::<T>::contains_key(key);
+                strikes::is_withheld(ScoreCommitments::<T>::contains_key(key), revealed)
+            })
+        };
+        let struck = validators.iter().filter(|(index, validator)| is_struck(**index, validator));
+        struck.map(|(index, _)| *index).collect()
     }
 
     /// Writes the standings and the pay of one page of miners.

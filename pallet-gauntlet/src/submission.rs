@@ -188,7 +188,7 @@ impl<T: Config> Pallet<T> {
             &salt,
         );
         ensure!(hash == committed, Error::<T>::OpeningMismatch);
-        run.salt_mix = mix_salt(&run.salt_mix, &salt);
+        run.salt_mix = mix_salt(&run.salt_mix, window, index, &salt);
         Runs::<T>::insert(run_id, run);
         let count = evaluations.len() as u32;
         ScoreReveals::<T>::insert(key, ScoreReveal { evaluations, salt });

@@ -2,7 +2,12 @@
 
 use alloc::vec::Vec;
 
-use frame_support::{defensive, weights::Weight, BoundedVec};
+use frame_support::{
+    defensive,
+    traits::{Get, Randomness},
+    weights::Weight,
+    BoundedVec,
+};
 use protocol::{
     accept::bitmap_of,
     books::{self, takes_part, Acceptance, Attested, Revealed, Voter},
@@ -16,12 +21,17 @@ use crate::{
 };
 
 impl<T: Config> Pallet<T> {
+    /// The chain's randomness as of the block before.
+    pub(crate) fn randomness() -> Hash {
+        T::Randomness::random(&T::PalletId::get().0).0.into()
+    }
+
     /// Applies settings that are due and fixes the window's seed.
     pub(crate) fn open_window(
         run_id: RunId,
         mut run: RunOf<T>,
         window: Window,
-        parent: &Hash,
+        randomness: &Hash,
     ) -> Weight {
         Self::apply_settings(run_id, &mut run, window);
         Self::begin_pause(run_id, &mut run, window);
@@ -29,7 +39,7 @@ impl<T: Config> Pallet<T> {
             run.status = RunStatus::Open;
         }
         run.window = Some(window);
-        let seed = window_seed(parent, run_id, window, &run.salt_mix);
+        let seed = window_seed(randomness, run_id, window, &run.salt_mix);
         let record = WindowRecord {
             seed,
             challenge_seed: None,
@@ -49,11 +59,11 @@ impl<T: Config> Pallet<T> {
         T::WeightInfo::open_window()
     }
 
-    /// Draws the seed of the challenged chunks from the hash of the commit phase's last block.
-    pub(crate) fn draw_challenge(run_id: RunId, window: Window, parent: &Hash) -> Weight {
+    /// Draws the seed of the challenged chunks from what the block behind the commit phase decided.
+    pub(crate) fn draw_challenge(run_id: RunId, window: Window, randomness: &Hash) -> Weight {
         Windows::<T>::mutate(run_id, window, |record| {
             if let Some(record) = record {
-                record.challenge_seed = Some(challenge_seed(&record.seed, parent));
+                record.challenge_seed = Some(challenge_seed(&record.seed, randomness));
             }
         });
         T::WeightInfo::draw_challenge()

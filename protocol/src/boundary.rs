@@ -27,7 +27,7 @@ pub enum Boundary {
     ScoreReveal,
     /// The settlement of the window before.
     Settle,
-    /// The revealing of updates: the challenged chunks are drawn.
+    /// The revealing of updates, as soon as the challenged chunks are drawn.
     Reveal,
     /// Attesting.
     Attest,
@@ -64,7 +64,7 @@ impl Schedule {
             (0, Boundary::Open),
             (self.score_commit_end, Boundary::ScoreReveal),
             (self.score_reveal_end, Boundary::Settle),
-            (self.commit_end, Boundary::Reveal),
+            (self.challenge_offset(), Boundary::Reveal),
             (self.reveal_end, Boundary::Attest),
             (self.attest_end, Boundary::Accept),
         ];

@@ -9,7 +9,7 @@ use frame_support::{
     },
     weights::{
         constants::{ParityDbWeight, WEIGHT_REF_TIME_PER_SECOND},
-        IdentityFee, Weight,
+        Weight,
     },
     PalletId,
 };
@@ -23,10 +23,10 @@ use pallet_session::{
     historical::{self, NoteHistoricalRoot},
     PeriodicSessions,
 };
-use pallet_transaction_payment::{ConstFeeMultiplier, FungibleAdapter, Multiplier};
+use pallet_transaction_payment::FungibleAdapter;
 use sp_consensus_aura::sr25519::AuthorityId as AuraId;
 use sp_runtime::{
-    traits::{ConvertInto, One, OpaqueKeys},
+    traits::{ConvertInto, OpaqueKeys},
     Perbill,
 };
 use sp_staking::SessionIndex;
@@ -34,6 +34,7 @@ use sp_version::RuntimeVersion;
 
 use crate::{
     authorities::{AccountOnly, NeverEnds},
+    fees,
     governance::AdminOrigin,
     AccountId, Aura, Authorities, Balance, Balances, Block, BlockNumber, Hash, Historical, Nonce,
     Offences, OriginCaller, PalletInfo, Runtime, RuntimeCall, RuntimeEvent, RuntimeFreezeReason,
@@ -41,8 +42,10 @@ use crate::{
     UncheckedExtrinsic, EXISTENTIAL_DEPOSIT, SLOT_MILLIS, SS58_PREFIX, UNIT, VERSION,
 };
 
-/// The part of a block that ordinary transactions may fill; the rest is left to the chain's own work.
+/// The part of a block that ordinary transactions may fill; the rest is left to the work of windows.
 const NORMAL_RATIO: Perbill = Perbill::from_percent(75);
+/// The part of a block that the work of windows may fill; the rest is left to ordinary transactions and to hooks.
+const WORK_RATIO: Perbill = Perbill::from_percent(50);
 /// The most bytes in a block, its header included.
 const BLOCK_BYTES_MAX: u32 = 5 * 1024 * 1024;
 /// Blocks of a day.
@@ -67,11 +70,17 @@ parameter_types! {
     pub const BlockHashCount: BlockNumber = 2_400;
     /// The runtime's version.
     pub const Version: RuntimeVersion = VERSION;
-    /// The computation and proof limits of a block.
-    pub RuntimeBlockWeights: BlockWeights = BlockWeights::with_sensible_defaults(
-        Weight::from_parts(BLOCK_SECONDS_MAX * WEIGHT_REF_TIME_PER_SECOND, u64::MAX),
-        NORMAL_RATIO,
-    );
+    /// The computation and proof limits of a block. Work (the operational class) has a quarter of a block also where
+    /// everything else is full, and never more than half of it.
+    pub RuntimeBlockWeights: BlockWeights = {
+        let block = Weight::from_parts(BLOCK_SECONDS_MAX * WEIGHT_REF_TIME_PER_SECOND, u64::MAX);
+        // What ordinary transactions may not fill is reserved for work.
+        let mut weights = BlockWeights::with_sensible_defaults(block, NORMAL_RATIO);
+        let work = weights.per_class.get_mut(DispatchClass::Operational);
+        work.max_total = Some(WORK_RATIO * block);
+        work.max_extrinsic = work.reserved;
+        weights
+    };
     /// The size limits of a block.
     pub RuntimeBlockLength: BlockLength = BlockLength::builder()
         .max_length(BLOCK_BYTES_MAX)
@@ -85,8 +94,10 @@ parameter_types! {
     pub const ReportableSessions: SessionIndex = REPORTABLE_SESSIONS;
     /// Derives the account of each run.
     pub const GauntletPalletId: PalletId = PalletId(*b"gauntlet");
-    /// The factor on the weight fee; constant, as nothing here is congested on purpose.
-    pub FeeMultiplier: Multiplier = Multiplier::one();
+    /// What a key must have at stake for its work to be free; a full block of bytes costs about four times as much.
+    pub const FreeWorkMin: Balance = 10 * UNIT;
+    /// The bytes of work in a block.
+    pub WorkBytesMax: u32 = WORK_RATIO * BLOCK_BYTES_MAX;
 }
 
 #[derive_impl(frame_system::config_preludes::SolochainDefaultConfig)]
@@ -219,9 +230,9 @@ impl pallet_transaction_payment::Config for Runtime {
     // Fees are burned: no author earns by filling blocks.
     type OnChargeTransaction = FungibleAdapter<Balances, ()>;
     type OperationalFeeMultiplier = ConstU8<5>;
-    type WeightToFee = IdentityFee<Balance>;
-    type LengthToFee = IdentityFee<Balance>;
-    type FeeMultiplierUpdate = ConstFeeMultiplier<FeeMultiplier>;
+    type WeightToFee = fees::WeightFee;
+    type LengthToFee = fees::LengthFee;
+    type FeeMultiplierUpdate = fees::Congestion;
     type WeightInfo = pallet_transaction_payment::weights::SubstrateWeight<Runtime>;
 }
 
@@ -254,6 +265,9 @@ impl pallet_gauntlet::Config for Runtime {
     type IdleWindows = ConstU64<1_000>;
     type ReapDelayWindows = ConstU64<{ 2 * pallet_gauntlet::HISTORY_WINDOWS }>;
     type AdminDelayWindows = ConstU64<2>;
+    type Randomness = pallet_gauntlet::randomness::InsecureParentHash<Runtime>;
+    type FreeWorkMin = FreeWorkMin;
+    type WorkBytesMax = WorkBytesMax;
     type DisputeWindows = ConstU64<12>;
     type SlashDelayWindows = ConstU64<2>;
     type WeightInfo = pallet_gauntlet::weights::SubstrateWeight<Runtime>;

@@ -14,6 +14,7 @@ use protocol::{
     assignment::assigned_evaluations,
     commitment::{challenged_chunks, commitment_hash, score_commitment_hash, Opening},
     consensus::Evaluation,
+    consent::{hot_key_consent, Role},
     layout::CHUNK_LEN,
     merkle,
     settings::Settings,
@@ -24,11 +25,11 @@ use runtime::{
     AccountId, Balances, Executive, Header, Runtime, RuntimeCall, RuntimeGenesisConfig,
     RuntimeOrigin, System, UncheckedExtrinsic, SLOT_MILLIS, UNIT,
 };
-use sp_core::H256;
+use sp_core::{sr25519, Pair, H256};
 use sp_io::{hashing::blake2_256, TestExternalities};
 use sp_runtime::{
     traits::{Dispatchable, Header as _},
-    BuildStorage, Digest, DigestItem,
+    BuildStorage, Digest, DigestItem, MultiSignature,
 };
 
 use crate::random::Random;
@@ -45,8 +46,9 @@ const KEEP: u16 = 16;
 const ENDOWMENT: Planck = 10_000_000 * UNIT;
 
 /// The two accounts of a participant.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Keys {
+    pair: sr25519::Pair,
     hot: AccountId,
     cold: AccountId,
 }
@@ -57,9 +59,15 @@ impl Keys {
 
     /// Those of participant `number`.
     pub fn new(number: u64) -> Keys {
-        let account =
-            |role: &[u8]| AccountId::new(blake2_256(&[role, &number.to_le_bytes()].concat()));
-        Keys { hot: account(b"hot"), cold: account(b"cold") }
+        let seed = |role: &[u8]| blake2_256(&[role, &number.to_le_bytes()].concat());
+        let pair = sr25519::Pair::from_seed(&seed(b"hot"));
+        Keys { hot: pair.public().into(), pair, cold: AccountId::new(seed(b"cold")) }
+    }
+
+    /// The hot key's consent to work for the cold one.
+    fn consent(&self, role: Role) -> MultiSignature {
+        let message = hot_key_consent(&genesis_hash(), RUN, role, &account_bytes(&self.cold));
+        self.pair.sign(&message).into()
     }
 }
 
@@ -204,6 +212,8 @@ pub fn settings(uids: usize) -> Settings {
     (schedule.score_commit_end, schedule.score_reveal_end) = (1, 2);
     settings.training.keep = KEEP;
     settings.incentive.uid_max = uids as u16;
+    // Thousands join in the first block: the price stays where it begins.
+    settings.entry.price_rise_ppm = protocol::settings::PPM;
     settings
 }
 
@@ -293,19 +303,21 @@ impl Calls {
 
     /// Registers a miner and returns its slot.
     pub fn register_miner(&self, keys: &Keys) -> Option<Uid> {
-        let register = Call::register_miner { run: RUN, hot: keys.hot.clone() };
+        let (hot, proof) = (keys.hot.clone(), keys.consent(Role::Miner));
+        let register = Call::register_miner { run: RUN, hot, proof, max_price: Planck::MAX };
         self.call(&keys.cold, register).then(|| MinerUids::<Runtime>::get(RUN, &keys.hot))?
     }
 
-    /// Takes a miner out of the run.
+    /// Asks for a miner to leave the run at the end of the window.
     pub fn leave(&self, keys: &Keys, uid: Uid) -> bool {
-        self.call(&keys.cold, Call::deregister_miner { run: RUN, uid })
+        self.call(&keys.cold, Call::leave_miner { run: RUN, uid })
     }
 
     /// Registers a validator with so many units of stake and returns its slot.
     pub fn register_validator(&self, keys: &Keys, stake: u32) -> Option<ValidatorIndex> {
         let stake = Planck::from(stake) * UNIT;
-        let register = Call::register_validator { run: RUN, hot: keys.hot.clone(), stake };
+        let (hot, proof) = (keys.hot.clone(), keys.consent(Role::Validator));
+        let register = Call::register_validator { run: RUN, hot, proof, stake };
         self.call(&keys.cold, register).then(|| ValidatorIndices::<Runtime>::get(RUN, &keys.hot))?
     }
 
@@ -352,6 +364,11 @@ impl Calls {
         self.call(&keys.hot, Call::attest { run: RUN, window, bitmap, state_root })
     }
 
+    /// The commitment that the miner in a slot made in a window.
+    fn name(&self, window: Window, uid: Uid) -> CommitmentName {
+        CommitmentName { window, uid, registered_window: self.first_window(uid) }
+    }
+
     /// Proves by its only chunk that one revealed update, of a window and a slot, is a copy of another.
     pub fn report_copy(
         &self,
@@ -359,7 +376,7 @@ impl Calls {
         commitments: [(Window, Uid); 2],
         update: &Update,
     ) -> bool {
-        let commitments = commitments.map(|(window, uid)| CommitmentName { window, uid });
+        let commitments = commitments.map(|(window, uid)| self.name(window, uid));
         let chunks = Box::new([update.shown_chunk(), update.shown_chunk()]);
         let report = Call::report_copy { run: RUN, commitments, index: 0, chunks };
         self.call(&reporter.cold, report)
@@ -367,13 +384,13 @@ impl Calls {
 
     /// Asks a miner for the chunk of an update that it revealed.
     pub fn challenge_data(&self, challenger: &Keys, window: Window, uid: Uid) -> bool {
-        let commitment = CommitmentName { window, uid };
+        let commitment = self.name(window, uid);
         self.call(&challenger.cold, Call::challenge_data { run: RUN, commitment, index: 0 })
     }
 
     /// Shows the chunk that was asked for.
     pub fn answer_data(&self, keys: &Keys, window: Window, uid: Uid, update: &Update) -> bool {
-        let commitment = CommitmentName { window, uid };
+        let commitment = self.name(window, uid);
         let chunk = Box::new(update.shown_chunk());
         self.call(&keys.hot, Call::answer_data { run: RUN, commitment, index: 0, chunk })
     }

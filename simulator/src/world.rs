@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use protocol::{consensus::Evaluation, Hash, Uid, ValidatorIndex, Window};
+use protocol::{consensus::Evaluation, settings::UID_MAX, Hash, Uid, ValidatorIndex, Window};
 
 use crate::{
     chain::{settings, Calls, Chain, Happened, Keys, Update},
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// A miner through all its registrations.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Member {
     /// What it does.
     pub conduct: Conduct,
@@ -32,12 +32,14 @@ pub struct Member {
     slot: Option<Uid>,
     registered: Window,
     first_window: Window,
+    /// Where it goes on when its slot, which it left, is over.
+    next: Option<(Keys, Uid, Window)>,
     update: Option<Update>,
     gain: Gain,
 }
 
 /// A validator.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Judge {
     /// What it does.
     pub validation: Validation,
@@ -49,7 +51,7 @@ pub struct Judge {
 }
 
 /// What became of everybody.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct History {
     /// The miners.
     pub members: Vec<Member>,
@@ -103,7 +105,8 @@ pub fn play(scenario: &Scenario, seed: u64) -> History {
 impl World {
     fn begin(scenario: &Scenario, seed: u64) -> World {
         let count: usize = scenario.miners.iter().map(|(_, count)| count).sum();
-        let mut settings = settings(count);
+        // Who comes back has two slots for a window.
+        let mut settings = settings((2 * count).min(usize::from(UID_MAX)));
         settings.incentive.standing = scenario.rule.standing;
         settings.incentive.consensus = scenario.rule.consensus;
         settings.incentive.power = scenario.rule.power;
@@ -127,6 +130,7 @@ impl World {
                 slot: None,
                 registered: 0,
                 first_window: 0,
+                next: None,
                 update: None,
                 gain: Gain::default(),
             })
@@ -298,7 +302,7 @@ impl Member {
     }
 }
 
-/// Miners join, and leave and come back under new keys.
+/// Miners join; some leave at the end of the window, and have a new slot from then on under new keys.
 fn come_and_go(
     calls: &Calls,
     members: &mut [Member],
@@ -307,28 +311,33 @@ fn come_and_go(
     random: &mut Random,
 ) {
     for member in members {
-        let age = window.saturating_sub(member.registered);
-        match member.slot {
-            Some(uid) if member.conduct.comes_back(age, random) => {
-                if !calls.leave(&member.keys, uid) {
-                    member.refused += 1;
-                    continue;
-                }
-                member.slot = None;
-                *next_key += 1;
-                member.keys = Keys::new(*next_key);
-            }
-            None if member.conduct.joins() <= window => {}
-            _ => continue,
+        if let Some((keys, uid, first)) = member.next.take_if(|(_, _, first)| *first <= window) {
+            (member.keys, member.slot) = (keys, Some(uid));
+            (member.registered, member.first_window) = (first, first);
         }
-        calls.endow(&member.keys);
-        member.slot = calls.register_miner(&member.keys);
-        match member.slot {
-            Some(uid) => {
-                member.registered = window;
-                member.first_window = calls.first_window(uid);
+        let age = window.saturating_sub(member.registered);
+        let keys = match member.slot {
+            None if member.conduct.joins() <= window => member.keys.clone(),
+            Some(_) if member.next.is_none() && member.conduct.comes_back(age, random) => {
+                *next_key += 1;
+                Keys::new(*next_key)
             }
-            None => member.refused += 1,
+            _ => continue,
+        };
+        calls.endow(&keys);
+        let Some(uid) = calls.register_miner(&keys) else {
+            member.refused += 1;
+            continue;
+        };
+        let first = calls.first_window(uid);
+        match member.slot {
+            None => {
+                (member.slot, member.registered, member.first_window) = (Some(uid), first, first);
+            }
+            Some(left) => {
+                member.refused += u32::from(!calls.leave(&member.keys, left));
+                member.next = Some((keys, uid, first));
+            }
         }
     }
 }

@@ -24,6 +24,7 @@ mod fault;
 mod fixed;
 mod pool;
 mod props;
+mod randomness;
 mod rating;
 mod samples;
 mod vectors_plackett_luce;

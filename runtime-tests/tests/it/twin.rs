@@ -80,7 +80,7 @@ fn the_fake_chain_does_what_the_runtime_does() {
     assert_eq!(counts.events.len(), 21, "{:?}", counts.events);
     // All errors of the pallet but `Internal`, and those of the node and of Balances.
     let errors: Vec<&str> = counts.errors.keys().map(String::as_str).collect();
-    assert_eq!(errors.len(), 37 + 2, "{errors:?}");
+    assert_eq!(errors.len(), 38 + 2, "{errors:?}");
 }
 
 /// The comparison is worth something: it finds one call that only the runtime got.

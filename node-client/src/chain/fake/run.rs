@@ -16,6 +16,7 @@ use protocol::{
     merkle,
     seed::{challenge_seed, mix_salt, window_seed},
     settings::Settings,
+    strikes,
     update::decode_chunk,
     window::{phase_at, Moment, Phase, ScorePhase},
     AccountBytes, BlockNumber, Hash, Planck, RunId, Uid, ValidatorIndex, Window,
@@ -238,7 +239,7 @@ impl Run {
         chunks: &[ChunkProof],
     ) -> Result<(), Refusal> {
         let seed = self.rows(window)?.info.challenge_seed;
-        let seed = seed.ok_or_else(internal)?;
+        let seed = seed.ok_or(Refusal::gauntlet("ChallengeNotDrawn"))?;
         let count = self.info.settings.incentive.challenge_chunks;
         let asked = challenged_chunks(&seed, self.id, window, uid, self.chunk_count, count);
         let is_asked = chunks.iter().map(|chunk| chunk.index).eq(asked);
@@ -320,7 +321,7 @@ impl Run {
         let count = evaluations.len() as u32;
         let reveal = ScoreRevealInfo { index, evaluations, salt };
         rows.score_reveals.insert(index, reveal);
-        self.salt_mix = mix_salt(&self.salt_mix, &salt);
+        self.salt_mix = mix_salt(&self.salt_mix, window, index, &salt);
         block.events.push(GauntletEvent::ScoresRevealed { run, window, index, count });
         Ok(())
     }
@@ -357,13 +358,13 @@ impl Run {
         events: &mut Vec<GauntletEvent>,
     ) {
         let schedule = &self.info.settings.schedule;
-        let (commit_end, attest_end) = (schedule.commit_end, schedule.attest_end);
+        let (challenge, attest_end) = (schedule.challenge_offset(), schedule.attest_end);
         let Some(moment) = phase_at(schedule, number) else {
             return;
         };
         match moment.offset {
             0 => self.open_window(moment.window, parent_hash, events),
-            offset if offset == commit_end => {
+            offset if offset == challenge => {
                 if let Some(rows) = self.windows.get_mut(&moment.window) {
                     rows.info.challenge_seed = Some(challenge_seed(&rows.info.seed, parent_hash));
                 }
@@ -564,9 +565,24 @@ impl Run {
         let (miners, validators) =
             books::settlement_inputs(window, miners, validators, accepted, unavailable);
         let settings = &rows.info.settings;
-        let outcome = settle(&miners, &validators, &settings.incentive)?;
+        let mut outcome = settle(&miners, &validators, &settings.incentive)?;
+        strikes::refuse_pay(&mut outcome.validators, &self.struck(window));
         let split = split_emission(&settings.emission, self.ledger.carried)?;
         Ok((outcome, split))
+    }
+
+    /// The validators, by index, that committed to scores in one of the last windows and withheld them.
+    fn struck(&self, window: Window) -> Vec<ValidatorIndex> {
+        let is_struck = |validator: &&ValidatorInfo| {
+            strikes::is_struck(window, validator.registered_window, |judged| {
+                self.windows.get(&judged).is_some_and(|rows| {
+                    let revealed = rows.score_reveals.contains_key(&validator.index);
+                    let committed = rows.score_commitments.contains_key(&validator.index);
+                    strikes::is_withheld(committed, revealed)
+                })
+            })
+        };
+        self.validators.values().filter(is_struck).map(|validator| validator.index).collect()
     }
 
     /// Moves `amount` from what is carried to what `account` may claim. Returns what was moved.
