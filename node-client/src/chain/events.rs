@@ -21,8 +21,6 @@ pub enum VoidReason {
     EmissionParts,
     /// The chain was too busy to settle it in time.
     TooLate,
-    /// A block cannot hold the computation.
-    TooLarge,
 }
 
 /// Events of this index and above concern the money behind validators and proofs of faults; the clients read their storage.
@@ -206,5 +204,51 @@ pub enum GauntletEvent {
         run: RunId,
         seat: Seat,
         cold: AccountBytes,
+    },
+    #[codec(index = 31)]
+    SettingsCancelled {
+        run: RunId,
+    },
+    #[codec(index = 32)]
+    RunPauseAnnounced {
+        run: RunId,
+        window: Window,
+    },
+    #[codec(index = 33)]
+    RunPaused {
+        run: RunId,
+        window: Window,
+    },
+    #[codec(index = 34)]
+    RunResumed {
+        run: RunId,
+    },
+    #[codec(index = 35)]
+    RunClosing {
+        run: RunId,
+        last_window: Window,
+    },
+    #[codec(index = 36)]
+    RunClosed {
+        run: RunId,
+    },
+    #[codec(index = 37)]
+    RunReaped {
+        run: RunId,
+    },
+    #[codec(index = 38)]
+    RunOffered {
+        run: RunId,
+        to: AccountBytes,
+        window: Window,
+    },
+    #[codec(index = 39)]
+    RunOfferWithdrawn {
+        run: RunId,
+    },
+    #[codec(index = 40)]
+    RunHandedOver {
+        run: RunId,
+        owner: AccountBytes,
     },
 }

@@ -390,6 +390,7 @@ impl Run {
             status: WindowStatus::Open,
             minted: 0,
             settings: self.info.settings.clone(),
+            excused: false,
         };
         let rows = WindowRows {
             info,
