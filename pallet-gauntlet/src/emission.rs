@@ -6,7 +6,7 @@ use frame_support::{
     ensure,
     traits::{
         fungible::{Inspect, Mutate},
-        tokens::Preservation,
+        tokens::{Fortitude, Precision, Preservation},
         Get,
     },
 };
@@ -90,11 +90,28 @@ impl<T: Config> Pallet<T> {
         amount
     }
 
+    /// Destroys what a run that is removed owes to nobody.
+    pub(crate) fn sweep_carried(run_id: RunId) {
+        let account = Self::run_account(run_id);
+        Ledgers::<T>::mutate(run_id, |ledger| {
+            let burned = T::Currency::burn_from(
+                &account,
+                ledger.carried,
+                Preservation::Preserve,
+                Precision::BestEffort,
+                Fortitude::Polite,
+            );
+            let burned = burned.unwrap_or(0);
+            ledger.carried = ledger.carried.saturating_sub(burned);
+            ledger.burned = ledger.burned.saturating_add(burned);
+        });
+    }
+
     pub(crate) fn do_claim(run_id: RunId, account: T::AccountId) -> Result<Planck, DispatchError> {
         let run = Runs::<T>::get(run_id).ok_or(Error::<T>::RunUnknown)?;
-        let moment =
-            phase_at(&run.settings.schedule, Self::now()).ok_or(Error::<T>::RunNotStarted)?;
-        let delay = run.settings.incentive.claim_delay_windows;
+        let moment = phase_at(&run.schedule, Self::now()).ok_or(Error::<T>::RunNotStarted)?;
+        let settings = Self::current_settings(run_id, &run)?;
+        let delay = settings.incentive.claim_delay_windows;
         let mut claims = Claims::<T>::get(run_id, &account);
         // What was earned in window w is settled in w + 1 and waits `delay` windows from there.
         let mut amount: Planck = 0;

@@ -17,10 +17,10 @@ use protocol::{
 use sp_runtime::{traits::Zero, DispatchResult};
 
 use crate::{
-    account_bytes, Attestation, AttestationCommitments, Attestations, Bitmap, CommitCounts,
-    Commitment, Commitments, Config, Error, Evaluations, Event, Layouts, MinerOf, MinerUids,
-    Miners, Pallet, PayloadOwners, Permits, Reveal, RevealedChunks, Reveals, RunOf, Runs,
-    ScoreCommitments, ScoreReveal, ScoreReveals, ValidatorIndices, Validators, Windows,
+    account_bytes, lifecycle::is_paused, Attestation, AttestationCommitments, Attestations, Bitmap,
+    CommitCounts, Commitment, Commitments, Config, Error, Evaluations, Event, Layouts, MinerOf,
+    MinerUids, Miners, Pallet, PayloadOwners, Permits, Reveal, RevealedChunks, Reveals, RunOf,
+    Runs, ScoreCommitments, ScoreReveal, ScoreReveals, ValidatorIndices, Validators, Windows,
 };
 
 impl<T: Config> Pallet<T> {
@@ -88,7 +88,8 @@ impl<T: Config> Pallet<T> {
     ) -> Result<(), Error<T>> {
         let record = Windows::<T>::get(run_id, window).ok_or(Error::<T>::Internal)?;
         let seed = record.challenge_seed.ok_or(Error::<T>::ChallengeNotDrawn)?;
-        let count = run.settings.incentive.challenge_chunks;
+        let settings = Self::current_settings(run_id, run)?;
+        let count = settings.incentive.challenge_chunks;
         let asked = challenged_chunks(&seed, run_id, window, uid, run.chunk_count, count);
         let shown = chunks.iter().map(|chunk| chunk.index);
         ensure!(shown.eq(asked), Error::<T>::ChunksNotChallenged);
@@ -103,7 +104,7 @@ impl<T: Config> Pallet<T> {
             );
             ensure!(belongs, Error::<T>::ProofInvalid);
             let len = layout.chunk_len(chunk.index).ok_or(Error::<T>::Internal)?;
-            decode_chunk(&chunk.chunk, len, run.settings.training.keep)
+            decode_chunk(&chunk.chunk, len, settings.training.keep)
                 .map_err(|_| Error::<T>::ChunkMalformed)?;
         }
         Ok(())
@@ -165,7 +166,8 @@ impl<T: Config> Pallet<T> {
         let genesis = Self::genesis_hash();
         let hash = attestation_commitment_hash(&genesis, run_id, window, &hot_key, &opening);
         ensure!(hash == committed, Error::<T>::OpeningMismatch);
-        let bytes_max = usize::from(run.settings.incentive.uid_max).div_ceil(8);
+        let settings = Self::current_settings(run_id, &run)?;
+        let bytes_max = usize::from(settings.incentive.uid_max).div_ceil(8);
         ensure!(bitmap.len() <= bytes_max, Error::<T>::BitmapTooLong);
         Validators::<T>::mutate(run_id, index, |validator| {
             if let Some(validator) = validator {
@@ -184,11 +186,11 @@ impl<T: Config> Pallet<T> {
         hash: Hash,
         version: u32,
     ) -> DispatchResult {
-        let run = Self::ensure_score_phase(run_id, window, ScorePhase::Commit)?;
+        Self::ensure_score_phase(run_id, window, ScorePhase::Commit)?;
         let index = Self::permitted_validator(run_id, &hot, window)?;
         let key = (run_id, window, index);
         ensure!(!ScoreCommitments::<T>::contains_key(key), Error::<T>::AlreadyCommitted);
-        Self::ensure_score_version(&run, version)?;
+        Self::ensure_score_version(run_id, window, version)?;
         ScoreCommitments::<T>::insert(key, hash);
         Self::deposit_event(Event::ScoresCommitted { run: run_id, window, index, hash });
         Ok(())
@@ -207,7 +209,7 @@ impl<T: Config> Pallet<T> {
         let key = (run_id, window, index);
         let committed = ScoreCommitments::<T>::get(key).ok_or(Error::<T>::NotCommitted)?;
         ensure!(!ScoreReveals::<T>::contains_key(key), Error::<T>::AlreadyRevealed);
-        Self::ensure_score_version(&run, version)?;
+        Self::ensure_score_version(run_id, window, version)?;
         let hash = score_commitment_hash(
             &Self::genesis_hash(),
             run_id,
@@ -226,16 +228,19 @@ impl<T: Config> Pallet<T> {
         Ok(())
     }
 
-    fn ensure_score_version(run: &RunOf<T>, version: u32) -> Result<(), Error<T>> {
-        let expected = run.settings.incentive.score_version;
-        ensure!(version == expected, Error::<T>::ScoreVersionWrong);
+    /// Scores of a window are measured in the way that was in force in it.
+    fn ensure_score_version(run: RunId, window: Window, version: u32) -> Result<(), Error<T>> {
+        let settings = Self::settings_of(run, window).ok_or(Error::<T>::Internal)?;
+        ensure!(version == settings.incentive.score_version, Error::<T>::ScoreVersionWrong);
         Ok(())
     }
 
     /// The run, if `window` is the current one and in `phase`.
     fn ensure_phase(run_id: RunId, window: Window, phase: Phase) -> Result<RunOf<T>, Error<T>> {
         let (run, moment) = Self::open_run(run_id)?;
+        ensure!(!is_paused(&run), Error::<T>::RunPaused);
         ensure!(moment.window == window, Error::<T>::WrongWindow);
+        ensure!(Self::is_opened(&run, window), Error::<T>::WindowNotOpen);
         ensure!(moment.phase == phase, Error::<T>::WrongPhase);
         Ok(run)
     }
@@ -248,14 +253,14 @@ impl<T: Config> Pallet<T> {
     ) -> Result<RunOf<T>, Error<T>> {
         let (run, moment) = Self::open_run(run_id)?;
         ensure!(moment.window.checked_sub(1) == Some(window), Error::<T>::WrongWindow);
+        ensure!(Self::is_opened(&run, window), Error::<T>::WindowNotOpen);
         ensure!(moment.score_phase == phase, Error::<T>::WrongPhase);
         Ok(run)
     }
 
     fn open_run(run_id: RunId) -> Result<(RunOf<T>, Moment), Error<T>> {
         let run = Runs::<T>::get(run_id).ok_or(Error::<T>::RunUnknown)?;
-        let moment =
-            phase_at(&run.settings.schedule, Self::now()).ok_or(Error::<T>::RunNotStarted)?;
+        let moment = phase_at(&run.schedule, Self::now()).ok_or(Error::<T>::RunNotStarted)?;
         Ok((run, moment))
     }
 

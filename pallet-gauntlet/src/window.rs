@@ -1,68 +1,45 @@
-//! Does the work of `on_initialize` at a window's boundaries: opens it, draws up its permits, draws the challenge, fixes the accepted set.
+//! Does the work of a window's boundaries: opens it, draws the challenge, fixes the accepted set.
 
 use alloc::vec::Vec;
 
 use frame_support::{
+    defensive,
     traits::{Get, Randomness},
     weights::Weight,
     BoundedVec,
 };
-use frame_system::pallet_prelude::BlockNumberFor;
 use protocol::{
     accept::bitmap_of,
     books::{self, permits, takes_part, Acceptance, Attested, Permit, Revealed, Staked, Voter},
     seed::{challenge_seed, window_seed},
-    window::phase_at,
     Hash, RunId, Window,
 };
-use sp_runtime::SaturatedConversion;
 
 use crate::{
-    AcceptedSet, Attestation, Attestations, Bitmap, Config, Event, Miners, Pallet, PendingSettings,
-    PermitList, Permits, Reveals, RunOf, RunStatus, Runs, Validators, WeightInfo, WindowRecord,
-    WindowStatus, Windows,
+    lifecycle::is_paused, AcceptedSet, Attestation, Attestations, Bitmap, Config, Event, Miners,
+    Pallet, PermitList, Permits, Reveals, RunOf, RunStatus, Runs, Validators, WeightInfo,
+    WindowRecord, WindowStatus, Windows,
 };
 
 impl<T: Config> Pallet<T> {
-    /// Looks at every run, of which there are few, and does the work of the boundary that the block is, if any.
-    pub(crate) fn do_boundaries(now: BlockNumberFor<T>) -> Weight {
-        let block: u32 = now.saturated_into();
-        let randomness = Self::randomness();
-        let runs: Vec<_> = Runs::<T>::iter().collect();
-        let mut weight = T::WeightInfo::look_at_runs(T::RunsMax::get());
-        for (run_id, run) in runs {
-            let Some(moment) = phase_at(&run.settings.schedule, block) else {
-                continue;
-            };
-            let (challenge, attest_end) =
-                (run.settings.schedule.challenge_offset(), run.settings.schedule.attest_end);
-            weight = weight.saturating_add(match moment.offset {
-                0 => Self::open_window(run_id, run, moment.window, &randomness),
-                offset if offset == challenge => {
-                    Self::draw_challenge(run_id, moment.window, &randomness)
-                }
-                offset if offset == attest_end => Self::accept(run_id, &run, moment.window),
-                _ => Weight::zero(),
-            });
-        }
-        weight
-    }
-
     /// The chain's randomness as of the block before.
-    fn randomness() -> Hash {
+    pub(crate) fn randomness() -> Hash {
         T::Randomness::random(&T::PalletId::get().0).0.into()
     }
 
     /// Applies settings that are due and fixes the window's seed.
-    fn open_window(run_id: RunId, mut run: RunOf<T>, window: Window, randomness: &Hash) -> Weight {
-        if let Some(scheduled) =
-            PendingSettings::<T>::get(run_id).filter(|scheduled| scheduled.window <= window)
-        {
-            run.settings = scheduled.settings;
-            PendingSettings::<T>::remove(run_id);
-            Self::deposit_event(Event::SettingsApplied { run: run_id, window });
+    pub(crate) fn open_window(
+        run_id: RunId,
+        mut run: RunOf<T>,
+        window: Window,
+        randomness: &Hash,
+    ) -> Weight {
+        Self::apply_settings(run_id, &mut run, window);
+        Self::begin_pause(run_id, &mut run, window);
+        if run.status == RunStatus::Waiting {
+            run.status = RunStatus::Open;
         }
-        run.status = RunStatus::Open;
+        run.window = Some(window);
         let seed = window_seed(randomness, run_id, window, &run.salt_mix);
         let record = WindowRecord {
             seed,
@@ -72,18 +49,22 @@ impl<T: Config> Pallet<T> {
             unavailable: BoundedVec::new(),
             status: WindowStatus::Open,
             minted: 0,
-            settings: run.settings.clone(),
-            excused: false,
+            settings_version: run.settings_version,
+            excused: is_paused(&run),
         };
         Windows::<T>::insert(run_id, window, record);
-        Self::snapshot_permits(run_id, window, run.settings.incentive.permits_max);
+        Self::snapshot_permits(run_id, window, &run);
         Runs::<T>::insert(run_id, run);
+        // The oldest window may have become old enough to be removed.
+        Self::enqueue(run_id);
         Self::deposit_event(Event::WindowOpened { run: run_id, window, seed });
         T::WeightInfo::open_window()
     }
 
     /// Draws up the window's permits from the stakes of this block.
-    fn snapshot_permits(run_id: RunId, window: Window, permits_max: u16) {
+    fn snapshot_permits(run_id: RunId, window: Window, run: &RunOf<T>) {
+        let settings = Self::current_settings(run_id, run);
+        let permits_max = settings.map_or(0, |settings| settings.incentive.permits_max);
         let rows: Vec<Staked> = Validators::<T>::iter_prefix(run_id)
             .map(|(index, validator)| Staked {
                 index,
@@ -107,7 +88,7 @@ impl<T: Config> Pallet<T> {
     }
 
     /// Draws the seed of the challenged chunks from what the block behind the commit phase decided.
-    fn draw_challenge(run_id: RunId, window: Window, randomness: &Hash) -> Weight {
+    pub(crate) fn draw_challenge(run_id: RunId, window: Window, randomness: &Hash) -> Weight {
         Windows::<T>::mutate(run_id, window, |record| {
             if let Some(record) = record {
                 record.challenge_seed = Some(challenge_seed(&record.seed, randomness));
@@ -119,9 +100,10 @@ impl<T: Config> Pallet<T> {
     /// Fixes state root and accepted set from the attestations.
     ///
     /// The standings are those of the last settlement written by now.
-    pub(crate) fn accept(run_id: RunId, run: &RunOf<T>, window: Window) -> Weight {
-        let Some(mut record) = Windows::<T>::get(run_id, window) else {
-            frame_support::defensive!("a window without a record");
+    pub(crate) fn accept(run_id: RunId, window: Window) -> Weight {
+        let found = Windows::<T>::get(run_id, window).zip(Self::settings_of(run_id, window));
+        let Some((mut record, settings)) = found else {
+            defensive!("a window without a record or settings");
             return T::WeightInfo::accept(0, 0);
         };
         let rows = Self::attestation_rows(run_id, window);
@@ -132,10 +114,17 @@ impl<T: Config> Pallet<T> {
             window,
             &voters,
             &revealed,
-            &run.settings.incentive,
-            &run.settings.training.genesis_state_root,
+            &settings.incentive,
+            &settings.training.genesis_state_root,
         );
 
+        if !accepted.is_empty() {
+            Runs::<T>::mutate(run_id, |run| {
+                if let Some(run) = run {
+                    run.active_window = window;
+                }
+            });
+        }
         record.state_root = state_root;
         record.accepted = AcceptedSet::truncate_from(accepted.clone());
         record.unavailable = Bitmap::truncate_from(bitmap_of(&unavailable));

@@ -230,8 +230,14 @@ pub struct Facts<'a> {
     pub unavailable: &'a [u8],
     /// The chain itself stalled or was paused in the window: nobody is blamed for it.
     pub excused: bool,
-    /// The seed of the next window, which draws who evaluates whom.
-    pub scored_seed: Hash,
+    /// Draws who evaluates whom, see [`scoring_seed`]; without it nobody evaluates anybody.
+    pub scoring_seed: Option<Hash>,
+}
+
+/// The seed of a window's scoring: the seed of the window after it, in whose blocks it is scored. After a run's last window
+/// there is none; then its own challenge's seed, which nobody knew either when it could commit.
+pub fn scoring_seed(next_seed: Option<Hash>, challenge_seed: Option<Hash>) -> Option<Hash> {
+    next_seed.or(challenge_seed)
 }
 
 /// Who evaluates whom, of the miners `uids` that revealed in a window.
@@ -254,7 +260,7 @@ pub fn settlement_input(
         miners.iter().map(|row| (row.uid, row.registered_window)).collect();
     arrivals.sort_unstable();
     let permits: Vec<Permit> = facts.voters.iter().map(|row| (row.index, row.stake)).collect();
-    let draw = draw(&facts.scored_seed, &permits, facts.revealed, incentive);
+    let draw = facts.scoring_seed.map(|seed| draw(&seed, &permits, facts.revealed, incentive));
     let (attestations, permitted_stake) = attestations_of(facts.voters);
     let decided = decided(&attestations, permitted_stake, facts.revealed.iter().copied());
     let worth = |voter: &Voter<'_>| {
@@ -273,7 +279,7 @@ pub fn settlement_input(
                 stake: voter.stake,
                 present: row.evaluations.is_some(),
                 attested: worth(voter),
-                drawn: draw.of(row.index),
+                drawn: draw.as_ref().map(|draw| draw.of(row.index)).unwrap_or_default(),
                 evaluations: row.evaluations.unwrap_or_default(),
                 bonds: bonds_in_force(row.registered_window, row.bonds, &arrivals),
             })

@@ -21,8 +21,6 @@ pub enum VoidReason {
     EmissionParts,
     /// The chain was too busy to settle it in time.
     TooLate,
-    /// A block cannot hold the computation.
-    TooLarge,
 }
 
 /// Events of this index and above concern the money behind validators and proofs of faults; the clients read their storage.
@@ -161,65 +159,103 @@ pub enum GauntletEvent {
         run: RunId,
         window: Window,
     },
-    AttestationCommitted {
-        run: RunId,
-        window: Window,
-        index: ValidatorIndex,
-        hash: Hash,
-    },
-    #[codec(index = 40)]
     MinerLeaving {
         run: RunId,
         uid: Uid,
         last_window: Window,
     },
-    #[codec(index = 41)]
     MinerDisplaced {
         run: RunId,
         uid: Uid,
         value: Q32,
     },
-    #[codec(index = 42)]
     MinerEvicted {
         run: RunId,
         uid: Uid,
     },
-    #[codec(index = 43)]
     BondReturned {
         run: RunId,
         uid: Uid,
         cold: AccountBytes,
         amount: Planck,
     },
-    #[codec(index = 44)]
     HotKeyRotating {
         run: RunId,
         seat: Seat,
         hot: AccountBytes,
         window: Window,
     },
-    #[codec(index = 45)]
     HotKeyRotated {
         run: RunId,
         seat: Seat,
         hot: AccountBytes,
     },
-    #[codec(index = 46)]
     ColdOffered {
         run: RunId,
         seat: Seat,
         to: AccountBytes,
         window: Window,
     },
-    #[codec(index = 47)]
     ColdOfferCancelled {
         run: RunId,
         seat: Seat,
     },
-    #[codec(index = 48)]
     ColdHandedOver {
         run: RunId,
         seat: Seat,
         cold: AccountBytes,
+    },
+    #[codec(index = 31)]
+    SettingsCancelled {
+        run: RunId,
+    },
+    #[codec(index = 32)]
+    RunPauseAnnounced {
+        run: RunId,
+        window: Window,
+    },
+    #[codec(index = 33)]
+    RunPaused {
+        run: RunId,
+        window: Window,
+    },
+    #[codec(index = 34)]
+    RunResumed {
+        run: RunId,
+    },
+    #[codec(index = 35)]
+    RunClosing {
+        run: RunId,
+        last_window: Window,
+    },
+    #[codec(index = 36)]
+    RunClosed {
+        run: RunId,
+    },
+    #[codec(index = 37)]
+    RunReaped {
+        run: RunId,
+    },
+    #[codec(index = 38)]
+    RunOffered {
+        run: RunId,
+        to: AccountBytes,
+        window: Window,
+    },
+    #[codec(index = 39)]
+    RunOfferWithdrawn {
+        run: RunId,
+    },
+    #[codec(index = 40)]
+    RunHandedOver {
+        run: RunId,
+        owner: AccountBytes,
+    },
+    #[codec(index = 41)]
+    AttestationCommitted {
+        run: RunId,
+        window: Window,
+        index: ValidatorIndex,
+        hash: Hash,
     },
 }

@@ -296,9 +296,12 @@ async fn refusals_have_the_pallets_names_and_change_nothing() {
 
     let early = story.commit("Bob", 0, &opening);
     assert_eq!(name_of(story.hot("Bob", early)), "Gauntlet::RunNotStarted", "before window 0");
-    assert_eq!(name_of(story.chain.execute(&key("Bob"), register("Bob"))), "Gauntlet::HotKeyTaken");
     assert_eq!(
-        name_of(story.chain.execute(&key("Ferdie"), register("Ferdie"))),
+        name_of(story.chain.execute(&key("Bob"), register(&story.genesis, "Bob"))),
+        "Gauntlet::HotKeyTaken"
+    );
+    assert_eq!(
+        name_of(story.chain.execute(&key("Ferdie"), register(&story.genesis, "Ferdie"))),
         "Runtime::Token(FundsUnavailable)"
     );
     let miners = story.chain.miners(RUN, None).await.unwrap();
@@ -426,6 +429,13 @@ fn every_call_is_in_the_metadata_with_these_arguments() {
         (Call::OfferCold { run, seat, to: id }, &["run", "seat", "to"]),
         (Call::AcceptCold { run, seat }, &["run", "seat"]),
         (Call::CancelCold { run, seat }, &["run", "seat"]),
+        (Call::PauseRun { run }, &["run"]),
+        (Call::ResumeRun { run }, &["run"]),
+        (Call::CloseRun { run }, &["run"]),
+        (Call::ReapRun { run, rows: 1 }, &["run", "rows"]),
+        (Call::OfferRun { run, to: None }, &["run", "to"]),
+        (Call::AcceptRun { run }, &["run"]),
+        (Call::CancelParams { run }, &["run"]),
         (Call::ReportCopy { run, commitments: [(0, 0, 0); 2], index: 0, chunks: Box::new([chunk.clone(), chunk]) }, &["run", "commitments", "index", "chunks"]),
     ];
     let pallet = metadata.pallet_by_name("Gauntlet").unwrap();
@@ -469,7 +479,7 @@ fn every_event_decodes_by_the_metadata() {
         GauntletEvent::MinerScored { run, window, uid, own: None, random: Some(share), standing_value: share, share, paid: 1 },
         GauntletEvent::ValidatorPaid { run, window, index, agreement: share, paid: 1 },
         GauntletEvent::WindowSettled { run, window, minted: 1, owner: 2, miners: 3, validators: 4, carried: 5 },
-        GauntletEvent::WindowVoid { run, window, error: VoidReason::TooLarge },
+        GauntletEvent::WindowVoid { run, window, error: VoidReason::TooLate },
         GauntletEvent::Claimed { run, account, amount },
         GauntletEvent::SettingsScheduled { run, window },
         GauntletEvent::SettingsApplied { run, window },
@@ -482,6 +492,17 @@ fn every_event_decodes_by_the_metadata() {
         GauntletEvent::ColdOffered { run, seat, to: cold, window },
         GauntletEvent::ColdOfferCancelled { run, seat },
         GauntletEvent::ColdHandedOver { run, seat, cold },
+        GauntletEvent::SettingsCancelled { run },
+        GauntletEvent::RunPauseAnnounced { run, window },
+        GauntletEvent::RunPaused { run, window },
+        GauntletEvent::RunResumed { run },
+        GauntletEvent::RunClosing { run, last_window: window },
+        GauntletEvent::RunClosed { run },
+        GauntletEvent::RunReaped { run },
+        GauntletEvent::RunOffered { run, to: id, window },
+        GauntletEvent::RunOfferWithdrawn { run },
+        GauntletEvent::RunHandedOver { run, owner },
+        GauntletEvent::AttestationCommitted { run, window, index, hash },
     ];
     let pallet = metadata.pallet_by_name("Gauntlet").unwrap();
     let variants = pallet.event_variants().unwrap();
@@ -519,7 +540,9 @@ fn the_fakes_refusals_and_the_storage_of_the_reads_are_in_the_metadata() {
         "EmissionSumWrong",
         "LayoutInvalid",
         "StartsInThePast",
+        "StartsTooLate",
         "SettingImmutable",
+        "ChangeTooLarge",
         "NotOwner",
         "HotKeyTaken",
         "NoFreeSlot",
@@ -545,9 +568,21 @@ fn the_fakes_refusals_and_the_storage_of_the_reads_are_in_the_metadata() {
         "ChunkMalformed",
         "CopiedPayload",
         "BitmapTooLong",
-        "AlreadyAttested",
+        "NoPermit",
+        "ScoreVersionWrong",
         "NothingClaimable",
         "Internal",
+        "ChallengeNotDrawn",
+        "HotKeyProofInvalid",
+        "PeerProofInvalid",
+        "PriceTooHigh",
+        "CoolingOff",
+        "LeavingAlready",
+        "NotIdle",
+        "NoBond",
+        "BondNotDue",
+        "NotOffered",
+        "OfferNotDue",
     ];
     // From 100 on are those of calls that the fake does not know.
     let errors = errors.iter().filter(|error| error.index < 100);

@@ -1,7 +1,7 @@
 //! Hot keys rotate, seats go from one cold key to another.
 
 use frame_support::{assert_noop, assert_ok};
-use protocol::{consent::Role, entry::Seat, window::Phase};
+use protocol::{consent::Role, entry::Seat, settings::SCORE_VERSION, window::Phase};
 
 use crate::{mock::*, *};
 
@@ -66,10 +66,10 @@ fn a_validator_s_hot_key_rotates_between_two_windows() {
         roll_to_window(1);
         let hash = score_hash(0, 9, &evaluations(1), [9; 32]);
         assert_noop!(
-            Gauntlet::do_commit_scores(validator_hot(0), 0, 0, hash),
+            Gauntlet::do_commit_scores(validator_hot(0), 0, 0, hash, SCORE_VERSION),
             Error::<Test>::ValidatorUnknown
         );
-        assert_ok!(Gauntlet::do_commit_scores(validator_hot(9), 0, 0, hash));
+        assert_ok!(Gauntlet::do_commit_scores(validator_hot(9), 0, 0, hash, SCORE_VERSION));
         roll_to(System::block_number() + 8);
         reveal_scores(0, 9, &evaluations(1));
         roll_to_settlement(0);
@@ -119,7 +119,7 @@ fn a_seat_goes_to_another_cold_key_after_a_delay_with_what_is_held_for_it() {
         ] {
             let new = account(70);
             let accept = |who| Gauntlet::accept_cold(origin(who), 0, seat);
-            let window = Gauntlet::metagraph(0).unwrap().window.unwrap_or(0);
+            let window = Gauntlet::metagraph(0, 0).unwrap().window.unwrap_or(0);
             assert_noop!(
                 Gauntlet::offer_cold(origin(new.clone()), 0, seat, new.clone()),
                 Error::<Test>::NotColdKey

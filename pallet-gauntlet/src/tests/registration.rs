@@ -241,7 +241,7 @@ fn a_full_list_of_changes_passes_on_to_the_next_window() {
 }
 
 /// A peer, and its consent to be announced as that of `hot`.
-fn peer(number: u8, run: RunId, hot: &AccountId) -> (PeerId, PeerProof) {
+pub(super) fn peer(number: u8, run: RunId, hot: &AccountId) -> (PeerId, PeerProof) {
     let key = ed25519::Pair::from_seed(&[number; 32]);
     let peer_id = [&[0, 36, 8, 1, 18, 32], &key.public().0[..]].concat();
     let message = peer_consent(&Gauntlet::genesis_hash(), run, &account_bytes(hot));
@@ -286,8 +286,8 @@ fn settings_change_at_a_boundary_after_the_delay() {
     ExtBuilder::default().build_and_execute(|| {
         roll_to_phase(0, Phase::Reveal);
         let mut changed = settings();
-        changed.incentive.accepted_max = 7;
-        changed.emission.per_window = 5 * UNIT;
+        changed.incentive.accepted_max = 12;
+        changed.emission.per_window = 50 * UNIT;
         assert_noop!(
             Gauntlet::set_params(origin(miner_cold(0)), 0, changed.clone().into()),
             Error::<Test>::NotOwner
@@ -295,17 +295,17 @@ fn settings_change_at_a_boundary_after_the_delay() {
         assert_ok!(Gauntlet::set_params(origin(owner()), 0, changed.clone().into()));
         System::assert_last_event(Event::SettingsScheduled { run: 0, window: 2 }.into());
         roll_to_phase(1, Phase::Apply);
-        assert_eq!(run().settings, settings());
+        assert_eq!(settings_now(), settings());
         roll_to_window(2);
         assert!(events().contains(&Event::SettingsApplied { run: 0, window: 2 }));
-        assert_eq!(run().settings, changed);
-        assert_eq!(record(1).settings, settings());
-        assert_eq!(record(2).settings, changed);
+        assert_eq!(settings_now(), changed);
+        assert_eq!(settings_of(1), settings());
+        assert_eq!(settings_of(2), changed);
         // Window 1 is settled in window 2, under its own settings.
         roll_to_settlement(1);
         assert_eq!(record(1).minted, 100 * UNIT);
         roll_to_settlement(2);
-        assert_eq!(record(2).minted, 5 * UNIT);
+        assert_eq!(record(2).minted, 50 * UNIT);
     });
 }
 

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use node_client::chain::{GauntletEvent, MinerInfo, ValidatorInfo};
 use protocol::{
-    books::{bonds_after, settlement_inputs, takes_part, MinerRow, ValidatorRow},
+    books::{
+        bonds_after, scoring_seed, settlement_input, takes_part, Facts, MinerRow, ValidatorRow,
+    },
     commitment::score_commitment_hash,
     consensus::{emission_at, pay, settle, split_emission, EmissionSplit, Outcome, Standing},
     fixed::Q32,
@@ -79,7 +81,7 @@ impl Replay {
             revealed: &revealed,
             unavailable: &record.unavailable,
             excused: record.excused,
-            scored_seed: next.context("the window after is not there")?.seed,
+            scoring_seed: scoring_seed(next.map(|next| next.seed), record.challenge_seed),
         };
         let incentive = &record.settings.incentive;
         let input = settlement_input(window, miner_rows, validator_rows, facts, incentive);

@@ -135,11 +135,11 @@ impl Score {
         if heads.now().number >= last {
             miss!("it is too late to measure");
         }
-        let seed_of = |window| async move {
-            let record = chain.window(*run, window, None).await?;
-            Ok::<_, crate::Error>(record.context("the chain does not know the window")?.seed)
-        };
-        let (trained, scored) = (seed_of(window).await?, seed_of(window + 1).await?);
+        let record = chain.window(*run, window, None).await?;
+        let record = record.context("the chain does not know the window")?;
+        let next = chain.window(*run, window + 1, None).await?.map(|next| next.seed);
+        let scored = books::scoring_seed(next, record.challenge_seed);
+        let (trained, scored) = (record.seed, scored.context("nothing says whom to measure")?);
         let reveals = chain.reveals(*run, window, None).await?;
         let miners = chain.miners(*run, None).await?;
         let uids: Vec<Uid> = reveals.iter().map(|reveal| reveal.uid).collect();

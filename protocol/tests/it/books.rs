@@ -146,7 +146,7 @@ fn inputs_are_of_who_takes_part_in_order() {
         revealed: &[1, 3, 9],
         unavailable: &bitmap_of(&[9]),
         excused: false,
-        scored_seed: [7; 32],
+        scoring_seed: Some([7; 32]),
     };
     let incentive = Incentive { waiver_windows: 0, ..Settings::example().incentive };
     let input = settlement_input(5, miners.clone(), validators.clone(), facts, &incentive);
@@ -199,7 +199,7 @@ fn a_reused_slot_inherits_no_bond() {
         revealed: &[0, 1, 2],
         unavailable: &[],
         excused: false,
-        scored_seed: [0; 32],
+        scoring_seed: None,
     };
     let incentive = Settings::example().incentive;
     let input = settlement_input(5, miners, validators, facts, &incentive);

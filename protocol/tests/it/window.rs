@@ -141,7 +141,7 @@ fn settings_out_of_range_are_named_with_their_value() {
             s.incentive.uid_max = 1_500;
             s.incentive.evaluators_per_miner = 1;
             s.incentive.challenge_chunks = 4;
-            s.schedule.reveal_end = s.schedule.commit_end + 1;
+            s.schedule.reveal_end = s.schedule.commit_end + 2;
         }),
         ("evaluation_quorum_ppm", |s| s.incentive.evaluation_quorum_ppm = 0),
         ("missed_penalty_ppm", |s| s.incentive.missed_penalty_ppm = 1_000_001),

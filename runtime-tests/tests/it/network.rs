@@ -125,6 +125,8 @@ pub(crate) fn settings() -> Settings {
     settings.training.genesis_state_root = Model::genesis().root();
     settings.training.keep = KEEP;
     settings.incentive.claim_delay_windows = 1;
+    // Pay is whole from the first window on.
+    settings.incentive.trust_windows = 0;
     settings
 }
 

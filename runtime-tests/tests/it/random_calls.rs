@@ -105,8 +105,9 @@ fn draw_call(draws: &mut Draws, updates: &[Update]) -> (AccountId, Call<Runtime>
             let uids: Vec<Uid> = (0..8).filter(|_| !draws.one_in(8)).collect();
             let root = if draws.one_in(10) { [9; 32] } else { Model::genesis().root() };
             let hot = validator_hot(validator);
-            let [commit, _] = attest_calls(window, &hot, &uids, root);
-            (hot, commit)
+            let [commit, reveal] = attest_calls(window, &hot, &uids, root);
+            let call = if draws.one_in(2) { commit } else { reveal };
+            (hot, call)
         }
         32..=35 => {
             let hot = validator_hot(validator);

@@ -637,7 +637,10 @@ impl Run {
             revealed: &revealed,
             unavailable: &rows.info.unavailable,
             excused: rows.info.excused,
-            scored_seed: next.ok_or(ConsensusError::Overflow("window"))?.info.seed,
+            scoring_seed: books::scoring_seed(
+                next.map(|next| next.info.seed),
+                rows.info.challenge_seed,
+            ),
         };
         let settings = &rows.info.settings;
         let incentive = &settings.incentive;

@@ -11,8 +11,8 @@ use node_client::chain::{
 };
 use pallet_gauntlet::{
     account_bytes, Announcements, AttestationCommitments, Attestations, Claims, Commitments,
-    Layouts, Ledgers, Miners, Permits, Reveals, Runs, ScoreCommitments, ScoreReveals, Validators,
-    Windows,
+    Layouts, Ledgers, Miners, Permits, Reveals, RunSettings, Runs, ScoreCommitments, ScoreReveals,
+    Validators, Windows,
 };
 use protocol::{layout::Layout, AccountBytes, Planck, RunId, Window};
 use runtime::{AccountId, Balances, Gauntlet, Runtime, RuntimeCall, RuntimeOrigin};
@@ -76,9 +76,9 @@ pub(super) fn state(
         .collect();
     let mut runs = BTreeMap::new();
     for (id, run) in Runs::<Runtime>::iter() {
-        // What keeps the run's account alive: the fake knows no existential deposit.
+        // What keeps the run's account alive, and what is held: the fake knows no deposits.
         if let Some(balance) = balances.get_mut(&account_bytes(&run.owner)) {
-            *balance += run.foundation;
+            *balance += run.foundation + run.deposit;
         }
         runs.insert(id, run_state(id, windows(id)));
     }
@@ -88,7 +88,7 @@ pub(super) fn state(
 fn run_state(id: RunId, windows: Vec<Window>) -> RunState {
     let info = Runs::<Runtime>::get(id).map(|run| RunInfo {
         owner: account_bytes(&run.owner),
-        settings: run.settings,
+        settings: RunSettings::<Runtime>::get(id, run.settings_version).expect("kept settings"),
         layout: Layout(Layouts::<Runtime>::get(id).expect("a run has a layout").into_inner()),
     });
     let ledger = Ledgers::<Runtime>::get(id).encode();
@@ -154,7 +154,7 @@ fn window_state(run: RunId, window: Window) -> WindowState {
         status: DecodeAll::decode_all(&mut &*record.status.encode())
             .expect("the client reads every status"),
         minted: record.minted,
-        settings: record.settings,
+        settings: RunSettings::<Runtime>::get(run, record.settings_version).expect("kept settings"),
         excused: record.excused,
     });
     let of = (run, window);

@@ -183,6 +183,16 @@ fn run_of(event: &GauntletEvent) -> RunId {
         | ColdOffered { run, .. }
         | ColdOfferCancelled { run, .. }
         | ColdHandedOver { run, .. }
+        | SettingsCancelled { run }
+        | RunPauseAnnounced { run, .. }
+        | RunPaused { run, .. }
+        | RunResumed { run }
+        | RunClosing { run, .. }
+        | RunClosed { run }
+        | RunReaped { run }
+        | RunOffered { run, .. }
+        | RunOfferWithdrawn { run }
+        | RunHandedOver { run, .. }
         | AttestationCommitted { run, .. } => *run,
     }
 }
