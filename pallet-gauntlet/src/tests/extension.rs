@@ -17,7 +17,6 @@ use super::registration::peer;
 use crate::{
     extension::{work_of, CheckWindowWork, WorkKind, ORDINARY_PRIORITY_MAX, WORK_PRIORITY},
     mock::*,
-    tests::registration::peer,
     *,
 };
 
