@@ -10,6 +10,7 @@ use frame_system::{EnsureRoot, EnsureSigned};
 use protocol::{
     commitment::{commitment_hash, score_commitment_hash, Opening},
     consensus::Evaluation,
+    emission::Halving,
     layout::{kept, Layout, CHUNK_LEN},
     merkle,
     settings::Settings,
@@ -20,7 +21,11 @@ use protocol::{
 use sp_core::H256;
 use sp_runtime::{traits::IdentityLookup, AccountId32, BuildStorage};
 
-use crate::{self as pallet_gauntlet, *};
+use crate::{
+    self as pallet_gauntlet,
+    emission_schedule::{EmissionSchedule, HalvingMint, Pot},
+    *,
+};
 
 pub(crate) type AccountId = AccountId32;
 type Block = frame_system::mocking::MockBlockU32<Test>;
@@ -78,12 +83,66 @@ impl pallet_balances::Config for Test {
     type RuntimeHoldReason = RuntimeHoldReason;
 }
 
+/// Where the emission of a test comes from.
+#[derive(Clone, Copy)]
+pub(crate) enum Source {
+    /// [`Schedule`] mints.
+    Mint,
+    /// [`sponsor`] gives [`PER_BLOCK`] a block.
+    Pot,
+    /// Nothing.
+    Nothing,
+}
+
+/// What a block gives, so that a window of the example gives 100 UNIT.
+pub(crate) const PER_BLOCK: Planck = 5 * UNIT;
+
+parameter_types! {
+    pub(crate) static EmissionOf: Source = Source::Mint;
+    pub(crate) static Schedule: Halving =
+        Halving { start_block: 0, per_block: PER_BLOCK, halving_blocks: 0, cap: 10_000_000 * UNIT };
+    pub PotAccount: AccountId = account(90);
+    pub const PotPerBlock: Planck = PER_BLOCK;
+}
+
+type Mint = HalvingMint<Balances, Schedule>;
+type TestPot = Pot<Balances, PotAccount, PotPerBlock>;
+
+/// The source that [`EmissionOf`] names.
+pub struct TestEmission;
+
+impl EmissionSchedule<AccountId> for TestEmission {
+    fn through(block: u32) -> Planck {
+        match EmissionOf::get() {
+            Source::Mint => <Mint as EmissionSchedule<AccountId>>::through(block),
+            Source::Pot => <TestPot as EmissionSchedule<AccountId>>::through(block),
+            Source::Nothing => <() as EmissionSchedule<AccountId>>::through(block),
+        }
+    }
+
+    fn draw(to: &AccountId, amount: Planck) -> Planck {
+        match EmissionOf::get() {
+            Source::Mint => Mint::draw(to, amount),
+            Source::Pot => TestPot::draw(to, amount),
+            Source::Nothing => <() as EmissionSchedule<AccountId>>::draw(to, amount),
+        }
+    }
+
+    fn give_back(from: &AccountId, amount: Planck) -> Planck {
+        match EmissionOf::get() {
+            Source::Mint => Mint::give_back(from, amount),
+            Source::Pot => TestPot::give_back(from, amount),
+            Source::Nothing => <() as EmissionSchedule<AccountId>>::give_back(from, amount),
+        }
+    }
+}
+
 impl Config for Test {
     type Currency = Balances;
     type RuntimeHoldReason = RuntimeHoldReason;
     type CreateOrigin = EnsureSigned<AccountId>;
     type AdminOrigin = EnsureRoot<AccountId>;
-    type EmissionSource = emission::Mint<Balances>;
+    type Emission = TestEmission;
     type PalletId = GauntletPalletId;
     type RunsMax = ConstU32<4>;
     type HistoryWindows = ConstU64<{ protocol::limits::HISTORY_WINDOWS }>;
@@ -139,11 +198,12 @@ pub(crate) struct ExtBuilder {
     settings: Settings,
     miners: u8,
     validators: u8,
+    weight: u16,
 }
 
 impl Default for ExtBuilder {
     fn default() -> Self {
-        ExtBuilder { settings: settings(), miners: 0, validators: 0 }
+        ExtBuilder { settings: settings(), miners: 0, validators: 0, weight: 1 }
     }
 }
 
@@ -161,11 +221,18 @@ impl ExtBuilder {
         self
     }
 
+    /// Changes run 0's weight; 1 if it is not called.
+    pub(crate) fn weight(mut self, weight: u16) -> Self {
+        self.weight = weight;
+        self
+    }
+
     /// Externalities in block 1, with run 0 created and money for everybody.
     pub(crate) fn build(self) -> sp_io::TestExternalities {
         let mut ext = new_test_ext();
         ext.execute_with(|| {
             assert_eq!(Gauntlet::do_create_run(owner(), self.settings, layout()), Ok(0));
+            assert_eq!(Gauntlet::do_set_run_weight(0, self.weight), Ok(()));
             for number in 0..self.miners {
                 let uid = Gauntlet::do_register_miner(miner_cold(number), 0, miner_hot(number));
                 assert_eq!(uid, Ok(Uid::from(number)));
@@ -200,6 +267,11 @@ pub(crate) fn new_test_ext() -> sp_io::TestExternalities {
     ext
 }
 
+/// What the three groups of run 0 carry together.
+pub(crate) fn carried() -> Planck {
+    ledger().carried().checked_sum().unwrap()
+}
+
 /// Checks every invariant.
 pub(crate) fn check_state() {
     if let Err(error) = Gauntlet::do_try_state() {
@@ -223,6 +295,13 @@ pub(crate) fn roll_to(number: u32) {
         check_state();
         start_block(block + 1);
     }
+}
+
+/// Goes to the next block without checking the invariants, for a test that breaks some on purpose.
+pub(crate) fn next_block() {
+    let block = System::block_number();
+    Gauntlet::on_idle(block, Weight::MAX);
+    start_block(block + 1);
 }
 
 /// Runs to the first block of window `window`.
@@ -428,7 +507,7 @@ pub(crate) fn ledger() -> Ledger {
 
 /// What an account may claim in all.
 pub(crate) fn claimable(account: &AccountId) -> Planck {
-    Claims::<Test>::get(0, account).iter().map(|(_, amount)| amount).sum()
+    Claims::<Test>::get(0, account).iter().map(|claim| claim.amount).sum()
 }
 
 /// What the run's account holds.

@@ -4,7 +4,6 @@ use alloc::vec::Vec;
 
 use codec::{Decode, DecodeWithMemTracking, Encode, MaxEncodedLen};
 use frame_support::{traits::ConstU32, BoundedVec};
-pub use protocol::limits::HISTORY_WINDOWS;
 use protocol::{
     commitment::Opening,
     consensus::{ConsensusError, Evaluation, Standing},
@@ -13,6 +12,10 @@ use protocol::{
     settings::Settings,
     update::CHUNK_BYTES_MAX,
     AccountBytes, BlockNumber, Hash, Planck, Uid, ValidatorIndex, Window,
+};
+pub use protocol::{
+    emission::{Claim, Ledger, Pots, Sponsorship, CLAIMS_MAX, SPONSORS_MAX},
+    limits::HISTORY_WINDOWS,
 };
 use scale_info::TypeInfo;
 
@@ -28,8 +31,8 @@ pub const EVALUATIONS_MAX: u32 = 256;
 pub const CHUNKS_MAX: u32 = 4;
 /// Most validators of a run, so that attestations and scores of a window fit into one block.
 pub const VALIDATORS_MAX: u32 = 64;
-/// Windows of pay that an account's claims list apart; see [`crate::Claims`].
-pub const CLAIMS_MAX: u32 = 64;
+/// Claims that one call makes.
+pub const CLAIM_BATCH_MAX: u32 = 64;
 /// Miners that one step of a settlement pays.
 pub const PAGE_LEN: u32 = 64;
 /// Bytes of a libp2p peer id.
@@ -60,8 +63,10 @@ pub type PeerId = BoundedVec<u8, ConstU32<PEER_ID_BYTES_MAX>>;
 /// The multiaddresses of a peer.
 pub type Addresses =
     BoundedVec<BoundedVec<u8, ConstU32<ADDRESS_BYTES_MAX>>, ConstU32<ADDRESSES_MAX>>;
-/// Pay by the window in which it was earned, oldest first.
-pub type ClaimList = BoundedVec<(Window, Planck), ConstU32<CLAIMS_MAX>>;
+/// Pay by the window from which on it can be claimed, oldest first.
+pub type ClaimList = BoundedVec<Claim, ConstU32<CLAIMS_MAX>>;
+/// The sponsors of a run.
+pub type SponsorList<AccountId> = BoundedVec<Sponsorship<AccountId>, ConstU32<SPONSORS_MAX>>;
 
 /// Whether a run has begun.
 #[derive(
@@ -270,7 +275,7 @@ pub enum WindowStatus {
     Settling,
     /// Everybody is paid.
     Settled,
-    /// Nobody was paid, the pot was carried.
+    /// Nobody was paid, all of it was carried.
     Void,
 }
 
@@ -299,8 +304,12 @@ pub struct WindowRecord {
     pub unavailable: Bitmap,
     /// How far the window has come.
     pub status: WindowStatus,
-    /// What its settlement minted.
+    /// What it may have of the chain's emission: the run's part of its blocks. Known when the next window opens.
+    pub budget: Planck,
+    /// What the emission gave of that: less only if its source is empty. Known when its settlement begins.
     pub minted: Planck,
+    /// What the run's sponsors gave. Known when its settlement begins.
+    pub funded: Planck,
     /// The settings in force, from opening to settlement.
     pub settings: Settings,
 }
@@ -406,33 +415,6 @@ pub struct ScoreReveal {
     pub salt: Hash,
 }
 
-/// Where every unit of a run's emission is: `minted = paid + claimable + carried + burned`, exactly.
-#[derive(
-    Encode,
-    Decode,
-    DecodeWithMemTracking,
-    TypeInfo,
-    MaxEncodedLen,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    Debug,
-    Default
-)]
-pub struct Ledger {
-    /// Put into the run's account by the emission source.
-    pub minted: Planck,
-    /// Transferred out by `claim`.
-    pub paid: Planck,
-    /// Owed to the accounts in [`crate::Claims`].
-    pub claimable: Planck,
-    /// Owed to nobody; part of the next window's pot.
-    pub carried: Planck,
-    /// Destroyed; 0 until slashing reaches unclaimed pay.
-    pub burned: Planck,
-}
-
 /// Settings that will replace a run's.
 #[derive(
     Encode,
@@ -494,12 +476,10 @@ pub struct Settlement<AccountId> {
     pub window: Window,
     /// What to do next.
     pub stage: Stage,
-    /// What the emission source gave.
-    pub minted: Planck,
-    /// What the owner was credited.
-    pub owner_paid: Planck,
-    /// What miners were credited so far.
-    pub miners_paid: Planck,
+    /// The first window in which the pay can be claimed.
+    pub due: Window,
+    /// What was credited so far.
+    pub paid: Pots,
     /// What is to be written for the validators.
     pub validators: BoundedVec<ValidatorPay<AccountId>, ConstU32<VALIDATORS_MAX>>,
 }

@@ -40,6 +40,10 @@ pub trait WeightInfo {
     fn reveal_scores(e: u32) -> Weight;
     /// The weight of the call `claim`.
     fn claim() -> Weight;
+    /// The weight of the call `set_run_weight`.
+    fn set_run_weight() -> Weight;
+    /// The weight of the call `fund_run`.
+    fn fund_run() -> Weight;
     /// The weight of the call `set_params`.
     fn set_params() -> Weight;
     /// Reading `r` runs in a hook.
@@ -116,6 +120,12 @@ macro_rules! estimates {
             fn claim() -> Weight {
                 estimate($database, 100, 8_192, 5, 4)
             }
+            fn set_run_weight() -> Weight {
+                estimate($database, 30, 8_192, 2, 1)
+            }
+            fn fund_run() -> Weight {
+                estimate($database, 120, 16_384, 6, 6)
+            }
             fn set_params() -> Weight {
                 estimate($database, 40, 8_192, 1, 1)
             }
@@ -123,7 +133,7 @@ macro_rules! estimates {
                 estimate($database, 5 + 5 * u64::from(r), 1_024 * u64::from(r), 1 + u64::from(r), 0)
             }
             fn open_window() -> Weight {
-                estimate($database, 40, 4_096, 3, 3)
+                estimate($database, 60, 8_192, 6, 6)
             }
             fn draw_challenge() -> Weight {
                 estimate($database, 20, 4_096, 1, 1)
@@ -141,8 +151,8 @@ macro_rules! estimates {
                     $database,
                     200 + 10 * m + 1_000 * v,
                     1_024 * m + 8_192 * v,
-                    8 + 3 * m + 2 * v,
-                    6 + pages,
+                    12 + 3 * m + 2 * v,
+                    11 + pages,
                 )
             }
             fn settle_match(p: u32) -> Weight {

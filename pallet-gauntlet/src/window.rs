@@ -53,6 +53,7 @@ impl<T: Config> Pallet<T> {
             Self::deposit_event(Event::SettingsApplied { run: run_id, window });
         }
         run.status = RunStatus::Open;
+        Self::end_budget(run_id, window);
         let seed = window_seed(parent, run_id, window, &run.salt_mix);
         let record = WindowRecord {
             seed,
@@ -61,7 +62,9 @@ impl<T: Config> Pallet<T> {
             accepted: BoundedVec::new(),
             unavailable: BoundedVec::new(),
             status: WindowStatus::Open,
+            budget: 0,
             minted: 0,
+            funded: 0,
             settings: run.settings.clone(),
         };
         Windows::<T>::insert(run_id, window, record);
@@ -72,12 +75,23 @@ impl<T: Config> Pallet<T> {
 
     /// Draws the seed of the challenged chunks from the hash of the commit phase's last block.
     fn draw_challenge(run_id: RunId, window: Window, parent: &Hash) -> Weight {
-        Windows::<T>::mutate(run_id, window, |record| {
-            if let Some(record) = record {
-                record.challenge_seed = Some(challenge_seed(&record.seed, parent));
-            }
+        Self::change_record(run_id, window, |record| {
+            record.challenge_seed = Some(challenge_seed(&record.seed, parent));
         });
         T::WeightInfo::draw_challenge()
+    }
+
+    /// Changes what the chain fixed in a window, if it is still kept.
+    pub(crate) fn change_record(
+        run_id: RunId,
+        window: Window,
+        change: impl FnOnce(&mut WindowRecord),
+    ) {
+        Windows::<T>::mutate(run_id, window, |record| {
+            if let Some(record) = record {
+                change(record);
+            }
+        });
     }
 
     /// Fixes state root and accepted set from the attestations.

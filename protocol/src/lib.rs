@@ -90,6 +90,8 @@ pub mod rating;
 
 pub mod consensus;
 
+pub mod emission;
+
 pub mod books;
 
 pub use ids::{AccountBytes, BlockNumber, Hash, Planck, RunId, Uid, ValidatorIndex, Window};

@@ -15,6 +15,7 @@ use frame_system::{
     limits::{BlockLength, BlockWeights},
     EnsureRoot, EnsureSigned,
 };
+use pallet_gauntlet::emission_schedule::{Halving, HalvingMint};
 use pallet_transaction_payment::{ConstFeeMultiplier, FungibleAdapter, Multiplier};
 use sp_consensus_aura::sr25519::AuthorityId as AuraId;
 use sp_runtime::{traits::One, Perbill};
@@ -23,7 +24,7 @@ use sp_version::RuntimeVersion;
 use crate::{
     AccountId, Aura, Balance, Balances, Block, BlockNumber, Hash, Nonce, OriginCaller, PalletInfo,
     Runtime, RuntimeCall, RuntimeEvent, RuntimeFreezeReason, RuntimeHoldReason, RuntimeOrigin,
-    RuntimeTask, System, EXISTENTIAL_DEPOSIT, SLOT_MILLIS, SS58_PREFIX, VERSION,
+    RuntimeTask, System, EXISTENTIAL_DEPOSIT, SLOT_MILLIS, SS58_PREFIX, UNIT, VERSION,
 };
 
 /// The part of a block that ordinary transactions may fill; the rest is left to the chain's own work.
@@ -52,6 +53,14 @@ parameter_types! {
     pub const Ss58Prefix: u8 = SS58_PREFIX;
     /// Derives the account of each run.
     pub const GauntletPalletId: PalletId = PalletId(*b"gauntlet");
+    /// What all runs together are given: a quarter of a UNIT a block (10,800 a day), halved every 63,072,000 blocks (four
+    /// years of 2 seconds each), which comes to 31,536,000 UNIT; it ends at the cap, some 39 years from the first block.
+    pub const EmissionSchedule: Halving = Halving {
+        start_block: 0,
+        per_block: UNIT / 4,
+        halving_blocks: 63_072_000,
+        cap: 31_500_000 * UNIT,
+    };
     /// The factor on the weight fee; constant, as nothing here is congested on purpose.
     pub FeeMultiplier: Multiplier = Multiplier::one();
 }
@@ -145,7 +154,7 @@ impl pallet_gauntlet::Config for Runtime {
     // Anybody may start a run and then owns it.
     type CreateOrigin = EnsureSigned<AccountId>;
     type AdminOrigin = EnsureRoot<AccountId>;
-    type EmissionSource = pallet_gauntlet::emission::Mint<Balances>;
+    type Emission = HalvingMint<Balances, EmissionSchedule>;
     type PalletId = GauntletPalletId;
     // Every block looks at each run.
     type RunsMax = ConstU32<16>;

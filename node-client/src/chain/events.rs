@@ -2,7 +2,9 @@
 //! from the chain's bytes as they are; the metadata test of `runtime-tests` fails when the pallet's shape changes.
 
 use codec::{Decode, Encode};
-use protocol::{fixed::Q32, AccountBytes, Hash, Planck, RunId, Uid, ValidatorIndex, Window};
+use protocol::{
+    emission::Pots, fixed::Q32, AccountBytes, Hash, Planck, RunId, Uid, ValidatorIndex, Window,
+};
 
 /// Why a window is void, in the pallet's order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
@@ -130,15 +132,16 @@ pub enum GauntletEvent {
         run: RunId,
         window: Window,
         minted: Planck,
-        owner: Planck,
-        miners: Planck,
-        validators: Planck,
-        carried: Planck,
+        funded: Planck,
+        paid: Pots,
+        carried: Pots,
     },
     WindowVoid {
         run: RunId,
         window: Window,
         error: VoidReason,
+        minted: Planck,
+        funded: Planck,
     },
     Claimed {
         run: RunId,
@@ -152,5 +155,20 @@ pub enum GauntletEvent {
     SettingsApplied {
         run: RunId,
         window: Window,
+    },
+    RunWeightSet {
+        run: RunId,
+        weight: u16,
+    },
+    RunFunded {
+        run: RunId,
+        sponsor: AccountBytes,
+        amount: Planck,
+        per_window: Planck,
+    },
+    RunSwept {
+        run: RunId,
+        refunded: Planck,
+        given_back: Planck,
     },
 }

@@ -20,10 +20,9 @@ use subxt_rpcs::{methods::LegacyRpcMethods, RpcClient};
 use tokio::sync::{mpsc, Mutex, RwLock};
 
 use super::{
-    AnnouncementInfo, AttestationInfo, BlockRef, Call, Chain, ChainError, ClaimInfo,
-    CommitmentInfo, FinalizedBlocks, GauntletEvent, Included, Keypair, Ledger, MinerInfo,
-    RevealInfo, RunInfo, ScoreCommitmentInfo, ScoreRevealInfo, SubmitError, ValidatorInfo,
-    WindowInfo,
+    AnnouncementInfo, AttestationInfo, BlockRef, Call, Chain, ChainError, Claim, CommitmentInfo,
+    FinalizedBlocks, GauntletEvent, Included, Keypair, Ledger, MinerInfo, RevealInfo, RunInfo,
+    ScoreCommitmentInfo, ScoreRevealInfo, SubmitError, ValidatorInfo, WindowInfo,
 };
 
 #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
@@ -488,9 +487,9 @@ impl Chain for SubxtChain {
         run: RunId,
         account: AccountBytes,
         at: Option<Hash>,
-    ) -> Result<Vec<ClaimInfo>, ChainError> {
+    ) -> Result<Vec<Claim>, ChainError> {
         let key = subxt::utils::AccountId32(account);
-        let claims = value!(self, at, "claims", claims, Vec<ClaimInfo>, (run, key))?;
+        let claims = value!(self, at, "claims", claims, Vec<Claim>, (run, key))?;
         Ok(claims.unwrap_or_default())
     }
 

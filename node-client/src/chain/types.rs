@@ -1,6 +1,7 @@
 //! Defines what the chain says as plain records: accounts are 32 bytes, amounts planck, the rest types of `protocol`.
 
 use codec::{Compact, Decode, Encode};
+pub use protocol::emission::{Claim, Ledger, Sponsorship};
 use protocol::{
     commitment::{ChunkProof, Opening},
     consensus::{Evaluation, Standing},
@@ -90,7 +91,7 @@ pub enum WindowStatus {
     Settling,
     /// Standings and pay are written.
     Settled,
-    /// Nobody was paid, the pot was carried.
+    /// Nobody was paid, all of it was carried.
     Void,
 }
 
@@ -109,8 +110,12 @@ pub struct WindowInfo {
     pub unavailable: Vec<u8>,
     /// How far it has come.
     pub status: WindowStatus,
-    /// Minted by its settlement, in planck.
+    /// What it may have of the chain's emission, in planck; known when the next window opens.
+    pub budget: Planck,
+    /// What the emission gave it, in planck; known when it is settled.
     pub minted: Planck,
+    /// What the run's sponsors gave it, in planck; known when it is settled.
+    pub funded: Planck,
     /// The settings under which it is settled.
     pub settings: Settings,
 }
@@ -172,30 +177,6 @@ pub struct ScoreRevealInfo {
     pub salt: Hash,
 }
 
-/// Says where all that was minted for a run is, in planck: minted = paid + claimable + carried + burned.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
-pub struct Ledger {
-    /// Minted for the run so far, in planck.
-    pub minted: Planck,
-    /// Claimed and transferred, in planck.
-    pub paid: Planck,
-    /// Awarded and not yet claimed, in planck.
-    pub claimable: Planck,
-    /// Left for the next window's pot, in planck.
-    pub carried: Planck,
-    /// Destroyed for good, in planck.
-    pub burned: Planck,
-}
-
-/// Pay of one window that waits for its claim.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
-pub struct ClaimInfo {
-    /// The window in which it was earned.
-    pub window: Window,
-    /// Amount in planck.
-    pub amount: Planck,
-}
-
 /// An extrinsic of the pallet (and one of Balances), with its arguments.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[allow(missing_docs, reason = "the fields are the arguments of the pallet's calls")]
@@ -228,6 +209,8 @@ pub enum Call {
     Claim { run: RunId, account: AccountBytes },
     /// Replaces the settings some windows later.
     SetParams { run: RunId, settings: Box<Settings> },
+    /// Puts money into a run, of which a window releases `per_window` at most; signed by the sponsor.
+    FundRun { run: RunId, amount: Planck, per_window: Planck },
     /// Transfers money (pallet Balances).
     Transfer { to: AccountBytes, amount: Planck },
 }
@@ -250,6 +233,7 @@ impl Call {
             Self::RevealScores { .. } => "reveal_scores",
             Self::Claim { .. } => "claim",
             Self::SetParams { .. } => "set_params",
+            Self::FundRun { .. } => "fund_run",
             Self::Transfer { .. } => "transfer_allow_death",
         }
     }
@@ -278,6 +262,7 @@ impl Call {
             }
             Self::Claim { run, account } => (run, account).encode(),
             Self::SetParams { run, settings } => (run, settings).encode(),
+            Self::FundRun { run, amount, per_window } => (run, amount, per_window).encode(),
             // The address is `MultiAddress::Id`, the amount compact.
             Self::Transfer { to, amount } => (0u8, to, Compact(*amount)).encode(),
         }

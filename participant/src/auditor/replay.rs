@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
 
 use futures::StreamExt;
 use node_client::chain::{BlockRef, Chain, GauntletEvent, MinerInfo, RunInfo};
-use protocol::{consensus::Standing, fixed::Q32, BlockNumber, Hash, Planck, RunId, Uid, Window};
+use protocol::{
+    consensus::Standing, emission::Pots, fixed::Q32, BlockNumber, Hash, Planck, RunId, Uid, Window,
+};
 use trainer::{Model, ModelConfig, Threads};
 
 use crate::{
@@ -81,7 +83,9 @@ pub(super) struct Replay {
     pub(super) state: Option<(Model, Hash)>,
     pub(super) miners: BTreeMap<Uid, Tracked>,
     pub(super) minted: Planck,
-    pub(super) carried: Planck,
+    /// Of sponsors' money, what windows had.
+    pub(super) released: Planck,
+    pub(super) carried: Pots,
     pub(super) salt_mix: Hash,
     /// The first block whose salts are not in the mix yet.
     pub(super) mixed_to: usize,
@@ -121,7 +125,8 @@ impl Replay {
             state: Some((model, manifest.root())),
             miners: BTreeMap::new(),
             minted: 0,
-            carried: 0,
+            released: 0,
+            carried: Pots::default(),
             salt_mix: [0; 32],
             mixed_to: 0,
             differences: Vec::new(),

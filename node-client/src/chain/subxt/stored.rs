@@ -95,7 +95,9 @@ pub(super) struct WindowRecord {
     accepted: Vec<Uid>,
     unavailable: Vec<u8>,
     status: WindowStatus,
+    budget: Planck,
     minted: Planck,
+    funded: Planck,
     settings: Settings,
 }
 
@@ -108,7 +110,9 @@ impl WindowRecord {
             accepted,
             unavailable,
             status,
+            budget,
             minted,
+            funded,
             settings,
         } = self;
         WindowInfo {
@@ -118,7 +122,9 @@ impl WindowRecord {
             accepted,
             unavailable,
             status,
+            budget,
             minted,
+            funded,
             settings,
         }
     }

@@ -165,6 +165,7 @@ impl Story {
             layout: model.layout().clone(),
         };
         world.chain.execute(&owner, create).unwrap();
+        world.chain.set_run_weight(0, 1);
         Self {
             world: Arc::new(world),
             common,
