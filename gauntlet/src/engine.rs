@@ -9,8 +9,7 @@ use anyhow::{bail, Context, Result};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use trainer::{
-    budget::quantity::format_bytes,
-    cuda::{fit, Cards, Chosen, Gpus},
+    cuda::{Cards, Chosen, Gpus},
     devices, Device, DeviceKind, ModelConfig, Threads,
 };
 
@@ -108,29 +107,14 @@ pub(crate) fn cards_micro_batch(
     asked: Option<usize>,
     muon: bool,
 ) -> Result<usize> {
-    let cards = Cards::find(chosen)?;
-    let world = cards.cards().len();
-    let free = cards.cards().iter().map(|card| card.memory).min().unwrap_or(0);
-    let a_card = batch_size.div_ceil(world).max(1);
-    let fits = |batch| fit::first_way(config, world, batch, muon, free);
-    let Some(found) = fits(a_card) else {
-        let least = fit::plan(config, world, 1, fit::LEAST, muon).bytes() + fit::beside(world);
-        bail!(
-            "{} does not fit {}: one sample takes {} of each card and {} are there; \
-             `gauntlet doctor --cuda` says which presets do",
-            format_args!("a model of {} parameters", config.parameter_count()),
-            cards.name(),
-            format_bytes(least),
-            format_bytes(free)
-        );
-    };
+    let device = devices::open(DeviceKind::Cuda(chosen), Threads::single())?;
+    let fits = |batch| device.training_fit(config, batch, muon);
+    let samples = fits(batch_size)?.map_or(batch_size, |own| own.samples);
     match asked {
-        Some(asked) if fits(asked).is_none_or(|fit| fit.samples < asked) => bail!(
-            "{asked} samples at once do not fit the cards; {} do (--micro-batch {0})",
-            found.samples
-        ),
-        Some(asked) => Ok(asked),
-        None => Ok(found.samples),
+        Some(asked) if asked > samples => {
+            bail!("{asked} samples at once do not fit the cards; {samples} do (--micro-batch {samples})")
+        }
+        asked => Ok(asked.unwrap_or(samples)),
     }
 }
 

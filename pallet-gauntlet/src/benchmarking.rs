@@ -11,11 +11,12 @@ use frame_system::RawOrigin;
 use protocol::{
     accept::bitmap_of,
     commitment::{challenged_chunks, commitment_hash, score_commitment_hash, Opening},
-    consensus::{Evaluation, Standing},
+    consensus::{yuma, Evaluation, Standing},
+    fixed::Q32,
     layout::CHUNK_LEN,
     merkle,
     rating::{PlackettLuce, Rating},
-    settings::Settings,
+    settings::{Settings, YumaSettings},
     update::{encode_chunk, Chunk},
     Hash, Planck, RunId, Uid, ValidatorIndex,
 };
@@ -504,6 +505,36 @@ mod benchmarks {
         {
             PlackettLuce::default().play(&players, &ranks).expect("a match of newcomers; qed");
         }
+    }
+
+    #[benchmark]
+    fn settle_yuma(m: Linear<1, MINERS>, v: Linear<1, VALIDATORS_MAX>) {
+        let row: Vec<(Uid, Q32)> = (0..m).map(|uid| (uid as Uid, Q32(1 << 20))).collect();
+        let bonds: Vec<(Uid, u16)> = (0..m).map(|uid| (uid as Uid, 1 + uid as u16)).collect();
+        let entries = BoundedVec::truncate_from(bonds.clone());
+        for index in 0..v {
+            let bonds = BondRow { window: 0, entries: entries.clone() };
+            Bonds::<T>::insert(0, index as ValidatorIndex, bonds);
+        }
+        let stakes = yuma::normalised(vec![Q32::ONE; v as usize]);
+        let weights = vec![row; v as usize];
+
+        #[block]
+        {
+            let read: Vec<Vec<(Uid, u16)>> = (0..v)
+                .filter_map(|index| Bonds::<T>::get(0, index as ValidatorIndex))
+                .map(|row| row.entries.into_inner())
+                .collect();
+            let settings = YumaSettings::UPSTREAM;
+            let judged = yuma::judge(m as usize, &stakes, &weights, &read, &settings);
+            for (index, bonds) in judged.bonds.into_iter().enumerate() {
+                let entries = BoundedVec::truncate_from(bonds);
+                let row = BondRow { window: 1, entries };
+                Bonds::<T>::insert(0, index as ValidatorIndex, row);
+            }
+        }
+
+        assert_eq!(Bonds::<T>::iter_prefix(0).count(), v as usize);
     }
 
     #[benchmark]

@@ -58,6 +58,14 @@ mod registration;
 mod runs;
 mod validators;
 
+mod stake;
+
+mod slashing;
+
+mod proofs;
+
+mod disputes;
+
 mod submission;
 
 mod window;
@@ -97,6 +105,10 @@ pub type ClaimBatch<T> = frame_support::BoundedVec<
 >;
 /// A validator of a runtime.
 pub type ValidatorOf<T> = Validator<<T as frame_system::Config>::AccountId>;
+/// The money behind a validator of a runtime.
+pub type StakePoolOf<T> = StakePool<<T as frame_system::Config>::AccountId>;
+/// A slash that waits in a runtime.
+pub type UnappliedSlashOf<T> = UnappliedSlash<<T as frame_system::Config>::AccountId>;
 
 #[frame_support::pallet]
 pub mod pallet {
@@ -111,7 +123,9 @@ pub mod pallet {
     use frame_system::pallet_prelude::*;
     use protocol::{
         commitment::Opening,
+        consensus::Evaluation,
         emission::{Accrual, Pots, RunWeight},
+        fault::{ProvenFault, Verdict},
         fixed::Q32,
         settings::Settings,
         AccountBytes, BlockNumber, Hash, Planck, RunId, Uid, ValidatorIndex, Window,
@@ -131,6 +145,8 @@ pub mod pallet {
         /// The currency of bonds, stakes and pay.
         type Currency: fungible::Mutate<Self::AccountId>
             + fungible::hold::Mutate<Self::AccountId, Reason = Self::RuntimeHoldReason>
+            + fungible::Balanced<Self::AccountId>
+            + fungible::BalancedHold<Self::AccountId, Reason = Self::RuntimeHoldReason>
             + fungible::Inspect<Self::AccountId, Balance = Planck>;
 
         /// The runtime's reasons of holds.
@@ -164,6 +180,17 @@ pub mod pallet {
         #[pallet::constant]
         type AdminDelayWindows: Get<Window>;
 
+        /// Windows in which a fault can still cost its author money, from the window of the fault to that in which the slash
+        /// is applied; every run's stake unbonds for as long at least. More protects the run better and locks stakes longer.
+        /// For a main network with windows of two hours: 12.
+        #[pallet::constant]
+        type DisputeWindows: Get<Window>;
+
+        /// Windows between the proof of a fault and its slash, in which [`Config::AdminOrigin`] can cancel it; less than
+        /// [`Config::DisputeWindows`] less [`Config::HistoryWindows`]. For a main network with windows of two hours: 2.
+        #[pallet::constant]
+        type SlashDelayWindows: Get<Window>;
+
         /// The weights of calls and hooks.
         type WeightInfo: WeightInfo;
     }
@@ -177,6 +204,12 @@ pub mod pallet {
         /// A registered validator's stake.
         #[codec(index = 1)]
         ValidatorStake,
+        /// What nominators delegated to a validator, on its pool's account.
+        #[codec(index = 4)]
+        Delegation,
+        /// What an accusation costs if it is false.
+        #[codec(index = 6)]
+        DisputeBond,
     }
 
     // Identifiers and indices are given out by the chain, so that Twox64 cannot be attacked; keys
@@ -232,9 +265,98 @@ pub mod pallet {
     pub type ValidatorIndices<T: Config> =
         StorageDoubleMap<_, Twox64Concat, RunId, Blake2_128Concat, T::AccountId, ValidatorIndex>;
 
+    /// The validators' bonds under [`protocol::settings::ConsensusKind::Yuma`]. Written by settlement, removed with the
+    /// validator and by the next settlement that leaves it none; at most one a validator.
+    #[pallet::storage]
+    pub type Bonds<T> =
+        StorageDoubleMap<_, Twox64Concat, RunId, Twox64Concat, ValidatorIndex, BondRow>;
+
     /// Which validator slots are taken; the keys of [`Validators`] as bits.
     #[pallet::storage]
     pub type ValidatorSlots<T> = StorageMap<_, Twox64Concat, RunId, Slots, ValueQuery>;
+
+    /// The identifier of a run's next pool. Written by `register_validator`.
+    #[pallet::storage]
+    pub type NextPoolId<T> = StorageMap<_, Twox64Concat, RunId, PoolId, ValueQuery>;
+
+    /// The money behind validators. Written with every move of it, removed when the validator has left and nobody has
+    /// money in it; each pool was opened with a validator's least stake at least.
+    #[pallet::storage]
+    pub type Pools<T: Config> =
+        StorageDoubleMap<_, Twox64Concat, RunId, Twox64Concat, PoolId, StakePool<T::AccountId>>;
+
+    /// What nominators have in a pool. Written by `delegate` and `undelegate`, removed with the last withdrawal; each began
+    /// with the run's least delegation.
+    #[pallet::storage]
+    pub type Delegations<T: Config> = StorageNMap<
+        _,
+        (
+            NMapKey<Twox64Concat, RunId>,
+            NMapKey<Twox64Concat, PoolId>,
+            NMapKey<Blake2_128Concat, T::AccountId>,
+        ),
+        Delegation,
+        ValueQuery,
+    >;
+
+    /// What left a pool, by the window in which it did. Written by all that takes money out of a pool, removed when all of it
+    /// is withdrawn.
+    #[pallet::storage]
+    pub type Unbondings<T> = StorageNMap<
+        _,
+        (
+            NMapKey<Twox64Concat, RunId>,
+            NMapKey<Twox64Concat, PoolId>,
+            NMapKey<Twox64Concat, Window>,
+        ),
+        Unbonding,
+    >;
+
+    /// Which slashes of a run wait. Written by proofs and by `on_poll` and `on_idle`.
+    #[pallet::storage]
+    pub type SlashQueues<T> = StorageMap<_, Twox64Concat, RunId, SlashQueue, ValueQuery>;
+
+    /// The slashes that wait. Written by proofs, removed when they are applied or cancelled; each has cost a proof.
+    #[pallet::storage]
+    pub type UnappliedSlashes<T: Config> =
+        StorageDoubleMap<_, Twox64Concat, RunId, Twox64Concat, u32, UnappliedSlash<T::AccountId>>;
+
+    /// The faults of a window that are proven, so that each costs once. Written by proofs, removed with the window.
+    #[pallet::storage]
+    pub type ProvenFaults<T> = StorageNMap<
+        _,
+        (NMapKey<Twox64Concat, RunId>, NMapKey<Twox64Concat, Window>, NMapKey<Twox64Concat, Uid>),
+        ProvenFault,
+    >;
+
+    /// The chunks of payloads that are asked for. Written by `challenge_data`, removed by `answer_data` and `time_out`; each
+    /// is bonded.
+    #[pallet::storage]
+    pub type OpenChallenges<T: Config> = StorageNMap<
+        _,
+        (NMapKey<Twox64Concat, RunId>, NMapKey<Twox64Concat, Window>, NMapKey<Twox64Concat, Uid>),
+        DataChallenges<T::AccountId>,
+        ValueQuery,
+    >;
+
+    /// How many chunks an account asks for. Written with [`OpenChallenges`].
+    #[pallet::storage]
+    pub type ChallengeCounts<T: Config> =
+        StorageDoubleMap<_, Twox64Concat, RunId, Blake2_128Concat, T::AccountId, u32, ValueQuery>;
+
+    /// The evaluations that are disputed, by window, validator and miner. Written by `dispute_evaluation` and the jury,
+    /// removed by `close_dispute`; each is bonded.
+    #[pallet::storage]
+    pub type EvaluationDisputes<T: Config> = StorageNMap<
+        _,
+        (
+            NMapKey<Twox64Concat, RunId>,
+            NMapKey<Twox64Concat, Window>,
+            NMapKey<Twox64Concat, ValidatorIndex>,
+            NMapKey<Twox64Concat, Uid>,
+        ),
+        EvaluationDispute<T::AccountId>,
+    >;
 
     /// How peers reach a participant, by hot key. Written by `announce`, removed when the
     /// participant leaves; at most one for each of them.
@@ -391,7 +513,7 @@ pub mod pallet {
         },
         /// A validator's stake grew to `stake`.
         StakeAdded { run: RunId, index: ValidatorIndex, stake: Planck },
-        /// A validator left and has its stake back.
+        /// A validator left; its stake unbonds.
         ValidatorLeft { run: RunId, index: ValidatorIndex },
         /// A participant said how to reach it.
         Announced { run: RunId, hot: T::AccountId },
@@ -449,11 +571,87 @@ pub mod pallet {
         /// Other settings are in force.
         SettingsApplied { run: RunId, window: Window },
         /// A run has another weight among the runs, from its next window on.
+        #[codec(index = 25)]
         RunWeightSet { run: RunId, weight: u16 },
         /// A sponsor put money into a run, of which a window releases `per_window` at most.
+        #[codec(index = 26)]
         RunFunded { run: RunId, sponsor: T::AccountId, amount: Planck, per_window: Planck },
         /// What was left of a run was made claimable for its sponsors, or given back to the schedule.
+        #[codec(index = 27)]
         RunSwept { run: RunId, refunded: Planck, given_back: Planck },
+        /// A validator with more stake takes the slot of the one with the least.
+        #[codec(index = 50)]
+        ValidatorDisplaced { run: RunId, index: ValidatorIndex },
+        /// A nominator put money into a validator's pool.
+        #[codec(index = 51)]
+        Delegated { run: RunId, pool: PoolId, who: T::AccountId, amount: Planck, shares: u128 },
+        /// Stake or a delegation was taken out; it can be withdrawn from window `due` on.
+        #[codec(index = 52)]
+        Unbonding { run: RunId, pool: PoolId, who: T::AccountId, amount: Planck, due: Window },
+        /// What had unbonded is free.
+        #[codec(index = 53)]
+        Withdrawn { run: RunId, pool: PoolId, who: T::AccountId, amount: Planck },
+        /// A validator takes `ppm` of its nominators' pay from `window` on.
+        #[codec(index = 54)]
+        TakeSet { run: RunId, pool: PoolId, ppm: u32, window: Window },
+        /// Nominators' pay that was due joined their pool.
+        #[codec(index = 55)]
+        Compounded { run: RunId, pool: PoolId, amount: Planck },
+        /// A fault was proven; its slash will be applied in `window`.
+        #[codec(index = 56)]
+        SlashDeferred { run: RunId, slash: u32, offender: Offender, amount: Planck, window: Window },
+        /// The chain's governance cancelled a slash.
+        #[codec(index = 57)]
+        SlashCancelled { run: RunId, slash: u32 },
+        /// Money was taken for a fault: half went to the reporter, if there is one, the rest was burned.
+        #[codec(index = 58)]
+        Slashed {
+            run: RunId,
+            slash: u32,
+            offender: Offender,
+            amount: Planck,
+            reporter: Option<T::AccountId>,
+        },
+        /// A miner's fault was proven.
+        #[codec(index = 59)]
+        FaultProven {
+            run: RunId,
+            window: Window,
+            uid: Uid,
+            fault: ProvenFault,
+            reporter: T::AccountId,
+        },
+        /// A chunk of a miner's payload is asked for, until block `deadline`.
+        #[codec(index = 60)]
+        DataChallenged {
+            run: RunId,
+            window: Window,
+            uid: Uid,
+            index: u32,
+            challenger: T::AccountId,
+            deadline: BlockNumber,
+        },
+        /// A miner showed a chunk that was asked for.
+        #[codec(index = 61)]
+        DataAnswered { run: RunId, window: Window, uid: Uid, index: u32 },
+        /// What validator `index` measured of miner `uid` is disputed.
+        #[codec(index = 62)]
+        EvaluationDisputed {
+            run: RunId,
+            window: Window,
+            index: ValidatorIndex,
+            uid: Uid,
+            challenger: T::AccountId,
+        },
+        /// A jury's finding about an evaluation.
+        #[codec(index = 63)]
+        DisputeClosed {
+            run: RunId,
+            window: Window,
+            index: ValidatorIndex,
+            uid: Uid,
+            verdict: Verdict,
+        },
     }
 
     /// Why a call was refused, and what its caller can change.
@@ -494,7 +692,7 @@ pub mod pallet {
         NotColdKey,
         /// The stake is below the run's `validator_stake_min`; stake more.
         StakeTooLow,
-        /// A validator's stake must be below 2^64 planck; stake less.
+        /// The stake exceeds all money that there can be; stake less.
         StakeTooHigh,
         /// There is work of this window under the participant's key; leave in the next window,
         /// before committing to anything in it.
@@ -535,14 +733,99 @@ pub mod pallet {
         AlreadyAttested,
         /// The account can claim nothing yet; see `claim_delay_windows`.
         NothingClaimable,
-        /// What is due is less than an account can live on; it stays, and is paid with what is due next.
-        ClaimTooSmall,
-        /// A sponsor must put in the existential deposit at least, and release something in each window.
-        FundingTooSmall,
-        /// The run has as many sponsors as it may have; put in more than the smallest of them has left.
-        TooManySponsors,
         /// A record that the chain itself keeps is missing or a sum does not fit; please report it.
         Internal,
+        /// What is due is less than an account can live on; it stays, and is paid with what is due next.
+        #[codec(index = 70)]
+        ClaimTooSmall,
+        /// A sponsor must put in the existential deposit at least, and release something in each window.
+        #[codec(index = 71)]
+        FundingTooSmall,
+        /// The run has as many sponsors as it may have; put in more than the smallest of them has left.
+        #[codec(index = 72)]
+        TooManySponsors,
+        /// There is no such pool; the validator's record names its own.
+        #[codec(index = 100)]
+        PoolUnknown,
+        /// The delegation is below the run's `delegation_min`; delegate more.
+        #[codec(index = 101)]
+        DelegationTooLow,
+        /// A share of the pool is worth nothing after a slash, or so much that rounding would cost the caller dear; choose
+        /// another validator.
+        #[codec(index = 102)]
+        PoolUnsound,
+        /// The caller has fewer shares of the pool; look up its delegation.
+        #[codec(index = 103)]
+        TooFewShares,
+        /// Name more than nothing to take out.
+        #[codec(index = 104)]
+        NothingToUnbond,
+        /// Too much unbonds already; withdraw what is due first.
+        #[codec(index = 105)]
+        TooManyUnbondings,
+        /// Nothing of the caller's has unbonded yet; see the event `Unbonding`.
+        #[codec(index = 106)]
+        NothingUnbonded,
+        /// The take would exceed the run's `take_max_ppm`.
+        #[codec(index = 107)]
+        TakeTooHigh,
+        /// A take rises by `take_step_ppm` at once, at most.
+        #[codec(index = 108)]
+        TakeTooFast,
+        /// A rise of the take waits; raise it again when it is in force.
+        #[codec(index = 109)]
+        TakeWaiting,
+        /// Stake must unbond for the chain's `DisputeWindows` at least; choose more `unbonding_windows`.
+        #[codec(index = 110)]
+        UnbondingTooShort,
+        /// No slash of this number waits.
+        #[codec(index = 111)]
+        SlashUnknown,
+        /// The chunk decodes; there is nothing to report.
+        #[codec(index = 112)]
+        ChunkWellFormed,
+        /// The chunk keeps too few values, or only zeros, to be somebody's; show another one.
+        #[codec(index = 113)]
+        ChunkTooCommon,
+        /// The chunks differ in more positions than a copy's, or are one commitment's.
+        #[codec(index = 114)]
+        NotACopy,
+        /// A payload has no chunk of this number.
+        #[codec(index = 115)]
+        ChunkUnknown,
+        /// There is no reveal of this window by this participant, or it is removed.
+        #[codec(index = 116)]
+        NotRevealed,
+        /// Faults of this window can be reported no longer, or not yet.
+        #[codec(index = 117)]
+        FaultTooOld,
+        /// A fault of this miner in this window is proven already.
+        #[codec(index = 118)]
+        FaultKnown,
+        /// So many chunks are asked for already, of this payload or by this account; wait for the answers.
+        #[codec(index = 119)]
+        TooManyChallenges,
+        /// This chunk is asked for already.
+        #[codec(index = 120)]
+        AlreadyChallenged,
+        /// Nobody asks for this chunk.
+        #[codec(index = 121)]
+        ChallengeUnknown,
+        /// The time for the answer is over.
+        #[codec(index = 122)]
+        TooLate,
+        /// The time for the answer, or for the jury, is not over.
+        #[codec(index = 123)]
+        TooEarly,
+        /// This evaluation is disputed already.
+        #[codec(index = 124)]
+        AlreadyDisputed,
+        /// This evaluation is not disputed.
+        #[codec(index = 125)]
+        DisputeUnknown,
+        /// Only validators that were drawn for the dispute measure again.
+        #[codec(index = 126)]
+        NotAJuror,
     }
 
     #[pallet::hooks]
@@ -634,11 +917,11 @@ pub mod pallet {
         ///
         /// ## Dispatch Origin
         ///
-        /// Signed by the cold key; `stake` is held on it until the validator leaves.
+        /// Signed by the cold key; `stake` is held on it until the validator has left and it has unbonded.
         ///
         /// ## Errors
         ///
-        /// As [`Self::register_miner`], and a stake out of range.
+        /// As [`Self::register_miner`], and a stake below the least; of a full table, one that does not exceed the lowest.
         #[pallet::call_index(3)]
         #[pallet::weight(T::WeightInfo::register_validator())]
         pub fn register_validator(
@@ -651,7 +934,7 @@ pub mod pallet {
             Self::do_register_validator(cold, run, hot, stake).map(|_| ())
         }
 
-        /// Adds to a validator's stake; it counts at once.
+        /// Adds to a validator's own stake.
         ///
         /// ## Dispatch Origin
         ///
@@ -672,8 +955,8 @@ pub mod pallet {
             Self::do_add_stake(cold, run, index, amount)
         }
 
-        /// Frees a validator's slot and releases its stake; a window that is not settled yet pays it
-        /// nothing.
+        /// Frees a validator's slot at any time, whatever its hot key does; its stake unbonds. A window that is not settled
+        /// yet pays it nothing.
         ///
         /// ## Dispatch Origin
         ///
@@ -681,8 +964,7 @@ pub mod pallet {
         ///
         /// ## Errors
         ///
-        /// An unknown validator, another's validator, an attestation or a score commitment made in
-        /// the current window.
+        /// An unknown validator, another's validator.
         #[pallet::call_index(5)]
         #[pallet::weight(T::WeightInfo::deregister_validator())]
         pub fn deregister_validator(
@@ -927,6 +1209,335 @@ pub mod pallet {
         pub fn claim_many(origin: OriginFor<T>, claims: ClaimBatch<T>) -> DispatchResult {
             ensure_signed(origin)?;
             Self::do_claim_many(claims)
+        }
+
+        /// Takes a part of a validator's own stake out; it can be withdrawn `unbonding_windows` later.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the validator's cold key.
+        ///
+        /// ## Errors
+        ///
+        /// An unknown validator, another's validator, less left than the least stake, too many parts that unbond.
+        #[pallet::call_index(50)]
+        #[pallet::weight(T::WeightInfo::unstake())]
+        pub fn unstake(
+            origin: OriginFor<T>,
+            run: RunId,
+            index: ValidatorIndex,
+            amount: Planck,
+        ) -> DispatchResult {
+            let cold = ensure_signed(origin)?;
+            Self::do_unstake(cold, run, index, amount)
+        }
+
+        /// Frees what the caller had in a pool, as validator or as nominator, and what has unbonded by now.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the validator's cold key or the nominator.
+        ///
+        /// ## Errors
+        ///
+        /// An unknown pool, nothing that has unbonded.
+        #[pallet::call_index(51)]
+        #[pallet::weight(T::WeightInfo::withdraw_unbonded(2 * UNBONDINGS_MAX))]
+        pub fn withdraw_unbonded(origin: OriginFor<T>, run: RunId, pool: PoolId) -> DispatchResult {
+            let who = ensure_signed(origin)?;
+            Self::do_withdraw_unbonded(who, run, pool)
+        }
+
+        /// Puts money into a validator's pool: it counts as the validator's stake, earns its part of the validator's pay and
+        /// answers for the validator's faults.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by anybody.
+        ///
+        /// ## Errors
+        ///
+        /// An unknown validator, less than the least delegation, too little money, a pool that cannot divide it.
+        #[pallet::call_index(52)]
+        #[pallet::weight(T::WeightInfo::delegate())]
+        pub fn delegate(
+            origin: OriginFor<T>,
+            run: RunId,
+            index: ValidatorIndex,
+            amount: Planck,
+        ) -> DispatchResult {
+            let who = ensure_signed(origin)?;
+            Self::do_delegate(who, run, index, amount)
+        }
+
+        /// Takes shares out of a pool; what they are worth now can be withdrawn `unbonding_windows` later, less slashes for
+        /// what the validator did until now.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the nominator.
+        ///
+        /// ## Errors
+        ///
+        /// An unknown pool, more shares than the caller has, too many parts that unbond.
+        #[pallet::call_index(53)]
+        #[pallet::weight(T::WeightInfo::undelegate())]
+        pub fn undelegate(
+            origin: OriginFor<T>,
+            run: RunId,
+            pool: PoolId,
+            shares: u128,
+        ) -> DispatchResult {
+            let who = ensure_signed(origin)?;
+            Self::do_undelegate(who, run, pool, shares)
+        }
+
+        /// Sets what a validator takes of its nominators' pay: less at once, more by a step and after a delay.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the validator's cold key.
+        ///
+        /// ## Errors
+        ///
+        /// An unknown validator, another's validator, too high a take, too large a step, a rise that waits.
+        #[pallet::call_index(54)]
+        #[pallet::weight(T::WeightInfo::set_take())]
+        pub fn set_take(
+            origin: OriginFor<T>,
+            run: RunId,
+            index: ValidatorIndex,
+            take_ppm: u32,
+        ) -> DispatchResult {
+            let cold = ensure_signed(origin)?;
+            Self::do_set_take(cold, run, index, take_ppm)
+        }
+
+        /// Moves the nominators' pay that is due into their pool.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by anybody.
+        ///
+        /// ## Errors
+        ///
+        /// An unknown pool, nothing that is due.
+        #[pallet::call_index(55)]
+        #[pallet::weight(T::WeightInfo::compound())]
+        pub fn compound(origin: OriginFor<T>, run: RunId, pool: PoolId) -> DispatchResult {
+            ensure_signed(origin)?;
+            Self::do_compound(run, pool)
+        }
+
+        /// Cancels a slash that waits.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// [`Config::AdminOrigin`].
+        ///
+        /// ## Errors
+        ///
+        /// No slash of this number waits.
+        #[pallet::call_index(56)]
+        #[pallet::weight(T::WeightInfo::cancel_slash())]
+        pub fn cancel_slash(origin: OriginFor<T>, run: RunId, slash: u32) -> DispatchResult {
+            T::AdminOrigin::ensure_origin(origin)?;
+            Self::do_cancel_slash(run, slash)
+        }
+
+        /// Proves that one of two commitments is a copy of the other, in one window or over several: by a chunk that both have
+        /// at the same place. The later one's miner is slashed.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by anybody, who has half of the slash.
+        ///
+        /// ## Errors
+        ///
+        /// A commitment that is not revealed or too old, a proof that is not valid, chunks that differ or say too little, a
+        /// fault that is known.
+        #[pallet::call_index(60)]
+        #[pallet::weight(T::WeightInfo::report_copy())]
+        pub fn report_copy(
+            origin: OriginFor<T>,
+            run: RunId,
+            commitments: [CommitmentName; 2],
+            index: u32,
+            chunks: Box<[ShownChunk; 2]>,
+        ) -> DispatchResult {
+            let reporter = ensure_signed(origin)?;
+            Self::do_report_copy(reporter, run, commitments, index, *chunks)
+        }
+
+        /// Proves that a chunk of a payload does not decode. Its miner is slashed.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by anybody, who has half of the slash.
+        ///
+        /// ## Errors
+        ///
+        /// A commitment that is not revealed or too old, a proof that is not valid, a chunk that decodes, a fault that is known.
+        #[pallet::call_index(61)]
+        #[pallet::weight(T::WeightInfo::report_malformed())]
+        pub fn report_malformed(
+            origin: OriginFor<T>,
+            run: RunId,
+            commitment: CommitmentName,
+            index: u32,
+            chunk: Box<ShownChunk>,
+        ) -> DispatchResult {
+            let reporter = ensure_signed(origin)?;
+            Self::do_report_malformed(reporter, run, commitment, index, *chunk)
+        }
+
+        /// Asks for a chunk of a payload. The miner must show it within `answer_blocks` and then has the challenger's bond; if
+        /// it does not, it is slashed.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by anybody; the run's `challenge_bond` is held until the answer or the time-out.
+        ///
+        /// ## Errors
+        ///
+        /// A commitment that is not revealed or too old, no such chunk, one that is asked for already, too many of them.
+        #[pallet::call_index(62)]
+        #[pallet::weight(T::WeightInfo::challenge_data())]
+        pub fn challenge_data(
+            origin: OriginFor<T>,
+            run: RunId,
+            commitment: CommitmentName,
+            index: u32,
+        ) -> DispatchResult {
+            let challenger = ensure_signed(origin)?;
+            Self::do_challenge_data(challenger, run, commitment, index)
+        }
+
+        /// Shows a chunk that is asked for; free if it succeeds.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the miner's hot or cold key.
+        ///
+        /// ## Errors
+        ///
+        /// A chunk that nobody asks for, an answer that is late, a proof that is not valid.
+        #[pallet::call_index(63)]
+        #[pallet::weight(T::WeightInfo::answer_data())]
+        pub fn answer_data(
+            origin: OriginFor<T>,
+            run: RunId,
+            commitment: CommitmentName,
+            index: u32,
+            chunk: Box<ShownChunk>,
+        ) -> DispatchResultWithPostInfo {
+            let who = ensure_signed(origin)?;
+            Self::do_answer_data(who, run, commitment, index, *chunk)?;
+            Ok(Pays::No.into())
+        }
+
+        /// Ends a request for a chunk that was not answered in time. Its miner is slashed, the challenger has its bond back.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by anybody.
+        ///
+        /// ## Errors
+        ///
+        /// A chunk that nobody asks for, a request whose time is not over.
+        #[pallet::call_index(64)]
+        #[pallet::weight(T::WeightInfo::time_out())]
+        pub fn time_out(
+            origin: OriginFor<T>,
+            run: RunId,
+            commitment: CommitmentName,
+            index: u32,
+        ) -> DispatchResult {
+            ensure_signed(origin)?;
+            Self::do_time_out(run, commitment, index)
+        }
+
+        /// Disputes what a validator measured: a jury measures again.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by anybody; the run's `dispute_bond` is held, and lost if the jury confirms the evaluation.
+        ///
+        /// ## Errors
+        ///
+        /// An evaluation that is not revealed, too old or disputed already, too little money.
+        #[pallet::call_index(65)]
+        #[pallet::weight(T::WeightInfo::dispute_evaluation())]
+        pub fn dispute_evaluation(
+            origin: OriginFor<T>,
+            run: RunId,
+            evaluation: EvaluationName,
+        ) -> DispatchResult {
+            let challenger = ensure_signed(origin)?;
+            Self::do_dispute_evaluation(challenger, run, evaluation)
+        }
+
+        /// Commits to what a juror measured, in the window after the dispute.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the hot key of a juror.
+        ///
+        /// ## Errors
+        ///
+        /// No such dispute, another window, no juror, a second commitment.
+        #[pallet::call_index(66)]
+        #[pallet::weight(T::WeightInfo::commit_verdict())]
+        pub fn commit_verdict(
+            origin: OriginFor<T>,
+            run: RunId,
+            evaluation: EvaluationName,
+            hash: Hash,
+        ) -> DispatchResult {
+            let hot = ensure_signed(origin)?;
+            Self::do_commit_verdict(hot, run, evaluation, hash)
+        }
+
+        /// Reveals what a juror measured, two windows after the dispute.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the hot key of a juror.
+        ///
+        /// ## Errors
+        ///
+        /// No such dispute, another window, no juror, no commitment, a second reveal, one that does not fit the commitment.
+        #[pallet::call_index(67)]
+        #[pallet::weight(T::WeightInfo::reveal_verdict())]
+        pub fn reveal_verdict(
+            origin: OriginFor<T>,
+            run: RunId,
+            evaluation: EvaluationName,
+            measured: Evaluation,
+            salt: Hash,
+        ) -> DispatchResult {
+            let hot = ensure_signed(origin)?;
+            Self::do_reveal_verdict(hot, run, evaluation, measured, salt)
+        }
+
+        /// Ends a dispute whose jury has had its time: a false evaluation costs the validator, a false accusation its bond.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by anybody.
+        ///
+        /// ## Errors
+        ///
+        /// No such dispute, a jury whose time is not over.
+        #[pallet::call_index(68)]
+        #[pallet::weight(T::WeightInfo::close_dispute())]
+        pub fn close_dispute(
+            origin: OriginFor<T>,
+            run: RunId,
+            evaluation: EvaluationName,
+        ) -> DispatchResult {
+            ensure_signed(origin)?;
+            Self::do_close_dispute(run, evaluation)
         }
     }
 

@@ -147,6 +147,8 @@ impl Config for Test {
     type RunsMax = ConstU32<4>;
     type HistoryWindows = ConstU64<{ protocol::limits::HISTORY_WINDOWS }>;
     type AdminDelayWindows = ConstU64<2>;
+    type DisputeWindows = ConstU64<12>;
+    type SlashDelayWindows = ConstU64<2>;
     type WeightInfo = weights::SubstrateWeight<Test>;
 }
 
@@ -500,6 +502,22 @@ pub(crate) fn score_window(window: Window, miners: u8, validators: u8) {
     roll_to_settlement(window);
 }
 
+/// The pool of validator `index`.
+pub(crate) fn pool(index: ValidatorIndex) -> StakePoolOf<Test> {
+    Pools::<Test>::get(0, Validators::<Test>::get(0, index).unwrap().pool).unwrap()
+}
+
+/// The money that anybody has, free or held.
+pub(crate) fn total_balance(who: &AccountId) -> Planck {
+    use frame_support::traits::fungible::Inspect;
+    <Balances as Inspect<AccountId>>::total_balance(who)
+}
+
+/// All money that there is.
+pub(crate) fn issuance() -> Planck {
+    Balances::total_issuance()
+}
+
 /// The ledger of run 0.
 pub(crate) fn ledger() -> Ledger {
     Ledgers::<Test>::get(0)
@@ -513,4 +531,67 @@ pub(crate) fn claimable(account: &AccountId) -> Planck {
 /// What the run's account holds.
 pub(crate) fn run_balance(run_id: RunId) -> Planck {
     Balances::free_balance(Gauntlet::run_account(run_id))
+}
+
+/// A well-formed chunk of the test's layout whose positions begin at `first`.
+pub(crate) fn chunk_from(index: u32, first: u16) -> Vec<u8> {
+    let keep = settings().training.keep;
+    let len = Layout(layout().into_inner()).chunk_len(index).unwrap();
+    let count = kept(len, keep);
+    let chunk = Chunk {
+        scale_bf16: 0x3c00,
+        indices: (0..count).map(|at| first + at).collect(),
+        codes: vec![1; usize::from(count)],
+    };
+    encode_chunk(&chunk, len, keep).unwrap()
+}
+
+/// A payload of three chunks whose positions begin where `firsts` says.
+pub(crate) fn payload_from(firsts: [u16; 3]) -> Vec<Vec<u8>> {
+    (0..).zip(firsts).map(|(index, first)| chunk_from(index, first)).collect()
+}
+
+fn leaves(payload: &[Vec<u8>]) -> Vec<Hash> {
+    (0..).zip(payload).map(|(index, chunk)| merkle::leaf_hash(index, chunk)).collect()
+}
+
+fn opening_of(payload: &[Vec<u8>]) -> Opening {
+    let payload_root = merkle::root_of_leaf_hashes(&leaves(payload)).unwrap();
+    Opening { payload_root, ..opening(0, GENESIS_ROOT) }
+}
+
+/// Commits miner `number` to a payload.
+pub(crate) fn commit_payload(window: Window, number: u8, payload: &[Vec<u8>]) {
+    let hot = miner_hot(number);
+    let genesis = Gauntlet::genesis_hash();
+    let hash = commitment_hash(&genesis, 0, window, &account_bytes(&hot), &opening_of(payload));
+    Gauntlet::do_commit_update(hot, 0, window, hash).unwrap();
+}
+
+/// Reveals what [`commit_payload`] committed to.
+pub(crate) fn reveal_payload(
+    window: Window,
+    number: u8,
+    payload: &[Vec<u8>],
+) -> sp_runtime::DispatchResult {
+    let hot = miner_hot(number);
+    let uid = MinerUids::<Test>::get(0, &hot).unwrap();
+    let seed = record(window).challenge_seed.unwrap();
+    let count = run().settings.incentive.challenge_chunks;
+    let asked = protocol::commitment::challenged_chunks(&seed, 0, window, uid, 3, count);
+    let shown = asked.into_iter().map(|index| RevealedChunk {
+        index,
+        chunk: payload[index as usize].clone().try_into().unwrap(),
+        proof: merkle::proof(&leaves(payload), index).unwrap().try_into().unwrap(),
+    });
+    let shown = RevealedChunks::truncate_from(shown.collect());
+    Gauntlet::do_reveal_update(hot, 0, window, opening_of(payload), shown)
+}
+
+/// Chunk `index` of a payload with its proof.
+pub(crate) fn shown_chunk(payload: &[Vec<u8>], index: u32) -> ShownChunk {
+    ShownChunk {
+        bytes: payload[index as usize].clone().try_into().unwrap(),
+        proof: merkle::proof(&leaves(payload), index).unwrap().try_into().unwrap(),
+    }
 }

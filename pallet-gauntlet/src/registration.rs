@@ -11,8 +11,6 @@ use crate::{
     Addresses, Announcement, Announcements, Commitments, Config, Error, Event, HoldReason, Miner,
     MinerSlots, MinerUids, Miners, Pallet, PeerId, Runs, ValidatorIndices,
 };
-#[cfg(any(feature = "try-runtime", test))]
-use {frame_support::traits::fungible::InspectHold, protocol::Planck};
 
 impl<T: Config> Pallet<T> {
     pub(crate) fn do_register_miner(
@@ -95,12 +93,6 @@ impl<T: Config> Pallet<T> {
     pub(crate) fn ensure_hot_key_free(run_id: RunId, hot: &T::AccountId) -> Result<(), Error<T>> {
         ensure!(!Self::takes_part(run_id, hot), Error::<T>::HotKeyTaken);
         Ok(())
-    }
-
-    /// The money that the pallet holds of an account for `reason`.
-    #[cfg(any(feature = "try-runtime", test))]
-    pub(crate) fn held(reason: HoldReason, who: &T::AccountId) -> Planck {
-        T::Currency::balance_on_hold(&reason.into(), who)
     }
 }
 

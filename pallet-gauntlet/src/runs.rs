@@ -13,7 +13,7 @@ use protocol::{
     settings::{Settings, SettingsError},
     update::payload_bytes_max,
     window::{phase_at, Moment},
-    RunId,
+    RunId, Window,
 };
 use sp_runtime::{traits::AccountIdConversion, DispatchError, DispatchResult};
 
@@ -45,7 +45,7 @@ impl<T: Config> Pallet<T> {
         settings: Settings,
         layout: LayoutVec,
     ) -> Result<RunId, DispatchError> {
-        settings.validate().map_err(Error::<T>::from)?;
+        Self::ensure_settings_valid(&settings)?;
         ensure!(settings.schedule.start_block > Self::now(), Error::<T>::StartsInThePast);
         let shape = Layout(layout.to_vec());
         let chunk_count = shape.chunk_count().ok_or(Error::<T>::LayoutInvalid)?;
@@ -85,12 +85,20 @@ impl<T: Config> Pallet<T> {
     ) -> DispatchResult {
         let (run, moment) = Self::run_at(run_id)?;
         ensure!(run.owner == who, Error::<T>::NotOwner);
-        settings.validate().map_err(Error::<T>::from)?;
+        Self::ensure_settings_valid(&settings)?;
         ensure!(run.settings.may_become(&settings), Error::<T>::SettingImmutable);
         let current = moment.map_or(0, |moment| moment.window);
         let window = current.saturating_add(T::AdminDelayWindows::get());
         PendingSettings::<T>::insert(run_id, ScheduledSettings { window, settings });
         Self::deposit_event(Event::SettingsScheduled { run: run_id, window });
+        Ok(())
+    }
+
+    /// Whether settings are valid by themselves and on this chain.
+    fn ensure_settings_valid(settings: &Settings) -> Result<(), Error<T>> {
+        settings.validate().map_err(Error::<T>::from)?;
+        let unbonding = Window::from(settings.staking.unbonding_windows);
+        ensure!(unbonding >= T::DisputeWindows::get(), Error::<T>::UnbondingTooShort);
         Ok(())
     }
 

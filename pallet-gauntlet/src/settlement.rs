@@ -14,21 +14,21 @@ use frame_support::{
     BoundedVec,
 };
 use protocol::{
-    books::{due, settlement_inputs, takes_part, MinerRow, ValidatorRow},
-    consensus::{pay, settle, Outcome},
+    books::{self, due, settlement_inputs, takes_part, MinerRow, ValidatorRow},
+    consensus::{pay, settle, Outcome, ValidatorOutcome},
     emission::{claim_due_window, Pot, Pots},
-    settings::StandingKind,
+    settings::{ConsensusKind, StandingKind},
     window::phase_at,
-    Planck, RunId, Uid, Window,
+    Planck, RunId, Uid, ValidatorIndex, Window,
 };
 use sp_runtime::Perbill;
 
 use crate::{
-    Attestations, CommitCounts, Commitments, Config, Event, Ledgers, MinerOf, MinerPay, MinerSlots,
-    Miners, Pallet, PayloadOwners, Reveals, Runs, ScoreCommitments, ScoreReveals, Settlement,
-    SettlementPages, Settlements, Stage, ValidatorOf, ValidatorPay, ValidatorSlots, Validators,
-    VoidReason, WeightInfo, WindowRecord, WindowStatus, Windows, EVALUATIONS_MAX, PAGE_LEN,
-    UIDS_MAX, VALIDATORS_MAX,
+    Attestations, BondRow, Bonds, CommitCounts, Commitments, Config, Event, Ledgers, MinerOf,
+    MinerPay, MinerSlots, Miners, Pallet, PayloadOwners, ProvenFaults, Reveals, Runs,
+    ScoreCommitments, ScoreReveals, Settlement, SettlementPages, Settlements, Stage, ValidatorOf,
+    ValidatorPay, ValidatorSlots, Validators, VoidReason, WeightInfo, WindowRecord, WindowStatus,
+    Windows, EVALUATIONS_MAX, PAGE_LEN, UIDS_MAX, VALIDATORS_MAX,
 };
 
 /// The part of a block that settlements may take before transactions.
@@ -42,6 +42,8 @@ struct Payout<AccountId> {
     owner: Planck,
     miners: Vec<MinerPay<AccountId>>,
     validators: Vec<ValidatorPay<AccountId>>,
+    /// Each validator's bonds after the window, if it has any.
+    bonds: Vec<(ValidatorIndex, Option<BondRow>)>,
 }
 
 impl<T: Config> Pallet<T> {
@@ -67,6 +69,7 @@ impl<T: Config> Pallet<T> {
         let runs: Vec<RunId> = Runs::<T>::iter_keys().collect();
         for run_id in runs {
             while Self::settle_step(run_id, meter) {}
+            while Self::slash_step(run_id, meter) {}
             while Self::prune_step(run_id, meter) {}
         }
     }
@@ -114,6 +117,9 @@ impl<T: Config> Pallet<T> {
             let players = miners.min(validators.saturating_mul(EVALUATIONS_MAX));
             cost = cost.saturating_add(T::WeightInfo::settle_match(players));
         }
+        if let ConsensusKind::Yuma(_) = run.settings.incentive.consensus {
+            cost = cost.saturating_add(T::WeightInfo::settle_yuma(miners, validators));
+        }
         if cost.any_gt(Self::poll_limit()) {
             // No block could ever hold it.
             let void_cost = T::WeightInfo::settle_begin(0, 0);
@@ -148,6 +154,9 @@ impl<T: Config> Pallet<T> {
             record.status = WindowStatus::Settling;
         });
 
+        for (index, bonds) in payout.bonds {
+            Bonds::<T>::set(run_id, index, bonds);
+        }
         let due = claim_due_window(window, record.settings.incentive.claim_delay_windows);
         let owner_paid = Self::credit(run_id, Pot::Owner, due, owner, payout.owner);
         let mut page_count = 0u32;
@@ -194,6 +203,7 @@ impl<T: Config> Pallet<T> {
         let validator_shares: Vec<_> =
             outcome.validators.iter().map(|validator| validator.share).collect();
         let (validator_amounts, _) = pay(pots.validators, &validator_shares)?;
+        let bonds = Self::changed_bonds(run_id, window, &outcome.validators);
         let Outcome { miners: miner_outcomes, validators: validator_outcomes } = outcome;
 
         let miners = miner_outcomes
@@ -233,7 +243,24 @@ impl<T: Config> Pallet<T> {
                 })
             })
             .collect();
-        Ok(Payout { owner: pots.owner, miners, validators })
+        Ok(Payout { owner: pots.owner, miners, validators, bonds })
+    }
+
+    /// The rows of bonds that a settlement changes: new ones, and those that it leaves nothing of.
+    fn changed_bonds(
+        run_id: RunId,
+        window: Window,
+        outcomes: &[ValidatorOutcome],
+    ) -> Vec<(ValidatorIndex, Option<BondRow>)> {
+        let row = |outcome: &ValidatorOutcome| {
+            if outcome.bonds.is_empty() {
+                return Bonds::<T>::contains_key(run_id, outcome.index)
+                    .then_some((outcome.index, None));
+            }
+            let entries = BoundedVec::truncate_from(outcome.bonds.clone());
+            Some((outcome.index, Some(BondRow { window, entries })))
+        };
+        outcomes.iter().filter_map(row).collect()
     }
 
     /// Reads the miners' rows of the window.
@@ -269,6 +296,10 @@ impl<T: Config> Pallet<T> {
             stake: validator.stake,
             evaluations: ScoreReveals::<T>::get((run_id, window, *index))
                 .map(|reveal| reveal.evaluations.into_inner()),
+            bonds: Bonds::<T>::get(run_id, index).map(|bonds| books::Bonds {
+                window: bonds.window,
+                entries: bonds.entries.into_inner(),
+            }),
         };
         validators.iter().map(row).collect()
     }
@@ -319,7 +350,13 @@ impl<T: Config> Pallet<T> {
         let window = settlement.window;
         let mut total = settlement.paid;
         for pay in settlement.validators {
-            let paid = Self::credit(run_id, Pot::Validators, settlement.due, &pay.cold, pay.amount);
+            let paid = Self::pay_validator(
+                run_id,
+                (window, settlement.due),
+                pay.index,
+                &pay.cold,
+                pay.amount,
+            );
             total.validators = total.validators.saturating_add(paid);
             Validators::<T>::mutate(run_id, pay.index, |validator| {
                 if let Some(validator) =
@@ -415,6 +452,7 @@ impl<T: Config> Pallet<T> {
             Attestations::<T>::clear_prefix(prefix, PRUNE_ROWS, None).maybe_cursor.is_none(),
             ScoreCommitments::<T>::clear_prefix(prefix, PRUNE_ROWS, None).maybe_cursor.is_none(),
             ScoreReveals::<T>::clear_prefix(prefix, PRUNE_ROWS, None).maybe_cursor.is_none(),
+            ProvenFaults::<T>::clear_prefix(prefix, PRUNE_ROWS, None).maybe_cursor.is_none(),
         ];
         if is_clear.contains(&false) {
             return;
@@ -436,6 +474,8 @@ impl<T: Config> Pallet<T> {
             "a window is settled in the one after it and claimed later"
         );
         assert!(T::AdminDelayWindows::get() >= 1, "settings of an open window cannot change");
+        let provable = T::HistoryWindows::get().saturating_add(T::SlashDelayWindows::get());
+        assert!(provable < T::DisputeWindows::get(), "a slash must find what it is due from");
         let limit = Self::poll_limit();
         assert!(
             T::WeightInfo::settle_begin(UIDS_MAX, VALIDATORS_MAX).all_lte(limit),

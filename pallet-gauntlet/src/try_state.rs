@@ -10,12 +10,12 @@ use protocol::{layout::Layout, window::phase_at, Planck, RunId, Window};
 use sp_runtime::TryRuntimeError;
 
 use crate::{
-    emission_schedule::EmissionSchedule, Announcements, Attestations, ChainAccrual, Claims,
-    CommitCounts, Commitments, Config, Emitted, HoldReason, Layouts, Ledgers, MinerSlots,
-    MinerUids, Miners, NextRunId, Pallet, PayloadOwners, PendingSettings, Reveals, RunOf,
-    RunWeights, Runs, ScoreCommitments, ScoreReveals, SettlementPages, Settlements, Sponsors,
-    Sponsorship, Stage, ValidatorIndices, ValidatorSlots, Validators, WindowStatus, Windows,
-    VALIDATORS_MAX,
+    emission_schedule::EmissionSchedule, Announcements, Attestations, Bonds, ChainAccrual, Claims,
+    CommitCounts, Commitments, Config, Delegations, Emitted, HoldReason, Layouts, Ledgers,
+    MinerSlots, MinerUids, Miners, NextRunId, Pallet, PayloadOwners, PendingSettings, Pools,
+    Reveals, RunOf, RunWeights, Runs, ScoreCommitments, ScoreReveals, SettlementPages, Settlements,
+    SlashQueues, Sponsors, Sponsorship, Stage, UnappliedSlashes, Unbondings, ValidatorIndices,
+    ValidatorSlots, Validators, WindowStatus, Windows, VALIDATORS_MAX,
 };
 
 impl<T: Config> Pallet<T> {
@@ -31,8 +31,9 @@ impl<T: Config> Pallet<T> {
             Self::try_state_scores(run_id, &run)?;
             Self::try_state_settlement(run_id, &run)?;
             Self::try_state_emission(run_id, &run)?;
+            Self::try_state_bonds(run_id, &run)?;
         }
-        Ok(())
+        Self::try_state_pools()
     }
 
     /// 1. There are at most `RunsMax` runs, all below `NextRunId`.
@@ -64,18 +65,21 @@ impl<T: Config> Pallet<T> {
         Ok(())
     }
 
-    /// 4. What is held of an account is the sum of its miners' bonds and its validators' stakes.
+    /// 4. What is held of an account is the sum of its miners' bonds, and of its validators' own stakes with what unbonds of
+    ///    them.
     fn try_state_holds() -> Result<(), TryRuntimeError> {
-        let mut bonds: BTreeMap<Vec<u8>, (T::AccountId, Planck, Planck)> = BTreeMap::new();
+        let mut holds: BTreeMap<Vec<u8>, (T::AccountId, Planck, Planck)> = BTreeMap::new();
         for (_, _, miner) in Miners::<T>::iter() {
             let key = codec::Encode::encode(&miner.cold);
-            bonds.entry(key).or_insert((miner.cold, 0, 0)).1 += miner.bond;
+            holds.entry(key).or_insert((miner.cold, 0, 0)).1 += miner.bond;
         }
-        for (_, _, validator) in Validators::<T>::iter() {
-            let key = codec::Encode::encode(&validator.cold);
-            bonds.entry(key).or_insert((validator.cold, 0, 0)).2 += validator.stake;
+        for (run_id, id, pool) in Pools::<T>::iter() {
+            let key = codec::Encode::encode(&pool.cold);
+            let unbonding = Unbondings::<T>::iter_prefix_values((run_id, id));
+            let own = pool.own + unbonding.map(|unbonding| unbonding.own).sum::<Planck>();
+            holds.entry(key).or_insert((pool.cold, 0, 0)).2 += own;
         }
-        for (cold, bond, stake) in bonds.into_values() {
+        for (cold, bond, stake) in holds.into_values() {
             ensure!(Self::held(HoldReason::MinerBond, &cold) == bond, "4: held bonds are off");
             ensure!(
                 Self::held(HoldReason::ValidatorStake, &cold) == stake,
@@ -87,7 +91,7 @@ impl<T: Config> Pallet<T> {
 
     /// 5. `Miners`, `MinerUids` and `MinerSlots` name the same slots, all below `uid_max`; so do
     ///    those of the validators, all below `VALIDATORS_MAX`.
-    /// 6. A stake is below 2^64.
+    /// 6. A validator's stake is what its pool holds, and its pool names it.
     /// 7. A hot key takes part once and has a provider; only hot keys that take part announce.
     fn try_state_participants(run_id: RunId, run: &RunOf<T>) -> Result<(), TryRuntimeError> {
         let slots = MinerSlots::<T>::get(run_id);
@@ -122,7 +126,13 @@ impl<T: Config> Pallet<T> {
             ensure!(slots.contains(index), "5: a validator in a free slot");
             let found = ValidatorIndices::<T>::get(run_id, &validator.hot);
             ensure!(found == Some(index), "5: a validator's hot key leads elsewhere");
-            ensure!(validator.stake <= Planck::from(u64::MAX), "6: a stake does not fit");
+            let pool =
+                Pools::<T>::get(run_id, validator.pool).ok_or("6: a validator without pool")?;
+            ensure!(pool.index == Some(index), "6: a pool of another validator");
+            ensure!(
+                validator.stake == pool.own + pool.delegated.amount,
+                "6: a stake differs from its pool"
+            );
             ensure!(
                 frame_system::Pallet::<T>::providers(&validator.hot) > 0,
                 "7: a hot key without provider"
@@ -253,7 +263,7 @@ impl<T: Config> Pallet<T> {
     /// 18. What is claimable is the sum of all claims, none of which is empty, each in order of windows.
     /// 19. The run's account holds the foundation, what is claimable, carried and unspent, at least (anybody may send it
     ///     more).
-    /// 20. What is unspent is the sum of the sponsors' unspent money; each is there once.
+    /// 21. What is unspent is the sum of the sponsors' unspent money; each is there once.
     fn try_state_emission(run_id: RunId, run: &RunOf<T>) -> Result<(), TryRuntimeError> {
         let ledger = Ledgers::<T>::get(run_id);
         ensure!(ledger.is_conserved(), "17: money is not conserved");
@@ -273,30 +283,88 @@ impl<T: Config> Pallet<T> {
         ensure!(held >= run.foundation + owed, "19: the run's account lacks money");
         let sponsors = Sponsors::<T>::get(run_id);
         let unspent: Planck = sponsors.iter().map(|sponsor| sponsor.unspent).sum();
-        ensure!(unspent == ledger.unspent, "20: sponsors and ledger differ");
+        ensure!(unspent == ledger.unspent, "21: sponsors and ledger differ");
         let is_once = |(place, own): (usize, &Sponsorship<T::AccountId>)| {
             sponsors.iter().skip(place + 1).all(|other| other.sponsor != own.sponsor)
         };
-        ensure!(sponsors.iter().enumerate().all(is_once), "20: a sponsor twice");
+        ensure!(sponsors.iter().enumerate().all(is_once), "21: a sponsor twice");
         Ok(())
     }
 
-    /// 21. The accrual's sum of weights is that of the weights in force, of runs that exist, and counts no block to come.
-    /// 22. Runs have had at most what the schedule gave until now, and what the runs that exist have had is a part of it.
+    /// 22. The accrual's sum of weights is that of the weights in force, of runs that exist, and counts no block to come.
+    /// 23. Runs have had at most what the schedule gave until now, and what the runs that exist have had is a part of it.
     fn try_state_schedule() -> Result<(), TryRuntimeError> {
         let accrual = ChainAccrual::<T>::get();
         let mut total: u32 = 0;
         for (run_id, weight) in RunWeights::<T>::iter() {
-            ensure!(Runs::<T>::contains_key(run_id), "21: a weight without run");
-            ensure!(weight.mark <= accrual.per_weight, "21: a weight from the future");
+            ensure!(Runs::<T>::contains_key(run_id), "22: a weight without run");
+            ensure!(weight.mark <= accrual.per_weight, "22: a weight from the future");
             total += u32::from(weight.current);
         }
-        ensure!(total == accrual.total_weight, "21: the sum of weights is off");
-        ensure!(accrual.block <= Self::now(), "21: blocks to come are counted");
+        ensure!(total == accrual.total_weight, "22: the sum of weights is off");
+        ensure!(accrual.block <= Self::now(), "22: blocks to come are counted");
         let emitted = Emitted::<T>::get();
-        ensure!(emitted <= T::Emission::through(Self::now()), "22: more than the schedule gives");
+        ensure!(emitted <= T::Emission::through(Self::now()), "23: more than the schedule gives");
         let minted: Planck = Ledgers::<T>::iter_values().map(|ledger| ledger.minted).sum();
-        ensure!(minted <= emitted, "22: more minted than was emitted");
+        ensure!(minted <= emitted, "23: more minted than was emitted");
+        Ok(())
+    }
+
+    /// 30. What a pool's account holds is what is delegated to the pool, and what of that unbonds.
+    /// 31. The shares of a pool, and of each part that left it, are those of its nominators.
+    /// 32. Each part of a validator's own stake that unbonds is named by its pool.
+    /// 33. Only slashes in the queue wait, in the order in which they are due.
+    fn try_state_pools() -> Result<(), TryRuntimeError> {
+        for (run_id, id, pool) in Pools::<T>::iter() {
+            let mut amount = pool.delegated.amount;
+            let mut shares: BTreeMap<Window, u128> = BTreeMap::new();
+            let mut active = 0;
+            for (_, delegation) in Delegations::<T>::iter_prefix((run_id, id)) {
+                ensure!(delegation != Default::default(), "31: an empty delegation");
+                active += delegation.shares;
+                for (began, left) in delegation.unbonding {
+                    *shares.entry(began).or_default() += left;
+                }
+            }
+            ensure!(active == pool.delegated.shares, "31: shares of nobody");
+            for (began, unbonding) in Unbondings::<T>::iter_prefix((run_id, id)) {
+                amount += unbonding.delegated.amount;
+                let left = shares.remove(&began).unwrap_or(0);
+                ensure!(left == unbonding.delegated.shares, "31: unbonding shares of nobody");
+                ensure!(
+                    unbonding.own == 0 || pool.unbonding.contains(&began),
+                    "32: stake unbonds that its pool does not name"
+                );
+            }
+            ensure!(shares.is_empty(), "31: a delegation to nothing");
+            let held = Self::held(HoldReason::Delegation, &Self::pool_account(run_id, id));
+            ensure!(held == amount, "30: held delegations are off");
+        }
+        for (run_id, queue) in SlashQueues::<T>::iter() {
+            let mut waiting: Vec<_> = UnappliedSlashes::<T>::iter_prefix(run_id).collect();
+            waiting.sort_unstable_by_key(|(number, _)| *number);
+            ensure!(
+                waiting.iter().all(|(number, _)| (queue.next..queue.end).contains(number)),
+                "33: a slash outside of the queue"
+            );
+            ensure!(
+                waiting.windows(2).all(|pair| pair[0].1.due <= pair[1].1.due),
+                "33: slashes out of order"
+            );
+        }
+        Ok(())
+    }
+
+    /// 20. Bonds are a validator's, of a settled window, by uid and above 0.
+    fn try_state_bonds(run_id: RunId, run: &RunOf<T>) -> Result<(), TryRuntimeError> {
+        for (index, row) in Bonds::<T>::iter_prefix(run_id) {
+            ensure!(Validators::<T>::contains_key(run_id, index), "20: bonds of nobody");
+            ensure!(row.window <= run.next_settlement, "20: bonds of a later window");
+            let entries = &row.entries;
+            ensure!(entries.windows(2).all(|pair| pair[0].0 < pair[1].0), "20: bonds out of order");
+            ensure!(entries.iter().all(|(_, bond)| *bond > 0), "20: a bond of nothing");
+            ensure!(!entries.is_empty(), "20: an empty row of bonds");
+        }
         Ok(())
     }
 

@@ -19,6 +19,17 @@ pub use protocol::{
 };
 use scale_info::TypeInfo;
 
+mod proof;
+mod stake;
+pub use proof::{
+    CommitmentName, DataChallenge, DataChallenges, EvaluationDispute, EvaluationName, Juror,
+    ShownChunk, CHALLENGES_PER_ACCOUNT_MAX, CHALLENGES_PER_MINER_MAX, JURY_MAX, SHOWN_BYTES_MAX,
+};
+pub(crate) use stake::pool_seed;
+pub use stake::{
+    Delegation, Offender, PoolId, SlashQueue, StakePool, UnappliedSlash, Unbonding, UNBONDINGS_MAX,
+};
+
 /// Miner slots that the types have room for; a run's own limit is `Incentive::uid_max`.
 pub const UIDS_MAX: u32 = 4_096;
 /// Bytes of a bitmap with one bit for each slot.
@@ -170,8 +181,10 @@ pub struct Validator<AccountId> {
     pub hot: AccountId,
     /// Owns stake and pay.
     pub cold: AccountId,
-    /// Held on `cold` until the validator leaves; at most [`u64::MAX`], as the rules count stake in `u64`.
+    /// Its own stake and what is delegated to it: what [`StakePool`] holds.
     pub stake: Planck,
+    /// The pool of its money.
+    pub pool: PoolId,
     /// The first window in which it takes part; see [`Miner::registered_window`].
     pub registered_window: Window,
     /// The last window in which it attested; it is active there and in the one after.
@@ -413,6 +426,25 @@ pub struct ScoreReveal {
     pub evaluations: Evaluations,
     /// Part of the next window's seed.
     pub salt: Hash,
+}
+
+/// A validator's bonds in the miners, which [`protocol::consensus::yuma`] averages over windows.
+#[derive(
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Clone,
+    PartialEq,
+    Eq,
+    Debug
+)]
+pub struct BondRow {
+    /// The window whose settlement wrote them: a miner that came later has no part in them.
+    pub window: Window,
+    /// 65535 for a miner's largest bond, by uid.
+    pub entries: BoundedVec<(Uid, u16), ConstU32<UIDS_MAX>>,
 }
 
 /// Settings that will replace a run's.

@@ -1,16 +1,13 @@
-//! Handles the calls of validators with their stakes.
+//! Gives validators their slots: whoever has more stake than the lowest of a full table takes its place, and whoever leaves
+//! keeps its money, which unbonds.
 
-use frame_support::{
-    ensure,
-    traits::{fungible::MutateHold, tokens::Precision},
-};
+use frame_support::ensure;
 use protocol::{fixed::Q32, Planck, RunId, ValidatorIndex};
 use sp_runtime::{DispatchError, DispatchResult};
 
 use crate::{
-    registration::first_window, Announcements, Attestations, Config, Error, Event, HoldReason,
-    Pallet, ScoreCommitments, Validator, ValidatorIndices, ValidatorSlots, Validators,
-    VALIDATORS_MAX,
+    registration::first_window, Announcements, Bonds, Config, Error, Event, Pallet, RunOf,
+    Validator, ValidatorIndices, ValidatorSlots, Validators, VALIDATORS_MAX,
 };
 
 impl<T: Config> Pallet<T> {
@@ -23,16 +20,15 @@ impl<T: Config> Pallet<T> {
         let (run, moment) = Self::run_at(run_id)?;
         Self::ensure_hot_key_free(run_id, &hot)?;
         ensure!(stake >= run.settings.incentive.validator_stake_min, Error::<T>::StakeTooLow);
-        ensure!(stake <= Planck::from(u64::MAX), Error::<T>::StakeTooHigh);
-        let index = ValidatorSlots::<T>::mutate(run_id, |slots| slots.take(VALIDATORS_MAX))
-            .ok_or(Error::<T>::NoFreeSlot)?;
-        T::Currency::hold(&HoldReason::ValidatorStake.into(), &cold, stake)?;
+        let index = Self::take_validator_slot(run_id, &run, stake)?;
+        let pool = Self::open_pool(run_id, &run, &cold, index, stake)?;
         frame_system::Pallet::<T>::inc_providers(&hot);
         ValidatorIndices::<T>::insert(run_id, &hot, index);
         let validator = Validator {
             hot: hot.clone(),
             cold: cold.clone(),
             stake,
+            pool,
             registered_window: first_window(moment),
             attested_window: None,
             agreement: Q32::ZERO,
@@ -43,22 +39,25 @@ impl<T: Config> Pallet<T> {
         Ok(index)
     }
 
-    pub(crate) fn do_add_stake(
-        who: T::AccountId,
+    /// Takes a free slot or, of a full table, that of the validator with the least stake, if `stake` is more. Of several
+    /// with the least it is the one of the highest index.
+    fn take_validator_slot(
         run_id: RunId,
-        index: ValidatorIndex,
-        amount: Planck,
-    ) -> DispatchResult {
-        let mut validator =
-            Validators::<T>::get(run_id, index).ok_or(Error::<T>::ValidatorUnknown)?;
-        ensure!(validator.cold == who, Error::<T>::NotColdKey);
-        let stake = validator.stake.checked_add(amount).ok_or(Error::<T>::StakeTooHigh)?;
-        ensure!(stake <= Planck::from(u64::MAX), Error::<T>::StakeTooHigh);
-        T::Currency::hold(&HoldReason::ValidatorStake.into(), &who, amount)?;
-        validator.stake = stake;
-        Validators::<T>::insert(run_id, index, validator);
-        Self::deposit_event(Event::StakeAdded { run: run_id, index, stake });
-        Ok(())
+        run: &RunOf<T>,
+        stake: Planck,
+    ) -> Result<ValidatorIndex, Error<T>> {
+        let free = || ValidatorSlots::<T>::mutate(run_id, |slots| slots.take(VALIDATORS_MAX));
+        if let Some(index) = free() {
+            return Ok(index);
+        }
+        let lowest = Validators::<T>::iter_prefix(run_id)
+            .map(|(index, validator)| (validator.stake, core::cmp::Reverse(index)))
+            .min()
+            .filter(|(least, _)| stake > *least);
+        let (_, core::cmp::Reverse(index)) = lowest.ok_or(Error::<T>::NoFreeSlot)?;
+        Self::deposit_event(Event::ValidatorDisplaced { run: run_id, index });
+        Self::remove_validator(run_id, run, index);
+        free().ok_or(Error::<T>::Internal)
     }
 
     pub(crate) fn do_deregister_validator(
@@ -66,29 +65,26 @@ impl<T: Config> Pallet<T> {
         run_id: RunId,
         index: ValidatorIndex,
     ) -> DispatchResult {
-        let (_, moment) = Self::run_at(run_id)?;
+        let (run, _) = Self::run_at(run_id)?;
         let validator = Validators::<T>::get(run_id, index).ok_or(Error::<T>::ValidatorUnknown)?;
         ensure!(validator.cold == who, Error::<T>::NotColdKey);
-        if let Some(moment) = moment {
-            let has_attested = Attestations::<T>::contains_key((run_id, moment.window, index));
-            let has_scored = moment
-                .window
-                .checked_sub(1)
-                .is_some_and(|scored| ScoreCommitments::<T>::contains_key((run_id, scored, index)));
-            ensure!(!has_attested && !has_scored, Error::<T>::WorkOpen);
-        }
-        T::Currency::release(
-            &HoldReason::ValidatorStake.into(),
-            &validator.cold,
-            validator.stake,
-            Precision::Exact,
-        )?;
-        frame_system::Pallet::<T>::dec_providers(&validator.hot)?;
-        Validators::<T>::remove(run_id, index);
+        Self::remove_validator(run_id, &run, index);
+        Ok(())
+    }
+
+    /// Frees a validator's slot. Nothing that its hot key did can prevent it; its stake unbonds and answers for that.
+    pub(crate) fn remove_validator(run_id: RunId, run: &RunOf<T>, index: ValidatorIndex) {
+        let Some(validator) = Validators::<T>::take(run_id, index) else {
+            return;
+        };
+        Bonds::<T>::remove(run_id, index);
+        Self::close_pool(run_id, run, validator.pool);
+        Bonds::<T>::remove(run_id, index);
+        // It fails where the key's own holds need the account, which then stays as it is.
+        let _ = frame_system::Pallet::<T>::dec_providers(&validator.hot);
         ValidatorIndices::<T>::remove(run_id, &validator.hot);
         Announcements::<T>::remove(run_id, &validator.hot);
         ValidatorSlots::<T>::mutate(run_id, |slots| slots.release(index));
         Self::deposit_event(Event::ValidatorLeft { run: run_id, index });
-        Ok(())
     }
 }

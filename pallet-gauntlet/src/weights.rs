@@ -46,6 +46,40 @@ pub trait WeightInfo {
     fn fund_run() -> Weight;
     /// The weight of the call `set_params`.
     fn set_params() -> Weight;
+    /// The weight of the call `unstake`.
+    fn unstake() -> Weight;
+    /// The weight of the call `withdraw_unbonded` with `u` parts.
+    fn withdraw_unbonded(u: u32) -> Weight;
+    /// The weight of the call `delegate`.
+    fn delegate() -> Weight;
+    /// The weight of the call `undelegate`.
+    fn undelegate() -> Weight;
+    /// The weight of the call `set_take`.
+    fn set_take() -> Weight;
+    /// The weight of the call `compound`.
+    fn compound() -> Weight;
+    /// The weight of the call `cancel_slash`.
+    fn cancel_slash() -> Weight;
+    /// The weight of the call `report_copy`.
+    fn report_copy() -> Weight;
+    /// The weight of the call `report_malformed`.
+    fn report_malformed() -> Weight;
+    /// The weight of the call `challenge_data`.
+    fn challenge_data() -> Weight;
+    /// The weight of the call `answer_data`.
+    fn answer_data() -> Weight;
+    /// The weight of the call `time_out`.
+    fn time_out() -> Weight;
+    /// The weight of the call `dispute_evaluation`.
+    fn dispute_evaluation() -> Weight;
+    /// The weight of the call `commit_verdict`.
+    fn commit_verdict() -> Weight;
+    /// The weight of the call `reveal_verdict`.
+    fn reveal_verdict() -> Weight;
+    /// The weight of the call `close_dispute`.
+    fn close_dispute() -> Weight;
+    /// Applying one slash.
+    fn apply_slash() -> Weight;
     /// Reading `r` runs in a hook.
     fn look_at_runs(r: u32) -> Weight;
     /// Opening a window.
@@ -58,6 +92,8 @@ pub trait WeightInfo {
     fn settle_begin(m: u32, v: u32) -> Weight;
     /// What a Plackett–Luce match of `p` players adds to it.
     fn settle_match(p: u32) -> Weight;
+    /// What Yuma consensus with `m` miners and `v` validators that hold bonds in all of them adds to it.
+    fn settle_yuma(m: u32, v: u32) -> Weight;
     /// Paying a page of `m` miners.
     fn settle_page(m: u32) -> Weight;
     /// Paying `v` validators and closing.
@@ -89,7 +125,8 @@ macro_rules! estimates {
                 estimate($database, 90, 8_192, 9, 7)
             }
             fn register_validator() -> Weight {
-                estimate($database, 90, 8_192, 9, 6)
+                // Of a full table every stake is read, and the lowest one's validator leaves.
+                estimate($database, 250, 16_384, 78, 18)
             }
             fn add_stake() -> Weight {
                 estimate($database, 60, 8_192, 4, 3)
@@ -126,6 +163,60 @@ macro_rules! estimates {
             fn fund_run() -> Weight {
                 estimate($database, 120, 16_384, 6, 6)
             }
+            fn unstake() -> Weight {
+                estimate($database, 60, 8_192, 4, 3)
+            }
+            fn withdraw_unbonded(u: u32) -> Weight {
+                let u = u64::from(u);
+                estimate($database, 120 + 10 * u, 16_384, 10 + u, 6 + u)
+            }
+            fn delegate() -> Weight {
+                estimate($database, 200, 16_384, 14, 11)
+            }
+            fn undelegate() -> Weight {
+                estimate($database, 200, 16_384, 14, 11)
+            }
+            fn set_take() -> Weight {
+                estimate($database, 40, 8_192, 3, 1)
+            }
+            fn compound() -> Weight {
+                estimate($database, 150, 8_192, 10, 8)
+            }
+            fn cancel_slash() -> Weight {
+                estimate($database, 30, 8_192, 1, 1)
+            }
+            fn report_copy() -> Weight {
+                estimate($database, 400, 32_768, 9, 4)
+            }
+            fn report_malformed() -> Weight {
+                estimate($database, 250, 24_576, 8, 4)
+            }
+            fn challenge_data() -> Weight {
+                estimate($database, 120, 24_576, 9, 4)
+            }
+            fn answer_data() -> Weight {
+                estimate($database, 300, 32_768, 10, 6)
+            }
+            fn time_out() -> Weight {
+                estimate($database, 120, 16_384, 8, 7)
+            }
+            fn dispute_evaluation() -> Weight {
+                estimate($database, 80, 16_384, 7, 3)
+            }
+            fn commit_verdict() -> Weight {
+                // The first juror draws the jury from all validators.
+                estimate($database, 250, 32_768, 72, 1)
+            }
+            fn reveal_verdict() -> Weight {
+                estimate($database, 60, 16_384, 4, 1)
+            }
+            fn close_dispute() -> Weight {
+                estimate($database, 300, 65_536, 60, 24)
+            }
+            fn apply_slash() -> Weight {
+                // What left the pool in each of 32 windows is read and written.
+                estimate($database, 400, 65_536, 48, 44)
+            }
             fn set_params() -> Weight {
                 estimate($database, 40, 8_192, 1, 1)
             }
@@ -158,6 +249,11 @@ macro_rules! estimates {
             fn settle_match(p: u32) -> Weight {
                 // One 128-bit division for each pair of players.
                 estimate($database, u64::from(p) + u64::from(p) * u64::from(p) / 5, 0, 0, 0)
+            }
+            fn settle_yuma(m: u32, v: u32) -> Weight {
+                // Six divisions for each pair, and a row of 4 bytes a pair.
+                let (m, v) = (u64::from(m), u64::from(v));
+                estimate($database, 100 + m * v / 2, 4 * m * v, v, v)
             }
             fn settle_page(m: u32) -> Weight {
                 let m = u64::from(m);

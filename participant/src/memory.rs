@@ -14,7 +14,7 @@ use trainer::{
         quantity::{format_bytes, product},
         BudgetError, CpuCosts,
     },
-    ModelConfig, PRESETS,
+    Device, ModelConfig, PRESETS,
 };
 
 use crate::error::{Error, Result};
@@ -99,6 +99,50 @@ pub fn miner(
     CpuCosts::of_trainer(config, samples, threads)?
         .with_muon(muon, config, threads)?
         .and_replica(config, 0)
+}
+
+/// How many samples of a `batch` a miner computes at once on `device`: as many as fit the device's own memory, if it has
+/// some, and else as [`micro_batch`] says.
+///
+/// # Errors
+/// Not even one sample fits the device, or what is left to the host does not fit it.
+pub fn miner_samples(
+    device: &dyn Device,
+    config: &ModelConfig,
+    optimiser: InnerOptimiser,
+    batch: usize,
+    memory: Option<u64>,
+) -> Result<usize> {
+    let muon = optimiser != InnerOptimiser::AdamW;
+    if let Some(own) = device.training_fit(config, batch, muon)? {
+        check("the host of a miner", config, memory, |model| {
+            CpuCosts::of_trainer_beside_cards(model, own.pinned)?.and_replica(model, 0)?.bytes()
+        })?;
+        return Ok(own.samples);
+    }
+    let threads = device.threads().count();
+    let costs = |model: &ModelConfig, samples| miner(model, optimiser, samples, threads);
+    micro_batch("a miner", config, batch, memory, &costs)
+}
+
+/// Refuses a validator that measures updates of k = `keep` on `device` if it does not fit.
+///
+/// # Errors
+/// It does not fit the device's own memory or the host's.
+pub fn check_validator(
+    device: &dyn Device,
+    config: &ModelConfig,
+    keep: u16,
+    memory: Option<u64>,
+) -> Result<()> {
+    match device.prediction_fit(config, SCORED_AT_ONCE, true)? {
+        Some(own) => check("the host of a validator", config, memory, |model| {
+            CpuCosts::of_validator_beside_cards(model, keep, own.pinned)?.bytes()
+        }),
+        None => check("a validator", config, memory, |model| {
+            validator(model, keep, device.threads().count())?.bytes()
+        }),
+    }
 }
 
 /// What a validator's process holds that measures updates of k = `keep`: the agreed state, the one that it measures, and one
@@ -253,5 +297,56 @@ mod tests {
         }
         let error = of(1_000_000).unwrap_err().to_string();
         assert!(error.contains("no preset fits"), "{error}");
+    }
+
+    /// A device with memory of its own in which everything fits.
+    struct Cards(trainer::Threads);
+
+    impl Device for Cards {
+        fn name(&self) -> &'static str {
+            "cards"
+        }
+
+        fn threads(&self) -> &trainer::Threads {
+            &self.0
+        }
+
+        fn training_fit(
+            &self,
+            _: &ModelConfig,
+            batch: usize,
+            _: bool,
+        ) -> std::result::Result<Option<trainer::OwnMemory>, trainer::DeviceError> {
+            Ok(Some(trainer::OwnMemory { samples: batch, card: 0, pinned: 0 }))
+        }
+
+        fn learner(
+            &self,
+            _: &ModelConfig,
+            _: &trainer::learner::LearnerSettings,
+        ) -> std::result::Result<Box<dyn trainer::learner::Learner>, trainer::DeviceError> {
+            unreachable!("only memory is asked for")
+        }
+
+        fn predictor(
+            &self,
+            _: &ModelConfig,
+            _: usize,
+            _: bool,
+        ) -> std::result::Result<Box<dyn trainer::Predictor>, trainer::DeviceError> {
+            unreachable!("only memory is asked for")
+        }
+    }
+
+    #[test]
+    fn beside_cards_a_host_needs_room_for_two_copies_and_no_engine() {
+        let cards = Cards(trainer::Threads::single());
+        let config = ModelConfig::preset("7M").unwrap();
+        let of = |memory| miner_samples(&cards, &config, InnerOptimiser::AdamW, 8, Some(memory));
+        let two_copies = copies(&config, 2).unwrap();
+        // Pieces of states and a tensor on its way come to it.
+        assert_eq!(of(two_copies + (64 << 20)).unwrap(), 8);
+        let error = of(two_copies).unwrap_err().to_string();
+        assert!(error.contains("the host of a miner of the model 7M needs"), "{error}");
     }
 }

@@ -63,13 +63,12 @@ impl Miner {
         let (handles, services) = open::open(&settings, Role::Miner, surroundings).await?;
         let training = &handles.run.info.settings.training;
         let (batch_size, optimiser) = (training.batch_size as usize, training.optimiser);
-        let threads = handles.machine.threads().count();
-        let micro_batch = memory::micro_batch(
-            "a miner",
+        let micro_batch = memory::miner_samples(
+            &*handles.machine.device,
             &settings.model,
+            optimiser,
             batch_size,
             settings.memory_bytes,
-            &|model, samples| memory::miner(model, optimiser, samples, threads),
         )?;
         let initial =
             open::initial_model(&settings.model, &handles.run.info, handles.machine.threads())?;
@@ -167,5 +166,5 @@ pub fn muon(optimiser: InnerOptimiser, adamw_rate_ppb: u32) -> Option<MuonSettin
 /// The update that was made last, if it is still on disk.
 fn recover(window: Window, note: Note, updates: &Updates) -> Result<Prepared> {
     let Note { uid, opening } = note;
-    Ok(Prepared { window, uid, opening, payload: updates.load(window)? })
+    Ok(Prepared { window, uid, opening, payload: updates.load(window)?, trained: false })
 }

@@ -53,9 +53,8 @@ impl Validator {
     pub async fn open(settings: Participant, surroundings: Surroundings) -> Result<Self> {
         let (handles, services) = open::open(&settings, Role::Validator, surroundings).await?;
         let keep = handles.run.info.settings.training.keep;
-        memory::check("a validator", &settings.model, settings.memory_bytes, |model| {
-            memory::validator(model, keep, handles.machine.threads().count())?.bytes()
-        })?;
+        let device = &*handles.machine.device;
+        memory::check_validator(device, &settings.model, keep, settings.memory_bytes)?;
         let initial =
             open::initial_model(&settings.model, &handles.run.info, handles.machine.threads())?;
         Ok(Self { settings, handles, services, initial })

@@ -6,21 +6,30 @@
 
 use alloc::vec::Vec;
 
+use codec::{Decode, DecodeWithMemTracking, Encode};
+use scale_info::TypeInfo;
+
 use crate::{
     accept::{
         accepted_set, bitmap_contains, final_root, is_proven_unavailable, on_probation,
         AttestationInput, Candidate,
     },
-    consensus::{Evaluation, Fault, MinerInput, Standing, ValidatorInput},
+    consensus::{Evaluation, Fault, MinerInput, Standing, ValidatorInput, ValidatorOutcome},
     fixed::Q32,
     settings::Incentive,
     window::{phase_at, Schedule, ScorePhase},
     Hash, Planck, Uid, ValidatorIndex, Window,
 };
 
-/// A stake as the rules count it: `min(stake, 2^64 − 1)` planck. The chain keeps stakes below 2^64.
-pub fn stake_u64(stake: Planck) -> u64 {
-    u64::try_from(stake).unwrap_or(u64::MAX)
+/// The stakes of a window's validators as the rules count them: in units of the least power of two planck in which the
+/// largest of them is below 2^64. While no stake reaches 2^64 planck a unit is one planck; beyond, what is lost is below
+/// 2^-63 of the largest stake.
+pub fn stakes_u64(stakes: &[Planck]) -> Vec<u64> {
+    let largest = stakes.iter().copied().max().unwrap_or_default();
+    let bits = u128::BITS.saturating_sub(largest.leading_zeros());
+    let shift = bits.saturating_sub(u64::BITS);
+    // Below 2^64 by the choice of the unit.
+    stakes.iter().map(|stake| (stake >> shift) as u64).collect()
 }
 
 /// Whether a slot that was registered in `registered_window` takes part in `window`.
@@ -92,17 +101,19 @@ pub struct Acceptance {
     pub unavailable: Vec<Uid>,
 }
 
-/// The stake of the validators that are active in `window`, see [`is_active`].
-pub fn active_stake(window: Window, voters: &[Voter<'_>]) -> u128 {
+/// The stake of the validators that are active in `window`, see [`is_active`]: the sum of their `stakes`, in the order of
+/// `voters`.
+fn active_stake(window: Window, voters: &[Voter<'_>], stakes: &[u64]) -> u128 {
     voters
         .iter()
-        .filter(|voter| is_active(voter.attested_window, window))
-        .fold(0, |sum, voter| sum.saturating_add(u128::from(stake_u64(voter.stake))))
+        .zip(stakes)
+        .filter(|(voter, _)| is_active(voter.attested_window, window))
+        .fold(0, |sum, (_, stake)| sum.saturating_add(u128::from(*stake)))
 }
 
 /// Fixes the state root and the accepted set of a window from its validators' and miners' rows.
 ///
-/// The shares are of the active stake, [`active_stake`]. The first state is known before anybody trains: in window 0
+/// The shares are of the active stake, see [`is_active`]. The first state is known before anybody trains: in window 0
 /// no other root than `genesis_state_root` is final.
 pub fn accept(
     window: Window,
@@ -111,13 +122,16 @@ pub fn accept(
     incentive: &Incentive,
     genesis_state_root: &Hash,
 ) -> Acceptance {
-    let total = active_stake(window, voters);
+    let stakes: Vec<Planck> = voters.iter().map(|voter| voter.stake).collect();
+    let stakes = stakes_u64(&stakes);
+    let total = active_stake(window, voters, &stakes);
     let attestations: Vec<AttestationInput<'_>> = voters
         .iter()
-        .filter(|voter| takes_part(voter.registered_window, window))
-        .filter_map(|voter| {
+        .zip(stakes)
+        .filter(|(voter, _)| takes_part(voter.registered_window, window))
+        .filter_map(|(voter, stake)| {
             let Attested { state_root, bitmap } = voter.attestation?;
-            Some(AttestationInput { stake: stake_u64(voter.stake), state_root, bitmap })
+            Some(AttestationInput { stake, state_root, bitmap })
         })
         .collect();
     let state_root = final_root(&attestations, total, incentive.finality_ppm)
@@ -156,6 +170,15 @@ pub struct MinerRow {
     pub revealed: bool,
 }
 
+/// A validator's bonds as a settlement stored them.
+#[derive(Encode, Decode, DecodeWithMemTracking, TypeInfo, Clone, PartialEq, Eq, Debug, Default)]
+pub struct Bonds {
+    /// The window whose settlement stored them: who came into a slot later has no part in them.
+    pub window: Window,
+    /// 65535 for a miner's largest bond, by uid.
+    pub entries: Vec<(Uid, u16)>,
+}
+
 /// A validator's rows at the settlement of a window.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ValidatorRow {
@@ -167,6 +190,8 @@ pub struct ValidatorRow {
     pub stake: Planck,
     /// The evaluations that it revealed of the window, if it did.
     pub evaluations: Option<Vec<Evaluation>>,
+    /// Its slot's bonds, if it has any.
+    pub bonds: Option<Bonds>,
 }
 
 /// Prepares the inputs of [`crate::consensus::settle`] for a window: its participants, miners by uid and validators
@@ -180,6 +205,8 @@ pub fn settlement_inputs(
     accepted: &[Uid],
     unavailable: &[u8],
 ) -> (Vec<MinerInput>, Vec<ValidatorInput>) {
+    let mut arrivals: Vec<(Uid, Window)> =
+        miners.iter().map(|row| (row.uid, row.registered_window)).collect();
     let mut miners: Vec<MinerInput> = miners
         .into_iter()
         .filter(|row| takes_part(row.registered_window, window))
@@ -192,16 +219,49 @@ pub fn settlement_inputs(
         })
         .collect();
     miners.sort_by_key(|miner| miner.uid);
+    arrivals.sort_unstable();
+    let stakes: Vec<Planck> = validators.iter().map(|row| row.stake).collect();
     let mut validators: Vec<ValidatorInput> = validators
         .into_iter()
-        .filter(|row| takes_part(row.registered_window, window))
-        .map(|row| ValidatorInput {
+        .zip(stakes_u64(&stakes))
+        .filter(|(row, _)| takes_part(row.registered_window, window))
+        .map(|(row, stake)| ValidatorInput {
             index: row.index,
-            stake: stake_u64(row.stake),
+            stake,
             present: row.evaluations.is_some(),
             evaluations: row.evaluations.unwrap_or_default(),
+            bonds: bonds_in_force(row.registered_window, row.bonds, &arrivals),
         })
         .collect();
     validators.sort_by_key(|validator| validator.index);
     (miners, validators)
+}
+
+/// A validator's bonds without those that its slot had before it came, and those in miners that came later than they.
+/// `arrivals`: the miners' uids, sorted, and their first windows.
+fn bonds_in_force(
+    registered_window: Window,
+    bonds: Option<Bonds>,
+    arrivals: &[(Uid, Window)],
+) -> Vec<(Uid, u16)> {
+    let Some(bonds) = bonds.filter(|bonds| takes_part(registered_window, bonds.window)) else {
+        return Vec::new();
+    };
+    let is_in_force = |uid: Uid| {
+        let found = arrivals.binary_search_by_key(&uid, |(uid, _)| *uid).ok();
+        let arrival = found.and_then(|at| arrivals.get(at));
+        arrival.is_some_and(|(_, registered)| takes_part(*registered, bonds.window))
+    };
+    bonds.entries.iter().copied().filter(|(uid, _)| is_in_force(*uid)).collect()
+}
+
+/// The rows of bonds to be stored after the settlement of a window, of the validators that have any.
+pub fn bonds_after(
+    window: Window,
+    outcomes: &[ValidatorOutcome],
+) -> impl Iterator<Item = (ValidatorIndex, Bonds)> + '_ {
+    outcomes
+        .iter()
+        .filter(|outcome| !outcome.bonds.is_empty())
+        .map(move |outcome| (outcome.index, Bonds { window, entries: outcome.bonds.clone() }))
 }

@@ -40,6 +40,9 @@ mod shares;
 
 mod settle;
 
+pub mod yuma;
+mod yuma_shares;
+
 pub use measure::{lower_median, relative_improvement, weighted_median};
 pub use records::{
     ConsensusError, Fault, MinerInput, MinerOutcome, Outcome, ValidatorInput, ValidatorOutcome,

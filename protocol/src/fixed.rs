@@ -117,6 +117,33 @@ impl Q32 {
         Q32::from_wide(wide >> (Q60_BITS - Q32_BITS))
     }
 
+    /// self + other, at [`Q32::MAX`] or [`Q32::MIN`] where that does not fit.
+    pub fn saturating_add(self, other: Q32) -> Q32 {
+        Q32(self.0.saturating_add(other.0))
+    }
+
+    /// self − other, at [`Q32::MAX`] or [`Q32::MIN`] where that does not fit.
+    pub fn saturating_sub(self, other: Q32) -> Q32 {
+        Q32(self.0.saturating_sub(other.0))
+    }
+
+    /// self · other, rounded down, at [`Q32::MAX`] or [`Q32::MIN`] where that does not fit.
+    pub fn saturating_mul(self, other: Q32) -> Q32 {
+        // Two factors below 2^63 each always fit.
+        let product = i128::from(self.0).saturating_mul(i128::from(other.0)) >> Q32_BITS;
+        Q32::clamped(product)
+    }
+
+    /// self / other, truncated toward zero, 0 where `other` is, at [`Q32::MAX`] or [`Q32::MIN`] where that does not fit.
+    pub fn div_or_zero(self, other: Q32) -> Q32 {
+        let quotient = (i128::from(self.0) << Q32_BITS).checked_div(i128::from(other.0));
+        Q32::clamped(quotient.unwrap_or(0))
+    }
+
+    fn clamped(value: i128) -> Q32 {
+        Q32::from_wide(value).unwrap_or(if value < 0 { Q32::MIN } else { Q32::MAX })
+    }
+
     /// The nearest `f64`, for display and for tests; no rule uses it.
     #[cfg(feature = "std")]
     pub fn to_f64(self) -> f64 {

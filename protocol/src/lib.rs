@@ -92,6 +92,10 @@ pub mod consensus;
 
 pub mod emission;
 
+pub mod pool;
+
+pub mod fault;
+
 pub mod books;
 
 pub use ids::{AccountBytes, BlockNumber, Hash, Planck, RunId, Uid, ValidatorIndex, Window};

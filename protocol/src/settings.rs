@@ -7,11 +7,15 @@ use serde::{Deserialize, Serialize};
 use crate::{window::Schedule, Hash, Planck};
 
 mod bounds;
+mod disputes;
 mod optimisers;
+mod staking;
 
 use bounds::in_range;
 pub use bounds::{SettingsError, PPM};
+pub use disputes::{Disputes, JURORS_MAX};
 pub use optimisers::{InnerOptimiser, OuterStep};
+pub use staking::{Staking, UNBONDING_WINDOWS_MAX};
 
 /// Most miner slots of a run: a bitmap of them takes 512 bytes.
 pub const UID_MAX: u16 = 4_096;
@@ -84,6 +88,46 @@ pub enum StandingKind {
 pub enum ConsensusKind {
     /// Stake-weighted medians, see [`crate::consensus`].
     Gauntlet,
+    /// Yuma consensus with bonds, see [`crate::consensus::yuma`]. Every validator must evaluate every miner: a miner that
+    /// validators with half of the present stake leave out is paid nothing.
+    Yuma(YumaSettings),
+}
+
+/// The parameters of Yuma consensus.
+#[derive(
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Serialize,
+    Deserialize,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Debug
+)]
+pub struct YumaSettings {
+    /// Part of the active stake that must endorse a weight, κ · 65535.
+    pub kappa: u16,
+    /// How much of a validator's bonds the clip takes, β · 65535: 65535 counts what is left of a weight, 0 all of it.
+    pub bonds_penalty: u16,
+    /// What the average of the bonds keeps from one window to the next.
+    pub bonds_moving_average_ppm: u32,
+}
+
+impl YumaSettings {
+    /// κ of one half, β of 1, nine tenths kept: as pallet-subtensor begins.
+    pub const UPSTREAM: YumaSettings =
+        YumaSettings { kappa: 32_767, bonds_penalty: u16::MAX, bonds_moving_average_ppm: 900_000 };
+
+    fn validate(&self) -> Result<(), SettingsError> {
+        in_range("kappa", self.kappa, 1, u128::from(u16::MAX))?;
+        // A bond that never moves would be 0 for ever.
+        let most = u128::from(PPM).saturating_sub(1);
+        in_range("bonds_moving_average_ppm", self.bonds_moving_average_ppm, 0, most)
+    }
 }
 
 /// The settings of a run.
@@ -109,6 +153,10 @@ pub struct Settings {
     pub incentive: Incentive,
     /// To whom the money goes.
     pub emission: Emission,
+    /// What validators and their nominators have at stake.
+    pub staking: Staking,
+    /// What faults and accusations cost.
+    pub disputes: Disputes,
 }
 
 /// What every miner must do, judged by the protocol.
@@ -205,7 +253,7 @@ pub struct Incentive {
     pub missed_penalty_ppm: u32,
     /// Held from a miner while it is registered.
     pub miner_bond: Planck,
-    /// Least stake of a validator.
+    /// Least stake of a validator's own; its nominators' does not count.
     pub validator_stake_min: Planck,
     /// Chunks the chain asks for at a reveal.
     pub challenge_chunks: u8,
@@ -246,6 +294,8 @@ impl Settings {
         self.training.validate()?;
         self.incentive.validate()?;
         self.emission.validate()?;
+        self.staking.validate()?;
+        self.disputes.validate()?;
         // A u16 times two u32 is below 2^80.
         let needed = u128::from(self.incentive.uid_max)
             .saturating_mul(u128::from(self.training.inner_steps))
@@ -332,6 +382,8 @@ impl Settings {
                 validators_ppm: 300_000,
                 release_ppm: 10_000,
             },
+            staking: Staking::example(),
+            disputes: Disputes::example(),
         }
     }
 }
@@ -372,6 +424,9 @@ impl Incentive {
             u128::from(EVALUATIONS_MAX),
         )?;
         in_range("power", self.power, 1, u128::from(POWER_MAX))?;
+        if let ConsensusKind::Yuma(yuma) = &self.consensus {
+            yuma.validate()?;
+        }
         in_range("proof_rate_ppm", self.proof_rate_ppm, 1, ppm)?;
         in_range("gain_rate_min_ppm", self.gain_rate_min_ppm, 1, ppm)?;
         in_range("proof_gate_ppm", self.proof_gate_ppm, 0, ppm)?;

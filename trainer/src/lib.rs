@@ -52,7 +52,7 @@ pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints, Position};
 pub use compute::Compute;
 pub use config::{ConfigError, ModelConfig, RopeScaling, TensorInfo, PRESETS};
 pub use cpu::Cpu;
-pub use device::{Device, DeviceError, Predictor};
+pub use device::{Device, DeviceError, OwnMemory, Predictor};
 pub use devices::DeviceKind;
 pub use engine::Engine;
 pub use evaluate::{loss_from_q824, loss_to_q824, EvaluationRates, Evaluator, UpdateToEvaluate};

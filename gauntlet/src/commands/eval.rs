@@ -24,7 +24,7 @@ use trainer::{
         rung_shape, Cache, Harness, HarnessError, HarnessSettings, Progress, Sample, ScoreError,
         Task, TaskFile, TaskReport, Vocabulary, KNOWN_TASKS,
     },
-    Model, ModelConfig, Threads,
+    Device, DeviceError, Model, ModelConfig, OwnMemory, Threads,
 };
 
 use self::{model::EvaluatedModel, report::EvaluationReport};
@@ -101,8 +101,8 @@ fn evaluate(args: &EvalArgs, end: &AtomicBool) -> Result<Evaluation> {
     }
     let started = Instant::now();
     let threads = Threads::new(threads(args))?;
-    let settings = settings(args, &threads)?;
     let device = args.device.open(args.engine, threads)?;
+    let settings = settings(args, &*device)?;
     let EvaluatedModel { model, tokenizer, prefix, begins } = model::open(args)?;
     let mut report = EvaluationReport::new(args, &model, &settings, prefix);
     tracing::info!("model and questions read in {:.1} s", started.elapsed().as_secs_f64());
@@ -133,18 +133,21 @@ fn evaluate(args: &EvalArgs, end: &AtomicBool) -> Result<Evaluation> {
 ///
 /// # Errors
 /// The model does not fit the memory, not even with one short request at a time.
-fn settings(args: &EvalArgs, threads: &Threads) -> Result<HarnessSettings> {
+fn settings(args: &EvalArgs, device: &dyn Device) -> Result<HarnessSettings> {
     let config = trainer::files::configuration(&args.model)?;
     let length_max = args.max_length.unwrap_or(config.seq_len.min(LENGTH_DEFAULT));
     let length_max = length_max.clamp(1, LENGTH_MAX);
     let short = length_max.min(LENGTH_SHORT);
-    let costs = |config: &ModelConfig, length, batch_tokens| {
-        memory_of(config, length, batch_tokens, threads.count())
+    let own = own_memory(device, &config, short, short)?;
+    let costs = |config: &ModelConfig, length, batch_tokens| match own {
+        Some(own) => CpuCosts::of_evaluator_beside_cards(config, own.pinned)?.bytes(),
+        None => memory_of(config, length, batch_tokens, device.threads().count()),
     };
     memory::check("an evaluation", &config, None, |config| costs(config, short, short))?;
     let available = memory::available().unwrap_or(u64::MAX);
     let fits = |length, batch_tokens| {
-        costs(&config, length, batch_tokens).is_ok_and(|bytes| bytes <= available)
+        own_memory(device, &config, length, batch_tokens).is_ok()
+            && costs(&config, length, batch_tokens).is_ok_and(|bytes| bytes <= available)
     };
     let mut batch_tokens = args.batch_tokens;
     while batch_tokens > short && !fits(short, batch_tokens) {
@@ -167,7 +170,18 @@ fn settings(args: &EvalArgs, threads: &Threads) -> Result<HarnessSettings> {
     })
 }
 
-/// What an evaluation holds that asks a model requests of up to `length` tokens, in batches of about so many tokens.
+/// What the device's own memory holds of an evaluation that asks a model requests of up to `length` tokens, in batches of about so many tokens.
+fn own_memory(
+    device: &dyn Device,
+    config: &ModelConfig,
+    length: usize,
+    batch_tokens: usize,
+) -> Result<Option<OwnMemory>, DeviceError> {
+    let (samples, seq_len) = rung_shape(length, batch_tokens);
+    device.prediction_fit(&ModelConfig { seq_len, ..config.clone() }, samples, false)
+}
+
+/// Bytes of the host's memory where the host computes.
 fn memory_of(
     config: &ModelConfig,
     length: usize,

@@ -25,6 +25,9 @@ pub enum VoidReason {
     TooLarge,
 }
 
+/// Events of this index and above concern the money behind validators and proofs of faults; the clients read their storage.
+pub(super) const FIRST_UNREAD_EVENT: u8 = 50;
+
 /// An event of the pallet.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 #[allow(missing_docs, reason = "the fields are those of the pallet's events")]
@@ -156,16 +159,19 @@ pub enum GauntletEvent {
         run: RunId,
         window: Window,
     },
+    #[codec(index = 25)]
     RunWeightSet {
         run: RunId,
         weight: u16,
     },
+    #[codec(index = 26)]
     RunFunded {
         run: RunId,
         sponsor: AccountBytes,
         amount: Planck,
         per_window: Planck,
     },
+    #[codec(index = 27)]
     RunSwept {
         run: RunId,
         refunded: Planck,

@@ -20,9 +20,10 @@ use subxt_rpcs::{methods::LegacyRpcMethods, RpcClient};
 use tokio::sync::{mpsc, Mutex, RwLock};
 
 use super::{
-    AnnouncementInfo, AttestationInfo, BlockRef, Call, Chain, ChainError, Claim, CommitmentInfo,
-    FinalizedBlocks, GauntletEvent, Included, Keypair, Ledger, MinerInfo, RevealInfo, RunInfo,
-    ScoreCommitmentInfo, ScoreRevealInfo, SubmitError, ValidatorInfo, WindowInfo,
+    events::FIRST_UNREAD_EVENT, AnnouncementInfo, AttestationInfo, BlockRef, Call, Chain,
+    ChainError, Claim, CommitmentInfo, FinalizedBlocks, GauntletEvent, Included, Keypair, Ledger,
+    MinerInfo, RevealInfo, RunInfo, ScoreCommitmentInfo, ScoreRevealInfo, SubmitError,
+    ValidatorInfo, WindowInfo,
 };
 
 #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
@@ -532,13 +533,13 @@ impl Chain for SubxtChain {
     }
 }
 
-/// The pallet's event of these bytes; `None` for another pallet's.
+/// The pallet's event of these bytes; `None` for another pallet's, and for one that clients do not read.
 pub(super) fn gauntlet_event(
     pallet: &str,
     index: u8,
     fields: &[u8],
 ) -> Result<Option<GauntletEvent>, ChainError> {
-    if pallet != "Gauntlet" {
+    if pallet != "Gauntlet" || index >= FIRST_UNREAD_EVENT {
         return Ok(None);
     }
     let mut bytes = vec![index];

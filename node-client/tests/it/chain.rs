@@ -397,8 +397,10 @@ fn every_call_is_in_the_metadata_with_these_arguments() {
         (Call::FundRun { run, amount: 1, per_window: 1 }, &["run", "amount", "per_window"]),
     ];
     let pallet = metadata.pallet_by_name("Gauntlet").unwrap();
-    // `set_run_weight` is governance's, `claim_many` somebody's who pays for others: no participant makes them.
-    assert_eq!(pallet.call_variants().unwrap().len(), calls.len() + 2);
+    // `set_run_weight` is governance's, `claim_many` somebody's who pays for others, and from 50 on are calls that no client
+    // makes.
+    let made = pallet.call_variants().unwrap().iter().filter(|variant| variant.index < 50);
+    assert_eq!(made.count(), calls.len() + 2);
     for (call, arguments) in calls {
         let variant = pallet.call_variant_by_name(call.name()).unwrap();
         let names = variant.fields.iter().map(|field| field.name.as_deref());
@@ -450,7 +452,8 @@ fn every_event_decodes_by_the_metadata() {
     ];
     let pallet = metadata.pallet_by_name("Gauntlet").unwrap();
     let variants = pallet.event_variants().unwrap();
-    assert_eq!(variants.len(), events.len());
+    // From 50 on are events that no client reads.
+    assert_eq!(variants.iter().filter(|variant| variant.index < 50).count(), events.len());
     let event_type = pallet.event_ty_id().unwrap();
     for event in events {
         let bytes = event.encode();
@@ -516,7 +519,9 @@ fn the_fakes_refusals_and_the_storage_of_the_reads_are_in_the_metadata() {
         "TooManySponsors",
         "Internal",
     ];
-    assert!(errors.iter().map(|error| error.name.as_str()).eq(names));
+    // From 100 on are those of calls that the fake does not know.
+    let errors = errors.iter().filter(|error| error.index < 100);
+    assert!(errors.map(|error| error.name.as_str()).eq(names));
     let storage = pallet.storage().unwrap();
     for (entry, keys) in [
         ("Runs", 1),

@@ -1,8 +1,12 @@
 //! Tests by the file that they test; each name is a claim.
 
+mod disputes;
 mod emission;
 mod exploits;
+mod proofs;
 mod registration;
 mod settlement;
+mod slashing;
+mod stake;
 mod submission;
 mod window;

@@ -160,61 +160,6 @@ fn miner_with_a_commitment_of_the_window_cannot_leave() {
 }
 
 #[test]
-fn validator_stakes_within_bounds() {
-    ExtBuilder::default().build_and_execute(|| {
-        let register = |stake| {
-            Gauntlet::register_validator(origin(validator_cold(0)), 0, validator_hot(0), stake)
-        };
-        assert_noop!(register(UNIT), Error::<Test>::StakeTooLow);
-        assert_noop!(register(1 << 64), Error::<Test>::StakeTooHigh);
-        assert_ok!(register(100 * UNIT));
-        assert_noop!(register(100 * UNIT), Error::<Test>::HotKeyTaken);
-        assert_noop!(Gauntlet::add_stake(origin(owner()), 0, 0, UNIT), Error::<Test>::NotColdKey);
-        assert_noop!(
-            Gauntlet::add_stake(origin(validator_cold(0)), 0, 9, UNIT),
-            Error::<Test>::ValidatorUnknown
-        );
-        assert_noop!(
-            Gauntlet::add_stake(origin(validator_cold(0)), 0, 0, 1 << 64),
-            Error::<Test>::StakeTooHigh
-        );
-        assert_ok!(Gauntlet::add_stake(origin(validator_cold(0)), 0, 0, UNIT));
-        System::assert_last_event(Event::StakeAdded { run: 0, index: 0, stake: 101 * UNIT }.into());
-        assert_eq!(Gauntlet::held(HoldReason::ValidatorStake, &validator_cold(0)), 101 * UNIT);
-    });
-}
-
-#[test]
-fn validator_leaves_between_its_work() {
-    ExtBuilder::default().participants(1, 1).build_and_execute(|| {
-        let leave = |cold| Gauntlet::deregister_validator(origin(cold), 0, 0);
-        play_window(0, 1, 1);
-        assert_noop!(leave(owner()), Error::<Test>::NotColdKey);
-        assert_noop!(leave(validator_cold(0)), Error::<Test>::WorkOpen);
-        roll_to_window(1);
-        commit_scores(0, 0, &evaluations(1));
-        assert_noop!(leave(validator_cold(0)), Error::<Test>::WorkOpen);
-        roll_to_window(2);
-        assert_ok!(leave(validator_cold(0)));
-        assert_noop!(leave(validator_cold(0)), Error::<Test>::ValidatorUnknown);
-        assert_eq!(Gauntlet::held(HoldReason::ValidatorStake, &validator_cold(0)), 0);
-    });
-}
-
-#[test]
-fn a_run_has_room_for_64_validators() {
-    ExtBuilder::default().build_and_execute(|| {
-        let register = |number: u8| {
-            Gauntlet::do_register_validator(validator_cold(0), 0, account(100 + number), 100 * UNIT)
-        };
-        for number in 0..64 {
-            assert_eq!(register(number), Ok(u16::from(number)));
-        }
-        assert_noop!(register(64), Error::<Test>::NoFreeSlot);
-    });
-}
-
-#[test]
 fn only_participants_announce() {
     ExtBuilder::default().participants(1, 1).build_and_execute(|| {
         let announce = |hot, run| {

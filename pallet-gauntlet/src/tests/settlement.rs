@@ -1,7 +1,12 @@
 //! Tests what a window pays, to whom, in which steps.
 
 use frame_support::weights::{Weight, WeightMeter};
-use protocol::{fixed::Q32, window::Phase, Uid};
+use protocol::{
+    fixed::Q32,
+    settings::{ConsensusKind, YumaSettings},
+    window::Phase,
+    Uid,
+};
 
 use crate::{mock::*, *};
 
@@ -248,5 +253,66 @@ fn a_settlement_that_fails_makes_the_window_void_and_carries_its_pot() {
         play_window(3, 1, 1);
         roll_to_settlement(3);
         assert_eq!(claimable(&owner()), 10 * UNIT + 30 * UNIT / 100);
+    });
+}
+
+fn yuma_settings() -> protocol::settings::Settings {
+    let mut settings = settings();
+    settings.incentive.consensus = ConsensusKind::Yuma(YumaSettings::UPSTREAM);
+    settings
+}
+
+#[test]
+fn a_run_under_yuma_settles_pays_and_keeps_its_bonds() {
+    let builder = ExtBuilder::default().settings(yuma_settings()).participants(3, 2);
+    builder.build_and_execute(|| {
+        for window in 0..3 {
+            play_window(window, 3, 2);
+        }
+        assert_eq!(run().next_settlement, 2);
+        let paid: Vec<_> = (0..3).map(|number| claimable(&miner_cold(number))).collect();
+        assert!(0 < paid[0] && paid[0] < paid[1] && paid[1] < paid[2], "{paid:?}");
+        assert_eq!(claimable(&validator_cold(0)), claimable(&validator_cold(1)));
+        assert!(claimable(&validator_cold(0)) > 29 * UNIT);
+        let row = Bonds::<Test>::get(0, 1).unwrap();
+        assert_eq!(row.window, 1);
+        assert_eq!(row.entries.to_vec(), [(0, 65_535), (1, 65_535), (2, 65_535)]);
+        assert_eq!(ledger().minted, 200 * UNIT);
+    });
+}
+
+#[test]
+fn who_comes_into_a_slot_inherits_no_bonds() {
+    let builder = ExtBuilder::default().settings(yuma_settings()).participants(3, 3);
+    builder.build_and_execute(|| {
+        play_window(0, 3, 2);
+        score_window(0, 3, 2);
+        assert!(Bonds::<Test>::contains_key(0, 1));
+        roll_to_window(2);
+        assert!(Gauntlet::do_deregister_validator(validator_cold(1), 0, 1).is_ok());
+        assert!(!Bonds::<Test>::contains_key(0, 1));
+        assert!(Gauntlet::do_deregister_miner(miner_cold(2), 0, 2).is_ok());
+        let uid = Gauntlet::do_register_miner(miner_cold(9), 0, miner_hot(9));
+        assert_eq!(uid, Ok(2));
+        // Only the first two are measured in the window that the newcomer takes part in.
+        play_window(3, 2, 1);
+        score_window(3, 2, 1);
+        let row = Bonds::<Test>::get(0, 0).unwrap();
+        let uids: Vec<Uid> = row.entries.iter().map(|(uid, _)| *uid).collect();
+        assert_eq!((row.window, uids), (3, vec![0, 1]));
+    });
+}
+
+#[test]
+fn bonds_go_when_the_run_leaves_yuma() {
+    let builder = ExtBuilder::default().settings(yuma_settings()).participants(2, 2);
+    builder.build_and_execute(|| {
+        play_window(0, 2, 2);
+        assert!(Gauntlet::do_set_params(owner(), 0, settings()).is_ok());
+        for window in 1..5 {
+            play_window(window, 2, 2);
+        }
+        assert_eq!(Bonds::<Test>::iter_prefix(0).count(), 0);
+        assert!(claimable(&miner_cold(1)) > 0);
     });
 }

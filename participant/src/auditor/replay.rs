@@ -6,7 +6,8 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
 use futures::StreamExt;
 use node_client::chain::{BlockRef, Chain, GauntletEvent, MinerInfo, RunInfo};
 use protocol::{
-    consensus::Standing, emission::Pots, fixed::Q32, BlockNumber, Hash, Planck, RunId, Uid, Window,
+    books::Bonds, consensus::Standing, emission::Pots, fixed::Q32, BlockNumber, Hash, Planck,
+    RunId, Uid, ValidatorIndex, Window,
 };
 use trainer::{Model, ModelConfig, Threads};
 
@@ -82,6 +83,8 @@ pub(super) struct Replay {
     /// θ of the window that is audited next, with its root; unknown after a window that could not be replayed.
     pub(super) state: Option<(Model, Hash)>,
     pub(super) miners: BTreeMap<Uid, Tracked>,
+    /// The validators' bonds as the last settlement left them.
+    pub(super) bonds: BTreeMap<ValidatorIndex, Bonds>,
     pub(super) minted: Planck,
     /// Of sponsors' money, what windows had.
     pub(super) released: Planck,
@@ -124,6 +127,7 @@ impl Replay {
             blocks,
             state: Some((model, manifest.root())),
             miners: BTreeMap::new(),
+            bonds: BTreeMap::new(),
             minted: 0,
             released: 0,
             carried: Pots::default(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use node_client::chain::{GauntletEvent, MinerInfo, ValidatorInfo, WindowInfo};
 use protocol::{
-    books::{settlement_inputs, takes_part, MinerRow, ValidatorRow},
+    books::{bonds_after, settlement_inputs, takes_part, MinerRow, ValidatorRow},
     commitment::score_commitment_hash,
     consensus::{pay, settle, Outcome, Standing},
     emission::{payable, split_emission, Pot, Pots},
@@ -108,6 +108,7 @@ impl Replay {
         }
         self.compare_pay(window, &on_chain, &outcome, &pots)?;
         self.move_standings(&on_chain, &outcome, &miners);
+        self.bonds = bonds_after(window, &outcome.validators).collect();
         self.compare_standings(window, &on_chain, &miners).await
     }
 
@@ -225,6 +226,7 @@ impl Replay {
                 registered_window: validator.registered_window,
                 stake: validator.stake,
                 evaluations: reveal.map(|reveal| reveal.evaluations.clone()),
+                bonds: self.bonds.get(&index).cloned(),
             });
         }
         Ok(found)

@@ -50,8 +50,13 @@ impl Train {
     async fn window(&mut self, state: Arc<State>) -> Result<()> {
         let task = self.begin(state).await?;
         let prepared = self.conduct.make(&self.workshop, task).await?;
+        let kept = prepared.kept();
         let sent = self.ready.send(prepared).await;
-        sent.map_err(|_| Error::Missed("nobody submits".into()))
+        sent.map_err(|_| Error::Missed("nobody submits".into()))?;
+        match kept {
+            Some(kept) => self.workshop.keep_trainer(kept).await,
+            None => Ok(()),
+        }
     }
 
     /// Waits for the window's first block and asks the chain what to do.

@@ -40,6 +40,8 @@ pub struct Prepared {
     pub opening: Opening,
     /// The update; `None` for an adversary that has none.
     pub payload: Option<Bytes>,
+    /// Whether the trainer made it and has not been kept since.
+    pub trained: bool,
 }
 
 /// The work of one window.
@@ -62,6 +64,20 @@ pub struct Made {
     pub payload: Bytes,
     /// Losses of the local steps; `None` if there were none.
     pub losses: Option<LossSummary>,
+}
+
+/// The window after which a trainer is kept, and what opens its commitment.
+pub(super) struct Kept {
+    window: Window,
+    note: Note,
+}
+
+impl Prepared {
+    /// What is to be kept of the trainer that made it, if one did.
+    pub(super) fn kept(&self) -> Option<Kept> {
+        let note = Note { uid: self.uid, opening: self.opening.clone() };
+        self.trained.then_some(Kept { window: self.window, note })
+    }
 }
 
 /// What updates are made with; clones share it.
@@ -130,12 +146,12 @@ impl Workshop {
         Ok(made)
     }
 
-    /// Keeps an update on disk, and with `keep_trainer`, if it is a window for it, the trainer that made it, and returns what
-    /// opens its commitment. The trainer lets go of θ.
+    /// Keeps an update on disk and returns what opens its commitment. `trained` says that the trainer made it, which is then
+    /// to be kept, too ([`Workshop::keep_trainer`]), when nothing waits for it any more.
     ///
     /// # Errors
     /// The update is not well formed, or the disk failed.
-    pub async fn finish(&self, task: &Task, made: Made, keep_trainer: bool) -> Result<Prepared> {
+    pub async fn finish(&self, task: &Task, made: Made, trained: bool) -> Result<Prepared> {
         let (window, uid) = (task.state.window, task.uid);
         let training = &self.handles.run.info.settings.training;
         let parsed = Payload::parse(&made.payload, &self.handles.run.info.layout, training.keep)
@@ -147,9 +163,38 @@ impl Workshop {
             base_state_root: task.state.root,
             salt: self.salt(window),
         };
-        self.save(window, uid, &opening, &made.payload, keep_trainer).await?;
+        let (updates, payload) = (self.updates.clone(), made.payload.clone());
+        let note = Note { uid, opening: opening.clone() };
+        // With the note the window is done: after a kill its update is revealed as it was committed to.
+        let keep =
+            move || updates.save(window, &payload).and_then(|()| updates.note(window, &note));
+        self.handles.machine.work.run(keep).await??;
         self.note(window, &made, task.started.elapsed().as_secs_f64());
-        Ok(Prepared { window, uid, opening, payload: Some(made.payload) })
+        Ok(Prepared { window, uid, opening, payload: Some(made.payload), trained })
+    }
+
+    /// Writes a checkpoint of the trainer, if it is a window for one; the trainer lets go of θ.
+    ///
+    /// Nobody waits for it: the update of the window is on disk, and may be committed to meanwhile. A kill before it is whole
+    /// costs the averages and the error feedback of the windows since the checkpoint before.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub(super) async fn keep_trainer(&self, kept: Kept) -> Result<()> {
+        let Kept { window, note } = kept;
+        let checkpoints = self.checkpoints.clone();
+        let is_due = window.is_multiple_of(self.checkpoint_every);
+        let note = serde_json::to_string(&note)?;
+        let position = Position { run: self.handles.run.id, window, trained: true, note };
+        self.on_trainer(move |trainer| {
+            let saved = match is_due {
+                true => trainer.save(&checkpoints, &position),
+                false => Ok(()),
+            };
+            trainer.release_model();
+            Ok(saved?)
+        })
+        .await
     }
 
     /// A salt for the commitment to the update of `window`.
@@ -172,35 +217,6 @@ impl Workshop {
                 work(&mut trainer)
             })
             .await?
-    }
-
-    /// Puts update, checkpoint and note on disk, in this order: with the checkpoint, or with the note where none is written, the
-    /// window is done.
-    async fn save(
-        &self,
-        window: Window,
-        uid: Uid,
-        opening: &Opening,
-        payload: &Bytes,
-        keep_trainer: bool,
-    ) -> Result<()> {
-        let note = Note { uid, opening: opening.clone() };
-        let text = serde_json::to_string(&note)?;
-        let position = Position { run: self.handles.run.id, window, trained: true, note: text };
-        let (updates, checkpoints) = (self.updates.clone(), self.checkpoints.clone());
-        let payload = payload.clone();
-        let keep_trainer = keep_trainer && window.is_multiple_of(self.checkpoint_every);
-        self.on_trainer(move |trainer| {
-            updates.save(window, &payload)?;
-            let saved = match keep_trainer {
-                true => trainer.save(&checkpoints, &position),
-                false => Ok(()),
-            };
-            trainer.release_model();
-            saved?;
-            updates.note(window, &note)
-        })
-        .await
     }
 
     fn note(&self, window: Window, made: &Made, seconds: f64) {

@@ -71,6 +71,8 @@ pub struct ValidatorInput {
     pub present: bool,
     /// Its evaluations as revealed, in any order. A uid that it names twice or that is unknown is ignored.
     pub evaluations: Vec<Evaluation>,
+    /// Its bonds by uid, without those in miners that are gone; only [`crate::settings::ConsensusKind::Yuma`] has any.
+    pub bonds: Vec<(Uid, u16)>,
 }
 
 /// A window's outcome for a miner.
@@ -99,6 +101,8 @@ pub struct ValidatorOutcome {
     pub agreement: Q32,
     /// Its part of the validators' pot.
     pub share: Q32,
+    /// Its bonds after the window, by uid.
+    pub bonds: Vec<(Uid, u16)>,
 }
 
 /// The settlement of a window, miners and validators in the order of the inputs.

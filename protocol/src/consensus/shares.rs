@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     fixed::{Q32, Q32_BITS, Q60_BITS, Q60_ONE},
-    Planck,
+    Planck, Uid,
 };
 
 /// A difference between two validators below this never counts as full disagreement: 2^-16, the
@@ -18,13 +18,27 @@ pub const DEVIATION_FLOOR: Q32 = Q32(1 << 16);
 /// A factor on the present stake's typical deviation: a validator that deviates so far agrees no more.
 const DEVIATION_FACTOR: Q32 = Q32::from_int(3);
 
+/// Who gets which part of a window's pots, in the order of the inputs.
+pub(super) struct Shares {
+    pub(super) miners: Vec<Q32>,
+    pub(super) agreements: Vec<Q32>,
+    pub(super) validators: Vec<Q32>,
+    /// Each validator's bonds after the window, by uid.
+    pub(super) bonds: Vec<Vec<(Uid, u16)>>,
+}
+
 /// Shares proportional to value^power. Values are first divided by the largest, so that nothing
 /// overflows; powers have 60 fractional bits; shares are rounded down. All zero if no value is
 /// positive.
 pub fn power_shares(values: &[Q32], power: u8) -> Option<Vec<Q32>> {
+    proportional_shares(&powers_q60(values, power)?)
+}
+
+/// (value / largest)^power with 60 fractional bits, rounded down; 0 for a value that is not positive.
+pub(super) fn powers_q60(values: &[Q32], power: u8) -> Option<Vec<u128>> {
     let largest = values.iter().copied().max().unwrap_or_default();
     if largest <= Q32::ZERO {
-        return Some(vec![Q32::ZERO; values.len()]);
+        return Some(vec![0; values.len()]);
     }
     let mut powers: Vec<u128> = Vec::with_capacity(values.len());
     for value in values {
@@ -41,7 +55,7 @@ pub fn power_shares(values: &[Q32], power: u8) -> Option<Vec<Q32>> {
         }
         powers.push(u128::try_from(product).ok()?);
     }
-    proportional_shares(&powers)
+    Some(powers)
 }
 
 /// part / sum of the parts for each, rounded down; parts must be below 2^96.

@@ -3,8 +3,8 @@
 use protocol::{
     accept::bitmap_of,
     books::{
-        accept, due, is_active, settlement_inputs, stake_u64, takes_part, Attested, MinerRow,
-        Revealed, ValidatorRow, Voter,
+        accept, due, is_active, settlement_inputs, stakes_u64, takes_part, Attested, Bonds,
+        MinerRow, Revealed, ValidatorRow, Voter,
     },
     consensus::{Fault, Standing},
     fixed::Q32,
@@ -33,8 +33,6 @@ fn a_window_is_due_from_the_block_that_closes_its_scores() {
 
 #[test]
 fn small_rules_hold_at_their_edges() {
-    assert_eq!(stake_u64(7), 7);
-    assert_eq!(stake_u64(u128::MAX), u64::MAX);
     assert!(takes_part(3, 3) && !takes_part(4, 3));
     assert!(is_active(Some(4), 5) && is_active(Some(5), 5) && is_active(Some(u64::MAX), 5));
     assert!(!is_active(Some(3), 5) && !is_active(None, 0));
@@ -42,6 +40,19 @@ fn small_rules_hold_at_their_edges() {
     assert_eq!(Fault::of(true, false, true), Some(Fault::MissedReveal));
     assert_eq!(Fault::of(true, true, true), Some(Fault::Unavailable));
     assert_eq!(Fault::of(true, true, false), None);
+}
+
+#[test]
+fn stakes_above_two_to_the_64_keep_their_proportion() {
+    let largest = u128::from(u64::MAX);
+    assert_eq!(stakes_u64(&[7, largest, 0]), [7, u64::MAX, 0], "a unit is a planck");
+    // 10^9 tokens of 18 decimals against a third of it and against dust.
+    let whale = 1_000_000_000 * 1_000_000_000_000_000_000;
+    let counts = stakes_u64(&[whale, whale / 4, 1]);
+    assert_eq!((counts[0] / counts[1], counts[2]), (4, 0));
+    assert!(counts[0] >= 1 << 63);
+    assert_eq!(stakes_u64(&[u128::MAX, 1 << 127]), [u64::MAX, 1 << 63]);
+    assert!(stakes_u64(&[]).is_empty());
 }
 
 fn voter(stake: u128, attested: u64, attestation: Option<Attested<'_>>) -> Voter<'_> {
@@ -103,6 +114,7 @@ fn inputs_are_of_who_takes_part_in_order() {
         registered_window,
         stake: u128::MAX,
         evaluations,
+        bonds: None,
     };
     let validators =
         vec![validator(2, 5, None), validator(1, 0, Some(Vec::new())), validator(0, 6, None)];
@@ -118,4 +130,29 @@ fn inputs_are_of_who_takes_part_in_order() {
     );
     let found: Vec<_> = validators.iter().map(|v| (v.index, v.stake, v.present)).collect();
     assert_eq!(found, [(1, u64::MAX, true), (2, u64::MAX, false)]);
+}
+
+#[test]
+fn a_reused_slot_inherits_no_bond() {
+    let miner = |uid, registered_window| MinerRow {
+        uid,
+        registered_window,
+        standing: Standing::default(),
+        committed: true,
+        revealed: true,
+    };
+    let stored = Bonds { window: 4, entries: vec![(0, 10), (1, 20), (2, 30), (3, 40)] };
+    let validator = |index, registered_window| ValidatorRow {
+        index,
+        registered_window,
+        stake: 1,
+        evaluations: None,
+        bonds: Some(stored.clone()),
+    };
+    // Miner 1 left and another came in window 5; miner 3 left, and nobody came.
+    let miners = vec![miner(2, 0), miner(1, 5), miner(0, 4)];
+    let validators = vec![validator(0, 4), validator(1, 5)];
+    let (_, validators) = settlement_inputs(5, miners, validators, &[], &[]);
+    assert_eq!(validators[0].bonds, [(0, 10), (2, 30)]);
+    assert_eq!(validators[1].bonds, []);
 }

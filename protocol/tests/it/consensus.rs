@@ -39,7 +39,7 @@ pub(crate) fn evaluation(uid: Uid, own: f64, random: f64) -> Evaluation {
 }
 
 pub(crate) fn validator(index: u16, stake: u64, evaluations: Vec<Evaluation>) -> ValidatorInput {
-    ValidatorInput { index, stake, present: true, evaluations }
+    ValidatorInput { index, stake, present: true, evaluations, bonds: Vec::new() }
 }
 
 /// Three equal validators that all measure the same (own, random) of miners 0, 1, ….

@@ -100,7 +100,7 @@ fn the_example_settings_are_valid_and_survive_their_encodings() {
 #[test]
 fn settings_out_of_range_are_named_with_their_value() {
     type Change = fn(&mut Settings);
-    let changes: [(&str, Change); 28] = [
+    let changes: [(&str, Change); 42] = [
         ("inner_steps", |s| s.training.inner_steps = 0),
         ("batch_size", |s| s.training.batch_size = 0),
         ("sample_len", |s| s.training.sample_len = 1),
@@ -127,6 +127,20 @@ fn settings_out_of_range_are_named_with_their_value() {
         ("evaluation_quorum_ppm", |s| s.incentive.evaluation_quorum_ppm = 0),
         ("missed_penalty_ppm", |s| s.incentive.missed_penalty_ppm = 1_000_001),
         ("validator_stake_min", |s| s.incentive.validator_stake_min = 0),
+        ("unbonding_windows", |s| s.staking.unbonding_windows = 0),
+        ("unbonding_windows", |s| s.staking.unbonding_windows = u32::MAX),
+        ("delegation_min", |s| s.staking.delegation_min = 0),
+        ("take_max_ppm", |s| s.staking.take_max_ppm = 1_000_001),
+        ("take_step_ppm", |s| s.staking.take_step_ppm = 0),
+        ("take_delay_windows", |s| s.staking.take_delay_windows = 0),
+        ("miner_slash_ppm", |s| s.disputes.miner_slash_ppm = 1_000_001),
+        ("validator_slash_ppm", |s| s.disputes.validator_slash_ppm = 1_000_001),
+        ("copy_overlap_ppm", |s| s.disputes.copy_overlap_ppm = 749_999),
+        ("challenge_bond", |s| s.disputes.challenge_bond = 0),
+        ("answer_blocks", |s| s.disputes.answer_blocks = 0),
+        ("dispute_bond", |s| s.disputes.dispute_bond = 0),
+        ("jurors", |s| s.disputes.jurors = 16),
+        ("evaluation_tolerance_ppm", |s| s.disputes.evaluation_tolerance_ppm = 1_000_001),
         ("challenge_chunks", |s| s.incentive.challenge_chunks = 0),
         ("challenge_chunks", |s| s.incentive.challenge_chunks = 5),
     ];

@@ -21,6 +21,7 @@ use super::host::transfer_bytes;
 use super::model::ModelCounts;
 use super::quantity::{product, sum};
 use super::request::{PlanRequest, Recompute, Sharding, StateFormat};
+use crate::cuda::fit;
 use crate::cuda::layout::Layout;
 use crate::cuda::plan::{Plan, Work};
 use crate::engine::optimiser::Symmetric;
@@ -37,18 +38,6 @@ const ACTIVATION: u64 = 2;
 
 /// Tokens whose logits are there at once.
 const LOGITS_TOKENS: u64 = 4_096;
-
-/// cuBLASLt's workspace, of three streams.
-const PRODUCTS_WORKSPACE: u64 = 3 * (32 << 20);
-
-/// CUDA's context, loaded kernels and the allocator's rest.
-const CONTEXT: u64 = 1_000_000_000;
-
-/// One part of so many of the memory is left to the driver and to errors of this plan.
-const FREE_PART: u64 = 50;
-
-/// NCCL's buffers.
-const NCCL: u64 = 1_000_000_000;
 
 /// Two buffers in pinned memory for each GPU, through which host and GPU exchange blocks.
 const STAGING: u64 = 2 * (256 << 20);
@@ -175,12 +164,8 @@ fn gpu_memory(
         Some(plan) => plan.regions().map(|(region, bytes)| (region.name(), bytes)).collect(),
         None => estimated_regions(request, counts, shape)?,
     };
-    let beside = [
-        ("cuBLASLt's workspace", PRODUCTS_WORKSPACE),
-        ("NCCL", if shape.gpus > 1 { NCCL } else { 0 }),
-        ("CUDA context and kernels", CONTEXT),
-        ("left free", kind.memory / FREE_PART),
-    ];
+    // The engine's own margin: what starts is what is planned.
+    let beside = fit::parts_beside(shape.gpus as usize);
     MemoryAccount::new(GPU_MEMORY, regions.into_iter().chain(beside), Some(kind.memory))
 }
 

@@ -18,6 +18,9 @@ pub const REPLICA: &str = "memory of a replica alone";
 /// Names the account of a validator's process, the engine of its evaluator not counted.
 pub const VALIDATOR: &str = "memory of a validator, beside its engine";
 
+/// Names a tensor of parameters between host and cards.
+const STAGED: &str = "a tensor on its way to the cards";
+
 /// Threads that write or take one state at most, a piece of a MiB each, and pieces that are on their way from a peer.
 const PIECES: u64 = 8 + 8;
 
@@ -33,6 +36,16 @@ pub fn transfer_bytes(config: &ModelConfig) -> Result<u64, BudgetError> {
 }
 
 impl CpuCosts {
+    /// What a [`crate::Trainer`] holds in the host's memory beside cards that compute, which pin `pinned` bytes of it: θ,
+    /// the error feedback, and the largest tensor on its way.
+    pub fn of_trainer_beside_cards(config: &ModelConfig, pinned: u64) -> Result<Self, BudgetError> {
+        Self::default()
+            .and_parameters("parameters (agreed)", config, 1)?
+            .and_parameters("error feedback", config, 1)?
+            .and_bytes("master and averages (pinned)", pinned)?
+            .and_bytes(STAGED, largest_tensor(config))
+    }
+
     /// The same and what a replica holds whose θ is counted: pieces on their way, and `updates` bytes of accepted updates.
     pub fn and_replica(self, config: &ModelConfig, updates: u64) -> Result<Self, BudgetError> {
         let pieces = transfer_bytes(config)?;
@@ -52,6 +65,35 @@ impl CpuCosts {
         let evaluator = Self::of_evaluator(config, samples, threads)?;
         with_states(evaluator, config, keep)?.and_replica(config, updates)
     }
+
+    /// What an evaluation of a model's file holds in the host's memory beside cards that pin `pinned` bytes of it.
+    pub fn of_evaluator_beside_cards(
+        config: &ModelConfig,
+        pinned: u64,
+    ) -> Result<Self, BudgetError> {
+        Self::default()
+            .and_parameters("parameters", config, 1)?
+            .and_bytes("pinned", pinned)?
+            .and_bytes(STAGED, largest_tensor(config))
+    }
+
+    /// What a validator's process holds in the host's memory beside cards that evaluate, which pin `pinned` bytes of it.
+    pub fn of_validator_beside_cards(
+        config: &ModelConfig,
+        keep: u16,
+        pinned: u64,
+    ) -> Result<Self, BudgetError> {
+        let staged = Self::default()
+            .and_bytes("pinned", pinned)?
+            .and_bytes(STAGED, largest_tensor(config))?;
+        with_states(staged, config, keep)?.and_replica(config, 0)
+    }
+}
+
+/// Bytes of the largest tensor in f32.
+fn largest_tensor(config: &ModelConfig) -> u64 {
+    let lens = config.tensors().into_iter().map(|tensor| tensor.len() as u64);
+    lens.max().unwrap_or(0).saturating_mul(4)
 }
 
 /// θ, θ that is measured, and what undoes an update to it.

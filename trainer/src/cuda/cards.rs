@@ -116,6 +116,11 @@ impl Gpus for Cards {
         }
     }
 
+    fn memory(&self) -> (usize, u64) {
+        let memories = self.cards.iter().map(|card| card.memory);
+        (self.cards.len(), memories.min().unwrap_or(0))
+    }
+
     fn open(&self) -> Result<Vec<Seat>, GpuError> {
         let collectives = join(self.cards.len())?;
         let seat = |(card, collective): (&Card, _)| {

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use super::fit;
+use super::fit::{self, Fit};
 use super::gpu::GpuError;
 use super::learner::CudaLearner;
 use super::node::Node;
 use super::plan::Work;
 use super::predictor::CudaPredictor;
 use super::seats::{Gpus, Seat};
+use crate::budget::quantity::format_bytes;
 use crate::compute::threads::Threads;
-use crate::engine::device::{Device, DeviceError, Predictor};
+use crate::engine::device::{Device, DeviceError, OwnMemory, Predictor};
 use crate::engine::learner::{Learner, LearnerSettings};
 use crate::model::config::ModelConfig;
 
@@ -52,6 +53,18 @@ impl Cuda {
         Ok(CudaLearner::new(node, self.threads.clone(), *settings))
     }
 
+    /// What says that `work` takes `needed` bytes of a card, which are too many.
+    fn too_large(&self, work: &str, needed: u64) -> DeviceError {
+        let (world, free) = self.gpus.memory();
+        let reason = format!(
+            "{work} takes {} of each card, and {} has {}; `gauntlet doctor --cuda` says which presets fit",
+            format_bytes(needed + fit::beside(world)),
+            self.gpus.name(),
+            format_bytes(free)
+        );
+        DeviceError::Refused { device: NAME, reason }
+    }
+
     fn node(
         &self,
         config: &ModelConfig,
@@ -71,7 +84,10 @@ impl Cuda {
             }
         };
         let offload = offload && training;
-        let work = Work { samples, training, recompute, muon, offload, changes };
+        let work = match training {
+            true => Work { samples, training, recompute, muon, offload, changes },
+            false => Work::prediction(samples, changes),
+        };
         Node::new(seats, config, work).map_err(refused)
     }
 }
@@ -116,6 +132,45 @@ impl Device for Cuda {
 
     fn threads(&self) -> &Threads {
         &self.threads
+    }
+
+    fn training_fit(
+        &self,
+        config: &ModelConfig,
+        batch: usize,
+        muon: bool,
+    ) -> Result<Option<OwnMemory>, DeviceError> {
+        check(config, 1)?;
+        let (world, free) = self.gpus.memory();
+        let a_card = batch.div_ceil(world.max(1)).max(1);
+        let found = match self.settings {
+            Some(settings) => fit::samples_that_fit(config, world, a_card, settings, muon, free),
+            None => fit::first_way(config, world, a_card, muon, free),
+        };
+        let Some(Fit { samples, bytes, pinned, .. }) = found else {
+            let least = self.settings.unwrap_or(fit::LEAST);
+            let needed = fit::plan(config, world, 1, least, muon).bytes();
+            return Err(self.too_large("one sample of a training", needed));
+        };
+        Ok(Some(OwnMemory { samples, card: bytes, pinned: pinned * world as u64 }))
+    }
+
+    fn prediction_fit(
+        &self,
+        config: &ModelConfig,
+        samples: usize,
+        updates: bool,
+    ) -> Result<Option<OwnMemory>, DeviceError> {
+        check(config, samples)?;
+        let (world, free) = self.gpus.memory();
+        let plan = fit::prediction_plan(config, world, samples, updates);
+        if plan.bytes() + fit::beside(world) > free {
+            return Err(
+                self.too_large(&format!("an evaluation of {samples} samples"), plan.bytes())
+            );
+        }
+        let pinned = plan.pinned * world as u64;
+        Ok(Some(OwnMemory { samples, card: plan.bytes(), pinned }))
     }
 
     fn learner(

@@ -14,9 +14,15 @@ const LEFT: u64 = 1 << 30;
 /// Bytes of a card that NCCL takes where there are several.
 const NCCL: u64 = 1 << 30;
 
+/// What each of `world` cards needs beside its plan, in bytes by name.
+pub fn parts_beside(world: usize) -> [(&'static str, u64); 3] {
+    let nccl = if world > 1 { NCCL } else { 0 };
+    [("cuBLASLt's workspace", WORKSPACE), ("NCCL", nccl), ("CUDA context and kernels", LEFT)]
+}
+
 /// Bytes that each of `world` cards needs beside its plan.
 pub fn beside(world: usize) -> u64 {
-    WORKSPACE + LEFT + if world > 1 { NCCL } else { 0 }
+    parts_beside(world).iter().map(|(_, bytes)| bytes).sum()
 }
 
 /// The way that needs least of a card.
@@ -53,6 +59,11 @@ pub fn plan(
     let CudaSettings { recompute, offload, .. } = settings;
     let work = Work { samples, training: true, recompute, muon, offload, changes: false };
     Plan::new(config, &Layout::new(config, world), work)
+}
+
+/// The plan of each of `world` cards that only predict, with room for what updates change or without.
+pub fn prediction_plan(config: &ModelConfig, world: usize, samples: usize, changes: bool) -> Plan {
+    Plan::new(config, &Layout::new(config, world), Work::prediction(samples, changes))
 }
 
 /// The most samples at once, of those that divide `batch`, with which training fits `free` bytes of each card.

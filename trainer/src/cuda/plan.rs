@@ -74,6 +74,15 @@ pub struct Work {
     pub changes: bool,
 }
 
+impl Work {
+    /// Predicting `samples` samples at once, with room for what updates change if `changes`.
+    pub fn prediction(samples: usize, changes: bool) -> Self {
+        // Without a backward pass nothing is computed again.
+        let recompute = Recompute::None;
+        Self { samples, training: false, recompute, muon: false, offload: false, changes }
+    }
+}
+
 /// A part of a rank's memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Region {

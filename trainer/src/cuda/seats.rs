@@ -16,6 +16,9 @@ pub trait Gpus: Send + Sync {
     /// What they are called.
     fn name(&self) -> String;
 
+    /// How many they are, and the bytes of memory that the smallest has.
+    fn memory(&self) -> (usize, u64);
+
     /// Opens them afresh, a rank each: for one learner or predictor.
     ///
     /// # Errors

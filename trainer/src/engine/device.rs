@@ -28,6 +28,17 @@ pub enum DeviceError {
     },
 }
 
+/// What a piece of work takes of a device that has memory of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OwnMemory {
+    /// Samples at once, on each card of the device.
+    pub samples: usize,
+    /// Bytes of each card.
+    pub card: u64,
+    /// Bytes of the host that the device pins, for all cards.
+    pub pinned: u64,
+}
+
 /// Something that computes losses and gradients.
 pub trait Device: Send + Sync {
     /// A name for people, in lower case.
@@ -35,6 +46,33 @@ pub trait Device: Send + Sync {
 
     /// The host's threads, for what is done beside it: updates, state roots, tokens.
     fn threads(&self) -> &Threads;
+
+    /// The most samples at once, of those that divide a batch of `batch`, with which a learner fits the device's own
+    /// memory. `None` for a device that computes in its host's, where [`CpuCosts`](crate::budget::CpuCosts) counts.
+    ///
+    /// # Errors
+    /// Not even one sample fits, or the device cannot do it; the text says what one takes.
+    fn training_fit(
+        &self,
+        _config: &ModelConfig,
+        _batch: usize,
+        _muon: bool,
+    ) -> Result<Option<OwnMemory>, DeviceError> {
+        Ok(None)
+    }
+
+    /// What a [`Device::predictor`] takes of the device's own memory; `None` as for [`Device::training_fit`].
+    ///
+    /// # Errors
+    /// It does not fit, or the device cannot do it.
+    fn prediction_fit(
+        &self,
+        _config: &ModelConfig,
+        _samples: usize,
+        _updates: bool,
+    ) -> Result<Option<OwnMemory>, DeviceError> {
+        Ok(None)
+    }
 
     /// Makes a learner of models of this shape, with a fresh optimiser and parameters of zero.
     fn learner(

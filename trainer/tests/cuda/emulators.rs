@@ -86,6 +86,10 @@ impl Gpus for Emulators {
         format!("{} emulated", self.world)
     }
 
+    fn memory(&self) -> (usize, u64) {
+        (self.world, self.behaviour.memory)
+    }
+
     fn open(&self) -> Result<Vec<Seat>, GpuError> {
         let fault = *self.fault.lock().unwrap();
         let seats = memory::join(self.world).into_iter().zip(&self.logs).enumerate();

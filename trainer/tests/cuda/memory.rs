@@ -2,6 +2,7 @@
 
 use trainer::budget::Recompute;
 use trainer::cuda::device::CudaSettings;
+use trainer::cuda::fit;
 use trainer::cuda::layout::Layout;
 use trainer::cuda::plan::{Plan, Work};
 use trainer::learner::Learner;
@@ -70,4 +71,26 @@ fn gpus_without_enough_memory_refuse_and_say_how_much_is_wanted() {
     let device = Emulators::new(2).with_memory(100_000).device(CudaSettings::default());
     let refused = device.cuda_learner(&config, &learner_settings(2, false)).err().unwrap();
     assert!(refused.to_string().contains("bytes are wanted"), "{refused}");
+}
+
+#[test]
+fn a_device_says_what_fits_it_before_it_allocates() {
+    let config = small();
+    let device = |bytes| Emulators::new(1).with_memory(bytes).device(CudaSettings::default());
+    let own = device(1 << 36).training_fit(&config, 4, false).unwrap().unwrap();
+    assert_eq!(own.samples, 4);
+    let least = device(own.card + fit::beside(1));
+    assert_eq!(least.training_fit(&config, 4, false).unwrap(), Some(own));
+    let less = device(own.card + fit::beside(1) - 1).training_fit(&config, 4, false).unwrap();
+    assert_eq!(less.unwrap().samples, 2);
+    let error = device(1 << 20).training_fit(&config, 4, false).unwrap_err().to_string();
+    assert!(error.contains("one sample of a training takes"), "{error}");
+
+    let emulators = Emulators::new(2);
+    let predicting = emulators.device(CudaSettings::default());
+    let own = predicting.prediction_fit(&config, 2, true).unwrap().unwrap();
+    drop(predicting.predictor(&config, 2, true).unwrap());
+    assert_eq!(emulators.allocated(), vec![vec![own.card]; 2]);
+    let error = device(1 << 20).prediction_fit(&config, 2, true).unwrap_err().to_string();
+    assert!(error.contains("an evaluation of 2 samples takes"), "{error}");
 }

@@ -6,6 +6,7 @@ use trainer::budget::{
     Devices, Machine, ModelCounts, PlanRequest, Recompute, Sharding, StateFormat, WindowShape,
 };
 use trainer::compress::{TensorPart, UpdateStream};
+use trainer::cuda::fit;
 use trainer::cuda::layout::Layout;
 use trainer::cuda::plan::{Plan, Work};
 use trainer::{Model, ModelConfig, Precision, Threads};
@@ -103,9 +104,7 @@ fn the_engines_formats_take_what_the_engine_allocates() {
             for (region, bytes) in plan.regions() {
                 assert_eq!(ledger.bytes_of(region.name()), bytes, "{preset}, {}", region.name());
             }
-            let beside = ["cuBLASLt's workspace", "NCCL", "CUDA context and kernels", "left free"];
-            let beside: u64 = beside.iter().map(|name| ledger.bytes_of(name)).sum();
-            assert_eq!(ledger.bytes, plan.bytes() + beside);
+            assert_eq!(ledger.bytes, plan.bytes() + fit::beside(world as usize));
             let host = budget.ledger("memory of each host").unwrap();
             let pinned = host.bytes_of("rest of the master and moments (pinned)");
             assert_eq!(pinned, plan.pinned * world);

@@ -255,6 +255,8 @@ pub(super) fn settings(
             ..Settings::example().incentive
         },
         emission: Emission { ..Settings::example().emission },
+        staking: Settings::example().staking,
+        disputes: Settings::example().disputes,
     };
     settings.validate().context("the planned settings")?;
     Ok(settings)

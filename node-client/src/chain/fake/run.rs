@@ -1,7 +1,7 @@
 //! One run: the work of a window, its boundaries, its settlement; mirrors the pallet's `submission`, `window` and
 //! `settlement`.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use protocol::{
     accept::bitmap_of,
@@ -16,7 +16,7 @@ use protocol::{
     settings::Settings,
     update::decode_chunk,
     window::{phase_at, Moment, Phase, ScorePhase},
-    AccountBytes, BlockNumber, Hash, RunId, Uid, ValidatorIndex, Window,
+    AccountBytes, BlockNumber, Hash, Planck, RunId, Uid, ValidatorIndex, Window,
 };
 
 use super::{
@@ -63,6 +63,8 @@ pub(super) struct Run {
     pub(super) announcements: BTreeMap<AccountBytes, AnnouncementInfo>,
     pub(super) windows: BTreeMap<Window, WindowRows>,
     pub(super) money: Money,
+    /// The validators' bonds as the last settlement left them.
+    pub(super) bonds: BTreeMap<ValidatorIndex, books::Bonds>,
 }
 
 fn internal() -> Refusal {
@@ -91,6 +93,7 @@ impl Run {
             announcements: BTreeMap::new(),
             windows: BTreeMap::new(),
             money: Money::default(),
+            bonds: BTreeMap::new(),
         }
     }
 
@@ -98,6 +101,19 @@ impl Run {
     pub(super) fn takes_part(&self, hot: &AccountBytes) -> bool {
         self.miners.values().any(|miner| miner.hot == *hot)
             || self.validators.values().any(|found| found.hot == *hot)
+    }
+
+    /// Frees the slot of the validator with the least stake, if `stake` is more; of several it is the highest slot.
+    pub(super) fn displace_validator(&mut self, stake: Planck) -> Option<ValidatorIndex> {
+        let lowest =
+            self.validators.values().min_by_key(|found| (found.stake, Reverse(found.index)))?;
+        let (index, hot) = (lowest.index, lowest.hot);
+        if stake <= lowest.stake {
+            return None;
+        }
+        self.validators.remove(&index);
+        self.announcements.remove(&hot);
+        Some(index)
     }
 
     fn active_miner(&self, hot: &AccountBytes, window: Window) -> Result<Uid, Refusal> {
@@ -452,6 +468,7 @@ impl Run {
         let shares: Vec<_> = outcome.validators.iter().map(|found| found.share).collect();
         let (validator_amounts, _) = pay(pots.validators, &shares).map_err(void_reason)?;
 
+        self.bonds = books::bonds_after(window, &outcome.validators).collect();
         let owner = self.money.credit(Pot::Owner, self.info.owner, due, pots.owner);
         let mut total = Pots { owner, ..Pots::default() };
         for (outcome, amount) in outcome.miners.into_iter().zip(miner_amounts) {
@@ -527,6 +544,7 @@ impl Run {
                     .score_reveals
                     .get(&validator.index)
                     .map(|reveal| reveal.evaluations.clone()),
+                bonds: self.bonds.get(&validator.index).cloned(),
             })
             .collect();
         let (accepted, unavailable) = (&rows.info.accepted, &rows.info.unavailable);

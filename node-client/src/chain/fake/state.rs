@@ -287,10 +287,12 @@ impl State {
         ensure(!run.takes_part(&hot), "HotKeyTaken")?;
         let stake_min = run.info.settings.incentive.validator_stake_min;
         ensure(stake >= stake_min, "StakeTooLow")?;
-        ensure(stake <= Planck::from(u64::MAX), "StakeTooHigh")?;
-        let index = (0..VALIDATORS_MAX)
-            .find(|index| !run.validators.contains_key(index))
-            .ok_or(Refusal::gauntlet("NoFreeSlot"))?;
+        let free = (0..VALIDATORS_MAX).find(|index| !run.validators.contains_key(index));
+        let index = match free {
+            Some(index) => index,
+            None => run.displace_validator(stake).ok_or(Refusal::gauntlet("NoFreeSlot"))?,
+        };
+        let is_displaced = free.is_none();
         let validator = ValidatorInfo {
             index,
             hot,
@@ -301,6 +303,9 @@ impl State {
         };
         run.validators.insert(index, validator);
         self.hold(cold, stake)?;
+        if is_displaced {
+            self.events.push(GauntletEvent::ValidatorLeft { run: run_id, index });
+        }
         self.events.push(GauntletEvent::ValidatorRegistered {
             run: run_id,
             index,
@@ -323,8 +328,7 @@ impl State {
             .and_then(|run| run.validators.get_mut(&index))
             .ok_or(Refusal::gauntlet("ValidatorUnknown"))?;
         ensure(validator.cold == signer, "NotColdKey")?;
-        let stake = validator.stake.saturating_add(amount);
-        ensure(stake <= Planck::from(u64::MAX), "StakeTooHigh")?;
+        let stake = validator.stake.checked_add(amount).ok_or(Refusal::gauntlet("StakeTooHigh"))?;
         validator.stake = stake;
         self.hold(signer, amount)?;
         self.events.push(GauntletEvent::StakeAdded { run: run_id, index, stake });
@@ -337,20 +341,12 @@ impl State {
         run_id: RunId,
         index: ValidatorIndex,
     ) -> Result<(), Refusal> {
-        let (run, moment) = self.run_at(run_id)?;
+        let (run, _) = self.run_at(run_id)?;
         let validator =
             run.validators.remove(&index).ok_or(Refusal::gauntlet("ValidatorUnknown"))?;
         ensure(validator.cold == signer, "NotColdKey")?;
-        if let Some(moment) = moment {
-            let rows = run.windows.get(&moment.window);
-            let has_attested = rows.is_some_and(|rows| rows.attestations.contains_key(&index));
-            let before = moment.window.checked_sub(1);
-            let rows = before.and_then(|before| run.windows.get(&before));
-            let has_scored = rows.is_some_and(|rows| rows.score_commitments.contains_key(&index));
-            ensure(!has_attested && !has_scored, "WorkOpen")?;
-        }
+        // The stake stays held: the chain releases it when it has unbonded, long after what is simulated here.
         run.announcements.remove(&validator.hot);
-        self.release(validator.cold, validator.stake)?;
         let run = run_id;
         self.events.push(GauntletEvent::ValidatorLeft { run, index });
         Ok(())

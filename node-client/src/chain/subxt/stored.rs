@@ -61,6 +61,7 @@ pub(super) struct Validator {
     hot: AccountBytes,
     cold: AccountBytes,
     stake: Planck,
+    _pool: u32,
     registered_window: Window,
     attested_window: Option<Window>,
     _agreement: Q32,

@@ -25,7 +25,7 @@ impl Conduct for Copier {
         let window = task.state.window;
         let layout = &workshop.handles.run.info.layout;
         let opening = guess(layout, task.state.root, workshop.salt(window));
-        Ok(Prepared { window, uid: task.uid, opening, payload: None })
+        Ok(Prepared { window, uid: task.uid, opening, payload: None, trained: false })
     }
 
     async fn open(&self, handles: &Handles, update: &Prepared) -> Result<()> {

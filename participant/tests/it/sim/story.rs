@@ -326,6 +326,8 @@ fn settings(plan: &Plan, genesis_state_root: Hash) -> Settings {
             ..example.incentive
         },
         emission: example.emission,
+        staking: example.staking,
+        disputes: example.disputes,
     };
     settings.validate().unwrap();
     settings

@@ -7,7 +7,7 @@ use protocol::{
     commitment::{commitment_hash, score_commitment_hash},
     consensus::Evaluation,
     layout::{Layout, LAYOUT_TENSORS_MAX},
-    settings::{InnerOptimiser, Settings, StandingKind},
+    settings::{ConsensusKind, InnerOptimiser, Settings, StandingKind, YumaSettings},
     window::{phase_at, Moment, Phase, ScorePhase},
     Hash, Planck, RunId, Uid, Window,
 };
@@ -302,7 +302,7 @@ impl Script {
     /// A stake, often a sensible one.
     fn stake(&mut self) -> Planck {
         match self.draws.below(12) {
-            0 => Planck::from(u64::MAX) + 1,
+            0 => Planck::MAX,
             1 => Planck::MAX,
             // Less than the bound, and more than anybody has.
             2 => 10_000_000 * UNIT,
@@ -337,7 +337,12 @@ impl Script {
             5 => settings.schedule.commit_end = 0,
             6 => settings.incentive.uid_max += 1,
             7 => settings.incentive.claim_delay_windows = self.draws.below(34) as u32,
-            8 => settings.incentive.power = 1 + self.draws.below(4) as u8,
+            8 => {
+                settings.incentive.power = 1 + self.draws.below(4) as u8;
+                if settings.incentive.power % 2 == 0 {
+                    settings.incentive.consensus = ConsensusKind::Yuma(YumaSettings::UPSTREAM);
+                }
+            }
             // A rate of 0 is refused, as is a decay that begins in the warm-up.
             9 => {
                 let rate_ppb = self.draws.below(3) as u32;

@@ -1,0 +1,293 @@
+//! Handles proofs of miners' faults: copies, malformed chunks, chunks that are withheld. What evidence shows is decided by
+//! [`protocol::fault`]; here are the rows it is held against, the bonds and the slashes.
+//!
+//! A fault can be reported for [`Config::HistoryWindows`], once a window and miner, by anybody.
+
+use frame_support::{
+    ensure,
+    traits::{
+        fungible::{Inspect, InspectHold, MutateHold},
+        tokens::{Fortitude, Precision, Restriction},
+        Get,
+    },
+};
+use protocol::{
+    fault::{
+        judge_answer, judge_copy, judge_malformed, Committed, NoFault, Place, ProvenFault, Shown,
+    },
+    layout::Layout,
+    pool::mul_div,
+    settings::PPM,
+    Planck, RunId, Window,
+};
+use sp_runtime::DispatchResult;
+
+use crate::{
+    ChallengeCounts, CommitmentName, Config, DataChallenge, Error, Event, HoldReason, Layouts,
+    MinerOf, Miners, Offender, OpenChallenges, Pallet, ProvenFaults, Reveal, Reveals, RunOf, Runs,
+    ShownChunk, CHALLENGES_PER_ACCOUNT_MAX,
+};
+
+impl<T: Config> From<NoFault> for Error<T> {
+    fn from(error: NoFault) -> Self {
+        match error {
+            NoFault::Proof => Error::ProofInvalid,
+            NoFault::WellFormed => Error::ChunkWellFormed,
+            NoFault::Malformed => Error::ChunkMalformed,
+            NoFault::TooCommon => Error::ChunkTooCommon,
+            NoFault::Different => Error::NotACopy,
+            NoFault::Same => Error::NotACopy,
+        }
+    }
+}
+
+impl ShownChunk {
+    fn as_shown(&self) -> Shown<'_> {
+        Shown { bytes: &self.bytes, proof: &self.proof }
+    }
+}
+
+impl<T: Config> Pallet<T> {
+    pub(crate) fn do_report_copy(
+        reporter: T::AccountId,
+        run_id: RunId,
+        names: [CommitmentName; 2],
+        index: u32,
+        chunks: [ShownChunk; 2],
+    ) -> DispatchResult {
+        let run = Runs::<T>::get(run_id).ok_or(Error::<T>::RunUnknown)?;
+        let place = Self::place(run_id, &run, index)?;
+        let [first, second] = [names[0], names[1]].map(|name| Self::committed(run_id, &run, name));
+        let ([first, second], [first_chunk, second_chunk]) = ([first?, second?], &chunks);
+        let uid = judge_copy(
+            (&first, first_chunk.as_shown()),
+            (&second, second_chunk.as_shown()),
+            &place,
+            run.settings.disputes.copy_overlap_ppm,
+        )
+        .map_err(Error::<T>::from)?;
+        let guilty = if uid == first.uid && first.window >= second.window { first } else { second };
+        let name = CommitmentName { window: guilty.window, uid };
+        Self::convict(run_id, &run, name, ProvenFault::Copy, reporter)
+    }
+
+    pub(crate) fn do_report_malformed(
+        reporter: T::AccountId,
+        run_id: RunId,
+        name: CommitmentName,
+        index: u32,
+        chunk: ShownChunk,
+    ) -> DispatchResult {
+        let run = Runs::<T>::get(run_id).ok_or(Error::<T>::RunUnknown)?;
+        let place = Self::place(run_id, &run, index)?;
+        let committed = Self::committed(run_id, &run, name)?;
+        judge_malformed(&committed.payload_root, chunk.as_shown(), &place)
+            .map_err(Error::<T>::from)?;
+        Self::convict(run_id, &run, name, ProvenFault::Malformed, reporter)
+    }
+
+    pub(crate) fn do_challenge_data(
+        challenger: T::AccountId,
+        run_id: RunId,
+        name: CommitmentName,
+        index: u32,
+    ) -> DispatchResult {
+        let run = Runs::<T>::get(run_id).ok_or(Error::<T>::RunUnknown)?;
+        let CommitmentName { window, uid } = name;
+        Self::place(run_id, &run, index)?;
+        Self::committed(run_id, &run, name)?;
+        Self::accused(run_id, &run, name)?;
+        let deadline = Self::now().saturating_add(run.settings.disputes.answer_blocks);
+        // It is decided while the rows of the window are there.
+        let last = window.saturating_add(T::HistoryWindows::get());
+        let end = run.settings.schedule.window_start(last).unwrap_or(deadline);
+        ensure!(deadline < end, Error::<T>::FaultTooOld);
+
+        let count = ChallengeCounts::<T>::get(run_id, &challenger);
+        ensure!(count < CHALLENGES_PER_ACCOUNT_MAX, Error::<T>::TooManyChallenges);
+        let bond = run.settings.disputes.challenge_bond;
+        OpenChallenges::<T>::try_mutate((run_id, window, uid), |open| {
+            let is_open = open.iter().any(|challenge| challenge.index == index);
+            ensure!(!is_open, Error::<T>::AlreadyChallenged);
+            let challenger = challenger.clone();
+            let challenge = DataChallenge { index, challenger, bond, deadline };
+            open.try_push(challenge).map_err(|_| Error::<T>::TooManyChallenges)
+        })?;
+        T::Currency::hold(&HoldReason::DisputeBond.into(), &challenger, bond)?;
+        ChallengeCounts::<T>::insert(run_id, &challenger, count.saturating_add(1));
+        Self::deposit_event(Event::DataChallenged {
+            run: run_id,
+            window,
+            uid,
+            index,
+            challenger,
+            deadline,
+        });
+        Ok(())
+    }
+
+    pub(crate) fn do_answer_data(
+        who: T::AccountId,
+        run_id: RunId,
+        name: CommitmentName,
+        index: u32,
+        chunk: ShownChunk,
+    ) -> DispatchResult {
+        let run = Runs::<T>::get(run_id).ok_or(Error::<T>::RunUnknown)?;
+        let committed = Self::committed(run_id, &run, name)?;
+        let miner = Self::miner_then(run_id, name)?;
+        ensure!(miner.hot == who || miner.cold == who, Error::<T>::NotColdKey);
+        let place = Self::place(run_id, &run, index)?;
+        let fault = judge_answer(&committed.payload_root, chunk.as_shown(), &place)
+            .map_err(Error::<T>::from)?;
+        let challenge = Self::take_challenge(run_id, name, index, |challenge| {
+            ensure!(Self::now() <= challenge.deadline, Error::<T>::TooLate);
+            Ok(())
+        })?;
+        let CommitmentName { window, uid } = name;
+        Self::deposit_event(Event::DataAnswered { run: run_id, window, uid, index });
+        if let Some(fault) = fault {
+            // The answer is the proof of another fault.
+            Self::release_bond(&challenge.challenger, challenge.bond)?;
+            return Self::convict(run_id, &run, name, fault, challenge.challenger);
+        }
+        Self::transfer_bond(&challenge.challenger, &miner.cold, challenge.bond)
+    }
+
+    pub(crate) fn do_time_out(run_id: RunId, name: CommitmentName, index: u32) -> DispatchResult {
+        let challenge = Self::take_challenge(run_id, name, index, |challenge| {
+            ensure!(Self::now() > challenge.deadline, Error::<T>::TooEarly);
+            Ok(())
+        })?;
+        Self::release_bond(&challenge.challenger, challenge.bond)?;
+        // A run that is gone, a second fault, or one whose rows are gone because nobody called in time, costs nothing.
+        if let Some(run) = Runs::<T>::get(run_id) {
+            let _ = Self::convict(run_id, &run, name, ProvenFault::Withheld, challenge.challenger);
+        }
+        Ok(())
+    }
+
+    /// Takes an open challenge off the books, if `may` allows it.
+    fn take_challenge(
+        run_id: RunId,
+        CommitmentName { window, uid }: CommitmentName,
+        index: u32,
+        may: impl FnOnce(&DataChallenge<T::AccountId>) -> Result<(), Error<T>>,
+    ) -> Result<DataChallenge<T::AccountId>, Error<T>> {
+        let key = (run_id, window, uid);
+        let mut open = OpenChallenges::<T>::get(key);
+        let place = open.iter().position(|challenge| challenge.index == index);
+        let challenge = open.remove(place.ok_or(Error::<T>::ChallengeUnknown)?);
+        may(&challenge)?;
+        if open.is_empty() {
+            OpenChallenges::<T>::remove(key);
+        } else {
+            OpenChallenges::<T>::insert(key, open);
+        }
+        ChallengeCounts::<T>::mutate_exists(run_id, &challenge.challenger, |count| {
+            *count = count.and_then(|count| count.checked_sub(1)).filter(|left| *left > 0);
+        });
+        Ok(challenge)
+    }
+
+    /// Notes a fault and queues its slash.
+    fn convict(
+        run_id: RunId,
+        run: &RunOf<T>,
+        name: CommitmentName,
+        fault: ProvenFault,
+        reporter: T::AccountId,
+    ) -> DispatchResult {
+        let miner = Self::accused(run_id, run, name)?;
+        let CommitmentName { window, uid } = name;
+        ProvenFaults::<T>::insert((run_id, window, uid), fault);
+        Self::deposit_event(Event::FaultProven {
+            run: run_id,
+            window,
+            uid,
+            fault,
+            reporter: reporter.clone(),
+        });
+        let part = u128::from(run.settings.disputes.miner_slash_ppm);
+        let amount: Planck = mul_div(miner.bond, part, u128::from(PPM)).unwrap_or(0);
+        let offender = Offender::Miner { uid, registered_window: miner.registered_window };
+        Self::defer_slash(run_id, offender, window, amount, Some(reporter));
+        Ok(())
+    }
+
+    /// The miner that an accusation concerns, if it can still be accused of this window.
+    fn accused(
+        run_id: RunId,
+        run: &RunOf<T>,
+        name: CommitmentName,
+    ) -> Result<MinerOf<T>, Error<T>> {
+        let CommitmentName { window, uid } = name;
+        Self::ensure_reportable(run, window)?;
+        let is_known = ProvenFaults::<T>::contains_key((run_id, window, uid));
+        ensure!(!is_known, Error::<T>::FaultKnown);
+        Self::miner_then(run_id, name)
+    }
+
+    /// Whether faults of `window` can be reported now.
+    pub(crate) fn ensure_reportable(run: &RunOf<T>, window: Window) -> Result<(), Error<T>> {
+        let now = Self::stake_window(Some(run));
+        let last = window.saturating_add(T::HistoryWindows::get());
+        ensure!(window <= now && now <= last, Error::<T>::FaultTooOld);
+        Ok(())
+    }
+
+    /// The miner that had a slot in a window, if it still has it.
+    fn miner_then(
+        run_id: RunId,
+        CommitmentName { window, uid }: CommitmentName,
+    ) -> Result<MinerOf<T>, Error<T>> {
+        Miners::<T>::get(run_id, uid)
+            .filter(|miner| protocol::books::takes_part(miner.registered_window, window))
+            .ok_or(Error::<T>::MinerUnknown)
+    }
+
+    /// What a miner committed to and revealed in a window.
+    fn committed(
+        run_id: RunId,
+        run: &RunOf<T>,
+        CommitmentName { window, uid }: CommitmentName,
+    ) -> Result<Committed, Error<T>> {
+        Self::ensure_reportable(run, window)?;
+        let Reveal { opening, order, .. } =
+            Reveals::<T>::get((run_id, window, uid)).ok_or(Error::<T>::NotRevealed)?;
+        Ok(Committed { window, order, uid, payload_root: opening.payload_root })
+    }
+
+    /// Where a chunk lies in every payload of a run.
+    fn place(run_id: RunId, run: &RunOf<T>, index: u32) -> Result<Place, Error<T>> {
+        let layout = Layout(Layouts::<T>::get(run_id).ok_or(Error::<T>::Internal)?.into_inner());
+        let len = layout.chunk_len(index).ok_or(Error::<T>::ChunkUnknown)?;
+        let keep = run.settings.training.keep;
+        Ok(Place { index, chunk_count: run.chunk_count, len, keep })
+    }
+
+    pub(crate) fn release_bond(who: &T::AccountId, bond: Planck) -> DispatchResult {
+        let reason = HoldReason::DisputeBond.into();
+        T::Currency::release(&reason, who, bond, Precision::Exact).map(|_| ())
+    }
+
+    /// Pays a bond to `to`; where it cannot open that account it is released.
+    fn transfer_bond(from: &T::AccountId, to: &T::AccountId, bond: Planck) -> DispatchResult {
+        let reason = HoldReason::DisputeBond.into();
+        let is_alive = T::Currency::total_balance(to) >= T::Currency::minimum_balance();
+        if !is_alive && bond < T::Currency::minimum_balance() {
+            return Self::release_bond(from, bond);
+        }
+        let bond = bond.min(T::Currency::balance_on_hold(&reason, from));
+        T::Currency::transfer_on_hold(
+            &reason,
+            from,
+            to,
+            bond,
+            Precision::Exact,
+            Restriction::Free,
+            Fortitude::Polite,
+        )
+        .map(|_| ())
+    }
+}

@@ -1,0 +1,254 @@
+//! Proofs of miners' faults, from the work on chain to the reporter's reward.
+
+use frame_support::{assert_noop, assert_ok, pallet_prelude::Pays};
+use protocol::{fault::ProvenFault, window::Phase, Uid, Window};
+
+use crate::{mock::*, *};
+
+/// Half of a bond of 10 UNIT is slashed, and half of that rewarded.
+const REWARD: protocol::Planck = 5 * UNIT / 2;
+
+fn reporter() -> AccountId {
+    account(90)
+}
+
+fn origin(who: AccountId) -> RuntimeOrigin {
+    RuntimeOrigin::signed(who)
+}
+
+fn name(window: Window, uid: Uid) -> CommitmentName {
+    CommitmentName { window, uid }
+}
+
+/// Miner n commits to and reveals the n-th payload.
+fn work(window: Window, payloads: &[Vec<Vec<u8>>]) {
+    roll_to_window(window);
+    for (number, payload) in (0..).zip(payloads) {
+        commit_payload(window, number, payload);
+    }
+    roll_to_phase(window, Phase::Reveal);
+    for (number, payload) in (0..).zip(payloads) {
+        assert_ok!(reveal_payload(window, number, payload));
+    }
+}
+
+fn report_copy(
+    names: [CommitmentName; 2],
+    index: u32,
+    payloads: [&[Vec<u8>]; 2],
+) -> sp_runtime::DispatchResult {
+    let chunks = payloads.map(|payload| shown_chunk(payload, index));
+    Gauntlet::report_copy(origin(reporter()), 0, names, index, chunks.into())
+}
+
+#[test]
+fn a_copied_chunk_costs_the_later_committer_and_pays_the_reporter() {
+    ExtBuilder::default().participants(2, 0).build_and_execute(|| {
+        let (original, copy) = (payload_from([1, 2, 3]), payload_from([1, 9, 8]));
+        work(0, &[original.clone(), copy.clone()]);
+        let names = [name(0, 0), name(0, 1)];
+        let payloads = [&original[..], &copy[..]];
+        assert_noop!(report_copy(names, 1, payloads), Error::<Test>::NotACopy);
+        // The short last chunk keeps two values, which are equal by chance.
+        assert_noop!(report_copy(names, 2, payloads), Error::<Test>::ChunkTooCommon);
+        let chunks = [shown_chunk(&original, 0), shown_chunk(&copy, 0)];
+        assert_noop!(
+            Gauntlet::report_copy(origin(reporter()), 0, names, 3, chunks.into()),
+            Error::<Test>::ChunkUnknown
+        );
+        let before = issuance();
+        assert_ok!(report_copy(names, 0, payloads));
+        assert!(events().contains(&Event::FaultProven {
+            run: 0,
+            window: 0,
+            uid: 1,
+            fault: ProvenFault::Copy,
+            reporter: reporter(),
+        }));
+        // Whoever reports it again, and in whatever order, comes too late.
+        assert_noop!(report_copy(names, 0, payloads), Error::<Test>::FaultKnown);
+        roll_to_window(2);
+        assert_eq!(Miners::<Test>::get(0, 0).unwrap().bond, 10 * UNIT);
+        assert_eq!(Miners::<Test>::get(0, 1).unwrap().bond, 5 * UNIT);
+        assert_eq!(Balances::free_balance(reporter()), ENDOWMENT + REWARD);
+        assert!(issuance() <= before + run_balance(0) - REWARD, "the other half is burned");
+    });
+}
+
+#[test]
+fn an_old_payload_is_a_copy_in_a_later_window() {
+    ExtBuilder::default().participants(2, 0).build_and_execute(|| {
+        let old = payload_from([1, 2, 3]);
+        work(0, &[old.clone(), payload_from([4, 5, 6])]);
+        // Miner 1 sends what miner 0 sent two windows ago, miner 0 its own again.
+        work(2, &[old.clone(), payload_from([1, 7, 8])]);
+        let copy = payload_from([1, 7, 8]);
+        assert_ok!(report_copy([name(2, 1), name(0, 0)], 0, [&copy, &old]));
+        assert_ok!(report_copy([name(0, 0), name(2, 0)], 1, [&old, &old]));
+        assert_eq!(ProvenFaults::<Test>::get((0, 2, 1)), Some(ProvenFault::Copy));
+        assert_eq!(ProvenFaults::<Test>::get((0, 2, 0)), Some(ProvenFault::Copy));
+        assert_eq!(ProvenFaults::<Test>::get((0, 0, 0)), None);
+    });
+}
+
+#[test]
+fn a_fault_can_be_reported_while_its_window_is_kept() {
+    ExtBuilder::default().participants(2, 0).build_and_execute(|| {
+        let (original, copy) = (payload_from([1, 2, 3]), payload_from([1, 9, 8]));
+        work(0, &[original.clone(), copy.clone()]);
+        let report = || report_copy([name(0, 0), name(0, 1)], 0, [&original, &copy]);
+        assert_noop!(
+            report_copy([name(7, 0), name(0, 1)], 0, [&original, &copy]),
+            Error::<Test>::FaultTooOld
+        );
+        roll_to_window(9);
+        assert_noop!(report(), Error::<Test>::FaultTooOld);
+    });
+}
+
+#[test]
+fn who_left_or_never_revealed_cannot_be_accused() {
+    ExtBuilder::default().participants(3, 0).build_and_execute(|| {
+        let (original, copy) = (payload_from([1, 2, 3]), payload_from([1, 9, 8]));
+        work(0, &[original.clone(), copy.clone()]);
+        assert_noop!(
+            report_copy([name(0, 0), name(0, 2)], 0, [&original, &copy]),
+            Error::<Test>::NotRevealed
+        );
+    });
+}
+
+#[test]
+fn a_malformed_chunk_is_proven_by_itself() {
+    let mut settings = settings();
+    settings.incentive.challenge_chunks = 1;
+    ExtBuilder::default().settings(settings).participants(8, 0).build_and_execute(|| {
+        let payloads: Vec<Vec<Vec<u8>>> = (0..8u16)
+            .map(|number| {
+                let mut payload = payload_from([number, number, 3]);
+                payload[1] = vec![1, 2, 3];
+                payload
+            })
+            .collect();
+        roll_to_window(0);
+        for (number, payload) in (0..).zip(&payloads) {
+            commit_payload(0, number, payload);
+        }
+        roll_to_phase(0, Phase::Reveal);
+        let lucky: Vec<u8> = (0..)
+            .zip(&payloads)
+            .filter(|(number, payload)| reveal_payload(0, *number, payload).is_ok())
+            .map(|(number, _)| number)
+            .collect();
+        assert!(
+            !lucky.is_empty() && lucky.len() < 8,
+            "some were asked for the bad chunk: {lucky:?}"
+        );
+        let (uid, payload) = (Uid::from(lucky[0]), &payloads[usize::from(lucky[0])]);
+        let report = |index, chunk: ShownChunk| {
+            Gauntlet::report_malformed(origin(reporter()), 0, name(0, uid), index, chunk.into())
+        };
+        assert_noop!(report(0, shown_chunk(payload, 0)), Error::<Test>::ChunkWellFormed);
+        assert_noop!(report(0, shown_chunk(payload, 1)), Error::<Test>::ProofInvalid);
+        assert_ok!(report(1, shown_chunk(payload, 1)));
+        roll_to_window(2);
+        assert_eq!(Miners::<Test>::get(0, uid).unwrap().bond, 5 * UNIT);
+        assert_eq!(Balances::free_balance(reporter()), ENDOWMENT + REWARD);
+    });
+}
+
+fn challenge(who: AccountId, window: Window, uid: Uid, index: u32) -> sp_runtime::DispatchResult {
+    Gauntlet::challenge_data(origin(who), 0, name(window, uid), index)
+}
+
+#[test]
+fn a_chunk_that_is_shown_costs_the_challenger_its_bond() {
+    ExtBuilder::default().participants(1, 0).build_and_execute(|| {
+        let payload = payload_from([1, 2, 3]);
+        work(0, &[payload.clone()]);
+        assert_ok!(challenge(reporter(), 0, 0, 1));
+        assert_eq!(Gauntlet::held(HoldReason::DisputeBond, &reporter()), UNIT);
+        let answer = |who, index, chunk: ShownChunk| {
+            Gauntlet::answer_data(origin(who), 0, name(0, 0), index, chunk.into())
+        };
+        let chunk = shown_chunk(&payload, 1);
+        assert_noop!(answer(reporter(), 1, chunk.clone()), Error::<Test>::NotColdKey);
+        assert_noop!(
+            answer(miner_hot(0), 0, shown_chunk(&payload, 0)),
+            Error::<Test>::ChallengeUnknown
+        );
+        assert_noop!(
+            answer(miner_hot(0), 1, shown_chunk(&payload, 0)),
+            Error::<Test>::ProofInvalid
+        );
+        assert_noop!(
+            Gauntlet::time_out(origin(reporter()), 0, name(0, 0), 1),
+            Error::<Test>::TooEarly
+        );
+        let cold = Balances::free_balance(miner_cold(0));
+        assert_eq!(answer(miner_hot(0), 1, chunk.clone()).unwrap().pays_fee, Pays::No);
+        assert_eq!(Balances::free_balance(miner_cold(0)), cold + UNIT);
+        assert_eq!(total_balance(&reporter()), ENDOWMENT - UNIT);
+        assert_noop!(answer(miner_hot(0), 1, chunk), Error::<Test>::ChallengeUnknown);
+        assert_eq!(ChallengeCounts::<Test>::get(0, reporter()), 0);
+    });
+}
+
+#[test]
+fn a_chunk_that_is_not_shown_in_time_costs_the_miner() {
+    ExtBuilder::default().participants(1, 0).build_and_execute(|| {
+        let payload = payload_from([1, 2, 3]);
+        work(0, &[payload.clone()]);
+        assert_ok!(challenge(reporter(), 0, 0, 1));
+        assert_ok!(challenge(reporter(), 0, 0, 2));
+        let deadline = System::block_number() + 20;
+        roll_to(deadline + 1);
+        assert_noop!(
+            Gauntlet::answer_data(
+                origin(miner_hot(0)),
+                0,
+                name(0, 0),
+                1,
+                shown_chunk(&payload, 1).into()
+            ),
+            Error::<Test>::TooLate
+        );
+        for index in [1, 2] {
+            assert_ok!(Gauntlet::time_out(origin(owner()), 0, name(0, 0), index));
+        }
+        assert_eq!(Gauntlet::held(HoldReason::DisputeBond, &reporter()), 0);
+        assert_eq!(ProvenFaults::<Test>::get((0, 0, 0)), Some(ProvenFault::Withheld));
+        roll_to_window(4);
+        assert_eq!(Miners::<Test>::get(0, 0).unwrap().bond, 5 * UNIT, "one fault, one slash");
+        assert_eq!(total_balance(&reporter()), ENDOWMENT + REWARD);
+    });
+}
+
+/// Griefing is bounded: per payload, per challenger, per chunk, and each costs its bond.
+#[test]
+fn challenges_are_bounded() {
+    let mut settings = settings();
+    settings.training.keep = 64;
+    ExtBuilder::default().settings(settings).participants(7, 0).build_and_execute(|| {
+        let payloads: Vec<_> = (0..7u16).map(|number| payload_from([number, 9, 3])).collect();
+        work(0, &payloads);
+        assert_noop!(challenge(reporter(), 0, 0, 3), Error::<Test>::ChunkUnknown);
+        assert_noop!(challenge(reporter(), 1, 0, 0), Error::<Test>::FaultTooOld);
+        assert_ok!(challenge(reporter(), 0, 0, 0));
+        assert_noop!(challenge(account(91), 0, 0, 0), Error::<Test>::AlreadyChallenged);
+        assert_noop!(challenge(account(222), 0, 0, 1), sp_runtime::TokenError::FundsUnavailable);
+        let mut made = 1;
+        for uid in 1..7 {
+            for index in 0..3 {
+                if made < CHALLENGES_PER_ACCOUNT_MAX {
+                    assert_ok!(challenge(reporter(), 0, uid, index));
+                    made += 1;
+                }
+            }
+        }
+        assert_noop!(challenge(reporter(), 0, 6, 2), Error::<Test>::TooManyChallenges);
+        // Too late to be decided before the window's rows go.
+        roll_to_window(7);
+        assert_noop!(challenge(account(91), 0, 6, 2), Error::<Test>::FaultTooOld);
+    });
+}

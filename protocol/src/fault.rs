@@ -1,0 +1,288 @@
+//! Judges what participants accuse one another of: only what the evidence itself shows is a fault.
+//!
+//! Every function takes the evidence and what the chain keeps, and answers with the fault or with what the evidence does not
+//! show. Costs are bounded: a Merkle proof, one or two chunks, a jury.
+//!
+//! What is no fault: a payload that resembles another one by less than a run's `copy_overlap_ppm` of the positions (honest
+//! miners start from one state and agree on many), a state root that the majority does not share, a missing evaluation. There
+//! is no equivocation to prove either: the commitments on chain are immutable and bind one opening each, whose root binds
+//! one payload, and participants sign nothing else.
+
+use alloc::{collections::BTreeSet, vec::Vec};
+
+use codec::{Decode, DecodeWithMemTracking, Encode, MaxEncodedLen};
+use scale_info::TypeInfo;
+
+use crate::{
+    consensus::Evaluation,
+    merkle::{blake2_256, verify},
+    seed::low_u64,
+    settings::PPM,
+    update::decode_chunk,
+    AccountBytes, Hash, RunId, Uid, ValidatorIndex, Window,
+};
+
+const VERDICT_DOMAIN: &[u8] = b"gauntlet/verdict-commitment/1";
+const JURY_DOMAIN: &[u8] = b"gauntlet/jury/1";
+
+/// A chunk that keeps fewer values says too little about who made it.
+pub const TELLING_KEPT_MIN: usize = 16;
+
+/// A fault of a miner that a proof shows.
+#[derive(
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Debug
+)]
+pub enum ProvenFault {
+    /// It committed to what an earlier commitment has.
+    Copy,
+    /// It committed to a chunk that does not decode.
+    Malformed,
+    /// It did not show a chunk of its payload when it was asked to.
+    Withheld,
+}
+
+/// What evidence does not show.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NoFault {
+    /// A chunk with its proof does not lead to the payload root.
+    #[error("the proof does not lead to the payload root")]
+    Proof,
+    /// The chunk decodes.
+    #[error("the chunk is well formed")]
+    WellFormed,
+    /// The chunk does not decode, so that it cannot be compared; that is a fault by itself.
+    #[error("the chunk does not decode")]
+    Malformed,
+    /// Chunks that keep so few values, or only zeros, are equal by chance.
+    #[error("the chunk says too little")]
+    TooCommon,
+    /// The chunks differ in more positions than a copy's.
+    #[error("the chunks differ")]
+    Different,
+    /// Both are one commitment.
+    #[error("a commitment is no copy of itself")]
+    Same,
+}
+
+/// A payload that was committed to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Committed {
+    /// The window of the commitment.
+    pub window: Window,
+    /// The commitments of the window before it.
+    pub order: u32,
+    /// Its miner's slot.
+    pub uid: Uid,
+    /// Root over the payload's chunks.
+    pub payload_root: Hash,
+}
+
+/// A chunk that is shown with the proof that it belongs to a payload.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shown<'a> {
+    /// The chunk's bytes.
+    pub bytes: &'a [u8],
+    /// Its neighbours in the Merkle tree, from the bottom up.
+    pub proof: &'a [Hash],
+}
+
+/// Where in a run's payloads a chunk lies, and its shape.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// Its number.
+    pub index: u32,
+    /// Chunks of a payload, as the chain keeps them.
+    pub chunk_count: u32,
+    /// Values of the chunk.
+    pub len: u32,
+    /// The run's `keep`.
+    pub keep: u16,
+}
+
+impl Place {
+    fn holds(&self, root: &Hash, shown: Shown<'_>) -> Result<(), NoFault> {
+        let belongs = verify(root, self.chunk_count, self.index, shown.bytes, shown.proof);
+        belongs.then_some(()).ok_or(NoFault::Proof)
+    }
+}
+
+/// Which of two commitments has the other's payload: the later one, by window and order, if the chunks that both have at the
+/// same place keep `overlap_ppm` of their positions in common. Equal chunks do under any setting.
+///
+/// That two miners, or one in two windows, choose the same 16 or more of 4096 positions by themselves does not happen; a
+/// chunk that keeps fewer, or whose values are all zero, proves nothing.
+pub fn judge_copy(
+    first: (&Committed, Shown<'_>),
+    second: (&Committed, Shown<'_>),
+    place: &Place,
+    overlap_ppm: u32,
+) -> Result<Uid, NoFault> {
+    let ((first, first_shown), (second, second_shown)) = (first, second);
+    let by_time = |committed: &Committed| (committed.window, committed.order);
+    if by_time(first) == by_time(second) {
+        return Err(NoFault::Same);
+    }
+    place.holds(&first.payload_root, first_shown)?;
+    place.holds(&second.payload_root, second_shown)?;
+    let decode = |shown: Shown<'_>| {
+        decode_chunk(shown.bytes, place.len, place.keep).map_err(|_| NoFault::Malformed)
+    };
+    let (a, b) = (decode(first_shown)?, decode(second_shown)?);
+    if a.indices.len() < TELLING_KEPT_MIN || a.scale_bf16 == 0 || b.scale_bf16 == 0 {
+        return Err(NoFault::TooCommon);
+    }
+    let positions: BTreeSet<u16> = a.indices.iter().copied().collect();
+    let common = b.indices.iter().filter(|index| positions.contains(index)).count();
+    // At most 4096 positions.
+    let (common, kept) = (common as u64, b.indices.len() as u64);
+    if common.saturating_mul(u64::from(PPM)) < kept.saturating_mul(u64::from(overlap_ppm)) {
+        return Err(NoFault::Different);
+    }
+    Ok(if by_time(first) > by_time(second) { first.uid } else { second.uid })
+}
+
+/// Whether a committed chunk does not decode.
+pub fn judge_malformed(root: &Hash, shown: Shown<'_>, place: &Place) -> Result<(), NoFault> {
+    place.holds(root, shown)?;
+    match decode_chunk(shown.bytes, place.len, place.keep) {
+        Ok(_) => Err(NoFault::WellFormed),
+        Err(_) => Ok(()),
+    }
+}
+
+/// What an answer to a challenge for a chunk shows.
+pub fn judge_answer(
+    root: &Hash,
+    shown: Shown<'_>,
+    place: &Place,
+) -> Result<Option<ProvenFault>, NoFault> {
+    match judge_malformed(root, shown, place) {
+        Ok(()) => Ok(Some(ProvenFault::Malformed)),
+        Err(NoFault::WellFormed) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The hash that a juror commits to: domain ‖ genesis ‖ run ‖ window ‖ accused validator ‖ hot key ‖ SCALE of what it measured
+/// ‖ salt.
+pub fn verdict_commitment_hash(
+    genesis: &Hash,
+    run: RunId,
+    window: Window,
+    accused: ValidatorIndex,
+    hot_key: &AccountBytes,
+    measured: &Evaluation,
+    salt: &Hash,
+) -> Hash {
+    blake2_256(&[
+        VERDICT_DOMAIN,
+        genesis,
+        &run.to_le_bytes(),
+        &window.to_le_bytes(),
+        &accused.to_le_bytes(),
+        hot_key,
+        &measured.encode(),
+        salt,
+    ])
+}
+
+/// Draws up to `count` different jurors, each with a chance in proportion to its stake among those not yet drawn, sorted.
+///
+/// Draw i is BLAKE2b-256(domain ‖ seed ‖ i), its first eight bytes modulo what stake is left, laid out by index. A candidate
+/// without stake is never drawn. Stakes must sum to less than 2^64, or it is drawn from those that come first.
+pub fn draw_jury(
+    seed: &Hash,
+    candidates: &[(ValidatorIndex, u64)],
+    count: usize,
+) -> Vec<ValidatorIndex> {
+    let mut left: Vec<(ValidatorIndex, u64)> = candidates.to_vec();
+    left.sort_unstable();
+    let mut jury = Vec::new();
+    for draw in 0u32.. {
+        let total = left.iter().fold(0u64, |sum, (_, stake)| sum.saturating_add(*stake));
+        if jury.len() == count || total == 0 {
+            break;
+        }
+        let hash = blake2_256(&[JURY_DOMAIN, seed, &draw.to_le_bytes()]);
+        let mut point = low_u64(&hash).checked_rem(total).unwrap_or(0);
+        let place = left.iter().position(|(_, stake)| match point.checked_sub(*stake) {
+            Some(rest) => {
+                point = rest;
+                false
+            }
+            None => true,
+        });
+        let Some(place) = place else { break };
+        let (index, _) = left.remove(place);
+        jury.push(index);
+    }
+    jury.sort_unstable();
+    jury
+}
+
+/// What a jury finds.
+#[derive(
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Debug
+)]
+pub enum Verdict {
+    /// Two thirds of the jury measured something else: the evaluation is false.
+    False,
+    /// Two thirds of the jury measured the same: the accusation is false.
+    True,
+    /// Neither.
+    Open,
+}
+
+/// Judges an evaluation by what `jury_len` jurors measured, of whom some may be silent: each of its four losses must be within
+/// `tolerance_ppm` of a juror's for the juror to confirm it.
+pub fn judge_evaluation(
+    accused: &Evaluation,
+    measured: &[Evaluation],
+    jury_len: usize,
+    tolerance_ppm: u32,
+) -> Verdict {
+    let confirmed =
+        measured.iter().filter(|juror| is_confirmed(accused, juror, tolerance_ppm)).count();
+    let denied = measured.len().saturating_sub(confirmed);
+    let is_majority =
+        |count: usize| jury_len > 0 && count.saturating_mul(3) >= jury_len.saturating_mul(2);
+    if is_majority(denied) {
+        Verdict::False
+    } else if is_majority(confirmed) {
+        Verdict::True
+    } else {
+        Verdict::Open
+    }
+}
+
+fn is_confirmed(accused: &Evaluation, juror: &Evaluation, tolerance_ppm: u32) -> bool {
+    let is_near = |claimed: u32, measured: u32| {
+        let difference = u64::from(claimed.abs_diff(measured));
+        // Two u32 never overflow a u64.
+        difference.saturating_mul(u64::from(PPM))
+            <= u64::from(measured).saturating_mul(u64::from(tolerance_ppm))
+    };
+    accused.uid == juror.uid
+        && is_near(accused.own_before, juror.own_before)
+        && is_near(accused.own_after, juror.own_after)
+        && is_near(accused.random_before, juror.random_before)
+        && is_near(accused.random_after, juror.random_after)
+}
