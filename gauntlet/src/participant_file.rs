@@ -120,6 +120,9 @@ pub struct KeysSection {
     /// A validator's stake when it registers by itself, in planck as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stake: Option<String>,
+    /// What a miner pays at most when it registers by itself, in planck as text. Default: twice what joining costs then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entry_price_max: Option<String>,
 }
 
 /// Where a key comes from.
@@ -212,6 +215,12 @@ pub fn check(file: ParticipantFile, base: &Path) -> Result<Participant> {
             .stake
             .as_deref()
             .map(|text| stake(text).with_context(|| format!("keys.stake = {text:?}")))
+            .transpose()?,
+        entry_price_max: file
+            .keys
+            .entry_price_max
+            .as_deref()
+            .map(|text| text.parse().with_context(|| format!("keys.entry_price_max = {text:?}")))
             .transpose()?,
         listen: addresses(&file.network.listen).context("network.listen")?,
         external: addresses(&file.network.external).context("network.external")?,

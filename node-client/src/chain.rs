@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use protocol::{AccountBytes, BlockNumber, Hash, Planck, RunId, Window};
 
-pub use crate::keys::Keypair;
+pub use crate::keys::{HotKeyProof, Keypair};
 
 mod types;
 pub use types::*;
@@ -99,6 +99,9 @@ pub trait Chain: Send + Sync {
     async fn run(&self, run: RunId, at: Option<Hash>) -> Result<Option<RunInfo>, ChainError>;
     /// The miners by uid.
     async fn miners(&self, run: RunId, at: Option<Hash>) -> Result<Vec<MinerInfo>, ChainError>;
+    /// What joining as a miner costs in the block, in planck; `None` without such a run.
+    async fn entry_price(&self, run: RunId, at: Option<Hash>)
+        -> Result<Option<Planck>, ChainError>;
     /// The validators by index.
     async fn validators(
         &self,

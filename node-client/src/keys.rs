@@ -20,10 +20,14 @@ use chacha20poly1305::{
     aead::{Aead, KeyInit, Payload},
     ChaCha20Poly1305,
 };
-use protocol::AccountBytes;
+use codec::Encode;
+use protocol::{
+    consent::{hot_key_consent, Role},
+    AccountBytes, Hash, RunId,
+};
 use rand::{rngs::OsRng, RngCore};
 use serde::{Deserialize, Serialize};
-use subxt_signer::{bip39::Mnemonic, SecretUri};
+use subxt_signer::{bip39::Mnemonic, sr25519, SecretUri};
 
 pub use libp2p::identity::Keypair as NetworkKeypair;
 pub use subxt_signer::sr25519::Keypair;
@@ -144,6 +148,45 @@ pub fn new_phrase() -> Result<String, KeyError> {
 /// The account of a key pair: its public key.
 pub fn account(keypair: &Keypair) -> AccountBytes {
     keypair.public_key().0
+}
+
+/// A hot key's signature over [`protocol::consent::hot_key_consent`], as the chain reads it (a `MultiSignature`); see
+/// [`prove_hot_key`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode)]
+pub enum HotKeyProof {
+    /// Made by an sr25519 key, which all of ours are.
+    #[codec(index = 1)]
+    Sr25519([u8; 64]),
+}
+
+/// The consent of `hot` to work in `role` of a run for the account `cold`, which then owns its bond or stake and its pay.
+pub fn prove_hot_key(
+    hot: &Keypair,
+    genesis: &Hash,
+    run: RunId,
+    role: Role,
+    cold: &AccountBytes,
+) -> HotKeyProof {
+    HotKeyProof::Sr25519(hot.sign(&hot_key_consent(genesis, run, role, cold)).0)
+}
+
+/// The signature of a network key over `message`; `None` for one that is not ed25519, as all of ours are.
+pub fn sign_as_peer(key: &NetworkKeypair, message: &Hash) -> Option<[u8; 64]> {
+    key.sign(message).ok()?.try_into().ok()
+}
+
+/// Whether the hot key `hot` gave a consent as [`prove_hot_key`] makes it.
+pub fn is_consent_of(
+    hot: &AccountBytes,
+    proof: &HotKeyProof,
+    genesis: &Hash,
+    run: RunId,
+    role: Role,
+    cold: &AccountBytes,
+) -> bool {
+    let HotKeyProof::Sr25519(signature) = proof;
+    let message = hot_key_consent(genesis, run, role, cold);
+    sr25519::verify(&sr25519::Signature(*signature), message, &sr25519::PublicKey(*hot))
 }
 
 /// The ss58 address of an account, with [`SS58_PREFIX`].

@@ -295,6 +295,9 @@ pub trait Network: Send + Sync {
     /// Who this peer is.
     fn local_peer(&self) -> PeerId;
 
+    /// This peer's signature over `message`, an ed25519 one; `None` if its key is of another kind.
+    fn sign(&self, message: &Hash) -> Option<[u8; 64]>;
+
     /// Where this peer listens, the ports being the real ones. Cancel-safe.
     ///
     /// # Errors

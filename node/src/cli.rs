@@ -1,5 +1,7 @@
 //! Defines the command line.
 
+use std::path::PathBuf;
+
 /// A command line as parsed.
 #[derive(Debug, clap::Parser)]
 pub(crate) struct Cli {
@@ -12,7 +14,8 @@ pub(crate) struct Cli {
     /// Milliseconds from block to block on a development chain; 0 authors none, so that a kept chain can be read as it
     /// is.
     ///
-    /// Every block of a development chain is final at once. Other chains take the time from their runtime's slots.
+    /// A block of a development chain is final half that time after it was made. Other chains take the time from their
+    /// runtime's slots.
     #[arg(long, value_name = "MILLISECONDS")]
     pub(crate) block_millis: Option<u64>,
 }
@@ -28,6 +31,9 @@ pub(crate) enum Subcommand {
     /// Write the chain specification as JSON.
     ExportChainSpec(sc_cli::ExportChainSpecCmd),
 
+    /// Write the specification of a new chain for strangers, from its first authorities, council and balances.
+    NewChain(NewChain),
+
     /// Execute a stored block again and check it.
     CheckBlock(sc_cli::CheckBlockCmd),
 
@@ -42,4 +48,20 @@ pub(crate) enum Subcommand {
 
     /// Show what the database holds.
     ChainInfo(sc_cli::ChainInfoCmd),
+}
+
+/// The new chain.
+#[derive(Debug, clap::Args)]
+pub(crate) struct NewChain {
+    /// JSON with the genesis; docs/genesis.example.json is one.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) genesis: PathBuf,
+
+    /// The name that people read.
+    #[arg(long, default_value = "Gauntlet")]
+    pub(crate) name: String,
+
+    /// The name of the folder in which nodes keep the chain.
+    #[arg(long, default_value = "gauntlet")]
+    pub(crate) id: String,
 }

@@ -70,6 +70,13 @@ pub(crate) fn run() -> sc_cli::Result<()> {
             // The command names its own chain; it needs no node to run in.
             cmd.run(cli.load_spec(&cmd.chain)?)
         }
+        Some(Subcommand::NewChain(chain)) => {
+            let spec = chain_spec::live(&chain.name, &chain.id, &chain.genesis)
+                .and_then(|spec| spec.as_json(true))
+                .map_err(sc_cli::Error::Input)?;
+            println!("{spec}");
+            Ok(())
+        }
         Some(Subcommand::CheckBlock(cmd)) => cli.create_runner(cmd)?.async_run(|config| {
             let Parts { client, task_manager, import_queue, .. } = service::parts(&config)?;
             Ok((cmd.run(client, import_queue), task_manager))

@@ -1,15 +1,16 @@
 //! Builds a node's parts and wires them together.
 //!
-//! There are two ways to make blocks. On a development chain one node seals on a timer and every block is final at once.
+//! There are two ways to make blocks. On a development chain one node seals on a timer and every block is final before the
+//! next one.
 //! On any other chain the authorities take turns by Aura and vote for finality by GRANDPA.
 
 use std::{sync::Arc, time::Duration};
 
-use futures::{stream, Stream};
+use futures::{stream, Future, Stream, StreamExt};
 use runtime::opaque::Block;
 use sc_basic_authorship::ProposerFactory;
 use sc_chain_spec::ChainType;
-use sc_client_api::BlockBackend;
+use sc_client_api::{BlockBackend, BlockchainEvents, Finalizer};
 use sc_consensus::{DefaultImportQueue, LongestChain};
 use sc_consensus_aura::{ImportQueueParams, SlotProportion, StartAuraParams};
 use sc_consensus_grandpa::{
@@ -30,7 +31,7 @@ use sc_service::{
     Role, SpawnTasksParams, TaskManager, WarpSyncConfig,
 };
 use sc_telemetry::{Telemetry, TelemetryHandle, TelemetryWorker};
-use sc_transaction_pool_api::OffchainTransactionPoolFactory;
+use sc_transaction_pool_api::{OffchainTransactionPoolFactory, TransactionPool};
 use sp_consensus_aura::{
     inherents::InherentDataProvider as SlotProvider, sr25519::AuthorityPair as AuraPair,
     SlotDuration,
@@ -383,13 +384,17 @@ impl Node {
         Ok(())
     }
 
-    /// Seals and finalises a block every `block_millis`, empty or not.
+    /// Seals a block every `block_millis`, empty or not, and makes it final half that time later.
     ///
     /// The chain's time is its own: it starts from the wall clock and advances by one slot a block, as Aura's rule that
     /// a slot has one block holds at any block time.
     fn seal_on_timer(self, task_manager: &TaskManager, env: Proposers, block_millis: u64) {
         let client = self.client;
         let clock_client = client.clone();
+        let tasks = task_manager.spawn_essential_handle();
+        let delay = Duration::from_millis(block_millis / 2);
+        let finalising = finalise_after(delay, client.clone(), self.pool.clone());
+        tasks.spawn("finalise", Some("block-authoring"), finalising);
         let sealing = sc_consensus_manual_seal::run_manual_seal(ManualSealParams {
             block_import: client.clone(),
             env,
@@ -406,8 +411,30 @@ impl Node {
                 async move { slot.map_err(Into::into) }
             },
         });
-        let tasks = task_manager.spawn_essential_handle();
         tasks.spawn_blocking("timed-seal", Some("block-authoring"), sealing);
+    }
+}
+
+/// Makes each imported block final `delay` after the transaction pool has taken note of it.
+///
+/// Who watches a transaction is told of the block that it is in, and then that the block is final: clients rely on the
+/// order. The pool sends the two by different ways through its tasks and forgets the first one where the second overtakes
+/// it, which only time between them prevents, as there is on a chain whose authorities vote.
+fn finalise_after(
+    delay: Duration,
+    client: Arc<Client>,
+    pool: Arc<Pool>,
+) -> impl Future<Output = ()> + Send {
+    // The stream is opened here and not when the future is first polled, so that it misses no block.
+    let mut imported = client.import_notification_stream();
+    async move {
+        while let Some(block) = imported.next().await {
+            pool.ready_at(block.hash).await;
+            tokio::time::sleep(delay).await;
+            if let Err(error) = client.finalize_block(block.hash, None, true) {
+                tracing::error!("block {} cannot be made final: {error}", block.hash);
+            }
+        }
     }
 }
 
@@ -430,7 +457,8 @@ fn ticks(period: Duration) -> impl Stream<Item = EngineCommand<Hash>> + Send {
         timer.tick().await;
         let seal = EngineCommand::SealNewBlock {
             create_empty: true,
-            finalize: true,
+            // What is imported as final is never told to be in the best chain; `finalise_after` makes it final.
+            finalize: false,
             parent_hash: None,
             sender: None,
         };

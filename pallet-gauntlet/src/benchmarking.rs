@@ -12,16 +12,48 @@ use protocol::{
     accept::bitmap_of,
     commitment::{challenged_chunks, commitment_hash, score_commitment_hash, Opening},
     consensus::{yuma, Evaluation, Standing},
+    consent::{hot_key_consent, peer_consent, Role},
+    entry::Seat,
     fixed::Q32,
     layout::CHUNK_LEN,
     merkle,
+    pool::Pool,
     rating::{PlackettLuce, Rating},
     settings::{Settings, YumaSettings},
     update::{encode_chunk, Chunk},
-    Hash, Planck, RunId, Uid, ValidatorIndex,
+    Hash, Planck, RunId, Uid, ValidatorIndex, Window,
 };
+use sp_runtime::{AccountId32, MultiSignature};
 
 use crate::*;
+
+/// Makes hot keys that consent to work for a cold key.
+pub trait BenchmarkHelper<AccountId, Proof> {
+    /// The hot key of a number.
+    fn hot_key(number: u32) -> AccountId;
+    /// Its signature over `message`.
+    fn prove(hot: &AccountId, message: &[u8]) -> Proof;
+}
+
+/// Signs with sr25519 keys of the node's keystore, where accounts are public keys.
+pub struct KeystoreHelper;
+
+impl BenchmarkHelper<AccountId32, MultiSignature> for KeystoreHelper {
+    fn hot_key(number: u32) -> AccountId32 {
+        let seed = alloc::format!("//hot{number}").into_bytes();
+        sp_io::crypto::sr25519_generate(HOT_KEY_TYPE, Some(seed)).0.into()
+    }
+
+    fn prove(hot: &AccountId32, message: &[u8]) -> MultiSignature {
+        let public = sp_core::sr25519::Public::from_raw(hot.clone().into());
+        sp_io::crypto::sr25519_sign(HOT_KEY_TYPE, &public, message)
+            .expect("the key was generated; qed")
+            .into()
+    }
+}
+
+/// The keystore's name for hot keys of benchmarks.
+const HOT_KEY_TYPE: sp_core::crypto::KeyTypeId = sp_core::crypto::KeyTypeId(*b"ghot");
 
 /// Enough for every bond and stake.
 const RICH: Planck = 1_000_000_000_000_000_000_000;
@@ -56,10 +88,16 @@ fn create<T: Config>(settings: Settings) -> RunId {
     Pallet::<T>::do_create_run(owner, settings, tensors(1_024)).expect("valid settings; qed")
 }
 
-/// Miner `number`: its cold and its hot key.
+/// The cold and the hot key of miner `number`.
+fn miner_keys<T: Config>(number: u32) -> (T::AccountId, T::AccountId) {
+    (account("miner cold", number, 0), account("miner hot", number, 0))
+}
+
+/// Miner `number`, registered: its cold and its hot key.
 fn miner<T: Config>(run: RunId, number: u32) -> (T::AccountId, T::AccountId) {
-    let (cold, hot) = (funded::<T>("miner cold", number), account("miner hot", number, 0));
-    Pallet::<T>::do_register_miner(cold.clone(), run, T::AccountId::clone(&hot))
+    let (_, hot) = miner_keys::<T>(number);
+    let cold = funded::<T>("miner cold", number);
+    Pallet::<T>::do_register_miner(cold.clone(), run, T::AccountId::clone(&hot), Planck::MAX)
         .expect("there is room; qed");
     (cold, hot)
 }
@@ -78,6 +116,32 @@ fn sponsored<T: Config>(run: RunId, count: u32) {
         let sponsor = funded::<T>("sponsor", number);
         Pallet::<T>::do_fund_run(sponsor, run, STAKE, 1).expect("there is room; qed");
     }
+}
+
+/// Hot key `number`, which consents to work in `role` for `cold`.
+fn consenting<T: Config>(
+    run: RunId,
+    role: Role,
+    cold: &T::AccountId,
+    number: u32,
+) -> (T::AccountId, T::HotKeyProof) {
+    let hot = T::BenchmarkHelper::hot_key(number);
+    let message = hot_key_consent(&Pallet::<T>::genesis_hash(), run, role, &account_bytes(cold));
+    let proof = T::BenchmarkHelper::prove(&hot, &message);
+    (hot, proof)
+}
+
+/// A run of which every slot is taken by a miner that is no longer immune, and the first block of such a window.
+fn full<T: Config>(miners: u32) -> RunId {
+    let mut settings = settings();
+    settings.incentive.uid_max = miners as u16;
+    settings.entry.immunity_windows = 0;
+    let run = create::<T>(settings);
+    for number in 0..miners {
+        miner::<T>(run, number);
+    }
+    go_to::<T>(START);
+    run
 }
 
 /// Goes to a block of window 0 or 1 and does what its boundary asks for.
@@ -182,6 +246,77 @@ fn opening_of(uid: Uid) -> Opening {
     }
 }
 
+/// Delegates [`STAKE`] of `who` to validator 0.
+fn nominate<T: Config>(run: RunId, who: &T::AccountId) {
+    Pallet::<T>::do_delegate(who.clone(), run, 0, STAKE).expect("enough money; qed");
+}
+
+/// Money that waits on the account of pool 0 to be shared.
+fn pay_pool<T: Config>(run: RunId) {
+    T::Currency::mint_into(&Pallet::<T>::pool_account(run, 0), STAKE).expect("no overflow; qed");
+}
+
+/// Puts the reveal of a payload root on chain, as the commit and reveal phases would.
+fn reveal_root<T: Config>(run: RunId, uid: Uid, payload_root: Hash) {
+    let opening = Opening { payload_root, ..opening_of(uid) };
+    let order = u32::from(uid);
+    Reveals::<T>::insert((run, 0, uid), Reveal { opening, committed_block: START, order });
+}
+
+/// Window 0 with the same payload under two miners; and its leaves.
+fn revealed_twice<T: Config>() -> (RunId, Vec<Hash>) {
+    let run = create::<T>(settings());
+    let (leaves, opening) = payload();
+    for uid in 0..2 {
+        miner::<T>(run, u32::from(uid));
+        reveal_root::<T>(run, uid, opening.payload_root);
+    }
+    go_to::<T>(START);
+    (run, leaves)
+}
+
+/// Chunk 0 of [`payload`] with its proof.
+fn shown_chunk(leaves: &[Hash]) -> ShownChunk {
+    ShownChunk {
+        bytes: BoundedVec::truncate_from(chunk()),
+        proof: BoundedVec::truncate_from(merkle::proof(leaves, 0).expect("a leaf; qed")),
+    }
+}
+
+/// A run of as many validators as there may be, in which one's evaluation of miner 0 is disputed.
+fn disputed<T: Config>() -> (RunId, EvaluationName) {
+    let run = worked_window::<T>(1, VALIDATORS_MAX);
+    Runs::<T>::mutate(run, |run| {
+        if let Some(run) = run {
+            run.settings.disputes.jurors = JURY_MAX as u8;
+        }
+    });
+    let name = (0, 0, 0);
+    let challenger = funded::<T>("challenger", 0);
+    Pallet::<T>::do_dispute_evaluation(challenger, run, name).expect("it was revealed; qed");
+    (run, name)
+}
+
+/// Draws the jury, and answers the seat and the hot key of its first juror.
+fn draw_first_juror<T: Config>(run: RunId, name: EvaluationName) -> (usize, T::AccountId) {
+    for number in 1..VALIDATORS_MAX {
+        let hot: T::AccountId = account("validator hot", number, 0);
+        let _ = Pallet::<T>::do_commit_verdict(hot, run, name, [1; 32]);
+    }
+    let mut drawn: Option<T::AccountId> = None;
+    EvaluationDisputes::<T>::mutate((run, name.0, name.1, name.2), |dispute| {
+        if let Some(dispute) = dispute {
+            for juror in dispute.jury.iter_mut() {
+                juror.commitment = None;
+            }
+            let first =
+                dispute.jury.first().and_then(|juror| Validators::<T>::get(run, juror.index));
+            drawn = first.map(|validator| validator.hot);
+        }
+    });
+    (0, drawn.expect("a jury; qed"))
+}
+
 #[benchmarks]
 mod benchmarks {
     use super::*;
@@ -204,42 +339,171 @@ mod benchmarks {
     }
 
     #[benchmark]
-    fn register_miner() {
-        let run = create::<T>(settings());
-        // The slot that is found last.
-        let mut slots = Slots::default();
-        while slots.take(UIDS_MAX - 1).is_some() {}
-        MinerSlots::<T>::insert(run, slots);
-        let (cold, hot): (T::AccountId, T::AccountId) =
-            (funded::<T>("cold", 0), account("hot", 0, 0));
+    fn register_miner(m: Linear<1, MINERS>) {
+        let run = full::<T>(m);
+        let (_, victim) = miner_keys::<T>(0);
+        let next = T::BenchmarkHelper::hot_key(2);
+        Pallet::<T>::do_rotate_hot_key(miner_keys::<T>(0).0, run, Seat::Miner(0), next)
+            .expect("its cold key; qed");
+        Pallet::<T>::do_announce(victim, run, Default::default(), Default::default())
+            .expect("registered; qed");
+        let cold = funded::<T>("cold", 0);
+        let (hot, proof) = consenting::<T>(run, Role::Miner, &cold, 1);
 
         #[extrinsic_call]
-        _(RawOrigin::Signed(cold), run, hot.clone());
+        _(RawOrigin::Signed(cold), run, hot.clone(), proof, Planck::MAX);
 
-        assert!(MinerUids::<T>::contains_key(run, hot));
+        assert_eq!(MinerUids::<T>::get(run, hot), Some(0));
     }
 
     #[benchmark]
-    fn deregister_miner() {
+    fn leave_miner() {
         let run = create::<T>(settings());
-        let (cold, hot) = miner::<T>(run, 0);
-        Pallet::<T>::do_announce(hot, run, Default::default(), Default::default())
-            .expect("registered; qed");
+        let (cold, _) = miner::<T>(run, 0);
+        go_to::<T>(START);
+        // Every list but the last one is full.
+        let full = ChangeList::truncate_from(vec![Change::Leave(1); CHANGES_MAX as usize]);
+        for list in 0..Window::from(CHANGE_LISTS_MAX - 1) {
+            Changes::<T>::insert(run, 2 + list, full.clone());
+        }
 
         #[extrinsic_call]
         _(RawOrigin::Signed(cold), run, 0);
+
+        assert_eq!(Miners::<T>::get(run, 0).and_then(|miner| miner.last_window), Some(0));
+    }
+
+    #[benchmark]
+    fn evict() {
+        let mut settings = settings();
+        settings.entry.idle_windows = 2;
+        let later = START + 2 * settings.schedule.window_blocks;
+        let run = create::<T>(settings);
+        let (_, hot) = miner::<T>(run, 0);
+        Pallet::<T>::do_announce(hot, run, Default::default(), Default::default())
+            .expect("registered; qed");
+        go_to::<T>(later);
+        let caller = funded::<T>("caller", 0);
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(caller), run, 0);
 
         assert!(!Miners::<T>::contains_key(run, 0));
     }
 
     #[benchmark]
-    fn register_validator() {
-        let run = create::<T>(settings());
-        let (cold, hot): (T::AccountId, T::AccountId) =
-            (funded::<T>("cold", 0), account("hot", 0, 0));
+    fn withdraw_bond() {
+        let mut settings = settings();
+        settings.entry.idle_windows = 2;
+        settings.entry.unbonding_windows = 1;
+        let blocks = settings.schedule.window_blocks;
+        let run = create::<T>(settings);
+        miner::<T>(run, 0);
+        go_to::<T>(START + 2 * blocks);
+        Pallet::<T>::do_evict(run, 0).expect("it is idle; qed");
+        go_to::<T>(START + 3 * blocks);
+        let caller = funded::<T>("caller", 0);
 
         #[extrinsic_call]
-        _(RawOrigin::Signed(cold), run, hot.clone(), STAKE);
+        _(RawOrigin::Signed(caller), run, 0, 0);
+
+        assert!(!Departures::<T>::contains_key(run, (0, 0)));
+    }
+
+    #[benchmark]
+    fn rotate_hot_key() {
+        let run = create::<T>(settings());
+        let (cold, _) = miner::<T>(run, 0);
+        go_to::<T>(START);
+        let full = ChangeList::truncate_from(vec![Change::Leave(1); CHANGES_MAX as usize]);
+        for list in 0..Window::from(CHANGE_LISTS_MAX - 1) {
+            Changes::<T>::insert(run, 1 + list, full.clone());
+        }
+        let (hot, proof) = consenting::<T>(run, Role::Miner, &cold, 1);
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(cold), run, Seat::Miner(0), hot.clone(), proof);
+
+        assert_eq!(MinerUids::<T>::get(run, hot), Some(0));
+    }
+
+    #[benchmark]
+    fn offer_cold() {
+        let run = create::<T>(settings());
+        let (cold, _) = miner::<T>(run, 0);
+        let to = funded::<T>("to", 0);
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(cold), run, Seat::Miner(0), to);
+
+        assert!(ColdOffers::<T>::contains_key(run, Seat::Miner(0)));
+    }
+
+    #[benchmark]
+    fn cancel_cold() {
+        let run = create::<T>(settings());
+        let (cold, _) = miner::<T>(run, 0);
+        Pallet::<T>::do_offer_cold(cold.clone(), run, Seat::Miner(0), funded::<T>("to", 0))
+            .expect("its cold key; qed");
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(cold), run, Seat::Miner(0));
+
+        assert!(!ColdOffers::<T>::contains_key(run, Seat::Miner(0)));
+    }
+
+    #[benchmark]
+    fn accept_cold() {
+        let settings = settings();
+        let later = START + settings.entry.hand_over_windows * settings.schedule.window_blocks;
+        let run = create::<T>(settings);
+        let (cold, _) = validator::<T>(run, 0);
+        let to = funded::<T>("to", 0);
+        Pallet::<T>::do_offer_cold(cold, run, Seat::Validator(0), to.clone())
+            .expect("its cold key; qed");
+        go_to::<T>(later);
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(to.clone()), run, Seat::Validator(0));
+
+        assert_eq!(Validators::<T>::get(run, 0).map(|validator| validator.cold), Some(to));
+    }
+
+    #[benchmark]
+    fn make_changes(c: Linear<1, CHANGES_PAGE>) {
+        let run = create::<T>(settings());
+        for number in 0..c {
+            miner::<T>(run, number);
+        }
+        go_to::<T>(START);
+        for number in 0..c {
+            let (cold, hot) = miner_keys::<T>(number);
+            Pallet::<T>::do_announce(hot, run, Default::default(), Default::default())
+                .expect("registered; qed");
+            Pallet::<T>::do_leave_miner(cold, run, number as Uid).expect("its cold key; qed");
+        }
+        Runs::<T>::mutate(run, |run| run.as_mut().map(|run| run.next_settlement = 1));
+
+        #[block]
+        {
+            Pallet::<T>::make_changes(run, 2, 2);
+        }
+
+        assert_eq!(Departures::<T>::iter_prefix(run).count() as u32, c);
+    }
+
+    #[benchmark]
+    fn register_validator() {
+        let run = create::<T>(settings());
+        // All slots are taken: the lowest stake is looked for, and its validator leaves.
+        for number in 0..VALIDATORS_MAX {
+            validator::<T>(run, number);
+        }
+        let cold = funded::<T>("cold", 0);
+        let (hot, proof) = consenting::<T>(run, Role::Validator, &cold, VALIDATORS_MAX + 1);
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(cold), run, hot.clone(), proof, STAKE + 1);
 
         assert!(ValidatorIndices::<T>::contains_key(run, hot));
     }
@@ -269,15 +533,319 @@ mod benchmarks {
     }
 
     #[benchmark]
+    fn unstake() {
+        let run = create::<T>(settings());
+        let (cold, _) = validator::<T>(run, 0);
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(cold), run, 0, 1);
+
+        assert!(Unbondings::<T>::contains_key((run, 0, 0)));
+    }
+
+    #[benchmark]
+    fn withdraw_unbonded(u: Linear<1, { 2 * UNBONDINGS_MAX }>) {
+        let run = create::<T>(settings());
+        let (cold, _) = validator::<T>(run, 0);
+        nominate::<T>(run, &cold);
+        let own = (u / 2).min(UNBONDINGS_MAX - 1);
+        let part = STAKE / 128;
+        for window in 0..u64::from(own) {
+            let unbonding = Unbonding { due: 0, own: part, delegated: Pool::default() };
+            Unbondings::<T>::insert((run, 0, window), unbonding);
+        }
+        for window in 0..u64::from(u - own) {
+            Unbondings::<T>::mutate((run, 0, window), |found| {
+                let unbonding =
+                    found.get_or_insert(Unbonding { due: 0, own: 0, delegated: Pool::default() });
+                unbonding.delegated = Pool { shares: part, amount: part };
+            });
+        }
+        Pools::<T>::mutate(run, 0, |pool| {
+            if let Some(pool) = pool {
+                pool.own -= part * Planck::from(own);
+                pool.unbonding = BoundedVec::truncate_from((0..u64::from(own)).collect());
+                let left = part * Planck::from(u - own);
+                pool.delegated = Pool { shares: STAKE - left, amount: STAKE - left };
+            }
+        });
+        Delegations::<T>::mutate((run, 0, &cold), |delegation| {
+            delegation.shares = STAKE - part * Planck::from(u - own);
+            let windows = (0..u64::from(u - own)).map(|window| (window, part)).collect();
+            delegation.unbonding = BoundedVec::truncate_from(windows);
+        });
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(cold), run, 0);
+
+        assert_eq!(Unbondings::<T>::iter_prefix((run, 0)).count(), 0);
+    }
+
+    #[benchmark]
+    fn delegate() {
+        let run = create::<T>(settings());
+        validator::<T>(run, 0);
+        pay_pool::<T>(run);
+        let nominator = funded::<T>("nominator", 0);
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(nominator.clone()), run, 0, STAKE);
+
+        assert!(Delegations::<T>::contains_key((run, 0, nominator)));
+    }
+
+    #[benchmark]
+    fn undelegate() {
+        let run = create::<T>(settings());
+        validator::<T>(run, 0);
+        let nominator = funded::<T>("nominator", 0);
+        nominate::<T>(run, &nominator);
+        pay_pool::<T>(run);
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(nominator), run, 0, STAKE);
+
+        assert!(Unbondings::<T>::contains_key((run, 0, 0)));
+    }
+
+    #[benchmark]
+    fn set_take() {
+        let run = create::<T>(settings());
+        let (cold, _) = validator::<T>(run, 0);
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(cold), run, 0, 0);
+
+        assert_eq!(Pools::<T>::get(run, 0).map(|pool| pool.take.ppm), Some(0));
+    }
+
+    #[benchmark]
+    fn compound() {
+        let run = create::<T>(settings());
+        let (cold, _) = validator::<T>(run, 0);
+        nominate::<T>(run, &cold);
+        pay_pool::<T>(run);
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(cold), run, 0);
+
+        assert!(Pools::<T>::get(run, 0).is_some_and(|pool| pool.delegated.amount > STAKE));
+    }
+
+    #[benchmark]
+    fn cancel_slash() -> Result<(), BenchmarkError> {
+        let run = create::<T>(settings());
+        Pallet::<T>::defer_slash(run, Offender::Pool(0), 0, 1, None);
+        let origin =
+            T::AdminOrigin::try_successful_origin().map_err(|_| BenchmarkError::Weightless)?;
+
+        #[extrinsic_call]
+        _(origin as T::RuntimeOrigin, run, 0);
+
+        assert!(!UnappliedSlashes::<T>::contains_key(run, 0));
+        Ok(())
+    }
+
+    #[benchmark]
+    fn apply_slash() {
+        let run = create::<T>(settings());
+        validator::<T>(run, 0);
+        let nominator = funded::<T>("nominator", 0);
+        nominate::<T>(run, &nominator);
+        let slash = UnappliedSlash {
+            offender: Offender::Pool(0),
+            window: 0,
+            amount: 2 * STAKE,
+            reporter: Some(nominator),
+            due: 0,
+        };
+
+        #[block]
+        {
+            Pallet::<T>::apply_slash(run, 0, slash);
+        }
+
+        assert!(!Validators::<T>::contains_key(run, 0));
+    }
+
+    #[benchmark]
+    fn report_copy() {
+        let (run, leaves) = revealed_twice::<T>();
+        let chunk = shown_chunk(&leaves);
+        let names = [0, 1].map(|uid| CommitmentName { window: 0, uid });
+        let reporter = funded::<T>("reporter", 0);
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(reporter), run, names, 0, Box::new([chunk.clone(), chunk]));
+
+        assert!(ProvenFaults::<T>::contains_key((run, 0, 1)));
+    }
+
+    #[benchmark]
+    fn report_malformed() {
+        let run = create::<T>(settings());
+        let bytes = vec![255; SHOWN_BYTES_MAX as usize];
+        let leaves: Vec<Hash> = (0..1_024).map(|index| merkle::leaf_hash(index, &bytes)).collect();
+        miner::<T>(run, 0);
+        go_to::<T>(START);
+        reveal_root::<T>(run, 0, merkle::root_of_leaf_hashes(&leaves).expect("leaves; qed"));
+        let chunk = ShownChunk { bytes: BoundedVec::truncate_from(bytes), ..shown_chunk(&leaves) };
+        let reporter = funded::<T>("reporter", 0);
+        let name = CommitmentName { window: 0, uid: 0 };
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(reporter), run, name, 0, Box::new(chunk));
+
+        assert!(ProvenFaults::<T>::contains_key((run, 0, 0)));
+    }
+
+    #[benchmark]
+    fn challenge_data() {
+        let (run, _) = revealed_twice::<T>();
+        let challenger = funded::<T>("challenger", 0);
+        let name = CommitmentName { window: 0, uid: 0 };
+        for index in 1..CHALLENGES_PER_MINER_MAX {
+            let other = funded::<T>("other challenger", index);
+            Pallet::<T>::do_challenge_data(other, run, name, index).expect("a chunk; qed");
+        }
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(challenger), run, name, 0);
+
+        let open = OpenChallenges::<T>::get((run, 0, 0));
+        assert_eq!(open.len() as u32, CHALLENGES_PER_MINER_MAX);
+    }
+
+    #[benchmark]
+    fn answer_data() {
+        let (run, leaves) = revealed_twice::<T>();
+        let name = CommitmentName { window: 0, uid: 0 };
+        let challenger = funded::<T>("challenger", 0);
+        Pallet::<T>::do_challenge_data(challenger, run, name, 0).expect("a chunk; qed");
+        let cold = account("miner cold", 0, 0);
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(cold), run, name, 0, Box::new(shown_chunk(&leaves)));
+
+        assert!(!OpenChallenges::<T>::contains_key((run, 0, 0)));
+    }
+
+    #[benchmark]
+    fn time_out() {
+        let (run, _) = revealed_twice::<T>();
+        let name = CommitmentName { window: 0, uid: 0 };
+        let challenger = funded::<T>("challenger", 0);
+        Pallet::<T>::do_challenge_data(challenger.clone(), run, name, 0).expect("a chunk; qed");
+        let late = START + settings().disputes.answer_blocks + 1;
+        frame_system::Pallet::<T>::set_block_number(late.into());
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(challenger), run, name, 0);
+
+        assert!(ProvenFaults::<T>::contains_key((run, 0, 0)));
+    }
+
+    #[benchmark]
+    fn dispute_evaluation() {
+        let run = worked_window::<T>(1, 1);
+        let challenger = funded::<T>("challenger", 0);
+        // The last of the evaluations is found last.
+        let name = (0, 0, EVALUATIONS_MAX as Uid - 1);
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(challenger), run, name);
+
+        assert!(EvaluationDisputes::<T>::contains_key((run, 0, 0, name.2)));
+    }
+
+    #[benchmark]
+    fn commit_verdict() {
+        let (run, name) = disputed::<T>();
+        go_to::<T>(START + settings().schedule.window_blocks);
+        let (_, hot) = draw_first_juror::<T>(run, name);
+        // The jury is drawn with the first commitment.
+        EvaluationDisputes::<T>::mutate((run, 0, 0, 0), |dispute| {
+            if let Some(dispute) = dispute {
+                dispute.jury = Default::default();
+            }
+        });
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(hot), run, name, [1; 32]);
+
+        let dispute = EvaluationDisputes::<T>::get((run, 0, 0, 0)).expect("a dispute; qed");
+        assert_eq!(dispute.jury.len() as u32, JURY_MAX);
+    }
+
+    #[benchmark]
+    fn reveal_verdict() {
+        let (run, name) = disputed::<T>();
+        let schedule = settings().schedule;
+        go_to::<T>(START + schedule.window_blocks);
+        let (seat, hot) = draw_first_juror::<T>(run, name);
+        let measured = evaluations(1)[0].clone();
+        let hash = protocol::fault::verdict_commitment_hash(
+            &Pallet::<T>::genesis_hash(),
+            run,
+            0,
+            0,
+            &account_bytes(&hot),
+            &measured,
+            &[0; 32],
+        );
+        EvaluationDisputes::<T>::mutate((run, 0, 0, 0), |dispute| {
+            if let Some(dispute) = dispute {
+                dispute.jury[seat].commitment = Some(hash);
+            }
+        });
+        frame_system::Pallet::<T>::set_block_number((START + 2 * schedule.window_blocks).into());
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(hot), run, name, measured, [0; 32]);
+
+        let dispute = EvaluationDisputes::<T>::get((run, 0, 0, 0)).expect("a dispute; qed");
+        assert!(dispute.jury[seat].measured.is_some());
+    }
+
+    #[benchmark]
+    fn close_dispute() {
+        let (run, name) = disputed::<T>();
+        let schedule = settings().schedule;
+        go_to::<T>(START + schedule.window_blocks);
+        draw_first_juror::<T>(run, name);
+        // All jurors confirm: each of them is paid.
+        EvaluationDisputes::<T>::mutate((run, 0, 0, 0), |dispute| {
+            if let Some(dispute) = dispute {
+                let evaluation = dispute.evaluation.clone();
+                for juror in dispute.jury.iter_mut() {
+                    juror.measured = Some(evaluation.clone());
+                }
+            }
+        });
+        frame_system::Pallet::<T>::set_block_number((START + 3 * schedule.window_blocks).into());
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(funded::<T>("closer", 0)), run, name);
+
+        assert!(!EvaluationDisputes::<T>::contains_key((run, 0, 0, 0)));
+    }
+
+    #[benchmark]
     fn announce() {
         let run = create::<T>(settings());
         let (_, hot) = validator::<T>(run, 0);
-        let peer_id = PeerId::truncate_from(vec![1; PEER_ID_BYTES_MAX as usize]);
+        let key = sp_io::crypto::ed25519_generate(HOT_KEY_TYPE, Some(b"//peer".to_vec()));
+        let prefix: [u8; 6] = [0, 36, 8, 1, 18, 32];
+        let peer_id = PeerId::truncate_from([&prefix[..], &key.0[..]].concat());
+        let message = peer_consent(&Pallet::<T>::genesis_hash(), run, &account_bytes(&hot));
+        let proof = sp_io::crypto::ed25519_sign(HOT_KEY_TYPE, &key, &message)
+            .expect("the key was generated; qed")
+            .0;
         let address = BoundedVec::truncate_from(vec![1; ADDRESS_BYTES_MAX as usize]);
         let addresses = Addresses::truncate_from(vec![address; ADDRESSES_MAX as usize]);
 
         #[extrinsic_call]
-        _(RawOrigin::Signed(hot.clone()), run, peer_id, addresses);
+        _(RawOrigin::Signed(hot.clone()), run, peer_id, addresses, proof);
 
         assert!(Announcements::<T>::contains_key(run, hot));
     }

@@ -1,10 +1,14 @@
 //! Handles disputes of evaluations: a jury, drawn by stake in the window after the accusation, measures again, commits to what
 //! it found, and reveals it in the window after that. [`protocol::fault::judge_evaluation`] decides.
 
+use alloc::vec::Vec;
+
 use frame_support::{
     ensure,
-    traits::fungible::{Balanced, BalancedHold, MutateHold},
-    traits::Imbalance,
+    traits::{
+        fungible::{Balanced, BalancedHold, MutateHold},
+        ConstU32, Get, Imbalance,
+    },
     BoundedVec,
 };
 use protocol::{
@@ -20,8 +24,14 @@ use sp_runtime::DispatchResult;
 use crate::{
     account_bytes, Config, Error, EvaluationDispute, EvaluationDisputes, EvaluationName, Event,
     HoldReason, Juror, Offender, Pallet, PoolId, Pools, Runs, ScoreReveals, Unbondings,
-    ValidatorIndices, Validators, Windows,
+    ValidatorIndices, Validators, Windows, JURY_MAX, VALIDATORS_MAX,
 };
+
+/// Windows from a dispute to its verdict: one to wait for the draw and commit, one to reveal, and it is closed in the third.
+const DISPUTE_WINDOWS: Window = 3;
+
+/// A jury of a runtime.
+type Jury<T> = BoundedVec<Juror<<T as frame_system::Config>::AccountId>, ConstU32<JURY_MAX>>;
 
 /// A dispute of a runtime.
 type DisputeOf<T> = EvaluationDispute<<T as frame_system::Config>::AccountId>;
@@ -35,6 +45,10 @@ impl<T: Config> Pallet<T> {
         let run = Runs::<T>::get(run_id).ok_or(Error::<T>::RunUnknown)?;
         let (window, index, uid) = name;
         Self::ensure_reportable(&run, window)?;
+        // It is decided while its window is kept.
+        let opened = Self::stake_window(Some(&run));
+        let last = window.saturating_add(T::HistoryWindows::get());
+        ensure!(opened.saturating_add(DISPUTE_WINDOWS) <= last, Error::<T>::FaultTooOld);
         let key = (run_id, window, index, uid);
         ensure!(!EvaluationDisputes::<T>::contains_key(key), Error::<T>::AlreadyDisputed);
         let reveal =
@@ -49,7 +63,7 @@ impl<T: Config> Pallet<T> {
             pool,
             challenger: challenger.clone(),
             bond,
-            opened: Self::stake_window(Some(&run)),
+            opened,
             jury: BoundedVec::new(),
         };
         EvaluationDisputes::<T>::insert(key, dispute);
@@ -111,10 +125,10 @@ impl<T: Config> Pallet<T> {
 
     pub(crate) fn do_close_dispute(run_id: RunId, name: EvaluationName) -> DispatchResult {
         let (dispute, age) = Self::dispute(run_id, name)?;
-        ensure!(age > 2, Error::<T>::TooEarly);
+        ensure!(age >= DISPUTE_WINDOWS, Error::<T>::TooEarly);
         let (window, index, uid) = name;
         EvaluationDisputes::<T>::remove((run_id, window, index, uid));
-        let measured: alloc::vec::Vec<Evaluation> =
+        let measured: Vec<Evaluation> =
             dispute.jury.iter().filter_map(|juror| juror.measured.clone()).collect();
         let run = Runs::<T>::get(run_id).ok_or(Error::<T>::RunUnknown)?;
         let disputes = &run.settings.disputes;
@@ -174,15 +188,12 @@ impl<T: Config> Pallet<T> {
         run_id: RunId,
         (_, accused, _): EvaluationName,
         dispute: &DisputeOf<T>,
-    ) -> Result<
-        BoundedVec<Juror<T::AccountId>, frame_support::traits::ConstU32<{ crate::JURY_MAX }>>,
-        Error<T>,
-    > {
+    ) -> Result<Jury<T>, Error<T>> {
         let run = Runs::<T>::get(run_id).ok_or(Error::<T>::RunUnknown)?;
         let record = Windows::<T>::get(run_id, dispute.opened.saturating_add(1))
             .ok_or(Error::<T>::WrongWindow)?;
         let accused_cold = Pools::<T>::get(run_id, dispute.pool).map(|pool| pool.cold);
-        let mut validators: alloc::vec::Vec<_> = Validators::<T>::iter_prefix(run_id)
+        let mut validators: Vec<_> = Validators::<T>::iter_prefix(run_id)
             .filter(|(index, validator)| {
                 *index != accused
                     && validator.registered_window <= dispute.opened
@@ -191,13 +202,12 @@ impl<T: Config> Pallet<T> {
             })
             .collect();
         validators.sort_unstable_by_key(|(index, _)| *index);
-        let stakes: alloc::vec::Vec<Planck> =
-            // So that 64 of them sum to less than 2^64.
-            validators.iter().map(|(_, validator)| validator.stake).collect();
-        let candidates: alloc::vec::Vec<_> = validators
+        let stakes: Vec<Planck> = validators.iter().map(|(_, validator)| validator.stake).collect();
+        // Divided so that all of them sum to less than 2^64.
+        let candidates: Vec<_> = validators
             .iter()
             .zip(stakes_u64(&stakes))
-            .map(|((index, _), stake)| (*index, stake / u64::from(crate::VALIDATORS_MAX)))
+            .map(|((index, _), stake)| (*index, stake / u64::from(VALIDATORS_MAX)))
             .collect();
         let drawn = draw_jury(&record.seed, &candidates, usize::from(run.settings.disputes.jurors));
         let jurors = validators.into_iter().filter(|(index, _)| drawn.contains(index)).map(

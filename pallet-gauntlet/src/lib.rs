@@ -30,7 +30,7 @@
 //!
 //! # One scenario
 //!
-//! `create_run`; a cold key calls `register_miner(run, hot)`, another `register_validator`. In window
+//! `create_run`; a cold key calls `register_miner` with its hot key's consent, another `register_validator`. In window
 //! w the miner's hot key calls `commit_update` and, after `commit_end`, `reveal_update` with the
 //! chunks that [`challenged_chunks`](protocol::commitment::challenged_chunks) names; the validators
 //! `attest`. In w+1 they `commit_scores` and `reveal_scores`. Then the window is settled, and after
@@ -42,6 +42,7 @@
 //! - A call outside of its phase fails and changes nothing.
 //! - Two reveals of one payload: the earlier commitment stands, whichever is revealed first.
 //! - A participant that registers takes part from the next window on; a slot's new holder inherits nothing.
+//! - No key works for a cold key that it did not consent to; no hot key can keep its cold key from leaving.
 //! - A change of settings never affects a window that is open.
 //! - All runs together never get more than [`Config::Emission`] gives; a run without a weight gets nothing of it.
 //! - What owner, miners or validators did not earn is carried for them and for nobody else.
@@ -64,7 +65,10 @@ mod slashing;
 
 mod proofs;
 
+mod announcement;
+mod changes;
 mod disputes;
+mod keys;
 
 mod submission;
 
@@ -75,7 +79,8 @@ pub mod settlement;
 mod emission;
 pub mod emission_schedule;
 
-mod view;
+mod calls;
+pub mod view;
 
 #[cfg(any(feature = "try-runtime", test))]
 mod try_state;
@@ -90,6 +95,8 @@ mod mock;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "runtime-benchmarks")]
+pub use benchmarking::{BenchmarkHelper, KeystoreHelper};
 pub use pallet::*;
 pub use types::*;
 pub use weights::WeightInfo;
@@ -124,14 +131,18 @@ pub mod pallet {
     use protocol::{
         commitment::Opening,
         consensus::Evaluation,
+        consent::Role,
         emission::{Accrual, Pots, RunWeight},
+        entry::{EntryPrice, Seat},
         fault::{ProvenFault, Verdict},
         fixed::Q32,
         settings::Settings,
+        window::Boundaries,
         AccountBytes, BlockNumber, Hash, Planck, RunId, Uid, ValidatorIndex, Window,
     };
+    use sp_runtime::traits::{IdentifyAccount, Verify};
 
-    use crate::{emission_schedule::EmissionSchedule, types::*, ClaimBatch, WeightInfo};
+    use crate::{emission_schedule::EmissionSchedule, types::*, view::*, ClaimBatch, WeightInfo};
 
     /// The pallet.
     #[pallet::pallet]
@@ -157,6 +168,17 @@ pub mod pallet {
 
         /// The chain's governance: may do to a run what its owner alone may not.
         type AdminOrigin: EnsureOrigin<Self::RuntimeOrigin>;
+
+        /// A hot key's signature, with which it consents to work for a cold key; `MultiSignature` wherever accounts are
+        /// public keys.
+        type HotKeyProof: Parameter + Verify<Signer: IdentifyAccount<AccountId = Self::AccountId>>;
+
+        /// Makes hot keys that consent, to measure the calls that check it.
+        #[cfg(feature = "runtime-benchmarks")]
+        type BenchmarkHelper: crate::benchmarking::BenchmarkHelper<
+            Self::AccountId,
+            Self::HotKeyProof,
+        >;
 
         /// The chain's one emission, of which runs get a part by the weights that [`Self::AdminOrigin`] sets: planck a
         /// block. A mint with a cap where money is new ([`HalvingMint`](crate::emission_schedule::HalvingMint); on
@@ -233,13 +255,13 @@ pub mod pallet {
     #[pallet::storage]
     pub type PendingSettings<T> = StorageMap<_, Twox64Concat, RunId, ScheduledSettings>;
 
-    /// The miners by slot. Written by registration and settlement, removed by `deregister_miner`; at
-    /// most `uid_max` a run.
+    /// The miners by slot. Written by registration, `commit_update` and settlement, removed when they leave, are evicted
+    /// or have to make room; at most `uid_max` a run.
     #[pallet::storage]
     pub type Miners<T: Config> =
         StorageDoubleMap<_, Twox64Concat, RunId, Twox64Concat, Uid, Miner<T::AccountId>>;
 
-    /// The slot of a miner's hot key; the inverse of [`Miners`].
+    /// The slot of a miner's hot key, and of the one in [`NextHotKeys`]; the inverse of both.
     #[pallet::storage]
     pub type MinerUids<T: Config> =
         StorageDoubleMap<_, Twox64Concat, RunId, Blake2_128Concat, T::AccountId, Uid>;
@@ -260,7 +282,7 @@ pub mod pallet {
         Validator<T::AccountId>,
     >;
 
-    /// The slot of a validator's hot key; the inverse of [`Validators`].
+    /// The slot of a validator's hot key, and of the one in [`NextHotKeys`]; the inverse of both.
     #[pallet::storage]
     pub type ValidatorIndices<T: Config> =
         StorageDoubleMap<_, Twox64Concat, RunId, Blake2_128Concat, T::AccountId, ValidatorIndex>;
@@ -357,6 +379,44 @@ pub mod pallet {
         ),
         EvaluationDispute<T::AccountId>,
     >;
+    /// What the last miner that joined a run left as the price of joining. Written by `register_miner`.
+    #[pallet::storage]
+    pub type EntryPrices<T> = StorageMap<_, Twox64Concat, RunId, EntryPrice>;
+
+    /// The bonds of miners that are gone, by uid and registered window, which no two miners have alike. Written when a miner's
+    /// slot becomes free, removed by `withdraw_bond`; each row holds money of its cold key.
+    #[pallet::storage]
+    pub type Departures<T: Config> = StorageDoubleMap<
+        _,
+        Twox64Concat,
+        RunId,
+        Twox64Concat,
+        (Uid, Window),
+        Departure<T::AccountId>,
+    >;
+
+    /// How many [`Departures`] name a hot or cold key, if any does; it cannot join before the last is withdrawn.
+    #[pallet::storage]
+    pub type CoolingKeys<T: Config> =
+        StorageDoubleMap<_, Twox64Concat, RunId, Blake2_128Concat, T::AccountId, u32, ValueQuery>;
+
+    /// What happens when a window begins. Written by `leave_miner` and `rotate_hot_key`, removed by `on_poll` and
+    /// `on_idle` in that window. A full list passes on to the next window's.
+    #[pallet::storage]
+    pub type Changes<T> =
+        StorageDoubleMap<_, Twox64Concat, RunId, Twox64Concat, Window, ChangeList, ValueQuery>;
+
+    /// The hot keys that replace those in force. Written by `rotate_hot_key`, removed when they are in force and when the
+    /// participant is gone; at most one a seat.
+    #[pallet::storage]
+    pub type NextHotKeys<T: Config> =
+        StorageDoubleMap<_, Twox64Concat, RunId, Twox64Concat, Seat, NextHotKey<T::AccountId>>;
+
+    /// The seats that are offered to another cold key. Written by `offer_cold`, removed by `cancel_cold`, `accept_cold`
+    /// and when the participant is gone; at most one a seat.
+    #[pallet::storage]
+    pub type ColdOffers<T: Config> =
+        StorageDoubleMap<_, Twox64Concat, RunId, Twox64Concat, Seat, ColdOffer<T::AccountId>>;
 
     /// How peers reach a participant, by hot key. Written by `announce`, removed when the
     /// participant leaves; at most one for each of them.
@@ -499,10 +559,16 @@ pub mod pallet {
     pub enum Event<T: Config> {
         /// A run was created.
         RunCreated { run: RunId, owner: T::AccountId },
-        /// A miner registered; it takes part from the next window on.
-        MinerRegistered { run: RunId, uid: Uid, hot: T::AccountId, cold: T::AccountId },
-        /// A miner left and has its bond back.
-        MinerLeft { run: RunId, uid: Uid },
+        /// A miner registered for `price`, which was burned; it takes part from the next window on.
+        MinerRegistered {
+            run: RunId,
+            uid: Uid,
+            hot: T::AccountId,
+            cold: T::AccountId,
+            price: Planck,
+        },
+        /// A miner's slot is free; its bond can be had from window `due` on, or was returned.
+        MinerLeft { run: RunId, uid: Uid, registered_window: Window, due: Option<Window> },
         /// A validator registered; it takes part from the next window on.
         ValidatorRegistered {
             run: RunId,
@@ -570,14 +636,32 @@ pub mod pallet {
         SettingsScheduled { run: RunId, window: Window },
         /// Other settings are in force.
         SettingsApplied { run: RunId, window: Window },
+        /// A miner asked to leave; it takes part up to `last_window`.
+        MinerLeaving { run: RunId, uid: Uid, last_window: Window },
+        /// A miner of standing `value` has to make room for a newcomer.
+        MinerDisplaced { run: RunId, uid: Uid, value: Q32 },
+        /// A miner that did nothing was removed.
+        MinerEvicted { run: RunId, uid: Uid },
+        /// The bond of a miner that is gone went back.
+        BondReturned { run: RunId, uid: Uid, cold: T::AccountId, amount: Planck },
+        /// Another hot key will sign for a seat from `window` on.
+        HotKeyRotating { run: RunId, seat: Seat, hot: T::AccountId, window: Window },
+        /// Another hot key signs for a seat.
+        HotKeyRotated { run: RunId, seat: Seat, hot: T::AccountId },
+        /// A seat can be accepted by the cold key `to` from `window` on.
+        ColdOffered { run: RunId, seat: Seat, to: T::AccountId, window: Window },
+        /// The offer of a seat was taken back.
+        ColdOfferCancelled { run: RunId, seat: Seat },
+        /// A seat and what is held for it belong to another cold key.
+        ColdHandedOver { run: RunId, seat: Seat, cold: T::AccountId },
         /// A run has another weight among the runs, from its next window on.
-        #[codec(index = 25)]
+        #[codec(index = 40)]
         RunWeightSet { run: RunId, weight: u16 },
         /// A sponsor put money into a run, of which a window releases `per_window` at most.
-        #[codec(index = 26)]
+        #[codec(index = 41)]
         RunFunded { run: RunId, sponsor: T::AccountId, amount: Planck, per_window: Planck },
         /// What was left of a run was made claimable for its sponsors, or given back to the schedule.
-        #[codec(index = 27)]
+        #[codec(index = 42)]
         RunSwept { run: RunId, refunded: Planck, given_back: Planck },
         /// A validator with more stake takes the slot of the one with the least.
         #[codec(index = 50)]
@@ -735,14 +819,34 @@ pub mod pallet {
         NothingClaimable,
         /// A record that the chain itself keeps is missing or a sum does not fit; please report it.
         Internal,
+        /// The hot key's signature is not over `protocol::consent::hot_key_consent` of this chain, run, role and cold key.
+        HotKeyProofInvalid,
+        /// The peer id is not that of an ed25519 key, or that key did not sign `protocol::consent::peer_consent`.
+        PeerProofInvalid,
+        /// Joining costs more than `max_price`; `next_price` says how much, and it falls with every block.
+        PriceTooHigh,
+        /// A bond of this hot or cold key still waits; call `withdraw_bond` when it is due, or join with other keys.
+        CoolingOff,
+        /// The miner has asked to leave; it takes part in no later window.
+        LeavingAlready,
+        /// The miner has committed to an update lately; see `idle_windows`.
+        NotIdle,
+        /// There is no bond of a miner that is gone and had this uid from this window on.
+        NoBond,
+        /// The bond stays at risk until the window that `Departures` names.
+        BondNotDue,
+        /// The seat is not offered to the caller.
+        NotOffered,
+        /// The offer can be accepted from the window that `ColdOffers` names.
+        OfferNotDue,
         /// What is due is less than an account can live on; it stays, and is paid with what is due next.
-        #[codec(index = 70)]
+        #[codec(index = 90)]
         ClaimTooSmall,
         /// A sponsor must put in the existential deposit at least, and release something in each window.
-        #[codec(index = 71)]
+        #[codec(index = 91)]
         FundingTooSmall,
         /// The run has as many sponsors as it may have; put in more than the smallest of them has left.
-        #[codec(index = 72)]
+        #[codec(index = 92)]
         TooManySponsors,
         /// There is no such pool; the validator's record names its own.
         #[codec(index = 100)]
@@ -876,28 +980,37 @@ pub mod pallet {
             Self::do_create_run(owner, *settings, layout).map(|_| ())
         }
 
-        /// Registers a miner with hot key `hot`, which takes part from the next window on.
+        /// Registers a miner with hot key `hot`, which takes part from the next window on. Burns the price of joining, which
+        /// is `max_price` at most and which `next_price` tells. If every slot is taken, the miner of the least standing
+        /// that is not immune makes room.
         ///
         /// ## Dispatch Origin
         ///
-        /// Signed by the cold key; the run's `miner_bond` is held on it until the miner leaves.
+        /// Signed by the cold key, on which the run's `miner_bond` is held beside the price. `proof` is the hot key's
+        /// signature over [`hot_key_consent`](protocol::consent::hot_key_consent).
         ///
         /// ## Errors
         ///
-        /// An unknown run, a hot key that takes part already, no free slot, too little money.
+        /// An unknown run, a hot key that takes part already or does not consent, keys that left too short a time ago, too
+        /// high a price, no slot, too little money.
         #[pallet::call_index(1)]
-        #[pallet::weight(T::WeightInfo::register_miner())]
+        #[pallet::weight(T::WeightInfo::register_miner(UIDS_MAX))]
         pub fn register_miner(
             origin: OriginFor<T>,
             run: RunId,
             hot: T::AccountId,
-        ) -> DispatchResult {
+            proof: T::HotKeyProof,
+            max_price: Planck,
+        ) -> DispatchResultWithPostInfo {
             let cold = ensure_signed(origin)?;
-            Self::do_register_miner(cold, run, hot).map(|_| ())
+            Self::ensure_consent(run, Role::Miner, &cold, &hot, &proof)?;
+            let searched = Self::searched_for_slot(run);
+            Self::do_register_miner(cold, run, hot, max_price)?;
+            Ok(Some(T::WeightInfo::register_miner(searched)).into())
         }
 
-        /// Frees a miner's slot and releases its bond. Pay that is already claimable stays so; a
-        /// window that is not settled yet pays it nothing.
+        /// Asks to leave. The miner is paid for the open window and takes part in no later one; its slot is free when that
+        /// window is settled, and its bond can be withdrawn `unbonding_windows` later. One that has not begun leaves at once.
         ///
         /// ## Dispatch Origin
         ///
@@ -905,12 +1018,12 @@ pub mod pallet {
         ///
         /// ## Errors
         ///
-        /// An unknown miner, another's miner, a commitment in the current window.
+        /// An unknown miner, another's miner, a miner that is leaving already.
         #[pallet::call_index(2)]
-        #[pallet::weight(T::WeightInfo::deregister_miner())]
-        pub fn deregister_miner(origin: OriginFor<T>, run: RunId, uid: Uid) -> DispatchResult {
+        #[pallet::weight(T::WeightInfo::leave_miner())]
+        pub fn leave_miner(origin: OriginFor<T>, run: RunId, uid: Uid) -> DispatchResult {
             let cold = ensure_signed(origin)?;
-            Self::do_deregister_miner(cold, run, uid)
+            Self::do_leave_miner(cold, run, uid)
         }
 
         /// Registers a validator with hot key `hot`, which takes part from the next window on.
@@ -921,16 +1034,18 @@ pub mod pallet {
         ///
         /// ## Errors
         ///
-        /// As [`Self::register_miner`], and a stake below the least; of a full table, one that does not exceed the lowest.
+        /// As [`Self::register_miner`] but for the price, and a stake below the least; of a full table, one that does not exceed the lowest.
         #[pallet::call_index(3)]
         #[pallet::weight(T::WeightInfo::register_validator())]
         pub fn register_validator(
             origin: OriginFor<T>,
             run: RunId,
             hot: T::AccountId,
+            proof: T::HotKeyProof,
             stake: Planck,
         ) -> DispatchResult {
             let cold = ensure_signed(origin)?;
+            Self::ensure_consent(run, Role::Validator, &cold, &hot, &proof)?;
             Self::do_register_validator(cold, run, hot, stake).map(|_| ())
         }
 
@@ -980,11 +1095,12 @@ pub mod pallet {
         ///
         /// ## Dispatch Origin
         ///
-        /// Signed by the hot key of a miner or validator.
+        /// Signed by the hot key of a miner or validator. `proof` is the signature of the peer's ed25519 key over
+        /// [`peer_consent`](protocol::consent::peer_consent).
         ///
         /// ## Errors
         ///
-        /// A key that does not take part in the run.
+        /// A key that does not take part in the run, a peer id that is not its own.
         #[pallet::call_index(6)]
         #[pallet::weight(T::WeightInfo::announce())]
         pub fn announce(
@@ -992,8 +1108,10 @@ pub mod pallet {
             run: RunId,
             peer_id: PeerId,
             addresses: Addresses,
+            proof: PeerProof,
         ) -> DispatchResult {
             let hot = ensure_signed(origin)?;
+            Self::ensure_peer(run, &hot, &peer_id, proof)?;
             Self::do_announce(hot, run, peer_id, addresses)
         }
 
@@ -1211,6 +1329,123 @@ pub mod pallet {
             Self::do_claim_many(claims)
         }
 
+        /// Removes a miner that has not committed to anything in `idle_windows` whole windows; free if it succeeds. Its bond
+        /// waits as that of a miner that left.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by anybody.
+        ///
+        /// ## Errors
+        ///
+        /// An unknown miner, one that is not idle.
+        #[pallet::call_index(40)]
+        #[pallet::weight(T::WeightInfo::evict())]
+        pub fn evict(origin: OriginFor<T>, run: RunId, uid: Uid) -> DispatchResultWithPostInfo {
+            ensure_signed(origin)?;
+            Self::do_evict(run, uid)?;
+            Ok(Pays::No.into())
+        }
+
+        /// Returns the bond of the miner that had `uid` from `registered_window` on and is gone to its cold key, and lets both
+        /// of its keys join again.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by anybody.
+        ///
+        /// ## Errors
+        ///
+        /// No bond of such a miner, or one that is still at risk.
+        #[pallet::call_index(41)]
+        #[pallet::weight(T::WeightInfo::withdraw_bond())]
+        pub fn withdraw_bond(
+            origin: OriginFor<T>,
+            run: RunId,
+            uid: Uid,
+            registered_window: Window,
+        ) -> DispatchResult {
+            ensure_signed(origin)?;
+            Self::do_withdraw_bond(run, uid, registered_window)
+        }
+
+        /// Has another hot key sign for a seat from the next window on; the old one finishes the open window. Standing, bond
+        /// and stake stay. A second call before that replaces the key that waits.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the seat's cold key. `proof` is the new key's consent, as at registration.
+        ///
+        /// ## Errors
+        ///
+        /// An unknown seat, another's seat, a key that takes part already, does not consent or left too short a time ago.
+        #[pallet::call_index(42)]
+        #[pallet::weight(T::WeightInfo::rotate_hot_key())]
+        pub fn rotate_hot_key(
+            origin: OriginFor<T>,
+            run: RunId,
+            seat: Seat,
+            hot: T::AccountId,
+            proof: T::HotKeyProof,
+        ) -> DispatchResult {
+            let cold = ensure_signed(origin)?;
+            Self::ensure_consent(run, seat.role(), &cold, &hot, &proof)?;
+            Self::do_rotate_hot_key(cold, run, seat, hot)
+        }
+
+        /// Offers a seat to another cold key, which may accept it `hand_over_windows` later. Replaces an earlier offer.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the seat's cold key.
+        ///
+        /// ## Errors
+        ///
+        /// An unknown seat, another's seat.
+        #[pallet::call_index(43)]
+        #[pallet::weight(T::WeightInfo::offer_cold())]
+        pub fn offer_cold(
+            origin: OriginFor<T>,
+            run: RunId,
+            seat: Seat,
+            to: T::AccountId,
+        ) -> DispatchResult {
+            let cold = ensure_signed(origin)?;
+            Self::do_offer_cold(cold, run, seat, to)
+        }
+
+        /// Takes over a seat with what is held for it. Pay that the old cold key may claim stays its own.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the key that the seat is offered to.
+        ///
+        /// ## Errors
+        ///
+        /// No such offer, or one that cannot be accepted yet.
+        #[pallet::call_index(44)]
+        #[pallet::weight(T::WeightInfo::accept_cold())]
+        pub fn accept_cold(origin: OriginFor<T>, run: RunId, seat: Seat) -> DispatchResult {
+            let cold = ensure_signed(origin)?;
+            Self::do_accept_cold(cold, run, seat)
+        }
+
+        /// Takes back the offer of a seat.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the seat's cold key.
+        ///
+        /// ## Errors
+        ///
+        /// An unknown seat, another's seat, no offer.
+        #[pallet::call_index(45)]
+        #[pallet::weight(T::WeightInfo::cancel_cold())]
+        pub fn cancel_cold(origin: OriginFor<T>, run: RunId, seat: Seat) -> DispatchResult {
+            let cold = ensure_signed(origin)?;
+            Self::do_cancel_cold(cold, run, seat)
+        }
+
         /// Takes a part of a validator's own stake out; it can be withdrawn `unbonding_windows` later.
         ///
         /// ## Dispatch Origin
@@ -1346,11 +1581,11 @@ pub mod pallet {
         }
 
         /// Proves that one of two commitments is a copy of the other, in one window or over several: by a chunk that both have
-        /// at the same place. The later one's miner is slashed.
+        /// at the same place. The later one's miner is slashed. Free if it succeeds.
         ///
         /// ## Dispatch Origin
         ///
-        /// Signed by anybody, who has half of the slash.
+        /// Signed by anybody. Half of the slash is the signer's, or its cold key's if it is a participant's hot key.
         ///
         /// ## Errors
         ///
@@ -1364,16 +1599,17 @@ pub mod pallet {
             commitments: [CommitmentName; 2],
             index: u32,
             chunks: Box<[ShownChunk; 2]>,
-        ) -> DispatchResult {
+        ) -> DispatchResultWithPostInfo {
             let reporter = ensure_signed(origin)?;
-            Self::do_report_copy(reporter, run, commitments, index, *chunks)
+            Self::do_report_copy(reporter, run, commitments, index, *chunks)?;
+            Ok(Pays::No.into())
         }
 
-        /// Proves that a chunk of a payload does not decode. Its miner is slashed.
+        /// Proves that a chunk of a payload does not decode. Its miner is slashed. Free if it succeeds.
         ///
         /// ## Dispatch Origin
         ///
-        /// Signed by anybody, who has half of the slash.
+        /// Signed by anybody. Half of the slash is the signer's, or its cold key's if it is a participant's hot key.
         ///
         /// ## Errors
         ///
@@ -1386,9 +1622,10 @@ pub mod pallet {
             commitment: CommitmentName,
             index: u32,
             chunk: Box<ShownChunk>,
-        ) -> DispatchResult {
+        ) -> DispatchResultWithPostInfo {
             let reporter = ensure_signed(origin)?;
-            Self::do_report_malformed(reporter, run, commitment, index, *chunk)
+            Self::do_report_malformed(reporter, run, commitment, index, *chunk)?;
+            Ok(Pays::No.into())
         }
 
         /// Asks for a chunk of a payload. The miner must show it within `answer_blocks` and then has the challenger's bond; if
@@ -1543,9 +1780,40 @@ pub mod pallet {
 
     #[pallet::view_functions]
     impl<T: Config> Pallet<T> {
-        /// All participants of a run.
-        pub fn metagraph(run: RunId) -> Option<Metagraph<T::AccountId>> {
-            Self::view_metagraph(run)
+        /// A page of the participants of a run; `None` for an unknown run.
+        pub fn metagraph(run: RunId, page: u32) -> Option<Metagraph<T::AccountId>> {
+            Self::view_metagraph(run, page)
+        }
+
+        /// Where a run is and when its next phase begins; `None` for an unknown run.
+        pub fn phase(run: RunId) -> Option<PhaseInfo> {
+            Self::view_phase(run)
+        }
+
+        /// The blocks at which the work on a window changes; `None` for an unknown run.
+        pub fn schedule(run: RunId, window: Window) -> Option<Boundaries> {
+            Self::view_schedule(run, window)
+        }
+
+        /// A page of what a miner trains on in the current window, [`VIEW_PAGE`](crate::view::VIEW_PAGE) samples long;
+        /// `None` for an unknown miner and before the run's first block.
+        pub fn assignment(run: RunId, uid: Uid, page: u32) -> Option<Assignment> {
+            Self::view_assignment(run, uid, page)
+        }
+
+        /// A miner's score; `None` for an unknown miner.
+        pub fn standing(run: RunId, uid: Uid) -> Option<StandingInfo> {
+            Self::view_standing(run, uid)
+        }
+
+        /// What is disputed and proven of a window.
+        pub fn disputes(run: RunId, window: Window) -> Disputes<T::AccountId> {
+            Self::view_disputes(run, window)
+        }
+
+        /// What a run owes an account; `None` for an unknown run.
+        pub fn claimable(run: RunId, account: T::AccountId) -> Option<Claimable> {
+            Self::view_claimable(run, &account)
         }
 
         /// The settings in force.
@@ -1561,6 +1829,20 @@ pub mod pallet {
         /// The current window and the seed that assigns its samples.
         pub fn assignment_seed(run: RunId) -> Option<(Window, Hash)> {
             Self::view_assignment_seed(run)
+        }
+
+        /// What joining a run as a miner costs in this block, in planck.
+        pub fn next_price(run: RunId) -> Option<Planck> {
+            Self::view_next_price(run)
+        }
+
+        /// The bond of a miner that is gone, and when it can be withdrawn.
+        pub fn departure(
+            run: RunId,
+            uid: Uid,
+            registered_window: Window,
+        ) -> Option<Departure<T::AccountId>> {
+            Departures::<T>::get(run, (uid, registered_window))
         }
 
         /// The accepted set of a window; `None` before it is fixed.

@@ -10,6 +10,7 @@ use frame_system::{EnsureRoot, EnsureSigned};
 use protocol::{
     commitment::{commitment_hash, score_commitment_hash, Opening},
     consensus::Evaluation,
+    consent::{hot_key_consent, Role},
     emission::Halving,
     layout::{kept, Layout, CHUNK_LEN},
     merkle,
@@ -19,7 +20,10 @@ use protocol::{
     Hash, Planck, RunId, Uid, ValidatorIndex, Window,
 };
 use sp_core::H256;
-use sp_runtime::{traits::IdentityLookup, AccountId32, BuildStorage};
+use sp_runtime::{
+    traits::{IdentifyAccount, IdentityLookup, Lazy, Verify},
+    AccountId32, BuildStorage, DispatchError,
+};
 
 use crate::{
     self as pallet_gauntlet,
@@ -137,11 +141,66 @@ impl EmissionSchedule<AccountId> for TestEmission {
     }
 }
 
+/// A hot key's consent in tests, where keys are numbers: whose it is, and to what.
+#[derive(
+    codec::Encode,
+    codec::Decode,
+    codec::DecodeWithMemTracking,
+    scale_info::TypeInfo,
+    Clone,
+    PartialEq,
+    Eq,
+    Debug
+)]
+pub struct TestProof {
+    hot: AccountId,
+    message: Vec<u8>,
+}
+
+impl Verify for TestProof {
+    type Signer = TestSigner;
+
+    fn verify<L: Lazy<[u8]>>(&self, mut message: L, signer: &AccountId) -> bool {
+        self.hot == *signer && self.message == message.get()
+    }
+}
+
+/// Who made a [`TestProof`].
+pub struct TestSigner(AccountId);
+
+impl IdentifyAccount for TestSigner {
+    type AccountId = AccountId;
+
+    fn into_account(self) -> AccountId {
+        self.0
+    }
+}
+
+/// The consent of `hot` to work in run 0.
+pub(crate) fn consent(role: Role, cold: &AccountId, hot: &AccountId) -> TestProof {
+    let message = hot_key_consent(&Gauntlet::genesis_hash(), 0, role, &account_bytes(cold));
+    TestProof { hot: hot.clone(), message: message.to_vec() }
+}
+
+#[cfg(feature = "runtime-benchmarks")]
+impl crate::benchmarking::BenchmarkHelper<AccountId, TestProof> for Test {
+    fn hot_key(number: u32) -> AccountId {
+        AccountId::new(sp_io::hashing::blake2_256(&number.to_le_bytes()))
+    }
+
+    fn prove(hot: &AccountId, message: &[u8]) -> TestProof {
+        TestProof { hot: hot.clone(), message: message.to_vec() }
+    }
+}
+
 impl Config for Test {
     type Currency = Balances;
     type RuntimeHoldReason = RuntimeHoldReason;
     type CreateOrigin = EnsureSigned<AccountId>;
     type AdminOrigin = EnsureRoot<AccountId>;
+    type HotKeyProof = TestProof;
+    #[cfg(feature = "runtime-benchmarks")]
+    type BenchmarkHelper = Test;
     type Emission = TestEmission;
     type PalletId = GauntletPalletId;
     type RunsMax = ConstU32<4>;
@@ -236,7 +295,7 @@ impl ExtBuilder {
             assert_eq!(Gauntlet::do_create_run(owner(), self.settings, layout()), Ok(0));
             assert_eq!(Gauntlet::do_set_run_weight(0, self.weight), Ok(()));
             for number in 0..self.miners {
-                let uid = Gauntlet::do_register_miner(miner_cold(number), 0, miner_hot(number));
+                let uid = register_miner(miner_cold(number), miner_hot(number));
                 assert_eq!(uid, Ok(Uid::from(number)));
             }
             for number in 0..self.validators {
@@ -255,6 +314,11 @@ impl ExtBuilder {
             check_state();
         });
     }
+}
+
+/// Registers a miner of run 0 for whatever joining costs.
+pub(crate) fn register_miner(cold: AccountId, hot: AccountId) -> Result<Uid, DispatchError> {
+    Gauntlet::do_register_miner(cold, 0, hot, Planck::MAX)
 }
 
 /// Externalities in block 1 without a run.

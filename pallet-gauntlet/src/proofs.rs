@@ -24,8 +24,8 @@ use sp_runtime::DispatchResult;
 
 use crate::{
     ChallengeCounts, CommitmentName, Config, DataChallenge, Error, Event, HoldReason, Layouts,
-    MinerOf, Miners, Offender, OpenChallenges, Pallet, ProvenFaults, Reveal, Reveals, RunOf, Runs,
-    ShownChunk, CHALLENGES_PER_ACCOUNT_MAX,
+    MinerOf, MinerUids, Miners, Offender, OpenChallenges, Pallet, ProvenFaults, Reveal, Reveals,
+    RunOf, Runs, ShownChunk, ValidatorIndices, Validators, CHALLENGES_PER_ACCOUNT_MAX,
 };
 
 impl<T: Config> From<NoFault> for Error<T> {
@@ -56,6 +56,7 @@ impl<T: Config> Pallet<T> {
         chunks: [ShownChunk; 2],
     ) -> DispatchResult {
         let run = Runs::<T>::get(run_id).ok_or(Error::<T>::RunUnknown)?;
+        let reporter = Self::money_of(run_id, reporter);
         let place = Self::place(run_id, &run, index)?;
         let [first, second] = [names[0], names[1]].map(|name| Self::committed(run_id, &run, name));
         let ([first, second], [first_chunk, second_chunk]) = ([first?, second?], &chunks);
@@ -79,6 +80,7 @@ impl<T: Config> Pallet<T> {
         chunk: ShownChunk,
     ) -> DispatchResult {
         let run = Runs::<T>::get(run_id).ok_or(Error::<T>::RunUnknown)?;
+        let reporter = Self::money_of(run_id, reporter);
         let place = Self::place(run_id, &run, index)?;
         let committed = Self::committed(run_id, &run, name)?;
         judge_malformed(&committed.payload_root, chunk.as_shown(), &place)
@@ -256,6 +258,18 @@ impl<T: Config> Pallet<T> {
         let Reveal { opening, order, .. } =
             Reveals::<T>::get((run_id, window, uid)).ok_or(Error::<T>::NotRevealed)?;
         Ok(Committed { window, order, uid, payload_root: opening.payload_root })
+    }
+
+    /// Whose money an account that reports works for: the cold key of a participant's hot key, anybody else for itself.
+    fn money_of(run_id: RunId, who: T::AccountId) -> T::AccountId {
+        let validator = ValidatorIndices::<T>::get(run_id, &who)
+            .and_then(|index| Validators::<T>::get(run_id, index))
+            .map(|validator| validator.cold);
+        let miner = || {
+            let uid = MinerUids::<T>::get(run_id, &who)?;
+            Miners::<T>::get(run_id, uid).map(|miner| miner.cold)
+        };
+        validator.or_else(miner).unwrap_or(who)
     }
 
     /// Where a chunk lies in every payload of a run.

@@ -1,102 +1,256 @@
-//! Handles the calls of miners with their bonds, and the announcements of both kinds of participants.
+//! Handles the calls with which miners come, go and are removed, and their bonds.
+//!
+//! Joining burns a price that rises with each join and falls with time; a bond is held beside it. A miner leaves by a
+//! request that nothing can refuse: it takes no part after the open window, its slot becomes free when that window is
+//! settled, and its bond waits in [`Departures`] as long as somebody may still prove a fault. When every slot is taken, a
+//! newcomer displaces the miner of the least standing that is not immune; one that does nothing can be removed by anybody.
 
 use frame_support::{
     ensure,
-    traits::{fungible::MutateHold, tokens::Precision},
+    traits::{
+        fungible::{Mutate, MutateHold},
+        tokens::{Fortitude, Precision, Preservation},
+    },
 };
-use protocol::{consensus::Standing, fixed::Q32, window::Moment, RunId, Uid, Window};
-use sp_runtime::{DispatchError, DispatchResult};
+use protocol::{
+    books::takes_part,
+    consensus::Standing,
+    entry::{entry_price, is_idle, victim, EntryPrice, Holder, Seat},
+    fixed::Q32,
+    settings::{Entry, Settings},
+    window::Moment,
+    Planck, RunId, Uid, Window,
+};
+use sp_runtime::{traits::Zero, DispatchError, DispatchResult};
 
 use crate::{
-    Addresses, Announcement, Announcements, Commitments, Config, Error, Event, HoldReason, Miner,
-    MinerSlots, MinerUids, Miners, Pallet, PeerId, Runs, ValidatorIndices,
+    Change, Config, CoolingKeys, Departure, Departures, EntryPrices, Error, Event, HoldReason,
+    Miner, MinerOf, MinerSlots, Miners, Pallet, Runs, Windows,
 };
+
+/// Windows after its last one in which a miner's slot becomes free: that one is scored in the next and settled then.
+const LEAVE_AFTER: Window = 2;
 
 impl<T: Config> Pallet<T> {
     pub(crate) fn do_register_miner(
         cold: T::AccountId,
         run_id: RunId,
         hot: T::AccountId,
+        max_price: Planck,
     ) -> Result<Uid, DispatchError> {
         let (run, moment) = Self::run_at(run_id)?;
         Self::ensure_hot_key_free(run_id, &hot)?;
-        let limit = u32::from(run.settings.incentive.uid_max);
-        let uid = MinerSlots::<T>::mutate(run_id, |slots| slots.take(limit))
-            .ok_or(Error::<T>::NoFreeSlot)?;
+        Self::ensure_not_cooling(run_id, &hot)?;
+        Self::ensure_not_cooling(run_id, &cold)?;
+        let uid = Self::take_slot(run_id, &run.settings, moment)?;
+        let price = Self::pay_entry(run_id, &run.settings.entry, &cold, max_price)?;
         let bond = run.settings.incentive.miner_bond;
         T::Currency::hold(&HoldReason::MinerBond.into(), &cold, bond)?;
-        frame_system::Pallet::<T>::inc_providers(&hot);
-        MinerUids::<T>::insert(run_id, &hot, uid);
+        Self::take_hot_key(run_id, Seat::Miner(uid), &hot);
         let miner = Miner {
             hot: hot.clone(),
             cold: cold.clone(),
             bond,
             registered_window: first_window(moment),
+            committed_window: None,
+            last_window: None,
             standing: Standing::default(),
             value: Q32::ZERO,
             share: Q32::ZERO,
         };
         Miners::<T>::insert(run_id, uid, miner);
-        Self::deposit_event(Event::MinerRegistered { run: run_id, uid, hot, cold });
+        Self::deposit_event(Event::MinerRegistered { run: run_id, uid, hot, cold, price });
         Ok(uid)
     }
 
-    pub(crate) fn do_deregister_miner(
-        who: T::AccountId,
+    /// Takes the lowest free slot, or that of the miner that has to make room.
+    fn take_slot(
+        run_id: RunId,
+        settings: &Settings,
+        moment: Option<Moment>,
+    ) -> Result<Uid, Error<T>> {
+        let limit = u32::from(settings.incentive.uid_max);
+        if let Some(uid) = MinerSlots::<T>::mutate(run_id, |slots| slots.take(limit)) {
+            return Ok(uid);
+        }
+        let window = window_of(moment);
+        let holders = Miners::<T>::iter_prefix(run_id).map(|(uid, miner)| Holder {
+            uid,
+            value: miner.value,
+            registered_window: miner.registered_window,
+            is_leaving: miner.last_window.is_some(),
+        });
+        let uid = victim(holders, window, &settings.entry).ok_or(Error::<T>::NoFreeSlot)?;
+        let miner = Miners::<T>::get(run_id, uid).ok_or(Error::<T>::Internal)?;
+        Self::deposit_event(Event::MinerDisplaced { run: run_id, uid, value: miner.value });
+        Self::remove_miner(run_id, uid, miner, window, &settings.entry);
+        MinerSlots::<T>::mutate(run_id, |slots| slots.take(limit)).ok_or(Error::<T>::Internal)
+    }
+
+    /// How many miners a registration looks at: all of them, if no slot is free.
+    pub(crate) fn searched_for_slot(run_id: RunId) -> u32 {
+        let taken = MinerSlots::<T>::get(run_id).count();
+        let limit = Runs::<T>::get(run_id).map(|run| u32::from(run.settings.incentive.uid_max));
+        if limit.is_some_and(|limit| taken >= limit) {
+            taken
+        } else {
+            0
+        }
+    }
+
+    /// Burns the price of joining and raises it for the next miner.
+    fn pay_entry(
+        run_id: RunId,
+        entry: &Entry,
+        cold: &T::AccountId,
+        max_price: Planck,
+    ) -> Result<Planck, DispatchError> {
+        let block = Self::now();
+        let price = entry_price(EntryPrices::<T>::get(run_id), block, entry);
+        ensure!(price <= max_price, Error::<T>::PriceTooHigh);
+        T::Currency::burn_from(
+            cold,
+            price,
+            Preservation::Preserve,
+            Precision::Exact,
+            Fortitude::Polite,
+        )?;
+        EntryPrices::<T>::insert(run_id, EntryPrice::after_join(price, block, entry));
+        Ok(price)
+    }
+
+    pub(crate) fn do_leave_miner(who: T::AccountId, run_id: RunId, uid: Uid) -> DispatchResult {
+        let (run, moment) = Self::run_at(run_id)?;
+        let mut miner = Miners::<T>::get(run_id, uid).ok_or(Error::<T>::MinerUnknown)?;
+        ensure!(miner.cold == who, Error::<T>::NotColdKey);
+        ensure!(miner.last_window.is_none(), Error::<T>::LeavingAlready);
+        let window = window_of(moment);
+        if moment.is_none() || !takes_part(miner.registered_window, window) {
+            Self::remove_miner(run_id, uid, miner, window, &run.settings.entry);
+            return Ok(());
+        }
+        miner.last_window = Some(window);
+        Miners::<T>::insert(run_id, uid, miner);
+        Self::schedule_change(run_id, window.saturating_add(LEAVE_AFTER), Change::Leave(uid))?;
+        Self::deposit_event(Event::MinerLeaving { run: run_id, uid, last_window: window });
+        Ok(())
+    }
+
+    /// Frees the slot of a miner that asked to leave, if its last window is settled; returns whether it is done with.
+    pub(crate) fn finish_leaving(run_id: RunId, uid: Uid, window: Window) -> bool {
+        let Some((run, miner)) = Runs::<T>::get(run_id).zip(Miners::<T>::get(run_id, uid)) else {
+            return true;
+        };
+        let Some(last) = miner.last_window else {
+            // The slot's new holder did not ask.
+            return true;
+        };
+        let is_settled = last < run.next_settlement;
+        if is_settled {
+            Self::remove_miner(run_id, uid, miner, last, &run.settings.entry);
+        }
+        is_settled || last.saturating_add(LEAVE_AFTER) > window
+    }
+
+    pub(crate) fn do_evict(run_id: RunId, uid: Uid) -> DispatchResult {
+        let (run, moment) = Self::run_at(run_id)?;
+        let miner = Miners::<T>::get(run_id, uid).ok_or(Error::<T>::MinerUnknown)?;
+        let window = window_of(moment);
+        let entry = &run.settings.entry;
+        ensure!(
+            is_idle(miner.committed_window, miner.registered_window, window, entry),
+            Error::<T>::NotIdle
+        );
+        Self::deposit_event(Event::MinerEvicted { run: run_id, uid });
+        Self::remove_miner(run_id, uid, miner, window, entry);
+        Ok(())
+    }
+
+    /// Frees the slot and the keys of a miner whose last window is `last`. Its bond goes back `unbonding_windows` later, and
+    /// at once if it has taken part in nothing that anybody could dispute.
+    pub(crate) fn remove_miner(
         run_id: RunId,
         uid: Uid,
-    ) -> DispatchResult {
-        let (_, moment) = Self::run_at(run_id)?;
-        let miner = Miners::<T>::get(run_id, uid).ok_or(Error::<T>::MinerUnknown)?;
-        ensure!(miner.cold == who, Error::<T>::NotColdKey);
-        if let Some(moment) = moment {
-            ensure!(
-                !Commitments::<T>::contains_key((run_id, moment.window, uid)),
-                Error::<T>::WorkOpen
-            );
-        }
-        T::Currency::release(
-            &HoldReason::MinerBond.into(),
-            &miner.cold,
-            miner.bond,
-            Precision::Exact,
-        )?;
-        frame_system::Pallet::<T>::dec_providers(&miner.hot)?;
+        miner: MinerOf<T>,
+        last: Window,
+        entry: &Entry,
+    ) {
+        let registered_window = miner.registered_window;
+        let has_begun =
+            Windows::<T>::contains_key(run_id, last) && takes_part(registered_window, last);
+        let due = has_begun.then(|| last.saturating_add(u64::from(entry.unbonding_windows)));
         Miners::<T>::remove(run_id, uid);
-        MinerUids::<T>::remove(run_id, &miner.hot);
-        Announcements::<T>::remove(run_id, &miner.hot);
         MinerSlots::<T>::mutate(run_id, |slots| slots.release(uid));
-        Self::deposit_event(Event::MinerLeft { run: run_id, uid });
-        Ok(())
+        Self::leave_seat(run_id, Seat::Miner(uid), &miner.hot);
+        Self::deposit_event(Event::MinerLeft { run: run_id, uid, registered_window, due });
+        let Miner { hot, cold, bond, .. } = miner;
+        match due {
+            Some(due) => {
+                for key in [&hot, &cold] {
+                    CoolingKeys::<T>::mutate(run_id, key, |count| *count = count.saturating_add(1));
+                }
+                let departure = Departure { hot, cold, bond, due };
+                Departures::<T>::insert(run_id, (uid, registered_window), departure);
+            }
+            None => Self::return_bond(run_id, uid, cold, bond),
+        }
     }
 
-    pub(crate) fn do_announce(
-        hot: T::AccountId,
+    pub(crate) fn do_withdraw_bond(
         run_id: RunId,
-        peer_id: PeerId,
-        addresses: Addresses,
+        uid: Uid,
+        registered_window: Window,
     ) -> DispatchResult {
-        ensure!(Runs::<T>::contains_key(run_id), Error::<T>::RunUnknown);
-        ensure!(Self::takes_part(run_id, &hot), Error::<T>::HotKeyUnknown);
-        let announcement = Announcement { peer_id, addresses, block: Self::now() };
-        Announcements::<T>::insert(run_id, &hot, announcement);
-        Self::deposit_event(Event::Announced { run: run_id, hot });
+        let key = (uid, registered_window);
+        let departure = Departures::<T>::get(run_id, key).ok_or(Error::<T>::NoBond)?;
+        // Of a run that is gone nothing can be disputed.
+        let is_due = match Self::run_at(run_id) {
+            Ok((_, moment)) => departure.due <= window_of(moment),
+            Err(_) => true,
+        };
+        ensure!(is_due, Error::<T>::BondNotDue);
+        let Departure { hot, cold, bond, .. } = departure;
+        Departures::<T>::remove(run_id, key);
+        for key in [&hot, &cold] {
+            CoolingKeys::<T>::mutate_exists(run_id, key, |count| {
+                *count =
+                    count.and_then(|count| count.checked_sub(1)).filter(|count| !count.is_zero());
+            });
+        }
+        Self::return_bond(run_id, uid, cold, bond);
         Ok(())
     }
 
-    /// Whether a hot key is a miner's or a validator's of the run.
-    fn takes_part(run_id: RunId, hot: &T::AccountId) -> bool {
-        MinerUids::<T>::contains_key(run_id, hot)
-            || ValidatorIndices::<T>::contains_key(run_id, hot)
+    /// Checks that no bond of a miner that is gone waits under a key, hot or cold.
+    pub(crate) fn ensure_not_cooling(run_id: RunId, key: &T::AccountId) -> Result<(), Error<T>> {
+        ensure!(!CoolingKeys::<T>::contains_key(run_id, key), Error::<T>::CoolingOff);
+        Ok(())
     }
 
-    pub(crate) fn ensure_hot_key_free(run_id: RunId, hot: &T::AccountId) -> Result<(), Error<T>> {
-        ensure!(!Self::takes_part(run_id, hot), Error::<T>::HotKeyTaken);
-        Ok(())
+    fn return_bond(run_id: RunId, uid: Uid, cold: T::AccountId, amount: Planck) {
+        let released = T::Currency::release(
+            &HoldReason::MinerBond.into(),
+            &cold,
+            amount,
+            Precision::BestEffort,
+        );
+        frame_support::defensive_assert!(released == Ok(amount), "a bond was not held");
+        Self::deposit_event(Event::BondReturned { run: run_id, uid, cold, amount });
+    }
+
+    /// What joining the run costs now; `None` for an unknown run.
+    pub(crate) fn view_next_price(run_id: RunId) -> Option<Planck> {
+        let run = Runs::<T>::get(run_id)?;
+        Some(entry_price(EntryPrices::<T>::get(run_id), Self::now(), &run.settings.entry))
     }
 }
 
 /// The first window of a participant that registers now: the next one, or window 0 before the run's first block.
 pub(crate) fn first_window(moment: Option<Moment>) -> Window {
     moment.map_or(0, |moment| moment.window.saturating_add(1))
+}
+
+/// The current window; 0 before the run's first block.
+pub(crate) fn window_of(moment: Option<Moment>) -> Window {
+    moment.map_or(0, |moment| moment.window)
 }

@@ -68,6 +68,7 @@ impl<T: Config> Pallet<T> {
         }
         let runs: Vec<RunId> = Runs::<T>::iter_keys().collect();
         for run_id in runs {
+            while Self::change_step(run_id, meter) {}
             while Self::settle_step(run_id, meter) {}
             while Self::slash_step(run_id, meter) {}
             while Self::prune_step(run_id, meter) {}

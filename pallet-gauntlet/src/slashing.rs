@@ -17,9 +17,9 @@ use protocol::{pool::divide_slash, Planck, RunId, Uid, Window};
 use sp_runtime::DispatchResult;
 
 use crate::{
-    Config, Error, Event, HoldReason, Miners, Offender, Pallet, PoolId, Pools, Runs, SlashQueues,
-    StakePoolOf, UnappliedSlash, UnappliedSlashOf, UnappliedSlashes, Unbonding, Unbondings,
-    WeightInfo,
+    Config, Departures, Error, Event, HoldReason, MinerOf, Miners, Offender, Pallet, PoolId, Pools,
+    Runs, SlashQueues, StakePoolOf, UnappliedSlash, UnappliedSlashOf, UnappliedSlashes, Unbonding,
+    Unbondings, WeightInfo,
 };
 
 impl<T: Config> Pallet<T> {
@@ -80,13 +80,7 @@ impl<T: Config> Pallet<T> {
         let reporter = slash.reporter.as_ref();
         let taken = match slash.offender {
             Offender::Miner { uid, registered_window } => {
-                let is_same = Miners::<T>::get(run_id, uid)
-                    .is_some_and(|miner| miner.registered_window == registered_window);
-                if is_same {
-                    Self::slash_miner(run_id, uid, slash.amount, reporter)
-                } else {
-                    0
-                }
+                Self::slash_miner(run_id, (uid, registered_window), slash.amount, reporter)
             }
             Offender::Pool(id) => {
                 Self::slash_pool(run_id, id, slash.window, slash.amount, reporter)
@@ -101,24 +95,36 @@ impl<T: Config> Pallet<T> {
         });
     }
 
-    /// Takes up to `amount` of a miner's bond; returns what was taken.
+    /// Takes up to `amount` of the bond of the miner that has, or had, a slot since a window; returns what was taken. The bond
+    /// of one that is gone answers as long as it waits.
     pub(crate) fn slash_miner(
         run_id: RunId,
-        uid: Uid,
+        (uid, registered_window): (Uid, Window),
         amount: Planck,
         reporter: Option<&T::AccountId>,
     ) -> Planck {
-        let Some(mut miner) = Miners::<T>::get(run_id, uid) else {
+        let is_same = |miner: &MinerOf<T>| miner.registered_window == registered_window;
+        if let Some(mut miner) = Miners::<T>::get(run_id, uid).filter(is_same) {
+            let taken = Self::slash_bond(&miner.cold, miner.bond.min(amount), reporter);
+            miner.bond = miner.bond.saturating_sub(taken);
+            Miners::<T>::insert(run_id, uid, miner);
+            return taken;
+        }
+        let key = (uid, registered_window);
+        let Some(mut departure) = Departures::<T>::get(run_id, key) else {
             return 0;
         };
-        let amount = amount.min(miner.bond);
-        let (credit, missing) =
-            T::Currency::slash(&HoldReason::MinerBond.into(), &miner.cold, amount);
-        let taken = amount.saturating_sub(missing);
-        miner.bond = miner.bond.saturating_sub(taken);
-        Miners::<T>::insert(run_id, uid, miner);
-        Self::divide_credit(credit, reporter);
+        let taken = Self::slash_bond(&departure.cold, departure.bond.min(amount), reporter);
+        departure.bond = departure.bond.saturating_sub(taken);
+        Departures::<T>::insert(run_id, key, departure);
         taken
+    }
+
+    /// Takes `amount` of the bonds that are held of an account; returns what was taken.
+    fn slash_bond(cold: &T::AccountId, amount: Planck, reporter: Option<&T::AccountId>) -> Planck {
+        let (credit, missing) = T::Currency::slash(&HoldReason::MinerBond.into(), cold, amount);
+        Self::divide_credit(credit, reporter);
+        amount.saturating_sub(missing)
     }
 
     /// Takes up to `amount` of what answers for a fault of `window`: the validator's own stake, what is delegated to it, and

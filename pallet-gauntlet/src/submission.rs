@@ -15,8 +15,8 @@ use sp_runtime::{traits::Zero, DispatchResult};
 
 use crate::{
     account_bytes, Attestation, Attestations, Bitmap, CommitCounts, Commitment, Commitments,
-    Config, Error, Evaluations, Event, Layouts, MinerUids, Miners, Pallet, PayloadOwners, Reveal,
-    RevealedChunks, Reveals, RunOf, Runs, ScoreCommitments, ScoreReveal, ScoreReveals,
+    Config, Error, Evaluations, Event, Layouts, MinerOf, MinerUids, Miners, Pallet, PayloadOwners,
+    Reveal, RevealedChunks, Reveals, RunOf, Runs, ScoreCommitments, ScoreReveal, ScoreReveals,
     ValidatorIndices, ValidatorOf, Validators, Windows,
 };
 
@@ -28,12 +28,14 @@ impl<T: Config> Pallet<T> {
         hash: Hash,
     ) -> DispatchResult {
         Self::ensure_phase(run_id, window, Phase::Commit)?;
-        let uid = Self::active_miner(run_id, &hot, window)?;
+        let (uid, mut miner) = Self::active_miner(run_id, &hot, window)?;
         let key = (run_id, window, uid);
         ensure!(!Commitments::<T>::contains_key(key), Error::<T>::AlreadyCommitted);
         let order = CommitCounts::<T>::get(run_id, window);
         CommitCounts::<T>::insert(run_id, window, order.saturating_add(1));
         Commitments::<T>::insert(key, Commitment { hash, block: Self::now(), order });
+        miner.committed_window = Some(window);
+        Miners::<T>::insert(run_id, uid, miner);
         Self::deposit_event(Event::UpdateCommitted { run: run_id, window, uid, hash });
         Ok(())
     }
@@ -46,7 +48,7 @@ impl<T: Config> Pallet<T> {
         chunks: RevealedChunks,
     ) -> DispatchResult {
         let run = Self::ensure_phase(run_id, window, Phase::Reveal)?;
-        let uid = Self::active_miner(run_id, &hot, window)?;
+        let (uid, _) = Self::active_miner(run_id, &hot, window)?;
         let key = (run_id, window, uid);
         let commitment = Commitments::<T>::get(key).ok_or(Error::<T>::NotCommitted)?;
         ensure!(!Reveals::<T>::contains_key(key), Error::<T>::AlreadyRevealed);
@@ -219,12 +221,19 @@ impl<T: Config> Pallet<T> {
         Ok((run, moment))
     }
 
-    /// The slot of the miner with this hot key, if it takes part in `window`.
-    fn active_miner(run_id: RunId, hot: &T::AccountId, window: Window) -> Result<Uid, Error<T>> {
+    /// The miner with this hot key, if it takes part in `window`.
+    fn active_miner(
+        run_id: RunId,
+        hot: &T::AccountId,
+        window: Window,
+    ) -> Result<(Uid, MinerOf<T>), Error<T>> {
         let uid = MinerUids::<T>::get(run_id, hot).ok_or(Error::<T>::MinerUnknown)?;
         let miner = Miners::<T>::get(run_id, uid).ok_or(Error::<T>::Internal)?;
-        ensure!(takes_part(miner.registered_window, window), Error::<T>::NotYetActive);
-        Ok(uid)
+        // A key that is to replace another one leads to the slot, too.
+        let is_active = takes_part(miner.registered_window, window) && miner.hot == *hot;
+        ensure!(is_active, Error::<T>::NotYetActive);
+        ensure!(miner.last_window.is_none_or(|last| window <= last), Error::<T>::LeavingAlready);
+        Ok((uid, miner))
     }
 
     /// The validator with this hot key, if it takes part in `window`.
@@ -235,7 +244,8 @@ impl<T: Config> Pallet<T> {
     ) -> Result<(ValidatorIndex, ValidatorOf<T>), Error<T>> {
         let index = ValidatorIndices::<T>::get(run_id, hot).ok_or(Error::<T>::ValidatorUnknown)?;
         let validator = Validators::<T>::get(run_id, index).ok_or(Error::<T>::Internal)?;
-        ensure!(takes_part(validator.registered_window, window), Error::<T>::NotYetActive);
+        let is_active = takes_part(validator.registered_window, window) && validator.hot == *hot;
+        ensure!(is_active, Error::<T>::NotYetActive);
         Ok((index, validator))
     }
 

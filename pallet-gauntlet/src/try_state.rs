@@ -6,16 +6,17 @@ use frame_support::{
     ensure,
     traits::{fungible::Inspect, Get},
 };
-use protocol::{layout::Layout, window::phase_at, Planck, RunId, Window};
+use protocol::{entry::Seat, layout::Layout, window::phase_at, Planck, RunId, Window};
 use sp_runtime::TryRuntimeError;
 
 use crate::{
-    emission_schedule::EmissionSchedule, Announcements, Attestations, Bonds, ChainAccrual, Claims,
-    CommitCounts, Commitments, Config, Delegations, Emitted, HoldReason, Layouts, Ledgers,
-    MinerSlots, MinerUids, Miners, NextRunId, Pallet, PayloadOwners, PendingSettings, Pools,
-    Reveals, RunOf, RunWeights, Runs, ScoreCommitments, ScoreReveals, SettlementPages, Settlements,
-    SlashQueues, Sponsors, Sponsorship, Stage, UnappliedSlashes, Unbondings, ValidatorIndices,
-    ValidatorSlots, Validators, WindowStatus, Windows, VALIDATORS_MAX,
+    emission_schedule::EmissionSchedule, Announcements, Attestations, Bonds, ChainAccrual, Change,
+    Changes, Claims, ColdOffers, CommitCounts, Commitments, Config, CoolingKeys, Delegations,
+    Departures, Emitted, HoldReason, Layouts, Ledgers, MinerSlots, MinerUids, Miners, NextHotKeys,
+    NextRunId, Pallet, PayloadOwners, PendingSettings, Pools, Reveals, RunOf, RunWeights, Runs,
+    ScoreCommitments, ScoreReveals, SettlementPages, Settlements, SlashQueues, Sponsors,
+    Sponsorship, Stage, UnappliedSlashes, Unbondings, ValidatorIndices, ValidatorSlots, Validators,
+    WindowStatus, Windows, VALIDATORS_MAX,
 };
 
 impl<T: Config> Pallet<T> {
@@ -65,14 +66,27 @@ impl<T: Config> Pallet<T> {
         Ok(())
     }
 
-    /// 4. What is held of an account is the sum of its miners' bonds, and of its validators' own stakes with what unbonds of
-    ///    them.
+    /// 4. What is held of an account is the sum of its miners' bonds, with those of miners that are gone, and of its
+    ///    validators' own stakes with what unbonds of them; a key cools off as long as a bond of a miner that is gone
+    ///    names it.
     fn try_state_holds() -> Result<(), TryRuntimeError> {
         let mut holds: BTreeMap<Vec<u8>, (T::AccountId, Planck, Planck)> = BTreeMap::new();
         for (_, _, miner) in Miners::<T>::iter() {
             let key = codec::Encode::encode(&miner.cold);
             holds.entry(key).or_insert((miner.cold, 0, 0)).1 += miner.bond;
         }
+        let mut cooling: BTreeMap<(RunId, Vec<u8>), u32> = BTreeMap::new();
+        for (run_id, _, departure) in Departures::<T>::iter() {
+            let key = codec::Encode::encode(&departure.cold);
+            for key in [codec::Encode::encode(&departure.hot), key.clone()] {
+                *cooling.entry((run_id, key)).or_default() += 1;
+            }
+            holds.entry(key).or_insert((departure.cold, 0, 0)).1 += departure.bond;
+        }
+        let counted = CoolingKeys::<T>::iter()
+            .map(|(run_id, cold, count)| ((run_id, codec::Encode::encode(&cold)), count))
+            .collect();
+        ensure!(cooling == counted, "4: the count of departures is off");
         for (run_id, id, pool) in Pools::<T>::iter() {
             let key = codec::Encode::encode(&pool.cold);
             let unbonding = Unbondings::<T>::iter_prefix_values((run_id, id));
@@ -92,8 +106,9 @@ impl<T: Config> Pallet<T> {
     /// 5. `Miners`, `MinerUids` and `MinerSlots` name the same slots, all below `uid_max`; so do
     ///    those of the validators, all below `VALIDATORS_MAX`.
     /// 6. A validator's stake is what its pool holds, and its pool names it.
-    /// 7. A hot key takes part once and has a provider; only hot keys that take part announce.
+    /// 7. A hot key takes part once and its account is kept; only hot keys that take part announce.
     fn try_state_participants(run_id: RunId, run: &RunOf<T>) -> Result<(), TryRuntimeError> {
+        let (waiting_miners, waiting_validators) = Self::try_state_keys(run_id)?;
         let slots = MinerSlots::<T>::get(run_id);
         let mut count = 0;
         for (uid, miner) in Miners::<T>::iter_prefix(run_id) {
@@ -108,14 +123,14 @@ impl<T: Config> Pallet<T> {
                 "7: a hot key takes part twice"
             );
             ensure!(
-                frame_system::Pallet::<T>::providers(&miner.hot) > 0,
-                "7: a hot key without provider"
+                frame_system::Pallet::<T>::sufficients(&miner.hot) > 0,
+                "7: a hot key whose account is not kept"
             );
             count += 1;
         }
         ensure!(slots.count() == count, "5: a taken slot without miner");
         ensure!(
-            MinerUids::<T>::iter_prefix(run_id).count() as u32 == count,
+            MinerUids::<T>::iter_prefix(run_id).count() as u32 == count + waiting_miners,
             "5: a hot key without miner"
         );
 
@@ -134,14 +149,14 @@ impl<T: Config> Pallet<T> {
                 "6: a stake differs from its pool"
             );
             ensure!(
-                frame_system::Pallet::<T>::providers(&validator.hot) > 0,
-                "7: a hot key without provider"
+                frame_system::Pallet::<T>::sufficients(&validator.hot) > 0,
+                "7: a hot key whose account is not kept"
             );
             count += 1;
         }
         ensure!(slots.count() == count, "5: a taken slot without validator");
         ensure!(
-            ValidatorIndices::<T>::iter_prefix(run_id).count() as u32 == count,
+            ValidatorIndices::<T>::iter_prefix(run_id).count() as u32 == count + waiting_validators,
             "5: a hot key without validator"
         );
 
@@ -151,6 +166,45 @@ impl<T: Config> Pallet<T> {
             ensure!(takes_part, "7: an announcement of somebody who left");
         }
         Ok(())
+    }
+
+    /// 20. A hot key that waits and an offer are for a taken seat; the key leads to it, and its change is scheduled.
+    /// 21. A miner that asked to leave has its departure scheduled.
+    ///
+    /// Returns how many hot keys wait for seats of miners and of validators.
+    fn try_state_keys(run_id: RunId) -> Result<(u32, u32), TryRuntimeError> {
+        let changes: Vec<Change> =
+            Changes::<T>::iter_prefix(run_id).flat_map(|(_, list)| list.into_iter()).collect();
+        let holds = |seat: Seat| match seat {
+            Seat::Miner(uid) => Miners::<T>::contains_key(run_id, uid),
+            Seat::Validator(index) => Validators::<T>::contains_key(run_id, index),
+        };
+        let (mut miners, mut validators) = (0, 0);
+        for (seat, next) in NextHotKeys::<T>::iter_prefix(run_id) {
+            let leads = match seat {
+                Seat::Miner(uid) => {
+                    miners += 1;
+                    MinerUids::<T>::get(run_id, &next.hot) == Some(uid)
+                }
+                Seat::Validator(index) => {
+                    validators += 1;
+                    ValidatorIndices::<T>::get(run_id, &next.hot) == Some(index)
+                }
+            };
+            ensure!(leads && holds(seat), "20: a hot key waits for nothing");
+            ensure!(changes.contains(&Change::RotateHotKey(seat)), "20: a key waits for ever");
+        }
+        ensure!(
+            ColdOffers::<T>::iter_key_prefix(run_id).all(holds),
+            "20: a seat without holder is offered"
+        );
+        for (uid, miner) in Miners::<T>::iter_prefix(run_id) {
+            ensure!(
+                miner.last_window.is_none() || changes.contains(&Change::Leave(uid)),
+                "21: a miner leaves never"
+            );
+        }
+        Ok((miners, validators))
     }
 
     /// 8. There is a record for each window from `next_pruning` to the current one, and no other.

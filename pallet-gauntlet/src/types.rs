@@ -1,12 +1,11 @@
 //! The records that the pallet stores. Their numbers come from `protocol`; nothing here computes.
 
-use alloc::vec::Vec;
-
 use codec::{Decode, DecodeWithMemTracking, Encode, MaxEncodedLen};
 use frame_support::{traits::ConstU32, BoundedVec};
 use protocol::{
     commitment::Opening,
     consensus::{ConsensusError, Evaluation, Standing},
+    entry::Seat,
     fixed::Q32,
     merkle::MERKLE_PROOF_MAX,
     settings::Settings,
@@ -44,6 +43,12 @@ pub const CHUNKS_MAX: u32 = 4;
 pub const VALIDATORS_MAX: u32 = 64;
 /// Claims that one call makes.
 pub const CLAIM_BATCH_MAX: u32 = 64;
+/// Changes that one list holds; see [`crate::Changes`].
+pub const CHANGES_MAX: u32 = 256;
+/// Changes that one step of a hook makes.
+pub const CHANGES_PAGE: u32 = 16;
+/// Lists that hold a departure and a rotation of every seat there can be, and one more.
+pub const CHANGE_LISTS_MAX: u32 = (2 * UIDS_MAX + VALIDATORS_MAX).div_ceil(CHANGES_MAX) + 1;
 /// Miners that one step of a settlement pays.
 pub const PAGE_LEN: u32 = 64;
 /// Bytes of a libp2p peer id.
@@ -71,9 +76,13 @@ pub type Evaluations = BoundedVec<Evaluation, ConstU32<EVALUATIONS_MAX>>;
 pub type RevealedChunks = BoundedVec<RevealedChunk, ConstU32<CHUNKS_MAX>>;
 /// A libp2p peer id.
 pub type PeerId = BoundedVec<u8, ConstU32<PEER_ID_BYTES_MAX>>;
+/// An ed25519 signature of a peer's key over [`protocol::consent::peer_consent`].
+pub type PeerProof = [u8; 64];
 /// The multiaddresses of a peer.
 pub type Addresses =
     BoundedVec<BoundedVec<u8, ConstU32<ADDRESS_BYTES_MAX>>, ConstU32<ADDRESSES_MAX>>;
+/// What happens when a window begins.
+pub type ChangeList = BoundedVec<Change, ConstU32<CHANGES_MAX>>;
 /// Pay by the window from which on it can be claimed, oldest first.
 pub type ClaimList = BoundedVec<Claim, ConstU32<CLAIMS_MAX>>;
 /// The sponsors of a run.
@@ -156,12 +165,97 @@ pub struct Miner<AccountId> {
     /// The first window in which it takes part. Rows of its uid in earlier windows belong to
     /// somebody who has left.
     pub registered_window: Window,
+    /// The last window in which it committed to an update.
+    pub committed_window: Option<Window>,
+    /// The last window in which it takes part, if it asked to leave.
+    pub last_window: Option<Window>,
     /// Its score over time, as of the last settlement.
     pub standing: Standing,
     /// The standing as one number, F.
     pub value: Q32,
     /// Its part of the miners' pot in the last settled window.
     pub share: Q32,
+}
+
+/// The bond of a miner that is gone.
+#[derive(
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Clone,
+    PartialEq,
+    Eq,
+    Debug
+)]
+pub struct Departure<AccountId> {
+    /// Signed the miner's work.
+    pub hot: AccountId,
+    /// Owns the bond, which is held on it.
+    pub cold: AccountId,
+    /// What is left of the bond.
+    pub bond: Planck,
+    /// The window from which on it can be had.
+    pub due: Window,
+}
+
+/// A hot key that replaces a participant's.
+#[derive(
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Clone,
+    PartialEq,
+    Eq,
+    Debug
+)]
+pub struct NextHotKey<AccountId> {
+    /// The key.
+    pub hot: AccountId,
+    /// The window from which on it signs.
+    pub window: Window,
+}
+
+/// A seat that its cold key offers to another one.
+#[derive(
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Clone,
+    PartialEq,
+    Eq,
+    Debug
+)]
+pub struct ColdOffer<AccountId> {
+    /// Who may accept it.
+    pub to: AccountId,
+    /// The window from which on it may be accepted.
+    pub window: Window,
+}
+
+/// What happens when a window begins.
+#[derive(
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Debug
+)]
+pub enum Change {
+    /// A miner's slot becomes free.
+    Leave(Uid),
+    /// A participant's [`NextHotKey`] signs.
+    RotateHotKey(Seat),
 }
 
 /// A validator.
@@ -614,19 +708,6 @@ impl From<ConsensusError> for VoidReason {
             ConsensusError::EmissionParts => Self::EmissionParts,
         }
     }
-}
-
-/// All participants of a run, as the view function `metagraph` answers.
-#[derive(Encode, Decode, DecodeWithMemTracking, TypeInfo, Clone, PartialEq, Eq, Debug)]
-pub struct Metagraph<AccountId> {
-    /// The current window; `None` before the run's first block.
-    pub window: Option<Window>,
-    /// The miners by uid.
-    pub miners: Vec<(Uid, Miner<AccountId>)>,
-    /// The validators by index.
-    pub validators: Vec<(ValidatorIndex, Validator<AccountId>)>,
-    /// How to reach them, by hot key.
-    pub announcements: Vec<(AccountId, Announcement)>,
 }
 
 /// An account as the 32 bytes that commitments bind.

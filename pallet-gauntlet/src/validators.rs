@@ -2,12 +2,12 @@
 //! keeps its money, which unbonds.
 
 use frame_support::ensure;
-use protocol::{fixed::Q32, Planck, RunId, ValidatorIndex};
+use protocol::{entry::Seat, fixed::Q32, Planck, RunId, ValidatorIndex};
 use sp_runtime::{DispatchError, DispatchResult};
 
 use crate::{
-    registration::first_window, Announcements, Bonds, Config, Error, Event, Pallet, RunOf,
-    Validator, ValidatorIndices, ValidatorSlots, Validators, VALIDATORS_MAX,
+    registration::first_window, Bonds, Config, Error, Event, Pallet, RunOf, Validator,
+    ValidatorSlots, Validators, VALIDATORS_MAX,
 };
 
 impl<T: Config> Pallet<T> {
@@ -22,8 +22,7 @@ impl<T: Config> Pallet<T> {
         ensure!(stake >= run.settings.incentive.validator_stake_min, Error::<T>::StakeTooLow);
         let index = Self::take_validator_slot(run_id, &run, stake)?;
         let pool = Self::open_pool(run_id, &run, &cold, index, stake)?;
-        frame_system::Pallet::<T>::inc_providers(&hot);
-        ValidatorIndices::<T>::insert(run_id, &hot, index);
+        Self::take_hot_key(run_id, Seat::Validator(index), &hot);
         let validator = Validator {
             hot: hot.clone(),
             cold: cold.clone(),
@@ -79,11 +78,7 @@ impl<T: Config> Pallet<T> {
         };
         Bonds::<T>::remove(run_id, index);
         Self::close_pool(run_id, run, validator.pool);
-        Bonds::<T>::remove(run_id, index);
-        // It fails where the key's own holds need the account, which then stays as it is.
-        let _ = frame_system::Pallet::<T>::dec_providers(&validator.hot);
-        ValidatorIndices::<T>::remove(run_id, &validator.hot);
-        Announcements::<T>::remove(run_id, &validator.hot);
+        Self::leave_seat(run_id, Seat::Validator(index), &validator.hot);
         ValidatorSlots::<T>::mutate(run_id, |slots| slots.release(index));
         Self::deposit_event(Event::ValidatorLeft { run: run_id, index });
     }

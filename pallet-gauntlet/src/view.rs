@@ -1,27 +1,193 @@
-//! Answers the view functions: composes storage that clients would otherwise read row by row.
+//! Answers the view functions: what clients and pages would otherwise compute from storage, row by row. Every answer is
+//! bounded; what could be longer comes in pages.
 
 use alloc::vec::Vec;
 
-use protocol::{window::phase_at, Hash, RunId, Uid, Window};
+use codec::{Decode, Encode};
+use protocol::{
+    assignment::own_samples,
+    consensus::Standing,
+    fault::ProvenFault,
+    fixed::Q32,
+    window::{phase_at, Boundaries, Moment},
+    BlockNumber, Hash, Planck, RunId, Uid, ValidatorIndex, Window,
+};
+use scale_info::TypeInfo;
 
 use crate::{
-    Announcements, Config, Metagraph, Miners, Pallet, Runs, Validators, WindowStatus, Windows,
+    Announcement, Announcements, Claims, Config, DataChallenges, EvaluationDispute,
+    EvaluationDisputes, Miner, MinerOf, Miners, OpenChallenges, Pallet, ProvenFaults, Runs,
+    Validator, ValidatorOf, Validators, WindowStatus, Windows, VALIDATORS_MAX,
 };
 
+/// Slots of miners in a page of [`Pallet::metagraph`], and samples in one of [`Pallet::assignment`].
+pub const VIEW_PAGE: u32 = 256;
+
+/// Where a run is, as the view function `phase` answers.
+#[derive(Encode, Decode, TypeInfo, Clone, PartialEq, Eq, Debug)]
+pub struct PhaseInfo {
+    /// The current block.
+    pub block: BlockNumber,
+    /// Its window and phases; `None` before the run's first block.
+    pub moment: Option<Moment>,
+    /// The next block in which a phase begins; `None` past the last block number.
+    pub next_boundary: Option<BlockNumber>,
+}
+
+/// What a miner trains on in the current window, as the view function `assignment` answers.
+#[derive(Encode, Decode, TypeInfo, Clone, PartialEq, Eq, Debug)]
+pub struct Assignment {
+    /// The window.
+    pub window: Window,
+    /// The seed behind the draws of the window.
+    pub seed: Hash,
+    /// How many samples the miner has in all.
+    pub sample_count: u64,
+    /// The samples of the page, in the order of training, as numbers in the data set.
+    pub samples: Vec<u64>,
+}
+
+/// A miner's score, as the view function `standing` answers.
+#[derive(Encode, Decode, TypeInfo, Clone, PartialEq, Eq, Debug)]
+pub struct StandingInfo {
+    /// The score over time, as of the last settlement.
+    pub standing: Standing,
+    /// The standing as one number, F.
+    pub value: Q32,
+    /// The part of the miners' pot in the last settled window.
+    pub share: Q32,
+}
+
+/// What a run owes an account, as the view function `claimable` answers.
+#[derive(Encode, Decode, TypeInfo, Clone, PartialEq, Eq, Debug)]
+pub struct Claimable {
+    /// What `claim` would transfer now, in planck.
+    pub now: Planck,
+    /// What will be due later, in planck.
+    pub later: Planck,
+}
+
+/// What is disputed and proven of a window, as the view function `disputes` answers; of each list the first
+/// [`VIEW_PAGE`].
+#[derive(Encode, Decode, TypeInfo, Clone, PartialEq, Eq, Debug)]
+pub struct Disputes<AccountId> {
+    /// The chunks that are asked for, by uid.
+    pub challenges: Vec<(Uid, DataChallenges<AccountId>)>,
+    /// The evaluations that are before a jury, by validator and miner.
+    pub evaluations: Vec<((ValidatorIndex, Uid), EvaluationDispute<AccountId>)>,
+    /// The faults that are proven, by uid.
+    pub faults: Vec<(Uid, ProvenFault)>,
+}
+
+/// A page of the participants of a run, as the view function `metagraph` answers.
+#[derive(Encode, Decode, TypeInfo, Clone, PartialEq, Eq, Debug)]
+pub struct Metagraph<AccountId> {
+    /// The current window; `None` before the run's first block.
+    pub window: Option<Window>,
+    /// How many pages there are.
+    pub pages: u32,
+    /// The miners of the page by uid.
+    pub miners: Vec<(Uid, Miner<AccountId>)>,
+    /// The validators by index, all of them in page 0.
+    pub validators: Vec<(ValidatorIndex, Validator<AccountId>)>,
+    /// How to reach those of the page, by hot key.
+    pub announcements: Vec<(AccountId, Announcement)>,
+}
+
 impl<T: Config> Pallet<T> {
-    /// All participants of a run, each list by slot. `None` for an unknown run.
-    pub(crate) fn view_metagraph(run_id: RunId) -> Option<Metagraph<T::AccountId>> {
-        let run = Runs::<T>::get(run_id)?;
-        let mut miners: Vec<_> = Miners::<T>::iter_prefix(run_id).collect();
-        miners.sort_by_key(|(uid, _)| *uid);
-        let mut validators: Vec<_> = Validators::<T>::iter_prefix(run_id).collect();
-        validators.sort_by_key(|(index, _)| *index);
+    /// Where a run is and when its next phase begins. `None` for an unknown run.
+    pub(crate) fn view_phase(run_id: RunId) -> Option<PhaseInfo> {
+        let schedule = Runs::<T>::get(run_id)?.settings.schedule;
+        let block = Self::now();
+        Some(PhaseInfo {
+            block,
+            moment: phase_at(&schedule, block),
+            next_boundary: schedule.next_boundary(block),
+        })
+    }
+
+    /// The boundaries of a window. `None` for an unknown run and past the last block number.
+    pub(crate) fn view_schedule(run_id: RunId, window: Window) -> Option<Boundaries> {
+        Runs::<T>::get(run_id)?.settings.schedule.boundaries(window)
+    }
+
+    /// A page of a miner's samples. `None` for an unknown miner and before the run's first block.
+    pub(crate) fn view_assignment(run_id: RunId, uid: Uid, page: u32) -> Option<Assignment> {
+        Miners::<T>::get(run_id, uid)?;
+        let (window, seed) = Self::view_assignment_seed(run_id)?;
+        let settings = Runs::<T>::get(run_id)?.settings;
+        let per_uid = settings.samples_per_miner();
+        let drawn = own_samples(&seed, settings.training.sample_count)?;
+        let first = u64::from(page).checked_mul(VIEW_PAGE.into())?;
+        let end = first.checked_add(VIEW_PAGE.into())?.min(per_uid);
+        let offset = u64::from(uid).checked_mul(per_uid)?;
+        let samples = (first..end).map(|position| drawn.apply(offset.checked_add(position)?));
+        Some(Assignment {
+            window,
+            seed,
+            sample_count: per_uid,
+            samples: samples.collect::<Option<_>>()?,
+        })
+    }
+
+    /// A miner's score. `None` for an unknown miner.
+    pub(crate) fn view_standing(run_id: RunId, uid: Uid) -> Option<StandingInfo> {
+        let Miner { standing, value, share, .. } = Miners::<T>::get(run_id, uid)?;
+        Some(StandingInfo { standing, value, share })
+    }
+
+    /// What a run owes an account. `None` for an unknown run.
+    pub(crate) fn view_claimable(run_id: RunId, account: &T::AccountId) -> Option<Claimable> {
+        let settings = Runs::<T>::get(run_id)?.settings;
+        let window = phase_at(&settings.schedule, Self::now()).map_or(0, |moment| moment.window);
+        let mut claimable = Claimable { now: 0, later: 0 };
+        for claim in Claims::<T>::get(run_id, account) {
+            let part = if claim.due <= window { &mut claimable.now } else { &mut claimable.later };
+            *part = part.saturating_add(claim.amount);
+        }
+        Some(claimable)
+    }
+
+    /// What is disputed and proven of a window.
+    pub(crate) fn view_disputes(run_id: RunId, window: Window) -> Disputes<T::AccountId> {
+        let page = VIEW_PAGE as usize;
+        let of_window = (run_id, window);
+        Disputes {
+            challenges: OpenChallenges::<T>::iter_prefix(of_window).take(page).collect(),
+            evaluations: EvaluationDisputes::<T>::iter_prefix(of_window).take(page).collect(),
+            faults: ProvenFaults::<T>::iter_prefix(of_window).take(page).collect(),
+        }
+    }
+
+    /// A page of the participants of a run, each list by slot. `None` for an unknown run.
+    pub(crate) fn view_metagraph(run_id: RunId, page: u32) -> Option<Metagraph<T::AccountId>> {
+        let settings = Runs::<T>::get(run_id)?.settings;
+        let slots = u32::from(settings.incentive.uid_max);
+        let miners = Self::miners_of_page(run_id, page);
+        let validators = if page == 0 { Self::all_validators(run_id) } else { Vec::new() };
+        let hots = miners.iter().map(|(_, miner)| &miner.hot);
+        let hots = hots.chain(validators.iter().map(|(_, validator)| &validator.hot));
+        let announced =
+            |hot: &T::AccountId| Some((hot.clone(), Announcements::<T>::get(run_id, hot)?));
         Some(Metagraph {
-            window: phase_at(&run.settings.schedule, Self::now()).map(|moment| moment.window),
+            window: phase_at(&settings.schedule, Self::now()).map(|moment| moment.window),
+            pages: slots.div_ceil(VIEW_PAGE),
+            announcements: hots.filter_map(announced).collect(),
             miners,
             validators,
-            announcements: Announcements::<T>::iter_prefix(run_id).collect(),
         })
+    }
+
+    fn miners_of_page(run_id: RunId, page: u32) -> Vec<(Uid, MinerOf<T>)> {
+        let first = page.saturating_mul(VIEW_PAGE);
+        let uids =
+            (first..first.saturating_add(VIEW_PAGE)).map_while(|uid| Uid::try_from(uid).ok());
+        uids.filter_map(|uid| Some((uid, Miners::<T>::get(run_id, uid)?))).collect()
+    }
+
+    fn all_validators(run_id: RunId) -> Vec<(ValidatorIndex, ValidatorOf<T>)> {
+        let indices = (0..VALIDATORS_MAX).map_while(|index| ValidatorIndex::try_from(index).ok());
+        indices.filter_map(|index| Some((index, Validators::<T>::get(run_id, index)?))).collect()
     }
 
     /// The current window and its seed. `None` before the run's first block.

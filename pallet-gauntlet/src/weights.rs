@@ -16,10 +16,24 @@ use frame_support::{
 pub trait WeightInfo {
     /// `t` tensors.
     fn create_run(t: u32) -> Weight;
-    /// The weight of the call `register_miner`.
-    fn register_miner() -> Weight;
-    /// The weight of the call `deregister_miner`.
-    fn deregister_miner() -> Weight;
+    /// `m` miners among which one is found that has to make room; 0 while there is a free slot.
+    fn register_miner(m: u32) -> Weight;
+    /// The weight of the call `leave_miner`.
+    fn leave_miner() -> Weight;
+    /// The weight of the call `evict`.
+    fn evict() -> Weight;
+    /// The weight of the call `withdraw_bond`.
+    fn withdraw_bond() -> Weight;
+    /// The weight of the call `rotate_hot_key`.
+    fn rotate_hot_key() -> Weight;
+    /// The weight of the call `offer_cold`.
+    fn offer_cold() -> Weight;
+    /// The weight of the call `cancel_cold`.
+    fn cancel_cold() -> Weight;
+    /// The weight of the call `accept_cold`.
+    fn accept_cold() -> Weight;
+    /// Making `c` changes that waited for a window.
+    fn make_changes(c: u32) -> Weight;
     /// The weight of the call `register_validator`.
     fn register_validator() -> Weight;
     /// The weight of the call `add_stake`.
@@ -118,11 +132,37 @@ macro_rules! estimates {
             fn create_run(t: u32) -> Weight {
                 estimate($database, 60 + u64::from(t) / 10, 8_192 + 8 * u64::from(t), 6, 7)
             }
-            fn register_miner() -> Weight {
-                estimate($database, 90, 8_192, 9, 6)
+            fn register_miner(m: u32) -> Weight {
+                // A signature is verified; each row is decoded.
+                let m = u64::from(m);
+                estimate($database, 250 + 2 * m, 8_192 + 512 * m, 22 + m, 20)
             }
-            fn deregister_miner() -> Weight {
-                estimate($database, 90, 8_192, 9, 7)
+            fn leave_miner() -> Weight {
+                let lists = u64::from(crate::CHANGE_LISTS_MAX);
+                estimate($database, 100, 8_192 * lists, 10 + lists, 10)
+            }
+            fn evict() -> Weight {
+                estimate($database, 120, 8_192, 12, 12)
+            }
+            fn withdraw_bond() -> Weight {
+                estimate($database, 90, 8_192, 5, 4)
+            }
+            fn rotate_hot_key() -> Weight {
+                let lists = u64::from(crate::CHANGE_LISTS_MAX);
+                estimate($database, 250, 8_192 * lists, 10 + lists, 7)
+            }
+            fn offer_cold() -> Weight {
+                estimate($database, 40, 8_192, 2, 1)
+            }
+            fn cancel_cold() -> Weight {
+                estimate($database, 40, 8_192, 2, 1)
+            }
+            fn accept_cold() -> Weight {
+                estimate($database, 120, 8_192, 7, 6)
+            }
+            fn make_changes(c: u32) -> Weight {
+                let c = u64::from(c);
+                estimate($database, 30 + 100 * c, 8_192 + 4_096 * c, 4 + 12 * c, 3 + 12 * c)
             }
             fn register_validator() -> Weight {
                 // Of a full table every stake is read, and the lowest one's validator leaves.
@@ -135,10 +175,11 @@ macro_rules! estimates {
                 estimate($database, 90, 8_192, 10, 7)
             }
             fn announce() -> Weight {
-                estimate($database, 30, 8_192, 4, 1)
+                // A signature is verified.
+                estimate($database, 180, 8_192, 4, 1)
             }
             fn commit_update() -> Weight {
-                estimate($database, 30, 8_192, 5, 2)
+                estimate($database, 30, 8_192, 5, 3)
             }
             fn reveal_update(c: u32) -> Weight {
                 // A layout of 1024 tensors is read and walked for each chunk; 32 hashes and the
@@ -261,11 +302,12 @@ macro_rules! estimates {
             }
             fn settle_close(v: u32) -> Weight {
                 let v = u64::from(v);
-                estimate($database, 40 + 20 * v, 4_096 * v, 4 + 2 * v, 4 + 2 * v)
+                // Each validator's pool is read, and its nominators are credited apart.
+                estimate($database, 40 + 40 * v, 8_192 * v, 4 + 5 * v, 4 + 4 * v)
             }
             fn prune(r: u32) -> Weight {
                 let r = u64::from(r);
-                estimate($database, 50 + 20 * r, 4_096 * r, 2 + 6 * r, 3 + 6 * r)
+                estimate($database, 50 + 24 * r, 4_608 * r, 2 + 7 * r, 3 + 7 * r)
             }
         }
     };

@@ -6,7 +6,7 @@ use frame_support::{traits::Get, weights::Weight, BoundedVec};
 use frame_system::pallet_prelude::BlockNumberFor;
 use protocol::{
     accept::bitmap_of,
-    books::{self, Acceptance, Attested, Revealed, Voter},
+    books::{self, takes_part, Acceptance, Attested, Revealed, Voter},
     seed::{challenge_seed, window_seed},
     window::phase_at,
     Hash, RunId, Window,
@@ -139,8 +139,9 @@ impl<T: Config> Pallet<T> {
     fn revealed(run_id: RunId, window: Window) -> Vec<Revealed> {
         Reveals::<T>::iter_prefix((run_id, window))
             .filter_map(|(uid, reveal)| {
-                // Nobody leaves with a commitment of the window, so that the miner is who revealed.
-                let miner = Miners::<T>::get(run_id, uid)?;
+                // Who took over the slot of a miner that had to make room takes part later.
+                let miner = Miners::<T>::get(run_id, uid)
+                    .filter(|miner| takes_part(miner.registered_window, window))?;
                 Some(Revealed {
                     uid,
                     base_state_root: reveal.opening.base_state_root,

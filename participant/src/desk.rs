@@ -15,6 +15,7 @@ use node_client::{
 use protocol::{
     commitment::{ChunkProof, Opening},
     consensus::Evaluation,
+    consent::Role,
     merkle::blake2_256,
     AccountBytes, BlockNumber, Hash, RunId, Window,
 };
@@ -65,6 +66,8 @@ pub enum Errand {
         peer_id: Vec<u8>,
         /// Multiaddresses as bytes, at most four.
         addresses: Vec<Vec<u8>>,
+        /// The signature of the peer's key over [`protocol::consent::peer_consent`].
+        proof: [u8; 64],
     },
     /// Opens the commitment to an update.
     RevealUpdate {
@@ -89,8 +92,9 @@ pub enum Errand {
 /// A registration, which the cold key signs.
 #[derive(Clone, Copy, Debug)]
 pub enum Registration {
-    /// As a miner; the chain takes its bond from the cold key.
-    Miner,
+    /// As a miner for this price in planck at most; the chain burns the price and holds the bond of the cold key. Without
+    /// a number, for twice what it costs when the first attempt begins.
+    Miner(Option<u128>),
     /// As a validator with this stake in planck.
     Validator(u128),
 }
@@ -194,12 +198,8 @@ impl Desk {
         is_there: impl Fn() -> F,
         patience: Duration,
     ) -> Result<()> {
-        let (run, hot) = (self.run, self.account());
-        let call = match registration {
-            Registration::Miner => Call::RegisterMiner { run, hot },
-            Registration::Validator(stake) => Call::RegisterValidator { run, hot, stake },
-        };
         let attempts = async {
+            let call = self.registration_call(cold, registration).await?;
             while !is_there().await? {
                 match self.chain.submit(cold, call.clone()).await {
                     Ok(_) => {
@@ -222,6 +222,26 @@ impl Desk {
             .context("the registration was not included in time")?
     }
 
+    async fn registration_call(&self, cold: &Keypair, registration: Registration) -> Result<Call> {
+        let (run, hot) = (self.run, self.account());
+        let genesis = self.chain.genesis_hash().await?;
+        let prove =
+            |role| keys::prove_hot_key(&self.hot, &genesis, run, role, &keys::account(cold));
+        Ok(match registration {
+            Registration::Miner(limit) => {
+                let price = self.chain.entry_price(run, None).await?;
+                let price = price.with_context(|| format!("there is no run {run}"))?;
+                let max_price = limit.unwrap_or(price.saturating_mul(2));
+                let proof = prove(Role::Miner);
+                tracing::info!(price, max_price, "joining has a price, in planck");
+                Call::RegisterMiner { run, hot, proof, max_price }
+            }
+            Registration::Validator(stake) => {
+                Call::RegisterValidator { run, hot, proof: prove(Role::Validator), stake }
+            }
+        })
+    }
+
     /// Forgets what was pledged before the window `first`; nothing can be pledged for those any more.
     ///
     /// # Errors
@@ -234,7 +254,9 @@ impl Desk {
     fn call(&self, errand: Errand) -> Call {
         let run = self.run;
         match errand {
-            Errand::Announce { peer_id, addresses } => Call::Announce { run, peer_id, addresses },
+            Errand::Announce { peer_id, addresses, proof } => {
+                Call::Announce { run, peer_id, addresses, proof }
+            }
             Errand::RevealUpdate { window, opening, chunks } => {
                 Call::RevealUpdate { run, window, opening, chunks }
             }

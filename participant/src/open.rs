@@ -12,7 +12,7 @@ use node_client::{
     network::{self, Network, NetworkConfig, PeerAddress},
     store::Store,
 };
-use protocol::{state_root::StateManifest, window::phase_at, Hash, RunId};
+use protocol::{consent::peer_consent, state_root::StateManifest, window::phase_at, Hash, RunId};
 use rand::{rngs::OsRng, RngCore};
 use tokio_util::sync::CancellationToken;
 use trainer::{devices, Model, Threads};
@@ -28,6 +28,7 @@ use crate::{
     peers::AnnouncedPeers,
     replica,
     settings::Participant,
+    slot,
     work::Work,
 };
 
@@ -126,7 +127,7 @@ pub async fn open(
     let mut services = Services::new(shutdown);
     services.start("heads", follow);
     if let Some(cold) = &config.cold {
-        register(&handles, role, cold, config.stake).await?;
+        register(&handles, role, cold, config).await?;
     }
     services.start("peers", follow_peers(handles.clone()));
     Ok((handles, services))
@@ -213,28 +214,36 @@ async fn start_network(
 }
 
 /// Registers the hot key if it is not registered yet.
+///
+/// # Errors
+/// It is registered for another cold key, which then has the pay.
 async fn register(
     handles: &Handles,
     role: Role,
     cold: &Keypair,
-    stake: Option<u128>,
+    config: &Participant,
 ) -> Result<()> {
-    let Handles { chain, desk, run: Run { id: run, .. }, .. } = handles;
-    let hot = &handles.desk.account();
+    let Handles { desk, .. } = handles;
+    let owner = &keys::account(cold);
     let registration = match role {
-        Role::Miner => Registration::Miner,
+        Role::Miner => Registration::Miner(config.entry_price_max),
         Role::Validator => {
             let stake_min = handles.run.info.settings.incentive.validator_stake_min;
-            Registration::Validator(stake.unwrap_or(stake_min))
+            Registration::Validator(config.stake.unwrap_or(stake_min))
         }
     };
     let is_there = || async move {
-        Ok(match role {
-            Role::Miner => chain.miners(*run, None).await?.iter().any(|miner| miner.hot == *hot),
-            Role::Validator => {
-                chain.validators(*run, None).await?.iter().any(|validator| validator.hot == *hot)
-            }
-        })
+        let Some(slot) = slot::find(handles, role, None).await? else {
+            return Ok(false);
+        };
+        if slot.cold != *owner {
+            unfit!(
+                "this hot key works for the cold account {} on this chain, not for {}: its pay would go there",
+                keys::address(&slot.cold),
+                keys::address(owner)
+            );
+        }
+        Ok(true)
     };
     desk.register(cold, registration, is_there, START_TIMEOUT).await
 }
@@ -266,7 +275,8 @@ async fn follow_peers(handles: Handles) -> Result<()> {
 const ANNOUNCED_ADDRESSES_MAX: usize = protocol::limits::ANNOUNCED_ADDRESSES_MAX as usize;
 
 async fn announce(handles: &Handles) -> Result<()> {
-    let Handles { chain, peers: Peers { network, .. }, run: Run { id: run, .. }, .. } = handles;
+    let Handles { chain, peers: Peers { network, .. }, run: Run { id: run, genesis, .. }, .. } =
+        handles;
     let hot = &handles.desk.account();
     let addresses = network.listen_addresses().await?;
     let own = PeerAddress {
@@ -281,7 +291,9 @@ async fn announce(handles: &Handles) -> Result<()> {
             && announcement.addresses == addresses
     });
     if !is_there && !addresses.is_empty() {
-        handles.desk.errand_once(Errand::Announce { peer_id, addresses }).await?;
+        let proof = network.sign(&peer_consent(genesis, *run, hot));
+        let proof = proof.context("the network key is no ed25519 key")?;
+        handles.desk.errand_once(Errand::Announce { peer_id, addresses, proof }).await?;
     }
     Ok(())
 }

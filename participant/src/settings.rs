@@ -61,6 +61,8 @@ pub struct Participant {
     pub cold: Option<Keypair>,
     /// A validator's stake when it registers by itself.
     pub stake: Option<u128>,
+    /// What a miner pays at most, in planck, when it registers by itself; by default twice what joining costs then.
+    pub entry_price_max: Option<u128>,
     /// Where to listen; empty for the default.
     pub listen: Vec<Multiaddr>,
     /// Under which addresses others reach this peer.
@@ -97,6 +99,7 @@ impl Participant {
             hot,
             cold: None,
             stake: None,
+            entry_price_max: None,
             listen: Vec::new(),
             external: Vec::new(),
             peers: Vec::new(),

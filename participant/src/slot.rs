@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use node_client::chain::ChainError;
-use protocol::{Hash, Window};
+use protocol::{AccountBytes, Hash, Window};
 
 use crate::{
     error::{Attempt as _, Error, Result},
@@ -23,6 +23,8 @@ pub(crate) struct Slot {
     pub(crate) number: u16,
     /// First window in which its holder takes part.
     pub(crate) registered_window: Window,
+    /// Account of the cold key, which has the pay.
+    pub(crate) cold: AccountBytes,
 }
 
 /// The slot of the hot key at block `at`, or at the head; `None` if it is not registered in this role.
@@ -35,16 +37,18 @@ pub(crate) async fn find(
     Ok(match role {
         Role::Miner => {
             let miners = handles.chain.miners(run, at).await?;
-            miners
-                .iter()
-                .find(|miner| miner.hot == hot)
-                .map(|miner| Slot { number: miner.uid, registered_window: miner.registered_window })
+            miners.iter().find(|miner| miner.hot == hot).map(|miner| Slot {
+                number: miner.uid,
+                registered_window: miner.registered_window,
+                cold: miner.cold,
+            })
         }
         Role::Validator => {
             let validators = handles.chain.validators(run, at).await?;
             validators.iter().find(|found| found.hot == hot).map(|found| Slot {
                 number: found.index,
                 registered_window: found.registered_window,
+                cold: found.cold,
             })
         }
     })

@@ -24,7 +24,9 @@
 //! - **standing**: a miner's score over time ([`consensus::Standing`]).
 //! - **settlement**: the computation that ends a window ([`consensus::settle`]).
 //! - **state root**: the hash of all parameters of the model.
-//! - **hot key** signs the work of each window, **cold key** owns the money.
+//! - **hot key** signs the work of each window, **cold key** owns the money; a hot key **consents** to the cold key
+//!   for which it works ([`consent`]).
+//! - **seat**: a participant's slot, a miner's or a validator's ([`entry::Seat`]).
 //!
 //! # Units
 //!
@@ -54,6 +56,10 @@ pub mod limits;
 
 mod hash_text;
 pub mod settings;
+
+pub mod consent;
+
+pub mod entry;
 
 pub mod seed;
 

@@ -8,12 +8,14 @@ use crate::{window::Schedule, Hash, Planck};
 
 mod bounds;
 mod disputes;
+mod entry;
 mod optimisers;
 mod staking;
 
 use bounds::in_range;
 pub use bounds::{SettingsError, PPM};
 pub use disputes::{Disputes, JURORS_MAX};
+pub use entry::Entry;
 pub use optimisers::{InnerOptimiser, OuterStep};
 pub use staking::{Staking, UNBONDING_WINDOWS_MAX};
 
@@ -157,6 +159,8 @@ pub struct Settings {
     pub staking: Staking,
     /// What faults and accusations cost.
     pub disputes: Disputes,
+    /// What joining and leaving cost.
+    pub entry: Entry,
 }
 
 /// What every miner must do, judged by the protocol.
@@ -296,6 +300,7 @@ impl Settings {
         self.emission.validate()?;
         self.staking.validate()?;
         self.disputes.validate()?;
+        self.entry.validate()?;
         // A u16 times two u32 is below 2^80.
         let needed = u128::from(self.incentive.uid_max)
             .saturating_mul(u128::from(self.training.inner_steps))
@@ -384,6 +389,16 @@ impl Settings {
             },
             staking: Staking::example(),
             disputes: Disputes::example(),
+            entry: Entry {
+                price_min: 10 * UNIT,
+                price_max: 1_000 * UNIT,
+                price_halving_blocks: 1_000,
+                price_rise_ppm: 1_260_000,
+                immunity_windows: 8,
+                idle_windows: 4,
+                unbonding_windows: 4,
+                hand_over_windows: 2,
+            },
         }
     }
 }
@@ -434,6 +449,8 @@ impl Incentive {
         in_range("finality_ppm", self.finality_ppm, 500_001, ppm)?;
         in_range("evaluation_quorum_ppm", self.evaluation_quorum_ppm, 1, ppm)?;
         in_range("missed_penalty_ppm", self.missed_penalty_ppm, 0, ppm)?;
+        // Who leaves waits for something, and what is at risk is more than nothing.
+        in_range("miner_bond", self.miner_bond, 1, u128::MAX)?;
         in_range("validator_stake_min", self.validator_stake_min, 1, u128::from(u64::MAX))?;
         in_range("challenge_chunks", self.challenge_chunks, 1, u128::from(CHALLENGE_CHUNKS_MAX))?;
         in_range("claim_delay_windows", self.claim_delay_windows, 0, u128::from(CLAIM_DELAY_MAX))

@@ -68,7 +68,7 @@ pub enum ScheduleError {
 }
 
 /// The phase of a block's window: the work that is allowed on the window's updates.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Encode, Decode, TypeInfo, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Phase {
     /// Miners train and commit.
     Commit,
@@ -81,7 +81,7 @@ pub enum Phase {
 }
 
 /// The phase of scoring: the work that is allowed on the scores of the window **before** the block's window.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Encode, Decode, TypeInfo, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum ScorePhase {
     /// Validators measure and commit.
     Commit,
@@ -92,7 +92,7 @@ pub enum ScorePhase {
 }
 
 /// The place of a block in a run.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Encode, Decode, TypeInfo, Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Moment {
     /// The window the block belongs to.
     pub window: Window,
@@ -102,6 +102,25 @@ pub struct Moment {
     pub phase: Phase,
     /// Phase of the scores of `window - 1`; without meaning in window 0.
     pub score_phase: ScorePhase,
+}
+
+/// The blocks at which the work on a window changes: each is the first one of what follows.
+#[derive(Encode, Decode, TypeInfo, Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Boundaries {
+    /// The window's first block: updates can be committed.
+    pub start: u32,
+    /// Updates can be revealed, and no longer be committed.
+    pub commit_end: u32,
+    /// Validators can attest.
+    pub reveal_end: u32,
+    /// The accepted set is computed.
+    pub attest_end: u32,
+    /// The next window begins: scores can be committed.
+    pub end: u32,
+    /// Scores can be revealed.
+    pub score_commit_end: u32,
+    /// The window is settled.
+    pub score_reveal_end: u32,
 }
 
 impl Schedule {
@@ -153,6 +172,39 @@ impl Schedule {
             ScorePhase::Settle => self.window_blocks,
         };
         self.window_start(window.checked_add(1)?)?.checked_add(offset)
+    }
+}
+
+impl Schedule {
+    /// All boundaries of `window`. `None` past the last block number.
+    pub fn boundaries(&self, window: Window) -> Option<Boundaries> {
+        Some(Boundaries {
+            start: self.window_start(window)?,
+            commit_end: self.phase_end_block(window, Phase::Commit)?,
+            reveal_end: self.phase_end_block(window, Phase::Reveal)?,
+            attest_end: self.phase_end_block(window, Phase::Attest)?,
+            end: self.phase_end_block(window, Phase::Apply)?,
+            score_commit_end: self.score_phase_end_block(window, ScorePhase::Commit)?,
+            score_reveal_end: self.score_phase_end_block(window, ScorePhase::Reveal)?,
+        })
+    }
+
+    /// The first block after `block` in which a phase begins: the run's first block before it starts. `None` past the
+    /// last block number.
+    pub fn next_boundary(&self, block: u32) -> Option<u32> {
+        let Some(moment) = phase_at(self, block) else {
+            return Some(self.start_block).filter(|start| *start > block);
+        };
+        let offsets = [
+            self.commit_end,
+            self.reveal_end,
+            self.attest_end,
+            self.score_commit_end,
+            self.score_reveal_end,
+            self.window_blocks,
+        ];
+        let next = offsets.into_iter().filter(|offset| *offset > moment.offset).min()?;
+        self.window_start(moment.window)?.checked_add(next)
     }
 }
 

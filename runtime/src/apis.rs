@@ -5,8 +5,10 @@
 
 use alloc::vec::Vec;
 
+use codec::Encode;
 use frame_support::{
     genesis_builder_helper::{build_state, get_preset},
+    traits::KeyOwnerProofSystem,
     view_functions::{ViewFunctionDispatchError, ViewFunctionId},
     weights::Weight,
 };
@@ -28,8 +30,9 @@ use sp_session::OpaqueGeneratedSessionKeys;
 use sp_version::RuntimeVersion;
 
 use crate::{
-    genesis, AccountId, Aura, Balance, Block, Executive, Grandpa, InherentDataExt, Nonce, Runtime,
-    RuntimeCall, RuntimeGenesisConfig, SessionKeys, System, TransactionPayment, VERSION,
+    genesis, AccountId, Aura, Balance, Block, Executive, Grandpa, Historical, InherentDataExt,
+    Nonce, Runtime, RuntimeCall, RuntimeGenesisConfig, SessionKeys, System, TransactionPayment,
+    VERSION,
 };
 
 impl_runtime_apis! {
@@ -126,19 +129,19 @@ impl_runtime_apis! {
             pallet_grandpa::CurrentSetId::<Runtime>::get()
         }
 
-        // Authors hold no stake on this chain, so there is nothing to report an equivocation for.
         fn submit_report_equivocation_unsigned_extrinsic(
-            _proof: EquivocationProof<<Block as BlockT>::Hash, NumberFor<Block>>,
-            _owner: OpaqueKeyOwnershipProof,
+            proof: EquivocationProof<<Block as BlockT>::Hash, NumberFor<Block>>,
+            owner: OpaqueKeyOwnershipProof,
         ) -> Option<()> {
-            None
+            Grandpa::submit_unsigned_equivocation_report(proof, owner.decode()?)
         }
 
         fn generate_key_ownership_proof(
             _set: SetId,
-            _authority: GrandpaId,
+            authority: GrandpaId,
         ) -> Option<OpaqueKeyOwnershipProof> {
-            None
+            let proof = Historical::prove((sp_consensus_grandpa::KEY_TYPE, authority))?;
+            Some(OpaqueKeyOwnershipProof::new(proof.encode()))
         }
     }
 
@@ -277,8 +280,14 @@ mod benchmarks {
         [frame_system, SystemBench::<Runtime>]
         [pallet_timestamp, Timestamp]
         [pallet_balances, Balances]
-        [pallet_sudo, Sudo]
+        [pallet_collective, Council]
+        [pallet_multisig, Multisig]
+        [pallet_preimage, Preimage]
+        [pallet_proxy, Proxy]
+        [pallet_safe_mode, SafeMode]
+        [pallet_scheduler, Scheduler]
         [pallet_utility, Utility]
+        [pallet_whitelist, Whitelist]
         [pallet_gauntlet, Gauntlet]
     );
 }

@@ -13,18 +13,31 @@ use frame_support::{
 };
 use frame_system::{
     limits::{BlockLength, BlockWeights},
-    EnsureRoot, EnsureSigned,
+    offchain::{CreateBare, CreateTransactionBase},
+    EnsureSigned,
 };
 use pallet_gauntlet::emission_schedule::{Halving, HalvingMint};
+use pallet_session::{
+    disabling::UpToLimitDisablingStrategy,
+    historical::{self, NoteHistoricalRoot},
+    PeriodicSessions,
+};
 use pallet_transaction_payment::{ConstFeeMultiplier, FungibleAdapter, Multiplier};
 use sp_consensus_aura::sr25519::AuthorityId as AuraId;
-use sp_runtime::{traits::One, Perbill};
+use sp_runtime::{
+    traits::{ConvertInto, One, OpaqueKeys},
+    Perbill,
+};
+use sp_staking::SessionIndex;
 use sp_version::RuntimeVersion;
 
 use crate::{
-    AccountId, Aura, Balance, Balances, Block, BlockNumber, Hash, Nonce, OriginCaller, PalletInfo,
-    Runtime, RuntimeCall, RuntimeEvent, RuntimeFreezeReason, RuntimeHoldReason, RuntimeOrigin,
-    RuntimeTask, System, EXISTENTIAL_DEPOSIT, SLOT_MILLIS, SS58_PREFIX, UNIT, VERSION,
+    authorities::{AccountOnly, NeverEnds},
+    governance::AdminOrigin,
+    AccountId, Aura, Authorities, Balance, Balances, Block, BlockNumber, Hash, Historical, Nonce,
+    Offences, OriginCaller, PalletInfo, Runtime, RuntimeCall, RuntimeEvent, RuntimeFreezeReason,
+    RuntimeHoldReason, RuntimeOrigin, RuntimeTask, SafeMode, Session, SessionKeys, System,
+    UncheckedExtrinsic, EXISTENTIAL_DEPOSIT, SLOT_MILLIS, SS58_PREFIX, UNIT, VERSION,
 };
 
 /// The part of a block that ordinary transactions may fill; the rest is left to the chain's own work.
@@ -33,6 +46,14 @@ const NORMAL_RATIO: Perbill = Perbill::from_percent(75);
 const BLOCK_BYTES_MAX: u32 = 5 * 1024 * 1024;
 /// The computation that a block may take, in seconds of the machine that weights are measured on.
 const BLOCK_SECONDS_MAX: u64 = 2;
+
+/// The blocks between two changes of the authorities: ten minutes.
+const SESSION_BLOCKS: BlockNumber = 300;
+/// Sessions for which an equivocation can be reported: a week.
+const REPORTABLE_SESSIONS: SessionIndex = 1_008;
+
+/// When the authorities may change.
+type Sessions = PeriodicSessions<ConstU32<SESSION_BLOCKS>, ConstU32<0>>;
 
 parameter_types! {
     /// How many blocks back a hash can be looked up and a mortal transaction may be signed against.
@@ -51,6 +72,10 @@ parameter_types! {
         .build();
     /// The prefix of an account's text form.
     pub const Ss58Prefix: u8 = SS58_PREFIX;
+    /// The longest list of authorities.
+    pub const AuthoritiesMax: u32 = 32;
+    /// For how many sessions after it an equivocation can be reported.
+    pub const ReportableSessions: SessionIndex = REPORTABLE_SESSIONS;
     /// Derives the account of each run.
     pub const GauntletPalletId: PalletId = PalletId(*b"gauntlet");
     /// What all runs together are given: a quarter of a UNIT a block (10,800 a day), halved every 63,072,000 blocks (four
@@ -79,6 +104,8 @@ impl frame_system::Config for Runtime {
     type Version = Version;
     type SS58Prefix = Ss58Prefix;
     type MaxConsumers = ConstU32<16>;
+    type BaseCallFilter = SafeMode;
+    type SingleBlockMigrations = crate::SingleBlockMigrations;
 }
 
 impl pallet_timestamp::Config for Runtime {
@@ -91,20 +118,84 @@ impl pallet_timestamp::Config for Runtime {
 
 impl pallet_aura::Config for Runtime {
     type AuthorityId = AuraId;
-    type DisabledValidators = ();
-    type MaxAuthorities = ConstU32<32>;
+    type DisabledValidators = Session;
+    type MaxAuthorities = AuthoritiesMax;
     type AllowMultipleBlocksPerSlot = ConstBool<false>;
     type SlotDuration = ConstU64<SLOT_MILLIS>;
+}
+
+impl pallet_authorship::Config for Runtime {
+    type FindAuthor = pallet_session::FindAccountFromAuthorIndex<Self, Aura>;
+    // Authors are not paid.
+    type EventHandler = ();
+}
+
+impl crate::authorities::Config for Runtime {
+    type Sessions = Sessions;
+    type AdminOrigin = AdminOrigin;
+    type AuthoritiesMax = AuthoritiesMax;
+    type ReportableSessions = ReportableSessions;
+}
+
+impl pallet_session::Config for Runtime {
+    type RuntimeEvent = RuntimeEvent;
+    type ValidatorId = AccountId;
+    // Anybody may set keys, against a deposit; governance names whose keys count.
+    type ValidatorIdOf = ConvertInto;
+    // `Authorities` ends them.
+    type ShouldEndSession = NeverEnds;
+    type NextSessionRotation = Sessions;
+    type SessionManager = NoteHistoricalRoot<Self, Authorities>;
+    type SessionHandler = <SessionKeys as OpaqueKeys>::KeyTypeIdProviders;
+    type Keys = SessionKeys;
+    type DisablingStrategy = UpToLimitDisablingStrategy;
+    type WeightInfo = pallet_session::weights::SubstrateWeight<Runtime>;
+    type Currency = Balances;
+    type KeyDeposit = ConstU128<UNIT>;
+}
+
+impl historical::Config for Runtime {
+    type RuntimeEvent = RuntimeEvent;
+    type FullIdentification = ();
+    type FullIdentificationOf = AccountOnly;
+}
+
+impl pallet_offences::Config for Runtime {
+    type RuntimeEvent = RuntimeEvent;
+    type IdentificationTuple = historical::IdentificationTuple<Self>;
+    type OnOffenceHandler = Authorities;
 }
 
 impl pallet_grandpa::Config for Runtime {
     type RuntimeEvent = RuntimeEvent;
     type WeightInfo = ();
-    type MaxAuthorities = ConstU32<32>;
+    type MaxAuthorities = AuthoritiesMax;
     type MaxNominators = ConstU32<0>;
-    type MaxSetIdSessionEntries = ConstU64<0>;
-    type KeyOwnerProof = sp_core::Void;
-    type EquivocationReportSystem = ();
+    type MaxSetIdSessionEntries = ConstU64<{ REPORTABLE_SESSIONS as u64 }>;
+    type KeyOwnerProof = sp_session::MembershipProof;
+    type EquivocationReportSystem = pallet_grandpa::EquivocationReportSystem<
+        Self,
+        Offences,
+        Historical,
+        ConstU64<{ REPORTABLE_SESSIONS as u64 * SESSION_BLOCKS as u64 }>,
+    >;
+}
+
+impl<LocalCall> CreateTransactionBase<LocalCall> for Runtime
+where
+    RuntimeCall: From<LocalCall>,
+{
+    type Extrinsic = UncheckedExtrinsic;
+    type RuntimeCall = RuntimeCall;
+}
+
+impl<LocalCall> CreateBare<LocalCall> for Runtime
+where
+    RuntimeCall: From<LocalCall>,
+{
+    fn create_bare(call: RuntimeCall) -> UncheckedExtrinsic {
+        UncheckedExtrinsic::new_bare(call)
+    }
 }
 
 impl pallet_balances::Config for Runtime {
@@ -135,12 +226,6 @@ impl pallet_transaction_payment::Config for Runtime {
     type WeightInfo = pallet_transaction_payment::weights::SubstrateWeight<Runtime>;
 }
 
-impl pallet_sudo::Config for Runtime {
-    type RuntimeEvent = RuntimeEvent;
-    type RuntimeCall = RuntimeCall;
-    type WeightInfo = pallet_sudo::weights::SubstrateWeight<Runtime>;
-}
-
 impl pallet_utility::Config for Runtime {
     type RuntimeEvent = RuntimeEvent;
     type RuntimeCall = RuntimeCall;
@@ -153,7 +238,10 @@ impl pallet_gauntlet::Config for Runtime {
     type RuntimeHoldReason = RuntimeHoldReason;
     // Anybody may start a run and then owns it.
     type CreateOrigin = EnsureSigned<AccountId>;
-    type AdminOrigin = EnsureRoot<AccountId>;
+    type AdminOrigin = AdminOrigin;
+    type HotKeyProof = sp_runtime::MultiSignature;
+    #[cfg(feature = "runtime-benchmarks")]
+    type BenchmarkHelper = pallet_gauntlet::KeystoreHelper;
     type Emission = HalvingMint<Balances, EmissionSchedule>;
     type PalletId = GauntletPalletId;
     // Every block looks at each run.

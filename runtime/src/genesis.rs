@@ -2,35 +2,59 @@
 
 use alloc::{vec, vec::Vec};
 
-use frame_support::build_struct_json_patch;
+use frame_support::{build_struct_json_patch, BoundedVec};
 use serde_json::Value;
 use sp_consensus_aura::sr25519::AuthorityId as AuraId;
 use sp_consensus_grandpa::AuthorityId as GrandpaId;
+use sp_core::crypto::Ss58Codec;
 use sp_genesis_builder::{PresetId, DEV_RUNTIME_PRESET, LOCAL_TESTNET_RUNTIME_PRESET};
 use sp_keyring::{Ed25519Keyring, Sr25519Keyring};
 
 use crate::{
-    AuraConfig, Balance, BalancesConfig, GrandpaConfig, RuntimeGenesisConfig, SudoConfig, UNIT,
+    AccountId, AuthoritiesConfig, Balance, BalancesConfig, CouncilConfig, RuntimeGenesisConfig,
+    SessionConfig, SessionKeys, UNIT,
 };
 
 /// The money that each well-known account starts with, in planck.
 const ENDOWMENT: Balance = 1_000_000 * UNIT;
 
-/// A chain whose blocks the named accounts author and finalise, with Alice as its administrator.
+/// A chain whose blocks the named accounts author and finalise, with Alice as its council's only member.
 ///
 /// Every account of the test keyring (Alice, Bob, …, their stashes, One and Two) gets [`ENDOWMENT`]. The keys are
 /// public knowledge: such a chain is for development only.
 fn with_authorities(authorities: &[(Sr25519Keyring, Ed25519Keyring)]) -> Value {
-    let aura = authorities.iter().map(|(author, _)| AuraId::from(author.public()));
-    let grandpa = authorities.iter().map(|(_, voter)| (GrandpaId::from(voter.public()), 1));
+    let accounts = authorities.iter().map(|(author, _)| author.to_account_id());
+    let keys = authorities.iter().map(|(author, voter)| {
+        let account = author.to_account_id();
+        let aura = AuraId::from(author.public());
+        let grandpa = GrandpaId::from(voter.public());
+        (account.clone(), account, SessionKeys { aura, grandpa })
+    });
     let endowed = Sr25519Keyring::iter().map(|account| (account.to_account_id(), ENDOWMENT));
 
     build_struct_json_patch!(RuntimeGenesisConfig {
-        aura: AuraConfig { authorities: aura.collect::<Vec<_>>() },
-        grandpa: GrandpaConfig { authorities: grandpa.collect::<Vec<_>>() },
+        authorities: AuthoritiesConfig {
+            authorities: BoundedVec::truncate_from(accounts.collect())
+        },
+        session: SessionConfig { keys: keys.collect::<Vec<_>>() },
         balances: BalancesConfig { balances: endowed.collect::<Vec<_>>() },
-        sudo: SudoConfig { key: Some(Sr25519Keyring::Alice.to_account_id()) },
+        council: CouncilConfig { members: vec![Sr25519Keyring::Alice.to_account_id()] },
     })
+}
+
+/// The test keyring's account that a genesis names, if it names one: everybody knows the secrets of those.
+///
+/// `genesis` is JSON as `docs/genesis.example.json` shows it, with accounts and keys in text form or hexadecimal.
+pub fn well_known(genesis: &Value) -> Option<AccountId> {
+    let text = genesis.to_string();
+    let named = |public: [u8; 32]| {
+        let account = AccountId::new(public);
+        let hexadecimal = sp_core::hexdisplay::HexDisplay::from(&public).to_string();
+        let found = text.contains(&account.to_ss58check()) || text.contains(&hexadecimal);
+        found.then_some(account)
+    };
+    let voters = Ed25519Keyring::iter().map(|voter| voter.public().0);
+    Sr25519Keyring::iter().map(|account| account.public().0).chain(voters).find_map(named)
 }
 
 /// The genesis state of that name, as a JSON patch over the default one; `None` if there is none.

@@ -1,7 +1,8 @@
 //! The chain: `pallet-gauntlet` between the pallets that a solo chain needs.
 //!
-//! Nothing of Gauntlet's rules is here, only its place in a chain. [`configs`] configures each pallet, [`apis`] answers a
-//! node's calls, and [`genesis`] makes the two genesis states.
+//! Nothing of Gauntlet's rules is here, only its place in a chain. [`configs`] configures each pallet, [`authorities`] keeps
+//! who makes blocks, [`governance`] says who decides what, [`apis`] answers a node's calls, and [`genesis`] makes the
+//! states that a chain can start from.
 
 #![cfg_attr(not(feature = "std"), no_std)]
 // The runtime macros generate one large recursive type for each pallet tuple.
@@ -15,8 +16,10 @@ extern crate alloc;
 include!(concat!(env!("OUT_DIR"), "/wasm_binary.rs"));
 
 pub mod apis;
+pub mod authorities;
 pub mod configs;
 pub mod genesis;
+pub mod governance;
 
 use alloc::{borrow::Cow, vec::Vec};
 
@@ -67,6 +70,9 @@ pub type UncheckedExtrinsic =
 /// The payload that a signer signs.
 pub type SignedPayload = generic::SignedPayload<RuntimeCall, TxExtension>;
 
+/// What the next upgrade of a running chain changes in its storage, in one block; empty once every chain has it.
+pub type SingleBlockMigrations = ();
+
 /// Executes blocks: hooks, inherents and transactions in order.
 pub type Executive = frame_executive::Executive<
     Runtime,
@@ -100,19 +106,30 @@ impl_opaque_keys! {
     }
 }
 
-/// Which runtime this is. `spec_version` rises with every change of behaviour, `transaction_version` with every change
-/// of how a call or an extension is encoded.
-#[sp_version::runtime_version]
-pub const VERSION: RuntimeVersion = RuntimeVersion {
-    spec_name: Cow::Borrowed("gauntlet"),
-    impl_name: Cow::Borrowed("gauntlet"),
-    authoring_version: 1,
-    spec_version: 2,
-    impl_version: 1,
-    apis: apis::RUNTIME_API_VERSIONS,
-    transaction_version: 2,
-    system_version: 1,
-};
+/// Declares the version under this `spec_version`: the attribute, which writes it into the blob, takes a literal only.
+macro_rules! version {
+    ($spec_version:tt) => {
+        /// Which runtime this is. `spec_version` rises with every change of behaviour, `transaction_version` with every
+        /// change of how a call or an extension is encoded: docs/decisions/0019-the-chain.md.
+        #[sp_version::runtime_version]
+        pub const VERSION: RuntimeVersion = RuntimeVersion {
+            spec_name: Cow::Borrowed("gauntlet"),
+            impl_name: Cow::Borrowed("gauntlet"),
+            authoring_version: 1,
+            spec_version: $spec_version,
+            impl_version: 1,
+            apis: apis::RUNTIME_API_VERSIONS,
+            transaction_version: 3,
+            system_version: 1,
+        };
+    };
+}
+
+#[cfg(not(feature = "next-version"))]
+version!(3);
+// What the crate `next-runtime` upgrades a live chain to.
+#[cfg(feature = "next-version")]
+version!(4);
 
 /// One token, in planck.
 pub const UNIT: Balance = 1_000_000_000_000;
@@ -123,6 +140,7 @@ pub const SLOT_MILLIS: u64 = 2_000;
 /// The prefix of an account's text form; 42 is the one of chains without their own.
 pub const SS58_PREFIX: u8 = 42;
 
+// In the order in which genesis is built and hooks run. Index 6 was sudo's and stays free.
 #[frame_support::runtime]
 mod runtime {
     #[runtime::runtime]
@@ -146,11 +164,12 @@ mod runtime {
     #[runtime::pallet_index(1)]
     pub type Timestamp = pallet_timestamp;
 
+    // Before the session that may change who the authorities are.
     #[runtime::pallet_index(2)]
     pub type Aura = pallet_aura;
 
-    #[runtime::pallet_index(3)]
-    pub type Grandpa = pallet_grandpa;
+    #[runtime::pallet_index(9)]
+    pub type Authorship = pallet_authorship;
 
     #[runtime::pallet_index(4)]
     pub type Balances = pallet_balances;
@@ -158,11 +177,45 @@ mod runtime {
     #[runtime::pallet_index(5)]
     pub type TransactionPayment = pallet_transaction_payment;
 
-    #[runtime::pallet_index(6)]
-    pub type Sudo = pallet_sudo;
+    // Before the session, whose genesis asks it.
+    #[runtime::pallet_index(10)]
+    pub type Authorities = authorities;
+
+    #[runtime::pallet_index(11)]
+    pub type Session = pallet_session;
+
+    #[runtime::pallet_index(12)]
+    pub type Historical = pallet_session::historical;
+
+    #[runtime::pallet_index(13)]
+    pub type Offences = pallet_offences;
+
+    #[runtime::pallet_index(3)]
+    pub type Grandpa = pallet_grandpa;
+
+    #[runtime::pallet_index(14)]
+    pub type Council = pallet_collective<Instance1>;
+
+    #[runtime::pallet_index(15)]
+    pub type Preimage = pallet_preimage;
+
+    #[runtime::pallet_index(16)]
+    pub type Scheduler = pallet_scheduler;
+
+    #[runtime::pallet_index(17)]
+    pub type Whitelist = pallet_whitelist;
+
+    #[runtime::pallet_index(18)]
+    pub type SafeMode = pallet_safe_mode;
 
     #[runtime::pallet_index(7)]
     pub type Utility = pallet_utility;
+
+    #[runtime::pallet_index(19)]
+    pub type Multisig = pallet_multisig;
+
+    #[runtime::pallet_index(20)]
+    pub type Proxy = pallet_proxy;
 
     #[runtime::pallet_index(8)]
     pub type Gauntlet = pallet_gauntlet;

@@ -3,7 +3,10 @@
 //! Every call names the whole workspace, so that no dependency is compiled with two sets of features; what only tests need of
 //! them is named in the crate `feature-set`. A program is built without the tests' own dependencies.
 
-use std::process::{Command, Stdio};
+use std::{
+    path::PathBuf,
+    process::{Command, Stdio},
+};
 
 use crate::{
     command::{quiet, run},
@@ -35,6 +38,22 @@ pub(crate) fn ready(steps: &mut Steps) -> Result<Setup, Failure> {
 pub(crate) fn programs(setup: &Setup, extra: &[&str]) -> Result<(), Failure> {
     let names = PROGRAMS.iter().flat_map(|name| ["--bin", name]);
     run(setup.cargo().arg("build").args(SELECTION).args(FEATURES).args(names).args(extra))
+}
+
+/// Builds the simulator, and nothing else.
+pub(crate) fn simulator(setup: &Setup) -> Result<(), Failure> {
+    run(setup.cargo().arg("build").args(SELECTION).args(FEATURES).args(["--bin", "simulator"]))
+}
+
+/// Builds the blob that a live chain is upgraded to, and says where it is.
+pub(crate) fn next_runtime(setup: &Setup) -> Result<PathBuf, Failure> {
+    run(setup.cargo().arg("build").args(SELECTION).args(["--package", "next-runtime"]))?;
+    let blob = "wbuild/next-runtime/next_runtime.compact.compressed.wasm";
+    let blob = setup.release_folder().join(blob);
+    if !blob.is_file() {
+        return Err(format!("{} is missing after the build", blob.display()));
+    }
+    Ok(blob)
 }
 
 /// Builds one of the examples.

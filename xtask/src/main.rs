@@ -9,6 +9,8 @@ mod command;
 
 mod wasm_toolchain;
 
+mod wheel;
+
 mod nvrtc;
 
 mod setup;
@@ -20,6 +22,8 @@ mod build;
 mod tidy;
 
 mod kernels;
+
+mod javascript;
 
 mod test;
 
@@ -41,8 +45,10 @@ Usage: cargo xtask COMMAND
   gauntlet ARGUMENTS   Build the program `gauntlet` if need be, and run it.
   test [--timings]     Run every check: format, tidy, lints, build, tests, documentation, a short localnet.
   kernels              Compile the GPU's kernels for every architecture, and check what each takes of one.
+  javascript           Read and write a development chain with polkadot.js and polkadot-api.
   tidy                 Check the rules of the layout alone: layers, circles of files, references.
   study [OPTIONS]      Compare ways to train together on a small model, into docs/study; --quick for a minute of it.
+  simulate [OPTIONS]   Play modelled miners and validators on the real runtime, into docs/study; --quick for a minute of it.
   build [--timings]    Build the programs, and show where they are.
   cargo ARGUMENTS      Call cargo as the other commands do, with the same set-up and built files: test --release -p protocol.
   setup                Make this machine ready to build, and show what is used.
@@ -64,9 +70,11 @@ fn main() -> ExitCode {
         Some("localnet") => localnet(&rest),
         Some("gauntlet") => gauntlet("gauntlet", "what was asked for", &[], &rest),
         Some("study") => study(&rest),
+        Some("simulate") => simulate(&rest),
         Some("test") => no_more(&rest, &["--timings"])
             .and_then(|()| test::run(rest.iter().any(|arg| arg == "--timings"))),
         Some("kernels") => no_more(&rest, &[]).and_then(|()| kernels::run()),
+        Some("javascript") => no_more(&rest, &[]).and_then(|()| javascript::run()),
         Some("tidy") => no_more(&rest, &[]).and_then(|()| tidy::run(&Setup::ensure()?)),
         Some("build") => no_more(&rest, &["--timings"]).and_then(|()| show_build(&rest)),
         Some("cargo") => Setup::ensure().and_then(|setup| build::any(&setup, &rest)),
@@ -123,6 +131,16 @@ fn study(args: &[String]) -> Result<(), Failure> {
     steps.take("build", build::ABOUT, || build::example(&setup, "study"))?;
     steps.take("study", "an hour; a minute with --quick", || {
         become_program(&setup.release_folder().join("examples/study"), &[], args)
+    })
+}
+
+/// Builds what is needed and becomes the simulator.
+fn simulate(args: &[String]) -> Result<(), Failure> {
+    let mut steps = Steps::new(3);
+    let setup = build::ready(&mut steps)?;
+    steps.take("build", build::ABOUT, || build::simulator(&setup))?;
+    steps.take("simulate", "some minutes; less than one with --quick", || {
+        become_program(&setup.program("simulator"), &[], args)
     })
 }
 

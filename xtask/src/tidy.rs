@@ -37,8 +37,9 @@ use crate::{build, command::output, failure::Failure, setup::Setup};
 /// Folders beside the crates whose files are checked for references.
 const FOLDERS: [&str; 2] = ["docs", ".ci"];
 
-/// Crates that nobody tests alone: this program, which is compiled before anything else, and the patches.
-const APART: [&str; 3] = ["xtask", "str0m-openssl", "wasm-opt"];
+/// Crates that nobody tests alone: this program, which is compiled before anything else, the patches, and the blob of the
+/// next runtime.
+const APART: [&str; 4] = ["xtask", "str0m-openssl", "wasm-opt", "next-runtime"];
 
 /// The kinds of target whose files are checked for circles.
 const KINDS: [&str; 3] = ["lib", "bin", "example"];

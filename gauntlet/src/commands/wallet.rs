@@ -1,10 +1,12 @@
-//! `gauntlet wallet`: makes a key, shows its address.
+//! `gauntlet wallet`: makes a key, shows its address, has a hot key consent to work for a cold one.
 
 use std::path::PathBuf;
 
 use anyhow::{bail, Context, Result};
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
+use codec::Encode;
 use node_client::keys::{self, Keypair};
+use protocol::{consent::Role, Hash, RunId};
 
 use crate::{env, exit, limits};
 
@@ -15,6 +17,8 @@ pub enum WalletCommand {
     New(WalletNewArgs),
     /// Show the address of a key.
     Show(KeyArgs),
+    /// Have a hot key consent to work for a cold key: prints the proof that the registration takes.
+    Consent(ConsentArgs),
 }
 
 /// Options of `wallet new`.
@@ -37,14 +41,51 @@ pub struct KeyArgs {
     pub uri: Option<String>,
 }
 
+/// Options of `wallet consent`. The key is the hot one.
+#[derive(Args, Debug)]
+pub struct ConsentArgs {
+    /// The hot key.
+    #[command(flatten)]
+    pub hot: KeyArgs,
+    /// The run's number on its chain.
+    #[arg(long, value_name = "NUMBER")]
+    pub run: RunId,
+    /// What the hot key will work as.
+    #[arg(long, value_enum)]
+    pub role: RoleArg,
+    /// Address of the cold key, which will own bond or stake and the pay.
+    #[arg(long, value_name = "ADDRESS", value_parser = limits::text)]
+    pub cold: String,
+    /// Hash of the chain's block 0, 64 hexadecimal digits.
+    #[arg(long, value_name = "HASH", value_parser = genesis_hash)]
+    pub genesis: Hash,
+}
+
+/// What a key works as.
+#[derive(ValueEnum, Clone, Copy, Debug)]
+pub enum RoleArg {
+    /// It trains.
+    Miner,
+    /// It measures.
+    Validator,
+}
+
+fn genesis_hash(text: &str) -> Result<Hash, String> {
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    let mut hash = [0; 32];
+    hex::decode_to_slice(digits, &mut hash).map_err(|error| error.to_string())?;
+    Ok(hash)
+}
+
 /// Runs a command on keys.
 ///
 /// # Errors
-/// As [`new`] and [`show`].
+/// As [`new`], [`show`] and [`consent`].
 pub fn run(command: WalletCommand) -> Result<u8> {
     match command {
         WalletCommand::New(args) => new(args),
         WalletCommand::Show(args) => show(args),
+        WalletCommand::Consent(args) => consent(args),
     }
 }
 
@@ -77,6 +118,26 @@ pub fn show(args: KeyArgs) -> Result<u8> {
     Ok(exit::SUCCESS)
 }
 
+/// Prints a hot key's consent to work for a cold key.
+///
+/// # Errors
+/// The text or file is not a key, its password is wrong, or the address is none.
+pub fn consent(args: ConsentArgs) -> Result<u8> {
+    let cold = keys::account_from_address(&args.cold)?;
+    let hot = load(&args.hot)?;
+    let role = match args.role {
+        RoleArg::Miner => Role::Miner,
+        RoleArg::Validator => Role::Validator,
+    };
+    let proof = keys::prove_hot_key(&hot, &args.genesis, args.run, role, &cold);
+    let keys::HotKeyProof::Sr25519(signature) = &proof;
+    println!("hot      {}", keys::address(&keys::account(&hot)));
+    println!("cold     {}", keys::address(&cold));
+    println!("sr25519  0x{}", hex::encode(signature));
+    println!("proof    0x{}", hex::encode(proof.encode()));
+    Ok(exit::SUCCESS)
+}
+
 /// Opens the key that the command line names, to sign for the chain at `url`.
 ///
 /// # Errors
@@ -85,6 +146,11 @@ pub fn open(args: &KeyArgs, url: &str) -> Result<Keypair> {
     if let Some(uri) = &args.uri {
         warn_of_public_key(uri, [url]);
     }
+    load(args)
+}
+
+/// Reads the key that the command line names.
+fn load(args: &KeyArgs) -> Result<Keypair> {
     match (&args.file, &args.uri) {
         (Some(file), _) => Ok(keys::load_key_file(file, &password()?)?),
         (None, Some(uri)) => Ok(keys::keypair_from_uri(uri)?),

@@ -2,6 +2,9 @@
 
 use std::process::Command;
 
+use node_client::keys::{self, HotKeyProof};
+use protocol::consent::Role;
+
 use crate::localnet::{gauntlet, Localnet};
 
 #[test]
@@ -126,6 +129,31 @@ fn a_wallet_is_made_once_and_shown() {
     let (shown, text) = run(&["wallet", "show", "--key-file", path]);
     assert!(shown && text.contains(&address), "{text}");
     assert!(!run(&["wallet", "new", "--file", path]).0, "it must not be overwritten");
+}
+
+#[test]
+fn a_hot_key_consents_to_work_for_a_cold_key() {
+    let account = |uri| keys::account(&keys::keypair_from_uri(uri).unwrap());
+    let (hot, cold) = (account("//Alice//hot"), account("//Alice"));
+    let genesis = format!("0x{}", "07".repeat(32));
+    let address = keys::address(&cold);
+    let arguments = ["wallet", "consent", "--key-uri=//Alice//hot", "--run=3", "--role=miner"];
+    let output = Command::new(gauntlet())
+        .args(arguments)
+        .args(["--genesis", &genesis, "--cold", &address])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text}");
+    let line = text.lines().find_map(|line| line.strip_prefix("sr25519  0x")).unwrap();
+    let mut signature = [0; 64];
+    hex::decode_to_slice(line, &mut signature).unwrap();
+    let proof = HotKeyProof::Sr25519(signature);
+    assert!(keys::is_consent_of(&hot, &proof, &[7; 32], 3, Role::Miner, &cold));
+    assert!(!keys::is_consent_of(&hot, &proof, &[7; 32], 4, Role::Miner, &cold));
+    let wrong = ["--genesis=0x07", "--cold", &address];
+    let refusal = [arguments.as_slice(), wrong.as_slice()].concat();
+    refused(&refusal, "--genesis");
 }
 
 #[test]

@@ -3,7 +3,8 @@
 
 use codec::{Decode, Encode};
 use protocol::{
-    emission::Pots, fixed::Q32, AccountBytes, Hash, Planck, RunId, Uid, ValidatorIndex, Window,
+    emission::Pots, entry::Seat, fixed::Q32, AccountBytes, Hash, Planck, RunId, Uid,
+    ValidatorIndex, Window,
 };
 
 /// Why a window is void, in the pallet's order.
@@ -41,10 +42,13 @@ pub enum GauntletEvent {
         uid: Uid,
         hot: AccountBytes,
         cold: AccountBytes,
+        price: Planck,
     },
     MinerLeft {
         run: RunId,
         uid: Uid,
+        registered_window: Window,
+        due: Option<Window>,
     },
     ValidatorRegistered {
         run: RunId,
@@ -159,19 +163,65 @@ pub enum GauntletEvent {
         run: RunId,
         window: Window,
     },
-    #[codec(index = 25)]
+    MinerLeaving {
+        run: RunId,
+        uid: Uid,
+        last_window: Window,
+    },
+    MinerDisplaced {
+        run: RunId,
+        uid: Uid,
+        value: Q32,
+    },
+    MinerEvicted {
+        run: RunId,
+        uid: Uid,
+    },
+    BondReturned {
+        run: RunId,
+        uid: Uid,
+        cold: AccountBytes,
+        amount: Planck,
+    },
+    HotKeyRotating {
+        run: RunId,
+        seat: Seat,
+        hot: AccountBytes,
+        window: Window,
+    },
+    HotKeyRotated {
+        run: RunId,
+        seat: Seat,
+        hot: AccountBytes,
+    },
+    ColdOffered {
+        run: RunId,
+        seat: Seat,
+        to: AccountBytes,
+        window: Window,
+    },
+    ColdOfferCancelled {
+        run: RunId,
+        seat: Seat,
+    },
+    ColdHandedOver {
+        run: RunId,
+        seat: Seat,
+        cold: AccountBytes,
+    },
+    #[codec(index = 40)]
     RunWeightSet {
         run: RunId,
         weight: u16,
     },
-    #[codec(index = 26)]
+    #[codec(index = 41)]
     RunFunded {
         run: RunId,
         sponsor: AccountBytes,
         amount: Planck,
         per_window: Planck,
     },
-    #[codec(index = 27)]
+    #[codec(index = 42)]
     RunSwept {
         run: RunId,
         refunded: Planck,

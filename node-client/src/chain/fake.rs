@@ -36,6 +36,7 @@ use crate::keys;
 
 mod emission;
 mod refusal;
+mod registry;
 mod run;
 mod state;
 
@@ -307,6 +308,15 @@ impl Chain for FakeChain {
 
     async fn miners(&self, run: RunId, at: Option<Hash>) -> Result<Vec<MinerInfo>, ChainError> {
         self.in_run(run, at, |run| values(&run.miners))
+    }
+
+    async fn entry_price(
+        &self,
+        run: RunId,
+        at: Option<Hash>,
+    ) -> Result<Option<Planck>, ChainError> {
+        let number = self.state(at)?.number;
+        self.in_run(run, at, |run| Some(run.entry_price(number)))
     }
 
     async fn validators(

@@ -8,7 +8,10 @@ use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use codec::{Decode, DecodeAll};
 use futures::StreamExt;
-use protocol::{AccountBytes, BlockNumber, Hash, Planck, RunId, Window};
+use protocol::{
+    entry::{entry_price, EntryPrice},
+    AccountBytes, BlockNumber, Hash, Planck, RunId, Window,
+};
 use subxt::{
     backend::LegacyBackend,
     client::{ClientAtBlock, OnlineClientAtBlockImpl},
@@ -343,6 +346,23 @@ impl Chain for SubxtChain {
     async fn miners(&self, run: RunId, at: Option<Hash>) -> Result<Vec<MinerInfo>, ChainError> {
         let rows = rows!(self, at, "a miner", miners, u16, stored::Miner, (run))?;
         Ok(rows.into_iter().map(|(uid, miner)| miner.into_info(uid)).collect())
+    }
+
+    async fn entry_price(
+        &self,
+        run: RunId,
+        at: Option<Hash>,
+    ) -> Result<Option<Planck>, ChainError> {
+        let Some(info) = self.run(run, at).await? else {
+            return Ok(None);
+        };
+        let last = value!(self, at, "a price", entry_prices, EntryPrice, (run))?;
+        let block =
+            self.read(move |connection| async move {
+                block_number(connection.at(at).await?.block_number())
+            })
+            .await?;
+        Ok(Some(entry_price(last, block, &info.settings.entry)))
     }
 
     async fn validators(

@@ -5,11 +5,14 @@ pub use protocol::emission::{Claim, Ledger, Sponsorship};
 use protocol::{
     commitment::{ChunkProof, Opening},
     consensus::{Evaluation, Standing},
+    entry::Seat,
     fixed::Q32,
     layout::Layout,
     settings::Settings,
     AccountBytes, BlockNumber, Hash, Planck, RunId, Uid, ValidatorIndex, Window,
 };
+
+use crate::keys::HotKeyProof;
 
 /// Names a block by height and hash.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -44,6 +47,10 @@ pub struct MinerInfo {
     pub bond: Planck,
     /// First window in which it takes part.
     pub registered_window: Window,
+    /// Last window in which it committed to an update.
+    pub committed_window: Option<Window>,
+    /// Last window in which it takes part, if it asked to leave.
+    pub last_window: Option<Window>,
     /// Its score over time.
     pub standing: Standing,
     /// The standing as one number, F.
@@ -184,17 +191,17 @@ pub enum Call {
     /// Creates a run; signed by its owner.
     CreateRun { settings: Box<Settings>, layout: Layout },
     /// Registers a miner; signed by the cold key.
-    RegisterMiner { run: RunId, hot: AccountBytes },
-    /// Frees a miner's slot; signed by the cold key.
-    DeregisterMiner { run: RunId, uid: Uid },
+    RegisterMiner { run: RunId, hot: AccountBytes, proof: HotKeyProof, max_price: Planck },
+    /// Asks to leave after the open window; signed by the cold key.
+    LeaveMiner { run: RunId, uid: Uid },
     /// Registers a validator; signed by the cold key.
-    RegisterValidator { run: RunId, hot: AccountBytes, stake: Planck },
+    RegisterValidator { run: RunId, hot: AccountBytes, proof: HotKeyProof, stake: Planck },
     /// Adds to a stake; signed by the cold key.
     AddStake { run: RunId, index: ValidatorIndex, amount: Planck },
     /// Frees a validator's slot; signed by the cold key.
     DeregisterValidator { run: RunId, index: ValidatorIndex },
     /// Says how to reach the signer.
-    Announce { run: RunId, peer_id: Vec<u8>, addresses: Vec<Vec<u8>> },
+    Announce { run: RunId, peer_id: Vec<u8>, addresses: Vec<Vec<u8>>, proof: [u8; 64] },
     /// Commits to an update.
     CommitUpdate { run: RunId, window: Window, hash: Hash },
     /// Opens the commitment to an update.
@@ -211,6 +218,18 @@ pub enum Call {
     SetParams { run: RunId, settings: Box<Settings> },
     /// Puts money into a run, of which a window releases `per_window` at most; signed by the sponsor.
     FundRun { run: RunId, amount: Planck, per_window: Planck },
+    /// Removes a miner that does nothing.
+    Evict { run: RunId, uid: Uid },
+    /// Returns the bond of a miner that is gone to its cold key.
+    WithdrawBond { run: RunId, uid: Uid, registered_window: Window },
+    /// Has another hot key sign from the next window on; signed by the cold key.
+    RotateHotKey { run: RunId, seat: Seat, hot: AccountBytes, proof: HotKeyProof },
+    /// Offers a seat to another cold key; signed by the cold key.
+    OfferCold { run: RunId, seat: Seat, to: AccountBytes },
+    /// Takes over a seat that is offered to the signer.
+    AcceptCold { run: RunId, seat: Seat },
+    /// Takes back the offer of a seat; signed by the cold key.
+    CancelCold { run: RunId, seat: Seat },
     /// Transfers money (pallet Balances).
     Transfer { to: AccountBytes, amount: Planck },
 }
@@ -221,7 +240,7 @@ impl Call {
         match self {
             Self::CreateRun { .. } => "create_run",
             Self::RegisterMiner { .. } => "register_miner",
-            Self::DeregisterMiner { .. } => "deregister_miner",
+            Self::LeaveMiner { .. } => "leave_miner",
             Self::RegisterValidator { .. } => "register_validator",
             Self::AddStake { .. } => "add_stake",
             Self::DeregisterValidator { .. } => "deregister_validator",
@@ -234,6 +253,12 @@ impl Call {
             Self::Claim { .. } => "claim",
             Self::SetParams { .. } => "set_params",
             Self::FundRun { .. } => "fund_run",
+            Self::Evict { .. } => "evict",
+            Self::WithdrawBond { .. } => "withdraw_bond",
+            Self::RotateHotKey { .. } => "rotate_hot_key",
+            Self::OfferCold { .. } => "offer_cold",
+            Self::AcceptCold { .. } => "accept_cold",
+            Self::CancelCold { .. } => "cancel_cold",
             Self::Transfer { .. } => "transfer_allow_death",
         }
     }
@@ -242,12 +267,16 @@ impl Call {
     pub fn arguments(&self) -> Vec<u8> {
         match self {
             Self::CreateRun { settings, layout } => (settings, &layout.0).encode(),
-            Self::RegisterMiner { run, hot } => (run, hot).encode(),
-            Self::DeregisterMiner { run, uid } => (run, uid).encode(),
-            Self::RegisterValidator { run, hot, stake } => (run, hot, stake).encode(),
+            Self::RegisterMiner { run, hot, proof, max_price } => {
+                (run, hot, proof, max_price).encode()
+            }
+            Self::LeaveMiner { run, uid } | Self::Evict { run, uid } => (run, uid).encode(),
+            Self::RegisterValidator { run, hot, proof, stake } => (run, hot, proof, stake).encode(),
             Self::AddStake { run, index, amount } => (run, index, amount).encode(),
             Self::DeregisterValidator { run, index } => (run, index).encode(),
-            Self::Announce { run, peer_id, addresses } => (run, peer_id, addresses).encode(),
+            Self::Announce { run, peer_id, addresses, proof } => {
+                (run, peer_id, addresses, proof).encode()
+            }
             Self::CommitUpdate { run, window, hash } | Self::CommitScores { run, window, hash } => {
                 (run, window, hash).encode()
             }
@@ -263,6 +292,12 @@ impl Call {
             Self::Claim { run, account } => (run, account).encode(),
             Self::SetParams { run, settings } => (run, settings).encode(),
             Self::FundRun { run, amount, per_window } => (run, amount, per_window).encode(),
+            Self::WithdrawBond { run, uid, registered_window } => {
+                (run, uid, registered_window).encode()
+            }
+            Self::RotateHotKey { run, seat, hot, proof } => (run, seat, hot, proof).encode(),
+            Self::OfferCold { run, seat, to } => (run, seat, to).encode(),
+            Self::AcceptCold { run, seat } | Self::CancelCold { run, seat } => (run, seat).encode(),
             // The address is `MultiAddress::Id`, the amount compact.
             Self::Transfer { to, amount } => (0u8, to, Compact(*amount)).encode(),
         }

@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
+    keys::sign_as_peer,
     store::{Content, Store, StoreError},
 };
 
@@ -36,6 +37,7 @@ pub struct Client {
     commands: mpsc::Sender<Command>,
     shutdown: CancellationToken,
     local_peer: PeerId,
+    key: Keypair,
     limits: FetchLimits,
     fetches: Arc<Semaphore>,
     store: Arc<Store>,
@@ -57,7 +59,7 @@ pub async fn start(
     clock: Arc<dyn Clock>,
 ) -> Result<Client, StartError> {
     let local_peer = key.public().to_peer_id();
-    let swarm = behaviour::swarm(&config, key)?;
+    let swarm = behaviour::swarm(&config, key.clone())?;
     let (sender, receiver) = mpsc::channel(config.commands_max.max(1));
     let shutdown = CancellationToken::new();
     let counters = Arc::new(CounterCells::default());
@@ -65,6 +67,7 @@ pub async fn start(
         commands: sender,
         shutdown: shutdown.clone(),
         local_peer,
+        key,
         limits: FetchLimits {
             range_len: config.range_len.clamp(1, RANGE_LEN_MAX),
             peers_max: config.fetch_peers_max,
@@ -184,6 +187,10 @@ fn take_own(store: &Store, id: &Hash, pieces: &dyn Pieces) -> Result<(), StoreEr
 impl Network for Client {
     fn local_peer(&self) -> PeerId {
         self.local_peer
+    }
+
+    fn sign(&self, message: &Hash) -> Option<[u8; 64]> {
+        sign_as_peer(&self.key, message)
     }
 
     async fn listen_addresses(&self) -> Result<Vec<Multiaddr>, NetworkError> {

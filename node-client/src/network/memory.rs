@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
+    keys::sign_as_peer,
     store::{Content, StoreError},
 };
 
@@ -205,6 +206,10 @@ impl Network for MemoryNetwork {
         self.local_peer
     }
 
+    fn sign(&self, message: &Hash) -> Option<[u8; 64]> {
+        sign_as_peer(&key(self.seed)?, message)
+    }
+
     async fn listen_addresses(&self) -> Result<Vec<Multiaddr>, NetworkError> {
         Ok(vec![Multiaddr::empty().with(Protocol::Memory(self.seed))])
     }
@@ -302,13 +307,13 @@ impl RangeSource for MemoryNetwork {
     }
 }
 
-/// The peer id of an ed25519 key whose secret is the seed.
-fn peer_id(seed: u64) -> PeerId {
+/// The ed25519 key whose secret is the seed; any 32 bytes are one.
+fn key(seed: u64) -> Option<Keypair> {
     let mut secret = [0; 32];
     secret[..8].copy_from_slice(&seed.to_le_bytes());
-    match Keypair::ed25519_from_bytes(secret) {
-        Ok(key) => key.public().to_peer_id(),
-        // Any 32 bytes are an ed25519 secret.
-        Err(_) => PeerId::random(),
-    }
+    Keypair::ed25519_from_bytes(secret).ok()
+}
+
+fn peer_id(seed: u64) -> PeerId {
+    key(seed).map_or_else(PeerId::random, |key| key.public().to_peer_id())
 }

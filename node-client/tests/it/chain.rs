@@ -5,8 +5,8 @@ use futures::{FutureExt, StreamExt};
 use node_client::{
     chain::{
         fake::{FakeChain, STATES_MAX},
-        BlockRef, Call, Chain, ChainError, GauntletEvent, Included, Keypair, SubmitError,
-        VoidReason, WindowInfo, WindowStatus,
+        BlockRef, Call, Chain, ChainError, GauntletEvent, HotKeyProof, Included, Keypair,
+        SubmitError, VoidReason, WindowInfo, WindowStatus,
     },
     keys,
 };
@@ -14,7 +14,9 @@ use protocol::{
     accept::bitmap_of,
     commitment::{challenged_chunks, commitment_hash, score_commitment_hash, ChunkProof, Opening},
     consensus::Evaluation,
+    consent::Role,
     emission::Pots,
+    entry::Seat,
     fixed::Q32,
     layout::Layout,
     settings::Settings,
@@ -76,8 +78,8 @@ impl Story {
         // Four calls that wait for one block, in order.
         let (create, first, second, ()) = futures::join!(
             story.chain.submit(&alice, call),
-            story.chain.submit(&bob, register("Bob")),
-            story.chain.submit(&charlie, register("Charlie")),
+            story.chain.submit(&bob, register(&genesis, "Bob")),
+            story.chain.submit(&charlie, register(&genesis, "Charlie")),
             async { story.chain.advance(1) },
         );
         assert_eq!(create.unwrap().block, first.unwrap().block);
@@ -88,9 +90,8 @@ impl Story {
         let fund = Call::FundRun { run: RUN, amount, per_window };
         story.chain.execute(&alice, fund).unwrap();
         for (name, stake) in [("Dave", 300 * UNIT), ("Eve", 200 * UNIT)] {
-            let hot = account(&format!("{name}//hot"));
-            let run = RUN;
-            let call = Call::RegisterValidator { run, hot, stake };
+            let (hot, proof) = consent(&genesis, name, Role::Validator);
+            let call = Call::RegisterValidator { run: RUN, hot, proof, stake };
             story.chain.execute(&key(name), call).unwrap();
         }
         story
@@ -149,9 +150,16 @@ impl Story {
     }
 }
 
-fn register(name: &str) -> Call {
-    let hot = account(&format!("{name}//hot"));
-    Call::RegisterMiner { run: RUN, hot }
+/// The hot key of `name`, and its consent to work for the cold key of that name.
+fn consent(genesis: &Hash, name: &str, role: Role) -> (AccountBytes, HotKeyProof) {
+    let hot = key(&format!("{name}//hot"));
+    let proof = keys::prove_hot_key(&hot, genesis, RUN, role, &account(name));
+    (keys::account(&hot), proof)
+}
+
+fn register(genesis: &Hash, name: &str) -> Call {
+    let (hot, proof) = consent(genesis, name, Role::Miner);
+    Call::RegisterMiner { run: RUN, hot, proof, max_price: Planck::MAX }
 }
 
 fn name_of(outcome: Result<Included, SubmitError>) -> String {
@@ -376,17 +384,18 @@ fn every_call_is_in_the_metadata_with_these_arguments() {
     let id = [0; 32];
     let settings = Box::new(settings());
     let (run, window, hash, hot, account) = (RUN, 0, id, id, id);
+    let (seat, proof) = (Seat::Miner(0), HotKeyProof::Sr25519([0; 64]));
     let opening =
         Opening { payload_root: id, chunk_count: 1, byte_len: 1, base_state_root: id, salt: id };
     #[rustfmt::skip]
     let calls: Vec<(Call, &[&str])> = vec![
         (Call::CreateRun { settings: settings.clone(), layout: layout() }, &["settings", "layout"]),
-        (Call::RegisterMiner { run, hot }, &["run", "hot"]),
-        (Call::DeregisterMiner { run, uid: 0 }, &["run", "uid"]),
-        (Call::RegisterValidator { run, hot, stake: 0 }, &["run", "hot", "stake"]),
+        (Call::RegisterMiner { run, hot, proof, max_price: 0 }, &["run", "hot", "proof", "max_price"]),
+        (Call::LeaveMiner { run, uid: 0 }, &["run", "uid"]),
+        (Call::RegisterValidator { run, hot, proof, stake: 0 }, &["run", "hot", "proof", "stake"]),
         (Call::AddStake { run, index: 0, amount: 0 }, &["run", "index", "amount"]),
         (Call::DeregisterValidator { run, index: 0 }, &["run", "index"]),
-        (Call::Announce { run, peer_id: vec![], addresses: vec![] }, &["run", "peer_id", "addresses"]),
+        (Call::Announce { run, peer_id: vec![], addresses: vec![], proof: [0; 64] }, &["run", "peer_id", "addresses", "proof"]),
         (Call::CommitUpdate { run, window, hash }, &["run", "window", "hash"]),
         (Call::RevealUpdate { run, window, opening, chunks: vec![] }, &["run", "window", "opening", "chunks"]),
         (Call::Attest { run, window, bitmap: vec![], state_root: id }, &["run", "window", "bitmap", "state_root"]),
@@ -395,6 +404,12 @@ fn every_call_is_in_the_metadata_with_these_arguments() {
         (Call::Claim { run, account }, &["run", "account"]),
         (Call::SetParams { run, settings }, &["run", "settings"]),
         (Call::FundRun { run, amount: 1, per_window: 1 }, &["run", "amount", "per_window"]),
+        (Call::Evict { run, uid: 0 }, &["run", "uid"]),
+        (Call::WithdrawBond { run, uid: 0, registered_window: 0 }, &["run", "uid", "registered_window"]),
+        (Call::RotateHotKey { run, seat, hot, proof }, &["run", "seat", "hot", "proof"]),
+        (Call::OfferCold { run, seat, to: id }, &["run", "seat", "to"]),
+        (Call::AcceptCold { run, seat }, &["run", "seat"]),
+        (Call::CancelCold { run, seat }, &["run", "seat"]),
     ];
     let pallet = metadata.pallet_by_name("Gauntlet").unwrap();
     // `set_run_weight` is governance's, `claim_many` somebody's who pays for others, and from 50 on are calls that no client
@@ -422,11 +437,12 @@ fn every_event_decodes_by_the_metadata() {
     let (run, window, uid, index, id) = (1, 2u64, 3, 4, [5; 32]);
     let (hot, cold, hash, seed, state_root, owner, account) = (id, id, id, id, id, id, id);
     let (stake, amount, share) = (6, 7, Q32::ONE);
+    let seat = Seat::Validator(index);
     #[rustfmt::skip]
     let events = [
         GauntletEvent::RunCreated { run, owner },
-        GauntletEvent::MinerRegistered { run, uid, hot, cold },
-        GauntletEvent::MinerLeft { run, uid },
+        GauntletEvent::MinerRegistered { run, uid, hot, cold, price: amount },
+        GauntletEvent::MinerLeft { run, uid, registered_window: window, due: Some(window) },
         GauntletEvent::ValidatorRegistered { run, index, hot, cold, stake },
         GauntletEvent::StakeAdded { run, index, stake },
         GauntletEvent::ValidatorLeft { run, index },
@@ -446,6 +462,15 @@ fn every_event_decodes_by_the_metadata() {
         GauntletEvent::Claimed { run, account, amount },
         GauntletEvent::SettingsScheduled { run, window },
         GauntletEvent::SettingsApplied { run, window },
+        GauntletEvent::MinerLeaving { run, uid, last_window: window },
+        GauntletEvent::MinerDisplaced { run, uid, value: share },
+        GauntletEvent::MinerEvicted { run, uid },
+        GauntletEvent::BondReturned { run, uid, cold, amount },
+        GauntletEvent::HotKeyRotating { run, seat, hot, window },
+        GauntletEvent::HotKeyRotated { run, seat, hot },
+        GauntletEvent::ColdOffered { run, seat, to: cold, window },
+        GauntletEvent::ColdOfferCancelled { run, seat },
+        GauntletEvent::ColdHandedOver { run, seat, cold },
         GauntletEvent::RunWeightSet { run, weight: 3 },
         GauntletEvent::RunFunded { run, sponsor: id, amount, per_window: 8 },
         GauntletEvent::RunSwept { run, refunded: 1, given_back: 2 },
@@ -514,10 +539,20 @@ fn the_fakes_refusals_and_the_storage_of_the_reads_are_in_the_metadata() {
         "BitmapTooLong",
         "AlreadyAttested",
         "NothingClaimable",
+        "Internal",
+        "HotKeyProofInvalid",
+        "PeerProofInvalid",
+        "PriceTooHigh",
+        "CoolingOff",
+        "LeavingAlready",
+        "NotIdle",
+        "NoBond",
+        "BondNotDue",
+        "NotOffered",
+        "OfferNotDue",
         "ClaimTooSmall",
         "FundingTooSmall",
         "TooManySponsors",
-        "Internal",
     ];
     // From 100 on are those of calls that the fake does not know.
     let errors = errors.iter().filter(|error| error.index < 100);

@@ -2,5 +2,7 @@
 
 mod development;
 mod process;
+mod transactions;
 mod two_authorities;
+mod watch;
 mod webrtc;

@@ -50,6 +50,11 @@ impl Node {
         node
     }
 
+    /// Where a client of the RPC connects to.
+    pub(crate) fn url(&self) -> String {
+        format!("ws://127.0.0.1:{}", self.rpc_port)
+    }
+
     /// The address under which another node finds this one.
     pub(crate) fn address(&self) -> String {
         let peer = self.call("system_localPeerId", json!([]));

@@ -131,5 +131,8 @@ fn only_what_was_revealed_can_be_disputed() {
             Gauntlet::dispute_evaluation(origin(account(222)), 0, NAME),
             sp_runtime::TokenError::FundsUnavailable
         );
+        // A jury could not decide before the window's rows go.
+        roll_to_window(6);
+        assert_noop!(dispute(NAME), Error::<Test>::FaultTooOld);
     });
 }

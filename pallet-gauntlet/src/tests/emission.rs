@@ -79,7 +79,7 @@ fn everything_can_be_claimed_and_the_foundation_stays() {
 #[test]
 fn who_left_keeps_its_claims() {
     settled(|| {
-        Gauntlet::do_deregister_miner(miner_cold(0), 0, 0).unwrap();
+        Gauntlet::do_leave_miner(miner_cold(0), 0, 0).unwrap();
         roll_to_window(2);
         assert_ok!(claim(miner_cold(0)));
     });

@@ -3,10 +3,12 @@
 mod disputes;
 mod emission;
 mod exploits;
+mod keys;
 mod proofs;
 mod registration;
 mod settlement;
 mod slashing;
 mod stake;
 mod submission;
+mod view;
 mod window;

@@ -39,6 +39,8 @@ fn report_copy(
 ) -> sp_runtime::DispatchResult {
     let chunks = payloads.map(|payload| shown_chunk(payload, index));
     Gauntlet::report_copy(origin(reporter()), 0, names, index, chunks.into())
+        .map(|_| ())
+        .map_err(|refused| refused.error)
 }
 
 #[test]
@@ -72,6 +74,23 @@ fn a_copied_chunk_costs_the_later_committer_and_pays_the_reporter() {
         assert_eq!(Miners::<Test>::get(0, 1).unwrap().bond, 5 * UNIT);
         assert_eq!(Balances::free_balance(reporter()), ENDOWMENT + REWARD);
         assert!(issuance() <= before + run_balance(0) - REWARD, "the other half is burned");
+    });
+}
+
+/// A validator's hot key, which owns nothing, reports for nothing, and its cold key is paid.
+#[test]
+fn a_participant_reports_free_and_its_cold_key_is_paid() {
+    ExtBuilder::default().participants(2, 1).build_and_execute(|| {
+        let (original, copy) = (payload_from([1, 2, 3]), payload_from([1, 9, 8]));
+        work(0, &[original.clone(), copy.clone()]);
+        let names = [name(0, 0), name(0, 1)];
+        let chunks = [shown_chunk(&original, 0), shown_chunk(&copy, 0)];
+        let done = Gauntlet::report_copy(origin(validator_hot(0)), 0, names, 0, chunks.into());
+        assert_eq!(done.unwrap().pays_fee, Pays::No);
+        let before = total_balance(&validator_cold(0));
+        roll_to_window(2);
+        assert_eq!(total_balance(&validator_cold(0)), before + REWARD);
+        assert_eq!(total_balance(&validator_hot(0)), 0);
     });
 }
 

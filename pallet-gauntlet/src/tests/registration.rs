@@ -2,10 +2,13 @@
 
 use frame_support::{assert_noop, assert_ok};
 use protocol::{
+    consent::{peer_consent, Role},
     settings::{InnerOptimiser, Settings},
     window::Phase,
+    Planck, RunId,
 };
-use sp_runtime::{DispatchError, TokenError};
+use sp_core::{ed25519, Pair};
+use sp_runtime::{DispatchError, DispatchResult, TokenError};
 
 use crate::{mock::*, *};
 
@@ -77,20 +80,38 @@ fn there_are_no_more_runs_than_every_block_can_look_at() {
     });
 }
 
+/// Registers a miner by the call, with its key's consent.
+fn register(cold: AccountId, run: RunId, hot: AccountId, max_price: Planck) -> DispatchResult {
+    let proof = consent(Role::Miner, &cold, &hot);
+    Gauntlet::register_miner(origin(cold), run, hot, proof, max_price)
+        .map(|_| ())
+        .map_err(|error| error.error)
+}
+
 #[test]
-fn miner_gets_the_lowest_slot_and_its_bond_is_held() {
+fn miner_gets_the_lowest_slot_burns_the_price_and_its_bond_is_held() {
     ExtBuilder::default().build_and_execute(|| {
-        assert_ok!(Gauntlet::register_miner(origin(miner_cold(0)), 0, miner_hot(0)));
-        System::assert_last_event(
-            Event::MinerRegistered { run: 0, uid: 0, hot: miner_hot(0), cold: miner_cold(0) }
-                .into(),
+        let issued = Balances::total_issuance();
+        let price = Gauntlet::next_price(0).unwrap();
+        assert_eq!(price, settings().entry.price_min);
+        assert_noop!(
+            register(miner_cold(0), 0, miner_hot(0), price - 1),
+            Error::<Test>::PriceTooHigh
         );
+        assert_ok!(register(miner_cold(0), 0, miner_hot(0), price));
+        let (hot, cold) = (miner_hot(0), miner_cold(0));
+        System::assert_last_event(
+            Event::MinerRegistered { run: 0, uid: 0, hot, cold, price }.into(),
+        );
+        assert_eq!(Balances::total_issuance(), issued - price);
         assert_eq!(Gauntlet::held(HoldReason::MinerBond, &miner_cold(0)), 10 * UNIT);
-        assert_eq!(System::providers(&miner_hot(0)), 1);
+        assert_eq!(Balances::free_balance(miner_cold(0)), ENDOWMENT - 10 * UNIT - price);
         assert_eq!(Miners::<Test>::get(0, 0).unwrap().registered_window, 0);
+        assert_eq!(Gauntlet::next_price(0), Some(price * 126 / 100));
         roll_to(START);
-        assert_eq!(Gauntlet::do_register_miner(miner_cold(1), 0, miner_hot(1)), Ok(1));
+        assert_eq!(register_miner(miner_cold(1), miner_hot(1)), Ok(1));
         assert_eq!(Miners::<Test>::get(0, 1).unwrap().registered_window, 1);
+        assert_eq!(Gauntlet::next_price(1), None);
     });
 }
 
@@ -99,82 +120,161 @@ fn registration_is_refused_without_slot_key_or_money() {
     let mut small = settings();
     small.incentive.uid_max = 1;
     ExtBuilder::default().settings(small).participants(1, 0).build_and_execute(|| {
-        let register = |cold, hot| Gauntlet::register_miner(origin(cold), 0, hot);
-        assert_noop!(register(miner_cold(1), miner_hot(0)), Error::<Test>::HotKeyTaken);
-        assert_noop!(register(miner_cold(1), miner_hot(1)), Error::<Test>::NoFreeSlot);
+        let register = |cold, run, hot| register(cold, run, hot, Planck::MAX);
+        assert_noop!(register(miner_cold(1), 0, miner_hot(0)), Error::<Test>::HotKeyTaken);
+        // Whoever holds the only slot is immune still.
+        assert_noop!(register(miner_cold(1), 0, miner_hot(1)), Error::<Test>::NoFreeSlot);
+        let proof = consent(Role::Miner, &miner_cold(1), &miner_hot(1));
         assert_noop!(
-            Gauntlet::register_miner(origin(owner()), 9, miner_hot(1)),
-            Error::<Test>::RunUnknown
+            Gauntlet::register_miner(RuntimeOrigin::none(), 0, miner_hot(1), proof, Planck::MAX),
+            DispatchError::BadOrigin
         );
         assert_noop!(
-            Gauntlet::register_miner(RuntimeOrigin::none(), 0, miner_hot(1)),
-            DispatchError::BadOrigin
+            Gauntlet::do_register_miner(owner(), 9, miner_hot(1), Planck::MAX),
+            Error::<Test>::RunUnknown
         );
     });
     ExtBuilder::default().build_and_execute(|| {
         assert_noop!(
-            Gauntlet::register_miner(origin(account(222)), 0, miner_hot(1)),
+            register(account(222), 0, miner_hot(1), Planck::MAX),
             TokenError::FundsUnavailable
         );
     });
 }
 
 #[test]
-fn leaving_returns_the_bond_and_frees_key_and_slot() {
-    ExtBuilder::default().participants(2, 0).build_and_execute(|| {
-        assert_ok!(Gauntlet::announce(
-            origin(miner_hot(0)),
-            0,
-            Default::default(),
-            Default::default()
-        ));
+fn leaving_is_a_request_that_takes_effect_when_the_open_window_is_settled() {
+    ExtBuilder::default().participants(2, 1).build_and_execute(|| {
+        let leave = |cold, uid| Gauntlet::leave_miner(origin(cold), 0, uid);
+        roll_to_window(0);
+        assert_ok!(Gauntlet::do_announce(miner_hot(0), 0, Default::default(), Default::default()));
+        assert_noop!(leave(miner_cold(1), 0), Error::<Test>::NotColdKey);
+        assert_noop!(leave(miner_cold(1), 7), Error::<Test>::MinerUnknown);
+        commit(0, 0, 0, GENESIS_ROOT);
+        assert_ok!(leave(miner_cold(0), 0));
+        System::assert_last_event(Event::MinerLeaving { run: 0, uid: 0, last_window: 0 }.into());
+        assert_noop!(leave(miner_cold(0), 0), Error::<Test>::LeavingAlready);
+        // It finishes its work and is paid for it.
+        roll_to_phase(0, Phase::Reveal);
+        assert_ok!(reveal(0, 0, 0, GENESIS_ROOT));
+        roll_to_phase(0, Phase::Attest);
+        attest(0, 0, &[0], GENESIS_ROOT);
+        roll_to_window(1);
         assert_noop!(
-            Gauntlet::deregister_miner(origin(miner_cold(1)), 0, 0),
-            Error::<Test>::NotColdKey
+            Gauntlet::do_commit_update(miner_hot(0), 0, 1, [1; 32]),
+            Error::<Test>::LeavingAlready
         );
-        assert_noop!(
-            Gauntlet::deregister_miner(origin(miner_cold(1)), 0, 7),
-            Error::<Test>::MinerUnknown
-        );
-        assert_ok!(Gauntlet::deregister_miner(origin(miner_cold(0)), 0, 0));
-        System::assert_last_event(Event::MinerLeft { run: 0, uid: 0 }.into());
-        assert_eq!(Gauntlet::held(HoldReason::MinerBond, &miner_cold(0)), 0);
-        assert_eq!(System::providers(&miner_hot(0)), 0);
+        score_window(0, 1, 1);
+        assert!(claimable(&miner_cold(0)) > 0);
+        assert!(Miners::<Test>::contains_key(0, 0));
+
+        roll_to_window(2);
+        assert!(events().contains(&Event::MinerLeft {
+            run: 0,
+            uid: 0,
+            registered_window: 0,
+            due: Some(4)
+        }));
+        assert!(!Miners::<Test>::contains_key(0, 0));
         assert!(!Announcements::<Test>::contains_key(0, miner_hot(0)));
-        assert_eq!(Gauntlet::do_register_miner(miner_cold(3), 0, miner_hot(3)), Ok(0));
+        assert_eq!(System::sufficients(&miner_hot(0)), 0);
+        assert_eq!(register_miner(miner_cold(3), miner_hot(3)), Ok(0));
     });
 }
 
 #[test]
-fn miner_with_a_commitment_of_the_window_cannot_leave() {
+fn a_bond_stays_at_risk_and_then_goes_back_to_the_cold_key() {
     ExtBuilder::default().participants(1, 0).build_and_execute(|| {
-        roll_to(START);
-        commit(0, 0, 0, GENESIS_ROOT);
-        assert_noop!(
-            Gauntlet::deregister_miner(origin(miner_cold(0)), 0, 0),
-            Error::<Test>::WorkOpen
-        );
-        roll_to_window(1);
-        assert_ok!(Gauntlet::deregister_miner(origin(miner_cold(0)), 0, 0));
+        roll_to_window(0);
+        let free = Balances::free_balance(miner_cold(0));
+        let withdraw = || Gauntlet::withdraw_bond(origin(owner()), 0, 0, 0);
+        assert_noop!(withdraw(), Error::<Test>::NoBond);
+        assert_ok!(Gauntlet::do_leave_miner(miner_cold(0), 0, 0));
+        roll_to_window(2);
+        let departure = Gauntlet::departure(0, 0, 0).unwrap();
+        assert_eq!((departure.bond, departure.due), (10 * UNIT, 4));
+        roll_to_window(3);
+        assert_noop!(withdraw(), Error::<Test>::BondNotDue);
+        assert_eq!(Gauntlet::held(HoldReason::MinerBond, &miner_cold(0)), 10 * UNIT);
+        roll_to_window(4);
+        assert_ok!(withdraw());
+        assert_eq!(Gauntlet::held(HoldReason::MinerBond, &miner_cold(0)), 0);
+        assert_eq!(Balances::free_balance(miner_cold(0)), free + 10 * UNIT);
+        assert_noop!(withdraw(), Error::<Test>::NoBond);
+    });
+}
+
+#[test]
+fn who_has_not_begun_leaves_at_once() {
+    ExtBuilder::default().participants(1, 0).build_and_execute(|| {
+        assert_ok!(Gauntlet::do_leave_miner(miner_cold(0), 0, 0));
+        assert!(events().contains(&Event::MinerLeft {
+            run: 0,
+            uid: 0,
+            registered_window: 0,
+            due: None
+        }));
+        roll_to_window(3);
+        assert_eq!(register_miner(miner_cold(0), miner_hot(0)), Ok(0));
+        assert_ok!(Gauntlet::do_leave_miner(miner_cold(0), 0, 0));
+        assert_eq!(Gauntlet::held(HoldReason::MinerBond, &miner_cold(0)), 0);
+    });
+}
+
+#[test]
+fn a_full_list_of_changes_passes_on_to_the_next_window() {
+    ExtBuilder::default().participants(2, 0).build_and_execute(|| {
+        roll_to_window(0);
+        let full = vec![Change::Leave(50); CHANGES_MAX as usize];
+        Changes::<Test>::insert(0, 2, ChangeList::truncate_from(full));
+        assert_ok!(Gauntlet::do_leave_miner(miner_cold(0), 0, 0));
+        assert_eq!(Changes::<Test>::get(0, 3).to_vec(), [Change::Leave(0)]);
+        roll_to_window(2);
+        assert!(Miners::<Test>::contains_key(0, 0));
+        roll_to_window(3);
+        assert!(!Miners::<Test>::contains_key(0, 0));
+        assert_eq!(Changes::<Test>::iter().count(), 0);
+    });
+}
+
+/// A peer, and its consent to be announced as that of `hot`.
+fn peer(number: u8, run: RunId, hot: &AccountId) -> (PeerId, PeerProof) {
+    let key = ed25519::Pair::from_seed(&[number; 32]);
+    let peer_id = [&[0, 36, 8, 1, 18, 32], &key.public().0[..]].concat();
+    let message = peer_consent(&Gauntlet::genesis_hash(), run, &account_bytes(hot));
+    (PeerId::truncate_from(peer_id), key.sign(&message).0)
+}
+
+#[test]
+fn nobody_announces_another_s_peer() {
+    ExtBuilder::default().participants(2, 0).build_and_execute(|| {
+        let (peer_id, proof) = peer(1, 0, &miner_hot(0));
+        let announce = |hot, peer_id: &PeerId, proof| {
+            Gauntlet::announce(origin(hot), 0, peer_id.clone(), Default::default(), proof)
+        };
+        // By who heard the proof, without it, under another form of peer id.
+        let invalid = Error::<Test>::PeerProofInvalid;
+        assert_noop!(announce(miner_hot(1), &peer_id, proof), invalid);
+        assert_noop!(announce(miner_hot(0), &peer_id, [0; 64]), Error::<Test>::PeerProofInvalid);
+        let other = PeerId::truncate_from(vec![1, 2]);
+        assert_noop!(announce(miner_hot(0), &other, proof), Error::<Test>::PeerProofInvalid);
+        assert_ok!(announce(miner_hot(0), &peer_id, proof));
     });
 }
 
 #[test]
 fn only_participants_announce() {
     ExtBuilder::default().participants(1, 1).build_and_execute(|| {
-        let announce = |hot, run| {
-            Gauntlet::announce(
-                origin(hot),
-                run,
-                PeerId::truncate_from(vec![1, 2]),
-                Default::default(),
-            )
+        let announce = |hot: AccountId, run| {
+            let (peer_id, proof) = peer(1, run, &hot);
+            Gauntlet::announce(origin(hot), run, peer_id, Default::default(), proof)
         };
         assert_noop!(announce(miner_cold(0), 0), Error::<Test>::HotKeyUnknown);
         assert_noop!(announce(miner_hot(0), 1), Error::<Test>::RunUnknown);
         assert_ok!(announce(miner_hot(0), 0));
         assert_ok!(announce(validator_hot(0), 0));
-        assert_eq!(Announcements::<Test>::get(0, miner_hot(0)).unwrap().peer_id.to_vec(), [1, 2]);
+        let announced = Announcements::<Test>::get(0, miner_hot(0)).unwrap();
+        assert_eq!(announced.peer_id, peer(1, 0, &miner_hot(0)).0);
     });
 }
 
@@ -232,23 +332,6 @@ fn settings_that_bind_the_past_cannot_change() {
             Gauntlet::set_params(origin(owner()), 0, invalid.into()),
             Error::<Test>::SettingOutOfRange
         );
-    });
-}
-
-#[test]
-fn views_answer_what_storage_holds() {
-    ExtBuilder::default().participants(2, 1).build_and_execute(|| {
-        assert_eq!(Gauntlet::assignment_seed(0), None);
-        play_window(0, 2, 1);
-        let graph = Gauntlet::metagraph(0).unwrap();
-        assert_eq!(graph.window, Some(0));
-        assert_eq!(graph.miners.iter().map(|(uid, _)| *uid).collect::<Vec<_>>(), [0, 1]);
-        assert_eq!(graph.validators.len(), 1);
-        assert_eq!(Gauntlet::settings(0), Some(settings()));
-        assert_eq!(Gauntlet::assignment_seed(0), Some((0, record(0).seed)));
-        assert_eq!(Gauntlet::accepted_set(0, 0), Some(vec![0, 1]));
-        assert_eq!(Gauntlet::window_info(0, 1), None);
-        assert_eq!(Gauntlet::metagraph(1), None);
     });
 }
 

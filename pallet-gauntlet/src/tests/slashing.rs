@@ -39,13 +39,13 @@ fn a_slash_takes_in_proportion_and_half_goes_to_the_reporter() {
 fn a_slash_takes_no_more_than_there_is() {
     ExtBuilder::default().participants(1, 1).build_and_execute(|| {
         let before = issuance();
-        assert_eq!(Gauntlet::slash_miner(0, 0, u128::MAX, None), 10 * UNIT);
-        assert_eq!(Gauntlet::slash_miner(0, 0, u128::MAX, None), 0);
+        assert_eq!(Gauntlet::slash_miner(0, (0, 0), u128::MAX, None), 10 * UNIT);
+        assert_eq!(Gauntlet::slash_miner(0, (0, 0), u128::MAX, None), 0);
         assert_eq!(Gauntlet::slash_pool(0, 0, 0, u128::MAX, None), 1_000 * UNIT);
         assert_eq!(issuance(), before - 1_010 * UNIT, "without reporter all of it is burned");
         assert!(!Validators::<Test>::contains_key(0, 0), "below the least stake the slot is lost");
         assert_eq!(Gauntlet::slash_pool(0, 0, 0, u128::MAX, None), 0);
-        assert_eq!(Gauntlet::slash_miner(0, 7, u128::MAX, None), 0);
+        assert_eq!(Gauntlet::slash_miner(0, (7, 0), u128::MAX, None), 0);
     });
 }
 
@@ -110,13 +110,17 @@ fn a_slash_waits_and_can_be_cancelled() {
 }
 
 #[test]
-fn who_takes_over_a_slot_does_not_pay_for_the_one_before() {
+fn the_bond_of_who_left_answers_and_not_that_of_who_came_into_the_slot() {
     ExtBuilder::default().participants(1, 0).build_and_execute(|| {
         roll_to_window(0);
-        defer(Offender::Miner { uid: 0, registered_window: 0 }, 0, 4 * UNIT);
-        assert_ok!(Gauntlet::deregister_miner(RuntimeOrigin::signed(miner_cold(0)), 0, 0));
-        assert_eq!(Gauntlet::do_register_miner(miner_cold(1), 0, miner_hot(1)), Ok(0));
-        roll_to_window(3);
+        defer(Offender::Miner { uid: 0, registered_window: 0 }, 2, 4 * UNIT);
+        assert_ok!(Gauntlet::leave_miner(RuntimeOrigin::signed(miner_cold(0)), 0, 0));
+        while Miners::<Test>::contains_key(0, 0) {
+            roll_to(System::block_number() + 1);
+        }
+        assert_eq!(register_miner(miner_cold(1), miner_hot(1)), Ok(0));
+        roll_to_window(5);
         assert_eq!(Miners::<Test>::get(0, 0).unwrap().bond, 10 * UNIT);
+        assert_eq!(Departures::<Test>::get(0, (0, 0)).unwrap().bond, 6 * UNIT);
     });
 }

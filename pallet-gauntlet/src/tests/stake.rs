@@ -1,7 +1,7 @@
 //! The money of validators and their nominators: stake, delegation, take, unbonding.
 
 use frame_support::{assert_noop, assert_ok};
-use protocol::pool::Pool;
+use protocol::{consent::Role, pool::Pool};
 use sp_runtime::TokenError;
 
 use crate::{mock::*, *};
@@ -30,7 +30,9 @@ fn shares(number: u8, pool: PoolId) -> u128 {
 fn validator_stakes_at_least_the_least() {
     ExtBuilder::default().build_and_execute(|| {
         let register = |stake| {
-            Gauntlet::register_validator(origin(validator_cold(0)), 0, validator_hot(0), stake)
+            let (cold, hot) = (validator_cold(0), validator_hot(0));
+            let proof = consent(Role::Validator, &cold, &hot);
+            Gauntlet::register_validator(origin(cold), 0, hot, proof, stake)
         };
         assert_noop!(register(UNIT), Error::<Test>::StakeTooLow);
         assert_noop!(register(u128::MAX), TokenError::FundsUnavailable);

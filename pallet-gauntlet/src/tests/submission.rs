@@ -74,7 +74,7 @@ fn commitment_is_refused_outside_of_its_place() {
         let commit = |hot, run, window| Gauntlet::do_commit_update(hot, run, window, [1; 32]);
         assert_noop!(commit(miner_hot(0), 0, 0), Error::<Test>::RunNotStarted);
         roll_to_window(0);
-        Gauntlet::do_register_miner(miner_cold(1), 0, miner_hot(1)).unwrap();
+        register_miner(miner_cold(1), miner_hot(1)).unwrap();
         assert_noop!(commit(miner_hot(0), 1, 0), Error::<Test>::RunUnknown);
         assert_noop!(commit(miner_hot(0), 0, 1), Error::<Test>::WrongWindow);
         assert_noop!(commit(validator_hot(0), 0, 0), Error::<Test>::MinerUnknown);

@@ -136,7 +136,7 @@ fn newcomers_are_on_probation_after_the_waiver() {
     strict.incentive.waiver_windows = 1;
     ExtBuilder::default().settings(strict).participants(1, 1).build_and_execute(|| {
         play_window(0, 1, 1);
-        Gauntlet::do_register_miner(miner_cold(1), 0, miner_hot(1)).unwrap();
+        register_miner(miner_cold(1), miner_hot(1)).unwrap();
         play_window(1, 2, 1);
         assert_eq!(record(1).accepted.to_vec(), [0]);
         play_window(2, 2, 1);

@@ -57,10 +57,10 @@ async fn a_registration_survives_nonces_that_another_program_used() {
     };
     let patience = Duration::from_secs(20);
     let cold = key("Bob");
-    desk.register(&cold, Registration::Miner, &is_there, patience).await.unwrap();
+    desk.register(&cold, Registration::Miner(None), &is_there, patience).await.unwrap();
     assert_eq!(chain.miners(0, None).await.unwrap().len(), 1);
     // Again: it is there, and nothing is signed.
-    desk.register(&cold, Registration::Miner, &is_there, patience).await.unwrap();
+    desk.register(&cold, Registration::Miner(None), &is_there, patience).await.unwrap();
     assert_eq!(chain.miners(0, None).await.unwrap().len(), 1);
     assert!(looks.load(Ordering::SeqCst) >= 2);
     blocks.abort();

@@ -5,6 +5,10 @@ mod draws;
 mod network;
 
 mod adversaries;
+mod authorities;
+mod encodings;
+mod genesis;
+mod governance;
 mod metadata;
 mod random_calls;
 mod twin;

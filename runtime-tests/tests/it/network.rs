@@ -13,6 +13,7 @@ use protocol::{
     aggregate::{outer_step, OuterRule},
     commitment::{challenged_chunks, commitment_hash, score_commitment_hash, Opening},
     consensus::Evaluation,
+    consent::{hot_key_consent, peer_consent, Role},
     layout::{Layout, CHUNK_LEN},
     settings::Settings,
     state_root::state_root,
@@ -25,7 +26,7 @@ use runtime::{
     RuntimeGenesisConfig, RuntimeOrigin, System, UncheckedExtrinsic, SLOT_MILLIS, UNIT,
 };
 use serde_json::Value;
-use sp_core::H256;
+use sp_core::{ed25519, sr25519, Pair, H256};
 use sp_io::hashing::blake2_256;
 use sp_keyring::Sr25519Keyring;
 use sp_runtime::{
@@ -55,7 +56,12 @@ pub(crate) fn owner() -> AccountId {
 
 /// The key that signs for miner `number`; it owns nothing.
 pub(crate) fn miner_hot(number: u8) -> AccountId {
-    AccountId::new(blake2_256(&[b'm', number]))
+    miner_key(number).public().into()
+}
+
+/// The pair of [`miner_hot`].
+pub(crate) fn miner_key(number: u8) -> sr25519::Pair {
+    sr25519::Pair::from_seed(&blake2_256(&[b'm', number]))
 }
 
 /// The key that owns the bond and pay of miner `number`, at most 5.
@@ -65,7 +71,47 @@ pub(crate) fn miner_cold(number: u8) -> AccountId {
 
 /// The key that signs for validator `number`; it owns nothing.
 pub(crate) fn validator_hot(number: u8) -> AccountId {
-    AccountId::new(blake2_256(&[b'v', number]))
+    validator_key(number).public().into()
+}
+
+/// The pair of [`validator_hot`].
+pub(crate) fn validator_key(number: u8) -> sr25519::Pair {
+    sr25519::Pair::from_seed(&blake2_256(&[b'v', number]))
+}
+
+/// The consent of a hot key to work for `cold`.
+pub(crate) fn consent(
+    hot: &sr25519::Pair,
+    run: RunId,
+    role: Role,
+    cold: &AccountId,
+) -> sr25519::Signature {
+    hot.sign(&hot_key_consent(&genesis_hash(), run, role, &account_bytes(cold)))
+}
+
+/// The peer of a number, and its consent to be announced as that of `hot`.
+pub(crate) fn peer(number: u8, run: RunId, hot: &AccountId) -> (Vec<u8>, [u8; 64]) {
+    let key = ed25519::Pair::from_seed(&[number; 32]);
+    let peer_id = [&[0, 36, 8, 1, 18, 32], &key.public().0[..]].concat();
+    let message = peer_consent(&genesis_hash(), run, &account_bytes(hot));
+    (peer_id, key.sign(&message).0)
+}
+
+/// The call with which `cold` registers a miner for whatever that costs.
+pub(crate) fn register_miner(hot: &sr25519::Pair, run: RunId, cold: &AccountId) -> Call<Runtime> {
+    let proof = consent(hot, run, Role::Miner, cold).into();
+    Call::register_miner { run, hot: hot.public().into(), proof, max_price: Planck::MAX }
+}
+
+/// The call with which `cold` registers a validator.
+pub(crate) fn register_validator(
+    hot: &sr25519::Pair,
+    run: RunId,
+    cold: &AccountId,
+    stake: Planck,
+) -> Call<Runtime> {
+    let proof = consent(hot, run, Role::Validator, cold).into();
+    Call::register_validator { run, hot: hot.public().into(), proof, stake }
 }
 
 /// The key that owns the stake and pay of validator `number`, at most 6.
@@ -273,14 +319,14 @@ impl ExtBuilder {
             call(&owner(), create).expect("the run is valid");
             fund_windows();
             for number in 0..self.miners {
-                let hot = miner_hot(number);
-                let register = Call::register_miner { run: RUN, hot };
-                call(&miner_cold(number), register).expect("there is a slot and money");
+                let cold = miner_cold(number);
+                let register = register_miner(&miner_key(number), RUN, &cold);
+                call(&cold, register).expect("there is a slot and money");
             }
             for number in 0..self.validators {
-                let register =
-                    Call::register_validator { run: RUN, hot: validator_hot(number), stake: STAKE };
-                call(&validator_cold(number), register).expect("there is a slot and money");
+                let cold = validator_cold(number);
+                let register = register_validator(&validator_key(number), RUN, &cold, STAKE);
+                call(&cold, register).expect("there is a slot and money");
             }
             scenario();
             roll_to(System::block_number() + 1);
@@ -301,10 +347,19 @@ fn fund_windows() {
     call(&owner(), fund).expect("the owner has the money");
 }
 
-/// The storage of the preset `development`, as a node builds it: its patch over the default.
+/// The storage of the preset `development`, as a node builds it.
 pub(crate) fn genesis_storage() -> sp_runtime::Storage {
-    let patch = runtime::genesis::preset(&"development".into()).expect("the preset exists");
-    let patch = serde_json::from_slice(&patch).expect("a preset is JSON");
+    preset_storage("development")
+}
+
+/// The storage of a preset, as a node builds it.
+pub(crate) fn preset_storage(name: &str) -> sp_runtime::Storage {
+    let patch = runtime::genesis::preset(&name.into()).expect("the preset exists");
+    built_storage(serde_json::from_slice(&patch).expect("a preset is JSON"))
+}
+
+/// The storage of a genesis, as a node builds it: its patch over the default.
+pub(crate) fn built_storage(patch: Value) -> sp_runtime::Storage {
     let mut genesis =
         serde_json::to_value(RuntimeGenesisConfig::default()).expect("a genesis is JSON");
     merge(&mut genesis, patch);

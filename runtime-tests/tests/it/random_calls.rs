@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use pallet_gauntlet::{Call, Ledgers, MinerUids, Runs, ValidatorIndices};
-use protocol::{Hash, Uid};
+use pallet_gauntlet::{Call, Departures, Ledgers, MinerUids, Runs, ValidatorIndices};
+use protocol::{entry::Seat, Hash, RunId, Uid};
 use runtime::{AccountId, Runtime, System, UNIT};
+use sp_core::Pair;
 
 use crate::{draws::Draws, network::*};
 
@@ -33,19 +34,20 @@ fn draw_call(draws: &mut Draws, updates: &[Update]) -> (AccountId, Call<Runtime>
         (0..6).map(|uid| evaluation(uid, draws_gain(draws, uid), draws_gain(draws, uid))).collect();
     match draws.below(40) {
         0 => {
-            let hot = miner_hot(miner);
-            (miner_cold(miner), Call::register_miner { run, hot })
+            let cold = miner_cold(miner);
+            let register = register_miner(&miner_key(miner), run, &cold);
+            (cold, register)
         }
         1 if draws.one_in(2) => {
             let own = MinerUids::<Runtime>::get(RUN, miner_hot(miner));
             let uid = own.filter(|_| !draws.one_in(4)).unwrap_or(uid);
-            (miner_cold(miner), Call::deregister_miner { run, uid })
+            (miner_cold(miner), Call::leave_miner { run, uid })
         }
         2 => {
-            let hot = validator_hot(validator);
+            let (hot, cold) = (validator_key(validator), validator_cold(validator));
             let stake = u128::from(draws.below(3_000)) * UNIT;
-            let register = Call::register_validator { run, hot, stake };
-            (validator_cold(validator), register)
+            let register = register_validator(&hot, run, &cold, stake);
+            (cold, register)
         }
         3 => {
             let (index, amount) = (uid, u128::from(draws.below(100)) * UNIT);
@@ -59,10 +61,14 @@ fn draw_call(draws: &mut Draws, updates: &[Update]) -> (AccountId, Call<Runtime>
             (validator_cold(validator), leave)
         }
         5 => {
+            // Now and then somebody else's.
+            let owner = if draws.one_in(8) { owner() } else { hot.clone() };
+            let (peer_id, proof) = peer(uid as u8, run, &owner);
             let announce = Call::announce {
                 run,
-                peer_id: vec![uid as u8; 38].try_into().expect("a peer id fits"),
+                peer_id: peer_id.try_into().expect("a peer id fits"),
                 addresses: Default::default(),
+                proof,
             };
             (hot, announce)
         }
@@ -75,6 +81,13 @@ fn draw_call(draws: &mut Draws, updates: &[Update]) -> (AccountId, Call<Runtime>
             let settings = Box::new(changed);
             (owner(), Call::set_params { run, settings })
         }
+        7 if draws.one_in(2) => keys_call(draws, run, miner, validator),
+        8 if draws.one_in(3) => {
+            let key = Departures::<Runtime>::iter_key_prefix(RUN).next();
+            let (uid, registered_window) = key.unwrap_or((uid, 0));
+            (owner(), Call::withdraw_bond { run, uid, registered_window })
+        }
+        9 if draws.one_in(4) => (owner(), Call::evict { run, uid }),
         7..=9 => {
             let account = endowed(draws.below(14) as usize);
             (hot, Call::claim { run, account })
@@ -108,6 +121,34 @@ fn draw_call(draws: &mut Draws, updates: &[Update]) -> (AccountId, Call<Runtime>
             let [_, reveal] = score_calls(scored, &hot, evaluations);
             (hot, reveal)
         }
+    }
+}
+
+/// A call that changes a seat's keys, mostly of the one that `miner` or `validator` holds.
+fn keys_call(
+    draws: &mut Draws,
+    run: RunId,
+    miner: u8,
+    validator: u8,
+) -> (AccountId, Call<Runtime>) {
+    let (seat, cold) = if draws.one_in(2) {
+        let uid = MinerUids::<Runtime>::get(RUN, miner_hot(miner)).unwrap_or(miner.into());
+        (Seat::Miner(uid), miner_cold(miner))
+    } else {
+        let index = ValidatorIndices::<Runtime>::get(RUN, validator_hot(validator));
+        (Seat::Validator(index.unwrap_or(validator.into())), validator_cold(validator))
+    };
+    match draws.below(6) {
+        0 | 1 => {
+            // Of a miner to come, so that keys come back into use.
+            let hot = miner_key(draws.below(6) as u8);
+            let proof = consent(&hot, run, seat.role(), &cold).into();
+            let hot = hot.public().into();
+            (cold, Call::rotate_hot_key { run, seat, hot, proof })
+        }
+        2 => (cold.clone(), Call::offer_cold { run, seat, to: cold }),
+        3 | 4 => (cold, Call::accept_cold { run, seat }),
+        _ => (cold, Call::cancel_cold { run, seat }),
     }
 }
 
@@ -161,7 +202,7 @@ fn the_books_balance_whatever_is_called() {
             assert!(*done > 0, "{name} was never done");
             assert!(*refused > 0 || may_always_succeed, "{name} never failed");
         }
-        assert_eq!(results.len(), 13, "{results:?}");
+        assert_eq!(results.len(), 19, "{results:?}");
         let run = Runs::<Runtime>::get(RUN).expect("the run exists");
         assert!(run.next_settlement >= 14, "{}", run.next_settlement);
         assert!(ledger.paid > 0 && ledger.claimable > 0);

@@ -1,16 +1,15 @@
 //! The real runtime and the fake chain of `node-client` as twins: the same random calls, block by
 //! block, and after each block equal outcomes, events and state.
 
-use node_client::chain::Call;
-use pallet_gauntlet::account_bytes;
+use protocol::Planck;
 use runtime::AccountId;
 
 use self::{
     chains::{Chains, Counts, Twins},
-    draw::{opening_calls, Script, MINERS, VALIDATORS},
+    draw::{opening_calls, register_miner, Script, MINERS, VALIDATORS},
     state::Difference,
 };
-use crate::network::{endowed, miner_hot, validator_hot, RUN};
+use crate::network::{endowed, miner_hot, miner_key, validator_hot, RUN};
 
 mod state;
 
@@ -78,7 +77,7 @@ fn the_fake_chain_does_what_the_runtime_does() {
 
     // The walks went where they should.
     assert!(done >= 2_000 && refused >= 2_000, "{done} done, {refused} refused");
-    assert_eq!(counts.calls.len(), 16, "every call was made");
+    assert_eq!(counts.calls.len(), 18, "every call was made");
     for (name, (done, refused)) in &counts.calls {
         assert!(*done > 0, "{name} was never done");
         assert!(*refused > 0, "{name} was never refused");
@@ -99,8 +98,7 @@ fn a_call_that_only_one_of_them_got_is_found() {
             twins.call(Chains::Both, &signer, call);
         }
         assert_equal(twins.end_block());
-        let hot = miner_hot(MINERS - 1);
-        let register = Call::RegisterMiner { run: RUN, hot: account_bytes(&hot) };
+        let register = register_miner(&miner_key(MINERS - 1), RUN, &endowed(1), Planck::MAX);
         twins.call(Chains::RealOnly, &endowed(1), register.clone());
         let found = twins.end_block();
         let whats: Vec<&str> = found.iter().map(|found| found.what.as_str()).collect();

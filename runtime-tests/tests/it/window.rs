@@ -2,7 +2,7 @@
 
 use pallet_gauntlet::{Event, Ledgers, MinerUids, WindowStatus};
 use protocol::{Planck, Uid};
-use runtime::{AccountId, Balances, Runtime, UNIT};
+use runtime::{AccountId, Balances, Gauntlet, Runtime, UNIT};
 
 use crate::network::*;
 
@@ -12,21 +12,18 @@ fn strangers_train_a_model_and_are_paid_for_it() {
         // SCENE 1: three miners bond, two validators stake, before the run's first block.
         for number in 0..3 {
             let before = Balances::free_balance(miner_cold(number));
-            let hot = miner_hot(number);
-            let register = pallet_gauntlet::Call::register_miner { run: RUN, hot };
+            let price = Gauntlet::next_price(RUN).expect("the run exists");
+            let register = register_miner(&miner_key(number), RUN, &miner_cold(number));
             assert_eq!(call(&miner_cold(number), register), Ok(()));
             let bond = settings().incentive.miner_bond;
-            assert_eq!(Balances::free_balance(miner_cold(number)), before - bond);
+            assert_eq!(Balances::free_balance(miner_cold(number)), before - bond - price);
             let uid = MinerUids::<Runtime>::get(RUN, miner_hot(number));
             assert_eq!(uid, Some(Uid::from(number)));
         }
         for number in 0..2 {
-            let register = pallet_gauntlet::Call::register_validator {
-                run: RUN,
-                hot: validator_hot(number),
-                stake: STAKE,
-            };
-            assert_eq!(call(&validator_cold(number), register), Ok(()));
+            let cold = validator_cold(number);
+            let register = register_validator(&validator_key(number), RUN, &cold, STAKE);
+            assert_eq!(call(&cold, register), Ok(()));
         }
 
         // SCENE 2: window 0. Each miner commits to an update of its own, reveals it with the chunks that the chain

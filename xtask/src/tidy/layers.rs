@@ -11,7 +11,7 @@ struct Layer {
 }
 
 /// Every crate of ours, lowest first. A crate that stands nowhere here fails the check.
-const LAYERS: [Layer; 15] = [
+const LAYERS: [Layer; 16] = [
     Layer { name: "feature-set", uses: &[], tests_use: &[] },
     Layer { name: "str0m-openssl", uses: &[], tests_use: &[] },
     Layer { name: "wasm-opt", uses: &[], tests_use: &[] },
@@ -33,6 +33,7 @@ const LAYERS: [Layer; 15] = [
     },
     Layer { name: "pallet-gauntlet", uses: &["protocol"], tests_use: &[] },
     Layer { name: "runtime", uses: &["protocol", "pallet-gauntlet"], tests_use: &[] },
+    Layer { name: "next-runtime", uses: &["runtime"], tests_use: &[] },
     Layer { name: "node", uses: &["protocol", "pallet-gauntlet", "runtime"], tests_use: &[] },
     Layer {
         name: "runtime-tests",
@@ -40,13 +41,14 @@ const LAYERS: [Layer; 15] = [
         // Its twin test holds the client's fake chain against the real runtime.
         tests_use: &["node-client"],
     },
+    Layer { name: "simulator", uses: &["protocol", "pallet-gauntlet", "runtime"], tests_use: &[] },
     Layer { name: "xtask", uses: &[], tests_use: &[] },
 ];
 
 /// The crate that names the features of dependencies: tests may use it anywhere, and of the rest what nobody depends on.
 const FEATURE_SET: &str = "feature-set";
-/// The crates of the two programs.
-const PROGRAMS: [&str; 2] = ["node", "gauntlet"];
+/// The crates of the programs.
+const PROGRAMS: [&str; 3] = ["node", "gauntlet", "simulator"];
 
 /// Says which crate uses what it may not.
 pub(crate) fn broken(packages: &[Package]) -> Vec<String> {

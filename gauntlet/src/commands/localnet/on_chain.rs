@@ -7,7 +7,7 @@ use node_client::{
     chain::{Call, Chain, GauntletEvent, SubmitError},
     keys::{self, Keypair},
 };
-use protocol::{layout::Layout, settings::Settings, AccountBytes, RunId, Window};
+use protocol::{consent::Role, layout::Layout, settings::Settings, AccountBytes, RunId, Window};
 
 use super::{order::Member, report::EmissionReport};
 use crate::terminal::UNIT;
@@ -15,7 +15,7 @@ use crate::terminal::UNIT;
 /// The development account that owns the run and pays for everything.
 const OWNER_URI: &str = "//Alice";
 
-/// Money of each participant's cold account beside its bond or stake.
+/// Money of each participant's cold account beside its stake, or its bond and the price of joining.
 const COLD_BALANCE: u128 = 100 * UNIT;
 
 /// Money of each participant's hot account, for fees that are given back.
@@ -48,8 +48,13 @@ pub(super) async fn fund(chain: &dyn Chain, members: &[Member]) -> Result<()> {
     for member in members {
         let cold = keys::account(&keys::keypair_from_uri(&member.cold_uri())?);
         let hot = keys::account(&keys::keypair_from_uri(&member.hot_uri())?);
-        let held = if member.is_miner() { Settings::example().incentive.miner_bond } else { STAKE };
-        transfers.push(Call::Transfer { to: cold, amount: COLD_BALANCE + held });
+        let example = Settings::example();
+        let spent = if member.is_miner() {
+            example.incentive.miner_bond + example.entry.price_max
+        } else {
+            STAKE
+        };
+        transfers.push(Call::Transfer { to: cold, amount: COLD_BALANCE + spent });
         transfers.push(Call::Transfer { to: hot, amount: HOT_BALANCE });
     }
     submit_all(chain, transfers.into_iter().map(|call| (owner.clone(), call))).await
@@ -87,14 +92,19 @@ impl Run {
     /// The chain refuses one.
     pub(super) async fn register(&self, members: &[Member]) -> Result<()> {
         let run = self.id;
+        let genesis = self.chain.genesis_hash().await?;
         let mut calls = Vec::new();
         for member in members {
             let cold = keys::keypair_from_uri(&member.cold_uri())?;
-            let hot = keys::account(&keys::keypair_from_uri(&member.hot_uri())?);
+            let key = keys::keypair_from_uri(&member.hot_uri())?;
+            let hot = keys::account(&key);
+            let prove =
+                |role| keys::prove_hot_key(&key, &genesis, run, role, &keys::account(&cold));
             let call = if member.is_miner() {
-                Call::RegisterMiner { run, hot }
+                let max_price = self.settings.entry.price_max;
+                Call::RegisterMiner { run, hot, proof: prove(Role::Miner), max_price }
             } else {
-                Call::RegisterValidator { run, hot, stake: STAKE }
+                Call::RegisterValidator { run, hot, proof: prove(Role::Validator), stake: STAKE }
             };
             calls.push((cold, call));
         }

@@ -103,7 +103,12 @@ fn participant_file(order: &LocalnetOrder, member: &Member) -> ParticipantFile {
             false => order.shares.miner,
         }),
         chain: ChainSection::default(),
-        keys: KeysSection { hot: KeySource::Uri(member.hot_uri()), cold: None, stake: None },
+        keys: KeysSection {
+            hot: KeySource::Uri(member.hot_uri()),
+            cold: None,
+            stake: None,
+            entry_price_max: None,
+        },
         network: NetworkSection {
             listen: vec!["/ip4/127.0.0.1/udp/0/quic-v1".into(), "/ip4/127.0.0.1/tcp/0".into()],
             ..NetworkSection::default()

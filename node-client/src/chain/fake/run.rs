@@ -26,6 +26,7 @@ use super::{
     },
     emission::{due_window, ChainEmission, Money},
     refusal::{ensure, Refusal},
+    registry::Registry,
 };
 
 /// What a call sees of its block.
@@ -50,12 +51,12 @@ pub(super) struct WindowRows {
 /// A run with all that belongs to it.
 #[derive(Clone)]
 pub(super) struct Run {
-    id: RunId,
+    pub(super) id: RunId,
     pub(super) info: RunInfo,
     chunk_count: u32,
     payload_bytes_max: u64,
     salt_mix: Hash,
-    next_settlement: Window,
+    pub(super) next_settlement: Window,
     /// Settings that replace the run's from a window on.
     pub(super) pending: Option<(Window, Settings)>,
     pub(super) miners: BTreeMap<Uid, MinerInfo>,
@@ -65,6 +66,7 @@ pub(super) struct Run {
     pub(super) money: Money,
     /// The validators' bonds as the last settlement left them.
     pub(super) bonds: BTreeMap<ValidatorIndex, books::Bonds>,
+    pub(super) registry: Registry,
 }
 
 fn internal() -> Refusal {
@@ -94,6 +96,7 @@ impl Run {
             windows: BTreeMap::new(),
             money: Money::default(),
             bonds: BTreeMap::new(),
+            registry: Registry::default(),
         }
     }
 
@@ -120,6 +123,8 @@ impl Run {
         let miner = self.miners.values().find(|miner| miner.hot == *hot);
         let miner = miner.ok_or(Refusal::gauntlet("MinerUnknown"))?;
         ensure(miner.registered_window <= window, "NotYetActive")?;
+        let is_here = miner.last_window.is_none_or(|last| window <= last);
+        ensure(is_here, "LeavingAlready")?;
         Ok(miner.uid)
     }
 
@@ -157,6 +162,9 @@ impl Run {
             order: rows.commitments.len() as u32,
         };
         rows.commitments.insert(uid, commitment);
+        if let Some(miner) = self.miners.get_mut(&uid) {
+            miner.committed_window = Some(window);
+        }
         block.events.push(GauntletEvent::UpdateCommitted { run: self.id, window, uid, hash });
         Ok(())
     }
@@ -404,7 +412,8 @@ impl Run {
             .reveals
             .values()
             .filter_map(|reveal| {
-                let miner = self.miners.get(&reveal.uid)?;
+                let miner = self.miners.get(&reveal.uid);
+                let miner = miner.filter(|miner| miner.registered_window <= window)?;
                 Some(Revealed {
                     uid: miner.uid,
                     base_state_root: reveal.opening.base_state_root,

@@ -4,18 +4,17 @@ use std::collections::BTreeMap;
 
 use protocol::{
     accept::bitmap_of,
-    consensus::Standing,
-    fixed::Q32,
+    consent::Role,
     layout::{Layout, LAYOUT_TENSORS_MAX},
     merkle::MERKLE_PROOF_MAX,
     settings::{Settings, SettingsError, EVALUATIONS_MAX, UID_MAX},
     update::{payload_bytes_max, CHUNK_BYTES_MAX},
     window::{phase_at, Moment},
-    AccountBytes, BlockNumber, Hash, Planck, RunId, Uid, ValidatorIndex, Window,
+    AccountBytes, BlockNumber, Hash, Planck, RunId, ValidatorIndex, Window,
 };
 
 use super::{
-    super::{AnnouncementInfo, Call, GauntletEvent, MinerInfo, ValidatorInfo},
+    super::{AnnouncementInfo, Call, GauntletEvent, ValidatorInfo},
     emission::ChainEmission,
     refusal::{ensure, Refusal},
     run::{Block, Run},
@@ -33,7 +32,7 @@ const ADDRESSES_MAX: usize = protocol::limits::ANNOUNCED_ADDRESSES_MAX as usize;
 /// Everything after a block, and the block's events.
 #[derive(Clone)]
 pub(super) struct State {
-    genesis: Hash,
+    pub(super) genesis: Hash,
     pub(super) number: BlockNumber,
     pub(super) runs: BTreeMap<RunId, Run>,
     pub(super) events: Vec<GauntletEvent>,
@@ -70,6 +69,7 @@ impl State {
             run.cross_boundary(number, parent_hash, &mut self.emission, &mut self.events);
         }
         for run in self.runs.values_mut() {
+            run.make_changes(number, &mut self.events);
             run.settle_due(number, &mut self.emission, &mut self.events);
             run.prune_due(number);
         }
@@ -84,16 +84,21 @@ impl State {
         }
         match call {
             Call::CreateRun { settings, layout } => self.create_run(signer, *settings, layout),
-            Call::RegisterMiner { run, hot } => self.register_miner(signer, run, hot),
-            Call::DeregisterMiner { run, uid } => self.deregister_miner(signer, run, uid),
-            Call::RegisterValidator { run, hot, stake } => {
+            Call::RegisterMiner { run, hot, proof, max_price } => {
+                self.ensure_consent(run, Role::Miner, &signer, &hot, &proof)?;
+                self.register_miner(signer, run, hot, max_price)
+            }
+            Call::LeaveMiner { run, uid } => self.leave_miner(signer, run, uid),
+            Call::RegisterValidator { run, hot, proof, stake } => {
+                self.ensure_consent(run, Role::Validator, &signer, &hot, &proof)?;
                 self.register_validator(signer, run, hot, stake)
             }
             Call::AddStake { run, index, amount } => self.add_stake(signer, run, index, amount),
             Call::DeregisterValidator { run, index } => {
                 self.deregister_validator(signer, run, index)
             }
-            Call::Announce { run, peer_id, addresses } => {
+            Call::Announce { run, peer_id, addresses, proof } => {
+                self.ensure_peer(run, &signer, &peer_id, &proof)?;
                 self.announce(signer, run, peer_id, addresses)
             }
             Call::CommitUpdate { run, window, hash } => {
@@ -121,6 +126,15 @@ impl State {
                 self.fund_run(signer, run, amount, per_window)
             }
             Call::SetParams { run, settings } => self.set_params(signer, run, *settings),
+            Call::Evict { run, uid } => self.evict(run, uid),
+            Call::WithdrawBond { run, uid, registered_window } => {
+                self.withdraw_bond(run, uid, registered_window)
+            }
+            // No client's program makes these calls.
+            Call::RotateHotKey { .. }
+            | Call::OfferCold { .. }
+            | Call::AcceptCold { .. }
+            | Call::CancelCold { .. } => Err(Refusal::gauntlet("NotMirrored")),
             Call::Transfer { to, amount } => {
                 self.hold(signer, amount)?;
                 self.release(to, amount)
@@ -138,13 +152,13 @@ impl State {
         Ok((run, block))
     }
 
-    fn run_at(&mut self, run: RunId) -> Result<(&mut Run, Option<Moment>), Refusal> {
+    pub(super) fn run_at(&mut self, run: RunId) -> Result<(&mut Run, Option<Moment>), Refusal> {
         let run = self.runs.get_mut(&run).ok_or(unknown_run())?;
         let moment = phase_at(&run.info.settings.schedule, self.number);
         Ok((run, moment))
     }
 
-    fn hold(&mut self, account: AccountBytes, amount: Planck) -> Result<(), Refusal> {
+    pub(super) fn hold(&mut self, account: AccountBytes, amount: Planck) -> Result<(), Refusal> {
         let free = self.balance(&account).checked_sub(amount);
         let (pallet, error) = ("Runtime", "Token(FundsUnavailable)");
         let free = free.ok_or(Refusal { pallet, error })?;
@@ -152,7 +166,7 @@ impl State {
         Ok(())
     }
 
-    fn release(&mut self, account: AccountBytes, amount: Planck) -> Result<(), Refusal> {
+    pub(super) fn release(&mut self, account: AccountBytes, amount: Planck) -> Result<(), Refusal> {
         let free = self.balance(&account).checked_add(amount);
         let (pallet, error) = ("Runtime", "Arithmetic(Overflow)");
         let free = free.ok_or(Refusal { pallet, error })?;
@@ -226,53 +240,6 @@ impl State {
         run.pending = Some((window, settings));
         let run = run_id;
         self.events.push(GauntletEvent::SettingsScheduled { run, window });
-        Ok(())
-    }
-
-    fn register_miner(
-        &mut self,
-        cold: AccountBytes,
-        run_id: RunId,
-        hot: AccountBytes,
-    ) -> Result<(), Refusal> {
-        let (run, moment) = self.run_at(run_id)?;
-        ensure(!run.takes_part(&hot), "HotKeyTaken")?;
-        let uid = (0..run.info.settings.incentive.uid_max)
-            .find(|uid| !run.miners.contains_key(uid))
-            .ok_or(Refusal::gauntlet("NoFreeSlot"))?;
-        let bond = run.info.settings.incentive.miner_bond;
-        let miner = MinerInfo {
-            uid,
-            hot,
-            cold,
-            bond,
-            registered_window: first_window(moment),
-            standing: Standing::default(),
-            value: Q32::ZERO,
-            share: Q32::ZERO,
-        };
-        run.miners.insert(uid, miner);
-        self.hold(cold, bond)?;
-        self.events.push(GauntletEvent::MinerRegistered { run: run_id, uid, hot, cold });
-        Ok(())
-    }
-
-    fn deregister_miner(
-        &mut self,
-        signer: AccountBytes,
-        run_id: RunId,
-        uid: Uid,
-    ) -> Result<(), Refusal> {
-        let (run, moment) = self.run_at(run_id)?;
-        let miner = run.miners.remove(&uid).ok_or(Refusal::gauntlet("MinerUnknown"))?;
-        ensure(miner.cold == signer, "NotColdKey")?;
-        let rows = moment.and_then(|moment| run.windows.get(&moment.window));
-        let has_committed = rows.is_some_and(|rows| rows.commitments.contains_key(&uid));
-        ensure(!has_committed, "WorkOpen")?;
-        run.announcements.remove(&miner.hot);
-        self.release(miner.cold, miner.bond)?;
-        let run = run_id;
-        self.events.push(GauntletEvent::MinerLeft { run, uid });
         Ok(())
     }
 
@@ -384,7 +351,7 @@ fn invalid(error: SettingsError) -> Refusal {
 }
 
 /// Who registers takes part from the next window on, or from window 0 before the run's first block.
-fn first_window(moment: Option<Moment>) -> Window {
+pub(super) fn first_window(moment: Option<Moment>) -> Window {
     moment.map_or(0, |moment| moment.window + 1)
 }
 

@@ -44,6 +44,8 @@ pub(super) struct Miner {
     cold: AccountBytes,
     bond: Planck,
     registered_window: Window,
+    committed_window: Option<Window>,
+    last_window: Option<Window>,
     standing: Standing,
     value: Q32,
     share: Q32,
@@ -51,8 +53,29 @@ pub(super) struct Miner {
 
 impl Miner {
     pub(super) fn into_info(self, uid: Uid) -> MinerInfo {
-        let Self { hot, cold, bond, registered_window, standing, value, share } = self;
-        MinerInfo { uid, hot, cold, bond, registered_window, standing, value, share }
+        let Self {
+            hot,
+            cold,
+            bond,
+            registered_window,
+            committed_window,
+            last_window,
+            standing,
+            value,
+            share,
+        } = self;
+        MinerInfo {
+            uid,
+            hot,
+            cold,
+            bond,
+            registered_window,
+            committed_window,
+            last_window,
+            standing,
+            value,
+            share,
+        }
     }
 }
 

@@ -27,6 +27,10 @@ impl Network for SimNetwork {
         Network::local_peer(&self.inner)
     }
 
+    fn sign(&self, message: &Hash) -> Option<[u8; 64]> {
+        self.inner.sign(message)
+    }
+
     async fn listen_addresses(&self) -> Result<Vec<Multiaddr>, NetworkError> {
         self.inner.listen_addresses().await
     }

@@ -189,6 +189,7 @@ impl Member {
             hot: self.hot.clone(),
             cold: Some(self.cold.clone()),
             stake: None,
+            entry_price_max: None,
             listen: Vec::new(),
             external: Vec::new(),
             peers: Vec::new(),

@@ -1,25 +1,29 @@
 //! Draws calls: mostly what a participant would do in the block's phase, and every kind of mistake.
 
-use node_client::chain::Call;
-use pallet_gauntlet::{account_bytes, MinerUids, NextRunId, Runs, ValidatorIndices, Windows};
+use node_client::chain::{Call, HotKeyProof};
+use pallet_gauntlet::{
+    account_bytes, Departures, MinerUids, NextRunId, Runs, ValidatorIndices, Windows,
+};
 use protocol::{
     accept::bitmap_of,
     commitment::{commitment_hash, score_commitment_hash},
     consensus::Evaluation,
+    consent::Role,
     layout::{Layout, LAYOUT_TENSORS_MAX},
     settings::{ConsensusKind, InnerOptimiser, Settings, StandingKind, YumaSettings},
     window::{phase_at, Moment, Phase, ScorePhase},
     Hash, Planck, RunId, Uid, Window,
 };
 use runtime::{AccountId, Runtime, System, UNIT};
+use sp_core::{sr25519, Pair};
 use sp_io::hashing::blake2_256;
 
 use super::payload::{Flaw, MinerPayload};
 use crate::{
     draws::Draws,
     network::{
-        endowed, evaluation, genesis_hash, layout, miner_cold, miner_hot, owner, settings,
-        validator_cold, validator_hot, Model, STAKE,
+        consent, endowed, evaluation, genesis_hash, layout, miner_cold, miner_hot, miner_key,
+        owner, peer, settings, validator_cold, validator_hot, validator_key, Model, STAKE,
     },
 };
 
@@ -61,16 +65,35 @@ pub(super) fn opening_calls() -> Vec<Signed> {
         let (settings, layout) = (Box::new(run_settings(run)), layout());
         calls.push((owner(), Call::CreateRun { settings, layout }));
         for number in 0..MINERS - 2 {
-            let hot = account_bytes(&miner_hot(number));
-            calls.push((miner_cold(number), Call::RegisterMiner { run, hot }));
+            let cold = miner_cold(number);
+            let register = register_miner(&miner_key(number), run, &cold, Planck::MAX);
+            calls.push((cold, register));
         }
         for number in 0..VALIDATORS - 2 {
-            let hot = account_bytes(&validator_hot(number));
             let stake = STAKE + Planck::from(number) * UNIT;
-            calls.push((validator_cold(number), Call::RegisterValidator { run, hot, stake }));
+            let cold = validator_cold(number);
+            let register = register_validator(&validator_key(number), run, &cold, stake);
+            calls.push((cold, register));
         }
     }
     calls
+}
+
+/// The call with which `cold` registers a miner.
+pub(super) fn register_miner(
+    hot: &sr25519::Pair,
+    run: RunId,
+    cold: &AccountId,
+    max_price: Planck,
+) -> Call {
+    let proof = HotKeyProof::Sr25519(consent(hot, run, Role::Miner, cold).0);
+    Call::RegisterMiner { run, hot: hot.public().0, proof, max_price }
+}
+
+/// The call with which `cold` registers a validator.
+fn register_validator(hot: &sr25519::Pair, run: RunId, cold: &AccountId, stake: Planck) -> Call {
+    let proof = HotKeyProof::Sr25519(consent(hot, run, Role::Validator, cold).0);
+    Call::RegisterValidator { run, hot: hot.public().0, proof, stake }
 }
 
 /// Who a drawn call is for, and where its block lies in the run.
@@ -267,22 +290,32 @@ impl Script {
         let (miner, validator) = (scene.miner, scene.validator);
         let slot = self.draws.below(8) as u16;
         let own_slot = !self.draws.one_in(4);
-        match self.draws.below(12) {
+        match self.draws.below(15) {
+            12 | 13 => {
+                let key = Departures::<Runtime>::iter_key_prefix(run).next();
+                let (uid, registered_window) = key.unwrap_or((slot, 0));
+                (owner(), Call::WithdrawBond { run, uid, registered_window })
+            }
+            14 => (owner(), Call::Evict { run, uid: slot }),
             0..=2 => {
                 let of_validator = self.draws.one_in(8);
-                let hot = if of_validator { validator_hot(validator) } else { miner_hot(miner) };
-                let hot = account_bytes(&hot);
-                (miner_cold(miner), Call::RegisterMiner { run, hot })
+                let hot = if of_validator { validator_key(validator) } else { miner_key(miner) };
+                let cold = miner_cold(miner);
+                // A consent to work for somebody else, and less than it costs.
+                let consented = if self.draws.one_in(16) { endowed(0) } else { cold.clone() };
+                let max_price = if self.draws.one_in(16) { UNIT } else { Planck::MAX };
+                (cold, register_miner(&hot, run, &consented, max_price))
             }
             3 => {
                 let own = MinerUids::<Runtime>::get(run, miner_hot(miner));
                 let uid = own.filter(|_| own_slot).unwrap_or(slot);
-                (miner_cold(miner), Call::DeregisterMiner { run, uid })
+                (miner_cold(miner), Call::LeaveMiner { run, uid })
             }
             4..=6 => {
-                let hot = account_bytes(&validator_hot(validator));
+                let cold = validator_cold(validator);
                 let stake = self.stake();
-                (validator_cold(validator), Call::RegisterValidator { run, hot, stake })
+                let register = register_validator(&validator_key(validator), run, &cold, stake);
+                (cold, register)
             }
             7 => {
                 let own = ValidatorIndices::<Runtime>::get(run, validator_hot(validator));
@@ -314,16 +347,19 @@ impl Script {
     fn announce(&mut self, scene: &Scene) -> Signed {
         let of_miner = self.draws.one_in(2);
         let hot = if of_miner { miner_hot(scene.miner) } else { validator_hot(scene.validator) };
-        let (mut peer_len, mut address_len, mut address_count) = (38, 12, self.draws.below(5));
-        match self.draws.below(12) {
-            0 => peer_len = 65,
+        let (mut address_len, mut address_count) = (12, self.draws.below(5));
+        let (mut peer_id, mut proof) = peer(scene.miner, scene.run, &hot);
+        match self.draws.below(16) {
+            0 => peer_id.resize(65, 0),
+            3 => peer_id.truncate(37),
+            4 => proof[5] ^= 1,
             1 => (address_len, address_count) = (129, 1),
             2 => address_count = 5,
             _ => {}
         }
         let address = vec![self.draws.below(256) as u8; address_len];
         let addresses = vec![address; address_count as usize];
-        (hot, Call::Announce { run: scene.run, peer_id: vec![scene.miner; peer_len], addresses })
+        (hot, Call::Announce { run: scene.run, peer_id, addresses, proof })
     }
 
     fn set_params(&mut self, scene: &Scene) -> Signed {

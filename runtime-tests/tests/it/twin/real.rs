@@ -115,6 +115,8 @@ fn miners(run: RunId) -> Vec<MinerInfo> {
         cold: account_bytes(&miner.cold),
         bond: miner.bond,
         registered_window: miner.registered_window,
+        committed_window: miner.committed_window,
+        last_window: miner.last_window,
         standing: miner.standing,
         value: miner.value,
         share: miner.share,

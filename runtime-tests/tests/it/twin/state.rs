@@ -169,6 +169,15 @@ fn run_of(event: &GauntletEvent) -> RunId {
         | SettingsApplied { run, .. }
         | RunWeightSet { run, .. }
         | RunFunded { run, .. }
-        | RunSwept { run, .. } => *run,
+        | RunSwept { run, .. }
+        | MinerLeaving { run, .. }
+        | MinerDisplaced { run, .. }
+        | MinerEvicted { run, .. }
+        | BondReturned { run, .. }
+        | HotKeyRotating { run, .. }
+        | HotKeyRotated { run, .. }
+        | ColdOffered { run, .. }
+        | ColdOfferCancelled { run, .. }
+        | ColdHandedOver { run, .. } => *run,
     }
 }

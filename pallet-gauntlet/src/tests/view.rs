@@ -1,0 +1,138 @@
+//! What clients and pages are told is what storage holds.
+
+use protocol::{
+    assignment::assigned_sample,
+    window::{Phase, ScorePhase},
+    Uid,
+};
+
+use crate::{mock::*, view::VIEW_PAGE, Claims};
+
+#[test]
+fn views_answer_what_storage_holds() {
+    ExtBuilder::default().participants(2, 1).build_and_execute(|| {
+        assert_eq!(Gauntlet::assignment_seed(0), None);
+        play_window(0, 2, 1);
+        let graph = Gauntlet::metagraph(0, 0).unwrap();
+        assert_eq!(graph.window, Some(0));
+        assert_eq!(graph.miners.iter().map(|(uid, _)| *uid).collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(graph.validators.len(), 1);
+        assert_eq!(Gauntlet::settings(0), Some(settings()));
+        assert_eq!(Gauntlet::assignment_seed(0), Some((0, record(0).seed)));
+        assert_eq!(Gauntlet::accepted_set(0, 0), Some(vec![0, 1]));
+        assert_eq!(Gauntlet::window_info(0, 1), None);
+        assert_eq!(Gauntlet::standing(0, 1).unwrap().value, graph.miners[1].1.value);
+    });
+}
+
+#[test]
+fn views_of_what_is_not_there_are_none() {
+    ExtBuilder::default().participants(1, 0).build_and_execute(|| {
+        assert_eq!(Gauntlet::metagraph(1, 0), None);
+        assert_eq!(Gauntlet::phase(1), None);
+        assert_eq!(Gauntlet::schedule(1, 0), None);
+        assert_eq!(Gauntlet::schedule(0, u64::MAX), None);
+        assert_eq!(Gauntlet::standing(0, 1), None);
+        assert_eq!(Gauntlet::claimable(1, miner_cold(0)), None);
+        assert_eq!(Gauntlet::assignment(0, 0, 0), None, "the run has not begun");
+        roll_to(START);
+        assert_eq!(Gauntlet::assignment(0, 1, 0), None);
+    });
+}
+
+#[test]
+fn the_phase_view_names_the_next_block_in_which_something_changes() {
+    ExtBuilder::default().build_and_execute(|| {
+        let before = Gauntlet::phase(0).unwrap();
+        assert_eq!((before.moment, before.next_boundary), (None, Some(START)));
+
+        // Every block of two windows: the next boundary is where the moment's phases next differ.
+        let schedule = settings().schedule;
+        for block in START..START + 2 * schedule.window_blocks {
+            roll_to(block);
+            let told = Gauntlet::phase(0).unwrap();
+            let phases = |block| {
+                let moment = protocol::window::phase_at(&schedule, block).unwrap();
+                (moment.window, moment.phase, moment.score_phase)
+            };
+            let next = (block + 1..).find(|next| phases(*next) != phases(block));
+            assert_eq!((told.block, told.next_boundary), (block, next));
+            let moment = told.moment.unwrap();
+            assert_eq!((moment.window, moment.phase, moment.score_phase), phases(block));
+        }
+    });
+}
+
+#[test]
+fn the_schedule_view_has_every_boundary_of_a_window() {
+    ExtBuilder::default().build_and_execute(|| {
+        let told = Gauntlet::schedule(0, 3).unwrap();
+        let schedule = settings().schedule;
+        assert_eq!(Some(told.start), schedule.window_start(3));
+        assert_eq!(Some(told.attest_end), schedule.phase_end_block(3, Phase::Attest));
+        assert_eq!(Some(told.end), schedule.window_start(4));
+        let settled = schedule.score_phase_end_block(3, ScorePhase::Reveal);
+        assert_eq!(Some(told.score_reveal_end), settled);
+        assert!(told.start < told.commit_end && told.commit_end < told.reveal_end);
+        assert!(told.end < told.score_commit_end && told.score_commit_end < told.score_reveal_end);
+    });
+}
+
+#[test]
+fn the_assignment_view_has_the_samples_that_a_miner_draws() {
+    ExtBuilder::default().participants(2, 0).build_and_execute(|| {
+        roll_to(START);
+        let told = Gauntlet::assignment(0, 1, 0).unwrap();
+        let settings = settings();
+        let per_miner = settings.samples_per_miner();
+        assert_eq!((told.window, told.seed, told.sample_count), (0, record(0).seed, per_miner));
+        assert_eq!(told.samples.len() as u64, per_miner.min(VIEW_PAGE.into()));
+        for (position, sample) in (0..).zip(&told.samples) {
+            let samples = settings.training.sample_count;
+            let drawn = assigned_sample(&told.seed, 1, position, per_miner, samples);
+            assert_eq!(Some(*sample), drawn);
+        }
+        assert!(Gauntlet::assignment(0, 1, u32::MAX).unwrap().samples.is_empty());
+    });
+}
+
+#[test]
+fn the_claimable_view_says_what_a_claim_transfers() {
+    ExtBuilder::default().participants(2, 1).build_and_execute(|| {
+        let cold = miner_cold(0);
+        let mut claimed = 0;
+        // Every other one, as a window is scored past the commits of the next.
+        for window in (0..8).step_by(2) {
+            play_window(window, 2, 1);
+            score_window(window, 2, 1);
+            let told = Gauntlet::claimable(0, cold.clone()).unwrap();
+            let owed: u128 = Claims::<Test>::get(0, &cold).iter().map(|claim| claim.amount).sum();
+            assert_eq!(told.now + told.later, owed);
+            let before = Balances::free_balance(&cold);
+            let claim = Gauntlet::claim(RuntimeOrigin::signed(cold.clone()), 0, cold.clone());
+            assert_eq!(claim.is_ok(), told.now > 0);
+            assert_eq!(Balances::free_balance(&cold) - before, told.now);
+            claimed += told.now;
+        }
+        assert!(claimed > 0);
+    });
+}
+
+#[test]
+fn the_metagraph_comes_in_pages() {
+    ExtBuilder::default().participants(2, 1).build_and_execute(|| {
+        let pages = u32::from(settings().incentive.uid_max).div_ceil(VIEW_PAGE);
+        assert_eq!(Gauntlet::metagraph(0, 0).unwrap().pages, pages);
+        // A miner in a slot of the second page.
+        let miner = crate::Miners::<Test>::get(0, 1).unwrap();
+        let far = VIEW_PAGE as Uid + 7;
+        crate::Miners::<Test>::insert(0, far, miner);
+        let uids = |page| {
+            let told = Gauntlet::metagraph(0, page).unwrap();
+            told.miners.iter().map(|(uid, _)| *uid).collect::<Vec<_>>()
+        };
+        assert_eq!((uids(0), uids(1), uids(2)), (vec![0, 1], vec![far], vec![]));
+        assert!(Gauntlet::metagraph(0, 1).unwrap().validators.is_empty());
+        crate::Miners::<Test>::remove(0, far);
+    });
+}

@@ -1,0 +1,381 @@
+//! Speaks to the real runtime: the only file that knows its calls, records and events.
+//!
+//! Calls are dispatched without a signature, an extension or a fee; a block has as many as are wanted. Everything else is a
+//! node's: hooks, the timestamp, the weight that settlement may take, and a commit to the backend after each block.
+
+use codec::Encode;
+use frame_support::traits::fungible::Mutate;
+use pallet_gauntlet::{
+    account_bytes, Bitmap, Call, Evaluations, Event, LayoutVec, MinerUids, Miners, RevealedChunk,
+    RevealedChunks, ValidatorIndices, Windows,
+};
+use protocol::{
+    accept::bitmap_of,
+    assignment::assigned_evaluations,
+    commitment::{challenged_chunks, commitment_hash, score_commitment_hash, Opening},
+    consensus::Evaluation,
+    layout::CHUNK_LEN,
+    merkle,
+    settings::Settings,
+    update::{encode_chunk, Chunk},
+    Hash, Planck, RunId, Uid, ValidatorIndex, Window,
+};
+use runtime::{
+    AccountId, Balances, Executive, Header, Runtime, RuntimeCall, RuntimeGenesisConfig,
+    RuntimeOrigin, System, UncheckedExtrinsic, SLOT_MILLIS, UNIT,
+};
+use sp_core::H256;
+use sp_io::{hashing::blake2_256, TestExternalities};
+use sp_runtime::{
+    traits::{Dispatchable, Header as _},
+    BuildStorage, Digest, DigestItem,
+};
+
+use crate::random::Random;
+
+/// The run of every scenario.
+const RUN: RunId = 0;
+/// The block of window 0.
+const START: u32 = 3;
+/// Blocks of a window, one for each phase.
+pub const WINDOW_BLOCKS: u32 = 4;
+/// Values of a chunk that an update keeps: enough that no two updates are alike by chance.
+const KEEP: u16 = 4;
+/// What every cold key starts with.
+const ENDOWMENT: Planck = 10_000_000 * UNIT;
+
+/// The two accounts of a participant.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    hot: AccountId,
+    cold: AccountId,
+}
+
+impl Keys {
+    /// Those of participant `number`.
+    pub fn new(number: u64) -> Keys {
+        let account =
+            |role: &[u8]| AccountId::new(blake2_256(&[role, &number.to_le_bytes()].concat()));
+        Keys { hot: account(b"hot"), cold: account(b"cold") }
+    }
+}
+
+/// A payload of one chunk, and the salt under which it is committed.
+#[derive(Clone, Debug)]
+pub struct Update {
+    chunk: Vec<u8>,
+    salt: Hash,
+}
+
+impl Update {
+    /// One that nobody has sent before.
+    pub fn new(random: &mut Random) -> Update {
+        let hash = random.hash();
+        let mut indices: Vec<u16> = Vec::with_capacity(usize::from(KEEP));
+        let part = CHUNK_LEN as u16 / KEEP;
+        for (place, pair) in (0..KEEP).zip(hash.chunks(2)) {
+            let within = u16::from_le_bytes([pair[0], pair[1]]) % part;
+            indices.push(place * part + within);
+        }
+        let codes = hash[8..].iter().take(usize::from(KEEP)).map(|byte| byte & 3).collect();
+        let scale_bf16 = 0x3c00 | u16::from(hash[16]);
+        let chunk = Chunk { scale_bf16, indices, codes };
+        let chunk = encode_chunk(&chunk, CHUNK_LEN, KEEP).expect("the chunk is of the format");
+        Update { chunk, salt: random.hash() }
+    }
+
+    /// The same payload under another salt.
+    pub fn copied(&self, random: &mut Random) -> Update {
+        Update { chunk: self.chunk.clone(), salt: random.hash() }
+    }
+
+    fn opening(&self, base: Hash) -> Opening {
+        Opening {
+            payload_root: merkle::root([self.chunk.as_slice()].into_iter())
+                .expect("there is a chunk"),
+            chunk_count: 1,
+            byte_len: self.chunk.len() as u64,
+            base_state_root: base,
+            salt: self.salt,
+        }
+    }
+
+    fn shown(&self, asked: Vec<u32>) -> RevealedChunks {
+        let leaves = [merkle::leaf_hash(0, &self.chunk)];
+        let shown = asked.into_iter().map(|index| RevealedChunk {
+            index,
+            chunk: self.chunk.clone().try_into().expect("a chunk fits"),
+            proof: merkle::proof(&leaves, index)
+                .expect("the chunk exists")
+                .try_into()
+                .expect("a proof fits"),
+        });
+        RevealedChunks::truncate_from(shown.collect())
+    }
+}
+
+/// What the chain says has happened, as far as a scenario needs it.
+#[derive(Clone, Debug)]
+pub enum Happened {
+    /// A settlement moved and paid a miner.
+    Miner {
+        /// The window.
+        window: Window,
+        /// Its slot.
+        uid: Uid,
+        /// The medians of its improvements, own and random.
+        medians: Option<(f64, f64)>,
+        /// Its standing as one number.
+        value: f64,
+        /// Its pay in units.
+        paid: f64,
+    },
+    /// A settlement paid a validator.
+    Validator {
+        /// The window.
+        window: Window,
+        /// Its slot.
+        index: ValidatorIndex,
+        /// Its pay in units.
+        paid: f64,
+    },
+    /// A window was settled, having minted so many units.
+    Settled {
+        /// The window.
+        window: Window,
+        /// What it minted, in units.
+        minted: f64,
+    },
+    /// A window was void.
+    Void {
+        /// The window.
+        window: Window,
+    },
+}
+
+fn units(amount: Planck) -> f64 {
+    amount as f64 / UNIT as f64
+}
+
+fn happened(event: Event<Runtime>) -> Option<Happened> {
+    Some(match event {
+        Event::MinerScored { window, uid, own, random, standing_value, paid, .. } => {
+            let medians = own.zip(random).map(|(own, random)| (own.to_f64(), random.to_f64()));
+            let (value, paid) = (standing_value.to_f64(), units(paid));
+            Happened::Miner { window, uid, medians, value, paid }
+        }
+        Event::ValidatorPaid { window, index, paid, .. } => {
+            Happened::Validator { window, index, paid: units(paid) }
+        }
+        Event::WindowSettled { window, minted, .. } => {
+            Happened::Settled { window, minted: units(minted) }
+        }
+        Event::WindowVoid { window, .. } => Happened::Void { window },
+        _ => return None,
+    })
+}
+
+/// The settings of a run whose windows have four blocks, with room for so many miners.
+pub fn settings(uids: usize) -> Settings {
+    let mut settings = Settings::example();
+    let schedule = &mut settings.schedule;
+    (schedule.start_block, schedule.window_blocks) = (START, WINDOW_BLOCKS);
+    (schedule.commit_end, schedule.reveal_end, schedule.attest_end) = (1, 2, 3);
+    (schedule.score_commit_end, schedule.score_reveal_end) = (1, 2);
+    settings.training.keep = KEEP;
+    settings.incentive.uid_max = uids as u16;
+    settings
+}
+
+/// The root of the state at the beginning of a window.
+fn state_root(window: Window) -> Hash {
+    if window == 0 {
+        [0; 32]
+    } else {
+        blake2_256(&window.to_le_bytes())
+    }
+}
+
+/// A chain that is built block by block.
+pub struct Chain {
+    ext: TestExternalities,
+    number: u32,
+    parent: H256,
+}
+
+impl Chain {
+    /// The first block: the run exists, and `work` is done in it.
+    pub fn begin(settings: Settings, work: impl FnOnce(&Calls)) -> Chain {
+        let storage = RuntimeGenesisConfig::default().build_storage().expect("the genesis builds");
+        let mut ext = TestExternalities::from(storage);
+        // The genesis names no authors and no accounts: money is made where it is needed.
+        ext.commit_all().expect("the genesis can be committed");
+        let mut chain = Chain { ext, number: 0, parent: H256::repeat_byte(7) };
+        chain.block(|calls| {
+            let owner = Keys::new(u64::MAX);
+            calls.endow(&owner);
+            let layout = LayoutVec::truncate_from(vec![u64::from(CHUNK_LEN)]);
+            let create = Call::create_run { settings: Box::new(settings), layout };
+            assert!(calls.call(&owner.cold, create), "the run can be created");
+            calls.weigh_run();
+            work(calls);
+        });
+        while chain.number + 1 < START {
+            chain.block(|_| ());
+        }
+        chain
+    }
+
+    /// The next block: its hooks, the calls of `work`, and what happened in it.
+    pub fn block<R>(&mut self, work: impl FnOnce(&Calls) -> R) -> (R, Vec<Happened>) {
+        self.number += 1;
+        let (number, parent) = (self.number, self.parent);
+        let (result, events, hash) = self.ext.execute_with(|| {
+            open_block(number, parent);
+            let result = work(&Calls(()));
+            let header = Executive::finalize_block();
+            let events: Vec<Event<Runtime>> = System::read_events_for_pallet();
+            (result, events.into_iter().filter_map(happened).collect(), header.hash())
+        });
+        self.parent = hash;
+        self.ext.commit_all().expect("a block can be committed");
+        (result, events)
+    }
+}
+
+/// Hooks and inherents of a block up to its transactions, in the slot of its number.
+fn open_block(number: u32, parent: H256) {
+    let slot = u64::from(number);
+    let digest = Digest { logs: vec![DigestItem::PreRuntime(*b"aura", slot.encode())] };
+    let header = Header::new(number, Default::default(), Default::default(), parent, digest);
+    Executive::initialize_block(&header);
+    let now = slot * SLOT_MILLIS;
+    let inherent = UncheckedExtrinsic::new_bare(pallet_timestamp::Call::set { now }.into());
+    let applied = Executive::apply_extrinsic(inherent).expect("the inherent is valid");
+    applied.expect("the inherent succeeds");
+    Executive::inherents_applied();
+}
+
+/// The calls that participants make, within a block. Each says whether the chain took it.
+pub struct Calls(());
+
+impl Calls {
+    /// Gives the one run all of the chain's emission, as governance does.
+    fn weigh_run(&self) {
+        let weigh = RuntimeCall::from(Call::set_run_weight { run: RUN, weight: 1 });
+        weigh.dispatch(RuntimeOrigin::root()).expect("the run exists");
+    }
+}
+
+impl Calls {
+    fn call(&self, who: &AccountId, call: Call<Runtime>) -> bool {
+        let call = RuntimeCall::from(call);
+        call.dispatch(RuntimeOrigin::signed(who.clone())).is_ok()
+    }
+
+    /// Gives a participant money to begin with.
+    pub fn endow(&self, keys: &Keys) {
+        for account in [&keys.cold, &keys.hot] {
+            Balances::set_balance(account, ENDOWMENT);
+        }
+    }
+
+    /// Registers a miner and returns its slot.
+    pub fn register_miner(&self, keys: &Keys) -> Option<Uid> {
+        let register = Call::register_miner { run: RUN, hot: keys.hot.clone() };
+        self.call(&keys.cold, register).then(|| MinerUids::<Runtime>::get(RUN, &keys.hot))?
+    }
+
+    /// Takes a miner out of the run.
+    pub fn leave(&self, keys: &Keys, uid: Uid) -> bool {
+        self.call(&keys.cold, Call::deregister_miner { run: RUN, uid })
+    }
+
+    /// Registers a validator with so many units of stake and returns its slot.
+    pub fn register_validator(&self, keys: &Keys, stake: u32) -> Option<ValidatorIndex> {
+        let stake = Planck::from(stake) * UNIT;
+        let register = Call::register_validator { run: RUN, hot: keys.hot.clone(), stake };
+        self.call(&keys.cold, register).then(|| ValidatorIndices::<Runtime>::get(RUN, &keys.hot))?
+    }
+
+    /// The first window in which a miner takes part.
+    pub fn first_window(&self, uid: Uid) -> Window {
+        Miners::<Runtime>::get(RUN, uid).map_or(0, |miner| miner.registered_window)
+    }
+
+    /// Commits to an update.
+    pub fn commit(&self, keys: &Keys, window: Window, update: &Update) -> bool {
+        let opening = update.opening(state_root(window));
+        let genesis = genesis_hash();
+        let hash = commitment_hash(&genesis, RUN, window, &account_bytes(&keys.hot), &opening);
+        self.call(&keys.hot, Call::commit_update { run: RUN, window, hash })
+    }
+
+    /// The seed of the chunks that a window's reveals must show.
+    pub fn challenge(&self, window: Window) -> Option<(Hash, u8)> {
+        let record = Windows::<Runtime>::get(RUN, window)?;
+        Some((record.challenge_seed?, record.settings.incentive.challenge_chunks))
+    }
+
+    /// Reveals an update; `challenge` is that of the window.
+    pub fn reveal(
+        &self,
+        keys: &Keys,
+        uid: Uid,
+        window: Window,
+        update: &Update,
+        challenge: (Hash, u8),
+    ) -> bool {
+        let (seed, count) = challenge;
+        let asked = challenged_chunks(&seed, RUN, window, uid, 1, count);
+        let opening = update.opening(state_root(window));
+        let chunks = update.shown(asked.into_iter().collect());
+        self.call(&keys.hot, Call::reveal_update { run: RUN, window, opening, chunks })
+    }
+
+    /// Attests the payloads of `uids`.
+    pub fn attest(&self, keys: &Keys, window: Window, uids: &[Uid]) -> bool {
+        let bitmap = Bitmap::truncate_from(bitmap_of(uids));
+        let state_root = state_root(window);
+        self.call(&keys.hot, Call::attest { run: RUN, window, bitmap, state_root })
+    }
+
+    /// Those of the miners that revealed in a window which a validator has to evaluate.
+    pub fn assigned(&self, window: Window, index: ValidatorIndex, revealed: &[Uid]) -> Vec<Uid> {
+        // The draw is of the window in which they are evaluated.
+        let Some(record) = Windows::<Runtime>::get(RUN, window + 1) else {
+            return Vec::new();
+        };
+        let count = record.settings.incentive.evaluations_per_validator;
+        assigned_evaluations(&record.seed, index, revealed, count)
+    }
+
+    /// Commits to evaluations.
+    pub fn commit_scores(
+        &self,
+        keys: &Keys,
+        window: Window,
+        evaluations: &[Evaluation],
+        salt: Hash,
+    ) -> bool {
+        let hot = account_bytes(&keys.hot);
+        let hash = score_commitment_hash(&genesis_hash(), RUN, window, &hot, evaluations, &salt);
+        self.call(&keys.hot, Call::commit_scores { run: RUN, window, hash })
+    }
+
+    /// Reveals evaluations.
+    pub fn reveal_scores(
+        &self,
+        keys: &Keys,
+        window: Window,
+        evaluations: Vec<Evaluation>,
+        salt: Hash,
+    ) -> bool {
+        let evaluations = Evaluations::truncate_from(evaluations);
+        self.call(&keys.hot, Call::reveal_scores { run: RUN, window, evaluations, salt })
+    }
+}
+
+fn genesis_hash() -> Hash {
+    System::block_hash(0).into()
+}
