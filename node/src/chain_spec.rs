@@ -25,7 +25,8 @@ pub(crate) fn local() -> Result<GenericChainSpec, String> {
 
 /// A chain for strangers, from a genesis such as `docs/genesis.example.json`.
 ///
-/// Refused are a file that is no JSON object and one that names an account whose secret everybody knows.
+/// Refused are a file that is no JSON, one that names an account whose secret everybody knows, and one without authorities
+/// or council.
 pub(crate) fn live(name: &str, id: &str, genesis: &Path) -> Result<GenericChainSpec, String> {
     let shown = genesis.display();
     let text = fs::read(genesis).map_err(|error| format!("cannot read {shown}: {error}"))?;
@@ -35,6 +36,9 @@ pub(crate) fn live(name: &str, id: &str, genesis: &Path) -> Result<GenericChainS
         return Err(format!(
             "{shown} names {account}, an account of the test keyring: anybody could sign for it"
         ));
+    }
+    if let Some(lack) = runtime::genesis::lacks(&patch) {
+        return Err(format!("{shown}: {lack}"));
     }
     Ok(named(name, id, ChainType::Live)?.with_genesis_config_patch(patch).build())
 }

@@ -395,13 +395,13 @@ mod benchmarks {
     fn withdraw_bond() {
         let mut settings = settings();
         settings.entry.idle_windows = 2;
-        settings.entry.unbonding_windows = 1;
         let blocks = settings.schedule.window_blocks;
+        let later = 2 + settings.staking.unbonding_windows;
         let run = create::<T>(settings);
         miner::<T>(run, 0);
         go_to::<T>(START + 2 * blocks);
         Pallet::<T>::do_evict(run, 0).expect("it is idle; qed");
-        go_to::<T>(START + 3 * blocks);
+        go_to::<T>(START + later * blocks);
         let caller = funded::<T>("caller", 0);
 
         #[extrinsic_call]
@@ -544,7 +544,7 @@ mod benchmarks {
     }
 
     #[benchmark]
-    fn withdraw_unbonded(u: Linear<1, { 2 * UNBONDINGS_MAX }>) {
+    fn withdraw_unbonded(u: Linear<1, { 2 * UNBONDINGS_MAX - 1 }>) {
         let run = create::<T>(settings());
         let (cold, _) = validator::<T>(run, 0);
         nominate::<T>(run, &cold);
@@ -672,7 +672,7 @@ mod benchmarks {
     fn report_copy() {
         let (run, leaves) = revealed_twice::<T>();
         let chunk = shown_chunk(&leaves);
-        let names = [0, 1].map(|uid| CommitmentName { window: 0, uid });
+        let names = [0, 1].map(|uid| CommitmentName { window: 0, uid, registered_window: 0 });
         let reporter = funded::<T>("reporter", 0);
 
         #[extrinsic_call]
@@ -691,7 +691,7 @@ mod benchmarks {
         reveal_root::<T>(run, 0, merkle::root_of_leaf_hashes(&leaves).expect("leaves; qed"));
         let chunk = ShownChunk { bytes: BoundedVec::truncate_from(bytes), ..shown_chunk(&leaves) };
         let reporter = funded::<T>("reporter", 0);
-        let name = CommitmentName { window: 0, uid: 0 };
+        let name = CommitmentName { window: 0, uid: 0, registered_window: 0 };
 
         #[extrinsic_call]
         _(RawOrigin::Signed(reporter), run, name, 0, Box::new(chunk));
@@ -703,7 +703,7 @@ mod benchmarks {
     fn challenge_data() {
         let (run, _) = revealed_twice::<T>();
         let challenger = funded::<T>("challenger", 0);
-        let name = CommitmentName { window: 0, uid: 0 };
+        let name = CommitmentName { window: 0, uid: 0, registered_window: 0 };
         for index in 1..CHALLENGES_PER_MINER_MAX {
             let other = funded::<T>("other challenger", index);
             Pallet::<T>::do_challenge_data(other, run, name, index).expect("a chunk; qed");
@@ -719,7 +719,7 @@ mod benchmarks {
     #[benchmark]
     fn answer_data() {
         let (run, leaves) = revealed_twice::<T>();
-        let name = CommitmentName { window: 0, uid: 0 };
+        let name = CommitmentName { window: 0, uid: 0, registered_window: 0 };
         let challenger = funded::<T>("challenger", 0);
         Pallet::<T>::do_challenge_data(challenger, run, name, 0).expect("a chunk; qed");
         let cold = account("miner cold", 0, 0);
@@ -733,7 +733,7 @@ mod benchmarks {
     #[benchmark]
     fn time_out() {
         let (run, _) = revealed_twice::<T>();
-        let name = CommitmentName { window: 0, uid: 0 };
+        let name = CommitmentName { window: 0, uid: 0, registered_window: 0 };
         let challenger = funded::<T>("challenger", 0);
         Pallet::<T>::do_challenge_data(challenger.clone(), run, name, 0).expect("a chunk; qed");
         let late = START + settings().disputes.answer_blocks + 1;
@@ -866,7 +866,7 @@ mod benchmarks {
     fn reveal_update(c: Linear<1, CHUNKS_MAX>) {
         let mut settings = settings();
         settings.incentive.challenge_chunks = c as u8;
-        let commit_end = START + settings.schedule.commit_end;
+        let challenge = START + settings.schedule.challenge_offset();
         let run = create::<T>(settings);
         let (_, hot) = miner::<T>(run, 0);
         let (_, copier) = miner::<T>(run, 1);
@@ -874,7 +874,7 @@ mod benchmarks {
         go_to::<T>(START);
         commit::<T>(run, &hot, &opening);
         commit::<T>(run, &copier, &opening);
-        go_to::<T>(commit_end);
+        go_to::<T>(challenge);
         // A copy that was revealed first is removed.
         let copied = shown::<T>(run, 1, &leaves, c as u8);
         Pallet::<T>::do_reveal_update(copier, run, 0, opening.clone(), copied)
@@ -1021,7 +1021,7 @@ mod benchmarks {
     #[benchmark]
     fn draw_challenge() {
         let run = create::<T>(settings());
-        let block = START + settings().schedule.commit_end;
+        let block = START + settings().schedule.challenge_offset();
         go_to::<T>(START);
 
         #[block]

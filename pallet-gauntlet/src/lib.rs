@@ -48,7 +48,7 @@
 //! - What owner, miners or validators did not earn is carried for them and for nobody else.
 //! - Pay can be claimed from the window on that was fixed when it was earned, whatever the settings become.
 //! - The run's account holds what is claimable, carried and unspent, and the foundation, at least.
-//! - Successful calls of a window's work (calls 7 to 11) are free; failing ones are paid for.
+//! - The calls of a window's work are free, come before every tip and cannot fail in a block ([`extension`]).
 #![cfg_attr(not(feature = "std"), no_std)]
 
 extern crate alloc;
@@ -74,12 +74,14 @@ mod submission;
 
 mod window;
 
+pub mod extension;
+pub mod randomness;
+
 pub mod settlement;
 
 mod emission;
 pub mod emission_schedule;
 
-mod calls;
 pub mod view;
 
 #[cfg(any(feature = "try-runtime", test))]
@@ -123,7 +125,7 @@ pub mod pallet {
 
     use frame_support::{
         pallet_prelude::*,
-        traits::{fungible, EnsureOrigin},
+        traits::{fungible, EnsureOrigin, Randomness},
         weights::WeightMeter,
         PalletId,
     };
@@ -202,6 +204,22 @@ pub mod pallet {
         #[pallet::constant]
         type AdminDelayWindows: Get<Window>;
 
+        /// What nobody knows before the block in front of the current one, and that block's author at most chooses
+        /// among few. Seeds and challenges come from it, so that what was decided earlier (as BABE's randomness of an
+        /// epoch ago) will not do. [`InsecureParentHash`](crate::randomness::InsecureParentHash) is for development:
+        /// docs/decisions/0020 counts what an author can do with each.
+        type Randomness: Randomness<Self::Hash, BlockNumberFor<Self>>;
+
+        /// The least that a hot key has at stake, in planck, for its work to be free: a miner's bond or a validator's
+        /// stake. Others pay fees. So much that nobody registers keys only to fill blocks for nothing: on a main
+        /// network about what a full block costs in fees.
+        #[pallet::constant]
+        type FreeWorkMin: Get<Planck>;
+
+        /// Bytes of free work in a block, at most. The rest of a block's length is left to transactions that pay, so
+        /// that half of the block is a good value.
+        #[pallet::constant]
+        type WorkBytesMax: Get<u32>;
         /// Windows in which a fault can still cost its author money, from the window of the fault to that in which the slash
         /// is applied; every run's stake unbonds for as long at least. More protects the run better and locks stakes longer.
         /// For a main network with windows of two hours: 12.
@@ -551,6 +569,10 @@ pub mod pallet {
     #[pallet::storage]
     pub type Sponsors<T: Config> =
         StorageMap<_, Twox64Concat, RunId, SponsorList<T::AccountId>, ValueQuery>;
+    /// Bytes of free work in this block. Written by [`extension`](crate::extension), removed at the block's end.
+    #[pallet::storage]
+    #[pallet::whitelist_storage]
+    pub type WorkBytes<T> = StorageValue<_, u32, ValueQuery>;
 
     /// What happened, with the numbers. The fields are named after the records they come from.
     #[allow(missing_docs)]
@@ -848,6 +870,9 @@ pub mod pallet {
         /// The run has as many sponsors as it may have; put in more than the smallest of them has left.
         #[codec(index = 92)]
         TooManySponsors,
+        /// The chunks that a reveal must show are drawn in the second block of the phase; try again in the next block.
+        #[codec(index = 95)]
+        ChallengeNotDrawn,
         /// There is no such pool; the validator's record names its own.
         #[codec(index = 100)]
         PoolUnknown,
@@ -944,6 +969,10 @@ pub mod pallet {
 
         fn on_idle(_now: BlockNumberFor<T>, remaining: Weight) -> Weight {
             Self::do_idle(remaining)
+        }
+
+        fn on_finalize(_now: BlockNumberFor<T>) {
+            WorkBytes::<T>::kill();
         }
 
         fn integrity_test() {
@@ -1102,7 +1131,7 @@ pub mod pallet {
         ///
         /// A key that does not take part in the run, a peer id that is not its own.
         #[pallet::call_index(6)]
-        #[pallet::weight(T::WeightInfo::announce())]
+        #[pallet::weight((T::WeightInfo::announce(), DispatchClass::Operational))]
         pub fn announce(
             origin: OriginFor<T>,
             run: RunId,
@@ -1115,7 +1144,7 @@ pub mod pallet {
             Self::do_announce(hot, run, peer_id, addresses)
         }
 
-        /// Commits to an update of the current window; free if it succeeds.
+        /// Commits to an update of the current window.
         ///
         /// ## Dispatch Origin
         ///
@@ -1125,20 +1154,18 @@ pub mod pallet {
         ///
         /// Another window or phase, a miner that takes part later, a second commitment.
         #[pallet::call_index(7)]
-        #[pallet::weight(T::WeightInfo::commit_update())]
+        #[pallet::weight((T::WeightInfo::commit_update(), DispatchClass::Operational))]
         pub fn commit_update(
             origin: OriginFor<T>,
             run: RunId,
             window: Window,
             hash: Hash,
-        ) -> DispatchResultWithPostInfo {
+        ) -> DispatchResult {
             let hot = ensure_signed(origin)?;
-            Self::do_commit_update(hot, run, window, hash)?;
-            Ok(Pays::No.into())
+            Self::do_commit_update(hot, run, window, hash)
         }
 
-        /// Opens the caller's commitment and shows the chunks that the chain asks for; free if it
-        /// succeeds.
+        /// Opens the caller's commitment and shows the chunks that the chain asks for.
         ///
         /// ## Dispatch Origin
         ///
@@ -1150,21 +1177,20 @@ pub mod pallet {
         /// commitment or the layout, other chunks than those asked for, an invalid proof, a chunk
         /// that does not decode, a payload that somebody else committed to before.
         #[pallet::call_index(8)]
-        #[pallet::weight(T::WeightInfo::reveal_update(chunks.len() as u32))]
+        #[pallet::weight((T::WeightInfo::reveal_update(chunks.len() as u32), DispatchClass::Operational))]
         pub fn reveal_update(
             origin: OriginFor<T>,
             run: RunId,
             window: Window,
             opening: Opening,
             chunks: RevealedChunks,
-        ) -> DispatchResultWithPostInfo {
+        ) -> DispatchResult {
             let hot = ensure_signed(origin)?;
-            Self::do_reveal_update(hot, run, window, opening, chunks)?;
-            Ok(Pays::No.into())
+            Self::do_reveal_update(hot, run, window, opening, chunks)
         }
 
         /// Says which revealed payloads the caller could fetch and found valid, and which state it
-        /// holds; free if it succeeds.
+        /// holds.
         ///
         /// ## Dispatch Origin
         ///
@@ -1175,20 +1201,19 @@ pub mod pallet {
         /// Another window or phase, a validator that takes part later, a second attestation, a bitmap
         /// longer than the run's slots.
         #[pallet::call_index(9)]
-        #[pallet::weight(T::WeightInfo::attest())]
+        #[pallet::weight((T::WeightInfo::attest(), DispatchClass::Operational))]
         pub fn attest(
             origin: OriginFor<T>,
             run: RunId,
             window: Window,
             bitmap: Bitmap,
             state_root: Hash,
-        ) -> DispatchResultWithPostInfo {
+        ) -> DispatchResult {
             let hot = ensure_signed(origin)?;
-            Self::do_attest(hot, run, window, bitmap, state_root)?;
-            Ok(Pays::No.into())
+            Self::do_attest(hot, run, window, bitmap, state_root)
         }
 
-        /// Commits to the evaluations of the window before the current one; free if it succeeds.
+        /// Commits to the evaluations of the window before the current one.
         ///
         /// ## Dispatch Origin
         ///
@@ -1198,19 +1223,18 @@ pub mod pallet {
         ///
         /// Another window or phase, a validator that took no part in it, a second commitment.
         #[pallet::call_index(10)]
-        #[pallet::weight(T::WeightInfo::commit_scores())]
+        #[pallet::weight((T::WeightInfo::commit_scores(), DispatchClass::Operational))]
         pub fn commit_scores(
             origin: OriginFor<T>,
             run: RunId,
             window: Window,
             hash: Hash,
-        ) -> DispatchResultWithPostInfo {
+        ) -> DispatchResult {
             let hot = ensure_signed(origin)?;
-            Self::do_commit_scores(hot, run, window, hash)?;
-            Ok(Pays::No.into())
+            Self::do_commit_scores(hot, run, window, hash)
         }
 
-        /// Reveals the evaluations that the caller committed to; free if it succeeds. The salt becomes
+        /// Reveals the evaluations that the caller committed to. The salt becomes
         /// part of the next window's seed.
         ///
         /// ## Dispatch Origin
@@ -1222,17 +1246,16 @@ pub mod pallet {
         /// Another window or phase, no commitment, a second reveal, evaluations and salt that do not
         /// fit the commitment.
         #[pallet::call_index(11)]
-        #[pallet::weight(T::WeightInfo::reveal_scores(evaluations.len() as u32))]
+        #[pallet::weight((T::WeightInfo::reveal_scores(evaluations.len() as u32), DispatchClass::Operational))]
         pub fn reveal_scores(
             origin: OriginFor<T>,
             run: RunId,
             window: Window,
             evaluations: Evaluations,
             salt: Hash,
-        ) -> DispatchResultWithPostInfo {
+        ) -> DispatchResult {
             let hot = ensure_signed(origin)?;
-            Self::do_reveal_scores(hot, run, window, evaluations, salt)?;
-            Ok(Pays::No.into())
+            Self::do_reveal_scores(hot, run, window, evaluations, salt)
         }
 
         /// Transfers to `account` what it earned and may claim by now.
@@ -1592,7 +1615,7 @@ pub mod pallet {
         /// A commitment that is not revealed or too old, a proof that is not valid, chunks that differ or say too little, a
         /// fault that is known.
         #[pallet::call_index(60)]
-        #[pallet::weight(T::WeightInfo::report_copy())]
+        #[pallet::weight((T::WeightInfo::report_copy(), DispatchClass::Operational))]
         pub fn report_copy(
             origin: OriginFor<T>,
             run: RunId,
@@ -1615,7 +1638,7 @@ pub mod pallet {
         ///
         /// A commitment that is not revealed or too old, a proof that is not valid, a chunk that decodes, a fault that is known.
         #[pallet::call_index(61)]
-        #[pallet::weight(T::WeightInfo::report_malformed())]
+        #[pallet::weight((T::WeightInfo::report_malformed(), DispatchClass::Operational))]
         pub fn report_malformed(
             origin: OriginFor<T>,
             run: RunId,
@@ -1660,7 +1683,7 @@ pub mod pallet {
         ///
         /// A chunk that nobody asks for, an answer that is late, a proof that is not valid.
         #[pallet::call_index(63)]
-        #[pallet::weight(T::WeightInfo::answer_data())]
+        #[pallet::weight((T::WeightInfo::answer_data(), DispatchClass::Operational))]
         pub fn answer_data(
             origin: OriginFor<T>,
             run: RunId,
@@ -1724,7 +1747,7 @@ pub mod pallet {
         ///
         /// No such dispute, another window, no juror, a second commitment.
         #[pallet::call_index(66)]
-        #[pallet::weight(T::WeightInfo::commit_verdict())]
+        #[pallet::weight((T::WeightInfo::commit_verdict(), DispatchClass::Operational))]
         pub fn commit_verdict(
             origin: OriginFor<T>,
             run: RunId,
@@ -1745,7 +1768,7 @@ pub mod pallet {
         ///
         /// No such dispute, another window, no juror, no commitment, a second reveal, one that does not fit the commitment.
         #[pallet::call_index(67)]
-        #[pallet::weight(T::WeightInfo::reveal_verdict())]
+        #[pallet::weight((T::WeightInfo::reveal_verdict(), DispatchClass::Operational))]
         pub fn reveal_verdict(
             origin: OriginFor<T>,
             run: RunId,

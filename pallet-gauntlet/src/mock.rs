@@ -1,12 +1,19 @@
 //! A runtime with this pallet and balances only, and the steps that tests are made of.
 
+use codec::{Decode, DecodeWithMemTracking, Encode};
 use frame_support::{
-    derive_impl, parameter_types,
-    traits::{ConstU32, ConstU64, Hooks},
+    derive_impl,
+    dispatch::{DispatchInfo, GetDispatchInfo},
+    parameter_types,
+    traits::{
+        fungible::Mutate,
+        tokens::{Fortitude, Precision, Preservation},
+        ConstU128, ConstU32, ConstU64, Hooks,
+    },
     weights::{Weight, WeightMeter},
     PalletId,
 };
-use frame_system::{EnsureRoot, EnsureSigned};
+use frame_system::{CheckNonce, EnsureRoot, EnsureSigned};
 use protocol::{
     commitment::{commitment_hash, score_commitment_hash, Opening},
     consensus::Evaluation,
@@ -19,15 +26,23 @@ use protocol::{
     window::Phase,
     Hash, Planck, RunId, Uid, ValidatorIndex, Window,
 };
+use scale_info::TypeInfo;
 use sp_core::H256;
 use sp_runtime::{
-    traits::{IdentifyAccount, IdentityLookup, Lazy, Verify},
+    traits::{
+        DispatchTransaction, IdentifyAccount, IdentityLookup, Implication, Lazy,
+        TransactionExtension, ValidateResult, Verify,
+    },
+    transaction_validity::{
+        InvalidTransaction, TransactionSource, TransactionValidityError, ValidTransaction,
+    },
     AccountId32, BuildStorage, DispatchError,
 };
 
 use crate::{
     self as pallet_gauntlet,
     emission_schedule::{EmissionSchedule, HalvingMint, Pot},
+    extension::CheckWindowWork,
     *,
 };
 
@@ -206,9 +221,116 @@ impl Config for Test {
     type RunsMax = ConstU32<4>;
     type HistoryWindows = ConstU64<{ protocol::limits::HISTORY_WINDOWS }>;
     type AdminDelayWindows = ConstU64<2>;
+    type Randomness = randomness::InsecureParentHash<Test>;
+    type FreeWorkMin = ConstU128<UNIT>;
+    type WorkBytesMax = ConstU32<100_000>;
     type DisputeWindows = ConstU64<12>;
     type SlashDelayWindows = ConstU64<2>;
     type WeightInfo = weights::SubstrateWeight<Test>;
+}
+
+/// Charges a fee that nobody pays who owns nothing; its priority is the tip.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode, DecodeWithMemTracking, TypeInfo)]
+pub(crate) struct Fee {
+    pub(crate) tip: u64,
+}
+
+/// What [`Fee`] weighs.
+pub(crate) const FEE_WEIGHT: Weight = Weight::from_parts(1_234, 0);
+
+impl TransactionExtension<RuntimeCall> for Fee {
+    const IDENTIFIER: &'static str = "Fee";
+    type Implicit = ();
+    type Val = AccountId;
+    type Pre = ();
+
+    fn weight(&self, _call: &RuntimeCall) -> Weight {
+        FEE_WEIGHT
+    }
+
+    fn validate(
+        &self,
+        origin: RuntimeOrigin,
+        _call: &RuntimeCall,
+        _info: &DispatchInfo,
+        _len: usize,
+        _self_implicit: (),
+        _inherited_implication: &impl Implication,
+        _source: TransactionSource,
+    ) -> ValidateResult<AccountId, RuntimeCall> {
+        let signer = frame_system::ensure_signed(origin.clone());
+        let signer = signer.map_err(|_| InvalidTransaction::BadSigner)?;
+        if Balances::free_balance(&signer) < UNIT {
+            return Err(InvalidTransaction::Payment.into());
+        }
+        let validity = ValidTransaction { priority: self.tip, ..Default::default() };
+        Ok((validity, signer, origin))
+    }
+
+    fn prepare(
+        self,
+        signer: AccountId,
+        _origin: &RuntimeOrigin,
+        _call: &RuntimeCall,
+        _info: &DispatchInfo,
+        _len: usize,
+    ) -> Result<(), TransactionValidityError> {
+        let burned = Balances::burn_from(
+            &signer,
+            UNIT,
+            Preservation::Expendable,
+            Precision::Exact,
+            Fortitude::Polite,
+        );
+        burned.map(|_| ()).map_err(|_| InvalidTransaction::Payment.into())
+    }
+}
+
+/// The extensions of a transaction.
+pub(crate) type TxExtension = (CheckNonce<Test>, CheckWindowWork<Test, Fee>);
+
+/// The extensions of a transaction with a nonce and a tip.
+pub(crate) fn extension(nonce: u32, tip: u64) -> TxExtension {
+    (CheckNonce::from(nonce.into()), CheckWindowWork::new(Fee { tip }))
+}
+
+/// The bytes that a transaction with this call has, about.
+fn byte_len(call: &RuntimeCall) -> usize {
+    call.encoded_size() + 100
+}
+
+/// What the pool is told of a transaction with the signer's next nonce.
+pub(crate) fn validity(
+    signer: &AccountId,
+    tip: u64,
+    call: impl Into<RuntimeCall>,
+) -> Result<ValidTransaction, TransactionValidityError> {
+    let (call, nonce) = (call.into(), System::account_nonce(signer) as u32);
+    let (info, len) = (call.get_dispatch_info(), byte_len(&call));
+    let origin = RuntimeOrigin::signed(signer.clone());
+    let validated = extension(nonce, tip).validate_only(
+        origin,
+        &call,
+        &info,
+        len,
+        TransactionSource::External,
+        0,
+    );
+    validated.map(|(validity, ..)| validity)
+}
+
+/// Puts a transaction with the signer's next nonce into the block.
+pub(crate) fn include(
+    signer: &AccountId,
+    call: impl Into<RuntimeCall>,
+) -> Result<Result<(), DispatchError>, TransactionValidityError> {
+    let (call, nonce) = (call.into(), System::account_nonce(signer) as u32);
+    let (mut info, len) = (call.get_dispatch_info(), byte_len(&call));
+    let extension = extension(nonce, 0);
+    info.extension_weight = extension.weight(&call);
+    let origin = RuntimeOrigin::signed(signer.clone());
+    let included = extension.dispatch_transaction(origin, call, &info, len, 0)?;
+    Ok(included.map(|_| ()).map_err(|error| error.error))
 }
 
 /// An account from a number.
@@ -375,12 +497,13 @@ pub(crate) fn roll_to_window(window: Window) {
     roll_to(run().settings.schedule.window_start(window).unwrap());
 }
 
-/// Runs to the first block of `phase` of window `window`.
+/// Runs to the first block in which the work of `phase` of window `window` can be done.
 pub(crate) fn roll_to_phase(window: Window, phase: Phase) {
     let schedule = run().settings.schedule;
     let offset = match phase {
         Phase::Commit => 0,
-        Phase::Reveal => schedule.commit_end,
+        // Nobody can reveal before the challenge is drawn.
+        Phase::Reveal => schedule.challenge_offset(),
         Phase::Attest => schedule.reveal_end,
         Phase::Apply => schedule.attest_end,
     };

@@ -12,6 +12,7 @@ use frame_support::{
     },
 };
 use protocol::{
+    books::takes_part,
     fault::{
         judge_answer, judge_copy, judge_malformed, Committed, NoFault, Place, ProvenFault, Shown,
     },
@@ -23,8 +24,8 @@ use protocol::{
 use sp_runtime::DispatchResult;
 
 use crate::{
-    ChallengeCounts, CommitmentName, Config, DataChallenge, Error, Event, HoldReason, Layouts,
-    MinerOf, MinerUids, Miners, Offender, OpenChallenges, Pallet, ProvenFaults, Reveal, Reveals,
+    ChallengeCounts, CommitmentName, Config, DataChallenge, Departures, Error, Event, HoldReason,
+    Layouts, MinerUids, Miners, Offender, OpenChallenges, Pallet, ProvenFaults, Reveal, Reveals,
     RunOf, Runs, ShownChunk, ValidatorIndices, Validators, CHALLENGES_PER_ACCOUNT_MAX,
 };
 
@@ -39,6 +40,13 @@ impl<T: Config> From<NoFault> for Error<T> {
             NoFault::Same => Error::NotACopy,
         }
     }
+}
+
+/// Who is accused, and what answers for it.
+struct Accused<AccountId> {
+    hot: AccountId,
+    cold: AccountId,
+    bond: Planck,
 }
 
 impl ShownChunk {
@@ -67,8 +75,9 @@ impl<T: Config> Pallet<T> {
             run.settings.disputes.copy_overlap_ppm,
         )
         .map_err(Error::<T>::from)?;
-        let guilty = if uid == first.uid && first.window >= second.window { first } else { second };
-        let name = CommitmentName { window: guilty.window, uid };
+        let [first_name, second_name] = names;
+        let is_first = uid == first.uid && first.window >= second.window;
+        let name = if is_first { first_name } else { second_name };
         Self::convict(run_id, &run, name, ProvenFault::Copy, reporter)
     }
 
@@ -95,7 +104,7 @@ impl<T: Config> Pallet<T> {
         index: u32,
     ) -> DispatchResult {
         let run = Runs::<T>::get(run_id).ok_or(Error::<T>::RunUnknown)?;
-        let CommitmentName { window, uid } = name;
+        let CommitmentName { window, uid, .. } = name;
         Self::place(run_id, &run, index)?;
         Self::committed(run_id, &run, name)?;
         Self::accused(run_id, &run, name)?;
@@ -146,7 +155,7 @@ impl<T: Config> Pallet<T> {
             ensure!(Self::now() <= challenge.deadline, Error::<T>::TooLate);
             Ok(())
         })?;
-        let CommitmentName { window, uid } = name;
+        let CommitmentName { window, uid, .. } = name;
         Self::deposit_event(Event::DataAnswered { run: run_id, window, uid, index });
         if let Some(fault) = fault {
             // The answer is the proof of another fault.
@@ -172,7 +181,7 @@ impl<T: Config> Pallet<T> {
     /// Takes an open challenge off the books, if `may` allows it.
     fn take_challenge(
         run_id: RunId,
-        CommitmentName { window, uid }: CommitmentName,
+        CommitmentName { window, uid, .. }: CommitmentName,
         index: u32,
         may: impl FnOnce(&DataChallenge<T::AccountId>) -> Result<(), Error<T>>,
     ) -> Result<DataChallenge<T::AccountId>, Error<T>> {
@@ -201,7 +210,7 @@ impl<T: Config> Pallet<T> {
         reporter: T::AccountId,
     ) -> DispatchResult {
         let miner = Self::accused(run_id, run, name)?;
-        let CommitmentName { window, uid } = name;
+        let CommitmentName { window, uid, .. } = name;
         ProvenFaults::<T>::insert((run_id, window, uid), fault);
         Self::deposit_event(Event::FaultProven {
             run: run_id,
@@ -212,7 +221,7 @@ impl<T: Config> Pallet<T> {
         });
         let part = u128::from(run.settings.disputes.miner_slash_ppm);
         let amount: Planck = mul_div(miner.bond, part, u128::from(PPM)).unwrap_or(0);
-        let offender = Offender::Miner { uid, registered_window: miner.registered_window };
+        let offender = Offender::Miner { uid, registered_window: name.registered_window };
         Self::defer_slash(run_id, offender, window, amount, Some(reporter));
         Ok(())
     }
@@ -222,8 +231,8 @@ impl<T: Config> Pallet<T> {
         run_id: RunId,
         run: &RunOf<T>,
         name: CommitmentName,
-    ) -> Result<MinerOf<T>, Error<T>> {
-        let CommitmentName { window, uid } = name;
+    ) -> Result<Accused<T::AccountId>, Error<T>> {
+        let CommitmentName { window, uid, .. } = name;
         Self::ensure_reportable(run, window)?;
         let is_known = ProvenFaults::<T>::contains_key((run_id, window, uid));
         ensure!(!is_known, Error::<T>::FaultKnown);
@@ -238,13 +247,20 @@ impl<T: Config> Pallet<T> {
         Ok(())
     }
 
-    /// The miner that had a slot in a window, if it still has it.
+    /// The miner that had a slot in a window: it still has it, or its bond waits.
     fn miner_then(
         run_id: RunId,
-        CommitmentName { window, uid }: CommitmentName,
-    ) -> Result<MinerOf<T>, Error<T>> {
-        Miners::<T>::get(run_id, uid)
-            .filter(|miner| protocol::books::takes_part(miner.registered_window, window))
+        CommitmentName { window, uid, registered_window }: CommitmentName,
+    ) -> Result<Accused<T::AccountId>, Error<T>> {
+        ensure!(takes_part(registered_window, window), Error::<T>::MinerUnknown);
+        let miner = Miners::<T>::get(run_id, uid)
+            .filter(|miner| miner.registered_window == registered_window);
+        if let Some(miner) = miner {
+            return Ok(Accused { hot: miner.hot, cold: miner.cold, bond: miner.bond });
+        }
+        Departures::<T>::get(run_id, (uid, registered_window))
+            .filter(|departure| window <= departure.last)
+            .map(|gone| Accused { hot: gone.hot, cold: gone.cold, bond: gone.bond })
             .ok_or(Error::<T>::MinerUnknown)
     }
 
@@ -252,7 +268,7 @@ impl<T: Config> Pallet<T> {
     fn committed(
         run_id: RunId,
         run: &RunOf<T>,
-        CommitmentName { window, uid }: CommitmentName,
+        CommitmentName { window, uid, .. }: CommitmentName,
     ) -> Result<Committed, Error<T>> {
         Self::ensure_reportable(run, window)?;
         let Reveal { opening, order, .. } =

@@ -83,7 +83,7 @@ impl<T: Config> Pallet<T> {
         let uid = victim(holders, window, &settings.entry).ok_or(Error::<T>::NoFreeSlot)?;
         let miner = Miners::<T>::get(run_id, uid).ok_or(Error::<T>::Internal)?;
         Self::deposit_event(Event::MinerDisplaced { run: run_id, uid, value: miner.value });
-        Self::remove_miner(run_id, uid, miner, window, &settings.entry);
+        Self::remove_miner(run_id, uid, miner, window, settings);
         MinerSlots::<T>::mutate(run_id, |slots| slots.take(limit)).ok_or(Error::<T>::Internal)
     }
 
@@ -126,7 +126,7 @@ impl<T: Config> Pallet<T> {
         ensure!(miner.last_window.is_none(), Error::<T>::LeavingAlready);
         let window = window_of(moment);
         if moment.is_none() || !takes_part(miner.registered_window, window) {
-            Self::remove_miner(run_id, uid, miner, window, &run.settings.entry);
+            Self::remove_miner(run_id, uid, miner, window, &run.settings);
             return Ok(());
         }
         miner.last_window = Some(window);
@@ -147,7 +147,7 @@ impl<T: Config> Pallet<T> {
         };
         let is_settled = last < run.next_settlement;
         if is_settled {
-            Self::remove_miner(run_id, uid, miner, last, &run.settings.entry);
+            Self::remove_miner(run_id, uid, miner, last, &run.settings);
         }
         is_settled || last.saturating_add(LEAVE_AFTER) > window
     }
@@ -162,7 +162,7 @@ impl<T: Config> Pallet<T> {
             Error::<T>::NotIdle
         );
         Self::deposit_event(Event::MinerEvicted { run: run_id, uid });
-        Self::remove_miner(run_id, uid, miner, window, entry);
+        Self::remove_miner(run_id, uid, miner, window, &run.settings);
         Ok(())
     }
 
@@ -173,12 +173,13 @@ impl<T: Config> Pallet<T> {
         uid: Uid,
         miner: MinerOf<T>,
         last: Window,
-        entry: &Entry,
+        settings: &Settings,
     ) {
         let registered_window = miner.registered_window;
         let has_begun =
             Windows::<T>::contains_key(run_id, last) && takes_part(registered_window, last);
-        let due = has_begun.then(|| last.saturating_add(u64::from(entry.unbonding_windows)));
+        let wait = u64::from(settings.staking.unbonding_windows);
+        let due = has_begun.then(|| last.saturating_add(wait));
         Miners::<T>::remove(run_id, uid);
         MinerSlots::<T>::mutate(run_id, |slots| slots.release(uid));
         Self::leave_seat(run_id, Seat::Miner(uid), &miner.hot);
@@ -189,7 +190,7 @@ impl<T: Config> Pallet<T> {
                 for key in [&hot, &cold] {
                     CoolingKeys::<T>::mutate(run_id, key, |count| *count = count.saturating_add(1));
                 }
-                let departure = Departure { hot, cold, bond, due };
+                let departure = Departure { hot, cold, bond, last, due };
                 Departures::<T>::insert(run_id, (uid, registered_window), departure);
             }
             None => Self::return_bond(run_id, uid, cold, bond),

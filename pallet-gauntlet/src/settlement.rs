@@ -18,6 +18,7 @@ use protocol::{
     consensus::{pay, settle, Outcome, ValidatorOutcome},
     emission::{claim_due_window, Pot, Pots},
     settings::{ConsensusKind, StandingKind},
+    strikes,
     window::phase_at,
     Planck, RunId, Uid, ValidatorIndex, Window,
 };
@@ -198,7 +199,9 @@ impl<T: Config> Pallet<T> {
             &record.accepted,
             &record.unavailable,
         );
-        let outcome = settle(&miner_inputs, &validator_inputs, &record.settings.incentive)?;
+        let mut outcome = settle(&miner_inputs, &validator_inputs, &record.settings.incentive)?;
+        let struck = Self::struck(run_id, window, &validators);
+        strikes::refuse_pay(&mut outcome.validators, &struck);
         let miner_shares: Vec<_> = outcome.miners.iter().map(|miner| miner.share).collect();
         let (miner_amounts, _) = pay(pots.miners, &miner_shares)?;
         let validator_shares: Vec<_> =
@@ -303,6 +306,23 @@ impl<T: Config> Pallet<T> {
             }),
         };
         validators.iter().map(row).collect()
+    }
+
+    /// The validators, by index, that committed to scores in one of the last windows and withheld them.
+    fn struck(
+        run_id: RunId,
+        window: Window,
+        validators: &BTreeMap<u16, ValidatorOf<T>>,
+    ) -> Vec<ValidatorIndex> {
+        let is_struck = |index: u16, validator: &ValidatorOf<T>| {
+            strikes::is_struck(window, validator.registered_window, |judged| {
+                let key = (run_id, judged, index);
+                let revealed = ScoreReveals::<T>::contains_key(key);
+                strikes::is_withheld(ScoreCommitments::<T>::contains_key(key), revealed)
+            })
+        };
+        let struck = validators.iter().filter(|(index, validator)| is_struck(**index, validator));
+        struck.map(|(index, _)| *index).collect()
     }
 
     /// Writes the standings and the pay of one page of miners.

@@ -84,7 +84,7 @@ impl<T: Config> Pallet<T> {
         chunks: &RevealedChunks,
     ) -> Result<(), Error<T>> {
         let record = Windows::<T>::get(run_id, window).ok_or(Error::<T>::Internal)?;
-        let seed = record.challenge_seed.ok_or(Error::<T>::Internal)?;
+        let seed = record.challenge_seed.ok_or(Error::<T>::ChallengeNotDrawn)?;
         let count = run.settings.incentive.challenge_chunks;
         let asked = challenged_chunks(&seed, run_id, window, uid, run.chunk_count, count);
         let shown = chunks.iter().map(|chunk| chunk.index);
@@ -186,7 +186,7 @@ impl<T: Config> Pallet<T> {
             &salt,
         );
         ensure!(hash == committed, Error::<T>::OpeningMismatch);
-        run.salt_mix = mix_salt(&run.salt_mix, &salt);
+        run.salt_mix = mix_salt(&run.salt_mix, window, index, &salt);
         Runs::<T>::insert(run_id, run);
         let count = evaluations.len() as u32;
         ScoreReveals::<T>::insert(key, ScoreReveal { evaluations, salt });

@@ -196,6 +196,8 @@ pub struct Departure<AccountId> {
     pub cold: AccountId,
     /// What is left of the bond.
     pub bond: Planck,
+    /// The last window in which the miner took part.
+    pub last: Window,
     /// The window from which on it can be had.
     pub due: Window,
 }

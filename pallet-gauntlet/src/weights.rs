@@ -12,6 +12,8 @@ use frame_support::{
     },
 };
 
+use protocol::strikes::STRIKE_WINDOWS;
+
 /// The weights that the pallet needs. Each parameter says what it counts.
 pub trait WeightInfo {
     /// `t` tensors.
@@ -283,7 +285,8 @@ macro_rules! estimates {
                     $database,
                     200 + 10 * m + 1_000 * v,
                     1_024 * m + 8_192 * v,
-                    12 + 3 * m + 2 * v,
+                    // Of each validator also the rows of the windows in which a strike counts.
+                    12 + 3 * m + (2 + 2 * STRIKE_WINDOWS) * v,
                     11 + pages,
                 )
             }

@@ -2,7 +2,11 @@
 
 use alloc::vec::Vec;
 
-use frame_support::{traits::Get, weights::Weight, BoundedVec};
+use frame_support::{
+    traits::{Get, Randomness},
+    weights::Weight,
+    BoundedVec,
+};
 use frame_system::pallet_prelude::BlockNumberFor;
 use protocol::{
     accept::bitmap_of,
@@ -22,19 +26,19 @@ impl<T: Config> Pallet<T> {
     /// Looks at every run, of which there are few, and does the work of the boundary that the block is, if any.
     pub(crate) fn do_boundaries(now: BlockNumberFor<T>) -> Weight {
         let block: u32 = now.saturated_into();
-        let parent: Hash = frame_system::Pallet::<T>::parent_hash().into();
+        let randomness = Self::randomness();
         let runs: Vec<_> = Runs::<T>::iter().collect();
         let mut weight = T::WeightInfo::look_at_runs(T::RunsMax::get());
         for (run_id, run) in runs {
             let Some(moment) = phase_at(&run.settings.schedule, block) else {
                 continue;
             };
-            let (commit_end, attest_end) =
-                (run.settings.schedule.commit_end, run.settings.schedule.attest_end);
+            let (challenge, attest_end) =
+                (run.settings.schedule.challenge_offset(), run.settings.schedule.attest_end);
             weight = weight.saturating_add(match moment.offset {
-                0 => Self::open_window(run_id, run, moment.window, &parent),
-                offset if offset == commit_end => {
-                    Self::draw_challenge(run_id, moment.window, &parent)
+                0 => Self::open_window(run_id, run, moment.window, &randomness),
+                offset if offset == challenge => {
+                    Self::draw_challenge(run_id, moment.window, &randomness)
                 }
                 offset if offset == attest_end => Self::accept(run_id, &run, moment.window),
                 _ => Weight::zero(),
@@ -43,8 +47,13 @@ impl<T: Config> Pallet<T> {
         weight
     }
 
+    /// The chain's randomness as of the block before.
+    fn randomness() -> Hash {
+        T::Randomness::random(&T::PalletId::get().0).0.into()
+    }
+
     /// Applies settings that are due and fixes the window's seed.
-    fn open_window(run_id: RunId, mut run: RunOf<T>, window: Window, parent: &Hash) -> Weight {
+    fn open_window(run_id: RunId, mut run: RunOf<T>, window: Window, randomness: &Hash) -> Weight {
         if let Some(scheduled) =
             PendingSettings::<T>::get(run_id).filter(|scheduled| scheduled.window <= window)
         {
@@ -54,7 +63,7 @@ impl<T: Config> Pallet<T> {
         }
         run.status = RunStatus::Open;
         Self::end_budget(run_id, window);
-        let seed = window_seed(parent, run_id, window, &run.salt_mix);
+        let seed = window_seed(randomness, run_id, window, &run.salt_mix);
         let record = WindowRecord {
             seed,
             challenge_seed: None,
@@ -73,10 +82,10 @@ impl<T: Config> Pallet<T> {
         T::WeightInfo::open_window()
     }
 
-    /// Draws the seed of the challenged chunks from the hash of the commit phase's last block.
-    fn draw_challenge(run_id: RunId, window: Window, parent: &Hash) -> Weight {
+    /// Draws the seed of the challenged chunks from what the block behind the commit phase decided.
+    fn draw_challenge(run_id: RunId, window: Window, randomness: &Hash) -> Weight {
         Self::change_record(run_id, window, |record| {
-            record.challenge_seed = Some(challenge_seed(&record.seed, parent));
+            record.challenge_seed = Some(challenge_seed(&record.seed, randomness));
         });
         T::WeightInfo::draw_challenge()
     }

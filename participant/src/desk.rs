@@ -17,7 +17,7 @@ use protocol::{
     consensus::Evaluation,
     consent::Role,
     merkle::blake2_256,
-    AccountBytes, BlockNumber, Hash, RunId, Window,
+    AccountBytes, BlockNumber, Hash, RunId, Uid, Window,
 };
 
 use crate::{
@@ -86,6 +86,15 @@ pub enum Errand {
         evaluations: Vec<Evaluation>,
         /// Salt of the commitment that they open.
         salt: Hash,
+    },
+    /// Proves that two commitments have a chunk in common.
+    ReportCopy {
+        /// The window and slot of each, and since when its miner has the slot.
+        commitments: [(Window, Uid, Window); 2],
+        /// The chunk's number.
+        index: u32,
+        /// The chunk, with its proof for each.
+        chunks: Box<[ChunkProof; 2]>,
     },
 }
 
@@ -262,6 +271,9 @@ impl Desk {
             }
             Errand::RevealScores { window, evaluations, salt } => {
                 Call::RevealScores { run, window, evaluations, salt }
+            }
+            Errand::ReportCopy { commitments, index, chunks } => {
+                Call::ReportCopy { run, commitments, index, chunks }
             }
         }
     }

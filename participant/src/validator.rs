@@ -4,7 +4,7 @@
 //!
 //! - `replica`: holds the agreed parameters, and last window's ([`crate::replica`]);
 //! - `attest` ([`attest`]): fetches every revealed payload, checks it, and says which it found valid, and which state it
-//!   holds;
+//!   holds; it reports copies that it comes upon ([`watch`]);
 //! - `score` ([`score`]): in the next window, measures the assigned miners' updates, commits to the scores and reveals them;
 //! - `held_out` ([`held_out`]): the held-out loss of each window's parameters, for people; nobody is paid by it.
 //!
@@ -16,12 +16,14 @@
 mod attest;
 mod held_out;
 mod score;
+mod watch;
 
 use std::{
     future::Future,
     sync::{Arc, Mutex},
 };
 
+use node_client::journal::JournalKind;
 use protocol::state_root::StateManifest;
 use trainer::{checkpoint::OpenCheckpoint, Checkpoints, Evaluator, Model, Threads};
 
@@ -91,8 +93,12 @@ impl Validator {
         let checkpoints = SaveStates { checkpoints, every: settings.checkpoint_every };
         let (replica, states) = Replica::new(handles.clone(), state, Some(checkpoints), window_end);
         services.start("replica", replica.run());
+        // A salt of no window: nobody learns which chunks are watched.
+        let salt = handles.desk.salt(JournalKind::Attestation, u64::MAX);
+        let chunk_count = handles.run.info.layout.chunk_count().unwrap_or(0);
+        let watch = Arc::new(watch::Watch::new(chunk_count, &salt));
         let attest =
-            attest::Attest { handles: handles.clone(), states: states.clone(), window_end };
+            attest::Attest { handles: handles.clone(), states: states.clone(), watch, window_end };
         services.start("attest", attest.run());
         let evaluator = Evaluator::new(&settings.model, &*handles.machine.device, SCORED_AT_ONCE)?;
         let evaluator = Arc::new(Mutex::new(evaluator));

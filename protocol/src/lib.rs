@@ -104,4 +104,6 @@ pub mod fault;
 
 pub mod books;
 
+pub mod strikes;
+
 pub use ids::{AccountBytes, BlockNumber, Hash, Planck, RunId, Uid, ValidatorIndex, Window};

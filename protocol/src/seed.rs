@@ -1,14 +1,18 @@
 //! Derives a window's seeds, each unknown before the block that fixes it.
+//!
+//! Both come from the chain's randomness of the block before and from all salts that validators revealed. What
+//! somebody can choose among is counted in docs/decisions/0020: a salt is committed to before any other is revealed, so
+//! that all that is left to its owner is to reveal it or not, and the order of the reveals changes nothing.
 
 use blake2::{digest::consts::U32, Blake2b, Digest};
 
-use crate::{Hash, RunId, Window};
+use crate::{Hash, RunId, ValidatorIndex, Window};
 
 /// Separates the seed of a window from every other hash.
 const WINDOW_SEED_DOMAIN: &[u8] = b"gauntlet/window-seed/1";
 
-/// Separates the mix of salts from every other hash.
-const SALT_MIX_DOMAIN: &[u8] = b"gauntlet/salt-mix/1";
+/// Separates a revealed salt from every other hash.
+const SALT_DOMAIN: &[u8] = b"gauntlet/salt/1";
 
 /// Separates the seed of the challenged chunks from every other hash.
 const CHALLENGE_SEED_DOMAIN: &[u8] = b"gauntlet/challenge-seed/1";
@@ -24,30 +28,38 @@ pub(crate) fn blake2_256_of(parts: &[&[u8]]) -> Hash {
     hasher.finalize().into()
 }
 
-/// The seed of a window: from the hash of the block before its first one and the salts that
-/// validators revealed since the window before.
-///
-/// A block author can choose among few block hashes, a validator can withhold a salt at the cost
-/// of its presence; neither can choose a seed.
-pub fn window_seed(parent_hash: &Hash, run: RunId, window: Window, salt_mix: &Hash) -> Hash {
+/// The seed of a window: from the chain's randomness as of the block before its first one, and the salts that
+/// validators revealed in the windows before.
+pub fn window_seed(randomness: &Hash, run: RunId, window: Window, salt_mix: &Hash) -> Hash {
     blake2_256_of(&[
         WINDOW_SEED_DOMAIN,
-        parent_hash,
+        randomness,
         &run.to_le_bytes(),
         &window.to_le_bytes(),
         salt_mix,
     ])
 }
 
-/// Mixes one revealed salt into those before it. The order counts; the first mix is all zero.
-pub fn mix_salt(mix: &Hash, salt: &Hash) -> Hash {
-    blake2_256_of(&[SALT_MIX_DOMAIN, mix, salt])
+/// Adds the salt with which validator `index` revealed its scores of `window` to those before it; the first mix is all
+/// zero.
+///
+/// The sum of hashes in GF(2)^256: the order of the reveals does not count, equal salts of two validators or windows
+/// do not cancel, and a set of salts in which one is not known has a mix that nobody knows.
+pub fn mix_salt(mix: &Hash, window: Window, index: ValidatorIndex, salt: &Hash) -> Hash {
+    let hash = blake2_256_of(&[SALT_DOMAIN, &window.to_le_bytes(), &index.to_le_bytes(), salt]);
+    let mut sum = *mix;
+    for (byte, added) in sum.iter_mut().zip(hash) {
+        *byte ^= added;
+    }
+    sum
 }
 
-/// The seed of a window's challenged chunks: from the window's seed and the hash of the last block in which
-/// miners could commit, so that nobody knows it while it can still choose a payload.
-pub fn challenge_seed(window_seed: &Hash, parent_hash: &Hash) -> Hash {
-    blake2_256_of(&[CHALLENGE_SEED_DOMAIN, window_seed, parent_hash])
+/// The seed of a window's challenged chunks: from the window's seed and the chain's randomness as of the block behind
+/// the last one in which miners could commit ([`Schedule::challenge_offset`](crate::window::Schedule::challenge_offset)).
+///
+/// Whoever decides that randomness can no longer commit to anything that fits it.
+pub fn challenge_seed(window_seed: &Hash, randomness: &Hash) -> Hash {
+    blake2_256_of(&[CHALLENGE_SEED_DOMAIN, window_seed, randomness])
 }
 
 /// The first eight bytes of a hash as a little-endian number.

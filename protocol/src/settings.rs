@@ -396,7 +396,6 @@ impl Settings {
                 price_rise_ppm: 1_260_000,
                 immunity_windows: 8,
                 idle_windows: 4,
-                unbonding_windows: 4,
                 hand_over_windows: 2,
             },
         }

@@ -7,6 +7,9 @@
 //!                                                                0      score_commit_end   score_reveal_end
 //! ```
 //!
+//! The block at `commit_end` belongs to the reveal phase and nobody can reveal in it: the chunks that a reveal must show
+//! are drawn one block later, from what that block decides, so that whoever writes it cannot commit any more.
+//!
 //! An extrinsic included in block `n` is judged by `phase_at(schedule, n)`. A boundary belongs to
 //! what follows it: the block at offset `commit_end` is the first one of the reveal phase.
 
@@ -18,7 +21,7 @@ use crate::Window;
 
 /// When the windows of a run and their phases begin and end, in blocks.
 ///
-/// Valid (see [`Schedule::validate`]) if 0 < `commit_end` < `reveal_end` < `attest_end` <
+/// Valid (see [`Schedule::validate`]) if 0 < `commit_end` < `commit_end` + 1 < `reveal_end` < `attest_end` <
 /// `window_blocks` and 0 < `score_commit_end` < `score_reveal_end` < `window_blocks`.
 #[derive(
     Encode,
@@ -129,6 +132,7 @@ impl Schedule {
         let boundaries = [
             (("window start", 0), ("commit_end", self.commit_end)),
             (("commit_end", self.commit_end), ("reveal_end", self.reveal_end)),
+            (("the challenge", self.challenge_offset()), ("reveal_end", self.reveal_end)),
             (("reveal_end", self.reveal_end), ("attest_end", self.attest_end)),
             (("attest_end", self.attest_end), ("window_blocks", self.window_blocks)),
             (("window start", 0), ("score_commit_end", self.score_commit_end)),
@@ -144,6 +148,17 @@ impl Schedule {
             }
         }
         Ok(())
+    }
+
+    /// The offset of the block in which the challenged chunks of a window are drawn, the one behind `commit_end`:
+    /// [`crate::seed::challenge_seed`].
+    pub fn challenge_offset(&self) -> u32 {
+        self.commit_end.saturating_add(1)
+    }
+
+    /// The block in which the challenged chunks of `window` are drawn. `None` past the last block number.
+    pub fn challenge_block(&self, window: Window) -> Option<u32> {
+        self.window_start(window)?.checked_add(self.challenge_offset())
     }
 
     /// First block of window `window`. `None` past the last block number.

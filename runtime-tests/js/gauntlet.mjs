@@ -36,6 +36,16 @@ export const opening = (baseStateRoot, salt) => ({
   salt,
 });
 
+/// What a hot key signs to take part for a cold key: `role` is 0 for a miner and 1 for a validator.
+export const consent = (genesis, run, role, coldKey) =>
+  blake2(
+    stringToU8a('gauntlet/hot-key-consent/1'),
+    hexToU8a(genesis),
+    number(run, 4),
+    number(role, 1),
+    coldKey,
+  );
+
 /// The hash that a miner commits to.
 export const commitment = (genesis, run, window, hotKey, opened) =>
   u8aToHex(

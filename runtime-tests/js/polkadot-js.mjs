@@ -3,11 +3,12 @@
 import { ApiPromise, WsProvider } from '@polkadot/api';
 import { isU8a, stringCamelCase, u8aToHex } from '@polkadot/util';
 
-/// A value as polkadot.js takes it: fields in camel case, bytes in hexadecimal.
+/// A value as polkadot.js takes it: fields in camel case, bytes in hexadecimal, enums by their variant.
 const taken = (value) => {
   if (isU8a(value)) return u8aToHex(value);
   if (Array.isArray(value)) return value.map(taken);
   if (value === null || typeof value !== 'object') return value;
+  if (typeof value.type === 'string') return { [value.type]: taken(value.value ?? null) };
   return Object.fromEntries(
     Object.entries(value).map(([name, inner]) => [stringCamelCase(name), taken(inner)]),
   );

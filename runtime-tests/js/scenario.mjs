@@ -2,9 +2,9 @@
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
-import { hexToU8a } from '@polkadot/util';
+import { hexToU8a, u8aToHex } from '@polkadot/util';
 
-import { CHUNK, commitment, opening, scoreCommitment } from './gauntlet.mjs';
+import { CHUNK, commitment, consent, opening, scoreCommitment } from './gauntlet.mjs';
 
 /// The call that creates a small run, as the runtime encodes it; a test of `runtime-tests` keeps it so.
 const CREATE_RUN = hexToU8a(readFileSync(new URL('create-run.hex', import.meta.url), 'utf8').trim());
@@ -90,9 +90,26 @@ export class Story {
     this.say(`created run ${run}`);
     assert.equal((await client.view('phase', this.run)).moment, undefined);
 
-    const miner = { run: this.run, hot: keys.minerHot.address };
-    const validator = { run: this.run, hot: keys.validatorHot.address, stake: STAKE };
-    await this.refused('RunUnknown', client.send(keys.minerCold, 'register_miner', { ...miner, run: 4_000 }));
+    const signed = (hot, role, cold) => {
+      const message = consent(client.genesis, this.run, role, cold.publicKey);
+      return { type: 'Sr25519', value: u8aToHex(hot.sign(message)) };
+    };
+    const miner = {
+      run: this.run,
+      hot: keys.minerHot.address,
+      proof: signed(keys.minerHot, 0, keys.minerCold),
+      max_price: await client.view('next_price', this.run),
+    };
+    const validator = {
+      run: this.run,
+      hot: keys.validatorHot.address,
+      proof: signed(keys.validatorHot, 1, keys.validatorCold),
+      stake: STAKE,
+    };
+    const nowhere = { run: 4_000, account: keys.owner.address };
+    await this.refused('RunUnknown', client.send(keys.owner, 'claim', nowhere));
+    const others = { ...miner, proof: validator.proof };
+    await this.refused('HotKeyProofInvalid', client.send(keys.minerCold, 'register_miner', others));
     const poor = client.send(keys.validatorCold, 'register_validator', { ...validator, stake: 1n });
     await this.refused('StakeTooLow', poor);
     await client.send(keys.minerCold, 'register_miner', miner);

@@ -7,7 +7,7 @@ use frame_support::{
     traits::{ConstBool, ConstU128, ConstU32, ConstU64, ConstU8, VariantCountOf},
     weights::{
         constants::{ParityDbWeight, WEIGHT_REF_TIME_PER_SECOND},
-        IdentityFee, Weight,
+        Weight,
     },
     PalletId,
 };
@@ -22,7 +22,7 @@ use pallet_session::{
     historical::{self, NoteHistoricalRoot},
     PeriodicSessions,
 };
-use pallet_transaction_payment::{ConstFeeMultiplier, FungibleAdapter, Multiplier};
+use pallet_transaction_payment::FungibleAdapter;
 use sp_consensus_aura::sr25519::AuthorityId as AuraId;
 use sp_runtime::{
     traits::{ConvertInto, One, OpaqueKeys},
@@ -33,6 +33,7 @@ use sp_version::RuntimeVersion;
 
 use crate::{
     authorities::{AccountOnly, NeverEnds},
+    fees,
     governance::AdminOrigin,
     AccountId, Aura, Authorities, Balance, Balances, Block, BlockNumber, Hash, Historical, Nonce,
     Offences, OriginCaller, PalletInfo, Runtime, RuntimeCall, RuntimeEvent, RuntimeFreezeReason,
@@ -40,8 +41,10 @@ use crate::{
     UncheckedExtrinsic, EXISTENTIAL_DEPOSIT, SLOT_MILLIS, SS58_PREFIX, UNIT, VERSION,
 };
 
-/// The part of a block that ordinary transactions may fill; the rest is left to the chain's own work.
+/// The part of a block that ordinary transactions may fill; the rest is left to the work of windows.
 const NORMAL_RATIO: Perbill = Perbill::from_percent(75);
+/// The part of a block that the work of windows may fill; the rest is left to ordinary transactions and to hooks.
+const WORK_RATIO: Perbill = Perbill::from_percent(50);
 /// The most bytes in a block, its header included.
 const BLOCK_BYTES_MAX: u32 = 5 * 1024 * 1024;
 /// The computation that a block may take, in seconds of the machine that weights are measured on.
@@ -60,11 +63,17 @@ parameter_types! {
     pub const BlockHashCount: BlockNumber = 2_400;
     /// The runtime's version.
     pub const Version: RuntimeVersion = VERSION;
-    /// The computation and proof limits of a block.
-    pub RuntimeBlockWeights: BlockWeights = BlockWeights::with_sensible_defaults(
-        Weight::from_parts(BLOCK_SECONDS_MAX * WEIGHT_REF_TIME_PER_SECOND, u64::MAX),
-        NORMAL_RATIO,
-    );
+    /// The computation and proof limits of a block. Work (the operational class) has a quarter of a block also where
+    /// everything else is full, and never more than half of it.
+    pub RuntimeBlockWeights: BlockWeights = {
+        let block = Weight::from_parts(BLOCK_SECONDS_MAX * WEIGHT_REF_TIME_PER_SECOND, u64::MAX);
+        // What ordinary transactions may not fill is reserved for work.
+        let mut weights = BlockWeights::with_sensible_defaults(block, NORMAL_RATIO);
+        let work = weights.per_class.get_mut(DispatchClass::Operational);
+        work.max_total = Some(WORK_RATIO * block);
+        work.max_extrinsic = work.reserved;
+        weights
+    };
     /// The size limits of a block.
     pub RuntimeBlockLength: BlockLength = BlockLength::builder()
         .max_length(BLOCK_BYTES_MAX)
@@ -86,8 +95,10 @@ parameter_types! {
         halving_blocks: 63_072_000,
         cap: 31_500_000 * UNIT,
     };
-    /// The factor on the weight fee; constant, as nothing here is congested on purpose.
-    pub FeeMultiplier: Multiplier = Multiplier::one();
+    /// What a key must have at stake for its work to be free; a full block of bytes costs about four times as much.
+    pub const FreeWorkMin: Balance = 10 * UNIT;
+    /// The bytes of work in a block.
+    pub WorkBytesMax: u32 = WORK_RATIO * BLOCK_BYTES_MAX;
 }
 
 #[derive_impl(frame_system::config_preludes::SolochainDefaultConfig)]
@@ -220,9 +231,9 @@ impl pallet_transaction_payment::Config for Runtime {
     // Fees are burned: no author earns by filling blocks.
     type OnChargeTransaction = FungibleAdapter<Balances, ()>;
     type OperationalFeeMultiplier = ConstU8<5>;
-    type WeightToFee = IdentityFee<Balance>;
-    type LengthToFee = IdentityFee<Balance>;
-    type FeeMultiplierUpdate = ConstFeeMultiplier<FeeMultiplier>;
+    type WeightToFee = fees::WeightFee;
+    type LengthToFee = fees::LengthFee;
+    type FeeMultiplierUpdate = fees::Congestion;
     type WeightInfo = pallet_transaction_payment::weights::SubstrateWeight<Runtime>;
 }
 
@@ -248,6 +259,9 @@ impl pallet_gauntlet::Config for Runtime {
     type RunsMax = ConstU32<16>;
     type HistoryWindows = ConstU64<{ pallet_gauntlet::HISTORY_WINDOWS }>;
     type AdminDelayWindows = ConstU64<2>;
+    type Randomness = pallet_gauntlet::randomness::InsecureParentHash<Runtime>;
+    type FreeWorkMin = FreeWorkMin;
+    type WorkBytesMax = WorkBytesMax;
     type DisputeWindows = ConstU64<12>;
     type SlashDelayWindows = ConstU64<2>;
     type WeightInfo = pallet_gauntlet::weights::SubstrateWeight<Runtime>;

@@ -57,6 +57,27 @@ pub fn well_known(genesis: &Value) -> Option<AccountId> {
     Sr25519Keyring::iter().map(|account| account.public().0).chain(voters).find_map(named)
 }
 
+/// What a chain from this genesis would lack, if it lacks anything: blocks or a government.
+///
+/// `genesis` is JSON as `docs/genesis.example.json` shows it.
+pub fn lacks(genesis: &Value) -> Option<&'static str> {
+    let list =
+        |path| genesis.pointer(path).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let authorities = list("/authorities/authorities");
+    if authorities.is_empty() {
+        return Some("authorities.authorities names nobody who could make blocks");
+    }
+    let keys = list("/session/keys");
+    let has_keys = |authority| keys.iter().any(|entry| entry.get(1) == Some(authority));
+    if !authorities.iter().all(has_keys) {
+        return Some("session.keys has no keys of one of the authorities");
+    }
+    if list("/council/members").is_empty() {
+        return Some("council.members names nobody who could decide anything");
+    }
+    None
+}
+
 /// The genesis state of that name, as a JSON patch over the default one; `None` if there is none.
 pub fn preset(id: &PresetId) -> Option<Vec<u8>> {
     let alice = (Sr25519Keyring::Alice, Ed25519Keyring::Alice);

@@ -18,8 +18,11 @@ include!(concat!(env!("OUT_DIR"), "/wasm_binary.rs"));
 pub mod apis;
 pub mod authorities;
 pub mod configs;
+pub mod fees;
 pub mod genesis;
 pub mod governance;
+#[cfg(feature = "std")]
+pub mod transactions;
 
 use alloc::{borrow::Cow, vec::Vec};
 
@@ -58,7 +61,10 @@ pub type TxExtension = (
     frame_system::CheckEra<Runtime>,
     frame_system::CheckNonce<Runtime>,
     frame_system::CheckWeight<Runtime>,
-    pallet_transaction_payment::ChargeTransactionPayment<Runtime>,
+    pallet_gauntlet::extension::CheckWindowWork<
+        Runtime,
+        pallet_transaction_payment::ChargeTransactionPayment<Runtime>,
+    >,
     frame_metadata_hash_extension::CheckMetadataHash<Runtime>,
     frame_system::WeightReclaim<Runtime>,
 );

@@ -4,16 +4,17 @@
 //! node's: hooks, the timestamp, the weight that settlement may take, and a commit to the backend after each block.
 
 use codec::Encode;
-use frame_support::traits::fungible::Mutate;
+use frame_support::traits::fungible::{Inspect, Mutate};
 use pallet_gauntlet::{
-    account_bytes, Bitmap, Call, Evaluations, Event, LayoutVec, MinerUids, Miners, RevealedChunk,
-    RevealedChunks, ValidatorIndices, Windows,
+    account_bytes, Bitmap, Call, CommitmentName, Evaluations, Event, LayoutVec, MinerUids, Miners,
+    Offender, RevealedChunk, RevealedChunks, ShownChunk, ValidatorIndices, Windows,
 };
 use protocol::{
     accept::bitmap_of,
     assignment::assigned_evaluations,
     commitment::{challenged_chunks, commitment_hash, score_commitment_hash, Opening},
     consensus::Evaluation,
+    consent::{hot_key_consent, Role},
     layout::CHUNK_LEN,
     merkle,
     settings::Settings,
@@ -24,11 +25,11 @@ use runtime::{
     AccountId, Balances, Executive, Header, Runtime, RuntimeCall, RuntimeGenesisConfig,
     RuntimeOrigin, System, UncheckedExtrinsic, SLOT_MILLIS, UNIT,
 };
-use sp_core::H256;
+use sp_core::{sr25519, Pair, H256};
 use sp_io::{hashing::blake2_256, TestExternalities};
 use sp_runtime::{
     traits::{Dispatchable, Header as _},
-    BuildStorage, Digest, DigestItem,
+    BuildStorage, Digest, DigestItem, MultiSignature,
 };
 
 use crate::random::Random;
@@ -39,24 +40,34 @@ const RUN: RunId = 0;
 const START: u32 = 3;
 /// Blocks of a window, one for each phase.
 pub const WINDOW_BLOCKS: u32 = 4;
-/// Values of a chunk that an update keeps: enough that no two updates are alike by chance.
-const KEEP: u16 = 4;
+/// Values of a chunk that an update keeps: enough that a copy of it can be proven.
+const KEEP: u16 = 16;
 /// What every cold key starts with.
 const ENDOWMENT: Planck = 10_000_000 * UNIT;
 
 /// The two accounts of a participant.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Keys {
+    pair: sr25519::Pair,
     hot: AccountId,
     cold: AccountId,
 }
 
 impl Keys {
+    /// What a cold key has after [`Calls::endow`], in units.
+    pub const ENDOWMENT_UNITS: f64 = (ENDOWMENT / UNIT) as f64;
+
     /// Those of participant `number`.
     pub fn new(number: u64) -> Keys {
-        let account =
-            |role: &[u8]| AccountId::new(blake2_256(&[role, &number.to_le_bytes()].concat()));
-        Keys { hot: account(b"hot"), cold: account(b"cold") }
+        let seed = |role: &[u8]| blake2_256(&[role, &number.to_le_bytes()].concat());
+        let pair = sr25519::Pair::from_seed(&seed(b"hot"));
+        Keys { hot: pair.public().into(), pair, cold: AccountId::new(seed(b"cold")) }
+    }
+
+    /// The hot key's consent to work for the cold one.
+    fn consent(&self, role: Role) -> MultiSignature {
+        let message = hot_key_consent(&genesis_hash(), RUN, role, &account_bytes(&self.cold));
+        self.pair.sign(&message).into()
     }
 }
 
@@ -77,8 +88,8 @@ impl Update {
             let within = u16::from_le_bytes([pair[0], pair[1]]) % part;
             indices.push(place * part + within);
         }
-        let codes = hash[8..].iter().take(usize::from(KEEP)).map(|byte| byte & 3).collect();
-        let scale_bf16 = 0x3c00 | u16::from(hash[16]);
+        let codes = hash.iter().take(usize::from(KEEP)).map(|byte| byte >> 6).collect();
+        let scale_bf16 = 0x3c00 | u16::from(hash[0]);
         let chunk = Chunk { scale_bf16, indices, codes };
         let chunk = encode_chunk(&chunk, CHUNK_LEN, KEEP).expect("the chunk is of the format");
         Update { chunk, salt: random.hash() }
@@ -97,6 +108,13 @@ impl Update {
             byte_len: self.chunk.len() as u64,
             base_state_root: base,
             salt: self.salt,
+        }
+    }
+
+    fn shown_chunk(&self) -> ShownChunk {
+        ShownChunk {
+            bytes: self.chunk.clone().try_into().expect("a chunk fits"),
+            proof: Default::default(),
         }
     }
 
@@ -139,6 +157,13 @@ pub enum Happened {
         /// Its pay in units.
         paid: f64,
     },
+    /// A miner's bond was cut for a proven fault.
+    Slashed {
+        /// Its slot.
+        uid: Uid,
+        /// How much, in units.
+        amount: f64,
+    },
     /// A window was settled, having minted so many units.
     Settled {
         /// The window.
@@ -170,6 +195,9 @@ fn happened(event: Event<Runtime>) -> Option<Happened> {
         Event::WindowSettled { window, minted, .. } => {
             Happened::Settled { window, minted: units(minted) }
         }
+        Event::Slashed { offender: Offender::Miner { uid, .. }, amount, .. } => {
+            Happened::Slashed { uid, amount: units(amount) }
+        }
         Event::WindowVoid { window, .. } => Happened::Void { window },
         _ => return None,
     })
@@ -184,6 +212,8 @@ pub fn settings(uids: usize) -> Settings {
     (schedule.score_commit_end, schedule.score_reveal_end) = (1, 2);
     settings.training.keep = KEEP;
     settings.incentive.uid_max = uids as u16;
+    // Thousands join in the first block: the price stays where it begins.
+    settings.entry.price_rise_ppm = protocol::settings::PPM;
     settings
 }
 
@@ -282,19 +312,21 @@ impl Calls {
 
     /// Registers a miner and returns its slot.
     pub fn register_miner(&self, keys: &Keys) -> Option<Uid> {
-        let register = Call::register_miner { run: RUN, hot: keys.hot.clone() };
+        let (hot, proof) = (keys.hot.clone(), keys.consent(Role::Miner));
+        let register = Call::register_miner { run: RUN, hot, proof, max_price: Planck::MAX };
         self.call(&keys.cold, register).then(|| MinerUids::<Runtime>::get(RUN, &keys.hot))?
     }
 
-    /// Takes a miner out of the run.
+    /// Asks for a miner to leave the run at the end of the window.
     pub fn leave(&self, keys: &Keys, uid: Uid) -> bool {
-        self.call(&keys.cold, Call::deregister_miner { run: RUN, uid })
+        self.call(&keys.cold, Call::leave_miner { run: RUN, uid })
     }
 
     /// Registers a validator with so many units of stake and returns its slot.
     pub fn register_validator(&self, keys: &Keys, stake: u32) -> Option<ValidatorIndex> {
         let stake = Planck::from(stake) * UNIT;
-        let register = Call::register_validator { run: RUN, hot: keys.hot.clone(), stake };
+        let (hot, proof) = (keys.hot.clone(), keys.consent(Role::Validator));
+        let register = Call::register_validator { run: RUN, hot, proof, stake };
         self.call(&keys.cold, register).then(|| ValidatorIndices::<Runtime>::get(RUN, &keys.hot))?
     }
 
@@ -338,6 +370,42 @@ impl Calls {
         let bitmap = Bitmap::truncate_from(bitmap_of(uids));
         let state_root = state_root(window);
         self.call(&keys.hot, Call::attest { run: RUN, window, bitmap, state_root })
+    }
+
+    /// The commitment that the miner in a slot made in a window.
+    fn name(&self, window: Window, uid: Uid) -> CommitmentName {
+        CommitmentName { window, uid, registered_window: self.first_window(uid) }
+    }
+
+    /// Proves by its only chunk that one revealed update, of a window and a slot, is a copy of another.
+    pub fn report_copy(
+        &self,
+        reporter: &Keys,
+        commitments: [(Window, Uid); 2],
+        update: &Update,
+    ) -> bool {
+        let commitments = commitments.map(|(window, uid)| self.name(window, uid));
+        let chunks = Box::new([update.shown_chunk(), update.shown_chunk()]);
+        let report = Call::report_copy { run: RUN, commitments, index: 0, chunks };
+        self.call(&reporter.cold, report)
+    }
+
+    /// Asks a miner for the chunk of an update that it revealed.
+    pub fn challenge_data(&self, challenger: &Keys, window: Window, uid: Uid) -> bool {
+        let commitment = self.name(window, uid);
+        self.call(&challenger.cold, Call::challenge_data { run: RUN, commitment, index: 0 })
+    }
+
+    /// Shows the chunk that was asked for.
+    pub fn answer_data(&self, keys: &Keys, window: Window, uid: Uid, update: &Update) -> bool {
+        let commitment = self.name(window, uid);
+        let chunk = Box::new(update.shown_chunk());
+        self.call(&keys.hot, Call::answer_data { run: RUN, commitment, index: 0, chunk })
+    }
+
+    /// What a participant's cold key owns, in units, held or not.
+    pub fn wealth(&self, keys: &Keys) -> f64 {
+        units(<Balances as Inspect<AccountId>>::total_balance(&keys.cold))
     }
 
     /// Those of the miners that revealed in a window which a validator has to evaluate.

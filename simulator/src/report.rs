@@ -14,12 +14,12 @@ pub fn write(folder: &Path, rows: &[Row], fairness: &[Fairness]) -> io::Result<(
 
 fn rows_csv(rows: &[Row]) -> String {
     let mut csv = format!(
-        "scenario,rule,role,kind,owners,pay_{SHORT},pay_{LONG},cost,pay_by_cost,unpaid,emission\n"
+        "scenario,rule,role,kind,owners,pay_{SHORT},pay_{LONG},cost,pay_by_cost,unpaid,emission,slashed\n"
     );
     for row in rows {
         let _ = writeln!(
             csv,
-            "{},{},{},{},{},{:.4},{:.4},{:.2},{:.3},{:.4},{:.4}",
+            "{},{},{},{},{},{:.4},{:.4},{:.2},{:.3},{:.4},{:.4},{:.2}",
             row.scenario,
             row.rule,
             row.role,
@@ -31,6 +31,7 @@ fn rows_csv(rows: &[Row]) -> String {
             row.pay_long / row.cost,
             row.unpaid,
             row.emission,
+            row.slashed,
         );
     }
     csv

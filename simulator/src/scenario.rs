@@ -49,6 +49,8 @@ pub struct Scenario {
     pub miners: Vec<(Conduct, usize)>,
     /// How many validators of which kind, with how many units of stake each.
     pub validators: Vec<(Validation, usize, u32)>,
+    /// Who asks a random honest miner for data in every window, without need.
+    pub challengers: usize,
     /// Windows that are settled.
     pub windows: u64,
     /// Miners that a validator evaluates.
@@ -73,6 +75,7 @@ impl Scenario {
             name,
             miners: all,
             validators: vec![(Validation::Honest, 12, STAKE)],
+            challengers: 0,
             windows: WINDOWS,
             evaluations: 64,
             rule: Rule::EXAMPLE,
@@ -111,6 +114,7 @@ impl Scenario {
             Scenario::judged_by("copies scores", Validation::Copying, 2),
             Scenario::judged_by("absent", Validation::Absent, 2),
             Scenario::judged_by("salt grinder", Validation::Grinding, 2),
+            Scenario { challengers: 4, ..Scenario::against("griefing", vec![]) },
         ];
         attacks.into_iter().map(|scenario| Scenario { rule, ..scenario }).collect()
     }
@@ -135,6 +139,7 @@ impl Scenario {
             name: "largest",
             miners: kinds,
             validators: vec![(Validation::Honest, 64, STAKE)],
+            challengers: 0,
             windows,
             evaluations: 256,
             rule: Rule::EXAMPLE,

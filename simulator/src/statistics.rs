@@ -37,6 +37,8 @@ pub struct Row {
     pub unpaid: f64,
     /// Part of all emission for the role that the kind took.
     pub emission: f64,
+    /// What proven faults cost an owner, in units.
+    pub slashed: f64,
 }
 
 /// How equal miners fared.
@@ -128,6 +130,7 @@ pub fn rows(scenario: &Scenario, history: &History) -> Vec<Row> {
                 pay_long: relative(LONG),
                 cost: conduct.cost(),
                 unpaid: unpaid(members, windows),
+                slashed: uids * mean(members.iter().map(|member| member.slashed)),
                 emission: ratio(members.iter().map(|m| paid(&m.pay, windows)).sum(), all),
             }
         })
@@ -157,6 +160,7 @@ fn judges(scenario: &Scenario, history: &History) -> Vec<Row> {
             pay_long: ratio(of(kind, LONG), of(&honest, LONG)),
             cost: validation.cost(),
             unpaid: mean(later.map(|pay| if *pay > 0.0 { 0.0 } else { 1.0 })),
+            slashed: 0.0,
             emission: ratio(kind.iter().map(|pay| paid(pay, windows)).sum(), all),
         }
     };

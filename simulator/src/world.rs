@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use protocol::{consensus::Evaluation, Hash, Uid, ValidatorIndex, Window};
+use protocol::{consensus::Evaluation, settings::UID_MAX, Hash, Uid, ValidatorIndex, Window};
 
 use crate::{
     chain::{settings, Calls, Chain, Happened, Keys, Update},
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// A miner through all its registrations.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Member {
     /// What it does.
     pub conduct: Conduct,
@@ -24,16 +24,22 @@ pub struct Member {
     pub worked: Vec<bool>,
     /// Calls that the chain refused.
     pub refused: u32,
+    /// What proven faults cost it, in units.
+    pub slashed: f64,
+    /// The update that it copied: its window and slot.
+    source: Option<(Window, Uid)>,
     keys: Keys,
     slot: Option<Uid>,
     registered: Window,
     first_window: Window,
+    /// Where it goes on when its slot, which it left, is over.
+    next: Option<(Keys, Uid, Window)>,
     update: Option<Update>,
     gain: Gain,
 }
 
 /// A validator.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Judge {
     /// What it does.
     pub validation: Validation,
@@ -45,7 +51,7 @@ pub struct Judge {
 }
 
 /// What became of everybody.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct History {
     /// The miners.
     pub members: Vec<Member>,
@@ -55,6 +61,10 @@ pub struct History {
     pub minted: BTreeMap<Window, f64>,
     /// Windows that were void.
     pub void: u32,
+    /// Requests for data without need: made, and answered.
+    pub challenges: (u32, u32),
+    /// What they cost who made them, less what reports of copies brought, in units.
+    pub challengers_lost: f64,
 }
 
 /// What the validators know of a window when they score it.
@@ -71,6 +81,8 @@ struct World {
     windows: Window,
     next_key: u64,
     history: History,
+    /// Those who ask for data; the last of them only reports copies.
+    challengers: Vec<Keys>,
     /// Who had which slot, by window.
     slots: BTreeMap<Window, BTreeMap<Uid, usize>>,
     /// The last medians of a slot, in typical gains.
@@ -93,7 +105,8 @@ pub fn play(scenario: &Scenario, seed: u64) -> History {
 impl World {
     fn begin(scenario: &Scenario, seed: u64) -> World {
         let count: usize = scenario.miners.iter().map(|(_, count)| count).sum();
-        let mut settings = settings(count);
+        // Who comes back has two slots for a window.
+        let mut settings = settings((2 * count).min(usize::from(UID_MAX)));
         settings.incentive.standing = scenario.rule.standing;
         settings.incentive.consensus = scenario.rule.consensus;
         settings.incentive.power = scenario.rule.power;
@@ -111,10 +124,13 @@ impl World {
                 pay: empty.clone(),
                 worked: vec![false; empty.len()],
                 refused: 0,
+                slashed: 0.0,
+                source: None,
                 keys: keys(),
                 slot: None,
                 registered: 0,
                 first_window: 0,
+                next: None,
                 update: None,
                 gain: Gain::default(),
             })
@@ -127,7 +143,9 @@ impl World {
                 (Judge { validation, pay, keys, slot: None, committed: None }, stake)
             })
             .collect();
+        let challengers: Vec<Keys> = (0..=scenario.challengers).map(|_| keys()).collect();
         let chain = Chain::begin(settings, |calls| {
+            challengers.iter().for_each(|keys| calls.endow(keys));
             for member in members.iter_mut().filter(|member| member.conduct.joins() == 0) {
                 calls.endow(&member.keys);
                 member.slot = calls.register_miner(&member.keys);
@@ -145,7 +163,15 @@ impl World {
             random: Random::new(seed, scenario.name),
             windows: scenario.windows,
             next_key,
-            history: History { members, judges, minted: BTreeMap::new(), void: 0 },
+            history: History {
+                members,
+                judges,
+                minted: BTreeMap::new(),
+                void: 0,
+                challenges: (0, 0),
+                challengers_lost: 0.0,
+            },
+            challengers,
             slots: BTreeMap::new(),
             medians: BTreeMap::new(),
             shown: Vec::new(),
@@ -157,9 +183,10 @@ impl World {
     fn window(&mut self, window: Window) {
         let works = window < self.windows;
         let scale = 1.0 + 0.15 * self.random.normal();
-        self.choose_updates();
+        self.choose_updates(window);
         let World { chain, random, history, slots, medians, shown, worked, next_key, .. } = self;
-        let History { members, judges, .. } = history;
+        let challengers = &self.challengers;
+        let History { members, judges, challenges, challengers_lost, .. } = history;
 
         let ((), mut events) = chain.block(|calls| {
             if works {
@@ -175,35 +202,54 @@ impl World {
         });
         let (seen, more) = chain.block(|calls| {
             reveal_scores(calls, judges, worked, shown, random);
-            reveal(calls, members, medians, window)
+            if works {
+                reveal(calls, members, medians, window)
+            } else {
+                Vec::new()
+            }
         });
         events.extend(more);
-        let ((), more) = chain.block(|calls| {
+        let (asked, more) = chain.block(|calls| {
             for judge in judges.iter().filter(|_| works) {
                 let good = seen.iter().filter(|seen| judge.validation.attests(seen.conduct));
                 let uids: Vec<Uid> = good.map(|seen| seen.uid).collect();
                 calls.attest(&judge.keys, window, &uids);
             }
+            report_copies(calls, challengers, members, window);
+            challenge(calls, challengers, members, window, random)
         });
         events.extend(more);
-        let ((), more) = chain.block(|_| ());
+        let ((answered, wealth), more) = chain.block(|calls| {
+            let answers = asked.iter().filter(|at| answer(calls, &members[**at], window));
+            let answered = answers.count() as u32;
+            (answered, challengers.iter().map(|keys| calls.wealth(keys)).sum::<f64>())
+        });
         events.extend(more);
+        challenges.0 += asked.len() as u32;
+        challenges.1 += answered;
+        *challengers_lost = Keys::ENDOWMENT_UNITS * challengers.len() as f64 - wealth;
         *worked = Worked { window, scale: scale.max(0.3), seen };
         self.note(events);
     }
 
     /// What every miner will send.
-    fn choose_updates(&mut self) {
+    fn choose_updates(&mut self, window: Window) {
         let World { random, history, .. } = self;
         let members = &mut history.members;
         let honest = |member: &&Member| member.conduct == Conduct::Honest;
-        let sent: Vec<Update> =
-            members.iter().filter(honest).filter_map(|member| member.update.clone()).collect();
+        let sent: Vec<(Update, Option<Uid>)> = members
+            .iter()
+            .filter(honest)
+            .filter_map(|member| Some((member.update.clone()?, member.slot)))
+            .collect();
         for member in members.iter_mut() {
             member.gain = member.conduct.gain(random).sampled(random);
             let source = sent.get(random.below(sent.len()));
             let update = match (member.conduct, source) {
-                (Conduct::Copier, Some(source)) => source.copied(random),
+                (Conduct::Copier, Some((source, uid))) => {
+                    member.source = window.checked_sub(1).zip(*uid);
+                    source.copied(random)
+                }
                 _ => Update::new(random),
             };
             member.update = Some(update);
@@ -230,6 +276,12 @@ impl World {
                         *pay = paid;
                     }
                 }
+                Happened::Slashed { uid, amount } => {
+                    let mut members = self.history.members.iter_mut();
+                    if let Some(member) = members.find(|member| member.slot == Some(uid)) {
+                        member.slashed += amount;
+                    }
+                }
                 Happened::Settled { window, minted } => {
                     self.history.minted.insert(window, minted);
                     self.slots.remove(&window);
@@ -250,7 +302,7 @@ impl Member {
     }
 }
 
-/// Miners join, and leave and come back under new keys.
+/// Miners join; some leave at the end of the window, and have a new slot from then on under new keys.
 fn come_and_go(
     calls: &Calls,
     members: &mut [Member],
@@ -259,28 +311,33 @@ fn come_and_go(
     random: &mut Random,
 ) {
     for member in members {
-        let age = window.saturating_sub(member.registered);
-        match member.slot {
-            Some(uid) if member.conduct.comes_back(age, random) => {
-                if !calls.leave(&member.keys, uid) {
-                    member.refused += 1;
-                    continue;
-                }
-                member.slot = None;
-                *next_key += 1;
-                member.keys = Keys::new(*next_key);
-            }
-            None if member.conduct.joins() <= window => {}
-            _ => continue,
+        if let Some((keys, uid, first)) = member.next.take_if(|(_, _, first)| *first <= window) {
+            (member.keys, member.slot) = (keys, Some(uid));
+            (member.registered, member.first_window) = (first, first);
         }
-        calls.endow(&member.keys);
-        member.slot = calls.register_miner(&member.keys);
-        match member.slot {
-            Some(uid) => {
-                member.registered = window;
-                member.first_window = calls.first_window(uid);
+        let age = window.saturating_sub(member.registered);
+        let keys = match member.slot {
+            None if member.conduct.joins() <= window => member.keys.clone(),
+            Some(_) if member.next.is_none() && member.conduct.comes_back(age, random) => {
+                *next_key += 1;
+                Keys::new(*next_key)
             }
-            None => member.refused += 1,
+            _ => continue,
+        };
+        calls.endow(&keys);
+        let Some(uid) = calls.register_miner(&keys) else {
+            member.refused += 1;
+            continue;
+        };
+        let first = calls.first_window(uid);
+        match member.slot {
+            None => {
+                (member.slot, member.registered, member.first_window) = (Some(uid), first, first);
+            }
+            Some(left) => {
+                member.refused += u32::from(!calls.leave(&member.keys, left));
+                member.next = Some((keys, uid, first));
+            }
         }
     }
 }
@@ -370,4 +427,47 @@ fn reveal_scores(
             calls.reveal_scores(&judge.keys, worked.window, scores, salt);
         }
     }
+}
+
+/// The last of the challengers, who saw both payloads, proves the copies of a window.
+fn report_copies(calls: &Calls, challengers: &[Keys], members: &[Member], window: Window) {
+    let Some(reporter) = challengers.last() else {
+        return;
+    };
+    for member in members {
+        let worked = member.worked.get(window as usize) == Some(&true);
+        let copied = member.source.zip(member.slot).zip(member.update.as_ref());
+        if let Some(((source, uid), update)) = copied.filter(|_| worked) {
+            calls.report_copy(reporter, [source, (window, uid)], update);
+        }
+    }
+}
+
+/// All but the last of the challengers ask an honest miner each for what it revealed. Returns who was asked.
+fn challenge(
+    calls: &Calls,
+    challengers: &[Keys],
+    members: &[Member],
+    window: Window,
+    random: &mut Random,
+) -> Vec<usize> {
+    let worked = |member: &Member| member.worked.get(window as usize) == Some(&true);
+    let honest = |member: &Member| member.conduct == Conduct::Honest && worked(member);
+    let targets: Vec<usize> =
+        members.iter().enumerate().filter(|(_, member)| honest(member)).map(|(at, _)| at).collect();
+    let griefers = challengers.split_last().map_or(&[][..], |(_, griefers)| griefers);
+    griefers
+        .iter()
+        .filter_map(|challenger| {
+            let target = *targets.get(random.below(targets.len()))?;
+            let uid = members.get(target)?.slot?;
+            calls.challenge_data(challenger, window, uid).then_some(target)
+        })
+        .collect()
+}
+
+/// Shows what was asked for.
+fn answer(calls: &Calls, member: &Member, window: Window) -> bool {
+    let work = member.slot.zip(member.update.as_ref());
+    work.is_some_and(|(uid, update)| calls.answer_data(&member.keys, window, uid, update))
 }

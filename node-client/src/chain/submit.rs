@@ -28,6 +28,9 @@ const MORTALITY_BLOCKS: u64 = 64;
 /// How long a call may take to be in a finalised block, with all attempts.
 const FINALITY_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// What a node says before the index of the pallet's error when it refuses a window's work.
+const REFUSED_WORK: &str = "Custom error: ";
+
 fn broken(error: impl std::error::Error + 'static) -> SubmitError {
     SubmitError::Transport(reason(&error))
 }
@@ -65,6 +68,8 @@ struct Signed {
     birth: u64,
     /// The last block that has been looked at.
     seen: u64,
+    /// What names the chain's errors.
+    metadata: subxt::ArcMetadata,
 }
 
 type Progress = TransactionProgress<PolkadotConfig, OnlineClientAtBlockImpl<PolkadotConfig>>;
@@ -115,11 +120,13 @@ impl Pool for NodePool<'_> {
             .mortal(MORTALITY_BLOCKS)
             .build();
         let signed = transactions.create_signed(&payload, self.signer, params).await;
-        Ok(Signed { extrinsic: signed.map_err(broken)?, nonce, birth, seen: birth })
+        let (extrinsic, metadata) = (signed.map_err(broken)?, at.metadata());
+        Ok(Signed { extrinsic, nonce, birth, seen: birth, metadata })
     }
 
     async fn hand_over(&self, signed: &Signed) -> Result<Progress, SubmitError> {
-        signed.extrinsic.submit_and_watch().await.map_err(|error| refused(&error))
+        let handed = signed.extrinsic.submit_and_watch().await;
+        handed.map_err(|error| refused(&error, &signed.metadata))
     }
 
     async fn watch(&self, progress: Progress) -> Result<Included, SubmitError> {
@@ -176,9 +183,25 @@ async fn find(
     Ok(None)
 }
 
+/// The pallet's error for which a node refuses a window's work, if that is the reason: the chain gives its index.
+fn refused_work(reason: &str, metadata: &subxt::Metadata) -> Option<SubmitError> {
+    let (_, code) = reason.split_once(REFUSED_WORK)?;
+    let digits = code.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(code.len());
+    let index = code.get(..digits)?.parse().ok()?;
+    let error = metadata.pallet_by_name("Gauntlet")?.error_variant_by_index(index)?;
+    Some(SubmitError::Rejected {
+        pallet: "Gauntlet".to_owned(),
+        error: error.name.clone(),
+        docs: error.docs.join(" ").trim().to_owned(),
+    })
+}
+
 /// A node that does not take an extrinsic: for its nonce or a full pool, which pass, or for good.
-fn refused(error: &(dyn std::error::Error + 'static)) -> SubmitError {
+fn refused(error: &(dyn std::error::Error + 'static), metadata: &subxt::Metadata) -> SubmitError {
     let text = reason(error);
+    if let Some(refused) = refused_work(&text, metadata) {
+        return refused;
+    }
     let lower = text.to_lowercase();
     if lower.contains("inability to pay")
         || lower.contains("bad proof")
@@ -263,5 +286,34 @@ fn dispatch_error(bytes: &[u8], metadata: subxt::ArcMetadata) -> SubmitError {
         },
         Ok(other) => rejected("Runtime", format!("{other:?}"), String::new()),
         Err(error) => rejected("Unknown", "Undecodable".to_owned(), error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refused_work_has_the_pallets_name_and_advice() {
+        let bytes = include_bytes!("../../artifacts/metadata.scale");
+        let metadata = subxt::Metadata::decode_from(&bytes[..]).unwrap();
+        let errors = metadata.pallet_by_name("Gauntlet").unwrap();
+        let index = (0..=u8::MAX)
+            .find(|index| {
+                errors
+                    .error_variant_by_index(*index)
+                    .is_some_and(|error| error.name == "WrongPhase")
+            })
+            .unwrap();
+        let said = format!("Invalid Transaction (1010), \"Custom error: {index}\"");
+        let Some(SubmitError::Rejected { pallet, error, docs }) = refused_work(&said, &metadata)
+        else {
+            panic!("the node's words are not understood");
+        };
+        assert_eq!((pallet.as_str(), error.as_str()), ("Gauntlet", "WrongPhase"));
+        assert!(docs.contains("phase"), "{docs}");
+        for other in ["Invalid Transaction (1010)", "Custom error: ", "Custom error: 255"] {
+            assert!(refused_work(other, &metadata).is_none(), "{other}");
+        }
     }
 }

@@ -230,6 +230,13 @@ pub enum Call {
     AcceptCold { run: RunId, seat: Seat },
     /// Takes back the offer of a seat; signed by the cold key.
     CancelCold { run: RunId, seat: Seat },
+    /// Proves that two commitments, of these windows, slots and first windows of their miners, have a chunk in common.
+    ReportCopy {
+        run: RunId,
+        commitments: [(Window, Uid, Window); 2],
+        index: u32,
+        chunks: Box<[ChunkProof; 2]>,
+    },
     /// Transfers money (pallet Balances).
     Transfer { to: AccountBytes, amount: Planck },
 }
@@ -259,6 +266,7 @@ impl Call {
             Self::OfferCold { .. } => "offer_cold",
             Self::AcceptCold { .. } => "accept_cold",
             Self::CancelCold { .. } => "cancel_cold",
+            Self::ReportCopy { .. } => "report_copy",
             Self::Transfer { .. } => "transfer_allow_death",
         }
     }
@@ -298,6 +306,12 @@ impl Call {
             Self::RotateHotKey { run, seat, hot, proof } => (run, seat, hot, proof).encode(),
             Self::OfferCold { run, seat, to } => (run, seat, to).encode(),
             Self::AcceptCold { run, seat } | Self::CancelCold { run, seat } => (run, seat).encode(),
+            Self::ReportCopy { run, commitments, index, chunks } => {
+                // The number is an argument of its own.
+                let [first, second] = chunks.as_ref();
+                let shown = |chunk: &ChunkProof| (chunk.chunk.clone(), chunk.proof.clone());
+                (run, commitments, index, shown(first), shown(second)).encode()
+            }
             // The address is `MultiAddress::Id`, the amount compact.
             Self::Transfer { to, amount } => (0u8, to, Compact(*amount)).encode(),
         }

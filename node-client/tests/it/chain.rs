@@ -387,6 +387,7 @@ fn every_call_is_in_the_metadata_with_these_arguments() {
     let (seat, proof) = (Seat::Miner(0), HotKeyProof::Sr25519([0; 64]));
     let opening =
         Opening { payload_root: id, chunk_count: 1, byte_len: 1, base_state_root: id, salt: id };
+    let chunk = ChunkProof { index: 0, chunk: vec![1], proof: vec![id] };
     #[rustfmt::skip]
     let calls: Vec<(Call, &[&str])> = vec![
         (Call::CreateRun { settings: settings.clone(), layout: layout() }, &["settings", "layout"]),
@@ -410,12 +411,13 @@ fn every_call_is_in_the_metadata_with_these_arguments() {
         (Call::OfferCold { run, seat, to: id }, &["run", "seat", "to"]),
         (Call::AcceptCold { run, seat }, &["run", "seat"]),
         (Call::CancelCold { run, seat }, &["run", "seat"]),
+        (Call::ReportCopy { run, commitments: [(0, 0, 0); 2], index: 0, chunks: Box::new([chunk.clone(), chunk]) }, &["run", "commitments", "index", "chunks"]),
     ];
     let pallet = metadata.pallet_by_name("Gauntlet").unwrap();
-    // `set_run_weight` is governance's, `claim_many` somebody's who pays for others, and from 50 on are calls that no client
-    // makes.
+    // `set_run_weight` is governance's, `claim_many` somebody's who pays for others; from 50 on are calls of which clients
+    // make one.
     let made = pallet.call_variants().unwrap().iter().filter(|variant| variant.index < 50);
-    assert_eq!(made.count(), calls.len() + 2);
+    assert_eq!(made.count() + 1, calls.len() + 2);
     for (call, arguments) in calls {
         let variant = pallet.call_variant_by_name(call.name()).unwrap();
         let names = variant.fields.iter().map(|field| field.name.as_deref());

@@ -1,6 +1,8 @@
 //! Whole nodes as processes on this machine, asked over RPC.
 
 mod development;
+mod flood;
+mod new_chain;
 mod process;
 mod transactions;
 mod two_authorities;

@@ -65,9 +65,7 @@ impl Node {
     /// The height of the last final block.
     pub(crate) fn finalized_number(&self) -> u64 {
         let hash = self.call("chain_getFinalizedHead", json!([]));
-        let header = self.call("chain_getHeader", json!([hash]));
-        let number = header["number"].as_str().expect("a block has a number");
-        u64::from_str_radix(number.trim_start_matches("0x"), 16).expect("it is hexadecimal")
+        number_of(&self.call("chain_getHeader", json!([hash])))
     }
 
     /// The hash of the block at a height of the best chain.
@@ -88,8 +86,40 @@ impl Node {
         self.try_call(method, params).unwrap_or_else(|| panic!("{method} has no answer"))
     }
 
+    /// The answers to as many calls of an RPC method as there are parameters, in one request; each a result or an error.
+    pub(crate) fn batch(&self, method: &str, params: Vec<Value>) -> Vec<Value> {
+        let calls = (0u32..).zip(params).map(
+            |(id, params)| json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}),
+        );
+        let answer = self.post(&Value::Array(calls.collect()));
+        let Some(Value::Array(answers)) = answer else {
+            panic!("{method} has no answers: {answer:?}");
+        };
+        answers
+    }
+
+    /// The height of the best block.
+    pub(crate) fn best_number(&self) -> u64 {
+        number_of(&self.call("chain_getHeader", json!([])))
+    }
+
+    /// Waits until the best chain is so high.
+    pub(crate) fn wait_for_best(&self, number: u64) {
+        let started = Instant::now();
+        while self.best_number() < number {
+            assert!(started.elapsed() < PATIENCE, "waited for block {number}");
+            thread::sleep(PAUSE);
+        }
+    }
+
     fn try_call(&self, method: &str, params: Value) -> Option<Value> {
-        let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+        let answer =
+            self.post(&json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}))?;
+        answer.get("result").cloned()
+    }
+
+    /// The answer to a request's body; `None` if the node does not answer.
+    fn post(&self, body: &Value) -> Option<Value> {
         let body = body.to_string();
         let mut stream = TcpStream::connect(("127.0.0.1", self.rpc_port)).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
@@ -104,8 +134,7 @@ impl Node {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
         let (_, body) = answer.split_once("\r\n\r\n")?;
-        let answer: Value = serde_json::from_str(body).ok()?;
-        answer.get("result").cloned()
+        serde_json::from_str(body).ok()
     }
 
     fn wait<T>(&mut self, what: &str, mut check: impl FnMut(&Self) -> Option<T>) -> T {
@@ -131,6 +160,12 @@ impl Drop for Node {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The height in a header.
+fn number_of(header: &Value) -> u64 {
+    let number = header["number"].as_str().expect("a block has a number");
+    u64::from_str_radix(number.trim_start_matches("0x"), 16).expect("it is hexadecimal")
 }
 
 /// Ports that nothing listens on now.

@@ -3,6 +3,7 @@
 mod disputes;
 mod emission;
 mod exploits;
+mod extension;
 mod keys;
 mod proofs;
 mod registration;

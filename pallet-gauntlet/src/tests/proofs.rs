@@ -17,7 +17,7 @@ fn origin(who: AccountId) -> RuntimeOrigin {
 }
 
 fn name(window: Window, uid: Uid) -> CommitmentName {
-    CommitmentName { window, uid }
+    CommitmentName { window, uid, registered_window: 0 }
 }
 
 /// Miner n commits to and reveals the n-th payload.
@@ -125,8 +125,29 @@ fn a_fault_can_be_reported_while_its_window_is_kept() {
     });
 }
 
+/// Its bond waits, and answers.
 #[test]
-fn who_left_or_never_revealed_cannot_be_accused() {
+fn a_miner_that_is_gone_can_still_be_convicted() {
+    ExtBuilder::default().participants(2, 0).build_and_execute(|| {
+        let (original, copy) = (payload_from([1, 2, 3]), payload_from([1, 9, 8]));
+        work(0, &[original.clone(), copy.clone()]);
+        assert_ok!(Gauntlet::leave_miner(origin(miner_cold(1)), 0, 1));
+        roll_to_window(5);
+        assert!(!Miners::<Test>::contains_key(0, 1));
+        let before = total_balance(&miner_cold(1));
+        // Nobody is taken for somebody else that has, or had, the slot.
+        let other = CommitmentName { registered_window: 1, ..name(0, 1) };
+        let unknown = report_copy([name(0, 0), other], 0, [&original, &copy]);
+        assert_eq!(unknown, Err(Error::<Test>::MinerUnknown.into()));
+        assert_ok!(report_copy([name(0, 0), name(0, 1)], 0, [&original, &copy]));
+        roll_to_window(7);
+        assert_eq!(total_balance(&miner_cold(1)), before - 5 * UNIT);
+        assert_eq!(Departures::<Test>::get(0, (1, 0)).unwrap().bond, 5 * UNIT);
+    });
+}
+
+#[test]
+fn who_never_revealed_cannot_be_accused() {
     ExtBuilder::default().participants(3, 0).build_and_execute(|| {
         let (original, copy) = (payload_from([1, 2, 3]), payload_from([1, 9, 8]));
         work(0, &[original.clone(), copy.clone()]);

@@ -5,7 +5,7 @@ use protocol::{
     consent::{peer_consent, Role},
     settings::{InnerOptimiser, Settings},
     window::Phase,
-    Planck, RunId,
+    Planck, RunId, Window,
 };
 use sp_core::{ed25519, Pair};
 use sp_runtime::{DispatchError, DispatchResult, TokenError};
@@ -79,6 +79,9 @@ fn there_are_no_more_runs_than_every_block_can_look_at() {
         check_state();
     });
 }
+
+/// The window in which the bond of a miner whose last window is 0 can be had.
+const UNBONDED: Window = 16;
 
 /// Registers a miner by the call, with its key's consent.
 fn register(cold: AccountId, run: RunId, hot: AccountId, max_price: Planck) -> DispatchResult {
@@ -173,7 +176,7 @@ fn leaving_is_a_request_that_takes_effect_when_the_open_window_is_settled() {
             run: 0,
             uid: 0,
             registered_window: 0,
-            due: Some(4)
+            due: Some(UNBONDED)
         }));
         assert!(!Miners::<Test>::contains_key(0, 0));
         assert!(!Announcements::<Test>::contains_key(0, miner_hot(0)));
@@ -192,11 +195,11 @@ fn a_bond_stays_at_risk_and_then_goes_back_to_the_cold_key() {
         assert_ok!(Gauntlet::do_leave_miner(miner_cold(0), 0, 0));
         roll_to_window(2);
         let departure = Gauntlet::departure(0, 0, 0).unwrap();
-        assert_eq!((departure.bond, departure.due), (10 * UNIT, 4));
-        roll_to_window(3);
+        assert_eq!((departure.bond, departure.due), (10 * UNIT, UNBONDED));
+        roll_to_window(UNBONDED - 1);
         assert_noop!(withdraw(), Error::<Test>::BondNotDue);
         assert_eq!(Gauntlet::held(HoldReason::MinerBond, &miner_cold(0)), 10 * UNIT);
-        roll_to_window(4);
+        roll_to_window(UNBONDED);
         assert_ok!(withdraw());
         assert_eq!(Gauntlet::held(HoldReason::MinerBond, &miner_cold(0)), 0);
         assert_eq!(Balances::free_balance(miner_cold(0)), free + 10 * UNIT);

@@ -1,9 +1,6 @@
 //! Commit, reveal, attest and score: every error, and who owns a payload.
 
-use frame_support::{
-    assert_noop, assert_ok,
-    dispatch::{Pays, PostDispatchInfo},
-};
+use frame_support::{assert_noop, assert_ok};
 use protocol::window::Phase;
 
 use crate::{mock::*, *};
@@ -18,53 +15,6 @@ fn at_phase(phase: Phase, test: impl FnOnce()) {
         }
         roll_to_phase(0, phase);
         test();
-    });
-}
-
-fn is_free(result: Result<PostDispatchInfo, impl core::fmt::Debug>) -> bool {
-    result.unwrap().pays_fee == Pays::No
-}
-
-#[test]
-fn the_work_of_a_window_is_free() {
-    at_phase(Phase::Commit, || {
-        let signed = RuntimeOrigin::signed;
-        let hash = protocol::commitment::commitment_hash(
-            &Gauntlet::genesis_hash(),
-            0,
-            0,
-            &account_bytes(&miner_hot(0)),
-            &opening(0, GENESIS_ROOT),
-        );
-        assert!(is_free(Gauntlet::commit_update(signed(miner_hot(0)), 0, 0, hash)));
-        roll_to_phase(0, Phase::Reveal);
-        assert!(is_free(Gauntlet::reveal_update(
-            signed(miner_hot(0)),
-            0,
-            0,
-            opening(0, GENESIS_ROOT),
-            shown(0, 0, 0)
-        )));
-        roll_to_phase(0, Phase::Attest);
-        assert!(is_free(Gauntlet::attest(
-            signed(validator_hot(0)),
-            0,
-            0,
-            Bitmap::truncate_from(vec![1]),
-            GENESIS_ROOT
-        )));
-        roll_to_window(1);
-        let scores = evaluations(1);
-        let hash = score_hash(0, 0, &scores, [7; 32]);
-        assert!(is_free(Gauntlet::commit_scores(signed(validator_hot(0)), 0, 0, hash)));
-        roll_to(System::block_number() + 8);
-        let scores = scores.try_into().unwrap();
-        let mix = run().salt_mix;
-        assert!(is_free(Gauntlet::reveal_scores(signed(validator_hot(0)), 0, 0, scores, [7; 32])));
-        assert_ne!(run().salt_mix, mix);
-        System::assert_last_event(
-            Event::ScoresRevealed { run: 0, window: 0, index: 0, count: 1 }.into(),
-        );
     });
 }
 

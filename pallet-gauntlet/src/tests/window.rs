@@ -23,9 +23,9 @@ fn boundaries_are_exact() {
         assert!(Windows::<Test>::get(0, 0).is_none());
         roll_to(START);
         assert_eq!(record(0).status, WindowStatus::Open);
-        roll_to(START + 9);
-        assert_eq!(record(0).challenge_seed, None);
         roll_to(START + 10);
+        assert_eq!(record(0).challenge_seed, None);
+        roll_to(START + 11);
         assert!(record(0).challenge_seed.is_some());
         roll_to(START + 15);
         assert_eq!(record(0).status, WindowStatus::Open);

@@ -37,6 +37,8 @@ pub struct CommitmentName {
     pub window: Window,
     /// Its miner's slot.
     pub uid: Uid,
+    /// Since when its miner has, or had, the slot.
+    pub registered_window: Window,
 }
 
 /// A chunk that somebody shows, with the proof that it belongs to a payload.

@@ -1,6 +1,6 @@
 //! Audits one settlement: from the revealed evaluations to standings and pay, against the chain's events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use node_client::chain::{GauntletEvent, MinerInfo, ValidatorInfo, WindowInfo};
 use protocol::{
@@ -9,8 +9,9 @@ use protocol::{
     consensus::{pay, settle, Outcome, Standing},
     emission::{payable, split_emission, Pot, Pots},
     fixed::Q32,
+    strikes,
     window::ScorePhase,
-    BlockNumber, Hash, Planck, Uid, Window,
+    BlockNumber, Hash, Planck, Uid, ValidatorIndex, Window,
 };
 
 use super::replay::{Replay, Tracked};
@@ -84,8 +85,10 @@ impl Replay {
         let carried = std::mem::take(&mut self.carried);
         self.carried = carried.checked_add(&split).context("the carries do not fit")?;
         let has_final_root = record.state_root.is_some();
+        let struck = self.struck(window, &validators, before).await?;
         let computed = settle(&miner_inputs, &validator_inputs, &record.settings.incentive)
-            .and_then(|outcome| {
+            .and_then(|mut outcome| {
+                strikes::refuse_pay(&mut outcome.validators, &struck);
                 let emission = &record.settings.emission;
                 Ok((outcome, payable(emission, &split, &carried, has_final_root)?))
             });
@@ -230,6 +233,33 @@ impl Replay {
             });
         }
         Ok(found)
+    }
+
+    /// The validators, by index, that committed to scores in one of the last windows and withheld them.
+    async fn struck(
+        &self,
+        window: Window,
+        validators: &[ValidatorInfo],
+        at: Hash,
+    ) -> Result<Vec<ValidatorIndex>> {
+        let mut withheld = BTreeSet::new();
+        for judged in strikes::judged_windows(window, 0) {
+            let commitments = self.chain.score_commitments(self.run, judged, Some(at)).await?;
+            let reveals = self.chain.score_reveals(self.run, judged, Some(at)).await?;
+            let is_revealed = |index| reveals.iter().any(|reveal| reveal.index == index);
+            withheld.extend(
+                commitments
+                    .iter()
+                    .filter(|row| strikes::is_withheld(true, is_revealed(row.index)))
+                    .map(|row| (judged, row.index)),
+            );
+        }
+        let is_struck = |validator: &&ValidatorInfo| {
+            strikes::is_struck(window, validator.registered_window, |judged| {
+                withheld.contains(&(judged, validator.index))
+            })
+        };
+        Ok(validators.iter().filter(is_struck).map(|validator| validator.index).collect())
     }
 
     fn compare_pay(

@@ -76,13 +76,12 @@ impl Replay {
         })
     }
 
-    /// The seed from the block before the window and the salts before it, the challenge's from the last block of the
-    /// commitments.
+    /// The seed from the block before the window and the salts before it, the challenge's from the block behind the last
+    /// one of the commitments.
     async fn seeds(&mut self, window: Window, record: &WindowInfo) -> Result<()> {
         let schedule = &self.info.settings.schedule;
         let start = schedule.window_start(window).context("the window's start")?;
-        let challenge =
-            schedule.phase_end_block(window, Phase::Commit).context("the window's end")?;
+        let challenge = schedule.challenge_block(window).context("the window's end")?;
         self.mix_salts(start).await?;
         let seed = window_seed(&self.hash(start - 1)?, self.run, window, &self.salt_mix);
         self.compare((window, None), "seed", hex::encode(record.seed), hex::encode(seed));
@@ -91,7 +90,7 @@ impl Replay {
         Ok(())
     }
 
-    /// Mixes the salts that were revealed before block `before`, in the order of the chain.
+    /// Mixes the salts that were revealed before block `before`.
     async fn mix_salts(&mut self, before: BlockNumber) -> Result<()> {
         while self.mixed_to < before as usize {
             let block = &self.blocks[self.mixed_to];
@@ -111,7 +110,7 @@ impl Replay {
                 let reveals = self.chain.score_reveals(self.run, window, Some(block.hash)).await?;
                 let reveal = reveals.iter().find(|reveal| reveal.index == index);
                 let salt = reveal.context("an event without its scores")?.salt;
-                self.salt_mix = mix_salt(&self.salt_mix, &salt);
+                self.salt_mix = mix_salt(&self.salt_mix, window, index, &salt);
             }
             self.mixed_to += 1;
         }

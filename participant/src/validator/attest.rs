@@ -20,6 +20,7 @@ use protocol::{
 };
 use tokio::task::JoinSet;
 
+use super::watch::{look, Watch};
 use crate::{
     desk::attestation_hash,
     diary::Duty,
@@ -46,6 +47,7 @@ struct Attestation {
 pub(super) struct Attest {
     pub(super) handles: Handles,
     pub(super) states: States,
+    pub(super) watch: Arc<Watch>,
     pub(super) window_end: Option<Window>,
 }
 
@@ -131,8 +133,10 @@ impl Attest {
                     let miner = miners.iter().find(|miner| miner.uid == reveal.uid);
                     let hot = miner.map(|miner| miner.hot).unwrap_or_default();
                     let (handles, state) = (self.handles.clone(), state.clone());
+                    let watch = self.watch.clone();
                     checks.spawn(async move {
-                        (reveal.uid, check(&handles, window, &state, &hot, &reveal).await)
+                        let checked = check(&handles, &watch, window, &state, &hot, &reveal).await;
+                        (reveal.uid, checked)
                     });
                 }
             }
@@ -177,6 +181,7 @@ impl Attest {
 /// Fetches one payload, again and again until the caller gives up, and checks what the chain could not.
 async fn check(
     handles: &Handles,
+    watch: &Arc<Watch>,
     window: Window,
     state: &Arc<State>,
     miner: &AccountBytes,
@@ -191,6 +196,10 @@ async fn check(
             }
         }
     };
+    let (seer, observer, revealed, fetched) =
+        (watch.clone(), handles.clone(), reveal.clone(), bytes.clone());
+    // Beside the attestation, which does not wait for it.
+    tokio::spawn(async move { look(&seer, &observer, window, &revealed, &fetched).await });
     let (model, layout) = (state.model()?, handles.run.info.layout.clone());
     let keep = handles.run.info.settings.training.keep;
     handles

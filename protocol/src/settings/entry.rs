@@ -44,8 +44,6 @@ pub struct Entry {
     pub immunity_windows: u32,
     /// Whole windows without a commitment after which anybody may remove a miner.
     pub idle_windows: u32,
-    /// Windows for which the bond of a miner that left stays at risk, and its keys cannot join again.
-    pub unbonding_windows: u32,
     /// Windows between the offer of a slot to another cold key and its acceptance.
     pub hand_over_windows: u32,
 }
@@ -64,7 +62,6 @@ impl Entry {
         in_range("immunity_windows", self.immunity_windows, 0, WAIT_WINDOWS_MAX)?;
         // What was committed to two windows ago is settled.
         in_range("idle_windows", self.idle_windows, 2, WAIT_WINDOWS_MAX)?;
-        in_range("unbonding_windows", self.unbonding_windows, 1, WAIT_WINDOWS_MAX)?;
         in_range("hand_over_windows", self.hand_over_windows, 1, WAIT_WINDOWS_MAX)
     }
 }

@@ -25,7 +25,8 @@ pub const UNBONDING_WINDOWS_MAX: u32 = 4_096;
     Debug
 )]
 pub struct Staking {
-    /// Windows that stake goes on being slashable after it was taken out; the chain sets a least one.
+    /// Windows that stake goes on being slashable after it was taken out, and a miner's bond after the miner left, whose keys
+    /// cannot join again before that; the chain sets a least one.
     pub unbonding_windows: u32,
     /// Least amount of one delegation.
     pub delegation_min: Planck,

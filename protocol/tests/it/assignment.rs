@@ -85,7 +85,11 @@ fn every_input_of_a_seed_counts() {
     assert_ne!(seed, window_seed(&[1; 32], 0, 3, &[4; 32]));
     assert_ne!(seed, window_seed(&[1; 32], 2, 0, &[4; 32]));
     assert_ne!(seed, window_seed(&[1; 32], 2, 3, &[0; 32]));
-    assert_ne!(mix_salt(&[1; 32], &[2; 32]), mix_salt(&[2; 32], &[1; 32]));
+    let mix = mix_salt(&[1; 32], 5, 6, &[2; 32]);
+    assert_ne!(mix, mix_salt(&[0; 32], 5, 6, &[2; 32]));
+    assert_ne!(mix, mix_salt(&[1; 32], 4, 6, &[2; 32]));
+    assert_ne!(mix, mix_salt(&[1; 32], 5, 7, &[2; 32]));
+    assert_ne!(mix, mix_salt(&[1; 32], 5, 6, &[3; 32]));
 }
 
 #[test]
@@ -93,7 +97,7 @@ fn the_challenge_seed_has_its_own_golden_value() {
     let seed = challenge_seed(&[1; 32], &[2; 32]);
     let golden = "1d65c937d19bf278c632dfbf54210473b81493d39f52f26783ba63be2cb8ccb2";
     assert_eq!(hex::encode(seed), golden);
-    assert_ne!(seed, mix_salt(&[1; 32], &[2; 32]));
+    assert_ne!(seed, mix_salt(&[1; 32], 0, 0, &[2; 32]));
 }
 
 #[test]

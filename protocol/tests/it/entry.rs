@@ -130,7 +130,6 @@ fn entry_settings_are_bounded() {
     assert!(!valid(|entry| entry.price_halving_blocks = 0));
     assert!(!valid(|entry| entry.price_rise_ppm = 999_999));
     assert!(!valid(|entry| entry.idle_windows = 1));
-    assert!(!valid(|entry| entry.unbonding_windows = 0));
     assert!(!valid(|entry| entry.hand_over_windows = 0));
     assert!(!valid(|entry| entry.immunity_windows = u32::MAX));
 }

@@ -26,6 +26,7 @@ mod fixed;
 mod money;
 mod pool;
 mod props;
+mod randomness;
 mod rating;
 mod samples;
 mod vectors_plackett_luce;

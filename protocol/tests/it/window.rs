@@ -53,7 +53,8 @@ fn boundaries_out_of_order_are_named() {
     };
     assert_eq!(wrong.validate(), Err(expected.clone()));
     assert_eq!(expected.to_string(), "reveal_end (10) must be after commit_end (10)");
-    let changes: [fn(&mut Schedule); 7] = [
+    let changes: [fn(&mut Schedule); 8] = [
+        |s| s.reveal_end = s.commit_end + 1,
         |s| s.commit_end = 0,
         |s| s.reveal_end = 16,
         |s| s.attest_end = 20,

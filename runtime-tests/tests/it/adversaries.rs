@@ -1,8 +1,10 @@
 //! Tests that cheating earns nothing, and by which name it is refused.
 
+use frame_system::CheckNonce;
 use pallet_gauntlet::{Call, Error, Event, Miners, Reveals, Validators};
 use protocol::{consensus::Evaluation, fixed::Q32, window::Phase, Uid};
-use runtime::Runtime;
+use runtime::{AccountId, Balances, Runtime, RuntimeCall, RuntimeOrigin, EXISTENTIAL_DEPOSIT};
+use sp_runtime::traits::Dispatchable;
 
 use crate::network::*;
 
@@ -144,5 +146,37 @@ fn a_state_that_a_minority_attests_is_not_the_network_s() {
         let leave = Call::leave_miner { run: RUN, uid: 0 };
         assert_eq!(call(&miner_cold(0), leave), Ok(()));
         assert!(Miners::<Runtime>::contains_key(RUN, 0));
+    });
+}
+
+/// r02: a hot key owned nothing and so could sign nothing, and a thief's hold on its account kept the cold key's bond.
+#[test]
+fn a_hot_key_that_owns_nothing_exists_and_what_it_holds_locks_nobody_s_bond() {
+    ExtBuilder::default().participants(1, 0).execute(|| {
+        let (hot, cold) = (miner_hot(0), miner_cold(0));
+        assert_eq!(Balances::free_balance(&hot), 0);
+        assert!(CheckNonce::<Runtime>::validate_nonce_for_account(&hot, 0).is_ok());
+        let stranger = AccountId::new([9; 32]);
+        assert!(CheckNonce::<Runtime>::validate_nonce_for_account(&stranger, 0).is_err());
+
+        // The thief of the hot key stakes with it: the account has a hold, and nothing free.
+        let give = pallet_balances::Call::transfer_allow_death {
+            dest: hot.clone().into(),
+            value: STAKE + EXISTENTIAL_DEPOSIT,
+        };
+        let given = RuntimeCall::from(give).dispatch(RuntimeOrigin::signed(owner()));
+        assert!(given.is_ok());
+        let stake = register_validator(&validator_key(0), RUN, &hot, STAKE);
+        assert_eq!(call(&hot, stake), Ok(()));
+        roll_to_phase(0, Phase::Commit);
+        assert_eq!(call(&hot, updates(1)[0].commit_call(0, &hot)), Ok(()));
+        assert_eq!(call(&cold, Call::leave_miner { run: RUN, uid: 0 }), Ok(()));
+        roll_to_phase(2, Phase::Commit);
+        assert!(!Miners::<Runtime>::contains_key(RUN, 0));
+        roll_to_phase(settings().staking.unbonding_windows.into(), Phase::Commit);
+        let before = Balances::free_balance(&cold);
+        let withdraw = Call::withdraw_bond { run: RUN, uid: 0, registered_window: 0 };
+        assert_eq!(call(&owner(), withdraw), Ok(()));
+        assert_eq!(Balances::free_balance(&cold), before + settings().incentive.miner_bond);
     });
 }

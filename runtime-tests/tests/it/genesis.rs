@@ -42,3 +42,16 @@ fn a_public_secret_is_found_in_hexadecimal_too() {
         serde_json::json!({ "session": { "keys": [format!("{voter:?}"), hex::encode(voter)] } });
     assert!(genesis::well_known(&genesis).is_some());
 }
+
+#[test]
+fn a_genesis_without_blocks_or_government_is_named() {
+    assert_eq!(genesis::lacks(&example()), None);
+    let without = |path: &str| {
+        let mut genesis = example();
+        *genesis.pointer_mut(path).expect("the example has it") = serde_json::json!([]);
+        genesis::lacks(&genesis).expect("it lacks something")
+    };
+    assert!(without("/authorities/authorities").starts_with("authorities.authorities"));
+    assert!(without("/session/keys").starts_with("session.keys"));
+    assert!(without("/council/members").starts_with("council.members"));
+}

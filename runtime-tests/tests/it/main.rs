@@ -13,3 +13,4 @@ mod metadata;
 mod random_calls;
 mod twin;
 mod window;
+mod work;

@@ -408,12 +408,13 @@ pub(crate) fn roll_to_offset(window: Window, offset: u32) {
     roll_to(start.expect("the window is near") + offset);
 }
 
-/// Runs to the first block of a window's phase.
+/// Runs to the first block in which the work of a window's phase can be done.
 pub(crate) fn roll_to_phase(window: Window, phase: Phase) {
     let schedule = settings().schedule;
     let offset = match phase {
         Phase::Commit => 0,
-        Phase::Reveal => schedule.commit_end,
+        // Nobody can reveal before the challenge is drawn.
+        Phase::Reveal => schedule.challenge_offset(),
         Phase::Attest => schedule.reveal_end,
         Phase::Apply => schedule.attest_end,
     };

@@ -15,6 +15,7 @@ fn small(miners: Vec<(Conduct, usize)>) -> Scenario {
         name: "small",
         miners,
         validators: vec![(Validation::Honest, 4, 1_000)],
+        challengers: 0,
         windows: 14,
         evaluations: 64,
         rule: Rule::EXAMPLE,
@@ -59,8 +60,8 @@ fn one_seed_is_one_history() {
 fn a_miner_that_comes_back_keeps_its_history_under_one_member() {
     let (history, _) = played(&small(vec![(Conduct::Honest, 4), (Conduct::Returning, 1)]));
     let returning = &history.members[4];
-    // It registered before window 0 and again in window 10, in which it could not work.
-    assert!(returning.worked[9] && !returning.worked[10] && returning.worked[11]);
+    // It registered before window 0 and again in window 10, with two slots in that one.
+    assert!(returning.worked[..14].iter().all(|worked| *worked));
     assert_eq!(returning.refused, 0);
 }
 
@@ -71,6 +72,20 @@ fn colluders_with_a_quarter_of_the_stake_move_nothing() {
     let (_, rows) = played(&Scenario { validators, ..small(miners) });
     assert_eq!(row(&rows, "praised garbage").pay_long, 0.0);
     assert!(row(&rows, "colluding").pay_long < 0.5, "{rows:?}");
+}
+
+#[test]
+fn copies_are_proven_and_cost_a_bond_and_needless_requests_cost_who_makes_them() {
+    let miners = vec![(Conduct::Honest, 6), (Conduct::Copier, 1)];
+    let (history, rows) = played(&Scenario { challengers: 2, ..small(miners) });
+    assert!(row(&rows, "copier").slashed > 0.0, "{rows:?}");
+    assert_eq!(row(&rows, "honest").slashed, 0.0);
+    let (asked, answered) = history.challenges;
+    assert!(asked >= 14 && asked == answered, "{asked} and {answered}");
+    // Each answer costs a bond of one unit; half of a slash is the reporter's, who is one of them.
+    let reward = row(&rows, "copier").slashed / 2.0;
+    let lost = history.challengers_lost + reward;
+    assert!((lost - f64::from(asked)).abs() < 1e-6, "{lost} for {asked}");
 }
 
 #[test]

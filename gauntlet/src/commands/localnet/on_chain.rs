@@ -18,9 +18,6 @@ const OWNER_URI: &str = "//Alice";
 /// Money of each participant's cold account beside its stake, or its bond and the price of joining.
 const COLD_BALANCE: u128 = 100 * UNIT;
 
-/// Money of each participant's hot account, for fees that are given back.
-const HOT_BALANCE: u128 = 100 * UNIT;
-
 /// The stake of each validator, in planck.
 const STAKE: u128 = 1_000 * UNIT;
 
@@ -38,7 +35,7 @@ pub(super) struct Run {
     owner: Keypair,
 }
 
-/// Gives every participant money, all at once.
+/// Gives every participant's cold account money, all at once. Hot keys need none.
 ///
 /// # Errors
 /// The chain does not take it in time.
@@ -47,7 +44,6 @@ pub(super) async fn fund(chain: &dyn Chain, members: &[Member]) -> Result<()> {
     let mut transfers = Vec::new();
     for member in members {
         let cold = keys::account(&keys::keypair_from_uri(&member.cold_uri())?);
-        let hot = keys::account(&keys::keypair_from_uri(&member.hot_uri())?);
         let example = Settings::example();
         let spent = if member.is_miner() {
             example.incentive.miner_bond + example.entry.price_max
@@ -55,7 +51,6 @@ pub(super) async fn fund(chain: &dyn Chain, members: &[Member]) -> Result<()> {
             STAKE
         };
         transfers.push(Call::Transfer { to: cold, amount: COLD_BALANCE + spent });
-        transfers.push(Call::Transfer { to: hot, amount: HOT_BALANCE });
     }
     submit_all(chain, transfers.into_iter().map(|call| (owner.clone(), call))).await
 }

@@ -87,7 +87,7 @@ impl Run {
         let run = self.id;
         self.announcements.remove(&hot);
         let has_begun = self.windows.contains_key(&last) && registered_window <= last;
-        let wait = u64::from(self.info.settings.entry.unbonding_windows);
+        let wait = u64::from(self.info.settings.staking.unbonding_windows);
         let due = has_begun.then_some(last + wait);
         events.push(GauntletEvent::MinerLeft { run, uid, registered_window, due });
         let Some(due) = due else {

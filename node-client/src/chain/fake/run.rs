@@ -14,6 +14,7 @@ use protocol::{
     merkle,
     seed::{challenge_seed, mix_salt, window_seed},
     settings::Settings,
+    strikes,
     update::decode_chunk,
     window::{phase_at, Moment, Phase, ScorePhase},
     AccountBytes, BlockNumber, Hash, Planck, RunId, Uid, ValidatorIndex, Window,
@@ -231,7 +232,7 @@ impl Run {
         chunks: &[ChunkProof],
     ) -> Result<(), Refusal> {
         let seed = self.rows(window)?.info.challenge_seed;
-        let seed = seed.ok_or_else(internal)?;
+        let seed = seed.ok_or(Refusal::gauntlet("ChallengeNotDrawn"))?;
         let count = self.info.settings.incentive.challenge_chunks;
         let asked = challenged_chunks(&seed, self.id, window, uid, self.chunk_count, count);
         let is_asked = chunks.iter().map(|chunk| chunk.index).eq(asked);
@@ -313,7 +314,7 @@ impl Run {
         let count = evaluations.len() as u32;
         let reveal = ScoreRevealInfo { index, evaluations, salt };
         rows.score_reveals.insert(index, reveal);
-        self.salt_mix = mix_salt(&self.salt_mix, &salt);
+        self.salt_mix = mix_salt(&self.salt_mix, window, index, &salt);
         block.events.push(GauntletEvent::ScoresRevealed { run, window, index, count });
         Ok(())
     }
@@ -327,7 +328,7 @@ impl Run {
         events: &mut Vec<GauntletEvent>,
     ) {
         let schedule = &self.info.settings.schedule;
-        let (commit_end, attest_end) = (schedule.commit_end, schedule.attest_end);
+        let (challenge, attest_end) = (schedule.challenge_offset(), schedule.attest_end);
         let Some(moment) = phase_at(schedule, number) else {
             return;
         };
@@ -336,7 +337,7 @@ impl Run {
                 self.end_budget(number, moment.window, chain);
                 self.open_window(moment.window, parent_hash, events);
             }
-            offset if offset == commit_end => {
+            offset if offset == challenge => {
                 if let Some(rows) = self.windows.get_mut(&moment.window) {
                     rows.info.challenge_seed = Some(challenge_seed(&rows.info.seed, parent_hash));
                 }
@@ -559,7 +560,23 @@ impl Run {
         let (accepted, unavailable) = (&rows.info.accepted, &rows.info.unavailable);
         let (miners, validators) =
             books::settlement_inputs(window, miners, validators, accepted, unavailable);
-        settle(&miners, &validators, &rows.info.settings.incentive)
+        let mut outcome = settle(&miners, &validators, &rows.info.settings.incentive)?;
+        strikes::refuse_pay(&mut outcome.validators, &self.struck(window));
+        Ok(outcome)
+    }
+
+    /// The validators, by index, that committed to scores in one of the last windows and withheld them.
+    fn struck(&self, window: Window) -> Vec<ValidatorIndex> {
+        let is_struck = |validator: &&ValidatorInfo| {
+            strikes::is_struck(window, validator.registered_window, |judged| {
+                self.windows.get(&judged).is_some_and(|rows| {
+                    let revealed = rows.score_reveals.contains_key(&validator.index);
+                    let committed = rows.score_commitments.contains_key(&validator.index);
+                    strikes::is_withheld(committed, revealed)
+                })
+            })
+        };
+        self.validators.values().filter(is_struck).map(|validator| validator.index).collect()
     }
 
     fn set_status(&mut self, window: Window, status: WindowStatus) {

@@ -135,6 +135,7 @@ impl State {
             | Call::OfferCold { .. }
             | Call::AcceptCold { .. }
             | Call::CancelCold { .. } => Err(Refusal::gauntlet("NotMirrored")),
+            Call::ReportCopy { .. } => Err(Refusal::gauntlet("NotMirrored")),
             Call::Transfer { to, amount } => {
                 self.hold(signer, amount)?;
                 self.release(to, amount)

@@ -44,8 +44,8 @@ pub(super) fn run_settings(run: RunId) -> Settings {
     if run == 1 {
         let schedule = &mut settings.schedule;
         schedule.start_block = 3;
-        schedule.window_blocks = 4;
-        (schedule.commit_end, schedule.reveal_end, schedule.attest_end) = (1, 2, 3);
+        schedule.window_blocks = 5;
+        (schedule.commit_end, schedule.reveal_end, schedule.attest_end) = (1, 3, 4);
         (schedule.score_commit_end, schedule.score_reveal_end) = (1, 2);
         settings.incentive.uid_max = 4;
         settings.incentive.accepted_max = 2;
