@@ -39,7 +39,7 @@ const RUN: RunId = 0;
 /// The block of window 0.
 const START: u32 = 3;
 /// Blocks of a window, one for each phase.
-pub const WINDOW_BLOCKS: u32 = 4;
+pub const WINDOW_BLOCKS: u32 = 5;
 /// Values of a chunk that an update keeps: enough that a copy of it can be proven.
 const KEEP: u16 = 16;
 /// What every cold key starts with.
@@ -203,12 +203,12 @@ fn happened(event: Event<Runtime>) -> Option<Happened> {
     })
 }
 
-/// The settings of a run whose windows have four blocks, with room for so many miners.
+/// The settings of a run whose windows have five blocks, with room for so many miners.
 pub fn settings(uids: usize) -> Settings {
     let mut settings = Settings::example();
     let schedule = &mut settings.schedule;
     (schedule.start_block, schedule.window_blocks) = (START, WINDOW_BLOCKS);
-    (schedule.commit_end, schedule.reveal_end, schedule.attest_end) = (1, 2, 3);
+    (schedule.commit_end, schedule.reveal_end, schedule.attest_end) = (1, 3, 4);
     (schedule.score_commit_end, schedule.score_reveal_end) = (1, 2);
     settings.training.keep = KEEP;
     settings.incentive.uid_max = uids as u16;

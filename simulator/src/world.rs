@@ -179,7 +179,7 @@ impl World {
         }
     }
 
-    /// The four blocks of a window: commit, reveal, attest, apply; beside them the scores of the window before.
+    /// The five blocks of a window: commit, the challenge's, reveal, attest, apply; beside them the scores of the window before.
     fn window(&mut self, window: Window) {
         let works = window < self.windows;
         let scale = 1.0 + 0.15 * self.random.normal();
@@ -200,14 +200,18 @@ impl World {
             }
             commit_scores(calls, judges, worked, shown, random);
         });
-        let (seen, more) = chain.block(|calls| {
-            reveal_scores(calls, judges, worked, shown, random);
-            if works {
-                reveal(calls, members, medians, window)
-            } else {
-                Vec::new()
-            }
-        });
+        let ((), more) = chain.block(|calls| reveal_scores(calls, judges, worked, shown, random));
+        events.extend(more);
+        let (seen, more) =
+            chain.block(
+                |calls| {
+                    if works {
+                        reveal(calls, members, medians, window)
+                    } else {
+                        Vec::new()
+                    }
+                },
+            );
         events.extend(more);
         let (asked, more) = chain.block(|calls| {
             for judge in judges.iter().filter(|_| works) {

@@ -17,6 +17,7 @@ use protocol::{
     accept::bitmap_of,
     commitment::{challenged_chunks, commitment_hash, score_commitment_hash, Opening},
     consensus::Evaluation,
+    consent::{hot_key_consent, Role},
     layout::kept,
     merkle,
     settings::Settings,
@@ -30,7 +31,7 @@ use runtime::{
 use serde_json::{json, Value};
 use sp_core::{sr25519, Pair, H256};
 use sp_keyring::Sr25519Keyring;
-use sp_runtime::MultiAddress;
+use sp_runtime::{MultiAddress, MultiSignature};
 
 use crate::process::Node;
 
@@ -262,15 +263,21 @@ fn register(node: &Node, signers: &mut Signers) -> Schedule {
         settings: Box::new(settings(start_block)),
         layout: LayoutVec::truncate_from(vec![u64::from(VALUES)]),
     }];
-    calls.extend(
-        (0..MINERS).map(|uid| Call::register_miner { run: RUN, hot: account(&hot("miner", uid)) }),
-    );
-    calls.extend((0..VALIDATORS).map(|index| Call::register_validator {
-        run: RUN,
-        hot: account(&hot("validator", index)),
-        stake: 1_000 * UNIT,
-    }));
     let alice = Sr25519Keyring::Alice.pair();
+    let (genesis, cold) = (signers.genesis.into(), account_bytes(&account(&alice)));
+    let consent = |role, hot: &sr25519::Pair| {
+        MultiSignature::Sr25519(hot.sign(&hot_key_consent(&genesis, RUN, role, &cold)))
+    };
+    calls.extend((0..MINERS).map(|uid| {
+        let hot = hot("miner", uid);
+        let proof = consent(Role::Miner, &hot);
+        Call::register_miner { run: RUN, hot: account(&hot), proof, max_price: Balance::MAX }
+    }));
+    calls.extend((0..VALIDATORS).map(|index| {
+        let hot = hot("validator", index);
+        let proof = consent(Role::Validator, &hot);
+        Call::register_validator { run: RUN, hot: account(&hot), proof, stake: 1_000 * UNIT }
+    }));
     for call in calls {
         let bytes = signers.sign(&alice, 0, call);
         node.call("author_submitExtrinsic", json!([bytes]));

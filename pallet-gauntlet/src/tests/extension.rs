@@ -16,6 +16,7 @@ use sp_runtime::{
 use crate::{
     extension::{work_of, CheckWindowWork, WorkKind, ORDINARY_PRIORITY_MAX, WORK_PRIORITY},
     mock::*,
+    tests::registration::peer,
     *,
 };
 
@@ -59,16 +60,17 @@ fn score_calls(window: Window) -> [Call<Test>; 2] {
     ]
 }
 
-fn announce_call() -> Call<Test> {
-    Call::announce { run: 0, peer_id: Default::default(), addresses: Default::default() }
+fn announce_call(hot: &AccountId) -> Call<Test> {
+    let (peer_id, proof) = peer(7, 0, hot);
+    Call::announce { run: 0, peer_id, addresses: Default::default(), proof }
 }
 
 #[test]
 fn keys_that_own_nothing_do_all_the_work_of_a_window() {
     ExtBuilder::default().participants(1, 1).build_and_execute(|| {
         let (miner, validator) = (miner_hot(0), validator_hot(0));
-        assert_eq!(include(&miner, announce_call()), Ok(Ok(())));
-        assert_eq!(include(&validator, announce_call()), Ok(Ok(())));
+        assert_eq!(include(&miner, announce_call(&miner)), Ok(Ok(())));
+        assert_eq!(include(&validator, announce_call(&validator)), Ok(Ok(())));
         roll_to_window(0);
         assert_eq!(include(&miner, commit_call(0, 0)), Ok(Ok(())));
         roll_to_phase(0, Phase::Reveal);
@@ -123,7 +125,7 @@ fn junk_of_each_kind_is_refused_before_the_pool_by_the_pallets_errors() {
         };
         use Error as E;
         junk(&miner, commit_call(0, 0), E::RunNotStarted);
-        junk(&stranger, announce_call(), E::HotKeyUnknown);
+        junk(&stranger, announce_call(&stranger), E::HotKeyUnknown);
         roll_to_window(0);
         let unknown = Call::commit_update { run: 9, window: 0, hash: [0; 32] };
         junk(&miner, unknown, E::RunUnknown);
@@ -180,13 +182,13 @@ fn junk_of_each_kind_is_refused_before_the_pool_by_the_pallets_errors() {
 fn an_announcement_is_free_now_and_then_and_paid_otherwise() {
     ExtBuilder::default().participants(1, 0).build_and_execute(|| {
         let hot = miner_hot(0);
-        assert_eq!(include(&hot, announce_call()), Ok(Ok(())));
-        assert_eq!(validity(&hot, 0, announce_call()), Err(InvalidTransaction::Payment.into()));
+        assert_eq!(include(&hot, announce_call(&hot)), Ok(Ok(())));
+        assert_eq!(validity(&hot, 0, announce_call(&hot)), Err(InvalidTransaction::Payment.into()));
         Balances::force_set_balance(RuntimeOrigin::root(), hot.clone(), 5 * UNIT).unwrap();
-        assert_eq!(include(&hot, announce_call()), Ok(Ok(())));
+        assert_eq!(include(&hot, announce_call(&hot)), Ok(Ok(())));
         assert_eq!(Balances::free_balance(&hot), 4 * UNIT);
         roll_to(1 + crate::extension::FREE_ANNOUNCEMENT_BLOCKS);
-        assert_eq!(include(&hot, announce_call()), Ok(Ok(())));
+        assert_eq!(include(&hot, announce_call(&hot)), Ok(Ok(())));
         assert_eq!(Balances::free_balance(&hot), 4 * UNIT);
     });
 }
@@ -212,7 +214,8 @@ fn work_is_a_class_of_its_own_and_weighs_its_rehearsal() {
     ExtBuilder::default().participants(1, 1).build_and_execute(|| {
         roll_to_window(0);
         let [commit, reveal] = score_calls(0);
-        let work = [announce_call(), commit_call(0, 0), attest_call(0), commit, reveal];
+        let work =
+            [announce_call(&miner_hot(0)), commit_call(0, 0), attest_call(0), commit, reveal];
         for call in work {
             assert!(work_of(&call).is_some());
             let info = call.get_dispatch_info();

@@ -241,7 +241,7 @@ fn a_full_list_of_changes_passes_on_to_the_next_window() {
 }
 
 /// A peer, and its consent to be announced as that of `hot`.
-fn peer(number: u8, run: RunId, hot: &AccountId) -> (PeerId, PeerProof) {
+pub(super) fn peer(number: u8, run: RunId, hot: &AccountId) -> (PeerId, PeerProof) {
     let key = ed25519::Pair::from_seed(&[number; 32]);
     let peer_id = [&[0, 36, 8, 1, 18, 32], &key.public().0[..]].concat();
     let message = peer_consent(&Gauntlet::genesis_hash(), run, &account_bytes(hot));
