@@ -25,7 +25,7 @@ use pallet_session::{
 use pallet_transaction_payment::FungibleAdapter;
 use sp_consensus_aura::sr25519::AuthorityId as AuraId;
 use sp_runtime::{
-    traits::{ConvertInto, One, OpaqueKeys},
+    traits::{ConvertInto, OpaqueKeys},
     Perbill,
 };
 use sp_staking::SessionIndex;

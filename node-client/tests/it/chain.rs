@@ -282,9 +282,12 @@ async fn refusals_have_the_pallets_names_and_change_nothing() {
 
     let early = story.commit("Bob", 0, &opening);
     assert_eq!(name_of(story.hot("Bob", early)), "Gauntlet::RunNotStarted", "before window 0");
-    assert_eq!(name_of(story.chain.execute(&key("Bob"), register("Bob"))), "Gauntlet::HotKeyTaken");
     assert_eq!(
-        name_of(story.chain.execute(&key("Ferdie"), register("Ferdie"))),
+        name_of(story.chain.execute(&key("Bob"), register(&story.genesis, "Bob"))),
+        "Gauntlet::HotKeyTaken"
+    );
+    assert_eq!(
+        name_of(story.chain.execute(&key("Ferdie"), register(&story.genesis, "Ferdie"))),
         "Runtime::Token(FundsUnavailable)"
     );
     let miners = story.chain.miners(RUN, None).await.unwrap();

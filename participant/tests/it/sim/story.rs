@@ -325,9 +325,7 @@ fn settings(plan: &Plan, genesis_state_root: Hash) -> Settings {
             finality_ppm: 666_666,
             ..example.incentive
         },
-        emission: example.emission,
-        staking: example.staking,
-        disputes: example.disputes,
+        ..example
     };
     settings.validate().unwrap();
     settings
