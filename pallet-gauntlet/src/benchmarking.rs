@@ -5,6 +5,7 @@ use alloc::{boxed::Box, vec, vec::Vec};
 use frame_benchmarking::v2::*;
 use frame_support::{
     traits::{fungible::Mutate, EnsureOrigin},
+    weights::Weight,
     BoundedVec,
 };
 use frame_system::RawOrigin;
@@ -147,7 +148,7 @@ fn full<T: Config>(miners: u32) -> RunId {
 /// Goes to a block of window 0 or 1 and does what its boundary asks for.
 fn go_to<T: Config>(block: u32) {
     frame_system::Pallet::<T>::set_block_number(block.into());
-    let _ = Pallet::<T>::do_boundaries(block.into());
+    let _ = Pallet::<T>::do_boundaries();
 }
 
 fn chunk() -> Vec<u8> {
@@ -286,9 +287,9 @@ fn shown_chunk(leaves: &[Hash]) -> ShownChunk {
 /// A run of as many validators as there may be, in which one's evaluation of miner 0 is disputed.
 fn disputed<T: Config>() -> (RunId, EvaluationName) {
     let run = worked_window::<T>(1, VALIDATORS_MAX);
-    Runs::<T>::mutate(run, |run| {
-        if let Some(run) = run {
-            run.settings.disputes.jurors = JURY_MAX as u8;
+    RunSettings::<T>::mutate(run, 0, |settings| {
+        if let Some(settings) = settings {
+            settings.disputes.jurors = JURY_MAX as u8;
         }
     });
     let name = (0, 0, 0);
@@ -988,45 +989,84 @@ mod benchmarks {
     }
 
     #[benchmark]
-    fn look_at_runs(r: Linear<1, 16>) {
-        let first = create::<T>(settings());
-        let run = Runs::<T>::get(first).expect("it was created; qed");
-        for number in 1..r {
-            Runs::<T>::insert(first + number, run.clone());
-        }
+    fn look_at_schedule(r: Linear<1, { T::RunsMax::get() }>) {
+        let run = create::<T>(settings());
+        let due = RunSchedule::<T>::get().first().copied().expect("it is scheduled; qed");
+        let agenda = (0..r).map(|number| Due { run: run + number, ..due }).collect();
+        RunSchedule::<T>::put(BoundedVec::truncate_from(agenda));
 
         #[block]
         {
-            Pallet::<T>::do_boundaries(2u32.into());
+            Pallet::<T>::do_boundaries();
         }
 
-        assert!(Runs::<T>::count() >= r);
+        assert_eq!(RunSchedule::<T>::get().len(), r as usize);
+    }
+
+    #[benchmark]
+    fn look_at_queue(r: Linear<1, { T::RunsMax::get() }>) {
+        let queue = (0..r).collect();
+        WorkQueue::<T>::put(BoundedVec::truncate_from(queue));
+
+        #[block]
+        {
+            WorkQueue::<T>::mutate(|queue| queue.truncate(r as usize / 2));
+        }
+
+        assert_eq!(WorkQueue::<T>::get().len(), r as usize / 2);
+    }
+
+    #[benchmark]
+    fn look_at_run() {
+        create::<T>(settings());
+        let run = NextRunId::<T>::get() - 1;
+        WorkQueue::<T>::put(BoundedVec::truncate_from(vec![run]));
+        go_to::<T>(START);
+
+        #[block]
+        {
+            Pallet::<T>::do_idle(Weight::MAX);
+        }
+
+        assert!(WorkQueue::<T>::get().is_empty());
+    }
+
+    #[benchmark]
+    fn enqueue() {
+        let run = create::<T>(settings());
+        WorkQueue::<T>::kill();
+
+        #[block]
+        {
+            Pallet::<T>::enqueue(run);
+        }
+
+        assert_eq!(WorkQueue::<T>::get().to_vec(), vec![run]);
     }
 
     #[benchmark]
     fn open_window() {
-        let run = create::<T>(settings());
-        PendingSettings::<T>::insert(run, ScheduledSettings { window: 0, settings: settings() });
-        Pallet::<T>::do_set_run_weight(run, 1).expect("the run exists; qed");
-        frame_system::Pallet::<T>::set_block_number(START.into());
+        let run_id = create::<T>(settings());
+        PendingSettings::<T>::insert(run_id, ScheduledSettings { window: 0, settings: settings() });
+        let run = Runs::<T>::get(run_id).expect("it was created; qed");
+        Pallet::<T>::do_set_run_weight(run_id, 1).expect("the run exists; qed");
 
         #[block]
         {
-            Pallet::<T>::do_boundaries(START.into());
+            Pallet::<T>::open_window(run_id, run, 0, &[1; 32]);
         }
 
-        assert!(Windows::<T>::contains_key(run, 0));
+        assert!(Windows::<T>::contains_key(run_id, 0));
     }
 
     #[benchmark]
     fn draw_challenge() {
         let run = create::<T>(settings());
-        let block = START + settings().schedule.challenge_offset();
         go_to::<T>(START);
 
         #[block]
         {
-            Pallet::<T>::do_boundaries(block.into());
+            Pallet::<T>::draw_challenge(run, 0, &[1; 32]);
         }
 
         assert!(Windows::<T>::get(run, 0).is_some_and(|record| record.challenge_seed.is_some()));
@@ -1035,11 +1075,10 @@ mod benchmarks {
     #[benchmark]
     fn accept(m: Linear<0, MINERS>, v: Linear<0, VALIDATORS_MAX>) {
         let run = worked_window::<T>(m, v);
-        let block = START + settings().schedule.attest_end;
 
         #[block]
         {
-            Pallet::<T>::do_boundaries(block.into());
+            Pallet::<T>::accept(run, 0);
         }
 
         let record = Windows::<T>::get(run, 0).expect("window 0 is open; qed");
@@ -1152,15 +1191,17 @@ mod benchmarks {
     }
 
     #[benchmark]
-    fn prune(r: Linear<0, { settlement::PRUNE_ROWS }>) {
-        let run = worked_window::<T>(r, r.min(VALIDATORS_MAX));
+    fn prune(r: Linear<0, { work::PRUNE_ROWS }>) {
+        // A miner that worked has three rows.
+        let run_id = worked_window::<T>(r.div_ceil(3), 0);
+        let run = Runs::<T>::get(run_id).expect("it was created; qed");
 
         #[block]
         {
-            Pallet::<T>::prune(run, 0);
+            Pallet::<T>::prune(run_id, run, 0, r);
         }
 
-        assert_eq!(Commitments::<T>::iter_prefix((run, 0)).count(), 0);
+        assert!(PayloadOwners::<T>::iter_prefix((run_id, 0)).count() <= 2);
     }
 
     /// A settlement of window 0 that owes one unit to each of `validators`.

@@ -5,7 +5,8 @@ use frame_support::weights::WeightMeter;
 use protocol::{window::phase_at, RunId, Window};
 
 use crate::{
-    Change, Changes, Config, Error, Pallet, Runs, WeightInfo, CHANGES_PAGE, CHANGE_LISTS_MAX,
+    work::Step, Change, Changes, Config, Error, Pallet, Runs, WeightInfo, CHANGES_PAGE,
+    CHANGE_LISTS_MAX,
 };
 
 impl<T: Config> Pallet<T> {
@@ -26,23 +27,26 @@ impl<T: Config> Pallet<T> {
         Err(Error::<T>::Internal)
     }
 
-    /// Makes up to [`CHANGES_PAGE`] changes whose window has begun; returns whether there were any and they fitted.
-    pub(crate) fn change_step(run_id: RunId, meter: &mut WeightMeter) -> bool {
+    /// Makes up to [`CHANGES_PAGE`] changes whose window has begun.
+    pub(crate) fn change_step(run_id: RunId, meter: &mut WeightMeter) -> Step {
+        if meter.try_consume(T::WeightInfo::look_at_run()).is_err() {
+            return Step::NoRoom;
+        }
         let Some(moment) =
-            Runs::<T>::get(run_id).and_then(|run| phase_at(&run.settings.schedule, Self::now()))
+            Runs::<T>::get(run_id).and_then(|run| phase_at(&run.schedule, Self::now()))
         else {
-            return false;
+            return Step::Nothing;
         };
         let Some(due) =
             Changes::<T>::iter_key_prefix(run_id).find(|window| *window <= moment.window)
         else {
-            return false;
+            return Step::Nothing;
         };
         if meter.try_consume(T::WeightInfo::make_changes(CHANGES_PAGE)).is_err() {
-            return false;
+            return Step::NoRoom;
         }
         Self::make_changes(run_id, due, moment.window);
-        true
+        Step::Taken
     }
 
     /// Makes the first changes of a list in the window `now`.

@@ -56,7 +56,7 @@ impl<T: Config> Pallet<T> {
         let evaluation = reveal.evaluations.iter().find(|evaluation| evaluation.uid == uid);
         let evaluation = evaluation.ok_or(Error::<T>::NotRevealed)?.clone();
         let (pool, _) = Self::pool_of(run_id, index)?;
-        let bond = run.settings.disputes.dispute_bond;
+        let bond = Self::current_settings(run_id, &run)?.disputes.dispute_bond;
         T::Currency::hold(&HoldReason::DisputeBond.into(), &challenger, bond)?;
         let dispute = EvaluationDispute {
             evaluation,
@@ -131,7 +131,7 @@ impl<T: Config> Pallet<T> {
         let measured: Vec<Evaluation> =
             dispute.jury.iter().filter_map(|juror| juror.measured.clone()).collect();
         let run = Runs::<T>::get(run_id).ok_or(Error::<T>::RunUnknown)?;
-        let disputes = &run.settings.disputes;
+        let disputes = &Self::current_settings(run_id, &run)?.disputes;
         let verdict = judge_evaluation(
             &dispute.evaluation,
             &measured,
@@ -189,7 +189,7 @@ impl<T: Config> Pallet<T> {
         (_, accused, _): EvaluationName,
         dispute: &DisputeOf<T>,
     ) -> Result<Jury<T>, Error<T>> {
-        let run = Runs::<T>::get(run_id).ok_or(Error::<T>::RunUnknown)?;
+        let settings = Self::settings_in_force(run_id).ok_or(Error::<T>::RunUnknown)?;
         let record = Windows::<T>::get(run_id, dispute.opened.saturating_add(1))
             .ok_or(Error::<T>::WrongWindow)?;
         let accused_cold = Pools::<T>::get(run_id, dispute.pool).map(|pool| pool.cold);
@@ -209,7 +209,7 @@ impl<T: Config> Pallet<T> {
             .zip(stakes_u64(&stakes))
             .map(|((index, _), stake)| (*index, stake / u64::from(VALIDATORS_MAX)))
             .collect();
-        let drawn = draw_jury(&record.seed, &candidates, usize::from(run.settings.disputes.jurors));
+        let drawn = draw_jury(&record.seed, &candidates, usize::from(settings.disputes.jurors));
         let jurors = validators.into_iter().filter(|(index, _)| drawn.contains(index)).map(
             |(index, validator)| Juror {
                 index,

@@ -69,37 +69,36 @@ impl WindowFunds {
 
 impl<T: Config> Pallet<T> {
     pub(crate) fn do_set_run_weight(run_id: RunId, weight: u16) -> DispatchResult {
-        ensure!(Runs::<T>::contains_key(run_id), Error::<T>::RunUnknown);
+        let run = Runs::<T>::get(run_id).ok_or(Error::<T>::RunUnknown)?;
+        Self::ensure_not_closed(&run)?;
         RunWeights::<T>::mutate(run_id, |own| own.next = weight);
         Self::deposit_event(Event::RunWeightSet { run: run_id, weight });
         Ok(())
     }
 
-    /// Ends the budget of a window as the next one opens, with the weight that waited in force from now on. Returns the
+    /// Ends the budget of a window, with the weight that waited in force from now on if the run `earns`. Returns the
     /// budget, in planck.
-    pub(crate) fn turn_budget(run_id: RunId) -> Planck {
+    fn turn_budget(run_id: RunId, earns: bool) -> Planck {
         if !RunWeights::<T>::contains_key(run_id) {
             return 0;
         }
         Self::with_accrual(|accrual| {
-            RunWeights::<T>::mutate(run_id, |own| own.open_window(accrual))
+            RunWeights::<T>::mutate(run_id, |own| {
+                let budget = own.open_window(accrual);
+                if !earns {
+                    own.suspend(accrual);
+                }
+                budget
+            })
         })
     }
 
-    /// Notes the budget of a window that ends in its record.
-    pub(crate) fn end_budget(run_id: RunId, next: Window) {
-        let budget = Self::turn_budget(run_id);
+    /// Notes the budget of the window before `next` in its record. From then on the run earns only if `next` earns: it is
+    /// opened, and not paused.
+    pub(crate) fn end_budget(run_id: RunId, next: Window, earns: bool) {
+        let budget = Self::turn_budget(run_id, earns);
         if let Some(window) = next.checked_sub(1) {
             Self::change_record(run_id, window, |record| record.budget = budget);
-        }
-    }
-
-    /// Ends what a run earns of the schedule until its next window opens: it is paused.
-    pub fn suspend_budget(run_id: RunId) {
-        if RunWeights::<T>::contains_key(run_id) {
-            Self::with_accrual(|accrual| {
-                RunWeights::<T>::mutate(run_id, |own| own.suspend(accrual));
-            });
         }
     }
 
@@ -184,7 +183,7 @@ impl<T: Config> Pallet<T> {
 
     pub(crate) fn do_claim(run_id: RunId, account: T::AccountId) -> Result<Planck, DispatchError> {
         let run = Runs::<T>::get(run_id).ok_or(Error::<T>::RunUnknown)?;
-        let now = phase_at(&run.settings.schedule, Self::now()).map_or(0, |moment| moment.window);
+        let now = phase_at(&run.schedule, Self::now()).map_or(0, |moment| moment.window);
         let mut claims = Claims::<T>::get(run_id, &account).into_inner();
         let amount = take_due(&mut claims, now);
         ensure!(amount > 0, Error::<T>::NothingClaimable);
@@ -227,7 +226,8 @@ impl<T: Config> Pallet<T> {
         amount: Planck,
         per_window: Planck,
     ) -> DispatchResult {
-        ensure!(Runs::<T>::contains_key(run_id), Error::<T>::RunUnknown);
+        let run = Runs::<T>::get(run_id).ok_or(Error::<T>::RunUnknown)?;
+        Self::ensure_takes_participants(&run)?;
         ensure!(amount >= T::Currency::minimum_balance(), Error::<T>::FundingTooSmall);
         let mut sponsors = Sponsors::<T>::get(run_id).into_inner();
         let funded = fund(&mut sponsors, &sponsor, amount, per_window).map_err(Error::<T>::from)?;
@@ -254,29 +254,46 @@ impl<T: Config> Pallet<T> {
         Ledgers::<T>::get(run_id).unspent
     }
 
-    /// Ends a run's money, when no window of it will be settled any more: it has no weight, its sponsors may claim what is
-    /// theirs of what is left, and the schedule gets the rest back. What is claimable stays so.
-    pub fn sweep_run(run_id: RunId) -> DispatchResult {
-        Self::suspend_budget(run_id);
+    /// Ends the money of a run that is closed: it has no weight, its sponsors may claim what is theirs of what is left, and
+    /// the schedule gets the rest back. What is claimable stays so. Nothing is left to do the second time.
+    pub(crate) fn sweep_run(run_id: RunId) {
+        Self::turn_budget(run_id, false);
         RunWeights::<T>::remove(run_id);
         let mut ledger = Ledgers::<T>::get(run_id);
+        let refunded = Self::refund_sponsors(run_id, &mut ledger);
+        let given_back = Self::give_back(run_id, &mut ledger);
+        let (Ok(refunded), Ok(given_back)) = (refunded, given_back) else {
+            defensive!("what is left of a run is more than it had");
+            return;
+        };
+        Ledgers::<T>::insert(run_id, ledger);
+        if refunded > 0 || given_back > 0 {
+            Self::deposit_event(Event::RunSwept { run: run_id, refunded, given_back });
+        }
+    }
+
+    /// Makes claimable what is the sponsors' of what is left. Returns the sum, in planck.
+    fn refund_sponsors(run_id: RunId, ledger: &mut Ledger) -> Result<Planck, LedgerError> {
         let sponsors = Sponsors::<T>::take(run_id);
         let mut refunded: Planck = 0;
-        for refund in Self::refunds_of(&ledger, &sponsors) {
-            let amount = Self::refund(&mut ledger, &refund).map_err(Error::<T>::from)?;
+        for refund in Self::refunds_of(ledger, &sponsors) {
+            let amount = Self::refund(ledger, &refund)?;
             Self::owe(run_id, 0, &refund.sponsor, amount);
             refunded = refunded.saturating_add(amount);
         }
-        let mut given_back: Planck = 0;
+        Ok(refunded)
+    }
+
+    /// Gives what is carried back to the schedule. Returns the sum, in planck.
+    fn give_back(run_id: RunId, ledger: &mut Ledger) -> Result<Planck, LedgerError> {
         let account = Self::run_account(run_id);
+        let mut given_back: Planck = 0;
         for pot in Pot::ALL {
             let amount = T::Emission::give_back(&account, ledger.carried().of(pot));
-            ledger.give_back(pot, amount).map_err(Error::<T>::from)?;
+            ledger.give_back(pot, amount)?;
             given_back = given_back.saturating_add(amount);
         }
-        Ledgers::<T>::insert(run_id, ledger);
-        Self::deposit_event(Event::RunSwept { run: run_id, refunded, given_back });
-        Ok(())
+        Ok(given_back)
     }
 
     fn refunds_of(

@@ -191,7 +191,7 @@ impl<T: Config> Pallet<T> {
 
     /// The validity of free work in the next block.
     fn work_validity(work: Work, hot: &T::AccountId) -> ValidTransaction {
-        let schedule = Runs::<T>::get(work.run).map(|run| run.settings.schedule);
+        let schedule = Runs::<T>::get(work.run).map(|run| run.schedule);
         let deadline = schedule
             .and_then(|schedule| work.deadline(&schedule))
             .unwrap_or(Self::now().saturating_add(LONGEVITY_BLOCKS));

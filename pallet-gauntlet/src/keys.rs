@@ -136,7 +136,8 @@ impl<T: Config> Pallet<T> {
     ) -> DispatchResult {
         let (run, moment) = Self::run_at(run_id)?;
         Self::ensure_cold_key(run_id, seat, &who)?;
-        let wait = u64::from(run.settings.entry.hand_over_windows);
+        let settings = Self::current_settings(run_id, &run)?;
+        let wait = u64::from(settings.entry.hand_over_windows);
         let window = window_of(moment).saturating_add(wait);
         ColdOffers::<T>::insert(run_id, seat, ColdOffer { to: to.clone(), window });
         Self::deposit_event(Event::ColdOffered { run: run_id, seat, to, window });

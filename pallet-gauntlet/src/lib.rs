@@ -24,7 +24,8 @@
 //! ^ seed                   ^ challenge seed          ^ state root, accepted set
 //! ```
 //!
-//! `on_initialize` does what a boundary asks for; [`settlement`] advances in `on_poll` with half of a
+//! `on_initialize` crosses the boundaries that are due ([`RunSchedule`]) in a quarter of a block at
+//! most; [`settlement`] advances in `on_poll` with half of a
 //! block at most and in `on_idle` with the rest of it, step by step ([`Stage`]), and then removes the
 //! rows of windows that are [`Config::HistoryWindows`] old.
 //!
@@ -58,6 +59,12 @@ pub mod types;
 mod registration;
 mod runs;
 mod validators;
+
+mod lifecycle;
+mod reap;
+
+mod schedule;
+mod work;
 
 mod stake;
 
@@ -103,6 +110,8 @@ pub use pallet::*;
 pub use types::*;
 pub use weights::WeightInfo;
 
+/// The next boundaries of a runtime's runs.
+pub type Agenda<T> = frame_support::BoundedVec<Due, <T as Config>::RunsMax>;
 /// A run of a runtime.
 pub type RunOf<T> = Run<<T as frame_system::Config>::AccountId>;
 /// A miner of a runtime.
@@ -125,7 +134,7 @@ pub mod pallet {
 
     use frame_support::{
         pallet_prelude::*,
-        traits::{fungible, EnsureOrigin, Randomness},
+        traits::{fungible, EnsureOrigin, Footprint, Randomness},
         weights::WeightMeter,
         PalletId,
     };
@@ -142,12 +151,16 @@ pub mod pallet {
         window::Boundaries,
         AccountBytes, BlockNumber, Hash, Planck, RunId, Uid, ValidatorIndex, Window,
     };
-    use sp_runtime::traits::{IdentifyAccount, Verify};
+    use sp_runtime::traits::{BlockNumberProvider, Convert, IdentifyAccount, Verify};
 
     use crate::{emission_schedule::EmissionSchedule, types::*, view::*, ClaimBatch, WeightInfo};
 
+    /// The version of the records in storage; see `migrations` of the runtime.
+    pub const STORAGE_VERSION: StorageVersion = StorageVersion::new(1);
+
     /// The pallet.
     #[pallet::pallet]
+    #[pallet::storage_version(STORAGE_VERSION)]
     pub struct Pallet<T>(_);
 
     /// What the pallet needs of a runtime.
@@ -155,6 +168,16 @@ pub mod pallet {
     pub trait Config:
         frame_system::Config<AccountId: Into<AccountBytes>, Hash: Into<Hash>>
     {
+        /// The clock by which windows are counted: `frame_system::Pallet` for the chain's own
+        /// blocks, or a relay chain's, whose number may jump. Numbers are below 2^32.
+        type BlockNumberProvider: BlockNumberProvider<BlockNumber: TryInto<BlockNumber>>;
+
+        /// Blocks of [`Config::BlockNumberProvider`] for each block of this chain: 1 for its own
+        /// clock, 2 for a parachain of 12 s by a relay chain of 6 s. A phase in which the chain
+        /// made less than half of the blocks that this promises excuses everybody. Mainnet: 1.
+        #[pallet::constant]
+        type ClockPerBlock: Get<BlockNumber>;
+
         /// The currency of bonds, stakes and pay.
         type Currency: fungible::Mutate<Self::AccountId>
             + fungible::hold::Mutate<Self::AccountId, Reason = Self::RuntimeHoldReason>
@@ -192,7 +215,8 @@ pub mod pallet {
         #[pallet::constant]
         type PalletId: Get<PalletId>;
 
-        /// Most runs, as every block looks at each of them.
+        /// Most runs. The schedule of all of them is one value that every block reads: 25 bytes for
+        /// each. Mainnet: 64.
         #[pallet::constant]
         type RunsMax: Get<u32>;
 
@@ -200,7 +224,27 @@ pub mod pallet {
         #[pallet::constant]
         type HistoryWindows: Get<Window>;
 
-        /// Windows between `set_params` and the first window under the new settings; at least 1.
+        /// What the owner of a run has held of it while there is the run, by the bytes of the layout.
+        /// Mainnet: as much as makes it dear to take all of [`Config::RunsMax`] for a while.
+        type RunDeposit: Convert<Footprint, Planck>;
+
+        /// The latest start of a run, in blocks of [`Config::BlockNumberProvider`] after its
+        /// creation. Mainnet: a month.
+        #[pallet::constant]
+        type StartHorizon: Get<BlockNumber>;
+
+        /// Windows without an accepted update after which anybody may close a run. Mainnet: as many
+        /// as a month has.
+        #[pallet::constant]
+        type IdleWindows: Get<Window>;
+
+        /// Windows after a run's last one before it may be removed, so that everybody can claim and
+        /// dispute; at least [`Config::DisputeWindows`].
+        #[pallet::constant]
+        type ReapDelayWindows: Get<Window>;
+
+        /// Windows between an owner's announcement (other settings, a pause, the end, a hand-over)
+        /// and its effect; at least 1. Mainnet: as long as participants need to leave.
         #[pallet::constant]
         type AdminDelayWindows: Get<Window>;
 
@@ -244,12 +288,34 @@ pub mod pallet {
         /// A registered validator's stake.
         #[codec(index = 1)]
         ValidatorStake,
+        /// The deposit of a run's owner.
+        #[codec(index = 2)]
+        RunDeposit,
         /// What nominators delegated to a validator, on its pool's account.
         #[codec(index = 4)]
         Delegation,
         /// What an accusation costs if it is false.
         #[codec(index = 6)]
         DisputeBond,
+    }
+
+    /// The runs of the chain's first block.
+    #[pallet::genesis_config]
+    #[derive(frame_support::DefaultNoBound)]
+    pub struct GenesisConfig<T: Config> {
+        /// Owner, settings and the element counts of the tensors of each; the owners need money.
+        pub runs: Vec<(T::AccountId, Settings, Vec<u64>)>,
+    }
+
+    #[pallet::genesis_build]
+    impl<T: Config> BuildGenesisConfig for GenesisConfig<T> {
+        fn build(&self) {
+            for (owner, settings, layout) in &self.runs {
+                let layout = LayoutVec::truncate_from(layout.clone());
+                let created = Pallet::<T>::do_create_run(owner.clone(), settings.clone(), layout);
+                assert!(created.is_ok(), "a run of the genesis is refused: {created:?}");
+            }
+        }
     }
 
     // Identifiers and indices are given out by the chain, so that Twox64 cannot be attacked; keys
@@ -268,10 +334,32 @@ pub mod pallet {
     #[pallet::storage]
     pub type Layouts<T> = StorageMap<_, Twox64Concat, RunId, LayoutVec>;
 
+    /// A run's settings by version; windows name the version under which they are worked and
+    /// settled. Written by `create_run` and when a window opens, removed when no kept window and
+    /// not the run names the version.
+    #[pallet::storage]
+    pub type RunSettings<T> =
+        StorageDoubleMap<_, Twox64Concat, RunId, Twox64Concat, SettingsVersion, Settings>;
+
+    /// Each run's next boundary, which is all that `on_initialize` looks at. Written when a
+    /// boundary is crossed; one entry a run.
+    #[pallet::storage]
+    pub type RunSchedule<T: Config> = StorageValue<_, crate::Agenda<T>, ValueQuery>;
+
+    /// The runs for which settlement or removal of rows waits, whose turn is next first. Written by
+    /// the boundaries and by `on_poll` and `on_idle`; each run once.
+    #[pallet::storage]
+    pub type WorkQueue<T: Config> = StorageValue<_, BoundedVec<RunId, T::RunsMax>, ValueQuery>;
+
     /// Settings that replace a run's at a coming window. Written by `set_params`, removed when they
     /// are applied; at most one a run.
     #[pallet::storage]
     pub type PendingSettings<T> = StorageMap<_, Twox64Concat, RunId, ScheduledSettings>;
+
+    /// Runs that are offered to another owner. Written by `offer_run`, removed by `accept_run`; at
+    /// most one a run.
+    #[pallet::storage]
+    pub type RunOffers<T: Config> = StorageMap<_, Twox64Concat, RunId, Offer<T::AccountId>>;
 
     /// The miners by slot. Written by registration, `commit_update` and settlement, removed when they leave, are evicted
     /// or have to make room; at most `uid_max` a run.
@@ -658,32 +746,14 @@ pub mod pallet {
         SettingsScheduled { run: RunId, window: Window },
         /// Other settings are in force.
         SettingsApplied { run: RunId, window: Window },
-        /// A miner asked to leave; it takes part up to `last_window`.
-        MinerLeaving { run: RunId, uid: Uid, last_window: Window },
-        /// A miner of standing `value` has to make room for a newcomer.
-        MinerDisplaced { run: RunId, uid: Uid, value: Q32 },
-        /// A miner that did nothing was removed.
-        MinerEvicted { run: RunId, uid: Uid },
-        /// The bond of a miner that is gone went back.
-        BondReturned { run: RunId, uid: Uid, cold: T::AccountId, amount: Planck },
-        /// Another hot key will sign for a seat from `window` on.
-        HotKeyRotating { run: RunId, seat: Seat, hot: T::AccountId, window: Window },
-        /// Another hot key signs for a seat.
-        HotKeyRotated { run: RunId, seat: Seat, hot: T::AccountId },
-        /// A seat can be accepted by the cold key `to` from `window` on.
-        ColdOffered { run: RunId, seat: Seat, to: T::AccountId, window: Window },
-        /// The offer of a seat was taken back.
-        ColdOfferCancelled { run: RunId, seat: Seat },
-        /// A seat and what is held for it belong to another cold key.
-        ColdHandedOver { run: RunId, seat: Seat, cold: T::AccountId },
         /// A run has another weight among the runs, from its next window on.
-        #[codec(index = 40)]
+        #[codec(index = 45)]
         RunWeightSet { run: RunId, weight: u16 },
         /// A sponsor put money into a run, of which a window releases `per_window` at most.
-        #[codec(index = 41)]
+        #[codec(index = 46)]
         RunFunded { run: RunId, sponsor: T::AccountId, amount: Planck, per_window: Planck },
         /// What was left of a run was made claimable for its sponsors, or given back to the schedule.
-        #[codec(index = 42)]
+        #[codec(index = 47)]
         RunSwept { run: RunId, refunded: Planck, given_back: Planck },
         /// A validator with more stake takes the slot of the one with the least.
         #[codec(index = 50)]
@@ -758,6 +828,63 @@ pub mod pallet {
             uid: Uid,
             verdict: Verdict,
         },
+        /// A miner asked to leave; it takes part up to `last_window`.
+        #[codec(index = 22)]
+        MinerLeaving { run: RunId, uid: Uid, last_window: Window },
+        /// A miner of standing `value` has to make room for a newcomer.
+        #[codec(index = 23)]
+        MinerDisplaced { run: RunId, uid: Uid, value: Q32 },
+        /// A miner that did nothing was removed.
+        #[codec(index = 24)]
+        MinerEvicted { run: RunId, uid: Uid },
+        /// The bond of a miner that is gone went back.
+        #[codec(index = 25)]
+        BondReturned { run: RunId, uid: Uid, cold: T::AccountId, amount: Planck },
+        /// Another hot key will sign for a seat from `window` on.
+        #[codec(index = 26)]
+        HotKeyRotating { run: RunId, seat: Seat, hot: T::AccountId, window: Window },
+        /// Another hot key signs for a seat.
+        #[codec(index = 27)]
+        HotKeyRotated { run: RunId, seat: Seat, hot: T::AccountId },
+        /// A seat can be accepted by the cold key `to` from `window` on.
+        #[codec(index = 28)]
+        ColdOffered { run: RunId, seat: Seat, to: T::AccountId, window: Window },
+        /// The offer of a seat was taken back.
+        #[codec(index = 29)]
+        ColdOfferCancelled { run: RunId, seat: Seat },
+        /// A seat and what is held for it belong to another cold key.
+        #[codec(index = 30)]
+        ColdHandedOver { run: RunId, seat: Seat, cold: T::AccountId },
+        /// Settings that waited will not be in force.
+        #[codec(index = 31)]
+        SettingsCancelled { run: RunId },
+        /// The run will be paused from `window` on.
+        #[codec(index = 32)]
+        RunPauseAnnounced { run: RunId, window: Window },
+        /// The run is paused from `window` on.
+        #[codec(index = 33)]
+        RunPaused { run: RunId, window: Window },
+        /// The run takes work again, and an announced pause will not come.
+        #[codec(index = 34)]
+        RunResumed { run: RunId },
+        /// The run ends with `last_window`.
+        #[codec(index = 35)]
+        RunClosing { run: RunId, last_window: Window },
+        /// The run's last window is settled.
+        #[codec(index = 36)]
+        RunClosed { run: RunId },
+        /// The run is gone, with everything that belonged to it.
+        #[codec(index = 37)]
+        RunReaped { run: RunId },
+        /// `to` may become the owner from `window` on.
+        #[codec(index = 38)]
+        RunOffered { run: RunId, to: T::AccountId, window: Window },
+        /// Nobody may become the owner any more.
+        #[codec(index = 39)]
+        RunOfferWithdrawn { run: RunId },
+        /// The run has another owner.
+        #[codec(index = 40)]
+        RunHandedOver { run: RunId, owner: T::AccountId },
     }
 
     /// Why a call was refused, and what its caller can change.
@@ -781,9 +908,35 @@ pub mod pallet {
         LayoutInvalid,
         /// A run must start in a block to come; choose a later `start_block`.
         StartsInThePast,
+        /// A run must start within `StartHorizon` blocks; choose an earlier `start_block`.
+        StartsTooLate,
         /// Schedule, `keep`, `model_seed` and `genesis_state_root` cannot change, `uid_max` cannot
         /// fall; leave them as they are.
         SettingImmutable,
+        /// A setting may not move so far in one change; `Settings::may_become` says which one. Change
+        /// it in steps.
+        ChangeTooLarge,
+        /// No settings wait for a coming window.
+        #[codec(index = 140)]
+        NothingScheduled,
+        /// The run is paused; wait until it is resumed.
+        #[codec(index = 141)]
+        RunPaused,
+        /// The run is not paused, and no pause is announced.
+        #[codec(index = 142)]
+        RunNotPaused,
+        /// The chain's governance paused the run and alone may resume it.
+        #[codec(index = 143)]
+        PausedByAdmin,
+        /// The run is closed or will be.
+        #[codec(index = 144)]
+        RunClosing,
+        /// The run is not closed; close it first.
+        #[codec(index = 145)]
+        RunNotClosed,
+        /// The run was closed too recently; see `ReapDelayWindows`.
+        #[codec(index = 146)]
+        ReapNotDue,
         /// Only the run's owner may do this.
         NotOwner,
         /// The hot key already takes part in this run; use another one.
@@ -813,6 +966,9 @@ pub mod pallet {
         WrongWindow,
         /// The window's phase does not allow the call now; look at `phase_at`.
         WrongPhase,
+        /// The chain is behind and has not opened this window yet; try again in the next block.
+        #[codec(index = 147)]
+        WindowNotOpen,
         /// There already is a commitment of this window; it cannot be replaced.
         AlreadyCommitted,
         /// There is no commitment of this window to reveal.
@@ -841,35 +997,6 @@ pub mod pallet {
         NothingClaimable,
         /// A record that the chain itself keeps is missing or a sum does not fit; please report it.
         Internal,
-        /// The hot key's signature is not over `protocol::consent::hot_key_consent` of this chain, run, role and cold key.
-        HotKeyProofInvalid,
-        /// The peer id is not that of an ed25519 key, or that key did not sign `protocol::consent::peer_consent`.
-        PeerProofInvalid,
-        /// Joining costs more than `max_price`; `next_price` says how much, and it falls with every block.
-        PriceTooHigh,
-        /// A bond of this hot or cold key still waits; call `withdraw_bond` when it is due, or join with other keys.
-        CoolingOff,
-        /// The miner has asked to leave; it takes part in no later window.
-        LeavingAlready,
-        /// The miner has committed to an update lately; see `idle_windows`.
-        NotIdle,
-        /// There is no bond of a miner that is gone and had this uid from this window on.
-        NoBond,
-        /// The bond stays at risk until the window that `Departures` names.
-        BondNotDue,
-        /// The seat is not offered to the caller.
-        NotOffered,
-        /// The offer can be accepted from the window that `ColdOffers` names.
-        OfferNotDue,
-        /// What is due is less than an account can live on; it stays, and is paid with what is due next.
-        #[codec(index = 90)]
-        ClaimTooSmall,
-        /// A sponsor must put in the existential deposit at least, and release something in each window.
-        #[codec(index = 91)]
-        FundingTooSmall,
-        /// The run has as many sponsors as it may have; put in more than the smallest of them has left.
-        #[codec(index = 92)]
-        TooManySponsors,
         /// The chunks that a reveal must show are drawn in the second block of the phase; try again in the next block.
         #[codec(index = 95)]
         ChallengeNotDrawn,
@@ -955,12 +1082,41 @@ pub mod pallet {
         /// Only validators that were drawn for the dispute measure again.
         #[codec(index = 126)]
         NotAJuror,
+        /// The hot key's signature is not over `protocol::consent::hot_key_consent` of this chain, run, role and cold key.
+        HotKeyProofInvalid,
+        /// The peer id is not that of an ed25519 key, or that key did not sign `protocol::consent::peer_consent`.
+        PeerProofInvalid,
+        /// Joining costs more than `max_price`; `next_price` says how much, and it falls with every block.
+        PriceTooHigh,
+        /// A bond of this hot or cold key still waits; call `withdraw_bond` when it is due, or join with other keys.
+        CoolingOff,
+        /// The miner has asked to leave; it takes part in no later window.
+        LeavingAlready,
+        /// The miner has committed to an update lately; see `idle_windows`.
+        NotIdle,
+        /// There is no bond of a miner that is gone and had this uid from this window on.
+        NoBond,
+        /// The bond stays at risk until the window that `Departures` names.
+        BondNotDue,
+        /// The seat or run is not offered to the caller.
+        NotOffered,
+        /// The offer can be accepted from the window that `ColdOffers` names.
+        OfferNotDue,
+        /// What is due is less than an account can live on; it stays, and is paid with what is due next.
+        #[codec(index = 90)]
+        ClaimTooSmall,
+        /// A sponsor must put in the existential deposit at least, and release something in each window.
+        #[codec(index = 91)]
+        FundingTooSmall,
+        /// The run has as many sponsors as it may have; put in more than the smallest of them has left.
+        #[codec(index = 92)]
+        TooManySponsors,
     }
 
     #[pallet::hooks]
     impl<T: Config> Hooks<BlockNumberFor<T>> for Pallet<T> {
-        fn on_initialize(now: BlockNumberFor<T>) -> Weight {
-            Self::do_boundaries(now)
+        fn on_initialize(_now: BlockNumberFor<T>) -> Weight {
+            Self::do_boundaries()
         }
 
         fn on_poll(_now: BlockNumberFor<T>, meter: &mut WeightMeter) {
@@ -996,8 +1152,8 @@ pub mod pallet {
         ///
         /// ## Errors
         ///
-        /// What [`Settings::validate`] refuses, an invalid layout, a start that is not in the future,
-        /// and too many runs.
+        /// What [`Settings::validate`] refuses, an invalid layout, a start that is not in the future or
+        /// too far in it, too many runs, too little money for the deposit.
         #[pallet::call_index(0)]
         #[pallet::weight(T::WeightInfo::create_run(layout.len() as u32))]
         pub fn create_run(
@@ -1283,7 +1439,7 @@ pub mod pallet {
         ///
         /// ## Errors
         ///
-        /// What [`Settings::validate`] refuses, and a change of what cannot change.
+        /// What [`Settings::validate`] refuses, and what [`Settings::may_become`] does.
         #[pallet::call_index(13)]
         #[pallet::weight(T::WeightInfo::set_params())]
         pub fn set_params(
@@ -1350,6 +1506,144 @@ pub mod pallet {
         pub fn claim_many(origin: OriginFor<T>, claims: ClaimBatch<T>) -> DispatchResult {
             ensure_signed(origin)?;
             Self::do_claim_many(claims)
+        }
+
+        /// Pauses a run: its windows take no updates, and nobody is at fault in them. The governance's
+        /// pause begins at once, the owner's [`Config::AdminDelayWindows`] later.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the run's owner, or [`Config::AdminOrigin`].
+        ///
+        /// ## Errors
+        ///
+        /// Another's run, one that is paused already, one that is closed.
+        #[pallet::call_index(30)]
+        #[pallet::weight(T::WeightInfo::pause_run())]
+        pub fn pause_run(origin: OriginFor<T>, run: RunId) -> DispatchResult {
+            Self::do_pause_run(origin, run)
+        }
+
+        /// Resumes a paused run, or withdraws an announced pause.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the run's owner, or [`Config::AdminOrigin`], which alone resumes what it paused.
+        ///
+        /// ## Errors
+        ///
+        /// Another's run, one that is not paused, one that the governance paused.
+        #[pallet::call_index(31)]
+        #[pallet::weight(T::WeightInfo::resume_run())]
+        pub fn resume_run(origin: OriginFor<T>, run: RunId) -> DispatchResult {
+            Self::do_resume_run(origin, run)
+        }
+
+        /// Ends a run: with the current window if the governance says so or it is idle, and
+        /// [`Config::AdminDelayWindows`] later if its owner does. One that has not begun ends at once.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the run's owner, or [`Config::AdminOrigin`]; signed by anybody when no update was
+        /// accepted for [`Config::IdleWindows`].
+        ///
+        /// ## Errors
+        ///
+        /// Another's run that is not idle, one that ends as early already.
+        #[pallet::call_index(32)]
+        #[pallet::weight(T::WeightInfo::close_run())]
+        pub fn close_run(origin: OriginFor<T>, run: RunId) -> DispatchResult {
+            Self::do_close_run(origin, run)
+        }
+
+        /// Removes up to `rows` rows of a closed run: bonds and stakes go back, claims are paid, and
+        /// with the last rows the deposit is released and the run is gone.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by anybody.
+        ///
+        /// ## Errors
+        ///
+        /// A run that is not closed, or was so less than [`Config::ReapDelayWindows`] ago.
+        #[pallet::call_index(33)]
+        #[pallet::weight(T::WeightInfo::reap_run((*rows).min(REAP_ROWS_MAX)))]
+        pub fn reap_run(origin: OriginFor<T>, run: RunId, rows: u32) -> DispatchResultWithPostInfo {
+            ensure_signed(origin)?;
+            let removed = Self::do_reap_run(run, rows.min(REAP_ROWS_MAX))?;
+            Ok(Some(T::WeightInfo::reap_run(removed)).into())
+        }
+
+        /// Offers a run to another owner, who may accept it [`Config::AdminDelayWindows`] later (from
+        /// the next window on if the governance offers it); or withdraws the offer.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the run's owner, or [`Config::AdminOrigin`].
+        ///
+        /// ## Errors
+        ///
+        /// Another's run, no offer to withdraw.
+        #[pallet::call_index(34)]
+        #[pallet::weight(T::WeightInfo::offer_run())]
+        pub fn offer_run(
+            origin: OriginFor<T>,
+            run: RunId,
+            to: Option<T::AccountId>,
+        ) -> DispatchResult {
+            Self::do_offer_run(origin, run, to)
+        }
+
+        /// Makes the caller the owner of a run that was offered to it. The deposit is held of the
+        /// caller and released to the former owner.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the account that the run is offered to.
+        ///
+        /// ## Errors
+        ///
+        /// No such offer, one for a later window, too little money.
+        #[pallet::call_index(35)]
+        #[pallet::weight(T::WeightInfo::accept_run())]
+        pub fn accept_run(origin: OriginFor<T>, run: RunId) -> DispatchResult {
+            let who = ensure_signed(origin)?;
+            Self::do_accept_run(who, run)
+        }
+
+        /// Drops settings that wait for a coming window.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by the run's owner, or [`Config::AdminOrigin`].
+        ///
+        /// ## Errors
+        ///
+        /// Another's run, nothing that waits.
+        #[pallet::call_index(36)]
+        #[pallet::weight(T::WeightInfo::cancel_params())]
+        pub fn cancel_params(origin: OriginFor<T>, run: RunId) -> DispatchResult {
+            Self::do_cancel_params(origin, run)
+        }
+
+        /// Replaces the run's settings from the next window on, however far they move.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// [`Config::AdminOrigin`].
+        ///
+        /// ## Errors
+        ///
+        /// What [`Settings::validate`] refuses, and a change of what cannot change.
+        #[pallet::call_index(37)]
+        #[pallet::weight(T::WeightInfo::set_params())]
+        pub fn force_params(
+            origin: OriginFor<T>,
+            run: RunId,
+            settings: Box<Settings>,
+        ) -> DispatchResult {
+            T::AdminOrigin::ensure_origin(origin)?;
+            Self::do_force_params(run, *settings)
         }
 
         /// Removes a miner that has not committed to anything in `idle_windows` whole windows; free if it succeeds. Its bond
@@ -1841,7 +2135,8 @@ pub mod pallet {
 
         /// The settings in force.
         pub fn settings(run: RunId) -> Option<Settings> {
-            Runs::<T>::get(run).map(|run| run.settings)
+            let version = Runs::<T>::get(run)?.settings_version;
+            RunSettings::<T>::get(run, version)
         }
 
         /// What the chain fixed in a window; `None` when it is gone or has not begun.
@@ -1871,14 +2166,6 @@ pub mod pallet {
         /// The accepted set of a window; `None` before it is fixed.
         pub fn accepted_set(run: RunId, window: Window) -> Option<Vec<Uid>> {
             Self::view_accepted_set(run, window)
-        }
-    }
-
-    impl<T: Config> Pallet<T> {
-        /// The number of the current block.
-        pub(crate) fn now() -> BlockNumber {
-            use sp_runtime::SaturatedConversion;
-            frame_system::Pallet::<T>::block_number().saturated_into()
         }
     }
 }

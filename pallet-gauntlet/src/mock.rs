@@ -8,12 +8,15 @@ use frame_support::{
     traits::{
         fungible::Mutate,
         tokens::{Fortitude, Precision, Preservation},
-        ConstU128, ConstU32, ConstU64, Hooks,
+        ConstU128, ConstU32, ConstU64, Hooks, LinearStoragePrice,
     },
-    weights::{Weight, WeightMeter},
+    weights::{
+        constants::{RocksDbWeight, WEIGHT_REF_TIME_PER_SECOND},
+        Weight, WeightMeter,
+    },
     PalletId,
 };
-use frame_system::{CheckNonce, EnsureRoot, EnsureSigned};
+use frame_system::{limits, CheckNonce, EnsureRoot, EnsureSigned};
 use protocol::{
     commitment::{commitment_hash, score_commitment_hash, Opening},
     consensus::Evaluation,
@@ -30,13 +33,13 @@ use scale_info::TypeInfo;
 use sp_core::H256;
 use sp_runtime::{
     traits::{
-        DispatchTransaction, IdentifyAccount, IdentityLookup, Implication, Lazy,
-        TransactionExtension, ValidateResult, Verify,
+        BlockNumberProvider, DispatchTransaction, IdentifyAccount, IdentityLookup, Implication,
+        Lazy, TransactionExtension, ValidateResult, Verify,
     },
     transaction_validity::{
         InvalidTransaction, TransactionSource, TransactionValidityError, ValidTransaction,
     },
-    AccountId32, BuildStorage, DispatchError,
+    AccountId32, BuildStorage, DispatchError, Perbill,
 };
 
 use crate::{
@@ -87,10 +90,23 @@ impl frame_system::Config for Test {
     type AccountId = AccountId;
     type Lookup = IdentityLookup<AccountId>;
     type AccountData = pallet_balances::AccountData<Planck>;
+    type BlockWeights = BlockWeights;
+    type DbWeight = RocksDbWeight;
 }
 
 parameter_types! {
+    /// Blocks of two seconds, as the runtime's.
+    pub BlockWeights: limits::BlockWeights = limits::BlockWeights::with_sensible_defaults(
+        Weight::from_parts(2 * WEIGHT_REF_TIME_PER_SECOND, u64::MAX),
+        Perbill::from_percent(75),
+    );
     pub const ExistentialDeposit: Planck = EXISTENTIAL_DEPOSIT;
+    pub const RunDepositBase: Planck = 100 * UNIT;
+    pub const RunDepositByte: Planck = UNIT / 10;
+    /// How far the clock is ahead of the blocks.
+    pub static ClockSkew: u32 = 0;
+    /// Numbers of the clock for each block.
+    pub static ClockRate: u32 = 1;
     pub const GauntletPalletId: PalletId = PalletId(*b"gauntlet");
 }
 
@@ -156,6 +172,22 @@ impl EmissionSchedule<AccountId> for TestEmission {
     }
 }
 
+/// A clock of `ClockRate` numbers a block, ahead of the blocks by `ClockSkew`.
+pub struct Clock;
+
+impl BlockNumberProvider for Clock {
+    type BlockNumber = u32;
+
+    fn current_block_number() -> u32 {
+        System::block_number() * ClockRate::get() + ClockSkew::get()
+    }
+}
+
+/// Lets the clock jump.
+pub(crate) fn roll_clock(numbers: u32) {
+    ClockSkew::set(ClockSkew::get() + numbers);
+}
+
 /// A hot key's consent in tests, where keys are numbers: whose it is, and to what.
 #[derive(
     codec::Encode,
@@ -209,6 +241,8 @@ impl crate::benchmarking::BenchmarkHelper<AccountId, TestProof> for Test {
 }
 
 impl Config for Test {
+    type BlockNumberProvider = Clock;
+    type ClockPerBlock = ClockRate;
     type Currency = Balances;
     type RuntimeHoldReason = RuntimeHoldReason;
     type CreateOrigin = EnsureSigned<AccountId>;
@@ -220,6 +254,10 @@ impl Config for Test {
     type PalletId = GauntletPalletId;
     type RunsMax = ConstU32<4>;
     type HistoryWindows = ConstU64<{ protocol::limits::HISTORY_WINDOWS }>;
+    type RunDeposit = LinearStoragePrice<RunDepositBase, RunDepositByte, Planck>;
+    type StartHorizon = ConstU32<100_000>;
+    type IdleWindows = ConstU64<6>;
+    type ReapDelayWindows = ConstU64<12>;
     type AdminDelayWindows = ConstU64<2>;
     type Randomness = randomness::InsecureParentHash<Test>;
     type FreeWorkMin = ConstU128<UNIT>;
@@ -475,9 +513,9 @@ fn start_block(number: u32) {
     Gauntlet::on_poll(number, &mut WeightMeter::new());
 }
 
-/// Runs to the beginning of block `number`, checking the invariants between any two blocks.
+/// Runs to the block at which the clock shows `number`, checking the invariants between any two blocks.
 pub(crate) fn roll_to(number: u32) {
-    while System::block_number() < number {
+    while Gauntlet::now() < number {
         let block = System::block_number();
         Gauntlet::on_idle(block, Weight::MAX);
         check_state();
@@ -485,21 +523,14 @@ pub(crate) fn roll_to(number: u32) {
     }
 }
 
-/// Goes to the next block without checking the invariants, for a test that breaks some on purpose.
-pub(crate) fn next_block() {
-    let block = System::block_number();
-    Gauntlet::on_idle(block, Weight::MAX);
-    start_block(block + 1);
-}
-
 /// Runs to the first block of window `window`.
 pub(crate) fn roll_to_window(window: Window) {
-    roll_to(run().settings.schedule.window_start(window).unwrap());
+    roll_to(run().schedule.window_start(window).unwrap());
 }
 
 /// Runs to the first block in which the work of `phase` of window `window` can be done.
 pub(crate) fn roll_to_phase(window: Window, phase: Phase) {
-    let schedule = run().settings.schedule;
+    let schedule = run().schedule;
     let offset = match phase {
         Phase::Commit => 0,
         // Nobody can reveal before the challenge is drawn.
@@ -512,7 +543,7 @@ pub(crate) fn roll_to_phase(window: Window, phase: Phase) {
 
 /// Runs to the block in which the settlement of `window` begins.
 pub(crate) fn roll_to_settlement(window: Window) {
-    let schedule = run().settings.schedule;
+    let schedule = run().schedule;
     roll_to(schedule.window_start(window + 1).unwrap() + schedule.score_reveal_end);
 }
 
@@ -564,7 +595,7 @@ pub(crate) fn shown(window: Window, uid: Uid, flavour: u8) -> RevealedChunks {
     let leaves: Vec<Hash> =
         (0..).zip(&chunks).map(|(index, chunk)| merkle::leaf_hash(index, chunk)).collect();
     let seed = record(window).challenge_seed.unwrap();
-    let count = run().settings.incentive.challenge_chunks;
+    let count = settings_now().incentive.challenge_chunks;
     let asked =
         protocol::commitment::challenged_chunks(&seed, 0, window, uid, chunks.len() as u32, count);
     let shown = asked
@@ -660,7 +691,7 @@ pub(crate) fn play_window(window: Window, miners: u8, validators: u8) {
     for number in (0..validators).filter(|_| has_scores) {
         commit_scores(window - 1, number, &evaluations(miners));
     }
-    roll_to(System::block_number() + run().settings.schedule.score_commit_end);
+    roll_to(System::block_number() + run().schedule.score_commit_end);
     for number in (0..validators).filter(|_| has_scores) {
         reveal_scores(window - 1, number, &evaluations(miners));
     }
@@ -682,11 +713,21 @@ pub(crate) fn score_window(window: Window, miners: u8, validators: u8) {
     for number in 0..validators {
         commit_scores(window, number, &evaluations(miners));
     }
-    roll_to(System::block_number() + run().settings.schedule.score_commit_end);
+    roll_to(System::block_number() + run().schedule.score_commit_end);
     for number in 0..validators {
         reveal_scores(window, number, &evaluations(miners));
     }
     roll_to_settlement(window);
+}
+
+/// The settings of run 0 in force.
+pub(crate) fn settings_now() -> Settings {
+    RunSettings::<Test>::get(0, run().settings_version).unwrap()
+}
+
+/// The settings under which a window of run 0 is settled.
+pub(crate) fn settings_of(window: Window) -> Settings {
+    Gauntlet::settings_of(0, window).unwrap()
 }
 
 /// The pool of validator `index`.
@@ -764,7 +805,7 @@ pub(crate) fn reveal_payload(
     let hot = miner_hot(number);
     let uid = MinerUids::<Test>::get(0, &hot).unwrap();
     let seed = record(window).challenge_seed.unwrap();
-    let count = run().settings.incentive.challenge_chunks;
+    let count = settings_now().incentive.challenge_chunks;
     let asked = protocol::commitment::challenged_chunks(&seed, 0, window, uid, 3, count);
     let shown = asked.into_iter().map(|index| RevealedChunk {
         index,

@@ -72,7 +72,7 @@ impl<T: Config> Pallet<T> {
             (&first, first_chunk.as_shown()),
             (&second, second_chunk.as_shown()),
             &place,
-            run.settings.disputes.copy_overlap_ppm,
+            Self::current_settings(run_id, &run)?.disputes.copy_overlap_ppm,
         )
         .map_err(Error::<T>::from)?;
         let [first_name, second_name] = names;
@@ -108,15 +108,16 @@ impl<T: Config> Pallet<T> {
         Self::place(run_id, &run, index)?;
         Self::committed(run_id, &run, name)?;
         Self::accused(run_id, &run, name)?;
-        let deadline = Self::now().saturating_add(run.settings.disputes.answer_blocks);
+        let disputes = Self::current_settings(run_id, &run)?.disputes;
+        let deadline = Self::now().saturating_add(disputes.answer_blocks);
         // It is decided while the rows of the window are there.
         let last = window.saturating_add(T::HistoryWindows::get());
-        let end = run.settings.schedule.window_start(last).unwrap_or(deadline);
+        let end = run.schedule.window_start(last).unwrap_or(deadline);
         ensure!(deadline < end, Error::<T>::FaultTooOld);
 
         let count = ChallengeCounts::<T>::get(run_id, &challenger);
         ensure!(count < CHALLENGES_PER_ACCOUNT_MAX, Error::<T>::TooManyChallenges);
-        let bond = run.settings.disputes.challenge_bond;
+        let bond = disputes.challenge_bond;
         OpenChallenges::<T>::try_mutate((run_id, window, uid), |open| {
             let is_open = open.iter().any(|challenge| challenge.index == index);
             ensure!(!is_open, Error::<T>::AlreadyChallenged);
@@ -219,7 +220,8 @@ impl<T: Config> Pallet<T> {
             fault,
             reporter: reporter.clone(),
         });
-        let part = u128::from(run.settings.disputes.miner_slash_ppm);
+        let disputes = Self::current_settings(run_id, run)?.disputes;
+        let part = u128::from(disputes.miner_slash_ppm);
         let amount: Planck = mul_div(miner.bond, part, u128::from(PPM)).unwrap_or(0);
         let offender = Offender::Miner { uid, registered_window: name.registered_window };
         Self::defer_slash(run_id, offender, window, amount, Some(reporter));
@@ -292,7 +294,7 @@ impl<T: Config> Pallet<T> {
     fn place(run_id: RunId, run: &RunOf<T>, index: u32) -> Result<Place, Error<T>> {
         let layout = Layout(Layouts::<T>::get(run_id).ok_or(Error::<T>::Internal)?.into_inner());
         let len = layout.chunk_len(index).ok_or(Error::<T>::ChunkUnknown)?;
-        let keep = run.settings.training.keep;
+        let keep = Self::current_settings(run_id, run)?.training.keep;
         Ok(Place { index, chunk_count: run.chunk_count, len, keep })
     }
 

@@ -39,12 +39,14 @@ impl<T: Config> Pallet<T> {
         max_price: Planck,
     ) -> Result<Uid, DispatchError> {
         let (run, moment) = Self::run_at(run_id)?;
+        Self::ensure_takes_participants(&run)?;
         Self::ensure_hot_key_free(run_id, &hot)?;
+        let settings = Self::current_settings(run_id, &run)?;
         Self::ensure_not_cooling(run_id, &hot)?;
         Self::ensure_not_cooling(run_id, &cold)?;
-        let uid = Self::take_slot(run_id, &run.settings, moment)?;
-        let price = Self::pay_entry(run_id, &run.settings.entry, &cold, max_price)?;
-        let bond = run.settings.incentive.miner_bond;
+        let uid = Self::take_slot(run_id, &settings, moment)?;
+        let price = Self::pay_entry(run_id, &settings.entry, &cold, max_price)?;
+        let bond = settings.incentive.miner_bond;
         T::Currency::hold(&HoldReason::MinerBond.into(), &cold, bond)?;
         Self::take_hot_key(run_id, Seat::Miner(uid), &hot);
         let miner = Miner {
@@ -90,7 +92,8 @@ impl<T: Config> Pallet<T> {
     /// How many miners a registration looks at: all of them, if no slot is free.
     pub(crate) fn searched_for_slot(run_id: RunId) -> u32 {
         let taken = MinerSlots::<T>::get(run_id).count();
-        let limit = Runs::<T>::get(run_id).map(|run| u32::from(run.settings.incentive.uid_max));
+        let limit =
+            Self::settings_in_force(run_id).map(|settings| u32::from(settings.incentive.uid_max));
         if limit.is_some_and(|limit| taken >= limit) {
             taken
         } else {
@@ -126,7 +129,8 @@ impl<T: Config> Pallet<T> {
         ensure!(miner.last_window.is_none(), Error::<T>::LeavingAlready);
         let window = window_of(moment);
         if moment.is_none() || !takes_part(miner.registered_window, window) {
-            Self::remove_miner(run_id, uid, miner, window, &run.settings);
+            let settings = Self::current_settings(run_id, &run)?;
+            Self::remove_miner(run_id, uid, miner, window, &settings);
             return Ok(());
         }
         miner.last_window = Some(window);
@@ -146,8 +150,8 @@ impl<T: Config> Pallet<T> {
             return true;
         };
         let is_settled = last < run.next_settlement;
-        if is_settled {
-            Self::remove_miner(run_id, uid, miner, last, &run.settings);
+        if let Some(settings) = Self::settings_in_force(run_id).filter(|_| is_settled) {
+            Self::remove_miner(run_id, uid, miner, last, &settings);
         }
         is_settled || last.saturating_add(LEAVE_AFTER) > window
     }
@@ -156,13 +160,14 @@ impl<T: Config> Pallet<T> {
         let (run, moment) = Self::run_at(run_id)?;
         let miner = Miners::<T>::get(run_id, uid).ok_or(Error::<T>::MinerUnknown)?;
         let window = window_of(moment);
-        let entry = &run.settings.entry;
+        let settings = Self::current_settings(run_id, &run)?;
+        let entry = &settings.entry;
         ensure!(
             is_idle(miner.committed_window, miner.registered_window, window, entry),
             Error::<T>::NotIdle
         );
         Self::deposit_event(Event::MinerEvicted { run: run_id, uid });
-        Self::remove_miner(run_id, uid, miner, window, &run.settings);
+        Self::remove_miner(run_id, uid, miner, window, &settings);
         Ok(())
     }
 
@@ -241,8 +246,8 @@ impl<T: Config> Pallet<T> {
 
     /// What joining the run costs now; `None` for an unknown run.
     pub(crate) fn view_next_price(run_id: RunId) -> Option<Planck> {
-        let run = Runs::<T>::get(run_id)?;
-        Some(entry_price(EntryPrices::<T>::get(run_id), Self::now(), &run.settings.entry))
+        let settings = Self::settings_in_force(run_id)?;
+        Some(entry_price(EntryPrices::<T>::get(run_id), Self::now(), &settings.entry))
     }
 }
 

@@ -1,42 +1,26 @@
 //! Settles windows, paged over blocks: gather → one call of [`protocol::consensus::settle`] → pages
-//! of standings and pay → close. Then removes the rows of old windows. No formula is here.
+//! of standings and pay → close. No formula is here.
 //!
-//! Both advance in `on_poll` and `on_idle` under a weight meter; each step is
-//! taken whole or not at all, and each run settles its windows in order. Nothing here can fail: a
-//! settlement that `protocol` refuses makes the window void.
+//! `work.rs` says whose step is next; each step is taken whole or not at all, and each run settles
+//! its windows in order. Nothing here can fail: a settlement that `protocol` refuses makes the
+//! window void.
 
 use alloc::{collections::BTreeMap, vec::Vec};
 
-use frame_support::{
-    defensive,
-    traits::Get,
-    weights::{Weight, WeightMeter},
-    BoundedVec,
+use crate::{
+    work::Step, BondRow, Bonds, CommitCounts, Commitments, Config, Event, Ledgers, MinerOf,
+    MinerPay, MinerSlots, Miners, Pallet, Reveals, RunStatus, Runs, ScoreCommitments, ScoreReveals,
+    Settlement, SettlementPages, Settlements, Stage, ValidatorOf, ValidatorPay, ValidatorSlots,
+    Validators, VoidReason, WeightInfo, WindowRecord, WindowStatus, Windows, PAGE_LEN,
 };
+use frame_support::{defensive, traits::Get, weights::WeightMeter, BoundedVec};
 use protocol::{
     books::{self, due, settlement_inputs, takes_part, MinerRow, ValidatorRow},
     consensus::{pay, settle, Outcome, ValidatorOutcome},
     emission::{claim_due_window, Pot, Pots},
-    settings::{ConsensusKind, StandingKind},
-    strikes,
-    window::phase_at,
-    Planck, RunId, Uid, ValidatorIndex, Window,
+    settings::{ConsensusKind, Settings, StandingKind},
+    strikes, Planck, RunId, Uid, ValidatorIndex, Window,
 };
-use sp_runtime::Perbill;
-
-use crate::{
-    Attestations, BondRow, Bonds, CommitCounts, Commitments, Config, Event, Ledgers, MinerOf,
-    MinerPay, MinerSlots, Miners, Pallet, PayloadOwners, ProvenFaults, Reveals, Runs,
-    ScoreCommitments, ScoreReveals, Settlement, SettlementPages, Settlements, Stage, ValidatorOf,
-    ValidatorPay, ValidatorSlots, Validators, VoidReason, WeightInfo, WindowRecord, WindowStatus,
-    Windows, EVALUATIONS_MAX, PAGE_LEN, UIDS_MAX, VALIDATORS_MAX,
-};
-
-/// The part of a block that settlements may take before transactions.
-const POLL_SHARE: Perbill = Perbill::from_percent(50);
-
-/// Rows of each map that one step of pruning removes.
-pub(crate) const PRUNE_ROWS: u32 = 64;
 
 /// Everything that one settlement pays and writes, computed and not yet stored.
 struct Payout<AccountId> {
@@ -48,106 +32,79 @@ struct Payout<AccountId> {
 }
 
 impl<T: Config> Pallet<T> {
-    /// Does the work that waits, in half of the block at most.
-    pub(crate) fn do_poll(meter: &mut WeightMeter) {
-        let limit = meter.remaining().min(Self::poll_limit());
-        let mut own = WeightMeter::with_limit(limit);
-        Self::work(&mut own);
-        meter.consume(own.consumed());
-    }
-
-    /// Does the work that waits, in the part of the block that transactions left.
-    pub(crate) fn do_idle(remaining: Weight) -> Weight {
-        let mut meter = WeightMeter::with_limit(remaining);
-        Self::work(&mut meter);
-        meter.consumed()
-    }
-
-    fn work(meter: &mut WeightMeter) {
-        if meter.try_consume(T::WeightInfo::look_at_runs(T::RunsMax::get())).is_err() {
-            return;
+    /// Takes the next step of a run's settlement.
+    pub(crate) fn settle_step(run_id: RunId, meter: &mut WeightMeter) -> Step {
+        if meter.try_consume(T::WeightInfo::look_at_run()).is_err() {
+            return Step::NoRoom;
         }
-        let runs: Vec<RunId> = Runs::<T>::iter_keys().collect();
-        for run_id in runs {
-            while Self::change_step(run_id, meter) {}
-            while Self::settle_step(run_id, meter) {}
-            while Self::slash_step(run_id, meter) {}
-            while Self::prune_step(run_id, meter) {}
-        }
-    }
-
-    /// The weight that a step of settlement can hope for.
-    fn poll_limit() -> Weight {
-        POLL_SHARE * T::BlockWeights::get().max_block
-    }
-
-    /// Takes the next step of a run's settlement; returns whether there was one and it fitted.
-    fn settle_step(run_id: RunId, meter: &mut WeightMeter) -> bool {
         let Some(settlement) = Settlements::<T>::get(run_id) else {
             return Self::begin(run_id, meter);
         };
         match settlement.stage {
             Stage::Miners { page, page_count } => {
                 if meter.try_consume(T::WeightInfo::settle_page(PAGE_LEN)).is_err() {
-                    return false;
+                    return Step::NoRoom;
                 }
                 Self::pay_page(run_id, settlement, page, page_count);
             }
             Stage::Validators => {
                 let count = settlement.validators.len() as u32;
                 if meter.try_consume(T::WeightInfo::settle_close(count)).is_err() {
-                    return false;
+                    return Step::NoRoom;
                 }
                 Self::close(run_id, settlement);
             }
         }
-        true
+        Step::Taken
     }
 
     /// Computes the settlement of the next window, if that is due.
-    fn begin(run_id: RunId, meter: &mut WeightMeter) -> bool {
+    fn begin(run_id: RunId, meter: &mut WeightMeter) -> Step {
         let Some(run) = Runs::<T>::get(run_id) else {
-            return false;
+            return Step::Nothing;
         };
-        let Some(window) = due(&run.settings.schedule, Self::now(), run.next_settlement) else {
-            return false;
+        let Some(window) = due(&run.schedule, Self::now(), run.next_settlement) else {
+            return Step::Nothing;
         };
+        if !Self::is_opened(&run, window) {
+            return Step::Nothing;
+        }
         let miners = MinerSlots::<T>::get(run_id).count();
         let validators = ValidatorSlots::<T>::get(run_id).count();
         let mut cost = T::WeightInfo::settle_begin(miners, validators);
-        if run.settings.incentive.standing == StandingKind::PlackettLuce {
-            let players = miners.min(validators.saturating_mul(EVALUATIONS_MAX));
+        let settings = Self::settings_of(run_id, window);
+        let is_match = settings
+            .as_ref()
+            .is_some_and(|settings| settings.incentive.standing == StandingKind::PlackettLuce);
+        if is_match {
+            // Only who committed can be scored.
+            let players = CommitCounts::<T>::get(run_id, window).min(miners);
             cost = cost.saturating_add(T::WeightInfo::settle_match(players));
         }
-        if let ConsensusKind::Yuma(_) = run.settings.incentive.consensus {
+        let is_yuma = settings
+            .as_ref()
+            .is_some_and(|settings| matches!(settings.incentive.consensus, ConsensusKind::Yuma(_)));
+        if is_yuma {
             cost = cost.saturating_add(T::WeightInfo::settle_yuma(miners, validators));
         }
-        if cost.any_gt(Self::poll_limit()) {
-            // No block could ever hold it.
-            let void_cost = T::WeightInfo::settle_begin(0, 0);
-            if meter.try_consume(void_cost).is_err() {
-                return false;
-            }
-            Self::void_unsettled(run_id, window, VoidReason::TooLarge);
-            return true;
-        }
         if meter.try_consume(cost).is_err() {
-            return false;
+            return Step::NoRoom;
         }
         Self::compute(run_id, &run.owner, window);
-        true
+        Step::Taken
     }
 
     /// Brings the window its money, computes everything, and stores it in pages.
     pub(crate) fn compute(run_id: RunId, owner: &T::AccountId, window: Window) {
-        let Some(record) = Windows::<T>::get(run_id, window) else {
+        let found = Windows::<T>::get(run_id, window).zip(Self::settings_of(run_id, window));
+        let Some((record, settings)) = found else {
             return Self::void(run_id, window, VoidReason::TooLate);
         };
-        let funds = Self::fund_window(run_id, window, &record.settings);
+        let funds = Self::fund_window(run_id, window, &settings);
         let payout = funds
-            .payable(&record.settings, record.state_root.is_some())
+            .payable(&settings, record.state_root.is_some())
             .map_err(VoidReason::from)
-            .and_then(|pots| Self::payout(run_id, window, &record, &pots));
+            .and_then(|pots| Self::payout(run_id, window, &record, &settings, &pots));
         let payout = match payout {
             Ok(payout) => payout,
             Err(reason) => return Self::void(run_id, window, reason),
@@ -159,7 +116,7 @@ impl<T: Config> Pallet<T> {
         for (index, bonds) in payout.bonds {
             Bonds::<T>::set(run_id, index, bonds);
         }
-        let due = claim_due_window(window, record.settings.incentive.claim_delay_windows);
+        let due = claim_due_window(window, settings.incentive.claim_delay_windows);
         let owner_paid = Self::credit(run_id, Pot::Owner, due, owner, payout.owner);
         let mut page_count = 0u32;
         for page in payout.miners.chunks(PAGE_LEN as usize) {
@@ -187,6 +144,7 @@ impl<T: Config> Pallet<T> {
         run_id: RunId,
         window: Window,
         record: &WindowRecord,
+        settings: &Settings,
         pots: &Pots,
     ) -> Result<Payout<T::AccountId>, VoidReason> {
         let miners: BTreeMap<Uid, MinerOf<T>> = Miners::<T>::iter_prefix(run_id).collect();
@@ -199,7 +157,7 @@ impl<T: Config> Pallet<T> {
             &record.accepted,
             &record.unavailable,
         );
-        let mut outcome = settle(&miner_inputs, &validator_inputs, &record.settings.incentive)?;
+        let mut outcome = settle(&miner_inputs, &validator_inputs, &settings.incentive)?;
         let struck = Self::struck(run_id, window, &validators);
         strikes::refuse_pay(&mut outcome.validators, &struck);
         let miner_shares: Vec<_> = outcome.miners.iter().map(|miner| miner.share).collect();
@@ -408,14 +366,6 @@ impl<T: Config> Pallet<T> {
         });
     }
 
-    /// Ends the settlement of a window that was not begun: its money is carried as that of any window without pay.
-    fn void_unsettled(run_id: RunId, window: Window, reason: VoidReason) {
-        if let Some(record) = Windows::<T>::get(run_id, window) {
-            Self::fund_window(run_id, window, &record.settings);
-        }
-        Self::void(run_id, window, reason);
-    }
-
     /// Ends a settlement that pays nobody.
     fn void(run_id: RunId, window: Window, reason: VoidReason) {
         Self::finish(run_id, window, WindowStatus::Void);
@@ -440,49 +390,10 @@ impl<T: Config> Pallet<T> {
         Runs::<T>::mutate(run_id, |run| {
             if let Some(run) = run {
                 run.next_settlement = window.saturating_add(1);
-            }
-        });
-    }
-
-    /// Removes some rows of the oldest window that is old enough; returns whether there were any
-    /// and it fitted.
-    fn prune_step(run_id: RunId, meter: &mut WeightMeter) -> bool {
-        let Some(run) = Runs::<T>::get(run_id) else {
-            return false;
-        };
-        let window = run.next_pruning;
-        let current =
-            phase_at(&run.settings.schedule, Self::now()).map_or(0, |moment| moment.window);
-        // A window that is not settled keeps its rows.
-        let is_old = window.saturating_add(T::HistoryWindows::get()) < current
-            && window < run.next_settlement;
-        if !is_old || meter.try_consume(T::WeightInfo::prune(PRUNE_ROWS)).is_err() {
-            return false;
-        }
-        Self::prune(run_id, window);
-        true
-    }
-
-    /// Removes up to [`PRUNE_ROWS`] rows of each map of a window, and with the last ones its record.
-    pub(crate) fn prune(run_id: RunId, window: Window) {
-        let prefix = (run_id, window);
-        let is_clear = [
-            Commitments::<T>::clear_prefix(prefix, PRUNE_ROWS, None).maybe_cursor.is_none(),
-            Reveals::<T>::clear_prefix(prefix, PRUNE_ROWS, None).maybe_cursor.is_none(),
-            PayloadOwners::<T>::clear_prefix(prefix, PRUNE_ROWS, None).maybe_cursor.is_none(),
-            Attestations::<T>::clear_prefix(prefix, PRUNE_ROWS, None).maybe_cursor.is_none(),
-            ScoreCommitments::<T>::clear_prefix(prefix, PRUNE_ROWS, None).maybe_cursor.is_none(),
-            ScoreReveals::<T>::clear_prefix(prefix, PRUNE_ROWS, None).maybe_cursor.is_none(),
-            ProvenFaults::<T>::clear_prefix(prefix, PRUNE_ROWS, None).maybe_cursor.is_none(),
-        ];
-        if is_clear.contains(&false) {
-            return;
-        }
-        CommitCounts::<T>::remove(run_id, window);
-        Windows::<T>::remove(run_id, window);
-        Runs::<T>::mutate(run_id, |run| {
-            if let Some(run) = run {
-                run.next_pruning = window.saturating_add(1);
+                if run.last_window == Some(window) {
+                    run.status = RunStatus::Closed;
+                    Self::deposit_event(Event::RunClosed { run: run_id });
+                }
             }
         });
     }
@@ -497,19 +408,11 @@ impl<T: Config> Pallet<T> {
         assert!(T::AdminDelayWindows::get() >= 1, "settings of an open window cannot change");
         let provable = T::HistoryWindows::get().saturating_add(T::SlashDelayWindows::get());
         assert!(provable < T::DisputeWindows::get(), "a slash must find what it is due from");
-        let limit = Self::poll_limit();
         assert!(
-            T::WeightInfo::settle_begin(UIDS_MAX, VALIDATORS_MAX).all_lte(limit),
-            "half of a block must hold the settlement of the largest run",
+            T::ReapDelayWindows::get() >= T::DisputeWindows::get(),
+            "a run is not removed while its last windows can be disputed"
         );
-        assert!(
-            T::WeightInfo::settle_page(PAGE_LEN).all_lte(limit),
-            "half of a block must hold one page"
-        );
-        assert!(
-            T::WeightInfo::accept(UIDS_MAX, VALIDATORS_MAX)
-                .all_lte(T::BlockWeights::get().max_block),
-            "a block must hold the acceptance of the largest run",
-        );
+        Self::check_steps();
+        Self::check_boundaries();
     }
 }

@@ -17,9 +17,9 @@ use protocol::{pool::divide_slash, Planck, RunId, Uid, Window};
 use sp_runtime::DispatchResult;
 
 use crate::{
-    Config, Departures, Error, Event, HoldReason, MinerOf, Miners, Offender, Pallet, PoolId, Pools,
-    Runs, SlashQueues, StakePoolOf, UnappliedSlash, UnappliedSlashOf, UnappliedSlashes, Unbonding,
-    Unbondings, WeightInfo,
+    work::Step, Config, Departures, Error, Event, HoldReason, MinerOf, Miners, Offender, Pallet,
+    PoolId, Pools, Runs, SlashQueues, StakePoolOf, UnappliedSlash, UnappliedSlashOf,
+    UnappliedSlashes, Unbonding, Unbondings, WeightInfo,
 };
 
 impl<T: Config> Pallet<T> {
@@ -46,6 +46,7 @@ impl<T: Config> Pallet<T> {
         // A run would need 2^32 proven faults.
         queue.end = queue.end.saturating_add(1);
         SlashQueues::<T>::insert(run_id, queue);
+        Self::enqueue(run_id);
     }
 
     pub(crate) fn do_cancel_slash(run_id: RunId, slash: u32) -> DispatchResult {
@@ -54,17 +55,23 @@ impl<T: Config> Pallet<T> {
         Ok(())
     }
 
-    /// Applies the next slash of a run, if it is due; returns whether there was one and it fitted.
-    pub(crate) fn slash_step(run_id: RunId, meter: &mut WeightMeter) -> bool {
+    /// Applies the next slash of a run, if it is due.
+    pub(crate) fn slash_step(run_id: RunId, meter: &mut WeightMeter) -> Step {
+        if meter.try_consume(T::WeightInfo::look_at_run()).is_err() {
+            return Step::NoRoom;
+        }
         let mut queue = SlashQueues::<T>::get(run_id);
         if queue.next == queue.end {
-            return false;
+            return Step::Nothing;
         }
         let slash: Option<UnappliedSlashOf<T>> = UnappliedSlashes::<T>::get(run_id, queue.next);
         let now = Self::stake_window(Runs::<T>::get(run_id).as_ref());
         let is_due = slash.as_ref().is_none_or(|slash| slash.due <= now);
-        if !is_due || meter.try_consume(T::WeightInfo::apply_slash()).is_err() {
-            return false;
+        if !is_due {
+            return Step::Nothing;
+        }
+        if meter.try_consume(T::WeightInfo::apply_slash()).is_err() {
+            return Step::NoRoom;
         }
         if let Some(slash) = slash {
             UnappliedSlashes::<T>::remove(run_id, queue.next);
@@ -72,7 +79,7 @@ impl<T: Config> Pallet<T> {
         }
         queue.next = queue.next.saturating_add(1);
         SlashQueues::<T>::insert(run_id, queue);
-        true
+        Step::Taken
     }
 
     /// Takes the money of a slash.
@@ -175,7 +182,9 @@ impl<T: Config> Pallet<T> {
         let own = pool.own;
         Self::write_pool(run_id, id, pool);
         if let (Some(run), Some(index)) = (Runs::<T>::get(run_id), index) {
-            if own < run.settings.incentive.validator_stake_min {
+            let least = Self::settings_in_force(run_id)
+                .map(|settings| settings.incentive.validator_stake_min);
+            if least.is_some_and(|least| own < least) {
                 Self::remove_validator(run_id, &run, index);
             }
         }

@@ -61,7 +61,7 @@ impl<T: Config> Pallet<T> {
             index: Some(index),
             own,
             delegated: Pool::default(),
-            take: Take { ppm: staking_of::<T>(run).take_max_ppm, next: None },
+            take: Take { ppm: staking_of::<T>(run_id, run)?.take_max_ppm, next: None },
             unbonding: Default::default(),
         };
         Pools::<T>::insert(run_id, id, pool);
@@ -118,7 +118,8 @@ impl<T: Config> Pallet<T> {
         let (id, mut pool) = Self::pool_of(run_id, index)?;
         ensure!(pool.cold == who, Error::<T>::NotColdKey);
         let left = pool.own.checked_sub(amount).ok_or(Error::<T>::StakeTooLow)?;
-        ensure!(left >= run.settings.incentive.validator_stake_min, Error::<T>::StakeTooLow);
+        let settings = Self::current_settings(run_id, &run)?;
+        ensure!(left >= settings.incentive.validator_stake_min, Error::<T>::StakeTooLow);
         ensure!(amount > 0, Error::<T>::NothingToUnbond);
         // The last place is for what leaves with the slot.
         let is_room = pool.unbonding.len() < UNBONDINGS_MAX as usize - 1;
@@ -136,7 +137,10 @@ impl<T: Config> Pallet<T> {
         amount: Planck,
     ) -> DispatchResult {
         let run = Runs::<T>::get(run_id).ok_or(Error::<T>::RunUnknown)?;
-        ensure!(amount >= staking_of::<T>(&run).delegation_min, Error::<T>::DelegationTooLow);
+        ensure!(
+            amount >= staking_of::<T>(run_id, &run)?.delegation_min,
+            Error::<T>::DelegationTooLow
+        );
         let (id, _) = Self::pool_of(run_id, index)?;
         // What is due belongs to those who were there before.
         let (mut pool, _) = Self::compounded(run_id, id)?;
@@ -173,7 +177,7 @@ impl<T: Config> Pallet<T> {
             delegation.shares.checked_sub(shares).ok_or(Error::<T>::TooFewShares)?;
         let amount = pool.delegated.leave(shares).ok_or(Error::<T>::PoolUnsound)?;
         let run = Runs::<T>::get(run_id);
-        let (began, due) = Self::unbonding_windows(run.as_ref());
+        let (began, due) = Self::unbonding_windows(run_id, run.as_ref());
         if amount > 0 {
             let mut unbonding = Self::unbonding_at(run_id, id, began, due);
             let left = unbonding.delegated.join(amount).ok_or(Error::<T>::PoolUnsound)?;
@@ -279,8 +283,10 @@ impl<T: Config> Pallet<T> {
         let (id, mut pool) = Self::pool_of(run_id, index)?;
         ensure!(pool.cold == who, Error::<T>::NotColdKey);
         let window = Self::stake_window(Some(&run));
-        pool.take =
-            pool.take.changed(ppm, window, staking_of::<T>(&run)).map_err(Error::<T>::from)?;
+        pool.take = pool
+            .take
+            .changed(ppm, window, &staking_of::<T>(run_id, &run)?)
+            .map_err(Error::<T>::from)?;
         let from = pool.take.next.map_or(window, |(from, _)| from);
         Pools::<T>::insert(run_id, id, pool);
         Self::deposit_event(Event::TakeSet { run: run_id, pool: id, ppm, window: from });
@@ -352,14 +358,15 @@ impl<T: Config> Pallet<T> {
     /// The current window of a run. Of a run that is gone it is past every other, so that nobody's money stays there.
     pub(crate) fn stake_window(run: Option<&RunOf<T>>) -> Window {
         run.map_or(Window::MAX, |run| {
-            phase_at(&run.settings.schedule, Self::now()).map_or(0, |moment| moment.window)
+            phase_at(&run.schedule, Self::now()).map_or(0, |moment| moment.window)
         })
     }
 
     /// The window in which money that leaves now does so, and the one in which it can be withdrawn.
-    fn unbonding_windows(run: Option<&RunOf<T>>) -> (Window, Window) {
+    fn unbonding_windows(run_id: RunId, run: Option<&RunOf<T>>) -> (Window, Window) {
         let began = Self::stake_window(run);
-        let wait = run.map_or(0, |run| staking_of::<T>(run).unbonding_windows);
+        let staking = run.and_then(|run| staking_of::<T>(run_id, run).ok());
+        let wait = staking.map_or(0, |staking| staking.unbonding_windows);
         (began, began.saturating_add(Window::from(wait)))
     }
 
@@ -377,7 +384,7 @@ impl<T: Config> Pallet<T> {
         pool: &mut StakePoolOf<T>,
         amount: Planck,
     ) -> Result<Window, Error<T>> {
-        let (began, due) = Self::unbonding_windows(Some(run));
+        let (began, due) = Self::unbonding_windows(run_id, Some(run));
         if pool.unbonding.last() != Some(&began) {
             pool.unbonding.try_push(began).map_err(|_| Error::<T>::TooManyUnbondings)?;
         }
@@ -448,6 +455,6 @@ impl<T: Config> Pallet<T> {
 }
 
 /// The settings of a run that concern its validators' money.
-pub(crate) fn staking_of<T: Config>(run: &RunOf<T>) -> &Staking {
-    &run.settings.staking
+pub(crate) fn staking_of<T: Config>(run_id: RunId, run: &RunOf<T>) -> Result<Staking, Error<T>> {
+    Ok(Pallet::<T>::current_settings(run_id, run)?.staking)
 }

@@ -14,10 +14,10 @@ use protocol::{
 use sp_runtime::{traits::Zero, DispatchResult};
 
 use crate::{
-    account_bytes, Attestation, Attestations, Bitmap, CommitCounts, Commitment, Commitments,
-    Config, Error, Evaluations, Event, Layouts, MinerOf, MinerUids, Miners, Pallet, PayloadOwners,
-    Reveal, RevealedChunks, Reveals, RunOf, Runs, ScoreCommitments, ScoreReveal, ScoreReveals,
-    ValidatorIndices, ValidatorOf, Validators, Windows,
+    account_bytes, lifecycle::is_paused, Attestation, Attestations, Bitmap, CommitCounts,
+    Commitment, Commitments, Config, Error, Evaluations, Event, Layouts, MinerOf, MinerUids,
+    Miners, Pallet, PayloadOwners, Reveal, RevealedChunks, Reveals, RunOf, Runs, ScoreCommitments,
+    ScoreReveal, ScoreReveals, ValidatorIndices, ValidatorOf, Validators, Windows,
 };
 
 impl<T: Config> Pallet<T> {
@@ -85,7 +85,8 @@ impl<T: Config> Pallet<T> {
     ) -> Result<(), Error<T>> {
         let record = Windows::<T>::get(run_id, window).ok_or(Error::<T>::Internal)?;
         let seed = record.challenge_seed.ok_or(Error::<T>::ChallengeNotDrawn)?;
-        let count = run.settings.incentive.challenge_chunks;
+        let settings = Self::current_settings(run_id, run)?;
+        let count = settings.incentive.challenge_chunks;
         let asked = challenged_chunks(&seed, run_id, window, uid, run.chunk_count, count);
         let shown = chunks.iter().map(|chunk| chunk.index);
         ensure!(shown.eq(asked), Error::<T>::ChunksNotChallenged);
@@ -100,7 +101,7 @@ impl<T: Config> Pallet<T> {
             );
             ensure!(belongs, Error::<T>::ProofInvalid);
             let len = layout.chunk_len(chunk.index).ok_or(Error::<T>::Internal)?;
-            decode_chunk(&chunk.chunk, len, run.settings.training.keep)
+            decode_chunk(&chunk.chunk, len, settings.training.keep)
                 .map_err(|_| Error::<T>::ChunkMalformed)?;
         }
         Ok(())
@@ -140,7 +141,8 @@ impl<T: Config> Pallet<T> {
         let (index, mut validator) = Self::active_validator(run_id, &hot, window)?;
         let key = (run_id, window, index);
         ensure!(!Attestations::<T>::contains_key(key), Error::<T>::AlreadyAttested);
-        let bytes_max = usize::from(run.settings.incentive.uid_max).div_ceil(8);
+        let settings = Self::current_settings(run_id, &run)?;
+        let bytes_max = usize::from(settings.incentive.uid_max).div_ceil(8);
         ensure!(bitmap.len() <= bytes_max, Error::<T>::BitmapTooLong);
         validator.attested_window = Some(window);
         Validators::<T>::insert(run_id, index, validator);
@@ -197,7 +199,9 @@ impl<T: Config> Pallet<T> {
     /// The run, if `window` is the current one and in `phase`.
     fn ensure_phase(run_id: RunId, window: Window, phase: Phase) -> Result<RunOf<T>, Error<T>> {
         let (run, moment) = Self::open_run(run_id)?;
+        ensure!(!is_paused(&run), Error::<T>::RunPaused);
         ensure!(moment.window == window, Error::<T>::WrongWindow);
+        ensure!(Self::is_opened(&run, window), Error::<T>::WindowNotOpen);
         ensure!(moment.phase == phase, Error::<T>::WrongPhase);
         Ok(run)
     }
@@ -210,14 +214,14 @@ impl<T: Config> Pallet<T> {
     ) -> Result<RunOf<T>, Error<T>> {
         let (run, moment) = Self::open_run(run_id)?;
         ensure!(moment.window.checked_sub(1) == Some(window), Error::<T>::WrongWindow);
+        ensure!(Self::is_opened(&run, window), Error::<T>::WindowNotOpen);
         ensure!(moment.score_phase == phase, Error::<T>::WrongPhase);
         Ok(run)
     }
 
     fn open_run(run_id: RunId) -> Result<(RunOf<T>, Moment), Error<T>> {
         let run = Runs::<T>::get(run_id).ok_or(Error::<T>::RunUnknown)?;
-        let moment =
-            phase_at(&run.settings.schedule, Self::now()).ok_or(Error::<T>::RunNotStarted)?;
+        let moment = phase_at(&run.schedule, Self::now()).ok_or(Error::<T>::RunNotStarted)?;
         Ok((run, moment))
     }
 

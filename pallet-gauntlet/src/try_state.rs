@@ -13,10 +13,10 @@ use crate::{
     emission_schedule::EmissionSchedule, Announcements, Attestations, Bonds, ChainAccrual, Change,
     Changes, Claims, ColdOffers, CommitCounts, Commitments, Config, CoolingKeys, Delegations,
     Departures, Emitted, HoldReason, Layouts, Ledgers, MinerSlots, MinerUids, Miners, NextHotKeys,
-    NextRunId, Pallet, PayloadOwners, PendingSettings, Pools, Reveals, RunOf, RunWeights, Runs,
-    ScoreCommitments, ScoreReveals, SettlementPages, Settlements, SlashQueues, Sponsors,
-    Sponsorship, Stage, UnappliedSlashes, Unbondings, ValidatorIndices, ValidatorSlots, Validators,
-    WindowStatus, Windows, VALIDATORS_MAX,
+    NextRunId, Pallet, PayloadOwners, PendingSettings, Pools, Reveals, RunOf, RunSchedule,
+    RunSettings, RunStatus, RunWeights, Runs, ScoreCommitments, ScoreReveals, SettlementPages,
+    Settlements, SlashQueues, Sponsors, Sponsorship, Stage, UnappliedSlashes, Unbondings,
+    ValidatorIndices, ValidatorSlots, Validators, WindowStatus, Windows, WorkQueue, VALIDATORS_MAX,
 };
 
 impl<T: Config> Pallet<T> {
@@ -25,13 +25,19 @@ impl<T: Config> Pallet<T> {
         Self::try_state_runs()?;
         Self::try_state_holds()?;
         Self::try_state_schedule()?;
+        Self::try_state_budgets()?;
         for (run_id, run) in Runs::<T>::iter() {
+            Self::try_state_emission(run_id, &run)?;
+            if run.status == RunStatus::Closed {
+                // It is being removed, row by row.
+                continue;
+            }
             Self::try_state_participants(run_id, &run)?;
             Self::try_state_windows(run_id, &run)?;
             Self::try_state_updates(run_id, &run)?;
             Self::try_state_scores(run_id, &run)?;
             Self::try_state_settlement(run_id, &run)?;
-            Self::try_state_emission(run_id, &run)?;
+            Self::try_state_settings(run_id, &run)?;
             Self::try_state_bonds(run_id, &run)?;
         }
         Self::try_state_pools()
@@ -48,7 +54,13 @@ impl<T: Config> Pallet<T> {
         ensure!(Runs::<T>::count() <= T::RunsMax::get(), "1: too many runs");
         for (run_id, run) in Runs::<T>::iter() {
             ensure!(run_id < NextRunId::<T>::get(), "1: a run from the future");
-            ensure!(run.settings.validate().is_ok(), "2: invalid settings");
+            if run.status == RunStatus::Closed {
+                continue;
+            }
+            let settings =
+                RunSettings::<T>::get(run_id, run.settings_version).ok_or("2: no settings")?;
+            ensure!(settings.validate().is_ok(), "2: invalid settings");
+            ensure!(settings.schedule == run.schedule, "2: a schedule that changed");
             let layout = Layouts::<T>::get(run_id).ok_or("2: a run without layout")?;
             ensure!(
                 Layout(layout.into_inner()).chunk_count() == Some(run.chunk_count),
@@ -66,9 +78,9 @@ impl<T: Config> Pallet<T> {
         Ok(())
     }
 
-    /// 4. What is held of an account is the sum of its miners' bonds, with those of miners that are gone, and of its
-    ///    validators' own stakes with what unbonds of them; a key cools off as long as a bond of a miner that is gone
-    ///    names it.
+    /// 4. What is held of an account is the sum of its miners' bonds, with those of miners that are gone, of its
+    ///    validators' own stakes with what unbonds of them, and of its runs' deposits; a key cools off as long as a bond
+    ///    of a miner that is gone names it.
     fn try_state_holds() -> Result<(), TryRuntimeError> {
         let mut holds: BTreeMap<Vec<u8>, (T::AccountId, Planck, Planck)> = BTreeMap::new();
         for (_, _, miner) in Miners::<T>::iter() {
@@ -82,6 +94,17 @@ impl<T: Config> Pallet<T> {
                 *cooling.entry((run_id, key)).or_default() += 1;
             }
             holds.entry(key).or_insert((departure.cold, 0, 0)).1 += departure.bond;
+        }
+        let mut deposits: BTreeMap<Vec<u8>, (T::AccountId, Planck)> = BTreeMap::new();
+        for (_, run) in Runs::<T>::iter() {
+            let key = codec::Encode::encode(&run.owner);
+            deposits.entry(key).or_insert((run.owner, 0)).1 += run.deposit;
+        }
+        for (owner, deposit) in deposits.into_values() {
+            ensure!(
+                Self::held(HoldReason::RunDeposit, &owner) == deposit,
+                "4: held deposits are off"
+            );
         }
         let counted = CoolingKeys::<T>::iter()
             .map(|(run_id, cold, count)| ((run_id, codec::Encode::encode(&cold)), count))
@@ -108,11 +131,12 @@ impl<T: Config> Pallet<T> {
     /// 6. A validator's stake is what its pool holds, and its pool names it.
     /// 7. A hot key takes part once and its account is kept; only hot keys that take part announce.
     fn try_state_participants(run_id: RunId, run: &RunOf<T>) -> Result<(), TryRuntimeError> {
+        let settings = Self::current_settings(run_id, run).map_err(|_| "2: no settings")?;
         let (waiting_miners, waiting_validators) = Self::try_state_keys(run_id)?;
         let slots = MinerSlots::<T>::get(run_id);
         let mut count = 0;
         for (uid, miner) in Miners::<T>::iter_prefix(run_id) {
-            ensure!(uid < run.settings.incentive.uid_max, "5: a uid beyond uid_max");
+            ensure!(uid < settings.incentive.uid_max, "5: a uid beyond uid_max");
             ensure!(slots.contains(uid), "5: a miner in a free slot");
             ensure!(
                 MinerUids::<T>::get(run_id, &miner.hot) == Some(uid),
@@ -219,7 +243,9 @@ impl<T: Config> Pallet<T> {
                 record.accepted.windows(2).all(|pair| pair[0] < pair[1]),
                 "9: an accepted set out of order"
             );
-            let accepted_max = usize::from(record.settings.incentive.accepted_max);
+            let settings = Self::settings_of(run_id, window)
+                .ok_or("20: a window names settings that are gone")?;
+            let accepted_max = usize::from(settings.incentive.accepted_max);
             ensure!(record.accepted.len() <= accepted_max, "9: an accepted set too large");
             for uid in &record.accepted {
                 ensure!(
@@ -235,7 +261,8 @@ impl<T: Config> Pallet<T> {
             ensure!(is_over == (window < run.next_settlement), "10: a window's status is off");
             count += 1;
         }
-        let expected = Self::current_window(run).map_or(0, |window| window + 1 - run.next_pruning);
+        let last = Self::last_opened(run);
+        let expected = last.map_or(0, |window| window + 1 - run.next_pruning);
         ensure!(count == expected, "8: a window without record");
         Ok(())
     }
@@ -317,7 +344,7 @@ impl<T: Config> Pallet<T> {
     /// 18. What is claimable is the sum of all claims, none of which is empty, each in order of windows.
     /// 19. The run's account holds the foundation, what is claimable, carried and unspent, at least (anybody may send it
     ///     more).
-    /// 21. What is unspent is the sum of the sponsors' unspent money; each is there once.
+    /// 40. What is unspent is the sum of the sponsors' unspent money; each is there once.
     fn try_state_emission(run_id: RunId, run: &RunOf<T>) -> Result<(), TryRuntimeError> {
         let ledger = Ledgers::<T>::get(run_id);
         ensure!(ledger.is_conserved(), "17: money is not conserved");
@@ -337,31 +364,70 @@ impl<T: Config> Pallet<T> {
         ensure!(held >= run.foundation + owed, "19: the run's account lacks money");
         let sponsors = Sponsors::<T>::get(run_id);
         let unspent: Planck = sponsors.iter().map(|sponsor| sponsor.unspent).sum();
-        ensure!(unspent == ledger.unspent, "21: sponsors and ledger differ");
+        ensure!(unspent == ledger.unspent, "40: sponsors and ledger differ");
         let is_once = |(place, own): (usize, &Sponsorship<T::AccountId>)| {
             sponsors.iter().skip(place + 1).all(|other| other.sponsor != own.sponsor)
         };
-        ensure!(sponsors.iter().enumerate().all(is_once), "21: a sponsor twice");
+        ensure!(sponsors.iter().enumerate().all(is_once), "40: a sponsor twice");
         Ok(())
     }
 
-    /// 22. The accrual's sum of weights is that of the weights in force, of runs that exist, and counts no block to come.
-    /// 23. Runs have had at most what the schedule gave until now, and what the runs that exist have had is a part of it.
-    fn try_state_schedule() -> Result<(), TryRuntimeError> {
+    /// 41. The accrual's sum of weights is that of the weights in force, of runs that exist, and counts no block to come.
+    /// 42. Runs have had at most what the schedule gave until now, and what the runs that exist have had is a part of it.
+    fn try_state_budgets() -> Result<(), TryRuntimeError> {
         let accrual = ChainAccrual::<T>::get();
         let mut total: u32 = 0;
         for (run_id, weight) in RunWeights::<T>::iter() {
-            ensure!(Runs::<T>::contains_key(run_id), "22: a weight without run");
-            ensure!(weight.mark <= accrual.per_weight, "22: a weight from the future");
+            ensure!(Runs::<T>::contains_key(run_id), "41: a weight without run");
+            ensure!(weight.mark <= accrual.per_weight, "41: a weight from the future");
             total += u32::from(weight.current);
         }
-        ensure!(total == accrual.total_weight, "22: the sum of weights is off");
-        ensure!(accrual.block <= Self::now(), "22: blocks to come are counted");
+        ensure!(total == accrual.total_weight, "41: the sum of weights is off");
+        ensure!(accrual.block <= Self::now(), "41: blocks to come are counted");
         let emitted = Emitted::<T>::get();
-        ensure!(emitted <= T::Emission::through(Self::now()), "23: more than the schedule gives");
+        ensure!(emitted <= T::Emission::through(Self::now()), "42: more than the schedule gives");
         let minted: Planck = Ledgers::<T>::iter_values().map(|ledger| ledger.minted).sum();
-        ensure!(minted <= emitted, "23: more minted than was emitted");
+        ensure!(minted <= emitted, "42: more minted than was emitted");
         Ok(())
+    }
+
+    /// 41. Every kept window names settings that are kept; there are no others.
+    fn try_state_settings(run_id: RunId, run: &RunOf<T>) -> Result<(), TryRuntimeError> {
+        let oldest = Windows::<T>::get(run_id, run.next_pruning);
+        let oldest = oldest.map_or(run.settings_version, |record| record.settings_version);
+        let mut versions: Vec<_> = RunSettings::<T>::iter_key_prefix(run_id).collect();
+        versions.sort_unstable();
+        ensure!(
+            versions.into_iter().eq(oldest..=run.settings_version),
+            "22: settings without window, or a window without settings"
+        );
+        Ok(())
+    }
+
+    /// 23. Every run that does not end has one next boundary; who waits for work is a run, once.
+    fn try_state_schedule() -> Result<(), TryRuntimeError> {
+        let mut scheduled: Vec<_> = RunSchedule::<T>::get().iter().map(|due| due.run).collect();
+        scheduled.sort_unstable();
+        ensure!(scheduled.windows(2).all(|pair| pair[0] < pair[1]), "23: a run is scheduled twice");
+        ensure!(
+            scheduled.iter().all(|run| Runs::<T>::contains_key(run)),
+            "23: a boundary of no run"
+        );
+        for (run_id, run) in Runs::<T>::iter() {
+            let ends = run.status == RunStatus::Closed || run.last_window.is_some();
+            ensure!(ends || scheduled.contains(&run_id), "23: a run without a boundary");
+        }
+        let mut queue = WorkQueue::<T>::get().into_inner();
+        queue.sort_unstable();
+        ensure!(queue.windows(2).all(|pair| pair[0] < pair[1]), "23: a run waits twice");
+        ensure!(queue.iter().all(|run| Runs::<T>::contains_key(run)), "23: work of no run");
+        Ok(())
+    }
+
+    /// The last window that should have been opened.
+    fn last_opened(run: &RunOf<T>) -> Option<Window> {
+        let current = Self::current_window(run)?;
+        Some(run.last_window.map_or(current, |last| last.min(current)))
     }
 
     /// 30. What a pool's account holds is what is delegated to the pool, and what of that unbonds.
@@ -423,11 +489,10 @@ impl<T: Config> Pallet<T> {
     }
 
     fn current_window(run: &RunOf<T>) -> Option<Window> {
-        phase_at(&run.settings.schedule, Self::now()).map(|moment| moment.window)
+        phase_at(&run.schedule, Self::now()).map(|moment| moment.window)
     }
 
     fn is_kept(run: &RunOf<T>, window: Window) -> bool {
-        window >= run.next_pruning
-            && Self::current_window(run).is_some_and(|current| window <= current)
+        window >= run.next_pruning && Self::last_opened(run).is_some_and(|last| window <= last)
     }
 }

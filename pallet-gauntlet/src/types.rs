@@ -3,6 +3,7 @@
 use codec::{Decode, DecodeWithMemTracking, Encode, MaxEncodedLen};
 use frame_support::{traits::ConstU32, BoundedVec};
 use protocol::{
+    boundary::Crossing,
     commitment::Opening,
     consensus::{ConsensusError, Evaluation, Standing},
     entry::Seat,
@@ -10,7 +11,8 @@ use protocol::{
     merkle::MERKLE_PROOF_MAX,
     settings::Settings,
     update::CHUNK_BYTES_MAX,
-    AccountBytes, BlockNumber, Hash, Planck, Uid, ValidatorIndex, Window,
+    window::Schedule,
+    AccountBytes, BlockNumber, Hash, Planck, RunId, Uid, ValidatorIndex, Window,
 };
 pub use protocol::{
     emission::{Claim, Ledger, Pots, Sponsorship, CLAIMS_MAX, SPONSORS_MAX},
@@ -51,6 +53,8 @@ pub const CHANGES_PAGE: u32 = 16;
 pub const CHANGE_LISTS_MAX: u32 = (2 * UIDS_MAX + VALIDATORS_MAX).div_ceil(CHANGES_MAX) + 1;
 /// Miners that one step of a settlement pays.
 pub const PAGE_LEN: u32 = 64;
+/// Rows that one `reap_run` removes, at most.
+pub const REAP_ROWS_MAX: u32 = 1_024;
 /// Bytes of a libp2p peer id.
 pub const PEER_ID_BYTES_MAX: u32 = 64;
 /// Bytes of a multiaddress.
@@ -88,7 +92,52 @@ pub type ClaimList = BoundedVec<Claim, ConstU32<CLAIMS_MAX>>;
 /// The sponsors of a run.
 pub type SponsorList<AccountId> = BoundedVec<Sponsorship<AccountId>, ConstU32<SPONSORS_MAX>>;
 
-/// Whether a run has begun.
+/// Counts the settings that a run has had, from 0 on.
+pub type SettingsVersion = u32;
+
+/// The next boundary of a run, and when the one before was crossed.
+#[derive(
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Debug
+)]
+pub struct Due {
+    /// The run.
+    pub run: RunId,
+    /// Its next boundary.
+    pub next: Crossing,
+    /// When the one before was crossed, or the run created.
+    pub since: Mark,
+}
+
+/// An instant by the pallet's clock and by the chain's own count of blocks.
+#[derive(
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Debug
+)]
+pub struct Mark {
+    /// By [`crate::Config::BlockNumberProvider`], by which windows are counted.
+    pub clock: BlockNumber,
+    /// Blocks of this chain.
+    pub block: BlockNumber,
+}
+
+/// Whether a run takes work.
 #[derive(
     Encode,
     Decode,
@@ -106,6 +155,13 @@ pub enum RunStatus {
     Waiting,
     /// Its windows follow one another.
     Open,
+    /// Its windows follow one another and take no updates; nobody is at fault in them.
+    Paused {
+        /// The chain's governance paused it, which alone may resume it.
+        by_admin: bool,
+    },
+    /// Its last window is settled; what is left is claimed, and then removed.
+    Closed,
 }
 
 /// One model being trained.
@@ -123,8 +179,10 @@ pub enum RunStatus {
 pub struct Run<AccountId> {
     /// May change the settings and receives the owner's part of the emission.
     pub owner: AccountId,
-    /// The settings in force in the current window.
-    pub settings: Settings,
+    /// The version of its settings in force; see [`crate::RunSettings`].
+    pub settings_version: SettingsVersion,
+    /// When its windows and phases begin, which no settings change.
+    pub schedule: Schedule,
     /// The block of its creation.
     pub created_at: BlockNumber,
     /// Whether it has begun.
@@ -135,8 +193,18 @@ pub struct Run<AccountId> {
     pub payload_bytes_max: u64,
     /// All salts that validators revealed so far, mixed; part of the next window's seed.
     pub salt_mix: Hash,
+    /// Held on the owner while there is the run.
+    pub deposit: Planck,
     /// What the owner paid into the run's account to keep it alive; never paid out.
     pub foundation: Planck,
+    /// The last window that was opened; `None` before the first.
+    pub window: Option<Window>,
+    /// The last window of the run, once it is to be closed.
+    pub last_window: Option<Window>,
+    /// The window from which on it will be paused, as its owner announced.
+    pub pause_from: Option<Window>,
+    /// The last window in which an update was accepted; 0 before the first.
+    pub active_window: Window,
     /// The next window to be settled; those before it are settled or void.
     pub next_settlement: Window,
     /// The next window whose rows will be removed; those before it have none.
@@ -419,8 +487,11 @@ pub struct WindowRecord {
     pub minted: Planck,
     /// What the run's sponsors gave. Known when its settlement begins.
     pub funded: Planck,
-    /// The settings in force, from opening to settlement.
-    pub settings: Settings,
+    /// The version of the settings in force, from opening to settlement; see [`crate::RunSettings`].
+    pub settings_version: SettingsVersion,
+    /// The chain stood still in one of the window's phases, or the run was paused: nobody is at
+    /// fault in it.
+    pub excused: bool,
 }
 
 /// A miner's commitment to an update.
@@ -541,6 +612,25 @@ pub struct BondRow {
     pub window: Window,
     /// 65535 for a miner's largest bond, by uid.
     pub entries: BoundedVec<(Uid, u16), ConstU32<UIDS_MAX>>,
+}
+
+/// A run offered to another owner.
+#[derive(
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Clone,
+    PartialEq,
+    Eq,
+    Debug
+)]
+pub struct Offer<AccountId> {
+    /// Who may accept it.
+    pub to: AccountId,
+    /// The first window in which it may be accepted.
+    pub window: Window,
 }
 
 /// Settings that will replace a run's.
@@ -694,8 +784,6 @@ pub enum VoidReason {
     EmissionParts,
     /// The window's records are gone: the chain was too busy to settle it in time.
     TooLate,
-    /// A block cannot hold the computation.
-    TooLarge,
 }
 
 impl From<ConsensusError> for VoidReason {

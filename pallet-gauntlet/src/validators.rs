@@ -18,8 +18,10 @@ impl<T: Config> Pallet<T> {
         stake: Planck,
     ) -> Result<ValidatorIndex, DispatchError> {
         let (run, moment) = Self::run_at(run_id)?;
+        Self::ensure_takes_participants(&run)?;
         Self::ensure_hot_key_free(run_id, &hot)?;
-        ensure!(stake >= run.settings.incentive.validator_stake_min, Error::<T>::StakeTooLow);
+        let settings = Self::current_settings(run_id, &run)?;
+        ensure!(stake >= settings.incentive.validator_stake_min, Error::<T>::StakeTooLow);
         let index = Self::take_validator_slot(run_id, &run, stake)?;
         let pool = Self::open_pool(run_id, &run, &cold, index, stake)?;
         Self::take_hot_key(run_id, Seat::Validator(index), &hot);

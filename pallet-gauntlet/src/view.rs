@@ -97,7 +97,7 @@ pub struct Metagraph<AccountId> {
 impl<T: Config> Pallet<T> {
     /// Where a run is and when its next phase begins. `None` for an unknown run.
     pub(crate) fn view_phase(run_id: RunId) -> Option<PhaseInfo> {
-        let schedule = Runs::<T>::get(run_id)?.settings.schedule;
+        let schedule = Runs::<T>::get(run_id)?.schedule;
         let block = Self::now();
         Some(PhaseInfo {
             block,
@@ -108,14 +108,14 @@ impl<T: Config> Pallet<T> {
 
     /// The boundaries of a window. `None` for an unknown run and past the last block number.
     pub(crate) fn view_schedule(run_id: RunId, window: Window) -> Option<Boundaries> {
-        Runs::<T>::get(run_id)?.settings.schedule.boundaries(window)
+        Runs::<T>::get(run_id)?.schedule.boundaries(window)
     }
 
     /// A page of a miner's samples. `None` for an unknown miner and before the run's first block.
     pub(crate) fn view_assignment(run_id: RunId, uid: Uid, page: u32) -> Option<Assignment> {
         Miners::<T>::get(run_id, uid)?;
         let (window, seed) = Self::view_assignment_seed(run_id)?;
-        let settings = Runs::<T>::get(run_id)?.settings;
+        let settings = Self::settings_in_force(run_id)?;
         let per_uid = settings.samples_per_miner();
         let drawn = own_samples(&seed, settings.training.sample_count)?;
         let first = u64::from(page).checked_mul(VIEW_PAGE.into())?;
@@ -138,7 +138,7 @@ impl<T: Config> Pallet<T> {
 
     /// What a run owes an account. `None` for an unknown run.
     pub(crate) fn view_claimable(run_id: RunId, account: &T::AccountId) -> Option<Claimable> {
-        let settings = Runs::<T>::get(run_id)?.settings;
+        let settings = Self::settings_in_force(run_id)?;
         let window = phase_at(&settings.schedule, Self::now()).map_or(0, |moment| moment.window);
         let mut claimable = Claimable { now: 0, later: 0 };
         for claim in Claims::<T>::get(run_id, account) {
@@ -161,7 +161,7 @@ impl<T: Config> Pallet<T> {
 
     /// A page of the participants of a run, each list by slot. `None` for an unknown run.
     pub(crate) fn view_metagraph(run_id: RunId, page: u32) -> Option<Metagraph<T::AccountId>> {
-        let settings = Runs::<T>::get(run_id)?.settings;
+        let settings = Self::settings_in_force(run_id)?;
         let slots = u32::from(settings.incentive.uid_max);
         let miners = Self::miners_of_page(run_id, page);
         let validators = if page == 0 { Self::all_validators(run_id) } else { Vec::new() };
@@ -193,7 +193,7 @@ impl<T: Config> Pallet<T> {
     /// The current window and its seed. `None` before the run's first block.
     pub(crate) fn view_assignment_seed(run_id: RunId) -> Option<(Window, Hash)> {
         let run = Runs::<T>::get(run_id)?;
-        let window = phase_at(&run.settings.schedule, Self::now())?.window;
+        let window = phase_at(&run.schedule, Self::now())?.window;
         Windows::<T>::get(run_id, window).map(|record| (window, record.seed))
     }
 

@@ -62,6 +62,28 @@ pub trait WeightInfo {
     fn fund_run() -> Weight;
     /// The weight of the call `set_params`.
     fn set_params() -> Weight;
+    /// The weight of the call `pause_run`.
+    fn pause_run() -> Weight;
+    /// The weight of the call `resume_run`.
+    fn resume_run() -> Weight;
+    /// The weight of the call `close_run`.
+    fn close_run() -> Weight;
+    /// Removing `r` rows of a closed run.
+    fn reap_run(r: u32) -> Weight;
+    /// The weight of the call `offer_run`.
+    fn offer_run() -> Weight;
+    /// The weight of the call `accept_run`.
+    fn accept_run() -> Weight;
+    /// The weight of the call `cancel_params`.
+    fn cancel_params() -> Weight;
+    /// Looking for boundaries that are due, of `r` runs.
+    fn look_at_schedule(r: u32) -> Weight;
+    /// Looking for work that waits, of `r` runs.
+    fn look_at_queue(r: u32) -> Weight;
+    /// Looking whether a run has a step to take.
+    fn look_at_run() -> Weight;
+    /// Crossing a boundary that only notes that work waits.
+    fn enqueue() -> Weight;
     /// The weight of the call `unstake`.
     fn unstake() -> Weight;
     /// The weight of the call `withdraw_unbonded` with `u` parts.
@@ -96,8 +118,6 @@ pub trait WeightInfo {
     fn close_dispute() -> Weight;
     /// Applying one slash.
     fn apply_slash() -> Weight;
-    /// Reading `r` runs in a hook.
-    fn look_at_runs(r: u32) -> Weight;
     /// Opening a window.
     fn open_window() -> Weight;
     /// Drawing the seed of the challenged chunks.
@@ -114,7 +134,7 @@ pub trait WeightInfo {
     fn settle_page(m: u32) -> Weight;
     /// Paying `v` validators and closing.
     fn settle_close(v: u32) -> Weight;
-    /// Removing `r` rows of each map of a window.
+    /// Removing `r` rows of a window.
     fn prune(r: u32) -> Weight;
 }
 
@@ -132,7 +152,7 @@ macro_rules! estimates {
     ([$($generics:tt)*] $type:ty, $database:expr) => {
         impl $($generics)* WeightInfo for $type {
             fn create_run(t: u32) -> Weight {
-                estimate($database, 60 + u64::from(t) / 10, 8_192 + 8 * u64::from(t), 6, 7)
+                estimate($database, 80 + u64::from(t) / 10, 8_192 + 8 * u64::from(t), 9, 11)
             }
             fn register_miner(m: u32) -> Weight {
                 // A signature is verified; each row is decoded.
@@ -261,16 +281,48 @@ macro_rules! estimates {
                 estimate($database, 400, 65_536, 48, 44)
             }
             fn set_params() -> Weight {
-                estimate($database, 40, 8_192, 1, 1)
+                estimate($database, 40, 8_192, 2, 1)
             }
-            fn look_at_runs(r: u32) -> Weight {
-                estimate($database, 5 + 5 * u64::from(r), 1_024 * u64::from(r), 1 + u64::from(r), 0)
+            fn pause_run() -> Weight {
+                estimate($database, 40, 8_192, 3, 3)
+            }
+            fn resume_run() -> Weight {
+                estimate($database, 30, 4_096, 1, 1)
+            }
+            fn close_run() -> Weight {
+                estimate($database, 40, 8_192, 2, 2)
+            }
+            fn reap_run(r: u32) -> Weight {
+                let r = u64::from(r);
+                // A participant: its rows under both keys, announcement, money held, two accounts.
+                estimate($database, 300 + 80 * r, 32_768 + 8_192 * r, 30 + 7 * r, 20 + 8 * r)
+            }
+            fn offer_run() -> Weight {
+                estimate($database, 30, 4_096, 2, 1)
+            }
+            fn accept_run() -> Weight {
+                estimate($database, 80, 8_192, 6, 6)
+            }
+            fn cancel_params() -> Weight {
+                estimate($database, 30, 4_096, 2, 1)
+            }
+            fn look_at_schedule(r: u32) -> Weight {
+                estimate($database, 5 + u64::from(r) / 4, 1_024 + 32 * u64::from(r), 1, 1)
+            }
+            fn look_at_queue(r: u32) -> Weight {
+                estimate($database, 5 + u64::from(r) / 8, 1_024 + 4 * u64::from(r), 1, 1)
+            }
+            fn look_at_run() -> Weight {
+                estimate($database, 15, 4_096, 7, 0)
+            }
+            fn enqueue() -> Weight {
+                estimate($database, 15, 4_096, 5, 2)
             }
             fn open_window() -> Weight {
-                estimate($database, 60, 8_192, 6, 6)
+                estimate($database, 60, 8_192, 11, 10)
             }
             fn draw_challenge() -> Weight {
-                estimate($database, 20, 4_096, 1, 1)
+                estimate($database, 30, 8_192, 5, 3)
             }
             fn accept(m: u32, v: u32) -> Weight {
                 let (m, v) = (u64::from(m), u64::from(v));
@@ -310,7 +362,7 @@ macro_rules! estimates {
             }
             fn prune(r: u32) -> Weight {
                 let r = u64::from(r);
-                estimate($database, 50 + 24 * r, 4_608 * r, 2 + 7 * r, 3 + 7 * r)
+                estimate($database, 60 + 15 * r, 4_096 + 512 * r, 10 + r, 4 + r)
             }
         }
     };

@@ -1,68 +1,45 @@
-//! Does the work of `on_initialize` at a window's boundaries: opens it, draws the challenge, fixes the accepted set.
+//! Does the work of a window's boundaries: opens it, draws the challenge, fixes the accepted set.
 
 use alloc::vec::Vec;
 
 use frame_support::{
+    defensive,
     traits::{Get, Randomness},
     weights::Weight,
     BoundedVec,
 };
-use frame_system::pallet_prelude::BlockNumberFor;
 use protocol::{
     accept::bitmap_of,
     books::{self, takes_part, Acceptance, Attested, Revealed, Voter},
     seed::{challenge_seed, window_seed},
-    window::phase_at,
     Hash, RunId, Window,
 };
-use sp_runtime::SaturatedConversion;
 
 use crate::{
-    AcceptedSet, Attestations, Bitmap, Config, Event, Miners, Pallet, PendingSettings, Reveals,
-    RunOf, RunStatus, Runs, Validators, WeightInfo, WindowRecord, WindowStatus, Windows,
+    lifecycle::is_paused, AcceptedSet, Attestations, Bitmap, Config, Event, Miners, Pallet,
+    Reveals, RunOf, RunStatus, Runs, Validators, WeightInfo, WindowRecord, WindowStatus, Windows,
 };
 
 impl<T: Config> Pallet<T> {
-    /// Looks at every run, of which there are few, and does the work of the boundary that the block is, if any.
-    pub(crate) fn do_boundaries(now: BlockNumberFor<T>) -> Weight {
-        let block: u32 = now.saturated_into();
-        let randomness = Self::randomness();
-        let runs: Vec<_> = Runs::<T>::iter().collect();
-        let mut weight = T::WeightInfo::look_at_runs(T::RunsMax::get());
-        for (run_id, run) in runs {
-            let Some(moment) = phase_at(&run.settings.schedule, block) else {
-                continue;
-            };
-            let (challenge, attest_end) =
-                (run.settings.schedule.challenge_offset(), run.settings.schedule.attest_end);
-            weight = weight.saturating_add(match moment.offset {
-                0 => Self::open_window(run_id, run, moment.window, &randomness),
-                offset if offset == challenge => {
-                    Self::draw_challenge(run_id, moment.window, &randomness)
-                }
-                offset if offset == attest_end => Self::accept(run_id, &run, moment.window),
-                _ => Weight::zero(),
-            });
-        }
-        weight
-    }
-
     /// The chain's randomness as of the block before.
-    fn randomness() -> Hash {
+    pub(crate) fn randomness() -> Hash {
         T::Randomness::random(&T::PalletId::get().0).0.into()
     }
 
     /// Applies settings that are due and fixes the window's seed.
-    fn open_window(run_id: RunId, mut run: RunOf<T>, window: Window, randomness: &Hash) -> Weight {
-        if let Some(scheduled) =
-            PendingSettings::<T>::get(run_id).filter(|scheduled| scheduled.window <= window)
-        {
-            run.settings = scheduled.settings;
-            PendingSettings::<T>::remove(run_id);
-            Self::deposit_event(Event::SettingsApplied { run: run_id, window });
+    pub(crate) fn open_window(
+        run_id: RunId,
+        mut run: RunOf<T>,
+        window: Window,
+        randomness: &Hash,
+    ) -> Weight {
+        Self::apply_settings(run_id, &mut run, window);
+        Self::begin_pause(run_id, &mut run, window);
+        if run.status == RunStatus::Waiting {
+            run.status = RunStatus::Open;
         }
-        run.status = RunStatus::Open;
-        Self::end_budget(run_id, window);
+        run.window = Some(window);
+        Self::end_budget(run_id, window, !is_paused(&run));
         let seed = window_seed(randomness, run_id, window, &run.salt_mix);
         let record = WindowRecord {
             seed,
@@ -74,16 +51,19 @@ impl<T: Config> Pallet<T> {
             budget: 0,
             minted: 0,
             funded: 0,
-            settings: run.settings.clone(),
+            settings_version: run.settings_version,
+            excused: is_paused(&run),
         };
         Windows::<T>::insert(run_id, window, record);
         Runs::<T>::insert(run_id, run);
+        // The oldest window may have become old enough to be removed.
+        Self::enqueue(run_id);
         Self::deposit_event(Event::WindowOpened { run: run_id, window, seed });
         T::WeightInfo::open_window()
     }
 
     /// Draws the seed of the challenged chunks from what the block behind the commit phase decided.
-    fn draw_challenge(run_id: RunId, window: Window, randomness: &Hash) -> Weight {
+    pub(crate) fn draw_challenge(run_id: RunId, window: Window, randomness: &Hash) -> Weight {
         Self::change_record(run_id, window, |record| {
             record.challenge_seed = Some(challenge_seed(&record.seed, randomness));
         });
@@ -106,9 +86,10 @@ impl<T: Config> Pallet<T> {
     /// Fixes state root and accepted set from the attestations.
     ///
     /// The standings are those of the last settlement written by now.
-    pub(crate) fn accept(run_id: RunId, run: &RunOf<T>, window: Window) -> Weight {
-        let Some(mut record) = Windows::<T>::get(run_id, window) else {
-            frame_support::defensive!("a window without a record");
+    pub(crate) fn accept(run_id: RunId, window: Window) -> Weight {
+        let found = Windows::<T>::get(run_id, window).zip(Self::settings_of(run_id, window));
+        let Some((mut record, settings)) = found else {
+            defensive!("a window without a record or settings");
             return T::WeightInfo::accept(0, 0);
         };
         let rows: Vec<_> = Validators::<T>::iter_prefix(run_id)
@@ -131,10 +112,17 @@ impl<T: Config> Pallet<T> {
             window,
             &voters,
             &revealed,
-            &run.settings.incentive,
-            &run.settings.training.genesis_state_root,
+            &settings.incentive,
+            &settings.training.genesis_state_root,
         );
 
+        if !accepted.is_empty() {
+            Runs::<T>::mutate(run_id, |run| {
+                if let Some(run) = run {
+                    run.active_window = window;
+                }
+            });
+        }
         record.state_root = state_root;
         record.accepted = AcceptedSet::truncate_from(accepted.clone());
         record.unavailable = Bitmap::truncate_from(bitmap_of(&unavailable));

@@ -52,6 +52,8 @@ pub mod fixed;
 
 pub mod window;
 
+pub mod boundary;
+
 pub mod limits;
 
 mod hash_text;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{window::Schedule, Hash, Planck};
 
 mod bounds;
+mod change;
 mod disputes;
 mod entry;
 mod optimisers;
@@ -14,6 +15,7 @@ mod staking;
 
 use bounds::in_range;
 pub use bounds::{SettingsError, PPM};
+pub use change::ChangeError;
 pub use disputes::{Disputes, JURORS_MAX};
 pub use entry::Entry;
 pub use optimisers::{InnerOptimiser, OuterStep};
@@ -21,6 +23,10 @@ pub use staking::{Staking, UNBONDING_WINDOWS_MAX};
 
 /// Most miner slots of a run: a bitmap of them takes 512 bytes.
 pub const UID_MAX: u16 = 4_096;
+
+/// Most miner slots of a run that rates by Plackett–Luce: the cost of a match grows with their square, and half of a
+/// block must hold it.
+pub const PLACKETT_LUCE_UID_MAX: u16 = 1_536;
 
 /// Most miners accepted in a window.
 pub const ACCEPTED_MAX: u16 = 256;
@@ -312,17 +318,6 @@ impl Settings {
         Ok(())
     }
 
-    /// Whether a run's settings may become `to`: the boundaries of windows, the shape of a payload, the state at the
-    /// beginning and whose averages miners keep stay what they are, and no slot that may be taken disappears.
-    pub fn may_become(&self, to: &Settings) -> bool {
-        self.schedule == to.schedule
-            && self.training.keep == to.training.keep
-            && self.training.model_seed == to.training.model_seed
-            && self.training.genesis_state_root == to.training.genesis_state_root
-            && self.training.optimiser.is_kind_of(&to.training.optimiser)
-            && self.incentive.uid_max <= to.incentive.uid_max
-    }
-
     /// Samples of a miner in a window: `inner_steps · batch_size`.
     pub fn samples_per_miner(&self) -> u64 {
         // Two u32 never overflow a u64.
@@ -429,7 +424,11 @@ impl Training {
 impl Incentive {
     fn validate(&self) -> Result<(), SettingsError> {
         let ppm = u128::from(PPM);
-        in_range("uid_max", self.uid_max, 1, u128::from(UID_MAX))?;
+        let uid_max = match self.standing {
+            StandingKind::Gain => UID_MAX,
+            StandingKind::PlackettLuce => PLACKETT_LUCE_UID_MAX,
+        };
+        in_range("uid_max", self.uid_max, 1, u128::from(uid_max))?;
         in_range("accepted_max", self.accepted_max, 1, u128::from(ACCEPTED_MAX))?;
         in_range(
             "evaluations_per_validator",

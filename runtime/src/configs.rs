@@ -4,7 +4,9 @@ use frame_support::{
     derive_impl,
     dispatch::DispatchClass,
     parameter_types,
-    traits::{ConstBool, ConstU128, ConstU32, ConstU64, ConstU8, VariantCountOf},
+    traits::{
+        ConstBool, ConstU128, ConstU32, ConstU64, ConstU8, LinearStoragePrice, VariantCountOf,
+    },
     weights::{
         constants::{ParityDbWeight, WEIGHT_REF_TIME_PER_SECOND},
         Weight,
@@ -47,6 +49,8 @@ const NORMAL_RATIO: Perbill = Perbill::from_percent(75);
 const WORK_RATIO: Perbill = Perbill::from_percent(50);
 /// The most bytes in a block, its header included.
 const BLOCK_BYTES_MAX: u32 = 5 * 1024 * 1024;
+/// Blocks of a day.
+const BLOCKS_A_DAY: u32 = (24 * 60 * 60 * 1_000 / SLOT_MILLIS) as u32;
 /// The computation that a block may take, in seconds of the machine that weights are measured on.
 const BLOCK_SECONDS_MAX: u64 = 2;
 
@@ -59,6 +63,10 @@ const REPORTABLE_SESSIONS: SessionIndex = 1_008;
 type Sessions = PeriodicSessions<ConstU32<SESSION_BLOCKS>, ConstU32<0>>;
 
 parameter_types! {
+    /// What each run has held of its owner.
+    pub const RunDepositBase: Balance = 1_000 * UNIT;
+    /// And for each byte of its layout.
+    pub const RunDepositByte: Balance = UNIT / 10;
     /// How many blocks back a hash can be looked up and a mortal transaction may be signed against.
     pub const BlockHashCount: BlockNumber = 2_400;
     /// The runtime's version.
@@ -245,6 +253,8 @@ impl pallet_utility::Config for Runtime {
 }
 
 impl pallet_gauntlet::Config for Runtime {
+    type BlockNumberProvider = System;
+    type ClockPerBlock = ConstU32<1>;
     type Currency = Balances;
     type RuntimeHoldReason = RuntimeHoldReason;
     // Anybody may start a run and then owns it.
@@ -255,9 +265,14 @@ impl pallet_gauntlet::Config for Runtime {
     type BenchmarkHelper = pallet_gauntlet::KeystoreHelper;
     type Emission = HalvingMint<Balances, EmissionSchedule>;
     type PalletId = GauntletPalletId;
-    // Every block looks at each run.
     type RunsMax = ConstU32<16>;
     type HistoryWindows = ConstU64<{ pallet_gauntlet::HISTORY_WINDOWS }>;
+    type RunDeposit = LinearStoragePrice<RunDepositBase, RunDepositByte, Balance>;
+    // A month.
+    type StartHorizon = ConstU32<{ 30 * BLOCKS_A_DAY }>;
+    // Between a day and a month, by the length of the run's windows.
+    type IdleWindows = ConstU64<1_000>;
+    type ReapDelayWindows = ConstU64<{ 2 * pallet_gauntlet::HISTORY_WINDOWS }>;
     type AdminDelayWindows = ConstU64<2>;
     type Randomness = pallet_gauntlet::randomness::InsecureParentHash<Runtime>;
     type FreeWorkMin = FreeWorkMin;

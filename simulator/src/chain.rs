@@ -346,7 +346,8 @@ impl Calls {
     /// The seed of the chunks that a window's reveals must show.
     pub fn challenge(&self, window: Window) -> Option<(Hash, u8)> {
         let record = Windows::<Runtime>::get(RUN, window)?;
-        Some((record.challenge_seed?, record.settings.incentive.challenge_chunks))
+        let settings = pallet_gauntlet::Pallet::<Runtime>::settings_of(RUN, window)?;
+        Some((record.challenge_seed?, settings.incentive.challenge_chunks))
     }
 
     /// Reveals an update; `challenge` is that of the window.
@@ -411,10 +412,12 @@ impl Calls {
     /// Those of the miners that revealed in a window which a validator has to evaluate.
     pub fn assigned(&self, window: Window, index: ValidatorIndex, revealed: &[Uid]) -> Vec<Uid> {
         // The draw is of the window in which they are evaluated.
-        let Some(record) = Windows::<Runtime>::get(RUN, window + 1) else {
+        let settings = pallet_gauntlet::Pallet::<Runtime>::settings_of(RUN, window + 1);
+        let Some((record, settings)) = Windows::<Runtime>::get(RUN, window + 1).zip(settings)
+        else {
             return Vec::new();
         };
-        let count = record.settings.incentive.evaluations_per_validator;
+        let count = settings.incentive.evaluations_per_validator;
         assigned_evaluations(&record.seed, index, revealed, count)
     }
 

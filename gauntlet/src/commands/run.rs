@@ -1,10 +1,13 @@
-//! `gauntlet run`: creates and shows runs.
+//! `gauntlet run`: creates, shows and manages runs.
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use node_client::chain::{Call, Chain, GauntletEvent};
+use node_client::{
+    chain::{Call, Chain, GauntletEvent},
+    keys,
+};
 use protocol::{settings::Settings, RunId};
 use trainer::{Model, ModelConfig, Threads};
 
@@ -18,6 +21,9 @@ use crate::{
     exit, limits, text_file,
 };
 
+/// Rows that one call of `run reap` removes.
+const REAP_ROWS: u32 = 256;
+
 /// Commands on runs.
 #[derive(Subcommand, Debug)]
 pub enum RunCommand {
@@ -25,6 +31,20 @@ pub enum RunCommand {
     Create(RunCreateArgs),
     /// Show a run's settings.
     Show(RunShowArgs),
+    /// Announce that a run pauses: its windows take no updates, and nobody is at fault in them.
+    Pause(RunKeyArgs),
+    /// Resume a paused run, or withdraw an announced pause.
+    Resume(RunKeyArgs),
+    /// End a run: as its owner after the chain's delay, as anybody when it is idle.
+    Close(RunKeyArgs),
+    /// Remove a closed run from the chain; bonds, stakes, claims and the deposit go to whom they belong.
+    Reap(RunKeyArgs),
+    /// Offer a run to another owner.
+    Offer(RunOfferArgs),
+    /// Become the owner of a run that is offered to this key.
+    Accept(RunKeyArgs),
+    /// Drop settings that wait for a coming window.
+    Cancel(RunKeyArgs),
 }
 
 /// Options of `run create`.
@@ -58,14 +78,48 @@ pub struct RunShowArgs {
     pub run: RunId,
 }
 
+/// Options of the commands that one key gives on one run.
+#[derive(Args, Debug)]
+pub struct RunKeyArgs {
+    /// WebSocket address of the chain.
+    #[arg(long, env = env::URL, default_value = DEFAULT_URL, value_parser = limits::text)]
+    pub url: String,
+    /// The run's number on the chain.
+    pub run: RunId,
+    /// The key that signs: the owner's, where the command says nothing else.
+    #[command(flatten)]
+    pub key: KeyArgs,
+}
+
+/// Options of `run offer`.
+#[derive(Args, Debug)]
+pub struct RunOfferArgs {
+    /// Address of the new owner; without it the offer is withdrawn.
+    #[arg(long, value_name = "ADDRESS", value_parser = limits::text)]
+    pub to: Option<String>,
+    /// Chain, run and key.
+    #[command(flatten)]
+    pub order: RunKeyArgs,
+}
+
 /// Runs a command on runs.
 ///
 /// # Errors
-/// As [`create`] and [`show`].
+/// As [`create`], [`show`] and [`sign`].
 pub async fn run(command: RunCommand) -> Result<u8> {
     match command {
         RunCommand::Create(args) => create(args).await,
         RunCommand::Show(args) => show(args).await,
+        RunCommand::Pause(args) => sign(&args, Call::PauseRun { run: args.run }).await,
+        RunCommand::Resume(args) => sign(&args, Call::ResumeRun { run: args.run }).await,
+        RunCommand::Close(args) => sign(&args, Call::CloseRun { run: args.run }).await,
+        RunCommand::Reap(args) => reap(args).await,
+        RunCommand::Offer(args) => {
+            let to = args.to.as_deref().map(keys::account_from_address).transpose()?;
+            sign(&args.order, Call::OfferRun { run: args.order.run, to }).await
+        }
+        RunCommand::Accept(args) => sign(&args, Call::AcceptRun { run: args.run }).await,
+        RunCommand::Cancel(args) => sign(&args, Call::CancelParams { run: args.run }).await,
     }
 }
 
@@ -100,6 +154,38 @@ pub async fn create(args: RunCreateArgs) -> Result<u8> {
     Ok(exit::SUCCESS)
 }
 
+/// Submits a call on a run and prints what the chain did.
+///
+/// # Errors
+/// The key cannot be opened, or the chain refuses the call.
+async fn sign(args: &RunKeyArgs, call: Call) -> Result<u8> {
+    let key = wallet::open(&args.key, &args.url)?;
+    let chain = connect(&args.url).await?;
+    let included = chain.submit(&key, call).await?;
+    for event in &included.events {
+        println!("{event:?}");
+    }
+    Ok(exit::SUCCESS)
+}
+
+/// Removes a closed run page by page.
+async fn reap(args: RunKeyArgs) -> Result<u8> {
+    let key = wallet::open(&args.key, &args.url)?;
+    let chain = connect(&args.url).await?;
+    let call = Call::ReapRun { run: args.run, rows: REAP_ROWS };
+    loop {
+        let included = chain.submit(&key, call.clone()).await.context("cannot remove the run")?;
+        let is_gone = included
+            .events
+            .iter()
+            .any(|event| matches!(event, GauntletEvent::RunReaped { run } if *run == args.run));
+        if is_gone {
+            println!("run {} is gone", args.run);
+            return Ok(exit::SUCCESS);
+        }
+    }
+}
+
 /// Shows a run's settings as JSON, which `run create` reads.
 ///
 /// # Errors
@@ -111,7 +197,7 @@ pub async fn show(args: RunShowArgs) -> Result<u8> {
         .await?
         .with_context(|| format!("there is no run {} on this chain", args.run))?;
     let values = info.layout.value_count().unwrap_or(0);
-    let owner = node_client::keys::address(&info.owner);
+    let owner = keys::address(&info.owner);
     eprintln!(
         "run {} of {owner}: {values} parameters in {} tensors",
         args.run,

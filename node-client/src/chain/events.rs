@@ -22,8 +22,6 @@ pub enum VoidReason {
     EmissionParts,
     /// The chain was too busy to settle it in time.
     TooLate,
-    /// A block cannot hold the computation.
-    TooLarge,
 }
 
 /// Events of this index and above concern the money behind validators and proofs of faults; the clients read their storage.
@@ -209,19 +207,65 @@ pub enum GauntletEvent {
         seat: Seat,
         cold: AccountBytes,
     },
+    #[codec(index = 31)]
+    SettingsCancelled {
+        run: RunId,
+    },
+    #[codec(index = 32)]
+    RunPauseAnnounced {
+        run: RunId,
+        window: Window,
+    },
+    #[codec(index = 33)]
+    RunPaused {
+        run: RunId,
+        window: Window,
+    },
+    #[codec(index = 34)]
+    RunResumed {
+        run: RunId,
+    },
+    #[codec(index = 35)]
+    RunClosing {
+        run: RunId,
+        last_window: Window,
+    },
+    #[codec(index = 36)]
+    RunClosed {
+        run: RunId,
+    },
+    #[codec(index = 37)]
+    RunReaped {
+        run: RunId,
+    },
+    #[codec(index = 38)]
+    RunOffered {
+        run: RunId,
+        to: AccountBytes,
+        window: Window,
+    },
+    #[codec(index = 39)]
+    RunOfferWithdrawn {
+        run: RunId,
+    },
     #[codec(index = 40)]
+    RunHandedOver {
+        run: RunId,
+        owner: AccountBytes,
+    },
+    #[codec(index = 45)]
     RunWeightSet {
         run: RunId,
         weight: u16,
     },
-    #[codec(index = 41)]
+    #[codec(index = 46)]
     RunFunded {
         run: RunId,
         sponsor: AccountBytes,
         amount: Planck,
         per_window: Planck,
     },
-    #[codec(index = 42)]
+    #[codec(index = 47)]
     RunSwept {
         run: RunId,
         refunded: Planck,

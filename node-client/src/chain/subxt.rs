@@ -10,6 +10,7 @@ use codec::{Decode, DecodeAll};
 use futures::StreamExt;
 use protocol::{
     entry::{entry_price, EntryPrice},
+    settings::Settings,
     AccountBytes, BlockNumber, Hash, Planck, RunId, Window,
 };
 use subxt::{
@@ -288,6 +289,19 @@ fn storage_error(what: &'static str) -> impl Fn(subxt::error::StorageError) -> C
     }
 }
 
+impl SubxtChain {
+    /// A run's settings of a version that its record or a kept window's names.
+    async fn settings(
+        &self,
+        run: RunId,
+        version: u32,
+        at: Option<Hash>,
+    ) -> Result<Settings, ChainError> {
+        let found = value!(self, at, "settings", run_settings, Settings, (run, version))?;
+        found.ok_or_else(|| undecodable("settings")(format!("version {version} is gone")))
+    }
+}
+
 #[async_trait]
 impl Chain for SubxtChain {
     async fn genesis_hash(&self) -> Result<Hash, ChainError> {
@@ -339,8 +353,9 @@ impl Chain for SubxtChain {
         let Some(record) = record else {
             return Ok(None);
         };
+        let settings = self.settings(run, record.settings_version, at).await?;
         let layout = value!(self, at, "a layout", layouts, Vec<u64>, (run))?.unwrap_or_default();
-        Ok(Some(record.into_info(layout)))
+        Ok(Some(record.into_info(settings, layout)))
     }
 
     async fn miners(&self, run: RunId, at: Option<Hash>) -> Result<Vec<MinerInfo>, ChainError> {
@@ -398,7 +413,11 @@ impl Chain for SubxtChain {
         at: Option<Hash>,
     ) -> Result<Option<WindowInfo>, ChainError> {
         let record = value!(self, at, "a window", windows, stored::WindowRecord, (run, window))?;
-        Ok(record.map(stored::WindowRecord::into_info))
+        let Some(record) = record else {
+            return Ok(None);
+        };
+        let settings = self.settings(run, record.settings_version, at).await?;
+        Ok(Some(record.into_info(settings)))
     }
 
     async fn commitments(

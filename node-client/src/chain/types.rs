@@ -125,6 +125,8 @@ pub struct WindowInfo {
     pub funded: Planck,
     /// The settings under which it is settled.
     pub settings: Settings,
+    /// Nobody is at fault in it: the chain stood still, or the run was paused.
+    pub excused: bool,
 }
 
 /// A miner's commitment to its update.
@@ -230,6 +232,20 @@ pub enum Call {
     AcceptCold { run: RunId, seat: Seat },
     /// Takes back the offer of a seat; signed by the cold key.
     CancelCold { run: RunId, seat: Seat },
+    /// Pauses a run; signed by its owner.
+    PauseRun { run: RunId },
+    /// Resumes a run; signed by its owner.
+    ResumeRun { run: RunId },
+    /// Ends a run; signed by its owner, or by anybody when it is idle.
+    CloseRun { run: RunId },
+    /// Removes rows of a closed run.
+    ReapRun { run: RunId, rows: u32 },
+    /// Offers a run to another owner, or withdraws the offer; signed by its owner.
+    OfferRun { run: RunId, to: Option<AccountBytes> },
+    /// Makes the signer the owner of a run that was offered to it.
+    AcceptRun { run: RunId },
+    /// Drops the settings that wait; signed by the run's owner.
+    CancelParams { run: RunId },
     /// Proves that two commitments, of these windows, slots and first windows of their miners, have a chunk in common.
     ReportCopy {
         run: RunId,
@@ -266,6 +282,13 @@ impl Call {
             Self::OfferCold { .. } => "offer_cold",
             Self::AcceptCold { .. } => "accept_cold",
             Self::CancelCold { .. } => "cancel_cold",
+            Self::PauseRun { .. } => "pause_run",
+            Self::ResumeRun { .. } => "resume_run",
+            Self::CloseRun { .. } => "close_run",
+            Self::ReapRun { .. } => "reap_run",
+            Self::OfferRun { .. } => "offer_run",
+            Self::AcceptRun { .. } => "accept_run",
+            Self::CancelParams { .. } => "cancel_params",
             Self::ReportCopy { .. } => "report_copy",
             Self::Transfer { .. } => "transfer_allow_death",
         }
@@ -306,6 +329,13 @@ impl Call {
             Self::RotateHotKey { run, seat, hot, proof } => (run, seat, hot, proof).encode(),
             Self::OfferCold { run, seat, to } => (run, seat, to).encode(),
             Self::AcceptCold { run, seat } | Self::CancelCold { run, seat } => (run, seat).encode(),
+            Self::PauseRun { run }
+            | Self::ResumeRun { run }
+            | Self::CloseRun { run }
+            | Self::AcceptRun { run }
+            | Self::CancelParams { run } => run.encode(),
+            Self::ReapRun { run, rows } => (run, rows).encode(),
+            Self::OfferRun { run, to } => (run, to).encode(),
             Self::ReportCopy { run, commitments, index, chunks } => {
                 // The number is an argument of its own.
                 let [first, second] = chunks.as_ref();

@@ -232,6 +232,28 @@ fn a_full_list_of_sponsors_gives_the_least_of_them_its_money_back() {
 }
 
 #[test]
+fn a_paused_run_earns_nothing_and_the_last_window_of_a_closed_one_has_its_budget() {
+    ExtBuilder::default().build_and_execute(|| {
+        let root = RuntimeOrigin::root;
+        roll_to_window(0);
+        assert_ok!(Gauntlet::pause_run(root(), 0));
+        // The window that was open when the pause began is the last one that earns.
+        roll_to_window(3);
+        assert_ok!(Gauntlet::resume_run(root(), 0));
+        roll_to_window(5);
+        assert_ok!(Gauntlet::close_run(root(), 0));
+        roll_to_settlement(5);
+        let budgets: Vec<_> = (0..6).map(|window| record(window).budget / UNIT).collect();
+        assert_eq!(budgets, [100, 0, 0, 0, 100, 100]);
+        assert_eq!(record(5).minted, 100 * UNIT);
+        assert_eq!(ChainAccrual::<Test>::get().total_weight, 0);
+        let closing = || Error::<Test>::RunClosing;
+        assert_noop!(Gauntlet::set_run_weight(root(), 0, 5), closing());
+        assert_noop!(Gauntlet::do_fund_run(account(91), 0, UNIT, UNIT), closing());
+    });
+}
+
+#[test]
 fn what_is_left_of_a_run_goes_back_to_where_it_came_from() {
     ExtBuilder::default().build_and_execute(|| {
         assert_ok!(Gauntlet::do_fund_run(account(91), 0, 1_000 * UNIT, 300 * UNIT));
@@ -239,7 +261,7 @@ fn what_is_left_of_a_run_goes_back_to_where_it_came_from() {
         roll_to_settlement(0);
         // 100 UNIT of the mint and 300 of the sponsor are carried.
         assert_eq!((carried(), ledger().unspent), (400 * UNIT, 700 * UNIT));
-        assert_ok!(Gauntlet::sweep_run(0));
+        Gauntlet::sweep_run(0);
         System::assert_last_event(
             Event::RunSwept { run: 0, refunded: 1_000 * UNIT, given_back: 100 * UNIT }.into(),
         );

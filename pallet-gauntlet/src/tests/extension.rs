@@ -13,10 +13,10 @@ use sp_runtime::{
     DispatchError,
 };
 
+use super::registration::peer;
 use crate::{
     extension::{work_of, CheckWindowWork, WorkKind, ORDINARY_PRIORITY_MAX, WORK_PRIORITY},
     mock::*,
-    tests::registration::peer,
     *,
 };
 
@@ -80,7 +80,7 @@ fn keys_that_own_nothing_do_all_the_work_of_a_window() {
         let [commit, reveal] = score_calls(0);
         roll_to_window(1);
         assert_eq!(include(&validator, commit), Ok(Ok(())));
-        roll_to(System::block_number() + run().settings.schedule.score_commit_end);
+        roll_to(System::block_number() + run().schedule.score_commit_end);
         assert_eq!(include(&validator, reveal), Ok(Ok(())));
         for hot in [miner, validator] {
             assert_eq!(Balances::free_balance(&hot), 0);
@@ -135,7 +135,7 @@ fn junk_of_each_kind_is_refused_before_the_pool_by_the_pallets_errors() {
         junk(&miner, attest_call(0), E::WrongPhase);
         assert_eq!(include(&miner, commit_call(0, 0)), Ok(Ok(())));
         junk(&miner, commit_call(0, 0), E::AlreadyCommitted);
-        roll_to(START + run().settings.schedule.commit_end);
+        roll_to(START + run().schedule.commit_end);
         junk(&miner_hot(1), commit_call(0, 1), E::WrongPhase);
         let early = Call::reveal_update {
             run: 0,
@@ -169,7 +169,7 @@ fn junk_of_each_kind_is_refused_before_the_pool_by_the_pallets_errors() {
         junk(&validator, reveal.clone(), E::WrongPhase);
         assert_eq!(include(&validator, commit.clone()), Ok(Ok(())));
         junk(&validator, commit, E::AlreadyCommitted);
-        roll_to(System::block_number() + run().settings.schedule.score_commit_end);
+        roll_to(System::block_number() + run().schedule.score_commit_end);
         let Call::reveal_scores { evaluations, .. } = reveal.clone() else { unreachable!() };
         let salted = Call::reveal_scores { run: 0, window: 0, evaluations, salt: [8; 32] };
         junk(&validator, salted, E::OpeningMismatch);

@@ -286,7 +286,7 @@ fn settings_change_at_a_boundary_after_the_delay() {
     ExtBuilder::default().build_and_execute(|| {
         roll_to_phase(0, Phase::Reveal);
         let mut changed = settings();
-        changed.incentive.accepted_max = 7;
+        changed.incentive.accepted_max = 12;
         (changed.emission.owner_ppm, changed.emission.miners_ppm) = (0, 700_000);
         assert_noop!(
             Gauntlet::set_params(origin(miner_cold(0)), 0, changed.clone().into()),
@@ -295,12 +295,12 @@ fn settings_change_at_a_boundary_after_the_delay() {
         assert_ok!(Gauntlet::set_params(origin(owner()), 0, changed.clone().into()));
         System::assert_last_event(Event::SettingsScheduled { run: 0, window: 2 }.into());
         roll_to_phase(1, Phase::Apply);
-        assert_eq!(run().settings, settings());
+        assert_eq!(settings_now(), settings());
         roll_to_window(2);
         assert!(events().contains(&Event::SettingsApplied { run: 0, window: 2 }));
-        assert_eq!(run().settings, changed);
-        assert_eq!(record(1).settings, settings());
-        assert_eq!(record(2).settings, changed);
+        assert_eq!(settings_now(), changed);
+        assert_eq!(settings_of(1), settings());
+        assert_eq!(settings_of(2), changed);
         // Window 1 is settled in window 2, under its own settings.
         roll_to_settlement(1);
         assert_eq!(ledger().carried_owner, 20 * UNIT);

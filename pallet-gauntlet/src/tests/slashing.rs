@@ -92,7 +92,7 @@ fn a_slash_waits_and_can_be_cancelled() {
             Gauntlet::cancel_slash(RuntimeOrigin::root(), 0, 0),
             Error::<Test>::SlashUnknown
         );
-        let last = run().settings.schedule.window_start(3).unwrap() - 1;
+        let last = run().schedule.window_start(3).unwrap() - 1;
         roll_to(last);
         assert_eq!(Miners::<Test>::get(0, 1).unwrap().bond, 10 * UNIT);
         roll_to_window(3);

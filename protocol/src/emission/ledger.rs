@@ -168,6 +168,17 @@ impl Ledger {
         move_between(&mut self.unspent, &mut self.claimable, amount)
     }
 
+    /// `amount` that was owed and cannot be paid any more is carried by a group again.
+    ///
+    /// # Errors
+    /// Less is owed.
+    pub fn forfeit(&mut self, pot: Pot, amount: Planck) -> Result<(), LedgerError> {
+        let mut claimable = self.claimable;
+        move_between(&mut claimable, self.carry_mut(pot), amount)?;
+        self.claimable = claimable;
+        Ok(())
+    }
+
     /// `amount` of what is carried is given back to the schedule.
     ///
     /// # Errors

@@ -161,6 +161,9 @@ fn the_ledger_moves_money_or_changes_nothing() {
     assert_eq!(ledger.slash(20, 11), Err(LedgerError));
     ledger.slash(4, 6).unwrap();
     ledger.refund(30).unwrap();
+    assert_eq!(ledger.forfeit(Pot::Owner, 51), Err(LedgerError));
+    ledger.forfeit(Pot::Validators, 1).unwrap();
+    ledger.credit(Pot::Validators, 1).unwrap();
     assert_eq!(ledger.refund(1), Err(LedgerError));
     ledger.give_back(Pot::Owner, 10).unwrap();
     let expected = Ledger {

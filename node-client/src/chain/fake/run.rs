@@ -377,6 +377,7 @@ impl Run {
             minted: 0,
             funded: 0,
             settings: self.info.settings.clone(),
+            excused: false,
         };
         let rows = WindowRows {
             info,

@@ -7,7 +7,7 @@ use protocol::{
     consent::Role,
     layout::{Layout, LAYOUT_TENSORS_MAX},
     merkle::MERKLE_PROOF_MAX,
-    settings::{Settings, SettingsError, EVALUATIONS_MAX, UID_MAX},
+    settings::{ChangeError, Settings, SettingsError, EVALUATIONS_MAX, UID_MAX},
     update::{payload_bytes_max, CHUNK_BYTES_MAX},
     window::{phase_at, Moment},
     AccountBytes, BlockNumber, Hash, Planck, RunId, ValidatorIndex, Window,
@@ -22,6 +22,7 @@ use super::{
 
 /// The constants of the runtime.
 const RUNS_MAX: usize = 16;
+const START_HORIZON: BlockNumber = 1_296_000;
 const ADMIN_DELAY_WINDOWS: Window = 2;
 const VALIDATORS_MAX: ValidatorIndex = 64;
 const CHUNKS_MAX: usize = 4;
@@ -131,7 +132,14 @@ impl State {
                 self.withdraw_bond(run, uid, registered_window)
             }
             // No client's program makes these calls.
-            Call::RotateHotKey { .. }
+            Call::PauseRun { .. }
+            | Call::ResumeRun { .. }
+            | Call::CloseRun { .. }
+            | Call::ReapRun { .. }
+            | Call::OfferRun { .. }
+            | Call::AcceptRun { .. }
+            | Call::CancelParams { .. }
+            | Call::RotateHotKey { .. }
             | Call::OfferCold { .. }
             | Call::AcceptCold { .. }
             | Call::CancelCold { .. } => Err(Refusal::gauntlet("NotMirrored")),
@@ -182,8 +190,9 @@ impl State {
         layout: Layout,
     ) -> Result<(), Refusal> {
         settings.validate().map_err(invalid)?;
-        let starts_later = settings.schedule.start_block > self.number;
-        ensure(starts_later, "StartsInThePast")?;
+        let wait = settings.schedule.start_block.saturating_sub(self.number);
+        ensure(wait > 0, "StartsInThePast")?;
+        ensure(wait <= START_HORIZON, "StartsTooLate")?;
         let chunk_count = layout.chunk_count();
         let chunk_count = chunk_count.ok_or(Refusal::gauntlet("LayoutInvalid"))?;
         ensure(self.runs.len() < RUNS_MAX, "TooManyRuns")?;
@@ -235,8 +244,7 @@ impl State {
         let (run, moment) = self.run_at(run_id)?;
         ensure(run.info.owner == signer, "NotOwner")?;
         settings.validate().map_err(invalid)?;
-        let is_allowed = run.info.settings.may_become(&settings);
-        ensure(is_allowed, "SettingImmutable")?;
+        run.info.settings.may_become(&settings).map_err(unchangeable)?;
         let window = moment.map_or(0, |moment| moment.window) + ADMIN_DELAY_WINDOWS;
         run.pending = Some((window, settings));
         let run = run_id;
@@ -339,6 +347,13 @@ impl State {
 
 fn unknown_run() -> Refusal {
     Refusal::gauntlet("RunUnknown")
+}
+
+fn unchangeable(error: ChangeError) -> Refusal {
+    Refusal::gauntlet(match error {
+        ChangeError::Immutable { .. } => "SettingImmutable",
+        ChangeError::TooFar { .. } => "ChangeTooLarge",
+    })
 }
 
 fn invalid(error: SettingsError) -> Refusal {

@@ -7,6 +7,7 @@ use protocol::{
     fixed::Q32,
     layout::Layout,
     settings::Settings,
+    window::Schedule,
     AccountBytes, BlockNumber, Hash, Planck, Uid, ValidatorIndex, Window,
 };
 
@@ -15,13 +16,15 @@ use crate::chain::{AnnouncementInfo, MinerInfo, RunInfo, ValidatorInfo, WindowIn
 #[derive(Decode)]
 pub(super) struct Run {
     owner: AccountBytes,
-    settings: Settings,
+    pub(super) settings_version: u32,
+    _schedule: Schedule,
     _created_at: BlockNumber,
     _status: RunStatus,
     _chunk_count: u32,
     _payload_bytes_max: u64,
     _salt_mix: Hash,
     _foundation: Planck,
+    _window: Option<Window>,
     _next_settlement: Window,
     _next_pruning: Window,
 }
@@ -33,8 +36,8 @@ enum RunStatus {
 }
 
 impl Run {
-    pub(super) fn into_info(self, layout: Vec<u64>) -> RunInfo {
-        RunInfo { owner: self.owner, settings: self.settings, layout: Layout(layout) }
+    pub(super) fn into_info(self, settings: Settings, layout: Vec<u64>) -> RunInfo {
+        RunInfo { owner: self.owner, settings, layout: Layout(layout) }
     }
 }
 
@@ -122,23 +125,14 @@ pub(super) struct WindowRecord {
     budget: Planck,
     minted: Planck,
     funded: Planck,
-    settings: Settings,
+    pub(super) settings_version: u32,
+    excused: bool,
 }
 
 impl WindowRecord {
-    pub(super) fn into_info(self) -> WindowInfo {
-        let Self {
-            seed,
-            challenge_seed,
-            state_root,
-            accepted,
-            unavailable,
-            status,
-            budget,
-            minted,
-            funded,
-            settings,
-        } = self;
+    pub(super) fn into_info(self, settings: Settings) -> WindowInfo {
+        let Self { seed, challenge_seed, state_root, accepted, unavailable, .. } = self;
+        let Self { status, budget, minted, funded, excused, .. } = self;
         WindowInfo {
             seed,
             challenge_seed,
@@ -150,6 +144,7 @@ impl WindowRecord {
             minted,
             funded,
             settings,
+            excused,
         }
     }
 }

@@ -148,7 +148,7 @@ impl Twins {
 /// The windows of a run that may have rows, those that were just removed, and the next one.
 fn recent_windows(run: RunId, block: BlockNumber) -> Vec<Window> {
     let moment = Runs::<Runtime>::get(run)
-        .and_then(|run| phase_at(&run.settings.schedule, block))
+        .and_then(|run| phase_at(&run.schedule, block))
         .map_or(0, |moment| moment.window);
     (moment.saturating_sub(WINDOWS_BEHIND)..=moment + 1).collect()
 }

@@ -2,7 +2,7 @@
 
 use node_client::chain::{Call, HotKeyProof};
 use pallet_gauntlet::{
-    account_bytes, Departures, MinerUids, NextRunId, Runs, ValidatorIndices, Windows,
+    account_bytes, Departures, MinerUids, NextRunId, RunSettings, Runs, ValidatorIndices, Windows,
 };
 use protocol::{
     accept::bitmap_of,
@@ -164,7 +164,8 @@ impl Script {
             2..=16 => 1,
             _ => 0,
         };
-        let found = Runs::<Runtime>::get(run).map(|run| run.settings);
+        let found = Runs::<Runtime>::get(run)
+            .and_then(|record| RunSettings::<Runtime>::get(run, record.settings_version));
         let settings = found.unwrap_or_else(settings);
         let moment = phase_at(&settings.schedule, System::block_number());
         let miner = self.draws.below(MINERS.into()) as u8;

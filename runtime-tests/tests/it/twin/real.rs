@@ -10,7 +10,7 @@ use node_client::chain::{
 };
 use pallet_gauntlet::{
     account_bytes, Announcements, Attestations, Claims, Commitments, Layouts, Ledgers, Miners,
-    Reveals, Runs, ScoreCommitments, ScoreReveals, Validators, Windows,
+    Reveals, RunSettings, Runs, ScoreCommitments, ScoreReveals, Validators, Windows,
 };
 use protocol::{layout::Layout, AccountBytes, Planck, RunId, Window};
 use runtime::{AccountId, Balances, Gauntlet, Runtime, RuntimeCall, RuntimeOrigin};
@@ -80,9 +80,9 @@ pub(super) fn state(
         .collect();
     let mut runs = BTreeMap::new();
     for (id, run) in Runs::<Runtime>::iter() {
-        // What keeps the run's account alive: the fake knows no existential deposit.
+        // What keeps the run's account alive, and what is held: the fake knows no deposits.
         if let Some(balance) = balances.get_mut(&account_bytes(&run.owner)) {
-            *balance += run.foundation;
+            *balance += run.foundation + run.deposit;
         }
         runs.insert(id, run_state(id, windows(id)));
     }
@@ -92,7 +92,7 @@ pub(super) fn state(
 fn run_state(id: RunId, windows: Vec<Window>) -> RunState {
     let info = Runs::<Runtime>::get(id).map(|run| RunInfo {
         owner: account_bytes(&run.owner),
-        settings: run.settings,
+        settings: RunSettings::<Runtime>::get(id, run.settings_version).expect("kept settings"),
         layout: Layout(Layouts::<Runtime>::get(id).expect("a run has a layout").into_inner()),
     });
     let claims = Claims::<Runtime>::iter_prefix(id)
@@ -157,7 +157,8 @@ fn window_state(run: RunId, window: Window) -> WindowState {
         budget: record.budget,
         minted: record.minted,
         funded: record.funded,
-        settings: record.settings,
+        settings: RunSettings::<Runtime>::get(run, record.settings_version).expect("kept settings"),
+        excused: record.excused,
     });
     let of = (run, window);
     let commitments = Commitments::<Runtime>::iter_prefix(of).map(|(uid, row)| CommitmentInfo {

@@ -178,6 +178,16 @@ fn run_of(event: &GauntletEvent) -> RunId {
         | HotKeyRotated { run, .. }
         | ColdOffered { run, .. }
         | ColdOfferCancelled { run, .. }
-        | ColdHandedOver { run, .. } => *run,
+        | ColdHandedOver { run, .. }
+        | SettingsCancelled { run }
+        | RunPauseAnnounced { run, .. }
+        | RunPaused { run, .. }
+        | RunResumed { run }
+        | RunClosing { run, .. }
+        | RunClosed { run }
+        | RunReaped { run }
+        | RunOffered { run, .. }
+        | RunOfferWithdrawn { run }
+        | RunHandedOver { run, .. } => *run,
     }
 }
