@@ -26,7 +26,7 @@ mod draw;
 /// The seeds; the environment's `GAUNTLET_TEST_SEED` is one more.
 const SEEDS: [u64; 3] = [9, 2_609, 40_961];
 /// Blocks of each seed: 75 windows of the quick run, more than an account's claims list apart.
-const BLOCKS: u32 = 305;
+const BLOCKS: u32 = 380;
 const CALLS_PER_BLOCK: u32 = 14;
 
 /// Everybody who has money or signs.
