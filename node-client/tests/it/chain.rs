@@ -40,6 +40,8 @@ fn account(name: &str) -> AccountBytes {
 fn settings() -> Settings {
     let mut settings = Settings::example();
     settings.training.genesis_state_root = BASE;
+    // The story begins with a few blocks of its own.
+    settings.schedule.start_block = 8;
     settings
 }
 
@@ -187,7 +189,7 @@ async fn a_window_ends_in_pay_and_every_planck_is_somewhere() {
         let call = story.commit(name, 0, opening);
         story.hot(name, call).unwrap();
     }
-    story.before(0, 10);
+    story.before(0, 11);
     story.chain.advance(1);
     for uid in 0..2u16 {
         let at = usize::from(uid);
@@ -304,7 +306,7 @@ async fn refusals_have_the_pallets_names_and_change_nothing() {
     let attest = Call::Attest { run: RUN, window: 0, bitmap: vec![], state_root: BASE };
     assert_eq!(name_of(story.hot("Dave", attest)), "Gauntlet::WrongPhase");
 
-    story.before(0, 10);
+    story.before(0, 11);
     story.chain.advance(1);
     let honest = story.reveal(0, 0, &payload, &opening).await;
     let mut other = opening.clone();
