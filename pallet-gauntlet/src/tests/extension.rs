@@ -13,7 +13,6 @@ use sp_runtime::{
     DispatchError,
 };
 
-use super::registration::peer;
 use crate::{
     extension::{work_of, CheckWindowWork, WorkKind, ORDINARY_PRIORITY_MAX, WORK_PRIORITY},
     mock::*,

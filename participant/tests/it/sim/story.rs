@@ -327,6 +327,7 @@ fn settings(plan: &Plan, genesis_state_root: Hash) -> Settings {
         emission: example.emission,
         staking: example.staking,
         disputes: example.disputes,
+        entry: example.entry,
     };
     settings.validate().unwrap();
     settings
