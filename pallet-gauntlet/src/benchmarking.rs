@@ -111,6 +111,14 @@ fn validator<T: Config>(run: RunId, number: u32) -> (T::AccountId, T::AccountId)
     (cold, hot)
 }
 
+/// Gives a run so many sponsors of [`STAKE`] each.
+fn sponsored<T: Config>(run: RunId, count: u32) {
+    for number in 0..count {
+        let sponsor = funded::<T>("sponsor", number);
+        Pallet::<T>::do_fund_run(sponsor, run, STAKE, 1).expect("there is room; qed");
+    }
+}
+
 /// Hot key `number`, which consents to work in `role` for `cold`.
 fn consenting<T: Config>(
     run: RunId,
@@ -930,9 +938,9 @@ mod benchmarks {
         let run = create::<T>(settings());
         let who = funded::<T>("claimant", 0);
         T::Currency::set_balance(&Pallet::<T>::run_account(run), RICH);
-        let claims: Vec<(u64, Planck)> =
-            (0..u64::from(CLAIMS_MAX)).map(|window| (window, 1_000_000)).collect();
-        let claimable = claims.iter().map(|(_, amount)| amount).sum();
+        let claims: Vec<Claim> =
+            (0..u64::from(CLAIMS_MAX)).map(|due| Claim { due, amount: 1_000_000_000 }).collect();
+        let claimable = claims.iter().map(|claim| claim.amount).sum();
         Claims::<T>::insert(run, &who, ClaimList::truncate_from(claims));
         Ledgers::<T>::insert(run, Ledger { minted: claimable, claimable, ..Default::default() });
         go_to::<T>(START + settings().schedule.window_blocks * (CLAIMS_MAX + 2));
@@ -941,6 +949,32 @@ mod benchmarks {
         _(RawOrigin::Signed(who.clone()), run, who.clone());
 
         assert!(!Claims::<T>::contains_key(run, who));
+    }
+
+    #[benchmark]
+    fn set_run_weight() -> Result<(), BenchmarkError> {
+        let run = create::<T>(settings());
+        let origin =
+            T::AdminOrigin::try_successful_origin().map_err(|_| BenchmarkError::Weightless)?;
+
+        #[extrinsic_call]
+        _(origin as T::RuntimeOrigin, run, u16::MAX);
+
+        assert_eq!(RunWeights::<T>::get(run).next, u16::MAX);
+        Ok(())
+    }
+
+    /// A sponsor that takes the place of another.
+    #[benchmark]
+    fn fund_run() {
+        let run = create::<T>(settings());
+        sponsored::<T>(run, SPONSORS_MAX);
+        let sponsor = funded::<T>("another sponsor", 0);
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(sponsor.clone()), run, 2 * STAKE, 1);
+
+        assert!(Sponsors::<T>::get(run).iter().any(|own| own.sponsor == sponsor));
     }
 
     #[benchmark]
@@ -1015,6 +1049,7 @@ mod benchmarks {
         let run_id = create::<T>(settings());
         PendingSettings::<T>::insert(run_id, ScheduledSettings { window: 0, settings: settings() });
         let run = Runs::<T>::get(run_id).expect("it was created; qed");
+        Pallet::<T>::do_set_run_weight(run_id, 1).expect("the run exists; qed");
 
         #[block]
         {
@@ -1054,6 +1089,11 @@ mod benchmarks {
     fn settle_begin(m: Linear<0, MINERS>, v: Linear<0, VALIDATORS_MAX>) {
         let run = worked_window::<T>(m, v);
         let owner = account("owner", 0, 0);
+        sponsored::<T>(run, SPONSORS_MAX);
+        Pallet::<T>::change_record(run, 0, |record| {
+            record.budget = STAKE;
+            record.state_root = Some([0; 32]);
+        });
 
         #[block]
         {
@@ -1119,7 +1159,10 @@ mod benchmarks {
         };
         let page = (0..m).map(pay).collect();
         SettlementPages::<T>::insert(run, 0, BoundedVec::truncate_from(page));
-        Ledgers::<T>::insert(run, Ledger { minted: RICH, carried: RICH, ..Default::default() });
+        Ledgers::<T>::insert(
+            run,
+            Ledger { minted: RICH, carried_miners: RICH, ..Default::default() },
+        );
         let settlement = settlement::<T>(Stage::Miners { page: 0, page_count: 1 }, 0);
 
         #[block]
@@ -1133,7 +1176,10 @@ mod benchmarks {
     #[benchmark]
     fn settle_close(v: Linear<0, VALIDATORS_MAX>) {
         let run = worked_window::<T>(0, v);
-        Ledgers::<T>::insert(run, Ledger { minted: RICH, carried: RICH, ..Default::default() });
+        Ledgers::<T>::insert(
+            run,
+            Ledger { minted: RICH, carried_validators: RICH, ..Default::default() },
+        );
         let settlement = settlement::<T>(Stage::Validators, v);
 
         #[block]
@@ -1170,9 +1216,8 @@ mod benchmarks {
         Settlement {
             window: 0,
             stage,
-            minted: 0,
-            owner_paid: 0,
-            miners_paid: 0,
+            due: 1,
+            paid: Pots::default(),
             validators: BoundedVec::truncate_from((0..validators).map(pay).collect()),
         }
     }

@@ -15,9 +15,9 @@ use protocol::{
 use scale_info::TypeInfo;
 
 use crate::{
-    emission::is_due, Announcement, Announcements, Claims, Config, DataChallenges,
-    EvaluationDispute, EvaluationDisputes, Miner, MinerOf, Miners, OpenChallenges, Pallet,
-    ProvenFaults, Runs, Validator, ValidatorOf, Validators, WindowStatus, Windows, VALIDATORS_MAX,
+    Announcement, Announcements, Claims, Config, DataChallenges, EvaluationDispute,
+    EvaluationDisputes, Miner, MinerOf, Miners, OpenChallenges, Pallet, ProvenFaults, Runs,
+    Validator, ValidatorOf, Validators, WindowStatus, Windows, VALIDATORS_MAX,
 };
 
 /// Slots of miners in a page of [`Pallet::metagraph`], and samples in one of [`Pallet::assignment`].
@@ -141,10 +141,9 @@ impl<T: Config> Pallet<T> {
         let settings = Self::settings_in_force(run_id)?;
         let window = phase_at(&settings.schedule, Self::now()).map_or(0, |moment| moment.window);
         let mut claimable = Claimable { now: 0, later: 0 };
-        for (earned, amount) in Claims::<T>::get(run_id, account) {
-            let is_due = is_due(earned, settings.incentive.claim_delay_windows, window);
-            let part = if is_due { &mut claimable.now } else { &mut claimable.later };
-            *part = part.saturating_add(amount);
+        for claim in Claims::<T>::get(run_id, account) {
+            let part = if claim.due <= window { &mut claimable.now } else { &mut claimable.later };
+            *part = part.saturating_add(claim.amount);
         }
         Some(claimable)
     }

@@ -18,6 +18,7 @@ use frame_system::{
     offchain::{CreateBare, CreateTransactionBase},
     EnsureSigned,
 };
+use pallet_gauntlet::emission_schedule::{Halving, HalvingMint};
 use pallet_session::{
     disabling::UpToLimitDisablingStrategy,
     historical::{self, NoteHistoricalRoot},
@@ -94,6 +95,14 @@ parameter_types! {
     pub const ReportableSessions: SessionIndex = REPORTABLE_SESSIONS;
     /// Derives the account of each run.
     pub const GauntletPalletId: PalletId = PalletId(*b"gauntlet");
+    /// What all runs together are given: a quarter of a UNIT a block (10,800 a day), halved every 63,072,000 blocks (four
+    /// years of 2 seconds each), which comes to 31,536,000 UNIT; it ends at the cap, some 39 years from the first block.
+    pub const EmissionSchedule: Halving = Halving {
+        start_block: 0,
+        per_block: UNIT / 4,
+        halving_blocks: 63_072_000,
+        cap: 31_500_000 * UNIT,
+    };
     /// What a key must have at stake for its work to be free; a full block of bytes costs about four times as much.
     pub const FreeWorkMin: Balance = 10 * UNIT;
     /// The bytes of work in a block.
@@ -254,7 +263,7 @@ impl pallet_gauntlet::Config for Runtime {
     type HotKeyProof = sp_runtime::MultiSignature;
     #[cfg(feature = "runtime-benchmarks")]
     type BenchmarkHelper = pallet_gauntlet::KeystoreHelper;
-    type EmissionSource = pallet_gauntlet::emission::Mint<Balances>;
+    type Emission = HalvingMint<Balances, EmissionSchedule>;
     type PalletId = GauntletPalletId;
     type RunsMax = ConstU32<16>;
     type HistoryWindows = ConstU64<{ pallet_gauntlet::HISTORY_WINDOWS }>;

@@ -25,8 +25,8 @@ use tokio::sync::{mpsc, Mutex, RwLock};
 
 use super::{
     events::FIRST_UNREAD_EVENT, AnnouncementInfo, AttestationInfo, BlockRef, Call, Chain,
-    ChainError, ClaimInfo, CommitmentInfo, FinalizedBlocks, GauntletEvent, Included, Keypair,
-    Ledger, MinerInfo, RevealInfo, RunInfo, ScoreCommitmentInfo, ScoreRevealInfo, SubmitError,
+    ChainError, Claim, CommitmentInfo, FinalizedBlocks, GauntletEvent, Included, Keypair, Ledger,
+    MinerInfo, RevealInfo, RunInfo, ScoreCommitmentInfo, ScoreRevealInfo, SubmitError,
     ValidatorInfo, WindowInfo,
 };
 
@@ -527,9 +527,9 @@ impl Chain for SubxtChain {
         run: RunId,
         account: AccountBytes,
         at: Option<Hash>,
-    ) -> Result<Vec<ClaimInfo>, ChainError> {
+    ) -> Result<Vec<Claim>, ChainError> {
         let key = subxt::utils::AccountId32(account);
-        let claims = value!(self, at, "claims", claims, Vec<ClaimInfo>, (run, key))?;
+        let claims = value!(self, at, "claims", claims, Vec<Claim>, (run, key))?;
         Ok(claims.unwrap_or_default())
     }
 

@@ -2,9 +2,8 @@
 
 use proptest::{collection::vec, prelude::*};
 use protocol::{
-    consensus::{
-        pay, settle, split_emission, Evaluation, Fault, MinerInput, Standing, ValidatorInput,
-    },
+    consensus::{pay, settle, Evaluation, Fault, MinerInput, Standing, ValidatorInput},
+    emission::split_emission,
     fixed::Q32,
     rating::Rating,
     settings::{ConsensusKind, Incentive, Settings, StandingKind, YumaSettings},

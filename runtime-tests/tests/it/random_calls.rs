@@ -76,7 +76,8 @@ fn draw_call(draws: &mut Draws, updates: &[Update]) -> (AccountId, Call<Runtime>
         6 if draws.one_in(8) => {
             let mut changed = settings();
             changed.incentive.power = 1 + draws.below(4) as u8;
-            changed.emission.per_window = u128::from(draws.below(200)) * UNIT;
+            changed.emission.owner_ppm = draws.below(100_000) as u32;
+            changed.emission.miners_ppm = 700_000 - changed.emission.owner_ppm;
             let settings = Box::new(changed);
             (owner(), Call::set_params { run, settings })
         }
@@ -205,7 +206,7 @@ fn the_books_balance_whatever_is_called() {
         let run = Runs::<Runtime>::get(RUN).expect("the run exists");
         assert!(run.next_settlement >= 14, "{}", run.next_settlement);
         assert!(ledger.paid > 0 && ledger.claimable > 0);
-        let unchanged = u128::from(run.next_settlement) * 100 * UNIT;
-        assert_ne!(ledger.minted, unchanged, "no change of settings was applied");
+        assert_ne!(run.settings, settings(), "no change of settings was applied");
+        assert_eq!(ledger.minted, u128::from(run.next_settlement) * MINTED, "settings only split");
     });
 }

@@ -122,7 +122,9 @@ pub(super) struct WindowRecord {
     accepted: Vec<Uid>,
     unavailable: Vec<u8>,
     status: WindowStatus,
+    budget: Planck,
     minted: Planck,
+    funded: Planck,
     pub(super) settings_version: u32,
     excused: bool,
 }
@@ -130,7 +132,7 @@ pub(super) struct WindowRecord {
 impl WindowRecord {
     pub(super) fn into_info(self, settings: Settings) -> WindowInfo {
         let Self { seed, challenge_seed, state_root, accepted, unavailable, .. } = self;
-        let Self { status, minted, excused, .. } = self;
+        let Self { status, budget, minted, funded, excused, .. } = self;
         WindowInfo {
             seed,
             challenge_seed,
@@ -138,7 +140,9 @@ impl WindowRecord {
             accepted,
             unavailable,
             status,
+            budget,
             minted,
+            funded,
             settings,
             excused,
         }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use futures::{stream, StreamExt};
 use node_client::{
     chain::{
-        AnnouncementInfo, AttestationInfo, BlockRef, Call, Chain, ChainError, ClaimInfo,
+        AnnouncementInfo, AttestationInfo, BlockRef, Call, Chain, ChainError, Claim,
         CommitmentInfo, FinalizedBlocks, GauntletEvent, Included, Ledger, MinerInfo, RevealInfo,
         RunInfo, ScoreCommitmentInfo, ScoreRevealInfo, SubmitError, ValidatorInfo, WindowInfo,
     },
@@ -170,7 +170,7 @@ impl Chain for SimChain {
         run: RunId,
         account: AccountBytes,
         at: Option<Hash>,
-    ) -> Result<Vec<ClaimInfo>, ChainError> {
+    ) -> Result<Vec<Claim>, ChainError> {
         self.ask("claims").await?.claims(run, account, at).await
     }
 
