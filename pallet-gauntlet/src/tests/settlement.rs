@@ -172,9 +172,8 @@ fn settlement_goes_step_by_step_under_a_meter() {
         roll_to(run().schedule.window_start(2).unwrap() + 11);
         System::set_block_number(System::block_number() + 1);
         Gauntlet::do_boundaries();
-        // For changes, and for the settlement.
         let looked = <() as WeightInfo>::look_at_queue(4)
-            .saturating_add(<() as WeightInfo>::look_at_run().saturating_mul(2));
+            .saturating_add(<() as WeightInfo>::look_at_run() * 2);
         let mut meter = WeightMeter::with_limit(looked);
         Gauntlet::do_poll(&mut meter);
         assert_eq!(run().next_settlement, 1, "no weight, no step");
