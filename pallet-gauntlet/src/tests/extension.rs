@@ -16,6 +16,7 @@ use sp_runtime::{
 use crate::{
     extension::{work_of, CheckWindowWork, WorkKind, ORDINARY_PRIORITY_MAX, WORK_PRIORITY},
     mock::*,
+    tests::registration::peer,
     *,
 };
 

@@ -206,7 +206,7 @@ fn the_books_balance_whatever_is_called() {
         let run = Runs::<Runtime>::get(RUN).expect("the run exists");
         assert!(run.next_settlement >= 14, "{}", run.next_settlement);
         assert!(ledger.paid > 0 && ledger.claimable > 0);
-        assert_ne!(run.settings, settings(), "no change of settings was applied");
+        assert!(run.settings_version > 0, "no change of settings was applied");
         assert_eq!(ledger.minted, u128::from(run.next_settlement) * MINTED, "settings only split");
     });
 }
