@@ -4,7 +4,7 @@ use alloc::{boxed::Box, vec, vec::Vec};
 
 use frame_benchmarking::v2::*;
 use frame_support::{
-    traits::{fungible::Mutate, EnsureOrigin},
+    traits::{fungible::Mutate, EnsureOrigin, Get},
     weights::Weight,
     BoundedVec,
 };
@@ -28,24 +28,22 @@ use sp_runtime::{AccountId32, MultiSignature};
 
 use crate::*;
 
-/// Makes hot keys that consent to work for a cold key.
-pub trait BenchmarkHelper<AccountId, Proof> {
+/// Proofs of hot keys that consent to work for a cold key, as benchmarks make them.
+pub trait BenchmarkProof<AccountId> {
     /// The hot key of a number.
     fn hot_key(number: u32) -> AccountId;
     /// Its signature over `message`.
-    fn prove(hot: &AccountId, message: &[u8]) -> Proof;
+    fn prove(hot: &AccountId, message: &[u8]) -> Self;
 }
 
 /// Signs with sr25519 keys of the node's keystore, where accounts are public keys.
-pub struct KeystoreHelper;
-
-impl BenchmarkHelper<AccountId32, MultiSignature> for KeystoreHelper {
+impl BenchmarkProof<AccountId32> for MultiSignature {
     fn hot_key(number: u32) -> AccountId32 {
         let seed = alloc::format!("//hot{number}").into_bytes();
         sp_io::crypto::sr25519_generate(HOT_KEY_TYPE, Some(seed)).0.into()
     }
 
-    fn prove(hot: &AccountId32, message: &[u8]) -> MultiSignature {
+    fn prove(hot: &AccountId32, message: &[u8]) -> Self {
         let public = sp_core::sr25519::Public::from_raw(hot.clone().into());
         sp_io::crypto::sr25519_sign(HOT_KEY_TYPE, &public, message)
             .expect("the key was generated; qed")
@@ -125,10 +123,13 @@ fn consenting<T: Config>(
     role: Role,
     cold: &T::AccountId,
     number: u32,
-) -> (T::AccountId, T::HotKeyProof) {
-    let hot = T::BenchmarkHelper::hot_key(number);
+) -> (T::AccountId, T::HotKeyProof)
+where
+    T::HotKeyProof: BenchmarkProof<T::AccountId>,
+{
+    let hot = T::HotKeyProof::hot_key(number);
     let message = hot_key_consent(&Pallet::<T>::genesis_hash(), run, role, &account_bytes(cold));
-    let proof = T::BenchmarkHelper::prove(&hot, &message);
+    let proof = T::HotKeyProof::prove(&hot, &message);
     (hot, proof)
 }
 
@@ -318,7 +319,7 @@ fn draw_first_juror<T: Config>(run: RunId, name: EvaluationName) -> (usize, T::A
     (0, drawn.expect("a jury; qed"))
 }
 
-#[benchmarks]
+#[benchmarks(where T::HotKeyProof: BenchmarkProof<T::AccountId>)]
 mod benchmarks {
     use super::*;
 
@@ -343,7 +344,7 @@ mod benchmarks {
     fn register_miner(m: Linear<1, MINERS>) {
         let run = full::<T>(m);
         let (_, victim) = miner_keys::<T>(0);
-        let next = T::BenchmarkHelper::hot_key(2);
+        let next = T::HotKeyProof::hot_key(2);
         Pallet::<T>::do_rotate_hot_key(miner_keys::<T>(0).0, run, Seat::Miner(0), next)
             .expect("its cold key; qed");
         Pallet::<T>::do_announce(victim, run, Default::default(), Default::default())
@@ -940,7 +941,7 @@ mod benchmarks {
         T::Currency::set_balance(&Pallet::<T>::run_account(run), RICH);
         let claims: Vec<Claim> =
             (0..u64::from(CLAIMS_MAX)).map(|due| Claim { due, amount: 1_000_000_000 }).collect();
-        let claimable = claims.iter().map(|claim| claim.amount).sum();
+        let claimable = claims.iter().map(|earned| earned.amount).sum();
         Claims::<T>::insert(run, &who, ClaimList::truncate_from(claims));
         Ledgers::<T>::insert(run, Ledger { minted: claimable, claimable, ..Default::default() });
         go_to::<T>(START + settings().schedule.window_blocks * (CLAIMS_MAX + 2));

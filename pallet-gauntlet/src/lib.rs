@@ -105,7 +105,7 @@ mod mock;
 mod tests;
 
 #[cfg(feature = "runtime-benchmarks")]
-pub use benchmarking::{BenchmarkHelper, KeystoreHelper};
+pub use benchmarking::BenchmarkProof;
 pub use pallet::*;
 pub use types::*;
 pub use weights::WeightInfo;
@@ -197,13 +197,6 @@ pub mod pallet {
         /// A hot key's signature, with which it consents to work for a cold key; `MultiSignature` wherever accounts are
         /// public keys.
         type HotKeyProof: Parameter + Verify<Signer: IdentifyAccount<AccountId = Self::AccountId>>;
-
-        /// Makes hot keys that consent, to measure the calls that check it.
-        #[cfg(feature = "runtime-benchmarks")]
-        type BenchmarkHelper: crate::benchmarking::BenchmarkHelper<
-            Self::AccountId,
-            Self::HotKeyProof,
-        >;
 
         /// The chain's one emission, of which runs get a part by the weights that [`Self::AdminOrigin`] sets: planck a
         /// block. A mint with a cap where money is new ([`HalvingMint`](crate::emission_schedule::HalvingMint); on

@@ -58,7 +58,9 @@ impl<T: Config> Pallet<T> {
                 // Whose work of now is cut off is not to blame.
                 if let Some(moment) = moment {
                     Self::excuse(run_id, moment.window);
-                    moment.window.checked_sub(1).map(|before| Self::excuse(run_id, before));
+                    if let Some(before) = moment.window.checked_sub(1) {
+                        Self::excuse(run_id, before);
+                    }
                 }
                 let window = moment.map_or(0, |moment| moment.window);
                 Self::deposit_event(Event::RunPaused { run: run_id, window });

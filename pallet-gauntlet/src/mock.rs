@@ -230,13 +230,13 @@ pub(crate) fn consent(role: Role, cold: &AccountId, hot: &AccountId) -> TestProo
 }
 
 #[cfg(feature = "runtime-benchmarks")]
-impl crate::benchmarking::BenchmarkHelper<AccountId, TestProof> for Test {
+impl BenchmarkProof<AccountId> for TestProof {
     fn hot_key(number: u32) -> AccountId {
         AccountId::new(sp_io::hashing::blake2_256(&number.to_le_bytes()))
     }
 
-    fn prove(hot: &AccountId, message: &[u8]) -> TestProof {
-        TestProof { hot: hot.clone(), message: message.to_vec() }
+    fn prove(hot: &AccountId, message: &[u8]) -> Self {
+        Self { hot: hot.clone(), message: message.to_vec() }
     }
 }
 
@@ -248,8 +248,6 @@ impl Config for Test {
     type CreateOrigin = EnsureSigned<AccountId>;
     type AdminOrigin = EnsureRoot<AccountId>;
     type HotKeyProof = TestProof;
-    #[cfg(feature = "runtime-benchmarks")]
-    type BenchmarkHelper = Test;
     type Emission = TestEmission;
     type PalletId = GauntletPalletId;
     type RunsMax = ConstU32<4>;
@@ -329,7 +327,7 @@ pub(crate) type TxExtension = (CheckNonce<Test>, CheckWindowWork<Test, Fee>);
 
 /// The extensions of a transaction with a nonce and a tip.
 pub(crate) fn extension(nonce: u32, tip: u64) -> TxExtension {
-    (CheckNonce::from(nonce.into()), CheckWindowWork::new(Fee { tip }))
+    (CheckNonce::from(nonce), CheckWindowWork::new(Fee { tip }))
 }
 
 /// The bytes that a transaction with this call has, about.
@@ -343,7 +341,7 @@ pub(crate) fn validity(
     tip: u64,
     call: impl Into<RuntimeCall>,
 ) -> Result<ValidTransaction, TransactionValidityError> {
-    let (call, nonce) = (call.into(), System::account_nonce(signer) as u32);
+    let (call, nonce) = (call.into(), System::account_nonce(signer));
     let (info, len) = (call.get_dispatch_info(), byte_len(&call));
     let origin = RuntimeOrigin::signed(signer.clone());
     let validated = extension(nonce, tip).validate_only(
@@ -362,7 +360,7 @@ pub(crate) fn include(
     signer: &AccountId,
     call: impl Into<RuntimeCall>,
 ) -> Result<Result<(), DispatchError>, TransactionValidityError> {
-    let (call, nonce) = (call.into(), System::account_nonce(signer) as u32);
+    let (call, nonce) = (call.into(), System::account_nonce(signer));
     let (mut info, len) = (call.get_dispatch_info(), byte_len(&call));
     let extension = extension(nonce, 0);
     info.extension_weight = extension.weight(&call);

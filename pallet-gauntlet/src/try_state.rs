@@ -409,10 +409,7 @@ impl<T: Config> Pallet<T> {
         let mut scheduled: Vec<_> = RunSchedule::<T>::get().iter().map(|due| due.run).collect();
         scheduled.sort_unstable();
         ensure!(scheduled.windows(2).all(|pair| pair[0] < pair[1]), "23: a run is scheduled twice");
-        ensure!(
-            scheduled.iter().all(|run| Runs::<T>::contains_key(run)),
-            "23: a boundary of no run"
-        );
+        ensure!(scheduled.iter().all(Runs::<T>::contains_key), "23: a boundary of no run");
         for (run_id, run) in Runs::<T>::iter() {
             let ends = run.status == RunStatus::Closed || run.last_window.is_some();
             ensure!(ends || scheduled.contains(&run_id), "23: a run without a boundary");
@@ -420,7 +417,7 @@ impl<T: Config> Pallet<T> {
         let mut queue = WorkQueue::<T>::get().into_inner();
         queue.sort_unstable();
         ensure!(queue.windows(2).all(|pair| pair[0] < pair[1]), "23: a run waits twice");
-        ensure!(queue.iter().all(|run| Runs::<T>::contains_key(run)), "23: work of no run");
+        ensure!(queue.iter().all(Runs::<T>::contains_key), "23: work of no run");
         Ok(())
     }
 

@@ -261,8 +261,6 @@ impl pallet_gauntlet::Config for Runtime {
     type CreateOrigin = EnsureSigned<AccountId>;
     type AdminOrigin = AdminOrigin;
     type HotKeyProof = sp_runtime::MultiSignature;
-    #[cfg(feature = "runtime-benchmarks")]
-    type BenchmarkHelper = pallet_gauntlet::KeystoreHelper;
     type Emission = HalvingMint<Balances, EmissionSchedule>;
     type PalletId = GauntletPalletId;
     type RunsMax = ConstU32<16>;

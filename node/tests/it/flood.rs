@@ -42,7 +42,7 @@ const BLOCK_MILLIS: &str = "1000";
 /// Blocks between the run's creation and its first window.
 const LEAD_BLOCKS: u32 = 14;
 /// Values of the model, one chunk.
-const VALUES: u16 = 8;
+const VALUES: u32 = 8;
 /// Transactions of each kind in a batch, and the pause between two: 1,000 a second of both kinds together.
 const BATCH: usize = 50;
 const BATCH_PAUSE: Duration = Duration::from_millis(100);

@@ -376,7 +376,7 @@ impl Script {
             7 => settings.incentive.claim_delay_windows = self.draws.below(34) as u32,
             8 => {
                 settings.incentive.power = 1 + self.draws.below(4) as u8;
-                if settings.incentive.power % 2 == 0 {
+                if settings.incentive.power.is_multiple_of(2) {
                     settings.incentive.consensus = ConsensusKind::Yuma(YumaSettings::UPSTREAM);
                 }
             }
