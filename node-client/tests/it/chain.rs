@@ -40,6 +40,9 @@ fn account(name: &str) -> AccountBytes {
 fn settings() -> Settings {
     let mut settings = Settings::example();
     settings.training.genesis_state_root = BASE;
+    // Behind the calls that a story begins with; the chunks are drawn at offset 10.
+    settings.schedule.start_block = 10;
+    settings.schedule.commit_end = 9;
     settings
 }
 
@@ -575,6 +578,9 @@ fn the_fakes_refusals_and_the_storage_of_the_reads_are_in_the_metadata() {
         "BondNotDue",
         "NotOffered",
         "OfferNotDue",
+        "ClaimTooSmall",
+        "FundingTooSmall",
+        "TooManySponsors",
     ];
     // From 100 on are those of calls that the fake does not know.
     let errors = errors.iter().filter(|error| error.index < 100);

@@ -76,7 +76,7 @@ fn the_fake_chain_does_what_the_runtime_does() {
     println!("{} calls: {done} done, {refused} refused by both; {counts:#?}", done + refused);
 
     // The walks went where they should.
-    assert!(done >= 2_000 && refused >= 2_000, "{done} done, {refused} refused");
+    assert!(done >= 1_500 && refused >= 2_000, "{done} done, {refused} refused");
     assert_eq!(counts.calls.len(), 18, "every call was made");
     for (name, (done, refused)) in &counts.calls {
         assert!(*done > 0, "{name} was never done");
