@@ -80,6 +80,11 @@ fn tensors(count: u32) -> LayoutVec {
     LayoutVec::truncate_from(vec![u64::from(CHUNK_LEN); count as usize])
 }
 
+/// The owner of the runs that [`create`] makes.
+fn owner<T: Config>() -> T::AccountId {
+    account("owner", 0, 0)
+}
+
 /// A run that starts in block [`START`], seen from block 1.
 fn create<T: Config>(settings: Settings) -> RunId {
     frame_system::Pallet::<T>::set_block_number(1u32.into());
@@ -987,6 +992,98 @@ mod benchmarks {
         _(RawOrigin::Signed(owner), run, Box::new(settings()));
 
         assert!(PendingSettings::<T>::contains_key(run));
+    }
+
+    #[benchmark]
+    fn pause_run() -> Result<(), BenchmarkError> {
+        let run = create::<T>(settings());
+        go_to::<T>(START);
+        let origin =
+            T::AdminOrigin::try_successful_origin().map_err(|_| BenchmarkError::Weightless)?;
+
+        #[extrinsic_call]
+        _(origin as T::RuntimeOrigin, run);
+
+        assert!(Windows::<T>::get(run, 0).is_some_and(|record| record.excused));
+        Ok(())
+    }
+
+    #[benchmark]
+    fn resume_run() {
+        let run = create::<T>(settings());
+        Runs::<T>::mutate(run, |run| {
+            if let Some(run) = run {
+                run.status = RunStatus::Paused { by_admin: false };
+            }
+        });
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(owner::<T>()), run);
+
+        assert!(Runs::<T>::get(run).is_some_and(|run| run.status == RunStatus::Waiting));
+    }
+
+    #[benchmark]
+    fn close_run() {
+        let run = create::<T>(settings());
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(owner::<T>()), run);
+
+        assert!(Runs::<T>::get(run).is_some_and(|run| run.status == RunStatus::Closed));
+    }
+
+    /// Miners are the dearest rows.
+    #[benchmark]
+    fn reap_run(r: Linear<0, REAP_ROWS_MAX>) {
+        let run = create::<T>(settings());
+        for number in 0..r {
+            miner::<T>(run, number);
+        }
+        Runs::<T>::mutate(run, |run| {
+            if let Some(run) = run {
+                run.status = RunStatus::Closed;
+            }
+        });
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(owner::<T>()), run, r);
+
+        assert_eq!(Miners::<T>::iter_prefix(run).count(), 0);
+    }
+
+    #[benchmark]
+    fn offer_run() {
+        let run = create::<T>(settings());
+        let heir = funded::<T>("heir", 0);
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(owner::<T>()), run, Some(heir));
+
+        assert!(RunOffers::<T>::contains_key(run));
+    }
+
+    #[benchmark]
+    fn accept_run() {
+        let run = create::<T>(settings());
+        let heir = funded::<T>("heir", 0);
+        RunOffers::<T>::insert(run, Offer { to: heir.clone(), window: 0 });
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(heir.clone()), run);
+
+        assert!(Runs::<T>::get(run).is_some_and(|run| run.owner == heir));
+    }
+
+    #[benchmark]
+    fn cancel_params() {
+        let run = create::<T>(settings());
+        PendingSettings::<T>::insert(run, ScheduledSettings { window: 0, settings: settings() });
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(owner::<T>()), run);
+
+        assert!(!PendingSettings::<T>::contains_key(run));
     }
 
     #[benchmark]

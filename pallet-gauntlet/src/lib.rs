@@ -153,7 +153,7 @@ pub mod pallet {
     };
     use sp_runtime::traits::{BlockNumberProvider, Convert, IdentifyAccount, Verify};
 
-    use crate::{emission_schedule::EmissionSchedule, types::*, view::*, ClaimBatch, WeightInfo};
+    use crate::{emission_schedule::EmissionSchedule, types::*, ClaimBatch, WeightInfo};
 
     /// The version of the records in storage; see `migrations` of the runtime.
     pub const STORAGE_VERSION: StorageVersion = StorageVersion::new(1);

@@ -209,7 +209,12 @@ impl<T: Config> Pallet<T> {
     }
 }
 
-/// Whether a run takes no work for now.
+/// Whether a run takes no updates in `window`, the current one or the next.
+pub(crate) fn is_paused_in<AccountId>(run: &crate::Run<AccountId>, window: Window) -> bool {
+    is_paused(run) || run.pause_from.is_some_and(|from| from <= window)
+}
+
+/// Whether a run takes no updates for now.
 pub(crate) fn is_paused<AccountId>(run: &crate::Run<AccountId>) -> bool {
     matches!(run.status, RunStatus::Paused { .. })
 }

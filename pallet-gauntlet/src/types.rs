@@ -22,6 +22,7 @@ use scale_info::TypeInfo;
 
 mod proof;
 mod stake;
+mod view;
 pub use proof::{
     CommitmentName, DataChallenge, DataChallenges, EvaluationDispute, EvaluationName, Juror,
     ShownChunk, CHALLENGES_PER_ACCOUNT_MAX, CHALLENGES_PER_MINER_MAX, JURY_MAX, SHOWN_BYTES_MAX,
@@ -30,6 +31,7 @@ pub(crate) use stake::pool_seed;
 pub use stake::{
     Delegation, Offender, PoolId, SlashQueue, StakePool, UnappliedSlash, Unbonding, UNBONDINGS_MAX,
 };
+pub use view::{Assignment, Claimable, Disputes, Metagraph, PhaseInfo, StandingInfo};
 
 /// Miner slots that the types have room for; a run's own limit is `Incentive::uid_max`.
 pub const UIDS_MAX: u32 = 4_096;

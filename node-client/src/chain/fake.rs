@@ -34,6 +34,7 @@ use super::{
 };
 use crate::keys;
 
+mod departures;
 mod emission;
 mod refusal;
 mod registry;

@@ -40,8 +40,9 @@ fn account(name: &str) -> AccountBytes {
 fn settings() -> Settings {
     let mut settings = Settings::example();
     settings.training.genesis_state_root = BASE;
-    // The story begins with a few blocks of its own.
-    settings.schedule.start_block = 8;
+    // Behind the calls that a story begins with; the chunks are drawn at offset 10.
+    settings.schedule.start_block = 10;
+    settings.schedule.commit_end = 9;
     settings
 }
 
@@ -189,7 +190,7 @@ async fn a_window_ends_in_pay_and_every_planck_is_somewhere() {
         let call = story.commit(name, 0, opening);
         story.hot(name, call).unwrap();
     }
-    story.before(0, 11);
+    story.before(0, 10);
     story.chain.advance(1);
     for uid in 0..2u16 {
         let at = usize::from(uid);
@@ -306,7 +307,7 @@ async fn refusals_have_the_pallets_names_and_change_nothing() {
     let attest = Call::Attest { run: RUN, window: 0, bitmap: vec![], state_root: BASE };
     assert_eq!(name_of(story.hot("Dave", attest)), "Gauntlet::WrongPhase");
 
-    story.before(0, 11);
+    story.before(0, 10);
     story.chain.advance(1);
     let honest = story.reveal(0, 0, &payload, &opening).await;
     let mut other = opening.clone();
@@ -426,10 +427,10 @@ fn every_call_is_in_the_metadata_with_these_arguments() {
         (Call::ReportCopy { run, commitments: [(0, 0, 0); 2], index: 0, chunks: Box::new([chunk.clone(), chunk]) }, &["run", "commitments", "index", "chunks"]),
     ];
     let pallet = metadata.pallet_by_name("Gauntlet").unwrap();
-    // `set_run_weight` is governance's, `claim_many` somebody's who pays for others; from 50 on are calls of which clients
+    // `set_run_weight` and `force_params` are governance's, `claim_many` somebody's who pays for others; from 50 on are calls of which clients
     // make one.
     let made = pallet.call_variants().unwrap().iter().filter(|variant| variant.index < 50);
-    assert_eq!(made.count() + 1, calls.len() + 2);
+    assert_eq!(made.count() + 1, calls.len() + 3);
     for (call, arguments) in calls {
         let variant = pallet.call_variant_by_name(call.name()).unwrap();
         let names = variant.fields.iter().map(|field| field.name.as_deref());
@@ -577,6 +578,9 @@ fn the_fakes_refusals_and_the_storage_of_the_reads_are_in_the_metadata() {
         "BondNotDue",
         "NotOffered",
         "OfferNotDue",
+        "ClaimTooSmall",
+        "FundingTooSmall",
+        "TooManySponsors",
     ];
     // From 100 on are those of calls that the fake does not know.
     let errors = errors.iter().filter(|error| error.index < 100);

@@ -13,10 +13,10 @@ use sp_runtime::{
     DispatchError,
 };
 
-use super::registration::peer;
 use crate::{
     extension::{work_of, CheckWindowWork, WorkKind, ORDINARY_PRIORITY_MAX, WORK_PRIORITY},
     mock::*,
+    tests::registration::peer,
     *,
 };
 

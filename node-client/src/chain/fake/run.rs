@@ -25,9 +25,9 @@ use super::{
         AnnouncementInfo, AttestationInfo, CommitmentInfo, GauntletEvent, MinerInfo, RevealInfo,
         RunInfo, ScoreRevealInfo, ValidatorInfo, VoidReason, WindowInfo, WindowStatus,
     },
+    departures::Registry,
     emission::{due_window, ChainEmission, Money},
     refusal::{ensure, Refusal},
-    registry::Registry,
 };
 
 /// What a call sees of its block.

@@ -23,8 +23,12 @@ pub(super) struct Run {
     _chunk_count: u32,
     _payload_bytes_max: u64,
     _salt_mix: Hash,
+    _deposit: Planck,
     _foundation: Planck,
     _window: Option<Window>,
+    _last_window: Option<Window>,
+    _pause_from: Option<Window>,
+    _active_window: Window,
     _next_settlement: Window,
     _next_pruning: Window,
 }
@@ -33,6 +37,8 @@ pub(super) struct Run {
 enum RunStatus {
     Waiting,
     Open,
+    Paused { _by_admin: bool },
+    Closed,
 }
 
 impl Run {

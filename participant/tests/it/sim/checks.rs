@@ -11,7 +11,7 @@
 //! After the faults: every window has a final root, everybody's work is in it, and every miner has been paid.
 
 use node_client::{
-    chain::{Chain, WindowInfo, WindowStatus},
+    chain::{Chain, GauntletEvent, WindowInfo, WindowStatus},
     journal::JournalKind,
     keys,
 };
@@ -42,11 +42,13 @@ pub(super) struct Checks {
     /// Miners accepted in each window so far, and whether its root is final.
     windows: Vec<(Vec<Uid>, bool)>,
     settled: Vec<WindowStatus>,
+    /// What joining has cost so far, which is destroyed.
+    burned: Planck,
 }
 
 impl Checks {
     pub(super) fn new(replay: Model, settings: Settings) -> Self {
-        Self { settings, replay, window: 0, windows: Vec::new(), settled: Vec::new() }
+        Self { settings, replay, window: 0, windows: Vec::new(), settled: Vec::new(), burned: 0 }
     }
 
     /// Checks what a block has made final.
@@ -117,14 +119,20 @@ impl Checks {
     }
 
     /// 3.
-    async fn money(&self, world: &World, members: &[Member], number: BlockNumber) {
+    async fn money(&mut self, world: &World, members: &[Member], number: BlockNumber) {
         let chain = &world.chain;
         let ledger = chain.ledger(RUN, None).await.unwrap();
         assert!(ledger.is_conserved(), "block {number}: {ledger:?}");
         // The chain's one run has all that the schedule gives to its windows.
         let blocks = self.settled_by(number) * u64::from(self.settings.schedule.window_blocks);
         assert_eq!(ledger.minted, Planck::from(blocks) * PER_BLOCK, "block {number}");
-        let mut held: Planck = 0;
+        let block = chain.block_hash(number).await.unwrap().unwrap();
+        for event in chain.events_at(block).await.unwrap() {
+            if let GauntletEvent::MinerRegistered { price, .. } = event {
+                self.burned += price;
+            }
+        }
+        let mut held: Planck = self.burned;
         for member in members {
             held += chain.balance(keys::account(&member.cold), None).await.unwrap();
         }
