@@ -127,9 +127,6 @@ pub mod pallet {
         /// Who may create a run, and the account that owns it.
         type CreateOrigin: EnsureOrigin<Self::RuntimeOrigin, Success = Self::AccountId>;
 
-        /// The chain's governance: may do to a run what its owner alone may not.
-        type AdminOrigin: EnsureOrigin<Self::RuntimeOrigin>;
-
         /// Where the emission comes from.
         type EmissionSource: EmissionSource<Self::AccountId>;
 

@@ -6,7 +6,7 @@ use frame_support::{
     weights::{Weight, WeightMeter},
     PalletId,
 };
-use frame_system::{EnsureRoot, EnsureSigned};
+use frame_system::EnsureSigned;
 use protocol::{
     commitment::{commitment_hash, score_commitment_hash, Opening},
     consensus::Evaluation,
@@ -82,7 +82,6 @@ impl Config for Test {
     type Currency = Balances;
     type RuntimeHoldReason = RuntimeHoldReason;
     type CreateOrigin = EnsureSigned<AccountId>;
-    type AdminOrigin = EnsureRoot<AccountId>;
     type EmissionSource = emission::Mint<Balances>;
     type PalletId = GauntletPalletId;
     type RunsMax = ConstU32<4>;

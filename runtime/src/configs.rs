@@ -13,7 +13,7 @@ use frame_support::{
 };
 use frame_system::{
     limits::{BlockLength, BlockWeights},
-    EnsureRoot, EnsureSigned,
+    EnsureSigned,
 };
 use pallet_transaction_payment::{ConstFeeMultiplier, FungibleAdapter, Multiplier};
 use sp_consensus_aura::sr25519::AuthorityId as AuraId;
@@ -144,7 +144,6 @@ impl pallet_gauntlet::Config for Runtime {
     type RuntimeHoldReason = RuntimeHoldReason;
     // Anybody may start a run and then owns it.
     type CreateOrigin = EnsureSigned<AccountId>;
-    type AdminOrigin = EnsureRoot<AccountId>;
     type EmissionSource = pallet_gauntlet::emission::Mint<Balances>;
     type PalletId = GauntletPalletId;
     // Every block looks at each run.
