@@ -9,7 +9,7 @@ use anyhow::{bail, Context, Result};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use trainer::{
-    cuda::{Cards, Chosen, Gpus},
+    cuda::{Cards, Chosen, Cuda, Gpus},
     devices, Device, DeviceKind, ModelConfig, Threads,
 };
 
@@ -107,14 +107,20 @@ pub(crate) fn cards_micro_batch(
     asked: Option<usize>,
     muon: bool,
 ) -> Result<usize> {
-    let device = devices::open(DeviceKind::Cuda(chosen), Threads::single())?;
-    let fits = |batch| device.training_fit(config, batch, muon);
-    let samples = fits(batch_size)?.map_or(batch_size, |own| own.samples);
+    let cards = Cards::find(chosen)?;
+    let world = cards.cards().len();
+    let device = Cuda::fitting(Arc::new(cards), Threads::single());
+    let fits = |batch| -> Result<usize> {
+        Ok(device.training_fit(config, batch, muon)?.map_or(batch, |own| own.samples))
+    };
+    let samples = fits(batch_size)?;
     match asked {
-        Some(asked) if asked > samples => {
-            bail!("{asked} samples at once do not fit the cards; {samples} do (--micro-batch {samples})")
-        }
-        asked => Ok(asked.unwrap_or(samples)),
+        // So many on each card.
+        Some(asked) if fits(asked.saturating_mul(world)).is_ok_and(|fit| fit >= asked) => Ok(asked),
+        Some(asked) => bail!(
+            "{asked} samples at once do not fit the cards; {samples} do (--micro-batch {samples})"
+        ),
+        None => Ok(samples),
     }
 }
 

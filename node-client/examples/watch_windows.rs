@@ -27,12 +27,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                     run,
                     window,
                     minted,
-                    miners,
-                    validators,
+                    paid,
                     ..
                 } => println!(
-                    "#{} run {run} window {window}: minted {minted}, miners {miners}, validators {validators} planck",
-                    block.number
+                    "#{} run {run} window {window}: minted {minted}, miners {}, validators {} planck",
+                    block.number, paid.miners, paid.validators
                 ),
                 _ => {}
             }

@@ -178,7 +178,7 @@ pub trait Chain: Send + Sync {
         run: RunId,
         account: AccountBytes,
         at: Option<Hash>,
-    ) -> Result<Vec<ClaimInfo>, ChainError>;
+    ) -> Result<Vec<Claim>, ChainError>;
     /// An account's free balance.
     async fn balance(&self, account: AccountBytes, at: Option<Hash>) -> Result<Planck, ChainError>;
     /// The pallet's events in a block, in order.

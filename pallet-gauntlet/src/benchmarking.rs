@@ -4,7 +4,7 @@ use alloc::{boxed::Box, vec, vec::Vec};
 
 use frame_benchmarking::v2::*;
 use frame_support::{
-    traits::{fungible::Mutate, EnsureOrigin},
+    traits::{fungible::Mutate, EnsureOrigin, Get},
     weights::Weight,
     BoundedVec,
 };
@@ -31,24 +31,22 @@ use sp_runtime::{AccountId32, MultiSignature};
 
 use crate::*;
 
-/// Makes hot keys that consent to work for a cold key.
-pub trait BenchmarkHelper<AccountId, Proof> {
+/// Proofs of hot keys that consent to work for a cold key, as benchmarks make them.
+pub trait BenchmarkProof<AccountId> {
     /// The hot key of a number.
     fn hot_key(number: u32) -> AccountId;
     /// Its signature over `message`.
-    fn prove(hot: &AccountId, message: &[u8]) -> Proof;
+    fn prove(hot: &AccountId, message: &[u8]) -> Self;
 }
 
 /// Signs with sr25519 keys of the node's keystore, where accounts are public keys.
-pub struct KeystoreHelper;
-
-impl BenchmarkHelper<AccountId32, MultiSignature> for KeystoreHelper {
+impl BenchmarkProof<AccountId32> for MultiSignature {
     fn hot_key(number: u32) -> AccountId32 {
         let seed = alloc::format!("//hot{number}").into_bytes();
         sp_io::crypto::sr25519_generate(HOT_KEY_TYPE, Some(seed)).0.into()
     }
 
-    fn prove(hot: &AccountId32, message: &[u8]) -> MultiSignature {
+    fn prove(hot: &AccountId32, message: &[u8]) -> Self {
         let public = sp_core::sr25519::Public::from_raw(hot.clone().into());
         sp_io::crypto::sr25519_sign(HOT_KEY_TYPE, &public, message)
             .expect("the key was generated; qed")
@@ -87,6 +85,11 @@ fn tensors(count: u32) -> LayoutVec {
     LayoutVec::truncate_from(vec![u64::from(CHUNK_LEN); count as usize])
 }
 
+/// The owner of the runs that [`create`] makes.
+fn owner<T: Config>() -> T::AccountId {
+    account("owner", 0, 0)
+}
+
 /// A run that starts in block [`START`], seen from block 1.
 fn create<T: Config>(settings: Settings) -> RunId {
     frame_system::Pallet::<T>::set_block_number(1u32.into());
@@ -116,16 +119,27 @@ fn validator<T: Config>(run: RunId, number: u32) -> (T::AccountId, T::AccountId)
     (cold, hot)
 }
 
+/// Gives a run so many sponsors of [`STAKE`] each.
+fn sponsored<T: Config>(run: RunId, count: u32) {
+    for number in 0..count {
+        let sponsor = funded::<T>("sponsor", number);
+        Pallet::<T>::do_fund_run(sponsor, run, STAKE, 1).expect("there is room; qed");
+    }
+}
+
 /// Hot key `number`, which consents to work in `role` for `cold`.
 fn consenting<T: Config>(
     run: RunId,
     role: Role,
     cold: &T::AccountId,
     number: u32,
-) -> (T::AccountId, T::HotKeyProof) {
-    let hot = T::BenchmarkHelper::hot_key(number);
+) -> (T::AccountId, T::HotKeyProof)
+where
+    T::HotKeyProof: BenchmarkProof<T::AccountId>,
+{
+    let hot = T::HotKeyProof::hot_key(number);
     let message = hot_key_consent(&Pallet::<T>::genesis_hash(), run, role, &account_bytes(cold));
-    let proof = T::BenchmarkHelper::prove(&hot, &message);
+    let proof = T::HotKeyProof::prove(&hot, &message);
     (hot, proof)
 }
 
@@ -325,7 +339,7 @@ fn draw_first_juror<T: Config>(run: RunId, name: EvaluationName) -> (usize, T::A
     (0, drawn.expect("a jury; qed"))
 }
 
-#[benchmarks]
+#[benchmarks(where T::HotKeyProof: BenchmarkProof<T::AccountId>)]
 mod benchmarks {
     use super::*;
 
@@ -350,7 +364,7 @@ mod benchmarks {
     fn register_miner(m: Linear<1, MINERS>) {
         let run = full::<T>(m);
         let (_, victim) = miner_keys::<T>(0);
-        let next = T::BenchmarkHelper::hot_key(2);
+        let next = T::HotKeyProof::hot_key(2);
         Pallet::<T>::do_rotate_hot_key(miner_keys::<T>(0).0, run, Seat::Miner(0), next)
             .expect("its cold key; qed");
         Pallet::<T>::do_announce(victim, run, Default::default(), Default::default())
@@ -976,9 +990,9 @@ mod benchmarks {
         let run = create::<T>(settings());
         let who = funded::<T>("claimant", 0);
         T::Currency::set_balance(&Pallet::<T>::run_account(run), RICH);
-        let claims: Vec<(u64, Planck)> =
-            (0..u64::from(CLAIMS_MAX)).map(|window| (window, 1_000_000)).collect();
-        let claimable = claims.iter().map(|(_, amount)| amount).sum();
+        let claims: Vec<Claim> =
+            (0..u64::from(CLAIMS_MAX)).map(|due| Claim { due, amount: 1_000_000_000 }).collect();
+        let claimable = claims.iter().map(|earned| earned.amount).sum();
         Claims::<T>::insert(run, &who, ClaimList::truncate_from(claims));
         Ledgers::<T>::insert(run, Ledger { minted: claimable, claimable, ..Default::default() });
         go_to::<T>(START + settings().schedule.window_blocks * (CLAIMS_MAX + 2));
@@ -990,6 +1004,32 @@ mod benchmarks {
     }
 
     #[benchmark]
+    fn set_run_weight() -> Result<(), BenchmarkError> {
+        let run = create::<T>(settings());
+        let origin =
+            T::AdminOrigin::try_successful_origin().map_err(|_| BenchmarkError::Weightless)?;
+
+        #[extrinsic_call]
+        _(origin as T::RuntimeOrigin, run, u16::MAX);
+
+        assert_eq!(RunWeights::<T>::get(run).next, u16::MAX);
+        Ok(())
+    }
+
+    /// A sponsor that takes the place of another.
+    #[benchmark]
+    fn fund_run() {
+        let run = create::<T>(settings());
+        sponsored::<T>(run, SPONSORS_MAX);
+        let sponsor = funded::<T>("another sponsor", 0);
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(sponsor.clone()), run, 2 * STAKE, 1);
+
+        assert!(Sponsors::<T>::get(run).iter().any(|own| own.sponsor == sponsor));
+    }
+
+    #[benchmark]
     fn set_params() {
         let run = create::<T>(settings());
         let owner: T::AccountId = account("owner", 0, 0);
@@ -998,6 +1038,98 @@ mod benchmarks {
         _(RawOrigin::Signed(owner), run, Box::new(settings()));
 
         assert!(PendingSettings::<T>::contains_key(run));
+    }
+
+    #[benchmark]
+    fn pause_run() -> Result<(), BenchmarkError> {
+        let run = create::<T>(settings());
+        go_to::<T>(START);
+        let origin =
+            T::AdminOrigin::try_successful_origin().map_err(|_| BenchmarkError::Weightless)?;
+
+        #[extrinsic_call]
+        _(origin as T::RuntimeOrigin, run);
+
+        assert!(Windows::<T>::get(run, 0).is_some_and(|record| record.excused));
+        Ok(())
+    }
+
+    #[benchmark]
+    fn resume_run() {
+        let run = create::<T>(settings());
+        Runs::<T>::mutate(run, |run| {
+            if let Some(run) = run {
+                run.status = RunStatus::Paused { by_admin: false };
+            }
+        });
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(owner::<T>()), run);
+
+        assert!(Runs::<T>::get(run).is_some_and(|run| run.status == RunStatus::Waiting));
+    }
+
+    #[benchmark]
+    fn close_run() {
+        let run = create::<T>(settings());
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(owner::<T>()), run);
+
+        assert!(Runs::<T>::get(run).is_some_and(|run| run.status == RunStatus::Closed));
+    }
+
+    /// Miners are the dearest rows.
+    #[benchmark]
+    fn reap_run(r: Linear<0, REAP_ROWS_MAX>) {
+        let run = create::<T>(settings());
+        for number in 0..r {
+            miner::<T>(run, number);
+        }
+        Runs::<T>::mutate(run, |run| {
+            if let Some(run) = run {
+                run.status = RunStatus::Closed;
+            }
+        });
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(owner::<T>()), run, r);
+
+        assert_eq!(Miners::<T>::iter_prefix(run).count(), 0);
+    }
+
+    #[benchmark]
+    fn offer_run() {
+        let run = create::<T>(settings());
+        let heir = funded::<T>("heir", 0);
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(owner::<T>()), run, Some(heir));
+
+        assert!(RunOffers::<T>::contains_key(run));
+    }
+
+    #[benchmark]
+    fn accept_run() {
+        let run = create::<T>(settings());
+        let heir = funded::<T>("heir", 0);
+        RunOffers::<T>::insert(run, Offer { to: heir.clone(), window: 0 });
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(heir.clone()), run);
+
+        assert!(Runs::<T>::get(run).is_some_and(|run| run.owner == heir));
+    }
+
+    #[benchmark]
+    fn cancel_params() {
+        let run = create::<T>(settings());
+        PendingSettings::<T>::insert(run, ScheduledSettings { window: 0, settings: settings() });
+
+        #[extrinsic_call]
+        _(RawOrigin::Signed(owner::<T>()), run);
+
+        assert!(!PendingSettings::<T>::contains_key(run));
     }
 
     #[benchmark]
@@ -1061,6 +1193,7 @@ mod benchmarks {
         let run_id = create::<T>(settings());
         PendingSettings::<T>::insert(run_id, ScheduledSettings { window: 0, settings: settings() });
         let run = Runs::<T>::get(run_id).expect("it was created; qed");
+        Pallet::<T>::do_set_run_weight(run_id, 1).expect("the run exists; qed");
 
         #[block]
         {
@@ -1100,6 +1233,11 @@ mod benchmarks {
     fn settle_begin(m: Linear<0, MINERS>, v: Linear<0, VALIDATORS_MAX>) {
         let run = worked_window::<T>(m, v);
         let owner = account("owner", 0, 0);
+        sponsored::<T>(run, SPONSORS_MAX);
+        Pallet::<T>::change_record(run, 0, |record| {
+            record.budget = STAKE;
+            record.state_root = Some([0; 32]);
+        });
 
         #[block]
         {
@@ -1165,7 +1303,10 @@ mod benchmarks {
         };
         let page = (0..m).map(pay).collect();
         SettlementPages::<T>::insert(run, 0, BoundedVec::truncate_from(page));
-        Ledgers::<T>::insert(run, Ledger { minted: RICH, carried: RICH, ..Default::default() });
+        Ledgers::<T>::insert(
+            run,
+            Ledger { minted: RICH, carried_miners: RICH, ..Default::default() },
+        );
         let settlement = settlement::<T>(Stage::Miners { page: 0, page_count: 1 }, 0);
 
         #[block]
@@ -1179,7 +1320,10 @@ mod benchmarks {
     #[benchmark]
     fn settle_close(v: Linear<0, VALIDATORS_MAX>) {
         let run = worked_window::<T>(0, v);
-        Ledgers::<T>::insert(run, Ledger { minted: RICH, carried: RICH, ..Default::default() });
+        Ledgers::<T>::insert(
+            run,
+            Ledger { minted: RICH, carried_validators: RICH, ..Default::default() },
+        );
         let settlement = settlement::<T>(Stage::Validators, v);
 
         #[block]
@@ -1216,9 +1360,8 @@ mod benchmarks {
         Settlement {
             window: 0,
             stage,
-            minted: 0,
-            owner_paid: 0,
-            miners_paid: 0,
+            due: 1,
+            paid: Pots::default(),
             validators: BoundedVec::truncate_from((0..validators).map(pay).collect()),
         }
     }

@@ -8,7 +8,8 @@
 //!
 //! - Nothing about acceptance, rating or pay is anybody's word: all of it follows from extrinsics.
 //! - Work that grows with the number of participants is paged and weighed; nothing here panics.
-//! - One ledger a run: every unit minted is paid, claimable, carried or burned.
+//! - One emission a chain, which governance alone divides among runs; a run's settings split what it is given.
+//! - One ledger a run: every unit that came in is paid, claimable, carried, unspent, slashed or burned.
 //!
 //! # Design
 //!
@@ -44,7 +45,10 @@
 //! - A participant that registers takes part from the next window on; a slot's new holder inherits nothing.
 //! - No key works for a cold key that it did not consent to; no hot key can keep its cold key from leaving.
 //! - A change of settings never affects a window that is open.
-//! - The run's account holds what is claimable and carried, and the foundation, at least.
+//! - All runs together never get more than [`Config::Emission`] gives; a run without a weight gets nothing of it.
+//! - What owner, miners or validators did not earn is carried for them and for nobody else.
+//! - Pay can be claimed from the window on that was fixed when it was earned, whatever the settings become.
+//! - The run's account holds what is claimable, carried and unspent, and the foundation, at least.
 //! - All stake that counts in a window is that of its permits, taken in its first block; a change in it counts later.
 //! - The calls of a window's work are free, come before every tip and cannot fail in a block ([`extension`]).
 #![cfg_attr(not(feature = "std"), no_std)]
@@ -83,8 +87,8 @@ pub mod randomness;
 
 pub mod settlement;
 
-pub mod emission;
-mod emission_source;
+mod emission;
+pub mod emission_schedule;
 
 pub mod view;
 
@@ -102,7 +106,7 @@ mod mock;
 mod tests;
 
 #[cfg(feature = "runtime-benchmarks")]
-pub use benchmarking::{BenchmarkHelper, KeystoreHelper};
+pub use benchmarking::BenchmarkProof;
 pub use pallet::*;
 pub use types::*;
 pub use weights::WeightInfo;
@@ -113,6 +117,11 @@ pub type Agenda<T> = frame_support::BoundedVec<Due, <T as Config>::RunsMax>;
 pub type RunOf<T> = Run<<T as frame_system::Config>::AccountId>;
 /// A miner of a runtime.
 pub type MinerOf<T> = Miner<<T as frame_system::Config>::AccountId>;
+/// Runs and accounts whose pay one call claims.
+pub type ClaimBatch<T> = frame_support::BoundedVec<
+    (protocol::RunId, <T as frame_system::Config>::AccountId),
+    frame_support::traits::ConstU32<CLAIM_BATCH_MAX>,
+>;
 /// A validator of a runtime.
 pub type ValidatorOf<T> = Validator<<T as frame_system::Config>::AccountId>;
 /// The money behind a validator of a runtime.
@@ -135,6 +144,7 @@ pub mod pallet {
         commitment::Opening,
         consensus::Evaluation,
         consent::Role,
+        emission::{Accrual, Pots, RunWeight},
         entry::{EntryPrice, Seat},
         fault::{ProvenFault, Verdict},
         fixed::Q32,
@@ -144,7 +154,7 @@ pub mod pallet {
     };
     use sp_runtime::traits::{BlockNumberProvider, Convert, IdentifyAccount, Verify};
 
-    use crate::{emission_source::EmissionSource, types::*, view::*, WeightInfo};
+    use crate::{emission_schedule::EmissionSchedule, types::*, ClaimBatch, WeightInfo};
 
     /// The version of the records in storage; see `migrations` of the runtime.
     pub const STORAGE_VERSION: StorageVersion = StorageVersion::new(1);
@@ -189,15 +199,11 @@ pub mod pallet {
         /// public keys.
         type HotKeyProof: Parameter + Verify<Signer: IdentifyAccount<AccountId = Self::AccountId>>;
 
-        /// Makes hot keys that consent, to measure the calls that check it.
-        #[cfg(feature = "runtime-benchmarks")]
-        type BenchmarkHelper: crate::benchmarking::BenchmarkHelper<
-            Self::AccountId,
-            Self::HotKeyProof,
-        >;
-
-        /// Where the emission comes from.
-        type EmissionSource: EmissionSource<Self::AccountId>;
+        /// The chain's one emission, of which runs get a part by the weights that [`Self::AdminOrigin`] sets: planck a
+        /// block. A mint with a cap where money is new ([`HalvingMint`](crate::emission_schedule::HalvingMint); on
+        /// mainnet 0.25 UNIT a block, halved every four years), a pot where somebody pays, `()` where runs live on their
+        /// sponsors alone.
+        type Emission: EmissionSchedule<Self::AccountId>;
 
         /// Derives each run's account.
         #[pallet::constant]
@@ -631,8 +637,8 @@ pub mod pallet {
         BoundedVec<MinerPay<T::AccountId>, ConstU32<PAGE_LEN>>,
     >;
 
-    /// What a run owes to an account, by the window in which it was earned. Written by settlement,
-    /// removed by `claim`. A full list joins its two oldest windows under the later of the two.
+    /// What a run owes to an account, by the window from which on it can be claimed. Written by settlement, removed by
+    /// `claim`; see [`add_claim`](protocol::emission::add_claim) for a full list.
     #[pallet::storage]
     pub type Claims<T: Config> = StorageDoubleMap<
         _,
@@ -644,10 +650,26 @@ pub mod pallet {
         ValueQuery,
     >;
 
-    /// Where every unit of a run's emission is. Written by settlement and `claim`.
+    /// Where every unit of a run's money is. Written by settlement, `fund_run` and `claim`.
     #[pallet::storage]
     pub type Ledgers<T> = StorageMap<_, Twox64Concat, RunId, Ledger, ValueQuery>;
 
+    /// The runs' parts of the chain's emission. Written by `set_run_weight` and when windows open, removed with the run.
+    #[pallet::storage]
+    pub type RunWeights<T> = StorageMap<_, Twox64Concat, RunId, RunWeight, ValueQuery>;
+
+    /// What the schedule gave a unit of weight so far. Written when a window of a run with a weight opens.
+    #[pallet::storage]
+    pub type ChainAccrual<T> = StorageValue<_, Accrual, ValueQuery>;
+
+    /// Planck that runs have had of the schedule, those that ended included: at most what it gives. Written by settlement.
+    #[pallet::storage]
+    pub type Emitted<T> = StorageValue<_, Planck, ValueQuery>;
+
+    /// Who put money into a run. Written by `fund_run` and settlement, removed with the run.
+    #[pallet::storage]
+    pub type Sponsors<T: Config> =
+        StorageMap<_, Twox64Concat, RunId, SponsorList<T::AccountId>, ValueQuery>;
     /// Bytes of free work in this block. Written by [`extension`](crate::extension), removed at the block's end.
     #[pallet::storage]
     #[pallet::whitelist_storage]
@@ -719,24 +741,33 @@ pub mod pallet {
             agreement: Q32,
             paid: Planck,
         },
-        /// A window was settled: what was minted for it, what was credited to whom, and what is carried.
+        /// A window was settled: what the schedule and the sponsors gave it, what was credited to whom, and what each
+        /// group carries.
         WindowSettled {
             run: RunId,
             window: Window,
             minted: Planck,
-            owner: Planck,
-            miners: Planck,
-            validators: Planck,
-            carried: Planck,
+            funded: Planck,
+            paid: Pots,
+            carried: Pots,
         },
-        /// A window pays nobody; its pot is carried.
-        WindowVoid { run: RunId, window: Window, error: VoidReason },
+        /// A window pays nobody; what schedule and sponsors gave it is carried.
+        WindowVoid { run: RunId, window: Window, error: VoidReason, minted: Planck, funded: Planck },
         /// Pay was transferred.
         Claimed { run: RunId, account: T::AccountId, amount: Planck },
         /// Other settings will be in force from `window` on.
         SettingsScheduled { run: RunId, window: Window },
         /// Other settings are in force.
         SettingsApplied { run: RunId, window: Window },
+        /// A run has another weight among the runs, from its next window on.
+        #[codec(index = 45)]
+        RunWeightSet { run: RunId, weight: u16 },
+        /// A sponsor put money into a run, of which a window releases `per_window` at most.
+        #[codec(index = 46)]
+        RunFunded { run: RunId, sponsor: T::AccountId, amount: Planck, per_window: Planck },
+        /// What was left of a run was made claimable for its sponsors, or given back to the schedule.
+        #[codec(index = 47)]
+        RunSwept { run: RunId, refunded: Planck, given_back: Planck },
         /// A validator with more stake takes the slot of the one with the least.
         #[codec(index = 50)]
         ValidatorDisplaced { run: RunId, index: ValidatorIndex },
@@ -1089,6 +1120,15 @@ pub mod pallet {
         NotOffered,
         /// The offer can be accepted from the window that `ColdOffers` names.
         OfferNotDue,
+        /// What is due is less than an account can live on; it stays, and is paid with what is due next.
+        #[codec(index = 90)]
+        ClaimTooSmall,
+        /// A sponsor must put in the existential deposit at least, and release something in each window.
+        #[codec(index = 91)]
+        FundingTooSmall,
+        /// The run has as many sponsors as it may have; put in more than the smallest of them has left.
+        #[codec(index = 92)]
+        TooManySponsors,
     }
 
     #[pallet::hooks]
@@ -1379,7 +1419,7 @@ pub mod pallet {
         ///
         /// ## Errors
         ///
-        /// An unknown run, nothing claimable, an amount that cannot open an account.
+        /// An unknown run, nothing claimable, less than an account can live on.
         #[pallet::call_index(12)]
         #[pallet::weight(T::WeightInfo::claim())]
         pub fn claim(origin: OriginFor<T>, run: RunId, account: T::AccountId) -> DispatchResult {
@@ -1454,6 +1494,63 @@ pub mod pallet {
         ) -> DispatchResult {
             let hot = ensure_signed(origin)?;
             Self::do_reveal_attestation(hot, run, window, bitmap, state_root, salt)
+        }
+
+        /// Sets a run's weight among the runs, by which the chain's emission is divided; from the run's next window on.
+        /// With 0, as at its creation, a run gets nothing of it.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// [`Config::AdminOrigin`].
+        ///
+        /// ## Errors
+        ///
+        /// An unknown run.
+        #[pallet::call_index(20)]
+        #[pallet::weight(T::WeightInfo::set_run_weight())]
+        pub fn set_run_weight(origin: OriginFor<T>, run: RunId, weight: u16) -> DispatchResult {
+            T::AdminOrigin::ensure_origin(origin)?;
+            Self::do_set_run_weight(run, weight)
+        }
+
+        /// Puts `amount` into a run as its sponsor: each window gets `per_window` of it at most, until it is spent. What
+        /// is left when the run ends can be claimed by the sponsor.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by anybody, who pays it.
+        ///
+        /// ## Errors
+        ///
+        /// An unknown run, less than the existential deposit, nothing a window, too little money, and a run whose sponsors
+        /// all have as much left.
+        #[pallet::call_index(21)]
+        #[pallet::weight(T::WeightInfo::fund_run())]
+        pub fn fund_run(
+            origin: OriginFor<T>,
+            run: RunId,
+            amount: Planck,
+            per_window: Planck,
+        ) -> DispatchResult {
+            let sponsor = ensure_signed(origin)?;
+            Self::do_fund_run(sponsor, run, amount, per_window)
+        }
+
+        /// Transfers to several accounts, or of several runs, what they may claim by now; who may claim nothing yet is
+        /// passed over.
+        ///
+        /// ## Dispatch Origin
+        ///
+        /// Signed by anybody.
+        ///
+        /// ## Errors
+        ///
+        /// Nobody may claim anything.
+        #[pallet::call_index(22)]
+        #[pallet::weight(T::WeightInfo::claim().saturating_mul(claims.len() as u64))]
+        pub fn claim_many(origin: OriginFor<T>, claims: ClaimBatch<T>) -> DispatchResult {
+            ensure_signed(origin)?;
+            Self::do_claim_many(claims)
         }
 
         /// Pauses a run: its windows take no updates, and nobody is at fault in them. The governance's

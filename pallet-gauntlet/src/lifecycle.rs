@@ -58,7 +58,9 @@ impl<T: Config> Pallet<T> {
                 // Whose work of now is cut off is not to blame.
                 if let Some(moment) = moment {
                     Self::excuse(run_id, moment.window);
-                    moment.window.checked_sub(1).map(|before| Self::excuse(run_id, before));
+                    if let Some(before) = moment.window.checked_sub(1) {
+                        Self::excuse(run_id, before);
+                    }
                 }
                 let window = moment.map_or(0, |moment| moment.window);
                 Self::deposit_event(Event::RunPaused { run: run_id, window });
@@ -207,7 +209,12 @@ impl<T: Config> Pallet<T> {
     }
 }
 
-/// Whether a run takes no work for now.
+/// Whether a run takes no updates in `window`, the current one or the next.
+pub(crate) fn is_paused_in<AccountId>(run: &crate::Run<AccountId>, window: Window) -> bool {
+    is_paused(run) || run.pause_from.is_some_and(|from| from <= window)
+}
+
+/// Whether a run takes no updates for now.
 pub(crate) fn is_paused<AccountId>(run: &crate::Run<AccountId>) -> bool {
     matches!(run.status, RunStatus::Paused { .. })
 }

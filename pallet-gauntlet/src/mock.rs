@@ -26,6 +26,7 @@ use protocol::{
     },
     consensus::Evaluation,
     consent::{hot_key_consent, Role},
+    emission::Halving,
     layout::{kept, Layout, CHUNK_LEN},
     merkle,
     settings::{Settings, SCORE_VERSION},
@@ -46,7 +47,12 @@ use sp_runtime::{
     AccountId32, BuildStorage, DispatchError, Perbill,
 };
 
-use crate::{self as pallet_gauntlet, extension::CheckWindowWork, *};
+use crate::{
+    self as pallet_gauntlet,
+    emission_schedule::{EmissionSchedule, HalvingMint, Pot},
+    extension::CheckWindowWork,
+    *,
+};
 
 pub(crate) type AccountId = AccountId32;
 type Block = frame_system::mocking::MockBlockU32<Test>;
@@ -117,6 +123,60 @@ impl pallet_balances::Config for Test {
     type RuntimeHoldReason = RuntimeHoldReason;
 }
 
+/// Where the emission of a test comes from.
+#[derive(Clone, Copy)]
+pub(crate) enum Source {
+    /// [`Schedule`] mints.
+    Mint,
+    /// [`sponsor`] gives [`PER_BLOCK`] a block.
+    Pot,
+    /// Nothing.
+    Nothing,
+}
+
+/// What a block gives, so that a window of the example gives 100 UNIT.
+pub(crate) const PER_BLOCK: Planck = 5 * UNIT;
+
+parameter_types! {
+    pub(crate) static EmissionOf: Source = Source::Mint;
+    pub(crate) static Schedule: Halving =
+        Halving { start_block: 0, per_block: PER_BLOCK, halving_blocks: 0, cap: 10_000_000 * UNIT };
+    pub PotAccount: AccountId = account(90);
+    pub const PotPerBlock: Planck = PER_BLOCK;
+}
+
+type Mint = HalvingMint<Balances, Schedule>;
+type TestPot = Pot<Balances, PotAccount, PotPerBlock>;
+
+/// The source that [`EmissionOf`] names.
+pub struct TestEmission;
+
+impl EmissionSchedule<AccountId> for TestEmission {
+    fn through(block: u32) -> Planck {
+        match EmissionOf::get() {
+            Source::Mint => <Mint as EmissionSchedule<AccountId>>::through(block),
+            Source::Pot => <TestPot as EmissionSchedule<AccountId>>::through(block),
+            Source::Nothing => <() as EmissionSchedule<AccountId>>::through(block),
+        }
+    }
+
+    fn draw(to: &AccountId, amount: Planck) -> Planck {
+        match EmissionOf::get() {
+            Source::Mint => Mint::draw(to, amount),
+            Source::Pot => TestPot::draw(to, amount),
+            Source::Nothing => <() as EmissionSchedule<AccountId>>::draw(to, amount),
+        }
+    }
+
+    fn give_back(from: &AccountId, amount: Planck) -> Planck {
+        match EmissionOf::get() {
+            Source::Mint => Mint::give_back(from, amount),
+            Source::Pot => TestPot::give_back(from, amount),
+            Source::Nothing => <() as EmissionSchedule<AccountId>>::give_back(from, amount),
+        }
+    }
+}
+
 /// A clock of `ClockRate` numbers a block, ahead of the blocks by `ClockSkew`.
 pub struct Clock;
 
@@ -175,13 +235,13 @@ pub(crate) fn consent(role: Role, cold: &AccountId, hot: &AccountId) -> TestProo
 }
 
 #[cfg(feature = "runtime-benchmarks")]
-impl crate::benchmarking::BenchmarkHelper<AccountId, TestProof> for Test {
+impl BenchmarkProof<AccountId> for TestProof {
     fn hot_key(number: u32) -> AccountId {
         AccountId::new(sp_io::hashing::blake2_256(&number.to_le_bytes()))
     }
 
-    fn prove(hot: &AccountId, message: &[u8]) -> TestProof {
-        TestProof { hot: hot.clone(), message: message.to_vec() }
+    fn prove(hot: &AccountId, message: &[u8]) -> Self {
+        Self { hot: hot.clone(), message: message.to_vec() }
     }
 }
 
@@ -193,9 +253,7 @@ impl Config for Test {
     type CreateOrigin = EnsureSigned<AccountId>;
     type AdminOrigin = EnsureRoot<AccountId>;
     type HotKeyProof = TestProof;
-    #[cfg(feature = "runtime-benchmarks")]
-    type BenchmarkHelper = Test;
-    type EmissionSource = emission::Mint<Balances>;
+    type Emission = TestEmission;
     type PalletId = GauntletPalletId;
     type RunsMax = ConstU32<4>;
     type HistoryWindows = ConstU64<{ protocol::limits::HISTORY_WINDOWS }>;
@@ -274,7 +332,7 @@ pub(crate) type TxExtension = (CheckNonce<Test>, CheckWindowWork<Test, Fee>);
 
 /// The extensions of a transaction with a nonce and a tip.
 pub(crate) fn extension(nonce: u32, tip: u64) -> TxExtension {
-    (CheckNonce::from(nonce.into()), CheckWindowWork::new(Fee { tip }))
+    (CheckNonce::from(nonce), CheckWindowWork::new(Fee { tip }))
 }
 
 /// The bytes that a transaction with this call has, about.
@@ -288,7 +346,7 @@ pub(crate) fn validity(
     tip: u64,
     call: impl Into<RuntimeCall>,
 ) -> Result<ValidTransaction, TransactionValidityError> {
-    let (call, nonce) = (call.into(), System::account_nonce(signer) as u32);
+    let (call, nonce) = (call.into(), System::account_nonce(signer));
     let (info, len) = (call.get_dispatch_info(), byte_len(&call));
     let origin = RuntimeOrigin::signed(signer.clone());
     let validated = extension(nonce, tip).validate_only(
@@ -307,7 +365,7 @@ pub(crate) fn include(
     signer: &AccountId,
     call: impl Into<RuntimeCall>,
 ) -> Result<Result<(), DispatchError>, TransactionValidityError> {
-    let (call, nonce) = (call.into(), System::account_nonce(signer) as u32);
+    let (call, nonce) = (call.into(), System::account_nonce(signer));
     let (mut info, len) = (call.get_dispatch_info(), byte_len(&call));
     let extension = extension(nonce, 0);
     info.extension_weight = extension.weight(&call);
@@ -366,11 +424,12 @@ pub(crate) struct ExtBuilder {
     settings: Settings,
     miners: u8,
     validators: u8,
+    weight: u16,
 }
 
 impl Default for ExtBuilder {
     fn default() -> Self {
-        ExtBuilder { settings: settings(), miners: 0, validators: 0 }
+        ExtBuilder { settings: settings(), miners: 0, validators: 0, weight: 1 }
     }
 }
 
@@ -388,11 +447,18 @@ impl ExtBuilder {
         self
     }
 
+    /// Changes run 0's weight; 1 if it is not called.
+    pub(crate) fn weight(mut self, weight: u16) -> Self {
+        self.weight = weight;
+        self
+    }
+
     /// Externalities in block 1, with run 0 created and money for everybody.
     pub(crate) fn build(self) -> sp_io::TestExternalities {
         let mut ext = new_test_ext();
         ext.execute_with(|| {
             assert_eq!(Gauntlet::do_create_run(owner(), self.settings, layout()), Ok(0));
+            assert_eq!(Gauntlet::do_set_run_weight(0, self.weight), Ok(()));
             for number in 0..self.miners {
                 let uid = register_miner(miner_cold(number), miner_hot(number));
                 assert_eq!(uid, Ok(Uid::from(number)));
@@ -431,6 +497,11 @@ pub(crate) fn new_test_ext() -> sp_io::TestExternalities {
     PLEDGED.take();
     ext.execute_with(|| start_block(1));
     ext
+}
+
+/// What the three groups of run 0 carry together.
+pub(crate) fn carried() -> Planck {
+    ledger().carried().checked_sum().unwrap()
 }
 
 /// Checks every invariant.
@@ -732,7 +803,7 @@ pub(crate) fn ledger() -> Ledger {
 
 /// What an account may claim in all.
 pub(crate) fn claimable(account: &AccountId) -> Planck {
-    Claims::<Test>::get(0, account).iter().map(|(_, amount)| amount).sum()
+    Claims::<Test>::get(0, account).iter().map(|claim| claim.amount).sum()
 }
 
 /// What the run's account holds.

@@ -11,7 +11,11 @@ use frame_support::{
         Get,
     },
 };
-use protocol::{window::phase_at, Planck, RunId, Window};
+use protocol::{
+    emission::{take_due, Pot},
+    window::phase_at,
+    RunId, Window,
+};
 use sp_runtime::DispatchError;
 
 use crate::{
@@ -28,6 +32,8 @@ impl<T: Config> Pallet<T> {
         let run = Runs::<T>::get(run_id).ok_or(Error::<T>::RunUnknown)?;
         ensure!(run.status == RunStatus::Closed, Error::<T>::RunNotClosed);
         ensure!(Self::is_reapable(run_id, &run), Error::<T>::ReapNotDue);
+        // First, as the sponsors' money becomes claims.
+        Self::sweep_run(run_id);
         let mut left = rows;
         Self::reap_participants(run_id, &run, &mut left)?;
         Self::reap_claims(run_id, &mut left);
@@ -68,15 +74,16 @@ impl<T: Config> Pallet<T> {
     fn reap_claims(run_id: RunId, left: &mut u32) {
         let account = Self::run_account(run_id);
         for (who, claims) in take(Claims::<T>::drain_prefix(run_id), left) {
-            let amount =
-                claims.iter().fold(0, |sum: Planck, (_, earned)| sum.saturating_add(*earned));
+            let amount = take_due(&mut claims.into_inner(), Window::MAX);
             let paid =
                 T::Currency::transfer(&account, &who, amount, Preservation::Preserve).is_ok();
-            Ledgers::<T>::mutate(run_id, |ledger| {
-                ledger.claimable = ledger.claimable.saturating_sub(amount);
-                let sum = if paid { &mut ledger.paid } else { &mut ledger.carried };
-                *sum = sum.saturating_add(amount);
+            let moved = Ledgers::<T>::mutate(run_id, |ledger| match paid {
+                true => ledger.pay(amount),
+                false => ledger.forfeit(Pot::Miners, amount),
             });
+            if moved.is_err() {
+                defensive!("a run's claims are more than it owes");
+            }
             if paid {
                 Self::deposit_event(Event::Claimed { run: run_id, account: who, amount });
             }
@@ -103,7 +110,8 @@ impl<T: Config> Pallet<T> {
 
     /// Removes the run itself, whose rows are gone.
     fn reap_last(run_id: RunId, run: &RunOf<T>) {
-        Self::sweep_carried(run_id);
+        // What nobody could be paid any more.
+        Self::sweep_run(run_id);
         let account = Self::run_account(run_id);
         // The foundation, and what others may have sent to the account.
         let rest =

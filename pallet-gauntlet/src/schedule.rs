@@ -122,7 +122,10 @@ impl<T: Config> Pallet<T> {
     fn cross_after_end(due: &Due, run: &RunOf<T>) -> (Weight, Option<Crossing>) {
         let weight = Self::enqueue(due.run);
         let next = match due.next.boundary {
-            Boundary::Open => run.schedule.crossing(due.next.window, Boundary::Settle),
+            Boundary::Open => {
+                Self::end_budget(due.run, due.next.window, false);
+                run.schedule.crossing(due.next.window, Boundary::Settle)
+            }
             _ => None,
         };
         (weight, next)

@@ -19,14 +19,15 @@ use protocol::{
     books::{
         self, due, scoring_seed, settlement_input, takes_part, Facts, MinerRow, ValidatorRow, Voter,
     },
-    consensus::{emission_at, pay, settle, split_emission, Outcome, ValidatorOutcome},
+    consensus::{pay, settle, Outcome, ValidatorOutcome},
+    emission::{claim_due_window, Pot, Pots},
     settings::{ConsensusKind, Settings, StandingKind},
-    strikes, RunId, Uid, ValidatorIndex, Window,
+    strikes, Planck, RunId, Uid, ValidatorIndex, Window,
 };
 
 /// Everything that one settlement pays and writes, computed and not yet stored.
 struct Payout<AccountId> {
-    owner: u128,
+    owner: Planck,
     miners: Vec<MinerPay<AccountId>>,
     validators: Vec<ValidatorPay<AccountId>>,
     /// Each validator's bonds after the window, if it has any.
@@ -96,29 +97,30 @@ impl<T: Config> Pallet<T> {
         Step::Taken
     }
 
-    /// Mints, computes everything, and stores it in pages.
+    /// Brings the window its money, computes everything, and stores it in pages.
     pub(crate) fn compute(run_id: RunId, owner: &T::AccountId, window: Window) {
         let found = Windows::<T>::get(run_id, window).zip(Self::settings_of(run_id, window));
-        let Some((mut record, settings)) = found else {
+        let Some((record, settings)) = found else {
             return Self::void(run_id, window, VoidReason::TooLate);
         };
-        let minted = Self::issue(run_id, window, emission_at(&settings.emission, window));
-        record.minted = minted;
-        let pot = Ledgers::<T>::get(run_id).carried;
-        let payout = match Self::payout(run_id, window, &record, &settings, pot) {
+        let funds = Self::fund_window(run_id, window, &settings);
+        let payout = funds
+            .payable(&settings, record.state_root.is_some())
+            .map_err(VoidReason::from)
+            .and_then(|pots| Self::payout(run_id, window, &record, &settings, &pots));
+        let payout = match payout {
             Ok(payout) => payout,
-            Err(reason) => {
-                Windows::<T>::insert(run_id, window, record);
-                return Self::void(run_id, window, reason);
-            }
+            Err(reason) => return Self::void(run_id, window, reason),
         };
-        record.status = WindowStatus::Settling;
-        Windows::<T>::insert(run_id, window, record);
+        Self::change_record(run_id, window, |record| {
+            record.status = WindowStatus::Settling;
+        });
 
         for (index, bonds) in payout.bonds {
             Bonds::<T>::set(run_id, index, bonds);
         }
-        let owner_paid = Self::credit(run_id, window, owner, payout.owner);
+        let due = claim_due_window(window, settings.incentive.claim_delay_windows);
+        let owner_paid = Self::credit(run_id, Pot::Owner, due, owner, payout.owner);
         let mut page_count = 0u32;
         for page in payout.miners.chunks(PAGE_LEN as usize) {
             SettlementPages::<T>::insert(
@@ -133,21 +135,20 @@ impl<T: Config> Pallet<T> {
         let settlement = Settlement {
             window,
             stage,
-            minted,
-            owner_paid,
-            miners_paid: 0,
+            due,
+            paid: Pots { owner: owner_paid, ..Pots::default() },
             validators: BoundedVec::truncate_from(payout.validators),
         };
         Settlements::<T>::insert(run_id, settlement);
     }
 
-    /// Divides `pot` between owner, miners and validators.
+    /// Divides what the window may pay among owner, miners and validators.
     fn payout(
         run_id: RunId,
         window: Window,
         record: &WindowRecord,
         settings: &Settings,
-        pot: u128,
+        pots: &Pots,
     ) -> Result<Payout<T::AccountId>, VoidReason> {
         let miners: BTreeMap<Uid, MinerOf<T>> = Miners::<T>::iter_prefix(run_id).collect();
         let validators: BTreeMap<u16, ValidatorOf<T>> =
@@ -175,12 +176,11 @@ impl<T: Config> Pallet<T> {
         let mut outcome = settle(&input, incentive)?;
         let struck = Self::struck(run_id, window, &validators);
         strikes::refuse_pay(&mut outcome.validators, &struck);
-        let split = split_emission(&settings.emission, pot)?;
         let miner_shares: Vec<_> = outcome.miners.iter().map(|miner| miner.share).collect();
-        let (miner_amounts, _) = pay(split.miners, &miner_shares)?;
+        let (miner_amounts, _) = pay(pots.miners, &miner_shares)?;
         let validator_shares: Vec<_> =
             outcome.validators.iter().map(|validator| validator.share).collect();
-        let (validator_amounts, _) = pay(split.validators, &validator_shares)?;
+        let (validator_amounts, _) = pay(pots.validators, &validator_shares)?;
         let bonds = Self::changed_bonds(run_id, window, &outcome.validators);
         let Outcome { miners: miner_outcomes, validators: validator_outcomes } = outcome;
 
@@ -221,7 +221,7 @@ impl<T: Config> Pallet<T> {
                 })
             })
             .collect();
-        Ok(Payout { owner: split.owner, miners, validators, bonds })
+        Ok(Payout { owner: pots.owner, miners, validators, bonds })
     }
 
     /// The rows of bonds that a settlement changes: new ones, and those that it leaves nothing of.
@@ -307,8 +307,8 @@ impl<T: Config> Pallet<T> {
     ) {
         let window = settlement.window;
         for pay in SettlementPages::<T>::take(run_id, page).into_iter().flatten() {
-            let paid = Self::credit(run_id, window, &pay.cold, pay.amount);
-            settlement.miners_paid = settlement.miners_paid.saturating_add(paid);
+            let paid = Self::credit(run_id, Pot::Miners, settlement.due, &pay.cold, pay.amount);
+            settlement.paid.miners = settlement.paid.miners.saturating_add(paid);
             Miners::<T>::mutate(run_id, pay.uid, |miner| {
                 // A miner that took over the slot since takes part from a later window on.
                 if let Some(miner) =
@@ -342,10 +342,16 @@ impl<T: Config> Pallet<T> {
     /// Writes the validators' pay and ends the settlement.
     pub(crate) fn close(run_id: RunId, settlement: Settlement<T::AccountId>) {
         let window = settlement.window;
-        let mut validators_paid = 0u128;
+        let mut total = settlement.paid;
         for pay in settlement.validators {
-            let paid = Self::pay_validator(run_id, window, pay.index, &pay.cold, pay.amount);
-            validators_paid = validators_paid.saturating_add(paid);
+            let paid = Self::pay_validator(
+                run_id,
+                (window, settlement.due),
+                pay.index,
+                &pay.cold,
+                pay.amount,
+            );
+            total.validators = total.validators.saturating_add(paid);
             Validators::<T>::mutate(run_id, pay.index, |validator| {
                 if let Some(validator) =
                     validator.as_mut().filter(|found| takes_part(found.registered_window, window))
@@ -364,30 +370,38 @@ impl<T: Config> Pallet<T> {
         }
         Settlements::<T>::remove(run_id);
         Self::finish(run_id, window, WindowStatus::Settled);
+        let (minted, funded) = Self::given(run_id, window);
         Self::deposit_event(Event::WindowSettled {
             run: run_id,
             window,
-            minted: settlement.minted,
-            owner: settlement.owner_paid,
-            miners: settlement.miners_paid,
-            validators: validators_paid,
-            carried: Ledgers::<T>::get(run_id).carried,
+            minted,
+            funded,
+            paid: total,
+            carried: Ledgers::<T>::get(run_id).carried(),
         });
     }
 
     /// Ends a settlement that pays nobody.
     fn void(run_id: RunId, window: Window, reason: VoidReason) {
         Self::finish(run_id, window, WindowStatus::Void);
-        Self::deposit_event(Event::WindowVoid { run: run_id, window, error: reason });
+        let (minted, funded) = Self::given(run_id, window);
+        Self::deposit_event(Event::WindowVoid {
+            run: run_id,
+            window,
+            error: reason,
+            minted,
+            funded,
+        });
+    }
+
+    /// What schedule and sponsors gave a window.
+    fn given(run_id: RunId, window: Window) -> (Planck, Planck) {
+        Windows::<T>::get(run_id, window).map_or((0, 0), |record| (record.minted, record.funded))
     }
 
     /// Notes how a window ended, and makes the next one the next to settle.
     fn finish(run_id: RunId, window: Window, status: WindowStatus) {
-        Windows::<T>::mutate(run_id, window, |record| {
-            if let Some(record) = record {
-                record.status = status;
-            }
-        });
+        Self::change_record(run_id, window, |record| record.status = status);
         Runs::<T>::mutate(run_id, |run| {
             if let Some(run) = run {
                 run.next_settlement = window.saturating_add(1);

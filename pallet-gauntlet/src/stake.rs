@@ -13,6 +13,7 @@ use frame_support::{
     },
 };
 use protocol::{
+    emission::Pot,
     pool::{split_pay, Pool, Take, TakeError},
     settings::Staking,
     window::phase_at,
@@ -324,7 +325,7 @@ impl<T: Config> Pallet<T> {
     /// what was credited.
     pub(crate) fn pay_validator(
         run_id: RunId,
-        window: Window,
+        (window, due): (Window, Window),
         index: ValidatorIndex,
         cold: &T::AccountId,
         amount: Planck,
@@ -335,11 +336,11 @@ impl<T: Config> Pallet<T> {
             Some((id, split_pay(amount, pool.own, delegated, pool.take.at(window))?))
         });
         let Some((id, split)) = split else {
-            return Self::credit(run_id, window, cold, amount);
+            return Self::credit(run_id, Pot::Validators, due, cold, amount);
         };
         let account = Self::pool_account(run_id, id);
-        let validator = Self::credit(run_id, window, cold, split.validator);
-        let nominators = Self::credit(run_id, window, &account, split.nominators);
+        let validator = Self::credit(run_id, Pot::Validators, due, cold, split.validator);
+        let nominators = Self::credit(run_id, Pot::Validators, due, &account, split.nominators);
         validator.saturating_add(nominators)
     }
 

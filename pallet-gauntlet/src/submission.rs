@@ -17,7 +17,7 @@ use protocol::{
 use sp_runtime::{traits::Zero, DispatchResult};
 
 use crate::{
-    account_bytes, lifecycle::is_paused, Attestation, AttestationCommitments, Attestations, Bitmap,
+    account_bytes, lifecycle::is_paused_in, Attestation, AttestationCommitments, Attestations, Bitmap,
     CommitCounts, Commitment, Commitments, Config, Error, Evaluations, Event, Layouts, MinerOf,
     MinerUids, Miners, Pallet, PayloadOwners, Permits, Reveal, RevealedChunks, Reveals, RunOf,
     Runs, ScoreCommitments, ScoreReveal, ScoreReveals, ValidatorIndices, Validators, Windows,
@@ -86,7 +86,7 @@ impl<T: Config> Pallet<T> {
         opening: &Opening,
         chunks: &RevealedChunks,
     ) -> Result<(), Error<T>> {
-        let record = Windows::<T>::get(run_id, window).ok_or(Error::<T>::Internal)?;
+        let record = Windows::<T>::get(run_id, window).ok_or(Error::<T>::WindowNotOpen)?;
         let seed = record.challenge_seed.ok_or(Error::<T>::ChallengeNotDrawn)?;
         let settings = Self::current_settings(run_id, run)?;
         let count = settings.incentive.challenge_chunks;
@@ -238,9 +238,10 @@ impl<T: Config> Pallet<T> {
     /// The run, if `window` is the current one and in `phase`.
     fn ensure_phase(run_id: RunId, window: Window, phase: Phase) -> Result<RunOf<T>, Error<T>> {
         let (run, moment) = Self::open_run(run_id)?;
-        ensure!(!is_paused(&run), Error::<T>::RunPaused);
         ensure!(moment.window == window, Error::<T>::WrongWindow);
-        ensure!(Self::is_opened(&run, window), Error::<T>::WindowNotOpen);
+        // A pool asks before the window's first block has opened it.
+        ensure!(!is_paused_in(&run, window), Error::<T>::RunPaused);
+        ensure!(run.last_window.is_none_or(|last| window <= last), Error::<T>::RunClosing);
         ensure!(moment.phase == phase, Error::<T>::WrongPhase);
         Ok(run)
     }

@@ -12,13 +12,14 @@ use protocol::{
 use sp_runtime::TryRuntimeError;
 
 use crate::{
-    Announcements, AttestationCommitments, Attestations, Bonds, Change, Changes, Claims,
-    ColdOffers, CommitCounts, Commitments, Config, CoolingKeys, Delegations, Departures,
-    HoldReason, Layouts, Ledgers, MinerSlots, MinerUids, Miners, NextHotKeys, NextRunId, Pallet,
-    PayloadOwners, PendingSettings, Permits, Pools, Reveals, RunOf, RunSchedule, RunSettings,
-    RunStatus, Runs, ScoreCommitments, ScoreReveals, SettlementPages, Settlements, SlashQueues,
-    Stage, UnappliedSlashes, Unbondings, ValidatorIndices, ValidatorSlots, Validators,
-    WindowStatus, Windows, WorkQueue, VALIDATORS_MAX,
+    emission_schedule::EmissionSchedule, Announcements, AttestationCommitments, Attestations, Bonds,
+    ChainAccrual, Change, Changes, Claims, ColdOffers, CommitCounts, Commitments, Config,
+    CoolingKeys, Delegations, Departures, Emitted, HoldReason, Layouts, Ledgers, MinerSlots,
+    MinerUids, Miners, NextHotKeys, NextRunId, Pallet, PayloadOwners, PendingSettings, Permits,
+    Pools, Reveals, RunOf, RunSchedule, RunSettings, RunStatus, RunWeights, Runs, ScoreCommitments,
+    ScoreReveals, SettlementPages, Settlements, SlashQueues, Sponsors, Sponsorship, Stage,
+    UnappliedSlashes, Unbondings, ValidatorIndices, ValidatorSlots, Validators, WindowStatus,
+    Windows, WorkQueue, VALIDATORS_MAX,
 };
 
 impl<T: Config> Pallet<T> {
@@ -27,6 +28,7 @@ impl<T: Config> Pallet<T> {
         Self::try_state_runs()?;
         Self::try_state_holds()?;
         Self::try_state_schedule()?;
+        Self::try_state_budgets()?;
         for (run_id, run) in Runs::<T>::iter() {
             Self::try_state_emission(run_id, &run)?;
             if run.status == RunStatus::Closed {
@@ -337,7 +339,7 @@ impl<T: Config> Pallet<T> {
     }
 
     /// 15. A settlement being written is of `next_settlement`; exactly its pages not yet paid exist.
-    /// 16. What it will still pay is carried until then.
+    /// 16. What it will still pay to a group is carried for that group until then.
     fn try_state_settlement(run_id: RunId, run: &RunOf<T>) -> Result<(), TryRuntimeError> {
         let pages: Vec<_> = SettlementPages::<T>::iter_prefix(run_id).collect();
         let Some(settlement) = Settlements::<T>::get(run_id) else {
@@ -353,38 +355,64 @@ impl<T: Config> Pallet<T> {
         ensure!(pages.iter().all(|(page, _)| expected.contains(page)), "15: a page that is paid");
         let miners: Planck = pages.iter().flat_map(|(_, page)| page).map(|pay| pay.amount).sum();
         let validators: Planck = settlement.validators.iter().map(|pay| pay.amount).sum();
-        ensure!(
-            miners + validators <= Ledgers::<T>::get(run_id).carried,
-            "16: more to pay than carried"
-        );
+        let carried = Ledgers::<T>::get(run_id).carried();
+        ensure!(miners <= carried.miners, "16: more to pay to miners than carried");
+        ensure!(validators <= carried.validators, "16: more to pay to validators than carried");
         Ok(())
     }
 
-    /// 17. minted = paid + claimable + carried + burned.
+    /// 17. minted + funded = paid + claimable + carried + unspent + slashed + burned.
     /// 18. What is claimable is the sum of all claims, none of which is empty, each in order of windows.
-    /// 19. The run's account holds the foundation, what is claimable and what is carried, at least
-    ///     (anybody may send it more).
+    /// 19. The run's account holds the foundation, what is claimable, carried and unspent, at least (anybody may send it
+    ///     more).
+    /// 40. What is unspent is the sum of the sponsors' unspent money; each is there once.
     fn try_state_emission(run_id: RunId, run: &RunOf<T>) -> Result<(), TryRuntimeError> {
         let ledger = Ledgers::<T>::get(run_id);
-        let sum = ledger.paid + ledger.claimable + ledger.carried + ledger.burned;
-        ensure!(ledger.minted == sum, "17: emission is not conserved");
+        ensure!(ledger.is_conserved(), "17: money is not conserved");
         let mut claimable = 0;
         for (_, claims) in Claims::<T>::iter_prefix(run_id) {
             ensure!(!claims.is_empty(), "18: an empty list of claims");
-            ensure!(claims.windows(2).all(|pair| pair[0].0 < pair[1].0), "18: claims out of order");
-            ensure!(claims.iter().all(|(_, amount)| *amount > 0), "18: a claim of nothing");
-            claimable += claims.iter().map(|(_, amount)| amount).sum::<Planck>();
+            ensure!(
+                claims.windows(2).all(|pair| pair[0].due < pair[1].due),
+                "18: claims out of order"
+            );
+            ensure!(claims.iter().all(|claim| claim.amount > 0), "18: a claim of nothing");
+            claimable += claims.iter().map(|claim| claim.amount).sum::<Planck>();
         }
         ensure!(claimable == ledger.claimable, "18: claims and ledger differ");
         let held = T::Currency::balance(&Self::run_account(run_id));
-        ensure!(
-            held >= run.foundation + ledger.claimable + ledger.carried,
-            "19: the run's account lacks money"
-        );
+        let owed = ledger.held().ok_or("19: the ledger's sums do not fit")?;
+        ensure!(held >= run.foundation + owed, "19: the run's account lacks money");
+        let sponsors = Sponsors::<T>::get(run_id);
+        let unspent: Planck = sponsors.iter().map(|sponsor| sponsor.unspent).sum();
+        ensure!(unspent == ledger.unspent, "40: sponsors and ledger differ");
+        let is_once = |(place, own): (usize, &Sponsorship<T::AccountId>)| {
+            sponsors.iter().skip(place + 1).all(|other| other.sponsor != own.sponsor)
+        };
+        ensure!(sponsors.iter().enumerate().all(is_once), "40: a sponsor twice");
         Ok(())
     }
 
-    /// 22. Every kept window names settings that are kept; there are no others.
+    /// 41. The accrual's sum of weights is that of the weights in force, of runs that exist, and counts no block to come.
+    /// 42. Runs have had at most what the schedule gave until now, and what the runs that exist have had is a part of it.
+    fn try_state_budgets() -> Result<(), TryRuntimeError> {
+        let accrual = ChainAccrual::<T>::get();
+        let mut total: u32 = 0;
+        for (run_id, weight) in RunWeights::<T>::iter() {
+            ensure!(Runs::<T>::contains_key(run_id), "41: a weight without run");
+            ensure!(weight.mark <= accrual.per_weight, "41: a weight from the future");
+            total += u32::from(weight.current);
+        }
+        ensure!(total == accrual.total_weight, "41: the sum of weights is off");
+        ensure!(accrual.block <= Self::now(), "41: blocks to come are counted");
+        let emitted = Emitted::<T>::get();
+        ensure!(emitted <= T::Emission::through(Self::now()), "42: more than the schedule gives");
+        let minted: Planck = Ledgers::<T>::iter_values().map(|ledger| ledger.minted).sum();
+        ensure!(minted <= emitted, "42: more minted than was emitted");
+        Ok(())
+    }
+
+    /// 41. Every kept window names settings that are kept; there are no others.
     fn try_state_settings(run_id: RunId, run: &RunOf<T>) -> Result<(), TryRuntimeError> {
         let oldest = Windows::<T>::get(run_id, run.next_pruning);
         let oldest = oldest.map_or(run.settings_version, |record| record.settings_version);
@@ -402,10 +430,7 @@ impl<T: Config> Pallet<T> {
         let mut scheduled: Vec<_> = RunSchedule::<T>::get().iter().map(|due| due.run).collect();
         scheduled.sort_unstable();
         ensure!(scheduled.windows(2).all(|pair| pair[0] < pair[1]), "23: a run is scheduled twice");
-        ensure!(
-            scheduled.iter().all(|run| Runs::<T>::contains_key(run)),
-            "23: a boundary of no run"
-        );
+        ensure!(scheduled.iter().all(Runs::<T>::contains_key), "23: a boundary of no run");
         for (run_id, run) in Runs::<T>::iter() {
             let ends = run.status == RunStatus::Closed || run.last_window.is_some();
             ensure!(ends || scheduled.contains(&run_id), "23: a run without a boundary");
@@ -413,7 +438,7 @@ impl<T: Config> Pallet<T> {
         let mut queue = WorkQueue::<T>::get().into_inner();
         queue.sort_unstable();
         ensure!(queue.windows(2).all(|pair| pair[0] < pair[1]), "23: a run waits twice");
-        ensure!(queue.iter().all(|run| Runs::<T>::contains_key(run)), "23: work of no run");
+        ensure!(queue.iter().all(Runs::<T>::contains_key), "23: work of no run");
         Ok(())
     }
 

@@ -2,7 +2,6 @@
 
 use codec::{Decode, DecodeWithMemTracking, Encode, MaxEncodedLen};
 use frame_support::{traits::ConstU32, BoundedVec};
-pub use protocol::limits::HISTORY_WINDOWS;
 use protocol::{
     boundary::Crossing,
     commitment::Opening,
@@ -15,10 +14,15 @@ use protocol::{
     window::Schedule,
     AccountBytes, BlockNumber, Hash, Planck, RunId, Uid, ValidatorIndex, Window,
 };
+pub use protocol::{
+    emission::{Claim, Ledger, Pots, Sponsorship, CLAIMS_MAX, SPONSORS_MAX},
+    limits::HISTORY_WINDOWS,
+};
 use scale_info::TypeInfo;
 
 mod proof;
 mod stake;
+mod view;
 pub use proof::{
     CommitmentName, DataChallenge, DataChallenges, EvaluationDispute, EvaluationName, Juror,
     ShownChunk, CHALLENGES_PER_ACCOUNT_MAX, CHALLENGES_PER_MINER_MAX, JURY_MAX, SHOWN_BYTES_MAX,
@@ -27,6 +31,7 @@ pub(crate) use stake::pool_seed;
 pub use stake::{
     Delegation, Offender, PoolId, SlashQueue, StakePool, UnappliedSlash, Unbonding, UNBONDINGS_MAX,
 };
+pub use view::{Assignment, Claimable, Disputes, Metagraph, PhaseInfo, StandingInfo};
 
 /// Miner slots that the types have room for; a run's own limit is `Incentive::uid_max`.
 pub const UIDS_MAX: u32 = 4_096;
@@ -40,8 +45,8 @@ pub const EVALUATIONS_MAX: u32 = 256;
 pub const CHUNKS_MAX: u32 = 4;
 /// Most validators of a run, so that attestations and scores of a window fit into one block.
 pub const VALIDATORS_MAX: u32 = 64;
-/// Windows of pay that an account's claims list apart; see [`crate::Claims`].
-pub const CLAIMS_MAX: u32 = 64;
+/// Claims that one call makes.
+pub const CLAIM_BATCH_MAX: u32 = 64;
 /// Changes that one list holds; see [`crate::Changes`].
 pub const CHANGES_MAX: u32 = 256;
 /// Changes that one step of a hook makes.
@@ -87,8 +92,10 @@ pub type Addresses =
     BoundedVec<BoundedVec<u8, ConstU32<ADDRESS_BYTES_MAX>>, ConstU32<ADDRESSES_MAX>>;
 /// What happens when a window begins.
 pub type ChangeList = BoundedVec<Change, ConstU32<CHANGES_MAX>>;
-/// Pay by the window in which it was earned, oldest first.
-pub type ClaimList = BoundedVec<(Window, Planck), ConstU32<CLAIMS_MAX>>;
+/// Pay by the window from which on it can be claimed, oldest first.
+pub type ClaimList = BoundedVec<Claim, ConstU32<CLAIMS_MAX>>;
+/// The sponsors of a run.
+pub type SponsorList<AccountId> = BoundedVec<Sponsorship<AccountId>, ConstU32<SPONSORS_MAX>>;
 
 /// Counts the settings that a run has had, from 0 on.
 pub type SettingsVersion = u32;
@@ -450,7 +457,7 @@ pub enum WindowStatus {
     Settling,
     /// Everybody is paid.
     Settled,
-    /// Nobody was paid, the pot was carried.
+    /// Nobody was paid, all of it was carried.
     Void,
 }
 
@@ -479,8 +486,12 @@ pub struct WindowRecord {
     pub unavailable: Bitmap,
     /// How far the window has come.
     pub status: WindowStatus,
-    /// What its settlement minted.
+    /// What it may have of the chain's emission: the run's part of its blocks. Known when the next window opens.
+    pub budget: Planck,
+    /// What the emission gave of that: less only if its source is empty. Known when its settlement begins.
     pub minted: Planck,
+    /// What the run's sponsors gave. Known when its settlement begins.
+    pub funded: Planck,
     /// The version of the settings in force, from opening to settlement; see [`crate::RunSettings`].
     pub settings_version: SettingsVersion,
     /// The chain stood still in one of the window's phases, or the run was paused: nobody is at
@@ -589,33 +600,6 @@ pub struct ScoreReveal {
     pub salt: Hash,
 }
 
-/// Where every unit of a run's emission is: `minted = paid + claimable + carried + burned`, exactly.
-#[derive(
-    Encode,
-    Decode,
-    DecodeWithMemTracking,
-    TypeInfo,
-    MaxEncodedLen,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    Debug,
-    Default
-)]
-pub struct Ledger {
-    /// Put into the run's account by the emission source.
-    pub minted: Planck,
-    /// Transferred out by `claim`.
-    pub paid: Planck,
-    /// Owed to the accounts in [`crate::Claims`].
-    pub claimable: Planck,
-    /// Owed to nobody; part of the next window's pot.
-    pub carried: Planck,
-    /// Destroyed; 0 until slashing reaches unclaimed pay.
-    pub burned: Planck,
-}
-
 /// A validator's bonds in the miners, which [`protocol::consensus::yuma`] averages over windows.
 #[derive(
     Encode,
@@ -715,12 +699,10 @@ pub struct Settlement<AccountId> {
     pub window: Window,
     /// What to do next.
     pub stage: Stage,
-    /// What the emission source gave.
-    pub minted: Planck,
-    /// What the owner was credited.
-    pub owner_paid: Planck,
-    /// What miners were credited so far.
-    pub miners_paid: Planck,
+    /// The first window in which the pay can be claimed.
+    pub due: Window,
+    /// What was credited so far.
+    pub paid: Pots,
     /// What is to be written for the validators.
     pub validators: BoundedVec<ValidatorPay<AccountId>, ConstU32<VALIDATORS_MAX>>,
 }

@@ -3,96 +3,20 @@
 
 use alloc::vec::Vec;
 
-use codec::{Decode, Encode};
 use protocol::{
     assignment::own_samples,
-    consensus::Standing,
-    fault::ProvenFault,
-    fixed::Q32,
-    window::{phase_at, Boundaries, Moment},
-    BlockNumber, Hash, Planck, RunId, Uid, ValidatorIndex, Window,
+    window::{phase_at, Boundaries},
+    Hash, RunId, Uid, ValidatorIndex, Window,
 };
-use scale_info::TypeInfo;
 
 use crate::{
-    emission::is_due, Announcement, Announcements, Claims, Config, DataChallenges,
-    EvaluationDispute, EvaluationDisputes, Miner, MinerOf, Miners, OpenChallenges, Pallet,
-    ProvenFaults, Runs, Validator, ValidatorOf, Validators, WindowStatus, Windows, VALIDATORS_MAX,
+    Announcements, Assignment, Claimable, Claims, Config, Disputes, EvaluationDisputes, Metagraph,
+    Miner, MinerOf, Miners, OpenChallenges, Pallet, PhaseInfo, ProvenFaults, Runs, StandingInfo,
+    ValidatorOf, Validators, WindowStatus, Windows, VALIDATORS_MAX,
 };
 
 /// Slots of miners in a page of [`Pallet::metagraph`], and samples in one of [`Pallet::assignment`].
 pub const VIEW_PAGE: u32 = 256;
-
-/// Where a run is, as the view function `phase` answers.
-#[derive(Encode, Decode, TypeInfo, Clone, PartialEq, Eq, Debug)]
-pub struct PhaseInfo {
-    /// The current block.
-    pub block: BlockNumber,
-    /// Its window and phases; `None` before the run's first block.
-    pub moment: Option<Moment>,
-    /// The next block in which a phase begins; `None` past the last block number.
-    pub next_boundary: Option<BlockNumber>,
-}
-
-/// What a miner trains on in the current window, as the view function `assignment` answers.
-#[derive(Encode, Decode, TypeInfo, Clone, PartialEq, Eq, Debug)]
-pub struct Assignment {
-    /// The window.
-    pub window: Window,
-    /// The seed behind the draws of the window.
-    pub seed: Hash,
-    /// How many samples the miner has in all.
-    pub sample_count: u64,
-    /// The samples of the page, in the order of training, as numbers in the data set.
-    pub samples: Vec<u64>,
-}
-
-/// A miner's score, as the view function `standing` answers.
-#[derive(Encode, Decode, TypeInfo, Clone, PartialEq, Eq, Debug)]
-pub struct StandingInfo {
-    /// The score over time, as of the last settlement.
-    pub standing: Standing,
-    /// The standing as one number, F.
-    pub value: Q32,
-    /// The part of the miners' pot in the last settled window.
-    pub share: Q32,
-}
-
-/// What a run owes an account, as the view function `claimable` answers.
-#[derive(Encode, Decode, TypeInfo, Clone, PartialEq, Eq, Debug)]
-pub struct Claimable {
-    /// What `claim` would transfer now, in planck.
-    pub now: Planck,
-    /// What will be due later, in planck.
-    pub later: Planck,
-}
-
-/// What is disputed and proven of a window, as the view function `disputes` answers; of each list the first
-/// [`VIEW_PAGE`].
-#[derive(Encode, Decode, TypeInfo, Clone, PartialEq, Eq, Debug)]
-pub struct Disputes<AccountId> {
-    /// The chunks that are asked for, by uid.
-    pub challenges: Vec<(Uid, DataChallenges<AccountId>)>,
-    /// The evaluations that are before a jury, by validator and miner.
-    pub evaluations: Vec<((ValidatorIndex, Uid), EvaluationDispute<AccountId>)>,
-    /// The faults that are proven, by uid.
-    pub faults: Vec<(Uid, ProvenFault)>,
-}
-
-/// A page of the participants of a run, as the view function `metagraph` answers.
-#[derive(Encode, Decode, TypeInfo, Clone, PartialEq, Eq, Debug)]
-pub struct Metagraph<AccountId> {
-    /// The current window; `None` before the run's first block.
-    pub window: Option<Window>,
-    /// How many pages there are.
-    pub pages: u32,
-    /// The miners of the page by uid.
-    pub miners: Vec<(Uid, Miner<AccountId>)>,
-    /// The validators by index, all of them in page 0.
-    pub validators: Vec<(ValidatorIndex, Validator<AccountId>)>,
-    /// How to reach those of the page, by hot key.
-    pub announcements: Vec<(AccountId, Announcement)>,
-}
 
 impl<T: Config> Pallet<T> {
     /// Where a run is and when its next phase begins. `None` for an unknown run.
@@ -141,10 +65,9 @@ impl<T: Config> Pallet<T> {
         let settings = Self::settings_in_force(run_id)?;
         let window = phase_at(&settings.schedule, Self::now()).map_or(0, |moment| moment.window);
         let mut claimable = Claimable { now: 0, later: 0 };
-        for (earned, amount) in Claims::<T>::get(run_id, account) {
-            let is_due = is_due(earned, settings.incentive.claim_delay_windows, window);
-            let part = if is_due { &mut claimable.now } else { &mut claimable.later };
-            *part = part.saturating_add(amount);
+        for claim in Claims::<T>::get(run_id, account) {
+            let part = if claim.due <= window { &mut claimable.now } else { &mut claimable.later };
+            *part = part.saturating_add(claim.amount);
         }
         Some(claimable)
     }

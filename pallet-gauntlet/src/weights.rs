@@ -58,6 +58,10 @@ pub trait WeightInfo {
     fn reveal_scores(e: u32) -> Weight;
     /// The weight of the call `claim`.
     fn claim() -> Weight;
+    /// The weight of the call `set_run_weight`.
+    fn set_run_weight() -> Weight;
+    /// The weight of the call `fund_run`.
+    fn fund_run() -> Weight;
     /// The weight of the call `set_params`.
     fn set_params() -> Weight;
     /// The weight of the call `pause_run`.
@@ -221,6 +225,12 @@ macro_rules! estimates {
             fn claim() -> Weight {
                 estimate($database, 100, 8_192, 5, 4)
             }
+            fn set_run_weight() -> Weight {
+                estimate($database, 30, 8_192, 2, 1)
+            }
+            fn fund_run() -> Weight {
+                estimate($database, 120, 16_384, 6, 6)
+            }
             fn unstake() -> Weight {
                 estimate($database, 60, 8_192, 4, 3)
             }
@@ -315,7 +325,7 @@ macro_rules! estimates {
             }
             fn open_window() -> Weight {
                 // The stakes of 64 validators are read and sorted.
-                estimate($database, 120, 65_536, 73, 8)
+                estimate($database, 130, 65_536, 76, 11)
             }
             fn draw_challenge() -> Weight {
                 estimate($database, 30, 8_192, 5, 3)
@@ -335,8 +345,8 @@ macro_rules! estimates {
                     200 + 15 * m + 1_000 * v + m * v / 10,
                     1_024 * m + 8_192 * v,
                     // Of each validator also the rows of the windows in which a strike counts.
-                    10 + 3 * m + (3 + 2 * STRIKE_WINDOWS) * v,
-                    6 + pages,
+                    12 + 3 * m + (3 + 2 * STRIKE_WINDOWS) * v,
+                    11 + pages,
                 )
             }
             fn settle_match(p: u32) -> Weight {

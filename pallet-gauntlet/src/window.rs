@@ -40,6 +40,7 @@ impl<T: Config> Pallet<T> {
             run.status = RunStatus::Open;
         }
         run.window = Some(window);
+        Self::end_budget(run_id, window, !is_paused(&run));
         let seed = window_seed(randomness, run_id, window, &run.salt_mix);
         let record = WindowRecord {
             seed,
@@ -48,7 +49,9 @@ impl<T: Config> Pallet<T> {
             accepted: BoundedVec::new(),
             unavailable: BoundedVec::new(),
             status: WindowStatus::Open,
+            budget: 0,
             minted: 0,
+            funded: 0,
             settings_version: run.settings_version,
             excused: is_paused(&run),
         };
@@ -89,12 +92,23 @@ impl<T: Config> Pallet<T> {
 
     /// Draws the seed of the challenged chunks from what the block behind the commit phase decided.
     pub(crate) fn draw_challenge(run_id: RunId, window: Window, randomness: &Hash) -> Weight {
-        Windows::<T>::mutate(run_id, window, |record| {
-            if let Some(record) = record {
-                record.challenge_seed = Some(challenge_seed(&record.seed, randomness));
-            }
+        Self::change_record(run_id, window, |record| {
+            record.challenge_seed = Some(challenge_seed(&record.seed, randomness));
         });
         T::WeightInfo::draw_challenge()
+    }
+
+    /// Changes what the chain fixed in a window, if it is still kept.
+    pub(crate) fn change_record(
+        run_id: RunId,
+        window: Window,
+        change: impl FnOnce(&mut WindowRecord),
+    ) {
+        Windows::<T>::mutate(run_id, window, |record| {
+            if let Some(record) = record {
+                change(record);
+            }
+        });
     }
 
     /// Fixes state root and accepted set from the attestations.

@@ -9,7 +9,8 @@
 //! - **payloads**: each one that was kept has the root that was revealed; each accepted one is there;
 //! - **state roots**: θ from the model's seed on, by the outer steps;
 //! - **ratings, shares and pay**: from the revealed evaluations, against the chain's events;
-//! - **ledger**: minted = paid + claimable + carried + burned, and each window's part of it.
+//! - **ledger**: minted + funded = paid + claimable + carried + unspent + slashed + burned, and each window's part of it.
+//!   What a window was given is bounded by the budget that the chain fixed for it.
 //!
 //! What is not: the evaluations themselves, which are measurements. That half of the stake measured alike is what the
 //! rules rely on.
@@ -110,12 +111,14 @@ impl Audit {
         let head = replay.hash(head)?;
         let ledger = replay.chain.ledger(replay.run, Some(head)).await?;
         let last = self.window_count.saturating_sub(1);
-        let parts = [ledger.paid, ledger.claimable, ledger.carried, ledger.burned];
-        let sum = parts.iter().try_fold(0u128, |sum, part| sum.checked_add(*part));
-        replay.compare((last, None), "ledger: the sum of its parts", sum, Some(ledger.minted));
+        if !ledger.is_conserved() {
+            replay.differ(last, None, format!("ledger: its parts are not the whole: {ledger:?}"));
+        }
         if self.window_count == replay.settled_windows() {
             replay.compare((last, None), "ledger: minted", ledger.minted, replay.minted);
-            replay.compare((last, None), "ledger: carried", ledger.carried, replay.carried);
+            let released = ledger.funded.saturating_sub(ledger.unspent);
+            replay.compare((last, None), "ledger: of sponsors", released, replay.released);
+            replay.compare((last, None), "ledger: carried", ledger.carried(), replay.carried);
         }
         Ok(())
     }

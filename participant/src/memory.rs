@@ -136,8 +136,8 @@ pub fn check_validator(
     memory: Option<u64>,
 ) -> Result<()> {
     match device.prediction_fit(config, SCORED_AT_ONCE, true)? {
-        Some(own) => check("the host of a validator", config, memory, |model| {
-            CpuCosts::of_validator_beside_cards(model, keep, own.pinned)?.bytes()
+        Some(_) => check("the host of a validator", config, memory, |model| {
+            CpuCosts::of_validator_beside_cards(model, keep)?.bytes()
         }),
         None => check("a validator", config, memory, |model| {
             validator(model, keep, device.threads().count())?.bytes()

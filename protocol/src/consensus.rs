@@ -1,8 +1,8 @@
 //! Settles a window: validators' measurements → standings → shares → pay.
 //!
 //! [`settle()`] calls the stages in order (section 8 of docs/PROTOCOL.md); each is a function with
-//! its formula and rounding: `measure`, `standing`, `shares`. Last, [`split_emission`] and [`pay`]
-//! turn shares into amounts.
+//! its formula and rounding: `measure`, `standing`, `shares`. Last, [`pay`] turns shares of a pot
+//! ([`crate::emission::payable`]) into amounts.
 //!
 //! The two records that the chain stores or takes in a call, [`Evaluation`] and [`Standing`], are
 //! here, because the path of their module is part of the chain's metadata.
@@ -57,7 +57,8 @@ pub use records::{
     ValidatorOutcome,
 };
 pub use settle::settle;
-pub use shares::{emission_at, pay, power_shares, split_emission, EmissionSplit};
+pub(crate) use shares::part_of;
+pub use shares::{pay, power_shares};
 pub use standing::standing_value;
 
 /// Losses in nats as Q8.24 (value = n / 2^24), as one validator measured them before and after it

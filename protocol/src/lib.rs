@@ -98,6 +98,8 @@ pub mod rating;
 
 pub mod consensus;
 
+pub mod emission;
+
 pub mod pool;
 
 pub mod fault;

@@ -65,6 +65,16 @@ const KNEE_MIN_PPM: u128 = 100_000;
 /// Most chunks the chain asks for at a reveal.
 pub const CHALLENGE_CHUNKS_MAX: u8 = 4;
 
+/// Most windows between settlement and claim.
+pub const CLAIM_DELAY_MAX: u32 = 32;
+
+/// The largest part of a run's money that its owner may give itself: a quarter.
+pub const OWNER_PPM_MAX: u32 = 250_000;
+
+/// The largest part of a carry that one window may pay: a tenth, so that who comes first after idle windows does not
+/// take what they left.
+pub const RELEASE_PPM_MAX: u32 = 100_000;
+
 /// Most samples of an evaluation.
 pub const EVALUATION_SAMPLES_MAX: u16 = 4_096;
 
@@ -171,7 +181,7 @@ pub struct Settings {
     pub training: Training,
     /// Who is accepted and who is paid how much.
     pub incentive: Incentive,
-    /// How much is paid.
+    /// To whom the money goes.
     pub emission: Emission,
     /// What validators and their nominators have at stake.
     pub staking: Staking,
@@ -298,11 +308,12 @@ pub struct Incentive {
     pub validator_stake_min: Planck,
     /// Chunks the chain asks for at a reveal.
     pub challenge_chunks: u8,
-    /// Windows between settlement and claim.
+    /// Windows between settlement and claim, at most [`CLAIM_DELAY_MAX`]; counts for what is earned under it, whatever it
+    /// becomes later.
     pub claim_delay_windows: u32,
 }
 
-/// How much a window pays, and to whom.
+/// To whom a run's money goes; how much that is, the chain's schedule and the run's sponsors decide.
 #[derive(
     Encode,
     Decode,
@@ -317,16 +328,14 @@ pub struct Incentive {
     Debug
 )]
 pub struct Emission {
-    /// Planck minted in a window before the first halving.
-    pub per_window: Planck,
-    /// Windows between two halvings; 0 means never.
-    pub halving_windows: u64,
-    /// The run owner's part.
+    /// The run owner's part, at most [`OWNER_PPM_MAX`].
     pub owner_ppm: u32,
     /// The miners' part.
     pub miners_ppm: u32,
     /// The validators' part; the three parts sum to one million.
     pub validators_ppm: u32,
+    /// Of what a group did not earn in earlier windows, the part that one window pays at most.
+    pub release_ppm: u32,
 }
 
 impl Settings {
@@ -451,11 +460,10 @@ impl Settings {
                 claim_delay_windows: 2,
             },
             emission: Emission {
-                per_window: 100 * UNIT,
-                halving_windows: 0,
                 owner_ppm: 100_000,
                 miners_ppm: 600_000,
                 validators_ppm: 300_000,
+                release_ppm: 10_000,
             },
             staking: Staking::example(),
             disputes: Disputes::example(),
@@ -531,7 +539,8 @@ impl Incentive {
         // Who leaves waits for something, and what is at risk is more than nothing.
         in_range("miner_bond", self.miner_bond, 1, u128::MAX)?;
         in_range("validator_stake_min", self.validator_stake_min, 1, u128::from(u64::MAX))?;
-        in_range("challenge_chunks", self.challenge_chunks, 1, u128::from(CHALLENGE_CHUNKS_MAX))
+        in_range("challenge_chunks", self.challenge_chunks, 1, u128::from(CHALLENGE_CHUNKS_MAX))?;
+        in_range("claim_delay_windows", self.claim_delay_windows, 0, u128::from(CLAIM_DELAY_MAX))
     }
 }
 
@@ -542,6 +551,7 @@ impl Emission {
         if sum != u64::from(PPM) {
             return Err(SettingsError::EmissionSum { sum });
         }
-        Ok(())
+        in_range("owner_ppm", self.owner_ppm, 0, u128::from(OWNER_PPM_MAX))?;
+        in_range("release_ppm", self.release_ppm, 1, u128::from(RELEASE_PPM_MAX))
     }
 }

@@ -247,7 +247,7 @@ impl_runtime_apis! {
         // Both are run offline by a person who wants the panic's message.
         fn on_runtime_upgrade(checks: frame_try_runtime::UpgradeCheckSelect) -> (Weight, Weight) {
             match Executive::try_runtime_upgrade(checks) {
-                Ok(weight) => (weight, crate::configs::RuntimeBlockWeights::get().max_block),
+                Ok(weight) => (weight, crate::limits::RuntimeBlockWeights::get().max_block),
                 Err(error) => panic!("a check of the upgrade failed: {error:?}"),
             }
         }

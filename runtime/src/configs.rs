@@ -1,23 +1,18 @@
 //! Configures each pallet of the runtime.
 
 use frame_support::{
-    derive_impl,
-    dispatch::DispatchClass,
-    parameter_types,
+    derive_impl, parameter_types,
     traits::{
         ConstBool, ConstU128, ConstU32, ConstU64, ConstU8, LinearStoragePrice, VariantCountOf,
     },
-    weights::{
-        constants::{ParityDbWeight, WEIGHT_REF_TIME_PER_SECOND},
-        Weight,
-    },
+    weights::constants::ParityDbWeight,
     PalletId,
 };
 use frame_system::{
-    limits::{BlockLength, BlockWeights},
     offchain::{CreateBare, CreateTransactionBase},
     EnsureSigned,
 };
+use pallet_gauntlet::emission_schedule::{Halving, HalvingMint};
 use pallet_session::{
     disabling::UpToLimitDisablingStrategy,
     historical::{self, NoteHistoricalRoot},
@@ -25,10 +20,7 @@ use pallet_session::{
 };
 use pallet_transaction_payment::FungibleAdapter;
 use sp_consensus_aura::sr25519::AuthorityId as AuraId;
-use sp_runtime::{
-    traits::{ConvertInto, OpaqueKeys},
-    Perbill,
-};
+use sp_runtime::traits::{ConvertInto, OpaqueKeys};
 use sp_staking::SessionIndex;
 use sp_version::RuntimeVersion;
 
@@ -36,23 +28,15 @@ use crate::{
     authorities::{AccountOnly, NeverEnds},
     fees,
     governance::AdminOrigin,
+    limits::{RuntimeBlockLength, RuntimeBlockWeights, BLOCK_BYTES_MAX, WORK_RATIO},
     AccountId, Aura, Authorities, Balance, Balances, Block, BlockNumber, Hash, Historical, Nonce,
     Offences, OriginCaller, PalletInfo, Runtime, RuntimeCall, RuntimeEvent, RuntimeFreezeReason,
     RuntimeHoldReason, RuntimeOrigin, RuntimeTask, SafeMode, Session, SessionKeys, System,
     UncheckedExtrinsic, EXISTENTIAL_DEPOSIT, SLOT_MILLIS, SS58_PREFIX, UNIT, VERSION,
 };
 
-/// The part of a block that ordinary transactions may fill; the rest is left to the work of windows.
-const NORMAL_RATIO: Perbill = Perbill::from_percent(75);
-/// The part of a block that the work of windows may fill; the rest is left to ordinary transactions and to hooks.
-const WORK_RATIO: Perbill = Perbill::from_percent(50);
-/// The most bytes in a block, its header included.
-const BLOCK_BYTES_MAX: u32 = 5 * 1024 * 1024;
 /// Blocks of a day.
 const BLOCKS_A_DAY: u32 = (24 * 60 * 60 * 1_000 / SLOT_MILLIS) as u32;
-/// The computation that a block may take, in seconds of the machine that weights are measured on.
-const BLOCK_SECONDS_MAX: u64 = 2;
-
 /// The blocks between two changes of the authorities: ten minutes.
 const SESSION_BLOCKS: BlockNumber = 300;
 /// Sessions for which an equivocation can be reported: a week.
@@ -70,22 +54,6 @@ parameter_types! {
     pub const BlockHashCount: BlockNumber = 2_400;
     /// The runtime's version.
     pub const Version: RuntimeVersion = VERSION;
-    /// The computation and proof limits of a block. Work (the operational class) has a quarter of a block also where
-    /// everything else is full, and never more than half of it.
-    pub RuntimeBlockWeights: BlockWeights = {
-        let block = Weight::from_parts(BLOCK_SECONDS_MAX * WEIGHT_REF_TIME_PER_SECOND, u64::MAX);
-        // What ordinary transactions may not fill is reserved for work.
-        let mut weights = BlockWeights::with_sensible_defaults(block, NORMAL_RATIO);
-        let work = weights.per_class.get_mut(DispatchClass::Operational);
-        work.max_total = Some(WORK_RATIO * block);
-        work.max_extrinsic = work.reserved;
-        weights
-    };
-    /// The size limits of a block.
-    pub RuntimeBlockLength: BlockLength = BlockLength::builder()
-        .max_length(BLOCK_BYTES_MAX)
-        .modify_max_length_for_class(DispatchClass::Normal, |max| *max = NORMAL_RATIO * *max)
-        .build();
     /// The prefix of an account's text form.
     pub const Ss58Prefix: u8 = SS58_PREFIX;
     /// The longest list of authorities.
@@ -94,6 +62,14 @@ parameter_types! {
     pub const ReportableSessions: SessionIndex = REPORTABLE_SESSIONS;
     /// Derives the account of each run.
     pub const GauntletPalletId: PalletId = PalletId(*b"gauntlet");
+    /// What all runs together are given: a quarter of a UNIT a block (10,800 a day), halved every 63,072,000 blocks (four
+    /// years of 2 seconds each), which comes to 31,536,000 UNIT; it ends at the cap, some 39 years from the first block.
+    pub const EmissionSchedule: Halving = Halving {
+        start_block: 0,
+        per_block: UNIT / 4,
+        halving_blocks: 63_072_000,
+        cap: 31_500_000 * UNIT,
+    };
     /// What a key must have at stake for its work to be free; a full block of bytes costs about four times as much.
     pub const FreeWorkMin: Balance = 10 * UNIT;
     /// The bytes of work in a block.
@@ -252,9 +228,7 @@ impl pallet_gauntlet::Config for Runtime {
     type CreateOrigin = EnsureSigned<AccountId>;
     type AdminOrigin = AdminOrigin;
     type HotKeyProof = sp_runtime::MultiSignature;
-    #[cfg(feature = "runtime-benchmarks")]
-    type BenchmarkHelper = pallet_gauntlet::KeystoreHelper;
-    type EmissionSource = pallet_gauntlet::emission::Mint<Balances>;
+    type Emission = HalvingMint<Balances, EmissionSchedule>;
     type PalletId = GauntletPalletId;
     type RunsMax = ConstU32<16>;
     type HistoryWindows = ConstU64<{ pallet_gauntlet::HISTORY_WINDOWS }>;

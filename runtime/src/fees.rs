@@ -21,7 +21,7 @@ use sp_runtime::{
     FixedPointNumber, Perbill, Perquintill,
 };
 
-use crate::{configs::RuntimeBlockLength, Balance, Runtime, System, UNIT};
+use crate::{limits::RuntimeBlockLength, Balance, Runtime, System, UNIT};
 
 /// The fee of a second of computation, in planck.
 pub const SECOND_FEE: Balance = 5 * UNIT;

@@ -6,6 +6,7 @@ use frame_support::{build_struct_json_patch, BoundedVec};
 use serde_json::Value;
 use sp_consensus_aura::sr25519::AuthorityId as AuraId;
 use sp_consensus_grandpa::AuthorityId as GrandpaId;
+#[cfg(feature = "std")]
 use sp_core::crypto::Ss58Codec;
 use sp_genesis_builder::{PresetId, DEV_RUNTIME_PRESET, LOCAL_TESTNET_RUNTIME_PRESET};
 use sp_keyring::{Ed25519Keyring, Sr25519Keyring};
@@ -45,6 +46,7 @@ fn with_authorities(authorities: &[(Sr25519Keyring, Ed25519Keyring)]) -> Value {
 /// The test keyring's account that a genesis names, if it names one: everybody knows the secrets of those.
 ///
 /// `genesis` is JSON as `docs/genesis.example.json` shows it, with accounts and keys in text form or hexadecimal.
+#[cfg(feature = "std")]
 pub fn well_known(genesis: &Value) -> Option<AccountId> {
     let text = genesis.to_string();
     let named = |public: [u8; 32]| {
@@ -60,6 +62,7 @@ pub fn well_known(genesis: &Value) -> Option<AccountId> {
 /// What a chain from this genesis would lack, if it lacks anything: blocks or a government.
 ///
 /// `genesis` is JSON as `docs/genesis.example.json` shows it.
+#[cfg(feature = "std")]
 pub fn lacks(genesis: &Value) -> Option<&'static str> {
     let list =
         |path| genesis.pointer(path).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);

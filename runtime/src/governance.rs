@@ -27,9 +27,9 @@ use sp_runtime::{
 };
 
 use crate::{
-    configs::RuntimeBlockWeights, AccountId, Balance, Balances, BlockNumber, OriginCaller,
-    Preimage, Runtime, RuntimeCall, RuntimeEvent, RuntimeHoldReason, RuntimeOrigin, System,
-    SLOT_MILLIS, UNIT,
+    limits::RuntimeBlockWeights, AccountId, Balance, Balances, BlockNumber, OriginCaller, Preimage,
+    Runtime, RuntimeCall, RuntimeEvent, RuntimeHoldReason, RuntimeOrigin, System, SLOT_MILLIS,
+    UNIT,
 };
 
 /// Blocks in a day.

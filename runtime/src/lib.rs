@@ -21,6 +21,7 @@ pub mod configs;
 pub mod fees;
 pub mod genesis;
 pub mod governance;
+pub mod limits;
 #[cfg(feature = "std")]
 pub mod transactions;
 

@@ -19,9 +19,9 @@ type Check<'a> = (&'static str, &'a str, &'a dyn Fn() -> Result<(), Failure>);
 ///
 /// With `timings`, cargo writes its account of the build under `cargo-timings` in the target folder.
 pub(crate) fn run(timings: bool) -> Result<(), Failure> {
-    let mut steps = Steps::new(11);
+    let mut steps = Steps::new(10);
     let setup = &build::ready(&mut steps)?;
-    let checks: [Check<'_>; 10] = [
+    let checks: [Check<'_>; 9] = [
         ("format", "seconds", &|| format(setup)),
         ("tidy", "seconds", &|| tidy::run(setup)),
         ("licences", "seconds", &|| licences(setup)),
@@ -31,7 +31,6 @@ pub(crate) fn run(timings: bool) -> Result<(), Failure> {
         ("kernels", kernels::ABOUT, &|| kernels::gate(setup)),
         ("lints", "some minutes, the first time", &|| lint(setup)),
         ("tests", "compiled and run, some ten minutes", &|| build::tests(setup)),
-        ("javascript", javascript::ABOUT, &|| javascript::check(setup)),
         ("documentation", "a minute", &|| build::documentation(setup)),
         ("localnet", "two windows of real training", &|| short_localnet(setup)),
     ];

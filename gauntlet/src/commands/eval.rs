@@ -140,7 +140,7 @@ fn settings(args: &EvalArgs, device: &dyn Device) -> Result<HarnessSettings> {
     let short = length_max.min(LENGTH_SHORT);
     let own = own_memory(device, &config, short, short)?;
     let costs = |config: &ModelConfig, length, batch_tokens| match own {
-        Some(own) => CpuCosts::of_evaluator_beside_cards(config, own.pinned)?.bytes(),
+        Some(_) => CpuCosts::of_evaluator_beside_cards(config)?.bytes(),
         None => memory_of(config, length, batch_tokens, device.threads().count()),
     };
     memory::check("an evaluation", &config, None, |config| costs(config, short, short))?;
@@ -170,7 +170,8 @@ fn settings(args: &EvalArgs, device: &dyn Device) -> Result<HarnessSettings> {
     })
 }
 
-/// What the device's own memory holds of an evaluation that asks a model requests of up to `length` tokens, in batches of about so many tokens.
+/// What the device's own memory holds of an evaluation that asks a model requests of up to `length` tokens, in batches of
+/// about so many tokens; an error if that does not fit.
 fn own_memory(
     device: &dyn Device,
     config: &ModelConfig,
@@ -181,7 +182,7 @@ fn own_memory(
     device.prediction_fit(&ModelConfig { seq_len, ..config.clone() }, samples, false)
 }
 
-/// Bytes of the host's memory where the host computes.
+/// Bytes that the same evaluation takes of the host's memory where the host computes.
 fn memory_of(
     config: &ModelConfig,
     length: usize,

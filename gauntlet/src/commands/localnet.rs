@@ -144,7 +144,12 @@ impl Localnet {
         let genesis = run.chain.genesis_hash().await?;
         RunFile::new(&genesis, run.id, &order.args.model, order.args.windows)
             .write(&order.folder)?;
-        run.register(members).await.context("cannot register the participants")?;
+        let register =
+            async { run.register(members).await.context("cannot register the participants") };
+        let sponsor = async {
+            run.sponsor(order.args.windows).await.context("cannot put in the windows' pay")
+        };
+        futures::try_join!(register, sponsor)?;
         progress.say(format!(
             "run {}: {} with {} parameters, {} steps of {} samples a window of {:.0} s",
             run.id,

@@ -7,6 +7,7 @@ use node_client::{
     keys,
 };
 use protocol::{
+    emission::Pots,
     window::{phase_at, Moment, Schedule},
     BlockNumber, RunId,
 };
@@ -93,9 +94,16 @@ impl Status {
             })).collect::<Vec<_>>(),
             "emission": {
                 "minted": ledger.minted.to_string(),
+                "funded": ledger.funded.to_string(),
                 "paid": ledger.paid.to_string(),
                 "claimable": ledger.claimable.to_string(),
-                "carried": ledger.carried.to_string(),
+                "carried": {
+                    "owner": ledger.carried_owner.to_string(),
+                    "miners": ledger.carried_miners.to_string(),
+                    "validators": ledger.carried_validators.to_string(),
+                },
+                "unspent": ledger.unspent.to_string(),
+                "slashed": ledger.slashed.to_string(),
                 "burned": ledger.burned.to_string(),
             },
         })
@@ -105,8 +113,15 @@ impl Status {
     fn print(&self) {
         self.print_moment();
         self.print_participants();
-        let Ledger { minted, paid, claimable, carried, burned } = &self.ledger;
-        println!("\nminted {minted} = paid {paid} + claimable {claimable} + carried {carried} + burned {burned}");
+        self.print_money();
+    }
+
+    fn print_money(&self) {
+        let Ledger { minted, funded, paid, claimable, unspent, slashed, burned, .. } = &self.ledger;
+        let Pots { owner, miners, validators } = self.ledger.carried();
+        println!("\nminted {minted} + funded {funded} = paid {paid} + claimable {claimable}");
+        println!("  + carried {owner} (owner) + {miners} (miners) + {validators} (validators)");
+        println!("  + unspent {unspent} + slashed {slashed} + burned {burned}");
     }
 
     fn print_moment(&self) {

@@ -3,7 +3,8 @@
 
 use codec::{Decode, Encode};
 use protocol::{
-    entry::Seat, fixed::Q32, AccountBytes, Hash, Planck, RunId, Uid, ValidatorIndex, Window,
+    emission::Pots, entry::Seat, fixed::Q32, AccountBytes, Hash, Planck, RunId, Uid,
+    ValidatorIndex, Window,
 };
 
 /// Why a window is void, in the pallet's order.
@@ -136,15 +137,16 @@ pub enum GauntletEvent {
         run: RunId,
         window: Window,
         minted: Planck,
-        owner: Planck,
-        miners: Planck,
-        validators: Planck,
-        carried: Planck,
+        funded: Planck,
+        paid: Pots,
+        carried: Pots,
     },
     WindowVoid {
         run: RunId,
         window: Window,
         error: VoidReason,
+        minted: Planck,
+        funded: Planck,
     },
     Claimed {
         run: RunId,
@@ -257,5 +259,23 @@ pub enum GauntletEvent {
         window: Window,
         index: ValidatorIndex,
         hash: Hash,
+    },
+    #[codec(index = 45)]
+    RunWeightSet {
+        run: RunId,
+        weight: u16,
+    },
+    #[codec(index = 46)]
+    RunFunded {
+        run: RunId,
+        sponsor: AccountBytes,
+        amount: Planck,
+        per_window: Planck,
+    },
+    #[codec(index = 47)]
+    RunSwept {
+        run: RunId,
+        refunded: Planck,
+        given_back: Planck,
     },
 }

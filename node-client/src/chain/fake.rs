@@ -30,12 +30,14 @@ use self::{
 use super::{
     door::{self, Pool, Trace},
     AnnouncementInfo, AttestationCommitmentInfo, AttestationInfo, BlockRef, Call, Chain,
-    ChainError, ClaimInfo, CommitmentInfo, FinalizedBlocks, GauntletEvent, Included, Keypair,
+    ChainError, Claim, CommitmentInfo, FinalizedBlocks, GauntletEvent, Included, Keypair,
     Ledger, MinerInfo, PermitInfo, RevealInfo, RunInfo, ScoreCommitmentInfo, ScoreRevealInfo,
     SubmitError, ValidatorInfo, WindowInfo,
 };
 use crate::keys;
 
+mod departures;
+mod emission;
 mod refusal;
 mod registry;
 mod run;
@@ -68,6 +70,8 @@ struct Blocks {
     /// The states after the latest blocks, in order; never empty.
     states: VecDeque<Arc<State>>,
     queue: VecDeque<Queued>,
+    /// Weights of runs that governance sets in the next block.
+    weights: Vec<(RunId, u16)>,
     nonces: HashMap<AccountBytes, Nonces>,
 }
 
@@ -112,6 +116,7 @@ impl FakeChain {
                 chain: Mutex::new(Blocks {
                     states: VecDeque::from([Arc::new(genesis)]),
                     queue: VecDeque::new(),
+                    weights: Vec::new(),
                     nonces: HashMap::new(),
                 }),
                 head: watch::Sender::new(0),
@@ -135,6 +140,12 @@ impl FakeChain {
     /// Has another program use the next nonce of `account` just before it is handed over, the next `times` times.
     pub fn overtake(&self, account: AccountBytes, times: u32) {
         self.chain().nonces.entry(account).or_default().overtaken = times;
+    }
+
+    /// Has the chain's governance give a run another weight among the runs, in the next block before its calls. A run
+    /// that there is not then gets none.
+    pub fn set_run_weight(&self, run: RunId, weight: u16) {
+        self.chain().weights.push((run, weight));
     }
 
     /// Puts a call into the queue of the next block.
@@ -179,6 +190,10 @@ impl FakeChain {
         let block = BlockRef { number, hash };
         let mut state = State::clone(&parent);
         state.begin_block(number, &parent_hash);
+        for (run, weight) in std::mem::take(&mut chain.weights) {
+            // What is refused changes nothing.
+            let _ = state.set_run_weight(run, weight);
+        }
         let mut outcomes = Vec::new();
         for Queued { signer, call, done } in std::mem::take(&mut chain.queue) {
             let first_event = state.events.len();
@@ -402,7 +417,7 @@ impl Chain for FakeChain {
     }
 
     async fn ledger(&self, run: RunId, at: Option<Hash>) -> Result<Ledger, ChainError> {
-        self.in_run(run, at, |run| run.ledger)
+        self.in_run(run, at, |run| run.money.ledger)
     }
 
     async fn claims(
@@ -410,8 +425,8 @@ impl Chain for FakeChain {
         run: RunId,
         account: AccountBytes,
         at: Option<Hash>,
-    ) -> Result<Vec<ClaimInfo>, ChainError> {
-        self.in_run(run, at, |run| run.claims.get(&account).cloned().unwrap_or_default())
+    ) -> Result<Vec<Claim>, ChainError> {
+        self.in_run(run, at, |run| run.money.claims.get(&account).cloned().unwrap_or_default())
     }
 
     async fn balance(&self, account: AccountBytes, at: Option<Hash>) -> Result<Planck, ChainError> {

@@ -1,7 +1,10 @@
 //! Signs and submits extrinsics to a node, through the [`door`]; the result has a name.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        atomic::{AtomicU32, Ordering},
+        Arc, Mutex, PoisonError,
+    },
     time::Duration,
 };
 
@@ -28,6 +31,23 @@ const MORTALITY_BLOCKS: u64 = 64;
 /// How long a call may take to be in a finalised block, with all attempts.
 const FINALITY_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// The errors for which a node refuses work that it sees too early: its pool looks at a block behind the head that this
+/// client saw, the more so the more transactions the pool is given.
+const EARLY: [&str; 10] = [
+    "ChallengeNotDrawn",
+    "MinerUnknown",
+    "NotCommitted",
+    "NotYetActive",
+    "RunNotStarted",
+    "RunUnknown",
+    "ValidatorUnknown",
+    "WindowNotOpen",
+    "WrongPhase",
+    "WrongWindow",
+];
+/// How often a node may refuse a call as too early before it is believed; with the pause between, some seconds.
+const EARLY_REFUSALS_MAX: u32 = 20;
+
 /// What a node says before the index of the pallet's error when it refuses a window's work.
 const REFUSED_WORK: &str = "Custom error: ";
 
@@ -45,7 +65,8 @@ impl SubxtChain {
         let account = keys::account(signer);
         let slot = self.shared.nonces.lock().await.entry(account).or_default().clone();
         let (account, used) = (AccountId32(account), Mutex::default());
-        let node = NodePool { chain: self, signer, account, call, used };
+        let patience = AtomicU32::new(EARLY_REFUSALS_MAX);
+        let node = NodePool { chain: self, signer, account, call, used, patience };
         door::submit(&node, &slot, FINALITY_TIMEOUT).await
     }
 }
@@ -58,6 +79,8 @@ struct NodePool<'a> {
     call: Call,
     /// The connection that was used last: if it broke, it and no later one is to be replaced.
     used: Mutex<Option<Arc<Connection>>>,
+    /// How often the node may still refuse the call for what a later block heals.
+    patience: AtomicU32,
 }
 
 /// An extrinsic, and how far the finalised chain has been looked through for it.
@@ -79,6 +102,12 @@ impl NodePool<'_> {
         let connection = self.chain.connection().await;
         *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection.clone());
         connection
+    }
+
+    /// Whether the node may refuse the call once more; it has then.
+    fn has_patience(&self) -> bool {
+        let less = |left: u32| left.checked_sub(1);
+        self.patience.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
     }
 
     /// The chain at a block of the best chain.
@@ -126,7 +155,12 @@ impl Pool for NodePool<'_> {
 
     async fn hand_over(&self, signed: &Signed) -> Result<Progress, SubmitError> {
         let handed = signed.extrinsic.submit_and_watch().await;
-        handed.map_err(|error| refused(&error, &signed.metadata))
+        handed.map_err(|error| match refused(&error, &signed.metadata) {
+            refused @ SubmitError::Rejected { .. } if is_early(&refused) && self.has_patience() => {
+                SubmitError::Dropped(refused.to_string())
+            }
+            refused => refused,
+        })
     }
 
     async fn watch(&self, progress: Progress) -> Result<Included, SubmitError> {
@@ -194,6 +228,12 @@ fn refused_work(reason: &str, metadata: &subxt::Metadata) -> Option<SubmitError>
         error: error.name.clone(),
         docs: error.docs.join(" ").trim().to_owned(),
     })
+}
+
+/// Whether a refusal may only mean that the node's pool is behind.
+fn is_early(refused: &SubmitError) -> bool {
+    matches!(refused, SubmitError::Rejected { pallet, error, .. }
+        if pallet == "Gauntlet" && EARLY.contains(&error.as_str()))
 }
 
 /// A node that does not take an extrinsic: for its nonce or a full pool, which pass, or for good.
@@ -312,6 +352,12 @@ mod tests {
         };
         assert_eq!((pallet.as_str(), error.as_str()), ("Gauntlet", "WrongPhase"));
         assert!(docs.contains("phase"), "{docs}");
+        for name in EARLY {
+            let is_known = (0..=u8::MAX)
+                .filter_map(|index| errors.error_variant_by_index(index))
+                .any(|error| error.name == name);
+            assert!(is_known, "{name}");
+        }
         for other in ["Invalid Transaction (1010)", "Custom error: ", "Custom error: 255"] {
             assert!(refused_work(other, &metadata).is_none(), "{other}");
         }

@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, Mutex, RwLock};
 
 use super::{
     events::FIRST_UNREAD_EVENT, AnnouncementInfo, AttestationCommitmentInfo, AttestationInfo,
-    BlockRef, Call, Chain, ChainError, ClaimInfo, CommitmentInfo, FinalizedBlocks, GauntletEvent,
+    BlockRef, Call, Chain, ChainError, Claim, CommitmentInfo, FinalizedBlocks, GauntletEvent,
     Included, Keypair, Ledger, MinerInfo, PermitInfo, RevealInfo, RunInfo, ScoreCommitmentInfo,
     ScoreRevealInfo, SubmitError, ValidatorInfo, WindowInfo,
 };
@@ -557,9 +557,9 @@ impl Chain for SubxtChain {
         run: RunId,
         account: AccountBytes,
         at: Option<Hash>,
-    ) -> Result<Vec<ClaimInfo>, ChainError> {
+    ) -> Result<Vec<Claim>, ChainError> {
         let key = subxt::utils::AccountId32(account);
-        let claims = value!(self, at, "claims", claims, Vec<ClaimInfo>, (run, key))?;
+        let claims = value!(self, at, "claims", claims, Vec<Claim>, (run, key))?;
         Ok(claims.unwrap_or_default())
     }
 

@@ -1,6 +1,7 @@
 //! Defines what the chain says as plain records: accounts are 32 bytes, amounts planck, the rest types of `protocol`.
 
 use codec::{Compact, Decode, Encode};
+pub use protocol::emission::{Claim, Ledger, Sponsorship};
 use protocol::{
     commitment::{AttestationOpening, ChunkProof, Opening},
     consensus::{Evaluation, Standing},
@@ -97,7 +98,7 @@ pub enum WindowStatus {
     Settling,
     /// Standings and pay are written.
     Settled,
-    /// Nobody was paid, the pot was carried.
+    /// Nobody was paid, all of it was carried.
     Void,
 }
 
@@ -116,8 +117,12 @@ pub struct WindowInfo {
     pub unavailable: Vec<u8>,
     /// How far it has come.
     pub status: WindowStatus,
-    /// Minted by its settlement, in planck.
+    /// What it may have of the chain's emission, in planck; known when the next window opens.
+    pub budget: Planck,
+    /// What the emission gave it, in planck; known when it is settled.
     pub minted: Planck,
+    /// What the run's sponsors gave it, in planck; known when it is settled.
+    pub funded: Planck,
     /// The settings under which it is settled.
     pub settings: Settings,
     /// Nobody is at fault in it: the chain stood still, or the run was paused.
@@ -199,30 +204,6 @@ pub struct ScoreRevealInfo {
     pub salt: Hash,
 }
 
-/// Says where all that was minted for a run is, in planck: minted = paid + claimable + carried + burned.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
-pub struct Ledger {
-    /// Minted for the run so far, in planck.
-    pub minted: Planck,
-    /// Claimed and transferred, in planck.
-    pub paid: Planck,
-    /// Awarded and not yet claimed, in planck.
-    pub claimable: Planck,
-    /// Left for the next window's pot, in planck.
-    pub carried: Planck,
-    /// Destroyed for good, in planck.
-    pub burned: Planck,
-}
-
-/// Pay of one window that waits for its claim.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
-pub struct ClaimInfo {
-    /// The window in which it was earned.
-    pub window: Window,
-    /// Amount in planck.
-    pub amount: Planck,
-}
-
 /// An extrinsic of the pallet (and one of Balances), with its arguments.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[allow(missing_docs, reason = "the fields are the arguments of the pallet's calls")]
@@ -263,6 +244,8 @@ pub enum Call {
     Claim { run: RunId, account: AccountBytes },
     /// Replaces the settings some windows later.
     SetParams { run: RunId, settings: Box<Settings> },
+    /// Puts money into a run, of which a window releases `per_window` at most; signed by the sponsor.
+    FundRun { run: RunId, amount: Planck, per_window: Planck },
     /// Removes a miner that does nothing.
     Evict { run: RunId, uid: Uid },
     /// Returns the bond of a miner that is gone to its cold key.
@@ -319,6 +302,7 @@ impl Call {
             Self::RevealScores { .. } => "reveal_scores",
             Self::Claim { .. } => "claim",
             Self::SetParams { .. } => "set_params",
+            Self::FundRun { .. } => "fund_run",
             Self::Evict { .. } => "evict",
             Self::WithdrawBond { .. } => "withdraw_bond",
             Self::RotateHotKey { .. } => "rotate_hot_key",
@@ -365,6 +349,7 @@ impl Call {
             }
             Self::Claim { run, account } => (run, account).encode(),
             Self::SetParams { run, settings } => (run, settings).encode(),
+            Self::FundRun { run, amount, per_window } => (run, amount, per_window).encode(),
             Self::WithdrawBond { run, uid, registered_window } => {
                 (run, uid, registered_window).encode()
             }

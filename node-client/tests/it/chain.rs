@@ -15,6 +15,7 @@ use protocol::{
     commitment::{challenged_chunks, commitment_hash, score_commitment_hash, ChunkProof, Opening},
     consensus::Evaluation,
     consent::Role,
+    emission::Pots,
     entry::Seat,
     fixed::Q32,
     layout::Layout,
@@ -39,6 +40,9 @@ fn account(name: &str) -> AccountBytes {
 fn settings() -> Settings {
     let mut settings = Settings::example();
     settings.training.genesis_state_root = BASE;
+    // Behind the calls that a story begins with; the chunks are drawn at offset 10.
+    settings.schedule.start_block = 10;
+    settings.schedule.commit_end = 9;
     settings
 }
 
@@ -83,6 +87,11 @@ impl Story {
         );
         assert_eq!(create.unwrap().block, first.unwrap().block);
         assert_eq!(second.unwrap().block.number, 1);
+        // With what governance's weight brings, a window has 100 UNIT.
+        story.chain.set_run_weight(RUN, 1);
+        let (amount, per_window) = (190 * UNIT, 95 * UNIT);
+        let fund = Call::FundRun { run: RUN, amount, per_window };
+        story.chain.execute(&alice, fund).unwrap();
         for (name, stake) in [("Dave", 300 * UNIT), ("Eve", 200 * UNIT)] {
             let (hot, proof) = consent(&genesis, name, Role::Validator);
             let call = Call::RegisterValidator { run: RUN, hot, proof, stake };
@@ -248,17 +257,17 @@ async fn a_window_ends_in_pay_and_every_planck_is_somewhere() {
                 paid += own;
             }
             GauntletEvent::ValidatorPaid { paid: own, .. } => paid += own,
-            GauntletEvent::WindowSettled { minted, owner, .. } => {
-                assert_eq!(*minted, 100 * UNIT);
-                paid += owner;
+            GauntletEvent::WindowSettled { minted, funded, paid: pots, .. } => {
+                assert_eq!((*minted, *funded), (5 * UNIT, 95 * UNIT));
+                paid += pots.owner;
             }
             other => panic!("not an event of a settlement: {other:?}"),
         }
     }
     let ledger = story.chain.ledger(RUN, None).await.unwrap();
-    assert_eq!(ledger.minted, 100 * UNIT);
+    assert_eq!((ledger.minted, ledger.funded, ledger.unspent), (5 * UNIT, 190 * UNIT, 95 * UNIT));
     assert_eq!(ledger.claimable, paid);
-    assert_eq!(ledger.minted, paid + ledger.carried);
+    assert_eq!(Some(100 * UNIT - paid), ledger.carried().checked_sum());
     let standings = story.chain.miners(RUN, None).await.unwrap();
     assert!(standings[0].value > standings[1].value);
 
@@ -273,8 +282,7 @@ async fn a_window_ends_in_pay_and_every_planck_is_somewhere() {
     let after = story.chain.balance(account("Bob"), None).await.unwrap();
     assert_eq!(after - before, owed[0].amount);
     let ledger = story.chain.ledger(RUN, None).await.unwrap();
-    let whole = ledger.paid + ledger.claimable + ledger.carried + ledger.burned;
-    assert_eq!(ledger.minted, whole);
+    assert!(ledger.is_conserved(), "{ledger:?}");
     assert_eq!(ledger.paid, owed[0].amount);
 
     // A block of the past still shows what was then.
@@ -423,6 +431,7 @@ fn every_call_is_in_the_metadata_with_these_arguments() {
         (Call::RevealScores { run, window, evaluations: vec![], salt: id, version: 1 }, &["run", "window", "evaluations", "salt", "version"]),
         (Call::Claim { run, account }, &["run", "account"]),
         (Call::SetParams { run, settings }, &["run", "settings"]),
+        (Call::FundRun { run, amount: 1, per_window: 1 }, &["run", "amount", "per_window"]),
         (Call::Evict { run, uid: 0 }, &["run", "uid"]),
         (Call::WithdrawBond { run, uid: 0, registered_window: 0 }, &["run", "uid", "registered_window"]),
         (Call::RotateHotKey { run, seat, hot, proof }, &["run", "seat", "hot", "proof"]),
@@ -439,9 +448,10 @@ fn every_call_is_in_the_metadata_with_these_arguments() {
         (Call::ReportCopy { run, commitments: [(0, 0, 0); 2], index: 0, chunks: Box::new([chunk.clone(), chunk]) }, &["run", "commitments", "index", "chunks"]),
     ];
     let pallet = metadata.pallet_by_name("Gauntlet").unwrap();
-    // From 50 on are calls of which clients make one.
+    // `set_run_weight` and `force_params` are governance's, `claim_many` somebody's who pays for others; from 50 on are calls of which clients
+    // make one.
     let made = pallet.call_variants().unwrap().iter().filter(|variant| variant.index < 50);
-    assert_eq!(made.count() + 1, calls.len());
+    assert_eq!(made.count() + 1, calls.len() + 3);
     for (call, arguments) in calls {
         let variant = pallet.call_variant_by_name(call.name()).unwrap();
         let names = variant.fields.iter().map(|field| field.name.as_deref());
@@ -450,6 +460,11 @@ fn every_call_is_in_the_metadata_with_these_arguments() {
     let transfer = Call::Transfer { to: id, amount: 0 };
     let balances = metadata.pallet_by_name("Balances").unwrap();
     assert!(balances.call_variant_by_name(transfer.name()).is_some());
+}
+
+/// Three amounts from `first` on.
+fn pots(first: Planck) -> Pots {
+    Pots { owner: first, miners: first + 1, validators: first + 2 }
 }
 
 #[test]
@@ -478,8 +493,8 @@ fn every_event_decodes_by_the_metadata() {
         GauntletEvent::ScoresRevealed { run, window, index, count: 2 },
         GauntletEvent::MinerScored { run, window, uid, own: None, random: Some(share), standing_value: share, share, paid: 1 },
         GauntletEvent::ValidatorPaid { run, window, index, agreement: share, paid: 1 },
-        GauntletEvent::WindowSettled { run, window, minted: 1, owner: 2, miners: 3, validators: 4, carried: 5 },
-        GauntletEvent::WindowVoid { run, window, error: VoidReason::TooLate },
+        GauntletEvent::WindowSettled { run, window, minted: 1, funded: 2, paid: pots(3), carried: pots(6) },
+        GauntletEvent::WindowVoid { run, window, error: VoidReason::TooLate, minted: 1, funded: 2 },
         GauntletEvent::Claimed { run, account, amount },
         GauntletEvent::SettingsScheduled { run, window },
         GauntletEvent::SettingsApplied { run, window },
@@ -503,6 +518,9 @@ fn every_event_decodes_by_the_metadata() {
         GauntletEvent::RunOfferWithdrawn { run },
         GauntletEvent::RunHandedOver { run, owner },
         GauntletEvent::AttestationCommitted { run, window, index, hash },
+        GauntletEvent::RunWeightSet { run, weight: 3 },
+        GauntletEvent::RunFunded { run, sponsor: id, amount, per_window: 8 },
+        GauntletEvent::RunSwept { run, refunded: 1, given_back: 2 },
     ];
     let pallet = metadata.pallet_by_name("Gauntlet").unwrap();
     let variants = pallet.event_variants().unwrap();
@@ -583,6 +601,9 @@ fn the_fakes_refusals_and_the_storage_of_the_reads_are_in_the_metadata() {
         "BondNotDue",
         "NotOffered",
         "OfferNotDue",
+        "ClaimTooSmall",
+        "FundingTooSmall",
+        "TooManySponsors",
     ];
     // From 100 on are those of calls that the fake does not know.
     let errors = errors.iter().filter(|error| error.index < 100);

@@ -119,7 +119,6 @@ fn work_comes_before_every_tip_and_lives_for_its_phase() {
             pallet_balances::Call::<Test>::transfer_allow_death { dest: account(2), value: UNIT };
         let tipped = validity(&account(1), u64::MAX, transfer).unwrap();
         assert_eq!(tipped.priority, ORDINARY_PRIORITY_MAX);
-        assert!(WORK_PRIORITY > ORDINARY_PRIORITY_MAX);
     });
 }
 

@@ -205,7 +205,7 @@ fn challenge(who: AccountId, window: Window, uid: Uid, index: u32) -> sp_runtime
 fn a_chunk_that_is_shown_costs_the_challenger_its_bond() {
     ExtBuilder::default().participants(1, 0).build_and_execute(|| {
         let payload = payload_from([1, 2, 3]);
-        work(0, &[payload.clone()]);
+        work(0, std::slice::from_ref(&payload));
         assert_ok!(challenge(reporter(), 0, 0, 1));
         assert_eq!(Gauntlet::held(HoldReason::DisputeBond, &reporter()), UNIT);
         let answer = |who, index, chunk: ShownChunk| {
@@ -238,7 +238,7 @@ fn a_chunk_that_is_shown_costs_the_challenger_its_bond() {
 fn a_chunk_that_is_not_shown_in_time_costs_the_miner() {
     ExtBuilder::default().participants(1, 0).build_and_execute(|| {
         let payload = payload_from([1, 2, 3]);
-        work(0, &[payload.clone()]);
+        work(0, std::slice::from_ref(&payload));
         assert_ok!(challenge(reporter(), 0, 0, 1));
         assert_ok!(challenge(reporter(), 0, 0, 2));
         let deadline = System::block_number() + 20;

@@ -29,17 +29,16 @@ fn a_full_window_pays_everybody_and_conserves_the_emission() {
         assert!(60 * UNIT - miners < UNIT / 1_000_000, "{miners}");
         assert!(30 * UNIT - validators < UNIT / 1_000_000, "{validators}");
         assert_eq!(ledger().claimable, miners + validators + 10 * UNIT);
-        assert_eq!(ledger().minted, ledger().claimable + ledger().carried);
+        assert_eq!(ledger().minted, ledger().claimable + carried());
         assert_eq!(run_balance(0), EXISTENTIAL_DEPOSIT + ledger().minted);
 
         let settled = Event::WindowSettled {
             run: 0,
             window: 0,
             minted: 100 * UNIT,
-            owner: 10 * UNIT,
-            miners,
-            validators,
-            carried: ledger().carried,
+            funded: 0,
+            paid: Pots { owner: 10 * UNIT, miners, validators },
+            carried: ledger().carried(),
         };
         assert!(events().contains(&settled));
         let scored =
@@ -65,13 +64,14 @@ fn windows_follow_one_another_and_conserve_the_emission() {
 }
 
 #[test]
-fn without_scores_the_pot_is_carried() {
+fn without_scores_each_pot_is_carried_for_itself() {
     ExtBuilder::default().participants(2, 1).build_and_execute(|| {
         play_window(0, 2, 1);
         roll_to_settlement(0);
         assert_eq!(claimable(&miner_cold(0)), 0);
         assert_eq!(claimable(&owner()), 10 * UNIT);
-        assert_eq!(ledger().carried, 90 * UNIT);
+        let carried = Pots { owner: 0, miners: 60 * UNIT, validators: 30 * UNIT };
+        assert_eq!(ledger().carried(), carried);
         // Nobody's standing moved, and absent validators cost no miner a penalty.
         assert_eq!(Miners::<Test>::get(0, 0).unwrap().standing, Default::default());
     });
@@ -174,8 +174,8 @@ fn settlement_goes_step_by_step_under_a_meter() {
         roll_to(run().schedule.window_start(2).unwrap() + 11);
         System::set_block_number(System::block_number() + 1);
         Gauntlet::do_boundaries();
-        let looked =
-            <() as WeightInfo>::look_at_queue(4).saturating_add(<() as WeightInfo>::look_at_run());
+        let looked = <() as WeightInfo>::look_at_queue(4)
+            .saturating_add(<() as WeightInfo>::look_at_run() * 2);
         let mut meter = WeightMeter::with_limit(looked);
         Gauntlet::do_poll(&mut meter);
         assert_eq!(run().next_settlement, 1, "no weight, no step");
@@ -184,7 +184,7 @@ fn settlement_goes_step_by_step_under_a_meter() {
         Gauntlet::do_idle(weights);
         let settlement = Settlements::<Test>::get(0).unwrap();
         assert_eq!(settlement.stage, Stage::Miners { page: 0, page_count: 1 });
-        assert_eq!(ledger().claimable, before.claimable + settlement.owner_paid);
+        assert_eq!(ledger().claimable, before.claimable + settlement.paid.owner);
         check_state();
 
         Gauntlet::do_idle(looked.saturating_add(<() as WeightInfo>::settle_page(PAGE_LEN)));
@@ -244,15 +244,22 @@ fn a_settlement_that_fails_makes_the_window_void_and_carries_its_pot() {
         assert!(events().contains(&Event::WindowVoid {
             run: 0,
             window: 0,
-            error: VoidReason::Overflow
+            error: VoidReason::Overflow,
+            minted: 100 * UNIT,
+            funded: 0,
         }));
         assert_eq!(record(0).status, WindowStatus::Void);
-        assert_eq!(ledger().carried, 100 * UNIT);
+        let whole = Pots { owner: 10 * UNIT, miners: 60 * UNIT, validators: 30 * UNIT };
+        assert_eq!(ledger().carried(), whole);
         assert_eq!(ledger().claimable, 0);
         broken(Q32::ONE);
-        // The next window pays from both.
+        // Nobody worked in the next window, which has no final root.
         roll_to_settlement(1);
-        assert_eq!(claimable(&owner()), 20 * UNIT);
+        assert_eq!((carried(), ledger().claimable), (200 * UNIT, 0));
+        // The one after pays its own part, and a hundredth of what is carried.
+        play_window(3, 1, 1);
+        roll_to_settlement(3);
+        assert_eq!(claimable(&owner()), 10 * UNIT + 30 * UNIT / 100);
     });
 }
 

@@ -106,7 +106,7 @@ fn the_claimable_view_says_what_a_claim_transfers() {
             play_window(window, 2, 1);
             score_window(window, 2, 1);
             let told = Gauntlet::claimable(0, cold.clone()).unwrap();
-            let owed: u128 = Claims::<Test>::get(0, &cold).iter().map(|(_, amount)| amount).sum();
+            let owed: u128 = Claims::<Test>::get(0, &cold).iter().map(|claim| claim.amount).sum();
             assert_eq!(told.now + told.later, owed);
             let before = Balances::free_balance(&cold);
             let claim = Gauntlet::claim(RuntimeOrigin::signed(cold.clone()), 0, cold.clone());

@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
 use futures::StreamExt;
 use node_client::chain::{BlockRef, Chain, GauntletEvent, MinerInfo, RunInfo};
 use protocol::{
-    books::Bonds, consensus::Standing, fixed::Q32, BlockNumber, Hash, Planck, RunId, Uid,
-    ValidatorIndex, Window,
+    books::Bonds, consensus::Standing, emission::Pots, fixed::Q32, BlockNumber, Hash, Planck,
+    RunId, Uid, ValidatorIndex, Window,
 };
 use trainer::{Model, ModelConfig, Threads};
 
@@ -95,7 +95,9 @@ pub(super) struct Replay {
     /// The validators' bonds as the last settlement left them.
     pub(super) bonds: BTreeMap<ValidatorIndex, Bonds>,
     pub(super) minted: Planck,
-    pub(super) carried: Planck,
+    /// Of sponsors' money, what windows had.
+    pub(super) released: Planck,
+    pub(super) carried: Pots,
     pub(super) salt_mix: Hash,
     /// The first block whose salts are not in the mix yet.
     pub(super) mixed_to: usize,
@@ -136,7 +138,8 @@ impl Replay {
             miners: BTreeMap::new(),
             bonds: BTreeMap::new(),
             minted: 0,
-            carried: 0,
+            released: 0,
+            carried: Pots::default(),
             salt_mix: [0; 32],
             mixed_to: 0,
             differences: Vec::new(),

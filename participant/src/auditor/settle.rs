@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use node_client::chain::{GauntletEvent, MinerInfo, ValidatorInfo};
+use node_client::chain::{GauntletEvent, MinerInfo, ValidatorInfo, WindowInfo};
 use protocol::{
     books::{
         bonds_after, scoring_seed, settlement_input, takes_part, Facts, MinerRow, ValidatorRow,
     },
     commitment::score_commitment_hash,
-    consensus::{emission_at, pay, settle, split_emission, EmissionSplit, Outcome, Standing},
+    consensus::{pay, settle, Outcome, Standing},
+    emission::{payable, split_emission, Pot, Pots},
     fixed::Q32,
     strikes,
     window::ScorePhase,
@@ -31,13 +32,24 @@ struct Scored {
     paid: Planck,
 }
 
+/// What a window was given, in planck.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Given {
+    /// Of the chain's schedule.
+    minted: Planck,
+    /// Of the run's sponsors.
+    funded: Planck,
+}
+
 /// What the chain's events say of one settlement.
 #[derive(Default)]
 struct OnChain {
     miners: BTreeMap<Uid, (BlockNumber, Scored)>,
     validators: BTreeMap<u16, (Q32, Planck)>,
-    /// Minted, owner, miners, validators, carried.
-    totals: Option<[Planck; 5]>,
+    /// What schedule and sponsors gave.
+    given: Option<Given>,
+    /// What was credited, and what was carried after it.
+    totals: Option<(Pots, Pots)>,
     void: bool,
     block: Option<BlockNumber>,
 }
@@ -86,15 +98,17 @@ impl Replay {
         let incentive = &record.settings.incentive;
         let input = settlement_input(window, miner_rows, validator_rows, facts, incentive);
 
-        let minted = emission_at(&record.settings.emission, window);
-        self.minted += minted;
-        let pot = self.carried + minted;
+        let split = self.receive(window, &on_chain, &record)?;
+        let carried = std::mem::take(&mut self.carried);
+        self.carried = carried.checked_add(&split).context("the carries do not fit")?;
+        let has_final_root = record.state_root.is_some();
         let struck = self.struck(window, &validators, before).await?;
         let computed = settle(&input, incentive).and_then(|mut outcome| {
             strikes::refuse_pay(&mut outcome.validators, &struck);
-            Ok((outcome, split_emission(&record.settings.emission, pot)?))
+            let emission = &record.settings.emission;
+            Ok((outcome, payable(emission, &split, &carried, has_final_root)?))
         });
-        let (outcome, split) = match computed {
+        let (outcome, pots) = match computed {
             Ok(computed) => computed,
             Err(error) => {
                 if !on_chain.void {
@@ -104,19 +118,30 @@ impl Replay {
                         format!("settled on chain, void in the replay: {error}"),
                     );
                 }
-                self.carried = pot;
                 return Ok(());
             }
         };
         if on_chain.void {
             self.differ(window, None, "void on chain, settled in the replay");
-            self.carried = pot;
             return Ok(());
         }
-        self.compare_pay(window, &on_chain, &outcome, &split, minted, pot)?;
+        self.compare_pay(window, &on_chain, &outcome, &pots)?;
         self.move_standings(&on_chain, &outcome, &miners);
         self.bonds = bonds_after(window, &outcome.validators).collect();
         self.compare_standings(window, &on_chain, &miners).await
+    }
+
+    /// What the window was given, split by its settings: no more of the schedule than its budget. How much of the budget
+    /// the schedule's source had, and the sponsors', is the chain's word.
+    fn receive(&mut self, window: Window, on_chain: &OnChain, record: &WindowInfo) -> Result<Pots> {
+        let given = on_chain.given.unwrap_or_default();
+        if given.minted > record.budget {
+            let (minted, budget) = (given.minted, record.budget);
+            self.differ(window, None, format!("minted {minted}, of a budget of {budget}"));
+        }
+        self.minted += given.minted;
+        self.released += given.funded;
+        Ok(split_emission(&record.settings.emission, given.minted + given.funded)?)
     }
 
     /// What the events say.
@@ -148,21 +173,17 @@ impl Replay {
                 {
                     found.validators.insert(*index, (*agreement, *paid));
                 }
-                GauntletEvent::WindowSettled {
-                    run,
-                    window,
-                    minted,
-                    owner,
-                    miners,
-                    validators,
-                    carried,
-                } if *run == self.run && *window == of => {
-                    found.totals = Some([*minted, *owner, *miners, *validators, *carried]);
-                    found.block = Some(block);
-                }
-                GauntletEvent::WindowVoid { run, window, .. }
+                GauntletEvent::WindowSettled { run, window, minted, funded, paid, carried }
                     if *run == self.run && *window == of =>
                 {
+                    found.given = Some(Given { minted: *minted, funded: *funded });
+                    found.totals = Some((*paid, *carried));
+                    found.block = Some(block);
+                }
+                GauntletEvent::WindowVoid { run, window, minted, funded, .. }
+                    if *run == self.run && *window == of =>
+                {
+                    found.given = Some(Given { minted: *minted, funded: *funded });
                     found.void = true;
                 }
                 _ => {}
@@ -263,12 +284,10 @@ impl Replay {
         window: Window,
         on_chain: &OnChain,
         outcome: &Outcome,
-        split: &EmissionSplit,
-        minted: Planck,
-        pot: Planck,
+        pots: &Pots,
     ) -> Result<()> {
         let shares: Vec<Q32> = outcome.miners.iter().map(|miner| miner.share).collect();
-        let (amounts, _) = pay(split.miners, &shares)?;
+        let (amounts, _) = pay(pots.miners, &shares)?;
         let mut miners_paid = 0;
         for (miner, paid) in outcome.miners.iter().zip(amounts) {
             let replayed = Scored {
@@ -292,7 +311,7 @@ impl Replay {
             }
         }
         let shares: Vec<Q32> = outcome.validators.iter().map(|validator| validator.share).collect();
-        let (amounts, _) = pay(split.validators, &shares)?;
+        let (amounts, _) = pay(pots.validators, &shares)?;
         let mut validators_paid = 0;
         for (validator, paid) in outcome.validators.iter().zip(amounts) {
             validators_paid += paid;
@@ -301,10 +320,13 @@ impl Replay {
             let what = format!("agreement and pay of validator {}", validator.index);
             self.compare((window, None), &what, found, replayed);
         }
-        self.carried = pot - split.owner - miners_paid - validators_paid;
-        let totals = [minted, split.owner, miners_paid, validators_paid, self.carried];
-        let what = "minted, owner's, miners', validators' and carried";
-        self.compare((window, None), what, on_chain.totals, Some(totals));
+        let paid = Pots { owner: pots.owner, miners: miners_paid, validators: validators_paid };
+        for pot in Pot::ALL {
+            // What a window pays is a part of what is carried.
+            *self.carried.of_mut(pot) -= paid.of(pot);
+        }
+        let totals = Some((paid, self.carried));
+        self.compare((window, None), "paid and carried, by group", on_chain.totals, totals);
         Ok(())
     }
 

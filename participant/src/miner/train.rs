@@ -53,10 +53,7 @@ impl Train {
         let kept = prepared.kept();
         let sent = self.ready.send(prepared).await;
         sent.map_err(|_| Error::Missed("nobody submits".into()))?;
-        match kept {
-            Some(kept) => self.workshop.keep_trainer(kept).await,
-            None => Ok(()),
-        }
+        self.workshop.put_away(kept).await
     }
 
     /// Waits for the window's first block and asks the chain what to do.

@@ -40,7 +40,7 @@ pub struct Prepared {
     pub opening: Opening,
     /// The update; `None` for an adversary that has none.
     pub payload: Option<Bytes>,
-    /// Whether the trainer made it and has not been kept since.
+    /// Whether the trainer made it and is to be kept.
     pub trained: bool,
 }
 
@@ -146,8 +146,8 @@ impl Workshop {
         Ok(made)
     }
 
-    /// Keeps an update on disk and returns what opens its commitment. `trained` says that the trainer made it, which is then
-    /// to be kept, too ([`Workshop::keep_trainer`]), when nothing waits for it any more.
+    /// Keeps an update on disk and returns what opens its commitment. `trained` says that the trainer made it and is to be
+    /// kept, too, when nothing waits for it any more ([`Workshop::put_away`]).
     ///
     /// # Errors
     /// The update is not well formed, or the disk failed.
@@ -173,24 +173,24 @@ impl Workshop {
         Ok(Prepared { window, uid, opening, payload: Some(made.payload), trained })
     }
 
-    /// Writes a checkpoint of the trainer, if it is a window for one; the trainer lets go of θ.
+    /// Ends the trainer's part of a window: writes a checkpoint of it, if it made the update (`kept`) and it is a window for
+    /// one; it lets go of θ.
     ///
     /// Nobody waits for it: the update of the window is on disk, and may be committed to meanwhile. A kill before it is whole
     /// costs the averages and the error feedback of the windows since the checkpoint before.
     ///
     /// # Errors
     /// The disk failed.
-    pub(super) async fn keep_trainer(&self, kept: Kept) -> Result<()> {
-        let Kept { window, note } = kept;
+    pub(super) async fn put_away(&self, kept: Option<Kept>) -> Result<()> {
+        let due = kept.filter(|kept| kept.window.is_multiple_of(self.checkpoint_every));
+        let run = self.handles.run.id;
+        let position = |Kept { window, note }| -> Result<Position> {
+            Ok(Position { run, window, trained: true, note: serde_json::to_string(&note)? })
+        };
+        let position = due.map(position).transpose()?;
         let checkpoints = self.checkpoints.clone();
-        let is_due = window.is_multiple_of(self.checkpoint_every);
-        let note = serde_json::to_string(&note)?;
-        let position = Position { run: self.handles.run.id, window, trained: true, note };
         self.on_trainer(move |trainer| {
-            let saved = match is_due {
-                true => trainer.save(&checkpoints, &position),
-                false => Ok(()),
-            };
+            let saved = position.map_or(Ok(()), |position| trainer.save(&checkpoints, &position));
             trainer.release_model();
             Ok(saved?)
         })

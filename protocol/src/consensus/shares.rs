@@ -1,12 +1,11 @@
-//! Divides a window's emission: the three pots, the miners' and validators' shares of them, and the amounts.
+//! Divides the pots of a window: the miners' and validators' shares of them, and the amounts.
 
 use alloc::{vec, vec::Vec};
 
 use super::records::ConsensusError;
 use crate::{
     fixed::{Q32, Q32_BITS, Q60_BITS, Q60_ONE},
-    settings::{Emission, PPM},
-    Planck, Uid, Window,
+    Planck, Uid,
 };
 
 /// Who gets which part of a window's pots, in the order of the inputs.
@@ -91,53 +90,10 @@ pub fn pay(pot: Planck, shares: &[Q32]) -> Result<(Vec<Planck>, Planck), Consens
 }
 
 /// pot · share, rounded down, exact for every pot.
-fn part_of(pot: Planck, share: Q32) -> Option<Planck> {
+pub(crate) fn part_of(pot: Planck, share: Q32) -> Option<Planck> {
     let share = u128::try_from(share.0).ok()?;
     // pot = high · 2^32 + low: high · share needs no rounding.
     let high = (pot >> Q32_BITS).checked_mul(share)?;
     let low = (pot & u128::from(u32::MAX)).checked_mul(share)? >> Q32_BITS;
     high.checked_add(low)
-}
-
-/// What a window mints: `per_window`, halved (rounded down) every `halving_windows`.
-pub fn emission_at(emission: &Emission, window: Window) -> Planck {
-    let halvings = window.checked_div(emission.halving_windows).unwrap_or(0);
-    let halvings = u32::try_from(halvings).unwrap_or(u32::MAX);
-    emission.per_window.checked_shr(halvings).unwrap_or(0)
-}
-
-/// The three pots of an amount.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct EmissionSplit {
-    /// The run owner's.
-    pub owner: Planck,
-    /// The miners'.
-    pub miners: Planck,
-    /// The validators'.
-    pub validators: Planck,
-}
-
-/// Splits an amount by the settings. Owner and validators are rounded down, the miners get the
-/// rest, so that the three are the amount exactly.
-pub fn split_emission(
-    emission: &Emission,
-    amount: Planck,
-) -> Result<EmissionSplit, ConsensusError> {
-    let owner = ppm_of(amount, emission.owner_ppm).ok_or(ConsensusError::EmissionParts)?;
-    let validators =
-        ppm_of(amount, emission.validators_ppm).ok_or(ConsensusError::EmissionParts)?;
-    let miners = amount
-        .checked_sub(owner)
-        .and_then(|rest| rest.checked_sub(validators))
-        .ok_or(ConsensusError::EmissionParts)?;
-    Ok(EmissionSplit { owner, miners, validators })
-}
-
-/// amount · ppm / 10^6, rounded down.
-fn ppm_of(amount: Planck, ppm: u32) -> Option<Planck> {
-    let million = u128::from(PPM);
-    let ppm = u128::from(ppm);
-    let millions = amount.checked_div(million)?.checked_mul(ppm)?;
-    let rest = amount.checked_rem(million)?.checked_mul(ppm)?.checked_div(million)?;
-    millions.checked_add(rest)
 }

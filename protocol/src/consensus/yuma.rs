@@ -13,12 +13,13 @@
 
 use alloc::{vec, vec::Vec};
 
-use crate::{fixed::Q32, settings::YumaSettings, Uid};
+use crate::{fixed::Q32, settings::YumaSettings};
 
 mod bonds;
 mod epoch;
 mod matrix;
 mod median;
+mod number;
 mod weights;
 
 use bonds::{average, dividends_of, learned, stored, upscaled};
@@ -28,6 +29,8 @@ use matrix::{accumulate_columns, normalise, normalise_columns, total};
 pub use matrix::{normalised, Row};
 pub use median::weighted_quantile;
 use median::{clip, consensus_of};
+pub use number::proportion_u16;
+use number::ratio_u16;
 pub(super) use weights::weight_rows;
 pub use weights::{max_upscale, max_upscale_u16};
 
@@ -87,25 +90,4 @@ fn incentive_of(columns: usize, active_stake: &[Q32], clipped: &[Row<Q32>]) -> V
     }
     normalise(&mut ranks);
     ranks
-}
-
-/// n / 65535, truncated.
-fn ratio_u16(part: u16) -> Q32 {
-    Q32::from_int(i32::from(part)).div_or_zero(Q32::from_int(i32::from(u16::MAX)))
-}
-
-/// floor(65535 · value), from 0 to 65535.
-pub fn proportion_u16(value: Q32) -> u16 {
-    whole_u16(value.saturating_mul(Q32::from_int(i32::from(u16::MAX))))
-}
-
-/// The whole part of a number, from 0 to 65535.
-fn whole_u16(value: Q32) -> u16 {
-    let whole = (value.0 >> crate::fixed::Q32_BITS).clamp(0, i64::from(u16::MAX));
-    u16::try_from(whole).unwrap_or(u16::MAX)
-}
-
-/// The place of a uid's column.
-fn place(uid: Uid) -> usize {
-    usize::from(uid)
 }

@@ -79,7 +79,7 @@ impl Settings {
         }
 
         let (old, new) = (&self.emission, &to.emission);
-        within_factor_two("per_window", old.per_window, new.per_window)?;
+        within_factor_two("release_ppm", old.release_ppm, new.release_ppm)?;
         within("owner_ppm", old.owner_ppm, new.owner_ppm, PPM_STEP)?;
         within("miners_ppm", old.miners_ppm, new.miners_ppm, PPM_STEP)?;
         within("validators_ppm", old.validators_ppm, new.validators_ppm, PPM_STEP)

@@ -42,6 +42,9 @@ impl Noise {
     }
 }
 
+/// What a window is given in planck: 100 UNIT.
+const PER_WINDOW: Planck = 100_000_000_000_000;
+
 /// What a window's work measures, as (own, random).
 fn measured(work: Work, noise: f64, draws: &mut Noise) -> (f64, f64) {
     let random = 0.01 * work.gain * (1.0 + noise * draws.normal());
@@ -51,7 +54,7 @@ fn measured(work: Work, noise: f64, draws: &mut Noise) -> (f64, f64) {
 
 /// What `work` earns in [`WINDOWS`] and what it pays to join, in planck, if it joins anew every so many windows.
 fn income(work: Work, noise: f64, every: Option<u64>, settings: &Settings) -> (Planck, Planck) {
-    let pot = settings.emission.per_window / 1_000_000 * Planck::from(settings.emission.miners_ppm);
+    let pot = PER_WINDOW / 1_000_000 * Planck::from(settings.emission.miners_ppm);
     let mut draws = Noise(7);
     let mut standings = vec![Standing::default(); usize::from(HONEST) + 1];
     let (mut earned, mut burned, mut last) = (0, 0, None);
@@ -88,7 +91,7 @@ fn income(work: Work, noise: f64, every: Option<u64>, settings: &Settings) -> (P
 /// The example, where joining costs at least a sixth of what a window pays to all miners.
 fn settings() -> Settings {
     let settings = Settings::example();
-    assert_eq!(settings.entry.price_min * 6, settings.emission.per_window * 6 / 10);
+    assert_eq!(settings.entry.price_min * 6, PER_WINDOW * 6 / 10);
     settings
 }
 

@@ -2,12 +2,12 @@
 
 use protocol::{
     consensus::{
-        emission_at, lower_median, pay, power_shares, relative_improvement, split_emission,
-        standing_value, weighted_median, ConsensusError, EmissionSplit, Evaluation, Fault,
-        MinerInput, Outcome, SettlementInput, Standing, ValidatorInput,
+        lower_median, pay, power_shares, relative_improvement, standing_value, weighted_median,
+        ConsensusError, Evaluation, Fault, MinerInput, Outcome, SettlementInput, Standing,
+        ValidatorInput,
     },
     fixed::Q32,
-    settings::{Emission, Incentive, Settings, StandingKind},
+    settings::{Incentive, Settings, StandingKind},
     Uid,
 };
 
@@ -504,27 +504,6 @@ fn pay_leaves_the_dust() {
     assert_eq!(pay(7, &[Q32(-1)]), Err(ConsensusError::Shares));
     assert_eq!(pay(7, &[Q32::ONE, Q32(1)]), Err(ConsensusError::Shares));
     assert_eq!(pay(7, &[Q32::MAX, Q32::MAX]), Err(ConsensusError::Shares));
-}
-
-#[test]
-fn emission_halves_and_splits_exactly() {
-    let mut emission = Emission { halving_windows: 10, ..Settings::example().emission };
-    emission.per_window = 1_001;
-    assert_eq!(emission_at(&emission, 9), 1_001);
-    assert_eq!(emission_at(&emission, 10), 500);
-    assert_eq!(emission_at(&emission, 29), 250);
-    assert_eq!(emission_at(&emission, u64::MAX), 0);
-    emission.halving_windows = 0;
-    assert_eq!(emission_at(&emission, u64::MAX), 1_001);
-
-    let split = EmissionSplit { owner: 100, miners: 601, validators: 300 };
-    assert_eq!(split_emission(&emission, 1_001), Ok(split));
-    let split = split_emission(&emission, u128::MAX).unwrap();
-    assert_eq!(split.owner + split.miners + split.validators, u128::MAX);
-    emission.owner_ppm = 900_000;
-    assert_eq!(split_emission(&emission, 1_001), Err(ConsensusError::EmissionParts));
-    emission.owner_ppm = u32::MAX;
-    assert_eq!(split_emission(&emission, u128::MAX), Err(ConsensusError::EmissionParts));
 }
 
 #[test]

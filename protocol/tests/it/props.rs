@@ -2,9 +2,8 @@
 
 use proptest::{collection::vec, prelude::*};
 use protocol::{
-    consensus::{
-        pay, split_emission, Evaluation, Fault, Medians, MinerInput, Standing, ValidatorInput,
-    },
+    consensus::{pay, Evaluation, Fault, Medians, MinerInput, Standing, ValidatorInput},
+    emission::split_emission,
     fixed::Q32,
     rating::Rating,
     settings::{ConsensusKind, Incentive, Settings, StandingKind, YumaSettings},

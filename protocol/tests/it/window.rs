@@ -210,6 +210,28 @@ fn settings_that_contradict_one_another_are_refused() {
     assert!(matches!(settings.validate(), Err(SettingsError::EmissionSum { .. })));
 }
 
+#[test]
+fn no_setting_locks_pay_or_takes_all_of_it() {
+    let refused = |change: fn(&mut Settings), name: &str| {
+        let mut settings = Settings::example();
+        change(&mut settings);
+        let error = settings.validate();
+        let Err(SettingsError::OutOfRange { field, .. }) = error else {
+            panic!("{name}: {error:?}");
+        };
+        assert_eq!(field, name);
+    };
+    refused(|s| s.incentive.claim_delay_windows = 33, "claim_delay_windows");
+    refused(|s| (s.emission.owner_ppm, s.emission.miners_ppm) = (250_001, 449_999), "owner_ppm");
+    refused(|s| s.emission.release_ppm = 0, "release_ppm");
+    refused(|s| s.emission.release_ppm = 100_001, "release_ppm");
+    let mut settings = Settings::example();
+    settings.incentive.claim_delay_windows = 32;
+    (settings.emission.owner_ppm, settings.emission.miners_ppm) = (250_000, 450_000);
+    settings.emission.release_ppm = 100_000;
+    assert_eq!(settings.validate(), Ok(()));
+}
+
 proptest! {
     #[test]
     fn blocks_and_windows_agree(start in 0u32..1000, window in 0u64..100_000, offset in 0u32..20) {

@@ -66,26 +66,16 @@ impl CpuCosts {
         with_states(evaluator, config, keep)?.and_replica(config, updates)
     }
 
-    /// What an evaluation of a model's file holds in the host's memory beside cards that pin `pinned` bytes of it.
-    pub fn of_evaluator_beside_cards(
-        config: &ModelConfig,
-        pinned: u64,
-    ) -> Result<Self, BudgetError> {
+    /// What an evaluation of a model's file holds in the host's memory beside cards that evaluate.
+    pub fn of_evaluator_beside_cards(config: &ModelConfig) -> Result<Self, BudgetError> {
         Self::default()
             .and_parameters("parameters", config, 1)?
-            .and_bytes("pinned", pinned)?
             .and_bytes(STAGED, largest_tensor(config))
     }
 
-    /// What a validator's process holds in the host's memory beside cards that evaluate, which pin `pinned` bytes of it.
-    pub fn of_validator_beside_cards(
-        config: &ModelConfig,
-        keep: u16,
-        pinned: u64,
-    ) -> Result<Self, BudgetError> {
-        let staged = Self::default()
-            .and_bytes("pinned", pinned)?
-            .and_bytes(STAGED, largest_tensor(config))?;
+    /// What a validator's process holds in the host's memory beside cards that evaluate.
+    pub fn of_validator_beside_cards(config: &ModelConfig, keep: u16) -> Result<Self, BudgetError> {
+        let staged = Self::default().and_bytes(STAGED, largest_tensor(config))?;
         with_states(staged, config, keep)?.and_replica(config, 0)
     }
 }

@@ -48,8 +48,10 @@ impl Cuda {
         config: &ModelConfig,
         settings: &LearnerSettings,
     ) -> Result<CudaLearner, DeviceError> {
-        let muon = settings.muon.is_some();
-        let node = self.node(config, settings.micro_batch, true, muon, false)?;
+        let samples = settings.micro_batch;
+        let seats = self.seats(config, samples)?;
+        let work = self.training(&seats, config, samples, settings.muon.is_some())?;
+        let node = Node::new(seats, config, work).map_err(refused)?;
         Ok(CudaLearner::new(node, self.threads.clone(), *settings))
     }
 
@@ -65,30 +67,29 @@ impl Cuda {
         DeviceError::Refused { device: NAME, reason }
     }
 
-    fn node(
-        &self,
-        config: &ModelConfig,
-        samples: usize,
-        training: bool,
-        muon: bool,
-        changes: bool,
-    ) -> Result<Node, DeviceError> {
+    /// Opens the GPUs for `samples` samples at once of a model.
+    fn seats(&self, config: &ModelConfig, samples: usize) -> Result<Vec<Seat>, DeviceError> {
         config.validate()?;
         check(config, samples)?;
-        let seats = self.gpus.open().map_err(refused)?;
+        self.gpus.open().map_err(refused)
+    }
+
+    /// How a model is trained on these GPUs.
+    fn training(
+        &self,
+        seats: &[Seat],
+        config: &ModelConfig,
+        samples: usize,
+        muon: bool,
+    ) -> Result<Work, DeviceError> {
         let CudaSettings { recompute, offload } = match self.settings {
             Some(settings) => settings,
             None => {
-                let free = least_free(&seats).map_err(refused)?;
+                let free = least_free(seats).map_err(refused)?;
                 fit::way_for(config, seats.len(), samples, muon, free)
             }
         };
-        let offload = offload && training;
-        let work = match training {
-            true => Work { samples, training, recompute, muon, offload, changes },
-            false => Work::prediction(samples, changes),
-        };
-        Node::new(seats, config, work).map_err(refused)
+        Ok(Work { samples, training: true, recompute, muon, offload, changes: false })
     }
 }
 
@@ -187,7 +188,9 @@ impl Device for Cuda {
         samples: usize,
         updates: bool,
     ) -> Result<Box<dyn Predictor>, DeviceError> {
-        let node = self.node(config, samples, false, false, updates)?;
+        let seats = self.seats(config, samples)?;
+        let work = Work::prediction(samples, updates);
+        let node = Node::new(seats, config, work).map_err(refused)?;
         Ok(Box::new(CudaPredictor::new(node, self.threads.clone())))
     }
 }

@@ -2,10 +2,10 @@
 
 use super::kernels::attention::HEAD_WIDTHS;
 use super::layout::Layout;
-use super::plan::{Plan, Work};
+use super::plan::{Plan, Recompute, Work};
 use super::products::WORKSPACE;
 use super::settings::CudaSettings;
-use crate::budget::{divisors, Recompute};
+use crate::budget::quantity::divisors;
 use crate::model::config::ModelConfig;
 
 /// Bytes of a card that are left to CUDA's context, to loaded kernels and to what the driver rounds up.

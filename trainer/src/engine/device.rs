@@ -35,7 +35,7 @@ pub struct OwnMemory {
     pub samples: usize,
     /// Bytes of each card.
     pub card: u64,
-    /// Bytes of the host that the device pins, for all cards.
+    /// Bytes of the host that the device pins, for all cards; none but in training.
     pub pinned: u64,
 }
 

@@ -146,12 +146,12 @@ impl Board {
             GauntletEvent::ValidatorPaid { run, window, index, paid, .. } if *run == self.run => {
                 self.pay_slot(*window, false, *index, *paid);
             }
-            GauntletEvent::WindowSettled { run, window, owner, .. } if *run == self.run => {
+            GauntletEvent::WindowSettled { run, window, paid, .. } if *run == self.run => {
                 let account = self.owner;
                 let state = self.window(*window);
                 state.settled = true;
-                if *owner > 0 {
-                    *state.payouts.entry(account).or_default() += owner;
+                if paid.owner > 0 {
+                    *state.payouts.entry(account).or_default() += paid.owner;
                 }
                 return Some(*window);
             }

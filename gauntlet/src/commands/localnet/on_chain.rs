@@ -7,7 +7,7 @@ use node_client::{
     chain::{Call, Chain, GauntletEvent, SubmitError},
     keys::{self, Keypair},
 };
-use protocol::{consent::Role, layout::Layout, settings::Settings, AccountBytes, RunId};
+use protocol::{consent::Role, layout::Layout, settings::Settings, AccountBytes, RunId, Window};
 
 use super::{order::Member, report::EmissionReport};
 use crate::terminal::UNIT;
@@ -20,6 +20,9 @@ const COLD_BALANCE: u128 = 100 * UNIT;
 
 /// The stake of each validator, in planck.
 const STAKE: u128 = 1_000 * UNIT;
+
+/// What the owner gives each window as the run's sponsor: a run of one's own has no weight among the chain's.
+const PER_WINDOW: u128 = 100 * UNIT;
 
 /// How long a call may take to be in a finalised block, with all attempts: others may use the owner's nonces.
 const INCLUSION_TIMEOUT: Duration = Duration::from_secs(60);
@@ -103,6 +106,16 @@ impl Run {
         submit_all(self.chain.as_ref(), calls).await
     }
 
+    /// Puts in what so many windows pay.
+    ///
+    /// # Errors
+    /// The chain does not take it in time.
+    pub(super) async fn sponsor(&self, windows: Window) -> Result<()> {
+        let amount = PER_WINDOW * u128::from(windows.max(1));
+        let call = Call::FundRun { run: self.id, amount, per_window: PER_WINDOW };
+        submit_all(self.chain.as_ref(), [(self.owner.clone(), call)]).await
+    }
+
     /// Claims for every participant what it may claim by now.
     pub(super) async fn claim_all(&self, members: &[Member]) {
         let accounts = members
@@ -128,14 +141,7 @@ impl Run {
     /// # Errors
     /// The chain does not answer.
     pub(super) async fn emission(&self) -> Result<EmissionReport> {
-        let ledger = self.chain.ledger(self.id, None).await?;
-        Ok(EmissionReport {
-            minted: ledger.minted,
-            paid: ledger.paid,
-            claimable: ledger.claimable,
-            carried: ledger.carried,
-            burned: ledger.burned,
-        })
+        Ok(self.chain.ledger(self.id, None).await?.into())
     }
 }
 

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context, Result};
-use protocol::{Planck, RunId, Uid, Window};
+use protocol::{
+    emission::{Ledger, Pots},
+    Planck, RunId, Uid, Window,
+};
 use serde::{Deserialize, Serialize, Serializer};
 
 /// Name of the report in the run's folder.
@@ -99,33 +102,80 @@ pub struct ParticipantReport {
     pub reveals_refused: u32,
 }
 
-/// Where every unit of the emission is: `minted = paid + claimable + carried + burned`.
+/// Where every unit of the run's money is, in planck:
+/// `minted + funded = paid + claimable + carried + unspent + slashed + burned`.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 pub struct EmissionReport {
-    /// Issued in all windows, in planck.
+    /// Given by the chain's schedule.
     #[serde(with = "planck")]
     pub minted: Planck,
-    /// Transferred by claims, in planck.
+    /// Put in by sponsors.
+    #[serde(with = "planck")]
+    pub funded: Planck,
+    /// Transferred by claims.
     #[serde(with = "planck")]
     pub paid: Planck,
     /// Earned and not claimed yet.
     #[serde(with = "planck")]
     pub claimable: Planck,
-    /// Owed to nobody, part of the next window's pot.
+    /// The owner's, not earned yet.
     #[serde(with = "planck")]
-    pub carried: Planck,
-    /// Destroyed, in planck.
+    pub carried_owner: Planck,
+    /// The miners', not earned yet.
+    #[serde(with = "planck")]
+    pub carried_miners: Planck,
+    /// The validators', not earned yet.
+    #[serde(with = "planck")]
+    pub carried_validators: Planck,
+    /// Of sponsors, for windows to come.
+    #[serde(with = "planck")]
+    pub unspent: Planck,
+    /// Taken from unclaimed pay for a fault.
+    #[serde(with = "planck")]
+    pub slashed: Planck,
+    /// Destroyed, or given back to the schedule.
     #[serde(with = "planck")]
     pub burned: Planck,
+}
+
+impl From<Ledger> for EmissionReport {
+    fn from(ledger: Ledger) -> Self {
+        let Ledger { minted, funded, paid, claimable, unspent, slashed, burned, .. } = ledger;
+        let Pots { owner, miners, validators } = ledger.carried();
+        Self {
+            minted,
+            funded,
+            paid,
+            claimable,
+            carried_owner: owner,
+            carried_miners: miners,
+            carried_validators: validators,
+            unspent,
+            slashed,
+            burned,
+        }
+    }
 }
 
 impl EmissionReport {
     /// Whether the parts are the whole, exactly.
     pub fn is_conserved(&self) -> bool {
-        [self.paid, self.claimable, self.carried, self.burned]
-            .iter()
-            .try_fold(0u128, |sum, part| sum.checked_add(*part))
-            == Some(self.minted)
+        let Self { minted, funded, paid, claimable, unspent, slashed, burned, .. } = *self;
+        let (carried_owner, carried_miners) = (self.carried_owner, self.carried_miners);
+        let carried_validators = self.carried_validators;
+        Ledger {
+            minted,
+            funded,
+            paid,
+            claimable,
+            carried_owner,
+            carried_miners,
+            carried_validators,
+            unspent,
+            slashed,
+            burned,
+        }
+        .is_conserved()
     }
 }
 
@@ -212,10 +262,17 @@ mod tests {
 
     #[test]
     fn emission_is_conserved_to_the_unit() {
-        let mut emission =
-            EmissionReport { minted: 10, paid: 3, claimable: 5, carried: 2, burned: 0 };
+        let mut emission = EmissionReport {
+            minted: 4,
+            funded: 6,
+            paid: 3,
+            claimable: 3,
+            carried_miners: 2,
+            unspent: 2,
+            ..EmissionReport::default()
+        };
         assert!(emission.is_conserved());
-        emission.carried = 3;
+        emission.carried_owner = 1;
         assert!(!emission.is_conserved());
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, Context, Result};
 use dataset::{Dataset, SampleSource};
 use protocol::{
-    settings::{Emission, Incentive, OuterStep, Settings, Training},
+    settings::{Incentive, OuterStep, Settings, Training},
     window::Schedule,
     Hash,
 };
@@ -255,9 +255,7 @@ pub(super) fn settings(
             trust_windows: 2,
             ..Settings::example().incentive
         },
-        emission: Emission { ..Settings::example().emission },
-        staking: Settings::example().staking,
-        disputes: Settings::example().disputes,
+        ..Settings::example()
     };
     settings.validate().context("the planned settings")?;
     Ok(settings)

@@ -1,7 +1,5 @@
 //! Miners that come, leave, make room and are removed; mirrors the pallet's `registration` and `changes`.
 
-use std::collections::BTreeMap;
-
 use libp2p::identity::ed25519;
 use protocol::{
     consensus::Standing,
@@ -14,6 +12,7 @@ use protocol::{
 
 use super::{
     super::{GauntletEvent, MinerInfo},
+    departures::Departure,
     refusal::{ensure, Refusal},
     run::Run,
     state::{first_window, State},
@@ -22,24 +21,6 @@ use crate::keys::{self, HotKeyProof};
 
 /// Windows after its last one in which a miner's slot becomes free.
 const LEAVE_AFTER: Window = 2;
-
-/// What a run remembers of joins and departures.
-#[derive(Clone, Default)]
-pub(super) struct Registry {
-    last_price: Option<EntryPrice>,
-    /// The bonds of miners that are gone, by uid and registered window.
-    departures: BTreeMap<(Uid, Window), Departure>,
-    /// Who leaves when a window begins.
-    leaving: BTreeMap<Window, Vec<Uid>>,
-}
-
-#[derive(Clone)]
-struct Departure {
-    hot: AccountBytes,
-    cold: AccountBytes,
-    bond: Planck,
-    due: Window,
-}
 
 /// Money that goes back to a cold key.
 type Bond = (AccountBytes, Planck);

@@ -1,5 +1,5 @@
-//! One run: the work of a window, its boundaries, its settlement; mirrors the pallet's `submission`, `window`,
-//! `settlement` and `emission`.
+//! One run: the work of a window, its boundaries, its settlement; mirrors the pallet's `submission`, `window` and
+//! `settlement`.
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
@@ -13,10 +13,8 @@ use protocol::{
         attestation_commitment_hash, challenged_chunks, commitment_hash, score_commitment_hash,
         AttestationOpening, ChunkProof, Opening,
     },
-    consensus::{
-        emission_at, pay, settle, split_emission, ConsensusError, EmissionSplit, Evaluation,
-        Outcome,
-    },
+    consensus::{pay, settle, ConsensusError, Evaluation, Outcome},
+    emission::{Pot, Pots},
     layout::Layout,
     limits::HISTORY_WINDOWS,
     merkle,
@@ -30,16 +28,13 @@ use protocol::{
 
 use super::{
     super::{
-        AnnouncementInfo, AttestationInfo, ClaimInfo, CommitmentInfo, GauntletEvent, Ledger,
-        MinerInfo, RevealInfo, RunInfo, ScoreRevealInfo, ValidatorInfo, VoidReason, WindowInfo,
-        WindowStatus,
+        AnnouncementInfo, AttestationInfo, CommitmentInfo, GauntletEvent, MinerInfo, RevealInfo,
+        RunInfo, ScoreRevealInfo, ValidatorInfo, VoidReason, WindowInfo, WindowStatus,
     },
+    departures::Registry,
+    emission::{due_window, ChainEmission, Money},
     refusal::{ensure, Refusal},
-    registry::Registry,
 };
-
-/// Claims of an account that are kept apart.
-const CLAIMS_MAX: usize = 64;
 
 /// What a call sees of its block.
 pub(super) struct Block<'a> {
@@ -84,8 +79,7 @@ pub(super) struct Run {
     pub(super) validators: BTreeMap<ValidatorIndex, ValidatorInfo>,
     pub(super) announcements: BTreeMap<AccountBytes, AnnouncementInfo>,
     pub(super) windows: BTreeMap<Window, WindowRows>,
-    pub(super) claims: BTreeMap<AccountBytes, Vec<ClaimInfo>>,
-    pub(super) ledger: Ledger,
+    pub(super) money: Money,
     /// The validators' bonds as the last settlement left them.
     pub(super) bonds: BTreeMap<ValidatorIndex, books::Bonds>,
     pub(super) registry: Registry,
@@ -130,8 +124,7 @@ impl Run {
             validators: BTreeMap::new(),
             announcements: BTreeMap::new(),
             windows: BTreeMap::new(),
-            claims: BTreeMap::new(),
-            ledger: Ledger::default(),
+            money: Money::default(),
             bonds: BTreeMap::new(),
             registry: Registry::default(),
         }
@@ -393,35 +386,12 @@ impl Run {
         ensure(version == self.info.settings.incentive.score_version, "ScoreVersionWrong")
     }
 
-    /// Takes out of the run what `account` may claim by now.
-    pub(super) fn claim(
-        &mut self,
-        block: &mut Block<'_>,
-        account: AccountBytes,
-    ) -> Result<Planck, Refusal> {
-        let delay = u64::from(self.info.settings.incentive.claim_delay_windows);
-        let mut amount: Planck = 0;
-        if let Some(claims) = self.claims.get_mut(&account) {
-            claims.retain(|claim| {
-                let is_due = claim.window.saturating_add(delay) < block.moment.window;
-                amount = amount.saturating_add(if is_due { claim.amount } else { 0 });
-                !is_due
-            });
-        }
-        ensure(amount > 0, "NothingClaimable")?;
-        self.claims.retain(|_, claims| !claims.is_empty());
-        let claimable = self.ledger.claimable.checked_sub(amount);
-        self.ledger.claimable = claimable.ok_or_else(internal)?;
-        self.ledger.paid = self.ledger.paid.saturating_add(amount);
-        block.events.push(GauntletEvent::Claimed { run: self.id, account, amount });
-        Ok(amount)
-    }
-
     /// Does what the block is the boundary of.
     pub(super) fn cross_boundary(
         &mut self,
         number: BlockNumber,
         parent_hash: &Hash,
+        chain: &mut ChainEmission,
         events: &mut Vec<GauntletEvent>,
     ) {
         let schedule = &self.info.settings.schedule;
@@ -430,7 +400,10 @@ impl Run {
             return;
         };
         match moment.offset {
-            0 => self.open_window(moment.window, parent_hash, events),
+            0 => {
+                self.end_budget(number, moment.window, chain);
+                self.open_window(moment.window, parent_hash, events);
+            }
             offset if offset == challenge => {
                 if let Some(rows) = self.windows.get_mut(&moment.window) {
                     rows.info.challenge_seed = Some(challenge_seed(&rows.info.seed, parent_hash));
@@ -438,6 +411,18 @@ impl Run {
             }
             offset if offset == attest_end => self.accept(moment.window, events),
             _ => {}
+        }
+    }
+
+    /// Fixes the budget of the window that ends.
+    fn end_budget(&mut self, number: BlockNumber, next: Window, chain: &mut ChainEmission) {
+        let Some(weight) = &mut self.money.weight else {
+            return;
+        };
+        let budget = chain.open_window(number, weight);
+        let ended = next.checked_sub(1).and_then(|window| self.windows.get_mut(&window));
+        if let Some(rows) = ended {
+            rows.info.budget = budget;
         }
     }
 
@@ -455,7 +440,9 @@ impl Run {
             accepted: Vec::new(),
             unavailable: Vec::new(),
             status: WindowStatus::Open,
+            budget: 0,
             minted: 0,
+            funded: 0,
             settings: self.info.settings.clone(),
             excused: false,
         };
@@ -517,41 +504,53 @@ impl Run {
     }
 
     /// Settles the windows whose scores are closed.
-    pub(super) fn settle_due(&mut self, number: BlockNumber, events: &mut Vec<GauntletEvent>) {
+    pub(super) fn settle_due(
+        &mut self,
+        number: BlockNumber,
+        chain: &mut ChainEmission,
+        events: &mut Vec<GauntletEvent>,
+    ) {
         while let Some(window) =
             books::due(&self.info.settings.schedule, number, self.next_settlement)
         {
             self.next_settlement += 1;
-            if let Err(error) = self.settle(window, events) {
+            if let Err(error) = self.settle(number, window, chain, events) {
                 self.set_status(window, WindowStatus::Void);
                 let run = self.id;
-                events.push(GauntletEvent::WindowVoid { run, window, error });
+                let info = self.windows.get(&window).map(|rows| &rows.info);
+                let (minted, funded) = info.map_or((0, 0), |info| (info.minted, info.funded));
+                events.push(GauntletEvent::WindowVoid { run, window, error, minted, funded });
             }
         }
     }
 
     fn settle(
         &mut self,
+        number: BlockNumber,
         window: Window,
+        chain: &mut ChainEmission,
         events: &mut Vec<GauntletEvent>,
     ) -> Result<(), VoidReason> {
         let run = self.id;
-        let rows = self.windows.get_mut(&window).ok_or(VoidReason::TooLate)?;
-        let amount = emission_at(&rows.info.settings.emission, window);
-        let minted = amount.min(Planck::MAX.saturating_sub(self.ledger.minted));
-        self.ledger.minted = self.ledger.minted.saturating_add(minted);
-        self.ledger.carried = self.ledger.carried.saturating_add(minted);
-        rows.info.minted = minted;
+        let info = &mut self.windows.get_mut(&window).ok_or(VoidReason::TooLate)?.info;
+        let funds = self
+            .money
+            .fund_window(chain, number, info.budget, &info.settings)
+            .map_err(void_reason)?;
+        (info.minted, info.funded) = (funds.minted, funds.funded);
+        let has_final_root = info.state_root.is_some();
+        let pots = funds.payable(&info.settings, has_final_root).map_err(void_reason)?;
+        let due = due_window(window, &info.settings);
 
-        let (outcome, split) = self.outcome(window).map_err(void_reason)?;
+        let outcome = self.outcome(window).map_err(void_reason)?;
         let shares: Vec<_> = outcome.miners.iter().map(|miner| miner.share).collect();
-        let (miner_amounts, _) = pay(split.miners, &shares).map_err(void_reason)?;
+        let (miner_amounts, _) = pay(pots.miners, &shares).map_err(void_reason)?;
         let shares: Vec<_> = outcome.validators.iter().map(|found| found.share).collect();
-        let (validator_amounts, _) = pay(split.validators, &shares).map_err(void_reason)?;
+        let (validator_amounts, _) = pay(pots.validators, &shares).map_err(void_reason)?;
 
         self.bonds = books::bonds_after(window, &outcome.validators).collect();
-        let owner = self.credit(self.info.owner, window, split.owner);
-        let mut miners: Planck = 0;
+        let owner = self.money.credit(Pot::Owner, self.info.owner, due, pots.owner);
+        let mut total = Pots { owner, ..Pots::default() };
         for (outcome, amount) in outcome.miners.into_iter().zip(miner_amounts) {
             let Some(miner) = self.miners.get_mut(&outcome.uid) else {
                 continue;
@@ -560,8 +559,8 @@ impl Run {
             miner.value = outcome.value;
             miner.share = outcome.share;
             let cold = miner.cold;
-            let paid = self.credit(cold, window, amount);
-            miners = miners.saturating_add(paid);
+            let paid = self.money.credit(Pot::Miners, cold, due, amount);
+            total.miners = total.miners.saturating_add(paid);
             events.push(GauntletEvent::MinerScored {
                 run,
                 window,
@@ -573,13 +572,12 @@ impl Run {
                 paid,
             });
         }
-        let mut validators: Planck = 0;
         for (outcome, amount) in outcome.validators.into_iter().zip(validator_amounts) {
             let Some(cold) = self.validators.get(&outcome.index).map(|found| found.cold) else {
                 continue;
             };
-            let paid = self.credit(cold, window, amount);
-            validators = validators.saturating_add(paid);
+            let paid = self.money.credit(Pot::Validators, cold, due, amount);
+            total.validators = total.validators.saturating_add(paid);
             events.push(GauntletEvent::ValidatorPaid {
                 run,
                 window,
@@ -592,17 +590,16 @@ impl Run {
         events.push(GauntletEvent::WindowSettled {
             run,
             window,
-            minted,
-            owner,
-            miners,
-            validators,
-            carried: self.ledger.carried,
+            minted: funds.minted,
+            funded: funds.funded,
+            paid: total,
+            carried: self.money.ledger.carried(),
         });
         Ok(())
     }
 
-    /// What the window means for whom, and the pots.
-    fn outcome(&self, window: Window) -> Result<(Outcome, EmissionSplit), ConsensusError> {
+    /// What the window means for whom.
+    fn outcome(&self, window: Window) -> Result<Outcome, ConsensusError> {
         let rows = self.windows.get(&window);
         let rows = rows.ok_or(ConsensusError::Overflow("window"))?;
         let miners: Vec<MinerRow> = self
@@ -647,8 +644,7 @@ impl Run {
         let input = books::settlement_input(window, miners, validators, facts, incentive);
         let mut outcome = settle(&input, incentive)?;
         strikes::refuse_pay(&mut outcome.validators, &self.struck(window));
-        let split = split_emission(&settings.emission, self.ledger.carried)?;
-        Ok((outcome, split))
+        Ok(outcome)
     }
 
     /// The validators, by index, that committed to scores in one of the last windows and withheld them.
@@ -663,31 +659,6 @@ impl Run {
             })
         };
         self.validators.values().filter(is_struck).map(|validator| validator.index).collect()
-    }
-
-    /// Moves `amount` from what is carried to what `account` may claim. Returns what was moved.
-    fn credit(&mut self, account: AccountBytes, window: Window, amount: Planck) -> Planck {
-        let sums =
-            self.ledger.carried.checked_sub(amount).zip(self.ledger.claimable.checked_add(amount));
-        let Some((carried, claimable)) = sums.filter(|_| amount > 0) else {
-            return 0;
-        };
-        self.ledger.carried = carried;
-        self.ledger.claimable = claimable;
-        let claims = self.claims.entry(account).or_default();
-        if let Some(last) = claims.last_mut().filter(|last| last.window == window) {
-            last.amount = last.amount.saturating_add(amount);
-            return amount;
-        }
-        if claims.len() >= CLAIMS_MAX {
-            // The two oldest become one under the later of their windows.
-            let oldest = claims.remove(0);
-            if let Some(next) = claims.first_mut() {
-                next.amount = next.amount.saturating_add(oldest.amount);
-            }
-        }
-        claims.push(ClaimInfo { window, amount });
-        amount
     }
 
     fn set_status(&mut self, window: Window, status: WindowStatus) {

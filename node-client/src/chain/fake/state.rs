@@ -15,6 +15,7 @@ use protocol::{
 
 use super::{
     super::{AnnouncementInfo, Call, GauntletEvent, ValidatorInfo},
+    emission::ChainEmission,
     refusal::{ensure, Refusal},
     run::{Block, Run, Scores},
 };
@@ -38,6 +39,7 @@ pub(super) struct State {
     pub(super) events: Vec<GauntletEvent>,
     /// Free balances; what is held is with the participants, what is owed with the runs.
     balances: BTreeMap<AccountBytes, Planck>,
+    emission: ChainEmission,
 }
 
 impl State {
@@ -51,6 +53,7 @@ impl State {
             runs: BTreeMap::new(),
             events: Vec::new(),
             balances: balances.into_iter().collect(),
+            emission: ChainEmission::default(),
         }
     }
 
@@ -64,11 +67,11 @@ impl State {
         self.events.clear();
         // As the pallet's hooks: the boundaries of every run, then the work that waits.
         for run in self.runs.values_mut() {
-            run.cross_boundary(number, parent_hash, &mut self.events);
+            run.cross_boundary(number, parent_hash, &mut self.emission, &mut self.events);
         }
         for run in self.runs.values_mut() {
             run.make_changes(number, &mut self.events);
-            run.settle_due(number, &mut self.events);
+            run.settle_due(number, &mut self.emission, &mut self.events);
             run.prune_due(number);
         }
     }
@@ -124,10 +127,9 @@ impl State {
                 let scores = Scores { evaluations, salt, version };
                 run.reveal_scores(&mut block, signer, window, scores)
             }
-            Call::Claim { run, account } => {
-                let (run, mut block) = self.work(run)?;
-                let amount = run.claim(&mut block, account)?;
-                self.release(account, amount)
+            Call::Claim { run, account } => self.claim(run, account),
+            Call::FundRun { run, amount, per_window } => {
+                self.fund_run(signer, run, amount, per_window)
             }
             Call::SetParams { run, settings } => self.set_params(signer, run, *settings),
             Call::Evict { run, uid } => self.evict(run, uid),
@@ -205,6 +207,36 @@ impl State {
         let created = Run::new(run, owner, settings, layout, chunk_count, payload_max);
         self.runs.insert(run, created);
         self.events.push(GauntletEvent::RunCreated { run, owner });
+        Ok(())
+    }
+
+    /// Gives a run another weight, as the chain's governance would; it must exist.
+    pub(super) fn set_run_weight(&mut self, run_id: RunId, weight: u16) -> Result<(), Refusal> {
+        let (run, _) = self.run_at(run_id)?;
+        run.money.weight.get_or_insert_default().next = weight;
+        self.events.push(GauntletEvent::RunWeightSet { run: run_id, weight });
+        Ok(())
+    }
+
+    fn claim(&mut self, run_id: RunId, account: AccountBytes) -> Result<(), Refusal> {
+        let (run, moment) = self.run_at(run_id)?;
+        let amount = run.money.claim(&account, moment.map_or(0, |moment| moment.window))?;
+        self.release(account, amount)?;
+        self.events.push(GauntletEvent::Claimed { run: run_id, account, amount });
+        Ok(())
+    }
+
+    fn fund_run(
+        &mut self,
+        sponsor: AccountBytes,
+        run_id: RunId,
+        amount: Planck,
+        per_window: Planck,
+    ) -> Result<(), Refusal> {
+        let (run, _) = self.run_at(run_id)?;
+        run.money.fund(sponsor, amount, per_window)?;
+        self.hold(sponsor, amount)?;
+        self.events.push(GauntletEvent::RunFunded { run: run_id, sponsor, amount, per_window });
         Ok(())
     }
 

@@ -23,8 +23,12 @@ pub(super) struct Run {
     _chunk_count: u32,
     _payload_bytes_max: u64,
     _salt_mix: Hash,
+    _deposit: Planck,
     _foundation: Planck,
     _window: Option<Window>,
+    _last_window: Option<Window>,
+    _pause_from: Option<Window>,
+    _active_window: Window,
     _next_settlement: Window,
     _next_pruning: Window,
 }
@@ -33,6 +37,8 @@ pub(super) struct Run {
 enum RunStatus {
     Waiting,
     Open,
+    Paused { _by_admin: bool },
+    Closed,
 }
 
 impl Run {
@@ -122,7 +128,9 @@ pub(super) struct WindowRecord {
     accepted: Vec<Uid>,
     unavailable: Vec<u8>,
     status: WindowStatus,
+    budget: Planck,
     minted: Planck,
+    funded: Planck,
     pub(super) settings_version: u32,
     excused: bool,
 }
@@ -130,7 +138,7 @@ pub(super) struct WindowRecord {
 impl WindowRecord {
     pub(super) fn into_info(self, settings: Settings) -> WindowInfo {
         let Self { seed, challenge_seed, state_root, accepted, unavailable, .. } = self;
-        let Self { status, minted, excused, .. } = self;
+        let Self { status, budget, minted, funded, excused, .. } = self;
         WindowInfo {
             seed,
             challenge_seed,
@@ -138,7 +146,9 @@ impl WindowRecord {
             accepted,
             unavailable,
             status,
+            budget,
             minted,
+            funded,
             settings,
             excused,
         }

@@ -7,7 +7,7 @@ use futures::{stream, StreamExt};
 use node_client::{
     chain::{
         AnnouncementInfo, AttestationCommitmentInfo, AttestationInfo, BlockRef, Call, Chain,
-        ChainError, ClaimInfo, CommitmentInfo, FinalizedBlocks, GauntletEvent, Included, Ledger,
+        ChainError, Claim, CommitmentInfo, FinalizedBlocks, GauntletEvent, Included, Ledger,
         MinerInfo, PermitInfo, RevealInfo, RunInfo, ScoreCommitmentInfo, ScoreRevealInfo,
         SubmitError, ValidatorInfo, WindowInfo,
     },
@@ -190,7 +190,7 @@ impl Chain for SimChain {
         run: RunId,
         account: AccountBytes,
         at: Option<Hash>,
-    ) -> Result<Vec<ClaimInfo>, ChainError> {
+    ) -> Result<Vec<Claim>, ChainError> {
         self.ask("claims").await?.claims(run, account, at).await
     }
 

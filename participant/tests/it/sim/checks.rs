@@ -11,15 +11,14 @@
 //! After the faults: every window has a final root, everybody's work is in it, and every miner has been paid.
 
 use node_client::{
-    chain::{Chain, WindowInfo, WindowStatus},
+    chain::{Chain, GauntletEvent, WindowInfo, WindowStatus},
     journal::JournalKind,
     keys,
 };
 use protocol::{
     accept::{is_available, AttestationInput},
     aggregate::OuterRule,
-    consensus::emission_at,
-    settings::Settings,
+    settings::{Settings, PPM},
     BlockNumber, Hash, Planck, Uid, Window,
 };
 use trainer::{Model, Threads};
@@ -32,6 +31,9 @@ use super::{
 
 const RUN: u32 = 0;
 
+/// What the fake chain's schedule gives in a block, in planck.
+const PER_BLOCK: Planck = 250_000_000_000;
+
 pub(super) struct Checks {
     settings: Settings,
     /// θ of `window`, from chain and payloads alone.
@@ -40,11 +42,13 @@ pub(super) struct Checks {
     /// Miners accepted in each window so far, and whether its root is final.
     windows: Vec<(Vec<Uid>, bool)>,
     settled: Vec<WindowStatus>,
+    /// What joining has cost so far, which is destroyed.
+    burned: Planck,
 }
 
 impl Checks {
     pub(super) fn new(replay: Model, settings: Settings) -> Self {
-        Self { settings, replay, window: 0, windows: Vec::new(), settled: Vec::new() }
+        Self { settings, replay, window: 0, windows: Vec::new(), settled: Vec::new(), burned: 0 }
     }
 
     /// Checks what a block has made final.
@@ -110,16 +114,20 @@ impl Checks {
     }
 
     /// 3.
-    async fn money(&self, world: &World, members: &[Member], number: BlockNumber) {
+    async fn money(&mut self, world: &World, members: &[Member], number: BlockNumber) {
         let chain = &world.chain;
         let ledger = chain.ledger(RUN, None).await.unwrap();
-        let placed = ledger.paid + ledger.claimable + ledger.carried + ledger.burned;
-        assert_eq!(ledger.minted, placed, "block {number}: {ledger:?}");
-        let minted: Planck = (0..self.settled_by(number))
-            .map(|window| emission_at(&self.settings.emission, window))
-            .sum();
-        assert_eq!(ledger.minted, minted, "block {number}");
-        let mut held: Planck = 0;
+        assert!(ledger.is_conserved(), "block {number}: {ledger:?}");
+        // The chain's one run has all that the schedule gives to its windows.
+        let blocks = self.settled_by(number) * u64::from(self.settings.schedule.window_blocks);
+        assert_eq!(ledger.minted, Planck::from(blocks) * PER_BLOCK, "block {number}");
+        let block = chain.block_hash(number).await.unwrap().unwrap();
+        for event in chain.events_at(block).await.unwrap() {
+            if let GauntletEvent::MinerRegistered { price, .. } = event {
+                self.burned += price;
+            }
+        }
+        let mut held: Planck = self.burned;
         for member in members {
             held += chain.balance(keys::account(&member.cold), None).await.unwrap();
         }

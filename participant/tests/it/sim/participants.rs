@@ -189,7 +189,8 @@ impl Member {
             hot: self.hot.clone(),
             cold: Some(self.cold.clone()),
             stake: None,
-            entry_price_max: None,
+            // Many join in one block, each at a higher price.
+            entry_price_max: Some(u128::MAX),
             listen: Vec::new(),
             external: Vec::new(),
             peers: Vec::new(),

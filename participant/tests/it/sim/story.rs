@@ -165,6 +165,7 @@ impl Story {
             layout: model.layout().clone(),
         };
         world.chain.execute(&owner, create).unwrap();
+        world.chain.set_run_weight(0, 1);
         Self {
             world: Arc::new(world),
             common,
@@ -324,9 +325,7 @@ fn settings(plan: &Plan, genesis_state_root: Hash) -> Settings {
             waiver_windows: 2,
             ..example.incentive
         },
-        emission: example.emission,
-        staking: example.staking,
-        disputes: example.disputes,
+        ..example
     };
     settings.validate().unwrap();
     settings

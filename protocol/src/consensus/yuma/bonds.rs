@@ -4,7 +4,7 @@ use alloc::{vec, vec::Vec};
 
 use super::{
     matrix::{accumulate_columns, normalise, total, upscale_columns, Row},
-    place, proportion_u16,
+    number::{place, proportion_u16},
 };
 use crate::fixed::Q32;
 

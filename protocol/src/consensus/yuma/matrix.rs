@@ -2,7 +2,7 @@
 
 use alloc::{vec, vec::Vec};
 
-use super::place;
+use super::number::place;
 use crate::{fixed::Q32, Uid};
 
 /// The entries of a validator, by uid, each uid once. One that is absent is not the same as one that is 0.

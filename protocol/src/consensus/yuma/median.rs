@@ -4,7 +4,7 @@ use alloc::{vec, vec::Vec};
 
 use super::{
     matrix::{normalised, total, Row},
-    place,
+    number::place,
 };
 use crate::fixed::Q32;
 

@@ -2,7 +2,10 @@
 
 use alloc::{vec, vec::Vec};
 
-use super::{matrix::normalise_row, whole_u16, Row};
+use super::{
+    matrix::{normalise_row, Row},
+    number::whole_u16,
+};
 use crate::{
     consensus::{measure::Measurement, records::ConsensusError, shares::powers_q60},
     fixed::{Q32, Q32_BITS, Q60_BITS},

@@ -112,6 +112,12 @@ impl Twins {
         self.dispatched.push(Dispatched { name, real, fake });
     }
 
+    /// Has both chains' governance give a run another weight. To be called before the block's calls.
+    pub(super) fn set_run_weight(&mut self, run: RunId, weight: u16) {
+        real::set_run_weight(run, weight);
+        self.fake.set_run_weight(run, weight);
+    }
+
     /// Closes the block on both chains, compares what it did and left, and opens the next one.
     pub(super) fn end_block(&mut self) -> Vec<Difference> {
         let block = System::block_number();

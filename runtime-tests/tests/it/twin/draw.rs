@@ -62,7 +62,7 @@ pub(super) fn run_settings(run: RunId) -> Settings {
         settings.incentive.challenge_chunks = 3;
         settings.incentive.standing = StandingKind::PlackettLuce;
         settings.incentive.claim_delay_windows = 3;
-        settings.emission.halving_windows = 10;
+        settings.emission.release_ppm = 100_000;
     }
     settings
 }
@@ -152,6 +152,7 @@ impl Script {
                 (miner_hot(scene.miner), Call::Claim { run: scene.run, account })
             }
             17..=18 => self.set_params(&scene),
+            19 if self.draws.one_in(2) => self.fund_run(&scene),
             19 => self.transfer(),
             20 => self.create_run(),
             21..=35 => {
@@ -390,10 +391,10 @@ impl Script {
             4 => settings.training.sample_count = 1,
             5 => settings.schedule.commit_end = 0,
             6 => settings.incentive.uid_max += 1,
-            7 => settings.incentive.claim_delay_windows = self.draws.below(3) as u32,
+            7 => settings.incentive.claim_delay_windows = self.draws.below(34) as u32,
             8 => {
                 settings.incentive.power = 1 + self.draws.below(4) as u8;
-                if settings.incentive.power % 2 == 0 {
+                if settings.incentive.power.is_multiple_of(2) {
                     settings.incentive.consensus = ConsensusKind::Yuma(YumaSettings::UPSTREAM);
                 }
             }
@@ -407,10 +408,34 @@ impl Script {
                 settings.training.outer.decay_start = self.draws.below(4);
                 settings.training.outer.decay_windows = 3;
             }
-            _ => settings.emission.per_window = Planck::from(self.draws.below(200)) * UNIT,
+            _ => {
+                let owner_ppm = self.draws.below(300_000) as u32;
+                settings.emission.owner_ppm = owner_ppm;
+                settings.emission.miners_ppm = 700_000 - owner_ppm;
+            }
         }
         let signer = if self.draws.one_in(8) { endowed(1) } else { owner() };
         (signer, Call::SetParams { run: scene.run, settings: Box::new(settings) })
+    }
+
+    /// Somebody puts money into a run: much, little, or what is not enough.
+    fn fund_run(&mut self, scene: &Scene) -> Signed {
+        let sponsor = endowed(self.draws.below(ENDOWED) as usize);
+        let amount = match self.draws.below(8) {
+            0 => Planck::from(self.draws.below(1_000)),
+            1 => 10_000_000 * UNIT,
+            _ => Planck::from(1 + self.draws.below(500)) * UNIT,
+        };
+        let per_window = Planck::from(self.draws.below(40)) * UNIT;
+        (sponsor, Call::FundRun { run: scene.run, amount, per_window })
+    }
+
+    /// A weight for one of the runs, now and then none.
+    pub(super) fn draw_weight(&mut self) -> Option<(RunId, u16)> {
+        let changes = self.draws.one_in(12);
+        let run = self.draws.below(2) as RunId;
+        let weight = self.draws.below(4) as u16 * self.draws.below(20_000) as u16;
+        changes.then_some((run, weight))
     }
 
     fn create_run(&mut self) -> Signed {

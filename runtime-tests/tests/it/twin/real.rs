@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use codec::{DecodeAll, Encode};
 use frame_support::traits::{GetCallIndex, GetCallName, PalletInfoAccess};
 use node_client::chain::{
-    AnnouncementInfo, AttestationCommitmentInfo, AttestationInfo, Call, ClaimInfo, CommitmentInfo,
-    GauntletEvent, Ledger, MinerInfo, PermitInfo, RevealInfo, RunInfo, ScoreCommitmentInfo,
+    AnnouncementInfo, AttestationCommitmentInfo, AttestationInfo, Call, CommitmentInfo,
+    GauntletEvent, MinerInfo, PermitInfo, RevealInfo, RunInfo, ScoreCommitmentInfo,
     ScoreRevealInfo, ValidatorInfo, WindowInfo,
 };
 use pallet_gauntlet::{
@@ -57,6 +57,12 @@ pub(super) fn dispatch(signer: &AccountId, call: &Call) -> Result<(), Refusal> {
     })
 }
 
+/// Gives a run another weight, by governance.
+pub(super) fn set_run_weight(run: RunId, weight: u16) {
+    let call = RuntimeCall::Gauntlet(pallet_gauntlet::Call::set_run_weight { run, weight });
+    call.dispatch(RuntimeOrigin::root()).expect("the run exists");
+}
+
 /// The pallet's events of this block, from their bytes.
 fn gauntlet_events() -> Vec<GauntletEvent> {
     let decode = |event: pallet_gauntlet::Event<Runtime>| {
@@ -91,17 +97,14 @@ fn run_state(id: RunId, windows: Vec<Window>) -> RunState {
         settings: RunSettings::<Runtime>::get(id, run.settings_version).expect("kept settings"),
         layout: Layout(Layouts::<Runtime>::get(id).expect("a run has a layout").into_inner()),
     });
-    let ledger = Ledgers::<Runtime>::get(id).encode();
-    let claims = Claims::<Runtime>::iter_prefix(id).map(|(account, list)| {
-        let claim = |(window, amount)| ClaimInfo { window, amount };
-        (account_bytes(&account), list.into_iter().map(claim).collect())
-    });
+    let claims = Claims::<Runtime>::iter_prefix(id)
+        .map(|(account, list)| (account_bytes(&account), list.into_inner()));
     RunState {
         info,
         miners: miners(id),
         validators: validators(id),
         announcements: announcements(id),
-        ledger: Ledger::decode_all(&mut &*ledger).expect("the client reads the ledger"),
+        ledger: Ledgers::<Runtime>::get(id),
         windows: windows.into_iter().map(|window| (window, window_state(id, window))).collect(),
         claims: claims.collect(),
     }
@@ -153,7 +156,9 @@ fn window_state(run: RunId, window: Window) -> WindowState {
         unavailable: record.unavailable.into_inner(),
         status: DecodeAll::decode_all(&mut &*record.status.encode())
             .expect("the client reads every status"),
+        budget: record.budget,
         minted: record.minted,
+        funded: record.funded,
         settings: RunSettings::<Runtime>::get(run, record.settings_version).expect("kept settings"),
         excused: record.excused,
     });

@@ -6,7 +6,7 @@ use std::{
 };
 
 use node_client::chain::{
-    AnnouncementInfo, AttestationCommitmentInfo, AttestationInfo, ClaimInfo, CommitmentInfo,
+    AnnouncementInfo, AttestationCommitmentInfo, AttestationInfo, Claim, CommitmentInfo,
     GauntletEvent, Ledger, MinerInfo, PermitInfo, RevealInfo, RunInfo, ScoreCommitmentInfo,
     ScoreRevealInfo, ValidatorInfo, WindowInfo,
 };
@@ -34,7 +34,7 @@ pub(super) struct RunState {
     pub(super) announcements: Vec<AnnouncementInfo>,
     pub(super) ledger: Ledger,
     pub(super) windows: BTreeMap<Window, WindowState>,
-    pub(super) claims: BTreeMap<AccountBytes, Vec<ClaimInfo>>,
+    pub(super) claims: BTreeMap<AccountBytes, Vec<Claim>>,
 }
 
 /// A chain after a block.
@@ -174,6 +174,9 @@ fn run_of(event: &GauntletEvent) -> RunId {
         | Claimed { run, .. }
         | SettingsScheduled { run, .. }
         | SettingsApplied { run, .. }
+        | RunWeightSet { run, .. }
+        | RunFunded { run, .. }
+        | RunSwept { run, .. }
         | MinerLeaving { run, .. }
         | MinerDisplaced { run, .. }
         | MinerEvicted { run, .. }
