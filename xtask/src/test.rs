@@ -6,7 +6,7 @@ use crate::{
     build,
     command::{quiet, run as run_command},
     failure::Failure,
-    javascript, kernels,
+    kernels,
     setup::Setup,
     steps::Steps,
     tidy,
