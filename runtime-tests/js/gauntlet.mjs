@@ -63,8 +63,24 @@ export const commitment = (genesis, run, window, hotKey, opened) =>
     ),
   );
 
-/// The hash that a validator commits to: of less than 64 evaluations.
-export const scoreCommitment = (genesis, run, window, hotKey, evaluations, salt) =>
+/// The hash that a validator commits to before it says what it could fetch: of a bitmap of less than 64 bytes.
+export const attestationCommitment = (genesis, run, window, hotKey, attested) =>
+  u8aToHex(
+    blake2(
+      stringToU8a('gauntlet/attestation-commitment/1'),
+      hexToU8a(genesis),
+      number(run, 4),
+      number(window, 8),
+      hotKey,
+      number(attested.bitmap.length << 2, 1),
+      attested.bitmap,
+      hexToU8a(attested.state_root),
+      hexToU8a(attested.salt),
+    ),
+  );
+
+/// The hash that a validator commits to: of less than 64 evaluations, measured as this version says.
+export const scoreCommitment = (genesis, run, window, hotKey, evaluations, version, salt) =>
   u8aToHex(
     blake2(
       stringToU8a('gauntlet/score-commitment/1'),
@@ -82,6 +98,7 @@ export const scoreCommitment = (genesis, run, window, hotKey, evaluations, salt)
           number(one.random_after, 4),
         ),
       ),
+      number(version, 4),
       hexToU8a(salt),
     ),
   );

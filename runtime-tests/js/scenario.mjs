@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { hexToU8a, u8aToHex } from '@polkadot/util';
 
-import { CHUNK, commitment, consent, opening, scoreCommitment } from './gauntlet.mjs';
+import { CHUNK, attestationCommitment, commitment, consent, opening, scoreCommitment } from './gauntlet.mjs';
 
 /// The call that creates a small run, as the runtime encodes it; a test of `runtime-tests` keeps it so.
 const CREATE_RUN = hexToU8a(readFileSync(new URL('create-run.hex', import.meta.url), 'utf8').trim());
@@ -19,6 +19,8 @@ const NATS = 4 << 24;
 const EVALUATIONS = [
   { uid: 0, own_before: NATS, own_after: NATS - 60_000, random_before: NATS, random_after: NATS - 30_000 },
 ];
+/// The version of what validators measure, as the run's settings have it.
+const SCORE_VERSION = 1;
 /// The longest wait for a phase.
 const PATIENCE = 180_000;
 
@@ -134,17 +136,22 @@ export class Story {
     await client.send(keys.minerHot, 'reveal_update', { ...of, opening: opened, chunks });
     this.say(`committed and revealed an update in window ${window}`);
 
-    await this.phase('Attest', window);
-    await client.send(keys.validatorHot, 'attest', { ...of, bitmap: Uint8Array.of(1), state_root: STATE });
+    await this.phase('AttestCommit', window);
+    const attested = { bitmap: Uint8Array.of(1), state_root: STATE, salt: salt('33') };
+    const said = attestationCommitment(client.genesis, run, window, keys.validatorHot.publicKey, attested);
+    await client.send(keys.validatorHot, 'commit_attestation', { ...of, hash: said });
+    await this.phase('AttestReveal', window);
+    await client.send(keys.validatorHot, 'reveal_attestation', { ...of, ...attested });
     await this.phase('Apply', window);
     assert.deepEqual((await client.view('accepted_set', run, of.window)).map(Number), [0]);
     this.say('attested; the update is accepted');
 
     await this.scorePhase('Commit', window);
-    const scores = [client.genesis, run, window, keys.validatorHot.publicKey, EVALUATIONS, salt('22')];
-    await client.send(keys.validatorHot, 'commit_scores', { ...of, hash: scoreCommitment(...scores) });
+    const version = SCORE_VERSION;
+    const scores = [client.genesis, run, window, keys.validatorHot.publicKey, EVALUATIONS, version, salt('22')];
+    await client.send(keys.validatorHot, 'commit_scores', { ...of, hash: scoreCommitment(...scores), version });
     await this.scorePhase('Reveal', window);
-    const revealed = { ...of, evaluations: EVALUATIONS, salt: salt('22') };
+    const revealed = { ...of, evaluations: EVALUATIONS, salt: salt('22'), version };
     await client.send(keys.validatorHot, 'reveal_scores', revealed);
     await this.scorePhase('Settle', window);
     this.say('scored');

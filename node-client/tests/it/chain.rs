@@ -12,7 +12,10 @@ use node_client::{
 };
 use protocol::{
     accept::bitmap_of,
-    commitment::{challenged_chunks, commitment_hash, score_commitment_hash, ChunkProof, Opening},
+    commitment::{
+        attestation_commitment_hash, challenged_chunks, commitment_hash, score_commitment_hash,
+        AttestationOpening, ChunkProof, Opening,
+    },
     consensus::Evaluation,
     consent::Role,
     emission::Pots,
@@ -28,6 +31,8 @@ use subxt::{ext::scale_value, metadata::Metadata};
 const UNIT: Planck = 1_000_000_000_000;
 const RUN: u32 = 0;
 const BASE: Hash = [7; 32];
+/// The example's: the version of what validators measure.
+const SCORE_VERSION: u32 = 1;
 
 fn key(name: &str) -> Keypair {
     keys::keypair_from_uri(&format!("//{name}")).unwrap()

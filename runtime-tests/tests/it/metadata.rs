@@ -35,6 +35,7 @@ fn the_call_that_javascript_starts_from_is_the_runtimes() {
         window_blocks: 28,
         commit_end: 10,
         reveal_end: 16,
+        attest_commit_end: 19,
         attest_end: 22,
         score_commit_end: 10,
         score_reveal_end: 18,

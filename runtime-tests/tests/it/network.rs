@@ -11,7 +11,10 @@ use pallet_gauntlet::{
 use protocol::{
     accept::bitmap_of,
     aggregate::{outer_step, OuterRule},
-    commitment::{challenged_chunks, commitment_hash, score_commitment_hash, Opening},
+    commitment::{
+        attestation_commitment_hash, challenged_chunks, commitment_hash, score_commitment_hash,
+        AttestationOpening, Opening,
+    },
     consensus::Evaluation,
     consent::{hot_key_consent, peer_consent, Role},
     layout::{Layout, CHUNK_LEN},
@@ -40,6 +43,8 @@ pub(crate) const RUN: RunId = 0;
 pub(crate) const STAKE: Planck = 1_000 * UNIT;
 /// The example's, spelled out: parameters that a chunk keeps of 4096.
 pub(crate) const KEEP: u16 = 64;
+/// The example's, spelled out: the version of what validators measure.
+const SCORE_VERSION: u32 = 1;
 
 /// Account `number` of those that the genesis endows.
 pub(crate) fn endowed(number: usize) -> AccountId {

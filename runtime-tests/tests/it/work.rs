@@ -24,7 +24,7 @@ use sp_runtime::{
 };
 
 use crate::network::{
-    attest_call, call, check_state, evaluation, miner_cold, register_miner, register_validator,
+    attest_calls, call, check_state, evaluation, miner_cold, register_miner, register_validator,
     roll_to, roll_to_offset, roll_to_phase, score_calls, settings, validator_cold, ExtBuilder,
     Model, Update, RUN, STAKE,
 };

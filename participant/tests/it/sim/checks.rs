@@ -18,7 +18,7 @@ use node_client::{
 use protocol::{
     accept::{is_available, AttestationInput},
     aggregate::OuterRule,
-    settings::{Settings, PPM},
+    settings::Settings,
     BlockNumber, Hash, Planck, Uid, Window,
 };
 use trainer::{Model, Threads};
