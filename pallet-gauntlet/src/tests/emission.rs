@@ -140,7 +140,8 @@ fn runs_divide_the_schedule_whatever_their_windows() {
         let mut quick = settings();
         let schedule = &mut quick.schedule;
         (schedule.start_block, schedule.window_blocks) = (8, 7);
-        (schedule.commit_end, schedule.reveal_end, schedule.attest_end) = (2, 4, 6);
+        (schedule.commit_end, schedule.reveal_end) = (2, 4);
+        (schedule.attest_commit_end, schedule.attest_end) = (5, 6);
         (schedule.score_commit_end, schedule.score_reveal_end) = (2, 4);
         assert_eq!(Gauntlet::do_create_run(account(2), quick, layout()), Ok(1));
         assert_ok!(Gauntlet::do_set_run_weight(1, 3));
