@@ -18,7 +18,7 @@ use node_client::{
 use participant::{
     handles::Role,
     miner::{adversary_kind::AdversaryKind, conduct::Honest},
-    settings::Participant,
+    settings::{Participant, Proofs},
 };
 use protocol::{Planck, RunId};
 use serde::{Deserialize, Serialize};
@@ -90,6 +90,9 @@ pub struct ParticipantFile {
     /// Section `network`: the addresses of this peer and of others.
     #[serde(default)]
     pub network: NetworkSection,
+    /// Section `proofs`: what a validator does about the faults of others.
+    #[serde(default)]
+    pub proofs: ProofsSection,
 }
 
 /// The chain and the run on it.
@@ -117,6 +120,9 @@ pub struct KeysSection {
     /// Owns the money. Only needed to register by itself at the first start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cold: Option<KeySource>,
+    /// Holds the bonds of accusations and has what they earn; with as much money as may be lost. May be the cold key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bonds: Option<KeySource>,
     /// A validator's stake when it registers by itself, in planck as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stake: Option<String>,
@@ -124,6 +130,55 @@ pub struct KeysSection {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entry_price_max: Option<String>,
 }
+
+/// What a validator does about the faults of others.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProofsSection {
+    /// Report copies and malformed chunks. It costs nothing.
+    pub report: bool,
+    /// Ask on chain, with a bond, for payloads that nobody delivers: of so many miners a window, at most.
+    pub challenges_per_window: u32,
+    /// Dispute, with a bond, evaluations that are far from the own ones: so many a window, at most.
+    pub disputes_per_window: u32,
+    /// What may be lost of bonds, and be at risk, until the process ends, in planck as text.
+    pub bonds_max: String,
+}
+
+impl ProofsSection {
+    /// Whether anything is asked for that costs a bond.
+    fn is_bonded(&self) -> bool {
+        self.challenges_per_window > 0 || self.disputes_per_window > 0
+    }
+
+    fn checked(&self, bonds: Option<Keypair>) -> Result<Proofs> {
+        if self.is_bonded() && bonds.is_none() {
+            bail!("proofs: who challenges or disputes needs keys.bonds");
+        }
+        let text = &self.bonds_max;
+        Ok(Proofs {
+            is_silent: !self.report,
+            bonds,
+            bonds_max: text.parse().with_context(|| format!("proofs.bonds_max = {text:?}"))?,
+            challenges_per_window: self.challenges_per_window,
+            disputes_per_window: self.disputes_per_window,
+        })
+    }
+}
+
+impl Default for ProofsSection {
+    fn default() -> Self {
+        Self {
+            report: true,
+            challenges_per_window: 0,
+            disputes_per_window: 0,
+            bonds_max: DEFAULT_BONDS_MAX.to_owned(),
+        }
+    }
+}
+
+/// 20 UNIT: a dispute and ten requests at the example's bonds.
+const DEFAULT_BONDS_MAX: &str = "20000000000000";
 
 /// Where a key comes from.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -183,6 +238,9 @@ pub fn load(path: &Path, role: Role) -> Result<(Participant, Option<SocketAddr>)
     if role == Role::Validator && file.adversary.is_some() {
         bail!("only a miner can be an adversary");
     }
+    if role == Role::Miner && (file.keys.bonds.is_some() || file.proofs.is_bonded()) {
+        bail!("only a validator accuses with a bond");
+    }
     let metrics = file.metrics;
     let settings = check(file, base).with_context(|| format!("in {}", path.display()))?;
     Ok((settings, metrics))
@@ -222,6 +280,10 @@ pub fn check(file: ParticipantFile, base: &Path) -> Result<Participant> {
             .as_deref()
             .map(|text| text.parse().with_context(|| format!("keys.entry_price_max = {text:?}")))
             .transpose()?,
+        proofs: {
+            let bonds = file.keys.bonds.as_ref().map(open).transpose().context("keys.bonds")?;
+            file.proofs.checked(bonds)?
+        },
         listen: addresses(&file.network.listen).context("network.listen")?,
         external: addresses(&file.network.external).context("network.external")?,
         peers: file
@@ -260,9 +322,11 @@ fn check_values(file: &ParticipantFile) -> Result<()> {
     said("model", &file.model)?;
     said("data", &file.data)?;
     file.archive.as_ref().map_or(Ok(()), |path| said("archive", path))?;
-    for (name, source) in
-        [("keys.hot", Some(&file.keys.hot)), ("keys.cold", file.keys.cold.as_ref())]
-    {
+    for (name, source) in [
+        ("keys.hot", Some(&file.keys.hot)),
+        ("keys.cold", file.keys.cold.as_ref()),
+        ("keys.bonds", file.keys.bonds.as_ref()),
+    ] {
         match source {
             Some(KeySource::File(path)) => said(name, path)?,
             Some(KeySource::Uri(uri)) => {
@@ -366,6 +430,9 @@ mod tests {
         refused(&|file| file.keys.cold = Some(KeySource::Uri("///x".into())), "keys.cold");
         refused(&|file| file.keys.hot = KeySource::File(PathBuf::new()), "keys.hot is empty");
         refused(&|file| file.keys.stake = Some("0".into()), "a validator without a stake");
+        refused(&|file| file.proofs.challenges_per_window = 1, "needs keys.bonds");
+        refused(&|file| file.proofs.disputes_per_window = 1, "needs keys.bonds");
+        refused(&|file| file.proofs.bonds_max = "-1".into(), "proofs.bonds_max = \"-1\"");
         refused(&|file| file.folder = PathBuf::new(), "folder is empty");
         refused(&|file| file.data = PathBuf::new(), "data is empty");
         refused(&|file| file.archive = Some(PathBuf::new()), "archive is empty");
@@ -377,6 +444,20 @@ mod tests {
         refused(&|file| file.store_bytes_max = 0, "store_bytes_max is 0");
         refused(&|file| file.checkpoint_every = 0, "checkpoint_every is 0");
         refused(&|file| file.memory_bytes = Some(0), "memory_bytes is 0");
+    }
+
+    #[test]
+    fn bonded_accusations_are_off_until_somebody_asks_for_them() {
+        let file: ParticipantFile = toml::from_str(EXAMPLE).unwrap();
+        let proofs = check(file, Path::new("/base")).unwrap().proofs;
+        assert!(!proofs.is_silent && proofs.bonds.is_none());
+        assert_eq!((proofs.challenges_per_window, proofs.disputes_per_window), (0, 0));
+        let text = EXAMPLE.replace("[network]", "bonds = { uri = \"//Bob//bonds\" }\n[network]");
+        let text = format!("{text}\n[proofs]\ndisputes_per_window = 2\nbonds_max = \"7\"\n");
+        let file: ParticipantFile = toml::from_str(&text).unwrap();
+        let proofs = check(file, Path::new("/base")).unwrap().proofs;
+        assert!(proofs.bonds.is_some());
+        assert_eq!((proofs.disputes_per_window, proofs.bonds_max), (2, 7));
     }
 
     #[test]

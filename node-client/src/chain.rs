@@ -17,6 +17,9 @@ pub use types::*;
 mod events;
 pub use events::*;
 
+mod jury;
+pub use jury::draw_seats;
+
 mod subxt;
 pub use self::subxt::{connect, SubxtChain};
 
@@ -170,6 +173,40 @@ pub trait Chain: Send + Sync {
         window: Window,
         at: Option<Hash>,
     ) -> Result<Vec<ScoreRevealInfo>, ChainError>;
+    /// Miners that are gone and whose bonds wait, by uid and first window.
+    async fn departures(
+        &self,
+        run: RunId,
+        at: Option<Hash>,
+    ) -> Result<Vec<DepartureInfo>, ChainError>;
+    /// The faults of a window that are proven, by uid.
+    async fn proven_faults(
+        &self,
+        run: RunId,
+        window: Window,
+        at: Option<Hash>,
+    ) -> Result<Vec<ProvenFaultInfo>, ChainError>;
+    /// The requests for chunks that are open, by window and uid.
+    async fn data_challenges(
+        &self,
+        run: RunId,
+        at: Option<Hash>,
+    ) -> Result<Vec<DataChallengeInfo>, ChainError>;
+    /// The disputes that are not closed, by evaluation.
+    async fn evaluation_disputes(
+        &self,
+        run: RunId,
+        at: Option<Hash>,
+    ) -> Result<Vec<EvaluationDisputeInfo>, ChainError>;
+    /// A validator's pool, by its number.
+    async fn stake_pool(
+        &self,
+        run: RunId,
+        pool: u32,
+        at: Option<Hash>,
+    ) -> Result<Option<StakePoolInfo>, ChainError>;
+    /// The slashes that wait, by number.
+    async fn slashes(&self, run: RunId, at: Option<Hash>) -> Result<Vec<SlashInfo>, ChainError>;
     /// Where the run's emission is.
     async fn ledger(&self, run: RunId, at: Option<Hash>) -> Result<Ledger, ChainError>;
     /// What an account is owed, by window.

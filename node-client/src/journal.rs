@@ -37,6 +37,8 @@ pub enum JournalKind {
     ScoreCommitment,
     /// A validator's attestation (the hash of its bitmap and state root).
     Attestation,
+    /// All that a validator says as a juror of the disputes of which the jury commits in the window.
+    Verdicts,
 }
 
 /// What [`Journal::record`] found.

@@ -1,13 +1,14 @@
-//! Signs and submits: the one door to a signature of the hot key.
+//! Signs and submits: the one door to a signature of the hot key, and of the key that pays for accusations.
 //!
-//! **Invariant.** What must not be signed twice for one window (a commitment to an update or to scores, an attestation) is in the
+//! **Invariant.** What must not be signed twice for one window (a commitment to an update or to scores, an attestation, what a juror says) is in the
 //! journal before it is signed, by type: [`Desk::pledge`] writes the journal and returns the only value that can sign such a
 //! call. Everything else that a participant signs is an [`Errand`], which can be no such call. The key is private to this file.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
+use codec::{Decode, Encode};
 use node_client::{
-    chain::{Call, Chain, Included, SubmitError},
+    chain::{Call, Chain, CommitmentName, EvaluationName, Included, SubmitError},
     journal::{Journal, JournalError, JournalKind},
     keys::{self, Keypair},
 };
@@ -15,12 +16,13 @@ use protocol::{
     commitment::{AttestationOpening, ChunkProof, Opening},
     consensus::Evaluation,
     consent::Role,
+    fault::verdict_commitment_hash,
     settings::SCORE_VERSION,
-    AccountBytes, BlockNumber, Hash, RunId, Uid, Window,
+    AccountBytes, BlockNumber, Hash, RunId, Window,
 };
 
 use crate::{
-    error::{miss, Attempt as _, Error, Result},
+    error::{miss, unfit, Attempt as _, Error, Result},
     heads::Heads,
     telemetry,
     work::Work,
@@ -40,11 +42,24 @@ pub type Salts = Arc<dyn Fn(JournalKind, Window) -> Hash + Send + Sync>;
 pub struct Desk {
     chain: Arc<dyn Chain>,
     hot: Keypair,
+    /// Signs what is bonded.
+    bonds: Option<Keypair>,
     heads: Heads,
     journal: Arc<Journal>,
     work: Work,
     salts: Salts,
     run: RunId,
+}
+
+/// What a juror says of a disputed evaluation, and the salt that opens its commitment to it.
+#[derive(Encode, Decode, Clone, PartialEq, Eq, Debug)]
+pub struct Vote {
+    /// The evaluation.
+    pub evaluation: EvaluationName,
+    /// What the juror measured.
+    pub measured: Evaluation,
+    /// Opens its commitment.
+    pub salt: Hash,
 }
 
 /// A promise that is in the journal: it can be signed, and no other one for its window can.
@@ -95,13 +110,53 @@ pub enum Errand {
     },
     /// Proves that two commitments have a chunk in common.
     ReportCopy {
-        /// The window and slot of each, and since when its miner has the slot.
-        commitments: [(Window, Uid, Window); 2],
+        /// Which.
+        commitments: [CommitmentName; 2],
         /// The chunk's number.
         index: u32,
         /// The chunk, with its proof for each.
         chunks: Box<[ChunkProof; 2]>,
     },
+    /// Proves that a chunk does not decode.
+    ReportMalformed {
+        /// Whose chunk.
+        commitment: CommitmentName,
+        /// The chunk, with its proof.
+        chunk: ChunkProof,
+    },
+    /// Shows a chunk that somebody asks this miner for.
+    AnswerData {
+        /// Of which payload.
+        commitment: CommitmentName,
+        /// The chunk, with its proof.
+        chunk: ChunkProof,
+    },
+    /// Asks for a chunk; bonded.
+    ChallengeData {
+        /// Of which payload.
+        commitment: CommitmentName,
+        /// The chunk's number.
+        index: u32,
+    },
+    /// Ends a request for a chunk that nobody answered; the key of the bonds signs.
+    TimeOut {
+        /// Of which payload.
+        commitment: CommitmentName,
+        /// The chunk's number.
+        index: u32,
+    },
+    /// Disputes an evaluation; bonded.
+    DisputeEvaluation {
+        /// Which.
+        evaluation: EvaluationName,
+    },
+    /// Ends a dispute; the key of the bonds signs.
+    CloseDispute {
+        /// Of which evaluation.
+        evaluation: EvaluationName,
+    },
+    /// Opens the commitment to what this juror measured.
+    RevealVerdict(Vote),
 }
 
 /// A registration, which the cold key signs.
@@ -134,7 +189,34 @@ impl Desk {
         salts: Salts,
         run: RunId,
     ) -> Self {
-        Self { chain, hot, heads, journal, work, salts, run }
+        Self { chain, hot, bonds: None, heads, journal, work, salts, run }
+    }
+
+    /// Has `bonds` sign what is bonded, if it is given.
+    #[must_use]
+    pub fn with_bonds(self, bonds: Option<Keypair>) -> Self {
+        Self { bonds, ..self }
+    }
+
+    /// Account of the key that signs what is bonded.
+    pub fn bonds_account(&self) -> Option<AccountBytes> {
+        self.bonds.as_ref().map(keys::account)
+    }
+
+    /// Who signs a call.
+    fn signer(&self, call: &Call) -> Result<&Keypair> {
+        let is_bonded = matches!(
+            call,
+            Call::ChallengeData { .. }
+                | Call::TimeOut { .. }
+                | Call::DisputeEvaluation { .. }
+                | Call::CloseDispute { .. }
+        );
+        match &self.bonds {
+            _ if !is_bonded => Ok(&self.hot),
+            Some(bonds) => Ok(bonds),
+            None => unfit!("there is no key that pays for {}", call.name()),
+        }
     }
 
     /// Account of the hot key.
@@ -197,7 +279,8 @@ impl Desk {
     /// # Errors
     /// What the attempt says.
     pub async fn errand_once(&self, errand: Errand) -> Result<Included> {
-        let attempt = self.chain.submit(&self.hot, self.call(errand));
+        let call = self.call(errand);
+        let attempt = self.chain.submit(self.signer(&call)?, call.clone());
         Ok(tokio::time::timeout(ATTEMPT_TIMEOUT, attempt).await??)
     }
 
@@ -284,6 +367,19 @@ impl Desk {
             Errand::ReportCopy { commitments, index, chunks } => {
                 Call::ReportCopy { run, commitments, index, chunks }
             }
+            Errand::ReportMalformed { commitment, chunk } => {
+                Call::ReportMalformed { run, commitment, chunk }
+            }
+            Errand::AnswerData { commitment, chunk } => Call::AnswerData { run, commitment, chunk },
+            Errand::ChallengeData { commitment, index } => {
+                Call::ChallengeData { run, commitment, index }
+            }
+            Errand::TimeOut { commitment, index } => Call::TimeOut { run, commitment, index },
+            Errand::DisputeEvaluation { evaluation } => Call::DisputeEvaluation { run, evaluation },
+            Errand::CloseDispute { evaluation } => Call::CloseDispute { run, evaluation },
+            Errand::RevealVerdict(Vote { evaluation, measured, salt }) => {
+                Call::RevealVerdict { run, evaluation, measured, salt }
+            }
         }
     }
 
@@ -314,7 +410,7 @@ impl Desk {
         is_there: impl Fn() -> F,
         last: BlockNumber,
     ) -> Result<()> {
-        let name = call.name();
+        let (name, signer) = (call.name(), self.signer(&call)?);
         let count = |result: &'static str| {
             metrics::counter!(telemetry::EXTRINSICS, "call" => name, "result" => result)
                 .increment(1);
@@ -322,7 +418,7 @@ impl Desk {
         let mut error = "the block has passed".to_owned();
         // An extrinsic that is sent when `last` is the head comes into a later block.
         while self.heads.now().number < last {
-            let attempt = self.chain.submit(&self.hot, call.clone());
+            let attempt = self.chain.submit(signer, call.clone());
             match tokio::time::timeout(ATTEMPT_TIMEOUT, attempt).await {
                 Ok(Ok(_)) => {
                     count("ok");
@@ -374,6 +470,30 @@ impl Pledge<'_> {
             miss!("the call {} is not what was pledged for window {}", call.name(), self.window);
         }
         self.desk.submit(call, is_there, last).await
+    }
+
+    /// Commits to one of the votes that were pledged, by block `last`, unless `is_there` finds it on chain under the hash that it is
+    /// given. Not cancel-safe, as [`Pledge::submit`].
+    ///
+    /// # Errors
+    /// `vote` is not among what was pledged, the chain refuses it, or it was not included in time.
+    pub async fn vote<F: Future<Output = Result<bool>>>(
+        &self,
+        vote: &Vote,
+        is_there: impl Fn(Hash) -> F,
+        last: BlockNumber,
+    ) -> Result<Submitted> {
+        let pledged = Vec::<Vote>::decode(&mut &self.secret[..])?;
+        if self.kind != JournalKind::Verdicts || !pledged.contains(vote) {
+            miss!("the vote about {:?} is not what was pledged", vote.evaluation);
+        }
+        let (run, evaluation) = (self.desk.run, vote.evaluation);
+        let (window, accused, _) = evaluation;
+        let genesis = self.desk.chain.genesis_hash().await?;
+        let (hot, measured, salt) = (self.desk.account(), &vote.measured, &vote.salt);
+        let hash = verdict_commitment_hash(&genesis, run, window, accused, &hot, measured, salt);
+        let call = Call::CommitVerdict { run, evaluation, hash };
+        self.desk.submit(call, || is_there(hash), last).await
     }
 }
 

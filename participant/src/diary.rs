@@ -18,7 +18,7 @@ use crate::{
     events::{self, Event, Events, EVENTS_MAX},
 };
 
-pub use crate::diary_record::{DiaryRecord, Duty};
+pub use crate::diary_record::{DiaryRecord, Duty, FaultKind, ProofStep};
 
 /// Name of the diary in a participant's folder.
 pub const FILE_NAME: &str = "diary.jsonl";
@@ -85,6 +85,13 @@ impl Diary {
     pub fn done(&self, window: Window, duty: Duty, seconds: f64) {
         metrics::histogram!(crate::telemetry::PART_SECONDS, "part" => duty.name()).record(seconds);
         self.write(&DiaryRecord::Done { window, duty, seconds });
+    }
+
+    /// Notes, and logs, a step of a proof.
+    pub fn proof(&self, window: Window, step: ProofStep) {
+        tracing::info!(window, ?step, "proof of a fault");
+        metrics::counter!(crate::telemetry::PROOFS, "step" => step.name()).increment(1);
+        self.write(&DiaryRecord::Proof { window, step });
     }
 
     /// Notes, and logs, that a duty was missed.

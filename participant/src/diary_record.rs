@@ -1,6 +1,6 @@
 //! The lines of a diary: what a participant has done in a window.
 
-use protocol::{Uid, Window};
+use protocol::{fault, Planck, Uid, ValidatorIndex, Window};
 use serde::{Deserialize, Serialize};
 
 /// Records one thing that was done or missed.
@@ -69,6 +69,123 @@ pub enum DiaryRecord {
         /// Mean loss in nats a token.
         loss: f64,
     },
+    /// Something of a proof of a fault that concerns this participant is on chain.
+    Proof {
+        /// The window in which it happened; the window of the fault where the chain names one.
+        window: Window,
+        /// What happened.
+        step: ProofStep,
+    },
+}
+
+/// A step of a proof that concerns this participant.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum ProofStep {
+    /// This participant proved a miner's fault.
+    Proved {
+        /// Slot of the miner.
+        uid: Uid,
+        /// What it did.
+        fault: FaultKind,
+    },
+    /// A fault of this miner was proven.
+    Convicted {
+        /// What it did.
+        fault: FaultKind,
+    },
+    /// This participant asks a miner for a chunk.
+    Challenged {
+        /// Slot of the miner.
+        uid: Uid,
+        /// The chunk's number.
+        index: u32,
+    },
+    /// Somebody asks this miner for a chunk.
+    Asked {
+        /// The chunk's number.
+        index: u32,
+    },
+    /// This miner showed a chunk that it was asked for, and has the bond.
+    Answered {
+        /// The chunk's number.
+        index: u32,
+    },
+    /// This participant disputes an evaluation.
+    Disputed {
+        /// Slot of the validator.
+        index: ValidatorIndex,
+        /// Slot of the miner.
+        uid: Uid,
+    },
+    /// An evaluation of this validator is disputed.
+    Doubted {
+        /// Slot of the miner.
+        uid: Uid,
+    },
+    /// This juror said what it measured.
+    Voted {
+        /// Slot of the validator.
+        index: ValidatorIndex,
+        /// Slot of the miner.
+        uid: Uid,
+    },
+    /// A bond is lost: the accusation was wrong.
+    BondLost {
+        /// How much, in planck.
+        amount: Planck,
+    },
+    /// Half of a slash has come to an account of this participant.
+    Rewarded {
+        /// How much, in planck.
+        amount: Planck,
+    },
+    /// Money of this participant was taken for a fault.
+    Slashed {
+        /// How much, in planck.
+        amount: Planck,
+    },
+}
+
+impl ProofStep {
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Proved { .. } => "proved",
+            Self::Convicted { .. } => "convicted",
+            Self::Challenged { .. } => "challenged",
+            Self::Asked { .. } => "asked",
+            Self::Answered { .. } => "answered",
+            Self::Disputed { .. } => "disputed",
+            Self::Doubted { .. } => "doubted",
+            Self::Voted { .. } => "voted",
+            Self::BondLost { .. } => "bond_lost",
+            Self::Rewarded { .. } => "rewarded",
+            Self::Slashed { .. } => "slashed",
+        }
+    }
+}
+
+/// A fault of a miner that a proof shows ([`fault::ProvenFault`]).
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum FaultKind {
+    /// It committed to what an earlier commitment has.
+    Copy,
+    /// It committed to a chunk that does not decode.
+    Malformed,
+    /// It did not show a chunk when it was asked to.
+    Withheld,
+}
+
+impl From<fault::ProvenFault> for FaultKind {
+    fn from(fault: fault::ProvenFault) -> Self {
+        match fault {
+            fault::ProvenFault::Copy => Self::Copy,
+            fault::ProvenFault::Malformed => Self::Malformed,
+            fault::ProvenFault::Withheld => Self::Withheld,
+        }
+    }
 }
 
 /// What a participant has to do in a window.
@@ -89,6 +206,10 @@ pub enum Duty {
     Score,
     /// Open the commitment to the scores.
     RevealScores,
+    /// Show a chunk that somebody asks for on chain.
+    Answer,
+    /// Measure a disputed evaluation as a juror, and say what was measured.
+    Judge,
 }
 
 impl Duty {
@@ -102,6 +223,8 @@ impl Duty {
             Self::Apply => "apply",
             Self::Score => "score",
             Self::RevealScores => "reveal_scores",
+            Self::Answer => "answer",
+            Self::Judge => "judge",
         }
     }
 }

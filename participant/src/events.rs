@@ -4,7 +4,7 @@ use futures::{stream, stream::BoxStream, StreamExt};
 use protocol::{Planck, Uid, Window};
 use tokio::sync::broadcast;
 
-use crate::diary_record::{DiaryRecord, Duty};
+use crate::diary_record::{DiaryRecord, Duty, ProofStep};
 
 /// Events that wait for a slow reader; it misses the oldest when there are more.
 pub(crate) const EVENTS_MAX: usize = 256;
@@ -74,6 +74,13 @@ pub enum Event {
         /// Why it was not.
         reason: String,
     },
+    /// Something of a proof of a fault that concerns this participant is on chain.
+    Proof {
+        /// The window in which it happened, or that of the fault.
+        window: Window,
+        /// What happened.
+        step: ProofStep,
+    },
     /// The chain credited pay for a window; `claim` transfers it later.
     Paid {
         /// The window that was settled.
@@ -101,6 +108,8 @@ impl Event {
                     Duty::Attest => Self::Attested { window },
                     Duty::Score => Self::Scored { window },
                     Duty::RevealScores => Self::ScoresRevealed { window },
+                    // The lines `Proof` say more.
+                    Duty::Answer | Duty::Judge => return None,
                 }
             }
             DiaryRecord::Missed { window, duty, reason } => {
@@ -111,6 +120,7 @@ impl Event {
                 state_root: state_root.clone(),
                 accepted: accepted.clone(),
             },
+            DiaryRecord::Proof { window, step } => Self::Proof { window: *window, step: *step },
             DiaryRecord::HeldOut { window, loss } => Self::HeldOut { window: *window, loss: *loss },
         })
     }

@@ -57,8 +57,11 @@ pub mod settings;
 
 pub mod open;
 
-mod pay;
+mod holders;
 mod slot;
+
+mod outcomes;
+mod pay;
 
 pub mod miner;
 

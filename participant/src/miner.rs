@@ -4,7 +4,9 @@
 //!
 //! - `replica`: holds the agreed parameters ([`crate::replica`]);
 //! - `train` ([`train`]): from θ_w and the seed to an update, saved before anybody hears of it;
-//! - `submit` ([`submit`]): commit, serve after the commitments are closed, reveal with the chunks that the chain asks for.
+//! - `submit` ([`submit`]): commit, serve after the commitments are closed, reveal with the chunks that the chain asks for;
+//! - `answer` ([`answer`]): shows the chunks that somebody asks for on chain, in time;
+//! - `proofs` (`outcomes`): tells what proofs of faults do to this miner.
 //!
 //! **Killed at any moment.** An update is on disk, and before it, in the windows for it, the checkpoint that has its residual,
 //! before its commitment is in the journal, and the commitment is in the journal before it is signed. A process that starts
@@ -15,6 +17,7 @@ pub mod adversary_kind;
 pub mod conduct;
 pub mod workshop;
 
+mod answer;
 mod challenge;
 mod reveal;
 mod submit;
@@ -35,7 +38,9 @@ use crate::{
     error::{unfit, Attempt as _, Result},
     events::Events,
     handles::{Handles, Role, Services, Surroundings},
-    memory, open, pay,
+    memory, open,
+    outcomes::{self, Losses},
+    pay,
     replica::{Replica, State},
     settings::Participant,
     slot,
@@ -137,6 +142,13 @@ impl Miner {
         }
         let conduct = settings.conduct;
         let every = settings.checkpoint_every;
+        if conduct.answers() {
+            // Before everything else: its deadlines cost the bond.
+            let answer = answer::Answer::new(handles.clone(), updates.clone());
+            services.start("answer", answer.run());
+        }
+        let follow = outcomes::follow(handles.clone(), Role::Miner, Losses::default());
+        services.start("proofs", follow);
         let workshop = Workshop::new(handles.clone(), trainer, checkpoints, every, updates);
         let train = train::Train { workshop, states, conduct: conduct.clone(), window_end, ready };
         services.start("replica", replica.run());

@@ -104,7 +104,8 @@ pub async fn open(
     let shutdown = CancellationToken::new();
     let journal = Arc::new(Journal::open(config.folder.join("journal"))?);
     let (hot, reader) = (config.hot.clone(), heads.clone());
-    let desk = Desk::new(chain.clone(), hot, reader, journal, work.clone(), salts, run);
+    let desk = Desk::new(chain.clone(), hot, reader, journal, work.clone(), salts, run)
+        .with_bonds(config.proofs.bonds.clone());
     let handles = Handles {
         chain,
         heads,

@@ -17,7 +17,7 @@ use node_client::{
 };
 use protocol::{
     layout::Layout,
-    update::{payload_bytes_max, Payload},
+    update::{payload_bytes_max, Frame},
     AccountBytes, Hash, Uid, Window,
 };
 
@@ -56,8 +56,8 @@ impl Payloads {
         Self { network, peers, layout, keep, archive, served: Mutex::default() }
     }
 
-    /// The payload that `reveal` opened, checked: its root and length are those on the chain and every chunk is well
-    /// formed. It is served from now on. Cancel-safe.
+    /// The payload that `reveal` opened: its root and length are those on the chain. Whether its chunks are well formed is for
+    /// the caller to say; one that is not is evidence. It is served from now on. Cancel-safe.
     ///
     /// # Errors
     /// Nobody delivered it in time, or it cannot be kept.
@@ -138,9 +138,9 @@ impl Payloads {
     }
 }
 
-/// Whether `bytes` are a well-formed payload with this root.
+/// Whether `bytes` are cut as a payload is and have this root.
 pub fn has_root(bytes: &[u8], layout: &Layout, keep: u16, root: &Hash) -> bool {
-    Payload::parse(bytes, layout, keep).is_ok_and(|payload| payload.root() == *root)
+    Frame::cut(bytes, layout, keep).is_ok_and(|frame| frame.root() == *root)
 }
 
 /// Where an archive keeps the payload of `uid` in `window`.

@@ -7,7 +7,7 @@ use node_client::{
     keys::Keypair,
     network::{Multiaddr, PeerAddress},
 };
-use protocol::RunId;
+use protocol::{Planck, RunId};
 use trainer::{DeviceKind, ModelConfig};
 
 use crate::miner::conduct::{Conduct, Honest};
@@ -17,6 +17,22 @@ const STORE_BYTES_MAX: u64 = 4 << 30;
 
 /// Where a node of this machine answers.
 const LOCAL_URL: &str = "ws://127.0.0.1:9944";
+
+/// What a participant does about the faults of others. Reports are free; a bond is lost if the accusation is wrong.
+#[derive(Clone, Default)]
+pub struct Proofs {
+    /// Report no copies and malformed chunks (validators only). Half of the slash goes to the cold key.
+    pub is_silent: bool,
+    /// Holds the bonds of accusations, and has half of what they take. Without it nobody is challenged and nothing disputed. A key
+    /// of its own, with as much money as may be lost, keeps the cold key off the machine.
+    pub bonds: Option<Keypair>,
+    /// What this process may lose and have at risk, together, in planck.
+    pub bonds_max: Planck,
+    /// Miners that are asked on chain for a chunk of a payload that cannot be fetched, at most, a window (validators only).
+    pub challenges_per_window: u32,
+    /// Evaluations that are disputed, at most, a window (validators only).
+    pub disputes_per_window: u32,
+}
 
 /// Configures one participant. [`Participant::new`] has defaults for everything but its identity; paths are absolute or
 /// relative to the current folder.
@@ -69,6 +85,8 @@ pub struct Participant {
     pub external: Vec<Multiaddr>,
     /// Peers to meet at the start.
     pub peers: Vec<PeerAddress>,
+    /// What it does about the faults of others.
+    pub proofs: Proofs,
 }
 
 impl Participant {
@@ -103,6 +121,7 @@ impl Participant {
             listen: Vec::new(),
             external: Vec::new(),
             peers: Vec::new(),
+            proofs: Proofs::default(),
         }
     }
 }

@@ -20,6 +20,12 @@ pub const UPDATE_BYTES: &str = "gauntlet_update_bytes_total";
 pub const FETCHES: &str = "gauntlet_fetches_total";
 /// Windows in which a duty was missed, by `duty`.
 pub const MISSED: &str = "gauntlet_missed_total";
+/// Steps of proofs of faults that concern this participant, by `step`.
+pub const PROOFS: &str = "gauntlet_proofs_total";
+/// Planck that this participant has at risk in bonds.
+pub const BONDS_AT_RISK: &str = "gauntlet_bonds_at_risk";
+/// Planck of bonds that this process has lost.
+pub const BONDS_LOST: &str = "gauntlet_bonds_lost";
 
 /// Tells the recorder that is installed what each metric is.
 pub fn describe() {
@@ -32,4 +38,7 @@ pub fn describe() {
     describe_counter!(UPDATE_BYTES, Unit::Bytes, "bytes of updates made");
     describe_counter!(FETCHES, Unit::Count, "payloads fetched by result");
     describe_counter!(MISSED, Unit::Count, "windows in which a duty was missed");
+    describe_counter!(PROOFS, Unit::Count, "steps of proofs of faults, by step");
+    describe_gauge!(BONDS_AT_RISK, "planck at risk in bonds of accusations");
+    describe_gauge!(BONDS_LOST, "planck of bonds that were lost");
 }

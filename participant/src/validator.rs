@@ -4,17 +4,24 @@
 //!
 //! - `replica`: holds the agreed parameters, and last window's ([`crate::replica`]);
 //! - `attest` ([`attest`]): fetches every revealed payload, checks it, and says which it found valid, and which state it
-//!   holds; it reports copies that it comes upon ([`watch`]);
+//!   holds; it reports the faults that it comes upon ([`watch`]);
 //! - `score` ([`score`]): in the next window, measures the assigned miners' updates, commits to the scores and reveals them;
+//! - `jury` ([`jury`]): measures disputed evaluations again where it is drawn, and says what it found;
+//! - `accuse` ([`accuse`]): ends the bonded accusations that `attest` and `score` begin where the settings say so;
+//! - `proofs` (`outcomes`): tells what proofs of faults do to this validator;
 //! - `held_out` ([`held_out`]): the held-out loss of each window's parameters, for people; nobody is paid by it.
 //!
-//! The last two take turns with one evaluator.
+//! Whoever measures takes turns with one evaluator.
 //!
 //! **Killed at any moment.** Attestations and scores are in the journal before they are signed. A process that starts
 //! again reveals what it had committed to and never signs a second, different thing for a window.
 
+mod accuse;
+mod measure;
+
 mod attest;
 mod held_out;
+mod jury;
 mod score;
 mod watch;
 
@@ -32,7 +39,9 @@ use crate::{
     events::Events,
     handles::{Handles, Role, Services, Surroundings},
     memory::{self, SCORED_AT_ONCE},
-    open, pay,
+    open,
+    outcomes::{self, Losses},
+    pay,
     replica::{Replica, SaveStates, State},
     settings::Participant,
     slot,
@@ -95,16 +104,30 @@ impl Validator {
         services.start("replica", replica.run());
         // A salt of no window: nobody learns which chunks are watched.
         let salt = handles.desk.salt(JournalKind::Attestation, u64::MAX);
-        let chunk_count = handles.run.info.layout.chunk_count().unwrap_or(0);
-        let watch = Arc::new(watch::Watch::new(chunk_count, &salt));
-        let attest =
-            attest::Attest { handles: handles.clone(), states: states.clone(), watch, window_end };
+        let (layout, keep) = (&handles.run.info.layout, handles.run.info.settings.training.keep);
+        let proofs = settings.proofs;
+        let watch = (!proofs.is_silent).then(|| Arc::new(watch::Watch::new(layout, keep, &salt)));
+        let losses = Losses::default();
+        let follow = outcomes::follow(handles.clone(), Role::Validator, losses.clone());
+        services.start("proofs", follow);
+        let accuser = Arc::new(accuse::Accuser::new(handles.clone(), proofs, losses, salt));
+        services.start("accuse", accuser.clone().run());
+        let attest = attest::Attest {
+            handles: handles.clone(),
+            states: states.clone(),
+            watch,
+            accuser: accuser.clone(),
+            window_end,
+        };
         services.start("attest", attest.run());
         let evaluator = Evaluator::new(&settings.model, &*handles.machine.device, SCORED_AT_ONCE)?;
         let evaluator = Arc::new(Mutex::new(evaluator));
-        let score =
-            score::Score::new(handles.clone(), states.clone(), evaluator.clone(), window_end);
+        let measurer = measure::Measurer::new(handles.clone(), states.clone(), evaluator.clone());
+        let measurer = Arc::new(measurer);
+        let score = score::Score::new(handles.clone(), measurer.clone(), accuser, window_end);
         services.start("score", score.run());
+        let jury = jury::Jury { handles: handles.clone(), measurer };
+        services.start("jury", jury.run());
         let samples = settings.held_out_samples;
         if samples > 0 {
             services.start("held_out", held_out::run(handles.clone(), states, evaluator, samples));

@@ -69,7 +69,7 @@ pub use chunk::{
 #[cfg(feature = "std")]
 pub use encode::{accumulate, accumulate_difference, encode_chunk_f32, Encoder};
 pub use form::{rice_parameter, Chunk, SCALE_MAX_BF16, SCALE_MIN_BF16};
-pub use payload::{payload_bytes_max, Payload, HEADER_BYTES};
+pub use payload::{payload_bytes_max, Frame, Payload, HEADER_BYTES};
 #[cfg(feature = "std")]
 pub use quantise::{chunk_values, code_value, quantise, LEVEL_HIGH};
 #[cfg(feature = "std")]

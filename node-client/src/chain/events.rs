@@ -3,9 +3,14 @@
 
 use codec::{Decode, Encode};
 use protocol::{
-    emission::Pots, entry::Seat, fixed::Q32, AccountBytes, Hash, Planck, RunId, Uid,
-    ValidatorIndex, Window,
+    emission::Pots,
+    entry::Seat,
+    fault::{ProvenFault, Verdict},
+    fixed::Q32,
+    AccountBytes, BlockNumber, Hash, Planck, RunId, Uid, ValidatorIndex, Window,
 };
+
+use super::Offender;
 
 /// Why a window is void, in the pallet's order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
@@ -24,8 +29,8 @@ pub enum VoidReason {
     TooLate,
 }
 
-/// Events of this index and above concern the money behind validators and proofs of faults; the clients read their storage.
-pub(super) const FIRST_UNREAD_EVENT: u8 = 50;
+/// Events of this index and above are of a later runtime.
+pub(super) const FIRST_UNREAD_EVENT: u8 = 64;
 
 /// An event of the pallet.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
@@ -277,5 +282,107 @@ pub enum GauntletEvent {
         run: RunId,
         refunded: Planck,
         given_back: Planck,
+    },
+    #[codec(index = 50)]
+    ValidatorDisplaced {
+        run: RunId,
+        index: ValidatorIndex,
+    },
+    #[codec(index = 51)]
+    Delegated {
+        run: RunId,
+        pool: u32,
+        who: AccountBytes,
+        amount: Planck,
+        shares: u128,
+    },
+    #[codec(index = 52)]
+    Unbonding {
+        run: RunId,
+        pool: u32,
+        who: AccountBytes,
+        amount: Planck,
+        due: Window,
+    },
+    #[codec(index = 53)]
+    Withdrawn {
+        run: RunId,
+        pool: u32,
+        who: AccountBytes,
+        amount: Planck,
+    },
+    #[codec(index = 54)]
+    TakeSet {
+        run: RunId,
+        pool: u32,
+        ppm: u32,
+        window: Window,
+    },
+    #[codec(index = 55)]
+    Compounded {
+        run: RunId,
+        pool: u32,
+        amount: Planck,
+    },
+    #[codec(index = 56)]
+    SlashDeferred {
+        run: RunId,
+        slash: u32,
+        offender: Offender,
+        amount: Planck,
+        window: Window,
+    },
+    #[codec(index = 57)]
+    SlashCancelled {
+        run: RunId,
+        slash: u32,
+    },
+    #[codec(index = 58)]
+    Slashed {
+        run: RunId,
+        slash: u32,
+        offender: Offender,
+        amount: Planck,
+        reporter: Option<AccountBytes>,
+    },
+    #[codec(index = 59)]
+    FaultProven {
+        run: RunId,
+        window: Window,
+        uid: Uid,
+        fault: ProvenFault,
+        reporter: AccountBytes,
+    },
+    #[codec(index = 60)]
+    DataChallenged {
+        run: RunId,
+        window: Window,
+        uid: Uid,
+        index: u32,
+        challenger: AccountBytes,
+        deadline: BlockNumber,
+    },
+    #[codec(index = 61)]
+    DataAnswered {
+        run: RunId,
+        window: Window,
+        uid: Uid,
+        index: u32,
+    },
+    #[codec(index = 62)]
+    EvaluationDisputed {
+        run: RunId,
+        window: Window,
+        index: ValidatorIndex,
+        uid: Uid,
+        challenger: AccountBytes,
+    },
+    #[codec(index = 63)]
+    DisputeClosed {
+        run: RunId,
+        window: Window,
+        index: ValidatorIndex,
+        uid: Uid,
+        verdict: Verdict,
     },
 }

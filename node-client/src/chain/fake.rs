@@ -6,7 +6,8 @@
 //! the pallet's name for it. The twin test of `runtime-tests` compares it with the real runtime.
 //!
 //! Not modelled: fees, the existential deposit, the issuance (a transfer of more than there is fails by another name),
-//! weights (a settlement is written in one block), forks, the order in which a block visits the runs.
+//! weights (a settlement is written in one block), forks, the order in which a block visits the runs, delegation, the
+//! withdrawal of stake, the chain's governance but for the runs' weights (no slash is cancelled).
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -30,14 +31,17 @@ use self::{
 use super::{
     door::{self, Pool, Trace},
     AnnouncementInfo, AttestationCommitmentInfo, AttestationInfo, BlockRef, Call, Chain,
-    ChainError, Claim, CommitmentInfo, FinalizedBlocks, GauntletEvent, Included, Keypair,
-    Ledger, MinerInfo, PermitInfo, RevealInfo, RunInfo, ScoreCommitmentInfo, ScoreRevealInfo,
-    SubmitError, ValidatorInfo, WindowInfo,
+    ChainError, Claim, CommitmentInfo, DataChallengeInfo, DepartureInfo, EvaluationDisputeInfo,
+    FinalizedBlocks, GauntletEvent, Included, Keypair, Ledger, MinerInfo, PermitInfo,
+    ProvenFaultInfo, RevealInfo, RunInfo, ScoreCommitmentInfo, ScoreRevealInfo, SlashInfo,
+    StakePoolInfo, SubmitError, ValidatorInfo, WindowInfo,
 };
 use crate::keys;
 
 mod departures;
+mod disputes;
 mod emission;
+mod proofs;
 mod refusal;
 mod registry;
 mod run;
@@ -414,6 +418,64 @@ impl Chain for FakeChain {
         at: Option<Hash>,
     ) -> Result<Vec<ScoreRevealInfo>, ChainError> {
         self.in_window(run, window, at, |rows| values(&rows.score_reveals))
+    }
+
+    async fn departures(
+        &self,
+        run: RunId,
+        at: Option<Hash>,
+    ) -> Result<Vec<DepartureInfo>, ChainError> {
+        self.in_run(run, at, |run| {
+            let departures = run.registry.departures.iter();
+            departures.map(|(key, departure)| departure.info(*key)).collect()
+        })
+    }
+
+    async fn proven_faults(
+        &self,
+        run: RunId,
+        window: Window,
+        at: Option<Hash>,
+    ) -> Result<Vec<ProvenFaultInfo>, ChainError> {
+        self.in_window(run, window, at, |rows| {
+            rows.proven.iter().map(|(&uid, &fault)| ProvenFaultInfo { uid, fault }).collect()
+        })
+    }
+
+    async fn data_challenges(
+        &self,
+        run: RunId,
+        at: Option<Hash>,
+    ) -> Result<Vec<DataChallengeInfo>, ChainError> {
+        self.in_run(run, at, |run| run.proofs.challenges.values().flatten().cloned().collect())
+    }
+
+    async fn evaluation_disputes(
+        &self,
+        run: RunId,
+        at: Option<Hash>,
+    ) -> Result<Vec<EvaluationDisputeInfo>, ChainError> {
+        self.in_run(run, at, |run| values(&run.proofs.disputes))
+    }
+
+    async fn stake_pool(
+        &self,
+        run: RunId,
+        pool: u32,
+        at: Option<Hash>,
+    ) -> Result<Option<StakePoolInfo>, ChainError> {
+        self.in_run(run, at, |run| {
+            run.pools.get(&pool).map(|pool| StakePoolInfo {
+                cold: pool.cold,
+                index: pool.index,
+                own: pool.own,
+                delegated: 0,
+            })
+        })
+    }
+
+    async fn slashes(&self, run: RunId, at: Option<Hash>) -> Result<Vec<SlashInfo>, ChainError> {
+        self.in_run(run, at, |run| values(&run.proofs.slashes))
     }
 
     async fn ledger(&self, run: RunId, at: Option<Hash>) -> Result<Ledger, ChainError> {

@@ -10,6 +10,7 @@ use codec::{Decode, DecodeAll};
 use futures::StreamExt;
 use protocol::{
     entry::{entry_price, EntryPrice},
+    fault::ProvenFault,
     settings::Settings,
     AccountBytes, BlockNumber, Hash, Planck, RunId, Window,
 };
@@ -25,9 +26,10 @@ use tokio::sync::{mpsc, Mutex, RwLock};
 
 use super::{
     events::FIRST_UNREAD_EVENT, AnnouncementInfo, AttestationCommitmentInfo, AttestationInfo,
-    BlockRef, Call, Chain, ChainError, Claim, CommitmentInfo, FinalizedBlocks, GauntletEvent,
-    Included, Keypair, Ledger, MinerInfo, PermitInfo, RevealInfo, RunInfo, ScoreCommitmentInfo,
-    ScoreRevealInfo, SubmitError, ValidatorInfo, WindowInfo,
+    BlockRef, Call, Chain, ChainError, Claim, CommitmentInfo, DataChallengeInfo, DepartureInfo,
+    EvaluationDisputeInfo, FinalizedBlocks, GauntletEvent, Included, Keypair, Ledger, MinerInfo,
+    PermitInfo, ProvenFaultInfo, RevealInfo, RunInfo, ScoreCommitmentInfo, ScoreRevealInfo,
+    SlashInfo, StakePoolInfo, SubmitError, ValidatorInfo, WindowInfo,
 };
 
 #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
@@ -246,7 +248,7 @@ macro_rules! value {
     }};
 }
 
-/// Reads all values of a generated storage entry under some keys, with the last key of each.
+/// Reads all values of a generated storage entry under some keys, with the keys of each that come after those.
 macro_rules! rows {
     ($self:ident, $at:ident, $what:literal, $entry:ident, $key:ty, $stored:ty, ($($prefix:expr),*)) => {{
         $self
@@ -261,12 +263,15 @@ macro_rules! rows {
                 while let Some(entry) = entries.next().await {
                     let entry = entry.map_err(storage_error($what))?;
                     let key = entry.key().map_err(|error| undecodable($what)(error.to_string()))?;
-                    let count = key.parts().len();
-                    let last = key
-                        .part(count.saturating_sub(1))
-                        .ok_or_else(|| undecodable($what)("a key without parts".to_owned()))?;
-                    // A concatenating hasher's key ends with what it hashed.
-                    let key = decode::<$key>($what, last.value_bytes())?;
+                    let given = [$(stringify!($prefix)),*].len();
+                    let mut rest = Vec::new();
+                    for place in given..key.parts().len() {
+                        let part = key.part(place);
+                        let part = part.ok_or_else(|| undecodable($what)("no key".to_owned()))?;
+                        // A concatenating hasher's key ends with what it hashed.
+                        rest.extend_from_slice(part.value_bytes());
+                    }
+                    let key = decode::<$key>($what, &rest)?;
                     rows.push((key, decode::<$stored>($what, entry.value().bytes())?));
                 }
                 rows.sort_by(|a, b| a.0.cmp(&b.0));
@@ -546,6 +551,79 @@ impl Chain for SubxtChain {
                 salt: row.salt,
             })
             .collect())
+    }
+
+    async fn departures(
+        &self,
+        run: RunId,
+        at: Option<Hash>,
+    ) -> Result<Vec<DepartureInfo>, ChainError> {
+        let rows =
+            rows!(self, at, "a departure", departures, (u16, Window), stored::Departure, (run))?;
+        Ok(rows.into_iter().map(|(key, departure)| departure.into_info(key)).collect())
+    }
+
+    async fn proven_faults(
+        &self,
+        run: RunId,
+        window: Window,
+        at: Option<Hash>,
+    ) -> Result<Vec<ProvenFaultInfo>, ChainError> {
+        let rows = rows!(self, at, "a fault", proven_faults, u16, ProvenFault, (run, window))?;
+        Ok(rows.into_iter().map(|(uid, fault)| ProvenFaultInfo { uid, fault }).collect())
+    }
+
+    async fn data_challenges(
+        &self,
+        run: RunId,
+        at: Option<Hash>,
+    ) -> Result<Vec<DataChallengeInfo>, ChainError> {
+        let rows = rows!(
+            self,
+            at,
+            "a request for a chunk",
+            open_challenges,
+            (Window, u16),
+            Vec<stored::DataChallenge>,
+            (run)
+        )?;
+        let of_payload = |(key, challenges): (_, Vec<stored::DataChallenge>)| {
+            challenges.into_iter().map(move |challenge| challenge.into_info(key))
+        };
+        Ok(rows.into_iter().flat_map(of_payload).collect())
+    }
+
+    async fn evaluation_disputes(
+        &self,
+        run: RunId,
+        at: Option<Hash>,
+    ) -> Result<Vec<EvaluationDisputeInfo>, ChainError> {
+        let rows = rows!(
+            self,
+            at,
+            "a dispute",
+            evaluation_disputes,
+            (Window, u16, u16),
+            stored::EvaluationDispute,
+            (run)
+        )?;
+        Ok(rows.into_iter().map(|(name, dispute)| dispute.into_info(name)).collect())
+    }
+
+    async fn stake_pool(
+        &self,
+        run: RunId,
+        pool: u32,
+        at: Option<Hash>,
+    ) -> Result<Option<StakePoolInfo>, ChainError> {
+        let found = value!(self, at, "a pool", pools, stored::StakePool, (run, pool))?;
+        Ok(found.map(stored::StakePool::into_info))
+    }
+
+    async fn slashes(&self, run: RunId, at: Option<Hash>) -> Result<Vec<SlashInfo>, ChainError> {
+        let rows =
+            rows!(self, at, "a slash", unapplied_slashes, u32, stored::UnappliedSlash, (run))?;
+        Ok(rows.into_iter().map(|(number, slash)| slash.into_info(number)).collect())
     }
 
     async fn ledger(&self, run: RunId, at: Option<Hash>) -> Result<Ledger, ChainError> {

@@ -6,6 +6,7 @@ use protocol::{
     commitment::{AttestationOpening, ChunkProof, Opening},
     consensus::{Evaluation, Standing},
     entry::Seat,
+    fault::ProvenFault,
     fixed::Q32,
     layout::Layout,
     settings::Settings,
@@ -204,6 +205,136 @@ pub struct ScoreRevealInfo {
     pub salt: Hash,
 }
 
+/// Bytes of a chunk that can be shown on chain, at most; a longer one can neither be reported nor be an answer.
+pub const SHOWN_BYTES_MAX: usize = 4_096;
+
+/// Names a commitment: its window, its miner's slot, and the first window in which that miner has, or had, the slot.
+pub type CommitmentName = (Window, Uid, Window);
+
+/// Names an evaluation: its window, the validator that made it, and the miner.
+pub type EvaluationName = (Window, ValidatorIndex, Uid);
+
+/// A miner that is gone, whose bond waits and answers for what it did.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DepartureInfo {
+    /// Slot that it had.
+    pub uid: Uid,
+    /// First window in which it took part.
+    pub registered_window: Window,
+    /// Account of the hot key, which signed the work.
+    pub hot: AccountBytes,
+    /// Account of the cold key, which owns the bond.
+    pub cold: AccountBytes,
+    /// What is left of the bond, in planck.
+    pub bond: Planck,
+    /// Last window in which it took part.
+    pub last: Window,
+    /// Window from which on the bond can be had.
+    pub due: Window,
+}
+
+/// A fault of a miner that is proven.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ProvenFaultInfo {
+    /// Slot of the miner.
+    pub uid: Uid,
+    /// What it did.
+    pub fault: ProvenFault,
+}
+
+/// A request for a chunk that is open.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DataChallengeInfo {
+    /// Window of the payload.
+    pub window: Window,
+    /// Slot of its miner.
+    pub uid: Uid,
+    /// The chunk's number.
+    pub index: u32,
+    /// Who asks; the bond is held on it.
+    pub challenger: AccountBytes,
+    /// What the miner has for the answer, in planck.
+    pub bond: Planck,
+    /// Last block in which it can be answered.
+    pub deadline: BlockNumber,
+}
+
+/// A juror, and how far it has come.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct JurorInfo {
+    /// Slot of the validator.
+    pub index: ValidatorIndex,
+    /// Account of its cold key, when it was drawn.
+    pub cold: AccountBytes,
+    /// What it committed to.
+    pub commitment: Option<Hash>,
+    /// What it measured.
+    pub measured: Option<Evaluation>,
+}
+
+/// A dispute of an evaluation that is not closed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EvaluationDisputeInfo {
+    /// Which evaluation.
+    pub name: EvaluationName,
+    /// What the validator says.
+    pub evaluation: Evaluation,
+    /// The pool that answers for it.
+    pub pool: u32,
+    /// Who disputes; the bond is held on it.
+    pub challenger: AccountBytes,
+    /// Lost if the jury confirms the evaluation, in planck.
+    pub bond: Planck,
+    /// Window of the dispute. The jury is drawn and commits in the next one, and reveals in the one after.
+    pub opened: Window,
+    /// The jury; empty until its first commitment.
+    pub jury: Vec<JurorInfo>,
+}
+
+/// The money of one validator and its nominators.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StakePoolInfo {
+    /// Account of the validator's cold key.
+    pub cold: AccountBytes,
+    /// Slot of the validator; `None` once it has left.
+    pub index: Option<ValidatorIndex>,
+    /// The validator's own stake, in planck.
+    pub own: Planck,
+    /// What nominators delegated, in planck.
+    pub delegated: Planck,
+}
+
+/// Whose money a slash takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
+pub enum Offender {
+    /// A miner.
+    Miner {
+        /// Its slot.
+        uid: Uid,
+        /// Since when it has it.
+        registered_window: Window,
+    },
+    /// The pool of a validator.
+    Pool(u32),
+}
+
+/// A slash that waits.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SlashInfo {
+    /// Its number in the run.
+    pub number: u32,
+    /// Who pays.
+    pub offender: Offender,
+    /// Window of the fault.
+    pub window: Window,
+    /// How much, at most, in planck.
+    pub amount: Planck,
+    /// Who gets half of it.
+    pub reporter: Option<AccountBytes>,
+    /// First window in which it is applied.
+    pub due: Window,
+}
+
 /// An extrinsic of the pallet (and one of Balances), with its arguments.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[allow(missing_docs, reason = "the fields are the arguments of the pallet's calls")]
@@ -272,13 +403,29 @@ pub enum Call {
     AcceptRun { run: RunId },
     /// Drops the settings that wait; signed by the run's owner.
     CancelParams { run: RunId },
-    /// Proves that two commitments, of these windows, slots and first windows of their miners, have a chunk in common.
+    /// Proves that two commitments have a chunk in common.
     ReportCopy {
         run: RunId,
-        commitments: [(Window, Uid, Window); 2],
+        commitments: [CommitmentName; 2],
         index: u32,
         chunks: Box<[ChunkProof; 2]>,
     },
+    /// Proves that a chunk does not decode.
+    ReportMalformed { run: RunId, commitment: CommitmentName, chunk: ChunkProof },
+    /// Asks for a chunk; a bond of the signer is held.
+    ChallengeData { run: RunId, commitment: CommitmentName, index: u32 },
+    /// Shows a chunk that is asked for; signed by the miner's hot or cold key.
+    AnswerData { run: RunId, commitment: CommitmentName, chunk: ChunkProof },
+    /// Ends a request for a chunk that was not answered in time.
+    TimeOut { run: RunId, commitment: CommitmentName, index: u32 },
+    /// Disputes an evaluation; a bond of the signer is held.
+    DisputeEvaluation { run: RunId, evaluation: EvaluationName },
+    /// Commits to what a juror measured.
+    CommitVerdict { run: RunId, evaluation: EvaluationName, hash: Hash },
+    /// Opens the commitment to what a juror measured.
+    RevealVerdict { run: RunId, evaluation: EvaluationName, measured: Evaluation, salt: Hash },
+    /// Judges a dispute by what its jury revealed.
+    CloseDispute { run: RunId, evaluation: EvaluationName },
     /// Transfers money (pallet Balances).
     Transfer { to: AccountBytes, amount: Planck },
 }
@@ -317,6 +464,14 @@ impl Call {
             Self::AcceptRun { .. } => "accept_run",
             Self::CancelParams { .. } => "cancel_params",
             Self::ReportCopy { .. } => "report_copy",
+            Self::ReportMalformed { .. } => "report_malformed",
+            Self::ChallengeData { .. } => "challenge_data",
+            Self::AnswerData { .. } => "answer_data",
+            Self::TimeOut { .. } => "time_out",
+            Self::DisputeEvaluation { .. } => "dispute_evaluation",
+            Self::CommitVerdict { .. } => "commit_verdict",
+            Self::RevealVerdict { .. } => "reveal_verdict",
+            Self::CloseDispute { .. } => "close_dispute",
             Self::Transfer { .. } => "transfer_allow_death",
         }
     }
@@ -364,13 +519,28 @@ impl Call {
             Self::ReapRun { run, rows } => (run, rows).encode(),
             Self::OfferRun { run, to } => (run, to).encode(),
             Self::ReportCopy { run, commitments, index, chunks } => {
-                // The number is an argument of its own.
                 let [first, second] = chunks.as_ref();
-                let shown = |chunk: &ChunkProof| (chunk.chunk.clone(), chunk.proof.clone());
                 (run, commitments, index, shown(first), shown(second)).encode()
+            }
+            Self::ReportMalformed { run, commitment, chunk }
+            | Self::AnswerData { run, commitment, chunk } => {
+                (run, commitment, chunk.index, shown(chunk)).encode()
+            }
+            Self::ChallengeData { run, commitment, index }
+            | Self::TimeOut { run, commitment, index } => (run, commitment, index).encode(),
+            Self::DisputeEvaluation { run, evaluation }
+            | Self::CloseDispute { run, evaluation } => (run, evaluation).encode(),
+            Self::CommitVerdict { run, evaluation, hash } => (run, evaluation, hash).encode(),
+            Self::RevealVerdict { run, evaluation, measured, salt } => {
+                (run, evaluation, measured, salt).encode()
             }
             // The address is `MultiAddress::Id`, the amount compact.
             Self::Transfer { to, amount } => (0u8, to, Compact(*amount)).encode(),
         }
     }
+}
+
+/// A chunk as a proof shows it: its number is an argument of its own.
+fn shown(chunk: &ChunkProof) -> (&[u8], &[Hash]) {
+    (&chunk.chunk, &chunk.proof)
 }

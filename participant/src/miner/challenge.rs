@@ -2,7 +2,7 @@
 
 use protocol::{
     commitment::{challenged_chunks, ChunkProof},
-    update::Payload,
+    update::Frame,
     window::Phase,
     Hash, Uid, Window,
 };
@@ -37,7 +37,7 @@ pub(super) fn challenged(
     seed: &Hash,
     window: Window,
     uid: Uid,
-    payload: &Payload<'_>,
+    payload: &Frame<'_>,
 ) -> Result<Vec<ChunkProof>> {
     let count = handles.run.info.settings.incentive.challenge_chunks;
     let indices =

@@ -7,6 +7,9 @@ mod copier;
 mod garbage;
 mod honest;
 mod lazy;
+mod malformed;
+mod replayer;
+mod withholder;
 
 use async_trait::async_trait;
 
@@ -20,6 +23,9 @@ pub use copier::Copier;
 pub use garbage::Garbage;
 pub use honest::Honest;
 pub use lazy::Lazy;
+pub use malformed::Malformed;
+pub use replayer::Replayer;
+pub use withholder::Withholder;
 
 /// What a miner does in a window.
 #[async_trait]
@@ -36,5 +42,10 @@ pub trait Conduct: Send + Sync {
     /// It cannot be opened in time, or the chain refuses it.
     async fn open(&self, handles: &Handles, update: &Prepared) -> Result<()> {
         reveal(handles, update).await
+    }
+
+    /// Whether it shows the chunks that somebody asks for on chain.
+    fn answers(&self) -> bool {
+        true
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use protocol::{update::Payload, window::Phase};
+use protocol::{update::Frame, window::Phase};
 
 use super::{
     challenge::{challenge_seed, challenged},
@@ -17,14 +17,21 @@ use crate::{
 
 /// Serves the payload from the end of the commitments on, and reveals it with the chunks that the chain asks for.
 pub(super) async fn reveal(handles: &Handles, update: &Prepared) -> Result<()> {
+    open(handles, update, true).await
+}
+
+/// Reveals the payload with the chunks that the chain asks for, and `serves` it or not.
+pub(super) async fn open(handles: &Handles, update: &Prepared, serves: bool) -> Result<()> {
     let Handles { chain, run: Run { id: run, info, .. }, .. } = handles;
     let (schedule, window) = (&info.settings.schedule, update.window);
     let bytes = update.payload.clone().context("there is no payload to reveal")?;
     let seed = challenge_seed(handles, window).await?;
     let started = Instant::now();
-    handles.peers.payloads.serve(window, update.opening.payload_root, bytes.clone()).await?;
+    if serves {
+        handles.peers.payloads.serve(window, update.opening.payload_root, bytes.clone()).await?;
+    }
 
-    let payload = Payload::parse(&bytes, &info.layout, info.settings.training.keep)?;
+    let payload = Frame::cut(&bytes, &info.layout, info.settings.training.keep)?;
     let chunks = challenged(handles, &seed, window, update.uid, &payload)?;
     let is_there = || async {
         let reveals = chain.reveals(*run, window, None).await?;

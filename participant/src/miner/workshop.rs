@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use node_client::journal::JournalKind;
-use protocol::{commitment::Opening, update::Payload, Hash, Uid, Window};
+use protocol::{commitment::Opening, update::Frame, Hash, Uid, Window};
 use trainer::{rate_from_ppb, warm_up, Checkpoints, LossSummary, Position, Trainer};
 
 use super::updates::{Note, Updates};
@@ -150,11 +150,11 @@ impl Workshop {
     /// kept, too, when nothing waits for it any more ([`Workshop::put_away`]).
     ///
     /// # Errors
-    /// The update is not well formed, or the disk failed.
+    /// The update is not cut as the layout says, or the disk failed.
     pub async fn finish(&self, task: &Task, made: Made, trained: bool) -> Result<Prepared> {
         let (window, uid) = (task.state.window, task.uid);
         let training = &self.handles.run.info.settings.training;
-        let parsed = Payload::parse(&made.payload, &self.handles.run.info.layout, training.keep)
+        let parsed = Frame::cut(&made.payload, &self.handles.run.info.layout, training.keep)
             .context("our own update")?;
         let opening = Opening {
             payload_root: parsed.root(),

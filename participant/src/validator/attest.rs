@@ -22,7 +22,10 @@ use protocol::{
 };
 use tokio::task::JoinSet;
 
-use super::watch::{look, Watch};
+use super::{
+    accuse::Accuser,
+    watch::{look, Watch},
+};
 use crate::{
     desk::Errand,
     diary::Duty,
@@ -38,11 +41,23 @@ const ATTEST_BLOCKS: u32 = 2;
 /// Pause before a payload is fetched again.
 const RETRY_PAUSE: Duration = Duration::from_millis(300);
 
+/// What came of the payloads of a window.
+struct Collected {
+    /// The miners whose payloads are valid.
+    valid: Vec<Uid>,
+    /// Payloads that were fetched, valid or not.
+    fetched: usize,
+    /// The miners that revealed and whose payloads nobody delivered.
+    missing: Vec<Uid>,
+}
+
 /// The service that attests.
 pub(super) struct Attest {
     pub(super) handles: Handles,
     pub(super) states: States,
-    pub(super) watch: Arc<Watch>,
+    /// Notices faults; `None` to report none.
+    pub(super) watch: Option<Arc<Watch>>,
+    pub(super) accuser: Arc<Accuser>,
     pub(super) window_end: Option<Window>,
 }
 
@@ -78,7 +93,11 @@ impl Attest {
             Some(opening) => opening,
             None => {
                 let state = self.state(window, last).await?;
-                let valid = self.collect(window, &state, begin, last).await?;
+                let Collected { valid, fetched, missing } =
+                    self.collect(window, &state, begin, last).await?;
+                let accuser = self.accuser.clone();
+                // Beside the attestation, which does not wait for it.
+                tokio::spawn(async move { accuser.challenge(window, fetched, missing).await });
                 tracing::info!(window, ?valid, "attesting");
                 let salt = self.handles.desk.salt(JournalKind::Attestation, window);
                 AttestationOpening { bitmap: bitmap_of(&valid), state_root: state.root, salt }
@@ -109,19 +128,19 @@ impl Attest {
         self.states.at(window).context("the parameters of this window are not there")
     }
 
-    /// Fetches and checks payloads as they are revealed, until all that can be had are there or block `last`. Returns
-    /// the uids of the valid ones.
+    /// Fetches and checks payloads as they are revealed, until all that can be had are there or block `last`.
     async fn collect(
         &self,
         window: Window,
         state: &Arc<State>,
         reveal_end: u32,
         last: u32,
-    ) -> Result<Vec<Uid>> {
+    ) -> Result<Collected> {
         let Handles { chain, heads, run: Run { id: run, .. }, .. } = &self.handles;
         let miners = chain.miners(*run, None).await?;
         let mut heads = heads.clone();
         let mut seen = BTreeSet::new();
+        let mut fetched = BTreeSet::new();
         let mut valid = Vec::new();
         let mut checks: JoinSet<(Uid, Result<()>)> = JoinSet::new();
         loop {
@@ -134,7 +153,7 @@ impl Attest {
                     let (handles, state) = (self.handles.clone(), state.clone());
                     let watch = self.watch.clone();
                     checks.spawn(async move {
-                        let checked = check(&handles, &watch, window, &state, &hot, &reveal).await;
+                        let checked = check(&handles, watch, window, &state, &hot, &reveal).await;
                         (reveal.uid, checked)
                     });
                 }
@@ -146,16 +165,22 @@ impl Attest {
             }
             tokio::select! {
                 biased;
-                Some(Ok((uid, result))) = checks.join_next(), if !checks.is_empty() => match result {
-                    Ok(()) => valid.push(uid),
-                    Err(error) => tracing::warn!(window, uid, error = error.line(), "update is not valid"),
+                Some(Ok((uid, result))) = checks.join_next(), if !checks.is_empty() => {
+                    fetched.insert(uid);
+                    match result {
+                        Ok(()) => valid.push(uid),
+                        Err(error) => {
+                            tracing::warn!(window, uid, error = error.line(), "update is not valid");
+                        }
+                    }
                 },
                 next = heads.next() => { next?; }
             }
         }
         checks.abort_all();
         valid.sort_unstable();
-        Ok(valid)
+        let missing = seen.difference(&fetched).copied().collect();
+        Ok(Collected { valid, fetched: fetched.len(), missing })
     }
 
     /// Commits to `opening`, or to what the journal has. Returns what was committed to.
@@ -203,7 +228,7 @@ impl Attest {
 /// Fetches one payload, again and again until the caller gives up, and checks what the chain could not.
 async fn check(
     handles: &Handles,
-    watch: &Arc<Watch>,
+    watch: Option<Arc<Watch>>,
     window: Window,
     state: &Arc<State>,
     miner: &AccountBytes,
@@ -218,10 +243,11 @@ async fn check(
             }
         }
     };
-    let (seer, observer, revealed, fetched) =
-        (watch.clone(), handles.clone(), reveal.clone(), bytes.clone());
-    // Beside the attestation, which does not wait for it.
-    tokio::spawn(async move { look(&seer, &observer, window, &revealed, &fetched).await });
+    if let Some(watch) = watch {
+        let (observer, revealed, fetched) = (handles.clone(), reveal.clone(), bytes.clone());
+        // Beside the attestation, which does not wait for it.
+        tokio::spawn(async move { look(&watch, &observer, window, &revealed, &fetched).await });
+    }
     let (model, layout) = (state.model()?, handles.run.info.layout.clone());
     let keep = handles.run.info.settings.training.keep;
     handles

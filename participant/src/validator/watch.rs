@@ -1,5 +1,7 @@
-//! Notices copies among the payloads that a validator fetches, in one window and over those that the chain keeps, and reports
-//! them with the proof.
+//! Notices copies among the payloads that a validator fetches, in one window and over those that the chain keeps, and chunks that do not
+//! decode; reports them with the proof.
+//!
+//! There is no equivocation to notice: a miner's commitment on chain binds one payload, and participants sign nothing else (decision 0018).
 //!
 //! A leaf's hash holds its number and its bytes: two payloads with one leaf in common have a chunk in common at one place. A
 //! sample of [`WATCHED_CHUNKS`] places is watched, drawn by a salt that no miner knows, so that a copier would have to change
@@ -11,25 +13,30 @@ use std::{
 };
 
 use bytes::Bytes;
-use node_client::chain::RevealInfo;
+use node_client::chain::{RevealInfo, SHOWN_BYTES_MAX};
 use protocol::{
     assignment::random_samples,
     commitment::ChunkProof,
-    fault::{judge_copy, Committed, Place, Shown},
+    fault::{judge_copy, Committed, Place, Shown, TELLING_KEPT_MIN},
+    layout::{kept, Layout},
     merkle::leaf_hash,
-    update::Payload,
+    update::{Frame, Payload},
     Hash, Uid, Window,
 };
 
 use crate::{
-    desk::Errand,
+    desk::{Errand, Submitted},
     error::{Attempt as _, Result},
     handles::{Handles, Run},
+    holders,
     payloads::SERVED_WINDOWS,
 };
 
 /// Places whose chunks are compared.
-const WATCHED_CHUNKS: u64 = 64;
+const WATCHED_CHUNKS: usize = 64;
+
+/// Blocks in which a report is to be included; if it is not, the next payload that shows the fault brings it up again.
+const REPORT_BLOCKS: u32 = 20;
 
 /// Who committed to a leaf.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,12 +63,17 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Watches payloads of `chunk_count` chunks at places drawn by `salt`.
-    pub(super) fn new(chunk_count: u32, salt: &Hash) -> Self {
-        let drawn = random_samples(salt, b"watch", u64::from(chunk_count));
-        let count = WATCHED_CHUNKS.min(u64::from(chunk_count));
-        let places = (0..count).filter_map(|position| drawn.as_ref()?.apply(position));
-        let places = places.filter_map(|place| u32::try_from(place).ok()).collect();
+    /// Watches payloads of a layout under `keep` at places drawn by `salt`, of those whose chunks are long enough to prove anything.
+    pub(super) fn new(layout: &Layout, keep: u16, salt: &Hash) -> Self {
+        let chunk_count = u64::from(layout.chunk_count().unwrap_or(0));
+        let drawn = random_samples(salt, b"watch", chunk_count);
+        let places = (0..chunk_count).filter_map(|position| drawn.as_ref()?.apply(position));
+        let places = places.filter_map(|place| u32::try_from(place).ok());
+        let is_telling = |place: &u32| {
+            let len = layout.chunk_len(*place).unwrap_or(0);
+            usize::from(kept(len, keep)) >= TELLING_KEPT_MIN
+        };
+        let places = places.filter(is_telling).take(WATCHED_CHUNKS).collect();
         Self { places, seen: Mutex::default(), reported: Mutex::default() }
     }
 
@@ -93,6 +105,12 @@ impl Watch {
         reported.retain(|(window, _)| window + SERVED_WINDOWS >= copy.window);
         reported.insert((copy.window, copy.uid))
     }
+
+    /// Has a fault that could not be reported be news again.
+    fn retry(&self, (window, uid): (Window, Uid)) {
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        reported.remove(&(window, uid));
+    }
 }
 
 /// Whether a chunk's scale is not zero: chunks of zeros are everybody's.
@@ -100,7 +118,7 @@ fn is_trained(chunk: &[u8]) -> bool {
     !matches!(chunk, [0, 0, ..])
 }
 
-/// Looks at a payload that was fetched, and reports a copy that it brings to light. Nothing depends on the outcome.
+/// Looks at a payload that was fetched, and reports the fault that it brings to light. Nothing depends on the outcome.
 pub(super) async fn look(
     watch: &Watch,
     handles: &Handles,
@@ -108,9 +126,58 @@ pub(super) async fn look(
     reveal: &RevealInfo,
     bytes: &Bytes,
 ) {
-    if let Err(error) = report(watch, handles, window, reveal, bytes).await {
-        tracing::warn!(window, uid = reveal.uid, error = error.line(), "a copy is not reported");
+    let malformed = {
+        let Run { info, .. } = &handles.run;
+        let frame = Frame::cut(bytes, &info.layout, info.settings.training.keep);
+        let index =
+            frame.as_ref().ok().and_then(|frame| frame.malformed(&info.layout, SHOWN_BYTES_MAX));
+        index
+            .zip(frame.ok())
+            .and_then(|(index, frame)| frame.chunk_proof(&frame.leaf_hashes(), index))
+    };
+    let reported = match malformed {
+        Some(chunk) => report_malformed(watch, handles, window, reveal.uid, chunk).await,
+        None => report(watch, handles, window, reveal, bytes).await,
+    };
+    if let Err(error) = reported {
+        tracing::warn!(window, uid = reveal.uid, error = error.line(), "a fault is not reported");
     }
+}
+
+/// Reports a chunk that does not decode, unless somebody has.
+async fn report_malformed(
+    watch: &Watch,
+    handles: &Handles,
+    window: Window,
+    uid: Uid,
+    chunk: ChunkProof,
+) -> Result<()> {
+    if !watch.is_news(Seen { window, order: 0, uid }) {
+        return Ok(());
+    }
+    let reported = async {
+        let commitment = holders::of(handles, window, uid).await?.commitment(window);
+        prove(handles, (window, uid), Errand::ReportMalformed { commitment, chunk }).await
+    };
+    let reported = reported.await;
+    if reported.is_err() {
+        watch.retry((window, uid));
+    }
+    reported
+}
+
+/// Sends a report, unless the fault is known already.
+async fn prove(handles: &Handles, (window, uid): (Window, Uid), report: Errand) -> Result<()> {
+    let Handles { chain, desk, heads, run: Run { id: run, .. }, .. } = handles;
+    let is_there = || async {
+        let known = chain.proven_faults(*run, window, None).await?;
+        Ok(known.iter().any(|fault| fault.uid == uid))
+    };
+    let last = heads.now().number.saturating_add(REPORT_BLOCKS);
+    if desk.errand(report, is_there, last).await? == Submitted::Now {
+        tracing::info!(window, uid, "a fault is proven");
+    }
+    Ok(())
 }
 
 async fn report(
@@ -120,7 +187,7 @@ async fn report(
     reveal: &RevealInfo,
     bytes: &Bytes,
 ) -> Result<()> {
-    let Handles { chain, desk, peers, run: Run { id: run, info, .. }, .. } = handles;
+    let Run { info, .. } = &handles.run;
     let (layout, keep) = (&info.layout, info.settings.training.keep);
     let this = Seen { window, order: reveal.order, uid: reveal.uid };
     let found = watch.observe(&Payload::parse(bytes, layout, keep)?, this);
@@ -128,18 +195,30 @@ async fn report(
     else {
         return Ok(());
     };
+    let reported = report_copy(handles, (window, reveal, bytes), this, (earlier, later, index));
+    let reported = reported.await;
+    if reported.is_err() {
+        watch.retry((later.window, later.uid));
+    }
+    reported
+}
+
+/// Reports that `later` has a chunk of `earlier`; one of the two is `this`, whose payload is given.
+async fn report_copy(
+    handles: &Handles,
+    (window, reveal, bytes): (Window, &RevealInfo, &Bytes),
+    this: Seen,
+    (earlier, later, index): (Seen, Seen, u32),
+) -> Result<()> {
+    let Handles { chain, peers, run: Run { id: run, info, .. }, .. } = handles;
+    let (layout, keep) = (&info.layout, info.settings.training.keep);
     let other = if earlier == this { later } else { earlier };
     let reveals = chain.reveals(*run, other.window, None).await?;
     let of_other = reveals.into_iter().find(|reveal| reveal.uid == other.uid);
     let of_other = of_other.context("the other reveal is gone")?;
-    let miners = chain.miners(*run, None).await?;
-    // Who has left since is let be: its first window is not in the list any more.
-    let holder = |seen: Seen| {
-        let miner = miners.iter().find(|miner| miner.uid == seen.uid);
-        miner.filter(|miner| miner.registered_window <= seen.window).context("the miner has left")
-    };
-    let (miner, other_miner) = (holder(this)?, holder(other)?);
-    let other_bytes = peers.payloads.fetch(other.window, &other_miner.hot, &of_other).await?;
+    let holder = holders::of(handles, this.window, this.uid).await?;
+    let other_holder = holders::of(handles, other.window, other.uid).await?;
+    let other_bytes = peers.payloads.fetch(other.window, &other_holder.hot, &of_other).await?;
     let first = proof_of(&Payload::parse(bytes, layout, keep)?, index)?;
     let second = proof_of(&Payload::parse(&other_bytes, layout, keep)?, index)?;
     let place = Place {
@@ -165,12 +244,9 @@ async fn report(
         tracing::debug!(window, uid = later.uid, %reason, "a common chunk is no copy");
         return Ok(());
     }
-    let commitments = [(this, miner), (other, other_miner)]
-        .map(|(seen, miner)| (seen.window, seen.uid, miner.registered_window));
-    let errand = Errand::ReportCopy { commitments, index, chunks: Box::new([first, second]) };
-    desk.errand_once(errand).await?;
-    tracing::info!(window = later.window, uid = later.uid, of = earlier.uid, "reported a copy");
-    Ok(())
+    let commitments = [holder.commitment(this.window), other_holder.commitment(other.window)];
+    let report = Errand::ReportCopy { commitments, index, chunks: Box::new([first, second]) };
+    prove(handles, (later.window, later.uid), report).await
 }
 
 fn proof_of(payload: &Payload<'_>, index: u32) -> Result<ChunkProof> {
@@ -183,10 +259,7 @@ fn shown(chunk: &ChunkProof) -> Shown<'_> {
 
 #[cfg(test)]
 mod tests {
-    use protocol::{
-        layout::{kept, Layout},
-        update::{encode_chunk, Chunk},
-    };
+    use protocol::update::{encode_chunk, Chunk};
 
     use super::*;
 
@@ -227,7 +300,7 @@ mod tests {
 
     #[test]
     fn a_common_chunk_is_found_whoever_is_fetched_first_and_in_later_windows() {
-        let watch = Watch::new(3, &[7; 32]);
+        let watch = Watch::new(&layout(), KEEP, &[7; 32]);
         assert_eq!(observe(&watch, [1, 2, 3], seen(4, 5, 1)), None);
         assert_eq!(observe(&watch, [1, 2, 3], seen(4, 5, 1)), None, "fetched again");
         assert_eq!(observe(&watch, [7, 8, 9], seen(4, 6, 2)), None);
@@ -240,9 +313,20 @@ mod tests {
         assert_eq!(observe(&watch, [5, 8, 5], seen(13, 0, 4)), None);
     }
 
+    /// A chunk of a norm's 16 values keeps one, as everybody's may: to stumble over it first hid the copy of the whole.
+    #[test]
+    fn chunks_that_prove_nothing_are_not_watched() {
+        let layout = Layout(vec![16, 16, 4096, 16, 1024, 1023]);
+        for salt in 0..20 {
+            let mut places = Watch::new(&layout, KEEP, &[salt; 32]).places;
+            places.sort_unstable();
+            assert_eq!(places, [2, 4, 5]);
+        }
+    }
+
     #[test]
     fn a_copy_is_reported_once_and_zeros_are_nobodys() {
-        let watch = Watch::new(3, &[7; 32]);
+        let watch = Watch::new(&layout(), KEEP, &[7; 32]);
         assert!(watch.is_news(seen(4, 5, 1)));
         assert!(!watch.is_news(seen(4, 5, 1)));
         assert!(watch.is_news(seen(5, 5, 1)));

@@ -15,6 +15,7 @@ mod faults;
 mod memory;
 mod network;
 mod participants;
+mod proofs;
 mod story;
 mod world;
 

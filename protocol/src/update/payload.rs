@@ -2,9 +2,9 @@
 
 use alloc::vec::Vec;
 
-use super::chunk::{chunk_bytes_max, chunk_bytes_min, decode_chunk_into};
+use super::chunk::{chunk_bytes_max, chunk_bytes_min, decode_chunk, decode_chunk_into};
 use super::form::Chunk;
-use super::{UpdateError, VERSION};
+use super::{ChunkError, UpdateError, VERSION};
 use crate::ids::Hash;
 use crate::layout::{Layout, CHUNK_LEN};
 use crate::merkle::{leaf_hash, proof, root_of_leaf_hashes};
@@ -75,6 +75,19 @@ impl<'a> Payload<'a> {
     /// Never panics. The memory it takes is at most eight bytes for each byte of the table, and
     /// only after the table is known to be there.
     pub fn parse(bytes: &'a [u8], layout: &Layout, keep: u16) -> Result<Self, UpdateError> {
+        let mut scratch = Chunk::default();
+        Self::cut(bytes, layout, keep, |chunk, len| {
+            decode_chunk_into(chunk, len, keep, &mut scratch)
+        })
+    }
+
+    /// Cuts `bytes` into the chunks of the layout, of which `check` is given each with its number of values.
+    fn cut(
+        bytes: &'a [u8],
+        layout: &Layout,
+        keep: u16,
+        mut check: impl FnMut(&[u8], u32) -> Result<(), ChunkError>,
+    ) -> Result<Self, UpdateError> {
         let chunk_count = layout.chunk_count().ok_or(UpdateError::Layout)?;
         if keep == 0 || u32::from(keep) > CHUNK_LEN {
             return Err(UpdateError::Keep(keep));
@@ -106,7 +119,6 @@ impl<'a> Payload<'a> {
 
         let mut ends = Vec::with_capacity(chunk_count as usize);
         let mut end = start;
-        let mut scratch = Chunk::default();
         let chunks = layout.chunks().zip(table.chunks_exact(entry_bytes));
         for (index, (place, entry)) in (0u32..).zip(chunks) {
             let excess = match entry {
@@ -118,8 +130,7 @@ impl<'a> Payload<'a> {
             let begin = end;
             end = begin.saturating_add(len as usize);
             let chunk = bytes.get(begin..end).ok_or_else(|| wrong_len.clone())?;
-            decode_chunk_into(chunk, place.len, keep, &mut scratch)
-                .map_err(|error| UpdateError::Chunk { index, error })?;
+            check(chunk, place.len).map_err(|error| UpdateError::Chunk { index, error })?;
             ends.push(end);
         }
         if end != bytes.len() {
@@ -190,5 +201,53 @@ impl<'a> Payload<'a> {
             chunk: self.chunk(index)?.to_vec(),
             proof: proof(leaf_hashes, index)?,
         })
+    }
+}
+
+/// The bytes of a stranger's update, cut into chunks of which none is known to be well formed: what proves that one is not.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Frame<'a>(Payload<'a>);
+
+impl<'a> Frame<'a> {
+    /// Cuts `bytes` into the chunks of the run's layout under its `keep`; looks at no chunk. Never panics.
+    ///
+    /// # Errors
+    /// Header and table are not those of such an update, or the chunks do not fill the rest exactly.
+    pub fn cut(bytes: &'a [u8], layout: &Layout, keep: u16) -> Result<Self, UpdateError> {
+        Payload::cut(bytes, layout, keep, |_, _| Ok(())).map(Self)
+    }
+
+    /// The Merkle root over the chunks, as [`Payload::root`].
+    pub fn root(&self) -> Hash {
+        self.0.root()
+    }
+
+    /// Chunks, as many as in the layout.
+    pub fn chunk_count(&self) -> u32 {
+        self.0.chunk_count()
+    }
+
+    /// The hashes of the leaves of the Merkle tree, as [`Payload::leaf_hashes`].
+    pub fn leaf_hashes(&self) -> Vec<Hash> {
+        self.0.leaf_hashes()
+    }
+
+    /// Chunk `index` with its proof, as [`Payload::chunk_proof`].
+    pub fn chunk_proof(
+        &self,
+        leaf_hashes: &[Hash],
+        index: u32,
+    ) -> Option<crate::commitment::ChunkProof> {
+        self.0.chunk_proof(leaf_hashes, index)
+    }
+
+    /// The first chunk of at most `bytes_max` bytes that does not decode; `None` if there is no such chunk. `layout` is the one
+    /// that it was cut by.
+    pub fn malformed(&self, layout: &Layout, bytes_max: usize) -> Option<u32> {
+        let chunks = (0u32..).zip(self.0.chunks()).zip(layout.chunks());
+        let mut malformed = chunks.filter(|((_, chunk), place)| {
+            chunk.len() <= bytes_max && decode_chunk(chunk, place.len, self.0.keep).is_err()
+        });
+        malformed.next().map(|((index, _), _)| index)
     }
 }

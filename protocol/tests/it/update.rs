@@ -7,8 +7,8 @@ use protocol::{
     update::{
         accumulate_difference, assemble, chunk_bytes_max, chunk_bytes_min, chunk_values,
         code_value, decode_chunk, encode_chunk, encode_chunk_f32, payload_bytes_max, quantise,
-        rice_parameter, top_k, Chunk, ChunkError, EncodedChunks, Encoder, Payload, UpdateError,
-        UpdateWriter, CHUNK_BYTES_MAX, HEADER_BYTES, SCALE_MAX_BF16, SCALE_MIN_BF16,
+        rice_parameter, top_k, Chunk, ChunkError, EncodedChunks, Encoder, Frame, Payload,
+        UpdateError, UpdateWriter, CHUNK_BYTES_MAX, HEADER_BYTES, SCALE_MAX_BF16, SCALE_MIN_BF16,
     },
     variant::Variant,
 };
@@ -612,4 +612,36 @@ fn a_writer_refuses_chunks_of_another_model() {
     assert!(writer.finish().is_err());
     assert!(UpdateWriter::new(sink(), &layout, 0).is_err());
     assert!(UpdateWriter::new(sink(), &Layout(vec![]), 64).is_err());
+}
+
+#[test]
+fn a_frame_shows_which_chunk_is_malformed_and_proves_it() {
+    let layout = Layout(vec![4096, 5000]);
+    let keep = 64;
+    let tensors: Vec<Vec<f32>> =
+        layout.0.iter().map(|len| Noise(3).laplaces(*len as usize)).collect();
+    let mut whole = tensors;
+    let mut slices: Vec<&mut [f32]> = whole.iter_mut().map(Vec::as_mut_slice).collect();
+    let bytes = Encoder::new().encode(&mut slices, &layout, keep).unwrap();
+    let frame = Frame::cut(&bytes, &layout, keep).unwrap();
+    assert_eq!(frame.root(), Payload::parse(&bytes, &layout, keep).unwrap().root());
+    assert_eq!(frame.malformed(&layout, CHUNK_BYTES_MAX as usize), None);
+
+    // The scale of the second chunk is a NaN.
+    let second = Payload::parse(&bytes, &layout, keep).unwrap().chunk(1).unwrap().len();
+    let first = Payload::parse(&bytes, &layout, keep).unwrap().chunk(0).unwrap().len();
+    let mut broken = bytes.clone();
+    let at = HEADER_BYTES + 3 + first;
+    broken[at..at + 2].fill(0xFF);
+    assert!(matches!(
+        Payload::parse(&broken, &layout, keep),
+        Err(UpdateError::Chunk { index: 1, .. })
+    ));
+    let frame = Frame::cut(&broken, &layout, keep).unwrap();
+    assert_eq!(frame.malformed(&layout, second), Some(1));
+    assert_eq!(frame.malformed(&layout, second - 1), None, "too long to be shown");
+    let shown = frame.chunk_proof(&frame.leaf_hashes(), 1).unwrap();
+    assert!(verify(&frame.root(), frame.chunk_count(), 1, &shown.chunk, &shown.proof));
+    assert!(Frame::cut(&broken[1..], &layout, keep).is_err());
+    assert!(Frame::cut(&broken[..broken.len() - 1], &layout, keep).is_err());
 }

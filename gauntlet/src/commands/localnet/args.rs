@@ -35,7 +35,7 @@ pub struct LocalnetArgs {
     /// Cargo.lock whose dependencies are the default corpus. Default: the one in the current folder or above.
     #[arg(long, value_name = "FILE")]
     pub lock: Option<PathBuf>,
-    /// Adversaries beside the honest miners: garbage, copier or lazy; may be repeated.
+    /// Adversaries beside the honest miners: garbage, copier, lazy, replayer, malformed or withholder; may be repeated.
     #[arg(long = "adversary", value_name = "KIND:COUNT")]
     pub adversaries: Vec<Adversaries>,
     /// The model: nano, 1M, 7M, 25M, 135M, 360M, 1B, 8B, 70B or covenant-72b.

@@ -198,7 +198,7 @@ impl Board {
             DiaryRecord::HeldOut { window, loss } => {
                 self.window(window).held_out.get_or_insert(loss);
             }
-            DiaryRecord::Done { .. } | DiaryRecord::Missed { .. } => {}
+            DiaryRecord::Done { .. } | DiaryRecord::Missed { .. } | DiaryRecord::Proof { .. } => {}
         }
     }
 

@@ -73,7 +73,7 @@ pub(super) struct Member {
     pub(super) name: String,
     /// `miner` or `validator`.
     pub(super) role: String,
-    /// `honest`, `garbage`, `copier` or `lazy`.
+    /// `honest`, or the adversary's name.
     pub(super) kind: String,
 }
 

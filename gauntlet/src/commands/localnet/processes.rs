@@ -16,7 +16,9 @@ use super::{
 };
 use crate::{
     chain_process::Node,
-    participant_file::{ChainSection, KeySource, KeysSection, NetworkSection, ParticipantFile},
+    participant_file::{
+        ChainSection, KeySource, KeysSection, NetworkSection, ParticipantFile, ProofsSection,
+    },
     run_folder::{LOGS_FOLDER, PAYLOADS_FOLDER},
     supervise::{self, Process, Program},
 };
@@ -106,6 +108,7 @@ fn participant_file(order: &LocalnetOrder, member: &Member) -> ParticipantFile {
         keys: KeysSection {
             hot: KeySource::Uri(member.hot_uri()),
             cold: None,
+            bonds: None,
             stake: None,
             entry_price_max: None,
         },
@@ -113,6 +116,7 @@ fn participant_file(order: &LocalnetOrder, member: &Member) -> ParticipantFile {
             listen: vec!["/ip4/127.0.0.1/udp/0/quic-v1".into(), "/ip4/127.0.0.1/tcp/0".into()],
             ..NetworkSection::default()
         },
+        proofs: ProofsSection::default(),
     }
 }
 

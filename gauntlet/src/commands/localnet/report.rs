@@ -93,7 +93,7 @@ pub struct ParticipantReport {
     pub account: String,
     /// A miner's uid, a validator's index.
     pub uid: Uid,
-    /// `honest`, `garbage`, `copier` or `lazy`.
+    /// `honest`, or the adversary's name.
     pub kind: String,
     /// Pay of all windows in planck.
     #[serde(with = "planck")]

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use protocol::{entry::EntryPrice, AccountBytes, Planck, Uid, Window};
 
+use super::super::DepartureInfo;
+
 /// What a run remembers of joins and departures.
 #[derive(Clone, Default)]
 pub(super) struct Registry {
@@ -20,5 +22,13 @@ pub(super) struct Departure {
     pub(super) hot: AccountBytes,
     pub(super) cold: AccountBytes,
     pub(super) bond: Planck,
+    pub(super) last: Window,
     pub(super) due: Window,
+}
+
+impl Departure {
+    pub(super) fn info(&self, (uid, registered_window): (Uid, Window)) -> DepartureInfo {
+        let Self { hot, cold, bond, last, due } = *self;
+        DepartureInfo { uid, registered_window, hot, cold, bond, last, due }
+    }
 }

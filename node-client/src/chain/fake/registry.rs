@@ -75,7 +75,7 @@ impl Run {
             events.push(GauntletEvent::BondReturned { run, uid, cold, amount: bond });
             return Some((cold, bond));
         };
-        let departure = Departure { hot, cold, bond, due };
+        let departure = Departure { hot, cold, bond, last, due };
         self.registry.departures.insert((uid, registered_window), departure);
         None
     }

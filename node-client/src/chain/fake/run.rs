@@ -15,6 +15,7 @@ use protocol::{
     },
     consensus::{pay, settle, ConsensusError, Evaluation, Outcome},
     emission::{Pot, Pots},
+    fault::ProvenFault,
     layout::Layout,
     limits::HISTORY_WINDOWS,
     merkle,
@@ -33,6 +34,7 @@ use super::{
     },
     departures::Registry,
     emission::{due_window, ChainEmission, Money},
+    proofs::{Proofs, StakePool},
     refusal::{ensure, Refusal},
 };
 
@@ -62,6 +64,7 @@ pub(super) struct WindowRows {
     pub(super) attestations: BTreeMap<ValidatorIndex, AttestationInfo>,
     pub(super) score_commitments: BTreeMap<ValidatorIndex, Hash>,
     pub(super) score_reveals: BTreeMap<ValidatorIndex, ScoreRevealInfo>,
+    pub(super) proven: BTreeMap<Uid, ProvenFault>,
 }
 
 /// A run with all that belongs to it.
@@ -83,6 +86,9 @@ pub(super) struct Run {
     /// The validators' bonds as the last settlement left them.
     pub(super) bonds: BTreeMap<ValidatorIndex, books::Bonds>,
     pub(super) registry: Registry,
+    /// The validators' money, by the pool's number; none is removed.
+    pub(super) pools: BTreeMap<u32, StakePool>,
+    pub(super) proofs: Proofs,
 }
 
 fn internal() -> Refusal {
@@ -127,6 +133,8 @@ impl Run {
             money: Money::default(),
             bonds: BTreeMap::new(),
             registry: Registry::default(),
+            pools: BTreeMap::new(),
+            proofs: Proofs::default(),
         }
     }
 
@@ -136,17 +144,11 @@ impl Run {
             || self.validators.values().any(|found| found.hot == *hot)
     }
 
-    /// Frees the slot of the validator with the least stake, if `stake` is more; of several it is the highest slot.
-    pub(super) fn displace_validator(&mut self, stake: Planck) -> Option<ValidatorIndex> {
+    /// The validator with the least stake, if `stake` is more; of several it is the one of the highest slot.
+    pub(super) fn weakest_validator(&self, stake: Planck) -> Option<ValidatorIndex> {
         let lowest =
             self.validators.values().min_by_key(|found| (found.stake, Reverse(found.index)))?;
-        let (index, hot) = (lowest.index, lowest.hot);
-        if stake <= lowest.stake {
-            return None;
-        }
-        self.validators.remove(&index);
-        self.announcements.remove(&hot);
-        Some(index)
+        (stake > lowest.stake).then_some(lowest.index)
     }
 
     fn active_miner(&self, hot: &AccountBytes, window: Window) -> Result<Uid, Refusal> {
@@ -466,6 +468,7 @@ impl Run {
             attestations: BTreeMap::new(),
             score_commitments: BTreeMap::new(),
             score_reveals: BTreeMap::new(),
+            proven: BTreeMap::new(),
         };
         self.windows.insert(window, rows);
         events.push(GauntletEvent::WindowOpened { run, window, seed });

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use protocol::{
     accept::bitmap_of,
+    commitment::ChunkProof,
     consent::Role,
     layout::{Layout, LAYOUT_TENSORS_MAX},
     merkle::MERKLE_PROOF_MAX,
@@ -14,8 +15,9 @@ use protocol::{
 };
 
 use super::{
-    super::{AnnouncementInfo, Call, GauntletEvent, ValidatorInfo},
+    super::{AnnouncementInfo, Call, GauntletEvent, ValidatorInfo, SHOWN_BYTES_MAX},
     emission::ChainEmission,
+    proofs::StakePool,
     refusal::{ensure, Refusal},
     run::{Block, Run, Scores},
 };
@@ -65,6 +67,7 @@ impl State {
     pub(super) fn begin_block(&mut self, number: BlockNumber, parent_hash: &Hash) {
         self.number = number;
         self.events.clear();
+        let mut rewards = Vec::new();
         // As the pallet's hooks: the boundaries of every run, then the work that waits.
         for run in self.runs.values_mut() {
             run.cross_boundary(number, parent_hash, &mut self.emission, &mut self.events);
@@ -72,7 +75,12 @@ impl State {
         for run in self.runs.values_mut() {
             run.make_changes(number, &mut self.events);
             run.settle_due(number, &mut self.emission, &mut self.events);
+            rewards.extend(run.slash_due(number, &mut self.events));
             run.prune_due(number);
+        }
+        for (reporter, amount) in rewards {
+            // There is not more money than fits.
+            let _ = self.release(reporter, amount);
         }
     }
 
@@ -148,7 +156,29 @@ impl State {
             | Call::OfferCold { .. }
             | Call::AcceptCold { .. }
             | Call::CancelCold { .. } => Err(Refusal::gauntlet("NotMirrored")),
-            Call::ReportCopy { .. } => Err(Refusal::gauntlet("NotMirrored")),
+            Call::ReportCopy { run, commitments, index, chunks } => {
+                self.report_copy(signer, run, commitments, index, &chunks)
+            }
+            Call::ReportMalformed { run, commitment, chunk } => {
+                self.report_malformed(signer, run, commitment, &chunk)
+            }
+            Call::ChallengeData { run, commitment, index } => {
+                self.challenge_data(signer, run, commitment, index)
+            }
+            Call::AnswerData { run, commitment, chunk } => {
+                self.answer_data(signer, run, commitment, &chunk)
+            }
+            Call::TimeOut { run, commitment, index } => self.time_out(run, commitment, index),
+            Call::DisputeEvaluation { run, evaluation } => {
+                self.dispute_evaluation(signer, run, evaluation)
+            }
+            Call::CommitVerdict { run, evaluation, hash } => {
+                self.commit_verdict(signer, run, evaluation, hash)
+            }
+            Call::RevealVerdict { run, evaluation, measured, salt } => {
+                self.reveal_verdict(signer, run, evaluation, measured, salt)
+            }
+            Call::CloseDispute { run, evaluation } => self.close_dispute(run, evaluation),
             Call::Transfer { to, amount } => {
                 self.hold(signer, amount)?;
                 self.release(to, amount)
@@ -264,6 +294,7 @@ impl State {
         hot: AccountBytes,
         stake: Planck,
     ) -> Result<(), Refusal> {
+        let mut events = Vec::new();
         let (run, moment) = self.run_at(run_id)?;
         ensure(!run.takes_part(&hot), "HotKeyTaken")?;
         let stake_min = run.info.settings.incentive.validator_stake_min;
@@ -271,9 +302,15 @@ impl State {
         let free = (0..VALIDATORS_MAX).find(|index| !run.validators.contains_key(index));
         let index = match free {
             Some(index) => index,
-            None => run.displace_validator(stake).ok_or(Refusal::gauntlet("NoFreeSlot"))?,
+            None => {
+                let no_slot = Refusal::gauntlet("NoFreeSlot");
+                let index = run.weakest_validator(stake).ok_or(no_slot)?;
+                events.push(GauntletEvent::ValidatorDisplaced { run: run_id, index });
+                let now = moment.map_or(0, |moment| moment.window);
+                run.remove_validator(index, now, &mut events);
+                index
+            }
         };
-        let is_displaced = free.is_none();
         let validator = ValidatorInfo {
             index,
             hot,
@@ -283,10 +320,10 @@ impl State {
             attested_window: None,
         };
         run.validators.insert(index, validator);
+        let pool = StakePool { cold, index: Some(index), own: stake, unbonding: BTreeMap::new() };
+        run.pools.insert(run.pools.len() as u32, pool);
         self.hold(cold, stake)?;
-        if is_displaced {
-            self.events.push(GauntletEvent::ValidatorLeft { run: run_id, index });
-        }
+        self.events.append(&mut events);
         self.events.push(GauntletEvent::ValidatorRegistered {
             run: run_id,
             index,
@@ -304,13 +341,13 @@ impl State {
         index: ValidatorIndex,
         amount: Planck,
     ) -> Result<(), Refusal> {
-        let run = self.runs.get_mut(&run_id);
-        let validator = run
-            .and_then(|run| run.validators.get_mut(&index))
-            .ok_or(Refusal::gauntlet("ValidatorUnknown"))?;
+        let unknown = Refusal::gauntlet("ValidatorUnknown");
+        let run = self.runs.get_mut(&run_id).ok_or(unknown)?;
+        let validator = run.validators.get_mut(&index).ok_or(unknown)?;
         ensure(validator.cold == signer, "NotColdKey")?;
         let stake = validator.stake.checked_add(amount).ok_or(Refusal::gauntlet("StakeTooHigh"))?;
         validator.stake = stake;
+        run.pool_of(index)?.1.own = stake;
         self.hold(signer, amount)?;
         self.events.push(GauntletEvent::StakeAdded { run: run_id, index, stake });
         Ok(())
@@ -322,14 +359,12 @@ impl State {
         run_id: RunId,
         index: ValidatorIndex,
     ) -> Result<(), Refusal> {
-        let (run, _) = self.run_at(run_id)?;
-        let validator =
-            run.validators.remove(&index).ok_or(Refusal::gauntlet("ValidatorUnknown"))?;
+        let mut events = Vec::new();
+        let (run, now) = self.accusing(run_id)?;
+        let validator = run.validators.get(&index).ok_or(Refusal::gauntlet("ValidatorUnknown"))?;
         ensure(validator.cold == signer, "NotColdKey")?;
-        // The stake stays held: the chain releases it when it has unbonded, long after what is simulated here.
-        run.announcements.remove(&validator.hot);
-        let run = run_id;
-        self.events.push(GauntletEvent::ValidatorLeft { run, index });
+        run.remove_validator(index, now, &mut events);
+        self.events.append(&mut events);
         Ok(())
     }
 
@@ -392,10 +427,16 @@ fn fits(call: &Call) -> bool {
                         && chunk.proof.len() <= MERKLE_PROOF_MAX as usize
                 })
         }
+        Call::ReportCopy { chunks, .. } => chunks.iter().all(can_be_shown),
+        Call::ReportMalformed { chunk, .. } | Call::AnswerData { chunk, .. } => can_be_shown(chunk),
         Call::RevealAttestation { opening, .. } => {
             opening.bitmap.len() <= bitmap_of(&[UID_MAX - 1]).len()
         }
         Call::RevealScores { evaluations, .. } => evaluations.len() <= usize::from(EVALUATIONS_MAX),
         _ => true,
     }
+}
+
+fn can_be_shown(chunk: &ChunkProof) -> bool {
+    chunk.chunk.len() <= SHOWN_BYTES_MAX && chunk.proof.len() <= MERKLE_PROOF_MAX as usize
 }

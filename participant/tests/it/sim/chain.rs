@@ -7,8 +7,9 @@ use futures::{stream, StreamExt};
 use node_client::{
     chain::{
         AnnouncementInfo, AttestationCommitmentInfo, AttestationInfo, BlockRef, Call, Chain,
-        ChainError, Claim, CommitmentInfo, FinalizedBlocks, GauntletEvent, Included, Ledger,
-        MinerInfo, PermitInfo, RevealInfo, RunInfo, ScoreCommitmentInfo, ScoreRevealInfo,
+        ChainError, Claim, CommitmentInfo, DataChallengeInfo, DepartureInfo, EvaluationDisputeInfo,
+        FinalizedBlocks, GauntletEvent, Included, Ledger, MinerInfo, PermitInfo, ProvenFaultInfo,
+        RevealInfo, RunInfo, ScoreCommitmentInfo, ScoreRevealInfo, SlashInfo, StakePoolInfo,
         SubmitError, ValidatorInfo, WindowInfo,
     },
     keys::{self, Keypair},
@@ -179,6 +180,58 @@ impl Chain for SimChain {
     ) -> Result<Vec<ScoreRevealInfo>, ChainError> {
         let chain = self.ask("score reveals").await?;
         chain.score_reveals(run, window, at).await
+    }
+
+    async fn departures(
+        &self,
+        run: RunId,
+        at: Option<Hash>,
+    ) -> Result<Vec<DepartureInfo>, ChainError> {
+        let chain = self.ask("departures").await?;
+        chain.departures(run, at).await
+    }
+
+    async fn proven_faults(
+        &self,
+        run: RunId,
+        window: Window,
+        at: Option<Hash>,
+    ) -> Result<Vec<ProvenFaultInfo>, ChainError> {
+        let chain = self.ask("faults").await?;
+        chain.proven_faults(run, window, at).await
+    }
+
+    async fn data_challenges(
+        &self,
+        run: RunId,
+        at: Option<Hash>,
+    ) -> Result<Vec<DataChallengeInfo>, ChainError> {
+        let chain = self.ask("challenges").await?;
+        chain.data_challenges(run, at).await
+    }
+
+    async fn evaluation_disputes(
+        &self,
+        run: RunId,
+        at: Option<Hash>,
+    ) -> Result<Vec<EvaluationDisputeInfo>, ChainError> {
+        let chain = self.ask("disputes").await?;
+        chain.evaluation_disputes(run, at).await
+    }
+
+    async fn stake_pool(
+        &self,
+        run: RunId,
+        pool: u32,
+        at: Option<Hash>,
+    ) -> Result<Option<StakePoolInfo>, ChainError> {
+        let chain = self.ask("pool").await?;
+        chain.stake_pool(run, pool, at).await
+    }
+
+    async fn slashes(&self, run: RunId, at: Option<Hash>) -> Result<Vec<SlashInfo>, ChainError> {
+        let chain = self.ask("slashes").await?;
+        chain.slashes(run, at).await
     }
 
     async fn ledger(&self, run: RunId, at: Option<Hash>) -> Result<Ledger, ChainError> {

@@ -5,19 +5,21 @@
 //! 1. every honest participant names the root of an independent replay: in reveals, in attestations, and so on chain;
 //! 2. the accepted set has only miners that revealed on that root and that two thirds of the permitted stake attested;
 //! 3. what was minted is where the ledger says, and no money comes from elsewhere;
-//! 4. nobody signs two different things for one duty (checked when it is signed, in [`World::sign`]), and what is signed
+//! 4. no honest participant is convicted of anything, and none loses money but for its own wrong accusations;
+//! 5. nobody signs two different things for one duty (checked when it is signed, in [`World::sign`]), and what is signed
 //!    is in the signer's journal.
 //!
 //! After the faults: every window has a final root, everybody's work is in it, and every miner has been paid.
 
 use node_client::{
-    chain::{Chain, GauntletEvent, WindowInfo, WindowStatus},
+    chain::{Chain, GauntletEvent, Offender, WindowInfo, WindowStatus},
     journal::JournalKind,
     keys,
 };
 use protocol::{
     accept::{is_available, AttestationInput},
     aggregate::OuterRule,
+    fault::Verdict,
     settings::Settings,
     BlockNumber, Hash, Planck, Uid, Window,
 };
@@ -25,7 +27,7 @@ use trainer::{Model, Threads};
 
 use super::{
     participants::Member,
-    story::{Plan, Summary, BALANCE, QUIET_WINDOWS},
+    story::{phantom, Plan, Summary, BALANCE, QUIET_WINDOWS},
     world::World,
 };
 
@@ -42,17 +44,21 @@ pub(super) struct Checks {
     /// Miners accepted in each window so far, and whether its root is final.
     windows: Vec<(Vec<Uid>, bool)>,
     settled: Vec<WindowStatus>,
-    /// What joining has cost so far, which is destroyed.
+    /// What joining and faults have cost so far, which is destroyed.
     burned: Planck,
+    /// What happened of proofs of faults.
+    proofs: Vec<GauntletEvent>,
 }
 
 impl Checks {
     pub(super) fn new(replay: Model, settings: Settings) -> Self {
-        Self { settings, replay, window: 0, windows: Vec::new(), settled: Vec::new(), burned: 0 }
+        let (windows, settled, proofs) = (Vec::new(), Vec::new(), Vec::new());
+        Self { settings, replay, window: 0, windows, settled, burned: 0, proofs }
     }
 
     /// Checks what a block has made final.
     pub(super) async fn block(&mut self, world: &World, members: &[Member], number: BlockNumber) {
+        self.proofs(world, members, number).await;
         self.money(world, members, number).await;
         let schedule = self.settings.schedule.clone();
         if number == schedule.window_start(self.window).unwrap() + schedule.attest_end {
@@ -113,6 +119,47 @@ impl Checks {
         self.window += 1;
     }
 
+    /// 4, and what faults burn.
+    async fn proofs(&mut self, world: &World, members: &[Member], number: BlockNumber) {
+        let chain = &world.chain;
+        let block = chain.block_hash(number).await.unwrap().unwrap();
+        let before = chain.block_hash(number - 1).await.unwrap();
+        for event in chain.events_at(block).await.unwrap() {
+            match &event {
+                GauntletEvent::FaultProven { uid, .. } => {
+                    let miners = chain.miners(RUN, None).await.unwrap();
+                    let accused = miners.iter().find(|miner| miner.uid == *uid).unwrap();
+                    let member = members.iter().find(|member| member.account() == accused.hot);
+                    assert!(!member.unwrap().is_honest(), "block {number}: {event:?}");
+                }
+                GauntletEvent::Slashed { amount, reporter, offender, .. } => {
+                    assert!(reporter.is_some());
+                    self.burned += amount - amount / 2;
+                    if let Offender::Pool(pool) = offender {
+                        let pool = chain.stake_pool(RUN, *pool, None).await.unwrap().unwrap();
+                        assert_eq!(pool.cold, keys::account(&phantom()), "{event:?}");
+                    }
+                }
+                GauntletEvent::DisputeClosed { window, index, uid, verdict, .. } => {
+                    let disputes = chain.evaluation_disputes(RUN, before).await.unwrap();
+                    let name = (*window, *index, *uid);
+                    let dispute = disputes.iter().find(|dispute| dispute.name == name).unwrap();
+                    let seats = dispute.jury.iter().filter(|seat| seat.measured.is_some());
+                    let seats = seats.count() as Planck;
+                    if *verdict == Verdict::True {
+                        self.burned += dispute.bond - dispute.bond / 2 / seats * seats;
+                    }
+                }
+                GauntletEvent::DataChallenged { .. }
+                | GauntletEvent::DataAnswered { .. }
+                | GauntletEvent::EvaluationDisputed { .. }
+                | GauntletEvent::SlashDeferred { .. } => {}
+                _ => continue,
+            }
+            self.proofs.push(event);
+        }
+    }
+
     /// 3.
     async fn money(&mut self, world: &World, members: &[Member], number: BlockNumber) {
         let chain = &world.chain;
@@ -135,7 +182,12 @@ impl Checks {
         let stakes = chain.validators(RUN, None).await.unwrap();
         held += bonds.iter().map(|miner| miner.bond).sum::<Planck>();
         held += stakes.iter().map(|found| found.stake).sum::<Planck>();
-        assert_eq!(held, BALANCE * members.len() as Planck + ledger.paid);
+        let challenges = chain.data_challenges(RUN, None).await.unwrap();
+        let disputes = chain.evaluation_disputes(RUN, None).await.unwrap();
+        held += challenges.iter().map(|challenge| challenge.bond).sum::<Planck>();
+        held += disputes.iter().map(|dispute| dispute.bond).sum::<Planck>();
+        held += chain.balance(keys::account(&phantom()), None).await.unwrap();
+        assert_eq!(held, BALANCE * (members.len() as Planck + 1) + ledger.paid);
     }
 
     /// Windows that are settled by block `number`.
@@ -184,11 +236,14 @@ impl Checks {
             accepted_max: miners.len() * self.windows.len(),
             finals: self.windows.iter().filter(|(_, is_final)| *is_final).count(),
             digest,
+            proofs: self.proofs.clone(),
+            miners,
+            notes: world.notes(),
         }
     }
 }
 
-/// 4: what was signed and can be recorded is recorded.
+/// 5: what was signed and can be recorded is recorded.
 fn journals(world: &World, members: &[Member]) {
     let signed = world.signed();
     for member in members {

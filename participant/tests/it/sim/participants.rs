@@ -11,7 +11,7 @@ use participant::{
     diary::{DiaryRecord, Reader},
     handles::{Role, Surroundings},
     miner::{adversary_kind::AdversaryKind, conduct::Honest},
-    settings::Participant,
+    settings::{Participant, Proofs},
     work::Work,
     Miner, Validator,
 };
@@ -55,6 +55,8 @@ pub(super) struct Common {
     /// The same in a store.
     pub(super) data_url: String,
     pub(super) folder: PathBuf,
+    /// What they do about faults; each has its cold key for bonds.
+    pub(super) proofs: Proofs,
 }
 
 impl Member {
@@ -194,6 +196,11 @@ impl Member {
             listen: Vec::new(),
             external: Vec::new(),
             peers: Vec::new(),
+            proofs: Proofs {
+                is_silent: false,
+                bonds: Some(self.cold.clone()),
+                ..common.proofs.clone()
+            },
         }
     }
 

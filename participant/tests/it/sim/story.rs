@@ -8,16 +8,16 @@ use std::{
 use codec::Encode;
 use dataset::{Dataset, Document, SampleSource};
 use node_client::{
-    chain::{fake::FakeChain, Call, Chain},
-    keys,
+    chain::{fake::FakeChain, Call, Chain, GauntletEvent, MinerInfo},
+    keys::{self, Keypair},
     network::Serving,
 };
-use participant::{handles::Role, miner::adversary_kind::AdversaryKind};
+use participant::{handles::Role, miner::adversary_kind::AdversaryKind, settings::Proofs};
 use protocol::{
     merkle::blake2_256,
     settings::{Incentive, InnerOptimiser, OuterStep, Settings, Training},
     window::Schedule,
-    Hash, Planck,
+    BlockNumber, Hash, Planck,
 };
 use rand::{rngs::StdRng, Rng, SeedableRng};
 use trainer::{Model, ModelConfig, Threads};
@@ -35,9 +35,9 @@ use super::{
 pub(super) const BALANCE: Planck = 1_000_000_000_000_000_000;
 
 /// Block in which the first window opens: time to register and to meet.
-const START_BLOCK: u32 = 16;
+pub(super) const START_BLOCK: u32 = 16;
 
-const WINDOW_BLOCKS: u32 = 29;
+pub(super) const WINDOW_BLOCKS: u32 = 29;
 
 /// Windows at the end that have no faults: the first is for recovering, in the others all must be well.
 pub(super) const QUIET_WINDOWS: u64 = 3;
@@ -56,13 +56,27 @@ pub(super) struct Plan {
     pub(super) windows: u64,
     pub(super) faults: Vec<Fault>,
     pub(super) model: ModelConfig,
+    pub(super) accusing: Accusing,
+    /// What somebody outside of the participants' processes does after each block.
+    pub(super) script: Option<Script>,
 }
+
+/// What every validator may accuse others of, with its cold key's money.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Accusing {
+    pub(super) challenges_per_window: u32,
+    pub(super) disputes_per_window: u32,
+}
+
+/// Acts after a block of this number.
+pub(super) type Script = fn(&Arc<World>, &[Member], BlockNumber);
 
 impl Plan {
     /// A story without faults.
     pub(super) fn calm(seed: u64, windows: u64) -> Self {
         let (adversary, faults, model) = (None, Vec::new(), model_config());
-        Self { seed, miners: 3, adversary, validators: 2, windows, faults, model }
+        let (accusing, script) = (Accusing::default(), None);
+        Self { seed, miners: 3, adversary, validators: 2, windows, faults, model, accusing, script }
     }
 
     /// The story of this seed.
@@ -82,7 +96,8 @@ impl Plan {
         let until = millis(windows - QUIET_WINDOWS);
         let participants = miners + usize::from(adversary.is_some()) + validators;
         let faults = faults::draw(&mut rng, participants, count, millis(0), until);
-        Self { seed, miners, adversary, validators, windows, faults, model: model_config() }
+        let (accusing, script, model) = (Accusing::default(), None, model_config());
+        Self { seed, miners, adversary, validators, windows, faults, model, accusing, script }
     }
 }
 
@@ -97,6 +112,12 @@ pub(super) struct Summary {
     pub(super) finals: usize,
     /// Over every event of every block.
     pub(super) digest: Hash,
+    /// What happened of proofs of faults.
+    pub(super) proofs: Vec<GauntletEvent>,
+    /// The miners at the end.
+    pub(super) miners: Vec<MinerInfo>,
+    /// What the script noted.
+    pub(super) notes: Vec<String>,
 }
 
 /// Something that happens at a moment.
@@ -119,6 +140,12 @@ pub(super) async fn tell(plan: &Plan) -> Summary {
         data: data().to_owned(),
         data_url: data_url().to_owned(),
         folder: folder.path().to_owned(),
+        proofs: Proofs {
+            bonds_max: BALANCE,
+            challenges_per_window: plan.accusing.challenges_per_window,
+            disputes_per_window: plan.accusing.disputes_per_window,
+            ..Proofs::default()
+        },
     };
     let mut story = Story::new(plan, common);
     story.run(plan).await
@@ -154,7 +181,7 @@ impl Story {
             })
             .collect();
         let accounts = members.iter().map(|member| keys::account(&member.cold));
-        let accounts = accounts.chain([keys::account(&owner)]);
+        let accounts = accounts.chain([keys::account(&owner), keys::account(&phantom())]);
         let chain = FakeChain::new(plan.seed, accounts.map(|account| (account, BALANCE)));
         let world = empty.with_chain(chain);
 
@@ -213,6 +240,11 @@ impl Story {
             let events = self.world.chain.events_at(head.hash).await.unwrap();
             self.digest = blake2_256(&[&self.digest, &events.encode()]);
             self.checks.block(&self.world, &self.members, head.number).await;
+            if let Some(script) = plan.script {
+                script(&self.world, &self.members, head.number);
+                // What it waits for comes with the next block.
+                tokio::task::yield_now().await;
+            }
             if head.number >= last {
                 break;
             }
@@ -273,6 +305,11 @@ impl Story {
     }
 }
 
+/// A key with money that no participant has.
+pub(super) fn phantom() -> Keypair {
+    keys::keypair_from_uri("//sim//phantom").unwrap()
+}
+
 fn serving(on: bool, serving: Serving) -> Serving {
     match on {
         true => serving,
@@ -280,20 +317,25 @@ fn serving(on: bool, serving: Serving) -> Serving {
     }
 }
 
+/// When what begins in a window.
+pub(super) fn schedule() -> Schedule {
+    Schedule {
+        start_block: START_BLOCK,
+        window_blocks: WINDOW_BLOCKS,
+        commit_end: 12,
+        reveal_end: 18,
+        attest_commit_end: 23,
+        attest_end: 26,
+        score_commit_end: 12,
+        score_reveal_end: 17,
+    }
+}
+
 fn settings(plan: &Plan, genesis_state_root: Hash) -> Settings {
     let data = Dataset::open(data()).unwrap();
     let example = Settings::example();
     let settings = Settings {
-        schedule: Schedule {
-            start_block: START_BLOCK,
-            window_blocks: WINDOW_BLOCKS,
-            commit_end: 12,
-            reveal_end: 18,
-            attest_commit_end: 23,
-            attest_end: 26,
-            score_commit_end: 12,
-            score_reveal_end: 17,
-        },
+        schedule: schedule(),
         training: Training {
             inner_steps: 6,
             batch_size: 4,

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -11,6 +11,7 @@ use codec::Encode;
 use node_client::{
     chain::{fake::FakeChain, Call, Included, SubmitError},
     clock::ManualClock,
+    keys::{self, Keypair},
     network::MemoryHub,
 };
 use protocol::{merkle::blake2_256, AccountBytes, Hash, Window};
@@ -67,6 +68,8 @@ pub(super) struct World {
     signed: Mutex<BTreeMap<Promise, Hash>>,
     /// All that was ever published, by id.
     contents: Mutex<BTreeMap<Hash, Bytes>>,
+    /// What a script wants to be remembered.
+    notes: Mutex<Vec<String>>,
 }
 
 impl World {
@@ -82,6 +85,7 @@ impl World {
             pending: Mutex::default(),
             signed: Mutex::default(),
             contents: Mutex::default(),
+            notes: Mutex::default(),
         }
     }
 
@@ -181,6 +185,26 @@ impl World {
             // Who was killed meanwhile does not hear of it.
             let _ = answer.send(submission.wait().await);
         }
+    }
+
+    /// Sends a call that no participant sends, and notes what becomes of it.
+    pub(super) fn send(self: &Arc<Self>, signer: &Keypair, call: Call) {
+        let name = call.name();
+        let submission = self.chain.enqueue(keys::account(signer), call).unwrap();
+        let world = self.clone();
+        tokio::spawn(async move {
+            let outcome = match submission.wait().await {
+                Ok(_) => "done".to_owned(),
+                Err(SubmitError::Rejected { error, .. }) => error,
+                Err(error) => error.to_string(),
+            };
+            lock(&world.notes).push(format!("{name}: {outcome}"));
+        });
+    }
+
+    /// What was noted.
+    pub(super) fn notes(&self) -> Vec<String> {
+        lock(&self.notes).clone()
     }
 
     /// Notes what was published.

@@ -1,8 +1,9 @@
 //! Draws calls: mostly what a participant would do in the block's phase, and every kind of mistake.
 
-use node_client::chain::{Call, HotKeyProof};
+use node_client::chain::{Call, CommitmentName, EvaluationName, HotKeyProof};
 use pallet_gauntlet::{
-    account_bytes, Departures, MinerUids, NextRunId, RunSettings, Runs, ValidatorIndices, Windows,
+    account_bytes, Departures, EvaluationDisputes, MinerUids, Miners, NextRunId, OpenChallenges,
+    Reveals, RunSettings, Runs, ScoreReveals, ValidatorIndices, Validators, Windows,
 };
 use protocol::{
     accept::bitmap_of,
@@ -11,6 +12,7 @@ use protocol::{
     },
     consensus::Evaluation,
     consent::Role,
+    fault::verdict_commitment_hash,
     layout::{Layout, LAYOUT_TENSORS_MAX},
     settings::{
         ConsensusKind, InnerOptimiser, Settings, StandingKind, YumaSettings, SCORE_VERSION,
@@ -56,6 +58,7 @@ pub(super) fn run_settings(run: RunId) -> Settings {
         (schedule.score_commit_end, schedule.score_reveal_end) = (1, 2);
         settings.incentive.uid_max = 4;
         settings.incentive.accepted_max = 2;
+        settings.incentive.unscored_max = 2;
         settings.incentive.probation_windows = 1;
         settings.incentive.permits_max = 3;
         settings.incentive.evaluators_per_miner = 2;
@@ -136,7 +139,13 @@ impl Script {
     /// The script of a seed.
     pub(super) fn new(seed: u64) -> Self {
         let whole = (0..7).map(|flavour| MinerPayload::new(flavour, Flaw::None));
-        let flaws = [Flaw::Malformed, Flaw::ChunkCount, Flaw::ByteLen, Flaw::OtherBase];
+        let flaws = [
+            Flaw::Malformed,
+            Flaw::FirstMalformed,
+            Flaw::ChunkCount,
+            Flaw::ByteLen,
+            Flaw::OtherBase,
+        ];
         let flawed = (7..).zip(flaws).map(|(flavour, flaw)| MinerPayload::new(flavour, flaw));
         let payloads = whole.chain(flawed).collect();
         Script { draws: Draws::after(seed, 0), payloads }
@@ -155,7 +164,8 @@ impl Script {
             19 if self.draws.one_in(2) => self.fund_run(&scene),
             19 => self.transfer(),
             20 => self.create_run(),
-            21..=35 => {
+            21..=33 => self.accusation(&scene),
+            34..=43 => {
                 let work = self.draws.below(WORKS);
                 self.work(work, &scene)
             }
@@ -301,6 +311,149 @@ impl Script {
         }
         let version = SCORE_VERSION;
         Call::RevealScores { run: scene.run, window, evaluations, salt, version }
+    }
+
+    /// A proof, a request for a chunk, a dispute, or what follows from one.
+    fn accusation(&mut self, scene: &Scene) -> Signed {
+        let run = scene.run;
+        let signer = match self.draws.below(4) {
+            0 => validator_hot(scene.validator),
+            1 => miner_hot(scene.miner),
+            _ => endowed(self.draws.below(ENDOWED) as usize),
+        };
+        // Past the layout now and then.
+        let chunks = if self.draws.one_in(20) { 4 } else { 3 };
+        let index = self.draws.below(chunks) as u32;
+        match self.draws.below(13) {
+            0 => (signer, self.report_copy(run, index)),
+            1 => {
+                let (name, payload) = self.revealed(run);
+                let index = if self.draws.one_in(2) { 0 } else { index.min(2) };
+                let chunk = self.payloads[payload].chunk(index);
+                (signer, Call::ReportMalformed { run, commitment: name, chunk })
+            }
+            2 | 3 => {
+                let (commitment, _) = self.revealed(run);
+                (signer, Call::ChallengeData { run, commitment, index })
+            }
+            4 | 5 => self.answer(run, signer),
+            6 => {
+                let (commitment, index) = self.challenged(run);
+                (signer, Call::TimeOut { run, commitment, index })
+            }
+            7 => {
+                let evaluation = self.scored(run);
+                (signer, Call::DisputeEvaluation { run, evaluation })
+            }
+            8 | 9 => {
+                let hot = validator_hot(scene.validator);
+                let evaluation = self.disputed(run);
+                let (measured, salt) = verdict(run, evaluation, scene.validator);
+                let (window, accused, _) = evaluation;
+                let key = account_bytes(&hot);
+                let genesis = genesis_hash();
+                let hash =
+                    verdict_commitment_hash(&genesis, run, window, accused, &key, &measured, &salt);
+                (hot, Call::CommitVerdict { run, evaluation, hash })
+            }
+            10 | 11 => {
+                let evaluation = self.disputed(run);
+                let validator = self.juror(run, evaluation).unwrap_or(scene.validator);
+                let (measured, salt) = verdict(run, evaluation, validator);
+                let salt = if self.draws.one_in(8) { [9; 32] } else { salt };
+                let hot = validator_hot(validator);
+                (hot, Call::RevealVerdict { run, evaluation, measured, salt })
+            }
+            _ => (signer, Call::CloseDispute { run, evaluation: self.disputed(run) }),
+        }
+    }
+
+    /// Two reveals of one payload if there are some, now and then any two.
+    fn report_copy(&mut self, run: RunId, index: u32) -> Call {
+        let (first, payload) = self.revealed(run);
+        let mut others = reveals(run);
+        if !self.draws.one_in(6) {
+            let root = self.payloads[payload].opening().payload_root;
+            others.retain(|(name, found)| *name != first && *found == root);
+        }
+        let other = self.draws.below(others.len().max(1) as u64) as usize;
+        let second = others.get(other).map_or(first, |(name, _)| *name);
+        let chunk = self.payloads[payload].chunk(index.min(2));
+        let chunks = Box::new([chunk.clone(), chunk]);
+        Call::ReportCopy { run, commitments: [first, second], index, chunks }
+    }
+
+    /// The answer to a request that is open, mostly by its miner, mostly right.
+    fn answer(&mut self, run: RunId, stranger: AccountId) -> Signed {
+        let (commitment, index) = self.challenged(run);
+        let (window, uid, registered_window) = commitment;
+        let root = Reveals::<Runtime>::get((run, window, uid)).map(|row| row.opening.payload_root);
+        let payload = self.payload_of(&root.unwrap_or_default());
+        let index = if self.draws.one_in(8) { 0 } else { index.min(2) };
+        let mut chunk = self.payloads[payload].chunk(index);
+        if self.draws.one_in(8) {
+            chunk.proof.clear();
+        }
+        let hot = Miners::<Runtime>::get(run, uid).map(|miner| miner.hot);
+        let gone = Departures::<Runtime>::get(run, (uid, registered_window)).map(|gone| gone.cold);
+        let signer = gone.or(hot).filter(|_| !self.draws.one_in(8)).unwrap_or(stranger);
+        (signer, Call::AnswerData { run, commitment, chunk })
+    }
+
+    /// A commitment that is revealed, and the number of its payload; now and then one that there is not.
+    fn revealed(&mut self, run: RunId) -> (CommitmentName, usize) {
+        let found = reveals(run);
+        let place = self.draws.below(found.len().max(1) as u64) as usize;
+        let (mut name, root) = found.get(place).copied().unwrap_or_default();
+        match self.draws.below(40) {
+            0 => name.0 += 9,
+            1 => name.1 += 1,
+            2 => name.2 += 1,
+            _ => {}
+        }
+        (name, self.payload_of(&root))
+    }
+
+    fn payload_of(&self, root: &Hash) -> usize {
+        let mut payloads = self.payloads.iter();
+        payloads.position(|payload| payload.opening().payload_root == *root).unwrap_or(0)
+    }
+
+    /// A request for a chunk that is open, or one that nobody made.
+    fn challenged(&mut self, run: RunId) -> (CommitmentName, u32) {
+        let open = OpenChallenges::<Runtime>::iter_prefix((run,));
+        let found: Vec<_> = open
+            .flat_map(|((window, uid), open)| {
+                open.into_iter().map(move |challenge| (window, uid, challenge.index))
+            })
+            .collect();
+        let place = self.draws.below(found.len().max(1) as u64) as usize;
+        let (window, uid, index) = found.get(place).copied().unwrap_or_default();
+        ((window, uid, registered_window(run, uid)), index)
+    }
+
+    /// An evaluation that is revealed, now and then one that there is not.
+    fn scored(&mut self, run: RunId) -> EvaluationName {
+        let found: Vec<_> = ScoreReveals::<Runtime>::iter_prefix((run,)).collect();
+        let place = self.draws.below(found.len().max(1) as u64) as usize;
+        let (window, index) = found.get(place).map_or((0, 0), |(key, _)| *key);
+        (window, index, self.draws.below(u64::from(MINERS) + 1) as Uid)
+    }
+
+    /// A dispute that is open, or one that nobody opened.
+    fn disputed(&mut self, run: RunId) -> EvaluationName {
+        let found: Vec<_> = EvaluationDisputes::<Runtime>::iter_key_prefix((run,)).collect();
+        let place = self.draws.below(found.len().max(1) as u64) as usize;
+        found.get(place).copied().unwrap_or_default()
+    }
+
+    /// A juror that has committed and not revealed, if there is one.
+    fn juror(&mut self, run: RunId, (window, index, uid): EvaluationName) -> Option<u8> {
+        let dispute = EvaluationDisputes::<Runtime>::get((run, window, index, uid))?;
+        let seats = dispute.jury.into_iter();
+        let mut seats = seats.filter(|seat| seat.commitment.is_some() && seat.measured.is_none());
+        let hot = Validators::<Runtime>::get(run, seats.next()?.index)?.hot;
+        (0..VALIDATORS).find(|number| validator_hot(*number) == hot)
     }
 
     /// Somebody comes, goes, stakes more or says how to be reached.
@@ -461,6 +614,31 @@ impl Script {
         let amount = if is_too_much { 5_000_000 } else { 1 + self.draws.below(500) };
         (signer, Call::Transfer { to, amount: Planck::from(amount) * UNIT })
     }
+}
+
+/// The commitments of a run that are revealed, and their payloads' roots.
+fn reveals(run: RunId) -> Vec<(CommitmentName, Hash)> {
+    let name = |((window, uid), row): ((Window, Uid), pallet_gauntlet::Reveal)| {
+        ((window, uid, registered_window(run, uid)), row.opening.payload_root)
+    };
+    Reveals::<Runtime>::iter_prefix((run,)).map(name).collect()
+}
+
+/// Since when a slot has, or had, its miner.
+fn registered_window(run: RunId, uid: Uid) -> Window {
+    let miner = Miners::<Runtime>::get(run, uid).map(|miner| miner.registered_window);
+    let gone = || Departures::<Runtime>::iter_key_prefix(run).find(|(of, _)| *of == uid);
+    miner.or_else(|| gone().map(|(_, window)| window)).unwrap_or(0)
+}
+
+/// What a validator says as a juror, and its salt: always the same; two of three say what the jury is asked about.
+fn verdict(run: RunId, name: EvaluationName, validator: u8) -> (Evaluation, Hash) {
+    let (window, index, uid) = name;
+    let dispute = EvaluationDisputes::<Runtime>::get((run, window, index, uid));
+    let said = dispute.map_or(evaluation(uid, 1, 1), |dispute| dispute.evaluation);
+    let is_true = (window + u64::from(index)).is_multiple_of(2);
+    let measured = if is_true { said } else { evaluation(uid, 500, 400) };
+    (measured, [validator; 32])
 }
 
 /// What a validator attests of a window: always the same, mostly all of the miners and the state that there is.

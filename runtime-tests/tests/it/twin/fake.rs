@@ -8,7 +8,7 @@ use protocol::{AccountBytes, Hash, RunId, Window};
 
 use super::{
     real::Refusal,
-    state::{by_run, ChainState, RunState, WindowState},
+    state::{by_run, ChainState, RunState, WindowState, POOLS},
 };
 
 /// The answer of a read, which the fake has at once.
@@ -59,6 +59,11 @@ fn run_state(
         miners: now(chain.miners(run, None)),
         validators: now(chain.validators(run, None)),
         announcements: now(chain.announcements(run, None)),
+        departures: now(chain.departures(run, None)),
+        data_challenges: now(chain.data_challenges(run, None)),
+        evaluation_disputes: now(chain.evaluation_disputes(run, None)),
+        stake_pools: (0..POOLS).map(|pool| now(chain.stake_pool(run, pool, None))).collect(),
+        slashes: now(chain.slashes(run, None)),
         ledger: now(chain.ledger(run, None)),
         windows: windows
             .into_iter()
@@ -78,5 +83,6 @@ fn window_state(chain: &FakeChain, run: RunId, window: Window) -> WindowState {
         attestations: now(chain.attestations(run, window, None)),
         score_commitments: now(chain.score_commitments(run, window, None)),
         score_reveals: now(chain.score_reveals(run, window, None)),
+        proven_faults: now(chain.proven_faults(run, window, None)),
     }
 }

@@ -17,6 +17,8 @@ pub(super) enum Flaw {
     None,
     /// No chunk decodes.
     Malformed,
+    /// The first chunk does not decode.
+    FirstMalformed,
     /// The opening names one chunk more than the layout has.
     ChunkCount,
     /// The opening names a length of zero.
@@ -46,6 +48,9 @@ impl MinerPayload {
             // The scale is a NaN.
             chunks.iter_mut().for_each(|chunk| chunk[..2].fill(0xFF));
         }
+        if flaw == Flaw::FirstMalformed {
+            chunks[0][..2].fill(0xFF);
+        }
         let mut opening = Opening {
             payload_root: root_of_leaf_hashes(&leaves(&chunks)).expect("there are chunks"),
             chunk_count: chunks.len() as u32,
@@ -57,7 +62,7 @@ impl MinerPayload {
             Flaw::ChunkCount => opening.chunk_count += 1,
             Flaw::ByteLen => opening.byte_len = 0,
             Flaw::OtherBase => opening.base_state_root = [3; 32],
-            Flaw::None | Flaw::Malformed => {}
+            Flaw::None | Flaw::Malformed | Flaw::FirstMalformed => {}
         }
         MinerPayload { chunks, opening }
     }
@@ -74,16 +79,17 @@ impl MinerPayload {
         (run, window, uid): (RunId, Window, Uid),
         count: u8,
     ) -> Vec<ChunkProof> {
-        let leaves = leaves(&self.chunks);
-        let asked = challenged_chunks(seed, run, window, uid, leaves.len() as u32, count);
-        asked
-            .into_iter()
-            .map(|index| ChunkProof {
-                index,
-                chunk: self.chunks[index as usize].clone(),
-                proof: proof(&leaves, index).expect("the index is one of the payload's"),
-            })
-            .collect()
+        let asked = challenged_chunks(seed, run, window, uid, self.chunks.len() as u32, count);
+        asked.into_iter().map(|index| self.chunk(index)).collect()
+    }
+
+    /// A chunk, with its proof.
+    pub(super) fn chunk(&self, index: u32) -> ChunkProof {
+        ChunkProof {
+            index,
+            chunk: self.chunks[index as usize].clone(),
+            proof: proof(&leaves(&self.chunks), index).expect("the index is one of the payload's"),
+        }
     }
 }
 

@@ -6,19 +6,21 @@ use codec::{DecodeAll, Encode};
 use frame_support::traits::{GetCallIndex, GetCallName, PalletInfoAccess};
 use node_client::chain::{
     AnnouncementInfo, AttestationCommitmentInfo, AttestationInfo, Call, CommitmentInfo,
-    GauntletEvent, MinerInfo, PermitInfo, RevealInfo, RunInfo, ScoreCommitmentInfo,
-    ScoreRevealInfo, ValidatorInfo, WindowInfo,
+    DataChallengeInfo, DepartureInfo, EvaluationDisputeInfo, GauntletEvent, JurorInfo, MinerInfo,
+    Offender, PermitInfo, ProvenFaultInfo, RevealInfo, RunInfo, ScoreCommitmentInfo,
+    ScoreRevealInfo, SlashInfo, StakePoolInfo, ValidatorInfo, WindowInfo,
 };
 use pallet_gauntlet::{
     account_bytes, Announcements, AttestationCommitments, Attestations, Claims, Commitments,
-    Layouts, Ledgers, Miners, Permits, Reveals, RunSettings, Runs, ScoreCommitments, ScoreReveals,
+    Departures, EvaluationDisputes, Layouts, Ledgers, Miners, OpenChallenges, Permits, Pools,
+    ProvenFaults, Reveals, RunSettings, Runs, ScoreCommitments, ScoreReveals, UnappliedSlashes,
     Validators, Windows,
 };
 use protocol::{layout::Layout, AccountBytes, Planck, RunId, Window};
 use runtime::{AccountId, Balances, Gauntlet, Runtime, RuntimeCall, RuntimeOrigin};
 use sp_runtime::{traits::Dispatchable, DispatchError};
 
-use super::state::{by_run, ChainState, RunState, WindowState};
+use super::state::{by_run, ChainState, RunState, WindowState, POOLS};
 use crate::network::events;
 
 /// Why a call was refused: the pallet, and its name for the error.
@@ -104,6 +106,11 @@ fn run_state(id: RunId, windows: Vec<Window>) -> RunState {
         miners: miners(id),
         validators: validators(id),
         announcements: announcements(id),
+        departures: departures(id),
+        data_challenges: data_challenges(id),
+        evaluation_disputes: evaluation_disputes(id),
+        stake_pools: (0..POOLS).map(|pool| stake_pool(id, pool)).collect(),
+        slashes: slashes(id),
         ledger: Ledgers::<Runtime>::get(id),
         windows: windows.into_iter().map(|window| (window, window_state(id, window))).collect(),
         claims: claims.collect(),
@@ -147,6 +154,81 @@ fn announcements(run: RunId) -> Vec<AnnouncementInfo> {
     sorted(Announcements::<Runtime>::iter_prefix(run).map(info), |row| row.hot)
 }
 
+fn departures(run: RunId) -> Vec<DepartureInfo> {
+    let info = |((uid, registered_window), gone): (_, pallet_gauntlet::Departure<AccountId>)| {
+        DepartureInfo {
+            uid,
+            registered_window,
+            hot: account_bytes(&gone.hot),
+            cold: account_bytes(&gone.cold),
+            bond: gone.bond,
+            last: gone.last,
+            due: gone.due,
+        }
+    };
+    sorted(Departures::<Runtime>::iter_prefix(run).map(info), |gone| {
+        (gone.uid, gone.registered_window)
+    })
+}
+
+fn data_challenges(run: RunId) -> Vec<DataChallengeInfo> {
+    let payloads = sorted(OpenChallenges::<Runtime>::iter_prefix((run,)), |(key, _)| *key);
+    let of_payload = |((window, uid), open): (_, pallet_gauntlet::DataChallenges<AccountId>)| {
+        open.into_iter().map(move |challenge| DataChallengeInfo {
+            window,
+            uid,
+            index: challenge.index,
+            challenger: account_bytes(&challenge.challenger),
+            bond: challenge.bond,
+            deadline: challenge.deadline,
+        })
+    };
+    payloads.into_iter().flat_map(of_payload).collect()
+}
+
+fn evaluation_disputes(run: RunId) -> Vec<EvaluationDisputeInfo> {
+    let seat = |seat: pallet_gauntlet::Juror<AccountId>| JurorInfo {
+        index: seat.index,
+        cold: account_bytes(&seat.cold),
+        commitment: seat.commitment,
+        measured: seat.measured,
+    };
+    let info = |(name, dispute): (_, pallet_gauntlet::EvaluationDispute<AccountId>)| {
+        EvaluationDisputeInfo {
+            name,
+            evaluation: dispute.evaluation,
+            pool: dispute.pool,
+            challenger: account_bytes(&dispute.challenger),
+            bond: dispute.bond,
+            opened: dispute.opened,
+            jury: dispute.jury.into_iter().map(seat).collect(),
+        }
+    };
+    sorted(EvaluationDisputes::<Runtime>::iter_prefix((run,)).map(info), |dispute| dispute.name)
+}
+
+fn stake_pool(run: RunId, pool: u32) -> Option<StakePoolInfo> {
+    Pools::<Runtime>::get(run, pool).map(|pool| StakePoolInfo {
+        cold: account_bytes(&pool.cold),
+        index: pool.index,
+        own: pool.own,
+        delegated: pool.delegated.amount,
+    })
+}
+
+fn slashes(run: RunId) -> Vec<SlashInfo> {
+    let info = |(number, slash): (_, pallet_gauntlet::UnappliedSlash<AccountId>)| SlashInfo {
+        number,
+        offender: Offender::decode_all(&mut &*slash.offender.encode())
+            .expect("the client reads every offender"),
+        window: slash.window,
+        amount: slash.amount,
+        reporter: slash.reporter.as_ref().map(account_bytes),
+        due: slash.due,
+    };
+    sorted(UnappliedSlashes::<Runtime>::iter_prefix(run).map(info), |slash| slash.number)
+}
+
 fn window_state(run: RunId, window: Window) -> WindowState {
     let info = Windows::<Runtime>::get(run, window).map(|record| WindowInfo {
         seed: record.seed,
@@ -186,6 +268,8 @@ fn window_state(run: RunId, window: Window) -> WindowState {
     let score_reveals = ScoreReveals::<Runtime>::iter_prefix(of).map(|(index, row)| {
         ScoreRevealInfo { index, evaluations: row.evaluations.into_inner(), salt: row.salt }
     });
+    let proven = ProvenFaults::<Runtime>::iter_prefix(of);
+    let proven = proven.map(|(uid, fault)| ProvenFaultInfo { uid, fault });
     WindowState {
         info,
         commitments: sorted(commitments, |row| row.uid),
@@ -195,6 +279,7 @@ fn window_state(run: RunId, window: Window) -> WindowState {
         attestations: sorted(attestations, |row| row.index),
         score_commitments: sorted(score_commitments, |row| row.index),
         score_reveals: sorted(score_reveals, |row| row.index),
+        proven_faults: sorted(proven, |row| row.uid),
     }
 }
 

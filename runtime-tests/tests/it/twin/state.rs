@@ -7,10 +7,14 @@ use std::{
 
 use node_client::chain::{
     AnnouncementInfo, AttestationCommitmentInfo, AttestationInfo, Claim, CommitmentInfo,
-    GauntletEvent, Ledger, MinerInfo, PermitInfo, RevealInfo, RunInfo, ScoreCommitmentInfo,
-    ScoreRevealInfo, ValidatorInfo, WindowInfo,
+    DataChallengeInfo, DepartureInfo, EvaluationDisputeInfo, GauntletEvent, Ledger, MinerInfo,
+    PermitInfo, ProvenFaultInfo, RevealInfo, RunInfo, ScoreCommitmentInfo, ScoreRevealInfo,
+    SlashInfo, StakePoolInfo, ValidatorInfo, WindowInfo,
 };
 use protocol::{AccountBytes, BlockNumber, Planck, RunId, Window};
+
+/// Validators' pools that are compared, of each run.
+pub(super) const POOLS: u32 = 64;
 
 /// Everything that a client can read of a window; lists are by slot.
 #[derive(Debug, PartialEq)]
@@ -23,6 +27,7 @@ pub(super) struct WindowState {
     pub(super) attestations: Vec<AttestationInfo>,
     pub(super) score_commitments: Vec<ScoreCommitmentInfo>,
     pub(super) score_reveals: Vec<ScoreRevealInfo>,
+    pub(super) proven_faults: Vec<ProvenFaultInfo>,
 }
 
 /// Everything that a client can read of a run; lists are by slot, announcements by hot key.
@@ -32,6 +37,11 @@ pub(super) struct RunState {
     pub(super) miners: Vec<MinerInfo>,
     pub(super) validators: Vec<ValidatorInfo>,
     pub(super) announcements: Vec<AnnouncementInfo>,
+    pub(super) departures: Vec<DepartureInfo>,
+    pub(super) data_challenges: Vec<DataChallengeInfo>,
+    pub(super) evaluation_disputes: Vec<EvaluationDisputeInfo>,
+    pub(super) stake_pools: Vec<Option<StakePoolInfo>>,
+    pub(super) slashes: Vec<SlashInfo>,
     pub(super) ledger: Ledger,
     pub(super) windows: BTreeMap<Window, WindowState>,
     pub(super) claims: BTreeMap<AccountBytes, Vec<Claim>>,
@@ -114,6 +124,12 @@ impl Differences {
         self.compare(&run("miners"), &real.miners, &fake.miners);
         self.compare(&run("validators"), &real.validators, &fake.validators);
         self.compare(&run("announcements"), &real.announcements, &fake.announcements);
+        self.compare(&run("departures"), &real.departures, &fake.departures);
+        self.compare(&run("data challenges"), &real.data_challenges, &fake.data_challenges);
+        let (real_disputes, fake_disputes) = (&real.evaluation_disputes, &fake.evaluation_disputes);
+        self.compare(&run("disputes"), real_disputes, fake_disputes);
+        self.compare(&run("pools"), &real.stake_pools, &fake.stake_pools);
+        self.compare(&run("slashes"), &real.slashes, &fake.slashes);
         self.compare(&run("ledger"), &real.ledger, &fake.ledger);
         self.compare(&run("claims"), &real.claims, &fake.claims);
         let windows = |state: &RunState| state.windows.keys().copied().collect::<Vec<_>>();
@@ -136,6 +152,7 @@ impl Differences {
         let (real_scores, fake_scores) = (&real.score_commitments, &fake.score_commitments);
         self.compare(&part("score commitments"), real_scores, fake_scores);
         self.compare(&part("score reveals"), &real.score_reveals, &fake.score_reveals);
+        self.compare(&part("proven faults"), &real.proven_faults, &fake.proven_faults);
     }
 }
 
@@ -196,6 +213,20 @@ fn run_of(event: &GauntletEvent) -> RunId {
         | RunOffered { run, .. }
         | RunOfferWithdrawn { run }
         | RunHandedOver { run, .. }
-        | AttestationCommitted { run, .. } => *run,
+        | AttestationCommitted { run, .. }
+        | ValidatorDisplaced { run, .. }
+        | Delegated { run, .. }
+        | Unbonding { run, .. }
+        | Withdrawn { run, .. }
+        | TakeSet { run, .. }
+        | Compounded { run, .. }
+        | SlashDeferred { run, .. }
+        | SlashCancelled { run, .. }
+        | Slashed { run, .. }
+        | FaultProven { run, .. }
+        | DataChallenged { run, .. }
+        | DataAnswered { run, .. }
+        | EvaluationDisputed { run, .. }
+        | DisputeClosed { run, .. } => *run,
     }
 }

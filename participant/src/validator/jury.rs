@@ -1,0 +1,205 @@
+//! Sits in the juries for which this validator is drawn: it measures the disputed evaluation again, commits to what it measured in the window
+//! after the dispute, and reveals it in the one after that.
+//!
+//! θ of the disputed window is on disk until that window's attestations are over ([`crate::replica`]), so that a dispute of an older one
+//! cannot be judged. All that is said in a window is in the journal, as one record, before any of it is signed.
+
+use std::{sync::Arc, time::Instant};
+
+use codec::{Decode, Encode};
+use node_client::{
+    chain::{draw_seats, EvaluationDisputeInfo, EvaluationName, JurorInfo},
+    journal::JournalKind,
+};
+use protocol::{
+    consensus::Evaluation,
+    merkle::blake2_256,
+    window::{phase_at, Phase},
+    Window,
+};
+
+use super::measure::Measurer;
+use crate::{
+    desk::{Errand, Vote},
+    diary::{Duty, ProofStep},
+    error::{Attempt as _, Result},
+    handles::{Handles, Role, Run},
+    slot::{self, Slot},
+};
+
+/// Disputes that one validator judges in a window, at most: each is an evaluation.
+const JURIES_MAX: usize = 4;
+
+/// Blocks before the end of a phase after which nothing is measured for it.
+const MARGIN_BLOCKS: u32 = 2;
+
+/// The service that judges.
+pub(super) struct Jury {
+    pub(super) handles: Handles,
+    pub(super) measurer: Arc<Measurer>,
+}
+
+impl Jury {
+    /// Judges in every window from the current one on, until the process ends.
+    pub(super) async fn run(self) -> Result<()> {
+        let schedule = self.handles.run.info.settings.schedule.clone();
+        loop {
+            let head = self.handles.heads.now().number;
+            let now = phase_at(&schedule, head).map(|moment| moment.window);
+            let mut next = schedule.start_block;
+            if let Some(window) = now {
+                next = schedule.window_start(window + 1).context("the run's last window")?;
+                if let Err(error) = self.window(window, next).await {
+                    self.handles.machine.diary.missed(window, Duty::Judge, error.line());
+                }
+            }
+            self.handles.heads.clone().reach(next).await?;
+        }
+    }
+
+    /// Reveals what was committed to in the window before, and commits to what is disputed since. `end` is the next window's first block.
+    async fn window(&self, window: Window, end: u32) -> Result<()> {
+        let run = self.handles.run.id;
+        let disputes = self.handles.chain.evaluation_disputes(run, None).await?;
+        let of = |opened: Option<Window>| {
+            disputes.iter().filter(move |dispute| Some(dispute.opened) == opened)
+        };
+        let own = slot::find(&self.handles, Role::Validator, None).await?;
+        let own = own.context("this validator is not registered")?;
+        // One does not wait for the other: a reveal that is late must not cost the next vote.
+        let reveal = async {
+            match window.checked_sub(2) {
+                opened @ Some(_) if of(opened).next().is_some() => self.reveal(window, end).await,
+                _ => Ok(()),
+            }
+        };
+        let judge = async {
+            match window.checked_sub(1) {
+                opened @ Some(_) if of(opened).next().is_some() => {
+                    self.judge(window, end, &own, of(opened).collect()).await
+                }
+                _ => Ok(()),
+            }
+        };
+        let (revealed, judged) = tokio::join!(reveal, judge);
+        revealed.and(judged)
+    }
+
+    /// What was committed to in a window.
+    fn pledged(&self, window: Window) -> Option<Vec<Vote>> {
+        let secret = self.handles.desk.pledged(JournalKind::Verdicts, window)?;
+        Vec::decode(&mut &secret[..]).ok()
+    }
+
+    async fn reveal(&self, window: Window, end: u32) -> Result<()> {
+        for vote in self.pledged(window - 1).unwrap_or_default() {
+            let is_there = || self.seat_is(vote.evaluation, |seat| seat.measured.is_some());
+            let errand = Errand::RevealVerdict(vote.clone());
+            if let Err(error) = self.handles.desk.errand(errand, is_there, end - 1).await {
+                self.handles.machine.diary.missed(window, Duty::Judge, error.line());
+            }
+        }
+        Ok(())
+    }
+
+    async fn judge(
+        &self,
+        window: Window,
+        end: u32,
+        own: &Slot,
+        disputes: Vec<&EvaluationDisputeInfo>,
+    ) -> Result<()> {
+        let started = Instant::now();
+        let votes = match self.pledged(window) {
+            Some(votes) => votes,
+            None => self.measure(window, own, disputes).await?,
+        };
+        if votes.is_empty() {
+            return Ok(());
+        }
+        let secret = votes.encode();
+        let hash = blake2_256(&[&secret]);
+        let pledge = self.handles.desk.pledge(JournalKind::Verdicts, window, hash, secret).await?;
+        for vote in Vec::<Vote>::decode(&mut pledge.secret())? {
+            let is_there =
+                |hash| self.seat_is(vote.evaluation, move |seat| seat.commitment == Some(hash));
+            pledge.vote(&vote, is_there, end - 1).await?;
+            let (disputed, index, uid) = vote.evaluation;
+            self.handles.machine.diary.proof(disputed, ProofStep::Voted { index, uid });
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        self.handles.machine.diary.done(window, Duty::Judge, seconds);
+        Ok(())
+    }
+
+    /// Measures what is disputed, where this validator is drawn.
+    async fn measure(
+        &self,
+        window: Window,
+        own: &Slot,
+        disputes: Vec<&EvaluationDisputeInfo>,
+    ) -> Result<Vec<Vote>> {
+        let schedule = &self.handles.run.info.settings.schedule;
+        let last =
+            schedule.phase_end_block(window, Phase::AttestReveal).context("the run's end")?;
+        let mut votes = Vec::new();
+        for dispute in disputes {
+            if votes.len() == JURIES_MAX || !self.is_drawn(window, own, dispute).await? {
+                continue;
+            }
+            let (disputed, _, uid) = dispute.name;
+            let measured = self.measurer.measure(disputed, &[uid], last - MARGIN_BLOCKS).await;
+            let measured = measured.map(|measured| measured.into_iter().next());
+            match measured.and_then(|found| found.context("its update cannot be measured")) {
+                Ok(measured) => votes.push(self.vote(window, dispute.name, measured)),
+                Err(error) => {
+                    self.handles.machine.diary.missed(window, Duty::Judge, error.line());
+                }
+            }
+        }
+        Ok(votes)
+    }
+
+    fn vote(&self, window: Window, evaluation: EvaluationName, measured: Evaluation) -> Vote {
+        let salt = self.handles.desk.salt(JournalKind::Verdicts, window);
+        // Two votes of a window have two salts, also where one draw gives one.
+        let salt = blake2_256(&[&salt, &evaluation.encode()]);
+        Vote { evaluation, measured, salt }
+    }
+
+    /// Whether this validator is in the jury of a dispute, of which the jury is drawn in `window`. Who accuses does not judge.
+    async fn is_drawn(
+        &self,
+        window: Window,
+        own: &Slot,
+        dispute: &EvaluationDisputeInfo,
+    ) -> Result<bool> {
+        if self.handles.desk.bonds_account() == Some(dispute.challenger) {
+            return Ok(false);
+        }
+        let is_own = |seat: &JurorInfo| seat.index == own.number && seat.cold == own.cold;
+        if !dispute.jury.is_empty() {
+            return Ok(dispute.jury.iter().any(is_own));
+        }
+        let Handles { chain, run: Run { id: run, info, .. }, .. } = &self.handles;
+        let record = chain.window(*run, window, None).await?;
+        let seed = record.context("the chain does not know the window")?.seed;
+        let validators = chain.validators(*run, None).await?;
+        let accused = chain.stake_pool(*run, dispute.pool, None).await?.map(|pool| pool.cold);
+        let jurors = info.settings.disputes.jurors;
+        Ok(draw_seats(&validators, dispute, accused, &seed, jurors).iter().any(is_own))
+    }
+
+    /// Whether this validator's seat in a jury is as `is_so` says.
+    async fn seat_is(
+        &self,
+        evaluation: EvaluationName,
+        is_so: impl Fn(&JurorInfo) -> bool,
+    ) -> Result<bool> {
+        let own = slot::own(&self.handles, Role::Validator).await?;
+        let disputes = self.handles.chain.evaluation_disputes(self.handles.run.id, None).await?;
+        let dispute = disputes.into_iter().find(|dispute| dispute.name == evaluation);
+        let jury = dispute.map(|dispute| dispute.jury).unwrap_or_default();
+        Ok(jury.iter().any(|seat| seat.index == own && is_so(seat)))
+    }
+}
