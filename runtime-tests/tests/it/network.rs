@@ -6,7 +6,7 @@ use codec::Encode;
 use frame_support::traits::Hooks;
 use pallet_gauntlet::{
     account_bytes, Bitmap, Call, Claims, LayoutVec, Ledgers, MinerUids, RevealedChunk,
-    RevealedChunks, Run, Runs, WindowRecord, Windows,
+    RevealedChunks, Run, Runs, ShownChunk, WindowRecord, Windows,
 };
 use protocol::{
     accept::bitmap_of,
@@ -237,6 +237,18 @@ impl Update {
             }
         });
         RevealedChunks::truncate_from(shown.collect())
+    }
+
+    /// A chunk as a proof shows it.
+    pub(crate) fn shown_chunk(&self, index: u32) -> ShownChunk {
+        let layout = layout();
+        let payload = self.payload(&layout);
+        let shown = payload.chunk_proof(&payload.leaf_hashes(), index);
+        let shown = shown.expect("the index is one of the payload's");
+        ShownChunk {
+            bytes: shown.chunk.try_into().expect("a chunk fits"),
+            proof: shown.proof.try_into().expect("a proof fits"),
+        }
     }
 
     /// The call with which the owner of `hot` commits.

@@ -7,8 +7,8 @@ use frame_support::{
     traits::PalletInfoAccess,
     weights::Weight,
 };
-use pallet_gauntlet::{Call, Error};
-use protocol::window::Phase;
+use pallet_gauntlet::{account_bytes, Call, CommitmentName, Error};
+use protocol::{fault::verdict_commitment_hash, window::Phase, Window};
 use runtime::{
     fees::BYTE_FEE, transactions::sign, AccountId, Balance, Balances, Executive, Gauntlet, Runtime,
     RuntimeCall, System, TransactionPayment, UncheckedExtrinsic, UNIT,
@@ -24,9 +24,10 @@ use sp_runtime::{
 };
 
 use crate::network::{
-    attest_calls, call, check_state, evaluation, miner_cold, register_miner, register_validator,
-    roll_to, roll_to_offset, roll_to_phase, score_calls, settings, validator_cold, ExtBuilder,
-    Model, Update, RUN, STAKE,
+    attest_calls, call, check_state, evaluation, genesis_hash, miner_cold, play_window,
+    register_miner, register_validator, roll_to, roll_to_offset, roll_to_phase, score_calls,
+    score_window, settings, validator_cold, validator_hot, validator_key, ExtBuilder, Model,
+    Update, RUN, STAKE,
 };
 
 /// A key pair that no account was ever made for.
@@ -261,6 +262,215 @@ fn the_executive_takes_no_fee_of_work_and_books_it_as_operational() {
         assert_eq!(Balances::total_issuance(), issuance);
         // The call and its rehearsal.
         assert!(booked() - before >= 2 * commit.get_dispatch_info().call_weight.ref_time());
+        check_state();
+    });
+}
+
+/// A commitment of the miner with slot 0, which is there from the first window on.
+fn name(window: Window) -> CommitmentName {
+    CommitmentName { window, uid: 0, registered_window: 0 }
+}
+
+/// The miner commits to and reveals an update in a window, up to its end.
+fn send_update(miner: &sr25519::Pair, window: Window, update: &Update) {
+    let hot = account(miner);
+    roll_to_phase(window, Phase::Commit);
+    assert_eq!(work(miner, update.commit_call(window, &hot)), Ok(Ok(())));
+    roll_to_phase(window, Phase::Reveal);
+    assert_eq!(work(miner, update.reveal_call(window, &hot)), Ok(Ok(())));
+    roll_to_phase(window, Phase::Apply);
+}
+
+/// What the money is, and that the keys have none.
+fn assert_penniless(keys: &[&sr25519::Pair]) {
+    for key in keys {
+        assert_eq!(Balances::total_balance(&account(key)), 0);
+    }
+}
+
+#[test]
+fn who_takes_part_reports_for_nothing_and_junk_comes_into_no_pool() {
+    with_participants(|miner, validator| {
+        let update = Update::new(0, Model::genesis().root());
+        send_update(&miner, 0, &update);
+        // The same again is a copy.
+        send_update(&miner, 1, &update);
+        let shown = |index| Box::new([update.shown_chunk(index), update.shown_chunk(index)]);
+        let report = |commitments, index| Call::report_copy {
+            run: RUN,
+            commitments,
+            index,
+            chunks: shown(index),
+        };
+        let copy = || report([name(0), name(1)], 0);
+        let junk = [
+            (report([name(0), name(0)], 0), Error::NotACopy),
+            (report([name(0), name(9)], 0), Error::FaultTooOld),
+            (report([name(0), name(1)], 7), Error::ChunkUnknown),
+            (
+                Call::report_malformed {
+                    run: RUN,
+                    commitment: name(0),
+                    index: 0,
+                    chunk: Box::new(update.shown_chunk(0)),
+                },
+                Error::ChunkWellFormed,
+            ),
+        ];
+        for (junk, error) in junk {
+            let error = Err(refused(error));
+            assert_eq!(validity(signed(&validator, 0, junk.clone())).map(|_| ()), error);
+            assert_eq!(work(&validator, junk.clone()).map(|_| ()), error);
+            // Of somebody who takes no part it is an ordinary transaction that fails and is paid for.
+            let payer = Sr25519Keyring::Ferdie.pair();
+            let before = Balances::free_balance(account(&payer));
+            assert!(matches!(work(&payer, junk), Ok(Err(DispatchError::Module(_)))));
+            assert!(Balances::free_balance(account(&payer)) < before);
+        }
+        let stranger = signed(&pair("stranger"), 0, copy());
+        assert_eq!(validity(stranger), Err(InvalidTransaction::Payment.into()));
+
+        let valid = validity(signed(&validator, 0, copy())).expect("it is a copy");
+        assert_eq!(valid.priority, u64::MAX);
+        let issuance = Balances::total_issuance();
+        assert_eq!(work(&validator, copy()), Ok(Ok(())));
+        assert_eq!(Balances::total_issuance(), issuance);
+        // Once is enough, for the miner itself too.
+        for key in [&validator, &miner] {
+            assert_eq!(work(key, copy()), Err(refused(Error::FaultKnown)));
+        }
+        assert_penniless(&[&miner, &validator]);
+        // Half of the slash is the cold key's, two windows later.
+        let before = Balances::total_balance(&validator_cold(0));
+        let bond = settings().incentive.miner_bond;
+        roll_to_offset(4, 0);
+        assert_eq!(Balances::total_balance(&validator_cold(0)), before + bond / 4);
+        check_state();
+    });
+}
+
+#[test]
+fn a_miner_without_money_answers_once_for_nothing_while_there_is_time() {
+    with_participants(|miner, validator| {
+        let update = Update::new(0, Model::genesis().root());
+        send_update(&miner, 0, &update);
+        let payer = Sr25519Keyring::Ferdie.pair();
+        let challenge = |index| Call::challenge_data { run: RUN, commitment: name(0), index };
+        for index in [0, 1] {
+            let before = Balances::total_balance(&account(&payer));
+            assert_eq!(apply(&payer, 0, challenge(index)), Ok(Ok(())));
+            // A request is no work: it costs a fee, and of who has no money it is not taken.
+            assert!(Balances::total_balance(&account(&payer)) < before);
+        }
+        let asked = signed(&validator, 0, challenge(2));
+        assert_eq!(validity(asked), Err(InvalidTransaction::Payment.into()));
+
+        let answer = |index, shown| Call::answer_data {
+            run: RUN,
+            commitment: name(0),
+            index,
+            chunk: Box::new(update.shown_chunk(shown)),
+        };
+        assert_eq!(work(&miner, answer(0, 1)), Err(refused(Error::ProofInvalid)));
+        assert_eq!(work(&miner, answer(2, 2)), Err(refused(Error::ChallengeUnknown)));
+        assert_eq!(work(&validator, answer(0, 0)), Err(refused(Error::NotColdKey)));
+        let valid = validity(signed(&miner, 0, answer(0, 0))).expect("it is asked for");
+        assert_eq!(valid.priority, u64::MAX);
+        let (issuance, cold) = (Balances::total_issuance(), Balances::free_balance(miner_cold(0)));
+        assert_eq!(work(&miner, answer(0, 0)), Ok(Ok(())));
+        assert_eq!(work(&miner, answer(0, 0)), Err(refused(Error::ChallengeUnknown)));
+        let bond = settings().disputes.challenge_bond;
+        assert_eq!(Balances::free_balance(miner_cold(0)), cold + bond);
+        assert_eq!(Balances::total_issuance(), issuance);
+        // Too late for the other one.
+        roll_to(System::block_number() + settings().disputes.answer_blocks + 1);
+        assert_eq!(work(&miner, answer(1, 1)), Err(refused(Error::TooLate)));
+        assert_penniless(&[&miner, &validator]);
+        let time_out = Call::time_out { run: RUN, commitment: name(0), index: 1 };
+        assert_eq!(apply(&payer, 0, time_out), Ok(Ok(())));
+        check_state();
+    });
+}
+
+/// A chunk can be asked for after its miner has left, as long as its bond waits; the account of its hot key may be gone by then.
+#[test]
+fn a_miner_that_has_left_answers_with_its_cold_key() {
+    with_participants(|miner, _| {
+        let update = Update::new(0, Model::genesis().root());
+        send_update(&miner, 0, &update);
+        call(&miner_cold(0), Call::leave_miner { run: RUN, uid: 0 }).expect("it may leave");
+        roll_to_offset(3, 0);
+        let payer = Sr25519Keyring::Ferdie.pair();
+        for index in [0, 1] {
+            let challenge = Call::challenge_data { run: RUN, commitment: name(0), index };
+            assert_eq!(apply(&payer, 0, challenge), Ok(Ok(())));
+        }
+        let answer = |index| Call::answer_data {
+            run: RUN,
+            commitment: name(0),
+            index,
+            chunk: Box::new(update.shown_chunk(index)),
+        };
+        println!("by the hot key: {:?}", work(&miner, answer(0)));
+        let cold = Sr25519Keyring::iter().find(|key| key.to_account_id() == miner_cold(0));
+        let cold = cold.expect("it is of the keyring").pair();
+        let before = Balances::free_balance(account(&cold));
+        assert_eq!(work(&cold, answer(1)), Ok(Ok(())));
+        assert_eq!(
+            Balances::free_balance(account(&cold)),
+            before + settings().disputes.challenge_bond
+        );
+        check_state();
+    });
+}
+
+#[test]
+fn jurors_without_money_vote_for_nothing() {
+    ExtBuilder::default().participants(2, 4).execute(|| {
+        let root = Model::genesis().root();
+        let updates = [Update::new(0, root), Update::new(1, root)];
+        play_window(0, &updates, 4, root);
+        score_window(0, &vec![vec![evaluation(0, 30, 20), evaluation(1, 20, 10)]; 4]);
+        let payer = Sr25519Keyring::Ferdie.pair();
+        let name = (0, 0, 1);
+        let dispute = Call::dispute_evaluation { run: RUN, evaluation: name };
+        assert_eq!(apply(&payer, 0, dispute), Ok(Ok(())));
+
+        let measured = evaluation(1, 20, 10);
+        let hash = |number: u8| {
+            let hot = account_bytes(&validator_hot(number));
+            verdict_commitment_hash(&genesis_hash(), RUN, 0, 0, &hot, &measured, &[number; 32])
+        };
+        let commit =
+            |number| Call::commit_verdict { run: RUN, evaluation: name, hash: hash(number) };
+        let reveal = |number: u8| Call::reveal_verdict {
+            run: RUN,
+            evaluation: name,
+            measured: measured.clone(),
+            salt: [number; 32],
+        };
+        let work = |number: u8, call| work(&validator_key(number), call);
+        assert_eq!(work(1, commit(1)), Err(refused(Error::WrongWindow)));
+        roll_to_offset(2, 0);
+        assert_eq!(work(0, commit(0)), Err(refused(Error::NotAJuror)));
+        let valid = validity(signed(&validator_key(1), 0, commit(1))).expect("it is drawn");
+        assert_eq!(valid.priority, u64::MAX);
+        for number in 1..4 {
+            assert_eq!(work(number, commit(number)), Ok(Ok(())));
+            assert_eq!(work(number, commit(number)), Err(refused(Error::AlreadyCommitted)));
+        }
+        roll_to_offset(3, 0);
+        for number in 1..4 {
+            assert_eq!(work(number, reveal(number)), Ok(Ok(())));
+            assert_eq!(work(number, reveal(number)), Err(refused(Error::AlreadyRevealed)));
+            assert_penniless(&[&validator_key(number)]);
+        }
+        roll_to_offset(4, 0);
+        let close = Call::close_dispute { run: RUN, evaluation: name };
+        let before = Balances::total_balance(&account(&payer));
+        assert_eq!(apply(&payer, 0, close), Ok(Ok(())));
+        let lost = before - Balances::total_balance(&account(&payer));
+        assert!(lost >= settings().disputes.dispute_bond, "the jury confirms: {lost}");
         check_state();
     });
 }
