@@ -56,6 +56,7 @@ pub(super) fn run_settings(run: RunId) -> Settings {
         (schedule.score_commit_end, schedule.score_reveal_end) = (1, 2);
         settings.incentive.uid_max = 4;
         settings.incentive.accepted_max = 2;
+        settings.incentive.unscored_max = 1;
         settings.incentive.probation_windows = 1;
         settings.incentive.permits_max = 3;
         settings.incentive.evaluators_per_miner = 2;
