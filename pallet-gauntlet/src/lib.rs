@@ -90,6 +90,9 @@ pub mod settlement;
 mod emission;
 pub mod emission_schedule;
 
+pub mod config_preludes;
+pub mod migrations;
+
 pub mod view;
 
 #[cfg(any(feature = "try-runtime", test))]
@@ -156,21 +159,23 @@ pub mod pallet {
 
     use crate::{emission_schedule::EmissionSchedule, types::*, ClaimBatch, WeightInfo};
 
-    /// The version of the records in storage; see `migrations` of the runtime.
-    pub const STORAGE_VERSION: StorageVersion = StorageVersion::new(1);
+    /// The version of the records in storage: [`migrations`](crate::migrations) leads to it from those before.
+    pub const STORAGE_VERSION: StorageVersion = StorageVersion::new(2);
 
     /// The pallet.
     #[pallet::pallet]
     #[pallet::storage_version(STORAGE_VERSION)]
     pub struct Pallet<T>(_);
 
-    /// What the pallet needs of a runtime.
-    #[pallet::config]
+    /// What the pallet needs of a runtime. [`config_preludes`](crate::config_preludes) has values for all that does not
+    /// depend on the chain, docs/INTEGRATING.md a page about all of it.
+    #[pallet::config(with_default)]
     pub trait Config:
         frame_system::Config<AccountId: Into<AccountBytes>, Hash: Into<Hash>>
     {
         /// The clock by which windows are counted: `frame_system::Pallet` for the chain's own
         /// blocks, or a relay chain's, whose number may jump. Numbers are below 2^32.
+        #[pallet::no_default]
         type BlockNumberProvider: BlockNumberProvider<BlockNumber: TryInto<BlockNumber>>;
 
         /// Blocks of [`Config::BlockNumberProvider`] for each block of this chain: 1 for its own
@@ -180,6 +185,7 @@ pub mod pallet {
         type ClockPerBlock: Get<BlockNumber>;
 
         /// The currency of bonds, stakes and pay.
+        #[pallet::no_default]
         type Currency: fungible::Mutate<Self::AccountId>
             + fungible::hold::Mutate<Self::AccountId, Reason = Self::RuntimeHoldReason>
             + fungible::Balanced<Self::AccountId>
@@ -187,39 +193,48 @@ pub mod pallet {
             + fungible::Inspect<Self::AccountId, Balance = Planck>;
 
         /// The runtime's reasons of holds.
+        #[pallet::no_default_bounds]
         type RuntimeHoldReason: From<HoldReason>;
 
-        /// Who may create a run, and the account that owns it.
+        /// Who may create a run, and the account that owns it. Mainnet: anybody who signs, since the deposit and
+        /// [`Config::RunsMax`] keep the number down; or the chain's governance, where runs are few and chosen.
+        #[pallet::no_default]
         type CreateOrigin: EnsureOrigin<Self::RuntimeOrigin, Success = Self::AccountId>;
 
-        /// The chain's governance: may do to a run what its owner alone may not.
+        /// The chain's governance: may do to a run what its owner alone may not. Mainnet: two thirds of a council, or a
+        /// referendum's track; never one key.
+        #[pallet::no_default]
         type AdminOrigin: EnsureOrigin<Self::RuntimeOrigin>;
 
         /// A hot key's signature, with which it consents to work for a cold key; `MultiSignature` wherever accounts are
         /// public keys.
+        #[pallet::no_default_bounds]
         type HotKeyProof: Parameter + Verify<Signer: IdentifyAccount<AccountId = Self::AccountId>>;
 
         /// The chain's one emission, of which runs get a part by the weights that [`Self::AdminOrigin`] sets: planck a
         /// block. A mint with a cap where money is new ([`HalvingMint`](crate::emission_schedule::HalvingMint); on
         /// mainnet 0.25 UNIT a block, halved every four years), a pot where somebody pays, `()` where runs live on their
         /// sponsors alone.
+        #[pallet::no_default_bounds]
         type Emission: EmissionSchedule<Self::AccountId>;
 
-        /// Derives each run's account.
+        /// Derives each run's account: eight bytes that no other pallet of the runtime has. Never to be changed, as the
+        /// money would stay behind.
         #[pallet::constant]
         type PalletId: Get<PalletId>;
 
         /// Most runs. The schedule of all of them is one value that every block reads: 25 bytes for
-        /// each. Mainnet: 64.
+        /// each, and all of them may have a boundary in one block, of which a quarter must hold them. Mainnet: 16.
         #[pallet::constant]
         type RunsMax: Get<u32>;
 
-        /// Windows after which the rows of a window are removed; at least 3.
+        /// Windows after which the rows of a window are removed; at least 3, and what participants' software keeps
+        /// ([`HISTORY_WINDOWS`]) unless that is changed, too. Mainnet: 8.
         #[pallet::constant]
         type HistoryWindows: Get<Window>;
 
-        /// What the owner of a run has held of it while there is the run, by the bytes of the layout.
-        /// Mainnet: as much as makes it dear to take all of [`Config::RunsMax`] for a while.
+        /// What the owner of a run has held of it while there is the run, in planck, by the bytes of the layout. So much
+        /// that it is dear to take all of [`Config::RunsMax`] for a while. Mainnet: 1,000 UNIT and 0.1 UNIT a byte.
         type RunDeposit: Convert<Footprint, Planck>;
 
         /// The latest start of a run, in blocks of [`Config::BlockNumberProvider`] after its
@@ -228,17 +243,17 @@ pub mod pallet {
         type StartHorizon: Get<BlockNumber>;
 
         /// Windows without an accepted update after which anybody may close a run. Mainnet: as many
-        /// as a month has.
+        /// as a month has; 360 of two hours.
         #[pallet::constant]
         type IdleWindows: Get<Window>;
 
         /// Windows after a run's last one before it may be removed, so that everybody can claim and
-        /// dispute; at least [`Config::DisputeWindows`].
+        /// dispute; at least [`Config::DisputeWindows`]. Mainnet: 16.
         #[pallet::constant]
         type ReapDelayWindows: Get<Window>;
 
         /// Windows between an owner's announcement (other settings, a pause, the end, a hand-over)
-        /// and its effect; at least 1. Mainnet: as long as participants need to leave.
+        /// and its effect; at least 1. Mainnet: as long as participants need to leave; 12 of two hours.
         #[pallet::constant]
         type AdminDelayWindows: Get<Window>;
 
@@ -246,6 +261,7 @@ pub mod pallet {
         /// among few. Seeds and challenges come from it, so that what was decided earlier (as BABE's randomness of an
         /// epoch ago) will not do. [`InsecureParentHash`](crate::randomness::InsecureParentHash) is for development:
         /// docs/decisions/0020 counts what an author can do with each.
+        #[pallet::no_default]
         type Randomness: Randomness<Self::Hash, BlockNumberFor<Self>>;
 
         /// The least that a hot key has at stake, in planck, for its work to be free: a miner's bond or a validator's
@@ -258,6 +274,7 @@ pub mod pallet {
         /// that half of the block is a good value.
         #[pallet::constant]
         type WorkBytesMax: Get<u32>;
+
         /// Windows in which a fault can still cost its author money, from the window of the fault to that in which the slash
         /// is applied; every run's stake unbonds for as long at least. More protects the run better and locks stakes longer.
         /// For a main network with windows of two hours: 12.
@@ -269,7 +286,9 @@ pub mod pallet {
         #[pallet::constant]
         type SlashDelayWindows: Get<Window>;
 
-        /// The weights of calls and hooks.
+        /// The weights of calls and hooks, as measured on the machine that the chain's authors need at least; those of
+        /// [`SubstrateWeight`](crate::weights::SubstrateWeight) until then.
+        #[pallet::no_default]
         type WeightInfo: WeightInfo;
     }
 
@@ -935,6 +954,9 @@ pub mod pallet {
         /// No settings wait for a coming window.
         #[codec(index = 140)]
         NothingScheduled,
+        /// The chain's governance forced settings that wait; it alone may drop or replace them.
+        #[codec(index = 148)]
+        SettingsForced,
         /// The run is paused; wait until it is resumed.
         #[codec(index = 141)]
         RunPaused,
@@ -1436,7 +1458,8 @@ pub mod pallet {
         ///
         /// ## Errors
         ///
-        /// What [`Settings::validate`] refuses, and what [`Settings::may_become`] does.
+        /// What [`Settings::validate`] refuses, and what [`Settings::may_become`] does; settings that the governance forced
+        /// and that wait.
         #[pallet::call_index(13)]
         #[pallet::weight(T::WeightInfo::set_params())]
         pub fn set_params(
@@ -1664,7 +1687,7 @@ pub mod pallet {
         ///
         /// ## Errors
         ///
-        /// Another's run, nothing that waits.
+        /// Another's run, nothing that waits, for the owner what the governance forced.
         #[pallet::call_index(36)]
         #[pallet::weight(T::WeightInfo::cancel_params())]
         pub fn cancel_params(origin: OriginFor<T>, run: RunId) -> DispatchResult {

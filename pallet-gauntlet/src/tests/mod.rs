@@ -5,6 +5,7 @@ mod emission;
 mod exploits;
 mod extension;
 mod keys;
+mod migrations;
 mod proofs;
 mod registration;
 mod settlement;
