@@ -25,6 +25,9 @@ pub(crate) const FEATURES: [&str; 3] =
 /// The names of the programs, and of the packages' targets that make them.
 pub(crate) const PROGRAMS: [&str; 2] = ["gauntlet", "gauntlet-node"];
 
+/// The crates that a runtime of somebody else's embeds.
+const PACKAGES: [&str; 2] = ["gauntlet-protocol", "pallet-gauntlet"];
+
 /// What building the programs takes.
 pub(crate) const ABOUT: &str =
     "the first time minutes with many cores and a quarter of an hour with two slow ones; afterwards what changed";
@@ -54,6 +57,17 @@ pub(crate) fn next_runtime(setup: &Setup) -> Result<PathBuf, Failure> {
         return Err(format!("{} is missing after the build", blob.display()));
     }
     Ok(blob)
+}
+
+/// Packs the crates that could be registered, as [`PACKAGES`] names them, and compiles nothing.
+///
+/// Cargo then resolves what it packed as a stranger would: without the workspace, each dependency by its version.
+pub(crate) fn packages(setup: &Setup) -> Result<(), Failure> {
+    let names = PACKAGES.iter().flat_map(|name| ["--package", name]);
+    run(setup
+        .cargo()
+        .args(["package", "--no-verify", "--allow-dirty", "--locked", "--offline", "--quiet"])
+        .args(names))
 }
 
 /// Builds one of the examples.

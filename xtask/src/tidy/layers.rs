@@ -44,8 +44,8 @@ const LAYERS: [Layer; 18] = [
     Layer { name: "next-runtime", uses: &["runtime"], tests_use: &[] },
     Layer {
         name: "example-runtime",
-        uses: &["pallet-gauntlet"],
-        tests_use: &["gauntlet-protocol"],
+        uses: &["gauntlet-protocol", "pallet-gauntlet"],
+        tests_use: &[],
     },
     Layer {
         name: "node",
