@@ -35,7 +35,7 @@
 //! w the miner's hot key calls `commit_update` and, after `commit_end`, `reveal_update` with the
 //! chunks that [`challenged_chunks`](protocol::commitment::challenged_chunks) names; the validators
 //! `commit_attestation` and `reveal_attestation`. In w+1 they `commit_scores` and `reveal_scores`. Then the window is settled, and after
-//! `claim_delay_windows` anybody may call `claim` for the miner's cold key.
+//! `claim_delay_windows` anybody may call `claim` for the miner's cold key. [`scenario`] plays it, and every other call.
 //!
 //! # Properties
 //!
@@ -94,6 +94,8 @@ pub mod config_preludes;
 pub mod migrations;
 
 pub mod view;
+
+pub mod scenario;
 
 #[cfg(any(feature = "try-runtime", test))]
 mod try_state;
@@ -1185,6 +1187,8 @@ pub mod pallet {
     impl<T: Config> Pallet<T> {
         /// Creates a run.
         ///
+        /// Scene 1 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// [`Config::CreateOrigin`]; the account becomes the owner and pays the existential deposit
@@ -1208,6 +1212,8 @@ pub mod pallet {
         /// Registers a miner with hot key `hot`, which takes part from the next window on. Burns the price of joining, which
         /// is `max_price` at most and which `next_price` tells. If every slot is taken, the miner of the least standing
         /// that is not immune makes room.
+        ///
+        /// Scene 2 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
@@ -1237,6 +1243,8 @@ pub mod pallet {
         /// Asks to leave. The miner is paid for the open window and takes part in no later one; its slot is free when that
         /// window is settled, and its bond can be withdrawn `unbonding_windows` later. One that has not begun leaves at once.
         ///
+        /// Scene 8 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by the miner's cold key.
@@ -1252,6 +1260,8 @@ pub mod pallet {
         }
 
         /// Registers a validator with hot key `hot`, which takes part from the next window on.
+        ///
+        /// Scene 2 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
@@ -1276,6 +1286,8 @@ pub mod pallet {
 
         /// Adds to a validator's own stake.
         ///
+        /// Scene 6 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by the validator's cold key.
@@ -1298,6 +1310,8 @@ pub mod pallet {
         /// Frees a validator's slot at any time, whatever its hot key does; its stake unbonds. A window that is not settled
         /// yet pays it nothing.
         ///
+        /// Scene 8 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by the validator's cold key.
@@ -1317,6 +1331,8 @@ pub mod pallet {
         }
 
         /// Says how peers reach the caller; replaces what it said before.
+        ///
+        /// Scene 2 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
@@ -1342,6 +1358,8 @@ pub mod pallet {
 
         /// Commits to an update of the current window.
         ///
+        /// Scene 3 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by a miner's hot key.
@@ -1362,6 +1380,8 @@ pub mod pallet {
         }
 
         /// Opens the caller's commitment and shows the chunks that the chain asks for.
+        ///
+        /// Scene 3 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
@@ -1387,6 +1407,8 @@ pub mod pallet {
 
         /// Commits to the evaluations of the window before the current one.
         ///
+        /// Scene 3 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by a validator's hot key.
@@ -1410,6 +1432,8 @@ pub mod pallet {
 
         /// Reveals the evaluations that the caller committed to. The salt becomes
         /// part of the next window's seed.
+        ///
+        /// Scene 3 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
@@ -1435,6 +1459,8 @@ pub mod pallet {
 
         /// Transfers to `account` what it earned and may claim by now.
         ///
+        /// Scene 5 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by anybody.
@@ -1451,6 +1477,8 @@ pub mod pallet {
 
         /// Replaces the run's settings from the window on that is [`Config::AdminDelayWindows`] after
         /// the current one. Settings that wait already are replaced.
+        ///
+        /// Scene 7 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
@@ -1475,6 +1503,8 @@ pub mod pallet {
 
         /// Commits to what [`Self::reveal_attestation`] will say of the current window, so that nobody can copy it.
         ///
+        /// Scene 3 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by the hot key of a validator with a permit for the window.
@@ -1496,6 +1526,8 @@ pub mod pallet {
 
         /// Says which revealed payloads the caller could fetch and found valid, and which state it
         /// holds.
+        ///
+        /// Scene 3 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
@@ -1522,6 +1554,8 @@ pub mod pallet {
         /// Sets a run's weight among the runs, by which the chain's emission is divided; from the run's next window on.
         /// With 0, as at its creation, a run gets nothing of it.
         ///
+        /// Scene 1 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// [`Config::AdminOrigin`].
@@ -1538,6 +1572,8 @@ pub mod pallet {
 
         /// Puts `amount` into a run as its sponsor: each window gets `per_window` of it at most, until it is spent. What
         /// is left when the run ends can be claimed by the sponsor.
+        ///
+        /// Scene 1 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
@@ -1562,6 +1598,8 @@ pub mod pallet {
         /// Transfers to several accounts, or of several runs, what they may claim by now; who may claim nothing yet is
         /// passed over.
         ///
+        /// Scene 5 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by anybody.
@@ -1579,6 +1617,8 @@ pub mod pallet {
         /// Pauses a run: its windows take no updates, and nobody is at fault in them. The governance's
         /// pause begins at once, the owner's [`Config::AdminDelayWindows`] later.
         ///
+        /// Scene 7 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by the run's owner, or [`Config::AdminOrigin`].
@@ -1593,6 +1633,8 @@ pub mod pallet {
         }
 
         /// Resumes a paused run, or withdraws an announced pause.
+        ///
+        /// Scene 7 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
@@ -1609,6 +1651,8 @@ pub mod pallet {
 
         /// Ends a run: with the current window if the governance says so or it is idle, and
         /// [`Config::AdminDelayWindows`] later if its owner does. One that has not begun ends at once.
+        ///
+        /// Scene 8 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
@@ -1627,6 +1671,8 @@ pub mod pallet {
         /// Removes up to `rows` rows of a closed run: bonds and stakes go back, claims are paid, and
         /// with the last rows the deposit is released and the run is gone.
         ///
+        /// Scene 8 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by anybody.
@@ -1644,6 +1690,8 @@ pub mod pallet {
 
         /// Offers a run to another owner, who may accept it [`Config::AdminDelayWindows`] later (from
         /// the next window on if the governance offers it); or withdraws the offer.
+        ///
+        /// Scene 7 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
@@ -1665,6 +1713,8 @@ pub mod pallet {
         /// Makes the caller the owner of a run that was offered to it. The deposit is held of the
         /// caller and released to the former owner.
         ///
+        /// Scene 7 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by the account that the run is offered to.
@@ -1681,6 +1731,8 @@ pub mod pallet {
 
         /// Drops settings that wait for a coming window.
         ///
+        /// Scene 7 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by the run's owner, or [`Config::AdminOrigin`].
@@ -1695,6 +1747,8 @@ pub mod pallet {
         }
 
         /// Replaces the run's settings from the next window on, however far they move.
+        ///
+        /// Scene 7 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
@@ -1717,6 +1771,8 @@ pub mod pallet {
         /// Removes a miner that has not committed to anything in `idle_windows` whole windows; free if it succeeds. Its bond
         /// waits as that of a miner that left.
         ///
+        /// Scene 8 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by anybody.
@@ -1734,6 +1790,8 @@ pub mod pallet {
 
         /// Returns the bond of the miner that had `uid` from `registered_window` on and is gone to its cold key, and lets both
         /// of its keys join again.
+        ///
+        /// Scene 8 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
@@ -1756,6 +1814,8 @@ pub mod pallet {
 
         /// Has another hot key sign for a seat from the next window on; the old one finishes the open window. Standing, bond
         /// and stake stay. A second call before that replaces the key that waits.
+        ///
+        /// Scene 6 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
@@ -1780,6 +1840,8 @@ pub mod pallet {
 
         /// Offers a seat to another cold key, which may accept it `hand_over_windows` later. Replaces an earlier offer.
         ///
+        /// Scene 6 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by the seat's cold key.
@@ -1801,6 +1863,8 @@ pub mod pallet {
 
         /// Takes over a seat with what is held for it. Pay that the old cold key may claim stays its own.
         ///
+        /// Scene 6 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by the key that the seat is offered to.
@@ -1817,6 +1881,8 @@ pub mod pallet {
 
         /// Takes back the offer of a seat.
         ///
+        /// Scene 6 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by the seat's cold key.
@@ -1832,6 +1898,8 @@ pub mod pallet {
         }
 
         /// Takes a part of a validator's own stake out; it can be withdrawn `unbonding_windows` later.
+        ///
+        /// Scene 6 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
@@ -1854,6 +1922,8 @@ pub mod pallet {
 
         /// Frees what the caller had in a pool, as validator or as nominator, and what has unbonded by now.
         ///
+        /// Scene 8 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by the validator's cold key or the nominator.
@@ -1870,6 +1940,8 @@ pub mod pallet {
 
         /// Puts money into a validator's pool: it counts as the validator's stake, earns its part of the validator's pay and
         /// answers for the validator's faults.
+        ///
+        /// Scene 2 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
@@ -1893,6 +1965,8 @@ pub mod pallet {
         /// Takes shares out of a pool; what they are worth now can be withdrawn `unbonding_windows` later, less slashes for
         /// what the validator did until now.
         ///
+        /// Scene 6 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by the nominator.
@@ -1913,6 +1987,8 @@ pub mod pallet {
         }
 
         /// Sets what a validator takes of its nominators' pay: less at once, more by a step and after a delay.
+        ///
+        /// Scene 2 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
@@ -1935,6 +2011,8 @@ pub mod pallet {
 
         /// Moves the nominators' pay that is due into their pool.
         ///
+        /// Scene 5 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by anybody.
@@ -1950,6 +2028,8 @@ pub mod pallet {
         }
 
         /// Cancels a slash that waits.
+        ///
+        /// Scene 4 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
@@ -1967,6 +2047,8 @@ pub mod pallet {
 
         /// Proves that one of two commitments is a copy of the other, in one window or over several: by a chunk that both have
         /// at the same place. The later one's miner is slashed. Free if it succeeds.
+        ///
+        /// Scene 4 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
@@ -1992,6 +2074,8 @@ pub mod pallet {
 
         /// Proves that a chunk of a payload does not decode. Its miner is slashed. Free if it succeeds.
         ///
+        /// Scene 4 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by anybody. Half of the slash is the signer's, or its cold key's if it is a participant's hot key.
@@ -2016,6 +2100,8 @@ pub mod pallet {
         /// Asks for a chunk of a payload. The miner must show it within `answer_blocks` and then has the challenger's bond; if
         /// it does not, it is slashed.
         ///
+        /// Scene 4 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by anybody; the run's `challenge_bond` is held until the answer or the time-out.
@@ -2036,6 +2122,8 @@ pub mod pallet {
         }
 
         /// Shows a chunk that is asked for; free if it succeeds.
+        ///
+        /// Scene 4 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
@@ -2060,6 +2148,8 @@ pub mod pallet {
 
         /// Ends a request for a chunk that was not answered in time. Its miner is slashed, the challenger has its bond back.
         ///
+        /// Scene 4 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by anybody.
@@ -2081,6 +2171,8 @@ pub mod pallet {
 
         /// Disputes what a validator measured: a jury measures again.
         ///
+        /// Scene 4 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by anybody; the run's `dispute_bond` is held, and lost if the jury confirms the evaluation.
@@ -2100,6 +2192,8 @@ pub mod pallet {
         }
 
         /// Commits to what a juror measured, in the window after the dispute.
+        ///
+        /// Scene 4 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
@@ -2122,6 +2216,8 @@ pub mod pallet {
 
         /// Reveals what a juror measured, two windows after the dispute.
         ///
+        /// Scene 4 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by the hot key of a juror.
@@ -2143,6 +2239,8 @@ pub mod pallet {
         }
 
         /// Ends a dispute whose jury has had its time: a false evaluation costs the validator, a false accusation its bond.
+        ///
+        /// Scene 4 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///

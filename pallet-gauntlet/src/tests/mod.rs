@@ -8,6 +8,7 @@ mod keys;
 mod migrations;
 mod proofs;
 mod registration;
+mod scenario;
 mod settlement;
 mod slashing;
 mod stake;
