@@ -177,6 +177,10 @@ pub fn genesis(owner: AccountId, settings: Settings, layout: Vec<u64>) -> Runtim
     }
 }
 
+// In front of the APIs, which use what it defines.
+#[cfg(feature = "runtime-benchmarks")]
+frame_benchmarking::define_benchmarks!([pallet_balances, Balances][pallet_gauntlet, Gauntlet]);
+
 impl_runtime_apis! {
     impl sp_api::Core<Block> for Runtime {
         fn version() -> RuntimeVersion {
@@ -295,6 +299,3 @@ impl_runtime_apis! {
         }
     }
 }
-
-#[cfg(feature = "runtime-benchmarks")]
-frame_benchmarking::define_benchmarks!([pallet_balances, Balances][pallet_gauntlet, Gauntlet]);

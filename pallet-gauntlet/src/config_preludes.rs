@@ -1,4 +1,4 @@
-//! Values of [`Config`](crate::Config) for a runtime to begin with, by [`derive_impl`](frame_support::derive_impl):
+//! Values of [`Config`](crate::Config) for a runtime to begin with, by [`derive_impl`]:
 //!
 //! ```ignore
 //! #[derive_impl(pallet_gauntlet::config_preludes::SolochainDefaultConfig)]

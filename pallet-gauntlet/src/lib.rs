@@ -213,7 +213,7 @@ pub mod pallet {
         #[pallet::no_default_bounds]
         type HotKeyProof: Parameter + Verify<Signer: IdentifyAccount<AccountId = Self::AccountId>>;
 
-        /// The chain's one emission, of which runs get a part by the weights that [`Self::AdminOrigin`] sets: planck a
+        /// The chain's one emission, of which runs get a part by the weights that [`Config::AdminOrigin`] sets: planck a
         /// block. A mint with a cap where money is new ([`HalvingMint`](crate::emission_schedule::HalvingMint); on
         /// mainnet 0.25 UNIT a block, halved every four years), a pot where somebody pays, `()` where runs live on their
         /// sponsors alone.

@@ -22,6 +22,14 @@ const SELECTION: [&str; 2] = ["--release", "--locked"];
 pub(crate) const FEATURES: [&str; 3] =
     ["--workspace", "--features", "pallet-gauntlet/runtime-benchmarks,pallet-gauntlet/try-runtime"];
 
+/// The runtime that docs/INTEGRATING.md quotes, with what its other features add; nothing else compiles that.
+const EXAMPLE_FEATURES: [&str; 4] = [
+    "--package",
+    "example-runtime",
+    "--features",
+    "example-runtime/runtime-benchmarks,example-runtime/try-runtime",
+];
+
 /// The names of the programs, and of the packages' targets that make them.
 pub(crate) const PROGRAMS: [&str; 2] = ["gauntlet", "gauntlet-node"];
 
@@ -82,12 +90,16 @@ pub(crate) fn any(setup: &Setup, arguments: &[String]) -> Result<(), Failure> {
 
 /// Lints our own crates with their tests; any warning is a failure.
 pub(crate) fn lint(setup: &Setup) -> Result<(), Failure> {
-    run(setup
-        .cargo()
-        .args(["clippy", "--all-targets"])
-        .args(SELECTION)
-        .args(FEATURES)
-        .args(["--", "--deny", "warnings"]))
+    let lint = |selection: &[&str]| {
+        run(setup
+            .cargo()
+            .args(["clippy", "--all-targets"])
+            .args(SELECTION)
+            .args(selection)
+            .args(["--", "--deny", "warnings"]))
+    };
+    lint(&FEATURES)?;
+    lint(&EXAMPLE_FEATURES)
 }
 
 /// Runs all tests, by nextest where that is installed.

@@ -140,7 +140,7 @@ pub(crate) fn stand_still(numbers: BlockNumber) {
 
 /// On which block of the relay chain a block of the parachain is built: every second one, and now and then one is late.
 fn relay_block(number: BlockNumber) -> BlockNumber {
-    1_000 + STOOD_STILL.get() + 2 * number + u32::from(number % 7 == 0)
+    1_000 + STOOD_STILL.get() + 2 * number + u32::from(number.is_multiple_of(7))
 }
 
 fn relay_inherents(number: BlockNumber) -> Vec<parachain::UncheckedExtrinsic> {
