@@ -1124,7 +1124,10 @@ mod benchmarks {
     #[benchmark]
     fn cancel_params() {
         let run = create::<T>(settings());
-        PendingSettings::<T>::insert(run, ScheduledSettings { window: 0, settings: settings() });
+        PendingSettings::<T>::insert(
+            run,
+            ScheduledSettings { window: 0, settings: settings(), by_admin: false },
+        );
 
         #[extrinsic_call]
         _(RawOrigin::Signed(owner::<T>()), run);
@@ -1191,7 +1194,10 @@ mod benchmarks {
     #[benchmark]
     fn open_window() {
         let run_id = create::<T>(settings());
-        PendingSettings::<T>::insert(run_id, ScheduledSettings { window: 0, settings: settings() });
+        PendingSettings::<T>::insert(
+            run_id,
+            ScheduledSettings { window: 0, settings: settings(), by_admin: false },
+        );
         let run = Runs::<T>::get(run_id).expect("it was created; qed");
         Pallet::<T>::do_set_run_weight(run_id, 1).expect("the run exists; qed");
 
