@@ -31,6 +31,7 @@ use protocol::{
 };
 use scale_info::TypeInfo;
 use sp_core::H256;
+use sp_keystore::{testing::MemoryKeystore, KeystoreExt};
 use sp_runtime::{
     traits::{
         BlockNumberProvider, DispatchTransaction, IdentifyAccount, IdentityLookup, Implication,
@@ -487,6 +488,8 @@ pub(crate) fn new_test_ext() -> sp_io::TestExternalities {
         .assimilate_storage(&mut storage)
         .unwrap();
     let mut ext = sp_io::TestExternalities::from(storage);
+    // Benchmarks sign with keys of the node's keystore.
+    ext.register_extension(KeystoreExt::new(MemoryKeystore::new()));
     ext.execute_with(|| start_block(1));
     ext
 }
