@@ -888,6 +888,8 @@ mod benchmarks {
     fn reveal_update(c: Linear<1, CHUNKS_MAX>) {
         let mut settings = settings();
         settings.incentive.challenge_chunks = c as u8;
+        // A run of more miners asks each for less, or its reveals would not fit their phase.
+        settings.incentive.uid_max = 4;
         let challenge = START + settings.schedule.challenge_offset();
         let run = create::<T>(settings);
         let (_, hot) = miner::<T>(run, 0);

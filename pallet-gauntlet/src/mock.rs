@@ -35,6 +35,7 @@ use protocol::{
 };
 use scale_info::TypeInfo;
 use sp_core::H256;
+use sp_keystore::{testing::MemoryKeystore, KeystoreExt};
 use sp_runtime::{
     traits::{
         BlockNumberProvider, DispatchTransaction, IdentifyAccount, IdentityLookup, Implication,
@@ -481,6 +482,8 @@ pub(crate) fn new_test_ext() -> sp_io::TestExternalities {
     let storage = genesis.build_storage().unwrap();
     let mut ext = sp_io::TestExternalities::from(storage);
     PLEDGED.take();
+    // Benchmarks sign with keys of the node's keystore.
+    ext.register_extension(KeystoreExt::new(MemoryKeystore::new()));
     ext.execute_with(|| start_block(1));
     ext
 }
