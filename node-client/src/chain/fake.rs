@@ -30,9 +30,9 @@ use self::{
 use super::{
     door::{self, Pool, Trace},
     AnnouncementInfo, AttestationCommitmentInfo, AttestationInfo, BlockRef, Call, Chain,
-    ChainError, Claim, CommitmentInfo, FinalizedBlocks, GauntletEvent, Included, Keypair,
-    Ledger, MinerInfo, PermitInfo, RevealInfo, RunInfo, ScoreCommitmentInfo, ScoreRevealInfo,
-    SubmitError, ValidatorInfo, WindowInfo,
+    ChainError, Claim, CommitmentInfo, FinalizedBlocks, GauntletEvent, Included, Keypair, Ledger,
+    MinerInfo, PermitInfo, RevealInfo, RunInfo, ScoreCommitmentInfo, ScoreRevealInfo, SubmitError,
+    ValidatorInfo, WindowInfo,
 };
 use crate::keys;
 
