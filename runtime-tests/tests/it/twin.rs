@@ -77,7 +77,7 @@ fn the_fake_chain_does_what_the_runtime_does() {
 
     // The walks went where they should.
     assert!(done >= 1_500 && refused >= 2_000, "{done} done, {refused} refused");
-    assert_eq!(counts.calls.len(), 18, "every call was made");
+    assert_eq!(counts.calls.len(), 19, "every call was made");
     for (name, (done, refused)) in &counts.calls {
         assert!(*done > 0, "{name} was never done");
         assert!(*refused > 0, "{name} was never refused");
@@ -87,7 +87,7 @@ fn the_fake_chain_does_what_the_runtime_does() {
     // All errors of the pallet but `Internal`, `ClaimTooSmall` and `TooManySponsors` (there are less accounts than places),
     // and those of the node and of Balances.
     let errors: Vec<&str> = counts.errors.keys().map(String::as_str).collect();
-    assert_eq!(errors.len(), 47 + 2, "{errors:?}");
+    assert_eq!(errors.len(), 48 + 2, "{errors:?}");
 }
 
 /// The comparison is worth something: it finds one call that only the runtime got.
