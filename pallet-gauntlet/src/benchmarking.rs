@@ -888,6 +888,8 @@ mod benchmarks {
     fn reveal_update(c: Linear<1, CHUNKS_MAX>) {
         let mut settings = settings();
         settings.incentive.challenge_chunks = c as u8;
+        // A run of more miners asks each for less, or its reveals would not fit their phase.
+        settings.incentive.uid_max = 4;
         let challenge = START + settings.schedule.challenge_offset();
         let run = create::<T>(settings);
         let (_, hot) = miner::<T>(run, 0);
@@ -1124,7 +1126,10 @@ mod benchmarks {
     #[benchmark]
     fn cancel_params() {
         let run = create::<T>(settings());
-        PendingSettings::<T>::insert(run, ScheduledSettings { window: 0, settings: settings() });
+        PendingSettings::<T>::insert(
+            run,
+            ScheduledSettings { window: 0, settings: settings(), by_admin: false },
+        );
 
         #[extrinsic_call]
         _(RawOrigin::Signed(owner::<T>()), run);
@@ -1191,7 +1196,10 @@ mod benchmarks {
     #[benchmark]
     fn open_window() {
         let run_id = create::<T>(settings());
-        PendingSettings::<T>::insert(run_id, ScheduledSettings { window: 0, settings: settings() });
+        PendingSettings::<T>::insert(
+            run_id,
+            ScheduledSettings { window: 0, settings: settings(), by_admin: false },
+        );
         let run = Runs::<T>::get(run_id).expect("it was created; qed");
         Pallet::<T>::do_set_run_weight(run_id, 1).expect("the run exists; qed");
 

@@ -35,7 +35,7 @@
 //! w the miner's hot key calls `commit_update` and, after `commit_end`, `reveal_update` with the
 //! chunks that [`challenged_chunks`](protocol::commitment::challenged_chunks) names; the validators
 //! `commit_attestation` and `reveal_attestation`. In w+1 they `commit_scores` and `reveal_scores`. Then the window is settled, and after
-//! `claim_delay_windows` anybody may call `claim` for the miner's cold key.
+//! `claim_delay_windows` anybody may call `claim` for the miner's cold key. [`scenario`] plays it, and every other call.
 //!
 //! # Properties
 //!
@@ -90,7 +90,12 @@ pub mod settlement;
 mod emission;
 pub mod emission_schedule;
 
+pub mod config_preludes;
+pub mod migrations;
+
 pub mod view;
+
+pub mod scenario;
 
 #[cfg(any(feature = "try-runtime", test))]
 mod try_state;
@@ -156,21 +161,23 @@ pub mod pallet {
 
     use crate::{emission_schedule::EmissionSchedule, types::*, ClaimBatch, WeightInfo};
 
-    /// The version of the records in storage; see `migrations` of the runtime.
-    pub const STORAGE_VERSION: StorageVersion = StorageVersion::new(1);
+    /// The version of the records in storage: [`migrations`](crate::migrations) leads to it from those before.
+    pub const STORAGE_VERSION: StorageVersion = StorageVersion::new(2);
 
     /// The pallet.
     #[pallet::pallet]
     #[pallet::storage_version(STORAGE_VERSION)]
     pub struct Pallet<T>(_);
 
-    /// What the pallet needs of a runtime.
-    #[pallet::config]
+    /// What the pallet needs of a runtime. [`config_preludes`](crate::config_preludes) has values for all that does not
+    /// depend on the chain, docs/INTEGRATING.md a page about all of it.
+    #[pallet::config(with_default)]
     pub trait Config:
         frame_system::Config<AccountId: Into<AccountBytes>, Hash: Into<Hash>>
     {
         /// The clock by which windows are counted: `frame_system::Pallet` for the chain's own
         /// blocks, or a relay chain's, whose number may jump. Numbers are below 2^32.
+        #[pallet::no_default]
         type BlockNumberProvider: BlockNumberProvider<BlockNumber: TryInto<BlockNumber>>;
 
         /// Blocks of [`Config::BlockNumberProvider`] for each block of this chain: 1 for its own
@@ -180,6 +187,7 @@ pub mod pallet {
         type ClockPerBlock: Get<BlockNumber>;
 
         /// The currency of bonds, stakes and pay.
+        #[pallet::no_default]
         type Currency: fungible::Mutate<Self::AccountId>
             + fungible::hold::Mutate<Self::AccountId, Reason = Self::RuntimeHoldReason>
             + fungible::Balanced<Self::AccountId>
@@ -187,39 +195,48 @@ pub mod pallet {
             + fungible::Inspect<Self::AccountId, Balance = Planck>;
 
         /// The runtime's reasons of holds.
+        #[pallet::no_default_bounds]
         type RuntimeHoldReason: From<HoldReason>;
 
-        /// Who may create a run, and the account that owns it.
+        /// Who may create a run, and the account that owns it. Mainnet: anybody who signs, since the deposit and
+        /// [`Config::RunsMax`] keep the number down; or the chain's governance, where runs are few and chosen.
+        #[pallet::no_default]
         type CreateOrigin: EnsureOrigin<Self::RuntimeOrigin, Success = Self::AccountId>;
 
-        /// The chain's governance: may do to a run what its owner alone may not.
+        /// The chain's governance: may do to a run what its owner alone may not. Mainnet: two thirds of a council, or a
+        /// referendum's track; never one key.
+        #[pallet::no_default]
         type AdminOrigin: EnsureOrigin<Self::RuntimeOrigin>;
 
         /// A hot key's signature, with which it consents to work for a cold key; `MultiSignature` wherever accounts are
         /// public keys.
+        #[pallet::no_default_bounds]
         type HotKeyProof: Parameter + Verify<Signer: IdentifyAccount<AccountId = Self::AccountId>>;
 
-        /// The chain's one emission, of which runs get a part by the weights that [`Self::AdminOrigin`] sets: planck a
+        /// The chain's one emission, of which runs get a part by the weights that [`Config::AdminOrigin`] sets: planck a
         /// block. A mint with a cap where money is new ([`HalvingMint`](crate::emission_schedule::HalvingMint); on
         /// mainnet 0.25 UNIT a block, halved every four years), a pot where somebody pays, `()` where runs live on their
         /// sponsors alone.
+        #[pallet::no_default_bounds]
         type Emission: EmissionSchedule<Self::AccountId>;
 
-        /// Derives each run's account.
+        /// Derives each run's account: eight bytes that no other pallet of the runtime has. Never to be changed, as the
+        /// money would stay behind.
         #[pallet::constant]
         type PalletId: Get<PalletId>;
 
         /// Most runs. The schedule of all of them is one value that every block reads: 25 bytes for
-        /// each. Mainnet: 64.
+        /// each, and all of them may have a boundary in one block, of which a quarter must hold them. Mainnet: 16.
         #[pallet::constant]
         type RunsMax: Get<u32>;
 
-        /// Windows after which the rows of a window are removed; at least 3.
+        /// Windows after which the rows of a window are removed; at least 3, and what participants' software keeps
+        /// ([`HISTORY_WINDOWS`]) unless that is changed, too. Mainnet: 8.
         #[pallet::constant]
         type HistoryWindows: Get<Window>;
 
-        /// What the owner of a run has held of it while there is the run, by the bytes of the layout.
-        /// Mainnet: as much as makes it dear to take all of [`Config::RunsMax`] for a while.
+        /// What the owner of a run has held of it while there is the run, in planck, by the bytes of the layout. So much
+        /// that it is dear to take all of [`Config::RunsMax`] for a while. Mainnet: 1,000 UNIT and 0.1 UNIT a byte.
         type RunDeposit: Convert<Footprint, Planck>;
 
         /// The latest start of a run, in blocks of [`Config::BlockNumberProvider`] after its
@@ -228,17 +245,17 @@ pub mod pallet {
         type StartHorizon: Get<BlockNumber>;
 
         /// Windows without an accepted update after which anybody may close a run. Mainnet: as many
-        /// as a month has.
+        /// as a month has; 360 of two hours.
         #[pallet::constant]
         type IdleWindows: Get<Window>;
 
         /// Windows after a run's last one before it may be removed, so that everybody can claim and
-        /// dispute; at least [`Config::DisputeWindows`].
+        /// dispute; at least [`Config::DisputeWindows`]. Mainnet: 16.
         #[pallet::constant]
         type ReapDelayWindows: Get<Window>;
 
         /// Windows between an owner's announcement (other settings, a pause, the end, a hand-over)
-        /// and its effect; at least 1. Mainnet: as long as participants need to leave.
+        /// and its effect; at least 1. Mainnet: as long as participants need to leave; 12 of two hours.
         #[pallet::constant]
         type AdminDelayWindows: Get<Window>;
 
@@ -246,6 +263,7 @@ pub mod pallet {
         /// among few. Seeds and challenges come from it, so that what was decided earlier (as BABE's randomness of an
         /// epoch ago) will not do. [`InsecureParentHash`](crate::randomness::InsecureParentHash) is for development:
         /// docs/decisions/0020 counts what an author can do with each.
+        #[pallet::no_default]
         type Randomness: Randomness<Self::Hash, BlockNumberFor<Self>>;
 
         /// The least that a hot key has at stake, in planck, for its work to be free: a miner's bond or a validator's
@@ -258,6 +276,7 @@ pub mod pallet {
         /// that half of the block is a good value.
         #[pallet::constant]
         type WorkBytesMax: Get<u32>;
+
         /// Windows in which a fault can still cost its author money, from the window of the fault to that in which the slash
         /// is applied; every run's stake unbonds for as long at least. More protects the run better and locks stakes longer.
         /// For a main network with windows of two hours: 12.
@@ -269,7 +288,9 @@ pub mod pallet {
         #[pallet::constant]
         type SlashDelayWindows: Get<Window>;
 
-        /// The weights of calls and hooks.
+        /// The weights of calls and hooks, as measured on the machine that the chain's authors need at least; those of
+        /// [`SubstrateWeight`](crate::weights::SubstrateWeight) until then.
+        #[pallet::no_default]
         type WeightInfo: WeightInfo;
     }
 
@@ -935,6 +956,9 @@ pub mod pallet {
         /// No settings wait for a coming window.
         #[codec(index = 140)]
         NothingScheduled,
+        /// The chain's governance forced settings that wait; it alone may drop or replace them.
+        #[codec(index = 148)]
+        SettingsForced,
         /// The run is paused; wait until it is resumed.
         #[codec(index = 141)]
         RunPaused,
@@ -1163,6 +1187,8 @@ pub mod pallet {
     impl<T: Config> Pallet<T> {
         /// Creates a run.
         ///
+        /// Scene 1 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// [`Config::CreateOrigin`]; the account becomes the owner and pays the existential deposit
@@ -1186,6 +1212,8 @@ pub mod pallet {
         /// Registers a miner with hot key `hot`, which takes part from the next window on. Burns the price of joining, which
         /// is `max_price` at most and which `next_price` tells. If every slot is taken, the miner of the least standing
         /// that is not immune makes room.
+        ///
+        /// Scene 2 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
@@ -1215,6 +1243,8 @@ pub mod pallet {
         /// Asks to leave. The miner is paid for the open window and takes part in no later one; its slot is free when that
         /// window is settled, and its bond can be withdrawn `unbonding_windows` later. One that has not begun leaves at once.
         ///
+        /// Scene 8 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by the miner's cold key.
@@ -1230,6 +1260,8 @@ pub mod pallet {
         }
 
         /// Registers a validator with hot key `hot`, which takes part from the next window on.
+        ///
+        /// Scene 2 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
@@ -1254,6 +1286,8 @@ pub mod pallet {
 
         /// Adds to a validator's own stake.
         ///
+        /// Scene 6 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by the validator's cold key.
@@ -1276,6 +1310,8 @@ pub mod pallet {
         /// Frees a validator's slot at any time, whatever its hot key does; its stake unbonds. A window that is not settled
         /// yet pays it nothing.
         ///
+        /// Scene 8 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by the validator's cold key.
@@ -1295,6 +1331,8 @@ pub mod pallet {
         }
 
         /// Says how peers reach the caller; replaces what it said before.
+        ///
+        /// Scene 2 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
@@ -1320,6 +1358,8 @@ pub mod pallet {
 
         /// Commits to an update of the current window.
         ///
+        /// Scene 3 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by a miner's hot key.
@@ -1340,6 +1380,8 @@ pub mod pallet {
         }
 
         /// Opens the caller's commitment and shows the chunks that the chain asks for.
+        ///
+        /// Scene 3 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
@@ -1365,6 +1407,8 @@ pub mod pallet {
 
         /// Commits to the evaluations of the window before the current one.
         ///
+        /// Scene 3 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by a validator's hot key.
@@ -1388,6 +1432,8 @@ pub mod pallet {
 
         /// Reveals the evaluations that the caller committed to. The salt becomes
         /// part of the next window's seed.
+        ///
+        /// Scene 3 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
@@ -1413,6 +1459,8 @@ pub mod pallet {
 
         /// Transfers to `account` what it earned and may claim by now.
         ///
+        /// Scene 5 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by anybody.
@@ -1430,13 +1478,16 @@ pub mod pallet {
         /// Replaces the run's settings from the window on that is [`Config::AdminDelayWindows`] after
         /// the current one. Settings that wait already are replaced.
         ///
+        /// Scene 7 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by the run's owner.
         ///
         /// ## Errors
         ///
-        /// What [`Settings::validate`] refuses, and what [`Settings::may_become`] does.
+        /// What [`Settings::validate`] refuses, and what [`Settings::may_become`] does; settings that the governance forced
+        /// and that wait.
         #[pallet::call_index(13)]
         #[pallet::weight(T::WeightInfo::set_params())]
         pub fn set_params(
@@ -1451,6 +1502,8 @@ pub mod pallet {
         // Index 9 was an attestation without commitment.
 
         /// Commits to what [`Self::reveal_attestation`] will say of the current window, so that nobody can copy it.
+        ///
+        /// Scene 3 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
@@ -1473,6 +1526,8 @@ pub mod pallet {
 
         /// Says which revealed payloads the caller could fetch and found valid, and which state it
         /// holds.
+        ///
+        /// Scene 3 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
@@ -1499,6 +1554,8 @@ pub mod pallet {
         /// Sets a run's weight among the runs, by which the chain's emission is divided; from the run's next window on.
         /// With 0, as at its creation, a run gets nothing of it.
         ///
+        /// Scene 1 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// [`Config::AdminOrigin`].
@@ -1515,6 +1572,8 @@ pub mod pallet {
 
         /// Puts `amount` into a run as its sponsor: each window gets `per_window` of it at most, until it is spent. What
         /// is left when the run ends can be claimed by the sponsor.
+        ///
+        /// Scene 1 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
@@ -1539,6 +1598,8 @@ pub mod pallet {
         /// Transfers to several accounts, or of several runs, what they may claim by now; who may claim nothing yet is
         /// passed over.
         ///
+        /// Scene 5 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by anybody.
@@ -1556,6 +1617,8 @@ pub mod pallet {
         /// Pauses a run: its windows take no updates, and nobody is at fault in them. The governance's
         /// pause begins at once, the owner's [`Config::AdminDelayWindows`] later.
         ///
+        /// Scene 7 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by the run's owner, or [`Config::AdminOrigin`].
@@ -1570,6 +1633,8 @@ pub mod pallet {
         }
 
         /// Resumes a paused run, or withdraws an announced pause.
+        ///
+        /// Scene 7 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
@@ -1586,6 +1651,8 @@ pub mod pallet {
 
         /// Ends a run: with the current window if the governance says so or it is idle, and
         /// [`Config::AdminDelayWindows`] later if its owner does. One that has not begun ends at once.
+        ///
+        /// Scene 8 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
@@ -1604,6 +1671,8 @@ pub mod pallet {
         /// Removes up to `rows` rows of a closed run: bonds and stakes go back, claims are paid, and
         /// with the last rows the deposit is released and the run is gone.
         ///
+        /// Scene 8 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by anybody.
@@ -1621,6 +1690,8 @@ pub mod pallet {
 
         /// Offers a run to another owner, who may accept it [`Config::AdminDelayWindows`] later (from
         /// the next window on if the governance offers it); or withdraws the offer.
+        ///
+        /// Scene 7 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
@@ -1642,6 +1713,8 @@ pub mod pallet {
         /// Makes the caller the owner of a run that was offered to it. The deposit is held of the
         /// caller and released to the former owner.
         ///
+        /// Scene 7 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by the account that the run is offered to.
@@ -1658,13 +1731,15 @@ pub mod pallet {
 
         /// Drops settings that wait for a coming window.
         ///
+        /// Scene 7 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by the run's owner, or [`Config::AdminOrigin`].
         ///
         /// ## Errors
         ///
-        /// Another's run, nothing that waits.
+        /// Another's run, nothing that waits, for the owner what the governance forced.
         #[pallet::call_index(36)]
         #[pallet::weight(T::WeightInfo::cancel_params())]
         pub fn cancel_params(origin: OriginFor<T>, run: RunId) -> DispatchResult {
@@ -1672,6 +1747,8 @@ pub mod pallet {
         }
 
         /// Replaces the run's settings from the next window on, however far they move.
+        ///
+        /// Scene 7 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
@@ -1694,6 +1771,8 @@ pub mod pallet {
         /// Removes a miner that has not committed to anything in `idle_windows` whole windows; free if it succeeds. Its bond
         /// waits as that of a miner that left.
         ///
+        /// Scene 8 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by anybody.
@@ -1711,6 +1790,8 @@ pub mod pallet {
 
         /// Returns the bond of the miner that had `uid` from `registered_window` on and is gone to its cold key, and lets both
         /// of its keys join again.
+        ///
+        /// Scene 8 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
@@ -1733,6 +1814,8 @@ pub mod pallet {
 
         /// Has another hot key sign for a seat from the next window on; the old one finishes the open window. Standing, bond
         /// and stake stay. A second call before that replaces the key that waits.
+        ///
+        /// Scene 6 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
@@ -1757,6 +1840,8 @@ pub mod pallet {
 
         /// Offers a seat to another cold key, which may accept it `hand_over_windows` later. Replaces an earlier offer.
         ///
+        /// Scene 6 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by the seat's cold key.
@@ -1778,6 +1863,8 @@ pub mod pallet {
 
         /// Takes over a seat with what is held for it. Pay that the old cold key may claim stays its own.
         ///
+        /// Scene 6 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by the key that the seat is offered to.
@@ -1794,6 +1881,8 @@ pub mod pallet {
 
         /// Takes back the offer of a seat.
         ///
+        /// Scene 6 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by the seat's cold key.
@@ -1809,6 +1898,8 @@ pub mod pallet {
         }
 
         /// Takes a part of a validator's own stake out; it can be withdrawn `unbonding_windows` later.
+        ///
+        /// Scene 6 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
@@ -1831,6 +1922,8 @@ pub mod pallet {
 
         /// Frees what the caller had in a pool, as validator or as nominator, and what has unbonded by now.
         ///
+        /// Scene 8 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by the validator's cold key or the nominator.
@@ -1847,6 +1940,8 @@ pub mod pallet {
 
         /// Puts money into a validator's pool: it counts as the validator's stake, earns its part of the validator's pay and
         /// answers for the validator's faults.
+        ///
+        /// Scene 2 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
@@ -1870,6 +1965,8 @@ pub mod pallet {
         /// Takes shares out of a pool; what they are worth now can be withdrawn `unbonding_windows` later, less slashes for
         /// what the validator did until now.
         ///
+        /// Scene 6 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by the nominator.
@@ -1890,6 +1987,8 @@ pub mod pallet {
         }
 
         /// Sets what a validator takes of its nominators' pay: less at once, more by a step and after a delay.
+        ///
+        /// Scene 2 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
@@ -1912,6 +2011,8 @@ pub mod pallet {
 
         /// Moves the nominators' pay that is due into their pool.
         ///
+        /// Scene 5 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by anybody.
@@ -1927,6 +2028,8 @@ pub mod pallet {
         }
 
         /// Cancels a slash that waits.
+        ///
+        /// Scene 4 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
@@ -1944,6 +2047,8 @@ pub mod pallet {
 
         /// Proves that one of two commitments is a copy of the other, in one window or over several: by a chunk that both have
         /// at the same place. The later one's miner is slashed. Free if it succeeds.
+        ///
+        /// Scene 4 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
@@ -1969,6 +2074,8 @@ pub mod pallet {
 
         /// Proves that a chunk of a payload does not decode. Its miner is slashed. Free if it succeeds.
         ///
+        /// Scene 4 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by anybody. Half of the slash is the signer's, or its cold key's if it is a participant's hot key.
@@ -1993,6 +2100,8 @@ pub mod pallet {
         /// Asks for a chunk of a payload. The miner must show it within `answer_blocks` and then has the challenger's bond; if
         /// it does not, it is slashed.
         ///
+        /// Scene 4 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by anybody; the run's `challenge_bond` is held until the answer or the time-out.
@@ -2013,6 +2122,8 @@ pub mod pallet {
         }
 
         /// Shows a chunk that is asked for; free if it succeeds.
+        ///
+        /// Scene 4 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
@@ -2037,6 +2148,8 @@ pub mod pallet {
 
         /// Ends a request for a chunk that was not answered in time. Its miner is slashed, the challenger has its bond back.
         ///
+        /// Scene 4 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by anybody.
@@ -2058,6 +2171,8 @@ pub mod pallet {
 
         /// Disputes what a validator measured: a jury measures again.
         ///
+        /// Scene 4 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by anybody; the run's `dispute_bond` is held, and lost if the jury confirms the evaluation.
@@ -2077,6 +2192,8 @@ pub mod pallet {
         }
 
         /// Commits to what a juror measured, in the window after the dispute.
+        ///
+        /// Scene 4 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
@@ -2099,6 +2216,8 @@ pub mod pallet {
 
         /// Reveals what a juror measured, two windows after the dispute.
         ///
+        /// Scene 4 of [the scenario](crate::scenario).
+        ///
         /// ## Dispatch Origin
         ///
         /// Signed by the hot key of a juror.
@@ -2120,6 +2239,8 @@ pub mod pallet {
         }
 
         /// Ends a dispute whose jury has had its time: a false evaluation costs the validator, a false accusation its bond.
+        ///
+        /// Scene 4 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///

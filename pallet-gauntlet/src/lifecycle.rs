@@ -202,7 +202,9 @@ impl<T: Config> Pallet<T> {
 
     pub(crate) fn do_cancel_params(origin: OriginFor<T>, run_id: RunId) -> DispatchResult {
         let run = Runs::<T>::get(run_id).ok_or(Error::<T>::RunUnknown)?;
-        Self::ensure_manager(origin, &run)?;
+        let manager = Self::ensure_manager(origin, &run)?;
+        let is_bound = matches!(manager, Manager::Owner) && Self::are_settings_forced(run_id);
+        ensure!(!is_bound, Error::<T>::SettingsForced);
         PendingSettings::<T>::take(run_id).ok_or(Error::<T>::NothingScheduled)?;
         Self::deposit_event(Event::SettingsCancelled { run: run_id });
         Ok(())

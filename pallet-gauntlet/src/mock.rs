@@ -10,13 +10,12 @@ use frame_support::{
     traits::{
         fungible::Mutate,
         tokens::{Fortitude, Precision, Preservation},
-        ConstU128, ConstU32, ConstU64, Hooks, LinearStoragePrice,
+        Hooks, LinearStoragePrice,
     },
     weights::{
         constants::{RocksDbWeight, WEIGHT_REF_TIME_PER_SECOND},
         Weight, WeightMeter,
     },
-    PalletId,
 };
 use frame_system::{limits, CheckNonce, EnsureRoot, EnsureSigned};
 use protocol::{
@@ -36,6 +35,7 @@ use protocol::{
 };
 use scale_info::TypeInfo;
 use sp_core::H256;
+use sp_keystore::{testing::MemoryKeystore, KeystoreExt};
 use sp_runtime::{
     traits::{
         BlockNumberProvider, DispatchTransaction, IdentifyAccount, IdentityLookup, Implication,
@@ -112,7 +112,6 @@ parameter_types! {
     pub static ClockSkew: u32 = 0;
     /// Numbers of the clock for each block.
     pub static ClockRate: u32 = 1;
-    pub const GauntletPalletId: PalletId = PalletId(*b"gauntlet");
 }
 
 #[derive_impl(pallet_balances::config_preludes::TestDefaultConfig)]
@@ -245,28 +244,17 @@ impl BenchmarkProof<AccountId> for TestProof {
     }
 }
 
+#[derive_impl(pallet_gauntlet::config_preludes::TestDefaultConfig)]
 impl Config for Test {
     type BlockNumberProvider = Clock;
     type ClockPerBlock = ClockRate;
     type Currency = Balances;
-    type RuntimeHoldReason = RuntimeHoldReason;
     type CreateOrigin = EnsureSigned<AccountId>;
     type AdminOrigin = EnsureRoot<AccountId>;
     type HotKeyProof = TestProof;
     type Emission = TestEmission;
-    type PalletId = GauntletPalletId;
-    type RunsMax = ConstU32<4>;
-    type HistoryWindows = ConstU64<{ protocol::limits::HISTORY_WINDOWS }>;
     type RunDeposit = LinearStoragePrice<RunDepositBase, RunDepositByte, Planck>;
-    type StartHorizon = ConstU32<100_000>;
-    type IdleWindows = ConstU64<6>;
-    type ReapDelayWindows = ConstU64<12>;
-    type AdminDelayWindows = ConstU64<2>;
     type Randomness = randomness::InsecureParentHash<Test>;
-    type FreeWorkMin = ConstU128<UNIT>;
-    type WorkBytesMax = ConstU32<100_000>;
-    type DisputeWindows = ConstU64<12>;
-    type SlashDelayWindows = ConstU64<2>;
     type WeightInfo = weights::SubstrateWeight<Test>;
 }
 
@@ -488,13 +476,14 @@ pub(crate) fn register_miner(cold: AccountId, hot: AccountId) -> Result<Uid, Dis
 
 /// Externalities in block 1 without a run.
 pub(crate) fn new_test_ext() -> sp_io::TestExternalities {
-    let mut storage = frame_system::GenesisConfig::<Test>::default().build_storage().unwrap();
     let balances = (1..=99).map(|number| (account(number), ENDOWMENT)).collect();
-    pallet_balances::GenesisConfig::<Test> { balances, ..Default::default() }
-        .assimilate_storage(&mut storage)
-        .unwrap();
+    let balances = BalancesConfig { balances, ..Default::default() };
+    let genesis = RuntimeGenesisConfig { balances, ..Default::default() };
+    let storage = genesis.build_storage().unwrap();
     let mut ext = sp_io::TestExternalities::from(storage);
     PLEDGED.take();
+    // Benchmarks sign with keys of the node's keystore.
+    ext.register_extension(KeystoreExt::new(MemoryKeystore::new()));
     ext.execute_with(|| start_block(1));
     ext
 }

@@ -116,7 +116,9 @@ impl<T: Config> Pallet<T> {
         Self::current_settings(run_id, &run)?.may_become(&settings).map_err(Error::<T>::from)?;
         let current = moment.map_or(0, |moment| moment.window);
         let window = current.saturating_add(T::AdminDelayWindows::get());
-        PendingSettings::<T>::insert(run_id, ScheduledSettings { window, settings });
+        ensure!(!Self::are_settings_forced(run_id), Error::<T>::SettingsForced);
+        let scheduled = ScheduledSettings { window, settings, by_admin: false };
+        PendingSettings::<T>::insert(run_id, scheduled);
         Self::deposit_event(Event::SettingsScheduled { run: run_id, window });
         Ok(())
     }
@@ -127,9 +129,15 @@ impl<T: Config> Pallet<T> {
         let current = Self::current_settings(run_id, &run)?;
         current.may_be_forced_to(&settings).map_err(Error::<T>::from)?;
         let window = moment.map_or(0, |moment| moment.window.saturating_add(1));
-        PendingSettings::<T>::insert(run_id, ScheduledSettings { window, settings });
+        let scheduled = ScheduledSettings { window, settings, by_admin: true };
+        PendingSettings::<T>::insert(run_id, scheduled);
         Self::deposit_event(Event::SettingsScheduled { run: run_id, window });
         Ok(())
+    }
+
+    /// Whether settings wait that the chain's governance forced.
+    pub(crate) fn are_settings_forced(run_id: RunId) -> bool {
+        PendingSettings::<T>::get(run_id).is_some_and(|scheduled| scheduled.by_admin)
     }
 
     /// Whether settings are valid by themselves and on this chain.

@@ -17,10 +17,11 @@ use protocol::{
 use sp_runtime::{traits::Zero, DispatchResult};
 
 use crate::{
-    account_bytes, lifecycle::is_paused_in, Attestation, AttestationCommitments, Attestations, Bitmap,
-    CommitCounts, Commitment, Commitments, Config, Error, Evaluations, Event, Layouts, MinerOf,
-    MinerUids, Miners, Pallet, PayloadOwners, Permits, Reveal, RevealedChunks, Reveals, RunOf,
-    Runs, ScoreCommitments, ScoreReveal, ScoreReveals, ValidatorIndices, Validators, Windows,
+    account_bytes, lifecycle::is_paused_in, Attestation, AttestationCommitments, Attestations,
+    Bitmap, CommitCounts, Commitment, Commitments, Config, Error, Evaluations, Event, Layouts,
+    MinerOf, MinerUids, Miners, Pallet, PayloadOwners, Permits, Reveal, RevealedChunks, Reveals,
+    RunOf, Runs, ScoreCommitments, ScoreReveal, ScoreReveals, ValidatorIndices, Validators,
+    Windows,
 };
 
 impl<T: Config> Pallet<T> {

@@ -12,8 +12,8 @@ use protocol::{
 use sp_runtime::TryRuntimeError;
 
 use crate::{
-    emission_schedule::EmissionSchedule, Announcements, AttestationCommitments, Attestations, Bonds,
-    ChainAccrual, Change, Changes, Claims, ColdOffers, CommitCounts, Commitments, Config,
+    emission_schedule::EmissionSchedule, Announcements, AttestationCommitments, Attestations,
+    Bonds, ChainAccrual, Change, Changes, Claims, ColdOffers, CommitCounts, Commitments, Config,
     CoolingKeys, Delegations, Departures, Emitted, HoldReason, Layouts, Ledgers, MinerSlots,
     MinerUids, Miners, NextHotKeys, NextRunId, Pallet, PayloadOwners, PendingSettings, Permits,
     Pools, Reveals, RunOf, RunSchedule, RunSettings, RunStatus, RunWeights, Runs, ScoreCommitments,

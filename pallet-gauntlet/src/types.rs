@@ -655,6 +655,8 @@ pub struct ScheduledSettings {
     pub window: Window,
     /// The settings.
     pub settings: Settings,
+    /// The chain's governance forced them; it alone may drop or replace them.
+    pub by_admin: bool,
 }
 
 /// What a settlement does next.

@@ -1,7 +1,7 @@
 //! Measures a settlement by standing and by Yuma consensus, and one Yuma epoch alone, on one core.
 //!
 //! ```text
-//! cargo run --release -p protocol --example settlement_speed
+//! cargo run --release -p gauntlet-protocol --example settlement_speed
 //! ```
 
 use std::{hint::black_box, time::Instant};

@@ -1,7 +1,7 @@
 //! Measures the update format on this machine: bytes, error and speed for one core.
 //!
 //! ```text
-//! cargo run --release -p protocol --example update_speed [-- portable]
+//! cargo run --release -p gauntlet-protocol --example update_speed [-- portable]
 //! ```
 
 use std::time::Instant;

@@ -46,6 +46,11 @@
 
 extern crate alloc;
 
+/// The crate's page, whose example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct CratePage;
+
 pub mod ids;
 
 pub mod fixed;

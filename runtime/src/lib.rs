@@ -78,7 +78,7 @@ pub type UncheckedExtrinsic =
 pub type SignedPayload = generic::SignedPayload<RuntimeCall, TxExtension>;
 
 /// What the next upgrade of a running chain changes in its storage, in one block; empty once every chain has it.
-pub type SingleBlockMigrations = ();
+pub type SingleBlockMigrations = (pallet_gauntlet::migrations::MigrateV1ToV2<Runtime>,);
 
 /// Executes blocks: hooks, inherents and transactions in order.
 pub type Executive = frame_executive::Executive<

@@ -22,8 +22,19 @@ const SELECTION: [&str; 2] = ["--release", "--locked"];
 pub(crate) const FEATURES: [&str; 3] =
     ["--workspace", "--features", "pallet-gauntlet/runtime-benchmarks,pallet-gauntlet/try-runtime"];
 
+/// The runtime that docs/INTEGRATING.md quotes, with what its other features add; nothing else compiles that.
+const EXAMPLE_FEATURES: [&str; 4] = [
+    "--package",
+    "example-runtime",
+    "--features",
+    "example-runtime/runtime-benchmarks,example-runtime/try-runtime",
+];
+
 /// The names of the programs, and of the packages' targets that make them.
 pub(crate) const PROGRAMS: [&str; 2] = ["gauntlet", "gauntlet-node"];
+
+/// The crates that a runtime of somebody else's embeds.
+const PACKAGES: [&str; 2] = ["gauntlet-protocol", "pallet-gauntlet"];
 
 /// What building the programs takes.
 pub(crate) const ABOUT: &str =
@@ -56,6 +67,17 @@ pub(crate) fn next_runtime(setup: &Setup) -> Result<PathBuf, Failure> {
     Ok(blob)
 }
 
+/// Packs the crates that could be registered, as [`PACKAGES`] names them, and compiles nothing.
+///
+/// Cargo then resolves what it packed as a stranger would: without the workspace, each dependency by its version.
+pub(crate) fn packages(setup: &Setup) -> Result<(), Failure> {
+    let names = PACKAGES.iter().flat_map(|name| ["--package", name]);
+    run(setup
+        .cargo()
+        .args(["package", "--no-verify", "--allow-dirty", "--locked", "--offline", "--quiet"])
+        .args(names))
+}
+
 /// Builds one of the examples.
 pub(crate) fn example(setup: &Setup, name: &str) -> Result<(), Failure> {
     run(setup.cargo().arg("build").args(SELECTION).args(FEATURES).args(["--example", name]))
@@ -68,12 +90,16 @@ pub(crate) fn any(setup: &Setup, arguments: &[String]) -> Result<(), Failure> {
 
 /// Lints our own crates with their tests; any warning is a failure.
 pub(crate) fn lint(setup: &Setup) -> Result<(), Failure> {
-    run(setup
-        .cargo()
-        .args(["clippy", "--all-targets"])
-        .args(SELECTION)
-        .args(FEATURES)
-        .args(["--", "--deny", "warnings"]))
+    let lint = |selection: &[&str]| {
+        run(setup
+            .cargo()
+            .args(["clippy", "--all-targets"])
+            .args(SELECTION)
+            .args(selection)
+            .args(["--", "--deny", "warnings"]))
+    };
+    lint(&FEATURES)?;
+    lint(&EXAMPLE_FEATURES)
 }
 
 /// Runs all tests, by nextest where that is installed.

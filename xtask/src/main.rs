@@ -50,7 +50,7 @@ Usage: cargo xtask COMMAND
   study [OPTIONS]      Compare ways to train together on a small model, into docs/study; --quick for a minute of it.
   simulate [OPTIONS]   Play modelled miners and validators on the real runtime, into docs/study; --quick for a minute of it.
   build [--timings]    Build the programs, and show where they are.
-  cargo ARGUMENTS      Call cargo as the other commands do, with the same set-up and built files: test --release -p protocol.
+  cargo ARGUMENTS      Call cargo as the other commands do, with the same set-up and built files: test --release -p gauntlet-protocol.
   setup                Make this machine ready to build, and show what is used.
   wasm                 Build the runtime's Wasm blob, and show where it is.
   metadata             Write the runtime's metadata for node-client anew.

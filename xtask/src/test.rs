@@ -19,12 +19,13 @@ type Check<'a> = (&'static str, &'a str, &'a dyn Fn() -> Result<(), Failure>);
 ///
 /// With `timings`, cargo writes its account of the build under `cargo-timings` in the target folder.
 pub(crate) fn run(timings: bool) -> Result<(), Failure> {
-    let mut steps = Steps::new(10);
+    let mut steps = Steps::new(11);
     let setup = &build::ready(&mut steps)?;
-    let checks: [Check<'_>; 9] = [
+    let checks: [Check<'_>; 10] = [
         ("format", "seconds", &|| format(setup)),
         ("tidy", "seconds", &|| tidy::run(setup)),
         ("licences", "seconds", &|| licences(setup)),
+        ("packages", "seconds", &|| build::packages(setup)),
         ("build", build::ABOUT, &|| {
             build::programs(setup, if timings { &["--timings"] } else { &[] })
         }),

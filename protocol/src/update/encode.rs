@@ -1,7 +1,7 @@
 //! Encodes values as bytes: selects, quantises and packs them, and leaves the residual that was not sent.
 //!
 //! Written once and compiled for each [`Variant`]. Measured on one core of a shared 2-core Xeon with
-//! AVX-512 over 4 Mi Laplace values by `cargo run --release -p protocol --example update_speed`, in
+//! AVX-512 over 4 Mi Laplace values by `cargo run --release -p gauntlet-protocol --example update_speed`, in
 //! 10^9 parameters a second; "with feedback" is [`Encoder::encode_difference`], which reads three
 //! arrays, "step" the outer step of two updates, for each:
 //!

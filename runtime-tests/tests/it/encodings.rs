@@ -13,7 +13,7 @@ use frame_metadata::{
     RuntimeMetadata,
 };
 use frame_support::{
-    traits::{StorageVersion, TryDecodeEntireStorage},
+    traits::{GetStorageVersion, StorageVersion, TryDecodeEntireStorage},
     Blake2_128Concat, StorageHasher as _, Twox64Concat,
 };
 use runtime::{Gauntlet, Runtime};
@@ -73,9 +73,9 @@ fn storage_decodes_what_the_metadata_describes() {
     }
 }
 
-/// The version that the pallet's code says its storage has; 0 while it says none.
+/// The version that the pallet's code says its storage has.
 fn storage_version() -> StorageVersion {
-    StorageVersion::new(0)
+    Gauntlet::in_code_storage_version()
 }
 
 /// A value that a storage item may hold, and where.

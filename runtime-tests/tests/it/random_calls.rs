@@ -3,7 +3,11 @@
 use std::collections::BTreeMap;
 
 use pallet_gauntlet::{Call, Departures, Ledgers, MinerUids, Runs, ValidatorIndices};
-use protocol::{entry::Seat, Hash, RunId, Uid};
+use protocol::{
+    entry::Seat,
+    window::{phase_at, Phase},
+    Hash, RunId, Uid,
+};
 use runtime::{AccountId, Runtime, System, UNIT};
 use sp_core::Pair;
 
@@ -13,8 +17,14 @@ use crate::{draws::Draws, network::*};
 const SEED: u64 = 2_609;
 const BLOCKS: u32 = 800;
 const CALLS_PER_BLOCK: u32 = 12;
+/// The first number that draws an attestation.
+const ATTEST: u64 = 25;
 /// Different updates that miners draw from, few enough that some copy others.
 const FLAVOURS: u8 = 8;
+
+fn phase() -> Option<Phase> {
+    phase_at(&settings().schedule, System::block_number()).map(|moment| moment.phase)
+}
 
 /// A random call with its signer, which is sensible most of the time.
 fn draw_call(draws: &mut Draws, updates: &[Update]) -> (AccountId, Call<Runtime>) {
@@ -32,7 +42,10 @@ fn draw_call(draws: &mut Draws, updates: &[Update]) -> (AccountId, Call<Runtime>
     let update = &updates[flavour as usize];
     let evaluations =
         (0..6).map(|uid| evaluation(uid, draws_gain(draws, uid), draws_gain(draws, uid))).collect();
-    match draws.below(40) {
+    // The example's phases of attestations are brief.
+    let is_attesting = matches!(phase(), Some(Phase::AttestCommit | Phase::AttestReveal));
+    let choice = if is_attesting && !draws.one_in(8) { ATTEST } else { draws.below(40) };
+    match choice {
         0 => {
             let cold = miner_cold(miner);
             let register = register_miner(&miner_key(miner), run, &cold);
@@ -76,7 +89,7 @@ fn draw_call(draws: &mut Draws, updates: &[Update]) -> (AccountId, Call<Runtime>
         // Seldom, as each change replaces the one that waits.
         6 if draws.one_in(8) => {
             let mut changed = settings();
-            changed.incentive.power = 1 + draws.below(4) as u8;
+            changed.incentive.power = 15 + draws.below(3) as u8;
             changed.emission.owner_ppm = draws.below(100_000) as u32;
             changed.emission.miners_ppm = 700_000 - changed.emission.owner_ppm;
             let settings = Box::new(changed);
@@ -104,13 +117,12 @@ fn draw_call(draws: &mut Draws, updates: &[Update]) -> (AccountId, Call<Runtime>
             let reveal = update.reveal_call(window, &hot);
             (hot, reveal)
         }
-        25..=31 => {
-            let uids: Vec<Uid> = (0..8).filter(|_| !draws.one_in(8)).collect();
-            let root = if draws.one_in(10) { [9; 32] } else { Model::genesis().root() };
+        ATTEST..=31 => {
             let hot = validator_hot(validator);
+            let (uids, root) = attested(validator, window);
             let [commit, reveal] = attest_calls(window, &hot, &uids, root);
-            let call = if draws.one_in(2) { commit } else { reveal };
-            (hot, call)
+            let is_revealing = phase() == Some(Phase::AttestReveal);
+            (hot, if is_revealing != draws.one_in(8) { reveal } else { commit })
         }
         32..=35 => {
             let hot = validator_hot(validator);
@@ -143,22 +155,31 @@ fn keys_call(
         let index = ValidatorIndices::<Runtime>::get(RUN, validator_hot(validator));
         (Seat::Validator(index.unwrap_or(validator.into())), validator_cold(validator))
     };
-    match draws.below(6) {
-        0 | 1 => {
+    match draws.below(12) {
+        0..=3 => {
             // Of a miner to come, so that keys come back into use.
-            let hot = miner_key(draws.below(6) as u8);
+            let hot = miner_key(draws.below(9) as u8);
             let proof = consent(&hot, run, seat.role(), &cold).into();
             let hot = hot.public().into();
             (cold, Call::rotate_hot_key { run, seat, hot, proof })
         }
-        2 => (cold.clone(), Call::offer_cold { run, seat, to: cold }),
-        3 | 4 => (cold, Call::accept_cold { run, seat }),
+        4 | 5 => (cold.clone(), Call::offer_cold { run, seat, to: cold }),
+        6..=10 => (cold, Call::accept_cold { run, seat }),
         _ => (cold, Call::cancel_cold { run, seat }),
     }
 }
 
 fn draws_gain(draws: &mut Draws, uid: Uid) -> i64 {
     draws.below(2_000) as i64 - 1_000 + i64::from(uid)
+}
+
+/// What a validator could fetch of a window and what state it holds, so that its reveal fits its commitment: mostly all
+/// and the right one.
+fn attested(validator: u8, window: u64) -> (Vec<Uid>, Hash) {
+    let mut draws = Draws::after(u64::from(validator), window << 16);
+    let uids = (0..8).filter(|_| !draws.one_in(24)).collect();
+    let root = if draws.one_in(20) { [9; 32] } else { Model::genesis().root() };
+    (uids, root)
 }
 
 /// What a validator says of a window, so that its reveal fits its commitment: mostly gains, some losses.
@@ -207,7 +228,7 @@ fn the_books_balance_whatever_is_called() {
             assert!(*done > 0, "{name} was never done");
             assert!(*refused > 0 || may_always_succeed, "{name} never failed");
         }
-        assert_eq!(results.len(), 19, "{results:?}");
+        assert_eq!(results.len(), 20, "{results:?}");
         let run = Runs::<Runtime>::get(RUN).expect("the run exists");
         assert!(run.next_settlement >= 14, "{}", run.next_settlement);
         assert!(ledger.paid > 0 && ledger.claimable > 0);

@@ -43,7 +43,8 @@ fn honest_miners_are_paid_alike_and_garbage_is_not_paid() {
     let honest = fairness(&scenario, &history);
     assert!(honest.ratio_short < 3.0, "{honest:?}");
     assert_eq!(honest.blamed, 0.0);
-    assert!((-0.01..0.2).contains(&honest.carried), "{honest:?}");
+    // Trust grows over 20 windows, and what a miner has no trust for yet is carried: of 14 windows about two thirds.
+    assert!((0.2..0.6).contains(&honest.carried), "{honest:?}");
 }
 
 #[test]

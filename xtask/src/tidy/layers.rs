@@ -11,37 +11,58 @@ struct Layer {
 }
 
 /// Every crate of ours, lowest first. A crate that stands nowhere here fails the check.
-const LAYERS: [Layer; 17] = [
+const LAYERS: [Layer; 18] = [
     Layer { name: "feature-set", uses: &[], tests_use: &[] },
     Layer { name: "str0m-openssl", uses: &[], tests_use: &[] },
     Layer { name: "wasm-opt", uses: &[], tests_use: &[] },
-    Layer { name: "protocol", uses: &[], tests_use: &[] },
-    Layer { name: "dataset", uses: &["protocol"], tests_use: &[] },
-    Layer { name: "node-client", uses: &["protocol"], tests_use: &[] },
+    Layer { name: "gauntlet-protocol", uses: &[], tests_use: &[] },
+    Layer { name: "dataset", uses: &["gauntlet-protocol"], tests_use: &[] },
+    Layer { name: "node-client", uses: &["gauntlet-protocol"], tests_use: &[] },
     // Tests of what runs on GPUs run on emulated ones.
-    Layer { name: "trainer", uses: &["protocol", "dataset"], tests_use: &["cuda-emulator"] },
-    Layer { name: "cuda-emulator", uses: &["trainer"], tests_use: &["protocol", "dataset"] },
+    Layer {
+        name: "trainer",
+        uses: &["gauntlet-protocol", "dataset"],
+        tests_use: &["cuda-emulator"],
+    },
+    Layer {
+        name: "cuda-emulator",
+        uses: &["trainer"],
+        tests_use: &["gauntlet-protocol", "dataset"],
+    },
     Layer {
         name: "participant",
-        uses: &["protocol", "dataset", "node-client", "trainer"],
+        uses: &["gauntlet-protocol", "dataset", "node-client", "trainer"],
         tests_use: &["cuda-emulator"],
     },
     Layer {
         name: "gauntlet",
-        uses: &["protocol", "dataset", "node-client", "trainer", "participant"],
+        uses: &["gauntlet-protocol", "dataset", "node-client", "trainer", "participant"],
         tests_use: &["cuda-emulator"],
     },
-    Layer { name: "pallet-gauntlet", uses: &["protocol"], tests_use: &[] },
-    Layer { name: "runtime", uses: &["protocol", "pallet-gauntlet"], tests_use: &[] },
+    Layer { name: "pallet-gauntlet", uses: &["gauntlet-protocol"], tests_use: &[] },
+    Layer { name: "runtime", uses: &["gauntlet-protocol", "pallet-gauntlet"], tests_use: &[] },
     Layer { name: "next-runtime", uses: &["runtime"], tests_use: &[] },
-    Layer { name: "node", uses: &["protocol", "pallet-gauntlet", "runtime"], tests_use: &[] },
+    Layer {
+        name: "example-runtime",
+        uses: &["gauntlet-protocol", "pallet-gauntlet"],
+        tests_use: &[],
+    },
+    Layer {
+        name: "node",
+        uses: &["gauntlet-protocol", "pallet-gauntlet", "runtime"],
+        tests_use: &[],
+    },
     Layer {
         name: "runtime-tests",
-        uses: &["protocol", "pallet-gauntlet", "runtime"],
+        uses: &["gauntlet-protocol", "pallet-gauntlet", "runtime"],
         // Its twin test holds the client's fake chain against the real runtime.
         tests_use: &["node-client"],
     },
-    Layer { name: "simulator", uses: &["protocol", "pallet-gauntlet", "runtime"], tests_use: &[] },
+    Layer {
+        name: "simulator",
+        uses: &["gauntlet-protocol", "pallet-gauntlet", "runtime"],
+        tests_use: &[],
+    },
     Layer { name: "xtask", uses: &[], tests_use: &[] },
 ];
 
@@ -105,7 +126,7 @@ mod tests {
     #[test]
     fn each_crate_uses_only_those_below_it() {
         for (name, uses) in [
-            ("protocol", "dataset"),
+            ("gauntlet-protocol", "dataset"),
             ("dataset", "trainer"),
             ("node-client", "trainer"),
             ("trainer", "node-client"),
@@ -140,9 +161,9 @@ mod tests {
 
     #[test]
     fn libraries_name_the_feature_set_for_their_tests_alone() {
-        assert!(check("protocol", "feature-set", true).is_empty());
+        assert!(check("gauntlet-protocol", "feature-set", true).is_empty());
         assert!(check("node", "feature-set", false).is_empty());
-        assert_eq!(check("protocol", "feature-set", false).len(), 1);
+        assert_eq!(check("gauntlet-protocol", "feature-set", false).len(), 1);
     }
 
     #[test]
