@@ -2,7 +2,7 @@
 //! docs/PROTOCOL.md).
 //!
 //! [`judge`] is what the rules share: weights, stake and bonds in; consensus, incentive, dividends and new bonds out.
-//! [`epoch`] puts around it what a chain of that kind does beside: permits, activity, weights and bonds that are out of
+//! [`epoch()`] puts around it what a chain of that kind does beside: permits, activity, weights and bonds that are out of
 //! date. A run of ours has its own rules for those, and calls [`judge`] from [`super::settle()`].
 //!
 //! "Weight" is that chain's word for what one validator votes for one miner, and there each uid may be both.
