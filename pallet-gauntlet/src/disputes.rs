@@ -207,7 +207,9 @@ impl<T: Config> Pallet<T> {
         let candidates: Vec<_> = validators
             .iter()
             .zip(stakes_u64(&stakes))
-            .map(|((index, _), stake)| (*index, stake / u64::from(VALIDATORS_MAX)))
+            .map(|((index, _), stake)| {
+                (*index, stake.checked_div(u64::from(VALIDATORS_MAX)).unwrap_or_default())
+            })
             .collect();
         let drawn = draw_jury(&record.seed, &candidates, usize::from(settings.disputes.jurors));
         let jurors = validators.into_iter().filter(|(index, _)| drawn.contains(index)).map(

@@ -52,6 +52,16 @@
 //! - All stake that counts in a window is that of its permits, taken in its first block; a change in it counts later.
 //! - The calls of a window's work are free, come before every tip and cannot fail in a block ([`extension`]).
 #![cfg_attr(not(feature = "std"), no_std)]
+#![deny(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::todo,
+    clippy::unimplemented,
+    clippy::unreachable,
+    clippy::unwrap_used
+)]
 
 extern crate alloc;
 
@@ -98,16 +108,47 @@ pub mod view;
 pub mod scenario;
 
 #[cfg(any(feature = "try-runtime", test))]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "no block runs these checks, and a sum that does not fit should fail them"
+)]
 mod try_state;
 
+#[allow(
+    clippy::arithmetic_side_effects,
+    reason = "costs of some nanoseconds and bytes for each of at most 2^16 things, in u64"
+)]
 pub mod weights;
 
 #[cfg(feature = "runtime-benchmarks")]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "no chain runs a benchmark: one that fails should"
+)]
 mod benchmarking;
 
 #[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that fails should"
+)]
 mod mock;
 #[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unreachable,
+    reason = "a test that fails should"
+)]
 mod tests;
 
 #[cfg(feature = "runtime-benchmarks")]
@@ -135,6 +176,7 @@ pub type StakePoolOf<T> = StakePool<<T as frame_system::Config>::AccountId>;
 pub type UnappliedSlashOf<T> = UnappliedSlash<<T as frame_system::Config>::AccountId>;
 
 #[frame_support::pallet]
+#[allow(clippy::expect_used, clippy::unreachable, reason = "what the macro writes")]
 pub mod pallet {
     use alloc::{boxed::Box, vec::Vec};
 

@@ -175,7 +175,11 @@ impl<T: Config> Pallet<T> {
     }
 
     pub(crate) fn boundary_limit() -> Weight {
-        BOUNDARY_SHARE * T::BlockWeights::get().max_block
+        let max = T::BlockWeights::get().max_block;
+        Weight::from_parts(
+            BOUNDARY_SHARE.mul_floor(max.ref_time()),
+            BOUNDARY_SHARE.mul_floor(max.proof_size()),
+        )
     }
 
     /// Checks that all runs' cheap boundaries at once, and one acceptance, stay within their part of a block; called by

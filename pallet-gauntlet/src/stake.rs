@@ -122,7 +122,7 @@ impl<T: Config> Pallet<T> {
         ensure!(left >= settings.incentive.validator_stake_min, Error::<T>::StakeTooLow);
         ensure!(amount > 0, Error::<T>::NothingToUnbond);
         // The last place is for what leaves with the slot.
-        let is_room = pool.unbonding.len() < UNBONDINGS_MAX as usize - 1;
+        let is_room = pool.unbonding.len() < UNBONDINGS_MAX.saturating_sub(1) as usize;
         ensure!(is_room, Error::<T>::TooManyUnbondings);
         let due = Self::unbond_own(run_id, &run, id, &mut pool, amount)?;
         Self::write_pool(run_id, id, pool);

@@ -247,7 +247,7 @@ impl<T: Config> Pallet<T> {
                 "9: an accepted set out of order"
             );
             let settings = Self::settings_of(run_id, window)
-                .ok_or("20: a window names settings that are gone")?;
+                .ok_or("22: a window names settings that are gone")?;
             let accepted_max = usize::from(settings.incentive.accepted_max);
             ensure!(record.accepted.len() <= accepted_max, "9: an accepted set too large");
             for uid in &record.accepted {
@@ -308,7 +308,7 @@ impl<T: Config> Pallet<T> {
     }
 
     /// 14. Attestations and scores belong to kept windows, are of validators with a permit, and were committed to.
-    /// 21. Permits belong to kept windows, are sorted by index, and within `permits_max`.
+    /// 24. Permits belong to kept windows, are sorted by index, and within `permits_max`.
     fn try_state_scores(run_id: RunId, run: &RunOf<T>) -> Result<(), TryRuntimeError> {
         let has_permit =
             |window, index| permit_of(&Permits::<T>::get(run_id, window), index).is_some();
@@ -320,14 +320,14 @@ impl<T: Config> Pallet<T> {
             ensure!(is_committed || is_pruned, "14: an attestation without commitment");
         }
         for (window, permits) in Permits::<T>::iter_prefix(run_id) {
-            ensure!(Self::is_kept(run, window), "21: permits outside of the history");
+            ensure!(Self::is_kept(run, window), "24: permits outside of the history");
             let is_sorted = permits.windows(2).all(|pair| pair[0].0 < pair[1].0);
-            ensure!(is_sorted, "21: permits out of order");
-            let record = Windows::<T>::get(run_id, window).ok_or("21: permits without window")?;
+            ensure!(is_sorted, "24: permits out of order");
+            let record = Windows::<T>::get(run_id, window).ok_or("24: permits without window")?;
             let settings = RunSettings::<T>::get(run_id, record.settings_version);
-            let settings = settings.ok_or("21: permits without settings")?;
+            let settings = settings.ok_or("24: permits without settings")?;
             let permits_max = usize::from(settings.incentive.permits_max);
-            ensure!(permits.len() <= permits_max, "21: too many permits");
+            ensure!(permits.len() <= permits_max, "24: too many permits");
         }
         for ((window, index), _) in ScoreReveals::<T>::iter_prefix((run_id,)) {
             ensure!(Self::is_kept(run, window), "14: scores outside of the history");
@@ -412,7 +412,7 @@ impl<T: Config> Pallet<T> {
         Ok(())
     }
 
-    /// 41. Every kept window names settings that are kept; there are no others.
+    /// 22. Every kept window names settings that are kept; there are no others.
     fn try_state_settings(run_id: RunId, run: &RunOf<T>) -> Result<(), TryRuntimeError> {
         let oldest = Windows::<T>::get(run_id, run.next_pruning);
         let oldest = oldest.map_or(run.settings_version, |record| record.settings_version);
@@ -493,15 +493,15 @@ impl<T: Config> Pallet<T> {
         Ok(())
     }
 
-    /// 20. Bonds are a validator's, of a settled window, by uid and above 0.
+    /// 25. Bonds are a validator's, of a settled window, by uid and above 0.
     fn try_state_bonds(run_id: RunId, run: &RunOf<T>) -> Result<(), TryRuntimeError> {
         for (index, row) in Bonds::<T>::iter_prefix(run_id) {
-            ensure!(Validators::<T>::contains_key(run_id, index), "20: bonds of nobody");
-            ensure!(row.window <= run.next_settlement, "20: bonds of a later window");
+            ensure!(Validators::<T>::contains_key(run_id, index), "25: bonds of nobody");
+            ensure!(row.window <= run.next_settlement, "25: bonds of a later window");
             let entries = &row.entries;
-            ensure!(entries.windows(2).all(|pair| pair[0].0 < pair[1].0), "20: bonds out of order");
-            ensure!(entries.iter().all(|(_, bond)| *bond > 0), "20: a bond of nothing");
-            ensure!(!entries.is_empty(), "20: an empty row of bonds");
+            ensure!(entries.windows(2).all(|pair| pair[0].0 < pair[1].0), "25: bonds out of order");
+            ensure!(entries.iter().all(|(_, bond)| *bond > 0), "25: a bond of nothing");
+            ensure!(!entries.is_empty(), "25: an empty row of bonds");
         }
         Ok(())
     }

@@ -65,7 +65,11 @@ impl<T: Config> Pallet<T> {
 
     /// The weight that a step can hope for.
     pub(crate) fn poll_limit() -> Weight {
-        POLL_SHARE * T::BlockWeights::get().max_block
+        let max = T::BlockWeights::get().max_block;
+        Weight::from_parts(
+            POLL_SHARE.mul_floor(max.ref_time()),
+            POLL_SHARE.mul_floor(max.proof_size()),
+        )
     }
 
     /// Notes that something waits for a run. Returns the weight of it.

@@ -21,10 +21,12 @@ export const connect = async (url) => {
   const { genesisHash } = await client.getChainSpecData();
 
   /// Sends a call of the pallet and waits for the best block that it is in; returns the events by name.
-  const send = (pair, call, args) =>
-    new Promise((resolve, reject) => {
-      const signer = getPolkadotSigner(pair.publicKey, 'Sr25519', (message) => pair.sign(message));
-      const watched = api.tx[PALLET][call](args).signSubmitAndWatch(signer);
+  const send = async (pair, call, args) => {
+    const signer = getPolkadotSigner(pair.publicKey, 'Sr25519', (message) => pair.sign(message));
+    // The last final block may still be in the phase before that of the call, and would refuse it.
+    const at = (await client.getBestBlocks())[0].hash;
+    return new Promise((resolve, reject) => {
+      const watched = api.tx[PALLET][call](args).signSubmitAndWatch(signer, { at });
       const subscription = watched.subscribe({
         next: (told) => {
           if (told.type !== 'txBestBlocksState' || !told.found) return;
@@ -40,18 +42,22 @@ export const connect = async (url) => {
         error: reject,
       });
     });
+  };
 
   /// The arguments of an encoded call of the pallet, by name.
   const decoded = async (encoded) => (await api.txFromCallData(encoded)).decodedCall.value.value;
 
-  return {
+  const connected = {
     name: 'polkadot-api',
     genesis: genesisHash,
     send,
-    view: (name, ...args) => api.view[PALLET][name](...args),
+    view: (name, ...args) => api.view[PALLET][name](...args, { at: 'best' }),
     decoded,
     free: async (address) => (await api.query.System.Account.getValue(address, { at: 'best' })).data.free,
     head: async () => ({ block: (await client.getBestBlocks())[0].number }),
+    /// The client for the runtime after an upgrade: the same.
+    upgraded: async () => connected,
     close: () => client.destroy(),
   };
+  return connected;
 };

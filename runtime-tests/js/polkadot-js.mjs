@@ -14,19 +14,22 @@ const taken = (value) => {
   );
 };
 
+/// A name of a field as `scenario.mjs` has it: polkadot.js gives them in camel case.
+const snake = (name) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+
 /// A value as `scenario.mjs` reads it: whole numbers are BigInts, fields in snake case, enums `{type, value}`.
 const given = (value) => {
+  // Before the rest, for an enum without fields is none and empty, too.
+  if (typeof value.type === 'string' && Array.isArray(value.defKeys)) {
+    return { type: value.type, value: given(value.value) };
+  }
   const raw = value.toRawType?.() ?? '';
   if (value.isNone) return undefined;
   if (value.isSome) return given(value.unwrap());
   if (value.isEmpty && raw === 'Null') return undefined;
   if (typeof value.toBigInt === 'function') return value.toBigInt();
-  if (typeof value.type === 'string' && Array.isArray(value.defKeys)) {
-    return { type: value.type, value: given(value.value) };
-  }
   if (Array.isArray(value)) return value.map(given);
   if (value instanceof Map) {
-    const snake = (name) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
     return Object.fromEntries([...value.entries()].map(([name, inner]) => [snake(name), given(inner)]));
   }
   return value.toJSON();
@@ -34,7 +37,7 @@ const given = (value) => {
 
 /// The fields of an event by name.
 const eventData = ({ data }) =>
-  data.names ? Object.fromEntries(data.names.map((name, at) => [name, given(data[at])])) : data.map(given);
+  data.names ? Object.fromEntries(data.names.map((name, at) => [snake(name), given(data[at])])) : data.map(given);
 
 export const connect = async (url) => {
   const provider = new WsProvider(url);
@@ -45,7 +48,8 @@ export const connect = async (url) => {
   const send = (pair, call, args) =>
     new Promise((resolve, reject) => {
       const { meta } = api.tx.gauntlet[stringCamelCase(call)];
-      const values = meta.args.map(({ name }) => taken(args[name.toString()]));
+      const named = taken(args);
+      const values = meta.args.map(({ name }) => named[stringCamelCase(name.toString())]);
       api.tx.gauntlet[stringCamelCase(call)](...values)
         .signAndSend(pair, ({ status, events, dispatchError }) => {
           if (!status.isInBlock) return;
@@ -68,14 +72,14 @@ export const connect = async (url) => {
       api.registry.createType(api.registry.createLookupType(type), taken(args[at])).toU8a(),
     );
     const bytes = new Uint8Array(input.flatMap((part) => [...part]));
-    const answer = await api.call.runtimeViewFunction.executeViewFunction(known.id, bytes);
+    const answer = await api.call.runtimeViewFunction.executeViewFunction(known.id, u8aToHex(bytes));
     return given(api.registry.createType(api.registry.createLookupType(known.output), answer.asOk));
   };
 
   /// The arguments of an encoded call of the pallet, by name.
   const decoded = (encoded) => {
     const { argsEntries } = api.createType('Call', encoded);
-    return Object.fromEntries(argsEntries.map(([name, value]) => [name, given(value)]));
+    return Object.fromEntries(argsEntries.map(([name, value]) => [snake(name), given(value)]));
   };
 
   return {
@@ -86,6 +90,11 @@ export const connect = async (url) => {
     decoded,
     free: async (address) => (await api.query.system.account(address)).data.free.toBigInt(),
     head: async () => ({ block: (await api.rpc.chain.getHeader()).number.toNumber() }),
+    /// The client for the runtime after an upgrade: polkadot.js 16 reads it without its views and wants a new connection.
+    upgraded: async () => {
+      await api.disconnect();
+      return connect(url);
+    },
     close: () => api.disconnect(),
   };
 };

@@ -89,10 +89,11 @@ try {
   const version = await specVersion(url);
   await upgrade(url, keyring.addFromUri('//Alice'), readFileSync(nextRuntime));
   assert.equal(await specVersion(url), version + 1);
+  await all((story) => story.upgraded());
   assert.deepEqual(await all((story) => story.standing()), standings);
   console.log(`spec_version ${version} was upgraded to ${version + 1}; standings are kept`);
 
-  // SCENE 3: the runs go on, through the same connections.
+  // SCENE 3: the runs go on.
   await all((story) => story.playWindow());
   await all((story) => story.claim());
   await all((story) => story.client.close());

@@ -12,6 +12,9 @@ const CREATE_RUN = hexToU8a(readFileSync(new URL('create-run.hex', import.meta.u
 const LEAD = 12;
 /// What the validator stakes.
 const STAKE = 1_000n * 10n ** 12n;
+/// What the owner funds the run with, and how much of it a window may spend.
+const FUNDS = 1_000n * 10n ** 12n;
+const PER_WINDOW = 10n * 10n ** 12n;
 /// The state from which everybody starts and that the validator attests.
 const STATE = `0x${'00'.repeat(32)}`;
 /// What the validator measures: losses of 4 nats fall, more on the miner's own samples.
@@ -21,7 +24,7 @@ const EVALUATIONS = [
 ];
 /// The version of what validators measure, as the run's settings have it.
 const SCORE_VERSION = 1;
-/// The longest wait for a phase.
+/// The longest wait for a phase or for pay.
 const PATIENCE = 180_000;
 
 const salt = (byte) => `0x${byte.repeat(32)}`;
@@ -63,22 +66,32 @@ export class Story {
     this.say(`refused by name: ${refusal}`);
   }
 
-  /// Waits for a phase of a window, or of any, and returns where the run is then.
-  phase(wanted, window) {
-    return until(`${wanted} of window ${window ?? 'any'}`, async () => {
+  /// Waits for the next block. Work of a window is free, so the node's pool refuses what would fail, and it looks at a new
+  /// block a little later than the node shows it: who sends in the first block of a phase may be too early for it.
+  async nextBlock() {
+    const { block } = await this.client.head();
+    await until('there is another block', async () => ((await this.client.head()).block > block ? true : undefined));
+  }
+
+  /// Waits for a phase of a window, or of any, and returns where the run was a block before.
+  async phase(wanted, window) {
+    const found = await until(`${wanted} of window ${window ?? 'any'}`, async () => {
       const { moment } = await this.client.view('phase', this.run);
       if (moment?.phase.type !== wanted) return undefined;
       return window === undefined || Number(moment.window) === window ? moment : undefined;
     });
+    await this.nextBlock();
+    return found;
   }
 
-  /// Waits for a phase of a window's scores.
-  scorePhase(wanted, window) {
-    return until(`${wanted} of the scores of window ${window}`, async () => {
+  /// Waits for a phase of a window's scores, and a block.
+  async scorePhase(wanted, window) {
+    await until(`${wanted} of the scores of window ${window}`, async () => {
       const { moment } = await this.client.view('phase', this.run);
       const now = Number(moment.window) === window + 1 && moment.score_phase.type === wanted;
       return now ? moment : undefined;
     });
+    await this.nextBlock();
   }
 
   /// A run is created from an encoded call that the client takes apart by its names, and two join; refusals have names.
@@ -89,7 +102,8 @@ export class Story {
     create.settings.schedule.start_block = block + LEAD;
     const { run } = this.event(await client.send(keys.owner, 'create_run', create), 'RunCreated');
     this.run = Number(run);
-    this.say(`created run ${run}`);
+    await client.send(keys.owner, 'fund_run', { run, amount: FUNDS, per_window: PER_WINDOW });
+    this.say(`created and funded run ${run}`);
     assert.equal((await client.view('phase', this.run)).moment, undefined);
 
     const signed = (hot, role, cold) => {
@@ -171,6 +185,11 @@ export class Story {
     assert.equal(await client.free(account), before + due);
     await this.refused('NothingClaimable', client.send(keys.owner, 'claim', { run, account }));
     this.say(`claimed ${due} planck`);
+  }
+
+  /// Goes on with the runtime after an upgrade.
+  async upgraded() {
+    this.client = await this.client.upgraded();
   }
 
   /// The miner's standing as the chain keeps it.

@@ -32,10 +32,13 @@ export const upgrade = (url, councillor, code) =>
       motion
         .signAndSend(councillor, ({ status, events, dispatchError }) => {
           if (!status.isInBlock) return;
-          const executed = events.find(({ event }) => api.events.council.Executed.is(event));
-          const result = executed?.event.data.result;
-          if (dispatchError || !result?.isOk) reject(new Error(`the upgrade failed: ${dispatchError ?? result}`));
-          else resolve();
+          const names = events.map(({ event }) => `${event.section}.${event.method}`);
+          const result = events[names.indexOf('council.Executed')]?.event.data.result;
+          if (dispatchError || !result?.isOk) {
+            reject(new Error(`the upgrade failed: ${dispatchError ?? result ?? names}`));
+          } else {
+            resolve();
+          }
         })
         .catch(reject);
     });

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// What the check takes.
-pub(crate) const ABOUT: &str =
+const ABOUT: &str =
     "polkadot.js and polkadot-api against the node, through an upgrade; some minutes";
 
 /// The oldest Node.js that the clients run on.
@@ -47,7 +47,7 @@ pub(crate) fn run() -> Result<(), Failure> {
 }
 
 /// Plays the scenario through each client, in a copy beside the build, so that the checkout stays as it is.
-pub(crate) fn check(setup: &Setup) -> Result<(), Failure> {
+fn check(setup: &Setup) -> Result<(), Failure> {
     let folder = setup.release_folder().join("javascript");
     copy(&setup.root().join("runtime-tests/js"), &folder)?;
     let node = Node::find(setup)?;

@@ -446,7 +446,7 @@ fn no_work_is_late_on_a_flooded_node() {
         assert!(place < end, "the work of {name} is late");
         latest = latest.max(u64::from(*place).saturating_sub(*handed));
     }
-    assert_eq!(due.len(), usize::from(2 * MINERS + 3 * VALIDATORS));
+    assert_eq!(due.len(), usize::from(2 * MINERS + 4 * VALIDATORS));
     let full = sizes.values().filter(|size| **size >= FULL_BYTES).count();
     let ((tips_sent, tips_taken), (junk_sent, junk_taken)) = (tips.counts(), junk.counts());
     let retried: usize = due.iter().map(|due| due.tries.len() - 1).sum();

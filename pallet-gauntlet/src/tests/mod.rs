@@ -4,6 +4,7 @@ mod disputes;
 mod emission;
 mod exploits;
 mod extension;
+mod invariants;
 mod keys;
 mod migrations;
 mod proofs;

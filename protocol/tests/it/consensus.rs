@@ -520,7 +520,7 @@ fn shares_follow_powers_in_f64() {
     }
 }
 
-/// The rules of `Gain` in `f64`, without any shortcut; everybody is measured by everybody, and has a standing or none has.
+/// The rules of `Gain` in `f64`, without any shortcut; everybody is measured by everybody.
 fn oracle(inputs: &[MinerInput], validators: &[ValidatorInput], rules: &Incentive) -> Vec<f64> {
     let ppm = |value: u32| f64::from(value) / 1e6;
     let relative = |before: u32, after: u32| {
@@ -528,6 +528,9 @@ fn oracle(inputs: &[MinerInput], validators: &[ValidatorInput], rules: &Incentiv
     };
     let median = |mut values: Vec<(f64, f64)>| {
         values.sort_by(|a, b| a.0.total_cmp(&b.0));
+        if values.iter().all(|v| v.1 == 0.0) {
+            values.iter_mut().for_each(|v| v.1 = 1.0);
+        }
         let total: f64 = values.iter().map(|v| v.1).sum();
         let mut reached = 0.0;
         values

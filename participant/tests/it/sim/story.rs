@@ -363,7 +363,10 @@ fn settings(plan: &Plan, genesis_state_root: Hash) -> Settings {
         },
         incentive: Incentive {
             uid_max: plan.miners as u16 + 1,
+            // So small a model learns as much on random samples as on a miner's own: an honest miner's proof is a coin's, and
+            // the prior outlasts the story.
             proof_gate_ppm: 0,
+            proof_prior_windows: 30,
             waiver_windows: 2,
             ..example.incentive
         },
