@@ -32,13 +32,11 @@ export const upgrade = (url, councillor, code) =>
       motion
         .signAndSend(councillor, ({ status, events, dispatchError }) => {
           if (!status.isInBlock) return;
-          const names = events.map(({ event }) => `${event.section}.${event.method}`);
-          const result = events[names.indexOf('council.Executed')]?.event.data.result;
-          if (dispatchError || !result?.isOk) {
-            reject(new Error(`the upgrade failed: ${dispatchError ?? result ?? names}`));
-          } else {
-            resolve();
-          }
+          // polkadot.js may give no events of the block that changes the runtime: then the version alone shows it.
+          const executed = events.find(({ event }) => event.section === 'council' && event.method === 'Executed');
+          const result = executed?.event.data.result;
+          if (dispatchError || result?.isErr) reject(new Error(`the upgrade failed: ${dispatchError ?? result}`));
+          else resolve();
         })
         .catch(reject);
     });
