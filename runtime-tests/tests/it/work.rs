@@ -4,7 +4,7 @@
 use frame_support::{
     dispatch::{DispatchClass, GetDispatchInfo},
     storage::with_transaction_unchecked,
-    traits::PalletInfoAccess,
+    traits::{fungible::Inspect, PalletInfoAccess},
     weights::Weight,
 };
 use pallet_gauntlet::{account_bytes, Call, CommitmentName, Error};
