@@ -24,7 +24,7 @@ mod payload;
 mod draw;
 
 /// The seeds; the environment's `GAUNTLET_TEST_SEED` is one more.
-const SEEDS: [u64; 3] = [9, 2_609, 40_961];
+const SEEDS: [u64; 3] = [3, 9, 2_609];
 /// Blocks of each seed: 75 windows of the quick run, more than an account's claims list apart.
 const BLOCKS: u32 = 380;
 const CALLS_PER_BLOCK: u32 = 14;
@@ -84,10 +84,10 @@ fn the_fake_chain_does_what_the_runtime_does() {
     }
     // All events of the calls that the twins share but `WindowVoid` and `RunSwept`, which no call can bring about.
     assert_eq!(counts.events.len(), 35, "{:?}", counts.events);
-    // Most errors of those calls, and those of the node and of Balances. Never met are `Internal`, `ClaimTooSmall`, `TooManySponsors` (there are less
-    // accounts than places), and `AlreadyDisputed` and `TooManyChallenges`, for which the walks are too short.
+    // Most errors of those calls, and those of the node and of Balances. Never met are `Internal`, `ClaimTooSmall`,
+    // `TooManySponsors` (there are less accounts than places), and `TooManyChallenges`, for which the walks are too short.
     let errors: Vec<&str> = counts.errors.keys().map(String::as_str).collect();
-    assert_eq!(errors.len(), 60 + 3, "{errors:?}");
+    assert_eq!(errors.len(), 61 + 3, "{errors:?}");
 }
 
 /// The comparison is worth something: it finds one call that only the runtime got.

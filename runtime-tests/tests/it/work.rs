@@ -295,12 +295,12 @@ fn who_takes_part_reports_for_nothing_and_junk_comes_into_no_pool() {
         send_update(&miner, 0, &update);
         // The same again is a copy.
         send_update(&miner, 1, &update);
-        let shown = |index| Box::new([update.shown_chunk(index), update.shown_chunk(index)]);
+        let shown = || Box::new([update.shown_chunk(0), update.shown_chunk(0)]);
         let report = |commitments, index| Call::report_copy {
             run: RUN,
             commitments,
             index,
-            chunks: shown(index),
+            chunks: shown(),
         };
         let copy = || report([name(0), name(1)], 0);
         let junk = [
