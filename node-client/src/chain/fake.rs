@@ -38,6 +38,7 @@ use super::{
 };
 use crate::keys;
 
+mod accusations;
 mod departures;
 mod disputes;
 mod emission;

@@ -1,7 +1,5 @@
 //! Proofs of miners' faults, requests for chunks, and the slashes that follow; mirrors the pallet's `proofs` and `slashing`.
 
-use std::collections::BTreeMap;
-
 use protocol::{
     books::takes_part,
     commitment::ChunkProof,
@@ -12,14 +10,12 @@ use protocol::{
     pool::{divide_slash, mul_div},
     settings::PPM,
     window::phase_at,
-    AccountBytes, BlockNumber, Planck, RunId, Uid, ValidatorIndex, Window,
+    AccountBytes, BlockNumber, Planck, RunId, ValidatorIndex, Window,
 };
 
 use super::{
-    super::{
-        CommitmentName, DataChallengeInfo, EvaluationDisputeInfo, EvaluationName, GauntletEvent,
-        Offender, SlashInfo,
-    },
+    super::{CommitmentName, DataChallengeInfo, GauntletEvent, Offender, SlashInfo},
+    accusations::StakePool,
     refusal::{ensure, Refusal},
     run::Run,
     state::State,
@@ -30,27 +26,6 @@ const CHALLENGES_PER_MINER_MAX: usize = 4;
 const CHALLENGES_PER_ACCOUNT_MAX: usize = 16;
 const SLASH_DELAY_WINDOWS: Window = 2;
 const DISPUTE_WINDOWS: Window = 12;
-
-/// What a run keeps of accusations and of what follows from them.
-#[derive(Clone, Default)]
-pub(super) struct Proofs {
-    /// The requests for chunks that are open, by window and uid, in their order.
-    pub(super) challenges: BTreeMap<(Window, Uid), Vec<DataChallengeInfo>>,
-    pub(super) disputes: BTreeMap<EvaluationName, EvaluationDisputeInfo>,
-    /// The slashes that wait.
-    pub(super) slashes: BTreeMap<u32, SlashInfo>,
-    slash_count: u32,
-}
-
-/// The money of one validator. It outlives the validator's slot.
-#[derive(Clone)]
-pub(super) struct StakePool {
-    pub(super) cold: AccountBytes,
-    pub(super) index: Option<ValidatorIndex>,
-    pub(super) own: Planck,
-    /// What left, by window: it stays held.
-    pub(super) unbonding: BTreeMap<Window, Planck>,
-}
 
 /// Who is accused, and what answers for it.
 struct Accused {

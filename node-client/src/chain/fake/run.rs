@@ -32,9 +32,9 @@ use super::{
         AnnouncementInfo, AttestationInfo, CommitmentInfo, GauntletEvent, MinerInfo, RevealInfo,
         RunInfo, ScoreRevealInfo, ValidatorInfo, VoidReason, WindowInfo, WindowStatus,
     },
+    accusations::{Proofs, StakePool},
     departures::Registry,
     emission::{due_window, ChainEmission, Money},
-    proofs::{Proofs, StakePool},
     refusal::{ensure, Refusal},
 };
 

@@ -16,8 +16,8 @@ use protocol::{
 
 use super::{
     super::{AnnouncementInfo, Call, GauntletEvent, ValidatorInfo, SHOWN_BYTES_MAX},
+    accusations::StakePool,
     emission::ChainEmission,
-    proofs::StakePool,
     refusal::{ensure, Refusal},
     run::{Block, Run, Scores},
 };

@@ -1,0 +1,29 @@
+//! What a run keeps of accusations and of the money that answers for them.
+
+use std::collections::BTreeMap;
+
+use protocol::{AccountBytes, Planck, Uid, ValidatorIndex, Window};
+
+use super::super::{DataChallengeInfo, EvaluationDisputeInfo, EvaluationName, SlashInfo};
+
+/// What a run keeps of accusations and of what follows from them.
+#[derive(Clone, Default)]
+pub(super) struct Proofs {
+    /// The requests for chunks that are open, by window and uid, in their order.
+    pub(super) challenges: BTreeMap<(Window, Uid), Vec<DataChallengeInfo>>,
+    pub(super) disputes: BTreeMap<EvaluationName, EvaluationDisputeInfo>,
+    /// The slashes that wait.
+    pub(super) slashes: BTreeMap<u32, SlashInfo>,
+    /// How many there ever were: the number of the next.
+    pub(super) slash_count: u32,
+}
+
+/// The money of one validator. It outlives the validator's slot.
+#[derive(Clone)]
+pub(super) struct StakePool {
+    pub(super) cold: AccountBytes,
+    pub(super) index: Option<ValidatorIndex>,
+    pub(super) own: Planck,
+    /// What left, by window: it stays held.
+    pub(super) unbonding: BTreeMap<Window, Planck>,
+}
