@@ -271,7 +271,7 @@ fn doubtful(
     let mut found = Vec::new();
     for (accused, evaluation) in all.clone() {
         let same = own.iter().find(|own| own.uid == evaluation.uid);
-        if !same.is_some_and(|own| !confirms(evaluation, own, margin)) {
+        if same.is_none_or(|own| confirms(evaluation, own, margin)) {
             continue;
         }
         let beside =
