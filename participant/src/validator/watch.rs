@@ -126,22 +126,25 @@ pub(super) async fn look(
     reveal: &RevealInfo,
     bytes: &Bytes,
 ) {
-    let malformed = {
-        let Run { info, .. } = &handles.run;
-        let frame = Frame::cut(bytes, &info.layout, info.settings.training.keep);
-        let index =
-            frame.as_ref().ok().and_then(|frame| frame.malformed(&info.layout, SHOWN_BYTES_MAX));
-        index
-            .zip(frame.ok())
-            .and_then(|(index, frame)| frame.chunk_proof(&frame.leaf_hashes(), index))
-    };
-    let reported = match malformed {
-        Some(chunk) => report_malformed(watch, handles, window, reveal.uid, chunk).await,
-        None => report(watch, handles, window, reveal, bytes).await,
+    let Run { info, .. } = &handles.run;
+    let (layout, keep) = (&info.layout, info.settings.training.keep);
+    let reported = match Payload::parse(bytes, layout, keep) {
+        Ok(payload) => report(watch, handles, (window, reveal), &payload).await,
+        Err(error) => match malformed(bytes, layout, keep) {
+            Some(chunk) => report_malformed(watch, handles, window, reveal.uid, chunk).await,
+            None => Err(error.into()),
+        },
     };
     if let Err(error) = reported {
         tracing::warn!(window, uid = reveal.uid, error = error.line(), "a fault is not reported");
     }
+}
+
+/// The first chunk that does not decode and can be shown, with its proof.
+fn malformed(bytes: &[u8], layout: &Layout, keep: u16) -> Option<ChunkProof> {
+    let frame = Frame::cut(bytes, layout, keep).ok()?;
+    let index = frame.malformed(layout, SHOWN_BYTES_MAX)?;
+    frame.chunk_proof(&frame.leaf_hashes(), index)
 }
 
 /// Reports a chunk that does not decode, unless somebody has.
@@ -180,22 +183,20 @@ async fn prove(handles: &Handles, (window, uid): (Window, Uid), report: Errand) 
     Ok(())
 }
 
+/// Reports a copy that a payload brings to light, of `window` or of one before.
 async fn report(
     watch: &Watch,
     handles: &Handles,
-    window: Window,
-    reveal: &RevealInfo,
-    bytes: &Bytes,
+    (window, reveal): (Window, &RevealInfo),
+    payload: &Payload<'_>,
 ) -> Result<()> {
-    let Run { info, .. } = &handles.run;
-    let (layout, keep) = (&info.layout, info.settings.training.keep);
     let this = Seen { window, order: reveal.order, uid: reveal.uid };
-    let found = watch.observe(&Payload::parse(bytes, layout, keep)?, this);
+    let found = watch.observe(payload, this);
     let Some(Match { earlier, later, index }) = found.filter(|found| watch.is_news(found.later))
     else {
         return Ok(());
     };
-    let reported = report_copy(handles, (window, reveal, bytes), this, (earlier, later, index));
+    let reported = report_copy(handles, (reveal, payload), this, (earlier, later, index));
     let reported = reported.await;
     if reported.is_err() {
         watch.retry((later.window, later.uid));
@@ -206,7 +207,7 @@ async fn report(
 /// Reports that `later` has a chunk of `earlier`; one of the two is `this`, whose payload is given.
 async fn report_copy(
     handles: &Handles,
-    (window, reveal, bytes): (Window, &RevealInfo, &Bytes),
+    (reveal, payload): (&RevealInfo, &Payload<'_>),
     this: Seen,
     (earlier, later, index): (Seen, Seen, u32),
 ) -> Result<()> {
@@ -219,7 +220,7 @@ async fn report_copy(
     let holder = holders::of(handles, this.window, this.uid).await?;
     let other_holder = holders::of(handles, other.window, other.uid).await?;
     let other_bytes = peers.payloads.fetch(other.window, &other_holder.hot, &of_other).await?;
-    let first = proof_of(&Payload::parse(bytes, layout, keep)?, index)?;
+    let first = proof_of(payload, index)?;
     let second = proof_of(&Payload::parse(&other_bytes, layout, keep)?, index)?;
     let place = Place {
         index,
@@ -241,7 +242,7 @@ async fn report_copy(
         info.settings.disputes.copy_overlap_ppm,
     );
     if let Err(reason) = verdict {
-        tracing::debug!(window, uid = later.uid, %reason, "a common chunk is no copy");
+        tracing::debug!(window = this.window, uid = later.uid, %reason, "a common chunk is no copy");
         return Ok(());
     }
     let commitments = [holder.commitment(this.window), other_holder.commitment(other.window)];
