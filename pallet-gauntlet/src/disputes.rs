@@ -12,9 +12,9 @@ use frame_support::{
     BoundedVec,
 };
 use protocol::{
-    books::stakes_u64,
     consensus::Evaluation,
-    fault::{draw_jury, judge_evaluation, verdict_commitment_hash, Verdict},
+    fault::{judge_evaluation, seat_jury, verdict_commitment_hash, Candidate, Parties, Verdict},
+    limits::DISPUTE_WINDOWS,
     pool::mul_div,
     settings::PPM,
     Hash, Planck, RunId, Window,
@@ -24,11 +24,8 @@ use sp_runtime::DispatchResult;
 use crate::{
     account_bytes, Config, Error, EvaluationDispute, EvaluationDisputes, EvaluationName, Event,
     HoldReason, Juror, Offender, Pallet, PoolId, Pools, Runs, ScoreReveals, Unbondings,
-    ValidatorIndices, Validators, Windows, JURY_MAX, VALIDATORS_MAX,
+    ValidatorIndices, Validators, Windows, JURY_MAX,
 };
-
-/// Windows from a dispute to its verdict: one to wait for the draw and commit, one to reveal, and it is closed in the third.
-const DISPUTE_WINDOWS: Window = 3;
 
 /// A jury of a runtime.
 type Jury<T> = BoundedVec<Juror<<T as frame_system::Config>::AccountId>, ConstU32<JURY_MAX>>;
@@ -192,34 +189,28 @@ impl<T: Config> Pallet<T> {
         let settings = Self::settings_in_force(run_id).ok_or(Error::<T>::RunUnknown)?;
         let record = Windows::<T>::get(run_id, dispute.opened.saturating_add(1))
             .ok_or(Error::<T>::WrongWindow)?;
-        let accused_cold = Pools::<T>::get(run_id, dispute.pool).map(|pool| pool.cold);
-        let mut validators: Vec<_> = Validators::<T>::iter_prefix(run_id)
-            .filter(|(index, validator)| {
-                *index != accused
-                    && validator.registered_window <= dispute.opened
-                    && validator.cold != dispute.challenger
-                    && Some(&validator.cold) != accused_cold.as_ref()
-            })
-            .collect();
-        validators.sort_unstable_by_key(|(index, _)| *index);
-        let stakes: Vec<Planck> = validators.iter().map(|(_, validator)| validator.stake).collect();
-        // Divided so that all of them sum to less than 2^64.
-        let candidates: Vec<_> = validators
-            .iter()
-            .zip(stakes_u64(&stakes))
-            .map(|((index, _), stake)| {
-                (*index, stake.checked_div(u64::from(VALIDATORS_MAX)).unwrap_or_default())
-            })
-            .collect();
-        let drawn = draw_jury(&record.seed, &candidates, usize::from(settings.disputes.jurors));
-        let jurors = validators.into_iter().filter(|(index, _)| drawn.contains(index)).map(
-            |(index, validator)| Juror {
+        let candidates = Validators::<T>::iter_prefix(run_id)
+            .map(|(index, validator)| Candidate {
                 index,
                 cold: validator.cold,
-                commitment: None,
-                measured: None,
-            },
-        );
+                registered_window: validator.registered_window,
+                stake: validator.stake,
+            })
+            .collect();
+        let parties = Parties {
+            accused,
+            accused_cold: Pools::<T>::get(run_id, dispute.pool).map(|pool| pool.cold),
+            challenger: dispute.challenger.clone(),
+            opened: dispute.opened,
+        };
+        let jurors = usize::from(settings.disputes.jurors);
+        let seats = seat_jury(&record.seed, candidates, &parties, jurors).into_iter();
+        let jurors = seats.map(|Candidate { index, cold, .. }| Juror {
+            index,
+            cold,
+            commitment: None,
+            measured: None,
+        });
         Ok(BoundedVec::truncate_from(jurors.collect()))
     }
 

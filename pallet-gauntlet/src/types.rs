@@ -44,7 +44,7 @@ pub const EVALUATIONS_MAX: u32 = 256;
 /// Most chunks in one reveal.
 pub const CHUNKS_MAX: u32 = 4;
 /// Most validators of a run, so that attestations and scores of a window fit into one block.
-pub const VALIDATORS_MAX: u32 = 64;
+pub const VALIDATORS_MAX: u32 = protocol::limits::VALIDATORS_MAX as u32;
 /// Claims that one call makes.
 pub const CLAIM_BATCH_MAX: u32 = 64;
 /// Changes that one list holds; see [`crate::Changes`].

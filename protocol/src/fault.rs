@@ -14,12 +14,14 @@ use codec::{Decode, DecodeWithMemTracking, Encode, MaxEncodedLen};
 use scale_info::TypeInfo;
 
 use crate::{
+    books::stakes_u64,
     consensus::Evaluation,
+    limits::VALIDATORS_MAX,
     merkle::{blake2_256, verify},
     seed::low_u64,
     settings::PPM,
     update::decode_chunk,
-    AccountBytes, Hash, RunId, Uid, ValidatorIndex, Window,
+    AccountBytes, Hash, Planck, RunId, Uid, ValidatorIndex, Window,
 };
 
 const VERDICT_DOMAIN: &[u8] = b"gauntlet/verdict-commitment/1";
@@ -227,6 +229,62 @@ pub fn draw_jury(
     }
     jury.sort_unstable();
     jury
+}
+
+/// A validator that may sit in a jury. `A` is an account.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Candidate<A> {
+    /// Its slot.
+    pub index: ValidatorIndex,
+    /// Its cold key.
+    pub cold: A,
+    /// First window in which it takes part.
+    pub registered_window: Window,
+    /// What is at stake with it, in planck.
+    pub stake: Planck,
+}
+
+/// Who does not judge a dispute.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Parties<A> {
+    /// The validator whose evaluation is disputed.
+    pub accused: ValidatorIndex,
+    /// The cold key of the money that answers for it, if that is still there.
+    pub accused_cold: Option<A>,
+    /// Who disputes.
+    pub challenger: A,
+    /// The window of the dispute: who came later does not judge.
+    pub opened: Window,
+}
+
+/// The jury of up to `count` of a dispute, by index: drawn by stake ([`draw_jury`]) with the seed of the window after the dispute, from those
+/// that were there and have the cold key of neither party.
+pub fn seat_jury<A: PartialEq>(
+    seed: &Hash,
+    candidates: Vec<Candidate<A>>,
+    parties: &Parties<A>,
+    count: usize,
+) -> Vec<Candidate<A>> {
+    let mut seats = candidates;
+    seats.retain(|candidate| {
+        candidate.index != parties.accused
+            && candidate.registered_window <= parties.opened
+            && candidate.cold != parties.challenger
+            && Some(&candidate.cold) != parties.accused_cold.as_ref()
+    });
+    seats.sort_unstable_by_key(|candidate| candidate.index);
+    let stakes: Vec<Planck> = seats.iter().map(|candidate| candidate.stake).collect();
+    // Divided so that all of them sum to less than 2^64.
+    let weighed: Vec<_> = seats
+        .iter()
+        .zip(stakes_u64(&stakes))
+        .map(|(candidate, stake)| {
+            (candidate.index, stake.checked_div(u64::from(VALIDATORS_MAX)).unwrap_or_default())
+        })
+        .collect();
+    let drawn = draw_jury(seed, &weighed, count);
+    seats.retain(|candidate| drawn.contains(&candidate.index));
+    seats
 }
 
 /// What a jury finds.

@@ -1,13 +1,13 @@
 //! Draws the jury of a dispute as the chain does, so that a validator knows that it is drawn before anybody has voted.
 
-use protocol::{books::stakes_u64, fault::draw_jury, AccountBytes, Hash, Planck};
+use protocol::{
+    fault::{seat_jury, Candidate, Parties},
+    AccountBytes, Hash,
+};
 
 use super::{EvaluationDisputeInfo, JurorInfo, ValidatorInfo};
 
-/// The chain divides stakes by its slots of validators, so that all of them sum to less than 2^64.
-const VALIDATORS_MAX: u64 = 64;
-
-/// The seats of a dispute's jury of up to `jurors`, by index: of `validators` (by index), by the seed of the window after the dispute.
+/// The seats of a dispute's jury of up to `jurors`, by index: of `validators`, by the seed of the window after the dispute.
 /// `accused_cold` is the cold key of the pool that answers for the evaluation.
 ///
 /// The chain draws at the first commitment. A stake that changes between this draw and that one may change the jury.
@@ -19,26 +19,16 @@ pub fn draw_seats(
     jurors: u8,
 ) -> Vec<JurorInfo> {
     let (_, accused, _) = dispute.name;
-    let is_candidate = |found: &&ValidatorInfo| {
-        found.index != accused
-            && found.registered_window <= dispute.opened
-            && found.cold != dispute.challenger
-            && Some(found.cold) != accused_cold
-    };
-    let candidates: Vec<&ValidatorInfo> = validators.iter().filter(is_candidate).collect();
-    let stakes: Vec<Planck> = candidates.iter().map(|found| found.stake).collect();
-    let weighed: Vec<_> = candidates
-        .iter()
-        .zip(stakes_u64(&stakes))
-        .map(|(found, stake)| (found.index, stake / VALIDATORS_MAX))
-        .collect();
-    let drawn = draw_jury(seed, &weighed, usize::from(jurors));
-    let seats = candidates.into_iter().filter(|found| drawn.contains(&found.index));
-    let seat = |found: &ValidatorInfo| JurorInfo {
+    let (challenger, opened) = (dispute.challenger, dispute.opened);
+    let parties = Parties { accused, accused_cold, challenger, opened };
+    let candidates = validators.iter().map(|found| Candidate {
         index: found.index,
         cold: found.cold,
-        commitment: None,
-        measured: None,
-    };
+        registered_window: found.registered_window,
+        stake: found.stake,
+    });
+    let seats = seat_jury(seed, candidates.collect(), &parties, usize::from(jurors)).into_iter();
+    let seat =
+        |Candidate { index, cold, .. }| JurorInfo { index, cold, commitment: None, measured: None };
     seats.map(seat).collect()
 }

@@ -16,6 +16,7 @@ use node_client::chain::{
 use protocol::{
     consensus::Evaluation,
     fault::{judge_evaluation, Verdict},
+    limits::DISPUTE_WINDOWS,
     merkle::blake2_256,
     window::phase_at,
     AccountBytes, Hash, Planck, Uid, ValidatorIndex, Window,
@@ -37,9 +38,6 @@ const ACCUSE_BLOCKS: u32 = 10;
 /// How many times further than the run's tolerance an evaluation must be from the own one to be disputed: a juror that is within the
 /// tolerance of the own one denies it then.
 const DISPUTE_MARGIN: u32 = 2;
-
-/// Windows from a dispute to its verdict.
-const DISPUTE_WINDOWS: Window = 3;
 
 /// Accusations of a window.
 #[derive(Clone, Copy, Default)]
@@ -83,9 +81,7 @@ impl Accuser {
 
     async fn end_own(&self, account: &AccountBytes) -> Result<()> {
         let (challenges, disputes) = self.own(account).await?;
-        let bonds = challenges.iter().map(|challenge| challenge.bond);
-        let at_risk: Planck = bonds.chain(disputes.iter().map(|dispute| dispute.bond)).sum();
-        metrics::gauge!(telemetry::BONDS_AT_RISK).set(at_risk as f64);
+        metrics::gauge!(telemetry::BONDS_AT_RISK).set(at_risk(&challenges, &disputes) as f64);
         let head = self.handles.heads.now().number;
         for challenge in challenges.iter().filter(|challenge| challenge.deadline < head) {
             self.time_out(challenge).await?;
@@ -232,9 +228,7 @@ impl Accuser {
             return Ok(false);
         };
         let (challenges, disputes) = self.own(&account).await?;
-        let bonds = challenges.iter().map(|challenge| challenge.bond);
-        let bonds = bonds.chain(disputes.iter().map(|dispute| dispute.bond));
-        let at_risk = bonds.fold(bond, Planck::saturating_add);
+        let at_risk = at_risk(&challenges, &disputes).saturating_add(bond);
         let may = at_risk.saturating_add(self.losses.so_far()) <= self.settings.bonds_max;
         if !may {
             let (lost, bonds_max) = (self.losses.so_far(), self.settings.bonds_max);
@@ -253,6 +247,12 @@ impl Accuser {
         made.retain(|of, _| *of + DISPUTE_WINDOWS >= window);
         change(made.entry(window).or_default());
     }
+}
+
+/// The bonds of accusations together.
+fn at_risk(challenges: &[DataChallengeInfo], disputes: &[EvaluationDisputeInfo]) -> Planck {
+    let bonds = challenges.iter().map(|challenge| challenge.bond);
+    bonds.chain(disputes.iter().map(|dispute| dispute.bond)).fold(0, Planck::saturating_add)
 }
 
 /// The evaluations by other validators than `index` that are further than [`DISPUTE_MARGIN`] times the tolerance from `own`, and that not as

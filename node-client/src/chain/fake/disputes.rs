@@ -3,7 +3,7 @@
 use protocol::{
     consensus::Evaluation,
     fault::{judge_evaluation, verdict_commitment_hash, Verdict},
-    limits::HISTORY_WINDOWS,
+    limits::{DISPUTE_WINDOWS, HISTORY_WINDOWS},
     pool::mul_div,
     settings::PPM,
     AccountBytes, Hash, Planck, RunId, Window,
@@ -18,9 +18,6 @@ use super::{
     run::Run,
     state::State,
 };
-
-/// Windows from a dispute to its verdict.
-const DISPUTE_WINDOWS: Window = 3;
 
 impl Run {
     /// Draws the jury of a dispute.

@@ -7,6 +7,7 @@ use protocol::{
     commitment::ChunkProof,
     consent::Role,
     layout::{Layout, LAYOUT_TENSORS_MAX},
+    limits::VALIDATORS_MAX,
     merkle::MERKLE_PROOF_MAX,
     settings::{ChangeError, Settings, SettingsError, EVALUATIONS_MAX, UID_MAX},
     update::{payload_bytes_max, CHUNK_BYTES_MAX},
@@ -26,7 +27,6 @@ use super::{
 const RUNS_MAX: usize = 16;
 const START_HORIZON: BlockNumber = 1_296_000;
 const ADMIN_DELAY_WINDOWS: Window = 2;
-const VALIDATORS_MAX: ValidatorIndex = 64;
 const CHUNKS_MAX: usize = 4;
 const PEER_ID_BYTES_MAX: usize = 64;
 const ADDRESS_BYTES_MAX: usize = 128;
