@@ -1,6 +1,9 @@
 //! Says how far a run's settings may move at once, so that an owner's key alone can neither redirect a run nor ruin it.
 
-use super::{Settings, PPM};
+use super::{
+    ConsensusKind, Disputes, Emission, Entry, Incentive, InnerOptimiser, Settings, Staking,
+    Training, YumaSettings, PPM,
+};
 
 /// A part of a whole moves by a tenth at most.
 const PPM_STEP: u32 = PPM / 10;
@@ -29,60 +32,19 @@ pub enum ChangeError {
 impl Settings {
     /// Whether a run's settings may become `to` by its owner's will.
     ///
-    /// Besides what [`Settings::may_be_forced_to`] asks for, an amount or a count moves by a factor of two at most
-    /// (zero counts as one), a part of a whole by a tenth of the whole, `power` by one, and `waiver_windows` never
-    /// rises: it would end the probation of those who are on it.
+    /// Besides what [`Settings::may_be_forced_to`] asks for, an amount, a count or a rate moves by a factor of two at most
+    /// (zero counts as one), a part of a whole by a tenth of the whole, `power` and `challenge_chunks` by one, and neither
+    /// `waiver_windows` nor `bootstrap_windows` rises: the one would end the probation of those who are on it, the other would
+    /// have everybody accepted again. Free are which data set is trained on, which numbers standing and consensus are, and the
+    /// version of measuring: they name something, and have no near and far.
     pub fn may_become(&self, to: &Settings) -> Result<(), ChangeError> {
         self.may_be_forced_to(to)?;
-        let (old, new) = (&self.training, &to.training);
-        within_factor_two("inner_steps", old.inner_steps, new.inner_steps)?;
-        within_factor_two("batch_size", old.batch_size, new.batch_size)?;
-        within_factor_two("evaluation_samples", old.evaluation_samples, new.evaluation_samples)?;
-        within_factor_two("outer.rate_ppm", old.outer.rate_ppm, new.outer.rate_ppm)?;
-        within_factor_two("inner_rate_ppb", old.inner_rate_ppb, new.inner_rate_ppb)?;
-
-        let (old, new) = (&self.incentive, &to.incentive);
-        within_factor_two("uid_max", old.uid_max, new.uid_max)?;
-        within_factor_two("accepted_max", old.accepted_max, new.accepted_max)?;
-        within_factor_two("probation_windows", old.probation_windows, new.probation_windows)?;
-        within_factor_two(
-            "evaluations_per_validator",
-            old.evaluations_per_validator,
-            new.evaluations_per_validator,
-        )?;
-        within_factor_two("miner_bond", old.miner_bond, new.miner_bond)?;
-        within_factor_two("validator_stake_min", old.validator_stake_min, new.validator_stake_min)?;
-        within_factor_two("claim_delay_windows", old.claim_delay_windows, new.claim_delay_windows)?;
-        within("power", old.power, new.power, 1)?;
-        within_factor_two(
-            "evaluators_per_miner",
-            old.evaluators_per_miner,
-            new.evaluators_per_miner,
-        )?;
-        within_factor_two("permits_max", old.permits_max, new.permits_max)?;
-        within_factor_two("unscored_max", old.unscored_max, new.unscored_max)?;
-        within_factor_two("trust_windows", old.trust_windows, new.trust_windows)?;
-        within_factor_two("proof_prior_windows", old.proof_prior_windows, new.proof_prior_windows)?;
-        within("knee_ppm", old.knee_ppm, new.knee_ppm, PPM_STEP)?;
-        within("knee_spread_ppm", old.knee_spread_ppm, new.knee_spread_ppm, PPM_STEP)?;
-        within("proof_full_ppm", old.proof_full_ppm, new.proof_full_ppm, PPM_STEP)?;
-        within(
-            "evaluation_quorum_ppm",
-            old.evaluation_quorum_ppm,
-            new.evaluation_quorum_ppm,
-            PPM_STEP,
-        )?;
-        within("missed_penalty_ppm", old.missed_penalty_ppm, new.missed_penalty_ppm, PPM_STEP)?;
-        within("proof_gate_ppm", old.proof_gate_ppm, new.proof_gate_ppm, PPM_STEP)?;
-        if new.waiver_windows > old.waiver_windows {
-            return Err(too_far("waiver_windows", old.waiver_windows, new.waiver_windows));
-        }
-
-        let (old, new) = (&self.emission, &to.emission);
-        within_factor_two("release_ppm", old.release_ppm, new.release_ppm)?;
-        within("owner_ppm", old.owner_ppm, new.owner_ppm, PPM_STEP)?;
-        within("miners_ppm", old.miners_ppm, new.miners_ppm, PPM_STEP)?;
-        within("validators_ppm", old.validators_ppm, new.validators_ppm, PPM_STEP)
+        self.training.may_become(&to.training)?;
+        self.incentive.may_become(&to.incentive)?;
+        self.emission.may_become(&to.emission)?;
+        self.entry.may_become(&to.entry)?;
+        self.staking.may_become(&to.staking)?;
+        self.disputes.may_become(&to.disputes)
     }
 
     /// Whether a run's settings can become `to` at all: the boundaries of windows, the shape of a payload, the state at
@@ -101,6 +63,151 @@ impl Settings {
             Some((field, _)) => Err(ChangeError::Immutable { field }),
             None => Ok(()),
         }
+    }
+}
+
+/// Checks each `field` of two structs by `rule`, up to the first that moves too far.
+macro_rules! check {
+    ($rule:ident, $old:expr, $new:expr, [$($field:ident),+ $(,)?]) => {
+        $($rule(stringify!($field), $old.$field, $new.$field)?;)+
+    };
+}
+
+impl Training {
+    fn may_become(&self, to: &Training) -> Result<(), ChangeError> {
+        check!(
+            within_factor_two,
+            self,
+            to,
+            [
+                inner_steps,
+                batch_size,
+                sample_len,
+                evaluation_samples,
+                evaluation_rate_ppm,
+                inner_rate_ppb
+            ]
+        );
+        check!(within_a_tenth, self, to, [error_decay_ppm]);
+        let (old, new) = (&self.outer, &to.outer);
+        within_factor_two("outer.rate_ppm", old.rate_ppm, new.rate_ppm)?;
+        within_factor_two("outer.final_rate_ppm", old.final_rate_ppm, new.final_rate_ppm)?;
+        within_a_tenth("outer.senders_min_ppm", old.senders_min_ppm, new.senders_min_ppm)?;
+        match (self.optimiser, to.optimiser) {
+            (InnerOptimiser::Muon { rate_ppb: old }, InnerOptimiser::Muon { rate_ppb: new }) => {
+                within_factor_two("optimiser.rate_ppb", old, new)
+            }
+            // Another kind is no change of a rate: `may_be_forced_to` refuses it.
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Incentive {
+    fn may_become(&self, to: &Incentive) -> Result<(), ChangeError> {
+        check!(
+            within_factor_two,
+            self,
+            to,
+            [
+                uid_max,
+                accepted_max,
+                probation_windows,
+                evaluators_per_miner,
+                evaluations_per_validator,
+                trust_windows,
+                proof_rate_ppm,
+                proof_prior_windows,
+                gain_rate_min_ppm,
+                permits_max,
+                unscored_max,
+                miner_bond,
+                validator_stake_min,
+                claim_delay_windows
+            ]
+        );
+        check!(
+            within_a_tenth,
+            self,
+            to,
+            [
+                knee_ppm,
+                knee_spread_ppm,
+                proof_prior_ppm,
+                proof_gate_ppm,
+                proof_full_ppm,
+                evaluation_quorum_ppm,
+                missed_penalty_ppm
+            ]
+        );
+        check!(within_one, self, to, [power, challenge_chunks]);
+        check!(never_more, self, to, [waiver_windows, bootstrap_windows]);
+        match (self.consensus, to.consensus) {
+            (ConsensusKind::Yuma(old), ConsensusKind::Yuma(new)) => old.may_become(&new),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl YumaSettings {
+    fn may_become(&self, to: &YumaSettings) -> Result<(), ChangeError> {
+        check!(within_a_tenth_of_u16, self, to, [kappa, bonds_penalty]);
+        check!(within_a_tenth, self, to, [bonds_moving_average_ppm]);
+        Ok(())
+    }
+}
+
+impl Emission {
+    fn may_become(&self, to: &Emission) -> Result<(), ChangeError> {
+        check!(within_factor_two, self, to, [release_ppm]);
+        check!(within_a_tenth, self, to, [owner_ppm, miners_ppm, validators_ppm]);
+        Ok(())
+    }
+}
+
+impl Entry {
+    fn may_become(&self, to: &Entry) -> Result<(), ChangeError> {
+        check!(
+            within_factor_two,
+            self,
+            to,
+            [
+                price_min,
+                price_max,
+                price_halving_blocks,
+                immunity_windows,
+                idle_windows,
+                hand_over_windows
+            ]
+        );
+        check!(within_a_tenth, self, to, [price_rise_ppm]);
+        Ok(())
+    }
+}
+
+impl Staking {
+    fn may_become(&self, to: &Staking) -> Result<(), ChangeError> {
+        check!(
+            within_factor_two,
+            self,
+            to,
+            [unbonding_windows, delegation_min, take_step_ppm, take_delay_windows]
+        );
+        check!(within_a_tenth, self, to, [take_max_ppm]);
+        Ok(())
+    }
+}
+
+impl Disputes {
+    fn may_become(&self, to: &Disputes) -> Result<(), ChangeError> {
+        check!(
+            within_factor_two,
+            self,
+            to,
+            [challenge_bond, answer_blocks, dispute_bond, jurors, evaluation_tolerance_ppm]
+        );
+        check!(within_a_tenth, self, to, [miner_slash_ppm, validator_slash_ppm, copy_overlap_ppm]);
+        Ok(())
     }
 }
 
@@ -123,6 +230,20 @@ fn within_factor_two<T: Into<u128>>(
     }
 }
 
+/// Whether parts of a million are at most a tenth of it apart.
+fn within_a_tenth(field: &'static str, from: u32, to: u32) -> Result<(), ChangeError> {
+    within(field, from, to, PPM_STEP)
+}
+
+/// Whether parts of 65535 are at most a tenth of it apart.
+fn within_a_tenth_of_u16(field: &'static str, from: u16, to: u16) -> Result<(), ChangeError> {
+    within(field, from, to, u16::MAX / 10)
+}
+
+fn within_one(field: &'static str, from: u8, to: u8) -> Result<(), ChangeError> {
+    within(field, from, to, 1)
+}
+
 /// Whether the numbers are at most `step` apart.
 fn within<T: Into<u128>>(field: &'static str, from: T, to: T, step: T) -> Result<(), ChangeError> {
     let (from, to) = (from.into(), to.into());
@@ -131,4 +252,12 @@ fn within<T: Into<u128>>(field: &'static str, from: T, to: T, step: T) -> Result
     } else {
         Err(too_far(field, from, to))
     }
+}
+
+/// Whether a number does not rise.
+fn never_more(field: &'static str, from: u32, to: u32) -> Result<(), ChangeError> {
+    if to > from {
+        return Err(too_far(field, from, to));
+    }
+    Ok(())
 }

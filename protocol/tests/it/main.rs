@@ -17,6 +17,7 @@ mod vectors_sparseloco;
 mod accept;
 mod assignment;
 mod books;
+mod change;
 mod coming_back;
 mod consensus;
 mod emission;
