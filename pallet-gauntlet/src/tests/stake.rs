@@ -83,7 +83,7 @@ fn a_longer_unbonding_leaves_what_unbonds_alone() {
         roll_to_window(0);
         assert_ok!(Gauntlet::unstake(origin(validator_cold(0)), 0, 0, 300 * UNIT));
         let mut longer = settings();
-        longer.staking.unbonding_windows = 4_096;
+        longer.staking.unbonding_windows *= 2;
         assert_ok!(Gauntlet::set_params(origin(owner()), 0, longer.into()));
         roll_to_window(16);
         assert_ok!(Gauntlet::withdraw_unbonded(origin(validator_cold(0)), 0, 0));
