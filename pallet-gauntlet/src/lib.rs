@@ -700,6 +700,21 @@ pub mod pallet {
         BoundedVec<MinerPay<T::AccountId>, ConstU32<PAGE_LEN>>,
     >;
 
+    /// What each page of a settlement credited to miners, by window and page; empty ones are not kept. Written by
+    /// settlement, removed with the window; a slot is in one page at most.
+    #[pallet::storage]
+    pub type PaidMiners<T> = StorageNMap<
+        _,
+        (NMapKey<Twox64Concat, RunId>, NMapKey<Twox64Concat, Window>, NMapKey<Twox64Concat, u32>),
+        MinerPayPage,
+    >;
+
+    /// What each settled window credited; the miners one by one are in [`PaidMiners`]. Written at the end of the
+    /// settlement, removed with the window.
+    #[pallet::storage]
+    pub type PaidWindows<T> =
+        StorageDoubleMap<_, Twox64Concat, RunId, Twox64Concat, Window, PaidWindow>;
+
     /// What a run owes to an account, by the window from which on it can be claimed. Written by settlement, removed by
     /// `claim`; see [`add_claim`](protocol::emission::add_claim) for a full list.
     #[pallet::storage]
@@ -2339,6 +2354,22 @@ pub mod pallet {
         /// What a run owes an account; `None` for an unknown run.
         pub fn claimable(run: RunId, account: T::AccountId) -> Option<Claimable> {
             Self::view_claimable(run, &account)
+        }
+
+        /// What a window credited to whom, claimed since or not; `None` when it is gone, void or not settled yet.
+        pub fn pay(run: RunId, window: Window) -> Option<WindowPay> {
+            Self::view_pay(run, window)
+        }
+
+        /// What a seat's holders were credited for the windows from `first` to `last`, oldest first: those that are
+        /// settled and kept, [`VIEW_PAGE`](crate::view::VIEW_PAGE) at most; `None` for an unknown run.
+        pub fn pay_history(
+            run: RunId,
+            seat: Seat,
+            first: Window,
+            last: Window,
+        ) -> Option<Vec<SeatPay>> {
+            Self::view_pay_history(run, seat, first, last)
         }
 
         /// The settings in force.

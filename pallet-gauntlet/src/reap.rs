@@ -21,9 +21,10 @@ use sp_runtime::DispatchError;
 use crate::{
     AttestationCommitments, Attestations, ChallengeCounts, Changes, Claims, CommitCounts,
     Commitments, Config, EntryPrices, Error, EvaluationDisputes, Event, Layouts, Ledgers,
-    MinerSlots, Miners, NextPoolId, OpenChallenges, Pallet, PayloadOwners, PendingSettings,
-    Permits, ProvenFaults, Reveals, RunOf, RunOffers, RunSettings, RunStatus, Runs,
-    ScoreCommitments, ScoreReveals, SlashQueues, ValidatorSlots, Validators, Windows, WorkQueue,
+    MinerSlots, Miners, NextPoolId, OpenChallenges, PaidMiners, PaidWindows, Pallet, PayloadOwners,
+    PendingSettings, Permits, ProvenFaults, Reveals, RunOf, RunOffers, RunSettings, RunStatus,
+    Runs, ScoreCommitments, ScoreReveals, SlashQueues, ValidatorSlots, Validators, Windows,
+    WorkQueue,
 };
 
 impl<T: Config> Pallet<T> {
@@ -93,6 +94,9 @@ impl<T: Config> Pallet<T> {
     /// Removes the rows of the windows that were not removed yet.
     fn reap_work(run_id: RunId, left: &mut u32) {
         let of = (run_id,);
+        // First, so that no view tells of a part of the pay.
+        take(PaidWindows::<T>::iter_key_prefix(run_id).drain(), left).for_each(drop);
+        take(PaidMiners::<T>::iter_key_prefix(of).drain(), left).for_each(drop);
         take(Commitments::<T>::iter_key_prefix(of).drain(), left).for_each(drop);
         take(Reveals::<T>::iter_key_prefix(of).drain(), left).for_each(drop);
         take(PayloadOwners::<T>::iter_key_prefix(of).drain(), left).for_each(drop);

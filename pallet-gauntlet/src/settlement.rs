@@ -9,10 +9,10 @@ use alloc::{collections::BTreeMap, vec::Vec};
 
 use crate::{
     window::voter, work::Step, BondRow, Bonds, CommitCounts, Commitments, Config, Event, Ledgers,
-    MinerOf, MinerPay, MinerSlots, Miners, Pallet, Reveals, RunStatus, Runs, ScoreCommitments,
-    ScoreReveals, Settlement, SettlementPages, Settlements, Stage, ValidatorOf, ValidatorPay,
-    ValidatorSlots, Validators, VoidReason, WeightInfo, WindowRecord, WindowStatus, Windows,
-    PAGE_LEN,
+    MinerOf, MinerPay, MinerPayPage, MinerSlots, Miners, PaidMiners, PaidWindow, PaidWindows,
+    Pallet, Reveals, RunStatus, Runs, ScoreCommitments, ScoreReveals, Settlement, SettlementPages,
+    Settlements, Stage, ValidatorOf, ValidatorPay, ValidatorPayList, ValidatorSlots, Validators,
+    VoidReason, WeightInfo, WindowRecord, WindowStatus, Windows, PAGE_LEN,
 };
 use frame_support::{defensive, traits::Get, weights::WeightMeter, BoundedVec};
 use protocol::{
@@ -298,7 +298,7 @@ impl<T: Config> Pallet<T> {
         struck.map(|(index, _)| *index).collect()
     }
 
-    /// Writes the standings and the pay of one page of miners.
+    /// Writes the standings and the pay of one page of miners, and notes the pay.
     pub(crate) fn pay_page(
         run_id: RunId,
         mut settlement: Settlement<T::AccountId>,
@@ -306,9 +306,11 @@ impl<T: Config> Pallet<T> {
         page_count: u32,
     ) {
         let window = settlement.window;
+        let mut noted: Vec<(Uid, Planck)> = Vec::new();
         for pay in SettlementPages::<T>::take(run_id, page).into_iter().flatten() {
             let paid = Self::credit(run_id, Pot::Miners, settlement.due, &pay.cold, pay.amount);
             settlement.paid.miners = settlement.paid.miners.saturating_add(paid);
+            noted.push((pay.uid, paid));
             Miners::<T>::mutate(run_id, pay.uid, |miner| {
                 // A miner that took over the slot since takes part from a later window on.
                 if let Some(miner) =
@@ -330,6 +332,10 @@ impl<T: Config> Pallet<T> {
                 paid,
             });
         }
+        noted.retain(|(_, paid)| *paid > 0);
+        if !noted.is_empty() {
+            PaidMiners::<T>::insert((run_id, window, page), MinerPayPage::truncate_from(noted));
+        }
         let next = page.saturating_add(1);
         settlement.stage = if next < page_count {
             Stage::Miners { page: next, page_count }
@@ -339,10 +345,11 @@ impl<T: Config> Pallet<T> {
         Settlements::<T>::insert(run_id, settlement);
     }
 
-    /// Writes the validators' pay and ends the settlement.
+    /// Writes the validators' pay, notes what the window paid and ends the settlement.
     pub(crate) fn close(run_id: RunId, settlement: Settlement<T::AccountId>) {
         let window = settlement.window;
         let mut total = settlement.paid;
+        let mut noted: Vec<(ValidatorIndex, Planck)> = Vec::new();
         for pay in settlement.validators {
             let paid = Self::pay_validator(
                 run_id,
@@ -352,6 +359,7 @@ impl<T: Config> Pallet<T> {
                 pay.amount,
             );
             total.validators = total.validators.saturating_add(paid);
+            noted.push((pay.index, paid));
             Validators::<T>::mutate(run_id, pay.index, |validator| {
                 if let Some(validator) =
                     validator.as_mut().filter(|found| takes_part(found.registered_window, window))
@@ -368,6 +376,9 @@ impl<T: Config> Pallet<T> {
                 paid,
             });
         }
+        noted.retain(|(_, paid)| *paid > 0);
+        let validators = ValidatorPayList::truncate_from(noted);
+        PaidWindows::<T>::insert(run_id, window, PaidWindow { paid: total, validators });
         Settlements::<T>::remove(run_id);
         Self::finish(run_id, window, WindowStatus::Settled);
         let (minted, funded) = Self::given(run_id, window);

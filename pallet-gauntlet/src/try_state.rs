@@ -7,7 +7,7 @@ use frame_support::{
     traits::{fungible::Inspect, Get},
 };
 use protocol::{
-    books::permit_of, entry::Seat, layout::Layout, window::phase_at, Planck, RunId, Window,
+    books::permit_of, entry::Seat, layout::Layout, window::phase_at, Planck, RunId, Uid, Window,
 };
 use sp_runtime::TryRuntimeError;
 
@@ -15,11 +15,11 @@ use crate::{
     emission_schedule::EmissionSchedule, Announcements, AttestationCommitments, Attestations,
     Bonds, ChainAccrual, Change, Changes, Claims, ColdOffers, CommitCounts, Commitments, Config,
     CoolingKeys, Delegations, Departures, Emitted, HoldReason, Layouts, Ledgers, MinerSlots,
-    MinerUids, Miners, NextHotKeys, NextRunId, Pallet, PayloadOwners, PendingSettings, Permits,
-    Pools, Reveals, RunOf, RunSchedule, RunSettings, RunStatus, RunWeights, Runs, ScoreCommitments,
-    ScoreReveals, SettlementPages, Settlements, SlashQueues, Sponsors, Sponsorship, Stage,
-    UnappliedSlashes, Unbondings, ValidatorIndices, ValidatorSlots, Validators, WindowStatus,
-    Windows, WorkQueue, VALIDATORS_MAX,
+    MinerUids, Miners, NextHotKeys, NextRunId, PaidMiners, PaidWindow, PaidWindows, Pallet,
+    PayloadOwners, PendingSettings, Permits, Pools, Reveals, RunOf, RunSchedule, RunSettings,
+    RunStatus, RunWeights, Runs, ScoreCommitments, ScoreReveals, SettlementPages, Settlements,
+    SlashQueues, Sponsors, Sponsorship, Stage, UnappliedSlashes, Unbondings, ValidatorIndices,
+    ValidatorSlots, Validators, WindowStatus, Windows, WorkQueue, VALIDATORS_MAX,
 };
 
 impl<T: Config> Pallet<T> {
@@ -40,6 +40,8 @@ impl<T: Config> Pallet<T> {
             Self::try_state_updates(run_id, &run)?;
             Self::try_state_scores(run_id, &run)?;
             Self::try_state_settlement(run_id, &run)?;
+            Self::try_state_pay(run_id, &run)?;
+            Self::try_state_miner_pay(run_id, &run)?;
             Self::try_state_settings(run_id, &run)?;
             Self::try_state_bonds(run_id, &run)?;
         }
@@ -361,6 +363,56 @@ impl<T: Config> Pallet<T> {
         Ok(())
     }
 
+    /// 43. Pay is noted of kept windows that are settled, of slots that there are, each once and above 0.
+    /// 44. What a window paid to validators is the sum of theirs; all windows paid at most what left the carries.
+    fn try_state_pay(run_id: RunId, run: &RunOf<T>) -> Result<(), TryRuntimeError> {
+        let settlement = Settlements::<T>::get(run_id);
+        let begun = settlement.map_or(Some(0), |settlement| settlement.paid.checked_sum());
+        let mut noted = begun.ok_or("44: a sum of pay does not fit")?;
+        for (window, PaidWindow { paid, validators }) in PaidWindows::<T>::iter_prefix(run_id) {
+            ensure!(Self::is_kept(run, window), "43: pay outside of the history");
+            let status = Windows::<T>::get(run_id, window).map(|record| record.status);
+            ensure!(status == Some(WindowStatus::Settled), "43: pay without settlement");
+            ensure!(is_pay_of_slots(&validators, VALIDATORS_MAX), "43: validators' pay is off");
+            let sum: Planck = validators.iter().map(|(_, amount)| amount).sum();
+            ensure!(sum == paid.validators, "44: validators were paid another sum");
+            noted += paid.checked_sum().ok_or("44: a sum of pay does not fit")?;
+        }
+        let ledger = Ledgers::<T>::get(run_id);
+        let credited = ledger.claimable + ledger.paid + ledger.slashed + ledger.burned;
+        ensure!(noted <= credited, "44: more pay is noted than was credited");
+        Ok(())
+    }
+
+    /// 45. Miners' pay is noted as that of validators, also of the window that is being settled and of the one whose
+    ///     rows are being removed.
+    /// 46. The sum of theirs is what the window paid to miners so far, or less: of a window that was being settled when
+    ///     the chain began to note pay, some is missing.
+    fn try_state_miner_pay(run_id: RunId, run: &RunOf<T>) -> Result<(), TryRuntimeError> {
+        let mut windows: BTreeMap<Window, Vec<(Uid, Planck)>> = BTreeMap::new();
+        for ((window, _), page) in PaidMiners::<T>::iter_prefix((run_id,)) {
+            windows.entry(window).or_default().extend(page);
+        }
+        let settlement = Settlements::<T>::get(run_id);
+        for (window, mut pays) in windows {
+            ensure!(Self::is_kept(run, window), "45: miners' pay outside of the history");
+            pays.sort_unstable();
+            let settings = Self::settings_of(run_id, window)
+                .ok_or("22: a window names settings that are gone")?;
+            let slots = u32::from(settings.incentive.uid_max);
+            ensure!(is_pay_of_slots(&pays, slots), "45: miners' pay is off");
+            let settled = PaidWindows::<T>::get(run_id, window).map(|record| record.paid);
+            let settling = settlement.as_ref().filter(|settlement| settlement.window == window);
+            let Some(paid) = settled.or(settling.map(|settlement| settlement.paid)) else {
+                ensure!(window == run.next_pruning, "45: miners' pay without settlement");
+                continue;
+            };
+            let sum: Planck = pays.iter().map(|(_, amount)| amount).sum();
+            ensure!(sum <= paid.miners, "46: miners were paid less");
+        }
+        Ok(())
+    }
+
     /// 17. minted + funded = paid + claimable + carried + unspent + slashed + burned.
     /// 18. What is claimable is the sum of all claims, none of which is empty, each in order of windows.
     /// 19. The run's account holds the foundation, what is claimable, carried and unspent, at least (anybody may send it
@@ -513,4 +565,10 @@ impl<T: Config> Pallet<T> {
     fn is_kept(run: &RunOf<T>, window: Window) -> bool {
         window >= run.next_pruning && Self::last_opened(run).is_some_and(|last| window <= last)
     }
+}
+
+/// Whether each slot is below `slots`, is there once, in order, and was paid something.
+fn is_pay_of_slots(pays: &[(u16, Planck)], slots: u32) -> bool {
+    pays.windows(2).all(|pair| pair[0].0 < pair[1].0)
+        && pays.iter().all(|(slot, amount)| u32::from(*slot) < slots && *amount > 0)
 }

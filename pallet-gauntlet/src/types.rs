@@ -31,7 +31,9 @@ pub(crate) use stake::pool_seed;
 pub use stake::{
     Delegation, Offender, PoolId, SlashQueue, StakePool, UnappliedSlash, Unbonding, UNBONDINGS_MAX,
 };
-pub use view::{Assignment, Claimable, Disputes, Metagraph, PhaseInfo, StandingInfo};
+pub use view::{
+    Assignment, Claimable, Disputes, Metagraph, PhaseInfo, SeatPay, StandingInfo, WindowPay,
+};
 
 /// Miner slots that the types have room for; a run's own limit is `Incentive::uid_max`.
 pub const UIDS_MAX: u32 = 4_096;
@@ -94,6 +96,10 @@ pub type Addresses =
 pub type ChangeList = BoundedVec<Change, ConstU32<CHANGES_MAX>>;
 /// Pay by the window from which on it can be claimed, oldest first.
 pub type ClaimList = BoundedVec<Claim, ConstU32<CLAIMS_MAX>>;
+/// What one page of a settlement credited to miners, in planck, by uid.
+pub type MinerPayPage = BoundedVec<(Uid, Planck), ConstU32<PAGE_LEN>>;
+/// What a window credited to validators, in planck, by index.
+pub type ValidatorPayList = BoundedVec<(ValidatorIndex, Planck), ConstU32<VALIDATORS_MAX>>;
 /// The sponsors of a run.
 pub type SponsorList<AccountId> = BoundedVec<Sponsorship<AccountId>, ConstU32<SPONSORS_MAX>>;
 
@@ -763,6 +769,25 @@ pub struct ValidatorPay<AccountId> {
     pub share: Q32,
     /// Its pay.
     pub amount: Planck,
+}
+
+/// What a settled window credited. Who was credited nothing is not listed.
+#[derive(
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Clone,
+    PartialEq,
+    Eq,
+    Debug
+)]
+pub struct PaidWindow {
+    /// The sum of each group, in planck.
+    pub paid: Pots,
+    /// The validators' pay, with what their nominators got of it.
+    pub validators: ValidatorPayList,
 }
 
 /// Why a window is void.

@@ -5,17 +5,20 @@ use alloc::vec::Vec;
 
 use protocol::{
     assignment::own_samples,
+    entry::Seat,
     window::{phase_at, Boundaries},
-    Hash, RunId, Uid, ValidatorIndex, Window,
+    Hash, Planck, RunId, Uid, ValidatorIndex, Window,
 };
 
 use crate::{
     Announcements, Assignment, Claimable, Claims, Config, Disputes, EvaluationDisputes, Metagraph,
-    Miner, MinerOf, Miners, OpenChallenges, Pallet, PhaseInfo, ProvenFaults, Runs, StandingInfo,
-    ValidatorOf, Validators, WindowStatus, Windows, VALIDATORS_MAX,
+    Miner, MinerOf, Miners, OpenChallenges, PaidMiners, PaidWindow, PaidWindows, Pallet, PhaseInfo,
+    ProvenFaults, Runs, SeatPay, StandingInfo, ValidatorOf, Validators, WindowPay, WindowStatus,
+    Windows, VALIDATORS_MAX,
 };
 
-/// Slots of miners in a page of [`Pallet::metagraph`], and samples in one of [`Pallet::assignment`].
+/// Slots of miners in a page of [`Pallet::metagraph`], samples in one of [`Pallet::assignment`], and windows in an
+/// answer of [`Pallet::pay_history`].
 pub const VIEW_PAGE: u32 = 256;
 
 impl<T: Config> Pallet<T> {
@@ -70,6 +73,47 @@ impl<T: Config> Pallet<T> {
             *part = part.saturating_add(claim.amount);
         }
         Some(claimable)
+    }
+
+    /// What a window credited. `None` when it is gone, void or not settled yet.
+    pub(crate) fn view_pay(run_id: RunId, window: Window) -> Option<WindowPay> {
+        let PaidWindow { paid, validators } = PaidWindows::<T>::get(run_id, window)?;
+        let mut miners: Vec<_> = Self::paid_miners(run_id, window).collect();
+        miners.sort_unstable();
+        Some(WindowPay { paid, miners, validators: validators.into_inner() })
+    }
+
+    /// What a seat's holders were credited, window by window. `None` for an unknown run.
+    pub(crate) fn view_pay_history(
+        run_id: RunId,
+        seat: Seat,
+        first: Window,
+        last: Window,
+    ) -> Option<Vec<SeatPay>> {
+        let run = Runs::<T>::get(run_id)?;
+        let kept = first.max(run.next_pruning)..run.next_settlement;
+        let windows = kept.take_while(|window| *window <= last);
+        let pays = windows.filter_map(|window| {
+            let record = PaidWindows::<T>::get(run_id, window)?;
+            Some(SeatPay { window, amount: Self::paid_to(run_id, window, seat, &record) })
+        });
+        Some(pays.take(VIEW_PAGE as usize).collect())
+    }
+
+    /// What the holder of a seat was credited for a window, in planck.
+    fn paid_to(run_id: RunId, window: Window, seat: Seat, record: &PaidWindow) -> Planck {
+        let found = match seat {
+            Seat::Miner(uid) => Self::paid_miners(run_id, window).find(|(paid, _)| *paid == uid),
+            Seat::Validator(index) => {
+                record.validators.iter().copied().find(|(paid, _)| *paid == index)
+            }
+        };
+        found.map_or(0, |(_, amount)| amount)
+    }
+
+    /// The miners' pay of a window, in no order.
+    fn paid_miners(run_id: RunId, window: Window) -> impl Iterator<Item = (Uid, Planck)> {
+        PaidMiners::<T>::iter_prefix((run_id, window)).flat_map(|(_, page)| page)
     }
 
     /// What is disputed and proven of a window.

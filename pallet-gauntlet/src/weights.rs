@@ -300,7 +300,7 @@ macro_rules! estimates {
             fn reap_run(r: u32) -> Weight {
                 let r = u64::from(r);
                 // A participant: its rows under both keys, announcement, money held, two accounts.
-                estimate($database, 300 + 80 * r, 32_768 + 8_192 * r, 30 + 7 * r, 20 + 8 * r)
+                estimate($database, 300 + 80 * r, 32_768 + 8_192 * r, 32 + 7 * r, 20 + 8 * r)
             }
             fn offer_run() -> Weight {
                 estimate($database, 30, 4_096, 2, 1)
@@ -360,16 +360,17 @@ macro_rules! estimates {
             }
             fn settle_page(m: u32) -> Weight {
                 let m = u64::from(m);
-                estimate($database, 20 + 20 * m, 4_096 * m, 3 + 2 * m, 3 + 2 * m)
+                // What the page paid is noted in one row.
+                estimate($database, 20 + 20 * m, 4_096 * m, 3 + 2 * m, 4 + 2 * m)
             }
             fn settle_close(v: u32) -> Weight {
                 let v = u64::from(v);
                 // Each validator's pool is read, and its nominators are credited apart.
-                estimate($database, 40 + 40 * v, 8_192 * v, 4 + 5 * v, 4 + 4 * v)
+                estimate($database, 40 + 40 * v, 8_192 * v, 4 + 5 * v, 5 + 4 * v)
             }
             fn prune(r: u32) -> Weight {
                 let r = u64::from(r);
-                estimate($database, 60 + 15 * r, 4_096 + 512 * r, 11 + r, 5 + r)
+                estimate($database, 60 + 15 * r, 4_096 + 512 * r, 12 + r, 6 + r)
             }
         }
     };

@@ -15,9 +15,10 @@ use protocol::{settings::PLACKETT_LUCE_UID_MAX, window::phase_at, RunId, Window}
 use sp_runtime::Perbill;
 
 use crate::{
-    AttestationCommitments, Attestations, CommitCounts, Commitments, Config, Pallet, PayloadOwners,
-    Permits, ProvenFaults, Reveals, RunOf, RunSettings, Runs, ScoreCommitments, ScoreReveals,
-    WeightInfo, Windows, WorkQueue, PAGE_LEN, UIDS_MAX, VALIDATORS_MAX,
+    AttestationCommitments, Attestations, CommitCounts, Commitments, Config, PaidMiners,
+    PaidWindows, Pallet, PayloadOwners, Permits, ProvenFaults, Reveals, RunOf, RunSettings, Runs,
+    ScoreCommitments, ScoreReveals, WeightInfo, Windows, WorkQueue, PAGE_LEN, UIDS_MAX,
+    VALIDATORS_MAX,
 };
 
 /// The part of a block that the work may take before transactions.
@@ -150,6 +151,9 @@ impl<T: Config> Pallet<T> {
     pub(crate) fn prune(run_id: RunId, mut run: RunOf<T>, window: Window, rows: u32) -> u32 {
         let prefix = (run_id, window);
         let mut left = rows;
+        // First, so that no view tells of a part of the pay.
+        PaidWindows::<T>::remove(run_id, window);
+        drain(PaidMiners::<T>::iter_key_prefix(prefix).drain(), &mut left);
         drain(Commitments::<T>::iter_key_prefix(prefix).drain(), &mut left);
         drain(Reveals::<T>::iter_key_prefix(prefix).drain(), &mut left);
         drain(PayloadOwners::<T>::iter_key_prefix(prefix).drain(), &mut left);

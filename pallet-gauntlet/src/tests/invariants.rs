@@ -1,5 +1,6 @@
 //! Each broken piece of storage is found by the invariant of its number.
 
+use protocol::{RunId, Window};
 use sp_runtime::DispatchError;
 
 use crate::{mock::*, *};
@@ -7,7 +8,7 @@ use crate::{mock::*, *};
 /// A way to break storage: what the check says, and how.
 type Break = (&'static str, fn());
 
-const BREAKS: [Break; 29] = [
+const BREAKS: [Break; 39] = [
     ("1: a run from the future", || NextRunId::<Test>::put(0)),
     ("2: no settings", || RunSettings::<Test>::remove(0, 0)),
     ("2: a run without layout", || Layouts::<Test>::remove(0)),
@@ -76,7 +77,31 @@ const BREAKS: [Break; 29] = [
         ChainAccrual::<Test>::mutate(|accrual| accrual.total_weight += 1);
     }),
     ("42: more than the schedule gives", || Emitted::<Test>::put(u128::MAX)),
+    ("43: pay outside of the history", || {
+        PaidWindows::<Test>::insert(0, 50, PaidWindows::<Test>::get(0, 1).unwrap());
+    }),
+    ("43: pay without settlement", || {
+        PaidWindows::<Test>::insert(0, 2, PaidWindows::<Test>::get(0, 1).unwrap());
+    }),
+    ("43: validators' pay is off", || change_pay(|pay| pay.validators[1].0 = 0)),
+    ("43: validators' pay is off", || change_pay(|pay| pay.validators[1].0 = 64)),
+    ("44: validators were paid another sum", || change_pay(|pay| pay.validators[0].1 += 1)),
+    ("44: more pay is noted than was credited", || change_pay(|pay| pay.paid.owner += 1)),
+    ("45: miners' pay outside of the history", || copy_miner_pay((0, 50, 0))),
+    ("45: miners' pay is off", || copy_miner_pay((0, 1, 1))),
+    ("45: miners' pay without settlement", || copy_miner_pay((0, 2, 0))),
+    ("46: miners were paid less", || {
+        PaidMiners::<Test>::mutate((0, 1, 0), |page| page.as_mut().unwrap()[0].1 += 1);
+    }),
 ];
+
+fn change_pay(change: fn(&mut PaidWindow)) {
+    PaidWindows::<Test>::mutate(0, 1, |pay| change(pay.as_mut().unwrap()));
+}
+
+fn copy_miner_pay(to: (RunId, Window, u32)) {
+    PaidMiners::<Test>::insert(to, PaidMiners::<Test>::get((0, 1, 0)).unwrap());
+}
 
 #[test]
 fn each_broken_storage_is_found_by_its_number() {

@@ -2,11 +2,15 @@
 
 use protocol::{
     assignment::assigned_sample,
+    entry::Seat,
     window::{Phase, ScorePhase},
-    Uid,
+    Planck, Uid, Window,
 };
 
-use crate::{mock::*, view::VIEW_PAGE, Claims};
+use crate::{
+    mock::*, view::VIEW_PAGE, Claims, Event, MinerPayPage, PaidMiners, PaidWindows, Runs, SeatPay,
+    WindowPay, WindowStatus, HISTORY_WINDOWS,
+};
 
 #[test]
 fn views_answer_what_storage_holds() {
@@ -115,6 +119,148 @@ fn the_claimable_view_says_what_a_claim_transfers() {
             claimed += told.now;
         }
         assert!(claimed > 0);
+    });
+}
+
+#[test]
+fn the_pay_view_says_what_the_settlement_credited() {
+    ExtBuilder::default().participants(3, 2).build_and_execute(|| {
+        play_window(0, 3, 2);
+        assert_eq!(Gauntlet::pay(0, 0), None, "it is not settled");
+        score_window(0, 3, 2);
+        let (mut miners, mut validators, mut sums) = (Vec::new(), Vec::new(), None);
+        for event in events() {
+            match event {
+                Event::MinerScored { uid, paid, .. } if paid > 0 => miners.push((uid, paid)),
+                Event::ValidatorPaid { index, paid, .. } => validators.push((index, paid)),
+                Event::WindowSettled { paid, .. } => sums = Some(paid),
+                _ => {}
+            }
+        }
+        assert_eq!((miners.len(), validators.len()), (3, 2));
+        let told = Gauntlet::pay(0, 0).unwrap();
+        assert_eq!(told, WindowPay { paid: sums.unwrap(), miners, validators });
+        assert_eq!(told.miners.iter().map(|(_, amount)| amount).sum::<Planck>(), told.paid.miners);
+        assert_eq!(told.paid.owner, claimable(&owner()));
+        assert_eq!(told.paid.checked_sum(), Some(ledger().claimable));
+
+        // Nobody worked in window 1: it is settled, and pays nobody.
+        roll_to_settlement(1);
+        let nothing = WindowPay { paid: Default::default(), miners: vec![], validators: vec![] };
+        assert_eq!(Gauntlet::pay(0, 1), Some(nothing));
+        assert_eq!(Gauntlet::pay(1, 0), None, "there is no such run");
+    });
+}
+
+#[test]
+fn a_void_window_has_no_pay() {
+    ExtBuilder::default().participants(1, 1).build_and_execute(|| {
+        play_window(0, 1, 1);
+        let penalty = |penalty| {
+            crate::Miners::<Test>::mutate(0, 0, |miner| {
+                miner.as_mut().unwrap().standing.penalty = penalty;
+            });
+        };
+        penalty(protocol::fixed::Q32::MIN);
+        score_window(0, 1, 1);
+        penalty(protocol::fixed::Q32::ONE);
+        assert_eq!(record(0).status, WindowStatus::Void);
+        assert_eq!(Gauntlet::pay(0, 0), None);
+        let history = Gauntlet::pay_history(0, Seat::Miner(0), 0, 9);
+        assert_eq!(history, Some(vec![]));
+    });
+}
+
+#[test]
+fn the_history_of_pay_has_each_settled_window_whatever_was_claimed() {
+    ExtBuilder::default().participants(3, 2).build_and_execute(|| {
+        for window in 0..4 {
+            play_window(window, 2, 2);
+        }
+        assert_eq!(run().next_settlement, 3);
+        let amounts = |seat, first, last| {
+            let told = Gauntlet::pay_history(0, seat, first, last).unwrap();
+            told.into_iter().map(|pay| (pay.window, pay.amount)).collect::<Vec<_>>()
+        };
+        let of_miner = amounts(Seat::Miner(1), 0, 9);
+        assert_eq!(of_miner.iter().map(|(window, _)| *window).collect::<Vec<_>>(), [0, 1, 2]);
+        let paid: Planck = of_miner.iter().map(|(_, amount)| amount).sum();
+        assert!(paid > 0);
+        assert_eq!(paid, claimable(&miner_cold(1)));
+        let of_validator: Planck =
+            amounts(Seat::Validator(1), 0, 9).iter().map(|(_, amount)| amount).sum();
+        assert_eq!(of_validator, claimable(&validator_cold(1)));
+        assert_eq!(amounts(Seat::Miner(2), 0, 9), [(0, 0), (1, 0), (2, 0)], "it never worked");
+        assert_eq!(amounts(Seat::Miner(1), 1, 1), of_miner[1..2]);
+        assert_eq!(amounts(Seat::Miner(1), 2, Window::MAX), of_miner[2..]);
+        assert_eq!(amounts(Seat::Miner(1), 2, 1), []);
+        assert_eq!(Gauntlet::pay_history(1, Seat::Miner(1), 0, 9), None);
+
+        assert!(Gauntlet::do_claim(0, miner_cold(1)).is_ok());
+        assert!(claimable(&miner_cold(1)) < paid);
+        assert_eq!(amounts(Seat::Miner(1), 0, 9), of_miner);
+    });
+}
+
+#[test]
+fn pay_is_told_of_all_pages_of_a_settlement() {
+    ExtBuilder::default().participants(3, 2).build().execute_with(|| {
+        play_window(0, 3, 2);
+        score_window(0, 3, 2);
+        let far = 700;
+        let page = MinerPayPage::truncate_from(vec![(far, 5)]);
+        PaidMiners::<Test>::insert((0, 0, 1), page);
+        let told = Gauntlet::pay(0, 0).unwrap().miners;
+        assert_eq!(told.iter().map(|(uid, _)| *uid).collect::<Vec<_>>(), [0, 1, 2, far]);
+        let history = Gauntlet::pay_history(0, Seat::Miner(far), 0, 0);
+        assert_eq!(history, Some(vec![SeatPay { window: 0, amount: 5 }]));
+    });
+}
+
+#[test]
+fn pay_is_forgotten_with_its_window() {
+    ExtBuilder::default().participants(2, 1).build_and_execute(|| {
+        for window in 0..3 {
+            play_window(window, 2, 1);
+        }
+        let kept = HISTORY_WINDOWS;
+        // The settlement of a window is in the one after it.
+        roll_to_settlement(kept - 1);
+        assert!(Gauntlet::pay(0, 0).is_some());
+        roll_to_settlement(kept);
+        assert_eq!(run().next_pruning, 1);
+        assert_eq!(Gauntlet::pay(0, 0), None);
+        assert_eq!(PaidMiners::<Test>::iter_prefix((0, 0)).count(), 0);
+        assert!(Gauntlet::pay(0, 1).is_some_and(|pay| pay.paid.miners > 0));
+        let told = Gauntlet::pay_history(0, Seat::Miner(0), 0, 9).unwrap();
+        assert_eq!(told.first().map(|pay| pay.window), Some(1));
+        roll_to_settlement(2 * kept);
+        assert_eq!(PaidMiners::<Test>::iter().count(), 0, "nobody worked since");
+        assert!(PaidWindows::<Test>::iter().count() as Window <= kept + 2);
+    });
+}
+
+#[test]
+fn pay_is_removed_with_its_run_and_never_told_in_part() {
+    ExtBuilder::default().participants(2, 1).build_and_execute(|| {
+        play_window(0, 2, 1);
+        score_window(0, 2, 1);
+        let paid = PaidWindows::<Test>::get(0, 0).unwrap();
+        let page = PaidMiners::<Test>::get((0, 0, 0)).unwrap();
+        assert!(Gauntlet::close_run(RuntimeOrigin::root(), 0).is_ok());
+        roll_to_window(16);
+        // As if the hooks had had no room to remove them.
+        for window in 20..23 {
+            PaidWindows::<Test>::insert(0, window, paid.clone());
+            PaidMiners::<Test>::insert((0, window, 0), page.clone());
+        }
+        while Runs::<Test>::contains_key(0) {
+            assert!(Gauntlet::reap_run(RuntimeOrigin::signed(account(90)), 0, 2).is_ok());
+            let mut told = (20..23).filter_map(|window| Gauntlet::pay(0, window));
+            assert!(told.all(|pay| pay.miners == page.to_vec()));
+        }
+        assert_eq!(PaidWindows::<Test>::iter().count(), 0);
+        assert_eq!(PaidMiners::<Test>::iter().count(), 0);
     });
 }
 

@@ -4,8 +4,8 @@ use alloc::vec::Vec;
 
 use codec::{Decode, Encode};
 use protocol::{
-    consensus::Standing, fault::ProvenFault, fixed::Q32, window::Moment, BlockNumber, Hash, Planck,
-    Uid, ValidatorIndex, Window,
+    consensus::Standing, emission::Pots, fault::ProvenFault, fixed::Q32, window::Moment,
+    BlockNumber, Hash, Planck, Uid, ValidatorIndex, Window,
 };
 use scale_info::TypeInfo;
 
@@ -53,6 +53,26 @@ pub struct Claimable {
     pub now: Planck,
     /// What will be due later, in planck.
     pub later: Planck,
+}
+
+/// What a settled window credited, as the view function `pay` answers. Who was credited nothing is not listed.
+#[derive(Encode, Decode, TypeInfo, Clone, PartialEq, Eq, Debug)]
+pub struct WindowPay {
+    /// The sum of each group, in planck; the owner's is all that the owner got.
+    pub paid: Pots,
+    /// The miners' pay by uid, in planck.
+    pub miners: Vec<(Uid, Planck)>,
+    /// The validators' pay by index, in planck, with what their nominators got of it.
+    pub validators: Vec<(ValidatorIndex, Planck)>,
+}
+
+/// What a settled window credited to the holder of a seat, as the view function `pay_history` answers.
+#[derive(Encode, Decode, TypeInfo, Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SeatPay {
+    /// The window.
+    pub window: Window,
+    /// Its pay, in planck; of a validator with what its nominators got of it.
+    pub amount: Planck,
 }
 
 /// What is disputed and proven of a window, as the view function `disputes` answers; of each list the first
