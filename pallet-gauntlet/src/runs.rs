@@ -180,6 +180,10 @@ impl<T: Config> Pallet<T> {
             return;
         };
         PendingSettings::<T>::remove(run_id);
+        // No kept window names what was in force, as the governance forced others on a run that had not begun.
+        if run.next_pruning == window {
+            RunSettings::<T>::remove(run_id, run.settings_version);
+        }
         // A run has no 2^32 windows of one block.
         let version = run.settings_version.saturating_add(1);
         RunSettings::<T>::insert(run_id, version, scheduled.settings);
