@@ -1544,7 +1544,7 @@ pub mod pallet {
         /// ## Errors
         ///
         /// What [`Settings::validate`] refuses, and what [`Settings::may_become`] does; settings that the governance forced
-        /// and that wait.
+        /// and that wait; a run that ends before that window.
         #[pallet::call_index(13)]
         #[pallet::weight(T::WeightInfo::set_params())]
         pub fn set_params(
@@ -1707,7 +1707,8 @@ pub mod pallet {
         }
 
         /// Ends a run: with the current window if the governance says so or it is idle, and
-        /// [`Config::AdminDelayWindows`] later if its owner does. One that has not begun ends at once.
+        /// [`Config::AdminDelayWindows`] later if its owner does. One that has not begun ends at once. Settings that wait for
+        /// a later window are cancelled.
         ///
         /// Scene 8 of [the scenario](crate::scenario).
         ///
@@ -1813,7 +1814,7 @@ pub mod pallet {
         ///
         /// ## Errors
         ///
-        /// What [`Settings::validate`] refuses, and a change of what cannot change.
+        /// What [`Settings::validate`] refuses, and a change of what cannot change; a run that ends before that window.
         #[pallet::call_index(37)]
         #[pallet::weight(T::WeightInfo::set_params())]
         pub fn force_params(

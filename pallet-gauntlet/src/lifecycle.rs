@@ -11,7 +11,7 @@ use sp_runtime::{DispatchError, DispatchResult};
 
 use crate::{
     Config, Error, Event, HoldReason, Offer, Pallet, PendingSettings, RunOf, RunOffers, RunStatus,
-    Runs,
+    Runs, ScheduledSettings,
 };
 
 /// Who decides about a run.
@@ -120,12 +120,14 @@ impl<T: Config> Pallet<T> {
                 let is_earlier = run.last_window.is_none_or(|announced| last < announced);
                 ensure!(is_earlier, Error::<T>::RunClosing);
                 run.last_window = Some(last);
+                Self::drop_settings(run_id, |waiting| waiting.window > last);
                 Self::deposit_event(Event::RunClosing { run: run_id, last_window: last });
                 Runs::<T>::insert(run_id, run);
             }
             None => {
                 // It has not begun: there is nothing to settle.
                 Self::unschedule(run_id);
+                Self::drop_settings(run_id, |_| true);
                 run.status = RunStatus::Closed;
                 Runs::<T>::insert(run_id, run);
                 Self::deposit_event(Event::RunClosed { run: run_id });
@@ -205,9 +207,19 @@ impl<T: Config> Pallet<T> {
         let manager = Self::ensure_manager(origin, &run)?;
         let is_bound = matches!(manager, Manager::Owner) && Self::are_settings_forced(run_id);
         ensure!(!is_bound, Error::<T>::SettingsForced);
-        PendingSettings::<T>::take(run_id).ok_or(Error::<T>::NothingScheduled)?;
-        Self::deposit_event(Event::SettingsCancelled { run: run_id });
+        ensure!(Self::drop_settings(run_id, |_| true), Error::<T>::NothingScheduled);
         Ok(())
+    }
+
+    /// Drops the settings that wait if they are such; says whether it did.
+    fn drop_settings(run_id: RunId, are_such: impl FnOnce(&ScheduledSettings) -> bool) -> bool {
+        let is_dropped =
+            PendingSettings::<T>::get(run_id).is_some_and(|waiting| are_such(&waiting));
+        if is_dropped {
+            PendingSettings::<T>::remove(run_id);
+            Self::deposit_event(Event::SettingsCancelled { run: run_id });
+        }
+        is_dropped
     }
 }
 

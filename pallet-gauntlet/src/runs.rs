@@ -118,9 +118,7 @@ impl<T: Config> Pallet<T> {
         let window = current.saturating_add(T::AdminDelayWindows::get());
         ensure!(!Self::are_settings_forced(run_id), Error::<T>::SettingsForced);
         let scheduled = ScheduledSettings { window, settings, by_admin: false };
-        PendingSettings::<T>::insert(run_id, scheduled);
-        Self::deposit_event(Event::SettingsScheduled { run: run_id, window });
-        Ok(())
+        Self::schedule_settings(run_id, &run, scheduled)
     }
 
     pub(crate) fn do_force_params(run_id: RunId, settings: Settings) -> DispatchResult {
@@ -130,6 +128,18 @@ impl<T: Config> Pallet<T> {
         current.may_be_forced_to(&settings).map_err(Error::<T>::from)?;
         let window = moment.map_or(0, |moment| moment.window.saturating_add(1));
         let scheduled = ScheduledSettings { window, settings, by_admin: true };
+        Self::schedule_settings(run_id, &run, scheduled)
+    }
+
+    /// Has settings wait for their window, which the run must still have.
+    fn schedule_settings(
+        run_id: RunId,
+        run: &RunOf<T>,
+        scheduled: ScheduledSettings,
+    ) -> DispatchResult {
+        let window = scheduled.window;
+        Self::ensure_not_closed(run)?;
+        ensure!(run.has_window(window), Error::<T>::RunClosing);
         PendingSettings::<T>::insert(run_id, scheduled);
         Self::deposit_event(Event::SettingsScheduled { run: run_id, window });
         Ok(())

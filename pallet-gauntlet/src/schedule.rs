@@ -93,8 +93,7 @@ impl<T: Config> Pallet<T> {
             defensive!("a boundary of no run");
             return (T::WeightInfo::enqueue(), None);
         };
-        let is_over = run.last_window.is_some_and(|last| last < window);
-        if is_over {
+        if !run.has_window(window) {
             return Self::cross_after_end(due, &run);
         }
         let next = run.schedule.crossing_after(window, due.next.boundary);

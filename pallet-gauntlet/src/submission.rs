@@ -242,7 +242,7 @@ impl<T: Config> Pallet<T> {
         ensure!(moment.window == window, Error::<T>::WrongWindow);
         // A pool asks before the window's first block has opened it.
         ensure!(!is_paused_in(&run, window), Error::<T>::RunPaused);
-        ensure!(run.last_window.is_none_or(|last| window <= last), Error::<T>::RunClosing);
+        ensure!(run.has_window(window), Error::<T>::RunClosing);
         ensure!(moment.phase == phase, Error::<T>::WrongPhase);
         Ok(run)
     }

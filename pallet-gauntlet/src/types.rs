@@ -222,6 +222,13 @@ pub struct Run<AccountId> {
     pub next_pruning: Window,
 }
 
+impl<AccountId> Run<AccountId> {
+    /// Whether the run has this window: it goes on, or ends with a later one or this.
+    pub(crate) fn has_window(&self, window: Window) -> bool {
+        self.last_window.is_none_or(|last| window <= last)
+    }
+}
+
 /// A miner and its slot's history.
 #[derive(
     Encode,
