@@ -310,7 +310,9 @@ impl<T: Config> Pallet<T> {
         for pay in SettlementPages::<T>::take(run_id, page).into_iter().flatten() {
             let paid = Self::credit(run_id, Pot::Miners, settlement.due, &pay.cold, pay.amount);
             settlement.paid.miners = settlement.paid.miners.saturating_add(paid);
-            noted.push((pay.uid, paid));
+            if paid > 0 {
+                noted.push((pay.uid, paid));
+            }
             Miners::<T>::mutate(run_id, pay.uid, |miner| {
                 // A miner that took over the slot since takes part from a later window on.
                 if let Some(miner) =
@@ -332,7 +334,6 @@ impl<T: Config> Pallet<T> {
                 paid,
             });
         }
-        noted.retain(|(_, paid)| *paid > 0);
         if !noted.is_empty() {
             PaidMiners::<T>::insert((run_id, window, page), MinerPayPage::truncate_from(noted));
         }
@@ -359,7 +360,9 @@ impl<T: Config> Pallet<T> {
                 pay.amount,
             );
             total.validators = total.validators.saturating_add(paid);
-            noted.push((pay.index, paid));
+            if paid > 0 {
+                noted.push((pay.index, paid));
+            }
             Validators::<T>::mutate(run_id, pay.index, |validator| {
                 if let Some(validator) =
                     validator.as_mut().filter(|found| takes_part(found.registered_window, window))
@@ -376,7 +379,6 @@ impl<T: Config> Pallet<T> {
                 paid,
             });
         }
-        noted.retain(|(_, paid)| *paid > 0);
         let validators = ValidatorPayList::truncate_from(noted);
         PaidWindows::<T>::insert(run_id, window, PaidWindow { paid: total, validators });
         Settlements::<T>::remove(run_id);
