@@ -5,11 +5,11 @@ use protocol::settings::{
 };
 use serde_json::Value;
 
-/// Settings that name something and have no near and far, and what a change never reaches.
+/// Settings that name something, and have no near and far.
 const FREE: [&str; 5] = [
     "/training/sample_count",
     "/incentive/score_version",
-    // Their form, with the outer rate, is tested below.
+    // Windows, between two rates that are bound.
     "/training/outer/warm_up_windows",
     "/training/outer/decay_start",
     "/training/outer/decay_windows",
