@@ -4,6 +4,10 @@ mod draws;
 
 mod network;
 
+mod payload;
+
+mod evidence;
+
 mod adversaries;
 mod authorities;
 mod encodings;

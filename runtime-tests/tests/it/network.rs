@@ -21,7 +21,7 @@ use protocol::{
     settings::Settings,
     state_root::state_root,
     update::{Encoder, Payload},
-    window::{phase_at, Phase},
+    window::Phase,
     Hash, Planck, RunId, Uid, Window,
 };
 use runtime::{
@@ -30,7 +30,7 @@ use runtime::{
 };
 use serde_json::Value;
 use sp_core::{ed25519, sr25519, Pair, H256};
-use sp_io::hashing::blake2_256;
+use sp_io::{hashing::blake2_256, TestExternalities};
 use sp_keyring::Sr25519Keyring;
 use sp_runtime::{
     traits::{Dispatchable, Header as _},
@@ -364,8 +364,16 @@ impl ExtBuilder {
 
     /// Runs a scenario from block 1, in which run 0 was created by its owner.
     pub(crate) fn execute(self, scenario: impl FnOnce()) {
-        let mut ext = sp_io::TestExternalities::from(genesis_storage());
-        ext.execute_with(|| {
+        self.build().execute_with(|| {
+            scenario();
+            roll_to(System::block_number() + 1);
+        });
+    }
+
+    /// The chain in block 1, in which run 0 was created by its owner.
+    pub(crate) fn build(self) -> TestExternalities {
+        let mut chain = TestExternalities::from(genesis_storage());
+        chain.execute_with(|| {
             open_block(1, H256::repeat_byte(7));
             let create = Call::create_run {
                 settings: Box::new(settings()),
@@ -383,10 +391,22 @@ impl ExtBuilder {
                 let register = register_validator(&validator_key(number), RUN, &cold, STAKE);
                 call(&cold, register).expect("there is a slot and money");
             }
-            scenario();
-            roll_to(System::block_number() + 1);
         });
+        chain
     }
+}
+
+/// Closes the block and commits it as a node does, checks the state that is committed, and opens the next block.
+/// Returns the events of the pallet in the block.
+pub(crate) fn commit_block(chain: &mut TestExternalities) -> Vec<pallet_gauntlet::Event<Runtime>> {
+    let header = chain.execute_with(Executive::finalize_block);
+    chain.commit_all().expect("no storage transaction is open");
+    chain.execute_with(|| {
+        check_state();
+        let happened = events();
+        open_block(header.number + 1, header.hash());
+        happened
+    })
 }
 
 /// What the chain's schedule gives in a window of run 0, which alone has a weight: 20 blocks of a quarter of a UNIT.
@@ -510,11 +530,6 @@ pub(crate) fn events() -> Vec<pallet_gauntlet::Event<Runtime>> {
 /// What the chain fixed in a window.
 pub(crate) fn record(window: Window) -> WindowRecord {
     Windows::<Runtime>::get(RUN, window).expect("the window has begun")
-}
-
-/// The current window, if the run has begun.
-pub(crate) fn current_window() -> Option<Window> {
-    phase_at(&settings().schedule, System::block_number()).map(|moment| moment.window)
 }
 
 /// What an account may claim now or later.

@@ -12,7 +12,7 @@ use crate::network::{layout, Model, KEEP};
 
 /// What is wrong with a payload or its opening.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Flaw {
+pub(crate) enum Flaw {
     /// Nothing.
     None,
     /// No chunk decodes.
@@ -28,14 +28,14 @@ pub(super) enum Flaw {
 }
 
 /// A payload as a miner has it.
-pub(super) struct MinerPayload {
+pub(crate) struct MinerPayload {
     chunks: Vec<Vec<u8>>,
     opening: Opening,
 }
 
 impl MinerPayload {
     /// A payload of its own for every `flavour`.
-    pub(super) fn new(flavour: u8, flaw: Flaw) -> Self {
+    pub(crate) fn new(flavour: u8, flaw: Flaw) -> Self {
         let layout = layout();
         let value = |at: u64| (at * 7_919 + u64::from(flavour) * 97) % 1_009;
         let tensor = |len: &u64| (0..*len).map(|at| value(at) as f32 / 1e4).collect();
@@ -68,12 +68,12 @@ impl MinerPayload {
     }
 
     /// What the miner opens its commitment with.
-    pub(super) fn opening(&self) -> Opening {
+    pub(crate) fn opening(&self) -> Opening {
         self.opening.clone()
     }
 
     /// So many chunks that the chain asks of `uid`, with proofs.
-    pub(super) fn shown(
+    pub(crate) fn shown(
         &self,
         seed: &Hash,
         (run, window, uid): (RunId, Window, Uid),
@@ -84,7 +84,7 @@ impl MinerPayload {
     }
 
     /// A chunk, with its proof.
-    pub(super) fn chunk(&self, index: u32) -> ChunkProof {
+    pub(crate) fn chunk(&self, index: u32) -> ChunkProof {
         ChunkProof {
             index,
             chunk: self.chunks[index as usize].clone(),

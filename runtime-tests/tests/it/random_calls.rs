@@ -1,197 +1,238 @@
-//! Thousands of random calls in random order: whatever they do, the books balance in every block.
+//! Thousands of random calls in random order, every call of the pallet among them, on a run that lives on and on small
+//! ones that come and go: whatever they do, the books balance in every block, as a node commits it.
 
 use std::collections::BTreeMap;
 
-use pallet_gauntlet::{Call, Departures, Ledgers, MinerUids, Runs, ValidatorIndices};
+use frame_support::traits::GetCallName;
+use pallet_gauntlet::{Call, Event, Ledgers, RunSettings, Runs, ShownChunk};
 use protocol::{
-    entry::Seat,
-    window::{phase_at, Phase},
-    Hash, RunId, Uid,
+    commitment::ChunkProof,
+    settings::Settings,
+    window::{phase_at, Moment, Phase},
+    RunId, Window,
 };
-use runtime::{AccountId, Runtime, System, UNIT};
-use sp_core::Pair;
+use runtime::{AccountId, Runtime, RuntimeCall, RuntimeOrigin, System};
+use sp_runtime::traits::Dispatchable;
 
-use crate::{draws::Draws, network::*};
+use crate::{
+    draws::Draws,
+    network::{commit_block, endowed, settings, ExtBuilder, RUN},
+    payload::{Flaw, MinerPayload},
+};
+
+mod runs;
+
+mod seats;
+
+mod money;
+
+mod work;
+
+mod proofs;
 
 /// The default seed; the environment's `GAUNTLET_TEST_SEED` replaces it.
 const SEED: u64 = 2_609;
-const BLOCKS: u32 = 800;
-const CALLS_PER_BLOCK: u32 = 12;
-/// The first number that draws an attestation.
-const ATTEST: u64 = 25;
-/// Different updates that miners draw from, few enough that some copy others.
-const FLAVOURS: u8 = 8;
+const BLOCKS: u32 = 2_000;
+const CALLS_PER_BLOCK: u32 = 16;
+/// Accounts that the genesis endows.
+const ENDOWED: u64 = 14;
+/// Payloads without flaw.
+const WHOLE: usize = 11;
+/// A run that there never is.
+const UNKNOWN_RUN: RunId = 9_999;
+/// What has to happen in a walk.
+const HAPPENED: [&str; 14] = [
+    "window settled",
+    "pay transferred",
+    "settings applied",
+    "miner slashed",
+    "pool slashed",
+    "miner displaced",
+    "miner left",
+    "hot key rotated",
+    "stake withdrawn",
+    "dispute closed",
+    "run paused",
+    "run handed over",
+    "run swept",
+    "run reaped",
+];
 
-fn phase() -> Option<Phase> {
-    phase_at(&settings().schedule, System::block_number()).map(|moment| moment.phase)
+/// A call with its origin.
+struct Drawn {
+    origin: RuntimeOrigin,
+    call: Call<Runtime>,
+    /// Whether the origin may not do this in any state.
+    is_foul: bool,
 }
 
-/// A random call with its signer, which is sensible most of the time.
-fn draw_call(draws: &mut Draws, updates: &[Update]) -> (AccountId, Call<Runtime>) {
-    let miner = draws.below(6) as u8;
-    let validator = draws.below(7) as u8;
-    let hots = [miner_hot(miner), validator_hot(validator)];
-    let hot = hots[draws.below(2) as usize].clone();
-    let uid = draws.below(8) as Uid;
-    let now = current_window().unwrap_or(0);
-    let window = if draws.one_in(20) { draws.below(40) } else { now };
-    let scored = window.saturating_sub(1);
-    let run = if draws.one_in(50) { 7 } else { RUN };
-    // A miner's update of a window is always the same, and sometimes another miner's too.
-    let flavour = (u64::from(miner) * 3 + window) % u64::from(FLAVOURS);
-    let update = &updates[flavour as usize];
-    let evaluations =
-        (0..6).map(|uid| evaluation(uid, draws_gain(draws, uid), draws_gain(draws, uid))).collect();
-    // The example's phases of attestations are brief.
-    let is_attesting = matches!(phase(), Some(Phase::AttestCommit | Phase::AttestReveal));
-    let choice = if is_attesting && !draws.one_in(8) { ATTEST } else { draws.below(40) };
-    match choice {
-        0 => {
-            let cold = miner_cold(miner);
-            let register = register_miner(&miner_key(miner), run, &cold);
-            (cold, register)
-        }
-        // Seldom, as the keys of who left wait for their bond.
-        1 if draws.one_in(10) => {
-            let own = MinerUids::<Runtime>::get(RUN, miner_hot(miner));
-            let uid = own.filter(|_| !draws.one_in(4)).unwrap_or(uid);
-            (miner_cold(miner), Call::leave_miner { run, uid })
-        }
-        2 => {
-            let (hot, cold) = (validator_key(validator), validator_cold(validator));
-            let stake = u128::from(draws.below(3_000)) * UNIT;
-            let register = register_validator(&hot, run, &cold, stake);
-            (cold, register)
-        }
-        3 => {
-            let (index, amount) = (uid, u128::from(draws.below(100)) * UNIT);
-            let add = Call::add_stake { run, index, amount };
-            (validator_cold(validator), add)
-        }
-        4 if draws.one_in(2) => {
-            let own = ValidatorIndices::<Runtime>::get(RUN, validator_hot(validator));
-            let index = own.filter(|_| !draws.one_in(4)).unwrap_or(uid);
-            let leave = Call::deregister_validator { run, index };
-            (validator_cold(validator), leave)
-        }
-        5 => {
-            // Now and then somebody else's.
-            let owner = if draws.one_in(8) { owner() } else { hot.clone() };
-            let (peer_id, proof) = peer(uid as u8, run, &owner);
-            let announce = Call::announce {
-                run,
-                peer_id: peer_id.try_into().expect("a peer id fits"),
-                addresses: Default::default(),
-                proof,
-            };
-            (hot, announce)
-        }
-        // Seldom, as each change replaces the one that waits.
-        6 if draws.one_in(8) => {
-            let mut changed = settings();
-            changed.incentive.power = 15 + draws.below(3) as u8;
-            changed.emission.owner_ppm = draws.below(100_000) as u32;
-            changed.emission.miners_ppm = 700_000 - changed.emission.owner_ppm;
-            let settings = Box::new(changed);
-            (owner(), Call::set_params { run, settings })
-        }
-        7 => keys_call(draws, run, miner, validator),
-        8 if draws.one_in(3) => {
-            let key = Departures::<Runtime>::iter_key_prefix(RUN).next();
-            let (uid, registered_window) = key.unwrap_or((uid, 0));
-            (owner(), Call::withdraw_bond { run, uid, registered_window })
-        }
-        9 if draws.one_in(2) => (owner(), Call::evict { run, uid }),
-        8..=9 => {
-            let account = endowed(draws.below(14) as usize);
-            (hot, Call::claim { run, account })
-        }
-        // One of the miners never works, and can be evicted.
-        10..=16 if miner != 3 => {
-            let hot = miner_hot(miner);
-            let commit = update.commit_call(window, &hot);
-            (hot, commit)
-        }
-        17..=24 => {
-            let hot = miner_hot(miner);
-            let reveal = update.reveal_call(window, &hot);
-            (hot, reveal)
-        }
-        ATTEST..=31 => {
-            let hot = validator_hot(validator);
-            let (uids, root) = attested(validator, window);
-            let [commit, reveal] = attest_calls(window, &hot, &uids, root);
-            let is_revealing = phase() == Some(Phase::AttestReveal);
-            (hot, if is_revealing != draws.one_in(8) { reveal } else { commit })
-        }
-        32..=35 => {
-            let hot = validator_hot(validator);
-            let [commit, _] = score_calls(scored, &hot, measured(validator, scored));
-            (hot, commit)
-        }
-        36..=38 => {
-            let hot = validator_hot(validator);
-            let [_, reveal] = score_calls(scored, &hot, measured(validator, scored));
-            (hot, reveal)
-        }
-        _ => {
-            let [_, reveal] = score_calls(scored, &hot, evaluations);
-            (hot, reveal)
-        }
+impl Drawn {
+    fn signed(who: AccountId, call: Call<Runtime>) -> Self {
+        Drawn { origin: RuntimeOrigin::signed(who), call, is_foul: false }
     }
 }
 
-/// A call that changes a seat's keys, mostly of the one that `miner` or `validator` holds.
-fn keys_call(
-    draws: &mut Draws,
+/// The run that a call is drawn for, and where the block lies in it.
+struct Scene {
     run: RunId,
-    miner: u8,
-    validator: u8,
-) -> (AccountId, Call<Runtime>) {
-    let (seat, cold) = if draws.one_in(2) {
-        let uid = MinerUids::<Runtime>::get(RUN, miner_hot(miner)).unwrap_or(miner.into());
-        (Seat::Miner(uid), miner_cold(miner))
-    } else {
-        let index = ValidatorIndices::<Runtime>::get(RUN, validator_hot(validator));
-        (Seat::Validator(index.unwrap_or(validator.into())), validator_cold(validator))
-    };
-    match draws.below(12) {
-        0..=3 => {
-            // Of a miner to come, so that keys come back into use.
-            let hot = miner_key(draws.below(9) as u8);
-            let proof = consent(&hot, run, seat.role(), &cold).into();
-            let hot = hot.public().into();
-            (cold, Call::rotate_hot_key { run, seat, hot, proof })
-        }
-        4 | 5 => (cold.clone(), Call::offer_cold { run, seat, to: cold }),
-        6..=10 => (cold, Call::accept_cold { run, seat }),
-        _ => (cold, Call::cancel_cold { run, seat }),
+    settings: Settings,
+    moment: Option<Moment>,
+}
+
+impl Scene {
+    fn of(run: RunId) -> Self {
+        let found = Runs::<Runtime>::get(run)
+            .and_then(|record| RunSettings::<Runtime>::get(run, record.settings_version));
+        let settings = found.unwrap_or_else(settings);
+        let moment = phase_at(&settings.schedule, System::block_number());
+        Scene { run, settings, moment }
+    }
+
+    fn window(&self) -> Window {
+        self.moment.map_or(0, |moment| moment.window)
+    }
+
+    fn is_attesting(&self) -> bool {
+        let phase = self.moment.map(|moment| moment.phase);
+        matches!(phase, Some(Phase::AttestCommit | Phase::AttestReveal))
     }
 }
 
-fn draws_gain(draws: &mut Draws, uid: Uid) -> i64 {
-    draws.below(2_000) as i64 - 1_000 + i64::from(uid)
+/// Draws calls from a seed: mostly what somebody would do in the block's phase.
+struct Script {
+    draws: Draws,
+    payloads: Vec<MinerPayload>,
 }
 
-/// What a validator could fetch of a window and what state it holds, so that its reveal fits its commitment: mostly all
-/// and the right one.
-fn attested(validator: u8, window: u64) -> (Vec<Uid>, Hash) {
-    let mut draws = Draws::after(u64::from(validator), window << 16);
-    let uids = (0..8).filter(|_| !draws.one_in(24)).collect();
-    let root = if draws.one_in(20) { [9; 32] } else { Model::genesis().root() };
-    (uids, root)
+impl Script {
+    fn new(seed: u64) -> Self {
+        let whole = (0..WHOLE as u8).map(|flavour| MinerPayload::new(flavour, Flaw::None));
+        let flaws = [
+            Flaw::FirstMalformed,
+            Flaw::FirstMalformed,
+            Flaw::Malformed,
+            Flaw::ChunkCount,
+            Flaw::OtherBase,
+        ];
+        let flawed =
+            (WHOLE as u8..).zip(flaws).map(|(flavour, flaw)| MinerPayload::new(flavour, flaw));
+        Script { draws: Draws::after(seed, 0), payloads: whole.chain(flawed).collect() }
+    }
+
+    /// The next call.
+    fn draw(&mut self) -> Drawn {
+        let scene = self.draw_scene();
+        // The phases of attestations are brief.
+        if scene.is_attesting() && !self.draws.one_in(4) {
+            return self.fitting_work(&scene);
+        }
+        match self.draws.below(100) {
+            0..=6 => self.of_runs(&scene),
+            7..=18 => self.of_seats(&scene),
+            19..=32 => self.of_money(&scene),
+            33..=52 => self.of_proofs(&scene),
+            53..=58 => self.any_work(&scene),
+            _ => self.fitting_work(&scene),
+        }
+    }
+
+    fn draw_scene(&mut self) -> Scene {
+        let first = Scene::of(RUN);
+        if first.is_attesting() && !self.draws.one_in(3) {
+            return first;
+        }
+        match self.draws.below(40) {
+            0 => Scene::of(UNKNOWN_RUN),
+            1..=16 => first,
+            _ => self.pick(Runs::<Runtime>::iter_keys()).map_or(first, Scene::of),
+        }
+    }
+
+    /// One of some things, if there are any.
+    fn pick<T>(&mut self, things: impl IntoIterator<Item = T>) -> Option<T> {
+        let mut things: Vec<T> = things.into_iter().collect();
+        let place = self.draws.below(things.len().max(1) as u64) as usize;
+        (place < things.len()).then(|| things.swap_remove(place))
+    }
+
+    /// An account that the genesis endowed.
+    fn somebody(&mut self) -> AccountId {
+        endowed(self.draws.below(ENDOWED) as usize)
+    }
+
+    /// Mostly `who`, now and then somebody else.
+    fn mostly(&mut self, who: Option<AccountId>) -> AccountId {
+        let stranger = self.somebody();
+        who.filter(|_| !self.draws.one_in(8)).unwrap_or(stranger)
+    }
 }
 
-/// What a validator says of a window, so that its reveal fits its commitment: mostly gains, some losses.
-fn measured(validator: u8, window: u64) -> Vec<protocol::consensus::Evaluation> {
-    let seed = u64::from(validator % 3);
-    let mut draws = Draws::after(seed, window << 16);
-    (0..6)
-        .map(|uid| {
-            let own = draws.below(60) as i64 - 10;
-            evaluation(uid, own, own - draws.below(10) as i64)
-        })
-        .collect()
+/// A chunk as a call shows it.
+fn shown(chunk: ChunkProof) -> ShownChunk {
+    ShownChunk {
+        bytes: chunk.chunk.try_into().expect("a chunk fits"),
+        proof: chunk.proof.try_into().expect("a proof fits"),
+    }
+}
+
+/// What a walk did.
+#[derive(Default)]
+struct Walk {
+    /// Of each call, how often it was done and refused.
+    calls: BTreeMap<String, (u32, u32)>,
+    happened: BTreeMap<&'static str, u32>,
+}
+
+impl Walk {
+    fn call(&mut self, Drawn { origin, call, is_foul }: Drawn) {
+        let name = call.get_call_name().to_owned();
+        let is_done = RuntimeCall::from(call).dispatch(origin.clone()).is_ok();
+        assert!(!(is_done && is_foul), "{origin:?} may not {name}");
+        let (done, refused) = self.calls.entry(name).or_default();
+        *(if is_done { done } else { refused }) += 1;
+    }
+
+    fn note(&mut self, events: Vec<Event<Runtime>>) {
+        for name in events.iter().filter_map(name_of) {
+            *self.happened.entry(name).or_default() += 1;
+        }
+    }
+
+    /// Checks that the walk went everywhere: every call was drawn, done and refused.
+    fn check(&self) {
+        for name in Call::<Runtime>::get_call_names() {
+            let (done, refused) = self.calls.get(*name).copied().unwrap_or_default();
+            assert!(done > 0, "{name} was never done");
+            assert!(refused > 0, "{name} was never refused");
+        }
+        for name in HAPPENED {
+            assert!(self.happened.contains_key(name), "no {name}: {:?}", self.happened);
+        }
+    }
+}
+
+/// What an event is called in [`HAPPENED`].
+fn name_of(event: &Event<Runtime>) -> Option<&'static str> {
+    use pallet_gauntlet::Offender;
+
+    Some(match event {
+        Event::WindowSettled { .. } => "window settled",
+        Event::Claimed { .. } => "pay transferred",
+        Event::SettingsApplied { .. } => "settings applied",
+        Event::Slashed { amount: 0, .. } => return None,
+        Event::Slashed { offender: Offender::Miner { .. }, .. } => "miner slashed",
+        Event::Slashed { offender: Offender::Pool(_), .. } => "pool slashed",
+        Event::MinerDisplaced { .. } => "miner displaced",
+        Event::MinerLeft { .. } => "miner left",
+        Event::HotKeyRotated { .. } => "hot key rotated",
+        Event::Withdrawn { .. } => "stake withdrawn",
+        Event::DisputeClosed { .. } => "dispute closed",
+        Event::RunPaused { .. } => "run paused",
+        Event::RunHandedOver { .. } => "run handed over",
+        Event::RunSwept { .. } => "run swept",
+        Event::RunReaped { .. } => "run reaped",
+        _ => return None,
+    })
 }
 
 #[test]
@@ -199,40 +240,27 @@ fn the_books_balance_whatever_is_called() {
     let seed =
         std::env::var("GAUNTLET_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(SEED);
     println!("GAUNTLET_TEST_SEED={seed}");
-    let mut draws = Draws::after(seed, 0);
-    let root: Hash = Model::genesis().root();
-    let updates: Vec<_> = (0..FLAVOURS).map(|flavour| Update::new(flavour, root)).collect();
-
-    ExtBuilder::default().participants(4, 4).execute(|| {
-        let mut results: BTreeMap<String, (u32, u32)> = BTreeMap::new();
-        while System::block_number() < BLOCKS {
+    let mut script = Script::new(seed);
+    let mut walk = Walk::default();
+    let mut chain = ExtBuilder::default().participants(6, 5).build();
+    for _ in 0..BLOCKS {
+        chain.execute_with(|| {
             for _ in 0..CALLS_PER_BLOCK {
-                let (who, drawn) = draw_call(&mut draws, &updates);
-                let name = frame_support::traits::GetCallName::get_call_name(&drawn);
-                let counts = results.entry(name.to_owned()).or_default();
-                match call(&who, drawn) {
-                    Ok(()) => counts.0 += 1,
-                    Err(_) => counts.1 += 1,
-                }
+                let drawn = script.draw();
+                walk.call(drawn);
             }
-            // Checks every invariant and the ledger.
-            roll_to(System::block_number() + 1);
-        }
-        println!("calls (done, refused): {results:?}");
+        });
+        // Checks every invariant and the ledgers.
+        walk.note(commit_block(&mut chain));
+    }
+    println!("calls (done, refused): {:?}", walk.calls);
+    println!("happened: {:?}", walk.happened);
+    walk.check();
+    chain.execute_with(|| {
+        let run = Runs::<Runtime>::get(RUN).expect("nobody closed the run");
+        assert!(run.next_settlement >= 90, "{}", run.next_settlement);
         let ledger = Ledgers::<Runtime>::get(RUN);
         println!("{ledger:?}");
-
-        // The walk went where it should: every call was done and refused, windows were settled and pay transferred.
-        for (name, (done, refused)) in &results {
-            let may_always_succeed = name == "set_params";
-            assert!(*done > 0, "{name} was never done");
-            assert!(*refused > 0 || may_always_succeed, "{name} never failed");
-        }
-        assert_eq!(results.len(), 20, "{results:?}");
-        let run = Runs::<Runtime>::get(RUN).expect("the run exists");
-        assert!(run.next_settlement >= 14, "{}", run.next_settlement);
         assert!(ledger.paid > 0);
-        assert!(run.settings_version > 0, "no change of settings was applied");
-        assert_eq!(ledger.minted, u128::from(run.next_settlement) * MINTED, "settings only split");
     });
 }

@@ -19,8 +19,6 @@ mod fake;
 
 mod chains;
 
-mod payload;
-
 mod draw;
 
 /// The seeds; the environment's `GAUNTLET_TEST_SEED` is one more.

@@ -10,7 +10,6 @@ use protocol::{
     commitment::{
         attestation_commitment_hash, commitment_hash, score_commitment_hash, AttestationOpening,
     },
-    consensus::Evaluation,
     consent::Role,
     fault::verdict_commitment_hash,
     layout::{Layout, LAYOUT_TENSORS_MAX},
@@ -22,15 +21,15 @@ use protocol::{
 };
 use runtime::{AccountId, Runtime, System, UNIT};
 use sp_core::{sr25519, Pair};
-use sp_io::hashing::blake2_256;
 
-use super::payload::{Flaw, MinerPayload};
 use crate::{
     draws::Draws,
+    evidence::{measured, registered_window, verdict},
     network::{
         consent, endowed, evaluation, genesis_hash, layout, miner_cold, miner_hot, miner_key,
         owner, peer, settings, validator_cold, validator_hot, validator_key, Model, STAKE,
     },
+    payload::{Flaw, MinerPayload},
 };
 
 /// Miners and validators that the calls are drawn for; some of them register later.
@@ -292,7 +291,7 @@ impl Script {
 
     fn commit_scores(&mut self, scene: &Scene, hot: &AccountId, window: Window) -> Call {
         let run = scene.run;
-        let (evaluations, salt) = measured(scene, hot, window);
+        let (evaluations, salt) = measured(scene.validator.into(), hot, window, MINERS.into());
         let key = account_bytes(hot);
         let genesis = genesis_hash();
         let version = SCORE_VERSION;
@@ -303,7 +302,8 @@ impl Script {
     }
 
     fn reveal_scores(&mut self, scene: &Scene, hot: &AccountId, window: Window) -> Call {
-        let (mut evaluations, mut salt) = measured(scene, hot, window);
+        let (mut evaluations, mut salt) =
+            measured(scene.validator.into(), hot, window, MINERS.into());
         match self.draws.below(40) {
             0 => salt = [2; 32],
             1 => evaluations = vec![evaluation(0, 1, 1); 257],
@@ -624,23 +624,6 @@ fn reveals(run: RunId) -> Vec<(CommitmentName, Hash)> {
     Reveals::<Runtime>::iter_prefix((run,)).map(name).collect()
 }
 
-/// Since when a slot has, or had, its miner.
-fn registered_window(run: RunId, uid: Uid) -> Window {
-    let miner = Miners::<Runtime>::get(run, uid).map(|miner| miner.registered_window);
-    let gone = || Departures::<Runtime>::iter_key_prefix(run).find(|(of, _)| *of == uid);
-    miner.or_else(|| gone().map(|(_, window)| window)).unwrap_or(0)
-}
-
-/// What a validator says as a juror, and its salt: always the same; two of three say what the jury is asked about.
-fn verdict(run: RunId, name: EvaluationName, validator: u8) -> (Evaluation, Hash) {
-    let (window, index, uid) = name;
-    let dispute = EvaluationDisputes::<Runtime>::get((run, window, index, uid));
-    let said = dispute.map_or(evaluation(uid, 1, 1), |dispute| dispute.evaluation);
-    let is_true = (window + u64::from(index)).is_multiple_of(2);
-    let measured = if is_true { said } else { evaluation(uid, 500, 400) };
-    (measured, [validator; 32])
-}
-
 /// What a validator attests of a window: always the same, mostly all of the miners and the state that there is.
 fn attested(scene: &Scene, window: Window) -> AttestationOpening {
     let mut draws = Draws::after(scene.validator.into(), window << 8);
@@ -653,17 +636,4 @@ fn attested(scene: &Scene, window: Window) -> AttestationOpening {
     let others_root = draws.one_in(10);
     let state_root = if others_root { [9; 32] } else { Model::genesis().root() };
     AttestationOpening { bitmap, state_root, salt: [scene.validator; 32] }
-}
-
-/// What a validator says of a window, and its salt: always the same, mostly gains, some losses.
-fn measured(scene: &Scene, hot: &AccountId, window: Window) -> (Vec<Evaluation>, Hash) {
-    let seed = u64::from(scene.validator % 3);
-    let mut draws = Draws::after(seed, window << 16);
-    let evaluations = (0..Uid::from(MINERS))
-        .map(|uid| {
-            let own = draws.below(60) as i64 - 10;
-            evaluation(uid, own, own - draws.below(10) as i64)
-        })
-        .collect();
-    (evaluations, blake2_256(&account_bytes(hot)))
 }
