@@ -168,6 +168,7 @@ export class Story {
     const revealed = { ...of, evaluations: EVALUATIONS, salt: salt('22'), version };
     await client.send(keys.validatorHot, 'reveal_scores', revealed);
     await this.scorePhase('Settle', window);
+    this.played = of.window;
     this.say('scored');
   }
 
@@ -184,7 +185,13 @@ export class Story {
     assert.equal(claimed.amount, due);
     assert.equal(await client.free(account), before + due);
     await this.refused('NothingClaimable', client.send(keys.owner, 'claim', { run, account }));
-    this.say(`claimed ${due} planck`);
+    const pay = await client.view('pay', run, this.played);
+    const own = pay.miners.map(([uid, amount]) => [Number(uid), amount]);
+    assert.deepEqual(own, [[0, due]]);
+    const seat = { type: 'Miner', value: 0 };
+    const history = await client.view('pay_history', run, seat, 0n, this.played);
+    assert.deepEqual(history.at(-1), { window: this.played, amount: due });
+    this.say(`claimed ${due} planck, as window ${this.played} paid`);
   }
 
   /// Goes on with the runtime after an upgrade.
