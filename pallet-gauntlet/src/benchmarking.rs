@@ -23,7 +23,7 @@ use protocol::{
     merkle,
     pool::Pool,
     rating::{PlackettLuce, Rating},
-    settings::{Settings, YumaSettings, SCORE_VERSION},
+    settings::{Settings, YumaSettings, PLACKETT_LUCE_UID_MAX, SCORE_VERSION},
     update::{encode_chunk, Chunk},
     Hash, Planck, RunId, Uid, ValidatorIndex, Window,
 };
@@ -62,6 +62,8 @@ const RICH: Planck = 1_000_000_000_000_000_000_000;
 const STAKE: Planck = 1_000_000_000_000_000;
 /// Miners that are enough to measure what one costs; a run may have four times as many.
 const MINERS: u32 = 1_024;
+/// Most miners of a match, whose cost grows with the square of their number: a line from none to these lies above it.
+const PLAYERS: u32 = PLACKETT_LUCE_UID_MAX as u32;
 /// First block of window 0 in [`settings`].
 const START: u32 = 5;
 
@@ -1256,7 +1258,7 @@ mod benchmarks {
     }
 
     #[benchmark]
-    fn settle_match(p: Linear<0, MINERS>) {
+    fn settle_match(p: Linear<0, PLAYERS>) {
         let players = vec![Rating::default(); p as usize];
         let ranks: Vec<u32> = (0..p).collect();
 

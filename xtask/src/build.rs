@@ -67,6 +67,24 @@ pub(crate) fn next_runtime(setup: &Setup) -> Result<PathBuf, Failure> {
     Ok(blob)
 }
 
+/// Builds the runtime's Wasm with its benchmarks, and says where it is.
+///
+/// In a target folder of its own: the Wasm of both would lie in the same place.
+pub(crate) fn benchmarks(setup: &Setup) -> Result<PathBuf, Failure> {
+    let folder = setup.release_folder().join("benchmarks");
+    run(setup.cargo().env("CARGO_TARGET_DIR", &folder).arg("build").args(SELECTION).args([
+        "--package",
+        "runtime",
+        "--features",
+        "runtime/runtime-benchmarks",
+    ]))?;
+    let blob = folder.join("release/wbuild/runtime/runtime.wasm");
+    if !blob.is_file() {
+        return Err(format!("{} is missing after the build", blob.display()));
+    }
+    Ok(blob)
+}
+
 /// Packs the crates that could be registered, as [`PACKAGES`] names them, and compiles nothing.
 ///
 /// Cargo then resolves what it packed as a stranger would: without the workspace, each dependency by its version.

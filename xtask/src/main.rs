@@ -27,6 +27,8 @@ mod javascript;
 
 mod test;
 
+mod weights;
+
 use std::{
     env,
     os::unix::process::CommandExt,
@@ -53,6 +55,7 @@ Usage: cargo xtask COMMAND
   cargo ARGUMENTS      Call cargo as the other commands do, with the same set-up and built files: test --release -p gauntlet-protocol.
   setup                Make this machine ready to build, and show what is used.
   wasm                 Build the runtime's Wasm blob, and show where it is.
+  weights              Measure what the pallet's calls and steps weigh, with frame-omni-bencher.
   metadata             Write the runtime's metadata for node-client anew.
 
 Built files go to $CARGO_TARGET_DIR, or else to gauntlet/target in the user's cache folder.";
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
             .and_then(|()| test::run(rest.iter().any(|arg| arg == "--timings"))),
         Some("kernels") => no_more(&rest, &[]).and_then(|()| kernels::run()),
         Some("javascript") => no_more(&rest, &[]).and_then(|()| javascript::run()),
+        Some("weights") => no_more(&rest, &[]).and_then(|()| weights::run()),
         Some("tidy") => no_more(&rest, &[]).and_then(|()| tidy::run(&Setup::ensure()?)),
         Some("build") => no_more(&rest, &["--timings"]).and_then(|()| show_build(&rest)),
         Some("cargo") => Setup::ensure().and_then(|setup| build::any(&setup, &rest)),

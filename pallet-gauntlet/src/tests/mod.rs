@@ -15,4 +15,5 @@ mod slashing;
 mod stake;
 mod submission;
 mod view;
+mod weights;
 mod window;
