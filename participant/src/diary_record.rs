@@ -178,6 +178,17 @@ pub enum FaultKind {
     Withheld,
 }
 
+impl FaultKind {
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Copy => "copy",
+            Self::Malformed => "malformed",
+            Self::Withheld => "withheld",
+        }
+    }
+}
+
 impl From<fault::ProvenFault> for FaultKind {
     fn from(fault: fault::ProvenFault) -> Self {
         match fault {

@@ -8,6 +8,7 @@
 mod command_line;
 mod data;
 mod embed;
+mod faults;
 mod kill;
 mod localnet;
 mod nonces;

@@ -6,7 +6,10 @@ use std::{
 };
 
 use anyhow::Result;
-use node_client::{chain::GauntletEvent, keys};
+use node_client::{
+    chain::{GauntletEvent, Offender},
+    keys,
+};
 use protocol::{AccountBytes, Planck, RunId, Uid, Window};
 
 use super::{
@@ -18,7 +21,7 @@ use super::{
 };
 use crate::terminal::{bytes, units};
 use participant::{
-    diary::{self, DiaryRecord, Duty},
+    diary::{self, DiaryRecord, Duty, FaultKind},
     error::REFUSED,
 };
 
@@ -30,6 +33,8 @@ pub(crate) struct Board {
     members: Vec<MemberState>,
     windows: BTreeMap<Window, WindowState>,
     restarts: Vec<String>,
+    /// Lines about proofs that were not shown yet.
+    news: Vec<String>,
 }
 
 /// What is known of a participant.
@@ -37,12 +42,17 @@ struct MemberState {
     member: Member,
     hot: AccountBytes,
     cold: AccountBytes,
+    /// Holds the bonds of a validator's accusations and has what they earn.
+    bonds: AccountBytes,
     /// Uid of a miner, index of a validator; known once it is registered.
     slot: Option<u16>,
     diary: diary::Reader,
     earned: Planck,
     /// Reveals that the chain refused.
     refused: u32,
+    convictions: u32,
+    slashed: Planck,
+    rewarded: Planck,
     /// State root by window, as its diary says.
     states: BTreeMap<Window, String>,
 }
@@ -81,17 +91,21 @@ impl Board {
             Ok(MemberState {
                 hot: keys::account(&keys::keypair_from_uri(&member.hot_uri())?),
                 cold: keys::account(&keys::keypair_from_uri(&member.cold_uri())?),
+                bonds: keys::account(&keys::keypair_from_uri(&member.bonds_uri())?),
                 slot: None,
                 diary: diary::Reader::new(&folder.join(&member.name)),
                 earned: 0,
                 refused: 0,
+                convictions: 0,
+                slashed: 0,
+                rewarded: 0,
                 states: BTreeMap::new(),
                 member: member.clone(),
             })
         });
         let members = members.collect::<Result<Vec<_>>>()?;
-        let (windows, restarts) = (BTreeMap::new(), Vec::new());
-        Ok(Self { run, owner, model, members, windows, restarts })
+        let (windows, restarts, news) = (BTreeMap::new(), Vec::new(), Vec::new());
+        Ok(Self { run, owner, model, members, windows, restarts, news })
     }
 
     /// A participant's uid or index, as the chain gave it.
@@ -155,6 +169,14 @@ impl Board {
                 }
                 return Some(*window);
             }
+            GauntletEvent::FaultProven { run, window, uid, fault, reporter }
+                if *run == self.run =>
+            {
+                self.convicted(*window, *uid, (*fault).into(), reporter);
+            }
+            GauntletEvent::Slashed { run, offender, amount, reporter, .. } if *run == self.run => {
+                self.slashed(*offender, *amount, reporter.as_ref());
+            }
             GauntletEvent::WindowVoid { run, window, .. } if *run == self.run => {
                 self.window(*window).void = Some(format!("{event:?}"));
                 return Some(*window);
@@ -206,13 +228,52 @@ impl Board {
         self.windows.entry(window).or_default()
     }
 
+    /// The lines about proofs since the last call.
+    pub(crate) fn news(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.news)
+    }
+
+    fn convicted(&mut self, window: Window, uid: Uid, fault: FaultKind, reporter: &AccountBytes) {
+        let by = self.whose(reporter).map_or("somebody", |by| &by.member.name).to_owned();
+        let Some(miner) = self.in_slot(true, uid) else { return };
+        miner.convictions += 1;
+        let name = &miner.member.name;
+        let line =
+            format!("{name} is convicted of window {window}: {}, proved by {by}", fault.name());
+        self.news.push(line);
+    }
+
+    fn slashed(&mut self, offender: Offender, amount: Planck, reporter: Option<&AccountBytes>) {
+        // Pools are not shown: which validator's one is, is not in the event.
+        if let Offender::Miner { uid, .. } = offender {
+            if let Some(miner) = self.in_slot(true, uid) {
+                miner.slashed += amount;
+                let line = format!("{} loses {} of its bond", miner.member.name, units(amount));
+                self.news.push(line);
+            }
+        }
+        if let Some(by) = reporter.and_then(|reporter| self.whose(reporter)) {
+            by.rewarded += amount / 2;
+        }
+    }
+
+    /// Whose account this is.
+    fn whose(&mut self, account: &AccountBytes) -> Option<&mut MemberState> {
+        let is_its =
+            |member: &&mut MemberState| [member.hot, member.cold, member.bonds].contains(account);
+        self.members.iter_mut().find(is_its)
+    }
+
+    fn in_slot(&mut self, is_miner: bool, slot: u16) -> Option<&mut MemberState> {
+        let has = |member: &&mut MemberState| {
+            member.member.is_miner() == is_miner && member.slot == Some(slot)
+        };
+        self.members.iter_mut().find(has)
+    }
+
     /// Adds a window's pay to a participant.
     fn pay_slot(&mut self, window: Window, is_miner: bool, slot: u16, paid: Planck) {
-        let member = self
-            .members
-            .iter_mut()
-            .find(|member| member.member.is_miner() == is_miner && member.slot == Some(slot));
-        let Some(member) = member else { return };
+        let Some(member) = self.in_slot(is_miner, slot) else { return };
         member.earned += paid;
         let account = member.cold;
         if paid > 0 {
@@ -410,5 +471,8 @@ fn participant_report(member: &MemberState) -> ParticipantReport {
         kind: member.member.kind.clone(),
         earned: member.earned,
         reveals_refused: member.refused,
+        convictions: member.convictions,
+        slashed: member.slashed,
+        rewarded: member.rewarded,
     }
 }

@@ -18,6 +18,9 @@ const OWNER_URI: &str = "//Alice";
 /// Money of each participant's cold account beside its stake, or its bond and the price of joining.
 const COLD_BALANCE: u128 = 100 * UNIT;
 
+/// What each validator may have at risk in accusations, and the fees for them.
+const BONDS_BALANCE: u128 = 50 * UNIT;
+
 /// The stake of each validator, in planck.
 const STAKE: u128 = 1_000 * UNIT;
 
@@ -35,22 +38,27 @@ pub(super) struct Run {
     owner: Keypair,
 }
 
-/// Gives every participant's cold account money, all at once. Hot keys need none.
+/// Gives every participant's cold account money, and validators the money for bonds, all at once. Hot keys need none.
 ///
 /// # Errors
 /// The chain does not take it in time.
 pub(super) async fn fund(chain: &dyn Chain, members: &[Member]) -> Result<()> {
     let owner = keys::keypair_from_uri(OWNER_URI)?;
+    let account = |uri: String| keys::keypair_from_uri(&uri).map(|key| keys::account(&key));
     let mut transfers = Vec::new();
     for member in members {
-        let cold = keys::account(&keys::keypair_from_uri(&member.cold_uri())?);
         let example = Settings::example();
         let spent = if member.is_miner() {
             example.incentive.miner_bond + example.entry.price_max
         } else {
             STAKE
         };
-        transfers.push(Call::Transfer { to: cold, amount: COLD_BALANCE + spent });
+        let to = account(member.cold_uri())?;
+        transfers.push(Call::Transfer { to, amount: COLD_BALANCE + spent });
+        if !member.is_miner() {
+            let to = account(member.bonds_uri())?;
+            transfers.push(Call::Transfer { to, amount: BONDS_BALANCE });
+        }
     }
     submit_all(chain, transfers.into_iter().map(|call| (owner.clone(), call))).await
 }

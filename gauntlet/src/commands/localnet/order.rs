@@ -106,6 +106,11 @@ impl Member {
     pub(super) fn hot_uri(&self) -> String {
         format!("//localnet//{}//hot", self.name)
     }
+
+    /// Secret URI of the account that holds the bonds of a validator's accusations.
+    pub(super) fn bonds_uri(&self) -> String {
+        format!("//localnet//{}//bonds", self.name)
+    }
 }
 
 /// Lists the participants that the command line asks for: honest miners, adversaries, validators.

@@ -26,6 +26,9 @@ use crate::{
 /// How long participants, and then the chain, may take to end.
 const END_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How many miners a validator asks for a chunk in a window, and how many evaluations it disputes, at most.
+const ACCUSED_PER_WINDOW: u32 = 2;
+
 /// The processes that were started; dropping it kills those that still run.
 #[derive(Default)]
 pub(super) struct Processes {
@@ -108,7 +111,7 @@ fn participant_file(order: &LocalnetOrder, member: &Member) -> ParticipantFile {
         keys: KeysSection {
             hot: KeySource::Uri(member.hot_uri()),
             cold: None,
-            bonds: None,
+            bonds: is_validator.then(|| KeySource::Uri(member.bonds_uri())),
             stake: None,
             entry_price_max: None,
         },
@@ -116,7 +119,19 @@ fn participant_file(order: &LocalnetOrder, member: &Member) -> ParticipantFile {
             listen: vec!["/ip4/127.0.0.1/udp/0/quic-v1".into(), "/ip4/127.0.0.1/tcp/0".into()],
             ..NetworkSection::default()
         },
-        proofs: ProofsSection::default(),
+        proofs: match is_validator {
+            true => proofs(),
+            false => ProofsSection::default(),
+        },
+    }
+}
+
+/// Validators of a localnet accuse whoever they can, so that each fault is seen to cost what it should.
+fn proofs() -> ProofsSection {
+    ProofsSection {
+        challenges_per_window: ACCUSED_PER_WINDOW,
+        disputes_per_window: ACCUSED_PER_WINDOW,
+        ..ProofsSection::default()
     }
 }
 

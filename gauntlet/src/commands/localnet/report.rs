@@ -100,6 +100,15 @@ pub struct ParticipantReport {
     pub earned: Planck,
     /// Reveals that the chain refused.
     pub reveals_refused: u32,
+    /// Faults that were proven of it.
+    #[serde(default)]
+    pub convictions: u32,
+    /// What they cost it, in planck.
+    #[serde(default, with = "planck")]
+    pub slashed: Planck,
+    /// What it had for proving faults of others, in planck.
+    #[serde(default, with = "planck")]
+    pub rewarded: Planck,
 }
 
 /// Where every unit of the run's money is, in planck:

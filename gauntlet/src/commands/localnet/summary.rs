@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::report::{LocalnetReport, REPORT_FILE};
+use super::report::{LocalnetReport, ParticipantReport, REPORT_FILE};
 use crate::terminal;
 
 /// Prints the report in the run's `folder`.
@@ -19,8 +19,9 @@ pub(super) fn print(report: &LocalnetReport, folder: &Path) -> Result<()> {
             0 => String::new(),
             count => format!("  {count} reveals refused by the chain"),
         };
+        let proofs = proofs(participant);
         terminal::print(&format!(
-            "{:<14} {:<10} {:<8} earned {earned:>10}{refused}",
+            "{:<14} {:<10} {:<10} earned {earned:>10}{refused}{proofs}",
             participant.name, participant.role, participant.kind
         ));
     }
@@ -39,4 +40,17 @@ pub(super) fn print(report: &LocalnetReport, folder: &Path) -> Result<()> {
     let program = std::env::current_exe()?;
     terminal::print(&format!("recompute it: {} audit {}", program.display(), folder.display()));
     Ok(())
+}
+
+/// What proofs brought a participant and cost it.
+fn proofs(participant: &ParticipantReport) -> String {
+    let ParticipantReport { convictions, slashed, rewarded, .. } = *participant;
+    let mut text = String::new();
+    if convictions > 0 {
+        text += &format!("  convicted {convictions} times, slashed {}", terminal::units(slashed));
+    }
+    if rewarded > 0 {
+        text += &format!("  rewarded {}", terminal::units(rewarded));
+    }
+    text
 }

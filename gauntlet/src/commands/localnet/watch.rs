@@ -78,7 +78,9 @@ impl<'a> Watch<'a> {
     async fn block(&mut self, block: BlockRef) -> Result<()> {
         self.block_at = Instant::now();
         for event in events_at(self.run.chain.as_ref(), block.hash).await? {
-            let Some(window) = self.board.event(&event) else { continue };
+            let settled = self.board.event(&event);
+            self.board.news().iter().for_each(|line| self.progress.say(line));
+            let Some(window) = settled else { continue };
             self.board.read_diaries();
             self.progress.settled(window, self.board);
             if window + 1 >= self.windows {

@@ -1,0 +1,22 @@
+//! Miners that cheat, in a whole localnet: who proves it is rewarded, who did it pays, and nobody else.
+
+use gauntlet::commands::localnet::report::ParticipantReport;
+
+use crate::localnet::Localnet;
+
+#[test]
+fn each_provable_fault_costs_its_miner_and_nobody_else() {
+    let kinds = ["malformed", "replayer", "withholder"];
+    let adversaries = kinds.map(|kind| format!("--adversary={kind}"));
+    let mut options = vec!["--miners=2", "--validators=2", "--windows=5"];
+    options.extend(adversaries.iter().map(String::as_str));
+    let (status, report, localnet) = Localnet::start(&options).finish();
+    assert!(status.success() && report.ok, "{:#?}\n{}", report.problems, localnet.output());
+    for participant in &report.participants {
+        let is_guilty = kinds.contains(&participant.kind.as_str());
+        assert_eq!(participant.convictions > 0, is_guilty, "{participant:?}");
+        assert_eq!(participant.slashed > 0, is_guilty, "{participant:?}");
+    }
+    let sum = |of: fn(&ParticipantReport) -> u128| report.participants.iter().map(of).sum::<u128>();
+    assert_eq!(sum(|participant| participant.rewarded), sum(|participant| participant.slashed) / 2);
+}
