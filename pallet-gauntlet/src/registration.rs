@@ -123,19 +123,24 @@ impl<T: Config> Pallet<T> {
     }
 
     pub(crate) fn do_leave_miner(who: T::AccountId, run_id: RunId, uid: Uid) -> DispatchResult {
-        let (run, moment) = Self::run_at(run_id)?;
-        let mut miner = Miners::<T>::get(run_id, uid).ok_or(Error::<T>::MinerUnknown)?;
+        let miner = Miners::<T>::get(run_id, uid).ok_or(Error::<T>::MinerUnknown)?;
         ensure!(miner.cold == who, Error::<T>::NotColdKey);
         ensure!(miner.last_window.is_none(), Error::<T>::LeavingAlready);
+        Self::begin_leaving(run_id, uid, miner)
+    }
+
+    /// Takes `miner` out of the run: at once if it takes no part yet, else after the open window.
+    pub(crate) fn begin_leaving(run_id: RunId, uid: Uid, mut miner: MinerOf<T>) -> DispatchResult {
+        let (run, moment) = Self::run_at(run_id)?;
         let window = window_of(moment);
         if moment.is_none() || !takes_part(miner.registered_window, window) {
             let settings = Self::current_settings(run_id, &run)?;
             Self::remove_miner(run_id, uid, miner, window, &settings);
             return Ok(());
         }
+        Self::schedule_change(run_id, window.saturating_add(LEAVE_AFTER), Change::Leave(uid))?;
         miner.last_window = Some(window);
         Miners::<T>::insert(run_id, uid, miner);
-        Self::schedule_change(run_id, window.saturating_add(LEAVE_AFTER), Change::Leave(uid))?;
         Self::deposit_event(Event::MinerLeaving { run: run_id, uid, last_window: window });
         Ok(())
     }

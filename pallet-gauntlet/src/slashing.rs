@@ -1,4 +1,5 @@
 //! Takes money for proven faults: half of it goes to the reporter, half is burned, so that nobody gains by reporting itself.
+//! Who has too little left to answer for a further fault loses its slot.
 //!
 //! A slash waits for [`Config::SlashDelayWindows`] windows, in which the chain's governance can cancel it. What answers for a
 //! fault unbonds for longer than that, so that nothing escapes meanwhile.
@@ -13,7 +14,11 @@ use frame_support::{
     },
     weights::WeightMeter,
 };
-use protocol::{pool::divide_slash, Planck, RunId, Uid, Window};
+use protocol::{
+    pool::{divide_slash, mul_div},
+    settings::PPM,
+    Planck, RunId, Uid, Window,
+};
 use sp_runtime::DispatchResult;
 
 use crate::{
@@ -114,7 +119,8 @@ impl<T: Config> Pallet<T> {
         if let Some(mut miner) = Miners::<T>::get(run_id, uid).filter(is_same) {
             let taken = Self::slash_bond(&miner.cold, miner.bond.min(amount), reporter);
             miner.bond = miner.bond.saturating_sub(taken);
-            Miners::<T>::insert(run_id, uid, miner);
+            Miners::<T>::insert(run_id, uid, &miner);
+            Self::expel_unbonded(run_id, uid, miner);
             return taken;
         }
         let key = (uid, registered_window);
@@ -125,6 +131,20 @@ impl<T: Config> Pallet<T> {
         departure.bond = departure.bond.saturating_sub(taken);
         Departures::<T>::insert(run_id, key, departure);
         taken
+    }
+
+    /// Makes a miner leave whose bond no longer pays for one more fault.
+    fn expel_unbonded(run_id: RunId, uid: Uid, miner: MinerOf<T>) {
+        let Some(settings) = Self::settings_in_force(run_id) else {
+            return;
+        };
+        let (bond, part) =
+            (settings.incentive.miner_bond, u128::from(settings.disputes.miner_slash_ppm));
+        let least = mul_div(bond, part, u128::from(PPM)).unwrap_or(bond);
+        if miner.bond < least && miner.last_window.is_none() {
+            // It fails for a run that is gone, whose miners are all let go.
+            let _ = Self::begin_leaving(run_id, uid, miner);
+        }
     }
 
     /// Takes `amount` of the bonds that are held of an account; returns what was taken.

@@ -124,3 +124,23 @@ fn the_bond_of_who_left_answers_and_not_that_of_who_came_into_the_slot() {
         assert_eq!(Departures::<Test>::get(0, (0, 0)).unwrap().bond, 6 * UNIT);
     });
 }
+
+#[test]
+fn who_has_too_little_bond_left_for_a_fault_leaves() {
+    ExtBuilder::default().participants(2, 0).build_and_execute(|| {
+        roll_to_window(1);
+        let miner = |uid| Offender::Miner { uid, registered_window: 0 };
+        // A half of its bond is what a fault costs: one has just enough left for another one, the other has not.
+        defer(miner(0), 1, 5 * UNIT);
+        defer(miner(1), 1, 5 * UNIT + 1);
+        roll_to_window(3);
+        assert_eq!(Miners::<Test>::get(0, 0).unwrap().last_window, None);
+        assert_eq!(Miners::<Test>::get(0, 1).unwrap().last_window, Some(3));
+        assert!(events().contains(&Event::MinerLeaving { run: 0, uid: 1, last_window: 3 }));
+        roll_to_window(6);
+        assert!(Miners::<Test>::contains_key(0, 0) && !Miners::<Test>::contains_key(0, 1));
+        // What is left of its bond waits as anybody's.
+        let departure = Departures::<Test>::get(0, (1, 0)).unwrap();
+        assert_eq!((departure.bond, departure.last), (5 * UNIT - 1, 3));
+    });
+}

@@ -10,13 +10,14 @@ use protocol::{
     pool::{divide_slash, mul_div},
     settings::PPM,
     window::phase_at,
-    AccountBytes, BlockNumber, Planck, RunId, ValidatorIndex, Window,
+    AccountBytes, BlockNumber, Planck, RunId, Uid, ValidatorIndex, Window,
 };
 
 use super::{
-    super::{CommitmentName, DataChallengeInfo, GauntletEvent, Offender, SlashInfo},
+    super::{CommitmentName, DataChallengeInfo, GauntletEvent, MinerInfo, Offender, SlashInfo},
     accusations::StakePool,
     refusal::{ensure, Refusal},
+    registry::LEAVE_AFTER,
     run::Run,
     state::State,
 };
@@ -227,9 +228,33 @@ impl Run {
                 };
                 let taken = slash.amount.min(*bond);
                 *bond -= taken;
+                self.expel_unbonded((uid, registered_window), now, events);
                 taken
             }
             Offender::Pool(number) => self.slash_pool(number, slash, now, events),
+        }
+    }
+
+    /// Makes a miner leave whose bond no longer pays for one more fault. It took part, or there was none.
+    fn expel_unbonded(
+        &mut self,
+        (uid, registered_window): (Uid, Window),
+        now: Window,
+        events: &mut Vec<GauntletEvent>,
+    ) {
+        let settings = &self.info.settings;
+        let part = u128::from(settings.disputes.miner_slash_ppm);
+        let least = mul_div(settings.incentive.miner_bond, part, u128::from(PPM)).unwrap_or(0);
+        let miner = self.miners.get_mut(&uid);
+        let is_it = |miner: &&mut MinerInfo| {
+            miner.registered_window == registered_window
+                && miner.bond < least
+                && miner.last_window.is_none()
+        };
+        if let Some(miner) = miner.filter(is_it) {
+            miner.last_window = Some(now);
+            self.registry.leaving.entry(now + LEAVE_AFTER).or_default().push(uid);
+            events.push(GauntletEvent::MinerLeaving { run: self.id, uid, last_window: now });
         }
     }
 

@@ -20,7 +20,7 @@ use super::{
 use crate::keys::{self, HotKeyProof};
 
 /// Windows after its last one in which a miner's slot becomes free.
-const LEAVE_AFTER: Window = 2;
+pub(super) const LEAVE_AFTER: Window = 2;
 
 /// Money that goes back to a cold key.
 type Bond = (AccountBytes, Planck);

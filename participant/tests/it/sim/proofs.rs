@@ -29,7 +29,7 @@ use super::{
 
 const RUN: u32 = 0;
 
-/// A story with a misbehaving miner, whose uid is told by its part of the bond.
+/// A story with a misbehaving miner, and its uid. After two slashes its bond is too small, and it has to leave.
 fn with(adversary: AdversaryKind, accusing: Accusing) -> (Summary, Uid) {
     let plan = Plan { adversary: Some(adversary), accusing, ..Plan::calm(3, 8) };
     let honest = plan.miners;
@@ -37,9 +37,12 @@ fn with(adversary: AdversaryKind, accusing: Accusing) -> (Summary, Uid) {
     let bond = Settings::example().incentive.miner_bond;
     let whole = summary.miners.iter().filter(|miner| miner.bond == bond).count();
     assert_eq!(whole, honest, "the honest keep their bonds: {:?}", summary.miners);
-    let guilty = summary.miners.iter().find(|miner| miner.bond < bond).expect("it paid");
-    let uid = guilty.uid;
-    (summary, uid)
+    assert_eq!(summary.miners.len(), honest, "who paid twice is gone: {:?}", summary.miners);
+    let guilty = summary.proofs.iter().find_map(|event| match event {
+        GauntletEvent::FaultProven { uid, .. } => Some(*uid),
+        _ => None,
+    });
+    (summary, guilty.expect("a fault was proven"))
 }
 
 /// The faults that were proven, and how many slashes were applied, each after it was deferred, and paid by half.
@@ -71,7 +74,7 @@ fn a_malformed_chunk_is_reported_and_costs_its_miner() {
     let (summary, guilty) = with(AdversaryKind::Malformed, Accusing::default());
     let (proven, applied) = proven(&summary);
     assert!(proven.iter().all(|fault| *fault == (guilty, ProvenFault::Malformed)), "{proven:?}");
-    assert!(!proven.is_empty() && applied > 0, "{summary:?}");
+    assert!(!proven.is_empty() && applied >= 2, "{summary:?}");
 }
 
 #[test]
@@ -80,8 +83,8 @@ fn what_was_sent_before_is_a_copy_whoever_sent_it() {
         let (summary, guilty) = with(adversary, Accusing::default());
         let (proven, applied) = proven(&summary);
         assert!(proven.iter().all(|fault| *fault == (guilty, ProvenFault::Copy)), "{proven:?}");
-        // In all windows but the first.
-        assert!(proven.len() >= 6 && applied >= 4, "{adversary:?}: {proven:?}, {applied} applied");
+        // In all windows but the first, until it has to leave.
+        assert!(proven.len() >= 3 && applied >= 2, "{adversary:?}: {proven:?}, {applied} applied");
     }
 }
 
@@ -91,7 +94,7 @@ fn who_shows_its_payload_to_nobody_is_challenged_and_pays() {
     let (summary, guilty) = with(AdversaryKind::Withholder, accusing);
     let (proven, applied) = proven(&summary);
     assert!(proven.iter().all(|fault| *fault == (guilty, ProvenFault::Withheld)), "{proven:?}");
-    assert!(proven.len() >= 4 && applied >= 2, "{proven:?}, {applied} applied");
+    assert!(proven.len() >= 3 && applied >= 2, "{proven:?}, {applied} applied");
     assert!(!has(&summary, |event| matches!(event, GauntletEvent::DataAnswered { .. })));
 }
 
