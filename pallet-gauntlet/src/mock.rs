@@ -462,10 +462,11 @@ impl ExtBuilder {
 
     /// Runs a test and checks the invariants after it.
     pub(crate) fn build_and_execute(self, test: impl FnOnce()) {
-        self.build().execute_with(|| {
-            test();
-            check_state();
-        });
+        let mut ext = self.build();
+        ext.execute_with(test);
+        // As between blocks: from the database, with nothing in an overlay.
+        ext.commit_all().unwrap();
+        ext.execute_with(check_state);
     }
 }
 
