@@ -38,10 +38,11 @@
 #![cfg_attr(not(feature = "std"), no_std)]
 #![deny(
     clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
     clippy::expect_used,
-    clippy::panic
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unreachable,
+    clippy::unwrap_used
 )]
 
 extern crate alloc;
