@@ -80,6 +80,9 @@ pub struct Included {
 /// Blocks as they are finalised, in order, without gaps.
 pub type FinalizedBlocks = BoxStream<'static, BlockRef>;
 
+/// Numbers of the best block, as they change; who reads slowly misses some.
+pub type BestNumbers = BoxStream<'static, BlockNumber>;
+
 /// A chain that runs the pallet. All methods are cancel-safe but [`Chain::submit`], whose extrinsic may be on its way.
 #[async_trait]
 #[allow(
@@ -95,6 +98,8 @@ pub trait Chain: Send + Sync {
     async fn best_number(&self) -> Result<BlockNumber, ChainError>;
     /// Finalised blocks from the current head on. Goes on after a node's restart.
     async fn subscribe_finalized(&self) -> Result<FinalizedBlocks, ChainError>;
+    /// Numbers of the best block from the current one on. Goes on after a node's restart.
+    async fn subscribe_best(&self) -> Result<BestNumbers, ChainError>;
     /// The hash of a block of the best chain.
     async fn block_hash(&self, number: BlockNumber) -> Result<Option<Hash>, ChainError>;
 

@@ -4,7 +4,12 @@
 //! journal before it is signed, by type: [`Desk::pledge`] writes the journal and returns the only value that can sign such a
 //! call. Everything else that a participant signs is an [`Errand`], which can be no such call. The key is private to this file.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    future::Future,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use codec::{Decode, Encode};
 use node_client::{
@@ -28,8 +33,17 @@ use crate::{
     work::Work,
 };
 
-/// How long one attempt may take to be included.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long one attempt may take to be final; the chain's client gives up before.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(150);
+
+/// How long finality is waited for before it is said that a call was too late.
+const FINALITY_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How many blocks an extrinsic is believed to take into a block before any did.
+const INCLUSION_BLOCKS: u32 = 2;
+
+/// How many inclusions are remembered.
+const INCLUSIONS_MAX: usize = 16;
 
 /// Pause before another attempt.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
@@ -49,6 +63,8 @@ pub struct Desk {
     work: Work,
     salts: Salts,
     run: RunId,
+    /// Blocks that the last calls took into a block. Never held across an await.
+    inclusions: Mutex<VecDeque<u32>>,
 }
 
 /// What a juror says of a disputed evaluation, and the salt that opens its commitment to it.
@@ -189,13 +205,28 @@ impl Desk {
         salts: Salts,
         run: RunId,
     ) -> Self {
-        Self { chain, hot, bonds: None, heads, journal, work, salts, run }
+        let inclusions = Mutex::default();
+        Self { chain, hot, bonds: None, heads, journal, work, salts, run, inclusions }
     }
 
     /// Has `bonds` sign what is bonded, if it is given.
     #[must_use]
     pub fn with_bonds(self, bonds: Option<Keypair>) -> Self {
         Self { bonds, ..self }
+    }
+
+    /// Blocks that a call may take from its submission into a block, going by the slowest of the last ones.
+    pub fn inclusion_blocks(&self) -> u32 {
+        let inclusions = self.inclusions.lock().unwrap_or_else(PoisonError::into_inner);
+        inclusions.iter().copied().max().unwrap_or(INCLUSION_BLOCKS)
+    }
+
+    fn note_inclusion(&self, blocks: u32) {
+        let mut inclusions = self.inclusions.lock().unwrap_or_else(PoisonError::into_inner);
+        inclusions.push_back(blocks);
+        if inclusions.len() > INCLUSIONS_MAX {
+            inclusions.pop_front();
+        }
     }
 
     /// Account of the key that signs what is bonded.
@@ -395,15 +426,32 @@ impl Desk {
             return Ok(Submitted::Before);
         }
         match self.include(call, &is_there, last).await {
-            Err(error @ (Error::Refused(_) | Error::TooLate { .. })) => match is_there().await? {
-                true => Ok(Submitted::Now),
-                false => Err(error),
-            },
+            Err(error @ (Error::Refused(_) | Error::TooLate { .. })) => {
+                match is_there().await? || self.is_there_finally(is_there).await? {
+                    true => Ok(Submitted::Now),
+                    false => Err(error),
+                }
+            }
             outcome => outcome.map(|()| Submitted::Now),
         }
     }
 
-    /// Submits until the extrinsic is in a block, the chain refuses it, or `last` is the head.
+    /// Whether it is there once all that is in the best chain now is final: what is read is of the finalised chain.
+    async fn is_there_finally<F: Future<Output = Result<bool>>>(
+        &self,
+        is_there: impl Fn() -> F,
+    ) -> Result<bool> {
+        let mut heads = self.heads.clone();
+        let best = heads.best();
+        if heads.now().number >= best {
+            return Ok(false);
+        }
+        // Finality that stands still is no reason to wait for ever.
+        let _ = tokio::time::timeout(FINALITY_PATIENCE, heads.reach(best)).await;
+        is_there().await
+    }
+
+    /// Submits until the extrinsic is in a final block, the chain refuses it, or `last` is the best block.
     async fn include<F: Future<Output = Result<bool>>>(
         &self,
         call: Call,
@@ -416,11 +464,13 @@ impl Desk {
                 .increment(1);
         };
         let mut error = "the block has passed".to_owned();
-        // An extrinsic that is sent when `last` is the head comes into a later block.
-        while self.heads.now().number < last {
+        // An extrinsic that is sent when `last` is the best block comes into a later one.
+        while self.heads.best() < last {
+            let sent = self.heads.best();
             let attempt = self.chain.submit(signer, call.clone());
             match tokio::time::timeout(ATTEMPT_TIMEOUT, attempt).await {
-                Ok(Ok(_)) => {
+                Ok(Ok(included)) => {
+                    self.note_inclusion(included.block.number.saturating_sub(sent));
                     count("ok");
                     return Ok(());
                 }

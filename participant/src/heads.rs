@@ -1,4 +1,7 @@
-//! Follows the finalised head: one task follows the chain, every duty waits for the block numbers that it needs.
+//! Follows the chain's two heads: one task follows the chain, every duty waits for the block numbers that it needs.
+//!
+//! What is read is read from the finalised chain. What is late is decided by the best block, because by that the chain
+//! decides it: with GRANDPA the finalised head is two blocks behind it at the least, and any number if finality stalls.
 
 use std::sync::Arc;
 
@@ -7,17 +10,18 @@ use node_client::chain::{BlockRef, Chain};
 use protocol::BlockNumber;
 use tokio::sync::watch;
 
-use crate::error::{miss, Result};
+use crate::error::{miss, Attempt as _, Result};
 use crate::telemetry;
 
-/// The last finalised block; clones see the same.
+/// The last finalised block and the best one; clones see the same.
 #[derive(Clone, Debug)]
 pub struct Heads {
     head: watch::Receiver<BlockRef>,
+    best: watch::Receiver<BlockNumber>,
 }
 
 impl Heads {
-    /// Reads the head once and returns with it the task's future that follows it; whoever calls runs that.
+    /// Reads the heads once and returns with them the task's future that follows them; whoever calls runs that.
     ///
     /// # Errors
     /// The chain does not answer.
@@ -26,15 +30,49 @@ impl Heads {
     ) -> Result<(Self, impl std::future::Future<Output = Result<()>>)> {
         let first = chain.finalized_head().await?;
         let (sender, head) = watch::channel(first);
+        let (best_sender, best) = watch::channel(chain.best_number().await?);
         let task = async move {
             let mut blocks = chain.subscribe_finalized().await?;
-            while let Some(block) = blocks.next().await {
-                metrics::gauge!(telemetry::HEAD_BLOCK).set(f64::from(block.number));
-                sender.send_replace(block);
+            let mut numbers = chain.subscribe_best().await?;
+            loop {
+                tokio::select! {
+                    biased;
+                    block = blocks.next() => {
+                        let block = block.context("the chain's stream of blocks has ended")?;
+                        metrics::gauge!(telemetry::HEAD_BLOCK).set(f64::from(block.number));
+                        sender.send_replace(block);
+                    }
+                    number = numbers.next() => {
+                        let number = number.context("the chain's stream of heads has ended")?;
+                        metrics::gauge!(telemetry::BEST_BLOCK).set(f64::from(number));
+                        best_sender.send_replace(number);
+                    }
+                }
             }
-            miss!("the chain's stream of blocks has ended")
         };
-        Ok((Self { head }, task))
+        Ok((Self { head, best }, task))
+    }
+
+    /// Number of the best block, by which the chain decides what is late.
+    pub fn best(&self) -> BlockNumber {
+        (*self.best.borrow()).max(self.now().number)
+    }
+
+    /// Waits until the best chain has block `number`, which may go again. Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`Heads::reach`].
+    pub async fn reach_best(&mut self, number: BlockNumber) -> Result<()> {
+        let Self { head, best } = self;
+        let reached = tokio::select! {
+            biased;
+            reached = best.wait_for(|best| *best >= number) => reached.is_ok(),
+            reached = head.wait_for(|head| head.number >= number) => reached.is_ok(),
+        };
+        match reached {
+            true => Ok(()),
+            false => miss!("the chain is no longer followed"),
+        }
     }
 
     /// The last finalised block.

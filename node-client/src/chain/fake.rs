@@ -1,7 +1,7 @@
 //! A chain in memory for tests: blocks are made by hand, the rules are the pallet's.
 //!
 //! [`FakeChain::advance`] makes blocks; each takes what was submitted since the one before, in order. Every block is
-//! final, and every hash follows from the seed and the block's number, so that one seed gives one story. The rules
+//! final ([`FakeChain::set_finality_lag`]: some blocks later), and every hash follows from the seed and the block's number, so that one seed gives one story. The rules
 //! themselves (`state`, `run`) are those of the pallet and call the same functions of `protocol`; a refusal has
 //! the pallet's name for it. The twin test of `runtime-tests` compares it with the real runtime.
 //!
@@ -11,7 +11,10 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        atomic::{AtomicU32, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+    },
     time::Duration,
 };
 
@@ -30,11 +33,11 @@ use self::{
 };
 use super::{
     door::{self, Pool, Trace},
-    AnnouncementInfo, AttestationCommitmentInfo, AttestationInfo, BlockRef, Call, Chain,
-    ChainError, Claim, CommitmentInfo, DataChallengeInfo, DepartureInfo, EvaluationDisputeInfo,
-    FinalizedBlocks, GauntletEvent, Included, Keypair, Ledger, MinerInfo, PermitInfo,
-    ProvenFaultInfo, RevealInfo, RunInfo, ScoreCommitmentInfo, ScoreRevealInfo, SlashInfo,
-    StakePoolInfo, SubmitError, ValidatorInfo, WindowInfo,
+    AnnouncementInfo, AttestationCommitmentInfo, AttestationInfo, BestNumbers, BlockRef, Call,
+    Chain, ChainError, Claim, CommitmentInfo, DataChallengeInfo, DepartureInfo,
+    EvaluationDisputeInfo, FinalizedBlocks, GauntletEvent, Included, Keypair, Ledger, MinerInfo,
+    PermitInfo, ProvenFaultInfo, RevealInfo, RunInfo, ScoreCommitmentInfo, ScoreRevealInfo,
+    SlashInfo, StakePoolInfo, SubmitError, ValidatorInfo, WindowInfo,
 };
 use crate::keys;
 
@@ -69,6 +72,9 @@ struct Shared {
     seed: u64,
     chain: Mutex<Blocks>,
     head: watch::Sender<BlockNumber>,
+    /// How far the last final block is behind the head.
+    lag: AtomicU32,
+    finalized: watch::Sender<BlockNumber>,
 }
 
 struct Blocks {
@@ -78,7 +84,15 @@ struct Blocks {
     /// Weights of runs that governance sets in the next block.
     weights: Vec<(RunId, u16)>,
     nonces: HashMap<AccountBytes, Nonces>,
+    /// What became of calls whose block is not final yet, by block.
+    untold: VecDeque<(BlockNumber, Vec<Outcome>)>,
 }
+
+/// Whom to tell what became of a call.
+type Outcome = (Answer, Result<Included, SubmitError>);
+
+/// Who waits for a call's outcome.
+pub type Answer = oneshot::Sender<Result<Included, SubmitError>>;
 
 /// The nonces of an account, as the pool counts them.
 #[derive(Clone, Copy, Default)]
@@ -91,7 +105,7 @@ struct Nonces {
 struct Queued {
     signer: AccountBytes,
     call: Call,
-    done: oneshot::Sender<Result<Included, SubmitError>>,
+    done: Answer,
 }
 
 /// An extrinsic that waits for its block.
@@ -123,10 +137,18 @@ impl FakeChain {
                     queue: VecDeque::new(),
                     weights: Vec::new(),
                     nonces: HashMap::new(),
+                    untold: VecDeque::new(),
                 }),
                 head: watch::Sender::new(0),
+                lag: AtomicU32::new(0),
+                finalized: watch::Sender::new(0),
             }),
         }
+    }
+
+    /// Has blocks from now on be final only when `blocks` more are on top of them, and calls answered only then.
+    pub fn set_finality_lag(&self, blocks: u32) {
+        self.shared.lag.store(blocks, Ordering::Relaxed);
     }
 
     /// Makes `blocks` blocks; the first takes what waits.
@@ -159,15 +181,29 @@ impl FakeChain {
     /// [`SubmitError::Dropped`] when [`QUEUE_MAX`] calls wait.
     pub fn enqueue(&self, signer: AccountBytes, call: Call) -> Result<Submission, SubmitError> {
         let (done, receiver) = oneshot::channel();
+        self.enqueue_for(signer, call, done)?;
+        Ok(Submission { done: receiver })
+    }
+
+    /// Puts a call into the queue of the next block, whose outcome is sent to `done`.
+    ///
+    /// # Errors
+    /// As [`FakeChain::enqueue`].
+    pub fn enqueue_for(
+        &self,
+        signer: AccountBytes,
+        call: Call,
+        done: Answer,
+    ) -> Result<(), SubmitError> {
         let mut chain = self.chain();
         if chain.queue.len() >= QUEUE_MAX {
             return Err(SubmitError::Dropped("the pool is full".to_owned()));
         }
         chain.queue.push_back(Queued { signer, call, done });
-        Ok(Submission { done: receiver })
+        Ok(())
     }
 
-    /// Makes a block with this call (and what waits), and returns the call's outcome.
+    /// Makes a block with this call (and what waits), and returns the call's outcome; only while every block is final.
     ///
     /// # Errors
     /// As [`Chain::submit`].
@@ -222,24 +258,28 @@ impl FakeChain {
         if chain.states.len() > STATES_MAX {
             chain.states.pop_front();
         }
+        chain.untold.push_back((number, outcomes));
+        let lag = self.shared.lag.load(Ordering::Relaxed);
+        let finalized = number.saturating_sub(lag).max(*self.shared.finalized.borrow());
+        let told = chain.untold.partition_point(|(block, _)| *block <= finalized);
+        let told: Vec<_> = chain.untold.drain(..told).flat_map(|(_, outcomes)| outcomes).collect();
         drop(chain);
         self.shared.head.send_replace(number);
-        for (done, outcome) in outcomes {
+        self.shared.finalized.send_replace(finalized);
+        for (done, outcome) in told {
             // Who does not wait for it does not want it.
             let _ = done.send(outcome);
         }
     }
 
-    /// The state after a block, or after the latest one.
+    /// The state after a block, or after the latest final one.
     fn state(&self, at: Option<Hash>) -> Result<Arc<State>, ChainError> {
+        let finalized = *self.shared.finalized.borrow();
         let chain = self.chain();
+        let mut states = chain.states.iter().rev();
         let found = match at {
-            None => chain.states.back(),
-            Some(hash) => chain
-                .states
-                .iter()
-                .rev()
-                .find(|state| block_hash(self.shared.seed, state.number) == hash),
+            None => states.find(|state| state.number <= finalized),
+            Some(hash) => states.find(|state| block_hash(self.shared.seed, state.number) == hash),
         };
         found.cloned().ok_or_else(|| ChainError::UnknownBlock(hex::encode(at.unwrap_or_default())))
     }
@@ -283,7 +323,7 @@ impl Chain for FakeChain {
     }
 
     async fn finalized_head(&self) -> Result<BlockRef, ChainError> {
-        let number = self.best_number().await?;
+        let number = *self.shared.finalized.borrow();
         let hash = block_hash(self.shared.seed, number);
         Ok(BlockRef { number, hash })
     }
@@ -294,7 +334,7 @@ impl Chain for FakeChain {
 
     async fn subscribe_finalized(&self) -> Result<FinalizedBlocks, ChainError> {
         let seed = self.shared.seed;
-        let head = self.shared.head.subscribe();
+        let head = self.shared.finalized.subscribe();
         let first = *head.borrow();
         // Hashes follow from numbers: a reader that is slow misses nothing and nothing waits for it.
         let blocks = stream::unfold((head, first), move |(mut head, number)| async move {
@@ -303,6 +343,17 @@ impl Chain for FakeChain {
             Some((BlockRef { number, hash }, (head, number.checked_add(1)?)))
         });
         Ok(blocks.boxed())
+    }
+
+    async fn subscribe_best(&self) -> Result<BestNumbers, ChainError> {
+        let mut head = self.shared.head.subscribe();
+        head.mark_changed();
+        let numbers = stream::unfold(head, |mut head| async move {
+            head.changed().await.ok()?;
+            let number = *head.borrow_and_update();
+            Some((number, head))
+        });
+        Ok(numbers.boxed())
     }
 
     async fn block_hash(&self, number: BlockNumber) -> Result<Option<Hash>, ChainError> {

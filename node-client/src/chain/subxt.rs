@@ -22,14 +22,14 @@ use subxt::{
     OnlineClient, PolkadotConfig,
 };
 use subxt_rpcs::{methods::LegacyRpcMethods, RpcClient};
-use tokio::sync::{mpsc, Mutex, RwLock};
+use tokio::sync::{mpsc, watch, Mutex, RwLock};
 
 use super::{
     events::FIRST_UNREAD_EVENT, AnnouncementInfo, AttestationCommitmentInfo, AttestationInfo,
-    BlockRef, Call, Chain, ChainError, Claim, CommitmentInfo, DataChallengeInfo, DepartureInfo,
-    EvaluationDisputeInfo, FinalizedBlocks, GauntletEvent, Included, Keypair, Ledger, MinerInfo,
-    PermitInfo, ProvenFaultInfo, RevealInfo, RunInfo, ScoreCommitmentInfo, ScoreRevealInfo,
-    SlashInfo, StakePoolInfo, SubmitError, ValidatorInfo, WindowInfo,
+    BestNumbers, BlockRef, Call, Chain, ChainError, Claim, CommitmentInfo, DataChallengeInfo,
+    DepartureInfo, EvaluationDisputeInfo, FinalizedBlocks, GauntletEvent, Included, Keypair,
+    Ledger, MinerInfo, PermitInfo, ProvenFaultInfo, RevealInfo, RunInfo, ScoreCommitmentInfo,
+    ScoreRevealInfo, SlashInfo, StakePoolInfo, SubmitError, ValidatorInfo, WindowInfo,
 };
 
 #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
@@ -337,6 +337,18 @@ impl Chain for SubxtChain {
         tokio::spawn(follow(self.clone(), head, blocks));
         let stream = futures::stream::unfold(waiting, |mut waiting| async move {
             waiting.recv().await.map(|block| (block, waiting))
+        });
+        Ok(stream.boxed())
+    }
+
+    async fn subscribe_best(&self) -> Result<BestNumbers, ChainError> {
+        let (numbers, mut waiting) = watch::channel(self.best_number().await?);
+        waiting.mark_changed();
+        tokio::spawn(follow_best(self.clone(), numbers));
+        let stream = futures::stream::unfold(waiting, |mut waiting| async move {
+            waiting.changed().await.ok()?;
+            let number = *waiting.borrow_and_update();
+            Some((number, waiting))
         });
         Ok(stream.boxed())
     }
@@ -744,6 +756,41 @@ async fn follow_connection(
                 return true;
             }
         }
+    }
+}
+
+/// Keeps `numbers` at the best block's until nobody listens.
+async fn follow_best(chain: SubxtChain, numbers: watch::Sender<BlockNumber>) {
+    loop {
+        let connection = chain.connection().await;
+        tokio::select! {
+            () = follow_best_of(&chain, &connection, &numbers) => {}
+            () = numbers.closed() => return,
+        }
+        tokio::time::sleep(RETRY_PAUSE).await;
+        if let Err(error) = chain.reconnect(&connection).await {
+            tracing::debug!(%error, "the chain does not answer");
+        }
+    }
+}
+
+/// Follows the best block of one connection until it breaks.
+async fn follow_best_of(
+    chain: &SubxtChain,
+    connection: &Connection,
+    numbers: &watch::Sender<BlockNumber>,
+) {
+    let Ok(mut heads) = connection.rpcs.chain_subscribe_new_heads().await else {
+        return;
+    };
+    loop {
+        let number = match tokio::time::timeout(SILENCE_MAX, heads.next()).await {
+            Ok(Some(Ok(header))) => block_number(header.number),
+            Err(_) => chain.best_number().await,
+            Ok(_) => return,
+        };
+        let Ok(number) = number else { return };
+        numbers.send_replace(number);
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) async fn challenge_seed(handles: &Handles, window: Window) -> Result<
     let close = schedule.phase_end_block(window, Phase::Reveal).context("the run's end")?;
     let mut heads = heads.clone();
     let mut head = heads.reach(open).await?;
-    while head.number + MARGIN_BLOCKS <= close {
+    while heads.best() + MARGIN_BLOCKS <= close {
         let record = chain.window(*run, window, Some(head.hash)).await?;
         if let Some(seed) = record.and_then(|record| record.challenge_seed) {
             return Ok(seed);

@@ -123,7 +123,7 @@ impl Workshop {
             drop(state);
             let mut on_step = |report: &trainer::StepReport| {
                 metrics::gauge!(telemetry::TRAIN_LOSS).set(f64::from(report.loss));
-                if heads.now().number >= last || shutdown.is_cancelled() {
+                if heads.best() >= last || shutdown.is_cancelled() {
                     return ControlFlow::Break(());
                 }
                 ControlFlow::Continue(())

@@ -135,7 +135,7 @@ impl Accuser {
         errand: Errand,
         is_there: impl Fn() -> F,
     ) -> Result<()> {
-        let last = self.handles.heads.now().number.saturating_add(ACCUSE_BLOCKS);
+        let last = self.handles.heads.best().saturating_add(ACCUSE_BLOCKS);
         self.handles.desk.errand(errand, is_there, last).await?;
         Ok(())
     }

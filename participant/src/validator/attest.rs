@@ -35,8 +35,9 @@ use crate::{
     slot,
 };
 
-/// Blocks before the end of the commitments at which no payload is waited for any more.
-const ATTEST_BLOCKS: u32 = 2;
+/// The part of the phase that is kept free for the commitment, whatever is not delivered: a payload that nobody has costs
+/// its miner, not the window.
+const RESERVE: u32 = 3;
 
 /// Pause before a payload is fetched again.
 const RETRY_PAUSE: Duration = Duration::from_millis(300);
@@ -88,7 +89,7 @@ impl Attest {
         let (commit_end, end) = (block(Phase::AttestCommit)?, block(Phase::AttestReveal)?);
         self.handles.heads.clone().reach(open).await?;
         let started = Instant::now();
-        let last = commit_end.saturating_sub(ATTEST_BLOCKS);
+        let last = self.patience_end(begin, commit_end);
         let opening = match self.recorded(window) {
             Some(opening) => opening,
             None => {
@@ -105,10 +106,18 @@ impl Attest {
         };
         let index = slot::own(&self.handles, Role::Validator).await?;
         let opening = self.commit(window, index, opening, begin, commit_end).await?;
-        self.handles.heads.clone().reach(commit_end).await?;
+        self.handles.heads.clone().reach_best(commit_end).await?;
         self.reveal(window, index, opening, end).await?;
         self.handles.machine.diary.done(window, Duty::Attest, started.elapsed().as_secs_f64());
         Ok(())
+    }
+
+    /// The best block at which what is there is attested: early enough for a commitment that takes as long into a block as
+    /// the slowest of the last ones, and a block more.
+    fn patience_end(&self, begin: u32, commit_end: u32) -> u32 {
+        let inclusion = self.handles.desk.inclusion_blocks().saturating_add(1);
+        let reserve = inclusion.max(commit_end.saturating_sub(begin) / RESERVE);
+        commit_end.saturating_sub(reserve)
     }
 
     /// What the journal says was committed to before a restart: fetching again may find other payloads, and nobody commits
@@ -123,12 +132,12 @@ impl Attest {
         let mut heads = self.handles.heads.clone();
         tokio::select! {
             reached = self.states.reach(window) => { reached?; }
-            head = heads.reach(last) => { head?; }
+            late = heads.reach_best(last) => late?,
         }
         self.states.at(window).context("the parameters of this window are not there")
     }
 
-    /// Fetches and checks payloads as they are revealed, until all that can be had are there or block `last`.
+    /// Fetches and checks payloads as they are revealed, until all that can be had are there or `last` is the best block.
     async fn collect(
         &self,
         window: Window,
@@ -138,7 +147,7 @@ impl Attest {
     ) -> Result<Collected> {
         let Handles { chain, heads, run: Run { id: run, .. }, .. } = &self.handles;
         let miners = chain.miners(*run, None).await?;
-        let mut heads = heads.clone();
+        let (mut heads, mut clock) = (heads.clone(), heads.clone());
         let mut seen = BTreeSet::new();
         let mut fetched = BTreeSet::new();
         let mut valid = Vec::new();
@@ -160,7 +169,7 @@ impl Attest {
             }
             // In the last block of the reveals, what is there is all there will be.
             let is_complete = head.number + 1 >= reveal_end && checks.is_empty();
-            if is_complete || head.number >= last {
+            if is_complete || heads.best() >= last {
                 break;
             }
             tokio::select! {
@@ -175,6 +184,7 @@ impl Attest {
                     }
                 },
                 next = heads.next() => { next?; }
+                late = clock.reach_best(last) => late?,
             }
         }
         checks.abort_all();

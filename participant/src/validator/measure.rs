@@ -120,7 +120,7 @@ impl Measurer {
             .run(move || {
                 let mut evaluations = Vec::with_capacity(items.len());
                 for item in &items {
-                    if heads.now().number >= last || shutdown.is_cancelled() {
+                    if heads.best() >= last || shutdown.is_cancelled() {
                         tracing::warn!(
                             measured = evaluations.len(),
                             of = items.len(),

@@ -90,7 +90,7 @@ impl Score {
         tracing::info!(window, count = scores.evaluations.len(), "scores are committed to");
         self.handles.machine.diary.done(window, Duty::Score, started.elapsed().as_secs_f64());
 
-        self.handles.heads.clone().reach(commit_end).await?;
+        self.handles.heads.clone().reach_best(commit_end).await?;
         let started = Instant::now();
         let measured = scores.evaluations.clone();
         self.reveal(window, index, scores, reveal_end).await?;
@@ -122,7 +122,7 @@ impl Score {
         let Handles { chain, heads, run: Run { id: run, info, .. }, .. } = &self.handles;
         let settings = &info.settings;
         let last = commit_end.saturating_sub(COMMIT_BLOCKS);
-        if heads.now().number >= last {
+        if heads.best() >= last {
             miss!("it is too late to measure");
         }
         let (_, scored) = self.measurer.seeds(window).await?;

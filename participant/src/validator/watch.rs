@@ -176,7 +176,7 @@ async fn prove(handles: &Handles, (window, uid): (Window, Uid), report: Errand) 
         let known = chain.proven_faults(*run, window, None).await?;
         Ok(known.iter().any(|fault| fault.uid == uid))
     };
-    let last = heads.now().number.saturating_add(REPORT_BLOCKS);
+    let last = heads.best().saturating_add(REPORT_BLOCKS);
     if desk.errand(report, is_there, last).await? == Submitted::Now {
         tracing::info!(window, uid, "a fault is proven");
     }

@@ -21,6 +21,7 @@ mod world;
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
+use participant::miner::adversary_kind::AdversaryKind;
 use story::{Plan, Summary};
 
 /// The seeds that are told when nobody asks for others.
@@ -55,6 +56,17 @@ fn number(name: &str) -> Option<u64> {
 fn a_run_without_faults_goes_on_and_pays_everybody() {
     let summary = tell(Plan::calm(1, 3));
     assert_eq!(summary.accepted, summary.accepted_max, "{summary:?}");
+}
+
+#[test]
+fn whoever_withholds_costs_nobody_else_anything_however_late_finality_is() {
+    for finality_lag in [1, 2, 3, 6] {
+        let adversary = Some(AdversaryKind::Withholder);
+        let plan = Plan { adversary, finality_lag, ..Plan::calm(2, 4) };
+        let (honest, windows) = (plan.miners, plan.windows as usize);
+        let summary = tell(plan);
+        assert_eq!((summary.finals, summary.accepted), (windows, honest * windows), "{summary:?}");
+    }
 }
 
 #[test]

@@ -6,11 +6,11 @@ use async_trait::async_trait;
 use futures::{stream, StreamExt};
 use node_client::{
     chain::{
-        AnnouncementInfo, AttestationCommitmentInfo, AttestationInfo, BlockRef, Call, Chain,
-        ChainError, Claim, CommitmentInfo, DataChallengeInfo, DepartureInfo, EvaluationDisputeInfo,
-        FinalizedBlocks, GauntletEvent, Included, Ledger, MinerInfo, PermitInfo, ProvenFaultInfo,
-        RevealInfo, RunInfo, ScoreCommitmentInfo, ScoreRevealInfo, SlashInfo, StakePoolInfo,
-        SubmitError, ValidatorInfo, WindowInfo,
+        AnnouncementInfo, AttestationCommitmentInfo, AttestationInfo, BestNumbers, BlockRef, Call,
+        Chain, ChainError, Claim, CommitmentInfo, DataChallengeInfo, DepartureInfo,
+        EvaluationDisputeInfo, FinalizedBlocks, GauntletEvent, Included, Ledger, MinerInfo,
+        PermitInfo, ProvenFaultInfo, RevealInfo, RunInfo, ScoreCommitmentInfo, ScoreRevealInfo,
+        SlashInfo, StakePoolInfo, SubmitError, ValidatorInfo, WindowInfo,
     },
     keys::{self, Keypair},
 };
@@ -65,6 +65,19 @@ impl Chain for SimChain {
                 link.wait_for(|link| !link.chain_down).await.ok()?;
             }
             Some((block, (inner, world)))
+        });
+        Ok(delayed.boxed())
+    }
+
+    async fn subscribe_best(&self) -> Result<BestNumbers, ChainError> {
+        let inner = self.ask("subscribe best").await?.subscribe_best().await?;
+        let (world, who) = (self.world.clone(), self.who);
+        let delayed = stream::unfold((inner, world), move |(mut inner, world)| async move {
+            let number = inner.next().await?;
+            world.pass(who, "best block").await;
+            let mut link = world.link(who);
+            link.wait_for(|link| !link.chain_down).await.ok()?;
+            Some((number, (inner, world)))
         });
         Ok(delayed.boxed())
     }

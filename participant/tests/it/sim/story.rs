@@ -57,6 +57,8 @@ pub(super) struct Plan {
     pub(super) faults: Vec<Fault>,
     pub(super) model: ModelConfig,
     pub(super) accusing: Accusing,
+    /// How many blocks the last final one is behind the best.
+    pub(super) finality_lag: u32,
     /// What somebody outside of the participants' processes does after each block.
     pub(super) script: Option<Script>,
 }
@@ -76,7 +78,18 @@ impl Plan {
     pub(super) fn calm(seed: u64, windows: u64) -> Self {
         let (adversary, faults, model) = (None, Vec::new(), model_config());
         let (accusing, script) = (Accusing::default(), None);
-        Self { seed, miners: 3, adversary, validators: 2, windows, faults, model, accusing, script }
+        Self {
+            seed,
+            miners: 3,
+            adversary,
+            validators: 2,
+            windows,
+            faults,
+            model,
+            accusing,
+            finality_lag: 0,
+            script,
+        }
     }
 
     /// The story of this seed.
@@ -97,7 +110,20 @@ impl Plan {
         let participants = miners + usize::from(adversary.is_some()) + validators;
         let faults = faults::draw(&mut rng, participants, count, millis(0), until);
         let (accusing, script, model) = (Accusing::default(), None, model_config());
-        Self { seed, miners, adversary, validators, windows, faults, model, accusing, script }
+        // Drawn last, so that the rest of a seed's story stays what it was.
+        let finality_lag = rng.gen_range(0..=3);
+        Self {
+            seed,
+            miners,
+            adversary,
+            validators,
+            windows,
+            faults,
+            model,
+            accusing,
+            finality_lag,
+            script,
+        }
     }
 }
 
@@ -193,6 +219,7 @@ impl Story {
         };
         world.chain.execute(&owner, create).unwrap();
         world.chain.set_run_weight(0, 1);
+        world.chain.set_finality_lag(plan.finality_lag);
         Self {
             world: Arc::new(world),
             common,
@@ -221,6 +248,7 @@ impl Story {
         let last = self.settings.schedule.window_start(plan.windows).unwrap()
             + self.settings.schedule.score_reveal_end
             + 1;
+        let mut checked = 0;
         let mut at = 0;
         loop {
             at += BLOCK_MS;
@@ -237,6 +265,11 @@ impl Story {
             }
             self.world.make_block().await;
             let head = self.world.chain.finalized_head().await.unwrap();
+            // What is not final yet is checked when it is.
+            if head.number == checked {
+                continue;
+            }
+            checked = head.number;
             let events = self.world.chain.events_at(head.hash).await.unwrap();
             self.digest = blake2_256(&[&self.digest, &events.encode()]);
             self.checks.block(&self.world, &self.members, head.number).await;
@@ -319,15 +352,20 @@ fn serving(on: bool, serving: Serving) -> Serving {
 
 /// When what begins in a window.
 pub(super) fn schedule() -> Schedule {
+    schedule_behind(0)
+}
+
+/// The same for a chain whose final blocks are `lag` behind: each phase begins with what is final.
+fn schedule_behind(lag: u32) -> Schedule {
     Schedule {
-        start_block: START_BLOCK,
-        window_blocks: WINDOW_BLOCKS,
-        commit_end: 12,
-        reveal_end: 18,
-        attest_commit_end: 23,
-        attest_end: 26,
-        score_commit_end: 12,
-        score_reveal_end: 17,
+        start_block: START_BLOCK + lag,
+        window_blocks: WINDOW_BLOCKS + 5 * lag,
+        commit_end: 12 + lag,
+        reveal_end: 18 + 2 * lag,
+        attest_commit_end: 23 + 3 * lag,
+        attest_end: 26 + 4 * lag,
+        score_commit_end: 12 + lag,
+        score_reveal_end: 17 + 2 * lag,
     }
 }
 
@@ -335,7 +373,7 @@ fn settings(plan: &Plan, genesis_state_root: Hash) -> Settings {
     let data = Dataset::open(data()).unwrap();
     let example = Settings::example();
     let settings = Settings {
-        schedule: schedule(),
+        schedule: schedule_behind(plan.finality_lag),
         training: Training {
             inner_steps: 6,
             batch_size: 4,

@@ -174,17 +174,12 @@ impl World {
         pending.sort_by_cached_key(|pending| (pending.signer, format!("{:?}", pending.call)));
         let mut rng = StdRng::seed_from_u64(self.seed ^ self.now() << 20);
         pending.shuffle(&mut rng);
-        let mut waiting = Vec::new();
         for Pending { signer, call, answer } in pending {
-            let submission = self.chain.enqueue(signer, call).unwrap();
-            waiting.push((submission, answer));
+            // Who was killed meanwhile does not hear of it.
+            self.chain.enqueue_for(signer, call, answer).unwrap();
         }
         self.clock.advance(Duration::from_millis(BLOCK_MS));
         self.chain.advance(1);
-        for (submission, answer) in waiting {
-            // Who was killed meanwhile does not hear of it.
-            let _ = answer.send(submission.wait().await);
-        }
     }
 
     /// Sends a call that no participant sends, and notes what becomes of it.
