@@ -7,7 +7,8 @@
 //!
 //! The file is append-only text, a JSON object per line, synced before [`Journal::record`] returns. Each line carries a
 //! checksum. A last line that a crash has torn was never acknowledged and is cut off; any other damage is an error,
-//! because guessing could mean signing twice. [`Journal::prune`] forgets windows that are over; a pruned window can
+//! because guessing could mean signing twice. A write that failed, because the disk was full for a while, is cut off and the
+//! next one goes on. [`Journal::prune`] forgets windows that are over; a pruned window can
 //! never be recorded again.
 //!
 //! Calls block on the disk; async callers use `tokio::task::spawn_blocking`. One process at a time holds a journal.
@@ -155,7 +156,9 @@ type Key = (RunId, Window, JournalKind);
 struct Inner {
     file: File,
     records: Records,
-    // Set when a write failed half-way: the file's end is unknown until it is opened again.
+    // Of the lines that were acknowledged.
+    len: u64,
+    // Set when a write failed half-way: what is behind `len` is unknown until it is cut off.
     broken: bool,
 }
 
@@ -207,7 +210,7 @@ impl Journal {
         }
         file.seek(SeekFrom::End(0)).map_err(io_error("seek in", &path))?;
         sync_folder(&path)?;
-        let inner = Inner { file, records, broken: false };
+        let inner = Inner { file, records, len: good_len as u64, broken: false };
         Ok(Self { path, inner: Mutex::new(inner), _lock: lock })
     }
 
@@ -295,8 +298,8 @@ impl Journal {
             entries: kept.map(|(key, entry)| (*key, entry.clone())).collect(),
             first: floors,
         };
-        let file = rewrite(&self.path, &records)?;
-        *inner = Inner { file, records, broken: false };
+        let (file, len) = rewrite(&self.path, &records)?;
+        *inner = Inner { file, records, len, broken: false };
         Ok(())
     }
 
@@ -309,15 +312,28 @@ impl Journal {
 impl Inner {
     fn append(&mut self, path: &Path, line: &JournalRecord) -> Result<(), JournalError> {
         if self.broken {
-            let error = io::Error::other("an earlier write failed; restart to recover");
-            return Err(io_error("write", path)(error));
+            self.repair(path)?;
         }
         let text = to_text(line).map_err(io_error("encode for", path))?;
         self.broken = true;
+        let written = self.file.write_all(text.as_bytes()).and_then(|()| self.file.sync_data());
+        if let Err(error) = written {
+            // If the disk does not let it now, it is tried again before the next line.
+            let _ = self.repair(path);
+            return Err(io_error("write", path)(error));
+        }
+        self.len += text.len() as u64;
+        self.broken = false;
+        Ok(())
+    }
+
+    /// Cuts off what a failed write may have left after the last line that was acknowledged.
+    fn repair(&mut self, path: &Path) -> Result<(), JournalError> {
         self.file
-            .write_all(text.as_bytes())
-            .and_then(|()| self.file.sync_data())
-            .map_err(io_error("write", path))?;
+            .set_len(self.len)
+            .and_then(|()| self.file.seek(SeekFrom::End(0)))
+            .and_then(|_| self.file.sync_all())
+            .map_err(io_error("truncate", path))?;
         self.broken = false;
         Ok(())
     }
@@ -401,8 +417,8 @@ impl Records {
     }
 }
 
-/// Replaces the file at `path` by one that holds `records`, in one step that a crash cannot halve.
-fn rewrite(path: &Path, records: &Records) -> Result<File, JournalError> {
+/// Replaces the file at `path` by one that holds `records`, in one step that a crash cannot halve; returns it with its length.
+fn rewrite(path: &Path, records: &Records) -> Result<(File, u64), JournalError> {
     let mut text = String::new();
     for line in records.lines() {
         text.push_str(&to_text(&line).map_err(io_error("encode for", path))?);
@@ -416,7 +432,7 @@ fn rewrite(path: &Path, records: &Records) -> Result<File, JournalError> {
         .map_err(io_error("write in", folder))?;
     let file = file.persist(path).map_err(|error| io_error("rename to", path)(error.error))?;
     sync_folder(path)?;
-    Ok(file)
+    Ok((file, text.len() as u64))
 }
 
 fn open(path: &Path) -> Result<File, JournalError> {
@@ -452,4 +468,35 @@ fn folder(path: &Path) -> &Path {
 fn sync_folder(path: &Path) -> Result<(), JournalError> {
     let folder = folder(path);
     File::open(folder).and_then(|file| file.sync_all()).map_err(io_error("sync", folder))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_was_full_for_a_while_costs_what_was_not_acknowledged_and_no_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let journal = Journal::open(&path).unwrap();
+        let record = |window| journal.record(JournalKind::UpdateCommitment, 0, window, [1; 32]);
+        record(1).unwrap();
+        let writable = {
+            let mut inner = journal.inner();
+            // Half a line is written, then the disk takes nothing more, and lets nothing be cut off.
+            inner.file.write_all(b"half a li").unwrap();
+            std::mem::replace(&mut inner.file, File::open(&path).unwrap())
+        };
+        for window in [2, 3] {
+            assert!(matches!(record(window), Err(JournalError::Io { .. })));
+        }
+        journal.inner().file = writable;
+        record(3).unwrap();
+        record(4).unwrap();
+        drop(journal);
+        let journal = Journal::open(&path).unwrap();
+        let there = |window| journal.lookup(JournalKind::UpdateCommitment, 0, window).is_some();
+        assert_eq!([1, 2, 3, 4].map(there), [true, false, true, true]);
+    }
 }
