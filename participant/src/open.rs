@@ -12,7 +12,9 @@ use node_client::{
     network::{self, Network, NetworkConfig, PeerAddress},
     store::Store,
 };
-use protocol::{consent::peer_consent, state_root::StateManifest, window::phase_at, Hash, RunId};
+use protocol::{
+    consent::peer_consent, state_root::StateManifest, window::phase_at, Hash, RunId, Window,
+};
 use rand::{rngs::OsRng, RngCore};
 use tokio_util::sync::CancellationToken;
 use trainer::{devices, Model, Threads};
@@ -24,7 +26,7 @@ use crate::{
     handles::{Handles, Machine, Peers, Role, Run, Services, Surroundings},
     heads::Heads,
     memory,
-    payloads::Payloads,
+    payloads::{Payloads, SERVED_WINDOWS},
     peers::AnnouncedPeers,
     replica,
     settings::Participant,
@@ -100,7 +102,8 @@ pub async fn open(
     ));
     let (heads, follow) = Heads::follow(chain.clone()).await?;
     let now = phase_at(&info.settings.schedule, heads.now().number);
-    payloads.adopt(now.map_or(0, |moment| moment.window), kept);
+    let now = now.map_or(0, |moment| moment.window);
+    payloads.adopt(kept, &revealed(chain.as_ref(), run, now).await?).await;
     let shutdown = CancellationToken::new();
     let journal = Arc::new(Journal::open(config.folder.join("journal"))?);
     let (hot, reader) = (config.hot.clone(), heads.clone());
@@ -136,6 +139,16 @@ pub async fn open(
 
 fn make_folder(folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))
+}
+
+/// The payloads that were revealed in `now` and the windows before it that are served, by window.
+async fn revealed(chain: &dyn Chain, run: RunId, now: Window) -> Result<Vec<(Window, Hash)>> {
+    let mut found = Vec::new();
+    for window in now.saturating_sub(SERVED_WINDOWS)..=now {
+        let reveals = chain.reveals(run, window, None).await?;
+        found.extend(reveals.iter().map(|reveal| (window, reveal.opening.payload_root)));
+    }
+    Ok(found)
 }
 
 /// The run's initial parameters, checked against the run, and their manifest.

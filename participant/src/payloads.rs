@@ -1,7 +1,8 @@
 //! Fetches, checks, keeps and serves the payloads that miners revealed.
 //!
 //! A payload that was fetched is served in turn, so that a miner that ends after its reveal costs nobody anything, and
-//! is forgotten once the chain has forgotten its window.
+//! is forgotten once the chain has forgotten its window. To serve is a favour: a disk that is full costs the oldest
+//! windows, and then the favour, and never what was fetched.
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +14,8 @@ use std::{
 use bytes::Bytes;
 use node_client::{
     chain::RevealInfo,
-    network::{FetchRequest, Network},
+    network::{FetchRequest, Network, NetworkError},
+    store::StoreError,
 };
 use protocol::{
     layout::Layout,
@@ -57,10 +59,10 @@ impl Payloads {
     }
 
     /// The payload that `reveal` opened: its root and length are those on the chain. Whether its chunks are well formed is for
-    /// the caller to say; one that is not is evidence. It is served from now on. Cancel-safe.
+    /// the caller to say; one that is not is evidence. It is served from now on if there is room. Cancel-safe.
     ///
     /// # Errors
-    /// Nobody delivered it in time, or it cannot be kept.
+    /// Nobody delivered it in time.
     pub async fn fetch(
         &self,
         window: Window,
@@ -92,20 +94,33 @@ impl Payloads {
         let fetched = tokio::time::timeout(FETCH_TIMEOUT, self.network.fetch(request))
             .await
             .context("nobody delivered it in time")??;
-        self.serve(window, root, fetched.bytes.clone()).await?;
-        if let Some(archive) = &self.archive {
-            keep_copy(archive, window, reveal.uid, &fetched.bytes)
-                .with_context(|| format!("cannot archive in {}", archive.display()))?;
+        if let Err(error) = self.keep(window, reveal.uid, root, &fetched.bytes).await {
+            metrics::counter!(telemetry::UNKEPT).increment(1);
+            let (uid, error) = (reveal.uid, error.line());
+            tracing::warn!(window, uid, error, "a payload was fetched and cannot be kept");
         }
         Ok(fetched.bytes)
     }
 
-    /// Serves a payload of `window` from now on.
+    /// Serves and archives what was fetched.
+    async fn keep(&self, window: Window, uid: Uid, root: Hash, bytes: &Bytes) -> Result<()> {
+        if let Some(archive) = &self.archive {
+            keep_copy(archive, window, uid, bytes)
+                .with_context(|| format!("cannot archive in {}", archive.display()))?;
+        }
+        self.serve(window, root, bytes.clone()).await
+    }
+
+    /// Serves a payload of `window` from now on. If there is no room, windows before that are no longer served.
     ///
     /// # Errors
     /// It cannot be kept.
     pub async fn serve(&self, window: Window, root: Hash, bytes: Bytes) -> Result<()> {
-        self.network.publish(root, bytes).await?;
+        while let Err(error) = self.network.publish(root, bytes.clone()).await {
+            if !is_full(&error) || !self.forget_oldest(window).await {
+                return Err(error.into());
+            }
+        }
         let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
         let roots = served.entry(window).or_default();
         if !roots.contains(&root) {
@@ -114,15 +129,38 @@ impl Payloads {
         Ok(())
     }
 
-    /// What a process that ran before left to be served: it goes with the payloads of `window`.
-    pub fn adopt(&self, window: Window, ids: Vec<Hash>) {
-        let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
-        served.entry(window).or_default().extend(ids);
+    /// Goes on serving those of `ids`, which a process that ran before left, that were `revealed` in a window. The others
+    /// are no longer served.
+    pub async fn adopt(&self, ids: Vec<Hash>, revealed: &[(Window, Hash)]) {
+        let window_of = |id: &Hash| revealed.iter().rev().find(|(_, root)| root == id);
+        let (ours, strange): (Vec<Hash>, Vec<Hash>) =
+            ids.into_iter().partition(|id| window_of(id).is_some());
+        for (window, root) in ours.iter().filter_map(window_of) {
+            let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+            served.entry(*window).or_default().push(*root);
+        }
+        self.unpublish(strange).await;
+    }
+
+    /// Serves no longer what is of the oldest window before `window`; returns whether there was one.
+    async fn forget_oldest(&self, window: Window) -> bool {
+        let oldest = {
+            let served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+            served.keys().next().copied().filter(|oldest| *oldest < window)
+        };
+        let Some(oldest) = oldest else { return false };
+        tracing::warn!(window = oldest, "no room: the payloads of a window are no longer served");
+        self.forget(oldest.saturating_add(1)).await;
+        true
     }
 
     /// Serves no longer what is older than the chain's records in `window`.
     pub async fn forget_before(&self, window: Window) {
-        let first = window.saturating_sub(SERVED_WINDOWS);
+        self.forget(window.saturating_sub(SERVED_WINDOWS)).await;
+    }
+
+    /// Serves no longer what is of windows before `first`.
+    async fn forget(&self, first: Window) {
         let (old, still): (Vec<Hash>, Vec<Hash>) = {
             let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
             let kept = served.split_off(&first);
@@ -130,12 +168,21 @@ impl Payloads {
             (old.into_values().flatten().collect(), served.values().flatten().copied().collect())
         };
         // One payload may have been revealed in two windows.
-        for root in old.into_iter().filter(|root| !still.contains(root)) {
+        self.unpublish(old.into_iter().filter(|root| !still.contains(root))).await;
+    }
+
+    async fn unpublish(&self, ids: impl IntoIterator<Item = Hash>) {
+        for root in ids {
             if let Err(error) = self.network.unpublish(root).await {
                 tracing::warn!(%error, "cannot unpublish");
             }
         }
     }
+}
+
+/// Whether something else must go before more can be served.
+fn is_full(error: &NetworkError) -> bool {
+    matches!(error, NetworkError::Store(StoreError::Full { .. }) | NetworkError::TooMany { .. })
 }
 
 /// Whether `bytes` are cut as a payload is and have this root.

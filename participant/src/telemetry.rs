@@ -4,6 +4,8 @@ use metrics::{describe_counter, describe_gauge, describe_histogram, Unit};
 
 /// Number of the last finalised block that was seen.
 pub const HEAD_BLOCK: &str = "gauntlet_head_block";
+/// Payloads that were fetched and could not be kept, for want of room.
+pub const UNKEPT: &str = "gauntlet_unkept_total";
 /// Number of the best block that was seen; how far finality is behind is the difference.
 pub const BEST_BLOCK: &str = "gauntlet_best_block";
 /// Window whose parameters this participant holds.
@@ -32,6 +34,7 @@ pub const BONDS_LOST: &str = "gauntlet_bonds_lost";
 /// Tells the recorder that is installed what each metric is.
 pub fn describe() {
     describe_gauge!(HEAD_BLOCK, Unit::Count, "last finalised block seen");
+    describe_counter!(UNKEPT, Unit::Count, "payloads fetched that could not be kept");
     describe_gauge!(BEST_BLOCK, Unit::Count, "best block seen");
     describe_gauge!(STATE_WINDOW, Unit::Count, "window whose parameters are held");
     describe_gauge!(TRAIN_LOSS, "loss of the last local step, nats a token");

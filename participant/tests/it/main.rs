@@ -4,6 +4,7 @@
 
 mod allocator;
 mod desk;
+mod payloads;
 #[path = "../../../dataset/tests/it/shelf.rs"]
 mod shelf;
 mod sim;
