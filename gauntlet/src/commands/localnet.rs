@@ -15,7 +15,7 @@
 mod args;
 mod board;
 mod on_chain;
-mod optimisers;
+pub(crate) mod optimisers;
 mod order;
 mod processes;
 mod progress;

@@ -1,6 +1,6 @@
 //! `gauntlet run`: creates, shows and manages runs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
@@ -21,13 +21,19 @@ use crate::{
     exit, limits, text_file,
 };
 
+mod draft;
+pub use draft::DraftArgs;
+
+/// Blocks from the creation of a run to its first window, if nobody says otherwise.
+const START_IN_BLOCKS: u32 = 100;
+
 /// Rows that one call of `run reap` removes.
 const REAP_ROWS: u32 = 256;
 
 /// Commands on runs.
 #[derive(Subcommand, Debug)]
 pub enum RunCommand {
-    /// Create a run from settings in a file.
+    /// Create a run, from settings in a file or from the flags.
     Create(RunCreateArgs),
     /// Show a run's settings.
     Show(RunShowArgs),
@@ -53,9 +59,19 @@ pub struct RunCreateArgs {
     /// WebSocket address of the chain.
     #[arg(long, env = env::URL, default_value = DEFAULT_URL, value_parser = limits::text)]
     pub url: String,
-    /// Settings of the run (JSON, as `run show` prints it); their roots are filled in from model and data.
+    /// Settings of the run (JSON, as `run show` and `--dry-run` print it); their roots are filled in from model and
+    /// data. Default: those that follow from the flags below.
     #[arg(long, value_name = "FILE")]
-    pub settings: PathBuf,
+    pub settings: Option<PathBuf>,
+    /// What is asked of the run where there is no file.
+    #[command(flatten)]
+    pub draft: DraftArgs,
+    /// Blocks from now to the first window: time to register. Default: the settings' `start_block`, or 100 from now.
+    #[arg(long, value_name = "BLOCKS")]
+    pub start_in: Option<u32>,
+    /// Print the settings and create nothing.
+    #[arg(long)]
+    pub dry_run: bool,
     /// The model: nano, 1M, 7M, 25M, 135M, 360M, 1B, 8B, 70B or covenant-72b.
     #[arg(long, default_value = "nano", value_name = "PRESET", value_parser = limits::text)]
     pub model: String,
@@ -123,17 +139,23 @@ pub async fn run(command: RunCommand) -> Result<u8> {
     }
 }
 
-/// Creates a run from settings in JSON; what follows from model and data is filled in.
+/// Creates a run from settings in JSON or drafted ones; what follows from model and data is filled in.
 ///
 /// # Errors
 /// The settings are wrong, or the chain refuses them.
 pub async fn create(args: RunCreateArgs) -> Result<u8> {
-    let text = text_file::read(&args.settings)?;
-    let mut settings: Settings =
-        serde_json::from_str(&text).with_context(|| format!("in {}", args.settings.display()))?;
     let config = ModelConfig::preset(&args.model)?;
     let place = args.data.clone();
     let manifest = tokio::task::spawn_blocking(move || place::manifest(&place)).await??;
+    let chain = connect(&args.url).await?;
+    let (mut settings, start_in) = match &args.settings {
+        Some(path) => (read(path)?, args.start_in),
+        None => {
+            let settings = draft::settings(&args.draft, manifest.train.sample_count)?;
+            (settings, Some(args.start_in.unwrap_or(START_IN_BLOCKS)))
+        }
+    };
+    draft::start(&mut settings.schedule, start_in, chain.best_number().await?)?;
     memory::check("the first state", &config, None, |model| memory::copies(model, 1))?;
     let model = Model::init(&config, settings.training.model_seed)?;
     settings.training.genesis_state_root = model.state_root(&Threads::new(1)?);
@@ -141,9 +163,13 @@ pub async fn create(args: RunCreateArgs) -> Result<u8> {
     settings.training.sample_count = manifest.train.sample_count;
     settings.training.sample_len = manifest.sample_len as u32;
     settings.validate()?;
+    if args.dry_run {
+        println!("{}", serde_json::to_string_pretty(&settings)?);
+        return Ok(exit::SUCCESS);
+    }
 
     let owner = wallet::open(&args.key, &args.url)?;
-    let chain = connect(&args.url).await?;
+    let start = settings.schedule.start_block;
     let call = Call::CreateRun { settings: Box::new(settings), layout: model.layout().clone() };
     let included = chain.submit(&owner, call).await.context("cannot create the run")?;
     let run = included.events.iter().find_map(|event| match event {
@@ -151,7 +177,14 @@ pub async fn create(args: RunCreateArgs) -> Result<u8> {
         _ => None,
     });
     println!("run {}", run.context("the chain did not say which run it created")?);
+    eprintln!("its first window begins at block {start}");
     Ok(exit::SUCCESS)
+}
+
+/// Reads settings from a file.
+fn read(path: &Path) -> Result<Settings> {
+    let text = text_file::read(path)?;
+    serde_json::from_str(&text).with_context(|| format!("in {}", path.display()))
 }
 
 /// Submits a call on a run and prints what the chain did.

@@ -3,13 +3,13 @@
 use protocol::settings::InnerOptimiser;
 
 /// The miners' optimiser.
-pub(super) const OPTIMISER: InnerOptimiser = InnerOptimiser::Muon { rate_ppb: 4_000_000 };
+pub(crate) const OPTIMISER: InnerOptimiser = InnerOptimiser::Muon { rate_ppb: 4_000_000 };
 
 /// AdamW's rate, of embedding and norms.
-pub(super) const INNER_RATE_PPB: u32 = 8_000_000;
+pub(crate) const INNER_RATE_PPB: u32 = 8_000_000;
 
 /// The outer rate, over the mean of the accepted updates.
-pub(super) const OUTER_RATE_PPM: u32 = 2_000_000;
+pub(crate) const OUTER_RATE_PPM: u32 = 2_000_000;
 
 /// k of 4096 of its updates.
-pub(super) const KEEP: u16 = 64;
+pub(crate) const KEEP: u16 = 64;
