@@ -62,16 +62,23 @@ pub(crate) struct Node {
     pub(crate) url: String,
 }
 
-/// Starts a development chain whose database is in the run folder; `block_millis` 0 authors nothing.
+/// Starts a development chain whose database is in the run folder, and whose last final block is `finality_lag` blocks
+/// behind; `block_millis` 0 authors nothing.
 ///
 /// # Errors
 /// It cannot be started.
-pub(crate) fn start(binary: &Path, folder: &Path, block_millis: u64) -> Result<Node> {
+pub(crate) fn start(
+    binary: &Path,
+    folder: &Path,
+    block_millis: u64,
+    finality_lag: u32,
+) -> Result<Node> {
     let (rpc_port, peer_port) = (free_port()?, free_port()?);
     let base_path = folder.join(CHAIN_FOLDER);
     let args = [
         "--dev".to_owned(),
         format!("--block-millis={block_millis}"),
+        format!("--finality-lag={finality_lag}"),
         format!("--base-path={}", base_path.display()),
         format!("--rpc-port={rpc_port}"),
         format!("--listen-addr=/ip4/127.0.0.1/tcp/{peer_port}"),

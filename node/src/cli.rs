@@ -18,6 +18,11 @@ pub(crate) struct Cli {
     /// runtime's slots.
     #[arg(long, value_name = "MILLISECONDS")]
     pub(crate) block_millis: Option<u64>,
+
+    /// Blocks that a development chain's last final block is behind the newest one, as on a chain whose authorities
+    /// vote.
+    #[arg(long, value_name = "BLOCKS", default_value_t = 0)]
+    pub(crate) finality_lag: u32,
 }
 
 /// The commands beside running a node.

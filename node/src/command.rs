@@ -10,7 +10,7 @@ use sp_runtime::traits::Block as BlockT;
 use crate::{
     chain_spec,
     cli::{Cli, Subcommand},
-    service::{self, Parts},
+    service::{self, Pace, Parts},
     webrtc,
 };
 
@@ -61,9 +61,10 @@ pub(crate) fn run() -> sc_cli::Result<()> {
     match &cli.subcommand {
         None => {
             webrtc::refuse(&cli.run.network_params)?;
-            let block_millis = cli.block_millis;
-            cli.create_runner(&cli.run)?
-                .run_node_until_exit(|config| async move { start(config, block_millis) })
+            let (block_millis, finality_lag) = (cli.block_millis, cli.finality_lag);
+            cli.create_runner(&cli.run)?.run_node_until_exit(|config| async move {
+                start(config, block_millis, finality_lag)
+            })
         }
         Some(Subcommand::Key(cmd)) => cmd.run(&cli),
         Some(Subcommand::ExportChainSpec(cmd)) => {
@@ -99,20 +100,24 @@ pub(crate) fn run() -> sc_cli::Result<()> {
 }
 
 /// Starts the node; it runs until the returned tasks end.
-fn start(mut config: Configuration, block_millis: Option<u64>) -> sc_cli::Result<TaskManager> {
+fn start(
+    mut config: Configuration,
+    block_millis: Option<u64>,
+    finality_lag: u32,
+) -> sc_cli::Result<TaskManager> {
     type Libp2p = sc_network::NetworkWorker<Block, <Block as BlockT>::Hash>;
     type Litep2p = sc_network::Litep2pNetworkBackend;
 
-    if block_millis.is_some() && !service::is_development(&config) {
+    if (block_millis.is_some() || finality_lag > 0) && !service::is_development(&config) {
         return Err(sc_cli::Error::Input(
-            "--block-millis is for development chains; add --dev".into(),
+            "--block-millis and --finality-lag are for development chains; add --dev".into(),
         ));
     }
     webrtc::leave_out(&mut config.network);
-    let block_millis = block_millis.unwrap_or(BLOCK_MILLIS);
+    let pace = Pace { block_millis: block_millis.unwrap_or(BLOCK_MILLIS), finality_lag };
     let tasks = match config.network.network_backend {
-        NetworkBackendType::Libp2p => service::start::<Libp2p>(config, block_millis),
-        NetworkBackendType::Litep2p => service::start::<Litep2p>(config, block_millis),
+        NetworkBackendType::Libp2p => service::start::<Libp2p>(config, pace),
+        NetworkBackendType::Litep2p => service::start::<Litep2p>(config, pace),
     };
     Ok(tasks?)
 }

@@ -1,10 +1,10 @@
 //! Builds a node's parts and wires them together.
 //!
 //! There are two ways to make blocks. On a development chain one node seals on a timer and every block is final before the
-//! next one.
+//! next one, or so many blocks later as it is told.
 //! On any other chain the authorities take turns by Aura and vote for finality by GRANDPA.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use futures::{stream, Future, Stream, StreamExt};
 use runtime::opaque::Block;
@@ -168,12 +168,21 @@ fn import_by_turns(
     Ok((queue, (import, link)))
 }
 
+/// How fast a development chain goes.
+#[derive(Clone, Copy)]
+pub(crate) struct Pace {
+    /// Milliseconds from block to block; 0 for no blocks.
+    pub(crate) block_millis: u64,
+    /// Blocks that the last final one is behind the newest.
+    pub(crate) finality_lag: u32,
+}
+
 /// Starts a node; it runs until the returned tasks end.
 ///
-/// `block_millis` is the time between the blocks of a development chain, 0 for none; other chains ignore it.
+/// `pace` is a development chain's; other chains ignore it.
 pub(crate) fn start<N: NetworkBackend<Block, Hash>>(
     config: Configuration,
-    block_millis: u64,
+    pace: Pace,
 ) -> Result<TaskManager, Error> {
     let force_authoring = config.force_authoring;
     let votes = !config.disable_grandpa;
@@ -181,8 +190,8 @@ pub(crate) fn start<N: NetworkBackend<Block, Hash>>(
     let authors = node.role.is_authority();
     let proposers = node.proposers(&task_manager);
     match grandpa {
-        None if authors && block_millis > 0 => {
-            node.seal_on_timer(&task_manager, proposers, block_millis);
+        None if authors && pace.block_millis > 0 => {
+            node.seal_on_timer(&task_manager, proposers, pace);
         }
         None => (),
         Some(grandpa) => {
@@ -384,16 +393,18 @@ impl Node {
         Ok(())
     }
 
-    /// Seals a block every `block_millis`, empty or not, and makes it final half that time later.
+    /// Seals a block every `block_millis`, empty or not, and half that time later makes final the one that is
+    /// `finality_lag` behind it.
     ///
     /// The chain's time is its own: it starts from the wall clock and advances by one slot a block, as Aura's rule that
     /// a slot has one block holds at any block time.
-    fn seal_on_timer(self, task_manager: &TaskManager, env: Proposers, block_millis: u64) {
+    fn seal_on_timer(self, task_manager: &TaskManager, env: Proposers, pace: Pace) {
+        let Pace { block_millis, finality_lag } = pace;
         let client = self.client;
         let clock_client = client.clone();
         let tasks = task_manager.spawn_essential_handle();
         let delay = Duration::from_millis(block_millis / 2);
-        let finalising = finalise_after(delay, client.clone(), self.pool.clone());
+        let finalising = finalise_after(delay, finality_lag, client.clone(), self.pool.clone());
         tasks.spawn("finalise", Some("block-authoring"), finalising);
         let sealing = sc_consensus_manual_seal::run_manual_seal(ManualSealParams {
             block_import: client.clone(),
@@ -415,24 +426,30 @@ impl Node {
     }
 }
 
-/// Makes each imported block final `delay` after the transaction pool has taken note of it.
+/// Makes the block that is `lag` behind each imported one final, `delay` after the transaction pool has taken note of that.
 ///
 /// Who watches a transaction is told of the block that it is in, and then that the block is final: clients rely on the
 /// order. The pool sends the two by different ways through its tasks and forgets the first one where the second overtakes
 /// it, which only time between them prevents, as there is on a chain whose authorities vote.
 fn finalise_after(
     delay: Duration,
+    lag: u32,
     client: Arc<Client>,
     pool: Arc<Pool>,
 ) -> impl Future<Output = ()> + Send {
     // The stream is opened here and not when the future is first polled, so that it misses no block.
     let mut imported = client.import_notification_stream();
     async move {
+        let mut waiting = VecDeque::new();
         while let Some(block) = imported.next().await {
             pool.ready_at(block.hash).await;
             tokio::time::sleep(delay).await;
-            if let Err(error) = client.finalize_block(block.hash, None, true) {
-                tracing::error!("block {} cannot be made final: {error}", block.hash);
+            waiting.push_back(block.hash);
+            let due = waiting.len().saturating_sub(lag as usize);
+            for hash in waiting.drain(..due) {
+                if let Err(error) = client.finalize_block(hash, None, true) {
+                    tracing::error!("block {hash} cannot be made final: {error}");
+                }
             }
         }
     }

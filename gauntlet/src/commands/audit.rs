@@ -48,7 +48,7 @@ pub async fn run(args: AuditArgs) -> Result<u8> {
         Some(url) => Arc::new(chain_process::connect(url).await?),
         None => {
             let binary = chain_process::find(args.node.as_deref())?;
-            node.insert(chain_process::start(&binary, &folder, 0)?).connect().await?
+            node.insert(chain_process::start(&binary, &folder, 0, 0)?).connect().await?
         }
     };
     let result = tokio::select! {

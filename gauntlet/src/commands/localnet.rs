@@ -107,7 +107,8 @@ impl Localnet {
         let args = &self.order.args;
         let binary = chain_process::find(args.node.as_deref())?;
         self.progress.doing("starting the chain");
-        let node = chain_process::start(&binary, &self.order.folder, args.block_ms)?;
+        let folder = &self.order.folder;
+        let node = chain_process::start(&binary, folder, args.block_ms, args.finality_lag)?;
         let node = self.processes.node.insert(node);
         self.progress.doing("building the data set");
         let foundation = Foundation::build(&self.order).await?;

@@ -8,7 +8,7 @@ use crate::localnet::Localnet;
 fn each_provable_fault_costs_its_miner_and_nobody_else() {
     let kinds = ["malformed", "replayer", "withholder"];
     let adversaries = kinds.map(|kind| format!("--adversary={kind}"));
-    let mut options = vec!["--miners=2", "--validators=2", "--windows=5"];
+    let mut options = vec!["--miners=2", "--validators=2", "--windows=5", "--finality-lag=2"];
     options.extend(adversaries.iter().map(String::as_str));
     // On a busy machine a window may not be final: a fault is one all the same.
     let (_, report, _localnet) = Localnet::start(&options).finish();

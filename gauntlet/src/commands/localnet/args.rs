@@ -23,6 +23,10 @@ pub struct LocalnetArgs {
     /// Milliseconds from block to block.
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(100..=60_000))]
     pub block_ms: u64,
+    /// Blocks that the last final block is behind the newest, as on a chain whose authorities vote; each phase of a
+    /// window is longer by as much.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=100))]
+    pub finality_lag: u32,
     /// Blocks of a window. Default: enough for the training on this machine.
     #[arg(long, value_parser = clap::value_parser!(u32).range(20..=100_000))]
     pub window_blocks: Option<u32>,

@@ -179,10 +179,12 @@ pub(super) fn window_work(
 pub(super) fn schedule(order: &LocalnetOrder, train_seconds: f64, head: u32) -> Result<Schedule> {
     let block = Duration::from_millis(order.args.block_ms).as_secs_f64();
     let blocks = |seconds: f64, least: u32| ((seconds / block).ceil() as u32).max(least);
-    let inclusion = blocks(INCLUSION_SECONDS, 3);
+    // What begins a phase is seen when it is final.
+    let lag = order.args.finality_lag;
+    let inclusion = blocks(INCLUSION_SECONDS, 3) + lag;
     // A miner stops training some blocks before the end, see `miner::train`.
     let commit = blocks(train_seconds, 2) + inclusion + 6;
-    let (reveal, attest, apply) = (inclusion + 3, inclusion + 2, blocks(1.0, 3));
+    let (reveal, attest, apply) = (inclusion + 3, inclusion + 2, blocks(1.0, 3) + lag);
     let planned = commit + reveal + attest + inclusion + apply;
     // A window that is asked for to be longer has a longer commit phase; a shorter one, a shorter one.
     let window_blocks = order.args.window_blocks.unwrap_or(planned);
@@ -191,7 +193,7 @@ pub(super) fn schedule(order: &LocalnetOrder, train_seconds: f64, head: u32) -> 
         bail!("a window of {window_blocks} blocks is too short: {} are needed at least", rest + 9);
     };
     let schedule = Schedule {
-        start_block: head + blocks(START_SECONDS, 8),
+        start_block: head + blocks(START_SECONDS, 8) + lag * 2,
         window_blocks,
         commit_end,
         reveal_end: commit_end + reveal,
