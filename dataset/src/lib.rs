@@ -56,7 +56,8 @@ pub use error::DataError;
 pub use folder::{Dataset, Samples};
 pub use manifest::{Manifest, ShardManifest, SourceManifest, SplitManifest, TokenManifest};
 pub use remote::{
-    is_url, FetchedSamples, RemoteDataset, RemoteStore, Split, StoreOptions, StreamedBatches,
+    choose_tls, is_url, FetchedSamples, RemoteDataset, RemoteStore, Split, StoreOptions,
+    StreamedBatches,
 };
 pub use samples::{BatchSource, SampleSource};
 pub use tokenizer::{Tokenizer, TokenizerError};

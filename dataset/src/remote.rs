@@ -11,4 +11,4 @@ mod batches;
 
 pub use batches::StreamedBatches;
 pub use dataset::{FetchedSamples, RemoteDataset, Split};
-pub use store::{is_url, RemoteStore, StoreOptions};
+pub use store::{choose_tls, is_url, RemoteStore, StoreOptions};

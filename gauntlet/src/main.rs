@@ -12,6 +12,7 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<u8> {
     telemetry::log_to_stderr(&cli.log)?;
+    dataset::choose_tls();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -196,8 +196,9 @@ impl RemoteStore {
     }
 }
 
-/// The TLS of HTTP clients; another part of the process may have chosen it before.
-fn choose_tls() {
+/// Chooses the TLS of all in this process that does not choose for itself: ring's, as rustls refuses to guess where both it and
+/// AWS-LC are linked, and libp2p brings the latter. A program does so at its start. The first choice stays.
+pub fn choose_tls() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 

@@ -4,6 +4,7 @@ mod development;
 mod flood;
 mod new_chain;
 mod process;
+mod secure_address;
 mod transactions;
 mod two_authorities;
 mod watch;

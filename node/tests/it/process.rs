@@ -28,6 +28,11 @@ pub(crate) struct Node {
 impl Node {
     /// Starts a node whose database and log are in `folder`, listening on loopback only.
     pub(crate) fn start(folder: &Path, args: &[&str]) -> Self {
+        Self::start_with(folder, args, &[])
+    }
+
+    /// [`Self::start`] with variables of the environment.
+    pub(crate) fn start_with(folder: &Path, args: &[&str], variables: &[(&str, &str)]) -> Self {
         let [rpc_port, p2p_port] = free_ports();
         let log = folder.join("node.log");
         let open = || {
@@ -35,6 +40,7 @@ impl Node {
         };
         let child = Command::new(env!("CARGO_BIN_EXE_gauntlet-node"))
             .args(args)
+            .envs(variables.iter().copied())
             .args(["--no-prometheus", "--no-telemetry", "--no-mdns"])
             .arg("--base-path")
             .arg(folder)
