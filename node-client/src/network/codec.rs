@@ -13,7 +13,6 @@
 
 use std::io;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::{request_response, StreamProtocol};
@@ -72,7 +71,6 @@ fn invalid(reason: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason)
 }
 
-#[async_trait]
 impl request_response::Codec for RangeCodec {
     type Protocol = StreamProtocol;
     type Request = RangeRequest;

@@ -277,7 +277,7 @@ impl EventLoop {
     fn on_ranges(&mut self, event: request_response::Event<RangeRequest, RangeResponse>) {
         use request_response::{Event, Message};
         match event {
-            Event::Message { peer, message } => match message {
+            Event::Message { peer, message, .. } => match message {
                 Message::Request { request_id, request, channel } => {
                     let ranges = &mut self.swarm.behaviour_mut().ranges;
                     if !self.published.contains(&request.id) || request.len > RANGE_LEN_MAX {
@@ -291,10 +291,10 @@ impl EventLoop {
                     self.counters.add_received(received);
                 }
             },
-            Event::OutboundFailure { peer, request_id, error } => {
+            Event::OutboundFailure { peer, request_id, error, .. } => {
                 self.questions.on_failure(&mut self.swarm, peer, &request_id, error);
             }
-            Event::InboundFailure { peer, request_id, error } => {
+            Event::InboundFailure { peer, request_id, error, .. } => {
                 if !matches!(error, InboundFailure::ConnectionClosed) {
                     tracing::debug!(%peer, %error, "could not serve a range");
                 }
