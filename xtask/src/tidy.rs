@@ -5,6 +5,7 @@
 //! - `circles`: that the files of a target never import each other in a circle, with `tokens`, `modules` and `uses`
 //!   to read them;
 //! - `feature_set`: that a crate asked for alone uses its dependencies as the whole workspace does;
+//! - `advisories`: that the clients use no version of a dependency with a known fault;
 //! - `references`: that no file cites a document which is not here.
 //!
 //! Each rule has tests that break it on a small tree.
@@ -24,6 +25,8 @@ mod layers;
 mod silence;
 
 mod feature_set;
+
+mod advisories;
 
 mod references;
 
@@ -61,7 +64,7 @@ pub(crate) fn run(setup: &Setup) -> Result<(), Failure> {
     Err(format!("{} rules broken\n  {}", broken.len(), broken.join("\n  ")))
 }
 
-/// Asks cargo what each crate alone, and the whole workspace, compiles its dependencies with.
+/// Asks cargo what each crate alone, and the whole workspace, compiles its dependencies with, and of which versions.
 fn features(setup: &Setup, packages: &[workspace::Package]) -> Result<Vec<String>, Failure> {
     let list = |selection: &[&str]| {
         output(setup.cargo().args(feature_set::LIST).args(selection))
@@ -70,11 +73,11 @@ fn features(setup: &Setup, packages: &[workspace::Package]) -> Result<Vec<String
     let whole = list(&build::FEATURES)?;
     let mut broken = Vec::new();
     for package in packages.iter().filter(|package| !APART.contains(&package.name.as_str())) {
-        broken.extend(feature_set::broken(
-            &package.name,
-            &whole,
-            &list(&["--package", &package.name])?,
-        ));
+        let alone = list(&["--package", &package.name])?;
+        broken.extend(feature_set::broken(&package.name, &whole, &alone));
+        if package.name == advisories::PROGRAM {
+            broken.extend(advisories::broken(&alone));
+        }
     }
     Ok(broken)
 }
