@@ -19,6 +19,7 @@
 //! - `published`: what is served, and the word of it; `searches`: who else has a content.
 //! - `questions`: ranges asked of peers; `server`: ranges served to them.
 //! - `event_loop`: the one task that owns the swarm.
+//! - `standing`: which peers failed to deliver.
 //! - `fetch`: from which peer to ask what, and whom to blame; knows no libp2p.
 //! - `client`: the handle, which implements [`Network`].
 //! - `memory`: the same trait without sockets, for tests.
@@ -48,6 +49,8 @@ mod questions;
 mod server;
 
 mod event_loop;
+
+mod standing;
 
 mod fetch;
 

@@ -19,6 +19,7 @@ use super::{
     counters::{CounterCells, Counters},
     event_loop::EventLoop,
     fetch::{self, FetchLimits, RangeSource},
+    standing::Standing,
     FaultKind, FetchError, FetchRequest, Fetched, Network, NetworkConfig, NetworkError,
     PeerAddress, Pieces, PiecesFetched, PiecesRequest, StartError,
 };
@@ -40,6 +41,7 @@ pub struct Client {
     key: Keypair,
     limits: FetchLimits,
     fetches: Arc<Semaphore>,
+    standing: Arc<Standing>,
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
     counters: Arc<CounterCells>,
@@ -73,6 +75,7 @@ pub async fn start(
             peers_max: config.fetch_peers_max,
         },
         fetches: Arc::new(Semaphore::new(config.fetches_max.max(1))),
+        standing: Arc::default(),
         store: store.clone(),
         clock: clock.clone(),
         counters: counters.clone(),
@@ -251,7 +254,7 @@ impl Network for Client {
         if let Some(bytes) = self.fetch_own(&request).await {
             return Ok(Fetched { bytes, peers: Vec::new(), faults: Vec::new() });
         }
-        fetch::fetch(self, &*self.clock, self.limits, request).await
+        fetch::fetch(self, &*self.clock, self.limits, &self.standing, request).await
     }
 
     async fn fetch_pieces(&self, request: PiecesRequest) -> Result<PiecesFetched, FetchError> {
@@ -261,7 +264,7 @@ impl Network for Client {
         if let Err(error) = self.with_store(move |store| take_own(store, &id, &*pieces)).await {
             tracing::warn!(%error, "own copy cannot be read");
         }
-        fetch::fetch_pieces(self, &*self.clock, self.limits, request).await
+        fetch::fetch_pieces(self, &*self.clock, self.limits, &self.standing, request).await
     }
 }
 

@@ -1,27 +1,31 @@
 //! Decides which peer is asked for which range, and which is to blame; knows no libp2p.
 //!
-//! Peers are asked one after another, ranges of one peer in order. A peer that fails half-way is followed by the next,
-//! which takes over where it stopped. Only the whole can be checked, so when content that came from several peers turns
-//! out wrong nobody is blamed, and the peer that finished is asked for all of it, alone; wrong content from one peer
-//! alone is [`FaultKind::Corrupt`].
+//! Peers are asked one after another, ranges of one peer in order, who delivered before ahead of who failed ([`Standing`]).
+//! A peer that fails half-way is followed by the next, which takes over where it stopped. When one
+//! takes much longer than ranges usually do, the next is asked beside it, and whoever delivers first goes on. Only the whole
+//! can be checked, so when content that came from several peers turns out wrong nobody is blamed, and the peer that finished
+//! is asked for all of it, alone, as from then on the others are; wrong content from one peer alone is
+//! [`FaultKind::Corrupt`].
 //!
 //! A content whose pieces can be checked by themselves ([`fetch_pieces`]) is asked for a few pieces at a time; whoever serves a
 //! wrong one is to blame at once, and nothing that was right is asked for again.
 
 use std::{
     collections::{HashSet, VecDeque},
+    future::Future,
     sync::Arc,
     time::Duration,
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::{stream, StreamExt};
+use futures::{stream, stream::FuturesUnordered, StreamExt};
 use libp2p::PeerId;
 use protocol::Hash;
 
 use super::{
     codec::{RangeRequest, RangeResponse},
+    standing::Standing,
     Fault, FaultKind, FetchError, FetchRequest, Fetched, PeerAddress, Pieces, PiecesFetched,
     PiecesRequest, Verify,
 };
@@ -71,130 +75,263 @@ struct Partial {
     peers: Vec<PeerId>,
 }
 
+impl Partial {
+    /// Adds what a peer delivered of a content of `total_len` bytes. Whether it fits what came before.
+    fn add(&mut self, peer: PeerId, total_len: u64, bytes: &[u8]) -> bool {
+        if self.total_len.is_some_and(|claimed| claimed != total_len) {
+            return false;
+        }
+        if self.total_len.is_none() {
+            self.total_len = Some(total_len);
+            let reserve = total_len.min(RESERVE_MAX);
+            self.bytes.reserve(usize::try_from(reserve).unwrap_or_default());
+        }
+        if self.peers.last() != Some(&peer) {
+            self.peers.push(peer);
+        }
+        self.bytes.extend_from_slice(bytes);
+        true
+    }
+
+    fn is_whole(&self) -> bool {
+        self.total_len == Some(self.bytes.len() as u64)
+    }
+}
+
 /// Fetches and checks one content. Cancel-safe.
 pub(super) async fn fetch(
     source: &impl RangeSource,
     clock: &dyn Clock,
     limits: FetchLimits,
+    standing: &Standing,
     request: FetchRequest,
 ) -> Result<Fetched, FetchError> {
-    let mut candidates = Candidates::new(source.local_peer(), limits.peers_max, request.providers);
+    let FetchRequest { id, len_max, providers, verify } = request;
+    let local = source.local_peer();
+    let mut race = Race {
+        clock,
+        candidates: Candidates::new(local, limits.peers_max, standing, providers),
+        faults: Vec::new(),
+        is_open: true,
+    };
     let mut partial = Partial::default();
-    let mut faults = Vec::new();
-    let mut lookup = true;
+    let mut next = None;
     loop {
-        let Some(peer) = candidates.queue.pop_front() else {
-            if std::mem::take(&mut lookup) {
-                candidates.extend(source.providers(request.id).await?);
-                continue;
-            }
-            break;
+        let Some(first) = (match next.take() {
+            Some(peer) => Some(peer),
+            None => race.candidates.next(source, id).await?,
+        }) else {
+            return Err(FetchError::Unavailable { id, faults: race.faults });
         };
-        let asked = ask(source, clock, limits, request.id, request.len_max, &peer, &mut partial);
-        if let Err(kind) = asked.await? {
-            blame(&mut faults, peer.peer, kind);
+        let offset = partial.bytes.len() as u64;
+        let range = RangeRequest { id, offset, len: limits.range_len };
+        let ask = |peer| ask(source, clock, range, len_max, peer);
+        let Some((peer, (total_len, bytes))) = race.run(first, ask).await? else {
+            continue;
+        };
+        if !partial.add(peer.peer, total_len, &bytes) {
+            // An honest peer keeps its claim, so the bytes so far are another's: this peer starts afresh, and alone, or two
+            // could do so to each other for ever. One that changes its own claim does not get to do so again.
+            let own = partial.peers.last() == Some(&peer.peer);
+            partial = Partial::default();
+            race.is_open = false;
+            if own {
+                race.blame(peer.peer, FaultKind::Malformed);
+            } else {
+                next = Some(peer);
+            }
+            continue;
+        }
+        if !partial.is_whole() {
+            next = Some(peer);
             continue;
         }
         let Partial { bytes, peers, .. } = std::mem::take(&mut partial);
-        match verified(&request.verify, bytes.into()).await {
-            Some(bytes) => return Ok(Fetched { bytes, peers, faults }),
-            None if peers.len() == 1 => blame(&mut faults, peer.peer, FaultKind::Corrupt),
-            None => candidates.queue.push_front(peer),
+        match verified(&verify, bytes.into()).await {
+            Some(bytes) => return Ok(Fetched { bytes, peers, faults: race.faults }),
+            None if peers.len() == 1 => race.blame(peer.peer, FaultKind::Corrupt),
+            None => {
+                race.is_open = false;
+                next = Some(peer);
+            }
         }
     }
-    Err(FetchError::Unavailable { id: request.id, faults })
 }
 
-fn blame(faults: &mut Vec<Fault>, peer: PeerId, kind: FaultKind) {
+/// Who is asked in one fetch, and who failed.
+struct Race<'a> {
+    clock: &'a dyn Clock,
+    candidates: Candidates<'a>,
+    faults: Vec<Fault>,
+    /// Whether another peer may be asked beside one that takes long.
+    is_open: bool,
+}
+
+impl Race<'_> {
+    /// Asks `first`, after a while another peer beside it, and so on: who delivered, and what. `None` if all who were asked
+    /// failed. Who was overtaken stays a candidate, after all others. Cancel-safe.
+    async fn run<T, F>(
+        &mut self,
+        first: PeerAddress,
+        ask: impl Fn(PeerAddress) -> F,
+    ) -> Result<Option<(PeerAddress, T)>, FetchError>
+    where
+        F: Future<Output = (PeerAddress, Result<Result<T, FaultKind>, FetchError>)>,
+    {
+        let Self { clock, candidates, .. } = self;
+        let standing = candidates.standing;
+        let patience = standing.patience();
+        let mut answers = FuturesUnordered::new();
+        let mut waiting = Vec::new();
+        let mut another = Some(first);
+        loop {
+            if let Some(another) = another.take() {
+                waiting.push((another.clone(), clock.now_millis()));
+                answers.push(ask(another));
+            }
+            let has_more = self.is_open && !candidates.queue.is_empty();
+            let (peer, answer) = tokio::select! {
+                // What has come is looked at before the time.
+                biased;
+                answer = answers.next() => match answer {
+                    Some(answer) => answer,
+                    None => return Ok(None),
+                },
+                () = clock.sleep(patience), if has_more => {
+                    another = candidates.queue.pop_front();
+                    continue;
+                }
+            };
+            let now = clock.now_millis();
+            let asked = waiting.iter().position(|(other, _)| other.peer == peer.peer);
+            let asked_at = asked.map_or(now, |index| waiting.swap_remove(index).1);
+            match answer? {
+                Ok(delivered) => {
+                    standing.delivered(&peer.peer, now.saturating_sub(asked_at));
+                    for (slow, asked_at) in waiting {
+                        if u128::from(now.saturating_sub(asked_at)) >= patience.as_millis() {
+                            standing.failed(slow.peer);
+                        }
+                        candidates.queue.push_back(slow);
+                    }
+                    return Ok(Some((peer, delivered)));
+                }
+                Err(kind) => blame(&mut self.faults, standing, peer.peer, kind),
+            }
+        }
+    }
+
+    fn blame(&mut self, peer: PeerId, kind: FaultKind) {
+        blame(&mut self.faults, self.candidates.standing, peer, kind);
+    }
+}
+
+fn blame(faults: &mut Vec<Fault>, standing: &Standing, peer: PeerId, kind: FaultKind) {
     tracing::debug!(%peer, ?kind, "a peer failed to deliver");
+    // That it has not this content, or is busy, says nothing of another time.
+    if !matches!(kind, FaultKind::Missing | FaultKind::Busy) {
+        standing.failed(peer);
+    }
     if faults.len() < FAULTS_MAX {
         faults.push(Fault { peer, kind });
     }
 }
 
-/// Whom to ask, each peer once, ourselves never.
-struct Candidates {
+/// Whom to ask, each peer once, ourselves never, and who failed before last.
+struct Candidates<'a> {
     queue: VecDeque<PeerAddress>,
     seen: HashSet<PeerId>,
     peers_max: usize,
+    /// Whether the network has been asked who else there is.
+    looked_up: bool,
+    standing: &'a Standing,
 }
 
-impl Candidates {
-    fn new(local: PeerId, peers_max: usize, hints: Vec<PeerAddress>) -> Self {
+impl<'a> Candidates<'a> {
+    fn new(
+        local: PeerId,
+        peers_max: usize,
+        standing: &'a Standing,
+        hints: Vec<PeerAddress>,
+    ) -> Self {
         let mut candidates = Self {
             queue: VecDeque::new(),
             seen: HashSet::from([local]),
             // The local peer is among the seen.
             peers_max: peers_max.saturating_add(1),
+            looked_up: false,
+            standing,
         };
         candidates.extend(hints);
         candidates
     }
 
-    fn extend(&mut self, peers: Vec<PeerAddress>) {
+    fn extend(&mut self, mut peers: Vec<PeerAddress>) {
+        self.standing.sort(&mut peers);
         for peer in peers {
             if self.seen.len() < self.peers_max && self.seen.insert(peer.peer) {
                 self.queue.push_back(peer);
             }
         }
     }
+
+    /// The next to ask; those whom the network names come after the hints.
+    async fn next(
+        &mut self,
+        source: &impl RangeSource,
+        id: Hash,
+    ) -> Result<Option<PeerAddress>, FetchError> {
+        if self.queue.is_empty() && !std::mem::replace(&mut self.looked_up, true) {
+            let found = source.providers(id).await?;
+            self.extend(found);
+        }
+        Ok(self.queue.pop_front())
+    }
 }
 
-/// Asks one peer for what is missing, range by range. `Ok(Ok(()))` when `partial` is complete.
+/// Asks one peer for the next range: the bytes of the whole content, and those of the range.
 async fn ask(
     source: &impl RangeSource,
     clock: &dyn Clock,
-    limits: FetchLimits,
-    id: Hash,
+    range: RangeRequest,
     len_max: u64,
+    peer: PeerAddress,
+) -> (PeerAddress, Result<Result<(u64, Bytes), FaultKind>, FetchError>) {
+    let answer = range_of(source, clock, &peer, range).await;
+    let checked = answer.map(|answer| {
+        let (total_len, bytes) = answer?;
+        if total_len > len_max {
+            return Err(FaultKind::TooLong { total_len });
+        }
+        let len = total_len.saturating_sub(range.offset).min(u64::from(range.len));
+        if bytes.len() as u64 != len {
+            return Err(FaultKind::Malformed);
+        }
+        Ok((total_len, bytes))
+    });
+    (peer, checked)
+}
+
+/// Asks one peer for a range, again while it is busy: how many bytes it says that the content has, and its answer.
+async fn range_of(
+    source: &impl RangeSource,
+    clock: &dyn Clock,
     peer: &PeerAddress,
-    partial: &mut Partial,
-) -> Result<Result<(), FaultKind>, FetchError> {
+    range: RangeRequest,
+) -> Result<Result<(u64, Bytes), FaultKind>, FetchError> {
     let mut busy = 0;
     loop {
-        let offset = partial.bytes.len() as u64;
-        let len = limits.range_len;
-        let range = RangeRequest { id, offset, len };
-        let (total_len, bytes) = match source.range(peer, range).await? {
-            Ok(RangeResponse::Found { total_len, bytes }) => (total_len, bytes),
-            Ok(RangeResponse::Missing) => return Ok(Err(FaultKind::Missing)),
-            Ok(RangeResponse::Busy) if busy == BUSY_RETRIES_MAX => return Ok(Err(FaultKind::Busy)),
+        return Ok(match source.range(peer, range).await? {
+            Ok(RangeResponse::Found { total_len, bytes }) => Ok((total_len, bytes)),
+            Ok(RangeResponse::Missing) => Err(FaultKind::Missing),
+            Ok(RangeResponse::Busy) if busy == BUSY_RETRIES_MAX => Err(FaultKind::Busy),
             Ok(RangeResponse::Busy) => {
                 clock.sleep(BUSY_WAIT.saturating_mul(1 << busy)).await;
                 busy += 1;
                 continue;
             }
-            Err(kind) => return Ok(Err(kind)),
-        };
-        if total_len > len_max {
-            return Ok(Err(FaultKind::TooLong { total_len }));
-        }
-        if bytes.len() as u64 != total_len.saturating_sub(offset).min(u64::from(len)) {
-            return Ok(Err(FaultKind::Malformed));
-        }
-        if partial.total_len.is_some_and(|claimed| claimed != total_len) {
-            // An honest peer keeps its claim, so the bytes so far are another's: this peer starts afresh. One that
-            // changes its own claim does not get to do so for ever.
-            let own = partial.peers.last() == Some(&peer.peer);
-            *partial = Partial::default();
-            if own {
-                return Ok(Err(FaultKind::Malformed));
-            }
-            continue;
-        }
-        if partial.total_len.is_none() {
-            partial.total_len = Some(total_len);
-            let reserve = total_len.min(RESERVE_MAX);
-            partial.bytes.reserve(usize::try_from(reserve).unwrap_or_default());
-        }
-        if partial.peers.last() != Some(&peer.peer) {
-            partial.peers.push(peer.peer);
-        }
-        partial.bytes.extend_from_slice(&bytes);
-        if partial.bytes.len() as u64 == total_len {
-            return Ok(Ok(()));
-        }
-        busy = 0;
+            Err(kind) => Err(kind),
+        });
     }
 }
 
@@ -203,22 +340,19 @@ pub(super) async fn fetch_pieces(
     source: &impl RangeSource,
     clock: &dyn Clock,
     limits: FetchLimits,
+    standing: &Standing,
     request: PiecesRequest,
 ) -> Result<PiecesFetched, FetchError> {
     let PiecesRequest { id, providers, pieces } = request;
-    let mut candidates = Candidates::new(source.local_peer(), limits.peers_max, providers);
+    let local = source.local_peer();
+    let mut candidates = Candidates::new(local, limits.peers_max, standing, providers);
     let mut fetched = PiecesFetched::default();
-    let mut lookup = true;
     loop {
         let missing = missing(&*pieces);
         if missing.is_empty() {
             return Ok(fetched);
         }
-        let Some(peer) = candidates.queue.pop_front() else {
-            if std::mem::take(&mut lookup) {
-                candidates.extend(source.providers(id).await?);
-                continue;
-            }
+        let Some(peer) = candidates.next(source, id).await? else {
             return Err(FetchError::Unavailable { id, faults: fetched.faults });
         };
         let mut asked = stream::iter(missing)
@@ -226,10 +360,14 @@ pub(super) async fn fetch_pieces(
             .buffered(PIECES_AT_ONCE);
         while let Some(answer) = asked.next().await {
             match answer? {
-                Ok(()) if fetched.peers.last() == Some(&peer.peer) => {}
-                Ok(()) => fetched.peers.push(peer.peer),
+                Ok(()) => {
+                    standing.forgive(&peer.peer);
+                    if fetched.peers.last() != Some(&peer.peer) {
+                        fetched.peers.push(peer.peer);
+                    }
+                }
                 Err(kind) => {
-                    blame(&mut fetched.faults, peer.peer, kind);
+                    blame(&mut fetched.faults, standing, peer.peer, kind);
                     break;
                 }
             }
@@ -257,20 +395,12 @@ async fn ask_piece(
         return Ok(Ok(()));
     };
     let mut piece = Vec::with_capacity(piece_len as usize);
-    let mut busy = 0;
     while piece.len() < piece_len as usize {
         let have = piece.len() as u64;
         let len = limits.range_len.min(piece_len.saturating_sub(have as u32));
         let range = RangeRequest { id, offset: start.saturating_add(have), len };
-        let (total_len, bytes) = match source.range(peer, range).await? {
-            Ok(RangeResponse::Found { total_len, bytes }) => (total_len, bytes),
-            Ok(RangeResponse::Missing) => return Ok(Err(FaultKind::Missing)),
-            Ok(RangeResponse::Busy) if busy == BUSY_RETRIES_MAX => return Ok(Err(FaultKind::Busy)),
-            Ok(RangeResponse::Busy) => {
-                clock.sleep(BUSY_WAIT.saturating_mul(1 << busy)).await;
-                busy += 1;
-                continue;
-            }
+        let (total_len, bytes) = match range_of(source, clock, peer, range).await? {
+            Ok(found) => found,
             Err(kind) => return Ok(Err(kind)),
         };
         if total_len > pieces.byte_len() {
@@ -280,7 +410,6 @@ async fn ask_piece(
             return Ok(Err(FaultKind::Malformed));
         }
         piece.extend_from_slice(&bytes);
-        busy = 0;
     }
     let pieces = pieces.clone();
     let accepted = tokio::task::spawn_blocking(move || pieces.accept(index, &piece)).await;

@@ -19,6 +19,7 @@ use protocol::Hash;
 use super::{
     codec::{RangeRequest, RangeResponse, RANGE_LEN_MAX},
     fetch::{self, FetchLimits, RangeSource},
+    standing::Standing,
     FaultKind, FetchError, FetchRequest, Fetched, Network, NetworkError, PeerAddress,
     PiecesFetched, PiecesRequest,
 };
@@ -118,7 +119,7 @@ impl MemoryHub {
     pub fn join(&self, seed: u64, clock: Arc<dyn Clock>) -> MemoryNetwork {
         let local_peer = peer_id(seed);
         self.peers().entry(local_peer).or_default();
-        MemoryNetwork { hub: self.clone(), local_peer, seed, clock }
+        MemoryNetwork { hub: self.clone(), local_peer, seed, clock, standing: Arc::default() }
     }
 
     /// Takes a peer off the network or back on; what it published stays.
@@ -198,6 +199,7 @@ pub struct MemoryNetwork {
     local_peer: PeerId,
     seed: u64,
     clock: Arc<dyn Clock>,
+    standing: Arc<Standing>,
 }
 
 #[async_trait]
@@ -252,7 +254,7 @@ impl Network for MemoryNetwork {
         if let Some(bytes) = own.filter(|bytes| (request.verify)(bytes)) {
             return Ok(Fetched { bytes, peers: Vec::new(), faults: Vec::new() });
         }
-        fetch::fetch(self, &*self.clock, LIMITS, request).await
+        fetch::fetch(self, &*self.clock, LIMITS, &self.standing, request).await
     }
 
     async fn fetch_pieces(&self, request: PiecesRequest) -> Result<PiecesFetched, FetchError> {
@@ -266,7 +268,7 @@ impl Network for MemoryNetwork {
                 break;
             }
         }
-        fetch::fetch_pieces(self, &*self.clock, LIMITS, request).await
+        fetch::fetch_pieces(self, &*self.clock, LIMITS, &self.standing, request).await
     }
 }
 

@@ -16,7 +16,7 @@ use libp2p::{
     multiaddr::Protocol,
     request_response::{self, ProtocolSupport},
     swarm::SwarmEvent,
-    Multiaddr, SwarmBuilder,
+    Multiaddr, Swarm, SwarmBuilder,
 };
 use node_client::{
     clock::{Clock, ManualClock},
@@ -33,6 +33,9 @@ use tokio::task::JoinHandle;
 
 const NAME: &str = "test";
 const RANGE_LEN: u32 = 1_000;
+
+/// No wait for a busy peer is as long, and after it another peer is asked.
+const SLOW: Duration = Duration::from_secs(2);
 
 /// A running peer with its store's folder.
 struct Peer {
@@ -80,7 +83,8 @@ async fn client(
     start(config, key, store, Arc::new(clock)).await.unwrap()
 }
 
-/// A clock on which every wait is over at once and no time passes.
+/// A clock on which no time passes: a busy peer is asked again at once, and for the second that makes a peer slow one waits for
+/// ever.
 struct Impatient;
 
 #[async_trait]
@@ -89,7 +93,10 @@ impl Clock for Impatient {
         0
     }
 
-    async fn sleep(&self, _: Duration) {
+    async fn sleep(&self, duration: Duration) {
+        if duration >= SLOW {
+            std::future::pending::<()>().await;
+        }
         tokio::task::yield_now().await;
     }
 }
@@ -128,8 +135,8 @@ fn faults(error: FetchError) -> Vec<Fault> {
 /// How a peer of the test's own making answers the n-th request.
 type Answers = Box<dyn FnMut(usize, RangeRequest) -> Option<RangeResponse> + Send>;
 
-/// A peer that speaks the range protocol as the test likes; it stops, closing every connection, at the first `None`.
-async fn impostor(mut answers: Answers) -> (PeerAddress, JoinHandle<()>) {
+/// A peer of the test's own making that listens, and who it is.
+async fn stranger() -> (Swarm<request_response::Behaviour<RangeCodec>>, PeerAddress) {
     let mut swarm = SwarmBuilder::with_new_identity()
         .with_tokio()
         .with_tcp(
@@ -153,6 +160,12 @@ async fn impostor(mut answers: Answers) -> (PeerAddress, JoinHandle<()>) {
         }
     };
     let peer = PeerAddress { peer: *swarm.local_peer_id(), addresses: vec![address] };
+    (swarm, peer)
+}
+
+/// A peer that speaks the range protocol as the test likes; it stops, closing every connection, at the first `None`.
+async fn impostor(mut answers: Answers) -> (PeerAddress, JoinHandle<()>) {
+    let (mut swarm, peer) = stranger().await;
     let task = tokio::spawn(async move {
         let mut count = 0;
         loop {
@@ -172,6 +185,27 @@ async fn impostor(mut answers: Answers) -> (PeerAddress, JoinHandle<()>) {
         }
     });
     (peer, task)
+}
+
+/// A peer that takes every request and answers none.
+async fn mute() -> PeerAddress {
+    let (mut swarm, peer) = stranger().await;
+    tokio::spawn(async move {
+        let mut requests = Vec::new();
+        loop {
+            // A request that is dropped would be refused.
+            requests.push(swarm.select_next_some().await);
+        }
+    });
+    peer
+}
+
+/// Lets time pass for ever.
+async fn pass(clock: &ManualClock) {
+    loop {
+        clock.advance(SLOW);
+        tokio::task::yield_now().await;
+    }
 }
 
 /// The honest answer to a request for `bytes`.
@@ -250,6 +284,31 @@ async fn a_liar_is_named_and_the_next_peer_delivers() {
     assert_eq!(fetched.bytes, bytes);
     assert_eq!(fetched.peers, [honest.client.local_peer()]);
     assert_eq!(fetched.faults, [fault(liar.client.local_peer(), FaultKind::Corrupt)]);
+}
+
+#[tokio::test]
+async fn mute_peers_are_overtaken_and_from_then_on_asked_last() {
+    let clock = ManualClock::default();
+    let a = peer(Transport::Tcp).await;
+    let b = peer_with(config(Transport::Tcp), clock.clone()).await;
+    let providers = [mute().await, mute().await, address(&a.client).await];
+    let contents = [content(5_000), content(5_001)];
+    for (id, bytes) in &contents {
+        a.client.publish(*id, bytes.clone()).await.unwrap();
+    }
+    let [first, second] =
+        contents.each_ref().map(|(id, _)| b.client.fetch(want(*id).from_peers(providers.clone())));
+    let first = tokio::select! {
+        fetched = first => fetched,
+        () = pass(&clock) => unreachable!("time passes for ever"),
+    };
+    // No more time passes.
+    for (fetched, (_, bytes)) in [first, second.await].into_iter().zip(contents) {
+        let fetched = fetched.unwrap();
+        assert_eq!(fetched.bytes, bytes);
+        assert_eq!(fetched.peers, [a.client.local_peer()]);
+        assert!(fetched.faults.is_empty());
+    }
 }
 
 #[tokio::test]
@@ -373,7 +432,7 @@ async fn what_nobody_has_is_unavailable() {
     let (id, bytes) = content(10);
     let nowhere = PeerAddress { peer: PeerId::random(), addresses: Vec::new() };
     let hints = [nowhere.clone(), address(&a.client).await];
-    let expected = [
+    let mut expected = [
         fault(nowhere.peer, FaultKind::Unreachable),
         fault(a.client.local_peer(), FaultKind::Missing),
     ];
@@ -385,6 +444,8 @@ async fn what_nobody_has_is_unavailable() {
     a.client.unpublish(id).await.unwrap();
     assert!(a.client.store().contains(&id));
     let error = b.client.fetch(request).await.unwrap_err();
+    // Who could not be reached is asked last from then on.
+    expected.reverse();
     assert_eq!(faults(error), expected);
 }
 
