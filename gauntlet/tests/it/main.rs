@@ -11,6 +11,7 @@ mod embed;
 mod faults;
 mod kill;
 mod localnet;
+mod nodes;
 mod nonces;
 mod plan;
 mod practice;

@@ -1,9 +1,15 @@
-//! Implements [`Chain`] over subxt: one connection at a time, opened again, to the next of the nodes, when it breaks.
+//! Implements [`Chain`] over subxt: one connection at a time, opened again, to the next of the nodes, when it breaks, and
+//! to the one that is furthest when the one in use falls behind.
 //!
 //! Storage entries are named by code that subxt generates from `artifacts/metadata.scale`; before a value is read,
 //! subxt compares the entry's type with the node's. Values are then decoded into the records of `stored`.
 
-use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use codec::{Decode, DecodeAll};
@@ -44,6 +50,12 @@ const READ_TIMEOUT: Duration = Duration::from_secs(60);
 const RETRY_PAUSE: Duration = Duration::from_millis(300);
 /// How long a connection may take to open.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the other nodes are asked how far they are.
+const PROBE_INTERVAL: Duration = Duration::from_secs(4);
+/// How long a node may take to say how far it is.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Blocks that the node in use may be behind another one before it is left.
+const BEHIND_MAX: u64 = 3;
 /// How long the stream of finalised blocks may be silent before the connection is looked at.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Finalised blocks that wait for a slow reader, at most; the stream then waits.
@@ -53,10 +65,12 @@ const RESPONSE_BYTES_MAX: u32 = 64 << 20;
 
 pub(super) type AtBlock = ClientAtBlock<PolkadotConfig, OnlineClientAtBlockImpl<PolkadotConfig>>;
 
+type Rpcs = LegacyRpcMethods<RpcConfigFor<PolkadotConfig>>;
+
 /// An open connection.
 pub(super) struct Connection {
     pub(super) client: OnlineClient<PolkadotConfig>,
-    rpcs: LegacyRpcMethods<RpcConfigFor<PolkadotConfig>>,
+    rpcs: Rpcs,
     /// Which of the nodes it is with, and how many connections there were before it.
     node: usize,
     generation: u64,
@@ -71,6 +85,8 @@ pub struct SubxtChain {
 pub(super) struct Shared {
     urls: Vec<String>,
     connection: RwLock<Arc<Connection>>,
+    /// The generation of the connection in use.
+    generation: watch::Sender<u64>,
     genesis: Hash,
     /// The next nonce of each signer, under a lock that is held while an extrinsic is handed to the node.
     pub(super) nonces: Mutex<HashMap<AccountBytes, Arc<Mutex<Option<u64>>>>>,
@@ -81,28 +97,40 @@ pub(super) struct Shared {
 /// # Errors
 /// [`ChainError::Transport`] with the last one's reason when none does.
 pub async fn connect(urls: &[String]) -> Result<SubxtChain, ChainError> {
-    let connection = open_any(urls, 0, 0).await?;
+    let connection = open_any(urls, 0, 0, None).await?;
     let genesis = connection.client.genesis_hash().0;
-    Ok(SubxtChain {
-        shared: Arc::new(Shared {
-            urls: urls.to_vec(),
-            connection: RwLock::new(Arc::new(connection)),
-            genesis,
-            nonces: Mutex::default(),
-        }),
-    })
+    let shared = Arc::new(Shared {
+        urls: urls.to_vec(),
+        connection: RwLock::new(Arc::new(connection)),
+        generation: watch::Sender::new(0),
+        genesis,
+        nonces: Mutex::default(),
+    });
+    if urls.len() > 1 {
+        tokio::spawn(compare_nodes(Arc::downgrade(&shared)));
+    }
+    Ok(SubxtChain { shared })
 }
 
+/// Connects to the first node from `first` on that answers, and that has this `genesis` if one is given.
 async fn open_any(
     urls: &[String],
     first: usize,
     generation: u64,
+    genesis: Option<Hash>,
 ) -> Result<Connection, ChainError> {
     let mut reason = "no node is configured".to_owned();
     for step in 0..urls.len() {
         let node = (first + step) % urls.len();
         match tokio::time::timeout(CONNECT_TIMEOUT, open(&urls[node], node, generation)).await {
-            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Ok(connection)) => {
+                let found = connection.client.genesis_hash().0;
+                if genesis.is_none_or(|genesis| genesis == found) {
+                    return Ok(connection);
+                }
+                reason = format!("{} has another chain", urls[node]);
+                tracing::warn!(url = urls[node], "a node has another chain");
+            }
             Ok(Err(error)) => reason = format!("{}: {error}", urls[node]),
             Err(_) => {
                 reason = format!("{}: no answer in {} s", urls[node], CONNECT_TIMEOUT.as_secs())
@@ -113,17 +141,37 @@ async fn open_any(
 }
 
 async fn open(url: &str, node: usize, generation: u64) -> Result<Connection, String> {
+    let rpc = open_rpc(url).await?;
+    let backend = LegacyBackend::<PolkadotConfig>::builder().build(rpc.clone());
+    let client =
+        OnlineClient::from_backend(Arc::new(backend)).await.map_err(|error| error.to_string())?;
+    Ok(Connection { client, rpcs: LegacyRpcMethods::new(rpc), node, generation })
+}
+
+async fn open_rpc(url: &str) -> Result<RpcClient, String> {
     let inner = subxt::ext::jsonrpsee::ws_client::WsClientBuilder::default()
         .max_response_size(RESPONSE_BYTES_MAX)
         .request_timeout(Duration::from_secs(30))
         .build(url)
         .await
         .map_err(|error| error.to_string())?;
-    let rpc = RpcClient::new(inner);
-    let backend = LegacyBackend::<PolkadotConfig>::builder().build(rpc.clone());
-    let client =
-        OnlineClient::from_backend(Arc::new(backend)).await.map_err(|error| error.to_string())?;
-    Ok(Connection { client, rpcs: LegacyRpcMethods::new(rpc), node, generation })
+    Ok(RpcClient::new(inner))
+}
+
+/// Leaves the node in use whenever another one is further, as long as somebody uses the chain.
+async fn compare_nodes(shared: Weak<Shared>) {
+    let mut probes = HashMap::new();
+    loop {
+        tokio::time::sleep(PROBE_INTERVAL).await;
+        let Some(shared) = shared.upgrade() else { return };
+        SubxtChain { shared }.leave_who_is_behind(&mut probes).await;
+    }
+}
+
+/// How far a node is; `None` if it does not say in time.
+async fn best_of(rpcs: &Rpcs) -> Option<u64> {
+    let header = tokio::time::timeout(PROBE_TIMEOUT, rpcs.chain_get_header(None)).await;
+    header.ok()?.ok()?.map(|header| header.number)
 }
 
 /// The reason of an error of subxt with all its causes.
@@ -158,15 +206,70 @@ impl SubxtChain {
             return Ok(());
         }
         let first = (broken.node + 1) % self.shared.urls.len().max(1);
-        let opened = open_any(&self.shared.urls, first, broken.generation + 1).await?;
-        if opened.client.genesis_hash().0 != self.shared.genesis {
-            return Err(ChainError::Transport(format!(
-                "{} has another chain",
-                self.shared.urls[opened.node]
-            )));
-        }
-        *current = Arc::new(opened);
+        self.replace(&mut current, first).await
+    }
+
+    /// Opens a connection to the first node from `first` on in place of `current`.
+    async fn replace(&self, current: &mut Arc<Connection>, first: usize) -> Result<(), ChainError> {
+        let Shared { urls, genesis, .. } = &*self.shared;
+        let generation = current.generation + 1;
+        *current = Arc::new(open_any(urls, first, generation, Some(*genesis)).await?);
+        self.shared.generation.send_replace(generation);
         Ok(())
+    }
+
+    /// Asks the other nodes how far they are, and goes to the furthest one if the one in use is far behind it.
+    async fn leave_who_is_behind(&self, probes: &mut HashMap<usize, Rpcs>) {
+        let used = self.connection().await;
+        let mut furthest: Option<(u64, usize)> = None;
+        for node in (0..self.shared.urls.len()).filter(|node| *node != used.node) {
+            let number = self.probe(node, probes).await;
+            furthest = furthest.max(number.map(|number| (number, node)));
+        }
+        let Some((number, node)) = furthest else { return };
+        // Last, so that it is not taken for slower than it is.
+        let own = best_of(&used.rpcs).await.unwrap_or(0);
+        if number.saturating_sub(own) < BEHIND_MAX {
+            return;
+        }
+        let mut current = self.shared.connection.write().await;
+        if current.generation == used.generation {
+            let url = &self.shared.urls[node];
+            tracing::warn!(
+                url,
+                at = number,
+                left = own,
+                "another node is further, and is asked from now on"
+            );
+            if let Err(error) = self.replace(&mut current, node).await {
+                tracing::debug!(%error, "the chain does not answer");
+            }
+        }
+    }
+
+    /// How far another node of this chain is. Its connection is kept in `probes`.
+    async fn probe(&self, node: usize, probes: &mut HashMap<usize, Rpcs>) -> Option<u64> {
+        if !probes.contains_key(&node) {
+            let opened =
+                tokio::time::timeout(PROBE_TIMEOUT, open_rpc(&self.shared.urls[node])).await;
+            let rpcs = Rpcs::new(opened.ok()?.ok()?);
+            let genesis = tokio::time::timeout(PROBE_TIMEOUT, rpcs.genesis_hash()).await;
+            if genesis.ok()?.ok()?.0 != self.shared.genesis {
+                return None;
+            }
+            probes.insert(node, rpcs);
+        }
+        let number = best_of(probes.get(&node)?).await;
+        if number.is_none() {
+            probes.remove(&node);
+        }
+        number
+    }
+
+    /// Waits until another connection than `used` is in use.
+    async fn moved(&self, used: &Connection) {
+        let mut generation = self.shared.generation.subscribe();
+        let _ = generation.wait_for(|generation| *generation != used.generation).await;
     }
 
     /// Runs a read until it succeeds, opening the connection again when it breaks.
@@ -713,7 +816,10 @@ async fn follow(chain: SubxtChain, mut last: BlockRef, blocks: mpsc::Sender<Bloc
     }
     loop {
         let connection = chain.connection().await;
-        let ended = follow_connection(&chain, &connection, &mut last, &blocks).await;
+        let ended = tokio::select! {
+            ended = follow_connection(&chain, &connection, &mut last, &blocks) => ended,
+            () = chain.moved(&connection) => continue,
+        };
         if ended || blocks.is_closed() {
             return;
         }
@@ -724,7 +830,7 @@ async fn follow(chain: SubxtChain, mut last: BlockRef, blocks: mpsc::Sender<Bloc
     }
 }
 
-/// Follows one connection. Returns whether nobody listens any more.
+/// Follows one connection. Returns whether nobody listens any more. Cancel-safe.
 async fn follow_connection(
     chain: &SubxtChain,
     connection: &Connection,
@@ -751,10 +857,11 @@ async fn follow_connection(
             let Ok(Some(hash)) = chain.block_hash(number).await else {
                 return false;
             };
-            *last = BlockRef { number, hash };
-            if blocks.send(*last).await.is_err() {
+            let Ok(room) = blocks.reserve().await else {
                 return true;
-            }
+            };
+            *last = BlockRef { number, hash };
+            room.send(*last);
         }
     }
 }
@@ -765,6 +872,7 @@ async fn follow_best(chain: SubxtChain, numbers: watch::Sender<BlockNumber>) {
         let connection = chain.connection().await;
         tokio::select! {
             () = follow_best_of(&chain, &connection, &numbers) => {}
+            () = chain.moved(&connection) => continue,
             () = numbers.closed() => return,
         }
         tokio::time::sleep(RETRY_PAUSE).await;

@@ -1,0 +1,77 @@
+//! Several nodes, of which one answers and stands still.
+
+use std::{
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use futures::StreamExt;
+use node_client::chain::{self, Chain, SubxtChain};
+
+use crate::localnet::gauntlet;
+
+/// A node of the development chain, and what it keeps.
+struct Node {
+    process: Child,
+    url: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Node {
+    /// Starts one that makes a block every so many milliseconds; 0: none.
+    fn start(block_millis: u64) -> Self {
+        let beside = || PathBuf::from(gauntlet()).with_file_name("gauntlet-node");
+        let binary = std::env::var_os("GAUNTLET_NODE").map_or_else(beside, PathBuf::from);
+        let folder = tempfile::tempdir().unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let process = Command::new(binary)
+            .args(["--dev", "--no-telemetry", "--no-prometheus", "--no-mdns"])
+            .args(["--listen-addr=/ip4/127.0.0.1/tcp/0"])
+            .arg(format!("--block-millis={block_millis}"))
+            .arg(format!("--rpc-port={port}"))
+            .arg(format!("--base-path={}", folder.path().display()))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { process, url: format!("ws://127.0.0.1:{port}"), _folder: folder }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+async fn connect(urls: &[String]) -> SubxtChain {
+    loop {
+        match chain::connect(urls).await {
+            Ok(chain) => return chain,
+            Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_answers_and_stands_still_is_left_for_one_that_goes_on() {
+    let (still, moving) = (Node::start(0), Node::start(250));
+    let patience = Duration::from_secs(120);
+    let story = async {
+        // Both answer before the client has to choose.
+        drop(connect(std::slice::from_ref(&moving.url)).await);
+        drop(connect(std::slice::from_ref(&still.url)).await);
+        let chain = connect(&[still.url.clone(), moving.url.clone()]).await;
+        let mut blocks = chain.subscribe_finalized().await.unwrap();
+        let mut best = chain.subscribe_best().await.unwrap();
+        assert_eq!(blocks.next().await.unwrap().number, 0);
+        assert_eq!(best.next().await.unwrap(), 0);
+        for number in 1..20 {
+            assert_eq!(blocks.next().await.unwrap().number, number);
+        }
+        assert!(best.next().await.unwrap() >= 3);
+    };
+    tokio::time::timeout(patience, story).await.unwrap();
+}
