@@ -23,8 +23,8 @@ use sp_runtime::DispatchResult;
 
 use crate::{
     account_bytes, Config, Error, EvaluationDispute, EvaluationDisputes, EvaluationName, Event,
-    HoldReason, Juror, Offender, Pallet, PoolId, Pools, Runs, ScoreReveals, Unbondings,
-    ValidatorIndices, Validators, Windows, JURY_MAX,
+    HoldReason, Juror, Offender, Pallet, PoolId, Pools, Runs, ScoreReveals, ValidatorIndices,
+    Validators, Windows, JURY_MAX,
 };
 
 /// A jury of a runtime.
@@ -171,11 +171,12 @@ impl<T: Config> Pallet<T> {
         let Some(pool) = Pools::<T>::get(run_id, id) else {
             return 0;
         };
-        let unbonding = Unbondings::<T>::iter_prefix((run_id, id))
-            .filter(|(began, _)| *began >= window)
-            .fold(0, |sum: Planck, (_, unbonding)| {
+        let unbonding = Self::unbonding_since(run_id, id, window).iter().fold(
+            0,
+            |sum: Planck, (_, unbonding)| {
                 sum.saturating_add(unbonding.own).saturating_add(unbonding.delegated.amount)
-            });
+            },
+        );
         pool.own.saturating_add(pool.delegated.amount).saturating_add(unbonding)
     }
 

@@ -211,7 +211,11 @@ impl<T: Config> Pallet<T> {
     }
 
     /// What left a pool in `window` or later, by window.
-    fn unbonding_since(run_id: RunId, id: PoolId, window: Window) -> Vec<(Window, Unbonding)> {
+    pub(crate) fn unbonding_since(
+        run_id: RunId,
+        id: PoolId,
+        window: Window,
+    ) -> Vec<(Window, Unbonding)> {
         let now = Self::stake_window(Runs::<T>::get(run_id).as_ref());
         // No fault is older than the chain lets it be reported.
         let first = window.max(now.saturating_sub(T::DisputeWindows::get()));

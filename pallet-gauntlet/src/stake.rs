@@ -71,8 +71,9 @@ impl<T: Config> Pallet<T> {
     /// Makes `to` the owner of a pool: of the validator's own stake, and of what unbonds of it.
     pub(crate) fn hand_over_pool(run_id: RunId, id: PoolId, to: &T::AccountId) -> DispatchResult {
         let mut pool = Pools::<T>::get(run_id, id).ok_or(Error::<T>::PoolUnknown)?;
-        let unbonding = Unbondings::<T>::iter_prefix_values((run_id, id));
-        let own = unbonding.fold(pool.own, |sum, part| sum.saturating_add(part.own));
+        let left =
+            pool.unbonding.iter().filter_map(|began| Unbondings::<T>::get((run_id, id, began)));
+        let own = left.fold(pool.own, |sum, part| sum.saturating_add(part.own));
         Self::move_hold(HoldReason::ValidatorStake, &pool.cold, to, own)?;
         pool.cold = to.clone();
         Pools::<T>::insert(run_id, id, pool);
