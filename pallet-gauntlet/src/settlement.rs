@@ -249,14 +249,12 @@ impl<T: Config> Pallet<T> {
     ) -> Vec<MinerRow> {
         let row = |(uid, miner): (&Uid, &MinerOf<T>)| {
             let key = (run_id, window, *uid);
-            let revealed = Reveals::<T>::contains_key(key);
             MinerRow {
                 uid: *uid,
                 registered_window: miner.registered_window,
                 standing: miner.standing.clone(),
-                // A miner that revealed had committed.
-                committed: revealed || Commitments::<T>::contains_key(key),
-                revealed,
+                committed: Commitments::<T>::contains_key(key),
+                revealed: Reveals::<T>::contains_key(key),
             }
         };
         miners.iter().map(row).collect()
