@@ -1,16 +1,21 @@
 //! Measures every call and every step of a hook, at its worst within the bounds of the types.
+//!
+//! A step that walks all rows of a run, which lie side by side in the state, is charged the proof that was recorded:
+//! `Gauntlet: Ignored` adds nothing for each row. Everything else is charged each row by its greatest length, as if it lay
+//! alone in a map of a million.
 
 use alloc::{boxed::Box, vec, vec::Vec};
 
 use frame_benchmarking::v2::*;
 use frame_support::{
     traits::{fungible::Mutate, EnsureOrigin, Get},
-    weights::Weight,
+    weights::WeightMeter,
     BoundedVec,
 };
 use frame_system::RawOrigin;
 use protocol::{
     accept::bitmap_of,
+    boundary::Boundary,
     commitment::{
         attestation_commitment_hash, challenged_chunks, commitment_hash, score_commitment_hash,
         AttestationOpening, Opening,
@@ -23,13 +28,14 @@ use protocol::{
     merkle,
     pool::Pool,
     rating::{PlackettLuce, Rating},
-    settings::{Settings, YumaSettings, PLACKETT_LUCE_UID_MAX, SCORE_VERSION},
+    settings::{Settings, StandingKind, YumaSettings, PLACKETT_LUCE_UID_MAX, SCORE_VERSION},
+    strikes::STRIKE_WINDOWS,
     update::{encode_chunk, Chunk},
     Hash, Planck, RunId, Uid, ValidatorIndex, Window,
 };
 use sp_runtime::{AccountId32, MultiSignature};
 
-use crate::*;
+use crate::{work::Step, *};
 
 /// Proofs of hot keys that consent to work for a cold key, as benchmarks make them.
 pub trait BenchmarkProof<AccountId> {
@@ -60,6 +66,8 @@ const HOT_KEY_TYPE: sp_core::crypto::KeyTypeId = sp_core::crypto::KeyTypeId(*b"g
 /// Enough for every bond and stake.
 const RICH: Planck = 1_000_000_000_000_000_000_000;
 const STAKE: Planck = 1_000_000_000_000_000;
+/// What a settlement owes to each.
+const PAY: Planck = 1_000_000;
 /// Miners that are enough to measure what one costs; a run may have four times as many.
 const MINERS: u32 = 1_024;
 /// Most miners of a match, whose cost grows with the square of their number: a line from none to these lies above it.
@@ -222,8 +230,44 @@ fn evaluations(count: u32) -> Evaluations {
     Evaluations::truncate_from(evaluations.collect())
 }
 
-/// `miners` and `validators` in the block in which window 0 is settled, after everybody's work.
+/// Makes `window` the last that a run has opened; nobody has worked in those between it and window 0.
+fn skip_to<T: Config>(run: RunId, window: Window) {
+    let record = Windows::<T>::get(run, 0).expect("window 0 is open; qed");
+    let permits = Permits::<T>::get(run, 0);
+    for opened in 1..=window {
+        Windows::<T>::insert(run, opened, record.clone());
+        Permits::<T>::insert(run, opened, permits.clone());
+    }
+    Runs::<T>::mutate(run, |run| {
+        if let Some(run) = run {
+            run.window = Some(window);
+        }
+    });
+    frame_system::Pallet::<T>::set_block_number(start_of(window).into());
+}
+
+/// First block of a window in [`settings`].
+fn start_of(window: Window) -> u32 {
+    START + window as u32 * settings().schedule.window_blocks
+}
+
+/// Makes one boundary of a run the only one in the schedule, and due in this block. The chain made no blocks in the phase
+/// before, so that whoever was to act in it is excused.
+fn make_due<T: Config>(run: RunId, window: Window, boundary: Boundary) {
+    let next = settings().schedule.crossing(window, boundary).expect("a run is long; qed");
+    frame_system::Pallet::<T>::set_block_number(next.block.into());
+    let since = Mark { clock: 0, ..Pallet::<T>::mark() };
+    RunSchedule::<T>::put(BoundedVec::truncate_from(vec![Due { run, next, since }]));
+    WorkQueue::<T>::kill();
+}
+
+/// `miners` and `validators` after everybody's work in window 0.
 fn worked_window<T: Config>(miners: u32, validators: u32) -> RunId {
+    worked_in::<T>(0, miners, validators)
+}
+
+/// `miners` and `validators` after everybody's work in `window`.
+fn worked_in<T: Config>(window: Window, miners: u32, validators: u32) -> RunId {
     let run = create::<T>(settings());
     for number in 0..miners {
         miner::<T>(run, number);
@@ -232,25 +276,35 @@ fn worked_window<T: Config>(miners: u32, validators: u32) -> RunId {
         validator::<T>(run, number);
     }
     go_to::<T>(START);
+    skip_to::<T>(run, window);
     let uids: Vec<Uid> = (0..miners as Uid).collect();
     for uid in &uids {
         let opening = opening_of(*uid);
         let order = u32::from(*uid);
-        Commitments::<T>::insert((run, 0, *uid), Commitment { hash: [1; 32], block: START, order });
-        PayloadOwners::<T>::insert((run, 0, opening.payload_root), *uid);
-        Reveals::<T>::insert((run, 0, *uid), Reveal { opening, committed_block: START, order });
+        Commitments::<T>::insert(
+            (run, window, *uid),
+            Commitment { hash: [1; 32], block: START, order },
+        );
+        PayloadOwners::<T>::insert((run, window, opening.payload_root), *uid);
+        Reveals::<T>::insert(
+            (run, window, *uid),
+            Reveal { opening, committed_block: START, order },
+        );
     }
-    CommitCounts::<T>::insert(run, 0, miners);
+    CommitCounts::<T>::insert(run, window, miners);
     for index in 0..validators as ValidatorIndex {
         let bitmap = Bitmap::truncate_from(bitmap_of(&uids));
-        AttestationCommitments::<T>::insert((run, 0, index), [0; 32]);
-        Attestations::<T>::insert((run, 0, index), Attestation { bitmap, state_root: [0; 32] });
+        AttestationCommitments::<T>::insert((run, window, index), [0; 32]);
+        Attestations::<T>::insert(
+            (run, window, index),
+            Attestation { bitmap, state_root: [0; 32] },
+        );
         let reveal = ScoreReveal { evaluations: evaluations(EVALUATIONS_MAX), salt: [0; 32] };
-        ScoreCommitments::<T>::insert((run, 0, index), [0; 32]);
-        ScoreReveals::<T>::insert((run, 0, index), reveal);
+        ScoreCommitments::<T>::insert((run, window, index), [0; 32]);
+        ScoreReveals::<T>::insert((run, window, index), reveal);
         Validators::<T>::mutate(run, index, |validator| {
             if let Some(validator) = validator {
-                validator.attested_window = Some(0);
+                validator.attested_window = Some(window);
             }
         });
     }
@@ -270,14 +324,88 @@ fn opening_of(uid: Uid) -> Opening {
     }
 }
 
+/// Gives a seat all that can hang on it: both its hot keys announced, one of which waits, and an offer of its cold key.
+fn load_seat<T: Config>(run: RunId, seat: Seat, (cold, hot): (T::AccountId, T::AccountId)) {
+    let next = match seat {
+        Seat::Miner(uid) => account("next miner hot", uid.into(), 0),
+        Seat::Validator(index) => account("next validator hot", index.into(), 0),
+    };
+    Pallet::<T>::do_rotate_hot_key(cold.clone(), run, seat, T::AccountId::clone(&next))
+        .expect("its cold key; qed");
+    for key in [hot, next] {
+        Pallet::<T>::do_announce(key, run, Default::default(), Default::default())
+            .expect("registered; qed");
+    }
+    Pallet::<T>::do_offer_cold(cold.clone(), run, seat, cold).expect("its cold key; qed");
+}
+
+/// Validator 0 with a nominator, all that can hang on its seat, and bonds in every miner.
+fn laden_validator<T: Config>(run: RunId) -> (T::AccountId, T::AccountId) {
+    let keys = validator::<T>(run, 0);
+    nominate::<T>(run, &funded::<T>("nominator", 0));
+    load_seat::<T>(run, Seat::Validator(0), keys.clone());
+    Bonds::<T>::insert(run, 0, bond_row());
+    keys
+}
+
+/// Fills the lists of changes from that of window `first` on, all but the last one in which there may be room.
+fn fill_changes<T: Config>(run: RunId, first: Window) {
+    let full = ChangeList::truncate_from(vec![Change::Leave(1); CHANGES_MAX as usize]);
+    for list in 0..Window::from(CHANGE_LISTS_MAX - 1) {
+        Changes::<T>::insert(run, first + list, full.clone());
+    }
+}
+
+/// Bonds in as many miners as a run may have.
+fn bond_row() -> BondRow {
+    let entries = (0..UIDS_MAX).map(|uid| (uid as Uid, 1 + uid as u16)).collect();
+    BondRow { window: 0, entries: BoundedVec::truncate_from(entries) }
+}
+
+/// Has a part of what is in pool 0, of the validator's own and of what is delegated, leave it in each of `windows`
+/// windows from window 0 on.
+fn unbond<T: Config>(run: RunId, windows: Window) {
+    let part = STAKE / 128;
+    let delegated = Pool { shares: part, amount: part };
+    for window in 0..windows {
+        let unbonding = Unbonding { due: Window::MAX, own: part, delegated: delegated.clone() };
+        Unbondings::<T>::insert((run, 0, window), unbonding);
+    }
+    let left = STAKE - part * Planck::from(windows);
+    Pools::<T>::mutate(run, 0, |pool| {
+        if let Some(pool) = pool {
+            pool.own = left;
+            pool.delegated = Pool { shares: left, amount: left };
+            pool.unbonding = BoundedVec::truncate_from((0..windows).collect());
+        }
+    });
+}
+
+/// As many claims as an account may have: the first is due in window 0, each other one a window later.
+fn claims() -> ClaimList {
+    let claim = |due| Claim { due, amount: 1_000_000_000 };
+    ClaimList::truncate_from((0..u64::from(CLAIMS_MAX)).map(claim).collect())
+}
+
+/// Has a run owe [`claims`] to an account.
+fn owe<T: Config>(run: RunId, who: &T::AccountId) {
+    let claims = claims();
+    let claimable = claims.iter().map(|earned| earned.amount).sum();
+    Claims::<T>::insert(run, who, claims);
+    T::Currency::set_balance(&Pallet::<T>::run_account(run), RICH);
+    Ledgers::<T>::insert(run, Ledger { minted: claimable, claimable, ..Default::default() });
+}
+
 /// Delegates [`STAKE`] of `who` to validator 0.
 fn nominate<T: Config>(run: RunId, who: &T::AccountId) {
     Pallet::<T>::do_delegate(who.clone(), run, 0, STAKE).expect("enough money; qed");
 }
 
-/// Money that waits on the account of pool 0 to be shared.
+/// Money that waits to be shared in pool 0: on its account, and to be claimed.
 fn pay_pool<T: Config>(run: RunId) {
-    T::Currency::mint_into(&Pallet::<T>::pool_account(run, 0), STAKE).expect("no overflow; qed");
+    let account = Pallet::<T>::pool_account(run, 0);
+    T::Currency::mint_into(&account, STAKE).expect("no overflow; qed");
+    owe::<T>(run, &account);
 }
 
 /// Puts the reveal of a payload root on chain, as the commit and reveal phases would.
@@ -321,6 +449,20 @@ fn disputed<T: Config>() -> (RunId, EvaluationName) {
     (run, name)
 }
 
+/// Has every juror of a dispute measure `evaluation`.
+fn measure<T: Config>(
+    (run, window, index, uid): (RunId, Window, ValidatorIndex, Uid),
+    evaluation: &Evaluation,
+) {
+    EvaluationDisputes::<T>::mutate((run, window, index, uid), |dispute| {
+        if let Some(dispute) = dispute {
+            for juror in dispute.jury.iter_mut() {
+                juror.measured = Some(evaluation.clone());
+            }
+        }
+    });
+}
+
 /// Draws the jury, and answers the seat and the hot key of its first juror.
 fn draw_first_juror<T: Config>(run: RunId, name: EvaluationName) -> (usize, T::AccountId) {
     for number in 1..VALIDATORS_MAX {
@@ -362,15 +504,10 @@ mod benchmarks {
         Ok(())
     }
 
-    #[benchmark]
+    #[benchmark(pov_mode = MaxEncodedLen { Gauntlet: Ignored })]
     fn register_miner(m: Linear<1, MINERS>) {
         let run = full::<T>(m);
-        let (_, victim) = miner_keys::<T>(0);
-        let next = T::HotKeyProof::hot_key(2);
-        Pallet::<T>::do_rotate_hot_key(miner_keys::<T>(0).0, run, Seat::Miner(0), next)
-            .expect("its cold key; qed");
-        Pallet::<T>::do_announce(victim, run, Default::default(), Default::default())
-            .expect("registered; qed");
+        load_seat::<T>(run, Seat::Miner(0), miner_keys::<T>(0));
         let cold = funded::<T>("cold", 0);
         let (hot, proof) = consenting::<T>(run, Role::Miner, &cold, 1);
 
@@ -385,11 +522,7 @@ mod benchmarks {
         let run = create::<T>(settings());
         let (cold, _) = miner::<T>(run, 0);
         go_to::<T>(START);
-        // Every list but the last one is full.
-        let full = ChangeList::truncate_from(vec![Change::Leave(1); CHANGES_MAX as usize]);
-        for list in 0..Window::from(CHANGE_LISTS_MAX - 1) {
-            Changes::<T>::insert(run, 2 + list, full.clone());
-        }
+        fill_changes::<T>(run, 2);
 
         #[extrinsic_call]
         _(RawOrigin::Signed(cold), run, 0);
@@ -401,12 +534,11 @@ mod benchmarks {
     fn evict() {
         let mut settings = settings();
         settings.entry.idle_windows = 2;
-        let later = START + 2 * settings.schedule.window_blocks;
         let run = create::<T>(settings);
-        let (_, hot) = miner::<T>(run, 0);
-        Pallet::<T>::do_announce(hot, run, Default::default(), Default::default())
-            .expect("registered; qed");
-        go_to::<T>(later);
+        let keys = miner::<T>(run, 0);
+        load_seat::<T>(run, Seat::Miner(0), keys);
+        go_to::<T>(START);
+        skip_to::<T>(run, 2);
         let caller = funded::<T>("caller", 0);
 
         #[extrinsic_call]
@@ -439,10 +571,7 @@ mod benchmarks {
         let run = create::<T>(settings());
         let (cold, _) = miner::<T>(run, 0);
         go_to::<T>(START);
-        let full = ChangeList::truncate_from(vec![Change::Leave(1); CHANGES_MAX as usize]);
-        for list in 0..Window::from(CHANGE_LISTS_MAX - 1) {
-            Changes::<T>::insert(run, 1 + list, full.clone());
-        }
+        fill_changes::<T>(run, 1);
         let (hot, proof) = consenting::<T>(run, Role::Miner, &cold, 1);
 
         #[extrinsic_call]
@@ -478,10 +607,11 @@ mod benchmarks {
 
     #[benchmark]
     fn accept_cold() {
-        let settings = settings();
-        let later = START + settings.entry.hand_over_windows * settings.schedule.window_blocks;
-        let run = create::<T>(settings);
+        let later = start_of(settings().entry.hand_over_windows.into());
+        let run = create::<T>(settings());
         let (cold, _) = validator::<T>(run, 0);
+        nominate::<T>(run, &cold);
+        unbond::<T>(run, Window::from(UNBONDINGS_MAX) - 1);
         let to = funded::<T>("to", 0);
         Pallet::<T>::do_offer_cold(cold, run, Seat::Validator(0), to.clone())
             .expect("its cold key; qed");
@@ -493,6 +623,7 @@ mod benchmarks {
         assert_eq!(Validators::<T>::get(run, 0).map(|validator| validator.cold), Some(to));
     }
 
+    /// All leave, but for the last one, whose last window is not settled yet: it is put off to the last list with room.
     #[benchmark]
     fn make_changes(c: Linear<1, CHANGES_PAGE>) {
         let run = create::<T>(settings());
@@ -501,27 +632,32 @@ mod benchmarks {
         }
         go_to::<T>(START);
         for number in 0..c {
-            let (cold, hot) = miner_keys::<T>(number);
-            Pallet::<T>::do_announce(hot, run, Default::default(), Default::default())
-                .expect("registered; qed");
-            Pallet::<T>::do_leave_miner(cold, run, number as Uid).expect("its cold key; qed");
+            let keys = miner_keys::<T>(number);
+            load_seat::<T>(run, Seat::Miner(number as Uid), keys.clone());
+            Pallet::<T>::do_leave_miner(keys.0, run, number as Uid).expect("its cold key; qed");
         }
         Runs::<T>::mutate(run, |run| run.as_mut().map(|run| run.next_settlement = 1));
+        Miners::<T>::mutate(run, c as Uid - 1, |miner| {
+            miner.as_mut().map(|miner| miner.last_window = Some(1))
+        });
+        fill_changes::<T>(run, 4);
 
         #[block]
         {
-            Pallet::<T>::make_changes(run, 2, 2);
+            Pallet::<T>::make_changes(run, 2, 3);
         }
 
-        assert_eq!(Departures::<T>::iter_prefix(run).count() as u32, c);
+        assert_eq!(Departures::<T>::iter_prefix(run).count() as u32, c - 1);
+        assert_eq!(Changes::<T>::get(run, 3 + Window::from(CHANGE_LISTS_MAX)).len(), 1);
     }
 
-    #[benchmark]
+    #[benchmark(pov_mode = MaxEncodedLen { Gauntlet: Ignored })]
     fn register_validator() {
         let run = create::<T>(settings());
         // All slots are taken: the lowest stake is looked for, and its validator leaves.
         for number in 0..VALIDATORS_MAX {
-            validator::<T>(run, number);
+            let keys = validator::<T>(run, number);
+            load_seat::<T>(run, Seat::Validator(number as ValidatorIndex), keys);
         }
         let cold = funded::<T>("cold", 0);
         let (hot, proof) = consenting::<T>(run, Role::Validator, &cold, VALIDATORS_MAX + 1);
@@ -546,9 +682,7 @@ mod benchmarks {
     #[benchmark]
     fn deregister_validator() {
         let run = create::<T>(settings());
-        let (cold, hot) = validator::<T>(run, 0);
-        Pallet::<T>::do_announce(hot, run, Default::default(), Default::default())
-            .expect("registered; qed");
+        let (cold, _) = laden_validator::<T>(run);
 
         #[extrinsic_call]
         _(RawOrigin::Signed(cold), run, 0);
@@ -572,30 +706,26 @@ mod benchmarks {
         let run = create::<T>(settings());
         let (cold, _) = validator::<T>(run, 0);
         nominate::<T>(run, &cold);
-        let own = (u / 2).min(UNBONDINGS_MAX - 1);
+        let own = Window::from((u / 2).min(UNBONDINGS_MAX - 1));
+        let windows = Window::from(u);
         let part = STAKE / 128;
-        for window in 0..u64::from(own) {
-            let unbonding = Unbonding { due: 0, own: part, delegated: Pool::default() };
-            Unbondings::<T>::insert((run, 0, window), unbonding);
+        // The parts of the validator's own stake left in other windows than what it delegated.
+        for window in 0..windows {
+            let (own, shared) = if window < own { (part, 0) } else { (0, part) };
+            let delegated = Pool { shares: shared, amount: shared };
+            Unbondings::<T>::insert((run, 0, window), Unbonding { due: 0, own, delegated });
         }
-        for window in 0..u64::from(u - own) {
-            Unbondings::<T>::mutate((run, 0, window), |found| {
-                let unbonding =
-                    found.get_or_insert(Unbonding { due: 0, own: 0, delegated: Pool::default() });
-                unbonding.delegated = Pool { shares: part, amount: part };
-            });
-        }
+        let left = STAKE - part * Planck::from(windows - own);
         Pools::<T>::mutate(run, 0, |pool| {
             if let Some(pool) = pool {
                 pool.own -= part * Planck::from(own);
-                pool.unbonding = BoundedVec::truncate_from((0..u64::from(own)).collect());
-                let left = part * Planck::from(u - own);
-                pool.delegated = Pool { shares: STAKE - left, amount: STAKE - left };
+                pool.unbonding = BoundedVec::truncate_from((0..own).collect());
+                pool.delegated = Pool { shares: left, amount: left };
             }
         });
         Delegations::<T>::mutate((run, 0, &cold), |delegation| {
-            delegation.shares = STAKE - part * Planck::from(u - own);
-            let windows = (0..u64::from(u - own)).map(|window| (window, part)).collect();
+            delegation.shares = left;
+            let windows = (own..windows).map(|window| (window, part)).collect();
             delegation.unbonding = BoundedVec::truncate_from(windows);
         });
 
@@ -670,26 +800,30 @@ mod benchmarks {
         Ok(())
     }
 
+    /// All that is behind a validator, also what left in every window that still answers, so that it loses its slot.
     #[benchmark]
     fn apply_slash() {
         let run = create::<T>(settings());
-        validator::<T>(run, 0);
-        let nominator = funded::<T>("nominator", 0);
-        nominate::<T>(run, &nominator);
-        let slash = UnappliedSlash {
-            offender: Offender::Pool(0),
-            window: 0,
-            amount: 2 * STAKE,
-            reporter: Some(nominator),
-            due: 0,
-        };
+        laden_validator::<T>(run);
+        Pallet::<T>::defer_slash(
+            run,
+            Offender::Pool(0),
+            0,
+            2 * STAKE,
+            Some(account("reporter", 0, 0)),
+        );
+        let now = T::DisputeWindows::get();
+        unbond::<T>(run, now + 1);
+        frame_system::Pallet::<T>::set_block_number(start_of(now).into());
 
         #[block]
         {
-            Pallet::<T>::apply_slash(run, 0, slash);
+            Pallet::<T>::slash_step(run, &mut WeightMeter::new());
         }
 
         assert!(!Validators::<T>::contains_key(run, 0));
+        let taken = |found: Unbonding| found.own == 0 && found.delegated.amount == 0;
+        assert!(Unbondings::<T>::iter_prefix_values((run, 0)).all(taken));
     }
 
     #[benchmark]
@@ -782,7 +916,7 @@ mod benchmarks {
         assert!(EvaluationDisputes::<T>::contains_key((run, 0, 0, name.2)));
     }
 
-    #[benchmark]
+    #[benchmark(pov_mode = MaxEncodedLen { Gauntlet: Ignored })]
     fn commit_verdict() {
         let (run, name) = disputed::<T>();
         go_to::<T>(START + settings().schedule.window_blocks);
@@ -831,27 +965,33 @@ mod benchmarks {
         assert!(dispute.jury[seat].measured.is_some());
     }
 
+    /// Closes two disputes, which costs more than either: one whose jurors all confirm and are paid, and one whose jurors all
+    /// deny, which looks at what has left the pool in every window that still answers.
     #[benchmark]
     fn close_dispute() {
         let (run, name) = disputed::<T>();
-        let schedule = settings().schedule;
-        go_to::<T>(START + schedule.window_blocks);
-        draw_first_juror::<T>(run, name);
-        // All jurors confirm: each of them is paid.
-        EvaluationDisputes::<T>::mutate((run, 0, 0, 0), |dispute| {
-            if let Some(dispute) = dispute {
-                let evaluation = dispute.evaluation.clone();
-                for juror in dispute.jury.iter_mut() {
-                    juror.measured = Some(evaluation.clone());
-                }
+        let denied = (0, 0, 1);
+        let challenger = funded::<T>("another challenger", 0);
+        Pallet::<T>::do_dispute_evaluation(challenger, run, denied).expect("it was revealed; qed");
+        go_to::<T>(start_of(1));
+        for name in [name, denied] {
+            draw_first_juror::<T>(run, name);
+            // Everybody measures what is right of the first evaluation.
+            measure::<T>((run, name.0, name.1, name.2), &evaluations(1)[0]);
+        }
+        let now = T::DisputeWindows::get();
+        unbond::<T>(run, now + 1);
+        frame_system::Pallet::<T>::set_block_number(start_of(now).into());
+
+        #[block]
+        {
+            for name in [name, denied] {
+                Pallet::<T>::do_close_dispute(run, name).expect("it is old; qed");
             }
-        });
-        frame_system::Pallet::<T>::set_block_number((START + 3 * schedule.window_blocks).into());
+        }
 
-        #[extrinsic_call]
-        _(RawOrigin::Signed(funded::<T>("closer", 0)), run, name);
-
-        assert!(!EvaluationDisputes::<T>::contains_key((run, 0, 0, 0)));
+        assert_eq!(EvaluationDisputes::<T>::iter().count(), 0);
+        assert_eq!(SlashQueues::<T>::get(run).end, 1);
     }
 
     #[benchmark]
@@ -993,12 +1133,7 @@ mod benchmarks {
     fn claim() {
         let run = create::<T>(settings());
         let who = funded::<T>("claimant", 0);
-        T::Currency::set_balance(&Pallet::<T>::run_account(run), RICH);
-        let claims: Vec<Claim> =
-            (0..u64::from(CLAIMS_MAX)).map(|due| Claim { due, amount: 1_000_000_000 }).collect();
-        let claimable = claims.iter().map(|earned| earned.amount).sum();
-        Claims::<T>::insert(run, &who, ClaimList::truncate_from(claims));
-        Ledgers::<T>::insert(run, Ledger { minted: claimable, claimable, ..Default::default() });
+        owe::<T>(run, &who);
         go_to::<T>(START + settings().schedule.window_blocks * (CLAIMS_MAX + 2));
 
         #[extrinsic_call]
@@ -1044,17 +1179,19 @@ mod benchmarks {
         assert!(PendingSettings::<T>::contains_key(run));
     }
 
+    /// By the governance, in a window after one that is not settled.
     #[benchmark]
     fn pause_run() -> Result<(), BenchmarkError> {
         let run = create::<T>(settings());
         go_to::<T>(START);
+        skip_to::<T>(run, 1);
         let origin =
             T::AdminOrigin::try_successful_origin().map_err(|_| BenchmarkError::Weightless)?;
 
         #[extrinsic_call]
         _(origin as T::RuntimeOrigin, run);
 
-        assert!(Windows::<T>::get(run, 0).is_some_and(|record| record.excused));
+        assert!((0..2).all(|at| Windows::<T>::get(run, at).is_some_and(|record| record.excused)));
         Ok(())
     }
 
@@ -1076,6 +1213,8 @@ mod benchmarks {
     #[benchmark]
     fn close_run() {
         let run = create::<T>(settings());
+        let waiting = ScheduledSettings { window: 0, settings: settings(), by_admin: false };
+        PendingSettings::<T>::insert(run, waiting);
 
         #[extrinsic_call]
         _(RawOrigin::Signed(owner::<T>()), run);
@@ -1083,12 +1222,19 @@ mod benchmarks {
         assert!(Runs::<T>::get(run).is_some_and(|run| run.status == RunStatus::Closed));
     }
 
-    /// Miners are the dearest rows.
+    /// Miners are the dearest rows. The sponsors' claims are rows too, and the run itself goes with the last of them.
     #[benchmark]
-    fn reap_run(r: Linear<0, REAP_ROWS_MAX>) {
+    fn reap_run(r: Linear<SPONSORS_MAX, { REAP_ROWS_MAX - 1 }>) {
         let run = create::<T>(settings());
-        for number in 0..r {
-            miner::<T>(run, number);
+        sponsored::<T>(run, SPONSORS_MAX);
+        for number in 0..r - SPONSORS_MAX {
+            let keys = miner::<T>(run, number);
+            load_seat::<T>(run, Seat::Miner(number as Uid), keys);
+        }
+        let _ = Changes::<T>::clear_prefix(run, u32::MAX, None);
+        Pallet::<T>::do_set_run_weight(run, 1).expect("the run exists; qed");
+        for version in 1..=T::HistoryWindows::get() as SettingsVersion {
+            RunSettings::<T>::insert(run, version, settings());
         }
         Runs::<T>::mutate(run, |run| {
             if let Some(run) = run {
@@ -1097,9 +1243,9 @@ mod benchmarks {
         });
 
         #[extrinsic_call]
-        _(RawOrigin::Signed(owner::<T>()), run, r);
+        _(RawOrigin::Signed(owner::<T>()), run, r + 1);
 
-        assert_eq!(Miners::<T>::iter_prefix(run).count(), 0);
+        assert!(!Runs::<T>::contains_key(run));
     }
 
     #[benchmark]
@@ -1167,94 +1313,135 @@ mod benchmarks {
         assert_eq!(WorkQueue::<T>::get().len(), r as usize / 2);
     }
 
-    #[benchmark]
+    /// Looks in vain at all lists of changes, and then at a settlement that is due and does not fit.
+    #[benchmark(pov_mode = MaxEncodedLen { Gauntlet: Ignored })]
     fn look_at_run() {
-        create::<T>(settings());
-        let run = NextRunId::<T>::get() - 1;
-        WorkQueue::<T>::put(BoundedVec::truncate_from(vec![run]));
+        let mut settings = settings();
+        settings.incentive.standing = StandingKind::PlackettLuce;
+        settings.incentive.uid_max = PLACKETT_LUCE_UID_MAX;
+        let run = create::<T>(settings);
         go_to::<T>(START);
+        skip_to::<T>(run, 2);
+        fill_changes::<T>(run, 3);
+        Pallet::<T>::change_record(run, 0, |record| {
+            record.accepted = AcceptedSet::truncate_from(vec![0; ACCEPTED_MAX as usize]);
+            record.unavailable = Bitmap::truncate_from(vec![0xff; BITMAP_BYTES_MAX as usize]);
+        });
+        let look = || WeightMeter::with_limit(T::WeightInfo::look_at_run());
 
         #[block]
         {
-            Pallet::<T>::do_idle(Weight::MAX);
+            assert!(Pallet::<T>::change_step(run, &mut look()) == Step::Nothing);
+            assert!(Pallet::<T>::settle_step(run, &mut look()) == Step::NoRoom);
         }
 
-        assert!(WorkQueue::<T>::get().is_empty());
+        assert_eq!(Runs::<T>::get(run).map(|run| run.next_settlement), Some(0));
     }
 
+    /// The boundary behind the last window of a run that has a weight: it ends the budget of that window.
     #[benchmark]
     fn enqueue() {
         let run = create::<T>(settings());
-        WorkQueue::<T>::kill();
+        go_to::<T>(START);
+        Pallet::<T>::do_set_run_weight(run, 1).expect("the run exists; qed");
+        Runs::<T>::mutate(run, |run| {
+            if let Some(run) = run {
+                run.last_window = Some(0);
+            }
+        });
+        make_due::<T>(run, 1, Boundary::Open);
 
         #[block]
         {
-            Pallet::<T>::enqueue(run);
+            Pallet::<T>::do_boundaries();
         }
 
         assert_eq!(WorkQueue::<T>::get().to_vec(), vec![run]);
     }
 
-    #[benchmark]
+    /// Window 1 of a run with all its validators, settings that wait and a weight, after a window that is not settled.
+    #[benchmark(pov_mode = MaxEncodedLen { Gauntlet: Ignored })]
     fn open_window() {
-        let run_id = create::<T>(settings());
-        PendingSettings::<T>::insert(
-            run_id,
-            ScheduledSettings { window: 0, settings: settings(), by_admin: false },
-        );
-        let run = Runs::<T>::get(run_id).expect("it was created; qed");
-        Pallet::<T>::do_set_run_weight(run_id, 1).expect("the run exists; qed");
+        let run = create::<T>(settings());
+        for number in 0..VALIDATORS_MAX {
+            validator::<T>(run, number);
+        }
+        go_to::<T>(START);
+        let waiting = ScheduledSettings { window: 1, settings: settings(), by_admin: false };
+        PendingSettings::<T>::insert(run, waiting);
+        Pallet::<T>::do_set_run_weight(run, 1).expect("the run exists; qed");
+        make_due::<T>(run, 1, Boundary::Open);
 
         #[block]
         {
-            Pallet::<T>::open_window(run_id, run, 0, &[1; 32]);
+            Pallet::<T>::do_boundaries();
         }
 
-        assert!(Windows::<T>::contains_key(run_id, 0));
+        assert_eq!(Permits::<T>::get(run, 1).len() as u32, VALIDATORS_MAX);
+        assert_eq!(Windows::<T>::get(run, 1).map(|record| record.settings_version), Some(1));
     }
 
+    /// In window 1, whose commit phase the chain cut short, after a window that is not settled.
     #[benchmark]
     fn draw_challenge() {
         let run = create::<T>(settings());
         go_to::<T>(START);
+        skip_to::<T>(run, 1);
+        make_due::<T>(run, 1, Boundary::Reveal);
 
         #[block]
         {
-            Pallet::<T>::draw_challenge(run, 0, &[1; 32]);
+            Pallet::<T>::do_boundaries();
         }
 
-        assert!(Windows::<T>::get(run, 0).is_some_and(|record| record.challenge_seed.is_some()));
+        let record = Windows::<T>::get(run, 1).expect("window 1 is open; qed");
+        assert!(record.challenge_seed.is_some() && record.excused);
     }
 
-    #[benchmark]
+    /// In window 1, whose reveal phase the chain cut short, after a window that is not settled.
+    #[benchmark(pov_mode = MaxEncodedLen { Gauntlet: Ignored })]
     fn accept(m: Linear<0, MINERS>, v: Linear<0, VALIDATORS_MAX>) {
-        let run = worked_window::<T>(m, v);
+        let run = worked_in::<T>(1, m, v);
+        make_due::<T>(run, 1, Boundary::Accept);
 
         #[block]
         {
-            Pallet::<T>::accept(run, 0);
+            Pallet::<T>::do_boundaries();
         }
 
-        let record = Windows::<T>::get(run, 0).expect("window 0 is open; qed");
+        let record = Windows::<T>::get(run, 1).expect("window 1 is open; qed");
         assert_eq!(record.status, WindowStatus::Accepted);
     }
 
-    #[benchmark]
+    /// A window before which every validator scored, with bonds that a settlement by Yuma consensus left.
+    #[benchmark(pov_mode = MaxEncodedLen { Gauntlet: Ignored })]
     fn settle_begin(m: Linear<0, MINERS>, v: Linear<0, VALIDATORS_MAX>) {
-        let run = worked_window::<T>(m, v);
+        let window = STRIKE_WINDOWS - 1;
+        let run = worked_in::<T>(window, m, v);
         let owner = account("owner", 0, 0);
         sponsored::<T>(run, SPONSORS_MAX);
-        Pallet::<T>::change_record(run, 0, |record| {
+        let record = Windows::<T>::get(run, window).expect("it is open; qed");
+        Windows::<T>::insert(run, window + 1, record);
+        Pallet::<T>::change_record(run, window, |record| {
             record.budget = STAKE;
             record.state_root = Some([0; 32]);
         });
+        for index in 0..v as ValidatorIndex {
+            Bonds::<T>::insert(run, index, bond_row());
+            for before in 0..window {
+                let reveal = ScoreReveals::<T>::get((run, window, index)).expect("it scored; qed");
+                ScoreCommitments::<T>::insert((run, before, index), [0; 32]);
+                ScoreReveals::<T>::insert((run, before, index), reveal);
+            }
+        }
 
         #[block]
         {
-            Pallet::<T>::compute(run, &owner, 0);
+            Pallet::<T>::compute(run, &owner, window);
         }
 
         assert!(Settlements::<T>::contains_key(run));
+        assert_eq!(Bonds::<T>::iter_prefix(run).count(), 0);
     }
 
     #[benchmark]
@@ -1268,7 +1455,8 @@ mod benchmarks {
         }
     }
 
-    #[benchmark]
+    /// Its rows are in the proof already, as `settle_begin` reads them.
+    #[benchmark(pov_mode = Ignored)]
     fn settle_yuma(m: Linear<1, MINERS>, v: Linear<1, VALIDATORS_MAX>) {
         let row: Vec<(Uid, Q32)> = (0..m).map(|uid| (uid as Uid, Q32(1 << 20))).collect();
         let bonds: Vec<(Uid, u16)> = (0..m).map(|uid| (uid as Uid, 1 + uid as u16)).collect();
@@ -1309,8 +1497,11 @@ mod benchmarks {
             standing: Standing::default(),
             value: Default::default(),
             share: Default::default(),
-            amount: 1,
+            amount: PAY,
         };
+        for number in 0..m {
+            Claims::<T>::insert(run, miner_keys::<T>(number).0, claims());
+        }
         let page = (0..m).map(pay).collect();
         SettlementPages::<T>::insert(run, 0, BoundedVec::truncate_from(page));
         Ledgers::<T>::insert(
@@ -1324,12 +1515,22 @@ mod benchmarks {
             Pallet::<T>::pay_page(run, settlement, 0, 1);
         }
 
-        assert_eq!(Ledgers::<T>::get(run).claimable, Planck::from(m));
+        assert_eq!(Ledgers::<T>::get(run).claimable, PAY * Planck::from(m));
     }
 
     #[benchmark]
     fn settle_close(v: Linear<0, VALIDATORS_MAX>) {
         let run = worked_window::<T>(0, v);
+        for number in 0..v {
+            Pools::<T>::mutate(run, number, |pool| {
+                if let Some(pool) = pool {
+                    pool.delegated = Pool { shares: STAKE, amount: STAKE };
+                }
+            });
+            let cold: T::AccountId = account("validator cold", number, 0);
+            Claims::<T>::insert(run, cold, claims());
+            Claims::<T>::insert(run, Pallet::<T>::pool_account(run, number), claims());
+        }
         Ledgers::<T>::insert(
             run,
             Ledger { minted: RICH, carried_validators: RICH, ..Default::default() },
@@ -1341,31 +1542,44 @@ mod benchmarks {
             Pallet::<T>::close(run, settlement);
         }
 
-        assert_eq!(Ledgers::<T>::get(run).claimable, Planck::from(v));
+        assert_eq!(Ledgers::<T>::get(run).claimable, PAY * Planck::from(v));
     }
 
-    #[benchmark]
+    /// The last rows of a window, whose record goes with them, and so do the settings that were in force only in it.
+    #[benchmark(pov_mode = MaxEncodedLen { Gauntlet: Ignored })]
     fn prune(r: Linear<0, { work::PRUNE_ROWS }>) {
         // A miner that worked has three rows.
-        let run_id = worked_window::<T>(r.div_ceil(3), 0);
+        let miners = r.div_ceil(3);
+        let run_id = worked_in::<T>(1, miners, 0);
+        Windows::<T>::mutate(run_id, 1, |record| {
+            record.as_mut().map(|record| record.settings_version = 0)
+        });
+        Windows::<T>::insert(
+            run_id,
+            2,
+            WindowRecord {
+                settings_version: 1,
+                ..Windows::<T>::get(run_id, 1).expect("it is open; qed")
+            },
+        );
         let run = Runs::<T>::get(run_id).expect("it was created; qed");
 
         #[block]
         {
-            Pallet::<T>::prune(run_id, run, 0, r);
+            Pallet::<T>::prune(run_id, run, 1, 3 * miners + 1);
         }
 
-        assert!(PayloadOwners::<T>::iter_prefix((run_id, 0)).count() <= 2);
+        assert!(!Windows::<T>::contains_key(run_id, 1));
     }
 
-    /// A settlement of window 0 that owes one unit to each of `validators`.
+    /// A settlement of window 0 that owes [`PAY`] to each of `validators`.
     fn settlement<T: Config>(stage: Stage, validators: u32) -> Settlement<T::AccountId> {
         let pay = |index: u32| ValidatorPay {
             index: index as ValidatorIndex,
             cold: account("validator cold", index, 0),
             agreement: Default::default(),
             share: Default::default(),
-            amount: 1,
+            amount: PAY,
         };
         Settlement {
             window: 0,
