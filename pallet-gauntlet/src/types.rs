@@ -58,7 +58,7 @@ pub const CHANGE_LISTS_MAX: u32 = (2 * UIDS_MAX + VALIDATORS_MAX).div_ceil(CHANG
 /// Miners that one step of a settlement pays.
 pub const PAGE_LEN: u32 = 64;
 /// Rows that one `reap_run` removes, at most.
-pub const REAP_ROWS_MAX: u32 = 1_024;
+pub const REAP_ROWS_MAX: u32 = 512;
 /// Bytes of a libp2p peer id.
 pub const PEER_ID_BYTES_MAX: u32 = 64;
 /// Bytes of a multiaddress.
