@@ -293,13 +293,16 @@ fn worked_in<T: Config>(window: Window, miners: u32, validators: u32) -> RunId {
     }
     CommitCounts::<T>::insert(run, window, miners);
     for index in 0..validators as ValidatorIndex {
-        let bitmap = Bitmap::truncate_from(bitmap_of(&uids));
+        // No two rows are equal: the same value would be in a proof once. The last uids have no miner.
+        let fetched: Vec<Uid> = uids.iter().copied().chain([UIDS_MAX as Uid - 1 - index]).collect();
+        let bitmap = Bitmap::truncate_from(bitmap_of(&fetched));
         AttestationCommitments::<T>::insert((run, window, index), [0; 32]);
         Attestations::<T>::insert(
             (run, window, index),
             Attestation { bitmap, state_root: [0; 32] },
         );
-        let reveal = ScoreReveal { evaluations: evaluations(EVALUATIONS_MAX), salt: [0; 32] };
+        let reveal =
+            ScoreReveal { evaluations: evaluations(EVALUATIONS_MAX), salt: [index as u8; 32] };
         ScoreCommitments::<T>::insert((run, window, index), [0; 32]);
         ScoreReveals::<T>::insert((run, window, index), reveal);
         Validators::<T>::mutate(run, index, |validator| {
@@ -344,7 +347,7 @@ fn laden_validator<T: Config>(run: RunId) -> (T::AccountId, T::AccountId) {
     let keys = validator::<T>(run, 0);
     nominate::<T>(run, &funded::<T>("nominator", 0));
     load_seat::<T>(run, Seat::Validator(0), keys.clone());
-    Bonds::<T>::insert(run, 0, bond_row());
+    Bonds::<T>::insert(run, 0, bond_row(0));
     keys
 }
 
@@ -356,10 +359,10 @@ fn fill_changes<T: Config>(run: RunId, first: Window) {
     }
 }
 
-/// Bonds in as many miners as a run may have.
-fn bond_row() -> BondRow {
+/// Bonds in as many miners as a run may have, as of a window.
+fn bond_row(window: Window) -> BondRow {
     let entries = (0..UIDS_MAX).map(|uid| (uid as Uid, 1 + uid as u16)).collect();
-    BondRow { window: 0, entries: BoundedVec::truncate_from(entries) }
+    BondRow { window, entries: BoundedVec::truncate_from(entries) }
 }
 
 /// Has a part of what is in pool 0, of the validator's own and of what is delegated, leave it in each of `windows`
@@ -1427,7 +1430,7 @@ mod benchmarks {
             record.state_root = Some([0; 32]);
         });
         for index in 0..v as ValidatorIndex {
-            Bonds::<T>::insert(run, index, bond_row());
+            Bonds::<T>::insert(run, index, bond_row(index.into()));
             for before in 0..window {
                 let reveal = ScoreReveals::<T>::get((run, window, index)).expect("it scored; qed");
                 ScoreCommitments::<T>::insert((run, before, index), [0; 32]);
