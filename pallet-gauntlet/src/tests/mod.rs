@@ -15,5 +15,4 @@ mod slashing;
 mod stake;
 mod submission;
 mod view;
-mod weights;
 mod window;

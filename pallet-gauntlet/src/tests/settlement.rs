@@ -10,6 +10,9 @@ use protocol::{
 
 use crate::{mock::*, *};
 
+/// What calls and steps weigh here.
+type Weights = <Test as Config>::WeightInfo;
+
 #[test]
 fn a_full_window_pays_everybody_and_conserves_the_emission() {
     ExtBuilder::default().participants(3, 2).build_and_execute(|| {
@@ -174,20 +177,19 @@ fn settlement_goes_step_by_step_under_a_meter() {
         roll_to(run().schedule.window_start(2).unwrap() + 11);
         System::set_block_number(System::block_number() + 1);
         Gauntlet::do_boundaries();
-        let looked = <() as WeightInfo>::look_at_queue(4)
-            .saturating_add(<() as WeightInfo>::look_at_run() * 2);
+        let looked = Weights::look_at_queue(4).saturating_add(Weights::look_at_run() * 2);
         let mut meter = WeightMeter::with_limit(looked);
         Gauntlet::do_poll(&mut meter);
         assert_eq!(run().next_settlement, 1, "no weight, no step");
 
-        let weights = <() as WeightInfo>::settle_begin(3, 2).saturating_add(looked);
+        let weights = Weights::settle_begin(3, 2).saturating_add(looked);
         Gauntlet::do_idle(weights);
         let settlement = Settlements::<Test>::get(0).unwrap();
         assert_eq!(settlement.stage, Stage::Miners { page: 0, page_count: 1 });
         assert_eq!(ledger().claimable, before.claimable + settlement.paid.owner);
         check_state();
 
-        Gauntlet::do_idle(looked.saturating_add(<() as WeightInfo>::settle_page(PAGE_LEN)));
+        Gauntlet::do_idle(looked.saturating_add(Weights::settle_page(PAGE_LEN)));
         assert_eq!(Settlements::<Test>::get(0).unwrap().stage, Stage::Validators);
         check_state();
 

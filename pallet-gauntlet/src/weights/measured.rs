@@ -11,417 +11,428 @@ use frame_support::{traits::Get, weights::Weight};
 use super::WeightInfo;
 
 /// What was measured, with the database weights of a runtime.
-pub(crate) struct MeasuredWeight<T>(PhantomData<T>);
+pub struct SubstrateWeight<T>(PhantomData<T>);
 
-impl<T: frame_system::Config> WeightInfo for MeasuredWeight<T> {
+impl<T: frame_system::Config> WeightInfo for SubstrateWeight<T> {
     // t from 1 to 1024.
     fn create_run(t: u32) -> Weight {
-        // At least 420_816_000 picoseconds; proof 174 bytes and more.
-        Weight::from_parts(476_937_997, 6196)
-            // ± 2_586
-            .saturating_add(Weight::from_parts(25_163, 0).saturating_mul(t.into()))
+        // At least 427_266_000 picoseconds; proof 174 bytes and more.
+        Weight::from_parts(441_984_490, 6196)
+            // ± 957
+            .saturating_add(Weight::from_parts(19_968, 0).saturating_mul(t.into()))
             .saturating_add(T::DbWeight::get().reads(7_u64))
             .saturating_add(T::DbWeight::get().writes(9_u64))
     }
     // m from 1 to 1024.
     fn register_miner(m: u32) -> Weight {
-        // At least 810_635_000 picoseconds; proof 4398 bytes and more.
-        Weight::from_parts(976_011_532, 11402)
-            // ± 485_363
-            .saturating_add(Weight::from_parts(11_838_064, 0).saturating_mul(m.into()))
+        // At least 764_848_000 picoseconds; proof 4341 bytes and more.
+        Weight::from_parts(671_020_769, 11402)
+            // ± 95_719
+            .saturating_add(Weight::from_parts(10_336_527, 0).saturating_mul(m.into()))
             .saturating_add(T::DbWeight::get().reads(19_u64))
             .saturating_add(T::DbWeight::get().reads((1_u64).saturating_mul(m.into())))
             .saturating_add(T::DbWeight::get().writes(18_u64))
-            .saturating_add(Weight::from_parts(0, 2679).saturating_mul(m.into()))
+            .saturating_add(Weight::from_parts(0, 187).saturating_mul(m.into()))
     }
     fn leave_miner() -> Weight {
-        // At least 565_551_000 picoseconds; proof 2942 bytes and more.
-        Weight::from_parts(594_104_000, 120976)
+        // At least 575_095_000 picoseconds; proof 2942 bytes and more.
+        Weight::from_parts(586_503_000, 120976)
             .saturating_add(T::DbWeight::get().reads(36_u64))
             .saturating_add(T::DbWeight::get().writes(35_u64))
     }
     fn evict() -> Weight {
-        // At least 200_438_000 picoseconds; proof 1225 bytes and more.
-        Weight::from_parts(267_038_000, 6068)
-            .saturating_add(T::DbWeight::get().reads(9_u64))
-            .saturating_add(T::DbWeight::get().writes(9_u64))
+        // At least 238_595_000 picoseconds; proof 1452 bytes and more.
+        Weight::from_parts(245_756_000, 6196)
+            .saturating_add(T::DbWeight::get().reads(10_u64))
+            .saturating_add(T::DbWeight::get().writes(13_u64))
     }
     fn withdraw_bond() -> Weight {
-        // At least 246_346_000 picoseconds; proof 685 bytes and more.
-        Weight::from_parts(266_987_000, 6068)
+        // At least 243_632_000 picoseconds; proof 685 bytes and more.
+        Weight::from_parts(253_026_000, 6068)
             .saturating_add(T::DbWeight::get().reads(6_u64))
             .saturating_add(T::DbWeight::get().writes(5_u64))
     }
     fn rotate_hot_key() -> Weight {
-        // At least 787_271_000 picoseconds; proof 3152 bytes and more.
-        Weight::from_parts(921_040_000, 120976)
+        // At least 744_027_000 picoseconds; proof 3152 bytes and more.
+        Weight::from_parts(786_179_000, 120976)
             .saturating_add(T::DbWeight::get().reads(42_u64))
             .saturating_add(T::DbWeight::get().writes(37_u64))
     }
     fn offer_cold() -> Weight {
-        // At least 73_710_000 picoseconds; proof 842 bytes and more.
-        Weight::from_parts(84_686_000, 3935)
+        // At least 74_771_000 picoseconds; proof 842 bytes and more.
+        Weight::from_parts(78_307_000, 3935)
             .saturating_add(T::DbWeight::get().reads(3_u64))
             .saturating_add(T::DbWeight::get().writes(1_u64))
     }
     fn cancel_cold() -> Weight {
-        // At least 50_295_000 picoseconds; proof 269 bytes and more.
-        Weight::from_parts(59_459_000, 3669)
+        // At least 51_447_000 picoseconds; proof 269 bytes and more.
+        Weight::from_parts(54_711_000, 3669)
             .saturating_add(T::DbWeight::get().reads(2_u64))
             .saturating_add(T::DbWeight::get().writes(1_u64))
     }
     fn accept_cold() -> Weight {
-        // At least 326_636_000 picoseconds; proof 1258 bytes and more.
-        Weight::from_parts(342_550_000, 6398)
-            .saturating_add(T::DbWeight::get().reads(9_u64))
+        // At least 965_967_000 picoseconds; proof 3019 bytes and more.
+        Weight::from_parts(985_426_000, 80691)
+            .saturating_add(T::DbWeight::get().reads(39_u64))
             .saturating_add(T::DbWeight::get().writes(7_u64))
     }
     // c from 1 to 16.
     fn make_changes(c: u32) -> Weight {
-        // At least 191_234_000 picoseconds; proof 932 bytes and more.
-        Weight::from_parts(55_172_273, 4673)
-            // ± 197_057
-            .saturating_add(Weight::from_parts(144_071_779, 0).saturating_mul(c.into()))
-            .saturating_add(T::DbWeight::get().reads(5_u64))
-            .saturating_add(T::DbWeight::get().reads((5_u64).saturating_mul(c.into())))
-            .saturating_add(T::DbWeight::get().writes(2_u64))
-            .saturating_add(T::DbWeight::get().writes((8_u64).saturating_mul(c.into())))
-            .saturating_add(Weight::from_parts(0, 5078).saturating_mul(c.into()))
+        // At least 566_243_000 picoseconds; proof 3321 bytes and more.
+        Weight::from_parts(401_341_661, 124505)
+            // ± 387_309
+            .saturating_add(Weight::from_parts(186_718_828, 0).saturating_mul(c.into()))
+            .saturating_add(T::DbWeight::get().reads(33_u64))
+            .saturating_add(T::DbWeight::get().reads((6_u64).saturating_mul(c.into())))
+            .saturating_add(T::DbWeight::get().writes(24_u64))
+            .saturating_add(T::DbWeight::get().writes((12_u64).saturating_mul(c.into())))
+            .saturating_add(Weight::from_parts(0, 4272).saturating_mul(c.into()))
     }
     fn register_validator() -> Weight {
-        // At least 1_249_068_000 picoseconds; proof 12535 bytes and more.
-        Weight::from_parts(1_338_562_000, 170900)
-            .saturating_add(T::DbWeight::get().reads(80_u64))
-            .saturating_add(T::DbWeight::get().writes(16_u64))
+        // At least 1_342_397_000 picoseconds; proof 13583 bytes and more.
+        Weight::from_parts(1_412_111_000, 14573)
+            .saturating_add(T::DbWeight::get().reads(81_u64))
+            .saturating_add(T::DbWeight::get().writes(20_u64))
     }
     fn add_stake() -> Weight {
-        // At least 254_428_000 picoseconds; proof 614 bytes and more.
-        Weight::from_parts(269_301_000, 3846)
+        // At least 263_522_000 picoseconds; proof 614 bytes and more.
+        Weight::from_parts(270_042_000, 3846)
             .saturating_add(T::DbWeight::get().reads(4_u64))
             .saturating_add(T::DbWeight::get().writes(4_u64))
     }
     fn deregister_validator() -> Weight {
-        // At least 209_371_000 picoseconds; proof 1039 bytes and more.
-        Weight::from_parts(222_912_000, 3991)
-            .saturating_add(T::DbWeight::get().reads(8_u64))
-            .saturating_add(T::DbWeight::get().writes(9_u64))
+        // At least 260_678_000 picoseconds; proof 1214 bytes and more.
+        Weight::from_parts(268_580_000, 6196)
+            .saturating_add(T::DbWeight::get().reads(9_u64))
+            .saturating_add(T::DbWeight::get().writes(13_u64))
     }
     fn unstake() -> Weight {
-        // At least 142_893_000 picoseconds; proof 935 bytes and more.
-        Weight::from_parts(151_886_000, 3935)
+        // At least 145_817_000 picoseconds; proof 935 bytes and more.
+        Weight::from_parts(151_355_000, 3935)
             .saturating_add(T::DbWeight::get().reads(5_u64))
             .saturating_add(T::DbWeight::get().writes(3_u64))
     }
     // u from 1 to 63.
     fn withdraw_unbonded(u: u32) -> Weight {
-        // At least 435_448_000 picoseconds; proof 1088 bytes and more.
-        Weight::from_parts(463_004_466, 6398)
-            // ± 60_909
-            .saturating_add(Weight::from_parts(40_751_093, 0).saturating_mul(u.into()))
+        // At least 442_038_000 picoseconds; proof 1064 bytes and more.
+        Weight::from_parts(442_714_925, 6398)
+            // ± 51_035
+            .saturating_add(Weight::from_parts(41_803_762, 0).saturating_mul(u.into()))
             .saturating_add(T::DbWeight::get().reads(8_u64))
+            .saturating_add(T::DbWeight::get().reads((1_u64).saturating_mul(u.into())))
             .saturating_add(T::DbWeight::get().writes(6_u64))
-            .saturating_add(Weight::from_parts(0, 1281).saturating_mul(u.into()))
+            .saturating_add(T::DbWeight::get().writes((1_u64).saturating_mul(u.into())))
+            .saturating_add(Weight::from_parts(0, 2571).saturating_mul(u.into()))
     }
     fn delegate() -> Weight {
-        // At least 518_461_000 picoseconds; proof 1520 bytes and more.
-        Weight::from_parts(537_059_000, 8799)
-            .saturating_add(T::DbWeight::get().reads(10_u64))
-            .saturating_add(T::DbWeight::get().writes(7_u64))
+        // At least 723_226_000 picoseconds; proof 3354 bytes and more.
+        Weight::from_parts(739_250_000, 11402)
+            .saturating_add(T::DbWeight::get().reads(12_u64))
+            .saturating_add(T::DbWeight::get().writes(10_u64))
     }
     fn undelegate() -> Weight {
-        // At least 416_770_000 picoseconds; proof 1319 bytes and more.
-        Weight::from_parts(440_445_000, 5063)
-            .saturating_add(T::DbWeight::get().reads(9_u64))
-            .saturating_add(T::DbWeight::get().writes(6_u64))
+        // At least 624_739_000 picoseconds; proof 3277 bytes and more.
+        Weight::from_parts(640_954_000, 6196)
+            .saturating_add(T::DbWeight::get().reads(11_u64))
+            .saturating_add(T::DbWeight::get().writes(9_u64))
     }
     fn set_take() -> Weight {
-        // At least 85_517_000 picoseconds; proof 935 bytes and more.
-        Weight::from_parts(91_426_000, 3935)
+        // At least 86_459_000 picoseconds; proof 935 bytes and more.
+        Weight::from_parts(92_307_000, 3935)
             .saturating_add(T::DbWeight::get().reads(4_u64))
             .saturating_add(T::DbWeight::get().writes(1_u64))
     }
     fn compound() -> Weight {
-        // At least 310_492_000 picoseconds; proof 793 bytes and more.
-        Weight::from_parts(321_719_000, 5063)
-            .saturating_add(T::DbWeight::get().reads(6_u64))
-            .saturating_add(T::DbWeight::get().writes(4_u64))
+        // At least 513_544_000 picoseconds; proof 2751 bytes and more.
+        Weight::from_parts(526_974_000, 6196)
+            .saturating_add(T::DbWeight::get().reads(8_u64))
+            .saturating_add(T::DbWeight::get().writes(7_u64))
     }
     fn cancel_slash() -> Weight {
-        // At least 36_875_000 picoseconds; proof 89 bytes and more.
-        Weight::from_parts(40_160_000, 3565)
+        // At least 37_306_000 picoseconds; proof 89 bytes and more.
+        Weight::from_parts(39_729_000, 3565)
             .saturating_add(T::DbWeight::get().reads(1_u64))
             .saturating_add(T::DbWeight::get().writes(1_u64))
     }
     fn apply_slash() -> Weight {
-        // At least 483_690_000 picoseconds; proof 1697 bytes and more.
-        Weight::from_parts(493_644_000, 11402)
-            .saturating_add(T::DbWeight::get().reads(13_u64))
-            .saturating_add(T::DbWeight::get().writes(14_u64))
+        // At least 1_111_283_000 picoseconds; proof 2764 bytes and more.
+        Weight::from_parts(1_129_350_000, 34413)
+            .saturating_add(T::DbWeight::get().reads(28_u64))
+            .saturating_add(T::DbWeight::get().writes(32_u64))
     }
     fn report_copy() -> Weight {
-        // At least 305_284_000 picoseconds; proof 9495 bytes and more.
-        Weight::from_parts(335_499_000, 11671)
+        // At least 304_472_000 picoseconds; proof 9495 bytes and more.
+        Weight::from_parts(318_584_000, 11671)
             .saturating_add(T::DbWeight::get().reads(11_u64))
             .saturating_add(T::DbWeight::get().writes(4_u64))
     }
     fn report_malformed() -> Weight {
-        // At least 298_094_000 picoseconds; proof 9329 bytes and more.
-        Weight::from_parts(311_493_000, 11671)
+        // At least 300_116_000 picoseconds; proof 9329 bytes and more.
+        Weight::from_parts(311_673_000, 11671)
             .saturating_add(T::DbWeight::get().reads(10_u64))
             .saturating_add(T::DbWeight::get().writes(4_u64))
     }
     fn challenge_data() -> Weight {
-        // At least 366_054_000 picoseconds; proof 10040 bytes and more.
-        Weight::from_parts(389_719_000, 11671)
+        // At least 372_104_000 picoseconds; proof 10040 bytes and more.
+        Weight::from_parts(385_333_000, 11671)
             .saturating_add(T::DbWeight::get().reads(10_u64))
             .saturating_add(T::DbWeight::get().writes(4_u64))
     }
     fn answer_data() -> Weight {
-        // At least 377_402_000 picoseconds; proof 9996 bytes and more.
-        Weight::from_parts(391_222_000, 11671)
+        // At least 382_619_000 picoseconds; proof 9996 bytes and more.
+        Weight::from_parts(394_998_000, 11671)
             .saturating_add(T::DbWeight::get().reads(10_u64))
             .saturating_add(T::DbWeight::get().writes(5_u64))
     }
     fn time_out() -> Weight {
-        // At least 359_284_000 picoseconds; proof 1455 bytes and more.
-        Weight::from_parts(377_662_000, 3935)
+        // At least 363_961_000 picoseconds; proof 1455 bytes and more.
+        Weight::from_parts(378_203_000, 3935)
             .saturating_add(T::DbWeight::get().reads(10_u64))
             .saturating_add(T::DbWeight::get().writes(8_u64))
     }
     fn dispute_evaluation() -> Weight {
-        // At least 336_080_000 picoseconds; proof 5982 bytes and more.
-        Weight::from_parts(360_396_000, 8145)
+        // At least 339_014_000 picoseconds; proof 5982 bytes and more.
+        Weight::from_parts(349_050_000, 8145)
             .saturating_add(T::DbWeight::get().reads(8_u64))
             .saturating_add(T::DbWeight::get().writes(3_u64))
     }
     fn commit_verdict() -> Weight {
-        // At least 774_833_000 picoseconds; proof 11362 bytes and more.
-        Weight::from_parts(837_856_000, 170900)
+        // At least 786_390_000 picoseconds; proof 11362 bytes and more.
+        Weight::from_parts(822_374_000, 12352)
             .saturating_add(T::DbWeight::get().reads(71_u64))
             .saturating_add(T::DbWeight::get().writes(1_u64))
     }
     fn reveal_verdict() -> Weight {
-        // At least 162_191_000 picoseconds; proof 2535 bytes and more.
-        Weight::from_parts(187_929_000, 4882)
+        // At least 165_626_000 picoseconds; proof 2535 bytes and more.
+        Weight::from_parts(182_993_000, 4882)
             .saturating_add(T::DbWeight::get().reads(5_u64))
             .saturating_add(T::DbWeight::get().writes(1_u64))
     }
     fn close_dispute() -> Weight {
-        // At least 1_476_006_000 picoseconds; proof 6765 bytes and more.
-        Weight::from_parts(1_549_646_000, 45241)
-            .saturating_add(T::DbWeight::get().reads(21_u64))
-            .saturating_add(T::DbWeight::get().writes(19_u64))
+        // At least 1_944_273_000 picoseconds; proof 9612 bytes and more.
+        Weight::from_parts(2_019_194_000, 45241)
+            .saturating_add(T::DbWeight::get().reads(39_u64))
+            .saturating_add(T::DbWeight::get().writes(24_u64))
     }
     fn announce() -> Weight {
-        // At least 167_639_000 picoseconds; proof 173 bytes and more.
-        Weight::from_parts(199_597_000, 3678)
+        // At least 154_590_000 picoseconds; proof 173 bytes and more.
+        Weight::from_parts(185_075_000, 3678)
             .saturating_add(T::DbWeight::get().reads(4_u64))
             .saturating_add(T::DbWeight::get().writes(1_u64))
     }
     fn commit_update() -> Weight {
-        // At least 135_442_000 picoseconds; proof 627 bytes and more.
-        Weight::from_parts(141_951_000, 3678)
+        // At least 140_118_000 picoseconds; proof 627 bytes and more.
+        Weight::from_parts(145_397_000, 3678)
             .saturating_add(T::DbWeight::get().reads(5_u64))
             .saturating_add(T::DbWeight::get().writes(3_u64))
     }
     // c from 1 to 4.
     fn reveal_update(c: u32) -> Weight {
-        // At least 301_068_000 picoseconds; proof 9803 bytes and more.
-        Weight::from_parts(297_343_287, 11671)
-            // ± 512_096
-            .saturating_add(Weight::from_parts(26_517_560, 0).saturating_mul(c.into()))
+        // At least 310_722_000 picoseconds; proof 9803 bytes and more.
+        Weight::from_parts(299_076_019, 11671)
+            // ± 431_624
+            .saturating_add(Weight::from_parts(26_222_300, 0).saturating_mul(c.into()))
             .saturating_add(T::DbWeight::get().reads(11_u64))
             .saturating_add(T::DbWeight::get().writes(3_u64))
     }
     fn commit_attestation() -> Weight {
-        // At least 146_037_000 picoseconds; proof 2299 bytes and more.
-        Weight::from_parts(163_113_000, 4135)
+        // At least 148_832_000 picoseconds; proof 2299 bytes and more.
+        Weight::from_parts(173_598_000, 4135)
             .saturating_add(T::DbWeight::get().reads(5_u64))
             .saturating_add(T::DbWeight::get().writes(1_u64))
     }
     fn reveal_attestation() -> Weight {
-        // At least 223_733_000 picoseconds; proof 2863 bytes and more.
-        Weight::from_parts(239_056_000, 4135)
+        // At least 221_990_000 picoseconds; proof 2863 bytes and more.
+        Weight::from_parts(244_183_000, 4135)
             .saturating_add(T::DbWeight::get().reads(8_u64))
             .saturating_add(T::DbWeight::get().writes(2_u64))
     }
     fn commit_scores() -> Weight {
-        // At least 178_947_000 picoseconds; proof 2970 bytes and more.
-        Weight::from_parts(192_487_000, 4673)
+        // At least 177_625_000 picoseconds; proof 2970 bytes and more.
+        Weight::from_parts(194_930_000, 4673)
             .saturating_add(T::DbWeight::get().reads(7_u64))
             .saturating_add(T::DbWeight::get().writes(1_u64))
     }
     // e from 0 to 256.
     fn reveal_scores(e: u32) -> Weight {
-        // At least 234_539_000 picoseconds; proof 3113 bytes and more.
-        Weight::from_parts(261_044_343, 8145)
-            // ± 10_440
-            .saturating_add(Weight::from_parts(139_169, 0).saturating_mul(e.into()))
+        // At least 248_249_000 picoseconds; proof 3113 bytes and more.
+        Weight::from_parts(264_673_991, 8145)
+            // ± 14_807
+            .saturating_add(Weight::from_parts(148_717, 0).saturating_mul(e.into()))
             .saturating_add(T::DbWeight::get().reads(9_u64))
             .saturating_add(T::DbWeight::get().writes(2_u64))
     }
     fn claim() -> Weight {
-        // At least 273_116_000 picoseconds; proof 2309 bytes and more.
-        Weight::from_parts(291_814_000, 6196)
+        // At least 269_912_000 picoseconds; proof 2309 bytes and more.
+        Weight::from_parts(292_745_000, 6196)
             .saturating_add(T::DbWeight::get().reads(5_u64))
             .saturating_add(T::DbWeight::get().writes(4_u64))
     }
     fn set_run_weight() -> Weight {
-        // At least 41_842_000 picoseconds; proof 178 bytes and more.
-        Weight::from_parts(46_970_000, 3678)
+        // At least 42_463_000 picoseconds; proof 178 bytes and more.
+        Weight::from_parts(44_917_000, 3678)
             .saturating_add(T::DbWeight::get().reads(2_u64))
             .saturating_add(T::DbWeight::get().writes(1_u64))
     }
     fn fund_run() -> Weight {
-        // At least 252_326_000 picoseconds; proof 2014 bytes and more.
-        Weight::from_parts(280_167_000, 6196)
+        // At least 255_409_000 picoseconds; proof 2014 bytes and more.
+        Weight::from_parts(262_901_000, 6196)
             .saturating_add(T::DbWeight::get().reads(6_u64))
             .saturating_add(T::DbWeight::get().writes(5_u64))
     }
     fn set_params() -> Weight {
-        // At least 63_474_000 picoseconds; proof 627 bytes and more.
-        Weight::from_parts(68_432_000, 3935)
+        // At least 64_426_000 picoseconds; proof 627 bytes and more.
+        Weight::from_parts(67_481_000, 3935)
             .saturating_add(T::DbWeight::get().reads(3_u64))
             .saturating_add(T::DbWeight::get().writes(1_u64))
     }
     fn pause_run() -> Weight {
-        // At least 61_411_000 picoseconds; proof 331 bytes and more.
-        Weight::from_parts(67_310_000, 4673)
-            .saturating_add(T::DbWeight::get().reads(2_u64))
-            .saturating_add(T::DbWeight::get().writes(2_u64))
+        // At least 82_843_000 picoseconds; proof 387 bytes and more.
+        Weight::from_parts(86_188_000, 8356)
+            .saturating_add(T::DbWeight::get().reads(3_u64))
+            .saturating_add(T::DbWeight::get().writes(3_u64))
     }
     fn resume_run() -> Weight {
-        // At least 49_003_000 picoseconds; proof 179 bytes and more.
-        Weight::from_parts(54_020_000, 3678)
+        // At least 49_804_000 picoseconds; proof 179 bytes and more.
+        Weight::from_parts(52_538_000, 3678)
             .saturating_add(T::DbWeight::get().reads(1_u64))
             .saturating_add(T::DbWeight::get().writes(1_u64))
     }
     fn close_run() -> Weight {
-        // At least 59_188_000 picoseconds; proof 191 bytes and more.
-        Weight::from_parts(71_416_000, 3678)
-            .saturating_add(T::DbWeight::get().reads(2_u64))
-            .saturating_add(T::DbWeight::get().writes(2_u64))
+        // At least 85_437_000 picoseconds; proof 662 bytes and more.
+        Weight::from_parts(89_103_000, 3932)
+            .saturating_add(T::DbWeight::get().reads(3_u64))
+            .saturating_add(T::DbWeight::get().writes(3_u64))
     }
-    // r from 0 to 1024.
+    // r from 16 to 511.
     fn reap_run(r: u32) -> Weight {
-        // At least 469_579_000 picoseconds; proof 1875 bytes and more.
-        Weight::from_parts(9_791_832_013, 4882)
-            // ± 16_328_409
-            .saturating_add(Weight::from_parts(286_063_768, 0).saturating_mul(r.into()))
-            .saturating_add(T::DbWeight::get().reads(11_u64))
-            .saturating_add(T::DbWeight::get().reads((5_u64).saturating_mul(r.into())))
-            .saturating_add(T::DbWeight::get().writes(4_u64))
-            .saturating_add(T::DbWeight::get().writes((7_u64).saturating_mul(r.into())))
-            .saturating_add(Weight::from_parts(0, 5206).saturating_mul(r.into()))
+        // At least 4_488_828_000 picoseconds; proof 0 bytes and more.
+        Weight::from_parts(4_496_499_000, 344850)
+            // ± 3_686_289
+            .saturating_add(Weight::from_parts(319_596_410, 0).saturating_mul(r.into()))
+            .saturating_add(T::DbWeight::get().reads(73_u64))
+            .saturating_add(T::DbWeight::get().reads((9_u64).saturating_mul(r.into())))
+            .saturating_add(T::DbWeight::get().writes(59_u64))
+            .saturating_add(T::DbWeight::get().writes((11_u64).saturating_mul(r.into())))
+            .saturating_add(Weight::from_parts(0, 7460).saturating_mul(r.into()))
     }
     fn offer_run() -> Weight {
-        // At least 44_967_000 picoseconds; proof 178 bytes and more.
-        Weight::from_parts(48_482_000, 3678)
+        // At least 45_528_000 picoseconds; proof 178 bytes and more.
+        Weight::from_parts(48_311_000, 3678)
             .saturating_add(T::DbWeight::get().reads(1_u64))
             .saturating_add(T::DbWeight::get().writes(1_u64))
     }
     fn accept_run() -> Weight {
-        // At least 380_296_000 picoseconds; proof 480 bytes and more.
-        Weight::from_parts(393_105_000, 6398)
+        // At least 387_216_000 picoseconds; proof 480 bytes and more.
+        Weight::from_parts(397_321_000, 6398)
             .saturating_add(T::DbWeight::get().reads(6_u64))
             .saturating_add(T::DbWeight::get().writes(6_u64))
     }
     fn cancel_params() -> Weight {
-        // At least 55_082_000 picoseconds; proof 649 bytes and more.
-        Weight::from_parts(59_138_000, 3932)
+        // At least 60_560_000 picoseconds; proof 649 bytes and more.
+        Weight::from_parts(63_334_000, 3932)
             .saturating_add(T::DbWeight::get().reads(2_u64))
             .saturating_add(T::DbWeight::get().writes(1_u64))
     }
     // r from 1 to 16.
     fn look_at_schedule(r: u32) -> Weight {
-        // At least 8_412_000 picoseconds; proof 0 bytes and more.
-        Weight::from_parts(9_208_593, 1886)
-            // ± 531
-            .saturating_add(Weight::from_parts(2_232, 0).saturating_mul(r.into()))
+        // At least 8_533_000 picoseconds; proof 0 bytes and more.
+        Weight::from_parts(9_232_842, 1886)
+            // ± 711
+            .saturating_add(Weight::from_parts(6_131, 0).saturating_mul(r.into()))
             .saturating_add(T::DbWeight::get().reads(1_u64))
     }
     // r from 1 to 16.
     fn look_at_queue(r: u32) -> Weight {
-        // At least 6_550_000 picoseconds; proof 0 bytes and more.
-        Weight::from_parts(7_842_879, 1550)
-            // ± 1_114
-            .saturating_add(Weight::from_parts(66_900, 0).saturating_mul(r.into()))
+        // At least 6_700_000 picoseconds; proof 0 bytes and more.
+        Weight::from_parts(7_891_162, 1550)
+            // ± 1_729
+            .saturating_add(Weight::from_parts(79_303, 0).saturating_mul(r.into()))
             .saturating_add(T::DbWeight::get().reads(1_u64))
             .saturating_add(T::DbWeight::get().writes(1_u64))
     }
     fn look_at_run() -> Weight {
-        // At least 61_701_000 picoseconds; proof 265 bytes and more.
-        Weight::from_parts(64_005_000, 7776)
-            .saturating_add(T::DbWeight::get().reads(5_u64))
-            .saturating_add(T::DbWeight::get().writes(1_u64))
+        // At least 204_484_000 picoseconds; proof 3675 bytes and more.
+        Weight::from_parts(209_582_000, 4665).saturating_add(T::DbWeight::get().reads(41_u64))
     }
     fn enqueue() -> Weight {
-        // At least 7_892_000 picoseconds; proof 44 bytes and more.
-        Weight::from_parts(8_783_000, 1550)
-            .saturating_add(T::DbWeight::get().reads(1_u64))
-            .saturating_add(T::DbWeight::get().writes(1_u64))
+        // At least 74_721_000 picoseconds; proof 483 bytes and more.
+        Weight::from_parts(77_646_000, 4673)
+            .saturating_add(T::DbWeight::get().reads(7_u64))
+            .saturating_add(T::DbWeight::get().writes(5_u64))
     }
     fn open_window() -> Weight {
-        // At least 134_130_000 picoseconds; proof 650 bytes and more.
-        Weight::from_parts(141_611_000, 3932)
-            .saturating_add(T::DbWeight::get().reads(6_u64))
-            .saturating_add(T::DbWeight::get().writes(8_u64))
+        // At least 746_961_000 picoseconds; proof 9739 bytes and more.
+        Weight::from_parts(768_854_000, 10729)
+            .saturating_add(T::DbWeight::get().reads(73_u64))
+            .saturating_add(T::DbWeight::get().writes(10_u64))
     }
     fn draw_challenge() -> Weight {
-        // At least 17_716_000 picoseconds; proof 146 bytes and more.
-        Weight::from_parts(19_479_000, 4673)
-            .saturating_add(T::DbWeight::get().reads(1_u64))
-            .saturating_add(T::DbWeight::get().writes(1_u64))
+        // At least 69_994_000 picoseconds; proof 418 bytes and more.
+        Weight::from_parts(72_287_000, 8356)
+            .saturating_add(T::DbWeight::get().reads(5_u64))
+            .saturating_add(T::DbWeight::get().writes(3_u64))
     }
     // m from 0 to 1024.
     // v from 0 to 64.
     fn accept(m: u32, v: u32) -> Weight {
-        // At least 1_526_250_000 picoseconds; proof 816 bytes and more.
-        Weight::from_parts(4_614_240_982, 4673)
-            // ± 1_575_752
-            .saturating_add(Weight::from_parts(24_669_327, 0).saturating_mul(m.into()))
-            .saturating_add(T::DbWeight::get().reads(4_u64))
+        // At least 1_685_538_000 picoseconds; proof 1034 bytes and more.
+        Weight::from_parts(1_709_633_000, 1909)
+            // ± 561_069
+            .saturating_add(Weight::from_parts(25_293_615, 0).saturating_mul(m.into()))
+            // ± 9_001_941
+            .saturating_add(Weight::from_parts(3_467_545, 0).saturating_mul(v.into()))
+            .saturating_add(T::DbWeight::get().reads(8_u64))
             .saturating_add(T::DbWeight::get().reads((2_u64).saturating_mul(m.into())))
             .saturating_add(T::DbWeight::get().reads((1_u64).saturating_mul(v.into())))
-            .saturating_add(T::DbWeight::get().writes(1_u64))
-            .saturating_add(Weight::from_parts(0, 2679).saturating_mul(m.into()))
-            .saturating_add(Weight::from_parts(0, 3059).saturating_mul(v.into()))
+            .saturating_add(T::DbWeight::get().writes(3_u64))
+            .saturating_add(Weight::from_parts(0, 317).saturating_mul(m.into()))
+            .saturating_add(Weight::from_parts(0, 573).saturating_mul(v.into()))
     }
     // m from 0 to 1024.
     // v from 0 to 64.
     fn settle_begin(m: u32, v: u32) -> Weight {
-        // At least 7_897_289_000 picoseconds; proof 7645 bytes and more.
-        Weight::from_parts(8_235_341_000, 8356)
-            // ± 1_931_852
-            .saturating_add(Weight::from_parts(40_573_292, 0).saturating_mul(m.into()))
-            // ± 30_995_159
-            .saturating_add(Weight::from_parts(57_170_152, 0).saturating_mul(v.into()))
+        // At least 17_293_837_000 picoseconds; proof 4992 bytes and more.
+        Weight::from_parts(17_422_549_000, 5703)
+            // ± 1_645_056
+            .saturating_add(Weight::from_parts(60_537_293, 0).saturating_mul(m.into()))
+            // ± 26_393_723
+            .saturating_add(Weight::from_parts(165_620_675, 0).saturating_mul(v.into()))
             .saturating_add(T::DbWeight::get().reads(12_u64))
-            .saturating_add(T::DbWeight::get().reads((2_u64).saturating_mul(m.into())))
-            .saturating_add(T::DbWeight::get().reads((5_u64).saturating_mul(v.into())))
+            .saturating_add(T::DbWeight::get().reads((3_u64).saturating_mul(m.into())))
+            .saturating_add(T::DbWeight::get().reads((11_u64).saturating_mul(v.into())))
             .saturating_add(T::DbWeight::get().writes(7_u64))
-            .saturating_add(Weight::from_parts(0, 2679).saturating_mul(m.into()))
-            .saturating_add(Weight::from_parts(0, 18891).saturating_mul(v.into()))
+            .saturating_add(T::DbWeight::get().writes((1_u64).saturating_mul(v.into())))
+            // By hand: a page of miners is one write, and its slope of less than one a miner is rounded away.
+            .saturating_add(T::DbWeight::get().writes(m.div_ceil(crate::PAGE_LEN).into()))
+            .saturating_add(Weight::from_parts(0, 275).saturating_mul(m.into()))
+            .saturating_add(Weight::from_parts(0, 21873).saturating_mul(v.into()))
     }
-    // v from 1 to 64.
+    // p from 0 to 1536.
+    fn settle_match(p: u32) -> Weight {
+        // At least 1_152_000 picoseconds; proof 0 bytes and more.
+        Weight::from_parts(1_251_000, 0)
+            // ± 1_491_785
+            .saturating_add(Weight::from_parts(41_688_587, 0).saturating_mul(p.into()))
+    }
     // m from 1 to 1024.
+    // v from 1 to 64.
     fn settle_yuma(m: u32, v: u32) -> Weight {
-        // At least 940_078_000 picoseconds; proof 0 bytes and more.
-        Weight::from_parts(949_693_000, 990)
-            // ± 415_582
-            .saturating_add(Weight::from_parts(6_861_552, 0).saturating_mul(m.into()))
-            // ± 6_637_769
-            .saturating_add(Weight::from_parts(104_555_617, 0).saturating_mul(v.into()))
+        // At least 948_431_000 picoseconds; proof 0 bytes and more.
+        Weight::from_parts(951_856_000, 0)
+            // ± 583_779
+            .saturating_add(Weight::from_parts(6_380_303, 0).saturating_mul(m.into()))
+            // ± 9_324_249
+            .saturating_add(Weight::from_parts(101_732_384, 0).saturating_mul(v.into()))
             .saturating_add(T::DbWeight::get().reads((1_u64).saturating_mul(v.into())))
             .saturating_add(T::DbWeight::get().writes((1_u64).saturating_mul(v.into())))
-            .saturating_add(Weight::from_parts(0, 18891).saturating_mul(v.into()))
     }
     // m from 1 to 64.
     fn settle_page(m: u32) -> Weight {
-        // At least 100_329_000 picoseconds; proof 387 bytes and more.
-        Weight::from_parts(53_365_391, 12707)
-            // ± 151_395
-            .saturating_add(Weight::from_parts(42_666_981, 0).saturating_mul(m.into()))
+        // At least 105_527_000 picoseconds; proof 1934 bytes and more.
+        Weight::from_parts(34_818_302, 12707)
+            // ± 463_341
+            .saturating_add(Weight::from_parts(47_255_528, 0).saturating_mul(m.into()))
             .saturating_add(T::DbWeight::get().reads(2_u64))
             .saturating_add(T::DbWeight::get().reads((2_u64).saturating_mul(m.into())))
             .saturating_add(T::DbWeight::get().writes(4_u64))
@@ -430,33 +441,26 @@ impl<T: frame_system::Config> WeightInfo for MeasuredWeight<T> {
     }
     // v from 0 to 64.
     fn settle_close(v: u32) -> Weight {
-        // At least 74_521_000 picoseconds; proof 633 bytes and more.
-        Weight::from_parts(81_238_200, 4673)
-            // ± 237_145
-            .saturating_add(Weight::from_parts(63_488_702, 0).saturating_mul(v.into()))
+        // At least 75_883_000 picoseconds; proof 2183 bytes and more.
+        Weight::from_parts(61_343_565, 4673)
+            // ± 363_044
+            .saturating_add(Weight::from_parts(92_402_444, 0).saturating_mul(v.into()))
             .saturating_add(T::DbWeight::get().reads(3_u64))
-            .saturating_add(T::DbWeight::get().reads((3_u64).saturating_mul(v.into())))
+            .saturating_add(T::DbWeight::get().reads((4_u64).saturating_mul(v.into())))
             .saturating_add(T::DbWeight::get().writes(5_u64))
-            .saturating_add(T::DbWeight::get().writes((2_u64).saturating_mul(v.into())))
-            .saturating_add(Weight::from_parts(0, 4073).saturating_mul(v.into()))
+            .saturating_add(T::DbWeight::get().writes((3_u64).saturating_mul(v.into())))
+            .saturating_add(Weight::from_parts(0, 8146).saturating_mul(v.into()))
     }
     // r from 0 to 2048.
     fn prune(r: u32) -> Weight {
-        // At least 125_567_000 picoseconds; proof 0 bytes and more.
-        Weight::from_parts(126_738_000, 192465)
-            // ± 135_343
-            .saturating_add(Weight::from_parts(5_963_958, 0).saturating_mul(r.into()))
-            .saturating_add(T::DbWeight::get().reads(2_u64))
+        // At least 252_726_000 picoseconds; proof 280 bytes and more.
+        Weight::from_parts(254_459_000, 1379)
+            // ± 516_378
+            .saturating_add(Weight::from_parts(8_445_949, 0).saturating_mul(r.into()))
+            .saturating_add(T::DbWeight::get().reads(13_u64))
             .saturating_add(T::DbWeight::get().reads((1_u64).saturating_mul(r.into())))
-            .saturating_add(T::DbWeight::get().writes(1_u64))
+            .saturating_add(T::DbWeight::get().writes(7_u64))
             .saturating_add(T::DbWeight::get().writes((1_u64).saturating_mul(r.into())))
-            .saturating_add(Weight::from_parts(0, 876).saturating_mul(r.into()))
-    }
-    // p from 0 to 1536.
-    fn settle_match(p: u32) -> Weight {
-        // At least 1_172_000 picoseconds; proof 0 bytes and more.
-        Weight::from_parts(1_231_000, 0)
-            // ± 801_088
-            .saturating_add(Weight::from_parts(38_864_333, 0).saturating_mul(p.into()))
+            .saturating_add(Weight::from_parts(0, 49).saturating_mul(r.into()))
     }
 }
