@@ -190,9 +190,12 @@ impl<T: Config> Pallet<T> {
         let looked = T::WeightInfo::look_at_queue(T::RunsMax::get())
             .saturating_add(T::WeightInfo::look_at_run().saturating_mul(4));
         let fits = |weight: Weight| weight.saturating_add(looked).all_lte(limit);
+        let largest = T::WeightInfo::settle_begin(UIDS_MAX, VALIDATORS_MAX);
+        assert!(fits(largest), "half of a block must hold the settlement of the largest run");
+        let yuma = T::WeightInfo::settle_yuma(UIDS_MAX, VALIDATORS_MAX);
         assert!(
-            fits(T::WeightInfo::settle_begin(UIDS_MAX, VALIDATORS_MAX)),
-            "half of a block must hold the settlement of the largest run",
+            fits(largest.saturating_add(yuma)),
+            "half of a block must hold the largest settlement by Yuma consensus",
         );
         let players = u32::from(PLACKETT_LUCE_UID_MAX);
         assert!(
