@@ -87,6 +87,22 @@ fn a_false_evaluation_costs_the_validator_and_its_nominators() {
 }
 
 #[test]
+fn what_left_since_answers_for_a_false_evaluation() {
+    ExtBuilder::default().participants(2, 7).build_and_execute(|| {
+        disputed();
+        assert_ok!(Gauntlet::unstake(origin(validator_cold(0)), 0, 0, 500 * UNIT));
+        jury_measures(&evaluation(1, 500, 500));
+        assert_ok!(close());
+        roll_to_window(6);
+        // A twentieth of 1,000 UNIT, half of it of each.
+        assert_eq!(pool(0).own, 475 * UNIT);
+        let left: Vec<_> =
+            Unbondings::<Test>::iter_prefix_values((0, 0)).map(|found| found.own).collect();
+        assert_eq!(left, [475 * UNIT]);
+    });
+}
+
+#[test]
 fn a_false_accusation_costs_its_bond_and_pays_the_jury() {
     ExtBuilder::default().participants(2, 7).build_and_execute(|| {
         disputed();

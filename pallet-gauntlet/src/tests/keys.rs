@@ -144,6 +144,26 @@ fn a_seat_goes_to_another_cold_key_after_a_delay_with_what_is_held_for_it() {
 }
 
 #[test]
+fn what_unbonds_of_a_stake_goes_with_its_seat() {
+    let seat = Seat::Validator(0);
+    ExtBuilder::default().participants(0, 1).build_and_execute(|| {
+        let (old, new, nominator) = (validator_cold(0), account(70), account(80));
+        assert_ok!(Gauntlet::delegate(origin(nominator.clone()), 0, 0, 500 * UNIT));
+        for window in 0..2 {
+            roll_to_window(window);
+            assert_ok!(Gauntlet::unstake(origin(old.clone()), 0, 0, 100 * UNIT));
+        }
+        roll_to_window(2);
+        assert_ok!(Gauntlet::undelegate(origin(nominator), 0, 0, 500 * UNIT));
+        assert_ok!(Gauntlet::do_offer_cold(old.clone(), 0, seat, new.clone()));
+        roll_to_window(4);
+        assert_ok!(Gauntlet::do_accept_cold(new.clone(), 0, seat));
+        assert_eq!(Gauntlet::held(HoldReason::ValidatorStake, &old), 0);
+        assert_eq!(Gauntlet::held(HoldReason::ValidatorStake, &new), 1_000 * UNIT);
+    });
+}
+
+#[test]
 fn the_old_cold_key_takes_an_offer_back() {
     let seat = Seat::Miner(0);
     ExtBuilder::default().participants(1, 0).build_and_execute(|| {
