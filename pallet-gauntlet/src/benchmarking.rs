@@ -371,7 +371,7 @@ fn unbond<T: Config>(run: RunId, windows: Window) {
     let part = STAKE / 128;
     let delegated = Pool { shares: part, amount: part };
     for window in 0..windows {
-        let unbonding = Unbonding { due: Window::MAX, own: part, delegated: delegated.clone() };
+        let unbonding = Unbonding { due: Window::MAX, own: part, delegated };
         Unbondings::<T>::insert((run, 0, window), unbonding);
     }
     let left = STAKE - part * Planck::from(windows);
