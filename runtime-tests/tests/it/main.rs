@@ -11,6 +11,7 @@ mod evidence;
 mod adversaries;
 mod authorities;
 mod encodings;
+mod fullness;
 mod genesis;
 mod governance;
 mod metadata;
