@@ -26,7 +26,7 @@ mY78BHqgCHzFUeDASQ==
 const HANDSHAKE: u8 = 22;
 
 #[test]
-fn an_address_with_tls_is_dialled_and_the_node_lives() {
+fn an_address_with_tls_is_dialled() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let root = folder.path().join("root.pem");
     fs::write(&root, ROOT).expect("the root can be written");
@@ -34,14 +34,13 @@ fn an_address_with_tls_is_dialled_and_the_node_lives() {
     let port = listener.local_addr().expect("it is bound").port();
 
     let bootnode = format!("/ip4/127.0.0.1/tcp/{port}/wss/p2p/{PEER}");
-    let args = ["--chain", "local", "--alice", "--bootnodes", &bootnode];
+    let key = "01".repeat(32);
+    let args = ["--chain", "local", "--alice", "--node-key", &key, "--bootnodes", &bootnode];
     let root = root.to_str().expect("the path is text");
-    let node = Node::start_with(folder.path(), &args, &[("SSL_CERT_FILE", root)]);
+    let _node = Node::start_with(folder.path(), &args, &[("SSL_CERT_FILE", root)]);
 
     let (mut stream, _) = listener.accept().expect("the node connects");
     let mut first = [0];
     stream.read_exact(&mut first).expect("the node speaks first");
     assert_eq!(first, [HANDSHAKE]);
-    drop(stream);
-    node.wait_for_best(1);
 }
