@@ -20,6 +20,7 @@
 //! - `questions`: ranges asked of peers; `server`: ranges served to them.
 //! - `event_loop`: the one task that owns the swarm.
 //! - `standing`: which peers failed to deliver.
+//! - `partials`: what has come of contents whose fetch ended early.
 //! - `fetch`: from which peer to ask what, and whom to blame; knows no libp2p.
 //! - `client`: the handle, which implements [`Network`].
 //! - `memory`: the same trait without sockets, for tests.
@@ -51,6 +52,8 @@ mod server;
 mod event_loop;
 
 mod standing;
+
+mod partials;
 
 mod fetch;
 
@@ -150,6 +153,8 @@ impl PeerAddress {
 pub struct FetchRequest {
     /// The content id.
     pub id: Hash,
+    /// The fewest bytes the content may have; 0 if its length is not known.
+    pub len_min: u64,
     /// The most bytes the content may have.
     pub len_max: u64,
     /// Whom to ask first, in this order.
@@ -165,7 +170,13 @@ impl FetchRequest {
         len_max: u64,
         verify: impl Fn(&[u8]) -> bool + Send + Sync + 'static,
     ) -> Self {
-        Self { id, len_max, providers: Vec::new(), verify: Arc::new(verify) }
+        Self { id, len_min: 0, len_max, providers: Vec::new(), verify: Arc::new(verify) }
+    }
+
+    /// The same request for a content that is known to have exactly `len_max` bytes: who claims another length is not heard.
+    pub fn exactly(mut self) -> Self {
+        self.len_min = self.len_max;
+        self
     }
 
     /// The same request with these peers asked first.
@@ -179,6 +190,7 @@ impl fmt::Debug for FetchRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FetchRequest")
             .field("id", &hex::encode(self.id))
+            .field("len_min", &self.len_min)
             .field("len_max", &self.len_max)
             .field("providers", &self.providers)
             .finish()
@@ -344,7 +356,8 @@ pub trait Network: Send + Sync {
 
     /// The content that `request` names: from the own store, the hinted peers, or whom Kademlia knows, in this order.
     ///
-    /// Cancel-safe: when dropped, what has been received is forgotten, and nothing else happened.
+    /// Cancel-safe: when dropped, or when it fails, what has been received is kept for the next fetch of it, up to 1 GiB of all
+    /// contents.
     ///
     /// # Errors
     /// [`FetchError`].

@@ -90,6 +90,7 @@ impl Payloads {
         let request = FetchRequest::new(root, byte_len, move |bytes| {
             bytes.len() as u64 == byte_len && has_root(bytes, &layout, keep, &root)
         })
+        .exactly()
         .from_peers(self.peers.ordered(Some(miner)));
         let fetched = tokio::time::timeout(FETCH_TIMEOUT, self.network.fetch(request))
             .await

@@ -19,6 +19,7 @@ use super::{
     counters::{CounterCells, Counters},
     event_loop::EventLoop,
     fetch::{self, FetchLimits, RangeSource},
+    partials::Partials,
     standing::Standing,
     FaultKind, FetchError, FetchRequest, Fetched, Network, NetworkConfig, NetworkError,
     PeerAddress, Pieces, PiecesFetched, PiecesRequest, StartError,
@@ -42,6 +43,7 @@ pub struct Client {
     limits: FetchLimits,
     fetches: Arc<Semaphore>,
     standing: Arc<Standing>,
+    partials: Arc<Partials>,
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
     counters: Arc<CounterCells>,
@@ -76,6 +78,7 @@ pub async fn start(
         },
         fetches: Arc::new(Semaphore::new(config.fetches_max.max(1))),
         standing: Arc::default(),
+        partials: Arc::default(),
         store: store.clone(),
         clock: clock.clone(),
         counters: counters.clone(),
@@ -254,7 +257,7 @@ impl Network for Client {
         if let Some(bytes) = self.fetch_own(&request).await {
             return Ok(Fetched { bytes, peers: Vec::new(), faults: Vec::new() });
         }
-        fetch::fetch(self, &*self.clock, self.limits, &self.standing, request).await
+        fetch::fetch(self, &*self.clock, self.limits, &self.standing, &self.partials, request).await
     }
 
     async fn fetch_pieces(&self, request: PiecesRequest) -> Result<PiecesFetched, FetchError> {

@@ -13,6 +13,7 @@
 use std::{
     collections::{HashSet, VecDeque},
     future::Future,
+    ops::RangeInclusive,
     sync::Arc,
     time::Duration,
 };
@@ -25,6 +26,7 @@ use protocol::Hash;
 
 use super::{
     codec::{RangeRequest, RangeResponse},
+    partials::{Partial, Partials},
     standing::Standing,
     Fault, FaultKind, FetchError, FetchRequest, Fetched, PeerAddress, Pieces, PiecesFetched,
     PiecesRequest, Verify,
@@ -37,9 +39,6 @@ const BUSY_WAIT: Duration = Duration::from_millis(100);
 
 /// Faults kept for the report of one fetch; each peer makes a few at the most.
 const FAULTS_MAX: usize = 256;
-
-/// The memory a fetch reserves before any byte has come, whatever length a peer claims.
-const RESERVE_MAX: u64 = 4 << 20;
 
 /// Pieces that one peer is asked for at a time: what hides the way there and back, and half of what a peer serves to one.
 const PIECES_AT_ONCE: usize = 4;
@@ -67,46 +66,16 @@ pub(super) struct FetchLimits {
     pub(super) peers_max: usize,
 }
 
-/// What has come so far. Invariant: `bytes` are the first of `total_len` bytes, from `peers` in this order.
-#[derive(Default)]
-struct Partial {
-    total_len: Option<u64>,
-    bytes: Vec<u8>,
-    peers: Vec<PeerId>,
-}
-
-impl Partial {
-    /// Adds what a peer delivered of a content of `total_len` bytes. Whether it fits what came before.
-    fn add(&mut self, peer: PeerId, total_len: u64, bytes: &[u8]) -> bool {
-        if self.total_len.is_some_and(|claimed| claimed != total_len) {
-            return false;
-        }
-        if self.total_len.is_none() {
-            self.total_len = Some(total_len);
-            let reserve = total_len.min(RESERVE_MAX);
-            self.bytes.reserve(usize::try_from(reserve).unwrap_or_default());
-        }
-        if self.peers.last() != Some(&peer) {
-            self.peers.push(peer);
-        }
-        self.bytes.extend_from_slice(bytes);
-        true
-    }
-
-    fn is_whole(&self) -> bool {
-        self.total_len == Some(self.bytes.len() as u64)
-    }
-}
-
-/// Fetches and checks one content. Cancel-safe.
+/// Fetches and checks one content, going on where an earlier fetch of it ended. Cancel-safe.
 pub(super) async fn fetch(
     source: &impl RangeSource,
     clock: &dyn Clock,
     limits: FetchLimits,
     standing: &Standing,
+    partials: &Partials,
     request: FetchRequest,
 ) -> Result<Fetched, FetchError> {
-    let FetchRequest { id, len_max, providers, verify } = request;
+    let FetchRequest { id, len_min, len_max, providers, verify } = request;
     let local = source.local_peer();
     let mut race = Race {
         clock,
@@ -114,7 +83,8 @@ pub(super) async fn fetch(
         faults: Vec::new(),
         is_open: true,
     };
-    let mut partial = Partial::default();
+    let mut kept = partials.resume(id);
+    let partial = &mut kept.partial;
     let mut next = None;
     loop {
         let Some(first) = (match next.take() {
@@ -125,7 +95,7 @@ pub(super) async fn fetch(
         };
         let offset = partial.bytes.len() as u64;
         let range = RangeRequest { id, offset, len: limits.range_len };
-        let ask = |peer| ask(source, clock, range, len_max, peer);
+        let ask = |peer| ask(source, clock, range, len_min..=len_max, peer);
         let Some((peer, (total_len, bytes))) = race.run(first, ask).await? else {
             continue;
         };
@@ -133,7 +103,7 @@ pub(super) async fn fetch(
             // An honest peer keeps its claim, so the bytes so far are another's: this peer starts afresh, and alone, or two
             // could do so to each other for ever. One that changes its own claim does not get to do so again.
             let own = partial.peers.last() == Some(&peer.peer);
-            partial = Partial::default();
+            *partial = Partial::default();
             race.is_open = false;
             if own {
                 race.blame(peer.peer, FaultKind::Malformed);
@@ -146,7 +116,7 @@ pub(super) async fn fetch(
             next = Some(peer);
             continue;
         }
-        let Partial { bytes, peers, .. } = std::mem::take(&mut partial);
+        let Partial { bytes, peers, .. } = std::mem::take(partial);
         match verified(&verify, bytes.into()).await {
             Some(bytes) => return Ok(Fetched { bytes, peers, faults: race.faults }),
             None if peers.len() == 1 => race.blame(peer.peer, FaultKind::Corrupt),
@@ -294,14 +264,17 @@ async fn ask(
     source: &impl RangeSource,
     clock: &dyn Clock,
     range: RangeRequest,
-    len_max: u64,
+    total_lens: RangeInclusive<u64>,
     peer: PeerAddress,
 ) -> (PeerAddress, Result<Result<(u64, Bytes), FaultKind>, FetchError>) {
     let answer = range_of(source, clock, &peer, range).await;
     let checked = answer.map(|answer| {
         let (total_len, bytes) = answer?;
-        if total_len > len_max {
+        if total_len > *total_lens.end() {
             return Err(FaultKind::TooLong { total_len });
+        }
+        if total_len < *total_lens.start() {
+            return Err(FaultKind::Malformed);
         }
         let len = total_len.saturating_sub(range.offset).min(u64::from(range.len));
         if bytes.len() as u64 != len {

@@ -19,6 +19,7 @@ use protocol::Hash;
 use super::{
     codec::{RangeRequest, RangeResponse, RANGE_LEN_MAX},
     fetch::{self, FetchLimits, RangeSource},
+    partials::Partials,
     standing::Standing,
     FaultKind, FetchError, FetchRequest, Fetched, Network, NetworkError, PeerAddress,
     PiecesFetched, PiecesRequest,
@@ -119,7 +120,14 @@ impl MemoryHub {
     pub fn join(&self, seed: u64, clock: Arc<dyn Clock>) -> MemoryNetwork {
         let local_peer = peer_id(seed);
         self.peers().entry(local_peer).or_default();
-        MemoryNetwork { hub: self.clone(), local_peer, seed, clock, standing: Arc::default() }
+        MemoryNetwork {
+            hub: self.clone(),
+            local_peer,
+            seed,
+            clock,
+            standing: Arc::default(),
+            partials: Arc::default(),
+        }
     }
 
     /// Takes a peer off the network or back on; what it published stays.
@@ -200,6 +208,7 @@ pub struct MemoryNetwork {
     seed: u64,
     clock: Arc<dyn Clock>,
     standing: Arc<Standing>,
+    partials: Arc<Partials>,
 }
 
 #[async_trait]
@@ -254,7 +263,7 @@ impl Network for MemoryNetwork {
         if let Some(bytes) = own.filter(|bytes| (request.verify)(bytes)) {
             return Ok(Fetched { bytes, peers: Vec::new(), faults: Vec::new() });
         }
-        fetch::fetch(self, &*self.clock, LIMITS, &self.standing, request).await
+        fetch::fetch(self, &*self.clock, LIMITS, &self.standing, &self.partials, request).await
     }
 
     async fn fetch_pieces(&self, request: PiecesRequest) -> Result<PiecesFetched, FetchError> {

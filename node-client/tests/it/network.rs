@@ -344,6 +344,45 @@ async fn another_peer_takes_over_where_one_died() {
 }
 
 #[tokio::test]
+async fn a_fetch_goes_on_where_an_earlier_one_failed() {
+    let (a, b) = (peer(Transport::Tcp).await, peer(Transport::Tcp).await);
+    let (id, bytes) = content(5_000);
+    a.client.publish(id, bytes.clone()).await.unwrap();
+    let served = bytes.clone();
+    let (dying, _task) =
+        impostor(Box::new(move |n, request| (n < 3).then(|| honest(&served, request)))).await;
+    let dying_peer = dying.peer;
+    let error = b.client.fetch(want(id).from_peers([dying])).await.unwrap_err();
+    assert_eq!(faults(error), [fault(dying_peer, FaultKind::Unreachable)]);
+    let request = want(id).from_peers([address(&a.client).await]);
+    let fetched = b.client.fetch(request).await.unwrap();
+    assert_eq!(fetched.bytes, bytes);
+    assert_eq!(fetched.peers, [dying_peer, a.client.local_peer()]);
+    assert_eq!(a.client.counters().bytes_sent, 2_000);
+}
+
+#[tokio::test]
+async fn a_claim_of_another_length_than_the_known_one_takes_nothing_from_the_others() {
+    let (a, b) = (peer(Transport::Tcp).await, peer(Transport::Tcp).await);
+    let (id, bytes) = content(5_000);
+    a.client.publish(id, bytes.clone()).await.unwrap();
+    let served = bytes.clone();
+    let (dying, _one) =
+        impostor(Box::new(move |n, request| (n < 3).then(|| honest(&served, request)))).await;
+    let shorter = bytes.slice(..4_999);
+    let (liar, _two) = impostor(Box::new(move |_, request| Some(honest(&shorter, request)))).await;
+    let peers = [dying.peer, liar.peer];
+    let request = FetchRequest { len_max: 5_000, ..want(id) }.exactly();
+    let providers = [dying, liar, address(&a.client).await];
+    let fetched = b.client.fetch(request.from_peers(providers)).await.unwrap();
+    assert_eq!(fetched.bytes, bytes);
+    assert_eq!(fetched.peers, [peers[0], a.client.local_peer()]);
+    let [died, lied] = [FaultKind::Unreachable, FaultKind::Malformed];
+    assert_eq!(fetched.faults, [fault(peers[0], died), fault(peers[1], lied)]);
+    assert_eq!(a.client.counters().bytes_sent, 2_000);
+}
+
+#[tokio::test]
 async fn nobody_is_blamed_for_what_two_served() {
     let (a, b) = (peer(Transport::Tcp).await, peer(Transport::Tcp).await);
     let (id, bytes) = content(5_000);
