@@ -275,6 +275,8 @@ impl Chain {
         });
         self.parent = hash;
         self.ext.commit_all().expect("a block can be committed");
+        // A trie in memory keeps what nothing leads to any more.
+        self.ext.backend.backend_storage_mut().purge();
         (result, events)
     }
 }
