@@ -21,7 +21,7 @@ use protocol::{
     layout::CHUNK_LEN,
     merkle,
     settings::{Settings, SCORE_VERSION},
-    update::{encode_chunk, Chunk},
+    update::{decode_chunk, encode_chunk, Chunk},
     Hash, Planck, RunId, Uid, ValidatorIndex, Window,
 };
 use runtime::{
@@ -43,8 +43,10 @@ const RUN: RunId = 0;
 const START: u32 = 3;
 /// Blocks of a window: one for each phase, and one in which the challenge is drawn.
 pub const WINDOW_BLOCKS: u32 = 6;
+/// Blocks of a window as it is paid: twenty minutes, which a run with a large model takes.
+pub const PAID_BLOCKS: f64 = 600.0;
 /// Values of a chunk that an update keeps: enough that a copy of it can be proven.
-const KEEP: u16 = 16;
+pub const KEEP: u16 = 16;
 /// What every cold key starts with.
 const ENDOWMENT: Planck = 10_000_000 * UNIT;
 
@@ -94,6 +96,23 @@ impl Update {
         let codes = hash.iter().take(usize::from(KEEP)).map(|byte| byte >> 6).collect();
         let scale_bf16 = 0x3c00 | u16::from(hash[0]);
         let chunk = Chunk { scale_bf16, indices, codes };
+        let chunk = encode_chunk(&chunk, CHUNK_LEN, KEEP).expect("the chunk is of the format");
+        Update { chunk, salt: random.hash() }
+    }
+
+    /// Another payload, of which the first `common` positions are those of this one.
+    pub fn near(&self, common: u8, random: &mut Random) -> Update {
+        let read = decode_chunk(&self.chunk, CHUNK_LEN, KEEP).expect("the chunk is of the format");
+        let hash = random.hash();
+        let part = CHUNK_LEN as u16 / KEEP;
+        let next = |(place, index): (usize, &u16)| {
+            let moved = place >= usize::from(common);
+            let step = if moved { 1 + u16::from(hash[place]) % (part - 1) } else { 0 };
+            index - index % part + (index + step) % part
+        };
+        let indices = read.indices.iter().enumerate().map(next).collect();
+        let codes = hash.iter().take(usize::from(KEEP)).map(|byte| byte >> 6).collect();
+        let chunk = Chunk { scale_bf16: 0x3c00 | u16::from(hash[0]), indices, codes };
         let chunk = encode_chunk(&chunk, CHUNK_LEN, KEEP).expect("the chunk is of the format");
         Update { chunk, salt: random.hash() }
     }
@@ -148,7 +167,7 @@ pub enum Happened {
         medians: Option<(f64, f64)>,
         /// Its standing as one number.
         value: f64,
-        /// Its pay in units.
+        /// Its pay in units, as all pay of a window of [`PAID_BLOCKS`].
         paid: f64,
     },
     /// A settlement paid a validator.
@@ -185,18 +204,24 @@ fn units(amount: Planck) -> f64 {
     amount as f64 / UNIT as f64
 }
 
+/// What is earned in a window of [`PAID_BLOCKS`], in units, if this is earned in one of [`WINDOW_BLOCKS`]: emission goes by
+/// blocks, and what a slot and a fault cost does not.
+fn earned(amount: Planck) -> f64 {
+    units(amount) * PAID_BLOCKS / f64::from(WINDOW_BLOCKS)
+}
+
 fn happened(event: Event<Runtime>) -> Option<Happened> {
     Some(match event {
         Event::MinerScored { window, uid, own, random, standing_value, paid, .. } => {
             let medians = own.zip(random).map(|(own, random)| (own.to_f64(), random.to_f64()));
-            let (value, paid) = (standing_value.to_f64(), units(paid));
+            let (value, paid) = (standing_value.to_f64(), earned(paid));
             Happened::Miner { window, uid, medians, value, paid }
         }
         Event::ValidatorPaid { window, index, paid, .. } => {
-            Happened::Validator { window, index, paid: units(paid) }
+            Happened::Validator { window, index, paid: earned(paid) }
         }
         Event::WindowSettled { window, minted, .. } => {
-            Happened::Settled { window, minted: units(minted) }
+            Happened::Settled { window, minted: earned(minted) }
         }
         Event::Slashed { offender: Offender::Miner { uid, .. }, amount, .. } => {
             Happened::Slashed { uid, amount: units(amount) }
@@ -397,17 +422,11 @@ impl Calls {
         CommitmentName { window, uid, registered_window: self.first_window(uid) }
     }
 
-    /// Proves by its only chunk that one revealed update, of a window and a slot, is a copy of another.
-    pub fn report_copy(
-        &self,
-        reporter: &Keys,
-        commitments: [(Window, Uid); 2],
-        update: &Update,
-    ) -> bool {
-        let commitments = commitments.map(|(window, uid)| self.name(window, uid));
-        let chunks = Box::new([update.shown_chunk(), update.shown_chunk()]);
-        let report = Call::report_copy { run: RUN, commitments, index: 0, chunks };
-        self.call(&reporter.cold, report)
+    /// Proves by their only chunks that of two revealed updates, each of a window and a slot, one is a copy of the other.
+    pub fn report_copy(&self, reporter: &Keys, revealed: [(Window, Uid, &Update); 2]) -> bool {
+        let commitments = revealed.map(|(window, uid, _)| self.name(window, uid));
+        let chunks = Box::new(revealed.map(|(_, _, update)| update.shown_chunk()));
+        self.call(&reporter.hot, Call::report_copy { run: RUN, commitments, index: 0, chunks })
     }
 
     /// Asks a miner for the chunk of an update that it revealed.

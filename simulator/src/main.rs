@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    ops::Range,
     path::PathBuf,
     process::ExitCode,
     sync::Mutex,
@@ -12,7 +13,7 @@ use std::{
 use simulator::{
     plot, report,
     scenario::{Rule, Scenario},
-    statistics::{fairness, rows, Fairness, Row},
+    statistics::{fairness, mean_fairness, mean_rows, rows, Fairness, Row},
     world::play,
 };
 
@@ -20,6 +21,7 @@ const USAGE: &str = "\
 Usage: cargo xtask simulate [OPTIONS]
 
   --seed N        What all draws come from (1).
+  --seeds N       The example's rule with so many seeds from that one on (3; with --only, --quick and --largest 1).
   --out FOLDER    Where the tables and figures go (docs/study).
   --quick         The example's rule alone, thirty windows; into the folder for temporary files.
   --only NAME     One scenario, under every rule; nothing is written.
@@ -28,6 +30,7 @@ Usage: cargo xtask simulate [OPTIONS]
 /// What was asked for.
 struct Arguments {
     seed: u64,
+    seeds: Option<u64>,
     out: Option<PathBuf>,
     quick: bool,
     only: Option<String>,
@@ -35,13 +38,15 @@ struct Arguments {
 }
 
 fn arguments() -> Result<Arguments, String> {
-    let mut found = Arguments { seed: 1, out: None, quick: false, only: None, largest: None };
+    let mut found =
+        Arguments { seed: 1, seeds: None, out: None, quick: false, only: None, largest: None };
     let mut args = env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or(format!("`{arg}` needs a value"));
         let number = |text: String| text.parse::<u64>().map_err(|_| format!("no number: `{text}`"));
         match arg.as_str() {
             "--seed" => found.seed = number(value()?)?,
+            "--seeds" => found.seeds = Some(number(value()?)?.max(1)),
             "--out" => found.out = Some(value()?.into()),
             "--quick" => found.quick = true,
             "--only" => found.only = Some(value()?),
@@ -67,21 +72,45 @@ fn scenarios(asked: &Arguments) -> Vec<Scenario> {
     scenarios
 }
 
-/// Plays scenarios on all cores, and returns what came out in their order.
-fn play_all(scenarios: &[Scenario], seed: u64) -> Vec<(Vec<Row>, Fairness)> {
-    let next = Mutex::new(0..scenarios.len());
+/// Plays scenarios on all cores, and returns what came out in their order: the means over the seeds, under other rules than the
+/// first from the first seed alone.
+fn play_all(scenarios: &[Scenario], seeds: &Range<u64>) -> Vec<(Vec<Row>, Fairness)> {
+    let plays: Vec<(&Scenario, u64)> = scenarios
+        .iter()
+        .flat_map(|scenario| seeds_of(scenario, seeds).map(move |seed| (scenario, seed)))
+        .collect();
+    let mut results = play_each(&plays).into_iter();
+    let of_scenario = |scenario: &Scenario| {
+        let count = seeds_of(scenario, seeds).count();
+        let (rows, fairness): (Vec<Vec<Row>>, Vec<Fairness>) = results.by_ref().take(count).unzip();
+        Some((mean_rows(&rows), mean_fairness(&fairness)?))
+    };
+    scenarios.iter().filter_map(of_scenario).collect()
+}
+
+fn seeds_of(scenario: &Scenario, seeds: &Range<u64>) -> Range<u64> {
+    match scenario.rule {
+        Rule::EXAMPLE => seeds.clone(),
+        _ => seeds.start..seeds.start + 1,
+    }
+}
+
+/// Plays on all cores, and returns what came out in the order of the plays.
+fn play_each(plays: &[(&Scenario, u64)]) -> Vec<(Vec<Row>, Fairness)> {
+    let next = Mutex::new(0..plays.len());
     let found = Mutex::new(Vec::new());
-    let cores = available_parallelism().map_or(1, usize::from).min(scenarios.len());
+    let cores = available_parallelism().map_or(1, usize::from).min(plays.len());
     let work = || loop {
         let place = next.lock().ok().and_then(|mut next| next.next());
-        let Some((place, scenario)) = place.and_then(|at| Some((at, scenarios.get(at)?))) else {
+        let play_of = place.and_then(|at| Some((at, *plays.get(at)?)));
+        let Some((place, (scenario, seed))) = play_of else {
             return;
         };
         let start = Instant::now();
         let history = play(scenario, seed);
         let result = (rows(scenario, &history), fairness(scenario, &history));
-        let seconds = start.elapsed().as_secs_f64();
-        eprintln!("{} under {}: {seconds:.1} s", scenario.name, scenario.rule.name());
+        let (name, rule) = (scenario.name, scenario.rule.name());
+        eprintln!("{name} under {rule}, seed {seed}: {:.1} s", start.elapsed().as_secs_f64());
         if let Ok(mut found) = found.lock() {
             found.push((place, result));
         }
@@ -104,7 +133,10 @@ fn run() -> Result<(), String> {
         let names: Vec<&str> = all.iter().map(|scenario| scenario.name).collect();
         return Err(format!("there is no such scenario; there are {}", names.join(", ")));
     }
-    let results = play_all(&scenarios, asked.seed);
+    let is_part = asked.only.is_some() || asked.quick || asked.largest.is_some();
+    let count = asked.seeds.unwrap_or(if is_part { 1 } else { 3 });
+    let seeds = asked.seed..asked.seed + count;
+    let results = play_all(&scenarios, &seeds);
     let (rows, fairness): (Vec<Vec<Row>>, Vec<Fairness>) = results.into_iter().unzip();
     let rows: Vec<Row> = rows.into_iter().flatten().collect();
     println!("{}", report::page(&rows, &fairness));

@@ -2,7 +2,7 @@
 
 use protocol::Window;
 
-use crate::{random::Random, truth::Gain};
+use crate::{chain::KEEP, random::Random, truth::Gain};
 
 /// What a miner does.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -31,6 +31,8 @@ pub enum Conduct {
     NearCopy {
         /// The uids of the owner.
         uids: u8,
+        /// Of the [`KEEP`] positions of an update, those that it has in common with the owner's first one.
+        common: u8,
     },
     /// One of `uids` that train with an equal part of one machine each.
     Split {
@@ -39,6 +41,8 @@ pub enum Conduct {
     },
     /// Sends garbage that colluding validators praise.
     Praised,
+    /// Honest, and has the better of two draws of samples where its owner's validator chooses.
+    Favoured,
 }
 
 /// Windows between two registrations of who comes back again and again.
@@ -64,9 +68,12 @@ impl Conduct {
             Conduct::Returning => "returning".into(),
             Conduct::Newcomer => "newcomer".into(),
             Conduct::Churning => "churning".into(),
-            Conduct::NearCopy { uids } => format!("near copy of {uids}"),
+            Conduct::NearCopy { uids, common } => {
+                format!("near copy of {uids} with {common}/{KEEP}")
+            }
             Conduct::Split { uids } => format!("split of {uids}"),
             Conduct::Praised => "praised garbage".into(),
+            Conduct::Favoured => "favoured".into(),
         }
     }
 
@@ -86,7 +93,7 @@ impl Conduct {
     /// How many uids an owner has.
     pub fn uids(self) -> u8 {
         match self {
-            Conduct::NearCopy { uids } | Conduct::Split { uids } => uids,
+            Conduct::NearCopy { uids, .. } | Conduct::Split { uids } => uids,
             _ => 1,
         }
     }
@@ -115,7 +122,7 @@ impl Conduct {
                 Gain::untrained(-0.5 * (1.0 + 0.1 * random.normal()))
             }
             // One computation over the samples of all: the bonus is divided.
-            Conduct::NearCopy { uids } => {
+            Conduct::NearCopy { uids, .. } => {
                 let whole = Gain::trained(1.0, 0.1 * random.normal());
                 let own = whole.random + (whole.own - whole.random) / f64::from(uids);
                 Gain { own, ..whole }

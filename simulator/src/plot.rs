@@ -19,16 +19,19 @@ pub fn write(folder: &Path, rows: &[Row], fairness: &[Fairness]) -> io::Result<(
         group: format!("{}: {}", row.scenario, row.kind),
         series: row.rule.clone(),
         value: row.pay_long,
+        range: row.pay_long_range,
     });
     let about = format!("pay of an owner over {LONG} windows, in honest ones");
     fs::write(folder.join("incentive.svg"), bars(&about, 2.0, &pays.collect::<Vec<_>>()))?;
     let spreads = fairness.iter().flat_map(|row| {
-        let bar = |length: &str, value: f64| Bar {
+        let bar = |length: &str, value: f64, most: f64| Bar {
             group: format!("{}, {length}", row.scenario),
             series: row.rule.clone(),
             value: value - 1.0,
+            range: [value - 1.0, most - 1.0],
         };
-        [bar("short", row.ratio_short), bar("long", row.ratio_long)]
+        let [most_short, most_long] = row.ratios_most;
+        [bar("short", row.ratio_short, most_short), bar("long", row.ratio_long, most_long)]
     });
     let about = "largest over smallest pay of equal miners, less 1";
     fs::write(folder.join("fairness.svg"), bars(about, 2.0, &spreads.collect::<Vec<_>>()))
@@ -38,6 +41,8 @@ struct Bar {
     group: String,
     series: String,
     value: f64,
+    /// Least and most of the seeds.
+    range: [f64; 2],
 }
 
 fn distinct<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
@@ -54,7 +59,7 @@ fn text(svg: &mut String, x: f64, y: f64, anchor: &str, text: &str) {
     let _ = writeln!(svg, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{text}</text>");
 }
 
-/// Bars in groups; one that is longer than `most` ends there with its number.
+/// Bars in groups, with a line for the range; one that is longer than `most` ends there with its number.
 fn bars(about: &str, most: f64, bars: &[Bar]) -> String {
     let groups = distinct(bars.iter().map(|bar| bar.group.as_str()));
     let series = distinct(bars.iter().map(|bar| bar.series.as_str()));
@@ -84,6 +89,12 @@ fn bars(about: &str, most: f64, bars: &[Bar]) -> String {
                 let _ = writeln!(
                     svg,
                     "<rect x=\"{LEFT}\" y=\"{top:.1}\" width=\"{length:.1}\" height=\"{BAR}\" fill=\"{colour}\"/>"
+                );
+                let [from, to] = bar.range.map(x);
+                let middle = top + BAR / 2.0;
+                let _ = writeln!(
+                    svg,
+                    "<line x1=\"{from:.1}\" y1=\"{middle:.1}\" x2=\"{to:.1}\" y2=\"{middle:.1}\" stroke=\"black\"/>"
                 );
                 if bar.value > most {
                     let number = format!("{:.1}", bar.value);

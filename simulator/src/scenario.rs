@@ -82,10 +82,18 @@ impl Scenario {
         }
     }
 
-    /// Forty honest miners, twelve validators of which `count` are of another kind, and miners that these praise.
+    /// Forty honest miners, and one computation under four names, with so many of sixteen positions in common.
+    fn near_copy(name: &'static str, common: u8) -> Scenario {
+        Scenario::against(name, vec![(Conduct::NearCopy { uids: 4, common }, 4)])
+    }
+
+    /// Forty honest miners, twelve validators of which `count` are of another kind, and the miners that these work for.
     fn judged_by(name: &'static str, kind: Validation, count: usize) -> Scenario {
-        let friends =
-            if kind == Validation::Colluding { vec![(Conduct::Praised, 6)] } else { vec![] };
+        let friends = match kind {
+            Validation::Colluding => vec![(Conduct::Praised, 6)],
+            Validation::Grinding { .. } => vec![(Conduct::Favoured, 12)],
+            _ => vec![],
+        };
         Scenario {
             validators: vec![(Validation::Honest, 12 - count, STAKE), (kind, count, STAKE)],
             ..Scenario::against(name, friends)
@@ -104,7 +112,9 @@ impl Scenario {
             Scenario::against("copier", vec![(Conduct::Copier, 4)]),
             Scenario::against("free rider", vec![(Conduct::FreeRider, 4)]),
             Scenario::against("returning", vec![(Conduct::Returning, 4)]),
-            Scenario::against("near copy", vec![(Conduct::NearCopy { uids: 4 }, 4)]),
+            Scenario::near_copy("near copy, same places", 16),
+            Scenario::near_copy("near copy, three quarters", 12),
+            Scenario::near_copy("near copy, other places", 0),
             Scenario::against("split", vec![(Conduct::Split { uids: 4 }, 4)]),
             Scenario::against("churn", vec![(Conduct::Churning, 12)]),
             Scenario::judged_by("collusion below", Validation::Colluding, 3),
@@ -113,7 +123,8 @@ impl Scenario {
             Scenario::judged_by("repeats medians", Validation::Repeating, 2),
             Scenario::judged_by("copies scores", Validation::Copying, 2),
             Scenario::judged_by("absent", Validation::Absent, 2),
-            Scenario::judged_by("salt grinder", Validation::Grinding, 2),
+            Scenario::judged_by("salt grinder", Validation::Grinding { deviations: 0 }, 1),
+            Scenario::judged_by("rare grinder", Validation::Grinding { deviations: 2 }, 1),
             Scenario { challengers: 4, ..Scenario::against("griefing", vec![]) },
         ];
         attacks.into_iter().map(|scenario| Scenario { rule, ..scenario }).collect()
@@ -130,7 +141,7 @@ impl Scenario {
             (Conduct::Copier, part(2)),
             (Conduct::FreeRider, part(2)),
             (Conduct::Returning, part(1)),
-            (Conduct::NearCopy { uids: 4 }, part(2)),
+            (Conduct::NearCopy { uids: 4, common: 0 }, part(2)),
             (Conduct::Split { uids: 4 }, part(2)),
         ];
         let others: usize = kinds.iter().map(|(_, count)| count).sum();

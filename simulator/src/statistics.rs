@@ -31,6 +31,14 @@ pub struct Row {
     pub pay_short: f64,
     /// What an owner was paid in many windows, in honest ones.
     pub pay_long: f64,
+    /// The same, least and most over the seeds.
+    pub pay_long_range: [f64; 2],
+    /// What an owner had of all windows after slots and faults were paid, in honest ones.
+    pub net: f64,
+    /// The same, least and most over the seeds.
+    pub net_range: [f64; 2],
+    /// What an owner was paid in all windows, in units.
+    pub units: f64,
     /// What an owner spends, in honest ones.
     pub cost: f64,
     /// Part of the windows from the tenth on in which it was paid nothing: it was found out.
@@ -39,6 +47,8 @@ pub struct Row {
     pub emission: f64,
     /// What proven faults cost an owner, in units.
     pub slashed: f64,
+    /// What reports of faults brought an owner, in units.
+    pub rewards: f64,
 }
 
 /// How equal miners fared.
@@ -52,6 +62,8 @@ pub struct Fairness {
     pub ratio_short: f64,
     /// The same in many windows.
     pub ratio_long: f64,
+    /// Both, the most over the seeds.
+    pub ratios_most: [f64; 2],
     /// The Gini coefficient of the same in the first windows.
     pub gini_short: f64,
     /// The same in many windows.
@@ -62,13 +74,21 @@ pub struct Fairness {
     pub carried: f64,
     /// Windows that were void.
     pub void: u32,
+    /// Needless requests for data: made, and answered.
+    pub requests: (u32, u32),
+    /// What they cost who made them, in units.
+    pub requests_cost: f64,
 }
 
 /// Windows of which nothing is said about being found out.
 const GRACE: usize = 10;
 
 fn paid(pay: &[f64], windows: usize) -> f64 {
-    pay.iter().take(windows).sum()
+    earned(pay, 0, windows)
+}
+
+fn earned(pay: &[f64], from: usize, to: usize) -> f64 {
+    pay.iter().take(to).skip(from).sum()
 }
 
 fn mean(values: impl Iterator<Item = f64>) -> f64 {
@@ -80,8 +100,9 @@ fn mean(values: impl Iterator<Item = f64>) -> f64 {
     }
 }
 
+/// 0 where there is next to nothing to compare with.
 fn ratio(a: f64, b: f64) -> f64 {
-    if b > 0.0 {
+    if b > a * 1e-3 && b > 0.0 {
         a / b
     } else {
         0.0
@@ -120,6 +141,11 @@ pub fn rows(scenario: &Scenario, history: &History) -> Vec<Row> {
                 let (from, to) = (first.min(windows), (first + length).min(windows));
                 uids * ratio(rate(members, from, to), rate(&honest, from, to))
             };
+            let left = |members: &[&Member]| {
+                let spent = mean(members.iter().map(|member| member.spent));
+                mean(members.iter().map(|member| earned(&member.pay, first, windows))) - spent
+            };
+            let (pay_long, net) = (relative(LONG), uids * ratio(left(members), left(&honest)));
             Row {
                 scenario: scenario.name,
                 rule: scenario.rule.name(),
@@ -127,9 +153,14 @@ pub fn rows(scenario: &Scenario, history: &History) -> Vec<Row> {
                 role: "miner",
                 owners: members.len() / usize::from(conduct.uids()),
                 pay_short: relative(SHORT),
-                pay_long: relative(LONG),
+                pay_long,
+                pay_long_range: [pay_long; 2],
+                net,
+                net_range: [net; 2],
+                units: uids * mean(members.iter().map(|member| paid(&member.pay, windows))),
                 cost: conduct.cost(),
                 unpaid: unpaid(members, windows),
+                rewards: 0.0,
                 slashed: uids * mean(members.iter().map(|member| member.slashed)),
                 emission: ratio(members.iter().map(|m| paid(&m.pay, windows)).sum(), all),
             }
@@ -141,8 +172,10 @@ pub fn rows(scenario: &Scenario, history: &History) -> Vec<Row> {
 
 fn judges(scenario: &Scenario, history: &History) -> Vec<Row> {
     let mut kinds: BTreeMap<Validation, Vec<&[f64]>> = BTreeMap::new();
+    let mut rewards: BTreeMap<Validation, f64> = BTreeMap::new();
     for judge in &history.judges {
         kinds.entry(judge.validation).or_default().push(&judge.pay);
+        *rewards.entry(judge.validation).or_default() += judge.rewards;
     }
     let windows = scenario.windows as usize;
     let all: f64 = history.judges.iter().map(|judge| paid(&judge.pay, windows)).sum();
@@ -150,6 +183,9 @@ fn judges(scenario: &Scenario, history: &History) -> Vec<Row> {
     let honest = kinds.get(&Validation::Honest).cloned().unwrap_or_default();
     let row = |(validation, kind): (&Validation, &Vec<&[f64]>)| {
         let later = kind.iter().flat_map(|pay| pay.iter().take(windows).skip(GRACE));
+        let pay_long = ratio(of(kind, LONG), of(&honest, LONG));
+        // No validator pays for its slot.
+        let net = ratio(of(kind, windows), of(&honest, windows));
         Row {
             scenario: scenario.name,
             rule: scenario.rule.name(),
@@ -157,8 +193,13 @@ fn judges(scenario: &Scenario, history: &History) -> Vec<Row> {
             role: "validator",
             owners: kind.len(),
             pay_short: ratio(of(kind, SHORT), of(&honest, SHORT)),
-            pay_long: ratio(of(kind, LONG), of(&honest, LONG)),
+            pay_long,
+            pay_long_range: [pay_long; 2],
+            net,
+            net_range: [net; 2],
+            units: of(kind, windows),
             cost: validation.cost(),
+            rewards: rewards.get(validation).copied().unwrap_or(0.0) / kind.len() as f64,
             unpaid: mean(later.map(|pay| if *pay > 0.0 { 0.0 } else { 1.0 })),
             slashed: 0.0,
             emission: ratio(kind.iter().map(|pay| paid(pay, windows)).sum(), all),
@@ -177,17 +218,73 @@ pub fn fairness(scenario: &Scenario, history: &History) -> Fairness {
     let miners = history.members.iter().map(|member| paid(&member.pay, windows)).sum::<f64>();
     let validators = history.judges.iter().map(|judge| paid(&judge.pay, windows)).sum::<f64>();
     let minted: f64 = history.minted.range(..scenario.windows).map(|(_, minted)| minted).sum();
+    let (ratio_short, ratio_long) = (spread(&short), spread(&long));
     Fairness {
         scenario: scenario.name,
         rule: scenario.rule.name(),
-        ratio_short: spread(&short),
-        ratio_long: spread(&long),
+        ratio_short,
+        ratio_long,
+        ratios_most: [ratio_short, ratio_long],
         gini_short: gini(&short),
         gini_long: gini(&long),
         blamed: unpaid(&honest, windows),
         carried: 1.0 - ratio(miners + validators, 0.9 * minted),
         void: history.void,
+        requests: history.challenges,
+        requests_cost: history.challengers_lost,
     }
+}
+
+/// The means over several seeds of one scenario's rows, which are the same kinds in the same order.
+pub fn mean_rows(seeds: &[Vec<Row>]) -> Vec<Row> {
+    let Some(first) = seeds.first() else {
+        return Vec::new();
+    };
+    let row = |(at, row): (usize, &Row)| {
+        let all = || seeds.iter().filter_map(move |rows| rows.get(at));
+        let of = |value: fn(&Row) -> f64| mean(all().map(value));
+        Row {
+            pay_short: of(|row| row.pay_short),
+            pay_long: of(|row| row.pay_long),
+            pay_long_range: range(all().map(|row| row.pay_long)),
+            net: of(|row| row.net),
+            net_range: range(all().map(|row| row.net)),
+            units: of(|row| row.units),
+            unpaid: of(|row| row.unpaid),
+            emission: of(|row| row.emission),
+            slashed: of(|row| row.slashed),
+            rewards: of(|row| row.rewards),
+            ..row.clone()
+        }
+    };
+    first.iter().enumerate().map(row).collect()
+}
+
+/// The means over several seeds of one scenario; of counts the sums. `None` without a seed.
+pub fn mean_fairness(seeds: &[Fairness]) -> Option<Fairness> {
+    let of = |value: fn(&Fairness) -> f64| mean(seeds.iter().map(value));
+    let most = |value: fn(&Fairness) -> f64| seeds.iter().map(value).fold(0.0, f64::max);
+    let first = seeds.first()?.clone();
+    Some(Fairness {
+        ratio_short: of(|row| row.ratio_short),
+        ratio_long: of(|row| row.ratio_long),
+        ratios_most: [most(|row| row.ratio_short), most(|row| row.ratio_long)],
+        gini_short: of(|row| row.gini_short),
+        gini_long: of(|row| row.gini_long),
+        blamed: of(|row| row.blamed),
+        carried: of(|row| row.carried),
+        void: seeds.iter().map(|row| row.void).sum(),
+        requests: (
+            seeds.iter().map(|row| row.requests.0).sum(),
+            seeds.iter().map(|row| row.requests.1).sum(),
+        ),
+        requests_cost: seeds.iter().map(|row| row.requests_cost).sum(),
+        ..first
+    })
+}
+
+fn range(values: impl Iterator<Item = f64> + Clone) -> [f64; 2] {
+    [values.clone().fold(f64::INFINITY, f64::min), values.fold(f64::NEG_INFINITY, f64::max)]
 }
 
 /// Largest over smallest; infinite where somebody has nothing, 1 where all have nothing.

@@ -19,8 +19,12 @@ pub enum Validation {
     Copying,
     /// Honest, reveals its scores in every second window.
     Absent,
-    /// Honest, and keeps its salt back where the next draw suits it: in a half of the windows, as a salt is one bit of choice.
-    Grinding,
+    /// Honest, sees the draw of samples with its salt and without it, and keeps it back where its owner's miners would gain more without
+    /// it: by more than so many standard deviations of the difference.
+    Grinding {
+        /// The standard deviations.
+        deviations: u8,
+    },
     /// Praises the garbage of its friends, and says of everybody else that it harms.
     Colluding,
     /// Honest in its scores, and attests that no payload can be had.
@@ -35,7 +39,8 @@ impl Validation {
             Validation::Repeating => "repeats medians",
             Validation::Copying => "copies scores",
             Validation::Absent => "absent half",
-            Validation::Grinding => "salt grinder",
+            Validation::Grinding { deviations: 0 } => "salt grinder",
+            Validation::Grinding { .. } => "rare salt grinder",
             Validation::Colluding => "colluding",
             Validation::Blaming => "blaming",
         }
@@ -58,10 +63,12 @@ impl Validation {
         }
     }
 
-    /// Whether it reveals the scores that it committed to.
-    pub fn reveals(self, random: &mut Random) -> bool {
+    /// Whether it reveals the scores that it committed to. `better` is what the other draw would give its miners more, in standard
+    /// deviations.
+    pub fn reveals(self, better: f64, random: &mut Random) -> bool {
         match self {
-            Validation::Absent | Validation::Grinding => random.unit() < 0.5,
+            Validation::Absent => random.unit() < 0.5,
+            Validation::Grinding { deviations } => better <= f64::from(deviations),
             _ => true,
         }
     }

@@ -9,7 +9,7 @@ use crate::{
     miner::Conduct,
     random::Random,
     scenario::Scenario,
-    truth::Gain,
+    truth::{Gain, SAMPLE_NOISE},
     validator::{in_typical_gains, Seen, Validation},
 };
 
@@ -26,9 +26,15 @@ pub struct Member {
     pub refused: u32,
     /// What proven faults cost it, in units.
     pub slashed: f64,
-    /// The update that it copied: its window and slot.
-    source: Option<(Window, Uid)>,
+    /// What its slots and faults cost it, less what it was paid for needless requests, in units.
+    pub spent: f64,
+    /// Its place among the uids of its owner.
+    place: u8,
+    /// The update that it copied.
+    source: Option<Source>,
     keys: Keys,
+    /// What it was known by before.
+    left: Vec<Keys>,
     slot: Option<Uid>,
     registered: Window,
     first_window: Window,
@@ -38,6 +44,14 @@ pub struct Member {
     gain: Gain,
 }
 
+/// An update that another one is a copy of.
+#[derive(Clone)]
+struct Source {
+    window: Window,
+    uid: Uid,
+    update: Update,
+}
+
 /// A validator.
 #[derive(Clone)]
 pub struct Judge {
@@ -45,6 +59,8 @@ pub struct Judge {
     pub validation: Validation,
     /// Its pay by window, in units.
     pub pay: Vec<f64>,
+    /// What it was given for reports, in units.
+    pub rewards: f64,
     keys: Keys,
     slot: Option<ValidatorIndex>,
     committed: Option<(Vec<Evaluation>, Hash)>,
@@ -63,7 +79,7 @@ pub struct History {
     pub void: u32,
     /// Requests for data without need: made, and answered.
     pub challenges: (u32, u32),
-    /// What they cost who made them, less what reports of copies brought, in units.
+    /// What they cost who made them, in units.
     pub challengers_lost: f64,
 }
 
@@ -81,7 +97,7 @@ struct World {
     windows: Window,
     next_key: u64,
     history: History,
-    /// Those who ask for data; the last of them only reports copies.
+    /// Those who ask for data.
     challengers: Vec<Keys>,
     /// Who had which slot, by window.
     slots: BTreeMap<Window, BTreeMap<Uid, usize>>,
@@ -90,6 +106,8 @@ struct World {
     /// What the first validator revealed last.
     shown: Vec<Evaluation>,
     worked: Worked,
+    /// What the other draw of samples would give a grinder's miners more, in standard deviations.
+    better: f64,
 }
 
 /// Plays a scenario from one seed.
@@ -99,6 +117,7 @@ pub fn play(scenario: &Scenario, seed: u64) -> History {
     for window in 0..=scenario.windows {
         world.window(window);
     }
+    world.count_money();
     world.history
 }
 
@@ -122,16 +141,21 @@ impl World {
             Keys::new(next_key)
         };
         let empty = vec![0.0; scenario.windows as usize + 1];
-        let kinds = scenario.miners.iter().flat_map(|(kind, count)| vec![*kind; *count]);
+        let kinds = scenario.miners.iter().flat_map(|(kind, count)| {
+            (0..*count).map(|at| (*kind, (at % usize::from(kind.uids())) as u8))
+        });
         let mut members: Vec<Member> = kinds
-            .map(|conduct| Member {
+            .map(|(conduct, place)| Member {
                 conduct,
                 pay: empty.clone(),
                 worked: vec![false; empty.len()],
                 refused: 0,
                 slashed: 0.0,
+                spent: 0.0,
+                place,
                 source: None,
                 keys: keys(),
+                left: Vec::new(),
                 slot: None,
                 registered: 0,
                 first_window: 0,
@@ -145,10 +169,10 @@ impl World {
         let mut judges: Vec<(Judge, u32)> = kinds
             .map(|(validation, stake)| {
                 let (keys, pay) = (keys(), empty.clone());
-                (Judge { validation, pay, keys, slot: None, committed: None }, stake)
+                (Judge { validation, pay, rewards: 0.0, keys, slot: None, committed: None }, stake)
             })
             .collect();
-        let challengers: Vec<Keys> = (0..=scenario.challengers).map(|_| keys()).collect();
+        let challengers: Vec<Keys> = (0..scenario.challengers).map(|_| keys()).collect();
         let chain = Chain::begin(settings, |calls| {
             challengers.iter().for_each(|keys| calls.endow(keys));
             for member in members.iter_mut().filter(|member| member.conduct.joins() == 0) {
@@ -181,7 +205,26 @@ impl World {
             medians: BTreeMap::new(),
             shown: Vec::new(),
             worked: Worked::default(),
+            better: 0.0,
         }
+    }
+
+    /// What everybody gained and lost beside pay.
+    fn count_money(&mut self) {
+        let World { chain, history, challengers, .. } = self;
+        let History { members, judges, challengers_lost, .. } = history;
+        let _ = chain.block(|calls| {
+            let lost = |keys: &Keys| Keys::ENDOWMENT_UNITS - calls.wealth(keys);
+            for member in members.iter_mut().filter(|member| member.slot.is_some()) {
+                let next = member.next.iter().map(|(keys, ..)| keys);
+                let keys = member.left.iter().chain([&member.keys]).chain(next);
+                member.spent = keys.map(lost).sum();
+            }
+            for judge in judges {
+                judge.rewards = -lost(&judge.keys);
+            }
+            *challengers_lost = challengers.iter().map(lost).fold(0.0, |sum, lost| sum + lost);
+        });
     }
 
     /// The six blocks of a window: commit; the challenge is drawn; reveal, commit to attestations, reveal them, apply; in
@@ -191,8 +234,9 @@ impl World {
         let scale = 1.0 + 0.15 * self.random.normal();
         self.choose_updates(window);
         let World { chain, random, history, slots, medians, shown, worked, next_key, .. } = self;
+        let better = self.better;
         let challengers = &self.challengers;
-        let History { members, judges, challenges, challengers_lost, .. } = history;
+        let History { members, judges, challenges, .. } = history;
 
         let ((), mut events) = chain.block(|calls| {
             if works {
@@ -206,7 +250,8 @@ impl World {
             }
             commit_scores(calls, judges, worked, shown, random);
         });
-        let ((), more) = chain.block(|calls| reveal_scores(calls, judges, worked, shown, random));
+        let ((), more) =
+            chain.block(|calls| reveal_scores(calls, judges, worked, shown, (better, random)));
         events.extend(more);
         let (seen, more) =
             chain.block(
@@ -233,19 +278,17 @@ impl World {
             for judge in judges.iter().filter(|_| works) {
                 calls.reveal_attestation(&judge.keys, window, &good(judge));
             }
-            report_copies(calls, challengers, members, window);
+            report_copies(calls, judges, members, window);
             challenge(calls, challengers, members, window, random)
         });
         events.extend(more);
-        let ((answered, wealth), more) = chain.block(|calls| {
+        let (answered, more) = chain.block(|calls| {
             let answers = asked.iter().filter(|at| answer(calls, &members[**at], window));
-            let answered = answers.count() as u32;
-            (answered, challengers.iter().map(|keys| calls.wealth(keys)).sum::<f64>())
+            answers.count() as u32
         });
         events.extend(more);
         challenges.0 += asked.len() as u32;
         challenges.1 += answered;
-        *challengers_lost = Keys::ENDOWMENT_UNITS * challengers.len() as f64 - wealth;
         *worked = Worked { window, scale: scale.max(0.3), seen };
         self.note(events);
     }
@@ -254,23 +297,62 @@ impl World {
     fn choose_updates(&mut self, window: Window) {
         let World { random, history, .. } = self;
         let members = &mut history.members;
-        let honest = |member: &&Member| member.conduct == Conduct::Honest;
-        let sent: Vec<(Update, Option<Uid>)> = members
+        let sent: Vec<Source> = members
             .iter()
-            .filter(honest)
-            .filter_map(|member| Some((member.update.clone()?, member.slot)))
+            .filter(|member| member.conduct == Conduct::Honest)
+            .filter_map(|member| member.sent(window.checked_sub(1)?))
+            .collect();
+        // What the owner's first uid sends, and what that is worth.
+        let mut first: Option<(Source, Gain)> = None;
+        for member in members.iter_mut() {
+            let mut gain = member.conduct.gain(random);
+            let (update, source) = match (member.conduct, &first) {
+                (Conduct::Copier, _) => match sent.get(random.below(sent.len())) {
+                    Some(source) => (source.update.copied(random), Some(source.clone())),
+                    None => (Update::new(random), None),
+                },
+                (Conduct::NearCopy { common, .. }, Some((source, worth))) if member.place > 0 => {
+                    gain = *worth;
+                    (source.update.near(common, random), Some(source.clone()))
+                }
+                _ => (Update::new(random), None),
+            };
+            (member.update, member.source) = (Some(update), source);
+            if member.place == 0 {
+                first = member.sent(window).map(|source| (source, gain));
+            }
+            member.gain = gain;
+        }
+        self.draw_samples(window);
+    }
+
+    /// Draws the samples of every evaluation. A grinder, where there is one, chooses between two draws of its miners'.
+    fn draw_samples(&mut self, window: Window) {
+        let World { random, history: History { members, judges, .. }, .. } = self;
+        let grinder = judges.iter().find_map(|judge| match judge.validation {
+            Validation::Grinding { deviations } => Some(f64::from(deviations)),
+            _ => None,
+        });
+        let favoured = |member: &Member| member.conduct == Conduct::Favoured;
+        let other: Vec<Gain> = members
+            .iter()
+            .filter(|member| favoured(member))
+            .map(|member| member.gain.sampled(random))
             .collect();
         for member in members.iter_mut() {
-            member.gain = member.conduct.gain(random).sampled(random);
-            let source = sent.get(random.below(sent.len()));
-            let update = match (member.conduct, source) {
-                (Conduct::Copier, Some((source, uid))) => {
-                    member.source = window.checked_sub(1).zip(*uid);
-                    source.copied(random)
-                }
-                _ => Update::new(random),
-            };
-            member.update = Some(update);
+            member.gain = member.gain.sampled(random);
+        }
+        self.better = 0.0;
+        // The first window's scores are the first that can be withheld.
+        let Some(deviations) = grinder.filter(|_| window > 0 && !other.is_empty()) else {
+            return;
+        };
+        let own = members.iter().filter(|member| favoured(member)).map(|member| member.gain.random);
+        let more = other.iter().map(|gain| gain.random).sum::<f64>() - own.sum::<f64>();
+        self.better = more / (SAMPLE_NOISE * (2.0 * other.len() as f64).sqrt());
+        if self.better > deviations {
+            let own = members.iter_mut().filter(|member| favoured(member));
+            own.zip(other).for_each(|(member, gain)| member.gain = gain);
         }
     }
 
@@ -314,6 +396,11 @@ impl World {
 }
 
 impl Member {
+    /// What it sends in a window, or sent in the one before.
+    fn sent(&self, window: Window) -> Option<Source> {
+        Some(Source { window, uid: self.slot?, update: self.update.clone()? })
+    }
+
     /// Its slot, if it takes part in a window.
     fn slot_in(&self, window: Window) -> Option<Uid> {
         self.slot.filter(|_| self.first_window <= window)
@@ -330,7 +417,8 @@ fn come_and_go(
 ) {
     for member in members {
         if let Some((keys, uid, first)) = member.next.take_if(|(_, _, first)| *first <= window) {
-            (member.keys, member.slot) = (keys, Some(uid));
+            member.left.push(std::mem::replace(&mut member.keys, keys));
+            member.slot = Some(uid);
             (member.registered, member.first_window) = (first, first);
         }
         let age = window.saturating_sub(member.registered);
@@ -432,13 +520,13 @@ fn reveal_scores(
     judges: &mut [Judge],
     worked: &Worked,
     shown: &mut Vec<Evaluation>,
-    random: &mut Random,
+    (better, random): (f64, &mut Random),
 ) {
     for (at, judge) in judges.iter_mut().enumerate() {
         let Some((scores, salt)) = judge.committed.take() else {
             continue;
         };
-        if judge.validation.reveals(random) {
+        if judge.validation.reveals(better, random) {
             if at == 0 {
                 *shown = scores.clone();
             }
@@ -447,21 +535,23 @@ fn reveal_scores(
     }
 }
 
-/// The last of the challengers, who saw both payloads, proves the copies of a window.
-fn report_copies(calls: &Calls, challengers: &[Keys], members: &[Member], window: Window) {
-    let Some(reporter) = challengers.last() else {
+/// The first honest validator, which saw both payloads, reports what looks like a copy. The chain decides whether it is one.
+fn report_copies(calls: &Calls, judges: &[Judge], members: &[Member], window: Window) {
+    let honest = |judge: &&Judge| judge.validation == Validation::Honest;
+    let Some(reporter) = judges.iter().find(honest) else {
         return;
     };
     for member in members {
         let worked = member.worked.get(window as usize) == Some(&true);
-        let copied = member.source.zip(member.slot).zip(member.update.as_ref());
+        let copied = member.source.as_ref().zip(member.slot).zip(member.update.as_ref());
         if let Some(((source, uid), update)) = copied.filter(|_| worked) {
-            calls.report_copy(reporter, [source, (window, uid)], update);
+            let original = (source.window, source.uid, &source.update);
+            calls.report_copy(&reporter.keys, [original, (window, uid, update)]);
         }
     }
 }
 
-/// All but the last of the challengers ask an honest miner each for what it revealed. Returns who was asked.
+/// The challengers ask an honest miner each for what it revealed. Returns who was asked.
 fn challenge(
     calls: &Calls,
     challengers: &[Keys],
@@ -473,8 +563,7 @@ fn challenge(
     let honest = |member: &Member| member.conduct == Conduct::Honest && worked(member);
     let targets: Vec<usize> =
         members.iter().enumerate().filter(|(_, member)| honest(member)).map(|(at, _)| at).collect();
-    let griefers = challengers.split_last().map_or(&[][..], |(_, griefers)| griefers);
-    griefers
+    challengers
         .iter()
         .filter_map(|challenger| {
             let target = *targets.get(random.below(targets.len()))?;

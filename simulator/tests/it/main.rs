@@ -4,7 +4,7 @@ use simulator::{
     miner::Conduct,
     plot, report,
     scenario::{Rule, Scenario},
-    statistics::{fairness, gini, rows, spread, Row},
+    statistics::{fairness, gini, mean_fairness, mean_rows, rows, spread, Row},
     validator::Validation,
     world::{play, History},
 };
@@ -76,17 +76,76 @@ fn colluders_with_a_quarter_of_the_stake_move_nothing() {
 }
 
 #[test]
-fn copies_are_proven_and_cost_a_bond_and_needless_requests_cost_who_makes_them() {
+fn copies_cost_a_bond_of_which_the_reporter_has_half_and_needless_requests_cost_who_makes_them() {
     let miners = vec![(Conduct::Honest, 6), (Conduct::Copier, 1)];
-    let (history, rows) = played(&Scenario { challengers: 2, ..small(miners) });
-    assert!(row(&rows, "copier").slashed > 0.0, "{rows:?}");
-    assert_eq!(row(&rows, "honest").slashed, 0.0);
+    let scenario = Scenario { challengers: 2, ..small(miners) };
+    let (history, rows) = played(&scenario);
+    let [honest, copier] = ["honest", "copier"].map(|kind| row(&rows, kind));
+    // Two faults take a half of the bond of ten each.
+    assert!((copier.slashed - 10.0).abs() < 1e-6, "{copier:?}");
+    assert!(copier.net < copier.pay_long, "{copier:?}");
+    assert_eq!(honest.slashed, 0.0);
+    let rewards: f64 = history.judges.iter().map(|judge| judge.rewards).sum();
+    assert!((rewards - 5.0).abs() < 1e-6, "{rewards}");
     let (asked, answered) = history.challenges;
     assert!(asked >= 14 && asked == answered, "{asked} and {answered}");
-    // Each answer costs a bond of one unit; half of a slash is the reporter's, who is one of them.
-    let reward = row(&rows, "copier").slashed / 2.0;
-    let lost = history.challengers_lost + reward;
+    // Each answer costs a bond of one unit, which the miner has.
+    let lost = history.challengers_lost;
     assert!((lost - f64::from(asked)).abs() < 1e-6, "{lost} for {asked}");
+    let spent: f64 = history.members.iter().map(|member| member.spent).sum();
+    let prices = 10.0 * history.members.len() as f64;
+    assert!((spent - (prices + copier.slashed - lost)).abs() < 1e-6, "{spent}");
+    let fairness = fairness(&scenario, &history);
+    assert_eq!(fairness.requests, (asked, answered));
+    assert_eq!(fairness.requests_cost, lost);
+}
+
+#[test]
+fn a_near_copy_is_proven_as_far_as_positions_are_common() {
+    // A run asks for all of sixteen positions.
+    for (common, slashed) in [(16, 10.0), (15, 0.0), (0, 0.0)] {
+        let kind = Conduct::NearCopy { uids: 3, common };
+        let (history, rows) = played(&small(vec![(Conduct::Honest, 6), (kind, 3)]));
+        // The owner's first uid was earlier.
+        let lost: Vec<f64> = history.members[6..].iter().map(|member| member.slashed).collect();
+        assert_eq!(lost, [0.0, slashed, slashed], "{common} in common");
+        assert_eq!(row(&rows, "honest").slashed, 0.0);
+        assert_eq!(row(&rows, &kind.name()).owners, 1);
+    }
+}
+
+#[test]
+fn a_grinder_has_the_better_draw_and_pays_for_every_choice() {
+    let grinding = |deviations| {
+        let kind = Validation::Grinding { deviations };
+        let miners = vec![(Conduct::Honest, 6), (Conduct::Favoured, 4)];
+        let validators = vec![(Validation::Honest, 3, 1_000), (kind, 1, 1_000)];
+        let (_, rows) = played(&Scenario { validators, ..small(miners) });
+        let [miner, validator] = ["favoured", kind.name()].map(|kind| row(&rows, kind));
+        (miner.pay_long, validator.pay_long)
+    };
+    let (miner, validator) = grinding(0);
+    assert!(miner > 1.0 && validator < 0.5, "{miner} and {validator}");
+    // Beyond twelve deviations there is nothing: it is honest.
+    let (_, validator) = grinding(13);
+    assert!((validator - 1.0).abs() < 0.05, "{validator}");
+}
+
+#[test]
+fn the_means_of_seeds_lie_between_the_least_and_the_most() {
+    let scenario = small(vec![(Conduct::Honest, 5), (Conduct::Weak, 1)]);
+    let histories = [1, 2, 3].map(|seed| play(&scenario, seed));
+    let all = histories.each_ref().map(|history| rows(&scenario, history));
+    let means = mean_rows(&all);
+    let weak = row(&means, "weak");
+    let pays = all.each_ref().map(|rows| row(rows, "weak").pay_long);
+    assert!((weak.pay_long - pays.iter().sum::<f64>() / 3.0).abs() < 1e-12);
+    let [least, most] = weak.pay_long_range;
+    assert!(least < weak.pay_long && weak.pay_long < most, "{weak:?}");
+    let ratios = histories.each_ref().map(|history| fairness(&scenario, history));
+    let mean = mean_fairness(&ratios).expect("there are seeds");
+    assert!(mean.ratios_most[1] > mean.ratio_long, "{mean:?}");
+    assert!(mean_rows(&[]).is_empty() && mean_fairness(&[]).is_none());
 }
 
 #[test]
