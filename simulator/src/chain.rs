@@ -204,8 +204,8 @@ fn units(amount: Planck) -> f64 {
     amount as f64 / UNIT as f64
 }
 
-/// What is earned in a window of [`PAID_BLOCKS`], in units, if this is earned in one of [`WINDOW_BLOCKS`]: emission goes by
-/// blocks, and what a slot and a fault cost does not.
+/// What is earned in a window of [`PAID_BLOCKS`], in units, if this is earned in one of [`WINDOW_BLOCKS`]: emission
+/// goes by blocks, and what a slot and a fault cost does not.
 fn earned(amount: Planck) -> f64 {
     units(amount) * PAID_BLOCKS / f64::from(WINDOW_BLOCKS)
 }
@@ -422,7 +422,8 @@ impl Calls {
         CommitmentName { window, uid, registered_window: self.first_window(uid) }
     }
 
-    /// Proves by their only chunks that of two revealed updates, each of a window and a slot, one is a copy of the other.
+    /// Proves by their only chunks that one of two revealed updates, each of a window and a slot, is a copy of the
+    /// other.
     pub fn report_copy(&self, reporter: &Keys, revealed: [(Window, Uid, &Update); 2]) -> bool {
         let commitments = revealed.map(|(window, uid, _)| self.name(window, uid));
         let chunks = Box::new(revealed.map(|(_, _, update)| update.shown_chunk()));

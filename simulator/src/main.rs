@@ -72,8 +72,8 @@ fn scenarios(asked: &Arguments) -> Vec<Scenario> {
     scenarios
 }
 
-/// Plays scenarios on all cores, and returns what came out in their order: the means over the seeds, under other rules than the
-/// first from the first seed alone.
+/// Plays scenarios on all cores, and returns what came out in their order: the means over the seeds, under other rules
+/// than the first from the first seed alone.
 fn play_all(scenarios: &[Scenario], seeds: &Range<u64>) -> Vec<(Vec<Row>, Fairness)> {
     let plays: Vec<(&Scenario, u64)> = scenarios
         .iter()

@@ -19,8 +19,8 @@ pub enum Validation {
     Copying,
     /// Honest, reveals its scores in every second window.
     Absent,
-    /// Honest, sees the draw of samples with its salt and without it, and keeps it back where its owner's miners would gain more without
-    /// it: by more than so many standard deviations of the difference.
+    /// Honest, sees the draw of samples with its salt and without it, and keeps it back where its owner's miners would
+    /// gain more without it: by more than so many standard deviations of the difference.
     Grinding {
         /// The standard deviations.
         deviations: u8,
@@ -63,8 +63,8 @@ impl Validation {
         }
     }
 
-    /// Whether it reveals the scores that it committed to. `better` is what the other draw would give its miners more, in standard
-    /// deviations.
+    /// Whether it reveals the scores that it committed to. `better` is what the other draw would give its miners more,
+    /// in standard deviations.
     pub fn reveals(self, better: f64, random: &mut Random) -> bool {
         match self {
             Validation::Absent => random.unit() < 0.5,

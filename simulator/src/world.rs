@@ -535,7 +535,8 @@ fn reveal_scores(
     }
 }
 
-/// The first honest validator, which saw both payloads, reports what looks like a copy. The chain decides whether it is one.
+/// The first honest validator, which saw both payloads, reports what looks like a copy. The chain decides whether it
+/// is one.
 fn report_copies(calls: &Calls, judges: &[Judge], members: &[Member], window: Window) {
     let honest = |judge: &&Judge| judge.validation == Validation::Honest;
     let Some(reporter) = judges.iter().find(honest) else {
