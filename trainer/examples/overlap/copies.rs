@@ -1,4 +1,5 @@
-//! Makes copies that hide: from the values behind an update, as its owner can, and from the update's bytes alone, as anybody.
+//! Makes copies that hide: from the values behind an update, as its owner can, and from the update's bytes alone, as
+//! anybody can.
 
 use std::error::Error;
 use std::io::Cursor;

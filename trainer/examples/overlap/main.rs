@@ -1,10 +1,10 @@
 //! What updates have in common: of two honest miners, of one miner in two windows, and of copies that hide.
 //!
-//! `cargo run --release -p trainer --example overlap -- [SHAPE] [OPTIMISER] [WINDOWS] [SEED] [honest]`; shapes are `nano`, `untied`
-//! and `wide`, optimisers `muon` and `adamw`; with `honest` nobody copies. Honest miners of one run train in one process, without a chain, on the default
-//! corpus, at a localnet's settings. For every chunk that could prove a copy (`protocol::fault`) the share of the later one's
-//! positions that the earlier one has too is counted. Rows of CSV go to the standard output; docs/study/overlap.md says
-//! what came out.
+//! `cargo run --release -p trainer --example overlap -- [SHAPE] [OPTIMISER] [WINDOWS] [SEED] [honest|copies]
+//! [BATCH]`; shapes are `nano`, `untied` and `wide`, optimisers `muon` and `adamw`; with `honest` nobody copies. Honest
+//! miners of one run train in one process, without a chain, on the default corpus, at a localnet's settings. For every chunk that could
+//! prove a copy (`protocol::fault`) the share of the later one's positions that the earlier one has too is counted.
+//! Rows of CSV go to the standard output; docs/study/overlap.md says what came out.
 
 mod copies;
 mod count;
@@ -28,8 +28,7 @@ use crate::count::{Places, Tables};
 
 /// Values kept of 4096, as everywhere.
 pub(crate) const KEEP: u16 = 64;
-/// Samples of a step, and steps of a window.
-const BATCH: u64 = 4;
+/// Steps of a window.
 const STEPS: u64 = 16;
 /// A localnet's rates.
 const RATE: f32 = 8e-3;
@@ -56,6 +55,8 @@ struct Order {
     windows: u64,
     seed: u64,
     copies: bool,
+    /// Samples of a step.
+    batch: u64,
 }
 
 impl Order {
@@ -91,12 +92,13 @@ impl Order {
         };
         let (windows, seed) = (argument(2, "24").parse()?, argument(3, "1").parse()?);
         let copies = argument(4, "") != "honest";
-        Ok(Self { config, muon, rate, windows, seed, copies })
+        let batch = argument(5, "4").parse()?;
+        Ok(Self { config, muon, rate, windows, seed, copies, batch })
     }
 
     fn trainer(&self, model: &Model) -> Result<Trainer, Box<dyn Error>> {
         let settings = TrainerSettings {
-            batch_size: BATCH as usize,
+            batch_size: self.batch as usize,
             muon: self.muon,
             ..TrainerSettings::default()
         };
@@ -120,14 +122,14 @@ struct Run<'a> {
     sent: Vec<Vec<u8>>,
 }
 
-/// The samples that a miner's window trains on, in steps; `reversed` in the opposite order.
-fn steps(permutation: &Permutation, miner: u64, reversed: bool) -> Vec<Vec<u64>> {
-    let id = |at: u64| permutation.apply(miner * STEPS * BATCH + at).unwrap_or(0);
-    let mut ids: Vec<u64> = (0..STEPS * BATCH).map(id).collect();
+/// The samples that a miner's window trains on, in steps of `batch`; `reversed` in the opposite order.
+fn steps(permutation: &Permutation, batch: u64, miner: u64, reversed: bool) -> Vec<Vec<u64>> {
+    let id = |at: u64| permutation.apply(miner * STEPS * batch + at).unwrap_or(0);
+    let mut ids: Vec<u64> = (0..STEPS * batch).map(id).collect();
     if reversed {
         ids.reverse();
     }
-    ids.chunks(BATCH as usize).map(<[u64]>::to_vec).collect()
+    ids.chunks(batch as usize).map(<[u64]>::to_vec).collect()
 }
 
 impl Run<'_> {
@@ -140,8 +142,8 @@ impl Run<'_> {
         let mut updates = Vec::new();
         let mut dense = Vec::new();
         for (miner, trainer) in (0u64..).zip(&mut self.trainers) {
-            let steps = steps(&permutation, miner % MINERS, miner == MINERS);
-            let rate = self.order.rate;
+            let Order { rate, batch, .. } = *self.order;
+            let steps = steps(&permutation, batch, miner % MINERS, miner == MINERS);
             trainer.train_window(self.dataset.train(), &steps, &|_| rate, &mut |_| {
                 ControlFlow::Continue(())
             })?;
@@ -216,11 +218,16 @@ impl Run<'_> {
         updates: &[Vec<u8>],
         copies: &[Made],
     ) -> Result<(), Box<dyn Error>> {
+        let batch = self.order.batch;
         let own = |miner: u64| -> Vec<u64> {
-            steps(permutation, miner, false).concat().into_iter().take(EVALUATED as usize).collect()
+            steps(permutation, batch, miner, false)
+                .concat()
+                .into_iter()
+                .take(EVALUATED as usize)
+                .collect()
         };
         // Nobody trains on these.
-        let far = 64 * STEPS * BATCH;
+        let far = 64 * STEPS * batch;
         let random: Vec<u64> =
             (0..EVALUATED).map(|at| permutation.apply(far + at).unwrap_or(0)).collect();
         let rates =
