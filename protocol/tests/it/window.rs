@@ -154,7 +154,7 @@ fn settings_out_of_range_are_named_with_their_value() {
         ("take_delay_windows", |s| s.staking.take_delay_windows = 0),
         ("miner_slash_ppm", |s| s.disputes.miner_slash_ppm = 1_000_001),
         ("validator_slash_ppm", |s| s.disputes.validator_slash_ppm = 1_000_001),
-        ("copy_overlap_ppm", |s| s.disputes.copy_overlap_ppm = 749_999),
+        ("copy_overlap_ppm", |s| s.disputes.copy_overlap_ppm = 899_999),
         ("challenge_bond", |s| s.disputes.challenge_bond = 0),
         ("answer_blocks", |s| s.disputes.answer_blocks = 0),
         ("dispute_bond", |s| s.disputes.dispute_bond = 0),
