@@ -35,8 +35,8 @@ pub struct Piece {
     pub values: Range<u64>,
     /// Rows and columns; a vector is one row.
     pub shape: (u64, u64),
-    /// Whether it is a matrix, which decays.
-    pub matrix: bool,
+    /// Whether weight decay makes it smaller.
+    pub decays: bool,
     /// Whether Muon may train it.
     pub layer_matrix: bool,
 }
@@ -145,7 +145,7 @@ impl Unit {
             tensor,
             values: self.len..self.len + len,
             shape,
-            matrix: placed.info.shape.len() > 1,
+            decays: arena.decays(tensor),
             layer_matrix: arena.is_layer_matrix(tensor),
         });
         self.len = (self.len + len).next_multiple_of(CHUNK);

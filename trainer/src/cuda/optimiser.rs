@@ -144,7 +144,7 @@ impl Rank {
         states: States,
         step: &Step,
     ) -> Result<(), GpuError> {
-        let decay = if piece.matrix { step.adamw.decay } else { 0.0 };
+        let decay = if piece.decays { step.adamw.decay } else { 0.0 };
         let halves = segment.owned * 2;
         let arguments = AdamW {
             hi: self.own_high(unit).plus(halves),

@@ -164,8 +164,10 @@ impl Autograd {
                 candle_core::bail!("no gradient of {name}");
             };
             let gradient = &(gradient * scale)?;
+            let is_lookup = name == "model.embed_tokens.weight" && !self.config.tied;
             let decay = match var.rank() {
                 1 => 0.0,
+                _ if is_lookup => 0.0,
                 _ => f64::from(settings.decay),
             };
             *mean = ((&*mean * beta1)? + (gradient * (1.0 - beta1))?)?.detach();

@@ -315,6 +315,16 @@ impl Arena {
         })
     }
 
+    /// Whether weight decay makes the tensor smaller: every matrix, but not an embedding that is not the output matrix. Of
+    /// that a token trains its own row alone, and a row that nobody trains must stay as it is: decay would move it by the
+    /// same for every miner, whose updates would have those chunks in common as if copied.
+    pub fn decays(&self, tensor: usize) -> bool {
+        self.tensors.get(tensor).is_some_and(|placed| {
+            let is_lookup = placed.range == self.embedding && self.embedding != self.head;
+            placed.info.shape.len() > 1 && !is_lookup
+        })
+    }
+
     /// The layers' matrices, with their numbers among [`Arena::tensors`].
     pub fn layer_matrices(&self) -> impl Iterator<Item = (usize, &Placed)> {
         self.tensors.iter().enumerate().filter(|(tensor, _)| self.is_layer_matrix(*tensor))

@@ -1,7 +1,7 @@
 //! AdamW in one pass over memory.
 //!
 //! As in Loshchilov and Hutter 2019 and in PyTorch: the decay is θ ← θ · (1 − rate · decay) before the step, of
-//! matrices only, not of norms.
+//! matrices only, not of norms, nor of an embedding that is not the output matrix ([`Arena::decays`]).
 
 use std::ops::Range;
 
@@ -75,7 +75,7 @@ impl AdamW {
         threads.blocks(len, BLOCK, |first, end| {
             let from = tensors.partition_point(|tensor| tensor.averages.end <= first);
             for tensor in tensors[from..].iter().take_while(|tensor| tensor.averages.start < end) {
-                let decay = if tensor.shape.len() > 1 { settings.decay } else { 0.0 };
+                let decay = if tensor.decays { settings.decay } else { 0.0 };
                 let constants = StepConstants { keep: keep(rate, decay), ..constants };
                 let (first, end) = (tensor.averages.start.max(first), tensor.averages.end.min(end));
                 let start = tensor.parameters.start + (first - tensor.averages.start);

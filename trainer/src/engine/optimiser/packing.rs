@@ -13,6 +13,8 @@ pub(super) struct Packed {
     /// Its averages, among those of all such tensors.
     pub(super) averages: Range<usize>,
     pub(super) shape: Vec<usize>,
+    /// Whether weight decay makes it smaller.
+    pub(super) decays: bool,
 }
 
 /// The tensors that one optimiser trains.
@@ -29,6 +31,7 @@ impl Packing {
                 parameters: placed.range.clone(),
                 averages: start..start + placed.range.len(),
                 shape: placed.info.shape.clone(),
+                decays: arena.decays(tensor),
             });
         }
         Self(packed)

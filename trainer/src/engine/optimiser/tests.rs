@@ -260,3 +260,22 @@ fn embedding_output_matrix_and_norms_are_adamws() {
         assert_eq!(averages[tensor], [range.len(), squares]);
     }
 }
+
+/// What nobody trains would else move by the same for every miner, and look copied.
+#[test]
+fn a_row_of_a_lookup_that_nobody_trains_stays_as_it_is() {
+    for tied in [false, true] {
+        let config = ModelConfig { tied, ..ModelConfig::preset("nano").unwrap() };
+        let arena = config.arena();
+        let before = noise(arena.len, 2);
+        for muon in [None, Some(MuonSettings::default())] {
+            let mut parameters = before.clone();
+            let mut optimiser = Optimiser::new(AdamWSettings::default(), muon, &arena, &single());
+            optimiser.step(&mut parameters, &vec![0.0; arena.len], 1e-2, 1.0);
+            let stays =
+                |place: &std::ops::Range<usize>| parameters[place.clone()] == before[place.clone()];
+            assert_eq!(stays(&arena.embedding), !tied);
+            assert!(!stays(&arena.head), "the output matrix decays");
+        }
+    }
+}
