@@ -9,7 +9,7 @@ use protocol::update::{assemble, encode_chunk, top_k, Chunk, EncodedChunks, Payl
 use trainer::compress::{TensorPart, UpdateStream};
 use trainer::{Model, Threads};
 
-use crate::KEEP;
+use crate::count::KEEP;
 
 /// A copy, and how it was made.
 pub(crate) struct Made {

@@ -7,7 +7,8 @@ use protocol::layout::Layout;
 use protocol::update::{Chunk, Payload, UpdateError};
 use trainer::config::Placed;
 
-use crate::KEEP;
+/// Values kept of 4096, as everywhere.
+pub(crate) const KEEP: u16 = 64;
 
 /// Shares are counted in parts of a thousand.
 const PARTS: usize = 1000;

@@ -24,10 +24,8 @@ use trainer::{Cpu, EvaluationRates, Evaluator, Model, ModelConfig, MuonSettings,
 use trainer::{Trainer, TrainerSettings, UpdateToEvaluate};
 
 use crate::copies::{Copies, Made};
-use crate::count::{Places, Tables};
+use crate::count::{Places, Tables, KEEP};
 
-/// Values kept of 4096, as everywhere.
-pub(crate) const KEEP: u16 = 64;
 /// Steps of a window.
 const STEPS: u64 = 16;
 /// A localnet's rates.
