@@ -125,6 +125,7 @@ impl<T: Config> Pallet<T> {
             defensive!("a run's foundation cannot be returned");
         }
         Self::release_deposit(run);
+        Self::unschedule(run_id);
         // As many as there are windows kept, at most.
         RunSettings::<T>::iter_key_prefix(run_id).drain().for_each(drop);
         SlashQueues::<T>::remove(run_id);

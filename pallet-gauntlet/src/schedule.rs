@@ -117,17 +117,18 @@ impl<T: Config> Pallet<T> {
         (weight, next)
     }
 
-    /// Crosses a boundary behind the run's last window: only its settlement is left.
+    /// Crosses a boundary behind the run's last window: its settlement is left, and what waits for a window to come, as
+    /// slashes and departures do, until the run is removed.
     fn cross_after_end(due: &Due, run: &RunOf<T>) -> (Weight, Option<Crossing>) {
-        let weight = Self::enqueue(due.run);
-        let next = match due.next.boundary {
-            Boundary::Open => {
-                Self::end_budget(due.run, due.next.window, false);
-                run.schedule.crossing(due.next.window, Boundary::Settle)
-            }
-            _ => None,
-        };
-        (weight, next)
+        Self::enqueue(due.run);
+        let window = due.next.window;
+        if due.next.boundary == Boundary::Open {
+            Self::end_budget(due.run, window, false);
+            return (T::WeightInfo::open_window(), run.schedule.crossing(window, Boundary::Settle));
+        }
+        let next = window.checked_add(1);
+        let opening = next.and_then(|next| run.schedule.crossing(next, Boundary::Open));
+        (T::WeightInfo::enqueue(), opening)
     }
 
     /// Whether the chain gave participants less than the phase before the boundary should have: it made less than half
