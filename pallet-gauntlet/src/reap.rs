@@ -62,8 +62,8 @@ impl<T: Config> Pallet<T> {
     fn reap_participants(run_id: RunId, run: &RunOf<T>, left: &mut u32) -> Result<(), Error<T>> {
         let settings = Self::current_settings(run_id, run)?;
         for (uid, miner) in take(Miners::<T>::iter_prefix(run_id), left).collect::<Vec<_>>() {
-            // A window that never was: nothing is left to dispute.
-            Self::remove_miner(run_id, uid, miner, Window::MAX, &settings);
+            // Nothing is left to dispute.
+            Self::remove_miner(run_id, uid, miner, None, &settings);
         }
         for index in take(Validators::<T>::iter_key_prefix(run_id), left).collect::<Vec<_>>() {
             Self::remove_validator(run_id, run, index);

@@ -25,7 +25,7 @@ use sp_runtime::{traits::Zero, DispatchError, DispatchResult};
 
 use crate::{
     Change, Config, CoolingKeys, Departure, Departures, EntryPrices, Error, Event, HoldReason,
-    Miner, MinerOf, MinerSlots, Miners, Pallet, Runs, Windows,
+    Miner, MinerOf, MinerSlots, Miners, Pallet, RunOf, Runs, Windows,
 };
 
 /// Windows after its last one in which a miner's slot becomes free: that one is scored in the next and settled then.
@@ -44,7 +44,7 @@ impl<T: Config> Pallet<T> {
         let settings = Self::current_settings(run_id, &run)?;
         Self::ensure_not_cooling(run_id, &hot)?;
         Self::ensure_not_cooling(run_id, &cold)?;
-        let uid = Self::take_slot(run_id, &settings, moment)?;
+        let uid = Self::take_slot(run_id, &run, &settings, window_of(moment))?;
         let price = Self::pay_entry(run_id, &settings.entry, &cold, max_price)?;
         let bond = settings.incentive.miner_bond;
         T::Currency::hold(&HoldReason::MinerBond.into(), &cold, bond)?;
@@ -68,14 +68,14 @@ impl<T: Config> Pallet<T> {
     /// Takes the lowest free slot, or that of the miner that has to make room.
     fn take_slot(
         run_id: RunId,
+        run: &RunOf<T>,
         settings: &Settings,
-        moment: Option<Moment>,
+        window: Window,
     ) -> Result<Uid, Error<T>> {
         let limit = u32::from(settings.incentive.uid_max);
         if let Some(uid) = MinerSlots::<T>::mutate(run_id, |slots| slots.take(limit)) {
             return Ok(uid);
         }
-        let window = window_of(moment);
         let holders = Miners::<T>::iter_prefix(run_id).map(|(uid, miner)| Holder {
             uid,
             value: miner.value,
@@ -85,7 +85,7 @@ impl<T: Config> Pallet<T> {
         let uid = victim(holders, window, &settings.entry).ok_or(Error::<T>::NoFreeSlot)?;
         let miner = Miners::<T>::get(run_id, uid).ok_or(Error::<T>::Internal)?;
         Self::deposit_event(Event::MinerDisplaced { run: run_id, uid, value: miner.value });
-        Self::remove_miner(run_id, uid, miner, window, settings);
+        Self::remove_miner(run_id, uid, miner, run.window, settings);
         MinerSlots::<T>::mutate(run_id, |slots| slots.take(limit)).ok_or(Error::<T>::Internal)
     }
 
@@ -129,15 +129,18 @@ impl<T: Config> Pallet<T> {
         Self::begin_leaving(run_id, uid, miner)
     }
 
-    /// Takes `miner` out of the run: at once if it takes no part yet, else after the open window.
+    /// Takes `miner` out of the run: after the open window, or at once if it takes no part yet or the last window that was
+    /// opened is settled.
     pub(crate) fn begin_leaving(run_id: RunId, uid: Uid, mut miner: MinerOf<T>) -> DispatchResult {
-        let (run, moment) = Self::run_at(run_id)?;
-        let window = window_of(moment);
-        if moment.is_none() || !takes_part(miner.registered_window, window) {
+        let run = Runs::<T>::get(run_id).ok_or(Error::<T>::RunUnknown)?;
+        let is_open = |window: &Window| {
+            takes_part(miner.registered_window, *window) && *window >= run.next_settlement
+        };
+        let Some(window) = run.window.filter(is_open) else {
             let settings = Self::current_settings(run_id, &run)?;
-            Self::remove_miner(run_id, uid, miner, window, &settings);
+            Self::remove_miner(run_id, uid, miner, run.window, &settings);
             return Ok(());
-        }
+        };
         Self::schedule_change(run_id, window.saturating_add(LEAVE_AFTER), Change::Leave(uid))?;
         miner.last_window = Some(window);
         Miners::<T>::insert(run_id, uid, miner);
@@ -156,7 +159,7 @@ impl<T: Config> Pallet<T> {
         };
         let is_settled = last < run.next_settlement;
         if let Some(settings) = Self::settings_in_force(run_id).filter(|_| is_settled) {
-            Self::remove_miner(run_id, uid, miner, last, &settings);
+            Self::remove_miner(run_id, uid, miner, Some(last), &settings);
         }
         is_settled || last.saturating_add(LEAVE_AFTER) > window
     }
@@ -172,31 +175,31 @@ impl<T: Config> Pallet<T> {
             Error::<T>::NotIdle
         );
         Self::deposit_event(Event::MinerEvicted { run: run_id, uid });
-        Self::remove_miner(run_id, uid, miner, window, &settings);
+        Self::remove_miner(run_id, uid, miner, run.window, &settings);
         Ok(())
     }
 
-    /// Frees the slot and the keys of a miner whose last window is `last`. Its bond goes back `unbonding_windows` later, and
-    /// at once if it has taken part in nothing that anybody could dispute.
+    /// Frees the slot and the keys of a miner. `last` is the last window that was opened, or in which it takes part: its bond
+    /// goes back `unbonding_windows` later, and at once if it has taken part in nothing that anybody could dispute.
     pub(crate) fn remove_miner(
         run_id: RunId,
         uid: Uid,
         miner: MinerOf<T>,
-        last: Window,
+        last: Option<Window>,
         settings: &Settings,
     ) {
         let registered_window = miner.registered_window;
-        let has_begun =
-            Windows::<T>::contains_key(run_id, last) && takes_part(registered_window, last);
+        let last = last.filter(|last| takes_part(registered_window, *last));
         let wait = u64::from(settings.staking.unbonding_windows);
-        let due = has_begun.then(|| last.saturating_add(wait));
+        let end = last.map(|last| (last, last.saturating_add(wait)));
+        let due = end.map(|(_, due)| due);
         Miners::<T>::remove(run_id, uid);
         MinerSlots::<T>::mutate(run_id, |slots| slots.release(uid));
         Self::leave_seat(run_id, Seat::Miner(uid), &miner.hot);
         Self::deposit_event(Event::MinerLeft { run: run_id, uid, registered_window, due });
         let Miner { hot, cold, bond, .. } = miner;
-        match due {
-            Some(due) => {
+        match end {
+            Some((last, due)) => {
                 for key in [&hot, &cold] {
                     CoolingKeys::<T>::mutate(run_id, key, |count| *count = count.saturating_add(1));
                 }
