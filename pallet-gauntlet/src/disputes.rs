@@ -12,6 +12,7 @@ use frame_support::{
     BoundedVec,
 };
 use protocol::{
+    books::{permit_of, takes_part},
     consensus::Evaluation,
     fault::{judge_evaluation, seat_jury, verdict_commitment_hash, Candidate, Parties, Verdict},
     limits::DISPUTE_WINDOWS,
@@ -52,7 +53,11 @@ impl<T: Config> Pallet<T> {
             ScoreReveals::<T>::get((run_id, window, index)).ok_or(Error::<T>::NotRevealed)?;
         let evaluation = reveal.evaluations.iter().find(|evaluation| evaluation.uid == uid);
         let evaluation = evaluation.ok_or(Error::<T>::NotRevealed)?.clone();
-        let (pool, _) = Self::pool_of(run_id, index)?;
+        let validator = Validators::<T>::get(run_id, index).ok_or(Error::<T>::ValidatorUnknown)?;
+        // Whoever took over the slot since revealed nothing.
+        let was_there = takes_part(validator.registered_window, window);
+        ensure!(was_there, Error::<T>::NotRevealed);
+        let pool = validator.pool;
         let bond = Self::current_settings(run_id, &run)?.disputes.dispute_bond;
         T::Currency::hold(&HoldReason::DisputeBond.into(), &challenger, bond)?;
         let dispute = EvaluationDispute {

@@ -152,3 +152,19 @@ fn only_what_was_revealed_can_be_disputed() {
         assert_noop!(dispute(NAME), Error::<Test>::FaultTooOld);
     });
 }
+
+/// Validator 0 reveals what is false and leaves; its accomplice accuses the innocent that took over the slot.
+#[test]
+fn who_took_over_a_slot_does_not_answer_for_the_one_before() {
+    ExtBuilder::default().participants(2, 7).build_and_execute(|| {
+        play_window(0, 2, 7);
+        score_window(0, 2, 7);
+        assert_ok!(Gauntlet::deregister_validator(origin(validator_cold(0)), 0, 0));
+        let successor = Gauntlet::do_register_validator(account(70), 0, account(71), 1_000 * UNIT);
+        assert_eq!(successor, Ok(0));
+        assert_noop!(
+            Gauntlet::dispute_evaluation(origin(challenger()), 0, NAME),
+            Error::<Test>::NotRevealed
+        );
+    });
+}

@@ -1,6 +1,7 @@
 //! Disputes of evaluations before a drawn jury; mirrors the pallet's `disputes`.
 
 use protocol::{
+    books::takes_part,
     consensus::Evaluation,
     fault::{judge_evaluation, verdict_commitment_hash, Verdict},
     limits::{DISPUTE_WINDOWS, HISTORY_WINDOWS},
@@ -75,6 +76,10 @@ impl State {
             .cloned()
             .ok_or(Refusal::gauntlet("NotRevealed"))?;
         let (pool, _) = run.pool_of(index)?;
+        // Whoever took over the slot since revealed nothing.
+        let then = run.validators.get(&index);
+        let was_there = then.is_some_and(|found| takes_part(found.registered_window, window));
+        ensure(was_there, "NotRevealed")?;
         let bond = run.info.settings.disputes.dispute_bond;
         let jury = Vec::new();
         let dispute =
