@@ -24,8 +24,8 @@ use sp_runtime::DispatchResult;
 
 use crate::{
     account_bytes, Config, Error, EvaluationDispute, EvaluationDisputes, EvaluationName, Event,
-    HoldReason, Juror, Offender, Pallet, PoolId, Pools, Runs, ScoreReveals, ValidatorIndices,
-    Validators, Windows, JURY_MAX,
+    HoldReason, Juror, Offender, Pallet, Permits, PoolId, Pools, Runs, ScoreReveals,
+    ValidatorIndices, Validators, Windows, JURY_MAX,
 };
 
 /// A jury of a runtime.
@@ -186,21 +186,24 @@ impl<T: Config> Pallet<T> {
     }
 
     /// Draws the jury of a dispute by the seed of the window after it, which nobody knew when the dispute was opened: from the
-    /// validators of that window, without the accused and whoever has its or the challenger's cold key.
+    /// permits of that window, without the accused and whoever has its or the challenger's cold key.
     fn jury(
         run_id: RunId,
         (_, accused, _): EvaluationName,
         dispute: &DisputeOf<T>,
     ) -> Result<Jury<T>, Error<T>> {
         let settings = Self::settings_in_force(run_id).ok_or(Error::<T>::RunUnknown)?;
-        let record = Windows::<T>::get(run_id, dispute.opened.saturating_add(1))
-            .ok_or(Error::<T>::WrongWindow)?;
+        let window = dispute.opened.saturating_add(1);
+        let record = Windows::<T>::get(run_id, window).ok_or(Error::<T>::WrongWindow)?;
+        let permits = Permits::<T>::get(run_id, window);
         let candidates = Validators::<T>::iter_prefix(run_id)
-            .map(|(index, validator)| Candidate {
-                index,
-                cold: validator.cold,
-                registered_window: validator.registered_window,
-                stake: validator.stake,
+            .filter_map(|(index, validator)| {
+                Some(Candidate {
+                    index,
+                    cold: validator.cold,
+                    registered_window: validator.registered_window,
+                    stake: permit_of(&permits, index)?.into(),
+                })
             })
             .collect();
         let parties = Parties {

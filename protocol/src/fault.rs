@@ -240,7 +240,7 @@ pub struct Candidate<A> {
     pub cold: A,
     /// First window in which it takes part.
     pub registered_window: Window,
-    /// What is at stake with it, in planck.
+    /// Its stake by its permit for the window after the dispute: what is moved after the seed is known draws nobody.
     pub stake: Planck,
 }
 

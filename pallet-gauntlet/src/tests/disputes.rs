@@ -168,3 +168,30 @@ fn who_took_over_a_slot_does_not_answer_for_the_one_before() {
         );
     });
 }
+
+/// Who knows the seed moves stake until the draw falls on its own validators, and is the first to commit.
+#[test]
+fn stake_that_comes_after_the_seed_chooses_no_juror() {
+    let mut few = settings();
+    few.disputes.jurors = 3;
+    ExtBuilder::default().settings(few).participants(2, 7).build_and_execute(|| {
+        disputed();
+        roll_to_window(2);
+        let measured = evaluations(2)[1].clone();
+        let jury = || {
+            frame_support::storage::with_transaction(|| {
+                let jury: Vec<u8> =
+                    (1..7).filter(|number| commit(*number, &measured).is_ok()).collect();
+                sp_runtime::TransactionOutcome::Rollback(Ok::<_, sp_runtime::DispatchError>(jury))
+            })
+            .unwrap()
+        };
+        let drawn = jury();
+        assert_eq!(drawn.len(), 3);
+        for number in (1..7u8).filter(|number| !drawn.contains(number)) {
+            let cold = origin(validator_cold(number));
+            assert_ok!(Gauntlet::add_stake(cold, 0, number.into(), 900_000 * UNIT));
+        }
+        assert_eq!(jury(), drawn);
+    });
+}

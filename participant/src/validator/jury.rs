@@ -12,6 +12,7 @@ use node_client::{
     journal::JournalKind,
 };
 use protocol::{
+    books::Permit,
     consensus::Evaluation,
     merkle::blake2_256,
     window::{phase_at, Phase},
@@ -185,9 +186,11 @@ impl Jury {
         let record = chain.window(*run, window, None).await?;
         let seed = record.context("the chain does not know the window")?.seed;
         let validators = chain.validators(*run, None).await?;
+        let permits = chain.permits(*run, window, None).await?;
+        let permits: Vec<Permit> = permits.iter().map(|row| (row.index, row.stake)).collect();
         let accused = chain.stake_pool(*run, dispute.pool, None).await?.map(|pool| pool.cold);
         let jurors = info.settings.disputes.jurors;
-        Ok(draw_seats(&validators, dispute, accused, &seed, jurors).iter().any(is_own))
+        Ok(draw_seats(&validators, &permits, dispute, accused, &seed, jurors).iter().any(is_own))
     }
 
     /// Whether this validator's seat in a jury is as `is_so` says.

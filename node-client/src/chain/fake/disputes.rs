@@ -24,11 +24,11 @@ impl Run {
     /// Draws the jury of a dispute.
     fn jury(&self, dispute: &EvaluationDisputeInfo) -> Result<Vec<JurorInfo>, Refusal> {
         let rows = self.windows.get(&dispute.opened.saturating_add(1));
-        let seed = rows.ok_or(Refusal::gauntlet("WrongWindow"))?.info.seed;
+        let rows = rows.ok_or(Refusal::gauntlet("WrongWindow"))?;
         let accused_cold = self.pools.get(&dispute.pool).map(|pool| pool.cold);
         let validators: Vec<ValidatorInfo> = self.validators.values().cloned().collect();
         let jurors = self.info.settings.disputes.jurors;
-        Ok(draw_seats(&validators, dispute, accused_cold, &seed, jurors))
+        Ok(draw_seats(&validators, &rows.permits, dispute, accused_cold, &rows.info.seed, jurors))
     }
 
     /// The seat of a hot key in a jury.
