@@ -10,7 +10,8 @@ use crate::{
 };
 
 impl<T: Config> Pallet<T> {
-    /// Notes a change for the window `earliest`, or for the next one whose list has room; returns that window.
+    /// Notes a change for the window `earliest`, or for the next one whose list has room; returns that window. One that is
+    /// noted already, of who had the seat before, serves.
     pub(crate) fn schedule_change(
         run_id: RunId,
         earliest: Window,
@@ -18,7 +19,10 @@ impl<T: Config> Pallet<T> {
     ) -> Result<Window, Error<T>> {
         for step in 0..CHANGE_LISTS_MAX {
             let window = earliest.saturating_add(u64::from(step));
-            if Changes::<T>::mutate(run_id, window, |list| list.try_push(change).is_ok()) {
+            let is_noted = Changes::<T>::mutate(run_id, window, |list| {
+                list.contains(&change) || list.try_push(change).is_ok()
+            });
+            if is_noted {
                 return Ok(window);
             }
         }
