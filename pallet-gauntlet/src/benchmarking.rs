@@ -172,6 +172,13 @@ fn go_to<T: Config>(block: u32) {
     let _ = Pallet::<T>::do_boundaries();
 }
 
+/// As [`go_to`], block by block, so that no boundary is late.
+fn walk_to<T: Config>(block: u32) {
+    for block in Pallet::<T>::now()..=block {
+        go_to::<T>(block);
+    }
+}
+
 fn chunk() -> Vec<u8> {
     let chunk = Chunk { scale_bf16: 0x3c00, indices: (0..64).collect(), codes: vec![1; 64] };
     encode_chunk(&chunk, CHUNK_LEN, 64).expect("a valid chunk; qed")
@@ -536,12 +543,14 @@ mod benchmarks {
     #[benchmark]
     fn evict() {
         let mut settings = settings();
-        settings.entry.idle_windows = 2;
+        // As many windows are looked at as are kept.
+        let idle = T::HistoryWindows::get() as u32;
+        settings.entry.idle_windows = idle;
+        let later = START + idle * settings.schedule.window_blocks;
         let run = create::<T>(settings);
         let keys = miner::<T>(run, 0);
         load_seat::<T>(run, Seat::Miner(0), keys);
-        go_to::<T>(START);
-        skip_to::<T>(run, 2);
+        walk_to::<T>(later);
         let caller = funded::<T>("caller", 0);
 
         #[extrinsic_call]
@@ -558,7 +567,7 @@ mod benchmarks {
         let later = 2 + settings.staking.unbonding_windows;
         let run = create::<T>(settings);
         miner::<T>(run, 0);
-        go_to::<T>(START + 2 * blocks);
+        walk_to::<T>(START + 2 * blocks);
         Pallet::<T>::do_evict(run, 0).expect("it is idle; qed");
         go_to::<T>(START + later * blocks);
         let caller = funded::<T>("caller", 0);

@@ -1191,7 +1191,7 @@ pub mod pallet {
         CoolingOff,
         /// The miner has asked to leave; it takes part in no later window.
         LeavingAlready,
-        /// The miner has committed to an update lately; see `idle_windows`.
+        /// The miner has committed to an update lately, or the run was paused or the chain stood still; see `idle_windows`.
         NotIdle,
         /// There is no bond of a miner that is gone and had this uid from this window on.
         NoBond,

@@ -10,6 +10,7 @@ use frame_support::{
     traits::{
         fungible::{Mutate, MutateHold},
         tokens::{Fortitude, Precision, Preservation},
+        Get,
     },
 };
 use protocol::{
@@ -174,9 +175,19 @@ impl<T: Config> Pallet<T> {
             is_idle(miner.committed_window, miner.registered_window, window, entry),
             Error::<T>::NotIdle
         );
+        let could_work = Self::were_undisturbed(run_id, window, entry.idle_windows.into());
+        ensure!(could_work, Error::<T>::NotIdle);
         Self::deposit_event(Event::MinerEvicted { run: run_id, uid });
         Self::remove_miner(run_id, uid, miner, run.window, &settings);
         Ok(())
+    }
+
+    /// Whether nothing is to be excused in the last `count` windows before `window`, of those that are kept.
+    fn were_undisturbed(run_id: RunId, window: Window, count: Window) -> bool {
+        let first = window.saturating_sub(count.min(T::HistoryWindows::get()));
+        let is_undisturbed =
+            |window| Windows::<T>::get(run_id, window).is_some_and(|record| !record.excused);
+        (first..window).all(is_undisturbed)
     }
 
     /// Frees the slot and the keys of a miner. `last` is the last window that was opened, or in which it takes part: its bond
