@@ -19,14 +19,15 @@ use protocol::{
     layout::Layout,
     pool::mul_div,
     settings::PPM,
-    Planck, RunId, Window,
+    window::phase_at,
+    BlockNumber, Planck, RunId, Window,
 };
 use sp_runtime::DispatchResult;
 
 use crate::{
     ChallengeCounts, CommitmentName, Config, DataChallenge, Departures, Error, Event, HoldReason,
     Layouts, MinerUids, Miners, Offender, OpenChallenges, Pallet, ProvenFaults, Reveal, Reveals,
-    RunOf, Runs, ShownChunk, ValidatorIndices, Validators, CHALLENGES_PER_ACCOUNT_MAX,
+    RunOf, Runs, ShownChunk, ValidatorIndices, Validators, Windows, CHALLENGES_PER_ACCOUNT_MAX,
 };
 
 impl<T: Config> From<NoFault> for Error<T> {
@@ -172,11 +173,27 @@ impl<T: Config> Pallet<T> {
             Ok(())
         })?;
         Self::release_bond(&challenge.challenger, challenge.bond)?;
-        // A run that is gone, a second fault, or one whose rows are gone because nobody called in time, costs nothing.
-        if let Some(run) = Runs::<T>::get(run_id) {
+        let run = Runs::<T>::get(run_id);
+        // A run that is gone, a chain that stood still, a second fault, or one whose rows are gone because nobody called in
+        // time, costs nothing.
+        if let Some(run) = run.filter(|run| Self::could_answer(run_id, run, challenge.deadline)) {
             let _ = Self::convict(run_id, &run, name, ProvenFault::Withheld, challenge.challenger);
         }
         Ok(())
+    }
+
+    /// Whether the chain gave a miner its time to answer until `deadline`: no window of that time is excused, and the phase
+    /// of now had its blocks so far.
+    fn could_answer(run_id: RunId, run: &RunOf<T>, deadline: BlockNumber) -> bool {
+        let Ok(settings) = Self::current_settings(run_id, run) else {
+            return false;
+        };
+        let asked = deadline.saturating_sub(settings.disputes.answer_blocks);
+        let window_at = |block| phase_at(&run.schedule, block).map_or(0, |moment| moment.window);
+        let mut windows = window_at(asked)..=window_at(deadline);
+        let is_excused =
+            |window| Windows::<T>::get(run_id, window).is_some_and(|record| record.excused);
+        !windows.any(is_excused) && !Self::is_phase_short(run_id)
     }
 
     /// Takes an open challenge off the books, if `may` allows it.

@@ -134,15 +134,24 @@ impl<T: Config> Pallet<T> {
     /// Whether the chain gave participants less than the phase before the boundary should have: it made less than half
     /// of the blocks, it crosses the boundary late, or it migrates and takes no transactions.
     fn is_disturbed(due: &Due, now: Mark) -> bool {
-        let rate = T::ClockPerBlock::get();
-        let blocks = now.block.saturating_sub(due.since.block);
-        let clock = now.clock.saturating_sub(due.since.clock);
         let late = now.clock.saturating_sub(due.next.block);
         // Nobody acts in the phase before a window opens; an acceptance may be put off.
-        let is_short = due.next.boundary != Boundary::Open
-            && clock > blocks.saturating_mul(rate).saturating_mul(2);
-        let is_late = due.next.boundary != Boundary::Accept && late > rate;
+        let is_short = due.next.boundary != Boundary::Open && Self::is_short(due, now);
+        let is_late = due.next.boundary != Boundary::Accept && late > T::ClockPerBlock::get();
         is_short || is_late || T::MultiBlockMigrator::ongoing()
+    }
+
+    /// Whether the chain made less than half of the blocks that it should have since the boundary before `due`.
+    fn is_short(due: &Due, now: Mark) -> bool {
+        let blocks = now.block.saturating_sub(due.since.block);
+        let clock = now.clock.saturating_sub(due.since.clock);
+        clock > blocks.saturating_mul(T::ClockPerBlock::get()).saturating_mul(2)
+    }
+
+    /// Whether the phase that a run is in has had less than half of its blocks so far.
+    pub(crate) fn is_phase_short(run: RunId) -> bool {
+        let now = Self::mark();
+        RunSchedule::<T>::get().iter().any(|due| due.run == run && Self::is_short(due, now))
     }
 
     /// Frees everybody of blame in a window that is not settled yet.
