@@ -280,16 +280,20 @@ impl<T: Config> Pallet<T> {
     }
 
     /// The validators, by index, that committed to scores in one of the last windows and withheld them.
-    fn struck(
+    pub(crate) fn struck(
         run_id: RunId,
         window: Window,
         validators: &BTreeMap<u16, ValidatorOf<T>>,
     ) -> Vec<ValidatorIndex> {
+        let excused: Vec<Window> = strikes::judged_windows(window, 0)
+            .filter(|judged| Windows::<T>::get(run_id, judged).is_some_and(|record| record.excused))
+            .collect();
         let is_struck = |index: u16, validator: &ValidatorOf<T>| {
             strikes::is_struck(window, validator.registered_window, |judged| {
                 let key = (run_id, judged, index);
                 let revealed = ScoreReveals::<T>::contains_key(key);
-                strikes::is_withheld(ScoreCommitments::<T>::contains_key(key), revealed)
+                let committed = ScoreCommitments::<T>::contains_key(key);
+                strikes::is_withheld(committed, revealed, excused.contains(&judged))
             })
         };
         let struck = validators.iter().filter(|(index, validator)| is_struck(**index, validator));

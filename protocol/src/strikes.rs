@@ -24,9 +24,10 @@ pub fn judged_windows(window: Window, registered_window: Window) -> RangeInclusi
     first.max(registered_window)..=window
 }
 
-/// Whether a validator that committed to scores owes the reveal.
-pub fn is_withheld(committed: bool, revealed: bool) -> bool {
-    committed && !revealed
+/// Whether a validator that committed to scores of a window owes the reveal: nobody does of a window that is `excused`, in
+/// which the chain stood still or the run was paused.
+pub fn is_withheld(committed: bool, revealed: bool, excused: bool) -> bool {
+    committed && !revealed && !excused
 }
 
 /// Whether a validator has a strike at the settlement of `window`. `withheld` says of a window whether the validator's

@@ -264,10 +264,12 @@ impl Replay {
             let commitments = self.chain.score_commitments(self.run, judged, Some(at)).await?;
             let reveals = self.chain.score_reveals(self.run, judged, Some(at)).await?;
             let is_revealed = |index| reveals.iter().any(|reveal| reveal.index == index);
+            let record = self.chain.window(self.run, judged, Some(at)).await?;
+            let is_excused = record.is_some_and(|record| record.excused);
             withheld.extend(
                 commitments
                     .iter()
-                    .filter(|row| strikes::is_withheld(true, is_revealed(row.index)))
+                    .filter(|row| strikes::is_withheld(true, is_revealed(row.index), is_excused))
                     .map(|row| (judged, row.index)),
             );
         }

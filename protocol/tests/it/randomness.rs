@@ -137,8 +137,9 @@ fn a_withheld_salt_costs_more_than_the_better_of_two_draws_is_worth() {
 
 #[test]
 fn a_strike_is_a_commitment_without_a_reveal_and_lasts_four_windows() {
-    assert!(is_withheld(true, false));
-    assert!(!is_withheld(true, true) && !is_withheld(false, false));
+    assert!(is_withheld(true, false, false));
+    assert!(!is_withheld(true, true, false) && !is_withheld(false, false, false));
+    assert!(!is_withheld(true, false, true), "nobody could reveal");
     let withheld_in_ten = |window| window == 10;
     let struck: Vec<u64> =
         (0..20).filter(|window| is_struck(*window, 0, withheld_in_ten)).collect();

@@ -657,7 +657,7 @@ impl Run {
                 self.windows.get(&judged).is_some_and(|rows| {
                     let revealed = rows.score_reveals.contains_key(&validator.index);
                     let committed = rows.score_commitments.contains_key(&validator.index);
-                    strikes::is_withheld(committed, revealed)
+                    strikes::is_withheld(committed, revealed, rows.info.excused)
                 })
             })
         };
