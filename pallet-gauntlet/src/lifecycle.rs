@@ -80,11 +80,12 @@ impl<T: Config> Pallet<T> {
         let mut run = Runs::<T>::get(run_id).ok_or(Error::<T>::RunUnknown)?;
         let manager = Self::ensure_manager(origin, &run)?;
         ensure!(is_paused(&run) || run.pause_from.is_some(), Error::<T>::RunNotPaused);
-        ensure!(
-            manager == Manager::Admin || run.status != (RunStatus::Paused { by_admin: true }),
-            Error::<T>::PausedByAdmin
-        );
+        ensure!(manager == Manager::Admin || !is_paused_by_admin(&run), Error::<T>::PausedByAdmin);
         run.pause_from = None;
+        if is_paused_by_admin(&run) {
+            // It has as long as ever to accept something.
+            run.active_window = run.window.unwrap_or(0);
+        }
         if is_paused(&run) {
             run.status = run.window.map_or(RunStatus::Waiting, |_| RunStatus::Open);
         }
@@ -136,11 +137,13 @@ impl<T: Config> Pallet<T> {
         Ok(())
     }
 
-    /// Whether nothing was accepted in a run for so long that anybody may close it.
+    /// Whether nothing was accepted in a run for so long that anybody may close it. One that the governance paused waits for
+    /// its decision.
     fn is_idle(run: &RunOf<T>, moment: Option<Moment>) -> bool {
-        moment.is_some_and(|moment| {
+        let has_waited = moment.is_some_and(|moment| {
             moment.window > run.active_window.saturating_add(T::IdleWindows::get())
-        })
+        });
+        has_waited && !is_paused_by_admin(run)
     }
 
     /// Refuses what begins something in a run that ends.
@@ -226,6 +229,11 @@ impl<T: Config> Pallet<T> {
 /// Whether a run takes no updates in `window`, the current one or the next.
 pub(crate) fn is_paused_in<AccountId>(run: &crate::Run<AccountId>, window: Window) -> bool {
     is_paused(run) || run.pause_from.is_some_and(|from| from <= window)
+}
+
+/// Whether the chain's governance paused a run.
+fn is_paused_by_admin<AccountId>(run: &crate::Run<AccountId>) -> bool {
+    run.status == RunStatus::Paused { by_admin: true }
 }
 
 /// Whether a run takes no updates for now.

@@ -214,7 +214,7 @@ pub struct Run<AccountId> {
     pub last_window: Option<Window>,
     /// The window from which on it will be paused, as its owner announced.
     pub pause_from: Option<Window>,
-    /// The last window in which an update was accepted; 0 before the first.
+    /// The last window in which an update was accepted, or in which the governance ended its pause; 0 before the first.
     pub active_window: Window,
     /// The next window to be settled; those before it are settled or void.
     pub next_settlement: Window,
