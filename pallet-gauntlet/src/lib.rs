@@ -368,8 +368,11 @@ pub mod pallet {
     impl<T: Config> BuildGenesisConfig for GenesisConfig<T> {
         fn build(&self) {
             for (owner, settings, layout) in &self.runs {
-                let layout = LayoutVec::truncate_from(layout.clone());
-                let created = Pallet::<T>::do_create_run(owner.clone(), settings.clone(), layout);
+                let created = LayoutVec::try_from(layout.clone())
+                    .map_err(|_| Error::<T>::LayoutInvalid.into())
+                    .and_then(|layout| {
+                        Pallet::<T>::do_create_run(owner.clone(), settings.clone(), layout)
+                    });
                 assert!(created.is_ok(), "a run of the genesis is refused: {created:?}");
             }
         }
