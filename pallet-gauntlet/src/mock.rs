@@ -112,6 +112,8 @@ parameter_types! {
     pub static ClockSkew: u32 = 0;
     /// Numbers of the clock for each block.
     pub static ClockRate: u32 = 1;
+    /// Windows after which anybody may close a run.
+    pub static Idle: Window = 6;
 }
 
 #[derive_impl(pallet_balances::config_preludes::TestDefaultConfig)]
@@ -248,6 +250,7 @@ impl BenchmarkProof<AccountId> for TestProof {
 impl Config for Test {
     type BlockNumberProvider = Clock;
     type ClockPerBlock = ClockRate;
+    type IdleWindows = Idle;
     type Currency = Balances;
     type CreateOrigin = EnsureSigned<AccountId>;
     type AdminOrigin = EnsureRoot<AccountId>;

@@ -431,6 +431,11 @@ impl<T: Config> Pallet<T> {
     /// Checks that the constants fit together; called by `integrity_test`, which may panic.
     pub(crate) fn check_constants() {
         assert!(T::RunsMax::get() > 0, "RunsMax must allow a run");
+        assert!(T::ClockPerBlock::get() >= 1, "ClockPerBlock must let a block pass in time");
+        assert!(
+            T::IdleWindows::get() >= 1,
+            "IdleWindows must leave a window to accept something in"
+        );
         assert!(
             T::HistoryWindows::get() >= 3,
             "a window is settled in the one after it and claimed later"
