@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod commitment;
+mod known;
 mod layout;
 mod merkle;
 mod update;

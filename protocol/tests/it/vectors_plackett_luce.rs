@@ -8,6 +8,8 @@ use protocol::{
 };
 use serde_json::Value;
 
+use crate::known::assert_known;
+
 /// Where the vectors lie: `GAUNTLET_VECTORS`, else the copy in this crate.
 fn vectors() -> Value {
     let dir = std::env::var_os("GAUNTLET_VECTORS")
@@ -73,15 +75,16 @@ fn order_of(scores: &[f64]) -> Vec<Q32> {
 #[test]
 fn vectors_plackett_luce_fresh_players() {
     let vectors = vectors();
-    for (key, value) in vectors.as_object().unwrap() {
-        let is_read = ["fresh", "sequences"].contains(&key.as_str());
-        assert!(is_read || !value.is_array(), "nobody reads the list `{key}`");
-    }
+    let keys =
+        ["format", "source", "params", "tolerance_float64", "tolerance_q32", "fresh", "sequences"];
+    assert_known(&vectors, &keys, "the file");
+    assert_known(&vectors["params"], &["beta", "kappa", "mu", "sigma", "tau"], "params");
     let params = &vectors["params"];
     let start = rating(number(&params["mu"]), number(&params["sigma"]));
     let tolerance = number(&vectors["tolerance_q32"]);
     let mut visited = 0;
     for (at, record) in list(&vectors["fresh"]).iter().enumerate() {
+        assert_known(record, &["n", "ranks", "mu", "sigma"], &format!("fresh {at}"));
         let ranks = integers(&record["ranks"]);
         assert_eq!(record["n"].as_u64(), Some(ranks.len() as u64));
         let after = rules(params).play(&vec![start; ranks.len()], &ranks).unwrap();
@@ -99,6 +102,9 @@ fn vectors_plackett_luce_sequences() {
     let mut visited = 0;
     for sequence in list(&vectors["sequences"]) {
         let name = sequence["name"].as_str().unwrap();
+        let keys =
+            ["name", "about", "seed", "players", "prior", "matches", "final_mu", "final_sigma"];
+        assert_known(sequence, &keys, name);
         let mut ratings: Vec<Rating> = list(&sequence["prior"])
             .iter()
             .map(|prior| rating(number(&prior[0]), number(&prior[1])))
@@ -106,6 +112,7 @@ fn vectors_plackett_luce_sequences() {
         assert_eq!(sequence["players"].as_u64(), Some(ratings.len() as u64));
         for (at, played) in list(&sequence["matches"]).iter().enumerate() {
             let at = format!("{name}, match {at}");
+            assert_known(played, &["players", "ranks", "scores", "mu", "sigma"], &at);
             let players: Vec<usize> =
                 integers(&played["players"]).into_iter().map(|p| p as usize).collect();
             let given = integers(&played["ranks"]);

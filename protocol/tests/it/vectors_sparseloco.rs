@@ -11,6 +11,23 @@ use protocol::{
 };
 use serde_json::Value;
 
+use crate::known::assert_known;
+
+/// The keys of an accumulation and what was selected from it, and those of a quantised one.
+const FEEDBACK: [&str; 10] = [
+    "accumulated",
+    "beta",
+    "chunk",
+    "delta",
+    "error_after",
+    "error_before",
+    "indices",
+    "k",
+    "selected",
+    "transmitted",
+];
+const QUANTISED: [&str; 4] = ["centroids", "codes", "scale", "shift"];
+
 /// Where the vectors lie: `GAUNTLET_VECTORS`, else the copy in this crate.
 fn vectors() -> Value {
     let dir = std::env::var_os("GAUNTLET_VECTORS")
@@ -140,6 +157,9 @@ fn check_sync_score(case: &Value, near: &Near) {
 fn check_aggregate(case: &Value, near: &Near) {
     let parameters = singles(case, "parameters");
     let updates = list(case, "updates");
+    for update in updates {
+        assert_known(update, &["indices", "norm", "values"], "an update");
+    }
     assert_eq!(updates.len(), count(case, "peers"));
     let norms: Vec<f64> = updates
         .iter()
@@ -171,6 +191,7 @@ fn check_aggregate(case: &Value, near: &Near) {
     step(&mut delta, &sums, updates.len(), 1.0);
     near.check_all("delta", wide(&delta).map(|value| -value), &floats(case, "delta"));
     for after in list(case, "after") {
+        assert_known(after, &["alpha", "parameters"], "a step");
         let mut theta = parameters.clone();
         step(&mut theta, &sums, updates.len(), number(after, "alpha") as f32);
         near.check_all("parameters", wide(&theta), &floats(after, "parameters"));
@@ -183,17 +204,34 @@ fn vectors_sparseloco() {
     let near = Near(number(&file, "tolerance"));
     let mut visited = 0;
     for (key, value) in file.as_object().unwrap() {
-        let check: fn(&Value, &Near) = match key.as_str() {
+        let (check, keys): (fn(&Value, &Near), Vec<&str>) = match key.as_str() {
             "format" | "source" | "tolerance" => continue,
-            "top_k" => check_top_k,
-            "error_feedback" => check_error_feedback,
-            "error_feedback_2bit_compatible" => check_compatible,
-            "median_norm_clip" => check_median_norm_clip,
-            "sync_score" => check_sync_score,
-            "aggregate" => check_aggregate,
+            "top_k" => (check_top_k, vec!["about", "indices", "input", "k", "values"]),
+            "error_feedback" => (check_error_feedback, FEEDBACK.to_vec()),
+            "error_feedback_2bit_compatible" => {
+                (check_compatible, [&FEEDBACK[..], &QUANTISED[..]].concat())
+            }
+            "median_norm_clip" => {
+                (check_median_norm_clip, vec!["about", "factors", "median", "norms"])
+            }
+            "sync_score" => (check_sync_score, vec!["score", "steps_behind"]),
+            "aggregate" => (
+                check_aggregate,
+                vec![
+                    "after",
+                    "delta",
+                    "factors",
+                    "median_norm",
+                    "parameters",
+                    "peers",
+                    "transmitters",
+                    "updates",
+                ],
+            ),
             other => panic!("the list {other} is not known: no vector may stay unread"),
         };
         for case in value.as_array().unwrap() {
+            assert_known(case, &keys, key);
             check(case, &near);
             visited += 1;
         }
