@@ -247,23 +247,25 @@ impl SubxtChain {
         }
     }
 
-    /// How far another node of this chain is. Its connection is kept in `probes`.
+    /// How far another node of this chain is. Its connection is kept in `probes` as long as it answers.
     async fn probe(&self, node: usize, probes: &mut HashMap<usize, Rpcs>) -> Option<u64> {
-        if !probes.contains_key(&node) {
-            let opened =
-                tokio::time::timeout(PROBE_TIMEOUT, open_rpc(&self.shared.urls[node])).await;
-            let rpcs = Rpcs::new(opened.ok()?.ok()?);
-            let genesis = tokio::time::timeout(PROBE_TIMEOUT, rpcs.genesis_hash()).await;
-            if genesis.ok()?.ok()?.0 != self.shared.genesis {
-                return None;
-            }
-            probes.insert(node, rpcs);
-        }
-        let number = best_of(probes.get(&node)?).await;
-        if number.is_none() {
-            probes.remove(&node);
-        }
-        number
+        let rpcs = match probes.remove(&node) {
+            Some(rpcs) => rpcs,
+            None => self.open_probe(node).await?,
+        };
+        let number = best_of(&rpcs).await?;
+        probes.insert(node, rpcs);
+        Some(number)
+    }
+
+    /// A connection to another node, if it answers in time and has this chain.
+    async fn open_probe(&self, node: usize) -> Option<Rpcs> {
+        let opening = async {
+            let rpcs = Rpcs::new(open_rpc(&self.shared.urls[node]).await.ok()?);
+            let genesis = rpcs.genesis_hash().await.ok()?;
+            (genesis.0 == self.shared.genesis).then_some(rpcs)
+        };
+        tokio::time::timeout(PROBE_TIMEOUT, opening).await.ok()?
     }
 
     /// Waits until another connection than `used` is in use.
