@@ -124,21 +124,26 @@ impl<T: Config> Pallet<T> {
     }
 
     pub(crate) fn do_leave_miner(who: T::AccountId, run_id: RunId, uid: Uid) -> DispatchResult {
+        let run = Runs::<T>::get(run_id).ok_or(Error::<T>::RunUnknown)?;
         let miner = Miners::<T>::get(run_id, uid).ok_or(Error::<T>::MinerUnknown)?;
         ensure!(miner.cold == who, Error::<T>::NotColdKey);
         ensure!(miner.last_window.is_none(), Error::<T>::LeavingAlready);
-        Self::begin_leaving(run_id, uid, miner)
+        Self::begin_leaving(run_id, &run, uid, miner)
     }
 
     /// Takes `miner` out of the run: after the open window, or at once if it takes no part yet or the last window that was
     /// opened is settled.
-    pub(crate) fn begin_leaving(run_id: RunId, uid: Uid, mut miner: MinerOf<T>) -> DispatchResult {
-        let run = Runs::<T>::get(run_id).ok_or(Error::<T>::RunUnknown)?;
+    pub(crate) fn begin_leaving(
+        run_id: RunId,
+        run: &RunOf<T>,
+        uid: Uid,
+        mut miner: MinerOf<T>,
+    ) -> DispatchResult {
         let is_open = |window: &Window| {
             takes_part(miner.registered_window, *window) && *window >= run.next_settlement
         };
         let Some(window) = run.window.filter(is_open) else {
-            let settings = Self::current_settings(run_id, &run)?;
+            let settings = Self::current_settings(run_id, run)?;
             Self::remove_miner(run_id, uid, miner, run.window, &settings);
             return Ok(());
         };

@@ -135,15 +135,18 @@ impl<T: Config> Pallet<T> {
 
     /// Makes a miner leave whose bond no longer pays for one more fault.
     fn expel_unbonded(run_id: RunId, uid: Uid, miner: MinerOf<T>) {
-        let Some(settings) = Self::settings_in_force(run_id) else {
+        let Some(run) = Runs::<T>::get(run_id) else {
+            return;
+        };
+        let Ok(settings) = Self::current_settings(run_id, &run) else {
             return;
         };
         let (bond, part) =
             (settings.incentive.miner_bond, u128::from(settings.disputes.miner_slash_ppm));
         let least = mul_div(bond, part, u128::from(PPM)).unwrap_or(bond);
         if miner.bond < least && miner.last_window.is_none() {
-            // It fails for a run that is gone, whose miners are all let go.
-            let _ = Self::begin_leaving(run_id, uid, miner);
+            // It fails where more changes wait than there are seats, which there cannot be.
+            let _ = Self::begin_leaving(run_id, &run, uid, miner);
         }
     }
 

@@ -32,7 +32,8 @@ impl Script {
             10..=14 => self.register_validator(run),
             15 if self.draws.one_in(3) => {
                 let (index, cold) = self.validator_and_cold(run);
-                Drawn::signed(cold, Call::deregister_validator { run, index })
+                let who = if self.draws.one_in(4) { self.somebody() } else { cold };
+                Drawn::signed(who, Call::deregister_validator { run, index })
             }
             16..=20 => self.announce(run),
             _ => self.of_keys(run),
