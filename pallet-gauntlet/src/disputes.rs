@@ -14,10 +14,11 @@ use frame_support::{
 use protocol::{
     books::{permit_of, takes_part},
     consensus::Evaluation,
-    fault::{judge_evaluation, seat_jury, verdict_commitment_hash, Candidate, Parties, Verdict},
+    fault::{
+        judge_evaluation, seat_jury, validator_slash, verdict_commitment_hash, Candidate, Parties,
+        Verdict,
+    },
     limits::DISPUTE_WINDOWS,
-    pool::mul_div,
-    settings::PPM,
     Hash, Planck, RunId, Window,
 };
 use sp_runtime::DispatchResult;
@@ -145,9 +146,8 @@ impl<T: Config> Pallet<T> {
             Verdict::Open => Self::release_bond(&dispute.challenger, dispute.bond)?,
             Verdict::False => {
                 Self::release_bond(&dispute.challenger, dispute.bond)?;
-                let part = u128::from(disputes.validator_slash_ppm);
                 let at_stake = Self::at_stake(run_id, dispute.pool, window);
-                let amount = mul_div(at_stake, part, u128::from(PPM)).unwrap_or(0);
+                let amount = validator_slash(disputes, at_stake);
                 let offender = Offender::Pool(dispute.pool);
                 Self::defer_slash(run_id, offender, window, amount, Some(dispute.challenger));
             }

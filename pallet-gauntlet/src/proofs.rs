@@ -14,11 +14,10 @@ use frame_support::{
 use protocol::{
     books::takes_part,
     fault::{
-        judge_answer, judge_copy, judge_malformed, Committed, NoFault, Place, ProvenFault, Shown,
+        judge_answer, judge_copy, judge_malformed, miner_slash, Committed, NoFault, Place,
+        ProvenFault, Shown,
     },
     layout::Layout,
-    pool::mul_div,
-    settings::PPM,
     window::phase_at,
     BlockNumber, Planck, RunId, Window,
 };
@@ -27,7 +26,7 @@ use sp_runtime::DispatchResult;
 use crate::{
     ChallengeCounts, CommitmentName, Config, DataChallenge, Departures, Error, Event, HoldReason,
     Layouts, MinerUids, Miners, Offender, OpenChallenges, Pallet, ProvenFaults, Reveal, Reveals,
-    RunOf, Runs, ShownChunk, ValidatorIndices, Validators, Windows, CHALLENGES_PER_ACCOUNT_MAX,
+    RunOf, Runs, ShownChunk, ValidatorIndices, Validators, CHALLENGES_PER_ACCOUNT_MAX,
 };
 
 impl<T: Config> From<NoFault> for Error<T> {
@@ -191,9 +190,7 @@ impl<T: Config> Pallet<T> {
         let asked = deadline.saturating_sub(settings.disputes.answer_blocks);
         let window_at = |block| phase_at(&run.schedule, block).map_or(0, |moment| moment.window);
         let mut windows = window_at(asked)..=window_at(deadline);
-        let is_excused =
-            |window| Windows::<T>::get(run_id, window).is_some_and(|record| record.excused);
-        !windows.any(is_excused) && !Self::is_phase_short(run_id)
+        !windows.any(|window| Self::is_excused(run_id, window)) && !Self::is_phase_short(run_id)
     }
 
     /// Takes an open challenge off the books, if `may` allows it.
@@ -238,8 +235,7 @@ impl<T: Config> Pallet<T> {
             reporter: reporter.clone(),
         });
         let disputes = Self::current_settings(run_id, run)?.disputes;
-        let part = u128::from(disputes.miner_slash_ppm);
-        let amount: Planck = mul_div(miner.bond, part, u128::from(PPM)).unwrap_or(0);
+        let amount = miner_slash(&disputes, miner.bond);
         let offender = Offender::Miner { uid, registered_window: name.registered_window };
         Self::defer_slash(run_id, offender, window, amount, Some(reporter));
         Ok(())

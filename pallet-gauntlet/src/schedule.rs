@@ -154,6 +154,11 @@ impl<T: Config> Pallet<T> {
         RunSchedule::<T>::get().iter().any(|due| due.run == run && Self::is_short(due, now))
     }
 
+    /// Whether nobody is to blame in a window that is kept.
+    pub(crate) fn is_excused(run_id: RunId, window: Window) -> bool {
+        Windows::<T>::get(run_id, window).is_some_and(|record| record.excused)
+    }
+
     /// Frees everybody of blame in a window that is not settled yet.
     pub(crate) fn excuse(run_id: RunId, window: Window) {
         Windows::<T>::mutate(run_id, window, |record| {

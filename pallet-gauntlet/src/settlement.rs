@@ -286,7 +286,7 @@ impl<T: Config> Pallet<T> {
         validators: &BTreeMap<u16, ValidatorOf<T>>,
     ) -> Vec<ValidatorIndex> {
         let excused: Vec<Window> = strikes::judged_windows(window, 0)
-            .filter(|judged| Windows::<T>::get(run_id, judged).is_some_and(|record| record.excused))
+            .filter(|judged| Self::is_excused(run_id, *judged))
             .collect();
         let is_struck = |index: u16, validator: &ValidatorOf<T>| {
             strikes::is_struck(window, validator.registered_window, |judged| {

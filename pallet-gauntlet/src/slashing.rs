@@ -14,11 +14,7 @@ use frame_support::{
     },
     weights::WeightMeter,
 };
-use protocol::{
-    pool::{divide_slash, mul_div},
-    settings::PPM,
-    Planck, RunId, Uid, Window,
-};
+use protocol::{fault::miner_slash, pool::divide_slash, Planck, RunId, Uid, Window};
 use sp_runtime::DispatchResult;
 
 use crate::{
@@ -141,9 +137,7 @@ impl<T: Config> Pallet<T> {
         let Ok(settings) = Self::current_settings(run_id, &run) else {
             return;
         };
-        let (bond, part) =
-            (settings.incentive.miner_bond, u128::from(settings.disputes.miner_slash_ppm));
-        let least = mul_div(bond, part, u128::from(PPM)).unwrap_or(bond);
+        let least = miner_slash(&settings.disputes, settings.incentive.miner_bond);
         if miner.bond < least && miner.last_window.is_none() {
             // It fails where more changes wait than there are seats, which there cannot be.
             let _ = Self::begin_leaving(run_id, &run, uid, miner);

@@ -18,8 +18,9 @@ use crate::{
     consensus::Evaluation,
     limits::VALIDATORS_MAX,
     merkle::{blake2_256, verify},
+    pool::mul_div,
     seed::low_u64,
-    settings::PPM,
+    settings::{Disputes, PPM},
     update::decode_chunk,
     AccountBytes, Hash, Planck, RunId, Uid, ValidatorIndex, Window,
 };
@@ -115,6 +116,21 @@ impl Place {
         let belongs = verify(root, self.chunk_count, self.index, shown.bytes, shown.proof);
         belongs.then_some(()).ok_or(NoFault::Proof)
     }
+}
+
+/// What a proven fault takes of a miner's `bond`, in planck.
+pub fn miner_slash(disputes: &Disputes, bond: Planck) -> Planck {
+    part_of(bond, disputes.miner_slash_ppm)
+}
+
+/// What a false evaluation takes of what is at stake for its validator, in planck.
+pub fn validator_slash(disputes: &Disputes, at_stake: Planck) -> Planck {
+    part_of(at_stake, disputes.validator_slash_ppm)
+}
+
+/// A part of `amount`, which is never more than all of it.
+fn part_of(amount: Planck, ppm: u32) -> Planck {
+    mul_div(amount, u128::from(ppm), u128::from(PPM)).unwrap_or(amount)
 }
 
 /// Which of two commitments has the other's payload: the later one, by window and order, if the chunks that both have at the

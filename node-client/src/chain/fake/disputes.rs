@@ -3,10 +3,8 @@
 use protocol::{
     books::takes_part,
     consensus::Evaluation,
-    fault::{judge_evaluation, verdict_commitment_hash, Verdict},
+    fault::{judge_evaluation, validator_slash, verdict_commitment_hash, Verdict},
     limits::{DISPUTE_WINDOWS, HISTORY_WINDOWS},
-    pool::mul_div,
-    settings::PPM,
     AccountBytes, Hash, Planck, RunId, Window,
 };
 
@@ -160,9 +158,7 @@ impl State {
             Verdict::Open => paid.push((challenger, bond)),
             Verdict::False => {
                 paid.push((challenger, bond));
-                let part = u128::from(settings.validator_slash_ppm);
-                let at_stake = run.at_stake(pool, window);
-                let amount = mul_div(at_stake, part, u128::from(PPM)).unwrap_or(0);
+                let amount = validator_slash(&settings, run.at_stake(pool, window));
                 let when = (window, opened.saturating_add(age));
                 run.defer_slash(Offender::Pool(pool), when, amount, challenger, &mut events);
             }

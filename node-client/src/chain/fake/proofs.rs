@@ -4,11 +4,11 @@ use protocol::{
     books::takes_part,
     commitment::ChunkProof,
     fault::{
-        judge_answer, judge_copy, judge_malformed, Committed, NoFault, Place, ProvenFault, Shown,
+        judge_answer, judge_copy, judge_malformed, miner_slash, Committed, NoFault, Place,
+        ProvenFault, Shown,
     },
     limits::HISTORY_WINDOWS,
-    pool::{divide_slash, mul_div},
-    settings::PPM,
+    pool::divide_slash,
     window::phase_at,
     AccountBytes, BlockNumber, Planck, RunId, Uid, ValidatorIndex, Window,
 };
@@ -126,8 +126,7 @@ impl Run {
             rows.proven.insert(uid, fault);
         }
         events.push(GauntletEvent::FaultProven { run: self.id, window, uid, fault, reporter });
-        let part = u128::from(self.info.settings.disputes.miner_slash_ppm);
-        let amount = mul_div(miner.bond, part, u128::from(PPM)).unwrap_or(0);
+        let amount = miner_slash(&self.info.settings.disputes, miner.bond);
         let offender = Offender::Miner { uid, registered_window };
         self.defer_slash(offender, (window, now), amount, reporter, events);
         Ok(())
@@ -243,8 +242,7 @@ impl Run {
         events: &mut Vec<GauntletEvent>,
     ) {
         let settings = &self.info.settings;
-        let part = u128::from(settings.disputes.miner_slash_ppm);
-        let least = mul_div(settings.incentive.miner_bond, part, u128::from(PPM)).unwrap_or(0);
+        let least = miner_slash(&settings.disputes, settings.incentive.miner_bond);
         let miner = self.miners.get_mut(&uid);
         let is_it = |miner: &&mut MinerInfo| {
             miner.registered_window == registered_window
