@@ -6,8 +6,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures::stream::BoxStream;
+use futures::{
+    stream::{self, BoxStream},
+    StreamExt,
+};
 use protocol::{AccountBytes, BlockNumber, Hash, Planck, RunId, Window};
+use tokio::sync::watch;
 
 pub use crate::keys::{HotKeyProof, Keypair};
 
@@ -82,6 +86,17 @@ pub type FinalizedBlocks = BoxStream<'static, BlockRef>;
 
 /// Numbers of the best block, as they change; who reads slowly misses some.
 pub type BestNumbers = BoxStream<'static, BlockNumber>;
+
+/// What `numbers` has now, and then what it changes to.
+fn changes(mut numbers: watch::Receiver<BlockNumber>) -> BestNumbers {
+    numbers.mark_changed();
+    let stream = stream::unfold(numbers, |mut numbers| async move {
+        numbers.changed().await.ok()?;
+        let number = *numbers.borrow_and_update();
+        Some((number, numbers))
+    });
+    stream.boxed()
+}
 
 /// A chain that runs the pallet. All methods are cancel-safe but [`Chain::submit`], whose extrinsic may be on its way.
 #[async_trait]

@@ -32,6 +32,7 @@ use self::{
     state::State,
 };
 use super::{
+    changes,
     door::{self, Pool, Trace},
     AnnouncementInfo, AttestationCommitmentInfo, AttestationInfo, BestNumbers, BlockRef, Call,
     Chain, ChainError, Claim, CommitmentInfo, DataChallengeInfo, DepartureInfo,
@@ -346,14 +347,7 @@ impl Chain for FakeChain {
     }
 
     async fn subscribe_best(&self) -> Result<BestNumbers, ChainError> {
-        let mut head = self.shared.head.subscribe();
-        head.mark_changed();
-        let numbers = stream::unfold(head, |mut head| async move {
-            head.changed().await.ok()?;
-            let number = *head.borrow_and_update();
-            Some((number, head))
-        });
-        Ok(numbers.boxed())
+        Ok(changes(self.shared.head.subscribe()))
     }
 
     async fn block_hash(&self, number: BlockNumber) -> Result<Option<Hash>, ChainError> {

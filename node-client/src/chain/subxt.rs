@@ -31,11 +31,12 @@ use subxt_rpcs::{methods::LegacyRpcMethods, RpcClient};
 use tokio::sync::{mpsc, watch, Mutex, RwLock};
 
 use super::{
-    events::FIRST_UNREAD_EVENT, AnnouncementInfo, AttestationCommitmentInfo, AttestationInfo,
-    BestNumbers, BlockRef, Call, Chain, ChainError, Claim, CommitmentInfo, DataChallengeInfo,
-    DepartureInfo, EvaluationDisputeInfo, FinalizedBlocks, GauntletEvent, Included, Keypair,
-    Ledger, MinerInfo, PermitInfo, ProvenFaultInfo, RevealInfo, RunInfo, ScoreCommitmentInfo,
-    ScoreRevealInfo, SlashInfo, StakePoolInfo, SubmitError, ValidatorInfo, WindowInfo,
+    changes, events::FIRST_UNREAD_EVENT, AnnouncementInfo, AttestationCommitmentInfo,
+    AttestationInfo, BestNumbers, BlockRef, Call, Chain, ChainError, Claim, CommitmentInfo,
+    DataChallengeInfo, DepartureInfo, EvaluationDisputeInfo, FinalizedBlocks, GauntletEvent,
+    Included, Keypair, Ledger, MinerInfo, PermitInfo, ProvenFaultInfo, RevealInfo, RunInfo,
+    ScoreCommitmentInfo, ScoreRevealInfo, SlashInfo, StakePoolInfo, SubmitError, ValidatorInfo,
+    WindowInfo,
 };
 
 #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
@@ -209,6 +210,14 @@ impl SubxtChain {
         self.replace(&mut current, first).await
     }
 
+    /// After a pause, has another connection opened in place of one that broke.
+    async fn replace_broken(&self, broken: &Connection) {
+        tokio::time::sleep(RETRY_PAUSE).await;
+        if let Err(error) = self.reconnect(broken).await {
+            tracing::debug!(%error, "the chain does not answer");
+        }
+    }
+
     /// Opens a connection to the first node from `first` on in place of `current`.
     async fn replace(&self, current: &mut Arc<Connection>, first: usize) -> Result<(), ChainError> {
         let Shared { urls, genesis, .. } = &*self.shared;
@@ -288,10 +297,7 @@ impl SubxtChain {
                         return Err(ChainError::Transport(error));
                     }
                     tracing::debug!(error, "reading the chain again");
-                    tokio::time::sleep(RETRY_PAUSE).await;
-                    if let Err(error) = self.reconnect(&connection).await {
-                        tracing::debug!(%error, "the chain does not answer");
-                    }
+                    self.replace_broken(&connection).await;
                 }
                 other => return other,
             }
@@ -447,15 +453,9 @@ impl Chain for SubxtChain {
     }
 
     async fn subscribe_best(&self) -> Result<BestNumbers, ChainError> {
-        let (numbers, mut waiting) = watch::channel(self.best_number().await?);
-        waiting.mark_changed();
+        let (numbers, waiting) = watch::channel(self.best_number().await?);
         tokio::spawn(follow_best(self.clone(), numbers));
-        let stream = futures::stream::unfold(waiting, |mut waiting| async move {
-            waiting.changed().await.ok()?;
-            let number = *waiting.borrow_and_update();
-            Some((number, waiting))
-        });
-        Ok(stream.boxed())
+        Ok(changes(waiting))
     }
 
     async fn block_hash(&self, number: BlockNumber) -> Result<Option<Hash>, ChainError> {
@@ -825,10 +825,7 @@ async fn follow(chain: SubxtChain, mut last: BlockRef, blocks: mpsc::Sender<Bloc
         if ended || blocks.is_closed() {
             return;
         }
-        tokio::time::sleep(RETRY_PAUSE).await;
-        if let Err(error) = chain.reconnect(&connection).await {
-            tracing::debug!(%error, "the chain does not answer");
-        }
+        chain.replace_broken(&connection).await;
     }
 }
 
@@ -877,10 +874,7 @@ async fn follow_best(chain: SubxtChain, numbers: watch::Sender<BlockNumber>) {
             () = chain.moved(&connection) => continue,
             () = numbers.closed() => return,
         }
-        tokio::time::sleep(RETRY_PAUSE).await;
-        if let Err(error) = chain.reconnect(&connection).await {
-            tracing::debug!(%error, "the chain does not answer");
-        }
+        chain.replace_broken(&connection).await;
     }
 }
 
