@@ -10,9 +10,6 @@ use protocol::{
 
 use crate::commands::localnet::optimisers::{INNER_RATE_PPB, KEEP, OPTIMISER, OUTER_RATE_PPM};
 
-/// Miners of a run, if the data suffice for as many.
-const UID_MAX: u64 = 64;
-
 /// Blocks that each exchange takes at least: an extrinsic is seen when it is final, two blocks behind or more.
 const EXCHANGE_BLOCKS_MIN: u32 = 8;
 
@@ -25,9 +22,9 @@ const COMMIT_BLOCKS_MIN: u32 = 10;
 /// What is asked of a run for which there is no file of settings.
 #[derive(Args, Clone, Debug)]
 pub struct DraftArgs {
-    /// Blocks of a window, most of them for training. Default: those of the settings, or 100.
-    #[arg(long, value_name = "BLOCKS", conflicts_with = "settings")]
-    pub window_blocks: Option<u32>,
+    /// Blocks of a window, most of them for training.
+    #[arg(long, value_name = "BLOCKS", default_value_t = 100, conflicts_with = "settings")]
+    pub window_blocks: u32,
     /// Local steps of a window (H).
     #[arg(long, value_name = "STEPS", default_value_t = 30, conflicts_with = "settings")]
     pub inner_steps: u32,
@@ -39,7 +36,7 @@ pub struct DraftArgs {
     pub uid_max: Option<u16>,
 }
 
-/// The settings of a run on `sample_count` samples whose first window is far in the future; roots and samples are to be
+/// The settings of a run on `sample_count` samples; [`start`] says when it begins, and roots and the samples' length are to be
 /// filled in.
 ///
 /// # Errors
@@ -55,13 +52,14 @@ pub(super) fn settings(args: &DraftArgs, sample_count: u64) -> Result<Settings> 
             args.batch_size
         );
     }
-    let uid_max = args.uid_max.unwrap_or(fits.min(UID_MAX) as u16);
+    let example = Settings::example();
+    let most = example.incentive.uid_max;
+    let uid_max = args.uid_max.unwrap_or(u16::try_from(fits).map_or(most, |fits| fits.min(most)));
     if u64::from(uid_max) > fits {
         bail!("the data has samples for {fits} miners, not for {uid_max} (--uid-max)");
     }
-    let example = Settings::example();
     Ok(Settings {
-        schedule: schedule(args.window_blocks.unwrap_or(100))?,
+        schedule: schedule(args.window_blocks)?,
         training: Training {
             inner_steps: args.inner_steps,
             batch_size: args.batch_size,
@@ -123,14 +121,14 @@ mod tests {
     use super::*;
 
     fn args() -> DraftArgs {
-        DraftArgs { window_blocks: None, inner_steps: 30, batch_size: 8, uid_max: None }
+        DraftArgs { window_blocks: 100, inner_steps: 30, batch_size: 8, uid_max: None }
     }
 
     #[test]
     fn a_draft_is_valid_for_any_data_and_window_that_suffice() {
         for sample_count in [240, 1_000, 1_000_000] {
             for window_blocks in [42, 100, 2_400] {
-                let args = DraftArgs { window_blocks: Some(window_blocks), ..args() };
+                let args = DraftArgs { window_blocks, ..args() };
                 let mut settings = settings(&args, sample_count).unwrap();
                 start(&mut settings.schedule, Some(10), 1_000).unwrap();
                 settings.validate().unwrap();
@@ -145,7 +143,7 @@ mod tests {
         assert!(refused(&args(), 239).contains("--inner-steps"));
         let many = DraftArgs { uid_max: Some(5), ..args() };
         assert!(refused(&many, 960).contains("for 4 miners"));
-        let short = DraftArgs { window_blocks: Some(41), ..args() };
+        let short = DraftArgs { window_blocks: 41, ..args() };
         assert!(refused(&short, 1_000_000).contains("42 are needed"));
         let mut schedule = settings(&args(), 1_000).unwrap().schedule;
         assert!(start(&mut schedule, None, 0).unwrap_err().to_string().contains("--start-in"));
