@@ -103,7 +103,9 @@ pub async fn open(
     let (heads, follow) = Heads::follow(chain.clone()).await?;
     let now = phase_at(&info.settings.schedule, heads.now().number);
     let now = now.map_or(0, |moment| moment.window);
-    payloads.adopt(kept, &revealed(chain.as_ref(), run, now).await?).await;
+    if !kept.is_empty() {
+        payloads.adopt(kept, &revealed(chain.as_ref(), run, now).await?).await;
+    }
     let shutdown = CancellationToken::new();
     let journal = Arc::new(Journal::open(config.folder.join("journal"))?);
     let (hot, reader) = (config.hot.clone(), heads.clone());
