@@ -108,6 +108,22 @@ struct MemoryPeer {
     ranges_left: Option<u32>,
     /// Whom it cannot reach.
     cut_off: BTreeSet<PeerId>,
+    /// Contents that its store has room for.
+    room: Option<usize>,
+}
+
+impl MemoryPeer {
+    /// # Errors
+    /// [`StoreError::Full`].
+    fn publish(&mut self, id: Hash, kept: Kept) -> Result<(), NetworkError> {
+        let is_new = !self.published.contains_key(&id);
+        if is_new && self.room.is_some_and(|room| self.published.len() >= room) {
+            let pinned = self.published.values().map(Kept::len).sum();
+            return Err(StoreError::Full { needed: kept.len(), pinned, bytes_max: pinned }.into());
+        }
+        self.published.insert(id, kept);
+        Ok(())
+    }
 }
 
 impl MemoryHub {
@@ -159,6 +175,11 @@ impl MemoryHub {
     /// Lets a peer answer the others in this way from now on.
     pub fn set_serving(&self, peer: PeerId, serving: Serving) {
         self.peers().entry(peer).or_default().serving = serving;
+    }
+
+    /// Lets a peer's store have room for so many contents from now on.
+    pub fn set_room(&self, peer: PeerId, contents: usize) {
+        self.peers().entry(peer).or_default().room = Some(contents);
     }
 
     /// The ids of what a peer has published, in order.
@@ -232,8 +253,7 @@ impl Network for MemoryNetwork {
     async fn publish(&self, id: Hash, bytes: Bytes) -> Result<(), NetworkError> {
         let mut peers = self.hub.peers();
         let peer = peers.entry(self.local_peer).or_default();
-        peer.published.insert(id, Kept::Bytes(bytes));
-        Ok(())
+        peer.publish(id, Kept::Bytes(bytes))
     }
 
     async fn publish_content(
@@ -246,8 +266,7 @@ impl Network for MemoryNetwork {
         let kept = Kept::file(&*content).map_err(failed)?;
         let mut peers = self.hub.peers();
         let peer = peers.entry(self.local_peer).or_default();
-        peer.published.insert(id, kept);
-        Ok(())
+        peer.publish(id, kept)
     }
 
     async fn unpublish(&self, id: Hash) -> Result<(), NetworkError> {

@@ -1,90 +1,27 @@
 //! What was fetched is had, whether there is room to keep it or not.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use node_client::{
     chain::RevealInfo,
     clock::ManualClock,
-    network::{
-        FetchError, FetchRequest, Fetched, MemoryHub, MemoryNetwork, Multiaddr, Network,
-        NetworkError, PeerAddress, PeerId, PiecesFetched, PiecesRequest,
-    },
-    store::{Content, StoreError},
+    network::{MemoryHub, MemoryNetwork, Network},
 };
 use participant::{payloads::Payloads, peers::AnnouncedPeers};
 use protocol::{
     commitment::Opening,
     layout::Layout,
     update::{Encoder, Payload},
-    Hash, Window,
+    Window,
 };
 
 const KEEP: u16 = 64;
 
-/// A peer whose store has room for so many contents.
-struct Cramped {
-    inner: MemoryNetwork,
-    room: usize,
-    kept: Mutex<Vec<Hash>>,
-}
-
-#[async_trait]
-impl Network for Cramped {
-    fn local_peer(&self) -> PeerId {
-        Network::local_peer(&self.inner)
-    }
-
-    fn sign(&self, message: &Hash) -> Option<[u8; 64]> {
-        self.inner.sign(message)
-    }
-
-    async fn listen_addresses(&self) -> Result<Vec<Multiaddr>, NetworkError> {
-        self.inner.listen_addresses().await
-    }
-
-    async fn add_peer(&self, peer: PeerAddress) -> Result<(), NetworkError> {
-        self.inner.add_peer(peer).await
-    }
-
-    async fn publish(&self, id: Hash, bytes: Bytes) -> Result<(), NetworkError> {
-        {
-            let mut kept = self.kept.lock().unwrap();
-            if kept.len() >= self.room {
-                let needed = bytes.len() as u64;
-                return Err(StoreError::Full { needed, pinned: 0, bytes_max: 0 }.into());
-            }
-            kept.push(id);
-        }
-        self.inner.publish(id, bytes).await
-    }
-
-    async fn publish_content(
-        &self,
-        id: Hash,
-        content: Arc<dyn Content>,
-    ) -> Result<(), NetworkError> {
-        self.inner.publish_content(id, content).await
-    }
-
-    async fn unpublish(&self, id: Hash) -> Result<(), NetworkError> {
-        self.kept.lock().unwrap().retain(|kept| *kept != id);
-        self.inner.unpublish(id).await
-    }
-
-    async fn fetch(&self, request: FetchRequest) -> Result<Fetched, FetchError> {
-        self.inner.fetch(request).await
-    }
-
-    async fn fetch_pieces(&self, request: PiecesRequest) -> Result<PiecesFetched, FetchError> {
-        self.inner.fetch_pieces(request).await
-    }
-}
-
 /// A receiver with room for so many payloads, and a peer that has one for each of three windows.
 struct Scene {
-    network: Arc<Cramped>,
+    hub: MemoryHub,
+    network: Arc<MemoryNetwork>,
     payloads: Payloads,
     reveals: Vec<(RevealInfo, Bytes)>,
 }
@@ -100,10 +37,11 @@ impl Scene {
             miner.publish(reveal.opening.payload_root, bytes.clone()).await.unwrap();
             reveals.push((reveal, bytes));
         }
-        let network = Arc::new(Cramped { inner: own, room, kept: Mutex::default() });
-        let peers = Arc::new(AnnouncedPeers::new(network.local_peer()));
+        let peer = Network::local_peer(&own);
+        hub.set_room(peer, room);
+        let (network, peers) = (Arc::new(own), Arc::new(AnnouncedPeers::new(peer)));
         let payloads = Payloads::new(network.clone(), peers, layout, KEEP, None);
-        Self { network, payloads, reveals }
+        Self { hub, network, payloads, reveals }
     }
 
     async fn fetch(&self, window: Window) {
@@ -114,7 +52,7 @@ impl Scene {
 
     /// The windows whose payloads are kept.
     fn kept(&self) -> Vec<usize> {
-        let kept = self.network.kept.lock().unwrap();
+        let kept = self.hub.published(Network::local_peer(&*self.network));
         let is_kept = |at: &usize| kept.contains(&self.reveals[*at].0.opening.payload_root);
         (0..self.reveals.len()).filter(is_kept).collect()
     }
@@ -153,10 +91,17 @@ async fn what_cannot_be_kept_is_had_all_the_same() {
 #[tokio::test]
 async fn a_new_process_serves_what_was_revealed_in_its_window_and_nothing_else() {
     let scene = Scene::new(4).await;
-    let [old, new] = [0, 2].map(|at| scene.reveals[at].0.opening.payload_root);
-    scene.network.kept.lock().unwrap().extend([old, new, [9; 32]]);
-    scene.payloads.adopt(vec![old, new, [9; 32]], &[(0, old), (2, new)]).await;
-    assert_eq!(scene.network.kept.lock().unwrap().as_slice(), [old, new]);
+    let [old, new] = [0, 2].map(|at| &scene.reveals[at]);
+    let [old_root, new_root] = [old, new].map(|(reveal, _)| reveal.opening.payload_root);
+    let strange = [9; 32];
+    for (id, bytes) in [(old_root, &old.1), (new_root, &new.1), (strange, &new.1)] {
+        scene.network.publish(id, bytes.clone()).await.unwrap();
+    }
+    let revealed = [(0, old_root), (2, new_root)];
+    scene.payloads.adopt(vec![old_root, new_root, strange], &revealed).await;
+    let kept = scene.hub.published(Network::local_peer(&*scene.network));
+    assert_eq!(kept.len(), 2);
+    assert_eq!(scene.kept(), [0, 2]);
     // Each goes with its own window, not with that in which the process began.
     scene.payloads.forget_before(9).await;
     assert_eq!(scene.kept(), [2]);
