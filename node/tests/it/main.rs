@@ -2,6 +2,7 @@
 
 mod development;
 mod flood;
+mod fullness;
 mod new_chain;
 mod process;
 mod secure_address;
@@ -9,3 +10,4 @@ mod transactions;
 mod two_authorities;
 mod watch;
 mod webrtc;
+mod work;

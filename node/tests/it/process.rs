@@ -56,6 +56,11 @@ impl Node {
         node
     }
 
+    /// What the node has written so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
     /// Where a client of the RPC connects to.
     pub(crate) fn url(&self) -> String {
         format!("ws://127.0.0.1:{}", self.rpc_port)
@@ -153,7 +158,7 @@ impl Node {
             assert!(
                 ended.is_none() && started.elapsed() < PATIENCE,
                 "waited until the node {what}; ended: {ended:?}; its log:\n{}",
-                std::fs::read_to_string(&self.log).unwrap_or_default()
+                self.log()
             );
             thread::sleep(PAUSE);
         }
