@@ -1,18 +1,18 @@
 //! How full a run of 256 miners and 64 validators makes the blocks of the node, with everybody's work of a window and the scores
 //! of the one before.
 //!
-//! Without nextest's capture of output it prints a table of docs/COST.md. Its times are the node's own, of the Wasm runtime
+//! Without nextest's capture of output it prints the table of docs/COST.md. Its times are the node's own, of the Wasm runtime
 //! on its database.
 
 use codec::Compact;
-use pallet_gauntlet::WindowStatus;
+use pallet_gauntlet::{PaidWindow, PaidWindows, WindowStatus};
 use protocol::settings::PPM;
-use runtime::limits::RuntimeBlockWeights;
+use runtime::{limits::RuntimeBlockWeights, Runtime};
 use sp_io::hashing::twox_128;
 
 use crate::{
     process::Node,
-    work::{record, settings, storage_at, Crowd},
+    work::{record, settings, storage, storage_at, Crowd, RUN},
 };
 
 const MINERS: u16 = 256;
@@ -65,14 +65,22 @@ fn a_window_of_256_miners_and_64_validators_leaves_room_in_every_block_of_the_no
     let log = node.log();
     println!("| block | bytes | ordinary, ‰ | work, ‰ | hooks, ‰ | ms |");
     println!("|---|---|---|---|---|---|");
+    let mut hooks_of = Vec::new();
     for block in blocks.clone() {
         let [ordinary, work, hooks] = used(node, block);
         let (offset, took) = (block - blocks.start, milliseconds(&log, block));
         println!("| {offset} | {} | {ordinary} | {work} | {hooks} | {took} |", sizes[&block]);
         let sum = ordinary + work + hooks;
         assert!(sum < 500, "{sum} thousandths of block {offset} are used");
+        hooks_of.push(hooks);
     }
     println!("the latest work {latest} blocks after it was handed over");
+    // The settlement of window 0 is done in the block in which it is due, and pays everybody.
+    let due = crowd.schedule().score_reveal_end as usize;
+    assert!(hooks_of[due] > 10 * hooks_of[due + 1], "the settlement goes on");
+    let paid = storage::<PaidWindow>(node, &PaidWindows::<Runtime>::hashed_key_for(RUN, 0));
+    let paid = paid.expect("the window is settled");
+    assert_eq!(paid.validators.len(), usize::from(VALIDATORS));
     let status = |window| record(node, window).expect("the window is kept").status;
     assert_eq!(status(0), WindowStatus::Settled);
     assert_eq!(status(1), WindowStatus::Accepted);

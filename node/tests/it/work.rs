@@ -210,7 +210,7 @@ pub(crate) struct Crowd<'a> {
 }
 
 impl<'a> Crowd<'a> {
-    /// Creates the run, of which window 0 begins `lead` blocks later, and registers everybody with Alice's money.
+    /// Creates and funds the run, of which window 0 begins `lead` blocks later, and registers everybody with Alice's money.
     pub(crate) fn register(
         node: &'a Node,
         mut settings: Settings,
@@ -239,10 +239,12 @@ impl<'a> Crowd<'a> {
         let consent = |role, hot: &sr25519::Pair| {
             MultiSignature::Sr25519(hot.sign(&hot_key_consent(&genesis, RUN, role, &cold)))
         };
-        let mut calls = vec![Call::create_run {
+        let create = Call::create_run {
             settings: Box::new(self.settings.clone()),
             layout: LayoutVec::truncate_from(vec![u64::from(VALUES)]),
-        }];
+        };
+        let fund = Call::fund_run { run: RUN, amount: 1_000 * UNIT, per_window: 100 * UNIT };
+        let mut calls = vec![create, fund];
         calls.extend((0..self.miners).map(|uid| {
             let hot = hot("miner", uid);
             let proof = consent(Role::Miner, &hot);

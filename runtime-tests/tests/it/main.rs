@@ -11,7 +11,6 @@ mod evidence;
 mod adversaries;
 mod authorities;
 mod encodings;
-mod fullness;
 mod genesis;
 mod governance;
 mod metadata;
