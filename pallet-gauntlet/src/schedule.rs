@@ -107,12 +107,15 @@ impl<T: Config> Pallet<T> {
                 T::WeightInfo::enqueue()
             }
         };
-        if Self::is_disturbed(due, now) {
-            // The scores of the window before are due in this one.
-            let before = window.checked_sub(1).filter(|before| *before >= next_settlement);
-            for window in before.into_iter().chain([window]) {
-                Self::excuse(run_id, window);
-            }
+        let is_disturbed = Self::is_disturbed(due, now);
+        // The scores of the window before are due in this one. The phase before this one opens is of the window before, in
+        // which answers are due to the last block.
+        let is_before_disturbed = is_disturbed || Self::is_short(due, now);
+        let before = window
+            .checked_sub(1)
+            .filter(|before| is_before_disturbed && *before >= next_settlement);
+        for window in before.into_iter().chain(is_disturbed.then_some(window)) {
+            Self::excuse(run_id, window);
         }
         (weight, next)
     }
@@ -135,7 +138,7 @@ impl<T: Config> Pallet<T> {
     /// of the blocks, it crosses the boundary late, or it migrates and takes no transactions.
     fn is_disturbed(due: &Due, now: Mark) -> bool {
         let late = now.clock.saturating_sub(due.next.block);
-        // Nobody acts in the phase before a window opens; an acceptance may be put off.
+        // Nobody acts for a window in the phase before it opens; an acceptance may be put off.
         let is_short = due.next.boundary != Boundary::Open && Self::is_short(due, now);
         let is_late = due.next.boundary != Boundary::Accept && late > T::ClockPerBlock::get();
         is_short || is_late || T::MultiBlockMigrator::ongoing()
