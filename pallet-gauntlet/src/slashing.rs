@@ -183,7 +183,10 @@ impl<T: Config> Pallet<T> {
         take_from(&mut pool.own, &mut pool.delegated);
         for (began, mut unbonding) in unbondings.drain(..) {
             take_from(&mut unbonding.own, &mut unbonding.delegated);
-            Unbondings::<T>::insert((run_id, id, began), unbonding);
+            if unbonding.own == 0 {
+                pool.unbonding.retain(|left| *left != began);
+            }
+            Self::write_unbonding((run_id, id, began), unbonding);
         }
         let credit = Self::take_held(HoldReason::ValidatorStake, &pool.cold, own).merge(
             Self::take_held(HoldReason::Delegation, &Self::pool_account(run_id, id), delegated),
@@ -193,7 +196,7 @@ impl<T: Config> Pallet<T> {
         own.saturating_add(delegated)
     }
 
-    /// Stores a pool after a slash. Its validator loses its slot if too little of its own is left.
+    /// Stores a pool after a slash. Its validator loses its slot if too little of its own is left, and a pool of nothing goes.
     fn write_slashed_pool(run_id: RunId, id: PoolId, pool: StakePoolOf<T>) {
         let index = pool.index;
         let own = pool.own;
@@ -205,6 +208,7 @@ impl<T: Config> Pallet<T> {
                 Self::remove_validator(run_id, &run, index);
             }
         }
+        Self::remove_pool_if_empty(run_id, id);
     }
 
     /// What left a pool in `window` or later, by window.

@@ -87,11 +87,13 @@ impl<T: Config> Pallet<T> {
             return;
         };
         let own = pool.own;
-        if Self::unbond_own(run_id, run, id, &mut pool, own).is_err() {
+        // A slash may have left nothing.
+        if own > 0 && Self::unbond_own(run_id, run, id, &mut pool, own).is_err() {
             frame_support::defensive!("`do_unstake` leaves room for the last unbonding");
         }
         pool.index = None;
         Self::write_pool(run_id, id, pool);
+        Self::remove_pool_if_empty(run_id, id);
     }
 
     pub(crate) fn do_add_stake(
@@ -207,24 +209,28 @@ impl<T: Config> Pallet<T> {
     ) -> DispatchResult {
         let pool = Pools::<T>::get(run_id, id).ok_or(Error::<T>::PoolUnknown)?;
         let now = Self::stake_window(Runs::<T>::get(run_id).as_ref());
-        let mut amount = Self::withdraw_delegation(run_id, id, &who, now)?;
+        let (mut amount, mut is_due) = Self::withdraw_delegation(run_id, id, &who, now)?;
         if pool.cold == who {
-            amount = amount.saturating_add(Self::withdraw_own(run_id, id, pool, now)?);
+            let (own, is_own_due) = Self::withdraw_own(run_id, id, pool, now)?;
+            amount = amount.saturating_add(own);
+            is_due = is_due || is_own_due;
         }
-        ensure!(amount > 0, Error::<T>::NothingUnbonded);
+        // What was slashed to nothing is taken off the books all the same.
+        ensure!(is_due, Error::<T>::NothingUnbonded);
         Self::remove_pool_if_empty(run_id, id);
         Self::deposit_event(Event::Withdrawn { run: run_id, pool: id, who, amount });
         Ok(())
     }
 
-    /// Releases the parts of a validator's own stake that are due; returns their sum.
+    /// Releases the parts of a validator's own stake that are due; returns their sum, and whether there were any.
     fn withdraw_own(
         run_id: RunId,
         id: PoolId,
         mut pool: StakePoolOf<T>,
         now: Window,
-    ) -> Result<Planck, DispatchError> {
+    ) -> Result<(Planck, bool), DispatchError> {
         let mut amount: Planck = 0;
+        let parts = pool.unbonding.len();
         pool.unbonding.retain(|began| {
             let key = (run_id, id, *began);
             let Some(unbonding) = Unbondings::<T>::get(key).filter(|found| found.due <= now) else {
@@ -235,20 +241,22 @@ impl<T: Config> Pallet<T> {
             false
         });
         let cold = pool.cold.clone();
+        let is_due = pool.unbonding.len() < parts;
         Pools::<T>::insert(run_id, id, pool);
         T::Currency::release(&HoldReason::ValidatorStake.into(), &cold, amount, Precision::Exact)?;
-        Ok(amount)
+        Ok((amount, is_due))
     }
 
-    /// Transfers the parts of a delegation that are due to the nominator; returns their sum.
+    /// Transfers the parts of a delegation that are due to the nominator; returns their sum, and whether there were any.
     fn withdraw_delegation(
         run_id: RunId,
         id: PoolId,
         who: &T::AccountId,
         now: Window,
-    ) -> Result<Planck, DispatchError> {
+    ) -> Result<(Planck, bool), DispatchError> {
         let mut delegation = Delegations::<T>::get((run_id, id, who));
         let mut amount: Planck = 0;
+        let parts = delegation.unbonding.len();
         delegation.unbonding.retain(|(began, shares)| {
             let key = (run_id, id, *began);
             let Some(mut unbonding) = Unbondings::<T>::get(key).filter(|found| found.due <= now)
@@ -259,6 +267,7 @@ impl<T: Config> Pallet<T> {
             Self::write_unbonding(key, unbonding);
             false
         });
+        let is_due = delegation.unbonding.len() < parts;
         Self::write_delegation(run_id, id, who, delegation);
         if amount > 0 {
             T::Currency::transfer_on_hold(
@@ -271,7 +280,7 @@ impl<T: Config> Pallet<T> {
                 Fortitude::Polite,
             )?;
         }
-        Ok(amount)
+        Ok((amount, is_due))
     }
 
     pub(crate) fn do_set_take(
@@ -430,21 +439,28 @@ impl<T: Config> Pallet<T> {
     }
 
     /// Removes the pool of a validator that has left, once nobody has money in it.
-    fn remove_pool_if_empty(run_id: RunId, id: PoolId) {
-        let is_over = Pools::<T>::get(run_id, id).is_some_and(|pool| {
-            pool.index.is_none()
-                && pool.own == 0
-                && pool.unbonding.is_empty()
-                && pool.delegated.shares == 0
-        });
-        let account = Self::pool_account(run_id, id);
-        let is_owed = Claims::<T>::contains_key(run_id, &account);
-        if !is_over || is_owed || Unbondings::<T>::iter_key_prefix((run_id, id)).next().is_some() {
+    pub(crate) fn remove_pool_if_empty(run_id: RunId, id: PoolId) {
+        let is_over =
+            Pools::<T>::get(run_id, id).is_some_and(|pool| Self::is_pool_over(run_id, id, &pool));
+        if !is_over {
             return;
         }
         Pools::<T>::remove(run_id, id);
         // It has no consumer: all that it held is gone.
-        let _ = frame_system::Pallet::<T>::dec_providers(&account);
+        let _ = frame_system::Pallet::<T>::dec_providers(&Self::pool_account(run_id, id));
+    }
+
+    /// Whether nobody has money in a pool, nor is anybody going to.
+    pub(crate) fn is_pool_over(run_id: RunId, id: PoolId, pool: &StakePoolOf<T>) -> bool {
+        let is_empty = pool.index.is_none()
+            && pool.own == 0
+            && pool.unbonding.is_empty()
+            && pool.delegated.shares == 0;
+        let account = Self::pool_account(run_id, id);
+        is_empty
+            && !Claims::<T>::contains_key(run_id, &account)
+            && Unbondings::<T>::iter_key_prefix((run_id, id)).next().is_none()
+            && T::Currency::total_balance(&account) == 0
     }
 
     /// The money held of an account for `reason`.

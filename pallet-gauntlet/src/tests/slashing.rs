@@ -144,3 +144,26 @@ fn who_has_too_little_bond_left_for_a_fault_leaves() {
         assert_eq!((departure.bond, departure.last), (5 * UNIT - 1, 3));
     });
 }
+
+/// A pool of which nothing is left goes at once; one of which nominators have worthless shares goes with the last of them.
+#[test]
+fn a_pool_that_is_slashed_to_nothing_goes() {
+    ExtBuilder::default().participants(0, 2).build_and_execute(|| {
+        assert_ok!(Gauntlet::delegate(RuntimeOrigin::signed(nominator()), 0, 1, 500 * UNIT));
+        assert_ok!(Gauntlet::delegate(RuntimeOrigin::signed(reporter()), 0, 1, 500 * UNIT));
+        roll_to_window(1);
+        let leave = |who| Gauntlet::undelegate(RuntimeOrigin::signed(who), 0, 1, 500 * UNIT);
+        assert_ok!(leave(nominator()));
+        for pool in [0, 1] {
+            assert!(Gauntlet::slash_pool(0, pool, 0, u128::MAX, None) >= 1_000 * UNIT);
+        }
+        assert_eq!(Pools::<Test>::get(0, 0), None);
+        assert_ok!(leave(reporter()));
+        roll_to_window(40);
+        assert!(Pools::<Test>::contains_key(0, 1));
+        assert_ok!(Gauntlet::withdraw_unbonded(RuntimeOrigin::signed(nominator()), 0, 1));
+        assert_eq!(Pools::<Test>::get(0, 1), None);
+        assert_eq!(Unbondings::<Test>::iter().count(), 0);
+        assert_eq!(Delegations::<Test>::iter().count(), 0);
+    });
+}
