@@ -14,7 +14,11 @@ use frame_support::{
     },
     weights::WeightMeter,
 };
-use protocol::{fault::miner_slash, pool::divide_slash, Planck, RunId, Uid, Window};
+use protocol::{
+    fault::{miner_slash, reporter_part},
+    pool::divide_slash,
+    Planck, RunId, Uid, Window,
+};
 use sp_runtime::DispatchResult;
 
 use crate::{
@@ -244,8 +248,8 @@ impl<T: Config> Pallet<T> {
         let Some(reporter) = reporter else {
             return;
         };
-        let half = credit.peek() / 2;
-        let (reward, _burned) = credit.split(half);
+        let part = reporter_part(credit.peek());
+        let (reward, _burned) = credit.split(part);
         // What cannot be paid out is burned as well: a dropped credit leaves the issuance.
         let _ = T::Currency::resolve(reporter, reward);
     }

@@ -11,7 +11,9 @@ use std::{
 use futures::StreamExt;
 use node_client::chain::{BlockRef, GauntletEvent, Offender};
 use protocol::{
-    fault::Verdict, window::phase_at, AccountBytes, Planck, Uid, ValidatorIndex, Window,
+    fault::{reporter_part, Verdict},
+    window::phase_at,
+    AccountBytes, Planck, Uid, ValidatorIndex, Window,
 };
 
 use crate::{
@@ -182,7 +184,7 @@ impl Outcomes {
             }
             Slashed { offender, amount, reporter, .. } => {
                 if reporter.is_some_and(|reporter| self.is_ours(&reporter)) {
-                    Some((now, ProofStep::Rewarded { amount: amount / 2 }))
+                    Some((now, ProofStep::Rewarded { amount: reporter_part(amount) }))
                 } else {
                     let is_own = self.is_own_money(offender).await?;
                     is_own.then_some((now, ProofStep::Slashed { amount }))

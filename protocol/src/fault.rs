@@ -128,6 +128,11 @@ pub fn validator_slash(disputes: &Disputes, at_stake: Planck) -> Planck {
     part_of(at_stake, disputes.validator_slash_ppm)
 }
 
+/// The reporter's part of what a slash took, in planck: half, rounded down. The rest is burned.
+pub fn reporter_part(taken: Planck) -> Planck {
+    taken >> 1
+}
+
 /// A part of `amount`, which is never more than all of it.
 fn part_of(amount: Planck, ppm: u32) -> Planck {
     mul_div(amount, u128::from(ppm), u128::from(PPM)).unwrap_or(amount)

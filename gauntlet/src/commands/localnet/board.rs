@@ -10,7 +10,7 @@ use node_client::{
     chain::{GauntletEvent, Offender},
     keys,
 };
-use protocol::{AccountBytes, Planck, RunId, Uid, Window};
+use protocol::{fault::reporter_part, AccountBytes, Planck, RunId, Uid, Window};
 
 use super::{
     order::Member,
@@ -253,7 +253,7 @@ impl Board {
             }
         }
         if let Some(by) = reporter.and_then(|reporter| self.whose(reporter)) {
-            by.rewarded += amount / 2;
+            by.rewarded += reporter_part(amount);
         }
     }
 
