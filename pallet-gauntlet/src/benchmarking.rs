@@ -23,6 +23,7 @@ use protocol::{
     consensus::{yuma, Evaluation, Standing},
     consent::{hot_key_consent, peer_consent, Role},
     entry::Seat,
+    fault::ProvenFault,
     fixed::Q32,
     layout::CHUNK_LEN,
     merkle,
@@ -437,6 +438,27 @@ fn revealed_twice<T: Config>() -> (RunId, Vec<Hash>) {
     (run, leaves)
 }
 
+/// As much pay of window 0 as there can be, that of `uid` on the last page.
+fn paid_pages<T: Config>(run: RunId, uid: Uid) {
+    let others = (0..UIDS_MAX as Uid).filter(|other| *other != uid);
+    let rows: Vec<(Uid, Planck)> = others.chain([uid]).map(|uid| (uid, PAY)).collect();
+    for (page, rows) in (0..).zip(rows.chunks(PAGE_LEN as usize)) {
+        PaidMiners::<T>::insert((run, 0, page), MinerPayPage::truncate_from(rows.to_vec()));
+    }
+}
+
+/// A payload that miner 0 revealed and was paid for, and its first chunk, which does not decode.
+fn malformed<T: Config>() -> (RunId, ShownChunk) {
+    let run = create::<T>(settings());
+    let bytes = vec![255; SHOWN_BYTES_MAX as usize];
+    let leaves: Vec<Hash> = (0..1_024).map(|index| merkle::leaf_hash(index, &bytes)).collect();
+    miner::<T>(run, 0);
+    paid_pages::<T>(run, 0);
+    go_to::<T>(START);
+    reveal_root::<T>(run, 0, merkle::root_of_leaf_hashes(&leaves).expect("leaves; qed"));
+    (run, ShownChunk { bytes: BoundedVec::truncate_from(bytes), ..shown_chunk(&leaves) })
+}
+
 /// Chunk 0 of [`payload`] with its proof.
 fn shown_chunk(leaves: &[Hash]) -> ShownChunk {
     ShownChunk {
@@ -841,6 +863,7 @@ mod benchmarks {
     #[benchmark]
     fn report_copy() {
         let (run, leaves) = revealed_twice::<T>();
+        paid_pages::<T>(run, 1);
         let chunk = shown_chunk(&leaves);
         let names = [0, 1].map(|uid| CommitmentName { window: 0, uid, registered_window: 0 });
         let reporter = funded::<T>("reporter", 0);
@@ -853,13 +876,7 @@ mod benchmarks {
 
     #[benchmark]
     fn report_malformed() {
-        let run = create::<T>(settings());
-        let bytes = vec![255; SHOWN_BYTES_MAX as usize];
-        let leaves: Vec<Hash> = (0..1_024).map(|index| merkle::leaf_hash(index, &bytes)).collect();
-        miner::<T>(run, 0);
-        go_to::<T>(START);
-        reveal_root::<T>(run, 0, merkle::root_of_leaf_hashes(&leaves).expect("leaves; qed"));
-        let chunk = ShownChunk { bytes: BoundedVec::truncate_from(bytes), ..shown_chunk(&leaves) };
+        let (run, chunk) = malformed::<T>();
         let reporter = funded::<T>("reporter", 0);
         let name = CommitmentName { window: 0, uid: 0, registered_window: 0 };
 
@@ -886,23 +903,26 @@ mod benchmarks {
         assert_eq!(open.len() as u32, CHALLENGES_PER_MINER_MAX);
     }
 
+    /// The answer is the proof of a fault.
     #[benchmark]
     fn answer_data() {
-        let (run, leaves) = revealed_twice::<T>();
+        let (run, chunk) = malformed::<T>();
         let name = CommitmentName { window: 0, uid: 0, registered_window: 0 };
         let challenger = funded::<T>("challenger", 0);
         Pallet::<T>::do_challenge_data(challenger, run, name, 0).expect("a chunk; qed");
         let cold = account("miner cold", 0, 0);
 
         #[extrinsic_call]
-        _(RawOrigin::Signed(cold), run, name, 0, Box::new(shown_chunk(&leaves)));
+        _(RawOrigin::Signed(cold), run, name, 0, Box::new(chunk));
 
         assert!(!OpenChallenges::<T>::contains_key((run, 0, 0)));
+        assert!(ProvenFaults::<T>::contains_key((run, 0, 0)));
     }
 
     #[benchmark]
     fn time_out() {
         let (run, _) = revealed_twice::<T>();
+        paid_pages::<T>(run, 0);
         let name = CommitmentName { window: 0, uid: 0, registered_window: 0 };
         let challenger = funded::<T>("challenger", 0);
         Pallet::<T>::do_challenge_data(challenger.clone(), run, name, 0).expect("a chunk; qed");
@@ -1438,6 +1458,11 @@ mod benchmarks {
             record.budget = STAKE;
             record.state_root = Some([0; 32]);
         });
+        // As many faults as miners, of slots whose holders have left: who is convicted is scored by nobody.
+        for number in 0..m {
+            let uid = (MINERS + number) as Uid;
+            ProvenFaults::<T>::insert((run, window, uid), ProvenFault::Copy);
+        }
         for index in 0..v as ValidatorIndex {
             Bonds::<T>::insert(run, index, bond_row(index.into()));
             for before in 0..window {

@@ -216,7 +216,8 @@ impl<T: Config> Pallet<T> {
         Ok(challenge)
     }
 
-    /// Notes a fault and queues its slash.
+    /// Notes a fault and queues its slash. A settlement that is still to come does not pay the miner for the window; what one
+    /// before has credited is taken of the bond as well, all of it burned, so that nobody earns by reporting late.
     fn convict(
         run_id: RunId,
         run: &RunOf<T>,
@@ -238,6 +239,10 @@ impl<T: Config> Pallet<T> {
         let amount = miner_slash(&disputes, miner.bond);
         let offender = Offender::Miner { uid, registered_window: name.registered_window };
         Self::defer_slash(run_id, offender, window, amount, Some(reporter));
+        let paid = Self::pay_of(run_id, window, uid);
+        if paid > 0 {
+            Self::defer_slash(run_id, offender, window, paid, None);
+        }
         Ok(())
     }
 

@@ -10,12 +10,14 @@ use alloc::{collections::BTreeMap, vec::Vec};
 use crate::{
     window::voter, work::Step, BondRow, Bonds, CommitCounts, Commitments, Config, Event, Ledgers,
     MinerOf, MinerPay, MinerPayPage, MinerSlots, Miners, PaidMiners, PaidWindow, PaidWindows,
-    Pallet, Reveals, RunStatus, Runs, ScoreCommitments, ScoreReveals, Settlement, SettlementPages,
-    Settlements, Stage, ValidatorOf, ValidatorPay, ValidatorPayList, ValidatorSlots, Validators,
-    VoidReason, WeightInfo, WindowRecord, WindowStatus, Windows, PAGE_LEN,
+    Pallet, ProvenFaults, Reveals, RunStatus, Runs, ScoreCommitments, ScoreReveals, Settlement,
+    SettlementPages, Settlements, Stage, ValidatorOf, ValidatorPay, ValidatorPayList,
+    ValidatorSlots, Validators, VoidReason, WeightInfo, WindowRecord, WindowStatus, Windows,
+    PAGE_LEN,
 };
 use frame_support::{defensive, traits::Get, weights::WeightMeter, BoundedVec};
 use protocol::{
+    accept::bitmap_of,
     books::{
         self, due, scoring_seed, settlement_input, takes_part, Facts, MinerRow, ValidatorRow, Voter,
     },
@@ -157,11 +159,13 @@ impl<T: Config> Pallet<T> {
         let rows = Self::attestation_rows(run_id, window);
         let voters: Vec<Voter<'_>> = rows.iter().map(voter).collect();
         let revealed: Vec<Uid> = Reveals::<T>::iter_key_prefix((run_id, window)).collect();
+        let convicted: Vec<Uid> = ProvenFaults::<T>::iter_key_prefix((run_id, window)).collect();
         let facts = Facts {
             state_root: record.state_root,
             voters: &voters,
             revealed: &revealed,
             unavailable: &record.unavailable,
+            convicted: &bitmap_of(&convicted),
             excused: record.excused,
             scoring_seed: scoring_seed(next.map(|next| next.seed), record.challenge_seed),
         };
@@ -298,6 +302,19 @@ impl<T: Config> Pallet<T> {
         };
         let struck = validators.iter().filter(|(index, validator)| is_struck(**index, validator));
         struck.map(|(index, _)| *index).collect()
+    }
+
+    /// What the settlement of `window` credited to a slot's holder, or is about to, in planck; 0 before it begins.
+    ///
+    /// Costs a walk over the pages of the window's pay, [`UIDS_MAX`](crate::UIDS_MAX) / [`PAGE_LEN`] at most.
+    pub(crate) fn pay_of(run_id: RunId, window: Window, uid: Uid) -> Planck {
+        let noted = Self::paid_miners(run_id, window).find(|(paid, _)| *paid == uid);
+        let waiting = || {
+            Settlements::<T>::get(run_id).filter(|settlement| settlement.window == window)?;
+            let pages = SettlementPages::<T>::iter_prefix_values(run_id);
+            pages.flatten().find(|pay| pay.uid == uid).map(|pay| pay.amount)
+        };
+        noted.map(|(_, paid)| paid).or_else(waiting).unwrap_or(0)
     }
 
     /// Writes the standings and the pay of one page of miners, and notes the pay.

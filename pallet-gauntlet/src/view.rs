@@ -112,7 +112,10 @@ impl<T: Config> Pallet<T> {
     }
 
     /// The miners' pay of a window, in no order.
-    fn paid_miners(run_id: RunId, window: Window) -> impl Iterator<Item = (Uid, Planck)> {
+    pub(crate) fn paid_miners(
+        run_id: RunId,
+        window: Window,
+    ) -> impl Iterator<Item = (Uid, Planck)> {
         PaidMiners::<T>::iter_prefix((run_id, window)).flat_map(|(_, page)| page)
     }
 

@@ -228,7 +228,9 @@ pub struct Facts<'a> {
     pub revealed: &'a [Uid],
     /// A bitmap of the miners whose payloads are proven unavailable.
     pub unavailable: &'a [u8],
-    /// The chain itself stalled or was paused in the window: nobody is blamed for it.
+    /// A bitmap of the miners of which a fault of the window is proven by now, see [`crate::fault::ProvenFault`].
+    pub convicted: &'a [u8],
+    /// The chain itself stalled or was paused in the window: nobody is blamed for what is missing in it.
     pub excused: bool,
     /// Draws who evaluates whom, see [`scoring_seed`]; without it nobody evaluates anybody.
     pub scoring_seed: Option<Hash>,
@@ -303,13 +305,15 @@ fn miner_input(
     incentive: &Incentive,
 ) -> MinerInput {
     let is_unavailable = bitmap_contains(facts.unavailable, row.uid);
-    let fault = Fault::of(row.committed, row.revealed, is_unavailable);
+    let missing = Fault::of(row.committed, row.revealed, is_unavailable);
+    // What evidence shows the chain did not do, however it stood.
+    let proven = bitmap_contains(facts.convicted, row.uid).then_some(Fault::Proven);
     MinerInput {
         uid: row.uid,
         standing: row.standing,
         on_probation: on_probation(row.registered_window, window, incentive),
         revealed: row.revealed,
-        fault: fault.filter(|_| !facts.excused),
+        fault: proven.or(missing.filter(|_| !facts.excused)),
     }
 }
 

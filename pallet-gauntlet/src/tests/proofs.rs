@@ -1,7 +1,7 @@
 //! Proofs of miners' faults, from the work on chain to the reporter's reward.
 
-use frame_support::{assert_noop, assert_ok, pallet_prelude::Pays};
-use protocol::{fault::ProvenFault, window::Phase, Uid, Window};
+use frame_support::{assert_noop, assert_ok, pallet_prelude::Pays, BoundedVec};
+use protocol::{fault::ProvenFault, fixed::Q32, window::Phase, Uid, Window};
 
 use crate::{mock::*, *};
 
@@ -41,6 +41,95 @@ fn report_copy(
     Gauntlet::report_copy(origin(reporter()), 0, names, index, chunks.into())
         .map(|_| ())
         .map_err(|refused| refused.error)
+}
+
+/// Two miners, two validators: window 0 from the commitments to its pay, miner 1 being a copier. It is reported `before` its
+/// settlement or after it.
+fn settle_a_copy(before: bool) {
+    let (original, copy) = (payload_from([1, 2, 3]), payload_from([1, 2, 8]));
+    work(0, &[original.clone(), copy.clone()]);
+    let report = || report_copy([name(0, 0), name(0, 1)], 0, [&original, &copy]);
+    roll_to_phase(0, Phase::AttestCommit);
+    for number in 0..2 {
+        attest(0, number, &[0, 1], GENESIS_ROOT);
+    }
+    roll_to_phase(0, Phase::Apply);
+    if before {
+        assert_ok!(report());
+    }
+    score_window(0, 2, 2);
+    if !before {
+        assert_ok!(report());
+    }
+}
+
+/// A window's pay was worth more than what a proven copy of it cost, so that it paid to be convicted.
+#[test]
+fn who_is_convicted_before_the_settlement_has_nothing_of_the_window() {
+    ExtBuilder::default().participants(2, 2).build_and_execute(|| {
+        settle_a_copy(true);
+        assert_eq!(record(0).status, WindowStatus::Settled);
+        let [honest, copier] = [0, 1].map(|uid| Miners::<Test>::get(0, uid).unwrap());
+        assert!(claimable(&miner_cold(0)) > 0);
+        assert_eq!(claimable(&miner_cold(1)), 0);
+        assert_eq!((copier.standing.scored_windows, copier.value), (0, Q32::ZERO));
+        assert!(copier.standing.penalty < Q32::ONE && honest.standing.penalty == Q32::ONE);
+        // The fault costs its part of the bond and no more.
+        roll_to_window(4);
+        assert_eq!(Miners::<Test>::get(0, 1).unwrap().bond, 5 * UNIT);
+    });
+}
+
+/// What was credited is taken of the bond, and none of that is the reporter's, who would wait for it.
+#[test]
+fn who_is_convicted_after_the_settlement_pays_the_windows_pay_back() {
+    let mut settings = settings();
+    settings.incentive.miner_bond = 200 * UNIT;
+    ExtBuilder::default().settings(settings).participants(2, 2).build_and_execute(|| {
+        settle_a_copy(false);
+        let paid = claimable(&miner_cold(1));
+        assert!(paid > 10 * UNIT, "{paid}");
+        let waiting: Vec<_> = UnappliedSlashes::<Test>::iter_prefix_values(0)
+            .map(|slash| (slash.amount, slash.reporter))
+            .collect();
+        assert!(
+            waiting.contains(&(100 * UNIT, Some(reporter()))) && waiting.contains(&(paid, None))
+        );
+        roll_to_window(4);
+        assert_eq!(Miners::<Test>::get(0, 1).unwrap().bond, 100 * UNIT - paid);
+        assert_eq!(Balances::free_balance(reporter()), ENDOWMENT + 50 * UNIT);
+    });
+}
+
+/// The settlement is computed, and its pages are still being written.
+#[test]
+fn pay_that_is_being_written_is_known() {
+    ExtBuilder::default().participants(2, 2).build_and_execute(|| {
+        let amount = 7 * UNIT;
+        let pay = MinerPay {
+            uid: 1,
+            cold: miner_cold(1),
+            own: None,
+            random: None,
+            standing: Default::default(),
+            value: Q32::ZERO,
+            share: Q32::ZERO,
+            amount,
+        };
+        SettlementPages::<Test>::insert(0, 3, BoundedVec::truncate_from(vec![pay]));
+        let settlement = Settlement {
+            window: 0,
+            stage: Stage::Miners { page: 3, page_count: 4 },
+            due: 1,
+            paid: Default::default(),
+            validators: Default::default(),
+        };
+        Settlements::<Test>::insert(0, settlement);
+        assert_eq!([0, 1].map(|uid| Gauntlet::pay_of(0, 0, uid)), [0, amount]);
+        assert_eq!(Gauntlet::pay_of(0, 1, 1), 0, "of another window");
+        Settlements::<Test>::remove(0);
+        SettlementPages::<Test>::remove(0, 3);
+    });
 }
 
 #[test]

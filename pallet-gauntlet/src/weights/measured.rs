@@ -165,12 +165,20 @@ impl<T: frame_system::Config> WeightInfo for SubstrateWeight<T> {
         Weight::from_parts(318_584_000, 11671)
             .saturating_add(T::DbWeight::get().reads(11_u64))
             .saturating_add(T::DbWeight::get().writes(4_u64))
+            // By hand: the pages of a window's pay, which are looked through for the convicted miner's.
+            .saturating_add(Weight::from_parts(640_000_000, 0))
+            .saturating_add(T::DbWeight::get().reads(66_u64))
+            .saturating_add(T::DbWeight::get().writes(1_u64))
     }
     fn report_malformed() -> Weight {
         // At least 300_116_000 picoseconds; proof 9329 bytes and more.
         Weight::from_parts(311_673_000, 11671)
             .saturating_add(T::DbWeight::get().reads(10_u64))
             .saturating_add(T::DbWeight::get().writes(4_u64))
+            // By hand: the pages of a window's pay, which are looked through for the convicted miner's.
+            .saturating_add(Weight::from_parts(640_000_000, 0))
+            .saturating_add(T::DbWeight::get().reads(66_u64))
+            .saturating_add(T::DbWeight::get().writes(1_u64))
     }
     fn challenge_data() -> Weight {
         // At least 372_104_000 picoseconds; proof 10040 bytes and more.
@@ -183,12 +191,20 @@ impl<T: frame_system::Config> WeightInfo for SubstrateWeight<T> {
         Weight::from_parts(394_998_000, 11671)
             .saturating_add(T::DbWeight::get().reads(10_u64))
             .saturating_add(T::DbWeight::get().writes(5_u64))
+            // By hand: the pages of a window's pay, which are looked through for the convicted miner's.
+            .saturating_add(Weight::from_parts(640_000_000, 0))
+            .saturating_add(T::DbWeight::get().reads(66_u64))
+            .saturating_add(T::DbWeight::get().writes(1_u64))
     }
     fn time_out() -> Weight {
         // At least 363_961_000 picoseconds; proof 1455 bytes and more.
         Weight::from_parts(378_203_000, 3935)
             .saturating_add(T::DbWeight::get().reads(10_u64))
             .saturating_add(T::DbWeight::get().writes(8_u64))
+            // By hand: the pages of a window's pay, which are looked through for the convicted miner's.
+            .saturating_add(Weight::from_parts(640_000_000, 0))
+            .saturating_add(T::DbWeight::get().reads(66_u64))
+            .saturating_add(T::DbWeight::get().writes(1_u64))
     }
     fn dispute_evaluation() -> Weight {
         // At least 339_014_000 picoseconds; proof 5982 bytes and more.
@@ -403,6 +419,8 @@ impl<T: frame_system::Config> WeightInfo for SubstrateWeight<T> {
             .saturating_add(T::DbWeight::get().reads((11_u64).saturating_mul(v.into())))
             .saturating_add(T::DbWeight::get().writes(7_u64))
             .saturating_add(T::DbWeight::get().writes((1_u64).saturating_mul(v.into())))
+            // By hand: a fault that is proven for each miner.
+            .saturating_add(T::DbWeight::get().reads(m.into()))
             // By hand: a page of miners is one write, and its slope of less than one a miner is rounded away.
             .saturating_add(T::DbWeight::get().writes(m.div_ceil(crate::PAGE_LEN).into()))
             .saturating_add(Weight::from_parts(0, 275).saturating_mul(m.into()))

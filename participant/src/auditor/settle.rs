@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use node_client::chain::{GauntletEvent, MinerInfo, ValidatorInfo, WindowInfo};
 use protocol::{
+    accept::bitmap_of,
     books::{
         bonds_after, scoring_seed, settlement_input, takes_part, Facts, MinerRow, ValidatorRow,
     },
@@ -86,12 +87,15 @@ impl Replay {
         let (permits, attestations) = self.attested(window, before).await?;
         let reveals = self.chain.reveals(self.run, window, Some(before)).await?;
         let revealed: Vec<Uid> = reveals.iter().map(|reveal| reveal.uid).collect();
+        let faults = self.chain.proven_faults(self.run, window, Some(before)).await?;
+        let convicted: Vec<Uid> = faults.iter().map(|fault| fault.uid).collect();
         let next = self.chain.window(self.run, window + 1, Some(before)).await?;
         let facts = Facts {
             state_root: record.state_root,
             voters: &voters(&permits, &attestations),
             revealed: &revealed,
             unavailable: &record.unavailable,
+            convicted: &bitmap_of(&convicted),
             excused: record.excused,
             scoring_seed: scoring_seed(next.map(|next| next.seed), record.challenge_seed),
         };

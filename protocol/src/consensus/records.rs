@@ -31,6 +31,8 @@ pub enum Fault {
     MissedReveal,
     /// Validators with enough stake attested, and could not fetch its payload or found it invalid.
     Unavailable,
+    /// Evidence on chain shows it, see [`crate::fault::ProvenFault`].
+    Proven,
 }
 
 impl Fault {

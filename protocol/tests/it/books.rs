@@ -145,6 +145,7 @@ fn inputs_are_of_who_takes_part_in_order() {
         voters: &voters,
         revealed: &[1, 3, 9],
         unavailable: &bitmap_of(&[9]),
+        convicted: &[],
         excused: false,
         scoring_seed: Some([7; 32]),
     };
@@ -168,9 +169,14 @@ fn inputs_are_of_who_takes_part_in_order() {
     assert!(input.validators.iter().all(|validator| validator.drawn == [1, 3, 9]));
     // Nobody is blamed for what is missing in a window that the chain itself lost.
     let facts = Facts { excused: true, state_root: None, ..facts };
-    let input = settlement_input(5, miners, validators, facts, &incentive);
+    let input = settlement_input(5, miners.clone(), validators.clone(), facts, &incentive);
     assert!(input.miners.iter().all(|miner| miner.fault.is_none()));
     assert!(!input.is_final);
+    // What evidence shows is a fault there too.
+    let facts = Facts { convicted: &bitmap_of(&[3]), ..facts };
+    let input = settlement_input(5, miners, validators, facts, &incentive);
+    let found: Vec<_> = input.miners.iter().map(|miner| (miner.uid, miner.fault)).collect();
+    assert_eq!(found, [(2, None), (3, Some(Fault::Proven)), (9, None)]);
 }
 
 #[test]
@@ -198,6 +204,7 @@ fn a_reused_slot_inherits_no_bond() {
         voters: &voters,
         revealed: &[0, 1, 2],
         unavailable: &[],
+        convicted: &[],
         excused: false,
         scoring_seed: None,
     };

@@ -30,6 +30,7 @@ fn any_fault() -> impl Strategy<Value = Option<Fault>> {
         1 => Just(Some(Fault::MissedCommit)),
         1 => Just(Some(Fault::MissedReveal)),
         1 => Just(Some(Fault::Unavailable)),
+        1 => Just(Some(Fault::Proven)),
     ]
 }
 

@@ -160,7 +160,7 @@ impl State {
                 paid.push((challenger, bond));
                 let amount = validator_slash(&settings, run.at_stake(pool, window));
                 let when = (window, opened.saturating_add(age));
-                run.defer_slash(Offender::Pool(pool), when, amount, challenger, &mut events);
+                run.defer_slash(Offender::Pool(pool), when, amount, Some(challenger), &mut events);
             }
         }
         events.push(GauntletEvent::DisputeClosed { run: run_id, window, index, uid, verdict });

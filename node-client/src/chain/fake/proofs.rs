@@ -4,8 +4,8 @@ use protocol::{
     books::takes_part,
     commitment::ChunkProof,
     fault::{
-        judge_answer, judge_copy, judge_malformed, miner_slash, Committed, NoFault, Place,
-        ProvenFault, Shown,
+        judge_answer, judge_copy, judge_malformed, miner_slash, reporter_part, Committed, NoFault,
+        Place, ProvenFault, Shown,
     },
     limits::HISTORY_WINDOWS,
     pool::divide_slash,
@@ -122,13 +122,18 @@ impl Run {
     ) -> Result<(), Refusal> {
         let miner = self.accused(name, now)?;
         let (window, uid, registered_window) = name;
+        let mut paid = 0;
         if let Some(rows) = self.windows.get_mut(&window) {
             rows.proven.insert(uid, fault);
+            paid = rows.paid.get(&uid).copied().unwrap_or(0);
         }
         events.push(GauntletEvent::FaultProven { run: self.id, window, uid, fault, reporter });
         let amount = miner_slash(&self.info.settings.disputes, miner.bond);
         let offender = Offender::Miner { uid, registered_window };
-        self.defer_slash(offender, (window, now), amount, reporter, events);
+        self.defer_slash(offender, (window, now), amount, Some(reporter), events);
+        if paid > 0 {
+            self.defer_slash(offender, (window, now), paid, None, events);
+        }
         Ok(())
     }
 
@@ -138,12 +143,12 @@ impl Run {
         offender: Offender,
         (window, now): (Window, Window),
         amount: Planck,
-        reporter: AccountBytes,
+        reporter: Option<AccountBytes>,
         events: &mut Vec<GauntletEvent>,
     ) {
         let (number, due) = (self.proofs.slash_count, now.saturating_add(SLASH_DELAY_WINDOWS));
         self.proofs.slash_count = number.saturating_add(1);
-        let slash = SlashInfo { number, offender, window, amount, reporter: Some(reporter), due };
+        let slash = SlashInfo { number, offender, window, amount, reporter, due };
         self.proofs.slashes.insert(number, slash);
         events.push(GauntletEvent::SlashDeferred {
             run: self.id,
@@ -307,7 +312,7 @@ impl Run {
             let slash = entry.remove();
             let amount = self.take_slash(&slash, now, events);
             let SlashInfo { number, offender, reporter, .. } = slash;
-            rewards.extend(reporter.map(|reporter| (reporter, amount / 2)));
+            rewards.extend(reporter.map(|reporter| (reporter, reporter_part(amount))));
             let run = self.id;
             events.push(GauntletEvent::Slashed { run, slash: number, offender, amount, reporter });
         }

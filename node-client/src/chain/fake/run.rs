@@ -65,6 +65,8 @@ pub(super) struct WindowRows {
     pub(super) score_commitments: BTreeMap<ValidatorIndex, Hash>,
     pub(super) score_reveals: BTreeMap<ValidatorIndex, ScoreRevealInfo>,
     pub(super) proven: BTreeMap<Uid, ProvenFault>,
+    /// What the settlement credited to miners.
+    pub(super) paid: BTreeMap<Uid, Planck>,
 }
 
 /// A run with all that belongs to it.
@@ -469,6 +471,7 @@ impl Run {
             score_commitments: BTreeMap::new(),
             score_reveals: BTreeMap::new(),
             proven: BTreeMap::new(),
+            paid: BTreeMap::new(),
         };
         self.windows.insert(window, rows);
         events.push(GauntletEvent::WindowOpened { run, window, seed });
@@ -564,6 +567,9 @@ impl Run {
             let cold = miner.cold;
             let paid = self.money.credit(Pot::Miners, cold, due, amount);
             total.miners = total.miners.saturating_add(paid);
+            if let Some(rows) = self.windows.get_mut(&window) {
+                rows.paid.insert(outcome.uid, paid);
+            }
             events.push(GauntletEvent::MinerScored {
                 run,
                 window,
@@ -631,11 +637,13 @@ impl Run {
             .collect();
         let next = window.checked_add(1).and_then(|next| self.windows.get(&next));
         let revealed: Vec<Uid> = rows.reveals.keys().copied().collect();
+        let convicted: Vec<Uid> = rows.proven.keys().copied().collect();
         let facts = Facts {
             state_root: rows.info.state_root,
             voters: &rows.voters(),
             revealed: &revealed,
             unavailable: &rows.info.unavailable,
+            convicted: &bitmap_of(&convicted),
             excused: rows.info.excused,
             scoring_seed: books::scoring_seed(
                 next.map(|next| next.info.seed),
