@@ -111,9 +111,20 @@ impl Layout {
     /// All chunks in order: the place of chunk 0, of chunk 1, … Empty for a layout that is not
     /// valid.
     pub fn chunks(&self) -> impl Iterator<Item = ChunkPlace> + '_ {
-        let tensors: &[u64] = if self.is_valid() { &self.0 } else { &[] };
-        (0u32..).zip(tensors).flat_map(|(tensor, &values)| {
-            (0..values).step_by(CHUNK_LEN as usize).map(move |offset| ChunkPlace {
+        self.chunks_from(0)
+    }
+
+    /// The chunks from number `first` on, in order. Empty past the last, and for a layout that is not valid. Costs a walk over
+    /// the tensors, and nothing for the chunks before.
+    pub fn chunks_from(&self, first: u32) -> impl Iterator<Item = ChunkPlace> + '_ {
+        let start = self.place(first);
+        let tensors: &[u64] = if start.is_some() { &self.0 } else { &[] };
+        let (start_tensor, start_offset) =
+            start.map_or((0, 0), |place| (place.tensor, place.offset));
+        let tensors = (0u32..).zip(tensors).skip(start_tensor as usize);
+        tensors.flat_map(move |(tensor, &values)| {
+            let first = if tensor == start_tensor { start_offset } else { 0 };
+            (first..values).step_by(CHUNK_LEN as usize).map(move |offset| ChunkPlace {
                 tensor,
                 offset,
                 len: values.saturating_sub(offset).min(u64::from(CHUNK_LEN)) as u32,

@@ -75,11 +75,24 @@ pub fn root<'a>(leaves: impl ExactSizeIterator<Item = &'a [u8]>) -> Option<Hash>
 /// `u32` counts.
 pub fn root_of_leaf_hashes(leaf_hashes: &[Hash]) -> Option<Hash> {
     let count = u32::try_from(leaf_hashes.len()).ok()?;
-    let mut level = level_above(leaf_hashes);
+    root_of_subtrees(count, leaf_hashes)
+}
+
+/// The node that stands for `leaf_hashes`, all the leaves of an aligned subtree: 2^n of them, the first of which has a number that
+/// 2^n divides, or fewer at the list's end. It is a node of the whole list's tree, because the last of an odd level goes up
+/// unchanged. `None` for no leaves.
+pub fn subtree(leaf_hashes: &[Hash]) -> Option<Hash> {
+    let mut level = leaf_hashes.to_vec();
     while level.len() > 1 {
         level = level_above(&level);
     }
-    Some(root_hash(count, level.first()?))
+    level.first().copied()
+}
+
+/// The root over `count` leaves of which each 2^n, in order, stand under one of `nodes` ([`subtree`]). `None` for no nodes. That
+/// there are `count` / 2^n of them is for the caller to see to: other lists have other roots.
+pub fn root_of_subtrees(count: u32, nodes: &[Hash]) -> Option<Hash> {
+    Some(root_hash(count, &subtree(nodes)?))
 }
 
 /// The proof of leaf `index`: its neighbour, its parent's neighbour, … from the bottom up, without

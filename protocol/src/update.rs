@@ -46,6 +46,7 @@ mod form;
 
 mod chunk;
 mod payload;
+mod pieces;
 mod read;
 
 #[cfg(feature = "std")]
@@ -70,6 +71,7 @@ pub use chunk::{
 pub use encode::{accumulate, accumulate_difference, encode_chunk_f32, Encoder};
 pub use form::{rice_parameter, Chunk, SCALE_MAX_BF16, SCALE_MIN_BF16};
 pub use payload::{payload_bytes_max, Frame, Payload, HEADER_BYTES};
+pub use pieces::{piece_list_id, PieceForm, PieceList, PieceParts, PIECE_CHUNKS};
 #[cfg(feature = "std")]
 pub use quantise::{chunk_values, code_value, quantise, LEVEL_HIGH};
 #[cfg(feature = "std")]

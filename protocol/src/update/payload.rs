@@ -26,7 +26,6 @@ pub(super) const fn table_entry_bytes(keep: u16) -> usize {
 }
 
 /// The first bytes of a payload.
-#[cfg(feature = "std")]
 pub(super) fn header(keep: u16, chunk_count: u32) -> [u8; HEADER_BYTES] {
     let [k0, k1] = keep.to_le_bytes();
     let [c0, c1, c2, c3] = chunk_count.to_le_bytes();
@@ -239,6 +238,24 @@ impl<'a> Frame<'a> {
         index: u32,
     ) -> Option<crate::commitment::ChunkProof> {
         self.0.chunk_proof(leaf_hashes, index)
+    }
+
+    /// The bytes of the table of lengths of `count` chunks from `first` on, and those of the chunks themselves; fewer at the end, and
+    /// `None` past it.
+    pub(super) fn part(&self, first: u32, count: u32) -> Option<(&'a [u8], &'a [u8])> {
+        let Payload { bytes, keep, ends, start } = &self.0;
+        let (first, count) = (usize::try_from(first).ok()?, usize::try_from(count).ok()?);
+        let last = first.saturating_add(count).min(ends.len()).checked_sub(1)?;
+        let begin = match first.checked_sub(1) {
+            None => *start,
+            Some(before) => *ends.get(before)?,
+        };
+        let chunks = bytes.get(begin..*ends.get(last)?)?;
+        let entry = table_entry_bytes(*keep);
+        let table = bytes.get(HEADER_BYTES..*start)?;
+        let table =
+            table.get(first.checked_mul(entry)?..last.checked_add(1)?.checked_mul(entry)?)?;
+        Some((table, chunks))
     }
 
     /// The first chunk of at most `bytes_max` bytes that does not decode; `None` if there is no such chunk. `layout` is the one

@@ -10,6 +10,7 @@ mod update;
 
 mod aggregate;
 mod outer;
+mod pieces;
 mod senders;
 mod state_root;
 mod validity;
