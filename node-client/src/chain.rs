@@ -21,9 +21,6 @@ pub use types::*;
 mod events;
 pub use events::*;
 
-mod jury;
-pub use jury::draw_seats;
-
 mod subxt;
 pub use self::subxt::{connect, SubxtChain};
 

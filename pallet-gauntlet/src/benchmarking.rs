@@ -470,11 +470,6 @@ fn shown_chunk(leaves: &[Hash]) -> ShownChunk {
 /// A run of as many validators as there may be, in which one's evaluation of miner 0 is disputed.
 fn disputed<T: Config>() -> (RunId, EvaluationName) {
     let run = worked_window::<T>(1, VALIDATORS_MAX);
-    RunSettings::<T>::mutate(run, 0, |settings| {
-        if let Some(settings) = settings {
-            settings.disputes.jurors = JURY_MAX as u8;
-        }
-    });
     let name = (0, 0, 0);
     let challenger = funded::<T>("challenger", 0);
     Pallet::<T>::do_dispute_evaluation(challenger, run, name).expect("it was revealed; qed");
@@ -495,24 +490,16 @@ fn measure<T: Config>(
     });
 }
 
-/// Draws the jury, and answers the seat and the hot key of its first juror.
-fn draw_first_juror<T: Config>(run: RunId, name: EvaluationName) -> (usize, T::AccountId) {
-    for number in 1..VALIDATORS_MAX {
-        let hot: T::AccountId = account("validator hot", number, 0);
-        let _ = Pallet::<T>::do_commit_verdict(hot, run, name, [1; 32]);
+/// Jurors of a dispute, at most: all but the accused.
+const JURY_MAX: u32 = VALIDATORS_MAX - 1;
+
+/// Has the first `count` of those who may judge commit; answers the hot key of the next one, or of the last.
+fn commit_verdicts<T: Config>(run: RunId, name: EvaluationName, count: u32) -> T::AccountId {
+    let hot = |number| account("validator hot", number, 0);
+    for number in 1..=count {
+        Pallet::<T>::do_commit_verdict(hot(number), run, name, [1; 32]).expect("on the bench; qed");
     }
-    let mut drawn: Option<T::AccountId> = None;
-    EvaluationDisputes::<T>::mutate((run, name.0, name.1, name.2), |dispute| {
-        if let Some(dispute) = dispute {
-            for juror in dispute.jury.iter_mut() {
-                juror.commitment = None;
-            }
-            let first =
-                dispute.jury.first().and_then(|juror| Validators::<T>::get(run, juror.index));
-            drawn = first.map(|validator| validator.hot);
-        }
-    });
-    (0, drawn.expect("a jury; qed"))
+    hot(count.saturating_add(1).min(JURY_MAX))
 }
 
 #[benchmarks(where T::HotKeyProof: BenchmarkProof<T::AccountId>)]
@@ -952,13 +939,8 @@ mod benchmarks {
     fn commit_verdict() {
         let (run, name) = disputed::<T>();
         go_to::<T>(START + settings().schedule.window_blocks);
-        let (_, hot) = draw_first_juror::<T>(run, name);
-        // The jury is drawn with the first commitment.
-        EvaluationDisputes::<T>::mutate((run, 0, 0, 0), |dispute| {
-            if let Some(dispute) = dispute {
-                dispute.jury = Default::default();
-            }
-        });
+        // All the others are in the list.
+        let hot = commit_verdicts::<T>(run, name, JURY_MAX - 1);
 
         #[extrinsic_call]
         _(RawOrigin::Signed(hot), run, name, [1; 32]);
@@ -972,7 +954,8 @@ mod benchmarks {
         let (run, name) = disputed::<T>();
         let schedule = settings().schedule;
         go_to::<T>(START + schedule.window_blocks);
-        let (seat, hot) = draw_first_juror::<T>(run, name);
+        let hot = commit_verdicts::<T>(run, name, JURY_MAX);
+        let seat = JURY_MAX as usize - 1;
         let measured = evaluations(1)[0].clone();
         let hash = protocol::fault::verdict_commitment_hash(
             &Pallet::<T>::genesis_hash(),
@@ -1007,7 +990,7 @@ mod benchmarks {
         Pallet::<T>::do_dispute_evaluation(challenger, run, denied).expect("it was revealed; qed");
         go_to::<T>(start_of(1));
         for name in [name, denied] {
-            draw_first_juror::<T>(run, name);
+            commit_verdicts::<T>(run, name, JURY_MAX);
             // Everybody measures what is right of the first evaluation.
             measure::<T>((run, name.0, name.1, name.2), &evaluations(1)[0]);
         }

@@ -1,5 +1,7 @@
-//! Handles disputes of evaluations: a jury, drawn by stake in the window after the accusation, measures again, commits to what
-//! it found, and reveals it in the window after that. [`protocol::fault::judge_evaluation`] decides.
+//! Handles disputes of evaluations. Whoever had a permit for the disputed window may measure again: it commits to what it
+//! found in the window after the accusation, and reveals it in the one after that.
+//! [`protocol::fault::judge_evaluation`] decides by the stakes of the bench, which were fixed in the disputed window's first
+//! block; nothing is drawn, and nothing that moves later counts.
 
 use alloc::vec::Vec;
 
@@ -7,30 +9,26 @@ use frame_support::{
     ensure,
     traits::{
         fungible::{Balanced, BalancedHold, MutateHold},
-        ConstU32, Get, Imbalance,
+        Get, Imbalance,
     },
-    BoundedVec,
 };
 use protocol::{
-    books::{permit_of, takes_part},
     consensus::Evaluation,
     fault::{
-        judge_evaluation, seat_jury, validator_slash, verdict_commitment_hash, Candidate, Parties,
+        judge_evaluation, judge_of, juror_fee, may_judge, validator_slash, verdict_commitment_hash,
         Verdict,
     },
     limits::DISPUTE_WINDOWS,
+    settings::Disputes,
     Hash, Planck, RunId, Window,
 };
 use sp_runtime::DispatchResult;
 
 use crate::{
-    account_bytes, Config, Error, EvaluationDispute, EvaluationDisputes, EvaluationName, Event,
-    HoldReason, Juror, Offender, Pallet, Permits, PoolId, Pools, Runs, ScoreReveals,
-    ValidatorIndices, Validators, Windows, JURY_MAX,
+    account_bytes, Benches, Config, Error, EvaluationDispute, EvaluationDisputes, EvaluationName,
+    Event, HoldReason, Juror, Offender, Pallet, PoolId, Pools, Runs, ScoreReveals,
+    ValidatorIndices, ValidatorOf, Validators,
 };
-
-/// A jury of a runtime.
-type Jury<T> = BoundedVec<Juror<<T as frame_system::Config>::AccountId>, ConstU32<JURY_MAX>>;
 
 /// A dispute of a runtime.
 type DisputeOf<T> = EvaluationDispute<<T as frame_system::Config>::AccountId>;
@@ -54,11 +52,10 @@ impl<T: Config> Pallet<T> {
             ScoreReveals::<T>::get((run_id, window, index)).ok_or(Error::<T>::NotRevealed)?;
         let evaluation = reveal.evaluations.iter().find(|evaluation| evaluation.uid == uid);
         let evaluation = evaluation.ok_or(Error::<T>::NotRevealed)?.clone();
-        let validator = Validators::<T>::get(run_id, index).ok_or(Error::<T>::ValidatorUnknown)?;
-        // Whoever took over the slot since revealed nothing.
-        let was_there = takes_part(validator.registered_window, window);
-        ensure!(was_there, Error::<T>::NotRevealed);
-        let pool = validator.pool;
+        // Only who had the slot when the window began could reveal, whoever has it now.
+        let bench = Benches::<T>::get(run_id, window);
+        let pool = judge_of(&bench, index).ok_or(Error::<T>::NotRevealed)?.pool;
+        ensure!(Pools::<T>::contains_key(run_id, pool), Error::<T>::PoolUnknown);
         let bond = Self::current_settings(run_id, &run)?.disputes.dispute_bond;
         T::Currency::hold(&HoldReason::DisputeBond.into(), &challenger, bond)?;
         let dispute = EvaluationDispute {
@@ -67,7 +64,7 @@ impl<T: Config> Pallet<T> {
             challenger: challenger.clone(),
             bond,
             opened,
-            jury: BoundedVec::new(),
+            jury: Default::default(),
         };
         EvaluationDisputes::<T>::insert(key, dispute);
         Self::deposit_event(Event::EvaluationDisputed {
@@ -88,12 +85,12 @@ impl<T: Config> Pallet<T> {
     ) -> DispatchResult {
         let (mut dispute, age) = Self::dispute(run_id, name)?;
         ensure!(age == 1, Error::<T>::WrongWindow);
-        if dispute.jury.is_empty() {
-            dispute.jury = Self::jury(run_id, name, &dispute)?;
-        }
-        let juror = Self::juror(run_id, &hot, &mut dispute)?;
-        ensure!(juror.commitment.is_none(), Error::<T>::AlreadyCommitted);
-        juror.commitment = Some(hash);
+        let validator = Self::judge(run_id, name, &dispute.challenger, &hot)?;
+        let index = ValidatorIndices::<T>::get(run_id, &hot).ok_or(Error::<T>::Internal)?;
+        let has_committed = dispute.jury.iter().any(|juror| juror.index == index);
+        ensure!(!has_committed, Error::<T>::AlreadyCommitted);
+        let juror = Juror { index, cold: validator.cold, commitment: Some(hash), measured: None };
+        dispute.jury.try_push(juror).map_err(|_| Error::<T>::Internal)?;
         Self::write_dispute(run_id, name, dispute);
         Ok(())
     }
@@ -107,7 +104,9 @@ impl<T: Config> Pallet<T> {
     ) -> DispatchResult {
         let (mut dispute, age) = Self::dispute(run_id, name)?;
         ensure!(age == 2, Error::<T>::WrongWindow);
-        let juror = Self::juror(run_id, &hot, &mut dispute)?;
+        let index = ValidatorIndices::<T>::get(run_id, &hot).ok_or(Error::<T>::NotAJuror)?;
+        let juror = dispute.jury.iter_mut().find(|juror| juror.index == index);
+        let juror = juror.ok_or(Error::<T>::NotCommitted)?;
         let committed = juror.commitment.ok_or(Error::<T>::NotCommitted)?;
         ensure!(juror.measured.is_none(), Error::<T>::AlreadyRevealed);
         let (window, accused, _) = name;
@@ -130,24 +129,20 @@ impl<T: Config> Pallet<T> {
         let (dispute, age) = Self::dispute(run_id, name)?;
         ensure!(age >= DISPUTE_WINDOWS, Error::<T>::TooEarly);
         let (window, index, uid) = name;
+        let settings = Self::settings_of_dispute(run_id, window)?;
+        let verdict = Self::verdict(run_id, window, &dispute, settings.evaluation_tolerance_ppm);
         EvaluationDisputes::<T>::remove((run_id, window, index, uid));
-        let measured: Vec<Evaluation> =
-            dispute.jury.iter().filter_map(|juror| juror.measured.clone()).collect();
-        let run = Runs::<T>::get(run_id).ok_or(Error::<T>::RunUnknown)?;
-        let disputes = &Self::current_settings(run_id, &run)?.disputes;
-        let verdict = judge_evaluation(
-            &dispute.evaluation,
-            &measured,
-            dispute.jury.len(),
-            disputes.evaluation_tolerance_ppm,
-        );
+        let is_pruned = Runs::<T>::get(run_id).is_none_or(|run| window < run.next_pruning);
+        if is_pruned {
+            Self::forget_bench(run_id, window);
+        }
         match verdict {
-            Verdict::True => Self::forfeit_bond(&dispute),
+            Verdict::True => Self::forfeit_bond(&dispute, settings.jurors),
             Verdict::Open => Self::release_bond(&dispute.challenger, dispute.bond)?,
             Verdict::False => {
                 Self::release_bond(&dispute.challenger, dispute.bond)?;
                 let at_stake = Self::at_stake(run_id, dispute.pool, window);
-                let amount = validator_slash(disputes, at_stake);
+                let amount = validator_slash(&settings, at_stake);
                 let offender = Offender::Pool(dispute.pool);
                 Self::defer_slash(run_id, offender, window, amount, Some(dispute.challenger));
             }
@@ -156,12 +151,48 @@ impl<T: Config> Pallet<T> {
         Ok(())
     }
 
+    /// What the settings said of disputes in a window; those of now once it is forgotten.
+    fn settings_of_dispute(run_id: RunId, window: Window) -> Result<Disputes, Error<T>> {
+        if let Some(settings) = Self::settings_of(run_id, window) {
+            return Ok(settings.disputes);
+        }
+        let run = Runs::<T>::get(run_id).ok_or(Error::<T>::RunUnknown)?;
+        Ok(Self::current_settings(run_id, &run)?.disputes)
+    }
+
+    /// What the stake of the bench says of a disputed evaluation.
+    fn verdict(
+        run_id: RunId,
+        window: Window,
+        dispute: &DisputeOf<T>,
+        tolerance_ppm: u32,
+    ) -> Verdict {
+        let bench = Benches::<T>::get(run_id, window);
+        let total = bench.iter().fold(0, |sum: u128, seat| sum.saturating_add(seat.stake.into()));
+        let votes: Vec<(u64, &Evaluation)> = dispute
+            .jury
+            .iter()
+            .filter_map(|juror| {
+                Some((judge_of(&bench, juror.index)?.stake, juror.measured.as_ref()?))
+            })
+            .collect();
+        judge_evaluation(&dispute.evaluation, &votes, total, tolerance_ppm)
+    }
+
+    /// Removes a window's bench, unless an evaluation of it is disputed still.
+    pub(crate) fn forget_bench(run_id: RunId, window: Window) {
+        let of_window = (run_id, window);
+        if EvaluationDisputes::<T>::iter_key_prefix(of_window).next().is_none() {
+            Benches::<T>::remove(run_id, window);
+        }
+    }
+
     /// Divides the bond of a false accusation: half among the jurors that measured, half is burned.
-    fn forfeit_bond(dispute: &DisputeOf<T>) {
+    fn forfeit_bond(dispute: &DisputeOf<T>, parts: u8) {
         let reason = HoldReason::DisputeBond.into();
         let (credit, _missing) = T::Currency::slash(&reason, &dispute.challenger, dispute.bond);
         let jurors = dispute.jury.iter().filter(|juror| juror.measured.is_some());
-        let fee = (credit.peek() / 2).checked_div(jurors.clone().count() as Planck).unwrap_or(0);
+        let fee = juror_fee(credit.peek(), parts, jurors.clone().count());
         let mut rest = credit;
         for juror in jurors {
             let (part, left) = rest.split(fee);
@@ -185,57 +216,23 @@ impl<T: Config> Pallet<T> {
         pool.own.saturating_add(pool.delegated.amount).saturating_add(unbonding)
     }
 
-    /// Draws the jury of a dispute by the seed of the window after it, which nobody knew when the dispute was opened: from the
-    /// permits of that window, without the accused and whoever has its or the challenger's cold key.
-    fn jury(
+    /// The validator with this hot key, if it may judge an evaluation: it has the slot that it had when the disputed window
+    /// began, and is party to nothing.
+    fn judge(
         run_id: RunId,
-        (_, accused, _): EvaluationName,
-        dispute: &DisputeOf<T>,
-    ) -> Result<Jury<T>, Error<T>> {
-        let settings = Self::settings_in_force(run_id).ok_or(Error::<T>::RunUnknown)?;
-        let window = dispute.opened.saturating_add(1);
-        let record = Windows::<T>::get(run_id, window).ok_or(Error::<T>::WrongWindow)?;
-        let permits = Permits::<T>::get(run_id, window);
-        let candidates = Validators::<T>::iter_prefix(run_id)
-            .filter_map(|(index, validator)| {
-                Some(Candidate {
-                    index,
-                    cold: validator.cold,
-                    registered_window: validator.registered_window,
-                    stake: permit_of(&permits, index)?.into(),
-                })
-            })
-            .collect();
-        let parties = Parties {
-            accused,
-            accused_cold: Pools::<T>::get(run_id, dispute.pool).map(|pool| pool.cold),
-            challenger: dispute.challenger.clone(),
-            opened: dispute.opened,
-        };
-        let jurors = usize::from(settings.disputes.jurors);
-        let seats = seat_jury(&record.seed, candidates, &parties, jurors).into_iter();
-        let jurors = seats.map(|Candidate { index, cold, .. }| Juror {
-            index,
-            cold,
-            commitment: None,
-            measured: None,
-        });
-        Ok(BoundedVec::truncate_from(jurors.collect()))
-    }
-
-    /// The seat of a hot key in a jury.
-    fn juror<'a>(
-        run_id: RunId,
+        (window, accused, _): EvaluationName,
+        challenger: &T::AccountId,
         hot: &T::AccountId,
-        dispute: &'a mut DisputeOf<T>,
-    ) -> Result<&'a mut Juror<T::AccountId>, Error<T>> {
+    ) -> Result<ValidatorOf<T>, Error<T>> {
         let index = ValidatorIndices::<T>::get(run_id, hot).ok_or(Error::<T>::NotAJuror)?;
         let validator = Validators::<T>::get(run_id, index).ok_or(Error::<T>::Internal)?;
-        let seat = dispute
-            .jury
-            .iter_mut()
-            .find(|juror| juror.index == index && juror.cold == validator.cold);
-        seat.ok_or(Error::<T>::NotAJuror)
+        let bench = Benches::<T>::get(run_id, window);
+        let is_seated = judge_of(&bench, index).is_some_and(|seat| {
+            seat.pool == validator.pool && may_judge(&bench, seat, accused, challenger)
+        });
+        // A key that is to replace another one leads to the slot, too.
+        ensure!(is_seated && validator.hot == *hot, Error::<T>::NotAJuror);
+        Ok(validator)
     }
 
     /// A dispute, and the windows since it was opened.

@@ -637,6 +637,20 @@ pub mod pallet {
     pub type Permits<T> =
         StorageDoubleMap<_, Twox64Concat, RunId, Twox64Concat, Window, PermitList, ValueQuery>;
 
+    /// Who may judge the evaluations of a window, and which pools answer for them: the validators with a permit for it, as
+    /// they were in its first block, sorted by index. Written there, removed with the window, or with the last dispute of
+    /// it that is closed later.
+    #[pallet::storage]
+    pub type Benches<T: Config> = StorageDoubleMap<
+        _,
+        Twox64Concat,
+        RunId,
+        Twox64Concat,
+        Window,
+        Bench<T::AccountId>,
+        ValueQuery,
+    >;
+
     /// The validators' commitments to their attestations of a window. Written by `commit_attestation`, removed with the
     /// window.
     #[pallet::storage]
@@ -1181,7 +1195,7 @@ pub mod pallet {
         /// This evaluation is not disputed.
         #[codec(index = 125)]
         DisputeUnknown,
-        /// Only validators that were drawn for the dispute measure again.
+        /// Only validators with a permit for the disputed window that are not party to the dispute measure again.
         #[codec(index = 126)]
         NotAJuror,
         /// The hot key's signature is not over `protocol::consent::hot_key_consent` of this chain, run, role and cold key.
@@ -2230,17 +2244,17 @@ pub mod pallet {
             Self::do_time_out(run, commitment, index)
         }
 
-        /// Disputes what a validator measured: a jury measures again.
+        /// Disputes what a validator measured: those who had a permit with it measure again.
         ///
         /// Scene 4 of [the scenario](crate::scenario).
         ///
         /// ## Dispatch Origin
         ///
-        /// Signed by anybody; the run's `dispute_bond` is held, and lost if the jury confirms the evaluation.
+        /// Signed by anybody; the run's `dispute_bond` is held, and lost if more than half of all stake confirms the evaluation.
         ///
         /// ## Errors
         ///
-        /// An evaluation that is not revealed, too old or disputed already, too little money.
+        /// An evaluation that is not revealed, too old or disputed already, whose validator has no money left, too little money.
         #[pallet::call_index(65)]
         #[pallet::weight(T::WeightInfo::dispute_evaluation())]
         pub fn dispute_evaluation(
@@ -2258,11 +2272,11 @@ pub mod pallet {
         ///
         /// ## Dispatch Origin
         ///
-        /// Signed by the hot key of a juror.
+        /// Signed by the hot key of a validator with a permit for the disputed window.
         ///
         /// ## Errors
         ///
-        /// No such dispute, another window, no juror, a second commitment.
+        /// No such dispute, another window, a party to it or none of the bench, a second commitment.
         #[pallet::call_index(66)]
         #[pallet::weight((T::WeightInfo::commit_verdict(), DispatchClass::Operational))]
         pub fn commit_verdict(
@@ -2299,7 +2313,8 @@ pub mod pallet {
             Self::do_reveal_verdict(hot, run, evaluation, measured, salt)
         }
 
-        /// Ends a dispute whose jury has had its time: a false evaluation costs the validator, a false accusation its bond.
+        /// Ends a dispute whose jury has had its time: what more than half of all stake says is false costs the validator, what as
+        /// much says is true the challenger its bond.
         ///
         /// Scene 4 of [the scenario](crate::scenario).
         ///

@@ -19,7 +19,7 @@ use protocol::{
 use sp_runtime::DispatchError;
 
 use crate::{
-    AttestationCommitments, Attestations, ChallengeCounts, Changes, Claims, CommitCounts,
+    AttestationCommitments, Attestations, Benches, ChallengeCounts, Changes, Claims, CommitCounts,
     Commitments, Config, EntryPrices, Error, EvaluationDisputes, Event, Layouts, Ledgers,
     MinerSlots, Miners, NextPoolId, OpenChallenges, PaidMiners, PaidWindows, Pallet, PayloadOwners,
     PendingSettings, Permits, ProvenFaults, Reveals, RunOf, RunOffers, RunSettings, RunStatus,
@@ -109,6 +109,7 @@ impl<T: Config> Pallet<T> {
         take(ChallengeCounts::<T>::iter_key_prefix(run_id).drain(), left).for_each(drop);
         take(CommitCounts::<T>::iter_key_prefix(run_id).drain(), left).for_each(drop);
         take(Permits::<T>::iter_key_prefix(run_id).drain(), left).for_each(drop);
+        take(Benches::<T>::iter_key_prefix(run_id).drain(), left).for_each(drop);
         take(Windows::<T>::iter_key_prefix(run_id).drain(), left).for_each(drop);
     }
 

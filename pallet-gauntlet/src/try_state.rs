@@ -13,13 +13,14 @@ use sp_runtime::TryRuntimeError;
 
 use crate::{
     emission_schedule::EmissionSchedule, Announcements, AttestationCommitments, Attestations,
-    Bonds, ChainAccrual, Change, Changes, Claims, ColdOffers, CommitCounts, Commitments, Config,
-    CoolingKeys, Delegations, Departures, Emitted, HoldReason, Layouts, Ledgers, MinerSlots,
-    MinerUids, Miners, NextHotKeys, NextRunId, PaidMiners, PaidWindow, PaidWindows, Pallet,
-    PayloadOwners, PendingSettings, Permits, Pools, Reveals, RunOf, RunSchedule, RunSettings,
-    RunStatus, RunWeights, Runs, ScoreCommitments, ScoreReveals, SettlementPages, Settlements,
-    SlashQueues, Sponsors, Sponsorship, Stage, UnappliedSlashes, Unbondings, ValidatorIndices,
-    ValidatorSlots, Validators, WindowStatus, Windows, WorkQueue, VALIDATORS_MAX,
+    Benches, Bonds, ChainAccrual, Change, Changes, Claims, ColdOffers, CommitCounts, Commitments,
+    Config, CoolingKeys, Delegations, Departures, Emitted, EvaluationDisputes, HoldReason, Layouts,
+    Ledgers, MinerSlots, MinerUids, Miners, NextHotKeys, NextRunId, PaidMiners, PaidWindow,
+    PaidWindows, Pallet, PayloadOwners, PendingSettings, Permits, Pools, Reveals, RunOf,
+    RunSchedule, RunSettings, RunStatus, RunWeights, Runs, ScoreCommitments, ScoreReveals,
+    SettlementPages, Settlements, SlashQueues, Sponsors, Sponsorship, Stage, UnappliedSlashes,
+    Unbondings, ValidatorIndices, ValidatorSlots, Validators, WindowStatus, Windows, WorkQueue,
+    VALIDATORS_MAX,
 };
 
 impl<T: Config> Pallet<T> {
@@ -39,6 +40,7 @@ impl<T: Config> Pallet<T> {
             Self::try_state_windows(run_id, &run)?;
             Self::try_state_updates(run_id, &run)?;
             Self::try_state_scores(run_id, &run)?;
+            Self::try_state_benches(run_id, &run)?;
             Self::try_state_settlement(run_id, &run)?;
             Self::try_state_pay(run_id, &run)?;
             Self::try_state_miner_pay(run_id, &run)?;
@@ -340,6 +342,21 @@ impl<T: Config> Pallet<T> {
         Ok(())
     }
 
+    /// 47. A bench belongs to a kept window, and is of those with a permit, or to one of which an evaluation is disputed.
+    fn try_state_benches(run_id: RunId, run: &RunOf<T>) -> Result<(), TryRuntimeError> {
+        for (window, bench) in Benches::<T>::iter_prefix(run_id) {
+            if !Self::is_kept(run, window) {
+                let mut disputed = EvaluationDisputes::<T>::iter_key_prefix((run_id, window));
+                ensure!(disputed.next().is_some(), "47: a bench outside of the history");
+                continue;
+            }
+            let permits = Permits::<T>::get(run_id, window);
+            let seats = bench.iter().map(|judge| (judge.index, judge.stake));
+            ensure!(seats.eq(permits), "47: a bench without permits");
+        }
+        Ok(())
+    }
+
     /// 15. A settlement being written is of `next_settlement`; exactly its pages not yet paid exist.
     /// 16. What it will still pay to a group is carried for that group until then.
     fn try_state_settlement(run_id: RunId, run: &RunOf<T>) -> Result<(), TryRuntimeError> {
@@ -504,6 +521,7 @@ impl<T: Config> Pallet<T> {
     /// 31. The shares of a pool, and of each part that left it, are those of its nominators.
     /// 32. Each part of a validator's own stake that unbonds is named by its pool.
     /// 33. Only slashes in the queue wait, in the order in which they are due.
+    /// 48. The pool of a validator that has left has something in it, or is owed it, while its run goes on.
     fn try_state_pools() -> Result<(), TryRuntimeError> {
         for (run_id, id, pool) in Pools::<T>::iter() {
             let mut amount = pool.delegated.amount;
@@ -529,6 +547,8 @@ impl<T: Config> Pallet<T> {
             ensure!(shares.is_empty(), "31: a delegation to nothing");
             let held = Self::held(HoldReason::Delegation, &Self::pool_account(run_id, id));
             ensure!(held == amount, "30: held delegations are off");
+            let goes_on = Runs::<T>::get(run_id).is_some_and(|run| run.status != RunStatus::Closed);
+            ensure!(!goes_on || !Self::is_pool_over(run_id, id, &pool), "48: a pool of nothing");
         }
         for (run_id, queue) in SlashQueues::<T>::iter() {
             let mut waiting: Vec<_> = UnappliedSlashes::<T>::iter_prefix(run_id).collect();

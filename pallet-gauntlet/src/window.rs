@@ -1,6 +1,6 @@
 //! Does the work of a window's boundaries: opens it, draws the challenge, fixes the accepted set.
 
-use alloc::vec::Vec;
+use alloc::{collections::BTreeMap, vec::Vec};
 
 use frame_support::{
     defensive,
@@ -11,14 +11,15 @@ use frame_support::{
 use protocol::{
     accept::bitmap_of,
     books::{self, permits, takes_part, Acceptance, Attested, Permit, Revealed, Staked, Voter},
+    fault::Judge,
     seed::{challenge_seed, window_seed},
-    Hash, RunId, Window,
+    Hash, RunId, ValidatorIndex, Window,
 };
 
 use crate::{
-    lifecycle::is_paused, AcceptedSet, Attestation, Attestations, Bitmap, Config, Event, Miners,
-    Pallet, PermitList, Permits, Reveals, RunOf, RunStatus, Runs, Validators, WeightInfo,
-    WindowRecord, WindowStatus, Windows,
+    lifecycle::is_paused, AcceptedSet, Attestation, Attestations, Bench, Benches, Bitmap, Config,
+    Event, Miners, Pallet, PermitList, Permits, Reveals, RunOf, RunStatus, Runs, ValidatorOf,
+    Validators, WeightInfo, WindowRecord, WindowStatus, Windows,
 };
 
 impl<T: Config> Pallet<T> {
@@ -64,18 +65,28 @@ impl<T: Config> Pallet<T> {
         T::WeightInfo::open_window()
     }
 
-    /// Draws up the window's permits from the stakes of this block.
+    /// Draws up the window's permits, and who judges its evaluations, from the stakes of this block.
     fn snapshot_permits(run_id: RunId, window: Window, run: &RunOf<T>) {
         let settings = Self::current_settings(run_id, run);
         let permits_max = settings.map_or(0, |settings| settings.incentive.permits_max);
-        let rows: Vec<Staked> = Validators::<T>::iter_prefix(run_id)
+        let validators: BTreeMap<ValidatorIndex, ValidatorOf<T>> =
+            Validators::<T>::iter_prefix(run_id).collect();
+        let rows: Vec<Staked> = validators
+            .iter()
             .map(|(index, validator)| Staked {
-                index,
+                index: *index,
                 stake: validator.stake,
                 registered_window: validator.registered_window,
             })
             .collect();
         let permits = permits(window, &rows, permits_max);
+        let seat = |(index, stake): &Permit| {
+            let validator = validators.get(index)?;
+            let (pool, cold) = (validator.pool, validator.cold.clone());
+            Some(Judge { index: *index, pool, cold, stake: *stake })
+        };
+        let seats = permits.iter().filter_map(seat).collect();
+        Benches::<T>::insert(run_id, window, Bench::truncate_from(seats));
         Permits::<T>::insert(run_id, window, PermitList::truncate_from(permits));
     }
 

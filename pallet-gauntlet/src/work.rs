@@ -165,6 +165,7 @@ impl<T: Config> Pallet<T> {
         if left > 0 {
             CommitCounts::<T>::remove(run_id, window);
             Permits::<T>::remove(run_id, window);
+            Self::forget_bench(run_id, window);
             Self::forget_window(run_id, &run, window);
             run.next_pruning = window.saturating_add(1);
             Runs::<T>::insert(run_id, run);

@@ -6,7 +6,7 @@
 //! - `attest` ([`attest`]): fetches every revealed payload, checks it, and says which it found valid, and which state it
 //!   holds; it reports the faults that it comes upon ([`watch`]);
 //! - `score` ([`score`]): in the next window, measures the assigned miners' updates, commits to the scores and reveals them;
-//! - `jury` ([`jury`]): measures disputed evaluations again where it is drawn, and says what it found;
+//! - `jury` ([`jury`]): measures disputed evaluations again, and says what it found;
 //! - `accuse` ([`accuse`]): ends the bonded accusations that `attest` and `score` begin where the settings say so;
 //! - `proofs` (`outcomes`): tells what proofs of faults do to this validator;
 //! - `held_out` ([`held_out`]): the held-out loss of each window's parameters, for people; nobody is paid by it.

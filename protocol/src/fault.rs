@@ -1,32 +1,28 @@
 //! Judges what participants accuse one another of: only what the evidence itself shows is a fault.
 //!
 //! Every function takes the evidence and what the chain keeps, and answers with the fault or with what the evidence does not
-//! show. Costs are bounded: a Merkle proof, one or two chunks, a jury.
+//! show. Costs are bounded: a Merkle proof, one or two chunks, a bench of validators.
 //!
 //! What is no fault: a payload that resembles another one by less than a run's `copy_overlap_ppm` of the positions (honest
 //! miners start from one state and agree on many), a state root that the majority does not share, a missing evaluation. There
 //! is no equivocation to prove either: the commitments on chain are immutable and bind one opening each, whose root binds
 //! one payload, and participants sign nothing else.
 
-use alloc::{collections::BTreeSet, vec::Vec};
+use alloc::collections::BTreeSet;
 
 use codec::{Decode, DecodeWithMemTracking, Encode, MaxEncodedLen};
 use scale_info::TypeInfo;
 
 use crate::{
-    books::stakes_u64,
     consensus::Evaluation,
-    limits::VALIDATORS_MAX,
     merkle::{blake2_256, verify},
     pool::mul_div,
-    seed::low_u64,
     settings::{Disputes, PPM},
     update::decode_chunk,
     AccountBytes, Hash, Planck, RunId, Uid, ValidatorIndex, Window,
 };
 
 const VERDICT_DOMAIN: &[u8] = b"gauntlet/verdict-commitment/1";
-const JURY_DOMAIN: &[u8] = b"gauntlet/jury/1";
 
 /// A chunk that keeps fewer values says too little about who made it.
 pub const TELLING_KEPT_MIN: usize = 16;
@@ -218,94 +214,45 @@ pub fn verdict_commitment_hash(
     ])
 }
 
-/// Draws up to `count` different jurors, each with a chance in proportion to its stake among those not yet drawn, sorted.
-///
-/// Draw i is BLAKE2b-256(domain ‖ seed ‖ i), its first eight bytes modulo what stake is left, laid out by index. A candidate
-/// without stake is never drawn. Stakes must sum to less than 2^64, or it is drawn from those that come first.
-pub fn draw_jury(
-    seed: &Hash,
-    candidates: &[(ValidatorIndex, u64)],
-    count: usize,
-) -> Vec<ValidatorIndex> {
-    let mut left: Vec<(ValidatorIndex, u64)> = candidates.to_vec();
-    left.sort_unstable();
-    let mut jury = Vec::new();
-    for draw in 0u32.. {
-        let total = left.iter().fold(0u64, |sum, (_, stake)| sum.saturating_add(*stake));
-        if jury.len() == count || total == 0 {
-            break;
-        }
-        let hash = blake2_256(&[JURY_DOMAIN, seed, &draw.to_le_bytes()]);
-        let mut point = low_u64(&hash).checked_rem(total).unwrap_or(0);
-        let place = left.iter().position(|(_, stake)| match point.checked_sub(*stake) {
-            Some(rest) => {
-                point = rest;
-                false
-            }
-            None => true,
-        });
-        let Some(place) = place else { break };
-        let (index, _) = left.remove(place);
-        jury.push(index);
-    }
-    jury.sort_unstable();
-    jury
-}
-
-/// A validator that may sit in a jury. `A` is an account.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Candidate<A> {
+/// A validator that may judge the evaluations of a window, as it was in the window's first block. `A` is an account.
+#[derive(
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    TypeInfo,
+    MaxEncodedLen,
+    Clone,
+    PartialEq,
+    Eq,
+    Debug
+)]
+pub struct Judge<A> {
     /// Its slot.
     pub index: ValidatorIndex,
+    /// The number of its pool, which tells it from whoever has the slot later.
+    pub pool: u32,
     /// Its cold key.
     pub cold: A,
-    /// First window in which it takes part.
-    pub registered_window: Window,
-    /// Its stake by its permit for the window after the dispute: what is moved after the seed is known draws nobody.
-    pub stake: Planck,
+    /// The stake of its permit.
+    pub stake: u64,
 }
 
-/// Who does not judge a dispute.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Parties<A> {
-    /// The validator whose evaluation is disputed.
-    pub accused: ValidatorIndex,
-    /// The cold key of the money that answers for it, if that is still there.
-    pub accused_cold: Option<A>,
-    /// Who disputes.
-    pub challenger: A,
-    /// The window of the dispute: who came later does not judge.
-    pub opened: Window,
+/// The seat of a slot on a bench, which is sorted by index.
+pub fn judge_of<A>(bench: &[Judge<A>], index: ValidatorIndex) -> Option<&Judge<A>> {
+    let place = bench.binary_search_by_key(&index, |seat| seat.index).ok()?;
+    bench.get(place)
 }
 
-/// The jury of up to `count` of a dispute, by index: drawn by stake ([`draw_jury`]) with the seed of the window after the dispute, from those
-/// that were there and have the cold key of neither party.
-pub fn seat_jury<A: PartialEq>(
-    seed: &Hash,
-    candidates: Vec<Candidate<A>>,
-    parties: &Parties<A>,
-    count: usize,
-) -> Vec<Candidate<A>> {
-    let mut seats = candidates;
-    seats.retain(|candidate| {
-        candidate.index != parties.accused
-            && candidate.registered_window <= parties.opened
-            && candidate.cold != parties.challenger
-            && Some(&candidate.cold) != parties.accused_cold.as_ref()
-    });
-    seats.sort_unstable_by_key(|candidate| candidate.index);
-    let stakes: Vec<Planck> = seats.iter().map(|candidate| candidate.stake).collect();
-    // Divided so that all of them sum to less than 2^64.
-    let weighed: Vec<_> = seats
-        .iter()
-        .zip(stakes_u64(&stakes))
-        .map(|(candidate, stake)| {
-            (candidate.index, stake.checked_div(u64::from(VALIDATORS_MAX)).unwrap_or_default())
-        })
-        .collect();
-    let drawn = draw_jury(seed, &weighed, count);
-    seats.retain(|candidate| drawn.contains(&candidate.index));
-    seats
+/// Whether a seat judges an evaluation of validator `accused` that `challenger` disputes: no seat of either's cold key does.
+/// Their stakes count in the whole all the same, so that neither side needs less because the other is rich.
+pub fn may_judge<A: PartialEq>(
+    bench: &[Judge<A>],
+    seat: &Judge<A>,
+    accused: ValidatorIndex,
+    challenger: &A,
+) -> bool {
+    let is_own = judge_of(bench, accused).is_some_and(|accused| accused.cold == seat.cold);
+    seat.index != accused && !is_own && seat.cold != *challenger
 }
 
 /// What a jury finds.
@@ -322,27 +269,32 @@ pub fn seat_jury<A: PartialEq>(
     Debug
 )]
 pub enum Verdict {
-    /// Two thirds of the jury measured something else: the evaluation is false.
+    /// More than half of all stake measured something else: the evaluation is false.
     False,
-    /// Two thirds of the jury measured the same: the accusation is false.
+    /// More than half of all stake measured the same: the accusation is false.
     True,
     /// Neither.
     Open,
 }
 
-/// Judges an evaluation by what `jury_len` jurors measured, of whom some may be silent: each of its four losses must be within
-/// `tolerance_ppm` of a juror's for the juror to confirm it.
+/// Judges an evaluation by what jurors measured, each with its stake. `total` is the stake of the whole bench: that of who is
+/// silent, or may not judge, speaks for nobody. So no minority decides anything, however it is drawn or whoever is away.
 pub fn judge_evaluation(
     accused: &Evaluation,
-    measured: &[Evaluation],
-    jury_len: usize,
+    votes: &[(u64, &Evaluation)],
+    total: u128,
     tolerance_ppm: u32,
 ) -> Verdict {
-    let confirmed =
-        measured.iter().filter(|juror| is_confirmed(accused, juror, tolerance_ppm)).count();
-    let denied = measured.len().saturating_sub(confirmed);
-    let is_majority =
-        |count: usize| jury_len > 0 && count.saturating_mul(3) >= jury_len.saturating_mul(2);
+    let (mut confirmed, mut denied): (u128, u128) = (0, 0);
+    for (stake, measured) in votes {
+        let side = match is_confirmed(accused, measured, tolerance_ppm) {
+            true => &mut confirmed,
+            false => &mut denied,
+        };
+        // Sums of at most 2^16 u64.
+        *side = side.saturating_add(u128::from(*stake));
+    }
+    let is_majority = |stake: u128| stake.saturating_mul(2) > total;
     if is_majority(denied) {
         Verdict::False
     } else if is_majority(confirmed) {
@@ -352,7 +304,17 @@ pub fn judge_evaluation(
     }
 }
 
-fn is_confirmed(accused: &Evaluation, juror: &Evaluation, tolerance_ppm: u32) -> bool {
+/// What each of the jurors that measured has of a lost bond, in planck: half of it is theirs, in `jurors` parts at least, so
+/// that few of them get no more each than many. The rest is burned.
+pub fn juror_fee(bond: Planck, jurors: u8, measured: usize) -> Planck {
+    // At most 2^16 jurors.
+    let parts = (measured as Planck).max(jurors.into());
+    (bond / 2).checked_div(parts).unwrap_or(0)
+}
+
+/// Whether a juror that measured `juror` confirms an evaluation: each of its four losses is within `tolerance_ppm` of the
+/// juror's.
+pub fn is_confirmed(accused: &Evaluation, juror: &Evaluation, tolerance_ppm: u32) -> bool {
     let is_near = |claimed: u32, measured: u32| {
         let difference = u64::from(claimed.abs_diff(measured));
         // Two u32 never overflow a u64.

@@ -264,7 +264,7 @@ pub struct DataChallengeInfo {
 pub struct JurorInfo {
     /// Slot of the validator.
     pub index: ValidatorIndex,
-    /// Account of its cold key, when it was drawn.
+    /// Account of its cold key when it committed, which has its part of a lost bond.
     pub cold: AccountBytes,
     /// What it committed to.
     pub commitment: Option<Hash>,
@@ -285,9 +285,9 @@ pub struct EvaluationDisputeInfo {
     pub challenger: AccountBytes,
     /// Lost if the jury confirms the evaluation, in planck.
     pub bond: Planck,
-    /// Window of the dispute. The jury is drawn and commits in the next one, and reveals in the one after.
+    /// Window of the dispute. Jurors commit in the next one, and reveal in the one after.
     pub opened: Window,
-    /// The jury; empty until its first commitment.
+    /// Who of the bench has committed, in that order.
     pub jury: Vec<JurorInfo>,
 }
 

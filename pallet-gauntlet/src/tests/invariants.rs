@@ -8,7 +8,7 @@ use crate::{mock::*, *};
 /// A way to break storage: what the check says, and how.
 type Break = (&'static str, fn());
 
-const BREAKS: [Break; 39] = [
+const BREAKS: [Break; 42] = [
     ("1: a run from the future", || NextRunId::<Test>::put(0)),
     ("2: no settings", || RunSettings::<Test>::remove(0, 0)),
     ("2: a run without layout", || Layouts::<Test>::remove(0)),
@@ -90,6 +90,17 @@ const BREAKS: [Break; 39] = [
     ("45: miners' pay outside of the history", || copy_miner_pay((0, 50, 0))),
     ("45: miners' pay is off", || copy_miner_pay((0, 1, 1))),
     ("45: miners' pay without settlement", || copy_miner_pay((0, 2, 0))),
+    ("47: a bench outside of the history", || {
+        Benches::<Test>::insert(0, 50, Benches::<Test>::get(0, 2));
+    }),
+    ("47: a bench without permits", || {
+        Benches::<Test>::mutate(0, 2, |bench| bench[0].stake += 1);
+    }),
+    ("48: a pool of nothing", || {
+        let cold = Pools::<Test>::get(0, 0).unwrap().cold;
+        let nothing = StakePool { index: None, own: 0, cold, ..Pools::<Test>::get(0, 0).unwrap() };
+        Pools::<Test>::insert(0, 9, nothing);
+    }),
     ("46: miners were paid less", || {
         PaidMiners::<Test>::mutate((0, 1, 0), |page| page.as_mut().unwrap()[0].1 += 1);
     }),

@@ -1,14 +1,14 @@
-//! The records of accusations: challenges for a chunk, and disputes of an evaluation before a jury.
+//! The records of accusations: challenges for a chunk, and disputes of an evaluation before a jury of who was there.
 
 use codec::{Decode, DecodeWithMemTracking, Encode, MaxEncodedLen};
 use frame_support::{traits::ConstU32, BoundedVec};
 use protocol::{
-    consensus::Evaluation, merkle::MERKLE_PROOF_MAX, settings::JURORS_MAX, BlockNumber, Hash,
-    Planck, Uid, ValidatorIndex, Window,
+    consensus::Evaluation, fault::Judge, merkle::MERKLE_PROOF_MAX, BlockNumber, Hash, Planck, Uid,
+    ValidatorIndex, Window,
 };
 use scale_info::TypeInfo;
 
-use super::stake::PoolId;
+use super::{stake::PoolId, VALIDATORS_MAX};
 
 /// Bytes of a chunk that can be shown; a longer one cannot be answered with either.
 pub const SHOWN_BYTES_MAX: u32 = 4_096;
@@ -16,8 +16,6 @@ pub const SHOWN_BYTES_MAX: u32 = 4_096;
 pub const CHALLENGES_PER_MINER_MAX: u32 = 4;
 /// Chunks that one account asks for at once, at most.
 pub const CHALLENGES_PER_ACCOUNT_MAX: u32 = 16;
-/// Jurors of a dispute, at most.
-pub const JURY_MAX: u32 = JURORS_MAX as u32;
 
 /// Names a commitment of a run.
 #[derive(
@@ -90,6 +88,9 @@ pub type DataChallenges<AccountId> =
 /// Names an evaluation: the window, the validator that made it, and the miner.
 pub type EvaluationName = (Window, ValidatorIndex, Uid);
 
+/// The validators with a permit for a window, by index, as they were in its first block: who may judge its evaluations.
+pub type Bench<AccountId> = BoundedVec<Judge<AccountId>, ConstU32<VALIDATORS_MAX>>;
+
 /// A juror and how far it has come.
 #[derive(
     Encode,
@@ -105,7 +106,7 @@ pub type EvaluationName = (Window, ValidatorIndex, Uid);
 pub struct Juror<AccountId> {
     /// Its slot.
     pub index: ValidatorIndex,
-    /// Its cold key, when it was drawn.
+    /// Its cold key when it committed, which has its part of a lost bond.
     pub cold: AccountId,
     /// What it committed to.
     pub commitment: Option<Hash>,
@@ -134,8 +135,8 @@ pub struct EvaluationDispute<AccountId> {
     pub challenger: AccountId,
     /// Lost if the jury confirms the evaluation.
     pub bond: Planck,
-    /// The window of the dispute; the jury is drawn in the next one and commits there, and reveals in the one after.
+    /// The window of the dispute; jurors commit in the next one, and reveal in the one after.
     pub opened: Window,
-    /// The jury; empty until it is drawn.
-    pub jury: BoundedVec<Juror<AccountId>, ConstU32<JURY_MAX>>,
+    /// Who of the bench has committed, in that order.
+    pub jury: BoundedVec<Juror<AccountId>, ConstU32<VALIDATORS_MAX>>,
 }

@@ -14,12 +14,8 @@ use node_client::chain::{
     DataChallengeInfo, EvaluationDisputeInfo, EvaluationName, ScoreRevealInfo,
 };
 use protocol::{
-    consensus::Evaluation,
-    fault::{judge_evaluation, Verdict},
-    limits::DISPUTE_WINDOWS,
-    merkle::blake2_256,
-    window::phase_at,
-    AccountBytes, Hash, Planck, Uid, ValidatorIndex, Window,
+    consensus::Evaluation, fault::is_confirmed, limits::DISPUTE_WINDOWS, merkle::blake2_256,
+    window::phase_at, AccountBytes, Hash, Planck, Uid, ValidatorIndex, Window,
 };
 
 use crate::{
@@ -271,24 +267,18 @@ fn doubtful(
     let mut found = Vec::new();
     for (accused, evaluation) in all.clone() {
         let same = own.iter().find(|own| own.uid == evaluation.uid);
-        if same.is_none_or(|own| confirms(evaluation, own, margin)) {
+        if same.is_none_or(|own| is_confirmed(evaluation, own, margin)) {
             continue;
         }
         let beside =
             all.clone().filter(|(by, other)| *by != accused && other.uid == evaluation.uid);
         let (confirming, denying): (Vec<_>, Vec<_>) =
-            beside.partition(|(_, other)| confirms(evaluation, other, tolerance_ppm));
+            beside.partition(|(_, other)| is_confirmed(evaluation, other, tolerance_ppm));
         if confirming.len() <= denying.len() {
             found.push((accused, evaluation.uid));
         }
     }
     found
-}
-
-/// Whether who measured `other` would confirm `evaluation`.
-fn confirms(evaluation: &Evaluation, other: &Evaluation, tolerance_ppm: u32) -> bool {
-    let measured = std::slice::from_ref(other);
-    judge_evaluation(evaluation, measured, 1, tolerance_ppm) == Verdict::True
 }
 
 #[cfg(test)]

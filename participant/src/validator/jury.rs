@@ -1,5 +1,6 @@
-//! Sits in the juries for which this validator is drawn: it measures the disputed evaluation again, commits to what it measured in the window
-//! after the dispute, and reveals it in the one after that.
+//! Judges disputed evaluations of windows for which this validator had a permit: it measures again, commits to what it measured in the window after
+//! the dispute, and reveals it in the one after that. More than half of all stake decides, so that every validator judges. It goes on after the
+//! run's last window, as long as the process does.
 //!
 //! θ of the disputed window is on disk until that window's attestations are over ([`crate::replica`]), so that a dispute of an older one
 //! cannot be judged. All that is said in a window is in the journal, as one record, before any of it is signed.
@@ -8,11 +9,11 @@ use std::{sync::Arc, time::Instant};
 
 use codec::{Decode, Encode};
 use node_client::{
-    chain::{draw_seats, EvaluationDisputeInfo, EvaluationName, JurorInfo},
+    chain::{EvaluationDisputeInfo, EvaluationName, JurorInfo},
     journal::JournalKind,
 };
 use protocol::{
-    books::Permit,
+    books::takes_part,
     consensus::Evaluation,
     merkle::blake2_256,
     window::{phase_at, Phase},
@@ -133,7 +134,7 @@ impl Jury {
         Ok(())
     }
 
-    /// Measures what is disputed, where this validator is drawn.
+    /// Measures what is disputed, where this validator may judge. All validators take the same ones first, so that those are decided.
     async fn measure(
         &self,
         window: Window,
@@ -145,7 +146,7 @@ impl Jury {
             schedule.phase_end_block(window, Phase::AttestReveal).context("the run's end")?;
         let mut votes = Vec::new();
         for dispute in disputes {
-            if votes.len() == JURIES_MAX || !self.is_drawn(window, own, dispute).await? {
+            if votes.len() == JURIES_MAX || !self.may_judge(own, dispute).await? {
                 continue;
             }
             let (disputed, _, uid) = dispute.name;
@@ -168,29 +169,19 @@ impl Jury {
         Vote { evaluation, measured, salt }
     }
 
-    /// Whether this validator is in the jury of a dispute, of which the jury is drawn in `window`. Who accuses does not judge.
-    async fn is_drawn(
-        &self,
-        window: Window,
-        own: &Slot,
-        dispute: &EvaluationDisputeInfo,
-    ) -> Result<bool> {
-        if self.handles.desk.bonds_account() == Some(dispute.challenger) {
+    /// Whether this validator had a permit for the disputed window and is party to nothing. Who accuses does not judge.
+    async fn may_judge(&self, own: &Slot, dispute: &EvaluationDisputeInfo) -> Result<bool> {
+        let (disputed, accused, _) = dispute.name;
+        let is_challenger = dispute.challenger == own.cold
+            || self.handles.desk.bonds_account() == Some(dispute.challenger);
+        if is_challenger || own.number == accused || !takes_part(own.registered_window, disputed) {
             return Ok(false);
         }
-        let is_own = |seat: &JurorInfo| seat.index == own.number && seat.cold == own.cold;
-        if !dispute.jury.is_empty() {
-            return Ok(dispute.jury.iter().any(is_own));
-        }
-        let Handles { chain, run: Run { id: run, info, .. }, .. } = &self.handles;
-        let record = chain.window(*run, window, None).await?;
-        let seed = record.context("the chain does not know the window")?.seed;
-        let validators = chain.validators(*run, None).await?;
-        let permits = chain.permits(*run, window, None).await?;
-        let permits: Vec<Permit> = permits.iter().map(|row| (row.index, row.stake)).collect();
-        let accused = chain.stake_pool(*run, dispute.pool, None).await?.map(|pool| pool.cold);
-        let jurors = info.settings.disputes.jurors;
-        Ok(draw_seats(&validators, &permits, dispute, accused, &seed, jurors).iter().any(is_own))
+        let Handles { chain, run: Run { id: run, .. }, .. } = &self.handles;
+        let permits = chain.permits(*run, disputed, None).await?;
+        let pool = chain.stake_pool(*run, dispute.pool, None).await?;
+        let is_accused_s = pool.is_some_and(|pool| pool.cold == own.cold);
+        Ok(!is_accused_s && permits.iter().any(|permit| permit.index == own.number))
     }
 
     /// Whether this validator's seat in a jury is as `is_so` says.

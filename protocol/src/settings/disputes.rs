@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{bounds::in_range, SettingsError, PPM};
 use crate::Planck;
 
-/// Most jurors of a dispute.
+/// Most parts of the jurors' pay that a run may ask for.
 pub const JURORS_MAX: u8 = 15;
 
 /// What faults and accusations cost.
@@ -37,7 +37,8 @@ pub struct Disputes {
     pub answer_blocks: u32,
     /// Held of who disputes an evaluation; lost if the jury confirms it.
     pub dispute_bond: Planck,
-    /// Jurors of a dispute.
+    /// Parts, at least, in which jurors are paid for a measurement that confirms an evaluation; see
+    /// [`juror_fee`](crate::fault::juror_fee).
     pub jurors: u8,
     /// How far a juror's measurement may be from an evaluation that it confirms.
     pub evaluation_tolerance_ppm: u32,

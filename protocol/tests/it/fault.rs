@@ -3,8 +3,9 @@
 use protocol::{
     consensus::Evaluation,
     fault::{
-        draw_jury, judge_answer, judge_copy, judge_evaluation, judge_malformed,
-        verdict_commitment_hash, Committed, NoFault, Place, ProvenFault, Shown, Verdict,
+        judge_answer, judge_copy, judge_evaluation, judge_malformed, judge_of, juror_fee,
+        may_judge, verdict_commitment_hash, Committed, Judge, NoFault, Place, ProvenFault, Shown,
+        Verdict,
     },
     merkle,
     update::{encode_chunk, Chunk},
@@ -125,52 +126,73 @@ fn a_chunk_is_malformed_only_if_it_was_committed_to_and_does_not_decode() {
     assert_eq!(judge_answer(&[0; 32], shown, &place()), Err(NoFault::Proof));
 }
 
-#[test]
-fn a_jury_is_drawn_by_stake_without_repetition() {
-    let candidates: Vec<(u16, u64)> = vec![(0, 0), (1, 1), (2, 1_000_000_000), (3, 1), (9, 1)];
-    let mut seats = [0u32; 10];
-    for seed in 0..=255u8 {
-        let jury = draw_jury(&[seed; 32], &candidates, 2);
-        assert_eq!(jury.len(), 2);
-        assert!(jury[0] < jury[1]);
-        for index in jury {
-            seats[usize::from(index)] += 1;
-        }
-    }
-    assert_eq!((seats[0], seats[2]), (0, 256));
-    assert!([1, 3, 9].iter().all(|index| (55..=115).contains(&seats[*index])), "{seats:?}");
-    assert_eq!(draw_jury(&[1; 32], &candidates, 9), [1, 2, 3, 9], "all that have stake");
-    assert!(draw_jury(&[1; 32], &[], 3).is_empty());
-    let mut reversed = candidates.clone();
-    reversed.reverse();
-    assert_eq!(draw_jury(&[4; 32], &reversed, 3), draw_jury(&[4; 32], &candidates, 3));
-}
-
 fn evaluation(own_before: u32) -> Evaluation {
     Evaluation { uid: 3, own_before, own_after: 900, random_before: 1_000, random_after: 950 }
 }
 
 #[test]
-fn two_thirds_of_the_jury_decide_and_silence_does_not() {
-    let judge = |measured: &[u32], jury_len| {
-        let measured: Vec<Evaluation> = measured.iter().map(|own| evaluation(*own)).collect();
-        judge_evaluation(&evaluation(1_000), &measured, jury_len, 10_000)
+fn more_than_half_of_all_stake_decides_and_silence_does_not() {
+    let judge = |votes: &[(u64, u32)], total| {
+        let measured: Vec<(u64, Evaluation)> =
+            votes.iter().map(|(stake, own)| (*stake, evaluation(*own))).collect();
+        let votes: Vec<(u64, &Evaluation)> =
+            measured.iter().map(|(stake, measured)| (*stake, measured)).collect();
+        judge_evaluation(&evaluation(1_000), &votes, total, 10_000)
     };
-    assert_eq!(
-        judge(&[1_000, 1_010, 990], 3),
-        Verdict::True,
-        "990 is off by more than a hundredth"
-    );
-    assert_eq!(judge(&[2_000, 2_000, 1_000], 3), Verdict::False);
-    assert_eq!(judge(&[2_000, 1_000], 3), Verdict::Open);
-    assert_eq!(
-        judge(&[2_000], 3),
-        Verdict::Open,
-        "one of three is no majority, however silent the others are"
-    );
+    assert_eq!(judge(&[(3, 1_000), (3, 1_010), (4, 990)], 10), Verdict::True);
+    assert_eq!(judge(&[(6, 2_000), (4, 1_000)], 10), Verdict::False);
+    assert_eq!(judge(&[(5, 2_000), (5, 1_000)], 10), Verdict::Open, "a half is no majority");
+    assert_eq!(judge(&[(5, 2_000)], 10), Verdict::Open, "however silent the others are");
+    assert_eq!(judge(&[(5, 1_000)], 10), Verdict::Open);
+    assert_eq!(judge(&[], 10), Verdict::Open);
     assert_eq!(judge(&[], 0), Verdict::Open);
+    let most = u64::MAX;
+    assert_eq!(judge(&[(most, 2_000), (most, 2_000)], 3 * u128::from(most)), Verdict::False);
     let other = Evaluation { uid: 4, ..evaluation(1_000) };
-    assert_eq!(judge_evaluation(&evaluation(1_000), &[other], 1, ALL), Verdict::False);
+    assert_eq!(judge_evaluation(&evaluation(1_000), &[(1, &other)], 1, ALL), Verdict::False);
+}
+
+/// The numbers of docs/decisions/0025: whatever the shares, one rule of arithmetic tells who decides.
+#[test]
+fn no_minority_convicts_and_none_is_protected_by_less_than_half() {
+    let judge = |deniers: u64, confirmers: u64| {
+        let (denied, confirmed) = (evaluation(2_000), evaluation(1_000));
+        let votes = [(deniers, &denied), (confirmers, &confirmed)];
+        judge_evaluation(&evaluation(1_000), &votes, 1_000, 10_000)
+    };
+    for minority in [100, 250, 333, 490, 500] {
+        assert_eq!(judge(minority, 0), Verdict::Open, "everybody else is away");
+        assert_eq!(judge(0, minority), Verdict::Open, "none burns a challenger's bond either");
+    }
+    for guilty in [50, 100, 250, 333] {
+        let honest = 1_000 - guilty;
+        assert_eq!(judge(honest, 0), Verdict::False);
+        assert_eq!(judge(honest * 9 / 10, 0), Verdict::False, "a tenth of them is silent");
+    }
+}
+
+#[test]
+fn who_is_party_to_a_dispute_does_not_judge_it() {
+    let seat = |index, pool, cold| Judge { index, pool, cold, stake: 1 };
+    // Judge 5 has the cold key of seat 2, and the challenger that of seat 7.
+    let bench = [seat(2, 0, 'a'), seat(4, 1, 'b'), seat(5, 2, 'a'), seat(7, 3, 'c')];
+    let judges = |accused| {
+        let seats = bench.iter().filter(|seat| may_judge(&bench, seat, accused, &'c'));
+        seats.map(|seat| seat.index).collect::<Vec<_>>()
+    };
+    assert_eq!(judges(2), [4]);
+    assert_eq!(judges(4), [2, 5]);
+    assert_eq!(judges(3), [2, 4, 5], "who is not on the bench takes nobody with it");
+    assert_eq!(judge_of(&bench, 4).map(|seat| seat.pool), Some(1));
+    assert_eq!(judge_of(&bench, 3), None);
+}
+
+#[test]
+fn a_lost_bond_pays_each_juror_no_more_than_its_part() {
+    assert_eq!(juror_fee(1_001, 5, 5), 100);
+    assert_eq!(juror_fee(1_000, 5, 1), 100, "one alone does not have the others' parts");
+    assert_eq!(juror_fee(1_000, 5, 50), 10);
+    assert_eq!(juror_fee(1_000, 0, 0), 0);
 }
 
 #[test]

@@ -1,17 +1,20 @@
-//! Disputes of evaluations before a drawn jury; mirrors the pallet's `disputes`.
+//! Disputes of evaluations before whoever had a permit with the accused; mirrors the pallet's `disputes`.
 
 use protocol::{
-    books::takes_part,
+    books::Permit,
     consensus::Evaluation,
-    fault::{judge_evaluation, validator_slash, verdict_commitment_hash, Verdict},
+    fault::{
+        judge_evaluation, judge_of, juror_fee, may_judge, validator_slash, verdict_commitment_hash,
+        Judge, Verdict,
+    },
     limits::{DISPUTE_WINDOWS, HISTORY_WINDOWS},
-    AccountBytes, Hash, Planck, RunId, Window,
+    settings::Disputes,
+    AccountBytes, Hash, RunId, Window,
 };
 
 use super::{
     super::{
-        draw_seats, EvaluationDisputeInfo, EvaluationName, GauntletEvent, JurorInfo, Offender,
-        ValidatorInfo,
+        EvaluationDisputeInfo, EvaluationName, GauntletEvent, JurorInfo, Offender, ValidatorInfo,
     },
     refusal::{ensure, Refusal},
     run::Run,
@@ -19,26 +22,54 @@ use super::{
 };
 
 impl Run {
-    /// Draws the jury of a dispute.
-    fn jury(&self, dispute: &EvaluationDisputeInfo) -> Result<Vec<JurorInfo>, Refusal> {
-        let rows = self.windows.get(&dispute.opened.saturating_add(1));
-        let rows = rows.ok_or(Refusal::gauntlet("WrongWindow"))?;
-        let accused_cold = self.pools.get(&dispute.pool).map(|pool| pool.cold);
-        let validators: Vec<ValidatorInfo> = self.validators.values().cloned().collect();
-        let jurors = self.info.settings.disputes.jurors;
-        Ok(draw_seats(&validators, &rows.permits, dispute, accused_cold, &rows.info.seed, jurors))
+    /// The validators with a permit, as they are now.
+    pub(super) fn bench(&self, permits: &[Permit]) -> Vec<Judge<AccountBytes>> {
+        let judge = |&(index, stake): &Permit| {
+            let (pool, _) = self.pools.iter().find(|(_, pool)| pool.index == Some(index))?;
+            let cold = self.validators.get(&index)?.cold;
+            Some(Judge { index, pool: *pool, cold, stake })
+        };
+        permits.iter().filter_map(judge).collect()
     }
 
-    /// The seat of a hot key in a jury.
-    fn seat_of<'a>(
+    /// The validator with this hot key, if it may judge an evaluation.
+    fn judge(
         &self,
+        (window, accused, _): EvaluationName,
+        challenger: &AccountBytes,
         hot: &AccountBytes,
-        jury: &'a mut [JurorInfo],
-    ) -> Result<&'a mut JurorInfo, Refusal> {
-        let not_drawn = Refusal::gauntlet("NotAJuror");
-        let own = self.validators.values().find(|found| found.hot == *hot).ok_or(not_drawn)?;
-        let is_own = |seat: &&mut JurorInfo| seat.index == own.index && seat.cold == own.cold;
-        jury.iter_mut().find(is_own).ok_or(not_drawn)
+    ) -> Result<&ValidatorInfo, Refusal> {
+        let not_seated = Refusal::gauntlet("NotAJuror");
+        let own = self.validators.values().find(|found| found.hot == *hot).ok_or(not_seated)?;
+        let bench = self.proofs.benches.get(&window).map(Vec::as_slice).unwrap_or_default();
+        let is_seated = judge_of(bench, own.index).is_some_and(|judge| {
+            let pool = self.pools.get(&judge.pool);
+            pool.is_some_and(|pool| pool.index == Some(own.index))
+                && may_judge(bench, judge, accused, challenger)
+        });
+        ensure(is_seated, "NotAJuror")?;
+        Ok(own)
+    }
+
+    /// What the settings said of disputes in a window; those of now once it is forgotten.
+    fn settings_of_dispute(&self, window: Window) -> Disputes {
+        let of_window = self.windows.get(&window).map(|rows| &rows.info.settings);
+        of_window.unwrap_or(&self.info.settings).disputes.clone()
+    }
+
+    /// What the stake of the bench says of a disputed evaluation.
+    fn verdict(&self, dispute: &EvaluationDisputeInfo, tolerance_ppm: u32) -> Verdict {
+        let (window, ..) = dispute.name;
+        let bench = self.proofs.benches.get(&window).map(Vec::as_slice).unwrap_or_default();
+        let total = bench.iter().map(|judge| u128::from(judge.stake)).sum();
+        let votes: Vec<(u64, &Evaluation)> = dispute
+            .jury
+            .iter()
+            .filter_map(|juror| {
+                Some((judge_of(bench, juror.index)?.stake, juror.measured.as_ref()?))
+            })
+            .collect();
+        judge_evaluation(&dispute.evaluation, &votes, total, tolerance_ppm)
     }
 }
 
@@ -73,11 +104,10 @@ impl State {
             .and_then(|reveal| reveal.evaluations.iter().find(|found| found.uid == uid))
             .cloned()
             .ok_or(Refusal::gauntlet("NotRevealed"))?;
-        let (pool, _) = run.pool_of(index)?;
-        // Whoever took over the slot since revealed nothing.
-        let then = run.validators.get(&index);
-        let was_there = then.is_some_and(|found| takes_part(found.registered_window, window));
-        ensure(was_there, "NotRevealed")?;
+        // Only who had the slot when the window began could reveal, whoever has it now.
+        let bench = run.proofs.benches.get(&window).map(Vec::as_slice).unwrap_or_default();
+        let pool = judge_of(bench, index).ok_or(Refusal::gauntlet("NotRevealed"))?.pool;
+        ensure(run.pools.contains_key(&pool), "PoolUnknown")?;
         let bond = run.info.settings.disputes.dispute_bond;
         let jury = Vec::new();
         let dispute =
@@ -98,12 +128,10 @@ impl State {
     ) -> Result<(), Refusal> {
         let (run, mut dispute, age) = self.disputed(run_id, name)?;
         ensure(age == 1, "WrongWindow")?;
-        if dispute.jury.is_empty() {
-            dispute.jury = run.jury(&dispute)?;
-        }
-        let seat = run.seat_of(&hot, &mut dispute.jury)?;
-        ensure(seat.commitment.is_none(), "AlreadyCommitted")?;
-        seat.commitment = Some(hash);
+        let &ValidatorInfo { index, cold, .. } = run.judge(name, &dispute.challenger, &hot)?;
+        let has_committed = dispute.jury.iter().any(|juror| juror.index == index);
+        ensure(!has_committed, "AlreadyCommitted")?;
+        dispute.jury.push(JurorInfo { index, cold, commitment: Some(hash), measured: None });
         run.proofs.disputes.insert(name, dispute);
         Ok(())
     }
@@ -119,14 +147,17 @@ impl State {
         let genesis = self.genesis;
         let (run, mut dispute, age) = self.disputed(run_id, name)?;
         ensure(age == 2, "WrongWindow")?;
-        let seat = run.seat_of(&hot, &mut dispute.jury)?;
-        let committed = seat.commitment.ok_or(Refusal::gauntlet("NotCommitted"))?;
-        ensure(seat.measured.is_none(), "AlreadyRevealed")?;
+        let own = run.validators.values().find(|found| found.hot == hot);
+        let index = own.ok_or(Refusal::gauntlet("NotAJuror"))?.index;
+        let juror = dispute.jury.iter_mut().find(|juror| juror.index == index);
+        let juror = juror.ok_or(Refusal::gauntlet("NotCommitted"))?;
+        let committed = juror.commitment.ok_or(Refusal::gauntlet("NotCommitted"))?;
+        ensure(juror.measured.is_none(), "AlreadyRevealed")?;
         let (window, accused, _) = name;
         let hash =
             verdict_commitment_hash(&genesis, run_id, window, accused, &hot, &measured, &salt);
         ensure(hash == committed, "OpeningMismatch")?;
-        seat.measured = Some(measured);
+        juror.measured = Some(measured);
         run.proofs.disputes.insert(name, dispute);
         Ok(())
     }
@@ -139,20 +170,18 @@ impl State {
         let mut events = Vec::new();
         let (run, dispute, age) = self.disputed(run_id, name)?;
         ensure(age >= DISPUTE_WINDOWS, "TooEarly")?;
+        let settings = run.settings_of_dispute(name.0);
+        let verdict = run.verdict(&dispute, settings.evaluation_tolerance_ppm);
         run.proofs.disputes.remove(&name);
-        let measured: Vec<Evaluation> =
-            dispute.jury.iter().filter_map(|seat| seat.measured.clone()).collect();
-        let settings = run.info.settings.disputes.clone();
-        let tolerance_ppm = settings.evaluation_tolerance_ppm;
-        let verdict =
-            judge_evaluation(&dispute.evaluation, &measured, dispute.jury.len(), tolerance_ppm);
+        let windows = &run.windows;
+        run.proofs.forget_benches(|window| windows.contains_key(&window));
         let EvaluationDisputeInfo { pool, challenger, bond, opened, jury, .. } = dispute;
         let (window, index, uid) = name;
         let mut paid = Vec::new();
         match verdict {
             Verdict::True => {
                 let jurors: Vec<_> = jury.iter().filter(|seat| seat.measured.is_some()).collect();
-                let fee = (bond / 2).checked_div(jurors.len() as Planck).unwrap_or(0);
+                let fee = juror_fee(bond, settings.jurors, jurors.len());
                 paid.extend(jurors.into_iter().map(|seat| (seat.cold, fee)));
             }
             Verdict::Open => paid.push((challenger, bond)),

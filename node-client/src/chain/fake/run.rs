@@ -88,8 +88,10 @@ pub(super) struct Run {
     /// The validators' bonds as the last settlement left them.
     pub(super) bonds: BTreeMap<ValidatorIndex, books::Bonds>,
     pub(super) registry: Registry,
-    /// The validators' money, by the pool's number; none is removed.
+    /// The validators' money, by the pool's number. A pool goes when a slash leaves nothing of it.
     pub(super) pools: BTreeMap<u32, StakePool>,
+    /// The number of the next pool.
+    pub(super) next_pool: u32,
     pub(super) proofs: Proofs,
 }
 
@@ -136,6 +138,7 @@ impl Run {
             bonds: BTreeMap::new(),
             registry: Registry::default(),
             pools: BTreeMap::new(),
+            next_pool: 0,
             proofs: Proofs::default(),
         }
     }
@@ -461,6 +464,8 @@ impl Run {
             .collect();
         let permits_max = self.info.settings.incentive.permits_max;
         let permits = books::permits(window, &validators, permits_max);
+        let bench = self.bench(&permits);
+        self.proofs.benches.insert(window, bench);
         let rows = WindowRows {
             info,
             commitments: BTreeMap::new(),
@@ -687,6 +692,8 @@ impl Run {
         self.windows.retain(|window, _| {
             window.saturating_add(HISTORY_WINDOWS) >= moment.window || *window >= next_settlement
         });
+        let windows = &self.windows;
+        self.proofs.forget_benches(|window| windows.contains_key(&window));
     }
 }
 

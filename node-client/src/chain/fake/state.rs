@@ -321,7 +321,8 @@ impl State {
         };
         run.validators.insert(index, validator);
         let pool = StakePool { cold, index: Some(index), own: stake, unbonding: BTreeMap::new() };
-        run.pools.insert(run.pools.len() as u32, pool);
+        run.pools.insert(run.next_pool, pool);
+        run.next_pool += 1;
         self.hold(cold, stake)?;
         self.events.append(&mut events);
         self.events.push(GauntletEvent::ValidatorRegistered {

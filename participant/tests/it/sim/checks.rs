@@ -19,7 +19,7 @@ use node_client::{
 use protocol::{
     accept::{is_available, AttestationInput},
     aggregate::OuterRule,
-    fault::Verdict,
+    fault::{juror_fee, Verdict},
     settings::Settings,
     BlockNumber, Hash, Planck, Uid, Window,
 };
@@ -145,9 +145,11 @@ impl Checks {
                     let name = (*window, *index, *uid);
                     let dispute = disputes.iter().find(|dispute| dispute.name == name).unwrap();
                     let seats = dispute.jury.iter().filter(|seat| seat.measured.is_some());
-                    let seats = seats.count() as Planck;
+                    let seats = seats.count();
                     if *verdict == Verdict::True {
-                        self.burned += dispute.bond - dispute.bond / 2 / seats * seats;
+                        let jurors = self.settings.disputes.jurors;
+                        let fee = juror_fee(dispute.bond, jurors, seats);
+                        self.burned += dispute.bond - fee * seats as Planck;
                     }
                 }
                 GauntletEvent::DataChallenged { .. }
