@@ -68,11 +68,13 @@ impl<T: Config> Pallet<T> {
         let place = Self::place(run_id, &run, index)?;
         let [first, second] = [names[0], names[1]].map(|name| Self::committed(run_id, &run, name));
         let ([first, second], [first_chunk, second_chunk]) = ([first?, second?], &chunks);
+        // What settings of later call a copy was none.
+        let settings = Self::settings_of(run_id, first.window.max(second.window));
         let uid = judge_copy(
             (&first, first_chunk.as_shown()),
             (&second, second_chunk.as_shown()),
             &place,
-            Self::current_settings(run_id, &run)?.disputes.copy_overlap_ppm,
+            settings.ok_or(Error::<T>::NotRevealed)?.disputes.copy_overlap_ppm,
         )
         .map_err(Error::<T>::from)?;
         let [first_name, second_name] = names;

@@ -381,3 +381,23 @@ fn challenges_are_bounded() {
         assert_noop!(challenge(account(91), 0, 6, 2), Error::<Test>::FaultTooOld);
     });
 }
+
+/// What is called a copy from some window on was none in the windows before.
+#[test]
+fn a_copy_is_judged_by_the_settings_of_its_window() {
+    ExtBuilder::default().participants(2, 0).build_and_execute(|| {
+        // All positions but one are in common.
+        let near = [payload_from([1, 20, 3]), payload_from([2, 90, 8])];
+        let later = [payload_from([5, 21, 3]), payload_from([6, 91, 8])];
+        work(0, &near);
+        let mut strict = settings();
+        strict.disputes.copy_overlap_ppm = 900_000;
+        assert_ok!(Gauntlet::force_params(RuntimeOrigin::root(), 0, Box::new(strict)));
+        work(1, &later);
+        let report = |window, [first, second]: &[Vec<Vec<u8>>; 2]| {
+            report_copy([name(window, 0), name(window, 1)], 0, [first, second])
+        };
+        assert_noop!(report(0, &near), Error::<Test>::NotACopy);
+        assert_ok!(report(1, &later));
+    });
+}

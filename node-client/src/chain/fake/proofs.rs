@@ -294,6 +294,10 @@ impl Run {
         {
             self.remove_validator(index, now, events);
         }
+        // What holds nothing goes; nobody delegates here.
+        self.pools.retain(|_, pool| {
+            pool.index.is_some() || pool.own > 0 || pool.unbonding.values().any(|left| *left > 0)
+        });
         taken.iter().sum()
     }
 
@@ -343,7 +347,10 @@ impl State {
         let place = run.place(index)?;
         let [first, second] = names.map(|name| run.committed(name, now));
         let (first, second) = (first?, second?);
-        let overlap_ppm = run.info.settings.disputes.copy_overlap_ppm;
+        // What settings of later call a copy was none.
+        let later = run.windows.get(&first.window.max(second.window));
+        let settings = &later.ok_or(Refusal::gauntlet("NotRevealed"))?.info.settings;
+        let overlap_ppm = settings.disputes.copy_overlap_ppm;
         let shown_first = (&first, shown(&chunks[0]));
         let shown_second = (&second, shown(&chunks[1]));
         let uid = judge_copy(shown_first, shown_second, &place, overlap_ppm).map_err(no_fault)?;
