@@ -23,9 +23,9 @@ use protocol::{
     consensus::{yuma, Evaluation, Standing},
     consent::{hot_key_consent, peer_consent, Role},
     entry::Seat,
-    fault::ProvenFault,
+    fault::{copy_places, ProvenFault},
     fixed::Q32,
-    layout::CHUNK_LEN,
+    layout::{Layout, CHUNK_LEN},
     merkle,
     pool::Pool,
     rating::{PlackettLuce, Rating},
@@ -73,6 +73,8 @@ const PAY: Planck = 1_000_000;
 const MINERS: u32 = 1_024;
 /// Most miners of a match, whose cost grows with the square of their number: a line from none to these lies above it.
 const PLAYERS: u32 = PLACKETT_LUCE_UID_MAX as u32;
+/// The most values of a chunk that may be kept for its positions to tell anything.
+const COPY_KEEP: u16 = CHUNK_LEN as u16 / 2;
 /// First block of window 0 in [`settings`].
 const START: u32 = 5;
 
@@ -183,6 +185,14 @@ fn walk_to<T: Config>(block: u32) {
 fn chunk() -> Vec<u8> {
     let chunk = Chunk { scale_bf16: 0x3c00, indices: (0..64).collect(), codes: vec![1; 64] };
     encode_chunk(&chunk, CHUNK_LEN, 64).expect("a valid chunk; qed")
+}
+
+/// The leaves of a payload of 1024 chunks that keep [`COPY_KEEP`] values each, and one of them.
+fn longest_payload() -> (Vec<Hash>, Vec<u8>) {
+    let codes = vec![1; COPY_KEEP.into()];
+    let chunk = Chunk { scale_bf16: 0x3c00, indices: (0..COPY_KEEP).collect(), codes };
+    let chunk = encode_chunk(&chunk, CHUNK_LEN, COPY_KEEP).expect("a valid chunk; qed");
+    ((0..1_024).map(|index| merkle::leaf_hash(index, &chunk)).collect(), chunk)
 }
 
 /// Hashes of the leaves of a payload of 1024 chunks, and its opening.
@@ -847,16 +857,38 @@ mod benchmarks {
         assert!(Unbondings::<T>::iter_prefix_values((run, 0)).all(taken));
     }
 
+    /// Of a model of as many tensors as there may be, and of chunks as long as they tell anything.
     #[benchmark]
     fn report_copy() {
-        let (run, leaves) = revealed_twice::<T>();
+        let run = create::<T>(settings());
+        RunSettings::<T>::mutate(run, 0, |settings| {
+            if let Some(settings) = settings {
+                settings.training.keep = COPY_KEEP;
+            }
+        });
+        let (leaves, chunk) = longest_payload();
+        let payload_root = merkle::root_of_leaf_hashes(&leaves).expect("leaves; qed");
+        for uid in 0..2 {
+            miner::<T>(run, u32::from(uid));
+            reveal_root::<T>(run, uid, payload_root);
+        }
         paid_pages::<T>(run, 1);
-        let chunk = shown_chunk(&leaves);
+        go_to::<T>(START);
+        let seed = [7; 32];
+        Pallet::<T>::change_record(run, 0, |record| record.challenge_seed = Some(seed));
+        let layout = Layout(tensors(1_024).into_inner());
+        let shown = copy_places(&seed, &layout, COPY_KEEP).into_iter().map(|place| {
+            let proof = merkle::proof(&leaves, place.index).expect("a leaf; qed");
+            let proof = BoundedVec::truncate_from(proof);
+            let shown = ShownChunk { bytes: BoundedVec::truncate_from(chunk.clone()), proof };
+            [shown.clone(), shown]
+        });
+        let chunks = CopyProof::truncate_from(shown.collect());
         let names = [0, 1].map(|uid| CommitmentName { window: 0, uid, registered_window: 0 });
         let reporter = funded::<T>("reporter", 0);
 
         #[extrinsic_call]
-        _(RawOrigin::Signed(reporter), run, names, 0, Box::new([chunk.clone(), chunk]));
+        _(RawOrigin::Signed(reporter), run, names, chunks);
 
         assert!(ProvenFaults::<T>::contains_key((run, 0, 1)));
     }

@@ -2120,8 +2120,9 @@ pub mod pallet {
             Self::do_cancel_slash(run, slash)
         }
 
-        /// Proves that one of two commitments is a copy of the other, in one window or over several: by a chunk that both have
-        /// at the same place. The later one's miner is slashed. Free if it succeeds.
+        /// Proves that one of two commitments is a copy of the other, in one window or over several: by the chunks of both at
+        /// the places that the later window's challenge seed draws ([`protocol::fault::copy_places`]), more than half of which are
+        /// alike. The later one's miner is slashed. Free if it succeeds.
         ///
         /// Scene 4 of [the scenario](crate::scenario).
         ///
@@ -2131,19 +2132,18 @@ pub mod pallet {
         ///
         /// ## Errors
         ///
-        /// A commitment that is not revealed or too old, a proof that is not valid, chunks that differ or say too little, a
-        /// fault that is known.
+        /// A commitment that is not revealed or too old, a proof that is not valid or not of the drawn places, chunks that differ
+        /// or say too little, a fault that is known.
         #[pallet::call_index(60)]
         #[pallet::weight((T::WeightInfo::report_copy(), DispatchClass::Operational))]
         pub fn report_copy(
             origin: OriginFor<T>,
             run: RunId,
             commitments: [CommitmentName; 2],
-            index: u32,
-            chunks: Box<[ShownChunk; 2]>,
+            chunks: CopyProof,
         ) -> DispatchResultWithPostInfo {
             let reporter = ensure_signed(origin)?;
-            Self::do_report_copy(reporter, run, commitments, index, *chunks)?;
+            Self::do_report_copy(reporter, run, commitments, &chunks)?;
             Ok(Pays::No.into())
         }
 

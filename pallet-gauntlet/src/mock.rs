@@ -26,6 +26,7 @@ use protocol::{
     consensus::Evaluation,
     consent::{hot_key_consent, Role},
     emission::Halving,
+    fault::copy_places,
     layout::{kept, Layout, CHUNK_LEN},
     merkle,
     settings::{Settings, SCORE_VERSION},
@@ -857,6 +858,15 @@ pub(crate) fn reveal_payload(
     });
     let shown = RevealedChunks::truncate_from(shown.collect());
     Gauntlet::do_reveal_update(hot, 0, window, opening_of(payload), shown)
+}
+
+/// What a report of a copy shows of two payloads, in `window` or an earlier one, at the places that `window` draws.
+pub(crate) fn copy_proof(window: Window, payloads: [&[Vec<u8>]; 2]) -> CopyProof {
+    let seed = record(window).challenge_seed.unwrap();
+    let layout = Layout(layout().into_inner());
+    let places = copy_places(&seed, &layout, settings_now().training.keep);
+    let shown = places.iter().map(|at| payloads.map(|payload| shown_chunk(payload, at.index)));
+    CopyProof::truncate_from(shown.collect())
 }
 
 /// Chunk `index` of a payload with its proof.

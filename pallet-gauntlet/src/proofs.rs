@@ -3,6 +3,8 @@
 //!
 //! A fault can be reported for [`Config::HistoryWindows`], once a window and miner, by anybody.
 
+use alloc::vec::Vec;
+
 use frame_support::{
     ensure,
     traits::{
@@ -14,8 +16,8 @@ use frame_support::{
 use protocol::{
     books::takes_part,
     fault::{
-        judge_answer, judge_copy, judge_malformed, miner_slash, Committed, NoFault, Place,
-        ProvenFault, Shown,
+        copy_places, judge_answer, judge_copy, judge_malformed, miner_slash, Committed, NoFault,
+        Place, ProvenFault, Shown,
     },
     layout::Layout,
     window::phase_at,
@@ -24,9 +26,10 @@ use protocol::{
 use sp_runtime::DispatchResult;
 
 use crate::{
-    ChallengeCounts, CommitmentName, Config, DataChallenge, Departures, Error, Event, HoldReason,
-    Layouts, MinerUids, Miners, Offender, OpenChallenges, Pallet, ProvenFaults, Reveal, Reveals,
-    RunOf, Runs, ShownChunk, ValidatorIndices, Validators, CHALLENGES_PER_ACCOUNT_MAX,
+    ChallengeCounts, CommitmentName, Config, CopyProof, DataChallenge, Departures, Error, Event,
+    HoldReason, Layouts, MinerUids, Miners, Offender, OpenChallenges, Pallet, ProvenFaults, Reveal,
+    Reveals, RunOf, Runs, ShownChunk, ValidatorIndices, Validators, Windows,
+    CHALLENGES_PER_ACCOUNT_MAX,
 };
 
 impl<T: Config> From<NoFault> for Error<T> {
@@ -60,23 +63,24 @@ impl<T: Config> Pallet<T> {
         reporter: T::AccountId,
         run_id: RunId,
         names: [CommitmentName; 2],
-        index: u32,
-        chunks: [ShownChunk; 2],
+        chunks: &CopyProof,
     ) -> DispatchResult {
         let run = Runs::<T>::get(run_id).ok_or(Error::<T>::RunUnknown)?;
         let reporter = Self::money_of(run_id, reporter);
-        let place = Self::place(run_id, &run, index)?;
-        let [first, second] = [names[0], names[1]].map(|name| Self::committed(run_id, &run, name));
-        let ([first, second], [first_chunk, second_chunk]) = ([first?, second?], &chunks);
+        let [first, second] = names.map(|name| Self::committed(run_id, &run, name));
+        let (first, second) = (first?, second?);
+        let later = first.window.max(second.window);
         // What settings of later call a copy was none.
-        let settings = Self::settings_of(run_id, first.window.max(second.window));
-        let uid = judge_copy(
-            (&first, first_chunk.as_shown()),
-            (&second, second_chunk.as_shown()),
-            &place,
-            settings.ok_or(Error::<T>::NotRevealed)?.disputes.copy_overlap_ppm,
-        )
-        .map_err(Error::<T>::from)?;
+        let settings = Self::settings_of(run_id, later).ok_or(Error::<T>::NotRevealed)?;
+        let seed = Windows::<T>::get(run_id, later)
+            .and_then(|record| record.challenge_seed)
+            .ok_or(Error::<T>::NotRevealed)?;
+        let places = copy_places(&seed, &Self::layout(run_id)?, settings.training.keep);
+        let shown: Vec<_> =
+            chunks.iter().map(|pair| pair.each_ref().map(ShownChunk::as_shown)).collect();
+        let overlap_ppm = settings.disputes.copy_overlap_ppm;
+        let uid = judge_copy((&first, &second), &shown, &places, overlap_ppm)
+            .map_err(Error::<T>::from)?;
         let [first_name, second_name] = names;
         let is_first = uid == first.uid && first.window >= second.window;
         let name = if is_first { first_name } else { second_name };
@@ -310,10 +314,13 @@ impl<T: Config> Pallet<T> {
         validator.or_else(miner).unwrap_or(who)
     }
 
+    fn layout(run_id: RunId) -> Result<Layout, Error<T>> {
+        Ok(Layout(Layouts::<T>::get(run_id).ok_or(Error::<T>::Internal)?.into_inner()))
+    }
+
     /// Where a chunk lies in every payload of a run.
     fn place(run_id: RunId, run: &RunOf<T>, index: u32) -> Result<Place, Error<T>> {
-        let layout = Layout(Layouts::<T>::get(run_id).ok_or(Error::<T>::Internal)?.into_inner());
-        let len = layout.chunk_len(index).ok_or(Error::<T>::ChunkUnknown)?;
+        let len = Self::layout(run_id)?.chunk_len(index).ok_or(Error::<T>::ChunkUnknown)?;
         let keep = Self::current_settings(run_id, run)?.training.keep;
         Ok(Place { index, chunk_count: run.chunk_count, len, keep })
     }

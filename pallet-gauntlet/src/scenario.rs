@@ -241,8 +241,9 @@
 //!
 //! // Scene 4: proofs. Bob's first chunk is Ann's, and she committed first.
 //! let name = |uid| CommitmentName { window: 0, uid, registered_window: 0 };
-//! let chunks = Box::new([shown(0, 0), shown(1, 0)]);
-//! assert_ok!(Gauntlet::report_copy(signed("nina"), run, [name(0), name(1)], 0, chunks));
+//! // The second is too short to tell anything, so that the first is the one that is drawn.
+//! let chunks = vec![[shown(0, 0), shown(1, 0)]].try_into().unwrap();
+//! assert_ok!(Gauntlet::report_copy(signed("nina"), run, [name(0), name(1)], chunks));
 //! assert_ok!(Gauntlet::cancel_slash(RuntimeOrigin::root(), run, 0));
 //! // Somebody asks for chunks, and has to pay for the answer; the second question is not answered.
 //! assert_ok!(Gauntlet::challenge_data(signed("nina"), run, name(0), 1));

@@ -24,8 +24,9 @@ mod proof;
 mod stake;
 mod view;
 pub use proof::{
-    Bench, CommitmentName, DataChallenge, DataChallenges, EvaluationDispute, EvaluationName, Juror,
-    ShownChunk, CHALLENGES_PER_ACCOUNT_MAX, CHALLENGES_PER_MINER_MAX, SHOWN_BYTES_MAX,
+    Bench, CommitmentName, CopyProof, DataChallenge, DataChallenges, EvaluationDispute,
+    EvaluationName, Juror, ShownChunk, CHALLENGES_PER_ACCOUNT_MAX, CHALLENGES_PER_MINER_MAX,
+    SHOWN_BYTES_MAX,
 };
 pub(crate) use stake::pool_seed;
 pub use stake::{

@@ -124,14 +124,12 @@ pub enum Errand {
         /// Salt of the commitment that they open.
         salt: Hash,
     },
-    /// Proves that two commitments have a chunk in common.
+    /// Proves that of two commitments the later one is a copy.
     ReportCopy {
         /// Which.
         commitments: [CommitmentName; 2],
-        /// The chunk's number.
-        index: u32,
-        /// The chunk, with its proof for each.
-        chunks: Box<[ChunkProof; 2]>,
+        /// The chunks of both at each place that is drawn for it.
+        chunks: Vec<[ChunkProof; 2]>,
     },
     /// Proves that a chunk does not decode.
     ReportMalformed {
@@ -395,8 +393,8 @@ impl Desk {
             Errand::RevealScores { window, evaluations, salt } => {
                 Call::RevealScores { run, window, evaluations, salt, version: SCORE_VERSION }
             }
-            Errand::ReportCopy { commitments, index, chunks } => {
-                Call::ReportCopy { run, commitments, index, chunks }
+            Errand::ReportCopy { commitments, chunks } => {
+                Call::ReportCopy { run, commitments, chunks }
             }
             Errand::ReportMalformed { commitment, chunk } => {
                 Call::ReportMalformed { run, commitment, chunk }

@@ -1,31 +1,38 @@
 //! Judges what participants accuse one another of: only what the evidence itself shows is a fault.
 //!
 //! Every function takes the evidence and what the chain keeps, and answers with the fault or with what the evidence does not
-//! show. Costs are bounded: a Merkle proof, one or two chunks, a bench of validators.
+//! show. Costs are bounded: a chunk, or [`COPY_CHUNKS`] of two payloads, with a Merkle proof each; a bench of validators.
 //!
 //! What is no fault: a payload that resembles another one by less than a run's `copy_overlap_ppm` of the positions (honest
 //! miners start from one state and agree on many), a state root that the majority does not share, a missing evaluation. There
 //! is no equivocation to prove either: the commitments on chain are immutable and bind one opening each, whose root binds
 //! one payload, and participants sign nothing else.
 
-use alloc::collections::BTreeSet;
+use alloc::{collections::BTreeSet, vec::Vec};
 
 use codec::{Decode, DecodeWithMemTracking, Encode, MaxEncodedLen};
 use scale_info::TypeInfo;
 
 use crate::{
+    assignment::Permutation,
     consensus::Evaluation,
+    layout::{kept, Layout, CHUNK_LEN},
     merkle::{blake2_256, verify},
     pool::mul_div,
     settings::{Disputes, PPM},
-    update::decode_chunk,
+    update::{decode_chunk, Chunk},
     AccountBytes, Hash, Planck, RunId, Uid, ValidatorIndex, Window,
 };
 
 const VERDICT_DOMAIN: &[u8] = b"gauntlet/verdict-commitment/1";
+const COPY_DOMAIN: &[u8] = b"gauntlet/copy-chunks/1";
 
 /// A chunk that keeps fewer values says too little about who made it.
-pub const TELLING_KEPT_MIN: usize = 16;
+const TELLING_KEPT_MIN: u32 = 16;
+
+/// Chunks of each payload that a proof of a copy shows, if there are so many that can tell anything; more than half of them
+/// must be alike. Why so many: docs/decisions/0018-stake-and-proofs.md.
+pub const COPY_CHUNKS: usize = 8;
 
 /// A fault of a miner that a proof shows.
 #[derive(
@@ -61,10 +68,10 @@ pub enum NoFault {
     /// The chunk does not decode, so that it cannot be compared; that is a fault by itself.
     #[error("the chunk does not decode")]
     Malformed,
-    /// Chunks that keep so few values, or only zeros, are equal by chance.
-    #[error("the chunk says too little")]
+    /// Half of the chunks or more keep too few values, or only zeros, which are equal by chance.
+    #[error("the chunks say too little")]
     TooCommon,
-    /// The chunks differ in more positions than a copy's.
+    /// Half of the chunks or more differ in more positions than a copy's.
     #[error("the chunks differ")]
     Different,
     /// Both are one commitment.
@@ -112,6 +119,10 @@ impl Place {
         let belongs = verify(root, self.chunk_count, self.index, shown.bytes, shown.proof);
         belongs.then_some(()).ok_or(NoFault::Proof)
     }
+
+    fn decode(&self, shown: Shown<'_>) -> Result<Chunk, NoFault> {
+        decode_chunk(shown.bytes, self.len, self.keep).map_err(|_| NoFault::Malformed)
+    }
 }
 
 /// What a proven fault takes of a miner's `bond`, in planck.
@@ -134,39 +145,112 @@ fn part_of(amount: Planck, ppm: u32) -> Planck {
     mul_div(amount, u128::from(ppm), u128::from(PPM)).unwrap_or(amount)
 }
 
-/// Which of two commitments has the other's payload: the later one, by window and order, if the chunks that both have at the
-/// same place keep `overlap_ppm` of their positions in common. Equal chunks do under any setting.
+/// The places of the chunks that a proof of a copy shows, in the order of the draw: of up to [`COPY_CHUNKS`] tensors one each,
+/// and of those again, others, where a layout has fewer. Chunks that tell nothing ([`is_telling`]) are not drawn.
 ///
-/// That two miners, or one in two windows, choose the same 16 or more of 4096 positions by themselves does not happen; a
-/// chunk that keeps fewer, or whose values are all zero, proves nothing.
+/// `challenge_seed` is that of the later commitment's window, which nobody knew when it was committed to; the pseudo-random
+/// permutations of the tensors and of each one's chunks follow from it.
+pub fn copy_places(challenge_seed: &Hash, layout: &Layout, keep: u16) -> Vec<Place> {
+    let key = |of: &[u8]| blake2_256(&[COPY_DOMAIN, challenge_seed, of]);
+    let tensors = telling_tensors(layout, keep);
+    let Some(order) = Permutation::new(key(&[]), tensors.len() as u64) else {
+        return Vec::new();
+    };
+    let drawn: Vec<(u32, Permutation)> = (0..COPY_CHUNKS as u64)
+        .filter_map(|at| {
+            let (first, chunks) = *tensors.get(usize::try_from(order.apply(at)?).ok()?)?;
+            Some((first, Permutation::new(key(&first.to_le_bytes()), chunks.into())?))
+        })
+        .collect();
+    let chunk_count = layout.chunk_count().unwrap_or(0);
+    let place = |first: u32, at: u64| {
+        let index = first.checked_add(u32::try_from(at).ok()?)?;
+        Some(Place { index, chunk_count, len: layout.chunk_len(index)?, keep })
+    };
+    (0..COPY_CHUNKS as u64)
+        .flat_map(|round| {
+            let draw = move |(first, within): &(u32, Permutation)| (*first, within.apply(round));
+            drawn.iter().map(draw)
+        })
+        .filter_map(|(first, at)| place(first, at?))
+        .take(COPY_CHUNKS)
+        .collect()
+}
+
+/// Whether the positions that a chunk of `len` values keeps tell who made it: [`TELLING_KEPT_MIN`] at least, and no more than
+/// half of all, as everybody keeps most of what nearly all is kept of. With a length all longer ones tell, too.
+pub fn is_telling(len: u32, keep: u16) -> bool {
+    let kept = u32::from(kept(len, keep));
+    kept >= TELLING_KEPT_MIN && kept.saturating_mul(2) <= len
+}
+
+/// Of each tensor that has telling chunks, the first one's number and how many they are: all but a last one that is too short.
+fn telling_tensors(layout: &Layout, keep: u16) -> Vec<(u32, u32)> {
+    let mut next = 0u32;
+    let mut found = Vec::new();
+    for values in layout.0.iter().filter(|_| layout.is_valid()) {
+        let full = values.checked_div(CHUNK_LEN.into()).unwrap_or(0);
+        // Below `CHUNK_LEN`.
+        let rest = values.checked_rem(CHUNK_LEN.into()).unwrap_or(0) as u32;
+        // A valid layout's chunks are numbered by a u32.
+        let (full, last) = (full as u32, u32::from(rest > 0));
+        let telling = if is_telling(CHUNK_LEN, keep) { full } else { 0 };
+        let telling = telling.saturating_add(u32::from(is_telling(rest, keep)));
+        if telling > 0 {
+            found.push((next, telling));
+        }
+        next = next.saturating_add(full).saturating_add(last);
+    }
+    found
+}
+
+/// Which of two commitments has the other's payload: the later one, by window and order, if more than half of the chunks that
+/// both have at the drawn `places` ([`copy_places`]) are alike, keeping `overlap_ppm` of their positions in common. Equal chunks
+/// are under any setting.
+///
+/// `chunks` are the first's and the second's at each place. A chunk whose values are all zero in one of the payloads is like
+/// none: that two miners, or one in two windows, choose the same 16 or more of 4096 positions by themselves happens where
+/// nothing but the rule of training moves them, and only in a tensor or two.
 pub fn judge_copy(
-    first: (&Committed, Shown<'_>),
-    second: (&Committed, Shown<'_>),
-    place: &Place,
+    (first, second): (&Committed, &Committed),
+    chunks: &[[Shown<'_>; 2]],
+    places: &[Place],
     overlap_ppm: u32,
 ) -> Result<Uid, NoFault> {
-    let ((first, first_shown), (second, second_shown)) = (first, second);
     let by_time = |committed: &Committed| (committed.window, committed.order);
     if by_time(first) == by_time(second) {
         return Err(NoFault::Same);
     }
-    place.holds(&first.payload_root, first_shown)?;
-    place.holds(&second.payload_root, second_shown)?;
-    let decode = |shown: Shown<'_>| {
-        decode_chunk(shown.bytes, place.len, place.keep).map_err(|_| NoFault::Malformed)
-    };
-    let (a, b) = (decode(first_shown)?, decode(second_shown)?);
-    if a.indices.len() < TELLING_KEPT_MIN || a.scale_bf16 == 0 || b.scale_bf16 == 0 {
+    if chunks.len() != places.len() {
+        return Err(NoFault::Proof);
+    }
+    let (mut telling, mut alike) = (0usize, 0usize);
+    for ([first_shown, second_shown], place) in chunks.iter().zip(places) {
+        place.holds(&first.payload_root, *first_shown)?;
+        place.holds(&second.payload_root, *second_shown)?;
+        let (a, b) = (place.decode(*first_shown)?, place.decode(*second_shown)?);
+        let tells = is_telling(place.len, place.keep) && a.scale_bf16 != 0 && b.scale_bf16 != 0;
+        telling = telling.saturating_add(usize::from(tells));
+        alike = alike.saturating_add(usize::from(tells && are_alike(&a, &b, overlap_ppm)));
+    }
+    let are_most = |count: usize| count.saturating_mul(2) > places.len();
+    if !are_most(telling) {
         return Err(NoFault::TooCommon);
     }
-    let positions: BTreeSet<u16> = a.indices.iter().copied().collect();
-    let common = b.indices.iter().filter(|index| positions.contains(index)).count();
-    // At most 4096 positions.
-    let (common, kept) = (common as u64, b.indices.len() as u64);
-    if common.saturating_mul(u64::from(PPM)) < kept.saturating_mul(u64::from(overlap_ppm)) {
+    if !are_most(alike) {
         return Err(NoFault::Different);
     }
     Ok(if by_time(first) > by_time(second) { first.uid } else { second.uid })
+}
+
+/// Whether two chunks of one place keep `overlap_ppm` of their positions in common.
+fn are_alike(first: &Chunk, second: &Chunk, overlap_ppm: u32) -> bool {
+    // Both are ascending.
+    let is_common = |index: &&u16| first.indices.binary_search(index).is_ok();
+    let common = second.indices.iter().filter(is_common).count();
+    // At most 4096 positions.
+    let (common, kept) = (common as u64, second.indices.len() as u64);
+    common.saturating_mul(u64::from(PPM)) >= kept.saturating_mul(u64::from(overlap_ppm))
 }
 
 /// Whether a committed chunk does not decode.

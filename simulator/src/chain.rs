@@ -4,7 +4,10 @@
 //! node's: hooks, the timestamp, the weight that settlement may take, and a commit to the backend after each block.
 
 use codec::Encode;
-use frame_support::traits::fungible::{Inspect, Mutate};
+use frame_support::{
+    traits::fungible::{Inspect, Mutate},
+    BoundedVec,
+};
 use pallet_gauntlet::{
     account_bytes, Bitmap, Call, CommitmentName, Evaluations, Event, LayoutVec, MinerUids, Miners,
     Offender, Permits, RevealedChunk, RevealedChunks, ShownChunk, ValidatorIndices, Windows,
@@ -426,8 +429,9 @@ impl Calls {
     /// other.
     pub fn report_copy(&self, reporter: &Keys, revealed: [(Window, Uid, &Update); 2]) -> bool {
         let commitments = revealed.map(|(window, uid, _)| self.name(window, uid));
-        let chunks = Box::new(revealed.map(|(_, _, update)| update.shown_chunk()));
-        self.call(&reporter.hot, Call::report_copy { run: RUN, commitments, index: 0, chunks })
+        let chunks = vec![revealed.map(|(_, _, update)| update.shown_chunk())];
+        let chunks = BoundedVec::truncate_from(chunks);
+        self.call(&reporter.hot, Call::report_copy { run: RUN, commitments, chunks })
     }
 
     /// Asks a miner for the chunk of an update that it revealed.

@@ -403,13 +403,9 @@ pub enum Call {
     AcceptRun { run: RunId },
     /// Drops the settings that wait; signed by the run's owner.
     CancelParams { run: RunId },
-    /// Proves that two commitments have a chunk in common.
-    ReportCopy {
-        run: RunId,
-        commitments: [CommitmentName; 2],
-        index: u32,
-        chunks: Box<[ChunkProof; 2]>,
-    },
+    /// Proves that of two commitments the later one is a copy, by the chunks of both at the places that are drawn for it, in
+    /// their order; see [`copy_places`](protocol::fault::copy_places).
+    ReportCopy { run: RunId, commitments: [CommitmentName; 2], chunks: Vec<[ChunkProof; 2]> },
     /// Proves that a chunk does not decode.
     ReportMalformed { run: RunId, commitment: CommitmentName, chunk: ChunkProof },
     /// Asks for a chunk; a bond of the signer is held.
@@ -518,9 +514,9 @@ impl Call {
             | Self::CancelParams { run } => run.encode(),
             Self::ReapRun { run, rows } => (run, rows).encode(),
             Self::OfferRun { run, to } => (run, to).encode(),
-            Self::ReportCopy { run, commitments, index, chunks } => {
-                let [first, second] = chunks.as_ref();
-                (run, commitments, index, shown(first), shown(second)).encode()
+            Self::ReportCopy { run, commitments, chunks } => {
+                let chunks: Vec<_> = chunks.iter().map(|pair| pair.each_ref().map(shown)).collect();
+                (run, commitments, chunks).encode()
             }
             Self::ReportMalformed { run, commitment, chunk }
             | Self::AnswerData { run, commitment, chunk } => {

@@ -454,7 +454,7 @@ fn every_call_is_in_the_metadata_with_these_arguments() {
         (Call::OfferRun { run, to: None }, &["run", "to"]),
         (Call::AcceptRun { run }, &["run"]),
         (Call::CancelParams { run }, &["run"]),
-        (Call::ReportCopy { run, commitments: [(0, 0, 0); 2], index: 0, chunks: Box::new([chunk.clone(), chunk.clone()]) }, &["run", "commitments", "index", "chunks"]),
+        (Call::ReportCopy { run, commitments: [(0, 0, 0); 2], chunks: vec![[chunk.clone(), chunk.clone()]] }, &["run", "commitments", "chunks"]),
         (Call::ReportMalformed { run, commitment, chunk: chunk.clone() }, &["run", "commitment", "index", "chunk"]),
         (Call::ChallengeData { run, commitment, index: 0 }, &["run", "commitment", "index"]),
         (Call::AnswerData { run, commitment, chunk }, &["run", "commitment", "index", "chunk"]),

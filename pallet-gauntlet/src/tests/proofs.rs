@@ -34,11 +34,10 @@ fn work(window: Window, payloads: &[Vec<Vec<u8>>]) {
 
 fn report_copy(
     names: [CommitmentName; 2],
-    index: u32,
     payloads: [&[Vec<u8>]; 2],
 ) -> sp_runtime::DispatchResult {
-    let chunks = payloads.map(|payload| shown_chunk(payload, index));
-    Gauntlet::report_copy(origin(reporter()), 0, names, index, chunks.into())
+    let chunks = copy_proof(names[0].window.max(names[1].window), payloads);
+    Gauntlet::report_copy(origin(reporter()), 0, names, chunks)
         .map(|_| ())
         .map_err(|refused| refused.error)
 }
@@ -48,7 +47,7 @@ fn report_copy(
 fn settle_a_copy(before: bool) {
     let (original, copy) = (payload_from([1, 2, 3]), payload_from([1, 2, 8]));
     work(0, &[original.clone(), copy.clone()]);
-    let report = || report_copy([name(0, 0), name(0, 1)], 0, [&original, &copy]);
+    let report = || report_copy([name(0, 0), name(0, 1)], [&original, &copy]);
     roll_to_phase(0, Phase::AttestCommit);
     for number in 0..2 {
         attest(0, number, &[0, 1], GENESIS_ROOT);
@@ -133,22 +132,31 @@ fn pay_that_is_being_written_is_known() {
 }
 
 #[test]
-fn a_copied_chunk_costs_the_later_committer_and_pays_the_reporter() {
-    ExtBuilder::default().participants(2, 0).build_and_execute(|| {
-        let (original, copy) = (payload_from([1, 2, 3]), payload_from([1, 9, 8]));
-        work(0, &[original.clone(), copy.clone()]);
+fn a_copy_costs_the_later_committer_and_pays_the_reporter() {
+    ExtBuilder::default().participants(3, 0).build_and_execute(|| {
+        let (original, copy) = (payload_from([1, 2, 3]), payload_from([1, 2, 8]));
+        // One chunk of the two that can tell anything is what honest miners may have in common: half is not more than half.
+        let honest = payload_from([1, 9, 3]);
+        work(0, &[original.clone(), copy.clone(), honest.clone()]);
         let names = [name(0, 0), name(0, 1)];
         let payloads = [&original[..], &copy[..]];
-        assert_noop!(report_copy(names, 1, payloads), Error::<Test>::NotACopy);
-        // The short last chunk keeps two values, which are equal by chance.
-        assert_noop!(report_copy(names, 2, payloads), Error::<Test>::ChunkTooCommon);
-        let chunks = [shown_chunk(&original, 0), shown_chunk(&copy, 0)];
         assert_noop!(
-            Gauntlet::report_copy(origin(reporter()), 0, names, 3, chunks.into()),
-            Error::<Test>::ChunkUnknown
+            report_copy([name(0, 0), name(0, 2)], [&original, &honest]),
+            Error::<Test>::NotACopy
         );
+        let report = |chunks| Gauntlet::report_copy(origin(reporter()), 0, names, chunks);
+        // All that is drawn is shown, in its order. The short last chunk is never drawn: it keeps two values.
+        let drawn = copy_proof(0, payloads);
+        assert_eq!(drawn.len(), 2);
+        let less = CopyProof::truncate_from(vec![drawn[0].clone()]);
+        assert_noop!(report(less), Error::<Test>::ProofInvalid);
+        let turned = CopyProof::truncate_from(vec![drawn[1].clone(), drawn[0].clone()]);
+        assert_noop!(report(turned), Error::<Test>::ProofInvalid);
+        let last = payloads.map(|payload| shown_chunk(payload, 2));
+        let chosen = CopyProof::truncate_from(vec![last.clone(), last]);
+        assert_noop!(report(chosen), Error::<Test>::ProofInvalid);
         let before = issuance();
-        assert_ok!(report_copy(names, 0, payloads));
+        assert_ok!(report_copy(names, payloads));
         assert!(events().contains(&Event::FaultProven {
             run: 0,
             window: 0,
@@ -157,7 +165,7 @@ fn a_copied_chunk_costs_the_later_committer_and_pays_the_reporter() {
             reporter: reporter(),
         }));
         // Whoever reports it again, and in whatever order, comes too late.
-        assert_noop!(report_copy(names, 0, payloads), Error::<Test>::FaultKnown);
+        assert_noop!(report_copy(names, payloads), Error::<Test>::FaultKnown);
         roll_to_window(2);
         assert_eq!(Miners::<Test>::get(0, 0).unwrap().bond, 10 * UNIT);
         assert_eq!(Miners::<Test>::get(0, 1).unwrap().bond, 5 * UNIT);
@@ -170,11 +178,11 @@ fn a_copied_chunk_costs_the_later_committer_and_pays_the_reporter() {
 #[test]
 fn a_participant_reports_free_and_its_cold_key_is_paid() {
     ExtBuilder::default().participants(2, 1).build_and_execute(|| {
-        let (original, copy) = (payload_from([1, 2, 3]), payload_from([1, 9, 8]));
+        let (original, copy) = (payload_from([1, 2, 3]), payload_from([1, 2, 8]));
         work(0, &[original.clone(), copy.clone()]);
         let names = [name(0, 0), name(0, 1)];
-        let chunks = [shown_chunk(&original, 0), shown_chunk(&copy, 0)];
-        let done = Gauntlet::report_copy(origin(validator_hot(0)), 0, names, 0, chunks.into());
+        let chunks = copy_proof(0, [&original, &copy]);
+        let done = Gauntlet::report_copy(origin(validator_hot(0)), 0, names, chunks);
         assert_eq!(done.unwrap().pays_fee, Pays::No);
         let before = total_balance(&validator_cold(0));
         roll_to_window(2);
@@ -189,10 +197,10 @@ fn an_old_payload_is_a_copy_in_a_later_window() {
         let old = payload_from([1, 2, 3]);
         work(0, &[old.clone(), payload_from([4, 5, 6])]);
         // Miner 1 sends what miner 0 sent two windows ago, miner 0 its own again.
-        work(2, &[old.clone(), payload_from([1, 7, 8])]);
-        let copy = payload_from([1, 7, 8]);
-        assert_ok!(report_copy([name(2, 1), name(0, 0)], 0, [&copy, &old]));
-        assert_ok!(report_copy([name(0, 0), name(2, 0)], 1, [&old, &old]));
+        let copy = payload_from([1, 2, 8]);
+        work(2, &[old.clone(), copy.clone()]);
+        assert_ok!(report_copy([name(2, 1), name(0, 0)], [&copy, &old]));
+        assert_ok!(report_copy([name(0, 0), name(2, 0)], [&old, &old]));
         assert_eq!(ProvenFaults::<Test>::get((0, 2, 1)), Some(ProvenFault::Copy));
         assert_eq!(ProvenFaults::<Test>::get((0, 2, 0)), Some(ProvenFault::Copy));
         assert_eq!(ProvenFaults::<Test>::get((0, 0, 0)), None);
@@ -202,15 +210,16 @@ fn an_old_payload_is_a_copy_in_a_later_window() {
 #[test]
 fn a_fault_can_be_reported_while_its_window_is_kept() {
     ExtBuilder::default().participants(2, 0).build_and_execute(|| {
-        let (original, copy) = (payload_from([1, 2, 3]), payload_from([1, 9, 8]));
+        let (original, copy) = (payload_from([1, 2, 3]), payload_from([1, 2, 8]));
         work(0, &[original.clone(), copy.clone()]);
-        let report = || report_copy([name(0, 0), name(0, 1)], 0, [&original, &copy]);
-        assert_noop!(
-            report_copy([name(7, 0), name(0, 1)], 0, [&original, &copy]),
-            Error::<Test>::FaultTooOld
-        );
+        let chunks = copy_proof(0, [&original, &copy]);
+        let report = |window| {
+            let names = [name(window, 0), name(0, 1)];
+            Gauntlet::report_copy(origin(reporter()), 0, names, chunks.clone())
+        };
+        assert_noop!(report(7), Error::<Test>::FaultTooOld);
         roll_to_window(9);
-        assert_noop!(report(), Error::<Test>::FaultTooOld);
+        assert_noop!(report(0), Error::<Test>::FaultTooOld);
     });
 }
 
@@ -218,7 +227,7 @@ fn a_fault_can_be_reported_while_its_window_is_kept() {
 #[test]
 fn a_miner_that_is_gone_can_still_be_convicted() {
     ExtBuilder::default().participants(2, 0).build_and_execute(|| {
-        let (original, copy) = (payload_from([1, 2, 3]), payload_from([1, 9, 8]));
+        let (original, copy) = (payload_from([1, 2, 3]), payload_from([1, 2, 8]));
         work(0, &[original.clone(), copy.clone()]);
         assert_ok!(Gauntlet::leave_miner(origin(miner_cold(1)), 0, 1));
         roll_to_window(5);
@@ -226,9 +235,9 @@ fn a_miner_that_is_gone_can_still_be_convicted() {
         let before = total_balance(&miner_cold(1));
         // Nobody is taken for somebody else that has, or had, the slot.
         let other = CommitmentName { registered_window: 1, ..name(0, 1) };
-        let unknown = report_copy([name(0, 0), other], 0, [&original, &copy]);
+        let unknown = report_copy([name(0, 0), other], [&original, &copy]);
         assert_eq!(unknown, Err(Error::<Test>::MinerUnknown.into()));
-        assert_ok!(report_copy([name(0, 0), name(0, 1)], 0, [&original, &copy]));
+        assert_ok!(report_copy([name(0, 0), name(0, 1)], [&original, &copy]));
         roll_to_window(7);
         assert_eq!(total_balance(&miner_cold(1)), before - 5 * UNIT);
         assert_eq!(Departures::<Test>::get(0, (1, 0)).unwrap().bond, 5 * UNIT);
@@ -238,10 +247,10 @@ fn a_miner_that_is_gone_can_still_be_convicted() {
 #[test]
 fn who_never_revealed_cannot_be_accused() {
     ExtBuilder::default().participants(3, 0).build_and_execute(|| {
-        let (original, copy) = (payload_from([1, 2, 3]), payload_from([1, 9, 8]));
+        let (original, copy) = (payload_from([1, 2, 3]), payload_from([1, 2, 8]));
         work(0, &[original.clone(), copy.clone()]);
         assert_noop!(
-            report_copy([name(0, 0), name(0, 2)], 0, [&original, &copy]),
+            report_copy([name(0, 0), name(0, 2)], [&original, &copy]),
             Error::<Test>::NotRevealed
         );
     });

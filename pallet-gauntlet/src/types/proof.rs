@@ -3,8 +3,10 @@
 use codec::{Decode, DecodeWithMemTracking, Encode, MaxEncodedLen};
 use frame_support::{traits::ConstU32, BoundedVec};
 use protocol::{
-    consensus::Evaluation, fault::Judge, merkle::MERKLE_PROOF_MAX, BlockNumber, Hash, Planck, Uid,
-    ValidatorIndex, Window,
+    consensus::Evaluation,
+    fault::{Judge, COPY_CHUNKS},
+    merkle::MERKLE_PROOF_MAX,
+    BlockNumber, Hash, Planck, Uid, ValidatorIndex, Window,
 };
 use scale_info::TypeInfo;
 
@@ -57,6 +59,10 @@ pub struct ShownChunk {
     /// Its neighbours in the Merkle tree, from the bottom up.
     pub proof: BoundedVec<Hash, ConstU32<MERKLE_PROOF_MAX>>,
 }
+
+/// What two payloads have at each place that is drawn for a proof of a copy, see
+/// [`copy_places`](protocol::fault::copy_places).
+pub type CopyProof = BoundedVec<[ShownChunk; 2], ConstU32<{ COPY_CHUNKS as u32 }>>;
 
 /// A request for a chunk that is open.
 #[derive(

@@ -3,12 +3,13 @@
 //!
 //! There is no equivocation to notice: a miner's commitment on chain binds one payload, and participants sign nothing else (decision 0018).
 //!
-//! A leaf's hash holds its number and its bytes: two payloads with one leaf in common have a chunk in common at one place. A
-//! sample of [`WATCHED_CHUNKS`] places is watched, drawn by a salt that no miner knows, so that a copier would have to change
-//! nearly every chunk not to be seen.
+//! A sample of [`WATCHED_CHUNKS`] places is watched, drawn by a salt that no miner knows: of two payloads that keep the same
+//! positions in one of their chunks one may be a copy, whatever the values, and a copier would have to change nearly every chunk
+//! not to be seen. Whether it is one is told by the chunks that the chain draws for the proof.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    iter::zip,
     sync::{Mutex, PoisonError},
 };
 
@@ -17,10 +18,10 @@ use node_client::chain::{RevealInfo, SHOWN_BYTES_MAX};
 use protocol::{
     assignment::random_samples,
     commitment::ChunkProof,
-    fault::{judge_copy, Committed, Place, Shown, TELLING_KEPT_MIN},
-    layout::{kept, Layout},
+    fault::{copy_places, is_telling, judge_copy, Committed, Place, Shown},
+    layout::Layout,
     merkle::leaf_hash,
-    update::{Frame, Payload},
+    update::{decode_chunk, Frame, Payload},
     Hash, Uid, Window,
 };
 
@@ -38,26 +39,32 @@ const WATCHED_CHUNKS: usize = 64;
 /// Blocks in which a report is to be included; if it is not, the next payload that shows the fault brings it up again.
 const REPORT_BLOCKS: u32 = 20;
 
-/// Who committed to a leaf.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Who committed to a payload.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Seen {
     window: Window,
     order: u32,
     uid: Uid,
 }
 
-/// Two commitments with a chunk in common.
+impl Seen {
+    /// A place in the order of commitments.
+    fn time(&self) -> (Window, u32) {
+        (self.window, self.order)
+    }
+}
+
+/// Two commitments with chunks in common.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Match {
     earlier: Seen,
     later: Seen,
-    index: u32,
 }
 
-/// Remembers the leaves of payloads.
+/// Remembers which positions payloads keep.
 pub(super) struct Watch {
-    places: Vec<u32>,
-    // The earliest commitment to each leaf. Never held across an await.
+    places: Vec<Place>,
+    // The earliest commitment to each chunk's positions, by their hash. Never held across an await.
     seen: Mutex<BTreeMap<Hash, Seen>>,
     reported: Mutex<BTreeSet<(Window, Uid)>>,
 }
@@ -65,38 +72,40 @@ pub(super) struct Watch {
 impl Watch {
     /// Watches payloads of a layout under `keep` at places drawn by `salt`, of those whose chunks are long enough to prove anything.
     pub(super) fn new(layout: &Layout, keep: u16, salt: &Hash) -> Self {
-        let chunk_count = u64::from(layout.chunk_count().unwrap_or(0));
-        let drawn = random_samples(salt, b"watch", chunk_count);
-        let places = (0..chunk_count).filter_map(|position| drawn.as_ref()?.apply(position));
-        let places = places.filter_map(|place| u32::try_from(place).ok());
-        let is_telling = |place: &u32| {
-            let len = layout.chunk_len(*place).unwrap_or(0);
-            usize::from(kept(len, keep)) >= TELLING_KEPT_MIN
-        };
-        let places = places.filter(is_telling).take(WATCHED_CHUNKS).collect();
+        let chunk_count = layout.chunk_count().unwrap_or(0);
+        let drawn = random_samples(salt, b"watch", chunk_count.into());
+        let places = (0..chunk_count).filter_map(|position| {
+            let index = u32::try_from(drawn.as_ref()?.apply(position.into())?).ok()?;
+            Some(Place { index, chunk_count, len: layout.chunk_len(index)?, keep })
+        });
+        let places =
+            places.filter(|place| is_telling(place.len, keep)).take(WATCHED_CHUNKS).collect();
         Self { places, seen: Mutex::default(), reported: Mutex::default() }
     }
 
-    /// Remembers a payload, and says with which commitment it has a chunk in common. Costs a hash a watched place.
+    /// Remembers a payload, and says with which commitment it has most chunks in common. Costs a hash a watched place.
     fn observe(&self, payload: &Payload<'_>, seen: Seen) -> Option<Match> {
-        let mut leaves = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        leaves.retain(|_, kept| kept.window + SERVED_WINDOWS >= seen.window);
-        let by_time = |seen: &Seen| (seen.window, seen.order);
-        let mut found = None;
-        for &index in &self.places {
-            let Some(chunk) = payload.chunk(index).filter(|chunk| is_trained(chunk)) else {
+        let mut kept = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|_, first| first.window + SERVED_WINDOWS >= seen.window);
+        let mut common: BTreeMap<Seen, u32> = BTreeMap::new();
+        for place in &self.places {
+            let chunk = payload.chunk(place.index);
+            let Some(hash) = chunk.and_then(|chunk| positions_hash(chunk, place)) else {
                 continue;
             };
-            let first = leaves.entry(leaf_hash(index, chunk)).or_insert(seen);
+            let first = kept.entry(hash).or_insert(seen);
             if *first == seen {
                 continue;
             }
-            let (earlier, later) =
-                if by_time(first) <= by_time(&seen) { (*first, seen) } else { (seen, *first) };
-            *first = earlier;
-            found = found.or(Some(Match { earlier, later, index }));
+            *common.entry(*first).or_default() += 1;
+            if seen.time() < first.time() {
+                *first = seen;
+            }
         }
-        found
+        let (other, _) = common.into_iter().max_by_key(|(_, count)| *count)?;
+        let is_later = other.time() <= seen.time();
+        let (earlier, later) = if is_later { (other, seen) } else { (seen, other) };
+        Some(Match { earlier, later })
     }
 
     /// Whether a copy is to be reported: once.
@@ -113,9 +122,12 @@ impl Watch {
     }
 }
 
-/// Whether a chunk's scale is not zero: chunks of zeros are everybody's.
-fn is_trained(chunk: &[u8]) -> bool {
-    !matches!(chunk, [0, 0, ..])
+/// The hash of a chunk's number and of the positions that it keeps. `None` of a chunk of zeros, which is everybody's.
+fn positions_hash(chunk: &[u8], place: &Place) -> Option<Hash> {
+    let chunk =
+        decode_chunk(chunk, place.len, place.keep).ok().filter(|chunk| chunk.scale_bf16 != 0)?;
+    let positions: Vec<u8> = chunk.indices.iter().flat_map(|index| index.to_le_bytes()).collect();
+    Some(leaf_hash(place.index, &positions))
 }
 
 /// Looks at a payload that was fetched, and reports the fault that it brings to light. Nothing depends on the outcome.
@@ -192,25 +204,25 @@ async fn report(
 ) -> Result<()> {
     let this = Seen { window, order: reveal.order, uid: reveal.uid };
     let found = watch.observe(payload, this);
-    let Some(Match { earlier, later, index }) = found.filter(|found| watch.is_news(found.later))
-    else {
+    let Some(found) = found.filter(|found| watch.is_news(found.later)) else {
         return Ok(());
     };
-    let reported = report_copy(handles, (reveal, payload), this, (earlier, later, index));
-    let reported = reported.await;
-    if reported.is_err() {
+    let later = found.later;
+    let reported = report_copy(handles, (reveal, payload), this, found).await;
+    if !matches!(reported, Ok(true)) {
         watch.retry((later.window, later.uid));
     }
-    reported
+    reported.map(|_| ())
 }
 
-/// Reports that `later` has a chunk of `earlier`; one of the two is `this`, whose payload is given.
+/// Reports that `found.later` is a copy of `found.earlier`, if the chunks that the chain draws show it; whether they do. One of the
+/// two is `this`, whose payload is given.
 async fn report_copy(
     handles: &Handles,
     (reveal, payload): (&RevealInfo, &Payload<'_>),
     this: Seen,
-    (earlier, later, index): (Seen, Seen, u32),
-) -> Result<()> {
+    Match { earlier, later }: Match,
+) -> Result<bool> {
     let Handles { chain, peers, run: Run { id: run, info, .. }, .. } = handles;
     let (layout, keep) = (&info.layout, info.settings.training.keep);
     let other = if earlier == this { later } else { earlier };
@@ -220,38 +232,38 @@ async fn report_copy(
     let holder = holders::of(handles, this.window, this.uid).await?;
     let other_holder = holders::of(handles, other.window, other.uid).await?;
     let other_bytes = peers.payloads.fetch(other.window, &other_holder.hot, &of_other).await?;
-    let first = proof_of(payload, index)?;
-    let second = proof_of(&Payload::parse(&other_bytes, layout, keep)?, index)?;
-    let place = Place {
-        index,
-        chunk_count: layout.chunk_count().unwrap_or(0),
-        len: layout.chunk_len(index).unwrap_or(0),
-        keep,
-    };
+    let record = chain.window(*run, later.window, None).await?;
+    let seed = record.and_then(|record| record.challenge_seed).context("the draw is gone")?;
+    let places = copy_places(&seed, layout, keep);
+    let firsts = proofs_of(payload, &places)?;
+    let seconds = proofs_of(&Payload::parse(&other_bytes, layout, keep)?, &places)?;
+    let chunks: Vec<[ChunkProof; 2]> = zip(firsts, seconds).map(<[_; 2]>::from).collect();
+    let shown: Vec<_> = chunks.iter().map(|pair| pair.each_ref().map(shown)).collect();
     let committed = |seen: Seen, payload_root| Committed {
         window: seen.window,
         order: seen.order,
         uid: seen.uid,
         payload_root,
     };
+    let of_this = committed(this, reveal.opening.payload_root);
+    let of_other = committed(other, of_other.opening.payload_root);
     // What the chain would not find is not reported.
-    let verdict = judge_copy(
-        (&committed(this, reveal.opening.payload_root), shown(&first)),
-        (&committed(other, of_other.opening.payload_root), shown(&second)),
-        &place,
-        info.settings.disputes.copy_overlap_ppm,
-    );
-    if let Err(reason) = verdict {
-        tracing::debug!(window = this.window, uid = later.uid, %reason, "a common chunk is no copy");
-        return Ok(());
+    let overlap_ppm = info.settings.disputes.copy_overlap_ppm;
+    if let Err(reason) = judge_copy((&of_this, &of_other), &shown, &places, overlap_ppm) {
+        tracing::debug!(window = this.window, uid = later.uid, %reason, "common chunks are no copy");
+        return Ok(false);
     }
     let commitments = [holder.commitment(this.window), other_holder.commitment(other.window)];
-    let report = Errand::ReportCopy { commitments, index, chunks: Box::new([first, second]) };
-    prove(handles, (later.window, later.uid), report).await
+    let report = Errand::ReportCopy { commitments, chunks };
+    prove(handles, (later.window, later.uid), report).await?;
+    Ok(true)
 }
 
-fn proof_of(payload: &Payload<'_>, index: u32) -> Result<ChunkProof> {
-    payload.chunk_proof(&payload.leaf_hashes(), index).context("a chunk that is not there")
+/// The chunks of a payload at these places, with their proofs.
+fn proofs_of(payload: &Payload<'_>, places: &[Place]) -> Result<Vec<ChunkProof>> {
+    let leaves = payload.leaf_hashes();
+    let proof = |place: &Place| payload.chunk_proof(&leaves, place.index);
+    places.iter().map(|place| proof(place).context("a chunk that is not there")).collect()
 }
 
 fn shown(chunk: &ChunkProof) -> Shown<'_> {
@@ -260,7 +272,10 @@ fn shown(chunk: &ChunkProof) -> Shown<'_> {
 
 #[cfg(test)]
 mod tests {
-    use protocol::update::{encode_chunk, Chunk};
+    use protocol::{
+        layout::kept,
+        update::{encode_chunk, Chunk},
+    };
 
     use super::*;
 
@@ -272,10 +287,15 @@ mod tests {
 
     /// A payload of three chunks whose positions begin where `firsts` says.
     fn payload(firsts: [u16; 3]) -> Vec<u8> {
+        payload_of(firsts, 1)
+    }
+
+    fn payload_of(firsts: [u16; 3], code: u8) -> Vec<u8> {
         let chunks = firsts.map(|first| {
             let count = kept(4096, KEEP);
             let indices = (0..count).map(|at| first + at).collect();
-            let chunk = Chunk { scale_bf16: 0x3c00, indices, codes: vec![1; usize::from(count)] };
+            let chunk =
+                Chunk { scale_bf16: 0x3c00, indices, codes: vec![code; usize::from(count)] };
             encode_chunk(&chunk, 4096, KEEP).unwrap()
         });
         whole(&chunks)
@@ -307,11 +327,23 @@ mod tests {
         assert_eq!(observe(&watch, [7, 8, 9], seen(4, 6, 2)), None);
         // The copier was fetched first: the earlier commitment is still the original.
         let found = observe(&watch, [9, 2, 6], seen(4, 1, 3)).unwrap();
-        assert_eq!((found.earlier.uid, found.later.uid, found.index), (3, 1, 1));
+        assert_eq!((found.earlier.uid, found.later.uid), (3, 1));
         let found = observe(&watch, [7, 1, 1], seen(11, 0, 2)).unwrap();
-        assert_eq!((found.earlier, found.later, found.index), (seen(4, 6, 2), seen(11, 0, 2), 0));
+        assert_eq!((found.earlier, found.later), (seen(4, 6, 2), seen(11, 0, 2)));
         // What the chain has forgotten cannot be proven.
         assert_eq!(observe(&watch, [5, 8, 5], seen(13, 0, 4)), None);
+    }
+
+    /// To stumble over one common chunk hid the copy of the others.
+    #[test]
+    fn who_has_most_in_common_is_found_whatever_the_values() {
+        let watch = Watch::new(&layout(), KEEP, &[7; 32]);
+        assert_eq!(observe(&watch, [1, 2, 3], seen(4, 0, 1)), None);
+        assert_eq!(observe(&watch, [4, 5, 6], seen(4, 1, 2)), None);
+        let near = payload_of([1, 5, 6], 2);
+        let near = Payload::parse(&near, &layout(), KEEP).unwrap();
+        let found = watch.observe(&near, seen(4, 2, 3)).unwrap();
+        assert_eq!((found.earlier.uid, found.later.uid), (2, 3));
     }
 
     /// A chunk of a norm's 16 values keeps one, as everybody's may: to stumble over it first hid the copy of the whole.
@@ -319,7 +351,8 @@ mod tests {
     fn chunks_that_prove_nothing_are_not_watched() {
         let layout = Layout(vec![16, 16, 4096, 16, 1024, 1023]);
         for salt in 0..20 {
-            let mut places = Watch::new(&layout, KEEP, &[salt; 32]).places;
+            let watch = Watch::new(&layout, KEEP, &[salt; 32]);
+            let mut places: Vec<u32> = watch.places.iter().map(|place| place.index).collect();
             places.sort_unstable();
             assert_eq!(places, [2, 4, 5]);
         }
@@ -331,6 +364,12 @@ mod tests {
         assert!(watch.is_news(seen(4, 5, 1)));
         assert!(!watch.is_news(seen(4, 5, 1)));
         assert!(watch.is_news(seen(5, 5, 1)));
-        assert!(is_trained(&[0, 0x3c]) && !is_trained(&[0, 0, 1]));
+        let place = Place { index: 0, chunk_count: 1, len: 4096, keep: KEEP };
+        let chunk = |scale_bf16| {
+            let indices = (0..KEEP).collect();
+            let chunk = Chunk { scale_bf16, indices, codes: vec![1; usize::from(KEEP)] };
+            positions_hash(&encode_chunk(&chunk, 4096, KEEP).unwrap(), &place)
+        };
+        assert!(chunk(0x3c00).is_some() && chunk(0).is_none());
     }
 }

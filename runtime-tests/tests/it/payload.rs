@@ -1,11 +1,14 @@
 //! Makes miners' payloads in the real format, some of them wrong in one place.
 
+use pallet_gauntlet::Windows;
 use protocol::{
     commitment::{challenged_chunks, ChunkProof, Opening},
+    fault::copy_places,
     merkle::{leaf_hash, proof, root_of_leaf_hashes},
     update::{Encoder, Payload},
     Hash, RunId, Uid, Window,
 };
+use runtime::Runtime;
 use sp_io::hashing::blake2_256;
 
 use crate::network::{layout, Model, KEEP};
@@ -91,6 +94,13 @@ impl MinerPayload {
             proof: proof(&leaves(&self.chunks), index).expect("the index is one of the payload's"),
         }
     }
+}
+
+/// The chunks that a proof of a copy in `window` shows; none before they are drawn.
+pub(crate) fn copied_places(run: RunId, window: Window) -> Vec<u32> {
+    let seed = Windows::<Runtime>::get(run, window).and_then(|record| record.challenge_seed);
+    let places = seed.map(|seed| copy_places(&seed, &layout(), KEEP));
+    places.into_iter().flatten().map(|place| place.index).collect()
 }
 
 fn leaves(chunks: &[Vec<u8>]) -> Vec<Hash> {

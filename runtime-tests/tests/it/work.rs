@@ -6,6 +6,7 @@ use frame_support::{
     storage::with_transaction_unchecked,
     traits::{fungible::Inspect, PalletInfoAccess},
     weights::Weight,
+    BoundedVec,
 };
 use pallet_gauntlet::{account_bytes, Call, CommitmentName, Error};
 use protocol::{fault::verdict_commitment_hash, window::Phase, Window};
@@ -23,11 +24,14 @@ use sp_runtime::{
     ApplyExtrinsicResult, DispatchError, FixedU128, MultiAddress, TransactionOutcome,
 };
 
-use crate::network::{
-    attest_calls, call, check_state, evaluation, genesis_hash, miner_cold, play_window,
-    register_miner, register_validator, roll_to, roll_to_offset, roll_to_phase, score_calls,
-    score_window, settings, validator_cold, validator_hot, validator_key, ExtBuilder, Model,
-    Update, RUN, STAKE,
+use crate::{
+    network::{
+        attest_calls, call, check_state, evaluation, genesis_hash, miner_cold, play_window,
+        register_miner, register_validator, roll_to, roll_to_offset, roll_to_phase, score_calls,
+        score_window, settings, validator_cold, validator_hot, validator_key, ExtBuilder, Model,
+        Update, RUN, STAKE,
+    },
+    payload::copied_places,
 };
 
 /// A key pair that no account was ever made for.
@@ -295,18 +299,20 @@ fn who_takes_part_reports_for_nothing_and_junk_comes_into_no_pool() {
         send_update(&miner, 0, &update);
         // The same again is a copy.
         send_update(&miner, 1, &update);
-        let shown = || Box::new([update.shown_chunk(0), update.shown_chunk(0)]);
-        let report = |commitments, index| Call::report_copy {
+        let shown = |window| {
+            let places = copied_places(RUN, window).into_iter();
+            places.map(|index| [update.shown_chunk(index), update.shown_chunk(index)]).collect()
+        };
+        let report = |commitments, chunks| Call::report_copy {
             run: RUN,
             commitments,
-            index,
-            chunks: shown(),
+            chunks: BoundedVec::truncate_from(chunks),
         };
-        let copy = || report([name(0), name(1)], 0);
+        let copy = || report([name(0), name(1)], shown(1));
         let junk = [
-            (report([name(0), name(0)], 0), Error::NotACopy),
-            (report([name(0), name(9)], 0), Error::FaultTooOld),
-            (report([name(0), name(1)], 7), Error::ChunkUnknown),
+            (report([name(0), name(0)], shown(0)), Error::NotACopy),
+            (report([name(0), name(9)], shown(0)), Error::FaultTooOld),
+            (report([name(0), name(1)], shown(1).split_off(1)), Error::ProofInvalid),
             (
                 Call::report_malformed {
                     run: RUN,

@@ -4,8 +4,8 @@ use protocol::{
     books::takes_part,
     commitment::ChunkProof,
     fault::{
-        judge_answer, judge_copy, judge_malformed, miner_slash, reporter_part, Committed, NoFault,
-        Place, ProvenFault, Shown,
+        copy_places, judge_answer, judge_copy, judge_malformed, miner_slash, reporter_part,
+        Committed, NoFault, Place, ProvenFault, Shown,
     },
     limits::HISTORY_WINDOWS,
     pool::divide_slash,
@@ -338,22 +338,21 @@ impl State {
         reporter: AccountBytes,
         run_id: RunId,
         names: [CommitmentName; 2],
-        index: u32,
-        chunks: &[ChunkProof; 2],
+        chunks: &[[ChunkProof; 2]],
     ) -> Result<(), Refusal> {
         let mut events = Vec::new();
         let (run, now) = self.accusing(run_id)?;
         let reporter = run.money_of(reporter);
-        let place = run.place(index)?;
         let [first, second] = names.map(|name| run.committed(name, now));
         let (first, second) = (first?, second?);
         // What settings of later call a copy was none.
         let later = run.windows.get(&first.window.max(second.window));
-        let settings = &later.ok_or(Refusal::gauntlet("NotRevealed"))?.info.settings;
-        let overlap_ppm = settings.disputes.copy_overlap_ppm;
-        let shown_first = (&first, shown(&chunks[0]));
-        let shown_second = (&second, shown(&chunks[1]));
-        let uid = judge_copy(shown_first, shown_second, &place, overlap_ppm).map_err(no_fault)?;
+        let info = &later.ok_or(Refusal::gauntlet("NotRevealed"))?.info;
+        let seed = info.challenge_seed.ok_or(Refusal::gauntlet("NotRevealed"))?;
+        let places = copy_places(&seed, &run.info.layout, info.settings.training.keep);
+        let chunks: Vec<_> = chunks.iter().map(|pair| pair.each_ref().map(shown)).collect();
+        let overlap_ppm = info.settings.disputes.copy_overlap_ppm;
+        let uid = judge_copy((&first, &second), &chunks, &places, overlap_ppm).map_err(no_fault)?;
         let is_first = uid == first.uid && first.window >= second.window;
         let name = if is_first { names[0] } else { names[1] };
         run.convict(name, now, ProvenFault::Copy, reporter, &mut events)?;

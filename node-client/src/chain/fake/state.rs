@@ -6,6 +6,7 @@ use protocol::{
     accept::bitmap_of,
     commitment::ChunkProof,
     consent::Role,
+    fault::COPY_CHUNKS,
     layout::{Layout, LAYOUT_TENSORS_MAX},
     limits::VALIDATORS_MAX,
     merkle::MERKLE_PROOF_MAX,
@@ -156,8 +157,8 @@ impl State {
             | Call::OfferCold { .. }
             | Call::AcceptCold { .. }
             | Call::CancelCold { .. } => Err(Refusal::gauntlet("NotMirrored")),
-            Call::ReportCopy { run, commitments, index, chunks } => {
-                self.report_copy(signer, run, commitments, index, &chunks)
+            Call::ReportCopy { run, commitments, chunks } => {
+                self.report_copy(signer, run, commitments, &chunks)
             }
             Call::ReportMalformed { run, commitment, chunk } => {
                 self.report_malformed(signer, run, commitment, &chunk)
@@ -428,7 +429,9 @@ fn fits(call: &Call) -> bool {
                         && chunk.proof.len() <= MERKLE_PROOF_MAX as usize
                 })
         }
-        Call::ReportCopy { chunks, .. } => chunks.iter().all(can_be_shown),
+        Call::ReportCopy { chunks, .. } => {
+            chunks.len() <= COPY_CHUNKS && chunks.iter().flatten().all(can_be_shown)
+        }
         Call::ReportMalformed { chunk, .. } | Call::AnswerData { chunk, .. } => can_be_shown(chunk),
         Call::RevealAttestation { opening, .. } => {
             opening.bitmap.len() <= bitmap_of(&[UID_MAX - 1]).len()

@@ -12,7 +12,7 @@ use protocol::{
     commitment::score_commitment_hash,
     consensus::Evaluation,
     consent::Role,
-    fault::{ProvenFault, Verdict},
+    fault::{copy_places, Place, ProvenFault, Verdict},
     settings::{Settings, SCORE_VERSION},
     update::Payload,
     window::{phase_at, Moment},
@@ -127,22 +127,26 @@ fn grief(world: &Arc<World>, members: &[Member], number: BlockNumber) {
     let reveals = now(world.chain.reveals(RUN, 2, None));
     assert_eq!(reveals.len(), 3);
     let info = now(world.chain.run(RUN, None)).unwrap();
-    let chunk = |root: &Hash| {
+    let proof = |root: &Hash, index| {
         let bytes = world.content(root).unwrap();
         let payload = Payload::parse(&bytes, &info.layout, info.settings.training.keep).unwrap();
-        payload.chunk_proof(&payload.leaf_hashes(), 0).unwrap()
+        payload.chunk_proof(&payload.leaf_hashes(), index).unwrap()
     };
     for reveal in &reveals {
         let commitment = (2, reveal.uid, 0);
         world.send(griefer, Call::ChallengeData { run: RUN, commitment, index: 1 });
-        let chunk = chunk(&reveal.opening.payload_root);
+        let chunk = proof(&reveal.opening.payload_root, 0);
         world.send(griefer, Call::ReportMalformed { run: RUN, commitment, chunk });
     }
     let [first, second] = [&reveals[0], &reveals[1]];
-    let chunks = [first, second].map(|reveal| chunk(&reveal.opening.payload_root));
     let commitments = [(2, first.uid, 0), (2, second.uid, 0)];
-    let chunks = Box::new(chunks);
-    world.send(griefer, Call::ReportCopy { run: RUN, commitments, index: 0, chunks });
+    let seed = now(world.chain.window(RUN, 2, None)).unwrap().challenge_seed.unwrap();
+    let places = copy_places(&seed, &info.layout, info.settings.training.keep);
+    let pair = |place: &Place| {
+        [first, second].map(|reveal| proof(&reveal.opening.payload_root, place.index))
+    };
+    let chunks = places.iter().map(pair).collect();
+    world.send(griefer, Call::ReportCopy { run: RUN, commitments, chunks });
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Draws accusations and what follows from them: proofs, requests for chunks, disputes, verdicts, slashes.
 
 use pallet_gauntlet::{
-    account_bytes, Call, CommitmentName, DataChallenge, Departures, EvaluationDisputes,
+    account_bytes, Call, CommitmentName, CopyProof, DataChallenge, Departures, EvaluationDisputes,
     EvaluationName, Juror, Miners, OpenChallenges, Reveals, ScoreReveals, UnappliedSlashes,
     Validators,
 };
@@ -15,6 +15,7 @@ use super::{shown, Drawn, Scene, Script, WHOLE};
 use crate::{
     evidence::{registered_window, verdict},
     network::genesis_hash,
+    payload::copied_places,
 };
 
 /// A juror of the runtime.
@@ -90,11 +91,15 @@ impl Script {
         let any = self.draws.one_in(6);
         let others = reveals(run).filter(|(name, other)| any || (*name != first && *other == root));
         let second = self.pick(others).map_or(first, |(name, _)| name);
-        let index = self.draws.below(CHUNKS) as u32;
-        let chunk = shown(self.payloads[self.payload_of(&root)].chunk(index));
-        let chunks = Box::new([chunk.clone(), chunk]);
-        let commitments = [first, second];
-        let call = Call::report_copy { run, commitments, index, chunks };
+        let mut places = copied_places(run, first.window.max(second.window));
+        if self.draws.one_in(10) {
+            places.reverse();
+        }
+        let payload = &self.payloads[self.payload_of(&root)];
+        let chunk = |index| shown(payload.chunk(index));
+        let chunks = places.into_iter().map(|index| [chunk(index), chunk(index)]).collect();
+        let chunks = CopyProof::truncate_from(chunks);
+        let call = Call::report_copy { run, commitments: [first, second], chunks };
         Drawn::signed(self.accuser(run), call)
     }
 

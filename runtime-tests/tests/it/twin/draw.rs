@@ -11,7 +11,7 @@ use protocol::{
         attestation_commitment_hash, commitment_hash, score_commitment_hash, AttestationOpening,
     },
     consent::Role,
-    fault::verdict_commitment_hash,
+    fault::{verdict_commitment_hash, COPY_CHUNKS},
     layout::{Layout, LAYOUT_TENSORS_MAX},
     settings::{
         ConsensusKind, InnerOptimiser, Settings, StandingKind, YumaSettings, SCORE_VERSION,
@@ -29,7 +29,7 @@ use crate::{
         consent, endowed, evaluation, genesis_hash, layout, miner_cold, miner_hot, miner_key,
         owner, peer, settings, validator_cold, validator_hot, validator_key, Model, STAKE,
     },
-    payload::{Flaw, MinerPayload},
+    payload::{copied_places, Flaw, MinerPayload},
 };
 
 /// Miners and validators that the calls are drawn for; some of them register later.
@@ -37,6 +37,8 @@ pub(super) const MINERS: u8 = 6;
 pub(super) const VALIDATORS: u8 = 6;
 /// Accounts that the genesis endows.
 const ENDOWED: u64 = 14;
+/// Payloads without a flaw; the others follow.
+const WHOLE: usize = 6;
 /// The calls of a window's work.
 const WORKS: u64 = 6;
 /// A run that there never is.
@@ -137,15 +139,19 @@ pub(super) struct Script {
 impl Script {
     /// The script of a seed.
     pub(super) fn new(seed: u64) -> Self {
-        let whole = (0..7).map(|flavour| MinerPayload::new(flavour, Flaw::None));
+        let whole = (0..WHOLE as u8).map(|flavour| MinerPayload::new(flavour, Flaw::None));
+        // What the chain does not ask for is revealed, and can be reported.
         let flaws = [
-            Flaw::Malformed,
-            Flaw::FirstMalformed,
+            Flaw::OtherBase,
             Flaw::ChunkCount,
             Flaw::ByteLen,
-            Flaw::OtherBase,
+            Flaw::Malformed,
+            Flaw::FirstMalformed,
+            Flaw::FirstMalformed,
+            Flaw::FirstMalformed,
         ];
-        let flawed = (7..).zip(flaws).map(|(flavour, flaw)| MinerPayload::new(flavour, flaw));
+        let flawed =
+            (WHOLE as u8..).zip(flaws).map(|(flavour, flaw)| MinerPayload::new(flavour, flaw));
         let payloads = whole.chain(flawed).collect();
         Script { draws: Draws::after(seed, 0), payloads }
     }
@@ -325,13 +331,8 @@ impl Script {
         let chunks = if self.draws.one_in(20) { 4 } else { 3 };
         let index = self.draws.below(chunks) as u32;
         match self.draws.below(13) {
-            0 => (signer, self.report_copy(run, index)),
-            1 => {
-                let (name, payload) = self.revealed(run);
-                let index = if self.draws.one_in(2) { 0 } else { index.min(2) };
-                let chunk = self.payloads[payload].chunk(index);
-                (signer, Call::ReportMalformed { run, commitment: name, chunk })
-            }
+            0 => (signer, self.report_copy(run)),
+            1 => (signer, self.report_malformed(run)),
             2 | 3 => {
                 let (commitment, _) = self.revealed(run);
                 (signer, Call::ChallengeData { run, commitment, index })
@@ -368,8 +369,8 @@ impl Script {
         }
     }
 
-    /// Two reveals of one payload if there are some, now and then any two.
-    fn report_copy(&mut self, run: RunId, index: u32) -> Call {
+    /// Two reveals of one payload if there are some, now and then any two, or not with what was drawn.
+    fn report_copy(&mut self, run: RunId) -> Call {
         let (first, payload) = self.revealed(run);
         let mut others = reveals(run);
         if !self.draws.one_in(6) {
@@ -378,9 +379,32 @@ impl Script {
         }
         let other = self.draws.below(others.len().max(1) as u64) as usize;
         let second = others.get(other).map_or(first, |(name, _)| *name);
-        let chunk = self.payloads[payload].chunk(index.min(2));
-        let chunks = Box::new([chunk.clone(), chunk]);
-        Call::ReportCopy { run, commitments: [first, second], index, chunks }
+        let mut places = copied_places(run, first.0.max(second.0));
+        match self.draws.below(20) {
+            0 => places.clear(),
+            1 => places.reverse(),
+            2 => places.extend([0; COPY_CHUNKS]),
+            _ => {}
+        }
+        let chunk = |index| self.payloads[payload].chunk(index);
+        let chunks = places.into_iter().map(|index| [chunk(index), chunk(index)]).collect();
+        Call::ReportCopy { run, commitments: [first, second], chunks }
+    }
+
+    /// Mostly of the first chunk of a payload that has a bad one.
+    fn report_malformed(&mut self, run: RunId) -> Call {
+        let (mut commitment, mut payload) = self.revealed(run);
+        let flawed: Vec<_> = reveals(run)
+            .into_iter()
+            .map(|(name, root)| (name, self.payload_of(&root)))
+            .filter(|(_, payload)| *payload >= WHOLE)
+            .collect();
+        let any = self.draws.below(flawed.len().max(1) as u64) as usize;
+        if let Some(found) = flawed.get(any).filter(|_| !self.draws.one_in(4)) {
+            (commitment, payload) = *found;
+        }
+        let index = u32::from(self.draws.one_in(4));
+        Call::ReportMalformed { run, commitment, chunk: self.payloads[payload].chunk(index) }
     }
 
     /// The answer to a request that is open, mostly by its miner, mostly right.
