@@ -8,6 +8,7 @@
 //! ```text
 //! Client (cloneable) --Command, bounded--> EventLoop (owns the Swarm) <--QUIC, TCP--> peers
 //!   fetch: ranges from one peer after another        serves ranges from the Store
+//!   fetch_pieces: pieces from several at once        and pieces from when they are checked
 //! ```
 //!
 //! - `config`: every limit, in one place.
@@ -19,9 +20,10 @@
 //! - `published`: what is served, and the word of it; `searches`: who else has a content.
 //! - `questions`: ranges asked of peers; `server`: ranges served to them.
 //! - `event_loop`: the one task that owns the swarm.
-//! - `standing`: which peers failed to deliver.
+//! - `standing`: which peers failed to deliver or lied, and how fast they are.
 //! - `partials`: what has come of contents whose fetch ended early.
 //! - `fetch`: from which peer to ask what, and whom to blame; knows no libp2p.
+//! - `download`: the same of a content in pieces, from several peers at once.
 //! - `client`: the handle, which implements [`Network`].
 //! - `memory`: the same trait without sockets, for tests.
 //!
@@ -57,6 +59,8 @@ mod partials;
 
 mod fetch;
 
+mod download;
+
 mod client;
 
 mod memory;
@@ -73,7 +77,7 @@ pub use counters::Counters;
 pub use libp2p::{Multiaddr, PeerId};
 pub use memory::{MemoryHub, MemoryNetwork, Serving};
 
-use crate::store::{Content, StoreError};
+use crate::store::{Content, Cut, StoreError};
 
 /// Decides whether bytes are the content that an id names. Runs on a thread that may block; must not panic.
 pub type Verify = Arc<dyn Fn(&[u8]) -> bool + Send + Sync>;
@@ -88,8 +92,20 @@ pub trait Pieces: Send + Sync {
     /// How many pieces there are.
     fn count(&self) -> usize;
 
-    /// First byte and length of a piece, and whether it is here already; `None` past the last.
+    /// First byte and length of a piece, and whether it is here already; `None` past the last. Of a content whose pieces are numbered
+    /// the most bytes that the piece may have, and a place for as many, after those of the pieces before.
     fn piece(&self, index: usize) -> Option<(u64, u32, bool)>;
+
+    /// Whether pieces are asked for by their numbers, because nobody knows where they lie in the content before all are here.
+    fn is_numbered(&self) -> bool {
+        false
+    }
+
+    /// When all are here: the first bytes of the content, which are in no piece, and where the pieces lie. `None` of a content that is its
+    /// pieces one after the other.
+    fn cut(&self) -> Option<(Bytes, Cut)> {
+        None
+    }
 
     /// Takes the bytes of a piece if they are the right ones; whether the piece is here now. May take a millisecond.
     fn accept(&self, index: usize, bytes: &[u8]) -> bool;
@@ -104,12 +120,16 @@ pub struct PiecesRequest {
     pub providers: Vec<PeerAddress>,
     /// Where the pieces go. What is here already is not asked for.
     pub pieces: Arc<dyn Pieces>,
+    /// Whether the content is wanted in the answer, too.
+    pub whole: bool,
 }
 
 /// Who delivered a content piece by piece.
 #[derive(Clone, Debug, Default)]
 pub struct PiecesFetched {
-    /// Who served a part of it, in order. Empty if all was in the own store.
+    /// The content, if it was wanted: mapped from where it is kept.
+    pub bytes: Option<Bytes>,
+    /// Who served a piece of it, in the order of their first. Empty if all was here.
     pub peers: Vec<PeerId>,
     /// What went wrong on the way.
     pub faults: Vec<Fault>,
@@ -222,7 +242,7 @@ pub struct Fault {
 pub enum FaultKind {
     /// No connection, or it broke. Nobody's fault; another time it may work.
     Unreachable,
-    /// It took longer than [`NetworkConfig::request_timeout`] over a range.
+    /// No byte came for [`codec::STALL_TIMEOUT`], or a range took longer than [`NetworkConfig::request_timeout`].
     TimedOut,
     /// It is serving others. Another time it may work.
     Busy,
@@ -257,6 +277,9 @@ pub enum FetchError {
         /// What went wrong, peer by peer; empty if nobody was known to ask.
         faults: Vec<Fault>,
     },
+    /// What came cannot be kept: the disk is full or fails.
+    #[error("what came cannot be kept: {0}")]
+    Unkept(#[source] std::io::Error),
     /// The network has been shut down: stop.
     #[error("the network is closed")]
     Closed,
@@ -335,7 +358,7 @@ pub trait Network: Send + Sync {
     async fn publish(&self, id: Hash, bytes: Bytes) -> Result<(), NetworkError>;
 
     /// [`Network::publish`] of what is read where it lies, piece by piece; it is not written again if the store has it. `content`
-    /// is let go of on return.
+    /// is let go of on return. Of a content whose pieces are numbered, `cut` says where they lie.
     ///
     /// Not cancel-safe, as there.
     ///
@@ -345,6 +368,7 @@ pub trait Network: Send + Sync {
         &self,
         id: Hash,
         content: Arc<dyn Content>,
+        cut: Option<Cut>,
     ) -> Result<(), NetworkError>;
 
     /// Stops serving `id` and lets the store drop it when it needs room. No effect if not published. Not cancel-safe, as
@@ -363,10 +387,11 @@ pub trait Network: Send + Sync {
     /// [`FetchError`].
     async fn fetch(&self, request: FetchRequest) -> Result<Fetched, FetchError>;
 
-    /// The content that `request` names, piece by piece: from the own store, the hinted peers, or whom Kademlia knows, in this
-    /// order. A peer that serves a wrong piece is named, and the next one goes on from there.
+    /// The content that `request` names, piece by piece: from the own store, then from the hinted peers, several at once, or whom
+    /// Kademlia knows. A peer that serves a wrong piece is named, and the others go on. Each piece is on disk and served to others from
+    /// when it was accepted, and the content is in the store on return, not pinned, if there is room.
     ///
-    /// Cancel-safe: when dropped, the pieces that were accepted are where they went; another request goes on with the rest.
+    /// Cancel-safe: when dropped, the pieces that were accepted stay, over a restart too; another request goes on with the rest.
     ///
     /// # Errors
     /// [`FetchError`]; what was accepted stays.

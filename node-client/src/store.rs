@@ -10,7 +10,12 @@
 //! What is too large for a copy in memory is put from where it lies ([`Store::put_content`]): pieces of a MiB, read, hashed and
 //! written on several threads. What is served is read range by range ([`Store::read_range`]) and kept nowhere.
 //!
+//! What arrives in pieces is kept in a [`Part`] until it is whole, over restarts, and each piece served from when it was checked. A
+//! content whose pieces are asked for by their numbers is kept with a [`Cut`], which says where they lie in it.
+//!
 //! Calls block on the disk; async callers use `tokio::task::spawn_blocking`. One process at a time holds a folder.
+
+mod part;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -20,7 +25,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         atomic::{AtomicU64, Ordering},
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
     },
 };
 
@@ -30,10 +35,17 @@ use protocol::{
     Hash,
 };
 
+pub use part::{Assembled, Part, Slot, SYNC_BYTES};
+
+use part::Paths;
+
 const MAGIC: [u8; 8] = *b"GXOBJ\0\0\x01";
 
 /// Magic, content length (u64, little endian), BLAKE3 of the content.
 const HEADER_LEN: usize = 8 + 8 + 32;
+
+/// Contents of which a part is kept; the oldest make room.
+const PARTS_MAX: usize = 128;
 
 /// Threads that read, hash and write one content at most: what a fast disk takes.
 const PUT_THREADS_MAX: usize = 8;
@@ -60,6 +72,64 @@ impl Content for [u8] {
         into[..len].copy_from_slice(&rest[..len]);
         len
     }
+}
+
+impl Content for Bytes {
+    fn byte_len(&self) -> u64 {
+        self[..].byte_len()
+    }
+
+    fn read(&self, offset: u64, into: &mut [u8]) -> usize {
+        self[..].read(offset, into)
+    }
+}
+
+/// Some bytes of a content that follow each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    /// The first of them.
+    pub offset: u64,
+    /// How many they are.
+    pub len: u32,
+}
+
+/// Where the pieces of a content lie in it: each is the bytes of its first span and then those of its second.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cut(pub Vec<[Span; 2]>);
+
+/// Bytes of one piece of a [`Cut`] on disk: two spans, each an offset (u64) and a length (u32), little endian.
+const CUT_ENTRY_LEN: usize = 24;
+
+impl Cut {
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.0.len().saturating_mul(CUT_ENTRY_LEN));
+        for span in self.0.iter().flatten() {
+            bytes.extend_from_slice(&span.offset.to_le_bytes());
+            bytes.extend_from_slice(&span.len.to_le_bytes());
+        }
+        bytes
+    }
+}
+
+impl Span {
+    fn from_bytes(bytes: &[u8; CUT_ENTRY_LEN / 2]) -> Self {
+        let [o0, o1, o2, o3, o4, o5, o6, o7, l0, l1, l2, l3] = *bytes;
+        Self {
+            offset: u64::from_le_bytes([o0, o1, o2, o3, o4, o5, o6, o7]),
+            len: u32::from_le_bytes([l0, l1, l2, l3]),
+        }
+    }
+}
+
+/// What a store has of what it is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// This.
+    Range(Range),
+    /// Other pieces of the content.
+    OtherPieces,
+    /// Nothing of the content.
+    Nothing,
 }
 
 /// What went wrong with a [`Store`].
@@ -120,6 +190,8 @@ pub struct Store {
     bytes_max: u64,
     // A std mutex, never held across an await. Renames and removals happen under it, writes and syncs of content do not.
     index: Mutex<Index>,
+    // What is arriving. Never locked while `index` is.
+    parts: Mutex<HashMap<Hash, Arc<Part>>>,
     // Locked for as long as the store lives.
     _lock: File,
 }
@@ -193,7 +265,7 @@ impl Store {
     /// [`StoreError::InUse`] while another process holds the folder, [`StoreError::Io`].
     pub fn open(root: impl Into<PathBuf>, bytes_max: u64) -> Result<Self, StoreError> {
         let root = root.into();
-        for folder in ["objects", "pins", "tmp"] {
+        for folder in ["objects", "pins", "tmp", "cuts", "parts"] {
             let path = root.join(folder);
             fs::create_dir_all(&path).map_err(io_error("create", &path))?;
         }
@@ -206,7 +278,20 @@ impl Store {
         for (id, len, _) in found {
             index.insert(id, len, pins.contains(&id));
         }
-        Ok(Self { root, bytes_max, index: Mutex::new(index), _lock: lock })
+        let store = Self {
+            root,
+            bytes_max,
+            index: Mutex::new(index),
+            parts: Mutex::default(),
+            _lock: lock,
+        };
+        store.clear_parts(PARTS_MAX)?;
+        for path in entries(&store.root.join("cuts"))? {
+            if id(&path).is_none_or(|id| !store.contains(&id)) {
+                remove_file(&path)?;
+            }
+        }
+        Ok(store)
     }
 
     /// Keeps `bytes` under `id`, replacing what was there, and drops the oldest unpinned objects if the bound demands
@@ -234,15 +319,22 @@ impl Store {
         let mut file =
             tempfile::NamedTempFile::new_in(&tmp).map_err(io_error("create in", &tmp))?;
         let written = write_pieces(file.as_file(), content, len).and_then(|digest| {
-            let mut header = [0; HEADER_LEN];
-            header[..8].copy_from_slice(&MAGIC);
-            header[8..16].copy_from_slice(&len.to_le_bytes());
-            header[16..].copy_from_slice(&digest);
-            file.write_all(&header)?;
+            file.write_all(&header(len, &digest))?;
             file.as_file().sync_all()
         });
         written.map_err(io_error("write in", &tmp))?;
 
+        self.install(id, len, |path| file.persist(path).map(drop).map_err(|error| error.error))?;
+        self.forget_part(&id)
+    }
+
+    /// Makes room for an object and puts its file in its place.
+    fn install(
+        &self,
+        id: Hash,
+        len: u64,
+        persist: impl FnOnce(&Path) -> io::Result<()>,
+    ) -> Result<(), StoreError> {
         let path = self.object_path(&id);
         let mut index = self.index();
         // Others may have put meanwhile: the room is found again, under the lock, and taken.
@@ -253,11 +345,120 @@ impl Store {
         }
         let folder = parent(&path);
         fs::create_dir_all(folder).map_err(io_error("create", folder))?;
-        file.persist(&path).map_err(|error| io_error("rename to", &path)(error.error))?;
+        persist(&path).map_err(io_error("rename to", &path))?;
         let pinned = self.pin_path(&id).exists();
         index.insert(id, len, pinned);
         drop(index);
         sync_folder(folder)
+    }
+
+    /// [`Store::put_content`] of a content whose pieces are asked for by their numbers.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn put_cut<C: Content + ?Sized>(
+        &self,
+        id: Hash,
+        content: &C,
+        cut: &Cut,
+    ) -> Result<(), StoreError> {
+        let tmp = self.root.join("tmp");
+        let path = self.cut_path(&id);
+        let file = tempfile::NamedTempFile::new_in(&tmp).map_err(io_error("create in", &tmp))?;
+        fs::write(file.path(), cut.to_bytes()).map_err(io_error("write in", &tmp))?;
+        file.as_file().sync_all().map_err(io_error("write in", &tmp))?;
+        file.persist(&path).map_err(|error| io_error("rename to", &path)(error.error))?;
+        self.put_content(id, content)
+    }
+
+    /// The part of the content `id` with these slots: what is here of it, from earlier or an earlier process, or an empty one.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn part(&self, id: Hash, slots: Vec<Slot>) -> Result<Arc<Part>, StoreError> {
+        let mut parts = self.parts();
+        if let Some(part) = parts.get(&id).filter(|part| part.slots() == slots) {
+            return Ok(part.clone());
+        }
+        parts.remove(&id);
+        drop(parts);
+        self.clear_parts(PARTS_MAX - 1)?;
+        let folder = self.root.join("parts");
+        let part =
+            Part::open(Paths::new(&folder, &id), slots).map_err(io_error("open in", &folder))?;
+        Ok(self.parts().entry(id).or_insert_with(|| Arc::new(part)).clone())
+    }
+
+    /// Whether something of the content `id` is here that is not whole.
+    pub fn has_part(&self, id: &Hash) -> bool {
+        self.parts().contains_key(id)
+    }
+
+    /// Makes a part that is whole the object `id`: the content of `byte_len` bytes that begins with `head` and is cut as `cut` says.
+    /// Without a cut it is not written again.
+    ///
+    /// # Errors
+    /// As [`Store::put_content`]; the part stays. Of what is not whole, [`StoreError::Damaged`].
+    pub fn finish(
+        &self,
+        id: Hash,
+        part: &Part,
+        head: &[u8],
+        cut: Option<&Cut>,
+        byte_len: u64,
+    ) -> Result<(), StoreError> {
+        let content =
+            Assembled::new(part, head, cut, byte_len).ok_or(StoreError::Damaged { id })?;
+        let (data, Some(paths)) = part.files() else {
+            return self.put_content(id, &content);
+        };
+        if let Some(cut) = cut {
+            return self.put_cut(id, &content, cut);
+        }
+        self.room(&id, byte_len)?;
+        let header = hash_pieces(&content, byte_len).map(|digest| header(byte_len, &digest));
+        let written = header.and_then(|header| {
+            data.write_all_at(&header, 0)?;
+            data.sync_all()
+        });
+        written.map_err(io_error("write to", &paths.data))?;
+        self.install(id, byte_len, |path| fs::rename(&paths.data, path))?;
+        self.forget_part(&id)
+    }
+
+    /// Forgets the part of the content `id`, on disk too. No effect if there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn forget_part(&self, id: &Hash) -> Result<(), StoreError> {
+        self.parts().remove(id);
+        let Paths { data, map } = Paths::new(&self.root.join("parts"), id);
+        remove_file(&map)?;
+        remove_file(&data)
+    }
+
+    /// Drops the parts of what is an object by now, and the oldest of more than `count_max` that nobody works with.
+    fn clear_parts(&self, count_max: usize) -> Result<(), StoreError> {
+        let mut found = Vec::new();
+        for path in entries(&self.root.join("parts"))? {
+            // An id is in the name before the dot.
+            let Some(id) = id(&path.with_extension("")) else { continue };
+            if self.contains(&id) {
+                remove_file(&path)?;
+            } else if path.extension().is_some_and(|extension| extension == "map") {
+                let modified = fs::metadata(&path).and_then(|metadata| metadata.modified());
+                found.push((modified.map_err(io_error("look at", &path))?, id));
+            }
+        }
+        found.sort_unstable();
+        let over = found.len().saturating_sub(count_max);
+        for (_, id) in found.into_iter().take(over) {
+            let is_idle = self.parts().get(&id).is_none_or(|part| Arc::strong_count(part) == 1);
+            if is_idle {
+                self.forget_part(&id)?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether an object is kept under `id`.
@@ -322,6 +523,90 @@ impl Store {
             )?;
         }
         Ok(Some(Range { total_len, bytes: bytes.into() }))
+    }
+
+    /// What is here of a piece of a content: of an object that was put with a [`Cut`], or of a part.
+    ///
+    /// # Errors
+    /// As [`Store::read_range`].
+    pub fn read_piece(
+        &self,
+        id: &Hash,
+        piece: u32,
+        offset: u64,
+        len: u32,
+    ) -> Result<Found, StoreError> {
+        let path = self.cut_path(id);
+        if !self.contains(id) || !path.exists() {
+            return self.read_part(id, |part| part.range_of(piece as usize, offset, len));
+        }
+        let mut entry = [0; CUT_ENTRY_LEN];
+        let file = File::open(&path).map_err(io_error("open", &path))?;
+        let at = u64::from(piece).saturating_mul(CUT_ENTRY_LEN as u64);
+        if file.read_exact_at(&mut entry, at).is_err() {
+            return Ok(Found::Nothing);
+        }
+        let spans = entry.as_chunks().0.iter().map(Span::from_bytes);
+        let (mut bytes, mut total_len) = (Vec::new(), 0u64);
+        for span in spans {
+            let within = offset.saturating_sub(total_len).min(span.len.into());
+            let have = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+            let wanted =
+                u64::from(span.len).saturating_sub(within).min(len.saturating_sub(have).into());
+            total_len = total_len.saturating_add(span.len.into());
+            let wanted = u32::try_from(wanted).unwrap_or_default();
+            match self.read_range(id, span.offset.saturating_add(within), wanted)? {
+                Some(range) if range.bytes.len() == wanted as usize => {
+                    bytes.extend_from_slice(&range.bytes)
+                }
+                Some(_) => return Err(StoreError::Damaged { id: *id }),
+                None => return Ok(Found::Nothing),
+            }
+        }
+        Ok(Found::Range(Range { total_len, bytes: bytes.into() }))
+    }
+
+    /// What is here of a range of a content: of an object, or of a part if one piece of it has all of the range.
+    ///
+    /// # Errors
+    /// As [`Store::read_range`].
+    pub fn find_range(&self, id: &Hash, offset: u64, len: u32) -> Result<Found, StoreError> {
+        match self.read_range(id, offset, len)? {
+            Some(range) => Ok(Found::Range(range)),
+            None => self.read_part(id, |part| part.range(offset, len)),
+        }
+    }
+
+    fn read_part(
+        &self,
+        id: &Hash,
+        read: impl FnOnce(&Part) -> io::Result<Option<Range>>,
+    ) -> Result<Found, StoreError> {
+        let part = self.parts().get(id).cloned();
+        let Some(part) = part else { return Ok(Found::Nothing) };
+        let found = read(&part).map_err(io_error("read in", &self.root.join("parts")))?;
+        Ok(found.map_or(Found::OtherPieces, Found::Range))
+    }
+
+    /// The object's content, mapped into memory: what is not looked at is not read. `None` without one, or if the file is not what it
+    /// was.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn map(&self, id: &Hash) -> Result<Option<Bytes>, StoreError> {
+        let Some(len) = self.len_of(id) else {
+            return Ok(None);
+        };
+        let path = self.object_path(id);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(io_error("open", &path)(error)),
+        };
+        // SAFETY: an object's file is replaced and removed, never written, and this process alone has the folder.
+        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(io_error("map", &path))?;
+        let is_whole = map.len() as u64 == len.saturating_add(HEADER_LEN as u64);
+        Ok(is_whole.then(|| Bytes::from_owner(map).slice(HEADER_LEN..)))
     }
 
     /// Keeps the object until [`Store::unpin`], whatever the bound; survives a restart. An id without an object may be
@@ -392,6 +677,14 @@ impl Store {
         self.root.join("pins").join(hex::encode(id))
     }
 
+    fn cut_path(&self, id: &Hash) -> PathBuf {
+        self.root.join("cuts").join(hex::encode(id))
+    }
+
+    fn parts(&self) -> MutexGuard<'_, HashMap<Hash, Arc<Part>>> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     // A panic under the lock leaves at worst a wrong age: the index is usable.
     fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
@@ -410,6 +703,7 @@ impl Store {
     }
 
     fn remove_object(&self, index: &mut Index, id: &Hash) -> Result<bool, StoreError> {
+        remove_file(&self.cut_path(id))?;
         remove_file(&self.object_path(id))?;
         Ok(index.remove(id).is_some())
     }
@@ -442,8 +736,33 @@ impl Store {
     }
 }
 
+/// What stands before an object's content.
+fn header(len: u64, digest: &Hash) -> [u8; HEADER_LEN] {
+    let mut header = [0; HEADER_LEN];
+    header[..8].copy_from_slice(&MAGIC);
+    header[8..16].copy_from_slice(&len.to_le_bytes());
+    header[16..].copy_from_slice(digest);
+    header
+}
+
 /// Writes a content behind the place of the header, from several threads; returns its BLAKE3.
 fn write_pieces<C: Content + ?Sized>(file: &File, content: &C, len: u64) -> io::Result<Hash> {
+    each_piece(content, len, |bytes, offset| {
+        file.write_all_at(bytes, offset.saturating_add(HEADER_LEN as u64))
+    })
+}
+
+/// BLAKE3 of a content, from several threads.
+fn hash_pieces<C: Content + ?Sized>(content: &C, len: u64) -> io::Result<Hash> {
+    each_piece(content, len, |_, _| Ok(()))
+}
+
+/// Reads a content on several threads, hands over each MiB of it with its offset, and returns its BLAKE3.
+fn each_piece<C: Content + ?Sized>(
+    content: &C,
+    len: u64,
+    take: impl Fn(&[u8], u64) -> io::Result<()> + Sync,
+) -> io::Result<Hash> {
     let count = len.div_ceil(PIECE_BYTES as u64);
     let next = AtomicU64::new(0);
     let work = || -> io::Result<Vec<(u64, PieceHash)>> {
@@ -461,7 +780,7 @@ fn write_pieces<C: Content + ?Sized>(file: &File, content: &C, len: u64) -> io::
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             hashes.push((index, PieceHash::new(index, &buffer)));
-            file.write_all_at(&buffer, offset.saturating_add(HEADER_LEN as u64))?;
+            take(&buffer, offset)?;
         }
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);

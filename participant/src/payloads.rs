@@ -1,8 +1,13 @@
 //! Fetches, checks, keeps and serves the payloads that miners revealed.
 //!
+//! A payload arrives in pieces, from several peers at once, each checked against its root as it comes (`protocol::update::PieceForm`), and
+//! is mapped from disk: what is fetched at a time takes memory for the pieces on their way.
+//!
 //! A payload that was fetched is served in turn, so that a miner that ends after its reveal costs nobody anything, and
 //! is forgotten once the chain has forgotten its window. To serve is a favour: a disk that is full costs the oldest
 //! windows, and then the favour, and never what was fetched.
+
+mod pieces;
 
 use std::{
     collections::BTreeMap,
@@ -14,12 +19,12 @@ use std::{
 use bytes::Bytes;
 use node_client::{
     chain::RevealInfo,
-    network::{FetchRequest, Network, NetworkError},
-    store::StoreError,
+    network::{FetchRequest, Network, NetworkError, PiecesRequest},
+    store::{Cut, StoreError},
 };
 use protocol::{
     layout::Layout,
-    update::{payload_bytes_max, Frame},
+    update::{payload_bytes_max, piece_list_id, Frame, PieceForm, PieceList},
     AccountBytes, Hash, Uid, Window,
 };
 
@@ -29,11 +34,22 @@ use crate::{
     telemetry,
 };
 
+use pieces::PayloadPieces;
+
 /// Windows for which payloads are served: the chain keeps its records as long.
 pub const SERVED_WINDOWS: u64 = protocol::limits::HISTORY_WINDOWS;
 
-/// How long one fetch may take in all, over all peers.
-const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes a second below which a fetch is given up: a fiftieth of the slowest line that takes part.
+const RATE_MIN: u64 = 64_000;
+
+/// What any fetch may take, whatever its size: to find peers, to connect, to be overtaken.
+const FETCH_TIME_MIN: Duration = Duration::from_secs(30);
+
+/// How long a fetch of `bytes` bytes may take in all, over all peers, when nothing else ends it before: what it would at the least
+/// rate, and the time until the first byte. Who has a deadline from the schedule ends it by that.
+pub fn budget(bytes: u64) -> Duration {
+    FETCH_TIME_MIN.saturating_add(Duration::from_secs(bytes / RATE_MIN))
+}
 
 /// The payloads of one run.
 pub struct Payloads {
@@ -41,6 +57,8 @@ pub struct Payloads {
     peers: Arc<AnnouncedPeers>,
     layout: Layout,
     keep: u16,
+    /// How its payloads are cut; `None` for settings under which there are none.
+    form: Option<PieceForm>,
     archive: Option<PathBuf>,
     // What is served, by window. Never held across an await.
     served: Mutex<BTreeMap<Window, Vec<Hash>>>,
@@ -55,7 +73,8 @@ impl Payloads {
         keep: u16,
         archive: Option<PathBuf>,
     ) -> Self {
-        Self { network, peers, layout, keep, archive, served: Mutex::default() }
+        let form = PieceForm::new(layout.clone(), keep);
+        Self { network, peers, layout, keep, form, archive, served: Mutex::default() }
     }
 
     /// The payload that `reveal` opened: its root and length are those on the chain. Whether its chunks are well formed is for
@@ -86,21 +105,39 @@ impl Payloads {
         if byte_len > payload_bytes_max(&self.layout, self.keep) {
             miss!("it says that it has {byte_len} bytes, which no payload has");
         }
-        let (layout, keep) = (self.layout.clone(), self.keep);
-        let request = FetchRequest::new(root, byte_len, move |bytes| {
-            bytes.len() as u64 == byte_len && has_root(bytes, &layout, keep, &root)
-        })
-        .exactly()
-        .from_peers(self.peers.ordered(Some(miner)));
-        let fetched = tokio::time::timeout(FETCH_TIMEOUT, self.network.fetch(request))
-            .await
-            .context("nobody delivered it in time")??;
-        if let Err(error) = self.keep(window, reveal.uid, root, &fetched.bytes).await {
+        let arrive = self.arrive(miner, root, byte_len);
+        let arrived = tokio::time::timeout(budget(byte_len), arrive).await;
+        let bytes = arrived.context("nobody delivered it in time")??;
+        if let Err(error) = self.keep(window, reveal.uid, root, &bytes).await {
             metrics::counter!(telemetry::UNKEPT).increment(1);
             let (uid, error) = (reveal.uid, error.line());
             tracing::warn!(window, uid, error, "a payload was fetched and cannot be kept");
         }
-        Ok(fetched.bytes)
+        Ok(bytes)
+    }
+
+    /// The payload with this root and length, from whoever has pieces of it, `miner` before the others. Cancel-safe: what has come stays.
+    async fn arrive(&self, miner: &AccountBytes, root: Hash, byte_len: u64) -> Result<Bytes> {
+        let form = self.form.clone().context("no payload has this layout")?;
+        let providers = || self.peers.ordered(Some(miner));
+        let pieces = if form.count() == 1 {
+            PayloadPieces::whole(form, self.layout.clone(), self.keep, root, byte_len)
+        } else {
+            let (len, of) = (u64::from(form.count()) * size_of::<Hash>() as u64, form.clone());
+            let is_list = move |bytes: &[u8]| PieceList::parse(bytes, &of, &root).is_some();
+            let request = FetchRequest::new(piece_list_id(&root), len, is_list).exactly();
+            let fetched = self.network.fetch(request.from_peers(providers())).await?;
+            let list = PieceList::parse(&fetched.bytes, &form, &root).context("another list")?;
+            PayloadPieces::listed(form, list, byte_len)
+        };
+        let request = PiecesRequest {
+            id: root,
+            providers: providers(),
+            pieces: Arc::new(pieces),
+            whole: true,
+        };
+        let fetched = self.network.fetch_pieces(request).await?;
+        fetched.bytes.context("its pieces are not as long together as the chain says")
     }
 
     /// Serves and archives what was fetched.
@@ -117,7 +154,8 @@ impl Payloads {
     /// # Errors
     /// It cannot be kept.
     pub async fn serve(&self, window: Window, root: Hash, bytes: Bytes) -> Result<()> {
-        while let Err(error) = self.network.publish(root, bytes.clone()).await {
+        let listed = self.listed(&bytes).await?;
+        while let Err(error) = self.publish(root, &bytes, &listed).await {
             if !is_full(&error) || !self.forget_oldest(window).await {
                 return Err(error.into());
             }
@@ -130,12 +168,38 @@ impl Payloads {
         Ok(())
     }
 
+    /// What a payload of several pieces is served with besides; `None` for one piece.
+    async fn listed(&self, bytes: &Bytes) -> Result<Option<(Bytes, Cut)>> {
+        let Some(form) = self.form.clone().filter(|form| form.count() > 1) else {
+            return Ok(None);
+        };
+        let (bytes, layout, keep) = (bytes.clone(), self.layout.clone(), self.keep);
+        let work = move || pieces::list_and_cut(&bytes, &form, &layout, keep);
+        let listed = tokio::task::spawn_blocking(work).await.ok().flatten();
+        Ok(Some(listed.context("it is not cut as a payload is")?))
+    }
+
+    async fn publish(
+        &self,
+        root: Hash,
+        bytes: &Bytes,
+        listed: &Option<(Bytes, Cut)>,
+    ) -> Result<(), NetworkError> {
+        let Some((list, cut)) = listed else {
+            return self.network.publish(root, bytes.clone()).await;
+        };
+        self.network.publish(piece_list_id(&root), list.clone()).await?;
+        self.network.publish_content(root, Arc::new(bytes.clone()), Some(cut.clone())).await
+    }
+
     /// Goes on serving those of `ids`, which a process that ran before left, that were `revealed` in a window. The others
     /// are no longer served.
     pub async fn adopt(&self, ids: Vec<Hash>, revealed: &[(Window, Hash)]) {
         let window_of = |id: &Hash| revealed.iter().rev().find(|(_, root)| root == id);
+        // The list of a payload stays with it.
+        let lists: Vec<Hash> = revealed.iter().map(|(_, root)| piece_list_id(root)).collect();
         let (ours, strange): (Vec<Hash>, Vec<Hash>) =
-            ids.into_iter().partition(|id| window_of(id).is_some());
+            ids.into_iter().partition(|id| window_of(id).is_some() || lists.contains(id));
         for (window, root) in ours.iter().filter_map(window_of) {
             let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
             served.entry(*window).or_default().push(*root);
@@ -173,9 +237,12 @@ impl Payloads {
     }
 
     async fn unpublish(&self, ids: impl IntoIterator<Item = Hash>) {
+        let has_lists = self.form.as_ref().is_some_and(|form| form.count() > 1);
         for root in ids {
-            if let Err(error) = self.network.unpublish(root).await {
-                tracing::warn!(%error, "cannot unpublish");
+            for id in [Some(root), has_lists.then(|| piece_list_id(&root))].into_iter().flatten() {
+                if let Err(error) = self.network.unpublish(id).await {
+                    tracing::warn!(%error, "cannot unpublish");
+                }
             }
         }
     }

@@ -33,7 +33,9 @@ use crate::{
     diary::{DiaryRecord, Duty},
     error::{miss, Attempt as _, Error, Result},
     handles::{Handles, Peers, Run},
-    memory, telemetry,
+    memory,
+    payloads::budget,
+    telemetry,
 };
 
 /// States that are kept on disk and served: this window's, the last one's for its scores, and one for who is late.
@@ -56,9 +58,6 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// How long a state may take to arrive without a new piece of it arriving.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(120);
-
-/// How long the manifest of a state may take: some megabytes for the largest models.
-const MANIFEST_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The agreed parameters at the start of a window.
 pub struct State {
@@ -443,7 +442,7 @@ impl Replica {
             return;
         };
         let network = &self.handles.peers.network;
-        let parameters = network.publish_content(state.root, Arc::new(Served(model))).await;
+        let parameters = network.publish_content(state.root, Arc::new(Served(model)), None).await;
         let manifest = Bytes::from(manifest.encode());
         let both = match parameters {
             Ok(()) => network.publish(manifest_id(&state.root), manifest).await,
@@ -490,7 +489,7 @@ async fn fetch(
     let is_manifest = move |bytes: &[u8]| StateManifest::parse(bytes, &root).is_some();
     let request = FetchRequest::new(manifest_id(&root), len_max, is_manifest)
         .from_peers(announced.ordered(None));
-    let fetched = tokio::time::timeout(MANIFEST_TIMEOUT, network.fetch(request))
+    let fetched = tokio::time::timeout(budget(len_max), network.fetch(request))
         .await
         .context("the state's manifest did not arrive in time")??;
     let manifest = StateManifest::parse(&fetched.bytes, &root).context("another manifest")?;
@@ -499,7 +498,7 @@ async fn fetch(
     loop {
         let missing = arriving.0.missing();
         let providers = announced.ordered(None);
-        let request = PiecesRequest { id: root, providers, pieces: arriving.clone() };
+        let request = PiecesRequest { id: root, providers, pieces: arriving.clone(), whole: false };
         match while_it_goes_on(&arriving.0, network.fetch_pieces(request)).await? {
             Ok(_) => break,
             // Whoever failed in the middle may be back.

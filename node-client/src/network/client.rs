@@ -1,8 +1,11 @@
 //! Hands the network to services: a handle that implements [`Network`], with a clone for each of them.
 
-use std::sync::{
-    atomic::{AtomicUsize, Ordering},
-    Arc,
+use std::{
+    collections::HashMap,
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        Arc, PoisonError,
+    },
 };
 
 use async_trait::async_trait;
@@ -17,6 +20,7 @@ use super::{
     codec::{RangeRequest, RangeResponse, RANGE_LEN_MAX},
     command::Command,
     counters::{CounterCells, Counters},
+    download::{self, Shared},
     event_loop::EventLoop,
     fetch::{self, FetchLimits, RangeSource},
     partials::Partials,
@@ -27,7 +31,7 @@ use super::{
 use crate::{
     clock::Clock,
     keys::sign_as_peer,
-    store::{Content, Store, StoreError},
+    store::{Assembled, Content, Cut, Found, Part, Slot, Store, StoreError},
 };
 
 /// Threads that read and check one content of the own store at most: what a fast disk gives.
@@ -42,8 +46,10 @@ pub struct Client {
     key: Keypair,
     limits: FetchLimits,
     fetches: Arc<Semaphore>,
-    standing: Arc<Standing>,
+    shared: Arc<Shared>,
     partials: Arc<Partials>,
+    /// Contents that are being fetched piece by piece: who wants one that is waits for it.
+    arriving: Arc<std::sync::Mutex<HashMap<Hash, Arc<tokio::sync::Mutex<()>>>>>,
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
     counters: Arc<CounterCells>,
@@ -77,8 +83,9 @@ pub async fn start(
             peers_max: config.fetch_peers_max,
         },
         fetches: Arc::new(Semaphore::new(config.fetches_max.max(1))),
-        standing: Arc::default(),
+        shared: Arc::new(Shared::new(Arc::new(Standing::default()), config.pieces_bytes_max)),
         partials: Arc::default(),
+        arriving: Arc::default(),
         store: store.clone(),
         clock: clock.clone(),
         counters: counters.clone(),
@@ -140,6 +147,13 @@ impl Client {
         Ok(result.map_err(|_| NetworkError::Closed)??)
     }
 
+    /// What whoever fetches the pieces of a content holds meanwhile.
+    fn turn(&self, id: Hash) -> Arc<tokio::sync::Mutex<()>> {
+        let mut arriving = self.arriving.lock().unwrap_or_else(PoisonError::into_inner);
+        arriving.retain(|_, turn| Arc::strong_count(turn) > 1);
+        arriving.entry(id).or_default().clone()
+    }
+
     /// The content, if it is in the own store and the check accepts it.
     async fn fetch_own(&self, request: &FetchRequest) -> Option<Bytes> {
         let (id, len_max) = (request.id, request.len_max);
@@ -163,17 +177,39 @@ fn take_own(store: &Store, id: &Hash, pieces: &dyn Pieces) -> Result<(), StoreEr
     if store.len_of(id) != Some(pieces.byte_len()) {
         return Ok(());
     }
+    for_each_piece(pieces, false, |index, place| match read_own(store, id, pieces, index, place)? {
+        Found::Range(range) => Ok(pieces.accept(index, &range.bytes)),
+        Found::OtherPieces | Found::Nothing => Ok(false),
+    })
+}
+
+/// One piece of an object, whose place is `(offset, len)`.
+fn read_own(
+    store: &Store,
+    id: &Hash,
+    pieces: &dyn Pieces,
+    index: usize,
+    (offset, len): (u64, u32),
+) -> Result<Found, StoreError> {
+    if pieces.is_numbered() {
+        return store.read_piece(id, u32::try_from(index).unwrap_or(u32::MAX), 0, len);
+    }
+    Ok(store.read_range(id, offset, len)?.map_or(Found::Nothing, Found::Range))
+}
+
+/// Calls `take` with each piece that is not here, or with `all`, and its place, from several threads, until it says no.
+fn for_each_piece(
+    pieces: &dyn Pieces,
+    all: bool,
+    take: impl Fn(usize, (u64, u32)) -> Result<bool, StoreError> + Sync,
+) -> Result<(), StoreError> {
     let next = AtomicUsize::new(0);
     let work = || -> Result<(), StoreError> {
         while let Some((index, (offset, len, is_here))) = {
             let index = next.fetch_add(1, Ordering::Relaxed);
             pieces.piece(index).map(|piece| (index, piece))
         } {
-            if is_here {
-                continue;
-            }
-            let range = store.read_range(id, offset, len)?;
-            if !range.is_some_and(|range| pieces.accept(index, &range.bytes)) {
+            if (all || !is_here) && !take(index, (offset, len))? {
                 next.store(pieces.count(), Ordering::Relaxed);
             }
         }
@@ -187,6 +223,35 @@ fn take_own(store: &Store, id: &Hash, pieces: &dyn Pieces) -> Result<(), StoreEr
         let mut others = others.into_iter().map(|other| other.join().unwrap_or(Ok(())));
         own.and_then(|()| others.try_for_each(|result| result))
     })
+}
+
+fn part_error(source: std::io::Error) -> StoreError {
+    StoreError::Io { action: "use", path: "parts".into(), source }
+}
+
+/// Where the pieces of a content are kept while it arrives.
+pub(super) fn slots(pieces: &dyn Pieces) -> Vec<Slot> {
+    let piece = |index| pieces.piece(index).map(|(offset, len_max, _)| Slot { offset, len_max });
+    (0..pieces.count()).map_while(piece).collect()
+}
+
+/// Makes what has arrived an object of the store, if there is room; the content, if it is wanted and can be read.
+fn finish(
+    store: &Store,
+    id: Hash,
+    pieces: &dyn Pieces,
+    part: Option<Arc<Part>>,
+    whole: bool,
+) -> Option<Bytes> {
+    let (head, cut) = pieces.cut().map_or_else(Default::default, |(head, cut)| (head, Some(cut)));
+    if let Some(part) = part.filter(|part| part.is_whole()) {
+        if let Err(error) = store.finish(id, &part, &head, cut.as_ref(), pieces.byte_len()) {
+            tracing::warn!(%error, "what arrived is not in the store");
+            let content = Assembled::new(&part, &head, cut.as_ref(), pieces.byte_len());
+            return content.filter(|_| whole)?.to_bytes();
+        }
+    }
+    store.map(&id).ok().flatten().filter(|_| whole)
 }
 
 #[async_trait]
@@ -213,6 +278,10 @@ impl Network for Client {
         self.with_store(move |store| {
             // Pinned first, so that no other put drops it in between.
             store.pin(&id)?;
+            // As it was fetched.
+            if store.map(&id)?.is_some_and(|kept| kept == bytes) {
+                return Ok(());
+            }
             store.put(id, &bytes).inspect_err(|_| {
                 if !store.contains(&id) {
                     let _ = store.unpin(&id);
@@ -228,13 +297,18 @@ impl Network for Client {
         &self,
         id: Hash,
         content: Arc<dyn Content>,
+        cut: Option<Cut>,
     ) -> Result<(), NetworkError> {
         self.with_store(move |store| {
             store.pin(&id)?;
             if store.len_of(&id) == Some(content.byte_len()) {
                 return Ok(());
             }
-            store.put_content(id, &*content).inspect_err(|_| {
+            let put = match cut {
+                Some(cut) => store.put_cut(id, &*content, &cut),
+                None => store.put_content(id, &*content),
+            };
+            put.inspect_err(|_| {
                 if !store.contains(&id) {
                     let _ = store.unpin(&id);
                 }
@@ -257,18 +331,85 @@ impl Network for Client {
         if let Some(bytes) = self.fetch_own(&request).await {
             return Ok(Fetched { bytes, peers: Vec::new(), faults: Vec::new() });
         }
-        fetch::fetch(self, &*self.clock, self.limits, &self.standing, &self.partials, request).await
+        fetch::fetch(
+            self,
+            &*self.clock,
+            self.limits,
+            &self.shared.standing,
+            &self.partials,
+            request,
+        )
+        .await
     }
 
     async fn fetch_pieces(&self, request: PiecesRequest) -> Result<PiecesFetched, FetchError> {
-        let permit = self.fetches.acquire().await;
-        let _permit = permit.map_err(|_| FetchError::Closed)?;
-        let (id, pieces) = (request.id, request.pieces.clone());
-        if let Err(error) = self.with_store(move |store| take_own(store, &id, &*pieces)).await {
-            tracing::warn!(%error, "own copy cannot be read");
-        }
-        fetch::fetch_pieces(self, &*self.clock, self.limits, &self.standing, request).await
+        let PiecesRequest { id, pieces, whole, .. } = request.clone();
+        let turn = self.turn(id);
+        let _turn = turn.lock().await;
+        let taken = pieces.clone();
+        let part = self.with_store(move |store| here(store, id, &*taken)).await;
+        let part = match part {
+            Ok(part) => part,
+            Err(NetworkError::Closed) => return Err(FetchError::Closed),
+            // What cannot be kept under its name is kept without one.
+            Err(error) => {
+                tracing::warn!(%error, "a content that arrives does not outlive this process");
+                Some(Arc::new(Part::unnamed(slots(&*pieces)).map_err(FetchError::Unkept)?))
+            }
+        };
+        let mut fetched = download::download(
+            self,
+            &*self.clock,
+            self.limits,
+            &self.shared,
+            request,
+            part.clone(),
+        )
+        .await?;
+        let whole =
+            self.with_store(move |store| Ok(finish(store, id, &*pieces, part, whole))).await;
+        fetched.bytes = whole.map_err(|_| FetchError::Closed)?;
+        Ok(fetched)
     }
+}
+
+/// Hands over what is here of a content, whole or in part. The part that what is missing goes to, if anything is.
+///
+/// # Errors
+/// The part cannot be opened.
+fn here(store: &Store, id: Hash, pieces: &dyn Pieces) -> Result<Option<Arc<Part>>, StoreError> {
+    if let Err(error) = take_own(store, &id, pieces) {
+        tracing::warn!(%error, "own copy cannot be read");
+    }
+    if (0..pieces.count()).all(|index| pieces.piece(index).is_none_or(|(_, _, is_here)| is_here)) {
+        return Ok(None);
+    }
+    // The disk has changed the object: what is right of it is had from there, and it is made anew.
+    let part = store.part(id, slots(pieces))?;
+    for_each_piece(pieces, false, |index, _| {
+        let read = part.read(index).or_else(|error| match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => Ok(None),
+            _ => Err(error),
+        });
+        if let Some(bytes) = read.map_err(part_error)? {
+            part.confirm(index, pieces.accept(index, &bytes));
+        }
+        Ok(true)
+    })?;
+    if store.contains(&id) {
+        for_each_piece(pieces, true, |index, place| {
+            if !part.has(index) {
+                if let Found::Range(range) = read_own(store, &id, pieces, index, place)? {
+                    if pieces.accept(index, &range.bytes) {
+                        part.write(index, &range.bytes).map_err(part_error)?;
+                    }
+                }
+            }
+            Ok(true)
+        })?;
+        store.remove(&id)?;
+    }
+    Ok(Some(part))
 }
 
 #[async_trait]

@@ -3,27 +3,38 @@
 //! One stream carries one request and one response. All integers are little endian.
 //!
 //! ```text
-//! request  = version 1 (u8) | content id (32 bytes) | offset (u64) | len (u32)
-//! response = 0 (found, u8)  | total_len (u64)       | len (u32)    | bytes
+//! request  = version 2 (u8) | content id (32 bytes) | piece (u32) | offset (u64) | len (u32)
+//! response = 0 (found, u8)  | total_len (u64)       | len (u32)   | bytes
 //!          | 1 (missing)
 //!          | 2 (busy)
+//!          | 3 (has other pieces)
 //! ```
+//!
+//! The piece 2^32 − 1 stands for the whole content: the offset is counted from its first byte. A message of which no byte comes for
+//! [`STALL_TIMEOUT`] is given up.
 //!
 //! Public so that tests and tools can speak it, well or badly.
 
-use std::io;
+use std::{io, time::Duration};
 
 use bytes::Bytes;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::{request_response, StreamProtocol};
 use protocol::Hash;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const FOUND: u8 = 0;
 const MISSING: u8 = 1;
 const BUSY: u8 = 2;
+const OTHER_PIECES: u8 = 3;
 
-const REQUEST_LEN: usize = 1 + 32 + 8 + 4;
+const REQUEST_LEN: usize = 1 + 32 + 4 + 8 + 4;
+
+/// The piece number that stands for the whole content.
+const WHOLE: u32 = u32::MAX;
+
+/// How long a reader waits for one more byte.
+pub const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The most bytes of content in one response, and so the most that a request may ask for.
 pub const RANGE_LEN_MAX: u32 = 1 << 20;
@@ -36,7 +47,9 @@ const GROWTH_LEN: usize = 64 * 1024;
 pub struct RangeRequest {
     /// The content id.
     pub id: Hash,
-    /// First byte wanted.
+    /// The piece of it, if the content is one whose pieces are asked for by their numbers.
+    pub piece: Option<u32>,
+    /// First byte wanted, of the piece or of the content.
     pub offset: u64,
     /// Bytes wanted, at most [`RANGE_LEN_MAX`]. All of them come, but for the content's end.
     pub len: u32,
@@ -47,7 +60,7 @@ pub struct RangeRequest {
 pub enum RangeResponse {
     /// A part of the content.
     Found {
-        /// Bytes of the whole content.
+        /// Bytes of the whole content, or of the whole piece.
         total_len: u64,
         /// The wanted bytes.
         bytes: Bytes,
@@ -56,6 +69,8 @@ pub enum RangeResponse {
     Missing,
     /// The peer serves as much as it is willing to: ask later.
     Busy,
+    /// The peer has pieces of the content, and not this one: ask for another one, or later.
+    OtherPieces,
 }
 
 /// Reads and writes the messages; refuses a response of more than [`RANGE_LEN_MAX`] bytes before reading it.
@@ -64,7 +79,7 @@ pub struct RangeCodec;
 
 /// The name of the range protocol on the network `name`; `None` if that makes no protocol name.
 pub fn protocol_name(name: &str) -> Option<StreamProtocol> {
-    StreamProtocol::try_from_owned(format!("/gauntlet/{name}/range/1")).ok()
+    StreamProtocol::try_from_owned(format!("/gauntlet/{name}/range/2")).ok()
 }
 
 fn invalid(reason: &'static str) -> io::Error {
@@ -85,6 +100,7 @@ impl request_response::Codec for RangeCodec {
         }
         Ok(RangeRequest {
             id: read_array(io).await?,
+            piece: Some(u32::from_le_bytes(read_array(io).await?)).filter(|piece| *piece != WHOLE),
             offset: u64::from_le_bytes(read_array(io).await?),
             len: u32::from_le_bytes(read_array(io).await?),
         })
@@ -102,6 +118,7 @@ impl request_response::Codec for RangeCodec {
             [FOUND] => {}
             [MISSING] => return Ok(RangeResponse::Missing),
             [BUSY] => return Ok(RangeResponse::Busy),
+            [OTHER_PIECES] => return Ok(RangeResponse::OtherPieces),
             _ => return Err(invalid("unknown kind of range response")),
         }
         let total_len = u64::from_le_bytes(read_array(io).await?);
@@ -125,6 +142,7 @@ impl request_response::Codec for RangeCodec {
         let mut message = Vec::with_capacity(REQUEST_LEN);
         message.push(VERSION);
         message.extend_from_slice(&request.id);
+        message.extend_from_slice(&request.piece.unwrap_or(WHOLE).to_le_bytes());
         message.extend_from_slice(&request.offset.to_le_bytes());
         message.extend_from_slice(&request.len.to_le_bytes());
         io.write_all(&message).await
@@ -143,6 +161,7 @@ impl request_response::Codec for RangeCodec {
             RangeResponse::Found { total_len, bytes } => (total_len, bytes),
             RangeResponse::Missing => return io.write_all(&[MISSING]).await,
             RangeResponse::Busy => return io.write_all(&[BUSY]).await,
+            RangeResponse::OtherPieces => return io.write_all(&[OTHER_PIECES]).await,
         };
         let len = u32::try_from(bytes.len()).map_err(|_| invalid("range response too long"))?;
         io.write_all(&[FOUND]).await?;
@@ -157,7 +176,7 @@ where
     T: AsyncRead + Unpin + Send,
 {
     let mut array = [0; N];
-    io.read_exact(&mut array).await?;
+    read_all(io, &mut array).await?;
     Ok(array)
 }
 
@@ -169,7 +188,23 @@ where
     while bytes.len() < len {
         let start = bytes.len();
         bytes.resize(len.min(start + GROWTH_LEN), 0);
-        io.read_exact(&mut bytes[start..]).await?;
+        read_all(io, &mut bytes[start..]).await?;
     }
     Ok(bytes)
+}
+
+/// Fills `into`, as long as bytes keep coming.
+async fn read_all<T>(io: &mut T, mut into: &mut [u8]) -> io::Result<()>
+where
+    T: AsyncRead + Unpin + Send,
+{
+    while !into.is_empty() {
+        let read = tokio::time::timeout(STALL_TIMEOUT, io.read(into)).await;
+        let count = read.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        into = &mut into[count..];
+    }
+    Ok(())
 }

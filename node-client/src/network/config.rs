@@ -7,8 +7,8 @@ use libp2p::{multiaddr::Protocol, Multiaddr};
 use super::{codec::RANGE_LEN_MAX, PeerAddress};
 
 /// How the network is run. The most memory that peers can make this process use is about
-/// `serves_max` MiB to serve, `fetches_max * len_max` of the fetches to receive, and 1 MiB for each of
-/// `connections_max` connections.
+/// `serves_max` MiB to serve, `fetches_max * len_max` of the fetches of whole contents and `pieces_bytes_max` to receive, and 1 MiB
+/// for each of `connections_max` connections.
 #[derive(Clone, Debug)]
 pub struct NetworkConfig {
     /// Name of the network, part of each protocol's name: peers of different networks do not understand each other.
@@ -26,7 +26,8 @@ pub struct NetworkConfig {
     pub connections_per_peer_max: u32,
     /// How long a connection without streams stays open.
     pub idle_timeout: Duration,
-    /// How long one range may take, from the request to the last byte.
+    /// How long one range may take, from the request to the last byte, though bytes keep coming: when none does for
+    /// [`STALL_TIMEOUT`](super::codec::STALL_TIMEOUT) it is over before.
     pub request_timeout: Duration,
     /// How long a Kademlia query may take.
     pub query_timeout: Duration,
@@ -44,8 +45,10 @@ pub struct NetworkConfig {
     pub records_max: usize,
     /// Contents published at a time; half of `records_max` at the most.
     pub published_max: usize,
-    /// Fetches at a time; more wait.
+    /// Fetches of whole contents at a time; more wait.
     pub fetches_max: usize,
+    /// Bytes of pieces on their way at a time, of all contents that are fetched piece by piece.
+    pub pieces_bytes_max: usize,
     /// Peers asked in one fetch, hints included.
     pub fetch_peers_max: usize,
     /// Commands that wait for the event loop; the callers of more wait.
@@ -66,7 +69,8 @@ impl Default for NetworkConfig {
             connections_max: 256,
             connections_per_peer_max: 4,
             idle_timeout: Duration::from_secs(60),
-            request_timeout: Duration::from_secs(20),
+            // A MiB at 3.5 kB/s; who is so slow is overtaken long before.
+            request_timeout: Duration::from_secs(300),
             query_timeout: Duration::from_secs(15),
             range_len: RANGE_LEN_MAX,
             serves_max: 64,
@@ -76,6 +80,7 @@ impl Default for NetworkConfig {
             records_max: 16_384,
             published_max: 4_096,
             fetches_max: 16,
+            pieces_bytes_max: 64 << 20,
             fetch_peers_max: 32,
             commands_max: 64,
             requests_max: 256,

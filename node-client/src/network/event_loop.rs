@@ -280,7 +280,10 @@ impl EventLoop {
             Event::Message { peer, message, .. } => match message {
                 Message::Request { request_id, request, channel } => {
                     let ranges = &mut self.swarm.behaviour_mut().ranges;
-                    if !self.published.contains(&request.id) || request.len > RANGE_LEN_MAX {
+                    // What is still arriving is served to others meanwhile.
+                    let is_served =
+                        self.published.contains(&request.id) || self.store.has_part(&request.id);
+                    if !is_served || request.len > RANGE_LEN_MAX {
                         respond(ranges, channel, RangeResponse::Missing);
                         return;
                     }

@@ -7,20 +7,18 @@
 //! is asked for all of it, alone, as from then on the others are; wrong content from one peer alone is
 //! [`FaultKind::Corrupt`].
 //!
-//! A content whose pieces can be checked by themselves ([`fetch_pieces`]) is asked for a few pieces at a time; whoever serves a
-//! wrong one is to blame at once, and nothing that was right is asked for again.
+//! A content whose pieces can be checked by themselves is fetched by [`super::download`], from several at once.
 
 use std::{
     collections::{HashSet, VecDeque},
     future::Future,
     ops::RangeInclusive,
-    sync::Arc,
     time::Duration,
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::{stream, stream::FuturesUnordered, StreamExt};
+use futures::{stream::FuturesUnordered, StreamExt};
 use libp2p::PeerId;
 use protocol::Hash;
 
@@ -28,8 +26,7 @@ use super::{
     codec::{RangeRequest, RangeResponse},
     partials::{Partial, Partials},
     standing::Standing,
-    Fault, FaultKind, FetchError, FetchRequest, Fetched, PeerAddress, Pieces, PiecesFetched,
-    PiecesRequest, Verify,
+    Fault, FaultKind, FetchError, FetchRequest, Fetched, PeerAddress, Verify,
 };
 use crate::clock::Clock;
 
@@ -39,9 +36,6 @@ const BUSY_WAIT: Duration = Duration::from_millis(100);
 
 /// Faults kept for the report of one fetch; each peer makes a few at the most.
 const FAULTS_MAX: usize = 256;
-
-/// Pieces that one peer is asked for at a time: what hides the way there and back, and half of what a peer serves to one.
-const PIECES_AT_ONCE: usize = 4;
 
 /// What a fetch needs of the network.
 #[async_trait]
@@ -94,7 +88,7 @@ pub(super) async fn fetch(
             return Err(FetchError::Unavailable { id, faults: race.faults });
         };
         let offset = partial.bytes.len() as u64;
-        let range = RangeRequest { id, offset, len: limits.range_len };
+        let range = RangeRequest { id, piece: None, offset, len: limits.range_len };
         let ask = |peer| ask(source, clock, range, len_min..=len_max, peer);
         let Some((peer, (total_len, bytes))) = race.run(first, ask).await? else {
             continue;
@@ -196,7 +190,7 @@ impl Race<'_> {
     }
 }
 
-fn blame(faults: &mut Vec<Fault>, standing: &Standing, peer: PeerId, kind: FaultKind) {
+pub(super) fn blame(faults: &mut Vec<Fault>, standing: &Standing, peer: PeerId, kind: FaultKind) {
     tracing::debug!(%peer, ?kind, "a peer failed to deliver");
     // That it has not this content, or is busy, says nothing of another time.
     if !matches!(kind, FaultKind::Missing | FaultKind::Busy) {
@@ -208,8 +202,8 @@ fn blame(faults: &mut Vec<Fault>, standing: &Standing, peer: PeerId, kind: Fault
 }
 
 /// Whom to ask, each peer once, ourselves never, and who failed before last.
-struct Candidates<'a> {
-    queue: VecDeque<PeerAddress>,
+pub(super) struct Candidates<'a> {
+    pub(super) queue: VecDeque<PeerAddress>,
     seen: HashSet<PeerId>,
     peers_max: usize,
     /// Whether the network has been asked who else there is.
@@ -218,7 +212,7 @@ struct Candidates<'a> {
 }
 
 impl<'a> Candidates<'a> {
-    fn new(
+    pub(super) fn new(
         local: PeerId,
         peers_max: usize,
         standing: &'a Standing,
@@ -246,7 +240,7 @@ impl<'a> Candidates<'a> {
     }
 
     /// The next to ask; those whom the network names come after the hints.
-    async fn next(
+    pub(super) async fn next(
         &mut self,
         source: &impl RangeSource,
         id: Hash,
@@ -269,7 +263,8 @@ async fn ask(
 ) -> (PeerAddress, Result<Result<(u64, Bytes), FaultKind>, FetchError>) {
     let answer = range_of(source, clock, &peer, range).await;
     let checked = answer.map(|answer| {
-        let (total_len, bytes) = answer?;
+        // Who has pieces only does not have the content.
+        let (total_len, bytes) = answer?.ok_or(FaultKind::Missing)?;
         if total_len > *total_lens.end() {
             return Err(FaultKind::TooLong { total_len });
         }
@@ -285,17 +280,19 @@ async fn ask(
     (peer, checked)
 }
 
-/// Asks one peer for a range, again while it is busy: how many bytes it says that the content has, and its answer.
-async fn range_of(
+/// Asks one peer for a range, again while it is busy: how many bytes it says that the content or the piece has, and its answer. `None`
+/// if it has other pieces.
+pub(super) async fn range_of(
     source: &impl RangeSource,
     clock: &dyn Clock,
     peer: &PeerAddress,
     range: RangeRequest,
-) -> Result<Result<(u64, Bytes), FaultKind>, FetchError> {
+) -> Result<Result<Option<(u64, Bytes)>, FaultKind>, FetchError> {
     let mut busy = 0;
     loop {
         return Ok(match source.range(peer, range).await? {
-            Ok(RangeResponse::Found { total_len, bytes }) => Ok((total_len, bytes)),
+            Ok(RangeResponse::Found { total_len, bytes }) => Ok(Some((total_len, bytes))),
+            Ok(RangeResponse::OtherPieces) => Ok(None),
             Ok(RangeResponse::Missing) => Err(FaultKind::Missing),
             Ok(RangeResponse::Busy) if busy == BUSY_RETRIES_MAX => Err(FaultKind::Busy),
             Ok(RangeResponse::Busy) => {
@@ -306,88 +303,6 @@ async fn range_of(
             Err(kind) => Err(kind),
         });
     }
-}
-
-/// Fetches what is missing of a content, each piece checked as it arrives. Cancel-safe.
-pub(super) async fn fetch_pieces(
-    source: &impl RangeSource,
-    clock: &dyn Clock,
-    limits: FetchLimits,
-    standing: &Standing,
-    request: PiecesRequest,
-) -> Result<PiecesFetched, FetchError> {
-    let PiecesRequest { id, providers, pieces } = request;
-    let local = source.local_peer();
-    let mut candidates = Candidates::new(local, limits.peers_max, standing, providers);
-    let mut fetched = PiecesFetched::default();
-    loop {
-        let missing = missing(&*pieces);
-        if missing.is_empty() {
-            return Ok(fetched);
-        }
-        let Some(peer) = candidates.next(source, id).await? else {
-            return Err(FetchError::Unavailable { id, faults: fetched.faults });
-        };
-        let mut asked = stream::iter(missing)
-            .map(|index| ask_piece(source, clock, limits, id, &peer, &pieces, index))
-            .buffered(PIECES_AT_ONCE);
-        while let Some(answer) = asked.next().await {
-            match answer? {
-                Ok(()) => {
-                    standing.forgive(&peer.peer);
-                    if fetched.peers.last() != Some(&peer.peer) {
-                        fetched.peers.push(peer.peer);
-                    }
-                }
-                Err(kind) => {
-                    blame(&mut fetched.faults, standing, peer.peer, kind);
-                    break;
-                }
-            }
-        }
-    }
-}
-
-/// The pieces that are not here.
-fn missing(pieces: &dyn Pieces) -> Vec<usize> {
-    let is_missing = |index: &usize| pieces.piece(*index).is_some_and(|(_, _, is_here)| !is_here);
-    (0..pieces.count()).filter(is_missing).collect()
-}
-
-/// Asks one peer for one piece, range by range, and hands it over.
-async fn ask_piece(
-    source: &impl RangeSource,
-    clock: &dyn Clock,
-    limits: FetchLimits,
-    id: Hash,
-    peer: &PeerAddress,
-    pieces: &Arc<dyn Pieces>,
-    index: usize,
-) -> Result<Result<(), FaultKind>, FetchError> {
-    let Some((start, piece_len, _)) = pieces.piece(index) else {
-        return Ok(Ok(()));
-    };
-    let mut piece = Vec::with_capacity(piece_len as usize);
-    while piece.len() < piece_len as usize {
-        let have = piece.len() as u64;
-        let len = limits.range_len.min(piece_len.saturating_sub(have as u32));
-        let range = RangeRequest { id, offset: start.saturating_add(have), len };
-        let (total_len, bytes) = match range_of(source, clock, peer, range).await? {
-            Ok(found) => found,
-            Err(kind) => return Ok(Err(kind)),
-        };
-        if total_len > pieces.byte_len() {
-            return Ok(Err(FaultKind::TooLong { total_len }));
-        }
-        if total_len != pieces.byte_len() || bytes.len() as u64 != u64::from(len) {
-            return Ok(Err(FaultKind::Malformed));
-        }
-        piece.extend_from_slice(&bytes);
-    }
-    let pieces = pieces.clone();
-    let accepted = tokio::task::spawn_blocking(move || pieces.accept(index, &piece)).await;
-    // A check that panics has not accepted.
-    Ok(if accepted.unwrap_or(false) { Ok(()) } else { Err(FaultKind::Corrupt) })
 }
 
 /// The bytes if the check accepts them; checked on a thread that may block.

@@ -17,17 +17,19 @@ use libp2p::{identity::Keypair, multiaddr::Protocol, Multiaddr, PeerId};
 use protocol::Hash;
 
 use super::{
+    client::slots,
     codec::{RangeRequest, RangeResponse, RANGE_LEN_MAX},
+    download::{self, Shared},
     fetch::{self, FetchLimits, RangeSource},
     partials::Partials,
     standing::Standing,
-    FaultKind, FetchError, FetchRequest, Fetched, Network, NetworkError, PeerAddress,
+    FaultKind, FetchError, FetchRequest, Fetched, Network, NetworkError, PeerAddress, Pieces,
     PiecesFetched, PiecesRequest,
 };
 use crate::{
     clock::Clock,
     keys::sign_as_peer,
-    store::{Content, StoreError},
+    store::{Assembled, Content, Cut, Part, Span, StoreError},
 };
 
 /// A range of the most bytes, 32 peers.
@@ -50,6 +52,9 @@ pub enum Serving {
     /// With bytes of the right length, all of them wrong.
     Wrong,
 }
+
+/// Bytes of pieces on their way, as the real network's default.
+const PIECES_BYTES_MAX: usize = 64 << 20;
 
 /// A published content.
 #[derive(Clone)]
@@ -81,6 +86,13 @@ impl Kept {
         }
     }
 
+    /// The piece that is these bytes.
+    fn piece(&self, spans: &[Span]) -> Option<Bytes> {
+        let ranges = spans.iter().map(|span| self.range(span.offset, span.len.into()).ok());
+        let ranges: Option<Vec<Bytes>> = ranges.collect();
+        Some(ranges?.concat().into())
+    }
+
     /// A copy of a content in a file.
     fn file(content: &dyn Content) -> std::io::Result<Self> {
         let file = tempfile::tempfile()?;
@@ -102,6 +114,8 @@ impl Kept {
 #[derive(Default)]
 struct MemoryPeer {
     published: BTreeMap<Hash, Kept>,
+    /// Where the pieces of published contents lie whose pieces are numbered.
+    cuts: BTreeMap<Hash, Cut>,
     serving: Serving,
     offline: bool,
     /// Ranges it still serves before it goes offline by itself.
@@ -141,7 +155,7 @@ impl MemoryHub {
             local_peer,
             seed,
             clock,
-            standing: Arc::default(),
+            shared: Arc::new(Shared::new(Arc::new(Standing::default()), PIECES_BYTES_MAX)),
             partials: Arc::default(),
         }
     }
@@ -208,11 +222,27 @@ impl MemoryPeer {
         let Some(kept) = published.filter(|_| self.serving != Serving::Nothing) else {
             return Ok(RangeResponse::Missing);
         };
-        let Ok(range) = kept.range(request.offset, u64::from(request.len)) else {
+        let found = match request.piece {
+            None => kept
+                .range(request.offset, u64::from(request.len))
+                .ok()
+                .map(|range| (kept.len(), range)),
+            Some(piece) => {
+                let cut = self.cuts.get(&request.id);
+                let spans = cut.and_then(|cut| cut.0.get(piece as usize));
+                let piece = spans.and_then(|spans| kept.piece(spans));
+                piece.map(|piece| {
+                    let start = (request.offset as usize).min(piece.len());
+                    let end = start.saturating_add(request.len as usize).min(piece.len());
+                    (piece.len() as u64, piece.slice(start..end))
+                })
+            }
+        };
+        let Some((total_len, range)) = found else {
             return Ok(RangeResponse::Missing);
         };
         Ok(RangeResponse::Found {
-            total_len: kept.len(),
+            total_len,
             bytes: match self.serving {
                 Serving::Wrong => range.iter().map(|byte| !byte).collect(),
                 _ => range,
@@ -228,7 +258,7 @@ pub struct MemoryNetwork {
     local_peer: PeerId,
     seed: u64,
     clock: Arc<dyn Clock>,
-    standing: Arc<Standing>,
+    shared: Arc<Shared>,
     partials: Arc<Partials>,
 }
 
@@ -260,12 +290,14 @@ impl Network for MemoryNetwork {
         &self,
         id: Hash,
         content: Arc<dyn Content>,
+        cut: Option<Cut>,
     ) -> Result<(), NetworkError> {
         let failed =
             |source| StoreError::Io { action: "write in", path: std::env::temp_dir(), source };
         let kept = Kept::file(&*content).map_err(failed)?;
         let mut peers = self.hub.peers();
         let peer = peers.entry(self.local_peer).or_default();
+        peer.cuts.extend(cut.map(|cut| (id, cut)));
         peer.publish(id, kept)
     }
 
@@ -273,6 +305,7 @@ impl Network for MemoryNetwork {
         let mut peers = self.hub.peers();
         let peer = peers.entry(self.local_peer).or_default();
         peer.published.remove(&id);
+        peer.cuts.remove(&id);
         Ok(())
     }
 
@@ -282,27 +315,63 @@ impl Network for MemoryNetwork {
         if let Some(bytes) = own.filter(|bytes| (request.verify)(bytes)) {
             return Ok(Fetched { bytes, peers: Vec::new(), faults: Vec::new() });
         }
-        fetch::fetch(self, &*self.clock, LIMITS, &self.standing, &self.partials, request).await
+        fetch::fetch(self, &*self.clock, LIMITS, &self.shared.standing, &self.partials, request)
+            .await
     }
 
     async fn fetch_pieces(&self, request: PiecesRequest) -> Result<PiecesFetched, FetchError> {
-        let pieces = &request.pieces;
-        let own = self.own(&request.id).filter(|kept| kept.len() == pieces.byte_len());
+        let (id, pieces, whole) = (request.id, request.pieces.clone(), request.whole);
+        let own = self.own(&id).filter(|kept| kept.len() == pieces.byte_len());
+        let part = if whole {
+            Some(Part::unnamed(slots(&*pieces)).map_err(FetchError::Unkept)?)
+        } else {
+            None
+        };
+        let part = part.map(Arc::new);
         for index in 0..pieces.count() {
-            let Some((kept, (offset, len, _))) = own.as_ref().zip(pieces.piece(index)) else {
+            let Some(bytes) =
+                own.as_ref().and_then(|kept| self.own_piece(kept, &id, &*pieces, index))
+            else {
                 break;
             };
-            if !kept.range(offset, len.into()).is_ok_and(|bytes| pieces.accept(index, &bytes)) {
+            if !pieces.accept(index, &bytes) {
                 break;
             }
+            if let Some(part) = &part {
+                part.write(index, &bytes).map_err(FetchError::Unkept)?;
+            }
         }
-        fetch::fetch_pieces(self, &*self.clock, LIMITS, &self.standing, request).await
+        let mut fetched =
+            download::download(self, &*self.clock, LIMITS, &self.shared, request, part.clone())
+                .await?;
+        let (head, cut) =
+            pieces.cut().map_or_else(Default::default, |(head, cut)| (head, Some(cut)));
+        fetched.bytes = part.and_then(|part| {
+            Assembled::new(&part, &head, cut.as_ref(), pieces.byte_len())?.to_bytes()
+        });
+        Ok(fetched)
     }
 }
 
 impl MemoryNetwork {
     fn own(&self, id: &Hash) -> Option<Kept> {
         self.hub.peers().get(&self.local_peer)?.published.get(id).cloned()
+    }
+
+    /// Piece `index` of a content that is here.
+    fn own_piece(
+        &self,
+        kept: &Kept,
+        id: &Hash,
+        pieces: &dyn Pieces,
+        index: usize,
+    ) -> Option<Bytes> {
+        let (offset, len, _) = pieces.piece(index)?;
+        if !pieces.is_numbered() {
+            return kept.range(offset, len.into()).ok();
+        }
+        let spans = *self.hub.peers().get(&self.local_peer)?.cuts.get(id)?.0.get(index)?;
+        kept.piece(&spans)
     }
 }
 

@@ -134,7 +134,7 @@ impl Questions {
         };
         let received = match &response {
             RangeResponse::Found { bytes, .. } => bytes.len(),
-            RangeResponse::Missing | RangeResponse::Busy => 0,
+            RangeResponse::Missing | RangeResponse::Busy | RangeResponse::OtherPieces => 0,
         };
         let _ = question.reply.send(Ok(response));
         received
@@ -164,6 +164,9 @@ impl Questions {
             OutboundFailure::UnsupportedProtocols => FaultKind::Missing,
             OutboundFailure::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
                 FaultKind::Malformed
+            }
+            OutboundFailure::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+                FaultKind::TimedOut
             }
             // The stream broke: a peer that stops, or a connection that goes away.
             OutboundFailure::Io(_) => FaultKind::Unreachable,

@@ -14,7 +14,10 @@ use super::{
     rate::Bucket,
     NetworkConfig,
 };
-use crate::{clock::Clock, store::Store};
+use crate::{
+    clock::Clock,
+    store::{Found, Store},
+};
 
 /// Seconds' worth of a rate that a peer may use at once.
 const BURST_SECONDS: u64 = 10;
@@ -105,14 +108,18 @@ impl Server {
         }
         self.serving.insert(request_id, peer);
         let store = self.store.clone();
-        let RangeRequest { id, offset, len } = request;
-        let read = tokio::task::spawn_blocking(move || store.read_range(&id, offset, len));
+        let RangeRequest { id, piece, offset, len } = request;
+        let read = tokio::task::spawn_blocking(move || match piece {
+            Some(piece) => store.read_piece(&id, piece, offset, len),
+            None => store.find_range(&id, offset, len),
+        });
         let served = async move {
             let response = match read.await {
-                Ok(Ok(Some(range))) => {
+                Ok(Ok(Found::Range(range))) => {
                     RangeResponse::Found { total_len: range.total_len, bytes: range.bytes }
                 }
-                Ok(Ok(None)) | Err(_) => RangeResponse::Missing,
+                Ok(Ok(Found::OtherPieces)) => RangeResponse::OtherPieces,
+                Ok(Ok(Found::Nothing)) | Err(_) => RangeResponse::Missing,
                 Ok(Err(error)) => {
                     tracing::warn!(%error, "cannot read what is published");
                     RangeResponse::Missing

@@ -1,19 +1,20 @@
-//! Remembers from fetch to fetch which peers failed to deliver, and how long a range takes.
+//! Remembers from fetch to fetch which peers failed to deliver or lied, how fast each is, and how much each is asked for now.
 
 use std::{
     collections::HashMap,
     sync::{
         atomic::{AtomicU64, Ordering},
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
     },
     time::Duration,
 };
 
 use libp2p::PeerId;
+use tokio::sync::Notify;
 
 use super::PeerAddress;
 
-/// Peers remembered, more than runs have participants. When there are more, all are forgotten.
+/// Peers remembered, more than runs have participants. When there are more, all are forgotten who are not being asked.
 const PEERS_MAX: usize = 8_192;
 
 /// A peer is slow when it takes this many times as long as usual, and how long that is at the least and at the most. 1 MiB in
@@ -22,38 +23,87 @@ const SLOW_FACTOR: u64 = 3;
 const PATIENCE_MILLIS_MIN: u64 = 2_000;
 const PATIENCE_MILLIS_MAX: u64 = 10_000;
 
-/// How often each peer has failed since it last delivered; who is not here has not.
+/// The most patience with one piece: bytes of it may keep coming.
+const PIECE_PATIENCE_MILLIS_MAX: u64 = 60_000;
+
+/// Pieces that one peer is asked for at a time, of all contents, at the least and at the most: fewer than a peer serves to one.
+const PIECES_MIN: u32 = 2;
+const PIECES_MAX: u32 = 6;
+
+const MIB: u64 = 1 << 20;
+
+/// What is known of one peer.
+#[derive(Clone, Copy, Default)]
+struct Record {
+    /// How often it has failed since it last delivered.
+    failures: u32,
+    /// Whether it ever served what it was not asked for.
+    lied: bool,
+    /// What a MiB of it took, the last counting an eighth; 0 until one has come.
+    mib_millis: u64,
+    /// Pieces that it is asked for now.
+    asked: u32,
+}
+
+/// What is known of the peers; who is not here has neither delivered nor failed.
 #[derive(Default)]
 pub(super) struct Standing {
     /// What ranges took, the last of them counting an eighth.
     usual_millis: AtomicU64,
     // Held for a look or a change, never across an await.
-    failures: Mutex<HashMap<PeerId, u32>>,
+    records: Mutex<HashMap<PeerId, Record>>,
+    /// Told when a peer is asked for a piece less.
+    released: Notify,
+}
+
+/// The right to ask a peer for a piece, until it is dropped.
+pub(super) struct Turn {
+    standing: Arc<Standing>,
+    peer: PeerId,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.standing.change(self.peer, |record| record.asked = record.asked.saturating_sub(1));
+        self.standing.released.notify_waiters();
+    }
 }
 
 impl Standing {
-    /// Notes that a peer lied, broke off, or took longer than another one.
+    /// Notes that a peer broke off, or took longer than another one.
     pub(super) fn failed(&self, peer: PeerId) {
-        let mut failures = self.failures();
-        if failures.len() >= PEERS_MAX && !failures.contains_key(&peer) {
-            failures.clear();
-        }
-        let count = failures.entry(peer).or_default();
-        *count = count.saturating_add(1);
+        self.change(peer, |record| record.failures = record.failures.saturating_add(1));
+    }
+
+    /// Notes that a peer lied: from then on it is asked when nobody else is left.
+    pub(super) fn lied(&self, peer: PeerId) {
+        self.change(peer, |record| record.lied = true);
     }
 
     /// Notes that a peer delivered a range, and what it took.
     pub(super) fn delivered(&self, peer: &PeerId, millis: u64) {
-        self.forgive(peer);
+        self.change(*peer, |record| record.failures = 0);
+        self.note_usual(millis);
+    }
+
+    /// Notes that a peer delivered a piece of `len` bytes, and what it took. A small one takes the way there and back, as a MiB does.
+    pub(super) fn delivered_piece(&self, peer: &PeerId, len: u64, millis: u64) {
+        let mib_millis = (millis.saturating_mul(MIB) / len.max(MIB)).max(1);
+        self.change(*peer, |record| {
+            record.failures = 0;
+            record.mib_millis = match record.mib_millis {
+                0 => mib_millis,
+                known => (known.saturating_mul(7).saturating_add(mib_millis) / 8).max(1),
+            };
+        });
+        self.note_usual(mib_millis);
+    }
+
+    fn note_usual(&self, millis: u64) {
         let usual = self.usual_millis.load(Ordering::Relaxed);
         // Two at the same time may count as one.
         let usual = usual.saturating_mul(7).saturating_add(millis) / 8;
         self.usual_millis.store(usual, Ordering::Relaxed);
-    }
-
-    /// Forgets that a peer failed.
-    pub(super) fn forgive(&self, peer: &PeerId) {
-        self.failures().remove(peer);
     }
 
     /// How long a peer has for a range before another is asked beside it.
@@ -62,13 +112,100 @@ impl Standing {
         Duration::from_millis(slow.clamp(PATIENCE_MILLIS_MIN, PATIENCE_MILLIS_MAX))
     }
 
-    /// Puts who failed behind who did not, the most often last; else the order stays.
-    pub(super) fn sort(&self, peers: &mut [PeerAddress]) {
-        let failures = self.failures();
-        peers.sort_by_key(|peer| failures.get(&peer.peer).copied().unwrap_or_default());
+    /// How long a peer has for a piece of `len` bytes before another is asked beside it: three times what it is expected to take, by
+    /// what this peer took before, or what others do.
+    pub(super) fn piece_patience(&self, peer: &PeerId, len: u64) -> Duration {
+        let mib_millis = match self.record(peer).mib_millis {
+            0 => self.usual_millis.load(Ordering::Relaxed),
+            known => known,
+        };
+        let expected = mib_millis.saturating_mul(len.max(MIB)) / MIB;
+        let slow = expected.saturating_mul(SLOW_FACTOR);
+        Duration::from_millis(slow.clamp(PATIENCE_MILLIS_MIN, PIECE_PATIENCE_MILLIS_MAX))
     }
 
-    fn failures(&self) -> MutexGuard<'_, HashMap<PeerId, u32>> {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Lets one more piece of `len` bytes be asked of a peer, unless it is asked for as many as it delivers in a second, or as it serves
+    /// to one.
+    pub(super) fn turn(self: &Arc<Self>, peer: PeerId, len: u64) -> Option<Turn> {
+        let mut records = self.records();
+        let record = records.entry(peer).or_default();
+        let a_second = match record.mib_millis {
+            0 => 0,
+            millis => 1_000u64.saturating_mul(MIB) / millis / len.max(1),
+        };
+        let most = u32::try_from(a_second).unwrap_or(u32::MAX).clamp(PIECES_MIN, PIECES_MAX);
+        if record.asked >= most {
+            return None;
+        }
+        record.asked += 1;
+        drop(records);
+        Some(Turn { standing: self.clone(), peer })
+    }
+
+    /// Waits until some peer is asked for a piece less. Cancel-safe.
+    pub(super) async fn released(&self) {
+        self.released.notified().await;
+    }
+
+    /// Puts liars behind the others, and who failed behind who did not, the most often last; else the order stays.
+    pub(super) fn sort(&self, peers: &mut [PeerAddress]) {
+        let records = self.records();
+        let record = |peer: &PeerId| records.get(peer).copied().unwrap_or_default();
+        peers.sort_by_key(|peer| {
+            let Record { lied, failures, .. } = record(&peer.peer);
+            (lied, failures)
+        });
+    }
+
+    fn record(&self, peer: &PeerId) -> Record {
+        self.records().get(peer).copied().unwrap_or_default()
+    }
+
+    fn change(&self, peer: PeerId, change: impl FnOnce(&mut Record)) {
+        let mut records = self.records();
+        if records.len() >= PEERS_MAX && !records.contains_key(&peer) {
+            records.retain(|_, record| record.asked > 0);
+        }
+        change(records.entry(peer).or_default());
+    }
+
+    fn records(&self) -> MutexGuard<'_, HashMap<PeerId, Record>> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(peer: PeerId) -> PeerAddress {
+        PeerAddress { peer, addresses: Vec::new() }
+    }
+
+    #[test]
+    fn liars_come_last_and_who_failed_before_them() {
+        let standing = Standing::default();
+        let [good, failed, liar] = [(); 3].map(|()| PeerId::random());
+        standing.lied(liar);
+        standing.failed(failed);
+        standing.delivered(&liar, 1);
+        let mut peers = [liar, failed, good].map(address);
+        standing.sort(&mut peers);
+        assert_eq!(peers, [good, failed, liar].map(address));
+    }
+
+    #[test]
+    fn a_peer_is_asked_for_what_it_delivers_in_a_second() {
+        let standing = Arc::new(Standing::default());
+        let [unknown, fast] = [(); 2].map(|()| PeerId::random());
+        let turns =
+            |peer| -> Vec<Turn> { std::iter::from_fn(|| standing.turn(peer, MIB)).collect() };
+        assert_eq!(turns(unknown).len(), PIECES_MIN as usize);
+        // Turns that are dropped are to be had again.
+        assert_eq!(turns(unknown).len(), PIECES_MIN as usize);
+        standing.delivered_piece(&fast, 2 * MIB, 500);
+        assert_eq!(turns(fast).len(), 4);
+        assert_eq!(standing.piece_patience(&fast, 4 * MIB), Duration::from_millis(3_000));
+        assert_eq!(standing.piece_patience(&fast, 1), Duration::from_millis(2_000));
     }
 }

@@ -25,7 +25,7 @@ use node_client::{
         start, Client, Fault, FaultKind, FetchError, FetchRequest, MemoryHub, Network,
         NetworkConfig, PeerAddress, PeerId, Pieces, PiecesRequest,
     },
-    store::Store,
+    store::{Cut, Span, Store},
 };
 use protocol::Hash;
 use tempfile::TempDir;
@@ -128,7 +128,7 @@ fn fault(peer: PeerId, kind: FaultKind) -> Fault {
 fn faults(error: FetchError) -> Vec<Fault> {
     match error {
         FetchError::Unavailable { faults, .. } => faults,
-        FetchError::Closed => panic!("closed"),
+        other => panic!("{other}"),
     }
 }
 
@@ -611,7 +611,7 @@ async fn pieces_are_served_from_disk_and_taken_one_by_one() {
         }
     }
     let lent = Arc::new(Lent(bytes.clone()));
-    server.client.publish_content(id, lent.clone()).await.unwrap();
+    server.client.publish_content(id, lent.clone(), None).await.unwrap();
     assert_eq!(Arc::strong_count(&lent), 1, "it is let go of");
 
     // A liar comes first: it serves four right pieces of three ranges each, and then a wrong one.
@@ -629,16 +629,20 @@ async fn pieces_are_served_from_disk_and_taken_one_by_one() {
     .await;
     let known = Known::new(&bytes, 2_500);
     let providers = vec![liar.clone(), address(&server.client).await];
-    let request = PiecesRequest { id, providers, pieces: known.clone() };
+    let request = PiecesRequest { id, providers, pieces: known.clone(), whole: false };
     let fetched = joiner.client.fetch_pieces(request).await.unwrap();
     assert!(known.has_all());
-    assert_eq!(fetched.peers, [liar.peer, server.client.local_peer()]);
+    assert!(fetched.peers.contains(&server.client.local_peer()));
     assert_eq!(fetched.faults, [fault(liar.peer, FaultKind::Corrupt)]);
+    // What is wrong is all that came twice: the pieces that the liar was asked for at that moment.
+    let received = joiner.client.counters().bytes_received;
+    assert!(received <= bytes.len() as u64 + 2 * 2_500, "{received}");
+    assert!(joiner.client.store().contains(&id), "it is kept");
     task.abort();
 
     // From the own store without a peer; a piece that the disk changed is had from a peer.
     let own = Known::new(&bytes, 2_500);
-    let request = PiecesRequest { id, providers: Vec::new(), pieces: own.clone() };
+    let request = PiecesRequest { id, providers: Vec::new(), pieces: own.clone(), whole: false };
     assert!(server.client.fetch_pieces(request).await.unwrap().peers.is_empty());
     assert!(own.has_all());
     let path = server.client.store().object_path(&id);
@@ -646,16 +650,279 @@ async fn pieces_are_served_from_disk_and_taken_one_by_one() {
     damaged[48 + 7_000] ^= 1;
     std::fs::write(&path, &damaged).unwrap();
     let own = Known::new(&bytes, 2_500);
-    let request = PiecesRequest { id, providers: Vec::new(), pieces: own.clone() };
+    let request = PiecesRequest { id, providers: Vec::new(), pieces: own.clone(), whole: false };
     let error = server.client.fetch_pieces(request).await.unwrap_err();
     assert!(matches!(error, FetchError::Unavailable { .. }));
     assert!(!own.has_all());
     joiner.client.publish(id, bytes.clone()).await.unwrap();
     let providers = vec![address(&joiner.client).await];
-    let request = PiecesRequest { id, providers, pieces: own.clone() };
+    let request = PiecesRequest { id, providers, pieces: own.clone(), whole: false };
     let fetched = server.client.fetch_pieces(request).await.unwrap();
     assert_eq!(fetched.peers, [joiner.client.local_peer()]);
     assert!(own.has_all());
+}
+
+/// Takes the pieces of a content, of several lengths, that are asked for by their numbers.
+struct Numbered {
+    known: Arc<Known>,
+    head: Bytes,
+    cut: Cut,
+}
+
+/// Each piece of the content is 100 bytes of a table behind a head of 7, and 900 and more behind the tables.
+fn numbered(whole: &Bytes) -> Arc<Numbered> {
+    let count = 9;
+    let (mut table, mut rest) = (7, 7 + 100 * count);
+    let mut spans = Vec::new();
+    for index in 0..count {
+        let last = index + 1 == count;
+        let len = if last { whole.len() as u64 - rest } else { 900 + 10 * index };
+        let span = |offset, len| Span { offset, len };
+        spans.push([span(table, 100), span(rest, len as u32)]);
+        (table, rest) = (table + 100, rest + len);
+    }
+    let known = Known::new(whole, whole.len().div_ceil(count as usize));
+    Arc::new(Numbered { known, head: whole.slice(..7), cut: Cut(spans) })
+}
+
+const NUMBERED_LEN_MAX: u32 = 5_000;
+
+impl Pieces for Numbered {
+    fn byte_len(&self) -> u64 {
+        self.known.byte_len()
+    }
+
+    fn count(&self) -> usize {
+        self.cut.0.len()
+    }
+
+    fn piece(&self, index: usize) -> Option<(u64, u32, bool)> {
+        let is_here = self.known.here.lock().unwrap().get(index)?.is_some();
+        Some((index as u64 * u64::from(NUMBERED_LEN_MAX), NUMBERED_LEN_MAX, is_here))
+    }
+
+    fn is_numbered(&self) -> bool {
+        true
+    }
+
+    fn accept(&self, index: usize, bytes: &[u8]) -> bool {
+        let spans = self.cut.0[index];
+        let part = |span: Span| &self.known.whole[span.offset as usize..][..span.len as usize];
+        let is_right = [part(spans[0]), part(spans[1])].concat() == bytes;
+        if is_right {
+            self.known.here.lock().unwrap()[index] = Some(Bytes::copy_from_slice(bytes));
+        }
+        is_right
+    }
+
+    fn cut(&self) -> Option<(Bytes, Cut)> {
+        Some((self.head.clone(), self.cut.clone()))
+    }
+}
+
+/// A payload's way: served by whoever has all of it, in pieces, each from when it is there, and whole in the end.
+#[tokio::test]
+async fn numbered_pieces_make_the_content_and_are_served_by_who_fetched_them() {
+    let [server, joiner, last] =
+        [peer(Transport::Tcp).await, peer(Transport::Tcp).await, peer(Transport::Tcp).await];
+    let (id, bytes) = content(12_345);
+    let cut = numbered(&bytes).cut.clone();
+    server.client.publish_content(id, Arc::new(bytes.clone()), Some(cut)).await.unwrap();
+    let fetch = |from: &Peer, to: &Peer| {
+        let (from, to) = (from.client.clone(), to.client.clone());
+        let pieces = numbered(&bytes);
+        async move {
+            let providers = vec![address(&from).await];
+            to.fetch_pieces(PiecesRequest { id, providers, pieces, whole: true }).await
+        }
+    };
+    let fetched = fetch(&server, &joiner).await.unwrap();
+    assert_eq!(fetched.bytes, Some(bytes.clone()));
+    assert_eq!(fetched.peers, [server.client.local_peer()]);
+    // Again, from the own store.
+    let again = fetch(&server, &joiner).await.unwrap();
+    assert_eq!((again.bytes, again.peers), (Some(bytes.clone()), Vec::new()));
+    // What was fetched is served with its cut, over a restart too.
+    let (shared, cut) = (Arc::new(bytes.clone()), numbered(&bytes).cut.clone());
+    joiner.client.publish_content(id, shared, Some(cut)).await.unwrap();
+    joiner.client.shutdown().await;
+    let Peer { client: old, folder } = joiner;
+    drop(old);
+    let key = Keypair::generate_ed25519();
+    let restarted = client(config(Transport::Tcp), key, &folder, Impatient).await;
+    let restarted = Peer { client: restarted, folder };
+    let fetched = fetch(&restarted, &last).await.unwrap();
+    assert_eq!(fetched.bytes, Some(bytes.clone()));
+    // A disk that changed a byte costs the piece that it is in.
+    drop(fetched);
+    let path = last.client.store().object_path(&id);
+    let mut damaged = std::fs::read(&path).unwrap();
+    damaged[48 + 7_000] ^= 1;
+    let other = path.with_extension("other");
+    std::fs::write(&other, &damaged).unwrap();
+    std::fs::rename(&other, &path).unwrap();
+    let received = last.client.counters().bytes_received;
+    assert_eq!(fetch(&server, &last).await.unwrap().bytes, Some(bytes.clone()));
+    let received = last.client.counters().bytes_received - received;
+    assert!((1..2_000).contains(&received), "{received}");
+}
+
+#[tokio::test]
+async fn numbered_pieces_come_in_memory_too() {
+    let hub = MemoryHub::new();
+    let clock = Arc::new(ManualClock::default());
+    let [a, b] = [1, 2].map(|seed| hub.join(seed, clock.clone()));
+    let (id, bytes) = content(12_345);
+    let cut = numbered(&bytes).cut.clone();
+    a.publish_content(id, Arc::new(bytes.clone()), Some(cut)).await.unwrap();
+    let request =
+        PiecesRequest { id, providers: Vec::new(), pieces: numbered(&bytes), whole: true };
+    assert_eq!(b.fetch_pieces(request.clone()).await.unwrap().bytes, Some(bytes.clone()));
+    let own = PiecesRequest { pieces: numbered(&bytes), ..request };
+    assert_eq!(a.fetch_pieces(own).await.unwrap().bytes, Some(bytes));
+}
+
+#[tokio::test]
+async fn pieces_come_from_several_peers_at_once() {
+    let servers =
+        [peer(Transport::Tcp).await, peer(Transport::Tcp).await, peer(Transport::Tcp).await];
+    let b = peer(Transport::Tcp).await;
+    let (id, bytes) = content(60_000);
+    let mut providers = Vec::new();
+    for server in &servers {
+        server.client.publish(id, bytes.clone()).await.unwrap();
+        providers.push(address(&server.client).await);
+    }
+    let pieces = Known::new(&bytes, 1_000);
+    let request = PiecesRequest { id, providers, pieces, whole: true };
+    let fetched = b.client.fetch_pieces(request).await.unwrap();
+    assert_eq!(fetched.bytes, Some(bytes.clone()));
+    assert_eq!(fetched.peers.len(), 3);
+    assert!(fetched.faults.is_empty());
+    // Nothing comes twice.
+    assert_eq!(b.client.counters().bytes_received, bytes.len() as u64);
+}
+
+#[tokio::test]
+async fn mute_peers_cost_patience_and_liars_a_piece() {
+    let clock = ManualClock::default();
+    let a = peer(Transport::Tcp).await;
+    let b = peer_with(config(Transport::Tcp), clock.clone()).await;
+    let (id, bytes) = content(30_000);
+    a.client.publish(id, bytes.clone()).await.unwrap();
+    let total_len = bytes.len() as u64;
+    let lie = move |_, request: RangeRequest| {
+        let bytes = vec![7; request.len as usize].into();
+        Some(RangeResponse::Found { total_len, bytes })
+    };
+    let (one, _one) = impostor(Box::new(lie)).await;
+    let (two, _two) = impostor(Box::new(lie)).await;
+    let liars = [one.peer, two.peer];
+    let providers = vec![one, mute().await, two, mute().await, address(&a.client).await];
+    let pieces = Known::new(&bytes, 1_000);
+    let request = PiecesRequest { id, providers, pieces, whole: true };
+    let fetched = tokio::select! {
+        fetched = b.client.fetch_pieces(request) => fetched.unwrap(),
+        () = pass(&clock) => unreachable!("time passes for ever"),
+    };
+    assert_eq!(fetched.bytes, Some(bytes.clone()));
+    assert_eq!(fetched.peers, [a.client.local_peer()]);
+    let mut blamed: Vec<PeerId> = fetched.faults.iter().map(|fault| fault.peer).collect();
+    blamed.sort_unstable();
+    let mut expected = liars;
+    expected.sort_unstable();
+    assert_eq!(blamed, expected);
+    assert!(fetched.faults.iter().all(|fault| fault.kind == FaultKind::Corrupt));
+    // Of each liar what it was asked for at once, and of the honest one what it was asked for twice.
+    let received = b.client.counters().bytes_received;
+    assert!(received <= total_len + 4 * 1_000 + 2_000, "{received}");
+}
+
+#[tokio::test]
+async fn a_piece_is_served_from_when_it_is_here() {
+    let (a, b, c) =
+        (peer(Transport::Tcp).await, peer(Transport::Tcp).await, peer(Transport::Tcp).await);
+    let (id, bytes) = content(20_000);
+    let served = bytes.clone();
+    let (dying, _task) =
+        impostor(Box::new(move |n, request| (n < 10).then(|| honest(&served, request)))).await;
+    let want = |providers| {
+        let pieces = Known::new(&bytes, 1_000);
+        PiecesRequest { id, providers, pieces, whole: true }
+    };
+    let request = want(vec![dying]);
+    let pieces = request.pieces.clone();
+    faults(b.client.fetch_pieces(request).await.unwrap_err());
+    let here = (0..20).filter(|index| pieces.piece(*index).unwrap().2).count();
+    assert!((8..=10).contains(&here), "{here}");
+    // Who has ten pieces serves them, and is not to blame for the others.
+    let error = c.client.fetch_pieces(want(vec![address(&b.client).await])).await.unwrap_err();
+    assert!(faults(error).is_empty());
+    assert_eq!(b.client.counters().bytes_sent, 1_000 * here as u64);
+    a.client.publish(id, bytes.clone()).await.unwrap();
+    let both = vec![address(&b.client).await, address(&a.client).await];
+    let fetched = c.client.fetch_pieces(want(both)).await.unwrap();
+    assert_eq!(fetched.bytes, Some(bytes.clone()));
+    assert!(fetched.faults.is_empty());
+    assert_eq!(a.client.counters().bytes_sent, 1_000 * (20 - here as u64));
+}
+
+const KILLED: &str = "GAUNTLET_TEST_KILLED";
+const KILLED_LEN: usize = 40 << 10;
+
+/// The other process of the test below: it fetches from the peer that its environment names until it is killed.
+#[tokio::test]
+async fn the_one_that_is_killed() {
+    let Ok(place) = std::env::var(KILLED) else { return };
+    let [folder, peer, listens] = place.split(' ').collect::<Vec<_>>().try_into().unwrap();
+    let store = Arc::new(Store::open(folder, 1 << 30).unwrap());
+    let key = Keypair::generate_ed25519();
+    let client = start(config(Transport::Tcp), key, store, Arc::new(Impatient)).await.unwrap();
+    let (id, bytes) = content(KILLED_LEN);
+    let addresses = vec![listens.parse().unwrap()];
+    let providers = vec![PeerAddress { peer: peer.parse().unwrap(), addresses }];
+    let pieces = Known::new(&bytes, 1 << 10);
+    let request = PiecesRequest { id, providers, pieces, whole: true };
+    let _ = client.fetch_pieces(request).await;
+    println!("gone");
+    std::future::pending().await
+}
+
+#[tokio::test]
+async fn after_a_kill_only_what_is_missing_is_fetched() {
+    use std::io::BufRead;
+    let (id, bytes) = content(KILLED_LEN);
+    let served = bytes.clone();
+    let (dying, _task) =
+        impostor(Box::new(move |n, request| (n < 40).then(|| honest(&served, request)))).await;
+    let folder = TempDir::new().unwrap();
+    let place = format!("{} {} {}", folder.path().display(), dying.peer, dying.addresses[0]);
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "network::the_one_that_is_killed", "--nocapture"])
+        .env(KILLED, place)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let child = tokio::task::spawn_blocking(move || {
+        let mut child = child;
+        let lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(lines.map_while(Result::ok).any(|line| line.ends_with("gone")));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    });
+    child.await.unwrap();
+    let a = peer(Transport::Tcp).await;
+    a.client.publish(id, bytes.clone()).await.unwrap();
+    let key = Keypair::generate_ed25519();
+    let b = client(config(Transport::Tcp), key, &folder, Impatient).await;
+    let pieces = Known::new(&bytes, 1 << 10);
+    let providers = vec![address(&a.client).await];
+    let request = PiecesRequest { id, providers, pieces, whole: true };
+    let fetched = b.fetch_pieces(request).await.unwrap();
+    assert_eq!(fetched.bytes, Some(bytes.clone()));
+    // Each piece is two ranges of a thousand bytes and a rest: 20 of 40 came, but for the two that were on their way.
+    let sent = a.client.counters().bytes_sent;
+    assert!((20 << 10..=22 << 10).contains(&sent), "{sent}");
 }
 
 #[tokio::test]
@@ -667,7 +934,7 @@ async fn in_memory_pieces_go_on_where_a_peer_vanished() {
     a.publish(id, bytes.clone()).await.unwrap();
     hub.vanish_after(a.local_peer(), 5);
     let known = Known::new(&bytes, 1_000);
-    let request = PiecesRequest { id, providers: Vec::new(), pieces: known.clone() };
+    let request = PiecesRequest { id, providers: Vec::new(), pieces: known.clone(), whole: false };
     let error = c.fetch_pieces(request.clone()).await.unwrap_err();
     assert_eq!(faults(error), [fault(a.local_peer(), FaultKind::Unreachable)]);
     b.publish(id, bytes.clone()).await.unwrap();

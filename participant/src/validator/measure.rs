@@ -68,7 +68,12 @@ impl Measurer {
             let miner = miners.iter().find(|miner| miner.uid == *uid);
             let hot = miner.map(|miner| miner.hot).unwrap_or_default();
             // It was fetched to be attested; what could not be had then is left out now.
-            match self.handles.peers.payloads.fetch(window, &hot, reveal).await {
+            let mut heads = self.handles.heads.clone();
+            let fetched = tokio::select! {
+                fetched = self.handles.peers.payloads.fetch(window, &hot, reveal) => fetched,
+                _ = heads.reach_best(last) => break,
+            };
+            match fetched {
                 Ok(payload) => {
                     let own_ids = samples::own_evaluation(&trained, &scored, *uid, settings)?;
                     items.push(Item { uid: *uid, payload, own_ids });

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use node_client::{
     chain::RevealInfo,
     clock::ManualClock,
-    network::{MemoryHub, MemoryNetwork, Network},
+    network::{MemoryHub, MemoryNetwork, Network, Serving},
 };
 use participant::{payloads::Payloads, peers::AnnouncedPeers};
 use protocol::{
@@ -105,4 +105,46 @@ async fn a_new_process_serves_what_was_revealed_in_its_window_and_nothing_else()
     // Each goes with its own window, not with that in which the process began.
     scene.payloads.forget_before(9).await;
     assert_eq!(scene.kept(), [2]);
+}
+
+/// A payload of more than one piece goes the same way: its list is served with it and goes with it, and a liar costs a piece.
+#[tokio::test]
+async fn a_payload_of_several_pieces_is_checked_piece_by_piece() {
+    let (hub, clock) = (MemoryHub::new(), Arc::new(ManualClock::new(0)));
+    let [miner, liar, own] = [1, 2, 3].map(|seed| Arc::new(hub.join(seed, clock.clone())));
+    let layout = Layout(vec![4096 * 20_000]);
+    let mut values = vec![0.0f32; 4096 * 20_000];
+    values.iter_mut().step_by(1_001).for_each(|value| *value = 1.0);
+    let bytes: Bytes = Encoder::new().encode(&mut [&mut values], &layout, 1).unwrap().into();
+    let payload = Payload::parse(&bytes, &layout, 1).unwrap();
+    let opening = Opening {
+        payload_root: payload.root(),
+        chunk_count: payload.chunk_count(),
+        byte_len: bytes.len() as u64,
+        base_state_root: [0; 32],
+        salt: [0; 32],
+    };
+    let reveal = RevealInfo { uid: 0, opening, committed_block: 1, order: 0 };
+    let payloads = |network: &Arc<MemoryNetwork>| {
+        let peers = Arc::new(AnnouncedPeers::new(Network::local_peer(&**network)));
+        Payloads::new(network.clone(), peers, layout.clone(), 1, None)
+    };
+    for server in [&miner, &liar] {
+        payloads(server).serve(7, reveal.opening.payload_root, bytes.clone()).await.unwrap();
+    }
+    let fetcher = payloads(&own);
+    hub.set_serving(Network::local_peer(&*liar), Serving::Wrong);
+    assert_eq!(fetcher.fetch(7, &[1; 32], &reveal).await.unwrap(), bytes);
+    // The payload and its list are served in turn, and go together.
+    let kept = || hub.published(Network::local_peer(&*own)).len();
+    assert_eq!(kept(), 2);
+    hub.set_offline(Network::local_peer(&*miner), true);
+    let last = Arc::new(hub.join(4, clock.clone()));
+    assert_eq!(payloads(&last).fetch(7, &[1; 32], &reveal).await.unwrap(), bytes);
+    fetcher.forget_before(100).await;
+    assert_eq!(kept(), 0);
+    // A length on the chain that the pieces do not have is the miner's lie, and no peer's.
+    let mut other = reveal.clone();
+    other.opening.byte_len -= 1;
+    assert!(payloads(&own).fetch(7, &[1; 32], &other).await.is_err());
 }

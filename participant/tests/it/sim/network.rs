@@ -9,7 +9,7 @@ use node_client::{
         FetchError, FetchRequest, Fetched, MemoryNetwork, Multiaddr, Network, NetworkError,
         PeerAddress, PeerId, PiecesFetched, PiecesRequest,
     },
-    store::Content,
+    store::{Content, Cut},
 };
 use protocol::Hash;
 
@@ -49,9 +49,10 @@ impl Network for SimNetwork {
         &self,
         id: Hash,
         content: Arc<dyn Content>,
+        cut: Option<Cut>,
     ) -> Result<(), NetworkError> {
         self.world.pass(self.who, &format!("publish {id:?}")).await;
-        self.inner.publish_content(id, content).await
+        self.inner.publish_content(id, content, cut).await
     }
 
     async fn unpublish(&self, id: Hash) -> Result<(), NetworkError> {

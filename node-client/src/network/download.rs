@@ -1,0 +1,488 @@
+//! Fetches a content piece by piece from several peers at once; knows no libp2p.
+//!
+//! Each peer is asked for as many pieces as it delivers in a second ([`Standing::turn`]), of all contents together, and the bytes of
+//! pieces on their way are bounded over all contents (`room`). Pieces that a peer did not have are asked for first, of the others.
+//! When a piece takes three times as long as expected another peer is asked for it beside the first, and whoever delivers it
+//! first goes on. Each is checked as it arrives and kept in the [`Part`]: who served a wrong one is to blame, nobody else, and nothing
+//! that was right is asked for again.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::{
+        atomic::{AtomicU64, Ordering},
+        Arc,
+    },
+    time::Duration,
+};
+
+use futures::{
+    future::{abortable, AbortHandle, BoxFuture},
+    stream::FuturesUnordered,
+    FutureExt, StreamExt,
+};
+use libp2p::PeerId;
+use protocol::Hash;
+use tokio::sync::Semaphore;
+
+use super::{
+    codec::RangeRequest,
+    fetch::{blame, range_of, Candidates, FetchLimits, RangeSource},
+    standing::{Standing, Turn},
+    FaultKind, FetchError, PeerAddress, Pieces, PiecesFetched, PiecesRequest,
+};
+use crate::{clock::Clock, store::Part};
+
+/// After how long a peer is asked again for a piece that it did not have, and how often in vain until it counts as not having it.
+const OTHER_PIECES_PAUSE: Duration = Duration::from_secs(1);
+const OTHER_PIECES_ROUNDS_MAX: u32 = 10;
+
+/// A piece of fewer bytes is checked where it arrives: that takes less than to hand it to another thread.
+const CHECKED_HERE_MAX: usize = 64 << 10;
+
+/// Bytes that one permit of the room stands for.
+const PERMIT_BYTES: u64 = 1 << 10;
+
+/// What all downloads of a process share.
+pub(super) struct Shared {
+    pub(super) standing: Arc<Standing>,
+    /// Permits for [`PERMIT_BYTES`] each of pieces on their way.
+    room: Semaphore,
+    room_max: u32,
+}
+
+impl Shared {
+    pub(super) fn new(standing: Arc<Standing>, pieces_bytes_max: usize) -> Self {
+        let permits = pieces_bytes_max as u64 / PERMIT_BYTES;
+        let room_max = u32::try_from(permits).unwrap_or(u32::MAX).max(1);
+        Self { standing, room: Semaphore::new(room_max as usize), room_max }
+    }
+}
+
+/// Fetches what is missing of a content, and keeps it in `part`, if there is one. Cancel-safe: what has come stays.
+pub(super) async fn download(
+    source: &impl RangeSource,
+    clock: &dyn Clock,
+    limits: FetchLimits,
+    shared: &Shared,
+    request: PiecesRequest,
+    part: Option<Arc<Part>>,
+) -> Result<PiecesFetched, FetchError> {
+    let PiecesRequest { id, providers, pieces, .. } = request;
+    let candidates =
+        Candidates::new(source.local_peer(), limits.peers_max, &shared.standing, providers);
+    let missing = (0..pieces.count()).filter(|index| is_missing(&*pieces, *index));
+    let mut missing: VecDeque<usize> = missing.collect();
+    // Everybody begins elsewhere, so that those who fetch have something for each other.
+    let begin = source
+        .local_peer()
+        .to_bytes()
+        .iter()
+        .fold(0, |sum, byte| (sum * 31 + usize::from(*byte)) & 0xFFFF);
+    let begin = begin.checked_rem(missing.len()).unwrap_or_default();
+    missing.rotate_left(begin);
+    let download = Download {
+        left: missing.len(),
+        missing,
+        asker: Asker { source, clock, limits, shared, id, pieces, part },
+        candidates,
+        providers: Vec::new(),
+        asked: HashMap::new(),
+        next_ticket: 0,
+        rounds: 0,
+        fetched: PiecesFetched::default(),
+    };
+    download.run().await
+}
+
+fn is_missing(pieces: &dyn Pieces, index: usize) -> bool {
+    pieces.piece(index).is_some_and(|(_, _, is_here)| !is_here)
+}
+
+/// What one question needs.
+struct Asker<'a, S> {
+    source: &'a S,
+    clock: &'a dyn Clock,
+    limits: FetchLimits,
+    shared: &'a Shared,
+    id: Hash,
+    pieces: Arc<dyn Pieces>,
+    part: Option<Arc<Part>>,
+}
+
+/// A peer that takes part in a download.
+struct Provider {
+    address: PeerAddress,
+    /// It failed: it is asked no more in this download.
+    is_gone: bool,
+    /// Another one overtook it: it is asked when nobody else can be.
+    is_slow: bool,
+    /// Pieces that it did not have when asked.
+    lacks: HashSet<usize>,
+}
+
+/// A question under way.
+struct Asked {
+    provider: usize,
+    piece: usize,
+    /// When there was room for it, by the clock; 0 before.
+    started: Arc<AtomicU64>,
+    patience: Duration,
+    abort: AbortHandle,
+}
+
+/// How a question ended.
+enum Outcome {
+    /// The piece is here; so many bytes came.
+    Delivered(u64),
+    Failed(FaultKind),
+    OtherPieces,
+    Overtaken,
+}
+
+type Answer = (u64, Result<Outcome, FetchError>);
+
+struct Download<'a, S> {
+    asker: Asker<'a, S>,
+    candidates: Candidates<'a>,
+    providers: Vec<Provider>,
+    /// Pieces that nobody is asked for, in the order in which to ask.
+    missing: VecDeque<usize>,
+    /// Pieces that are not here.
+    left: usize,
+    asked: HashMap<u64, Asked>,
+    next_ticket: u64,
+    /// How often nobody had a further piece, since one came.
+    rounds: u32,
+    fetched: PiecesFetched,
+}
+
+impl<'a, S: RangeSource> Download<'a, S> {
+    async fn run(mut self) -> Result<PiecesFetched, FetchError> {
+        // Lives outside of `self`, whose asker the questions borrow.
+        let asker = Asker {
+            pieces: self.asker.pieces.clone(),
+            part: self.asker.part.clone(),
+            ..self.asker
+        };
+        let mut answers: FuturesUnordered<BoxFuture<'_, Answer>> = FuturesUnordered::new();
+        while self.left > 0 {
+            let is_blocked = self.assign(&asker, &mut answers);
+            if answers.is_empty() && !is_blocked {
+                self.widen().await?;
+                continue;
+            }
+            // What other downloads release between the look and now is seen a moment later.
+            let blocked = is_blocked.then_some(OTHER_PIECES_PAUSE);
+            let pause = self.pause().into_iter().chain(blocked).min();
+            let clock = asker.clock;
+            tokio::select! {
+                // What has come is looked at before the time.
+                biased;
+                Some((ticket, outcome)) = answers.next(), if !answers.is_empty() => {
+                    self.take(ticket, outcome?);
+                }
+                () = asker.shared.standing.released(), if is_blocked => {}
+                () = clock.sleep(pause.unwrap_or_default()), if pause.is_some() => self.look_again(),
+            }
+        }
+        Ok(self.fetched)
+    }
+
+    /// Asks whom it can for what nobody is asked for, and for what takes too long. Whether peers could be asked for more if other
+    /// downloads did not.
+    fn assign<'b>(
+        &mut self,
+        asker: &'b Asker<'a, S>,
+        answers: &mut FuturesUnordered<BoxFuture<'b, Answer>>,
+    ) -> bool {
+        let mut is_blocked = false;
+        let mut full = HashSet::new();
+        loop {
+            let choice = self.next_missing(&full).or_else(|| self.next_overdue(&full));
+            if let Some((provider, piece)) = choice {
+                let Some((_, len, _)) = asker.pieces.piece(piece) else {
+                    self.missing.retain(|other| *other != piece);
+                    continue;
+                };
+                let peer = self.providers[provider].address.peer;
+                match asker.shared.standing.turn(peer, len.into()) {
+                    Some(turn) => answers.push(self.ask(asker, provider, piece, turn)),
+                    None => {
+                        is_blocked = true;
+                        full.insert(provider);
+                    }
+                }
+                continue;
+            }
+            let wants_more = !self.missing.is_empty() || self.overdue().next().is_some();
+            match self.candidates.queue.pop_front().filter(|_| wants_more) {
+                Some(address) => self.providers.push(Provider {
+                    address,
+                    is_gone: false,
+                    is_slow: false,
+                    lacks: HashSet::new(),
+                }),
+                None => return is_blocked,
+            }
+        }
+    }
+
+    /// The next piece that nobody is asked for, and whom to ask for it.
+    fn next_missing(&self, full: &HashSet<usize>) -> Option<(usize, usize)> {
+        let choose = |provider: usize| {
+            let lacks = &self.providers[provider].lacks;
+            let piece = self.missing.iter().find(|piece| !lacks.contains(piece))?;
+            Some((provider, *piece))
+        };
+        self.free(full).find_map(choose)
+    }
+
+    /// A piece that takes too long, and who else may be asked for it.
+    fn next_overdue(&self, full: &HashSet<usize>) -> Option<(usize, usize)> {
+        self.overdue().find_map(|piece| {
+            let is_asked = |provider: usize| {
+                self.asked.values().any(|asked| asked.piece == piece && asked.provider == provider)
+            };
+            let other = self.free(full).find(|provider| {
+                !is_asked(*provider) && !self.providers[*provider].lacks.contains(&piece)
+            });
+            other.map(|provider| (provider, piece))
+        })
+    }
+
+    /// Who may be asked for one more piece, the fast before the slow.
+    fn free<'b>(&'b self, full: &'b HashSet<usize>) -> impl Iterator<Item = usize> + 'b {
+        let of = move |is_slow: bool| {
+            (0..self.providers.len()).filter(move |index| {
+                let provider = &self.providers[*index];
+                !provider.is_gone && provider.is_slow == is_slow && !full.contains(index)
+            })
+        };
+        of(false).chain(of(true))
+    }
+
+    /// The pieces of which every question has taken too long.
+    fn overdue(&self) -> impl Iterator<Item = usize> + '_ {
+        let now = self.asker.clock.now_millis();
+        let late = move |asked: &Asked| self.wait_for(asked, now).is_zero();
+        let on_time: HashSet<usize> =
+            self.asked.values().filter(|asked| !late(asked)).map(|asked| asked.piece).collect();
+        let mut late: Vec<usize> = self.asked.values().map(|asked| asked.piece).collect();
+        late.retain(|piece| !on_time.contains(piece));
+        late.sort_unstable();
+        late.dedup();
+        late.into_iter()
+    }
+
+    /// How long a question has until another peer is asked beside it.
+    fn wait_for(&self, asked: &Asked, now: u64) -> Duration {
+        match asked.started.load(Ordering::Relaxed) {
+            0 => asked.patience,
+            started => asked
+                .patience
+                .saturating_sub(Duration::from_millis(now.saturating_sub(started - 1))),
+        }
+    }
+
+    /// How long until something is to be done though no answer comes.
+    fn pause(&self) -> Option<Duration> {
+        let now = self.asker.clock.now_millis();
+        let waits = self.asked.values().map(|asked| self.wait_for(asked, now));
+        // Those for which nobody else can be asked now are not waited for.
+        let hedge = waits.filter(|wait| !wait.is_zero()).min();
+        hedge.into_iter().chain(self.may_look_again().then_some(OTHER_PIECES_PAUSE)).min()
+    }
+
+    fn ask<'b>(
+        &mut self,
+        asker: &'b Asker<'a, S>,
+        provider: usize,
+        piece: usize,
+        turn: Turn,
+    ) -> BoxFuture<'b, Answer> {
+        self.missing.retain(|other| *other != piece);
+        let (ticket, started) = (self.next_ticket, Arc::new(AtomicU64::new(0)));
+        self.next_ticket += 1;
+        let address = self.providers[provider].address.clone();
+        let len = asker.pieces.piece(piece).map_or(0, |(_, len, _)| len);
+        let patience = asker.shared.standing.piece_patience(&address.peer, len.into());
+        let (question, abort) = abortable(asker.ask(address, piece, started.clone()));
+        self.asked.insert(ticket, Asked { provider, piece, started, patience, abort });
+        async move {
+            let outcome = question.await.unwrap_or(Ok(Outcome::Overtaken));
+            drop(turn);
+            (ticket, outcome)
+        }
+        .boxed()
+    }
+
+    fn take(&mut self, ticket: u64, outcome: Outcome) {
+        let Some(asked) = self.asked.remove(&ticket) else {
+            return;
+        };
+        let peer = self.providers[asked.provider].address.peer;
+        match outcome {
+            Outcome::Delivered(len) => self.delivered(&asked, peer, len),
+            Outcome::Overtaken => {}
+            Outcome::OtherPieces => {
+                self.providers[asked.provider].lacks.insert(asked.piece);
+                self.again(asked.piece);
+            }
+            Outcome::Failed(kind) => {
+                if !std::mem::replace(&mut self.providers[asked.provider].is_gone, true) {
+                    if kind.is_malicious() {
+                        self.asker.shared.standing.lied(peer);
+                    }
+                    blame(&mut self.fetched.faults, &self.asker.shared.standing, peer, kind);
+                }
+                self.again(asked.piece);
+            }
+        }
+    }
+
+    /// Lets a piece be asked for before the others, unless it is here or being asked for.
+    fn again(&mut self, piece: usize) {
+        let is_asked = self.asked.values().any(|asked| asked.piece == piece);
+        if !is_asked && !self.missing.contains(&piece) && is_missing(&*self.asker.pieces, piece) {
+            self.missing.push_front(piece);
+        }
+    }
+
+    fn delivered(&mut self, asked: &Asked, peer: PeerId, len: u64) {
+        let now = self.asker.clock.now_millis();
+        let started = asked.started.load(Ordering::Relaxed).saturating_sub(1);
+        let standing = &self.asker.shared.standing;
+        standing.delivered_piece(&peer, len, now.saturating_sub(started));
+        self.rounds = 0;
+        self.left = self.left.saturating_sub(1);
+        self.missing.retain(|piece| *piece != asked.piece);
+        if !self.fetched.peers.contains(&peer) {
+            self.fetched.peers.push(peer);
+        }
+        for other in self.asked.values().filter(|other| other.piece == asked.piece) {
+            other.abort.abort();
+            let provider = &mut self.providers[other.provider];
+            let waited =
+                now.saturating_sub(other.started.load(Ordering::Relaxed).saturating_sub(1));
+            if u128::from(waited) >= other.patience.as_millis() {
+                provider.is_slow = true;
+                standing.failed(provider.address.peer);
+            }
+        }
+    }
+
+    /// Whether somebody who did not have a piece may have it by now.
+    fn may_look_again(&self) -> bool {
+        let may = |provider: &Provider| !provider.is_gone && !provider.lacks.is_empty();
+        self.rounds < OTHER_PIECES_ROUNDS_MAX && self.providers.iter().any(may)
+    }
+
+    /// Lets those who did not have a piece be asked for it again.
+    fn look_again(&mut self) {
+        if self.may_look_again() {
+            self.rounds += 1;
+            self.providers.iter_mut().for_each(|provider| provider.lacks.clear());
+        }
+    }
+
+    /// Finds more peers when nobody is left to ask, or waits for those that have a part.
+    async fn widen(&mut self) -> Result<(), FetchError> {
+        if self.may_look_again() {
+            self.asker.clock.sleep(OTHER_PIECES_PAUSE).await;
+            self.look_again();
+            return Ok(());
+        }
+        match self.candidates.next(self.asker.source, self.asker.id).await? {
+            Some(address) => {
+                self.candidates.queue.push_front(address);
+                Ok(())
+            }
+            None => {
+                let faults = std::mem::take(&mut self.fetched.faults);
+                Err(FetchError::Unavailable { id: self.asker.id, faults })
+            }
+        }
+    }
+}
+
+impl<S: RangeSource> Asker<'_, S> {
+    /// Asks one peer for one piece, range by range, checks it and keeps it.
+    async fn ask(
+        &self,
+        peer: PeerAddress,
+        index: usize,
+        started: Arc<AtomicU64>,
+    ) -> Result<Outcome, FetchError> {
+        let Some((start, len_max, _)) = self.pieces.piece(index) else {
+            return Ok(Outcome::Overtaken);
+        };
+        let permits = u32::try_from(u64::from(len_max).div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX);
+        let permits = permits.clamp(1, self.shared.room_max);
+        let _room = self.shared.room.acquire_many(permits).await.map_err(|_| FetchError::Closed)?;
+        // 0 says that it has not started.
+        started.store(self.clock.now_millis().saturating_add(1), Ordering::Relaxed);
+        let numbered = self.pieces.is_numbered();
+        let whole_len = if numbered { u64::from(len_max) } else { self.pieces.byte_len() };
+        let mut piece: Vec<u8> = Vec::new();
+        let mut piece_len = len_max;
+        while piece.len() < piece_len as usize {
+            let have = piece.len() as u64;
+            let len = self.limits.range_len.min(piece_len.saturating_sub(have as u32));
+            let request = RangeRequest {
+                id: self.id,
+                piece: numbered.then(|| u32::try_from(index).unwrap_or(u32::MAX)),
+                offset: if numbered { have } else { start.saturating_add(have) },
+                len,
+            };
+            let (total_len, bytes) = match range_of(self.source, self.clock, &peer, request).await?
+            {
+                Ok(Some(found)) => found,
+                Ok(None) => return Ok(Outcome::OtherPieces),
+                Err(kind) => return Ok(Outcome::Failed(kind)),
+            };
+            if total_len > whole_len {
+                return Ok(Outcome::Failed(FaultKind::TooLong { total_len }));
+            }
+            let wanted = if numbered {
+                u64::from(len).min(total_len.saturating_sub(have))
+            } else {
+                len.into()
+            };
+            // Of a piece the first answer says how long it is, and the others must agree.
+            let is_known = if numbered {
+                have == 0 || total_len == u64::from(piece_len)
+            } else {
+                total_len == whole_len
+            };
+            if !is_known || bytes.len() as u64 != wanted || wanted == 0 {
+                return Ok(Outcome::Failed(FaultKind::Malformed));
+            }
+            if numbered {
+                piece_len = u32::try_from(total_len).unwrap_or(len_max);
+            }
+            piece.extend_from_slice(&bytes);
+        }
+        self.check(index, piece).await
+    }
+
+    async fn check(&self, index: usize, piece: Vec<u8>) -> Result<Outcome, FetchError> {
+        let (pieces, part, len) = (self.pieces.clone(), self.part.clone(), piece.len());
+        let check = move || {
+            let is_right = pieces.accept(index, &piece);
+            let kept = part.filter(|_| is_right).map_or(Ok(()), |part| part.write(index, &piece));
+            (is_right, kept)
+        };
+        let (is_right, kept) = if len < CHECKED_HERE_MAX {
+            check()
+        } else {
+            // A check that panics has not accepted.
+            tokio::task::spawn_blocking(check).await.unwrap_or((false, Ok(())))
+        };
+        kept.map_err(FetchError::Unkept)?;
+        Ok(if is_right {
+            Outcome::Delivered(len as u64)
+        } else {
+            Outcome::Failed(FaultKind::Corrupt)
+        })
+    }
+}
