@@ -138,6 +138,20 @@ pub(crate) enum OuterSchedule {
     Decay,
 }
 
+/// Whether a round's updates travel while the next round trains.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Overlap {
+    /// They are applied before it.
+    None,
+    /// They are applied after it: it trains from θ without them.
+    OneRound,
+    /// The same, but each peer trains from θ with its own part of them (eager, as DiLoCo's overlapped variant).
+    Eager,
+    /// Each peer begins from θ with its own part of them, and moves to where they bring θ after so many steps: what it sends is
+    /// the difference to the new θ.
+    Arriving(usize),
+}
+
 /// Learning rates.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Rates {
@@ -203,6 +217,7 @@ pub(crate) struct Arm {
     pub(crate) averaged: bool,
     /// Whether a peer's local steps start where its error feedback would bring θ, not at θ.
     pub(crate) ahead: bool,
+    pub(crate) overlap: Overlap,
 }
 
 /// Rates that were chosen by the search, of which the study's text tells.
@@ -243,6 +258,7 @@ impl Arm {
             flushes: 0,
             averaged: false,
             ahead: false,
+            overlap: Overlap::None,
         }
     }
 
@@ -268,6 +284,7 @@ pub(crate) fn all() -> Vec<Arm> {
     arms.extend(compared());
     arms.extend(explored());
     arms.extend(adversaries());
+    arms.extend(overlapped());
     arms.extend(others());
     arms
 }
@@ -406,6 +423,35 @@ fn adversaries() -> Vec<Arm> {
             arms.push(Arm { adversaries, senders_min, ..arm });
         }
     }
+    arms
+}
+
+/// What it costs that the exchange of a round goes on while the next one trains: a few outer rates on the seeds for choices, then
+/// two of them at the long runs' size; and twice the local steps, which halve the exchange.
+fn overlapped() -> Vec<Arm> {
+    let mut arms = Vec::new();
+    for (name, overlap) in [("overlapped", Overlap::OneRound), ("eager", Overlap::Eager)] {
+        for outer in [0.7, 1.0, 1.4, 2.0] {
+            let mut arm = brief(&format!(" {name} outer {outer}"));
+            arm.rates.outer = outer;
+            arms.push(Arm { overlap, ..arm });
+        }
+    }
+    for (steps, outer) in [(5, 2.0), (10, 1.4), (10, 2.0), (15, 1.4), (15, 2.0)] {
+        let mut arm = brief(&format!(" arriving after {steps} outer {outer}"));
+        arm.rates.outer = outer;
+        arms.push(Arm { overlap: Overlap::Arriving(steps), ..arm });
+    }
+    for (name, overlap) in [("arriving after 10", Overlap::Arriving(10)), ("eager", Overlap::Eager)]
+    {
+        let arm =
+            Arm::new(&format!("SparseLoCo Muon H15 {name}"), Method::SparseLoCo, Inner::Muon, 15);
+        arms.push(Arm { overlap, ..arm.compared(Size::Long) });
+    }
+    arms.push(Arm {
+        size: Size::Brief,
+        ..Arm::new("brief Muon H30", Method::SparseLoCo, Inner::Muon, 30)
+    });
     arms
 }
 

@@ -8,7 +8,9 @@ use protocol::assignment::{own_samples, Permutation};
 use trainer::{AdamWSettings, Compute, Cpu, Engine, Evaluator, Model, ModelConfig};
 use trainer::{MuonSettings, Optimiser, Threads};
 
-use crate::arms::{Adversaries, Arm, Churn, Inner, Joining, Method, OuterSchedule, Rates, Size};
+use crate::arms::{
+    Adversaries, Arm, Churn, Inner, Joining, Method, OuterSchedule, Overlap, Rates, Size,
+};
 use crate::codec::{Codec, Sent};
 
 /// Samples of a peer's step.
@@ -75,6 +77,10 @@ struct Run<'a> {
     model: Model,
     codec: Codec,
     peers: Vec<Peer>,
+    /// Updates that are under way while a round trains, by peer; nothing without overlap.
+    under_way: Vec<Sent>,
+    /// θ with what arrives in a round, where it arrives within rounds.
+    arrived: Vec<f32>,
     gradient: Vec<f32>,
     /// Parameters before a step.
     before: Vec<f32>,
@@ -117,6 +123,8 @@ pub(crate) fn run(
         evaluator: Evaluator::new(&config, &Cpu::new(Threads::single()), 16)?,
         codec: Codec::new(model.arena(), arm.keep, arm.shape, arm.quantiser),
         peers: (0..peers).map(|_| peer()).collect(),
+        under_way: Vec::new(),
+        arrived: vec![0.0; count],
         model,
         gradient: vec![0.0; count],
         before: vec![0.0; count],
@@ -154,6 +162,7 @@ impl Run<'_> {
                 curve.push((self.tokens, self.loss(CURVE_SAMPLES)?));
             }
         }
+        self.land(Vec::new());
         for _ in 0..self.arm.flushes {
             self.flush()?;
         }
@@ -270,6 +279,7 @@ impl Run<'_> {
         let mut updates = Vec::with_capacity(peers);
         let mut dense = vec![0.0f32; self.gradient.len()];
         let present: Vec<usize> = (0..peers).filter(|peer| !empty[*peer]).collect();
+        self.arrive();
         for peer in present {
             self.local_steps(peer, start)?;
             let accepted = self.arm.churn != Churn::Late || self.draw(4) > 0;
@@ -284,9 +294,16 @@ impl Run<'_> {
                 continue;
             }
             let Peer { local, error, .. } = &mut self.peers[peer];
-            let theta = self.model.parameters();
+            let arrives = matches!(self.arm.overlap, Overlap::Arriving(_));
+            let theta = if arrives { self.arrived.as_slice() } else { self.model.parameters() };
             let left = if self.arm.ahead { 0.0 } else { self.arm.decay };
             protocol::update::accumulate_difference(error, theta, local, left);
+            if self.arm.overlap == Overlap::Eager {
+                for (place, part) in self.own_part(peer) {
+                    self.peers[peer].error[place] -= part;
+                }
+            }
+            let error = &mut self.peers[peer].error;
             let honest = peer + self.arm.adversaries.count() < peers;
             let sent = match self.arm.adversaries {
                 Adversaries::Apart(_) if !honest => self.codec.send_apart(error, start)?,
@@ -303,12 +320,68 @@ impl Run<'_> {
         if self.arm.method == Method::DiLoCo {
             self.nesterov(&dense);
         } else {
-            self.outer_step(&updates, self.outer_rate(start));
+            match self.arm.overlap {
+                Overlap::None => self.outer_step(&updates, self.outer_rate(start)),
+                Overlap::OneRound | Overlap::Eager => self.land(updates),
+                Overlap::Arriving(_) => {
+                    self.model.parameters_mut().copy_from_slice(&self.arrived);
+                    self.under_way = updates;
+                }
+            }
         }
         if let Churn::Leave(joining) = self.arm.churn {
             self.leave_and_join(empty, joining);
         }
         Ok(())
+    }
+
+    /// Works out where the updates that are under way bring θ in this round.
+    fn arrive(&mut self) {
+        if !matches!(self.arm.overlap, Overlap::Arriving(_)) {
+            return;
+        }
+        self.arrived.copy_from_slice(self.model.parameters());
+        if self.under_way.is_empty() {
+            return;
+        }
+        let under_way = std::mem::take(&mut self.under_way);
+        let (delta, rate) = (self.combine(&under_way), self.outer_rate(self.tokens));
+        self.under_way = under_way;
+        for (theta, delta) in self.arrived.iter_mut().zip(&delta) {
+            *theta -= rate * delta;
+        }
+    }
+
+    /// Moves a peer's local parameters to where the updates that arrive bring them.
+    fn move_on(&mut self, peer: usize) {
+        let own = self.own_part(peer);
+        let local = &mut self.peers[peer].local;
+        for ((local, new), old) in local.iter_mut().zip(&self.arrived).zip(self.model.parameters())
+        {
+            *local += new - old;
+        }
+        for (place, part) in own {
+            local[place] += part;
+        }
+    }
+
+    /// Applies the updates that were under way, and sends `next` off.
+    fn land(&mut self, next: Vec<Sent>) {
+        let landed = std::mem::replace(&mut self.under_way, next);
+        if !landed.is_empty() {
+            self.outer_step(&landed, self.outer_rate(self.tokens));
+        }
+    }
+
+    /// What a peer takes off θ, by place, before its local steps: its own part of the outer step that is under way.
+    fn own_part(&self, peer: usize) -> Vec<(usize, f32)> {
+        if matches!(self.arm.overlap, Overlap::None | Overlap::OneRound) {
+            return Vec::new();
+        }
+        let own =
+            self.under_way.get(peer).into_iter().flat_map(|sent| sent.tensors.iter().flatten());
+        let part = self.arm.rates.outer / self.peers.len() as f32;
+        own.map(|(place, value)| (*place as usize, part * value)).collect()
     }
 
     /// A round without training: each peer sends of what it has kept back.
@@ -330,6 +403,9 @@ impl Run<'_> {
     fn local_steps(&mut self, peer: usize, start: u64) -> Result<(), Box<dyn Error>> {
         let step_tokens = (self.peers.len() * BATCH * SEQ_LEN) as u64;
         self.peers[peer].local.copy_from_slice(self.model.parameters());
+        for (place, part) in self.own_part(peer) {
+            self.peers[peer].local[place] -= part;
+        }
         if self.arm.ahead {
             let Peer { local, error, .. } = &mut self.peers[peer];
             for (local, error) in local.iter_mut().zip(error.iter()) {
@@ -353,6 +429,9 @@ impl Run<'_> {
                 _ => 1.0,
             };
             self.step(peer, rate * part);
+            if self.arm.overlap == Overlap::Arriving(step as usize) {
+                self.move_on(peer);
+            }
         }
         Ok(())
     }
