@@ -8,7 +8,7 @@
 //! is no equivocation to prove either: the commitments on chain are immutable and bind one opening each, whose root binds
 //! one payload, and participants sign nothing else.
 
-use alloc::{collections::BTreeSet, vec::Vec};
+use alloc::vec::Vec;
 
 use codec::{Decode, DecodeWithMemTracking, Encode, MaxEncodedLen};
 use scale_info::TypeInfo;

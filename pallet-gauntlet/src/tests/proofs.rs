@@ -404,7 +404,7 @@ fn a_copy_is_judged_by_the_settings_of_its_window() {
         assert_ok!(Gauntlet::force_params(RuntimeOrigin::root(), 0, Box::new(strict)));
         work(1, &later);
         let report = |window, [first, second]: &[Vec<Vec<u8>>; 2]| {
-            report_copy([name(window, 0), name(window, 1)], 0, [first, second])
+            report_copy([name(window, 0), name(window, 1)], [first, second])
         };
         assert_noop!(report(0, &near), Error::<Test>::NotACopy);
         assert_ok!(report(1, &later));
