@@ -1,16 +1,13 @@
-//! Prints for people: lines, bars, amounts and tables. Knows none of the commands.
+//! Prints for people: lines, bars, sizes and tables. Knows none of the commands.
 
-mod amounts;
 mod byte_bar;
+mod bytes;
 mod table;
 
 use std::io::Write;
 
-pub(crate) use self::{
-    amounts::{bytes, units, UNIT},
-    byte_bar::ByteBar,
-    table::aligned,
-};
+pub(crate) use self::{byte_bar::ByteBar, bytes::bytes, table::aligned};
+pub(crate) use node_client::chain::{parse_units, units, UNIT};
 
 /// Writes a line to stdout. That nobody reads it is no reason to end.
 pub(crate) fn print(line: &str) {

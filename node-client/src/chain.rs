@@ -21,8 +21,11 @@ pub use types::*;
 mod events;
 pub use events::*;
 
+mod money;
+pub use money::{parse_units, units, UNIT};
+
 mod subxt;
-pub use self::subxt::{connect, SubxtChain};
+pub use self::subxt::{connect, connect_to, SubxtChain};
 
 mod door;
 mod submit;
@@ -35,6 +38,14 @@ pub enum ChainError {
     /// No node answers now; the text is the last node's error.
     #[error("the chain does not answer: {0}")]
     Transport(String),
+    /// Whatever answers has another chain than the one that is asked for.
+    #[error("{url} has another chain: its block 0 is 0x{}", hex::encode(found))]
+    OtherChain {
+        /// The node that said so last.
+        url: String,
+        /// Hash of its block 0.
+        found: Hash,
+    },
     /// There is no such block, or its state is pruned.
     #[error("block {0} is unknown to the node, or its state is pruned")]
     UnknownBlock(String),
@@ -117,6 +128,8 @@ pub trait Chain: Send + Sync {
 
     /// A run, if there is one.
     async fn run(&self, run: RunId, at: Option<Hash>) -> Result<Option<RunInfo>, ChainError>;
+    /// Whether a run is paused: its windows take no updates, and nobody is at fault in them.
+    async fn is_paused(&self, run: RunId, at: Option<Hash>) -> Result<bool, ChainError>;
     /// The miners by uid.
     async fn miners(&self, run: RunId, at: Option<Hash>) -> Result<Vec<MinerInfo>, ChainError>;
     /// What joining as a miner costs in the block, in planck; `None` without such a run.

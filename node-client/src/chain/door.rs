@@ -121,11 +121,26 @@ async fn attempt<P: Pool>(
     // From here on the node has it, also when this future is dropped at the deadline.
     *last = None;
     *loose = Some(signed);
+    let mut unsure = Unsure { slot, is_sure: false };
     let outcome = pool.watch(progress).await;
-    if matches!(outcome, Err(SubmitError::Transport(_) | SubmitError::Dropped(_))) {
-        *slot.lock().await = None;
-    }
+    unsure.is_sure = matches!(outcome, Ok(_) | Err(SubmitError::Rejected { .. }));
     outcome
+}
+
+/// Forgets the next nonce, should what was handed over not be known to be in a block: when its report breaks off, and when nobody waits for
+/// it any more.
+struct Unsure<'a> {
+    slot: &'a Mutex<Option<u64>>,
+    is_sure: bool,
+}
+
+impl Drop for Unsure<'_> {
+    fn drop(&mut self) {
+        // Who has the lock asks the node anyway.
+        if let Some(mut next) = self.slot.try_lock().ok().filter(|_| !self.is_sure) {
+            *next = None;
+        }
+    }
 }
 
 /// What came of an attempt to hand an extrinsic over.
@@ -228,6 +243,8 @@ mod tests {
         Silent,
         /// The chain refuses the call in its block.
         Refused,
+        /// The node takes it, loses it and says nothing.
+        Swallowed,
     }
 
     impl Node {
@@ -283,7 +300,7 @@ mod tests {
                 return Err(SubmitError::Dropped("Invalid Transaction (1010)".to_owned()));
             }
             match fault {
-                Some(Fault::Dropped) => {}
+                Some(Fault::Dropped | Fault::Swallowed) => {}
                 Some(Fault::Usurped) => state.chain.push(None),
                 Some(Fault::BrokenBefore) => return Err(broken()),
                 _ => state.chain.push(Some(*number)),
@@ -300,6 +317,7 @@ mod tests {
                     Err(SubmitError::Dropped("it was dropped".to_owned()))
                 }
                 Some(Fault::Silent) => Err(broken()),
+                Some(Fault::Swallowed) => std::future::pending().await,
                 Some(Fault::Refused) => Err(SubmitError::Rejected {
                     pallet: "Gauntlet".to_owned(),
                     error: "NothingToClaim".to_owned(),
@@ -356,6 +374,16 @@ mod tests {
             submit(&node, &slot, PATIENCE).await.unwrap();
             assert_eq!(node.state().signed, 1);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_submission_that_is_given_up_leaves_no_nonce_behind() {
+        let (node, slot) = (Node::with(&[Fault::Swallowed]), Mutex::new(None));
+        let given_up = submit(&node, &slot, PATIENCE);
+        assert!(tokio::time::timeout(PATIENCE / 2, given_up).await.is_err());
+        assert_eq!(*slot.lock().await, None);
+        submit(&node, &slot, PATIENCE).await.unwrap();
+        assert_eq!(node.included(), 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -359,6 +359,11 @@ impl Chain for FakeChain {
         self.in_run(run, at, |run| Some(run.info.clone()))
     }
 
+    /// Never: the fake has no such call.
+    async fn is_paused(&self, _: RunId, _: Option<Hash>) -> Result<bool, ChainError> {
+        Ok(false)
+    }
+
     async fn miners(&self, run: RunId, at: Option<Hash>) -> Result<Vec<MinerInfo>, ChainError> {
         self.in_run(run, at, |run| values(&run.miners))
     }

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use subxt::{
     client::OnlineClientAtBlockImpl,
     config::DefaultExtrinsicParamsBuilder,
-    error::DispatchError,
+    error::{BackendError, DispatchError, ExtrinsicError, RpcError},
     extrinsics::ExtrinsicEvents,
     transactions::{SubmittableTransaction, TransactionProgress, TransactionStatus},
     utils::{AccountId32, H256},
@@ -48,8 +48,18 @@ const EARLY: [&str; 10] = [
 /// How often a node may refuse a call as too early before it is believed; with the pause between, some seconds.
 const EARLY_REFUSALS_MAX: u32 = 20;
 
-/// What a node says before the index of the pallet's error when it refuses a window's work.
+/// Codes of a node's refusals, all of JSON-RPC's `author` methods: the transaction is invalid; it is not known whether it is, it
+/// is banned for a while, it is in the pool already, another has its nonce, it depends on itself, the pool is full.
+const INVALID: i32 = 1010;
+const PASSING: std::ops::RangeInclusive<i32> = 1011..=1016;
+
+/// How the datum of an invalid transaction begins that the chain's own rules refuse; the index of the pallet's error follows.
 const REFUSED_WORK: &str = "Custom error: ";
+/// The data of invalid transactions that are so for good, as `InvalidTransaction` of `sp-runtime` says them.
+const FOR_GOOD: [&str; 2] = [
+    "Inability to pay some fees (e.g. account balance too low)",
+    "Transaction would exhaust the block limits",
+];
 
 fn broken(error: impl std::error::Error + 'static) -> SubmitError {
     SubmitError::Transport(reason(&error))
@@ -132,7 +142,8 @@ impl Pool for NodePool<'_> {
 
     async fn sign(&self, nonce: u64) -> Result<Signed, SubmitError> {
         let connection = self.connection().await;
-        let at = connection.client.at_current_block().await.map_err(broken)?;
+        // Not of the finalised head, which may stand still for longer than an extrinsic lives.
+        let at = connection.near_best().await?;
         let birth = at.block_number();
         let unknown = |error: &str, docs| SubmitError::Rejected {
             pallet: "Client".to_owned(),
@@ -154,8 +165,9 @@ impl Pool for NodePool<'_> {
     }
 
     async fn hand_over(&self, signed: &Signed) -> Result<Progress, SubmitError> {
+        self.chain.spread(signed.extrinsic.encoded()).await;
         let handed = signed.extrinsic.submit_and_watch().await;
-        handed.map_err(|error| match refused(&error, &signed.metadata) {
+        handed.map_err(|error| match refused(&Refusal::of(&error), &signed.metadata) {
             refused @ SubmitError::Rejected { .. } if is_early(&refused) && self.has_patience() => {
                 SubmitError::Dropped(refused.to_string())
             }
@@ -217,11 +229,36 @@ async fn find(
     Ok(None)
 }
 
+/// What a node answers that does not take an extrinsic, or why it does not answer.
+struct Refusal {
+    /// Its code; `None` where no node answered.
+    code: Option<i32>,
+    /// What the node says beside the code.
+    datum: String,
+    /// All of it, for people.
+    text: String,
+}
+
+impl Refusal {
+    fn of(error: &ExtrinsicError) -> Self {
+        let text = reason(error);
+        let user = match error {
+            ExtrinsicError::ErrorSubmittingTransaction(BackendError::Rpc(
+                RpcError::ClientError(subxt_rpcs::Error::User(user)),
+            )) => user,
+            _ => return Self { code: None, datum: String::new(), text },
+        };
+        let datum = user.data.as_ref().map_or("", |data| data.get());
+        // A text in JSON; anything else is no word of a transaction pool.
+        let datum: String = serde_json::from_str(datum).unwrap_or_default();
+        let text = format!("{text}: {datum}");
+        Self { code: Some(user.code), datum, text }
+    }
+}
+
 /// The pallet's error for which a node refuses a window's work, if that is the reason: the chain gives its index.
-fn refused_work(reason: &str, metadata: &subxt::Metadata) -> Option<SubmitError> {
-    let (_, code) = reason.split_once(REFUSED_WORK)?;
-    let digits = code.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(code.len());
-    let index = code.get(..digits)?.parse().ok()?;
+fn refused_work(datum: &str, metadata: &subxt::Metadata) -> Option<SubmitError> {
+    let index = datum.strip_prefix(REFUSED_WORK)?.parse().ok()?;
     let error = metadata.pallet_by_name("Gauntlet")?.error_variant_by_index(index)?;
     Some(SubmitError::Rejected {
         pallet: "Gauntlet".to_owned(),
@@ -237,39 +274,25 @@ fn is_early(refused: &SubmitError) -> bool {
 }
 
 /// A node that does not take an extrinsic: for its nonce or a full pool, which pass, or for good.
-fn refused(error: &(dyn std::error::Error + 'static), metadata: &subxt::Metadata) -> SubmitError {
-    let text = reason(error);
-    if let Some(refused) = refused_work(&text, metadata) {
-        return refused;
-    }
-    let lower = text.to_lowercase();
-    if lower.contains("inability to pay")
-        || lower.contains("bad proof")
-        || lower.contains("exhausts")
-    {
-        return SubmitError::Rejected {
-            pallet: "Transaction".to_owned(),
-            error: "Invalid".to_owned(),
-            docs: text,
-        };
-    }
-    let passes = [
-        "outdated",
-        "future",
-        "priority",
-        "already imported",
-        "banned",
-        "limit",
-        "stale",
-        "1010",
-        "1012",
-        "1013",
-        "1014",
-    ];
-    if passes.iter().any(|word| lower.contains(word)) {
-        SubmitError::Dropped(text)
-    } else {
-        SubmitError::Transport(text)
+fn refused(refusal: &Refusal, metadata: &subxt::Metadata) -> SubmitError {
+    let Refusal { code, datum, text } = refusal;
+    match code {
+        Some(INVALID) => {
+            if let Some(refused) = refused_work(datum, metadata) {
+                return refused;
+            }
+            if FOR_GOOD.contains(&datum.as_str()) {
+                return SubmitError::Rejected {
+                    pallet: "Transaction".to_owned(),
+                    error: "Invalid".to_owned(),
+                    docs: datum.clone(),
+                };
+            }
+            // Its nonce, or the block that it begins with is of a branch that went: signed anew it may be taken.
+            SubmitError::Dropped(text.clone())
+        }
+        Some(code) if PASSING.contains(code) => SubmitError::Dropped(text.clone()),
+        _ => SubmitError::Transport(text.clone()),
     }
 }
 
@@ -345,7 +368,7 @@ mod tests {
                     .is_some_and(|error| error.name == "WrongPhase")
             })
             .unwrap();
-        let said = format!("Invalid Transaction (1010), \"Custom error: {index}\"");
+        let said = format!("Custom error: {index}");
         let Some(SubmitError::Rejected { pallet, error, docs }) = refused_work(&said, &metadata)
         else {
             panic!("the node's words are not understood");
@@ -358,8 +381,33 @@ mod tests {
                 .any(|error| error.name == name);
             assert!(is_known, "{name}");
         }
-        for other in ["Invalid Transaction (1010)", "Custom error: ", "Custom error: 255"] {
+        for other in ["Transaction is outdated", "Custom error: ", "Custom error: 255"] {
             assert!(refused_work(other, &metadata).is_none(), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_known_by_its_code_whatever_its_words() {
+        let bytes = include_bytes!("../../artifacts/metadata.scale");
+        let metadata = subxt::Metadata::decode_from(&bytes[..]).unwrap();
+        let refusal = |code, datum: &str| {
+            // Words of other refusals in it.
+            let text = "1010 future exhausts priority".to_owned();
+            refused(&Refusal { code, datum: datum.to_owned(), text }, &metadata)
+        };
+        let dropped = [
+            refusal(Some(1010), "Transaction is outdated"),
+            refusal(Some(1010), "Transaction has a bad signature"),
+            refusal(Some(1013), ""),
+            refusal(Some(1014), "(0, 1)"),
+        ];
+        assert!(dropped.iter().all(|error| matches!(error, SubmitError::Dropped(_))));
+        for datum in FOR_GOOD {
+            let refused = refusal(Some(1010), datum);
+            assert!(matches!(refused, SubmitError::Rejected { .. }), "{refused}");
+        }
+        for code in [None, Some(-32000), Some(429)] {
+            assert!(matches!(refusal(code, ""), SubmitError::Transport(_)), "{code:?}");
         }
     }
 }

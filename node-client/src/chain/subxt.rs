@@ -57,6 +57,8 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(4);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Blocks that the node in use may be behind another one before it is left.
 const BEHIND_MAX: u64 = 3;
+/// Blocks at the end of the best chain that may go again.
+const FORK_BLOCKS: u64 = 3;
 /// How long the stream of finalised blocks may be silent before the connection is looked at.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Finalised blocks that wait for a slow reader, at most; the stream then waits.
@@ -89,6 +91,8 @@ pub(super) struct Shared {
     /// The generation of the connection in use.
     generation: watch::Sender<u64>,
     genesis: Hash,
+    /// The other nodes that answer, by their place in `urls`.
+    others: Mutex<HashMap<usize, Arc<Rpcs>>>,
     /// The next nonce of each signer, under a lock that is held while an extrinsic is handed to the node.
     pub(super) nonces: Mutex<HashMap<AccountBytes, Arc<Mutex<Option<u64>>>>>,
 }
@@ -98,13 +102,22 @@ pub(super) struct Shared {
 /// # Errors
 /// [`ChainError::Transport`] with the last one's reason when none does.
 pub async fn connect(urls: &[String]) -> Result<SubxtChain, ChainError> {
-    let connection = open_any(urls, 0, 0, None).await?;
+    connect_to(urls, None).await
+}
+
+/// Connects to the first of `urls` that answers and whose block 0 has the hash `genesis`, if one is given.
+///
+/// # Errors
+/// As [`connect`]; [`ChainError::OtherChain`] if all that answer have another chain.
+pub async fn connect_to(urls: &[String], genesis: Option<Hash>) -> Result<SubxtChain, ChainError> {
+    let connection = open_any(urls, 0, 0, genesis).await?;
     let genesis = connection.client.genesis_hash().0;
     let shared = Arc::new(Shared {
         urls: urls.to_vec(),
         connection: RwLock::new(Arc::new(connection)),
         generation: watch::Sender::new(0),
         genesis,
+        others: Mutex::default(),
         nonces: Mutex::default(),
     });
     if urls.len() > 1 {
@@ -121,6 +134,7 @@ async fn open_any(
     genesis: Option<Hash>,
 ) -> Result<Connection, ChainError> {
     let mut reason = "no node is configured".to_owned();
+    let mut other = None;
     for step in 0..urls.len() {
         let node = (first + step) % urls.len();
         match tokio::time::timeout(CONNECT_TIMEOUT, open(&urls[node], node, generation)).await {
@@ -129,8 +143,8 @@ async fn open_any(
                 if genesis.is_none_or(|genesis| genesis == found) {
                     return Ok(connection);
                 }
-                reason = format!("{} has another chain", urls[node]);
                 tracing::warn!(url = urls[node], "a node has another chain");
+                other = Some(ChainError::OtherChain { url: urls[node].clone(), found });
             }
             Ok(Err(error)) => reason = format!("{}: {error}", urls[node]),
             Err(_) => {
@@ -138,7 +152,7 @@ async fn open_any(
             }
         }
     }
-    Err(ChainError::Transport(reason))
+    Err(other.unwrap_or(ChainError::Transport(reason)))
 }
 
 async fn open(url: &str, node: usize, generation: u64) -> Result<Connection, String> {
@@ -161,11 +175,10 @@ async fn open_rpc(url: &str) -> Result<RpcClient, String> {
 
 /// Leaves the node in use whenever another one is further, as long as somebody uses the chain.
 async fn compare_nodes(shared: Weak<Shared>) {
-    let mut probes = HashMap::new();
     loop {
-        tokio::time::sleep(PROBE_INTERVAL).await;
         let Some(shared) = shared.upgrade() else { return };
-        SubxtChain { shared }.leave_who_is_behind(&mut probes).await;
+        SubxtChain { shared }.leave_who_is_behind().await;
+        tokio::time::sleep(PROBE_INTERVAL).await;
     }
 }
 
@@ -228,11 +241,11 @@ impl SubxtChain {
     }
 
     /// Asks the other nodes how far they are, and goes to the furthest one if the one in use is far behind it.
-    async fn leave_who_is_behind(&self, probes: &mut HashMap<usize, Rpcs>) {
+    async fn leave_who_is_behind(&self) {
         let used = self.connection().await;
         let mut furthest: Option<(u64, usize)> = None;
         for node in (0..self.shared.urls.len()).filter(|node| *node != used.node) {
-            let number = self.probe(node, probes).await;
+            let number = self.probe(node).await;
             furthest = furthest.max(number.map(|number| (number, node)));
         }
         let Some((number, node)) = furthest else { return };
@@ -256,15 +269,30 @@ impl SubxtChain {
         }
     }
 
-    /// How far another node of this chain is. Its connection is kept in `probes` as long as it answers.
-    async fn probe(&self, node: usize, probes: &mut HashMap<usize, Rpcs>) -> Option<u64> {
-        let rpcs = match probes.remove(&node) {
+    /// How far another node of this chain is. Its connection is kept as long as it answers.
+    async fn probe(&self, node: usize) -> Option<u64> {
+        let kept = self.shared.others.lock().await.remove(&node);
+        let rpcs = match kept {
             Some(rpcs) => rpcs,
-            None => self.open_probe(node).await?,
+            None => Arc::new(self.open_probe(node).await?),
         };
         let number = best_of(&rpcs).await?;
-        probes.insert(node, rpcs);
+        self.shared.others.lock().await.insert(node, rpcs);
         Some(number)
+    }
+
+    /// Hands an extrinsic's bytes to all other nodes that answer, so that it is not lost with the one in use. Nobody waits for them,
+    /// and what they say is of no interest.
+    pub(super) async fn spread(&self, extrinsic: &[u8]) {
+        let used = self.connection().await.node;
+        let others = self.shared.others.lock().await;
+        for (_, rpcs) in others.iter().filter(|(node, _)| **node != used) {
+            let (rpcs, extrinsic) = (rpcs.clone(), extrinsic.to_vec());
+            tokio::spawn(async move {
+                let handed = rpcs.author_submit_extrinsic(&extrinsic);
+                let _ = tokio::time::timeout(PROBE_TIMEOUT, handed).await;
+            });
+        }
     }
 
     /// A connection to another node, if it answers in time and has this chain.
@@ -312,6 +340,23 @@ impl Connection {
         account: &subxt::utils::AccountId32,
     ) -> Result<u64, String> {
         self.rpcs.system_account_next_index(account).await.map_err(|error| reason(&error))
+    }
+
+    /// A view of the chain some blocks behind the best one, which stays in the chain as good as surely; or at the finalised one, if that
+    /// is further.
+    pub(super) async fn near_best(&self) -> Result<AtBlock, SubmitError> {
+        let failed = |error: subxt_rpcs::Error| SubmitError::Transport(reason(&error));
+        let best = self.rpcs.chain_get_header(None).await.map_err(failed)?;
+        let number = best.map_or(0, |header| header.number).saturating_sub(FORK_BLOCKS);
+        let hash = self.rpcs.chain_get_block_hash(Some(number.into())).await.map_err(failed)?;
+        let failed = |error: ChainError| SubmitError::Transport(error.to_string());
+        let finalised = self.at(None).await.map_err(failed)?;
+        match hash {
+            Some(hash) if number > finalised.block_number() => {
+                self.at(Some(hash.0)).await.map_err(failed)
+            }
+            _ => Ok(finalised),
+        }
     }
 
     /// A view of the chain at a block; `None` for the latest finalised one.
@@ -478,6 +523,11 @@ impl Chain for SubxtChain {
         let settings = self.settings(run, record.settings_version, at).await?;
         let layout = value!(self, at, "a layout", layouts, Vec<u64>, (run))?.unwrap_or_default();
         Ok(Some(record.into_info(settings, layout)))
+    }
+
+    async fn is_paused(&self, run: RunId, at: Option<Hash>) -> Result<bool, ChainError> {
+        let record = value!(self, at, "a run", runs, stored::Run, (run))?;
+        Ok(record.is_some_and(|record| record.is_paused()))
     }
 
     async fn miners(&self, run: RunId, at: Option<Hash>) -> Result<Vec<MinerInfo>, ChainError> {

@@ -25,7 +25,7 @@ pub(super) struct Run {
     pub(super) settings_version: u32,
     _schedule: Schedule,
     _created_at: BlockNumber,
-    _status: RunStatus,
+    status: RunStatus,
     _chunk_count: u32,
     _payload_bytes_max: u64,
     _salt_mix: Hash,
@@ -48,6 +48,10 @@ enum RunStatus {
 }
 
 impl Run {
+    pub(super) fn is_paused(&self) -> bool {
+        matches!(self.status, RunStatus::Paused { .. })
+    }
+
     pub(super) fn into_info(self, settings: Settings, layout: Vec<u64>) -> RunInfo {
         RunInfo { owner: self.owner, settings, layout: Layout(layout) }
     }

@@ -90,6 +90,10 @@ impl Chain for SimChain {
         self.ask("run").await?.run(run, at).await
     }
 
+    async fn is_paused(&self, run: RunId, at: Option<Hash>) -> Result<bool, ChainError> {
+        self.ask("is_paused").await?.is_paused(run, at).await
+    }
+
     async fn entry_price(
         &self,
         run: RunId,
