@@ -466,7 +466,18 @@ impl Desk {
         while self.heads.best() < last {
             let sent = self.heads.best();
             let attempt = self.chain.submit(signer, call.clone());
-            match tokio::time::timeout(ATTEMPT_TIMEOUT, attempt).await {
+            let attempt = tokio::time::timeout(ATTEMPT_TIMEOUT, attempt);
+            let mut heads = self.heads.clone();
+            let outcome = tokio::select! {
+                biased;
+                outcome = attempt => outcome,
+                // What is not in a block by now comes into none; what is, is found when it is final.
+                reached = heads.reach_best(last.saturating_add(INCLUSION_BLOCKS)) => {
+                    reached?;
+                    break;
+                }
+            };
+            match outcome {
                 Ok(Ok(included)) => {
                     self.note_inclusion(included.block.number.saturating_sub(sent));
                     count("ok");

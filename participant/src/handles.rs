@@ -16,6 +16,7 @@ use crate::{
     desk::{Desk, Salts},
     diary::Diary,
     error::{Attempt as _, Result},
+    folder::FolderLock,
     heads::Heads,
     payloads::Payloads,
     peers::AnnouncedPeers,
@@ -84,6 +85,8 @@ pub struct Machine {
     pub work: Work,
     /// Notes what was done.
     pub diary: Arc<Diary>,
+    /// Keeps others out of the folder.
+    pub lock: Option<Arc<FolderLock>>,
     /// Set when the process ends.
     pub shutdown: CancellationToken,
 }
@@ -95,6 +98,8 @@ pub struct Surroundings {
     pub chain: Arc<dyn Chain>,
     /// Publishes contents, and fetches them from connected peers.
     pub network: Arc<dyn Network>,
+    /// Held as long as the participant works in its folder: another process finds it taken.
+    pub lock: Option<Arc<FolderLock>>,
     /// Ids of what the network serves already, from an earlier process.
     pub kept: Vec<Hash>,
     /// Trains and evaluates.

@@ -40,6 +40,7 @@ pub mod diary_record;
 pub mod events;
 
 pub mod diary;
+pub mod folder;
 pub mod heads;
 pub mod peers;
 pub mod work;
@@ -57,6 +58,7 @@ pub mod settings;
 
 pub mod open;
 
+pub mod hindrance;
 mod holders;
 mod slot;
 

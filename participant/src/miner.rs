@@ -65,7 +65,7 @@ impl Miner {
     /// # Errors
     /// Chain, disk or network refuse, or model or data are not the run's.
     pub async fn open(settings: Participant, surroundings: Surroundings) -> Result<Self> {
-        let (handles, services) = open::open(&settings, Role::Miner, surroundings).await?;
+        let (handles, mut services) = open::open(&settings, surroundings).await?;
         let training = &handles.run.info.settings.training;
         let (batch_size, optimiser) = (training.batch_size as usize, training.optimiser);
         let micro_batch = memory::miner_samples(
@@ -77,6 +77,7 @@ impl Miner {
         )?;
         let initial =
             open::initial_model(&settings.model, &handles.run.info, handles.machine.threads())?;
+        open::join(&settings, Role::Miner, &handles, &mut services).await?;
         Ok(Self { settings, handles, services, initial, micro_batch })
     }
 

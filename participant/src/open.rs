@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use dataset::place::Data;
 use dataset::Split;
 use node_client::{
-    chain::{self, Chain, RunInfo},
+    chain::{self, Chain, ChainError, RunInfo},
     clock::SystemClock,
     journal::Journal,
     keys::{self, Keypair},
@@ -13,7 +13,8 @@ use node_client::{
     store::Store,
 };
 use protocol::{
-    consent::peer_consent, state_root::StateManifest, window::phase_at, Hash, RunId, Window,
+    consent::peer_consent, state_root::StateManifest, window::phase_at, AccountBytes, Hash, RunId,
+    Window,
 };
 use rand::{rngs::OsRng, RngCore};
 use tokio_util::sync::CancellationToken;
@@ -22,10 +23,11 @@ use trainer::{devices, Model, Threads};
 use crate::{
     desk::{Desk, Errand, Registration},
     diary::Diary,
-    error::{unfit, Attempt as _, Result},
+    error::{miss, unfit, Attempt as _, Result},
+    folder::{self, FolderLock},
     handles::{Handles, Machine, Peers, Role, Run, Services, Surroundings},
     heads::Heads,
-    memory,
+    hindrance, memory,
     payloads::{Payloads, SERVED_WINDOWS},
     peers::AnnouncedPeers,
     replica,
@@ -43,15 +45,11 @@ const PEERS_INTERVAL: Duration = Duration::from_secs(5);
 /// Connects a participant to chain and peers, as its configuration says.
 ///
 /// # Errors
-/// The chain, the disk or the network refuse.
+/// The chain, the disk or the network refuse; another process has the folder, or the chain is not the folder's.
 pub async fn connect(config: &Participant) -> Result<Surroundings> {
     make_folder(&config.folder)?;
-    let chain: Arc<dyn Chain> = Arc::new(
-        tokio::time::timeout(START_TIMEOUT, chain::connect(&config.urls))
-            .await
-            .context("the chain does not answer")??,
-    );
-    let genesis = chain.genesis_hash().await?;
+    let lock = Arc::new(FolderLock::take(&config.folder)?);
+    let (chain, genesis) = connect_chain(config).await?;
     let states = memory::copies(&config.model, replica::STATES_ON_DISK)?;
     let bytes_max = config.store_bytes_max.saturating_add(states);
     let store = Arc::new(Store::open(config.folder.join("store"), bytes_max)?);
@@ -59,6 +57,7 @@ pub async fn connect(config: &Participant) -> Result<Surroundings> {
     Ok(Surroundings {
         network: start_network(config, &genesis, store).await?,
         chain,
+        lock: Some(lock),
         kept,
         device: devices::open(config.device, Threads::new(config.threads)?)?,
         work: Work::on_threads(),
@@ -70,18 +69,41 @@ pub async fn connect(config: &Participant) -> Result<Surroundings> {
     })
 }
 
+/// Connects to a node of the configured chain, or of the one that the folder met first.
+async fn connect_chain(config: &Participant) -> Result<(Arc<dyn Chain>, Hash)> {
+    let known = folder::genesis(&config.folder)?;
+    if let (Some(known), Some(named)) = (known, config.genesis) {
+        if known != named {
+            let [known, named] = [known, named].map(hex::encode);
+            unfit!("the folder is of the chain 0x{known}, and [chain] genesis is 0x{named}");
+        }
+    }
+    let wanted = config.genesis.or(known);
+    let chain = tokio::time::timeout(START_TIMEOUT, chain::connect_to(&config.urls, wanted))
+        .await
+        .context("the chain does not answer")?;
+    let wanted = wanted.map_or(String::new(), |hash| format!(", not 0x{}", hex::encode(hash)));
+    let chain = match chain {
+        Err(error @ ChainError::OtherChain { .. }) => {
+            unfit!("{error}{wanted}, which this participant is for")
+        }
+        chain => chain?,
+    };
+    let genesis = chain.genesis_hash().await?;
+    if known.is_none() {
+        folder::remember_genesis(&config.folder, &genesis)?;
+    }
+    Ok((Arc::new(chain), genesis))
+}
+
 /// Opens everything of a participant, and checks that model and data are the run's. Starts the services that every
 /// participant has: following the chain and its peers.
 ///
 /// # Errors
 /// The chain, the disk or the network refuse, or model or data are not the run's.
-pub async fn open(
-    config: &Participant,
-    role: Role,
-    surroundings: Surroundings,
-) -> Result<(Handles, Services)> {
+pub async fn open(config: &Participant, surroundings: Surroundings) -> Result<(Handles, Services)> {
     make_folder(&config.folder)?;
-    let Surroundings { chain, network, kept, device, work, salts } = surroundings;
+    let Surroundings { chain, network, lock, kept, device, work, salts } = surroundings;
     let run = config.run;
     let info = wait_for_run(chain.as_ref(), run).await?;
     let (place, cache) = (config.data.clone(), config.folder.join("data-cache"));
@@ -127,16 +149,32 @@ pub async fn open(
             device,
             work,
             diary: Arc::new(Diary::open(&config.folder)?),
+            lock,
             shutdown: shutdown.clone(),
         },
     };
     let mut services = Services::new(shutdown);
     services.start("heads", follow);
+    Ok((handles, services))
+}
+
+/// Registers a participant that is found fit, if its settings have a cold key, and starts the service that announces it. Before this
+/// nothing is signed.
+///
+/// # Errors
+/// It cannot pay, its hot key works for another cold key, or the chain refuses.
+pub async fn join(
+    config: &Participant,
+    role: Role,
+    handles: &Handles,
+    services: &mut Services,
+) -> Result<()> {
     if let Some(cold) = &config.cold {
-        register(&handles, role, cold, config).await?;
+        register(handles, role, cold, config).await?;
     }
     services.start("peers", follow_peers(handles.clone()));
-    Ok((handles, services))
+    services.start("hindrance", hindrance::follow(handles.clone(), role));
+    Ok(())
 }
 
 fn make_folder(folder: &Path) -> Result<()> {
@@ -196,10 +234,18 @@ fn check_data(dataset: &Data, info: &RunInfo) -> Result<()> {
 /// Waits until the run is on the chain.
 async fn wait_for_run(chain: &dyn Chain, run: RunId) -> Result<RunInfo> {
     let look = async {
+        let mut is_told = false;
         loop {
             match chain.run(run, None).await {
                 Ok(Some(info)) => return info,
-                Ok(None) => tracing::info!(run, "the run is not on the chain yet"),
+                Ok(None) if is_told => {}
+                Ok(None) => {
+                    is_told = true;
+                    let seconds = START_TIMEOUT.as_secs();
+                    tracing::warn!(
+                        "there is no run {run} on this chain: waits {seconds} s for it ([chain] run names it)"
+                    );
+                }
                 Err(error) => tracing::warn!(%error, "cannot read the run"),
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -261,13 +307,47 @@ async fn register(
         }
         Ok(true)
     };
+    if !is_there().await? {
+        check_money(handles, owner, registration).await?;
+    }
     desk.register(cold, registration, is_there, START_TIMEOUT).await
+}
+
+/// That the cold account can pay for its registration.
+async fn check_money(
+    handles: &Handles,
+    cold: &AccountBytes,
+    registration: Registration,
+) -> Result<()> {
+    let (chain, run) = (&handles.chain, handles.run.id);
+    let (amount, what) = match registration {
+        Registration::Miner(_) => {
+            let price = chain.entry_price(run, None).await?.unwrap_or(0);
+            let bond = handles.run.info.settings.incentive.miner_bond;
+            let (price_units, bond_units) = (chain::units(price), chain::units(bond));
+            let what = format!("joining costs {price_units} UNIT and holds a bond of {bond_units}");
+            (price.saturating_add(bond), what)
+        }
+        Registration::Validator(stake) => {
+            (stake, format!("the stake is {} UNIT", chain::units(stake)))
+        }
+    };
+    let has = chain.balance(*cold, None).await?;
+    if has < amount {
+        unfit!(
+            "the cold account {0} has {1} UNIT, and {what}: send it some (gauntlet wallet send --to {0})",
+            keys::address(cold),
+            chain::units(has)
+        );
+    }
+    Ok(())
 }
 
 /// Announces this peer when the chain has another announcement, and learns of the others.
 async fn follow_peers(handles: Handles) -> Result<()> {
+    let mut last = None;
     loop {
-        if let Err(error) = announce(&handles).await {
+        if let Err(error) = announce(&handles, &mut last).await {
             tracing::warn!(error = error.line(), "cannot announce this peer");
         }
         let Handles { chain, peers: Peers { network, .. }, run: Run { id: run, .. }, .. } =
@@ -290,7 +370,12 @@ async fn follow_peers(handles: Handles) -> Result<()> {
 /// The most addresses that the chain keeps of a peer.
 const ANNOUNCED_ADDRESSES_MAX: usize = protocol::limits::ANNOUNCED_ADDRESSES_MAX as usize;
 
-async fn announce(handles: &Handles) -> Result<()> {
+/// How a peer is announced: its id, and its addresses.
+type Announcement = (Vec<u8>, Vec<Vec<u8>>);
+
+/// Announces this peer, if the chain has something else of it than `last`, which this process announced. Two processes with one
+/// key do not pay for announcing themselves in turns.
+async fn announce(handles: &Handles, last: &mut Option<Announcement>) -> Result<()> {
     let Handles { chain, peers: Peers { network, .. }, run: Run { id: run, genesis, .. }, .. } =
         handles;
     let hot = &handles.desk.account();
@@ -301,15 +386,17 @@ async fn announce(handles: &Handles) -> Result<()> {
     };
     let (peer_id, addresses) = own.to_announcement();
     let announced = chain.announcements(*run, None).await?;
-    let is_there = announced.iter().any(|announcement| {
-        announcement.hot == *hot
-            && announcement.peer_id == peer_id
-            && announcement.addresses == addresses
-    });
-    if !is_there && !addresses.is_empty() {
+    let found = announced.into_iter().find(|announcement| announcement.hot == *hot);
+    let found = found.map(|found| (found.peer_id, found.addresses));
+    let own = (peer_id.clone(), addresses.clone());
+    if last.as_ref() == Some(&own) && found.is_some() && found.as_ref() != last.as_ref() {
+        miss!("the chain announces another peer for this hot key: does another process use it?");
+    }
+    if found.as_ref() != Some(&own) && !addresses.is_empty() {
         let proof = network.sign(&peer_consent(genesis, *run, hot));
         let proof = proof.context("the network key is no ed25519 key")?;
         handles.desk.errand_once(Errand::Announce { peer_id, addresses, proof }).await?;
+        *last = Some(own);
     }
     Ok(())
 }

@@ -191,6 +191,7 @@ impl Replica {
     pub async fn run(self) -> Result<()> {
         let mut heads = self.handles.heads.clone();
         self.serve(&self.newest()).await;
+        let mut told = None;
         loop {
             let state = self.newest();
             if self.window_end.is_some_and(|end| state.window >= end) {
@@ -205,8 +206,12 @@ impl Replica {
             match self.advance(state).await {
                 Ok(next) => self.hold(next).await,
                 Err(error) => {
-                    let error = error.line();
-                    tracing::warn!(window, error, "cannot go to the next window yet");
+                    let reason = (window, error.line());
+                    if told.as_ref() != Some(&reason) {
+                        let error = &reason.1;
+                        tracing::warn!(window, error, "cannot go to the next window yet");
+                        told = Some(reason);
+                    }
                     tokio::time::sleep(RETRY_PAUSE).await;
                 }
             }

@@ -7,7 +7,7 @@ use node_client::{
     keys::Keypair,
     network::{Multiaddr, PeerAddress},
 };
-use protocol::{Planck, RunId};
+use protocol::{Hash, Planck, RunId};
 use trainer::{DeviceKind, ModelConfig};
 
 use crate::miner::conduct::{Conduct, Honest};
@@ -69,6 +69,8 @@ pub struct Participant {
     pub memory_bytes: Option<u64>,
     /// WebSocket addresses of the chain's nodes; the next one is asked when one fails. At least one.
     pub urls: Vec<String>,
+    /// Hash of the chain's block 0. Without it, that of the first chain that this folder meets, which it remembers.
+    pub genesis: Option<Hash>,
     /// Number of the run on the chain.
     pub run: RunId,
     /// Signs the work of each window.
@@ -113,6 +115,7 @@ impl Participant {
             checkpoint_every: 1,
             memory_bytes: None,
             urls: vec![LOCAL_URL.to_owned()],
+            genesis: None,
             run: 0,
             hot,
             cold: None,

@@ -6,7 +6,7 @@ use node_client::chain::ChainError;
 use protocol::{AccountBytes, Hash, Window};
 
 use crate::{
-    error::{Attempt as _, Error, Result},
+    error::{miss, Attempt as _, Error, Result},
     handles::{Handles, Role},
 };
 
@@ -54,13 +54,18 @@ pub(crate) async fn find(
     })
 }
 
-/// The number of the hot key's slot now.
+/// The number of the hot key's slot now, to work in `window`.
 ///
 /// # Errors
-/// The chain does not answer, or the hot key is not registered in this role.
-pub(crate) async fn own(handles: &Handles, role: Role) -> Result<u16> {
+/// The chain does not answer, or the hot key is not registered in this role, or takes part from a later window on.
+pub(crate) async fn own(handles: &Handles, role: Role, window: Window) -> Result<u16> {
     let slot = find(handles, role, None).await?;
-    Ok(slot.with_context(|| format!("this {role} is not registered"))?.number)
+    let slot = slot.with_context(|| format!("this {role} is not registered"))?;
+    let first = slot.registered_window;
+    if window < first {
+        miss!("this {role} takes part from window {first} on");
+    }
+    Ok(slot.number)
 }
 
 /// Waits until the hot key is registered in this role.
@@ -68,9 +73,9 @@ pub(crate) async fn own(handles: &Handles, role: Role) -> Result<u16> {
 /// # Errors
 /// It is not, within two minutes.
 pub(crate) async fn wait(handles: &Handles, role: Role) -> Result<()> {
+    // Why it has to wait is said by `hindrance`.
     let look = async {
         while find(handles, role, None).await?.is_none() {
-            tracing::info!("this hot key is not registered as a {role} yet");
             tokio::time::sleep(LOOK_PAUSE).await;
         }
         Ok::<_, Error>(())

@@ -62,12 +62,13 @@ impl Validator {
     /// # Errors
     /// Chain, disk or network refuse, or model or data are not the run's.
     pub async fn open(settings: Participant, surroundings: Surroundings) -> Result<Self> {
-        let (handles, services) = open::open(&settings, Role::Validator, surroundings).await?;
+        let (handles, mut services) = open::open(&settings, surroundings).await?;
         let keep = handles.run.info.settings.training.keep;
         let device = &*handles.machine.device;
         memory::check_validator(device, &settings.model, keep, settings.memory_bytes)?;
         let initial =
             open::initial_model(&settings.model, &handles.run.info, handles.machine.threads())?;
+        open::join(&settings, Role::Validator, &handles, &mut services).await?;
         Ok(Self { settings, handles, services, initial })
     }
 

@@ -2,10 +2,11 @@
 
 use std::{sync::Arc, time::Instant};
 
+use node_client::journal::JournalKind;
 use protocol::{
     samples,
     window::{phase_at, Phase},
-    Window,
+    Uid, Window,
 };
 use tokio::sync::mpsc;
 
@@ -71,9 +72,22 @@ impl Train {
         }
         let record = chain.window(*run, window, Some(head.hash)).await?;
         let seed = record.context("the chain has not opened the window")?.seed;
-        let uid = slot::own(&self.workshop.handles, Role::Miner).await?;
+        let uid = slot::own(&self.workshop.handles, Role::Miner, window).await?;
+        self.check_alone(window, uid).await?;
         let steps = samples::training_steps(&seed, uid, &info.settings)?;
         let commit_end = start + schedule.commit_end;
         Ok(Task { state, uid, steps, commit_end, started: Instant::now() })
+    }
+
+    /// That the chain has no commitment of ours that the journal does not know: made on another machine, or before this folder came from a
+    /// backup. Nothing can be committed to in such a window.
+    async fn check_alone(&self, window: Window, uid: Uid) -> Result<()> {
+        let Handles { chain, desk, run: Run { id: run, .. }, .. } = &self.workshop.handles;
+        let commitments = chain.commitments(*run, window, None).await?;
+        let is_there = commitments.iter().any(|commitment| commitment.uid == uid);
+        if is_there && desk.pledged(JournalKind::UpdateCommitment, window).is_none() {
+            miss!("the chain has a commitment of ours that was made elsewhere; does another process use this key?");
+        }
+        Ok(())
     }
 }

@@ -104,7 +104,7 @@ impl Attest {
                 AttestationOpening { bitmap: bitmap_of(&valid), state_root: state.root, salt }
             }
         };
-        let index = slot::own(&self.handles, Role::Validator).await?;
+        let index = slot::own(&self.handles, Role::Validator, window).await?;
         let opening = self.commit(window, index, opening, begin, commit_end).await?;
         self.handles.heads.clone().reach_best(commit_end).await?;
         self.reveal(window, index, opening, end).await?;

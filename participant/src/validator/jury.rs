@@ -190,7 +190,7 @@ impl Jury {
         evaluation: EvaluationName,
         is_so: impl Fn(&JurorInfo) -> bool,
     ) -> Result<bool> {
-        let own = slot::own(&self.handles, Role::Validator).await?;
+        let own = slot::own(&self.handles, Role::Validator, Window::MAX).await?;
         let disputes = self.handles.chain.evaluation_disputes(self.handles.run.id, None).await?;
         let dispute = disputes.into_iter().find(|dispute| dispute.name == evaluation);
         let jury = dispute.map(|dispute| dispute.jury).unwrap_or_default();

@@ -81,7 +81,7 @@ impl Score {
         let block = |phase| schedule.score_phase_end_block(window, phase).context("the run's end");
         let (commit_end, reveal_end) = (block(ScorePhase::Commit)?, block(ScorePhase::Reveal)?);
         let started = Instant::now();
-        let index = slot::own(&self.handles, Role::Validator).await?;
+        let index = slot::own(&self.handles, Role::Validator, window).await?;
         let scores = match self.recorded(window)? {
             Some(scores) => scores,
             None => self.measure(window, index, commit_end).await?,

@@ -4,6 +4,7 @@
 
 mod allocator;
 mod desk;
+mod hindrance;
 mod payloads;
 #[path = "../../../dataset/tests/it/shelf.rs"]
 mod shelf;

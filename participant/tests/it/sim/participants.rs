@@ -150,6 +150,7 @@ impl Member {
                 inner: self.network.clone(),
             }),
             kept: world.hub.published(self.peer()),
+            lock: None,
             device: Arc::new(Cpu::new(Threads::single())),
             work: Work::inline(move || {
                 let world = pauser.clone();
@@ -187,6 +188,7 @@ impl Member {
             checkpoint_every: 1 + self.number as u64 % 3,
             memory_bytes: None,
             urls: Vec::new(),
+            genesis: None,
             run: 0,
             hot: self.hot.clone(),
             cold: Some(self.cold.clone()),
