@@ -54,7 +54,7 @@ pub enum Command {
     Run(RunCommand),
     /// Show where a run stands: window, phase, miners, validators, money.
     Status(StatusArgs),
-    /// Make and show keys.
+    /// Make and show keys, and send money.
     #[command(subcommand)]
     Wallet(WalletCommand),
     /// Train a model on this machine alone, without a chain. The same command resumes where it was killed.
@@ -93,7 +93,7 @@ impl Command {
             Self::Audit(args) => audit::run(args).await,
             Self::Run(command) => run::run(command).await,
             Self::Status(args) => status::run(args).await,
-            Self::Wallet(command) => wallet::run(command),
+            Self::Wallet(command) => wallet::run(command).await,
             Self::Train(args) => train::run(*args).await,
             Self::Data(command) => data::run(command).await,
             Self::Bench(command) => bench::run(command),

@@ -7,6 +7,7 @@ pub mod doctor;
 pub mod eval;
 pub mod localnet;
 pub mod miner;
+mod money;
 pub mod plan;
 pub mod run;
 pub mod status;

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{bail, Context, Result};
+use anyhow::{anyhow, bail, Context, Result};
 use dataset::place;
 use node_client::{
     keys::{self, Keypair},
@@ -20,12 +20,12 @@ use participant::{
     miner::{adversary_kind::AdversaryKind, conduct::Honest},
     settings::{Participant, Proofs},
 };
-use protocol::{Planck, RunId};
+use protocol::{AccountBytes, Planck, RunId};
 use serde::{Deserialize, Serialize};
 use trainer::ModelConfig;
 
 use crate::{
-    commands::wallet::warn_of_public_key,
+    commands::wallet::{genesis_hash, warn_of_public_key},
     engine::DeviceArg,
     env::{self, DEFAULT_URL},
     limits::{self, said, within},
@@ -101,13 +101,16 @@ pub struct ParticipantFile {
 pub struct ChainSection {
     /// WebSocket addresses of nodes; the next one is asked when one fails.
     pub urls: Vec<String>,
+    /// Hash of the chain's block 0, 0x and 64 hexadecimal digits. Default: that of the first chain that the folder meets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub genesis: Option<String>,
     /// The run's number on the chain.
     pub run: RunId,
 }
 
 impl Default for ChainSection {
     fn default() -> Self {
-        Self { urls: vec![DEFAULT_URL.to_owned()], run: 0 }
+        Self { urls: vec![DEFAULT_URL.to_owned()], genesis: None, run: 0 }
     }
 }
 
@@ -115,7 +118,7 @@ impl Default for ChainSection {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct KeysSection {
-    /// Signs the work of each window; needs a balance for fees that are given back.
+    /// Signs the work of each window; needs no money.
     pub hot: KeySource,
     /// Owns the money. Only needed to register by itself at the first start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -190,6 +193,19 @@ pub enum KeySource {
     File(PathBuf),
 }
 
+impl KeySource {
+    /// The account of the key; needs no password. A file's path is relative to `base`.
+    ///
+    /// # Errors
+    /// It is no key, or the disk failed.
+    pub(crate) fn account(&self, base: &Path) -> Result<AccountBytes> {
+        match self {
+            Self::Uri(uri) => Ok(keys::account(&keys::keypair_from_uri(uri)?)),
+            Self::File(path) => Ok(keys::key_file_account(&base.join(path))?),
+        }
+    }
+}
+
 /// The addresses of this peer and of the first ones it meets.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
 #[serde(deny_unknown_fields, default)]
@@ -231,9 +247,7 @@ fn default_store_bytes() -> u64 {
 /// # Errors
 /// The file cannot be read, says something unknown, asks a validator to misbehave, or has an invalid key, model or address.
 pub fn load(path: &Path, role: Role) -> Result<(Participant, Option<SocketAddr>)> {
-    let text = text_file::read(path)?;
-    let file: ParticipantFile =
-        toml::from_str(&text).with_context(|| format!("in {}", path.display()))?;
+    let file = read(path)?;
     let base = path.parent().unwrap_or(Path::new("."));
     if role == Role::Validator && file.adversary.is_some() {
         bail!("only a miner can be an adversary");
@@ -244,6 +258,15 @@ pub fn load(path: &Path, role: Role) -> Result<(Participant, Option<SocketAddr>)
     let metrics = file.metrics;
     let settings = check(file, base).with_context(|| format!("in {}", path.display()))?;
     Ok((settings, metrics))
+}
+
+/// Reads the file at `path`, as it is.
+///
+/// # Errors
+/// It cannot be read, or says something unknown.
+pub(crate) fn read(path: &Path) -> Result<ParticipantFile> {
+    let text = text_file::read(path)?;
+    toml::from_str(&text).with_context(|| format!("in {}", path.display()))
 }
 
 /// Checks what a file says; its paths are relative to `base`.
@@ -305,6 +328,14 @@ pub fn check(file: ParticipantFile, base: &Path) -> Result<Participant> {
         checkpoint_every: file.checkpoint_every,
         memory_bytes: file.memory_bytes,
         urls: file.chain.urls,
+        genesis: file
+            .chain
+            .genesis
+            .as_deref()
+            .map(|text| {
+                genesis_hash(text).map_err(|error| anyhow!("chain.genesis = {text:?}: {error}"))
+            })
+            .transpose()?,
         run: file.chain.run,
     })
 }
@@ -438,6 +469,7 @@ mod tests {
         refused(&|file| file.archive = Some(PathBuf::new()), "archive is empty");
         refused(&|file| file.name = " ".into(), "name is empty");
         refused(&|file| file.chain.urls.push(String::new()), "chain.urls is empty");
+        refused(&|file| file.chain.genesis = Some("0x07".into()), "chain.genesis = \"0x07\"");
         refused(&|file| file.threads = usize::MAX, "threads is 18446744073709551615, not from 1");
         refused(&|file| file.window_end = Some(0), "window_end is 0");
         refused(&|file| file.held_out_samples = usize::MAX, "held_out_samples is");

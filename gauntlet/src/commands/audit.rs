@@ -1,4 +1,4 @@
-//! `gauntlet audit`: replays the run in a folder and prints where chain and replay differ.
+//! `gauntlet audit`: replays a run, of a folder or of any chain, and prints where chain and replay differ.
 
 use std::{path::PathBuf, slice, sync::Arc, time::Duration};
 
@@ -6,11 +6,13 @@ use anyhow::{bail, Context, Result};
 use clap::Args;
 use node_client::chain::Chain;
 use participant::auditor::{Audit, AuditSettings, WindowFinding};
-use protocol::Window;
+use protocol::{Hash, RunId, Window};
 use trainer::ModelConfig;
 
 use crate::{
-    chain_process, env, exit, limits,
+    chain_process,
+    commands::wallet::genesis_hash,
+    env, exit, limits,
     run_folder::{RunFile, PAYLOADS_FOLDER},
     signals, supervise,
 };
@@ -22,11 +24,14 @@ const END_PATIENCE: Duration = Duration::from_secs(15);
 #[derive(Args, Debug)]
 pub struct AuditArgs {
     /// A folder that `localnet` left. The chain in it is started and read; nothing in it is changed.
-    #[arg(value_name = "RUN_FOLDER")]
-    pub folder: PathBuf,
-    /// Ask this chain instead of starting the one in the folder.
+    #[arg(value_name = "RUN_FOLDER", required_unless_present = "payloads")]
+    pub folder: Option<PathBuf>,
+    /// Ask this chain, whose node keeps all states, instead of starting the one in the folder.
     #[arg(long, value_name = "URL", value_parser = limits::text)]
     pub url: Option<String>,
+    /// The run, if there is no folder.
+    #[command(flatten)]
+    pub named: NamedRun,
     /// The chain's binary. Default: `gauntlet-node` beside this program.
     #[arg(long, env = env::NODE, value_name = "FILE")]
     pub node: Option<PathBuf>,
@@ -35,20 +40,49 @@ pub struct AuditArgs {
     pub windows: Option<u64>,
 }
 
-/// Audits a run folder; returns the exit code.
+/// Names a run of a chain that is asked, and what is known of it.
+#[derive(Args, Debug)]
+pub struct NamedRun {
+    /// Folder of the payloads that a validator archived: its `archive`.
+    #[arg(long, value_name = "DIR", requires = "url", conflicts_with = "folder")]
+    pub payloads: Option<PathBuf>,
+    /// The run's number on the chain.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, conflicts_with = "folder")]
+    pub run: RunId,
+    /// The run's model: a preset's name.
+    #[arg(long, value_name = "PRESET", default_value = "nano", value_parser = limits::text, conflicts_with = "folder")]
+    pub model: String,
+    /// Hash of the chain's block 0. Default: whatever chain answers.
+    #[arg(long, value_name = "HASH", value_parser = genesis_hash, conflicts_with = "folder")]
+    pub genesis: Option<Hash>,
+}
+
+/// Audits a run; returns the exit code.
 ///
 /// # Errors
 /// The audit could not be done. A difference is no error but [`exit::DISAGREEMENT`].
 pub async fn run(args: AuditArgs) -> Result<u8> {
-    let file = RunFile::read(&args.folder)?;
-    let folder = args.folder.canonicalize()?;
-    let settings = settings(&file, folder.join(PAYLOADS_FOLDER))?;
     let mut node = None;
-    let chain: Arc<dyn Chain> = match &args.url {
-        Some(url) => Arc::new(chain_process::connect(url).await?),
-        None => {
-            let binary = chain_process::find(args.node.as_deref())?;
-            node.insert(chain_process::start(&binary, &folder, 0, 0)?).connect().await?
+    let (chain, settings): (Arc<dyn Chain>, _) = match (&args.folder, &args.url) {
+        (None, None) => bail!("name a run folder, or a chain with --url"),
+        (None, Some(url)) => {
+            let chain = chain_process::connect(url).await?;
+            let genesis = chain.genesis_hash().await?;
+            let settings = args.named.settings(genesis)?;
+            (Arc::new(chain), settings)
+        }
+        (Some(folder), url) => {
+            let file = RunFile::read(folder)?;
+            let folder = folder.canonicalize()?;
+            let settings = of_folder(&file, folder.join(PAYLOADS_FOLDER))?;
+            let chain: Arc<dyn Chain> = match url {
+                Some(url) => Arc::new(chain_process::connect(url).await?),
+                None => {
+                    let binary = chain_process::find(args.node.as_deref())?;
+                    node.insert(chain_process::start(&binary, &folder, 0, 0)?).connect().await?
+                }
+            };
+            (chain, settings)
         }
     };
     let result = tokio::select! {
@@ -73,17 +107,34 @@ pub async fn run(args: AuditArgs) -> Result<u8> {
     Ok(exit::DISAGREEMENT)
 }
 
-fn settings(file: &RunFile, archive: PathBuf) -> Result<AuditSettings> {
-    let text = file.genesis.strip_prefix("0x").unwrap_or(&file.genesis);
-    let mut genesis = [0; 32];
-    if hex::decode_to_slice(text, &mut genesis).is_err() {
-        bail!("the run folder's genesis {:?} is no hash", file.genesis);
+impl NamedRun {
+    /// The settings of an audit of this run on the chain that has `genesis`.
+    fn settings(self, genesis: Hash) -> Result<AuditSettings> {
+        let payloads = self.payloads.context("--payloads names the payloads that were archived")?;
+        if !payloads.is_dir() {
+            bail!(
+                "{} is not a folder: it is what a validator's `archive` names",
+                payloads.display()
+            );
+        }
+        let genesis = self.genesis.unwrap_or(genesis);
+        settings(genesis, self.run, &self.model, payloads).context("--model")
     }
+}
+
+/// The settings of an audit of the run that a folder describes.
+fn of_folder(file: &RunFile, archive: PathBuf) -> Result<AuditSettings> {
+    let genesis = genesis_hash(&file.genesis)
+        .ok()
+        .with_context(|| format!("the run folder's genesis {:?} is no hash", file.genesis))?;
+    settings(genesis, file.run, &file.model, archive).context("the run folder's model")
+}
+
+fn settings(genesis: Hash, run: RunId, model: &str, archive: PathBuf) -> Result<AuditSettings> {
     Ok(AuditSettings {
-        run: file.run,
+        run,
         genesis,
-        model: ModelConfig::preset(&file.model)
-            .with_context(|| format!("the run folder's model {:?}", file.model))?,
+        model: ModelConfig::preset(model)?,
         archive,
         threads: std::thread::available_parallelism().map_or(1, usize::from),
     })

@@ -1,22 +1,29 @@
 //! `gauntlet status`: shows where a run stands, in one screen or as JSON.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::{Context, Result};
 use clap::Args;
 use node_client::{
-    chain::{Chain, Ledger, MinerInfo, ValidatorInfo},
+    chain::{self, Chain, Ledger, MinerInfo, ValidatorInfo},
     keys,
+};
+use participant::{
+    diary::{DiaryRecord, Reader},
+    handles::Role,
+    hindrance::{self, Hindrance},
 };
 use protocol::{
     emission::Pots,
     window::{phase_at, Moment, Schedule},
-    BlockNumber, RunId,
+    BlockNumber, RunId, Window,
 };
 use serde_json::{json, Value};
 
 use crate::{
     chain_process,
     env::{self, DEFAULT_URL},
-    exit, limits,
+    exit, limits, participant_file,
 };
 
 /// Options of `status`.
@@ -28,6 +35,10 @@ pub struct StatusArgs {
     /// The run's number on the chain.
     #[arg(default_value_t = 0)]
     pub run: RunId,
+    /// Say whether the participant of this configuration can work, and if not, why: one line, and nothing of the others. Chain and run
+    /// are those of the file. Needs no password.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["run", "json"])]
+    pub config: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -38,6 +49,9 @@ pub struct StatusArgs {
 /// # Errors
 /// The chain does not answer, or has no such run.
 pub async fn run(args: StatusArgs) -> Result<u8> {
+    if let Some(path) = &args.config {
+        return of_participant(path).await;
+    }
     let chain = chain_process::connect(&args.url).await?;
     let head = chain.finalized_head().await?;
     let at = Some(head.hash);
@@ -58,6 +72,67 @@ pub async fn run(args: StatusArgs) -> Result<u8> {
         false => status.print(),
     }
     Ok(exit::SUCCESS)
+}
+
+/// Prints why a participant cannot work, or that nothing is in its way; with the duty that it missed last, if it did none since.
+///
+/// # Errors
+/// The file is no configuration, or the chain does not answer. That it cannot work is the exit code [`exit::FAILURE`].
+async fn of_participant(path: &Path) -> Result<u8> {
+    let file = participant_file::read(path)?;
+    let base = path.parent().unwrap_or(Path::new("."));
+    let hot = file.keys.hot.account(base).context("keys.hot")?;
+    let chain = chain::connect(&file.chain.urls).await?;
+    let run = file.chain.run;
+    // The file does not say which of the two it is of.
+    let as_miner = hindrance::find(&chain, run, &hot, Role::Miner).await?;
+    let as_validator = hindrance::find(&chain, run, &hot, Role::Validator).await?;
+    let (role, found) = match (&as_miner, &as_validator) {
+        (Some(Hindrance::NotRegistered { .. }), other)
+            if !matches!(other, Some(Hindrance::NotRegistered { .. })) =>
+        {
+            ("validator", as_validator)
+        }
+        (Some(Hindrance::NotRegistered { .. } | Hindrance::NoRun(_)), _) => {
+            ("participant", as_miner)
+        }
+        _ => ("miner", as_miner),
+    };
+    let name = &file.name;
+    if let Some(reason) = found {
+        println!("{name} cannot work: {reason}");
+        return Ok(exit::FAILURE);
+    }
+    match last_missed(&base.join(&file.folder))? {
+        Some((window, duty, reason)) => {
+            println!(
+                "{name}, a {role}, missed its last duty ({duty} of window {window}): {reason}"
+            );
+        }
+        None => println!("{name} works as a {role} of run {run}"),
+    }
+    Ok(exit::SUCCESS)
+}
+
+/// The duty of a participant's diary that was missed last, if none was done since.
+fn last_missed(folder: &Path) -> Result<Option<(Window, &'static str, String)>> {
+    let mut reader = Reader::new(folder);
+    let mut missed = None;
+    loop {
+        let records = reader.read()?;
+        if records.is_empty() {
+            return Ok(missed);
+        }
+        for record in records {
+            match record {
+                DiaryRecord::Missed { window, duty, reason } => {
+                    missed = Some((window, duty.name(), reason));
+                }
+                DiaryRecord::Done { .. } => missed = None,
+                _ => {}
+            }
+        }
+    }
 }
 
 /// A run as one finalised block has it.

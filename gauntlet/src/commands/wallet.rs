@@ -1,14 +1,20 @@
-//! `gauntlet wallet`: makes a key, shows its address, has a hot key consent to work for a cold one.
+//! `gauntlet wallet`: makes a key, shows its address, has a hot key consent to work for a cold one, sends money.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
 use codec::Encode;
 use node_client::keys::{self, Keypair};
-use protocol::{consent::Role, Hash, RunId};
+use protocol::{consent::Role, AccountBytes, Hash, RunId};
 
 use crate::{env, exit, limits};
+
+mod leave;
+mod send;
+
+pub use leave::LeaveArgs;
+pub use send::SendArgs;
 
 /// Commands on keys.
 #[derive(Subcommand, Debug)]
@@ -19,6 +25,10 @@ pub enum WalletCommand {
     Show(KeyArgs),
     /// Have a hot key consent to work for a cold key: prints the proof that the registration takes.
     Consent(ConsentArgs),
+    /// Send money to another account.
+    Send(SendArgs),
+    /// Take a miner out of its run after the open window; once it is gone, fetch its bond.
+    Leave(LeaveArgs),
 }
 
 /// Options of `wallet new`.
@@ -70,7 +80,7 @@ pub enum RoleArg {
     Validator,
 }
 
-fn genesis_hash(text: &str) -> Result<Hash, String> {
+pub(crate) fn genesis_hash(text: &str) -> Result<Hash, String> {
     let digits = text.strip_prefix("0x").unwrap_or(text);
     let mut hash = [0; 32];
     hex::decode_to_slice(digits, &mut hash).map_err(|error| error.to_string())?;
@@ -80,12 +90,14 @@ fn genesis_hash(text: &str) -> Result<Hash, String> {
 /// Runs a command on keys.
 ///
 /// # Errors
-/// As [`new`], [`show`] and [`consent`].
-pub fn run(command: WalletCommand) -> Result<u8> {
+/// As [`new`], [`show`], [`consent`], `send` and `leave`.
+pub async fn run(command: WalletCommand) -> Result<u8> {
     match command {
         WalletCommand::New(args) => new(args),
         WalletCommand::Show(args) => show(args),
         WalletCommand::Consent(args) => consent(args),
+        WalletCommand::Send(args) => send::run(args).await,
+        WalletCommand::Leave(args) => leave::run(args).await,
     }
 }
 
@@ -108,11 +120,7 @@ pub fn new(args: WalletNewArgs) -> Result<u8> {
 /// # Errors
 /// The text or file is not a key.
 pub fn show(args: KeyArgs) -> Result<u8> {
-    let account = match (&args.file, &args.uri) {
-        (Some(file), _) => keys::key_file_account(file)?,
-        (None, Some(uri)) => keys::account(&keys::keypair_from_uri(uri)?),
-        (None, None) => bail!("name a key with --key-file or --key-uri"),
-    };
+    let account = account(&args)?;
     println!("address  {}", keys::address(&account));
     println!("public   0x{}", hex::encode(account));
     Ok(exit::SUCCESS)
@@ -147,6 +155,30 @@ pub fn open(args: &KeyArgs, url: &str) -> Result<Keypair> {
         warn_of_public_key(uri, [url]);
     }
     load(args)
+}
+
+/// The account of the key that the command line names; needs no password.
+///
+/// # Errors
+/// The text or file is not a key.
+pub(crate) fn account(args: &KeyArgs) -> Result<AccountBytes> {
+    match (&args.file, &args.uri) {
+        (Some(file), _) => Ok(keys::key_file_account(file)?),
+        (None, Some(uri)) => Ok(keys::account(&keys::keypair_from_uri(uri)?)),
+        (None, None) => bail!("name a key with --key-file or --key-uri"),
+    }
+}
+
+/// An account by its address, or by the key file that has its key.
+///
+/// # Errors
+/// The text is neither.
+pub(crate) fn account_of(text: &str) -> Result<AccountBytes> {
+    let file = Path::new(text);
+    match file.is_file() {
+        true => Ok(keys::key_file_account(file)?),
+        false => Ok(keys::account_from_address(text)?),
+    }
 }
 
 /// Reads the key that the command line names.

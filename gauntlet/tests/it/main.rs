@@ -16,3 +16,4 @@ mod nonces;
 mod plan;
 mod practice;
 mod train;
+mod walk;

@@ -72,7 +72,7 @@ pub(super) fn start_participants(
         let own = order.folder.join(&member.name);
         std::fs::create_dir(&own)?;
         let mut file = participant_file(order, member);
-        file.chain = ChainSection { urls: vec![url.to_owned()], run };
+        file.chain = ChainSection { urls: vec![url.to_owned()], run, ..ChainSection::default() };
         if Some(index) == first_validator {
             file.held_out_samples = HELD_OUT_SAMPLES;
         }
