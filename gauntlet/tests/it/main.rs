@@ -13,6 +13,7 @@ mod kill;
 mod localnet;
 mod nodes;
 mod nonces;
+mod packaging;
 mod plan;
 mod practice;
 mod train;
