@@ -345,11 +345,13 @@ async fn check_money(
 
 /// Announces this peer when the chain has another announcement, and learns of the others.
 async fn follow_peers(handles: Handles) -> Result<()> {
-    let mut last = None;
+    let (mut last, mut told) = (None, None);
     loop {
-        if let Err(error) = announce(&handles, &mut last).await {
-            tracing::warn!(error = error.line(), "cannot announce this peer");
+        let error = announce(&handles, &mut last).await.err().map(|error| error.line());
+        if let Some(error) = error.as_ref().filter(|error| told.as_ref() != Some(*error)) {
+            tracing::warn!(error, "cannot announce this peer");
         }
+        told = error;
         let Handles { chain, peers: Peers { network, .. }, run: Run { id: run, .. }, .. } =
             &handles;
         if let Err(error) =

@@ -17,4 +17,5 @@ mod packaging;
 mod plan;
 mod practice;
 mod train;
+mod twice;
 mod walk;
