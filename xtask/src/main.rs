@@ -25,6 +25,8 @@ mod kernels;
 
 mod javascript;
 
+mod netlab;
+
 mod test;
 
 mod weights;
@@ -48,6 +50,7 @@ Usage: cargo xtask COMMAND
   test [--timings]     Run every check: format, tidy, lints, build, tests, documentation, a short localnet.
   kernels              Compile the GPU's kernels for every architecture, and check what each takes of one.
   javascript           Read and write a development chain with polkadot.js and polkadot-api.
+  netlab [NAMES]       Measure peers on slow, far, lossy links, behind NATs and beside rogues; root; --json FILE writes the figures.
   tidy                 Check the rules of the layout alone: layers, circles of files, references.
   study [OPTIONS]      Compare ways to train together on a small model, into docs/study; --quick for a minute of it.
   simulate [OPTIONS]   Play modelled miners and validators on the real runtime, into docs/study; --quick for a minute of it.
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
             .and_then(|()| test::run(rest.iter().any(|arg| arg == "--timings"))),
         Some("kernels") => no_more(&rest, &[]).and_then(|()| kernels::run()),
         Some("javascript") => no_more(&rest, &[]).and_then(|()| javascript::run()),
+        Some("netlab") => netlab::run(&rest),
         Some("weights") => no_more(&rest, &[]).and_then(|()| weights::run()),
         Some("tidy") => no_more(&rest, &[]).and_then(|()| tidy::run(&Setup::ensure()?)),
         Some("build") => no_more(&rest, &["--timings"]).and_then(|()| show_build(&rest)),

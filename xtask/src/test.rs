@@ -6,7 +6,7 @@ use crate::{
     build,
     command::{quiet, run as run_command},
     failure::Failure,
-    kernels,
+    kernels, netlab,
     setup::Setup,
     steps::Steps,
     tidy,
@@ -19,9 +19,9 @@ type Check<'a> = (&'static str, &'a str, &'a dyn Fn() -> Result<(), Failure>);
 ///
 /// With `timings`, cargo writes its account of the build under `cargo-timings` in the target folder.
 pub(crate) fn run(timings: bool) -> Result<(), Failure> {
-    let mut steps = Steps::new(11);
+    let mut steps = Steps::new(12);
     let setup = &build::ready(&mut steps)?;
-    let checks: [Check<'_>; 10] = [
+    let checks: [Check<'_>; 11] = [
         ("format", "seconds", &|| format(setup)),
         ("tidy", "seconds", &|| tidy::run(setup)),
         ("licences", "seconds", &|| licences(setup)),
@@ -32,6 +32,7 @@ pub(crate) fn run(timings: bool) -> Result<(), Failure> {
         ("kernels", kernels::ABOUT, &|| kernels::gate(setup)),
         ("lints", "some minutes, the first time", &|| lint(setup)),
         ("tests", "compiled and run, some ten minutes", &|| build::tests(setup)),
+        ("netlab", "seconds, as root", &|| netlab::gate(setup)),
         ("documentation", "a minute", &|| build::documentation(setup)),
         ("localnet", "two windows of real training", &|| short_localnet(setup)),
     ];

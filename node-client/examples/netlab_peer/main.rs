@@ -1,0 +1,45 @@
+//! The peers of `cargo xtask netlab`, which starts this program in network namespaces: peers that do what lines of text say,
+//! peers that misbehave, a wire with a delay, and a plain copy to compare with.
+//!
+//! ```text
+//! netlab_peer peer TRANSPORT IP FOLDER       an honest peer; commands by line, an answer each, in JSON
+//! netlab_peer rogue KIND IP LEN              a provider that lies, says nothing or trickles
+//! netlab_peer strangers PEER COUNT STREAMS LEN   askers that do not read what they asked for
+//! netlab_peer delay TAP TAP MILLIS           a wire between two devices
+//! netlab_peer send IP:PORT LEN               one TCP copy, and who takes it:
+//! netlab_peer receive IP:PORT
+//! netlab_peer crowd COUNT                    so many peers in this process: store and get times
+//! ```
+
+mod content;
+
+mod copy;
+
+mod crowd;
+
+mod delay;
+
+mod peer;
+
+mod rogue;
+
+use std::error::Error;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    match words[..] {
+        ["peer", transport, ip, folder] => peer::run(transport, ip.parse()?, folder).await,
+        ["rogue", kind, ip, len] => rogue::serve(kind.parse()?, ip.parse()?, len.parse()?).await,
+        ["strangers", peer, count, streams, len] => {
+            let address = content::peer_address(peer)?;
+            rogue::ask(address, count.parse()?, streams.parse()?, len.parse()?).await
+        }
+        ["delay", one, other, millis] => Ok(delay::run(one, other, millis.parse()?)?),
+        ["send", address, len] => Ok(copy::send(address, len.parse()?)?),
+        ["receive", address] => Ok(copy::receive(address)?),
+        ["crowd", count] => crowd::run(count.parse()?).await,
+        _ => Err("see the head of examples/netlab_peer/main.rs".into()),
+    }
+}

@@ -1,0 +1,111 @@
+//! Runs one honest peer that does what it is told by lines on its input.
+//!
+//! ```text
+//! publish LEN          serves the content of that length
+//! meet PEER            learns of a peer
+//! fetch LEN PEER...    fetches it from these peers in this order, and serves it from then on
+//! counters             what has been sent and received
+//! ```
+
+use std::{
+    error::Error,
+    io::{self, BufRead},
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use libp2p::identity::Keypair;
+use node_client::{
+    clock::SystemClock,
+    network::{start, Client, FetchError, Network, NetworkConfig},
+    store::Store,
+};
+use serde_json::{json, Value};
+
+use crate::content::{content, listen, peer_address, request, NAME};
+
+/// After this a fetch has failed.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// The pause between two attempts, as participants make it.
+const RETRY_PAUSE: Duration = Duration::from_millis(300);
+
+const STORE_LEN_MAX: u64 = 2 << 30;
+
+/// Runs until the input ends.
+pub(crate) async fn run(transport: &str, ip: IpAddr, folder: &str) -> Result<(), Box<dyn Error>> {
+    let config = NetworkConfig {
+        name: NAME.to_owned(),
+        listen: vec![listen(ip, transport == "quic")],
+        ..NetworkConfig::default()
+    };
+    let store = Arc::new(Store::open(folder, STORE_LEN_MAX)?);
+    let key = Keypair::generate_ed25519();
+    let client = start(config, key, store, Arc::new(SystemClock)).await?;
+    let addresses = client.listen_addresses().await?;
+    let address = addresses.first().ok_or("listens nowhere")?;
+    println!("{}", json!({ "address": format!("{address}/p2p/{}", client.local_peer()) }));
+    loop {
+        let line = tokio::task::spawn_blocking(|| io::stdin().lock().lines().next()).await?;
+        let Some(line) = line else {
+            return Ok(());
+        };
+        println!("{}", obey(&client, &line?).await?);
+    }
+}
+
+async fn obey(client: &Client, line: &str) -> Result<Value, Box<dyn Error>> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    match words[..] {
+        ["publish", len] => {
+            let (id, bytes) = content(len.parse()?);
+            client.publish(id, bytes).await?;
+            Ok(json!({}))
+        }
+        ["meet", peer] => {
+            client.add_peer(peer_address(peer)?).await?;
+            Ok(json!({}))
+        }
+        ["fetch", len, ref peers @ ..] => fetch(client, len.parse()?, peers).await,
+        ["counters"] => {
+            let counters = client.counters();
+            Ok(json!({ "sent": counters.bytes_sent, "received": counters.bytes_received }))
+        }
+        _ => Err(format!("what is `{line}`?").into()),
+    }
+}
+
+/// Fetches as participants do: again after a while when nobody delivered, going on from what has come.
+async fn fetch(client: &Client, len: usize, peers: &[&str]) -> Result<Value, Box<dyn Error>> {
+    let providers = peers.iter().map(|peer| peer_address(peer)).collect::<Result<Vec<_>, _>>()?;
+    let request = request(len, providers);
+    let begin = Instant::now();
+    let mut tries = 0;
+    let mut faults = 0;
+    let attempts = async {
+        loop {
+            tries += 1;
+            match client.fetch(request.clone()).await {
+                Ok(fetched) => {
+                    faults += fetched.faults.len();
+                    return Ok(fetched.bytes);
+                }
+                Err(FetchError::Unavailable { faults: more, .. }) => faults += more.len(),
+                Err(closed) => return Err(closed),
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    };
+    let fetched = tokio::time::timeout(FETCH_TIMEOUT, attempts).await;
+    let mut answer = json!({
+        "millis": begin.elapsed().as_millis() as u64,
+        "tries": tries,
+        "faults": faults,
+    });
+    match fetched {
+        Ok(bytes) => client.publish(request.id, bytes?).await?,
+        Err(_) => answer["error"] = "not within its time".into(),
+    }
+    Ok(answer)
+}

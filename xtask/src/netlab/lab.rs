@@ -1,0 +1,249 @@
+//! A network of namespaces on a bridge, and the peers in them.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+};
+
+use serde_json::Value;
+
+use crate::{command::run, failure::Failure};
+
+/// The bridge that all are on, and the one behind the delay, if there is one.
+const HUB: &str = "hub";
+const FAR: &str = "far";
+
+/// What a queue holds before it drops, in time and in bytes let through at once.
+const QUEUE: &str = "200ms";
+const BURST: &str = "32kb";
+
+/// A link to the hub, in Mb/s.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Link {
+    /// What it gives up and down; `None` is without limit.
+    pub(crate) mbit: Option<(f64, f64)>,
+    /// Share of packets that get lost on the way in.
+    pub(crate) loss_percent: u32,
+    /// Whether it is behind the delay.
+    pub(crate) is_far: bool,
+}
+
+impl Link {
+    /// A link of so many Mb/s up and down.
+    pub(crate) fn of(up: f64, down: f64) -> Self {
+        Self { mbit: Some((up, down)), ..Self::default() }
+    }
+}
+
+/// How a NAT chooses ports.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Nat {
+    /// The inner port where it is free: a cone, as home routers are.
+    Cone,
+    /// Another one for each connection.
+    Symmetric,
+}
+
+/// The lab: lives in the namespaces of this process, and goes with them.
+pub(crate) struct Lab {
+    program: PathBuf,
+    nodes: u8,
+    /// The wire of the delay, while there is one.
+    wire: Option<Process>,
+}
+
+/// A host of the lab.
+#[derive(Clone)]
+pub(crate) struct Node {
+    space: String,
+    pub(crate) ip: String,
+}
+
+impl Lab {
+    /// An empty network. The process must be in a network and mount namespace of its own.
+    pub(crate) fn new(program: &Path) -> Result<Self, Failure> {
+        run(Command::new("mount").args(["-t", "tmpfs", "tmpfs", "/run"]))?;
+        ip("link set lo up")?;
+        ip(&format!("link add name {HUB} type bridge"))?;
+        ip(&format!("link set {HUB} up"))?;
+        Ok(Self { program: program.to_owned(), nodes: 0, wire: None })
+    }
+
+    /// A part of the network that is so many milliseconds away, one way.
+    pub(crate) fn delay(&mut self, millis: u32) -> Result<(), Failure> {
+        ip(&format!("link add name {FAR} type bridge"))?;
+        ip(&format!("link set {FAR} up"))?;
+        for (tap, bridge) in [("tap0", HUB), ("tap1", FAR)] {
+            ip(&format!("tuntap add dev {tap} mode tap"))?;
+            ip(&format!("link set {tap} master {bridge}"))?;
+            ip(&format!("link set {tap} up"))?;
+        }
+        let mut command = Command::new(&self.program);
+        command.args(["delay", "tap0", "tap1", &millis.to_string()]);
+        let (wire, _) = Process::start(command)?;
+        self.wire = Some(wire);
+        Ok(())
+    }
+
+    /// A host on a link.
+    pub(crate) fn node(&mut self, link: Link) -> Result<Node, Failure> {
+        let (space, outer) = (format!("n{}", self.nodes), format!("v{}", self.nodes));
+        self.nodes += 1;
+        let address = format!("10.77.0.{}", self.nodes);
+        let bridge = if link.is_far { FAR } else { HUB };
+        ip(&format!("netns add {space}"))?;
+        ip(&format!("link add name {outer} type veth peer name eth0 netns {space}"))?;
+        ip(&format!("link set {outer} master {bridge}"))?;
+        ip(&format!("link set {outer} up"))?;
+        for words in ["link set lo up", "link set eth0 up"] {
+            ip(&format!("-n {space} {words}"))?;
+        }
+        ip(&format!("-n {space} address add {address}/24 dev eth0"))?;
+        if let Some((up, down)) = link.mbit {
+            limit(&["-n", &space], "eth0", up)?;
+            limit(&[], &outer, down)?;
+        }
+        if link.loss_percent > 0 {
+            let rule = format!("numgen random mod 100 < {} drop", link.loss_percent);
+            let chain = "add chain inet loss in { type filter hook input priority 0; }";
+            let rule = format!("add table inet loss; {chain}; add rule inet loss in {rule}");
+            nft(&space, &rule)?;
+        }
+        Ok(Node { space, ip: address })
+    }
+
+    /// A host behind a NAT of its own, whose outer side has the link.
+    pub(crate) fn behind(&mut self, nat: Nat, link: Link) -> Result<Node, Failure> {
+        let gate = self.node(link)?.space;
+        let space = format!("{gate}in");
+        ip(&format!("netns add {space}"))?;
+        ip(&format!("-n {gate} link add name eth1 type veth peer name eth0 netns {space}"))?;
+        ip(&format!("-n {gate} address add 192.168.7.1/24 dev eth1"))?;
+        ip(&format!("-n {gate} link set eth1 up"))?;
+        for words in [
+            "link set lo up",
+            "link set eth0 up",
+            "address add 192.168.7.2/24 dev eth0",
+            "route add default via 192.168.7.1",
+        ] {
+            ip(&format!("-n {space} {words}"))?;
+        }
+        let forward = "echo 1 > /proc/sys/net/ipv4/ip_forward";
+        run(Command::new("ip").args(["netns", "exec", &gate, "sh", "-c", forward]))?;
+        let random = if nat == Nat::Symmetric { " fully-random" } else { "" };
+        let tables = [
+            "add table ip nat",
+            "add chain ip nat out { type nat hook postrouting priority 100; }",
+            &format!("add rule ip nat out oifname eth0 masquerade{random}"),
+            "add chain ip nat forward { type filter hook forward priority 0; policy drop; }",
+            "add rule ip nat forward iifname eth1 accept",
+            "add rule ip nat forward ct state established,related accept",
+        ];
+        nft(&gate, &tables.join("; "))?;
+        Ok(Node { space, ip: "192.168.7.2".to_owned() })
+    }
+
+    /// Starts the program on a host with these words; returns when it says its first line, with that.
+    pub(crate) fn start(&self, node: &Node, words: &[&str]) -> Result<(Process, Value), Failure> {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &node.space]).arg(&self.program).args(words);
+        Process::start(command)
+    }
+
+    /// Starts an honest peer on a host, with a folder of its own or that of a peer before it.
+    pub(crate) fn peer(&self, node: &Node, transport: &str, folder: &str) -> Result<Peer, Failure> {
+        let folder = format!("/run/netlab/{folder}");
+        std::fs::create_dir_all(&folder)
+            .map_err(|error| format!("cannot make {folder}: {error}"))?;
+        let (process, first) = self.start(node, &["peer", transport, &node.ip, &folder])?;
+        Ok(Peer { process, address: text(&first, "address")? })
+    }
+}
+
+/// A running program that answers lines.
+pub(crate) struct Process {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Process {
+    fn start(mut command: Command) -> Result<(Self, Value), Failure> {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("cannot start a peer: {error}"))?;
+        let input = child.stdin.take().ok_or("a peer without input")?;
+        let output = BufReader::new(child.stdout.take().ok_or("a peer without output")?);
+        let mut process = Self { child, input, output };
+        let first = process.answer()?;
+        Ok((process, first))
+    }
+
+    /// The next line that it says.
+    pub(crate) fn answer(&mut self) -> Result<Value, Failure> {
+        let mut line = String::new();
+        self.output.read_line(&mut line).map_err(|error| format!("a peer: {error}"))?;
+        serde_json::from_str(&line).map_err(|_| format!("a peer ended or said `{line}`"))
+    }
+
+    /// The most memory it has had, in MiB.
+    pub(crate) fn memory_mib(&self) -> Result<f64, Failure> {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
+        Ok(kib.ok_or("no VmHWM")? / 1_024.0)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may be gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// An honest peer. Dropping it is `kill -9`.
+pub(crate) struct Peer {
+    pub(crate) process: Process,
+    pub(crate) address: String,
+}
+
+impl Peer {
+    /// Says a line to it, without waiting for the answer.
+    pub(crate) fn tell(&mut self, line: &str) -> Result<(), Failure> {
+        writeln!(self.process.input, "{line}").map_err(|error| format!("a peer ended: {error}"))
+    }
+
+    /// Says a line, and waits for the answer.
+    pub(crate) fn ask(&mut self, line: &str) -> Result<Value, Failure> {
+        self.tell(line)?;
+        self.process.answer()
+    }
+}
+
+/// A text of an answer.
+fn text(value: &Value, key: &str) -> Result<String, Failure> {
+    let text = value.get(key).and_then(Value::as_str);
+    text.map(str::to_owned).ok_or_else(|| format!("no `{key}` in {value}"))
+}
+
+fn ip(words: &str) -> Result<(), Failure> {
+    run(Command::new("ip").args(words.split(' ')))
+}
+
+fn limit(first: &[&str], device: &str, mbit: f64) -> Result<(), Failure> {
+    let rate = format!("{}kbit", (mbit * 1_000.0).round());
+    run(Command::new("tc")
+        .args(first)
+        .args(["qdisc", "add", "dev", device, "root", "tbf", "rate", &rate])
+        .args(["burst", BURST, "latency", QUEUE]))
+}
+
+fn nft(space: &str, rules: &str) -> Result<(), Failure> {
+    run(Command::new("ip").args(["netns", "exec", space, "nft", rules]))
+}
