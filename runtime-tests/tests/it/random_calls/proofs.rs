@@ -1,9 +1,9 @@
 //! Draws accusations and what follows from them: proofs, requests for chunks, disputes, verdicts, slashes.
 
 use pallet_gauntlet::{
-    account_bytes, Call, CommitmentName, CopyProof, DataChallenge, Departures, EvaluationDisputes,
-    EvaluationName, Juror, Miners, OpenChallenges, Reveals, ScoreReveals, UnappliedSlashes,
-    Validators,
+    account_bytes, Benches, Call, CommitmentName, CopyProof, DataChallenge, Departures,
+    EvaluationDisputes, EvaluationName, Juror, Miners, OpenChallenges, Reveals, ScoreReveals,
+    UnappliedSlashes, Validators,
 };
 use protocol::{
     fault::verdict_commitment_hash, limits::DISPUTE_WINDOWS, BlockNumber, Hash, RunId, Uid,
@@ -54,9 +54,13 @@ impl Script {
     fn of_disputes(&mut self, scene: &Scene) -> Drawn {
         let run = scene.run;
         let opened = EvaluationDisputes::<Runtime>::iter_prefix_values((run,));
-        let age = self.pick(opened.map(|dispute| scene.window().saturating_sub(dispute.opened)));
+        let ages: Vec<Window> =
+            opened.map(|dispute| scene.window().saturating_sub(dispute.opened)).collect();
+        // Votes first, as most of a bench has to vote before anything is decided.
+        let voting: Vec<Window> = ages.iter().copied().filter(|age| matches!(age, 1 | 2)).collect();
+        let age = self.pick(voting).filter(|_| !self.draws.one_in(4)).or_else(|| self.pick(ages));
         let step = match age {
-            // It waits for the next window's seed.
+            // It waits for the next window.
             Some(0) => self.draws.below(4),
             Some(_) if self.draws.one_in(4) => self.draws.below(4),
             age => age.unwrap_or(0),
@@ -69,7 +73,7 @@ impl Script {
             1 => self.commit_verdict(scene),
             2 => self.reveal_verdict(scene),
             _ => {
-                let evaluation = self.disputed(scene, |age| age >= DISPUTE_WINDOWS);
+                let evaluation = self.disputed(scene, |_, _, age| age >= DISPUTE_WINDOWS);
                 Drawn::signed(self.somebody(), Call::close_dispute { run, evaluation })
             }
         }
@@ -176,19 +180,29 @@ impl Script {
         (window, index, self.draws.below(11) as Uid)
     }
 
-    /// A dispute, mostly one that was opened as many windows ago as `fits`, or one that nobody opened.
-    fn disputed(&mut self, scene: &Scene, fits: impl Fn(Window) -> bool) -> EvaluationName {
+    /// A dispute, mostly the first that `fits` by its jurors and the windows since it was opened, or one that nobody opened.
+    fn disputed(
+        &mut self,
+        scene: &Scene,
+        fits: impl Fn(EvaluationName, &[Seated], Window) -> bool,
+    ) -> EvaluationName {
         let any = self.draws.one_in(8);
         let now = scene.window();
         let found = EvaluationDisputes::<Runtime>::iter_prefix((scene.run,))
-            .filter(|(_, dispute)| any || fits(now.saturating_sub(dispute.opened)))
+            .filter(|(name, dispute)| {
+                any || fits(*name, &dispute.jury, now.saturating_sub(dispute.opened))
+            })
             .map(|(name, _)| name);
-        self.pick(found).unwrap_or_default()
+        let found = if any { self.pick(found) } else { found.min() };
+        found.unwrap_or_default()
     }
 
     fn commit_verdict(&mut self, scene: &Scene) -> Drawn {
         let run = scene.run;
-        let evaluation = self.disputed(scene, |age| age == 1);
+        let may_vote = |(window, ..): EvaluationName, jury: &[Seated]| {
+            jury.len() + 1 < Benches::<Runtime>::get(run, window).len()
+        };
+        let evaluation = self.disputed(scene, |name, jury, age| age == 1 && may_vote(name, jury));
         let any = self.draws.one_in(8);
         let ready = jurors(run, evaluation, |juror| juror.commitment.is_some());
         let judges = Validators::<Runtime>::iter_prefix(run);
@@ -204,8 +218,9 @@ impl Script {
 
     fn reveal_verdict(&mut self, scene: &Scene) -> Drawn {
         let run = scene.run;
-        let evaluation = self.disputed(scene, |age| age == 2);
         let is_silent = |juror: &Seated| juror.commitment.is_some() && juror.measured.is_none();
+        let evaluation =
+            self.disputed(scene, |_, jury, age| age == 2 && jury.iter().any(is_silent));
         let index = self.pick(jurors(run, evaluation, is_silent)).unwrap_or(0);
         let hot = Validators::<Runtime>::get(run, index).map(|validator| validator.hot);
         let (measured, salt) = verdict(run, evaluation, index as u8);
