@@ -367,7 +367,7 @@ mod tests {
         let place = Place { index: 0, chunk_count: 1, len: 4096, keep: KEEP };
         let chunk = |scale_bf16| {
             let indices = (0..KEEP).collect();
-            let chunk = Chunk { scale_bf16, indices, codes: vec![1; usize::from(KEEP)] };
+            let chunk = Chunk { scale_bf16, indices, codes: vec![0; usize::from(KEEP)] };
             positions_hash(&encode_chunk(&chunk, 4096, KEEP).unwrap(), &place)
         };
         assert!(chunk(0x3c00).is_some() && chunk(0).is_none());
