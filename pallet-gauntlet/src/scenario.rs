@@ -262,6 +262,8 @@
 //!     signed("vera-hot"), run, evaluation_name, evaluation(1), [8; 32]
 //! ));
 //! assert_ok!(Gauntlet::time_out(signed("nina"), run, name(0), 0));
+//! // What window 0 has paid her is slashed beside a part of her bond, and is all of it: governance lets her off that.
+//! assert_ok!(Gauntlet::cancel_slash(RuntimeOrigin::root(), run, 2));
 //! go_to(4, 0);
 //! assert_ok!(Gauntlet::close_dispute(signed("nina"), run, evaluation_name));
 //!
