@@ -967,7 +967,7 @@ mod benchmarks {
         assert!(EvaluationDisputes::<T>::contains_key((run, 0, 0, name.2)));
     }
 
-    #[benchmark(pov_mode = MaxEncodedLen { Gauntlet: Ignored })]
+    #[benchmark]
     fn commit_verdict() {
         let (run, name) = disputed::<T>();
         go_to::<T>(START + settings().schedule.window_blocks);
