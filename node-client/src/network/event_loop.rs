@@ -12,6 +12,7 @@ use libp2p::{
     core::transport::ListenerId,
     identify,
     kad::{self, store::RecordStore, GetProvidersOk, QueryResult},
+    multiaddr::Protocol,
     request_response::{self, InboundFailure},
     swarm::SwarmEvent,
     Multiaddr, PeerId, Swarm,
@@ -210,7 +211,8 @@ impl EventLoop {
             return;
         }
         let kademlia = kademlia(&mut self.swarm);
-        for address in peer.addresses.into_iter().take(ADDRESSES_MAX) {
+        let known = addresses_of(kademlia, &peer.peer);
+        for address in new_addresses(&known, peer.addresses) {
             kademlia.add_address(&peer.peer, address);
         }
     }
@@ -308,6 +310,56 @@ impl EventLoop {
     }
 }
 
+/// The addresses that the routing table has of a peer, without the peer id that it adds to them.
+fn addresses_of(kademlia: &mut Kademlia, peer: &PeerId) -> Vec<Multiaddr> {
+    let Some(bucket) = kademlia.kbucket(*peer) else {
+        return Vec::new();
+    };
+    let entry = bucket.iter().find(|entry| entry.node.key.preimage() == peer);
+    let known = entry.into_iter().flat_map(|entry| entry.node.value.iter());
+    let without_peer = |address: &Multiaddr| {
+        address.iter().filter(|part| !matches!(part, Protocol::P2p(_))).collect()
+    };
+    known.map(without_peer).collect()
+}
+
+/// What there is room for of a peer's `told` addresses: it may tell others as often as it likes, and each is kept.
+fn new_addresses(known: &[Multiaddr], told: Vec<Multiaddr>) -> Vec<Multiaddr> {
+    let room = ADDRESSES_MAX.saturating_sub(known.len());
+    told.into_iter()
+        .take(ADDRESSES_MAX)
+        .filter(|address| !known.contains(address))
+        .take(room)
+        .collect()
+}
+
 fn kademlia(swarm: &mut Swarm<Behaviour>) -> &mut Kademlia {
     &mut swarm.behaviour_mut().kademlia
+}
+
+#[cfg(test)]
+mod tests {
+    use libp2p::kad::store::MemoryStore;
+
+    use super::*;
+
+    fn address(port: usize) -> Multiaddr {
+        format!("/ip4/192.0.2.1/tcp/{port}").parse().unwrap()
+    }
+
+    #[test]
+    fn a_peer_that_keeps_telling_addresses_has_eight_in_the_table() {
+        let (local, peer) = (PeerId::random(), PeerId::random());
+        let mut kademlia = Kademlia::new(local, MemoryStore::new(local));
+        for message in 0..1_000 {
+            let told = (1..4).map(|index| address(message * 3 + index)).collect();
+            let known = addresses_of(&mut kademlia, &peer);
+            for address in new_addresses(&known, told) {
+                kademlia.add_address(&peer, address);
+            }
+        }
+        let known = addresses_of(&mut kademlia, &peer);
+        assert_eq!(known, (1..=ADDRESSES_MAX).map(address).collect::<Vec<_>>());
+        assert_eq!(new_addresses(&known[..7], known.clone()), [address(8)]);
+    }
 }

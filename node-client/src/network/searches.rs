@@ -11,15 +11,19 @@ use tokio::sync::oneshot;
 
 use super::behaviour::Kademlia;
 
-/// Providers that end a search: more than a fetch needs to find one that delivers.
-const PROVIDERS_MAX: usize = 8;
+/// Providers that a search takes of one answer, so that none says who is found: anybody may make providers up.
+const PROVIDERS_PER_ANSWER_MAX: usize = 8;
+
+/// Providers that a search takes of all answers, and that end it: as many peers as a fetch asks by default.
+const PROVIDERS_MAX: usize = 32;
 
 /// The searches under way.
 #[derive(Default)]
 pub(super) struct Searches(HashMap<QueryId, Search>);
 
 struct Search {
-    found: HashSet<PeerId>,
+    /// Each once, in the order of the answers; at most [`PROVIDERS_MAX`].
+    found: Vec<PeerId>,
     reply: oneshot::Sender<Vec<PeerId>>,
 }
 
@@ -31,8 +35,7 @@ impl Searches {
         reply: oneshot::Sender<Vec<PeerId>>,
     ) {
         let query = kademlia.get_providers(RecordKey::new(&id));
-        let found = HashSet::new();
-        self.0.insert(query, Search { found, reply });
+        self.0.insert(query, Search { found: Vec::new(), reply });
     }
 
     /// Takes what one peer says, and returns the providers that are new and not `local`. Kademlia knows their
@@ -47,13 +50,10 @@ impl Searches {
         let Some(search) = self.0.get_mut(query) else {
             return Vec::new();
         };
-        let mut new = Vec::new();
-        for peer in providers {
-            let has_room = search.found.len() < PROVIDERS_MAX;
-            if has_room && peer != local && search.found.insert(peer) {
-                new.push(peer);
-            }
-        }
+        let room = PROVIDERS_MAX.saturating_sub(search.found.len()).min(PROVIDERS_PER_ANSWER_MAX);
+        let is_new = |peer: &PeerId| *peer != local && !search.found.contains(peer);
+        let new: Vec<_> = providers.into_iter().filter(is_new).take(room).collect();
+        search.found.extend(&new);
         if search.found.len() >= PROVIDERS_MAX {
             if let Some(mut query) = kademlia.query_mut(query) {
                 query.finish();
@@ -62,12 +62,57 @@ impl Searches {
         new
     }
 
-    /// Answers with all that were found, in the order of their ids.
+    /// Answers with all that were found, those of the first answer first.
     pub(super) fn end(&mut self, query: &QueryId) {
         if let Some(Search { found, reply }) = self.0.remove(query) {
-            let mut found: Vec<_> = found.into_iter().collect();
-            found.sort();
             let _ = reply.send(found);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use libp2p::kad::store::MemoryStore;
+
+    use super::*;
+
+    fn made_up(count: usize) -> HashSet<PeerId> {
+        (0..count).map(|_| PeerId::random()).collect()
+    }
+
+    #[test]
+    fn providers_that_one_peer_makes_up_neither_end_a_search_nor_fill_it() {
+        let local = PeerId::random();
+        let mut kademlia = Kademlia::new(local, MemoryStore::new(local));
+        let mut searches = Searches::default();
+        let (reply, mut answer) = oneshot::channel();
+        searches.begin(&mut kademlia, [7; 32], reply);
+        let query = *searches.0.keys().next().unwrap();
+
+        let first = searches.on_providers(&mut kademlia, local, &query, made_up(1_000));
+        assert_eq!(first.len(), PROVIDERS_PER_ANSWER_MAX);
+        let honest = PeerId::random();
+        let providers = HashSet::from([local, honest, first[0]]);
+        assert_eq!(searches.on_providers(&mut kademlia, local, &query, providers), [honest]);
+
+        searches.end(&query);
+        let found = answer.try_recv().unwrap();
+        assert_eq!(found.len(), PROVIDERS_PER_ANSWER_MAX + 1);
+        assert_eq!(found.last(), Some(&honest));
+    }
+
+    #[test]
+    fn a_search_takes_so_many_providers_and_no_more() {
+        let local = PeerId::random();
+        let mut kademlia = Kademlia::new(local, MemoryStore::new(local));
+        let mut searches = Searches::default();
+        let (reply, mut answer) = oneshot::channel();
+        searches.begin(&mut kademlia, [7; 32], reply);
+        let query = *searches.0.keys().next().unwrap();
+        for _ in 0..=PROVIDERS_MAX {
+            searches.on_providers(&mut kademlia, local, &query, made_up(3));
+        }
+        searches.end(&query);
+        assert_eq!(answer.try_recv().unwrap().len(), PROVIDERS_MAX);
     }
 }
