@@ -215,7 +215,8 @@ impl<'a, S: RangeSource> Download<'a, S> {
                 continue;
             }
             let wants_more = !self.missing.is_empty() || self.overdue().next().is_some();
-            match self.candidates.queue.pop_front().filter(|_| wants_more) {
+            let next = if wants_more { self.candidates.queue.pop_front() } else { None };
+            match next {
                 Some(address) => self.providers.push(Provider {
                     address,
                     is_gone: false,

@@ -9,6 +9,11 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
+    /// When something was last taken that has come back since, or 0: the higher, the more of a use there is to remember.
+    pub(super) fn used_at(&self) -> u64 {
+        self.at_millis
+    }
+
     /// Takes `amount`, or nothing if that would exceed `burst`. `fill` comes back per `per_millis`.
     pub(super) fn take(
         &mut self,

@@ -22,12 +22,16 @@ use crate::{
 /// Seconds' worth of a rate that a peer may use at once.
 const BURST_SECONDS: u64 = 10;
 
+/// Peers whose use is remembered, connected or not; of those that are not, the ones longest without use make room.
+const PEERS_MAX: usize = 8_192;
+
 /// The protocol that ranges are served by.
 type Ranges = request_response::Behaviour<RangeCodec>;
 
-/// What one connected peer has had of us.
+/// What one peer has had of us. It outlives its connections: who comes back has no more than who stayed.
 #[derive(Default)]
 struct PeerUse {
+    is_connected: bool,
     serving: usize,
     bytes: Bucket,
     records: Bucket,
@@ -39,7 +43,7 @@ pub(super) struct Served {
     response: RangeResponse,
 }
 
-/// What is being served, and what each connected peer has had.
+/// What is being served, and what each peer has had.
 pub(super) struct Server {
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
@@ -48,7 +52,7 @@ pub(super) struct Server {
     serves_per_peer_max: usize,
     bytes_per_second_max: u64,
     records_per_minute_max: u64,
-    /// One entry per connected peer.
+    /// Every connected peer, and [`PEERS_MAX`] in all unless more are connected.
     peers: HashMap<PeerId, PeerUse>,
     /// Ranges admitted and not yet sent; at most `serves_max`.
     serving: HashMap<InboundRequestId, PeerId>,
@@ -77,11 +81,20 @@ impl Server {
     }
 
     pub(super) fn on_connected(&mut self, peer: PeerId) {
-        self.peers.entry(peer).or_default();
+        if self.peers.len() >= PEERS_MAX && !self.peers.contains_key(&peer) {
+            let idle = self.peers.iter().filter(|(_, held)| !held.is_connected);
+            let oldest = idle.min_by_key(|(_, held)| held.bytes.used_at()).map(|(peer, _)| *peer);
+            oldest.and_then(|oldest| self.peers.remove(&oldest));
+        }
+        self.peers.entry(peer).or_default().is_connected = true;
     }
 
     pub(super) fn on_disconnected(&mut self, peer: &PeerId) {
-        self.peers.remove(peer);
+        if let Some(held) = self.peers.get_mut(peer) {
+            // What was being sent over its connections is not any more.
+            held.is_connected = false;
+            held.serving = 0;
+        }
     }
 
     /// Whether `peer` may have one more provider record kept; if so it is charged for it.
