@@ -70,6 +70,7 @@ impl Measurer {
             // It was fetched to be attested; what could not be had then is left out now.
             let mut heads = self.handles.heads.clone();
             let fetched = tokio::select! {
+                biased;
                 fetched = self.handles.peers.payloads.fetch(window, &hot, reveal) => fetched,
                 _ = heads.reach_best(last) => break,
             };

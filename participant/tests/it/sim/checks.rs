@@ -216,7 +216,15 @@ impl Checks {
             for member in members.iter().filter(|member| member.is_honest()) {
                 let miner = miners.iter().find(|miner| miner.hot == member.account());
                 let is_in = miner.is_none_or(|miner| accepted.contains(&miner.uid));
-                assert!(is_in, "{} is not accepted in window {number}: {miner:?}", member.name);
+                let missed = || -> Vec<_> {
+                    members.iter().map(|member| (&member.name, member.missed())).collect()
+                };
+                assert!(
+                    is_in,
+                    "{} is not accepted in window {number}: {miner:?}; missed: {:#?}",
+                    member.name,
+                    missed()
+                );
             }
             let attested = world.chain.attestations(RUN, number, None).await.unwrap();
             assert_eq!(attested.len(), plan.validators, "window {number}");
