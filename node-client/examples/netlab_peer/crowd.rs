@@ -26,7 +26,7 @@ const KNOWN: usize = 3;
 /// Peers that announce a content each, and that find one each.
 const SAMPLES: usize = 64;
 
-/// Files that a peer may have open: its listener, and both ends of connections that all count in this process.
+/// How long an idle connection stays: both of its ends are open files of this process.
 const IDLE: Duration = Duration::from_secs(2);
 
 /// Starts `count` peers, and measures.

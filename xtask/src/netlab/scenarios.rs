@@ -336,7 +336,7 @@ fn kill(lab: &mut Lab) -> Result<Vec<Figure>, Failure> {
 
 /// Many peers in one process: store and get, beside what hivemind's benchmark says of its own table.
 fn crowd(lab: &mut Lab) -> Result<Vec<Figure>, Failure> {
-    const PEERS: &str = "256";
+    const PEERS: &str = "32";
     let node = lab.node(Link::default())?;
     let (_crowd, answer) = lab.start(&node, &["crowd", PEERS])?;
     let number = |key: &str| {
