@@ -15,6 +15,7 @@
 //!
 //! Calls block on the disk; async callers use `tokio::task::spawn_blocking`. One process at a time holds a folder.
 
+mod content;
 mod part;
 
 use std::{
@@ -35,91 +36,19 @@ use protocol::{
     Hash,
 };
 
+pub use content::{Content, Cut, Range, Span};
 pub use part::{Assembled, Part, Slot, SYNC_BYTES};
 
+use content::{CUT_ENTRY_LEN, HEADER_LEN};
 use part::Paths;
 
 const MAGIC: [u8; 8] = *b"GXOBJ\0\0\x01";
-
-/// Magic, content length (u64, little endian), BLAKE3 of the content.
-const HEADER_LEN: usize = 8 + 8 + 32;
 
 /// Contents of which a part is kept; the oldest make room.
 const PARTS_MAX: usize = 128;
 
 /// Threads that read, hash and write one content at most: what a fast disk takes.
 const PUT_THREADS_MAX: usize = 8;
-
-/// Content that is read part by part where it lies.
-pub trait Content: Send + Sync {
-    /// Bytes in all.
-    fn byte_len(&self) -> u64;
-
-    /// Writes the bytes from `offset` on to `into`; returns how many there are, fewer than `into` has only at the end. Called
-    /// from several threads.
-    fn read(&self, offset: u64, into: &mut [u8]) -> usize;
-}
-
-impl Content for [u8] {
-    fn byte_len(&self) -> u64 {
-        self.len() as u64
-    }
-
-    fn read(&self, offset: u64, into: &mut [u8]) -> usize {
-        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
-        let rest = self.get(offset..).unwrap_or_default();
-        let len = rest.len().min(into.len());
-        into[..len].copy_from_slice(&rest[..len]);
-        len
-    }
-}
-
-impl Content for Bytes {
-    fn byte_len(&self) -> u64 {
-        self[..].byte_len()
-    }
-
-    fn read(&self, offset: u64, into: &mut [u8]) -> usize {
-        self[..].read(offset, into)
-    }
-}
-
-/// Some bytes of a content that follow each other.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Span {
-    /// The first of them.
-    pub offset: u64,
-    /// How many they are.
-    pub len: u32,
-}
-
-/// Where the pieces of a content lie in it: each is the bytes of its first span and then those of its second.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Cut(pub Vec<[Span; 2]>);
-
-/// Bytes of one piece of a [`Cut`] on disk: two spans, each an offset (u64) and a length (u32), little endian.
-const CUT_ENTRY_LEN: usize = 24;
-
-impl Cut {
-    fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.0.len().saturating_mul(CUT_ENTRY_LEN));
-        for span in self.0.iter().flatten() {
-            bytes.extend_from_slice(&span.offset.to_le_bytes());
-            bytes.extend_from_slice(&span.len.to_le_bytes());
-        }
-        bytes
-    }
-}
-
-impl Span {
-    fn from_bytes(bytes: &[u8; CUT_ENTRY_LEN / 2]) -> Self {
-        let [o0, o1, o2, o3, o4, o5, o6, o7, l0, l1, l2, l3] = *bytes;
-        Self {
-            offset: u64::from_le_bytes([o0, o1, o2, o3, o4, o5, o6, o7]),
-            len: u32::from_le_bytes([l0, l1, l2, l3]),
-        }
-    }
-}
 
 /// What a store has of what it is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,15 +101,6 @@ pub enum StoreError {
 fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
     let path = path.to_owned();
     move |source| StoreError::Io { action, path, source }
-}
-
-/// A part of an object, as [`Store::read_range`] returns it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Range {
-    /// Bytes of the whole object.
-    pub total_len: u64,
-    /// The bytes from the wanted offset on; shorter than wanted at the object's end.
-    pub bytes: Bytes,
 }
 
 /// A folder of objects; share it in an `Arc`.

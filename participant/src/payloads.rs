@@ -34,6 +34,7 @@ use crate::{
     telemetry,
 };
 
+pub use pieces::has_root;
 use pieces::PayloadPieces;
 
 /// Windows for which payloads are served: the chain keeps its records as long.
@@ -251,11 +252,6 @@ impl Payloads {
 /// Whether something else must go before more can be served.
 fn is_full(error: &NetworkError) -> bool {
     matches!(error, NetworkError::Store(StoreError::Full { .. }) | NetworkError::TooMany { .. })
-}
-
-/// Whether `bytes` are cut as a payload is and have this root.
-pub fn has_root(bytes: &[u8], layout: &Layout, keep: u16, root: &Hash) -> bool {
-    Frame::cut(bytes, layout, keep).is_ok_and(|frame| frame.root() == *root)
 }
 
 /// Where an archive keeps the payload of `uid` in `window`.

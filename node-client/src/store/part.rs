@@ -19,7 +19,7 @@ use std::{
 use bytes::Bytes;
 use protocol::Hash;
 
-use super::{Content, Cut, Range, Span, HEADER_LEN};
+use super::content::{Content, Cut, Range, Span, HEADER_LEN};
 
 /// Bytes that may be lost to a power cut.
 pub const SYNC_BYTES: u64 = 64 << 20;

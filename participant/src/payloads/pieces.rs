@@ -13,7 +13,10 @@ use protocol::{
     Hash,
 };
 
-use super::has_root;
+/// Whether `bytes` are cut as a payload is and have this root.
+pub fn has_root(bytes: &[u8], layout: &Layout, keep: u16, root: &Hash) -> bool {
+    Frame::cut(bytes, layout, keep).is_ok_and(|frame| frame.root() == *root)
+}
 
 /// What says of a piece whether it is right.
 enum Check {

@@ -5,7 +5,7 @@ use clap::Args;
 use node_client::chain::{Call, Chain};
 use protocol::RunId;
 
-use super::KeyArgs;
+use super::key::{self, KeyArgs};
 use crate::{
     chain_process::connect,
     env::{self, DEFAULT_URL},
@@ -34,8 +34,8 @@ pub struct LeaveArgs {
 /// # Errors
 /// The hot key is not a miner of the run for this cold key, its bond is not free yet, or the chain refuses.
 pub(super) async fn run(args: LeaveArgs) -> Result<u8> {
-    let hot = super::account_of(&args.hot)?;
-    let cold = super::account(&args.key)?;
+    let hot = key::account_of(&args.hot)?;
+    let cold = key::account(&args.key)?;
     let chain = connect(&args.url).await?;
     let miners = chain.miners(args.run, None).await?;
     let gone = chain.departures(args.run, None).await?;
@@ -46,7 +46,7 @@ pub(super) async fn run(args: LeaveArgs) -> Result<u8> {
             return Ok(exit::SUCCESS);
         }
         let call = Call::LeaveMiner { run: args.run, uid: miner.uid };
-        chain.submit(&super::open(&args.key, &args.url)?, call).await?;
+        chain.submit(&key::open(&args.key, &args.url)?, call).await?;
         println!("it leaves after the open window; let its process end by itself");
         return Ok(exit::SUCCESS);
     }
@@ -58,7 +58,7 @@ pub(super) async fn run(args: LeaveArgs) -> Result<u8> {
         uid: gone.uid,
         registered_window: gone.registered_window,
     };
-    let key = super::open(&args.key, &args.url)?;
+    let key = key::open(&args.key, &args.url)?;
     let withdrawn = chain.submit(&key, call).await;
     if let Err(refused) = withdrawn {
         bail!("its bond is free in window {}: {refused}", gone.due);

@@ -8,7 +8,7 @@ use node_client::{
 };
 use protocol::Planck;
 
-use super::KeyArgs;
+use super::key::{self, KeyArgs};
 use crate::{
     chain_process::connect,
     commands::money,
@@ -39,10 +39,10 @@ pub struct SendArgs {
 /// # Errors
 /// The keys cannot be read, or the chain refuses.
 pub(super) async fn run(args: SendArgs) -> Result<u8> {
-    let to = super::account_of(&args.to).context("--to")?;
+    let to = key::account_of(&args.to).context("--to")?;
     let chain = connect(&args.url).await?;
-    money::check(&chain, &super::account(&args.key)?, args.amount, "is to be sent").await?;
-    let key = super::open(&args.key, &args.url)?;
+    money::check(&chain, &key::account(&args.key)?, args.amount, "is to be sent").await?;
+    let key = key::open(&args.key, &args.url)?;
     let call = Call::Transfer { to, amount: args.amount };
     chain.submit(&key, call).await.context("cannot send the money")?;
     let has = chain.balance(to, None).await?;
