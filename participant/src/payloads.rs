@@ -24,7 +24,7 @@ use node_client::{
 };
 use protocol::{
     layout::Layout,
-    update::{payload_bytes_max, piece_list_id, Frame, PieceForm, PieceList},
+    update::{payload_bytes_max, piece_list_id, PieceForm, PieceList},
     AccountBytes, Hash, Uid, Window,
 };
 
