@@ -70,7 +70,7 @@ async fn measure(clients: &[Client]) -> Result<(), Box<dyn Error>> {
         let finder =
             &clients[(sample * clients.len() / samples + clients.len() / 2) % clients.len()];
         let begin = Instant::now();
-        if finder.fetch(request(len, Vec::new())).await.is_ok() {
+        if finder.fetch_pieces(request(len, Vec::new())).await.is_ok() {
             get_times.push(begin.elapsed().as_secs_f64() * 1e3);
         }
     }

@@ -76,7 +76,7 @@ async fn obey(client: &Client, line: &str) -> Result<Value, Box<dyn Error>> {
     }
 }
 
-/// Fetches as participants do: again after a while when nobody delivered, going on from what has come.
+/// Fetches as participants do: piece by piece, and again after a while when nobody delivered, going on with the rest.
 async fn fetch(client: &Client, len: usize, peers: &[&str]) -> Result<Value, Box<dyn Error>> {
     let providers = peers.iter().map(|peer| peer_address(peer)).collect::<Result<Vec<_>, _>>()?;
     let request = request(len, providers);
@@ -86,10 +86,10 @@ async fn fetch(client: &Client, len: usize, peers: &[&str]) -> Result<Value, Box
     let attempts = async {
         loop {
             tries += 1;
-            match client.fetch(request.clone()).await {
+            match client.fetch_pieces(request.clone()).await {
                 Ok(fetched) => {
                     faults += fetched.faults.len();
-                    return Ok(fetched.bytes);
+                    return Ok(());
                 }
                 Err(FetchError::Unavailable { faults: more, .. }) => faults += more.len(),
                 Err(closed) => return Err(closed),
@@ -104,7 +104,7 @@ async fn fetch(client: &Client, len: usize, peers: &[&str]) -> Result<Value, Box
         "faults": faults,
     });
     match fetched {
-        Ok(bytes) => client.publish(request.id, bytes?).await?,
+        Ok(fetched) => fetched?,
         Err(_) => answer["error"] = "not within its time".into(),
     }
     Ok(answer)

@@ -190,7 +190,7 @@ pub(crate) async fn ask(
         swarm.dial(options.build())?;
         let peer = target.peer;
         tokio::spawn(async move {
-            let request = RangeRequest { id, offset: 0, len: RANGE_LEN_MAX };
+            let request = RangeRequest { id, piece: None, offset: 0, len: RANGE_LEN_MAX };
             loop {
                 match swarm.select_next_some().await {
                     SwarmEvent::ConnectionEstablished { .. } => {
