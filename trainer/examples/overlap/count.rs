@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use protocol::fault::TELLING_KEPT_MIN;
+use protocol::fault::is_telling;
 use protocol::layout::Layout;
 use protocol::update::{Chunk, Payload, UpdateError};
 use trainer::config::Placed;
@@ -23,7 +23,7 @@ impl Places {
         let mut places = Vec::new();
         for (index, place) in (0u32..).zip(layout.chunks()) {
             payload.decode_into(index, place.len, &mut chunk)?;
-            let telling = chunk.indices.len() >= TELLING_KEPT_MIN && chunk.scale_bf16 != 0;
+            let telling = is_telling(place.len, KEEP) && chunk.scale_bf16 != 0;
             places.push(telling.then(|| chunk.clone()));
         }
         Ok(Self(places))
