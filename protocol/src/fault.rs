@@ -177,7 +177,7 @@ pub fn copy_places(challenge_seed: &Hash, layout: &Layout, keep: u16) -> Vec<Pla
         .collect()
 }
 
-/// Whether the positions that a chunk of `len` values keeps tell who made it: [`TELLING_KEPT_MIN`] at least, and no more than
+/// Whether the positions that a chunk of `len` values keeps tell who made it: sixteen at least, and no more than
 /// half of all, as everybody keeps most of what nearly all is kept of. With a length all longer ones tell, too.
 pub fn is_telling(len: u32, keep: u16) -> bool {
     let kept = u32::from(kept(len, keep));
