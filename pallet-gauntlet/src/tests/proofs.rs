@@ -396,8 +396,8 @@ fn challenges_are_bounded() {
 fn a_copy_is_judged_by_the_settings_of_its_window() {
     ExtBuilder::default().participants(2, 0).build_and_execute(|| {
         // Of two chunks of three all positions but one are in common.
-        let near = [payload_from([20, 20, 3]), payload_from([90, 90, 8])];
-        let later = [payload_from([21, 21, 3]), payload_from([91, 91, 8])];
+        let near = [payload_from([1, 1, 3]), payload_from([2, 2, 8])];
+        let later = [payload_from([5, 5, 3]), payload_from([6, 6, 8])];
         work(0, &near);
         let mut strict = settings();
         strict.disputes.copy_overlap_ppm = 900_000;
