@@ -22,6 +22,7 @@ use crate::{
     error::{Attempt as _, Result},
     handles::Handles,
     holders::{self, Holder},
+    payloads,
 };
 
 /// Names a request for a chunk.
@@ -129,8 +130,7 @@ impl Answer {
 
     fn has_root(&self, bytes: &[u8], root: &protocol::Hash) -> bool {
         let info = &self.handles.run.info;
-        let frame = Frame::cut(bytes, &info.layout, info.settings.training.keep);
-        frame.is_ok_and(|frame| frame.root() == *root)
+        payloads::has_root(bytes, &info.layout, info.settings.training.keep, root)
     }
 
     fn chunk(&self, bytes: &[u8], index: u32) -> Result<ChunkProof> {
