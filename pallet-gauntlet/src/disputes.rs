@@ -20,14 +20,14 @@ use protocol::{
     },
     limits::DISPUTE_WINDOWS,
     settings::Disputes,
-    Hash, Planck, RunId, Window,
+    Hash, Planck, RunId, ValidatorIndex, Window,
 };
 use sp_runtime::DispatchResult;
 
 use crate::{
     account_bytes, Benches, Config, Error, EvaluationDispute, EvaluationDisputes, EvaluationName,
     Event, HoldReason, Juror, Offender, Pallet, PoolId, Pools, Runs, ScoreReveals,
-    ValidatorIndices, ValidatorOf, Validators,
+    ValidatorIndices, Validators,
 };
 
 /// A dispute of a runtime.
@@ -85,11 +85,10 @@ impl<T: Config> Pallet<T> {
     ) -> DispatchResult {
         let (mut dispute, age) = Self::dispute(run_id, name)?;
         ensure!(age == 1, Error::<T>::WrongWindow);
-        let validator = Self::judge(run_id, name, &dispute.challenger, &hot)?;
-        let index = ValidatorIndices::<T>::get(run_id, &hot).ok_or(Error::<T>::Internal)?;
+        let (index, cold) = Self::judge(run_id, name, &dispute.challenger, &hot)?;
         let has_committed = dispute.jury.iter().any(|juror| juror.index == index);
         ensure!(!has_committed, Error::<T>::AlreadyCommitted);
-        let juror = Juror { index, cold: validator.cold, commitment: Some(hash), measured: None };
+        let juror = Juror { index, cold, commitment: Some(hash), measured: None };
         dispute.jury.try_push(juror).map_err(|_| Error::<T>::Internal)?;
         Self::write_dispute(run_id, name, dispute);
         Ok(())
@@ -216,14 +215,14 @@ impl<T: Config> Pallet<T> {
         pool.own.saturating_add(pool.delegated.amount).saturating_add(unbonding)
     }
 
-    /// The validator with this hot key, if it may judge an evaluation: it has the slot that it had when the disputed window
-    /// began, and is party to nothing.
+    /// Slot and cold key of the validator with this hot key, if it may judge an evaluation: it has the slot that it had when the
+    /// disputed window began, and is party to nothing.
     fn judge(
         run_id: RunId,
         (window, accused, _): EvaluationName,
         challenger: &T::AccountId,
         hot: &T::AccountId,
-    ) -> Result<ValidatorOf<T>, Error<T>> {
+    ) -> Result<(ValidatorIndex, T::AccountId), Error<T>> {
         let index = ValidatorIndices::<T>::get(run_id, hot).ok_or(Error::<T>::NotAJuror)?;
         let validator = Validators::<T>::get(run_id, index).ok_or(Error::<T>::Internal)?;
         let bench = Benches::<T>::get(run_id, window);
@@ -232,7 +231,7 @@ impl<T: Config> Pallet<T> {
         });
         // A key that is to replace another one leads to the slot, too.
         ensure!(is_seated && validator.hot == *hot, Error::<T>::NotAJuror);
-        Ok(validator)
+        Ok((index, validator.cold))
     }
 
     /// A dispute, and the windows since it was opened.
