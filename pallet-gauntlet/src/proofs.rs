@@ -28,7 +28,7 @@ use sp_runtime::DispatchResult;
 use crate::{
     ChallengeCounts, CommitmentName, Config, CopyProof, DataChallenge, Departures, Error, Event,
     HoldReason, Layouts, MinerUids, Miners, Offender, OpenChallenges, Pallet, ProvenFaults, Reveal,
-    Reveals, RunOf, Runs, ShownChunk, ValidatorIndices, Validators, Windows,
+    Reveals, RunOf, RunSettings, Runs, ShownChunk, ValidatorIndices, Validators, Windows,
     CHALLENGES_PER_ACCOUNT_MAX,
 };
 
@@ -71,9 +71,9 @@ impl<T: Config> Pallet<T> {
         let (first, second) = (first?, second?);
         let later = first.window.max(second.window);
         // What settings of later call a copy was none.
-        let settings = Self::settings_of(run_id, later).ok_or(Error::<T>::NotRevealed)?;
-        let seed = Windows::<T>::get(run_id, later)
-            .and_then(|record| record.challenge_seed)
+        let record = Windows::<T>::get(run_id, later).ok_or(Error::<T>::NotRevealed)?;
+        let seed = record.challenge_seed.ok_or(Error::<T>::NotRevealed)?;
+        let settings = RunSettings::<T>::get(run_id, record.settings_version)
             .ok_or(Error::<T>::NotRevealed)?;
         let places = copy_places(&seed, &Self::layout(run_id)?, settings.training.keep);
         let shown: Vec<_> =

@@ -137,7 +137,7 @@ pub fn validator_slash(disputes: &Disputes, at_stake: Planck) -> Planck {
 
 /// The reporter's part of what a slash took, in planck: half, rounded down. The rest is burned.
 pub fn reporter_part(taken: Planck) -> Planck {
-    taken >> 1
+    taken / 2
 }
 
 /// A part of `amount`, which is never more than all of it.
