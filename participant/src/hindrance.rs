@@ -223,6 +223,8 @@ pub(crate) async fn follow(handles: Handles, role: Role) -> Result<()> {
     let mut is_working = false;
     let mut moved = (handles.heads.best(), tokio::time::Instant::now());
     let (mut had_slot, mut gone_looks) = (false, 0);
+    // The best block at which the chain was asked.
+    let mut asked_at = None;
     loop {
         let best = handles.heads.best();
         if best != moved.0 {
@@ -232,7 +234,9 @@ pub(crate) async fn follow(handles: Handles, role: Role) -> Result<()> {
             still if still > STILL_MAX => {
                 Ok(Some(Hindrance::StandsStill { at: best, seconds: still.as_secs() }))
             }
-            _ => find(chain.as_ref(), run, &hot, role).await,
+            // What is on chain changes with a block.
+            _ if asked_at == Some(best) => Ok(told.clone()),
+            _ => find(chain.as_ref(), run, &hot, role).await.inspect(|_| asked_at = Some(best)),
         };
         // A chain that does not answer is said by who asks it for more.
         if let Ok(found) = found {
