@@ -80,14 +80,30 @@ mod tests {
         (0..count).map(|_| PeerId::random()).collect()
     }
 
+    /// A search under way.
+    struct Begun {
+        local: PeerId,
+        kademlia: Kademlia,
+        searches: Searches,
+        query: QueryId,
+        answer: oneshot::Receiver<Vec<PeerId>>,
+    }
+
+    impl Begun {
+        fn new() -> Self {
+            let local = PeerId::random();
+            let mut kademlia = Kademlia::new(local, MemoryStore::new(local));
+            let mut searches = Searches::default();
+            let (reply, answer) = oneshot::channel();
+            searches.begin(&mut kademlia, [7; 32], reply);
+            let query = *searches.0.keys().next().unwrap();
+            Self { local, kademlia, searches, query, answer }
+        }
+    }
+
     #[test]
     fn providers_that_one_peer_makes_up_neither_end_a_search_nor_fill_it() {
-        let local = PeerId::random();
-        let mut kademlia = Kademlia::new(local, MemoryStore::new(local));
-        let mut searches = Searches::default();
-        let (reply, mut answer) = oneshot::channel();
-        searches.begin(&mut kademlia, [7; 32], reply);
-        let query = *searches.0.keys().next().unwrap();
+        let Begun { local, mut kademlia, mut searches, query, mut answer } = Begun::new();
 
         let first = searches.on_providers(&mut kademlia, local, &query, made_up(1_000));
         assert_eq!(first.len(), PROVIDERS_PER_ANSWER_MAX);
@@ -103,12 +119,7 @@ mod tests {
 
     #[test]
     fn a_search_takes_so_many_providers_and_no_more() {
-        let local = PeerId::random();
-        let mut kademlia = Kademlia::new(local, MemoryStore::new(local));
-        let mut searches = Searches::default();
-        let (reply, mut answer) = oneshot::channel();
-        searches.begin(&mut kademlia, [7; 32], reply);
-        let query = *searches.0.keys().next().unwrap();
+        let Begun { local, mut kademlia, mut searches, query, mut answer } = Begun::new();
         for _ in 0..=PROVIDERS_MAX {
             searches.on_providers(&mut kademlia, local, &query, made_up(3));
         }

@@ -61,15 +61,20 @@ impl Scene {
 fn revealed(layout: &Layout, window: Window) -> (RevealInfo, Bytes) {
     let mut values: Vec<f32> = (0..5_000).map(|at| ((at + window) % 97) as f32 - 48.0).collect();
     let bytes = Encoder::new().encode(&mut [&mut values], layout, KEEP).unwrap();
-    let payload = Payload::parse(&bytes, layout, KEEP).unwrap();
+    let reveal = reveal_of(&Payload::parse(&bytes, layout, KEEP).unwrap(), bytes.len());
+    (reveal, bytes.into())
+}
+
+/// The reveal of a payload of `len` bytes.
+fn reveal_of(payload: &Payload<'_>, len: usize) -> RevealInfo {
     let opening = Opening {
         payload_root: payload.root(),
         chunk_count: payload.chunk_count(),
-        byte_len: bytes.len() as u64,
+        byte_len: len as u64,
         base_state_root: [0; 32],
         salt: [0; 32],
     };
-    (RevealInfo { uid: 0, opening, committed_block: 1, order: 0 }, bytes.into())
+    RevealInfo { uid: 0, opening, committed_block: 1, order: 0 }
 }
 
 #[tokio::test]
@@ -117,14 +122,7 @@ async fn a_payload_of_several_pieces_is_checked_piece_by_piece() {
     values.iter_mut().step_by(1_001).for_each(|value| *value = 1.0);
     let bytes: Bytes = Encoder::new().encode(&mut [&mut values], &layout, 1).unwrap().into();
     let payload = Payload::parse(&bytes, &layout, 1).unwrap();
-    let opening = Opening {
-        payload_root: payload.root(),
-        chunk_count: payload.chunk_count(),
-        byte_len: bytes.len() as u64,
-        base_state_root: [0; 32],
-        salt: [0; 32],
-    };
-    let reveal = RevealInfo { uid: 0, opening, committed_block: 1, order: 0 };
+    let reveal = reveal_of(&payload, bytes.len());
     let payloads = |network: &Arc<MemoryNetwork>| {
         let peers = Arc::new(AnnouncedPeers::new(Network::local_peer(&**network)));
         Payloads::new(network.clone(), peers, layout.clone(), 1, None)
