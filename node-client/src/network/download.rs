@@ -360,7 +360,8 @@ impl<'a, S: RangeSource> Download<'a, S> {
         if !self.fetched.peers.contains(&peer) {
             self.fetched.peers.push(peer);
         }
-        for other in self.asked.values().filter(|other| other.piece == asked.piece) {
+        // Whoever else is asked for it is asked no more, and is not waited for.
+        for (_, other) in self.asked.extract_if(|_, other| other.piece == asked.piece) {
             other.abort.abort();
             let provider = &mut self.providers[other.provider];
             let waited =

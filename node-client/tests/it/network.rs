@@ -860,6 +860,25 @@ async fn mute_peers_cost_patience_and_liars_a_piece() {
     assert!(received <= total_len + 2 * 6 * 1_000 + 2_000, "{received}");
 }
 
+/// A question that another peer overtook counted as one that takes too long, so that its piece was asked for and counted again, and the
+/// last one was missing in the end.
+#[tokio::test]
+async fn a_piece_that_has_come_is_not_asked_for_again() {
+    let clock = ManualClock::default();
+    let a = peer(Transport::Tcp).await;
+    let b = peer_with(config(Transport::Tcp), clock.clone()).await;
+    let (id, bytes) = content(3_000);
+    a.client.publish(id, bytes.clone()).await.unwrap();
+    let providers = vec![mute().await, address(&a.client).await];
+    let request = PiecesRequest { id, providers, pieces: Known::new(&bytes, 1_000), whole: true };
+    let fetched = tokio::select! {
+        fetched = b.client.fetch_pieces(request) => fetched.unwrap(),
+        () = pass(&clock) => unreachable!("time passes for ever"),
+    };
+    assert_eq!(fetched.bytes, Some(bytes.clone()));
+    assert_eq!(a.client.counters().bytes_sent, bytes.len() as u64);
+}
+
 #[tokio::test]
 async fn a_piece_is_served_from_when_it_is_here() {
     let (a, b, c) =
