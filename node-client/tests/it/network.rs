@@ -4,6 +4,7 @@
 //! again until it is there.
 
 use std::{
+    collections::HashSet,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -167,21 +168,32 @@ async fn stranger() -> (Swarm<request_response::Behaviour<RangeCodec>>, PeerAddr
 async fn impostor(mut answers: Answers) -> (PeerAddress, JoinHandle<()>) {
     let (mut swarm, peer) = stranger().await;
     let task = tokio::spawn(async move {
-        let mut count = 0;
-        loop {
-            let event = swarm.select_next_some().await;
-            let SwarmEvent::Behaviour(request_response::Event::Message {
-                message: request_response::Message::Request { request, channel, .. },
-                ..
-            }) = event
+        let (mut count, mut unsent, mut refused) = (0, HashSet::new(), Vec::new());
+        // What it has answered goes out before it stops.
+        while refused.is_empty() || !unsent.is_empty() {
+            let SwarmEvent::Behaviour(event) = swarm.select_next_some().await else { continue };
+            let message = match event {
+                request_response::Event::Message { message, .. } => message,
+                request_response::Event::ResponseSent { request_id, .. }
+                | request_response::Event::InboundFailure { request_id, .. } => {
+                    unsent.remove(&request_id);
+                    continue;
+                }
+                request_response::Event::OutboundFailure { .. } => continue,
+            };
+            let request_response::Message::Request { request_id, request, channel } = message
             else {
                 continue;
             };
-            let Some(response) = answers(count, request) else {
-                return;
-            };
-            count += 1;
-            let _ = swarm.behaviour_mut().send_response(channel, response);
+            match answers(count, request) {
+                Some(response) if refused.is_empty() => {
+                    count += 1;
+                    unsent.insert(request_id);
+                    let _ = swarm.behaviour_mut().send_response(channel, response);
+                }
+                // Dropped now, its stream would close before the connection does.
+                _ => refused.push(channel),
+            }
         }
     });
     (peer, task)
@@ -894,9 +906,10 @@ async fn a_piece_is_served_from_when_it_is_here() {
     let request = want(vec![dying]);
     let pieces = request.pieces.clone();
     faults(b.client.fetch_pieces(request).await.unwrap_err());
+    // What was being written when the connection closed may not have come.
     let here = (0..20).filter(|index| pieces.piece(*index).unwrap().2).count();
-    assert!((8..=10).contains(&here), "{here}");
-    // Who has ten pieces serves them, and is not to blame for the others.
+    assert!((1..=10).contains(&here), "{here}");
+    // Who has some pieces serves them, and is not to blame for the others.
     let error = c.client.fetch_pieces(want(vec![address(&b.client).await])).await.unwrap_err();
     assert!(faults(error).is_empty());
     assert_eq!(b.client.counters().bytes_sent, 1_000 * here as u64);
@@ -909,9 +922,11 @@ async fn a_piece_is_served_from_when_it_is_here() {
 }
 
 const KILLED: &str = "GAUNTLET_TEST_KILLED";
-const KILLED_LEN: usize = 40 << 10;
+const KILLED_PIECES: usize = 40;
+const KILLED_PIECE_LEN: usize = 1_000;
 
-/// The other process of the test below: it fetches from the peer that its environment names until it is killed.
+/// The other process of the test below: it fetches from the peer that its environment names, says how many pieces it has, and waits
+/// to be killed.
 #[tokio::test]
 async fn the_one_that_is_killed() {
     let Ok(place) = std::env::var(KILLED) else { return };
@@ -919,23 +934,24 @@ async fn the_one_that_is_killed() {
     let store = Arc::new(Store::open(folder, 1 << 30).unwrap());
     let key = Keypair::generate_ed25519();
     let client = start(config(Transport::Tcp), key, store, Arc::new(Impatient)).await.unwrap();
-    let (id, bytes) = content(KILLED_LEN);
+    let (id, bytes) = content(KILLED_PIECES * KILLED_PIECE_LEN);
     let addresses = vec![listens.parse().unwrap()];
     let providers = vec![PeerAddress { peer: peer.parse().unwrap(), addresses }];
-    let pieces = Known::new(&bytes, 1 << 10);
-    let request = PiecesRequest { id, providers, pieces, whole: true };
-    let _ = client.fetch_pieces(request).await;
-    println!("gone");
+    let pieces = Known::new(&bytes, KILLED_PIECE_LEN);
+    let request = PiecesRequest { id, providers, pieces: pieces.clone(), whole: true };
+    client.fetch_pieces(request).await.unwrap_err();
+    let here = (0..KILLED_PIECES).filter(|index| pieces.piece(*index).unwrap().2).count();
+    println!("pieces: {here}");
     std::future::pending().await
 }
 
 #[tokio::test]
 async fn after_a_kill_only_what_is_missing_is_fetched() {
     use std::io::BufRead;
-    let (id, bytes) = content(KILLED_LEN);
+    let (id, bytes) = content(KILLED_PIECES * KILLED_PIECE_LEN);
     let served = bytes.clone();
     let (dying, _task) =
-        impostor(Box::new(move |n, request| (n < 40).then(|| honest(&served, request)))).await;
+        impostor(Box::new(move |n, request| (n < 20).then(|| honest(&served, request)))).await;
     let folder = TempDir::new().unwrap();
     let place = format!("{} {} {}", folder.path().display(), dying.peer, dying.addresses[0]);
     let child = std::process::Command::new(std::env::current_exe().unwrap())
@@ -946,24 +962,25 @@ async fn after_a_kill_only_what_is_missing_is_fetched() {
         .unwrap();
     let child = tokio::task::spawn_blocking(move || {
         let mut child = child;
-        let lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
-        assert!(lines.map_while(Result::ok).any(|line| line.ends_with("gone")));
+        let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+        // The line begins with the name of the test.
+        let here = lines.find_map(|line| line.unwrap().split_once("pieces: ")?.1.parse().ok());
         child.kill().unwrap();
         child.wait().unwrap();
+        here.unwrap()
     });
-    child.await.unwrap();
+    let here: usize = child.await.unwrap();
+    assert!((1..=20).contains(&here), "{here}");
     let a = peer(Transport::Tcp).await;
     a.client.publish(id, bytes.clone()).await.unwrap();
     let key = Keypair::generate_ed25519();
     let b = client(config(Transport::Tcp), key, &folder, Impatient).await;
-    let pieces = Known::new(&bytes, 1 << 10);
+    let pieces = Known::new(&bytes, KILLED_PIECE_LEN);
     let providers = vec![address(&a.client).await];
     let request = PiecesRequest { id, providers, pieces, whole: true };
     let fetched = b.fetch_pieces(request).await.unwrap();
     assert_eq!(fetched.bytes, Some(bytes.clone()));
-    // Each piece is two ranges of a thousand bytes and a rest: 20 of 40 came, but for the two that were on their way.
-    let sent = a.client.counters().bytes_sent;
-    assert!((20 << 10..=22 << 10).contains(&sent), "{sent}");
+    assert_eq!(a.client.counters().bytes_sent, (KILLED_PIECE_LEN * (KILLED_PIECES - here)) as u64);
 }
 
 #[tokio::test]
