@@ -371,7 +371,8 @@ fn laden_validator<T: Config>(run: RunId) -> (T::AccountId, T::AccountId) {
 
 /// Fills the lists of changes from that of window `first` on, all but the last one in which there may be room.
 fn fill_changes<T: Config>(run: RunId, first: Window) {
-    let full = ChangeList::truncate_from(vec![Change::Leave(1); CHANGES_MAX as usize]);
+    // Nobody whose own change would be found there.
+    let full = ChangeList::truncate_from(vec![Change::Leave(Uid::MAX); CHANGES_MAX as usize]);
     for list in 0..Window::from(CHANGE_LISTS_MAX - 1) {
         Changes::<T>::insert(run, first + list, full.clone());
     }
