@@ -449,13 +449,18 @@ fn revealed_twice<T: Config>() -> (RunId, Vec<Hash>) {
     (run, leaves)
 }
 
-/// As much pay of window 0 as there can be, that of `uid` on the last page.
+/// As much pay of window 0 as there can be, that of `uid` where it is found last.
 fn paid_pages<T: Config>(run: RunId, uid: Uid) {
-    let others = (0..UIDS_MAX as Uid).filter(|other| *other != uid);
-    let rows: Vec<(Uid, Planck)> = others.chain([uid]).map(|uid| (uid, PAY)).collect();
+    let rows: Vec<(Uid, Planck)> =
+        (0..UIDS_MAX as Uid).filter(|other| *other != uid).map(|other| (other, PAY)).collect();
     for (page, rows) in (0..).zip(rows.chunks(PAGE_LEN as usize)) {
         PaidMiners::<T>::insert((run, 0, page), MinerPayPage::truncate_from(rows.to_vec()));
     }
+    // Pages are walked in the order of their keys' hashes.
+    let (last, mut rows) = PaidMiners::<T>::iter_prefix((run, 0)).last().expect("pages; qed");
+    rows.pop();
+    rows.try_push((uid, PAY)).expect("one has gone; qed");
+    PaidMiners::<T>::insert((run, 0, last), rows);
 }
 
 /// A payload that miner 0 revealed and was paid for, and its first chunk, which does not decode.
