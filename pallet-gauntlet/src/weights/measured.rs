@@ -16,72 +16,72 @@ pub struct SubstrateWeight<T>(PhantomData<T>);
 impl<T: frame_system::Config> WeightInfo for SubstrateWeight<T> {
     // t from 1 to 1024.
     fn create_run(t: u32) -> Weight {
-        // At least 427_266_000 picoseconds; proof 174 bytes and more.
-        Weight::from_parts(441_984_490, 6196)
-            // ± 957
-            .saturating_add(Weight::from_parts(19_968, 0).saturating_mul(t.into()))
+        // At least 430_441_000 picoseconds; proof 174 bytes and more.
+        Weight::from_parts(444_097_792, 6196)
+            // ± 566
+            .saturating_add(Weight::from_parts(21_947, 0).saturating_mul(t.into()))
             .saturating_add(T::DbWeight::get().reads(7_u64))
             .saturating_add(T::DbWeight::get().writes(9_u64))
     }
     // m from 1 to 1024.
     fn register_miner(m: u32) -> Weight {
-        // At least 764_848_000 picoseconds; proof 4341 bytes and more.
-        Weight::from_parts(671_020_769, 11402)
-            // ± 95_719
-            .saturating_add(Weight::from_parts(10_336_527, 0).saturating_mul(m.into()))
-            .saturating_add(T::DbWeight::get().reads(19_u64))
+        // At least 798_739_000 picoseconds; proof 4341 bytes and more.
+        Weight::from_parts(589_313_962, 11402)
+            // ± 106_633
+            .saturating_add(Weight::from_parts(11_259_905, 0).saturating_mul(m.into()))
+            .saturating_add(T::DbWeight::get().reads(18_u64))
             .saturating_add(T::DbWeight::get().reads((1_u64).saturating_mul(m.into())))
             .saturating_add(T::DbWeight::get().writes(18_u64))
             .saturating_add(Weight::from_parts(0, 187).saturating_mul(m.into()))
     }
     fn leave_miner() -> Weight {
-        // At least 575_095_000 picoseconds; proof 2942 bytes and more.
-        Weight::from_parts(586_503_000, 120976)
+        // At least 572_521_000 picoseconds; proof 2942 bytes and more.
+        Weight::from_parts(587_254_000, 120976)
             .saturating_add(T::DbWeight::get().reads(36_u64))
             .saturating_add(T::DbWeight::get().writes(35_u64))
     }
     fn evict() -> Weight {
-        // At least 238_595_000 picoseconds; proof 1452 bytes and more.
-        Weight::from_parts(245_756_000, 6196)
-            .saturating_add(T::DbWeight::get().reads(10_u64))
+        // At least 325_575_000 picoseconds; proof 2530 bytes and more.
+        Weight::from_parts(343_281_000, 30454)
+            .saturating_add(T::DbWeight::get().reads(17_u64))
             .saturating_add(T::DbWeight::get().writes(13_u64))
     }
     fn withdraw_bond() -> Weight {
-        // At least 243_632_000 picoseconds; proof 685 bytes and more.
-        Weight::from_parts(253_026_000, 6068)
+        // At least 250_883_000 picoseconds; proof 685 bytes and more.
+        Weight::from_parts(267_218_000, 6068)
             .saturating_add(T::DbWeight::get().reads(6_u64))
             .saturating_add(T::DbWeight::get().writes(5_u64))
     }
     fn rotate_hot_key() -> Weight {
-        // At least 744_027_000 picoseconds; proof 3152 bytes and more.
-        Weight::from_parts(786_179_000, 120976)
+        // At least 785_949_000 picoseconds; proof 3152 bytes and more.
+        Weight::from_parts(820_591_000, 120976)
             .saturating_add(T::DbWeight::get().reads(42_u64))
             .saturating_add(T::DbWeight::get().writes(37_u64))
     }
     fn offer_cold() -> Weight {
-        // At least 74_771_000 picoseconds; proof 842 bytes and more.
-        Weight::from_parts(78_307_000, 3935)
+        // At least 74_210_000 picoseconds; proof 842 bytes and more.
+        Weight::from_parts(78_847_000, 3935)
             .saturating_add(T::DbWeight::get().reads(3_u64))
             .saturating_add(T::DbWeight::get().writes(1_u64))
     }
     fn cancel_cold() -> Weight {
-        // At least 51_447_000 picoseconds; proof 269 bytes and more.
-        Weight::from_parts(54_711_000, 3669)
+        // At least 50_084_000 picoseconds; proof 269 bytes and more.
+        Weight::from_parts(53_630_000, 3669)
             .saturating_add(T::DbWeight::get().reads(2_u64))
             .saturating_add(T::DbWeight::get().writes(1_u64))
     }
     fn accept_cold() -> Weight {
-        // At least 965_967_000 picoseconds; proof 3019 bytes and more.
-        Weight::from_parts(985_426_000, 80691)
+        // At least 975_381_000 picoseconds; proof 3056 bytes and more.
+        Weight::from_parts(1_007_579_000, 80691)
             .saturating_add(T::DbWeight::get().reads(39_u64))
             .saturating_add(T::DbWeight::get().writes(7_u64))
     }
     // c from 1 to 16.
     fn make_changes(c: u32) -> Weight {
-        // At least 566_243_000 picoseconds; proof 3321 bytes and more.
-        Weight::from_parts(401_341_661, 124505)
-            // ± 387_309
-            .saturating_add(Weight::from_parts(186_718_828, 0).saturating_mul(c.into()))
+        // At least 572_722_000 picoseconds; proof 3274 bytes and more.
+        Weight::from_parts(418_217_015, 124505)
+            // ± 216_263
+            .saturating_add(Weight::from_parts(182_627_870, 0).saturating_mul(c.into()))
             .saturating_add(T::DbWeight::get().reads(33_u64))
             .saturating_add(T::DbWeight::get().reads((6_u64).saturating_mul(c.into())))
             .saturating_add(T::DbWeight::get().writes(24_u64))
@@ -89,333 +89,299 @@ impl<T: frame_system::Config> WeightInfo for SubstrateWeight<T> {
             .saturating_add(Weight::from_parts(0, 4272).saturating_mul(c.into()))
     }
     fn register_validator() -> Weight {
-        // At least 1_342_397_000 picoseconds; proof 13583 bytes and more.
-        Weight::from_parts(1_412_111_000, 14573)
+        // At least 1_350_169_000 picoseconds; proof 13583 bytes and more.
+        Weight::from_parts(1_431_449_000, 14573)
             .saturating_add(T::DbWeight::get().reads(81_u64))
             .saturating_add(T::DbWeight::get().writes(20_u64))
     }
     fn add_stake() -> Weight {
-        // At least 263_522_000 picoseconds; proof 614 bytes and more.
-        Weight::from_parts(270_042_000, 3846)
+        // At least 259_365_000 picoseconds; proof 614 bytes and more.
+        Weight::from_parts(267_027_000, 3846)
             .saturating_add(T::DbWeight::get().reads(4_u64))
             .saturating_add(T::DbWeight::get().writes(4_u64))
     }
     fn deregister_validator() -> Weight {
-        // At least 260_678_000 picoseconds; proof 1214 bytes and more.
-        Weight::from_parts(268_580_000, 6196)
+        // At least 266_977_000 picoseconds; proof 1214 bytes and more.
+        Weight::from_parts(275_570_000, 6196)
             .saturating_add(T::DbWeight::get().reads(9_u64))
             .saturating_add(T::DbWeight::get().writes(13_u64))
     }
     fn unstake() -> Weight {
-        // At least 145_817_000 picoseconds; proof 935 bytes and more.
-        Weight::from_parts(151_355_000, 3935)
+        // At least 143_283_000 picoseconds; proof 935 bytes and more.
+        Weight::from_parts(148_060_000, 3935)
             .saturating_add(T::DbWeight::get().reads(5_u64))
             .saturating_add(T::DbWeight::get().writes(3_u64))
     }
     // u from 1 to 63.
     fn withdraw_unbonded(u: u32) -> Weight {
-        // At least 442_038_000 picoseconds; proof 1064 bytes and more.
-        Weight::from_parts(442_714_925, 6398)
-            // ± 51_035
-            .saturating_add(Weight::from_parts(41_803_762, 0).saturating_mul(u.into()))
-            .saturating_add(T::DbWeight::get().reads(8_u64))
+        // At least 421_047_000 picoseconds; proof 1025 bytes and more.
+        Weight::from_parts(431_585_387, 6398)
+            // ± 39_525
+            .saturating_add(Weight::from_parts(41_707_211, 0).saturating_mul(u.into()))
+            .saturating_add(T::DbWeight::get().reads(7_u64))
             .saturating_add(T::DbWeight::get().reads((1_u64).saturating_mul(u.into())))
             .saturating_add(T::DbWeight::get().writes(6_u64))
             .saturating_add(T::DbWeight::get().writes((1_u64).saturating_mul(u.into())))
             .saturating_add(Weight::from_parts(0, 2571).saturating_mul(u.into()))
     }
     fn delegate() -> Weight {
-        // At least 723_226_000 picoseconds; proof 3354 bytes and more.
-        Weight::from_parts(739_250_000, 11402)
+        // At least 719_070_000 picoseconds; proof 3354 bytes and more.
+        Weight::from_parts(740_021_000, 11402)
             .saturating_add(T::DbWeight::get().reads(12_u64))
             .saturating_add(T::DbWeight::get().writes(10_u64))
     }
     fn undelegate() -> Weight {
-        // At least 624_739_000 picoseconds; proof 3277 bytes and more.
-        Weight::from_parts(640_954_000, 6196)
+        // At least 612_081_000 picoseconds; proof 3277 bytes and more.
+        Weight::from_parts(630_649_000, 6196)
             .saturating_add(T::DbWeight::get().reads(11_u64))
             .saturating_add(T::DbWeight::get().writes(9_u64))
     }
     fn set_take() -> Weight {
-        // At least 86_459_000 picoseconds; proof 935 bytes and more.
-        Weight::from_parts(92_307_000, 3935)
+        // At least 85_307_000 picoseconds; proof 935 bytes and more.
+        Weight::from_parts(89_253_000, 3935)
             .saturating_add(T::DbWeight::get().reads(4_u64))
             .saturating_add(T::DbWeight::get().writes(1_u64))
     }
     fn compound() -> Weight {
-        // At least 513_544_000 picoseconds; proof 2751 bytes and more.
-        Weight::from_parts(526_974_000, 6196)
+        // At least 502_748_000 picoseconds; proof 2751 bytes and more.
+        Weight::from_parts(516_999_000, 6196)
             .saturating_add(T::DbWeight::get().reads(8_u64))
             .saturating_add(T::DbWeight::get().writes(7_u64))
     }
     fn cancel_slash() -> Weight {
-        // At least 37_306_000 picoseconds; proof 89 bytes and more.
-        Weight::from_parts(39_729_000, 3565)
+        // At least 36_995_000 picoseconds; proof 89 bytes and more.
+        Weight::from_parts(39_319_000, 3565)
             .saturating_add(T::DbWeight::get().reads(1_u64))
             .saturating_add(T::DbWeight::get().writes(1_u64))
     }
     fn apply_slash() -> Weight {
-        // At least 1_111_283_000 picoseconds; proof 2764 bytes and more.
-        Weight::from_parts(1_129_350_000, 34413)
+        // At least 1_058_455_000 picoseconds; proof 2764 bytes and more.
+        Weight::from_parts(1_084_313_000, 34413)
             .saturating_add(T::DbWeight::get().reads(28_u64))
             .saturating_add(T::DbWeight::get().writes(32_u64))
     }
     fn report_copy() -> Weight {
-        // At least 304_472_000 picoseconds; proof 9495 bytes and more.
-        Weight::from_parts(318_584_000, 11671)
-            .saturating_add(T::DbWeight::get().reads(11_u64))
-            .saturating_add(T::DbWeight::get().writes(4_u64))
-            // By hand: eight chunks of each payload in the place of one, with 2,048 values each in the place of 64.
-            .saturating_add(Weight::from_parts(3_000_000_000, 10_000))
-            // By hand: the pages of a window's pay, which are looked through for the convicted miner's.
-            .saturating_add(Weight::from_parts(640_000_000, 0))
-            .saturating_add(T::DbWeight::get().reads(66_u64))
-            .saturating_add(T::DbWeight::get().writes(1_u64))
+        // At least 2_347_382_000 picoseconds; proof 24327 bytes and more.
+        Weight::from_parts(2_425_909_000, 48687)
+            .saturating_add(T::DbWeight::get().reads(25_u64))
+            .saturating_add(T::DbWeight::get().writes(5_u64))
     }
     fn report_malformed() -> Weight {
-        // At least 300_116_000 picoseconds; proof 9329 bytes and more.
-        Weight::from_parts(311_673_000, 11671)
-            .saturating_add(T::DbWeight::get().reads(10_u64))
-            .saturating_add(T::DbWeight::get().writes(4_u64))
-            // By hand: the pages of a window's pay, which are looked through for the convicted miner's.
-            .saturating_add(Weight::from_parts(640_000_000, 0))
-            .saturating_add(T::DbWeight::get().reads(66_u64))
-            .saturating_add(T::DbWeight::get().writes(1_u64))
+        // At least 504_260_000 picoseconds; proof 24021 bytes and more.
+        Weight::from_parts(526_083_000, 48687)
+            .saturating_add(T::DbWeight::get().reads(23_u64))
+            .saturating_add(T::DbWeight::get().writes(5_u64))
     }
     fn challenge_data() -> Weight {
-        // At least 372_104_000 picoseconds; proof 10040 bytes and more.
-        Weight::from_parts(385_333_000, 11671)
+        // At least 370_291_000 picoseconds; proof 10040 bytes and more.
+        Weight::from_parts(383_241_000, 11671)
             .saturating_add(T::DbWeight::get().reads(10_u64))
             .saturating_add(T::DbWeight::get().writes(4_u64))
     }
     fn answer_data() -> Weight {
-        // At least 382_619_000 picoseconds; proof 9996 bytes and more.
-        Weight::from_parts(394_998_000, 11671)
-            .saturating_add(T::DbWeight::get().reads(10_u64))
-            .saturating_add(T::DbWeight::get().writes(5_u64))
-            // By hand: the pages of a window's pay, which are looked through for the convicted miner's.
-            .saturating_add(Weight::from_parts(640_000_000, 0))
-            .saturating_add(T::DbWeight::get().reads(66_u64))
-            .saturating_add(T::DbWeight::get().writes(1_u64))
+        // At least 702_626_000 picoseconds; proof 24430 bytes and more.
+        Weight::from_parts(725_670_000, 48687)
+            .saturating_add(T::DbWeight::get().reads(25_u64))
+            .saturating_add(T::DbWeight::get().writes(9_u64))
     }
     fn time_out() -> Weight {
-        // At least 363_961_000 picoseconds; proof 1455 bytes and more.
-        Weight::from_parts(378_203_000, 3935)
-            .saturating_add(T::DbWeight::get().reads(10_u64))
-            .saturating_add(T::DbWeight::get().writes(8_u64))
-            // By hand: the pages of a window's pay, which are looked through for the convicted miner's.
-            .saturating_add(Weight::from_parts(640_000_000, 0))
-            .saturating_add(T::DbWeight::get().reads(66_u64))
-            .saturating_add(T::DbWeight::get().writes(1_u64))
+        // At least 597_339_000 picoseconds; proof 16268 bytes and more.
+        Weight::from_parts(616_797_000, 48687)
+            .saturating_add(T::DbWeight::get().reads(26_u64))
+            .saturating_add(T::DbWeight::get().writes(9_u64))
     }
     fn dispute_evaluation() -> Weight {
-        // At least 339_014_000 picoseconds; proof 5982 bytes and more.
-        Weight::from_parts(349_050_000, 8145)
+        // At least 338_673_000 picoseconds; proof 5895 bytes and more.
+        Weight::from_parts(346_776_000, 9097)
             .saturating_add(T::DbWeight::get().reads(8_u64))
             .saturating_add(T::DbWeight::get().writes(3_u64))
-            // By hand: a bench of 64 in the row of the dispute, and the bench of its window.
-            .saturating_add(Weight::from_parts(200_000_000, 10_000))
-            .saturating_add(T::DbWeight::get().reads(1_u64))
     }
     fn commit_verdict() -> Weight {
-        // At least 786_390_000 picoseconds; proof 11362 bytes and more.
-        Weight::from_parts(822_374_000, 12352)
-            .saturating_add(T::DbWeight::get().reads(71_u64))
-            .saturating_add(T::DbWeight::get().writes(1_u64))
-            // By hand: a bench of 64 in the row of the dispute, and the bench of its window.
-            .saturating_add(Weight::from_parts(200_000_000, 10_000))
-            .saturating_add(T::DbWeight::get().reads(1_u64))
-    }
-    fn reveal_verdict() -> Weight {
-        // At least 165_626_000 picoseconds; proof 2535 bytes and more.
-        Weight::from_parts(182_993_000, 4882)
+        // At least 173_648_000 picoseconds; proof 9297 bytes and more.
+        Weight::from_parts(184_775_000, 9097)
             .saturating_add(T::DbWeight::get().reads(5_u64))
             .saturating_add(T::DbWeight::get().writes(1_u64))
-            // By hand: a bench of 64 in the row of the dispute, and the bench of its window.
-            .saturating_add(Weight::from_parts(200_000_000, 10_000))
-            .saturating_add(T::DbWeight::get().reads(1_u64))
+    }
+    fn reveal_verdict() -> Weight {
+        // At least 149_412_000 picoseconds; proof 5519 bytes and more.
+        Weight::from_parts(169_021_000, 9097)
+            .saturating_add(T::DbWeight::get().reads(4_u64))
+            .saturating_add(T::DbWeight::get().writes(1_u64))
     }
     fn close_dispute() -> Weight {
-        // At least 1_944_273_000 picoseconds; proof 9612 bytes and more.
-        Weight::from_parts(2_019_194_000, 45241)
-            .saturating_add(T::DbWeight::get().reads(39_u64))
-            .saturating_add(T::DbWeight::get().writes(24_u64))
-            // By hand: a bench of 64, of whom 63 are paid where 15 were.
-            .saturating_add(Weight::from_parts(3_000_000_000, 180_000))
-            .saturating_add(T::DbWeight::get().reads(50_u64))
-            .saturating_add(T::DbWeight::get().writes(50_u64))
+        // At least 5_602_464_000 picoseconds; proof 26489 bytes and more.
+        Weight::from_parts(5_673_601_000, 170185)
+            .saturating_add(T::DbWeight::get().reads(89_u64))
+            .saturating_add(T::DbWeight::get().writes(72_u64))
     }
     fn announce() -> Weight {
-        // At least 154_590_000 picoseconds; proof 173 bytes and more.
-        Weight::from_parts(185_075_000, 3678)
+        // At least 149_833_000 picoseconds; proof 173 bytes and more.
+        Weight::from_parts(194_219_000, 3678)
             .saturating_add(T::DbWeight::get().reads(4_u64))
             .saturating_add(T::DbWeight::get().writes(1_u64))
     }
     fn commit_update() -> Weight {
-        // At least 140_118_000 picoseconds; proof 627 bytes and more.
-        Weight::from_parts(145_397_000, 3678)
+        // At least 137_935_000 picoseconds; proof 644 bytes and more.
+        Weight::from_parts(142_752_000, 3678)
             .saturating_add(T::DbWeight::get().reads(5_u64))
             .saturating_add(T::DbWeight::get().writes(3_u64))
     }
     // c from 1 to 4.
     fn reveal_update(c: u32) -> Weight {
-        // At least 310_722_000 picoseconds; proof 9803 bytes and more.
-        Weight::from_parts(299_076_019, 11671)
-            // ± 431_624
-            .saturating_add(Weight::from_parts(26_222_300, 0).saturating_mul(c.into()))
+        // At least 304_363_000 picoseconds; proof 9840 bytes and more.
+        Weight::from_parts(290_615_166, 11671)
+            // ± 183_867
+            .saturating_add(Weight::from_parts(23_971_324, 0).saturating_mul(c.into()))
             .saturating_add(T::DbWeight::get().reads(11_u64))
             .saturating_add(T::DbWeight::get().writes(3_u64))
     }
     fn commit_attestation() -> Weight {
-        // At least 148_832_000 picoseconds; proof 2299 bytes and more.
-        Weight::from_parts(173_598_000, 4135)
+        // At least 148_852_000 picoseconds; proof 2299 bytes and more.
+        Weight::from_parts(168_491_000, 4135)
             .saturating_add(T::DbWeight::get().reads(5_u64))
             .saturating_add(T::DbWeight::get().writes(1_u64))
     }
     fn reveal_attestation() -> Weight {
-        // At least 221_990_000 picoseconds; proof 2863 bytes and more.
-        Weight::from_parts(244_183_000, 4135)
+        // At least 213_568_000 picoseconds; proof 2863 bytes and more.
+        Weight::from_parts(249_601_000, 4135)
             .saturating_add(T::DbWeight::get().reads(8_u64))
             .saturating_add(T::DbWeight::get().writes(2_u64))
     }
     fn commit_scores() -> Weight {
-        // At least 177_625_000 picoseconds; proof 2970 bytes and more.
-        Weight::from_parts(194_930_000, 4673)
+        // At least 171_275_000 picoseconds; proof 2970 bytes and more.
+        Weight::from_parts(209_842_000, 4673)
             .saturating_add(T::DbWeight::get().reads(7_u64))
             .saturating_add(T::DbWeight::get().writes(1_u64))
     }
     // e from 0 to 256.
     fn reveal_scores(e: u32) -> Weight {
-        // At least 248_249_000 picoseconds; proof 3113 bytes and more.
-        Weight::from_parts(264_673_991, 8145)
-            // ± 14_807
-            .saturating_add(Weight::from_parts(148_717, 0).saturating_mul(e.into()))
+        // At least 238_856_000 picoseconds; proof 3113 bytes and more.
+        Weight::from_parts(269_301_245, 8145)
+            // ± 9_842
+            .saturating_add(Weight::from_parts(167_442, 0).saturating_mul(e.into()))
             .saturating_add(T::DbWeight::get().reads(9_u64))
             .saturating_add(T::DbWeight::get().writes(2_u64))
     }
     fn claim() -> Weight {
-        // At least 269_912_000 picoseconds; proof 2309 bytes and more.
-        Weight::from_parts(292_745_000, 6196)
+        // At least 281_829_000 picoseconds; proof 2309 bytes and more.
+        Weight::from_parts(305_354_000, 6196)
             .saturating_add(T::DbWeight::get().reads(5_u64))
             .saturating_add(T::DbWeight::get().writes(4_u64))
     }
     fn set_run_weight() -> Weight {
-        // At least 42_463_000 picoseconds; proof 178 bytes and more.
-        Weight::from_parts(44_917_000, 3678)
+        // At least 41_833_000 picoseconds; proof 178 bytes and more.
+        Weight::from_parts(44_736_000, 3678)
             .saturating_add(T::DbWeight::get().reads(2_u64))
             .saturating_add(T::DbWeight::get().writes(1_u64))
     }
     fn fund_run() -> Weight {
-        // At least 255_409_000 picoseconds; proof 2014 bytes and more.
-        Weight::from_parts(262_901_000, 6196)
+        // At least 256_151_000 picoseconds; proof 2014 bytes and more.
+        Weight::from_parts(268_830_000, 6196)
             .saturating_add(T::DbWeight::get().reads(6_u64))
             .saturating_add(T::DbWeight::get().writes(5_u64))
     }
     fn set_params() -> Weight {
-        // At least 64_426_000 picoseconds; proof 627 bytes and more.
-        Weight::from_parts(67_481_000, 3935)
+        // At least 63_454_000 picoseconds; proof 627 bytes and more.
+        Weight::from_parts(66_760_000, 3935)
             .saturating_add(T::DbWeight::get().reads(3_u64))
             .saturating_add(T::DbWeight::get().writes(1_u64))
     }
     fn pause_run() -> Weight {
-        // At least 82_843_000 picoseconds; proof 387 bytes and more.
-        Weight::from_parts(86_188_000, 8356)
+        // At least 82_272_000 picoseconds; proof 387 bytes and more.
+        Weight::from_parts(85_438_000, 8356)
             .saturating_add(T::DbWeight::get().reads(3_u64))
             .saturating_add(T::DbWeight::get().writes(3_u64))
     }
     fn resume_run() -> Weight {
-        // At least 49_804_000 picoseconds; proof 179 bytes and more.
-        Weight::from_parts(52_538_000, 3678)
+        // At least 48_703_000 picoseconds; proof 179 bytes and more.
+        Weight::from_parts(51_546_000, 3678)
             .saturating_add(T::DbWeight::get().reads(1_u64))
             .saturating_add(T::DbWeight::get().writes(1_u64))
     }
     fn close_run() -> Weight {
-        // At least 85_437_000 picoseconds; proof 662 bytes and more.
-        Weight::from_parts(89_103_000, 3932)
+        // At least 83_154_000 picoseconds; proof 662 bytes and more.
+        Weight::from_parts(87_710_000, 3932)
             .saturating_add(T::DbWeight::get().reads(3_u64))
             .saturating_add(T::DbWeight::get().writes(3_u64))
     }
     // r from 16 to 511.
     fn reap_run(r: u32) -> Weight {
-        // At least 4_488_828_000 picoseconds; proof 0 bytes and more.
-        Weight::from_parts(4_496_499_000, 344850)
-            // ± 3_686_289
-            .saturating_add(Weight::from_parts(319_596_410, 0).saturating_mul(r.into()))
-            .saturating_add(T::DbWeight::get().reads(73_u64))
+        // At least 4_642_617_000 picoseconds; proof 0 bytes and more.
+        Weight::from_parts(4_764_878_000, 344850)
+            // ± 2_733_922
+            .saturating_add(Weight::from_parts(303_137_684, 0).saturating_mul(r.into()))
+            .saturating_add(T::DbWeight::get().reads(75_u64))
             .saturating_add(T::DbWeight::get().reads((9_u64).saturating_mul(r.into())))
-            .saturating_add(T::DbWeight::get().writes(59_u64))
+            .saturating_add(T::DbWeight::get().writes(60_u64))
             .saturating_add(T::DbWeight::get().writes((11_u64).saturating_mul(r.into())))
             .saturating_add(Weight::from_parts(0, 7460).saturating_mul(r.into()))
     }
     fn offer_run() -> Weight {
-        // At least 45_528_000 picoseconds; proof 178 bytes and more.
-        Weight::from_parts(48_311_000, 3678)
+        // At least 44_897_000 picoseconds; proof 178 bytes and more.
+        Weight::from_parts(48_101_000, 3678)
             .saturating_add(T::DbWeight::get().reads(1_u64))
             .saturating_add(T::DbWeight::get().writes(1_u64))
     }
     fn accept_run() -> Weight {
-        // At least 387_216_000 picoseconds; proof 480 bytes and more.
-        Weight::from_parts(397_321_000, 6398)
+        // At least 388_819_000 picoseconds; proof 480 bytes and more.
+        Weight::from_parts(399_765_000, 6398)
             .saturating_add(T::DbWeight::get().reads(6_u64))
             .saturating_add(T::DbWeight::get().writes(6_u64))
     }
     fn cancel_params() -> Weight {
-        // At least 60_560_000 picoseconds; proof 649 bytes and more.
-        Weight::from_parts(63_334_000, 3932)
+        // At least 59_940_000 picoseconds; proof 649 bytes and more.
+        Weight::from_parts(63_114_000, 3932)
             .saturating_add(T::DbWeight::get().reads(2_u64))
             .saturating_add(T::DbWeight::get().writes(1_u64))
     }
     // r from 1 to 16.
     fn look_at_schedule(r: u32) -> Weight {
-        // At least 8_533_000 picoseconds; proof 0 bytes and more.
-        Weight::from_parts(9_232_842, 1886)
-            // ± 711
-            .saturating_add(Weight::from_parts(6_131, 0).saturating_mul(r.into()))
+        // At least 8_472_000 picoseconds; proof 0 bytes and more.
+        Weight::from_parts(9_126_376, 1886)
+            // ± 430
+            .saturating_add(Weight::from_parts(1_768, 0).saturating_mul(r.into()))
             .saturating_add(T::DbWeight::get().reads(1_u64))
     }
     // r from 1 to 16.
     fn look_at_queue(r: u32) -> Weight {
-        // At least 6_700_000 picoseconds; proof 0 bytes and more.
-        Weight::from_parts(7_891_162, 1550)
-            // ± 1_729
-            .saturating_add(Weight::from_parts(79_303, 0).saturating_mul(r.into()))
+        // At least 6_640_000 picoseconds; proof 0 bytes and more.
+        Weight::from_parts(7_855_365, 1550)
+            // ± 1_006
+            .saturating_add(Weight::from_parts(71_319, 0).saturating_mul(r.into()))
             .saturating_add(T::DbWeight::get().reads(1_u64))
             .saturating_add(T::DbWeight::get().writes(1_u64))
     }
     fn look_at_run() -> Weight {
-        // At least 204_484_000 picoseconds; proof 3675 bytes and more.
-        Weight::from_parts(209_582_000, 4665).saturating_add(T::DbWeight::get().reads(41_u64))
+        // At least 206_558_000 picoseconds; proof 3692 bytes and more.
+        Weight::from_parts(211_655_000, 4682).saturating_add(T::DbWeight::get().reads(41_u64))
     }
     fn enqueue() -> Weight {
-        // At least 74_721_000 picoseconds; proof 483 bytes and more.
-        Weight::from_parts(77_646_000, 4673)
+        // At least 75_012_000 picoseconds; proof 483 bytes and more.
+        Weight::from_parts(77_855_000, 4673)
             .saturating_add(T::DbWeight::get().reads(7_u64))
             .saturating_add(T::DbWeight::get().writes(5_u64))
     }
     fn open_window() -> Weight {
-        // At least 746_961_000 picoseconds; proof 9739 bytes and more.
-        Weight::from_parts(768_854_000, 10729)
+        // At least 806_810_000 picoseconds; proof 9739 bytes and more.
+        Weight::from_parts(843_104_000, 10729)
             .saturating_add(T::DbWeight::get().reads(73_u64))
-            .saturating_add(T::DbWeight::get().writes(10_u64))
-            // By hand: the bench of the window.
-            .saturating_add(Weight::from_parts(100_000_000, 0))
-            .saturating_add(T::DbWeight::get().writes(1_u64))
+            .saturating_add(T::DbWeight::get().writes(11_u64))
     }
     fn draw_challenge() -> Weight {
-        // At least 69_994_000 picoseconds; proof 418 bytes and more.
-        Weight::from_parts(72_287_000, 8356)
+        // At least 70_094_000 picoseconds; proof 418 bytes and more.
+        Weight::from_parts(72_588_000, 8356)
             .saturating_add(T::DbWeight::get().reads(5_u64))
             .saturating_add(T::DbWeight::get().writes(3_u64))
     }
     // m from 0 to 1024.
     // v from 0 to 64.
     fn accept(m: u32, v: u32) -> Weight {
-        // At least 1_685_538_000 picoseconds; proof 1034 bytes and more.
-        Weight::from_parts(1_709_633_000, 1909)
-            // ± 561_069
-            .saturating_add(Weight::from_parts(25_293_615, 0).saturating_mul(m.into()))
-            // ± 9_001_941
-            .saturating_add(Weight::from_parts(3_467_545, 0).saturating_mul(v.into()))
+        // At least 1_677_525_000 picoseconds; proof 1034 bytes and more.
+        Weight::from_parts(1_692_387_000, 1909)
+            // ± 170_948
+            .saturating_add(Weight::from_parts(22_381_472, 0).saturating_mul(m.into()))
+            // ± 2_742_741
+            .saturating_add(Weight::from_parts(7_237_861, 0).saturating_mul(v.into()))
             .saturating_add(T::DbWeight::get().reads(8_u64))
             .saturating_add(T::DbWeight::get().reads((2_u64).saturating_mul(m.into())))
             .saturating_add(T::DbWeight::get().reads((1_u64).saturating_mul(v.into())))
@@ -426,49 +392,47 @@ impl<T: frame_system::Config> WeightInfo for SubstrateWeight<T> {
     // m from 0 to 1024.
     // v from 0 to 64.
     fn settle_begin(m: u32, v: u32) -> Weight {
-        // At least 17_293_837_000 picoseconds; proof 4992 bytes and more.
-        Weight::from_parts(17_422_549_000, 5703)
-            // ± 1_645_056
-            .saturating_add(Weight::from_parts(60_537_293, 0).saturating_mul(m.into()))
-            // ± 26_393_723
-            .saturating_add(Weight::from_parts(165_620_675, 0).saturating_mul(v.into()))
-            .saturating_add(T::DbWeight::get().reads(12_u64))
-            .saturating_add(T::DbWeight::get().reads((3_u64).saturating_mul(m.into())))
+        // At least 17_815_623_000 picoseconds; proof 5152 bytes and more.
+        Weight::from_parts(17_968_460_000, 5810)
+            // ± 1_348_423
+            .saturating_add(Weight::from_parts(56_214_628, 0).saturating_mul(m.into()))
+            // ± 21_634_467
+            .saturating_add(Weight::from_parts(170_945_705, 0).saturating_mul(v.into()))
+            .saturating_add(T::DbWeight::get().reads(16_u64))
+            .saturating_add(T::DbWeight::get().reads((4_u64).saturating_mul(m.into())))
             .saturating_add(T::DbWeight::get().reads((11_u64).saturating_mul(v.into())))
             .saturating_add(T::DbWeight::get().writes(7_u64))
             .saturating_add(T::DbWeight::get().writes((1_u64).saturating_mul(v.into())))
-            // By hand: a fault that is proven for each miner.
-            .saturating_add(T::DbWeight::get().reads(m.into()))
             // By hand: a page of miners is one write, and its slope of less than one a miner is rounded away.
             .saturating_add(T::DbWeight::get().writes(m.div_ceil(crate::PAGE_LEN).into()))
-            .saturating_add(Weight::from_parts(0, 275).saturating_mul(m.into()))
-            .saturating_add(Weight::from_parts(0, 21873).saturating_mul(v.into()))
+            .saturating_add(Weight::from_parts(0, 290).saturating_mul(m.into()))
+            .saturating_add(Weight::from_parts(0, 21874).saturating_mul(v.into()))
     }
     // p from 0 to 1536.
     fn settle_match(p: u32) -> Weight {
-        // At least 1_152_000 picoseconds; proof 0 bytes and more.
-        Weight::from_parts(1_251_000, 0)
-            // ± 1_491_785
-            .saturating_add(Weight::from_parts(41_688_587, 0).saturating_mul(p.into()))
+        // At least 1_082_000 picoseconds; proof 0 bytes and more.
+        Weight::from_parts(1_212_000, 0)
+            // ± 863_744
+            .saturating_add(Weight::from_parts(40_439_189, 0).saturating_mul(p.into()))
     }
     // m from 1 to 1024.
     // v from 1 to 64.
     fn settle_yuma(m: u32, v: u32) -> Weight {
-        // At least 948_431_000 picoseconds; proof 0 bytes and more.
-        Weight::from_parts(951_856_000, 0)
-            // ± 583_779
-            .saturating_add(Weight::from_parts(6_380_303, 0).saturating_mul(m.into()))
-            // ± 9_324_249
-            .saturating_add(Weight::from_parts(101_732_384, 0).saturating_mul(v.into()))
+        // At least 952_517_000 picoseconds; proof 0 bytes and more.
+        Weight::from_parts(962_682_000, 0)
+            // ± 305_015
+            .saturating_add(Weight::from_parts(5_798_643, 0).saturating_mul(m.into()))
+            // ± 4_871_766
+            .saturating_add(Weight::from_parts(93_980_471, 0).saturating_mul(v.into()))
             .saturating_add(T::DbWeight::get().reads((1_u64).saturating_mul(v.into())))
             .saturating_add(T::DbWeight::get().writes((1_u64).saturating_mul(v.into())))
     }
     // m from 1 to 64.
     fn settle_page(m: u32) -> Weight {
-        // At least 105_527_000 picoseconds; proof 1934 bytes and more.
-        Weight::from_parts(34_818_302, 12707)
-            // ± 463_341
-            .saturating_add(Weight::from_parts(47_255_528, 0).saturating_mul(m.into()))
+        // At least 104_275_000 picoseconds; proof 1934 bytes and more.
+        Weight::from_parts(47_897_014, 12707)
+            // ± 86_304
+            .saturating_add(Weight::from_parts(45_421_956, 0).saturating_mul(m.into()))
             .saturating_add(T::DbWeight::get().reads(2_u64))
             .saturating_add(T::DbWeight::get().reads((2_u64).saturating_mul(m.into())))
             .saturating_add(T::DbWeight::get().writes(4_u64))
@@ -477,10 +441,10 @@ impl<T: frame_system::Config> WeightInfo for SubstrateWeight<T> {
     }
     // v from 0 to 64.
     fn settle_close(v: u32) -> Weight {
-        // At least 75_883_000 picoseconds; proof 2183 bytes and more.
-        Weight::from_parts(61_343_565, 4673)
-            // ± 363_044
-            .saturating_add(Weight::from_parts(92_402_444, 0).saturating_mul(v.into()))
+        // At least 76_244_000 picoseconds; proof 2183 bytes and more.
+        Weight::from_parts(51_271_822, 4673)
+            // ± 180_482
+            .saturating_add(Weight::from_parts(89_891_392, 0).saturating_mul(v.into()))
             .saturating_add(T::DbWeight::get().reads(3_u64))
             .saturating_add(T::DbWeight::get().reads((4_u64).saturating_mul(v.into())))
             .saturating_add(T::DbWeight::get().writes(5_u64))
@@ -489,17 +453,14 @@ impl<T: frame_system::Config> WeightInfo for SubstrateWeight<T> {
     }
     // r from 0 to 2048.
     fn prune(r: u32) -> Weight {
-        // At least 252_726_000 picoseconds; proof 280 bytes and more.
-        Weight::from_parts(254_459_000, 1379)
-            // ± 516_378
-            .saturating_add(Weight::from_parts(8_445_949, 0).saturating_mul(r.into()))
-            .saturating_add(T::DbWeight::get().reads(13_u64))
+        // At least 276_372_000 picoseconds; proof 351 bytes and more.
+        Weight::from_parts(170_092_819, 1431)
+            // ± 37_590
+            .saturating_add(Weight::from_parts(5_354_187, 0).saturating_mul(r.into()))
+            .saturating_add(T::DbWeight::get().reads(14_u64))
             .saturating_add(T::DbWeight::get().reads((1_u64).saturating_mul(r.into())))
-            .saturating_add(T::DbWeight::get().writes(7_u64))
+            .saturating_add(T::DbWeight::get().writes(8_u64))
             .saturating_add(T::DbWeight::get().writes((1_u64).saturating_mul(r.into())))
             .saturating_add(Weight::from_parts(0, 49).saturating_mul(r.into()))
-            // By hand: the bench of a window.
-            .saturating_add(T::DbWeight::get().reads(2_u64))
-            .saturating_add(T::DbWeight::get().writes(1_u64))
     }
 }
