@@ -278,7 +278,7 @@ pub struct Incentive {
     pub knee_ppm: u32,
     /// How far the knee lies lower while the standings are averages of few windows, times the root of their number.
     pub knee_spread_ppm: u32,
-    /// Scored windows after which a miner is paid half of its share, what it lacks being carried: n/(n + this).
+    /// Scored windows after which a miner is paid half of its share, what it lacks being carried: n² / (n² + this²).
     pub trust_windows: u32,
     /// Smallest rate of the average that proves computation.
     pub proof_rate_ppm: u32,
@@ -442,12 +442,12 @@ impl Settings {
                 power: 16,
                 knee_ppm: 900_000,
                 knee_spread_ppm: 490_000,
-                trust_windows: 20,
+                trust_windows: 16,
                 proof_rate_ppm: 15_000,
-                proof_prior_ppm: 500_000,
+                proof_prior_ppm: 800_000,
                 proof_prior_windows: 8,
-                proof_gate_ppm: 150_000,
-                proof_full_ppm: 250_000,
+                proof_gate_ppm: 300_000,
+                proof_full_ppm: 400_000,
                 gain_rate_min_ppm: 25_000,
                 permits_max: 64,
                 bootstrap_windows: 4,

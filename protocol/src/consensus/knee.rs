@@ -23,7 +23,7 @@ const RATIO_MAX: Q32 = Q32::from_int(4);
 /// The miners' shares after the window, given their standings and these as one number.
 ///
 /// In the division are those that revealed without fault and are not on probation. Who was not scored is divided for, and
-/// its part is carried; so is what a miner lacks of its first windows' trust, n/(n + `trust_windows`).
+/// its part is carried; so is what a miner lacks of its first windows' trust, n² / (n² + `trust_windows`²).
 pub(super) fn miner_shares(measured: &Measured<'_>, incentive: &Incentive) -> Option<Vec<Q32>> {
     let Measured { miners, medians, standings, values, .. } = measured;
     let paid: Vec<Q32> = miners
@@ -48,10 +48,12 @@ pub(super) fn miner_shares(measured: &Measured<'_>, incentive: &Incentive) -> Op
         .collect()
 }
 
-/// n / (n + windows), rounded down.
+/// n² / (n² + windows²), rounded down: of the first windows, in which a lazy miner is not told from others yet, next to nothing is
+/// paid, and of those after twice `windows` four fifths.
 fn trust(scored_windows: u32, trust_windows: u32) -> Option<Q32> {
-    let n = i128::from(scored_windows);
-    Q32::from_ratio(n, n.checked_add(i128::from(trust_windows))?)
+    let [n, windows] = [scored_windows, trust_windows].map(i128::from);
+    let n = n.checked_mul(n)?;
+    Q32::from_ratio(n, n.checked_add(windows.checked_mul(windows)?)?)
 }
 
 /// Shares proportional to x^p / (1 + x^p) · gate · penalty, for x = e / (typical · knee) and p = `power`.
