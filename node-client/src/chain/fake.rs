@@ -1,12 +1,12 @@
 //! A chain in memory for tests: blocks are made by hand, the rules are the pallet's.
 //!
 //! [`FakeChain::advance`] makes blocks; each takes what was submitted since the one before, in order. Every block is
-//! final ([`FakeChain::set_finality_lag`]: some blocks later), and every hash follows from the seed and the block's number, so that one seed gives one story. The rules
-//! themselves (`state`, `run`) are those of the pallet and call the same functions of `protocol`; a refusal has
+//! final ([`FakeChain::set_finality_lag`]: some blocks later; until then [`FakeChain::fork`] can replace it), and every hash follows from
+//! the seed, the block's number and the forks before, so that one seed gives one story. The rules themselves (`state`, `run`) are those of the pallet and call the same functions of `protocol`; a refusal has
 //! the pallet's name for it. The twin test of `runtime-tests` compares it with the real runtime.
 //!
 //! Not modelled: fees, the existential deposit, the issuance (a transfer of more than there is fails by another name),
-//! weights (a settlement is written in one block), forks, the order in which a block visits the runs, delegation, the
+//! weights (a settlement is written in one block), the order in which a block visits the runs, delegation, the
 //! withdrawal of stake, the chain's governance but for the runs' weights (no slash is cancelled).
 
 use std::{
@@ -46,6 +46,7 @@ mod accusations;
 mod departures;
 mod disputes;
 mod emission;
+mod forks;
 mod proofs;
 mod refusal;
 mod registry;
@@ -63,10 +64,12 @@ const PATIENCE: Duration = Duration::from_secs(1 << 24);
 /// Separates the hashes of fake blocks from every other hash.
 const BLOCK_DOMAIN: &[u8] = b"gauntlet/fake-block/1";
 
-/// The chain. Clones are the same chain.
+/// The chain, as one of its nodes has it. Clones are the same chain.
 #[derive(Clone)]
 pub struct FakeChain {
     shared: Arc<Shared>,
+    /// How many blocks this node is behind.
+    behind: BlockNumber,
 }
 
 struct Shared {
@@ -81,6 +84,10 @@ struct Shared {
 struct Blocks {
     /// The states after the latest blocks, in order; never empty.
     states: VecDeque<Arc<State>>,
+    /// The hashes of all blocks of the best chain, by number.
+    hashes: Vec<Hash>,
+    /// How often the best chain was replaced by another.
+    forks: u64,
     queue: VecDeque<Queued>,
     /// Weights of runs that governance sets in the next block.
     weights: Vec<(RunId, u16)>,
@@ -89,8 +96,8 @@ struct Blocks {
     untold: VecDeque<(BlockNumber, Vec<Outcome>)>,
 }
 
-/// Whom to tell what became of a call.
-type Outcome = (Answer, Result<Included, SubmitError>);
+/// A call and what became of it.
+type Outcome = (Queued, Result<Included, SubmitError>);
 
 /// Who waits for a call's outcome.
 pub type Answer = oneshot::Sender<Result<Included, SubmitError>>;
@@ -129,12 +136,16 @@ impl Submission {
 impl FakeChain {
     /// A chain at block 0 on which these accounts have money.
     pub fn new(seed: u64, balances: impl IntoIterator<Item = (AccountBytes, Planck)>) -> Self {
-        let genesis = State::genesis(block_hash(seed, 0), balances);
+        let hash = block_hash(seed, 0, 0);
+        let genesis = State::genesis(hash, balances);
         Self {
+            behind: 0,
             shared: Arc::new(Shared {
                 seed,
                 chain: Mutex::new(Blocks {
                     states: VecDeque::from([Arc::new(genesis)]),
+                    hashes: vec![hash],
+                    forks: 0,
                     queue: VecDeque::new(),
                     weights: Vec::new(),
                     nonces: HashMap::new(),
@@ -221,45 +232,16 @@ impl FakeChain {
 
     fn make_block(&self) {
         let mut chain = self.chain();
-        let Some(parent) = chain.states.back().cloned() else {
+        let waiting = std::mem::take(&mut chain.queue);
+        chain.push(self.shared.seed, waiting);
+        self.tell(chain);
+    }
+
+    /// Makes the last block known, and tells what became of the calls of those that are final.
+    fn tell(&self, mut chain: MutexGuard<'_, Blocks>) {
+        let Some(number) = chain.states.back().map(|state| state.number) else {
             return;
         };
-        let Some(number) = parent.number.checked_add(1) else {
-            return;
-        };
-        let parent_hash = block_hash(self.shared.seed, parent.number);
-        let hash = block_hash(self.shared.seed, number);
-        let block = BlockRef { number, hash };
-        let mut state = State::clone(&parent);
-        state.begin_block(number, &parent_hash);
-        for (run, weight) in std::mem::take(&mut chain.weights) {
-            // What is refused changes nothing.
-            let _ = state.set_run_weight(run, weight);
-        }
-        let mut outcomes = Vec::new();
-        for Queued { signer, call, done } in std::mem::take(&mut chain.queue) {
-            let first_event = state.events.len();
-            // An extrinsic that fails changes nothing.
-            let mut attempt = state.clone();
-            let outcome = match attempt.apply(signer, call) {
-                Ok(()) => {
-                    state = attempt;
-                    let events = state.events.iter().skip(first_event).cloned().collect();
-                    Ok(Included { block, events })
-                }
-                Err(Refusal { pallet, error }) => Err(SubmitError::Rejected {
-                    pallet: pallet.to_owned(),
-                    error: error.to_owned(),
-                    docs: format!("refused in block {number}"),
-                }),
-            };
-            outcomes.push((done, outcome));
-        }
-        chain.states.push_back(Arc::new(state));
-        if chain.states.len() > STATES_MAX {
-            chain.states.pop_front();
-        }
-        chain.untold.push_back((number, outcomes));
         let lag = self.shared.lag.load(Ordering::Relaxed);
         let finalized = number.saturating_sub(lag).max(*self.shared.finalized.borrow());
         let told = chain.untold.partition_point(|(block, _)| *block <= finalized);
@@ -267,20 +249,21 @@ impl FakeChain {
         drop(chain);
         self.shared.head.send_replace(number);
         self.shared.finalized.send_replace(finalized);
-        for (done, outcome) in told {
+        for (queued, outcome) in told {
             // Who does not wait for it does not want it.
-            let _ = done.send(outcome);
+            let _ = queued.done.send(outcome);
         }
     }
 
     /// The state after a block, or after the latest final one.
     fn state(&self, at: Option<Hash>) -> Result<Arc<State>, ChainError> {
-        let finalized = *self.shared.finalized.borrow();
+        let finalized = self.seen(*self.shared.finalized.borrow());
+        let head = self.seen(*self.shared.head.borrow());
         let chain = self.chain();
-        let mut states = chain.states.iter().rev();
+        let mut states = chain.states.iter().rev().filter(|state| state.number <= head);
         let found = match at {
             None => states.find(|state| state.number <= finalized),
-            Some(hash) => states.find(|state| block_hash(self.shared.seed, state.number) == hash),
+            Some(hash) => states.find(|state| chain.hash(state.number) == Some(hash)),
         };
         found.cloned().ok_or_else(|| ChainError::UnknownBlock(hex::encode(at.unwrap_or_default())))
     }
@@ -308,9 +291,12 @@ impl FakeChain {
     }
 }
 
-/// The hash of block `number` of the chain of `seed`.
-fn block_hash(seed: u64, number: BlockNumber) -> Hash {
-    blake2_256(&[BLOCK_DOMAIN, &seed.to_le_bytes(), &number.to_le_bytes()])
+/// The hash of block `number` of the chain of `seed`, made when its best chain had been replaced `forks` times.
+fn block_hash(seed: u64, forks: u64, number: BlockNumber) -> Hash {
+    let fork = forks.to_le_bytes();
+    // A chain without forks has the hashes that it always had.
+    let fork: &[u8] = if forks > 0 { &fork } else { &[] };
+    blake2_256(&[BLOCK_DOMAIN, &seed.to_le_bytes(), &number.to_le_bytes(), fork])
 }
 
 fn values<K, V: Clone>(rows: &std::collections::BTreeMap<K, V>) -> Vec<V> {
@@ -320,39 +306,40 @@ fn values<K, V: Clone>(rows: &std::collections::BTreeMap<K, V>) -> Vec<V> {
 #[async_trait]
 impl Chain for FakeChain {
     async fn genesis_hash(&self) -> Result<Hash, ChainError> {
-        Ok(block_hash(self.shared.seed, 0))
+        Ok(block_hash(self.shared.seed, 0, 0))
     }
 
     async fn finalized_head(&self) -> Result<BlockRef, ChainError> {
-        let number = *self.shared.finalized.borrow();
-        let hash = block_hash(self.shared.seed, number);
-        Ok(BlockRef { number, hash })
+        let number = self.seen(*self.shared.finalized.borrow());
+        self.block(number)
+            .ok_or_else(|| ChainError::UnknownBlock(format!("the final block {number}")))
     }
 
     async fn best_number(&self) -> Result<BlockNumber, ChainError> {
-        Ok(*self.shared.head.borrow())
+        Ok(self.seen(*self.shared.head.borrow()))
     }
 
     async fn subscribe_finalized(&self) -> Result<FinalizedBlocks, ChainError> {
-        let seed = self.shared.seed;
-        let head = self.shared.finalized.subscribe();
-        let first = *head.borrow();
-        // Hashes follow from numbers: a reader that is slow misses nothing and nothing waits for it.
-        let blocks = stream::unfold((head, first), move |(mut head, number)| async move {
-            head.wait_for(|head| *head >= number).await.ok()?;
-            let hash = block_hash(seed, number);
-            Some((BlockRef { number, hash }, (head, number.checked_add(1)?)))
+        let (chain, head) = (self.clone(), self.shared.finalized.subscribe());
+        let first = self.seen(*head.borrow());
+        // Final blocks stay: a reader that is slow misses nothing and nothing waits for it.
+        let blocks = stream::unfold((chain, head, first), |(chain, mut head, number)| async move {
+            head.wait_for(|head| chain.seen(*head) >= number).await.ok()?;
+            let block = chain.block(number)?;
+            Some((block, (chain, head, number.checked_add(1)?)))
         });
         Ok(blocks.boxed())
     }
 
     async fn subscribe_best(&self) -> Result<BestNumbers, ChainError> {
-        Ok(changes(self.shared.head.subscribe()))
+        let chain = self.clone();
+        let numbers = changes(self.shared.head.subscribe());
+        Ok(numbers.map(move |number| chain.seen(number)).boxed())
     }
 
     async fn block_hash(&self, number: BlockNumber) -> Result<Option<Hash>, ChainError> {
         let head = self.best_number().await?;
-        Ok((number <= head).then(|| block_hash(self.shared.seed, number)))
+        Ok(self.block(number).filter(|_| number <= head).map(|block| block.hash))
     }
 
     async fn run(&self, run: RunId, at: Option<Hash>) -> Result<Option<RunInfo>, ChainError> {

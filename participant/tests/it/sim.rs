@@ -70,6 +70,17 @@ fn whoever_withholds_costs_nobody_else_anything_however_late_finality_is() {
 }
 
 #[test]
+fn forks_and_a_node_that_is_behind_cost_no_window() {
+    for (finality_lag, behind) in [(1, 0), (3, 0), (3, 1), (2, 2), (6, 1)] {
+        let adversary = Some(AdversaryKind::Withholder);
+        let plan = Plan { adversary, finality_lag, behind, forks: true, ..Plan::calm(3, 4) };
+        let (honest, windows) = (plan.miners, plan.windows as usize);
+        let summary = tell(plan);
+        assert_eq!((summary.finals, summary.accepted), (windows, honest * windows), "{summary:?}");
+    }
+}
+
+#[test]
 fn one_seed_is_one_story() {
     let plan = Plan::drawn(number("GAUNTLET_SIM_SEED").unwrap_or(11));
     assert_eq!(tell(plan.clone()).digest, tell(plan).digest);

@@ -33,7 +33,7 @@ impl SimChain {
         if self.world.link(self.who).borrow().chain_down {
             return Err(ChainError::Transport(DOWN.to_owned()));
         }
-        Ok(&self.world.chain)
+        Ok(self.world.node(self.who))
     }
 }
 

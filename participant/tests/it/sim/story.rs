@@ -59,6 +59,10 @@ pub(super) struct Plan {
     pub(super) accusing: Accusing,
     /// How many blocks the last final one is behind the best.
     pub(super) finality_lag: u32,
+    /// Whether best blocks that are not final are replaced now and then.
+    pub(super) forks: bool,
+    /// How many blocks the node of every second participant is behind the others'.
+    pub(super) behind: BlockNumber,
     /// What somebody outside of the participants' processes does after each block.
     pub(super) script: Option<Script>,
 }
@@ -88,6 +92,8 @@ impl Plan {
             model,
             accusing,
             finality_lag: 0,
+            forks: false,
+            behind: 0,
             script,
         }
     }
@@ -122,6 +128,8 @@ impl Plan {
             model,
             accusing,
             finality_lag,
+            forks: false,
+            behind: 0,
             script,
         }
     }
@@ -209,7 +217,7 @@ impl Story {
         let accounts = members.iter().map(|member| keys::account(&member.cold));
         let accounts = accounts.chain([keys::account(&owner), keys::account(&phantom())]);
         let chain = FakeChain::new(plan.seed, accounts.map(|account| (account, BALANCE)));
-        let world = empty.with_chain(chain);
+        let world = empty.with_chain(chain, plan.behind);
 
         let model = Model::init(&common.model, MODEL_SEED).unwrap();
         let settings = settings(plan, model.state_root(&Threads::single()));
@@ -263,7 +271,7 @@ impl Story {
             if self.lasts(FaultKind::ChainStalled) {
                 continue;
             }
-            self.world.make_block().await;
+            self.world.make_block(self.replaced(plan)).await;
             let head = self.world.chain.finalized_head().await.unwrap();
             // What is not final yet is checked when it is.
             if head.number == checked {
@@ -287,6 +295,15 @@ impl Story {
         }
         let digest = self.digest;
         self.checks.end(&self.world, &self.members, plan, digest).await
+    }
+
+    /// How many blocks the next one replaces: with forks one to all that are not final, every third time.
+    fn replaced(&self, plan: &Plan) -> u32 {
+        let draw = self.world.draw(0, "fork");
+        match plan.forks && draw.is_multiple_of(3) {
+            true => 1 + (draw / 3 % u64::from(plan.finality_lag.max(1))) as u32,
+            false => 0,
+        }
     }
 
     fn lasts(&self, kind: FaultKind) -> bool {
@@ -373,7 +390,7 @@ fn settings(plan: &Plan, genesis_state_root: Hash) -> Settings {
     let data = Dataset::open(data()).unwrap();
     let example = Settings::example();
     let settings = Settings {
-        schedule: schedule_behind(plan.finality_lag),
+        schedule: schedule_behind(plan.finality_lag + plan.behind),
         training: Training {
             inner_steps: 6,
             batch_size: 4,

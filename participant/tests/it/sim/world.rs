@@ -14,7 +14,7 @@ use node_client::{
     keys::{self, Keypair},
     network::MemoryHub,
 };
-use protocol::{merkle::blake2_256, AccountBytes, Hash, Window};
+use protocol::{merkle::blake2_256, AccountBytes, BlockNumber, Hash, Window};
 use rand::{rngs::StdRng, seq::SliceRandom, SeedableRng};
 use tokio::{
     sync::{oneshot, watch},
@@ -59,6 +59,8 @@ type Promise = (AccountBytes, &'static str, Window);
 pub(super) struct World {
     pub(super) seed: u64,
     pub(super) chain: FakeChain,
+    /// The chain at another node, which every second participant asks.
+    late: FakeChain,
     pub(super) hub: MemoryHub,
     pub(super) clock: ManualClock,
     start: Instant,
@@ -77,6 +79,7 @@ impl World {
         assert!((participants as u64) < SLOTS);
         Self {
             seed,
+            late: chain.clone(),
             chain,
             hub: MemoryHub::new(),
             clock: ManualClock::new(0),
@@ -89,9 +92,17 @@ impl World {
         }
     }
 
-    /// The same world with another chain.
-    pub(super) fn with_chain(self, chain: FakeChain) -> Self {
-        Self { chain, ..self }
+    /// The same world with another chain, of which one of two nodes is `behind` blocks late.
+    pub(super) fn with_chain(self, chain: FakeChain, behind: BlockNumber) -> Self {
+        Self { late: chain.behind(behind), chain, ..self }
+    }
+
+    /// The chain as the node has it that `who` asks.
+    pub(super) fn node(&self, who: usize) -> &FakeChain {
+        match who.is_multiple_of(2) {
+            true => &self.chain,
+            false => &self.late,
+        }
     }
 
     /// Milliseconds since the beginning.
@@ -167,8 +178,8 @@ impl World {
         receiver
     }
 
-    /// Makes a block of what waits, in an order that the seed decides.
-    pub(super) async fn make_block(&self) {
+    /// Makes a block of what waits, in an order that the seed decides, and so many blocks anew below it.
+    pub(super) async fn make_block(&self, anew: u32) {
         let mut pending = std::mem::take(&mut *lock(&self.pending));
         // First an order that does not depend on who woke first, so that the shuffle gives the same.
         pending.sort_by_cached_key(|pending| (pending.signer, format!("{:?}", pending.call)));
@@ -179,7 +190,7 @@ impl World {
             self.chain.enqueue_for(signer, call, answer).unwrap();
         }
         self.clock.advance(Duration::from_millis(BLOCK_MS));
-        self.chain.advance(1);
+        self.chain.fork(anew);
     }
 
     /// Sends a call that no participant sends, and notes what becomes of it.
