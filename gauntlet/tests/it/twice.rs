@@ -11,7 +11,7 @@ use crate::localnet::{gauntlet, Localnet};
 
 #[test]
 fn a_second_machine_with_the_same_key_says_so_and_costs_no_bond() {
-    let mut localnet = Localnet::start(&["--miners=2", "--validators=1", "--windows=12"]);
+    let mut localnet = Localnet::start(&["--miners=2", "--validators=1", "--windows=8"]);
     localnet.wait_for("miner-0", |line| matches!(line, DiaryRecord::Trained { window: 0, .. }));
     let config = std::fs::read_to_string(localnet.run().join("miner-0/config.toml")).unwrap();
     let own = localnet.run().join("again");
