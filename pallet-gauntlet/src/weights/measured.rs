@@ -161,15 +161,15 @@ impl<T: frame_system::Config> WeightInfo for SubstrateWeight<T> {
             .saturating_add(T::DbWeight::get().writes(32_u64))
     }
     fn report_copy() -> Weight {
-        // At least 2_347_382_000 picoseconds; proof 24327 bytes and more.
-        Weight::from_parts(2_425_909_000, 48687)
-            .saturating_add(T::DbWeight::get().reads(25_u64))
+        // At least 2_876_228_000 picoseconds; proof 84773 bytes and more.
+        Weight::from_parts(3_163_356_000, 239475)
+            .saturating_add(T::DbWeight::get().reads(77_u64))
             .saturating_add(T::DbWeight::get().writes(5_u64))
     }
     fn report_malformed() -> Weight {
-        // At least 504_260_000 picoseconds; proof 24021 bytes and more.
-        Weight::from_parts(526_083_000, 48687)
-            .saturating_add(T::DbWeight::get().reads(23_u64))
+        // At least 1_007_409_000 picoseconds; proof 84467 bytes and more.
+        Weight::from_parts(1_060_728_000, 239475)
+            .saturating_add(T::DbWeight::get().reads(75_u64))
             .saturating_add(T::DbWeight::get().writes(5_u64))
     }
     fn challenge_data() -> Weight {
@@ -179,15 +179,15 @@ impl<T: frame_system::Config> WeightInfo for SubstrateWeight<T> {
             .saturating_add(T::DbWeight::get().writes(4_u64))
     }
     fn answer_data() -> Weight {
-        // At least 702_626_000 picoseconds; proof 24430 bytes and more.
-        Weight::from_parts(725_670_000, 48687)
-            .saturating_add(T::DbWeight::get().reads(25_u64))
+        // At least 1_222_889_000 picoseconds; proof 84876 bytes and more.
+        Weight::from_parts(1_318_672_000, 239475)
+            .saturating_add(T::DbWeight::get().reads(77_u64))
             .saturating_add(T::DbWeight::get().writes(9_u64))
     }
     fn time_out() -> Weight {
-        // At least 597_339_000 picoseconds; proof 16268 bytes and more.
-        Weight::from_parts(616_797_000, 48687)
-            .saturating_add(T::DbWeight::get().reads(26_u64))
+        // At least 1_117_673_000 picoseconds; proof 76714 bytes and more.
+        Weight::from_parts(1_264_511_000, 239475)
+            .saturating_add(T::DbWeight::get().reads(78_u64))
             .saturating_add(T::DbWeight::get().writes(9_u64))
     }
     fn dispute_evaluation() -> Weight {
