@@ -27,7 +27,6 @@ use protocol::{
 use tokio::sync::{oneshot, watch};
 
 use self::{
-    refusal::Refusal,
     run::{Run, WindowRows},
     state::State,
 };
