@@ -14,24 +14,24 @@ use crate::consensus::{evaluation, miner, settle, validator};
 
 /// A miner's kind: the mean of its gain, and how often own samples gain more than random ones.
 #[derive(Clone, Copy)]
-struct Kind {
+pub(crate) struct Kind {
     mean: f64,
     proof: f64,
 }
 
-const HONEST: Kind = Kind { mean: 1.0, proof: 0.8 };
+pub(crate) const HONEST: Kind = Kind { mean: 1.0, proof: 0.8 };
 const SPLIT: Kind = Kind { mean: 0.8, proof: 0.8 };
 const GARBAGE: Kind = Kind { mean: -1.0, proof: 0.5 };
 const LAZY: Kind = Kind { mean: 0.5, proof: 0.5 };
 /// Gains as much as anybody and trains on nothing of its own: an old update, somebody else's.
-const COIN: Kind = Kind { mean: 1.0, proof: 0.5 };
+pub(crate) const COIN: Kind = Kind { mean: 1.0, proof: 0.5 };
 
 /// SplitMix64, and normal numbers from it.
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
     /// From 0 to 1.
-    fn uniform(&mut self) -> f64 {
+    pub(crate) fn uniform(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -40,7 +40,7 @@ impl Random {
     }
 
     /// By the sum of twelve uniform numbers, which has variance 1.
-    fn normal(&mut self) -> f64 {
+    pub(crate) fn normal(&mut self) -> f64 {
         (0..12).map(|_| self.uniform()).sum::<f64>() - 6.0
     }
 }
@@ -51,7 +51,7 @@ fn rules() -> Incentive {
 }
 
 /// A story of miners that one validator measures exactly.
-struct Story {
+pub(crate) struct Story {
     random: Random,
     inputs: Vec<MinerInput>,
     kinds: Vec<Kind>,
@@ -59,7 +59,7 @@ struct Story {
 }
 
 impl Story {
-    fn new(kinds: &[Kind], noise: f64, seed: u64) -> Self {
+    pub(crate) fn new(kinds: &[Kind], noise: f64, seed: u64) -> Self {
         let inputs = (0..kinds.len() as Uid).map(miner).collect();
         Self { random: Random(seed), inputs, kinds: kinds.to_vec(), noise }
     }
@@ -81,7 +81,7 @@ impl Story {
     }
 
     /// All shares of so many windows.
-    fn run(&mut self, windows: u32) -> Vec<f64> {
+    pub(crate) fn run(&mut self, windows: u32) -> Vec<f64> {
         let mut paid = vec![0.0; self.kinds.len()];
         for _ in 0..windows {
             for (sum, share) in paid.iter_mut().zip(self.window()) {

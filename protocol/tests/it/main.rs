@@ -18,6 +18,7 @@ mod vectors_sparseloco;
 
 mod accept;
 mod assignment;
+mod attacks;
 mod books;
 mod change;
 mod coming_back;
