@@ -3,6 +3,8 @@
 //! Nothing waits for a wall clock: a test goes on when the network says so, and what takes time to spread is asked for
 //! again until it is there.
 
+mod attacks;
+
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex},
@@ -17,7 +19,7 @@ use libp2p::{
     multiaddr::Protocol,
     request_response::{self, ProtocolSupport},
     swarm::SwarmEvent,
-    Multiaddr, Swarm, SwarmBuilder,
+    Multiaddr, StreamProtocol, Swarm, SwarmBuilder,
 };
 use node_client::{
     clock::{Clock, ManualClock},
@@ -136,8 +138,11 @@ fn faults(error: FetchError) -> Vec<Fault> {
 /// How a peer of the test's own making answers the n-th request.
 type Answers = Box<dyn FnMut(usize, RangeRequest) -> Option<RangeResponse> + Send>;
 
-/// A peer of the test's own making that listens, and who it is.
-async fn stranger() -> (Swarm<request_response::Behaviour<RangeCodec>>, PeerAddress) {
+/// A peer of the test's own making that listens and speaks by `codec`, and who it is.
+async fn stranger<C>(codec: C) -> (Swarm<request_response::Behaviour<C>>, PeerAddress)
+where
+    C: request_response::Codec<Protocol = StreamProtocol> + Clone + Send + 'static,
+{
     let mut swarm = SwarmBuilder::with_new_identity()
         .with_tokio()
         .with_tcp(
@@ -148,7 +153,7 @@ async fn stranger() -> (Swarm<request_response::Behaviour<RangeCodec>>, PeerAddr
         .unwrap()
         .with_behaviour(|_| {
             let protocols = [(protocol_name(NAME).unwrap(), ProtocolSupport::Full)];
-            request_response::Behaviour::with_codec(RangeCodec, protocols, Default::default())
+            request_response::Behaviour::with_codec(codec, protocols, Default::default())
         })
         .unwrap()
         // By default a connection closes when it has no stream, so before the first request.
@@ -166,7 +171,7 @@ async fn stranger() -> (Swarm<request_response::Behaviour<RangeCodec>>, PeerAddr
 
 /// A peer that speaks the range protocol as the test likes; it stops, closing every connection, at the first `None`.
 async fn impostor(mut answers: Answers) -> (PeerAddress, JoinHandle<()>) {
-    let (mut swarm, peer) = stranger().await;
+    let (mut swarm, peer) = stranger(RangeCodec).await;
     let task = tokio::spawn(async move {
         let (mut count, mut unsent, mut refused) = (0, HashSet::new(), Vec::new());
         // What it has answered goes out before it stops.
@@ -201,7 +206,7 @@ async fn impostor(mut answers: Answers) -> (PeerAddress, JoinHandle<()>) {
 
 /// A peer that takes every request and answers none.
 async fn mute() -> PeerAddress {
-    let (mut swarm, peer) = stranger().await;
+    let (mut swarm, peer) = stranger(RangeCodec).await;
     tokio::spawn(async move {
         let mut requests = Vec::new();
         loop {
