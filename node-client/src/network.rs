@@ -246,7 +246,7 @@ pub enum FaultKind {
     TimedOut,
     /// It is serving others. Another time it may work.
     Busy,
-    /// It says that it does not have the content.
+    /// It says that it does not have the content, or has one of fewer bytes than somebody said that it has.
     Missing,
     /// It says that the content has more bytes than asked for. No other peer's answer can be shorter and right.
     TooLong {

@@ -445,17 +445,17 @@ impl<S: RangeSource> Asker<'_, S> {
             if total_len > whole_len {
                 return Ok(Outcome::Failed(FaultKind::TooLong { total_len }));
             }
+            // Who said how long the content is may have lied, rather than this peer.
+            if !numbered && total_len < whole_len {
+                return Ok(Outcome::Failed(FaultKind::Missing));
+            }
             let wanted = if numbered {
                 u64::from(len).min(total_len.saturating_sub(have))
             } else {
                 len.into()
             };
             // Of a piece the first answer says how long it is, and the others must agree.
-            let is_known = if numbered {
-                have == 0 || total_len == u64::from(piece_len)
-            } else {
-                total_len == whole_len
-            };
+            let is_known = !numbered || have == 0 || total_len == u64::from(piece_len);
             if !is_known || bytes.len() as u64 != wanted || wanted == 0 {
                 return Ok(Outcome::Failed(FaultKind::Malformed));
             }

@@ -474,6 +474,34 @@ async fn a11_mutated_payloads_are_refused_and_who_served_them_is_named() {
     assert!(noticed.all() && blamed.none());
 }
 
+/// A miner reveals a payload that others serve, and a length that it does not have, which no chain can see: who says
+/// its true length is no liar.
+#[tokio::test]
+async fn a11_a_false_length_on_the_chain_makes_nobody_a_liar() {
+    let (mut noticed, mut blamed) = (Rate::default(), Rate::default());
+    let bytes = payload(15);
+    let root = root_of(&bytes).unwrap();
+    let (mut servers, mut providers) = (Vec::new(), Vec::new());
+    for _ in 0..6 {
+        let server = peer(Transport::Tcp).await;
+        server.client.publish(root, bytes.clone()).await.unwrap();
+        providers.push(address(&server.client).await);
+        servers.push(server);
+    }
+    let true_len = bytes.len() as u64;
+    for byte_len in [true_len + 1, true_len + 100, true_len - 1, 1] {
+        let reader = peer(Transport::Tcp).await;
+        let pieces = Arc::new(Revealed { root, byte_len, is_here: AtomicBool::new(false) });
+        let request = PiecesRequest { id: root, providers: providers.clone(), pieces, whole: true };
+        let fetched = reader.client.fetch_pieces(request).await;
+        noticed.note(fetched.is_err());
+        let named = liars(&faults(fetched.unwrap_err()));
+        providers.iter().for_each(|one| blamed.note(named.contains(&one.peer)));
+    }
+    tell("A11 a false length on the chain", noticed, blamed);
+    assert!(noticed.all() && blamed.none());
+}
+
 /// Speaks no protocol: bytes as they are.
 #[derive(Clone, Copy)]
 struct Raw;
