@@ -9,6 +9,7 @@
 //! milliseconds of its own ([`world::World::pass`]), delays follow from what is done and not from the order in which
 //! tasks wake, and a block takes its extrinsics in an order drawn from the seed.
 
+mod attacks;
 mod chain;
 mod checks;
 mod faults;

@@ -109,12 +109,14 @@ fn moment(number: BlockNumber) -> Option<Moment> {
     phase_at(&schedule(), number)
 }
 
-fn is_at(number: BlockNumber, window: Window, offset: u32) -> bool {
+pub(super) fn is_at(number: BlockNumber, window: Window, offset: u32) -> bool {
     moment(number).is_some_and(|at| (at.window, at.offset) == (window, offset))
 }
 
 /// A read of the chain in memory, which has the answer at once.
-fn now<T, E: std::fmt::Debug>(read: impl std::future::Future<Output = Result<T, E>>) -> T {
+pub(super) fn now<T, E: std::fmt::Debug>(
+    read: impl std::future::Future<Output = Result<T, E>>,
+) -> T {
     read.now_or_never().expect("the fake answers at once").unwrap()
 }
 

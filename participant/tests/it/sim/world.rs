@@ -208,6 +208,11 @@ impl World {
         });
     }
 
+    /// Notes what a script wants to be remembered.
+    pub(super) fn note(&self, text: String) {
+        lock(&self.notes).push(text);
+    }
+
     /// What was noted.
     pub(super) fn notes(&self) -> Vec<String> {
         lock(&self.notes).clone()
