@@ -74,6 +74,31 @@ fn a9_a_miner_that_serves_validators_alone_stops_no_replica() {
     assert!(convicted(&summary).none() && summary.proofs.is_empty(), "{summary:?}");
 }
 
+/// For two windows no validator reaches a peer, or is reached, while the chain goes on: what they could not fetch is
+/// nobody's fault.
+#[test]
+fn a12_validators_that_reach_no_peer_convict_no_miner() {
+    let (miners, validators) = (3, 8);
+    let cut = Fault {
+        kind: FaultKind::Offline,
+        whom: (miners..miners + validators).collect(),
+        from: opens(2),
+        until: opens(4),
+    };
+    let plan = Plan {
+        miners,
+        validators,
+        faults: vec![cut],
+        script: Some(note_convicted),
+        ..Plan::calm(22, 7)
+    };
+    let summary = tell_story(plan);
+    tell("A12 8 of 8 validators cut off for two windows", Rate::default(), convicted(&summary));
+    assert_eq!(convicted(&summary), Rate { found: 0, of: 3 * 7 }, "{summary:?}");
+    // Nothing is lost but those windows.
+    assert_eq!((summary.finals, summary.accepted), (5, 5 * miners), "{summary:?}");
+}
+
 /// A model whose tensors of a layer each have chunks that can tell who made them: eight of them.
 fn telling_model() -> ModelConfig {
     ModelConfig { hidden: 64, ffn: 192, ..model_config() }
