@@ -15,10 +15,12 @@
 //! - `codec`: the two messages of the range protocol.
 //! - `behaviour`: which libp2p protocols are spoken, with which limits.
 //! - `rate`: how much a peer may have of us in a time.
+//! - `roles`: who takes part by the chain.
 //! - `counters`: how much has been sent, received and refused.
 //! - `command`: what a client asks of the event loop.
 //! - `published`: what is served, and the word of it; `searches`: who else has a content.
-//! - `questions`: ranges asked of peers; `server`: ranges served to them.
+//! - `questions`: ranges asked of peers; `server`: ranges served to them; `slots`: who is served now; `queue`: who is
+//!   next.
 //! - `event_loop`: the one task that owns the swarm.
 //! - `standing`: which peers failed to deliver or lied, and how fast they are.
 //! - `partials`: what has come of contents whose fetch ended early.
@@ -39,6 +41,8 @@ mod behaviour;
 
 mod rate;
 
+mod roles;
+
 mod counters;
 
 mod command;
@@ -48,6 +52,10 @@ mod published;
 mod searches;
 
 mod questions;
+
+mod slots;
+
+mod queue;
 
 mod server;
 
@@ -65,7 +73,7 @@ mod client;
 
 mod memory;
 
-use std::{fmt, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -76,6 +84,7 @@ pub use config::NetworkConfig;
 pub use counters::Counters;
 pub use libp2p::{Multiaddr, PeerId};
 pub use memory::{MemoryHub, MemoryNetwork, Serving};
+pub use roles::Role;
 
 use crate::store::{Content, Cut, StoreError};
 
@@ -347,6 +356,13 @@ pub trait Network: Send + Sync {
     /// # Errors
     /// [`NetworkError::Closed`].
     async fn add_peer(&self, peer: PeerAddress) -> Result<(), NetworkError>;
+
+    /// Says what peers are by the chain, in place of what was said before: who has the better right is served first,
+    /// and whoever is not named is a stranger. Until it is called all are served alike. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`NetworkError::Closed`].
+    async fn set_roles(&self, roles: HashMap<PeerId, Role>) -> Result<(), NetworkError>;
 
     /// Keeps `bytes` under `id` until [`Network::unpublish`], serves them to whoever asks, and tells Kademlia. On return
     /// they are on disk and served; the word spreads after that. The bytes are not checked against the id.

@@ -24,6 +24,8 @@ use super::{
     event_loop::EventLoop,
     fetch::{self, FetchLimits, RangeSource},
     partials::Partials,
+    roles::Role,
+    server::Server,
     standing::Standing,
     FaultKind, FetchError, FetchRequest, Fetched, Network, NetworkConfig, NetworkError,
     PeerAddress, Pieces, PiecesFetched, PiecesRequest, StartError,
@@ -90,7 +92,8 @@ pub async fn start(
         clock: clock.clone(),
         counters: counters.clone(),
     };
-    let mut event_loop = EventLoop::new(config, swarm, store, clock, counters, receiver, shutdown);
+    let server = Server::new(&config, store.clone(), clock, counters.clone());
+    let mut event_loop = EventLoop::new(config, swarm, store, counters, server, receiver, shutdown);
     event_loop.listen().await?;
     tokio::spawn(event_loop.run());
     Ok(client)
@@ -271,6 +274,11 @@ impl Network for Client {
 
     async fn add_peer(&self, peer: PeerAddress) -> Result<(), NetworkError> {
         let answer = self.command(|reply| Command::AddPeer { peer, reply });
+        answer.await.ok_or(NetworkError::Closed)
+    }
+
+    async fn set_roles(&self, roles: HashMap<PeerId, Role>) -> Result<(), NetworkError> {
+        let answer = self.command(|reply| Command::SetRoles { roles, reply });
         answer.await.ok_or(NetworkError::Closed)
     }
 

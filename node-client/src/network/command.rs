@@ -1,11 +1,14 @@
 //! Carries what clients ask of the event loop, each with the way back for its answer.
 
+use std::collections::HashMap;
+
 use libp2p::{Multiaddr, PeerId};
 use protocol::Hash;
 use tokio::sync::oneshot;
 
 use super::{
     codec::{RangeRequest, RangeResponse},
+    roles::Role,
     FaultKind, NetworkError, PeerAddress,
 };
 
@@ -19,6 +22,10 @@ pub(super) enum Command {
     },
     AddPeer {
         peer: PeerAddress,
+        reply: oneshot::Sender<()>,
+    },
+    SetRoles {
+        roles: HashMap<PeerId, Role>,
         reply: oneshot::Sender<()>,
     },
     Publish {

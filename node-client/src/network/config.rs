@@ -33,9 +33,10 @@ pub struct NetworkConfig {
     pub query_timeout: Duration,
     /// How many bytes are asked for at a time, from 1 to [`RANGE_LEN_MAX`].
     pub range_len: u32,
-    /// Ranges served at a time, to all peers; beyond it a peer is told that we are busy.
+    /// Ranges served at a time, to all peers: an eighth to strangers at most, a half to them and joiners, all but an
+    /// eighth to whoever is no validator. What is more waits, for 8 seconds at most, and then is told that we are busy.
     pub serves_max: usize,
-    /// Ranges served at a time to one peer.
+    /// Ranges served at a time to one peer, and as many that wait.
     pub serves_per_peer_max: usize,
     /// Bytes served to one peer per second, after a burst of ten seconds' worth.
     pub serve_bytes_per_second_max: u64,

@@ -11,6 +11,10 @@ pub struct Counters {
     pub bytes_received: u64,
     /// Ranges refused because of a limit.
     pub refused: u64,
+    /// Ranges that are being served now.
+    pub serving: u64,
+    /// Ranges that wait for their turn now.
+    pub waiting: u64,
 }
 
 /// The counters that the event loop moves while clients read them. Each is right by itself; together they may be of
@@ -20,6 +24,8 @@ pub(super) struct CounterCells {
     bytes_sent: AtomicU64,
     bytes_received: AtomicU64,
     refused: AtomicU64,
+    serving: AtomicU64,
+    waiting: AtomicU64,
 }
 
 impl CounterCells {
@@ -35,11 +41,18 @@ impl CounterCells {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(super) fn set_serving(&self, serving: usize, waiting: usize) {
+        self.serving.store(serving as u64, Ordering::Relaxed);
+        self.waiting.store(waiting as u64, Ordering::Relaxed);
+    }
+
     pub(super) fn read(&self) -> Counters {
         Counters {
             bytes_sent: self.bytes_sent.load(Ordering::Relaxed),
             bytes_received: self.bytes_received.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
+            serving: self.serving.load(Ordering::Relaxed),
+            waiting: self.waiting.load(Ordering::Relaxed),
         }
     }
 }

@@ -28,11 +28,12 @@ use super::{
     counters::CounterCells,
     published::Published,
     questions::{Question, Questions},
+    roles::Roles,
     searches::Searches,
     server::{respond, Server},
     NetworkConfig, PeerAddress, StartError, ADDRESSES_MAX,
 };
-use crate::{clock::Clock, store::Store};
+use crate::store::Store;
 
 pub(super) struct EventLoop {
     config: NetworkConfig,
@@ -53,8 +54,8 @@ impl EventLoop {
         config: NetworkConfig,
         swarm: Swarm<Behaviour>,
         store: Arc<Store>,
-        clock: Arc<dyn Clock>,
         counters: Arc<CounterCells>,
+        server: Server,
         commands: mpsc::Receiver<Command>,
         shutdown: CancellationToken,
     ) -> Self {
@@ -62,7 +63,7 @@ impl EventLoop {
             published: Published::new(&config),
             searches: Searches::default(),
             questions: Questions::default(),
-            server: Server::new(&config, store.clone(), clock, counters.clone()),
+            server,
             config,
             swarm,
             store,
@@ -134,8 +135,8 @@ impl EventLoop {
                     None => break,
                 },
                 event = self.swarm.select_next_some() => self.on_event(event),
-                Some(served) = self.server.next_read() => {
-                    self.server.on_read(&mut self.swarm.behaviour_mut().ranges, served);
+                turn = self.server.next_turn() => {
+                    self.server.on_turn(&mut self.swarm.behaviour_mut().ranges, turn);
                 }
                 _ = announce.tick() => self.published.on_tick(kademlia(&mut self.swarm)),
             }
@@ -158,6 +159,10 @@ impl EventLoop {
             }
             Command::AddPeer { peer, reply } => {
                 self.add_peer(peer);
+                let _ = reply.send(());
+            }
+            Command::SetRoles { roles, reply } => {
+                self.server.set_roles(Roles::new(roles));
                 let _ = reply.send(());
             }
             Command::Publish { id, reply } => {

@@ -5,7 +5,7 @@
 //! real one.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs::File,
     os::unix::fs::FileExt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -22,6 +22,7 @@ use super::{
     download::{self, Shared},
     fetch::{self, FetchLimits, RangeSource},
     partials::Partials,
+    roles::Role,
     standing::Standing,
     FaultKind, FetchError, FetchRequest, Fetched, Network, NetworkError, PeerAddress, Pieces,
     PiecesFetched, PiecesRequest,
@@ -277,6 +278,11 @@ impl Network for MemoryNetwork {
     }
 
     async fn add_peer(&self, _: PeerAddress) -> Result<(), NetworkError> {
+        Ok(())
+    }
+
+    /// No effect: there is nothing to share that anybody could want more of.
+    async fn set_roles(&self, _: HashMap<PeerId, Role>) -> Result<(), NetworkError> {
         Ok(())
     }
 

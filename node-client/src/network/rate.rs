@@ -1,4 +1,20 @@
-//! Limits how much a peer may have of something in a time.
+//! Limits how much may be had of something in a time, by one or by each of many.
+
+use std::{collections::HashMap, hash::Hash};
+
+/// Buckets remembered of one kind; when there are more, the one longest without use makes room.
+const BUCKETS_MAX: usize = 8_192;
+
+/// How much may be had at once, and how much comes back in a time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limit {
+    /// The most that may be had at once.
+    pub(super) burst: u64,
+    /// What comes back in `per_millis`.
+    pub(super) fill: u64,
+    /// Milliseconds, not 0.
+    pub(super) per_millis: u64,
+}
 
 /// A rate limit: fills at a rate, holds a burst, starts full.
 #[derive(Default)]
@@ -9,47 +25,91 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
-    /// When something was last taken that has come back since, or 0: the higher, the more of a use there is to remember.
-    pub(super) fn used_at(&self) -> u64 {
-        self.at_millis
-    }
-
-    /// Takes `amount`, or nothing if that would exceed `burst`. `fill` comes back per `per_millis`.
-    pub(super) fn take(
-        &mut self,
-        now_millis: u64,
-        amount: u64,
-        burst: u64,
-        fill: u64,
-        per_millis: u64,
-    ) -> bool {
-        let passed = now_millis.saturating_sub(self.at_millis);
-        let filled = passed.saturating_mul(fill) / per_millis;
+    /// Takes `amount`, or nothing if that would exceed the burst.
+    pub(super) fn take(&mut self, now_millis: u64, amount: u64, limit: &Limit) -> bool {
+        let filled = self.filled(now_millis, limit);
         // Less than one unit has come back: keep the time, or slow rates would never fill.
         if filled > 0 {
             self.taken = self.taken.saturating_sub(filled);
             self.at_millis = now_millis;
         }
-        if self.taken.saturating_add(amount) > burst {
+        if self.taken.saturating_add(amount) > limit.burst {
             return false;
         }
         self.taken = self.taken.saturating_add(amount);
         true
     }
+
+    /// Puts back what was taken and not used.
+    pub(super) fn give_back(&mut self, amount: u64) {
+        self.taken = self.taken.saturating_sub(amount);
+    }
+
+    fn filled(&self, now_millis: u64, limit: &Limit) -> u64 {
+        now_millis.saturating_sub(self.at_millis).saturating_mul(limit.fill) / limit.per_millis
+    }
+}
+
+/// A bucket for each of those who take, which outlives what they take it over.
+pub(super) struct Buckets<K> {
+    limit: Limit,
+    /// At most [`BUCKETS_MAX`]; who is not here has taken nothing.
+    buckets: HashMap<K, Bucket>,
+}
+
+impl<K: Copy + Eq + Hash> Buckets<K> {
+    pub(super) fn new(limit: Limit) -> Self {
+        Self { limit, buckets: HashMap::new() }
+    }
+
+    /// Takes `amount` of `who`'s, or nothing if that would exceed its burst.
+    pub(super) fn take(&mut self, who: K, now_millis: u64, amount: u64) -> bool {
+        if self.buckets.len() >= BUCKETS_MAX && !self.buckets.contains_key(&who) {
+            let oldest = self.buckets.iter().min_by_key(|(_, bucket)| bucket.at_millis);
+            oldest.map(|(who, _)| *who).and_then(|who| self.buckets.remove(&who));
+        }
+        self.buckets.entry(who).or_default().take(now_millis, amount, &self.limit)
+    }
+
+    /// Puts back what `who` took and did not use.
+    pub(super) fn give_back(&mut self, who: &K, amount: u64) {
+        if let Some(bucket) = self.buckets.get_mut(who) {
+            bucket.give_back(amount);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Bucket;
+    use super::*;
+
+    const LIMIT: Limit = Limit { burst: 10, fill: 2, per_millis: 1_000 };
 
     #[test]
     fn a_bucket_gives_its_burst_and_then_its_rate() {
         let mut bucket = Bucket::default();
-        assert!(bucket.take(0, 10, 10, 2, 1_000));
-        assert!(!bucket.take(499, 1, 10, 2, 1_000));
-        assert!(bucket.take(500, 1, 10, 2, 1_000));
-        assert!(!bucket.take(999, 1, 10, 2, 1_000));
-        assert!(bucket.take(1_000, 1, 10, 2, 1_000));
-        assert!(!bucket.take(1_000, 11, 10, 2, 1_000));
+        assert!(bucket.take(0, 10, &LIMIT));
+        assert!(!bucket.take(499, 1, &LIMIT));
+        assert!(bucket.take(500, 1, &LIMIT));
+        assert!(!bucket.take(999, 1, &LIMIT));
+        assert!(bucket.take(1_000, 1, &LIMIT));
+        assert!(!bucket.take(1_000, 11, &LIMIT));
+    }
+
+    #[test]
+    fn each_has_its_own_and_the_longest_unused_makes_room() {
+        let mut buckets = Buckets::new(LIMIT);
+        let many = BUCKETS_MAX as u64;
+        for who in 0..many {
+            assert!(buckets.take(who, 1_000 + who, 10));
+        }
+        let now = 1_000 + many;
+        assert!(!buckets.take(many - 1, now, 10));
+        assert!(buckets.take(many, now, 10));
+        assert_eq!(buckets.buckets.len(), BUCKETS_MAX);
+        // The first was forgotten, and so it has a full bucket again.
+        assert!(!buckets.buckets.contains_key(&0));
+        buckets.give_back(&many, 10);
+        assert!(buckets.take(many, now, 10));
     }
 }

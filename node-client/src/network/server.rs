@@ -1,6 +1,10 @@
-//! Serves ranges to peers, each within what it may have of us.
+//! Serves ranges to peers: by right, each within what it may have of us.
+//!
+//! A question is charged to who asks, waits in the [`Queue`], and is served when there is a slot. A slot that a role
+//! may take any higher one may take too, and some are kept for the higher alone ([`Slots`]). What is more than may
+//! wait, or waits too long, is told that we are busy.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures::{future::BoxFuture, stream::FuturesUnordered, FutureExt, StreamExt};
 use libp2p::{
@@ -11,7 +15,10 @@ use libp2p::{
 use super::{
     codec::{RangeCodec, RangeRequest, RangeResponse},
     counters::CounterCells,
-    rate::Bucket,
+    queue::{Queue, Waiting},
+    rate::{Buckets, Limit},
+    roles::{Role, Roles},
+    slots::{Slot, Slots},
     NetworkConfig,
 };
 use crate::{
@@ -22,41 +29,53 @@ use crate::{
 /// Seconds' worth of a rate that a peer may use at once.
 const BURST_SECONDS: u64 = 10;
 
-/// Peers whose use is remembered, connected or not; of those that are not, the ones longest without use make room.
-const PEERS_MAX: usize = 8_192;
+/// How long a question waits for its turn: who asks gives up after 10 s
+/// ([`STALL_TIMEOUT`](super::codec::STALL_TIMEOUT)).
+const WAIT_MILLIS_MAX: u64 = 8_000;
 
 /// The protocol that ranges are served by.
 type Ranges = request_response::Behaviour<RangeCodec>;
 
-/// What one peer has had of us. It outlives its connections: who comes back has no more than who stayed.
-#[derive(Default)]
-struct PeerUse {
-    is_connected: bool,
-    serving: usize,
-    bytes: Bucket,
-    records: Bucket,
+/// What is asked for, and the way back.
+struct Question {
+    peer: PeerId,
+    role: Role,
+    id: InboundRequestId,
+    request: RangeRequest,
+    channel: ResponseChannel<RangeResponse>,
 }
 
 /// A range read from the store, and to whom it goes.
 pub(super) struct Served {
+    peer: PeerId,
+    /// Bytes that were charged for it.
+    len: u32,
     channel: ResponseChannel<RangeResponse>,
     response: RangeResponse,
 }
 
-/// What is being served, and what each peer has had.
+/// Why the server is looked at again.
+pub(super) enum Turn {
+    Read(Served),
+    /// Somebody who waits can be served, or has waited too long.
+    Time,
+}
+
+/// What is being served, what waits, and what each has had.
 pub(super) struct Server {
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
     counters: Arc<CounterCells>,
-    serves_max: usize,
-    serves_per_peer_max: usize,
-    bytes_per_second_max: u64,
-    records_per_minute_max: u64,
-    /// Every connected peer, and [`PEERS_MAX`] in all unless more are connected.
-    peers: HashMap<PeerId, PeerUse>,
-    /// Ranges admitted and not yet sent; at most `serves_max`.
-    serving: HashMap<InboundRequestId, PeerId>,
+    roles: Roles,
+    connected: HashSet<PeerId>,
+    /// What each peer has had. It outlives connections: who comes back has no more than who stayed.
+    bytes: Buckets<PeerId>,
+    records: Buckets<PeerId>,
+    queue: Queue<Question>,
+    slots: Slots<InboundRequestId>,
     reads: FuturesUnordered<BoxFuture<'static, Served>>,
+    /// When to look again though nothing happens.
+    look_at: Option<u64>,
 }
 
 impl Server {
@@ -66,60 +85,96 @@ impl Server {
         clock: Arc<dyn Clock>,
         counters: Arc<CounterCells>,
     ) -> Self {
+        let fill = config.serve_bytes_per_second_max;
+        let burst = fill.saturating_mul(BURST_SECONDS);
+        let a_minute = config.records_per_minute_max;
         Self {
             store,
             clock,
             counters,
-            serves_max: config.serves_max,
-            serves_per_peer_max: config.serves_per_peer_max,
-            bytes_per_second_max: config.serve_bytes_per_second_max,
-            records_per_minute_max: config.records_per_minute_max,
-            peers: HashMap::new(),
-            serving: HashMap::new(),
+            roles: Roles::default(),
+            connected: HashSet::new(),
+            bytes: Buckets::new(Limit { burst, fill, per_millis: 1_000 }),
+            records: Buckets::new(Limit { burst: a_minute, fill: a_minute, per_millis: 60_000 }),
+            queue: Queue::new(config.serves_per_peer_max),
+            slots: Slots::new(config.serves_max, config.serves_per_peer_max),
             reads: FuturesUnordered::new(),
+            look_at: None,
         }
+    }
+
+    /// Replaces the roles. What waits and is served stays as it is.
+    pub(super) fn set_roles(&mut self, roles: Roles) {
+        self.roles = roles;
     }
 
     pub(super) fn on_connected(&mut self, peer: PeerId) {
-        if self.peers.len() >= PEERS_MAX && !self.peers.contains_key(&peer) {
-            let idle = self.peers.iter().filter(|(_, held)| !held.is_connected);
-            let oldest = idle.min_by_key(|(_, held)| held.bytes.used_at()).map(|(peer, _)| *peer);
-            oldest.and_then(|oldest| self.peers.remove(&oldest));
-        }
-        self.peers.entry(peer).or_default().is_connected = true;
+        self.connected.insert(peer);
     }
 
     pub(super) fn on_disconnected(&mut self, peer: &PeerId) {
-        if let Some(held) = self.peers.get_mut(peer) {
-            // What was being sent over its connections is not any more.
-            held.is_connected = false;
-            held.serving = 0;
-        }
+        self.connected.remove(peer);
+        self.queue.forget(peer);
+        self.go_on();
     }
 
     /// Whether `peer` may have one more provider record kept; if so it is charged for it.
     pub(super) fn admit_record(&mut self, peer: &PeerId) -> bool {
-        let per_minute = self.records_per_minute_max;
-        let now = self.clock.now_millis();
-        let peer = self.peers.get_mut(peer);
-        peer.is_some_and(|peer| peer.records.take(now, 1, per_minute, per_minute, 60_000))
+        self.connected.contains(peer) && self.records.take(*peer, self.clock.now_millis(), 1)
     }
 
-    /// Starts to read what a published content's request asks for; the end is [`Server::next_read`].
+    /// Serves what a published content's request asks for, now or when it is its turn.
     pub(super) fn serve(
         &mut self,
         ranges: &mut Ranges,
         peer: PeerId,
-        request_id: InboundRequestId,
+        id: InboundRequestId,
         request: RangeRequest,
         channel: ResponseChannel<RangeResponse>,
     ) {
-        if !self.admit(&peer, request.len) {
-            self.counters.add_refused();
-            respond(ranges, channel, RangeResponse::Busy);
+        let (role, len) = (self.roles.of(&peer), request.len);
+        let since_millis = self.clock.now_millis();
+        let item = Question { peer, role, id, request, channel };
+        if !self.bytes.take(peer, since_millis, len.into()) {
+            self.give_up(ranges, item);
             return;
         }
-        self.serving.insert(request_id, peer);
+        let waiting = Waiting { peer, role, len, since_millis, item };
+        if let Err(too_many) = self.queue.push(waiting) {
+            self.bytes.give_back(&peer, len.into());
+            self.give_up(ranges, too_many.item);
+        }
+        self.go_on();
+    }
+
+    fn give_up(&mut self, ranges: &mut Ranges, question: Question) {
+        self.counters.add_refused();
+        respond(ranges, question.channel, RangeResponse::Busy);
+    }
+
+    /// Serves whose turn it is, as far as there is room.
+    fn go_on(&mut self) {
+        while let Some(place) = self.queue.next(|waiting| self.has_room(waiting)) {
+            let Some(waiting) = self.queue.take(place) else { break };
+            self.begin(waiting.item);
+        }
+        self.look_at = self.next_look();
+        self.counters.set_serving(self.slots.count(), self.queue.len());
+    }
+
+    fn has_room(&self, waiting: &Waiting<Question>) -> bool {
+        self.slots.has_room(&Slot { peer: waiting.peer, role: waiting.role })
+    }
+
+    fn next_look(&self) -> Option<u64> {
+        let oldest = self.queue.fronts().map(|waiting| waiting.since_millis).min();
+        oldest.map(|since| since.saturating_add(WAIT_MILLIS_MAX))
+    }
+
+    /// Starts to read what a question asks for; the end is [`Turn::Read`].
+    fn begin(&mut self, question: Question) {
+        let Question { peer, role, id: request_id, request, channel } = question;
+        self.slots.take(request_id, Slot { peer, role });
         let store = self.store.clone();
         let RangeRequest { id, piece, offset, len } = request;
         let read = tokio::task::spawn_blocking(move || match piece {
@@ -138,49 +193,53 @@ impl Server {
                     RangeResponse::Missing
                 }
             };
-            Served { channel, response }
+            Served { peer, len, channel, response }
         };
         self.reads.push(served.boxed());
     }
 
-    /// Whether `peer` may have `len` more bytes now; if so they are charged to it.
-    fn admit(&mut self, peer: &PeerId, len: u32) -> bool {
-        if self.serving.len() >= self.serves_max {
-            return false;
-        }
-        let fill = self.bytes_per_second_max;
-        let burst = fill.saturating_mul(BURST_SECONDS);
+    /// What is to be done next. Cancel-safe.
+    pub(super) async fn next_turn(&mut self) -> Turn {
         let now = self.clock.now_millis();
-        let Some(peer) = self.peers.get_mut(peer) else {
-            return false;
+        let look_in = self.look_at.map(|at| Duration::from_millis(at.saturating_sub(now)));
+        tokio::select! {
+            Some(served) = self.reads.next() => Turn::Read(served),
+            () = self.clock.sleep(look_in.unwrap_or_default()), if look_in.is_some() => Turn::Time,
+            else => std::future::pending().await,
+        }
+    }
+
+    pub(super) fn on_turn(&mut self, ranges: &mut Ranges, turn: Turn) {
+        match turn {
+            Turn::Read(served) => self.on_read(ranges, served),
+            Turn::Time => {
+                let since = self.clock.now_millis().checked_sub(WAIT_MILLIS_MAX);
+                for waiting in since.map(|since| self.queue.expired(since)).unwrap_or_default() {
+                    self.bytes.give_back(&waiting.peer, waiting.len.into());
+                    self.give_up(ranges, waiting.item);
+                }
+            }
+        }
+        self.go_on();
+    }
+
+    /// Sends what has been read, and gives back what was charged for more.
+    fn on_read(&mut self, ranges: &mut Ranges, served: Served) {
+        let Served { peer, len, channel, response } = served;
+        let sent = match &response {
+            RangeResponse::Found { bytes, .. } => bytes.len(),
+            _ => 0,
         };
-        let admitted = peer.serving < self.serves_per_peer_max
-            && peer.bytes.take(now, u64::from(len), burst, fill, 1_000);
-        if admitted {
-            peer.serving += 1;
-        }
-        admitted
-    }
-
-    /// The next range that has been read; `None` while none is being read. Cancel-safe.
-    pub(super) async fn next_read(&mut self) -> Option<Served> {
-        self.reads.next().await
-    }
-
-    pub(super) fn on_read(&mut self, ranges: &mut Ranges, served: Served) {
-        if let RangeResponse::Found { bytes, .. } = &served.response {
-            self.counters.add_sent(bytes.len());
-        }
-        respond(ranges, served.channel, served.response);
+        let unused = u64::from(len).saturating_sub(sent as u64);
+        self.bytes.give_back(&peer, unused);
+        self.counters.add_sent(sent);
+        respond(ranges, channel, response);
     }
 
     /// Notes that a range has left, or never will.
     pub(super) fn on_sent(&mut self, request_id: &InboundRequestId) {
-        if let Some(peer) = self.serving.remove(request_id) {
-            if let Some(peer) = self.peers.get_mut(&peer) {
-                peer.serving = peer.serving.saturating_sub(1);
-            }
-        }
+        self.slots.leave(request_id);
+        self.go_on();
     }
 }
 

@@ -7,4 +7,5 @@ mod chain;
 mod journal;
 mod keys;
 mod network;
+mod serving;
 mod store;

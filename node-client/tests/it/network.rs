@@ -34,20 +34,20 @@ use protocol::Hash;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
-const NAME: &str = "test";
-const RANGE_LEN: u32 = 1_000;
+pub(super) const NAME: &str = "test";
+pub(super) const RANGE_LEN: u32 = 1_000;
 
 /// No wait for a busy peer is as long, and after it another peer is asked.
 const SLOW: Duration = Duration::from_secs(2);
 
 /// A running peer with its store's folder.
-struct Peer {
-    client: Client,
+pub(super) struct Peer {
+    pub(super) client: Client,
     folder: TempDir,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Transport {
+pub(super) enum Transport {
     Quic,
     Tcp,
 }
@@ -60,7 +60,7 @@ fn listen(transport: Transport) -> Vec<Multiaddr> {
         .collect()
 }
 
-fn config(transport: Transport) -> NetworkConfig {
+pub(super) fn config(transport: Transport) -> NetworkConfig {
     NetworkConfig {
         name: NAME.to_owned(),
         listen: listen(transport),
@@ -70,7 +70,7 @@ fn config(transport: Transport) -> NetworkConfig {
     }
 }
 
-async fn peer_with(config: NetworkConfig, clock: impl Clock + 'static) -> Peer {
+pub(super) async fn peer_with(config: NetworkConfig, clock: impl Clock + 'static) -> Peer {
     let folder = TempDir::new().unwrap();
     let client = client(config, Keypair::generate_ed25519(), &folder, clock).await;
     Peer { client, folder }
@@ -88,7 +88,7 @@ async fn client(
 
 /// A clock on which no time passes: a busy peer is asked again at once, and for the second that makes a peer slow one waits for
 /// ever.
-struct Impatient;
+pub(super) struct Impatient;
 
 #[async_trait]
 impl Clock for Impatient {
@@ -108,19 +108,19 @@ async fn peer(transport: Transport) -> Peer {
     peer_with(config(transport), Impatient).await
 }
 
-async fn address(client: &Client) -> PeerAddress {
+pub(super) async fn address(client: &Client) -> PeerAddress {
     PeerAddress { peer: client.local_peer(), addresses: client.listen_addresses().await.unwrap() }
 }
 
 /// Content of `len` bytes that differ from range to range, and its id.
-fn content(len: usize) -> (Hash, Bytes) {
+pub(super) fn content(len: usize) -> (Hash, Bytes) {
     let mut bytes = vec![0; len];
     let mut reader = blake3::Hasher::new().update(&len.to_le_bytes()).finalize_xof();
     reader.fill(&mut bytes);
     (*blake3::hash(&bytes).as_bytes(), bytes.into())
 }
 
-fn want(id: Hash) -> FetchRequest {
+pub(super) fn want(id: Hash) -> FetchRequest {
     FetchRequest::new(id, 1 << 20, move |bytes| *blake3::hash(bytes).as_bytes() == id)
 }
 
@@ -128,7 +128,7 @@ fn fault(peer: PeerId, kind: FaultKind) -> Fault {
     Fault { peer, kind }
 }
 
-fn faults(error: FetchError) -> Vec<Fault> {
+pub(super) fn faults(error: FetchError) -> Vec<Fault> {
     match error {
         FetchError::Unavailable { faults, .. } => faults,
         other => panic!("{other}"),

@@ -1,13 +1,13 @@
 //! The network as one participant has it: the one in memory, with delays.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use node_client::{
     network::{
         FetchError, FetchRequest, Fetched, MemoryNetwork, Multiaddr, Network, NetworkError,
-        PeerAddress, PeerId, PiecesFetched, PiecesRequest,
+        PeerAddress, PeerId, PiecesFetched, PiecesRequest, Role,
     },
     store::{Content, Cut},
 };
@@ -37,6 +37,10 @@ impl Network for SimNetwork {
 
     async fn add_peer(&self, peer: PeerAddress) -> Result<(), NetworkError> {
         self.inner.add_peer(peer).await
+    }
+
+    async fn set_roles(&self, roles: HashMap<PeerId, Role>) -> Result<(), NetworkError> {
+        self.inner.set_roles(roles).await
     }
 
     async fn publish(&self, id: Hash, bytes: Bytes) -> Result<(), NetworkError> {

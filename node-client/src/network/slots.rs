@@ -1,0 +1,105 @@
+//! Holds who is being served, and keeps some of the places for those who have the better right.
+
+use std::{collections::HashMap, hash::Hash};
+
+use libp2p::PeerId;
+
+use super::roles::{Role, ROLES};
+
+/// What a role and those below it may take of the slots together, in eighths, from the stranger on.
+const EIGHTHS: [usize; ROLES] = [1, 4, 7, 8];
+
+/// One who is being served.
+pub(super) struct Slot {
+    pub(super) peer: PeerId,
+    pub(super) role: Role,
+}
+
+/// The ranges that were begun and have not left, by their requests.
+pub(super) struct Slots<K> {
+    count_max: usize,
+    per_peer_max: usize,
+    // Looked through for each question: there are a few dozen at the most.
+    taken: HashMap<K, Slot>,
+}
+
+impl<K: Eq + Hash> Slots<K> {
+    pub(super) fn new(count_max: usize, per_peer_max: usize) -> Self {
+        Self { count_max: count_max.max(1), per_peer_max, taken: HashMap::new() }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.taken.len()
+    }
+
+    /// Whether there is a slot for one more.
+    pub(super) fn has_room(&self, slot: &Slot) -> bool {
+        let count =
+            |of: &dyn Fn(&Slot) -> bool| self.taken.values().filter(|slot| of(slot)).count();
+        let role = slot.role as usize;
+        let mut limits = EIGHTHS.iter().enumerate().skip(role);
+        let has_slot = limits.all(|(role, eighths)| {
+            let most = (self.count_max * eighths / 8).max(1);
+            count(&|other| other.role as usize <= role) < most
+        });
+        has_slot && count(&|other| other.peer == slot.peer) < self.per_peer_max
+    }
+
+    pub(super) fn take(&mut self, request: K, slot: Slot) {
+        self.taken.insert(request, slot);
+    }
+
+    /// Frees the slot of a request, if it has one.
+    pub(super) fn leave(&mut self, request: &K) {
+        self.taken.remove(request);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes as many slots as there are for other peers of a role each time: whose they are.
+    fn fill(slots: &mut Slots<PeerId>, role: Role) -> Vec<PeerId> {
+        let mut took = Vec::new();
+        loop {
+            let peer = PeerId::random();
+            let slot = Slot { peer, role };
+            if !slots.has_room(&slot) {
+                return took;
+            }
+            slots.take(peer, slot);
+            took.push(peer);
+        }
+    }
+
+    #[test]
+    fn each_role_leaves_some_to_the_higher() {
+        let mut slots = Slots::new(64, 8);
+        assert_eq!(fill(&mut slots, Role::Stranger).len(), 8);
+        assert_eq!(fill(&mut slots, Role::Joiner).len(), 24);
+        assert_eq!(fill(&mut slots, Role::Replica).len(), 24);
+        let validators = fill(&mut slots, Role::Validator);
+        assert_eq!((validators.len(), slots.count()), (8, 64));
+        slots.leave(&validators[0]);
+        assert_eq!(fill(&mut slots, Role::Replica).len(), 0);
+        assert_eq!(fill(&mut slots, Role::Validator).len(), 1);
+        // The better right reaches as far as all slots.
+        assert_eq!(fill(&mut Slots::new(64, 8), Role::Validator).len(), 64);
+        assert_eq!(fill(&mut Slots::new(1, 8), Role::Stranger).len(), 1);
+    }
+
+    #[test]
+    fn a_peer_has_a_few_at_a_time() {
+        let mut slots = Slots::new(64, 2);
+        let peer = PeerId::random();
+        let slot = || Slot { peer, role: Role::Validator };
+        for request in 0..2 {
+            assert!(slots.has_room(&slot()));
+            slots.take(request, slot());
+        }
+        assert!(!slots.has_room(&slot()));
+        slots.leave(&0);
+        assert!(slots.has_room(&slot()));
+    }
+}

@@ -1,0 +1,191 @@
+//! Who is served what, on real sockets: by right, each its part, and strangers never more than what is kept for them.
+//!
+//! Time is moved by hand on the serving side, and only where the server waits for it; nothing depends on how fast the
+//! machine is.
+
+use std::{collections::HashMap, io, time::Duration};
+
+use bytes::Bytes;
+use futures::{AsyncRead, AsyncWrite, StreamExt};
+use libp2p::{
+    request_response::{self, Codec, ProtocolSupport},
+    StreamProtocol, SwarmBuilder,
+};
+use node_client::{
+    clock::{Clock, ManualClock},
+    network::{
+        codec::{protocol_name, RangeCodec, RangeRequest, RangeResponse, RANGE_LEN_MAX},
+        Counters, FaultKind, Network, NetworkConfig, PeerAddress, PeerId, Role,
+    },
+};
+use protocol::Hash;
+use tokio::task::JoinHandle;
+
+use super::network::{
+    address, config, content, faults, peer_with, want, Impatient, Peer, Transport, NAME,
+};
+
+/// Longer than any test.
+const FOR_EVER: Duration = Duration::from_secs(3_600);
+
+fn patient() -> NetworkConfig {
+    NetworkConfig { idle_timeout: FOR_EVER, ..config(Transport::Tcp) }
+}
+
+async fn peer() -> Peer {
+    peer_with(patient(), Impatient).await
+}
+
+/// A server whose clock stands still, and which knows the roles of these peers.
+async fn server<const N: usize>(
+    config: NetworkConfig,
+    roles: [(&Peer, Role); N],
+) -> (Peer, ManualClock) {
+    let clock = ManualClock::default();
+    let server = peer_with(config, clock.clone()).await;
+    set_roles(&server, roles.map(|(peer, role)| (peer.client.local_peer(), role))).await;
+    (server, clock)
+}
+
+async fn set_roles(server: &Peer, roles: impl IntoIterator<Item = (PeerId, Role)>) {
+    let roles: HashMap<PeerId, Role> = roles.into_iter().collect();
+    server.client.set_roles(roles).await.unwrap();
+}
+
+/// Waits until the server's counters are so.
+async fn until(server: &Peer, is_so: impl Fn(Counters) -> bool) {
+    while !is_so(server.client.counters()) {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Publishes a content of `len` bytes.
+async fn publish(server: &Peer, len: usize) -> (Hash, Bytes) {
+    let (id, bytes) = content(len);
+    server.client.publish(id, bytes.clone()).await.unwrap();
+    (id, bytes)
+}
+
+/// What a peer has of a content that only the server has, or what went wrong.
+async fn fetch(peer: &Peer, server: &PeerAddress, id: Hash) -> Result<Bytes, Vec<FaultKind>> {
+    let request = want(id).from_peers([server.clone()]);
+    let fetched = peer.client.fetch(request).await;
+    fetched
+        .map(|fetched| fetched.bytes)
+        .map_err(|error| faults(error).into_iter().map(|fault| fault.kind).collect())
+}
+
+/// Asks, and never reads an answer.
+#[derive(Clone)]
+struct DeafCodec;
+
+impl Codec for DeafCodec {
+    type Protocol = StreamProtocol;
+    type Request = RangeRequest;
+    type Response = RangeResponse;
+
+    async fn read_request<T>(
+        &mut self,
+        name: &StreamProtocol,
+        io: &mut T,
+    ) -> io::Result<RangeRequest>
+    where
+        T: AsyncRead + Unpin + Send,
+    {
+        RangeCodec.read_request(name, io).await
+    }
+
+    async fn read_response<T>(&mut self, _: &StreamProtocol, _: &mut T) -> io::Result<RangeResponse>
+    where
+        T: AsyncRead + Unpin + Send,
+    {
+        std::future::pending().await
+    }
+
+    async fn write_request<T>(
+        &mut self,
+        name: &StreamProtocol,
+        io: &mut T,
+        request: RangeRequest,
+    ) -> io::Result<()>
+    where
+        T: AsyncWrite + Unpin + Send,
+    {
+        RangeCodec.write_request(name, io, request).await
+    }
+
+    async fn write_response<T>(
+        &mut self,
+        name: &StreamProtocol,
+        io: &mut T,
+        response: RangeResponse,
+    ) -> io::Result<()>
+    where
+        T: AsyncWrite + Unpin + Send,
+    {
+        RangeCodec.write_response(name, io, response).await
+    }
+}
+
+/// Nobody in particular, who asks for a range of a content so many times at once and reads nothing.
+fn deaf(server: &PeerAddress, id: Hash, questions: usize) -> JoinHandle<()> {
+    let mut swarm = SwarmBuilder::with_new_identity()
+        .with_tokio()
+        .with_tcp(
+            libp2p::tcp::Config::default(),
+            libp2p::noise::Config::new,
+            libp2p::yamux::Config::default,
+        )
+        .unwrap()
+        .with_behaviour(|_| {
+            let protocols = [(protocol_name(NAME).unwrap(), ProtocolSupport::Outbound)];
+            let config = request_response::Config::default().with_request_timeout(FOR_EVER);
+            request_response::Behaviour::with_codec(DeafCodec, protocols, config)
+        })
+        .unwrap()
+        .with_swarm_config(|swarm| swarm.with_idle_connection_timeout(FOR_EVER))
+        .build();
+    for address in &server.addresses {
+        swarm.add_peer_address(server.peer, address.clone());
+    }
+    for _ in 0..questions {
+        let request = RangeRequest { id, piece: None, offset: 0, len: RANGE_LEN_MAX };
+        swarm.behaviour_mut().send_request(&server.peer, request);
+    }
+    tokio::spawn(async move {
+        loop {
+            swarm.select_next_some().await;
+        }
+    })
+}
+
+/// The attack of 8 peers with 8 streams each that made a rival's payload unavailable.
+#[tokio::test]
+async fn who_reads_nothing_keeps_nobody_from_being_served() {
+    let [validator, replica] = [peer().await, peer().await];
+    let roles = [(&validator, Role::Validator), (&replica, Role::Replica)];
+    let (server, clock) = server(patient(), roles).await;
+    let place = address(&server.client).await;
+    let (large, _) = publish(&server, RANGE_LEN_MAX as usize).await;
+    let (id, bytes) = publish(&server, 5_000).await;
+    let _deaf: Vec<_> = (0..8).map(|_| deaf(&place, large, 8)).collect();
+    until(&server, |counters| counters.serving + counters.waiting == 64).await;
+    assert_eq!(server.client.counters().serving, 8);
+    for peer in [&validator, &replica] {
+        assert_eq!(fetch(peer, &place, id).await.as_ref(), Ok(&bytes));
+    }
+    // At once: no time has passed, and all of the others are still there.
+    assert_eq!(clock.now_millis(), 0);
+    until(&server, |counters| counters.serving == 8 && counters.waiting == 56).await;
+}
+
+#[tokio::test]
+async fn until_roles_are_known_all_are_served_alike() {
+    let server = peer_with(patient(), ManualClock::default()).await;
+    let place = address(&server.client).await;
+    let (large, _) = publish(&server, RANGE_LEN_MAX as usize).await;
+    let (id, bytes) = publish(&server, 5_000).await;
+    let _deaf: Vec<_> = (0..4).map(|_| deaf(&place, large, 8)).collect();
+    until(&server, |counters| counters.serving == 32).await;
+    assert_eq!(fetch(&peer().await, &place, id).await, Ok(bytes));
+}
