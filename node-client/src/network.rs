@@ -14,7 +14,7 @@
 //! - `config`: every limit, in one place.
 //! - `codec`: the two messages of the range protocol.
 //! - `behaviour`: which libp2p protocols are spoken, with which limits.
-//! - `rate`: how much a peer may have of us in a time.
+//! - `rate`: how much a peer may have of us in a time; `uplink`: how much all of them.
 //! - `roles`: who takes part by the chain.
 //! - `counters`: how much has been sent, received and refused.
 //! - `command`: what a client asks of the event loop.
@@ -42,6 +42,8 @@ mod behaviour;
 mod rate;
 
 mod roles;
+
+mod uplink;
 
 mod counters;
 

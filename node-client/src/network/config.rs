@@ -38,6 +38,11 @@ pub struct NetworkConfig {
     pub serves_max: usize,
     /// Ranges served at a time to one peer, and as many that wait.
     pub serves_per_peer_max: usize,
+    /// Bytes served to all peers per second, of which strangers have a fiftieth at most; what waits is served by
+    /// weights: 8 to validators, 4 to replicas, 2 to joiners, 1 to strangers. It holds over seconds, not over
+    /// milliseconds: the larger of a MiB and a quarter of a second's worth may leave at once. Not 0; `None` for no
+    /// limit.
+    pub up_bytes_per_second: Option<u64>,
     /// Bytes served to one peer per second, after a burst of ten seconds' worth.
     pub serve_bytes_per_second_max: u64,
     /// Provider records accepted from one peer per minute.
@@ -76,6 +81,7 @@ impl Default for NetworkConfig {
             range_len: RANGE_LEN_MAX,
             serves_max: 64,
             serves_per_peer_max: 8,
+            up_bytes_per_second: None,
             serve_bytes_per_second_max: 64 << 20,
             records_per_minute_max: 256,
             records_max: 16_384,

@@ -45,6 +45,22 @@ impl Bucket {
         self.taken = self.taken.saturating_sub(amount);
     }
 
+    /// Milliseconds until `amount` can be taken: 0 if now, `u64::MAX` if it never can.
+    pub(super) fn wait_millis(&self, now_millis: u64, amount: u64, limit: &Limit) -> u64 {
+        let room = limit.burst.saturating_sub(amount);
+        let lacking =
+            self.taken.saturating_sub(self.filled(now_millis, limit).saturating_add(room));
+        if amount > limit.burst || lacking > 0 && limit.fill == 0 {
+            return u64::MAX;
+        }
+        if lacking == 0 {
+            return 0;
+        }
+        let until_filled = self.taken.saturating_sub(room).saturating_mul(limit.per_millis);
+        let passed = now_millis.saturating_sub(self.at_millis);
+        until_filled.div_ceil(limit.fill).saturating_sub(passed).max(1)
+    }
+
     fn filled(&self, now_millis: u64, limit: &Limit) -> u64 {
         now_millis.saturating_sub(self.at_millis).saturating_mul(limit.fill) / limit.per_millis
     }
@@ -94,6 +110,22 @@ mod tests {
         assert!(!bucket.take(999, 1, &LIMIT));
         assert!(bucket.take(1_000, 1, &LIMIT));
         assert!(!bucket.take(1_000, 11, &LIMIT));
+    }
+
+    #[test]
+    fn what_one_waits_for_is_there_then_and_not_before() {
+        let mut bucket = Bucket::default();
+        assert_eq!(bucket.wait_millis(0, 10, &LIMIT), 0);
+        assert_eq!(bucket.wait_millis(0, 11, &LIMIT), u64::MAX);
+        assert!(bucket.take(0, 10, &LIMIT));
+        for (now, amount) in [(0, 1), (200, 1), (700, 3), (1_500, 10)] {
+            let wait = bucket.wait_millis(now, amount, &LIMIT);
+            assert_eq!(now + wait, 500 * amount);
+            assert_eq!(bucket.wait_millis(now + wait, amount, &LIMIT), 0);
+            assert!(bucket.wait_millis(now + wait - 1, amount, &LIMIT) > 0);
+        }
+        bucket.give_back(4);
+        assert_eq!(bucket.wait_millis(0, 4, &LIMIT), 0);
     }
 
     #[test]

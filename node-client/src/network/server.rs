@@ -1,8 +1,8 @@
 //! Serves ranges to peers: by right, each within what it may have of us.
 //!
-//! A question is charged to who asks, waits in the [`Queue`], and is served when there is a slot. A slot that a role
-//! may take any higher one may take too, and some are kept for the higher alone ([`Slots`]). What is more than may
-//! wait, or waits too long, is told that we are busy.
+//! A question is charged to who asks, waits in the [`Queue`], and is served when there is a slot and room on the
+//! uplink. A slot that a role may take any higher one may take too, and some are kept for the higher alone
+//! ([`Slots`]). What is more than may wait, or waits too long, is told that we are busy.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -19,6 +19,7 @@ use super::{
     rate::{Buckets, Limit},
     roles::{Role, Roles},
     slots::{Slot, Slots},
+    uplink::Uplink,
     NetworkConfig,
 };
 use crate::{
@@ -48,6 +49,7 @@ struct Question {
 /// A range read from the store, and to whom it goes.
 pub(super) struct Served {
     peer: PeerId,
+    role: Role,
     /// Bytes that were charged for it.
     len: u32,
     channel: ResponseChannel<RangeResponse>,
@@ -71,6 +73,7 @@ pub(super) struct Server {
     /// What each peer has had. It outlives connections: who comes back has no more than who stayed.
     bytes: Buckets<PeerId>,
     records: Buckets<PeerId>,
+    uplink: Option<Uplink>,
     queue: Queue<Question>,
     slots: Slots<InboundRequestId>,
     reads: FuturesUnordered<BoxFuture<'static, Served>>,
@@ -96,6 +99,7 @@ impl Server {
             connected: HashSet::new(),
             bytes: Buckets::new(Limit { burst, fill, per_millis: 1_000 }),
             records: Buckets::new(Limit { burst: a_minute, fill: a_minute, per_millis: 60_000 }),
+            uplink: config.up_bytes_per_second.map(Uplink::new),
             queue: Queue::new(config.serves_per_peer_max),
             slots: Slots::new(config.serves_max, config.serves_per_peer_max),
             reads: FuturesUnordered::new(),
@@ -154,21 +158,42 @@ impl Server {
 
     /// Serves whose turn it is, as far as there is room.
     fn go_on(&mut self) {
-        while let Some(place) = self.queue.next(|waiting| self.has_room(waiting)) {
+        let now = self.clock.now_millis();
+        while let Some(place) = self.queue.next(|waiting| self.has_room(now, waiting)) {
+            let wait = |uplink: &Uplink, waiting: &Waiting<Question>| {
+                uplink.wait_millis(now, waiting.role, waiting.len)
+            };
+            let next = self.uplink.as_ref().zip(self.queue.get(place));
+            if next.is_some_and(|(uplink, waiting)| wait(uplink, waiting) > 0) {
+                // Its turn stays its own: smaller ones that there is room for do not overtake it.
+                break;
+            }
             let Some(waiting) = self.queue.take(place) else { break };
+            if let Some(uplink) = &mut self.uplink {
+                uplink.take(now, waiting.role, waiting.len);
+            }
             self.begin(waiting.item);
         }
-        self.look_at = self.next_look();
+        self.look_at = self.next_look(now);
         self.counters.set_serving(self.slots.count(), self.queue.len());
     }
 
-    fn has_room(&self, waiting: &Waiting<Question>) -> bool {
+    /// Whether there is a slot for a question, and a part of the uplink that is its role's.
+    fn has_room(&self, now: u64, waiting: &Waiting<Question>) -> bool {
+        let reserve = |uplink: &Uplink| uplink.reserve_wait_millis(now, waiting.role, waiting.len);
         self.slots.has_room(&Slot { peer: waiting.peer, role: waiting.role })
+            && self.uplink.as_ref().map_or(0, reserve) == 0
     }
 
-    fn next_look(&self) -> Option<u64> {
-        let oldest = self.queue.fronts().map(|waiting| waiting.since_millis).min();
-        oldest.map(|since| since.saturating_add(WAIT_MILLIS_MAX))
+    fn next_look(&self, now: u64) -> Option<u64> {
+        let looks = self.queue.fronts().flat_map(|waiting| {
+            let expires = waiting.since_millis.saturating_add(WAIT_MILLIS_MAX);
+            let uplink = self.uplink.as_ref();
+            let wait = uplink.map(|uplink| uplink.wait_millis(now, waiting.role, waiting.len));
+            let leaves = wait.filter(|wait| *wait > 0).map(|wait| now.saturating_add(wait));
+            [Some(expires), leaves]
+        });
+        looks.flatten().min()
     }
 
     /// Starts to read what a question asks for; the end is [`Turn::Read`].
@@ -193,7 +218,7 @@ impl Server {
                     RangeResponse::Missing
                 }
             };
-            Served { peer, len, channel, response }
+            Served { peer, role, len, channel, response }
         };
         self.reads.push(served.boxed());
     }
@@ -225,13 +250,16 @@ impl Server {
 
     /// Sends what has been read, and gives back what was charged for more.
     fn on_read(&mut self, ranges: &mut Ranges, served: Served) {
-        let Served { peer, len, channel, response } = served;
+        let Served { peer, role, len, channel, response } = served;
         let sent = match &response {
             RangeResponse::Found { bytes, .. } => bytes.len(),
             _ => 0,
         };
         let unused = u64::from(len).saturating_sub(sent as u64);
         self.bytes.give_back(&peer, unused);
+        if let Some(uplink) = &mut self.uplink {
+            uplink.give_back(role, unused);
+        }
         self.counters.add_sent(sent);
         respond(ranges, channel, response);
     }

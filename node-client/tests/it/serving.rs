@@ -19,7 +19,7 @@ use node_client::{
     },
 };
 use protocol::Hash;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::network::{
     address, config, content, faults, peer_with, want, Impatient, Peer, Transport, NAME,
@@ -177,6 +177,95 @@ async fn who_reads_nothing_keeps_nobody_from_being_served() {
     // At once: no time has passed, and all of the others are still there.
     assert_eq!(clock.now_millis(), 0);
     until(&server, |counters| counters.serving == 8 && counters.waiting == 56).await;
+}
+
+/// Lets a peer fetch contents of a million bytes, all at the same time, of which no two peers have the same.
+fn fetch_all(fetches: &mut JoinSet<()>, peer: &Peer, server: &PeerAddress, ids: &[Hash]) {
+    for id in ids {
+        let (client, request) = (peer.client.clone(), want(*id).from_peers([server.clone()]));
+        fetches.spawn(async move {
+            client.fetch(request).await.unwrap();
+        });
+    }
+}
+
+/// Contents of about a million bytes.
+async fn contents(server: &Peer, count: usize) -> Vec<Hash> {
+    let mut ids = Vec::new();
+    for index in 0..count {
+        ids.push(publish(server, 1_000_000 + index).await.0);
+    }
+    ids
+}
+
+#[tokio::test]
+async fn all_together_have_no_more_than_the_uplink() {
+    let rate = 1_000_000;
+    let capped = NetworkConfig { up_bytes_per_second: Some(rate), ..patient() };
+    let fetcher = || {
+        let config = NetworkConfig { range_len: 50_000, ..patient() };
+        peer_with(config, Impatient)
+    };
+    let peers = [fetcher().await, fetcher().await, fetcher().await];
+    let roles = [Role::Validator, Role::Replica, Role::Joiner];
+    let (server, clock) = server(capped, [0, 1, 2].map(|at| (&peers[at], roles[at]))).await;
+    let place = address(&server.client).await;
+    let ids = contents(&server, 6).await;
+    let mut fetches = JoinSet::new();
+    for (peer, ids) in peers.iter().zip(ids.chunks(2)) {
+        fetch_all(&mut fetches, peer, &place, ids);
+    }
+    while !fetches.is_empty() {
+        let Counters { bytes_sent, serving, waiting, .. } = server.client.counters();
+        let most = u64::from(RANGE_LEN_MAX) + rate * clock.now_millis() / 1_000;
+        assert!(bytes_sent <= most, "{bytes_sent} of {most}");
+        if serving == 0 && waiting > 0 {
+            clock.advance(Duration::from_millis(10));
+        }
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        while let Some(fetched) = fetches.try_join_next() {
+            fetched.unwrap();
+        }
+    }
+    // It was used, too: six million bytes less a burst take five seconds.
+    assert!((4_900..10_000).contains(&clock.now_millis()), "{}", clock.now_millis());
+}
+
+#[tokio::test]
+async fn roles_share_the_uplink_by_their_weights() {
+    const LEN: u64 = 10_000;
+    let capped = NetworkConfig { up_bytes_per_second: Some(10 * LEN), ..patient() };
+    let fetcher = || {
+        let config = NetworkConfig { range_len: LEN as u32, ..patient() };
+        peer_with(config, Impatient)
+    };
+    let peers = [fetcher().await, fetcher().await, fetcher().await];
+    let roles = [Role::Validator, Role::Replica, Role::Joiner];
+    let (server, clock) = server(capped, [0, 1, 2].map(|at| (&peers[at], roles[at]))).await;
+    let place = address(&server.client).await;
+    let ids = contents(&server, 12).await;
+    let mut fetches = JoinSet::new();
+    for (peer, ids) in peers.iter().zip(ids.chunks(4)) {
+        fetch_all(&mut fetches, peer, &place, ids);
+    }
+    // Once the burst is used up all of them wait.
+    let all_wait = |counters: Counters| counters.waiting == 12 && counters.serving == 0;
+    until(&server, all_wait).await;
+    let received = || peers.each_ref().map(|peer| peer.client.counters().bytes_received);
+    let before = received();
+    for _ in 0..140 {
+        let sent = server.client.counters().bytes_sent;
+        // What one range takes.
+        clock.advance(Duration::from_millis(100));
+        until(&server, |counters| counters.bytes_sent > sent && all_wait(counters)).await;
+    }
+    let after = received();
+    let had = [0, 1, 2].map(|at| (after[at] - before[at]) / LEN);
+    for (had, part) in had.into_iter().zip([80, 40, 20]) {
+        assert!((part - 2..=part + 2).contains(&had), "{had} of {part}");
+    }
 }
 
 #[tokio::test]
