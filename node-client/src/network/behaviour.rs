@@ -1,6 +1,6 @@
 //! Puts together the libp2p protocols that a peer speaks, with their limits.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use libp2p::{
     connection_limits::{self, ConnectionLimits},
@@ -16,7 +16,8 @@ use libp2p::{
 };
 
 use super::{
-    codec::{self, RangeCodec},
+    codec,
+    pace::{Pace, PacedCodec},
     NetworkConfig, StartError,
 };
 
@@ -45,7 +46,7 @@ pub(super) struct Behaviour {
     limits: connection_limits::Behaviour,
     identify: identify::Behaviour,
     pub(super) kademlia: Kademlia,
-    pub(super) ranges: request_response::Behaviour<RangeCodec>,
+    pub(super) ranges: request_response::Behaviour<PacedCodec>,
 }
 
 /// The name of Kademlia's protocol on this network.
@@ -54,7 +55,11 @@ pub(super) fn kademlia_name(name: &str) -> Option<StreamProtocol> {
 }
 
 /// A swarm that listens nowhere yet. Must be called inside a tokio runtime.
-pub(super) fn swarm(config: &NetworkConfig, key: Keypair) -> Result<Swarm<Behaviour>, StartError> {
+pub(super) fn swarm(
+    config: &NetworkConfig,
+    key: Keypair,
+    pace: Arc<Pace>,
+) -> Result<Swarm<Behaviour>, StartError> {
     let name = || StartError::Name { name: config.name.clone() };
     let ranges_name = codec::protocol_name(&config.name).ok_or_else(name)?;
     let kademlia_name = kademlia_name(&config.name).ok_or_else(name)?;
@@ -68,7 +73,7 @@ pub(super) fn swarm(config: &NetworkConfig, key: Keypair) -> Result<Swarm<Behavi
         ),
         kademlia: kademlia(config, key, kademlia_name),
         ranges: request_response::Behaviour::with_codec(
-            RangeCodec,
+            PacedCodec(pace),
             [(ranges_name, ProtocolSupport::Full)],
             request_response::Config::default()
                 .with_request_timeout(config.request_timeout)

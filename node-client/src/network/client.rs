@@ -23,6 +23,7 @@ use super::{
     download::{self, Shared},
     event_loop::EventLoop,
     fetch::{self, FetchLimits, RangeSource},
+    pace::Pace,
     partials::Partials,
     roles::Role,
     server::Server,
@@ -71,7 +72,8 @@ pub async fn start(
     clock: Arc<dyn Clock>,
 ) -> Result<Client, StartError> {
     let local_peer = key.public().to_peer_id();
-    let swarm = behaviour::swarm(&config, key.clone())?;
+    let pace = Pace::new(clock.clone());
+    let swarm = behaviour::swarm(&config, key.clone(), pace.clone())?;
     let (sender, receiver) = mpsc::channel(config.commands_max.max(1));
     let shutdown = CancellationToken::new();
     let counters = Arc::new(CounterCells::default());
@@ -92,7 +94,7 @@ pub async fn start(
         clock: clock.clone(),
         counters: counters.clone(),
     };
-    let server = Server::new(&config, store.clone(), clock, counters.clone());
+    let server = Server::new(&config, store.clone(), clock, counters.clone(), pace);
     let mut event_loop = EventLoop::new(config, swarm, store, counters, server, receiver, shutdown);
     event_loop.listen().await?;
     tokio::spawn(event_loop.run());

@@ -1,8 +1,9 @@
 //! Serves ranges to peers: by right, each within what it may have of us.
 //!
 //! A question is charged to who asks, waits in the [`Queue`], and is served when there is a slot and room on the
-//! uplink. A slot that a role may take any higher one may take too, and some are kept for the higher alone
-//! ([`Slots`]). What is more than may wait, or waits too long, is told that we are busy.
+//! uplink. A slot that a role may take any higher one may take too, and some are kept for the higher alone ([`Slots`]);
+//! who does not read what it asked for loses its own ([`Pace`]). What is more than may wait, or waits too long, is told
+//! that we are busy.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -13,8 +14,9 @@ use libp2p::{
 };
 
 use super::{
-    codec::{RangeCodec, RangeRequest, RangeResponse},
+    codec::{RangeRequest, RangeResponse},
     counters::CounterCells,
+    pace::{Pace, PacedCodec},
     queue::{Queue, Waiting},
     rate::{Buckets, Limit},
     roles::{Role, Roles},
@@ -35,7 +37,7 @@ const BURST_SECONDS: u64 = 10;
 const WAIT_MILLIS_MAX: u64 = 8_000;
 
 /// The protocol that ranges are served by.
-type Ranges = request_response::Behaviour<RangeCodec>;
+type Ranges = request_response::Behaviour<PacedCodec>;
 
 /// What is asked for, and the way back.
 struct Question {
@@ -68,6 +70,7 @@ pub(super) struct Server {
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
     counters: Arc<CounterCells>,
+    pace: Arc<Pace>,
     roles: Roles,
     connected: HashSet<PeerId>,
     /// What each peer has had. It outlives connections: who comes back has no more than who stayed.
@@ -87,6 +90,7 @@ impl Server {
         store: Arc<Store>,
         clock: Arc<dyn Clock>,
         counters: Arc<CounterCells>,
+        pace: Arc<Pace>,
     ) -> Self {
         let fill = config.serve_bytes_per_second_max;
         let burst = fill.saturating_mul(BURST_SECONDS);
@@ -95,6 +99,7 @@ impl Server {
             store,
             clock,
             counters,
+            pace,
             roles: Roles::default(),
             connected: HashSet::new(),
             bytes: Buckets::new(Limit { burst, fill, per_millis: 1_000 }),
@@ -175,6 +180,7 @@ impl Server {
             self.begin(waiting.item);
         }
         self.look_at = self.next_look(now);
+        self.pace.set_others_wait(self.queue.len() > 0);
         self.counters.set_serving(self.slots.count(), self.queue.len());
     }
 

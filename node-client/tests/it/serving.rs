@@ -162,7 +162,7 @@ fn deaf(server: &PeerAddress, id: Hash, questions: usize) -> JoinHandle<()> {
 /// The attack of 8 peers with 8 streams each that made a rival's payload unavailable.
 #[tokio::test]
 async fn who_reads_nothing_keeps_nobody_from_being_served() {
-    let [validator, replica] = [peer().await, peer().await];
+    let [validator, replica, stranger] = [peer().await, peer().await, peer().await];
     let roles = [(&validator, Role::Validator), (&replica, Role::Replica)];
     let (server, clock) = server(patient(), roles).await;
     let place = address(&server.client).await;
@@ -177,6 +177,24 @@ async fn who_reads_nothing_keeps_nobody_from_being_served() {
     // At once: no time has passed, and all of the others are still there.
     assert_eq!(clock.now_millis(), 0);
     until(&server, |counters| counters.serving == 8 && counters.waiting == 56).await;
+    // Who reads nothing loses its slot, so that a stranger is served in the end.
+    let served = async {
+        loop {
+            if let Ok(fetched) = fetch(&stranger, &place, id).await {
+                return fetched;
+            }
+        }
+    };
+    let time = async {
+        loop {
+            clock.advance(Duration::from_secs(1));
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        fetched = served => assert_eq!(fetched, bytes),
+        () = time => unreachable!("time passes for ever"),
+    }
 }
 
 /// Lets a peer fetch contents of a million bytes, all at the same time, of which no two peers have the same.
