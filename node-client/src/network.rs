@@ -15,8 +15,8 @@
 //! - `codec`: the two messages of the range protocol.
 //! - `behaviour`: which libp2p protocols are spoken, with which limits.
 //! - `rate`: how much a peer may have of us in a time; `uplink`: how much all of them.
-//! - `roles`: who takes part by the chain.
-//! - `pace`: who reads too slowly to be served.
+//! - `roles`: who takes part by the chain; `origin`: from which part of the internet a peer comes.
+//! - `gate`: which strangers may connect; `pace`: who reads too slowly to be served.
 //! - `counters`: how much has been sent, received and refused.
 //! - `command`: what a client asks of the event loop.
 //! - `published`: what is served, and the word of it; `searches`: who else has a content.
@@ -44,7 +44,11 @@ mod rate;
 
 mod roles;
 
+mod origin;
+
 mod uplink;
+
+mod gate;
 
 mod pace;
 

@@ -17,9 +17,11 @@ use libp2p::{
 
 use super::{
     codec,
+    gate::Gate,
     pace::{Pace, PacedCodec},
     NetworkConfig, StartError,
 };
+use crate::clock::Clock;
 
 /// How long other peers remember that we have a content, and how often we remind them.
 const RECORD_TTL: Duration = Duration::from_secs(60 * 60);
@@ -44,6 +46,7 @@ pub(super) type Kademlia = kad::Behaviour<MemoryStore>;
 pub(super) struct Behaviour {
     /// First, so that a connection over the limit costs the others nothing.
     limits: connection_limits::Behaviour,
+    pub(super) gate: Gate,
     identify: identify::Behaviour,
     pub(super) kademlia: Kademlia,
     pub(super) ranges: request_response::Behaviour<PacedCodec>,
@@ -58,6 +61,7 @@ pub(super) fn kademlia_name(name: &str) -> Option<StreamProtocol> {
 pub(super) fn swarm(
     config: &NetworkConfig,
     key: Keypair,
+    clock: Arc<dyn Clock>,
     pace: Arc<Pace>,
 ) -> Result<Swarm<Behaviour>, StartError> {
     let name = || StartError::Name { name: config.name.clone() };
@@ -65,6 +69,7 @@ pub(super) fn swarm(
     let kademlia_name = kademlia_name(&config.name).ok_or_else(name)?;
     let behaviour = |key: &Keypair| Behaviour {
         limits: connection_limits::Behaviour::new(connection_limits(config)),
+        gate: Gate::new(config, clock),
         identify: identify::Behaviour::new(
             identify::Config::new(format!("/gauntlet/{}/1", config.name), key.public())
                 .with_agent_version(format!("gauntlet/{}", env!("CARGO_PKG_VERSION")))

@@ -73,7 +73,7 @@ pub async fn start(
 ) -> Result<Client, StartError> {
     let local_peer = key.public().to_peer_id();
     let pace = Pace::new(clock.clone());
-    let swarm = behaviour::swarm(&config, key.clone(), pace.clone())?;
+    let swarm = behaviour::swarm(&config, key.clone(), clock.clone(), pace.clone())?;
     let (sender, receiver) = mpsc::channel(config.commands_max.max(1));
     let shutdown = CancellationToken::new();
     let counters = Arc::new(CounterCells::default());

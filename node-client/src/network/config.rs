@@ -20,7 +20,8 @@ pub struct NetworkConfig {
     pub external: Vec<Multiaddr>,
     /// Peers to meet at the start.
     pub bootstrap: Vec<PeerAddress>,
-    /// Connections at a time, in and out.
+    /// Connections at a time, in and out. Half of them may be incoming, and of these strangers have three quarters at
+    /// the most, and those of one network a quarter.
     pub connections_max: u32,
     /// Connections at a time with one peer: one of each transport, and some slack for both sides dialling at once.
     pub connections_per_peer_max: u32,
@@ -43,9 +44,17 @@ pub struct NetworkConfig {
     /// milliseconds: the larger of a MiB and a quarter of a second's worth may leave at once. Not 0; `None` for no
     /// limit.
     pub up_bytes_per_second: Option<u64>,
-    /// Bytes served to one peer per second, after a burst of ten seconds' worth.
+    /// Bytes served to one peer, or to all strangers of one network, per second, after a burst of ten seconds' worth. A
+    /// network is a /24 of IPv4 or a /64 of IPv6.
     pub serve_bytes_per_second_max: u64,
-    /// Provider records accepted from one peer per minute.
+    /// Answers without content to a stranger, or to all of one network, per minute; beyond it there is no answer.
+    pub refusals_per_minute_max: u64,
+    /// Connections that the strangers of one network make per minute.
+    pub connects_per_minute_max: u64,
+    /// Whether the addresses of this machine and of private networks are limited as networks, too. Peers of a localnet,
+    /// or behind one router, have few.
+    pub limit_private_networks: bool,
+    /// Provider records accepted from one peer, or from all strangers of one network, per minute.
     pub records_per_minute_max: u64,
     /// Provider records kept, own ones included.
     pub records_max: usize,
@@ -83,6 +92,10 @@ impl Default for NetworkConfig {
             serves_per_peer_max: 8,
             up_bytes_per_second: None,
             serve_bytes_per_second_max: 64 << 20,
+            // Who looks for a content asks a few dozen peers, and again after a while.
+            refusals_per_minute_max: 1_024,
+            connects_per_minute_max: 120,
+            limit_private_networks: false,
             records_per_minute_max: 256,
             records_max: 16_384,
             published_max: 4_096,

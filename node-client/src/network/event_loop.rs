@@ -30,7 +30,7 @@ use super::{
     questions::{Question, Questions},
     roles::Roles,
     searches::Searches,
-    server::{respond, Server},
+    server::Server,
     NetworkConfig, PeerAddress, StartError, ADDRESSES_MAX,
 };
 use crate::store::Store;
@@ -162,7 +162,9 @@ impl EventLoop {
                 let _ = reply.send(());
             }
             Command::SetRoles { roles, reply } => {
-                self.server.set_roles(Roles::new(roles));
+                let roles = Roles::new(roles);
+                self.swarm.behaviour_mut().gate.set_roles(roles.clone());
+                self.server.set_roles(roles);
                 let _ = reply.send(());
             }
             Command::Publish { id, reply } => {
@@ -190,8 +192,8 @@ impl EventLoop {
             SwarmEvent::Behaviour(BehaviourEvent::Ranges(event)) => self.on_ranges(event),
             SwarmEvent::Behaviour(BehaviourEvent::Kademlia(event)) => self.on_kademlia(event),
             SwarmEvent::Behaviour(BehaviourEvent::Identify(event)) => self.on_identify(event),
-            SwarmEvent::ConnectionEstablished { peer_id, .. } => {
-                self.server.on_connected(peer_id);
+            SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } => {
+                self.server.on_connected(peer_id, endpoint.get_remote_address());
                 self.questions.on_connected(&mut self.swarm, &peer_id);
             }
             SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => {
@@ -291,7 +293,7 @@ impl EventLoop {
                     let is_served =
                         self.published.contains(&request.id) || self.store.has_part(&request.id);
                     if !is_served || request.len > RANGE_LEN_MAX {
-                        respond(ranges, channel, RangeResponse::Missing);
+                        self.server.refuse(ranges, &peer, channel, RangeResponse::Missing);
                         return;
                     }
                     self.server.serve(ranges, peer, request_id, request, channel);

@@ -3,19 +3,20 @@
 //! A question is charged to who asks, waits in the [`Queue`], and is served when there is a slot and room on the
 //! uplink. A slot that a role may take any higher one may take too, and some are kept for the higher alone ([`Slots`]);
 //! who does not read what it asked for loses its own ([`Pace`]). What is more than may wait, or waits too long, is told
-//! that we are busy.
+//! that we are busy; answers without content to strangers are counted.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::{future::BoxFuture, stream::FuturesUnordered, FutureExt, StreamExt};
 use libp2p::{
     request_response::{self, InboundRequestId, ResponseChannel},
-    PeerId,
+    Multiaddr, PeerId,
 };
 
 use super::{
     codec::{RangeRequest, RangeResponse},
     counters::CounterCells,
+    origin::Origin,
     pace::{Pace, PacedCodec},
     queue::{Queue, Waiting},
     rate::{Buckets, Limit},
@@ -39,10 +40,34 @@ const WAIT_MILLIS_MAX: u64 = 8_000;
 /// The protocol that ranges are served by.
 type Ranges = request_response::Behaviour<PacedCodec>;
 
-/// What is asked for, and the way back.
-struct Question {
+/// To whom something is charged. It outlives connections: who comes back has no more than who stayed.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq)]
+enum Account {
+    Peer(PeerId),
+    /// All strangers of one origin.
+    Strangers(Origin),
+}
+
+/// Who asks.
+#[derive(Clone, Copy)]
+struct Asker {
     peer: PeerId,
     role: Role,
+    origin: Option<Origin>,
+}
+
+impl Asker {
+    fn account(&self) -> Account {
+        match self.origin {
+            Some(origin) if self.role == Role::Stranger => Account::Strangers(origin),
+            _ => Account::Peer(self.peer),
+        }
+    }
+}
+
+/// What is asked for, and the way back.
+struct Question {
+    asker: Asker,
     id: InboundRequestId,
     request: RangeRequest,
     channel: ResponseChannel<RangeResponse>,
@@ -50,8 +75,7 @@ struct Question {
 
 /// A range read from the store, and to whom it goes.
 pub(super) struct Served {
-    peer: PeerId,
-    role: Role,
+    asker: Asker,
     /// Bytes that were charged for it.
     len: u32,
     channel: ResponseChannel<RangeResponse>,
@@ -71,11 +95,13 @@ pub(super) struct Server {
     clock: Arc<dyn Clock>,
     counters: Arc<CounterCells>,
     pace: Arc<Pace>,
+    with_private: bool,
     roles: Roles,
-    connected: HashSet<PeerId>,
-    /// What each peer has had. It outlives connections: who comes back has no more than who stayed.
-    bytes: Buckets<PeerId>,
-    records: Buckets<PeerId>,
+    /// Where each connected peer comes from.
+    origins: HashMap<PeerId, Option<Origin>>,
+    bytes: Buckets<Account>,
+    records: Buckets<Account>,
+    refusals: Buckets<Account>,
     uplink: Option<Uplink>,
     queue: Queue<Question>,
     slots: Slots<InboundRequestId>,
@@ -94,16 +120,18 @@ impl Server {
     ) -> Self {
         let fill = config.serve_bytes_per_second_max;
         let burst = fill.saturating_mul(BURST_SECONDS);
-        let a_minute = config.records_per_minute_max;
+        let a_minute = |fill| Limit { burst: fill, fill, per_millis: 60_000 };
         Self {
             store,
             clock,
             counters,
             pace,
+            with_private: config.limit_private_networks,
             roles: Roles::default(),
-            connected: HashSet::new(),
+            origins: HashMap::new(),
             bytes: Buckets::new(Limit { burst, fill, per_millis: 1_000 }),
-            records: Buckets::new(Limit { burst: a_minute, fill: a_minute, per_millis: 60_000 }),
+            records: Buckets::new(a_minute(config.records_per_minute_max)),
+            refusals: Buckets::new(a_minute(config.refusals_per_minute_max)),
             uplink: config.up_bytes_per_second.map(Uplink::new),
             queue: Queue::new(config.serves_per_peer_max),
             slots: Slots::new(config.serves_max, config.serves_per_peer_max),
@@ -117,19 +145,25 @@ impl Server {
         self.roles = roles;
     }
 
-    pub(super) fn on_connected(&mut self, peer: PeerId) {
-        self.connected.insert(peer);
+    pub(super) fn on_connected(&mut self, peer: PeerId, address: &Multiaddr) {
+        self.origins.insert(peer, Origin::of(address, self.with_private));
     }
 
     pub(super) fn on_disconnected(&mut self, peer: &PeerId) {
-        self.connected.remove(peer);
+        self.origins.remove(peer);
         self.queue.forget(peer);
         self.go_on();
     }
 
+    fn asker(&self, peer: &PeerId) -> Asker {
+        let origin = self.origins.get(peer).copied().flatten();
+        Asker { peer: *peer, role: self.roles.of(peer), origin }
+    }
+
     /// Whether `peer` may have one more provider record kept; if so it is charged for it.
     pub(super) fn admit_record(&mut self, peer: &PeerId) -> bool {
-        self.connected.contains(peer) && self.records.take(*peer, self.clock.now_millis(), 1)
+        let account = self.asker(peer).account();
+        self.origins.contains_key(peer) && self.records.take(account, self.clock.now_millis(), 1)
     }
 
     /// Serves what a published content's request asks for, now or when it is its turn.
@@ -141,24 +175,42 @@ impl Server {
         request: RangeRequest,
         channel: ResponseChannel<RangeResponse>,
     ) {
-        let (role, len) = (self.roles.of(&peer), request.len);
+        let (asker, len) = (self.asker(&peer), request.len);
         let since_millis = self.clock.now_millis();
-        let item = Question { peer, role, id, request, channel };
-        if !self.bytes.take(peer, since_millis, len.into()) {
+        let item = Question { asker, id, request, channel };
+        if !self.bytes.take(asker.account(), since_millis, len.into()) {
             self.give_up(ranges, item);
             return;
         }
-        let waiting = Waiting { peer, role, len, since_millis, item };
+        let waiting = Waiting { peer, role: asker.role, len, since_millis, item };
         if let Err(too_many) = self.queue.push(waiting) {
-            self.bytes.give_back(&peer, len.into());
+            self.bytes.give_back(&asker.account(), len.into());
             self.give_up(ranges, too_many.item);
         }
         self.go_on();
     }
 
+    /// Tells who asks that it gets nothing. Strangers who ask on and on are not even told that.
+    pub(super) fn refuse(
+        &mut self,
+        ranges: &mut Ranges,
+        peer: &PeerId,
+        channel: ResponseChannel<RangeResponse>,
+        response: RangeResponse,
+    ) {
+        let asker = self.asker(peer);
+        let now = self.clock.now_millis();
+        let is_told = asker.role != Role::Stranger || self.refusals.take(asker.account(), now, 1);
+        if !is_told || response == RangeResponse::Busy {
+            self.counters.add_refused();
+        }
+        if is_told {
+            respond(ranges, channel, response);
+        }
+    }
+
     fn give_up(&mut self, ranges: &mut Ranges, question: Question) {
-        self.counters.add_refused();
-        respond(ranges, question.channel, RangeResponse::Busy);
+        self.refuse(ranges, &question.asker.peer, question.channel, RangeResponse::Busy);
     }
 
     /// Serves whose turn it is, as far as there is room.
@@ -187,7 +239,8 @@ impl Server {
     /// Whether there is a slot for a question, and a part of the uplink that is its role's.
     fn has_room(&self, now: u64, waiting: &Waiting<Question>) -> bool {
         let reserve = |uplink: &Uplink| uplink.reserve_wait_millis(now, waiting.role, waiting.len);
-        self.slots.has_room(&Slot { peer: waiting.peer, role: waiting.role })
+        let Asker { peer, role, origin } = waiting.item.asker;
+        self.slots.has_room(&Slot { peer, role, origin })
             && self.uplink.as_ref().map_or(0, reserve) == 0
     }
 
@@ -204,8 +257,9 @@ impl Server {
 
     /// Starts to read what a question asks for; the end is [`Turn::Read`].
     fn begin(&mut self, question: Question) {
-        let Question { peer, role, id: request_id, request, channel } = question;
-        self.slots.take(request_id, Slot { peer, role });
+        let Question { asker, id: request_id, request, channel } = question;
+        let Asker { peer, role, origin } = asker;
+        self.slots.take(request_id, Slot { peer, role, origin });
         let store = self.store.clone();
         let RangeRequest { id, piece, offset, len } = request;
         let read = tokio::task::spawn_blocking(move || match piece {
@@ -224,7 +278,7 @@ impl Server {
                     RangeResponse::Missing
                 }
             };
-            Served { peer, role, len, channel, response }
+            Served { asker, len, channel, response }
         };
         self.reads.push(served.boxed());
     }
@@ -246,7 +300,8 @@ impl Server {
             Turn::Time => {
                 let since = self.clock.now_millis().checked_sub(WAIT_MILLIS_MAX);
                 for waiting in since.map(|since| self.queue.expired(since)).unwrap_or_default() {
-                    self.bytes.give_back(&waiting.peer, waiting.len.into());
+                    let account = waiting.item.asker.account();
+                    self.bytes.give_back(&account, waiting.len.into());
                     self.give_up(ranges, waiting.item);
                 }
             }
@@ -256,18 +311,22 @@ impl Server {
 
     /// Sends what has been read, and gives back what was charged for more.
     fn on_read(&mut self, ranges: &mut Ranges, served: Served) {
-        let Served { peer, role, len, channel, response } = served;
+        let Served { asker, len, channel, response } = served;
         let sent = match &response {
             RangeResponse::Found { bytes, .. } => bytes.len(),
             _ => 0,
         };
         let unused = u64::from(len).saturating_sub(sent as u64);
-        self.bytes.give_back(&peer, unused);
+        self.bytes.give_back(&asker.account(), unused);
         if let Some(uplink) = &mut self.uplink {
-            uplink.give_back(role, unused);
+            uplink.give_back(asker.role, unused);
         }
         self.counters.add_sent(sent);
-        respond(ranges, channel, response);
+        if sent == 0 {
+            self.refuse(ranges, &asker.peer, channel, response);
+        } else {
+            respond(ranges, channel, response);
+        }
     }
 
     /// Notes that a range has left, or never will.
@@ -278,11 +337,7 @@ impl Server {
 }
 
 /// Sends an answer to the peer that asked.
-pub(super) fn respond(
-    ranges: &mut Ranges,
-    channel: ResponseChannel<RangeResponse>,
-    response: RangeResponse,
-) {
+fn respond(ranges: &mut Ranges, channel: ResponseChannel<RangeResponse>, response: RangeResponse) {
     // The peer may be gone; request-response says so in an event of its own.
     let _ = ranges.send_response(channel, response);
 }

@@ -4,7 +4,10 @@ use std::{collections::HashMap, hash::Hash};
 
 use libp2p::PeerId;
 
-use super::roles::{Role, ROLES};
+use super::{
+    origin::Origin,
+    roles::{Role, ROLES},
+};
 
 /// What a role and those below it may take of the slots together, in eighths, from the stranger on.
 const EIGHTHS: [usize; ROLES] = [1, 4, 7, 8];
@@ -13,6 +16,7 @@ const EIGHTHS: [usize; ROLES] = [1, 4, 7, 8];
 pub(super) struct Slot {
     pub(super) peer: PeerId,
     pub(super) role: Role,
+    pub(super) origin: Option<Origin>,
 }
 
 /// The ranges that were begun and have not left, by their requests.
@@ -32,7 +36,7 @@ impl<K: Eq + Hash> Slots<K> {
         self.taken.len()
     }
 
-    /// Whether there is a slot for one more.
+    /// Whether there is a slot for one more. The strangers of one origin have half of what strangers have.
     pub(super) fn has_room(&self, slot: &Slot) -> bool {
         let count =
             |of: &dyn Fn(&Slot) -> bool| self.taken.values().filter(|slot| of(slot)).count();
@@ -42,7 +46,11 @@ impl<K: Eq + Hash> Slots<K> {
             let most = (self.count_max * eighths / 8).max(1);
             count(&|other| other.role as usize <= role) < most
         });
-        has_slot && count(&|other| other.peer == slot.peer) < self.per_peer_max
+        let is_near = |other: &Slot| other.role == Role::Stranger && other.origin == slot.origin;
+        let near_max = (self.count_max * EIGHTHS[0] / 16).max(1);
+        let is_far =
+            slot.role != Role::Stranger || slot.origin.is_none() || count(&is_near) < near_max;
+        has_slot && is_far && count(&|other| other.peer == slot.peer) < self.per_peer_max
     }
 
     pub(super) fn take(&mut self, request: K, slot: Slot) {
@@ -60,11 +68,11 @@ mod tests {
     use super::*;
 
     /// Takes as many slots as there are for other peers of a role each time: whose they are.
-    fn fill(slots: &mut Slots<PeerId>, role: Role) -> Vec<PeerId> {
+    fn fill(slots: &mut Slots<PeerId>, role: Role, origin: Option<Origin>) -> Vec<PeerId> {
         let mut took = Vec::new();
         loop {
             let peer = PeerId::random();
-            let slot = Slot { peer, role };
+            let slot = Slot { peer, role, origin };
             if !slots.has_room(&slot) {
                 return took;
             }
@@ -76,24 +84,26 @@ mod tests {
     #[test]
     fn each_role_leaves_some_to_the_higher() {
         let mut slots = Slots::new(64, 8);
-        assert_eq!(fill(&mut slots, Role::Stranger).len(), 8);
-        assert_eq!(fill(&mut slots, Role::Joiner).len(), 24);
-        assert_eq!(fill(&mut slots, Role::Replica).len(), 24);
-        let validators = fill(&mut slots, Role::Validator);
+        let near = Some(Origin::V4([192, 0, 2]));
+        assert_eq!(fill(&mut slots, Role::Stranger, near).len(), 4);
+        assert_eq!(fill(&mut slots, Role::Stranger, None).len(), 4);
+        assert_eq!(fill(&mut slots, Role::Joiner, near).len(), 24);
+        assert_eq!(fill(&mut slots, Role::Replica, near).len(), 24);
+        let validators = fill(&mut slots, Role::Validator, near);
         assert_eq!((validators.len(), slots.count()), (8, 64));
         slots.leave(&validators[0]);
-        assert_eq!(fill(&mut slots, Role::Replica).len(), 0);
-        assert_eq!(fill(&mut slots, Role::Validator).len(), 1);
+        assert_eq!(fill(&mut slots, Role::Replica, None).len(), 0);
+        assert_eq!(fill(&mut slots, Role::Validator, None).len(), 1);
         // The better right reaches as far as all slots.
-        assert_eq!(fill(&mut Slots::new(64, 8), Role::Validator).len(), 64);
-        assert_eq!(fill(&mut Slots::new(1, 8), Role::Stranger).len(), 1);
+        assert_eq!(fill(&mut Slots::new(64, 8), Role::Validator, None).len(), 64);
+        assert_eq!(fill(&mut Slots::new(1, 8), Role::Stranger, near).len(), 1);
     }
 
     #[test]
     fn a_peer_has_a_few_at_a_time() {
         let mut slots = Slots::new(64, 2);
         let peer = PeerId::random();
-        let slot = || Slot { peer, role: Role::Validator };
+        let slot = || Slot { peer, role: Role::Validator, origin: None };
         for request in 0..2 {
             assert!(slots.has_room(&slot()));
             slots.take(request, slot());

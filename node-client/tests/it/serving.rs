@@ -22,7 +22,7 @@ use protocol::Hash;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::network::{
-    address, config, content, faults, peer_with, want, Impatient, Peer, Transport, NAME,
+    address, config, content, faults, peer_with, want, Impatient, Peer, Transport, NAME, RANGE_LEN,
 };
 
 /// Longer than any test.
@@ -194,6 +194,83 @@ async fn who_reads_nothing_keeps_nobody_from_being_served() {
     tokio::select! {
         fetched = served => assert_eq!(fetched, bytes),
         () = time => unreachable!("time passes for ever"),
+    }
+}
+
+#[tokio::test]
+async fn strangers_of_one_network_do_not_take_every_incoming_connection() {
+    let few = NetworkConfig { connections_max: 32, limit_private_networks: true, ..patient() };
+    let validator = peer().await;
+    let (server, _) = server(few, [(&validator, Role::Validator)]).await;
+    let place = address(&server.client).await;
+    let (id, bytes) = publish(&server, 5_000).await;
+    let mut strangers = Vec::new();
+    for _ in 0..16 {
+        let stranger = peer().await;
+        let fetched = fetch(&stranger, &place, id).await;
+        strangers.push((stranger, fetched));
+    }
+    let let_in = strangers.iter().filter(|(_, fetched)| fetched.is_ok()).count();
+    // A quarter of the 16 incoming ones, which stay; and a known peer comes in from there all the same.
+    assert_eq!(let_in, 4);
+    assert_eq!(fetch(&validator, &place, id).await, Ok(bytes));
+}
+
+#[tokio::test]
+async fn strangers_of_one_network_connect_so_often_in_a_minute() {
+    let few =
+        NetworkConfig { connects_per_minute_max: 3, limit_private_networks: true, ..patient() };
+    let validator = peer().await;
+    let (server, clock) = server(few, [(&validator, Role::Validator)]).await;
+    let place = address(&server.client).await;
+    let (id, _) = publish(&server, 5_000).await;
+    let mut let_in = Vec::new();
+    for attempt in 0..6 {
+        if attempt == 5 {
+            clock.advance(Duration::from_secs(60));
+        }
+        let stranger = peer().await;
+        let_in.push(fetch(&stranger, &place, id).await.is_ok());
+        stranger.client.shutdown().await;
+    }
+    assert_eq!(let_in, [true, true, true, false, false, true]);
+}
+
+#[tokio::test]
+async fn strangers_of_one_network_have_together_what_one_may_have() {
+    let slow = NetworkConfig {
+        // A burst of ten seconds' worth is three ranges.
+        serve_bytes_per_second_max: 3 * u64::from(RANGE_LEN) / 10,
+        limit_private_networks: true,
+        ..patient()
+    };
+    let validator = peer().await;
+    let (server, _) = server(slow, [(&validator, Role::Validator)]).await;
+    let place = address(&server.client).await;
+    let (id, _) = publish(&server, 50_000).await;
+    for _ in 0..3 {
+        assert_eq!(fetch(&peer().await, &place, id).await, Err(vec![FaultKind::Busy]));
+    }
+    assert_eq!(server.client.counters().bytes_sent, 3 * u64::from(RANGE_LEN));
+    assert_eq!(fetch(&validator, &place, id).await, Err(vec![FaultKind::Busy]));
+    assert_eq!(server.client.counters().bytes_sent, 6 * u64::from(RANGE_LEN));
+}
+
+#[tokio::test]
+async fn a_stranger_is_told_so_often_that_there_is_nothing() {
+    let few = NetworkConfig { refusals_per_minute_max: 3, ..patient() };
+    let [joiner, stranger] = [peer().await, peer().await];
+    let (server, clock) = server(few, [(&joiner, Role::Joiner)]).await;
+    let place = address(&server.client).await;
+    let (nothing, _) = content(10);
+    let [missing, no_answer] = [FaultKind::Missing, FaultKind::Unreachable];
+    for told in [&missing, &missing, &missing, &no_answer, &no_answer] {
+        assert_eq!(fetch(&stranger, &place, nothing).await, Err(vec![told.clone()]));
+        assert_eq!(fetch(&joiner, &place, nothing).await, Err(vec![missing.clone()]));
+    }
+    clock.advance(Duration::from_secs(20));
+    for told in [missing, no_answer] {
+        assert_eq!(fetch(&stranger, &place, nothing).await, Err(vec![told]));
     }
 }
 
