@@ -216,6 +216,8 @@ pub struct NetworkSection {
     pub external: Vec<String>,
     /// Peers to meet at the start, as multiaddresses that end in `/p2p/<peer id>`; those on the chain are met anyway.
     pub peers: Vec<String>,
+    /// Bytes that are served to all peers per second at most; default: no limit.
+    pub up_bytes_per_second: Option<u64>,
 }
 
 fn default_name() -> String {
@@ -316,6 +318,10 @@ pub fn check(file: ParticipantFile, base: &Path) -> Result<Participant> {
             .map(|text| peer(text))
             .collect::<Result<_>>()
             .context("network.peers")?,
+        up_bytes_per_second: match file.network.up_bytes_per_second {
+            Some(0) => bail!("network.up_bytes_per_second = 0: who serves nothing is not paid"),
+            rate => rate,
+        },
         archive: file.archive.as_ref().map(|path| base.join(path)),
         name: file.name,
         window_end: file.window_end,
@@ -440,6 +446,18 @@ mod tests {
         let file: ParticipantFile = toml::from_str(&text).unwrap();
         let checked = check(file, Path::new("/base")).unwrap();
         assert_eq!(checked.data, Path::new(url));
+    }
+
+    #[test]
+    fn an_uplink_has_a_rate_or_no_limit() {
+        let with = |line: &str| {
+            let text = EXAMPLE.replace("[network]", &format!("[network]\n{line}"));
+            check(toml::from_str(&text).unwrap(), Path::new("/base"))
+        };
+        assert_eq!(with("").unwrap().up_bytes_per_second, None);
+        let rate = with("up_bytes_per_second = 11_000_000").unwrap().up_bytes_per_second;
+        assert_eq!(rate, Some(11_000_000));
+        assert!(with("up_bytes_per_second = 0").is_err());
     }
 
     #[test]

@@ -266,6 +266,7 @@ async fn start_network(
         name: hex::encode(genesis),
         external: config.external.clone(),
         bootstrap: config.peers.clone(),
+        up_bytes_per_second: config.up_bytes_per_second,
         ..NetworkConfig::default()
     };
     if !config.listen.is_empty() {

@@ -1,12 +1,16 @@
-//! Lists the peers that the chain announces, in the order in which to ask them.
+//! Lists the peers that the chain announces, in the order in which to ask them, and says who is to be served before
+//! whom.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use node_client::{
-    chain::Chain,
-    network::{Network, PeerAddress, PeerId},
+    chain::{AnnouncementInfo, Chain, MinerInfo, ValidatorInfo},
+    network::{Network, PeerAddress, PeerId, Role},
 };
-use protocol::{AccountBytes, RunId};
+use protocol::{fixed::Q32, AccountBytes, RunId};
 
 use crate::error::Result;
 
@@ -16,15 +20,18 @@ pub struct AnnouncedPeers {
     own: Option<PeerId>,
     // Held for a look or an exchange, never across an await.
     known: Mutex<Arc<Vec<(AccountBytes, PeerAddress)>>>,
+    /// What the network was told last, held as shortly.
+    roles: Mutex<HashMap<PeerId, Role>>,
 }
 
 impl AnnouncedPeers {
     /// No peers yet; `own` is never asked.
     pub fn new(own: PeerId) -> Self {
-        Self { own: Some(own), known: Mutex::default() }
+        Self { own: Some(own), ..Self::default() }
     }
 
-    /// Reads the announcements at the head, and introduces new peers to the network.
+    /// Reads the announcements at the head, introduces new peers to the network, and tells it their roles when these
+    /// have changed.
     ///
     /// # Errors
     /// The chain or the network does not answer.
@@ -35,7 +42,13 @@ impl AnnouncedPeers {
         run: RunId,
     ) -> Result<()> {
         let validators = chain.validators(run, None).await?;
+        let miners = chain.miners(run, None).await?;
         let mut announcements = chain.announcements(run, None).await?;
+        let roles = roles(&announcements, &validators, &miners);
+        if *self.roles() != roles {
+            network.set_roles(roles.clone()).await?;
+            *self.roles() = roles;
+        }
         announcements.sort_by_key(|announcement| {
             !validators.iter().any(|validator| validator.hot == announcement.hot)
         });
@@ -66,7 +79,83 @@ impl AnnouncedPeers {
         ahead.into_iter().chain(behind).map(|(_, address)| address.clone()).collect()
     }
 
+    fn roles(&self) -> MutexGuard<'_, HashMap<PeerId, Role>> {
+        self.roles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn known(&self) -> Arc<Vec<(AccountBytes, PeerAddress)>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// What the announced peers are: a miner whose standing is above zero is a replica, one without is a joiner. A peer
+/// that several announce has the best of their roles; the chain takes an announcement with the signature of the peer's
+/// key alone.
+fn roles(
+    announcements: &[AnnouncementInfo],
+    validators: &[ValidatorInfo],
+    miners: &[MinerInfo],
+) -> HashMap<PeerId, Role> {
+    let miners = miners.iter().map(|miner| {
+        let role = if miner.value > Q32::ZERO { Role::Replica } else { Role::Joiner };
+        (miner.hot, role)
+    });
+    let validators = validators.iter().map(|validator| (validator.hot, Role::Validator));
+    let by_account: HashMap<AccountBytes, Role> = miners.chain(validators).collect();
+    let mut roles = HashMap::new();
+    for announcement in announcements {
+        let peer = PeerId::from_bytes(&announcement.peer_id).ok();
+        if let Some((peer, role)) = peer.zip(by_account.get(&announcement.hot)) {
+            let best = roles.entry(peer).or_insert(*role);
+            *best = (*best).max(*role);
+        }
+    }
+    roles
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn miner(hot: AccountBytes, value: Q32) -> MinerInfo {
+        MinerInfo {
+            uid: 0,
+            hot,
+            cold: hot,
+            bond: 0,
+            registered_window: 0,
+            committed_window: None,
+            last_window: None,
+            standing: Default::default(),
+            value,
+            share: Q32::ZERO,
+        }
+    }
+
+    #[test]
+    fn a_peer_is_what_the_chain_says_of_its_account() {
+        let peers = [(); 5].map(|()| PeerId::random());
+        let announced = |hot: u8, peer: &PeerId| AnnouncementInfo {
+            hot: [hot; 32],
+            peer_id: peer.to_bytes(),
+            addresses: Vec::new(),
+        };
+        let mut announcements: Vec<_> =
+            (0..4).zip(&peers).map(|(hot, peer)| announced(hot, peer)).collect();
+        // Whom a newcomer announces, too.
+        announcements.push(announced(1, &peers[0]));
+        announcements.push(AnnouncementInfo { peer_id: vec![1], ..announced(2, &peers[4]) });
+        let validator = ValidatorInfo {
+            index: 0,
+            hot: [0; 32],
+            cold: [0; 32],
+            stake: 1,
+            registered_window: 0,
+            attested_window: None,
+        };
+        let miners = [miner([1; 32], Q32::ZERO), miner([2; 32], Q32::ONE)];
+        let roles = roles(&announcements, &[validator], &miners);
+        let expected = [Role::Validator, Role::Joiner, Role::Replica];
+        assert_eq!(roles, peers.into_iter().zip(expected).collect());
     }
 }

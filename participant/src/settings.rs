@@ -87,6 +87,8 @@ pub struct Participant {
     pub external: Vec<Multiaddr>,
     /// Peers to meet at the start.
     pub peers: Vec<PeerAddress>,
+    /// Bytes that are served to all peers per second at most; `None` for no limit.
+    pub up_bytes_per_second: Option<u64>,
     /// What it does about the faults of others.
     pub proofs: Proofs,
 }
@@ -124,6 +126,7 @@ impl Participant {
             listen: Vec::new(),
             external: Vec::new(),
             peers: Vec::new(),
+            up_bytes_per_second: None,
             proofs: Proofs::default(),
         }
     }

@@ -198,6 +198,7 @@ impl Member {
             listen: Vec::new(),
             external: Vec::new(),
             peers: Vec::new(),
+            up_bytes_per_second: None,
             proofs: Proofs {
                 is_silent: false,
                 bonds: Some(self.cold.clone()),
