@@ -22,6 +22,7 @@
 //! - `published`: what is served, and the word of it; `searches`: who else has a content.
 //! - `questions`: ranges asked of peers; `server`: ranges served to them; `slots`: who is served now; `queue`: who is
 //!   next.
+//! - `kept`: to whom a connection is kept, and when to dial again; `keep_alive`: what holds it open.
 //! - `event_loop`: the one task that owns the swarm.
 //! - `standing`: which peers failed to deliver or lied, and how fast they are.
 //! - `partials`: what has come of contents whose fetch ended early.
@@ -65,6 +66,10 @@ mod questions;
 mod slots;
 
 mod queue;
+
+mod keep_alive;
+
+mod kept;
 
 mod server;
 
@@ -184,6 +189,17 @@ impl PeerAddress {
         let addresses = self.addresses.iter().map(Multiaddr::to_vec).collect();
         (self.peer.to_bytes(), addresses)
     }
+}
+
+/// To whom a connection is kept, however long nothing goes over it.
+///
+/// A connection stays open when both ends keep it: the one dials, the other holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// Whom to dial, and to dial again whenever the connection is lost. What they dial is held, too.
+    pub dialled: Vec<PeerAddress>,
+    /// Whose connections are held when they make one.
+    pub held: Vec<PeerId>,
 }
 
 /// What to fetch, and from whom.
@@ -372,6 +388,14 @@ pub trait Network: Send + Sync {
     /// # Errors
     /// [`NetworkError::Closed`].
     async fn set_roles(&self, roles: HashMap<PeerId, Role>) -> Result<(), NetworkError>;
+
+    /// Keeps connections to these peers, and to no others that were kept before. Of more than
+    /// [`NetworkConfig::kept_max`] the last are left out: first those who are not dialled, then in the order of peer ids.
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    /// [`NetworkError::Closed`].
+    async fn keep(&self, keep: Keep) -> Result<(), NetworkError>;
 
     /// Keeps `bytes` under `id` until [`Network::unpublish`], serves them to whoever asks, and tells Kademlia. On return
     /// they are on disk and served; the word spreads after that. The bytes are not checked against the id.

@@ -8,7 +8,7 @@ use std::{
 
 use node_client::{
     chain::{AnnouncementInfo, Chain, MinerInfo, ValidatorInfo},
-    network::{Network, PeerAddress, PeerId, Role},
+    network::{Keep, Network, PeerAddress, PeerId, Role},
 };
 use protocol::{fixed::Q32, AccountBytes, RunId};
 
@@ -22,6 +22,8 @@ pub struct AnnouncedPeers {
     known: Mutex<Arc<Vec<(AccountBytes, PeerAddress)>>>,
     /// What the network was told last, held as shortly.
     roles: Mutex<HashMap<PeerId, Role>>,
+    /// To whom the network keeps connections.
+    kept: Mutex<Keep>,
 }
 
 impl AnnouncedPeers {
@@ -30,8 +32,8 @@ impl AnnouncedPeers {
         Self { own: Some(own), ..Self::default() }
     }
 
-    /// Reads the announcements at the head, introduces new peers to the network, and tells it their roles when these
-    /// have changed.
+    /// Reads the announcements at the head, introduces new peers to the network, has connections kept to all validators, and
+    /// tells it the peers' roles when these have changed.
     ///
     /// # Errors
     /// The chain or the network does not answer.
@@ -49,9 +51,9 @@ impl AnnouncedPeers {
             network.set_roles(roles.clone()).await?;
             *self.roles() = roles;
         }
-        announcements.sort_by_key(|announcement| {
-            !validators.iter().any(|validator| validator.hot == announcement.hot)
-        });
+        let is_validator =
+            |hot: &AccountBytes| validators.iter().any(|validator| validator.hot == *hot);
+        announcements.sort_by_key(|announcement| !is_validator(&announcement.hot));
         let known: Vec<_> = announcements
             .iter()
             .filter_map(|announcement| {
@@ -66,6 +68,11 @@ impl AnnouncedPeers {
             if !before.iter().any(|(a, b)| a == account && b == address) {
                 network.add_peer(address.clone()).await?;
             }
+        }
+        let keep = keep(known.iter().map(|(hot, address)| (is_validator(hot), address)));
+        if *self.kept.lock().unwrap_or_else(PoisonError::into_inner) != keep {
+            network.keep(keep.clone()).await?;
+            *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = keep;
         }
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(known);
         Ok(())
@@ -113,6 +120,22 @@ fn roles(
     roles
 }
 
+/// Validators are dialled, and who dials us is held: a miner behind a router is reached over the connections that it
+/// makes.
+fn keep<'a>(peers: impl IntoIterator<Item = (bool, &'a PeerAddress)>) -> Keep {
+    let (mut dialled, mut held) = (Vec::new(), Vec::new());
+    for (is_validator, address) in peers {
+        if is_validator && !address.addresses.is_empty() {
+            dialled.push(address.clone());
+        } else {
+            held.push(address.peer);
+        }
+    }
+    dialled.sort_by_key(|address| address.peer);
+    held.sort_unstable();
+    Keep { dialled, held }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,5 +180,27 @@ mod tests {
         let roles = roles(&announcements, &[validator], &miners);
         let expected = [Role::Validator, Role::Joiner, Role::Replica];
         assert_eq!(roles, peers.into_iter().zip(expected).collect());
+    }
+
+    #[test]
+    fn validators_are_dialled_and_all_others_held() {
+        let mut ids = [(); 4].map(|()| PeerId::random());
+        ids.sort_unstable();
+        let [a, b, c, d] = ids;
+        let at = |peer, addresses: &[&str]| PeerAddress {
+            peer,
+            addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        };
+        let somewhere = ["/ip4/192.0.2.1/tcp/4001"];
+        let peers = [
+            (true, at(d, &somewhere)),
+            (true, at(b, &somewhere)),
+            // It says of no address that it is reached there.
+            (true, at(c, &[])),
+            (false, at(a, &somewhere)),
+        ];
+        let keep = keep(peers.iter().map(|(is_validator, address)| (*is_validator, address)));
+        assert_eq!(keep.dialled, [at(b, &somewhere), at(d, &somewhere)]);
+        assert_eq!(keep.held, [a, c]);
     }
 }

@@ -1,6 +1,6 @@
 //! Puts together the libp2p protocols that a peer speaks, with their limits.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use libp2p::{
     connection_limits::{self, ConnectionLimits},
@@ -10,14 +10,16 @@ use libp2p::{
         self,
         store::{MemoryStore, MemoryStoreConfig},
     },
+    ping,
     request_response::{self, ProtocolSupport},
     swarm::NetworkBehaviour,
-    StreamProtocol, Swarm, SwarmBuilder,
+    PeerId, StreamProtocol, Swarm, SwarmBuilder,
 };
 
 use super::{
     codec,
     gate::Gate,
+    keep_alive,
     pace::{Pace, PacedCodec},
     NetworkConfig, StartError,
 };
@@ -33,6 +35,10 @@ const BOOTSTRAP_INTERVAL: Duration = Duration::from_secs(5 * 60);
 /// Peers remembered as having one content.
 const PROVIDERS_PER_KEY_MAX: usize = 20;
 
+/// How often a connection is tried. It also tells a router on the way that the connection is used: those that forget
+/// soonest do so after half a minute.
+const PING_INTERVAL: Duration = Duration::from_secs(15);
+
 /// Connections being set up at a time, in each direction.
 const CONNECTIONS_PENDING_MAX: u32 = 64;
 
@@ -45,8 +51,10 @@ pub(super) type Kademlia = kad::Behaviour<MemoryStore>;
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
     /// First, so that a connection over the limit costs the others nothing.
-    limits: connection_limits::Behaviour,
+    pub(super) limits: connection_limits::Behaviour,
     pub(super) gate: Gate,
+    pub(super) keep_alive: keep_alive::Behaviour,
+    ping: ping::Behaviour,
     identify: identify::Behaviour,
     pub(super) kademlia: Kademlia,
     pub(super) ranges: request_response::Behaviour<PacedCodec>,
@@ -68,8 +76,10 @@ pub(super) fn swarm(
     let ranges_name = codec::protocol_name(&config.name).ok_or_else(name)?;
     let kademlia_name = kademlia_name(&config.name).ok_or_else(name)?;
     let behaviour = |key: &Keypair| Behaviour {
-        limits: connection_limits::Behaviour::new(connection_limits(config)),
+        limits: connection_limits::Behaviour::new(connection_limits(config, 0)),
         gate: Gate::new(config, clock),
+        keep_alive: keep_alive::Behaviour::new(config.connections_per_peer_max),
+        ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_INTERVAL)),
         identify: identify::Behaviour::new(
             identify::Config::new(format!("/gauntlet/{}/1", config.name), key.public())
                 .with_agent_version(format!("gauntlet/{}", env!("CARGO_PKG_VERSION")))
@@ -110,13 +120,28 @@ pub(super) fn swarm(
         .build())
 }
 
-fn connection_limits(config: &NetworkConfig) -> ConnectionLimits {
+/// Lets the connections of these peers stay open, beside as many of others as without them.
+pub(super) fn hold(swarm: &mut Swarm<Behaviour>, config: &NetworkConfig, peers: HashSet<PeerId>) {
+    let behaviour = swarm.behaviour_mut();
+    *behaviour.limits.limits_mut() = connection_limits(config, peers.len());
+    for peer in behaviour.keep_alive.held().difference(&peers) {
+        behaviour.limits.remove_peer_id(peer);
+    }
+    for peer in &peers {
+        behaviour.limits.bypass_peer_id(peer);
+    }
+    behaviour.keep_alive.hold(peers);
+}
+
+/// The limits where `held` peers have room of their own.
+fn connection_limits(config: &NetworkConfig, held: usize) -> ConnectionLimits {
+    let held = u32::try_from(held).unwrap_or(u32::MAX);
     ConnectionLimits::default()
         .with_max_pending_incoming(Some(CONNECTIONS_PENDING_MAX))
         .with_max_pending_outgoing(Some(CONNECTIONS_PENDING_MAX))
         // Half are for peers we chose, so that strangers cannot take them all.
-        .with_max_established_incoming(Some(config.connections_max / 2))
-        .with_max_established(Some(config.connections_max))
+        .with_max_established_incoming(Some((config.connections_max / 2).saturating_add(held)))
+        .with_max_established(Some(config.connections_max.saturating_add(held)))
         .with_max_established_per_peer(Some(config.connections_per_peer_max))
 }
 

@@ -28,7 +28,7 @@ use super::{
     roles::Role,
     server::Server,
     standing::Standing,
-    FaultKind, FetchError, FetchRequest, Fetched, Network, NetworkConfig, NetworkError,
+    FaultKind, FetchError, FetchRequest, Fetched, Keep, Network, NetworkConfig, NetworkError,
     PeerAddress, Pieces, PiecesFetched, PiecesRequest, StartError,
 };
 use crate::{
@@ -281,6 +281,11 @@ impl Network for Client {
 
     async fn set_roles(&self, roles: HashMap<PeerId, Role>) -> Result<(), NetworkError> {
         let answer = self.command(|reply| Command::SetRoles { roles, reply });
+        answer.await.ok_or(NetworkError::Closed)
+    }
+
+    async fn keep(&self, keep: Keep) -> Result<(), NetworkError> {
+        let answer = self.command(|reply| Command::Keep { keep, reply });
         answer.await.ok_or(NetworkError::Closed)
     }
 

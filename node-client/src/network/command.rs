@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::{
     codec::{RangeRequest, RangeResponse},
     roles::Role,
-    FaultKind, NetworkError, PeerAddress,
+    FaultKind, Keep, NetworkError, PeerAddress,
 };
 
 /// How a question to a peer ended.
@@ -26,6 +26,10 @@ pub(super) enum Command {
     },
     SetRoles {
         roles: HashMap<PeerId, Role>,
+        reply: oneshot::Sender<()>,
+    },
+    Keep {
+        keep: Keep,
         reply: oneshot::Sender<()>,
     },
     Publish {

@@ -8,7 +8,7 @@ use super::{codec::RANGE_LEN_MAX, PeerAddress};
 
 /// How the network is run. The most memory that peers can make this process use is about
 /// `serves_max` MiB to serve, `fetches_max * len_max` of the fetches of whole contents and `pieces_bytes_max` to receive, and 1 MiB
-/// for each of `connections_max` connections.
+/// for each of `connections_max` connections and of `kept_max` times `connections_per_peer_max`.
 #[derive(Clone, Debug)]
 pub struct NetworkConfig {
     /// Name of the network, part of each protocol's name: peers of different networks do not understand each other.
@@ -20,8 +20,8 @@ pub struct NetworkConfig {
     pub external: Vec<Multiaddr>,
     /// Peers to meet at the start.
     pub bootstrap: Vec<PeerAddress>,
-    /// Connections at a time, in and out. Half of them may be incoming, and of these strangers have three quarters at
-    /// the most, and those of one network a quarter.
+    /// Connections at a time, in and out, beside those of peers to whom a connection is kept. Half of them may be incoming,
+    /// and of these strangers have three quarters at the most, and those of one network a quarter.
     pub connections_max: u32,
     /// Connections at a time with one peer: one of each transport, and some slack for both sides dialling at once.
     pub connections_per_peer_max: u32,
@@ -30,6 +30,10 @@ pub struct NetworkConfig {
     /// How long one range may take, from the request to the last byte, though bytes keep coming: when none does for
     /// [`STALL_TIMEOUT`](super::codec::STALL_TIMEOUT) it is over before.
     pub request_timeout: Duration,
+    /// Peers to whom a connection is kept, at most; see [`Network::keep`](super::Network::keep).
+    pub kept_max: usize,
+    /// How long after its connection was lost a kept peer is dialled again; up to 96 times as long when that fails.
+    pub redial_interval: Duration,
     /// How long a Kademlia query may take.
     pub query_timeout: Duration,
     /// How many bytes are asked for at a time, from 1 to [`RANGE_LEN_MAX`].
@@ -86,6 +90,8 @@ impl Default for NetworkConfig {
             idle_timeout: Duration::from_secs(60),
             // A MiB at 3.5 kB/s; who is so slow is overtaken long before.
             request_timeout: Duration::from_secs(300),
+            kept_max: 256,
+            redial_interval: Duration::from_secs(1),
             query_timeout: Duration::from_secs(15),
             range_len: RANGE_LEN_MAX,
             serves_max: 64,

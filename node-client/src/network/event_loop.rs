@@ -13,25 +13,30 @@ use libp2p::{
     identify,
     kad::{self, store::RecordStore, GetProvidersOk, QueryResult},
     multiaddr::Protocol,
+    ping,
     request_response::{self, InboundFailure},
     swarm::SwarmEvent,
     Multiaddr, PeerId, Swarm,
 };
 use protocol::Hash;
-use tokio::{sync::mpsc, time::MissedTickBehavior};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    behaviour::{kademlia_name, Behaviour, BehaviourEvent, Kademlia},
+    behaviour::{hold, kademlia_name, Behaviour, BehaviourEvent, Kademlia},
     codec::{RangeRequest, RangeResponse, RANGE_LEN_MAX},
     command::Command,
     counters::CounterCells,
+    kept::Kept,
     published::Published,
     questions::{Question, Questions},
     roles::Roles,
     searches::Searches,
     server::Server,
-    NetworkConfig, PeerAddress, StartError, ADDRESSES_MAX,
+    Keep, NetworkConfig, PeerAddress, StartError, ADDRESSES_MAX,
 };
 use crate::store::Store;
 
@@ -47,6 +52,7 @@ pub(super) struct EventLoop {
     searches: Searches,
     questions: Questions,
     server: Server,
+    kept: Kept,
 }
 
 impl EventLoop {
@@ -63,6 +69,7 @@ impl EventLoop {
             published: Published::new(&config),
             searches: Searches::default(),
             questions: Questions::default(),
+            kept: Kept::new(&config),
             server,
             config,
             swarm,
@@ -126,6 +133,8 @@ impl EventLoop {
         let shutdown = self.shutdown.clone();
         let mut announce = tokio::time::interval(self.config.announce_interval);
         announce.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut redial = tokio::time::interval(self.config.redial_interval);
+        redial.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let has_room = self.questions.count() < self.config.requests_max;
             tokio::select! {
@@ -138,6 +147,7 @@ impl EventLoop {
                 turn = self.server.next_turn() => {
                     self.server.on_turn(&mut self.swarm.behaviour_mut().ranges, turn);
                 }
+                now = redial.tick() => self.kept.dial(&mut self.swarm, now),
                 _ = announce.tick() => self.published.on_tick(kademlia(&mut self.swarm)),
             }
         }
@@ -167,6 +177,10 @@ impl EventLoop {
                 self.server.set_roles(roles);
                 let _ = reply.send(());
             }
+            Command::Keep { keep, reply } => {
+                self.keep(keep);
+                let _ = reply.send(());
+            }
             Command::Publish { id, reply } => {
                 let _ = reply.send(self.published.add(kademlia(&mut self.swarm), id));
             }
@@ -192,16 +206,20 @@ impl EventLoop {
             SwarmEvent::Behaviour(BehaviourEvent::Ranges(event)) => self.on_ranges(event),
             SwarmEvent::Behaviour(BehaviourEvent::Kademlia(event)) => self.on_kademlia(event),
             SwarmEvent::Behaviour(BehaviourEvent::Identify(event)) => self.on_identify(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Ping(event)) => self.on_ping(event),
             SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } => {
                 self.server.on_connected(peer_id, endpoint.get_remote_address());
+                self.kept.on_connected(&peer_id, Instant::now());
                 self.questions.on_connected(&mut self.swarm, &peer_id);
             }
             SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => {
                 self.server.on_disconnected(&peer_id);
+                self.kept.on_disconnected(&peer_id, Instant::now());
             }
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id: Some(peer), error } => {
                 tracing::debug!(%peer, %error, "dial failed");
                 self.questions.on_dial_failed(peer, connection_id);
+                self.kept.on_dial_failed(&peer, connection_id, Instant::now());
             }
             SwarmEvent::NewListenAddr { address, .. } => {
                 tracing::info!(%address, "listening");
@@ -221,6 +239,22 @@ impl EventLoop {
         let known = addresses_of(kademlia, &peer.peer);
         for address in new_addresses(&known, peer.addresses) {
             kademlia.add_address(&peer.peer, address);
+        }
+    }
+
+    fn keep(&mut self, keep: Keep) {
+        let (local, now) = (*self.swarm.local_peer_id(), Instant::now());
+        let held = self.kept.replace(keep, &local, now);
+        hold(&mut self.swarm, &self.config, held);
+        self.kept.dial(&mut self.swarm, now);
+    }
+
+    /// Ends a connection over which nothing comes any more, as when a router on the way has forgotten it. libp2p tells of
+    /// a second failure in a row.
+    fn on_ping(&mut self, event: ping::Event) {
+        if let Err(ping::Failure::Timeout | ping::Failure::Other { .. }) = event.result {
+            tracing::debug!(peer = %event.peer, "a connection is dead");
+            self.swarm.close_connection(event.connection);
         }
     }
 

@@ -24,7 +24,7 @@ use super::{
     partials::Partials,
     roles::Role,
     standing::Standing,
-    FaultKind, FetchError, FetchRequest, Fetched, Network, NetworkError, PeerAddress, Pieces,
+    FaultKind, FetchError, FetchRequest, Fetched, Keep, Network, NetworkError, PeerAddress, Pieces,
     PiecesFetched, PiecesRequest,
 };
 use crate::{
@@ -283,6 +283,10 @@ impl Network for MemoryNetwork {
 
     /// No effect: there is nothing to share that anybody could want more of.
     async fn set_roles(&self, _: HashMap<PeerId, Role>) -> Result<(), NetworkError> {
+        Ok(())
+    }
+
+    async fn keep(&self, _: Keep) -> Result<(), NetworkError> {
         Ok(())
     }
 

@@ -7,5 +7,6 @@ mod chain;
 mod journal;
 mod keys;
 mod network;
+mod reach;
 mod serving;
 mod store;

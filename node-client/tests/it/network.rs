@@ -76,7 +76,7 @@ pub(super) async fn peer_with(config: NetworkConfig, clock: impl Clock + 'static
     Peer { client, folder }
 }
 
-async fn client(
+pub(super) async fn client(
     config: NetworkConfig,
     key: Keypair,
     folder: &TempDir,
@@ -104,7 +104,7 @@ impl Clock for Impatient {
     }
 }
 
-async fn peer(transport: Transport) -> Peer {
+pub(super) async fn peer(transport: Transport) -> Peer {
     peer_with(config(transport), Impatient).await
 }
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use node_client::{
     network::{
-        FetchError, FetchRequest, Fetched, MemoryNetwork, Multiaddr, Network, NetworkError,
+        FetchError, FetchRequest, Fetched, Keep, MemoryNetwork, Multiaddr, Network, NetworkError,
         PeerAddress, PeerId, PiecesFetched, PiecesRequest, Role,
     },
     store::{Content, Cut},
@@ -41,6 +41,10 @@ impl Network for SimNetwork {
 
     async fn set_roles(&self, roles: HashMap<PeerId, Role>) -> Result<(), NetworkError> {
         self.inner.set_roles(roles).await
+    }
+
+    async fn keep(&self, keep: Keep) -> Result<(), NetworkError> {
+        self.inner.keep(keep).await
     }
 
     async fn publish(&self, id: Hash, bytes: Bytes) -> Result<(), NetworkError> {
