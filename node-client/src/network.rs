@@ -23,6 +23,7 @@
 //! - `questions`: ranges asked of peers; `server`: ranges served to them; `slots`: who is served now; `queue`: who is
 //!   next.
 //! - `kept`: to whom a connection is kept, and when to dial again; `keep_alive`: what holds it open.
+//! - `reach`: at which addresses others reach this peer; `dial_backs`: the same for them.
 //! - `event_loop`: the one task that owns the swarm.
 //! - `standing`: which peers failed to deliver or lied, and how fast they are.
 //! - `partials`: what has come of contents whose fetch ended early.
@@ -70,6 +71,10 @@ mod queue;
 mod keep_alive;
 
 mod kept;
+
+mod reach;
+
+mod dial_backs;
 
 mod server;
 
@@ -375,6 +380,15 @@ pub trait Network: Send + Sync {
     /// # Errors
     /// [`NetworkError::Closed`].
     async fn listen_addresses(&self) -> Result<Vec<Multiaddr>, NetworkError>;
+
+    /// Where others reach this peer, for all that is known now, in a fixed order: the addresses to announce. What is given
+    /// as [`NetworkConfig::external`] if there is any; otherwise what peers to whom a connection is kept have dialled back,
+    /// and as long as none has tried to, what looks best. Empty if they tried in vain: then it is reached over connections
+    /// of its own. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`NetworkError::Closed`].
+    async fn reachable_addresses(&self) -> Result<Vec<Multiaddr>, NetworkError>;
 
     /// Remembers where a peer may be reached, and learns from it who else there is. Cancel-safe.
     ///

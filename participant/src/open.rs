@@ -382,7 +382,7 @@ async fn announce(handles: &Handles, last: &mut Option<Announcement>) -> Result<
     let Handles { chain, peers: Peers { network, .. }, run: Run { id: run, genesis, .. }, .. } =
         handles;
     let hot = &handles.desk.account();
-    let addresses = network.listen_addresses().await?;
+    let addresses = network.reachable_addresses().await?;
     let own = PeerAddress {
         peer: network.local_peer(),
         addresses: addresses.into_iter().take(ANNOUNCED_ADDRESSES_MAX).collect(),
@@ -395,7 +395,7 @@ async fn announce(handles: &Handles, last: &mut Option<Announcement>) -> Result<
     if last.as_ref() == Some(&own) && found.is_some() && found.as_ref() != last.as_ref() {
         miss!("the chain announces another peer for this hot key: does another process use it?");
     }
-    if found.as_ref() != Some(&own) && !addresses.is_empty() {
+    if found.as_ref() != Some(&own) {
         let proof = network.sign(&peer_consent(genesis, *run, hot));
         let proof = proof.context("the network key is no ed25519 key")?;
         handles.desk.errand_once(Errand::Announce { peer_id, addresses, proof }).await?;

@@ -18,9 +18,11 @@ use libp2p::{
 
 use super::{
     codec,
+    dial_backs::DialBacks,
     gate::Gate,
     keep_alive,
     pace::{Pace, PacedCodec},
+    reach::Tests,
     NetworkConfig, StartError,
 };
 use crate::clock::Clock;
@@ -39,6 +41,10 @@ const PROVIDERS_PER_KEY_MAX: usize = 20;
 /// soonest do so after half a minute.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 
+/// How long a connection may take to be set up. Who wants to be dialled back hears within ten seconds that it failed, or
+/// takes it for no answer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(6);
+
 /// Connections being set up at a time, in each direction.
 const CONNECTIONS_PENDING_MAX: u32 = 64;
 
@@ -55,6 +61,8 @@ pub(super) struct Behaviour {
     pub(super) gate: Gate,
     pub(super) keep_alive: keep_alive::Behaviour,
     ping: ping::Behaviour,
+    dial_backs: DialBacks,
+    pub(super) tests: Tests,
     identify: identify::Behaviour,
     pub(super) kademlia: Kademlia,
     pub(super) ranges: request_response::Behaviour<PacedCodec>,
@@ -80,6 +88,8 @@ pub(super) fn swarm(
         gate: Gate::new(config, clock),
         keep_alive: keep_alive::Behaviour::new(config.connections_per_peer_max),
         ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_INTERVAL)),
+        dial_backs: DialBacks::new(),
+        tests: Tests::new(),
         identify: identify::Behaviour::new(
             identify::Config::new(format!("/gauntlet/{}/1", config.name), key.public())
                 .with_agent_version(format!("gauntlet/{}", env!("CARGO_PKG_VERSION")))
@@ -117,6 +127,7 @@ pub(super) fn swarm(
                 .with_idle_connection_timeout(config.idle_timeout)
                 .with_max_negotiating_inbound_streams(STREAMS_MAX)
         })
+        .with_connection_timeout(CONNECT_TIMEOUT)
         .build())
 }
 
@@ -130,6 +141,7 @@ pub(super) fn hold(swarm: &mut Swarm<Behaviour>, config: &NetworkConfig, peers: 
     for peer in &peers {
         behaviour.limits.bypass_peer_id(peer);
     }
+    behaviour.dial_backs.hold(peers.clone());
     behaviour.keep_alive.hold(peers);
 }
 

@@ -274,6 +274,11 @@ impl Network for Client {
         answer.await.ok_or(NetworkError::Closed)
     }
 
+    async fn reachable_addresses(&self) -> Result<Vec<Multiaddr>, NetworkError> {
+        let answer = self.command(|reply| Command::ReachableAddresses { reply });
+        answer.await.ok_or(NetworkError::Closed)
+    }
+
     async fn add_peer(&self, peer: PeerAddress) -> Result<(), NetworkError> {
         let answer = self.command(|reply| Command::AddPeer { peer, reply });
         answer.await.ok_or(NetworkError::Closed)

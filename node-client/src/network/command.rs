@@ -20,6 +20,9 @@ pub(super) enum Command {
     ListenAddresses {
         reply: oneshot::Sender<Vec<Multiaddr>>,
     },
+    ReachableAddresses {
+        reply: oneshot::Sender<Vec<Multiaddr>>,
+    },
     AddPeer {
         peer: PeerAddress,
         reply: oneshot::Sender<()>,

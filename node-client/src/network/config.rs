@@ -1,6 +1,9 @@
 //! Holds every limit of the network in one place, with the reason for its default.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
 use libp2p::{multiaddr::Protocol, Multiaddr};
 
@@ -14,16 +17,16 @@ pub struct NetworkConfig {
     /// Name of the network, part of each protocol's name: peers of different networks do not understand each other.
     /// Use the chain's genesis hash. Without `/` at either end.
     pub name: String,
-    /// Where to listen. Port 0 means any.
+    /// Where to listen. Port 0 means any. To listen on all IPv6 addresses of a machine that has none is no error.
     pub listen: Vec<Multiaddr>,
-    /// Under which addresses others reach this peer, where these differ from the listen addresses.
+    /// Under which addresses others reach this peer. If there are any, they and no others are to be announced.
     pub external: Vec<Multiaddr>,
     /// Peers to meet at the start.
     pub bootstrap: Vec<PeerAddress>,
     /// Connections at a time, in and out, beside those of peers to whom a connection is kept. Half of them may be incoming,
     /// and of these strangers have three quarters at the most, and those of one network a quarter.
     pub connections_max: u32,
-    /// Connections at a time with one peer: one of each transport, and some slack for both sides dialling at once.
+    /// Connections at a time with one peer: one of each side, and as many as it has addresses to be dialled back at.
     pub connections_per_peer_max: u32,
     /// How long a connection without streams stays open.
     pub idle_timeout: Duration,
@@ -82,11 +85,14 @@ impl Default for NetworkConfig {
     fn default() -> Self {
         Self {
             name: "local".to_owned(),
-            listen: any_ports(Ipv4Addr::UNSPECIFIED),
+            listen: [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]
+                .into_iter()
+                .flat_map(any_ports)
+                .collect(),
             external: Vec::new(),
             bootstrap: Vec::new(),
             connections_max: 256,
-            connections_per_peer_max: 4,
+            connections_per_peer_max: 8,
             idle_timeout: Duration::from_secs(60),
             // A MiB at 3.5 kB/s; who is so slow is overtaken long before.
             request_timeout: Duration::from_secs(300),
@@ -118,12 +124,12 @@ impl Default for NetworkConfig {
 impl NetworkConfig {
     /// The defaults, listening only on this machine, on any ports.
     pub fn loopback() -> Self {
-        Self { listen: any_ports(Ipv4Addr::LOCALHOST), ..Self::default() }
+        Self { listen: any_ports(Ipv4Addr::LOCALHOST.into()).to_vec(), ..Self::default() }
     }
 }
 
 /// Any QUIC and any TCP port of an address.
-fn any_ports(ip: Ipv4Addr) -> Vec<Multiaddr> {
+fn any_ports(ip: IpAddr) -> [Multiaddr; 2] {
     let ip = Multiaddr::from(ip);
-    vec![ip.clone().with(Protocol::Udp(0)).with(Protocol::QuicV1), ip.with(Protocol::Tcp(0))]
+    [ip.clone().with(Protocol::Udp(0)).with(Protocol::QuicV1), ip.with(Protocol::Tcp(0))]
 }

@@ -5,10 +5,15 @@
 //! sends ends the loop. What belongs together is kept together: [`Published`], [`Searches`], [`Questions`], [`Server`];
 //! the loop lends them the swarm.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::Ipv6Addr,
+    sync::Arc,
+};
 
 use futures::StreamExt;
 use libp2p::{
+    autonat::v2::client as autonat,
     core::transport::ListenerId,
     identify,
     kad::{self, store::RecordStore, GetProvidersOk, QueryResult},
@@ -33,6 +38,7 @@ use super::{
     kept::Kept,
     published::Published,
     questions::{Question, Questions},
+    reach::{candidates, Known},
     roles::Roles,
     searches::Searches,
     server::Server,
@@ -53,6 +59,8 @@ pub(super) struct EventLoop {
     questions: Questions,
     server: Server,
     kept: Kept,
+    /// Own addresses that kept peers dialled in vain.
+    refuted: BTreeSet<Multiaddr>,
 }
 
 impl EventLoop {
@@ -70,6 +78,7 @@ impl EventLoop {
             searches: Searches::default(),
             questions: Questions::default(),
             kept: Kept::new(&config),
+            refuted: BTreeSet::new(),
             server,
             config,
             swarm,
@@ -80,7 +89,8 @@ impl EventLoop {
         }
     }
 
-    /// Starts listening, and returns when every configured address is listened on.
+    /// Starts listening, and returns when every configured address is listened on. All IPv6 addresses of the machine are
+    /// not waited for: it may have none.
     ///
     /// Not cancel-safe: when dropped, some addresses are listened on; drop the loop too.
     pub(super) async fn listen(&mut self) -> Result<(), StartError> {
@@ -90,7 +100,12 @@ impl EventLoop {
         let mut waiting: HashMap<ListenerId, Multiaddr> = HashMap::new();
         for address in self.config.listen.clone() {
             match self.swarm.listen_on(address.clone()) {
+                Ok(_) if is_any_ipv6(&address) => None,
                 Ok(listener) => waiting.insert(listener, address),
+                Err(error) if is_any_ipv6(&address) => {
+                    tracing::debug!(%address, %error, "no IPv6");
+                    None
+                }
                 Err(error) => {
                     let reason = error.to_string();
                     return Err(StartError::Listen { address, reason });
@@ -167,6 +182,16 @@ impl EventLoop {
                 }
                 let _ = reply.send(unique);
             }
+            Command::ReachableAddresses { reply } => {
+                let known = Known {
+                    external: self.config.external.clone(),
+                    listen: self.config.listen.clone(),
+                    listeners: self.swarm.listeners().cloned().collect(),
+                    confirmed: self.swarm.external_addresses().cloned().collect(),
+                    refuted: self.refuted.clone(),
+                };
+                let _ = reply.send(known.announced());
+            }
             Command::AddPeer { peer, reply } => {
                 self.add_peer(peer);
                 let _ = reply.send(());
@@ -207,6 +232,7 @@ impl EventLoop {
             SwarmEvent::Behaviour(BehaviourEvent::Kademlia(event)) => self.on_kademlia(event),
             SwarmEvent::Behaviour(BehaviourEvent::Identify(event)) => self.on_identify(event),
             SwarmEvent::Behaviour(BehaviourEvent::Ping(event)) => self.on_ping(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Tests(event)) => self.on_test(event),
             SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } => {
                 self.server.on_connected(peer_id, endpoint.get_remote_address());
                 self.kept.on_connected(&peer_id, Instant::now());
@@ -258,8 +284,32 @@ impl EventLoop {
         }
     }
 
+    fn on_test(&mut self, event: autonat::Event) {
+        let autonat::Event { tested_addr: address, server, result, .. } = event;
+        match result {
+            Ok(()) => {
+                tracing::info!(%address, %server, "others reach this peer");
+                self.refuted.remove(&address);
+            }
+            Err(error) if self.kept.dials(&server) => {
+                tracing::info!(%address, %server, %error, "others do not reach this peer");
+                self.refuted.insert(address);
+            }
+            // Of strangers anybody could be one.
+            Err(error) => {
+                tracing::debug!(%address, %server, %error, "a stranger does not reach this peer")
+            }
+        }
+    }
+
     fn on_identify(&mut self, event: identify::Event) {
         if let identify::Event::Received { peer_id, info, .. } = event {
+            if self.kept.dials(&peer_id) {
+                let found = candidates(&info.observed_addr, self.swarm.listeners());
+                for address in &found {
+                    self.swarm.behaviour_mut().tests.begin(address);
+                }
+            }
             let speaks = kademlia_name(&self.config.name)
                 .is_some_and(|kademlia| info.protocols.contains(&kademlia));
             if speaks {
@@ -349,6 +399,11 @@ impl EventLoop {
             Event::ResponseSent { request_id, .. } => self.server.on_sent(&request_id),
         }
     }
+}
+
+/// Whether an address means all IPv6 addresses of this machine.
+fn is_any_ipv6(address: &Multiaddr) -> bool {
+    address.iter().next() == Some(Protocol::Ip6(Ipv6Addr::UNSPECIFIED))
 }
 
 /// The addresses that the routing table has of a peer, without the peer id that it adds to them.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use libp2p::{
-    core::{transport::PortUse, upgrade::DeniedUpgrade, Endpoint},
+    core::{transport::PortUse, upgrade::DeniedUpgrade, ConnectedPoint, Endpoint},
     swarm::{
         handler::ConnectionEvent, ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent,
         ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, SubstreamProtocol, THandler,
@@ -26,7 +26,7 @@ struct TooMany(usize);
 
 pub(super) struct Behaviour {
     held: HashSet<PeerId>,
-    /// The connections of all peers: one that is not held now may be soon.
+    /// The connections of all peers, but for dial-backs: one that is not held now may be soon.
     connections: HashMap<PeerId, Vec<ConnectionId>>,
     per_peer_max: usize,
     /// What connections are still to be told: whether they are held.
@@ -91,14 +91,17 @@ impl NetworkBehaviour for Behaviour {
         peer: PeerId,
         _: &Multiaddr,
         _: Endpoint,
-        _: PortUse,
+        port: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.handler(&peer)
+        match port {
+            PortUse::Reuse => self.handler(&peer),
+            PortUse::New => Ok(Handler { is_held: false }),
+        }
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm) {
         match event {
-            FromSwarm::ConnectionEstablished(event) => {
+            FromSwarm::ConnectionEstablished(event) if !is_dial_back(event.endpoint) => {
                 self.connections.entry(event.peer_id).or_default().push(event.connection_id);
             }
             FromSwarm::ConnectionClosed(event) => {
@@ -130,6 +133,11 @@ impl NetworkBehaviour for Behaviour {
         let handler = NotifyHandler::One(connection);
         Poll::Ready(ToSwarm::NotifyHandler { peer_id, handler, event })
     }
+}
+
+/// Whether a connection was made to see whether the peer is reached, which needs a port that nothing was sent from.
+fn is_dial_back(endpoint: &ConnectedPoint) -> bool {
+    matches!(endpoint, ConnectedPoint::Dialer { port_use: PortUse::New, .. })
 }
 
 /// Objects to the end of a connection that is held; speaks no protocol.
@@ -173,7 +181,7 @@ impl ConnectionHandler for Handler {
 
 #[cfg(test)]
 mod tests {
-    use libp2p::{core::ConnectedPoint, swarm::behaviour::ConnectionEstablished};
+    use libp2p::swarm::behaviour::ConnectionEstablished;
 
     use super::*;
 
@@ -182,6 +190,15 @@ mod tests {
             local_addr: Multiaddr::empty(),
             send_back_addr: Multiaddr::empty(),
         };
+        establish(behaviour, peer, connection, endpoint);
+    }
+
+    fn establish(
+        behaviour: &mut Behaviour,
+        peer: PeerId,
+        connection: usize,
+        endpoint: ConnectedPoint,
+    ) {
         behaviour.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
             peer_id: peer,
             connection_id: ConnectionId::new_unchecked(connection),
@@ -202,6 +219,20 @@ mod tests {
             connect(&mut behaviour, stranger, 2 + connection);
         }
         assert!(behaviour.handler(&held).is_err());
+        // One that is made to see whether it is reached ends by itself.
+        let address = Multiaddr::empty();
+        let mut dial = |port_use| {
+            let connection = ConnectionId::new_unchecked(9);
+            behaviour.handle_established_outbound_connection(
+                connection,
+                held,
+                &address,
+                Endpoint::Dialer,
+                port_use,
+            )
+        };
+        assert!(!dial(PortUse::New).unwrap().connection_keep_alive());
+        assert!(dial(PortUse::Reuse).is_err());
         // How many a stranger has is bounded elsewhere.
         assert!(!behaviour.handler(&stranger).unwrap().connection_keep_alive());
     }
@@ -212,6 +243,12 @@ mod tests {
         let mut behaviour = Behaviour::new(2);
         connect(&mut behaviour, a, 0);
         connect(&mut behaviour, b, 1);
+        let dial_back = ConnectedPoint::Dialer {
+            address: Multiaddr::empty(),
+            role_override: Endpoint::Dialer,
+            port_use: PortUse::New,
+        };
+        establish(&mut behaviour, a, 2, dial_back);
         behaviour.hold(HashSet::from([a]));
         behaviour.hold(HashSet::from([a]));
         behaviour.hold(HashSet::new());

@@ -112,6 +112,11 @@ impl Kept {
         }
     }
 
+    /// Whether a peer is one of those to dial.
+    pub(super) fn dials(&self, peer: &PeerId) -> bool {
+        self.dialled.contains_key(peer)
+    }
+
     pub(super) fn on_connected(&mut self, peer: &PeerId, now: Instant) {
         if let Some(entry) = self.dialled.get_mut(peer) {
             entry.on_connected(now);

@@ -277,6 +277,10 @@ impl Network for MemoryNetwork {
         Ok(vec![Multiaddr::empty().with(Protocol::Memory(self.seed))])
     }
 
+    async fn reachable_addresses(&self) -> Result<Vec<Multiaddr>, NetworkError> {
+        self.listen_addresses().await
+    }
+
     async fn add_peer(&self, _: PeerAddress) -> Result<(), NetworkError> {
         Ok(())
     }

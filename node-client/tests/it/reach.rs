@@ -154,3 +154,29 @@ async fn who_is_kept_no_longer_is_let_go() {
         len += 1;
     }
 }
+
+#[tokio::test]
+async fn all_interfaces_are_listened_on_and_what_is_announced_is_listened_on() {
+    // Whether or not this machine has IPv6.
+    let settings = NetworkConfig { name: "test".to_owned(), ..NetworkConfig::default() };
+    let all = peer_with(settings, Impatient).await;
+    let reachable = all.client.reachable_addresses().await.unwrap();
+    let listened = all.client.listen_addresses().await.unwrap();
+    assert!(!reachable.is_empty());
+    assert!(reachable.iter().all(|address| listened.contains(address)), "{reachable:?}");
+    assert!(reachable.is_sorted());
+    let nowhere = hidden(Transport::Tcp).await;
+    assert!(nowhere.client.reachable_addresses().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_network_of_one_machine_announces_its_loopback_addresses_or_what_it_is_told_to() {
+    let local = peer_with(NetworkConfig::loopback(), Impatient).await;
+    let mut listened = local.client.listen_addresses().await.unwrap();
+    listened.sort();
+    assert_eq!(local.client.reachable_addresses().await.unwrap(), listened);
+    let external = vec!["/ip4/203.0.113.5/tcp/4001".parse().unwrap()];
+    let settings = NetworkConfig { external: external.clone(), ..NetworkConfig::loopback() };
+    let told = peer_with(settings, Impatient).await;
+    assert_eq!(told.client.reachable_addresses().await.unwrap(), external);
+}

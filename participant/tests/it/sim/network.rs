@@ -35,6 +35,10 @@ impl Network for SimNetwork {
         self.inner.listen_addresses().await
     }
 
+    async fn reachable_addresses(&self) -> Result<Vec<Multiaddr>, NetworkError> {
+        self.inner.reachable_addresses().await
+    }
+
     async fn add_peer(&self, peer: PeerAddress) -> Result<(), NetworkError> {
         self.inner.add_peer(peer).await
     }

@@ -1,0 +1,158 @@
+//! Dials peers back that want to know where they are reached, a few at a time.
+//!
+//! AutoNAT's answering side by itself would dial as often as it is asked to, and leave no room for the dials of our
+//! own.
+
+use std::{
+    collections::{HashMap, HashSet},
+    task::{Context, Poll},
+};
+
+use libp2p::{
+    autonat::v2::server,
+    core::{transport::PortUse, Endpoint},
+    swarm::{
+        behaviour::DialFailure, ConnectionDenied, ConnectionId, DialError, FromSwarm,
+        NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+    },
+    Multiaddr, PeerId,
+};
+
+/// Dials for one peer at a time: its addresses of each transport.
+const PER_PEER_MAX: usize = 4;
+
+/// Dials at a time for all peers to whom no connection is kept.
+const STRANGERS_MAX: usize = 16;
+
+pub(super) struct DialBacks {
+    inner: server::Behaviour,
+    held: HashSet<PeerId>,
+    /// The dials under way, and for whom.
+    dials: HashMap<ConnectionId, PeerId>,
+}
+
+impl DialBacks {
+    pub(super) fn new() -> Self {
+        Self { inner: server::Behaviour::default(), held: HashSet::new(), dials: HashMap::new() }
+    }
+
+    /// Lets these peers not wait for strangers.
+    pub(super) fn hold(&mut self, peers: HashSet<PeerId>) {
+        self.held = peers;
+    }
+
+    /// Whether one more dial for a peer may begin.
+    fn has_room(&self, peer: &PeerId) -> bool {
+        let count = |counts: &dyn Fn(&PeerId) -> bool| {
+            self.dials.values().filter(|peer| counts(peer)).count()
+        };
+        count(&|other| other == peer) < PER_PEER_MAX
+            && (self.held.contains(peer)
+                || count(&|other| !self.held.contains(other)) < STRANGERS_MAX)
+    }
+}
+
+impl NetworkBehaviour for DialBacks {
+    type ConnectionHandler = THandler<server::Behaviour>;
+    type ToSwarm = server::Event;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.inner.handle_established_inbound_connection(connection, peer, local, remote)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        address: &Multiaddr,
+        role: Endpoint,
+        port: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.inner.handle_established_outbound_connection(connection, peer, address, role, port)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm) {
+        match event {
+            FromSwarm::ConnectionEstablished(event) => {
+                self.dials.remove(&event.connection_id);
+            }
+            FromSwarm::DialFailure(event) => {
+                self.dials.remove(&event.connection_id);
+            }
+            _ => {}
+        }
+        self.inner.on_swarm_event(event);
+    }
+
+    fn on_connection_handler_event(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        event: THandlerOutEvent<Self>,
+    ) {
+        self.inner.on_connection_handler_event(peer, connection, event);
+    }
+
+    fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        loop {
+            let event = std::task::ready!(self.inner.poll(context));
+            let ToSwarm::Dial { opts } = event else {
+                return Poll::Ready(event);
+            };
+            let (peer_id, connection_id) = (opts.get_peer_id(), opts.connection_id());
+            if let Some(peer) = peer_id.filter(|peer| self.has_room(peer)) {
+                self.dials.insert(connection_id, peer);
+                return Poll::Ready(ToSwarm::Dial { opts });
+            }
+            // It is told that it was not reached.
+            let error = &DialError::Aborted;
+            let failure = DialFailure { peer_id, error, connection_id };
+            self.inner.on_swarm_event(FromSwarm::DialFailure(failure));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begin(dial_backs: &mut DialBacks, peer: PeerId) -> bool {
+        let has_room = dial_backs.has_room(&peer);
+        if has_room {
+            let connection = ConnectionId::new_unchecked(dial_backs.dials.len());
+            dial_backs.dials.insert(connection, peer);
+        }
+        has_room
+    }
+
+    #[test]
+    fn strangers_leave_room_for_kept_peers() {
+        let kept = PeerId::random();
+        let mut dial_backs = DialBacks::new();
+        dial_backs.hold(HashSet::from([kept]));
+        let one = PeerId::random();
+        let begun = (0..10).filter(|_| begin(&mut dial_backs, one)).count();
+        assert_eq!(begun, PER_PEER_MAX);
+        let begun = (0..100).filter(|_| begin(&mut dial_backs, PeerId::random())).count();
+        assert_eq!(begun, STRANGERS_MAX - PER_PEER_MAX);
+        let begun = (0..10).filter(|_| begin(&mut dial_backs, kept)).count();
+        assert_eq!(begun, PER_PEER_MAX);
+        let failure = DialFailure {
+            peer_id: Some(one),
+            error: &DialError::Aborted,
+            connection_id: ConnectionId::new_unchecked(0),
+        };
+        dial_backs.on_swarm_event(FromSwarm::DialFailure(failure));
+        assert!(dial_backs.has_room(&one));
+        assert!(!dial_backs.has_room(&kept));
+    }
+}

@@ -1,0 +1,442 @@
+//! Finds out at which addresses others reach this peer, and which of them to announce.
+//!
+//! Validators to whom a connection is kept say from which IP they see us come; each is asked by AutoNAT v2 to dial us
+//! there, at the ports that we listen on. What one of them reaches is confirmed for as long as the process lives.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    task::{Context, Poll},
+};
+
+use libp2p::{
+    autonat::v2::client,
+    core::{transport::PortUse, Endpoint},
+    multiaddr::Protocol,
+    swarm::{
+        behaviour::NewExternalAddrCandidate, ConnectionDenied, ConnectionId, FromSwarm,
+        NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+    },
+    Multiaddr, PeerId,
+};
+
+/// Addresses that are tested in the life of a process: those of some moves, each of a few ports.
+const TESTED_MAX: usize = 64;
+
+/// AutoNAT's asking side, which tests what it is told to.
+///
+/// By itself it would test, and remember for ever, whatever any peer claims to see.
+pub(super) struct Tests {
+    inner: client::Behaviour,
+    begun: HashSet<Multiaddr>,
+}
+
+impl Tests {
+    pub(super) fn new() -> Self {
+        Self { inner: client::Behaviour::default(), begun: HashSet::new() }
+    }
+
+    /// Has an address tested soon, once.
+    pub(super) fn begin(&mut self, address: &Multiaddr) {
+        if self.begun.len() < TESTED_MAX && self.begun.insert(address.clone()) {
+            let candidate = NewExternalAddrCandidate { addr: address };
+            self.inner.on_swarm_event(FromSwarm::NewExternalAddrCandidate(candidate));
+        }
+    }
+}
+
+impl NetworkBehaviour for Tests {
+    type ConnectionHandler = THandler<client::Behaviour>;
+    type ToSwarm = client::Event;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.inner.handle_established_inbound_connection(connection, peer, local, remote)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        address: &Multiaddr,
+        role: Endpoint,
+        port: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.inner.handle_established_outbound_connection(connection, peer, address, role, port)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm) {
+        if !matches!(event, FromSwarm::NewExternalAddrCandidate(_)) {
+            self.inner.on_swarm_event(event);
+        }
+    }
+
+    fn on_connection_handler_event(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        event: THandlerOutEvent<Self>,
+    ) {
+        self.inner.on_connection_handler_event(peer, connection, event);
+    }
+
+    fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        self.inner.poll(context)
+    }
+}
+
+/// Where a peer that sees us come from `observed` may reach us: there, at the ports of the listeners, and at the public
+/// addresses of this machine.
+pub(super) fn candidates<'a>(
+    observed: &Multiaddr,
+    listeners: impl Iterator<Item = &'a Multiaddr>,
+) -> BTreeSet<Multiaddr> {
+    let seen = ip(observed);
+    let at = |listener: &Multiaddr| {
+        let seen =
+            seen.filter(|seen| ip(listener).is_some_and(|own| own.is_ipv4() == seen.is_ipv4()))?;
+        Some(std::iter::once(Protocol::from(seen)).chain(listener.iter().skip(1)).collect())
+    };
+    let own = |listener: &Multiaddr| scope(listener) == Some(Scope::World);
+    listeners
+        .flat_map(|listener| [at(listener), Some(listener.clone()).filter(own)])
+        .flatten()
+        .collect()
+}
+
+/// What is known of the own addresses.
+#[derive(Default)]
+pub(super) struct Known {
+    /// Given by the operator as what others reach.
+    pub(super) external: Vec<Multiaddr>,
+    /// Given by the operator to listen on.
+    pub(super) listen: Vec<Multiaddr>,
+    /// Listened on, with their ports.
+    pub(super) listeners: Vec<Multiaddr>,
+    /// Reached by another peer.
+    pub(super) confirmed: Vec<Multiaddr>,
+    /// Tried in vain by another peer.
+    pub(super) refuted: BTreeSet<Multiaddr>,
+}
+
+impl Known {
+    /// The addresses to announce, in their order, each once.
+    ///
+    /// What is given as external and nothing else, if there is any. Otherwise what is confirmed, and loopback addresses
+    /// that the operator listens on by their IP; beside these what is not tested yet: public addresses of this machine,
+    /// and as long as nobody has tested anything the others. Of all these those that reach furthest, and of them the
+    /// confirmed alone if any is.
+    pub(super) fn announced(self) -> Vec<Multiaddr> {
+        if !self.external.is_empty() {
+            return sorted(self.external);
+        }
+        let is_named = |listener: &Multiaddr| {
+            let own = ip(listener);
+            self.listen.iter().any(|given| ip(given) == own)
+        };
+        // Who reaches us from this machine says nothing about others.
+        let is_wide = |address| scope(address).is_some_and(|scope| scope <= Scope::Site);
+        let is_tested = !self.refuted.is_empty() || self.confirmed.iter().any(is_wide);
+        let is_open = |scope, address: &Multiaddr| {
+            !is_tested || (scope == Scope::World && !self.refuted.contains(address))
+        };
+        let confirmed = self.confirmed.iter().map(|address| (address, true));
+        let listeners = self
+            .listeners
+            .iter()
+            .map(|address| (address, scope(address) == Some(Scope::Machine) && is_named(address)));
+        let found: Vec<_> = confirmed
+            .chain(listeners)
+            .filter_map(|(address, is_sure)| Some((scope(address)?, is_sure, address)))
+            .filter(|(scope, is_sure, address)| *is_sure || is_open(*scope, address))
+            .collect();
+        let Some(widest) = found.iter().map(|(scope, ..)| *scope).min() else {
+            return Vec::new();
+        };
+        let is_sure = found.iter().any(|(scope, is_sure, _)| *scope == widest && *is_sure);
+        let best = found.iter().filter(|found| found.0 == widest && found.1 == is_sure);
+        sorted(best.map(|(.., address)| (*address).clone()).collect())
+    }
+}
+
+fn sorted(mut addresses: Vec<Multiaddr>) -> Vec<Multiaddr> {
+    addresses.sort();
+    addresses.dedup();
+    addresses
+}
+
+/// From where an address is reached, the furthest first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Scope {
+    World,
+    /// The networks of RFC 1918, RFC 6598 and RFC 4193.
+    Site,
+    /// The machine's end of a container bridge, by the address that it has by default.
+    Bridge,
+    Machine,
+}
+
+/// `None` if nobody can dial it without knowing more.
+fn scope(address: &Multiaddr) -> Option<Scope> {
+    match ip(address) {
+        Some(IpAddr::V4(ip)) => scope_v4(ip),
+        Some(IpAddr::V6(ip)) => match ip.to_ipv4_mapped() {
+            Some(ip) => scope_v4(ip),
+            None => scope_v6(ip),
+        },
+        // A name.
+        None => Some(Scope::World),
+    }
+}
+
+fn scope_v4(ip: Ipv4Addr) -> Option<Scope> {
+    let [a, b, c, d] = ip.octets();
+    if ip.is_loopback() {
+        Some(Scope::Machine)
+    } else if ip.is_unspecified() || ip.is_link_local() || ip.is_multicast() || ip.is_broadcast() {
+        None
+    } else if ip.is_private() && (a, c, d) == (172, 0, 1) {
+        Some(Scope::Bridge)
+    } else if ip.is_private() || (a == 100 && b & 0xC0 == 64) {
+        Some(Scope::Site)
+    } else {
+        Some(Scope::World)
+    }
+}
+
+fn scope_v6(ip: Ipv6Addr) -> Option<Scope> {
+    if ip.is_loopback() {
+        Some(Scope::Machine)
+    } else if ip.is_unspecified() || ip.is_unicast_link_local() || ip.is_multicast() {
+        None
+    } else if ip.is_unique_local() {
+        Some(Scope::Site)
+    } else {
+        Some(Scope::World)
+    }
+}
+
+fn ip(address: &Multiaddr) -> Option<IpAddr> {
+    match address.iter().next()? {
+        Protocol::Ip4(ip) => Some(ip.into()),
+        Protocol::Ip6(ip) => Some(ip.into()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use futures::StreamExt;
+    use libp2p::{identity::Keypair, swarm::SwarmEvent, Swarm};
+
+    use super::*;
+    use crate::network::{
+        behaviour::{swarm, Behaviour, BehaviourEvent},
+        NetworkConfig,
+    };
+
+    fn addresses(given: &[&str]) -> Vec<Multiaddr> {
+        given.iter().map(|address| address.parse().unwrap()).collect()
+    }
+
+    /// A machine that listens on everything: loopback, a container bridge, its network, and nothing that others can
+    /// dial.
+    fn at_home() -> Known {
+        Known {
+            listen: addresses(&["/ip4/0.0.0.0/tcp/4001", "/ip6/::/tcp/4001"]),
+            listeners: addresses(&[
+                "/ip4/127.0.0.1/tcp/4001",
+                "/ip4/172.17.0.1/tcp/4001",
+                "/ip4/192.168.1.5/tcp/4001",
+                "/ip4/169.254.3.4/tcp/4001",
+                "/ip6/::1/tcp/4001",
+                "/ip6/fe80::1/tcp/4001",
+            ]),
+            ..Known::default()
+        }
+    }
+
+    #[test]
+    fn of_all_interfaces_the_one_that_reaches_furthest_is_announced() {
+        assert_eq!(at_home().announced(), addresses(&["/ip4/192.168.1.5/tcp/4001"]));
+        let mut known = at_home();
+        known.listeners.extend(addresses(&[
+            "/ip6/2001:db8::5/tcp/4001",
+            "/ip4/203.0.113.5/tcp/4001",
+            "/ip4/203.0.113.5/tcp/4001",
+        ]));
+        let public = addresses(&["/ip4/203.0.113.5/tcp/4001", "/ip6/2001:db8::5/tcp/4001"]);
+        assert_eq!(known.announced(), public);
+        let mut known = at_home();
+        known.listeners.remove(2);
+        assert_eq!(known.announced(), addresses(&["/ip4/172.17.0.1/tcp/4001"]));
+        let mut known = at_home();
+        known.listeners.drain(1..3);
+        let machine = addresses(&["/ip4/127.0.0.1/tcp/4001", "/ip6/::1/tcp/4001"]);
+        assert_eq!(known.announced(), machine);
+    }
+
+    #[test]
+    fn behind_a_router_nothing_is_announced_once_it_is_known() {
+        let mut known = at_home();
+        known.refuted.extend(addresses(&["/ip4/203.0.113.5/tcp/4001"]));
+        assert!(known.announced().is_empty());
+        // A public address of its own, behind a filter.
+        let mut known = at_home();
+        known.listeners.extend(addresses(&["/ip6/2001:db8::5/tcp/4001"]));
+        known.refuted.extend(addresses(&["/ip6/2001:db8::5/tcp/4001"]));
+        assert!(known.announced().is_empty());
+    }
+
+    #[test]
+    fn what_another_peer_reached_is_announced_alone() {
+        let mut known = at_home();
+        known.listeners.extend(addresses(&["/ip6/2001:db8::5/tcp/4001"]));
+        known.confirmed = addresses(&["/ip4/203.0.113.5/tcp/4001", "/ip4/127.0.0.1/tcp/4001"]);
+        assert_eq!(known.announced(), addresses(&["/ip4/203.0.113.5/tcp/4001"]));
+        // Somebody on this machine.
+        let mut known = at_home();
+        known.confirmed = addresses(&["/ip4/127.0.0.1/tcp/4001"]);
+        assert_eq!(known.announced(), addresses(&["/ip4/192.168.1.5/tcp/4001"]));
+        // Within one network nobody sees another address.
+        let mut known = at_home();
+        known.confirmed = addresses(&["/ip4/192.168.1.5/tcp/4001"]);
+        assert_eq!(known.announced(), addresses(&["/ip4/192.168.1.5/tcp/4001"]));
+    }
+
+    #[test]
+    fn what_the_operator_says_is_announced() {
+        let mut known = at_home();
+        known.external = addresses(&["/ip4/203.0.113.9/tcp/9", "/dns4/miner.example/tcp/9"]);
+        known.confirmed = addresses(&["/ip4/203.0.113.5/tcp/4001"]);
+        let external = addresses(&["/ip4/203.0.113.9/tcp/9", "/dns4/miner.example/tcp/9"]);
+        assert_eq!(known.announced(), external);
+        // A network of one machine, whatever has been tried.
+        let known = Known {
+            listen: addresses(&["/ip4/127.0.0.1/tcp/0"]),
+            listeners: addresses(&["/ip4/127.0.0.1/tcp/4001"]),
+            refuted: addresses(&["/ip4/127.0.0.1/tcp/4001"]).into_iter().collect(),
+            ..Known::default()
+        };
+        assert_eq!(known.announced(), addresses(&["/ip4/127.0.0.1/tcp/4001"]));
+    }
+
+    #[test]
+    fn an_address_behind_a_router_is_not_announced_though_it_is_listened_on_by_name() {
+        let mut known = at_home();
+        known.listen = addresses(&["/ip4/192.168.1.5/tcp/4001"]);
+        known.listeners.clone_from(&known.listen);
+        known.refuted.extend(addresses(&["/ip4/203.0.113.5/tcp/4001"]));
+        assert!(known.announced().is_empty());
+    }
+
+    #[test]
+    fn addresses_are_of_the_widest_scope_that_they_have() {
+        let scopes = [
+            ("/ip4/8.8.8.8/tcp/1", Some(Scope::World)),
+            ("/ip4/100.63.0.1/tcp/1", Some(Scope::World)),
+            ("/ip4/100.64.0.1/tcp/1", Some(Scope::Site)),
+            ("/ip4/100.127.255.255/tcp/1", Some(Scope::Site)),
+            ("/ip4/100.128.0.1/tcp/1", Some(Scope::World)),
+            ("/ip4/10.1.2.3/tcp/1", Some(Scope::Site)),
+            ("/ip4/172.17.0.2/tcp/1", Some(Scope::Site)),
+            ("/ip4/172.31.0.1/tcp/1", Some(Scope::Bridge)),
+            ("/ip4/172.32.0.1/tcp/1", Some(Scope::World)),
+            ("/ip4/127.1.2.3/tcp/1", Some(Scope::Machine)),
+            ("/ip4/0.0.0.0/tcp/1", None),
+            ("/ip4/224.0.0.1/tcp/1", None),
+            ("/ip6/fd00::1/tcp/1", Some(Scope::Site)),
+            ("/ip6/::ffff:10.0.0.1/tcp/1", Some(Scope::Site)),
+            ("/ip6/2001:db8::1/tcp/1", Some(Scope::World)),
+            ("/ip6/ff02::1/tcp/1", None),
+            ("/dns4/peer.example/tcp/1", Some(Scope::World)),
+        ];
+        for (address, expected) in scopes {
+            assert_eq!(scope(&address.parse().unwrap()), expected, "{address}");
+        }
+    }
+
+    #[test]
+    fn what_is_seen_is_tried_at_the_ports_of_the_same_family() {
+        let listeners = addresses(&[
+            "/ip4/127.0.0.1/tcp/4001",
+            "/ip4/192.168.1.5/tcp/4001",
+            "/ip4/192.168.1.5/udp/4002/quic-v1",
+            "/ip6/2001:db8::5/tcp/4003",
+        ]);
+        let observed = "/ip4/203.0.113.5/tcp/55555".parse().unwrap();
+        let found: Vec<_> = candidates(&observed, listeners.iter()).into_iter().collect();
+        let expected = addresses(&[
+            "/ip4/203.0.113.5/tcp/4001",
+            "/ip4/203.0.113.5/udp/4002/quic-v1",
+            "/ip6/2001:db8::5/tcp/4003",
+        ]);
+        assert_eq!(found, expected);
+    }
+
+    /// What the test of an address said, among all that happens at a peer.
+    fn outcome(event: SwarmEvent<BehaviourEvent>) -> Option<(Multiaddr, bool)> {
+        match event {
+            SwarmEvent::Behaviour(BehaviourEvent::Tests(event)) => {
+                Some((event.tested_addr, event.result.is_ok()))
+            }
+            _ => None,
+        }
+    }
+
+    async fn listening() -> Swarm<Behaviour> {
+        let config = NetworkConfig::loopback();
+        let mut swarm = swarm(&config, Keypair::generate_ed25519()).unwrap();
+        let listener = swarm.listen_on(config.listen[1].clone()).unwrap();
+        swarm
+            .by_ref()
+            .filter(|event| {
+                let is_it = matches!(event, SwarmEvent::NewListenAddr { listener_id, .. } if *listener_id == listener);
+                std::future::ready(is_it)
+            })
+            .next()
+            .await;
+        swarm
+    }
+
+    #[tokio::test]
+    async fn another_peer_dials_back_and_says_whether_it_reached_us() {
+        let (mut other, mut own) = (listening().await, listening().await);
+        let address = other.listeners().next().unwrap().clone();
+        own.dial(address).unwrap();
+        let listened = own.listeners().next().unwrap().clone();
+        // Nobody listens at port 1.
+        let closed = Multiaddr::from(Ipv4Addr::LOCALHOST).with(Protocol::Tcp(1));
+        for address in [&listened, &closed] {
+            own.behaviour_mut().tests.begin(address);
+        }
+        let mut outcomes = BTreeMap::new();
+        while outcomes.len() < 2 {
+            tokio::select! {
+                event = own.select_next_some() => outcomes.extend(outcome(event)),
+                _ = other.select_next_some() => {}
+            }
+        }
+        assert_eq!(outcomes, BTreeMap::from([(listened.clone(), true), (closed, false)]));
+        assert_eq!(own.external_addresses().collect::<Vec<_>>(), [&listened]);
+    }
+
+    #[test]
+    fn only_so_many_addresses_are_tested() {
+        let mut tests = Tests::new();
+        for port in 1..1_000 {
+            tests.begin(&Multiaddr::from(Ipv4Addr::LOCALHOST).with(Protocol::Tcp(port)));
+        }
+        assert_eq!(tests.begun.len(), TESTED_MAX);
+    }
+}
