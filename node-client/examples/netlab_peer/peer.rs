@@ -18,7 +18,7 @@ use std::{
 use libp2p::identity::Keypair;
 use node_client::{
     clock::SystemClock,
-    network::{start, Client, FetchError, Network, NetworkConfig},
+    network::{start, Client, FetchError, Keep, Network, NetworkConfig, PeerAddress},
     store::Store,
 };
 use serde_json::{json, Value};
@@ -67,6 +67,17 @@ async fn obey(client: &Client, line: &str) -> Result<Value, Box<dyn Error>> {
             client.add_peer(peer_address(peer)?).await?;
             Ok(json!({}))
         }
+        ["keep", ref peers @ ..] => {
+            let dialled = addresses(peers)?;
+            client.keep(Keep { dialled, held: Vec::new() }).await?;
+            Ok(json!({}))
+        }
+        ["hold", ref peers @ ..] => {
+            let held = addresses(peers)?.into_iter().map(|peer| peer.peer).collect();
+            client.keep(Keep { dialled: Vec::new(), held }).await?;
+            Ok(json!({}))
+        }
+        ["reachable"] => Ok(json!({ "addresses": client.reachable_addresses().await?.len() })),
         ["fetch", len, ref peers @ ..] => fetch(client, len.parse()?, peers).await,
         ["counters"] => {
             let counters = client.counters();
@@ -76,10 +87,13 @@ async fn obey(client: &Client, line: &str) -> Result<Value, Box<dyn Error>> {
     }
 }
 
+fn addresses(peers: &[&str]) -> Result<Vec<PeerAddress>, Box<dyn Error>> {
+    peers.iter().map(|peer| peer_address(peer)).collect()
+}
+
 /// Fetches as participants do: piece by piece, and again after a while when nobody delivered, going on with the rest.
 async fn fetch(client: &Client, len: usize, peers: &[&str]) -> Result<Value, Box<dyn Error>> {
-    let providers = peers.iter().map(|peer| peer_address(peer)).collect::<Result<Vec<_>, _>>()?;
-    let request = request(len, providers);
+    let request = request(len, addresses(peers)?);
     let begin = Instant::now();
     let mut tries = 0;
     let mut faults = 0;

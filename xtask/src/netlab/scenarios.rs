@@ -190,7 +190,7 @@ fn loss(lab: &mut Lab) -> Result<Vec<Figure>, Failure> {
     ])
 }
 
-/// A validator fetches from miners behind NATs, which have met it; two miners behind NATs fetch from each other.
+/// A validator fetches from miners behind NATs, which keep a connection to it and find out that nobody dials them; two miners behind NATs fetch from each other.
 fn nat(lab: &mut Lab) -> Result<Vec<Figure>, Failure> {
     let link = Link::of(UP, DOWN);
     let node = lab.node(link)?;
@@ -203,11 +203,13 @@ fn nat(lab: &mut Lab) -> Result<Vec<Figure>, Failure> {
 
     // Lengths differ, so that the validator has none of them.
     let mut len = PAYLOAD_LEN;
-    let mut miners = Vec::new();
+    let (mut miners, mut held) = (Vec::new(), Vec::new());
     for (name, kind) in [("cone", Nat::Cone), ("symmetric", Nat::Symmetric)] {
         let node = lab.behind(kind, link)?;
         let mut miner = lab.peer(&node, "quic", name)?;
-        miner.ask(&format!("meet {}", validator.address))?;
+        held.push(miner.address.clone());
+        validator.ask(&format!("hold {}", held.join(" ")))?;
+        miner.ask(&format!("keep {}", validator.address))?;
         for (when, wait) in [("at once", 5), ("after 70 s", 70)] {
             len += 1;
             miner.ask(&format!("publish {len}"))?;
@@ -217,6 +219,8 @@ fn nat(lab: &mut Lab) -> Result<Vec<Figure>, Failure> {
             figures.push(Figure::at_most(name.clone(), fetched.seconds, "s", 1.2 * base));
             figures.push(Figure::at_most(format!("{name}, faults"), fetched.faults, "", 0.0));
         }
+        let announced = miner.ask("reachable")?["addresses"].as_f64().ok_or("no count")?;
+        figures.push(Figure::at_most(format!("nat, {name}, announced"), announced, "", 0.0));
         miners.push(miner);
     }
     let node = lab.behind(Nat::Cone, link)?;
