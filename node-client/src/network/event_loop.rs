@@ -89,8 +89,8 @@ impl EventLoop {
         }
     }
 
-    /// Starts listening, and returns when every configured address is listened on. All IPv6 addresses of the machine are
-    /// not waited for: it may have none.
+    /// Starts listening, and returns when every configured address is listened on. All IPv6 addresses of the machine
+    /// are not waited for: it may have none.
     ///
     /// Not cancel-safe: when dropped, some addresses are listened on; drop the loop too.
     pub(super) async fn listen(&mut self) -> Result<(), StartError> {
@@ -275,8 +275,8 @@ impl EventLoop {
         self.kept.dial(&mut self.swarm, now);
     }
 
-    /// Ends a connection over which nothing comes any more, as when a router on the way has forgotten it. libp2p tells of
-    /// a second failure in a row.
+    /// Ends a connection over which nothing comes any more, as when a router on the way has forgotten it. libp2p tells
+    /// of a second failure in a row.
     fn on_ping(&mut self, event: ping::Event) {
         if let Err(ping::Failure::Timeout | ping::Failure::Other { .. }) = event.result {
             tracing::debug!(peer = %event.peer, "a connection is dead");
