@@ -91,8 +91,15 @@ struct Blocks {
     /// Weights of runs that governance sets in the next block.
     weights: Vec<(RunId, u16)>,
     nonces: HashMap<AccountBytes, Nonces>,
-    /// What became of calls whose block is not final yet, by block.
-    untold: VecDeque<(BlockNumber, Vec<Outcome>)>,
+    /// What is in the blocks that are not final yet, in their order.
+    untold: VecDeque<Untold>,
+}
+
+/// What a block took, until it is final.
+struct Untold {
+    number: BlockNumber,
+    weights: Vec<(RunId, u16)>,
+    outcomes: Vec<Outcome>,
 }
 
 /// A call and what became of it.
@@ -243,8 +250,8 @@ impl FakeChain {
         };
         let lag = self.shared.lag.load(Ordering::Relaxed);
         let finalized = number.saturating_sub(lag).max(*self.shared.finalized.borrow());
-        let told = chain.untold.partition_point(|(block, _)| *block <= finalized);
-        let told: Vec<_> = chain.untold.drain(..told).flat_map(|(_, outcomes)| outcomes).collect();
+        let told = chain.untold.partition_point(|block| block.number <= finalized);
+        let told: Vec<_> = chain.untold.drain(..told).flat_map(|block| block.outcomes).collect();
         drop(chain);
         self.shared.head.send_replace(number);
         self.shared.finalized.send_replace(finalized);

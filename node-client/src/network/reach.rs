@@ -234,15 +234,19 @@ fn ip(address: &Multiaddr) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::{collections::BTreeMap, sync::Arc};
 
     use futures::StreamExt;
     use libp2p::{identity::Keypair, swarm::SwarmEvent, Swarm};
 
     use super::*;
-    use crate::network::{
-        behaviour::{swarm, Behaviour, BehaviourEvent},
-        NetworkConfig,
+    use crate::{
+        clock::{Clock, ManualClock},
+        network::{
+            behaviour::{swarm, Behaviour, BehaviourEvent},
+            pace::Pace,
+            NetworkConfig,
+        },
     };
 
     fn addresses(given: &[&str]) -> Vec<Multiaddr> {
@@ -396,7 +400,9 @@ mod tests {
 
     async fn listening() -> Swarm<Behaviour> {
         let config = NetworkConfig::loopback();
-        let mut swarm = swarm(&config, Keypair::generate_ed25519()).unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::default());
+        let pace = Pace::new(clock.clone());
+        let mut swarm = swarm(&config, Keypair::generate_ed25519(), clock, pace).unwrap();
         let listener = swarm.listen_on(config.listen[1].clone()).unwrap();
         swarm
             .by_ref()

@@ -72,12 +72,15 @@ fn whoever_withholds_costs_nobody_else_anything_however_late_finality_is() {
 
 #[test]
 fn forks_and_a_node_that_is_behind_cost_no_window() {
-    for (finality_lag, behind) in [(1, 0), (3, 0), (3, 1), (2, 2), (6, 1)] {
+    for (finality_lag, behind) in [(1, 0), (3, 1), (2, 2)] {
         let adversary = Some(AdversaryKind::Withholder);
-        let plan = Plan { adversary, finality_lag, behind, forks: true, ..Plan::calm(3, 4) };
+        let validators = 3;
+        let plan =
+            Plan { adversary, finality_lag, behind, forks: true, validators, ..Plan::calm(3, 4) };
         let (honest, windows) = (plan.miners, plan.windows as usize);
-        let summary = tell(plan);
-        assert_eq!((summary.finals, summary.accepted), (windows, honest * windows), "{summary:?}");
+        let Summary { finals, accepted, missed, .. } = tell(plan);
+        let what = format!("{finality_lag} behind, {behind}: {missed:#?}");
+        assert_eq!((finals, accepted), (windows, honest * windows), "{what}");
     }
 }
 

@@ -6,14 +6,13 @@ use protocol::{BlockNumber, Hash};
 
 use super::{
     block_hash, refusal::Refusal, state::State, BlockRef, Blocks, FakeChain, Included, Queued,
-    SubmitError, STATES_MAX,
+    SubmitError, Untold, STATES_MAX,
 };
 
 impl FakeChain {
     /// Has another chain be the best one: the last `depth` blocks, or as many of them as are not final, are replaced, and
-    /// one more follows. Each of their calls is in a block one later than it was, and may be refused there.
-    ///
-    /// What governance set in one of them ([`FakeChain::set_run_weight`]) is lost.
+    /// one more follows. Each of their calls is in a block one later than it was, and may be refused there; what governance
+    /// set is in the first.
     pub fn fork(&self, depth: u32) {
         let finalized = *self.shared.finalized.borrow();
         let mut chain = self.chain();
@@ -58,8 +57,9 @@ impl Blocks {
         {
             self.states.pop_back();
             self.hashes.pop();
-            let (_, outcomes) = self.untold.pop_back().unwrap_or_default();
-            dropped.push(outcomes.into_iter().map(|(queued, _)| queued).collect());
+            let Some(block) = self.untold.pop_back() else { break };
+            self.weights.splice(..0, block.weights);
+            dropped.push(block.outcomes.into_iter().map(|(queued, _)| queued).collect());
         }
         self.forks += u64::from(!dropped.is_empty());
         dropped.reverse();
@@ -80,9 +80,10 @@ impl Blocks {
         let block = BlockRef { number, hash };
         let mut state = State::clone(&parent);
         state.begin_block(number, &parent_hash);
-        for (run, weight) in std::mem::take(&mut self.weights) {
+        let weights = std::mem::take(&mut self.weights);
+        for (run, weight) in &weights {
             // What is refused changes nothing.
-            let _ = state.set_run_weight(run, weight);
+            let _ = state.set_run_weight(*run, *weight);
         }
         let mut outcomes = Vec::new();
         for queued in calls {
@@ -108,6 +109,6 @@ impl Blocks {
         if self.states.len() > STATES_MAX {
             self.states.pop_front();
         }
-        self.untold.push_back((number, outcomes));
+        self.untold.push_back(Untold { number, weights, outcomes });
     }
 }

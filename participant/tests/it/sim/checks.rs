@@ -248,6 +248,12 @@ impl Checks {
             digest,
             proofs: self.proofs.clone(),
             miners,
+            missed: members
+                .iter()
+                .flat_map(|member| {
+                    member.missed().into_iter().map(|what| format!("{}: {what}", member.name))
+                })
+                .collect(),
             notes: world.notes(),
         }
     }

@@ -150,6 +150,8 @@ pub(super) struct Summary {
     pub(super) proofs: Vec<GauntletEvent>,
     /// The miners at the end.
     pub(super) miners: Vec<MinerInfo>,
+    /// What everybody missed, and why.
+    pub(super) missed: Vec<String>,
     /// What the script noted.
     pub(super) notes: Vec<String>,
 }
@@ -297,11 +299,11 @@ impl Story {
         self.checks.end(&self.world, &self.members, plan, digest).await
     }
 
-    /// How many blocks the next one replaces: with forks one to all that are not final, every third time.
+    /// How many blocks the next one replaces: with forks one to all that are not final, one time in six.
     fn replaced(&self, plan: &Plan) -> u32 {
         let draw = self.world.draw(0, "fork");
-        match plan.forks && draw.is_multiple_of(3) {
-            true => 1 + (draw / 3 % u64::from(plan.finality_lag.max(1))) as u32,
+        match plan.forks && draw.is_multiple_of(6) {
+            true => 1 + (draw / 6 % u64::from(plan.finality_lag.max(1))) as u32,
             false => 0,
         }
     }
@@ -372,6 +374,10 @@ pub(super) fn schedule() -> Schedule {
     schedule_behind(0)
 }
 
+/// By how many blocks phases are longer where there are forks: a validator attests when a third of its phase is left, and two forks one
+/// after the other are to leave it in time.
+const FORKS_DELAY: u32 = 7;
+
 /// The same for a chain whose final blocks are `lag` behind: each phase begins with what is final.
 fn schedule_behind(lag: u32) -> Schedule {
     Schedule {
@@ -390,7 +396,9 @@ fn settings(plan: &Plan, genesis_state_root: Hash) -> Settings {
     let data = Dataset::open(data()).unwrap();
     let example = Settings::example();
     let settings = Settings {
-        schedule: schedule_behind(plan.finality_lag + plan.behind),
+        schedule: schedule_behind(
+            plan.finality_lag + plan.behind + if plan.forks { FORKS_DELAY } else { 0 },
+        ),
         training: Training {
             inner_steps: 6,
             batch_size: 4,
