@@ -98,13 +98,16 @@ pub fn is_available(attestations: &[AttestationInput<'_>], total_stake: u128, ui
 }
 
 /// Whether validators with two thirds of `total_stake` attested and left `uid` out: who is absent speaks against nobody,
-/// and a minority convicts nobody.
+/// and a minority convicts nobody. Nor does an attestation that names no payload at all: its validator could fetch nothing, more
+/// likely for its own line's sake than for everybody's, and speaks of the state alone.
 pub fn is_proven_unavailable(
     attestations: &[AttestationInput<'_>],
     total_stake: u128,
     uid: Uid,
 ) -> bool {
-    let stake = stake_that(attestations, |row| !bitmap_contains(row.bitmap, uid));
+    let stake = stake_that(attestations, |row| {
+        row.bitmap.iter().any(|byte| *byte != 0) && !bitmap_contains(row.bitmap, uid)
+    });
     is_majority(stake, total_stake)
 }
 

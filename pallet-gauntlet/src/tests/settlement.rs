@@ -104,12 +104,16 @@ fn a_missed_commit_and_a_missed_reveal_cost_a_penalty() {
 fn a_payload_that_cannot_be_had_costs_a_penalty_only_by_quorum() {
     let penalty_if_attested = |attestations: &[(u8, &[Uid])]| {
         let mut penalty = Q32::ZERO;
-        ExtBuilder::default().participants(1, 4).build_and_execute(|| {
-            play_window(0, 1, 4);
+        ExtBuilder::default().participants(2, 4).build_and_execute(|| {
+            play_window(0, 2, 4);
             roll_to_window(1);
-            commit(1, 0, 0, GENESIS_ROOT);
+            for uid in 0..2 {
+                commit(1, uid, uid, GENESIS_ROOT);
+            }
             roll_to_phase(1, Phase::Reveal);
-            reveal(1, 0, 0, GENESIS_ROOT).unwrap();
+            for uid in 0..2 {
+                reveal(1, uid, uid, GENESIS_ROOT).unwrap();
+            }
             roll_to_phase(1, Phase::AttestCommit);
             for (number, uids) in attestations {
                 attest(1, *number, uids, GENESIS_ROOT);
@@ -120,12 +124,15 @@ fn a_payload_that_cannot_be_had_costs_a_penalty_only_by_quorum() {
         penalty
     };
     assert_eq!(penalty_if_attested(&[]), Q32::ONE);
-    assert_eq!(penalty_if_attested(&[(0, &[]), (1, &[])]), Q32::ONE);
+    assert_eq!(penalty_if_attested(&[(0, &[1]), (1, &[1])]), Q32::ONE);
     // One of the three present says no: with the absent one it would have been available.
-    assert_eq!(penalty_if_attested(&[(0, &[0]), (1, &[0]), (2, &[])]), Q32::ONE);
+    assert_eq!(penalty_if_attested(&[(0, &[0, 1]), (1, &[0, 1]), (2, &[1])]), Q32::ONE);
     // Two of four are a veto and no verdict.
-    assert_eq!(penalty_if_attested(&[(0, &[0]), (1, &[]), (2, &[])]), Q32::ONE);
-    assert_eq!(penalty_if_attested(&[(0, &[]), (1, &[]), (2, &[])]), Q32::from_ppm(750_000));
+    assert_eq!(penalty_if_attested(&[(0, &[0, 1]), (1, &[1]), (2, &[1])]), Q32::ONE);
+    assert_eq!(penalty_if_attested(&[(0, &[1]), (1, &[1]), (2, &[1])]), Q32::from_ppm(750_000));
+    // Who could fetch nothing speaks of the state alone.
+    assert_eq!(penalty_if_attested(&[(0, &[]), (1, &[]), (2, &[]), (3, &[])]), Q32::ONE);
+    assert_eq!(penalty_if_attested(&[(0, &[1]), (1, &[1]), (2, &[])]), Q32::ONE);
 }
 
 #[test]

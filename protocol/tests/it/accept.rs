@@ -138,9 +138,10 @@ fn a_minority_decides_nothing() {
 /// e11, p05: one of three equal validators convicts nobody, nor do two while the rest is silent.
 #[test]
 fn a_fault_needs_two_thirds_against() {
-    let (all, none) = (bitmap_of(&[1]), bitmap_of(&[]));
+    let (all, other, none) = (bitmap_of(&[1, 2]), bitmap_of(&[2]), bitmap_of(&[]));
     let for_it = attestation(100, ROOT, &all);
-    let against = attestation(100, ROOT, &none);
+    let against = attestation(100, ROOT, &other);
+    let nothing = attestation(100, ROOT, &none);
     let is_guilty = |rows: &[AttestationInput<'_>], total| is_proven_unavailable(rows, total, 1);
     assert!(!is_guilty(&[for_it, for_it, against], 300));
     assert!(!is_available(&[for_it, against], 300, 1), "and it is not available either");
@@ -149,6 +150,9 @@ fn a_fault_needs_two_thirds_against() {
     assert!(!is_guilty(&[against, against], 400));
     assert!(!is_guilty(&[against], 300));
     assert!(!is_guilty(&[], 0));
+    // Nor does one that could fetch nothing at all.
+    assert!(!is_guilty(&[nothing, nothing, nothing], 300));
+    assert!(!is_guilty(&[nothing, nothing, against], 300));
 }
 
 /// e23, H14: what an attestation is worth follows from what was decided.

@@ -118,7 +118,7 @@ fn equal_miners_are_paid_equally_and_garbage_nothing() {
     let measured = [(0.02, 0.01), (0.02, 0.01), (0.02, 0.01), (-0.01, -0.02)];
     let outcome = settle(&miners(4), &agreed(&measured), &incentive()).unwrap();
     for miner in &outcome.miners[..3] {
-        // A third of the first sample counts, and a ninth of the first sign after a prior of one half.
+        // A third of the first sample counts, and a ninth of the first sign after a prior of 0.7.
         assert_close(miner.value, 1.0 / 3.0);
         assert_close(miner.share, 1.0 / 3.0);
         assert_close(miner.standing.proof, 0.7 + 0.3 / 9.0);
