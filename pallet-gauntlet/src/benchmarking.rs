@@ -449,18 +449,33 @@ fn revealed_twice<T: Config>() -> (RunId, Vec<Hash>) {
     (run, leaves)
 }
 
-/// As much pay of window 0 as there can be, that of `uid` where it is found last.
+/// A settlement of window 0 that has credited nobody yet of as many miners as there can be, `uid` where it is found last.
 fn paid_pages<T: Config>(run: RunId, uid: Uid) {
-    let rows: Vec<(Uid, Planck)> =
-        (0..UIDS_MAX as Uid).filter(|other| *other != uid).map(|other| (other, PAY)).collect();
-    for (page, rows) in (0..).zip(rows.chunks(PAGE_LEN as usize)) {
-        PaidMiners::<T>::insert((run, 0, page), MinerPayPage::truncate_from(rows.to_vec()));
+    let cold: T::AccountId = account("miner cold", 0, 0);
+    let pay = |uid| MinerPay {
+        uid,
+        cold: cold.clone(),
+        own: Some(Default::default()),
+        random: Some(Default::default()),
+        standing: Standing::default(),
+        value: Default::default(),
+        share: Default::default(),
+        amount: PAY,
+    };
+    let rows: Vec<_> = (0..UIDS_MAX as Uid).filter(|other| *other != uid).map(pay).collect();
+    let pages = rows.chunks(PAGE_LEN as usize);
+    let stage = Stage::Miners { page: 0, page_count: pages.len() as u32 };
+    let validators = Default::default();
+    let settlement = Settlement { window: 0, stage, due: 1, paid: Pots::default(), validators };
+    Settlements::<T>::insert(run, settlement);
+    for (page, rows) in (0..).zip(pages) {
+        SettlementPages::<T>::insert(run, page, BoundedVec::truncate_from(rows.to_vec()));
     }
     // Pages are walked in the order of their keys' hashes.
-    let (last, mut rows) = PaidMiners::<T>::iter_prefix((run, 0)).last().expect("pages; qed");
+    let (last, mut rows) = SettlementPages::<T>::iter_prefix(run).last().expect("pages; qed");
     rows.pop();
-    rows.try_push((uid, PAY)).expect("one has gone; qed");
-    PaidMiners::<T>::insert((run, 0, last), rows);
+    rows.try_push(pay(uid)).expect("one has gone; qed");
+    SettlementPages::<T>::insert(run, last, rows);
 }
 
 /// A payload that miner 0 revealed and was paid for, and its first chunk, which does not decode.
@@ -948,10 +963,19 @@ mod benchmarks {
     fn time_out() {
         let (run, _) = revealed_twice::<T>();
         paid_pages::<T>(run, 0);
+        // The time to answer has as many windows as are looked at.
+        let windows = T::HistoryWindows::get();
+        let answer_blocks = windows as u32 * settings().schedule.window_blocks - 1;
+        RunSettings::<T>::mutate(run, 0, |settings| {
+            if let Some(settings) = settings {
+                settings.disputes.answer_blocks = answer_blocks;
+            }
+        });
         let name = CommitmentName { window: 0, uid: 0, registered_window: 0 };
         let challenger = funded::<T>("challenger", 0);
         Pallet::<T>::do_challenge_data(challenger.clone(), run, name, 0).expect("a chunk; qed");
-        let late = START + settings().disputes.answer_blocks + 1;
+        skip_to::<T>(run, windows);
+        let late = START + answer_blocks + 1;
         frame_system::Pallet::<T>::set_block_number(late.into());
 
         #[extrinsic_call]

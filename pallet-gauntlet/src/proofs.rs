@@ -181,21 +181,33 @@ impl<T: Config> Pallet<T> {
         let run = Runs::<T>::get(run_id);
         // A run that is gone, a chain that stood still, a second fault, or one whose rows are gone because nobody called in
         // time, costs nothing.
-        if let Some(run) = run.filter(|run| Self::could_answer(run_id, run, challenge.deadline)) {
+        if let Some(run) =
+            run.filter(|run| Self::could_answer(run_id, run, name.window, challenge.deadline))
+        {
             let _ = Self::convict(run_id, &run, name, ProvenFault::Withheld, challenge.challenger);
         }
         Ok(())
     }
 
-    /// Whether the chain gave a miner its time to answer until `deadline`: no window of that time is excused, and the phase
-    /// of now had its blocks so far.
-    fn could_answer(run_id: RunId, run: &RunOf<T>, deadline: BlockNumber) -> bool {
+    /// Whether the chain gave a miner its time to answer for `asked_of`, a window, until `deadline`: no window of that time is
+    /// excused, and the phase of now had its blocks so far.
+    ///
+    /// Nobody is asked before the window, and rows that are older than [`Config::HistoryWindows`] excuse nothing: that bounds the
+    /// walk, whatever `answer_blocks` has become since.
+    fn could_answer(
+        run_id: RunId,
+        run: &RunOf<T>,
+        asked_of: Window,
+        deadline: BlockNumber,
+    ) -> bool {
         let Ok(settings) = Self::current_settings(run_id, run) else {
             return false;
         };
         let asked = deadline.saturating_sub(settings.disputes.answer_blocks);
         let window_at = |block| phase_at(&run.schedule, block).map_or(0, |moment| moment.window);
-        let mut windows = window_at(asked)..=window_at(deadline);
+        let last = window_at(deadline);
+        let oldest = last.saturating_sub(T::HistoryWindows::get());
+        let mut windows = window_at(asked).max(asked_of).max(oldest)..=last;
         !windows.any(|window| Self::is_excused(run_id, window)) && !Self::is_phase_short(run_id)
     }
 

@@ -161,15 +161,15 @@ impl<T: frame_system::Config> WeightInfo for SubstrateWeight<T> {
             .saturating_add(T::DbWeight::get().writes(32_u64))
     }
     fn report_copy() -> Weight {
-        // At least 2_876_228_000 picoseconds; proof 84773 bytes and more.
-        Weight::from_parts(3_163_356_000, 239475)
-            .saturating_add(T::DbWeight::get().reads(77_u64))
+        // At least 3_429_963_000 picoseconds; proof 601049 bytes and more.
+        Weight::from_parts(3_613_746_000, 762595)
+            .saturating_add(T::DbWeight::get().reads(79_u64))
             .saturating_add(T::DbWeight::get().writes(5_u64))
     }
     fn report_malformed() -> Weight {
-        // At least 1_007_409_000 picoseconds; proof 84467 bytes and more.
-        Weight::from_parts(1_060_728_000, 239475)
-            .saturating_add(T::DbWeight::get().reads(75_u64))
+        // At least 1_476_707_000 picoseconds; proof 600743 bytes and more.
+        Weight::from_parts(1_565_549_000, 762595)
+            .saturating_add(T::DbWeight::get().reads(77_u64))
             .saturating_add(T::DbWeight::get().writes(5_u64))
     }
     fn challenge_data() -> Weight {
@@ -179,15 +179,15 @@ impl<T: frame_system::Config> WeightInfo for SubstrateWeight<T> {
             .saturating_add(T::DbWeight::get().writes(4_u64))
     }
     fn answer_data() -> Weight {
-        // At least 1_222_889_000 picoseconds; proof 84876 bytes and more.
-        Weight::from_parts(1_318_672_000, 239475)
-            .saturating_add(T::DbWeight::get().reads(77_u64))
+        // At least 1_671_647_000 picoseconds; proof 601152 bytes and more.
+        Weight::from_parts(1_743_624_000, 762595)
+            .saturating_add(T::DbWeight::get().reads(79_u64))
             .saturating_add(T::DbWeight::get().writes(9_u64))
     }
     fn time_out() -> Weight {
-        // At least 1_117_673_000 picoseconds; proof 76714 bytes and more.
-        Weight::from_parts(1_264_511_000, 239475)
-            .saturating_add(T::DbWeight::get().reads(78_u64))
+        // At least 1_620_300_000 picoseconds; proof 593395 bytes and more.
+        Weight::from_parts(1_744_475_000, 762595)
+            .saturating_add(T::DbWeight::get().reads(86_u64))
             .saturating_add(T::DbWeight::get().writes(9_u64))
     }
     fn dispute_evaluation() -> Weight {
