@@ -256,7 +256,7 @@ fn finish(
             return content.filter(|_| whole)?.to_bytes();
         }
     }
-    store.map(&id).ok().flatten().filter(|_| whole)
+    store.map(&id).ok().flatten().filter(|bytes| whole && bytes.len() as u64 == pieces.byte_len())
 }
 
 #[async_trait]
@@ -416,7 +416,8 @@ fn here(store: &Store, id: Hash, pieces: &dyn Pieces) -> Result<Option<Arc<Part>
         }
         Ok(true)
     })?;
-    if store.contains(&id) {
+    // A content of another length is another one's, whatever is claimed of it: it stays.
+    if store.len_of(&id) == Some(pieces.byte_len()) {
         for_each_piece(pieces, true, |index, place| {
             if !part.has(index) {
                 if let Found::Range(range) = read_own(store, &id, pieces, index, place)? {

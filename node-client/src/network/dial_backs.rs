@@ -11,9 +11,10 @@ use std::{
 use libp2p::{
     autonat::v2::server,
     core::{transport::PortUse, Endpoint},
+    multiaddr::Protocol,
     swarm::{
-        behaviour::DialFailure, ConnectionDenied, ConnectionId, DialError, FromSwarm,
-        NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
+        THandlerOutEvent, ToSwarm,
     },
     Multiaddr, PeerId,
 };
@@ -21,13 +22,13 @@ use libp2p::{
 /// Dials for one peer at a time: its addresses of each transport.
 const PER_PEER_MAX: usize = 4;
 
-/// Dials at a time for all peers to whom no connection is kept.
+/// Dials at a time for all peers to whom no connection is kept, and connections that came of them and are not closed yet.
 const STRANGERS_MAX: usize = 16;
 
 pub(super) struct DialBacks {
     inner: server::Behaviour,
     held: HashSet<PeerId>,
-    /// The dials under way, and for whom.
+    /// The dials under way, and for whom; of strangers the connections, too.
     dials: HashMap<ConnectionId, PeerId>,
 }
 
@@ -56,6 +57,23 @@ impl NetworkBehaviour for DialBacks {
     type ConnectionHandler = THandler<server::Behaviour>;
     type ToSwarm = server::Event;
 
+    /// Dials no names for others: what they stand for is known too late.
+    fn handle_pending_outbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        _: Option<PeerId>,
+        addresses: &[Multiaddr],
+        _: Endpoint,
+    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        let is_ip = |address: &Multiaddr| {
+            matches!(address.iter().next(), Some(Protocol::Ip4(_) | Protocol::Ip6(_)))
+        };
+        if self.dials.contains_key(&connection) && !addresses.iter().all(is_ip) {
+            return Err(ConnectionDenied::new(std::io::Error::other("a dial-back to a name")));
+        }
+        Ok(Vec::new())
+    }
+
     fn handle_established_inbound_connection(
         &mut self,
         connection: ConnectionId,
@@ -79,7 +97,10 @@ impl NetworkBehaviour for DialBacks {
 
     fn on_swarm_event(&mut self, event: FromSwarm) {
         match event {
-            FromSwarm::ConnectionEstablished(event) => {
+            FromSwarm::ConnectionEstablished(event) if self.held.contains(&event.peer_id) => {
+                self.dials.remove(&event.connection_id);
+            }
+            FromSwarm::ConnectionClosed(event) => {
                 self.dials.remove(&event.connection_id);
             }
             FromSwarm::DialFailure(event) => {
@@ -113,16 +134,26 @@ impl NetworkBehaviour for DialBacks {
                 self.dials.insert(connection_id, peer);
                 return Poll::Ready(ToSwarm::Dial { opts });
             }
-            // It is told that it was not reached.
-            let error = &DialError::Aborted;
-            let failure = DialFailure { peer_id, error, connection_id };
-            self.inner.on_swarm_event(FromSwarm::DialFailure(failure));
+            // Not that it was not reached: that would be final. Who is told of an error asks again.
+            if let Some(peer) = peer_id {
+                let (nowhere, port) = (Multiaddr::empty(), PortUse::New);
+                let dialer = Endpoint::Dialer;
+                drop(self.inner.handle_established_outbound_connection(
+                    connection_id,
+                    peer,
+                    &nowhere,
+                    dialer,
+                    port,
+                ));
+            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use libp2p::swarm::{behaviour::DialFailure, DialError};
+
     use super::*;
 
     fn begin(dial_backs: &mut DialBacks, peer: PeerId) -> bool {

@@ -234,7 +234,7 @@ impl EventLoop {
             SwarmEvent::Behaviour(BehaviourEvent::Ping(event)) => self.on_ping(event),
             SwarmEvent::Behaviour(BehaviourEvent::Tests(event)) => self.on_test(event),
             SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } => {
-                self.server.on_connected(peer_id, endpoint.get_remote_address());
+                self.server.on_connected(peer_id, &endpoint);
                 self.kept.on_connected(&peer_id, Instant::now());
                 self.questions.on_connected(&mut self.swarm, &peer_id);
             }
@@ -376,7 +376,7 @@ impl EventLoop {
                     // What is still arriving is served to others meanwhile.
                     let is_served =
                         self.published.contains(&request.id) || self.store.has_part(&request.id);
-                    if !is_served || request.len > RANGE_LEN_MAX {
+                    if !is_served || request.len == 0 || request.len > RANGE_LEN_MAX {
                         self.server.refuse(ranges, &peer, channel, RangeResponse::Missing);
                         return;
                     }

@@ -117,6 +117,20 @@ impl<T> Queue<T> {
         expired
     }
 
+    /// Takes out the question that is `it`.
+    pub(super) fn remove(&mut self, it: impl Fn(&T) -> bool) -> Option<Waiting<T>> {
+        for line in &mut self.lines {
+            for own in &mut line.peers {
+                if let Some(place) = own.iter().position(|waiting| it(&waiting.item)) {
+                    let removed = own.remove(place);
+                    line.peers.retain(|own| !own.is_empty());
+                    return removed;
+                }
+            }
+        }
+        None
+    }
+
     /// Takes out what a peer waits for.
     pub(super) fn forget(&mut self, peer: &PeerId) {
         for line in &mut self.lines {
@@ -143,6 +157,25 @@ mod tests {
 
     fn waiting(peer: PeerId, role: Role, item: u64) -> Waiting<u64> {
         Waiting { peer, role, len: 1_000, since_millis: item, item }
+    }
+
+    #[test]
+    fn a_question_that_is_taken_out_leaves_the_others_in_their_order() {
+        let (mut queue, peer) = (Queue::new(8), PeerId::random());
+        for item in 0..3 {
+            assert!(queue.push(waiting(peer, Role::Replica, item)).is_ok());
+        }
+        assert_eq!(queue.remove(|item| *item == 1).map(|waiting| waiting.item), Some(1));
+        assert!(queue.remove(|item| *item == 1).is_none());
+        for left in [0, 2] {
+            let place = queue.next(|_| true).unwrap();
+            assert_eq!(queue.take(place).map(|waiting| waiting.item), Some(left));
+        }
+        assert_eq!((queue.len(), queue.next(|_| true).is_none()), (0, true));
+        // Whose only one is taken out is not in its line any more.
+        assert!(queue.push(waiting(peer, Role::Stranger, 9)).is_ok());
+        assert!(queue.remove(|item| *item == 9).is_some());
+        assert!(queue.fronts().next().is_none());
     }
 
     /// Serves `turns` questions, each followed by another one of its peer: how many each role had.

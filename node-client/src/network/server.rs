@@ -9,8 +9,9 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::{future::BoxFuture, stream::FuturesUnordered, FutureExt, StreamExt};
 use libp2p::{
+    core::ConnectedPoint,
     request_response::{self, InboundRequestId, ResponseChannel},
-    Multiaddr, PeerId,
+    PeerId,
 };
 
 use super::{
@@ -145,8 +146,14 @@ impl Server {
         self.roles = roles;
     }
 
-    pub(super) fn on_connected(&mut self, peer: PeerId, address: &Multiaddr) {
-        self.origins.insert(peer, Origin::of(address, self.with_private));
+    /// Notes from where a peer comes. Where we dialled it is what it says of itself, and counts only while it never came.
+    pub(super) fn on_connected(&mut self, peer: PeerId, endpoint: &ConnectedPoint) {
+        let origin = Origin::of(endpoint.get_remote_address(), self.with_private);
+        if endpoint.is_listener() {
+            self.origins.insert(peer, origin);
+        } else {
+            self.origins.entry(peer).or_insert(origin);
+        }
     }
 
     pub(super) fn on_disconnected(&mut self, peer: &PeerId) {
@@ -232,7 +239,7 @@ impl Server {
             self.begin(waiting.item);
         }
         self.look_at = self.next_look(now);
-        self.pace.set_others_wait(self.queue.len() > 0);
+        self.pace.set_others_wait(self.queue.fronts().any(|waiting| self.wants_a_slot(waiting)));
         self.counters.set_serving(self.slots.count(), self.queue.len());
     }
 
@@ -242,6 +249,13 @@ impl Server {
         let Asker { peer, role, origin } = waiting.item.asker;
         self.slots.has_room(&Slot { peer, role, origin })
             && self.uplink.as_ref().map_or(0, reserve) == 0
+    }
+
+    /// Whether a question waits for slots that others have. Strangers wait for no one's but each other's, and a peer that has all
+    /// that one may have for its own.
+    fn wants_a_slot(&self, waiting: &Waiting<Question>) -> bool {
+        let Asker { peer, role, origin } = waiting.item.asker;
+        role != Role::Stranger && self.slots.is_full_for(&Slot { peer, role, origin })
     }
 
     fn next_look(&self, now: u64) -> Option<u64> {
@@ -329,8 +343,11 @@ impl Server {
         }
     }
 
-    /// Notes that a range has left, or never will.
+    /// Notes that a range has left, or never will, as its connection is gone though the peer may have others.
     pub(super) fn on_sent(&mut self, request_id: &InboundRequestId) {
+        if let Some(waiting) = self.queue.remove(|question| question.id == *request_id) {
+            self.bytes.give_back(&waiting.item.asker.account(), waiting.len.into());
+        }
         self.slots.leave(request_id);
         self.go_on();
     }

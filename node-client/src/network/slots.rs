@@ -38,19 +38,27 @@ impl<K: Eq + Hash> Slots<K> {
 
     /// Whether there is a slot for one more. The strangers of one origin have half of what strangers have.
     pub(super) fn has_room(&self, slot: &Slot) -> bool {
-        let count =
-            |of: &dyn Fn(&Slot) -> bool| self.taken.values().filter(|slot| of(slot)).count();
-        let role = slot.role as usize;
-        let mut limits = EIGHTHS.iter().enumerate().skip(role);
-        let has_slot = limits.all(|(role, eighths)| {
-            let most = (self.count_max * eighths / 8).max(1);
-            count(&|other| other.role as usize <= role) < most
-        });
+        let count = |of: &dyn Fn(&Slot) -> bool| self.count_of(of);
         let is_near = |other: &Slot| other.role == Role::Stranger && other.origin == slot.origin;
         let near_max = (self.count_max * EIGHTHS[0] / 16).max(1);
         let is_far =
             slot.role != Role::Stranger || slot.origin.is_none() || count(&is_near) < near_max;
-        has_slot && is_far && count(&|other| other.peer == slot.peer) < self.per_peer_max
+        !self.is_full_for(slot)
+            && is_far
+            && count(&|other| other.peer == slot.peer) < self.per_peer_max
+    }
+
+    /// Whether others have all slots that those of this role may have together.
+    pub(super) fn is_full_for(&self, slot: &Slot) -> bool {
+        let mut limits = EIGHTHS.iter().enumerate().skip(slot.role as usize);
+        limits.any(|(role, eighths)| {
+            let most = (self.count_max * eighths / 8).max(1);
+            self.count_of(&|other| other.role as usize <= role) >= most
+        })
+    }
+
+    fn count_of(&self, of: &dyn Fn(&Slot) -> bool) -> usize {
+        self.taken.values().filter(|slot| of(slot)).count()
     }
 
     pub(super) fn take(&mut self, request: K, slot: Slot) {

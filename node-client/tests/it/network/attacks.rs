@@ -497,6 +497,11 @@ async fn a11_a_false_length_on_the_chain_makes_nobody_a_liar() {
         noticed.note(fetched.is_err());
         let named = liars(&faults(fetched.unwrap_err()));
         providers.iter().for_each(|one| blamed.note(named.contains(&one.peer)));
+        // Who has it is not shown another content, and goes on having it.
+        let pieces = Arc::new(Revealed { root, byte_len, is_here: AtomicBool::new(false) });
+        let request = PiecesRequest { id: root, providers: Vec::new(), pieces, whole: true };
+        noticed.note(servers[0].client.fetch_pieces(request).await.is_err());
+        assert_eq!(servers[0].client.store().get(&root).unwrap(), Some(bytes.clone()));
     }
     tell("A11 a false length on the chain", noticed, blamed);
     assert!(noticed.all() && blamed.none());
