@@ -1,5 +1,6 @@
 //! Plays small scenarios on the real runtime.
 
+use protocol::settings::StandingKind;
 use simulator::{
     miner::Conduct,
     plot, report,
@@ -116,18 +117,22 @@ fn a_near_copy_is_proven_as_far_as_positions_are_common() {
 
 #[test]
 fn a_grinder_has_the_better_draw_and_pays_for_every_choice() {
-    let grinding = |deviations| {
+    let grinding = |rule, deviations| {
         let kind = Validation::Grinding { deviations };
         let miners = vec![(Conduct::Honest, 6), (Conduct::Favoured, 4)];
         let validators = vec![(Validation::Honest, 3, 1_000), (kind, 1, 1_000)];
-        let (_, rows) = played(&Scenario { validators, ..small(miners) });
+        let (_, rows) = played(&Scenario { validators, rule, ..small(miners) });
         let [miner, validator] = ["favoured", kind.name()].map(|kind| row(&rows, kind));
         (miner.pay_long, validator.pay_long)
     };
-    let (miner, validator) = grinding(0);
-    assert!(miner > 1.0 && validator < 0.5, "{miner} and {validator}");
+    // The better draw shows where pay follows a match, and hardly where equals are paid alike.
+    let match_of = Rule { standing: StandingKind::PlackettLuce, power: 1, ..Rule::EXAMPLE };
+    let (miner, validator) = grinding(match_of, 0);
+    assert!(miner > 1.1 && validator < 0.5, "{miner} and {validator}");
+    let (miner, validator) = grinding(Rule::EXAMPLE, 0);
+    assert!((miner - 1.0).abs() < 0.02 && validator < 0.5, "{miner} and {validator}");
     // Beyond twelve deviations there is nothing: it is honest.
-    let (_, validator) = grinding(13);
+    let (_, validator) = grinding(Rule::EXAMPLE, 13);
     assert!((validator - 1.0).abs() < 0.05, "{validator}");
 }
 
