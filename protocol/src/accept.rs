@@ -105,9 +105,28 @@ pub fn is_proven_unavailable(
     total_stake: u128,
     uid: Uid,
 ) -> bool {
-    let stake = stake_that(attestations, |row| {
-        row.bitmap.iter().any(|byte| *byte != 0) && !bitmap_contains(row.bitmap, uid)
-    });
+    is_left_out(&speaking(attestations), total_stake, uid)
+}
+
+/// Those of `uids` that are proven unavailable, see [`is_proven_unavailable`].
+pub fn proven_unavailable(
+    attestations: &[AttestationInput<'_>],
+    total_stake: u128,
+    uids: impl Iterator<Item = Uid>,
+) -> Vec<Uid> {
+    let speaking = speaking(attestations);
+    uids.filter(|uid| is_left_out(&speaking, total_stake, *uid)).collect()
+}
+
+/// The attestations that name a payload.
+fn speaking<'a>(attestations: &[AttestationInput<'a>]) -> Vec<AttestationInput<'a>> {
+    let names_any = |row: &&AttestationInput<'_>| row.bitmap.iter().any(|byte| *byte != 0);
+    attestations.iter().filter(names_any).copied().collect()
+}
+
+/// [`is_proven_unavailable`] by those that are [`speaking`], who are looked for once and not for every miner.
+fn is_left_out(speaking: &[AttestationInput<'_>], total_stake: u128, uid: Uid) -> bool {
+    let stake = stake_that(speaking, |row| !bitmap_contains(row.bitmap, uid));
     is_majority(stake, total_stake)
 }
 
@@ -117,11 +136,12 @@ pub fn decided(
     total_stake: u128,
     uids: impl Iterator<Item = Uid>,
 ) -> Vec<(Uid, bool)> {
+    let speaking = speaking(attestations);
     uids.filter_map(|uid| {
         if is_available(attestations, total_stake, uid) {
             return Some((uid, true));
         }
-        is_proven_unavailable(attestations, total_stake, uid).then_some((uid, false))
+        is_left_out(&speaking, total_stake, uid).then_some((uid, false))
     })
     .collect()
 }

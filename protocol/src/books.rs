@@ -11,8 +11,8 @@ use scale_info::TypeInfo;
 
 use crate::{
     accept::{
-        accepted_set, attestation_worth, bitmap_contains, decided, final_root,
-        is_proven_unavailable, on_probation, AttestationInput, Candidate,
+        accepted_set, attestation_worth, bitmap_contains, decided, final_root, on_probation,
+        proven_unavailable, AttestationInput, Candidate,
     },
     assignment::Draw,
     consensus::{
@@ -172,11 +172,7 @@ pub fn accept(
         })
         .collect();
     let accepted = accepted_set(window, &candidates, &attestations, total, state_root, incentive);
-    let unavailable = revealed
-        .iter()
-        .map(|row| row.uid)
-        .filter(|uid| is_proven_unavailable(&attestations, total, *uid))
-        .collect();
+    let unavailable = proven_unavailable(&attestations, total, revealed.iter().map(|row| row.uid));
     Acceptance { state_root, accepted, unavailable }
 }
 

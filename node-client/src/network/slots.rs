@@ -38,14 +38,14 @@ impl<K: Eq + Hash> Slots<K> {
 
     /// Whether there is a slot for one more. The strangers of one origin have half of what strangers have.
     pub(super) fn has_room(&self, slot: &Slot) -> bool {
-        let count = |of: &dyn Fn(&Slot) -> bool| self.count_of(of);
         let is_near = |other: &Slot| other.role == Role::Stranger && other.origin == slot.origin;
         let near_max = (self.count_max * EIGHTHS[0] / 16).max(1);
-        let is_far =
-            slot.role != Role::Stranger || slot.origin.is_none() || count(&is_near) < near_max;
+        let is_far = slot.role != Role::Stranger
+            || slot.origin.is_none()
+            || self.count_of(&is_near) < near_max;
         !self.is_full_for(slot)
             && is_far
-            && count(&|other| other.peer == slot.peer) < self.per_peer_max
+            && self.count_of(&|other| other.peer == slot.peer) < self.per_peer_max
     }
 
     /// Whether others have all slots that those of this role may have together.
