@@ -67,7 +67,7 @@ pub(crate) fn json(figures: &[Figure]) -> String {
     format!("[\n{}\n]\n", lines.join(",\n"))
 }
 
-/// Reads what [`json`] wrote.
+/// Reads what [`json()`] wrote.
 pub(crate) fn read(text: &str) -> Result<Vec<Figure>, Failure> {
     let values: Vec<Value> = serde_json::from_str(text)
         .map_err(|error| format!("a scenario printed no figures: {error}"))?;
