@@ -52,6 +52,9 @@ pub mod handles;
 
 pub mod replica;
 
+mod prefetch;
+mod ranks;
+
 pub mod memory;
 
 pub mod settings;

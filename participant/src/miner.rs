@@ -40,7 +40,7 @@ use crate::{
     handles::{Handles, Role, Services, Surroundings},
     memory, open,
     outcomes::{self, Losses},
-    pay,
+    pay, prefetch,
     replica::{Replica, State},
     settings::Participant,
     slot,
@@ -151,6 +151,7 @@ impl Miner {
         let follow = outcomes::follow(handles.clone(), Role::Miner, Losses::default());
         services.start("proofs", follow);
         let workshop = Workshop::new(handles.clone(), trainer, checkpoints, every, updates);
+        services.start("prefetch", prefetch::run(handles.clone(), states.clone()));
         let train = train::Train { workshop, states, conduct: conduct.clone(), window_end, ready };
         services.start("replica", replica.run());
         services.start("train", train.run(trained));

@@ -17,7 +17,9 @@
 //! again reveals what it had committed to and never signs a second, different thing for a window.
 
 mod accuse;
+mod checks;
 mod measure;
+mod turns;
 
 mod attest;
 mod held_out;

@@ -179,13 +179,39 @@ pub fn accepted_set(
     final_root: Option<Hash>,
     incentive: &Incentive,
 ) -> Vec<Uid> {
+    let is_there = |uid| is_available(attestations, total_stake, uid);
+    let mut accepted = ranked(window, candidates, final_root, incentive, is_there);
+    accepted.sort_unstable();
+    accepted.dedup();
+    accepted
+}
+
+/// Whom [`accepted_set`] accepts if every candidate is available and `final_root` is final, as they rank: what it is worth to
+/// fetch first, before anything is decided.
+pub fn expected_set(
+    window: Window,
+    candidates: &[Candidate],
+    final_root: Hash,
+    incentive: &Incentive,
+) -> Vec<Uid> {
+    ranked(window, candidates, Some(final_root), incentive, |_| true)
+}
+
+/// The candidates that are accepted, as they rank, if `is_there` says which are available.
+fn ranked(
+    window: Window,
+    candidates: &[Candidate],
+    final_root: Option<Hash>,
+    incentive: &Incentive,
+    is_there: impl Fn(Uid) -> bool,
+) -> Vec<Uid> {
     let is_bootstrap = window < u64::from(incentive.bootstrap_windows);
     let mut eligible: Vec<(core::cmp::Reverse<Q32>, Window, Uid)> = candidates
         .iter()
         .filter(|candidate| final_root == Some(candidate.base_state_root))
         .filter(|candidate| !candidate.on_probation)
         .filter(|candidate| is_bootstrap || candidate.value > Q32::ZERO || !candidate.is_scored)
-        .filter(|candidate| is_available(attestations, total_stake, candidate.uid))
+        .filter(|candidate| is_there(candidate.uid))
         .map(|candidate| {
             let value = core::cmp::Reverse(candidate.value.max(Q32::ZERO));
             (value, candidate.registered_window, candidate.uid)
@@ -195,12 +221,6 @@ pub fn accepted_set(
     let proven = eligible.partition_point(|(value, ..)| value.0 > Q32::ZERO);
     let unproven_max = if is_bootstrap { u16::MAX } else { incentive.unscored_max };
     eligible.truncate(proven.saturating_add(usize::from(unproven_max)));
-    let mut accepted: Vec<Uid> = eligible
-        .into_iter()
-        .map(|(_, _, uid)| uid)
-        .take(usize::from(incentive.accepted_max))
-        .collect();
-    accepted.sort_unstable();
-    accepted.dedup();
-    accepted
+    let ranked = eligible.into_iter().map(|(_, _, uid)| uid);
+    ranked.take(usize::from(incentive.accepted_max)).collect()
 }

@@ -11,8 +11,8 @@ use scale_info::TypeInfo;
 
 use crate::{
     accept::{
-        accepted_set, attestation_worth, bitmap_contains, decided, final_root, on_probation,
-        proven_unavailable, AttestationInput, Candidate,
+        accepted_set, attestation_worth, bitmap_contains, decided, expected_set, final_root,
+        on_probation, proven_unavailable, AttestationInput, Candidate,
     },
     assignment::Draw,
     consensus::{
@@ -160,20 +160,46 @@ pub fn accept(
     let (attestations, total) = attestations_of(voters);
     let state_root =
         final_root(&attestations, total).filter(|root| window > 0 || root == genesis_state_root);
-    let candidates: Vec<Candidate> = revealed
-        .iter()
-        .map(|row| Candidate {
-            uid: row.uid,
-            base_state_root: row.base_state_root,
-            value: row.value,
-            on_probation: on_probation(row.registered_window, window, incentive),
-            is_scored: row.is_scored,
-            registered_window: row.registered_window,
-        })
-        .collect();
+    let candidates = candidates_of(window, revealed, incentive);
     let accepted = accepted_set(window, &candidates, &attestations, total, state_root, incentive);
     let unavailable = proven_unavailable(&attestations, total, revealed.iter().map(|row| row.uid));
     Acceptance { state_root, accepted, unavailable }
+}
+
+fn candidates_of(window: Window, revealed: &[Revealed], incentive: &Incentive) -> Vec<Candidate> {
+    let candidate = |row: &Revealed| Candidate {
+        uid: row.uid,
+        base_state_root: row.base_state_root,
+        value: row.value,
+        on_probation: on_probation(row.registered_window, window, incentive),
+        is_scored: row.is_scored,
+        registered_window: row.registered_window,
+    };
+    revealed.iter().map(candidate).collect()
+}
+
+/// The order in which to fetch what was revealed in a window.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct FetchOrder {
+    /// Whom [`accept`] accepts if everybody attests everything on the same state, as they rank.
+    pub expected: Vec<Uid>,
+    /// The others, by uid.
+    pub others: Vec<Uid>,
+}
+
+/// In which order to fetch what was `revealed`: those that would be accepted first, if `state_root` is final.
+pub fn fetch_order(
+    window: Window,
+    revealed: &[Revealed],
+    state_root: &Hash,
+    incentive: &Incentive,
+) -> FetchOrder {
+    let candidates = candidates_of(window, revealed, incentive);
+    let expected = expected_set(window, &candidates, *state_root, incentive);
+    let mut others: Vec<Uid> = revealed.iter().map(|row| row.uid).collect();
+    others.retain(|uid| !expected.contains(uid));
+    others.sort_unstable();
+    FetchOrder { expected, others }
 }
 
 /// A miner's rows at the settlement of a window.

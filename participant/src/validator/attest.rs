@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use codec::{Decode, Encode};
 use node_client::{
     chain::{Call, RevealInfo},
@@ -20,10 +21,11 @@ use protocol::{
     window::{phase_at, Phase},
     AccountBytes, Uid, ValidatorIndex, Window,
 };
-use tokio::task::JoinSet;
 
 use super::{
     accuse::Accuser,
+    checks::{Checked, Checks},
+    turns::Turns,
     watch::{look, Watch},
 };
 use crate::{
@@ -31,6 +33,7 @@ use crate::{
     diary::Duty,
     error::{Attempt as _, Result},
     handles::{Handles, Role, Run},
+    ranks::fetch_order,
     replica::{State, States},
     slot,
 };
@@ -39,8 +42,11 @@ use crate::{
 /// its miner, not the window.
 const RESERVE: u32 = 3;
 
-/// Pause before a payload is fetched again.
+/// Pause after a payload that nobody delivered.
 const RETRY_PAUSE: Duration = Duration::from_millis(300);
+
+/// Turns that a payload has at the least in the time that there is, should others wait.
+const TURNS: u32 = 4;
 
 /// What came of the payloads of a window.
 struct Collected {
@@ -48,7 +54,7 @@ struct Collected {
     valid: Vec<Uid>,
     /// Payloads that were fetched, valid or not.
     fetched: usize,
-    /// The miners that revealed and whose payloads nobody delivered.
+    /// The miners that revealed and whose payloads nobody delivered, of those that were asked for.
     missing: Vec<Uid>,
 }
 
@@ -137,7 +143,8 @@ impl Attest {
         self.states.at(window).context("the parameters of this window are not there")
     }
 
-    /// Fetches and checks payloads as they are revealed, until all that can be had are there or `last` is the best block.
+    /// Fetches and checks payloads as they are revealed, those first that would be accepted, until all that can be had are there or
+    /// `last` is the best block.
     async fn collect(
         &self,
         window: Window,
@@ -145,51 +152,68 @@ impl Attest {
         reveal_end: u32,
         last: u32,
     ) -> Result<Collected> {
-        let Handles { chain, heads, run: Run { id: run, .. }, .. } = &self.handles;
+        let Handles { chain, heads, run: Run { id: run, info, .. }, .. } = &self.handles;
         let miners = chain.miners(*run, None).await?;
+        let hot_of = |uid| miners.iter().find(|miner| miner.uid == uid).map(|miner| miner.hot);
         let (mut heads, mut clock) = (heads.clone(), heads.clone());
-        let mut seen = BTreeSet::new();
-        let mut fetched = BTreeSet::new();
+        let turn_blocks = last.saturating_sub(heads.best()).div_ceil(TURNS).max(1);
+        let mut turns = Turns::default();
+        let mut checks = Checks::default();
+        let (mut tried, mut fetched) = (BTreeSet::new(), BTreeSet::new());
         let mut valid = Vec::new();
-        let mut checks: JoinSet<(Uid, Result<()>)> = JoinSet::new();
+        let mut reveals = Vec::new();
+        let mut read_at = None;
         loop {
             let head = heads.now();
-            let reveals = chain.reveals(*run, window, Some(head.hash)).await?;
-            for reveal in reveals {
-                if seen.insert(reveal.uid) {
-                    let miner = miners.iter().find(|miner| miner.uid == reveal.uid);
-                    let hot = miner.map(|miner| miner.hot).unwrap_or_default();
-                    let (handles, state) = (self.handles.clone(), state.clone());
-                    let watch = self.watch.clone();
-                    checks.spawn(async move {
-                        let checked = check(&handles, watch, window, &state, &hot, &reveal).await;
-                        (reveal.uid, checked)
-                    });
-                }
+            if read_at != Some(head.number) {
+                reveals = chain.reveals(*run, window, Some(head.hash)).await?;
+                let incentive = &info.settings.incentive;
+                let order = fetch_order(window, &reveals, &miners, &state.root, incentive);
+                turns.rank(&order, |uid| fetched.contains(&uid));
+                read_at = Some(head.number);
+            }
+            let late = checks.late(heads.best(), turn_blocks, |uid| turns.holds_up(uid));
+            late.into_iter().for_each(|uid| turns.again(uid));
+            while let Some(uid) = turns.next() {
+                let Some(reveal) = reveals.iter().find(|reveal| reveal.uid == uid).cloned() else {
+                    turns.done(uid);
+                    continue;
+                };
+                tried.insert(uid);
+                let (handles, state) = (self.handles.clone(), state.clone());
+                let (hot, watch) = (hot_of(uid).unwrap_or_default(), self.watch.clone());
+                let check =
+                    async move { check(&handles, watch, window, &state, &hot, &reveal).await };
+                checks.start(uid, heads.best(), check);
             }
             // In the last block of the reveals, what is there is all there will be.
-            let is_complete = head.number + 1 >= reveal_end && checks.is_empty();
-            if is_complete || heads.best() >= last {
+            let is_complete = head.number + 1 >= reveal_end && turns.is_empty();
+            let best = heads.best();
+            if is_complete || best >= last {
                 break;
             }
             tokio::select! {
                 biased;
-                Some(Ok((uid, result))) = checks.join_next(), if !checks.is_empty() => {
-                    fetched.insert(uid);
-                    match result {
-                        Ok(()) => valid.push(uid),
-                        Err(error) => {
-                            tracing::warn!(window, uid, error = error.line(), "update is not valid");
-                        }
+                Some((uid, checked)) = checks.next() => match checked {
+                    Checked::Missing => turns.again(uid),
+                    Checked::Valid => {
+                        turns.done(uid);
+                        fetched.insert(uid);
+                        valid.push(uid);
+                    }
+                    Checked::Invalid(error) => {
+                        turns.done(uid);
+                        fetched.insert(uid);
+                        tracing::warn!(window, uid, error = error.line(), "update is not valid");
                     }
                 },
                 next = heads.next() => { next?; }
-                late = clock.reach_best(last) => late?,
+                // A turn may be over.
+                late = clock.reach_best(best.saturating_add(1)) => late?,
             }
         }
-        checks.abort_all();
         valid.sort_unstable();
-        let missing = seen.difference(&fetched).copied().collect();
+        let missing = tried.difference(&fetched).copied().collect();
         Ok(Collected { valid, fetched: fetched.len(), missing })
     }
 
@@ -235,7 +259,7 @@ impl Attest {
     }
 }
 
-/// Fetches one payload, again and again until the caller gives up, and checks what the chain could not.
+/// Fetches one payload and checks what the chain could not.
 async fn check(
     handles: &Handles,
     watch: Option<Arc<Watch>>,
@@ -243,14 +267,13 @@ async fn check(
     state: &Arc<State>,
     miner: &AccountBytes,
     reveal: &RevealInfo,
-) -> Result<()> {
-    let bytes = loop {
-        match handles.peers.payloads.fetch(window, miner, reveal).await {
-            Ok(bytes) => break bytes,
-            Err(error) => {
-                tracing::debug!(window, uid = reveal.uid, error = error.line(), "fetch again");
-                tokio::time::sleep(RETRY_PAUSE).await;
-            }
+) -> Checked {
+    let bytes = match handles.peers.payloads.fetch(window, miner, reveal).await {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            tracing::debug!(window, uid = reveal.uid, error = error.line(), "not delivered yet");
+            tokio::time::sleep(RETRY_PAUSE).await;
+            return Checked::Missing;
         }
     };
     if let Some(watch) = watch {
@@ -258,6 +281,14 @@ async fn check(
         // Beside the attestation, which does not wait for it.
         tokio::spawn(async move { look(&watch, &observer, window, &revealed, &fetched).await });
     }
+    match validate(handles, state, bytes).await {
+        Ok(()) => Checked::Valid,
+        Err(error) => Checked::Invalid(error),
+    }
+}
+
+/// Whether the bytes are an update of the run's layout, and small enough beside θ.
+async fn validate(handles: &Handles, state: &Arc<State>, bytes: Bytes) -> Result<()> {
     let (model, layout) = (state.model()?, handles.run.info.layout.clone());
     let keep = handles.run.info.settings.training.keep;
     handles

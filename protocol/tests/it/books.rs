@@ -3,8 +3,8 @@
 use protocol::{
     accept::bitmap_of,
     books::{
-        accept, due, permit_of, permits, settlement_input, stakes_u64, takes_part, Attested, Bonds,
-        Facts, MinerRow, Revealed, Staked, ValidatorRow, Voter,
+        accept, due, fetch_order, permit_of, permits, settlement_input, stakes_u64, takes_part,
+        Attested, Bonds, Facts, MinerRow, Revealed, Staked, ValidatorRow, Voter,
     },
     consensus::{Fault, Standing},
     fixed::Q32,
@@ -212,4 +212,38 @@ fn a_reused_slot_inherits_no_bond() {
     let input = settlement_input(5, miners, validators, facts, &incentive);
     assert_eq!(input.validators[0].bonds, [(0, 10), (2, 30)]);
     assert_eq!(input.validators[1].bonds, []);
+}
+
+/// What is fetched first is what is accepted if all is attested, whatever the order of the rows.
+#[test]
+fn what_is_accepted_is_fetched_first() {
+    let incentive = Incentive { accepted_max: 3, unscored_max: 1, ..Settings::example().incentive };
+    let window = u64::from(incentive.bootstrap_windows) + 9;
+    let row = |uid, value| Revealed {
+        value: Q32::from_int(value),
+        is_scored: value != 0,
+        registered_window: 0,
+        ..revealed(uid, OTHER)
+    };
+    let rows = [
+        row(9, 1),
+        row(8, 0),
+        row(7, 0),
+        row(6, -1),
+        row(5, 4),
+        row(4, 2),
+        Revealed { base_state_root: GENESIS, ..row(3, 9) },
+        Revealed { registered_window: window, ..row(2, 9) },
+    ];
+    let order = fetch_order(window, &rows, &OTHER, &incentive);
+    assert_eq!(order.expected, [5, 4, 9]);
+    assert_eq!(order.others, [2, 3, 6, 7, 8]);
+    let order = fetch_order(window, &rows[1..3], &OTHER, &incentive);
+    assert_eq!((order.expected, order.others), (vec![7], vec![8]));
+
+    let bitmap = bitmap_of(&(0..16).collect::<Vec<_>>());
+    let voters = [voter(0, 1, Some(Attested { state_root: OTHER, bitmap: &bitmap }))];
+    let mut expected = fetch_order(window, &rows, &OTHER, &incentive).expected;
+    expected.sort_unstable();
+    assert_eq!(accept(window, &voters, &rows, &incentive, &GENESIS).accepted, expected);
 }

@@ -1,0 +1,108 @@
+//! The payloads that a validator fetches and checks now, a task each.
+
+use std::{collections::BTreeMap, future::Future};
+
+use protocol::{BlockNumber, Uid};
+use tokio::task::{AbortHandle, Id, JoinSet};
+
+use crate::error::Error;
+
+/// What came of one.
+pub(super) enum Checked {
+    /// Fetched, and a valid update.
+    Valid,
+    /// Fetched, and none.
+    Invalid(Error),
+    /// Nobody delivered it.
+    Missing,
+}
+
+/// Running checks; dropped, they end.
+#[derive(Default)]
+pub(super) struct Checks {
+    tasks: JoinSet<Checked>,
+    /// The task of each, and the best block when it began.
+    running: BTreeMap<Uid, (AbortHandle, BlockNumber)>,
+}
+
+impl Checks {
+    /// Starts the check of `uid`'s payload, the best block being `now`.
+    pub(super) fn start(
+        &mut self,
+        uid: Uid,
+        now: BlockNumber,
+        check: impl Future<Output = Checked> + Send + 'static,
+    ) {
+        self.running.insert(uid, (self.tasks.spawn(check), now));
+    }
+
+    /// Ends those that have taken `blocks` and more and that `holds_up` others, and returns them. What of them has come stays.
+    pub(super) fn late(
+        &mut self,
+        now: BlockNumber,
+        blocks: u32,
+        holds_up: impl Fn(Uid) -> bool,
+    ) -> Vec<Uid> {
+        let is_late = |uid: &Uid, (task, began): &(AbortHandle, BlockNumber)| {
+            now.saturating_sub(*began) >= blocks && !task.is_finished() && holds_up(*uid)
+        };
+        let running = self.running.iter();
+        let late: Vec<Uid> =
+            running.filter(|(uid, row)| is_late(uid, row)).map(|(uid, _)| *uid).collect();
+        for uid in &late {
+            if let Some((task, _)) = self.running.remove(uid) {
+                task.abort();
+            }
+        }
+        late
+    }
+
+    /// Waits for the next one that ends; `None` while there is none. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Option<(Uid, Checked)> {
+        loop {
+            let (id, checked) = match self.tasks.join_next_with_id().await? {
+                Ok((id, checked)) => (id, checked),
+                // It was ended, or panicked: what is wrong with it is logged where it was.
+                Err(error) => (error.id(), Checked::Missing),
+            };
+            if let Some(uid) = self.uid_of(id) {
+                self.running.remove(&uid);
+                return Some((uid, checked));
+            }
+        }
+    }
+
+    fn uid_of(&self, id: Id) -> Option<Uid> {
+        let mut running = self.running.iter();
+        running.find(|(_, (task, _))| task.id() == id).map(|(uid, _)| *uid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_holds_up_others_is_ended_when_its_turn_is_over_and_only_then() {
+        let mut checks = Checks::default();
+        for uid in [1, 2, 3] {
+            checks.start(uid, 10, std::future::pending());
+        }
+        checks.start(4, 10, async { Checked::Valid });
+        assert!(matches!(checks.next().await, Some((4, Checked::Valid))));
+        assert!(checks.late(12, 3, |_| true).is_empty());
+        assert_eq!(checks.late(13, 3, |uid| uid != 2), [1, 3]);
+        // One of them again, at once: what its ended task says is not what is heard.
+        checks.start(1, 13, async { Checked::Valid });
+        assert!(matches!(checks.next().await, Some((1, Checked::Valid))));
+        assert!(checks.running.contains_key(&2) && checks.running.len() == 1);
+    }
+
+    #[tokio::test]
+    async fn one_that_panics_is_missing() {
+        let mut checks = Checks::default();
+        checks.start(7, 0, async { panic!("of the test") });
+        assert!(matches!(checks.next().await, Some((7, Checked::Missing))));
+        assert!(checks.next().await.is_none());
+    }
+}
