@@ -16,6 +16,7 @@ mod faults;
 mod memory;
 mod network;
 mod participants;
+mod prefetch;
 mod proofs;
 mod story;
 mod world;
