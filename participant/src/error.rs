@@ -163,6 +163,20 @@ impl Error {
         }
     }
 
+    /// Whether the same attempt may succeed a little later: the chain, a peer, the disk did not answer.
+    pub(crate) fn is_passing(&self) -> bool {
+        match self {
+            Self::While { source, .. } => source.is_passing(),
+            Self::TimedOut(_)
+            | Self::Chain(_)
+            | Self::Network(_)
+            | Self::Fetch(_)
+            | Self::Store(_)
+            | Self::Disk(_) => true,
+            _ => false,
+        }
+    }
+
     /// The error as one line: what was attempted, and every cause. A cause that the text before already ends with is not
     /// said twice.
     pub fn line(&self) -> String {
@@ -239,6 +253,8 @@ mod tests {
         assert_eq!(error.next(), Next::Retry);
         let unfit = Err::<(), _>(Error::Unfit("another model".into())).context("the start");
         assert_eq!(unfit.unwrap_err().next(), Next::Stop);
+        assert!(full().context("cannot write a.txt").unwrap_err().is_passing());
+        assert!(!Error::Missed("our state is not the final one".into()).is_passing());
         // The stream of blocks has ended, a service panicked, the chain refuses a registration.
         assert_eq!(Error::Missed("the stream has ended".into()).next(), Next::Retry);
         let [pallet, error, docs] = ["Gauntlet", "RunFull", ""].map(str::to_owned);

@@ -2,13 +2,16 @@
 //!
 //! The state of window `w` is what every participant holds at its start, θ_w. When the chain has computed the accepted
 //! set of `w`, the accepted payloads are fetched and applied, which gives θ_{w+1}. A process that was away does the same
-//! for each window that it missed, as long as the chain and the peers remember them; if one payload cannot be had, or
-//! the own state is not the one that is final on chain, the newest final state is fetched by its root instead.
+//! for each window that it missed, as long as the chain and the peers remember them: who does not answer is asked again. The newest
+//! final state is fetched by its root instead if the own one is not final on chain, if the window is forgotten, or if nobody has
+//! delivered a payload for windows ([`trouble`]).
 //!
 //! **One θ in memory.** The newest state's parameters are held once and lent to whoever works with them. The outer step
 //! changes them where they lie, when everybody has given them back ([`Replica::take`]). Every state is on disk from when it is
 //! made, written from where it lies, and served from there; an older one is read from there again ([`fetch_state`]), each
 //! piece checked and put where it stays.
+
+mod trouble;
 
 use std::{sync::Arc, time::Duration, time::Instant};
 
@@ -38,6 +41,8 @@ use crate::{
     telemetry,
 };
 
+use trouble::{Patience, Trouble};
+
 /// States that are kept on disk and served: this window's, the last one's for its scores, and one for who is late.
 const STATES_MAX: usize = 3;
 
@@ -53,8 +58,11 @@ const LENT_PAUSE: Duration = Duration::from_millis(50);
 /// Windows that the journal remembers, at least; far longer than anything of them can still be revealed.
 const JOURNAL_WINDOWS: u64 = 64;
 
-/// Pause before a step is tried again.
+/// Pause before a step is tried again, which doubles with each try.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// The longest pause.
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(4);
 
 /// How long a state may take to arrive without a new piece of it arriving.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(120);
@@ -191,7 +199,7 @@ impl Replica {
     pub async fn run(self) -> Result<()> {
         let mut heads = self.handles.heads.clone();
         self.serve(&self.newest()).await;
-        let mut told = None;
+        let (mut told, mut patience, mut pause) = (None, Patience::default(), RETRY_PAUSE);
         loop {
             let state = self.newest();
             if self.window_end.is_some_and(|end| state.window >= end) {
@@ -203,8 +211,11 @@ impl Replica {
                 .context("the run's last window")?;
             heads.reach(known).await?;
             let window = state.window;
-            match self.advance(state).await {
-                Ok(next) => self.hold(next).await,
+            match self.advance(state, &mut patience).await {
+                Ok(next) => {
+                    pause = RETRY_PAUSE;
+                    self.hold(next).await;
+                }
                 Err(error) => {
                     let reason = (window, error.line());
                     if told.as_ref() != Some(&reason) {
@@ -212,7 +223,8 @@ impl Replica {
                         tracing::warn!(window, error, "cannot go to the next window yet");
                         told = Some(reason);
                     }
-                    tokio::time::sleep(RETRY_PAUSE).await;
+                    tokio::time::sleep(pause).await;
+                    pause = (2 * pause).min(RETRY_PAUSE_MAX);
                 }
             }
         }
@@ -224,8 +236,8 @@ impl Replica {
         self.states.borrow().last().cloned().unwrap()
     }
 
-    /// The state after `state`: by the outer step, or a later one from a peer.
-    async fn advance(&self, state: Arc<State>) -> Result<State> {
+    /// The state after `state`: by the outer step, or a later one from peers when that has failed for too long.
+    async fn advance(&self, state: Arc<State>, patience: &mut Patience) -> Result<State> {
         let started = Instant::now();
         let (window, root) = (state.window, state.root);
         match self.step(state).await {
@@ -235,8 +247,13 @@ impl Replica {
                 self.handles.machine.diary.done(window, Duty::Apply, seconds);
                 Ok(next)
             }
-            Err(error) => {
-                tracing::debug!(window, error = error.line(), "no outer step");
+            Err(trouble) => {
+                tracing::debug!(window, ?trouble, "no outer step");
+                let is_over = patience.is_over(&trouble, window, self.now(), self.state_bytes());
+                let error = trouble.error();
+                if !is_over {
+                    return Err(error);
+                }
                 let Some(next) = self.newest_final_state(window, root).await? else {
                     return Err(error);
                 };
@@ -246,8 +263,20 @@ impl Replica {
         }
     }
 
+    /// The window that the chain is in.
+    fn now(&self) -> Window {
+        let Handles { heads, run: Run { info, .. }, .. } = &self.handles;
+        let moment = phase_at(&info.settings.schedule, heads.now().number);
+        moment.map_or(0, |moment| moment.window)
+    }
+
+    /// Bytes of all parameters.
+    fn state_bytes(&self) -> u64 {
+        (self.handles.run.model.parameter_count() as u64).saturating_mul(size_of::<f32>() as u64)
+    }
+
     /// Applies what was accepted in the state's window.
-    async fn step(&self, state: Arc<State>) -> Result<(State, Vec<Uid>)> {
+    async fn step(&self, state: Arc<State>) -> Result<(State, Vec<Uid>), Trouble> {
         let Handles { chain, run: Run { id: run, .. }, machine, .. } = &self.handles;
         let window = state.window;
         let record = chain
@@ -255,11 +284,15 @@ impl Replica {
             .await?
             .with_context(|| format!("the chain no longer knows window {window}"))?;
         if record.state_root.is_some_and(|root| root != state.root) {
-            miss!("our state {} is not the final one", hex::encode(state.root));
+            let root = hex::encode(state.root);
+            return Err(Trouble::Lost(Error::Missed(format!(
+                "our state {root} is not the final one"
+            ))));
         }
         let payloads = self.accepted_payloads(window, &record.accepted).await?;
         let manifest = state.held.as_ref().map(|held| held.manifest.clone());
-        let (mut model, threads) = (self.take(state).await?, machine.threads().clone());
+        let model = self.take(state).await;
+        let (mut model, threads) = (model.map_err(Trouble::Lost)?, machine.threads().clone());
         // Those of this window, should the run's owner have changed them since this participant began.
         let training = &record.settings.training;
         let (keep, rule) = (training.keep, OuterRule::of_window(&training.outer, window));
@@ -280,7 +313,7 @@ impl Replica {
                     let manifest = Arc::unwrap_or_clone(manifest);
                     self.replace_newest(State::new(window, model, manifest));
                 }
-                Err(error)
+                Err(Trouble::Lost(error))
             }
         }
     }
@@ -320,11 +353,12 @@ impl Replica {
         });
     }
 
+    /// The payloads that were accepted in `window`. What arrives is kept, whatever else does not.
     async fn accepted_payloads(
         &self,
         window: Window,
         accepted: &[Uid],
-    ) -> Result<Vec<(Uid, Bytes)>> {
+    ) -> Result<Vec<(Uid, Bytes)>, Trouble> {
         if accepted.is_empty() {
             return Ok(Vec::new());
         }
@@ -332,19 +366,33 @@ impl Replica {
             &self.handles;
         let reveals = chain.reveals(*run, window, None).await?;
         let miners = chain.miners(*run, None).await?;
-        let fetches = accepted.iter().map(|uid| {
+        let reveal_of = |uid: &Uid| {
             let reveal: Option<&RevealInfo> = reveals.iter().find(|reveal| reveal.uid == *uid);
-            let hot = miners.iter().find(|miner| miner.uid == *uid).map(|miner| miner.hot);
+            reveal.with_context(|| format!("uid {uid} has no reveal"))
+        };
+        let wanted: Vec<&RevealInfo> = accepted.iter().map(reveal_of).collect::<Result<_>>()?;
+        let fetches = wanted.iter().map(|reveal| {
+            let uid = reveal.uid;
+            let hot = miners.iter().find(|miner| miner.uid == uid).map(|miner| miner.hot);
             async move {
-                let reveal = reveal.with_context(|| format!("uid {uid} has no reveal"))?;
-                let bytes = payloads
-                    .fetch(window, &hot.unwrap_or_default(), reveal)
-                    .await
-                    .with_context(|| format!("payload of uid {uid}"))?;
-                Ok::<_, crate::Error>((*uid, bytes))
+                let fetched = payloads.fetch(window, &hot.unwrap_or_default(), reveal).await;
+                (reveal, fetched.with_context(|| format!("payload of uid {uid}")))
             }
         });
-        futures::future::try_join_all(fetches).await
+        let (mut arrived, mut missing, mut failed) = (Vec::new(), 0u64, None);
+        for (reveal, fetched) in futures::future::join_all(fetches).await {
+            match fetched {
+                Ok(bytes) => arrived.push((reveal.uid, bytes)),
+                Err(error) => {
+                    missing = missing.saturating_add(reveal.opening.byte_len);
+                    failed = Some(error);
+                }
+            }
+        }
+        let Some(error) = failed else { return Ok(arrived) };
+        let accepted = wanted.iter().map(|reveal| reveal.opening.byte_len);
+        let accepted = accepted.fold(0, u64::saturating_add);
+        Err(Trouble::Undelivered { error, missing, accepted })
     }
 
     /// The newest state that is final on chain and not older than that of `window`, from whichever peer has it; `None` if the

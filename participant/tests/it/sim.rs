@@ -23,8 +23,9 @@ mod world;
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
+use faults::{Fault, FaultKind};
 use participant::miner::adversary_kind::AdversaryKind;
-use story::{Plan, Summary};
+use story::{moment, Plan, Summary};
 
 /// The seeds that are told when nobody asks for others.
 const SEEDS: std::ops::Range<u64> = 0..6;
@@ -83,6 +84,16 @@ fn forks_and_a_node_that_is_behind_cost_no_window() {
         let what = format!("{finality_lag} behind, {behind}: {missed:#?}");
         assert_eq!((finals, accepted), (windows, honest * windows), "{what}");
     }
+}
+
+/// The newest state is final while the payloads of the window before are late: they are waited for, and no state is fetched.
+#[test]
+fn payloads_that_are_late_make_nobody_fetch_a_state() {
+    let (from, until) = (moment(1, 20), moment(3, 2));
+    let late = Fault { kind: FaultKind::PayloadsLate, whom: vec![0], from, until };
+    let summary = tell(Plan { faults: vec![late], ..Plan::calm(4, 6) });
+    assert!(summary.synced.is_empty(), "{summary:?}");
+    assert_eq!(summary.finals, 6, "{summary:?}");
 }
 
 #[test]

@@ -255,6 +255,7 @@ impl Checks {
                 })
                 .collect(),
             notes: world.notes(),
+            synced: world.synced(),
         }
     }
 }

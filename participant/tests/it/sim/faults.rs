@@ -35,6 +35,8 @@ pub(super) enum FaultKind {
     ChainLossy,
     /// Nobody makes blocks.
     ChainStalled,
+    /// No payload reaches it; states do. Not drawn: it is what other faults do to one.
+    PayloadsLate,
 }
 
 use FaultKind::*;

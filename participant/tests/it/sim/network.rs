@@ -79,6 +79,15 @@ impl Network for SimNetwork {
 
     async fn fetch_pieces(&self, request: PiecesRequest) -> Result<PiecesFetched, FetchError> {
         self.world.pass(self.who, &format!("fetch {:?}", request.id)).await;
-        self.inner.fetch_pieces(request).await
+        // Only of payloads is the content wanted in the answer.
+        let is_state = !request.whole;
+        if !is_state && self.world.link(self.who).borrow().no_payloads {
+            return Err(FetchError::Unavailable { id: request.id, faults: Vec::new() });
+        }
+        let fetched = self.inner.fetch_pieces(request).await?;
+        if is_state && !fetched.peers.is_empty() {
+            self.world.note_synced(self.who);
+        }
+        Ok(fetched)
     }
 }

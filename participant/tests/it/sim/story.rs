@@ -154,6 +154,8 @@ pub(super) struct Summary {
     pub(super) missed: Vec<String>,
     /// What the script noted.
     pub(super) notes: Vec<String>,
+    /// Who fetched parameters from peers, as often as it did.
+    pub(super) synced: Vec<usize>,
 }
 
 /// Something that happens at a moment.
@@ -352,6 +354,7 @@ impl Story {
                 link.was_down |= on;
             }),
             FaultKind::ChainLossy => world.set_link(who, |link| link.chain_lossy = on),
+            FaultKind::PayloadsLate => world.set_link(who, |link| link.no_payloads = on),
             FaultKind::ChainStalled => {}
         }
     }
@@ -367,6 +370,11 @@ fn serving(on: bool, serving: Serving) -> Serving {
         true => serving,
         false => Serving::Honest,
     }
+}
+
+/// Milliseconds since the beginning at a block of a window, where finality does not lag.
+pub(super) fn moment(window: u64, offset: u64) -> u64 {
+    (u64::from(START_BLOCK) + window * u64::from(WINDOW_BLOCKS) + offset) * BLOCK_MS
 }
 
 /// When what begins in a window.

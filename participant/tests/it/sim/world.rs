@@ -42,6 +42,8 @@ pub(super) struct Link {
     pub(super) chain_lossy: bool,
     /// Everything takes longer.
     pub(super) slow: bool,
+    /// No payload reaches it.
+    pub(super) no_payloads: bool,
     /// Whether the chain was ever down for the process that runs now.
     pub(super) was_down: bool,
 }
@@ -72,6 +74,8 @@ pub(super) struct World {
     contents: Mutex<BTreeMap<Hash, Bytes>>,
     /// What a script wants to be remembered.
     notes: Mutex<Vec<String>>,
+    /// Who fetched parameters from peers.
+    synced: Mutex<Vec<usize>>,
 }
 
 impl World {
@@ -89,6 +93,7 @@ impl World {
             signed: Mutex::default(),
             contents: Mutex::default(),
             notes: Mutex::default(),
+            synced: Mutex::default(),
         }
     }
 
@@ -216,6 +221,16 @@ impl World {
     /// What was noted.
     pub(super) fn notes(&self) -> Vec<String> {
         lock(&self.notes).clone()
+    }
+
+    /// Notes that `who` has parameters from peers.
+    pub(super) fn note_synced(&self, who: usize) {
+        lock(&self.synced).push(who);
+    }
+
+    /// Who fetched parameters from peers, as often as it did.
+    pub(super) fn synced(&self) -> Vec<usize> {
+        lock(&self.synced).clone()
     }
 
     /// Notes what was published.
