@@ -62,16 +62,25 @@ pub async fn blocking_until_asked_to_end<R: Send + 'static>(
         done = &mut working => done,
         () = end_requested() => {
             is_asked_to_end.store(true, Ordering::Relaxed);
-            end_at_once_when_asked_again();
+            end_at_once_when_asked_again("ends after the step at hand");
             working.await
         }
     }
 }
 
-/// Says that the command ends after the step at hand, which may take minutes, and ends the process at once when it is
-/// asked a second time. Nothing is lost by that which a kill would not lose.
-fn end_at_once_when_asked_again() {
-    exit::tell("ends after the step at hand; Ctrl-C again ends at once");
+/// Resolves when a participant is asked to end. It ends when it has opened what it has committed to; asked a second
+/// time, the process ends at once.
+pub async fn leave_requested() {
+    end_requested().await;
+    end_at_once_when_asked_again(
+        "ends when what it has committed to is opened, with the window at the latest",
+    );
+}
+
+/// Says `how` the command ends, which may take minutes, and ends the process at once when it is asked a second time.
+/// Nothing is lost by that which a kill would not lose.
+fn end_at_once_when_asked_again(how: &str) {
+    exit::tell(&format!("{how}; Ctrl-C again ends at once"));
     tokio::spawn(async {
         end_requested().await;
         process::exit(exit::INTERRUPTED.into());

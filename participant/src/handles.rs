@@ -18,6 +18,7 @@ use crate::{
     error::{Attempt as _, Result},
     folder::FolderLock,
     heads::Heads,
+    leave::Leave,
     payloads::Payloads,
     peers::AnnouncedPeers,
     work::Work,
@@ -87,6 +88,8 @@ pub struct Machine {
     pub diary: Arc<Diary>,
     /// Keeps others out of the folder.
     pub lock: Option<Arc<FolderLock>>,
+    /// What it has promised, and whether it is asked to end.
+    pub leave: Leave,
     /// Set when the process ends.
     pub shutdown: CancellationToken,
 }
@@ -131,13 +134,14 @@ impl fmt::Display for Role {
 /// The services of a participant, started and ended together.
 pub struct Services {
     tasks: JoinSet<(&'static str, Result<()>)>,
+    leave: Leave,
     shutdown: CancellationToken,
 }
 
 impl Services {
-    /// No services yet; those that are started end with `shutdown`.
-    pub fn new(shutdown: CancellationToken) -> Self {
-        Self { tasks: JoinSet::new(), shutdown }
+    /// No services yet; those that are started end with `shutdown`, after what `leave` waits for.
+    pub fn new(leave: Leave, shutdown: CancellationToken) -> Self {
+        Self { tasks: JoinSet::new(), leave, shutdown }
     }
 
     /// Starts a service. When one ends, whatever the result, all end.
@@ -155,21 +159,24 @@ impl Services {
         });
     }
 
-    /// Waits until a service ends, or `end` resolves, and ends the others.
+    /// Waits until a service ends, or `end` resolves and what was promised is kept, and ends the others.
     ///
     /// # Errors
     /// The error of the service that ended first.
     pub async fn wait(mut self, end: impl Future<Output = ()>) -> Result<()> {
+        let leave = self.leave.clone();
+        let end = async {
+            end.await;
+            tracing::info!("ending");
+            leave.keep_promises().await;
+        };
         let result = tokio::select! {
             ended = self.tasks.join_next() => match ended {
                 Some(Ok((name, result))) => result.with_context(|| format!("service {name}")),
                 Some(Err(error)) => Err(error).context("a service panicked"),
                 None => Ok(()),
             },
-            () = end => {
-                tracing::info!("ending");
-                Ok(())
-            }
+            () = end => Ok(()),
         };
         self.shutdown.cancel();
         let others = async { while self.tasks.join_next().await.is_some() {} };

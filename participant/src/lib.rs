@@ -46,6 +46,7 @@ pub mod peers;
 pub mod work;
 
 pub mod desk;
+pub mod leave;
 pub mod payloads;
 
 pub mod handles;

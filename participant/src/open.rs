@@ -27,7 +27,9 @@ use crate::{
     folder::{self, FolderLock},
     handles::{Handles, Machine, Peers, Role, Run, Services, Surroundings},
     heads::Heads,
-    hindrance, memory,
+    hindrance,
+    leave::Leave,
+    memory,
     payloads::{Payloads, SERVED_WINDOWS},
     peers::AnnouncedPeers,
     replica,
@@ -129,6 +131,7 @@ pub async fn open(config: &Participant, surroundings: Surroundings) -> Result<(H
         payloads.adopt(kept, &revealed(chain.as_ref(), run, now).await?).await;
     }
     let shutdown = CancellationToken::new();
+    let leave = Leave::new(heads.clone(), info.settings.schedule.clone());
     let journal = Arc::new(Journal::open(config.folder.join("journal"))?);
     let (hot, reader) = (config.hot.clone(), heads.clone());
     let desk = Desk::new(chain.clone(), hot, reader, journal, work.clone(), salts, run)
@@ -150,10 +153,11 @@ pub async fn open(config: &Participant, surroundings: Surroundings) -> Result<(H
             work,
             diary: Arc::new(Diary::open(&config.folder)?),
             lock,
+            leave: leave.clone(),
             shutdown: shutdown.clone(),
         },
     };
-    let mut services = Services::new(shutdown);
+    let mut services = Services::new(leave, shutdown);
     services.start("heads", follow);
     Ok((handles, services))
 }

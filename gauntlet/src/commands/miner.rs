@@ -34,6 +34,6 @@ pub async fn run(args: MinerArgs) -> Result<u8> {
     }
     let surroundings = open::connect(&settings).await?;
     let miner = Miner::open(settings, surroundings).await?;
-    miner.run(signals::end_requested()).await?;
+    miner.run(signals::leave_requested()).await?;
     Ok(exit::SUCCESS)
 }

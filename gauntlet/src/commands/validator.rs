@@ -34,6 +34,6 @@ pub async fn run(args: ValidatorArgs) -> Result<u8> {
     }
     let surroundings = open::connect(&settings).await?;
     let validator = Validator::open(settings, surroundings).await?;
-    validator.run(signals::end_requested()).await?;
+    validator.run(signals::leave_requested()).await?;
     Ok(exit::SUCCESS)
 }

@@ -10,6 +10,7 @@ use node_client::{
 use protocol::{
     commitment::{commitment_hash, Opening},
     window::Phase,
+    Window,
 };
 use tokio::sync::mpsc;
 
@@ -19,6 +20,7 @@ use crate::{
     diary::Duty,
     error::{miss, Attempt as _, Error, Result},
     handles::{Handles, Run},
+    leave::Promise,
 };
 
 /// Submits every update that `prepared` brings until the process ends.
@@ -29,6 +31,7 @@ pub(super) async fn run(
 ) -> Result<()> {
     while let Some(update) = prepared.recv().await {
         let window = update.window;
+        let promise = handles.machine.leave.promise().await;
         let update = match commit(&handles, update).await {
             Ok(update) => update,
             Err(error) => {
@@ -36,11 +39,24 @@ pub(super) async fn run(
                 continue;
             }
         };
-        if let Err(error) = conduct.open(&handles, &update).await {
-            handles.machine.diary.missed(window, Duty::Reveal, error.line());
+        match conduct.open(&handles, &update).await {
+            Ok(()) => serve_until_attested(&handles, window, promise),
+            Err(error) => handles.machine.diary.missed(window, Duty::Reveal, error.line()),
         }
     }
     Ok(())
+}
+
+/// Keeps `promise` until no validator can attest the update of `window` any more: so long it is served.
+fn serve_until_attested(handles: &Handles, window: Window, promise: Promise) {
+    let schedule = &handles.run.info.settings.schedule;
+    let Some(end) = schedule.phase_end_block(window, Phase::AttestCommit) else { return };
+    let mut heads = handles.heads.clone();
+    tokio::spawn(async move {
+        // An error says that the process is ending.
+        let _ = heads.reach_best(end).await;
+        drop(promise);
+    });
 }
 
 /// Commits to the update, or finds that it has been committed to. Returns what was committed to: after a restart that

@@ -39,7 +39,8 @@ impl Train {
             let state = self.states.reach(next).await?;
             let window = state.window;
             next = window + 1;
-            if self.window_end.is_some_and(|end| window >= end) {
+            let is_leaving = self.workshop.handles.machine.leave.is_asked();
+            if is_leaving || self.window_end.is_some_and(|end| window >= end) {
                 std::future::pending::<()>().await;
             }
             if let Err(error) = self.window(state).await {

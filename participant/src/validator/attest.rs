@@ -111,6 +111,7 @@ impl Attest {
             }
         };
         let index = slot::own(&self.handles, Role::Validator, window).await?;
+        let _promise = self.handles.machine.leave.promise().await;
         let opening = self.commit(window, index, opening, begin, commit_end).await?;
         self.handles.heads.clone().reach_best(commit_end).await?;
         self.reveal(window, index, opening, end).await?;

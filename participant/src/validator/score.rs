@@ -86,6 +86,7 @@ impl Score {
             Some(scores) => scores,
             None => self.measure(window, index, commit_end).await?,
         };
+        let promise = self.handles.machine.leave.promise().await;
         self.commit(window, index, &scores, commit_end).await?;
         tracing::info!(window, count = scores.evaluations.len(), "scores are committed to");
         self.handles.machine.diary.done(window, Duty::Score, started.elapsed().as_secs_f64());
@@ -94,6 +95,7 @@ impl Score {
         let started = Instant::now();
         let measured = scores.evaluations.clone();
         self.reveal(window, index, scores, reveal_end).await?;
+        drop(promise);
         self.handles.machine.diary.done(
             window,
             Duty::RevealScores,

@@ -25,7 +25,7 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use faults::{Fault, FaultKind};
 use participant::miner::adversary_kind::AdversaryKind;
-use story::{moment, Plan, Summary};
+use story::{moment, Plan, Summary, WINDOW_BLOCKS};
 
 /// The seeds that are told when nobody asks for others.
 const SEEDS: std::ops::Range<u64> = 0..6;
@@ -94,6 +94,23 @@ fn payloads_that_are_late_make_nobody_fetch_a_state() {
     let summary = tell(Plan { faults: vec![late], ..Plan::calm(4, 6) });
     assert!(summary.synced.is_empty(), "{summary:?}");
     assert_eq!(summary.finals, 6, "{summary:?}");
+}
+
+/// A miner is asked to end when all have committed to their updates, a validator when all have committed to their attestations: both
+/// are gone before the next window, and nothing of theirs is lost in this one.
+#[test]
+fn who_is_asked_to_end_opens_what_it_has_committed_to() {
+    let leaves = |who, offset| Fault {
+        kind: FaultKind::Leaves,
+        whom: vec![who],
+        from: moment(2, offset),
+        until: moment(2, u64::from(WINDOW_BLOCKS) - 1),
+    };
+    let calm = Plan::calm(5, 6);
+    let (miner, validator) = (leaves(0, 12), leaves(calm.miners, 23));
+    let summary = tell(Plan { faults: vec![miner, validator], ..calm });
+    assert_eq!(summary.finals, 6, "{summary:?}");
+    assert_eq!(summary.accepted, summary.accepted_max, "{summary:?}");
 }
 
 #[test]

@@ -37,6 +37,8 @@ pub(super) enum FaultKind {
     ChainStalled,
     /// No payload reaches it; states do. Not drawn: it is what other faults do to one.
     PayloadsLate,
+    /// It is asked to end, and started again. Not drawn.
+    Leaves,
 }
 
 use FaultKind::*;

@@ -17,6 +17,7 @@ use participant::{
 };
 use protocol::{merkle::blake2_256, AccountBytes};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use trainer::{Cpu, DeviceKind, ModelConfig, Threads};
 
 use super::{
@@ -44,6 +45,8 @@ pub(super) struct Member {
     /// Processes so far.
     incarnation: u64,
     process: Option<JoinHandle<participant::Result<()>>>,
+    /// Asks the process to end.
+    leave: CancellationToken,
     /// When the supervisor starts it again.
     again_at: Option<u64>,
 }
@@ -82,6 +85,7 @@ impl Member {
             offline: false,
             incarnation: 0,
             process: None,
+            leave: CancellationToken::new(),
             again_at: None,
         }
     }
@@ -124,13 +128,17 @@ impl Member {
         world.set_link(who, |link| link.was_down = link.chain_down);
         let surroundings = self.surroundings(world);
         let config = self.config(common);
+        self.leave = CancellationToken::new();
+        let end = self.leave.clone().cancelled_owned();
         self.process = Some(match self.role {
-            Role::Miner => tokio::spawn(async move {
-                Miner::open(config, surroundings).await?.run(std::future::pending()).await
-            }),
-            Role::Validator => tokio::spawn(async move {
-                Validator::open(config, surroundings).await?.run(std::future::pending()).await
-            }),
+            Role::Miner => {
+                tokio::spawn(async move { Miner::open(config, surroundings).await?.run(end).await })
+            }
+            Role::Validator => {
+                tokio::spawn(
+                    async move { Validator::open(config, surroundings).await?.run(end).await },
+                )
+            }
         });
     }
 
@@ -214,6 +222,17 @@ impl Member {
         self.end(world).await;
     }
 
+    /// Asks the process to end, as a supervisor does.
+    pub(super) fn leave(&mut self) {
+        self.leave.cancel();
+    }
+
+    /// Starts the process again that was asked to end, which it has.
+    pub(super) fn come_back(&mut self, world: &Arc<World>, common: &Common) {
+        assert!(self.process.is_none(), "{} has not left", self.name);
+        self.start(world, common);
+    }
+
     pub(super) async fn end(&mut self, world: &World) {
         world.hub.set_offline(self.peer(), true);
         if let Some(process) = self.process.take() {
@@ -247,6 +266,9 @@ impl Member {
         if let Some(process) = self.process.take_if(|process| process.is_finished()) {
             let name = &self.name;
             match process.await {
+                Ok(Ok(())) if self.leave.is_cancelled() => {
+                    world.hub.set_offline(self.peer(), true);
+                }
                 Ok(Err(error)) if was_down => {
                     let line = error.line();
                     assert!(!line.contains("panic"), "{name}: {line}");

@@ -355,6 +355,8 @@ impl Story {
             }),
             FaultKind::ChainLossy => world.set_link(who, |link| link.chain_lossy = on),
             FaultKind::PayloadsLate => world.set_link(who, |link| link.no_payloads = on),
+            FaultKind::Leaves if begins => self.members[who].leave(),
+            FaultKind::Leaves => self.members[who].come_back(&world, common),
             FaultKind::ChainStalled => {}
         }
     }
