@@ -1,15 +1,23 @@
 //! Gets a call into a block once, whatever else its signer's account is used for meanwhile.
 //!
-//! Another program may use the nonce that an extrinsic was signed for, a node may drop an extrinsic or stop answering.
-//! Then the account's next nonce is read again and the call signed anew, until a deadline.
+//! Another program may use the nonce that an extrinsic was signed for, a node may drop an extrinsic or stop
+//! answering. What was signed is kept and handed over again, the same bytes, to whichever node answers, until it is
+//! in a block or cannot come into one any more. The call is signed anew only for the same nonce, when a node refuses
+//! those bytes; or once all that was signed for it is dead.
 //!
-//! **Invariant.** A call that is signed anew is in the chain once. An extrinsic that a node may have is followed by
-//! another one only if that has the same nonce, so that a block takes one of them; or once the finalised chain shows
-//! that the first is not and cannot be in it, because its nonce went to another or its time is over.
+//! **Invariant.** A call is in the chain once. What a node may have is followed by other bytes only if those have the
+//! same nonce, so that a block takes one of them; or once the finalised chain shows that none of them is or can be in
+//! it, because their nonce went to another or their time is over. That holds for a submission that is given up, too:
+//! its bytes stay with the account ([`Account`]), and who submits the same call again goes on with them.
 
-use std::time::Duration;
+use std::{
+    collections::VecDeque,
+    sync::{Mutex as StdMutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
+use protocol::Hash;
 use tokio::{sync::Mutex, time::Instant};
 
 use super::{Included, SubmitError};
@@ -19,6 +27,12 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// How often a node whose next nonce is smaller than ours is asked again: what was handed over may not be counted yet.
 const NONCE_LOOKS: usize = 5;
+
+/// How often a call is signed for one nonce, at most.
+const SIGNED_MAX: usize = 8;
+
+/// Calls of one account that were given up and are remembered, at most; the oldest are dead by then.
+const GIVEN_UP_MAX: usize = 64;
 
 /// A node as a signer needs it, for one call.
 #[async_trait]
@@ -32,8 +46,12 @@ pub(super) trait Pool: Send + Sync {
     async fn next_nonce(&self) -> Result<u64, SubmitError>;
     /// Signs the call for a nonce.
     async fn sign(&self, nonce: u64) -> Result<Self::Signed, SubmitError>;
-    /// Hands an extrinsic to the node.
+    /// Hands an extrinsic to the node, which may be another one than it was signed with.
     async fn hand_over(&self, signed: &Self::Signed) -> Result<Self::Progress, SubmitError>;
+    /// Whether another node may have an extrinsic that the node in use refused.
+    fn is_out(&self, _: &Self::Signed) -> bool {
+        false
+    }
     /// Waits until an extrinsic is in a finalised block.
     async fn watch(&self, progress: Self::Progress) -> Result<Included, SubmitError>;
     /// Looks for an extrinsic in the finalised chain.
@@ -53,30 +71,84 @@ pub(super) enum Trace {
     Open,
 }
 
-/// An extrinsic that a node may have.
+/// What was signed for one nonce, and a node may have: at least one extrinsic.
 struct Loose<S> {
     nonce: u64,
-    signed: S,
+    /// The last is the one that is handed over again.
+    signed: Vec<S>,
+    /// Whether a node has dropped or refused the last: other bytes are signed then.
+    is_refused: bool,
 }
 
-/// Submits the call of `pool` and waits until it is in a finalised block, for at most `patience`. The signer's next
-/// nonce is in `slot`, whose lock is held while an extrinsic is signed and handed over.
+/// What is remembered of an account that signs.
+pub(super) struct Account<S> {
+    /// The next nonce, if it is known. The lock is held while an extrinsic is signed and handed over.
+    next: Mutex<Option<u64>>,
+    /// Calls that were given up, by their hashes, the oldest first. Held for a look or a change.
+    given_up: StdMutex<VecDeque<(Hash, Loose<S>)>>,
+}
+
+impl<S> Default for Account<S> {
+    fn default() -> Self {
+        Self { next: Mutex::default(), given_up: StdMutex::default() }
+    }
+}
+
+impl<S> Account<S> {
+    /// What was signed of a call and given up.
+    fn take(&self, call: &Hash) -> Option<Loose<S>> {
+        let mut given_up = self.given_up();
+        let place = given_up.iter().position(|(other, _)| other == call)?;
+        given_up.remove(place).map(|(_, loose)| loose)
+    }
+
+    fn given_up(&self) -> MutexGuard<'_, VecDeque<(Hash, Loose<S>)>> {
+        self.given_up.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A call that is being submitted. Dropped before it is known what became of it, it leaves what was signed with the
+/// account, and no nonce: what waits in a pool may be lost.
+struct Call<'a, S> {
+    account: &'a Account<S>,
+    hash: Hash,
+    loose: Option<Loose<S>>,
+}
+
+impl<S> Drop for Call<'_, S> {
+    fn drop(&mut self) {
+        let Some(loose) = self.loose.take() else { return };
+        let mut given_up = self.account.given_up();
+        given_up.push_back((self.hash, loose));
+        if given_up.len() > GIVEN_UP_MAX {
+            given_up.pop_front();
+        }
+        // Who has the lock asks the node anyway.
+        if let Ok(mut next) = self.account.next.try_lock() {
+            *next = None;
+        }
+    }
+}
+
+/// Submits the call of `pool`, whose hash is `call`, and waits until it is in a finalised block, for at most
+/// `patience`.
 ///
 /// # Errors
 /// The chain refuses the call; or it was not included in time, with the reason of the last attempt.
 pub(super) async fn submit<P: Pool>(
     pool: &P,
-    slot: &Mutex<Option<u64>>,
+    account: &Account<P::Signed>,
+    call: Hash,
     patience: Duration,
 ) -> Result<Included, SubmitError> {
     let deadline = Instant::now() + patience;
-    let mut loose: Option<Loose<P::Signed>> = None;
+    let mut call = Call { account, hash: call, loose: account.take(&call) };
     let mut last = None;
     let attempts = async {
         loop {
-            match attempt(pool, slot, &mut loose, &mut last).await {
-                Ok(included) => return Ok(included),
-                Err(refused @ SubmitError::Rejected { .. }) => return Err(refused),
+            match attempt(pool, &mut call, &mut last).await {
+                Ok(included) => break Ok(included),
+                Err(refused @ SubmitError::Rejected { .. }) => break Err(refused),
                 Err(error) => {
                     tracing::debug!(%error, "submitting again");
                     if matches!(error, SubmitError::Transport(_)) {
@@ -90,27 +162,29 @@ pub(super) async fn submit<P: Pool>(
     };
     // The lock is free when this returns; what is on its way may still be included.
     let outcome = tokio::time::timeout_at(deadline, attempts).await;
+    if outcome.is_ok() {
+        call.loose = None;
+    }
     outcome.unwrap_or_else(|_| {
         let seconds = patience.as_secs();
         Err(last.unwrap_or_else(|| SubmitError::Transport(format!("not final within {seconds} s"))))
     })
 }
 
-/// One attempt. Where it may have left an extrinsic with a node, that is `loose` afterwards.
+/// One attempt. Where it may have left an extrinsic with a node, that is loose afterwards.
 async fn attempt<P: Pool>(
     pool: &P,
-    slot: &Mutex<Option<u64>>,
-    loose: &mut Option<Loose<P::Signed>>,
+    call: &mut Call<'_, P::Signed>,
     last: &mut Option<SubmitError>,
 ) -> Result<Included, SubmitError> {
-    let mut next = slot.lock().await;
-    let handed = hand_over(pool, &mut next, loose).await;
+    let mut next = call.account.next.lock().await;
+    let handed = hand_over(pool, &mut next, &mut call.loose).await;
     if handed.is_err() {
         *next = None;
     }
     drop(next);
-    let (signed, progress) = match handed? {
-        Handed::Over(signed, progress) => (signed, progress),
+    let progress = match handed? {
+        Handed::Over(progress) => progress,
         Handed::Found(outcome) => return outcome,
         // What it waits for is said by the attempt before.
         Handed::Open => {
@@ -118,38 +192,24 @@ async fn attempt<P: Pool>(
             return Err(reason);
         }
     };
-    // From here on the node has it, also when this future is dropped at the deadline.
     *last = None;
-    *loose = Some(signed);
-    let mut unsure = Unsure { slot, is_sure: false };
     let outcome = pool.watch(progress).await;
-    unsure.is_sure = matches!(outcome, Ok(_) | Err(SubmitError::Rejected { .. }));
-    outcome
-}
-
-/// Forgets the next nonce, should what was handed over not be known to be in a block: when its report breaks off, and when nobody waits for
-/// it any more.
-struct Unsure<'a> {
-    slot: &'a Mutex<Option<u64>>,
-    is_sure: bool,
-}
-
-impl Drop for Unsure<'_> {
-    fn drop(&mut self) {
-        // Who has the lock asks the node anyway.
-        if let Some(mut next) = self.slot.try_lock().ok().filter(|_| !self.is_sure) {
-            *next = None;
-        }
+    if let Some(loose) = &mut call.loose {
+        loose.is_refused = matches!(outcome, Err(SubmitError::Dropped(_)));
     }
+    if matches!(outcome, Err(SubmitError::Dropped(_) | SubmitError::Transport(_))) {
+        *call.account.next.lock().await = None;
+    }
+    outcome
 }
 
 /// What came of an attempt to hand an extrinsic over.
 enum Handed<P: Pool + ?Sized> {
     /// The node has it.
-    Over(Loose<P::Signed>, P::Progress),
-    /// The one before is in a block.
+    Over(P::Progress),
+    /// One of those before is in a block.
     Found(Result<Included, SubmitError>),
-    /// The one before may still come into a block.
+    /// One of those before may still come into a block.
     Open,
 }
 
@@ -158,38 +218,78 @@ async fn hand_over<P: Pool>(
     next: &mut Option<u64>,
     loose: &mut Option<Loose<P::Signed>>,
 ) -> Result<Handed<P>, SubmitError> {
-    let nonce = match loose {
-        None => next_nonce(pool, *next).await?,
-        Some(before) => {
-            // With the same nonce, only one of the two can be included.
-            if pool.next_nonce().await? > before.nonce {
-                match pool.trace(&mut before.signed).await? {
-                    Trace::Found(outcome) => return Ok(Handed::Found(outcome)),
-                    Trace::Open => return Ok(Handed::Open),
-                    Trace::Gone => {
-                        *loose = None;
-                        next_nonce(pool, *next).await?
-                    }
-                }
-            } else {
-                before.nonce
+    if let Some(before) = loose {
+        if pool.next_nonce().await? > before.nonce {
+            match trace(pool, before).await? {
+                Trace::Found(outcome) => return Ok(Handed::Found(outcome)),
+                Trace::Open => return Ok(Handed::Open),
+                Trace::Gone => *loose = None,
             }
-        }
-    };
-    let signed = pool.sign(nonce).await?;
-    match pool.hand_over(&signed).await {
-        Ok(progress) => {
-            *next = (*next).max(nonce.checked_add(1));
-            Ok(Handed::Over(Loose { nonce, signed }, progress))
-        }
-        Err(error) => {
-            // Whether the node took it before the connection broke is not known.
-            if matches!(error, SubmitError::Transport(_)) {
-                *loose = Some(Loose { nonce, signed });
-            }
-            Err(error)
         }
     }
+    let is_again = loose.as_ref().is_some_and(|loose| !loose.is_refused);
+    if !is_again {
+        let is_spent = loose.as_ref().is_some_and(|loose| loose.signed.len() >= SIGNED_MAX);
+        if is_spent {
+            // Nobody takes them; when their time is over, they are signed anew.
+            if let Some(Trace::Gone) = trace_if_any(pool, loose).await? {
+                *loose = None;
+            }
+            return Ok(Handed::Open);
+        }
+        let nonce = match loose {
+            Some(before) => before.nonce,
+            None => next_nonce(pool, *next).await?,
+        };
+        let signed = pool.sign(nonce).await?;
+        let all =
+            loose.get_or_insert_with(|| Loose { nonce, signed: Vec::new(), is_refused: false });
+        all.signed.push(signed);
+        all.is_refused = false;
+    }
+    let Some(all) = loose.as_mut() else { return Ok(Handed::Open) };
+    let Some(newest) = all.signed.last() else { return Ok(Handed::Open) };
+    match pool.hand_over(newest).await {
+        Ok(progress) => {
+            *next = (*next).max(all.nonce.checked_add(1));
+            Ok(Handed::Over(progress))
+        }
+        // Whether the node took it before the connection broke is not known.
+        Err(error @ SubmitError::Transport(_)) => Err(error),
+        Err(refusal) => {
+            all.is_refused = true;
+            if !is_again && !pool.is_out(newest) {
+                all.signed.pop();
+            }
+            if all.signed.is_empty() {
+                *loose = None;
+            }
+            Err(refusal)
+        }
+    }
+}
+
+async fn trace_if_any<P: Pool>(
+    pool: &P,
+    loose: &mut Option<Loose<P::Signed>>,
+) -> Result<Option<Trace>, SubmitError> {
+    match loose {
+        Some(loose) => trace(pool, loose).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// What the finalised chain has of all that was signed for one nonce.
+async fn trace<P: Pool>(pool: &P, loose: &mut Loose<P::Signed>) -> Result<Trace, SubmitError> {
+    let mut all = Trace::Gone;
+    for signed in &mut loose.signed {
+        match pool.trace(signed).await? {
+            Trace::Gone => {}
+            Trace::Open => all = Trace::Open,
+            found => return Ok(found),
+        }
+    }
+    Ok(all)
 }
 
 /// The nonce to sign for: the node's, which counts what others signed. Where ours is larger, the node may not have
@@ -224,6 +324,8 @@ mod tests {
         /// Who took each nonce of the finalised chain: the number of one of ours, or `None` for another program's.
         chain: Vec<Option<u64>>,
         signed: u64,
+        /// On their way, the first to arrive first.
+        delayed: Vec<(u64, u64)>,
         /// What is yet to go wrong, the next last.
         faults: Vec<Fault>,
     }
@@ -245,6 +347,12 @@ mod tests {
         Refused,
         /// The node takes it, loses it and says nothing.
         Swallowed,
+        /// The connection breaks while it is handed over; it is included before anything that comes later.
+        Delayed,
+        /// The node does not take it.
+        Refuses,
+        /// The node does not answer any more.
+        Hangs,
     }
 
     impl Node {
@@ -256,6 +364,16 @@ mod tests {
 
         fn state(&self) -> MutexGuard<'_, State> {
             self.state.lock().unwrap()
+        }
+
+        /// What is on its way arrives.
+        fn arrive(&self) {
+            let mut state = self.state();
+            for (nonce, number) in std::mem::take(&mut state.delayed) {
+                if nonce == state.chain.len() as u64 {
+                    state.chain.push(Some(number));
+                }
+            }
         }
 
         /// How often calls of ours are in the chain.
@@ -291,8 +409,18 @@ mod tests {
             &self,
             (nonce, number): &(u64, u64),
         ) -> Result<Option<Fault>, SubmitError> {
+            let fault = self.state().faults.pop();
+            match fault {
+                Some(Fault::Refuses) => return Err(SubmitError::Dropped("1016".to_owned())),
+                Some(Fault::Hangs) => std::future::pending().await,
+                Some(Fault::Delayed) => {}
+                _ => self.arrive(),
+            }
             let mut state = self.state();
-            let fault = state.faults.pop();
+            if fault == Some(Fault::Delayed) {
+                state.delayed.push((*nonce, *number));
+                return Err(broken());
+            }
             if fault == Some(Fault::Overtaken) {
                 state.chain.push(None);
             }
@@ -341,6 +469,7 @@ mod tests {
     }
 
     const PATIENCE: Duration = Duration::from_secs(60);
+    const CALL: Hash = [7; 32];
 
     #[tokio::test(start_paused = true)]
     async fn a_call_is_included_once_whatever_happens_to_its_nonce() {
@@ -358,7 +487,7 @@ mod tests {
         ];
         for faults in stories {
             let node = Node::with(faults);
-            submit(&node, &Mutex::new(None), PATIENCE).await.unwrap();
+            submit(&node, &Account::default(), CALL, PATIENCE).await.unwrap();
             assert_eq!(node.included(), 1, "{faults:?}");
             assert_eq!(node.state().faults, [], "{faults:?}");
         }
@@ -370,29 +499,72 @@ mod tests {
         for (chain, remembered) in [(3, 2), (0, 2)] {
             let node = Node::default();
             node.state().chain = vec![None; chain];
-            let slot = Mutex::new(Some(remembered));
-            submit(&node, &slot, PATIENCE).await.unwrap();
+            let account = Account::default();
+            *account.next.lock().await = Some(remembered);
+            submit(&node, &account, CALL, PATIENCE).await.unwrap();
             assert_eq!(node.state().signed, 1);
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_submission_that_is_given_up_leaves_no_nonce_behind() {
-        let (node, slot) = (Node::with(&[Fault::Swallowed]), Mutex::new(None));
-        let given_up = submit(&node, &slot, PATIENCE);
+        let (node, account) = (Node::with(&[Fault::Swallowed]), Account::default());
+        let given_up = submit(&node, &account, CALL, PATIENCE);
         assert!(tokio::time::timeout(PATIENCE / 2, given_up).await.is_err());
-        assert_eq!(*slot.lock().await, None);
-        submit(&node, &slot, PATIENCE).await.unwrap();
+        assert_eq!(*account.next.lock().await, None);
+        submit(&node, &account, CALL, PATIENCE).await.unwrap();
         assert_eq!(node.included(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_signed_is_handed_over_again_as_long_as_it_may_live() {
+        use Fault::*;
+        for faults in [&[BrokenBefore][..], &[BrokenAfter], &[Delayed, Delayed], &[Silent]] {
+            let node = Node::with(faults);
+            submit(&node, &Account::default(), CALL, PATIENCE).await.unwrap();
+            let signed = node.state().signed;
+            assert_eq!((node.included(), signed), (1, 1), "{faults:?}");
+        }
+        // The first is on its way when a node refuses it and it is signed anew, and the second breaks off as well.
+        let node = Node::with(&[Delayed, Refuses, Delayed]);
+        submit(&node, &Account::default(), CALL, PATIENCE).await.unwrap();
+        assert_eq!(node.included(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_is_given_up_and_submitted_again_is_included_once() {
+        let (node, account) = (Node::with(&[Fault::Delayed, Fault::Hangs]), Account::default());
+        let given_up = submit(&node, &account, CALL, PATIENCE);
+        assert!(tokio::time::timeout(PATIENCE / 2, given_up).await.is_err());
+        node.arrive();
+        submit(&node, &account, CALL, PATIENCE).await.unwrap();
+        assert_eq!((node.included(), node.state().signed), (1, 1));
+        // Another call is another one.
+        submit(&node, &account, [1; 32], PATIENCE).await.unwrap();
+        assert_eq!((node.included(), node.state().signed), (2, 2));
+        assert!(account.given_up().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_is_signed_for_one_nonce_so_often_and_no_more() {
+        let node = Node::with(&[Fault::Dropped; 100]);
+        let account = Account::default();
+        submit(&node, &account, CALL, PATIENCE).await.unwrap_err();
+        assert_eq!(node.state().signed, SIGNED_MAX as u64);
+        for call in 0..2 * GIVEN_UP_MAX as u8 {
+            let node = Node::with(&[Fault::Dropped; 100]);
+            submit(&node, &account, [call; 32], PATIENCE).await.unwrap_err();
+        }
+        assert_eq!(account.given_up().len(), GIVEN_UP_MAX);
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_the_chain_refuses_is_not_tried_again_and_what_never_fits_ends() {
         let node = Node::with(&[Fault::Overtaken, Fault::Refused]);
-        let refused = submit(&node, &Mutex::new(None), PATIENCE).await.unwrap_err();
+        let refused = submit(&node, &Account::default(), CALL, PATIENCE).await.unwrap_err();
         assert!(matches!(refused, SubmitError::Rejected { .. }), "{refused}");
         let node = Node::with(&[Fault::Overtaken; 1_000]);
-        let late = submit(&node, &Mutex::new(None), PATIENCE).await.unwrap_err();
+        let late = submit(&node, &Account::default(), CALL, PATIENCE).await.unwrap_err();
         assert!(matches!(&late, SubmitError::Dropped(reason) if reason.contains("1010")), "{late}");
         assert_eq!(node.included(), 0);
     }

@@ -32,7 +32,7 @@ use self::{
 };
 use super::{
     changes,
-    door::{self, Pool, Trace},
+    door::{self, Account, Pool, Trace},
     AnnouncementInfo, AttestationCommitmentInfo, AttestationInfo, BestNumbers, BlockRef, Call,
     Chain, ChainError, Claim, CommitmentInfo, DataChallengeInfo, DepartureInfo,
     EvaluationDisputeInfo, FinalizedBlocks, GauntletEvent, Included, Keypair, Ledger, MinerInfo,
@@ -545,7 +545,7 @@ impl Chain for FakeChain {
 
     async fn submit(&self, signer: &Keypair, call: Call) -> Result<Included, SubmitError> {
         let pool = FakePool { chain: self, account: keys::account(signer), call };
-        door::submit(&pool, &tokio::sync::Mutex::default(), PATIENCE).await
+        door::submit(&pool, &Account::default(), [0; 32], PATIENCE).await
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::{
     sync::{
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
         Arc, Mutex, PoisonError,
     },
     time::Duration,
 };
 
 use async_trait::async_trait;
+use protocol::merkle::blake2_256;
 use subxt::{
     client::OnlineClientAtBlockImpl,
     config::DefaultExtrinsicParamsBuilder,
@@ -30,6 +31,9 @@ use crate::keys;
 const MORTALITY_BLOCKS: u64 = 64;
 /// How long a call may take to be in a finalised block, with all attempts.
 const FINALITY_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// How long a node may take to answer before other nodes are given the extrinsic, too.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The errors for which a node refuses work that it sees too early: its pool looks at a block behind the head that this
 /// client saw, the more so the more transactions the pool is given.
@@ -73,11 +77,12 @@ impl SubxtChain {
         call: Call,
     ) -> Result<Included, SubmitError> {
         let account = keys::account(signer);
-        let slot = self.shared.nonces.lock().await.entry(account).or_default().clone();
+        let remembered = self.shared.accounts.lock().await.entry(account).or_default().clone();
+        let hash = blake2_256(&[format!("{call:?}").as_bytes()]);
         let (account, used) = (AccountId32(account), Mutex::default());
         let patience = AtomicU32::new(EARLY_REFUSALS_MAX);
         let node = NodePool { chain: self, signer, account, call, used, patience };
-        door::submit(&node, &slot, FINALITY_TIMEOUT).await
+        door::submit(&node, &remembered, hash, FINALITY_TIMEOUT).await
     }
 }
 
@@ -94,8 +99,12 @@ struct NodePool<'a> {
 }
 
 /// An extrinsic, and how far the finalised chain has been looked through for it.
-struct Signed {
-    extrinsic: SubmittableTransaction<PolkadotConfig, OnlineClientAtBlockImpl<PolkadotConfig>>,
+pub(super) struct Signed {
+    extrinsic: Extrinsic,
+    /// The connection that it was signed over.
+    generation: u64,
+    /// Whether nodes beside the one in use may have it.
+    is_out: AtomicBool,
     nonce: u64,
     /// The block from which on it is valid.
     birth: u64,
@@ -104,6 +113,8 @@ struct Signed {
     /// What names the chain's errors.
     metadata: subxt::ArcMetadata,
 }
+
+type Extrinsic = SubmittableTransaction<PolkadotConfig, OnlineClientAtBlockImpl<PolkadotConfig>>;
 
 type Progress = TransactionProgress<PolkadotConfig, OnlineClientAtBlockImpl<PolkadotConfig>>;
 
@@ -118,6 +129,17 @@ impl NodePool<'_> {
     fn has_patience(&self) -> bool {
         let less = |left: u32| left.checked_sub(1);
         self.patience.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+    }
+
+    /// The same bytes for the connection in use, if they were signed over another one.
+    async fn over_new_connection(&self, signed: &Signed) -> Result<Option<Extrinsic>, SubmitError> {
+        let connection = self.connection().await;
+        if connection.generation == signed.generation {
+            return Ok(None);
+        }
+        let at = connection.at(None).await;
+        let at = at.map_err(|error| SubmitError::Transport(error.to_string()))?;
+        Ok(Some(at.transactions().from_bytes(signed.extrinsic.encoded().to_vec())))
     }
 
     /// The chain at a block of the best chain.
@@ -161,18 +183,34 @@ impl Pool for NodePool<'_> {
             .build();
         let signed = transactions.create_signed(&payload, self.signer, params).await;
         let (extrinsic, metadata) = (signed.map_err(broken)?, at.metadata());
-        Ok(Signed { extrinsic, nonce, birth, seen: birth, metadata })
+        let (generation, is_out) = (connection.generation, AtomicBool::new(false));
+        Ok(Signed { extrinsic, generation, is_out, nonce, birth, seen: birth, metadata })
     }
 
     async fn hand_over(&self, signed: &Signed) -> Result<Progress, SubmitError> {
-        self.chain.spread(signed.extrinsic.encoded()).await;
-        let handed = signed.extrinsic.submit_and_watch().await;
+        let again = self.over_new_connection(signed).await?;
+        let extrinsic = again.as_ref().unwrap_or(&signed.extrinsic);
+        let mut handing = std::pin::pin!(extrinsic.submit_and_watch());
+        let quick = tokio::time::timeout(ANSWER_PATIENCE, &mut handing).await.ok();
+        // What the node refuses is nothing for the others; what it takes or does not answer to is not to be lost with it.
+        if !quick.as_ref().is_some_and(|handed| is_refused(handed)) {
+            signed.is_out.store(true, Ordering::Relaxed);
+            self.chain.spread(signed.extrinsic.encoded()).await;
+        }
+        let handed = match quick {
+            Some(handed) => handed,
+            None => handing.await,
+        };
         handed.map_err(|error| match refused(&Refusal::of(&error), &signed.metadata) {
             refused @ SubmitError::Rejected { .. } if is_early(&refused) && self.has_patience() => {
                 SubmitError::Dropped(refused.to_string())
             }
             refused => refused,
         })
+    }
+
+    fn is_out(&self, signed: &Signed) -> bool {
+        signed.is_out.load(Ordering::Relaxed)
     }
 
     async fn watch(&self, progress: Progress) -> Result<Included, SubmitError> {
@@ -227,6 +265,11 @@ async fn find(
         }
     }
     Ok(None)
+}
+
+/// Whether a node answered that it does not take an extrinsic.
+fn is_refused<T>(handed: &Result<T, ExtrinsicError>) -> bool {
+    handed.as_ref().is_err_and(|error| Refusal::of(error).code.is_some())
 }
 
 /// What a node answers that does not take an extrinsic, or why it does not answer.

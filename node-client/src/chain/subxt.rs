@@ -31,12 +31,12 @@ use subxt_rpcs::{methods::LegacyRpcMethods, RpcClient};
 use tokio::sync::{mpsc, watch, Mutex, RwLock};
 
 use super::{
-    changes, events::FIRST_UNREAD_EVENT, AnnouncementInfo, AttestationCommitmentInfo,
-    AttestationInfo, BestNumbers, BlockRef, Call, Chain, ChainError, Claim, CommitmentInfo,
-    DataChallengeInfo, DepartureInfo, EvaluationDisputeInfo, FinalizedBlocks, GauntletEvent,
-    Included, Keypair, Ledger, MinerInfo, PermitInfo, ProvenFaultInfo, RevealInfo, RunInfo,
-    ScoreCommitmentInfo, ScoreRevealInfo, SlashInfo, StakePoolInfo, SubmitError, ValidatorInfo,
-    WindowInfo,
+    changes, door::Account, events::FIRST_UNREAD_EVENT, submit::Signed, AnnouncementInfo,
+    AttestationCommitmentInfo, AttestationInfo, BestNumbers, BlockRef, Call, Chain, ChainError,
+    Claim, CommitmentInfo, DataChallengeInfo, DepartureInfo, EvaluationDisputeInfo,
+    FinalizedBlocks, GauntletEvent, Included, Keypair, Ledger, MinerInfo, PermitInfo,
+    ProvenFaultInfo, RevealInfo, RunInfo, ScoreCommitmentInfo, ScoreRevealInfo, SlashInfo,
+    StakePoolInfo, SubmitError, ValidatorInfo, WindowInfo,
 };
 
 #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
@@ -76,7 +76,7 @@ pub(super) struct Connection {
     rpcs: Rpcs,
     /// Which of the nodes it is with, and how many connections there were before it.
     node: usize,
-    generation: u64,
+    pub(super) generation: u64,
 }
 
 /// The chain as one of several nodes shows it. Clones share the connection.
@@ -93,8 +93,8 @@ pub(super) struct Shared {
     genesis: Hash,
     /// The other nodes that answer, by their place in `urls`.
     others: Mutex<HashMap<usize, Arc<Rpcs>>>,
-    /// The next nonce of each signer, under a lock that is held while an extrinsic is handed to the node.
-    pub(super) nonces: Mutex<HashMap<AccountBytes, Arc<Mutex<Option<u64>>>>>,
+    /// What is remembered of each signer.
+    pub(super) accounts: Mutex<HashMap<AccountBytes, Arc<Account<Signed>>>>,
 }
 
 /// Connects to the first of `urls` (`ws://…`) that answers.
@@ -118,7 +118,7 @@ pub async fn connect_to(urls: &[String], genesis: Option<Hash>) -> Result<SubxtC
         generation: watch::Sender::new(0),
         genesis,
         others: Mutex::default(),
-        nonces: Mutex::default(),
+        accounts: Mutex::default(),
     });
     if urls.len() > 1 {
         tokio::spawn(compare_nodes(Arc::downgrade(&shared)));
