@@ -357,11 +357,11 @@ async fn follow_peers(handles: Handles) -> Result<()> {
             tracing::warn!(error, "cannot announce this peer");
         }
         told = error;
-        let Handles { chain, peers: Peers { network, .. }, run: Run { id: run, .. }, .. } =
-            &handles;
-        if let Err(error) =
-            handles.peers.announced.refresh(chain.as_ref(), network.as_ref(), *run).await
-        {
+        let Handles { chain, heads, peers: Peers { network, announced, .. }, run, .. } = &handles;
+        let now = phase_at(&run.info.settings.schedule, heads.now().number);
+        let window = now.map_or(0, |moment| moment.window);
+        let refresh = announced.refresh(chain.as_ref(), network.as_ref(), run.id, window);
+        if let Err(error) = refresh.await {
             tracing::warn!(error = error.line(), "cannot read the peers");
         }
         // Soon again at the start, when the others announce themselves too.

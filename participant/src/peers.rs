@@ -2,7 +2,7 @@
 //! whom.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -10,7 +10,7 @@ use node_client::{
     chain::{AnnouncementInfo, Chain, MinerInfo, ValidatorInfo},
     network::{Keep, Network, PeerAddress, PeerId, Role},
 };
-use protocol::{fixed::Q32, AccountBytes, RunId};
+use protocol::{fixed::Q32, AccountBytes, RunId, Window};
 
 use crate::error::Result;
 
@@ -22,6 +22,8 @@ pub struct AnnouncedPeers {
     known: Mutex<Arc<Vec<(AccountBytes, PeerAddress)>>>,
     /// What the network was told last, held as shortly.
     roles: Mutex<HashMap<PeerId, Role>>,
+    /// What the chain says of accounts, as shortly.
+    standings: Mutex<Arc<Standings>>,
     /// To whom the network keeps connections.
     kept: Mutex<Keep>,
 }
@@ -33,7 +35,7 @@ impl AnnouncedPeers {
     }
 
     /// Reads the announcements at the head, introduces new peers to the network, has connections kept to all validators, and
-    /// tells it the peers' roles when these have changed.
+    /// tells it the peers' roles when these have changed. Those are read once in a `window`, and when somebody is new.
     ///
     /// # Errors
     /// The chain or the network does not answer.
@@ -42,17 +44,16 @@ impl AnnouncedPeers {
         chain: &dyn Chain,
         network: &dyn Network,
         run: RunId,
+        window: Window,
     ) -> Result<()> {
-        let validators = chain.validators(run, None).await?;
-        let miners = chain.miners(run, None).await?;
         let mut announcements = chain.announcements(run, None).await?;
-        let roles = roles(&announcements, &validators, &miners);
+        let standings = self.standings(chain, run, window, &announcements).await?;
+        let roles = roles(&announcements, &standings.roles);
         if *self.roles() != roles {
             network.set_roles(roles.clone()).await?;
             *self.roles() = roles;
         }
-        let is_validator =
-            |hot: &AccountBytes| validators.iter().any(|validator| validator.hot == *hot);
+        let is_validator = |hot: &AccountBytes| standings.roles.get(hot) == Some(&Role::Validator);
         announcements.sort_by_key(|announcement| !is_validator(&announcement.hot));
         let known: Vec<_> = announcements
             .iter()
@@ -78,6 +79,26 @@ impl AnnouncedPeers {
         Ok(())
     }
 
+    /// The roles of accounts, read again if they may have changed.
+    async fn standings(
+        &self,
+        chain: &dyn Chain,
+        run: RunId,
+        window: Window,
+        announcements: &[AnnouncementInfo],
+    ) -> Result<Arc<Standings>> {
+        let announced = announcements.iter().map(|announcement| announcement.hot).collect();
+        let read = self.standings.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if read.is_fresh(window, &announced) {
+            return Ok(read);
+        }
+        let validators = chain.validators(run, None).await?;
+        let roles = account_roles(&validators, &chain.miners(run, None).await?);
+        let read = Arc::new(Standings { window: Some(window), announced, roles });
+        *self.standings.lock().unwrap_or_else(PoisonError::into_inner) = read.clone();
+        Ok(read)
+    }
+
     /// All peers, `first`'s own peer before the others.
     pub fn ordered(&self, first: Option<&AccountBytes>) -> Vec<PeerAddress> {
         let known = self.known();
@@ -95,20 +116,42 @@ impl AnnouncedPeers {
     }
 }
 
-/// What the announced peers are: a miner whose standing is above zero is a replica, one without is a joiner. A peer
-/// that several announce has the best of their roles; the chain takes an announcement with the signature of the peer's
-/// key alone.
-fn roles(
-    announcements: &[AnnouncementInfo],
+/// What the accounts of a run are.
+#[derive(Debug, Default)]
+struct Standings {
+    /// The window in which they were read; a settlement changes them.
+    window: Option<Window>,
+    /// Who was announced then.
+    announced: BTreeSet<AccountBytes>,
+    roles: HashMap<AccountBytes, Role>,
+}
+
+impl Standings {
+    /// Whether nothing can have changed since they were read that concerns those who are `announced`.
+    fn is_fresh(&self, window: Window, announced: &BTreeSet<AccountBytes>) -> bool {
+        self.window == Some(window) && announced.is_subset(&self.announced)
+    }
+}
+
+/// A miner whose standing is above zero is a replica, one without is a joiner.
+fn account_roles(
     validators: &[ValidatorInfo],
     miners: &[MinerInfo],
-) -> HashMap<PeerId, Role> {
+) -> HashMap<AccountBytes, Role> {
     let miners = miners.iter().map(|miner| {
         let role = if miner.value > Q32::ZERO { Role::Replica } else { Role::Joiner };
         (miner.hot, role)
     });
     let validators = validators.iter().map(|validator| (validator.hot, Role::Validator));
-    let by_account: HashMap<AccountBytes, Role> = miners.chain(validators).collect();
+    miners.chain(validators).collect()
+}
+
+/// What the announced peers are. A peer that several announce has the best of their roles; the chain takes an
+/// announcement with the signature of the peer's key alone.
+fn roles(
+    announcements: &[AnnouncementInfo],
+    by_account: &HashMap<AccountBytes, Role>,
+) -> HashMap<PeerId, Role> {
     let mut roles = HashMap::new();
     for announcement in announcements {
         let peer = PeerId::from_bytes(&announcement.peer_id).ok();
@@ -177,9 +220,20 @@ mod tests {
             attested_window: None,
         };
         let miners = [miner([1; 32], Q32::ZERO), miner([2; 32], Q32::ONE)];
-        let roles = roles(&announcements, &[validator], &miners);
+        let roles = roles(&announcements, &account_roles(&[validator], &miners));
         let expected = [Role::Validator, Role::Joiner, Role::Replica];
         assert_eq!(roles, peers.into_iter().zip(expected).collect());
+    }
+
+    #[test]
+    fn roles_are_read_once_a_window_and_when_somebody_is_new() {
+        let announced = |hots: &[u8]| hots.iter().map(|hot| [*hot; 32]).collect();
+        let read =
+            Standings { window: Some(4), announced: announced(&[1, 2]), ..Standings::default() };
+        assert!(read.is_fresh(4, &announced(&[1, 2])) && read.is_fresh(4, &announced(&[2])));
+        assert!(!read.is_fresh(4, &announced(&[1, 2, 3])));
+        assert!(!read.is_fresh(5, &announced(&[1, 2])));
+        assert!(!Standings::default().is_fresh(0, &announced(&[])));
     }
 
     #[test]
