@@ -19,6 +19,7 @@ use participant::{
     handles::Role,
     miner::{adversary_kind::AdversaryKind, conduct::Honest},
     settings::{Participant, Proofs},
+    snapshots::SNAPSHOT_EVERY,
 };
 use protocol::{AccountBytes, Planck, RunId};
 use serde::{Deserialize, Serialize};
@@ -72,12 +73,15 @@ pub struct ParticipantFile {
     /// Measure the held-out loss of each window's parameters on so many samples; 0 for none (validators only).
     #[serde(default)]
     pub held_out_samples: usize,
-    /// Bytes of payloads kept; the states that are served, up to four times the parameters, come on top.
+    /// Bytes of payloads kept; the states that are served, up to four times the parameters, and snapshots come on top.
     #[serde(default = "default_store_bytes")]
     pub store_bytes_max: u64,
     /// Write a checkpoint every so many windows.
     #[serde(default = "default_checkpoint_every")]
     pub checkpoint_every: u64,
+    /// Serve the state of every so many windows for those who join; 0 for none (validators only).
+    #[serde(default = "default_snapshot_every")]
+    pub snapshot_every: u64,
     /// Bytes of memory that the process may use. Default: what is available at its start, of which it leaves half if it
     /// can.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -240,6 +244,10 @@ fn default_checkpoint_every() -> u64 {
     1
 }
 
+fn default_snapshot_every() -> u64 {
+    SNAPSHOT_EVERY
+}
+
 fn default_store_bytes() -> u64 {
     4 << 30
 }
@@ -258,7 +266,10 @@ pub fn load(path: &Path, role: Role) -> Result<(Participant, Option<SocketAddr>)
         bail!("only a validator accuses with a bond");
     }
     let metrics = file.metrics;
-    let settings = check(file, base).with_context(|| format!("in {}", path.display()))?;
+    let mut settings = check(file, base).with_context(|| format!("in {}", path.display()))?;
+    if role == Role::Miner {
+        settings.snapshot_every = 0;
+    }
     Ok((settings, metrics))
 }
 
@@ -332,6 +343,7 @@ pub fn check(file: ParticipantFile, base: &Path) -> Result<Participant> {
         held_out_samples: file.held_out_samples,
         store_bytes_max: file.store_bytes_max,
         checkpoint_every: file.checkpoint_every,
+        snapshot_every: file.snapshot_every,
         memory_bytes: file.memory_bytes,
         urls: file.chain.urls,
         genesis: file

@@ -21,6 +21,7 @@ use crate::{
     leave::Leave,
     payloads::Payloads,
     peers::AnnouncedPeers,
+    snapshots::Snapshots,
     work::Work,
 };
 
@@ -75,6 +76,8 @@ pub struct Peers {
     pub announced: Arc<AnnouncedPeers>,
     /// The payloads that miners revealed.
     pub payloads: Arc<Payloads>,
+    /// The older states that are served for those who join.
+    pub snapshots: Arc<Snapshots>,
 }
 
 /// What a participant works with.

@@ -48,6 +48,7 @@ pub mod work;
 pub mod desk;
 pub mod leave;
 pub mod payloads;
+pub mod snapshots;
 
 pub mod handles;
 

@@ -135,7 +135,8 @@ impl Miner {
         let recovered = made.map(|(window, note)| recover(window, note, &updates)).transpose()?;
 
         let window_end = settings.window_end;
-        let (replica, states) = Replica::new(handles.clone(), state, None, window_end);
+        let (replica, states) =
+            Replica::new(handles.clone(), state, None, window_end, open::memo(&settings));
         let (ready, prepared) = mpsc::channel(1);
         if let Some(recovered) = recovered {
             // The channel is new: there is room.

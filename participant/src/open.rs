@@ -35,6 +35,7 @@ use crate::{
     replica,
     settings::Participant,
     slot,
+    snapshots::Snapshots,
     work::Work,
 };
 
@@ -52,7 +53,7 @@ pub async fn connect(config: &Participant) -> Result<Surroundings> {
     make_folder(&config.folder)?;
     let lock = Arc::new(FolderLock::take(&config.folder)?);
     let (chain, genesis) = connect_chain(config).await?;
-    let states = memory::copies(&config.model, replica::STATES_ON_DISK)?;
+    let states = memory::copies(&config.model, replica::states_on_disk(config.snapshot_every))?;
     let bytes_max = config.store_bytes_max.saturating_add(states);
     let store = Arc::new(Store::open(config.folder.join("store"), bytes_max)?);
     let kept = store.pinned_ids();
@@ -127,7 +128,10 @@ pub async fn open(config: &Participant, surroundings: Surroundings) -> Result<(H
     let (heads, follow) = Heads::follow(chain.clone()).await?;
     let now = phase_at(&info.settings.schedule, heads.now().number);
     let now = now.map_or(0, |moment| moment.window);
+    let snapshots = Arc::new(Snapshots::new(config.snapshot_every));
     if !kept.is_empty() {
+        let states = snapshots.adopt(chain.as_ref(), run, now, &kept).await?;
+        let kept = kept.into_iter().filter(|id| !states.contains(id)).collect();
         payloads.adopt(kept, &revealed(chain.as_ref(), run, now).await?).await;
     }
     let shutdown = CancellationToken::new();
@@ -146,7 +150,7 @@ pub async fn open(config: &Participant, surroundings: Surroundings) -> Result<(H
             genesis,
             dataset: Arc::new(dataset),
         },
-        peers: Peers { network, announced, payloads },
+        peers: Peers { network, announced, payloads, snapshots },
         desk: Arc::new(desk),
         machine: Machine {
             device,
@@ -406,6 +410,11 @@ async fn announce(handles: &Handles, last: &mut Option<Announcement>) -> Result<
         *last = Some(own);
     }
     Ok(())
+}
+
+/// Where a participant remembers which state is arriving.
+pub(crate) fn memo(config: &Participant) -> std::path::PathBuf {
+    config.folder.join("arriving")
 }
 
 /// Makes a folder of a participant's own, such as for checkpoints.

@@ -1,53 +1,58 @@
 //! Holds the agreed parameters: from one window to the next by the outer step, or whole from a peer after a long absence.
 //!
-//! The state of window `w` is what every participant holds at its start, θ_w. When the chain has computed the accepted
-//! set of `w`, the accepted payloads are fetched and applied, which gives θ_{w+1}. A process that was away does the same
-//! for each window that it missed, as long as the chain and the peers remember them: who does not answer is asked again. The newest
-//! final state is fetched by its root instead if the own one is not final on chain, if the window is forgotten, or if nobody has
-//! delivered a payload for windows ([`trouble`]).
+//! The state of window `w` is what every participant holds at its start, θ_w. When the chain has computed the
+//! accepted set of `w`, the accepted payloads are fetched and applied, which gives θ_{w+1}. A process that was away
+//! does the same for each window that it missed, as long as the chain and the peers remember them: who does not
+//! answer is asked again. The newest final state is fetched by its root instead if the own one is not final on chain,
+//! if the window is forgotten, or if nobody has delivered a payload for windows ([`trouble`]).
 //!
 //! **One θ in memory.** The newest state's parameters are held once and lent to whoever works with them. The outer step
 //! changes them where they lie, when everybody has given them back ([`Replica::take`]). Every state is on disk from when it is
 //! made, written from where it lies, and served from there; an older one is read from there again ([`fetch_state`]), each
 //! piece checked and put where it stays.
 
+mod sync;
 mod trouble;
 
-use std::{sync::Arc, time::Duration, time::Instant};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use codec::Encode as _;
-use futures::future::{select, Either};
-use node_client::{
-    chain::RevealInfo,
-    network::{FetchRequest, Pieces, PiecesRequest},
-    store::Content,
-};
+use node_client::{chain::RevealInfo, store::Content};
 use protocol::{
     aggregate::OuterRule,
-    state_root::{manifest_bytes_max, manifest_id, StateManifest},
+    state_root::{manifest_id, StateManifest},
     window::{phase_at, Phase},
     Hash, Uid, Window,
 };
 use tokio::sync::watch;
-use trainer::{ArrivingModel, Checkpoints, Model, ModelConfig, Position, Threads};
+use trainer::{Checkpoints, Model, Position, Threads};
 
 use crate::{
     diary::{DiaryRecord, Duty},
-    error::{miss, Attempt as _, Error, Result},
+    error::{Attempt as _, Error, Result},
     handles::{Handles, Peers, Run},
     memory,
-    payloads::budget,
+    snapshots::{final_roots, snapshots_max},
     telemetry,
 };
 
+pub use sync::fetch_state;
+use sync::Memo;
 use trouble::{Patience, Trouble};
 
 /// States that are kept on disk and served: this window's, the last one's for its scores, and one for who is late.
 const STATES_MAX: usize = 3;
 
-/// States that are on disk at once: those that are served, and one that is being written.
-pub const STATES_ON_DISK: u64 = STATES_MAX as u64 + 1;
+/// States that are on disk at once: those that are served, with a snapshot every so many windows, and one that is
+/// being written.
+pub const fn states_on_disk(snapshot_every: Window) -> u64 {
+    STATES_MAX as u64 + 1 + snapshots_max(snapshot_every)
+}
 
 /// How long the outer step waits for who still works with θ before it goes on with a copy, if there is room for one.
 const LENT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -63,9 +68,6 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// The longest pause.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(4);
-
-/// How long a state may take to arrive without a new piece of it arriving.
-const PROGRESS_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The agreed parameters at the start of a window.
 pub struct State {
@@ -115,27 +117,6 @@ impl Content for Served {
     }
 }
 
-/// A model that arrives in the pieces of its manifest.
-struct Arriving(ArrivingModel);
-
-impl Pieces for Arriving {
-    fn byte_len(&self) -> u64 {
-        self.0.byte_len()
-    }
-
-    fn count(&self) -> usize {
-        self.0.piece_count()
-    }
-
-    fn piece(&self, index: usize) -> Option<(u64, u32, bool)> {
-        self.0.piece(index)
-    }
-
-    fn accept(&self, index: usize, bytes: &[u8]) -> bool {
-        self.0.accept(index, bytes)
-    }
-}
-
 /// The newest states, as the other services see them; clones see the same.
 #[derive(Clone)]
 pub struct States {
@@ -168,6 +149,7 @@ pub struct Replica {
     states: watch::Sender<Vec<Arc<State>>>,
     checkpoints: Option<SaveStates>,
     window_end: Option<Window>,
+    memo: Memo,
 }
 
 /// Where and how often states are saved.
@@ -180,16 +162,18 @@ pub struct SaveStates {
 
 impl Replica {
     /// A replica that starts from `state`. It saves new states as `checkpoints` says, if given: a miner saves its own,
-    /// which have more in them.
+    /// which have more in them. Which state arrives is remembered in the file `memo`.
     pub fn new(
         handles: Handles,
         state: State,
         checkpoints: Option<SaveStates>,
         window_end: Option<Window>,
+        memo: PathBuf,
     ) -> (Self, States) {
         handles.machine.diary.write(&DiaryRecord::Started { window: state.window });
         let (sender, states) = watch::channel(vec![Arc::new(state)]);
-        (Self { handles, states: sender, checkpoints, window_end }, States { states })
+        let memo = Memo(memo);
+        (Self { handles, states: sender, checkpoints, window_end, memo }, States { states })
     }
 
     /// Follows the run until the process ends.
@@ -254,7 +238,7 @@ impl Replica {
                 if !is_over {
                     return Err(error);
                 }
-                let Some(next) = self.newest_final_state(window, root).await? else {
+                let Some(next) = self.final_state(window, root).await? else {
                     return Err(error);
                 };
                 self.note(&next, Vec::new(), started.elapsed().as_secs_f64(), true);
@@ -395,32 +379,22 @@ impl Replica {
         Err(Trouble::Undelivered { error, missing, accepted })
     }
 
-    /// The newest state that is final on chain and not older than that of `window`, from whichever peer has it; `None` if the
-    /// chain has no such root, or it is `own`, the one that we hold. Before another one is fetched the one that we hold is let go:
-    /// it is not the chain's, or too old.
-    async fn newest_final_state(&self, window: Window, own: Hash) -> Result<Option<State>> {
-        let Handles { chain, heads, run: Run { id: run, info, .. }, .. } = &self.handles;
-        let head = heads.now();
-        let Some(moment) = phase_at(&info.settings.schedule, head.number) else {
+    /// A state that is final on chain and not older than that of `window`, from whichever peers have it ([`sync`]);
+    /// `None` if the chain has no such root, or the newest is `own`, the one that we hold. Before another one is
+    /// fetched the one that we hold is let go: it is not the chain's, or too old.
+    async fn final_state(&self, window: Window, own: Hash) -> Result<Option<State>> {
+        let Handles { chain, run: Run { id: run, .. }, .. } = &self.handles;
+        let now = self.now();
+        let mut finals = final_roots(chain.as_ref(), *run, window..=now).await?;
+        if finals.last().is_none_or(|(_, root)| *root == own) {
             return Ok(None);
-        };
-        let held = window;
-        for window in (held..=moment.window).rev() {
-            let Some(record) = chain.window(*run, window, None).await? else {
-                continue;
-            };
-            match record.state_root {
-                Some(root) if root == own => return Ok(None),
-                Some(root) => {
-                    self.replace_newest(State { window: held, root: own, held: None });
-                    let (model, manifest) =
-                        fetch(&self.handles, &self.handles.run.model, root).await?;
-                    return Ok(Some(State::new(window, model, manifest)));
-                }
-                None => {}
-            }
         }
-        Ok(None)
+        finals.retain(|(_, root)| *root != own);
+        let (target, manifest) = sync::choose(&self.handles, &self.memo, &finals, now).await?;
+        self.replace_newest(State { window, root: own, held: None });
+        tracing::info!(window = target.window, now, "fetches a state");
+        let model = sync::fetch_chosen(&self.handles, target.root, manifest.clone()).await?;
+        Ok(Some(State::new(target.window, model, manifest)))
     }
 
     fn note(&self, state: &State, accepted: Vec<Uid>, seconds: f64, synced: bool) {
@@ -451,16 +425,28 @@ impl Replica {
             }
         });
         self.serve(&state).await;
+        self.let_go(state.window, gone).await;
+        self.handles.peers.payloads.forget_before(state.window).await;
+        self.forget_commitments(state.window).await;
+    }
+
+    /// Serves no longer what is neither among the newest states nor a snapshot in window `now`.
+    async fn let_go(&self, now: Window, gone: Vec<Arc<State>>) {
+        let Peers { network, snapshots, .. } = &self.handles.peers;
+        let mut old = snapshots.expire(now);
+        old.extend(
+            gone.iter()
+                .filter(|state| !snapshots.keep(state.window, state.root))
+                .map(|state| state.root),
+        );
         let held: Vec<Hash> = self.states.borrow().iter().map(|state| state.root).collect();
-        for old in gone.iter().filter(|old| !held.contains(&old.root)) {
-            for id in [old.root, manifest_id(&old.root)] {
-                if let Err(error) = self.handles.peers.network.unpublish(id).await {
+        for root in old.iter().filter(|root| !held.contains(root) && !snapshots.has(root)) {
+            for id in [*root, manifest_id(root)] {
+                if let Err(error) = network.unpublish(id).await {
                     tracing::warn!(%error, "cannot unpublish a state");
                 }
             }
         }
-        self.handles.peers.payloads.forget_before(state.window).await;
-        self.forget_commitments(state.window).await;
     }
 
     /// Writes a checkpoint if it is this state's turn.
@@ -520,64 +506,4 @@ pub fn step(
 ) -> Result<StateManifest> {
     model.apply_outer(threads, accepted, keep, rule)?;
     Ok(model.state_manifest(threads))
-}
-
-/// The state with this root, from the own store or whichever peers have it, each piece checked as it comes. Holds the model that
-/// it makes and some pieces. Cancel-safe.
-///
-/// # Errors
-/// Nobody delivers it: for two minutes no further piece has come.
-pub async fn fetch_state(handles: &Handles, config: &ModelConfig, root: Hash) -> Result<Model> {
-    Ok(fetch(handles, config, root).await?.0)
-}
-
-async fn fetch(
-    handles: &Handles,
-    config: &ModelConfig,
-    root: Hash,
-) -> Result<(Model, StateManifest)> {
-    let Peers { network, announced, .. } = &handles.peers;
-    let layout = &handles.run.info.layout;
-    let len_max = manifest_bytes_max(layout.0.len() as u64, config.parameter_count());
-    let is_manifest = move |bytes: &[u8]| StateManifest::parse(bytes, &root).is_some();
-    let request = FetchRequest::new(manifest_id(&root), len_max, is_manifest)
-        .from_peers(announced.ordered(None));
-    let fetched = tokio::time::timeout(budget(len_max), network.fetch(request))
-        .await
-        .context("the state's manifest did not arrive in time")??;
-    let manifest = StateManifest::parse(&fetched.bytes, &root).context("another manifest")?;
-
-    let arriving = Arc::new(Arriving(ArrivingModel::new(config, manifest.clone())?));
-    loop {
-        let missing = arriving.0.missing();
-        let providers = announced.ordered(None);
-        let request = PiecesRequest { id: root, providers, pieces: arriving.clone(), whole: false };
-        match while_it_goes_on(&arriving.0, network.fetch_pieces(request)).await? {
-            Ok(_) => break,
-            // Whoever failed in the middle may be back.
-            Err(_) if arriving.0.missing() < missing => continue,
-            Err(error) => return Err(error.into()),
-        }
-    }
-    let arriving = Arc::into_inner(arriving).context("somebody still takes pieces")?;
-    let model = arriving.0.finish().context("a piece is missing")?;
-    Ok((model, manifest))
-}
-
-/// Waits for `fetch` as long as pieces arrive.
-async fn while_it_goes_on<T>(
-    arriving: &ArrivingModel,
-    mut fetch: impl std::future::Future<Output = T> + Unpin,
-) -> Result<T> {
-    loop {
-        let missing = arriving.missing();
-        let pause = std::pin::pin!(tokio::time::sleep(PROGRESS_TIMEOUT));
-        match select(fetch, pause).await {
-            Either::Left((fetched, _)) => return Ok(fetched),
-            Either::Right(_) if arriving.missing() == missing => {
-                miss!("the state does not arrive: {missing} pieces are missing")
-            }
-            Either::Right(((), going_on)) => fetch = going_on,
-        }
-    }
 }

@@ -7,10 +7,13 @@ use node_client::{
     keys::Keypair,
     network::{Multiaddr, PeerAddress},
 };
-use protocol::{Hash, Planck, RunId};
+use protocol::{Hash, Planck, RunId, Window};
 use trainer::{DeviceKind, ModelConfig};
 
-use crate::miner::conduct::{Conduct, Honest};
+use crate::{
+    miner::conduct::{Conduct, Honest},
+    snapshots::SNAPSHOT_EVERY,
+};
 
 /// Bytes of payloads kept unless asked otherwise: 4 GiB.
 const STORE_BYTES_MAX: u64 = 4 << 30;
@@ -60,11 +63,16 @@ pub struct Participant {
     pub archive: Option<PathBuf>,
     /// Measure the held-out loss of each window's parameters on so many samples; 0 for none (validators only).
     pub held_out_samples: usize,
-    /// Bytes of payloads kept, at most; the states that are served, up to four times the parameters, come on top.
+    /// Bytes of payloads kept, at most; the states that are served, up to four times the parameters, and snapshots
+    /// come on top.
     pub store_bytes_max: u64,
     /// Write a checkpoint every so many windows, at least 1. A process that is killed between two does the windows since the
     /// last one again from what peers serve; a miner's error feedback starts afresh, and its optimiser goes on from the checkpoint's.
     pub checkpoint_every: u64,
+    /// Serve the state of every so many windows as long as others can replay from it, for those who join; 0 for none.
+    /// That is on disk up to three times the parameters more where it is a half of the windows that the chain
+    /// remembers, as by default.
+    pub snapshot_every: Window,
     /// Bytes of memory that may be used. Default: what is available at the start, of which half is left if it can be.
     pub memory_bytes: Option<u64>,
     /// WebSocket addresses of the chain's nodes; the next one is asked when one fails. At least one.
@@ -115,6 +123,7 @@ impl Participant {
             held_out_samples: 0,
             store_bytes_max: STORE_BYTES_MAX,
             checkpoint_every: 1,
+            snapshot_every: SNAPSHOT_EVERY,
             memory_bytes: None,
             urls: vec![LOCAL_URL.to_owned()],
             genesis: None,

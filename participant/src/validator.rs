@@ -103,7 +103,9 @@ impl Validator {
         };
         let window_end = settings.window_end;
         let checkpoints = SaveStates { checkpoints, every: settings.checkpoint_every };
-        let (replica, states) = Replica::new(handles.clone(), state, Some(checkpoints), window_end);
+        let memo = open::memo(&settings);
+        let (replica, states) =
+            Replica::new(handles.clone(), state, Some(checkpoints), window_end, memo);
         services.start("replica", replica.run());
         // A salt of no window: nobody learns which chunks are watched.
         let salt = handles.desk.salt(JournalKind::Attestation, u64::MAX);

@@ -125,6 +125,12 @@ struct MemoryPeer {
     cut_off: BTreeSet<PeerId>,
     /// Contents that its store has room for.
     room: Option<usize>,
+    /// Ranges that it still asks for before it reaches nobody.
+    asks_left: Option<u32>,
+    /// Ranges of each content that it was served.
+    had: BTreeMap<Hash, u32>,
+    /// What has come of contents whose fetch ended early.
+    parts: BTreeMap<Hash, Arc<Part>>,
 }
 
 impl MemoryPeer {
@@ -195,6 +201,17 @@ impl MemoryHub {
     /// Lets a peer's store have room for so many contents from now on.
     pub fn set_room(&self, peer: PeerId, contents: usize) {
         self.peers().entry(peer).or_default().room = Some(contents);
+    }
+
+    /// Lets a peer have so many more ranges and then reach nobody, or all again.
+    pub fn set_asks(&self, peer: PeerId, ranges: Option<u32>) {
+        self.peers().entry(peer).or_default().asks_left = ranges;
+    }
+
+    /// How many ranges of a content a peer was served.
+    pub fn had(&self, peer: PeerId, id: &Hash) -> u32 {
+        let peers = self.peers();
+        peers.get(&peer).and_then(|peer| peer.had.get(id)).copied().unwrap_or_default()
     }
 
     /// The ids of what a peer has published, in order.
@@ -336,13 +353,16 @@ impl Network for MemoryNetwork {
     async fn fetch_pieces(&self, request: PiecesRequest) -> Result<PiecesFetched, FetchError> {
         let (id, pieces, whole) = (request.id, request.pieces.clone(), request.whole);
         let own = self.own(&id).filter(|kept| kept.len() == pieces.byte_len());
-        let part = if whole {
-            Some(Part::unnamed(slots(&*pieces)).map_err(FetchError::Unkept)?)
-        } else {
-            None
-        };
-        let part = part.map(Arc::new);
+        let part = self.part(&id, &*pieces).map_err(FetchError::Unkept)?;
         for index in 0..pieces.count() {
+            let kept = part.read(index).map_err(FetchError::Unkept)?;
+            let is_here = kept.is_some_and(|bytes| pieces.accept(index, &bytes));
+            part.confirm(index, is_here);
+        }
+        for index in 0..pieces.count() {
+            if part.has(index) {
+                continue;
+            }
             let Some(bytes) =
                 own.as_ref().and_then(|kept| self.own_piece(kept, &id, &*pieces, index))
             else {
@@ -351,18 +371,23 @@ impl Network for MemoryNetwork {
             if !pieces.accept(index, &bytes) {
                 break;
             }
-            if let Some(part) = &part {
-                part.write(index, &bytes).map_err(FetchError::Unkept)?;
-            }
+            part.write(index, &bytes).map_err(FetchError::Unkept)?;
         }
-        let mut fetched =
-            download::download(self, &*self.clock, LIMITS, &self.shared, request, part.clone())
-                .await?;
+        let mut fetched = download::download(
+            self,
+            &*self.clock,
+            LIMITS,
+            &self.shared,
+            request,
+            Some(part.clone()),
+        )
+        .await?;
+        self.hub.peers().entry(self.local_peer).or_default().parts.remove(&id);
         let (head, cut) =
             pieces.cut().map_or_else(Default::default, |(head, cut)| (head, Some(cut)));
-        fetched.bytes = part.and_then(|part| {
-            Assembled::new(&part, &head, cut.as_ref(), pieces.byte_len())?.to_bytes()
-        });
+        let assembled = || Assembled::new(&part, &head, cut.as_ref(), pieces.byte_len());
+        fetched.bytes =
+            if whole { assembled().and_then(|content| content.to_bytes()) } else { None };
         Ok(fetched)
     }
 }
@@ -370,6 +395,19 @@ impl Network for MemoryNetwork {
 impl MemoryNetwork {
     fn own(&self, id: &Hash) -> Option<Kept> {
         self.hub.peers().get(&self.local_peer)?.published.get(id).cloned()
+    }
+
+    /// What has come of a content, which outlives the process that a test ends.
+    fn part(&self, id: &Hash, pieces: &dyn Pieces) -> std::io::Result<Arc<Part>> {
+        let slots = slots(pieces);
+        let mut peers = self.hub.peers();
+        let parts = &mut peers.entry(self.local_peer).or_default().parts;
+        if let Some(part) = parts.get(id).filter(|part| part.slots() == slots) {
+            return Ok(part.clone());
+        }
+        let part = Arc::new(Part::unnamed(slots)?);
+        parts.insert(*id, part.clone());
+        Ok(part)
     }
 
     /// Piece `index` of a content that is here.
@@ -400,10 +438,23 @@ impl RangeSource for MemoryNetwork {
         let cut_off = peers
             .get(&self.local_peer)
             .is_none_or(|local| local.offline || local.cut_off.contains(&peer.peer));
-        Ok(match peers.get_mut(&peer.peer) {
-            Some(remote) if !cut_off => remote.answer(request),
+        let asks = peers.get_mut(&self.local_peer).and_then(|local| local.asks_left.as_mut());
+        let may_ask = asks.is_none_or(|left| match left.checked_sub(1) {
+            Some(less) => {
+                *left = less;
+                true
+            }
+            None => false,
+        });
+        let id = request.id;
+        let answer = match peers.get_mut(&peer.peer) {
+            Some(remote) if !cut_off && may_ask => remote.answer(request),
             _ => Err(FaultKind::Unreachable),
-        })
+        };
+        if matches!(answer, Ok(RangeResponse::Found { .. })) {
+            *peers.entry(self.local_peer).or_default().had.entry(id).or_default() += 1;
+        }
+        Ok(answer)
     }
 
     async fn providers(&self, id: Hash) -> Result<Vec<PeerAddress>, FetchError> {

@@ -26,6 +26,7 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use faults::{Fault, FaultKind};
 use participant::miner::adversary_kind::AdversaryKind;
 use story::{moment, Plan, Summary, WINDOW_BLOCKS};
+use trainer::{Model, Threads};
 
 /// The seeds that are told when nobody asks for others.
 const SEEDS: std::ops::Range<u64> = 0..6;
@@ -86,7 +87,8 @@ fn forks_and_a_node_that_is_behind_cost_no_window() {
     }
 }
 
-/// The newest state is final while the payloads of the window before are late: they are waited for, and no state is fetched.
+/// The newest state is final while the payloads of the window before are late: they are waited for, and no state is
+/// fetched.
 #[test]
 fn payloads_that_are_late_make_nobody_fetch_a_state() {
     let (from, until) = (moment(1, 20), moment(3, 2));
@@ -96,8 +98,8 @@ fn payloads_that_are_late_make_nobody_fetch_a_state() {
     assert_eq!(summary.finals, 6, "{summary:?}");
 }
 
-/// A miner is asked to end when all have committed to their updates, a validator when all have committed to their attestations: both
-/// are gone before the next window, and nothing of theirs is lost in this one.
+/// A miner is asked to end when all have committed to their updates, a validator when all have committed to their
+/// attestations: both are gone before the next window, and nothing of theirs is lost in this one.
 #[test]
 fn who_is_asked_to_end_opens_what_it_has_committed_to() {
     let leaves = |who, offset| Fault {
@@ -111,6 +113,31 @@ fn who_is_asked_to_end_opens_what_it_has_committed_to() {
     let summary = tell(Plan { faults: vec![miner, validator], ..calm });
     assert_eq!(summary.finals, 6, "{summary:?}");
     assert_eq!(summary.accepted, summary.accepted_max, "{summary:?}");
+}
+
+/// A miner joins in window 10: the chain has forgotten the first one, and validators have the last snapshot, of
+/// window 8. Killed when it has some pieces of that, it goes on with the others, although in window 13 there is a
+/// newer one, and replays from there. The validators, started again meanwhile, serve it still.
+#[test]
+fn who_joins_fetches_one_snapshot_over_a_kill_and_replays_from_it() {
+    let fault = |kind, who, from, until| Fault { kind, whom: vec![who], from, until };
+    let faults = vec![
+        fault(FaultKind::Killed, 2, 0, moment(10, 2)),
+        fault(FaultKind::Starved, 2, 0, moment(12, 0)),
+        fault(FaultKind::Killed, 2, moment(10, 12), moment(13, 2)),
+        fault(FaultKind::Killed, 3, moment(12, 19), moment(12, 20)),
+        fault(FaultKind::Killed, 4, moment(12, 21), moment(12, 22)),
+    ];
+    let plan = Plan { faults, ..Plan::calm(6, 17) };
+    let model = Model::init(&plan.model, 0).unwrap();
+    let manifest = model.state_manifest(&Threads::single());
+    let pieces: usize = manifest.tensors().iter().map(|tensor| tensor.pieces.len()).sum();
+    let summary = tell(plan);
+    let [sync] = summary.synced[..] else { panic!("{summary:?}") };
+    assert_eq!(sync.who, 2);
+    assert!((1..pieces as u32).contains(&sync.had_before), "{sync:?}");
+    assert_eq!(sync.had as usize, pieces, "{sync:?}");
+    assert_eq!(summary.finals, 17, "{summary:?}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::Result;
 use dataset::place::CACHE_BYTES_MAX;
+use participant::snapshots::SNAPSHOT_EVERY;
 use protocol::RunId;
 
 use super::{
@@ -103,6 +104,7 @@ fn participant_file(order: &LocalnetOrder, member: &Member) -> ParticipantFile {
         held_out_samples: 0,
         store_bytes_max: 1 << 30,
         checkpoint_every: 1,
+        snapshot_every: SNAPSHOT_EVERY,
         memory_bytes: Some(match is_validator {
             true => order.shares.validator,
             false => order.shares.miner,

@@ -39,6 +39,8 @@ pub(super) enum FaultKind {
     PayloadsLate,
     /// It is asked to end, and started again. Not drawn.
     Leaves,
+    /// Peers serve it some ranges and no more. Not drawn.
+    Starved,
 }
 
 use FaultKind::*;

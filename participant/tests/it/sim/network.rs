@@ -84,10 +84,9 @@ impl Network for SimNetwork {
         if !is_state && self.world.link(self.who).borrow().no_payloads {
             return Err(FetchError::Unavailable { id: request.id, faults: Vec::new() });
         }
-        let fetched = self.inner.fetch_pieces(request).await?;
-        if is_state && !fetched.peers.is_empty() {
-            self.world.note_synced(self.who);
+        if is_state {
+            self.world.note_sync(self.who, self.local_peer(), request.id);
         }
-        Ok(fetched)
+        self.inner.fetch_pieces(request).await
     }
 }

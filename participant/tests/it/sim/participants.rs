@@ -12,6 +12,7 @@ use participant::{
     handles::{Role, Surroundings},
     miner::{adversary_kind::AdversaryKind, conduct::Honest},
     settings::{Participant, Proofs},
+    snapshots::SNAPSHOT_EVERY,
     work::Work,
     Miner, Validator,
 };
@@ -194,6 +195,10 @@ impl Member {
             store_bytes_max: 1 << 30,
             // Some of them seldom.
             checkpoint_every: 1 + self.number as u64 % 3,
+            snapshot_every: match self.role {
+                Role::Miner => 0,
+                Role::Validator => SNAPSHOT_EVERY,
+            },
             memory_bytes: None,
             urls: Vec::new(),
             genesis: None,

@@ -28,7 +28,7 @@ use super::{
     checks::Checks,
     faults::{self, Fault, FaultKind},
     participants::{Common, Member},
-    world::{World, BLOCK_MS, SLOTS},
+    world::{Synced, World, BLOCK_MS, SLOTS},
 };
 
 /// Money of every account at the beginning.
@@ -41,6 +41,9 @@ pub(super) const WINDOW_BLOCKS: u32 = 29;
 
 /// Windows at the end that have no faults: the first is for recovering, in the others all must be well.
 pub(super) const QUIET_WINDOWS: u64 = 3;
+
+/// Ranges that a starved one is served: a manifest and some pieces.
+const STARVED_RANGES: u32 = 4;
 
 const SAMPLE_LEN: usize = 16;
 const MODEL_SEED: u64 = 1;
@@ -98,6 +101,12 @@ impl Plan {
         }
     }
 
+    /// Whether a participant joins when the run is under way: until then it is dead.
+    pub(super) fn joins(&self, who: usize) -> bool {
+        let is_dead = |fault: &Fault| fault.kind == FaultKind::Killed && fault.from == 0;
+        self.faults.iter().any(|fault| is_dead(fault) && fault.whom.contains(&who))
+    }
+
     /// The story of this seed.
     pub(super) fn drawn(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
@@ -114,10 +123,15 @@ impl Plan {
             |window: u64| (u64::from(START_BLOCK) + window * u64::from(WINDOW_BLOCKS)) * BLOCK_MS;
         let until = millis(windows - QUIET_WINDOWS);
         let participants = miners + usize::from(adversary.is_some()) + validators;
-        let faults = faults::draw(&mut rng, participants, count, millis(0), until);
+        let mut faults = faults::draw(&mut rng, participants, count, millis(0), until);
         let (accusing, script, model) = (Accusing::default(), None, model_config());
         // Drawn last, so that the rest of a seed's story stays what it was.
         let finality_lag = rng.gen_range(0..=3);
+        if rng.gen_bool(0.3) {
+            let whom = vec![rng.gen_range(0..miners)];
+            let until = millis(rng.gen_range(1..=windows - QUIET_WINDOWS));
+            faults.push(Fault { kind: FaultKind::Killed, whom, from: 0, until });
+        }
         Self {
             seed,
             miners,
@@ -154,8 +168,8 @@ pub(super) struct Summary {
     pub(super) missed: Vec<String>,
     /// What the script noted.
     pub(super) notes: Vec<String>,
-    /// Who fetched parameters from peers, as often as it did.
-    pub(super) synced: Vec<usize>,
+    /// The states that somebody fetched from peers.
+    pub(super) synced: Vec<Synced>,
 }
 
 /// Something that happens at a moment.
@@ -357,6 +371,7 @@ impl Story {
             FaultKind::PayloadsLate => world.set_link(who, |link| link.no_payloads = on),
             FaultKind::Leaves if begins => self.members[who].leave(),
             FaultKind::Leaves => self.members[who].come_back(&world, common),
+            FaultKind::Starved => world.hub.set_asks(peer, on.then_some(STARVED_RANGES)),
             FaultKind::ChainStalled => {}
         }
     }

@@ -12,7 +12,7 @@ use node_client::{
     chain::{fake::FakeChain, Call, Included, SubmitError},
     clock::ManualClock,
     keys::{self, Keypair},
-    network::MemoryHub,
+    network::{MemoryHub, PeerId},
 };
 use protocol::{merkle::blake2_256, AccountBytes, BlockNumber, Hash, Window};
 use rand::{rngs::StdRng, seq::SliceRandom, SeedableRng};
@@ -55,6 +55,18 @@ pub(super) struct Pending {
     answer: oneshot::Sender<Result<Included, SubmitError>>,
 }
 
+/// A state that somebody fetched from peers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Synced {
+    pub(super) who: usize,
+    pub(super) peer: PeerId,
+    pub(super) id: Hash,
+    /// Pieces that had come when the last attempt began.
+    pub(super) had_before: u32,
+    /// Pieces that came in all, the same one counted as often as it came.
+    pub(super) had: u32,
+}
+
 /// Whose what: one signer, one kind of call, one window.
 type Promise = (AccountBytes, &'static str, Window);
 
@@ -74,8 +86,8 @@ pub(super) struct World {
     contents: Mutex<BTreeMap<Hash, Bytes>>,
     /// What a script wants to be remembered.
     notes: Mutex<Vec<String>>,
-    /// Who fetched parameters from peers.
-    synced: Mutex<Vec<usize>>,
+    /// How states were fetched, the last attempt at each.
+    synced: Mutex<BTreeMap<(usize, Hash), Synced>>,
 }
 
 impl World {
@@ -223,14 +235,19 @@ impl World {
         lock(&self.notes).clone()
     }
 
-    /// Notes that `who` has parameters from peers.
-    pub(super) fn note_synced(&self, who: usize) {
-        lock(&self.synced).push(who);
+    /// Notes that `who`, whose peer is `peer`, begins or goes on to fetch a state.
+    pub(super) fn note_sync(&self, who: usize, peer: PeerId, id: Hash) {
+        let had_before = self.hub.had(peer, &id);
+        let sync = Synced { who, peer, id, had_before, had: 0 };
+        lock(&self.synced).insert((who, id), sync);
     }
 
-    /// Who fetched parameters from peers, as often as it did.
-    pub(super) fn synced(&self) -> Vec<usize> {
-        lock(&self.synced).clone()
+    /// The states of which peers served something.
+    pub(super) fn synced(&self) -> Vec<Synced> {
+        let synced = lock(&self.synced);
+        let had =
+            synced.values().map(|sync| Synced { had: self.hub.had(sync.peer, &sync.id), ..*sync });
+        had.filter(|sync| sync.had > 0).collect()
     }
 
     /// Notes what was published.
