@@ -192,8 +192,9 @@ impl Pool for NodePool<'_> {
         let extrinsic = again.as_ref().unwrap_or(&signed.extrinsic);
         let mut handing = std::pin::pin!(extrinsic.submit_and_watch());
         let quick = tokio::time::timeout(ANSWER_PATIENCE, &mut handing).await.ok();
-        // What the node refuses is nothing for the others; what it takes or does not answer to is not to be lost with it.
-        if !quick.as_ref().is_some_and(|handed| is_refused(handed)) {
+        // What the node refuses is nothing for the others; what it takes or does not answer to is not to be lost with
+        // it.
+        if !quick.as_ref().is_some_and(is_refused) {
             signed.is_out.store(true, Ordering::Relaxed);
             self.chain.spread(signed.extrinsic.encoded()).await;
         }
@@ -214,7 +215,19 @@ impl Pool for NodePool<'_> {
     }
 
     async fn watch(&self, progress: Progress) -> Result<Included, SubmitError> {
-        watch(progress).await
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let moved = async {
+            match &used {
+                Some(connection) => self.chain.moved(connection).await,
+                None => std::future::pending().await,
+            }
+        };
+        // A node that stands still reports nothing for ever.
+        tokio::select! {
+            biased;
+            outcome = watch(progress) => outcome,
+            () = moved => Err(SubmitError::Transport("another node is asked by now".to_owned())),
+        }
     }
 
     async fn trace(&self, signed: &mut Signed) -> Result<Trace, SubmitError> {
