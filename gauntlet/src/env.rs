@@ -1,5 +1,5 @@
-//! Lists every environment variable that is read. A flag or a configuration file wins over it. Beside these,
-//! `data` reaches S3-compatible stores by the usual `AWS_…` variables, which the `object_store` crate reads.
+//! Lists every environment variable that is read. A flag or a configuration file wins over it. Beside these, `data` and
+//! `[mirror]` reach S3-compatible stores by the usual `AWS_…` variables, which the `object_store` crate reads.
 
 /// Filter of the log, in `tracing`'s syntax (`info`, `gauntlet=debug,libp2p=warn`).
 pub const LOG: &str = "GAUNTLET_LOG";

@@ -13,12 +13,13 @@ use anyhow::{anyhow, bail, Context, Result};
 use dataset::place;
 use node_client::{
     keys::{self, Keypair},
+    mirror::MirrorPlace,
     network::{Multiaddr, PeerAddress, PeerId},
 };
 use participant::{
     handles::Role,
     miner::{adversary_kind::AdversaryKind, conduct::Honest},
-    settings::{Participant, Proofs},
+    settings::{MirrorSettings, Participant, Proofs},
     snapshots::SNAPSHOT_EVERY,
 };
 use protocol::{AccountBytes, Planck, RunId};
@@ -94,6 +95,9 @@ pub struct ParticipantFile {
     /// Section `network`: the addresses of this peer and of others.
     #[serde(default)]
     pub network: NetworkSection,
+    /// Section `mirror`: a bucket that is asked beside the peers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<MirrorSection>,
     /// Section `proofs`: what a validator does about the faults of others.
     #[serde(default)]
     pub proofs: ProofsSection,
@@ -224,6 +228,39 @@ pub struct NetworkSection {
     pub up_bytes_per_second: Option<u64>,
 }
 
+/// A bucket of an S3-compatible store; credentials are in the environment.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct MirrorSection {
+    /// `s3://bucket/folder`.
+    pub url: String,
+    /// The service's address, `https://…`, or `http://…` in the clear. Default: that of the environment, or Amazon's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// The service's region. Default: that of the environment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// Copy payloads and states there, too.
+    #[serde(default)]
+    pub push: bool,
+    /// Bytes that copies take of the uplink per second, at most, beside what peers are served; default: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub up_bytes_per_second: Option<u64>,
+}
+
+impl MirrorSection {
+    fn checked(self) -> Result<MirrorSettings> {
+        if self.up_bytes_per_second == Some(0) {
+            bail!("up_bytes_per_second = 0 copies nothing: leave out push");
+        }
+        let Self { url, endpoint, region, push, up_bytes_per_second } = self;
+        let place = MirrorPlace { url, endpoint, region, credentials: None };
+        let settings = MirrorSettings { place, push, up_bytes_per_second };
+        settings.open("")?;
+        Ok(settings)
+    }
+}
+
 fn default_name() -> String {
     "participant".to_owned()
 }
@@ -333,6 +370,7 @@ pub fn check(file: ParticipantFile, base: &Path) -> Result<Participant> {
             Some(0) => bail!("network.up_bytes_per_second = 0: who serves nothing is not paid"),
             rate => rate,
         },
+        mirror: file.mirror.map(MirrorSection::checked).transpose().context("mirror")?,
         archive: file.archive.as_ref().map(|path| base.join(path)),
         name: file.name,
         window_end: file.window_end,
@@ -470,6 +508,22 @@ mod tests {
         let rate = with("up_bytes_per_second = 11_000_000").unwrap().up_bytes_per_second;
         assert_eq!(rate, Some(11_000_000));
         assert!(with("up_bytes_per_second = 0").is_err());
+    }
+
+    #[test]
+    fn a_mirror_is_a_bucket_and_says_who_writes_there() {
+        let with = |lines: &str| {
+            let text = format!("{EXAMPLE}\n[mirror]\n{lines}");
+            check(toml::from_str(&text).unwrap(), Path::new("/base"))
+        };
+        let url = "url = \"s3://bucket/gauntlet\"\n";
+        let mirror = with(url).unwrap().mirror.unwrap();
+        assert_eq!((mirror.place.url.as_str(), mirror.push), ("s3://bucket/gauntlet", false));
+        for wrong in ["url = \"bucket\"", &format!("{url}endpoint = \"host\"")] {
+            assert!(with(wrong).is_err(), "{wrong}");
+        }
+        let error = with(&format!("{url}up_bytes_per_second = 0")).map(drop).unwrap_err();
+        assert!(format!("{error:#}").contains("mirror: up_bytes_per_second = 0"), "{error:#}");
     }
 
     #[test]

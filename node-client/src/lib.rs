@@ -7,6 +7,7 @@
 //! - [`chain`]: the chain as a trait over plain domain types, its subxt implementation and a fake;
 //! - [`network`]: peers as a trait: publish bytes under a content id, fetch them, verified, from whoever has them;
 //! - [`store`]: published bytes on disk, by content id, within a bound;
+//! - [`mirror`]: the same in a bucket of an S3-compatible store;
 //! - [`journal`]: what this participant has already committed to, so that it never commits to two things.
 //!
 //! **Invariants.** Every queue, table and buffer has a bound. What a peer or the chain sends is data: it is judged and
@@ -18,6 +19,7 @@ pub mod keys;
 
 pub mod chain;
 
+pub mod mirror;
 pub mod network;
 pub mod store;
 

@@ -27,6 +27,7 @@
 //! - `event_loop`: the one task that owns the swarm.
 //! - `standing`: which peers failed to deliver or lied, and how fast they are.
 //! - `partials`: what has come of contents whose fetch ended early.
+//! - `mirrored`: a bucket that is asked as if it were a peer.
 //! - `fetch`: from which peer to ask what, and whom to blame; knows no libp2p.
 //! - `download`: the same of a content in pieces, from several peers at once.
 //! - `client`: the handle, which implements [`Network`].
@@ -84,6 +85,8 @@ mod standing;
 
 mod partials;
 
+mod mirrored;
+
 mod fetch;
 
 mod download;
@@ -105,7 +108,10 @@ pub use libp2p::{Multiaddr, PeerId};
 pub use memory::{MemoryHub, MemoryNetwork, Serving};
 pub use roles::Role;
 
-use crate::store::{Content, Cut, StoreError};
+use crate::{
+    mirror::MirrorError,
+    store::{Content, Cut, StoreError},
+};
 
 /// Decides whether bytes are the content that an id names. Runs on a thread that may block; must not panic.
 pub type Verify = Arc<dyn Fn(&[u8]) -> bool + Send + Sync>;
@@ -433,6 +439,13 @@ pub trait Network: Send + Sync {
         content: Arc<dyn Content>,
         cut: Option<Cut>,
     ) -> Result<(), NetworkError>;
+
+    /// Copies a published content to the mirror, if there is one to copy to that does not have it; whether it did.
+    /// Tries for minutes what fails. Cancel-safe: what was begun is seen by nobody.
+    ///
+    /// # Errors
+    /// [`MirrorError`].
+    async fn copy_to_mirror(&self, id: Hash) -> Result<bool, MirrorError>;
 
     /// Stops serving `id` and lets the store drop it when it needs room. No effect if not published. Not cancel-safe, as
     /// [`Network::publish`].

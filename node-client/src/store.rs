@@ -463,20 +463,15 @@ impl Store {
         let mut entry = [0; CUT_ENTRY_LEN];
         let file = File::open(&path).map_err(io_error("open", &path))?;
         let at = u64::from(piece).saturating_mul(CUT_ENTRY_LEN as u64);
-        if file.read_exact_at(&mut entry, at).is_err() {
+        let read = file.read_exact_at(&mut entry, at).ok();
+        let Some(spans) = read.and_then(|()| Cut::entry(&entry, 0)) else {
             return Ok(Found::Nothing);
-        }
-        let spans = entry.as_chunks().0.iter().map(Span::from_bytes);
-        let (mut bytes, mut total_len) = (Vec::new(), 0u64);
-        for span in spans {
-            let within = offset.saturating_sub(total_len).min(span.len.into());
-            let have = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-            let wanted =
-                u64::from(span.len).saturating_sub(within).min(len.saturating_sub(have).into());
-            total_len = total_len.saturating_add(span.len.into());
-            let wanted = u32::try_from(wanted).unwrap_or_default();
-            match self.read_range(id, span.offset.saturating_add(within), wanted)? {
-                Some(range) if range.bytes.len() == wanted as usize => {
+        };
+        let (total_len, wanted) = Cut::range(&spans, offset, len);
+        let mut bytes = Vec::new();
+        for span in wanted {
+            match self.read_range(id, span.offset, span.len)? {
+                Some(range) if range.bytes.len() == span.len as usize => {
                     bytes.extend_from_slice(&range.bytes)
                 }
                 Some(_) => return Err(StoreError::Damaged { id: *id }),
@@ -484,6 +479,19 @@ impl Store {
             }
         }
         Ok(Found::Range(Range { total_len, bytes: bytes.into() }))
+    }
+
+    /// Where the pieces of an object lie that was put with a [`Cut`], as it is on disk; `None` of one without.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn cut(&self, id: &Hash) -> Result<Option<Bytes>, StoreError> {
+        let path = self.cut_path(id);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes.into()).filter(|_| self.contains(id))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io_error("read", &path)(error)),
+        }
     }
 
     /// What is here of a range of a content: of an object, or of a part if one piece of it has all of the range.

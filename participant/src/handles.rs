@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use trainer::{Device, ModelConfig, Threads};
 
 use crate::{
+    copies::Copies,
     desk::{Desk, Salts},
     diary::Diary,
     error::{Attempt as _, Result},
@@ -78,6 +79,8 @@ pub struct Peers {
     pub payloads: Arc<Payloads>,
     /// The older states that are served for those who join.
     pub snapshots: Arc<Snapshots>,
+    /// Copies to the mirror what is served.
+    pub copies: Copies,
 }
 
 /// What a participant works with.

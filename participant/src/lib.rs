@@ -23,9 +23,10 @@
 //! # }
 //! ```
 //!
-//! `examples/embed.rs` is such a program. Read in this order: [`settings`] says what can be configured and [`mod@open`] opens it;
-//! [`miner`] and [`validator`] are the two services, on what they share ([`handles`], [`desk`], [`heads`], [`peers`], [`payloads`],
-//! [`replica`], [`work`], [`diary`]); [`events`] tells what they do; [`auditor`] recomputes what they did.
+//! `examples/embed.rs` is such a program. Read in this order: [`settings`] says what can be configured and [`mod@open`]
+//! opens it; [`miner`] and [`validator`] are the two services, on what they share ([`handles`], [`desk`], [`heads`],
+//! [`peers`], [`payloads`], [`copies`], [`replica`], [`work`], [`diary`]); [`events`] tells what they do; [`auditor`]
+//! recomputes what they did.
 //!
 //! **Invariants.** A service per duty, each with its own loop, sharing only handles. What is signed is in the journal
 //! first ([`desk`]). Whatever fails in a window (the chain, a peer, the disk) is logged and written to the diary, and the next
@@ -45,6 +46,7 @@ pub mod heads;
 pub mod peers;
 pub mod work;
 
+pub mod copies;
 pub mod desk;
 pub mod leave;
 pub mod payloads;

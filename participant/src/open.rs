@@ -9,6 +9,7 @@ use node_client::{
     clock::SystemClock,
     journal::Journal,
     keys::{self, Keypair},
+    mirror::Mirror,
     network::{self, Network, NetworkConfig, PeerAddress},
     store::Store,
 };
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use trainer::{devices, Model, Threads};
 
 use crate::{
+    copies::Copies,
     desk::{Desk, Errand, Registration},
     diary::Diary,
     error::{miss, unfit, Attempt as _, Result},
@@ -33,7 +35,7 @@ use crate::{
     payloads::{Payloads, SERVED_WINDOWS},
     peers::AnnouncedPeers,
     replica,
-    settings::Participant,
+    settings::{MirrorSettings, Participant},
     slot,
     snapshots::Snapshots,
     work::Work,
@@ -125,6 +127,7 @@ pub async fn open(config: &Participant, surroundings: Surroundings) -> Result<(H
         info.settings.training.keep,
         config.archive.clone(),
     ));
+    let (copies, copying) = Copies::new(network.clone());
     let (heads, follow) = Heads::follow(chain.clone()).await?;
     let now = phase_at(&info.settings.schedule, heads.now().number);
     let now = now.map_or(0, |moment| moment.window);
@@ -150,7 +153,7 @@ pub async fn open(config: &Participant, surroundings: Surroundings) -> Result<(H
             genesis,
             dataset: Arc::new(dataset),
         },
-        peers: Peers { network, announced, payloads, snapshots },
+        peers: Peers { network, announced, payloads, snapshots, copies },
         desk: Arc::new(desk),
         machine: Machine {
             device,
@@ -163,6 +166,7 @@ pub async fn open(config: &Participant, surroundings: Surroundings) -> Result<(H
     };
     let mut services = Services::new(leave, shutdown);
     services.start("heads", follow);
+    services.start("copies", copying);
     Ok((handles, services))
 }
 
@@ -281,7 +285,19 @@ async fn start_network(
         settings.listen.clone_from(&config.listen);
     }
     let client = network::start(settings, key, store, Arc::new(SystemClock)).await?;
-    Ok(Arc::new(client))
+    Ok(match &config.mirror {
+        Some(mirror) => Arc::new(client.with_mirror(open_mirror(mirror, genesis, config.run)?)),
+        None => Arc::new(client),
+    })
+}
+
+/// The mirror of a run, in a folder of its own.
+fn open_mirror(settings: &MirrorSettings, genesis: &Hash, run: RunId) -> Result<Mirror> {
+    let folder = format!("{}/{run}", hex::encode(genesis));
+    match settings.open(&folder) {
+        Ok(mirror) => Ok(mirror),
+        Err(error) => unfit!("{error}"),
+    }
 }
 
 /// Registers the hot key if it is not registered yet.

@@ -237,10 +237,16 @@ impl Payloads {
         self.unpublish(old.into_iter().filter(|root| !still.contains(root))).await;
     }
 
+    /// The contents as which a payload is served.
+    pub fn contents(&self, root: Hash) -> impl Iterator<Item = Hash> {
+        let has_list = self.form.as_ref().is_some_and(|form| form.count() > 1);
+        // Who finds the payload finds its list.
+        has_list.then(|| piece_list_id(&root)).into_iter().chain([root])
+    }
+
     async fn unpublish(&self, ids: impl IntoIterator<Item = Hash>) {
-        let has_lists = self.form.as_ref().is_some_and(|form| form.count() > 1);
         for root in ids {
-            for id in [Some(root), has_lists.then(|| piece_list_id(&root))].into_iter().flatten() {
+            for id in self.contents(root) {
                 if let Err(error) = self.network.unpublish(id).await {
                     tracing::warn!(%error, "cannot unpublish");
                 }

@@ -346,8 +346,9 @@ impl Replica {
         if accepted.is_empty() {
             return Ok(Vec::new());
         }
-        let Handles { chain, run: Run { id: run, .. }, peers: Peers { payloads, .. }, .. } =
-            &self.handles;
+        let Handles {
+            chain, run: Run { id: run, .. }, peers: Peers { payloads, copies, .. }, ..
+        } = &self.handles;
         let reveals = chain.reveals(*run, window, None).await?;
         let miners = chain.miners(*run, None).await?;
         let reveal_of = |uid: &Uid| {
@@ -360,6 +361,9 @@ impl Replica {
             let hot = miners.iter().find(|miner| miner.uid == uid).map(|miner| miner.hot);
             async move {
                 let fetched = payloads.fetch(window, &hot.unwrap_or_default(), reveal).await;
+                if fetched.is_ok() {
+                    copies.payload(payloads.contents(reveal.opening.payload_root));
+                }
                 (reveal, fetched.with_context(|| format!("payload of uid {uid}")))
             }
         });
@@ -487,8 +491,12 @@ impl Replica {
             Ok(()) => network.publish(manifest_id(&state.root), manifest).await,
             Err(error) => Err(error),
         };
-        if let Err(error) = both {
-            tracing::warn!(%error, "cannot serve the state");
+        match both {
+            Ok(()) => {
+                let contents = [manifest_id(&state.root), state.root];
+                self.handles.peers.copies.state(state.window, contents);
+            }
+            Err(error) => tracing::warn!(%error, "cannot serve the state"),
         }
     }
 }

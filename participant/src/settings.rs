@@ -5,6 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use dataset::place::CACHE_BYTES_MAX;
 use node_client::{
     keys::Keypair,
+    mirror::{Mirror, MirrorPlace, PlaceError},
     network::{Multiaddr, PeerAddress},
 };
 use protocol::{Hash, Planck, RunId, Window};
@@ -35,6 +36,31 @@ pub struct Proofs {
     pub challenges_per_window: u32,
     /// Evaluations that are disputed, at most, a window (validators only).
     pub disputes_per_window: u32,
+}
+
+/// A bucket of an S3-compatible store with payloads and states of the run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MirrorSettings {
+    /// Where it is.
+    pub place: MirrorPlace,
+    /// Whether payloads and states are copied there, and not only fetched.
+    pub push: bool,
+    /// Bytes that copies take of the uplink per second, at most, beside what peers are served; `None` for no limit.
+    pub up_bytes_per_second: Option<u64>,
+}
+
+impl MirrorSettings {
+    /// The mirror, of which the run has this folder. Asks nobody yet.
+    ///
+    /// # Errors
+    /// The place is none, or nothing says who writes there.
+    pub fn open(&self, folder: &str) -> Result<Mirror, PlaceError> {
+        if self.push {
+            Mirror::open_to_copy(&self.place, folder, self.up_bytes_per_second)
+        } else {
+            Mirror::open(&self.place, folder)
+        }
+    }
 }
 
 /// Configures one participant. [`Participant::new`] has defaults for everything but its identity; paths are absolute or
@@ -97,6 +123,8 @@ pub struct Participant {
     pub peers: Vec<PeerAddress>,
     /// Bytes that are served to all peers per second at most; `None` for no limit.
     pub up_bytes_per_second: Option<u64>,
+    /// A bucket that is asked beside the peers.
+    pub mirror: Option<MirrorSettings>,
     /// What it does about the faults of others.
     pub proofs: Proofs,
 }
@@ -136,6 +164,7 @@ impl Participant {
             external: Vec::new(),
             peers: Vec::new(),
             up_bytes_per_second: None,
+            mirror: None,
             proofs: Proofs::default(),
         }
     }

@@ -22,6 +22,8 @@ pub const EXTRINSICS: &str = "gauntlet_extrinsics_total";
 pub const UPDATE_BYTES: &str = "gauntlet_update_bytes_total";
 /// Payloads fetched, by `result`.
 pub const FETCHES: &str = "gauntlet_fetches_total";
+/// Copies to the mirror, by `result`.
+pub const MIRROR_COPIES: &str = "gauntlet_mirror_copies_total";
 /// Windows in which a duty was missed, by `duty`.
 pub const MISSED: &str = "gauntlet_missed_total";
 /// Steps of proofs of faults that concern this participant, by `step`.
@@ -43,6 +45,7 @@ pub fn describe() {
     describe_counter!(EXTRINSICS, Unit::Count, "extrinsics by call and result");
     describe_counter!(UPDATE_BYTES, Unit::Bytes, "bytes of updates made");
     describe_counter!(FETCHES, Unit::Count, "payloads fetched by result");
+    describe_counter!(MIRROR_COPIES, Unit::Count, "copies to the mirror by result");
     describe_counter!(MISSED, Unit::Count, "windows in which a duty was missed");
     describe_counter!(PROOFS, Unit::Count, "steps of proofs of faults, by step");
     describe_gauge!(BONDS_AT_RISK, "planck at risk in bonds of accusations");

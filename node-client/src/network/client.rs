@@ -23,6 +23,7 @@ use super::{
     download::{self, Shared},
     event_loop::EventLoop,
     fetch::{self, FetchLimits, RangeSource},
+    mirrored::Mirrored,
     pace::Pace,
     partials::Partials,
     roles::Role,
@@ -34,6 +35,7 @@ use super::{
 use crate::{
     clock::Clock,
     keys::sign_as_peer,
+    mirror::{Mirror, MirrorError},
     store::{Assembled, Content, Cut, Found, Part, Slot, Store, StoreError},
 };
 
@@ -56,6 +58,7 @@ pub struct Client {
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
     counters: Arc<CounterCells>,
+    mirror: Option<Arc<Mirrored>>,
 }
 
 /// Starts the network as a task of the current tokio runtime, serving from `store`, and returns when it listens. What
@@ -93,6 +96,7 @@ pub async fn start(
         store: store.clone(),
         clock: clock.clone(),
         counters: counters.clone(),
+        mirror: None,
     };
     let server = Server::new(&config, store.clone(), clock, counters.clone(), pace);
     let mut event_loop = EventLoop::new(config, swarm, store, counters, server, receiver, shutdown);
@@ -102,6 +106,25 @@ pub async fn start(
 }
 
 impl Client {
+    /// The same network, with a mirror that this handle and its clones ask beside the peers and copy contents to.
+    pub fn with_mirror(self, mirror: Mirror) -> Self {
+        let mirror = Mirrored::new(mirror, self.clock.clone());
+        Self { mirror: Some(Arc::new(mirror)), ..self }
+    }
+
+    /// Who the mirror is in reports of fetches; `None` without one.
+    pub fn mirror_peer(&self) -> Option<PeerId> {
+        self.mirror.as_ref().map(|mirror| mirror.peer())
+    }
+
+    /// Those to ask, the mirror among them.
+    fn with_the_mirror(&self, providers: Vec<PeerAddress>) -> Vec<PeerAddress> {
+        match &self.mirror {
+            Some(mirror) => mirror.among(providers),
+            None => providers,
+        }
+    }
+
     /// Closes every connection and stops serving; returns when that is done. What is under way ends as closed. Cancel-
     /// safe: when dropped, the network closes all the same.
     pub async fn shutdown(&self) {
@@ -345,12 +368,24 @@ impl Network for Client {
         self.with_store(move |store| store.unpin(&id)).await
     }
 
-    async fn fetch(&self, request: FetchRequest) -> Result<Fetched, FetchError> {
+    async fn copy_to_mirror(&self, id: Hash) -> Result<bool, MirrorError> {
+        let mirror = self.mirror.as_ref().map(|mirror| &mirror.mirror);
+        let Some(mirror) = mirror.filter(|mirror| mirror.is_copied_to()) else {
+            return Ok(false);
+        };
+        let read = self.with_store(move |store| Ok((store.map(&id)?, store.cut(&id)?))).await;
+        let (content, cut) = read.map_err(|error| MirrorError::Refused(error.to_string()))?;
+        let content = content.ok_or_else(|| MirrorError::Refused("it is not here".to_owned()))?;
+        mirror.put(&*self.clock, &id, Arc::new(content), cut).await
+    }
+
+    async fn fetch(&self, mut request: FetchRequest) -> Result<Fetched, FetchError> {
         let permit = self.fetches.acquire().await;
         let _permit = permit.map_err(|_| FetchError::Closed)?;
         if let Some(bytes) = self.fetch_own(&request).await {
             return Ok(Fetched { bytes, peers: Vec::new(), faults: Vec::new() });
         }
+        request.providers = self.with_the_mirror(request.providers);
         fetch::fetch(
             self,
             &*self.clock,
@@ -362,7 +397,8 @@ impl Network for Client {
         .await
     }
 
-    async fn fetch_pieces(&self, request: PiecesRequest) -> Result<PiecesFetched, FetchError> {
+    async fn fetch_pieces(&self, mut request: PiecesRequest) -> Result<PiecesFetched, FetchError> {
+        request.providers = self.with_the_mirror(request.providers);
         let PiecesRequest { id, pieces, whole, .. } = request.clone();
         let turn = self.turn(id);
         let _turn = turn.lock().await;
@@ -440,6 +476,13 @@ impl RangeSource for Client {
         peer: &PeerAddress,
         request: RangeRequest,
     ) -> Result<Result<RangeResponse, FaultKind>, FetchError> {
+        if let Some(mirror) = self.mirror.as_ref().filter(|mirror| mirror.is(peer)) {
+            let answer = mirror.range(request).await;
+            if let Ok(RangeResponse::Found { bytes, .. }) = &answer {
+                self.counters.add_mirrored(bytes.len());
+            }
+            return Ok(answer);
+        }
         let peer = peer.clone();
         let answer = self.command(|reply| Command::Range { peer, request, reply });
         answer.await.ok_or(FetchError::Closed)

@@ -9,6 +9,8 @@ pub struct Counters {
     pub bytes_sent: u64,
     /// Bytes of content received from peers, good or bad.
     pub bytes_received: u64,
+    /// Bytes of content received from the mirror, good or bad.
+    pub bytes_mirrored: u64,
     /// Ranges refused because of a limit.
     pub refused: u64,
     /// Ranges that are being served now.
@@ -23,6 +25,7 @@ pub struct Counters {
 pub(super) struct CounterCells {
     bytes_sent: AtomicU64,
     bytes_received: AtomicU64,
+    bytes_mirrored: AtomicU64,
     refused: AtomicU64,
     serving: AtomicU64,
     waiting: AtomicU64,
@@ -35,6 +38,10 @@ impl CounterCells {
 
     pub(super) fn add_received(&self, bytes: usize) {
         self.bytes_received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn add_mirrored(&self, bytes: usize) {
+        self.bytes_mirrored.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     pub(super) fn add_refused(&self) {
@@ -50,6 +57,7 @@ impl CounterCells {
         Counters {
             bytes_sent: self.bytes_sent.load(Ordering::Relaxed),
             bytes_received: self.bytes_received.load(Ordering::Relaxed),
+            bytes_mirrored: self.bytes_mirrored.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
             serving: self.serving.load(Ordering::Relaxed),
             waiting: self.waiting.load(Ordering::Relaxed),

@@ -21,6 +21,7 @@ use super::{
     codec::{RangeRequest, RangeResponse, RANGE_LEN_MAX},
     download::{self, Shared},
     fetch::{self, FetchLimits, RangeSource},
+    mirrored::Mirrored,
     partials::Partials,
     roles::Role,
     standing::Standing,
@@ -30,6 +31,7 @@ use super::{
 use crate::{
     clock::Clock,
     keys::sign_as_peer,
+    mirror::{Mirror, MirrorError},
     store::{Assembled, Content, Cut, Part, Span, StoreError},
 };
 
@@ -164,6 +166,7 @@ impl MemoryHub {
             clock,
             shared: Arc::new(Shared::new(Arc::new(Standing::default()), PIECES_BYTES_MAX)),
             partials: Arc::default(),
+            mirror: None,
         }
     }
 
@@ -278,6 +281,7 @@ pub struct MemoryNetwork {
     clock: Arc<dyn Clock>,
     shared: Arc<Shared>,
     partials: Arc<Partials>,
+    mirror: Option<Arc<Mirrored>>,
 }
 
 #[async_trait]
@@ -340,17 +344,33 @@ impl Network for MemoryNetwork {
         Ok(())
     }
 
-    async fn fetch(&self, request: FetchRequest) -> Result<Fetched, FetchError> {
+    async fn copy_to_mirror(&self, id: Hash) -> Result<bool, MirrorError> {
+        let mirror = self.mirror.as_ref().map(|mirror| &mirror.mirror);
+        let Some(mirror) = mirror.filter(|mirror| mirror.is_copied_to()) else {
+            return Ok(false);
+        };
+        let missing = || MirrorError::Refused("it is not here".to_owned());
+        let kept = self.own(&id).ok_or_else(missing)?;
+        let content = kept.range(0, kept.len()).map_err(|_| missing())?;
+        let cut =
+            self.hub.peers().get(&self.local_peer).and_then(|peer| peer.cuts.get(&id).cloned());
+        let cut = cut.map(|cut| cut.to_bytes().into());
+        mirror.put(&*self.clock, &id, Arc::new(content), cut).await
+    }
+
+    async fn fetch(&self, mut request: FetchRequest) -> Result<Fetched, FetchError> {
         let own = self.own(&request.id).filter(|kept| kept.len() <= request.len_max);
         let own = own.and_then(|kept| kept.range(0, kept.len()).ok());
         if let Some(bytes) = own.filter(|bytes| (request.verify)(bytes)) {
             return Ok(Fetched { bytes, peers: Vec::new(), faults: Vec::new() });
         }
+        request.providers = self.with_the_mirror(request.providers);
         fetch::fetch(self, &*self.clock, LIMITS, &self.shared.standing, &self.partials, request)
             .await
     }
 
-    async fn fetch_pieces(&self, request: PiecesRequest) -> Result<PiecesFetched, FetchError> {
+    async fn fetch_pieces(&self, mut request: PiecesRequest) -> Result<PiecesFetched, FetchError> {
+        request.providers = self.with_the_mirror(request.providers);
         let (id, pieces, whole) = (request.id, request.pieces.clone(), request.whole);
         let own = self.own(&id).filter(|kept| kept.len() == pieces.byte_len());
         let part = self.part(&id, &*pieces).map_err(FetchError::Unkept)?;
@@ -393,6 +413,19 @@ impl Network for MemoryNetwork {
 }
 
 impl MemoryNetwork {
+    /// The same peer, with a mirror that this handle and its clones ask beside the others and copy contents to.
+    pub fn with_mirror(self, mirror: Mirror) -> Self {
+        let mirror = Mirrored::new(mirror, self.clock.clone());
+        Self { mirror: Some(Arc::new(mirror)), ..self }
+    }
+
+    fn with_the_mirror(&self, providers: Vec<PeerAddress>) -> Vec<PeerAddress> {
+        match &self.mirror {
+            Some(mirror) => mirror.among(providers),
+            None => providers,
+        }
+    }
+
     fn own(&self, id: &Hash) -> Option<Kept> {
         self.hub.peers().get(&self.local_peer)?.published.get(id).cloned()
     }
@@ -434,6 +467,9 @@ impl RangeSource for MemoryNetwork {
         peer: &PeerAddress,
         request: RangeRequest,
     ) -> Result<Result<RangeResponse, FaultKind>, FetchError> {
+        if let Some(mirror) = self.mirror.as_ref().filter(|mirror| mirror.is(peer)) {
+            return Ok(mirror.range(request).await);
+        }
         let mut peers = self.hub.peers();
         let cut_off = peers
             .get(&self.local_peer)

@@ -56,7 +56,30 @@ pub struct Cut(pub Vec<[Span; 2]>);
 pub(super) const CUT_ENTRY_LEN: usize = 24;
 
 impl Cut {
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
+    /// The spans of a piece in what [`Store::cut`](super::Store::cut) gives; `None` if there is no such piece.
+    pub fn entry(bytes: &[u8], piece: u32) -> Option<[Span; 2]> {
+        let start = (piece as usize).checked_mul(CUT_ENTRY_LEN)?;
+        let entry = bytes.get(start..start.checked_add(CUT_ENTRY_LEN)?)?;
+        let (first, second) = entry.split_first_chunk()?;
+        Some([Span::from_bytes(first), Span::from_bytes(second.first_chunk()?)])
+    }
+
+    /// Bytes of the piece that is these spans, and what of them are at most `len` bytes from `offset` on of it.
+    pub fn range(spans: &[Span; 2], offset: u64, len: u32) -> (u64, [Span; 2]) {
+        let (mut total_len, mut left) = (0u64, len);
+        let wanted = spans.map(|span| {
+            let within = offset.saturating_sub(total_len).min(span.len.into());
+            total_len = total_len.saturating_add(span.len.into());
+            let rest = u64::from(span.len).saturating_sub(within).min(left.into());
+            let len = u32::try_from(rest).unwrap_or_default();
+            left = left.saturating_sub(len);
+            Span { offset: span.offset.saturating_add(within), len }
+        });
+        (total_len, wanted)
+    }
+
+    /// As it is on disk.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.0.len().saturating_mul(CUT_ENTRY_LEN));
         for span in self.0.iter().flatten() {
             bytes.extend_from_slice(&span.offset.to_le_bytes());

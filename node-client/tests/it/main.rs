@@ -6,6 +6,7 @@
 mod chain;
 mod journal;
 mod keys;
+mod mirror;
 mod network;
 mod reach;
 mod serving;

@@ -43,7 +43,7 @@ const SLOW: Duration = Duration::from_secs(2);
 /// A running peer with its store's folder.
 pub(super) struct Peer {
     pub(super) client: Client,
-    folder: TempDir,
+    pub(super) folder: TempDir,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -590,14 +590,14 @@ fn an_announcement_gives_back_the_peer_and_drops_what_is_no_address() {
 }
 
 /// Takes the pieces of a content that it knows.
-struct Known {
+pub(super) struct Known {
     whole: Bytes,
     piece_len: usize,
     here: Mutex<Vec<Option<Bytes>>>,
 }
 
 impl Known {
-    fn new(whole: &Bytes, piece_len: usize) -> Arc<Self> {
+    pub(super) fn new(whole: &Bytes, piece_len: usize) -> Arc<Self> {
         let here = vec![None; whole.len().div_ceil(piece_len)];
         Arc::new(Self { whole: whole.clone(), piece_len, here: Mutex::new(here) })
     }
@@ -702,14 +702,14 @@ async fn pieces_are_served_from_disk_and_taken_one_by_one() {
 }
 
 /// Takes the pieces of a content, of several lengths, that are asked for by their numbers.
-struct Numbered {
+pub(super) struct Numbered {
     known: Arc<Known>,
     head: Bytes,
-    cut: Cut,
+    pub(super) cut: Cut,
 }
 
 /// Each piece of the content is 100 bytes of a table behind a head of 7, and 900 and more behind the tables.
-fn numbered(whole: &Bytes) -> Arc<Numbered> {
+pub(super) fn numbered(whole: &Bytes) -> Arc<Numbered> {
     let count = 9;
     let (mut table, mut rest) = (7, 7 + 100 * count);
     let mut spans = Vec::new();

@@ -12,7 +12,7 @@ use crate::{
     desk::{Errand, Submitted},
     diary::Duty,
     error::{Attempt as _, Result},
-    handles::{Handles, Run},
+    handles::{Handles, Peers, Run},
 };
 
 /// Serves the payload from the end of the commitments on, and reveals it with the chunks that the chain asks for.
@@ -28,7 +28,9 @@ pub(super) async fn open(handles: &Handles, update: &Prepared, serves: bool) -> 
     let seed = challenge_seed(handles, window).await?;
     let started = Instant::now();
     if serves {
-        handles.peers.payloads.serve(window, update.opening.payload_root, bytes.clone()).await?;
+        let (Peers { payloads, copies, .. }, root) = (&handles.peers, update.opening.payload_root);
+        payloads.serve(window, root, bytes.clone()).await?;
+        copies.payload(payloads.contents(root));
     }
 
     let payload = Frame::cut(&bytes, &info.layout, info.settings.training.keep)?;

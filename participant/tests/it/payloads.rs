@@ -6,9 +6,10 @@ use bytes::Bytes;
 use node_client::{
     chain::RevealInfo,
     clock::ManualClock,
+    mirror::Mirror,
     network::{MemoryHub, MemoryNetwork, Network, Serving},
 };
-use participant::{payloads::Payloads, peers::AnnouncedPeers};
+use participant::{copies::Copies, payloads::Payloads, peers::AnnouncedPeers};
 use protocol::{
     commitment::Opening,
     layout::Layout,
@@ -145,4 +146,51 @@ async fn a_payload_of_several_pieces_is_checked_piece_by_piece() {
     let mut other = reveal.clone();
     other.opening.byte_len -= 1;
     assert!(payloads(&own).fetch(7, &[1; 32], &other).await.is_err());
+}
+
+/// Who reveals a payload copies it to the mirror; when it and all others are gone, the payload and its list come from
+/// there.
+#[tokio::test]
+async fn what_nobody_serves_any_more_comes_from_the_mirror() {
+    let (hub, clock) = (MemoryHub::new(), Arc::new(ManualClock::new(0)));
+    let mirror = Mirror::in_memory();
+    let miner = hub.join(1, clock.clone()).with_mirror(mirror.clone().copied_to(None));
+    let (miner, late) = (Arc::new(miner), Arc::new(hub.join(2, clock).with_mirror(mirror)));
+    let layout = Layout(vec![4096 * 20_000]);
+    let mut values = vec![0.0f32; 4096 * 20_000];
+    values.iter_mut().step_by(1_003).for_each(|value| *value = 1.0);
+    let bytes: Bytes = Encoder::new().encode(&mut [&mut values], &layout, 1).unwrap().into();
+    drop(values);
+    let reveal = reveal_of(&Payload::parse(&bytes, &layout, 1).unwrap(), bytes.len());
+    let payloads = |network: &Arc<MemoryNetwork>| {
+        let peers = Arc::new(AnnouncedPeers::new(Network::local_peer(&**network)));
+        Payloads::new(network.clone(), peers, layout.clone(), 1, None)
+    };
+    let (own, root) = (payloads(&miner), reveal.opening.payload_root);
+    own.serve(7, root, bytes.clone()).await.unwrap();
+    let (copies, service) = Copies::new(miner.clone());
+    copies.payload(own.contents(root));
+    // Nobody asks for more: the service ends when both are copied.
+    drop(copies);
+    service.await.unwrap();
+    hub.set_offline(Network::local_peer(&*miner), true);
+    assert_eq!(payloads(&late).fetch(7, &[1; 32], &reveal).await.unwrap(), bytes);
+}
+
+#[tokio::test]
+async fn a_state_is_copied_every_eight_windows() {
+    let (hub, clock) = (MemoryHub::new(), Arc::new(ManualClock::new(0)));
+    let mirror = Mirror::in_memory();
+    let peer = Arc::new(hub.join(1, clock).with_mirror(mirror.clone().copied_to(None)));
+    for window in 0..10u8 {
+        peer.publish([window; 32], Bytes::from(vec![window; 9])).await.unwrap();
+        let (copies, service) = Copies::new(peer.clone());
+        copies.state(window.into(), [[window; 32]]);
+        drop(copies);
+        service.await.unwrap();
+    }
+    for window in 0..10u8 {
+        let len = mirror.len_of(&[window; 32]).await.unwrap();
+        assert_eq!(len.is_some(), window.is_multiple_of(8), "{window}");
+    }
 }

@@ -117,6 +117,7 @@ fn participant_file(order: &LocalnetOrder, member: &Member) -> ParticipantFile {
             stake: None,
             entry_price_max: None,
         },
+        mirror: None,
         network: NetworkSection {
             listen: vec!["/ip4/127.0.0.1/udp/0/quic-v1".into(), "/ip4/127.0.0.1/tcp/0".into()],
             ..NetworkSection::default()

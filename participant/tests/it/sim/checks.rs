@@ -6,10 +6,14 @@
 //! 2. the accepted set has only miners that revealed on that root and that two thirds of the permitted stake attested;
 //! 3. what was minted is where the ledger says, and no money comes from elsewhere;
 //! 4. no honest participant is convicted of anything, and none loses money but for its own wrong accusations;
-//! 5. nobody signs two different things for one duty (checked when it is signed, in [`World::sign`]), and what is signed
-//!    is in the signer's journal.
+//! 5. nobody signs two different things for one duty (checked when it is signed, in [`World::sign`]), and what is
+//!    signed is in the signer's journal;
+//! 6. no payload is copied to the mirror before the commitments of its window are closed, and an accepted one is a
+//!    window later.
 //!
 //! After the faults: every window has a final root, everybody's work is in it, and every miner has been paid.
+
+use std::collections::BTreeSet;
 
 use node_client::{
     chain::{Chain, GauntletEvent, Offender, WindowInfo, WindowStatus},
@@ -43,6 +47,10 @@ pub(super) struct Checks {
     window: Window,
     /// Miners accepted in each window so far, and whether its root is final.
     windows: Vec<(Vec<Uid>, bool)>,
+    /// The accepted payloads of the last of them.
+    payloads: Vec<Hash>,
+    /// All payloads that were revealed.
+    revealed: BTreeSet<Hash>,
     settled: Vec<WindowStatus>,
     /// What joining and faults have cost so far, which is destroyed.
     burned: Planck,
@@ -52,8 +60,20 @@ pub(super) struct Checks {
 
 impl Checks {
     pub(super) fn new(replay: Model, settings: Settings) -> Self {
-        let (windows, settled, proofs) = (Vec::new(), Vec::new(), Vec::new());
-        Self { settings, replay, window: 0, windows, settled, burned: 0, proofs }
+        let (windows, payloads) = (Vec::new(), Vec::new());
+        let (settled, proofs) = (Vec::new(), Vec::new());
+        let revealed = BTreeSet::new();
+        Self {
+            settings,
+            replay,
+            window: 0,
+            windows,
+            payloads,
+            revealed,
+            settled,
+            burned: 0,
+            proofs,
+        }
     }
 
     /// Checks what a block has made final.
@@ -83,7 +103,14 @@ impl Checks {
             "window {number}: the final root is not the replay's"
         );
         let reveals = chain.reveals(RUN, number, None).await.unwrap();
+        let closed = self.settings.schedule.window_start(number).unwrap()
+            + self.settings.schedule.commit_end;
         for reveal in &reveals {
+            // One that was revealed before is no secret.
+            if self.revealed.insert(reveal.opening.payload_root) {
+                let copied = world.copied(&reveal.opening.payload_root);
+                assert!(copied.is_none_or(|block| block >= closed), "window {number}: {copied:?}");
+            }
             let base = reveal.opening.base_state_root;
             assert_eq!(base, root, "window {number}: uid {}", reveal.uid);
         }
@@ -103,11 +130,15 @@ impl Checks {
             })
             .collect();
         let permitted: u128 = permits.iter().map(|permit| u128::from(permit.stake)).sum();
+        for root in self.payloads.drain(..) {
+            assert!(world.copied(&root).is_some(), "before window {number}: not copied");
+        }
         let mut payloads = Vec::new();
         for uid in &record.accepted {
             let reveal = reveals.iter().find(|reveal| reveal.uid == *uid);
             let reveal = reveal.expect("only who revealed is accepted");
             assert!(is_available(&inputs, permitted, *uid));
+            self.payloads.push(reveal.opening.payload_root);
             let payload = world.content(&reveal.opening.payload_root);
             payloads.push((*uid, payload.expect("what is attested was published")));
         }

@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use async_trait::async_trait;
 use bytes::Bytes;
 use node_client::{
+    mirror::MirrorError,
     network::{
         FetchError, FetchRequest, Fetched, Keep, MemoryNetwork, Multiaddr, Network, NetworkError,
         PeerAddress, PeerId, PiecesFetched, PiecesRequest, Role,
@@ -70,6 +71,11 @@ impl Network for SimNetwork {
     async fn unpublish(&self, id: Hash) -> Result<(), NetworkError> {
         self.world.pass(self.who, &format!("unpublish {id:?}")).await;
         self.inner.unpublish(id).await
+    }
+
+    async fn copy_to_mirror(&self, id: Hash) -> Result<bool, MirrorError> {
+        self.world.note_copied(id).await;
+        self.inner.copy_to_mirror(id).await
     }
 
     async fn fetch(&self, request: FetchRequest) -> Result<Fetched, FetchError> {

@@ -212,6 +212,7 @@ impl Member {
             external: Vec::new(),
             peers: Vec::new(),
             up_bytes_per_second: None,
+            mirror: None,
             proofs: Proofs {
                 is_silent: false,
                 bonds: Some(self.cold.clone()),

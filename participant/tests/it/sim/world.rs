@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use codec::Encode;
 use node_client::{
-    chain::{fake::FakeChain, Call, Included, SubmitError},
+    chain::{fake::FakeChain, Call, Chain, Included, SubmitError},
     clock::ManualClock,
     keys::{self, Keypair},
     network::{MemoryHub, PeerId},
@@ -84,6 +84,8 @@ pub(super) struct World {
     signed: Mutex<BTreeMap<Promise, Hash>>,
     /// All that was ever published, by id.
     contents: Mutex<BTreeMap<Hash, Bytes>>,
+    /// What anybody had copied to the mirror, and at which block first.
+    copied: Mutex<BTreeMap<Hash, BlockNumber>>,
     /// What a script wants to be remembered.
     notes: Mutex<Vec<String>>,
     /// How states were fetched, the last attempt at each.
@@ -104,6 +106,7 @@ impl World {
             pending: Mutex::default(),
             signed: Mutex::default(),
             contents: Mutex::default(),
+            copied: Mutex::default(),
             notes: Mutex::default(),
             synced: Mutex::default(),
         }
@@ -177,6 +180,17 @@ impl World {
         let promise = (signer, call.name(), window);
         let first = *lock(&self.signed).entry(promise).or_insert(hash);
         assert_eq!(first, hash, "two different things signed: {call:?}");
+    }
+
+    /// Notes that a content may be seen by everybody from now on.
+    pub(super) async fn note_copied(&self, id: Hash) {
+        let block = self.chain.best_number().await.unwrap();
+        lock(&self.copied).entry(id).or_insert(block);
+    }
+
+    /// The block at which a content was first copied to the mirror.
+    pub(super) fn copied(&self, id: &Hash) -> Option<BlockNumber> {
+        lock(&self.copied).get(id).copied()
     }
 
     /// What has been signed: who, which call, for which window.
