@@ -26,6 +26,7 @@
 //! - `reach`: at which addresses others reach this peer; `dial_backs`: the same for them.
 //! - `event_loop`: the one task that owns the swarm.
 //! - `standing`: which peers failed to deliver or lied, and how fast they are.
+//! - `scores`: the same over restarts.
 //! - `partials`: what has come of contents whose fetch ended early.
 //! - `mirrored`: a bucket that is asked as if it were a peer.
 //! - `fetch`: from which peer to ask what, and whom to blame; knows no libp2p.
@@ -82,6 +83,8 @@ mod server;
 mod event_loop;
 
 mod standing;
+
+mod scores;
 
 mod partials;
 

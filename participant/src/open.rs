@@ -277,6 +277,7 @@ async fn start_network(
     let mut settings = NetworkConfig {
         name: hex::encode(genesis),
         external: config.external.clone(),
+        scores: Some(config.folder.join("peer-scores")),
         bootstrap: config.peers.clone(),
         up_bytes_per_second: config.up_bytes_per_second,
         ..NetworkConfig::default()

@@ -27,6 +27,7 @@ use super::{
     pace::Pace,
     partials::Partials,
     roles::Role,
+    scores::{self, Scores},
     server::Server,
     standing::Standing,
     FaultKind, FetchError, FetchRequest, Fetched, Keep, Network, NetworkConfig, NetworkError,
@@ -59,6 +60,8 @@ pub struct Client {
     clock: Arc<dyn Clock>,
     counters: Arc<CounterCells>,
     mirror: Option<Arc<Mirrored>>,
+    /// Saves them when the last handle is dropped.
+    scores: Option<Arc<Scores>>,
 }
 
 /// Starts the network as a task of the current tokio runtime, serving from `store`, and returns when it listens. What
@@ -80,6 +83,9 @@ pub async fn start(
     let (sender, receiver) = mpsc::channel(config.commands_max.max(1));
     let shutdown = CancellationToken::new();
     let counters = Arc::new(CounterCells::default());
+    let standing = Arc::new(Standing::new(clock.clone()));
+    let scores = config.scores.clone().map(|path| Scores::open(path, standing.clone()));
+    let scores = scores.map(Arc::new);
     let client = Client {
         commands: sender,
         shutdown: shutdown.clone(),
@@ -90,18 +96,22 @@ pub async fn start(
             peers_max: config.fetch_peers_max,
         },
         fetches: Arc::new(Semaphore::new(config.fetches_max.max(1))),
-        shared: Arc::new(Shared::new(Arc::new(Standing::default()), config.pieces_bytes_max)),
+        shared: Arc::new(Shared::new(standing, config.pieces_bytes_max)),
         partials: Arc::default(),
         arriving: Arc::default(),
         store: store.clone(),
         clock: clock.clone(),
         counters: counters.clone(),
         mirror: None,
+        scores: scores.clone(),
     };
-    let server = Server::new(&config, store.clone(), clock, counters.clone(), pace);
+    let server = Server::new(&config, store.clone(), clock.clone(), counters.clone(), pace);
     let mut event_loop = EventLoop::new(config, swarm, store, counters, server, receiver, shutdown);
     event_loop.listen().await?;
     tokio::spawn(event_loop.run());
+    if let Some(scores) = scores {
+        tokio::spawn(scores::save_often(Arc::downgrade(&scores), clock));
+    }
     Ok(client)
 }
 
@@ -130,6 +140,10 @@ impl Client {
     pub async fn shutdown(&self) {
         self.shutdown.cancel();
         self.commands.closed().await;
+        if let Some(scores) = self.scores.clone() {
+            // A blocking task ends without a result only when the runtime shuts down, and then nobody waits for it.
+            let _ = tokio::task::spawn_blocking(move || scores.save()).await;
+        }
     }
 
     /// Spreads the provider record of a published content again, and returns when it has been sent to the peers that

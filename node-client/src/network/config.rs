@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -21,6 +22,8 @@ pub struct NetworkConfig {
     pub listen: Vec<Multiaddr>,
     /// Under which addresses others reach this peer. If there are any, they and no others are to be announced.
     pub external: Vec<Multiaddr>,
+    /// The file that keeps what is known of peers over restarts: who failed or lied, and how fast they are.
+    pub scores: Option<PathBuf>,
     /// Peers to meet at the start.
     pub bootstrap: Vec<PeerAddress>,
     /// Connections at a time, in and out, beside those of peers to whom a connection is kept. Half of them may be incoming,
@@ -90,6 +93,7 @@ impl Default for NetworkConfig {
                 .flat_map(any_ports)
                 .collect(),
             external: Vec::new(),
+            scores: None,
             bootstrap: Vec::new(),
             connections_max: 256,
             connections_per_peer_max: 8,

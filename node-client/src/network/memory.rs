@@ -159,12 +159,13 @@ impl MemoryHub {
     pub fn join(&self, seed: u64, clock: Arc<dyn Clock>) -> MemoryNetwork {
         let local_peer = peer_id(seed);
         self.peers().entry(local_peer).or_default();
+        let standing = Arc::new(Standing::new(clock.clone()));
         MemoryNetwork {
             hub: self.clone(),
             local_peer,
             seed,
             clock,
-            shared: Arc::new(Shared::new(Arc::new(Standing::default()), PIECES_BYTES_MAX)),
+            shared: Arc::new(Shared::new(standing, PIECES_BYTES_MAX)),
             partials: Arc::default(),
             mirror: None,
         }

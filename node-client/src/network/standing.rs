@@ -1,4 +1,6 @@
 //! Remembers from fetch to fetch which peers failed to deliver or lied, how fast each is, and how much each is asked for now.
+//!
+//! What is remembered fades: a failure counts half after an hour, a lie and a rate count for a week.
 
 use std::{
     collections::HashMap,
@@ -13,9 +15,10 @@ use libp2p::PeerId;
 use tokio::sync::Notify;
 
 use super::PeerAddress;
+use crate::clock::Clock;
 
 /// Peers remembered, more than runs have participants. When there are more, all are forgotten who are not being asked.
-const PEERS_MAX: usize = 8_192;
+pub(super) const PEERS_MAX: usize = 8_192;
 
 /// A peer is slow when it takes this many times as long as usual, and how long that is at the least and at the most. 1 MiB in
 /// two seconds is 4 Mb/s. Where all is slow it is our own line, which does not get faster by asking others beside.
@@ -32,22 +35,46 @@ const PIECES_MAX: u32 = 6;
 
 const MIB: u64 = 1 << 20;
 
+/// After how long failures count half, and after how long a peer is as good as unknown: its line, and who uses it, may
+/// be others by then.
+const FAILURE_HALF_LIFE_MILLIS: u64 = 60 * 60 * 1_000;
+const FORGET_MILLIS: u64 = 7 * 24 * 60 * 60 * 1_000;
+
 /// What is known of one peer.
-#[derive(Clone, Copy, Default)]
-struct Record {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Record {
     /// How often it has failed since it last delivered.
-    failures: u32,
+    pub(super) failures: u32,
     /// Whether it ever served what it was not asked for.
-    lied: bool,
+    pub(super) lied: bool,
     /// What a MiB of it took, the last counting an eighth; 0 until one has come.
-    mib_millis: u64,
+    pub(super) mib_millis: u64,
+    /// When any of that changed, by the clock.
+    pub(super) noted_at: u64,
     /// Pieces that it is asked for now.
     asked: u32,
 }
 
+impl Record {
+    /// Of a peer that is asked for nothing.
+    pub(super) fn new(failures: u32, lied: bool, mib_millis: u64, noted_at: u64) -> Self {
+        Self { failures, lied, mib_millis, noted_at, asked: 0 }
+    }
+
+    /// What of it still counts.
+    fn faded(self, now: u64) -> Self {
+        let age = now.saturating_sub(self.noted_at);
+        if age >= FORGET_MILLIS {
+            return Self { asked: self.asked, ..Self::default() };
+        }
+        let halvings = u32::try_from(age / FAILURE_HALF_LIFE_MILLIS).unwrap_or(u32::MAX);
+        Self { failures: self.failures.checked_shr(halvings).unwrap_or(0), ..self }
+    }
+}
+
 /// What is known of the peers; who is not here has neither delivered nor failed.
-#[derive(Default)]
 pub(super) struct Standing {
+    clock: Arc<dyn Clock>,
     /// What ranges took, the last of them counting an eighth.
     usual_millis: AtomicU64,
     // Held for a look or a change, never across an await.
@@ -64,12 +91,49 @@ pub(super) struct Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.standing.change(self.peer, |record| record.asked = record.asked.saturating_sub(1));
+        if let Some(record) = self.standing.records().get_mut(&self.peer) {
+            record.asked = record.asked.saturating_sub(1);
+        }
         self.standing.released.notify_waiters();
     }
 }
 
 impl Standing {
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            clock,
+            usual_millis: AtomicU64::new(0),
+            records: Mutex::default(),
+            released: Notify::new(),
+        }
+    }
+
+    /// Takes over what an earlier process knew, of peers of which nothing is known yet.
+    pub(super) fn recall(&self, known: impl IntoIterator<Item = (PeerId, Record)>) {
+        let mut records = self.records();
+        for (peer, record) in known {
+            if records.len() < PEERS_MAX {
+                records.entry(peer).or_insert(record);
+            }
+        }
+    }
+
+    /// What is worth to be known by a later process, in the order of peer ids.
+    pub(super) fn known(&self) -> Vec<(PeerId, Record)> {
+        let now = self.clock.now_millis();
+        let is_known = |(_, record): &(PeerId, Record)| {
+            record.failures > 0 || record.lied || record.mib_millis > 0
+        };
+        let faded = |(peer, record): (&PeerId, &Record)| {
+            let age = now.saturating_sub(record.noted_at);
+            // As it was noted: what fades, fades from then on.
+            (age < FORGET_MILLIS).then_some((*peer, *record))
+        };
+        let mut known: Vec<_> = self.records().iter().filter_map(faded).filter(is_known).collect();
+        known.sort_unstable_by_key(|(peer, _)| *peer);
+        known
+    }
+
     /// Notes that a peer broke off, or took longer than another one.
     pub(super) fn failed(&self, peer: PeerId) {
         self.change(peer, |record| record.failures = record.failures.saturating_add(1));
@@ -127,9 +191,10 @@ impl Standing {
     /// Lets one more piece of `len` bytes be asked of a peer, unless it is asked for as many as it delivers in a second, or as it serves
     /// to one.
     pub(super) fn turn(self: &Arc<Self>, peer: PeerId, len: u64) -> Option<Turn> {
+        let now = self.clock.now_millis();
         let mut records = self.records();
         let record = records.entry(peer).or_default();
-        let a_second = match record.mib_millis {
+        let a_second = match record.faded(now).mib_millis {
             0 => 0,
             millis => 1_000u64.saturating_mul(MIB) / millis / len.max(1),
         };
@@ -149,8 +214,8 @@ impl Standing {
 
     /// Puts liars behind the others, and who failed behind who did not, the most often last; else the order stays.
     pub(super) fn sort(&self, peers: &mut [PeerAddress]) {
-        let records = self.records();
-        let record = |peer: &PeerId| records.get(peer).copied().unwrap_or_default();
+        let (records, now) = (self.records(), self.clock.now_millis());
+        let record = |peer: &PeerId| records.get(peer).copied().unwrap_or_default().faded(now);
         peers.sort_by_key(|peer| {
             let Record { lied, failures, .. } = record(&peer.peer);
             (lied, failures)
@@ -158,15 +223,20 @@ impl Standing {
     }
 
     fn record(&self, peer: &PeerId) -> Record {
-        self.records().get(peer).copied().unwrap_or_default()
+        let now = self.clock.now_millis();
+        self.records().get(peer).copied().unwrap_or_default().faded(now)
     }
 
     fn change(&self, peer: PeerId, change: impl FnOnce(&mut Record)) {
+        let now = self.clock.now_millis();
         let mut records = self.records();
         if records.len() >= PEERS_MAX && !records.contains_key(&peer) {
             records.retain(|_, record| record.asked > 0);
         }
-        change(records.entry(peer).or_default());
+        let record = records.entry(peer).or_default();
+        *record = record.faded(now);
+        change(record);
+        record.noted_at = now;
     }
 
     fn records(&self) -> MutexGuard<'_, HashMap<PeerId, Record>> {
@@ -177,6 +247,11 @@ impl Standing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::ManualClock;
+
+    fn standing(clock: &ManualClock) -> Standing {
+        Standing::new(Arc::new(clock.clone()))
+    }
 
     fn address(peer: PeerId) -> PeerAddress {
         PeerAddress { peer, addresses: Vec::new() }
@@ -184,7 +259,7 @@ mod tests {
 
     #[test]
     fn liars_come_last_and_who_failed_before_them() {
-        let standing = Standing::default();
+        let standing = standing(&ManualClock::new(0));
         let [good, failed, liar] = [(); 3].map(|()| PeerId::random());
         standing.lied(liar);
         standing.failed(failed);
@@ -196,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_peer_is_asked_for_what_it_delivers_in_a_second() {
-        let standing = Arc::new(Standing::default());
+        let standing = Arc::new(standing(&ManualClock::new(0)));
         let [unknown, fast] = [(); 2].map(|()| PeerId::random());
         let turns =
             |peer| -> Vec<Turn> { std::iter::from_fn(|| standing.turn(peer, MIB)).collect() };
@@ -207,5 +282,29 @@ mod tests {
         assert_eq!(turns(fast).len(), 4);
         assert_eq!(standing.piece_patience(&fast, 4 * MIB), Duration::from_millis(3_000));
         assert_eq!(standing.piece_patience(&fast, 1), Duration::from_millis(2_000));
+    }
+
+    #[test]
+    fn failures_fade_in_hours_and_lies_and_rates_in_a_week() {
+        let clock = ManualClock::new(5);
+        let standing = standing(&clock);
+        let [failed, liar, fast] = [(); 3].map(|()| PeerId::random());
+        for _ in 0..5 {
+            standing.failed(failed);
+        }
+        standing.lied(liar);
+        standing.delivered_piece(&fast, MIB, 500);
+        clock.advance(Duration::from_millis(2 * FAILURE_HALF_LIFE_MILLIS));
+        assert_eq!(standing.record(&failed).failures, 1);
+        // It is 1 and not 5 to which the next one is added.
+        standing.failed(failed);
+        assert_eq!(standing.record(&failed).failures, 2);
+        clock.advance(Duration::from_millis(FORGET_MILLIS - 2 * FAILURE_HALF_LIFE_MILLIS - 1));
+        assert!(standing.record(&liar).lied);
+        assert_eq!(standing.record(&fast).mib_millis, 500);
+        assert_eq!(standing.record(&failed).failures, 0);
+        clock.advance(Duration::from_millis(1));
+        assert_eq!(standing.record(&liar), Record::default());
+        assert_eq!(standing.record(&fast), Record::default());
     }
 }
