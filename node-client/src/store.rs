@@ -17,6 +17,7 @@
 
 mod content;
 mod part;
+mod piece_map;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -38,6 +39,7 @@ use protocol::{
 
 pub use content::{Content, Cut, Range, Span};
 pub use part::{Assembled, Part, Slot, SYNC_BYTES};
+pub use piece_map::PieceMap;
 
 use content::{CUT_ENTRY_LEN, HEADER_LEN};
 use part::Paths;
@@ -55,8 +57,8 @@ const PUT_THREADS_MAX: usize = 8;
 pub enum Found {
     /// This.
     Range(Range),
-    /// Other pieces of the content.
-    OtherPieces,
+    /// Other pieces of the content: these.
+    OtherPieces(PieceMap),
     /// Nothing of the content.
     Nothing,
 }
@@ -494,7 +496,8 @@ impl Store {
         }
     }
 
-    /// What is here of a range of a content: of an object, or of a part if one piece of it has all of the range.
+    /// What is here of a range of a content: of an object, or of a part if one piece of it has all of the range. No
+    /// part has all of a range of no bytes: that asks which pieces are here.
     ///
     /// # Errors
     /// As [`Store::read_range`].
@@ -513,7 +516,7 @@ impl Store {
         let part = self.parts().get(id).cloned();
         let Some(part) = part else { return Ok(Found::Nothing) };
         let found = read(&part).map_err(io_error("read in", &self.root.join("parts")))?;
-        Ok(found.map_or(Found::OtherPieces, Found::Range))
+        Ok(found.map_or_else(|| Found::OtherPieces(part.map()), Found::Range))
     }
 
     /// The object's content, mapped into memory: what is not looked at is not read. `None` without one, or if the file is not what it

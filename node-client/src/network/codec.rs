@@ -3,15 +3,16 @@
 //! One stream carries one request and one response. All integers are little endian.
 //!
 //! ```text
-//! request  = version 2 (u8) | content id (32 bytes) | piece (u32) | offset (u64) | len (u32)
+//! request  = version 3 (u8) | content id (32 bytes) | piece (u32) | offset (u64) | len (u32)
 //! response = 0 (found, u8)  | total_len (u64)       | len (u32)   | bytes
 //!          | 1 (missing)
 //!          | 2 (busy)
-//!          | 3 (has other pieces)
+//!          | 3 (has other pieces) | len (u32) | map of those that it has
 //! ```
 //!
-//! The piece 2^32 − 1 stands for the whole content: the offset is counted from its first byte. A message of which no byte comes for
-//! [`STALL_TIMEOUT`] is given up.
+//! A request of no bytes of the whole content asks who has a part of it for the map ([`PieceMap`]); who has all of it
+//! answers with no bytes. The piece 2^32 − 1 stands for the whole content: the offset is counted from its first byte. A
+//! message of which no byte comes for [`STALL_TIMEOUT`] is given up.
 //!
 //! Public so that tests and tools can speak it, well or badly.
 
@@ -22,7 +23,9 @@ use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::{request_response, StreamProtocol};
 use protocol::Hash;
 
-const VERSION: u8 = 2;
+use crate::store::PieceMap;
+
+const VERSION: u8 = 3;
 const FOUND: u8 = 0;
 const MISSING: u8 = 1;
 const BUSY: u8 = 2;
@@ -51,7 +54,8 @@ pub struct RangeRequest {
     pub piece: Option<u32>,
     /// First byte wanted, of the piece or of the content.
     pub offset: u64,
-    /// Bytes wanted, at most [`RANGE_LEN_MAX`]. All of them come, but for the content's end.
+    /// Bytes wanted, at most [`RANGE_LEN_MAX`]. All of them come, but for the content's end. 0 asks which pieces the
+    /// peer has.
     pub len: u32,
 }
 
@@ -70,7 +74,7 @@ pub enum RangeResponse {
     /// The peer serves as much as it is willing to: ask later.
     Busy,
     /// The peer has pieces of the content, and not this one: ask for another one, or later.
-    OtherPieces,
+    OtherPieces(PieceMap),
 }
 
 /// Reads and writes the messages; refuses a response of more than [`RANGE_LEN_MAX`] bytes before reading it.
@@ -79,7 +83,7 @@ pub struct RangeCodec;
 
 /// The name of the range protocol on the network `name`; `None` if that makes no protocol name.
 pub fn protocol_name(name: &str) -> Option<StreamProtocol> {
-    StreamProtocol::try_from_owned(format!("/gauntlet/{name}/range/2")).ok()
+    StreamProtocol::try_from_owned(format!("/gauntlet/{name}/range/3")).ok()
 }
 
 fn invalid(reason: &'static str) -> io::Error {
@@ -118,7 +122,7 @@ impl request_response::Codec for RangeCodec {
             [FOUND] => {}
             [MISSING] => return Ok(RangeResponse::Missing),
             [BUSY] => return Ok(RangeResponse::Busy),
-            [OTHER_PIECES] => return Ok(RangeResponse::OtherPieces),
+            [OTHER_PIECES] => return read_map(io).await.map(RangeResponse::OtherPieces),
             _ => return Err(invalid("unknown kind of range response")),
         }
         let total_len = u64::from_le_bytes(read_array(io).await?);
@@ -161,7 +165,7 @@ impl request_response::Codec for RangeCodec {
             RangeResponse::Found { total_len, bytes } => (total_len, bytes),
             RangeResponse::Missing => return io.write_all(&[MISSING]).await,
             RangeResponse::Busy => return io.write_all(&[BUSY]).await,
-            RangeResponse::OtherPieces => return io.write_all(&[OTHER_PIECES]).await,
+            RangeResponse::OtherPieces(map) => return write_map(io, &map).await,
         };
         let len = u32::try_from(bytes.len()).map_err(|_| invalid("range response too long"))?;
         io.write_all(&[FOUND]).await?;
@@ -169,6 +173,28 @@ impl request_response::Codec for RangeCodec {
         io.write_all(&len.to_le_bytes()).await?;
         io.write_all(&bytes).await
     }
+}
+
+async fn read_map<T>(io: &mut T) -> io::Result<PieceMap>
+where
+    T: AsyncRead + Unpin + Send,
+{
+    let len = u32::from_le_bytes(read_array(io).await?) as usize;
+    if len > PieceMap::BYTES_MAX {
+        return Err(invalid("map of pieces longer than any"));
+    }
+    let map = PieceMap::from_bytes(read_vec(io, len).await?.into());
+    map.ok_or_else(|| invalid("map of pieces longer than any"))
+}
+
+async fn write_map<T>(io: &mut T, map: &PieceMap) -> io::Result<()>
+where
+    T: AsyncWrite + Unpin + Send,
+{
+    let len = u32::try_from(map.as_bytes().len()).map_err(|_| invalid("map of pieces too long"))?;
+    io.write_all(&[OTHER_PIECES]).await?;
+    io.write_all(&len.to_le_bytes()).await?;
+    io.write_all(map.as_bytes()).await
 }
 
 async fn read_array<const N: usize, T>(io: &mut T) -> io::Result<[u8; N]>
@@ -207,4 +233,31 @@ where
         into = &mut into[count..];
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::io::Cursor;
+    use libp2p::request_response::Codec as _;
+
+    use super::*;
+
+    async fn read(bytes: &[u8]) -> io::Result<RangeResponse> {
+        let protocol = protocol_name("test").ok_or(io::ErrorKind::InvalidInput)?;
+        RangeCodec.read_response(&protocol, &mut Cursor::new(bytes)).await
+    }
+
+    #[tokio::test]
+    async fn a_map_of_pieces_comes_as_it_was_sent_and_a_longer_one_is_refused_unread() {
+        let protocol = protocol_name("test").unwrap();
+        for map in [PieceMap::default(), PieceMap::of([true, false, true])] {
+            let response = RangeResponse::OtherPieces(map);
+            let mut sent = Cursor::new(Vec::new());
+            RangeCodec.write_response(&protocol, &mut sent, response.clone()).await.unwrap();
+            assert_eq!(read(sent.get_ref()).await.unwrap(), response);
+        }
+        let mut long = vec![OTHER_PIECES];
+        long.extend_from_slice(&(PieceMap::BYTES_MAX as u32 + 1).to_le_bytes());
+        assert_eq!(read(&long).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
 }

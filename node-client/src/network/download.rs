@@ -1,10 +1,11 @@
 //! Fetches a content piece by piece from several peers at once; knows no libp2p.
 //!
-//! Each peer is asked for as many pieces as it delivers in a second ([`Standing::turn`]), of all contents together, and the bytes of
-//! pieces on their way are bounded over all contents (`room`). Pieces that a peer did not have are asked for first, of the others.
-//! When a piece takes three times as long as expected another peer is asked for it beside the first, and whoever delivers it
-//! first goes on. Each is checked as it arrives and kept in the [`Part`]: who served a wrong one is to blame, nobody else, and nothing
-//! that was right is asked for again.
+//! Each peer is asked for as many pieces as it delivers in a second ([`Standing::turn`]), of all contents together, and
+//! the bytes of pieces on their way are bounded over all contents (`room`). Who has a part only says which pieces it
+//! has, with the first answer that it lacks one and once a second from then on: it is asked for those, the rarest
+//! first. When a piece takes three times as long as expected another peer is asked for it beside the first, and whoever
+//! delivers it first goes on. Each is checked as it arrives and kept in the [`Part`]: who served a wrong one is to
+//! blame, nobody else, and nothing that was right is asked for again.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -25,16 +26,24 @@ use protocol::Hash;
 use tokio::sync::Semaphore;
 
 use super::{
-    codec::RangeRequest,
-    fetch::{blame, range_of, Candidates, FetchLimits, RangeSource},
+    codec::{RangeRequest, RangeResponse},
+    fetch::{blame, range_of, Answered, Candidates, FetchLimits, RangeSource},
     standing::{Standing, Turn},
     FaultKind, FetchError, PeerAddress, Pieces, PiecesFetched, PiecesRequest,
 };
-use crate::{clock::Clock, store::Part};
+use crate::{
+    clock::Clock,
+    store::{Part, PieceMap},
+};
 
-/// After how long a peer is asked again for a piece that it did not have, and how often in vain until it counts as not having it.
+/// How often who has a part is asked which pieces it has by now, how long it has for the answer, and how often all are
+/// asked until a piece counts as had by nobody.
 const OTHER_PIECES_PAUSE: Duration = Duration::from_secs(1);
+const MAP_PATIENCE: Duration = Duration::from_secs(5);
 const OTHER_PIECES_ROUNDS_MAX: u32 = 10;
+
+/// Pieces among which the rarest is looked for: each choice takes so many looks at each provider.
+const RAREST_OF: usize = 256;
 
 /// A piece of fewer bytes is checked where it arrives: that takes less than to hand it to another thread.
 const CHECKED_HERE_MAX: usize = 64 << 10;
@@ -116,8 +125,34 @@ struct Provider {
     is_gone: bool,
     /// Another one overtook it: it is asked when nobody else can be.
     is_slow: bool,
-    /// Pieces that it did not have when asked.
+    /// Which pieces it has, if it said that it has not all.
+    map: Option<PieceMap>,
+    /// Pieces that it did not have when asked, whatever it says.
     lacks: HashSet<usize>,
+    /// Whether it is asked for its map now.
+    is_asked: bool,
+}
+
+impl Provider {
+    fn new(address: PeerAddress) -> Self {
+        Self {
+            address,
+            is_gone: false,
+            is_slow: false,
+            map: None,
+            lacks: HashSet::new(),
+            is_asked: false,
+        }
+    }
+
+    fn may_have(&self, piece: usize) -> bool {
+        !self.lacks.contains(&piece) && self.map.as_ref().is_none_or(|map| map.may_have(piece))
+    }
+
+    /// Whether it may have more by now than it had.
+    fn is_partial(&self) -> bool {
+        !self.is_gone && (self.map.is_some() || !self.lacks.is_empty())
+    }
 }
 
 /// A question under way.
@@ -135,11 +170,17 @@ enum Outcome {
     /// The piece is here; so many bytes came.
     Delivered(u64),
     Failed(FaultKind),
-    OtherPieces,
+    OtherPieces(PieceMap),
     Overtaken,
 }
 
-type Answer = (u64, Result<Outcome, FetchError>);
+/// What comes of what was asked.
+enum Answer {
+    /// The end of a question for a piece.
+    Piece(u64, Result<Outcome, FetchError>),
+    /// What a provider says of what it has; `None` if it takes too long.
+    Map(usize, Result<Option<Result<RangeResponse, FaultKind>>, FetchError>),
+}
 
 struct Download<'a, S> {
     asker: Asker<'a, S>,
@@ -165,24 +206,36 @@ impl<'a, S: RangeSource> Download<'a, S> {
             ..self.asker
         };
         let mut answers: FuturesUnordered<BoxFuture<'_, Answer>> = FuturesUnordered::new();
+        // When those who have a part are asked again what they have, however much comes meanwhile.
+        let mut look: Option<BoxFuture<'_, ()>> = None;
         while self.left > 0 {
             let is_blocked = self.assign(&asker, &mut answers);
-            if answers.is_empty() && !is_blocked {
-                self.widen().await?;
-                continue;
+            if !self.may_look_again() {
+                look = None;
+                if answers.is_empty() && !is_blocked {
+                    self.widen().await?;
+                    continue;
+                }
+            } else if look.is_none() {
+                look = Some(asker.clock.sleep(OTHER_PIECES_PAUSE));
             }
             // What other downloads release between the look and now is seen a moment later.
             let blocked = is_blocked.then_some(OTHER_PIECES_PAUSE);
             let pause = self.pause().into_iter().chain(blocked).min();
-            let clock = asker.clock;
+            let looks = look.is_some();
             tokio::select! {
                 // What has come is looked at before the time.
                 biased;
-                Some((ticket, outcome)) = answers.next(), if !answers.is_empty() => {
-                    self.take(ticket, outcome?);
-                }
+                Some(answer) = answers.next(), if !answers.is_empty() => match answer {
+                    Answer::Piece(ticket, outcome) => self.take(ticket, outcome?),
+                    Answer::Map(provider, said) => self.told(provider, said?),
+                },
                 () = asker.shared.standing.released(), if is_blocked => {}
-                () = clock.sleep(pause.unwrap_or_default()), if pause.is_some() => self.look_again(),
+                () = async { if let Some(look) = &mut look { look.await } }, if looks => {
+                    look = None;
+                    self.look_again(&asker, &mut answers);
+                }
+                () = asker.clock.sleep(pause.unwrap_or_default()), if pause.is_some() => {}
             }
         }
         Ok(self.fetched)
@@ -217,12 +270,7 @@ impl<'a, S: RangeSource> Download<'a, S> {
             let wants_more = !self.missing.is_empty() || self.overdue().next().is_some();
             let next = if wants_more { self.candidates.queue.pop_front() } else { None };
             match next {
-                Some(address) => self.providers.push(Provider {
-                    address,
-                    is_gone: false,
-                    is_slow: false,
-                    lacks: HashSet::new(),
-                }),
+                Some(address) => self.providers.push(Provider::new(address)),
                 None => return is_blocked,
             }
         }
@@ -231,9 +279,8 @@ impl<'a, S: RangeSource> Download<'a, S> {
     /// The next piece that nobody is asked for, and whom to ask for it.
     fn next_missing(&self, full: &HashSet<usize>) -> Option<(usize, usize)> {
         let choose = |provider: usize| {
-            let lacks = &self.providers[provider].lacks;
-            let piece = self.missing.iter().find(|piece| !lacks.contains(piece))?;
-            Some((provider, *piece))
+            let piece = rarest(&self.missing, &self.providers, provider)?;
+            Some((provider, piece))
         };
         self.free(full).find_map(choose)
     }
@@ -244,9 +291,9 @@ impl<'a, S: RangeSource> Download<'a, S> {
             let is_asked = |provider: usize| {
                 self.asked.values().any(|asked| asked.piece == piece && asked.provider == provider)
             };
-            let other = self.free(full).find(|provider| {
-                !is_asked(*provider) && !self.providers[*provider].lacks.contains(&piece)
-            });
+            let other = self
+                .free(full)
+                .find(|provider| !is_asked(*provider) && self.providers[*provider].may_have(piece));
             other.map(|provider| (provider, piece))
         })
     }
@@ -290,8 +337,7 @@ impl<'a, S: RangeSource> Download<'a, S> {
         let now = self.asker.clock.now_millis();
         let waits = self.asked.values().map(|asked| self.wait_for(asked, now));
         // Those for which nobody else can be asked now are not waited for.
-        let hedge = waits.filter(|wait| !wait.is_zero()).min();
-        hedge.into_iter().chain(self.may_look_again().then_some(OTHER_PIECES_PAUSE)).min()
+        waits.filter(|wait| !wait.is_zero()).min()
     }
 
     fn ask<'b>(
@@ -312,7 +358,7 @@ impl<'a, S: RangeSource> Download<'a, S> {
         async move {
             let outcome = question.await.unwrap_or(Ok(Outcome::Overtaken));
             drop(turn);
-            (ticket, outcome)
+            Answer::Piece(ticket, outcome)
         }
         .boxed()
     }
@@ -325,19 +371,47 @@ impl<'a, S: RangeSource> Download<'a, S> {
         match outcome {
             Outcome::Delivered(len) => self.delivered(&asked, peer, len),
             Outcome::Overtaken => {}
-            Outcome::OtherPieces => {
-                self.providers[asked.provider].lacks.insert(asked.piece);
+            Outcome::OtherPieces(map) => {
+                let provider = &mut self.providers[asked.provider];
+                provider.map = Some(map);
+                provider.lacks.insert(asked.piece);
                 self.again(asked.piece);
             }
             Outcome::Failed(kind) => {
-                if !std::mem::replace(&mut self.providers[asked.provider].is_gone, true) {
-                    if kind.is_malicious() {
-                        self.asker.shared.standing.lied(peer);
-                    }
-                    blame(&mut self.fetched.faults, &self.asker.shared.standing, peer, kind);
-                }
+                self.failed(asked.provider, kind);
                 self.again(asked.piece);
             }
+        }
+    }
+
+    /// Lets a provider be asked no more, and blames it once.
+    fn failed(&mut self, provider: usize, kind: FaultKind) {
+        let Provider { address, is_gone, .. } = &mut self.providers[provider];
+        if !std::mem::replace(is_gone, true) {
+            if kind.is_malicious() {
+                self.asker.shared.standing.lied(address.peer);
+            }
+            blame(&mut self.fetched.faults, &self.asker.shared.standing, address.peer, kind);
+        }
+    }
+
+    /// Notes what a provider says that it has.
+    fn told(&mut self, index: usize, said: Option<Result<RangeResponse, FaultKind>>) {
+        let provider = &mut self.providers[index];
+        provider.is_asked = false;
+        match said {
+            Some(Ok(RangeResponse::OtherPieces(map))) => {
+                provider.map = Some(map);
+                provider.lacks.clear();
+            }
+            // It has all by now.
+            Some(Ok(RangeResponse::Found { .. })) => {
+                provider.map = None;
+                provider.lacks.clear();
+            }
+            Some(Ok(RangeResponse::Missing)) => self.failed(index, FaultKind::Missing),
+            Some(Err(kind)) => self.failed(index, kind),
+            Some(Ok(RangeResponse::Busy)) | None => {}
         }
     }
 
@@ -375,25 +449,26 @@ impl<'a, S: RangeSource> Download<'a, S> {
 
     /// Whether somebody who did not have a piece may have it by now.
     fn may_look_again(&self) -> bool {
-        let may = |provider: &Provider| !provider.is_gone && !provider.lacks.is_empty();
-        self.rounds < OTHER_PIECES_ROUNDS_MAX && self.providers.iter().any(may)
+        self.rounds < OTHER_PIECES_ROUNDS_MAX && self.providers.iter().any(Provider::is_partial)
     }
 
-    /// Lets those who did not have a piece be asked for it again.
-    fn look_again(&mut self) {
-        if self.may_look_again() {
-            self.rounds += 1;
-            self.providers.iter_mut().for_each(|provider| provider.lacks.clear());
+    /// Asks those who have a part what they have by now.
+    fn look_again<'b>(
+        &mut self,
+        asker: &'b Asker<'a, S>,
+        answers: &mut FuturesUnordered<BoxFuture<'b, Answer>>,
+    ) {
+        let before = answers.len();
+        for (index, provider) in self.providers.iter_mut().enumerate() {
+            if provider.is_partial() && !std::mem::replace(&mut provider.is_asked, true) {
+                answers.push(asker.ask_map(index, provider.address.clone()).boxed());
+            }
         }
+        self.rounds += u32::from(answers.len() > before);
     }
 
-    /// Finds more peers when nobody is left to ask, or waits for those that have a part.
+    /// Finds more peers when nobody is left to ask.
     async fn widen(&mut self) -> Result<(), FetchError> {
-        if self.may_look_again() {
-            self.asker.clock.sleep(OTHER_PIECES_PAUSE).await;
-            self.look_again();
-            return Ok(());
-        }
         match self.candidates.next(self.asker.source, self.asker.id).await? {
             Some(address) => {
                 self.candidates.queue.push_front(address);
@@ -407,7 +482,33 @@ impl<'a, S: RangeSource> Download<'a, S> {
     }
 }
 
+/// Of the pieces that nobody is asked for one that a provider may have and that the fewest may have; of equally rare
+/// ones the first.
+fn rarest(missing: &VecDeque<usize>, providers: &[Provider], provider: usize) -> Option<usize> {
+    let provider = providers.get(provider)?;
+    let mut had = missing.iter().copied().filter(|piece| provider.may_have(*piece));
+    // Where everybody has everything the first is as rare as any.
+    if !providers.iter().any(Provider::is_partial) {
+        return had.next();
+    }
+    had.take(RAREST_OF).min_by_key(|piece| {
+        let has = |other: &&Provider| !other.is_gone && other.may_have(*piece);
+        providers.iter().filter(has).count()
+    })
+}
+
 impl<S: RangeSource> Asker<'_, S> {
+    /// Asks one peer which pieces it has.
+    async fn ask_map(&self, provider: usize, peer: PeerAddress) -> Answer {
+        let request = RangeRequest { id: self.id, piece: None, offset: 0, len: 0 };
+        let said = tokio::select! {
+            biased;
+            said = self.source.range(&peer, request) => said.map(Some),
+            () = self.clock.sleep(MAP_PATIENCE) => Ok(None),
+        };
+        Answer::Map(provider, said)
+    }
+
     /// Asks one peer for one piece, range by range, checks it and keeps it.
     async fn ask(
         &self,
@@ -438,8 +539,8 @@ impl<S: RangeSource> Asker<'_, S> {
             };
             let (total_len, bytes) = match range_of(self.source, self.clock, &peer, request).await?
             {
-                Ok(Some(found)) => found,
-                Ok(None) => return Ok(Outcome::OtherPieces),
+                Ok(Answered::Range(total_len, bytes)) => (total_len, bytes),
+                Ok(Answered::OtherPieces(map)) => return Ok(Outcome::OtherPieces(map)),
                 Err(kind) => return Ok(Outcome::Failed(kind)),
             };
             if total_len > whole_len {
@@ -486,5 +587,37 @@ impl<S: RangeSource> Asker<'_, S> {
         } else {
             Outcome::Failed(FaultKind::Corrupt)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn provider(map: Option<&[bool]>) -> Provider {
+        let address = PeerAddress { peer: PeerId::random(), addresses: Vec::new() };
+        let map = map.map(|here| PieceMap::of(here.iter().copied()));
+        Provider { map, ..Provider::new(address) }
+    }
+
+    #[test]
+    fn a_peer_is_asked_for_the_rarest_of_what_it_has() {
+        let (here, not) = (true, false);
+        let mut providers = [
+            provider(None),
+            provider(Some(&[here, here, not, not])),
+            provider(Some(&[here, not, here, not])),
+        ];
+        let missing = VecDeque::from([0, 1, 2, 3]);
+        // Piece 3 is had by the first alone, 1 and 2 by two, 0 by all.
+        assert_eq!([0, 1, 2].map(|at| rarest(&missing, &providers, at)), [3, 1, 2].map(Some));
+        // Who is gone has nothing; of equally rare ones the first.
+        providers[2].is_gone = true;
+        assert_eq!(rarest(&missing, &providers, 0), Some(2));
+        providers[1].lacks.insert(1);
+        assert_eq!(rarest(&missing, &providers, 1), Some(0));
+        assert_eq!(rarest(&VecDeque::from([1, 2, 3]), &providers, 1), None);
+        let all = [provider(None), provider(None)];
+        assert_eq!(rarest(&VecDeque::from([2, 0]), &all, 1), Some(2));
     }
 }

@@ -376,7 +376,7 @@ impl EventLoop {
                     // What is still arriving is served to others meanwhile.
                     let is_served =
                         self.published.contains(&request.id) || self.store.has_part(&request.id);
-                    if !is_served || request.len == 0 || request.len > RANGE_LEN_MAX {
+                    if !is_served || request.len > RANGE_LEN_MAX {
                         self.server.refuse(ranges, &peer, channel, RangeResponse::Missing);
                         return;
                     }

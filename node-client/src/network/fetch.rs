@@ -28,7 +28,7 @@ use super::{
     standing::Standing,
     Fault, FaultKind, FetchError, FetchRequest, Fetched, PeerAddress, Verify,
 };
-use crate::clock::Clock;
+use crate::{clock::Clock, store::PieceMap};
 
 /// How often a busy peer is asked again for one range, the wait doubling from [`BUSY_WAIT`]: 3 seconds in all.
 const BUSY_RETRIES_MAX: u32 = 5;
@@ -263,8 +263,11 @@ async fn ask(
 ) -> (PeerAddress, Result<Result<(u64, Bytes), FaultKind>, FetchError>) {
     let answer = range_of(source, clock, &peer, range).await;
     let checked = answer.map(|answer| {
-        // Who has pieces only does not have the content.
-        let (total_len, bytes) = answer?.ok_or(FaultKind::Missing)?;
+        let (total_len, bytes) = match answer? {
+            Answered::Range(total_len, bytes) => (total_len, bytes),
+            // Who has pieces only does not have the content.
+            Answered::OtherPieces(_) => return Err(FaultKind::Missing),
+        };
         if total_len > *total_lens.end() {
             return Err(FaultKind::TooLong { total_len });
         }
@@ -280,19 +283,25 @@ async fn ask(
     (peer, checked)
 }
 
-/// Asks one peer for a range, again while it is busy: how many bytes it says that the content or the piece has, and its answer. `None`
-/// if it has other pieces.
+/// What a peer has of what it is asked for.
+pub(super) enum Answered {
+    /// How many bytes it says that the content or the piece has, and those of the range.
+    Range(u64, Bytes),
+    OtherPieces(PieceMap),
+}
+
+/// Asks one peer for a range, again while it is busy.
 pub(super) async fn range_of(
     source: &impl RangeSource,
     clock: &dyn Clock,
     peer: &PeerAddress,
     range: RangeRequest,
-) -> Result<Result<Option<(u64, Bytes)>, FaultKind>, FetchError> {
+) -> Result<Result<Answered, FaultKind>, FetchError> {
     let mut busy = 0;
     loop {
         return Ok(match source.range(peer, range).await? {
-            Ok(RangeResponse::Found { total_len, bytes }) => Ok(Some((total_len, bytes))),
-            Ok(RangeResponse::OtherPieces) => Ok(None),
+            Ok(RangeResponse::Found { total_len, bytes }) => Ok(Answered::Range(total_len, bytes)),
+            Ok(RangeResponse::OtherPieces(map)) => Ok(Answered::OtherPieces(map)),
             Ok(RangeResponse::Missing) => Err(FaultKind::Missing),
             Ok(RangeResponse::Busy) if busy == BUSY_RETRIES_MAX => Err(FaultKind::Busy),
             Ok(RangeResponse::Busy) => {

@@ -134,7 +134,7 @@ impl Questions {
         };
         let received = match &response {
             RangeResponse::Found { bytes, .. } => bytes.len(),
-            RangeResponse::Missing | RangeResponse::Busy | RangeResponse::OtherPieces => 0,
+            RangeResponse::Missing | RangeResponse::Busy | RangeResponse::OtherPieces(_) => 0,
         };
         let _ = question.reply.send(Ok(response));
         received

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    store::{Found, Store},
+    store::{Found, PieceMap, Store},
 };
 
 /// Seconds' worth of a rate that a peer may use at once.
@@ -182,7 +182,7 @@ impl Server {
         request: RangeRequest,
         channel: ResponseChannel<RangeResponse>,
     ) {
-        let (asker, len) = (self.asker(&peer), request.len);
+        let (asker, len) = (self.asker(&peer), cost(&request));
         let since_millis = self.clock.now_millis();
         let item = Question { asker, id, request, channel };
         if !self.bytes.take(asker.account(), since_millis, len.into()) {
@@ -272,7 +272,7 @@ impl Server {
     /// Starts to read what a question asks for; the end is [`Turn::Read`].
     fn begin(&mut self, question: Question) {
         let Question { asker, id: request_id, request, channel } = question;
-        let Asker { peer, role, origin } = asker;
+        let (Asker { peer, role, origin }, cost) = (asker, cost(&request));
         self.slots.take(request_id, Slot { peer, role, origin });
         let store = self.store.clone();
         let RangeRequest { id, piece, offset, len } = request;
@@ -285,14 +285,14 @@ impl Server {
                 Ok(Ok(Found::Range(range))) => {
                     RangeResponse::Found { total_len: range.total_len, bytes: range.bytes }
                 }
-                Ok(Ok(Found::OtherPieces)) => RangeResponse::OtherPieces,
+                Ok(Ok(Found::OtherPieces(map))) => RangeResponse::OtherPieces(map),
                 Ok(Ok(Found::Nothing)) | Err(_) => RangeResponse::Missing,
                 Ok(Err(error)) => {
                     tracing::warn!(%error, "cannot read what is published");
                     RangeResponse::Missing
                 }
             };
-            Served { asker, len, channel, response }
+            Served { asker, len: cost, channel, response }
         };
         self.reads.push(served.boxed());
     }
@@ -330,7 +330,11 @@ impl Server {
             RangeResponse::Found { bytes, .. } => bytes.len(),
             _ => 0,
         };
-        let unused = u64::from(len).saturating_sub(sent as u64);
+        let used = match &response {
+            RangeResponse::OtherPieces(map) => map.as_bytes().len(),
+            _ => sent,
+        };
+        let unused = u64::from(len).saturating_sub(used as u64);
         self.bytes.give_back(&asker.account(), unused);
         if let Some(uplink) = &mut self.uplink {
             uplink.give_back(asker.role, unused);
@@ -350,6 +354,14 @@ impl Server {
         }
         self.slots.leave(request_id);
         self.go_on();
+    }
+}
+
+/// What a question is charged for until its answer is read: a map of pieces may be as long as maps are.
+fn cost(request: &RangeRequest) -> u32 {
+    match request.len {
+        0 => PieceMap::BYTES_MAX as u32,
+        len => len,
     }
 }
 

@@ -19,7 +19,10 @@ use std::{
 use bytes::Bytes;
 use protocol::Hash;
 
-use super::content::{Content, Cut, Range, Span, HEADER_LEN};
+use super::{
+    content::{Content, Cut, Range, Span, HEADER_LEN},
+    piece_map::PieceMap,
+};
 
 /// Bytes that may be lost to a power cut.
 pub const SYNC_BYTES: u64 = 64 << 20;
@@ -127,6 +130,11 @@ impl Part {
     /// Whether piece `index` is here and was checked.
     pub fn has(&self, index: usize) -> bool {
         self.kept().get(index).is_some_and(|kept| kept.is_checked)
+    }
+
+    /// Which pieces are here and were checked.
+    pub fn map(&self) -> PieceMap {
+        PieceMap::of(self.kept().iter().map(|kept| kept.is_checked))
     }
 
     /// Whether all pieces are here and were checked.

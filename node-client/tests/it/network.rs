@@ -4,6 +4,7 @@
 //! again until it is there.
 
 mod attacks;
+mod maps;
 
 use std::{
     collections::HashSet,
