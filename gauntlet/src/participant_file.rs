@@ -71,6 +71,9 @@ pub struct ParticipantFile {
     /// Keep a copy of every fetched payload here, for auditors (validators only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive: Option<PathBuf>,
+    /// Bytes of payloads in the archive, at most: the oldest windows go. Default: no bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive_bytes_max: Option<u64>,
     /// Measure the held-out loss of each window's parameters on so many samples; 0 for none (validators only).
     #[serde(default)]
     pub held_out_samples: usize,
@@ -372,6 +375,7 @@ pub fn check(file: ParticipantFile, base: &Path) -> Result<Participant> {
         },
         mirror: file.mirror.map(MirrorSection::checked).transpose().context("mirror")?,
         archive: file.archive.as_ref().map(|path| base.join(path)),
+        archive_bytes_max: file.archive_bytes_max,
         name: file.name,
         window_end: file.window_end,
         conduct: match file.adversary {
@@ -428,6 +432,7 @@ fn check_values(file: &ParticipantFile) -> Result<()> {
         ("threads", threads, limits::THREADS),
         ("window_end", file.window_end, limits::SOME),
         ("held_out_samples", Some(file.held_out_samples as u64), 0..=*limits::SAMPLES.end()),
+        ("archive_bytes_max", file.archive_bytes_max, limits::SOME),
         ("store_bytes_max", Some(file.store_bytes_max), limits::SOME),
         ("checkpoint_every", Some(file.checkpoint_every), limits::SOME),
         ("memory_bytes", file.memory_bytes, limits::SOME),

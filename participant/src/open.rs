@@ -120,13 +120,14 @@ pub async fn open(config: &Participant, surroundings: Surroundings) -> Result<(H
 
     let genesis = chain.genesis_hash().await?;
     let announced = Arc::new(AnnouncedPeers::new(network.local_peer()));
-    let payloads = Arc::new(Payloads::new(
+    let payloads = Payloads::new(
         network.clone(),
         announced.clone(),
         info.layout.clone(),
         info.settings.training.keep,
         config.archive.clone(),
-    ));
+    );
+    let payloads = Arc::new(payloads.with_archive_bytes_max(config.archive_bytes_max));
     let (copies, copying) = Copies::new(network.clone());
     let (heads, follow) = Heads::follow(chain.clone()).await?;
     let now = phase_at(&info.settings.schedule, heads.now().number);

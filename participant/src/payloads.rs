@@ -7,11 +7,12 @@
 //! is forgotten once the chain has forgotten its window. To serve is a favour: a disk that is full costs the oldest
 //! windows, and then the favour, and never what was fetched.
 
+mod archive;
 mod pieces;
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -34,7 +35,10 @@ use crate::{
     telemetry,
 };
 
+pub use archive::{archive_path, read_archived};
 pub use pieces::has_root;
+
+use archive::Archive;
 use pieces::PayloadPieces;
 
 /// Windows for which payloads are served: the chain keeps its records as long.
@@ -60,7 +64,7 @@ pub struct Payloads {
     keep: u16,
     /// How its payloads are cut; `None` for settings under which there are none.
     form: Option<PieceForm>,
-    archive: Option<PathBuf>,
+    archive: Option<Archive>,
     // What is served, by window. Never held across an await.
     served: Mutex<BTreeMap<Window, Vec<Hash>>>,
 }
@@ -75,7 +79,14 @@ impl Payloads {
         archive: Option<PathBuf>,
     ) -> Self {
         let form = PieceForm::new(layout.clone(), keep);
+        let archive = archive.map(|folder| Archive::new(folder, None));
         Self { network, peers, layout, keep, form, archive, served: Mutex::default() }
+    }
+
+    /// The same, whose archive keeps so many bytes of payloads at most; the oldest windows go.
+    pub fn with_archive_bytes_max(mut self, bytes_max: Option<u64>) -> Self {
+        self.archive = self.archive.map(|archive| Archive::new(archive.folder, bytes_max));
+        self
     }
 
     /// The payload that `reveal` opened: its root and length are those on the chain. Whether its chunks are well formed is for
@@ -144,8 +155,9 @@ impl Payloads {
     /// Serves and archives what was fetched.
     async fn keep(&self, window: Window, uid: Uid, root: Hash, bytes: &Bytes) -> Result<()> {
         if let Some(archive) = &self.archive {
-            keep_copy(archive, window, uid, bytes)
-                .with_context(|| format!("cannot archive in {}", archive.display()))?;
+            archive
+                .keep(window, uid, bytes)
+                .with_context(|| format!("cannot archive in {}", archive.folder.display()))?;
         }
         self.serve(window, root, bytes.clone()).await
     }
@@ -258,22 +270,4 @@ impl Payloads {
 /// Whether something else must go before more can be served.
 fn is_full(error: &NetworkError) -> bool {
     matches!(error, NetworkError::Store(StoreError::Full { .. }) | NetworkError::TooMany { .. })
-}
-
-/// Where an archive keeps the payload of `uid` in `window`.
-pub fn archive_path(archive: &Path, window: Window, uid: Uid) -> PathBuf {
-    archive.join(format!("window-{window:06}")).join(format!("uid-{uid:04}.update"))
-}
-
-/// Writes one payload to an archive, whole or not at all; several processes may write the same one.
-fn keep_copy(archive: &Path, window: Window, uid: Uid, bytes: &[u8]) -> std::io::Result<()> {
-    let path = archive_path(archive, window, uid);
-    if path.exists() {
-        return Ok(());
-    }
-    let folder = path.parent().unwrap_or(archive);
-    std::fs::create_dir_all(folder)?;
-    let part = folder.join(format!(".uid-{uid:04}.{}", std::process::id()));
-    std::fs::write(&part, bytes)?;
-    std::fs::rename(&part, &path)
 }

@@ -87,6 +87,8 @@ pub struct Participant {
     pub conduct: Arc<dyn Conduct>,
     /// Keep a copy of every fetched payload here, for auditors (validators only).
     pub archive: Option<PathBuf>,
+    /// Bytes of payloads in the archive, at most: the oldest windows go. `None` for no bound.
+    pub archive_bytes_max: Option<u64>,
     /// Measure the held-out loss of each window's parameters on so many samples; 0 for none (validators only).
     pub held_out_samples: usize,
     /// Bytes of payloads kept, at most; the states that are served, up to four times the parameters, and snapshots
@@ -148,6 +150,7 @@ impl Participant {
             window_end: None,
             conduct: Arc::new(Honest),
             archive: None,
+            archive_bytes_max: None,
             held_out_samples: 0,
             store_bytes_max: STORE_BYTES_MAX,
             checkpoint_every: 1,

@@ -43,7 +43,8 @@ pub struct AuditArgs {
 /// Names a run of a chain that is asked, and what is known of it.
 #[derive(Args, Debug)]
 pub struct NamedRun {
-    /// Folder of the payloads that a validator archived: its `archive`.
+    /// Folder of the payloads that a validator archived: its `archive`, or a copy of the run's folder in a mirror's
+    /// bucket.
     #[arg(long, value_name = "DIR", requires = "url", conflicts_with = "folder")]
     pub payloads: Option<PathBuf>,
     /// The run's number on the chain.

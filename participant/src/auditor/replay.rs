@@ -29,7 +29,7 @@ pub struct AuditSettings {
     pub genesis: Hash,
     /// Shape of the run's model.
     pub model: ModelConfig,
-    /// Folder of the payloads that validators archived.
+    /// Folder of the payloads that validators archived, or of a copy of the run's folder in a mirror's bucket.
     pub archive: PathBuf,
     /// Threads that compute, at least 1.
     pub threads: usize,

@@ -18,7 +18,7 @@ use protocol::{
 use super::replay::Replay;
 use crate::{
     error::{Attempt as _, Result},
-    payloads::archive_path,
+    payloads::{archive_path, read_archived},
     replica,
 };
 
@@ -238,8 +238,9 @@ impl Replay {
         let mut right: Vec<(Uid, Vec<u8>)> = Vec::new();
         for reveal in reveals {
             let path = archive_path(&self.archive, window, reveal.uid);
+            let root = &reveal.opening.payload_root;
             let is_accepted = record.accepted.contains(&reveal.uid);
-            let bytes = match std::fs::read(&path) {
+            let bytes = match read_archived(&self.archive, window, reveal.uid, root) {
                 Ok(bytes) => bytes,
                 Err(error) => {
                     // Nobody kept a payload that nobody could fetch.

@@ -100,6 +100,7 @@ fn participant_file(order: &LocalnetOrder, member: &Member) -> ParticipantFile {
         window_end: Some(order.args.windows),
         metrics: None,
         adversary: member.adversary(),
+        archive_bytes_max: None,
         archive: is_validator.then(|| PathBuf::from("..").join(PAYLOADS_FOLDER)),
         held_out_samples: 0,
         store_bytes_max: 1 << 30,

@@ -191,6 +191,7 @@ impl Member {
                 None => Arc::new(Honest),
             },
             archive: None,
+            archive_bytes_max: None,
             held_out_samples: 0,
             store_bytes_max: 1 << 30,
             // Some of them seldom.
