@@ -23,6 +23,9 @@
 //! - `questions`: ranges asked of peers; `server`: ranges served to them; `slots`: who is served now; `queue`: who is
 //!   next.
 //! - `kept`: to whom a connection is kept, and when to dial again; `keep_alive`: what holds it open.
+//! - `relay`: what validators relay to those whom nobody can dial, and `idle`, its handler; `reservations`: which of them
+//!   relay to this peer; `punches`: how two peers that are relayed find a direct way; `paths`: which of their connections is
+//!   used.
 //! - `reach`: at which addresses others reach this peer; `dial_backs`: the same for them.
 //! - `event_loop`: the one task that owns the swarm.
 //! - `standing`: which peers failed to deliver or lied, and how fast they are.
@@ -74,11 +77,24 @@ mod keep_alive;
 
 mod kept;
 
+mod paths;
+
+mod punches;
+
+mod idle;
+
+mod relay;
+
+mod reservations;
+
 mod reach;
 
 mod dial_backs;
 
 mod server;
+
+#[cfg(test)]
+mod swarms;
 
 mod event_loop;
 

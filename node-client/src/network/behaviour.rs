@@ -10,7 +10,7 @@ use libp2p::{
         self,
         store::{MemoryStore, MemoryStoreConfig},
     },
-    ping,
+    ping, relay,
     request_response::{self, ProtocolSupport},
     swarm::NetworkBehaviour,
     PeerId, StreamProtocol, Swarm, SwarmBuilder,
@@ -22,7 +22,9 @@ use super::{
     gate::Gate,
     keep_alive,
     pace::{Pace, PacedCodec},
+    punches::Punches,
     reach::Tests,
+    relay::Relay,
     NetworkConfig, StartError,
 };
 use crate::clock::Clock;
@@ -63,6 +65,9 @@ pub(super) struct Behaviour {
     ping: ping::Behaviour,
     dial_backs: DialBacks,
     pub(super) tests: Tests,
+    pub(super) relay: Relay,
+    relayed: relay::client::Behaviour,
+    pub(super) punches: Punches,
     identify: identify::Behaviour,
     pub(super) kademlia: Kademlia,
     pub(super) ranges: request_response::Behaviour<PacedCodec>,
@@ -83,8 +88,12 @@ pub(super) fn swarm(
     let name = || StartError::Name { name: config.name.clone() };
     let ranges_name = codec::protocol_name(&config.name).ok_or_else(name)?;
     let kademlia_name = kademlia_name(&config.name).ok_or_else(name)?;
-    let behaviour = |key: &Keypair| Behaviour {
+    let local = key.public().to_peer_id();
+    let behaviour = |key: &Keypair, relayed| Behaviour {
         limits: connection_limits::Behaviour::new(connection_limits(config, 0)),
+        relay: Relay::new(config, local, clock.clone()),
+        relayed,
+        punches: Punches::new(local),
         gate: Gate::new(config, clock),
         keep_alive: keep_alive::Behaviour::new(config.connections_per_peer_max),
         ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_INTERVAL)),
@@ -118,6 +127,8 @@ pub(super) fn swarm(
         .map_err(|error| transport(&error))?
         .with_quic()
         .with_dns()
+        .map_err(|error| transport(&error))?
+        .with_relay_client(libp2p::noise::Config::new, libp2p::yamux::Config::default)
         .map_err(|error| transport(&error))?
         .with_behaviour(behaviour)
         .map_err(|error| transport(&error))?;

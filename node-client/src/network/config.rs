@@ -12,7 +12,7 @@ use super::{codec::RANGE_LEN_MAX, PeerAddress};
 
 /// How the network is run. The most memory that peers can make this process use is about
 /// `serves_max` MiB to serve, `fetches_max * len_max` of the fetches of whole contents and `pieces_bytes_max` to receive, and 1 MiB
-/// for each of `connections_max` connections and of `kept_max` times `connections_per_peer_max`.
+/// for each of `connections_max` connections, of `kept_max` times `connections_per_peer_max`, and of `circuits_max`.
 #[derive(Clone, Debug)]
 pub struct NetworkConfig {
     /// Name of the network, part of each protocol's name: peers of different networks do not understand each other.
@@ -40,6 +40,15 @@ pub struct NetworkConfig {
     pub kept_max: usize,
     /// How long after its connection was lost a kept peer is dialled again; up to 96 times as long when that fails.
     pub redial_interval: Duration,
+    /// Circuits that a validator relays at a time. They are for peers that the chain announces.
+    pub circuits_max: usize,
+    /// Circuits of one peer at a time, those that it opens and those that lead to it, at least 1.
+    pub circuits_per_peer_max: usize,
+    /// Bytes that one circuit carries, both ways together: some ranges, where no direct way is found.
+    pub circuit_bytes_max: u64,
+    /// Bytes that all circuits carry per second at most, over time: each counts as if it carried all that it may, and
+    /// `circuits_max` may be opened at once.
+    pub circuit_bytes_per_second: u64,
     /// How long a Kademlia query may take.
     pub query_timeout: Duration,
     /// How many bytes are asked for at a time, from 1 to [`RANGE_LEN_MAX`].
@@ -102,6 +111,10 @@ impl Default for NetworkConfig {
             request_timeout: Duration::from_secs(300),
             kept_max: 256,
             redial_interval: Duration::from_secs(1),
+            circuits_max: 64,
+            circuits_per_peer_max: 8,
+            circuit_bytes_max: 4 << 20,
+            circuit_bytes_per_second: 1 << 20,
             query_timeout: Duration::from_secs(15),
             range_len: RANGE_LEN_MAX,
             serves_max: 64,

@@ -36,9 +36,11 @@ use super::{
     command::Command,
     counters::CounterCells,
     kept::Kept,
+    paths::{is_relayed, Paths},
     published::Published,
     questions::{Question, Questions},
     reach::{candidates, Known},
+    reservations::Reservations,
     roles::Roles,
     searches::Searches,
     server::Server,
@@ -59,6 +61,8 @@ pub(super) struct EventLoop {
     questions: Questions,
     server: Server,
     kept: Kept,
+    paths: Paths,
+    reservations: Reservations,
     /// Own addresses that kept peers dialled in vain.
     refuted: BTreeSet<Multiaddr>,
 }
@@ -78,6 +82,8 @@ impl EventLoop {
             searches: Searches::default(),
             questions: Questions::default(),
             kept: Kept::new(&config),
+            paths: Paths::default(),
+            reservations: Reservations::new(config.redial_interval),
             refuted: BTreeSet::new(),
             server,
             config,
@@ -162,7 +168,7 @@ impl EventLoop {
                 turn = self.server.next_turn() => {
                     self.server.on_turn(&mut self.swarm.behaviour_mut().ranges, turn);
                 }
-                now = redial.tick() => self.kept.dial(&mut self.swarm, now),
+                now = redial.tick() => self.on_redial(now),
                 _ = announce.tick() => self.published.on_tick(kademlia(&mut self.swarm)),
             }
         }
@@ -183,14 +189,7 @@ impl EventLoop {
                 let _ = reply.send(unique);
             }
             Command::ReachableAddresses { reply } => {
-                let known = Known {
-                    external: self.config.external.clone(),
-                    listen: self.config.listen.clone(),
-                    listeners: self.swarm.listeners().cloned().collect(),
-                    confirmed: self.swarm.external_addresses().cloned().collect(),
-                    refuted: self.refuted.clone(),
-                };
-                let _ = reply.send(known.announced());
+                let _ = reply.send(self.known().announced());
             }
             Command::AddPeer { peer, reply } => {
                 self.add_peer(peer);
@@ -199,6 +198,7 @@ impl EventLoop {
             Command::SetRoles { roles, reply } => {
                 let roles = Roles::new(roles);
                 self.swarm.behaviour_mut().gate.set_roles(roles.clone());
+                self.swarm.behaviour_mut().relay.set_roles(&roles);
                 self.server.set_roles(roles);
                 let _ = reply.send(());
             }
@@ -233,14 +233,20 @@ impl EventLoop {
             SwarmEvent::Behaviour(BehaviourEvent::Identify(event)) => self.on_identify(event),
             SwarmEvent::Behaviour(BehaviourEvent::Ping(event)) => self.on_ping(event),
             SwarmEvent::Behaviour(BehaviourEvent::Tests(event)) => self.on_test(event),
-            SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } => {
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                for circuit in self.paths.on_connected(peer_id, connection_id, &endpoint) {
+                    self.swarm.close_connection(circuit);
+                }
                 self.server.on_connected(peer_id, &endpoint);
                 self.kept.on_connected(&peer_id, Instant::now());
                 self.questions.on_connected(&mut self.swarm, &peer_id);
             }
-            SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => {
-                self.server.on_disconnected(&peer_id);
-                self.kept.on_disconnected(&peer_id, Instant::now());
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, .. } => {
+                self.paths.on_closed(&peer_id, connection_id);
+                if num_established == 0 {
+                    self.server.on_disconnected(&peer_id);
+                    self.kept.on_disconnected(&peer_id, Instant::now());
+                }
             }
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id: Some(peer), error } => {
                 tracing::debug!(%peer, %error, "dial failed");
@@ -250,10 +256,43 @@ impl EventLoop {
             SwarmEvent::NewListenAddr { address, .. } => {
                 tracing::info!(%address, "listening");
             }
+            SwarmEvent::ListenerClosed { listener_id, .. } => {
+                self.reservations.on_closed(&listener_id, Instant::now());
+            }
             SwarmEvent::ListenerError { error, .. } => {
                 tracing::warn!(%error, "listener failed");
             }
             _ => {}
+        }
+    }
+
+    fn on_redial(&mut self, now: Instant) {
+        self.kept.dial(&mut self.swarm, now);
+        if self.known().needs_relay() {
+            self.reservations.ask(&mut self.swarm, &self.kept, now);
+        }
+    }
+
+    /// What is known of the own addresses.
+    fn known(&self) -> Known {
+        let (relayed, confirmed): (Vec<_>, _) =
+            self.swarm.external_addresses().cloned().partition(is_relayed);
+        let local = Protocol::P2p(*self.swarm.local_peer_id());
+        // Who it leads to is announced beside it.
+        let without_end = |address: Multiaddr| match address.iter().last() {
+            Some(last) if last == local => {
+                address.iter().take(address.iter().count() - 1).collect()
+            }
+            _ => address,
+        };
+        let listeners = self.swarm.listeners().filter(|address| !is_relayed(address));
+        Known {
+            external: self.config.external.clone(),
+            listen: self.config.listen.clone(),
+            listeners: listeners.cloned().collect(),
+            confirmed,
+            refuted: self.refuted.clone(),
+            circuits: relayed.into_iter().map(without_end).collect(),
         }
     }
 
@@ -304,11 +343,13 @@ impl EventLoop {
 
     fn on_identify(&mut self, event: identify::Event) {
         if let identify::Event::Received { peer_id, info, .. } = event {
-            if self.kept.dials(&peer_id) {
-                let found = candidates(&info.observed_addr, self.swarm.listeners());
+            if self.kept.dials(&peer_id) && !is_relayed(&info.observed_addr) {
+                let listeners = self.swarm.listeners().filter(|address| !is_relayed(address));
+                let found = candidates(&info.observed_addr, listeners);
                 for address in &found {
                     self.swarm.behaviour_mut().tests.begin(address);
                 }
+                self.swarm.behaviour_mut().punches.on_observed(&info.observed_addr);
             }
             let speaks = kademlia_name(&self.config.name)
                 .is_some_and(|kademlia| info.protocols.contains(&kademlia));
@@ -413,9 +454,8 @@ fn addresses_of(kademlia: &mut Kademlia, peer: &PeerId) -> Vec<Multiaddr> {
     };
     let entry = bucket.iter().find(|entry| entry.node.key.preimage() == peer);
     let known = entry.into_iter().flat_map(|entry| entry.node.value.iter());
-    let without_peer = |address: &Multiaddr| {
-        address.iter().filter(|part| !matches!(part, Protocol::P2p(_))).collect()
-    };
+    let without_peer =
+        |address: &Multiaddr| address.iter().filter(|part| *part != Protocol::P2p(*peer)).collect();
     known.map(without_peer).collect()
 }
 

@@ -19,7 +19,7 @@ use libp2p::{
 };
 
 use super::{
-    origin::Origin,
+    origin::{origin_address, Origin},
     rate::{Buckets, Limit},
     roles::{Role, Roles},
     NetworkConfig,
@@ -97,10 +97,10 @@ impl NetworkBehaviour for Gate {
         &mut self,
         _: ConnectionId,
         peer: PeerId,
-        _: &Multiaddr,
+        local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        if !self.admits(&peer, Origin::of(remote, self.with_private)) {
+        if !self.admits(&peer, Origin::of(origin_address(local, remote), self.with_private)) {
             return Err(ConnectionDenied::new(TooMany));
         }
         Ok(dummy::ConnectionHandler)
@@ -120,8 +120,11 @@ impl NetworkBehaviour for Gate {
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
             FromSwarm::ConnectionEstablished(established) => {
-                if let ConnectedPoint::Listener { send_back_addr, .. } = established.endpoint {
-                    let origin = Origin::of(send_back_addr, self.with_private);
+                if let ConnectedPoint::Listener { local_addr, send_back_addr } =
+                    established.endpoint
+                {
+                    let from = origin_address(local_addr, send_back_addr);
+                    let origin = Origin::of(from, self.with_private);
                     self.incoming.insert(established.connection_id, (established.peer_id, origin));
                 }
             }

@@ -19,6 +19,8 @@ use libp2p::{
     Multiaddr, PeerId,
 };
 
+use super::paths::is_relayed;
+
 /// A peer whose connections are held has as many as it may.
 #[derive(Debug, thiserror::Error)]
 #[error("a peer has {0} connections already")]
@@ -26,7 +28,7 @@ struct TooMany(usize);
 
 pub(super) struct Behaviour {
     held: HashSet<PeerId>,
-    /// The connections of all peers, but for dial-backs: one that is not held now may be soon.
+    /// The connections of all peers, but for circuits and dial-backs: one that is not held now may be soon.
     connections: HashMap<PeerId, Vec<ConnectionId>>,
     per_peer_max: usize,
     /// What connections are still to be told: whether they are held.
@@ -79,9 +81,12 @@ impl NetworkBehaviour for Behaviour {
         &mut self,
         _: ConnectionId,
         peer: PeerId,
-        _: &Multiaddr,
+        local: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
+        if is_relayed(local) {
+            return Ok(Handler { is_held: false });
+        }
         self.handler(&peer)
     }
 
@@ -89,19 +94,19 @@ impl NetworkBehaviour for Behaviour {
         &mut self,
         _: ConnectionId,
         peer: PeerId,
-        _: &Multiaddr,
+        address: &Multiaddr,
         _: Endpoint,
         port: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
         match port {
-            PortUse::Reuse => self.handler(&peer),
-            PortUse::New => Ok(Handler { is_held: false }),
+            PortUse::Reuse if !is_relayed(address) => self.handler(&peer),
+            PortUse::Reuse | PortUse::New => Ok(Handler { is_held: false }),
         }
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm) {
         match event {
-            FromSwarm::ConnectionEstablished(event) if !is_dial_back(event.endpoint) => {
+            FromSwarm::ConnectionEstablished(event) if may_be_held(event.endpoint) => {
                 self.connections.entry(event.peer_id).or_default().push(event.connection_id);
             }
             FromSwarm::ConnectionClosed(event) => {
@@ -135,9 +140,11 @@ impl NetworkBehaviour for Behaviour {
     }
 }
 
-/// Whether a connection was made to see whether the peer is reached, which needs a port that nothing was sent from.
-fn is_dial_back(endpoint: &ConnectedPoint) -> bool {
-    matches!(endpoint, ConnectedPoint::Dialer { port_use: PortUse::New, .. })
+/// Not a circuit, which ends soon anyway, nor a connection that was made to see whether the peer is reached, which needs a port
+/// that nothing was sent from.
+fn may_be_held(endpoint: &ConnectedPoint) -> bool {
+    !endpoint.is_relayed()
+        && !matches!(endpoint, ConnectedPoint::Dialer { port_use: PortUse::New, .. })
 }
 
 /// Objects to the end of a connection that is held; speaks no protocol.

@@ -117,6 +117,11 @@ impl Kept {
         self.dialled.contains_key(peer)
     }
 
+    /// The peers to dial, and where.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = (&PeerId, &[Multiaddr])> {
+        self.dialled.iter().map(|(peer, entry)| (peer, entry.addresses.as_slice()))
+    }
+
     pub(super) fn on_connected(&mut self, peer: &PeerId, now: Instant) {
         if let Some(entry) = self.dialled.get_mut(peer) {
             entry.on_connected(now);

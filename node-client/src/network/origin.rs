@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use libp2p::{multiaddr::Protocol, Multiaddr};
 
+use super::paths::is_relayed;
+
 /// The addresses that one party usually has many of: a /24 of IPv4, a /64 of IPv6.
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq)]
 pub(super) enum Origin {
@@ -33,6 +35,16 @@ impl Origin {
                 Self::V6([a, b, c, d, e, f, g, h])
             }
         })
+    }
+}
+
+/// The address that says where a connection comes from, which came to `local` from `remote`: over a relay nothing is known
+/// but where that is, and it answers for whom it sends.
+pub(super) fn origin_address<'a>(local: &'a Multiaddr, remote: &'a Multiaddr) -> &'a Multiaddr {
+    if is_relayed(local) {
+        local
+    } else {
+        remote
     }
 }
 

@@ -125,6 +125,16 @@ pub(super) struct Known {
     pub(super) confirmed: Vec<Multiaddr>,
     /// Tried in vain by another peer.
     pub(super) refuted: BTreeSet<Multiaddr>,
+    /// Relayed to by a validator.
+    pub(super) circuits: Vec<Multiaddr>,
+}
+
+/// What can be dialled without a relay.
+#[derive(Default)]
+struct Direct {
+    addresses: Vec<Multiaddr>,
+    /// Whether it is known that they can.
+    is_sure: bool,
 }
 
 impl Known {
@@ -133,18 +143,36 @@ impl Known {
     /// What is given as external and nothing else, if there is any. Otherwise what is confirmed, and loopback addresses
     /// that the operator listens on by their IP; beside these what is not tested yet: public addresses of this machine,
     /// and as long as nobody has tested anything the others. Of all these those that reach furthest, and of them the
-    /// confirmed alone if any is.
+    /// confirmed alone if any is. Where none is, what validators relay to comes first.
     pub(super) fn announced(self) -> Vec<Multiaddr> {
+        let direct = self.direct();
+        if direct.is_sure {
+            return direct.addresses;
+        }
+        sorted(self.circuits).into_iter().chain(direct.addresses).collect()
+    }
+
+    /// Whether somebody should relay to this peer: others tried to dial it and could not, or there is nothing to dial.
+    pub(super) fn needs_relay(&self) -> bool {
+        let direct = self.direct();
+        !direct.is_sure && (direct.addresses.is_empty() || self.is_tested())
+    }
+
+    fn is_tested(&self) -> bool {
+        // Who reaches us from this machine says nothing about others.
+        let is_wide = |address| scope(address).is_some_and(|scope| scope <= Scope::Site);
+        !self.refuted.is_empty() || self.confirmed.iter().any(is_wide)
+    }
+
+    fn direct(&self) -> Direct {
         if !self.external.is_empty() {
-            return sorted(self.external);
+            return Direct { addresses: sorted(self.external.clone()), is_sure: true };
         }
         let is_named = |listener: &Multiaddr| {
             let own = ip(listener);
             self.listen.iter().any(|given| ip(given) == own)
         };
-        // Who reaches us from this machine says nothing about others.
-        let is_wide = |address| scope(address).is_some_and(|scope| scope <= Scope::Site);
-        let is_tested = !self.refuted.is_empty() || self.confirmed.iter().any(is_wide);
+        let is_tested = self.is_tested();
         let is_open = |scope, address: &Multiaddr| {
             !is_tested || (scope == Scope::World && !self.refuted.contains(address))
         };
@@ -159,11 +187,12 @@ impl Known {
             .filter(|(scope, is_sure, address)| *is_sure || is_open(*scope, address))
             .collect();
         let Some(widest) = found.iter().map(|(scope, ..)| *scope).min() else {
-            return Vec::new();
+            return Direct::default();
         };
         let is_sure = found.iter().any(|(scope, is_sure, _)| *scope == widest && *is_sure);
         let best = found.iter().filter(|found| found.0 == widest && found.1 == is_sure);
-        sorted(best.map(|(.., address)| (*address).clone()).collect())
+        let addresses = sorted(best.map(|(.., address)| (*address).clone()).collect());
+        Direct { addresses, is_sure }
     }
 }
 
@@ -234,20 +263,13 @@ fn ip(address: &Multiaddr) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, sync::Arc};
+    use std::collections::BTreeMap;
 
     use futures::StreamExt;
-    use libp2p::{identity::Keypair, swarm::SwarmEvent, Swarm};
+    use libp2p::swarm::SwarmEvent;
 
     use super::*;
-    use crate::{
-        clock::{Clock, ManualClock},
-        network::{
-            behaviour::{swarm, Behaviour, BehaviourEvent},
-            pace::Pace,
-            NetworkConfig,
-        },
-    };
+    use crate::network::{behaviour::BehaviourEvent, swarms::listening, NetworkConfig};
 
     fn addresses(given: &[&str]) -> Vec<Multiaddr> {
         given.iter().map(|address| address.parse().unwrap()).collect()
@@ -300,6 +322,38 @@ mod tests {
         known.listeners.extend(addresses(&["/ip6/2001:db8::5/tcp/4001"]));
         known.refuted.extend(addresses(&["/ip6/2001:db8::5/tcp/4001"]));
         assert!(known.announced().is_empty());
+    }
+
+    #[test]
+    fn behind_a_router_what_validators_relay_is_announced_and_nothing_else() {
+        let circuits = |of: &[&str]| -> Vec<Multiaddr> {
+            let relay = PeerId::random();
+            let over = |at: &&str| format!("{at}/p2p/{relay}/p2p-circuit").parse().unwrap();
+            of.iter().map(over).collect()
+        };
+        let mut known = at_home();
+        assert!(!known.needs_relay());
+        known.refuted.extend(addresses(&["/ip4/203.0.113.5/tcp/4001"]));
+        assert!(known.needs_relay());
+        known.circuits = circuits(&["/ip4/192.0.2.2/tcp/1", "/ip4/192.0.2.1/tcp/1"]);
+        let sorted: Vec<_> = known.circuits.iter().rev().cloned().collect();
+        assert_eq!(known.announced(), sorted);
+        // What is only guessed comes after them.
+        let mut known = at_home();
+        let guess = addresses(&["/ip6/2001:db8::5/tcp/4001"]);
+        known.listeners.extend(guess.clone());
+        known.refuted.extend(addresses(&["/ip4/203.0.113.5/tcp/4001"]));
+        known.circuits = circuits(&["/ip4/192.0.2.1/tcp/1"]);
+        assert!(known.needs_relay());
+        let expected: Vec<_> = known.circuits.iter().cloned().chain(guess).collect();
+        assert_eq!(known.announced(), expected);
+        // What is known to be reached needs none.
+        let mut known = at_home();
+        known.circuits = circuits(&["/ip4/192.0.2.1/tcp/1"]);
+        known.confirmed = addresses(&["/ip4/203.0.113.5/tcp/4001"]);
+        assert!(!known.needs_relay());
+        assert_eq!(known.announced(), addresses(&["/ip4/203.0.113.5/tcp/4001"]));
+        assert!(Known::default().needs_relay());
     }
 
     #[test]
@@ -398,26 +452,10 @@ mod tests {
         }
     }
 
-    async fn listening() -> Swarm<Behaviour> {
-        let config = NetworkConfig::loopback();
-        let clock: Arc<dyn Clock> = Arc::new(ManualClock::default());
-        let pace = Pace::new(clock.clone());
-        let mut swarm = swarm(&config, Keypair::generate_ed25519(), clock, pace).unwrap();
-        let listener = swarm.listen_on(config.listen[1].clone()).unwrap();
-        swarm
-            .by_ref()
-            .filter(|event| {
-                let is_it = matches!(event, SwarmEvent::NewListenAddr { listener_id, .. } if *listener_id == listener);
-                std::future::ready(is_it)
-            })
-            .next()
-            .await;
-        swarm
-    }
-
     #[tokio::test]
     async fn another_peer_dials_back_and_says_whether_it_reached_us() {
-        let (mut other, mut own) = (listening().await, listening().await);
+        let config = NetworkConfig::loopback();
+        let (mut other, mut own) = (listening(&config, 1).await, listening(&config, 1).await);
         let address = other.listeners().next().unwrap().clone();
         own.dial(address).unwrap();
         let listened = own.listeners().next().unwrap().clone();

@@ -17,7 +17,7 @@ use libp2p::{
 use super::{
     codec::{RangeRequest, RangeResponse},
     counters::CounterCells,
-    origin::Origin,
+    origin::{origin_address, Origin},
     pace::{Pace, PacedCodec},
     queue::{Queue, Waiting},
     rate::{Buckets, Limit},
@@ -148,7 +148,13 @@ impl Server {
 
     /// Notes from where a peer comes. Where we dialled it is what it says of itself, and counts only while it never came.
     pub(super) fn on_connected(&mut self, peer: PeerId, endpoint: &ConnectedPoint) {
-        let origin = Origin::of(endpoint.get_remote_address(), self.with_private);
+        let from = match endpoint {
+            ConnectedPoint::Listener { local_addr, send_back_addr } => {
+                origin_address(local_addr, send_back_addr)
+            }
+            ConnectedPoint::Dialer { address, .. } => address,
+        };
+        let origin = Origin::of(from, self.with_private);
         if endpoint.is_listener() {
             self.origins.insert(peer, origin);
         } else {

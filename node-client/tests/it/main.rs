@@ -9,5 +9,6 @@ mod keys;
 mod mirror;
 mod network;
 mod reach;
+mod relay;
 mod serving;
 mod store;

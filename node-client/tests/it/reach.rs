@@ -13,9 +13,9 @@ use crate::network::{
 };
 
 /// A connection over which nothing goes is closed after this.
-const IDLE: Duration = Duration::from_millis(200);
+pub(super) const IDLE: Duration = Duration::from_millis(200);
 
-fn quick(transport: Transport) -> NetworkConfig {
+pub(super) fn quick(transport: Transport) -> NetworkConfig {
     NetworkConfig {
         idle_timeout: IDLE,
         redial_interval: Duration::from_millis(10),
@@ -24,7 +24,7 @@ fn quick(transport: Transport) -> NetworkConfig {
 }
 
 /// As behind a router: others cannot dial it.
-async fn hidden(transport: Transport) -> Peer {
+pub(super) async fn hidden(transport: Transport) -> Peer {
     peer_with(NetworkConfig { listen: Vec::new(), ..quick(transport) }, Impatient).await
 }
 
@@ -33,11 +33,11 @@ fn nowhere(peer: &Peer) -> PeerAddress {
     PeerAddress { peer: peer.client.local_peer(), addresses: Vec::new() }
 }
 
-fn hold(peer: &Peer) -> Keep {
+pub(super) fn hold(peer: &Peer) -> Keep {
     Keep { dialled: Vec::new(), held: vec![peer.client.local_peer()] }
 }
 
-async fn dial(peer: &Peer) -> Keep {
+pub(super) async fn dial(peer: &Peer) -> Keep {
     Keep { dialled: vec![address(&peer.client).await], held: Vec::new() }
 }
 

@@ -1,0 +1,362 @@
+//! Relays between peers that cannot dial each other: a validator's side of it.
+//!
+//! Only peers that the chain announces get a reservation or a circuit. A reservation costs little and stays as long as
+//! its connection and the role of who has it. A circuit is there to find a direct way (the two punch holes into their
+//! routers' filters over it), and to carry a few ranges where there is none; what it carries is no part of the uplink's
+//! fair shares, so it is bounded by itself: in bytes, in time, in number, and over all circuits in bytes per second.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use libp2p::{
+    core::{transport::PortUse, Endpoint},
+    relay::{self, RateLimiter, Status},
+    swarm::{
+        behaviour::ExternalAddrConfirmed, CloseConnection, ConnectionDenied, ConnectionId,
+        FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+    },
+    Multiaddr, PeerId,
+};
+
+use super::{
+    idle::Idle,
+    paths::is_relayed,
+    rate::{Bucket, Buckets, Limit},
+    roles::{Role, Roles},
+    NetworkConfig,
+};
+use crate::clock::Clock;
+
+/// How long a circuit may last: longer than the attempts to find a direct way take.
+const CIRCUIT_TIME_MAX: Duration = Duration::from_secs(120);
+
+/// Circuits that one peer opens at once, and one more each ten seconds: as many as the miners that it fetches from in
+/// a window.
+const CIRCUITS_OF_PEER: Limit = Limit { burst: 32, fill: 1, per_millis: 10_000 };
+
+/// A reservation lasts for as long as its connection: ten years, in which no time-out races with a renewal.
+const RESERVED: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+/// Who may have what.
+struct Rights {
+    roles: Roles,
+    circuit_bytes: u64,
+    of_peer: Buckets<PeerId>,
+    of_all: Bucket,
+    of_all_limit: Limit,
+}
+
+impl Rights {
+    fn new(config: &NetworkConfig) -> Self {
+        let circuit_bytes = config.circuit_bytes_max;
+        let burst = circuit_bytes.saturating_mul(config.circuits_max as u64);
+        let fill = config.circuit_bytes_per_second;
+        Self {
+            roles: Roles::default(),
+            circuit_bytes,
+            of_peer: Buckets::new(CIRCUITS_OF_PEER),
+            of_all: Bucket::default(),
+            of_all_limit: Limit { burst, fill, per_millis: 1_000 },
+        }
+    }
+
+    fn may_reserve(&self, peer: &PeerId) -> bool {
+        self.roles.of(peer) != Role::Stranger
+    }
+
+    /// Whether a peer may open one more circuit now; if so it is charged for it as if it carried all that it may.
+    fn take_circuit(&mut self, peer: PeerId, now_millis: u64) -> bool {
+        if !self.may_reserve(&peer) || !self.of_peer.take(peer, now_millis, 1) {
+            return false;
+        }
+        let has_room = self.of_all.take(now_millis, self.circuit_bytes, &self.of_all_limit);
+        if !has_room {
+            self.of_peer.give_back(&peer, 1);
+        }
+        has_room
+    }
+}
+
+/// The relay's side, which relays only while this peer is a validator.
+pub(super) struct Relay {
+    inner: relay::Behaviour,
+    local: PeerId,
+    // Shared with what the inner behaviour asks, on the same thread; held for a look.
+    rights: Arc<Mutex<Rights>>,
+    /// Who has a reservation.
+    reserved: HashSet<PeerId>,
+    /// Whose connections are to be closed.
+    closing: Vec<PeerId>,
+}
+
+impl Relay {
+    /// Relays for nobody yet.
+    pub(super) fn new(config: &NetworkConfig, local: PeerId, clock: Arc<dyn Clock>) -> Self {
+        let rights = Arc::new(Mutex::new(Rights::new(config)));
+        let of_reservation = rights.clone();
+        let may_reserve = move |peer: PeerId, _: &Multiaddr, _| {
+            of_reservation.lock().unwrap_or_else(PoisonError::into_inner).may_reserve(&peer)
+        };
+        let of_circuit = rights.clone();
+        let take_circuit = move |peer: PeerId, _: &Multiaddr, _| {
+            let now = clock.now_millis();
+            of_circuit.lock().unwrap_or_else(PoisonError::into_inner).take_circuit(peer, now)
+        };
+        let settings = relay::Config {
+            // One a connection: of one that failed half-way the inner behaviour thinks that it is there.
+            max_reservations: config
+                .kept_max
+                .saturating_mul(config.connections_per_peer_max as usize),
+            max_reservations_per_peer: config.connections_per_peer_max as usize,
+            // One more than these: the inner behaviour refuses who has more than it may, not who has as many.
+            max_circuits_per_peer: config.circuits_per_peer_max.saturating_sub(1),
+            reservation_duration: RESERVED,
+            reservation_rate_limiters: limiters(may_reserve),
+            max_circuits: config.circuits_max,
+            max_circuit_duration: CIRCUIT_TIME_MAX,
+            max_circuit_bytes: config.circuit_bytes_max,
+            circuit_src_rate_limiters: limiters(take_circuit),
+        };
+        let mut inner = relay::Behaviour::new(local, settings);
+        inner.set_status(Some(Status::Disable));
+        Self { inner, local, rights, reserved: HashSet::new(), closing: Vec::new() }
+    }
+
+    /// Replaces the roles. Who has no part in the run any more loses its reservation with its connections, and so do all
+    /// when this peer is no validator any more.
+    pub(super) fn set_roles(&mut self, roles: &Roles) {
+        let is_relay = roles.of(&self.local) == Role::Validator;
+        self.inner.set_status(Some(if is_relay { Status::Enable } else { Status::Disable }));
+        let mut rights = self.rights.lock().unwrap_or_else(PoisonError::into_inner);
+        rights.roles = roles.clone();
+        let without = |peer: &&PeerId| !is_relay || !rights.may_reserve(peer);
+        self.closing.extend(self.reserved.iter().filter(without));
+    }
+}
+
+fn limiters<F>(may: F) -> Vec<Box<dyn RateLimiter>>
+where
+    F: RateLimiter + 'static,
+{
+    vec![Box::new(may)]
+}
+
+impl NetworkBehaviour for Relay {
+    type ConnectionHandler = Idle<THandler<relay::Behaviour>>;
+    type ToSwarm = relay::Event;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        let handler =
+            self.inner.handle_established_inbound_connection(connection, peer, local, remote)?;
+        Ok(Idle(handler))
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        address: &Multiaddr,
+        role: Endpoint,
+        port: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        let inner = &mut self.inner;
+        let handler =
+            inner.handle_established_outbound_connection(connection, peer, address, role, port)?;
+        Ok(Idle(handler))
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm) {
+        match &event {
+            // It must tell an address to who has a reservation, which does not use it. Some are never confirmed.
+            FromSwarm::NewListenAddr(new) if !is_relayed(new.addr) => {
+                let confirmed = ExternalAddrConfirmed { addr: new.addr };
+                self.inner.on_swarm_event(FromSwarm::ExternalAddrConfirmed(confirmed));
+            }
+            FromSwarm::ConnectionClosed(closed) if closed.remaining_established == 0 => {
+                self.reserved.remove(&closed.peer_id);
+            }
+            _ => {}
+        }
+        self.inner.on_swarm_event(event);
+    }
+
+    fn on_connection_handler_event(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        event: THandlerOutEvent<Self>,
+    ) {
+        self.inner.on_connection_handler_event(peer, connection, event);
+    }
+
+    fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        // The event loop polls after each command, so there is nobody to wake.
+        if let Some(peer_id) = self.closing.pop() {
+            let connection = CloseConnection::All;
+            return Poll::Ready(ToSwarm::CloseConnection { peer_id, connection });
+        }
+        let event = std::task::ready!(self.inner.poll(context));
+        if let ToSwarm::GenerateEvent(relay::Event::ReservationReqAccepted {
+            src_peer_id, ..
+        }) = &event
+        {
+            self.reserved.insert(*src_peer_id);
+        }
+        Poll::Ready(event)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use libp2p::{
+        core::transport::ListenerId,
+        relay::client,
+        swarm::{
+            dial_opts::{DialOpts, PeerCondition},
+            SwarmEvent,
+        },
+        Swarm,
+    };
+
+    use super::*;
+    use crate::network::{
+        behaviour::{Behaviour, BehaviourEvent},
+        swarms::{listening, next, over, reserve, set_roles},
+    };
+
+    fn is_granted(event: &SwarmEvent<BehaviourEvent>) -> bool {
+        let of_relayed =
+            |event: &client::Event| matches!(event, client::Event::ReservationReqAccepted { .. });
+        matches!(event, SwarmEvent::Behaviour(BehaviourEvent::Relayed(event)) if of_relayed(event))
+    }
+
+    /// Whether a relay grants what is asked for.
+    async fn is_reserved(
+        relay: &mut Swarm<Behaviour>,
+        asker: &mut Swarm<Behaviour>,
+        asked: ListenerId,
+    ) -> bool {
+        loop {
+            match next(&mut [&mut *relay, &mut *asker]).await {
+                (1, event) if is_granted(&event) => return true,
+                (1, SwarmEvent::ListenerClosed { listener_id, .. }) if listener_id == asked => {
+                    return false
+                }
+                _ => {}
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn only_validators_relay_and_only_to_who_is_announced() {
+        let config = NetworkConfig::loopback();
+        let mut relay = listening(&config, 1).await;
+        let (mut miner, mut stranger) = (listening(&config, 1).await, listening(&config, 1).await);
+        let [own, known] = [&relay, &miner].map(|swarm| *swarm.local_peer_id());
+        // Nobody knows of any role; then it is a miner itself; then a validator that knows one miner.
+        let as_miner = [(own, Role::Replica), (known, Role::Joiner)];
+        for roles in [&[][..], &as_miner[..]] {
+            set_roles(&mut relay, roles);
+            let asked = reserve(&mut miner, &relay);
+            assert!(!is_reserved(&mut relay, &mut miner, asked).await);
+            let _ = miner.disconnect_peer_id(own);
+        }
+        set_roles(&mut relay, &[(own, Role::Validator), (known, Role::Joiner)]);
+        let asked = reserve(&mut stranger, &relay);
+        assert!(!is_reserved(&mut relay, &mut stranger, asked).await);
+        let asked = reserve(&mut miner, &relay);
+        assert!(is_reserved(&mut relay, &mut miner, asked).await);
+        let is_circuit =
+            |address: &Multiaddr| address.to_string().starts_with(&over(&relay).to_string());
+        assert!(miner.external_addresses().any(is_circuit));
+        // Whoever has left the run is let go.
+        set_roles(&mut relay, &[(own, Role::Validator)]);
+        loop {
+            let (at, event) = next(&mut [&mut relay, &mut miner]).await;
+            if at == 1 && matches!(event, SwarmEvent::ListenerClosed { .. }) {
+                break;
+            }
+        }
+    }
+
+    /// Dials over a relay, beside the circuits that there are; whether it is connected.
+    async fn is_relayed_to(swarms: &mut [&mut Swarm<Behaviour>; 3]) -> bool {
+        let peer = *swarms[1].local_peer_id();
+        let options = DialOpts::peer_id(peer)
+            .condition(PeerCondition::Always)
+            .addresses(vec![over(swarms[0])])
+            .build();
+        let dial = options.connection_id();
+        swarms[2].dial(options).unwrap();
+        loop {
+            match next(swarms).await {
+                (2, SwarmEvent::ConnectionEstablished { connection_id, .. })
+                    if connection_id == dial =>
+                {
+                    return true
+                }
+                (2, SwarmEvent::OutgoingConnectionError { connection_id, .. })
+                    if connection_id == dial =>
+                {
+                    return false
+                }
+                _ => {}
+            }
+        }
+    }
+
+    async fn relayed_to(config: &NetworkConfig) -> [Swarm<Behaviour>; 3] {
+        let mut relay = listening(config, 1).await;
+        let [mut miner, fetcher] = [listening(config, 1).await, listening(config, 1).await];
+        let [own, a, b] = [&relay, &miner, &fetcher].map(|swarm| *swarm.local_peer_id());
+        set_roles(&mut relay, &[(own, Role::Validator), (a, Role::Joiner), (b, Role::Joiner)]);
+        let asked = reserve(&mut miner, &relay);
+        assert!(is_reserved(&mut relay, &mut miner, asked).await);
+        [relay, miner, fetcher]
+    }
+
+    #[tokio::test]
+    async fn a_peer_has_so_many_circuits_and_a_stranger_none() {
+        let config = NetworkConfig { circuits_per_peer_max: 2, ..NetworkConfig::loopback() };
+        let [mut relay, mut miner, mut fetcher] = relayed_to(&config).await;
+        let mut stranger = listening(&config, 1).await;
+        assert!(!is_relayed_to(&mut [&mut relay, &mut miner, &mut stranger]).await);
+        let mut opened = [false; 3];
+        for opened in &mut opened {
+            *opened = is_relayed_to(&mut [&mut relay, &mut miner, &mut fetcher]).await;
+        }
+        assert_eq!(opened, [true, true, false]);
+    }
+
+    #[test]
+    fn circuits_are_opened_at_a_rate_by_each_and_by_all() {
+        let mut rights = Rights::new(&NetworkConfig {
+            circuits_max: 40,
+            circuit_bytes_max: 1_000,
+            circuit_bytes_per_second: 500,
+            ..NetworkConfig::default()
+        });
+        let [a, b, stranger] = [(); 3].map(|()| PeerId::random());
+        rights.roles = Roles::new([(a, Role::Joiner), (b, Role::Validator)].into());
+        let mut take = |peer, now| (0..100).filter(|_| rights.take_circuit(peer, now)).count();
+        assert_eq!(take(stranger, 0), 0);
+        // A burst of one peer, then what all have left.
+        assert_eq!([take(a, 0), take(b, 0)], [32, 8]);
+        assert_eq!([take(a, 9_000), take(b, 9_000)], [0, 4]);
+        assert_eq!([take(a, 10_000), take(b, 10_000)], [1, 0]);
+        assert_eq!([take(a, 12_000), take(b, 12_000)], [0, 1]);
+    }
+}

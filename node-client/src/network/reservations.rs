@@ -1,0 +1,99 @@
+//! Has validators relay to this peer when nobody can dial it: the miner's side of it.
+//!
+//! A few of the validators to whom a connection is kept are asked, those whose ids are next to the own one, so that
+//! miners spread over them. What they grant is an external address of the swarm's until the connection is lost. Then,
+//! or when one refuses, the next is asked.
+
+use std::{cmp::Reverse, collections::HashMap, time::Duration};
+
+use libp2p::{
+    core::transport::ListenerId, kad::KBucketKey, multiaddr::Protocol, Multiaddr, PeerId, Swarm,
+};
+use tokio::time::Instant;
+
+use super::{behaviour::Behaviour, kept::Kept, paths::is_relayed};
+
+/// Relays at a time. With one the loss of it is noticed by whoever wants to fetch; the chain keeps four addresses.
+pub(super) const RELAYS_MAX: usize = 3;
+
+/// A relay that refused or was lost is asked again after so many of the intervals at which kept peers are dialled
+/// again: at the start it learns from the chain who asks within a few of them.
+const PAUSE_INTERVALS: u32 = 10;
+
+/// The relays that are asked or have granted.
+pub(super) struct Reservations {
+    listeners: HashMap<ListenerId, PeerId>,
+    /// When a relay may be asked again; of kept peers only.
+    due: HashMap<PeerId, Instant>,
+    pause: Duration,
+}
+
+impl Reservations {
+    pub(super) fn new(redial_interval: Duration) -> Self {
+        Self {
+            listeners: HashMap::new(),
+            due: HashMap::new(),
+            pause: redial_interval * PAUSE_INTERVALS,
+        }
+    }
+
+    /// Asks as many more as there is need of.
+    pub(super) fn ask(&mut self, swarm: &mut Swarm<Behaviour>, kept: &Kept, now: Instant) {
+        self.due.retain(|peer, _| kept.dials(peer));
+        let local = KBucketKey::from(*swarm.local_peer_id());
+        let is_free = |peer: &PeerId| {
+            !self.listeners.values().any(|other| other == peer)
+                && self.due.get(peer).is_none_or(|due| *due <= now)
+        };
+        let mut relays: Vec<_> = kept
+            .addresses()
+            .filter(|(peer, _)| is_free(peer) && swarm.is_connected(peer))
+            .filter_map(|(peer, addresses)| Some((*peer, circuit(peer, addresses)?)))
+            .collect();
+        relays.sort_by_key(|(peer, _)| Reverse(KBucketKey::from(*peer).distance(&local)));
+        while self.listeners.len() < RELAYS_MAX {
+            let Some((relay, address)) = relays.pop() else { return };
+            match swarm.listen_on(address) {
+                Ok(listener) => {
+                    self.listeners.insert(listener, relay);
+                }
+                Err(error) => tracing::debug!(%relay, %error, "cannot ask a relay"),
+            }
+            self.due.insert(relay, now + self.pause);
+        }
+    }
+
+    /// A relay has refused, or was lost.
+    pub(super) fn on_closed(&mut self, listener: &ListenerId, now: Instant) {
+        if let Some(relay) = self.listeners.remove(listener) {
+            tracing::debug!(%relay, "does not relay to this peer");
+            self.due.insert(relay, now + self.pause);
+        }
+    }
+}
+
+/// Where others reach this peer over a relay, by the first address that leads to it directly.
+fn circuit(relay: &PeerId, addresses: &[Multiaddr]) -> Option<Multiaddr> {
+    let direct = addresses.iter().find(|address| !is_relayed(address))?;
+    let relay = direct.clone().with_p2p(*relay).ok()?;
+    Some(relay.with(Protocol::P2pCircuit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relay_is_one_that_is_reached_directly() {
+        let [relay, other] = [(); 2].map(|()| PeerId::random());
+        let over: Multiaddr =
+            format!("/ip4/192.0.2.1/tcp/1/p2p/{other}/p2p-circuit").parse().unwrap();
+        assert_eq!(circuit(&relay, &[over.clone()]), None);
+        let direct: Multiaddr = "/ip4/192.0.2.2/udp/2/quic-v1".parse().unwrap();
+        let expected = format!("{direct}/p2p/{relay}/p2p-circuit");
+        for given in [direct.clone(), direct.with(Protocol::P2p(relay))] {
+            let circuit = circuit(&relay, &[over.clone(), given]).unwrap();
+            assert_eq!(circuit.to_string(), expected);
+        }
+    }
+}
