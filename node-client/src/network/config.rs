@@ -63,8 +63,8 @@ pub struct NetworkConfig {
     /// milliseconds: the larger of a MiB and a quarter of a second's worth may leave at once. Not 0; `None` for no
     /// limit.
     pub up_bytes_per_second: Option<u64>,
-    /// Bytes served to one peer, or to all strangers of one network, per second, after a burst of ten seconds' worth. A
-    /// network is a /24 of IPv4 or a /64 of IPv6.
+    /// Bytes served to one peer, or to all strangers of one network, per second, after a burst of ten seconds' worth; a
+    /// question counts as 4 KiB at the least. A network is a /24 of IPv4 or a /64 of IPv6.
     pub serve_bytes_per_second_max: u64,
     /// Answers without content to a stranger, or to all of one network, per minute; beyond it there is no answer.
     pub refusals_per_minute_max: u64,

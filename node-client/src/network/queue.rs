@@ -24,7 +24,7 @@ const WEIGHT_MAX: u64 = 8;
 pub(super) struct Waiting<T> {
     pub(super) peer: PeerId,
     pub(super) role: Role,
-    /// Bytes that it asks for.
+    /// Bytes that it is charged for.
     pub(super) len: u32,
     /// Since when it waits, by the clock.
     pub(super) since_millis: u64,

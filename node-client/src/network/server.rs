@@ -38,6 +38,9 @@ const BURST_SECONDS: u64 = 10;
 /// ([`STALL_TIMEOUT`](super::codec::STALL_TIMEOUT)).
 const WAIT_MILLIS_MAX: u64 = 8_000;
 
+/// What a question costs at the least, in bytes of who asks: one for a byte takes a place and a look at the disk, too.
+const CHARGED_MIN: u32 = 4 << 10;
+
 /// The protocol that ranges are served by.
 type Ranges = request_response::Behaviour<PacedCodec>;
 
@@ -329,7 +332,8 @@ impl Server {
         self.go_on();
     }
 
-    /// Sends what has been read, and gives back what was charged for more.
+    /// Sends what has been read, and gives back what was charged for more. The least that a question costs is kept, whatever
+    /// was found.
     fn on_read(&mut self, ranges: &mut Ranges, served: Served) {
         let Served { asker, len, channel, response } = served;
         let sent = match &response {
@@ -340,7 +344,8 @@ impl Server {
             RangeResponse::OtherPieces(map) => map.as_bytes().len(),
             _ => sent,
         };
-        let unused = u64::from(len).saturating_sub(used as u64);
+        let used = (used as u64).max(CHARGED_MIN.into());
+        let unused = u64::from(len).saturating_sub(used);
         self.bytes.give_back(&asker.account(), unused);
         if let Some(uplink) = &mut self.uplink {
             uplink.give_back(asker.role, unused);
@@ -365,10 +370,11 @@ impl Server {
 
 /// What a question is charged for until its answer is read: a map of pieces may be as long as maps are.
 fn cost(request: &RangeRequest) -> u32 {
-    match request.len {
+    let len = match request.len {
         0 => PieceMap::BYTES_MAX as u32,
         len => len,
-    }
+    };
+    len.max(CHARGED_MIN)
 }
 
 /// Sends an answer to the peer that asked.

@@ -469,8 +469,8 @@ async fn a_busy_peer_is_asked_again() {
 #[tokio::test]
 async fn a_peer_over_its_rate_is_told_that_we_are_busy() {
     let slow = NetworkConfig {
-        // A burst of ten seconds' worth is one range.
-        serve_bytes_per_second_max: u64::from(RANGE_LEN) / 10,
+        // A burst of ten seconds' worth is one range, which counts as 4 KiB.
+        serve_bytes_per_second_max: (4_u64 << 10).div_ceil(10),
         ..config(Transport::Quic)
     };
     let (a, b) = (peer_with(slow, Impatient).await, peer(Transport::Quic).await);
@@ -486,8 +486,8 @@ async fn a_peer_over_its_rate_is_told_that_we_are_busy() {
 #[tokio::test]
 async fn who_comes_back_has_no_more_than_who_stayed() {
     let slow = NetworkConfig {
-        // A burst of ten seconds' worth is three ranges.
-        serve_bytes_per_second_max: 3 * u64::from(RANGE_LEN) / 10,
+        // A burst of ten seconds' worth is three ranges, each of which counts as 4 KiB.
+        serve_bytes_per_second_max: (3 * (4_u64 << 10)).div_ceil(10),
         ..config(Transport::Tcp)
     };
     let a = peer_with(slow, Impatient).await;

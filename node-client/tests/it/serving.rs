@@ -25,6 +25,9 @@ use super::network::{
     address, config, content, faults, peer_with, want, Impatient, Peer, Transport, NAME, RANGE_LEN,
 };
 
+/// What a question costs at the least, in bytes.
+const CHARGED_MIN: u64 = 4 << 10;
+
 /// Longer than any test.
 const FOR_EVER: Duration = Duration::from_secs(3_600);
 
@@ -239,8 +242,8 @@ async fn strangers_of_one_network_connect_so_often_in_a_minute() {
 #[tokio::test]
 async fn strangers_of_one_network_have_together_what_one_may_have() {
     let slow = NetworkConfig {
-        // A burst of ten seconds' worth is three ranges.
-        serve_bytes_per_second_max: 3 * u64::from(RANGE_LEN) / 10,
+        // A burst of ten seconds' worth is three ranges, each of which counts as 4 KiB.
+        serve_bytes_per_second_max: (3 * CHARGED_MIN).div_ceil(10),
         limit_private_networks: true,
         ..patient()
     };
@@ -254,6 +257,30 @@ async fn strangers_of_one_network_have_together_what_one_may_have() {
     assert_eq!(server.client.counters().bytes_sent, 3 * u64::from(RANGE_LEN));
     assert_eq!(fetch(&validator, &place, id).await, Err(vec![FaultKind::Busy]));
     assert_eq!(server.client.counters().bytes_sent, 6 * u64::from(RANGE_LEN));
+}
+
+#[tokio::test]
+async fn a_question_for_a_byte_costs_as_much_as_one_for_four_kib() {
+    let slow = NetworkConfig {
+        // A burst of ten seconds' worth is three questions.
+        serve_bytes_per_second_max: (3 * CHARGED_MIN).div_ceil(10),
+        ..patient()
+    };
+    let replica = peer().await;
+    let (server, clock) = server(slow, [(&replica, Role::Replica)]).await;
+    let place = address(&server.client).await;
+    let mut ids = Vec::new();
+    for len in 1..=5 {
+        ids.push(publish(&server, len).await);
+    }
+    for (id, bytes) in &ids[..3] {
+        assert_eq!(fetch(&replica, &place, *id).await.as_ref(), Ok(bytes));
+    }
+    let (id, bytes) = &ids[3];
+    assert_eq!(fetch(&replica, &place, *id).await, Err(vec![FaultKind::Busy]));
+    assert_eq!(server.client.counters().bytes_sent, 1 + 2 + 3);
+    clock.advance(Duration::from_secs(10));
+    assert_eq!(fetch(&replica, &place, *id).await.as_ref(), Ok(bytes));
 }
 
 #[tokio::test]
