@@ -20,7 +20,7 @@ use super::{
     codec,
     dial_backs::DialBacks,
     gate::Gate,
-    keep_alive,
+    keep_alive::{self, Count},
     pace::{Pace, PacedCodec},
     punches::Punches,
     reach::Tests,
@@ -90,7 +90,10 @@ pub(super) fn swarm(
     let kademlia_name = kademlia_name(&config.name).ok_or_else(name)?;
     let local = key.public().to_peer_id();
     let behaviour = |key: &Keypair, relayed| Behaviour {
-        limits: connection_limits::Behaviour::new(connection_limits(config, 0)),
+        limits: connection_limits::Behaviour::new(connection_limits(
+            config,
+            Count { incoming: 0, all: 0 },
+        )),
         relay: Relay::new(config, local, clock.clone()),
         relayed,
         punches: Punches::new(local),
@@ -145,7 +148,6 @@ pub(super) fn swarm(
 /// Lets the connections of these peers stay open, beside as many of others as without them.
 pub(super) fn hold(swarm: &mut Swarm<Behaviour>, config: &NetworkConfig, peers: HashSet<PeerId>) {
     let behaviour = swarm.behaviour_mut();
-    *behaviour.limits.limits_mut() = connection_limits(config, peers.len());
     for peer in behaviour.keep_alive.held().difference(&peers) {
         behaviour.limits.remove_peer_id(peer);
     }
@@ -154,17 +156,26 @@ pub(super) fn hold(swarm: &mut Swarm<Behaviour>, config: &NetworkConfig, peers: 
     }
     behaviour.dial_backs.hold(peers.clone());
     behaviour.keep_alive.hold(peers);
+    make_room(swarm, config);
 }
 
-/// The limits where `held` peers have room of their own.
-fn connection_limits(config: &NetworkConfig, held: usize) -> ConnectionLimits {
-    let held = u32::try_from(held).unwrap_or(u32::MAX);
+/// Counts the connections of held peers out of the limits: to be called whenever one has come or gone. They are never
+/// refused, so that what they have must not be missing to others.
+pub(super) fn make_room(swarm: &mut Swarm<Behaviour>, config: &NetworkConfig) {
+    let behaviour = swarm.behaviour_mut();
+    let held = behaviour.keep_alive.count();
+    *behaviour.limits.limits_mut() = connection_limits(config, held);
+}
+
+/// The limits where held peers have so many connections, which do not count.
+fn connection_limits(config: &NetworkConfig, held: Count) -> ConnectionLimits {
+    let with = |max: u32, held: usize| max.saturating_add(held.try_into().unwrap_or(u32::MAX));
     ConnectionLimits::default()
         .with_max_pending_incoming(Some(CONNECTIONS_PENDING_MAX))
         .with_max_pending_outgoing(Some(CONNECTIONS_PENDING_MAX))
         // Half are for peers we chose, so that strangers cannot take them all.
-        .with_max_established_incoming(Some((config.connections_max / 2).saturating_add(held)))
-        .with_max_established(Some(config.connections_max.saturating_add(held)))
+        .with_max_established_incoming(Some(with(config.connections_max / 2, held.incoming)))
+        .with_max_established(Some(with(config.connections_max, held.all)))
         .with_max_established_per_peer(Some(config.connections_per_peer_max))
 }
 

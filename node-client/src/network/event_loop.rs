@@ -31,7 +31,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    behaviour::{hold, kademlia_name, Behaviour, BehaviourEvent, Kademlia},
+    behaviour::{hold, kademlia_name, make_room, Behaviour, BehaviourEvent, Kademlia},
     codec::{RangeRequest, RangeResponse, RANGE_LEN_MAX},
     command::Command,
     counters::CounterCells,
@@ -234,6 +234,7 @@ impl EventLoop {
             SwarmEvent::Behaviour(BehaviourEvent::Ping(event)) => self.on_ping(event),
             SwarmEvent::Behaviour(BehaviourEvent::Tests(event)) => self.on_test(event),
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                make_room(&mut self.swarm, &self.config);
                 for circuit in self.paths.on_connected(peer_id, connection_id, &endpoint) {
                     self.swarm.close_connection(circuit);
                 }
@@ -242,6 +243,7 @@ impl EventLoop {
                 self.questions.on_connected(&mut self.swarm, &peer_id);
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, .. } => {
+                make_room(&mut self.swarm, &self.config);
                 self.paths.on_closed(&peer_id, connection_id);
                 if num_established == 0 {
                     self.server.on_disconnected(&peer_id);

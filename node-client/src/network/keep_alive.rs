@@ -28,11 +28,27 @@ struct TooMany(usize);
 
 pub(super) struct Behaviour {
     held: HashSet<PeerId>,
-    /// The connections of all peers, but for circuits and dial-backs: one that is not held now may be soon.
-    connections: HashMap<PeerId, Vec<ConnectionId>>,
+    /// The connections of all peers, but for dial-backs: one that is not held now may be soon.
+    connections: HashMap<PeerId, Vec<Connection>>,
     per_peer_max: usize,
     /// What connections are still to be told: whether they are held.
     untold: VecDeque<(PeerId, ConnectionId, bool)>,
+}
+
+/// A connection of a peer.
+struct Connection {
+    id: ConnectionId,
+    /// Whether the peer has made it.
+    is_incoming: bool,
+    /// Circuits count, and end soon whoever has them.
+    is_circuit: bool,
+}
+
+/// How many connections held peers have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Count {
+    pub(super) incoming: usize,
+    pub(super) all: usize,
 }
 
 impl Behaviour {
@@ -56,20 +72,33 @@ impl Behaviour {
         for (peer, connections) in &self.connections {
             let is_held = peers.contains(peer);
             if is_held != self.held.contains(peer) {
-                let told = connections.iter().map(|connection| (*peer, *connection, is_held));
+                let lasting = connections.iter().filter(|connection| !connection.is_circuit);
+                let told = lasting.map(|connection| (*peer, connection.id, is_held));
                 self.untold.extend(told);
             }
         }
         self.held = peers;
     }
 
-    fn handler(&self, peer: &PeerId) -> Result<Handler, ConnectionDenied> {
+    /// The connections of those who are held now.
+    pub(super) fn count(&self) -> Count {
+        let of_held = self.connections.iter().filter(|(peer, _)| self.held.contains(peer));
+        let mut count = Count { incoming: 0, all: 0 };
+        for connection in of_held.flat_map(|(_, connections)| connections) {
+            count.all += 1;
+            count.incoming += usize::from(connection.is_incoming);
+        }
+        count
+    }
+
+    /// What holds a connection with a peer that came by this address, if the peer may have one more.
+    fn handler(&self, peer: &PeerId, by: &Multiaddr) -> Result<Handler, ConnectionDenied> {
         let is_held = self.held.contains(peer);
         let count = self.connections.get(peer).map_or(0, Vec::len);
         if is_held && count >= self.per_peer_max {
             return Err(ConnectionDenied::new(TooMany(count)));
         }
-        Ok(Handler { is_held })
+        Ok(Handler { is_held: is_held && !is_relayed(by) })
     }
 }
 
@@ -84,10 +113,7 @@ impl NetworkBehaviour for Behaviour {
         local: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        if is_relayed(local) {
-            return Ok(Handler { is_held: false });
-        }
-        self.handler(&peer)
+        self.handler(&peer, local)
     }
 
     fn handle_established_outbound_connection(
@@ -99,19 +125,24 @@ impl NetworkBehaviour for Behaviour {
         port: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
         match port {
-            PortUse::Reuse if !is_relayed(address) => self.handler(&peer),
-            PortUse::Reuse | PortUse::New => Ok(Handler { is_held: false }),
+            PortUse::Reuse => self.handler(&peer, address),
+            PortUse::New => Ok(Handler { is_held: false }),
         }
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm) {
         match event {
-            FromSwarm::ConnectionEstablished(event) if may_be_held(event.endpoint) => {
-                self.connections.entry(event.peer_id).or_default().push(event.connection_id);
+            FromSwarm::ConnectionEstablished(event) if !is_dial_back(event.endpoint) => {
+                let connection = Connection {
+                    id: event.connection_id,
+                    is_incoming: event.endpoint.is_listener(),
+                    is_circuit: event.endpoint.is_relayed(),
+                };
+                self.connections.entry(event.peer_id).or_default().push(connection);
             }
             FromSwarm::ConnectionClosed(event) => {
                 if let Some(connections) = self.connections.get_mut(&event.peer_id) {
-                    connections.retain(|connection| *connection != event.connection_id);
+                    connections.retain(|connection| connection.id != event.connection_id);
                     if connections.is_empty() {
                         self.connections.remove(&event.peer_id);
                     }
@@ -140,11 +171,9 @@ impl NetworkBehaviour for Behaviour {
     }
 }
 
-/// Not a circuit, which ends soon anyway, nor a connection that was made to see whether the peer is reached, which needs a port
-/// that nothing was sent from.
-fn may_be_held(endpoint: &ConnectedPoint) -> bool {
-    !endpoint.is_relayed()
-        && !matches!(endpoint, ConnectedPoint::Dialer { port_use: PortUse::New, .. })
+/// Whether a connection was made to see whether the peer is reached, which needs a port that nothing was sent from.
+fn is_dial_back(endpoint: &ConnectedPoint) -> bool {
+    matches!(endpoint, ConnectedPoint::Dialer { port_use: PortUse::New, .. })
 }
 
 /// Objects to the end of a connection that is held; speaks no protocol.
@@ -188,7 +217,7 @@ impl ConnectionHandler for Handler {
 
 #[cfg(test)]
 mod tests {
-    use libp2p::swarm::behaviour::ConnectionEstablished;
+    use libp2p::{multiaddr::Protocol, swarm::behaviour::ConnectionEstablished};
 
     use super::*;
 
@@ -218,14 +247,17 @@ mod tests {
     #[test]
     fn who_is_held_has_no_more_connections_than_it_may() {
         let (held, stranger) = (PeerId::random(), PeerId::random());
+        let here = Multiaddr::empty();
         let mut behaviour = Behaviour::new(2);
         behaviour.hold(HashSet::from([held]));
         for connection in 0..2 {
-            assert!(behaviour.handler(&held).unwrap().connection_keep_alive());
+            assert!(behaviour.handler(&held, &here).unwrap().connection_keep_alive());
             connect(&mut behaviour, held, connection);
             connect(&mut behaviour, stranger, 2 + connection);
         }
-        assert!(behaviour.handler(&held).is_err());
+        assert!(behaviour.handler(&held, &here).is_err());
+        // All of them have room beside that of strangers.
+        assert_eq!(behaviour.count(), Count { incoming: 2, all: 2 });
         // One that is made to see whether it is reached ends by itself.
         let address = Multiaddr::empty();
         let mut dial = |port_use| {
@@ -241,7 +273,26 @@ mod tests {
         assert!(!dial(PortUse::New).unwrap().connection_keep_alive());
         assert!(dial(PortUse::Reuse).is_err());
         // How many a stranger has is bounded elsewhere.
-        assert!(!behaviour.handler(&stranger).unwrap().connection_keep_alive());
+        assert!(!behaviour.handler(&stranger, &here).unwrap().connection_keep_alive());
+    }
+
+    #[test]
+    fn a_circuit_counts_and_is_not_held() {
+        let held = PeerId::random();
+        let circuit = Multiaddr::from(Protocol::P2pCircuit);
+        let mut behaviour = Behaviour::new(2);
+        behaviour.hold(HashSet::from([held]));
+        assert!(!behaviour.handler(&held, &circuit).unwrap().connection_keep_alive());
+        let endpoint = ConnectedPoint::Listener {
+            local_addr: circuit.clone(),
+            send_back_addr: Multiaddr::from(Protocol::P2p(held)),
+        };
+        for connection in 0..2 {
+            establish(&mut behaviour, held, connection, endpoint.clone());
+        }
+        assert!(behaviour.handler(&held, &circuit).is_err());
+        behaviour.hold(HashSet::new());
+        assert!(behaviour.untold.is_empty());
     }
 
     #[test]

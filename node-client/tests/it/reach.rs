@@ -126,17 +126,38 @@ async fn who_is_held_comes_in_where_strangers_have_taken_all() {
     b.client.keep(hold(&a)).await.unwrap();
     let (id, bytes) = content(5_000);
     b.client.publish(id, bytes).await.unwrap();
+    let strangers = strangers_in(&b, id).await;
+    a.client.keep(dial(&b).await).await.unwrap();
+    comes_at_last(&b.client, &a, 5_001).await;
+    drop(strangers);
+}
+
+#[tokio::test]
+async fn who_is_held_takes_no_room_of_strangers() {
+    let full = NetworkConfig { connections_max: 4, ..config(Transport::Tcp) };
+    let (b, a) = (peer_with(full, Impatient).await, hidden(Transport::Tcp).await);
+    b.client.keep(hold(&a)).await.unwrap();
+    a.client.keep(dial(&b).await).await.unwrap();
+    comes_at_last(&b.client, &a, 5_001).await;
+    let (id, bytes) = content(5_000);
+    b.client.publish(id, bytes).await.unwrap();
+    let strangers = strangers_in(&b, id).await;
+    assert!(comes(&b.client, &a, 5_002).await);
+    drop(strangers);
+}
+
+/// Lets strangers connect and fetch a content, one after the other: those stay who may, half of four connections.
+async fn strangers_in(server: &Peer, id: protocol::Hash) -> Vec<Peer> {
     let mut strangers = Vec::new();
-    // Half of the four, and the room of the one that is held and not there.
     for n in 0..4 {
         let settings = NetworkConfig { listen: Vec::new(), ..config(Transport::Tcp) };
         let stranger = peer_with(settings, Impatient).await;
-        let fetched = stranger.client.fetch(want(id).from_peers([address(&b.client).await])).await;
-        assert_eq!(fetched.is_ok(), n < 3, "stranger {n}");
+        let place = address(&server.client).await;
+        let fetched = stranger.client.fetch(want(id).from_peers([place])).await;
+        assert_eq!(fetched.is_ok(), n < 2, "stranger {n}");
         strangers.push(stranger);
     }
-    a.client.keep(dial(&b).await).await.unwrap();
-    comes_at_last(&b.client, &a, 5_001).await;
+    strangers
 }
 
 #[tokio::test]
