@@ -1,7 +1,8 @@
 //! Leaves it to others whether a connection stays open.
 //!
-//! The handler of libp2p's relay would hold every connection for ten seconds, and longer until something else happens on
-//! it. Whom there is something to relay for is held by [`keep_alive`](super::keep_alive), and a circuit by its streams.
+//! The handler of libp2p's relay would hold every connection for ten seconds, and longer until something else happens
+//! on it. Whom there is something to relay for is held by [`keep_alive`](super::keep_alive), and a circuit by its
+//! streams.
 
 use std::task::{Context, Poll};
 

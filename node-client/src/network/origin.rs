@@ -38,8 +38,8 @@ impl Origin {
     }
 }
 
-/// The address that says where a connection comes from, which came to `local` from `remote`: over a relay nothing is known
-/// but where that is, and it answers for whom it sends.
+/// The address that says where a connection comes from, which came to `local` from `remote`: over a relay nothing is
+/// known but where that is, and it answers for whom it sends.
 pub(super) fn origin_address<'a>(local: &'a Multiaddr, remote: &'a Multiaddr) -> &'a Multiaddr {
     if is_relayed(local) {
         local

@@ -126,8 +126,8 @@ impl Relay {
         Self { inner, local, rights, reserved: HashSet::new(), closing: Vec::new() }
     }
 
-    /// Replaces the roles. Who has no part in the run any more loses its reservation with its connections, and so do all
-    /// when this peer is no validator any more.
+    /// Replaces the roles. Who has no part in the run any more loses its reservation with its connections, and so do
+    /// all when this peer is no validator any more.
     pub(super) fn set_roles(&mut self, roles: &Roles) {
         let is_relay = roles.of(&self.local) == Role::Validator;
         self.inner.set_status(Some(if is_relay { Status::Enable } else { Status::Disable }));

@@ -16,6 +16,10 @@ use super::{behaviour::Behaviour, kept::Kept, paths::is_relayed};
 /// Relays at a time. With one the loss of it is noticed by whoever wants to fetch; the chain keeps four addresses.
 pub(super) const RELAYS_MAX: usize = 3;
 
+/// Bytes of an announced address: the chain takes no announcement with a longer one, whatever a validator's own address
+/// is.
+const ADDRESS_BYTES_MAX: usize = 128;
+
 /// A relay that refused or was lost is asked again after so many of the intervals at which kept peers are dialled
 /// again: at the start it learns from the chain who asks within a few of them.
 const PAUSE_INTERVALS: u32 = 10;
@@ -72,11 +76,14 @@ impl Reservations {
     }
 }
 
-/// Where others reach this peer over a relay, by the first address that leads to it directly.
+/// Where others reach this peer over a relay, by the first address that leads to it directly and that the chain has
+/// room for.
 fn circuit(relay: &PeerId, addresses: &[Multiaddr]) -> Option<Multiaddr> {
-    let direct = addresses.iter().find(|address| !is_relayed(address))?;
-    let relay = direct.clone().with_p2p(*relay).ok()?;
-    Some(relay.with(Protocol::P2pCircuit))
+    let direct = addresses.iter().filter(|address| !is_relayed(address));
+    let over = |address: &Multiaddr| {
+        Some(address.clone().with_p2p(*relay).ok()?.with(Protocol::P2pCircuit))
+    };
+    direct.filter_map(over).find(|circuit| circuit.len() <= ADDRESS_BYTES_MAX)
 }
 
 #[cfg(test)]
@@ -95,5 +102,16 @@ mod tests {
             let circuit = circuit(&relay, &[over.clone(), given]).unwrap();
             assert_eq!(circuit.to_string(), expected);
         }
+    }
+    #[test]
+    fn a_circuit_fits_into_an_announcement() {
+        let relay = PeerId::random();
+        let of = |len: usize| -> Multiaddr {
+            format!("/dns4/{}/udp/2/quic-v1", "n".repeat(len)).parse().unwrap()
+        };
+        // 128 bytes, of which the name has 77.
+        assert_eq!(circuit(&relay, &[of(77)]).map(|address| address.len()), Some(128));
+        assert_eq!(circuit(&relay, &[of(78)]), None);
+        assert_eq!(circuit(&relay, &[of(78), of(10)]), circuit(&relay, &[of(10)]));
     }
 }

@@ -332,8 +332,8 @@ impl Server {
         self.go_on();
     }
 
-    /// Sends what has been read, and gives back what was charged for more. The least that a question costs is kept, whatever
-    /// was found.
+    /// Sends what has been read, and gives back what was charged for more. The least that a question costs is kept,
+    /// whatever was found.
     fn on_read(&mut self, ranges: &mut Ranges, served: Served) {
         let Served { asker, len, channel, response } = served;
         let sent = match &response {

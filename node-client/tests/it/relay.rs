@@ -43,7 +43,8 @@ async fn relayed(peer: &Peer, count: usize) -> PeerAddress {
     }
 }
 
-/// Publishes a content of `len` bytes at `from` and fetches it as soon as it comes, knowing nothing but what that announces.
+/// Publishes a content of `len` bytes at `from` and fetches it as soon as it comes, knowing nothing but what that
+/// announces.
 async fn comes(by: &Peer, from: &Peer, len: usize) {
     let (id, bytes) = content(len);
     from.client.publish(id, bytes.clone()).await.unwrap();
