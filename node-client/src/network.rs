@@ -23,10 +23,11 @@
 //! - `questions`: ranges asked of peers; `server`: ranges served to them; `slots`: who is served now; `queue`: who is
 //!   next.
 //! - `kept`: to whom a connection is kept, and when to dial again; `keep_alive`: what holds it open.
-//! - `relay`: what validators relay to those whom nobody can dial, and `idle`, its handler; `reservations`: which of them
-//!   relay to this peer; `punches`: how two peers that are relayed find a direct way; `paths`: which of their connections is
-//!   used.
-//! - `reach`: at which addresses others reach this peer; `dial_backs`: the same for them.
+//! - `relay`: what validators relay to those whom nobody can dial, and `idle`, its handler; `reservations`: which of
+//!   them relay to this peer; `punches`: how two peers that are relayed find a direct way; `paths`: which of their
+//!   connections is used.
+//! - `reach`: at which addresses others reach this peer; `probes`: has them try; `remembered`: what they reached before
+//!   a restart; `dial_backs`: tries for others.
 //! - `event_loop`: the one task that owns the swarm.
 //! - `standing`: which peers failed to deliver or lied, and how fast they are.
 //! - `scores`: the same over restarts.
@@ -88,6 +89,10 @@ mod relay;
 mod reservations;
 
 mod reach;
+
+mod probes;
+
+mod remembered;
 
 mod dial_backs;
 
@@ -406,10 +411,11 @@ pub trait Network: Send + Sync {
     /// [`NetworkError::Closed`].
     async fn listen_addresses(&self) -> Result<Vec<Multiaddr>, NetworkError>;
 
-    /// Where others reach this peer, for all that is known now, in a fixed order: the addresses to announce. What is given
-    /// as [`NetworkConfig::external`] if there is any; otherwise what peers to whom a connection is kept have dialled back,
-    /// and as long as none has tried to, what looks best. Empty if they tried in vain: then it is reached over connections
-    /// of its own. Cancel-safe.
+    /// Where others reach this peer, for all that is known now, in a fixed order: the addresses to announce. What is
+    /// given as [`NetworkConfig::external`] if there is any; otherwise what peers to whom a connection is kept have
+    /// dialled back, now or before a restart, and as long as none has tried to, what looks best. If they tried in vain,
+    /// over which of them it is relayed to (`/…/p2p/RELAY/p2p-circuit`); nothing while there are none: then it is reached
+    /// over connections of its own. Cancel-safe.
     ///
     /// # Errors
     /// [`NetworkError::Closed`].

@@ -44,6 +44,9 @@ use crate::{
 /// How long the start waits for the chain and for the run.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The file that remembers where others have reached this peer.
+const REACHED_NAME: &str = "reached";
+
 /// How often the peers on the chain are looked up.
 const PEERS_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -279,6 +282,7 @@ async fn start_network(
         name: hex::encode(genesis),
         external: config.external.clone(),
         scores: Some(config.folder.join("peer-scores")),
+        reached: Some(config.folder.join(REACHED_NAME)),
         bootstrap: config.peers.clone(),
         up_bytes_per_second: config.up_bytes_per_second,
         ..NetworkConfig::default()

@@ -22,8 +22,8 @@ use super::{
     gate::Gate,
     keep_alive::{self, Count},
     pace::{Pace, PacedCodec},
+    probes::Probes,
     punches::Punches,
-    reach::Tests,
     relay::Relay,
     NetworkConfig, StartError,
 };
@@ -64,7 +64,7 @@ pub(super) struct Behaviour {
     pub(super) keep_alive: keep_alive::Behaviour,
     ping: ping::Behaviour,
     dial_backs: DialBacks,
-    pub(super) tests: Tests,
+    pub(super) probes: Probes,
     pub(super) relay: Relay,
     relayed: relay::client::Behaviour,
     pub(super) punches: Punches,
@@ -101,7 +101,7 @@ pub(super) fn swarm(
         keep_alive: keep_alive::Behaviour::new(config.connections_per_peer_max),
         ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_INTERVAL)),
         dial_backs: DialBacks::new(),
-        tests: Tests::new(),
+        probes: Probes::new(local),
         identify: identify::Behaviour::new(
             identify::Config::new(format!("/gauntlet/{}/1", config.name), key.public())
                 .with_agent_version(format!("gauntlet/{}", env!("CARGO_PKG_VERSION")))

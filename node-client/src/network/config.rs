@@ -24,6 +24,8 @@ pub struct NetworkConfig {
     pub external: Vec<Multiaddr>,
     /// The file that keeps what is known of peers over restarts: who failed or lied, and how fast they are.
     pub scores: Option<PathBuf>,
+    /// The file that remembers over a restart where others have reached this peer; `None` for none.
+    pub reached: Option<PathBuf>,
     /// Peers to meet at the start.
     pub bootstrap: Vec<PeerAddress>,
     /// Connections at a time, in and out, beside those of peers to whom a connection is kept. Half of them may be incoming,
@@ -103,6 +105,7 @@ impl Default for NetworkConfig {
                 .collect(),
             external: Vec::new(),
             scores: None,
+            reached: None,
             bootstrap: Vec::new(),
             connections_max: 256,
             connections_per_peer_max: 8,

@@ -9,6 +9,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     net::Ipv6Addr,
     sync::Arc,
+    time::Duration,
 };
 
 use futures::StreamExt;
@@ -40,6 +41,7 @@ use super::{
     published::Published,
     questions::{Question, Questions},
     reach::{candidates, Known},
+    remembered::Remembered,
     reservations::Reservations,
     roles::Roles,
     searches::Searches,
@@ -47,6 +49,9 @@ use super::{
     Keep, NetworkConfig, PeerAddress, StartError, ADDRESSES_MAX,
 };
 use crate::store::Store;
+
+/// How long nobody can dial this peer before it says so: long enough for a few tests of each address.
+const HIDDEN_TOLD: Duration = Duration::from_secs(10 * 60);
 
 pub(super) struct EventLoop {
     config: NetworkConfig,
@@ -65,6 +70,9 @@ pub(super) struct EventLoop {
     reservations: Reservations,
     /// Own addresses that kept peers dialled in vain.
     refuted: BTreeSet<Multiaddr>,
+    remembered: Remembered,
+    /// Since when nobody can dial this peer, and whether that was said.
+    hidden: Option<(Instant, bool)>,
 }
 
 impl EventLoop {
@@ -85,6 +93,8 @@ impl EventLoop {
             paths: Paths::default(),
             reservations: Reservations::new(config.redial_interval),
             refuted: BTreeSet::new(),
+            remembered: Remembered::open(config.reached.clone()),
+            hidden: None,
             server,
             config,
             swarm,
@@ -232,7 +242,7 @@ impl EventLoop {
             SwarmEvent::Behaviour(BehaviourEvent::Kademlia(event)) => self.on_kademlia(event),
             SwarmEvent::Behaviour(BehaviourEvent::Identify(event)) => self.on_identify(event),
             SwarmEvent::Behaviour(BehaviourEvent::Ping(event)) => self.on_ping(event),
-            SwarmEvent::Behaviour(BehaviourEvent::Tests(event)) => self.on_test(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Probes(event)) => self.on_probe(event),
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 make_room(&mut self.swarm, &self.config);
                 for circuit in self.paths.on_connected(peer_id, connection_id, &endpoint) {
@@ -270,8 +280,26 @@ impl EventLoop {
 
     fn on_redial(&mut self, now: Instant) {
         self.kept.dial(&mut self.swarm, now);
-        if self.known().needs_relay() {
+        self.swarm.behaviour_mut().probes.again(now);
+        let known = self.known();
+        self.remembered.note(known.to_remember());
+        if known.needs_relay() {
             self.reservations.ask(&mut self.swarm, &self.kept, now);
+            self.tell_hidden(known.circuits.len(), now);
+        } else {
+            self.hidden = None;
+        }
+    }
+
+    /// Says it once when nobody could dial this peer for a while.
+    fn tell_hidden(&mut self, relays: usize, now: Instant) {
+        let (since, is_told) = self.hidden.get_or_insert((now, false));
+        if now.duration_since(*since) >= HIDDEN_TOLD && !*is_told {
+            *is_told = true;
+            tracing::warn!(
+                relays,
+                "nobody can dial this peer: others reach it over its own connections to validators and over relays. A validator, or whoever has a public address behind a router, forwards its ports and sets [network] external"
+            );
         }
     }
 
@@ -293,6 +321,7 @@ impl EventLoop {
             listen: self.config.listen.clone(),
             listeners: listeners.cloned().collect(),
             confirmed,
+            remembered: self.remembered.addresses().to_vec(),
             refuted: self.refuted.clone(),
             circuits: relayed.into_iter().map(without_end).collect(),
         }
@@ -312,6 +341,8 @@ impl EventLoop {
     fn keep(&mut self, keep: Keep) {
         let (local, now) = (*self.swarm.local_peer_id(), Instant::now());
         let held = self.kept.replace(keep, &local, now);
+        let dialled = self.kept.addresses().map(|(peer, _)| *peer);
+        self.swarm.behaviour_mut().probes.trust(dialled, &held);
         hold(&mut self.swarm, &self.config, held);
         self.kept.dial(&mut self.swarm, now);
     }
@@ -325,7 +356,9 @@ impl EventLoop {
         }
     }
 
-    fn on_test(&mut self, event: autonat::Event) {
+    /// A dial-back by somebody whose word counts has ended. What one has reached another's failure does not change: it
+    /// may speak no IPv6, or lie.
+    fn on_probe(&mut self, event: autonat::Event) {
         let autonat::Event { tested_addr: address, server, result, .. } = event;
         match result {
             Ok(()) => {
@@ -334,22 +367,26 @@ impl EventLoop {
             }
             Err(error) if self.kept.dials(&server) => {
                 tracing::info!(%address, %server, %error, "others do not reach this peer");
-                self.refuted.insert(address);
+                if !self.swarm.external_addresses().any(|reached| *reached == address) {
+                    self.refuted.insert(address);
+                }
             }
-            // Of strangers anybody could be one.
+            // Of those who are not dialled anybody could be one.
             Err(error) => {
-                tracing::debug!(%address, %server, %error, "a stranger does not reach this peer")
+                tracing::debug!(%address, %server, %error, "another miner does not reach this peer")
             }
         }
     }
 
     fn on_identify(&mut self, event: identify::Event) {
-        if let identify::Event::Received { peer_id, info, .. } = event {
+        if let identify::Event::Received { peer_id, connection_id, info } = event {
+            let protocols = info.protocols.iter().map(AsRef::as_ref);
+            self.swarm.behaviour_mut().probes.on_protocols(connection_id, protocols);
             if self.kept.dials(&peer_id) && !is_relayed(&info.observed_addr) {
                 let listeners = self.swarm.listeners().filter(|address| !is_relayed(address));
                 let found = candidates(&info.observed_addr, listeners);
-                for address in &found {
-                    self.swarm.behaviour_mut().tests.begin(address);
+                for address in found.iter().chain(self.remembered.addresses()) {
+                    self.swarm.behaviour_mut().probes.begin(address, Instant::now());
                 }
                 self.swarm.behaviour_mut().punches.on_observed(&info.observed_addr);
             }
@@ -477,12 +514,48 @@ fn kademlia(swarm: &mut Swarm<Behaviour>) -> &mut Kademlia {
 
 #[cfg(test)]
 mod tests {
-    use libp2p::kad::store::MemoryStore;
+    use libp2p::{identity::Keypair, kad::store::MemoryStore};
 
     use super::*;
+    use crate::{
+        clock::{Clock, ManualClock},
+        network::{behaviour::swarm, pace::Pace},
+    };
 
     fn address(port: usize) -> Multiaddr {
         format!("/ip4/192.0.2.1/tcp/{port}").parse().unwrap()
+    }
+
+    /// A peer on loopback, which nobody asks for anything.
+    fn event_loop(config: NetworkConfig, folder: &tempfile::TempDir) -> EventLoop {
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::default());
+        let pace = Pace::new(clock.clone());
+        let key = Keypair::generate_ed25519();
+        let swarm = swarm(&config, key, clock.clone(), pace.clone()).unwrap();
+        let store = Arc::new(Store::open(folder.path(), 1 << 20).unwrap());
+        let counters = Arc::new(CounterCells::default());
+        let server = Server::new(&config, store.clone(), clock, counters.clone(), pace);
+        let (_, commands) = mpsc::channel(1);
+        EventLoop::new(config, swarm, store, counters, server, commands, CancellationToken::new())
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_nobody_can_dial_says_so_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut peer = event_loop(NetworkConfig::loopback(), &folder);
+        let begin = Instant::now();
+        let after = |peer: &mut EventLoop, passed| {
+            peer.on_redial(begin + passed);
+            peer.hidden.map(|(_, is_told)| is_told)
+        };
+        assert_eq!(after(&mut peer, Duration::ZERO), Some(false));
+        assert_eq!(after(&mut peer, HIDDEN_TOLD / 2), Some(false));
+        assert_eq!(after(&mut peer, HIDDEN_TOLD), Some(true));
+        // It is reached, and lost again: a new story.
+        peer.swarm.add_external_address(address(4001));
+        assert_eq!(after(&mut peer, HIDDEN_TOLD * 2), None);
+        peer.swarm.remove_external_address(&address(4001));
+        assert_eq!(after(&mut peer, HIDDEN_TOLD * 3), Some(false));
     }
 
     #[test]

@@ -1,97 +1,15 @@
 //! Finds out at which addresses others reach this peer, and which of them to announce.
 //!
 //! Validators to whom a connection is kept say from which IP they see us come; each is asked by AutoNAT v2 to dial us
-//! there, at the ports that we listen on. What one of them reaches is confirmed for as long as the process lives.
+//! there, at the ports that we listen on (`probes`). What one of them reaches is confirmed for as long as the process
+//! lives, and the next one begins with it.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    task::{Context, Poll},
 };
 
-use libp2p::{
-    autonat::v2::client,
-    core::{transport::PortUse, Endpoint},
-    multiaddr::Protocol,
-    swarm::{
-        behaviour::NewExternalAddrCandidate, ConnectionDenied, ConnectionId, FromSwarm,
-        NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
-    },
-    Multiaddr, PeerId,
-};
-
-/// Addresses that are tested in the life of a process: those of some moves, each of a few ports.
-const TESTED_MAX: usize = 64;
-
-/// AutoNAT's asking side, which tests what it is told to.
-///
-/// By itself it would test, and remember for ever, whatever any peer claims to see.
-pub(super) struct Tests {
-    inner: client::Behaviour,
-    begun: HashSet<Multiaddr>,
-}
-
-impl Tests {
-    pub(super) fn new() -> Self {
-        Self { inner: client::Behaviour::default(), begun: HashSet::new() }
-    }
-
-    /// Has an address tested soon, once.
-    pub(super) fn begin(&mut self, address: &Multiaddr) {
-        if self.begun.len() < TESTED_MAX && self.begun.insert(address.clone()) {
-            let candidate = NewExternalAddrCandidate { addr: address };
-            self.inner.on_swarm_event(FromSwarm::NewExternalAddrCandidate(candidate));
-        }
-    }
-}
-
-impl NetworkBehaviour for Tests {
-    type ConnectionHandler = THandler<client::Behaviour>;
-    type ToSwarm = client::Event;
-
-    fn handle_established_inbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        peer: PeerId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner.handle_established_inbound_connection(connection, peer, local, remote)
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        peer: PeerId,
-        address: &Multiaddr,
-        role: Endpoint,
-        port: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner.handle_established_outbound_connection(connection, peer, address, role, port)
-    }
-
-    fn on_swarm_event(&mut self, event: FromSwarm) {
-        if !matches!(event, FromSwarm::NewExternalAddrCandidate(_)) {
-            self.inner.on_swarm_event(event);
-        }
-    }
-
-    fn on_connection_handler_event(
-        &mut self,
-        peer: PeerId,
-        connection: ConnectionId,
-        event: THandlerOutEvent<Self>,
-    ) {
-        self.inner.on_connection_handler_event(peer, connection, event);
-    }
-
-    fn poll(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
-        self.inner.poll(context)
-    }
-}
+use libp2p::{multiaddr::Protocol, Multiaddr};
 
 /// Where a peer that sees us come from `observed` may reach us: there, at the ports of the listeners, and at the public
 /// addresses of this machine.
@@ -123,6 +41,8 @@ pub(super) struct Known {
     pub(super) listeners: Vec<Multiaddr>,
     /// Reached by another peer.
     pub(super) confirmed: Vec<Multiaddr>,
+    /// Reached before this process began.
+    pub(super) remembered: Vec<Multiaddr>,
     /// Tried in vain by another peer.
     pub(super) refuted: BTreeSet<Multiaddr>,
     /// Relayed to by a validator.
@@ -159,9 +79,22 @@ impl Known {
     }
 
     fn is_tested(&self) -> bool {
-        // Who reaches us from this machine says nothing about others.
-        let is_wide = |address| scope(address).is_some_and(|scope| scope <= Scope::Site);
-        !self.refuted.is_empty() || self.confirmed.iter().any(is_wide)
+        !self.refuted.is_empty() || self.reached().any(is_wide)
+    }
+
+    /// What is confirmed, and what was before and is listened on as then, until somebody tries in vain.
+    fn reached(&self) -> impl Iterator<Item = &Multiaddr> {
+        let is_as_then = move |address: &&Multiaddr| {
+            let end = |address: &Multiaddr| address.iter().skip(1).collect::<Multiaddr>();
+            !self.refuted.contains(*address)
+                && self.listeners.iter().any(|listener| end(listener) == end(address))
+        };
+        self.confirmed.iter().chain(self.remembered.iter().filter(is_as_then))
+    }
+
+    /// What the next process is to begin with.
+    pub(super) fn to_remember(&self) -> Vec<Multiaddr> {
+        sorted(self.confirmed.iter().filter(|address| is_wide(address)).cloned().collect())
     }
 
     fn direct(&self) -> Direct {
@@ -176,7 +109,7 @@ impl Known {
         let is_open = |scope, address: &Multiaddr| {
             !is_tested || (scope == Scope::World && !self.refuted.contains(address))
         };
-        let confirmed = self.confirmed.iter().map(|address| (address, true));
+        let confirmed = self.reached().map(|address| (address, true));
         let listeners = self
             .listeners
             .iter()
@@ -194,6 +127,11 @@ impl Known {
         let addresses = sorted(best.map(|(.., address)| (*address).clone()).collect());
         Direct { addresses, is_sure }
     }
+}
+
+/// Whether others than those on this machine reach an address; who reaches us from here says nothing about them.
+fn is_wide(address: &Multiaddr) -> bool {
+    scope(address).is_some_and(|scope| scope <= Scope::Site)
 }
 
 fn sorted(mut addresses: Vec<Multiaddr>) -> Vec<Multiaddr> {
@@ -263,13 +201,9 @@ fn ip(address: &Multiaddr) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use futures::StreamExt;
-    use libp2p::swarm::SwarmEvent;
+    use libp2p::PeerId;
 
     use super::*;
-    use crate::network::{behaviour::BehaviourEvent, swarms::listening, NetworkConfig};
 
     fn addresses(given: &[&str]) -> Vec<Multiaddr> {
         given.iter().map(|address| address.parse().unwrap()).collect()
@@ -373,6 +307,24 @@ mod tests {
     }
 
     #[test]
+    fn what_was_reached_before_a_restart_is_announced_as_long_as_nobody_tried_in_vain() {
+        let mut known = at_home();
+        known.confirmed = addresses(&["/ip4/203.0.113.5/tcp/4001", "/ip4/127.0.0.1/tcp/4001"]);
+        let public = addresses(&["/ip4/203.0.113.5/tcp/4001"]);
+        assert_eq!(known.to_remember(), public);
+        let restarted = || Known { remembered: public.clone(), ..at_home() };
+        assert!(!restarted().needs_relay());
+        assert_eq!(restarted().announced(), public);
+        let mut known = restarted();
+        known.refuted.extend(public.clone());
+        assert!(known.announced().is_empty());
+        // It listens elsewhere now.
+        let mut known = restarted();
+        known.listeners = addresses(&["/ip4/192.168.1.5/tcp/4002"]);
+        assert_eq!(known.announced(), addresses(&["/ip4/192.168.1.5/tcp/4002"]));
+    }
+
+    #[test]
     fn what_the_operator_says_is_announced() {
         let mut known = at_home();
         known.external = addresses(&["/ip4/203.0.113.9/tcp/9", "/dns4/miner.example/tcp/9"]);
@@ -440,47 +392,5 @@ mod tests {
             "/ip6/2001:db8::5/tcp/4003",
         ]);
         assert_eq!(found, expected);
-    }
-
-    /// What the test of an address said, among all that happens at a peer.
-    fn outcome(event: SwarmEvent<BehaviourEvent>) -> Option<(Multiaddr, bool)> {
-        match event {
-            SwarmEvent::Behaviour(BehaviourEvent::Tests(event)) => {
-                Some((event.tested_addr, event.result.is_ok()))
-            }
-            _ => None,
-        }
-    }
-
-    #[tokio::test]
-    async fn another_peer_dials_back_and_says_whether_it_reached_us() {
-        let config = NetworkConfig::loopback();
-        let (mut other, mut own) = (listening(&config, 1).await, listening(&config, 1).await);
-        let address = other.listeners().next().unwrap().clone();
-        own.dial(address).unwrap();
-        let listened = own.listeners().next().unwrap().clone();
-        // Nobody listens at port 1.
-        let closed = Multiaddr::from(Ipv4Addr::LOCALHOST).with(Protocol::Tcp(1));
-        for address in [&listened, &closed] {
-            own.behaviour_mut().tests.begin(address);
-        }
-        let mut outcomes = BTreeMap::new();
-        while outcomes.len() < 2 {
-            tokio::select! {
-                event = own.select_next_some() => outcomes.extend(outcome(event)),
-                _ = other.select_next_some() => {}
-            }
-        }
-        assert_eq!(outcomes, BTreeMap::from([(listened.clone(), true), (closed, false)]));
-        assert_eq!(own.external_addresses().collect::<Vec<_>>(), [&listened]);
-    }
-
-    #[test]
-    fn only_so_many_addresses_are_tested() {
-        let mut tests = Tests::new();
-        for port in 1..1_000 {
-            tests.begin(&Multiaddr::from(Ipv4Addr::LOCALHOST).with(Protocol::Tcp(port)));
-        }
-        assert_eq!(tests.begun.len(), TESTED_MAX);
     }
 }

@@ -52,10 +52,15 @@ pub(super) async fn next(
     let events = swarms.iter_mut().map(|swarm| swarm.select_next_some().boxed_local());
     let (event, at, _) = select_all(events).await;
     if let SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received {
-        info, ..
+        connection_id,
+        info,
+        ..
     })) = &event
     {
-        swarms[at].behaviour_mut().punches.on_observed(&info.observed_addr);
+        let behaviour = swarms[at].behaviour_mut();
+        behaviour.punches.on_observed(&info.observed_addr);
+        let protocols = info.protocols.iter().map(AsRef::as_ref);
+        behaviour.probes.on_protocols(*connection_id, protocols);
     }
     (at, event)
 }
