@@ -225,6 +225,9 @@ pub struct NetworkSection {
     pub listen: Vec<String>,
     /// Multiaddresses under which others reach this peer, where these differ.
     pub external: Vec<String>,
+    /// Whether the router is asked to forward the ports that are listened on (UPnP). Default: true, unless these are of
+    /// this machine alone.
+    pub upnp: Option<bool>,
     /// Peers to meet at the start, as multiaddresses that end in `/p2p/<peer id>`; those on the chain are met anyway.
     pub peers: Vec<String>,
     /// Bytes that are served to all peers per second at most; default: no limit.
@@ -362,6 +365,7 @@ pub fn check(file: ParticipantFile, base: &Path) -> Result<Participant> {
         },
         listen: addresses(&file.network.listen).context("network.listen")?,
         external: addresses(&file.network.external).context("network.external")?,
+        upnp: file.network.upnp.unwrap_or(true),
         peers: file
             .network
             .peers
@@ -529,6 +533,16 @@ mod tests {
         }
         let error = with(&format!("{url}up_bytes_per_second = 0")).map(drop).unwrap_err();
         assert!(format!("{error:#}").contains("mirror: up_bytes_per_second = 0"), "{error:#}");
+    }
+
+    #[test]
+    fn the_router_is_asked_for_ports_unless_told_not_to() {
+        let with = |line: &str| {
+            let text = EXAMPLE.replace("[network]", &format!("[network]\n{line}"));
+            check(toml::from_str(&text).unwrap(), Path::new("/base")).unwrap().upnp
+        };
+        assert!(with(""));
+        assert!(!with("upnp = false"));
     }
 
     #[test]

@@ -27,7 +27,7 @@
 //!   them relay to this peer; `punches`: how two peers that are relayed find a direct way; `paths`: which of their
 //!   connections is used.
 //! - `reach`: at which addresses others reach this peer; `probes`: has them try; `remembered`: what they reached before
-//!   a restart; `dial_backs`: tries for others.
+//!   a restart; `mapping`: what the router forwards; `dial_backs`: tries for others.
 //! - `event_loop`: the one task that owns the swarm.
 //! - `standing`: which peers failed to deliver or lied, and how fast they are.
 //! - `scores`: the same over restarts.
@@ -93,6 +93,8 @@ mod reach;
 mod probes;
 
 mod remembered;
+
+mod mapping;
 
 mod dial_backs;
 

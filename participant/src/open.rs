@@ -282,6 +282,7 @@ async fn start_network(
         name: hex::encode(genesis),
         external: config.external.clone(),
         scores: Some(config.folder.join("peer-scores")),
+        upnp: config.upnp,
         reached: Some(config.folder.join(REACHED_NAME)),
         bootstrap: config.peers.clone(),
         up_bytes_per_second: config.up_bytes_per_second,

@@ -121,6 +121,9 @@ pub struct Participant {
     pub listen: Vec<Multiaddr>,
     /// Under which addresses others reach this peer.
     pub external: Vec<Multiaddr>,
+    /// Whether the router is asked to forward the ports that are listened on (UPnP), unless these are of this machine
+    /// alone.
+    pub upnp: bool,
     /// Peers to meet at the start.
     pub peers: Vec<PeerAddress>,
     /// Bytes that are served to all peers per second at most; `None` for no limit.
@@ -165,6 +168,7 @@ impl Participant {
             entry_price_max: None,
             listen: Vec::new(),
             external: Vec::new(),
+            upnp: true,
             peers: Vec::new(),
             up_bytes_per_second: None,
             mirror: None,

@@ -21,6 +21,7 @@ use super::{
     dial_backs::DialBacks,
     gate::Gate,
     keep_alive::{self, Count},
+    mapping::Mapping,
     pace::{Pace, PacedCodec},
     probes::Probes,
     punches::Punches,
@@ -65,6 +66,7 @@ pub(super) struct Behaviour {
     ping: ping::Behaviour,
     dial_backs: DialBacks,
     pub(super) probes: Probes,
+    mapping: Mapping,
     pub(super) relay: Relay,
     relayed: relay::client::Behaviour,
     pub(super) punches: Punches,
@@ -102,6 +104,7 @@ pub(super) fn swarm(
         ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_INTERVAL)),
         dial_backs: DialBacks::new(),
         probes: Probes::new(local),
+        mapping: Mapping::new(config),
         identify: identify::Behaviour::new(
             identify::Config::new(format!("/gauntlet/{}/1", config.name), key.public())
                 .with_agent_version(format!("gauntlet/{}", env!("CARGO_PKG_VERSION")))

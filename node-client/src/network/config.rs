@@ -24,6 +24,9 @@ pub struct NetworkConfig {
     pub external: Vec<Multiaddr>,
     /// The file that keeps what is known of peers over restarts: who failed or lied, and how fast they are.
     pub scores: Option<PathBuf>,
+    /// Whether a router is asked to forward the ports that are listened on (UPnP). Where it says that it does is
+    /// announced when a peer has reached it.
+    pub upnp: bool,
     /// The file that remembers over a restart where others have reached this peer; `None` for none.
     pub reached: Option<PathBuf>,
     /// Peers to meet at the start.
@@ -105,6 +108,7 @@ impl Default for NetworkConfig {
                 .collect(),
             external: Vec::new(),
             scores: None,
+            upnp: false,
             reached: None,
             bootstrap: Vec::new(),
             connections_max: 256,

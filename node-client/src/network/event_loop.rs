@@ -22,7 +22,7 @@ use libp2p::{
     ping,
     request_response::{self, InboundFailure},
     swarm::SwarmEvent,
-    Multiaddr, PeerId, Swarm,
+    upnp, Multiaddr, PeerId, Swarm,
 };
 use protocol::Hash;
 use tokio::{
@@ -243,6 +243,7 @@ impl EventLoop {
             SwarmEvent::Behaviour(BehaviourEvent::Identify(event)) => self.on_identify(event),
             SwarmEvent::Behaviour(BehaviourEvent::Ping(event)) => self.on_ping(event),
             SwarmEvent::Behaviour(BehaviourEvent::Probes(event)) => self.on_probe(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Mapping(event)) => self.on_mapping(event),
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 make_room(&mut self.swarm, &self.config);
                 for circuit in self.paths.on_connected(peer_id, connection_id, &endpoint) {
@@ -376,6 +377,14 @@ impl EventLoop {
                 tracing::debug!(%address, %server, %error, "another miner does not reach this peer")
             }
         }
+    }
+
+    /// The router says that it forwards a port: then somebody should reach us there.
+    fn on_mapping(&mut self, event: upnp::Event) {
+        if let upnp::Event::NewExternalAddr { external_addr: address, .. } = &event {
+            self.swarm.behaviour_mut().probes.begin(address, Instant::now());
+        }
+        tracing::debug!(?event, "ports at the router");
     }
 
     fn on_identify(&mut self, event: identify::Event) {
@@ -537,6 +546,23 @@ mod tests {
         let server = Server::new(&config, store.clone(), clock, counters.clone(), pace);
         let (_, commands) = mpsc::channel(1);
         EventLoop::new(config, swarm, store, counters, server, commands, CancellationToken::new())
+    }
+
+    #[tokio::test]
+    async fn what_the_router_forwards_is_tested_and_announced_when_it_is_reached() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut peer = event_loop(NetworkConfig::loopback(), &folder);
+        let mapped = address(4001);
+        peer.on_event(SwarmEvent::Behaviour(BehaviourEvent::Mapping(
+            upnp::Event::NewExternalAddr {
+                local_addr: "/ip4/192.168.1.5/tcp/4001".parse().unwrap(),
+                external_addr: mapped.clone(),
+            },
+        )));
+        assert!(peer.swarm.behaviour().probes.has_begun(&mapped));
+        assert!(peer.known().announced().is_empty());
+        peer.swarm.add_external_address(mapped.clone());
+        assert_eq!(peer.known().announced(), [mapped]);
     }
 
     #[tokio::test]

@@ -127,6 +127,12 @@ impl Probes {
         }
     }
 
+    /// Whether an address has been tested or is about to be.
+    #[cfg(test)]
+    pub(super) fn has_begun(&self, address: &Multiaddr) -> bool {
+        self.tested.contains_key(address)
+    }
+
     fn test(&mut self, address: &Multiaddr) {
         let candidate = NewExternalAddrCandidate { addr: address };
         self.inner.on_swarm_event(FromSwarm::NewExternalAddrCandidate(candidate));

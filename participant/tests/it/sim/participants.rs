@@ -212,6 +212,7 @@ impl Member {
             listen: Vec::new(),
             external: Vec::new(),
             peers: Vec::new(),
+            upnp: false,
             up_bytes_per_second: None,
             mirror: None,
             proofs: Proofs {
