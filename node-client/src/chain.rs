@@ -26,6 +26,7 @@ pub use money::{parse_units, units, UNIT};
 
 mod endpoints;
 mod light;
+mod signed;
 mod subxt;
 pub use self::subxt::{connect, connect_to, SubxtChain};
 

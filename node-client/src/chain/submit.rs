@@ -15,13 +15,14 @@ use subxt::{
     config::DefaultExtrinsicParamsBuilder,
     error::{BackendError, DispatchError, ExtrinsicError, RpcError},
     extrinsics::ExtrinsicEvents,
-    transactions::{SubmittableTransaction, TransactionProgress, TransactionStatus},
+    transactions::{TransactionProgress, TransactionStatus},
     utils::{AccountId32, H256},
     PolkadotConfig,
 };
 
 use super::{
     door::{self, Pool, Trace},
+    signed::{Extrinsic, Signed},
     subxt::{call_bytes, gauntlet_event, reason, AtBlock, Connection, SubxtChain},
     BlockRef, Call, Chain, Included, Keypair, SubmitError,
 };
@@ -97,24 +98,6 @@ struct NodePool<'a> {
     /// How often the node may still refuse the call for what a later block heals.
     patience: AtomicU32,
 }
-
-/// An extrinsic, and how far the finalised chain has been looked through for it.
-pub(super) struct Signed {
-    extrinsic: Extrinsic,
-    /// The connection that it was signed over.
-    generation: u64,
-    /// Whether nodes beside the one in use may have it.
-    is_out: AtomicBool,
-    nonce: u64,
-    /// The block from which on it is valid.
-    birth: u64,
-    /// The last block that has been looked at.
-    seen: u64,
-    /// What names the chain's errors.
-    metadata: subxt::ArcMetadata,
-}
-
-type Extrinsic = SubmittableTransaction<PolkadotConfig, OnlineClientAtBlockImpl<PolkadotConfig>>;
 
 type Progress = TransactionProgress<PolkadotConfig, OnlineClientAtBlockImpl<PolkadotConfig>>;
 

@@ -31,7 +31,7 @@ use subxt_rpcs::methods::LegacyRpcMethods;
 use tokio::sync::{mpsc, watch, Mutex, RwLock};
 
 use super::{
-    changes, door::Account, endpoints::Endpoints, events::FIRST_UNREAD_EVENT, submit::Signed,
+    changes, door::Account, endpoints::Endpoints, events::FIRST_UNREAD_EVENT, signed::Signed,
     AnnouncementInfo, AttestationCommitmentInfo, AttestationInfo, BestNumbers, BlockRef, Call,
     Chain, ChainError, Claim, CommitmentInfo, DataChallengeInfo, DepartureInfo,
     EvaluationDisputeInfo, FinalizedBlocks, GauntletEvent, Included, Keypair, Ledger, MinerInfo,
