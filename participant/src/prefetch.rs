@@ -24,6 +24,9 @@ use crate::{
 /// Payloads that are fetched at once, the first ones first.
 const AT_ONCE: usize = 8;
 
+/// The part of the time that there is which one payload may take: some that do not come are not to hold up the others.
+const TURNS: u32 = 4;
+
 /// Fetches in every window from the current one on, until the process ends.
 pub(crate) async fn run(handles: Handles, mut states: States) -> Result<()> {
     let schedule = handles.run.info.settings.schedule.clone();
@@ -37,8 +40,9 @@ pub(crate) async fn run(handles: Handles, mut states: States) -> Result<()> {
         // Nobody reveals any more: the order is the last one.
         handles.heads.clone().reach(begin).await?;
         let mut heads = handles.heads.clone();
+        let turn = end.saturating_sub(heads.best()).div_ceil(TURNS).max(1);
         let fetched = tokio::select! {
-            fetched = fetch_window(&handles, &state) => fetched,
+            fetched = fetch_window(&handles, &state, turn) => fetched,
             // From here on it is known, and the replica's.
             over = heads.reach_best(end) => over.map(|_| ()),
         };
@@ -50,7 +54,7 @@ pub(crate) async fn run(handles: Handles, mut states: States) -> Result<()> {
 }
 
 /// Fetches what would be accepted, in the order of rank. One that does not come is left to the outer step.
-async fn fetch_window(handles: &Handles, state: &Arc<State>) -> Result<()> {
+async fn fetch_window(handles: &Handles, state: &Arc<State>, turn: u32) -> Result<()> {
     let Handles { chain, heads, desk, run: Run { id: run, info, .. }, .. } = handles;
     let window = state.window;
     let reveals = chain.reveals(*run, window, Some(heads.now().hash)).await?;
@@ -62,15 +66,22 @@ async fn fetch_window(handles: &Handles, state: &Arc<State>) -> Result<()> {
         let miner = miners.iter().find(|miner| miner.uid == *uid && miner.hot != own);
         let reveal = reveals.iter().find(|reveal| reveal.uid == *uid);
         if let (Some(miner), Some(reveal)) = (miner, reveal) {
-            fetches.push(fetch(handles.clone(), window, miner.hot, reveal.clone()));
+            fetches.push(fetch(handles.clone(), window, miner.hot, reveal.clone(), turn));
         }
     }
     stream::iter(fetches).buffer_unordered(AT_ONCE).collect::<()>().await;
     Ok(())
 }
 
-async fn fetch(handles: Handles, window: Window, hot: AccountBytes, reveal: RevealInfo) {
-    if let Err(error) = handles.peers.payloads.fetch(window, &hot, &reveal).await {
+/// Fetches one payload, for at most `turn` blocks. What has come stays.
+async fn fetch(handles: Handles, window: Window, hot: AccountBytes, reveal: RevealInfo, turn: u32) {
+    let mut heads = handles.heads.clone();
+    let last = heads.best().saturating_add(turn);
+    let fetched = tokio::select! {
+        fetched = handles.peers.payloads.fetch(window, &hot, &reveal) => fetched.map(drop),
+        over = heads.reach_best(last) => over,
+    };
+    if let Err(error) = fetched {
         let uid = reveal.uid;
         tracing::debug!(window, uid, error = error.line(), "not fetched ahead");
     }

@@ -31,6 +31,9 @@ const NONCE_LOOKS: usize = 5;
 /// How often a call is signed for one nonce, at most.
 const SIGNED_MAX: usize = 8;
 
+/// How long what was given up is remembered.
+const GIVEN_UP_KEPT: Duration = Duration::from_secs(600);
+
 /// Calls of one account that were given up and are remembered, at most; the oldest are dead by then.
 const GIVEN_UP_MAX: usize = 64;
 
@@ -42,8 +45,12 @@ pub(super) trait Pool: Send + Sync {
     /// What a node tells of an extrinsic that it took.
     type Progress: Send;
 
-    /// The account's next nonce, what waits in the node's pool counted.
+    /// The account's next nonce, what waits in the node's pool counted if it counts that.
     async fn next_nonce(&self) -> Result<u64, SubmitError>;
+    /// Whether the node in use counts what waits in its pool.
+    fn counts_waiting(&self) -> bool {
+        true
+    }
     /// Signs the call for a nonce.
     async fn sign(&self, nonce: u64) -> Result<Self::Signed, SubmitError>;
     /// Hands an extrinsic to the node, which may be another one than it was signed with.
@@ -78,6 +85,8 @@ struct Loose<S> {
     signed: Vec<S>,
     /// Whether a node has dropped or refused the last: other bytes are signed then.
     is_refused: bool,
+    /// When the submission was given up, or began.
+    since: Instant,
 }
 
 /// What is remembered of an account that signs.
@@ -95,9 +104,10 @@ impl<S> Default for Account<S> {
 }
 
 impl<S> Account<S> {
-    /// What was signed of a call and given up.
+    /// What was signed of a call and given up not long ago: who submits an equal call much later means it again.
     fn take(&self, call: &Hash) -> Option<Loose<S>> {
         let mut given_up = self.given_up();
+        given_up.retain(|(_, loose)| loose.since.elapsed() < GIVEN_UP_KEPT);
         let place = given_up.iter().position(|(other, _)| other == call)?;
         given_up.remove(place).map(|(_, loose)| loose)
     }
@@ -117,7 +127,8 @@ struct Call<'a, S> {
 
 impl<S> Drop for Call<'_, S> {
     fn drop(&mut self) {
-        let Some(loose) = self.loose.take() else { return };
+        let Some(mut loose) = self.loose.take() else { return };
+        loose.since = Instant::now();
         let mut given_up = self.account.given_up();
         given_up.push_back((self.hash, loose));
         if given_up.len() > GIVEN_UP_MAX {
@@ -242,8 +253,10 @@ async fn hand_over<P: Pool>(
             None => next_nonce(pool, *next).await?,
         };
         let signed = pool.sign(nonce).await?;
-        let all =
-            loose.get_or_insert_with(|| Loose { nonce, signed: Vec::new(), is_refused: false });
+        let all = loose.get_or_insert_with(|| {
+            let since = Instant::now();
+            Loose { nonce, signed: Vec::new(), is_refused: false, since }
+        });
         all.signed.push(signed);
         all.is_refused = false;
     }
@@ -296,6 +309,9 @@ async fn trace<P: Pool>(pool: &P, loose: &mut Loose<P::Signed>) -> Result<Trace,
 /// counted all that it took; if it stays so, ours have left its pool.
 async fn next_nonce<P: Pool>(pool: &P, ours: Option<u64>) -> Result<u64, SubmitError> {
     let mut found = pool.next_nonce().await?;
+    if !pool.counts_waiting() {
+        return Ok(ours.map_or(found, |ours| ours.max(found)));
+    }
     for _ in 0..NONCE_LOOKS {
         if ours.is_none_or(|ours| ours <= found) {
             break;

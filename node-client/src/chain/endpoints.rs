@@ -32,11 +32,17 @@ impl Endpoints {
         Self { urls: urls.to_vec(), lights: Mutex::default() }
     }
 
-    /// How long one may take until it answers.
+    /// Whether one is a light client.
+    pub(super) fn is_light(&self, node: usize) -> bool {
+        light::spec_path(&self.urls[node]).is_some()
+    }
+
+    /// How long one may take until it answers, before the next is tried. A light client goes on catching up meanwhile.
     pub(super) fn patience(&self, node: usize) -> Duration {
-        match light::spec_path(&self.urls[node]) {
-            Some(_) => light::CONNECT_TIMEOUT,
-            None => CONNECT_TIMEOUT,
+        match (self.is_light(node), self.urls.len()) {
+            (true, 1) => light::ALONE_TIMEOUT,
+            (true, _) => light::CONNECT_TIMEOUT,
+            (false, _) => CONNECT_TIMEOUT,
         }
     }
 
@@ -51,7 +57,8 @@ impl Endpoints {
             if let Some(running) = lights.get(&node) {
                 return Ok(running.clone());
             }
-            let started = light::open(spec)?;
+            let started =
+                light::open(spec).map_err(|error| format!("{}: {error}", spec.display()))?;
             lights.insert(node, started.clone());
             return Ok(started);
         }

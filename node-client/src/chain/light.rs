@@ -12,7 +12,10 @@ const SCHEME: &str = "light:";
 const SPEC_BYTES_MAX: u64 = 64 << 20;
 
 /// How long a light client may take until it answers: it connects, catches up with finality and loads the runtime.
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(90);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The same where there is nobody else to ask.
+pub(super) const ALONE_TIMEOUT: Duration = Duration::from_secs(55);
 
 /// The path of the specification in an address of the form `light:PATH`.
 pub(super) fn spec_path(url: &str) -> Option<&Path> {

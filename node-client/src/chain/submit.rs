@@ -53,6 +53,9 @@ const EARLY: [&str; 10] = [
 /// How often a node may refuse a call as too early before it is believed; with the pause between, some seconds.
 const EARLY_REFUSALS_MAX: u32 = 20;
 
+/// Blocks behind the finalised head that are looked through for an extrinsic, at most.
+const TRACED_BLOCKS: u64 = 200;
+
 /// Codes of a node's refusals, all of JSON-RPC's `author` methods: the transaction is invalid; it is not known whether it is, it
 /// is banned for a while, it is in the pool already, another has its nonce, it depends on itself, the pool is full.
 const INVALID: i32 = 1010;
@@ -145,6 +148,12 @@ impl Pool for NodePool<'_> {
         connection.next_nonce(&self.account).await.map_err(SubmitError::Transport)
     }
 
+    /// A light client counts what is in blocks alone.
+    fn counts_waiting(&self) -> bool {
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        used.as_ref().is_none_or(|connection| !connection.is_light)
+    }
+
     async fn sign(&self, nonce: u64) -> Result<Signed, SubmitError> {
         let connection = self.connection().await;
         // Not of the finalised head, which may stand still for longer than an extrinsic lives.
@@ -219,6 +228,10 @@ impl Pool for NodePool<'_> {
         let head = u64::from(head.number);
         // Later than this no block can have it.
         let end = head.min(signed.birth + MORTALITY_BLOCKS);
+        // States that old no node need have, nor a light client find the blocks.
+        if signed.seen < end && head.saturating_sub(signed.seen) > TRACED_BLOCKS {
+            return Ok(Trace::Gone);
+        }
         while signed.seen < end {
             let at = self.at(signed.seen + 1).await?;
             if let Some(outcome) = find(&at, signed.extrinsic.hash()).await? {

@@ -75,6 +75,8 @@ pub(super) struct Connection {
     /// Which of the nodes it is with, and how many connections there were before it.
     node: usize,
     pub(super) generation: u64,
+    /// Whether it is a light client of this process.
+    pub(super) is_light: bool,
 }
 
 /// The chain as one of several nodes shows it. Clones share the connection.
@@ -160,7 +162,11 @@ async fn open(endpoints: &Endpoints, node: usize, generation: u64) -> Result<Con
     let backend = LegacyBackend::<PolkadotConfig>::builder().build(rpc.clone());
     let client =
         OnlineClient::from_backend(Arc::new(backend)).await.map_err(|error| error.to_string())?;
-    Ok(Connection { client, rpcs: LegacyRpcMethods::new(rpc), node, generation })
+    let rpcs = Rpcs::new(rpc);
+    // A light client has the genesis from its specification; whether it is connected, this says.
+    rpcs.chain_get_finalized_head().await.map_err(|error| reason(&error))?;
+    let is_light = endpoints.is_light(node);
+    Ok(Connection { client, rpcs, node, generation, is_light })
 }
 
 /// Leaves the node in use whenever another one is further, as long as somebody uses the chain.
@@ -331,6 +337,8 @@ impl SubxtChain {
         let last = number + WALK_MAX;
         match self.block_hash(last).await? {
             Some(hash) => self.back_to(number + 1, BlockRef { number: last, hash }).await,
+            // Another node may have been asked that is behind the first one.
+            None if self.finalized_head().await?.number < last => Ok(Vec::new()),
             None => {
                 tracing::warn!(from = number, to = head.number, "blocks are left out");
                 Ok(vec![head])
@@ -352,7 +360,16 @@ impl SubxtChain {
         let deadline = tokio::time::Instant::now() + READ_TIMEOUT;
         loop {
             let connection = self.connection().await;
-            match attempt(connection.clone()).await {
+            // A light client without peers does not say that it does not answer.
+            let attempted = tokio::select! {
+                done = tokio::time::timeout(READ_TIMEOUT, attempt(connection.clone())) => {
+                    done.unwrap_or_else(|_| Err(ChainError::Transport("no answer".to_owned())))
+                }
+                () = self.moved(&connection) => {
+                    Err(ChainError::Transport("another node is asked".to_owned()))
+                }
+            };
+            match attempted {
                 Err(ChainError::Transport(error)) => {
                     if tokio::time::Instant::now() >= deadline {
                         return Err(ChainError::Transport(error));

@@ -62,7 +62,10 @@ impl Checks {
         loop {
             let (id, checked) = match self.tasks.join_next_with_id().await? {
                 Ok((id, checked)) => (id, checked),
-                // It was ended, or panicked: what is wrong with it is logged where it was.
+                Err(error) if error.is_panic() => {
+                    let reason = Error::Missed("the check panicked".to_owned());
+                    (error.id(), Checked::Invalid(reason))
+                }
                 Err(error) => (error.id(), Checked::Missing),
             };
             if let Some(uid) = self.uid_of(id) {
@@ -99,10 +102,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_panics_is_missing() {
+    async fn one_that_panics_is_not_tried_again() {
         let mut checks = Checks::default();
         checks.start(7, 0, async { panic!("of the test") });
-        assert!(matches!(checks.next().await, Some((7, Checked::Missing))));
+        assert!(matches!(checks.next().await, Some((7, Checked::Invalid(_)))));
         assert!(checks.next().await.is_none());
     }
 }
