@@ -53,6 +53,12 @@ impl From<object_store::Error> for MirrorError {
     }
 }
 
+/// Whether an object is not there. Who may not list a bucket is refused what it lacks, by S3 and by what is compatible with it.
+fn is_missing(error: &object_store::Error) -> bool {
+    use object_store::Error as E;
+    matches!(error, E::NotFound { .. } | E::PermissionDenied { .. })
+}
+
 /// What a bucket can do.
 trait Bucket: ObjectStore + MultipartStore {}
 
@@ -141,7 +147,7 @@ impl Mirror {
     async fn len_at(&self, key: &Path) -> Result<Option<u64>, MirrorError> {
         match self.reads.head(key).await {
             Ok(object) => Ok(Some(object.size)),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) if is_missing(&error) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
@@ -156,7 +162,7 @@ impl Mirror {
         let options = GetOptions { range: Some(GetRange::Bounded(range)), ..Default::default() };
         let found = match self.reads.get_opts(key, options).await {
             Ok(found) => found,
-            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(error) if is_missing(&error) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
         let total_len = found.meta.size;

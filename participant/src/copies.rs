@@ -16,15 +16,15 @@ use crate::{error::Result, telemetry};
 /// GB, takes five windows at 500 Mb/s.
 pub const STATE_WINDOWS: u64 = 8;
 
-/// Contents that wait to be copied, at most: payloads of a few windows with their lists, and a state with its manifest.
-const PAYLOADS_MAX: usize = 1_024;
-const STATES_MAX: usize = 2;
+/// What waits to be copied, at most: payloads of a few windows, each with its list, and a state with its manifest.
+const PAYLOADS_MAX: usize = 512;
+const STATES_MAX: usize = 1;
 
 /// Asks for copies; clones ask the same service.
 #[derive(Clone)]
 pub struct Copies {
-    payloads: mpsc::Sender<Hash>,
-    states: mpsc::Sender<Hash>,
+    payloads: mpsc::Sender<Vec<Hash>>,
+    states: mpsc::Sender<Vec<Hash>>,
 }
 
 impl Copies {
@@ -53,18 +53,23 @@ impl Copies {
     }
 }
 
-fn ask(queue: &mpsc::Sender<Hash>, ids: impl IntoIterator<Item = Hash>) {
-    for id in ids {
-        if let Err(error) = queue.try_send(id) {
-            count("left out");
-            tracing::warn!(id = hex::encode(id), %error, "not copied to the mirror");
-        }
+fn ask(queue: &mpsc::Sender<Vec<Hash>>, ids: impl IntoIterator<Item = Hash>) {
+    if let Err(error) = queue.try_send(ids.into_iter().collect()) {
+        count("left out");
+        tracing::warn!(%error, "contents are not copied to the mirror");
     }
 }
 
-async fn copy(network: &dyn Network, mut waiting: mpsc::Receiver<Hash>) {
-    while let Some(id) = waiting.recv().await {
-        match network.copy_to_mirror(id).await {
+async fn copy(network: &dyn Network, mut waiting: mpsc::Receiver<Vec<Hash>>) {
+    while let Some(ids) = waiting.recv().await {
+        copy_all(network, &ids).await;
+    }
+}
+
+/// Copies contents one after the other, up to the first that fails: who finds the last one finds all.
+async fn copy_all(network: &dyn Network, ids: &[Hash]) {
+    for id in ids {
+        match network.copy_to_mirror(*id).await {
             Ok(true) => {
                 tracing::debug!(id = hex::encode(id), "copied to the mirror");
                 count("copied");
@@ -73,6 +78,7 @@ async fn copy(network: &dyn Network, mut waiting: mpsc::Receiver<Hash>) {
             Err(error) => {
                 tracing::warn!(id = hex::encode(id), %error, "not copied to the mirror");
                 count("failed");
+                return;
             }
         }
     }

@@ -154,12 +154,12 @@ impl Payloads {
 
     /// Serves and archives what was fetched.
     async fn keep(&self, window: Window, uid: Uid, root: Hash, bytes: &Bytes) -> Result<()> {
-        if let Some(archive) = &self.archive {
-            archive
-                .keep(window, uid, bytes)
-                .with_context(|| format!("cannot archive in {}", archive.folder.display()))?;
-        }
-        self.serve(window, root, bytes.clone()).await
+        let archived = self.archive.as_ref().map_or(Ok(()), |archive| {
+            let kept = archive.keep(window, uid, bytes);
+            kept.with_context(|| format!("cannot archive in {}", archive.folder.display()))
+        });
+        self.serve(window, root, bytes.clone()).await?;
+        archived
     }
 
     /// Serves a payload of `window` from now on. If there is no room, windows before that are no longer served.
@@ -221,7 +221,7 @@ impl Payloads {
     }
 
     /// Serves no longer what is of the oldest window before `window`; returns whether there was one.
-    async fn forget_oldest(&self, window: Window) -> bool {
+    pub(crate) async fn forget_oldest(&self, window: Window) -> bool {
         let oldest = {
             let served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
             served.keys().next().copied().filter(|oldest| *oldest < window)
@@ -268,6 +268,6 @@ impl Payloads {
 }
 
 /// Whether something else must go before more can be served.
-fn is_full(error: &NetworkError) -> bool {
+pub(crate) fn is_full(error: &NetworkError) -> bool {
     matches!(error, NetworkError::Store(StoreError::Full { .. }) | NetworkError::TooMany { .. })
 }

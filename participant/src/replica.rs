@@ -22,7 +22,10 @@ use std::{
 
 use bytes::Bytes;
 use codec::Encode as _;
-use node_client::{chain::RevealInfo, store::Content};
+use node_client::{
+    chain::{RevealInfo, WindowStatus},
+    store::Content,
+};
 use protocol::{
     aggregate::OuterRule,
     state_root::{manifest_id, StateManifest},
@@ -266,7 +269,16 @@ impl Replica {
         let record = chain
             .window(*run, window, None)
             .await?
-            .with_context(|| format!("the chain no longer knows window {window}"))?;
+            .with_context(|| format!("the chain does not know window {window}"));
+        let record = match record {
+            Ok(record) => record,
+            Err(error) => return Err(self.unknown(window, error)),
+        };
+        if record.status == WindowStatus::Open {
+            // The chain may be late with it, or another node is asked by now, which is behind.
+            let reason = "the accepted set is not fixed yet".to_owned();
+            return Err(Trouble::Passing(Error::Missed(reason)));
+        }
         if record.state_root.is_some_and(|root| root != state.root) {
             let root = hex::encode(state.root);
             return Err(Trouble::Lost(Error::Missed(format!(
@@ -299,6 +311,14 @@ impl Replica {
                 }
                 Err(Trouble::Lost(error))
             }
+        }
+    }
+
+    /// What it means that the chain does not know a window: that it has forgotten it, or that the node is behind.
+    fn unknown(&self, window: Window, error: Error) -> Trouble {
+        match window.saturating_add(SERVED_WINDOWS) < self.now() {
+            true => Trouble::Lost(error),
+            false => Trouble::Passing(error),
         }
     }
 
@@ -355,15 +375,13 @@ impl Replica {
             let reveal: Option<&RevealInfo> = reveals.iter().find(|reveal| reveal.uid == *uid);
             reveal.with_context(|| format!("uid {uid} has no reveal"))
         };
-        let wanted: Vec<&RevealInfo> = accepted.iter().map(reveal_of).collect::<Result<_>>()?;
+        let wanted: Result<Vec<&RevealInfo>> = accepted.iter().map(reveal_of).collect();
+        let wanted = wanted.map_err(|error| self.unknown(window, error))?;
         let fetches = wanted.iter().map(|reveal| {
             let uid = reveal.uid;
             let hot = miners.iter().find(|miner| miner.uid == uid).map(|miner| miner.hot);
             async move {
                 let fetched = payloads.fetch(window, &hot.unwrap_or_default(), reveal).await;
-                if fetched.is_ok() {
-                    copies.payload(payloads.contents(reveal.opening.payload_root));
-                }
                 (reveal, fetched.with_context(|| format!("payload of uid {uid}")))
             }
         });
@@ -377,7 +395,12 @@ impl Replica {
                 }
             }
         }
-        let Some(error) = failed else { return Ok(arrived) };
+        let Some(error) = failed else {
+            for reveal in &wanted {
+                copies.payload(payloads.contents(reveal.opening.payload_root));
+            }
+            return Ok(arrived);
+        };
         let accepted = wanted.iter().map(|reveal| reveal.opening.byte_len);
         let accepted = accepted.fold(0, u64::saturating_add);
         Err(Trouble::Undelivered { error, missing, accepted })
@@ -484,8 +507,16 @@ impl Replica {
         let Some(Held { model, manifest }) = state.held.clone() else {
             return;
         };
-        let network = &self.handles.peers.network;
-        let parameters = network.publish_content(state.root, Arc::new(Served(model)), None).await;
+        let Peers { network, payloads, .. } = &self.handles.peers;
+        let served = Arc::new(Served(model));
+        let parameters = loop {
+            let published = network.publish_content(state.root, served.clone(), None).await;
+            // Payloads may have grown into its room.
+            let is_full = published.as_ref().is_err_and(payloads::is_full);
+            if !is_full || !payloads.forget_oldest(state.window).await {
+                break published;
+            }
+        };
         let manifest = Bytes::from(manifest.encode());
         let both = match parameters {
             Ok(()) => network.publish(manifest_id(&state.root), manifest).await,
@@ -493,7 +524,8 @@ impl Replica {
         };
         match both {
             Ok(()) => {
-                let contents = [manifest_id(&state.root), state.root];
+                // Who has the manifest finds the rest.
+                let contents = [state.root, manifest_id(&state.root)];
                 self.handles.peers.copies.state(state.window, contents);
             }
             Err(error) => tracing::warn!(%error, "cannot serve the state"),

@@ -10,8 +10,8 @@ use object_store::{
 
 use super::Mirror;
 
-/// How long a reader waits for one more byte: as long as for a peer's.
-const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a reader waits for one more byte. Peers are asked beside it.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a connection may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -92,7 +92,7 @@ impl MirrorPlace {
         let is_plain = self.endpoint.as_ref().is_some_and(|url| url.starts_with("http://"));
         let retry = RetryConfig {
             max_retries: tries.saturating_sub(1),
-            retry_timeout: READ_TIMEOUT,
+            retry_timeout: REQUEST_TIMEOUT,
             ..Default::default()
         };
         let mut builder = AmazonS3Builder::from_env()

@@ -19,6 +19,8 @@ use libp2p::{
     Multiaddr, PeerId,
 };
 
+use super::idle::Idle;
+
 /// Dials of one circuit: an honest peer asks for three at most.
 const DIALS_MAX: usize = 4;
 
@@ -59,7 +61,7 @@ impl Punches {
 }
 
 impl NetworkBehaviour for Punches {
-    type ConnectionHandler = THandler<dcutr::Behaviour>;
+    type ConnectionHandler = Idle<THandler<dcutr::Behaviour>>;
     type ToSwarm = dcutr::Event;
 
     fn handle_established_inbound_connection(
@@ -69,7 +71,9 @@ impl NetworkBehaviour for Punches {
         local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner.handle_established_inbound_connection(connection, peer, local, remote)
+        let handler =
+            self.inner.handle_established_inbound_connection(connection, peer, local, remote)?;
+        Ok(Idle(handler))
     }
 
     fn handle_established_outbound_connection(
@@ -80,7 +84,10 @@ impl NetworkBehaviour for Punches {
         role: Endpoint,
         port: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner.handle_established_outbound_connection(connection, peer, address, role, port)
+        let inner = &mut self.inner;
+        let handler =
+            inner.handle_established_outbound_connection(connection, peer, address, role, port)?;
+        Ok(Idle(handler))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm) {
@@ -187,18 +194,15 @@ mod tests {
         set_roles(&mut relay, &[(own, Role::Validator), (a, Role::Joiner), (b, Role::Joiner)]);
         reserve(&mut miner, &relay);
         fetcher.dial(relay.listeners().next().unwrap().clone()).unwrap();
-        let (mut is_reserved, mut is_known) = (false, false);
+        let (mut is_reserved, mut is_known) = (false, [false; 3]);
         // Both know where the relay sees them.
-        while !(is_reserved && is_known) {
+        while !(is_reserved && is_known[1] && is_known[2]) {
             let (at, event) = next(&mut [&mut relay, &mut miner, &mut fetcher]).await;
             is_reserved |= at == 1 && matches!(event, SwarmEvent::ExternalAddrConfirmed { .. });
-            is_known |= at == 2
-                && matches!(
-                    event,
-                    SwarmEvent::Behaviour(BehaviourEvent::Identify(
-                        identify::Event::Received { .. }
-                    ))
-                );
+            is_known[at] |= matches!(
+                event,
+                SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received { .. }))
+            );
         }
         let options = DialOpts::peer_id(a).addresses(vec![over(&relay)]).build();
         fetcher.dial(options).unwrap();

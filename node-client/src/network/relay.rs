@@ -177,6 +177,8 @@ impl NetworkBehaviour for Relay {
 
     fn on_swarm_event(&mut self, event: FromSwarm) {
         match &event {
+            // It would tell the handlers of relayed connections its status, and they take nothing.
+            FromSwarm::ConnectionEstablished(event) if event.endpoint.is_relayed() => return,
             // It must tell an address to who has a reservation, which does not use it. Some are never confirmed.
             FromSwarm::NewListenAddr(new) if !is_relayed(new.addr) => {
                 let confirmed = ExternalAddrConfirmed { addr: new.addr };
