@@ -21,8 +21,10 @@ impl Remembered {
     /// Reads the file, if there is one. What is no address is passed over: it is found out again.
     pub(super) fn open(path: Option<PathBuf>) -> Self {
         let text = path.as_deref().and_then(read).unwrap_or_default();
-        let addresses = text.lines().filter_map(|line| line.parse().ok()).take(ADDRESSES_MAX);
-        Self { addresses: addresses.collect(), path }
+        let addresses = text.lines().filter_map(|line| line.parse().ok());
+        // An empty line is the address of nothing.
+        let addresses = addresses.filter(|address: &Multiaddr| !address.is_empty());
+        Self { addresses: addresses.take(ADDRESSES_MAX).collect(), path }
     }
 
     /// What was reached.
