@@ -3,6 +3,10 @@
 //! ```text
 //! publish LEN          serves the content of that length
 //! meet PEER            learns of a peer
+//! keep PEER...         keeps connections to these peers
+//! hold PEER...         holds those that these peers make
+//! relay PEER...        is a validator, which relays for these peers
+//! reachable            how many addresses it announces, and those over relays
 //! fetch LEN PEER...    fetches it from these peers in this order, and serves it from then on
 //! counters             what has been sent and received
 //! ```
@@ -15,10 +19,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use libp2p::identity::Keypair;
+use libp2p::{identity::Keypair, multiaddr::Protocol, Multiaddr};
 use node_client::{
     clock::SystemClock,
-    network::{start, Client, FetchError, Keep, Network, NetworkConfig, PeerAddress},
+    network::{start, Client, FetchError, Keep, Network, NetworkConfig, PeerAddress, Role},
     store::Store,
 };
 use serde_json::{json, Value};
@@ -77,7 +81,19 @@ async fn obey(client: &Client, line: &str) -> Result<Value, Box<dyn Error>> {
             client.keep(Keep { dialled: Vec::new(), held }).await?;
             Ok(json!({}))
         }
-        ["reachable"] => Ok(json!({ "addresses": client.reachable_addresses().await?.len() })),
+        ["relay", ref peers @ ..] => {
+            let known = addresses(peers)?.into_iter().map(|peer| (peer.peer, Role::Joiner));
+            let own = (client.local_peer(), Role::Validator);
+            client.set_roles(known.chain([own]).collect()).await?;
+            Ok(json!({}))
+        }
+        ["reachable"] => {
+            let (relayed, direct): (Vec<_>, Vec<_>) =
+                client.reachable_addresses().await?.into_iter().partition(is_relayed);
+            let at = |address| format!("{address}/p2p/{}", client.local_peer());
+            let relayed: Vec<_> = relayed.into_iter().map(at).collect();
+            Ok(json!({ "addresses": direct.len(), "relayed": relayed }))
+        }
         ["fetch", len, ref peers @ ..] => fetch(client, len.parse()?, peers).await,
         ["counters"] => {
             let counters = client.counters();
@@ -85,6 +101,10 @@ async fn obey(client: &Client, line: &str) -> Result<Value, Box<dyn Error>> {
         }
         _ => Err(format!("what is `{line}`?").into()),
     }
+}
+
+fn is_relayed(address: &Multiaddr) -> bool {
+    address.iter().any(|part| part == Protocol::P2pCircuit)
 }
 
 fn addresses(peers: &[&str]) -> Result<Vec<PeerAddress>, Box<dyn Error>> {

@@ -225,12 +225,32 @@ fn nat(lab: &mut Lab) -> Result<Vec<Figure>, Failure> {
     }
     let node = lab.behind(Nat::Cone, link)?;
     let mut other = lab.peer(&node, "quic", "other")?;
-    other.ask(&format!("meet {}", validator.address))?;
-    len += 1;
-    miners[0].ask(&format!("publish {len}"))?;
-    let fetched = fetch(&other.ask(&format!("fetch {len} {}", miners[0].address))?)?;
-    figures.push(Figure::at_most("nat, cone from cone", fetched.seconds, "s", 2.4 * base));
+    held.push(other.address.clone());
+    validator.ask(&format!("hold {}", held.join(" ")))?;
+    validator.ask(&format!("relay {}", held.join(" ")))?;
+    other.ask(&format!("keep {}", validator.address))?;
+    for (miner, name) in miners.iter_mut().zip(["cone", "symmetric"]) {
+        let place = relayed(miner)?;
+        len += 1;
+        miner.ask(&format!("publish {len}"))?;
+        let fetched = fetch(&other.ask(&format!("fetch {len} {place}"))?)?;
+        let name = format!("nat, {name} from cone");
+        figures.push(Figure::at_most(name, fetched.seconds, "s", 2.4 * base));
+    }
     Ok(figures)
+}
+
+/// Where a peer says that a validator relays to it, as soon as one does.
+fn relayed(peer: &mut Peer) -> Result<String, Failure> {
+    const SECONDS_MAX: u32 = 60;
+    for _ in 0..SECONDS_MAX {
+        let answer = peer.ask("reachable")?;
+        if let Some(place) = answer["relayed"][0].as_str() {
+            return Ok(place.to_owned());
+        }
+        thread::sleep(Duration::from_secs(1));
+    }
+    Err(format!("nobody relays to a miner within {SECONDS_MAX} s"))
 }
 
 /// Strangers take what slots they get and do not read; an honest peer fetches beside them.
