@@ -1,18 +1,32 @@
 //! Measures peers on bad links: namespaces of this machine, with slow, lossy and far links, NATs, and rogues.
 //!
 //! - `lab`: a network of namespaces, and the peers in it;
-//! - `scenarios`: what is measured, each with its aim;
+//! - `scenarios`: what is measured, each with its aim; `window` the one of 72 B, `attacks` peers that misbehave,
+//!   `failures` what ends on the way, `crowd` many peers; `answers`: what peers are asked for and say;
+//! - `chaos`: a whole localnet in which processes and links fail;
 //! - `figures`: what came out, as a table and as JSON.
 //!
-//! Each scenario runs in a network, process and mount namespace of its own: this program calls itself there. So the kernel
-//! removes all of it (devices, processes, folders) however this program ends, be it by Ctrl-C or by SIGKILL. The links have no
-//! way out of the machine.
+//! Each scenario runs in a network, process and mount namespace of its own: this program calls itself there. So the
+//! kernel removes all of it (devices, processes, folders) however this program ends, be it by Ctrl-C or by SIGKILL. The
+//! links have no way out of the machine.
 
 mod figures;
 
 mod lab;
 
+mod answers;
+
+mod window;
+
+mod attacks;
+
+mod failures;
+
+mod crowd;
+
 mod scenarios;
+
+mod chaos;
 
 use std::{
     env, fs,
@@ -46,12 +60,15 @@ const INSIDE: &str = "--inside";
 /// The example of node-client that is every peer.
 const PEER: &str = "netlab_peer";
 
+/// The name of what is no scenario of peers: a localnet.
+const CHAOS: &str = "chaos";
+
 /// Measures the scenarios that `args` name, or all; `--json FILE` writes what came out.
 pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
-    if let [flag, scenario, peer] = args {
-        if flag == INSIDE {
-            return inside(scenario, Path::new(peer));
-        }
+    match args {
+        [flag, inner @ ..] if flag == INSIDE => return inside(inner),
+        [name, options @ ..] if name == CHAOS => return chaos(options),
+        _ => {}
     }
     let (names, json) = arguments(args)?;
     if let Some(reason) = refusal() {
@@ -62,15 +79,47 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
     steps.take("build", build::ABOUT, || build::example(&setup, PEER))?;
     let figures =
         steps.take("netlab", "some minutes; leave the machine alone", || all(&setup, &names))?;
-    print!("{}", figures::table(&figures));
+    show(&figures, json)
+}
+
+/// Runs a localnet in which a seed draws what fails: `--minutes N`, `--faults N`, `--seed N`, `--json FILE`.
+fn chaos(options: &[String]) -> Result<(), Failure> {
+    let (mut order, mut json) = (["30", "62", "1"].map(str::to_owned), None);
+    let names = ["--minutes", "--faults", "--seed"];
+    for pair in options.chunks(2) {
+        let [name, value] = pair else {
+            return Err(format!("{pair:?} wants a value"));
+        };
+        match names.iter().position(|known| known == name) {
+            Some(index) => order[index].clone_from(value),
+            None if name == "--json" => json = Some(value.clone()),
+            None => return Err(format!("unknown argument `{name}`")),
+        }
+    }
+    if let Some(reason) = refusal() {
+        return Err(reason);
+    }
+    let mut steps = Steps::new(3);
+    let setup = build::ready(&mut steps)?;
+    steps.take("build", build::ABOUT, || build::programs(&setup, &[]))?;
+    let about = "twice the minutes; leave the machine alone";
+    let program = setup.program("gauntlet");
+    let figures = steps.take("netlab", about, || apart(CHAOS, &program, &order))?;
+    show(&figures, json)
+}
+
+/// Prints figures, and writes them where they are wanted.
+fn show(figures: &[Figure], json: Option<String>) -> Result<(), Failure> {
+    print!("{}", figures::table(figures));
     if let Some(path) = json {
-        fs::write(&path, figures::json(&figures))
+        fs::write(&path, figures::json(figures))
             .map_err(|error| format!("cannot write {path}: {error}"))?;
     }
     Ok(())
 }
 
-/// The short form: that the lab and its peers work, in some seconds. Where the machine allows no lab, says why and passes.
+/// The short form: that the lab and its peers work, in some seconds. Where the machine allows no lab, says why and
+/// passes.
 pub(crate) fn gate(setup: &Setup) -> Result<(), Failure> {
     if let Some(reason) = refusal() {
         eprintln!("skipped: {reason}");
@@ -132,22 +181,23 @@ fn all(setup: &Setup, names: &[&str]) -> Result<Vec<Figure>, Failure> {
     let mut figures = Vec::new();
     for name in names {
         eprintln!("netlab: {name}");
-        figures.extend(apart(name, &peer)?);
+        figures.extend(apart(name, &peer, &[])?);
     }
     Ok(figures)
 }
 
 /// Runs a scenario in namespaces of its own, and reads its figures.
-fn apart(name: &str, peer: &Path) -> Result<Vec<Figure>, Failure> {
+fn apart(name: &str, program: &Path, more: &[String]) -> Result<Vec<Figure>, Failure> {
     let own = env::current_exe().map_err(|error| format!("where is this program? {error}"))?;
-    // Each of the three dies with the one before it, whatever that dies of; the last is the first process of its namespace, with
-    // which the kernel ends all others.
+    // Each of the three dies with the one before it, whatever that dies of; the last is the first process of its
+    // namespace, with which the kernel ends all others.
     let ran = Command::new("setpriv")
         .args(["--pdeathsig", "KILL"])
         .args(["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
         .arg(own)
         .args(["netlab", INSIDE, name])
-        .arg(peer)
+        .arg(program)
+        .args(more)
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
@@ -159,11 +209,32 @@ fn apart(name: &str, peer: &Path) -> Result<Vec<Figure>, Failure> {
 }
 
 /// Runs a scenario in the namespaces that it is in, and prints its figures in JSON.
-fn inside(name: &str, peer: &Path) -> Result<(), Failure> {
-    let scenario = scenarios::ALL.iter().find(|scenario| scenario.name == name);
-    let scenario = scenario.ok_or_else(|| format!("there is no scenario `{name}`"))?;
-    let mut lab = lab::Lab::new(peer)?;
-    let figures = (scenario.run)(&mut lab)?;
+fn inside(args: &[String]) -> Result<(), Failure> {
+    let [name, program, more @ ..] = args else {
+        return Err(format!("{INSIDE} wants a scenario and a program"));
+    };
+    let program = Path::new(program);
+    let mut lab = lab::Lab::new(program)?;
+    let figures = if name == CHAOS {
+        chaos::measure(program, order(more)?)?
+    } else {
+        let scenario = scenarios::ALL.iter().find(|scenario| scenario.name == name);
+        let scenario = scenario.ok_or_else(|| format!("there is no scenario `{name}`"))?;
+        (scenario.run)(&mut lab)?
+    };
     print!("{}", figures::json(&figures));
     Ok(())
+}
+
+/// Reads what chaos is asked to be.
+fn order(words: &[String]) -> Result<chaos::Order, Failure> {
+    let numbers: Result<Vec<u64>, _> = words.iter().map(|word| word.parse::<u64>()).collect();
+    match numbers.as_deref() {
+        Ok([minutes, faults, seed]) if *minutes >= 2 => Ok(chaos::Order {
+            minutes: *minutes,
+            faults: usize::try_from(*faults).unwrap_or(usize::MAX),
+            seed: *seed,
+        }),
+        _ => Err("chaos wants --minutes from 2 on, --faults and --seed".to_owned()),
+    }
 }

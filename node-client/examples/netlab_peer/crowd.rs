@@ -1,7 +1,18 @@
 //! Many peers in one process, over loopback: how long one takes to announce a content, and others to find it.
+//!
+//! ```text
+//! addresses              one of each peer
+//! know FILE              each peer learns of some of those in the file, a line each, as from the chain
+//! publish INDEX LEN      a peer serves the content of that length
+//! announce INDEX LEN     and spreads the word of it by Kademlia
+//! get INDEX LEN PEER...  a peer fetches it from one of these peers
+//! find INDEX LEN         a peer fetches it from whom Kademlia names
+//! ```
 
 use std::{
     error::Error,
+    fs,
+    io::{self, BufRead},
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
     time::{Duration, Instant},
@@ -13,23 +24,21 @@ use node_client::{
     network::{start, Client, Network, NetworkConfig, PeerAddress},
     store::Store,
 };
-use serde_json::json;
+use serde_json::{json, Value};
 
-use crate::content::{content, listen, request, NAME};
+use crate::content::{content, listen, peer_address, request, NAME};
 
-/// Bytes of what is announced and found.
-const LEN: usize = 1_000;
+/// How long an idle connection stays: both of its ends are open files.
+const IDLE: Duration = Duration::from_secs(5);
 
-/// Peers that each peer knows of at the start, drawn from those before it.
-const KNOWN: usize = 3;
+/// After this it has failed.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Peers that announce a content each, and that find one each.
-const SAMPLES: usize = 64;
+/// Peers of which each peer learns, spread over all: a table of Kademlia has 20 for each halving of the distance, and
+/// all together are those that it would have of all.
+const KNOWN: usize = 64;
 
-/// How long an idle connection stays: both of its ends are open files of this process.
-const IDLE: Duration = Duration::from_secs(2);
-
-/// Starts `count` peers, and measures.
+/// Starts `count` peers, and does what lines say.
 pub(crate) async fn run(count: usize) -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let mut clients: Vec<Client> = Vec::new();
@@ -42,54 +51,73 @@ pub(crate) async fn run(count: usize) -> Result<(), Box<dyn Error>> {
         };
         let store = Arc::new(Store::open(folder.path().join(index.to_string()), 1 << 20)?);
         let key = Keypair::generate_ed25519();
-        let client = start(config, key, store, Arc::new(SystemClock)).await?;
-        for known in 0..KNOWN.min(index) {
-            // A spread of earlier peers, the same each time.
-            let other = &clients[(index * 7 + known * 31) % index];
-            let addresses = other.listen_addresses().await?;
-            client.add_peer(PeerAddress { peer: other.local_peer(), addresses }).await?;
-        }
-        clients.push(client);
+        clients.push(start(config, key, store, Arc::new(SystemClock)).await?);
     }
-    tokio::time::sleep(Duration::from_secs(10)).await;
-    measure(&clients).await
+    println!("{}", json!({ "peers": count }));
+    loop {
+        let line = tokio::task::spawn_blocking(|| io::stdin().lock().lines().next()).await?;
+        let Some(line) = line else {
+            return Ok(());
+        };
+        println!("{}", obey(&clients, &line?).await?);
+    }
 }
 
-async fn measure(clients: &[Client]) -> Result<(), Box<dyn Error>> {
-    let samples = SAMPLES.min(clients.len() / 2);
-    let (mut store_times, mut get_times) = (Vec::new(), Vec::new());
-    for sample in 0..samples {
-        // Lengths differ, so contents do.
-        let len = LEN + sample;
-        let (id, bytes) = content(len);
-        let client = &clients[sample * clients.len() / samples];
-        client.publish(id, bytes).await?;
-        let begin = Instant::now();
-        client.announce(id).await?;
-        store_times.push(begin.elapsed().as_secs_f64() * 1e3);
-        let finder =
-            &clients[(sample * clients.len() / samples + clients.len() / 2) % clients.len()];
-        let begin = Instant::now();
-        if finder.fetch_pieces(request(len, Vec::new())).await.is_ok() {
-            get_times.push(begin.elapsed().as_secs_f64() * 1e3);
+async fn obey(clients: &[Client], line: &str) -> Result<Value, Box<dyn Error>> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let client = |index: &str| -> Result<&Client, Box<dyn Error>> {
+        Ok(clients.get(index.parse::<usize>()?).ok_or("there is no such peer")?)
+    };
+    let begin = Instant::now();
+    let done = match words[..] {
+        ["addresses"] => return addresses(clients).await,
+        ["know", file] => {
+            know(clients, &fs::read_to_string(file)?).await?;
+            true
+        }
+        ["publish", index, len] => {
+            let (id, bytes) = content(len.parse()?);
+            client(index)?.publish(id, bytes).await.is_ok()
+        }
+        ["announce", index, len] => {
+            let (id, _) = content(len.parse()?);
+            tokio::time::timeout(TIMEOUT, client(index)?.announce(id)).await.is_ok()
+        }
+        ["get", index, len, ref peers @ ..] => {
+            let peers: Result<Vec<_>, _> = peers.iter().map(|peer| peer_address(peer)).collect();
+            get(client(index)?, len.parse()?, peers?).await
+        }
+        ["find", index, len] => get(client(index)?, len.parse()?, Vec::new()).await,
+        _ => return Err(format!("what is `{line}`?").into()),
+    };
+    Ok(json!({ "millis": begin.elapsed().as_micros() as f64 / 1e3, "done": done }))
+}
+
+async fn addresses(clients: &[Client]) -> Result<Value, Box<dyn Error>> {
+    let mut all = Vec::new();
+    for client in clients {
+        let addresses = client.listen_addresses().await?;
+        let address = addresses.first().ok_or("listens nowhere")?;
+        all.push(format!("{address}/p2p/{}", client.local_peer()));
+    }
+    Ok(json!({ "addresses": all }))
+}
+
+async fn know(clients: &[Client], all: &str) -> Result<(), Box<dyn Error>> {
+    let all: Result<Vec<PeerAddress>, _> = all.lines().map(peer_address).collect();
+    let all = all?;
+    let step = (all.len() / KNOWN).max(1);
+    for (index, client) in clients.iter().enumerate() {
+        for other in all.iter().skip(index % step).step_by(step) {
+            if other.peer != client.local_peer() {
+                client.add_peer(other.clone()).await?;
+            }
         }
     }
-    let found = get_times.len();
-    println!(
-        "{}",
-        json!({
-            "peers": clients.len(),
-            "samples": samples,
-            "found": found,
-            "store_millis": median(&mut store_times),
-            "get_millis": median(&mut get_times),
-        })
-    );
     Ok(())
 }
 
-/// The middle of the times; 0 of none.
-fn median(times: &mut [f64]) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times.get(times.len() / 2).copied().unwrap_or_default()
+async fn get(client: &Client, len: usize, peers: Vec<PeerAddress>) -> bool {
+    let fetched = client.fetch_pieces(request(len, peers));
+    matches!(tokio::time::timeout(TIMEOUT, fetched).await, Ok(Ok(_)))
 }

@@ -1,4 +1,5 @@
-//! Carries frames between two TAP devices, each so much later than it came. It stands in for netem, which not every kernel has.
+//! Carries frames between two TAP devices, each so much later than it came. It stands in for netem, which not every
+//! kernel has.
 
 use std::{
     fs::{File, OpenOptions},

@@ -1,14 +1,15 @@
-//! The peers of `cargo xtask netlab`, which starts this program in network namespaces: peers that do what lines of text say,
-//! peers that misbehave, a wire with a delay, and a plain copy to compare with.
+//! The peers of `cargo xtask netlab`, which starts this program in network namespaces: peers that do what lines of text
+//! say, peers that misbehave, a wire with a delay, and a plain copy to compare with.
 //!
 //! ```text
-//! netlab_peer peer TRANSPORT IP FOLDER       an honest peer; commands by line, an answer each, in JSON
+//! netlab_peer peer TRANSPORT IP FOLDER [UP]  an honest peer that sends UP bytes a second; commands by line
 //! netlab_peer rogue KIND IP LEN              a provider that lies, says nothing or trickles
 //! netlab_peer strangers PEER COUNT STREAMS LEN   askers that do not read what they asked for
+//! netlab_peer flood KIND PEER IP RATE LEN    a stranger that keeps a peer busy
 //! netlab_peer delay TAP TAP MILLIS           a wire between two devices
 //! netlab_peer send IP:PORT LEN               one TCP copy, and who takes it:
 //! netlab_peer receive IP:PORT
-//! netlab_peer crowd COUNT                    so many peers in this process: store and get times
+//! netlab_peer crowd COUNT                    so many peers in this process; commands by line
 //! ```
 
 mod content;
@@ -18,6 +19,12 @@ mod copy;
 mod crowd;
 
 mod delay;
+
+mod exchange;
+
+mod flood;
+
+mod health;
 
 mod peer;
 
@@ -30,7 +37,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words[..] {
-        ["peer", transport, ip, folder] => peer::run(transport, ip.parse()?, folder).await,
+        ["peer", transport, ip, folder] => peer::run(transport, ip.parse()?, folder, None).await,
+        ["peer", transport, ip, folder, up] => {
+            peer::run(transport, ip.parse()?, folder, Some(up.parse()?)).await
+        }
+        ["flood", kind, peer, ip, rate, len] => {
+            let target = content::peer_address(peer)?;
+            flood::run(kind.parse()?, target, ip.parse()?, rate.parse()?, len.parse()?).await
+        }
         ["rogue", kind, ip, len] => rogue::serve(kind.parse()?, ip.parse()?, len.parse()?).await,
         ["strangers", peer, count, streams, len] => {
             let address = content::peer_address(peer)?;

@@ -49,6 +49,8 @@ pub(crate) enum Nat {
 pub(crate) struct Lab {
     program: PathBuf,
     nodes: u8,
+    /// Whether new hosts' kernels send by BBR.
+    is_bbr: bool,
     /// The wire of the delay, while there is one.
     wire: Option<Process>,
 }
@@ -67,7 +69,7 @@ impl Lab {
         ip("link set lo up")?;
         ip(&format!("link add name {HUB} type bridge"))?;
         ip(&format!("link set {HUB} up"))?;
-        Ok(Self { program: program.to_owned(), nodes: 0, wire: None })
+        Ok(Self { program: program.to_owned(), nodes: 0, is_bbr: false, wire: None })
     }
 
     /// A part of the network that is so many milliseconds away, one way.
@@ -86,6 +88,11 @@ impl Lab {
         Ok(())
     }
 
+    /// Lets hosts that are added from then on send by BBR over TCP, or by what the kernel does.
+    pub(crate) fn use_bbr(&mut self, is_bbr: bool) {
+        self.is_bbr = is_bbr;
+    }
+
     /// A host on a link.
     pub(crate) fn node(&mut self, link: Link) -> Result<Node, Failure> {
         let (space, outer) = (format!("n{}", self.nodes), format!("v{}", self.nodes));
@@ -100,6 +107,10 @@ impl Lab {
             ip(&format!("-n {space} {words}"))?;
         }
         ip(&format!("-n {space} address add {address}/24 dev eth0"))?;
+        if self.is_bbr {
+            let set = "echo bbr > /proc/sys/net/ipv4/tcp_congestion_control";
+            run(Command::new("ip").args(["netns", "exec", &space, "sh", "-c", set]))?;
+        }
         if let Some((up, down)) = link.mbit {
             limit(&["-n", &space], "eth0", up)?;
             limit(&[], &outer, down)?;
@@ -153,10 +164,31 @@ impl Lab {
 
     /// Starts an honest peer on a host, with a folder of its own or that of a peer before it.
     pub(crate) fn peer(&self, node: &Node, transport: &str, folder: &str) -> Result<Peer, Failure> {
+        self.peer_of(node, transport, folder, &[])
+    }
+
+    /// The same by QUIC, sending so many bytes a second at the most.
+    pub(crate) fn capped_peer(
+        &self,
+        node: &Node,
+        folder: &str,
+        bytes_per_second: &str,
+    ) -> Result<Peer, Failure> {
+        self.peer_of(node, "quic", folder, &[bytes_per_second])
+    }
+
+    fn peer_of(
+        &self,
+        node: &Node,
+        transport: &str,
+        folder: &str,
+        more: &[&str],
+    ) -> Result<Peer, Failure> {
         let folder = format!("/run/netlab/{folder}");
         std::fs::create_dir_all(&folder)
             .map_err(|error| format!("cannot make {folder}: {error}"))?;
-        let (process, first) = self.start(node, &["peer", transport, &node.ip, &folder])?;
+        let words = [&["peer", transport, &node.ip, &folder], more].concat();
+        let (process, first) = self.start(node, &words)?;
         Ok(Peer { process, address: text(&first, "address")? })
     }
 }
@@ -180,6 +212,17 @@ impl Process {
         let mut process = Self { child, input, output };
         let first = process.answer()?;
         Ok((process, first))
+    }
+
+    /// Says a line to it, without waiting for the answer.
+    pub(crate) fn tell(&mut self, line: &str) -> Result<(), Failure> {
+        writeln!(self.input, "{line}").map_err(|error| format!("a peer ended: {error}"))
+    }
+
+    /// Says a line, and waits for the answer.
+    pub(crate) fn ask(&mut self, line: &str) -> Result<Value, Failure> {
+        self.tell(line)?;
+        self.answer()
     }
 
     /// The next line that it says.
@@ -216,13 +259,12 @@ pub(crate) struct Peer {
 impl Peer {
     /// Says a line to it, without waiting for the answer.
     pub(crate) fn tell(&mut self, line: &str) -> Result<(), Failure> {
-        writeln!(self.process.input, "{line}").map_err(|error| format!("a peer ended: {error}"))
+        self.process.tell(line)
     }
 
     /// Says a line, and waits for the answer.
     pub(crate) fn ask(&mut self, line: &str) -> Result<Value, Failure> {
-        self.tell(line)?;
-        self.process.answer()
+        self.process.ask(line)
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::{thread, time::Duration};
 
-use serde_json::Value;
-
 use super::{
+    answers::{counter, fetch, mbit_per_second, DOWN, FAR_LEN, PAYLOAD_LEN, UP},
+    attacks, crowd, failures,
     figures::Figure,
-    lab::{Lab, Link, Nat, Node, Peer},
+    lab::{Lab, Link, Nat, Node},
+    window,
 };
 use crate::failure::Failure;
 
@@ -20,59 +21,26 @@ pub(crate) struct Scenario {
 pub(crate) const SHORT: &str = "short";
 
 /// All of them, in order.
-pub(crate) const ALL: [Scenario; 9] = [
+pub(crate) const ALL: [Scenario; 18] = [
     Scenario { name: SHORT, run: short },
     Scenario { name: "swarm", run: swarm },
     Scenario { name: "far", run: far },
     Scenario { name: "loss", run: loss },
     Scenario { name: "nat", run: nat },
-    Scenario { name: "strangers", run: strangers },
-    Scenario { name: "rogues", run: rogues },
-    Scenario { name: "kill", run: kill },
-    Scenario { name: "crowd", run: crowd },
+    Scenario { name: "window", run: window::sequential },
+    Scenario { name: "overlap", run: window::overlapped },
+    Scenario { name: "mirror", run: window::mirror },
+    Scenario { name: "strangers", run: attacks::strangers },
+    Scenario { name: "floods", run: attacks::floods },
+    Scenario { name: "providers", run: attacks::providers },
+    Scenario { name: "rogues", run: attacks::rogues },
+    Scenario { name: "kill", run: failures::kill },
+    Scenario { name: "full", run: failures::full },
+    Scenario { name: "cap", run: failures::cap },
+    Scenario { name: "memory", run: failures::memory },
+    Scenario { name: "crowd", run: crowd::announced },
+    Scenario { name: "kademlia", run: crowd::kademlia },
 ];
-
-/// A payload of 72 B, by 400, on links of 110 and 500 Mb/s, by 20.
-const PAYLOAD_LEN: usize = 3_400_000;
-const UP: f64 = 5.5;
-const DOWN: f64 = 25.0;
-
-/// What is fetched over long or lossy links.
-const FAR_LEN: usize = 24 << 20;
-
-/// What a failed fetch counts as, in seconds: as long as a peer tries.
-const FAILED_SECONDS: f64 = 120.0;
-
-/// How one fetch ended.
-struct Fetch {
-    seconds: f64,
-    /// How often it began; callers begin again when nobody delivered.
-    tries: f64,
-    faults: f64,
-    is_done: bool,
-}
-
-fn fetch(answer: &Value) -> Result<Fetch, Failure> {
-    let number = |key: &str| answer.get(key).and_then(Value::as_f64);
-    let millis = number("millis").ok_or_else(|| format!("no fetch: {answer}"))?;
-    let is_done = answer.get("error").is_none();
-    if !is_done {
-        eprintln!("netlab: {answer}");
-    }
-    let seconds = if is_done { millis / 1e3 } else { FAILED_SECONDS };
-    let (tries, faults) = (number("tries").unwrap_or(1.0), number("faults").unwrap_or_default());
-    // A fetch that never ends well is a fault, too.
-    Ok(Fetch { seconds, tries, faults: faults + f64::from(!is_done), is_done })
-}
-
-fn mbit_per_second(len: usize, seconds: f64) -> f64 {
-    len as f64 * 8.0 / 1e6 / seconds
-}
-
-fn counter(peer: &mut Peer, key: &str) -> Result<f64, Failure> {
-    let counters = peer.ask("counters")?;
-    counters.get(key).and_then(Value::as_f64).ok_or_else(|| format!("no counters: {counters}"))
-}
 
 /// Two fetchers of a small content, one of them behind a NAT, over QUIC and TCP.
 fn short(lab: &mut Lab) -> Result<Vec<Figure>, Failure> {
@@ -177,20 +145,31 @@ fn pair(lab: &mut Lab, transport: &str, link: Link, len: usize) -> Result<f64, F
     Ok(mbit_per_second(len, fetched.seconds))
 }
 
-/// Two of a hundred packets lost at each end, at 40 ms and 100 Mb/s.
+/// What is fetched where packets get lost, which may be slow.
+const LOSSY_LEN: usize = 8 << 20;
+
+/// Two of a hundred packets lost at each end, at 40 ms and 100 Mb/s; BBR is what an operator may have the kernel use
+/// for TCP.
 fn loss(lab: &mut Lab) -> Result<Vec<Figure>, Failure> {
     lab.delay(20)?;
     let link = Link::of(100.0, 100.0);
-    let whole = pair(lab, "quic", link, FAR_LEN)?;
-    let lossy = pair(lab, "quic", Link { loss_percent: 2, ..link }, FAR_LEN)?;
-    Ok(vec![
-        Figure::beside("loss, none", whole, "Mb/s"),
-        Figure::beside("loss, 2 %", lossy, "Mb/s"),
-        Figure::at_least("loss, 2 % beside none", 100.0 * lossy / whole, "%", 60.0),
-    ])
+    let lossy = Link { loss_percent: 2, ..link };
+    let mut figures = Vec::new();
+    let ways = [("quic", "quic", false), ("tcp", "tcp", false), ("tcp", "tcp, BBR", true)];
+    for (transport, name, is_bbr) in ways {
+        lab.use_bbr(is_bbr);
+        let whole = pair(lab, transport, link, FAR_LEN)?;
+        let less = pair(lab, transport, lossy, LOSSY_LEN)?;
+        figures.push(Figure::beside(format!("loss, {name}, none"), whole, "Mb/s"));
+        figures.push(Figure::beside(format!("loss, {name}, 2 %"), less, "Mb/s"));
+        let share = 100.0 * less / whole;
+        figures.push(Figure::at_least(format!("loss, {name}, 2 % beside none"), share, "%", 60.0));
+    }
+    Ok(figures)
 }
 
-/// A validator fetches from miners behind NATs, which keep a connection to it and find out that nobody dials them; two miners behind NATs fetch from each other.
+/// A validator fetches from miners behind NATs, which keep a connection to it and find out that nobody dials them; two
+/// miners behind NATs fetch from each other.
 fn nat(lab: &mut Lab) -> Result<Vec<Figure>, Failure> {
     let link = Link::of(UP, DOWN);
     let node = lab.node(link)?;
@@ -251,126 +230,4 @@ fn relayed(peer: &mut Peer) -> Result<String, Failure> {
         thread::sleep(Duration::from_secs(1));
     }
     Err(format!("nobody relays to a miner within {SECONDS_MAX} s"))
-}
-
-/// Strangers take what slots they get and do not read; an honest peer fetches beside them.
-fn strangers(lab: &mut Lab) -> Result<Vec<Figure>, Failure> {
-    const FETCHES: usize = 5;
-    let link = Link::of(100.0, 100.0);
-    let node = lab.node(link)?;
-    let mut publisher = lab.peer(&node, "tcp", "publisher")?;
-    for index in 0..=2 * FETCHES {
-        publisher.ask(&format!("publish {}", PAYLOAD_LEN + index))?;
-    }
-    let node = lab.node(link)?;
-    let mut fetcher = lab.peer(&node, "tcp", "fetcher")?;
-    let mut series = |first: usize| -> Result<(f64, f64), Failure> {
-        let (mut seconds, mut done) = (0.0, 0.0);
-        for index in first..first + FETCHES {
-            let line = format!("fetch {} {}", PAYLOAD_LEN + index, publisher.address);
-            let fetched = fetch(&fetcher.ask(&line)?)?;
-            seconds += fetched.seconds;
-            done += f64::from(fetched.is_done);
-        }
-        Ok((seconds, done))
-    };
-    let (alone, _) = series(1)?;
-    let before = publisher.process.memory_mib()?;
-    let node = lab.node(link)?;
-    let len = PAYLOAD_LEN.to_string();
-    let _strangers = lab.start(&node, &["strangers", &publisher.address, "64", "32", &len])?;
-    thread::sleep(Duration::from_secs(10));
-    let (beside, done) = series(FETCHES + 1)?;
-    let memory = publisher.process.memory_mib()? - before;
-    Ok(vec![
-        Figure::at_least("strangers, fetches done of 5", done, "", FETCHES as f64),
-        Figure::at_least("strangers, goodput beside none", 100.0 * alone / beside, "%", 90.0),
-        Figure::at_most("strangers, memory over before", memory, "MiB", 64.0),
-    ])
-}
-
-/// Of twelve providers the first k are rogues.
-fn rogues(lab: &mut Lab) -> Result<Vec<Figure>, Failure> {
-    const PROVIDERS: usize = 12;
-    let link = Link::of(100.0, 100.0);
-    let len = PAYLOAD_LEN.to_string();
-    let mut nodes = Vec::new();
-    for _ in 0..PROVIDERS {
-        nodes.push(lab.node(link)?);
-    }
-    let mut honest = Vec::new();
-    for (index, node) in nodes.iter().enumerate() {
-        let mut peer = lab.peer(node, "tcp", &format!("honest{index}"))?;
-        peer.ask(&format!("publish {len}"))?;
-        honest.push(peer);
-    }
-    let fetcher = lab.node(link)?;
-    let run = |kind: &str, count: usize| -> Result<Fetch, Failure> {
-        let mut rogues = Vec::new();
-        let mut addresses = Vec::new();
-        for node in &nodes[..count] {
-            let (process, first) = lab.start(node, &["rogue", kind, &node.ip, &len])?;
-            let address = first.get("address").and_then(Value::as_str);
-            addresses.push(address.ok_or("a rogue without address")?.to_owned());
-            rogues.push(process);
-        }
-        addresses.extend(honest[count..].iter().map(|peer| peer.address.clone()));
-        let mut peer = lab.peer(&fetcher, "tcp", &format!("{kind}{count}"))?;
-        fetch(&peer.ask(&format!("fetch {len} {}", addresses.join(" ")))?)
-    };
-    let base = run("liar", 0)?.seconds;
-    let mut figures = vec![Figure::beside("rogues, none of 12", base, "s")];
-    for kind in ["liar", "mute", "trickler"] {
-        for count in [1, 6, 11] {
-            let fetched = run(kind, count)?;
-            let name = format!("rogues, {count} of 12, {kind}");
-            figures.push(Figure::at_most(name, fetched.seconds, "s", 1.5 * base));
-        }
-    }
-    Ok(figures)
-}
-
-/// A fetcher is killed on the way, and started again.
-fn kill(lab: &mut Lab) -> Result<Vec<Figure>, Failure> {
-    const LEN: usize = 256 << 20;
-    let node = lab.node(Link::of(200.0, 200.0))?;
-    let mut publisher = lab.peer(&node, "tcp", "publisher")?;
-    publisher.ask(&format!("publish {LEN}"))?;
-    let node = lab.node(Link::of(200.0, 200.0))?;
-    let line = format!("fetch {LEN} {}", publisher.address);
-    let mut figures = Vec::new();
-    for share in [50, 90] {
-        let folder = format!("fetcher{share}");
-        let before = counter(&mut publisher, "sent")?;
-        let mut fetcher = lab.peer(&node, "tcp", &folder)?;
-        fetcher.tell(&line)?;
-        while counter(&mut publisher, "sent")? - before < LEN as f64 * f64::from(share) / 100.0 {
-            thread::sleep(Duration::from_millis(100));
-        }
-        drop(fetcher);
-        let mut fetcher = lab.peer(&node, "tcp", &folder)?;
-        let fetched = fetch(&fetcher.ask(&line)?)?;
-        let again = (counter(&mut publisher, "sent")? - before - LEN as f64) / f64::from(1 << 20);
-        let name = format!("kill at {share} % of 256 MiB");
-        figures.push(Figure::at_most(format!("{name}, fetched again"), again, "MiB", 64.0));
-        figures.push(Figure::beside(format!("{name}, the rest"), fetched.seconds, "s"));
-    }
-    Ok(figures)
-}
-
-/// Many peers in one process: store and get, beside what hivemind's benchmark says of its own table.
-fn crowd(lab: &mut Lab) -> Result<Vec<Figure>, Failure> {
-    const PEERS: &str = "32";
-    let node = lab.node(Link::default())?;
-    let (_crowd, answer) = lab.start(&node, &["crowd", PEERS])?;
-    let number = |key: &str| {
-        answer.get(key).and_then(Value::as_f64).ok_or_else(|| format!("no `{key}`: {answer}"))
-    };
-    let found = 100.0 * number("found")? / number("samples")?;
-    let name = |what: &str| format!("crowd of {PEERS}, {what}");
-    Ok(vec![
-        Figure::at_least(name("found"), found, "%", 100.0),
-        Figure::at_most(name("store"), number("store_millis")?, "ms", 14.9),
-        Figure::at_most(name("get"), number("get_millis")?, "ms", 6.6),
-    ])
 }

@@ -1,0 +1,348 @@
+//! A localnet in which processes are killed and stopped and links cut, at moments that a seed draws, beside one
+//! without.
+//!
+//! ```text
+//! kill      a participant ends without a word; the localnet starts it again
+//! freeze    a participant stands still for 20 s
+//! cut       nothing reaches or leaves a participant for 30 s, peers and chain alike
+//! rpc       nobody reaches the chain for 15 s
+//! ```
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use super::figures::Figure;
+use crate::{
+    command::{output, run},
+    failure::Failure,
+};
+
+const MINERS: usize = 4;
+const VALIDATORS: usize = 3;
+
+/// A window is a minute: by 20 as long in truth, so that a fault is a larger part of it.
+const WINDOW: Duration = Duration::from_secs(60);
+const BLOCK_MILLIS: u64 = 500;
+
+/// Local steps of a window: a third of it, or less, on two busy cores.
+const INNER_STEPS: &str = "4";
+
+/// No faults so shortly after the first window's begin, and before the last one's end.
+const QUIET: Duration = Duration::from_secs(30);
+
+/// How often a process is killed at the most: the localnet starts each again five times.
+const KILLS_MAX: usize = 5;
+
+/// How long the localnet may take beside its windows.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// What the run is asked to be.
+#[derive(Clone, Copy)]
+pub(super) struct Order {
+    pub(super) minutes: u64,
+    pub(super) faults: usize,
+    pub(super) seed: u64,
+}
+
+/// Runs a localnet without faults and one with, each for so many minutes, and compares them.
+pub(super) fn measure(program: &Path, order: Order) -> Result<Vec<Figure>, Failure> {
+    let calm = Localnet::start(program, order.minutes, "calm")?.end()?;
+    let localnet = Localnet::start(program, order.minutes, "chaos")?;
+    let faults = draw(order);
+    localnet.await_participants()?;
+    let begin = Instant::now();
+    let threads: Vec<_> = faults
+        .into_iter()
+        .enumerate()
+        .map(|(number, fault)| {
+            let folder = localnet.folder.clone();
+            thread::spawn(move || {
+                thread::sleep(fault.at.saturating_sub(begin.elapsed()));
+                fault.make(&folder, number)
+            })
+        })
+        .collect();
+    let report = localnet.end()?;
+    let mut made = 0.0;
+    for ended in threads {
+        match ended.join() {
+            Ok(Ok(())) => made += 1.0,
+            Ok(Err(failure)) => eprintln!("netlab: no fault: {failure}"),
+            Err(_) => eprintln!("netlab: no fault"),
+        }
+    }
+    compare(order, made, &calm, &report)
+}
+
+fn compare(order: Order, made: f64, calm: &Value, report: &Value) -> Result<Vec<Figure>, Failure> {
+    let (most, kept) = (accepted(calm)?, accepted(report)?);
+    let problems = report.get("problems").and_then(Value::as_array).ok_or("no problems")?;
+    for problem in problems {
+        eprintln!("netlab: {problem}");
+    }
+    let roots = windows(report)?.iter().filter(|window| {
+        window.get("state_root").and_then(Value::as_str).is_some_and(|root| !root.is_empty())
+    });
+    let name = |what: &str| format!("chaos, {} min, seed {}, {what}", order.minutes, order.seed);
+    Ok(vec![
+        Figure::at_least(name("faults"), made, "", order.faults as f64),
+        Figure::beside(name("accepted without faults"), most, "updates"),
+        Figure::beside(name("accepted"), kept, "updates"),
+        Figure::at_least(name("kept"), 100.0 * kept / most, "%", 97.7),
+        Figure::at_least(
+            name("windows with a final root"),
+            100.0 * roots.count() as f64 / windows(report)?.len() as f64,
+            "%",
+            100.0,
+        ),
+        Figure::at_most(name("problems"), problems.len() as f64, "", 0.0),
+    ])
+}
+
+fn windows(report: &Value) -> Result<&Vec<Value>, Failure> {
+    let windows = report.get("windows").and_then(Value::as_array);
+    windows.ok_or_else(|| "a report without windows".to_owned())
+}
+
+/// The updates that were applied in all windows.
+fn accepted(report: &Value) -> Result<f64, Failure> {
+    let counts = windows(report)?
+        .iter()
+        .map(|window| window.get("accepted").and_then(Value::as_array).map_or(0, Vec::len));
+    Ok(counts.sum::<usize>() as f64)
+}
+
+/// A localnet that runs.
+struct Localnet {
+    child: Child,
+    folder: PathBuf,
+    patience: Duration,
+}
+
+impl Localnet {
+    fn start(program: &Path, minutes: u64, name: &str) -> Result<Self, Failure> {
+        let folder = PathBuf::from("/run/netlab").join(name);
+        let windows = (minutes * 60).div_ceil(WINDOW.as_secs());
+        let blocks = WINDOW.as_millis() as u64 / BLOCK_MILLIS;
+        eprintln!("netlab: a localnet of {windows} windows, {name}");
+        fs::create_dir_all("/run/netlab").map_err(|error| format!("/run/netlab: {error}"))?;
+        let child = Command::new(program)
+            .arg("localnet")
+            .args(["--miners", &MINERS.to_string(), "--validators", &VALIDATORS.to_string()])
+            .args(["--windows", &windows.to_string(), "--window-blocks", &blocks.to_string()])
+            .args(["--block-ms", &BLOCK_MILLIS.to_string(), "--inner-steps", INNER_STEPS])
+            .arg("--keep")
+            .arg(&folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(|error| format!("cannot start {}: {error}", program.display()))?;
+        let patience = Duration::from_secs(minutes * 60) + PATIENCE;
+        Ok(Self { child, folder, patience })
+    }
+
+    /// Waits until all participants have been started.
+    fn await_participants(&self) -> Result<(), Failure> {
+        let begin = Instant::now();
+        while names().any(|name| process_id(&self.folder, &name).is_err()) {
+            if begin.elapsed() > PATIENCE {
+                return Err("the participants do not start".to_owned());
+            }
+            thread::sleep(Duration::from_millis(200));
+        }
+        Ok(())
+    }
+
+    /// Waits for its end, and reads its report.
+    fn end(mut self) -> Result<Value, Failure> {
+        let begin = Instant::now();
+        while self.child.try_wait().map_err(|error| error.to_string())?.is_none() {
+            if begin.elapsed() > self.patience {
+                return Err(format!("the localnet has not ended after {:?}", self.patience));
+            }
+            thread::sleep(Duration::from_millis(200));
+        }
+        let path = self.folder.join("report.json");
+        let report = fs::read_to_string(&path)
+            .map_err(|error| format!("no report {}: {error}", path.display()))?;
+        serde_json::from_str(&report).map_err(|error| format!("{}: {error}", path.display()))
+    }
+}
+
+impl Drop for Localnet {
+    fn drop(&mut self) {
+        // It has ended, or is ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The participants.
+fn names() -> impl Iterator<Item = String> {
+    let named = |kind: &'static str, count| (0..count).map(move |index| format!("{kind}-{index}"));
+    named("miner", MINERS).chain(named("validator", VALIDATORS))
+}
+
+/// The process that a participant, or the node, is now.
+fn process_id(folder: &Path, name: &str) -> Result<u32, Failure> {
+    let path = folder.join("logs").join(format!("{name}.pid"));
+    let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    text.trim().parse().map_err(|error| format!("{}: {error}", path.display()))
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Kill,
+    Freeze,
+    Cut,
+    Rpc,
+}
+
+const KINDS: [Kind; 4] = [Kind::Kill, Kind::Freeze, Kind::Cut, Kind::Rpc];
+
+/// What happens to whom, and when after the start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Fault {
+    at: Duration,
+    kind: Kind,
+    /// A participant, or the node.
+    of: String,
+}
+
+/// The faults of a run, in the order of their moments, the same for the same seed.
+fn draw(order: Order) -> Vec<Fault> {
+    let mut state = order.seed;
+    let mut next = |below: u64| {
+        // SplitMix64.
+        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut word = state;
+        word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (word ^ (word >> 31)) % below.max(1)
+    };
+    let names: Vec<String> = names().collect();
+    let mut kills = vec![0; names.len()];
+    let quiet = 2 * QUIET.as_secs();
+    let span = (order.minutes * 60).saturating_sub(quiet) * 1_000;
+    let mut faults = Vec::new();
+    for _ in 0..order.faults {
+        let at = QUIET + Duration::from_millis(next(span));
+        let mut kind = KINDS[next(KINDS.len() as u64) as usize];
+        let index = next(names.len() as u64) as usize;
+        if kind == Kind::Kill && kills[index] == KILLS_MAX {
+            kind = Kind::Freeze;
+        }
+        kills[index] += usize::from(kind == Kind::Kill);
+        let of = if kind == Kind::Rpc { "node".to_owned() } else { names[index].clone() };
+        faults.push(Fault { at, kind, of });
+    }
+    faults.sort_by_key(|fault| fault.at);
+    faults
+}
+
+impl Fault {
+    /// Makes it, and unmakes it in the end.
+    fn make(&self, folder: &Path, number: usize) -> Result<(), Failure> {
+        eprintln!("netlab: after {:.0} s: {:?} {}", self.at.as_secs_f64(), self.kind, self.of);
+        let process = process_id(folder, &self.of)?;
+        match self.kind {
+            Kind::Kill => signal("KILL", process),
+            Kind::Freeze => {
+                signal("STOP", process)?;
+                thread::sleep(Duration::from_secs(20));
+                signal("CONT", process)
+            }
+            Kind::Cut => cut(folder, &self.of, Duration::from_secs(30), number),
+            Kind::Rpc => cut(folder, &self.of, Duration::from_secs(15), number),
+        }
+    }
+}
+
+fn signal(name: &str, process: u32) -> Result<(), Failure> {
+    run(Command::new("kill").args(["-s", name, &process.to_string()]))
+}
+
+/// Drops all that goes to the sockets of a process or comes from them, those too that it opens meanwhile.
+fn cut(folder: &Path, of: &str, time: Duration, number: usize) -> Result<(), Failure> {
+    let table = format!("cut{number}");
+    let mut rules = format!(
+        "add table inet {table}; add set inet {table} ports {{ type inet_service; }}; \
+         add chain inet {table} in {{ type filter hook input priority 0; }}"
+    );
+    for ports in ["tcp sport", "tcp dport", "udp sport", "udp dport"] {
+        rules.push_str(&format!("; add rule inet {table} in {ports} @ports drop"));
+    }
+    nft(&rules)?;
+    let begin = Instant::now();
+    let mut known = BTreeSet::new();
+    while begin.elapsed() < time {
+        for port in ports(process_id(folder, of)?) {
+            if known.insert(port) {
+                nft(&format!("add element inet {table} ports {{ {port} }}"))?;
+            }
+        }
+        thread::sleep(Duration::from_millis(500));
+    }
+    nft(&format!("delete table inet {table}"))
+}
+
+/// The local ports of a process's sockets.
+fn ports(process: u32) -> Vec<u16> {
+    let list = output(Command::new("ss").args(["-Hantup"])).unwrap_or_default();
+    let own = format!("pid={process},");
+    let of_line = |line: &str| -> Option<u16> {
+        let local = line.split_whitespace().nth(4)?;
+        local.rsplit(':').next()?.parse().ok()
+    };
+    list.lines().filter(|line| line.contains(&own)).filter_map(of_line).collect()
+}
+
+fn nft(rules: &str) -> Result<(), Failure> {
+    run(Command::new("nft").arg(rules))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_draws_the_same_faults_each_time_and_all_kinds_of_them() {
+        let order = Order { minutes: 30, faults: 62, seed: 7 };
+        let faults = draw(order);
+        assert_eq!((faults.len(), &faults), (62, &draw(order)));
+        assert_ne!(faults, draw(Order { seed: 8, ..order }));
+        for kind in KINDS {
+            assert!(faults.iter().any(|fault| fault.kind == kind), "{kind:?}");
+        }
+        let last = Duration::from_secs(30 * 60) - QUIET;
+        assert!(faults.iter().all(|fault| (QUIET..last).contains(&fault.at)));
+        assert!(faults.is_sorted_by_key(|fault| fault.at));
+        for name in names() {
+            let kills = faults.iter().filter(|fault| fault.kind == Kind::Kill && fault.of == name);
+            assert!(kills.count() <= KILLS_MAX);
+        }
+    }
+
+    #[test]
+    fn what_was_kept_is_what_was_accepted_beside_a_calm_run() {
+        let report = |accepted: &str, root: &str| -> Value {
+            let windows = format!(r#"[{{"accepted": {accepted}, "state_root": "{root}"}}]"#);
+            serde_json::from_str(&format!(r#"{{"windows": {windows}, "problems": []}}"#)).unwrap()
+        };
+        let order = Order { minutes: 1, faults: 2, seed: 0 };
+        let calm = report("[0, 1, 2, 3]", "0x1");
+        let figures = compare(order, 2.0, &calm, &report("[0, 1, 2]", "0x2")).unwrap();
+        assert_eq!((figures[3].value, figures[3].passes), (75.0, false));
+        assert!(figures[4].passes);
+        let figures = compare(order, 2.0, &calm, &report("[0, 1, 2, 3]", "")).unwrap();
+        assert_eq!((figures[3].passes, figures[4].passes), (true, false));
+    }
+}
