@@ -34,6 +34,7 @@
 //! - `partials`: what has come of contents whose fetch ended early.
 //! - `mirrored`: a bucket that is asked as if it were a peer.
 //! - `fetch`: from which peer to ask what, and whom to blame; knows no libp2p.
+//! - `lanes`: which contents arrive first.
 //! - `download`: the same of a content in pieces, from several peers at once.
 //! - `client`: the handle, which implements [`Network`].
 //! - `memory`: the same trait without sockets, for tests.
@@ -114,6 +115,8 @@ mod partials;
 mod mirrored;
 
 mod fetch;
+
+mod lanes;
 
 mod download;
 

@@ -1,11 +1,12 @@
 //! Fetches a content piece by piece from several peers at once; knows no libp2p.
 //!
 //! Each peer is asked for as many pieces as it delivers in a second ([`Standing::turn`]), of all contents together, and
-//! the bytes of pieces on their way are bounded over all contents (`room`). Who has a part only says which pieces it
-//! has, with the first answer that it lacks one and once a second from then on: it is asked for those, the rarest
-//! first. When a piece takes three times as long as expected another peer is asked for it beside the first, and whoever
-//! delivers it first goes on. Each is checked as it arrives and kept in the [`Part`]: who served a wrong one is to
-//! blame, nobody else, and nothing that was right is asked for again.
+//! the bytes of pieces on their way are bounded over all contents (`room`); a few contents arrive at a time
+//! ([`Lanes`]). Who has a part only says which pieces it has, with the first answer that it lacks one, and again when
+//! it has none more of use: it is asked for those, the rarest first. Who had none at first may have some by then; the
+//! longer it has not, the less it is asked. When a piece takes three times as long as expected another peer is asked
+//! for it beside the first, and whoever delivers it first goes on. Each is checked as it arrives and kept in the
+//! [`Part`]: who served a wrong one is to blame, nobody else, and nothing that was right is asked for again.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -28,6 +29,7 @@ use tokio::sync::Semaphore;
 use super::{
     codec::{RangeRequest, RangeResponse},
     fetch::{blame, range_of, Answered, Candidates, FetchLimits, RangeSource},
+    lanes::{rank, Lane, Lanes},
     standing::{Standing, Turn},
     FaultKind, FetchError, PeerAddress, Pieces, PiecesFetched, PiecesRequest,
 };
@@ -36,13 +38,19 @@ use crate::{
     store::{Part, PieceMap},
 };
 
-/// How often who has a part is asked which pieces it has by now, how long it has for the answer, and how often all are
-/// asked until a piece counts as had by nobody.
+/// How soon who has a part is asked which pieces it has by now, how long it has for the answer, and after how many
+/// looks in vain nobody waits for it: 15 seconds.
 const OTHER_PIECES_PAUSE: Duration = Duration::from_secs(1);
 const MAP_PATIENCE: Duration = Duration::from_secs(5);
-const OTHER_PIECES_ROUNDS_MAX: u32 = 10;
+const WAITED_LOOKS: u32 = 4;
 
-/// Pieces among which the rarest is looked for: each choice takes so many looks at each provider.
+/// Of so many looks at the most one is at somebody who had nothing of use again and again.
+const VAIN_LOOKS_MAX: u32 = 8;
+
+/// How long a content that nothing comes of is among the first, in milliseconds.
+const LANE_STALL_MILLIS: u64 = 5_000;
+
+/// Pieces among which the rarest is looked for: that takes so many looks at each provider.
 const RAREST_OF: usize = 256;
 
 /// A piece of fewer bytes is checked where it arrives: that takes less than to hand it to another thread.
@@ -54,6 +62,7 @@ const PERMIT_BYTES: u64 = 1 << 10;
 /// What all downloads of a process share.
 pub(super) struct Shared {
     pub(super) standing: Arc<Standing>,
+    lanes: Arc<Lanes>,
     /// Permits for [`PERMIT_BYTES`] each of pieces on their way.
     room: Semaphore,
     room_max: u32,
@@ -63,7 +72,8 @@ impl Shared {
     pub(super) fn new(standing: Arc<Standing>, pieces_bytes_max: usize) -> Self {
         let permits = pieces_bytes_max as u64 / PERMIT_BYTES;
         let room_max = u32::try_from(permits).unwrap_or(u32::MAX).max(1);
-        Self { standing, room: Semaphore::new(room_max as usize), room_max }
+        let room = Semaphore::new(room_max as usize);
+        Self { standing, lanes: Arc::default(), room, room_max }
     }
 }
 
@@ -89,7 +99,10 @@ pub(super) async fn download(
         .fold(0, |sum, byte| (sum * 31 + usize::from(*byte)) & 0xFFFF);
     let begin = begin.checked_rem(missing.len()).unwrap_or_default();
     missing.rotate_left(begin);
+    let rank = rank(&source.local_peer(), &id);
+    let lane = shared.lanes.enter(rank, pieces.byte_len(), || clock.now_millis());
     let download = Download {
+        lane: Some(lane.await),
         left: missing.len(),
         missing,
         asker: Asker { source, clock, limits, shared, id, pieces, part },
@@ -97,7 +110,7 @@ pub(super) async fn download(
         providers: Vec::new(),
         asked: HashMap::new(),
         next_ticket: 0,
-        rounds: 0,
+        last_at: clock.now_millis(),
         fetched: PiecesFetched::default(),
     };
     download.run().await
@@ -131,6 +144,13 @@ struct Provider {
     lacks: HashSet<usize>,
     /// Whether it is asked for its map now.
     is_asked: bool,
+    /// It had nothing, or served others; by the next look it may be otherwise. Nobody waits for it.
+    has_nothing: bool,
+    /// Whether that is among the faults.
+    is_blamed: bool,
+    /// Looks in a row at which it had nothing of use, and how many are to be left out until the next one.
+    vain_looks: u32,
+    looks_left_out: u32,
 }
 
 impl Provider {
@@ -142,16 +162,53 @@ impl Provider {
             map: None,
             lacks: HashSet::new(),
             is_asked: false,
+            has_nothing: false,
+            is_blamed: false,
+            vain_looks: 0,
+            looks_left_out: 0,
         }
     }
 
     fn may_have(&self, piece: usize) -> bool {
-        !self.lacks.contains(&piece) && self.map.as_ref().is_none_or(|map| map.may_have(piece))
+        !self.has_nothing
+            && !self.lacks.contains(&piece)
+            && self.map.as_ref().is_none_or(|map| map.may_have(piece))
+    }
+
+    fn has_any(&self, missing: &VecDeque<usize>) -> bool {
+        missing.iter().any(|piece| self.may_have(*piece))
     }
 
     /// Whether it may have more by now than it had.
     fn is_partial(&self) -> bool {
-        !self.is_gone && (self.map.is_some() || !self.lacks.is_empty())
+        !self.is_gone && !self.has_nothing && (self.map.is_some() || !self.lacks.is_empty())
+    }
+
+    /// Whether it is to be asked now what it has. To be called once a look.
+    fn is_due(&mut self, missing: &VecDeque<usize>, with_nothing: bool) -> bool {
+        let may = self.is_partial() || (!self.is_gone && self.has_nothing && with_nothing);
+        if !may || self.is_asked || missing.is_empty() || self.has_any(missing) {
+            return false;
+        }
+        if self.looks_left_out > 0 {
+            self.looks_left_out -= 1;
+            return false;
+        }
+        true
+    }
+
+    /// Notes what it says that it has; `None` if that is all.
+    fn told(&mut self, map: Option<PieceMap>, missing: &VecDeque<usize>) {
+        (self.has_nothing, self.map) = (false, map);
+        self.lacks.clear();
+        self.looked(self.has_any(missing));
+    }
+
+    /// Notes how a look at it ended.
+    fn looked(&mut self, is_of_use: bool) {
+        self.vain_looks = if is_of_use { 0 } else { self.vain_looks.saturating_add(1) };
+        let every = 1u32.checked_shl(self.vain_looks).unwrap_or(u32::MAX).min(VAIN_LOOKS_MAX);
+        self.looks_left_out = if is_of_use { 0 } else { every - 1 };
     }
 }
 
@@ -184,6 +241,8 @@ enum Answer {
 
 struct Download<'a, S> {
     asker: Asker<'a, S>,
+    /// The right to be among the first, as long as it lasts.
+    lane: Option<Lane>,
     candidates: Candidates<'a>,
     providers: Vec<Provider>,
     /// Pieces that nobody is asked for, in the order in which to ask.
@@ -192,8 +251,8 @@ struct Download<'a, S> {
     left: usize,
     asked: HashMap<u64, Asked>,
     next_ticket: u64,
-    /// How often nobody had a further piece, since one came.
-    rounds: u32,
+    /// When the last piece came, or the first was asked for, by the clock.
+    last_at: u64,
     fetched: PiecesFetched,
 }
 
@@ -210,15 +269,16 @@ impl<'a, S: RangeSource> Download<'a, S> {
         let mut look: Option<BoxFuture<'_, ()>> = None;
         while self.left > 0 {
             let is_blocked = self.assign(&asker, &mut answers);
-            if !self.may_look_again() {
+            if answers.is_empty() && !is_blocked && !self.may_look_again() {
+                self.widen().await?;
+                continue;
+            }
+            if !self.may_look_again() && !self.may_look_beside() {
                 look = None;
-                if answers.is_empty() && !is_blocked {
-                    self.widen().await?;
-                    continue;
-                }
             } else if look.is_none() {
                 look = Some(asker.clock.sleep(OTHER_PIECES_PAUSE));
             }
+            self.give_way();
             // What other downloads release between the look and now is seen a moment later.
             let blocked = is_blocked.then_some(OTHER_PIECES_PAUSE);
             let pause = self.pause().into_iter().chain(blocked).min();
@@ -241,8 +301,8 @@ impl<'a, S: RangeSource> Download<'a, S> {
         Ok(self.fetched)
     }
 
-    /// Asks whom it can for what nobody is asked for, and for what takes too long. Whether peers could be asked for more if other
-    /// downloads did not.
+    /// Asks whom it can for what nobody is asked for, and for what takes too long. Whether peers could be asked for
+    /// more if other downloads did not.
     fn assign<'b>(
         &mut self,
         asker: &'b Asker<'a, S>,
@@ -250,8 +310,18 @@ impl<'a, S: RangeSource> Download<'a, S> {
     ) -> bool {
         let mut is_blocked = false;
         let mut full = HashSet::new();
+        let mut looked_at = 0;
+        let rarity = rarity(&self.missing, &self.providers);
         loop {
-            let choice = self.next_missing(&full).or_else(|| self.next_overdue(&full));
+            // Who cannot be asked for more is not looked at closely.
+            for index in looked_at..self.providers.len() {
+                if self.is_full(asker, index) {
+                    is_blocked |= self.providers[index].has_any(&self.missing);
+                    full.insert(index);
+                }
+            }
+            looked_at = self.providers.len();
+            let choice = self.next_missing(&full, &rarity).or_else(|| self.next_overdue(&full));
             if let Some((provider, piece)) = choice {
                 let Some((_, len, _)) = asker.pieces.piece(piece) else {
                     self.missing.retain(|other| *other != piece);
@@ -276,11 +346,21 @@ impl<'a, S: RangeSource> Download<'a, S> {
         }
     }
 
+    /// Whether a provider is asked for as much as it may be, by this download and others.
+    fn is_full(&self, asker: &Asker<'a, S>, provider: usize) -> bool {
+        let len = self.missing.front().and_then(|piece| asker.pieces.piece(*piece));
+        let len = len.map_or(0, |(_, len, _)| len);
+        asker.shared.standing.is_full(&self.providers[provider].address.peer, len.into())
+    }
+
     /// The next piece that nobody is asked for, and whom to ask for it.
-    fn next_missing(&self, full: &HashSet<usize>) -> Option<(usize, usize)> {
+    fn next_missing(
+        &self,
+        full: &HashSet<usize>,
+        rarity: &HashMap<usize, usize>,
+    ) -> Option<(usize, usize)> {
         let choose = |provider: usize| {
-            let piece = rarest(&self.missing, &self.providers, provider)?;
-            Some((provider, piece))
+            Some((provider, rarest(&self.missing, &self.providers[provider], rarity)?))
         };
         self.free(full).find_map(choose)
     }
@@ -336,8 +416,9 @@ impl<'a, S: RangeSource> Download<'a, S> {
     fn pause(&self) -> Option<Duration> {
         let now = self.asker.clock.now_millis();
         let waits = self.asked.values().map(|asked| self.wait_for(asked, now));
+        let lane = self.lane_ends_at().map(|at| Duration::from_millis(at.saturating_sub(now)));
         // Those for which nobody else can be asked now are not waited for.
-        waits.filter(|wait| !wait.is_zero()).min()
+        waits.filter(|wait| !wait.is_zero()).chain(lane).min()
     }
 
     fn ask<'b>(
@@ -373,7 +454,7 @@ impl<'a, S: RangeSource> Download<'a, S> {
             Outcome::Overtaken => {}
             Outcome::OtherPieces(map) => {
                 let provider = &mut self.providers[asked.provider];
-                provider.map = Some(map);
+                (provider.has_nothing, provider.map) = (false, Some(map));
                 provider.lacks.insert(asked.piece);
                 self.again(asked.piece);
             }
@@ -384,15 +465,25 @@ impl<'a, S: RangeSource> Download<'a, S> {
         }
     }
 
-    /// Lets a provider be asked no more, and blames it once.
-    fn failed(&mut self, provider: usize, kind: FaultKind) {
-        let Provider { address, is_gone, .. } = &mut self.providers[provider];
-        if !std::mem::replace(is_gone, true) {
-            if kind.is_malicious() {
-                self.asker.shared.standing.lied(address.peer);
-            }
-            blame(&mut self.fetched.faults, &self.asker.shared.standing, address.peer, kind);
+    /// Lets a provider be asked no more, or who has nothing, or serves others, not for now; blames it once.
+    fn failed(&mut self, index: usize, kind: FaultKind) {
+        let provider = &mut self.providers[index];
+        let is_for_now = matches!(kind, FaultKind::Missing | FaultKind::Busy);
+        let is_known = if is_for_now {
+            provider.looked(false);
+            provider.has_nothing = true;
+            std::mem::replace(&mut provider.is_blamed, true) || provider.is_gone
+        } else {
+            std::mem::replace(&mut provider.is_gone, true)
+        };
+        if is_known {
+            return;
         }
+        let peer = provider.address.peer;
+        if kind.is_malicious() {
+            self.asker.shared.standing.lied(peer);
+        }
+        blame(&mut self.fetched.faults, &self.asker.shared.standing, peer, kind);
     }
 
     /// Notes what a provider says that it has.
@@ -400,18 +491,12 @@ impl<'a, S: RangeSource> Download<'a, S> {
         let provider = &mut self.providers[index];
         provider.is_asked = false;
         match said {
-            Some(Ok(RangeResponse::OtherPieces(map))) => {
-                provider.map = Some(map);
-                provider.lacks.clear();
-            }
+            Some(Ok(RangeResponse::OtherPieces(map))) => provider.told(Some(map), &self.missing),
             // It has all by now.
-            Some(Ok(RangeResponse::Found { .. })) => {
-                provider.map = None;
-                provider.lacks.clear();
-            }
+            Some(Ok(RangeResponse::Found { .. })) => provider.told(None, &self.missing),
             Some(Ok(RangeResponse::Missing)) => self.failed(index, FaultKind::Missing),
             Some(Err(kind)) => self.failed(index, kind),
-            Some(Ok(RangeResponse::Busy)) | None => {}
+            Some(Ok(RangeResponse::Busy)) | None => provider.looked(false),
         }
     }
 
@@ -428,7 +513,12 @@ impl<'a, S: RangeSource> Download<'a, S> {
         let started = asked.started.load(Ordering::Relaxed).saturating_sub(1);
         let standing = &self.asker.shared.standing;
         standing.delivered_piece(&peer, len, now.saturating_sub(started));
-        self.rounds = 0;
+        self.last_at = now;
+        for provider in &mut self.providers {
+            // Where something comes more may come.
+            provider.vain_looks = provider.vain_looks.min(WAITED_LOOKS - 1);
+        }
+        self.providers[asked.provider].has_nothing = false;
         self.left = self.left.saturating_sub(1);
         self.missing.retain(|piece| *piece != asked.piece);
         if !self.fetched.peers.contains(&peer) {
@@ -449,22 +539,43 @@ impl<'a, S: RangeSource> Download<'a, S> {
 
     /// Whether somebody who did not have a piece may have it by now.
     fn may_look_again(&self) -> bool {
-        self.rounds < OTHER_PIECES_ROUNDS_MAX && self.providers.iter().any(Provider::is_partial)
+        let may = |provider: &Provider| provider.is_partial() && provider.vain_looks < WAITED_LOOKS;
+        self.providers.iter().any(may)
     }
 
-    /// Asks those who have a part what they have by now.
+    /// Whether it may be asked what they have by now who had nothing, while something else is being asked for.
+    fn may_look_beside(&self) -> bool {
+        let may = |provider: &Provider| !provider.is_gone && provider.has_nothing;
+        !self.asked.is_empty() && self.providers.iter().any(may)
+    }
+
+    /// Asks what they have by now of whom nothing of use is known.
     fn look_again<'b>(
         &mut self,
         asker: &'b Asker<'a, S>,
         answers: &mut FuturesUnordered<BoxFuture<'b, Answer>>,
     ) {
-        let before = answers.len();
+        let beside = self.may_look_beside();
         for (index, provider) in self.providers.iter_mut().enumerate() {
-            if provider.is_partial() && !std::mem::replace(&mut provider.is_asked, true) {
+            if provider.is_due(&self.missing, beside) {
+                provider.is_asked = true;
                 answers.push(asker.ask_map(index, provider.address.clone()).boxed());
             }
         }
-        self.rounds += u32::from(answers.len() > before);
+    }
+
+    /// When this content is no longer among the first.
+    fn lane_ends_at(&self) -> Option<u64> {
+        let stalls_at = self.last_at.saturating_add(LANE_STALL_MILLIS);
+        self.lane.as_ref().map(|lane| lane.ends_at.min(stalls_at))
+    }
+
+    /// Lets another content be among the first, when it is time.
+    fn give_way(&mut self) {
+        let now = self.asker.clock.now_millis();
+        if self.lane_ends_at().is_some_and(|at| at <= now) {
+            self.lane = None;
+        }
     }
 
     /// Finds more peers when nobody is left to ask.
@@ -482,19 +593,27 @@ impl<'a, S: RangeSource> Download<'a, S> {
     }
 }
 
+/// How many may have each of the first pieces that nobody is asked for; empty where everybody has everything.
+fn rarity(missing: &VecDeque<usize>, providers: &[Provider]) -> HashMap<usize, usize> {
+    if !providers.iter().any(Provider::is_partial) {
+        return HashMap::new();
+    }
+    let count = |piece: &usize| {
+        let has = |other: &&Provider| !other.is_gone && other.may_have(*piece);
+        (*piece, providers.iter().filter(has).count())
+    };
+    missing.iter().take(RAREST_OF).map(count).collect()
+}
+
 /// Of the pieces that nobody is asked for one that a provider may have and that the fewest may have; of equally rare
 /// ones the first.
-fn rarest(missing: &VecDeque<usize>, providers: &[Provider], provider: usize) -> Option<usize> {
-    let provider = providers.get(provider)?;
-    let mut had = missing.iter().copied().filter(|piece| provider.may_have(*piece));
-    // Where everybody has everything the first is as rare as any.
-    if !providers.iter().any(Provider::is_partial) {
-        return had.next();
-    }
-    had.take(RAREST_OF).min_by_key(|piece| {
-        let has = |other: &&Provider| !other.is_gone && other.may_have(*piece);
-        providers.iter().filter(has).count()
-    })
+fn rarest(
+    missing: &VecDeque<usize>,
+    provider: &Provider,
+    rarity: &HashMap<usize, usize>,
+) -> Option<usize> {
+    let had = missing.iter().copied().filter(|piece| provider.may_have(*piece));
+    had.min_by_key(|piece| rarity.get(piece).copied().unwrap_or(usize::MAX))
 }
 
 impl<S: RangeSource> Asker<'_, S> {
@@ -609,6 +728,9 @@ mod tests {
             provider(Some(&[here, not, here, not])),
         ];
         let missing = VecDeque::from([0, 1, 2, 3]);
+        let rarest = |missing: &VecDeque<usize>, providers: &[Provider], at: usize| {
+            rarest(missing, &providers[at], &rarity(missing, providers))
+        };
         // Piece 3 is had by the first alone, 1 and 2 by two, 0 by all.
         assert_eq!([0, 1, 2].map(|at| rarest(&missing, &providers, at)), [3, 1, 2].map(Some));
         // Who is gone has nothing; of equally rare ones the first.
@@ -619,5 +741,31 @@ mod tests {
         assert_eq!(rarest(&VecDeque::from([1, 2, 3]), &providers, 1), None);
         let all = [provider(None), provider(None)];
         assert_eq!(rarest(&VecDeque::from([2, 0]), &all, 1), Some(2));
+    }
+
+    #[test]
+    fn who_has_nothing_of_use_is_asked_less_and_less_and_nobody_who_has() {
+        let missing = VecDeque::from([0, 1]);
+        let due = |provider: &mut Provider| -> Vec<usize> {
+            let mut at = Vec::new();
+            for look in 1..=32 {
+                if provider.is_due(&missing, true) {
+                    at.push(look);
+                    provider.told(Some(PieceMap::of([false; 2])), &missing);
+                }
+            }
+            at
+        };
+        // After one second, two more, four more, and then every eight.
+        assert_eq!(due(&mut provider(Some(&[false, false]))), [1, 3, 7, 15, 23, 31]);
+        let mut nothing = provider(None);
+        nothing.has_nothing = true;
+        assert!(!nothing.is_due(&missing, false));
+        assert_eq!(due(&mut nothing)[..2], [1, 3]);
+        assert!(due(&mut provider(Some(&[false, true]))).is_empty());
+        assert!(due(&mut provider(None)).is_empty());
+        let mut late = provider(Some(&[false, false]));
+        late.told(Some(PieceMap::of([true, false])), &missing);
+        assert_eq!((late.vain_looks, late.may_have(0)), (0, true));
     }
 }

@@ -61,6 +61,16 @@ impl Record {
         Self { failures, lied, mib_millis, noted_at, asked: 0 }
     }
 
+    /// Whether it is asked for as many pieces of `len` bytes as it delivers in a second, or as it serves to one.
+    fn is_full(&self, now: u64, len: u64) -> bool {
+        let a_second = match self.faded(now).mib_millis {
+            0 => 0,
+            millis => 1_000u64.saturating_mul(MIB) / millis / len.max(1),
+        };
+        let most = u32::try_from(a_second).unwrap_or(u32::MAX).clamp(PIECES_MIN, PIECES_MAX);
+        self.asked >= most
+    }
+
     /// What of it still counts.
     fn faded(self, now: u64) -> Self {
         let age = now.saturating_sub(self.noted_at);
@@ -194,17 +204,18 @@ impl Standing {
         let now = self.clock.now_millis();
         let mut records = self.records();
         let record = records.entry(peer).or_default();
-        let a_second = match record.faded(now).mib_millis {
-            0 => 0,
-            millis => 1_000u64.saturating_mul(MIB) / millis / len.max(1),
-        };
-        let most = u32::try_from(a_second).unwrap_or(u32::MAX).clamp(PIECES_MIN, PIECES_MAX);
-        if record.asked >= most {
+        if record.is_full(now, len) {
             return None;
         }
         record.asked += 1;
         drop(records);
         Some(Turn { standing: self.clone(), peer })
+    }
+
+    /// Whether [`Self::turn`] would say no.
+    pub(super) fn is_full(&self, peer: &PeerId, len: u64) -> bool {
+        let now = self.clock.now_millis();
+        self.records().get(peer).is_some_and(|record| record.is_full(now, len))
     }
 
     /// Waits until some peer is asked for a piece less. Cancel-safe.
