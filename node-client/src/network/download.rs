@@ -612,8 +612,11 @@ fn rarest(
     provider: &Provider,
     rarity: &HashMap<usize, usize>,
 ) -> Option<usize> {
-    let had = missing.iter().copied().filter(|piece| provider.may_have(*piece));
-    had.min_by_key(|piece| rarity.get(piece).copied().unwrap_or(usize::MAX))
+    let mut had = missing.iter().copied().filter(|piece| provider.may_have(*piece));
+    if rarity.is_empty() {
+        return had.next();
+    }
+    had.take(RAREST_OF).min_by_key(|piece| rarity.get(piece).copied().unwrap_or(usize::MAX))
 }
 
 impl<S: RangeSource> Asker<'_, S> {

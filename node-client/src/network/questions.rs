@@ -8,7 +8,7 @@ use libp2p::{
         dial_opts::{DialOpts, PeerCondition},
         ConnectionId,
     },
-    PeerId, Swarm,
+    Multiaddr, PeerId, Swarm,
 };
 use tokio::sync::oneshot;
 
@@ -16,6 +16,7 @@ use super::{
     behaviour::Behaviour,
     codec::{RangeRequest, RangeResponse},
     command::Answer,
+    paths::is_relayed,
     FaultKind, PeerAddress, ADDRESSES_MAX,
 };
 
@@ -91,7 +92,7 @@ impl Questions {
         let Entry::Vacant(entry) = self.dials.entry(peer.peer) else {
             return;
         };
-        let addresses = peer.addresses.into_iter().take(ADDRESSES_MAX).collect();
+        let addresses = one_circuit(peer.addresses);
         let options = DialOpts::peer_id(peer.peer)
             // Even while another behaviour dials: it may know other addresses than these.
             .condition(PeerCondition::Disconnected)
@@ -172,5 +173,35 @@ impl Questions {
             OutboundFailure::Io(_) => FaultKind::Unreachable,
         };
         let _ = question.reply.send(Err(kind));
+    }
+}
+
+/// All direct addresses of a peer and one of those over relays: each that is dialled costs its relay a circuit, and the first that
+/// answers is taken. Which one is drawn.
+fn one_circuit(addresses: Vec<Multiaddr>) -> Vec<Multiaddr> {
+    let addresses = addresses.into_iter().take(ADDRESSES_MAX);
+    let (relayed, mut some): (Vec<_>, Vec<_>) = addresses.partition(is_relayed);
+    let drawn = rand::random::<usize>().checked_rem(relayed.len());
+    some.extend(drawn.and_then(|drawn| relayed.into_iter().nth(drawn)));
+    some
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_way_over_a_relay_is_tried_beside_all_direct_ones() {
+        let [relay, other] = [(); 2].map(|()| PeerId::random());
+        let parse = |text: String| text.parse::<Multiaddr>().unwrap();
+        let direct =
+            ["/ip4/192.0.2.1/tcp/1", "/ip4/192.0.2.1/tcp/2"].map(|text| parse(text.into()));
+        let circuits = [relay, other]
+            .map(|relay| parse(format!("/ip4/192.0.2.2/tcp/1/p2p/{relay}/p2p-circuit")));
+        let all = [direct.clone(), circuits.clone()].concat();
+        let dialled = one_circuit(all);
+        assert_eq!((&dialled[..2], dialled.len()), (&direct[..], 3));
+        assert!(circuits.contains(&dialled[2]));
+        assert_eq!(one_circuit(direct.to_vec()), direct);
     }
 }

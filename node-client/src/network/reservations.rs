@@ -44,6 +44,11 @@ impl Reservations {
     /// Asks as many more as there is need of.
     pub(super) fn ask(&mut self, swarm: &mut Swarm<Behaviour>, kept: &Kept, now: Instant) {
         self.due.retain(|peer, _| kept.dials(peer));
+        // One that is no validator any more is to relay no more.
+        let is_over = |relay: &PeerId| !kept.dials(relay);
+        for (listener, _) in self.listeners.extract_if(|_, relay| is_over(relay)) {
+            swarm.remove_listener(listener);
+        }
         let local = KBucketKey::from(*swarm.local_peer_id());
         let is_free = |peer: &PeerId| {
             !self.listeners.values().any(|other| other == peer)

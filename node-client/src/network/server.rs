@@ -344,11 +344,11 @@ impl Server {
             RangeResponse::OtherPieces(map) => map.as_bytes().len(),
             _ => sent,
         };
-        let used = (used as u64).max(CHARGED_MIN.into());
-        let unused = u64::from(len).saturating_sub(used);
-        self.bytes.give_back(&asker.account(), unused);
+        let charged = (used as u64).max(CHARGED_MIN.into());
+        self.bytes.give_back(&asker.account(), u64::from(len).saturating_sub(charged));
         if let Some(uplink) = &mut self.uplink {
-            uplink.give_back(asker.role, unused);
+            // The line carries what is sent, and no more.
+            uplink.give_back(asker.role, u64::from(len).saturating_sub(used as u64));
         }
         self.counters.add_sent(sent);
         if sent == 0 {

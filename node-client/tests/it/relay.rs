@@ -1,10 +1,11 @@
 //! Peers that cannot be dialled, and that are reached over validators that relay to them, on real sockets.
 //!
-//! What must happen is asked for until it has.
+//! What must happen is asked for until it has. Relays have a clock that goes on: what circuits cost comes back.
 
 use libp2p::{identity::Keypair, multiaddr::Protocol};
-use node_client::network::{
-    Client, FaultKind, FetchError, Keep, Network, NetworkConfig, PeerAddress, Role,
+use node_client::{
+    clock::SystemClock,
+    network::{Client, FaultKind, FetchError, Keep, Network, NetworkConfig, PeerAddress, Role},
 };
 use tempfile::TempDir;
 
@@ -63,7 +64,7 @@ async fn comes(by: &Peer, from: &Peer, len: usize) {
 }
 
 async fn who_listens_nowhere_is_fetched_from_over_a_relay(transport: Transport) {
-    let relay = peer_with(quick(transport), Impatient).await;
+    let relay = peer_with(quick(transport), SystemClock).await;
     let (miner, other) = (hidden(transport).await, peer_with(quick(transport), Impatient).await);
     relay_to(&relay.client, &[&miner, &other]).await;
     miner.client.keep(dial(&relay).await).await.unwrap();
@@ -90,7 +91,7 @@ async fn who_listens_nowhere_is_fetched_from_over_a_relay_over_tcp() {
 #[tokio::test]
 async fn a_circuit_carries_so_much_and_no_more() {
     let narrow = NetworkConfig { circuit_bytes_max: 64 << 10, ..quick(Transport::Tcp) };
-    let relay = peer_with(narrow, Impatient).await;
+    let relay = peer_with(narrow, SystemClock).await;
     let miner = hidden(Transport::Tcp).await;
     // It asks for more at a time than a circuit carries.
     let whole = NetworkConfig { range_len: 1 << 20, ..quick(Transport::Tcp) };
@@ -114,8 +115,8 @@ async fn a_lost_relay_is_asked_again_and_the_others_stay() {
         listen: vec!["/ip4/127.77.0.2/tcp/0".parse().unwrap()],
         ..quick(Transport::Tcp)
     };
-    let first = client(settings.clone(), key.clone(), &folder, Impatient).await;
-    let other_relay = peer_with(quick(Transport::Tcp), Impatient).await;
+    let first = client(settings.clone(), key.clone(), &folder, SystemClock).await;
+    let other_relay = peer_with(quick(Transport::Tcp), SystemClock).await;
     let miner = hidden(Transport::Tcp).await;
     let fetcher = peer_with(quick(Transport::Tcp), Impatient).await;
     relay_to(&first, &[&miner, &fetcher]).await;
@@ -130,7 +131,7 @@ async fn a_lost_relay_is_asked_again_and_the_others_stay() {
     let left = relayed(&miner, 1).await;
     assert!(both.addresses.contains(&left.addresses[0]));
     comes(&fetcher, &miner, 5_000).await;
-    let second = client(settings, key, &folder, Impatient).await;
+    let second = client(settings, key, &folder, SystemClock).await;
     relay_to(&second, &[&miner, &fetcher]).await;
     assert_eq!(relayed(&miner, 2).await, both);
     other_relay.client.shutdown().await;
