@@ -40,6 +40,7 @@ use crate::{
     error::{Attempt as _, Error, Result},
     handles::{Handles, Peers, Run},
     memory,
+    payloads::is_full,
     snapshots::{final_roots, snapshots_max},
     telemetry,
 };
@@ -259,7 +260,7 @@ impl Replica {
 
     /// Bytes of all parameters.
     fn state_bytes(&self) -> u64 {
-        (self.handles.run.model.parameter_count() as u64).saturating_mul(size_of::<f32>() as u64)
+        self.handles.run.model.parameter_count().saturating_mul(size_of::<f32>() as u64)
     }
 
     /// Applies what was accepted in the state's window.
@@ -512,7 +513,7 @@ impl Replica {
         let parameters = loop {
             let published = network.publish_content(state.root, served.clone(), None).await;
             // Payloads may have grown into its room.
-            let is_full = published.as_ref().is_err_and(payloads::is_full);
+            let is_full = published.as_ref().is_err_and(is_full);
             if !is_full || !payloads.forget_oldest(state.window).await {
                 break published;
             }

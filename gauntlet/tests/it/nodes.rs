@@ -7,10 +7,7 @@ use std::{
 };
 
 use futures::StreamExt;
-use node_client::{
-    chain::{self, Call, Chain, SubxtChain},
-    keys,
-};
+use node_client::chain::{self, Chain, SubxtChain};
 
 use crate::localnet::gauntlet;
 
@@ -76,35 +73,4 @@ async fn a_node_that_answers_and_stands_still_is_left_for_one_that_goes_on() {
         assert!(best.next().await.unwrap() >= 3);
     };
     tokio::time::timeout(patience, story).await.unwrap();
-}
-
-/// A transfer is handed to a node that takes it and makes no block, or is killed then; the client goes over to
-/// another one, and the transfer is in its chain, once.
-#[tokio::test]
-async fn what_a_node_took_that_stands_still_or_is_killed_comes_into_a_block_of_another_once() {
-    const AMOUNT: u128 = 7_000_000_000_000;
-    let alice = keys::keypair_from_uri("//Alice").unwrap();
-    let to = keys::account(&keys::keypair_from_uri("//stranger").unwrap());
-    let call = Call::Transfer { to, amount: AMOUNT };
-    let story = async {
-        for kills in [false, true] {
-            let (mut still, moving) = (Node::start(0), Node::start(250));
-            drop(connect(std::slice::from_ref(&moving.url)).await);
-            drop(connect(std::slice::from_ref(&still.url)).await);
-            let chain = connect(&[still.url.clone(), moving.url.clone()]).await;
-            let submission = chain.submit(&alice, call.clone());
-            let kill = async {
-                if kills {
-                    let _ = still.process.kill();
-                }
-            };
-            let (included, ()) = futures::join!(submission, kill);
-            let included = included.unwrap().block;
-            let mut blocks = chain.subscribe_finalized().await.unwrap();
-            // Nothing comes after it, either.
-            while blocks.next().await.unwrap().number < included.number + 12 {}
-            assert_eq!(chain.balance(to, None).await.unwrap(), AMOUNT, "{kills}");
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(240), story).await.unwrap();
 }

@@ -207,19 +207,7 @@ impl Pool for NodePool<'_> {
     }
 
     async fn watch(&self, progress: Progress) -> Result<Included, SubmitError> {
-        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let moved = async {
-            match &used {
-                Some(connection) => self.chain.moved(connection).await,
-                None => std::future::pending().await,
-            }
-        };
-        // A node that stands still reports nothing for ever.
-        tokio::select! {
-            biased;
-            outcome = watch(progress) => outcome,
-            () = moved => Err(SubmitError::Transport("another node is asked by now".to_owned())),
-        }
+        watch(progress).await
     }
 
     async fn trace(&self, signed: &mut Signed) -> Result<Trace, SubmitError> {

@@ -150,6 +150,10 @@ impl Lab {
             "add chain ip nat forward { type filter hook forward priority 0; policy drop; }",
             "add rule ip nat forward iifname eth1 accept",
             "add rule ip nat forward ct state established,related accept",
+            // A stranger's packet that the NAT itself took would leave no port for ours to there.
+            "add chain ip nat input { type filter hook input priority 0; policy drop; }",
+            "add rule ip nat input iifname eth1 accept",
+            "add rule ip nat input ct state established,related accept",
         ];
         nft(&gate, &tables.join("; "))?;
         Ok(Node { space, ip: "192.168.7.2".to_owned() })
