@@ -40,7 +40,7 @@ use crate::{
     error::{Attempt as _, Error, Result},
     handles::{Handles, Peers, Run},
     memory,
-    payloads::is_full,
+    payloads::{is_full, SERVED_WINDOWS},
     snapshots::{final_roots, snapshots_max},
     telemetry,
 };

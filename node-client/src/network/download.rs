@@ -9,6 +9,7 @@
 //! [`Part`]: who served a wrong one is to blame, nobody else, and nothing that was right is asked for again.
 
 use std::{
+    cell::Cell,
     collections::{HashMap, HashSet, VecDeque},
     sync::{
         atomic::{AtomicU64, Ordering},
@@ -146,7 +147,9 @@ struct Provider {
     is_asked: bool,
     /// It had nothing, or served others; by the next look it may be otherwise. Nobody waits for it.
     has_nothing: bool,
-    /// Whether that is among the faults.
+    /// It has none of the pieces that nobody is asked for, until one comes back or it says otherwise: not looked through again.
+    is_dry: Cell<bool>,
+    /// Whether that it had nothing is among the faults.
     is_blamed: bool,
     /// Looks in a row at which it had nothing of use, and how many are to be left out until the next one.
     vain_looks: u32,
@@ -163,6 +166,7 @@ impl Provider {
             lacks: HashSet::new(),
             is_asked: false,
             has_nothing: false,
+            is_dry: Cell::new(false),
             is_blamed: false,
             vain_looks: 0,
             looks_left_out: 0,
@@ -176,7 +180,10 @@ impl Provider {
     }
 
     fn has_any(&self, missing: &VecDeque<usize>) -> bool {
-        missing.iter().any(|piece| self.may_have(*piece))
+        if !self.is_dry.get() {
+            self.is_dry.set(!missing.iter().any(|piece| self.may_have(*piece)));
+        }
+        !self.is_dry.get()
     }
 
     /// Whether it may have more by now than it had.
@@ -200,6 +207,7 @@ impl Provider {
     /// Notes what it says that it has; `None` if that is all.
     fn told(&mut self, map: Option<PieceMap>, missing: &VecDeque<usize>) {
         (self.has_nothing, self.map) = (false, map);
+        self.is_dry.set(false);
         self.lacks.clear();
         self.looked(self.has_any(missing));
     }
@@ -505,6 +513,7 @@ impl<'a, S: RangeSource> Download<'a, S> {
         let is_asked = self.asked.values().any(|asked| asked.piece == piece);
         if !is_asked && !self.missing.contains(&piece) && is_missing(&*self.asker.pieces, piece) {
             self.missing.push_front(piece);
+            self.providers.iter().for_each(|provider| provider.is_dry.set(false));
         }
     }
 
@@ -519,6 +528,7 @@ impl<'a, S: RangeSource> Download<'a, S> {
             provider.vain_looks = provider.vain_looks.min(WAITED_LOOKS - 1);
         }
         self.providers[asked.provider].has_nothing = false;
+        self.providers[asked.provider].is_dry.set(false);
         self.left = self.left.saturating_sub(1);
         self.missing.retain(|piece| *piece != asked.piece);
         if !self.fetched.peers.contains(&peer) {
@@ -612,6 +622,9 @@ fn rarest(
     provider: &Provider,
     rarity: &HashMap<usize, usize>,
 ) -> Option<usize> {
+    if !provider.has_any(missing) {
+        return None;
+    }
     let mut had = missing.iter().copied().filter(|piece| provider.may_have(*piece));
     if rarity.is_empty() {
         return had.next();
