@@ -6,7 +6,7 @@ use super::{
     answers::{counter, fetch, mbit_per_second, DOWN, FAR_LEN, PAYLOAD_LEN, UP},
     attacks, crowd, failures,
     figures::Figure,
-    lab::{Lab, Link, Nat, Node},
+    lab::{Lab, Link, Nat, Node, Peer},
     window,
 };
 use crate::failure::Failure;
