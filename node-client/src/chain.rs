@@ -24,8 +24,6 @@ pub use events::*;
 mod money;
 pub use money::{parse_units, units, UNIT};
 
-mod endpoints;
-mod light;
 mod signed;
 mod subxt;
 pub use self::subxt::{connect, connect_to, SubxtChain};

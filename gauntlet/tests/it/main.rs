@@ -10,7 +10,6 @@ mod data;
 mod embed;
 mod faults;
 mod kill;
-mod light;
 mod localnet;
 mod nodes;
 mod nonces;
