@@ -562,9 +562,21 @@ mod tests {
         assert_eq!(node.state().signed, SIGNED_MAX as u64);
         for call in 0..2 * GIVEN_UP_MAX as u8 {
             let node = Node::with(&[Fault::Dropped; 100]);
-            submit(&node, &account, [call; 32], PATIENCE).await.unwrap_err();
+            submit(&node, &account, [call; 32], PATIENCE / 30).await.unwrap_err();
         }
         assert_eq!(account.given_up().len(), GIVEN_UP_MAX);
+    }
+
+    /// An equal call much later is another one: a peer that is announced where it was before, say.
+    #[tokio::test(start_paused = true)]
+    async fn what_was_given_up_long_ago_is_not_gone_on_with() {
+        let (node, account) = (Node::with(&[Fault::Delayed, Fault::Hangs]), Account::default());
+        let given_up = submit(&node, &account, CALL, PATIENCE);
+        assert!(tokio::time::timeout(PATIENCE / 2, given_up).await.is_err());
+        node.arrive();
+        tokio::time::advance(GIVEN_UP_KEPT).await;
+        submit(&node, &account, CALL, PATIENCE).await.unwrap();
+        assert_eq!((node.included(), node.state().signed), (2, 2));
     }
 
     #[tokio::test(start_paused = true)]
