@@ -270,11 +270,8 @@ impl Replica {
         let record = chain
             .window(*run, window, None)
             .await?
-            .with_context(|| format!("the chain does not know window {window}"));
-        let record = match record {
-            Ok(record) => record,
-            Err(error) => return Err(self.unknown(window, error)),
-        };
+            .with_context(|| format!("the chain does not know window {window}"))
+            .map_err(|error| self.unknown(window, error))?;
         if record.status == WindowStatus::Open {
             // The chain may be late with it, or another node is asked by now, which is behind.
             let reason = "the accepted set is not fixed yet".to_owned();
