@@ -81,7 +81,12 @@ struct Loose<S> {
     signed: Vec<S>,
     /// Whether a node has dropped or refused the last: other bytes are signed then.
     is_refused: bool,
-    /// When the submission was given up, or began.
+}
+
+/// A call that was given up.
+struct GivenUp<S> {
+    call: Hash,
+    loose: Loose<S>,
     since: Instant,
 }
 
@@ -89,8 +94,8 @@ struct Loose<S> {
 pub(super) struct Account<S> {
     /// The next nonce, if it is known. The lock is held while an extrinsic is signed and handed over.
     next: Mutex<Option<u64>>,
-    /// Calls that were given up, by their hashes, the oldest first. Held for a look or a change.
-    given_up: StdMutex<VecDeque<(Hash, Loose<S>)>>,
+    /// Calls that were given up, the oldest first. Held for a look or a change.
+    given_up: StdMutex<VecDeque<GivenUp<S>>>,
 }
 
 impl<S> Default for Account<S> {
@@ -103,12 +108,12 @@ impl<S> Account<S> {
     /// What was signed of a call and given up not long ago: who submits an equal call much later means it again.
     fn take(&self, call: &Hash) -> Option<Loose<S>> {
         let mut given_up = self.given_up();
-        given_up.retain(|(_, loose)| loose.since.elapsed() < GIVEN_UP_KEPT);
-        let place = given_up.iter().position(|(other, _)| other == call)?;
-        given_up.remove(place).map(|(_, loose)| loose)
+        given_up.retain(|old| old.since.elapsed() < GIVEN_UP_KEPT);
+        let place = given_up.iter().position(|old| old.call == *call)?;
+        given_up.remove(place).map(|old| old.loose)
     }
 
-    fn given_up(&self) -> MutexGuard<'_, VecDeque<(Hash, Loose<S>)>> {
+    fn given_up(&self) -> MutexGuard<'_, VecDeque<GivenUp<S>>> {
         self.given_up.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -123,10 +128,9 @@ struct Call<'a, S> {
 
 impl<S> Drop for Call<'_, S> {
     fn drop(&mut self) {
-        let Some(mut loose) = self.loose.take() else { return };
-        loose.since = Instant::now();
+        let Some(loose) = self.loose.take() else { return };
         let mut given_up = self.account.given_up();
-        given_up.push_back((self.hash, loose));
+        given_up.push_back(GivenUp { call: self.hash, loose, since: Instant::now() });
         if given_up.len() > GIVEN_UP_MAX {
             given_up.pop_front();
         }
@@ -249,10 +253,8 @@ async fn hand_over<P: Pool>(
             None => next_nonce(pool, *next).await?,
         };
         let signed = pool.sign(nonce).await?;
-        let all = loose.get_or_insert_with(|| {
-            let since = Instant::now();
-            Loose { nonce, signed: Vec::new(), is_refused: false, since }
-        });
+        let all =
+            loose.get_or_insert_with(|| Loose { nonce, signed: Vec::new(), is_refused: false });
         all.signed.push(signed);
         all.is_refused = false;
     }
