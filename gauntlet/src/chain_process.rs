@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// How long the chain may take to answer.
-const CHAIN_TIMEOUT: Duration = Duration::from_secs(30);
+const CHAIN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Name of the binary.
 const BINARY: &str = "gauntlet-node";

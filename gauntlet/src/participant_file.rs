@@ -391,7 +391,7 @@ pub fn check(file: ParticipantFile, base: &Path) -> Result<Participant> {
         checkpoint_every: file.checkpoint_every,
         snapshot_every: file.snapshot_every,
         memory_bytes: file.memory_bytes,
-        urls: file.chain.urls,
+        urls: file.chain.urls.into_iter().map(|url| beside(base, url)).collect(),
         genesis: file
             .chain
             .genesis
@@ -486,6 +486,14 @@ fn peer(text: &str) -> Result<PeerAddress> {
     Ok(PeerAddress { peer, addresses: addresses(&[address.to_owned()])? })
 }
 
+/// An address of a light client with the path of its specification relative to `base`; others as they are.
+fn beside(base: &Path, url: String) -> String {
+    match url.strip_prefix("light:") {
+        Some(path) => format!("light:{}", base.join(path).display()),
+        None => url,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -517,6 +525,14 @@ mod tests {
         let rate = with("up_bytes_per_second = 11_000_000").unwrap().up_bytes_per_second;
         assert_eq!(rate, Some(11_000_000));
         assert!(with("up_bytes_per_second = 0").is_err());
+    }
+
+    #[test]
+    fn the_specification_of_a_light_client_lies_beside_the_file() {
+        let mut file: ParticipantFile = toml::from_str(EXAMPLE).unwrap();
+        file.chain.urls = ["light:chain.json", "ws://host"].map(str::to_owned).to_vec();
+        let checked = check(file, Path::new("/base")).unwrap();
+        assert_eq!(checked.urls, ["light:/base/chain.json", "ws://host"]);
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub use events::*;
 mod money;
 pub use money::{parse_units, units, UNIT};
 
+mod endpoints;
+mod light;
 mod signed;
 mod subxt;
 pub use self::subxt::{connect, connect_to, SubxtChain};

@@ -10,6 +10,7 @@ mod data;
 mod embed;
 mod faults;
 mod kill;
+mod light;
 mod localnet;
 mod nodes;
 mod nonces;

@@ -45,8 +45,12 @@ pub(super) trait Pool: Send + Sync {
     /// What a node tells of an extrinsic that it took.
     type Progress: Send;
 
-    /// The account's next nonce, what waits in the node's pool counted.
+    /// The account's next nonce, what waits in the node's pool counted if it counts that.
     async fn next_nonce(&self) -> Result<u64, SubmitError>;
+    /// Whether the node in use counts what waits in its pool.
+    fn counts_waiting(&self) -> bool {
+        true
+    }
     /// Signs the call for a nonce.
     async fn sign(&self, nonce: u64) -> Result<Self::Signed, SubmitError>;
     /// Hands an extrinsic to the node, which may be another one than it was signed with.
@@ -307,6 +311,9 @@ async fn trace<P: Pool>(pool: &P, loose: &mut Loose<P::Signed>) -> Result<Trace,
 /// counted all that it took; if it stays so, ours have left its pool.
 async fn next_nonce<P: Pool>(pool: &P, ours: Option<u64>) -> Result<u64, SubmitError> {
     let mut found = pool.next_nonce().await?;
+    if !pool.counts_waiting() {
+        return Ok(ours.map_or(found, |ours| ours.max(found)));
+    }
     for _ in 0..NONCE_LOOKS {
         if ours.is_none_or(|ours| ours <= found) {
             break;

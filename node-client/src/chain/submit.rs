@@ -148,6 +148,12 @@ impl Pool for NodePool<'_> {
         connection.next_nonce(&self.account).await.map_err(SubmitError::Transport)
     }
 
+    /// A light client counts what is in blocks alone.
+    fn counts_waiting(&self) -> bool {
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        used.as_ref().is_none_or(|connection| !connection.is_light)
+    }
+
     async fn sign(&self, nonce: u64) -> Result<Signed, SubmitError> {
         let connection = self.connection().await;
         // Not of the finalised head, which may stand still for longer than an extrinsic lives.
@@ -210,7 +216,7 @@ impl Pool for NodePool<'_> {
         let head = u64::from(head.number);
         // Later than this no block can have it.
         let end = head.min(signed.birth + MORTALITY_BLOCKS);
-        // States that old no node need have.
+        // States that old no node need have, nor a light client find the blocks.
         if signed.seen < end && head.saturating_sub(signed.seen) > TRACED_BLOCKS {
             return Ok(Trace::Gone);
         }

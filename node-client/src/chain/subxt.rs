@@ -27,16 +27,16 @@ use subxt::{
     utils::H256,
     OnlineClient, PolkadotConfig,
 };
-use subxt_rpcs::{methods::LegacyRpcMethods, RpcClient};
+use subxt_rpcs::methods::LegacyRpcMethods;
 use tokio::sync::{mpsc, watch, Mutex, RwLock};
 
 use super::{
-    changes, door::Account, events::FIRST_UNREAD_EVENT, signed::Signed, AnnouncementInfo,
-    AttestationCommitmentInfo, AttestationInfo, BestNumbers, BlockRef, Call, Chain, ChainError,
-    Claim, CommitmentInfo, DataChallengeInfo, DepartureInfo, EvaluationDisputeInfo,
-    FinalizedBlocks, GauntletEvent, Included, Keypair, Ledger, MinerInfo, PermitInfo,
-    ProvenFaultInfo, RevealInfo, RunInfo, ScoreCommitmentInfo, ScoreRevealInfo, SlashInfo,
-    StakePoolInfo, SubmitError, ValidatorInfo, WindowInfo,
+    changes, door::Account, endpoints::Endpoints, events::FIRST_UNREAD_EVENT, signed::Signed,
+    AnnouncementInfo, AttestationCommitmentInfo, AttestationInfo, BestNumbers, BlockRef, Call,
+    Chain, ChainError, Claim, CommitmentInfo, DataChallengeInfo, DepartureInfo,
+    EvaluationDisputeInfo, FinalizedBlocks, GauntletEvent, Included, Keypair, Ledger, MinerInfo,
+    PermitInfo, ProvenFaultInfo, RevealInfo, RunInfo, ScoreCommitmentInfo, ScoreRevealInfo,
+    SlashInfo, StakePoolInfo, SubmitError, ValidatorInfo, WindowInfo,
 };
 
 #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
@@ -49,8 +49,6 @@ mod stored;
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pause after an attempt failed.
 const RETRY_PAUSE: Duration = Duration::from_millis(300);
-/// How long a connection may take to open.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often the other nodes are asked how far they are.
 const PROBE_INTERVAL: Duration = Duration::from_secs(4);
 /// How long a node may take to say how far it is.
@@ -59,12 +57,12 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 const BEHIND_MAX: u64 = 3;
 /// Blocks at the end of the best chain that may go again.
 const FORK_BLOCKS: u64 = 3;
+/// Blocks that are walked back, from child to parent, at most.
+const WALK_MAX: BlockNumber = 256;
 /// How long the stream of finalised blocks may be silent before the connection is looked at.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Finalised blocks that wait for a slow reader, at most; the stream then waits.
 const BLOCKS_WAITING_MAX: usize = 256;
-/// Bytes of an answer of the node, at most.
-const RESPONSE_BYTES_MAX: u32 = 64 << 20;
 
 pub(super) type AtBlock = ClientAtBlock<PolkadotConfig, OnlineClientAtBlockImpl<PolkadotConfig>>;
 
@@ -77,6 +75,8 @@ pub(super) struct Connection {
     /// Which of the nodes it is with, and how many connections there were before it.
     node: usize,
     pub(super) generation: u64,
+    /// Whether it is a light client of this process.
+    pub(super) is_light: bool,
 }
 
 /// The chain as one of several nodes shows it. Clones share the connection.
@@ -86,18 +86,19 @@ pub struct SubxtChain {
 }
 
 pub(super) struct Shared {
-    urls: Vec<String>,
+    endpoints: Endpoints,
     connection: RwLock<Arc<Connection>>,
     /// The generation of the connection in use.
     generation: watch::Sender<u64>,
     genesis: Hash,
-    /// The other nodes that answer, by their place in `urls`.
+    /// The other nodes that answer, by their place in the endpoints' `urls`.
     others: Mutex<HashMap<usize, Arc<Rpcs>>>,
     /// What is remembered of each signer.
     pub(super) accounts: Mutex<HashMap<AccountBytes, Arc<Account<Signed>>>>,
 }
 
-/// Connects to the first of `urls` (`ws://…`) that answers.
+/// Connects to the first of `urls` that answers: a node (`ws://…`), or a light client in this process (`light:PATH` of the chain's
+/// specification), which asks its `bootNodes`.
 ///
 /// # Errors
 /// [`ChainError::Transport`] with the last one's reason when none does.
@@ -110,10 +111,11 @@ pub async fn connect(urls: &[String]) -> Result<SubxtChain, ChainError> {
 /// # Errors
 /// As [`connect`]; [`ChainError::OtherChain`] if all that answer have another chain.
 pub async fn connect_to(urls: &[String], genesis: Option<Hash>) -> Result<SubxtChain, ChainError> {
-    let connection = open_any(urls, 0, 0, genesis).await?;
+    let endpoints = Endpoints::new(urls);
+    let connection = open_any(&endpoints, 0, 0, genesis).await?;
     let genesis = connection.client.genesis_hash().0;
     let shared = Arc::new(Shared {
-        urls: urls.to_vec(),
+        endpoints,
         connection: RwLock::new(Arc::new(connection)),
         generation: watch::Sender::new(0),
         genesis,
@@ -128,16 +130,18 @@ pub async fn connect_to(urls: &[String], genesis: Option<Hash>) -> Result<SubxtC
 
 /// Connects to the first node from `first` on that answers, and that has this `genesis` if one is given.
 async fn open_any(
-    urls: &[String],
+    endpoints: &Endpoints,
     first: usize,
     generation: u64,
     genesis: Option<Hash>,
 ) -> Result<Connection, ChainError> {
     let mut reason = "no node is configured".to_owned();
     let mut other = None;
+    let urls = &endpoints.urls;
     for step in 0..urls.len() {
         let node = (first + step) % urls.len();
-        match tokio::time::timeout(CONNECT_TIMEOUT, open(&urls[node], node, generation)).await {
+        let patience = endpoints.patience(node);
+        match tokio::time::timeout(patience, open(endpoints, node, generation)).await {
             Ok(Ok(connection)) => {
                 let found = connection.client.genesis_hash().0;
                 if genesis.is_none_or(|genesis| genesis == found) {
@@ -147,30 +151,22 @@ async fn open_any(
                 other = Some(ChainError::OtherChain { url: urls[node].clone(), found });
             }
             Ok(Err(error)) => reason = format!("{}: {error}", urls[node]),
-            Err(_) => {
-                reason = format!("{}: no answer in {} s", urls[node], CONNECT_TIMEOUT.as_secs())
-            }
+            Err(_) => reason = format!("{}: no answer in {} s", urls[node], patience.as_secs()),
         }
     }
     Err(other.unwrap_or(ChainError::Transport(reason)))
 }
 
-async fn open(url: &str, node: usize, generation: u64) -> Result<Connection, String> {
-    let rpc = open_rpc(url).await?;
+async fn open(endpoints: &Endpoints, node: usize, generation: u64) -> Result<Connection, String> {
+    let rpc = endpoints.open(node).await?;
     let backend = LegacyBackend::<PolkadotConfig>::builder().build(rpc.clone());
     let client =
         OnlineClient::from_backend(Arc::new(backend)).await.map_err(|error| error.to_string())?;
-    Ok(Connection { client, rpcs: LegacyRpcMethods::new(rpc), node, generation })
-}
-
-async fn open_rpc(url: &str) -> Result<RpcClient, String> {
-    let inner = subxt::ext::jsonrpsee::ws_client::WsClientBuilder::default()
-        .max_response_size(RESPONSE_BYTES_MAX)
-        .request_timeout(Duration::from_secs(30))
-        .build(url)
-        .await
-        .map_err(|error| error.to_string())?;
-    Ok(RpcClient::new(inner))
+    let rpcs = Rpcs::new(rpc);
+    // A light client has the genesis from its specification; whether it is connected, this says.
+    rpcs.chain_get_finalized_head().await.map_err(|error| reason(&error))?;
+    let is_light = endpoints.is_light(node);
+    Ok(Connection { client, rpcs, node, generation, is_light })
 }
 
 /// Leaves the node in use whenever another one is further, as long as somebody uses the chain.
@@ -219,7 +215,7 @@ impl SubxtChain {
         if current.generation != broken.generation {
             return Ok(());
         }
-        let first = (broken.node + 1) % self.shared.urls.len().max(1);
+        let first = (broken.node + 1) % self.shared.endpoints.urls.len().max(1);
         self.replace(&mut current, first).await
     }
 
@@ -233,9 +229,9 @@ impl SubxtChain {
 
     /// Opens a connection to the first node from `first` on in place of `current`.
     async fn replace(&self, current: &mut Arc<Connection>, first: usize) -> Result<(), ChainError> {
-        let Shared { urls, genesis, .. } = &*self.shared;
+        let Shared { endpoints, genesis, .. } = &*self.shared;
         let generation = current.generation + 1;
-        *current = Arc::new(open_any(urls, first, generation, Some(*genesis)).await?);
+        *current = Arc::new(open_any(endpoints, first, generation, Some(*genesis)).await?);
         self.shared.generation.send_replace(generation);
         Ok(())
     }
@@ -244,7 +240,7 @@ impl SubxtChain {
     async fn leave_who_is_behind(&self) {
         let used = self.connection().await;
         let mut furthest: Option<(u64, usize)> = None;
-        for node in (0..self.shared.urls.len()).filter(|node| *node != used.node) {
+        for node in (0..self.shared.endpoints.urls.len()).filter(|node| *node != used.node) {
             let number = self.probe(node).await;
             furthest = furthest.max(number.map(|number| (number, node)));
         }
@@ -256,7 +252,7 @@ impl SubxtChain {
         }
         let mut current = self.shared.connection.write().await;
         if current.generation == used.generation {
-            let url = &self.shared.urls[node];
+            let url = &self.shared.endpoints.urls[node];
             tracing::warn!(
                 url,
                 at = number,
@@ -298,11 +294,56 @@ impl SubxtChain {
     /// A connection to another node, if it answers in time and has this chain.
     async fn open_probe(&self, node: usize) -> Option<Rpcs> {
         let opening = async {
-            let rpcs = Rpcs::new(open_rpc(&self.shared.urls[node]).await.ok()?);
+            let rpcs = Rpcs::new(self.shared.endpoints.open(node).await.ok()?);
             let genesis = rpcs.genesis_hash().await.ok()?;
             (genesis.0 == self.shared.genesis).then_some(rpcs)
         };
         tokio::time::timeout(PROBE_TIMEOUT, opening).await.ok()?
+    }
+
+    /// The finalised blocks from `first` to `last`, which is final: each is its child's parent. At most [`WALK_MAX`] before `last`.
+    async fn back_to(
+        &self,
+        first: BlockNumber,
+        last: BlockRef,
+    ) -> Result<Vec<BlockRef>, ChainError> {
+        let mut blocks = vec![last];
+        let mut child = last;
+        while child.number > first {
+            let hash = child.hash;
+            let header = self.read(move |connection| async move {
+                let header = connection.rpcs.chain_get_header(Some(H256(hash))).await;
+                header.map_err(transport)?.ok_or_else(|| {
+                    ChainError::Transport(format!("no block 0x{}", hex::encode(hash)))
+                })
+            });
+            child = BlockRef { number: child.number - 1, hash: header.await?.parent_hash.0 };
+            blocks.push(child);
+        }
+        blocks.reverse();
+        Ok(blocks)
+    }
+
+    /// The finalised blocks after block `number`, some of them if they are many. Who could not ask for so long that a light client does not
+    /// find the way back goes on at its head.
+    async fn finalized_after(&self, number: BlockNumber) -> Result<Vec<BlockRef>, ChainError> {
+        let head = self.finalized_head().await?;
+        if head.number <= number {
+            return Ok(Vec::new());
+        }
+        if head.number - number <= WALK_MAX {
+            return self.back_to(number + 1, head).await;
+        }
+        let last = number + WALK_MAX;
+        match self.block_hash(last).await? {
+            Some(hash) => self.back_to(number + 1, BlockRef { number: last, hash }).await,
+            // Another node may have been asked that is behind the first one.
+            None if self.finalized_head().await?.number < last => Ok(Vec::new()),
+            None => {
+                tracing::warn!(from = number, to = head.number, "blocks are left out");
+                Ok(vec![head])
+            }
+        }
     }
 
     /// Waits until another connection than `used` is in use.
@@ -319,9 +360,11 @@ impl SubxtChain {
         let deadline = tokio::time::Instant::now() + READ_TIMEOUT;
         loop {
             let connection = self.connection().await;
-            // Another node may be in use before this one says that it does not answer.
+            // A light client without peers does not say that it does not answer.
             let attempted = tokio::select! {
-                done = attempt(connection.clone()) => done,
+                done = tokio::time::timeout(READ_TIMEOUT, attempt(connection.clone())) => {
+                    done.unwrap_or_else(|_| Err(ChainError::Transport("no answer".to_owned())))
+                }
                 () = self.moved(&connection) => {
                     Err(ChainError::Transport("another node is asked".to_owned()))
                 }
@@ -353,9 +396,14 @@ impl Connection {
     /// is further.
     pub(super) async fn near_best(&self) -> Result<AtBlock, SubmitError> {
         let failed = |error: subxt_rpcs::Error| SubmitError::Transport(reason(&error));
-        let best = self.rpcs.chain_get_header(None).await.map_err(failed)?;
-        let number = best.map_or(0, |header| header.number).saturating_sub(FORK_BLOCKS);
-        let hash = self.rpcs.chain_get_block_hash(Some(number.into())).await.map_err(failed)?;
+        let mut header = self.rpcs.chain_get_header(None).await.map_err(failed)?;
+        let mut hash = None;
+        for _ in 0..FORK_BLOCKS {
+            let Some(child) = header else { break };
+            hash = Some(child.parent_hash);
+            header = self.rpcs.chain_get_header(hash).await.map_err(failed)?;
+        }
+        let number = header.map_or(0, |header| header.number);
         let failed = |error: ChainError| SubmitError::Transport(error.to_string());
         let finalised = self.at(None).await.map_err(failed)?;
         match hash {
@@ -511,15 +559,19 @@ impl Chain for SubxtChain {
     }
 
     async fn block_hash(&self, number: BlockNumber) -> Result<Option<Hash>, ChainError> {
-        self.read(move |connection| async move {
-            let hash = connection
-                .rpcs
-                .chain_get_block_hash(Some(number.into()))
-                .await
-                .map_err(transport)?;
-            Ok(hash.map(|hash| hash.0))
-        })
-        .await
+        let hash = self.read(move |connection| async move {
+            let hash = connection.rpcs.chain_get_block_hash(Some(number.into())).await;
+            Ok(hash.map_err(transport)?.map(|hash| hash.0))
+        });
+        if let Some(hash) = hash.await? {
+            return Ok(Some(hash));
+        }
+        // A light client has no list of blocks by their numbers.
+        let head = self.finalized_head().await?;
+        if number > head.number || head.number - number > WALK_MAX {
+            return Ok(None);
+        }
+        Ok(self.back_to(number, head).await?.first().map(|block| block.hash))
     }
 
     async fn run(&self, run: RunId, at: Option<Hash>) -> Result<Option<RunInfo>, ChainError> {
@@ -893,31 +945,30 @@ async fn follow_connection(
     last: &mut BlockRef,
     blocks: &mpsc::Sender<BlockRef>,
 ) -> bool {
-    let Ok(mut heads) = connection.client.stream_blocks().await else {
+    let Ok(mut heads) = connection.rpcs.chain_subscribe_finalized_heads().await else {
         return false;
     };
     loop {
-        let head = match tokio::time::timeout(SILENCE_MAX, heads.next()).await {
-            Ok(Some(Ok(head))) => head.number(),
-            Err(_) if !blocks.is_closed() => match chain.finalized_head().await {
-                Ok(head) => u64::from(head.number),
-                Err(_) => return false,
-            },
+        match tokio::time::timeout(SILENCE_MAX, heads.next()).await {
+            Ok(Some(Ok(_))) => {}
+            Err(_) if !blocks.is_closed() => {}
             _ => return false,
-        };
-        let Ok(head) = BlockNumber::try_from(head) else {
-            return false;
-        };
-        while last.number < head {
-            let number = last.number + 1;
-            let Ok(Some(hash)) = chain.block_hash(number).await else {
+        }
+        loop {
+            let Ok(new) = chain.finalized_after(last.number).await else {
                 return false;
             };
-            let Ok(room) = blocks.reserve().await else {
-                return true;
-            };
-            *last = BlockRef { number, hash };
-            room.send(*last);
+            let is_all = new.len() < WALK_MAX as usize;
+            for block in new {
+                let Ok(room) = blocks.reserve().await else {
+                    return true;
+                };
+                *last = block;
+                room.send(block);
+            }
+            if is_all {
+                break;
+            }
         }
     }
 }
