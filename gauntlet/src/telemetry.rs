@@ -18,6 +18,9 @@ pub const TOKENS_PER_SECOND: &str = "gauntlet_tokens_per_second";
 /// Steps of a training without a chain.
 pub const STEP: &str = "gauntlet_train_step";
 
+/// What a light client warns of while all is well; a filter may name them again.
+const QUIET: &str = "sync-service=error,json-rpc=error";
+
 /// Checks a log filter, for the command line's parser.
 ///
 /// # Errors
@@ -32,7 +35,8 @@ pub fn parse_filter(filter: &str) -> Result<String, String> {
 /// # Errors
 /// The text is not a filter.
 pub fn log_to_stderr(filter: &str) -> Result<()> {
-    let filter = EnvFilter::try_new(filter).with_context(|| format!("log filter {filter:?}"))?;
+    let filter = EnvFilter::try_new(format!("{QUIET},{filter}"))
+        .with_context(|| format!("log filter {filter:?}"))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
