@@ -28,11 +28,15 @@ use crate::{
 const MINERS: usize = 4;
 const VALIDATORS: usize = 3;
 
-/// A window is a minute: by 20 as long in truth, so that a fault is a larger part of it.
-const WINDOW: Duration = Duration::from_secs(60);
+/// A window is three minutes, of which the exchange has two: a tenth of what a window of 72 B has, so that a fault is a ten times
+/// larger part of it.
+const WINDOW: Duration = Duration::from_secs(180);
 const BLOCK_MILLIS: u64 = 500;
 
-/// Local steps of a window: a third of it, or less, on two busy cores.
+/// Each phase of the exchange: reveals, attestations and their reveals, applying.
+const PHASE: Duration = Duration::from_secs(30);
+
+/// Local steps of a window: a tenth of it, or less, on two busy cores.
 const INNER_STEPS: &str = "4";
 
 /// No faults so shortly after the first window's begin, and before the last one's end.
@@ -42,7 +46,7 @@ const QUIET: Duration = Duration::from_secs(30);
 const KILLS_MAX: usize = 5;
 
 /// How long the localnet may take beside its windows.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What the run is asked to be.
 #[derive(Clone, Copy)]
@@ -139,6 +143,7 @@ impl Localnet {
             .args(["--miners", &MINERS.to_string(), "--validators", &VALIDATORS.to_string()])
             .args(["--windows", &windows.to_string(), "--window-blocks", &blocks.to_string()])
             .args(["--block-ms", &BLOCK_MILLIS.to_string(), "--inner-steps", INNER_STEPS])
+            .args(["--phase-blocks", &(PHASE.as_millis() as u64 / BLOCK_MILLIS).to_string()])
             .arg("--keep")
             .arg(&folder)
             .stdin(Stdio::null())

@@ -30,6 +30,10 @@ pub struct LocalnetArgs {
     /// Blocks of a window. Default: enough for the training on this machine.
     #[arg(long, value_parser = clap::value_parser!(u32).range(20..=100_000))]
     pub window_blocks: Option<u32>,
+    /// Blocks of each phase of an exchange (reveals, attestations, applying) at least, as where they are minutes long:
+    /// what goes wrong for some seconds is then a small part of one.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=10_000))]
+    pub phase_blocks: u32,
     /// Seed of the initial parameters.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,

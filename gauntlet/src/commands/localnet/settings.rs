@@ -181,10 +181,11 @@ pub(super) fn schedule(order: &LocalnetOrder, train_seconds: f64, head: u32) -> 
     let blocks = |seconds: f64, least: u32| ((seconds / block).ceil() as u32).max(least);
     // What begins a phase is seen when it is final.
     let lag = order.args.finality_lag;
-    let inclusion = blocks(INCLUSION_SECONDS, 3) + lag;
+    let phase = order.args.phase_blocks;
+    let inclusion = blocks(INCLUSION_SECONDS, 3).max(phase) + lag;
     // A miner stops training some blocks before the end, see `miner::train`.
     let commit = blocks(train_seconds, 2) + inclusion + 6;
-    let (reveal, attest, apply) = (inclusion + 3, inclusion + 2, blocks(1.0, 3) + lag);
+    let (reveal, attest, apply) = (inclusion + 3, inclusion + 2, blocks(1.0, 3).max(phase) + lag);
     let planned = commit + reveal + attest + inclusion + apply;
     // A window that is asked for to be longer has a longer commit phase; a shorter one, a shorter one.
     let window_blocks = order.args.window_blocks.unwrap_or(planned);
