@@ -1,9 +1,12 @@
 //! Ranks joined by NCCL: GPUs of one process that copy to each other.
 //!
-//! NCCL's twelve functions are bound here and looked up in `libnccl.so.2`, which is found as the machine has it;
+//! NCCL's thirteen functions are bound here and looked up in `libnccl.so.2`, which is found as the machine has it;
 //! nothing of NCCL is needed to build or to start. A rank's communicator is made with its first operation, on its own
 //! thread. All ranks are at a barrier before and after each operation is put on their streams: a rank that is
 //! ahead may otherwise fill its card's queue with what waits for one that cannot start anything any more.
+//!
+//! No call of NCCL waits by itself: each is asked whether it has ended, until another rank has failed or [`PATIENCE`]
+//! is over. A rank that dies before it has joined would otherwise hold the others for ever.
 //!
 //! What a sum's order is, is NCCL's own: the same in every run on the same cards, another than that over memory.
 
@@ -21,6 +24,10 @@ use super::collective::Collective;
 use super::gpu::{Address, Gpu, GpuError, Stream};
 use super::kernels::values;
 use super::memory::{self, Memory};
+use config::Config;
+
+mod config;
+mod patience;
 
 /// The library's file name.
 pub const FILE: &str = "libnccl.so.2";
@@ -31,8 +38,16 @@ const CURE: &str = "pip install nvidia-nccl-cu13";
 /// How long communicators may take to end in good order before they are left to themselves.
 const END_MAX: Duration = Duration::from_secs(10);
 
+/// How long a call may take before its ranks are given up: the first of a group connects them all, in seconds.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What makes a communicator.
+const INIT: &str = "ncclCommInitRankConfig";
+
 /// `ncclSuccess`.
 const SUCCESS: c_int = 0;
+/// `ncclInProgress`.
+const IN_PROGRESS: c_int = 7;
 /// `ncclUint8`.
 const U8: c_int = 1;
 /// `ncclFloat32`.
@@ -54,7 +69,9 @@ type RawStream = *mut c_void;
 pub struct Functions {
     version: unsafe extern "C" fn(*mut c_int) -> c_int,
     unique_id: unsafe extern "C" fn(*mut UniqueId) -> c_int,
-    init_rank: unsafe extern "C" fn(*mut Communicator, c_int, UniqueId, c_int) -> c_int,
+    init_rank:
+        unsafe extern "C" fn(*mut Communicator, c_int, UniqueId, c_int, *mut Config) -> c_int,
+    async_error: unsafe extern "C" fn(Communicator, *mut c_int) -> c_int,
     all_gather: unsafe extern "C" fn(
         *const c_void,
         *mut c_void,
@@ -126,7 +143,8 @@ impl Functions {
             Ok(Self {
                 version: *library.get(b"ncclGetVersion")?,
                 unique_id: *library.get(b"ncclGetUniqueId")?,
-                init_rank: *library.get(b"ncclCommInitRank")?,
+                init_rank: *library.get(b"ncclCommInitRankConfig")?,
+                async_error: *library.get(b"ncclCommGetAsyncError")?,
                 all_gather: *library.get(b"ncclAllGather")?,
                 reduce_scatter: *library.get(b"ncclReduceScatter")?,
                 broadcast: *library.get(b"ncclBroadcast")?,
@@ -179,6 +197,8 @@ struct Group {
     id: UniqueId,
     /// Each rank's, from its first operation until they end.
     communicators: Mutex<Vec<Option<Handle>>>,
+    /// How long a call may take.
+    patience: Duration,
 }
 
 impl Group {
@@ -189,6 +209,21 @@ impl Group {
     /// Takes what communicators there are, so that each is ended once.
     fn take(&self) -> Vec<Handle> {
         self.lock().iter_mut().filter_map(Option::take).collect()
+    }
+
+    /// What has become of the last call on a rank's communicator: `None` while it goes on. The communicator is not
+    /// ended meanwhile.
+    fn outcome(&self, rank: usize, call: &str) -> Option<Result<(), GpuError>> {
+        let communicators = self.lock();
+        let Some(Some(Handle(communicator))) = communicators.get(rank) else {
+            let reason = "another rank has ended the group".to_owned();
+            return Some(Err(GpuError::Failed { call: call.to_owned(), reason }));
+        };
+        let mut state = SUCCESS;
+        // SAFETY: it writes one int, and whoever ends the communicator takes it from under the lock first.
+        let asked = unsafe { (self.functions.async_error)(*communicator, &raw mut state) };
+        let result = if asked == SUCCESS { state } else { asked };
+        (result != IN_PROGRESS).then(|| self.functions.check(call, result))
     }
 
     /// Ends all communicators at once; what waits on a card for a rank that does not come is let go.
@@ -213,7 +248,14 @@ impl Drop for Group {
                 // SAFETY: as in `abort`.
                 unsafe {
                     (functions.finalise)(communicator);
-                    (functions.destroy)(communicator);
+                    let is_done = || {
+                        let mut state = SUCCESS;
+                        (functions.async_error)(communicator, &raw mut state);
+                        (state != IN_PROGRESS).then_some(())
+                    };
+                    if patience::ask(END_MAX, is_done).is_some() {
+                        (functions.destroy)(communicator);
+                    }
                 }
                 let _ = ended.send(());
             });
@@ -241,11 +283,23 @@ pub struct Nccl {
 /// # Errors
 /// NCCL fails.
 pub fn join(functions: Arc<Functions>, world: usize) -> Result<Vec<Nccl>, GpuError> {
+    join_within(functions, world, PATIENCE)
+}
+
+/// [`join`] where no call may take longer than `patience`.
+///
+/// # Errors
+/// NCCL fails.
+pub fn join_within(
+    functions: Arc<Functions>,
+    world: usize,
+    patience: Duration,
+) -> Result<Vec<Nccl>, GpuError> {
     let mut id = UniqueId([0; 128]);
     // SAFETY: it writes one id.
     functions.check("ncclGetUniqueId", unsafe { (functions.unique_id)(&raw mut id) })?;
     let communicators = Mutex::new(vec![None; world]);
-    let group = Arc::new(Group { functions, id, communicators });
+    let group = Arc::new(Group { functions, id, communicators, patience });
     let end = |host| Nccl { host, group: group.clone(), communicator: Cell::new(None) };
     Ok(memory::join(world).into_iter().map(end).collect())
 }
@@ -258,23 +312,48 @@ impl Nccl {
         }
         let number = |value: usize| {
             c_int::try_from(value).map_err(|_| GpuError::Failed {
-                call: "ncclCommInitRank".to_owned(),
+                call: INIT.to_owned(),
                 reason: format!("{value} ranks"),
             })
         };
         let (world, rank) = (number(self.world())?, number(self.rank())?);
         let mut communicator = std::ptr::null_mut();
-        let functions = &self.group.functions;
-        // SAFETY: it writes one communicator, and waits for the other ranks, which are here too.
-        let made =
-            unsafe { (functions.init_rank)(&raw mut communicator, world, self.group.id, rank) };
-        functions.check("ncclCommInitRank", made)?;
+        let mut config = Config::not_blocking();
+        let (functions, id) = (&self.group.functions, self.group.id);
+        // SAFETY: it reads the configuration and writes one communicator, and returns before the other ranks are there.
+        let made = unsafe {
+            (functions.init_rank)(&raw mut communicator, world, id, rank, &raw mut config)
+        };
+        if made != IN_PROGRESS {
+            functions.check(INIT, made)?;
+        }
         let handle = Handle(communicator);
         if let Some(place) = self.group.lock().get_mut(self.rank()) {
             *place = Some(handle);
         }
+        self.settle(INIT)?;
         self.communicator.set(Some(handle));
         Ok(handle)
+    }
+
+    /// Waits until the last call has ended on the host.
+    ///
+    /// # Errors
+    /// It failed, another rank did, or [`PATIENCE`] is over.
+    fn settle(&self, call: &str) -> Result<(), GpuError> {
+        let longest = self.group.patience;
+        let question = || match self.host.check() {
+            Err(error) => Some(Err(error)),
+            Ok(()) => self.group.outcome(self.rank(), call),
+        };
+        patience::ask(longest, question).unwrap_or_else(|| {
+            let reason = format!(
+                "not all {} ranks came within {} s; is a card or its driver stuck? (`nvidia-smi`, `dmesg`)",
+                self.world(),
+                longest.as_secs_f32()
+            );
+            Err(GpuError::Failed { call: call.to_owned(), reason })
+        })
     }
 
     /// Puts an operation on every rank's stream, all at the same time.
@@ -296,17 +375,17 @@ impl Nccl {
             let functions = &self.group.functions;
             // SAFETY: a group has a start and an end.
             functions.check("ncclGroupStart", unsafe { (functions.group_start)() })?;
-            let started = functions.check(
-                call,
-                operation(
-                    functions,
-                    communicator,
-                    std::ptr::with_exposed_provenance_mut(raw as usize),
-                ),
-            );
+            let raw = std::ptr::with_exposed_provenance_mut(raw as usize);
+            let started = match operation(functions, communicator, raw) {
+                IN_PROGRESS => Ok(()),
+                started => functions.check(call, started),
+            };
             // SAFETY: as above.
-            let ended = functions.check("ncclGroupEnd", unsafe { (functions.group_end)() });
-            started.and(ended)
+            let ended = match unsafe { (functions.group_end)() } {
+                IN_PROGRESS => Ok(()),
+                ended => functions.check("ncclGroupEnd", ended),
+            };
+            started.and(ended).and_then(|()| self.settle(call))
         });
         if let Err(error) = done {
             self.abort(&error);

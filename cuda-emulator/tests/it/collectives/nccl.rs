@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use cuda_emulator::{Behaviour, Emulated};
 use libloading::Library;
@@ -74,11 +75,16 @@ impl StandIn {
 
     /// Lets the next operation of a rank fail.
     fn refuse(&self, rank: c_int) {
+        self.tell(b"stand_in_refuse", rank);
+    }
+
+    /// Calls one of stand_in.cpp's own functions.
+    fn tell(&self, function: &[u8], rank: c_int) {
         // SAFETY: as above.
         unsafe {
-            let refuse: libloading::Symbol<'_, unsafe extern "C" fn(c_int)> =
-                self.library.get(b"stand_in_refuse").unwrap();
-            refuse(rank);
+            let function: libloading::Symbol<'_, unsafe extern "C" fn(c_int)> =
+                self.library.get(function).unwrap();
+            function(rank);
         }
     }
 }
@@ -88,7 +94,13 @@ fn ranks<T: Send>(
     world: usize,
     run: impl Fn(&Nccl, &WithStreams) -> Result<T, GpuError> + Sync,
 ) -> Vec<Result<T, GpuError>> {
-    let ends = nccl::join(functions.clone(), world).unwrap();
+    run_on(nccl::join(functions.clone(), world).unwrap(), run)
+}
+
+fn run_on<T: Send>(
+    ends: Vec<Nccl>,
+    run: impl Fn(&Nccl, &WithStreams) -> Result<T, GpuError> + Sync,
+) -> Vec<Result<T, GpuError>> {
     thread::scope(|scope| {
         let run = &run;
         let start = |end: Nccl| {
@@ -221,6 +233,46 @@ fn a_rank_that_fails_lets_the_others_go() {
     for result in &results[..2] {
         let told = GpuError::Rank { rank: 2, reason: "a launch: no".to_owned() };
         assert_eq!(*result, Err(told));
+    }
+}
+
+/// A small operation, the first of which makes the communicators.
+fn gather(end: &Nccl, gpu: &WithStreams) -> Result<(), GpuError> {
+    let part = put(gpu, Stream::Exchange, &values(end.rank(), 4))?;
+    let whole = gpu.allocate(48)?;
+    end.gather(gpu, Stream::Exchange, part, whole, 16)
+}
+
+#[test]
+fn a_rank_that_cannot_join_lets_the_others_go_at_once() {
+    let stand_in = StandIn::new();
+    stand_in.tell(b"stand_in_refuse_init", 1);
+    // The patience of a machine that is never that slow: what ends the waits is the rank's error.
+    let ends = nccl::join_within(stand_in.open(), 3, Duration::from_secs(86_400)).unwrap();
+    let results = run_on(ends, gather);
+    let call = "ncclCommInitRankConfig".to_owned();
+    assert_eq!(results[1], Err(GpuError::Failed { call, reason: "internal error".to_owned() }));
+    assert!(results.iter().all(Result::is_err), "{results:?}");
+    // Each communicator that there was has been ended, and none in good order.
+    let calls = stand_in.calls();
+    assert_eq!(calls.get("abort 1"), None, "{calls:?}");
+    assert!(calls.keys().all(|call| !call.starts_with("finalize")), "{calls:?}");
+}
+
+#[test]
+fn ranks_that_never_all_join_are_given_up_with_a_reason() {
+    let stand_in = StandIn::new();
+    stand_in.tell(b"stand_in_stray", 2);
+    let ends = nccl::join_within(stand_in.open(), 3, Duration::from_millis(20)).unwrap();
+    let results = run_on(ends, gather);
+    let said: Vec<String> =
+        results.into_iter().map(|result| result.unwrap_err().to_string()).collect();
+    let reason = "ncclCommInitRankConfig: not all 3 ranks came within 0.02 s";
+    assert!(said.iter().any(|said| said.starts_with(reason)), "{said:?}");
+    let calls = stand_in.calls();
+    for rank in 0..3 {
+        let init = format!("init {rank} of 3");
+        assert_eq!(calls.get(&format!("abort {rank}")), calls.get(&init), "{calls:?}");
     }
 }
 
