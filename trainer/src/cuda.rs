@@ -20,6 +20,7 @@ pub mod nccl;
 mod node;
 mod optimiser;
 mod output;
+mod parts;
 pub mod plan;
 mod predictor;
 mod rank;

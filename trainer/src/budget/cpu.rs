@@ -164,14 +164,6 @@ impl CpuCosts {
         self.and_values(name, values)
     }
 
-    /// The same and the parameters and averages of a checkpoint that is read, whose optimiser is Muon or AdamW.
-    pub fn and_checkpoint(self, config: &ModelConfig, muon: bool) -> Result<Self, BudgetError> {
-        const NAME: &str = "a checkpoint that is read";
-        let all = product(NAME, &[config.parameter_count(), 3])?;
-        let saved = if muon { config.arena().layer_matrix_len() as u64 } else { 0 };
-        self.and_values(NAME, all.saturating_sub(saved))
-    }
-
     fn and_values(self, name: &'static str, values: u64) -> Result<Self, BudgetError> {
         let bytes = product(name, &[values, 4])?;
         self.with_bytes(name, bytes, true)

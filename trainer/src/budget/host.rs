@@ -46,6 +46,11 @@ impl CpuCosts {
             .and_bytes(STAGED, largest_tensor(config))
     }
 
+    /// The same and the tensor of a checkpoint that is read, or the pieces of one that is written.
+    pub fn and_checkpoint(self, config: &ModelConfig) -> Result<Self, BudgetError> {
+        self.and_bytes("a tensor of a checkpoint", largest_tensor(config).max(BUFFER as u64))
+    }
+
     /// The same and what a replica holds whose θ is counted: pieces on their way, and `updates` bytes of accepted updates.
     pub fn and_replica(self, config: &ModelConfig, updates: u64) -> Result<Self, BudgetError> {
         let pieces = transfer_bytes(config)?;

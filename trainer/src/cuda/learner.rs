@@ -13,7 +13,7 @@ use super::plan::{Plan, Region};
 use super::rank::Rank;
 use super::state::Staging;
 use crate::compute::threads::Threads;
-use crate::engine::learner::{BatchGradient, Kept, Learner, LearnerSettings, TensorToEncode};
+use crate::engine::learner::{BatchGradient, Kept, Learner, LearnerSettings, Take, TensorToEncode};
 use crate::engine::weights::Weights;
 use crate::engine::BatchError;
 use crate::model::config::{Arena, ModelConfig};
@@ -162,6 +162,16 @@ impl Learner for CudaLearner {
             Kept::Mean | Kept::Square => node.read_average(kept, tensor, lent)?,
         }
         Ok(&self.lent)
+    }
+
+    fn parts(&self) -> usize {
+        self.node.ranks.len()
+    }
+
+    fn hand_over(&mut self, kept: Kept, tensors: usize, take: Take<'_>) -> Result<(), BatchError> {
+        let len = |tensor| Ok(self.kept_len(kept, tensor)? as u64);
+        let lens = (0..tensors).map(len).collect::<Result<Vec<u64>, BatchError>>()?;
+        Ok(self.node.hand_over(kept, &lens, take)?)
     }
 
     fn encode(

@@ -56,7 +56,11 @@ impl Staging {
 }
 
 /// What rank `rank` owns of a tensor, as a range of the tensor and where it lies.
-fn segment(layout: &Layout, tensor: usize, rank: usize) -> Option<(&Unit, &Piece, Segment)> {
+pub(super) fn segment(
+    layout: &Layout,
+    tensor: usize,
+    rank: usize,
+) -> Option<(&Unit, &Piece, Segment)> {
     let (unit, piece) = layout.place(tensor)?;
     Some((unit, piece, layout.segment(unit, piece, rank)?))
 }
@@ -197,7 +201,12 @@ impl Node {
 }
 
 /// Where a rank keeps an average of what it owns of a tensor.
-fn average(rank: &Rank, kept: Kept, tensor: usize, own: &Segment) -> Option<super::Address> {
+pub(super) fn average(
+    rank: &Rank,
+    kept: Kept,
+    tensor: usize,
+    own: &Segment,
+) -> Option<super::Address> {
     let (unit, piece) = *rank.shape.layout.places.get(tensor)?;
     let states = rank.states(unit)?;
     match kept {

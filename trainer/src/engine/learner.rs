@@ -3,6 +3,8 @@
 //! Parameters, gradient and the optimiser's averages stay with the learner. What the host wants of them
 //! crosses one tensor at a time; no call asks for all of a model in one piece.
 
+use std::ops::ControlFlow;
+
 use crate::engine::optimiser::{AdamWSettings, MuonSettings};
 use crate::engine::plan::Precision;
 use crate::engine::weights::{copy, Weights};
@@ -72,6 +74,19 @@ pub struct TensorToEncode<'a> {
     pub decay: f32,
 }
 
+/// Values as a device keeps them.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Lent<'a> {
+    /// f32.
+    F32(&'a [f32]),
+    /// The upper halves of f32.
+    Bf16(&'a [u16]),
+}
+
+/// Takes values over: which of a device's parts hands over, the number of the first value among all of their kind,
+/// tensor after tensor of the arena, and the values. Each part calls on a thread of its own; it ends when told to.
+pub type Take<'a> = &'a (dyn Fn(usize, u64, Lent<'_>) -> ControlFlow<()> + Sync);
+
 /// Trains one model on one device. Tensors are counted as in
 /// [`Arena::tensors`](crate::model::config::Arena::tensors).
 pub trait Learner: Send {
@@ -96,6 +111,28 @@ pub trait Learner: Send {
 
     /// Lends one tensor of what is kept, until the next call.
     fn tensor(&mut self, kept: Kept, tensor: usize) -> Result<&[f32], BatchError>;
+
+    /// How many parts hand over at once what [`Learner::hand_over`] is asked for.
+    fn parts(&self) -> usize {
+        1
+    }
+
+    /// Hands over all that is kept of the arena's `tensors` tensors, each value once, in parts of which none is whole
+    /// in memory a second time. The parts are those of [`Learner::parts`], from 0 on.
+    ///
+    /// # Errors
+    /// The device failed; a part of the values has been handed over.
+    fn hand_over(&mut self, kept: Kept, tensors: usize, take: Take<'_>) -> Result<(), BatchError> {
+        let mut first = 0;
+        for tensor in 0..tensors {
+            let values = self.tensor(kept, tensor)?;
+            if take(0, first, Lent::F32(values)).is_break() {
+                break;
+            }
+            first += values.len() as u64;
+        }
+        Ok(())
+    }
 
     /// All parameters in the order of the arena, where they lie on the host in one piece.
     fn arena(&self) -> Option<&[f32]> {

@@ -1,51 +1,60 @@
-//! Checkpoints that survive a kill -9 at any moment: a file is written beside, flushed to the disk
-//! and renamed; the one before it is kept, and what is torn or corrupt is passed over.
+//! Checkpoints that survive a kill -9 at any moment: files are written beside, flushed to the disk, and count once a
+//! last one is renamed; the checkpoint before is kept, and what is torn or corrupt is passed over.
 //!
 //! # Bytes
 //!
 //! ```text
-//! magic: "GNTLCKP1"
-//! header length: u32 LE, header: JSON (position, model, optimiser step, how many arrays beside θ)
-//! θ, for who trains the average of gradients and that of their squares, which tensors that Muon trains lack,
-//!    for a miner the error feedback: f32 LE, arena's order
-//! BLAKE3 of everything before
+//! checkpoint-N, which makes it one:
+//!   magic: "GNTLCKP2"
+//!   header length: u32 LE, header: JSON (position, model, optimiser step, what is held, what each part holds and its BLAKE3)
+//!   BLAKE3 of everything before
+//! checkpoint-N.0, checkpoint-N.1, …, a part for each rank:
+//!   values, little endian: θ; for who trains the average of gradients and that of their squares, which tensors that Muon
+//!   trains lack; for a miner the error feedback. f32; averages that are bf16 on their device are bf16 here.
 //! ```
 //!
-//! Values go to the disk tensor by tensor, hashed in pieces of a MiB on the folder's threads ([`Checkpoints::on`]): [`BUFFER`]
-//! bytes are held beside them. A checkpoint is read twice: to check the hash before anything of it is believed, and then to
-//! where its values stay ([`OpenCheckpoint`]).
+//! Ranks write their parts at once, each what it owns, tensor by tensor: [`BUFFER`] bytes are held beside the values
+//! themselves, of all parts together. A part alone is hashed on the folder's threads ([`Checkpoints::on`]). How many
+//! ranks wrote does not matter to who reads: it finds each value by the parts' spans. A checkpoint is read twice: to
+//! check the hashes before anything of it is believed, and then to where its values stay ([`OpenCheckpoint`]).
 //!
-//! Files are named `checkpoint-N` with N growing; the two newest are kept, or as many as is asked.
+//! N grows; the two newest are kept, or as many as is asked. Parts of no checkpoint, left by a kill, go with the next
+//! one.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use protocol::content_hash::{content_hash, PieceHash, PIECE_BYTES};
 use serde::{Deserialize, Serialize};
 
+use parts::{Index, PartError, PartNote, Reading};
+pub(crate) use parts::{Parts, Section};
+
+pub use hashing::BUFFER;
+
 use crate::compute::threads::Threads;
+use crate::engine::learner::{Kept, Learner};
 use crate::engine::optimiser::MuonSettings;
 use crate::engine::BatchError;
 use crate::model::config::ModelConfig;
 use crate::model::Model;
 
-const MAGIC: &[u8; 8] = b"GNTLCKP1";
+mod hashing;
+mod parts;
 
-/// Largest header that is read.
-const HEADER_BYTES_MAX: u32 = 64 * 1024;
+const MAGIC: &[u8; 8] = b"GNTLCKP2";
+
+/// Largest header that is read: some ten thousand spans of parts.
+const HEADER_BYTES_MAX: u32 = 16 << 20;
 
 /// Largest note.
 pub const NOTE_BYTES_MAX: usize = 4096;
 
-/// Files that are kept unless asked otherwise.
+/// What the names of all files begin with.
+const PREFIX: &str = "checkpoint-";
+
+/// Checkpoints that are kept unless asked otherwise.
 const KEPT: usize = 2;
-
-/// Values that are converted at a time.
-const BLOCK: usize = 16 * 1024;
-
-/// Bytes that are hashed at a time, a piece on each thread.
-pub const BUFFER: usize = 16 * PIECE_BYTES;
 
 /// Why a checkpoint cannot be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +96,12 @@ pub enum CheckpointError {
     },
 }
 
+impl From<PartError> for CheckpointError {
+    fn from(PartError { path, source }: PartError) -> Self {
+        Self::Io { path, source }
+    }
+}
+
 /// Where in a run a checkpoint stands.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -113,7 +128,7 @@ pub struct Checkpoint {
 }
 
 /// What a checkpoint holds.
-pub(crate) struct Parts {
+pub(crate) struct Contents {
     pub(crate) position: Position,
     pub(crate) model: Model,
     pub(crate) optimiser_step: u64,
@@ -138,8 +153,8 @@ impl Checkpoint {
         self.model
     }
 
-    pub(crate) fn into_parts(self) -> Parts {
-        Parts {
+    pub(crate) fn into_contents(self) -> Contents {
+        Contents {
             position: self.position,
             model: self.model,
             optimiser_step: self.optimiser_step,
@@ -162,6 +177,7 @@ struct Header {
     /// Muon trains the layers' matrices: no averages of their squares.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     muon: bool,
+    parts: Vec<PartNote>,
 }
 
 impl Header {
@@ -244,21 +260,26 @@ impl Held {
         }
     }
 
-    /// Values of each array.
-    fn lens(self, config: &ModelConfig) -> Vec<usize> {
-        let averages = self.averages().map(|averages| averages.lens(config));
-        let mut lens: Vec<usize> = averages.into_iter().flatten().collect();
-        if matches!(self, Self::Miner(_)) {
-            lens.push(config.parameter_count() as usize);
-        }
-        lens
+    /// Values of each [`Section`].
+    fn lens(self, config: &ModelConfig) -> [u64; 4] {
+        let all = config.parameter_count();
+        let averages = self.averages().map_or([0; 2], |averages| averages.lens(config));
+        let [mean, square] = averages.map(|len| len as u64);
+        [all, mean, square, if matches!(self, Self::Miner(_)) { all } else { 0 }]
     }
 }
 
-/// Hands values over to what it is given, part by part.
-pub(crate) type Values<'a> = &'a mut dyn FnMut(
-    &mut dyn FnMut(&[f32]) -> Result<(), CheckpointError>,
-) -> Result<(), CheckpointError>;
+/// Hands over all values that a checkpoint holds.
+pub(crate) type Save<'a> = &'a mut dyn FnMut(&Parts) -> Result<(), CheckpointError>;
+
+/// What a checkpoint is to say of itself, and how many parts it is to have.
+pub(crate) struct Title<'a> {
+    pub(crate) config: &'a ModelConfig,
+    pub(crate) position: &'a Position,
+    pub(crate) optimiser_step: u64,
+    pub(crate) held: Held,
+    pub(crate) parts: usize,
+}
 
 /// A folder of checkpoints. One process may write to it at a time.
 #[derive(Clone, Debug)]
@@ -289,57 +310,30 @@ impl Checkpoints {
 
     /// Writes θ alone, for those who do not train.
     pub fn save_model(&self, model: &Model, position: &Position) -> Result<(), CheckpointError> {
-        let config = model.config();
-        self.write(config, position, 0, Held::Model, &mut |out| out(model.parameters()))
+        let (config, held) = (model.config(), Held::Model);
+        let title = Title { config, position, optimiser_step: 0, held, parts: 1 };
+        self.write(&title, &mut |parts| {
+            parts.put_all(Section::Parameters, model.parameters());
+            Ok(())
+        })
     }
 
-    /// Writes a checkpoint. `values` hands over, part by part, all that it holds: θ and then each
-    /// array, in the order of the arena. When this returns it is on the disk; until then the one before is the
-    /// newest.
-    pub(crate) fn write(
-        &self,
-        config: &ModelConfig,
-        position: &Position,
-        optimiser_step: u64,
-        held: Held,
-        values: Values<'_>,
-    ) -> Result<(), CheckpointError> {
-        if position.note.len() > NOTE_BYTES_MAX {
-            return Err(CheckpointError::Note(position.note.len()));
+    /// Writes a checkpoint. When this returns it is on the disk; until then the one before is the newest.
+    pub(crate) fn write(&self, title: &Title<'_>, save: Save<'_>) -> Result<(), CheckpointError> {
+        if title.position.note.len() > NOTE_BYTES_MAX {
+            return Err(CheckpointError::Note(title.position.note.len()));
         }
-        let header = Header {
-            position: position.clone(),
-            model: config.clone(),
-            optimiser_step,
-            miner: matches!(held, Held::Miner(_)),
-            alone: matches!(held, Held::Training(_)),
-            muon: held.averages() == Some(Averages::Muon),
-        };
-        let header = serde_json::to_vec(&header)
-            .map_err(|error| at(&self.folder)(io::Error::other(error)))?;
         let numbers = self.numbers()?;
+        self.remove_parts(|number| !numbers.contains(&number))?;
         let next = numbers.last().map_or(0, |newest| newest.saturating_add(1));
-
         let unfinished = self.folder.join("unfinished");
-        let file = File::create(&unfinished).map_err(at(&unfinished))?;
-        let mut out = Hashing::new(file, self.threads.clone());
-        let start = |out: &mut Hashing| {
-            out.write_all(MAGIC)?;
-            out.write_all(&(header.len() as u32).to_le_bytes())?;
-            out.write_all(&header)
-        };
-        let end = |out: &mut Hashing| {
-            let hash = out.finish()?;
-            out.file.write_all(&hash)?;
-            out.file.sync_all()
-        };
-        let written = start(&mut out)
-            .map_err(at(&unfinished))
-            .and_then(|()| values(&mut |part| out.values(part).map_err(at(&unfinished))))
-            .and_then(|()| end(&mut out).map_err(at(&unfinished)));
+        let written = self
+            .write_parts(title, next, save)
+            .and_then(|parts| self.write_header(title, parts, &unfinished));
         if let Err(error) = written {
             // A full disk stays full while a part of a checkpoint lies on it.
             let _ = fs::remove_file(&unfinished);
+            let _ = self.remove_parts(|number| number == next);
             return Err(error);
         }
         let path = self.path(next);
@@ -349,10 +343,51 @@ impl Checkpoints {
 
         let kept_before = self.kept - 1;
         for number in numbers.iter().rev().skip(kept_before) {
-            let old = self.path(*number);
-            fs::remove_file(&old).map_err(at(&old))?;
+            self.remove(*number)?;
         }
         Ok(())
+    }
+
+    /// Writes the parts of the checkpoint of this number.
+    fn write_parts(
+        &self,
+        title: &Title<'_>,
+        number: u64,
+        save: Save<'_>,
+    ) -> Result<Vec<PartNote>, CheckpointError> {
+        let parts = Parts::create(self.part_paths(number, title.parts.max(1)), &self.threads)?;
+        save(&parts)?;
+        let notes = parts.finish()?;
+        if Index::new(&notes, title.held.lens(title.config)).is_none() {
+            return Err(at(&self.folder)(io::Error::other("not all values were handed over")));
+        }
+        Ok(notes)
+    }
+
+    /// Writes what makes parts a checkpoint to `path`.
+    fn write_header(
+        &self,
+        title: &Title<'_>,
+        parts: Vec<PartNote>,
+        path: &Path,
+    ) -> Result<(), CheckpointError> {
+        let header = Header {
+            position: title.position.clone(),
+            model: title.config.clone(),
+            optimiser_step: title.optimiser_step,
+            miner: matches!(title.held, Held::Miner(_)),
+            alone: matches!(title.held, Held::Training(_)),
+            muon: title.held.averages() == Some(Averages::Muon),
+            parts,
+        };
+        let header = serde_json::to_vec(&header).map_err(|error| at(path)(error.into()))?;
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend((header.len() as u32).to_le_bytes());
+        bytes.extend(header);
+        let hash = blake3::hash(&bytes);
+        bytes.extend(hash.as_bytes());
+        let write = |mut file: File| file.write_all(&bytes).and_then(|()| file.sync_all());
+        File::create(path).and_then(write).map_err(at(path))
     }
 
     /// The model that the newest readable checkpoint says it is of; `None` where there is none. Its
@@ -394,7 +429,7 @@ impl Checkpoints {
         let mut reason = None;
         for number in numbers.iter().rev() {
             let path = self.path(*number);
-            match open(&path, config, &self.threads) {
+            match self.open_numbered(*number, config) {
                 Ok(checkpoint) => return Ok(Some(checkpoint)),
                 Err(ReadError::Shape) => return Err(CheckpointError::Shape),
                 Err(ReadError::Damaged(what)) => {
@@ -417,113 +452,81 @@ impl Checkpoints {
     pub fn remove_all(&self) -> Result<(), CheckpointError> {
         // The newest last: until then a kill leaves a training that can go on.
         for number in self.numbers()? {
-            let path = self.path(number);
-            fs::remove_file(&path).map_err(at(&path))?;
+            self.remove(number)?;
+        }
+        self.remove_parts(|_| true)
+    }
+
+    /// Removes a checkpoint: first what makes it one.
+    fn remove(&self, number: u64) -> Result<(), CheckpointError> {
+        let path = self.path(number);
+        fs::remove_file(&path).map_err(at(&path))?;
+        self.remove_parts(|of| of == number)
+    }
+
+    /// Removes parts of checkpoints whose number is `old`.
+    fn remove_parts(&self, old: impl Fn(u64) -> bool) -> Result<(), CheckpointError> {
+        for name in self.names()? {
+            let number = name.split_once('.').and_then(|(number, _)| number.parse().ok());
+            if number.is_some_and(&old) {
+                let path = self.folder.join(format!("{PREFIX}{name}"));
+                fs::remove_file(&path).map_err(at(&path))?;
+            }
         }
         Ok(())
     }
 
+    /// Opens and checks one checkpoint. Hashes are checked before anything of the header is believed but its length.
+    fn open_numbered(
+        &self,
+        number: u64,
+        config: &ModelConfig,
+    ) -> Result<OpenCheckpoint, ReadError> {
+        let header = whole_header(&self.path(number))?;
+        if header.model != *config {
+            return Err(ReadError::Shape);
+        }
+        let lens = header.held().lens(config);
+        let damaged = |what: &str| ReadError::Damaged(what.to_owned());
+        let index = Index::new(&header.parts, lens)
+            .ok_or_else(|| damaged("the parts are not what the header says"))?;
+        let paths = self.part_paths(number, header.parts.len());
+        let values = Reading::open(paths, &header.parts, index, &self.threads)
+            .map_err(ReadError::Damaged)?;
+        Ok(OpenCheckpoint { header, values, lens, section: 0, read: 0 })
+    }
+
     fn path(&self, number: u64) -> PathBuf {
-        self.folder.join(format!("checkpoint-{number:012}"))
+        self.folder.join(format!("{PREFIX}{number:012}"))
+    }
+
+    fn part_paths(&self, number: u64, count: usize) -> Vec<PathBuf> {
+        let path = |part| self.folder.join(format!("{PREFIX}{number:012}.{part}"));
+        (0..count).map(path).collect()
     }
 
     /// The numbers of the checkpoints there are, ascending.
     fn numbers(&self) -> Result<Vec<u64>, CheckpointError> {
-        let mut numbers = Vec::new();
-        for entry in fs::read_dir(&self.folder).map_err(at(&self.folder))? {
-            let name = entry.map_err(at(&self.folder))?.file_name();
-            let number = name.to_str().and_then(|name| name.strip_prefix("checkpoint-"));
-            numbers.extend(number.and_then(|number| number.parse::<u64>().ok()));
-        }
+        let names = self.names()?.into_iter();
+        let mut numbers: Vec<u64> = names.filter_map(|name| name.parse().ok()).collect();
         numbers.sort_unstable();
         Ok(numbers)
+    }
+
+    /// The names of checkpoints and parts, without what all begin with.
+    fn names(&self) -> Result<Vec<String>, CheckpointError> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.folder).map_err(at(&self.folder))? {
+            let name = entry.map_err(at(&self.folder))?.file_name();
+            let name = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+            names.extend(name.map(str::to_owned));
+        }
+        Ok(names)
     }
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> CheckpointError + '_ {
     move |source| CheckpointError::Io { path: path.to_owned(), source }
-}
-
-/// Hashes what it is given, [`BUFFER`] bytes at a time on several threads.
-struct Pieces {
-    threads: Threads,
-    hashes: Vec<PieceHash>,
-    len: u64,
-}
-
-impl Pieces {
-    fn new(threads: Threads) -> Self {
-        Self { threads, hashes: Vec::new(), len: 0 }
-    }
-
-    /// The next bytes: whole pieces, but for the last time.
-    fn add(&mut self, bytes: &[u8]) {
-        let first = self.hashes.len();
-        let pieces = self.threads.map(bytes.len().div_ceil(PIECE_BYTES), |index| {
-            let start = index * PIECE_BYTES;
-            let end = bytes.len().min(start + PIECE_BYTES);
-            PieceHash::new((first + index) as u64, &bytes[start..end])
-        });
-        self.hashes.extend(pieces);
-        self.len += bytes.len() as u64;
-    }
-
-    /// BLAKE3 of all bytes.
-    fn finish(&self) -> io::Result<[u8; 32]> {
-        content_hash(&self.hashes, self.len).ok_or_else(|| io::Error::other("pieces are missing"))
-    }
-}
-
-/// Writes and hashes.
-struct Hashing {
-    file: File,
-    buffer: Vec<u8>,
-    pieces: Pieces,
-}
-
-impl Hashing {
-    fn new(file: File, threads: Threads) -> Self {
-        Self { file, buffer: Vec::with_capacity(BUFFER), pieces: Pieces::new(threads) }
-    }
-
-    fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            let (part, rest) = bytes.split_at(bytes.len().min(BUFFER - self.buffer.len()));
-            self.buffer.extend_from_slice(part);
-            bytes = rest;
-            if self.buffer.len() == BUFFER {
-                self.flush()?;
-            }
-        }
-        Ok(())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.pieces.add(&self.buffer);
-        self.file.write_all(&self.buffer)?;
-        self.buffer.clear();
-        Ok(())
-    }
-
-    fn values(&mut self, values: &[f32]) -> io::Result<()> {
-        for block in values.chunks(BLOCK) {
-            let mut bytes = [0u8; BLOCK * 4];
-            let bytes = &mut bytes[..block.len() * 4];
-            for (bytes, value) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(block) {
-                *bytes = value.to_le_bytes();
-            }
-            self.write_all(bytes)?;
-        }
-        Ok(())
-    }
-
-    /// Writes what is left; the hash of everything.
-    fn finish(&mut self) -> io::Result<[u8; 32]> {
-        if !self.buffer.is_empty() {
-            self.flush()?;
-        }
-        self.pieces.finish()
-    }
 }
 
 enum ReadError {
@@ -542,9 +545,13 @@ impl From<io::Error> for ReadError {
 /// A checkpoint that has been checked and lies on disk still.
 #[derive(Debug)]
 pub struct OpenCheckpoint {
-    path: PathBuf,
     header: Header,
-    input: BufReader<File>,
+    values: Reading,
+    /// Values of each section.
+    lens: [u64; 4],
+    /// The section that is read next, and how much of it has been read.
+    section: usize,
+    read: u64,
 }
 
 impl OpenCheckpoint {
@@ -581,60 +588,66 @@ impl OpenCheckpoint {
         Ok(model)
     }
 
-    /// Reads the next values.
+    /// Reads the next values, those of a kind, tensor after tensor into a learner.
+    pub(crate) fn give(
+        &mut self,
+        learner: &mut dyn Learner,
+        kept: Kept,
+        tensors: usize,
+    ) -> Result<(), CheckpointError> {
+        let mut values = Vec::new();
+        for tensor in 0..tensors {
+            values.resize(learner.tensor(kept, tensor)?.len(), 0.0);
+            self.read(&mut values)?;
+            learner.set_tensor(kept, tensor, &values)?;
+        }
+        Ok(())
+    }
+
+    /// Reads the next values, of one section.
     pub(crate) fn read(&mut self, values: &mut [f32]) -> Result<(), CheckpointError> {
-        read_values(&mut self.input, values).map_err(at(&self.path))
+        while self.lens.get(self.section).is_some_and(|len| *len == self.read) {
+            (self.section, self.read) = (self.section + 1, 0);
+        }
+        if values.is_empty() {
+            return Ok(());
+        }
+        let section = Section::ALL.get(self.section).copied().unwrap_or(Section::Feedback);
+        self.values.read(section, self.read, values)?;
+        self.read += values.len() as u64;
+        Ok(())
     }
 
     fn load(mut self) -> Result<Checkpoint, CheckpointError> {
         let (held, optimiser_step) = (self.held(), self.optimiser_step());
         let model = self.read_model()?;
-        let lens = held.lens(&self.header.model).into_iter();
-        let mut arrays: Vec<Vec<f32>> = lens.map(|len| vec![0.0; len]).collect();
+        let [_, mean, square, feedback] = self.lens.map(|len| len as usize);
+        let lens = match held {
+            Held::Model => Vec::new(),
+            Held::Training(_) => vec![mean, square],
+            Held::Miner(_) => vec![mean, square, feedback],
+        };
+        let mut arrays: Vec<Vec<f32>> = lens.into_iter().map(|len| vec![0.0; len]).collect();
         arrays.iter_mut().try_for_each(|values| self.read(values))?;
         let position = self.header.position;
         Ok(Checkpoint { position, model, optimiser_step, held, arrays })
     }
 }
 
-/// Opens and checks one file. The hash is checked before anything of the header is believed but its length.
-fn open(path: &Path, config: &ModelConfig, threads: &Threads) -> Result<OpenCheckpoint, ReadError> {
+/// The header of a file whose hash is right.
+fn whole_header(path: &Path) -> Result<Header, ReadError> {
     let damaged = |what: &str| ReadError::Damaged(what.to_owned());
     let mut file = OpenOptions::new().read(true).open(path)?;
-    let len = file.metadata()?.len();
-    let hashed_len = len.checked_sub(32).ok_or_else(|| damaged("too short"))?;
-    let (_, header_bytes) = read_header(&mut file)?;
-    let start = 12 + header_bytes.len() as u64;
-    let values_len =
-        hashed_len.checked_sub(start).ok_or_else(|| damaged("shorter than its header says"))?;
-
-    file.seek(SeekFrom::Start(0))?;
-    let mut pieces = Pieces::new(threads.clone());
-    let mut buffer = Vec::new();
-    while pieces.len < hashed_len {
-        let count = (hashed_len - pieces.len).min(BUFFER as u64) as usize;
-        buffer.resize(count, 0);
-        file.read_exact(&mut buffer)?;
-        pieces.add(&buffer);
-    }
+    let (start, header) = read_header(&mut file)?;
     let mut found = [0u8; 32];
     file.read_exact(&mut found)?;
-    if pieces.finish()? != found {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&start).update(&header);
+    let is_longer = file.read(&mut [0u8])? > 0;
+    if hasher.finalize() != blake3::Hash::from_bytes(found) || is_longer {
         return Err(damaged("the hash does not match"));
     }
-    let header: Header = serde_json::from_slice(&header_bytes)
-        .map_err(|error| ReadError::Damaged(error.to_string()))?;
-    if header.model != *config {
-        return Err(ReadError::Shape);
-    }
-    // Nothing is allocated for more values than this model has.
-    let values: usize = header.held().lens(config).iter().sum();
-    if values_len != (config.parameter_count() + values as u64) * 4 {
-        return Err(damaged("the header does not match the length"));
-    }
-    file.seek(SeekFrom::Start(start))?;
-    let input = BufReader::with_capacity(BLOCK * 4, file);
-    Ok(OpenCheckpoint { path: path.to_owned(), header, input })
+    serde_json::from_slice(&header).map_err(|error| ReadError::Damaged(error.to_string()))
 }
 
 /// The first twelve bytes and the header.
@@ -645,13 +658,17 @@ fn read_header(input: &mut impl Read) -> Result<([u8; 12], Vec<u8>), ReadError> 
     let header_len = start
         .strip_prefix(MAGIC)
         .and_then(|len| <[u8; 4]>::try_from(len).ok())
-        .ok_or_else(|| damaged("not a checkpoint"))?;
+        .ok_or_else(|| damaged("not a checkpoint of this version"))?;
     let header_len = u32::from_le_bytes(header_len);
     if header_len > HEADER_BYTES_MAX {
         return Err(damaged("the header is too long"));
     }
-    let mut header = vec![0u8; header_len as usize];
-    input.read_exact(&mut header)?;
+    // Only what the file has is held.
+    let mut header = Vec::new();
+    input.by_ref().take(u64::from(header_len)).read_to_end(&mut header)?;
+    if header.len() != header_len as usize {
+        return Err(damaged("too short"));
+    }
     Ok((start, header))
 }
 
@@ -662,16 +679,4 @@ fn parse_header(path: &Path) -> Result<Header, ReadError> {
         serde_json::from_slice(&header).map_err(|error| ReadError::Damaged(error.to_string()))?;
     header.model.validate().map_err(|_| ReadError::Shape)?;
     Ok(header)
-}
-
-fn read_values(input: &mut impl Read, values: &mut [f32]) -> io::Result<()> {
-    let mut bytes = vec![0u8; BLOCK * 4];
-    for block in values.chunks_mut(BLOCK) {
-        let bytes = &mut bytes[..block.len() * 4];
-        input.read_exact(bytes)?;
-        for (value, bytes) in block.iter_mut().zip(bytes.as_chunks::<4>().0) {
-            *value = f32::from_le_bytes(*bytes);
-        }
-    }
-    Ok(())
 }

@@ -15,13 +15,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::compute::threads::Threads;
 use crate::engine::device::Device;
-use crate::engine::learner::{copied_model, set_averages, Kept, Learned, Learner, LearnerSettings};
+use crate::engine::learner::{copied_model, Kept, Learned, Learner, LearnerSettings, Lent};
 use crate::engine::optimiser::{AdamWSettings, MuonSettings};
 use crate::engine::plan::Precision;
 use crate::model::config::{Arena, ModelConfig};
 use crate::model::Model;
 use crate::training::checkpoint::{
-    Averages, Checkpoint, CheckpointError, Checkpoints, Held, Position,
+    Averages, CheckpointError, Checkpoints, Held, OpenCheckpoint, Position, Section, Title,
 };
 use crate::training::guard::{GuardSettings, GuardState, Verdict};
 use crate::training::schedule::{RateSchedule, ScheduleError};
@@ -433,10 +433,17 @@ impl Pretrainer {
         };
         let (steps, tensors) = (self.learner.steps(), self.arena.tensors.len());
         let held = Held::Training(Averages::of(self.settings.muon.as_ref()));
-        let learner = &mut *self.learner;
-        checkpoints.write(&self.config, &position, steps, held, &mut |out| {
-            for kept in [Kept::Parameters, Kept::Mean, Kept::Square] {
-                (0..tensors).try_for_each(|tensor| out(learner.tensor(kept, tensor)?))?;
+        let (learner, config) = (&mut *self.learner, &self.config);
+        let (position, parts) = (&position, learner.parts());
+        let title = Title { config, position, optimiser_step: steps, held, parts };
+        checkpoints.write(&title, &mut |parts| {
+            for (kept, section) in [
+                (Kept::Parameters, Section::Parameters),
+                (Kept::Mean, Section::Mean),
+                (Kept::Square, Section::Square),
+            ] {
+                let take = &|part, first, values: Lent<'_>| parts.put(part, section, first, values);
+                learner.hand_over(kept, tensors, take)?;
             }
             Ok(())
         })?;
@@ -482,7 +489,7 @@ impl Pretrainer {
     }
 
     fn roll_back(&mut self, checkpoints: &Checkpoints) -> Result<(), PretrainError> {
-        let checkpoint = checkpoints.load(&self.config)?;
+        let checkpoint = checkpoints.newest(&self.config)?;
         let checkpoint = checkpoint.ok_or(PretrainError::Foreign)?;
         let saved = note_of(checkpoint.position())?.guard;
         let guard = self.guard.rolled_back(&saved);
@@ -491,19 +498,22 @@ impl Pretrainer {
         self.save(checkpoints)
     }
 
-    fn take(&mut self, checkpoint: Checkpoint, guard: GuardState) -> Result<(), PretrainError> {
-        let parts = checkpoint.into_parts();
-        parts.held.check(Averages::of(self.settings.muon.as_ref()))?;
-        let [mean, square] = parts.arrays.as_slice() else {
+    /// Goes on from a checkpoint, which is read to where its values stay.
+    fn take(
+        &mut self,
+        mut checkpoint: OpenCheckpoint,
+        guard: GuardState,
+    ) -> Result<(), PretrainError> {
+        checkpoint.held().check(Averages::of(self.settings.muon.as_ref()))?;
+        if !matches!(checkpoint.held(), Held::Training(_)) {
             return Err(PretrainError::Foreign);
-        };
-        let learner = &mut *self.learner;
-        learner
-            .load(&mut &parts.model)
-            .and_then(|()| set_averages(learner, &self.arena, [mean, square]))
-            .map_err(TrainError::from)?;
-        learner.set_steps(parts.optimiser_step);
-        self.step = parts.position.window;
+        }
+        let (learner, tensors) = (&mut *self.learner, self.arena.tensors.len());
+        for kept in [Kept::Parameters, Kept::Mean, Kept::Square] {
+            checkpoint.give(learner, kept, tensors)?;
+        }
+        learner.set_steps(checkpoint.optimiser_step());
+        self.step = checkpoint.position().window;
         self.guard = guard;
         Ok(())
     }
@@ -513,8 +523,8 @@ impl Pretrainer {
 fn newest(
     checkpoints: &Checkpoints,
     config: &ModelConfig,
-) -> Result<Option<Checkpoint>, PretrainError> {
-    match checkpoints.load(config) {
+) -> Result<Option<OpenCheckpoint>, PretrainError> {
+    match checkpoints.newest(config) {
         Err(CheckpointError::Shape) => {
             let before = checkpoints.config()?;
             let difference = before.and_then(|before| difference(&before, config));

@@ -15,7 +15,7 @@ use protocol::{Hash, Uid};
 use crate::compute::threads::Threads;
 use crate::engine::device::{Device, DeviceError};
 use crate::engine::learner::{
-    copied_model, set_averages, Kept, Learner, LearnerSettings, TensorToEncode,
+    copied_model, set_averages, Kept, Learner, LearnerSettings, Lent, TensorToEncode,
 };
 use crate::engine::optimiser::{AdamWSettings, MuonSettings};
 use crate::engine::plan::Precision;
@@ -23,7 +23,8 @@ use crate::engine::BatchError;
 use crate::model::config::ConfigError;
 use crate::model::{Model, ModelError};
 use crate::training::checkpoint::{
-    Averages, Checkpoint, CheckpointError, Checkpoints, Held, OpenCheckpoint, Position,
+    Averages, Checkpoint, CheckpointError, Checkpoints, Held, OpenCheckpoint, Position, Section,
+    Title,
 };
 use crate::training::compress::{TensorPart, UpdateStream};
 use dataset::{BatchSource, DataError, SampleSource};
@@ -423,16 +424,46 @@ impl Trainer {
         checkpoints: &Checkpoints,
         position: &Position,
     ) -> Result<(), CheckpointError> {
-        let steps = self.learner.steps();
-        let (model, learner, feedback) = (&self.model, &mut *self.learner, &self.feedback);
-        let tensors = model.arena().tensors.len();
+        self.write(checkpoints, position, false)
+    }
+
+    /// [`Trainer::save`] and then [`Trainer::release_model`], which happens as soon as θ is written: who waits for θ
+    /// does not wait for the rest.
+    ///
+    /// # Errors
+    /// As there; θ is let go all the same.
+    pub fn save_and_release(
+        &mut self,
+        checkpoints: &Checkpoints,
+        position: &Position,
+    ) -> Result<(), CheckpointError> {
+        let saved = self.write(checkpoints, position, true);
+        self.release_model();
+        saved
+    }
+
+    fn write(
+        &mut self,
+        checkpoints: &Checkpoints,
+        position: &Position,
+        releases: bool,
+    ) -> Result<(), CheckpointError> {
+        let config = self.model.config().clone();
         let held = Held::Miner(Averages::of(self.settings.muon.as_ref()));
-        checkpoints.write(model.config(), position, steps, held, &mut |out| {
-            out(model.parameters())?;
-            for average in [Kept::Mean, Kept::Square] {
-                (0..tensors).try_for_each(|tensor| out(learner.tensor(average, tensor)?))?;
+        let (optimiser_step, parts) = (self.learner.steps(), self.learner.parts());
+        let title = Title { config: &config, position, optimiser_step, held, parts };
+        let tensors = self.model.arena().tensors.len();
+        checkpoints.write(&title, &mut |parts| {
+            parts.put_all(Section::Parameters, self.model.parameters());
+            if releases {
+                self.release_model();
             }
-            out(feedback)
+            for (kept, section) in [(Kept::Mean, Section::Mean), (Kept::Square, Section::Square)] {
+                let take = &|part, first, values: Lent<'_>| parts.put(part, section, first, values);
+                self.learner.hand_over(kept, tensors, take)?;
+            }
+            parts.put_all(Section::Feedback, &self.feedback);
+            Ok(())
         })
     }
 
@@ -442,7 +473,7 @@ impl Trainer {
     /// # Errors
     /// It is of another model or optimiser.
     pub fn restore(&mut self, checkpoint: Checkpoint) -> Result<Position, CheckpointError> {
-        let parts = checkpoint.into_parts();
+        let parts = checkpoint.into_contents();
         parts.held.check(Averages::of(self.settings.muon.as_ref()))?;
         if parts.model.config() != self.model.config() {
             return Err(CheckpointError::Shape);
@@ -483,13 +514,8 @@ impl Trainer {
         self.learner.reset()?;
         if averages {
             let tensors = self.model.arena().tensors.len();
-            let mut values = Vec::new();
             for kept in [Kept::Mean, Kept::Square] {
-                for tensor in 0..tensors {
-                    values.resize(self.learner.tensor(kept, tensor)?.len(), 0.0);
-                    checkpoint.read(&mut values)?;
-                    self.learner.set_tensor(kept, tensor, &values)?;
-                }
+                checkpoint.give(&mut *self.learner, kept, tensors)?;
             }
             self.learner.set_steps(checkpoint.optimiser_step());
         }

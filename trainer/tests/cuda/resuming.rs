@@ -2,6 +2,7 @@
 //! reads a finished model reads the same one.
 
 use std::ops::ControlFlow;
+use std::path::Path;
 
 use dataset::SampleSource;
 use protocol::{aggregate::OuterRule, settings::PPM};
@@ -46,20 +47,56 @@ fn a_restored_trainer_goes_on_bit_for_bit_on_other_gpus() {
             };
             Trainer::new(model(&small()), settings, &device(world)).unwrap()
         };
-        let mut first = start(1);
-        window(&mut first, 0);
         let position = Position { run: 3, window: 1, trained: false, note: String::new() };
-        first.save(&checkpoints, &position).unwrap();
-        let expected = window(&mut first, 1);
-        for world in [1, 4] {
-            let mut second = start(world);
-            let checkpoint = checkpoints.load(&small()).unwrap().unwrap();
-            assert_eq!(second.restore(checkpoint).unwrap(), position);
-            assert_eq!(second.optimiser_step(), 3);
-            assert_eq!(window(&mut second, 1), expected, "{world} GPUs");
-            assert_eq!(second.state_root(), first.state_root());
+        let mut expected = None;
+        for saved_by in [1, 4] {
+            let mut first = start(saved_by);
+            window(&mut first, 0);
+            first.save(&checkpoints, &position).unwrap();
+            assert_eq!(parts(folder.path()).len(), saved_by, "a part for each rank");
+            let update = window(&mut first, 1);
+            let expected = &*expected.get_or_insert(update.clone());
+            assert_eq!(update, *expected);
+            for world in [1, 2, 4] {
+                let mut second = start(world);
+                let checkpoint = checkpoints.newest(&small()).unwrap().unwrap();
+                assert_eq!(second.resume(checkpoint).unwrap(), position);
+                assert_eq!(second.optimiser_step(), 3);
+                assert_eq!(window(&mut second, 1), *expected, "{saved_by} to {world} GPUs");
+                assert_eq!(second.state_root(), first.state_root());
+            }
+            checkpoints.remove_all().unwrap();
+            assert!(parts(folder.path()).is_empty());
         }
     }
+}
+
+/// Bytes of the files that hold values.
+fn parts(folder: &Path) -> Vec<u64> {
+    let files = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
+    let parts = files.filter(|file| file.path().extension().is_some());
+    parts.map(|file| file.metadata().unwrap().len()).collect()
+}
+
+#[test]
+fn ranks_write_twelve_bytes_a_parameter_each_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoints = Checkpoints::open(folder.path()).unwrap();
+    let settings = TrainerSettings { batch_size: 4, micro_batch: 1, ..TrainerSettings::default() };
+    let mut trainer = Trainer::new(model(&small()), settings, &device(4)).unwrap();
+    trainer.save_and_release(&checkpoints, &Position::default()).unwrap();
+    assert!(trainer.model().parameters().is_empty(), "θ is let go");
+    // θ and the error feedback in f32, two averages in bf16.
+    let written = parts(folder.path());
+    assert_eq!(written.iter().sum::<u64>(), 12 * small().parameter_count());
+    assert!(written.iter().all(|bytes| *bytes > 0), "{written:?}");
+    // A processor goes on from it, too.
+    let mut on_cpu = {
+        let settings = TrainerSettings { batch_size: 4, ..TrainerSettings::default() };
+        Trainer::new(model(&small()), settings, &Cpu::new(Threads::single())).unwrap()
+    };
+    on_cpu.resume(checkpoints.newest(&small()).unwrap().unwrap()).unwrap();
+    assert_eq!(on_cpu.model().parameters(), model(&small()).parameters());
 }
 
 fn settings(steps: u64) -> PretrainSettings {

@@ -384,7 +384,7 @@ fn memory_of(
     CpuCosts::of_pretrainer(config, samples, precision, threads)?
         .with_muon(muon, config, threads)?
         .and(CpuCosts::of_evaluator(config, EVALUATED_AT_ONCE, threads)?)?
-        .and_checkpoint(config, muon)
+        .and_checkpoint(config)
 }
 
 /// Makes sure that one process at a time trains in a folder.
