@@ -205,6 +205,8 @@ impl From<fault::ProvenFault> for FaultKind {
 pub enum Duty {
     /// Train and make the update.
     Train,
+    /// Write a checkpoint of the trainer; the update and what opens it are on disk without it.
+    Checkpoint,
     /// Commit to the update.
     Commit,
     /// Open the commitment to the update.
@@ -228,6 +230,7 @@ impl Duty {
     pub fn name(self) -> &'static str {
         match self {
             Self::Train => "train",
+            Self::Checkpoint => "checkpoint",
             Self::Commit => "commit",
             Self::Reveal => "reveal",
             Self::Attest => "attest",

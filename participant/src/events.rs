@@ -102,7 +102,7 @@ impl Event {
                 let window = *window;
                 match duty {
                     // The lines `Trained` and `State` say more.
-                    Duty::Train | Duty::Apply => return None,
+                    Duty::Train | Duty::Checkpoint | Duty::Apply => return None,
                     Duty::Commit => Self::Committed { window },
                     Duty::Reveal => Self::Revealed { window },
                     Duty::Attest => Self::Attested { window },

@@ -19,6 +19,7 @@ pub mod workshop;
 
 mod answer;
 mod challenge;
+mod put_away;
 mod reveal;
 mod submit;
 mod train;
@@ -46,6 +47,7 @@ use crate::{
     slot,
 };
 
+use put_away::PutAway;
 use updates::{Note, Updates};
 use workshop::{Prepared, Workshop};
 
@@ -153,7 +155,14 @@ impl Miner {
         services.start("proofs", follow);
         let workshop = Workshop::new(handles.clone(), trainer, checkpoints, every, updates);
         services.start("prefetch", prefetch::run(handles.clone(), states.clone()));
-        let train = train::Train { workshop, states, conduct: conduct.clone(), window_end, ready };
+        let train = train::Train {
+            workshop,
+            states,
+            conduct: conduct.clone(),
+            window_end,
+            ready,
+            putting_away: PutAway::default(),
+        };
         services.start("replica", replica.run());
         services.start("train", train.run(trained));
         services.start("submit", submit::run(handles.clone(), prepared, conduct));

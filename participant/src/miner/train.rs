@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use super::{
     conduct::Conduct,
+    put_away::PutAway,
     workshop::{Prepared, Task, Workshop, COMMIT_BLOCKS, MARGIN_BLOCKS},
 };
 use crate::{
@@ -29,6 +30,8 @@ pub(super) struct Train {
     pub(super) conduct: Arc<dyn Conduct>,
     pub(super) window_end: Option<Window>,
     pub(super) ready: mpsc::Sender<Prepared>,
+    /// What still writes of the window before.
+    pub(super) putting_away: PutAway,
 }
 
 impl Train {
@@ -50,12 +53,13 @@ impl Train {
     }
 
     async fn window(&mut self, state: Arc<State>) -> Result<()> {
-        let task = self.begin(state).await?;
-        let prepared = self.conduct.make(&self.workshop, task).await?;
-        let kept = prepared.kept();
-        let sent = self.ready.send(prepared).await;
-        sent.map_err(|_| Error::Missed("nobody submits".into()))?;
-        self.workshop.put_away(kept).await
+        let (window, task) = (state.window, self.begin(state).await?);
+        self.putting_away.end().await;
+        let prepared = self.conduct.make(&self.workshop, task).await;
+        let kept = prepared.as_ref().ok().and_then(Prepared::kept);
+        self.putting_away.start(&self.workshop, window, kept);
+        let sent = self.ready.send(prepared?).await;
+        sent.map_err(|_| Error::Missed("nobody submits".into()))
     }
 
     /// Waits for the window's first block and asks the chain what to do.

@@ -174,10 +174,11 @@ impl Workshop {
     }
 
     /// Ends the trainer's part of a window: writes a checkpoint of it, if it made the update (`kept`) and it is a window for
-    /// one; it lets go of θ.
+    /// one; it lets go of θ, once that is written.
     ///
-    /// Nobody waits for it: the update of the window is on disk, and may be committed to meanwhile. A kill before it is whole
-    /// costs the averages and the error feedback of the windows since the checkpoint before.
+    /// Nobody waits for it but the next window's training: the update of the window is on disk, and may be committed to
+    /// meanwhile. A kill before it is whole costs the averages and the error feedback of the windows since the
+    /// checkpoint before.
     ///
     /// # Errors
     /// The disk failed.
@@ -190,9 +191,11 @@ impl Workshop {
         let position = due.map(position).transpose()?;
         let checkpoints = self.checkpoints.clone();
         self.on_trainer(move |trainer| {
-            let saved = position.map_or(Ok(()), |position| trainer.save(&checkpoints, &position));
-            trainer.release_model();
-            Ok(saved?)
+            let Some(position) = position else {
+                trainer.release_model();
+                return Ok(());
+            };
+            Ok(trainer.save_and_release(&checkpoints, &position)?)
         })
         .await
     }

@@ -11,6 +11,7 @@
 
 mod attacks;
 mod chain;
+mod checkpoints;
 mod checks;
 mod faults;
 mod memory;

@@ -115,6 +115,15 @@ impl Member {
         missed.collect()
     }
 
+    /// Puts a file in the place of its folder of checkpoints, once it has one.
+    pub(super) fn take_checkpoints_away(&self) {
+        let folder = self.folder.join("checkpoints");
+        if folder.is_dir() {
+            std::fs::remove_dir_all(&folder).unwrap();
+            std::fs::write(&folder, "no folder").unwrap();
+        }
+    }
+
     /// The journal of a process that has ended.
     pub(super) fn journal(&self) -> Journal {
         Journal::open(self.folder.join("journal")).unwrap()
