@@ -33,7 +33,7 @@ use protocol::{
     Hash, Uid, Window,
 };
 use tokio::sync::watch;
-use trainer::{Checkpoints, Model, Position, Threads};
+use trainer::{Checkpoints, Device, Model, Position};
 
 use crate::{
     diary::{DiaryRecord, Duty},
@@ -286,7 +286,7 @@ impl Replica {
         let payloads = self.accepted_payloads(window, &record.accepted).await?;
         let manifest = state.held.as_ref().map(|held| held.manifest.clone());
         let model = self.take(state).await;
-        let (mut model, threads) = (model.map_err(Trouble::Lost)?, machine.threads().clone());
+        let (mut model, device) = (model.map_err(Trouble::Lost)?, machine.device.clone());
         // Those of this window, should the run's owner have changed them since this participant began.
         let training = &record.settings.training;
         let (keep, rule) = (training.keep, OuterRule::of_window(&training.outer, window));
@@ -295,7 +295,7 @@ impl Replica {
             .run(move || {
                 let accepted: Vec<(Uid, &[u8])> =
                     payloads.iter().map(|(uid, bytes)| (*uid, &bytes[..])).collect();
-                let stepped = step(&mut model, &threads, &accepted, keep, rule);
+                let stepped = step(&mut model, &*device, &accepted, keep, rule);
                 (model, stepped)
             })
             .await?;
@@ -537,11 +537,11 @@ impl Replica {
 /// A payload is not of the model's layout; the model is as it was.
 pub fn step(
     model: &mut Model,
-    threads: &Threads,
+    device: &dyn Device,
     accepted: &[(Uid, &[u8])],
     keep: u16,
     rule: OuterRule,
 ) -> Result<StateManifest> {
-    model.apply_outer(threads, accepted, keep, rule)?;
-    Ok(model.state_manifest(threads))
+    device.apply_outer(model, accepted, keep, rule)?;
+    Ok(model.state_manifest(device.threads()))
 }

@@ -19,6 +19,7 @@ pub mod memory;
 pub mod nccl;
 mod node;
 mod optimiser;
+pub mod outer;
 mod output;
 mod parts;
 pub mod plan;

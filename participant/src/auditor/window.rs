@@ -14,6 +14,7 @@ use protocol::{
     window::Phase,
     BlockNumber, Hash, Uid, Window,
 };
+use trainer::Cpu;
 
 use super::replay::Replay;
 use crate::{
@@ -269,8 +270,8 @@ impl Replay {
         };
         if accepted.len() == record.accepted.len() {
             let rule = OuterRule::of_window(&training.outer, window);
-            let manifest =
-                replica::step(&mut model, &self.threads, &accepted, training.keep, rule)?;
+            let cpu = Cpu::new(self.threads.clone());
+            let manifest = replica::step(&mut model, &cpu, &accepted, training.keep, rule)?;
             self.state = Some((model, manifest.root()));
         }
         Ok(right.len())

@@ -1,11 +1,16 @@
 //! GPUs as a device of the trainer.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use protocol::aggregate::OuterRule;
+use protocol::update::UpdateError;
+use protocol::Uid;
 
 use super::fit::{self, Fit};
 use super::gpu::GpuError;
 use super::learner::CudaLearner;
 use super::node::Node;
+use super::outer::OuterCards;
 use super::plan::Work;
 use super::predictor::CudaPredictor;
 use super::seats::{Gpus, Seat};
@@ -14,6 +19,8 @@ use crate::compute::threads::Threads;
 use crate::engine::device::{Device, DeviceError, OwnMemory, Predictor};
 use crate::engine::learner::{Learner, LearnerSettings};
 use crate::model::config::ModelConfig;
+use crate::model::outer_step::TensorStep;
+use crate::model::Model;
 
 pub use super::settings::CudaSettings;
 
@@ -26,17 +33,28 @@ pub struct Cuda {
     threads: Threads,
     /// What was chosen; `None` for what the memory of the cards suggests.
     settings: Option<CudaSettings>,
+    outer: Mutex<Outer>,
+}
+
+/// Where outer steps are taken.
+enum Outer {
+    /// That has not been looked at.
+    Unknown,
+    /// On the cards.
+    Cards(OuterCards),
+    /// On the host: the cards have no room, or one failed.
+    Host,
 }
 
 impl Cuda {
     /// These GPUs, on a host with these threads.
     pub fn new(gpus: Arc<dyn Gpus>, threads: Threads, settings: CudaSettings) -> Self {
-        Self { gpus, threads, settings: Some(settings) }
+        Self { gpus, threads, settings: Some(settings), outer: Mutex::new(Outer::Unknown) }
     }
 
     /// These GPUs, used in the fastest way that fits what each is asked for.
     pub fn fitting(gpus: Arc<dyn Gpus>, threads: Threads) -> Self {
-        Self { gpus, threads, settings: None }
+        Self { gpus, threads, settings: None, outer: Mutex::new(Outer::Unknown) }
     }
 
     /// Makes a learner.
@@ -90,6 +108,35 @@ impl Cuda {
             }
         };
         Ok(Work { samples, training: true, recompute, muon, offload, changes: false })
+    }
+}
+
+impl Outer {
+    /// Opens the cards, if that has not been tried.
+    fn open(&mut self, gpus: &dyn Gpus) {
+        if matches!(self, Self::Unknown) {
+            *self = match OuterCards::open(gpus) {
+                Ok(Some(cards)) => Self::Cards(cards),
+                Ok(None) => {
+                    tracing::info!("the cards have no room for outer steps: the host takes them");
+                    Self::Host
+                }
+                Err(error) => Self::failed(&error),
+            };
+        }
+    }
+
+    fn failed(error: &GpuError) -> Self {
+        tracing::warn!(%error, "a card does not take outer steps: the host takes them");
+        Self::Host
+    }
+
+    fn step(&mut self, tensor: TensorStep<'_>) -> Result<(), UpdateError> {
+        let Self::Cards(cards) = self else { return tensor.on_the_host() };
+        if let Some(error) = cards.step(tensor)? {
+            *self = Self::failed(&error);
+        }
+        Ok(())
     }
 }
 
@@ -172,6 +219,18 @@ impl Device for Cuda {
         }
         let pinned = plan.pinned * world as u64;
         Ok(Some(OwnMemory { samples, card: plan.bytes(), pinned }))
+    }
+
+    fn apply_outer(
+        &self,
+        model: &mut Model,
+        accepted: &[(Uid, &[u8])],
+        keep: u16,
+        rule: OuterRule,
+    ) -> Result<(), UpdateError> {
+        let mut outer = self.outer.lock().unwrap_or_else(PoisonError::into_inner);
+        outer.open(&*self.gpus);
+        model.apply_outer_by(&self.threads, accepted, keep, rule, &mut |step| outer.step(step))
     }
 
     fn learner(

@@ -10,7 +10,11 @@ use crate::engine::learner::{Learner, LearnerSettings};
 use crate::engine::weights::Weights;
 use crate::engine::BatchError;
 use crate::model::config::{ConfigError, ModelConfig};
+use crate::model::Model;
 use dataset::SampleSource;
+use protocol::aggregate::OuterRule;
+use protocol::update::UpdateError;
+use protocol::Uid;
 
 /// Why a device cannot make what it is asked for.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
@@ -72,6 +76,21 @@ pub trait Device: Send + Sync {
         _updates: bool,
     ) -> Result<Option<OwnMemory>, DeviceError> {
         Ok(None)
+    }
+
+    /// The outer step of θ that lies on the host, with the bits of [`Model::apply_outer`] wherever it is taken. What
+    /// fails on the device is done on the host.
+    ///
+    /// # Errors
+    /// As there; θ is as before.
+    fn apply_outer(
+        &self,
+        model: &mut Model,
+        accepted: &[(Uid, &[u8])],
+        keep: u16,
+        rule: OuterRule,
+    ) -> Result<(), UpdateError> {
+        model.apply_outer(self.threads(), accepted, keep, rule)
     }
 
     /// Makes a learner of models of this shape, with a fresh optimiser and parameters of zero.

@@ -16,7 +16,7 @@ use protocol::{Hash, Uid};
 use crate::compute::threads::Threads;
 use crate::model::config::{Arena, ConfigError, ModelConfig, TensorInfo};
 use crate::model::init;
-use crate::model::outer_step::aggregate_tensor;
+use crate::model::outer_step::TensorStep;
 
 /// Why bytes are not a model's parameters.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
@@ -277,6 +277,18 @@ impl Model {
         keep: u16,
         rule: OuterRule,
     ) -> Result<(), UpdateError> {
+        self.apply_outer_by(threads, accepted, keep, rule, &mut |step| step.on_the_host())
+    }
+
+    /// [`Model::apply_outer`] where `take` takes the step of each tensor.
+    pub fn apply_outer_by(
+        &mut self,
+        threads: &Threads,
+        accepted: &[(Uid, &[u8])],
+        keep: u16,
+        rule: OuterRule,
+        take: &mut dyn FnMut(TensorStep<'_>) -> Result<(), UpdateError>,
+    ) -> Result<(), UpdateError> {
         if accepted.is_empty() {
             return Ok(());
         }
@@ -295,8 +307,10 @@ impl Model {
                 .map(|payload| TensorUpdate::new(payload, &shape.layout, tensor))
                 .collect::<Option<Vec<_>>>()
                 .ok_or(UpdateError::Tensors)?;
+            let chunks = shape.layout.tensor_chunks(tensor).ok_or(UpdateError::Tensors)?;
+            let (payloads, updates, first_chunk) = (&payloads[..], &updates[..], chunks.0);
             // Every chunk has been read by `parse`, so that this cannot fail.
-            aggregate_tensor(threads, theta, &updates, rule)?;
+            take(TensorStep { theta, first_chunk, payloads, updates, rule, threads })?;
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use trainer::{
     TrainerSettings, UpdateToEvaluate,
 };
 
-use crate::emulators::Emulators;
+use crate::emulators::{Emulators, Fault};
 use crate::models::{config, learner_settings, model, samples};
 
 const KEEP: u16 = 64;
@@ -90,6 +90,56 @@ fn a_miners_windows_have_the_same_bytes_on_any_number_of_gpus() {
             assert!(several == alone, "{world} GPUs");
         }
     }
+}
+
+/// Updates of several miners, of any trainings.
+fn several_updates() -> Vec<Vec<u8>> {
+    let update = |window| {
+        let mut miner = trainer(&Cpu::new(Threads::single()), None);
+        train(&mut miner, window);
+        miner.make_update(KEEP, DECAY_PPM).unwrap()
+    };
+    (0..3).map(update).collect()
+}
+
+#[test]
+fn outer_steps_are_taken_on_the_cards_and_every_replica_has_the_same_root() {
+    let updates = several_updates();
+    let accepted: Vec<(u16, &[u8])> =
+        (0u16..).zip(updates.iter().map(|bytes| &bytes[..])).collect();
+    for rule in [OuterRule::new(700_000, PPM), OuterRule::new(900_000, 300_000)] {
+        let step = |device: &dyn Device| {
+            let mut theta = model(&shape());
+            device.apply_outer(&mut theta, &accepted, KEEP, rule).unwrap();
+            device.apply_outer(&mut theta, &accepted[1..], KEEP, rule).unwrap();
+            theta.state_root(&Threads::single())
+        };
+        let expected = step(&Cpu::new(Threads::single()));
+        for world in [1, 2, 4] {
+            let emulators = Emulators::new(world);
+            assert_eq!(step(&emulators.device(CudaSettings::default())), expected, "{world} cards");
+            assert!(emulators.launched("outer_step") > 0, "the host took it");
+            assert_eq!(emulators.damaged(), 0);
+        }
+        // Without room, and where a card falls off the bus in the middle, the host takes it, or the rest of it.
+        let small = Emulators::new(1).with_memory(1 << 20);
+        assert_eq!(step(&small.device(CudaSettings::default())), expected);
+        assert_eq!(small.launched("outer_step"), 0);
+        for after in [3, 8, 13, 40] {
+            let failing = Emulators::new(2).failing(Fault { rank: 1, after });
+            let root = step(&failing.device(CudaSettings::default()));
+            assert_eq!(root, expected, "lost after {after} operations");
+        }
+    }
+}
+
+#[test]
+fn updates_of_another_layout_change_nothing() {
+    let device = Emulators::new(1).device(CudaSettings::default());
+    let (mut theta, rule) = (model(&shape()), OuterRule::new(700_000, PPM));
+    let before = theta.state_root(&Threads::single());
+    assert!(device.apply_outer(&mut theta, &[(1, &[1, 2, 3])], KEEP, rule).is_err());
+    assert_eq!(theta.state_root(&Threads::single()), before);
 }
 
 #[test]
