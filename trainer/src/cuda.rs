@@ -28,6 +28,7 @@ mod rank;
 pub mod seats;
 pub mod settings;
 pub mod state;
+mod suggestion;
 pub mod twin;
 mod updates;
 

@@ -14,6 +14,7 @@ use super::outer::OuterCards;
 use super::plan::Work;
 use super::predictor::CudaPredictor;
 use super::seats::{Gpus, Seat};
+use super::suggestion::{self, Room};
 use crate::budget::quantity::format_bytes;
 use crate::compute::threads::Threads;
 use crate::engine::device::{Device, DeviceError, OwnMemory, Predictor};
@@ -69,15 +70,22 @@ impl Cuda {
         let samples = settings.micro_batch;
         let seats = self.seats(config, samples)?;
         let work = self.training(&seats, config, samples, settings.muon.is_some())?;
-        let node = Node::new(seats, config, work).map_err(refused)?;
+        let node = Node::new(seats, config, work).map_err(|error| match error {
+            GpuError::OutOfMemory { free, .. } => {
+                let room = Room { world: self.gpus.memory().0, free };
+                let instead = suggestion::training(config, samples, work.muon, self.settings, room);
+                DeviceError::Refused { device: NAME, reason: format!("{error}; {instead}") }
+            }
+            error => refused(error),
+        })?;
         Ok(CudaLearner::new(node, self.threads.clone(), *settings))
     }
 
-    /// What says that `work` takes `needed` bytes of a card, which are too many.
-    fn too_large(&self, work: &str, needed: u64) -> DeviceError {
+    /// What says that `work` takes `needed` bytes of a card, which are too many, and what would do `instead`.
+    fn too_large(&self, work: &str, needed: u64, instead: &str) -> DeviceError {
         let (world, free) = self.gpus.memory();
         let reason = format!(
-            "{work} takes {} of each card, and {} has {}; `gauntlet doctor --cuda` says which presets fit",
+            "{work} takes {} of each card, and {} has {}; {instead}",
             format_bytes(needed + fit::beside(world)),
             self.gpus.name(),
             format_bytes(free)
@@ -198,7 +206,9 @@ impl Device for Cuda {
         let Some(Fit { samples, bytes, pinned, .. }) = found else {
             let least = self.settings.unwrap_or(fit::LEAST);
             let needed = fit::plan(config, world, 1, least, muon).bytes();
-            return Err(self.too_large("one sample of a training", needed));
+            let room = Room { world, free };
+            let instead = suggestion::training(config, 1, muon, self.settings, room);
+            return Err(self.too_large("one sample of a training", needed, &instead));
         };
         Ok(Some(OwnMemory { samples, card: bytes, pinned: pinned * world as u64 }))
     }
@@ -213,9 +223,9 @@ impl Device for Cuda {
         let (world, free) = self.gpus.memory();
         let plan = fit::prediction_plan(config, world, samples, updates);
         if plan.bytes() + fit::beside(world) > free {
-            return Err(
-                self.too_large(&format!("an evaluation of {samples} samples"), plan.bytes())
-            );
+            let instead = suggestion::prediction(config, samples, updates, Room { world, free });
+            let work = format!("an evaluation of {samples} samples");
+            return Err(self.too_large(&work, plan.bytes(), &instead));
         }
         let pinned = plan.pinned * world as u64;
         Ok(Some(OwnMemory { samples, card: plan.bytes(), pinned }))
