@@ -160,12 +160,12 @@ impl CpuCosts {
         config: &ModelConfig,
         count: u64,
     ) -> Result<Self, BudgetError> {
-        let values = product(name, &[config.parameter_count(), count])?;
-        self.and_values(name, values)
+        let bytes = product(name, &[config.parameter_count(), count, 4])?;
+        self.and_exactly(name, bytes)
     }
 
-    fn and_values(self, name: &'static str, values: u64) -> Result<Self, BudgetError> {
-        let bytes = product(name, &[values, 4])?;
+    /// The same and `bytes` more, exactly.
+    pub(super) fn and_exactly(self, name: &'static str, bytes: u64) -> Result<Self, BudgetError> {
         self.with_bytes(name, bytes, true)
     }
 

@@ -17,7 +17,7 @@ use super::account::{MemoryAccount, StepEstimate, Way};
 use super::cpu::{computed_attention, elementwise_values, time, MUON_WORKS_ON};
 use super::error::BudgetError;
 use super::hardware::{Gpu, GPUS_PER_HOST, NETWORK};
-use super::host::transfer_bytes;
+use super::host::BesideCards;
 use super::model::ModelCounts;
 use super::quantity::{product, sum};
 use super::request::{PlanRequest, Recompute, Sharding, StateFormat};
@@ -38,9 +38,6 @@ const ACTIVATION: u64 = 2;
 
 /// Tokens whose logits are there at once.
 const LOGITS_TOKENS: u64 = 4_096;
-
-/// Two buffers in pinned memory for each GPU, through which host and GPU exchange blocks.
-const STAGING: u64 = 2 * (256 << 20);
 
 /// The processes of a host: code, page tables, the node, caches of libp2p.
 const HOST_BASE: u64 = 4_000_000_000;
@@ -284,6 +281,7 @@ fn muon_works_on(request: &PlanRequest) -> Result<u64, BudgetError> {
     product("Muon", &[values.max().unwrap_or(0), ACTIVATION])
 }
 
+/// What each host holds, as a process of a miner beside cards refuses by, and what other processes take.
 fn host_memory(
     request: &PlanRequest,
     counts: &ModelCounts,
@@ -292,25 +290,14 @@ fn host_memory(
     let gpus = shape.gpus;
     let states = offloaded(request, counts, shape)?;
     let hosts = gpus.div_ceil(GPUS_PER_HOST);
-    let part = |name, bytes| share(name, counts.parameters, bytes, hosts, true);
     let feedback = if request.choice.feedback_bf16 { 2 } else { 4 };
+    let pinned = product("states", &[gpus.min(GPUS_PER_HOST), states])?;
     let updates = product("updates", &[counts.payload_bytes, request.window.peers])?;
-    MemoryAccount::new(
-        HOST_MEMORY,
-        [
-            ("agreed parameters (anchor, f32)", part("anchor", 4)?),
-            ("error feedback", part("error feedback", feedback)?),
-            ("accepted updates", updates.div_ceil(hosts)),
-            (
-                "rest of the master and moments (pinned)",
-                product("states", &[gpus.min(GPUS_PER_HOST), states])?,
-            ),
-            ("pieces of states and checkpoints", transfer_bytes(&request.model)?),
-            ("pinned staging", product("staging", &[gpus.min(GPUS_PER_HOST), STAGING])?),
-            ("processes", HOST_BASE),
-        ],
-        Some(request.machine.host_memory),
-    )
+    let costs = BesideCards { hosts, feedback, pinned }
+        .costs(&request.model)?
+        .and_replica(&request.model, updates.div_ceil(hosts))?
+        .and_bytes("processes", HOST_BASE)?;
+    MemoryAccount::new(HOST_MEMORY, costs.lines(), Some(request.machine.host_memory))
 }
 
 /// Seconds of y = x · Wᵀ with x (rows, inner) and W (columns, inner): the better of several tiles,

@@ -15,6 +15,9 @@ use crate::training::checkpoint::BUFFER;
 /// Names the account of a process that only holds the state.
 pub const REPLICA: &str = "memory of a replica alone";
 
+/// Names what cards keep in their host's memory.
+pub const PINNED: &str = "master and averages (pinned)";
+
 /// Names the account of a validator's process, the engine of its evaluator not counted.
 pub const VALIDATOR: &str = "memory of a validator, beside its engine";
 
@@ -35,15 +38,34 @@ pub fn transfer_bytes(config: &ModelConfig) -> Result<u64, BudgetError> {
     sum("pieces", [hashes, PIECES << 20, BUFFER as u64])
 }
 
+/// What training on cards leaves to their hosts.
+pub(super) struct BesideCards {
+    /// Hosts that share what is held once of a model.
+    pub(super) hosts: u64,
+    /// Bytes of the error feedback a parameter.
+    pub(super) feedback: u64,
+    /// Bytes of each host that its cards pin.
+    pub(super) pinned: u64,
+}
+
+impl BesideCards {
+    /// What each host holds: θ, the error feedback, what is pinned, and the largest tensor on its way.
+    pub(super) fn costs(self, config: &ModelConfig) -> Result<CpuCosts, BudgetError> {
+        let share = config.parameter_count().div_ceil(self.hosts.max(1));
+        let feedback = product("error feedback", &[share, self.feedback])?;
+        CpuCosts::default()
+            .and_exactly("parameters (agreed)", product("parameters", &[share, 4])?)?
+            .and_exactly("error feedback", feedback)?
+            .and_bytes(PINNED, self.pinned)?
+            .and_bytes(STAGED, largest_tensor(config))
+    }
+}
+
 impl CpuCosts {
     /// What a [`crate::Trainer`] holds in the host's memory beside cards that compute, which pin `pinned` bytes of it: θ,
     /// the error feedback, and the largest tensor on its way.
     pub fn of_trainer_beside_cards(config: &ModelConfig, pinned: u64) -> Result<Self, BudgetError> {
-        Self::default()
-            .and_parameters("parameters (agreed)", config, 1)?
-            .and_parameters("error feedback", config, 1)?
-            .and_bytes("master and averages (pinned)", pinned)?
-            .and_bytes(STAGED, largest_tensor(config))
+        BesideCards { hosts: 1, feedback: 4, pinned }.costs(config)
     }
 
     /// The same and the tensor of a checkpoint that is read, or the pieces of one that is written.

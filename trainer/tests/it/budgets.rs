@@ -106,7 +106,7 @@ fn the_engines_formats_take_what_the_engine_allocates() {
             }
             assert_eq!(ledger.bytes, plan.bytes() + fit::beside(world as usize));
             let host = budget.ledger("memory of each host").unwrap();
-            let pinned = host.bytes_of("rest of the master and moments (pinned)");
+            let pinned = host.bytes_of("master and averages (pinned)");
             assert_eq!(pinned, plan.pinned * world);
             println!("{preset} {gpus} {state:?} Muon {muon}: {ledger:#?} {host:#?}");
         }
@@ -121,7 +121,7 @@ fn seventy_two_billion_fit_eight_h100_with_states_on_the_host() {
     let budget = fixed(request.clone(), 1, Recompute::Full);
     assert!(budget.fits, "{:#?}", budget.ledgers);
     let host = budget.ledger("memory of each host").unwrap();
-    let pinned = host.bytes_of("rest of the master and moments (pinned)") as f64;
+    let pinned = host.bytes_of("master and averages (pinned)") as f64;
     check("pinned", pinned, 423e9..425e9);
     // And of a step it takes about two seconds.
     let optimiser = budget.step.times.iter().find(|time| time.name == "optimiser").unwrap();
@@ -136,7 +136,7 @@ fn seventy_two_billion_fit_eight_h200_checkpointed_and_not_eight_small_a100() {
     assert_eq!(budget.step.sharding, Sharding::Full);
     check("GPU", gpu_bytes(&budget), 130e9..138e9);
     let host = budget.ledger("memory of each host").unwrap();
-    let states = ["agreed parameters (anchor, f32)", "error feedback"];
+    let states = ["parameters (agreed)", "error feedback"];
     let states: u64 = states.iter().map(|name| host.bytes_of(name)).sum();
     check("host", states as f64, 564e9..566e9);
     // 11.8 M tokens: 24.5 minutes at 45 % MFU, less at the roofline.
