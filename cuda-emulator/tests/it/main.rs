@@ -10,5 +10,6 @@ mod optimiser;
 mod probe;
 mod products;
 mod rows;
+mod script;
 mod sparse;
 mod streams;
