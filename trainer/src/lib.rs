@@ -45,8 +45,9 @@ pub mod budget;
 pub use compute::{matmul, ops, threads};
 pub use engine::{autograd, candle, cpu, device, devices, learner, optimiser, plan, weights};
 pub use model::{config, flops, init, outer_step};
-pub use training::{checkpoint, compress, evaluate, guard, pretrain, schedule, train};
+pub use training::{ahead, checkpoint, compress, evaluate, guard, pretrain, schedule, train};
 
+pub use ahead::OwnPart;
 pub use candle::Candle;
 pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints, Position};
 pub use compute::Compute;

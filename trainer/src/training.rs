@@ -4,7 +4,10 @@
 pub mod checkpoint;
 
 pub mod compress;
+mod progress;
 pub mod train;
+
+pub mod ahead;
 
 pub mod evaluate;
 

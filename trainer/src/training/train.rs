@@ -27,7 +27,10 @@ use crate::training::checkpoint::{
     Title,
 };
 use crate::training::compress::{TensorPart, UpdateStream};
+use crate::training::progress::{Ahead, Progress};
 use dataset::{BatchSource, DataError, SampleSource};
+
+pub use crate::training::progress::{LossSummary, StepReport};
 
 /// Why a window's work cannot be done.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +84,9 @@ pub enum TrainError {
     /// [`Trainer::make_update`] was called without a trained window.
     #[error("no window has been trained since the last update")]
     NotTrained,
+    /// No window is trained ahead, or θ has not arrived, or has already.
+    #[error("no window is trained ahead, or not so far")]
+    NotAhead,
     /// No samples to evaluate on.
     #[error("no samples to evaluate on")]
     NoSamples,
@@ -117,50 +123,20 @@ impl Default for TrainerSettings {
     }
 }
 
-/// One inner step.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct StepReport {
-    /// The step in the window, from 0.
-    pub step: usize,
-    /// Steps of the optimiser since its start, this one included.
-    pub optimiser_step: u64,
-    /// Mean loss of the batch, in nats a token, before the step.
-    pub loss: f32,
-    /// Norm of the gradient before clipping.
-    pub gradient_norm: f32,
-    /// Tokens of the batch.
-    pub tokens: usize,
-}
-
-/// One window's losses, in nats a token.
-#[derive(Clone, Copy, PartialEq, Debug, Default)]
-pub struct LossSummary {
-    /// Loss of the first step.
-    pub first: f32,
-    /// Loss of the last step.
-    pub last: f32,
-    /// Mean over the steps.
-    pub mean: f32,
-    /// Steps taken.
-    pub steps: usize,
-    /// Tokens trained on.
-    pub tokens: u64,
-    /// Whether the caller stopped it before its last step.
-    pub stopped: bool,
-}
-
 /// A miner's model, optimiser and error feedback.
 pub struct Trainer {
     settings: TrainerSettings,
-    threads: Threads,
+    pub(super) threads: Threads,
     /// It holds the parameters during a window.
-    learner: Box<dyn Learner>,
+    pub(super) learner: Box<dyn Learner>,
     /// θ, what all replicas agree on, shared with who else holds it; without its parameters between
     /// [`Trainer::release_model`] and [`Trainer::set_model`].
-    model: Arc<Model>,
+    pub(super) model: Arc<Model>,
     feedback: Vec<f32>,
     /// Whether the learner has a trained window of which no update has been made.
-    trained: bool,
+    pub(super) trained: bool,
+    /// The window that the learner trains before its θ is known.
+    pub(super) ahead: Option<Ahead>,
 }
 
 /// The learning rate that grows linearly to `rate` over `warm_up_steps` steps, counted from 1.
@@ -207,6 +183,7 @@ impl Trainer {
             feedback: vec![0.0; model.arena().len],
             model,
             trained: false,
+            ahead: None,
         })
     }
 
@@ -256,12 +233,10 @@ impl Trainer {
     /// A model of another shape.
     pub fn set_model(&mut self, model: impl Into<Arc<Model>>) -> Result<(), TrainError> {
         let model = model.into();
-        if model.config() != self.model.config() {
-            let (given, expected) = (model.byte_len(), self.model.arena().len as u64 * 4);
-            return Err(ModelError::ByteLen { given, expected }.into());
-        }
+        self.check_shape(&model)?;
         self.model = model;
         self.trained = false;
+        self.ahead = None;
         Ok(())
     }
 
@@ -270,6 +245,7 @@ impl Trainer {
     pub fn release_model(&mut self) {
         self.model = Arc::new(self.model.emptied());
         self.trained = false;
+        self.ahead = None;
     }
 
     /// Trains one window from θ: a step of the optimiser for each list of sample ids.
@@ -302,31 +278,37 @@ impl Trainer {
         on_step: &mut dyn FnMut(&StepReport) -> ControlFlow<()>,
     ) -> Result<LossSummary, TrainError> {
         self.trained = false;
+        self.ahead = None;
         self.learner.load(&mut &*self.model)?;
-        let mut summary = LossSummary::default();
-        let mut total = 0.0f64;
-        for (step, ids) in steps.iter().enumerate() {
+        let mut progress = Progress::default();
+        self.train_on(&mut progress, source, steps, rate, on_step)?;
+        let summary = progress.summary(steps.len());
+        self.trained = summary.steps > 0;
+        Ok(summary)
+    }
+
+    /// Takes the steps that `progress` has not counted yet, until `on_step` ends it.
+    pub(super) fn train_on(
+        &mut self,
+        progress: &mut Progress,
+        source: &mut dyn BatchSource,
+        steps: &[Vec<u64>],
+        rate: &dyn Fn(u64) -> f32,
+        on_step: &mut dyn FnMut(&StepReport) -> ControlFlow<()>,
+    ) -> Result<(), TrainError> {
+        for (step, ids) in steps.iter().enumerate().skip(progress.steps()) {
             let mut upcoming = |number: u64| {
                 let following = steps.get(step..)?.iter().flatten();
                 following.copied().nth(usize::try_from(number).ok()?)
             };
             let samples = source.batch(ids, &mut upcoming)?;
             let report = self.train_step(samples, step, ids, rate)?;
-            if step == 0 {
-                summary.first = report.loss;
-            }
-            summary.last = report.loss;
-            summary.steps += 1;
-            summary.tokens += report.tokens as u64;
-            total += f64::from(report.loss);
+            progress.count(&report);
             if on_step(&report).is_break() {
-                summary.stopped = step + 1 < steps.len();
                 break;
             }
         }
-        summary.mean = (total / summary.steps.max(1) as f64) as f32;
-        self.trained = summary.steps > 0;
-        Ok(summary)
+        Ok(())
     }
 
     /// Gradient over the micro-batches, clipping, a step of the optimiser.
@@ -494,6 +476,7 @@ impl Trainer {
             }
         }
         self.trained = false;
+        self.ahead = None;
         Ok(parts.position)
     }
 

@@ -10,8 +10,8 @@ use trainer::compress::{TensorPart, UpdateStream};
 use trainer::cuda::device::CudaSettings;
 use trainer::learner::TensorToEncode;
 use trainer::{
-    loss_from_q824, Cpu, Device, EvaluationRates, Evaluator, Model, MuonSettings, Threads, Trainer,
-    TrainerSettings, UpdateToEvaluate,
+    loss_from_q824, Cpu, Device, EvaluationRates, Evaluator, Model, MuonSettings, OwnPart, Threads,
+    Trainer, TrainerSettings, UpdateToEvaluate,
 };
 
 use crate::emulators::{Emulators, Fault};
@@ -140,6 +140,51 @@ fn updates_of_another_layout_change_nothing() {
     let before = theta.state_root(&Threads::single());
     assert!(device.apply_outer(&mut theta, &[(1, &[1, 2, 3])], KEEP, rule).is_err());
     assert_eq!(theta.state_root(&Threads::single()), before);
+}
+
+/// A window that is trained before its θ is known, and corrected after a step: the update, and the local parameters.
+fn mine_ahead(device: &dyn Device) -> (Vec<u8>, Model) {
+    let mut miner = trainer(device, Some(MuonSettings::default()));
+    let (before, rule) = (miner.shared_model(), OuterRule::new(700_000, PPM));
+    let mut made = |window| {
+        train(&mut miner, window);
+        miner.make_update(KEEP, DECAY_PPM).unwrap()
+    };
+    let updates = [made(0), made(1)];
+    let accepted: Vec<_> = (0..).zip(updates.iter().map(Vec::as_slice)).collect();
+    let own = OwnPart { payload: &updates[0], keep: KEEP, rate: rule.rate / 2.0 };
+    let mut after = Model::clone(&before);
+    after.apply_outer(&Threads::single(), &accepted, KEEP, rule).unwrap();
+
+    let samples = samples(&shape());
+    let source = &mut &samples as &mut dyn dataset::BatchSource;
+    let steps = [[1, 2, 3, 4].to_vec(), [5, 6, 7, 8].to_vec()];
+    let mut stop = |_: &_| ControlFlow::Break(());
+    miner.begin_ahead(&before, own).unwrap();
+    miner.train_ahead(source, &steps, &|_| 3e-3, &mut stop).unwrap();
+    miner.arrive(after.into(), &accepted, rule, own).unwrap();
+    miner.train_ahead(source, &steps, &|_| 3e-3, &mut stop).unwrap();
+    assert_eq!(miner.end_ahead(2).unwrap().steps, 2);
+    let local = miner.local_model().unwrap();
+    (miner.make_update(KEEP, DECAY_PPM).unwrap(), local)
+}
+
+#[test]
+fn a_window_that_is_corrected_on_its_way_is_the_cpus_and_that_of_any_number_of_gpus() {
+    let run = |world| mine_ahead(&Emulators::new(world).device(CudaSettings::default()));
+    let (update, local) = run(1);
+    for world in [2, 4] {
+        let (other, _) = run(world);
+        assert!(other == update, "{world} GPUs");
+    }
+    let (_, expected) = mine_ahead(&Cpu::new(Threads::single()));
+    let distance = |one: &Model, other: &Model| {
+        let pairs = one.parameters().iter().zip(other.parameters());
+        pairs.map(|(one, other)| f64::from((one - other).abs())).sum::<f64>()
+    };
+    // A card computes with bf16.
+    let (apart, way) = (distance(&local, &expected), distance(&model(&shape()), &expected));
+    assert!(apart < 0.25 * way, "{apart} of {way}");
 }
 
 #[test]

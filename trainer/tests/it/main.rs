@@ -1,6 +1,7 @@
 //! Tests of the trainer through its public interface.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod ahead;
 mod budgets;
 mod checkpoints;
 mod compression;
