@@ -1461,7 +1461,9 @@ mod benchmarks {
     /// In window 1, whose commit phase the chain cut short, after a window that is not settled.
     #[benchmark]
     fn draw_challenge() {
-        let run = create::<T>(settings());
+        let mut settings = settings();
+        settings.training.overlap = true;
+        let run = create::<T>(settings);
         go_to::<T>(START);
         skip_to::<T>(run, 1);
         make_due::<T>(run, 1, Boundary::Reveal);
@@ -1472,7 +1474,7 @@ mod benchmarks {
         }
 
         let record = Windows::<T>::get(run, 1).expect("window 1 is open; qed");
-        assert!(record.challenge_seed.is_some() && record.excused);
+        assert!(record.challenge_seed.is_some() && record.next_seed.is_some() && record.excused);
     }
 
     /// In window 1, whose reveal phase the chain cut short, after a window that is not settled.

@@ -97,24 +97,27 @@ impl<T: Config> Pallet<T> {
             return Self::cross_after_end(due, &run);
         }
         let next = run.schedule.crossing_after(window, due.next.boundary);
-        let next_settlement = run.next_settlement;
+        let is_disturbed = Self::is_disturbed(due, now);
+        // The scores of the window before are due in this one. The phase before this one opens is of the window
+        // before, in which answers are due to the last block.
+        let is_before_disturbed = is_disturbed || Self::is_short(due, now);
+        let before = window
+            .checked_sub(1)
+            .filter(|before| is_before_disturbed && *before >= run.next_settlement);
+        // Before this one opens: the seed of a disturbed window's next one is drawn anew.
+        if let Some(before) = before {
+            Self::excuse(run_id, before);
+        }
         let weight = match due.next.boundary {
             Boundary::Open => Self::open_window(run_id, run, window, randomness),
-            Boundary::Reveal => Self::draw_challenge(run_id, window, randomness),
+            Boundary::Reveal => Self::draw_challenge(run_id, &run, window, randomness),
             Boundary::Accept => Self::accept(run_id, window),
             Boundary::Settle => Self::enqueue(run_id),
             Boundary::ScoreReveal | Boundary::Attest | Boundary::AttestReveal => {
                 T::WeightInfo::enqueue()
             }
         };
-        let is_disturbed = Self::is_disturbed(due, now);
-        // The scores of the window before are due in this one. The phase before this one opens is of the window before, in
-        // which answers are due to the last block.
-        let is_before_disturbed = is_disturbed || Self::is_short(due, now);
-        let before = window
-            .checked_sub(1)
-            .filter(|before| is_before_disturbed && *before >= next_settlement);
-        for window in before.into_iter().chain(is_disturbed.then_some(window)) {
+        if is_disturbed {
             Self::excuse(run_id, window);
         }
         (weight, next)

@@ -167,7 +167,7 @@ impl<T: Config> Pallet<T> {
             unavailable: &record.unavailable,
             convicted: &bitmap_of(&convicted),
             excused: record.excused,
-            scoring_seed: scoring_seed(next.map(|next| next.seed), record.challenge_seed),
+            scoring_seed: scoring_seed(next.map(|next| next.scoring_seed), record.challenge_seed),
         };
         let incentive = &settings.incentive;
         let input = settlement_input(

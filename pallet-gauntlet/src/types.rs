@@ -490,8 +490,14 @@ pub enum WindowStatus {
 pub struct WindowRecord {
     /// Decides which samples belong to whom.
     pub seed: Hash,
+    /// Decides who evaluates whom of the window before, and on which samples; drawn when this one opened. It is the
+    /// seed, if that was not known earlier.
+    pub scoring_seed: Hash,
     /// Decides which chunks a reveal must show; known from the end of the commit phase.
     pub challenge_seed: Option<Hash>,
+    /// The seed of the next window, unless this one is excused; known with the challenge's, in a run whose training
+    /// overlaps with the exchange.
+    pub next_seed: Option<Hash>,
     /// The root on which the stake agreed, if it did; known when the attest phase ends.
     pub state_root: Option<Hash>,
     /// The miners whose updates everybody applies, sorted by uid.

@@ -28,7 +28,8 @@ impl<T: Config> Pallet<T> {
         T::Randomness::random(&T::PalletId::get().0).0.into()
     }
 
-    /// Applies settings that are due and fixes the window's seed.
+    /// Applies settings that are due and fixes the window's seed: the one that the window before drew for it, if it
+    /// drew one and was not disturbed, else what is drawn now.
     pub(crate) fn open_window(
         run_id: RunId,
         mut run: RunOf<T>,
@@ -42,10 +43,13 @@ impl<T: Config> Pallet<T> {
         }
         run.window = Some(window);
         Self::end_budget(run_id, window, !is_paused(&run));
-        let seed = window_seed(randomness, run_id, window, &run.salt_mix);
+        let drawn = window_seed(randomness, run_id, window, &run.salt_mix);
+        let seed = Self::early_seed(run_id, window).unwrap_or(drawn);
         let record = WindowRecord {
             seed,
+            scoring_seed: drawn,
             challenge_seed: None,
+            next_seed: None,
             state_root: None,
             accepted: BoundedVec::new(),
             unavailable: BoundedVec::new(),
@@ -63,6 +67,12 @@ impl<T: Config> Pallet<T> {
         Self::enqueue(run_id);
         Self::deposit_event(Event::WindowOpened { run: run_id, window, seed });
         T::WeightInfo::open_window()
+    }
+
+    /// The seed of a window that was fixed in the one before.
+    fn early_seed(run_id: RunId, window: Window) -> Option<Hash> {
+        let before = Windows::<T>::get(run_id, window.checked_sub(1)?)?;
+        before.next_seed.filter(|_| !before.excused)
     }
 
     /// Draws up the window's permits, and who judges its evaluations, from the stakes of this block.
@@ -101,10 +111,21 @@ impl<T: Config> Pallet<T> {
             .collect()
     }
 
-    /// Draws the seed of the challenged chunks from what the block behind the commit phase decided.
-    pub(crate) fn draw_challenge(run_id: RunId, window: Window, randomness: &Hash) -> Weight {
+    /// Draws the seed of the challenged chunks from what the block behind the commit phase decided, and from the same
+    /// the next window's seed if its training overlaps with this one's exchange.
+    pub(crate) fn draw_challenge(
+        run_id: RunId,
+        run: &RunOf<T>,
+        window: Window,
+        randomness: &Hash,
+    ) -> Weight {
+        let overlap =
+            Self::settings_of(run_id, window).is_some_and(|settings| settings.training.overlap);
+        let next = window.checked_add(1).filter(|_| overlap);
+        let next_seed = next.map(|next| window_seed(randomness, run_id, next, &run.salt_mix));
         Self::change_record(run_id, window, |record| {
             record.challenge_seed = Some(challenge_seed(&record.seed, randomness));
+            record.next_seed = next_seed.filter(|_| !record.excused);
         });
         T::WeightInfo::draw_challenge()
     }

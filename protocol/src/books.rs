@@ -258,10 +258,11 @@ pub struct Facts<'a> {
     pub scoring_seed: Option<Hash>,
 }
 
-/// The seed of a window's scoring: the seed of the window after it, in whose blocks it is scored. After a run's last window
-/// there is none; then its own challenge's seed, which nobody knew either when it could commit.
-pub fn scoring_seed(next_seed: Option<Hash>, challenge_seed: Option<Hash>) -> Option<Hash> {
-    next_seed.or(challenge_seed)
+/// The seed of a window's scoring: what was drawn in the first block of the window after it, in whose blocks it is
+/// scored. After a run's last window there is none; then its own challenge's seed, which nobody knew either when it
+/// could commit.
+pub fn scoring_seed(next_drawn: Option<Hash>, challenge_seed: Option<Hash>) -> Option<Hash> {
+    next_drawn.or(challenge_seed)
 }
 
 /// Who evaluates whom, of the miners `uids` that revealed in a window.

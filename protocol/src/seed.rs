@@ -3,6 +3,11 @@
 //! Both come from the chain's randomness of the block before and from all salts that validators revealed. What
 //! somebody can choose among is counted in docs/decisions/0020: a salt is committed to before any other is revealed, so
 //! that all that is left to its owner is to reveal it or not, and the order of the reveals changes nothing.
+//!
+//! Two draws are made for a window w: one in the block in which the challenge of w - 1 is drawn, if that window's
+//! settings have [`overlap`](crate::settings::Training::overlap), and one in its own first block. The first, if it
+//! was made and w - 1 is not excused, is the seed under which w is trained; else it is the second. The second always
+//! decides how w - 1 is scored ([`crate::books::scoring_seed`]). Why that is safe: docs/decisions/0029.
 
 use blake2::{digest::consts::U32, Blake2b, Digest};
 
@@ -28,8 +33,8 @@ pub(crate) fn blake2_256_of(parts: &[&[u8]]) -> Hash {
     hasher.finalize().into()
 }
 
-/// The seed of a window: from the chain's randomness as of the block before its first one, and the salts that
-/// validators revealed in the windows before.
+/// A draw for a window: from the chain's randomness as of the block before the one in which it is made, and the salts
+/// that validators revealed until then.
 pub fn window_seed(randomness: &Hash, run: RunId, window: Window, salt_mix: &Hash) -> Hash {
     blake2_256_of(&[
         WINDOW_SEED_DOMAIN,

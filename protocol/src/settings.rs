@@ -236,6 +236,10 @@ pub struct Training {
     /// State root of the initial parameters.
     #[serde(with = "crate::hash_text")]
     pub genesis_state_root: Hash,
+    /// Whether the seed of a window is fixed behind the commit phase of the one before, so that miners train in it
+    /// while the updates of that one travel: [`crate::seed`].
+    #[serde(default)]
+    pub overlap: bool,
 }
 
 /// Who is accepted and who is paid how much.
@@ -428,6 +432,7 @@ impl Settings {
                 evaluation_samples: 16,
                 model_seed: 1,
                 genesis_state_root: [0; 32],
+                overlap: false,
             },
             incentive: Incentive {
                 uid_max: 64,

@@ -108,8 +108,12 @@ pub enum WindowStatus {
 pub struct WindowInfo {
     /// Decides which samples belong to whom.
     pub seed: Hash,
+    /// Decides who evaluates whom of the window before, and on which samples.
+    pub scoring_seed: Hash,
     /// Decides which chunks a reveal must show.
     pub challenge_seed: Option<Hash>,
+    /// The seed of the next window, unless this one is excused, in a run whose training overlaps with the exchange.
+    pub next_seed: Option<Hash>,
     /// The root on which the stake agreed.
     pub state_root: Option<Hash>,
     /// The updates that everybody applies, by uid.

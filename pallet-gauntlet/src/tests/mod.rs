@@ -7,6 +7,7 @@ mod extension;
 mod invariants;
 mod keys;
 mod migrations;
+mod overlap;
 mod proofs;
 mod registration;
 mod scenario;

@@ -97,7 +97,7 @@ impl Replay {
             unavailable: &record.unavailable,
             convicted: &bitmap_of(&convicted),
             excused: record.excused,
-            scoring_seed: scoring_seed(next.map(|next| next.seed), record.challenge_seed),
+            scoring_seed: scoring_seed(next.map(|next| next.scoring_seed), record.challenge_seed),
         };
         let incentive = &record.settings.incentive;
         let input = settlement_input(window, miner_rows, validator_rows, facts, incentive);

@@ -79,18 +79,49 @@ impl Replay {
         })
     }
 
-    /// The seed from the block before the window and the salts before it, the challenge's from the block behind the last
-    /// one of the commitments.
+    /// What the block before the window and the salts before it drew, the challenge's seed from the block behind the
+    /// last one of the commitments, and the next window's from that block and the salts before it, if training
+    /// overlaps with the exchange.
     async fn seeds(&mut self, window: Window, record: &WindowInfo) -> Result<()> {
         let schedule = &self.info.settings.schedule;
         let start = schedule.window_start(window).context("the window's start")?;
         let challenge = schedule.challenge_block(window).context("the window's end")?;
         self.mix_salts(start).await?;
-        let seed = window_seed(&self.hash(start - 1)?, self.run, window, &self.salt_mix);
+        let drawn = window_seed(&self.hash(start - 1)?, self.run, window, &self.salt_mix);
+        let scoring = hex::encode(record.scoring_seed);
+        self.compare((window, None), "scoring seed", scoring, hex::encode(drawn));
+        let seed = self.early_seed(window, start, &record.seed).await?.unwrap_or(drawn);
         self.compare((window, None), "seed", hex::encode(record.seed), hex::encode(seed));
-        let challenge_seed = challenge_seed(&seed, &self.hash(challenge - 1)?);
+        let randomness = self.hash(challenge - 1)?;
+        let challenge_seed = challenge_seed(&seed, &randomness);
         self.compare((window, None), "challenge seed", record.challenge_seed, Some(challenge_seed));
+        self.mix_salts(challenge).await?;
+        let next = window_seed(&randomness, self.run, window + 1, &self.salt_mix);
+        let next = record.settings.training.overlap.then_some(next);
+        // What was excused later has one that does not count; what was excused before has none.
+        if !record.excused || record.next_seed.is_some() {
+            self.compare((window, None), "next seed", record.next_seed, next);
+        }
         Ok(())
+    }
+
+    /// The seed that the window before fixed for `window`, which opened in block `start` with `seed`. If it was
+    /// excused in that very block, it was so before the opening, for a disturbance, or after it, as the run was
+    /// paused.
+    async fn early_seed(
+        &self,
+        window: Window,
+        start: BlockNumber,
+        seed: &Hash,
+    ) -> Result<Option<Hash>> {
+        let Some(before) = window.checked_sub(1) else { return Ok(None) };
+        let (first, then) = (self.hash(start - 1)?, self.hash(start)?);
+        let record = self.chain.window(self.run, before, Some(first)).await?;
+        let record = record.context("the window before has no record when one opens")?;
+        let Some(early) = record.next_seed.filter(|_| !record.excused) else { return Ok(None) };
+        let record = self.chain.window(self.run, before, Some(then)).await?;
+        let is_excused = record.is_some_and(|record| record.excused);
+        Ok(Some(early).filter(|early| !is_excused || early == seed))
     }
 
     /// Mixes the salts that were revealed before block `before`.

@@ -42,7 +42,7 @@ impl Measurer {
         let Handles { chain, run: Run { id: run, .. }, .. } = &self.handles;
         let record = chain.window(*run, window, None).await?;
         let record = record.context("the chain does not know the window")?;
-        let next = chain.window(*run, window + 1, None).await?.map(|next| next.seed);
+        let next = chain.window(*run, window + 1, None).await?.map(|next| next.scoring_seed);
         let scored = books::scoring_seed(next, record.challenge_seed);
         Ok((record.seed, scored.context("nothing says whom to measure")?))
     }

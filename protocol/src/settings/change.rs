@@ -32,12 +32,12 @@ pub enum ChangeError {
 impl Settings {
     /// Whether a run's settings may become `to` by its owner's will.
     ///
-    /// Besides what [`Settings::may_be_forced_to`] asks for, an amount, a count or a rate moves by a factor of two at most
-    /// (zero counts as one), a part of a whole by a tenth of the whole, `power` and `challenge_chunks` by one, and neither
-    /// `waiver_windows` nor `bootstrap_windows` rises: the one would end the probation of those who are on it, the other would
-    /// have everybody accepted again. Free are which data set is trained on, which numbers standing and consensus are, the
-    /// version of measuring, and the windows in which the outer rate rises and falls: they name something, and have no near
-    /// and far.
+    /// Besides what [`Settings::may_be_forced_to`] asks for, an amount, a count or a rate moves by a factor of two at
+    /// most (zero counts as one), a part of a whole by a tenth of the whole, `power` and `challenge_chunks` by one,
+    /// and neither `waiver_windows` nor `bootstrap_windows` rises: the one would end the probation of those who are
+    /// on it, the other would have everybody accepted again. Free are which data set is trained on, which numbers
+    /// standing and consensus are, the version of measuring, whether training overlaps with the exchange, and the
+    /// windows in which the outer rate rises and falls: they name something, and have no near and far.
     pub fn may_become(&self, to: &Settings) -> Result<(), ChangeError> {
         self.may_be_forced_to(to)?;
         self.training.may_become(&to.training)?;

@@ -55,6 +55,9 @@ pub struct LocalnetArgs {
     /// Local steps of a window (H). Default: as many as this machine can do in a window.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub inner_steps: Option<u32>,
+    /// Whether miners train in the next window while their updates travel.
+    #[arg(long)]
+    pub overlap: bool,
     /// Samples of a step.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=4_096))]
     pub batch_size: u32,

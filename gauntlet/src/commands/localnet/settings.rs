@@ -245,6 +245,7 @@ pub(super) fn settings(
             evaluation_samples: EVALUATION_SAMPLES,
             model_seed: order.args.seed,
             genesis_state_root: roots.genesis_state_root,
+            overlap: order.args.overlap,
         },
         incentive: Incentive {
             uid_max: uid_max as u16,

@@ -31,6 +31,9 @@ pub struct DraftArgs {
     /// Samples of a step.
     #[arg(long, value_name = "SAMPLES", default_value_t = 8, conflicts_with = "settings")]
     pub batch_size: u32,
+    /// Whether miners train in the next window while their updates travel.
+    #[arg(long, conflicts_with = "settings")]
+    pub overlap: bool,
     /// Most miners. Default: as many as the data has samples for, up to 64.
     #[arg(long, value_name = "MINERS", conflicts_with = "settings")]
     pub uid_max: Option<u16>,
@@ -68,6 +71,7 @@ pub(super) fn settings(args: &DraftArgs, sample_count: u64) -> Result<Settings> 
             outer: OuterStep::constant(OUTER_RATE_PPM),
             optimiser: OPTIMISER,
             inner_rate_ppb: INNER_RATE_PPB,
+            overlap: args.overlap,
             ..example.training
         },
         incentive: Incentive { uid_max, ..example.incentive },
@@ -121,7 +125,13 @@ mod tests {
     use super::*;
 
     fn args() -> DraftArgs {
-        DraftArgs { window_blocks: 100, inner_steps: 30, batch_size: 8, uid_max: None }
+        DraftArgs {
+            window_blocks: 100,
+            inner_steps: 30,
+            batch_size: 8,
+            overlap: false,
+            uid_max: None,
+        }
     }
 
     #[test]

@@ -412,8 +412,12 @@ impl Run {
                 self.open_window(moment.window, parent_hash, events);
             }
             offset if offset == challenge => {
-                if let Some(rows) = self.windows.get_mut(&moment.window) {
-                    rows.info.challenge_seed = Some(challenge_seed(&rows.info.seed, parent_hash));
+                let (run, mix) = (self.id, self.salt_mix);
+                if let Some(WindowRows { info, .. }) = self.windows.get_mut(&moment.window) {
+                    info.challenge_seed = Some(challenge_seed(&info.seed, parent_hash));
+                    let overlap = info.settings.training.overlap;
+                    let next = moment.window.checked_add(1).filter(|_| overlap);
+                    info.next_seed = next.map(|next| window_seed(parent_hash, run, next, &mix));
                 }
             }
             offset if offset == attest_end => self.accept(moment.window, events),
@@ -439,10 +443,14 @@ impl Run {
             self.info.settings = settings;
             events.push(GauntletEvent::SettingsApplied { run, window });
         }
-        let seed = window_seed(parent_hash, run, window, &self.salt_mix);
+        let drawn = window_seed(parent_hash, run, window, &self.salt_mix);
+        let before = window.checked_sub(1).and_then(|before| self.windows.get(&before));
+        let seed = before.and_then(|before| before.info.next_seed).unwrap_or(drawn);
         let info = WindowInfo {
             seed,
+            scoring_seed: drawn,
             challenge_seed: None,
+            next_seed: None,
             state_root: None,
             accepted: Vec::new(),
             unavailable: Vec::new(),
@@ -651,7 +659,7 @@ impl Run {
             convicted: &bitmap_of(&convicted),
             excused: rows.info.excused,
             scoring_seed: books::scoring_seed(
-                next.map(|next| next.info.seed),
+                next.map(|next| next.info.scoring_seed),
                 rows.info.challenge_seed,
             ),
         };

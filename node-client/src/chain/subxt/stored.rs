@@ -133,7 +133,9 @@ impl Announcement {
 #[derive(Decode, Encode)]
 pub(super) struct WindowRecord {
     seed: Hash,
+    scoring_seed: Hash,
     challenge_seed: Option<Hash>,
+    next_seed: Option<Hash>,
     state_root: Option<Hash>,
     accepted: Vec<Uid>,
     unavailable: Vec<u8>,
@@ -147,11 +149,14 @@ pub(super) struct WindowRecord {
 
 impl WindowRecord {
     pub(super) fn into_info(self, settings: Settings) -> WindowInfo {
-        let Self { seed, challenge_seed, state_root, accepted, unavailable, .. } = self;
+        let Self { seed, scoring_seed, challenge_seed, next_seed, .. } = self;
+        let Self { state_root, accepted, unavailable, .. } = self;
         let Self { status, budget, minted, funded, excused, .. } = self;
         WindowInfo {
             seed,
+            scoring_seed,
             challenge_seed,
+            next_seed,
             state_root,
             accepted,
             unavailable,

@@ -17,6 +17,7 @@ const RUNS: u32 = 4;
 /// The settings of a run that comes and goes: small, quick and short of slots.
 fn small_settings() -> Settings {
     let mut settings = settings();
+    settings.training.overlap = true;
     let schedule = &mut settings.schedule;
     schedule.window_blocks = 12;
     (schedule.commit_end, schedule.reveal_end) = (4, 7);

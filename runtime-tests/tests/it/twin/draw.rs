@@ -47,7 +47,7 @@ const UNKNOWN_RUN: RunId = 99;
 /// A call with its signer.
 pub(super) type Signed = (AccountId, Call);
 
-/// Run 0 is the example, run 1 is small and quick and ranks by Plackett–Luce.
+/// Run 0 is the example, run 1 is small and quick, ranks by Plackett–Luce, and its training overlaps with its exchange.
 pub(super) fn run_settings(run: RunId) -> Settings {
     let mut settings = settings();
     if run == 1 {
@@ -67,6 +67,7 @@ pub(super) fn run_settings(run: RunId) -> Settings {
         settings.incentive.standing = StandingKind::PlackettLuce;
         settings.incentive.claim_delay_windows = 3;
         settings.emission.release_ppm = 100_000;
+        settings.training.overlap = true;
     }
     settings
 }

@@ -232,7 +232,9 @@ fn slashes(run: RunId) -> Vec<SlashInfo> {
 fn window_state(run: RunId, window: Window) -> WindowState {
     let info = Windows::<Runtime>::get(run, window).map(|record| WindowInfo {
         seed: record.seed,
+        scoring_seed: record.scoring_seed,
         challenge_seed: record.challenge_seed,
+        next_seed: record.next_seed,
         state_root: record.state_root,
         accepted: record.accepted.into_inner(),
         unavailable: record.unavailable.into_inner(),
