@@ -20,6 +20,9 @@ pub enum DiaryRecord {
         window: Window,
         /// Local steps that were taken, at most H.
         steps: usize,
+        /// Of them, those that were taken before the parameters of the window had arrived.
+        #[serde(default)]
+        steps_ahead: usize,
         /// Loss of the first step, nats a token.
         loss_first: f32,
         /// Loss of the last step.

@@ -4,6 +4,7 @@
 //!
 //! - `replica`: holds the agreed parameters ([`crate::replica`]);
 //! - `train` ([`train`]): from θ_w and the seed to an update, saved before anybody hears of it;
+//!   in a run whose training overlaps with its exchange, the next window's steps while the update travels ([`ahead`]);
 //! - `submit` ([`submit`]): commit, serve after the commitments are closed, reveal with the chunks that the chain asks for;
 //! - `answer` ([`answer`]): shows the chunks that somebody asks for on chain, in time;
 //! - `proofs` (`outcomes`): tells what proofs of faults do to this miner.
@@ -17,6 +18,7 @@ pub mod adversary_kind;
 pub mod conduct;
 pub mod workshop;
 
+mod ahead;
 mod answer;
 mod challenge;
 mod put_away;

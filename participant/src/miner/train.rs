@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
+use bytes::Bytes;
 use node_client::journal::JournalKind;
 use protocol::{
     samples,
@@ -11,9 +12,10 @@ use protocol::{
 use tokio::sync::mpsc;
 
 use super::{
+    ahead,
     conduct::Conduct,
     put_away::PutAway,
-    workshop::{Prepared, Task, Workshop, COMMIT_BLOCKS, MARGIN_BLOCKS},
+    workshop::{Ahead, Prepared, Task, Workshop, COMMIT_BLOCKS, MARGIN_BLOCKS},
 };
 use crate::{
     diary::Duty,
@@ -38,28 +40,65 @@ impl Train {
     /// Trains in every window after `trained` until the process ends.
     pub(super) async fn run(mut self, trained: Option<Window>) -> Result<()> {
         let mut next = trained.map_or(0, |window| window + 1);
+        let mut ahead = None;
         loop {
             let state = self.states.reach(next).await?;
             let window = state.window;
             next = window + 1;
-            let is_leaving = self.workshop.handles.machine.leave.is_asked();
-            if is_leaving || self.window_end.is_some_and(|end| window >= end) {
+            if !self.takes_part(window) {
                 std::future::pending::<()>().await;
             }
-            if let Err(error) = self.window(state).await {
-                self.workshop.handles.machine.diary.missed(window, Duty::Train, error.line());
+            match self.window(state, ahead.take()).await {
+                Ok(Some(own)) => ahead = self.ahead(window, own).await,
+                Ok(None) => {}
+                Err(error) => {
+                    self.workshop.handles.machine.diary.missed(window, Duty::Train, error.line());
+                    self.workshop.let_go().await?;
+                }
             }
         }
     }
 
-    async fn window(&mut self, state: Arc<State>) -> Result<()> {
-        let (window, task) = (state.window, self.begin(state).await?);
+    /// Whether it is to train in `window`.
+    fn takes_part(&self, window: Window) -> bool {
+        let is_leaving = self.workshop.handles.machine.leave.is_asked();
+        !is_leaving && self.window_end.is_none_or(|end| window < end)
+    }
+
+    /// Returns the update that the trainer made, if it made one.
+    async fn window(&mut self, state: Arc<State>, ahead: Option<Ahead>) -> Result<Option<Bytes>> {
+        let window = state.window;
+        let task = Task { ahead, ..self.begin(state).await? };
         self.putting_away.end().await;
         let prepared = self.conduct.make(&self.workshop, task).await;
         let kept = prepared.as_ref().ok().and_then(Prepared::kept);
         self.putting_away.start(&self.workshop, window, kept);
-        let sent = self.ready.send(prepared?).await;
-        sent.map_err(|_| Error::Missed("nobody submits".into()))
+        let prepared = prepared?;
+        let own = prepared.payload.clone().filter(|_| prepared.trained);
+        let sent = self.ready.send(prepared).await;
+        sent.map_err(|_| Error::Missed("nobody submits".into()))?;
+        Ok(own)
+    }
+
+    /// Trains in the window after `window` while the updates of it, of which `own` is one, travel: if the run wants
+    /// it, and if it can.
+    async fn ahead(&mut self, window: Window, own: Bytes) -> Option<Ahead> {
+        let wants = self.workshop.handles.run.info.settings.training.overlap;
+        if !wants || !self.takes_part(window + 1) {
+            return None;
+        }
+        // With it the trainer lets go of what it trains.
+        self.putting_away.end().await;
+        match ahead::train(&self.workshop, &self.states, window, own).await {
+            Ok(ahead) => Some(ahead),
+            Err(error) => {
+                let error = error.line();
+                tracing::info!(window = window + 1, error, "is not trained ahead");
+                // Ends with the process at the latest: the window is trained as ever.
+                let _ = self.workshop.let_go().await;
+                None
+            }
+        }
     }
 
     /// Waits for the window's first block and asks the chain what to do.
@@ -81,7 +120,7 @@ impl Train {
         self.check_alone(window, uid).await?;
         let steps = samples::training_steps(&seed, uid, &info.settings)?;
         let commit_end = start + schedule.commit_end;
-        Ok(Task { state, uid, steps, commit_end, started: Instant::now() })
+        Ok(Task { state, uid, steps, commit_end, started: Instant::now(), ahead: None })
     }
 
     /// That the chain has no commitment of ours that the journal does not know: made on another machine, or before this folder came from a

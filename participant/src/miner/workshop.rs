@@ -3,7 +3,7 @@
 use std::{
     ops::ControlFlow,
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Optimiser steps over which the rate grows to its full size.
-const WARM_UP_STEPS: u64 = 10;
+pub(super) const WARM_UP_STEPS: u64 = 10;
 
 /// Blocks that saving and committing may take after the last step.
 pub(super) const COMMIT_BLOCKS: u32 = 4;
@@ -56,6 +56,33 @@ pub struct Task {
     pub commit_end: u32,
     /// When the work was started.
     pub started: Instant,
+    /// What of it was done before θ was there.
+    pub(super) ahead: Option<Ahead>,
+}
+
+/// A window that was trained while the updates of the one before travelled, and corrected when its θ was there.
+pub(super) struct Ahead {
+    /// The window.
+    pub(super) window: Window,
+    /// The root of the θ that arrived.
+    pub(super) root: Hash,
+    /// All steps of the window.
+    pub(super) steps: Vec<Vec<u64>>,
+    /// Of them, those that were taken before θ arrived.
+    pub(super) steps_ahead: usize,
+    /// The time that training took.
+    pub(super) spent: Duration,
+}
+
+impl Task {
+    /// What was done of it, if it is of the same window, samples and θ.
+    fn done(&self) -> Option<&Ahead> {
+        let State { window, root, .. } = *self.state;
+        let is_it = |ahead: &&Ahead| {
+            (ahead.window, ahead.root, &ahead.steps) == (window, root, &self.steps)
+        };
+        self.ahead.as_ref().filter(is_it)
+    }
 }
 
 /// An update, and what its training said.
@@ -118,7 +145,13 @@ impl Workshop {
         let rate = rate_from_ppb(training.inner_rate_ppb);
         let (state, steps) = (task.state.clone(), task.steps.clone());
         let last = task.commit_end.saturating_sub(COMMIT_BLOCKS + MARGIN_BLOCKS);
+        let is_done = task.done().is_some();
         let made = self.on_trainer(move |trainer| {
+            if is_done && trainer.ahead().is_some_and(|(steps, arrived)| steps > 0 && arrived) {
+                let losses = trainer.end_ahead(steps.len())?;
+                let payload = trainer.make_update(training.keep, training.error_decay_ppm)?;
+                return Ok(Made { payload: payload.into(), losses: Some(losses) });
+            }
             trainer.set_model(state.model()?)?;
             drop(state);
             let mut on_step = |report: &trainer::StepReport| {
@@ -169,7 +202,7 @@ impl Workshop {
         let keep =
             move || updates.save(window, &payload).and_then(|()| updates.note(window, &note));
         self.handles.machine.work.run(keep).await??;
-        self.note(window, &made, task.started.elapsed().as_secs_f64());
+        self.note(task, &made);
         Ok(Prepared { window, uid, opening, payload: Some(made.payload), trained })
     }
 
@@ -205,8 +238,20 @@ impl Workshop {
         self.handles.desk.salt(JournalKind::UpdateCommitment, window)
     }
 
+    /// Lets go of θ after a window that was not trained to its end, or in vain.
+    ///
+    /// # Errors
+    /// The process is ending.
+    pub(super) async fn let_go(&self) -> Result<()> {
+        let let_go = |trainer: &mut Trainer| {
+            trainer.release_model();
+            Ok(())
+        };
+        self.on_trainer(let_go).await
+    }
+
     /// Runs `work` on the trainer, on a thread that may block.
-    async fn on_trainer<R: Send + 'static>(
+    pub(super) async fn on_trainer<R: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Trainer) -> Result<R> + Send + 'static,
     ) -> Result<R> {
@@ -222,15 +267,27 @@ impl Workshop {
             .await?
     }
 
-    fn note(&self, window: Window, made: &Made, seconds: f64) {
+    fn note(&self, task: &Task, made: &Made) {
+        let (window, ahead) = (task.state.window, task.done());
+        let spent = ahead.map_or(Duration::ZERO, |ahead| ahead.spent);
+        let seconds = (spent + task.started.elapsed()).as_secs_f64();
+        let steps_ahead = ahead.map_or(0, |ahead| ahead.steps_ahead);
         let update_bytes = made.payload.len() as u64;
         metrics::counter!(telemetry::UPDATE_BYTES).increment(update_bytes);
         let Some(losses) = &made.losses else { return };
-        tracing::info!(window, steps = losses.steps, loss = losses.last, seconds, "trained");
+        tracing::info!(
+            window,
+            steps = losses.steps,
+            steps_ahead,
+            loss = losses.last,
+            seconds,
+            "trained"
+        );
         self.handles.machine.diary.done(window, Duty::Train, seconds);
         self.handles.machine.diary.write(&DiaryRecord::Trained {
             window,
             steps: losses.steps,
+            steps_ahead,
             loss_first: losses.first,
             loss_last: losses.last,
             tokens: losses.tokens,

@@ -10,12 +10,14 @@
 //! tasks wake, and a block takes its extrinsics in an order drawn from the seed.
 
 mod attacks;
+mod audit;
 mod chain;
 mod checkpoints;
 mod checks;
 mod faults;
 mod memory;
 mod network;
+mod overlap;
 mod participants;
 mod prefetch;
 mod proofs;

@@ -292,6 +292,7 @@ impl Checks {
                 .collect(),
             notes: world.notes(),
             synced: world.synced(),
+            ahead: members.iter().flat_map(Member::trained_ahead).collect(),
         }
     }
 }

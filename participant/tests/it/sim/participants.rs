@@ -124,6 +124,18 @@ impl Member {
         }
     }
 
+    /// Its number with each window that it began to train before the window's θ was there.
+    pub(super) fn trained_ahead(&self) -> Vec<(usize, u64)> {
+        let lines = Reader::new(&self.folder).read().unwrap();
+        let ahead = lines.into_iter().filter_map(|line| match line {
+            DiaryRecord::Trained { window, steps_ahead, .. } if steps_ahead > 0 => {
+                Some((self.number, window))
+            }
+            _ => None,
+        });
+        ahead.collect()
+    }
+
     /// The journal of a process that has ended.
     pub(super) fn journal(&self) -> Journal {
         Journal::open(self.folder.join("journal")).unwrap()

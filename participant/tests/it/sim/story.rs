@@ -14,6 +14,7 @@ use node_client::{
 };
 use participant::{handles::Role, miner::adversary_kind::AdversaryKind, settings::Proofs};
 use protocol::{
+    limits::HISTORY_WINDOWS,
     merkle::blake2_256,
     settings::{Incentive, InnerOptimiser, OuterStep, Settings, Training},
     window::Schedule,
@@ -25,6 +26,7 @@ use trainer::{Model, ModelConfig, Threads};
 use crate::shelf::{serve, Shelf};
 
 use super::{
+    audit,
     checks::Checks,
     faults::{self, Fault, FaultKind},
     participants::{Common, Member},
@@ -66,6 +68,8 @@ pub(super) struct Plan {
     pub(super) forks: bool,
     /// How many blocks the node of every second participant is behind the others'.
     pub(super) behind: BlockNumber,
+    /// Whether training overlaps with the exchange.
+    pub(super) overlap: bool,
     /// What somebody outside of the participants' processes does after each block.
     pub(super) script: Option<Script>,
 }
@@ -97,6 +101,7 @@ impl Plan {
             finality_lag: 0,
             forks: false,
             behind: 0,
+            overlap: false,
             script,
         }
     }
@@ -144,6 +149,7 @@ impl Plan {
             finality_lag,
             forks: false,
             behind: 0,
+            overlap: false,
             script,
         }
     }
@@ -170,6 +176,8 @@ pub(super) struct Summary {
     pub(super) notes: Vec<String>,
     /// The states that somebody fetched from peers.
     pub(super) synced: Vec<Synced>,
+    /// The windows that a miner began to train before their θ was there: its number, and the window.
+    pub(super) ahead: Vec<(usize, u64)>,
 }
 
 /// Something that happens at a moment.
@@ -312,7 +320,15 @@ impl Story {
             member.end(&self.world).await;
         }
         let digest = self.digest;
-        self.checks.end(&self.world, &self.members, plan, digest).await
+        let summary = self.checks.end(&self.world, &self.members, plan, digest).await;
+        // As long as the chain remembers all of it.
+        if plan.overlap && plan.windows <= HISTORY_WINDOWS {
+            let archive = self.common.folder.join("archive");
+            let differences = audit::differences(&self.world, &plan.model, plan.windows, &archive);
+            let differences = differences.await;
+            assert!(differences.is_empty(), "{differences:#?}");
+        }
+        summary
     }
 
     /// How many blocks the next one replaces: with forks one to all that are not final, one time in six.
@@ -447,6 +463,7 @@ fn settings(plan: &Plan, genesis_state_root: Hash) -> Settings {
             inner_rate_ppb: 4_000_000,
             model_seed: MODEL_SEED,
             genesis_state_root,
+            overlap: plan.overlap,
             ..example.training
         },
         incentive: Incentive {
