@@ -126,7 +126,9 @@ impl Localnet {
         let emission = run.emission().await?;
         self.processes.stop(&self.progress).await;
         board.read_diaries();
-        Ok(board.report(windows, emission, self.started.elapsed().as_secs_f64()))
+        let report = board.report(windows, emission, self.started.elapsed().as_secs_f64());
+        let blocks = f64::from(run.settings.schedule.window_blocks);
+        Ok(report.with_training_share(blocks * args.block_ms as f64 / 1e3))
     }
 
     /// Creates the run and registers its participants. To be called when the chain is up and idle: its start is work, and

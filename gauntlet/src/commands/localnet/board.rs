@@ -376,6 +376,7 @@ impl Board {
             restarts: self.restarts.clone(),
             emission,
             seconds,
+            training_share: 0.0,
         };
         report.problems = self.problems(windows, &report.emission);
         report.ok = report.problems.is_empty();

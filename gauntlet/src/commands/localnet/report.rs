@@ -38,6 +38,9 @@ pub struct LocalnetReport {
     pub restarts: Vec<String>,
     /// Wall-clock seconds from the start of the command to this report.
     pub seconds: f64,
+    /// The part of the windows' time in which an honest miner trained, on average over windows and miners.
+    #[serde(default)]
+    pub training_share: f64,
 }
 
 /// One window in numbers.
@@ -238,6 +241,14 @@ fn from_text<'de, D: serde::Deserializer<'de>>(
 }
 
 impl LocalnetReport {
+    /// Works out how much of its windows, of so many seconds each, was training.
+    pub(crate) fn with_training_share(mut self, window_seconds: f64) -> Self {
+        let windows = self.windows.len().max(1) as f64;
+        let trained = self.windows.iter().filter_map(|window| window.phase_seconds.get("train"));
+        self.training_share = trained.sum::<f64>() / (windows * window_seconds);
+        self
+    }
+
     /// Writes the report to `path`.
     ///
     /// # Errors

@@ -184,8 +184,14 @@ pub(super) fn schedule(order: &LocalnetOrder, train_seconds: f64, head: u32) -> 
     let phase = order.args.phase_blocks;
     let inclusion = blocks(INCLUSION_SECONDS, 3).max(phase) + lag;
     // A miner stops training some blocks before the end, see `miner::train`.
-    let commit = blocks(train_seconds, 2) + inclusion + 6;
     let (reveal, attest, apply) = (inclusion + 3, inclusion + 2, blocks(1.0, 3).max(phase) + lag);
+    let mut train = blocks(train_seconds, 2);
+    if order.args.overlap {
+        // From the final challenge on; but the first window has no other time than its commit phase.
+        let hidden = (reveal + attest + inclusion + apply).saturating_sub(lag + 2);
+        train = train.saturating_sub(hidden).max(train.div_ceil(2));
+    }
+    let commit = train + inclusion + 6;
     let planned = commit + reveal + attest + inclusion + apply;
     // A window that is asked for to be longer has a longer commit phase; a shorter one, a shorter one.
     let window_blocks = order.args.window_blocks.unwrap_or(planned);
@@ -296,6 +302,17 @@ mod tests {
         let blocks = schedule.window_blocks * 8 + schedule.score_reveal_end + 5;
         let seconds = f64::from(blocks) * 0.5 + START_SECONDS + 10.0;
         assert!(seconds < 230.0, "{seconds} s, {schedule:?}, {work:?}");
+    }
+
+    #[test]
+    fn a_window_whose_training_overlaps_is_shorter() {
+        let planned = |line: &str| schedule(&order(line), 9.0, 20).unwrap();
+        let (plain, overlap) = (planned(""), planned("--overlap"));
+        assert!(overlap.window_blocks < plain.window_blocks, "{overlap:?}, {plain:?}");
+        // Nine seconds are 18 blocks: half of them are left to the first window.
+        assert_eq!(plain.commit_end - overlap.commit_end, 9);
+        let exchange = |of: &Schedule| of.window_blocks - of.commit_end;
+        assert_eq!(exchange(&plain), exchange(&overlap));
     }
 
     #[test]

@@ -33,6 +33,7 @@ pub(super) fn print(report: &LocalnetReport, folder: &Path) -> Result<()> {
             report.seconds
         ));
     }
+    terminal::print(&format!("training:     {:.0} % of the time", report.training_share * 100.0));
     for problem in &report.problems {
         terminal::print(&format!("PROBLEM: {problem}"));
     }
