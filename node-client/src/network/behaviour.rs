@@ -4,6 +4,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use libp2p::{
     connection_limits::{self, ConnectionLimits},
+    core::upgrade::Version,
     identify,
     identity::Keypair,
     kad::{
@@ -142,6 +143,9 @@ pub(super) fn swarm(
         .with_swarm_config(|swarm| {
             swarm
                 .with_idle_connection_timeout(config.idle_timeout)
+                // A question goes with the name of its protocol, and not one way there and back later: each has a
+                // stream of its own.
+                .with_substream_upgrade_protocol_override(Version::V1Lazy)
                 .with_max_negotiating_inbound_streams(STREAMS_MAX)
         })
         .with_connection_timeout(CONNECT_TIMEOUT)

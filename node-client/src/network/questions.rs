@@ -3,6 +3,7 @@
 use std::collections::{hash_map::Entry, HashMap};
 
 use libp2p::{
+    core::upgrade::NegotiationError,
     request_response::{OutboundFailure, OutboundRequestId},
     swarm::{
         dial_opts::{DialOpts, PeerCondition},
@@ -163,6 +164,7 @@ impl Questions {
             }
             OutboundFailure::Timeout => FaultKind::TimedOut,
             OutboundFailure::UnsupportedProtocols => FaultKind::Missing,
+            OutboundFailure::Io(error) if is_unsupported(&error) => FaultKind::Missing,
             OutboundFailure::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
                 FaultKind::Malformed
             }
@@ -174,6 +176,12 @@ impl Questions {
         };
         let _ = question.reply.send(Err(kind));
     }
+}
+
+/// Whether a stream broke because the peer does not speak our protocol: the question went before its answer came.
+fn is_unsupported(error: &std::io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<NegotiationError>());
+    matches!(cause, Some(NegotiationError::Failed))
 }
 
 /// All direct addresses of a peer and one of those over relays: each that is dialled costs its relay a circuit, and the first that
