@@ -241,8 +241,8 @@ enum Outcome {
 
 /// What comes of what was asked.
 enum Answer {
-    /// The end of a question for a piece.
-    Piece(u64, Result<Outcome, FetchError>),
+    /// The end of a question for a piece, and the right to have asked it.
+    Piece(u64, Result<Outcome, FetchError>, Turn),
     /// What a provider says of what it has; `None` if it takes too long.
     Map(usize, Result<Option<Result<RangeResponse, FaultKind>>, FetchError>),
 }
@@ -295,7 +295,7 @@ impl<'a, S: RangeSource> Download<'a, S> {
                 // What has come is looked at before the time.
                 biased;
                 Some(answer) = answers.next(), if !answers.is_empty() => match answer {
-                    Answer::Piece(ticket, outcome) => self.take(ticket, outcome?),
+                    Answer::Piece(ticket, outcome, _turn) => self.take(ticket, outcome?),
                     Answer::Map(provider, said) => self.told(provider, said?),
                 },
                 () = asker.shared.standing.released(), if is_blocked => {}
@@ -446,8 +446,7 @@ impl<'a, S: RangeSource> Download<'a, S> {
         self.asked.insert(ticket, Asked { provider, piece, started, patience, abort });
         async move {
             let outcome = question.await.unwrap_or(Ok(Outcome::Overtaken));
-            drop(turn);
-            Answer::Piece(ticket, outcome)
+            Answer::Piece(ticket, outcome, turn)
         }
         .boxed()
     }

@@ -51,31 +51,49 @@ pub(super) struct Record {
     pub(super) mib_millis: u64,
     /// When any of that changed, by the clock.
     pub(super) noted_at: u64,
-    /// Pieces that it is asked for now.
+    /// Pieces that it is asked for now, and their bytes.
     asked: u32,
+    asked_bytes: u64,
+    /// Bytes that it delivers in a second, of all pieces together; 0 until one has come.
+    rate: u64,
 }
 
 impl Record {
     /// Of a peer that is asked for nothing.
     pub(super) fn new(failures: u32, lied: bool, mib_millis: u64, noted_at: u64) -> Self {
-        Self { failures, lied, mib_millis, noted_at, asked: 0 }
+        Self { failures, lied, mib_millis, noted_at, ..Self::default() }
     }
 
     /// Whether it is asked for as many pieces of `len` bytes as it delivers in a second, or as it serves to one.
     fn is_full(&self, now: u64, len: u64) -> bool {
-        let a_second = match self.faded(now).mib_millis {
-            0 => 0,
-            millis => 1_000u64.saturating_mul(MIB) / millis / len.max(1),
+        let known = self.faded(now);
+        let a_second = match (known.rate, known.mib_millis) {
+            (0, 0) => 0,
+            // Of an earlier process, and how many were asked for at a time is not known.
+            (0, millis) => 1_000u64.saturating_mul(MIB) / millis,
+            (rate, _) => rate,
         };
-        let most = u32::try_from(a_second).unwrap_or(u32::MAX).clamp(PIECES_MIN, PIECES_MAX);
-        self.asked >= most
+        let pieces = u32::try_from(a_second / len.max(1)).unwrap_or(u32::MAX);
+        self.asked >= pieces.clamp(PIECES_MIN, PIECES_MAX)
+    }
+
+    /// Notes the rate when a piece has come after so many milliseconds: in the time that one piece takes it delivers as
+    /// much as it is asked for at a time. Where that is less than it may be asked for, it may be faster.
+    fn note_rate(&mut self, now: u64, len: u64, millis: u64) {
+        let rate = self.asked_bytes.max(len).saturating_mul(1_000) / millis.max(1);
+        if rate >= self.rate {
+            self.rate = rate;
+        } else if self.is_full(now, len) {
+            self.rate = self.rate.saturating_mul(7).saturating_add(rate) / 8;
+        }
     }
 
     /// What of it still counts.
     fn faded(self, now: u64) -> Self {
         let age = now.saturating_sub(self.noted_at);
         if age >= FORGET_MILLIS {
-            return Self { asked: self.asked, ..Self::default() };
+            let Self { asked, asked_bytes, .. } = self;
+            return Self { asked, asked_bytes, ..Self::default() };
         }
         let halvings = u32::try_from(age / FAILURE_HALF_LIFE_MILLIS).unwrap_or(u32::MAX);
         Self { failures: self.failures.checked_shr(halvings).unwrap_or(0), ..self }
@@ -97,12 +115,14 @@ pub(super) struct Standing {
 pub(super) struct Turn {
     standing: Arc<Standing>,
     peer: PeerId,
+    len: u64,
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
         if let Some(record) = self.standing.records().get_mut(&self.peer) {
             record.asked = record.asked.saturating_sub(1);
+            record.asked_bytes = record.asked_bytes.saturating_sub(self.len);
         }
         self.standing.released.notify_waiters();
     }
@@ -137,7 +157,9 @@ impl Standing {
         let faded = |(peer, record): (&PeerId, &Record)| {
             let age = now.saturating_sub(record.noted_at);
             // As it was noted: what fades, fades from then on.
-            (age < FORGET_MILLIS).then_some((*peer, *record))
+            let Record { failures, lied, mib_millis, noted_at, .. } = *record;
+            let kept = Record::new(failures, lied, mib_millis, noted_at);
+            (age < FORGET_MILLIS).then_some((*peer, kept))
         };
         let mut known: Vec<_> = self.records().iter().filter_map(faded).filter(is_known).collect();
         known.sort_unstable_by_key(|(peer, _)| *peer);
@@ -163,8 +185,10 @@ impl Standing {
     /// Notes that a peer delivered a piece of `len` bytes, and what it took. A small one takes the way there and back, as a MiB does.
     pub(super) fn delivered_piece(&self, peer: &PeerId, len: u64, millis: u64) {
         let mib_millis = (millis.saturating_mul(MIB) / len.max(MIB)).max(1);
+        let now = self.clock.now_millis();
         self.change(*peer, |record| {
             record.failures = 0;
+            record.note_rate(now, len, millis);
             record.mib_millis = match record.mib_millis {
                 0 => mib_millis,
                 known => (known.saturating_mul(7).saturating_add(mib_millis) / 8).max(1),
@@ -208,8 +232,9 @@ impl Standing {
             return None;
         }
         record.asked += 1;
+        record.asked_bytes = record.asked_bytes.saturating_add(len);
         drop(records);
-        Some(Turn { standing: self.clone(), peer })
+        Some(Turn { standing: self.clone(), peer, len })
     }
 
     /// Whether [`Self::turn`] would say no.
@@ -293,6 +318,24 @@ mod tests {
         assert_eq!(turns(fast).len(), 4);
         assert_eq!(standing.piece_patience(&fast, 4 * MIB), Duration::from_millis(3_000));
         assert_eq!(standing.piece_patience(&fast, 1), Duration::from_millis(2_000));
+    }
+
+    /// A far peer: each piece takes 350 ms, however many are on their way.
+    #[test]
+    fn a_peer_whose_pieces_take_no_longer_is_asked_for_more() {
+        let standing = Arc::new(standing(&ManualClock::new(0)));
+        let peer = PeerId::random();
+        let turns = || -> Vec<Turn> { std::iter::from_fn(|| standing.turn(peer, MIB)).collect() };
+        let mut counts = Vec::new();
+        for millis in [350, 350, 350, 3_000, 3_000] {
+            let turns = turns();
+            counts.push(turns.len());
+            for _ in 0..16 {
+                standing.delivered_piece(&peer, MIB, millis);
+            }
+        }
+        // Its line is full in the end, and what is on its way lasts for a second.
+        assert_eq!(counts, [2, 5, 6, 6, 3]);
     }
 
     #[test]
