@@ -18,6 +18,9 @@ const FAR: &str = "far";
 const QUEUE: &str = "200ms";
 const BURST: &str = "32kb";
 
+/// What the kernel counts processor time in, for programs, on every machine.
+const TICKS_PER_SECOND: f64 = 100.0;
+
 /// A link to the hub, in Mb/s.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Link {
@@ -243,6 +246,18 @@ impl Process {
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
         Ok(kib.ok_or("no VmHWM")? / 1_024.0)
+    }
+}
+
+impl Process {
+    /// What it has had of the processors, in seconds: by itself and by the kernel for it.
+    pub(crate) fn cpu_seconds(&self) -> Result<f64, Failure> {
+        let path = format!("/proc/{}/stat", self.child.id());
+        let stat = std::fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+        // After the name, which may have blanks, the 12th and the 13th word.
+        let words = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+        let ticks: f64 = words.skip(11).take(2).filter_map(|word| word.parse::<f64>().ok()).sum();
+        Ok(ticks / TICKS_PER_SECOND)
     }
 }
 

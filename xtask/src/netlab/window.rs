@@ -109,9 +109,14 @@ impl Crew {
         for window in 0..WINDOWS {
             thread::sleep(TRAINING);
             let roots = self.make(window)?;
+            let before = self.cpu_seconds()?;
             self.begin_exchange(&roots)?;
             let seconds = self.end_exchange()?;
+            let cpu = self.cpu_seconds()? - before;
+            eprintln!("netlab: exchange {window}: {seconds:.1} s, {cpu:.1} s of the processors");
             figures.push(Figure::beside(format!("{name}, exchange {window}"), seconds, "s"));
+            let cpu_name = format!("{name}, exchange {window}, of the processors");
+            figures.push(Figure::beside(cpu_name, cpu, "s"));
             most = most.max(seconds);
         }
         let aim = SLACK * MODEL * self.floor;
@@ -150,6 +155,11 @@ impl Crew {
             peer.tell(&format!("exchange {}", wanted.join(" ")))?;
         }
         Ok(())
+    }
+
+    /// What all of them have had of the processors, in seconds.
+    fn cpu_seconds(&self) -> Result<f64, Failure> {
+        self.peers.iter().map(|peer| peer.process.cpu_seconds()).sum()
     }
 
     /// Waits for all: when the last one had all, in seconds.
