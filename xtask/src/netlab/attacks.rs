@@ -51,7 +51,8 @@ pub(super) fn strangers(lab: &mut Lab) -> Result<Vec<Figure>, Failure> {
 pub(super) fn rogues(lab: &mut Lab) -> Result<Vec<Figure>, Failure> {
     const PROVIDERS: usize = 12;
     let link = Link::of(100.0, 100.0);
-    let len = FAR_LEN.to_string();
+    // What takes a moment, so that what a rogue costs is seen.
+    let len = PAYLOAD_LEN.to_string();
     let mut nodes = Vec::new();
     for _ in 0..PROVIDERS {
         nodes.push(lab.node(link)?);
