@@ -106,6 +106,8 @@ mod swarms;
 
 mod event_loop;
 
+mod awaited;
+
 mod standing;
 
 mod scores;
@@ -117,6 +119,8 @@ mod mirrored;
 mod fetch;
 
 mod lanes;
+
+mod holdings;
 
 mod download;
 

@@ -9,8 +9,7 @@
 //! [`Part`]: who served a wrong one is to blame, nobody else, and nothing that was right is asked for again.
 
 use std::{
-    cell::Cell,
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::{
         atomic::{AtomicU64, Ordering},
         Arc,
@@ -30,8 +29,9 @@ use tokio::sync::Semaphore;
 use super::{
     codec::{RangeRequest, RangeResponse},
     fetch::{blame, range_of, Answered, Candidates, FetchLimits, RangeSource},
+    holdings::{Holdings, Missing},
     lanes::{rank, Lane, Lanes},
-    standing::{Standing, Turn},
+    standing::{Standing, Turn, Waiter},
     FaultKind, FetchError, PeerAddress, Pieces, PiecesFetched, PiecesRequest,
 };
 use crate::{
@@ -50,9 +50,6 @@ const VAIN_LOOKS_MAX: u32 = 8;
 
 /// How long a content that nothing comes of is among the first, in milliseconds.
 const LANE_STALL_MILLIS: u64 = 5_000;
-
-/// Pieces among which the rarest is looked for: that takes so many looks at each provider.
-const RAREST_OF: usize = 256;
 
 /// A piece of fewer bytes is checked where it arrives: that takes less than to hand it to another thread.
 const CHECKED_HERE_MAX: usize = 64 << 10;
@@ -105,7 +102,9 @@ pub(super) async fn download(
     let download = Download {
         lane: Some(lane.await),
         left: missing.len(),
-        missing,
+        holdings: Holdings::new(pieces.count()),
+        missing: Missing::new(pieces.count(), missing),
+        waiter: shared.standing.waiter(),
         asker: Asker { source, clock, limits, shared, id, pieces, part },
         candidates,
         providers: Vec::new(),
@@ -139,16 +138,14 @@ struct Provider {
     is_gone: bool,
     /// Another one overtook it: it is asked when nobody else can be.
     is_slow: bool,
-    /// Which pieces it has, if it said that it has not all.
-    map: Option<PieceMap>,
-    /// Pieces that it did not have when asked, whatever it says.
-    lacks: HashSet<usize>,
+    /// It is in the line of those who wait for its turns.
+    is_awaited: bool,
+    /// Turns of it that were waited for.
+    turns: Vec<Turn>,
     /// Whether it is asked for its map now.
     is_asked: bool,
     /// It had nothing, or served others; by the next look it may be otherwise. Nobody waits for it.
     has_nothing: bool,
-    /// It has none of the pieces that nobody is asked for, until one comes back or it says otherwise: not looked through again.
-    is_dry: Cell<bool>,
     /// Whether that it had nothing is among the faults.
     is_blamed: bool,
     /// Looks in a row at which it had nothing of use, and how many are to be left out until the next one.
@@ -162,39 +159,21 @@ impl Provider {
             address,
             is_gone: false,
             is_slow: false,
-            map: None,
-            lacks: HashSet::new(),
+            is_awaited: false,
+            turns: Vec::new(),
             is_asked: false,
             has_nothing: false,
-            is_dry: Cell::new(false),
             is_blamed: false,
             vain_looks: 0,
             looks_left_out: 0,
         }
     }
 
-    fn may_have(&self, piece: usize) -> bool {
-        !self.has_nothing
-            && !self.lacks.contains(&piece)
-            && self.map.as_ref().is_none_or(|map| map.may_have(piece))
-    }
-
-    fn has_any(&self, missing: &VecDeque<usize>) -> bool {
-        if !self.is_dry.get() {
-            self.is_dry.set(!missing.iter().any(|piece| self.may_have(*piece)));
-        }
-        !self.is_dry.get()
-    }
-
-    /// Whether it may have more by now than it had.
-    fn is_partial(&self) -> bool {
-        !self.is_gone && !self.has_nothing && (self.map.is_some() || !self.lacks.is_empty())
-    }
-
-    /// Whether it is to be asked now what it has. To be called once a look.
-    fn is_due(&mut self, missing: &VecDeque<usize>, with_nothing: bool) -> bool {
-        let may = self.is_partial() || (!self.is_gone && self.has_nothing && with_nothing);
-        if !may || self.is_asked || missing.is_empty() || self.has_any(missing) {
+    /// Whether it is to be asked now what it has, as it has nothing of use: it has a part, or had nothing and is to be
+    /// asked all the same. To be called once a look.
+    fn is_due(&mut self, is_partial: bool, with_nothing: bool) -> bool {
+        let may = is_partial || (!self.is_gone && self.has_nothing && with_nothing);
+        if !may || self.is_asked {
             return false;
         }
         if self.looks_left_out > 0 {
@@ -202,14 +181,6 @@ impl Provider {
             return false;
         }
         true
-    }
-
-    /// Notes what it says that it has; `None` if that is all.
-    fn told(&mut self, map: Option<PieceMap>, missing: &VecDeque<usize>) {
-        (self.has_nothing, self.map) = (false, map);
-        self.is_dry.set(false);
-        self.lacks.clear();
-        self.looked(self.has_any(missing));
     }
 
     /// Notes how a look at it ended.
@@ -253,8 +224,10 @@ struct Download<'a, S> {
     lane: Option<Lane>,
     candidates: Candidates<'a>,
     providers: Vec<Provider>,
-    /// Pieces that nobody is asked for, in the order in which to ask.
-    missing: VecDeque<usize>,
+    holdings: Holdings,
+    missing: Missing,
+    /// Waits for turns of those who are asked for as much as they may be.
+    waiter: Waiter,
     /// Pieces that are not here.
     left: usize,
     asked: HashMap<u64, Asked>,
@@ -287,9 +260,7 @@ impl<'a, S: RangeSource> Download<'a, S> {
                 look = Some(asker.clock.sleep(OTHER_PIECES_PAUSE));
             }
             self.give_way();
-            // What other downloads release between the look and now is seen a moment later.
-            let blocked = is_blocked.then_some(OTHER_PIECES_PAUSE);
-            let pause = self.pause().into_iter().chain(blocked).min();
+            let pause = self.pause();
             let looks = look.is_some();
             tokio::select! {
                 // What has come is looked at before the time.
@@ -298,7 +269,7 @@ impl<'a, S: RangeSource> Download<'a, S> {
                     Answer::Piece(ticket, outcome, _turn) => self.take(ticket, outcome?),
                     Answer::Map(provider, said) => self.told(provider, said?),
                 },
-                () = asker.shared.standing.released(), if is_blocked => {}
+                () = self.waiter.told() => {}
                 () = async { if let Some(look) = &mut look { look.await } }, if looks => {
                     look = None;
                     self.look_again(&asker, &mut answers);
@@ -309,104 +280,106 @@ impl<'a, S: RangeSource> Download<'a, S> {
         Ok(self.fetched)
     }
 
-    /// Asks whom it can for what nobody is asked for, and for what takes too long. Whether peers could be asked for
-    /// more if other downloads did not.
+    /// Asks whom it can for what nobody is asked for, and for what takes too long. Whether it waits for turns of
+    /// somebody who has anything of use.
     fn assign<'b>(
         &mut self,
         asker: &'b Asker<'a, S>,
         answers: &mut FuturesUnordered<BoxFuture<'b, Answer>>,
     ) -> bool {
-        let mut is_blocked = false;
-        let mut full = HashSet::new();
-        let mut looked_at = 0;
-        let rarity = rarity(&self.missing, &self.providers);
+        self.take_turns();
         loop {
-            // Who cannot be asked for more is not looked at closely.
-            for index in looked_at..self.providers.len() {
-                if self.is_full(asker, index) {
-                    is_blocked |= self.providers[index].has_any(&self.missing);
-                    full.insert(index);
-                }
-            }
-            looked_at = self.providers.len();
-            let choice = self.next_missing(&full, &rarity).or_else(|| self.next_overdue(&full));
-            if let Some((provider, piece)) = choice {
+            if let Some((provider, piece)) = self.next_missing().or_else(|| self.next_overdue()) {
                 let Some((_, len, _)) = asker.pieces.piece(piece) else {
-                    self.missing.retain(|other| *other != piece);
+                    self.missing.remove(piece);
                     continue;
                 };
-                let peer = self.providers[provider].address.peer;
-                match asker.shared.standing.turn(peer, len.into()) {
-                    Some(turn) => answers.push(self.ask(asker, provider, piece, turn)),
-                    None => {
-                        is_blocked = true;
-                        full.insert(provider);
-                    }
+                if let Some(turn) = self.turn(provider, len) {
+                    answers.push(self.ask(asker, provider, piece, turn));
                 }
                 continue;
             }
             let wants_more = !self.missing.is_empty() || self.overdue().next().is_some();
             let next = if wants_more { self.candidates.queue.pop_front() } else { None };
-            match next {
-                Some(address) => self.providers.push(Provider::new(address)),
-                None => return is_blocked,
+            let Some(address) = next else { break };
+            self.providers.push(Provider::new(address));
+            self.holdings.add();
+        }
+        // What is of no use goes to the next in the line.
+        self.providers.iter_mut().for_each(|provider| provider.turns.clear());
+        let waits = |(index, provider): (usize, &Provider)| {
+            provider.is_awaited && self.holdings.has_any(index, &self.missing)
+        };
+        self.providers.iter().enumerate().any(waits)
+    }
+
+    /// Takes the turns that were waited for.
+    fn take_turns(&mut self) {
+        for turn in self.waiter.turns() {
+            let is_of = |provider: &&mut Provider| provider.address.peer == turn.peer();
+            if let Some(provider) = self.providers.iter_mut().find(is_of) {
+                provider.is_awaited = false;
+                provider.turns.push(turn);
             }
         }
     }
 
-    /// Whether a provider is asked for as much as it may be, by this download and others.
-    fn is_full(&self, asker: &Asker<'a, S>, provider: usize) -> bool {
-        let len = self.missing.front().and_then(|piece| asker.pieces.piece(*piece));
-        let len = len.map_or(0, |(_, len, _)| len);
-        asker.shared.standing.is_full(&self.providers[provider].address.peer, len.into())
+    /// The right to ask a provider for a piece of this length. If there is none it is waited for from now on.
+    fn turn(&mut self, provider: usize, len: u32) -> Option<Turn> {
+        let provider = &mut self.providers[provider];
+        let turn = provider.turns.pop();
+        let turn = turn.or_else(|| self.waiter.turn(provider.address.peer, len.into()));
+        provider.is_awaited = turn.is_none();
+        turn
     }
 
     /// The next piece that nobody is asked for, and whom to ask for it.
-    fn next_missing(
-        &self,
-        full: &HashSet<usize>,
-        rarity: &HashMap<usize, usize>,
-    ) -> Option<(usize, usize)> {
-        let choose = |provider: usize| {
-            Some((provider, rarest(&self.missing, &self.providers[provider], rarity)?))
-        };
-        self.free(full).find_map(choose)
+    fn next_missing(&self) -> Option<(usize, usize)> {
+        let choose = |provider| Some((provider, self.holdings.rarest(provider, &self.missing)?));
+        self.free().find_map(choose)
     }
 
     /// A piece that takes too long, and who else may be asked for it.
-    fn next_overdue(&self, full: &HashSet<usize>) -> Option<(usize, usize)> {
+    fn next_overdue(&self) -> Option<(usize, usize)> {
         self.overdue().find_map(|piece| {
             let is_asked = |provider: usize| {
                 self.asked.values().any(|asked| asked.piece == piece && asked.provider == provider)
             };
             let other = self
-                .free(full)
-                .find(|provider| !is_asked(*provider) && self.providers[*provider].may_have(piece));
+                .free()
+                .find(|provider| self.holdings.may_have(*provider, piece) && !is_asked(*provider));
             other.map(|provider| (provider, piece))
         })
     }
 
     /// Who may be asked for one more piece, the fast before the slow.
-    fn free<'b>(&'b self, full: &'b HashSet<usize>) -> impl Iterator<Item = usize> + 'b {
+    fn free(&self) -> impl Iterator<Item = usize> + '_ {
         let of = move |is_slow: bool| {
             (0..self.providers.len()).filter(move |index| {
                 let provider = &self.providers[*index];
-                !provider.is_gone && provider.is_slow == is_slow && !full.contains(index)
+                !provider.is_gone && provider.is_slow == is_slow && !provider.is_awaited
             })
         };
         of(false).chain(of(true))
     }
 
+    /// The questions that have taken too long.
+    fn late(&self, now: u64) -> impl Iterator<Item = &Asked> {
+        self.asked.values().filter(move |asked| self.wait_for(asked, now).is_zero())
+    }
+
     /// The pieces of which every question has taken too long.
     fn overdue(&self) -> impl Iterator<Item = usize> + '_ {
         let now = self.asker.clock.now_millis();
-        let late = move |asked: &Asked| self.wait_for(asked, now).is_zero();
-        let on_time: HashSet<usize> =
-            self.asked.values().filter(|asked| !late(asked)).map(|asked| asked.piece).collect();
-        let mut late: Vec<usize> = self.asked.values().map(|asked| asked.piece).collect();
-        late.retain(|piece| !on_time.contains(piece));
+        let mut late: Vec<usize> = self.late(now).map(|asked| asked.piece).collect();
         late.sort_unstable();
         late.dedup();
+        let is_on_time = |asked: &Asked| !self.wait_for(asked, now).is_zero();
+        if !late.is_empty() {
+            let on_time = self.asked.values().filter(|asked| is_on_time(asked));
+            let on_time: Vec<usize> = on_time.map(|asked| asked.piece).collect();
+            late.retain(|piece| !on_time.contains(piece));
+        }
         late.into_iter()
     }
 
@@ -436,7 +409,7 @@ impl<'a, S: RangeSource> Download<'a, S> {
         piece: usize,
         turn: Turn,
     ) -> BoxFuture<'b, Answer> {
-        self.missing.retain(|other| *other != piece);
+        self.missing.remove(piece);
         let (ticket, started) = (self.next_ticket, Arc::new(AtomicU64::new(0)));
         self.next_ticket += 1;
         let address = self.providers[provider].address.clone();
@@ -460,9 +433,9 @@ impl<'a, S: RangeSource> Download<'a, S> {
             Outcome::Delivered(len) => self.delivered(&asked, peer, len),
             Outcome::Overtaken => {}
             Outcome::OtherPieces(map) => {
-                let provider = &mut self.providers[asked.provider];
-                (provider.has_nothing, provider.map) = (false, Some(map));
-                provider.lacks.insert(asked.piece);
+                self.providers[asked.provider].has_nothing = false;
+                self.holdings.lacks(asked.provider, &map, asked.piece);
+                self.count_in(asked.provider);
                 self.again(asked.piece);
             }
             Outcome::Failed(kind) => {
@@ -470,6 +443,12 @@ impl<'a, S: RangeSource> Download<'a, S> {
                 self.again(asked.piece);
             }
         }
+    }
+
+    /// Has a provider in account, if it is asked.
+    fn count_in(&mut self, index: usize) {
+        let provider = &self.providers[index];
+        self.holdings.set_out(index, provider.is_gone || provider.has_nothing);
     }
 
     /// Lets a provider be asked no more, or who has nothing, or serves others, not for now; blames it once.
@@ -483,10 +462,11 @@ impl<'a, S: RangeSource> Download<'a, S> {
         } else {
             std::mem::replace(&mut provider.is_gone, true)
         };
+        self.count_in(index);
         if is_known {
             return;
         }
-        let peer = provider.address.peer;
+        let peer = self.providers[index].address.peer;
         if kind.is_malicious() {
             self.asker.shared.standing.lied(peer);
         }
@@ -495,24 +475,31 @@ impl<'a, S: RangeSource> Download<'a, S> {
 
     /// Notes what a provider says that it has.
     fn told(&mut self, index: usize, said: Option<Result<RangeResponse, FaultKind>>) {
-        let provider = &mut self.providers[index];
-        provider.is_asked = false;
+        self.providers[index].is_asked = false;
         match said {
-            Some(Ok(RangeResponse::OtherPieces(map))) => provider.told(Some(map), &self.missing),
+            Some(Ok(RangeResponse::OtherPieces(map))) => self.has(index, Some(&map)),
             // It has all by now.
-            Some(Ok(RangeResponse::Found { .. })) => provider.told(None, &self.missing),
+            Some(Ok(RangeResponse::Found { .. })) => self.has(index, None),
             Some(Ok(RangeResponse::Missing)) => self.failed(index, FaultKind::Missing),
             Some(Err(kind)) => self.failed(index, kind),
-            Some(Ok(RangeResponse::Busy)) | None => provider.looked(false),
+            Some(Ok(RangeResponse::Busy)) | None => self.providers[index].looked(false),
         }
+    }
+
+    /// A provider has these pieces, or all.
+    fn has(&mut self, index: usize, map: Option<&PieceMap>) {
+        self.providers[index].has_nothing = false;
+        self.holdings.said(index, map);
+        self.count_in(index);
+        let is_of_use = self.holdings.has_any(index, &self.missing);
+        self.providers[index].looked(is_of_use);
     }
 
     /// Lets a piece be asked for before the others, unless it is here or being asked for.
     fn again(&mut self, piece: usize) {
         let is_asked = self.asked.values().any(|asked| asked.piece == piece);
-        if !is_asked && !self.missing.contains(&piece) && is_missing(&*self.asker.pieces, piece) {
-            self.missing.push_front(piece);
-            self.providers.iter().for_each(|provider| provider.is_dry.set(false));
+        if !is_asked && is_missing(&*self.asker.pieces, piece) {
+            self.missing.put_first(piece);
         }
     }
 
@@ -527,29 +514,30 @@ impl<'a, S: RangeSource> Download<'a, S> {
             provider.vain_looks = provider.vain_looks.min(WAITED_LOOKS - 1);
         }
         self.providers[asked.provider].has_nothing = false;
-        self.providers[asked.provider].is_dry.set(false);
+        self.count_in(asked.provider);
         self.left = self.left.saturating_sub(1);
-        self.missing.retain(|piece| *piece != asked.piece);
+        self.missing.remove(asked.piece);
         if !self.fetched.peers.contains(&peer) {
             self.fetched.peers.push(peer);
         }
         // Whoever else is asked for it is asked no more, and is not waited for.
-        for (_, other) in self.asked.extract_if(|_, other| other.piece == asked.piece) {
+        let others = self.asked.extract_if(|_, other| other.piece == asked.piece);
+        for other in others.map(|(_, other)| other).collect::<Vec<_>>() {
             other.abort.abort();
-            let provider = &mut self.providers[other.provider];
-            let waited =
-                now.saturating_sub(other.started.load(Ordering::Relaxed).saturating_sub(1));
-            if u128::from(waited) >= other.patience.as_millis() {
+            if self.wait_for(&other, now).is_zero() {
+                let provider = &mut self.providers[other.provider];
                 provider.is_slow = true;
-                standing.failed(provider.address.peer);
+                self.asker.shared.standing.failed(provider.address.peer);
             }
         }
     }
 
     /// Whether somebody who did not have a piece may have it by now.
     fn may_look_again(&self) -> bool {
-        let may = |provider: &Provider| provider.is_partial() && provider.vain_looks < WAITED_LOOKS;
-        self.providers.iter().any(may)
+        let may = |(index, provider): (usize, &Provider)| {
+            self.holdings.is_partial(index) && provider.vain_looks < WAITED_LOOKS
+        };
+        self.providers.iter().enumerate().any(may)
     }
 
     /// Whether it may be asked what they have by now who had nothing, while something else is being asked for.
@@ -565,8 +553,13 @@ impl<'a, S: RangeSource> Download<'a, S> {
         answers: &mut FuturesUnordered<BoxFuture<'b, Answer>>,
     ) {
         let beside = self.may_look_beside();
+        if self.missing.is_empty() {
+            return;
+        }
         for (index, provider) in self.providers.iter_mut().enumerate() {
-            if provider.is_due(&self.missing, beside) {
+            let is_partial = self.holdings.is_partial(index);
+            let is_of_use = self.holdings.has_any(index, &self.missing);
+            if !is_of_use && provider.is_due(is_partial, beside) {
                 provider.is_asked = true;
                 answers.push(asker.ask_map(index, provider.address.clone()).boxed());
             }
@@ -600,35 +593,6 @@ impl<'a, S: RangeSource> Download<'a, S> {
             }
         }
     }
-}
-
-/// How many may have each of the first pieces that nobody is asked for; empty where everybody has everything.
-fn rarity(missing: &VecDeque<usize>, providers: &[Provider]) -> HashMap<usize, usize> {
-    if !providers.iter().any(Provider::is_partial) {
-        return HashMap::new();
-    }
-    let count = |piece: &usize| {
-        let has = |other: &&Provider| !other.is_gone && other.may_have(*piece);
-        (*piece, providers.iter().filter(has).count())
-    };
-    missing.iter().take(RAREST_OF).map(count).collect()
-}
-
-/// Of the pieces that nobody is asked for one that a provider may have and that the fewest may have; of equally rare
-/// ones the first.
-fn rarest(
-    missing: &VecDeque<usize>,
-    provider: &Provider,
-    rarity: &HashMap<usize, usize>,
-) -> Option<usize> {
-    if !provider.has_any(missing) {
-        return None;
-    }
-    let mut had = missing.iter().copied().filter(|piece| provider.may_have(*piece));
-    if rarity.is_empty() {
-        return had.next();
-    }
-    had.take(RAREST_OF).min_by_key(|piece| rarity.get(piece).copied().unwrap_or(usize::MAX))
 }
 
 impl<S: RangeSource> Asker<'_, S> {
@@ -728,59 +692,29 @@ impl<S: RangeSource> Asker<'_, S> {
 mod tests {
     use super::*;
 
-    fn provider(map: Option<&[bool]>) -> Provider {
-        let address = PeerAddress { peer: PeerId::random(), addresses: Vec::new() };
-        let map = map.map(|here| PieceMap::of(here.iter().copied()));
-        Provider { map, ..Provider::new(address) }
-    }
-
     #[test]
-    fn a_peer_is_asked_for_the_rarest_of_what_it_has() {
-        let (here, not) = (true, false);
-        let mut providers = [
-            provider(None),
-            provider(Some(&[here, here, not, not])),
-            provider(Some(&[here, not, here, not])),
-        ];
-        let missing = VecDeque::from([0, 1, 2, 3]);
-        let rarest = |missing: &VecDeque<usize>, providers: &[Provider], at: usize| {
-            rarest(missing, &providers[at], &rarity(missing, providers))
-        };
-        // Piece 3 is had by the first alone, 1 and 2 by two, 0 by all.
-        assert_eq!([0, 1, 2].map(|at| rarest(&missing, &providers, at)), [3, 1, 2].map(Some));
-        // Who is gone has nothing; of equally rare ones the first.
-        providers[2].is_gone = true;
-        assert_eq!(rarest(&missing, &providers, 0), Some(2));
-        providers[1].lacks.insert(1);
-        assert_eq!(rarest(&missing, &providers, 1), Some(0));
-        assert_eq!(rarest(&VecDeque::from([1, 2, 3]), &providers, 1), None);
-        let all = [provider(None), provider(None)];
-        assert_eq!(rarest(&VecDeque::from([2, 0]), &all, 1), Some(2));
-    }
-
-    #[test]
-    fn who_has_nothing_of_use_is_asked_less_and_less_and_nobody_who_has() {
-        let missing = VecDeque::from([0, 1]);
-        let due = |provider: &mut Provider| -> Vec<usize> {
+    fn who_has_nothing_of_use_is_asked_less_and_less() {
+        let provider =
+            || Provider::new(PeerAddress { peer: PeerId::random(), addresses: Vec::new() });
+        let due = |provider: &mut Provider, is_partial| -> Vec<usize> {
             let mut at = Vec::new();
             for look in 1..=32 {
-                if provider.is_due(&missing, true) {
+                if provider.is_due(is_partial, true) {
                     at.push(look);
-                    provider.told(Some(PieceMap::of([false; 2])), &missing);
+                    provider.looked(false);
                 }
             }
             at
         };
         // After one second, two more, four more, and then every eight.
-        assert_eq!(due(&mut provider(Some(&[false, false]))), [1, 3, 7, 15, 23, 31]);
-        let mut nothing = provider(None);
+        assert_eq!(due(&mut provider(), true), [1, 3, 7, 15, 23, 31]);
+        assert!(due(&mut provider(), false).is_empty());
+        let mut nothing = provider();
         nothing.has_nothing = true;
-        assert!(!nothing.is_due(&missing, false));
-        assert_eq!(due(&mut nothing)[..2], [1, 3]);
-        assert!(due(&mut provider(Some(&[false, true]))).is_empty());
-        assert!(due(&mut provider(None)).is_empty());
-        let mut late = provider(Some(&[false, false]));
-        late.told(Some(PieceMap::of([true, false])), &missing);
-        assert_eq!((late.vain_looks, late.may_have(0)), (0, true));
+        assert!(!nothing.is_due(false, false));
+        assert_eq!(due(&mut nothing, false)[..2], [1, 3]);
+        nothing.looked(true);
+        assert_eq!(nothing.vain_looks, 0);
+        assert!(nothing.is_due(true, false));
     }
 }

@@ -14,7 +14,7 @@ use std::{
 use libp2p::PeerId;
 use tokio::sync::Notify;
 
-use super::PeerAddress;
+use super::{awaited::Awaited, PeerAddress};
 use crate::clock::Clock;
 
 /// Peers remembered, more than runs have participants. When there are more, all are forgotten who are not being asked.
@@ -77,6 +77,12 @@ impl Record {
         self.asked >= pieces.clamp(PIECES_MIN, PIECES_MAX)
     }
 
+    /// Notes that it is asked for one piece more.
+    fn take(&mut self, len: u64) {
+        self.asked += 1;
+        self.asked_bytes = self.asked_bytes.saturating_add(len);
+    }
+
     /// Notes the rate when a piece has come after so many milliseconds: in the time that one piece takes it delivers as
     /// much as it is asked for at a time. Where that is less than it may be asked for, it may be faster.
     fn note_rate(&mut self, now: u64, len: u64, millis: u64) {
@@ -106,9 +112,75 @@ pub(super) struct Standing {
     /// What ranges took, the last of them counting an eighth.
     usual_millis: AtomicU64,
     // Held for a look or a change, never across an await.
-    records: Mutex<HashMap<PeerId, Record>>,
-    /// Told when a peer is asked for a piece less.
-    released: Notify,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    records: HashMap<PeerId, Record>,
+    /// Who waits for turns.
+    awaited: Awaited,
+}
+
+impl State {
+    /// Gives turns of a peer to those who wait for them, as far as there are any.
+    fn give(&mut self, now: u64, peer: PeerId) {
+        while let Some(len) = self.awaited.first(&peer) {
+            let record = self.records.entry(peer).or_default();
+            if record.is_full(now, len) {
+                break;
+            }
+            record.take(len);
+            self.awaited.give(&peer);
+        }
+    }
+}
+
+/// One who may wait for turns, until it is dropped.
+pub(super) struct Waiter {
+    standing: Arc<Standing>,
+    who: u64,
+    told: Arc<Notify>,
+}
+
+impl Waiter {
+    /// Lets one more piece of `len` bytes be asked of a peer. If it is asked for as many as it delivers in a second, or
+    /// as it serves to one, or others wait for that, this one waits in its line from now on.
+    pub(super) fn turn(&self, peer: PeerId, len: u64) -> Option<Turn> {
+        let standing = &self.standing;
+        let now = standing.clock.now_millis();
+        let mut state = standing.state();
+        let is_next = state.awaited.first(&peer).is_none();
+        let record = state.records.entry(peer).or_default();
+        if is_next && !record.is_full(now, len) {
+            record.take(len);
+            return Some(Turn { standing: standing.clone(), peer, len });
+        }
+        state.awaited.wait(self.who, (peer, len));
+        state.give(now, peer);
+        None
+    }
+
+    /// The turns that it waited for and has by now.
+    pub(super) fn turns(&self) -> Vec<Turn> {
+        let given = self.standing.state().awaited.take(self.who);
+        let turn = |(peer, len)| Turn { standing: self.standing.clone(), peer, len };
+        given.into_iter().map(turn).collect()
+    }
+
+    /// Waits until it has some. Cancel-safe.
+    pub(super) async fn told(&self) {
+        self.told.notified().await;
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        let unused = self.standing.state().awaited.leave(self.who);
+        for (peer, len) in unused {
+            self.standing.release(peer, len);
+        }
+    }
 }
 
 /// The right to ask a peer for a piece, until it is dropped.
@@ -120,27 +192,25 @@ pub(super) struct Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        if let Some(record) = self.standing.records().get_mut(&self.peer) {
-            record.asked = record.asked.saturating_sub(1);
-            record.asked_bytes = record.asked_bytes.saturating_sub(self.len);
-        }
-        self.standing.released.notify_waiters();
+        self.standing.release(self.peer, self.len);
+    }
+}
+
+impl Turn {
+    /// Whom it lets ask.
+    pub(super) fn peer(&self) -> PeerId {
+        self.peer
     }
 }
 
 impl Standing {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self {
-            clock,
-            usual_millis: AtomicU64::new(0),
-            records: Mutex::default(),
-            released: Notify::new(),
-        }
+        Self { clock, usual_millis: AtomicU64::new(0), state: Mutex::default() }
     }
 
     /// Takes over what an earlier process knew, of peers of which nothing is known yet.
     pub(super) fn recall(&self, known: impl IntoIterator<Item = (PeerId, Record)>) {
-        let mut records = self.records();
+        let records = &mut self.state().records;
         for (peer, record) in known {
             if records.len() < PEERS_MAX {
                 records.entry(peer).or_insert(record);
@@ -161,7 +231,8 @@ impl Standing {
             let kept = Record::new(failures, lied, mib_millis, noted_at);
             (age < FORGET_MILLIS).then_some((*peer, kept))
         };
-        let mut known: Vec<_> = self.records().iter().filter_map(faded).filter(is_known).collect();
+        let records = &self.state().records;
+        let mut known: Vec<_> = records.iter().filter_map(faded).filter(is_known).collect();
         known.sort_unstable_by_key(|(peer, _)| *peer);
         known
     }
@@ -222,36 +293,27 @@ impl Standing {
         Duration::from_millis(slow.clamp(PATIENCE_MILLIS_MIN, PIECE_PATIENCE_MILLIS_MAX))
     }
 
-    /// Lets one more piece of `len` bytes be asked of a peer, unless it is asked for as many as it delivers in a second, or as it serves
-    /// to one.
-    pub(super) fn turn(self: &Arc<Self>, peer: PeerId, len: u64) -> Option<Turn> {
+    /// One more who may wait for turns.
+    pub(super) fn waiter(self: &Arc<Self>) -> Waiter {
+        let (who, told) = self.state().awaited.enter();
+        Waiter { standing: self.clone(), who, told }
+    }
+
+    fn release(&self, peer: PeerId, len: u64) {
         let now = self.clock.now_millis();
-        let mut records = self.records();
-        let record = records.entry(peer).or_default();
-        if record.is_full(now, len) {
-            return None;
+        let mut state = self.state();
+        if let Some(record) = state.records.get_mut(&peer) {
+            record.asked = record.asked.saturating_sub(1);
+            record.asked_bytes = record.asked_bytes.saturating_sub(len);
         }
-        record.asked += 1;
-        record.asked_bytes = record.asked_bytes.saturating_add(len);
-        drop(records);
-        Some(Turn { standing: self.clone(), peer, len })
-    }
-
-    /// Whether [`Self::turn`] would say no.
-    pub(super) fn is_full(&self, peer: &PeerId, len: u64) -> bool {
-        let now = self.clock.now_millis();
-        self.records().get(peer).is_some_and(|record| record.is_full(now, len))
-    }
-
-    /// Waits until some peer is asked for a piece less. Cancel-safe.
-    pub(super) async fn released(&self) {
-        self.released.notified().await;
+        state.give(now, peer);
     }
 
     /// Puts liars behind the others, and who failed behind who did not, the most often last; else the order stays.
     pub(super) fn sort(&self, peers: &mut [PeerAddress]) {
-        let (records, now) = (self.records(), self.clock.now_millis());
-        let record = |peer: &PeerId| records.get(peer).copied().unwrap_or_default().faded(now);
+        let (state, now) = (self.state(), self.clock.now_millis());
+        let record =
+            |peer: &PeerId| state.records.get(peer).copied().unwrap_or_default().faded(now);
         peers.sort_by_key(|peer| {
             let Record { lied, failures, .. } = record(&peer.peer);
             (lied, failures)
@@ -260,12 +322,12 @@ impl Standing {
 
     fn record(&self, peer: &PeerId) -> Record {
         let now = self.clock.now_millis();
-        self.records().get(peer).copied().unwrap_or_default().faded(now)
+        self.state().records.get(peer).copied().unwrap_or_default().faded(now)
     }
 
     fn change(&self, peer: PeerId, change: impl FnOnce(&mut Record)) {
         let now = self.clock.now_millis();
-        let mut records = self.records();
+        let records = &mut self.state().records;
         if records.len() >= PEERS_MAX && !records.contains_key(&peer) {
             records.retain(|_, record| record.asked > 0);
         }
@@ -275,8 +337,8 @@ impl Standing {
         record.noted_at = now;
     }
 
-    fn records(&self) -> MutexGuard<'_, HashMap<PeerId, Record>> {
-        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -309,8 +371,10 @@ mod tests {
     fn a_peer_is_asked_for_what_it_delivers_in_a_second() {
         let standing = Arc::new(standing(&ManualClock::new(0)));
         let [unknown, fast] = [(); 2].map(|()| PeerId::random());
-        let turns =
-            |peer| -> Vec<Turn> { std::iter::from_fn(|| standing.turn(peer, MIB)).collect() };
+        let turns = |peer| -> Vec<Turn> {
+            let waiter = standing.waiter();
+            std::iter::from_fn(|| waiter.turn(peer, MIB)).collect()
+        };
         assert_eq!(turns(unknown).len(), PIECES_MIN as usize);
         // Turns that are dropped are to be had again.
         assert_eq!(turns(unknown).len(), PIECES_MIN as usize);
@@ -324,8 +388,8 @@ mod tests {
     #[test]
     fn a_peer_whose_pieces_take_no_longer_is_asked_for_more() {
         let standing = Arc::new(standing(&ManualClock::new(0)));
-        let peer = PeerId::random();
-        let turns = || -> Vec<Turn> { std::iter::from_fn(|| standing.turn(peer, MIB)).collect() };
+        let (peer, waiter) = (PeerId::random(), standing.waiter());
+        let turns = || -> Vec<Turn> { std::iter::from_fn(|| waiter.turn(peer, MIB)).collect() };
         let mut counts = Vec::new();
         for millis in [350, 350, 350, 3_000, 3_000] {
             let turns = turns();
@@ -333,9 +397,39 @@ mod tests {
             for _ in 0..16 {
                 standing.delivered_piece(&peer, MIB, millis);
             }
+            drop(turns);
+            // What it waited for.
+            drop(waiter.turns());
         }
         // Its line is full in the end, and what is on its way lasts for a second.
         assert_eq!(counts, [2, 5, 6, 6, 3]);
+    }
+
+    #[test]
+    fn a_turn_goes_to_who_waits_longest_and_on_if_it_is_not_used() {
+        let standing = Arc::new(standing(&ManualClock::new(0)));
+        let peer = PeerId::random();
+        let [one, two, three, gone] = [(); 4].map(|()| standing.waiter());
+        let all: Vec<Turn> = std::iter::from_fn(|| one.turn(peer, MIB)).collect();
+        assert!(gone.turn(peer, MIB).is_none());
+        assert!(two.turn(peer, MIB).is_none() && three.turn(peer, MIB).is_none());
+        let count = |waiter: &Waiter| waiter.turns().len();
+        assert_eq!((count(&one), count(&gone), count(&two)), (0, 0, 0));
+        drop(all);
+        let first = one.turns();
+        assert_eq!((first.len(), count(&two), count(&three)), (1, 0, 0));
+        // Who leaves with what it was given leaves it to the next.
+        drop(gone);
+        let second = two.turns();
+        assert_eq!((second.len(), count(&three)), (1, 0));
+        // Though it could be had it is the next one's.
+        drop(first);
+        assert!(one.turn(peer, MIB).is_none());
+        assert_eq!(count(&three), 1);
+        drop(second);
+        assert_eq!(standing.record(&peer).asked, 1);
+        assert_eq!(count(&one), 1);
+        assert_eq!(standing.record(&peer).asked, 0);
     }
 
     #[test]
