@@ -33,6 +33,9 @@ const OTHER_PIECES: u8 = 3;
 
 const REQUEST_LEN: usize = 1 + 32 + 4 + 8 + 4;
 
+/// What comes before the bytes of an answer.
+const FOUND_LEN: usize = 1 + 8 + 4;
+
 /// The piece number that stands for the whole content.
 const WHOLE: u32 = u32::MAX;
 
@@ -168,9 +171,12 @@ impl request_response::Codec for RangeCodec {
             RangeResponse::OtherPieces(map) => return write_map(io, &map).await,
         };
         let len = u32::try_from(bytes.len()).map_err(|_| invalid("range response too long"))?;
-        io.write_all(&[FOUND]).await?;
-        io.write_all(&total_len.to_le_bytes()).await?;
-        io.write_all(&len.to_le_bytes()).await?;
+        // Each write is a frame of its own, with a cipher's tag.
+        let mut head = Vec::with_capacity(FOUND_LEN);
+        head.push(FOUND);
+        head.extend_from_slice(&total_len.to_le_bytes());
+        head.extend_from_slice(&len.to_le_bytes());
+        io.write_all(&head).await?;
         io.write_all(&bytes).await
     }
 }
@@ -192,9 +198,11 @@ where
     T: AsyncWrite + Unpin + Send,
 {
     let len = u32::try_from(map.as_bytes().len()).map_err(|_| invalid("map of pieces too long"))?;
-    io.write_all(&[OTHER_PIECES]).await?;
-    io.write_all(&len.to_le_bytes()).await?;
-    io.write_all(map.as_bytes()).await
+    let mut message = Vec::with_capacity(1 + 4 + map.as_bytes().len());
+    message.push(OTHER_PIECES);
+    message.extend_from_slice(&len.to_le_bytes());
+    message.extend_from_slice(map.as_bytes());
+    io.write_all(&message).await
 }
 
 async fn read_array<const N: usize, T>(io: &mut T) -> io::Result<[u8; N]>
