@@ -138,6 +138,8 @@ struct Provider {
     is_gone: bool,
     /// Another one overtook it: it is asked when nobody else can be.
     is_slow: bool,
+    /// It delivered a piece of this content.
+    has_delivered: bool,
     /// It is in the line of those who wait for its turns.
     is_awaited: bool,
     /// Turns of it that were waited for.
@@ -159,6 +161,7 @@ impl Provider {
             address,
             is_gone: false,
             is_slow: false,
+            has_delivered: false,
             is_awaited: false,
             turns: Vec::new(),
             is_asked: false,
@@ -198,6 +201,8 @@ struct Asked {
     /// When there was room for it, by the clock; 0 before.
     started: Arc<AtomicU64>,
     patience: Duration,
+    /// Whether it is not known that its provider ever delivers.
+    is_first: bool,
     abort: AbortHandle,
 }
 
@@ -339,15 +344,24 @@ impl<'a, S: RangeSource> Download<'a, S> {
         self.free().find_map(choose)
     }
 
-    /// A piece that takes too long, and who else may be asked for it.
+    /// A piece that takes too long, and who else may be asked for it: those who deliver before others, and who keeps us
+    /// waiting only if nobody else has it. If the others are asked for as much as they may be it waits for them.
     fn next_overdue(&self) -> Option<(usize, usize)> {
+        let now = self.asker.clock.now_millis();
+        let late: Vec<usize> = self.late(now).map(|asked| asked.provider).collect();
+        let is_good = |index: usize| {
+            let provider = &self.providers[index];
+            !provider.is_gone && !provider.is_slow && !late.contains(&index)
+        };
         self.overdue().find_map(|piece| {
             let is_asked = |provider: usize| {
                 self.asked.values().any(|asked| asked.piece == piece && asked.provider == provider)
             };
-            let other = self
-                .free()
-                .find(|provider| self.holdings.may_have(*provider, piece) && !is_asked(*provider));
+            let may = |index: &usize| self.holdings.may_have(*index, piece) && !is_asked(*index);
+            let has_good = (0..self.providers.len()).any(|index| is_good(index) && may(&index));
+            let others = self.free().filter(|index| may(index) && (!has_good || is_good(*index)));
+            // Of those alike the first.
+            let other = others.min_by_key(|index| !self.providers[*index].has_delivered);
             other.map(|provider| (provider, piece))
         })
     }
@@ -385,11 +399,16 @@ impl<'a, S: RangeSource> Download<'a, S> {
 
     /// How long a question has until another peer is asked beside it.
     fn wait_for(&self, asked: &Asked, now: u64) -> Duration {
+        let is_first = asked.is_first && !self.providers[asked.provider].has_delivered;
+        let len = self.asker.pieces.piece(asked.piece).map_or(0, |(_, len, _)| len);
+        let first = || self.asker.shared.standing.first_patience(len.into());
+        let patience = is_first.then(first).flatten();
+        let patience = patience.map_or(asked.patience, |first| first.min(asked.patience));
         match asked.started.load(Ordering::Relaxed) {
-            0 => asked.patience,
-            started => asked
-                .patience
-                .saturating_sub(Duration::from_millis(now.saturating_sub(started - 1))),
+            0 => patience,
+            started => {
+                patience.saturating_sub(Duration::from_millis(now.saturating_sub(started - 1)))
+            }
         }
     }
 
@@ -415,8 +434,9 @@ impl<'a, S: RangeSource> Download<'a, S> {
         let address = self.providers[provider].address.clone();
         let len = asker.pieces.piece(piece).map_or(0, |(_, len, _)| len);
         let patience = asker.shared.standing.piece_patience(&address.peer, len.into());
+        let is_first = !asker.shared.standing.is_known(&address.peer);
         let (question, abort) = abortable(asker.ask(address, piece, started.clone()));
-        self.asked.insert(ticket, Asked { provider, piece, started, patience, abort });
+        self.asked.insert(ticket, Asked { provider, piece, started, patience, is_first, abort });
         async move {
             let outcome = question.await.unwrap_or(Ok(Outcome::Overtaken));
             Answer::Piece(ticket, outcome, turn)
@@ -513,7 +533,8 @@ impl<'a, S: RangeSource> Download<'a, S> {
             // Where something comes more may come.
             provider.vain_looks = provider.vain_looks.min(WAITED_LOOKS - 1);
         }
-        self.providers[asked.provider].has_nothing = false;
+        let provider = &mut self.providers[asked.provider];
+        (provider.has_nothing, provider.has_delivered) = (false, true);
         self.count_in(asked.provider);
         self.left = self.left.saturating_sub(1);
         self.missing.remove(asked.piece);
@@ -690,7 +711,90 @@ impl<S: RangeSource> Asker<'_, S> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use async_trait::async_trait;
+
     use super::*;
+    use crate::clock::ManualClock;
+
+    const PIECE_LEN: u32 = 1_000;
+
+    /// Pieces of which any bytes are right.
+    struct Any(Vec<AtomicBool>);
+
+    impl Pieces for Any {
+        fn byte_len(&self) -> u64 {
+            self.0.len() as u64 * u64::from(PIECE_LEN)
+        }
+
+        fn count(&self) -> usize {
+            self.0.len()
+        }
+
+        fn piece(&self, index: usize) -> Option<(u64, u32, bool)> {
+            let is_here = self.0.get(index)?.load(Ordering::Relaxed);
+            Some((index as u64 * u64::from(PIECE_LEN), PIECE_LEN, is_here))
+        }
+
+        fn accept(&self, index: usize, _: &[u8]) -> bool {
+            self.0[index].store(true, Ordering::Relaxed);
+            true
+        }
+    }
+
+    /// Peers of whom one answers, at once.
+    struct OneAnswers {
+        peer: PeerId,
+        total_len: u64,
+    }
+
+    #[async_trait]
+    impl RangeSource for OneAnswers {
+        async fn range(
+            &self,
+            peer: &PeerAddress,
+            request: RangeRequest,
+        ) -> Result<Result<RangeResponse, FaultKind>, FetchError> {
+            if peer.peer != self.peer {
+                std::future::pending::<()>().await;
+            }
+            let bytes = vec![0; request.len as usize].into();
+            Ok(Ok(RangeResponse::Found { total_len: self.total_len, bytes }))
+        }
+
+        async fn providers(&self, _: Hash) -> Result<Vec<PeerAddress>, FetchError> {
+            Ok(Vec::new())
+        }
+
+        fn local_peer(&self) -> PeerId {
+            PeerId::random()
+        }
+    }
+
+    #[test]
+    fn eleven_mute_peers_of_twelve_cost_one_short_wait() {
+        let clock = ManualClock::default();
+        let shared = Shared::new(Arc::new(Standing::new(Arc::new(clock.clone()))), 1 << 20);
+        let pieces = Arc::new(Any((0..40).map(|_| AtomicBool::new(false)).collect()));
+        let providers: Vec<PeerAddress> = (0..12)
+            .map(|_| PeerAddress { peer: PeerId::random(), addresses: Vec::new() })
+            .collect();
+        let source = OneAnswers { peer: providers[11].peer, total_len: pieces.byte_len() };
+        let request = PiecesRequest { id: [7; 32], providers, pieces, whole: false };
+        let limits = FetchLimits { range_len: PIECE_LEN, peers_max: 32 };
+        let mut fetch = Box::pin(download(&source, &clock, limits, &shared, request, None));
+        let mut waits = 0;
+        let fetched = loop {
+            if let Some(fetched) = (&mut fetch).now_or_never() {
+                break fetched.unwrap();
+            }
+            assert!(waits < 100, "it never ends");
+            clock.advance(Duration::from_millis(300));
+            waits += 1;
+        };
+        assert_eq!((waits, fetched.peers), (1, vec![source.peer]));
+    }
 
     #[test]
     fn who_has_nothing_of_use_is_asked_less_and_less() {

@@ -29,6 +29,9 @@ const PATIENCE_MILLIS_MAX: u64 = 10_000;
 /// The most patience with one piece: bytes of it may keep coming.
 const PIECE_PATIENCE_MILLIS_MAX: u64 = 60_000;
 
+/// The least patience with who never delivered, when pieces of others take less.
+const FIRST_MILLIS_MIN: u64 = 300;
+
 /// Pieces that one peer is asked for at a time, of all contents, at the least and at the most: fewer than a peer serves to one.
 const PIECES_MIN: u32 = 2;
 const PIECES_MAX: u32 = 6;
@@ -271,7 +274,10 @@ impl Standing {
     fn note_usual(&self, millis: u64) {
         let usual = self.usual_millis.load(Ordering::Relaxed);
         // Two at the same time may count as one.
-        let usual = usual.saturating_mul(7).saturating_add(millis) / 8;
+        let usual = match usual {
+            0 => millis.max(1),
+            usual => (usual.saturating_mul(7).saturating_add(millis) / 8).max(1),
+        };
         self.usual_millis.store(usual, Ordering::Relaxed);
     }
 
@@ -291,6 +297,20 @@ impl Standing {
         let expected = mib_millis.saturating_mul(len.max(MIB)) / MIB;
         let slow = expected.saturating_mul(SLOW_FACTOR);
         Duration::from_millis(slow.clamp(PATIENCE_MILLIS_MIN, PIECE_PATIENCE_MILLIS_MAX))
+    }
+
+    /// How long a peer that never delivered has for a piece before another that has nothing else to do is asked beside
+    /// it: three times what pieces take, once one has come.
+    pub(super) fn first_patience(&self, len: u64) -> Option<Duration> {
+        let usual = Some(self.usual_millis.load(Ordering::Relaxed)).filter(|usual| *usual > 0)?;
+        let slow = usual.saturating_mul(len.max(MIB)) / MIB;
+        let slow = slow.saturating_mul(SLOW_FACTOR);
+        Some(Duration::from_millis(slow.clamp(FIRST_MILLIS_MIN, PIECE_PATIENCE_MILLIS_MAX)))
+    }
+
+    /// Whether a peer ever delivered a piece, as far as is known.
+    pub(super) fn is_known(&self, peer: &PeerId) -> bool {
+        self.record(peer).mib_millis > 0
     }
 
     /// One more who may wait for turns.
