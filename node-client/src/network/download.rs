@@ -45,6 +45,11 @@ const OTHER_PIECES_PAUSE: Duration = Duration::from_secs(1);
 const MAP_PATIENCE: Duration = Duration::from_secs(5);
 const WAITED_LOOKS: u32 = 4;
 
+/// Bytes for which one more is asked what it has, when they have come: questions and answers take a hundredth of that.
+/// It is not saved up for more than so many.
+const LOOK_BYTES: u64 = 32 << 10;
+const LOOKS_SAVED_MAX: u64 = 8;
+
 /// Of so many looks at the most one is at somebody who had nothing of use again and again.
 const VAIN_LOOKS_MAX: u32 = 8;
 
@@ -110,6 +115,7 @@ pub(super) async fn download(
         providers: Vec::new(),
         asked: HashMap::new(),
         next_ticket: 0,
+        credit: 0,
         last_at: clock.now_millis(),
         fetched: PiecesFetched::default(),
     };
@@ -144,8 +150,9 @@ struct Provider {
     is_awaited: bool,
     /// Turns of it that were waited for.
     turns: Vec<Turn>,
-    /// Whether it is asked for its map now.
+    /// Whether it is asked for its map now, and the number of the question when it was the last time.
     is_asked: bool,
+    asked_at: u64,
     /// It had nothing, or served others; by the next look it may be otherwise. Nobody waits for it.
     has_nothing: bool,
     /// Whether that it had nothing is among the faults.
@@ -165,6 +172,7 @@ impl Provider {
             is_awaited: false,
             turns: Vec::new(),
             is_asked: false,
+            asked_at: 0,
             has_nothing: false,
             is_blamed: false,
             vain_looks: 0,
@@ -237,6 +245,8 @@ struct Download<'a, S> {
     left: usize,
     asked: HashMap<u64, Asked>,
     next_ticket: u64,
+    /// Bytes that have come, of which a question for a map takes [`LOOK_BYTES`].
+    credit: u64,
     /// When the last piece came, or the first was asked for, by the clock.
     last_at: u64,
     fetched: PiecesFetched,
@@ -271,7 +281,10 @@ impl<'a, S: RangeSource> Download<'a, S> {
                 // What has come is looked at before the time.
                 biased;
                 Some(answer) = answers.next(), if !answers.is_empty() => match answer {
-                    Answer::Piece(ticket, outcome, _turn) => self.take(ticket, outcome?),
+                    Answer::Piece(ticket, outcome, _turn) => {
+                        self.take(ticket, outcome?);
+                        self.look_by_credit(&asker, &mut answers);
+                    }
                     Answer::Map(provider, said) => self.told(provider, said?),
                 },
                 () = self.waiter.told() => {}
@@ -529,6 +542,7 @@ impl<'a, S: RangeSource> Download<'a, S> {
         let standing = &self.asker.shared.standing;
         standing.delivered_piece(&peer, len, now.saturating_sub(started));
         self.last_at = now;
+        self.credit = self.credit.saturating_add(len).min(LOOKS_SAVED_MAX * LOOK_BYTES);
         for provider in &mut self.providers {
             // Where something comes more may come.
             provider.vain_looks = provider.vain_looks.min(WAITED_LOOKS - 1);
@@ -577,14 +591,43 @@ impl<'a, S: RangeSource> Download<'a, S> {
         if self.missing.is_empty() {
             return;
         }
-        for (index, provider) in self.providers.iter_mut().enumerate() {
+        for index in 0..self.providers.len() {
             let is_partial = self.holdings.is_partial(index);
             let is_of_use = self.holdings.has_any(index, &self.missing);
-            if !is_of_use && provider.is_due(is_partial, beside) {
-                provider.is_asked = true;
-                answers.push(asker.ask_map(index, provider.address.clone()).boxed());
+            if !is_of_use && self.providers[index].is_due(is_partial, beside) {
+                answers.push(self.ask_map(asker, index));
             }
         }
+    }
+
+    /// Asks of whom nothing of use is known what they have by now, those first who were not asked for longest, as far
+    /// as enough has come: where pieces come fast, others have more soon, too.
+    fn look_by_credit<'b>(
+        &mut self,
+        asker: &'b Asker<'a, S>,
+        answers: &mut FuturesUnordered<BoxFuture<'b, Answer>>,
+    ) {
+        while self.credit >= LOOK_BYTES && !self.missing.is_empty() {
+            let may = |index: &usize| {
+                let provider = &self.providers[*index];
+                let is_less = self.holdings.is_partial(*index) || provider.has_nothing;
+                let is_of_use = self.holdings.has_any(*index, &self.missing);
+                is_less && !is_of_use && !provider.is_gone && !provider.is_asked
+            };
+            let all = (0..self.providers.len()).filter(may);
+            let Some(index) = all.min_by_key(|index| self.providers[*index].asked_at) else {
+                return;
+            };
+            self.credit -= LOOK_BYTES;
+            answers.push(self.ask_map(asker, index));
+        }
+    }
+
+    fn ask_map<'b>(&mut self, asker: &'b Asker<'a, S>, index: usize) -> BoxFuture<'b, Answer> {
+        self.next_ticket += 1;
+        let provider = &mut self.providers[index];
+        (provider.is_asked, provider.asked_at) = (true, self.next_ticket);
+        asker.ask_map(index, provider.address.clone()).boxed()
     }
 
     /// When this content is no longer among the first.
@@ -743,10 +786,14 @@ mod tests {
         }
     }
 
-    /// Peers of whom one answers, at once.
+    /// Peers of whom one has all and answers at once.
     struct OneAnswers {
         peer: PeerId,
         total_len: u64,
+        /// What the others have; `None` if they say nothing.
+        others: Option<PieceMap>,
+        /// How often anybody was asked what it has.
+        looks: AtomicU64,
     }
 
     #[async_trait]
@@ -756,8 +803,10 @@ mod tests {
             peer: &PeerAddress,
             request: RangeRequest,
         ) -> Result<Result<RangeResponse, FaultKind>, FetchError> {
+            self.looks.fetch_add(u64::from(request.len == 0), Ordering::Relaxed);
             if peer.peer != self.peer {
-                std::future::pending::<()>().await;
+                let Some(map) = self.others.clone() else { return std::future::pending().await };
+                return Ok(Ok(RangeResponse::OtherPieces(map)));
             }
             let bytes = vec![0; request.len as usize].into();
             Ok(Ok(RangeResponse::Found { total_len: self.total_len, bytes }))
@@ -772,15 +821,17 @@ mod tests {
         }
     }
 
-    #[test]
-    fn eleven_mute_peers_of_twelve_cost_one_short_wait() {
+    /// Fetches so many pieces of twelve peers of whom the last has all: whether it delivered all, after how many waits
+    /// of 300 ms, and how often somebody was asked what it has.
+    fn fetch_of_twelve(pieces: usize, others: Option<PieceMap>) -> (bool, usize, u64) {
         let clock = ManualClock::default();
         let shared = Shared::new(Arc::new(Standing::new(Arc::new(clock.clone()))), 1 << 20);
-        let pieces = Arc::new(Any((0..40).map(|_| AtomicBool::new(false)).collect()));
+        let pieces = Arc::new(Any((0..pieces).map(|_| AtomicBool::new(false)).collect()));
         let providers: Vec<PeerAddress> = (0..12)
             .map(|_| PeerAddress { peer: PeerId::random(), addresses: Vec::new() })
             .collect();
-        let source = OneAnswers { peer: providers[11].peer, total_len: pieces.byte_len() };
+        let (peer, total_len) = (providers[11].peer, pieces.byte_len());
+        let source = OneAnswers { peer, total_len, others, looks: AtomicU64::new(0) };
         let request = PiecesRequest { id: [7; 32], providers, pieces, whole: false };
         let limits = FetchLimits { range_len: PIECE_LEN, peers_max: 32 };
         let mut fetch = Box::pin(download(&source, &clock, limits, &shared, request, None));
@@ -793,7 +844,20 @@ mod tests {
             clock.advance(Duration::from_millis(300));
             waits += 1;
         };
-        assert_eq!((waits, fetched.peers), (1, vec![source.peer]));
+        (fetched.peers == [peer], waits, source.looks.load(Ordering::Relaxed))
+    }
+
+    #[test]
+    fn eleven_mute_peers_of_twelve_cost_one_short_wait() {
+        assert_eq!(fetch_of_twelve(40, None), (true, 1, 0));
+    }
+
+    #[test]
+    fn what_comes_lets_others_be_asked_what_they_have_before_time_has_passed() {
+        let nothing = PieceMap::of([false; 200]);
+        // One for each 32 KiB, as long as anything is missing.
+        assert_eq!(fetch_of_twelve(30, Some(nothing.clone())), (true, 0, 0));
+        assert_eq!(fetch_of_twelve(200, Some(nothing)), (true, 0, 5));
     }
 
     #[test]
