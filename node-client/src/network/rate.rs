@@ -27,17 +27,27 @@ pub(super) struct Bucket {
 impl Bucket {
     /// Takes `amount`, or nothing if that would exceed the burst.
     pub(super) fn take(&mut self, now_millis: u64, amount: u64, limit: &Limit) -> bool {
+        self.fill(now_millis, limit);
+        if self.taken.saturating_add(amount) > limit.burst {
+            return false;
+        }
+        self.taken = self.taken.saturating_add(amount);
+        true
+    }
+
+    /// Takes `amount` though it may exceed the burst: nothing is to be had until that is filled.
+    pub(super) fn owe(&mut self, now_millis: u64, amount: u64, limit: &Limit) {
+        self.fill(now_millis, limit);
+        self.taken = self.taken.saturating_add(amount);
+    }
+
+    fn fill(&mut self, now_millis: u64, limit: &Limit) {
         let filled = self.filled(now_millis, limit);
         // Less than one unit has come back: keep the time, or slow rates would never fill.
         if filled > 0 {
             self.taken = self.taken.saturating_sub(filled);
             self.at_millis = now_millis;
         }
-        if self.taken.saturating_add(amount) > limit.burst {
-            return false;
-        }
-        self.taken = self.taken.saturating_add(amount);
-        true
     }
 
     /// Puts back what was taken and not used.
@@ -85,6 +95,12 @@ impl<K: Copy + Eq + Hash> Buckets<K> {
             oldest.map(|(who, _)| *who).and_then(|who| self.buckets.remove(&who));
         }
         self.buckets.entry(who).or_default().take(now_millis, amount, &self.limit)
+    }
+
+    /// Whether `who` could take `amount` now.
+    pub(super) fn has(&self, who: &K, now_millis: u64, amount: u64) -> bool {
+        let wait = |bucket: &Bucket| bucket.wait_millis(now_millis, amount, &self.limit);
+        self.buckets.get(who).map_or(amount <= self.limit.burst, |bucket| wait(bucket) == 0)
     }
 
     /// Puts back what `who` took and did not use.
@@ -141,7 +157,9 @@ mod tests {
         assert_eq!(buckets.buckets.len(), BUCKETS_MAX);
         // The first was forgotten, and so it has a full bucket again.
         assert!(!buckets.buckets.contains_key(&0));
+        assert!(!buckets.has(&many, now, 1));
         buckets.give_back(&many, 10);
+        assert!(buckets.has(&many, now, 10) && !buckets.has(&many, now, 11));
         assert!(buckets.take(many, now, 10));
     }
 }

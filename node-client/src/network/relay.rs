@@ -35,8 +35,12 @@ use crate::clock::Clock;
 const CIRCUIT_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// Circuits that one peer opens at once, and one more each ten seconds: as many as the miners that it fetches from in
-/// a window.
+/// a window. It counts what it asks for, though nothing is opened.
 const CIRCUITS_OF_PEER: Limit = Limit { burst: 32, fill: 1, per_millis: 10_000 };
+
+/// The circuits of one peer that may use up what is there for all; what it opens beyond leaves half of that to others.
+/// By the defaults it takes fifteen peers to use up the rest for good, which fills by one circuit in four seconds.
+const FIRST_CIRCUITS_OF_PEER: Limit = Limit { burst: 4, fill: 1, per_millis: 60_000 };
 
 /// A reservation lasts for as long as its connection: ten years, in which no time-out races with a renewal.
 const RESERVED: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
@@ -46,6 +50,7 @@ struct Rights {
     roles: Roles,
     circuit_bytes: u64,
     of_peer: Buckets<PeerId>,
+    first_of_peer: Buckets<PeerId>,
     of_all: Bucket,
     of_all_limit: Limit,
 }
@@ -59,6 +64,7 @@ impl Rights {
             roles: Roles::default(),
             circuit_bytes,
             of_peer: Buckets::new(CIRCUITS_OF_PEER),
+            first_of_peer: Buckets::new(FIRST_CIRCUITS_OF_PEER),
             of_all: Bucket::default(),
             of_all_limit: Limit { burst, fill, per_millis: 1_000 },
         }
@@ -68,16 +74,25 @@ impl Rights {
         self.roles.of(peer) != Role::Stranger
     }
 
-    /// Whether a peer may open one more circuit now; if so it is charged for it as if it carried all that it may.
-    fn take_circuit(&mut self, peer: PeerId, now_millis: u64) -> bool {
+    /// Whether a peer may ask for one more circuit now. It is charged for the question alone: whether anything is
+    /// opened is not known yet.
+    fn may_ask(&mut self, peer: PeerId, now_millis: u64) -> bool {
         if !self.may_reserve(&peer) || !self.of_peer.take(peer, now_millis, 1) {
             return false;
         }
-        let has_room = self.of_all.take(now_millis, self.circuit_bytes, &self.of_all_limit);
-        if !has_room {
-            self.of_peer.give_back(&peer, 1);
-        }
-        has_room
+        let left_to_others = match self.first_of_peer.has(&peer, now_millis, 1) {
+            true => 0,
+            false => self.of_all_limit.burst / 2,
+        };
+        let needed = self.circuit_bytes.saturating_add(left_to_others);
+        self.of_all.wait_millis(now_millis, needed, &self.of_all_limit) == 0
+    }
+
+    /// Charges all for a circuit that was opened, as if it carried all that it may. Those that were asked for at the
+    /// same time may be more than there was room for: what is owed is to be filled first.
+    fn opened(&mut self, peer: PeerId, now_millis: u64) {
+        self.first_of_peer.take(peer, now_millis, 1);
+        self.of_all.owe(now_millis, self.circuit_bytes, &self.of_all_limit);
     }
 }
 
@@ -87,6 +102,7 @@ pub(super) struct Relay {
     local: PeerId,
     // Shared with what the inner behaviour asks, on the same thread; held for a look.
     rights: Arc<Mutex<Rights>>,
+    clock: Arc<dyn Clock>,
     /// Who has a reservation.
     reserved: HashSet<PeerId>,
     /// Whose connections are to be closed.
@@ -101,10 +117,10 @@ impl Relay {
         let may_reserve = move |peer: PeerId, _: &Multiaddr, _| {
             of_reservation.lock().unwrap_or_else(PoisonError::into_inner).may_reserve(&peer)
         };
-        let of_circuit = rights.clone();
-        let take_circuit = move |peer: PeerId, _: &Multiaddr, _| {
-            let now = clock.now_millis();
-            of_circuit.lock().unwrap_or_else(PoisonError::into_inner).take_circuit(peer, now)
+        let (of_circuit, time) = (rights.clone(), clock.clone());
+        let may_ask = move |peer: PeerId, _: &Multiaddr, _| {
+            let now = time.now_millis();
+            of_circuit.lock().unwrap_or_else(PoisonError::into_inner).may_ask(peer, now)
         };
         let settings = relay::Config {
             // One a connection: of one that failed half-way the inner behaviour thinks that it is there.
@@ -119,11 +135,11 @@ impl Relay {
             max_circuits: config.circuits_max,
             max_circuit_duration: CIRCUIT_TIME_MAX,
             max_circuit_bytes: config.circuit_bytes_max,
-            circuit_src_rate_limiters: limiters(take_circuit),
+            circuit_src_rate_limiters: limiters(may_ask),
         };
         let mut inner = relay::Behaviour::new(local, settings);
         inner.set_status(Some(Status::Disable));
-        Self { inner, local, rights, reserved: HashSet::new(), closing: Vec::new() }
+        Self { inner, local, rights, clock, reserved: HashSet::new(), closing: Vec::new() }
     }
 
     /// Replaces the roles. Who has no part in the run any more loses its reservation with its connections, and so do
@@ -135,6 +151,20 @@ impl Relay {
         rights.roles = roles.clone();
         let without = |peer: &&PeerId| !is_relay || !rights.may_reserve(peer);
         self.closing.extend(self.reserved.iter().filter(without));
+    }
+
+    fn note(&mut self, event: &relay::Event) {
+        match event {
+            relay::Event::ReservationReqAccepted { src_peer_id, .. } => {
+                self.reserved.insert(*src_peer_id);
+            }
+            relay::Event::CircuitReqAccepted { src_peer_id, .. } => {
+                let now = self.clock.now_millis();
+                let mut rights = self.rights.lock().unwrap_or_else(PoisonError::into_inner);
+                rights.opened(*src_peer_id, now);
+            }
+            _ => {}
+        }
     }
 }
 
@@ -211,11 +241,8 @@ impl NetworkBehaviour for Relay {
             return Poll::Ready(ToSwarm::CloseConnection { peer_id, connection });
         }
         let event = std::task::ready!(self.inner.poll(context));
-        if let ToSwarm::GenerateEvent(relay::Event::ReservationReqAccepted {
-            src_peer_id, ..
-        }) = &event
-        {
-            self.reserved.insert(*src_peer_id);
+        if let ToSwarm::GenerateEvent(event) = &event {
+            self.note(event);
         }
         Poll::Ready(event)
     }
@@ -343,6 +370,27 @@ mod tests {
         assert_eq!(opened, [true, true, false]);
     }
 
+    #[tokio::test]
+    async fn circuits_that_are_not_opened_take_none_from_others() {
+        // Two circuits for all, and no more for a year.
+        let config = NetworkConfig {
+            circuits_max: 2,
+            circuit_bytes_max: 1 << 20,
+            circuit_bytes_per_second: 1,
+            ..NetworkConfig::loopback()
+        };
+        let [mut relay, mut miner, mut fetcher] = relayed_to(&config).await;
+        // Has a part in the run, and no reservation.
+        let mut absent = listening(&config, 1).await;
+        let roles = [&miner, &fetcher, &absent].map(|swarm| (*swarm.local_peer_id(), Role::Joiner));
+        let own = (*relay.local_peer_id(), Role::Validator);
+        set_roles(&mut relay, &[&roles[..], &[own]].concat());
+        for _ in 0..3 {
+            assert!(!is_relayed_to(&mut [&mut relay, &mut absent, &mut fetcher]).await);
+        }
+        assert!(is_relayed_to(&mut [&mut relay, &mut miner, &mut fetcher]).await);
+    }
+
     #[test]
     fn circuits_are_opened_at_a_rate_by_each_and_by_all() {
         let mut rights = Rights::new(&NetworkConfig {
@@ -351,14 +399,39 @@ mod tests {
             circuit_bytes_per_second: 500,
             ..NetworkConfig::default()
         });
-        let [a, b, stranger] = [(); 3].map(|()| PeerId::random());
-        rights.roles = Roles::new([(a, Role::Joiner), (b, Role::Validator)].into());
-        let mut take = |peer, now| (0..100).filter(|_| rights.take_circuit(peer, now)).count();
-        assert_eq!(take(stranger, 0), 0);
-        // A burst of one peer, then what all have left.
-        assert_eq!([take(a, 0), take(b, 0)], [32, 8]);
-        assert_eq!([take(a, 9_000), take(b, 9_000)], [0, 4]);
-        assert_eq!([take(a, 10_000), take(b, 10_000)], [1, 0]);
-        assert_eq!([take(a, 12_000), take(b, 12_000)], [0, 1]);
+        let [a, b, c, stranger] = [(); 4].map(|()| PeerId::random());
+        let known = [a, b, c].map(|peer| (peer, Role::Joiner));
+        rights.roles = Roles::new(known.into());
+        let mut open = |peer, now| {
+            let mut opens = || {
+                let may = rights.may_ask(peer, now);
+                may.then(|| rights.opened(peer, now));
+                may
+            };
+            (0..100).filter(|_| opens()).count()
+        };
+        assert_eq!(open(stranger, 0), 0);
+        // One peer leaves half of all to others, and the others have their first ones of it.
+        assert_eq!([open(a, 0), open(b, 0), open(c, 0)], [20, 4, 4]);
+        assert_eq!([open(a, 10_000), open(b, 10_000)], [0, 0]);
+        // All is full again, and it may ask for one in ten seconds.
+        assert_eq!(open(c, 80_000), 8);
+    }
+
+    #[test]
+    fn who_asks_at_the_same_time_owes_what_there_was_no_room_for() {
+        let mut rights = Rights::new(&NetworkConfig {
+            circuits_max: 2,
+            circuit_bytes_max: 1_000,
+            circuit_bytes_per_second: 500,
+            ..NetworkConfig::default()
+        });
+        let peers = [(); 4].map(|()| PeerId::random());
+        rights.roles = Roles::new(peers.map(|peer| (peer, Role::Joiner)).into());
+        assert!(peers.iter().all(|peer| rights.may_ask(*peer, 0)));
+        peers.iter().for_each(|peer| rights.opened(*peer, 0));
+        // Two too many, and one more, at half a circuit a second.
+        assert!(!rights.may_ask(peers[0], 5_999));
+        assert!(rights.may_ask(peers[0], 6_000));
     }
 }
