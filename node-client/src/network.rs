@@ -35,7 +35,7 @@
 //! - `mirrored`: a bucket that is asked as if it were a peer.
 //! - `fetch`: from which peer to ask what, and whom to blame; knows no libp2p.
 //! - `lanes`: which contents arrive first.
-//! - `download`: the same of a content in pieces, from several peers at once.
+//! - `download`: the same of a content in pieces, from several peers at once; `promises`: who has what it says.
 //! - `client`: the handle, which implements [`Network`].
 //! - `memory`: the same trait without sockets, for tests.
 //!
@@ -121,6 +121,8 @@ mod fetch;
 mod lanes;
 
 mod holdings;
+
+mod promises;
 
 mod download;
 
@@ -335,12 +337,14 @@ pub enum FaultKind {
     Malformed,
     /// All of what it served, alone, is not the content: it lied.
     Corrupt,
+    /// It said of pieces of one content three times that it has them, and had them not when asked.
+    Contradicted,
 }
 
 impl FaultKind {
     /// Whether an honest peer never does this.
     pub fn is_malicious(&self) -> bool {
-        matches!(self, Self::Malformed | Self::Corrupt)
+        matches!(self, Self::Malformed | Self::Corrupt | Self::Contradicted)
     }
 }
 

@@ -31,6 +31,7 @@ use super::{
     fetch::{blame, range_of, Answered, Candidates, FetchLimits, RangeSource},
     holdings::{Holdings, Missing},
     lanes::{rank, Lane, Lanes},
+    promises::{Breach, Promises, Word},
     standing::{Standing, Turn, Waiter},
     FaultKind, FetchError, PeerAddress, Pieces, PiecesFetched, PiecesRequest,
 };
@@ -150,6 +151,8 @@ struct Provider {
     is_awaited: bool,
     /// Turns of it that were waited for.
     turns: Vec<Turn>,
+    /// What it said that it has, and whether it had it.
+    promises: Promises,
     /// Whether it is asked for its map now, and the number of the question when it was the last time.
     is_asked: bool,
     asked_at: u64,
@@ -171,6 +174,7 @@ impl Provider {
             has_delivered: false,
             is_awaited: false,
             turns: Vec::new(),
+            promises: Promises::default(),
             is_asked: false,
             asked_at: 0,
             has_nothing: false,
@@ -211,6 +215,8 @@ struct Asked {
     patience: Duration,
     /// Whether it is not known that its provider ever delivers.
     is_first: bool,
+    /// On what the provider is asked.
+    word: Word,
     abort: AbortHandle,
 }
 
@@ -219,6 +225,8 @@ enum Outcome {
     /// The piece is here; so many bytes came.
     Delivered(u64),
     Failed(FaultKind),
+    /// It says that it does not have it.
+    Missing,
     OtherPieces(PieceMap),
     Overtaken,
 }
@@ -449,7 +457,9 @@ impl<'a, S: RangeSource> Download<'a, S> {
         let patience = asker.shared.standing.piece_patience(&address.peer, len.into());
         let is_first = !asker.shared.standing.is_known(&address.peer);
         let (question, abort) = abortable(asker.ask(address, piece, started.clone()));
-        self.asked.insert(ticket, Asked { provider, piece, started, patience, is_first, abort });
+        let word = self.word(provider, piece);
+        let asked = Asked { provider, piece, started, patience, is_first, word, abort };
+        self.asked.insert(ticket, asked);
         async move {
             let outcome = question.await.unwrap_or(Ok(Outcome::Overtaken));
             Answer::Piece(ticket, outcome, turn)
@@ -466,15 +476,41 @@ impl<'a, S: RangeSource> Download<'a, S> {
             Outcome::Delivered(len) => self.delivered(&asked, peer, len),
             Outcome::Overtaken => {}
             Outcome::OtherPieces(map) => {
-                self.providers[asked.provider].has_nothing = false;
+                self.broke(&asked);
+                let provider = &mut self.providers[asked.provider];
+                provider.has_nothing = false;
+                provider.promises.said();
                 self.holdings.lacks(asked.provider, &map, asked.piece);
                 self.count_in(asked.provider);
+                self.again(asked.piece);
+            }
+            Outcome::Missing => {
+                self.broke(&asked);
+                self.failed(asked.provider, FaultKind::Missing);
                 self.again(asked.piece);
             }
             Outcome::Failed(kind) => {
                 self.failed(asked.provider, kind);
                 self.again(asked.piece);
             }
+        }
+    }
+
+    /// On what a provider is asked for a piece.
+    fn word(&self, provider: usize, piece: usize) -> Word {
+        match self.holdings.is_silent(provider, piece) {
+            true => Word::default(),
+            false => self.providers[provider].promises.word(),
+        }
+    }
+
+    /// Notes that a provider has not what it was asked for: if it said so again and again it is asked no more.
+    fn broke(&mut self, asked: &Asked) {
+        let provider = &mut self.providers[asked.provider];
+        match provider.promises.broke(asked.word) {
+            Breach::None => {}
+            Breach::Failed => self.asker.shared.standing.failed(provider.address.peer),
+            Breach::Lied => self.failed(asked.provider, FaultKind::Contradicted),
         }
     }
 
@@ -522,6 +558,7 @@ impl<'a, S: RangeSource> Download<'a, S> {
     /// A provider has these pieces, or all.
     fn has(&mut self, index: usize, map: Option<&PieceMap>) {
         self.providers[index].has_nothing = false;
+        self.providers[index].promises.said();
         self.holdings.said(index, map);
         self.count_in(index);
         let is_of_use = self.holdings.has_any(index, &self.missing);
@@ -703,6 +740,7 @@ impl<S: RangeSource> Asker<'_, S> {
             {
                 Ok(Answered::Range(total_len, bytes)) => (total_len, bytes),
                 Ok(Answered::OtherPieces(map)) => return Ok(Outcome::OtherPieces(map)),
+                Err(FaultKind::Missing) => return Ok(Outcome::Missing),
                 Err(kind) => return Ok(Outcome::Failed(kind)),
             };
             if total_len > whole_len {

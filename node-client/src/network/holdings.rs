@@ -100,6 +100,8 @@ impl Missing {
 struct Holding {
     /// Which pieces it has, if it said that it has not all.
     said: Option<Bits>,
+    /// So many of the first pieces are in what it said.
+    named: usize,
     /// Pieces that it did not have when asked, whatever it says.
     lacks: Bits,
     /// It is not asked, at least for now.
@@ -132,7 +134,10 @@ impl Holdings {
     /// A provider said what it has, `None` if that is all.
     pub(super) fn said(&mut self, provider: usize, map: Option<&PieceMap>) {
         let said = map.map(|map| Bits::of(map, self.count));
-        self.change(provider, |holding| (holding.said, holding.lacks) = (said, Bits::default()));
+        let named = map.map_or(self.count, PieceMap::named);
+        self.change(provider, |holding| {
+            (holding.said, holding.lacks, holding.named) = (said, Bits::default(), named);
+        });
     }
 
     /// A provider had not the piece that it was asked for, and said what it has.
@@ -142,6 +147,7 @@ impl Holdings {
             holding.lacks.0.resize(words, 0);
             holding.lacks.set(piece, true);
             holding.said = Some(said.without(&holding.lacks));
+            holding.named = map.named();
         });
     }
 
@@ -169,6 +175,12 @@ impl Holdings {
         self.providers.get(provider).is_some_and(|holding| {
             !holding.is_out && holding.said.as_ref().is_none_or(|said| said.has(piece))
         })
+    }
+
+    /// Whether a provider that has a part only said nothing of a piece.
+    pub(super) fn is_silent(&self, provider: usize, piece: usize) -> bool {
+        let is_silent = |holding: &Holding| holding.said.is_some() && piece >= holding.named;
+        self.providers.get(provider).is_some_and(is_silent)
     }
 
     /// Whether a provider may have any of these.

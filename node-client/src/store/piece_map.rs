@@ -34,6 +34,11 @@ impl PieceMap {
         &self.0
     }
 
+    /// Of how many pieces, the first ones, anything is said.
+    pub fn named(&self) -> usize {
+        self.0.len().saturating_mul(8)
+    }
+
     /// Whether a piece is here, or nothing is said of it.
     pub fn may_have(&self, index: usize) -> bool {
         self.0.get(index / 8).is_none_or(|byte| byte >> (index % 8) & 1 == 1)
@@ -52,6 +57,7 @@ mod tests {
         let said: Vec<bool> = (0..here.len()).map(|index| map.may_have(index)).collect();
         assert_eq!(said, here);
         assert!(!map.may_have(15) && map.may_have(16));
+        assert_eq!(map.named(), 16);
         assert_eq!(PieceMap::from_bytes(map.as_bytes().clone()), Some(map));
         let long = PieceMap::of(std::iter::repeat_n(false, 8 * PieceMap::BYTES_MAX + 1));
         assert_eq!(long.as_bytes().len(), PieceMap::BYTES_MAX);
