@@ -230,6 +230,11 @@ impl PeerAddress {
         Some(Self { peer, addresses })
     }
 
+    /// How many of the addresses lead over relays.
+    pub fn relayed_count(&self) -> usize {
+        self.addresses.iter().filter(|address| paths::is_relayed(address)).count()
+    }
+
     /// What to announce: the peer id and the addresses in binary form.
     pub fn to_announcement(&self) -> (Vec<u8>, Vec<Vec<u8>>) {
         let addresses = self.addresses.iter().map(Multiaddr::to_vec).collect();

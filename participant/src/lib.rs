@@ -67,6 +67,7 @@ pub mod open;
 
 pub mod hindrance;
 mod holders;
+pub mod reach;
 mod slot;
 
 mod outcomes;

@@ -12,6 +12,7 @@ use participant::{
     diary::{DiaryRecord, Reader},
     handles::Role,
     hindrance::{self, Hindrance},
+    reach,
 };
 use protocol::{
     emission::Pots,
@@ -35,8 +36,8 @@ pub struct StatusArgs {
     /// The run's number on the chain.
     #[arg(default_value_t = 0)]
     pub run: RunId,
-    /// Say whether the participant of this configuration can work, and if not, why: one line, and nothing of the others. Chain and run
-    /// are those of the file. Needs no password.
+    /// Say whether the participant of this configuration can work, and if not, why: one line, and one more if nobody can dial it. Chain
+    /// and run are those of the file. Needs no password.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["run", "json"])]
     pub config: Option<PathBuf>,
     /// Print JSON.
@@ -74,7 +75,8 @@ pub async fn run(args: StatusArgs) -> Result<u8> {
     Ok(exit::SUCCESS)
 }
 
-/// Prints why a participant cannot work, or that nothing is in its way; with the duty that it missed last, if it did none since.
+/// Prints why a participant cannot work, or that nothing is in its way; with the duty that it missed last, if it did none since, and in
+/// a second line why others do not reach it.
 ///
 /// # Errors
 /// The file is no configuration, or the chain does not answer. That it cannot work is the exit code [`exit::FAILURE`].
@@ -99,6 +101,9 @@ async fn of_participant(path: &Path) -> Result<u8> {
         _ => ("miner", as_miner),
     };
     let name = &file.name;
+    if let Some(unreached) = reach::find(&chain, run, &hot).await? {
+        println!("{name}, a {role}: {unreached}");
+    }
     if let Some(reason) = found {
         println!("{name} cannot work: {reason}");
         return Ok(exit::FAILURE);

@@ -1,12 +1,18 @@
-//! Why a participant cannot work is told from the chain, from the beginning of its run to its bond's return.
+//! Why a participant cannot work, or is not reached, is told from the chain, from the beginning of its run to its
+//! bond's return.
+
+use std::sync::Arc;
 
 use node_client::{
     chain::{fake::FakeChain, Call},
+    clock::SystemClock,
     keys::{self, Keypair},
+    network::{MemoryHub, Network, PeerAddress, PeerId},
 };
 use participant::{
     handles::Role,
     hindrance::{find, Hindrance},
+    reach::{self, Unreached},
 };
 use protocol::{consent, layout::Layout, settings::Settings};
 
@@ -67,4 +73,38 @@ async fn who_joins_while_a_window_is_open_waits_for_the_next() {
     fake.execute(&key("Bob"), join).unwrap();
     let reason = find(&fake, 0, &hot, Role::Validator).await.unwrap();
     assert_eq!(reason, Some(Hindrance::TooNew { first: 1, start: 25 }));
+}
+
+#[tokio::test]
+async fn whom_nobody_can_dial_is_told_so_with_the_cure() {
+    let accounts = ["Alice", "Bob"].map(|name| keys::account(&key(name)));
+    let fake = FakeChain::new(1, accounts.map(|account| (account, 1_000_000_000_000_000_000)));
+    let settings = Box::new(Settings::example());
+    let call = Call::CreateRun { settings, layout: Layout(vec![5_000]) };
+    fake.execute(&key("Alice"), call).unwrap();
+    let genesis = node_client::chain::Chain::genesis_hash(&fake).await.unwrap();
+    let (hot, cold) = (keys::account(&key("Bob//hot")), accounts[1]);
+    let proof = keys::prove_hot_key(&key("Bob//hot"), &genesis, 0, consent::Role::Miner, &cold);
+    let join = Call::RegisterMiner { run: 0, hot, proof, max_price: u128::MAX };
+    fake.execute(&key("Bob"), join).unwrap();
+    assert_eq!(reach::find(&fake, 0, &hot).await.unwrap(), None);
+
+    let network = MemoryHub::new().join(1, Arc::new(SystemClock));
+    let (peer, relay) = (network.local_peer(), PeerId::random());
+    let proof = network.sign(&consent::peer_consent(&genesis, 0, &hot)).unwrap();
+    let circuit = |port| format!("/ip4/192.0.2.1/tcp/{port}/p2p/{relay}/p2p-circuit");
+    let direct = "/ip4/192.0.2.7/tcp/1".to_owned();
+    for (addresses, unreached) in [
+        (vec![], Some(Unreached::Nowhere)),
+        (vec![circuit(1), circuit(2)], Some(Unreached::OverRelays(2))),
+        (vec![direct], None),
+    ] {
+        let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        let (peer_id, addresses) = PeerAddress { peer, addresses }.to_announcement();
+        let call = Call::Announce { run: 0, peer_id, addresses, proof };
+        fake.execute(&key("Bob//hot"), call).unwrap();
+        let found = reach::find(&fake, 0, &hot).await.unwrap();
+        assert_eq!(found, unreached);
+        assert!(found.is_none_or(|found| found.to_string().contains("[network] external")));
+    }
 }
