@@ -176,7 +176,7 @@ impl Replica {
     ) -> (Self, States) {
         handles.machine.diary.write(&DiaryRecord::Started { window: state.window });
         let (sender, states) = watch::channel(vec![Arc::new(state)]);
-        let memo = Memo(memo);
+        let memo = Memo::new(memo);
         (Self { handles, states: sender, checkpoints, window_end, memo }, States { states })
     }
 
@@ -418,7 +418,8 @@ impl Replica {
         let (target, manifest) = sync::choose(&self.handles, &self.memo, &finals, now).await?;
         self.replace_newest(State { window, root: own, held: None });
         tracing::info!(window = target.window, now, "fetches a state");
-        let model = sync::fetch_chosen(&self.handles, target.root, manifest.clone()).await?;
+        let fetched = sync::fetch_chosen(&self.handles, &self.memo, target, manifest.clone());
+        let model = fetched.await?;
         Ok(Some(State::new(target.window, model, manifest)))
     }
 

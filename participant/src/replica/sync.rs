@@ -4,9 +4,14 @@
 //! windows since, which are replayed from there on. Which one is written down before its first piece is asked for,
 //! and its pieces lie in the store from when they are checked. So a process that starts again goes on where the last
 //! one was, and nobody begins anew because a newer state is there: only once the chain has forgotten the window of
-//! the one that arrives.
+//! the one that arrives, or nobody delivers it. What nobody delivered is tried after all others, as where the mirror has
+//! the list of a state's pieces and nobody has those.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use codec::{Decode, DecodeAll as _, Encode};
 use futures::future::{select, Either};
@@ -45,26 +50,61 @@ pub(super) struct Target {
     pub(super) root: Hash,
 }
 
-/// Remembers in a file which state is arriving.
-pub(super) struct Memo(pub(super) PathBuf);
+/// States that nobody delivered, which are remembered: more than are final at a time.
+const VAIN_MAX: usize = 2 * SERVED_WINDOWS as usize;
+
+/// Remembers in a file which state is arriving, and which ones nobody delivered to this process.
+pub(super) struct Memo {
+    path: PathBuf,
+    /// The last one last, each once; at most [`VAIN_MAX`]. Held for a look or a change.
+    vain: Mutex<Vec<Target>>,
+}
 
 impl Memo {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path, vain: Mutex::default() }
+    }
+
     /// What was written last. A file that is damaged is none: then the choice is made again.
     fn read(&self) -> Option<Target> {
-        let bytes = std::fs::read(&self.0).ok()?;
+        let bytes = std::fs::read(&self.path).ok()?;
         Target::decode_all(&mut &bytes[..]).ok()
     }
 
     fn write(&self, target: &Target) -> Result<()> {
-        let write = std::fs::write(&self.0, target.encode());
-        write.with_context(|| format!("cannot write {}", self.0.display()))
+        let write = std::fs::write(&self.path, target.encode());
+        write.with_context(|| format!("cannot write {}", self.path.display()))
+    }
+
+    /// Notes that nobody delivered a state: it is chosen again after the others. What has come of it stays.
+    fn note_vain(&self, target: Target) {
+        let mut vain = self.vain();
+        vain.retain(|other| *other != target);
+        if vain.len() == VAIN_MAX {
+            vain.remove(0);
+        }
+        vain.push(target);
+        if self.read() == Some(target) {
+            // Where it stays it is chosen again by the next process, and given up again.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+
+    fn vain(&self) -> MutexGuard<'_, Vec<Target>> {
+        self.vain.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Which states to try to fetch in window `now`, the best first: the one that has begun to arrive; snapshots, the
-/// newest first, that leave as much time to fetch them as the chain remembers windows; the others, the newest first.
-/// `finals` are the roots that the chain knows, in order.
-fn candidates(finals: &[(Window, Hash)], now: Window, begun: Option<Target>) -> Vec<Target> {
+/// newest first, that leave as much time to fetch them as the chain remembers windows; the others, the newest first. Of
+/// all these the `vain` come last, which nobody delivered, the last of them at the end. `finals` are the roots that the
+/// chain knows, in order.
+fn candidates(
+    finals: &[(Window, Hash)],
+    now: Window,
+    begun: Option<Target>,
+    vain: &[Target],
+) -> Vec<Target> {
     let newest_first =
         || finals.iter().rev().map(|(window, root)| Target { window: *window, root: *root });
     let is_good = |target: &Target| {
@@ -80,6 +120,7 @@ fn candidates(finals: &[(Window, Hash)], now: Window, begun: Option<Target>) -> 
             unique.push(target);
         }
     }
+    unique.sort_by_key(|target| vain.iter().position(|other| other == target));
     unique
 }
 
@@ -94,8 +135,9 @@ pub(super) async fn choose(
     now: Window,
 ) -> Result<(Target, StateManifest)> {
     let begun = memo.read();
+    let vain = memo.vain().clone();
     let mut failed = Error::Missed("no state is final".into());
-    for target in candidates(finals, now, begun) {
+    for target in candidates(finals, now, begun, &vain) {
         let tries = if begun == Some(target) { MANIFEST_TRIES } else { 1 };
         match manifest(handles, target.root, tries).await {
             Ok(manifest) => {
@@ -125,13 +167,24 @@ pub async fn fetch_state(handles: &Handles, config: &ModelConfig, root: Hash) ->
 /// The state that was chosen, whoever is away meanwhile. Cancel-safe: the pieces that came stay.
 ///
 /// # Errors
-/// Nobody delivers it: for two minutes no further piece has come.
+/// Nobody delivers it: for two minutes no further piece has come. Then another one is chosen next.
 pub(super) async fn fetch_chosen(
     handles: &Handles,
-    root: Hash,
+    memo: &Memo,
+    target: Target,
     manifest: StateManifest,
 ) -> Result<Model> {
-    arrive(handles, &handles.run.model, root, manifest, VAIN_TRIES).await
+    let model = &handles.run.model;
+    let arrived = arrive(handles, model, target.root, manifest, VAIN_TRIES).await;
+    if arrived.as_ref().is_err_and(is_vain) {
+        memo.note_vain(target);
+    }
+    arrived
+}
+
+/// Whether it is that nobody delivered, rather than our own disk or chain.
+fn is_vain(error: &Error) -> bool {
+    matches!(error, Error::Missed(_) | Error::Fetch(FetchError::Unavailable { .. }))
 }
 
 /// The manifest of a state, which is asked for up to `tries` times as long as somebody may have it.
@@ -252,7 +305,7 @@ mod tests {
 
     fn windows(finals: &[(Window, Hash)], now: Window, begun: Option<Window>) -> Vec<Window> {
         let begun = begun.map(|window| Target { window, root: [window as u8; 32] });
-        candidates(finals, now, begun).iter().map(|target| target.window).collect()
+        candidates(finals, now, begun, &[]).iter().map(|target| target.window).collect()
     }
 
     #[test]
@@ -264,19 +317,54 @@ mod tests {
         // A snapshot that leaves too little time: no window since had a final root.
         assert_eq!(windows(&[(8, [8; 32]), (11, [11; 32])], 14, None), [11, 8]);
         let other = Target { window: 10, root: [7; 32] };
-        assert_eq!(candidates(&finals(9..=10), 14, Some(other))[0].window, 10);
-        assert_ne!(candidates(&finals(9..=10), 14, Some(other))[0].root, [7; 32]);
+        assert_eq!(candidates(&finals(9..=10), 14, Some(other), &[])[0].window, 10);
+        assert_ne!(candidates(&finals(9..=10), 14, Some(other), &[])[0].root, [7; 32]);
     }
 
     #[test]
     fn a_memo_is_read_back_and_a_damaged_one_is_none() {
         let folder = tempfile::tempdir().unwrap();
-        let memo = Memo(folder.path().join("arriving"));
+        let memo = Memo::new(folder.path().join("arriving"));
         assert_eq!(memo.read(), None);
         let target = Target { window: 9, root: [3; 32] };
         memo.write(&target).unwrap();
         assert_eq!(memo.read(), Some(target));
-        std::fs::write(&memo.0, [1; 39]).unwrap();
+        std::fs::write(&memo.path, [1; 39]).unwrap();
         assert_eq!(memo.read(), None);
+    }
+
+    #[test]
+    fn what_nobody_delivered_is_chosen_after_all_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let memo = Memo::new(folder.path().join("arriving"));
+        let chosen = |memo: &Memo| -> Vec<Window> {
+            let vain = memo.vain().clone();
+            let found = candidates(&finals(10..=14), 14, memo.read(), &vain);
+            found.iter().map(|target| target.window).collect()
+        };
+        let target = |window: Window| Target { window, root: [window as u8; 32] };
+        memo.write(&target(12)).unwrap();
+        assert_eq!(chosen(&memo), [12, 14, 13, 11, 10]);
+        // The mirror has its manifest, and nobody its pieces.
+        memo.note_vain(target(12));
+        assert_eq!((memo.read(), chosen(&memo)), (None, vec![14, 13, 11, 10, 12]));
+        // Another one is on its way, and given up, too; what is not on its way changes no memo.
+        memo.write(&target(14)).unwrap();
+        memo.note_vain(target(12));
+        assert_eq!(memo.read(), Some(target(14)));
+        memo.note_vain(target(14));
+        assert_eq!(chosen(&memo), [13, 11, 10, 12, 14]);
+        for window in 0..2 * VAIN_MAX as Window {
+            memo.note_vain(target(window));
+        }
+        assert_eq!(memo.vain().len(), VAIN_MAX);
+    }
+
+    #[test]
+    fn only_what_nobody_delivered_is_in_vain() {
+        let unkept = FetchError::Unkept(std::io::ErrorKind::StorageFull.into());
+        let unavailable = FetchError::Unavailable { id: [1; 32], faults: Vec::new() };
+        assert!(is_vain(&unavailable.into()) && is_vain(&Error::Missed("no piece".into())));
+        assert!(!is_vain(&unkept.into()));
     }
 }
