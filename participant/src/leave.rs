@@ -2,8 +2,8 @@
 //!
 //! A commitment that is never opened is a fault of who made it, and a miner's is lost work besides. So who is asked
 //! to end makes no further promise, and opens those it has made; a miner serves its update until validators can
-//! attest it no more. All of them are kept or too late when the window ends, which bounds the wait; a chain that
-//! stands still keeps nobody.
+//! attest it no more. All of them are kept or too late when the window ends, which bounds the wait, and a juror's
+//! verdict when the next one does; a chain that stands still keeps nobody.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,6 +23,8 @@ const BLOCK_PATIENCE: Duration = Duration::from_secs(60);
 struct Promised {
     /// Promises that are not kept yet.
     open: usize,
+    /// From which block on none of those that last beyond their window can be kept.
+    until: BlockNumber,
     /// Whether it is asked to end.
     is_leaving: bool,
 }
@@ -63,13 +65,26 @@ impl Leave {
         Promise(self.promised.clone())
     }
 
+    /// Begins a promise that can be kept before block `until`, in this window or a later one; `None` for who is leaving.
+    pub(crate) fn promise_until(&self, until: BlockNumber) -> Option<Promise> {
+        let mut promise = None;
+        self.promised.send_modify(|promised| {
+            if !promised.is_leaving {
+                promised.open = promised.open.saturating_add(1);
+                promised.until = promised.until.max(until);
+                promise = Some(Promise(self.promised.clone()));
+            }
+        });
+        promise
+    }
+
     /// Whether the participant is asked to end: nothing that leads to a promise is begun.
     pub(crate) fn is_asked(&self) -> bool {
         self.promised.borrow().is_leaving
     }
 
     /// Asks the participant to end, and waits until every promise is kept, or the window that the best block is in is
-    /// over, or no block comes for a minute. Cancel-safe: asked it stays.
+    /// over and what lasts beyond it is too late, or no block comes for a minute. Cancel-safe: asked it stays.
     pub(crate) async fn keep_promises(&self) {
         self.promised.send_modify(|promised| promised.is_leaving = true);
         let open = self.promised.borrow().open;
@@ -81,13 +96,14 @@ impl Leave {
             biased;
             // It never ends while this is here.
             _ = promised.wait_for(|promised| promised.open == 0) => {}
-            () = self.window_over() => {}
+            () = self.too_late() => {}
         }
     }
 
-    /// Waits for the end of the window that the best block is in, as long as blocks come.
-    async fn window_over(&self) {
-        let (mut heads, end) = (self.heads.clone(), self.window_end());
+    /// Waits until no promise can be kept any more, as long as blocks come.
+    async fn too_late(&self) {
+        let (mut heads, until) = (self.heads.clone(), self.promised.borrow().until);
+        let end = self.window_end().max(until);
         while heads.best() < end {
             let next = heads.best().saturating_add(1);
             let reached = tokio::time::timeout(BLOCK_PATIENCE, heads.reach_best(next)).await;
@@ -141,6 +157,32 @@ mod tests {
         let started = Instant::now();
         leave.keep_promises().await;
         assert!(started.elapsed() < SECOND);
+    }
+
+    /// Lets the chain come to a block, so slowly that all see each.
+    async fn reach(chain: &FakeChain, number: BlockNumber) {
+        for next in 0..=number {
+            chain.advance_to(next);
+            sleep(SECOND / 10).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_kept_in_the_next_window_is_waited_for_and_no_longer() {
+        let (chain, leave) = leave().await;
+        let until = leave.window_end() + 20;
+        let promise = leave.promise_until(until).unwrap();
+        {
+            let mut leaving = std::pin::pin!(leave.keep_promises());
+            tokio::select! {
+                () = &mut leaving => panic!("it has ended before it was too late"),
+                () = reach(&chain, until - 1) => {}
+            }
+            assert!(leave.promise_until(until).is_none());
+            futures::join!(leaving, reach(&chain, until));
+        }
+        drop(promise);
+        assert_eq!(leave.promised.borrow().open, 0);
     }
 
     #[tokio::test(start_paused = true)]

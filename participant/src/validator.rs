@@ -131,7 +131,7 @@ impl Validator {
         let measurer = Arc::new(measurer);
         let score = score::Score::new(handles.clone(), measurer.clone(), accuser, window_end);
         services.start("score", score.run());
-        let jury = jury::Jury { handles: handles.clone(), measurer };
+        let jury = jury::Jury::new(handles.clone(), measurer);
         services.start("jury", jury.run());
         let samples = settings.held_out_samples;
         if samples > 0 {

@@ -5,7 +5,10 @@
 //! θ of the disputed window is on disk until that window's attestations are over ([`crate::replica`]), so that a dispute of an older one
 //! cannot be judged. All that is said in a window is in the journal, as one record, before any of it is signed.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
 
 use codec::{Decode, Encode};
 use node_client::{
@@ -24,8 +27,9 @@ use super::measure::Measurer;
 use crate::{
     desk::{Errand, Vote},
     diary::{Duty, ProofStep},
-    error::{Attempt as _, Result},
+    error::{miss, Attempt as _, Result},
     handles::{Handles, Role, Run},
+    leave::Promise,
     slot::{self, Slot},
 };
 
@@ -39,9 +43,15 @@ const MARGIN_BLOCKS: u32 = 2;
 pub(super) struct Jury {
     pub(super) handles: Handles,
     pub(super) measurer: Arc<Measurer>,
+    /// That the verdicts of the last window that had some are revealed in the next one. Held for an exchange.
+    owed: Mutex<Option<Promise>>,
 }
 
 impl Jury {
+    pub(super) fn new(handles: Handles, measurer: Arc<Measurer>) -> Self {
+        Self { handles, measurer, owed: Mutex::default() }
+    }
+
     /// Judges in every window from the current one on, until the process ends.
     pub(super) async fn run(self) -> Result<()> {
         let schedule = self.handles.run.info.settings.schedule.clone();
@@ -68,8 +78,11 @@ impl Jury {
         };
         let own = slot::find(&self.handles, Role::Validator, None).await?;
         let own = own.context("this validator is not registered")?;
+        let owed = self.owe(None);
         // One does not wait for the other: a reveal that is late must not cost the next vote.
         let reveal = async {
+            // Kept, or too late, when this ends.
+            let _owed = owed;
             match window.checked_sub(2) {
                 opened @ Some(_) if of(opened).next().is_some() => self.reveal(window, end).await,
                 _ => Ok(()),
@@ -85,6 +98,11 @@ impl Jury {
         };
         let (revealed, judged) = tokio::join!(reveal, judge);
         revealed.and(judged)
+    }
+
+    /// Keeps a promise until the next window's, and returns the last one.
+    fn owe(&self, promise: Option<Promise>) -> Option<Promise> {
+        std::mem::replace(&mut self.owed.lock().unwrap_or_else(PoisonError::into_inner), promise)
     }
 
     /// What was committed to in a window.
@@ -119,6 +137,12 @@ impl Jury {
         if votes.is_empty() {
             return Ok(());
         }
+        let reveal_end = self.handles.run.info.settings.schedule.window_start(window + 2);
+        let promise = self.handles.machine.leave.promise_until(reveal_end.unwrap_or(end));
+        if promise.is_none() {
+            miss!("it is leaving, and could not reveal its verdicts");
+        }
+        self.owe(promise);
         let secret = votes.encode();
         let hash = blake2_256(&[&secret]);
         let pledge = self.handles.desk.pledge(JournalKind::Verdicts, window, hash, secret).await?;

@@ -253,6 +253,20 @@ fn doubt(world: &Arc<World>, members: &[Member], number: BlockNumber) {
     }
 }
 
+/// A juror is asked to end when it has committed to its verdict: [`doubt`] finds it revealed in the next window.
+#[test]
+fn a_juror_that_is_asked_to_end_reveals_its_verdict_first() {
+    let millis =
+        |window: u64| (u64::from(START_BLOCK) + window * u64::from(WINDOW_BLOCKS)) * BLOCK_MS;
+    let plan = Plan { validators: 4, script: Some(doubt), ..Plan::calm(9, 8) };
+    let kind = FaultKind::Leaves;
+    let juror = vec![plan.miners + 1];
+    let leaves =
+        Fault { kind, whom: juror, from: millis(4) - 2 * BLOCK_MS, until: millis(5) - BLOCK_MS };
+    let summary = tell(Plan { faults: vec![leaves], ..plan });
+    assert_eq!(summary.notes, ["dispute_evaluation: done", "close_dispute: done"]);
+}
+
 #[test]
 fn a_false_dispute_costs_its_bond_and_pays_the_jury() {
     let plan = Plan { validators: 4, script: Some(doubt), ..Plan::calm(9, 8) };
