@@ -22,7 +22,8 @@
 //! - `published`: what is served, and the word of it; `searches`: who else has a content.
 //! - `questions`: ranges asked of peers; `server`: ranges served to them; `slots`: who is served now; `queue`: who is
 //!   next.
-//! - `kept`: to whom a connection is kept, and when to dial again; `keep_alive`: what holds it open.
+//! - `kept`: to whom a connection is kept, and when to dial again; `keep_alive`: what holds it open; `failing`: whom dials
+//!   did not reach.
 //! - `relay`: what validators relay to those whom nobody can dial, and `idle`, its handler; `reservations`: which of
 //!   them relay to this peer; `punches`: how two peers that are relayed find a direct way; `paths`: which of their
 //!   connections is used.
@@ -78,6 +79,8 @@ mod queue;
 mod keep_alive;
 
 mod kept;
+
+mod failing;
 
 mod paths;
 

@@ -88,7 +88,7 @@ impl EventLoop {
         Self {
             published: Published::new(&config),
             searches: Searches::default(),
-            questions: Questions::default(),
+            questions: Questions::new(config.redial_interval),
             kept: Kept::new(&config),
             paths: Paths::default(),
             reservations: Reservations::new(config.redial_interval),
@@ -280,6 +280,7 @@ impl EventLoop {
     }
 
     fn on_redial(&mut self, now: Instant) {
+        self.questions.on_tick(now);
         self.kept.dial(&mut self.swarm, now);
         self.swarm.behaviour_mut().probes.again(now);
         let known = self.known();

@@ -1,6 +1,9 @@
 //! Asks peers for ranges, connecting first where there is no connection.
 
-use std::collections::{hash_map::Entry, HashMap};
+use std::{
+    collections::{hash_map::Entry, HashMap},
+    time::Duration,
+};
 
 use libp2p::{
     core::upgrade::NegotiationError,
@@ -11,15 +14,29 @@ use libp2p::{
     },
     Multiaddr, PeerId, Swarm,
 };
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     behaviour::Behaviour,
     codec::{RangeRequest, RangeResponse},
     command::Answer,
+    failing::Failing,
     paths::is_relayed,
     FaultKind, PeerAddress, ADDRESSES_MAX,
 };
+use crate::store::PieceMap;
+
+/// How long an answer may take, and bytes a second below which it is given up. They give a MiB, the most that is asked
+/// for, the five minutes in which the protocol ends by itself.
+const ANSWER_TIME_MIN: Duration = Duration::from_secs(30);
+const RATE_MIN: u64 = 4_000;
+
+/// How long the answer to a request may take in all, though bytes keep coming.
+fn answer_time(request: &RangeRequest) -> Duration {
+    // Who has a part may answer with a map of its pieces.
+    let len = u64::from(request.len).max(PieceMap::BYTES_MAX as u64);
+    ANSWER_TIME_MIN.saturating_add(Duration::from_secs(len / RATE_MIN))
+}
 
 /// A question under way.
 pub(super) struct Question {
@@ -44,17 +61,31 @@ impl Question {
 /// Questions that wait for a connection.
 struct Dial {
     connection: ConnectionId,
+    addresses: Vec<Multiaddr>,
     questions: Vec<Question>,
 }
 
+/// A question that was sent.
+struct Asked {
+    question: Question,
+    /// When nobody waits for the answer any more.
+    due: Instant,
+}
+
 /// The questions under way, and those that wait for a connection.
-#[derive(Default)]
 pub(super) struct Questions {
-    asked: HashMap<OutboundRequestId, Question>,
+    asked: HashMap<OutboundRequestId, Asked>,
     dials: HashMap<PeerId, Dial>,
+    failing: Failing,
 }
 
 impl Questions {
+    /// None yet; who was not reached is not dialled again for `redial_interval`, and ever longer.
+    pub(super) fn new(redial_interval: Duration) -> Self {
+        let failing = Failing::new(redial_interval);
+        Self { asked: HashMap::new(), dials: HashMap::new(), failing }
+    }
+
     pub(super) fn count(&self) -> usize {
         let waiting = self.dials.values().map(|dial| dial.questions.len());
         self.asked.len() + waiting.sum::<usize>()
@@ -81,18 +112,30 @@ impl Questions {
         }
         let ranges = &mut swarm.behaviour_mut().ranges;
         let id = ranges.send_request(&question.peer.peer, question.request);
-        self.asked.insert(id, question);
+        let due = Instant::now() + answer_time(&question.request);
+        self.asked.insert(id, Asked { question, due });
     }
 
-    /// Begins to connect, unless connected or connecting. Request-response must not dial by itself: it would take
+    /// Gives up the questions whose answers have taken too long.
+    pub(super) fn on_tick(&mut self, now: Instant) {
+        for (_, Asked { question, .. }) in self.asked.extract_if(|_, asked| asked.due <= now) {
+            let _ = question.reply.send(Err(FaultKind::TimedOut));
+        }
+    }
+
+    /// Begins to connect, unless connected or connecting, or it failed shortly before. Request-response must not dial by itself: it would take
     /// another's failed dial for its own.
     pub(super) fn dial(&mut self, swarm: &mut Swarm<Behaviour>, peer: PeerAddress) {
         if swarm.is_connected(&peer.peer) {
             return;
         }
+        if !self.failing.may_dial(&peer, Instant::now()) {
+            return;
+        }
         let Entry::Vacant(entry) = self.dials.entry(peer.peer) else {
             return;
         };
+        let given = peer.addresses.clone();
         let addresses = one_circuit(peer.addresses);
         let options = DialOpts::peer_id(peer.peer)
             // Even while another behaviour dials: it may know other addresses than these.
@@ -103,13 +146,14 @@ impl Questions {
         let connection = options.connection_id();
         match swarm.dial(options) {
             Ok(()) => {
-                entry.insert(Dial { connection, questions: Vec::new() });
+                entry.insert(Dial { connection, addresses: given, questions: Vec::new() });
             }
             Err(error) => tracing::debug!(peer = %peer.peer, %error, "cannot dial"),
         }
     }
 
     pub(super) fn on_connected(&mut self, swarm: &mut Swarm<Behaviour>, peer: &PeerId) {
+        self.failing.reached(peer);
         if let Some(dial) = self.dials.remove(peer) {
             for question in dial.questions {
                 self.send(swarm, question);
@@ -123,7 +167,9 @@ impl Questions {
         };
         // Other behaviours dial too; their failures say nothing about this dial.
         if entry.get().connection == connection {
-            for question in entry.remove().questions {
+            let Dial { addresses, questions, .. } = entry.remove();
+            self.failing.failed(peer, addresses, Instant::now());
+            for question in questions {
                 let _ = question.reply.send(Err(FaultKind::Unreachable));
             }
         }
@@ -131,7 +177,7 @@ impl Questions {
 
     /// Hands an answer to whoever asked, and returns the bytes of content in it, if anybody had asked.
     pub(super) fn on_answer(&mut self, id: &OutboundRequestId, response: RangeResponse) -> usize {
-        let Some(question) = self.asked.remove(id) else {
+        let Some(Asked { question, .. }) = self.asked.remove(id) else {
             return 0;
         };
         let received = match &response {
@@ -149,7 +195,7 @@ impl Questions {
         id: &OutboundRequestId,
         error: OutboundFailure,
     ) {
-        let Some(mut question) = self.asked.remove(id) else {
+        let Some(Asked { mut question, .. }) = self.asked.remove(id) else {
             return;
         };
         tracing::debug!(%peer, %error, "a question failed");
@@ -196,7 +242,13 @@ fn one_circuit(addresses: Vec<Multiaddr>) -> Vec<Multiaddr> {
 
 #[cfg(test)]
 mod tests {
+    use libp2p::swarm::SwarmEvent;
+
     use super::*;
+    use crate::network::{
+        swarms::{listening, next},
+        NetworkConfig,
+    };
 
     #[test]
     fn one_way_over_a_relay_is_tried_beside_all_direct_ones() {
@@ -211,5 +263,85 @@ mod tests {
         assert_eq!((&dialled[..2], dialled.len()), (&direct[..], 3));
         assert!(circuits.contains(&dialled[2]));
         assert_eq!(one_circuit(direct.to_vec()), direct);
+    }
+
+    fn request(len: u32) -> RangeRequest {
+        RangeRequest { id: [7; 32], piece: None, offset: 0, len }
+    }
+
+    #[test]
+    fn an_answer_has_the_time_that_its_bytes_take() {
+        let seconds = |len| answer_time(&request(len)).as_secs();
+        assert_eq!([0, 64 << 10, 1 << 20].map(seconds), [46, 46, 292]);
+    }
+
+    /// Asks a peer that is connected: the questions, and where the answer comes.
+    async fn asked() -> (Questions, oneshot::Receiver<Answer>, [Swarm<Behaviour>; 2]) {
+        let config = NetworkConfig::loopback();
+        let [mut asker, mut mute] = [listening(&config, 1).await, listening(&config, 1).await];
+        let peer = PeerAddress {
+            peer: *mute.local_peer_id(),
+            addresses: mute.listeners().cloned().collect(),
+        };
+        let mut questions = Questions::new(config.redial_interval);
+        let (reply, answer) = oneshot::channel();
+        questions.ask(&mut asker, Question::new(peer.clone(), request(0), reply));
+        loop {
+            let (at, event) = next(&mut [&mut asker, &mut mute]).await;
+            if at == 0 && matches!(event, SwarmEvent::ConnectionEstablished { .. }) {
+                questions.on_connected(&mut asker, &peer.peer);
+                return (questions, answer, [asker, mute]);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_question_that_nobody_answers_is_given_up() {
+        // The other one is held still.
+        let (mut questions, mut answer, _swarms) = asked().await;
+        let due = questions.asked.values().next().unwrap().due;
+        questions.on_tick(due - Duration::from_millis(1));
+        assert!(answer.try_recv().is_err());
+        assert_eq!(questions.count(), 1);
+        questions.on_tick(due);
+        assert!(matches!(answer.try_recv(), Ok(Err(FaultKind::TimedOut))));
+        assert_eq!(questions.count(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_was_not_reached_is_not_dialled_for_each_question() {
+        let config = NetworkConfig::loopback();
+        let mut asker = listening(&config, 1).await;
+        // Nobody is there any more.
+        let gone = listening(&config, 1).await;
+        let peer = PeerAddress {
+            peer: *gone.local_peer_id(),
+            addresses: gone.listeners().cloned().collect(),
+        };
+        drop(gone);
+        let mut questions = Questions::new(Duration::from_secs(1 << 20));
+        let ask = |questions: &mut Questions, asker: &mut Swarm<Behaviour>, peer| {
+            let (reply, answer) = oneshot::channel();
+            questions.ask(asker, Question::new(peer, request(0), reply));
+            answer
+        };
+        let mut first = ask(&mut questions, &mut asker, peer.clone());
+        loop {
+            if let (_, SwarmEvent::OutgoingConnectionError { connection_id, .. }) =
+                next(&mut [&mut asker]).await
+            {
+                questions.on_dial_failed(peer.peer, connection_id);
+                break;
+            }
+        }
+        assert!(matches!(first.try_recv(), Ok(Err(FaultKind::Unreachable))));
+        let mut second = ask(&mut questions, &mut asker, peer.clone());
+        assert!(matches!(second.try_recv(), Ok(Err(FaultKind::Unreachable))));
+        assert!(questions.dials.is_empty());
+        // It says where else it is.
+        let elsewhere =
+            PeerAddress { addresses: vec!["/ip4/127.0.0.1/tcp/1".parse().unwrap()], ..peer };
+        let _third = ask(&mut questions, &mut asker, elsewhere);
+        assert_eq!(questions.dials.len(), 1);
     }
 }
