@@ -21,7 +21,7 @@ use super::{
     codec,
     dial_backs::DialBacks,
     dials::Rules,
-    gate::Gate,
+    gate::{self, Gate},
     keep_alive::{self, Count},
     mapping::Mapping,
     pace::{Pace, PacedCodec},
@@ -51,7 +51,7 @@ const PING_INTERVAL: Duration = Duration::from_secs(15);
 /// takes it for no answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// Connections being set up at a time, in each direction.
+/// Connections that this peer sets up at a time.
 const CONNECTIONS_PENDING_MAX: u32 = 64;
 
 /// Streams at a time on one connection; the other limits are tighter, this one is for what they do not see.
@@ -176,7 +176,7 @@ pub(super) fn make_room(swarm: &mut Swarm<Behaviour>, config: &NetworkConfig) {
 fn connection_limits(config: &NetworkConfig, held: Count) -> ConnectionLimits {
     let with = |max: u32, held: usize| max.saturating_add(held.try_into().unwrap_or(u32::MAX));
     ConnectionLimits::default()
-        .with_max_pending_incoming(Some(CONNECTIONS_PENDING_MAX))
+        .with_max_pending_incoming(Some(gate::PENDING_MAX))
         .with_max_pending_outgoing(Some(CONNECTIONS_PENDING_MAX))
         // Half are for peers we chose, so that strangers cannot take them all.
         .with_max_established_incoming(Some(with(config.connections_max / 2, held.incoming)))

@@ -1,5 +1,6 @@
 //! Decides which strangers may connect: not all from one place, and not so many that nobody else can.
 //!
+//! Who connects is not known before it has said so: of connections that have only begun one network has a part, too.
 //! Peers with a role are let in as far as the connections reach; the limits on those are `connection_limits`' own.
 
 use std::{
@@ -26,6 +27,10 @@ use super::{
 };
 use crate::clock::Clock;
 
+/// Incoming connections that have begun and are not made yet, and how many of them may come from one site.
+pub(super) const PENDING_MAX: u32 = 64;
+const PENDING_OF_SITE: usize = PENDING_MAX as usize / 4;
+
 /// Why a stranger was not let in.
 #[derive(Debug, thiserror::Error)]
 #[error("too many strangers are connected, or from there")]
@@ -43,6 +48,8 @@ pub(super) struct Gate {
     connects: Buckets<Origin>,
     /// Every incoming connection: as many as `connection_limits` lets in.
     incoming: HashMap<ConnectionId, (PeerId, Option<Origin>)>,
+    /// The sites of those that have begun, where they have one: as many as `connection_limits` lets begin.
+    pending: HashMap<ConnectionId, Origin>,
 }
 
 impl Gate {
@@ -61,6 +68,7 @@ impl Gate {
                 per_millis: 60_000,
             }),
             incoming: HashMap::new(),
+            pending: HashMap::new(),
         }
     }
 
@@ -93,6 +101,23 @@ impl NetworkBehaviour for Gate {
     type ConnectionHandler = dummy::ConnectionHandler;
     type ToSwarm = Infallible;
 
+    fn handle_pending_inbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<(), ConnectionDenied> {
+        let from = origin_address(local, remote);
+        if let Some(site) = Origin::of(from, self.with_private).map(Origin::site) {
+            let near = self.pending.values().filter(|other| **other == site).count();
+            if near >= PENDING_OF_SITE {
+                return Err(ConnectionDenied::new(TooMany));
+            }
+            self.pending.insert(connection, site);
+        }
+        Ok(())
+    }
+
     fn handle_established_inbound_connection(
         &mut self,
         _: ConnectionId,
@@ -119,7 +144,11 @@ impl NetworkBehaviour for Gate {
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
+            FromSwarm::ListenFailure(failure) => {
+                self.pending.remove(&failure.connection_id);
+            }
             FromSwarm::ConnectionEstablished(established) => {
+                self.pending.remove(&established.connection_id);
                 if let ConnectedPoint::Listener { local_addr, send_back_addr } =
                     established.endpoint
                 {
@@ -151,8 +180,47 @@ impl NetworkBehaviour for Gate {
 
 #[cfg(test)]
 mod tests {
+    use libp2p::swarm::{ListenError, ListenFailure};
+
     use super::*;
     use crate::clock::ManualClock;
+
+    #[test]
+    fn one_site_has_a_part_of_what_has_begun() {
+        let config = NetworkConfig { limit_private_networks: false, ..NetworkConfig::default() };
+        let mut gate = Gate::new(&config, Arc::new(ManualClock::default()));
+        let local: Multiaddr = "/ip4/198.51.100.1/tcp/1".parse().unwrap();
+        let mut next = 0;
+        let mut begin = |gate: &mut Gate, from: &str| {
+            next += 1;
+            let connection = ConnectionId::new_unchecked(next);
+            let remote = from.parse().unwrap();
+            gate.handle_pending_inbound_connection(connection, &local, &remote)
+                .is_ok()
+                .then_some(connection)
+        };
+        let begun: Vec<_> = (1..100)
+            .filter_map(|end| begin(&mut gate, &format!("/ip4/192.0.2.{end}/tcp/1")))
+            .collect();
+        assert_eq!(begun.len(), PENDING_OF_SITE);
+        // A /48 is one site, whatever /64 it comes from.
+        let in_48 = |end| format!("/ip6/2001:db8:1:{end}::1/tcp/1");
+        let of_48 = (1..100).filter(|end| begin(&mut gate, &in_48(*end)).is_some());
+        assert_eq!(of_48.count(), PENDING_OF_SITE);
+        assert!(begin(&mut gate, "/ip4/192.0.3.1/tcp/1").is_some());
+        assert!((0..100).all(|_| begin(&mut gate, "/ip4/10.0.0.1/tcp/1").is_some()));
+        // What has failed makes room.
+        let remote = "/ip4/192.0.2.1/tcp/1".parse().unwrap();
+        gate.on_swarm_event(FromSwarm::ListenFailure(ListenFailure {
+            local_addr: &local,
+            send_back_addr: &remote,
+            error: &ListenError::Aborted,
+            connection_id: begun[0],
+            peer_id: None,
+        }));
+        assert!(begin(&mut gate, "/ip4/192.0.2.1/tcp/1").is_some());
+        assert!(begin(&mut gate, "/ip4/192.0.2.1/tcp/1").is_none());
+    }
 
     #[test]
     fn strangers_of_all_origins_together_leave_room_for_the_known() {

@@ -38,6 +38,16 @@ impl Origin {
     }
 }
 
+impl Origin {
+    /// The addresses that one customer of a provider may have: a /24 of IPv4, a /48 of IPv6.
+    pub(super) fn site(self) -> Self {
+        match self {
+            Self::V4(_) => self,
+            Self::V6([a, b, c, d, e, f, ..]) => Self::V6([a, b, c, d, e, f, 0, 0]),
+        }
+    }
+}
+
 /// The address that says where a connection comes from, which came to `local` from `remote`: over a relay nothing is
 /// known but where that is, and it answers for whom it sends.
 pub(super) fn origin_address<'a>(local: &'a Multiaddr, remote: &'a Multiaddr) -> &'a Multiaddr {
