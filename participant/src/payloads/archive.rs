@@ -6,6 +6,7 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
 use protocol::{Hash, Uid, Window};
@@ -39,29 +40,58 @@ pub(super) struct Archive {
     pub(super) folder: PathBuf,
     /// Bytes of payloads that it keeps at most; `None` for no bound.
     bytes_max: Option<u64>,
+    /// Held while a payload is counted, and what is there while it is looked through.
+    counted: Mutex<Counted>,
+}
+
+/// What is known to be in an archive.
+#[derive(Default)]
+struct Counted {
+    /// The window of the last payload: when it is another, all is counted anew, as other processes write, too.
+    window: Option<Window>,
+    /// What there was then, and all payloads since.
+    bytes: u64,
+    /// Whether no older window was left then that could make room.
+    is_alone: bool,
 }
 
 impl Archive {
     pub(super) fn new(folder: PathBuf, bytes_max: Option<u64>) -> Self {
-        Self { folder, bytes_max }
+        Self { folder, bytes_max, counted: Mutex::default() }
     }
 
     /// Writes one payload, whole or not at all; several processes may write the same one. If there is more than may be
     /// kept then, the oldest windows go, but never this one or a later one. Blocks.
     pub(super) fn keep(&self, window: Window, uid: Uid, bytes: &[u8]) -> io::Result<()> {
         let path = archive_path(&self.folder, window, uid);
-        if path.exists() {
-            return Ok(());
+        if !path.exists() {
+            self.write(&path, uid, bytes)?;
         }
+        self.bytes_max.map_or(Ok(()), |bytes_max| self.bound(window, bytes.len() as u64, bytes_max))
+    }
+
+    fn write(&self, path: &Path, uid: Uid, bytes: &[u8]) -> io::Result<()> {
         let folder = path.parent().unwrap_or(&self.folder);
         std::fs::create_dir_all(folder)?;
         let part = folder.join(format!(".uid-{uid:04}.{}", std::process::id()));
         std::fs::write(&part, bytes)?;
-        std::fs::rename(&part, &path)?;
-        self.bytes_max.map_or(Ok(()), |bytes_max| self.shrink(window, bytes_max))
+        std::fs::rename(&part, path)
     }
 
-    fn shrink(&self, window: Window, bytes_max: u64) -> io::Result<()> {
+    /// Counts a payload, and lets old ones go if there is too much.
+    fn bound(&self, window: Window, len: u64, bytes_max: u64) -> io::Result<()> {
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        counted.bytes = counted.bytes.saturating_add(len);
+        let has_room = counted.bytes <= bytes_max || counted.is_alone;
+        if counted.window != Some(window) || !has_room {
+            let bytes = self.shrink(window, bytes_max)?;
+            *counted = Counted { window: Some(window), bytes, is_alone: bytes > bytes_max };
+        }
+        Ok(())
+    }
+
+    /// Lets the oldest windows before `window` go until there is no more than may be kept; returns what is left.
+    fn shrink(&self, window: Window, bytes_max: u64) -> io::Result<u64> {
         let mut windows = self.windows()?;
         let mut bytes: u64 = windows.iter().map(|(_, bytes)| bytes).sum();
         windows.retain(|(old, _)| *old < window);
@@ -76,7 +106,7 @@ impl Archive {
                 _ => bytes = bytes.saturating_sub(old_bytes),
             }
         }
-        Ok(())
+        Ok(bytes)
     }
 
     /// The windows of which there are payloads, the oldest first, and their bytes. What has another name is nobody's
@@ -138,6 +168,26 @@ mod tests {
         let endless = Archive::new(folder.path().to_owned(), None);
         endless.keep(11, 0, &[7; 60]).unwrap();
         assert_eq!(windows(&endless).len(), 3);
+    }
+
+    #[test]
+    fn what_is_there_is_counted_once_a_window() {
+        let folder = tempfile::tempdir().unwrap();
+        let archive = Archive::new(folder.path().to_owned(), Some(250));
+        archive.keep(1, 0, &[7; 60]).unwrap();
+        // Of another process.
+        let other = archive_path(folder.path(), 0, 0);
+        std::fs::create_dir(other.parent().unwrap()).unwrap();
+        std::fs::write(&other, [7; 200]).unwrap();
+        archive.keep(1, 1, &[7; 60]).unwrap();
+        assert!(other.exists());
+        archive.keep(2, 0, &[7; 60]).unwrap();
+        assert!(!other.exists());
+        // What this one adds is counted at once.
+        for uid in 1..3 {
+            archive.keep(2, uid, &[7; 60]).unwrap();
+        }
+        assert_eq!(archive.windows().unwrap(), [(2, 180)]);
     }
 
     #[test]
