@@ -31,6 +31,7 @@ mod subxt;
 pub use self::subxt::{connect, connect_to, SubxtChain};
 
 mod door;
+mod left;
 mod submit;
 
 pub mod fake;

@@ -1,6 +1,7 @@
 //! Signs and submits extrinsics to a node, through the [`door`]; the result has a name.
 
 use std::{
+    future::Future,
     sync::{
         atomic::{AtomicBool, AtomicU32, Ordering},
         Arc, Mutex, PoisonError,
@@ -22,6 +23,7 @@ use subxt::{
 
 use super::{
     door::{self, Pool, Trace},
+    left::until_left,
     signed::{Extrinsic, Signed},
     subxt::{call_bytes, gauntlet_event, reason, AtBlock, Connection, SubxtChain},
     BlockRef, Call, Chain, Included, Keypair, SubmitError,
@@ -111,6 +113,18 @@ impl NodePool<'_> {
         connection
     }
 
+    /// Waits for what the node says that was asked last, until another one is asked.
+    async fn said<T>(
+        &self,
+        said: impl Future<Output = Result<T, SubmitError>>,
+    ) -> Result<T, SubmitError> {
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match used {
+            Some(connection) => until_left(said, self.chain.moved(&connection)).await,
+            None => said.await,
+        }
+    }
+
     /// Whether the node may refuse the call once more; it has then.
     fn has_patience(&self) -> bool {
         let less = |left: u32| left.checked_sub(1);
@@ -145,7 +159,9 @@ impl Pool for NodePool<'_> {
 
     async fn next_nonce(&self) -> Result<u64, SubmitError> {
         let connection = self.connection().await;
-        connection.next_nonce(&self.account).await.map_err(SubmitError::Transport)
+        let nonce =
+            async { connection.next_nonce(&self.account).await.map_err(SubmitError::Transport) };
+        self.said(nonce).await
     }
 
     /// A light client counts what is in blocks alone.
@@ -192,7 +208,7 @@ impl Pool for NodePool<'_> {
         }
         let handed = match quick {
             Some(handed) => handed,
-            None => handing.await,
+            None => self.said(async { Ok(handing.await) }).await?,
         };
         handed.map_err(|error| match refused(&Refusal::of(&error), &signed.metadata) {
             refused @ SubmitError::Rejected { .. } if is_early(&refused) && self.has_patience() => {
@@ -207,7 +223,7 @@ impl Pool for NodePool<'_> {
     }
 
     async fn watch(&self, progress: Progress) -> Result<Included, SubmitError> {
-        watch(progress).await
+        self.said(watch(progress)).await
     }
 
     async fn trace(&self, signed: &mut Signed) -> Result<Trace, SubmitError> {

@@ -347,7 +347,7 @@ impl SubxtChain {
     }
 
     /// Waits until another connection than `used` is in use.
-    async fn moved(&self, used: &Connection) {
+    pub(super) async fn moved(&self, used: &Connection) {
         let mut generation = self.shared.generation.subscribe();
         let _ = generation.wait_for(|generation| *generation != used.generation).await;
     }
