@@ -3,7 +3,8 @@
 //! - `lab`: a network of namespaces, and the peers in it;
 //! - `scenarios`: what is measured, each with its aim; `window` the one of 72 B, `attacks` peers that misbehave,
 //!   `failures` what ends on the way, `crowd` many peers; `answers`: what peers are asked for and say;
-//! - `chaos`: a whole localnet in which processes and links fail;
+//! - `localnet`: a whole localnet of real participants; `chaos` one in which processes and links fail, `joiner` one
+//!   that somebody joins;
 //! - `figures`: what came out, as a table and as JSON.
 //!
 //! Each scenario runs in a network, process and mount namespace of its own: this program calls itself there. So the
@@ -26,12 +27,17 @@ mod crowd;
 
 mod scenarios;
 
+mod localnet;
+
 mod chaos;
+
+mod joiner;
 
 use std::{
     env, fs,
     path::Path,
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use figures::Figure;
@@ -60,14 +66,21 @@ const INSIDE: &str = "--inside";
 /// The example of node-client that is every peer.
 const PEER: &str = "netlab_peer";
 
-/// The name of what is no scenario of peers: a localnet.
+/// The names of what are no scenarios of peers: localnets; each with its options, and their values unless asked
+/// otherwise.
 const CHAOS: &str = "chaos";
+const CHAOS_OPTIONS: &[(&str, &str)] =
+    &[("--minutes", "30"), ("--faults", "62"), ("--seed", "1"), ("--window-seconds", "180")];
+const JOINER: &str = "joiner";
+const JOINER_OPTIONS: &[(&str, &str)] =
+    &[("--windows", "14"), ("--after", "9"), ("--window-seconds", "60")];
 
 /// Measures the scenarios that `args` name, or all; `--json FILE` writes what came out.
 pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
     match args {
         [flag, inner @ ..] if flag == INSIDE => return inside(inner),
-        [name, options @ ..] if name == CHAOS => return chaos(options),
+        [name, options @ ..] if name == CHAOS => return localnet(CHAOS, CHAOS_OPTIONS, options),
+        [name, options @ ..] if name == JOINER => return localnet(JOINER, JOINER_OPTIONS, options),
         _ => {}
     }
     let (names, json) = arguments(args)?;
@@ -82,15 +95,15 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
     show(&figures, json)
 }
 
-/// Runs a localnet in which a seed draws what fails: `--minutes N`, `--faults N`, `--seed N`, `--json FILE`.
-fn chaos(options: &[String]) -> Result<(), Failure> {
-    let (mut order, mut json) = (["30", "62", "1"].map(str::to_owned), None);
-    let names = ["--minutes", "--faults", "--seed"];
+/// Runs a localnet, with its options or `--json FILE`.
+fn localnet(scenario: &str, known: &[(&str, &str)], options: &[String]) -> Result<(), Failure> {
+    let mut order: Vec<String> = known.iter().map(|(_, value)| (*value).to_owned()).collect();
+    let mut json = None;
     for pair in options.chunks(2) {
         let [name, value] = pair else {
             return Err(format!("{pair:?} wants a value"));
         };
-        match names.iter().position(|known| known == name) {
+        match known.iter().position(|(known, _)| known == name) {
             Some(index) => order[index].clone_from(value),
             None if name == "--json" => json = Some(value.clone()),
             None => return Err(format!("unknown argument `{name}`")),
@@ -102,9 +115,9 @@ fn chaos(options: &[String]) -> Result<(), Failure> {
     let mut steps = Steps::new(3);
     let setup = build::ready(&mut steps)?;
     steps.take("build", build::ABOUT, || build::programs(&setup, &[]))?;
-    let about = "twice the minutes; leave the machine alone";
+    let about = "as long as its windows; leave the machine alone";
     let program = setup.program("gauntlet");
-    let figures = steps.take("netlab", about, || apart(CHAOS, &program, &order))?;
+    let figures = steps.take("netlab", about, || apart(scenario, &program, &order))?;
     show(&figures, json)
 }
 
@@ -216,7 +229,9 @@ fn inside(args: &[String]) -> Result<(), Failure> {
     let program = Path::new(program);
     let mut lab = lab::Lab::new(program)?;
     let figures = if name == CHAOS {
-        chaos::measure(program, order(more)?)?
+        chaos::measure(program, chaos_order(more)?)?
+    } else if name == JOINER {
+        joiner::measure(program, joiner_order(more)?)?
     } else {
         let scenario = scenarios::ALL.iter().find(|scenario| scenario.name == name);
         let scenario = scenario.ok_or_else(|| format!("there is no scenario `{name}`"))?;
@@ -226,15 +241,32 @@ fn inside(args: &[String]) -> Result<(), Failure> {
     Ok(())
 }
 
+fn numbers(words: &[String]) -> Option<Vec<u64>> {
+    words.iter().map(|word| word.parse().ok()).collect()
+}
+
 /// Reads what chaos is asked to be.
-fn order(words: &[String]) -> Result<chaos::Order, Failure> {
-    let numbers: Result<Vec<u64>, _> = words.iter().map(|word| word.parse::<u64>()).collect();
-    match numbers.as_deref() {
-        Ok([minutes, faults, seed]) if *minutes >= 2 => Ok(chaos::Order {
-            minutes: *minutes,
-            faults: usize::try_from(*faults).unwrap_or(usize::MAX),
-            seed: *seed,
+fn chaos_order(words: &[String]) -> Result<chaos::Order, Failure> {
+    match numbers(words).as_deref() {
+        Some(&[minutes @ 2.., faults, seed, window @ 10..]) => Ok(chaos::Order {
+            minutes,
+            faults: usize::try_from(faults).unwrap_or(usize::MAX),
+            seed,
+            window: Duration::from_secs(window),
         }),
-        _ => Err("chaos wants --minutes from 2 on, --faults and --seed".to_owned()),
+        _ => Err(
+            "chaos wants --minutes from 2 on, --faults, --seed, and --window-seconds from 10 on"
+                .to_owned(),
+        ),
+    }
+}
+
+/// Reads what the joiner's run is asked to be.
+fn joiner_order(words: &[String]) -> Result<joiner::Order, Failure> {
+    match numbers(words).as_deref() {
+        Some(&[windows, after, window @ 10..]) if after.saturating_add(3) <= windows => {
+            Ok(joiner::Order { windows, after, window: Duration::from_secs(window) })
+        }
+        _ => Err("joiner wants --windows, --after three less at the most, and --window-seconds from 10 on".to_owned()),
     }
 }

@@ -10,34 +10,22 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    path::Path,
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
 
-use super::figures::Figure;
-use crate::{
-    command::{output, run},
-    failure::Failure,
+use super::{
+    figures::Figure,
+    localnet::{accepted, names, nft, process_id, signal, windows, Localnet, Shape},
 };
+use crate::{command::output, failure::Failure};
 
-const MINERS: usize = 4;
-const VALIDATORS: usize = 3;
-
-/// A window is three minutes, of which the exchange has two: a tenth of what a window of 72 B has, so that a fault is a ten times
-/// larger part of it.
-const WINDOW: Duration = Duration::from_secs(180);
-const BLOCK_MILLIS: u64 = 500;
-
-/// Each phase of the exchange: reveals, attestations and their reveals, applying.
-const PHASE: Duration = Duration::from_secs(30);
-
-/// Local steps of a window: a tenth of it, or less, on two busy cores.
-const INNER_STEPS: &str = "4";
+/// A window is so many times as long as each phase of its exchange.
+const PHASES_OF_WINDOW: u32 = 6;
 
 /// No faults so shortly after the first window's begin, and before the last one's end.
 const QUIET: Duration = Duration::from_secs(30);
@@ -45,21 +33,30 @@ const QUIET: Duration = Duration::from_secs(30);
 /// How often a process is killed at the most: the localnet starts each again five times.
 const KILLS_MAX: usize = 5;
 
-/// How long the localnet may take beside its windows.
-const PATIENCE: Duration = Duration::from_secs(600);
-
 /// What the run is asked to be.
 #[derive(Clone, Copy)]
 pub(super) struct Order {
     pub(super) minutes: u64,
     pub(super) faults: usize,
     pub(super) seed: u64,
+    /// How long a window is. By ten as long as three minutes in truth: a fault is a larger part of it.
+    pub(super) window: Duration,
+}
+
+impl Order {
+    fn shape(&self) -> Shape {
+        Shape {
+            windows: (self.minutes * 60).div_ceil(self.window.as_secs().max(1)),
+            window: self.window,
+            phase: self.window / PHASES_OF_WINDOW,
+        }
+    }
 }
 
 /// Runs a localnet without faults and one with, each for so many minutes, and compares them.
 pub(super) fn measure(program: &Path, order: Order) -> Result<Vec<Figure>, Failure> {
-    let calm = Localnet::start(program, order.minutes, "calm")?.end()?;
-    let localnet = Localnet::start(program, order.minutes, "chaos")?;
+    let calm = Localnet::start(program, order.shape(), "calm")?.end()?;
+    let localnet = Localnet::start(program, order.shape(), "chaos")?;
     let faults = draw(order);
     localnet.await_participants()?;
     let begin = Instant::now();
@@ -109,98 +106,6 @@ fn compare(order: Order, made: f64, calm: &Value, report: &Value) -> Result<Vec<
         ),
         Figure::at_most(name("problems"), problems.len() as f64, "", 0.0),
     ])
-}
-
-fn windows(report: &Value) -> Result<&Vec<Value>, Failure> {
-    let windows = report.get("windows").and_then(Value::as_array);
-    windows.ok_or_else(|| "a report without windows".to_owned())
-}
-
-/// The updates that were applied in all windows.
-fn accepted(report: &Value) -> Result<f64, Failure> {
-    let counts = windows(report)?
-        .iter()
-        .map(|window| window.get("accepted").and_then(Value::as_array).map_or(0, Vec::len));
-    Ok(counts.sum::<usize>() as f64)
-}
-
-/// A localnet that runs.
-struct Localnet {
-    child: Child,
-    folder: PathBuf,
-    patience: Duration,
-}
-
-impl Localnet {
-    fn start(program: &Path, minutes: u64, name: &str) -> Result<Self, Failure> {
-        let folder = PathBuf::from("/run/netlab").join(name);
-        let windows = (minutes * 60).div_ceil(WINDOW.as_secs());
-        let blocks = WINDOW.as_millis() as u64 / BLOCK_MILLIS;
-        eprintln!("netlab: a localnet of {windows} windows, {name}");
-        fs::create_dir_all("/run/netlab").map_err(|error| format!("/run/netlab: {error}"))?;
-        let child = Command::new(program)
-            .arg("localnet")
-            .args(["--miners", &MINERS.to_string(), "--validators", &VALIDATORS.to_string()])
-            .args(["--windows", &windows.to_string(), "--window-blocks", &blocks.to_string()])
-            .args(["--block-ms", &BLOCK_MILLIS.to_string(), "--inner-steps", INNER_STEPS])
-            .args(["--phase-blocks", &(PHASE.as_millis() as u64 / BLOCK_MILLIS).to_string()])
-            .arg("--keep")
-            .arg(&folder)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .map_err(|error| format!("cannot start {}: {error}", program.display()))?;
-        let patience = Duration::from_secs(minutes * 60) + PATIENCE;
-        Ok(Self { child, folder, patience })
-    }
-
-    /// Waits until all participants have been started.
-    fn await_participants(&self) -> Result<(), Failure> {
-        let begin = Instant::now();
-        while names().any(|name| process_id(&self.folder, &name).is_err()) {
-            if begin.elapsed() > PATIENCE {
-                return Err("the participants do not start".to_owned());
-            }
-            thread::sleep(Duration::from_millis(200));
-        }
-        Ok(())
-    }
-
-    /// Waits for its end, and reads its report.
-    fn end(mut self) -> Result<Value, Failure> {
-        let begin = Instant::now();
-        while self.child.try_wait().map_err(|error| error.to_string())?.is_none() {
-            if begin.elapsed() > self.patience {
-                return Err(format!("the localnet has not ended after {:?}", self.patience));
-            }
-            thread::sleep(Duration::from_millis(200));
-        }
-        let path = self.folder.join("report.json");
-        let report = fs::read_to_string(&path)
-            .map_err(|error| format!("no report {}: {error}", path.display()))?;
-        serde_json::from_str(&report).map_err(|error| format!("{}: {error}", path.display()))
-    }
-}
-
-impl Drop for Localnet {
-    fn drop(&mut self) {
-        // It has ended, or is ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The participants.
-fn names() -> impl Iterator<Item = String> {
-    let named = |kind: &'static str, count| (0..count).map(move |index| format!("{kind}-{index}"));
-    named("miner", MINERS).chain(named("validator", VALIDATORS))
-}
-
-/// The process that a participant, or the node, is now.
-fn process_id(folder: &Path, name: &str) -> Result<u32, Failure> {
-    let path = folder.join("logs").join(format!("{name}.pid"));
-    let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-    text.trim().parse().map_err(|error| format!("{}: {error}", path.display()))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -271,10 +176,6 @@ impl Fault {
     }
 }
 
-fn signal(name: &str, process: u32) -> Result<(), Failure> {
-    run(Command::new("kill").args(["-s", name, &process.to_string()]))
-}
-
 /// Drops all that goes to the sockets of a process or comes from them, those too that it opens meanwhile.
 fn cut(folder: &Path, of: &str, time: Duration, number: usize) -> Result<(), Failure> {
     let table = format!("cut{number}");
@@ -310,17 +211,14 @@ fn ports(process: u32) -> Vec<u16> {
     list.lines().filter(|line| line.contains(&own)).filter_map(of_line).collect()
 }
 
-fn nft(rules: &str) -> Result<(), Failure> {
-    run(Command::new("nft").arg(rules))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_seed_draws_the_same_faults_each_time_and_all_kinds_of_them() {
-        let order = Order { minutes: 30, faults: 62, seed: 7 };
+        let window = Duration::from_secs(60);
+        let order = Order { minutes: 30, faults: 62, seed: 7, window };
         let faults = draw(order);
         assert_eq!((faults.len(), &faults), (62, &draw(order)));
         assert_ne!(faults, draw(Order { seed: 8, ..order }));
@@ -342,7 +240,8 @@ mod tests {
             let windows = format!(r#"[{{"accepted": {accepted}, "state_root": "{root}"}}]"#);
             serde_json::from_str(&format!(r#"{{"windows": {windows}, "problems": []}}"#)).unwrap()
         };
-        let order = Order { minutes: 1, faults: 2, seed: 0 };
+        let window = Duration::from_secs(60);
+        let order = Order { minutes: 1, faults: 2, seed: 0, window };
         let calm = report("[0, 1, 2, 3]", "0x1");
         let figures = compare(order, 2.0, &calm, &report("[0, 1, 2]", "0x2")).unwrap();
         assert_eq!((figures[3].value, figures[3].passes), (75.0, false));
