@@ -21,7 +21,7 @@ const CHAIN_TIMEOUT: Duration = Duration::from_secs(60);
 const BINARY: &str = "gauntlet-node";
 
 /// How long the node may take until it answers.
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// Connects to the chain at `url`.
 ///

@@ -111,5 +111,5 @@ async fn a_light_client_is_enough_to_follow_read_and_write_a_chain() {
             blocks.next().await.unwrap();
         }
     };
-    tokio::time::timeout(Duration::from_secs(300), story).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(450), story).await.unwrap();
 }
