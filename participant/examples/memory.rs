@@ -1,5 +1,5 @@
 //! Measures what the process of a replica, a miner or a validator holds, against what is planned: `memory ROLE PRESET
-//! TOKENS FOLDER`, with ROLE one of `update`, `replica`, `validator`, `miner`.
+//! TOKENS FOLDER`, with ROLE one of `update`, `replica`, `validator`, `miner`; `plan` says what is planned for any preset.
 //!
 //! TOKENS are those of a sample; FOLDER keeps states, checkpoints and the update that `update` makes and the others
 //! read, which is to be called first. Each does a window's work with the very parts that the process has, without chain
@@ -76,7 +76,7 @@ impl Bench<'_> {
     }
 
     /// Makes an update of noise, tensor by tensor.
-    fn make_update(&self) -> Result<u64, Failure> {
+    fn make_update(&self) -> Result<(), Failure> {
         let arena = self.config.arena();
         let sink = io::BufWriter::new(fs::File::create(self.folder.join("update"))?);
         let layout = self.config.layout();
@@ -90,7 +90,7 @@ impl Bench<'_> {
             stream.encode([TensorPart { feedback, start: &start, local: &local }])?;
         }
         stream.finish()?;
-        Ok(0)
+        Ok(())
     }
 
     /// What a replica does in a window: it serves θ and takes the outer step.
@@ -147,6 +147,26 @@ impl Bench<'_> {
         Ok(planned)
     }
 
+    /// What is planned for each role, on a processor and beside cards.
+    fn plan(&self) -> Result<(), Failure> {
+        let (config, threads) = (&self.config, self.device.threads().count());
+        let replica = CpuCosts::default().and_parameters("parameters", config, 1)?;
+        let adamw = InnerOptimiser::AdamW;
+        for (role, costs) in [
+            ("replica", replica.and_replica(config, 0)?),
+            ("validator", CpuCosts::of_validator(config, MEASURED, threads, KEEP, 0)?),
+            ("miner", memory::miner(config, adamw, 1, threads)?),
+            ("validator beside cards", CpuCosts::of_validator_beside_cards(config, KEEP)?),
+            (
+                "miner beside cards",
+                CpuCosts::of_trainer_beside_cards(config, 0)?.and_replica(config, 0)?,
+            ),
+        ] {
+            println!("{role}: {}", costs.bytes()?);
+        }
+        Ok(())
+    }
+
     fn store(&self) -> Result<Store, Failure> {
         Ok(Store::open(self.folder.join("store"), 1 << 40)?)
     }
@@ -164,7 +184,7 @@ fn peak() -> Result<u64, Failure> {
 fn main() -> Result<(), Failure> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [role, preset, tokens, folder] = &args[..] else {
-        return Err("usage: memory update|replica|validator|miner PRESET TOKENS FOLDER".into());
+        return Err("usage: memory plan|update|replica|validator|miner PRESET TOKENS FOLDER".into());
     };
     let seq_len = tokens.parse()?;
     let threads = std::thread::available_parallelism()?.get();
@@ -174,9 +194,12 @@ fn main() -> Result<(), Failure> {
         device: Cpu::new(Threads::new(threads)?),
         samples: Same(vec![7; seq_len + 1]),
     };
+    if role == "plan" {
+        return bench.plan();
+    }
     fs::create_dir_all(folder)?;
     let planned = match &role[..] {
-        "update" => bench.make_update()?,
+        "update" => return bench.make_update(),
         "replica" => bench.replica()?,
         "validator" => bench.validator()?,
         "miner" => bench.miner()?,
@@ -188,7 +211,7 @@ fn main() -> Result<(), Failure> {
         "{role} {preset}, {tokens} tokens, {threads} threads: planned {planned} ({:.2} θ), peak {peak} ({:.2} θ), {:+.1} %",
         copies(planned),
         copies(peak),
-        (peak as f64 / planned.max(1) as f64 - 1.0) * 100.0
+        (peak as f64 / planned as f64 - 1.0) * 100.0
     );
     Ok(())
 }
