@@ -1,6 +1,6 @@
 //! Fetches a content piece by piece from several peers at once; knows no libp2p.
 //!
-//! Each peer is asked for as many pieces as it delivers in a second ([`Standing::turn`]), of all contents together, and
+//! Each peer is asked for as many pieces as it delivers in a second ([`Waiter::turn`]), of all contents together, and
 //! the bytes of pieces on their way are bounded over all contents (`room`); a few contents arrive at a time
 //! ([`Lanes`]). Who has a part only says which pieces it has, with the first answer that it lacks one, and again when
 //! it has none more of use: it is asked for those, the rarest first. Who had none at first may have some by then; the

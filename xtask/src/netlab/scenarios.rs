@@ -79,11 +79,11 @@ fn swarm(lab: &mut Lab) -> Result<Vec<Figure>, Failure> {
     for peer in &mut peers[1..] {
         peer.tell(&line)?;
     }
-    let mut last: f64 = 0.0;
+    let mut seconds = Vec::new();
     let (mut missing, mut again) = (0.0, 0.0);
     for peer in &mut peers[1..] {
         let fetched = fetch(&peer.process.answer()?)?;
-        last = last.max(fetched.seconds);
+        seconds.push(fetched.seconds);
         missing += f64::from(!fetched.is_done);
         again += fetched.tries - 1.0;
     }
@@ -91,8 +91,11 @@ fn swarm(lab: &mut Lab) -> Result<Vec<Figure>, Failure> {
     let uplinks = (FETCHERS + 1) as f64 * UP;
     let bound = (bits / UP).max(FETCHERS as f64 * bits / uplinks).max(bits / DOWN);
     let sent = counter(&mut peers[0], "sent")? / PAYLOAD_LEN as f64;
+    seconds.sort_by(f64::total_cmp);
     Ok(vec![
-        Figure::at_most("swarm, last of 12 done", last, "s", 1.3 * bound),
+        Figure::at_most("swarm, last of 12 done", seconds[FETCHERS - 1], "s", 1.3 * bound),
+        Figure::beside("swarm, 6th of 12 done", seconds[FETCHERS / 2 - 1], "s"),
+        Figure::beside("swarm, first of 12 done", seconds[0], "s"),
         Figure::at_most("swarm, not done in 120 s", missing, "", 0.0),
         Figure::at_most("swarm, begun again", again, "times", 0.0),
         Figure::beside("swarm, sent by the publisher", sent, "contents"),
