@@ -47,7 +47,11 @@ impl Rules {
     pub(super) fn new(config: &NetworkConfig, clock: Arc<dyn Clock>) -> Self {
         let bootstrap = config.bootstrap.iter().flat_map(|peer| &peer.addresses);
         let named = config.listen.iter().chain(&config.external).chain(bootstrap);
-        let named = named.filter_map(scope).filter(|scope| *scope != Scope::World).collect();
+        let named = match config.listen.is_empty() {
+            // A tool's peer, which goes where it is told to, and not a participant's.
+            true => vec![Scope::Site, Scope::Bridge, Scope::Machine],
+            false => named.filter_map(scope).filter(|scope| *scope != Scope::World).collect(),
+        };
         let in_vain = Mutex::new(Buckets::new(IN_VAIN));
         Self { named, clock, own: Mutex::default(), in_vain }
     }
@@ -243,6 +247,8 @@ mod tests {
         let default = NetworkConfig::default();
         assert_eq!(all(&default), [0, 0, 0, 3]);
         assert_eq!(all(&NetworkConfig::loopback()), [0, 3, 0, 3]);
+        let nowhere = NetworkConfig { listen: Vec::new(), ..default.clone() };
+        assert_eq!(all(&nowhere), [0, 3, 4, 3]);
         let own = vec![address("/ip4/10.0.0.7/tcp/1")];
         let named = NetworkConfig { listen: own.clone(), ..default.clone() };
         assert_eq!(all(&named), [0, 0, 4, 3]);

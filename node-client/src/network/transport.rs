@@ -14,6 +14,9 @@ use libp2p::{
 
 use super::dials::{Dials, Rules};
 
+/// A transport of secured connections with many streams.
+type Secured = Boxed<(PeerId, StreamMuxerBox)>;
+
 /// What swarms are made of; names are not resolved yet.
 ///
 /// # Errors
@@ -21,7 +24,7 @@ use super::dials::{Dials, Rules};
 pub(super) fn transport(
     key: &Keypair,
     rules: Rules,
-) -> Result<Dials<Boxed<(PeerId, StreamMuxerBox)>>, Box<dyn Error + Send + Sync>> {
+) -> Result<Dials<Secured>, Box<dyn Error + Send + Sync>> {
     let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
         .upgrade(Version::V1Lazy)
         .authenticate(noise::Config::new(key)?)
