@@ -2,7 +2,7 @@
 //!
 //! In copies of θ (4 bytes a parameter): a replica 1; a miner on a CPU 6, of which θ is one, shared with its replica; a validator
 //! 2, the agreed θ and the one of the window that it measures, to which it applies one update after another where it lies. What
-//! is served, synchronised or saved goes by pieces. `participant/tests/memory.rs` holds whole runs to it.
+//! is served, synchronised or saved goes by pieces. `participant/tests/it/sim/memory.rs` holds whole runs to it.
 
 use super::account::MemoryAccount;
 use super::cpu::CpuCosts;

@@ -173,10 +173,7 @@ fn mine_ahead(device: &dyn Device) -> (Vec<u8>, Model) {
 fn a_window_that_is_corrected_on_its_way_is_the_cpus_and_that_of_any_number_of_gpus() {
     let run = |world| mine_ahead(&Emulators::new(world).device(CudaSettings::default()));
     let (update, local) = run(1);
-    for world in [2, 4] {
-        let (other, _) = run(world);
-        assert!(other == update, "{world} GPUs");
-    }
+    assert!(run(2).0 == update, "2 GPUs");
     let (_, expected) = mine_ahead(&Cpu::new(Threads::single()));
     let distance = |one: &Model, other: &Model| {
         let pairs = one.parameters().iter().zip(other.parameters());
