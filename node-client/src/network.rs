@@ -13,7 +13,7 @@
 //!
 //! - `config`: every limit, in one place.
 //! - `codec`: the two messages of the range protocol.
-//! - `behaviour`: which libp2p protocols are spoken, with which limits; `transport`: over what; `dials`: where to.
+//! - `behaviour`: which libp2p protocols are spoken, with which limits.
 //! - `rate`: how much a peer may have of us in a time; `uplink`: how much all of them.
 //! - `roles`: who takes part by the chain; `origin`: from which part of the internet a peer comes.
 //! - `gate`: which strangers may connect; `pace`: who reads too slowly to be served.
@@ -95,10 +95,6 @@ mod reservations;
 mod reach;
 
 mod probes;
-
-mod dials;
-
-mod transport;
 
 mod remembered;
 

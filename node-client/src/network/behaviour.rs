@@ -20,7 +20,6 @@ use libp2p::{
 use super::{
     codec,
     dial_backs::DialBacks,
-    dials::Rules,
     gate::{self, Gate},
     keep_alive::{self, Count},
     mapping::Mapping,
@@ -28,7 +27,6 @@ use super::{
     probes::Probes,
     punches::Punches,
     relay::Relay,
-    transport::transport,
     NetworkConfig, StartError,
 };
 use crate::clock::Clock;
@@ -94,7 +92,6 @@ pub(super) fn swarm(
     let ranges_name = codec::protocol_name(&config.name).ok_or_else(name)?;
     let kademlia_name = kademlia_name(&config.name).ok_or_else(name)?;
     let local = key.public().to_peer_id();
-    let rules = Rules::new(config, clock.clone());
     let behaviour = |key: &Keypair, relayed| Behaviour {
         limits: connection_limits::Behaviour::new(connection_limits(
             config,
@@ -125,18 +122,23 @@ pub(super) fn swarm(
         ),
     };
 
-    let failed =
+    let transport =
         |error: &dyn std::fmt::Display| StartError::Transport { reason: error.to_string() };
     let builder = SwarmBuilder::with_existing_identity(key)
         .with_tokio()
-        .with_other_transport(|key| transport(key, rules))
-        .map_err(|error| failed(&error))?
+        .with_tcp(
+            libp2p::tcp::Config::default().nodelay(true),
+            libp2p::noise::Config::new,
+            libp2p::yamux::Config::default,
+        )
+        .map_err(|error| transport(&error))?
+        .with_quic()
         .with_dns()
-        .map_err(|error| failed(&error))?
+        .map_err(|error| transport(&error))?
         .with_relay_client(libp2p::noise::Config::new, libp2p::yamux::Config::default)
-        .map_err(|error| failed(&error))?
+        .map_err(|error| transport(&error))?
         .with_behaviour(behaviour)
-        .map_err(|error| failed(&error))?;
+        .map_err(|error| transport(&error))?;
     Ok(builder
         .with_swarm_config(|swarm| {
             swarm

@@ -142,7 +142,7 @@ fn sorted(mut addresses: Vec<Multiaddr>) -> Vec<Multiaddr> {
 
 /// From where an address is reached, the furthest first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum Scope {
+enum Scope {
     World,
     /// The networks of RFC 1918, RFC 6598 and RFC 4193.
     Site,
@@ -152,7 +152,7 @@ pub(super) enum Scope {
 }
 
 /// `None` if nobody can dial it without knowing more.
-pub(super) fn scope(address: &Multiaddr) -> Option<Scope> {
+fn scope(address: &Multiaddr) -> Option<Scope> {
     match ip(address) {
         Some(IpAddr::V4(ip)) => scope_v4(ip),
         Some(IpAddr::V6(ip)) => match ip.to_ipv4_mapped() {
@@ -191,7 +191,7 @@ fn scope_v6(ip: Ipv6Addr) -> Option<Scope> {
     }
 }
 
-pub(super) fn ip(address: &Multiaddr) -> Option<IpAddr> {
+fn ip(address: &Multiaddr) -> Option<IpAddr> {
     match address.iter().next()? {
         Protocol::Ip4(ip) => Some(ip.into()),
         Protocol::Ip6(ip) => Some(ip.into()),
