@@ -14,7 +14,7 @@
 //! |---|---|---|
 //! | 0 | | chains from before the pallet counted versions; there is no way from there, they are begun anew |
 //! | 1 | the first that is counted | |
-//! | 2 | [`MigrateV1ToV2`] | settings that wait tell whether the chain's governance forced them |
+//! | 2 | [`MigrateV1ToV2`] | settings that wait tell whether the chain's governance forced them; settings and records of windows have what overlap needs, for which there is no way: a chain with runs is begun anew, as none with version 2 is known |
 //!
 //! # Writing the next one
 //!

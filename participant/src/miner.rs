@@ -9,8 +9,8 @@
 //! - `answer` ([`answer`]): shows the chunks that somebody asks for on chain, in time;
 //! - `proofs` (`outcomes`): tells what proofs of faults do to this miner.
 //!
-//! **Killed at any moment.** An update is on disk, and before it, in the windows for it, the checkpoint that has its residual,
-//! before its commitment is in the journal, and the commitment is in the journal before it is signed. A process that starts
+//! **Killed at any moment.** An update is on disk before its commitment is in the journal, and the commitment is in the journal
+//! before it is signed; the checkpoint that has its residual is written beside that, in the windows for it. A process that starts
 //! again finds how far it came: it commits or reveals what it had made, and never makes a second update for a window. Where it
 //! made updates after its last checkpoint, the error feedback of that checkpoint, which has in it what they sent, is dropped.
 

@@ -461,7 +461,7 @@ impl Calls {
             return Vec::new();
         };
         let permits = Permits::<Runtime>::get(RUN, window);
-        draw(&record.seed, &permits, revealed, &settings.incentive).of(index)
+        draw(&record.scoring_seed, &permits, revealed, &settings.incentive).of(index)
     }
 
     /// Commits to evaluations.

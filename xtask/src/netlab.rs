@@ -248,7 +248,7 @@ fn numbers(words: &[String]) -> Option<Vec<u64>> {
 /// Reads what chaos is asked to be.
 fn chaos_order(words: &[String]) -> Result<chaos::Order, Failure> {
     match numbers(words).as_deref() {
-        Some(&[minutes, faults, seed, window]) if minutes >= 2 && window >= 10 => {
+        Some(&[minutes, faults, seed, window]) if minutes >= 2 && window >= 21 => {
             Ok(chaos::Order {
                 minutes,
                 faults: usize::try_from(faults).unwrap_or(usize::MAX),
@@ -257,7 +257,7 @@ fn chaos_order(words: &[String]) -> Result<chaos::Order, Failure> {
             })
         }
         _ => Err(
-            "chaos wants --minutes from 2 on, --faults, --seed, and --window-seconds from 10 on"
+            "chaos wants --minutes from 2 on, --faults, --seed, and --window-seconds from 21 on"
                 .to_owned(),
         ),
     }
@@ -266,9 +266,9 @@ fn chaos_order(words: &[String]) -> Result<chaos::Order, Failure> {
 /// Reads what the joiner's run is asked to be.
 fn joiner_order(words: &[String]) -> Result<joiner::Order, Failure> {
     match numbers(words).as_deref() {
-        Some(&[windows, after, window]) if window >= 10 && after.saturating_add(3) <= windows => {
+        Some(&[windows, after, window]) if window >= 13 && after.saturating_add(3) <= windows => {
             Ok(joiner::Order { windows, after, window: Duration::from_secs(window) })
         }
-        _ => Err("joiner wants --windows, --after three less at the most, and --window-seconds from 10 on".to_owned()),
+        _ => Err("joiner wants --windows, --after three less at the most, and --window-seconds from 13 on".to_owned()),
     }
 }

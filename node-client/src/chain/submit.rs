@@ -142,13 +142,31 @@ impl NodePool<'_> {
         Ok(Some(at.transactions().from_bytes(signed.extrinsic.encoded().to_vec())))
     }
 
-    /// The chain at a block of the best chain.
-    async fn at(&self, number: u64) -> Result<AtBlock, SubmitError> {
-        let failed = |error| SubmitError::Transport(format!("{error}"));
-        let number = u32::try_from(number).unwrap_or(u32::MAX);
-        let hash = self.chain.block_hash(number).await.map_err(failed)?;
-        let hash = hash.ok_or_else(|| SubmitError::Transport(format!("no block {number}")))?;
-        self.connection().await.at(Some(hash)).await.map_err(failed)
+    /// The chain at a block.
+    async fn at(&self, block: BlockRef) -> Result<AtBlock, SubmitError> {
+        self.connection().await.at(Some(block.hash)).await.map_err(broken)
+    }
+
+    /// The final blocks from number `first` to `last`, of which `head` is the newest.
+    async fn blocks(
+        &self,
+        first: u64,
+        last: u64,
+        head: BlockRef,
+    ) -> Result<Vec<BlockRef>, SubmitError> {
+        let number = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+        let (first, last) = (number(first), number(last));
+        if first > last {
+            return Ok(Vec::new());
+        }
+        let last = if last == head.number {
+            head
+        } else {
+            let hash = self.chain.block_hash(last).await.map_err(broken)?;
+            let hash = hash.ok_or_else(|| SubmitError::Transport(format!("no block {last}")))?;
+            BlockRef { number: last, hash }
+        };
+        self.chain.back_to(first, last).await.map_err(broken)
     }
 }
 
@@ -227,17 +245,16 @@ impl Pool for NodePool<'_> {
     }
 
     async fn trace(&self, signed: &mut Signed) -> Result<Trace, SubmitError> {
-        let head = self.chain.finalized_head().await;
-        let head = head.map_err(|error| SubmitError::Transport(error.to_string()))?;
-        let head = u64::from(head.number);
+        let newest = self.chain.finalized_head().await.map_err(broken)?;
+        let head = u64::from(newest.number);
         // Later than this no block can have it.
         let end = head.min(signed.birth + MORTALITY_BLOCKS);
         // States that old no node need have, nor a light client find the blocks.
         if signed.seen < end && head.saturating_sub(signed.seen) > TRACED_BLOCKS {
             return Ok(Trace::Gone);
         }
-        while signed.seen < end {
-            let at = self.at(signed.seen + 1).await?;
+        for block in self.blocks(signed.seen + 1, end, newest).await? {
+            let at = self.at(block).await?;
             if let Some(outcome) = find(&at, signed.extrinsic.hash()).await? {
                 return Ok(Trace::Found(outcome));
             }
@@ -246,7 +263,7 @@ impl Pool for NodePool<'_> {
         if head >= signed.birth + MORTALITY_BLOCKS {
             return Ok(Trace::Gone);
         }
-        let used = self.at(head).await?.transactions().account_nonce(&self.account).await;
+        let used = self.at(newest).await?.transactions().account_nonce(&self.account).await;
         Ok(match used.map_err(broken)? > signed.nonce {
             true => Trace::Gone,
             false => Trace::Open,

@@ -47,6 +47,8 @@ mod stored;
 
 /// How long a read may take, with its attempts.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long one of them may take: a light client without peers does not say that it does not answer.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Pause after an attempt failed.
 const RETRY_PAUSE: Duration = Duration::from_millis(300);
 /// How often the other nodes are asked how far they are.
@@ -215,6 +217,10 @@ impl SubxtChain {
         if current.generation != broken.generation {
             return Ok(());
         }
+        // Opened again a light client is the same one: a request of it failed, not its connection.
+        if broken.is_light && self.shared.endpoints.urls.len() == 1 {
+            return Ok(());
+        }
         let first = (broken.node + 1) % self.shared.endpoints.urls.len().max(1);
         self.replace(&mut current, first).await
     }
@@ -302,7 +308,7 @@ impl SubxtChain {
     }
 
     /// The finalised blocks from `first` to `last`, which is final: each is its child's parent. At most [`WALK_MAX`] before `last`.
-    async fn back_to(
+    pub(super) async fn back_to(
         &self,
         first: BlockNumber,
         last: BlockRef,
@@ -360,9 +366,8 @@ impl SubxtChain {
         let deadline = tokio::time::Instant::now() + READ_TIMEOUT;
         loop {
             let connection = self.connection().await;
-            // A light client without peers does not say that it does not answer.
             let attempted = tokio::select! {
-                done = tokio::time::timeout(READ_TIMEOUT, attempt(connection.clone())) => {
+                done = tokio::time::timeout(ATTEMPT_TIMEOUT, attempt(connection.clone())) => {
                     done.unwrap_or_else(|_| Err(ChainError::Transport("no answer".to_owned())))
                 }
                 () = self.moved(&connection) => {
@@ -371,11 +376,12 @@ impl SubxtChain {
             };
             match attempted {
                 Err(ChainError::Transport(error)) => {
-                    if tokio::time::Instant::now() >= deadline {
-                        return Err(ChainError::Transport(error));
-                    }
+                    let is_over = tokio::time::Instant::now() >= deadline;
                     tracing::debug!(error, "reading the chain again");
                     self.replace_broken(&connection).await;
+                    if is_over {
+                        return Err(ChainError::Transport(error));
+                    }
                 }
                 other => return other,
             }

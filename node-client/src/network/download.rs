@@ -46,8 +46,8 @@ const OTHER_PIECES_PAUSE: Duration = Duration::from_secs(1);
 const MAP_PATIENCE: Duration = Duration::from_secs(5);
 const WAITED_LOOKS: u32 = 4;
 
-/// Bytes for which one more is asked what it has, when they have come: questions and answers take a hundredth of that.
-/// It is not saved up for more than so many.
+/// Bytes for which one more is asked what it has, when they have come: most questions and answers take a hundredth of
+/// that, and what an answer takes is taken off. It is not saved up for more than so many.
 const LOOK_BYTES: u64 = 32 << 10;
 const LOOKS_SAVED_MAX: u64 = 8;
 
@@ -476,6 +476,7 @@ impl<'a, S: RangeSource> Download<'a, S> {
             Outcome::Delivered(len) => self.delivered(&asked, peer, len),
             Outcome::Overtaken => {}
             Outcome::OtherPieces(map) => {
+                self.pay(&map);
                 self.broke(&asked);
                 let provider = &mut self.providers[asked.provider];
                 provider.has_nothing = false;
@@ -546,13 +547,22 @@ impl<'a, S: RangeSource> Download<'a, S> {
     fn told(&mut self, index: usize, said: Option<Result<RangeResponse, FaultKind>>) {
         self.providers[index].is_asked = false;
         match said {
-            Some(Ok(RangeResponse::OtherPieces(map))) => self.has(index, Some(&map)),
+            Some(Ok(RangeResponse::OtherPieces(map))) => {
+                self.pay(&map);
+                self.has(index, Some(&map));
+            }
             // It has all by now.
             Some(Ok(RangeResponse::Found { .. })) => self.has(index, None),
             Some(Ok(RangeResponse::Missing)) => self.failed(index, FaultKind::Missing),
             Some(Err(kind)) => self.failed(index, kind),
             Some(Ok(RangeResponse::Busy)) | None => self.providers[index].looked(false),
         }
+    }
+
+    /// Takes what a map took of the line off what pays for the next one.
+    fn pay(&mut self, map: &PieceMap) {
+        let len = u64::try_from(map.as_bytes().len()).unwrap_or(u64::MAX);
+        self.credit = self.credit.saturating_sub(len);
     }
 
     /// A provider has these pieces, or all.
@@ -596,10 +606,15 @@ impl<'a, S: RangeSource> Download<'a, S> {
         let others = self.asked.extract_if(|_, other| other.piece == asked.piece);
         for other in others.map(|(_, other)| other).collect::<Vec<_>>() {
             other.abort.abort();
+            let started = other.started.load(Ordering::Relaxed).saturating_sub(1);
+            let has_waited = Duration::from_millis(now.saturating_sub(started));
             if self.wait_for(&other, now).is_zero() {
                 let provider = &mut self.providers[other.provider];
                 provider.is_slow = true;
-                self.asker.shared.standing.failed(provider.address.peer);
+                // Who was only slower than is expected of strangers may wait for our own line, as all do.
+                if has_waited >= other.patience {
+                    self.asker.shared.standing.failed(provider.address.peer);
+                }
             }
         }
     }

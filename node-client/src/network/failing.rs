@@ -10,6 +10,9 @@ use super::PeerAddress;
 /// Peers remembered; when there are more, those make room who may be dialled first.
 const PEERS_MAX: usize = 4_096;
 
+/// Addresses remembered of each.
+const ADDRESSES_MAX: usize = 32;
+
 /// How often the wait is doubled: from a second to sixteen. Who is back dials the validators by itself.
 const DOUBLINGS_MAX: u32 = 4;
 
@@ -48,9 +51,15 @@ impl Failing {
             let first = self.peers.iter().min_by_key(|(_, failure)| failure.due);
             first.map(|(peer, _)| *peer).and_then(|first| self.peers.remove(&first));
         }
-        let count = self.peers.get(&peer).map_or(0, |failure| failure.count);
+        let known = self.peers.remove(&peer);
+        let count = known.as_ref().map_or(0, |failure| failure.count);
+        let before = known.map_or_else(Vec::new, |failure| failure.addresses);
+        let mut all = addresses;
+        let others: Vec<_> = before.into_iter().filter(|one| !all.contains(one)).collect();
+        all.extend(others);
+        all.truncate(ADDRESSES_MAX);
         let wait = self.wait_min * 2_u32.pow(count.min(DOUBLINGS_MAX));
-        let failure = Failure { count: count.saturating_add(1), due: now + wait, addresses };
+        let failure = Failure { count: count.saturating_add(1), due: now + wait, addresses: all };
         self.peers.insert(peer, failure);
     }
 
@@ -82,6 +91,9 @@ mod tests {
         let unknown = PeerAddress { addresses: Vec::new(), ..here };
         assert!(!failing.may_dial(&unknown, now));
         assert!(failing.may_dial(&PeerAddress { addresses: at(2), ..here }, now));
+        // Where it was not before stays known.
+        failing.failed(here.peer, Vec::new(), now);
+        assert!(!failing.may_dial(&here, now));
         failing.reached(&here.peer);
         assert!(failing.may_dial(&here, now));
     }

@@ -91,6 +91,10 @@ impl Mirrored {
 
     /// What it answers. Cancel-safe.
     pub(super) async fn range(&self, request: RangeRequest) -> Result<RangeResponse, FaultKind> {
+        // It has all of a content or nothing, and says so when asked for bytes. A bucket serves no empty range.
+        if request.len == 0 {
+            return Ok(RangeResponse::Missing);
+        }
         let read = match request.piece {
             None => self.mirror.read(&request.id, request.offset, request.len).await,
             Some(piece) => self.piece(&request, piece).await,

@@ -112,8 +112,9 @@ impl Record {
 /// What is known of the peers; who is not here has neither delivered nor failed.
 pub(super) struct Standing {
     clock: Arc<dyn Clock>,
-    /// What ranges took, the last of them counting an eighth.
+    /// What ranges took, the last of them counting an eighth; and what pieces of a MiB did.
     usual_millis: AtomicU64,
+    usual_mib_millis: AtomicU64,
     // Held for a look or a change, never across an await.
     state: Mutex<State>,
 }
@@ -208,7 +209,12 @@ impl Turn {
 
 impl Standing {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, usual_millis: AtomicU64::new(0), state: Mutex::default() }
+        Self {
+            clock,
+            usual_millis: AtomicU64::new(0),
+            usual_mib_millis: AtomicU64::new(0),
+            state: Mutex::default(),
+        }
     }
 
     /// Takes over what an earlier process knew, of peers of which nothing is known yet.
@@ -253,7 +259,7 @@ impl Standing {
     /// Notes that a peer delivered a range, and what it took.
     pub(super) fn delivered(&self, peer: &PeerId, millis: u64) {
         self.change(*peer, |record| record.failures = 0);
-        self.note_usual(millis);
+        note_usual(&self.usual_millis, millis);
     }
 
     /// Notes that a peer delivered a piece of `len` bytes, and what it took. A small one takes the way there and back, as a MiB does.
@@ -268,17 +274,8 @@ impl Standing {
                 known => (known.saturating_mul(7).saturating_add(mib_millis) / 8).max(1),
             };
         });
-        self.note_usual(mib_millis);
-    }
-
-    fn note_usual(&self, millis: u64) {
-        let usual = self.usual_millis.load(Ordering::Relaxed);
-        // Two at the same time may count as one.
-        let usual = match usual {
-            0 => millis.max(1),
-            usual => (usual.saturating_mul(7).saturating_add(millis) / 8).max(1),
-        };
-        self.usual_millis.store(usual, Ordering::Relaxed);
+        note_usual(&self.usual_millis, mib_millis);
+        note_usual(&self.usual_mib_millis, mib_millis);
     }
 
     /// How long a peer has for a range before another is asked beside it.
@@ -302,7 +299,8 @@ impl Standing {
     /// How long a peer that never delivered has for a piece before another that has nothing else to do is asked beside
     /// it: three times what pieces take, once one has come.
     pub(super) fn first_patience(&self, len: u64) -> Option<Duration> {
-        let usual = Some(self.usual_millis.load(Ordering::Relaxed)).filter(|usual| *usual > 0)?;
+        let usual = self.usual_mib_millis.load(Ordering::Relaxed);
+        let usual = Some(usual).filter(|usual| *usual > 0)?;
         let slow = usual.saturating_mul(len.max(MIB)) / MIB;
         let slow = slow.saturating_mul(SLOW_FACTOR);
         Some(Duration::from_millis(slow.clamp(FIRST_MILLIS_MIN, PIECE_PATIENCE_MILLIS_MAX)))
@@ -360,6 +358,17 @@ impl Standing {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Notes what something took: the last counts an eighth, the first is all that is known.
+fn note_usual(usual_millis: &AtomicU64, millis: u64) {
+    let usual = usual_millis.load(Ordering::Relaxed);
+    // Two at the same time may count as one.
+    let usual = match usual {
+        0 => millis.max(1),
+        usual => (usual.saturating_mul(7).saturating_add(millis) / 8).max(1),
+    };
+    usual_millis.store(usual, Ordering::Relaxed);
 }
 
 #[cfg(test)]

@@ -19,17 +19,21 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::future::try_join_all;
 use node_client::chain::{WindowInfo, WindowStatus};
 use protocol::{aggregate::OuterRule, samples, Hash, Uid, Window};
 use trainer::{rate_from_ppb, warm_up, Model, OwnPart, StepReport, Trainer};
 
 use super::workshop::{Ahead, Workshop, COMMIT_BLOCKS, MARGIN_BLOCKS, WARM_UP_STEPS};
 use crate::{
-    error::{miss, Attempt as _, Result},
+    error::{miss, Attempt as _, Error, Result},
     handles::{Handles, Peers, Role, Run},
     replica::States,
     slot, telemetry,
 };
+
+/// How long the updates that made θ may take to come from the store.
+const FETCH_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is trained, and from what.
 #[derive(Clone)]
@@ -284,15 +288,17 @@ async fn arrival(workshop: &Workshop, mut states: States, plan: &Plan) -> Result
     }
     let reveals = chain.reveals(*run, before, None).await?;
     let miners = chain.miners(*run, None).await?;
-    let mut accepted = Vec::with_capacity(record.accepted.len());
-    for uid in &record.accepted {
+    let fetches = record.accepted.iter().map(|uid| async {
         let reveal = reveals.iter().find(|reveal| reveal.uid == *uid);
         let reveal = reveal.with_context(|| format!("uid {uid} has revealed nothing"))?;
         let hot = miners.iter().find(|miner| miner.uid == *uid).map(|miner| miner.hot);
-        // The replica has it in the store.
         let bytes = payloads.fetch(before, &hot.unwrap_or_default(), reveal).await?;
-        accepted.push((*uid, bytes));
-    }
+        Ok::<_, Error>((*uid, bytes))
+    });
+    // The replica has them in the store. Where it could not keep them the window is trained from θ rather than late.
+    let fetched = tokio::time::timeout(FETCH_PATIENCE, try_join_all(fetches)).await;
+    let accepted =
+        fetched.map_err(|_| Error::Missed("the updates before are not kept".into()))??;
     let rule = OuterRule::of_window(&record.settings.training.outer, before);
     Ok(Arrival { model: state.model()?, root: state.root, accepted, rule })
 }

@@ -68,7 +68,7 @@ impl Train {
     /// Returns the update that the trainer made, if it made one.
     async fn window(&mut self, state: Arc<State>, ahead: Option<Ahead>) -> Result<Option<Bytes>> {
         let window = state.window;
-        let task = Task { ahead, ..self.begin(state).await? };
+        let task = self.begin(state, ahead).await?;
         self.putting_away.end().await;
         let prepared = self.conduct.make(&self.workshop, task).await;
         let kept = prepared.as_ref().ok().and_then(Prepared::kept);
@@ -102,17 +102,19 @@ impl Train {
     }
 
     /// Waits for the window's first block and asks the chain what to do.
-    async fn begin(&self, state: Arc<State>) -> Result<Task> {
+    async fn begin(&self, state: Arc<State>, ahead: Option<Ahead>) -> Result<Task> {
         let Handles { chain, heads, run: Run { id: run, info, .. }, .. } = &self.workshop.handles;
         let (schedule, window) = (&info.settings.schedule, state.window);
         let start = schedule.window_start(window).context("the run's last window")?;
         let head = heads.clone().reach(start).await?;
-        match phase_at(schedule, head.number) {
-            Some(moment)
-                if moment.window == window
-                    && moment.phase == Phase::Commit
-                    && moment.offset + COMMIT_BLOCKS + MARGIN_BLOCKS < schedule.commit_end => {}
-            _ => miss!("its commitments are closed, or nearly, at block {}", head.number),
+        let closed = || {
+            let at = head.number;
+            Err(Error::Missed(format!("its commitments are closed, or nearly, at block {at}")))
+        };
+        let is_open = phase_at(schedule, head.number)
+            .is_some_and(|moment| moment.window == window && moment.phase == Phase::Commit);
+        if !is_open {
+            return closed();
         }
         let record = chain.window(*run, window, Some(head.hash)).await?;
         let seed = record.context("the chain has not opened the window")?.seed;
@@ -120,7 +122,13 @@ impl Train {
         self.check_alone(window, uid).await?;
         let steps = samples::training_steps(&seed, uid, &info.settings)?;
         let commit_end = start + schedule.commit_end;
-        Ok(Task { state, uid, steps, commit_end, started: Instant::now(), ahead: None })
+        let task = Task { state, uid, steps, commit_end, started: Instant::now(), ahead };
+        // What is trained already needs time to be committed to alone.
+        let needed = if task.done().is_some() { 0 } else { COMMIT_BLOCKS + MARGIN_BLOCKS };
+        if head.number.saturating_add(needed) >= commit_end {
+            return closed();
+        }
+        Ok(task)
     }
 
     /// That the chain has no commitment of ours that the journal does not know: made on another machine, or before this folder came from a

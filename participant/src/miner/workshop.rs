@@ -76,7 +76,7 @@ pub(super) struct Ahead {
 
 impl Task {
     /// What was done of it, if it is of the same window, samples and θ.
-    fn done(&self) -> Option<&Ahead> {
+    pub(super) fn done(&self) -> Option<&Ahead> {
         let State { window, root, .. } = *self.state;
         let is_it = |ahead: &&Ahead| {
             (ahead.window, ahead.root, &ahead.steps) == (window, root, &self.steps)

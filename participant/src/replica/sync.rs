@@ -182,9 +182,20 @@ pub(super) async fn fetch_chosen(
     arrived
 }
 
-/// Whether it is that nobody delivered, rather than our own disk or chain.
+/// Whether it is that nobody delivered, rather than our own disk or chain, or that nobody at all was reached.
 fn is_vain(error: &Error) -> bool {
-    matches!(error, Error::Missed(_) | Error::Fetch(FetchError::Unavailable { .. }))
+    match error {
+        Error::Fetch(FetchError::Unavailable { faults, .. }) => {
+            faults.is_empty() || faults.iter().any(|fault| !is_silent(&fault.kind))
+        }
+        Error::Missed(_) => true,
+        _ => false,
+    }
+}
+
+/// Whether who did so may have what it was asked for.
+fn is_silent(kind: &FaultKind) -> bool {
+    matches!(kind, FaultKind::Unreachable | FaultKind::TimedOut | FaultKind::Busy)
 }
 
 /// The manifest of a state, which is asked for up to `tries` times as long as somebody may have it.
@@ -217,9 +228,6 @@ async fn manifest(handles: &Handles, root: Hash, tries: u32) -> Result<StateMani
 /// Whether somebody who did not answer may have what nobody delivered.
 fn may_be_had(error: &FetchError) -> bool {
     let FetchError::Unavailable { faults, .. } = error else { return false };
-    let is_silent = |kind: &FaultKind| {
-        matches!(kind, FaultKind::Unreachable | FaultKind::TimedOut | FaultKind::Busy)
-    };
     faults.is_empty() || faults.iter().any(|fault| is_silent(&fault.kind))
 }
 
@@ -297,6 +305,8 @@ async fn while_it_goes_on(
 
 #[cfg(test)]
 mod tests {
+    use node_client::network::{Fault, PeerId};
+
     use super::*;
 
     fn finals(windows: std::ops::RangeInclusive<Window>) -> Vec<(Window, Hash)> {
@@ -366,5 +376,10 @@ mod tests {
         let unavailable = FetchError::Unavailable { id: [1; 32], faults: Vec::new() };
         assert!(is_vain(&unavailable.into()) && is_vain(&Error::Missed("no piece".into())));
         assert!(!is_vain(&unkept.into()));
+        let of = |kind| Fault { peer: PeerId::random(), kind };
+        let faults = vec![of(FaultKind::Unreachable), of(FaultKind::TimedOut)];
+        assert!(!is_vain(&FetchError::Unavailable { id: [1; 32], faults }.into()));
+        let faults = vec![of(FaultKind::Unreachable), of(FaultKind::Missing)];
+        assert!(is_vain(&FetchError::Unavailable { id: [1; 32], faults }.into()));
     }
 }

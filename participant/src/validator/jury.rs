@@ -78,7 +78,11 @@ impl Jury {
         };
         let own = slot::find(&self.handles, Role::Validator, None).await?;
         let own = own.context("this validator is not registered")?;
-        let owed = self.owe(None);
+        let owed = self.owe(None).or_else(|| {
+            // A process that started again owes what the one before it committed to.
+            window.checked_sub(1).and_then(|before| self.pledged(before))?;
+            self.handles.machine.leave.promise_until(end)
+        });
         // One does not wait for the other: a reveal that is late must not cost the next vote.
         let reveal = async {
             // Kept, or too late, when this ends.

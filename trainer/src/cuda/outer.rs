@@ -131,7 +131,10 @@ impl OuterCards {
         let payloads: Vec<&Payload<'_>> = tensor.payloads.iter().collect();
         let keep = payloads.first().map_or(1, |payload| payload.keep());
         let work = Work { payloads, factors: &factors, keep, rule };
-        let at_once = work.chunks_at_once();
+        // All cards have a part of a tensor.
+        let chunks = (theta.len() as u64).div_ceil(CHUNK);
+        let each_card = chunks.div_ceil(self.0.len().max(1) as u64).max(1);
+        let at_once = work.chunks_at_once().min(each_card);
         let firsts = (0u32..).step_by(at_once.max(1) as usize);
         let of_part =
             |(inside, theta)| Part { first: [first_chunk + inside, inside], theta, is_done: false };

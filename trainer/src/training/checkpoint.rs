@@ -658,7 +658,7 @@ fn read_header(input: &mut impl Read) -> Result<([u8; 12], Vec<u8>), ReadError> 
     let header_len = start
         .strip_prefix(MAGIC)
         .and_then(|len| <[u8; 4]>::try_from(len).ok())
-        .ok_or_else(|| damaged("not a checkpoint of this version"))?;
+        .ok_or_else(|| damaged("no checkpoint of this program; finish or export it with the one that wrote it, or remove the folder"))?;
     let header_len = u32::from_le_bytes(header_len);
     if header_len > HEADER_BYTES_MAX {
         return Err(damaged("the header is too long"));

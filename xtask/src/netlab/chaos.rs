@@ -56,7 +56,7 @@ impl Order {
 /// Runs a localnet without faults and one with, each for so many minutes, and compares them.
 pub(super) fn measure(program: &Path, order: Order) -> Result<Vec<Figure>, Failure> {
     let calm = Localnet::start(program, order.shape(), "calm")?.end()?;
-    let localnet = Localnet::start(program, order.shape(), "chaos")?;
+    let mut localnet = Localnet::start(program, order.shape(), "chaos")?;
     let faults = draw(order);
     localnet.await_participants()?;
     let begin = Instant::now();

@@ -63,10 +63,11 @@ impl Localnet {
     }
 
     /// Waits until all participants have been started.
-    pub(super) fn await_participants(&self) -> Result<(), Failure> {
+    pub(super) fn await_participants(&mut self) -> Result<(), Failure> {
         let begin = Instant::now();
         while names().any(|name| process_id(&self.folder, &name).is_err()) {
-            if begin.elapsed() > PATIENCE {
+            let ended = self.child.try_wait().map_err(|error| error.to_string())?;
+            if ended.is_some() || begin.elapsed() > PATIENCE {
                 return Err("the participants do not start".to_owned());
             }
             thread::sleep(Duration::from_millis(200));

@@ -5,6 +5,7 @@
 //! a device keeps so, as bf16. Which spans a file has is in its [`PartNote`]; that the spans of all files together are
 //! each section once and whole is checked when they are written, and when they are read.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
@@ -269,14 +270,17 @@ impl Reading {
         index: Index,
         threads: &Threads,
     ) -> Result<Self, String> {
+        let named = |path: &Path, what: &dyn Display| format!("{}: {what}", path.display());
         let mut files = Vec::with_capacity(notes.len());
-        for (path, note) in paths.into_iter().zip(notes) {
-            let named = |what: &dyn std::fmt::Display| format!("{}: {what}", path.display());
-            let file = File::open(&path).map_err(|error| named(&error))?;
-            if !is_whole(&file, note, threads).map_err(|error| named(&error))? {
-                return Err(named(&"the hash does not match"));
-            }
+        // All at first: who replaces them while they are read takes their names alone.
+        for path in paths.into_iter().take(notes.len()) {
+            let file = File::open(&path).map_err(|error| named(&path, &error))?;
             files.push((path, file));
+        }
+        for ((path, file), note) in files.iter().zip(notes) {
+            if !is_whole(file, note, threads).map_err(|error| named(path, &error))? {
+                return Err(named(path, &"the hash does not match"));
+            }
         }
         Ok(Self { files, index })
     }
