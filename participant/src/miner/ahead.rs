@@ -288,13 +288,14 @@ async fn arrival(workshop: &Workshop, mut states: States, plan: &Plan) -> Result
     }
     let reveals = chain.reveals(*run, before, None).await?;
     let miners = chain.miners(*run, None).await?;
-    let fetches = record.accepted.iter().map(|uid| async {
-        let reveal = reveals.iter().find(|reveal| reveal.uid == *uid);
+    let fetch = async |uid: Uid| {
+        let reveal = reveals.iter().find(|reveal| reveal.uid == uid);
         let reveal = reveal.with_context(|| format!("uid {uid} has revealed nothing"))?;
-        let hot = miners.iter().find(|miner| miner.uid == *uid).map(|miner| miner.hot);
+        let hot = miners.iter().find(|miner| miner.uid == uid).map(|miner| miner.hot);
         let bytes = payloads.fetch(before, &hot.unwrap_or_default(), reveal).await?;
-        Ok::<_, Error>((*uid, bytes))
-    });
+        Ok::<_, Error>((uid, bytes))
+    };
+    let fetches = record.accepted.iter().map(|uid| fetch(*uid));
     // The replica has them in the store. Where it could not keep them the window is trained from θ rather than late.
     let fetched = tokio::time::timeout(FETCH_PATIENCE, try_join_all(fetches)).await;
     let accepted =
