@@ -46,11 +46,6 @@ const OTHER_PIECES_PAUSE: Duration = Duration::from_secs(1);
 const MAP_PATIENCE: Duration = Duration::from_secs(5);
 const WAITED_LOOKS: u32 = 4;
 
-/// Bytes for which one more is asked what it has, when they have come: most questions and answers take a hundredth of
-/// that, and what an answer takes is taken off. It is not saved up for more than so many.
-const LOOK_BYTES: u64 = 32 << 10;
-const LOOKS_SAVED_MAX: u64 = 8;
-
 /// Of so many looks at the most one is at somebody who had nothing of use again and again.
 const VAIN_LOOKS_MAX: u32 = 8;
 
@@ -116,7 +111,6 @@ pub(super) async fn download(
         providers: Vec::new(),
         asked: HashMap::new(),
         next_ticket: 0,
-        credit: 0,
         last_at: clock.now_millis(),
         fetched: PiecesFetched::default(),
     };
@@ -153,9 +147,8 @@ struct Provider {
     turns: Vec<Turn>,
     /// What it said that it has, and whether it had it.
     promises: Promises,
-    /// Whether it is asked for its map now, and the number of the question when it was the last time.
+    /// Whether it is asked for its map now.
     is_asked: bool,
-    asked_at: u64,
     /// It had nothing, or served others; by the next look it may be otherwise. Nobody waits for it.
     has_nothing: bool,
     /// Whether that it had nothing is among the faults.
@@ -176,7 +169,6 @@ impl Provider {
             turns: Vec::new(),
             promises: Promises::default(),
             is_asked: false,
-            asked_at: 0,
             has_nothing: false,
             is_blamed: false,
             vain_looks: 0,
@@ -253,8 +245,6 @@ struct Download<'a, S> {
     left: usize,
     asked: HashMap<u64, Asked>,
     next_ticket: u64,
-    /// Bytes that have come, of which a question for a map takes [`LOOK_BYTES`].
-    credit: u64,
     /// When the last piece came, or the first was asked for, by the clock.
     last_at: u64,
     fetched: PiecesFetched,
@@ -289,10 +279,7 @@ impl<'a, S: RangeSource> Download<'a, S> {
                 // What has come is looked at before the time.
                 biased;
                 Some(answer) = answers.next(), if !answers.is_empty() => match answer {
-                    Answer::Piece(ticket, outcome, _turn) => {
-                        self.take(ticket, outcome?);
-                        self.look_by_credit(&asker, &mut answers);
-                    }
+                    Answer::Piece(ticket, outcome, _turn) => self.take(ticket, outcome?),
                     Answer::Map(provider, said) => self.told(provider, said?),
                 },
                 () = self.waiter.told() => {}
@@ -476,7 +463,6 @@ impl<'a, S: RangeSource> Download<'a, S> {
             Outcome::Delivered(len) => self.delivered(&asked, peer, len),
             Outcome::Overtaken => {}
             Outcome::OtherPieces(map) => {
-                self.pay(&map);
                 self.broke(&asked);
                 let provider = &mut self.providers[asked.provider];
                 provider.has_nothing = false;
@@ -547,22 +533,13 @@ impl<'a, S: RangeSource> Download<'a, S> {
     fn told(&mut self, index: usize, said: Option<Result<RangeResponse, FaultKind>>) {
         self.providers[index].is_asked = false;
         match said {
-            Some(Ok(RangeResponse::OtherPieces(map))) => {
-                self.pay(&map);
-                self.has(index, Some(&map));
-            }
+            Some(Ok(RangeResponse::OtherPieces(map))) => self.has(index, Some(&map)),
             // It has all by now.
             Some(Ok(RangeResponse::Found { .. })) => self.has(index, None),
             Some(Ok(RangeResponse::Missing)) => self.failed(index, FaultKind::Missing),
             Some(Err(kind)) => self.failed(index, kind),
             Some(Ok(RangeResponse::Busy)) | None => self.providers[index].looked(false),
         }
-    }
-
-    /// Takes what a map took of the line off what pays for the next one.
-    fn pay(&mut self, map: &PieceMap) {
-        let len = u64::try_from(map.as_bytes().len()).unwrap_or(u64::MAX);
-        self.credit = self.credit.saturating_sub(len);
     }
 
     /// A provider has these pieces, or all.
@@ -589,7 +566,6 @@ impl<'a, S: RangeSource> Download<'a, S> {
         let standing = &self.asker.shared.standing;
         standing.delivered_piece(&peer, len, now.saturating_sub(started));
         self.last_at = now;
-        self.credit = self.credit.saturating_add(len).min(LOOKS_SAVED_MAX * LOOK_BYTES);
         for provider in &mut self.providers {
             // Where something comes more may come.
             provider.vain_looks = provider.vain_looks.min(WAITED_LOOKS - 1);
@@ -652,33 +628,9 @@ impl<'a, S: RangeSource> Download<'a, S> {
         }
     }
 
-    /// Asks of whom nothing of use is known what they have by now, those first who were not asked for longest, as far
-    /// as enough has come: where pieces come fast, others have more soon, too.
-    fn look_by_credit<'b>(
-        &mut self,
-        asker: &'b Asker<'a, S>,
-        answers: &mut FuturesUnordered<BoxFuture<'b, Answer>>,
-    ) {
-        while self.credit >= LOOK_BYTES && !self.missing.is_empty() {
-            let may = |index: &usize| {
-                let provider = &self.providers[*index];
-                let is_less = self.holdings.is_partial(*index) || provider.has_nothing;
-                let is_of_use = self.holdings.has_any(*index, &self.missing);
-                is_less && !is_of_use && !provider.is_gone && !provider.is_asked
-            };
-            let all = (0..self.providers.len()).filter(may);
-            let Some(index) = all.min_by_key(|index| self.providers[*index].asked_at) else {
-                return;
-            };
-            self.credit -= LOOK_BYTES;
-            answers.push(self.ask_map(asker, index));
-        }
-    }
-
     fn ask_map<'b>(&mut self, asker: &'b Asker<'a, S>, index: usize) -> BoxFuture<'b, Answer> {
-        self.next_ticket += 1;
         let provider = &mut self.providers[index];
-        (provider.is_asked, provider.asked_at) = (true, self.next_ticket);
+        provider.is_asked = true;
         asker.ask_map(index, provider.address.clone()).boxed()
     }
 
@@ -906,11 +858,9 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_lets_others_be_asked_what_they_have_before_time_has_passed() {
+    fn who_has_nothing_of_use_is_not_asked_again_while_no_time_passes() {
         let nothing = PieceMap::of([false; 200]);
-        // One for each 32 KiB, as long as anything is missing.
-        assert_eq!(fetch_of_twelve(30, Some(nothing.clone())), (true, 0, 0));
-        assert_eq!(fetch_of_twelve(200, Some(nothing)), (true, 0, 5));
+        assert_eq!(fetch_of_twelve(200, Some(nothing)), (true, 0, 0));
     }
 
     #[test]
