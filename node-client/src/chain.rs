@@ -26,6 +26,7 @@ pub use money::{parse_units, units, UNIT};
 
 mod endpoints;
 mod light;
+mod read;
 mod signed;
 mod subxt;
 pub use self::subxt::{connect, connect_to, SubxtChain};
@@ -33,6 +34,9 @@ pub use self::subxt::{connect, connect_to, SubxtChain};
 mod door;
 mod left;
 mod submit;
+
+#[cfg(test)]
+mod nodes;
 
 pub mod fake;
 

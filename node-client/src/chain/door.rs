@@ -326,165 +326,8 @@ async fn next_nonce<P: Pool>(pool: &P, ours: Option<u64>) -> Result<u64, SubmitE
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Mutex as StdMutex, MutexGuard};
-
     use super::*;
-    use crate::chain::BlockRef;
-
-    /// A node, its pool and the chain of one account in one: extrinsics are their nonces and numbers.
-    #[derive(Default)]
-    struct Node {
-        state: StdMutex<State>,
-    }
-
-    #[derive(Default)]
-    struct State {
-        /// Who took each nonce of the finalised chain: the number of one of ours, or `None` for another program's.
-        chain: Vec<Option<u64>>,
-        signed: u64,
-        /// On their way, the first to arrive first.
-        delayed: Vec<(u64, u64)>,
-        /// What is yet to go wrong, the next last.
-        faults: Vec<Fault>,
-    }
-
-    #[derive(Clone, Copy, PartialEq, Debug)]
-    enum Fault {
-        /// Somebody else uses the nonce between the look and the hand-over.
-        Overtaken,
-        /// The extrinsic is taken and then dropped.
-        Dropped,
-        /// Another one with the same nonce takes its place.
-        Usurped,
-        /// The connection breaks while it is handed over: it is not there, or it is and will be included.
-        BrokenBefore,
-        BrokenAfter,
-        /// The node stops reporting; the extrinsic is included.
-        Silent,
-        /// The chain refuses the call in its block.
-        Refused,
-        /// The node takes it, loses it and says nothing.
-        Swallowed,
-        /// The connection breaks while it is handed over; it is included before anything that comes later.
-        Delayed,
-        /// The node does not take it.
-        Refuses,
-        /// The node does not answer any more.
-        Hangs,
-    }
-
-    impl Node {
-        fn with(faults: &[Fault]) -> Self {
-            let node = Self::default();
-            node.state().faults = faults.iter().rev().copied().collect();
-            node
-        }
-
-        fn state(&self) -> MutexGuard<'_, State> {
-            self.state.lock().unwrap()
-        }
-
-        /// What is on its way arrives.
-        fn arrive(&self) {
-            let mut state = self.state();
-            for (nonce, number) in std::mem::take(&mut state.delayed) {
-                if nonce == state.chain.len() as u64 {
-                    state.chain.push(Some(number));
-                }
-            }
-        }
-
-        /// How often calls of ours are in the chain.
-        fn included(&self) -> usize {
-            self.state().chain.iter().flatten().count()
-        }
-    }
-
-    fn included() -> Included {
-        Included { block: BlockRef { number: 1, hash: [1; 32] }, events: Vec::new() }
-    }
-
-    fn broken() -> SubmitError {
-        SubmitError::Transport("the connection is down".to_owned())
-    }
-
-    #[async_trait]
-    impl Pool for Node {
-        type Signed = (u64, u64);
-        type Progress = Option<Fault>;
-
-        async fn next_nonce(&self) -> Result<u64, SubmitError> {
-            Ok(self.state().chain.len() as u64)
-        }
-
-        async fn sign(&self, nonce: u64) -> Result<(u64, u64), SubmitError> {
-            let mut state = self.state();
-            state.signed += 1;
-            Ok((nonce, state.signed))
-        }
-
-        async fn hand_over(
-            &self,
-            (nonce, number): &(u64, u64),
-        ) -> Result<Option<Fault>, SubmitError> {
-            let fault = self.state().faults.pop();
-            match fault {
-                Some(Fault::Refuses) => return Err(SubmitError::Dropped("1016".to_owned())),
-                Some(Fault::Hangs) => std::future::pending().await,
-                Some(Fault::Delayed) => {}
-                _ => self.arrive(),
-            }
-            let mut state = self.state();
-            if fault == Some(Fault::Delayed) {
-                state.delayed.push((*nonce, *number));
-                return Err(broken());
-            }
-            if fault == Some(Fault::Overtaken) {
-                state.chain.push(None);
-            }
-            if *nonce != state.chain.len() as u64 {
-                return Err(SubmitError::Dropped("Invalid Transaction (1010)".to_owned()));
-            }
-            match fault {
-                Some(Fault::Dropped | Fault::Swallowed) => {}
-                Some(Fault::Usurped) => state.chain.push(None),
-                Some(Fault::BrokenBefore) => return Err(broken()),
-                _ => state.chain.push(Some(*number)),
-            }
-            match fault {
-                Some(Fault::BrokenAfter) => Err(broken()),
-                fault => Ok(fault),
-            }
-        }
-
-        async fn watch(&self, fault: Option<Fault>) -> Result<Included, SubmitError> {
-            match fault {
-                Some(Fault::Dropped | Fault::Usurped) => {
-                    Err(SubmitError::Dropped("it was dropped".to_owned()))
-                }
-                Some(Fault::Silent) => Err(broken()),
-                Some(Fault::Swallowed) => std::future::pending().await,
-                Some(Fault::Refused) => Err(SubmitError::Rejected {
-                    pallet: "Gauntlet".to_owned(),
-                    error: "NothingToClaim".to_owned(),
-                    docs: String::new(),
-                }),
-                _ => Ok(included()),
-            }
-        }
-
-        async fn trace(&self, (nonce, number): &mut (u64, u64)) -> Result<Trace, SubmitError> {
-            let state = self.state();
-            let found = usize::try_from(*nonce).ok().and_then(|nonce| state.chain.get(nonce));
-            Ok(match found {
-                None => Trace::Open,
-                Some(taken) if *taken == Some(*number) => Trace::Found(Ok(included())),
-                Some(_) => Trace::Gone,
-            })
-        }
-
-        async fn reconnect(&self) {}
-    }
+    use crate::chain::nodes::{FakeNodes, Fault};
 
     const PATIENCE: Duration = Duration::from_secs(60);
     const CALL: Hash = [7; 32];
@@ -504,10 +347,10 @@ mod tests {
             &[Dropped, BrokenBefore, Overtaken, Usurped, Dropped, BrokenAfter],
         ];
         for faults in stories {
-            let node = Node::with(faults);
+            let node = FakeNodes::with(faults);
             submit(&node, &Account::default(), CALL, PATIENCE).await.unwrap();
             assert_eq!(node.included(), 1, "{faults:?}");
-            assert_eq!(node.state().faults, [], "{faults:?}");
+            assert_eq!(node.faults_left(), 0, "{faults:?}");
         }
     }
 
@@ -515,7 +358,7 @@ mod tests {
     async fn a_nonce_that_is_remembered_is_not_believed() {
         // Somebody else used it; or it is ahead of the chain, because what was signed before was dropped.
         for (chain, remembered) in [(3, 2), (0, 2)] {
-            let node = Node::default();
+            let node = FakeNodes::with(&[]);
             node.state().chain = vec![None; chain];
             let account = Account::default();
             *account.next.lock().await = Some(remembered);
@@ -526,7 +369,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_submission_that_is_given_up_leaves_no_nonce_behind() {
-        let (node, account) = (Node::with(&[Fault::Swallowed]), Account::default());
+        let (node, account) = (FakeNodes::with(&[Fault::Swallowed]), Account::default());
         let given_up = submit(&node, &account, CALL, PATIENCE);
         assert!(tokio::time::timeout(PATIENCE / 2, given_up).await.is_err());
         assert_eq!(*account.next.lock().await, None);
@@ -538,20 +381,21 @@ mod tests {
     async fn what_is_signed_is_handed_over_again_as_long_as_it_may_live() {
         use Fault::*;
         for faults in [&[BrokenBefore][..], &[BrokenAfter], &[Delayed, Delayed], &[Silent]] {
-            let node = Node::with(faults);
+            let node = FakeNodes::with(faults);
             submit(&node, &Account::default(), CALL, PATIENCE).await.unwrap();
             let signed = node.state().signed;
             assert_eq!((node.included(), signed), (1, 1), "{faults:?}");
         }
         // The first is on its way when a node refuses it and it is signed anew, and the second breaks off as well.
-        let node = Node::with(&[Delayed, Refuses, Delayed]);
+        let node = FakeNodes::with(&[Delayed, Refuses, Delayed]);
         submit(&node, &Account::default(), CALL, PATIENCE).await.unwrap();
         assert_eq!(node.included(), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_call_that_is_given_up_and_submitted_again_is_included_once() {
-        let (node, account) = (Node::with(&[Fault::Delayed, Fault::Hangs]), Account::default());
+        let (node, account) =
+            (FakeNodes::with(&[Fault::Delayed, Fault::Hangs]), Account::default());
         let given_up = submit(&node, &account, CALL, PATIENCE);
         assert!(tokio::time::timeout(PATIENCE / 2, given_up).await.is_err());
         node.arrive();
@@ -565,12 +409,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_call_is_signed_for_one_nonce_so_often_and_no_more() {
-        let node = Node::with(&[Fault::Dropped; 100]);
+        let node = FakeNodes::with(&[Fault::Dropped; 100]);
         let account = Account::default();
         submit(&node, &account, CALL, PATIENCE).await.unwrap_err();
         assert_eq!(node.state().signed, SIGNED_MAX as u64);
         for call in 0..2 * GIVEN_UP_MAX as u8 {
-            let node = Node::with(&[Fault::Dropped; 100]);
+            let node = FakeNodes::with(&[Fault::Dropped; 100]);
             submit(&node, &account, [call; 32], PATIENCE / 30).await.unwrap_err();
         }
         assert_eq!(account.given_up().len(), GIVEN_UP_MAX);
@@ -579,7 +423,8 @@ mod tests {
     /// An equal call much later is another one: a peer that is announced where it was before, say.
     #[tokio::test(start_paused = true)]
     async fn what_was_given_up_long_ago_is_not_gone_on_with() {
-        let (node, account) = (Node::with(&[Fault::Delayed, Fault::Hangs]), Account::default());
+        let (node, account) =
+            (FakeNodes::with(&[Fault::Delayed, Fault::Hangs]), Account::default());
         let given_up = submit(&node, &account, CALL, PATIENCE);
         assert!(tokio::time::timeout(PATIENCE / 2, given_up).await.is_err());
         node.arrive();
@@ -590,10 +435,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_the_chain_refuses_is_not_tried_again_and_what_never_fits_ends() {
-        let node = Node::with(&[Fault::Overtaken, Fault::Refused]);
+        let node = FakeNodes::with(&[Fault::Overtaken, Fault::Refused]);
         let refused = submit(&node, &Account::default(), CALL, PATIENCE).await.unwrap_err();
         assert!(matches!(refused, SubmitError::Rejected { .. }), "{refused}");
-        let node = Node::with(&[Fault::Overtaken; 1_000]);
+        let node = FakeNodes::with(&[Fault::Overtaken; 1_000]);
         let late = submit(&node, &Account::default(), CALL, PATIENCE).await.unwrap_err();
         assert!(matches!(&late, SubmitError::Dropped(reason) if reason.contains("1010")), "{late}");
         assert_eq!(node.included(), 0);

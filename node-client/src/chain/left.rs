@@ -23,127 +23,26 @@ pub(super) async fn until_left<T>(
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        future::pending,
-        sync::{Mutex, MutexGuard},
-        time::Duration,
-    };
+    use std::{future::pending, time::Duration};
 
-    use async_trait::async_trait;
-    use tokio::{
-        sync::watch,
-        time::{sleep, Instant},
-    };
+    use tokio::time::{sleep, Instant};
 
     use super::*;
     use crate::chain::{
-        door::{submit, Account, Pool, Trace},
-        BlockRef, Included,
+        door::{submit, Account},
+        nodes::{FakeNodes, Fault},
     };
-
-    /// Two nodes of one chain: the first stands still, the second makes blocks of what it is given.
-    struct Nodes {
-        /// Which one is asked.
-        used: watch::Sender<usize>,
-        /// Whether the first answers to what it is given.
-        answers: bool,
-        /// Whether it passes that on first.
-        passes_on: bool,
-        state: Mutex<State>,
-    }
-
-    #[derive(Default)]
-    struct State {
-        /// By nonce the number of the extrinsic that has it.
-        chain: Vec<u64>,
-        signed: u64,
-    }
-
-    impl Nodes {
-        fn new(answers: bool, passes_on: bool) -> Self {
-            let (used, state) = (watch::Sender::new(0), Mutex::default());
-            Self { used, answers, passes_on, state }
-        }
-
-        fn state(&self) -> MutexGuard<'_, State> {
-            self.state.lock().unwrap()
-        }
-
-        async fn left(&self) {
-            self.used.subscribe().wait_for(|used| *used != 0).await.unwrap();
-        }
-
-        /// The second node has it: whether that is news.
-        fn include(&self, (nonce, number): (u64, u64)) -> bool {
-            let mut state = self.state();
-            let is_next = nonce == state.chain.len() as u64;
-            if is_next {
-                state.chain.push(number);
-            }
-            is_next
-        }
-    }
-
-    #[async_trait]
-    impl Pool for Nodes {
-        type Signed = (u64, u64);
-        /// Which node it is with.
-        type Progress = usize;
-
-        async fn next_nonce(&self) -> Result<u64, SubmitError> {
-            Ok(self.state().chain.len() as u64)
-        }
-
-        async fn sign(&self, nonce: u64) -> Result<(u64, u64), SubmitError> {
-            let mut state = self.state();
-            state.signed += 1;
-            Ok((nonce, state.signed))
-        }
-
-        async fn hand_over(&self, signed: &(u64, u64)) -> Result<usize, SubmitError> {
-            if *self.used.borrow() == 1 {
-                let is_new = self.include(*signed);
-                return is_new.then_some(1).ok_or(SubmitError::Dropped("1010".to_owned()));
-            }
-            if self.passes_on {
-                self.include(*signed);
-            }
-            match self.answers {
-                true => Ok(0),
-                false => until_left(pending(), self.left()).await,
-            }
-        }
-
-        async fn watch(&self, node: usize) -> Result<Included, SubmitError> {
-            if node == 0 {
-                return until_left(pending(), self.left()).await;
-            }
-            Ok(included())
-        }
-
-        async fn trace(&self, (nonce, number): &mut (u64, u64)) -> Result<Trace, SubmitError> {
-            Ok(match self.state().chain.get(*nonce as usize) {
-                None => Trace::Open,
-                Some(found) if found == number => Trace::Found(Ok(included())),
-                Some(_) => Trace::Gone,
-            })
-        }
-
-        async fn reconnect(&self) {}
-    }
-
-    fn included() -> Included {
-        Included { block: BlockRef { number: 1, hash: [1; 32] }, events: Vec::new() }
-    }
 
     #[tokio::test(start_paused = true)]
     async fn what_a_node_took_that_stands_still_is_included_once_by_the_one_asked_after_it() {
         let (still, patience) = (Duration::from_secs(12), Duration::from_secs(120));
-        for (answers, passes_on) in [(true, false), (true, true), (false, false), (false, true)] {
-            let (nodes, begin) = (Nodes::new(answers, passes_on), Instant::now());
+        // It answers or not, and has passed it on or not.
+        for fault in [Fault::Swallowed, Fault::Mute, Fault::Hangs, Fault::HangsAfter] {
+            let nodes = FakeNodes::of(&[&[fault], &[]], Duration::ZERO);
+            let begin = Instant::now();
             let leave = async {
                 sleep(still).await;
-                nodes.used.send_replace(1);
+                nodes.leave();
             };
             let account = Account::default();
             let (outcome, ()) = futures::join!(submit(&nodes, &account, [7; 32], patience), leave);
@@ -152,7 +51,7 @@ mod tests {
             assert!(took >= still && took < still + Duration::from_secs(1), "{took:?}");
             // The same bytes, once.
             let state = nodes.state();
-            assert_eq!((&state.chain[..], state.signed), (&[1][..], 1), "{answers} {passes_on}");
+            assert_eq!((&state.chain[..], state.signed), (&[Some(1)][..], 1), "{fault:?}");
         }
     }
 

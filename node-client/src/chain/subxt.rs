@@ -31,7 +31,7 @@ use subxt_rpcs::methods::LegacyRpcMethods;
 use tokio::sync::{mpsc, watch, Mutex, RwLock};
 
 use super::{
-    changes, door::Account, endpoints::Endpoints, events::FIRST_UNREAD_EVENT, signed::Signed,
+    changes, door::Account, endpoints::Endpoints, events::FIRST_UNREAD_EVENT, read, signed::Signed,
     AnnouncementInfo, AttestationCommitmentInfo, AttestationInfo, BestNumbers, BlockRef, Call,
     Chain, ChainError, Claim, CommitmentInfo, DataChallengeInfo, DepartureInfo,
     EvaluationDisputeInfo, FinalizedBlocks, GauntletEvent, Included, Keypair, Ledger, MinerInfo,
@@ -45,10 +45,6 @@ mod api {}
 
 mod stored;
 
-/// How long a read may take, with its attempts.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long one of them may take: a light client without peers does not say that it does not answer.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Pause after an attempt failed.
 const RETRY_PAUSE: Duration = Duration::from_millis(300);
 /// How often the other nodes are asked how far they are.
@@ -363,29 +359,24 @@ impl SubxtChain {
     where
         F: Future<Output = Result<R, ChainError>>,
     {
-        let deadline = tokio::time::Instant::now() + READ_TIMEOUT;
-        loop {
-            let connection = self.connection().await;
-            let attempted = tokio::select! {
-                done = tokio::time::timeout(ATTEMPT_TIMEOUT, attempt(connection.clone())) => {
-                    done.unwrap_or_else(|_| Err(ChainError::Transport("no answer".to_owned())))
-                }
-                () = self.moved(&connection) => {
-                    Err(ChainError::Transport("another node is asked".to_owned()))
-                }
-            };
-            match attempted {
-                Err(ChainError::Transport(error)) => {
-                    let is_over = tokio::time::Instant::now() >= deadline;
-                    tracing::debug!(error, "reading the chain again");
-                    self.replace_broken(&connection).await;
-                    if is_over {
-                        return Err(ChainError::Transport(error));
-                    }
-                }
-                other => return other,
-            }
-        }
+        read::read(self, attempt).await
+    }
+}
+
+#[async_trait]
+impl read::Nodes for SubxtChain {
+    type Connection = Connection;
+
+    async fn connection(&self) -> Arc<Connection> {
+        SubxtChain::connection(self).await
+    }
+
+    async fn moved(&self, used: &Connection) {
+        SubxtChain::moved(self, used).await;
+    }
+
+    async fn replace(&self, broken: &Connection) {
+        self.replace_broken(broken).await;
     }
 }
 

@@ -1,0 +1,123 @@
+//! Reads from whichever node answers: one that breaks or says nothing is replaced, until the read's time is over.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+
+use super::ChainError;
+
+/// How long a read may take, with its attempts.
+pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long one of them may take: a light client without peers does not say that it does not answer.
+pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The nodes of a chain, of which one is asked. All methods are cancel-safe.
+#[async_trait]
+pub(super) trait Nodes: Sync {
+    /// A connection to one of them.
+    type Connection: Send + Sync;
+
+    /// The connection in use.
+    async fn connection(&self) -> Arc<Self::Connection>;
+    /// Waits until another connection than `used` is in use.
+    async fn moved(&self, used: &Self::Connection);
+    /// After a pause, has another connection opened in place of one that broke, unless there is one.
+    async fn replace(&self, broken: &Self::Connection);
+}
+
+/// Makes attempts until one succeeds, for [`READ_TIMEOUT`] at most: also while it waits for a connection, it ends then.
+///
+/// # Errors
+/// What an attempt finds that another one would find again; [`ChainError::Transport`] with the last attempt's reason
+/// when the time is over.
+pub(super) async fn read<N: Nodes, R, F>(
+    nodes: &N,
+    attempt: impl Fn(Arc<N::Connection>) -> F,
+) -> Result<R, ChainError>
+where
+    F: Future<Output = Result<R, ChainError>>,
+{
+    let mut last = None;
+    let attempts = async {
+        loop {
+            let connection = nodes.connection().await;
+            let attempted = tokio::select! {
+                done = tokio::time::timeout(ATTEMPT_TIMEOUT, attempt(connection.clone())) => {
+                    done.unwrap_or_else(|_| Err(ChainError::Transport("no answer".to_owned())))
+                }
+                () = nodes.moved(&connection) => {
+                    Err(ChainError::Transport("another node is asked".to_owned()))
+                }
+            };
+            match attempted {
+                Err(ChainError::Transport(error)) => {
+                    tracing::debug!(error, "reading the chain again");
+                    last = Some(error);
+                    nodes.replace(&connection).await;
+                }
+                other => break other,
+            }
+        }
+    };
+    let read = tokio::time::timeout(READ_TIMEOUT, attempts).await;
+    read.unwrap_or_else(|_| {
+        Err(ChainError::Transport(last.unwrap_or_else(|| "no connection".to_owned())))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::chain::nodes::{FakeNodes, Fault};
+
+    const OPENING: Duration = Duration::from_secs(10);
+
+    /// Reads a chain of `nodes` that has three blocks: what comes of it, and after how long.
+    async fn height(nodes: &FakeNodes) -> (Result<usize, ChainError>, Duration) {
+        nodes.state().chain = vec![None; 3];
+        let begin = Instant::now();
+        let height = read(nodes, |node| nodes.height(*node)).await;
+        (height, begin.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_whose_time_is_over_says_so_and_opens_no_other_connection_first() {
+        // The last attempt is cut short, or the connection that is being opened then, or the only one there is.
+        for opening in [Duration::ZERO, OPENING, 10 * READ_TIMEOUT] {
+            let nodes = FakeNodes::of(&[&[Fault::Hangs; 9], &[Fault::Hangs; 9]], opening);
+            let (height, took) = height(&nodes).await;
+            assert!(matches!(height, Err(ChainError::Transport(_))), "{height:?}");
+            assert_eq!(took, READ_TIMEOUT, "{opening:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_breaks_or_says_nothing_is_left_for_one_that_answers() {
+        let nodes = FakeNodes::of(&[&[Fault::BrokenBefore], &[]], OPENING);
+        let (found, took) = height(&nodes).await;
+        assert_eq!((found.unwrap(), took), (3, OPENING));
+        let nodes = FakeNodes::of(&[&[Fault::Hangs], &[]], OPENING);
+        let (found, took) = height(&nodes).await;
+        assert_eq!((found.unwrap(), took), (3, ATTEMPT_TIMEOUT + OPENING));
+        // Somebody else has left it meanwhile.
+        let nodes = FakeNodes::of(&[&[Fault::Hangs], &[]], OPENING);
+        let leave = async {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            nodes.leave();
+        };
+        let ((found, took), ()) = futures::join!(height(&nodes), leave);
+        assert_eq!((found.unwrap(), took), (3, Duration::from_secs(2)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_another_attempt_would_find_again_is_not_tried_again() {
+        let nodes = FakeNodes::of(&[&[Fault::Refused], &[]], OPENING);
+        let (height, took) = height(&nodes).await;
+        assert!(matches!(height, Err(ChainError::UnknownBlock(_))), "{height:?}");
+        assert_eq!(took, Duration::ZERO);
+    }
+}
