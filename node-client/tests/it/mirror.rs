@@ -17,7 +17,7 @@ use node_client::{
 use protocol::Hash;
 
 use crate::network::{
-    address, config, content, numbered, peer, peer_with, Impatient, Known, Peer, Transport,
+    address, breathe, config, content, numbered, peer, peer_with, Impatient, Known, Peer, Transport,
 };
 use server::Server;
 
@@ -34,7 +34,7 @@ impl Clock for Hasty {
     }
 
     async fn sleep(&self, _: Duration) {
-        tokio::task::yield_now().await;
+        breathe().await;
     }
 }
 

@@ -10,7 +10,9 @@ use node_client::{
 use tempfile::TempDir;
 
 use super::{
-    network::{address, client, content, faults, peer_with, want, Impatient, Peer, Transport},
+    network::{
+        address, breathe, client, content, faults, peer_with, want, Impatient, Peer, Transport,
+    },
     reach::{dial, hidden, quick},
 };
 
@@ -40,7 +42,7 @@ async fn relayed(peer: &Peer, count: usize) -> PeerAddress {
             assert!(found.addresses.is_sorted());
             return found;
         }
-        tokio::task::yield_now().await;
+        breathe().await;
     }
 }
 
@@ -57,7 +59,7 @@ async fn comes(by: &Peer, from: &Peer, len: usize) {
                 assert_eq!(fetched.peers, [from.client.local_peer()]);
                 return;
             }
-            Err(FetchError::Unavailable { .. }) => tokio::task::yield_now().await,
+            Err(FetchError::Unavailable { .. }) => breathe().await,
             Err(other) => panic!("{other}"),
         }
     }

@@ -22,7 +22,8 @@ use protocol::Hash;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::network::{
-    address, config, content, faults, peer_with, want, Impatient, Peer, Transport, NAME, RANGE_LEN,
+    address, breathe, config, content, faults, peer_with, want, Impatient, Peer, Transport, NAME,
+    RANGE_LEN,
 };
 
 /// What a question costs at the least, in bytes.
@@ -58,7 +59,7 @@ async fn set_roles(server: &Peer, roles: impl IntoIterator<Item = (PeerId, Role)
 /// Waits until the server's counters are so.
 async fn until(server: &Peer, is_so: impl Fn(Counters) -> bool) {
     while !is_so(server.client.counters()) {
-        tokio::task::yield_now().await;
+        breathe().await;
     }
 }
 
@@ -191,7 +192,7 @@ async fn who_reads_nothing_keeps_nobody_from_being_served() {
     let time = async {
         loop {
             clock.advance(Duration::from_secs(1));
-            tokio::task::yield_now().await;
+            breathe().await;
         }
     };
     tokio::select! {
@@ -344,9 +345,7 @@ async fn all_together_have_no_more_than_the_uplink() {
         if serving == 0 && waiting > 0 {
             clock.advance(Duration::from_millis(10));
         }
-        for _ in 0..10 {
-            tokio::task::yield_now().await;
-        }
+        breathe().await;
         while let Some(fetched) = fetches.try_join_next() {
             fetched.unwrap();
         }
