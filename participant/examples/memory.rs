@@ -9,7 +9,7 @@
 use std::{fs, io, ops::ControlFlow, path::Path, sync::Arc};
 
 use dataset::{SampleSource, Tokens};
-use node_client::store::{Content, Store};
+use node_client::store::Store;
 use participant::{memory, replica};
 use protocol::{
     aggregate::OuterRule,
@@ -43,19 +43,6 @@ impl SampleSource for Same {
 
     fn sample(&self, _: u64) -> Option<Tokens<'_>> {
         Some(Tokens::U8(&self.0))
-    }
-}
-
-/// θ as it is served.
-struct Served(Arc<Model>);
-
-impl Content for Served {
-    fn byte_len(&self) -> u64 {
-        self.0.byte_len()
-    }
-
-    fn read(&self, offset: u64, into: &mut [u8]) -> usize {
-        self.0.read_bytes(offset, into)
     }
 }
 
@@ -97,7 +84,7 @@ impl Bench<'_> {
     fn step(&self, store: &Store, mut model: Model, update: &[u8]) -> Result<Model, Failure> {
         let rule = OuterRule::new(700_000, PPM);
         let manifest = replica::step(&mut model, &self.device, &[(1, update)], KEEP, rule)?;
-        let served = Served(Arc::new(model));
+        let served = replica::Served(Arc::new(model));
         store.put_content(manifest.root(), &served)?;
         Ok(Arc::into_inner(served.0).ok_or("somebody else has θ")?)
     }

@@ -109,7 +109,7 @@ impl State {
 }
 
 /// A model as the content that is served under its state root.
-struct Served(Arc<Model>);
+pub struct Served(pub Arc<Model>);
 
 impl Content for Served {
     fn byte_len(&self) -> u64 {
