@@ -10,7 +10,7 @@ use futures::{
     stream::{self, BoxStream},
     StreamExt,
 };
-use protocol::{AccountBytes, BlockNumber, Hash, Planck, RunId, Window};
+use protocol::{layout::Layout, AccountBytes, BlockNumber, Hash, Planck, RunId, Window};
 use tokio::sync::watch;
 
 pub use crate::keys::{HotKeyProof, Keypair};
@@ -20,6 +20,8 @@ pub use types::*;
 
 mod events;
 pub use events::*;
+
+pub mod views;
 
 mod money;
 pub use money::{parse_units, units, UNIT};
@@ -138,6 +140,8 @@ pub trait Chain: Send + Sync {
     async fn run(&self, run: RunId, at: Option<Hash>) -> Result<Option<RunInfo>, ChainError>;
     /// Whether a run is paused: its windows take no updates, and nobody is at fault in them.
     async fn is_paused(&self, run: RunId, at: Option<Hash>) -> Result<bool, ChainError>;
+    /// What creating a run with this layout costs.
+    async fn run_cost(&self, layout: &Layout, at: Option<Hash>) -> Result<RunCost, ChainError>;
     /// The miners by uid.
     async fn miners(&self, run: RunId, at: Option<Hash>) -> Result<Vec<MinerInfo>, ChainError>;
     /// What joining as a miner costs in the block, in planck; `None` without such a run.

@@ -2407,6 +2407,11 @@ pub mod pallet {
             Self::view_assignment_seed(run)
         }
 
+        /// What `create_run` with this layout takes of the owner.
+        pub fn run_cost(layout: LayoutVec) -> RunCost {
+            Self::view_run_cost(&layout)
+        }
+
         /// What joining a run as a miner costs in this block, in planck.
         pub fn next_price(run: RunId) -> Option<Planck> {
             Self::view_next_price(run)

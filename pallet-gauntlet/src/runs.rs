@@ -24,7 +24,7 @@ use sp_runtime::{
 
 use crate::{
     Config, Error, Event, HoldReason, LayoutVec, Layouts, NextRunId, Pallet, PendingSettings, Run,
-    RunOf, RunSettings, RunStatus, Runs, ScheduledSettings, Windows,
+    RunCost, RunOf, RunSettings, RunStatus, Runs, ScheduledSettings, Windows,
 };
 
 impl<T: Config> From<SettingsError> for Error<T> {
@@ -54,6 +54,14 @@ impl<T: Config> Pallet<T> {
         T::PalletId::get().into_sub_account_truncating(run)
     }
 
+    /// What a run with this layout costs its owner.
+    pub(crate) fn view_run_cost(layout: &LayoutVec) -> RunCost {
+        RunCost {
+            deposit: T::RunDeposit::convert(Footprint::from_parts(1, layout.encoded_size())),
+            foundation: T::Currency::minimum_balance(),
+        }
+    }
+
     pub(crate) fn do_create_run(
         owner: T::AccountId,
         settings: Settings,
@@ -69,9 +77,8 @@ impl<T: Config> Pallet<T> {
 
         let run_id = NextRunId::<T>::get();
         NextRunId::<T>::put(run_id.checked_add(1).ok_or(Error::<T>::TooManyRuns)?);
-        let deposit = T::RunDeposit::convert(Footprint::from_parts(1, layout.encoded_size()));
+        let RunCost { deposit, foundation } = Self::view_run_cost(&layout);
         T::Currency::hold(&HoldReason::RunDeposit.into(), &owner, deposit)?;
-        let foundation = T::Currency::minimum_balance();
         T::Currency::transfer(
             &owner,
             &Self::run_account(run_id),

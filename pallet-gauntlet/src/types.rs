@@ -33,7 +33,8 @@ pub use stake::{
     Delegation, Offender, PoolId, SlashQueue, StakePool, UnappliedSlash, Unbonding, UNBONDINGS_MAX,
 };
 pub use view::{
-    Assignment, Claimable, Disputes, Metagraph, PhaseInfo, SeatPay, StandingInfo, WindowPay,
+    Assignment, Claimable, Disputes, Metagraph, PhaseInfo, RunCost, SeatPay, StandingInfo,
+    WindowPay,
 };
 
 /// Miner slots that the types have room for; a run's own limit is `Incentive::uid_max`.

@@ -4,39 +4,29 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use codec::Encode;
 use node_client::{
     chain::{Call, Chain, GauntletEvent},
     keys,
 };
-use protocol::{settings::Settings, Planck, RunId};
+use protocol::{settings::Settings, RunId};
 use trainer::{Model, ModelConfig, Threads};
 
-use super::{
-    money,
-    wallet::{self, KeyArgs},
-};
+use super::wallet::{self, KeyArgs};
 use dataset::place;
 use participant::memory;
 
 use crate::{
     chain_process::connect,
     env::{self, DEFAULT_URL},
-    exit, limits,
-    terminal::UNIT,
-    text_file,
+    exit, limits, text_file,
 };
 
+mod cost;
 mod draft;
 pub use draft::DraftArgs;
 
 /// Blocks from the creation of a run to its first window, if nobody says otherwise.
 const START_IN_BLOCKS: u32 = 100;
-
-/// What the chain holds of a run's owner, and for each byte of its layout (docs/OPERATING.md, A run), in planck. A chain that holds more
-/// refuses by itself.
-const RUN_DEPOSIT: Planck = 1_000 * UNIT;
-const RUN_DEPOSIT_BYTE: Planck = UNIT / 10;
 
 /// Rows that one call of `run reap` removes.
 const REAP_ROWS: u32 = 256;
@@ -174,14 +164,14 @@ pub async fn create(args: RunCreateArgs) -> Result<u8> {
     settings.training.sample_count = manifest.train.sample_count;
     settings.training.sample_len = manifest.sample_len as u32;
     settings.validate()?;
+    let cost = cost::tell(&chain, model.layout()).await?;
     if args.dry_run {
         println!("{}", serde_json::to_string_pretty(&settings)?);
         return Ok(exit::SUCCESS);
     }
 
     let account = wallet::account(&args.key)?;
-    let deposit = RUN_DEPOSIT + RUN_DEPOSIT_BYTE * model.layout().encoded_size() as Planck;
-    money::check(&chain, &account, deposit, "is held for the run, until it is removed").await?;
+    cost::check(&chain, &account, cost).await?;
     let owner = wallet::open(&args.key, &args.url)?;
     let start = settings.schedule.start_block;
     let call = Call::CreateRun { settings: Box::new(settings), layout: model.layout().clone() };

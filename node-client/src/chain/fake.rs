@@ -5,7 +5,7 @@
 //! the seed, the block's number and the forks before, so that one seed gives one story. The rules themselves (`state`, `run`) are those of the pallet and call the same functions of `protocol`; a refusal has
 //! the pallet's name for it. The twin test of `runtime-tests` compares it with the real runtime.
 //!
-//! Not modelled: fees, the existential deposit, the issuance (a transfer of more than there is fails by another name),
+//! Not modelled: fees, that an account must keep the existential deposit, the issuance (a transfer of more than there is fails by another name),
 //! weights (a settlement is written in one block), the order in which a block visits the runs, delegation, the
 //! withdrawal of stake, the chain's governance but for the runs' weights (no slash is cancelled).
 
@@ -21,8 +21,8 @@ use std::{
 use async_trait::async_trait;
 use futures::{stream, StreamExt};
 use protocol::{
-    books::Permit, merkle::blake2_256, AccountBytes, BlockNumber, Hash, Planck, RunId,
-    ValidatorIndex, Window,
+    books::Permit, layout::Layout, merkle::blake2_256, AccountBytes, BlockNumber, Hash, Planck,
+    RunId, ValidatorIndex, Window,
 };
 use tokio::sync::{oneshot, watch};
 
@@ -36,12 +36,13 @@ use super::{
     AnnouncementInfo, AttestationCommitmentInfo, AttestationInfo, BestNumbers, BlockRef, Call,
     Chain, ChainError, Claim, CommitmentInfo, DataChallengeInfo, DepartureInfo,
     EvaluationDisputeInfo, FinalizedBlocks, GauntletEvent, Included, Keypair, Ledger, MinerInfo,
-    PermitInfo, ProvenFaultInfo, RevealInfo, RunInfo, ScoreCommitmentInfo, ScoreRevealInfo,
-    SlashInfo, StakePoolInfo, SubmitError, ValidatorInfo, WindowInfo,
+    PermitInfo, ProvenFaultInfo, RevealInfo, RunCost, RunInfo, ScoreCommitmentInfo,
+    ScoreRevealInfo, SlashInfo, StakePoolInfo, SubmitError, ValidatorInfo, WindowInfo,
 };
 use crate::keys;
 
 mod accusations;
+mod cost;
 mod departures;
 mod disputes;
 mod emission;
@@ -355,6 +356,10 @@ impl Chain for FakeChain {
     /// Never: the fake has no such call.
     async fn is_paused(&self, _: RunId, _: Option<Hash>) -> Result<bool, ChainError> {
         Ok(false)
+    }
+
+    async fn run_cost(&self, layout: &Layout, _: Option<Hash>) -> Result<RunCost, ChainError> {
+        Ok(cost::run_cost(layout))
     }
 
     async fn miners(&self, run: RunId, at: Option<Hash>) -> Result<Vec<MinerInfo>, ChainError> {

@@ -17,6 +17,7 @@ use futures::StreamExt;
 use protocol::{
     entry::{entry_price, EntryPrice},
     fault::ProvenFault,
+    layout::Layout,
     settings::Settings,
     AccountBytes, BlockNumber, Hash, Planck, RunId, Window,
 };
@@ -35,8 +36,8 @@ use super::{
     AnnouncementInfo, AttestationCommitmentInfo, AttestationInfo, BestNumbers, BlockRef, Call,
     Chain, ChainError, Claim, CommitmentInfo, DataChallengeInfo, DepartureInfo,
     EvaluationDisputeInfo, FinalizedBlocks, GauntletEvent, Included, Keypair, Ledger, MinerInfo,
-    PermitInfo, ProvenFaultInfo, RevealInfo, RunInfo, ScoreCommitmentInfo, ScoreRevealInfo,
-    SlashInfo, StakePoolInfo, SubmitError, ValidatorInfo, WindowInfo,
+    PermitInfo, ProvenFaultInfo, RevealInfo, RunCost, RunInfo, ScoreCommitmentInfo,
+    ScoreRevealInfo, SlashInfo, StakePoolInfo, SubmitError, ValidatorInfo, WindowInfo,
 };
 
 #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
@@ -44,6 +45,7 @@ use super::{
 mod api {}
 
 mod stored;
+mod views;
 
 /// Pause after an attempt failed.
 const RETRY_PAUSE: Duration = Duration::from_millis(300);
@@ -584,6 +586,13 @@ impl Chain for SubxtChain {
     async fn is_paused(&self, run: RunId, at: Option<Hash>) -> Result<bool, ChainError> {
         let record = value!(self, at, "a run", runs, stored::Run, (run))?;
         Ok(record.is_some_and(|record| record.is_paused()))
+    }
+
+    async fn run_cost(&self, layout: &Layout, at: Option<Hash>) -> Result<RunCost, ChainError> {
+        self.read(move |connection| async move {
+            views::run_cost(&connection.at(at).await?, layout).await
+        })
+        .await
     }
 
     async fn miners(&self, run: RunId, at: Option<Hash>) -> Result<Vec<MinerInfo>, ChainError> {

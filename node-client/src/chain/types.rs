@@ -35,6 +35,27 @@ pub struct RunInfo {
     pub layout: Layout,
 }
 
+/// What a run costs the account that creates it, as the chain says.
+#[derive(Decode, Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RunCost {
+    /// Held of the owner until the run is removed, in planck.
+    pub deposit: Planck,
+    /// Goes to the run's account, which it keeps alive, in planck. As much must be left to the owner.
+    pub foundation: Planck,
+}
+
+impl RunCost {
+    /// What leaves the owner's free balance, in planck.
+    pub fn taken(&self) -> Planck {
+        self.deposit.saturating_add(self.foundation)
+    }
+
+    /// What the owner must have free beside the call's fee, in planck.
+    pub fn needed(&self) -> Planck {
+        self.taken().saturating_add(self.foundation)
+    }
+}
+
 /// A miner in its slot.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MinerInfo {

@@ -77,7 +77,7 @@ struct Story {
 impl Story {
     async fn begin() -> Self {
         let names = ["Alice", "Bob", "Charlie", "Dave", "Eve"];
-        let chain = FakeChain::new(7, names.map(|name| (account(name), 1_000 * UNIT)));
+        let chain = FakeChain::new(7, names.map(|name| (account(name), 10_000 * UNIT)));
         let genesis = chain.genesis_hash().await.unwrap();
         let story = Self { chain, genesis };
         let call = Call::CreateRun { settings: Box::new(settings()), layout: layout() };

@@ -1,15 +1,17 @@
 //! What clients and pages are told is what storage holds.
 
+use frame_support::{assert_ok, traits::fungible::Mutate};
 use protocol::{
     assignment::assigned_sample,
     entry::Seat,
+    layout::LAYOUT_TENSORS_MAX,
     window::{Phase, ScorePhase},
     Planck, Uid, Window,
 };
 
 use crate::{
-    mock::*, view::VIEW_PAGE, Claims, Event, MinerPayPage, PaidMiners, PaidWindows, Runs, SeatPay,
-    WindowPay, WindowStatus, HISTORY_WINDOWS,
+    mock::*, view::VIEW_PAGE, Claims, Event, HoldReason, LayoutVec, MinerPayPage, PaidMiners,
+    PaidWindows, Runs, SeatPay, WindowPay, WindowStatus, HISTORY_WINDOWS,
 };
 
 #[test]
@@ -41,6 +43,31 @@ fn views_of_what_is_not_there_are_none() {
         assert_eq!(Gauntlet::assignment(0, 0, 0), None, "the run has not begun");
         roll_to(START);
         assert_eq!(Gauntlet::assignment(0, 1, 0), None);
+    });
+}
+
+#[test]
+fn the_cost_view_says_what_create_run_takes_and_the_most_that_is_refused() {
+    new_test_ext().execute_with(|| {
+        for tensors in [1, 2, 999, LAYOUT_TENSORS_MAX as usize] {
+            let layout = LayoutVec::truncate_from(vec![4_096; tensors]);
+            let told = Gauntlet::run_cost(layout.clone());
+            let create = || {
+                Gauntlet::create_run(
+                    RuntimeOrigin::signed(account(2)),
+                    settings().into(),
+                    layout.clone(),
+                )
+            };
+            let needed = told.deposit + 2 * told.foundation;
+            Balances::set_balance(&account(2), needed - 1);
+            assert!(create().is_err(), "{tensors}");
+            Balances::set_balance(&account(2), needed);
+            let held = Gauntlet::held(HoldReason::RunDeposit, &account(2));
+            assert_ok!(create());
+            assert_eq!(Gauntlet::held(HoldReason::RunDeposit, &account(2)) - held, told.deposit);
+            assert_eq!(Balances::free_balance(account(2)), told.foundation);
+        }
     });
 }
 

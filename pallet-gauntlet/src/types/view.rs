@@ -46,6 +46,16 @@ pub struct StandingInfo {
     pub share: Q32,
 }
 
+/// What a run costs the account that creates it, as the view function `run_cost` answers.
+#[derive(Encode, Decode, TypeInfo, Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RunCost {
+    /// Held of the owner until the run is removed, in planck.
+    pub deposit: Planck,
+    /// Goes to the run's account, which it keeps alive, in planck: the existential deposit. As much must be left to the
+    /// owner.
+    pub foundation: Planck,
+}
+
 /// What a run owes an account, as the view function `claimable` answers.
 #[derive(Encode, Decode, TypeInfo, Clone, PartialEq, Eq, Debug)]
 pub struct Claimable {

@@ -27,7 +27,7 @@ fn key(name: &str) -> Keypair {
 #[tokio::test]
 async fn a_registration_survives_nonces_that_another_program_used() {
     let names = ["Alice", "Bob"];
-    let money = 1_000_000_000_000_000;
+    let money = 10_000_000_000_000_000;
     let fake = FakeChain::new(1, names.map(|name| (keys::account(&key(name)), money)));
     let settings = Box::new(Settings::example());
     let call = Call::CreateRun { settings, layout: Layout(vec![5_000]) };

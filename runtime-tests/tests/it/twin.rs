@@ -1,15 +1,21 @@
 //! The real runtime and the fake chain of `node-client` as twins: the same random calls, block by
 //! block, and after each block equal outcomes, events and state.
 
-use protocol::Planck;
-use runtime::AccountId;
+use futures::FutureExt;
+use node_client::chain::{fake::FakeChain, Chain, RunCost};
+use pallet_gauntlet::LayoutVec;
+use protocol::{
+    layout::{Layout, LAYOUT_TENSORS_MAX},
+    Planck,
+};
+use runtime::{AccountId, Gauntlet};
 
 use self::{
     chains::{Chains, Counts, Twins},
     draw::{opening_calls, register_miner, Script, MINERS, VALIDATORS},
     state::Difference,
 };
-use crate::network::{endowed, miner_hot, miner_key, validator_hot, RUN};
+use crate::network::{endowed, genesis_storage, miner_hot, miner_key, validator_hot, RUN};
 
 mod state;
 
@@ -95,6 +101,20 @@ fn the_fake_chain_does_what_the_runtime_does() {
     // `ChunkTooCommon` (no payload is of zeros).
     let errors: Vec<&str> = counts.errors.keys().map(String::as_str).collect();
     assert_eq!(errors.len(), 60 + 3, "{errors:?}");
+}
+
+#[test]
+fn the_fake_chain_says_what_a_run_costs_as_the_runtime_does() {
+    sp_io::TestExternalities::from(genesis_storage()).execute_with(|| {
+        let fake = FakeChain::new(1, []);
+        for tensors in [0, 1, 63, 64, LAYOUT_TENSORS_MAX as usize] {
+            let layout = Layout(vec![4_096; tensors]);
+            let told = fake.run_cost(&layout, None).now_or_never().expect("it never waits");
+            let RunCost { deposit, foundation } = told.expect("it always answers");
+            let real = Gauntlet::run_cost(LayoutVec::truncate_from(layout.0));
+            assert_eq!((real.deposit, real.foundation), (deposit, foundation), "{tensors}");
+        }
+    });
 }
 
 /// The comparison is worth something: it finds one call that only the runtime got.

@@ -10,10 +10,11 @@ use protocol::{
     AccountBytes, BlockNumber, Planck, Window,
 };
 
-use super::refusal::{ensure, Refusal};
-
-/// One UNIT in planck.
-const UNIT: Planck = 1_000_000_000_000;
+use super::{
+    super::UNIT,
+    cost::EXISTENTIAL_DEPOSIT,
+    refusal::{ensure, Refusal},
+};
 
 /// The runtime's schedule.
 const SCHEDULE: Halving = Halving {
@@ -24,7 +25,7 @@ const SCHEDULE: Halving = Halving {
 };
 
 /// The least that a sponsor puts in: the runtime's existential deposit.
-const FUNDING_MIN: Planck = UNIT / 1_000;
+const FUNDING_MIN: Planck = EXISTENTIAL_DEPOSIT;
 
 /// What the chain's schedule gave so far, and to whom.
 #[derive(Clone, Default)]

@@ -19,6 +19,7 @@ use protocol::{
 use super::{
     super::{AnnouncementInfo, Call, GauntletEvent, ValidatorInfo, SHOWN_BYTES_MAX},
     accusations::StakePool,
+    cost::run_cost,
     emission::ChainEmission,
     refusal::{ensure, Refusal},
     run::{Block, Run, Scores},
@@ -232,6 +233,7 @@ impl State {
         let chunk_count = layout.chunk_count();
         let chunk_count = chunk_count.ok_or(Refusal::gauntlet("LayoutInvalid"))?;
         ensure(self.runs.len() < RUNS_MAX, "TooManyRuns")?;
+        self.hold(owner, run_cost(&layout).taken())?;
         // Runs never end, so that their number is the next identifier; there are few.
         let run = self.runs.len() as RunId;
         let payload_max = payload_bytes_max(&layout, settings.training.keep);

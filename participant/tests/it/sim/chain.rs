@@ -9,12 +9,12 @@ use node_client::{
         AnnouncementInfo, AttestationCommitmentInfo, AttestationInfo, BestNumbers, BlockRef, Call,
         Chain, ChainError, Claim, CommitmentInfo, DataChallengeInfo, DepartureInfo,
         EvaluationDisputeInfo, FinalizedBlocks, GauntletEvent, Included, Ledger, MinerInfo,
-        PermitInfo, ProvenFaultInfo, RevealInfo, RunInfo, ScoreCommitmentInfo, ScoreRevealInfo,
-        SlashInfo, StakePoolInfo, SubmitError, ValidatorInfo, WindowInfo,
+        PermitInfo, ProvenFaultInfo, RevealInfo, RunCost, RunInfo, ScoreCommitmentInfo,
+        ScoreRevealInfo, SlashInfo, StakePoolInfo, SubmitError, ValidatorInfo, WindowInfo,
     },
     keys::{self, Keypair},
 };
-use protocol::{AccountBytes, BlockNumber, Hash, Planck, RunId, Window};
+use protocol::{layout::Layout, AccountBytes, BlockNumber, Hash, Planck, RunId, Window};
 
 use super::world::World;
 
@@ -92,6 +92,10 @@ impl Chain for SimChain {
 
     async fn is_paused(&self, run: RunId, at: Option<Hash>) -> Result<bool, ChainError> {
         self.ask("is_paused").await?.is_paused(run, at).await
+    }
+
+    async fn run_cost(&self, layout: &Layout, at: Option<Hash>) -> Result<RunCost, ChainError> {
+        self.ask("run cost").await?.run_cost(layout, at).await
     }
 
     async fn entry_price(

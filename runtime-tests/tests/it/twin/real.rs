@@ -78,18 +78,11 @@ pub(super) fn state(
     windows: impl Fn(RunId) -> Vec<Window>,
     accounts: &[AccountBytes],
 ) -> ChainState {
-    let mut balances: BTreeMap<AccountBytes, Planck> = accounts
+    let balances: BTreeMap<AccountBytes, Planck> = accounts
         .iter()
         .map(|account| (*account, Balances::free_balance(AccountId::new(*account))))
         .collect();
-    let mut runs = BTreeMap::new();
-    for (id, run) in Runs::<Runtime>::iter() {
-        // What keeps the run's account alive, and what is held: the fake knows no deposits.
-        if let Some(balance) = balances.get_mut(&account_bytes(&run.owner)) {
-            *balance += run.foundation + run.deposit;
-        }
-        runs.insert(id, run_state(id, windows(id)));
-    }
+    let runs = Runs::<Runtime>::iter_keys().map(|id| (id, run_state(id, windows(id)))).collect();
     ChainState { events: by_run(gauntlet_events()), runs, balances }
 }
 
