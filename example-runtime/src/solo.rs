@@ -51,7 +51,10 @@ pub type UncheckedExtrinsic =
 pub type Block = generic::Block<Header, UncheckedExtrinsic>;
 
 /// The storage of a chain that began with an older pallet is led to this one's, once.
-pub type SingleBlockMigrations = (pallet_gauntlet::migrations::MigrateV1ToV2<Runtime>,);
+pub type SingleBlockMigrations = (
+    pallet_gauntlet::migrations::MigrateV1ToV2<Runtime>,
+    pallet_gauntlet::migrations::MigrateV2ToV3<Runtime>,
+);
 
 /// Executes blocks.
 pub type Executive = frame_executive::Executive<

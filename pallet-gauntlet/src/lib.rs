@@ -204,7 +204,7 @@ pub mod pallet {
     use crate::{emission_schedule::EmissionSchedule, types::*, ClaimBatch, WeightInfo};
 
     /// The version of the records in storage: [`migrations`](crate::migrations) leads to it from those before.
-    pub const STORAGE_VERSION: StorageVersion = StorageVersion::new(2);
+    pub const STORAGE_VERSION: StorageVersion = StorageVersion::new(3);
 
     /// The pallet.
     #[pallet::pallet]

@@ -3,7 +3,9 @@
 //! A runtime names the steps that its chain has not taken yet among its migrations:
 //!
 //! ```ignore
-//! type SingleBlockMigrations = (pallet_gauntlet::migrations::MigrateV1ToV2<Runtime>,);
+//! use pallet_gauntlet::migrations::{MigrateV1ToV2, MigrateV2ToV3};
+//!
+//! type SingleBlockMigrations = (MigrateV1ToV2<Runtime>, MigrateV2ToV3<Runtime>);
 //! ```
 //!
 //! Each is a [`VersionedMigration`]: it runs if the chain's storage has the version that it leads from, once, and raises it.
@@ -14,7 +16,11 @@
 //! |---|---|---|
 //! | 0 | | chains from before the pallet counted versions; there is no way from there, they are begun anew |
 //! | 1 | the first that is counted | |
-//! | 2 | [`MigrateV1ToV2`] | settings that wait tell whether the chain's governance forced them; settings and records of windows have what overlap needs, for which there is no way: a chain with runs is begun anew, as none with version 2 is known |
+//! | 2 | [`MigrateV1ToV2`] | settings that wait tell whether the chain's governance forced them |
+//! | 3 | [`MigrateV2ToV3`] | settings tell whether training overlaps with the exchange, and records of windows have the seeds for it; runs of before go on without |
+//!
+//! Builds between two releases may have had the records of version 3 under version 2. Their chains are begun anew:
+//! `try-runtime` says so before the step.
 //!
 //! # Writing the next one
 //!
@@ -25,7 +31,9 @@ use frame_support::migrations::VersionedMigration;
 
 use crate::Pallet;
 
+mod stored_v2;
 mod v2;
+mod v3;
 
 /// From storage version 1 to 2: [`ScheduledSettings`](crate::ScheduledSettings) has `by_admin`, `false` for those that wait.
 ///
@@ -34,6 +42,19 @@ pub type MigrateV1ToV2<T> = VersionedMigration<
     1,
     2,
     v2::TellWhoForced<T>,
+    Pallet<T>,
+    <T as frame_system::Config>::DbWeight,
+>;
+
+/// From storage version 2 to 3: settings have [`overlap`](protocol::settings::Training::overlap), which is off. A
+/// [`WindowRecord`](crate::WindowRecord) has `scoring_seed`, which was the seed, and no `next_seed`.
+///
+/// In one block: at most [`Config::RunsMax`](crate::Config::RunsMax) times the windows that are kept, twice, and the
+/// settings that wait.
+pub type MigrateV2ToV3<T> = VersionedMigration<
+    2,
+    3,
+    v3::LetTrainingOverlap<T>,
     Pallet<T>,
     <T as frame_system::Config>::DbWeight,
 >;

@@ -78,7 +78,10 @@ pub type UncheckedExtrinsic =
 pub type SignedPayload = generic::SignedPayload<RuntimeCall, TxExtension>;
 
 /// What the next upgrade of a running chain changes in its storage, in one block; empty once every chain has it.
-pub type SingleBlockMigrations = (pallet_gauntlet::migrations::MigrateV1ToV2<Runtime>,);
+pub type SingleBlockMigrations = (
+    pallet_gauntlet::migrations::MigrateV1ToV2<Runtime>,
+    pallet_gauntlet::migrations::MigrateV2ToV3<Runtime>,
+);
 
 /// Executes blocks: hooks, inherents and transactions in order.
 pub type Executive = frame_executive::Executive<
@@ -126,17 +129,17 @@ macro_rules! version {
             spec_version: $spec_version,
             impl_version: 1,
             apis: apis::RUNTIME_API_VERSIONS,
-            transaction_version: 3,
+            transaction_version: 4,
             system_version: 1,
         };
     };
 }
 
 #[cfg(not(feature = "next-version"))]
-version!(3);
+version!(4);
 // What the crate `next-runtime` upgrades a live chain to.
 #[cfg(feature = "next-version")]
-version!(4);
+version!(5);
 
 /// One token, in planck.
 pub const UNIT: Balance = 1_000_000_000_000;

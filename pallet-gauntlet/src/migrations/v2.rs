@@ -15,12 +15,13 @@ use {
     sp_runtime::TryRuntimeError,
 };
 
-use crate::{Config, PendingSettings, ScheduledSettings};
+use super::stored_v2::{PendingSettings, ScheduledSettings};
+use crate::Config;
 
 /// What version 1 stored, under the names that it has in storage.
 mod v1 {
     use codec::{Decode, Encode};
-    use protocol::{settings::Settings, Window};
+    use protocol::Window;
     #[cfg(feature = "try-runtime")]
     use {
         crate::{Config, Pallet},
@@ -28,10 +29,12 @@ mod v1 {
         protocol::RunId,
     };
 
+    use crate::migrations::stored_v2::Settings;
+
     #[derive(Encode, Decode)]
     pub(super) struct ScheduledSettings {
         pub(super) window: Window,
-        // The same in both versions; the step that changes them keeps a copy here.
+        // The same in both versions.
         pub(super) settings: Settings,
     }
 
@@ -75,11 +78,9 @@ impl<T: Config> UncheckedOnRuntimeUpgrade for TellWhoForced<T> {
             "settings that wait were lost or made up"
         );
         for (run, v1::ScheduledSettings { window, settings }) in before {
-            let expected = ScheduledSettings { window, settings, by_admin: false };
-            ensure!(
-                PendingSettings::<T>::get(run) == Some(expected),
-                "settings that wait are not what they were"
-            );
+            let expected = ScheduledSettings { window, settings, by_admin: false }.encode();
+            let found = PendingSettings::<T>::get(run).map(|found| found.encode());
+            ensure!(found == Some(expected), "settings that wait are not what they were");
         }
         Ok(())
     }
