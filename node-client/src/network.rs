@@ -13,7 +13,8 @@
 //!
 //! - `config`: every limit, in one place.
 //! - `codec`: the two messages of the range protocol.
-//! - `behaviour`: which libp2p protocols are spoken, with which limits.
+//! - `behaviour`: which libp2p protocols are spoken, with which limits; `transport`: over what.
+//! - `dials`: what may be dialled, and how often; `attempts`: tells it whose word is followed.
 //! - `rate`: how much a peer may have of us in a time; `uplink`: how much all of them.
 //! - `roles`: who takes part by the chain; `origin`: from which part of the internet a peer comes.
 //! - `gate`: which strangers may connect; `pace`: who reads too slowly to be served.
@@ -93,6 +94,12 @@ mod relay;
 mod reservations;
 
 mod reach;
+
+mod dials;
+
+mod transport;
+
+mod attempts;
 
 mod probes;
 

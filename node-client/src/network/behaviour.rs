@@ -18,8 +18,10 @@ use libp2p::{
 };
 
 use super::{
+    attempts::Attempts,
     codec,
     dial_backs::DialBacks,
+    dials::Rules,
     gate::{self, Gate},
     keep_alive::{self, Count},
     mapping::Mapping,
@@ -27,6 +29,7 @@ use super::{
     probes::Probes,
     punches::Punches,
     relay::Relay,
+    transport::transport,
     NetworkConfig, StartError,
 };
 use crate::clock::Clock;
@@ -63,6 +66,7 @@ pub(super) struct Behaviour {
     /// First, so that a connection over the limit costs the others nothing.
     pub(super) limits: connection_limits::Behaviour,
     pub(super) gate: Gate,
+    pub(super) attempts: Attempts,
     pub(super) keep_alive: keep_alive::Behaviour,
     ping: ping::Behaviour,
     dial_backs: DialBacks,
@@ -92,6 +96,7 @@ pub(super) fn swarm(
     let ranges_name = codec::protocol_name(&config.name).ok_or_else(name)?;
     let kademlia_name = kademlia_name(&config.name).ok_or_else(name)?;
     let local = key.public().to_peer_id();
+    let rules = Arc::new(Rules::new(config, clock.clone()));
     let behaviour = |key: &Keypair, relayed| Behaviour {
         limits: connection_limits::Behaviour::new(connection_limits(
             config,
@@ -99,11 +104,12 @@ pub(super) fn swarm(
         )),
         relay: Relay::new(config, local, clock.clone()),
         relayed,
-        punches: Punches::new(local),
+        punches: Punches::new(local, rules.clone()),
+        attempts: Attempts::new(rules.clone()),
         gate: Gate::new(config, clock),
         keep_alive: keep_alive::Behaviour::new(config.connections_per_peer_max),
         ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_INTERVAL)),
-        dial_backs: DialBacks::new(),
+        dial_backs: DialBacks::new(rules.clone()),
         probes: Probes::new(local),
         mapping: Mapping::new(config),
         identify: identify::Behaviour::new(
@@ -122,23 +128,16 @@ pub(super) fn swarm(
         ),
     };
 
-    let transport =
+    let failed =
         |error: &dyn std::fmt::Display| StartError::Transport { reason: error.to_string() };
     let builder = SwarmBuilder::with_existing_identity(key)
         .with_tokio()
-        .with_tcp(
-            libp2p::tcp::Config::default().nodelay(true),
-            libp2p::noise::Config::new,
-            libp2p::yamux::Config::default,
-        )
-        .map_err(|error| transport(&error))?
-        .with_quic()
-        .with_dns()
-        .map_err(|error| transport(&error))?
+        .with_other_transport(|key| transport(key, rules.clone()))
+        .map_err(|error| failed(&error))?
         .with_relay_client(libp2p::noise::Config::new, libp2p::yamux::Config::default)
-        .map_err(|error| transport(&error))?
+        .map_err(|error| failed(&error))?
         .with_behaviour(behaviour)
-        .map_err(|error| transport(&error))?;
+        .map_err(|error| failed(&error))?;
     Ok(builder
         .with_swarm_config(|swarm| {
             swarm

@@ -18,7 +18,9 @@ pub struct NetworkConfig {
     /// Name of the network, part of each protocol's name: peers of different networks do not understand each other.
     /// Use the chain's genesis hash. Without `/` at either end.
     pub name: String,
-    /// Where to listen. Port 0 means any. To listen on all IPv6 addresses of a machine that has none is no error.
+    /// Where to listen. Port 0 means any. To listen on all IPv6 addresses of a machine that has none is no error. An
+    /// address of this machine or of a private network, here or of `external` or `bootstrap`, says that peers at others
+    /// of its kind are dialled; otherwise none but those on this machine are, whoever announces them.
     pub listen: Vec<Multiaddr>,
     /// Under which addresses others reach this peer. If there are any, they and no others are to be announced.
     pub external: Vec<Multiaddr>,

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -19,6 +20,8 @@ use libp2p::{
     Multiaddr, PeerId,
 };
 
+use super::dials::Rules;
+
 /// Dials for one peer at a time: its addresses of each transport.
 const PER_PEER_MAX: usize = 4;
 
@@ -30,11 +33,13 @@ pub(super) struct DialBacks {
     held: HashSet<PeerId>,
     /// The dials under way, and for whom; of strangers the connections, too.
     dials: HashMap<ConnectionId, PeerId>,
+    rules: Arc<Rules>,
 }
 
 impl DialBacks {
-    pub(super) fn new() -> Self {
-        Self { inner: server::Behaviour::default(), held: HashSet::new(), dials: HashMap::new() }
+    pub(super) fn new(rules: Arc<Rules>) -> Self {
+        let inner = server::Behaviour::default();
+        Self { inner, held: HashSet::new(), dials: HashMap::new(), rules }
     }
 
     /// Lets these peers not wait for strangers.
@@ -132,6 +137,8 @@ impl NetworkBehaviour for DialBacks {
             let (peer_id, connection_id) = (opts.get_peer_id(), opts.connection_id());
             if let Some(peer) = peer_id.filter(|peer| self.has_room(peer)) {
                 self.dials.insert(connection_id, peer);
+                // Who asks says where it is.
+                self.rules.told(connection_id);
                 return Poll::Ready(ToSwarm::Dial { opts });
             }
             // Not that it was not reached: that would be final. Who is told of an error asks again.
@@ -155,6 +162,7 @@ mod tests {
     use libp2p::swarm::{behaviour::DialFailure, DialError};
 
     use super::*;
+    use crate::{clock::ManualClock, network::NetworkConfig};
 
     fn begin(dial_backs: &mut DialBacks, peer: PeerId) -> bool {
         let has_room = dial_backs.has_room(&peer);
@@ -168,7 +176,8 @@ mod tests {
     #[test]
     fn strangers_leave_room_for_kept_peers() {
         let kept = PeerId::random();
-        let mut dial_backs = DialBacks::new();
+        let rules = Rules::new(&NetworkConfig::default(), Arc::new(ManualClock::default()));
+        let mut dial_backs = DialBacks::new(Arc::new(rules));
         dial_backs.hold(HashSet::from([kept]));
         let one = PeerId::random();
         let begun = (0..10).filter(|_| begin(&mut dial_backs, one)).count();

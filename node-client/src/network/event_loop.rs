@@ -208,6 +208,7 @@ impl EventLoop {
             Command::SetRoles { roles, reply } => {
                 let roles = Roles::new(roles);
                 self.swarm.behaviour_mut().gate.set_roles(roles.clone());
+                self.swarm.behaviour_mut().attempts.set_roles(roles.clone());
                 self.swarm.behaviour_mut().relay.set_roles(&roles);
                 self.server.set_roles(roles);
                 let _ = reply.send(());

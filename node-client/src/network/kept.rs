@@ -98,6 +98,7 @@ impl Kept {
                 .extend_addresses_through_behaviour()
                 .build();
             let connection = options.connection_id();
+            swarm.behaviour_mut().attempts.told(connection);
             match swarm.dial(options) {
                 Ok(()) => (entry.due, entry.dial) = (None, Some(connection)),
                 // Somebody else's dial; its end is looked at later.

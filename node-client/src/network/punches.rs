@@ -6,6 +6,7 @@
 
 use std::{
     collections::HashMap,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -19,7 +20,7 @@ use libp2p::{
     Multiaddr, PeerId,
 };
 
-use super::idle::Idle;
+use super::{dials::Rules, idle::Idle};
 
 /// Dials of one circuit: an honest peer asks for three at most.
 const DIALS_MAX: usize = 4;
@@ -34,11 +35,12 @@ pub(super) struct Punches {
     inner: dcutr::Behaviour,
     /// The open circuits with each peer.
     circuits: HashMap<PeerId, Vec<Circuit>>,
+    rules: Arc<Rules>,
 }
 
 impl Punches {
-    pub(super) fn new(local: PeerId) -> Self {
-        Self { inner: dcutr::Behaviour::new(local), circuits: HashMap::new() }
+    pub(super) fn new(local: PeerId, rules: Arc<Rules>) -> Self {
+        Self { inner: dcutr::Behaviour::new(local), circuits: HashMap::new(), rules }
     }
 
     /// Notes where a trusted peer sees us come from.
@@ -130,7 +132,11 @@ impl NetworkBehaviour for Punches {
             };
             let Some(peer_id) = opts.get_peer_id() else { continue };
             match self.take_dial(&peer_id) {
-                Ok(()) => return Poll::Ready(ToSwarm::Dial { opts }),
+                Ok(()) => {
+                    // Who is at the other end of the circuit says where it is.
+                    self.rules.told(opts.connection_id());
+                    return Poll::Ready(ToSwarm::Dial { opts });
+                }
                 // It has us dial on and on, wherever it says.
                 Err(Some(circuit)) => {
                     let connection = CloseConnection::One(circuit);
@@ -152,16 +158,20 @@ mod tests {
     };
 
     use super::*;
-    use crate::network::{
-        behaviour::BehaviourEvent,
-        swarms::{listening, next, over, reserve, set_roles},
-        NetworkConfig, Role,
+    use crate::{
+        clock::ManualClock,
+        network::{
+            behaviour::BehaviourEvent,
+            swarms::{listening, next, over, reserve, set_roles},
+            NetworkConfig, Role,
+        },
     };
 
     #[test]
     fn who_has_us_dial_on_and_on_loses_its_circuit() {
         let peer = PeerId::random();
-        let mut punches = Punches::new(PeerId::random());
+        let rules = Rules::new(&NetworkConfig::default(), Arc::new(ManualClock::default()));
+        let mut punches = Punches::new(PeerId::random(), Arc::new(rules));
         assert_eq!(punches.take_dial(&peer), Err(None));
         let circuit = ConnectionId::new_unchecked(1);
         let endpoint = ConnectedPoint::Listener {

@@ -144,6 +144,7 @@ impl Questions {
             .extend_addresses_through_behaviour()
             .build();
         let connection = options.connection_id();
+        swarm.behaviour_mut().attempts.told(connection);
         match swarm.dial(options) {
             Ok(()) => {
                 entry.insert(Dial { connection, addresses: given, questions: Vec::new() });

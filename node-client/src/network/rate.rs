@@ -109,6 +109,11 @@ impl<K: Copy + Eq + Hash> Buckets<K> {
             bucket.give_back(amount);
         }
     }
+
+    /// Lets `who` have taken nothing.
+    pub(super) fn forget(&mut self, who: &K) {
+        self.buckets.remove(who);
+    }
 }
 
 #[cfg(test)]

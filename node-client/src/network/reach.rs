@@ -142,7 +142,7 @@ fn sorted(mut addresses: Vec<Multiaddr>) -> Vec<Multiaddr> {
 
 /// From where an address is reached, the furthest first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Scope {
+pub(super) enum Scope {
     World,
     /// The networks of RFC 1918, RFC 6598 and RFC 4193.
     Site,
@@ -152,15 +152,32 @@ enum Scope {
 }
 
 /// `None` if nobody can dial it without knowing more.
-fn scope(address: &Multiaddr) -> Option<Scope> {
+pub(super) fn scope(address: &Multiaddr) -> Option<Scope> {
     match ip(address) {
-        Some(IpAddr::V4(ip)) => scope_v4(ip),
-        Some(IpAddr::V6(ip)) => match ip.to_ipv4_mapped() {
-            Some(ip) => scope_v4(ip),
-            None => scope_v6(ip),
-        },
+        Some(ip) => scope_of(ip),
         // A name.
         None => Some(Scope::World),
+    }
+}
+
+pub(super) fn scope_of(ip: IpAddr) -> Option<Scope> {
+    match embedded(ip) {
+        IpAddr::V4(ip) => scope_v4(ip),
+        IpAddr::V6(ip) => scope_v6(ip),
+    }
+}
+
+/// The IPv4 address to which one of IPv6 leads: a mapped one (RFC 4291), by NAT64 (RFC 6052) or by 6to4 (RFC 3056).
+/// Others are what they are.
+pub(super) fn embedded(ip: IpAddr) -> IpAddr {
+    let IpAddr::V6(ip) = ip.to_canonical() else {
+        return ip.to_canonical();
+    };
+    match ip.segments() {
+        [0x64, 0xFF9B, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => {
+            Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)).into()
+        }
+        _ => ip.into(),
     }
 }
 
@@ -191,7 +208,7 @@ fn scope_v6(ip: Ipv6Addr) -> Option<Scope> {
     }
 }
 
-fn ip(address: &Multiaddr) -> Option<IpAddr> {
+pub(super) fn ip(address: &Multiaddr) -> Option<IpAddr> {
     match address.iter().next()? {
         Protocol::Ip4(ip) => Some(ip.into()),
         Protocol::Ip6(ip) => Some(ip.into()),
@@ -367,6 +384,10 @@ mod tests {
             ("/ip4/224.0.0.1/tcp/1", None),
             ("/ip6/fd00::1/tcp/1", Some(Scope::Site)),
             ("/ip6/::ffff:10.0.0.1/tcp/1", Some(Scope::Site)),
+            ("/ip6/64:ff9b::8.8.8.8/tcp/1", Some(Scope::World)),
+            ("/ip6/64:ff9b::10.0.0.1/tcp/1", Some(Scope::Site)),
+            ("/ip6/64:ff9b::127.0.0.1/tcp/1", Some(Scope::Machine)),
+            ("/ip6/2002:a9fe:a9fe::1/tcp/1", None),
             ("/ip6/2001:db8::1/tcp/1", Some(Scope::World)),
             ("/ip6/ff02::1/tcp/1", None),
             ("/dns4/peer.example/tcp/1", Some(Scope::World)),

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod chain;
+mod dials;
 mod journal;
 mod keys;
 mod mirror;
