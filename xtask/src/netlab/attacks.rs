@@ -22,6 +22,8 @@ pub(super) fn strangers(lab: &mut Lab) -> Result<Vec<Figure>, Failure> {
     }
     let node = lab.node(link)?;
     let mut fetcher = lab.peer(&node, "tcp", "fetcher")?;
+    // The chain names the fetcher alone.
+    publisher.ask(&format!("relay {}", fetcher.address))?;
     let mut series = |first: usize| -> Result<(f64, f64), Failure> {
         let (mut seconds, mut done) = (0.0, 0.0);
         for index in first..first + FETCHES {
