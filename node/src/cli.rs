@@ -23,6 +23,11 @@ pub(crate) struct Cli {
     /// vote.
     #[arg(long, value_name = "BLOCKS", default_value_t = 0)]
     pub(crate) finality_lag: u32,
+
+    /// Follow a development chain whose blocks another node makes: make no block, and make final what comes from it, by
+    /// the `--block-millis` and `--finality-lag` that it has too. A development chain has no votes that would tell.
+    #[arg(long)]
+    pub(crate) follow: bool,
 }
 
 /// The commands beside running a node.

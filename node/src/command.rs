@@ -61,10 +61,8 @@ pub(crate) fn run() -> sc_cli::Result<()> {
     match &cli.subcommand {
         None => {
             webrtc::refuse(&cli.run.network_params)?;
-            let (block_millis, finality_lag) = (cli.block_millis, cli.finality_lag);
-            cli.create_runner(&cli.run)?.run_node_until_exit(|config| async move {
-                start(config, block_millis, finality_lag)
-            })
+            let runner = cli.create_runner(&cli.run)?;
+            runner.run_node_until_exit(|config| async move { start(config, &cli) })
         }
         Some(Subcommand::Key(cmd)) => cmd.run(&cli),
         Some(Subcommand::ExportChainSpec(cmd)) => {
@@ -100,21 +98,20 @@ pub(crate) fn run() -> sc_cli::Result<()> {
 }
 
 /// Starts the node; it runs until the returned tasks end.
-fn start(
-    mut config: Configuration,
-    block_millis: Option<u64>,
-    finality_lag: u32,
-) -> sc_cli::Result<TaskManager> {
+fn start(mut config: Configuration, cli: &Cli) -> sc_cli::Result<TaskManager> {
     type Libp2p = sc_network::NetworkWorker<Block, <Block as BlockT>::Hash>;
     type Litep2p = sc_network::Litep2pNetworkBackend;
 
-    if (block_millis.is_some() || finality_lag > 0) && !service::is_development(&config) {
+    let &Cli { block_millis, finality_lag, follow: follows, .. } = cli;
+    let is_paced = block_millis.is_some() || finality_lag > 0 || follows;
+    if is_paced && !service::is_development(&config) {
         return Err(sc_cli::Error::Input(
-            "--block-millis and --finality-lag are for development chains; add --dev".into(),
+            "--block-millis, --finality-lag and --follow are for development chains; add --dev"
+                .into(),
         ));
     }
     webrtc::leave_out(&mut config.network);
-    let pace = Pace { block_millis: block_millis.unwrap_or(BLOCK_MILLIS), finality_lag };
+    let pace = Pace { block_millis: block_millis.unwrap_or(BLOCK_MILLIS), finality_lag, follows };
     let tasks = match config.network.network_backend {
         NetworkBackendType::Libp2p => service::start::<Libp2p>(config, pace),
         NetworkBackendType::Litep2p => service::start::<Litep2p>(config, pace),

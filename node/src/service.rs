@@ -37,7 +37,7 @@ use sp_consensus_aura::{
     SlotDuration,
 };
 use sp_runtime::traits::Block as BlockT;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{timeout, MissedTickBehavior};
 
 use crate::{
     client::{Backend, Client, Pool, SelectChain},
@@ -57,6 +57,8 @@ const JUSTIFICATION_PERIOD: u32 = 512;
 const GOSSIP_DURATION: Duration = Duration::from_millis(333);
 /// The part of a slot in which an author fills its block; the rest is for spreading it.
 const PROPOSAL_PART: f32 = 2.0 / 3.0;
+/// How long the transaction pool may take to note a block; far longer than it takes on a busy machine.
+const POOL_PATIENCE: Duration = Duration::from_secs(10);
 /// Telemetry messages that may wait to be sent.
 const TELEMETRY_BUFFER: usize = 16;
 
@@ -175,6 +177,8 @@ pub(crate) struct Pace {
     pub(crate) block_millis: u64,
     /// Blocks that the last final one is behind the newest.
     pub(crate) finality_lag: u32,
+    /// Whether another node makes the blocks.
+    pub(crate) follows: bool,
 }
 
 /// Starts a node; it runs until the returned tasks end.
@@ -191,7 +195,10 @@ pub(crate) fn start<N: NetworkBackend<Block, Hash>>(
     let proposers = node.proposers(&task_manager);
     match grandpa {
         None if authors && pace.block_millis > 0 => {
-            node.seal_on_timer(&task_manager, proposers, pace);
+            node.finalise_on_timer(&task_manager, pace);
+            if !pace.follows {
+                node.seal_on_timer(&task_manager, proposers, pace.block_millis);
+            }
         }
         None => (),
         Some(grandpa) => {
@@ -393,19 +400,23 @@ impl Node {
         Ok(())
     }
 
-    /// Seals a block every `block_millis`, empty or not, and half that time later makes final the one that is
-    /// `finality_lag` behind it.
+    /// Makes final, half a block's time after each block that is made or comes, the one that is `finality_lag` behind.
+    fn finalise_on_timer(&self, task_manager: &TaskManager, pace: Pace) {
+        let delay = Duration::from_millis(pace.block_millis / 2);
+        let (client, pool) = (self.client.clone(), self.pool.clone());
+        let finalising = finalise_after(delay, pace.finality_lag, client, pool);
+        let tasks = task_manager.spawn_essential_handle();
+        tasks.spawn("finalise", Some("block-authoring"), finalising);
+    }
+
+    /// Seals a block every `block_millis`, empty or not.
     ///
     /// The chain's time is its own: it starts from the wall clock and advances by one slot a block, as Aura's rule that
     /// a slot has one block holds at any block time.
-    fn seal_on_timer(self, task_manager: &TaskManager, env: Proposers, pace: Pace) {
-        let Pace { block_millis, finality_lag } = pace;
+    fn seal_on_timer(self, task_manager: &TaskManager, env: Proposers, block_millis: u64) {
         let client = self.client;
         let clock_client = client.clone();
         let tasks = task_manager.spawn_essential_handle();
-        let delay = Duration::from_millis(block_millis / 2);
-        let finalising = finalise_after(delay, finality_lag, client.clone(), self.pool.clone());
-        tasks.spawn("finalise", Some("block-authoring"), finalising);
         let sealing = sc_consensus_manual_seal::run_manual_seal(ManualSealParams {
             block_import: client.clone(),
             env,
@@ -442,7 +453,10 @@ fn finalise_after(
     async move {
         let mut waiting = VecDeque::new();
         while let Some(block) = imported.next().await {
-            pool.ready_at(block.hash).await;
+            // It never does of a block with which it goes over many others, as one does that was behind.
+            if timeout(POOL_PATIENCE, pool.ready_at(block.hash)).await.is_err() {
+                tracing::debug!("the transaction pool takes no note of block {}", block.hash);
+            }
             tokio::time::sleep(delay).await;
             waiting.push_back(block.hash);
             let due = waiting.len().saturating_sub(lag as usize);
