@@ -20,6 +20,14 @@ const CHAIN_TIMEOUT: Duration = Duration::from_secs(60);
 /// Name of the binary.
 const BINARY: &str = "gauntlet-node";
 
+/// The name of a chain's first node, and of its files.
+const NAME: &str = "node";
+
+/// The network key of a chain's first node, and who it is by that: so that others can be told before it runs. It is no
+/// secret; the node listens on loopback.
+const NODE_KEY: &str = "0000000000000000000000000000000000000000000000000000000000000001";
+const PEER_ID: &str = "12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp";
+
 /// How long the node may take until it answers.
 const START_TIMEOUT: Duration = Duration::from_secs(180);
 
@@ -55,30 +63,65 @@ pub(crate) fn find(named: Option<&Path>) -> Result<PathBuf> {
     )
 }
 
-/// A development chain and how to reach it.
+/// A node of a development chain and how to reach it.
 pub(crate) struct Node {
     pub(crate) process: Process,
     /// WebSocket address of its RPC.
     pub(crate) url: String,
+    peer_port: u16,
 }
 
-/// Starts a development chain whose database is in the run folder, and whose last final block is `finality_lag` blocks
-/// behind; `block_millis` 0 authors nothing.
+/// How fast a development chain goes.
+#[derive(Clone, Copy)]
+pub(crate) struct Pace {
+    /// Milliseconds from block to block; 0 makes none.
+    pub(crate) block_millis: u64,
+    /// Blocks that the last final one is behind the newest.
+    pub(crate) finality_lag: u32,
+}
+
+/// Starts a development chain whose database is in the run folder.
 ///
 /// # Errors
 /// It cannot be started.
-pub(crate) fn start(
+pub(crate) fn start(binary: &Path, folder: &Path, pace: Pace) -> Result<Node> {
+    let own = [format!("--node-key={NODE_KEY}")];
+    launch(binary, folder, NAME, &folder.join(CHAIN_FOLDER), pace, &own)
+}
+
+/// Starts a node that follows the chain of the `first` one, as the `number`-th that does, from 1 on.
+///
+/// # Errors
+/// It cannot be started.
+pub(crate) fn follow(
     binary: &Path,
     folder: &Path,
-    block_millis: u64,
-    finality_lag: u32,
+    pace: Pace,
+    first: &Node,
+    number: u16,
+) -> Result<Node> {
+    let own = [
+        "--follow".to_owned(),
+        format!("--bootnodes=/ip4/127.0.0.1/tcp/{}/p2p/{PEER_ID}", first.peer_port),
+    ];
+    let base_path = folder.join(format!("{CHAIN_FOLDER}-{number}"));
+    launch(binary, folder, &format!("{NAME}-{number}"), &base_path, pace, &own)
+}
+
+/// Starts a node with the options that all have and some of its `own`.
+fn launch(
+    binary: &Path,
+    folder: &Path,
+    name: &str,
+    base_path: &Path,
+    pace: Pace,
+    own: &[String],
 ) -> Result<Node> {
     let (rpc_port, peer_port) = (free_port()?, free_port()?);
-    let base_path = folder.join(CHAIN_FOLDER);
     let args = [
         "--dev".to_owned(),
-        format!("--block-millis={block_millis}"),
-        format!("--finality-lag={finality_lag}"),
+        format!("--block-millis={}", pace.block_millis),
+        format!("--finality-lag={}", pace.finality_lag),
         format!("--base-path={}", base_path.display()),
         format!("--rpc-port={rpc_port}"),
         format!("--listen-addr=/ip4/127.0.0.1/tcp/{peer_port}"),
@@ -90,12 +133,13 @@ pub(crate) fn start(
         "--rpc-max-connections=1000".to_owned(),
     ];
     let program = Program {
-        name: "node".to_owned(),
+        name: name.to_owned(),
         binary: binary.to_owned(),
-        args: args.to_vec(),
+        args: [&args, own].concat(),
         logs: folder.join(LOGS_FOLDER),
     };
-    Ok(Node { process: program.start()?, url: format!("ws://127.0.0.1:{rpc_port}") })
+    let url = format!("ws://127.0.0.1:{rpc_port}");
+    Ok(Node { process: program.start()?, url, peer_port })
 }
 
 impl Node {
@@ -104,12 +148,21 @@ impl Node {
     /// # Errors
     /// It ended, or does not answer in time.
     pub(crate) async fn connect(&mut self) -> Result<Arc<dyn Chain>> {
+        let urls = [self.url.clone()];
+        self.connect_by(&urls).await
+    }
+
+    /// Connects to the chain by any of `urls`, this node's among them, as soon as one answers.
+    ///
+    /// # Errors
+    /// This node ended, or none answers in time.
+    pub(crate) async fn connect_by(&mut self, urls: &[String]) -> Result<Arc<dyn Chain>> {
         let started = Instant::now();
         loop {
             if let Some(status) = self.process.ended()? {
                 bail!("the chain ended at once ({status}); {}", self.process.log_tail());
             }
-            let attempt = chain::connect(std::slice::from_ref(&self.url));
+            let attempt = chain::connect(urls);
             let error = match tokio::time::timeout(Duration::from_secs(10), attempt).await {
                 Ok(Ok(chain)) => return Ok(Arc::new(chain)),
                 Ok(Err(error)) => error.to_string(),

@@ -10,7 +10,7 @@ use protocol::{Hash, RunId, Window};
 use trainer::ModelConfig;
 
 use crate::{
-    chain_process,
+    chain_process::{self, Pace},
     commands::wallet::genesis_hash,
     env, exit, limits,
     run_folder::{RunFile, PAYLOADS_FOLDER},
@@ -80,7 +80,8 @@ pub async fn run(args: AuditArgs) -> Result<u8> {
                 Some(url) => Arc::new(chain_process::connect(url).await?),
                 None => {
                     let binary = chain_process::find(args.node.as_deref())?;
-                    node.insert(chain_process::start(&binary, &folder, 0, 0)?).connect().await?
+                    let pace = Pace { block_millis: 0, finality_lag: 0 };
+                    node.insert(chain_process::start(&binary, &folder, pace)?).connect().await?
                 }
             };
             (chain, settings)

@@ -6,7 +6,7 @@
 //! run.json         what this is, for `gauntlet audit`
 //! report.json      the results
 //! data/            the data set
-//! chain/           the chain's database, with every state
+//! chain/           the chain's database, with every state; chain-1/ … those of the nodes that follow
 //! payloads/        every payload that a validator fetched, by window and uid
 //! logs/            a log and a process id for each process
 //! miner-0/ …       each participant's configuration, journal, checkpoints, diary
@@ -14,6 +14,7 @@
 
 mod args;
 mod board;
+mod nodes;
 mod on_chain;
 pub(crate) mod optimisers;
 mod order;
@@ -108,16 +109,15 @@ impl Localnet {
         let binary = chain_process::find(args.node.as_deref())?;
         self.progress.doing("starting the chain");
         let folder = &self.order.folder;
-        let node = chain_process::start(&binary, folder, args.block_ms, args.finality_lag)?;
-        let node = self.processes.node.insert(node);
+        nodes::start(&mut self.processes.nodes, &binary, folder, args)?;
         self.progress.doing("building the data set");
         let foundation = Foundation::build(&self.order).await?;
         self.progress.say(foundation.describe());
         self.progress.doing("waiting for the chain");
-        let (chain, url) = (node.connect().await?, node.url.clone());
+        let (chain, urls) = nodes::connect(&mut self.processes.nodes).await?;
         let run = self.set_up(chain, foundation).await?;
         let mut board = self.board(&run).await?;
-        self.processes.participants = processes::start_participants(&self.order, &url, run.id)?;
+        self.processes.participants = processes::start_participants(&self.order, &urls, run.id)?;
 
         let windows = self.order.args.windows;
         let watch = Watch::new(&run, windows, &mut board, &mut self.progress)?;

@@ -7,9 +7,11 @@ use std::{
 };
 
 use futures::StreamExt;
+use gauntlet::participant_file::ParticipantFile;
 use node_client::chain::{self, Chain, SubxtChain};
+use participant::diary::{DiaryRecord, Duty};
 
-use crate::localnet::gauntlet;
+use crate::localnet::{gauntlet, Localnet};
 
 /// A node of the development chain, and what it keeps.
 struct Node {
@@ -73,4 +75,34 @@ async fn a_node_that_answers_and_stands_still_is_left_for_one_that_goes_on() {
         assert!(best.next().await.unwrap() >= 3);
     };
     tokio::time::timeout(patience, story).await.unwrap();
+}
+
+/// The nodes that a participant of a localnet asks, in their order.
+fn urls(localnet: &Localnet, name: &str) -> Vec<String> {
+    let config = std::fs::read_to_string(localnet.run().join(name).join("config.toml")).unwrap();
+    toml::from_str::<ParticipantFile>(&config).unwrap().chain.urls
+}
+
+#[tokio::test]
+async fn a_localnet_goes_on_while_the_node_that_a_miner_asks_first_stands_still() {
+    let mut localnet =
+        Localnet::start(&["--nodes=2", "--miners=2", "--validators=1", "--windows=4"]);
+    localnet.wait_for("miner-1", |line| matches!(line, DiaryRecord::Trained { window: 0, .. }));
+    let (mut first, second) = (urls(&localnet, "miner-0"), urls(&localnet, "miner-1"));
+    // The one that follows has the chain's final blocks.
+    let chain = chain::connect(&second[..1]).await.unwrap();
+    let mut blocks = chain.subscribe_finalized().await.unwrap();
+    let follows = async { while blocks.next().await.unwrap().number == 0 {} };
+    tokio::time::timeout(Duration::from_secs(120), follows).await.unwrap();
+    drop((blocks, chain));
+    localnet.signal("node-1", "-STOP");
+    localnet.wait_for("miner-1", |line| {
+        matches!(line, DiaryRecord::Done { window: 2.., duty: Duty::Commit, .. })
+    });
+    localnet.signal("node-1", "-CONT");
+    let (_, report, _localnet) = localnet.finish();
+    assert_eq!(report.restarts.len(), 0, "{:?}", report.restarts);
+    assert_eq!(report.windows.last().unwrap().accepted.len(), 2, "{:#?}", report.windows);
+    first.rotate_left(1);
+    assert_eq!((&first, first.len()), (&second, 2), "each begins with another one");
 }

@@ -17,6 +17,10 @@ pub struct LocalnetArgs {
     /// Number of validators.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=16))]
     pub validators: u16,
+    /// Number of nodes of the chain: one makes its blocks, the others follow it. Each participant knows all of them and
+    /// begins with another one.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub nodes: u16,
     /// Windows to train; the command ends when the last one is settled.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub windows: u64,

@@ -11,6 +11,7 @@ use participant::snapshots::SNAPSHOT_EVERY;
 use protocol::RunId;
 
 use super::{
+    nodes,
     order::{LocalnetOrder, Member},
     progress::LocalnetProgress,
     settings::HELD_OUT_SAMPLES,
@@ -33,37 +34,38 @@ const ACCUSED_PER_WINDOW: u32 = 2;
 /// The processes that were started; dropping it kills those that still run.
 #[derive(Default)]
 pub(super) struct Processes {
-    pub(super) node: Option<Node>,
+    pub(super) nodes: Vec<Node>,
     pub(super) participants: Vec<Process>,
 }
 
 impl Processes {
-    /// The chain and the participants.
+    /// The chain's nodes and the participants.
     pub(super) fn all(&mut self) -> impl Iterator<Item = &mut Process> {
-        let node = self.node.as_mut().map(|node| &mut node.process);
-        node.into_iter().chain(&mut self.participants)
+        let nodes = self.nodes.iter_mut().map(|node| &mut node.process);
+        nodes.chain(&mut self.participants)
     }
 
     /// Ends the participants, then the chain. No effect the second time.
     pub(super) async fn stop(&mut self, progress: &LocalnetProgress) {
-        if self.node.is_some() {
+        if !self.nodes.is_empty() {
             progress.doing("stopping");
         }
         supervise::stop(&mut self.participants, END_PATIENCE).await;
         self.participants.clear();
-        if let Some(mut node) = self.node.take() {
-            supervise::stop(std::slice::from_mut(&mut node.process), END_PATIENCE).await;
-        }
+        let nodes = self.nodes.iter_mut().map(|node| &mut node.process);
+        let stopping = nodes.map(|node| supervise::stop(std::slice::from_mut(node), END_PATIENCE));
+        futures::future::join_all(stopping).await;
+        self.nodes.clear();
     }
 }
 
-/// Writes each participant's configuration and starts its process.
+/// Writes each participant's configuration, with the `urls` of the chain's nodes, and starts its process.
 ///
 /// # Errors
 /// The disk failed, or a process cannot be started.
 pub(super) fn start_participants(
     order: &LocalnetOrder,
-    url: &str,
+    urls: &[String],
     run: RunId,
 ) -> Result<Vec<Process>> {
     let binary = std::env::current_exe()?;
@@ -73,7 +75,8 @@ pub(super) fn start_participants(
         let own = order.folder.join(&member.name);
         std::fs::create_dir(&own)?;
         let mut file = participant_file(order, member);
-        file.chain = ChainSection { urls: vec![url.to_owned()], run, ..ChainSection::default() };
+        file.chain =
+            ChainSection { urls: nodes::rotated(urls, index), run, ..ChainSection::default() };
         if Some(index) == first_validator {
             file.held_out_samples = HELD_OUT_SAMPLES;
         }
