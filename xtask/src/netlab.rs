@@ -3,8 +3,8 @@
 //! - `lab`: a network of namespaces, and the peers in it;
 //! - `scenarios`: what is measured, each with its aim; `window` the one of 72 B, `attacks` peers that misbehave,
 //!   `failures` what ends on the way, `crowd` many peers; `answers`: what peers are asked for and say;
-//! - `localnet`: a whole localnet of real participants; `chaos` one in which processes and links fail, `joiner` one
-//!   that somebody joins;
+//! - `localnet`: a whole localnet of real participants; `chaos` one in which processes and links fail, which `cut`
+//!   cuts, `joiner` one that somebody joins;
 //! - `figures`: what came out, as a table and as JSON.
 //!
 //! Each scenario runs in a network, process and mount namespace of its own: this program calls itself there. So the
@@ -28,6 +28,8 @@ mod crowd;
 mod scenarios;
 
 mod localnet;
+
+mod cut;
 
 mod chaos;
 
@@ -69,8 +71,13 @@ const PEER: &str = "netlab_peer";
 /// The names of what are no scenarios of peers: localnets; each with its options, and their values unless asked
 /// otherwise.
 const CHAOS: &str = "chaos";
-const CHAOS_OPTIONS: &[(&str, &str)] =
-    &[("--minutes", "30"), ("--faults", "62"), ("--seed", "1"), ("--window-seconds", "180")];
+const CHAOS_OPTIONS: &[(&str, &str)] = &[
+    ("--minutes", "30"),
+    ("--calm-minutes", "30"),
+    ("--faults", "62"),
+    ("--seed", "1"),
+    ("--window-seconds", "180"),
+];
 const JOINER: &str = "joiner";
 const JOINER_OPTIONS: &[(&str, &str)] =
     &[("--windows", "14"), ("--after", "9"), ("--window-seconds", "60")];
@@ -248,16 +255,17 @@ fn numbers(words: &[String]) -> Option<Vec<u64>> {
 /// Reads what chaos is asked to be.
 fn chaos_order(words: &[String]) -> Result<chaos::Order, Failure> {
     match numbers(words).as_deref() {
-        Some(&[minutes, faults, seed, window]) if minutes >= 2 && window >= 21 => {
+        Some(&[minutes, calm_minutes, faults, seed, window]) if minutes >= 2 && window >= 21 => {
             Ok(chaos::Order {
                 minutes,
+                calm_minutes,
                 faults: usize::try_from(faults).unwrap_or(usize::MAX),
                 seed,
                 window: Duration::from_secs(window),
             })
         }
         _ => Err(
-            "chaos wants --minutes from 2 on, --faults, --seed, and --window-seconds from 21 on"
+            "chaos wants --minutes from 2 on, --calm-minutes, --faults, --seed, and --window-seconds from 21 on"
                 .to_owned(),
         ),
     }

@@ -1,17 +1,18 @@
-//! A localnet in which processes are killed and stopped and links cut, at moments that a seed draws, beside one
-//! without.
+//! A localnet of three nodes in which processes are killed and stopped and links cut, at moments that a seed draws,
+//! beside one without.
 //!
 //! ```text
 //! kill      a participant ends without a word; the localnet starts it again
 //! freeze    a participant stands still for 20 s
 //! cut       nothing reaches or leaves a participant for 30 s, peers and chain alike
-//! rpc       nobody reaches the chain for 15 s
+//! rpc       nobody reaches one of the nodes for 15 s
 //! ```
+//!
+//! What is cut of a node is where it is asked. Its peers go on to reach it, so that a fault of one node is none of the
+//! chain: the first makes all blocks, and cut off it would stop them for everybody.
 
 use std::{
-    collections::BTreeSet,
     path::Path,
-    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -19,10 +20,14 @@ use std::{
 use serde_json::Value;
 
 use super::{
+    cut::{cut, Sockets},
     figures::Figure,
-    localnet::{accepted, names, nft, process_id, signal, windows, Localnet, Shape},
+    localnet::{accepted, names, node_name, process_id, signal, windows, Localnet, Shape, MINERS},
 };
-use crate::{command::output, failure::Failure};
+use crate::failure::Failure;
+
+/// How many nodes the chain has.
+const NODES: usize = 3;
 
 /// A window is so many times as long as each phase of its exchange.
 const PHASES_OF_WINDOW: u32 = 6;
@@ -37,6 +42,9 @@ const KILLS_MAX: usize = 5;
 #[derive(Clone, Copy)]
 pub(super) struct Order {
     pub(super) minutes: u64,
+    /// How long the localnet without faults is; 0 for none, and then as if each miner's update were accepted in each
+    /// window, which is the most.
+    pub(super) calm_minutes: u64,
     pub(super) faults: usize,
     pub(super) seed: u64,
     /// How long a window is. By ten as long as three minutes in truth: a fault is a larger part of it.
@@ -44,19 +52,25 @@ pub(super) struct Order {
 }
 
 impl Order {
-    fn shape(&self) -> Shape {
+    fn shape(&self, minutes: u64) -> Shape {
         Shape {
-            windows: (self.minutes * 60).div_ceil(self.window.as_secs().max(1)),
+            nodes: NODES,
+            windows: (minutes * 60).div_ceil(self.window.as_secs().max(1)),
             window: self.window,
             phase: self.window / PHASES_OF_WINDOW,
         }
     }
 }
 
-/// Runs a localnet without faults and one with, each for so many minutes, and compares them.
+/// Runs a localnet without faults and one with, and compares what they accept in a window.
 pub(super) fn measure(program: &Path, order: Order) -> Result<Vec<Figure>, Failure> {
-    let calm = Localnet::start(program, order.shape(), "calm")?.end()?;
-    let mut localnet = Localnet::start(program, order.shape(), "chaos")?;
+    let calm = match order.calm_minutes {
+        0 => MINERS as f64,
+        minutes => {
+            accepted_a_window(&Localnet::start(program, order.shape(minutes), "calm")?.end()?)?
+        }
+    };
+    let mut localnet = Localnet::start(program, order.shape(order.minutes), "chaos")?;
     let faults = draw(order);
     localnet.await_participants()?;
     let begin = Instant::now();
@@ -80,11 +94,17 @@ pub(super) fn measure(program: &Path, order: Order) -> Result<Vec<Figure>, Failu
             Err(_) => eprintln!("netlab: no fault"),
         }
     }
-    compare(order, made, &calm, &report)
+    compare(order, made, calm, &report)
 }
 
-fn compare(order: Order, made: f64, calm: &Value, report: &Value) -> Result<Vec<Figure>, Failure> {
-    let (most, kept) = (accepted(calm)?, accepted(report)?);
+/// The updates that were applied in a window, the mean.
+fn accepted_a_window(report: &Value) -> Result<f64, Failure> {
+    Ok(accepted(report)? / windows(report)?.len().max(1) as f64)
+}
+
+/// The figures of a run with faults; `calm` updates were accepted in a window without.
+fn compare(order: Order, made: f64, calm: f64, report: &Value) -> Result<Vec<Figure>, Failure> {
+    let kept = accepted_a_window(report)?;
     let problems = report.get("problems").and_then(Value::as_array).ok_or("no problems")?;
     for problem in problems {
         eprintln!("netlab: {problem}");
@@ -95,9 +115,9 @@ fn compare(order: Order, made: f64, calm: &Value, report: &Value) -> Result<Vec<
     let name = |what: &str| format!("chaos, {} min, seed {}, {what}", order.minutes, order.seed);
     Ok(vec![
         Figure::at_least(name("faults"), made, "", order.faults as f64),
-        Figure::beside(name("accepted without faults"), most, "updates"),
-        Figure::beside(name("accepted"), kept, "updates"),
-        Figure::at_least(name("kept"), 100.0 * kept / most, "%", 97.7),
+        Figure::beside(name("accepted in a window without faults"), calm, "updates"),
+        Figure::beside(name("accepted"), accepted(report)?, "updates"),
+        Figure::at_least(name("kept"), 100.0 * kept / calm, "%", 97.7),
         Figure::at_least(
             name("windows with a final root"),
             100.0 * roots.count() as f64 / windows(report)?.len() as f64,
@@ -123,7 +143,7 @@ const KINDS: [Kind; 4] = [Kind::Kill, Kind::Freeze, Kind::Cut, Kind::Rpc];
 struct Fault {
     at: Duration,
     kind: Kind,
-    /// A participant, or the node.
+    /// A participant, or a node.
     of: String,
 }
 
@@ -151,7 +171,7 @@ fn draw(order: Order) -> Vec<Fault> {
             kind = Kind::Freeze;
         }
         kills[index] += usize::from(kind == Kind::Kill);
-        let of = if kind == Kind::Rpc { "node".to_owned() } else { names[index].clone() };
+        let of = if kind == Kind::Rpc { node_name(index % NODES) } else { names[index].clone() };
         faults.push(Fault { at, kind, of });
     }
     faults.sort_by_key(|fault| fault.at);
@@ -170,45 +190,10 @@ impl Fault {
                 thread::sleep(Duration::from_secs(20));
                 signal("CONT", process)
             }
-            Kind::Cut => cut(folder, &self.of, Duration::from_secs(30), number),
-            Kind::Rpc => cut(folder, &self.of, Duration::from_secs(15), number),
+            Kind::Cut => cut(folder, &self.of, Sockets::All, Duration::from_secs(30), number),
+            Kind::Rpc => cut(folder, &self.of, Sockets::Rpc, Duration::from_secs(15), number),
         }
     }
-}
-
-/// Drops all that goes to the sockets of a process or comes from them, those too that it opens meanwhile.
-fn cut(folder: &Path, of: &str, time: Duration, number: usize) -> Result<(), Failure> {
-    let table = format!("cut{number}");
-    let mut rules = format!(
-        "add table inet {table}; add set inet {table} ports {{ type inet_service; }}; \
-         add chain inet {table} in {{ type filter hook input priority 0; }}"
-    );
-    for ports in ["tcp sport", "tcp dport", "udp sport", "udp dport"] {
-        rules.push_str(&format!("; add rule inet {table} in {ports} @ports drop"));
-    }
-    nft(&rules)?;
-    let begin = Instant::now();
-    let mut known = BTreeSet::new();
-    while begin.elapsed() < time {
-        for port in ports(process_id(folder, of)?) {
-            if known.insert(port) {
-                nft(&format!("add element inet {table} ports {{ {port} }}"))?;
-            }
-        }
-        thread::sleep(Duration::from_millis(500));
-    }
-    nft(&format!("delete table inet {table}"))
-}
-
-/// The local ports of a process's sockets.
-fn ports(process: u32) -> Vec<u16> {
-    let list = output(Command::new("ss").args(["-Hantup"])).unwrap_or_default();
-    let own = format!("pid={process},");
-    let of_line = |line: &str| -> Option<u16> {
-        let local = line.split_whitespace().nth(4)?;
-        local.rsplit(':').next()?.parse().ok()
-    };
-    list.lines().filter(|line| line.contains(&own)).filter_map(of_line).collect()
 }
 
 #[cfg(test)]
@@ -218,12 +203,15 @@ mod tests {
     #[test]
     fn a_seed_draws_the_same_faults_each_time_and_all_kinds_of_them() {
         let window = Duration::from_secs(60);
-        let order = Order { minutes: 30, faults: 62, seed: 7, window };
+        let order = Order { minutes: 30, calm_minutes: 30, faults: 62, seed: 7, window };
         let faults = draw(order);
         assert_eq!((faults.len(), &faults), (62, &draw(order)));
         assert_ne!(faults, draw(Order { seed: 8, ..order }));
         for kind in KINDS {
             assert!(faults.iter().any(|fault| fault.kind == kind), "{kind:?}");
+        }
+        for node in (0..NODES).map(node_name) {
+            assert!(faults.iter().any(|fault| fault.kind == Kind::Rpc && fault.of == node));
         }
         let last = Duration::from_secs(30 * 60) - QUIET;
         assert!(faults.iter().all(|fault| (QUIET..last).contains(&fault.at)));
@@ -241,12 +229,12 @@ mod tests {
             serde_json::from_str(&format!(r#"{{"windows": {windows}, "problems": []}}"#)).unwrap()
         };
         let window = Duration::from_secs(60);
-        let order = Order { minutes: 1, faults: 2, seed: 0, window };
-        let calm = report("[0, 1, 2, 3]", "0x1");
-        let figures = compare(order, 2.0, &calm, &report("[0, 1, 2]", "0x2")).unwrap();
+        let order = Order { minutes: 1, calm_minutes: 1, faults: 2, seed: 0, window };
+        let calm = accepted_a_window(&report("[0, 1, 2, 3]", "0x1")).unwrap();
+        let figures = compare(order, 2.0, calm, &report("[0, 1, 2]", "0x2")).unwrap();
         assert_eq!((figures[3].value, figures[3].passes), (75.0, false));
         assert!(figures[4].passes);
-        let figures = compare(order, 2.0, &calm, &report("[0, 1, 2, 3]", "")).unwrap();
+        let figures = compare(order, 2.0, calm, &report("[0, 1, 2, 3]", "")).unwrap();
         assert_eq!((figures[3].passes, figures[4].passes), (true, false));
     }
 }

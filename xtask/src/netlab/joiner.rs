@@ -46,7 +46,8 @@ pub(super) struct Order {
 
 /// Runs a localnet which somebody joins.
 pub(super) fn measure(program: &Path, order: Order) -> Result<Vec<Figure>, Failure> {
-    let shape = Shape { windows: order.windows, window: order.window, phase: Duration::ZERO };
+    let shape =
+        Shape { nodes: 1, windows: order.windows, window: order.window, phase: Duration::ZERO };
     let mut localnet = Localnet::start(program, shape, NAME)?;
     localnet.await_participants()?;
     let veteran = Diary(localnet.folder.join("miner-0/diary.jsonl"));

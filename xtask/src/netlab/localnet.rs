@@ -1,4 +1,4 @@
-//! A localnet of real processes in the lab: three validators and four miners, and the chain.
+//! A localnet of real processes in the lab: three validators and four miners, and the nodes of the chain.
 
 use std::{
     fs,
@@ -26,6 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// How long a localnet runs.
 #[derive(Clone, Copy)]
 pub(super) struct Shape {
+    pub(super) nodes: usize,
     pub(super) windows: u64,
     pub(super) window: Duration,
     /// How long each phase of an exchange is at least: reveals, attestations and their reveals, applying.
@@ -42,13 +43,14 @@ pub(super) struct Localnet {
 impl Localnet {
     pub(super) fn start(program: &Path, shape: Shape, name: &str) -> Result<Self, Failure> {
         let folder = PathBuf::from("/run/netlab").join(name);
-        let Shape { windows, window, phase } = shape;
+        let Shape { nodes, windows, window, phase } = shape;
         let blocks = |time: Duration| (time.as_millis() as u64 / BLOCK_MILLIS).to_string();
         eprintln!("netlab: a localnet of {windows} windows, {name}");
         fs::create_dir_all("/run/netlab").map_err(|error| format!("/run/netlab: {error}"))?;
         let child = Command::new(program)
             .arg("localnet")
             .args(["--miners", &MINERS.to_string(), "--validators", &VALIDATORS.to_string()])
+            .args(["--nodes", &nodes.to_string()])
             .args(["--windows", &windows.to_string(), "--window-blocks", &blocks(window)])
             .args(["--phase-blocks", &blocks(phase)])
             .args(["--block-ms", &BLOCK_MILLIS.to_string(), "--inner-steps", INNER_STEPS])
@@ -105,7 +107,15 @@ pub(super) fn names() -> impl Iterator<Item = String> {
     named("miner", MINERS).chain(named("validator", VALIDATORS))
 }
 
-/// The process that a participant, or the node, is now.
+/// The name of a node, of which the first makes the chain's blocks.
+pub(super) fn node_name(index: usize) -> String {
+    match index {
+        0 => "node".to_owned(),
+        _ => format!("node-{index}"),
+    }
+}
+
+/// The process that a participant, or a node, is now.
 pub(super) fn process_id(folder: &Path, name: &str) -> Result<u32, Failure> {
     let path = folder.join("logs").join(format!("{name}.pid"));
     let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
