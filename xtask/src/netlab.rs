@@ -274,9 +274,9 @@ fn chaos_order(words: &[String]) -> Result<chaos::Order, Failure> {
 /// Reads what the joiner's run is asked to be.
 fn joiner_order(words: &[String]) -> Result<joiner::Order, Failure> {
     match numbers(words).as_deref() {
-        Some(&[windows, after, window]) if window >= 13 && after.saturating_add(3) <= windows => {
+        Some(&[windows, after, window]) if window >= 13 && after.saturating_add(4) <= windows => {
             Ok(joiner::Order { windows, after, window: Duration::from_secs(window) })
         }
-        _ => Err("joiner wants --windows, --after three less at the most, and --window-seconds from 13 on".to_owned()),
+        _ => Err("joiner wants --windows, --after four less at the most, and --window-seconds from 13 on".to_owned()),
     }
 }

@@ -28,9 +28,12 @@ const COLD: &str = "//Bob";
 /// The port at which it is met.
 const PORT: u16 = 4_701;
 
-/// Windows from the one in which it starts to the first in which its update is applied, at most: it registers in the
-/// first, and takes part from the next on.
-const WINDOWS_MAX: f64 = 2.0;
+/// Windows from the one in which it starts to the first in which it reveals an update, at most.
+const PART_WINDOWS_MAX: f64 = 2.0;
+
+/// Windows from the one in which it starts to the first in which its update is applied, at most: it registers for the
+/// next, and is on probation in two.
+const APPLIED_WINDOWS_MAX: f64 = 3.0;
 
 /// How long a step of the story may take beside its windows.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -59,35 +62,62 @@ pub(super) fn measure(program: &Path, order: Order) -> Result<Vec<Figure>, Failu
     let started = veteran.window().unwrap_or(order.after);
     let mut process = Process::start(program, &folder)?;
     // On its way in: it has chosen a state, or replays.
-    let begun = || folder.join("arriving").exists() || diary.has("state");
+    let begun = || folder.join("arriving").exists() || diary.states() > 0;
     wait_for(patience, "the joiner's first piece", begun)?;
     process.kill()?;
     let before = came()?;
     eprintln!("netlab: the joiner is killed after {before:.0} bytes");
+    let (again, states) = (Instant::now(), diary.states());
     process = Process::start(program, &folder)?;
-    wait_for(patience, "the joiner's first training", || diary.has("trained"))?;
-    let after = came()? - before;
+    wait_for(patience, "the joiner's state", || diary.states() > states)?;
+    let (seconds, after) = (again.elapsed().as_secs_f64(), came()? - before);
     let report = localnet.end()?;
     drop(process);
-    compare(&report, started, before, after)
+    let revealed = first_revealed(&diary.records());
+    let revealed = revealed.ok_or("the joiner has revealed nothing")?;
+    compare(&report, Joined { started, revealed, before, after, seconds })
 }
 
-fn compare(report: &Value, started: u64, before: f64, after: f64) -> Result<Vec<Figure>, Failure> {
+/// What is known of a joiner.
+#[derive(Clone, Copy)]
+struct Joined {
+    /// The windows in which it started, and in which it first revealed an update.
+    started: u64,
+    revealed: u64,
+    /// Bytes that came until it was killed, and then until it had a state.
+    before: f64,
+    after: f64,
+    /// Seconds from its second start until then.
+    seconds: f64,
+}
+
+fn compare(report: &Value, joined: Joined) -> Result<Vec<Figure>, Failure> {
     let problems = report.get("problems").and_then(Value::as_array).ok_or("no problems")?;
     for problem in problems {
         eprintln!("netlab: {problem}");
     }
     let first = first_accepted(report)?.ok_or("the joiner's updates were never applied")?;
+    let parameters = report.pointer("/model/parameters").and_then(Value::as_f64);
+    let state = 4.0 * parameters.ok_or("a report without parameters")?;
     let name = |what: &str| format!("joiner, {what}");
+    let until = |window: u64| window.saturating_sub(joined.started) as f64;
     Ok(vec![
         Figure::at_most(
-            name("windows until its first update is applied"),
-            first.saturating_sub(started) as f64,
+            name("windows until it reveals an update"),
+            until(joined.revealed),
             "",
-            WINDOWS_MAX,
+            PART_WINDOWS_MAX,
         ),
-        Figure::beside(name("came until it was killed"), before / 1e6, "MB"),
-        Figure::beside(name("came then until it trained"), after / 1e6, "MB"),
+        Figure::at_most(
+            name("windows until its first update is applied"),
+            until(first),
+            "",
+            APPLIED_WINDOWS_MAX,
+        ),
+        Figure::beside(name("a state"), state / 1e6, "MB"),
+        Figure::beside(name("came until it was killed"), joined.before / 1e6, "MB"),
+        Figure::beside(name("came then until it had a state"), joined.after / 1e6, "MB"),
+        Figure::beside(name("from its second start until then"), joined.seconds, "s"),
         Figure::at_most(name("problems of the others"), problems.len() as f64, "", 0.0),
     ])
 }
@@ -220,8 +250,9 @@ impl Diary {
         text.lines().filter_map(record).collect()
     }
 
-    fn has(&self, kind: &str) -> bool {
-        self.records().iter().any(|(found, _)| found == kind)
+    /// How often it has come to a window's parameters.
+    fn states(&self) -> usize {
+        self.records().iter().filter(|(found, _)| found == "state").count()
     }
 
     /// The newest window whose parameters it has held.
@@ -229,6 +260,13 @@ impl Diary {
         let states = self.records().into_iter().filter(|(kind, _)| kind == "state");
         states.filter_map(|(_, state)| state.get("window")?.as_u64()).max()
     }
+}
+
+/// The first window in which somebody with such a diary revealed an update.
+fn first_revealed(records: &[(String, Value)]) -> Option<u64> {
+    let done = records.iter().filter(|(kind, _)| kind == "done");
+    let reveals = done.filter(|(_, done)| done.get("duty").is_some_and(|duty| duty == "reveal"));
+    reveals.filter_map(|(_, done)| done.get("window")?.as_u64()).min()
 }
 
 #[cfg(test)]
@@ -250,13 +288,32 @@ mod tests {
 
     #[test]
     fn it_takes_part_when_its_update_is_applied() {
-        let report = r#"{"problems": [], "windows": [
+        let report = r#"{"problems": [], "model": {"parameters": 5}, "windows": [
             {"window": 9, "accepted": [0, 3]}, {"window": 11, "accepted": [0, 4]}, {"window": 12, "accepted": [4]}]}"#;
         let report: Value = serde_json::from_str(report).unwrap();
-        let passes = |started| compare(&report, started, 1e6, 2e6).unwrap()[0].passes;
-        assert_eq!([passes(8), passes(9), passes(10)], [false, true, true]);
-        let none: Value = serde_json::from_str(r#"{"problems": [], "windows": []}"#).unwrap();
-        assert!(compare(&none, 1, 0.0, 0.0).is_err());
+        let of = |started| Joined { started, revealed: 10, before: 1e6, after: 2e6, seconds: 1.0 };
+        let passes = |started| {
+            let figures = compare(&report, of(started)).unwrap();
+            [figures[0].passes, figures[1].passes]
+        };
+        assert_eq!([passes(7), passes(8), passes(9)], [[false; 2], [true; 2], [true; 2]]);
+        let none = r#"{"problems": [], "model": {"parameters": 5}, "windows": []}"#;
+        assert!(compare(&serde_json::from_str(none).unwrap(), of(1)).is_err());
+    }
+
+    #[test]
+    fn it_takes_part_from_its_first_reveal_on() {
+        let record = |kind: &str, text: &str| {
+            (kind.to_owned(), serde_json::from_str::<Value>(text).unwrap())
+        };
+        let records = [
+            record("done", r#"{"window": 9, "duty": "apply"}"#),
+            record("missed", r#"{"window": 9, "duty": "reveal"}"#),
+            record("done", r#"{"window": 11, "duty": "reveal"}"#),
+            record("done", r#"{"window": 10, "duty": "reveal"}"#),
+        ];
+        assert_eq!(first_revealed(&records), Some(10));
+        assert_eq!(first_revealed(&records[..2]), None);
     }
 
     #[test]
