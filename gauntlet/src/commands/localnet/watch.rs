@@ -15,7 +15,8 @@ use super::{board::Board, on_chain::Run, processes::Processes, progress::Localne
 /// How long the participants may take for what they have to do after the last settlement.
 const LAST_STATE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long the chain may make no block: longer than its restart takes on a busy machine.
+/// How long the chain may make no block, or not tell what happened in one: longer than its restart takes on a busy
+/// machine.
 const STALL_PATIENCE: Duration = Duration::from_secs(120);
 
 /// Windows that the chain may be late by before the command gives up.
@@ -126,7 +127,7 @@ async fn events_at(chain: &dyn Chain, block: Hash) -> Result<Vec<GauntletEvent>>
     loop {
         match chain.events_at(block).await {
             Ok(events) => return Ok(events),
-            Err(error) if started.elapsed() > Duration::from_secs(60) => return Err(error.into()),
+            Err(error) if started.elapsed() > STALL_PATIENCE => return Err(error.into()),
             Err(error) => tracing::debug!(%error, "cannot read the events of a block"),
         }
         tokio::time::sleep(Duration::from_millis(300)).await;
