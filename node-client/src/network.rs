@@ -134,6 +134,8 @@ mod holdings;
 
 mod promises;
 
+mod shares;
+
 mod download;
 
 mod client;

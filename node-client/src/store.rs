@@ -55,8 +55,10 @@ const PUT_THREADS_MAX: usize = 8;
 /// What a store has of what it is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// This.
+    /// This, of a content that is whole here.
     Range(Range),
+    /// This, and of the content these pieces; a map longer than [`PieceMap::BESIDE_MAX`] is left out.
+    Part(Range, Option<PieceMap>),
     /// Other pieces of the content: these.
     OtherPieces(PieceMap),
     /// Nothing of the content.
@@ -516,7 +518,10 @@ impl Store {
         let part = self.parts().get(id).cloned();
         let Some(part) = part else { return Ok(Found::Nothing) };
         let found = read(&part).map_err(io_error("read in", &self.root.join("parts")))?;
-        Ok(found.map_or_else(|| Found::OtherPieces(part.map()), Found::Range))
+        Ok(match found {
+            Some(range) => Found::Part(range, part.short_map()),
+            None => Found::OtherPieces(part.map()),
+        })
     }
 
     /// The object's content, mapped into memory: what is not looked at is not read. `None` without one, or if the file is not what it

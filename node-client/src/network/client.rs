@@ -221,7 +221,7 @@ fn take_own(store: &Store, id: &Hash, pieces: &dyn Pieces) -> Result<(), StoreEr
     }
     for_each_piece(pieces, false, |index, place| match read_own(store, id, pieces, index, place)? {
         Found::Range(range) => Ok(pieces.accept(index, &range.bytes)),
-        Found::OtherPieces(_) | Found::Nothing => Ok(false),
+        Found::Part(..) | Found::OtherPieces(_) | Found::Nothing => Ok(false),
     })
 }
 

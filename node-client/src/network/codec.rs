@@ -3,15 +3,16 @@
 //! One stream carries one request and one response. All integers are little endian.
 //!
 //! ```text
-//! request  = version 3 (u8) | content id (32 bytes) | piece (u32) | offset (u64) | len (u32)
+//! request  = version 4 (u8) | content id (32 bytes) | piece (u32) | offset (u64) | len (u32)
 //! response = 0 (found, u8)  | total_len (u64)       | len (u32)   | bytes
 //!          | 1 (missing)
 //!          | 2 (busy)
 //!          | 3 (has other pieces) | len (u32) | map of those that it has
+//!          | 4 (found, of a part)  | len (u32) | map of those that it has | total_len (u64) | len (u32) | bytes
 //! ```
 //!
 //! A request of no bytes of the whole content asks who has a part of it for the map ([`PieceMap`]); who has all of it
-//! answers with no bytes. The piece 2^32 − 1 stands for the whole content: the offset is counted from its first byte. A
+//! answers with no bytes. Who serves of a part says beside it what else it has, if that is short. The piece 2^32 − 1 stands for the whole content: the offset is counted from its first byte. A
 //! message of which no byte comes for [`STALL_TIMEOUT`] is given up.
 //!
 //! Public so that tests and tools can speak it, well or badly.
@@ -25,16 +26,17 @@ use protocol::Hash;
 
 use crate::store::PieceMap;
 
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 const FOUND: u8 = 0;
 const MISSING: u8 = 1;
 const BUSY: u8 = 2;
 const OTHER_PIECES: u8 = 3;
+const FOUND_OF_PART: u8 = 4;
 
 const REQUEST_LEN: usize = 1 + 32 + 4 + 8 + 4;
 
-/// What comes before the bytes of an answer.
-const FOUND_LEN: usize = 1 + 8 + 4;
+/// Bytes of the two lengths before the bytes of an answer.
+const FOUND_LEN: usize = 8 + 4;
 
 /// The piece number that stands for the whole content.
 const WHOLE: u32 = u32::MAX;
@@ -72,6 +74,15 @@ pub enum RangeResponse {
         /// The wanted bytes.
         bytes: Bytes,
     },
+    /// The same, of a peer that has these pieces and not all.
+    Part {
+        /// Bytes of the whole content, or of the whole piece.
+        total_len: u64,
+        /// The wanted bytes.
+        bytes: Bytes,
+        /// What it has.
+        map: PieceMap,
+    },
     /// The peer does not have the content.
     Missing,
     /// The peer serves as much as it is willing to: ask later.
@@ -86,7 +97,7 @@ pub struct RangeCodec;
 
 /// The name of the range protocol on the network `name`; `None` if that makes no protocol name.
 pub fn protocol_name(name: &str) -> Option<StreamProtocol> {
-    StreamProtocol::try_from_owned(format!("/gauntlet/{name}/range/3")).ok()
+    StreamProtocol::try_from_owned(format!("/gauntlet/{name}/range/4")).ok()
 }
 
 fn invalid(reason: &'static str) -> io::Error {
@@ -121,20 +132,24 @@ impl request_response::Codec for RangeCodec {
     where
         T: AsyncRead + Unpin + Send,
     {
-        match read_array::<1, _>(io).await? {
-            [FOUND] => {}
+        let map = match read_array::<1, _>(io).await? {
+            [FOUND] => None,
+            [FOUND_OF_PART] => Some(read_map(io).await?),
             [MISSING] => return Ok(RangeResponse::Missing),
             [BUSY] => return Ok(RangeResponse::Busy),
             [OTHER_PIECES] => return read_map(io).await.map(RangeResponse::OtherPieces),
             _ => return Err(invalid("unknown kind of range response")),
-        }
+        };
         let total_len = u64::from_le_bytes(read_array(io).await?);
         let len = u32::from_le_bytes(read_array(io).await?);
         if len > RANGE_LEN_MAX {
             return Err(invalid("range response longer than any request"));
         }
         let bytes = read_vec(io, len as usize).await?.into();
-        Ok(RangeResponse::Found { total_len, bytes })
+        Ok(match map {
+            Some(map) => RangeResponse::Part { total_len, bytes, map },
+            None => RangeResponse::Found { total_len, bytes },
+        })
     }
 
     async fn write_request<T>(
@@ -164,16 +179,22 @@ impl request_response::Codec for RangeCodec {
     where
         T: AsyncWrite + Unpin + Send,
     {
-        let (total_len, bytes) = match response {
-            RangeResponse::Found { total_len, bytes } => (total_len, bytes),
+        let (total_len, bytes, map) = match response {
+            RangeResponse::Found { total_len, bytes } => (total_len, bytes, None),
+            RangeResponse::Part { total_len, bytes, map } => (total_len, bytes, Some(map)),
             RangeResponse::Missing => return io.write_all(&[MISSING]).await,
             RangeResponse::Busy => return io.write_all(&[BUSY]).await,
-            RangeResponse::OtherPieces(map) => return write_map(io, &map).await,
+            RangeResponse::OtherPieces(map) => {
+                return io.write_all(&with_map(OTHER_PIECES, &map)?).await
+            }
         };
         let len = u32::try_from(bytes.len()).map_err(|_| invalid("range response too long"))?;
         // Each write is a frame of its own, with a cipher's tag.
-        let mut head = Vec::with_capacity(FOUND_LEN);
-        head.push(FOUND);
+        let mut head = match map {
+            Some(map) => with_map(FOUND_OF_PART, &map)?,
+            None => vec![FOUND],
+        };
+        head.reserve(FOUND_LEN);
         head.extend_from_slice(&total_len.to_le_bytes());
         head.extend_from_slice(&len.to_le_bytes());
         io.write_all(&head).await?;
@@ -193,16 +214,14 @@ where
     map.ok_or_else(|| invalid("map of pieces longer than any"))
 }
 
-async fn write_map<T>(io: &mut T, map: &PieceMap) -> io::Result<()>
-where
-    T: AsyncWrite + Unpin + Send,
-{
+/// What a response with a map begins with.
+fn with_map(kind: u8, map: &PieceMap) -> io::Result<Vec<u8>> {
     let len = u32::try_from(map.as_bytes().len()).map_err(|_| invalid("map of pieces too long"))?;
     let mut message = Vec::with_capacity(1 + 4 + map.as_bytes().len());
-    message.push(OTHER_PIECES);
+    message.push(kind);
     message.extend_from_slice(&len.to_le_bytes());
     message.extend_from_slice(map.as_bytes());
-    io.write_all(&message).await
+    Ok(message)
 }
 
 async fn read_array<const N: usize, T>(io: &mut T) -> io::Result<[u8; N]>
@@ -259,6 +278,11 @@ mod tests {
     async fn a_map_of_pieces_comes_as_it_was_sent_and_a_longer_one_is_refused_unread() {
         let protocol = protocol_name("test").unwrap();
         for map in [PieceMap::default(), PieceMap::of([true, false, true])] {
+            let bytes = Bytes::from_static(b"piece");
+            let part = RangeResponse::Part { total_len: 9, bytes, map: map.clone() };
+            let mut sent = Cursor::new(Vec::new());
+            RangeCodec.write_response(&protocol, &mut sent, part.clone()).await.unwrap();
+            assert_eq!(read(sent.get_ref()).await.unwrap(), part);
             let response = RangeResponse::OtherPieces(map);
             let mut sent = Cursor::new(Vec::new());
             RangeCodec.write_response(&protocol, &mut sent, response.clone()).await.unwrap();

@@ -4,12 +4,13 @@
 //! the bytes of pieces on their way are bounded over all contents (`room`); a few contents arrive at a time
 //! ([`Lanes`]). Who has a part only says which pieces it has, with the first answer that it lacks one, and again when
 //! it has none more of use: it is asked for those, the rarest first. Who had none at first may have some by then; the
-//! longer it has not, the less it is asked. When a piece takes three times as long as expected another peer is asked
+//! longer it has not, the less it is asked; each piece of it that comes says what else it has. Who has all is asked for
+//! the own share first, and for the others' only where those do not deliver ([`Shares`]). When a piece takes three times as long as expected another peer is asked
 //! for it beside the first, and whoever delivers it first goes on. Each is checked as it arrives and kept in the
 //! [`Part`]: who served a wrong one is to blame, nobody else, and nothing that was right is asked for again.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     sync::{
         atomic::{AtomicU64, Ordering},
         Arc,
@@ -32,6 +33,7 @@ use super::{
     holdings::{Holdings, Missing},
     lanes::{rank, Lane, Lanes},
     promises::{Breach, Promises, Word},
+    shares::Shares,
     standing::{Standing, Turn, Waiter},
     FaultKind, FetchError, PeerAddress, Pieces, PiecesFetched, PiecesRequest,
 };
@@ -89,15 +91,9 @@ pub(super) async fn download(
     let candidates =
         Candidates::new(source.local_peer(), limits.peers_max, &shared.standing, providers);
     let missing = (0..pieces.count()).filter(|index| is_missing(&*pieces, *index));
-    let mut missing: VecDeque<usize> = missing.collect();
-    // Everybody begins elsewhere, so that those who fetch have something for each other.
-    let begin = source
-        .local_peer()
-        .to_bytes()
-        .iter()
-        .fold(0, |sum, byte| (sum * 31 + usize::from(*byte)) & 0xFFFF);
-    let begin = begin.checked_rem(missing.len()).unwrap_or_default();
-    missing.rotate_left(begin);
+    let others = candidates.queue.iter().map(|other| &other.peer);
+    let count = pieces.count();
+    let (shares, missing) = Shares::new(&source.local_peer(), others, count, missing);
     let rank = rank(&source.local_peer(), &id);
     let lane = shared.lanes.enter(rank, pieces.byte_len(), || clock.now_millis());
     let download = Download {
@@ -105,6 +101,7 @@ pub(super) async fn download(
         left: missing.len(),
         holdings: Holdings::new(pieces.count()),
         missing: Missing::new(pieces.count(), missing),
+        shares,
         waiter: shared.standing.waiter(),
         asker: Asker { source, clock, limits, shared, id, pieces, part },
         candidates,
@@ -214,8 +211,8 @@ struct Asked {
 
 /// How a question ended.
 enum Outcome {
-    /// The piece is here; so many bytes came.
-    Delivered(u64),
+    /// The piece is here; so many bytes came, and what else the provider has, if it said so.
+    Delivered(u64, Option<PieceMap>),
     Failed(FaultKind),
     /// It says that it does not have it.
     Missing,
@@ -239,6 +236,7 @@ struct Download<'a, S> {
     providers: Vec<Provider>,
     holdings: Holdings,
     missing: Missing,
+    shares: Shares,
     /// Waits for turns of those who are asked for as much as they may be.
     waiter: Waiter,
     /// Pieces that are not here.
@@ -263,7 +261,8 @@ impl<'a, S: RangeSource> Download<'a, S> {
         let mut look: Option<BoxFuture<'_, ()>> = None;
         while self.left > 0 {
             let is_blocked = self.assign(&asker, &mut answers);
-            if answers.is_empty() && !is_blocked && !self.may_look_again() {
+            let waits = is_blocked || self.share_wait().is_some_and(|wait| !wait.is_zero());
+            if answers.is_empty() && !waits && !self.may_look_again() {
                 self.widen().await?;
                 continue;
             }
@@ -347,9 +346,40 @@ impl<'a, S: RangeSource> Download<'a, S> {
     }
 
     /// The next piece that nobody is asked for, and whom to ask for it.
-    fn next_missing(&self) -> Option<(usize, usize)> {
-        let choose = |provider| Some((provider, self.holdings.rarest(provider, &self.missing)?));
-        self.free().find_map(choose)
+    fn next_missing(&mut self) -> Option<(usize, usize)> {
+        let open = |_: usize| true;
+        let rarest = |provider, may: &dyn Fn(usize) -> bool| {
+            Some((provider, self.holdings.rarest(provider, &self.missing, may)?))
+        };
+        let Some(wait) = self.share_wait() else {
+            return self.free().find_map(|provider| rarest(provider, &open));
+        };
+        let is_ours = |piece: usize| !self.shares.is_of(piece, self.holdings.fetching());
+        // Of those who fetch as we do whatever they have; of the others our share.
+        let choose = |provider| match self.holdings.is_partial(provider) {
+            true => rarest(provider, &open),
+            false => rarest(provider, &is_ours),
+        };
+        let chosen = self.free().find_map(choose);
+        if chosen.is_some() || !wait.is_zero() {
+            return chosen;
+        }
+        let chosen = self.free().find_map(|provider| rarest(provider, &open));
+        if chosen.is_some() {
+            self.shares.waited(self.last_at);
+        }
+        chosen
+    }
+
+    /// How long those who fetch as we do are still waited for with their shares; `None` if they are not.
+    fn share_wait(&self) -> Option<Duration> {
+        if self.holdings.fetching() == 0 {
+            return None;
+        }
+        let (asker, now) = (&self.asker, self.asker.clock.now_millis());
+        let len = asker.pieces.piece(0).map_or(0, |(_, len, _)| len);
+        let patience = self.shares.patience(asker.shared.standing.usual(len.into()))?;
+        Some(patience.saturating_sub(Duration::from_millis(now.saturating_sub(self.last_at))))
     }
 
     /// A piece that takes too long, and who else may be asked for it: those who deliver before others, and who keeps us
@@ -426,7 +456,8 @@ impl<'a, S: RangeSource> Download<'a, S> {
         let waits = self.asked.values().map(|asked| self.wait_for(asked, now));
         let lane = self.lane_ends_at().map(|at| Duration::from_millis(at.saturating_sub(now)));
         // Those for which nobody else can be asked now are not waited for.
-        waits.filter(|wait| !wait.is_zero()).chain(lane).min()
+        let waits = waits.chain(self.share_wait()).filter(|wait| !wait.is_zero());
+        waits.chain(lane).min()
     }
 
     fn ask<'b>(
@@ -460,7 +491,12 @@ impl<'a, S: RangeSource> Download<'a, S> {
         };
         let peer = self.providers[asked.provider].address.peer;
         match outcome {
-            Outcome::Delivered(len) => self.delivered(&asked, peer, len),
+            Outcome::Delivered(len, map) => {
+                if let Some(map) = map {
+                    self.has_more(asked.provider, &map);
+                }
+                self.delivered(&asked, peer, len);
+            }
             Outcome::Overtaken => {}
             Outcome::OtherPieces(map) => {
                 self.broke(&asked);
@@ -533,7 +569,9 @@ impl<'a, S: RangeSource> Download<'a, S> {
     fn told(&mut self, index: usize, said: Option<Result<RangeResponse, FaultKind>>) {
         self.providers[index].is_asked = false;
         match said {
-            Some(Ok(RangeResponse::OtherPieces(map))) => self.has(index, Some(&map)),
+            Some(Ok(RangeResponse::OtherPieces(map) | RangeResponse::Part { map, .. })) => {
+                self.has(index, Some(&map));
+            }
             // It has all by now.
             Some(Ok(RangeResponse::Found { .. })) => self.has(index, None),
             Some(Ok(RangeResponse::Missing)) => self.failed(index, FaultKind::Missing),
@@ -550,6 +588,13 @@ impl<'a, S: RangeSource> Download<'a, S> {
         self.count_in(index);
         let is_of_use = self.holdings.has_any(index, &self.missing);
         self.providers[index].looked(is_of_use);
+    }
+
+    /// A provider that has a part said beside a piece which others it has.
+    fn has_more(&mut self, index: usize, map: &PieceMap) {
+        self.providers[index].promises.said();
+        self.holdings.more(index, map);
+        self.count_in(index);
     }
 
     /// Lets a piece be asked for before the others, unless it is here or being asked for.
@@ -693,7 +738,7 @@ impl<S: RangeSource> Asker<'_, S> {
         let numbered = self.pieces.is_numbered();
         let whole_len = if numbered { u64::from(len_max) } else { self.pieces.byte_len() };
         let mut piece: Vec<u8> = Vec::new();
-        let mut piece_len = len_max;
+        let (mut piece_len, mut has) = (len_max, None);
         while piece.len() < piece_len as usize {
             let have = piece.len() as u64;
             let len = self.limits.range_len.min(piece_len.saturating_sub(have as u32));
@@ -703,9 +748,9 @@ impl<S: RangeSource> Asker<'_, S> {
                 offset: if numbered { have } else { start.saturating_add(have) },
                 len,
             };
-            let (total_len, bytes) = match range_of(self.source, self.clock, &peer, request).await?
-            {
-                Ok(Answered::Range(total_len, bytes)) => (total_len, bytes),
+            let answer = range_of(self.source, self.clock, &peer, request).await?;
+            let (total_len, bytes, map) = match answer {
+                Ok(Answered::Range(total_len, bytes, map)) => (total_len, bytes, map),
                 Ok(Answered::OtherPieces(map)) => return Ok(Outcome::OtherPieces(map)),
                 Err(FaultKind::Missing) => return Ok(Outcome::Missing),
                 Err(kind) => return Ok(Outcome::Failed(kind)),
@@ -731,11 +776,17 @@ impl<S: RangeSource> Asker<'_, S> {
                 piece_len = u32::try_from(total_len).unwrap_or(len_max);
             }
             piece.extend_from_slice(&bytes);
+            has = map;
         }
-        self.check(index, piece).await
+        self.check(index, piece, has).await
     }
 
-    async fn check(&self, index: usize, piece: Vec<u8>) -> Result<Outcome, FetchError> {
+    async fn check(
+        &self,
+        index: usize,
+        piece: Vec<u8>,
+        has: Option<PieceMap>,
+    ) -> Result<Outcome, FetchError> {
         let (pieces, part, len) = (self.pieces.clone(), self.part.clone(), piece.len());
         let check = move || {
             let is_right = pieces.accept(index, &piece);
@@ -750,7 +801,7 @@ impl<S: RangeSource> Asker<'_, S> {
         };
         kept.map_err(FetchError::Unkept)?;
         Ok(if is_right {
-            Outcome::Delivered(len as u64)
+            Outcome::Delivered(len as u64, has)
         } else {
             Outcome::Failed(FaultKind::Corrupt)
         })

@@ -264,7 +264,7 @@ async fn ask(
     let answer = range_of(source, clock, &peer, range).await;
     let checked = answer.map(|answer| {
         let (total_len, bytes) = match answer? {
-            Answered::Range(total_len, bytes) => (total_len, bytes),
+            Answered::Range(total_len, bytes, _) => (total_len, bytes),
             // Who has pieces only does not have the content.
             Answered::OtherPieces(_) => return Err(FaultKind::Missing),
         };
@@ -285,8 +285,9 @@ async fn ask(
 
 /// What a peer has of what it is asked for.
 pub(super) enum Answered {
-    /// How many bytes it says that the content or the piece has, and those of the range.
-    Range(u64, Bytes),
+    /// How many bytes it says that the content or the piece has, those of the range, and which pieces it has, if it says
+    /// so.
+    Range(u64, Bytes, Option<PieceMap>),
     OtherPieces(PieceMap),
 }
 
@@ -300,7 +301,12 @@ pub(super) async fn range_of(
     let mut busy = 0;
     loop {
         return Ok(match source.range(peer, range).await? {
-            Ok(RangeResponse::Found { total_len, bytes }) => Ok(Answered::Range(total_len, bytes)),
+            Ok(RangeResponse::Found { total_len, bytes }) => {
+                Ok(Answered::Range(total_len, bytes, None))
+            }
+            Ok(RangeResponse::Part { total_len, bytes, map }) => {
+                Ok(Answered::Range(total_len, bytes, Some(map)))
+            }
             Ok(RangeResponse::OtherPieces(map)) => Ok(Answered::OtherPieces(map)),
             Ok(RangeResponse::Missing) => Err(FaultKind::Missing),
             Ok(RangeResponse::Busy) if busy == BUSY_RETRIES_MAX => Err(FaultKind::Busy),

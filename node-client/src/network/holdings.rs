@@ -38,6 +38,11 @@ impl Bits {
         self.0.iter().zip(&other.0).any(|(word, other)| word & other != 0)
     }
 
+    fn with(mut self, other: &Self) -> Self {
+        self.0.iter_mut().zip(&other.0).for_each(|(word, other)| *word |= other);
+        self
+    }
+
     fn without(mut self, other: &Self) -> Self {
         self.0.iter_mut().zip(&other.0).for_each(|(word, other)| *word &= !other);
         self
@@ -118,12 +123,14 @@ pub(super) struct Holdings {
     had: Vec<u32>,
     /// How many have a part only and are asked.
     partial: usize,
+    /// Which of the first 64 providers are so and have any piece, a bit for each: who fetches the content as we do.
+    fetching: u64,
 }
 
 impl Holdings {
     /// Of a content of `count` pieces, which nobody has.
     pub(super) fn new(count: usize) -> Self {
-        Self { count, providers: Vec::new(), had: vec![0; count], partial: 0 }
+        Self { count, providers: Vec::new(), had: vec![0; count], partial: 0, fetching: 0 }
     }
 
     /// One more provider, which may have all.
@@ -137,6 +144,17 @@ impl Holdings {
         let named = map.map_or(self.count, PieceMap::named);
         self.change(provider, |holding| {
             (holding.said, holding.lacks, holding.named) = (said, Bits::default(), named);
+        });
+    }
+
+    /// A provider said which pieces it has beside one of them: these and what it had before, as an answer may be older
+    /// than another that came first.
+    pub(super) fn more(&mut self, provider: usize, map: &PieceMap) {
+        let said = Bits::of(map, self.count);
+        self.change(provider, |holding| {
+            let had = holding.said.take().unwrap_or_default();
+            holding.said = Some(said.with(&had).without(&holding.lacks));
+            holding.named = holding.named.max(map.named());
         });
     }
 
@@ -166,6 +184,10 @@ impl Holdings {
         let words = |bits: &Option<Bits>| bits.as_ref().map_or(Vec::new(), |bits| bits.0.clone());
         self.partial = self.partial + usize::from(now.is_some()) - usize::from(before.is_some());
         let (now, before) = (words(&now), words(&before));
+        let bit = u32::try_from(provider).ok().and_then(|index| 1u64.checked_shl(index));
+        let is_fetching = now.iter().any(|word| *word != 0);
+        let bit = bit.unwrap_or_default();
+        self.fetching = self.fetching & !bit | if is_fetching { bit } else { 0 };
         Bits::for_each_other(&now, &before, |piece| self.had[piece] += 1);
         Bits::for_each_other(&before, &now, |piece| self.had[piece] -= 1);
     }
@@ -196,14 +218,24 @@ impl Holdings {
         self.providers.get(provider).is_some_and(|holding| holding.counted.is_some())
     }
 
-    /// Of the first of these pieces one that a provider may have and that the fewest may have; of equally rare ones the
-    /// first. Who has all has each: they are not counted.
-    pub(super) fn rarest(&self, provider: usize, missing: &Missing) -> Option<usize> {
+    /// Who fetches the content as we do and has any of it: a bit for each of the first 64 providers.
+    pub(super) fn fetching(&self) -> u64 {
+        self.fetching
+    }
+
+    /// Of the first of these pieces that `may` be asked for one that a provider may have and that the fewest may have;
+    /// of equally rare ones the first. Who has all has each: they are not counted.
+    pub(super) fn rarest(
+        &self,
+        provider: usize,
+        missing: &Missing,
+        may: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
         if !self.has_any(provider, missing) {
             return None;
         }
         let all = missing.order.iter().copied();
-        let mut had = all.filter(|piece| self.may_have(provider, *piece));
+        let mut had = all.filter(|piece| self.may_have(provider, *piece) && may(*piece));
         if self.partial == 0 {
             return had.next();
         }
@@ -229,18 +261,18 @@ mod tests {
         (0..3).for_each(|_| holdings.add());
         let all = missing(4, [0, 1, 2, 3]);
         // Where nobody said anything, the first.
-        assert_eq!(holdings.rarest(0, &missing(4, [2, 0])), Some(2));
+        assert_eq!(holdings.rarest(0, &missing(4, [2, 0]), |_| true), Some(2));
         holdings.said(1, Some(&map(&[1, 1, 0, 0])));
         holdings.said(2, Some(&map(&[1, 0, 1, 0])));
         // Piece 3 is had by the first alone, 1 and 2 by two, 0 by all.
-        assert_eq!([0, 1, 2].map(|at| holdings.rarest(at, &all)), [3, 1, 2].map(Some));
+        assert_eq!([0, 1, 2].map(|at| holdings.rarest(at, &all, |_| true)), [3, 1, 2].map(Some));
         // Who is out has nothing; of equally rare ones the first.
         holdings.set_out(2, true);
-        assert_eq!(holdings.rarest(2, &all), None);
-        assert_eq!(holdings.rarest(0, &all), Some(2));
+        assert_eq!(holdings.rarest(2, &all, |_| true), None);
+        assert_eq!(holdings.rarest(0, &all, |_| true), Some(2));
         holdings.lacks(1, &map(&[1, 1, 0, 0]), 1);
-        assert_eq!(holdings.rarest(1, &all), Some(0));
-        assert_eq!(holdings.rarest(1, &missing(4, [1, 2, 3])), None);
+        assert_eq!(holdings.rarest(1, &all, |_| true), Some(0));
+        assert_eq!(holdings.rarest(1, &missing(4, [1, 2, 3]), |_| true), None);
         // What it lacks it lacks whatever it says, until it is asked what it has.
         holdings.lacks(1, &map(&[1, 1, 1, 1]), 2);
         assert_eq!(

@@ -182,7 +182,7 @@ impl Questions {
             return 0;
         };
         let received = match &response {
-            RangeResponse::Found { bytes, .. } => bytes.len(),
+            RangeResponse::Found { bytes, .. } | RangeResponse::Part { bytes, .. } => bytes.len(),
             RangeResponse::Missing | RangeResponse::Busy | RangeResponse::OtherPieces(_) => 0,
         };
         let _ = question.reply.send(Ok(response));

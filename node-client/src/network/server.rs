@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    store::{Found, PieceMap, Store},
+    store::{Found, PieceMap, Range, Store},
 };
 
 /// Seconds' worth of a rate that a peer may use at once.
@@ -294,6 +294,10 @@ impl Server {
                 Ok(Ok(Found::Range(range))) => {
                     RangeResponse::Found { total_len: range.total_len, bytes: range.bytes }
                 }
+                Ok(Ok(Found::Part(Range { total_len, bytes }, map))) => match map {
+                    Some(map) => RangeResponse::Part { total_len, bytes, map },
+                    None => RangeResponse::Found { total_len, bytes },
+                },
                 Ok(Ok(Found::OtherPieces(map))) => RangeResponse::OtherPieces(map),
                 Ok(Ok(Found::Nothing)) | Err(_) => RangeResponse::Missing,
                 Ok(Err(error)) => {
@@ -337,7 +341,7 @@ impl Server {
     fn on_read(&mut self, ranges: &mut Ranges, served: Served) {
         let Served { asker, len, channel, response } = served;
         let sent = match &response {
-            RangeResponse::Found { bytes, .. } => bytes.len(),
+            RangeResponse::Found { bytes, .. } | RangeResponse::Part { bytes, .. } => bytes.len(),
             _ => 0,
         };
         let used = match &response {

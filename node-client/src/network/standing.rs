@@ -32,8 +32,9 @@ const PIECE_PATIENCE_MILLIS_MAX: u64 = 60_000;
 /// The least patience with who never delivered, when pieces of others take less.
 const FIRST_MILLIS_MIN: u64 = 300;
 
-/// Pieces that one peer is asked for at a time, of all contents, at the least and at the most: fewer than a peer serves to one.
-const PIECES_MIN: u32 = 2;
+/// Pieces that one peer is asked for at a time, of all contents: as long as its rate is not known, and at the most, fewer
+/// than a peer serves to one.
+const PIECES_FIRST: u32 = 2;
 const PIECES_MAX: u32 = 6;
 
 const MIB: u64 = 1 << 20;
@@ -71,13 +72,13 @@ impl Record {
     fn is_full(&self, now: u64, len: u64) -> bool {
         let known = self.faded(now);
         let a_second = match (known.rate, known.mib_millis) {
-            (0, 0) => 0,
+            (0, 0) => return self.asked >= PIECES_FIRST,
             // Of an earlier process, and how many were asked for at a time is not known.
             (0, millis) => 1_000u64.saturating_mul(MIB) / millis,
             (rate, _) => rate,
         };
         let pieces = u32::try_from(a_second / len.max(1)).unwrap_or(u32::MAX);
-        self.asked >= pieces.clamp(PIECES_MIN, PIECES_MAX)
+        self.asked >= pieces.clamp(1, PIECES_MAX)
     }
 
     /// Notes that it is asked for one piece more.
@@ -306,6 +307,12 @@ impl Standing {
         Some(Duration::from_millis(slow.clamp(FIRST_MILLIS_MIN, PIECE_PATIENCE_MILLIS_MAX)))
     }
 
+    /// What a piece of `len` bytes usually takes; zero before one has come.
+    pub(super) fn usual(&self, len: u64) -> Duration {
+        let usual = self.usual_mib_millis.load(Ordering::Relaxed);
+        Duration::from_millis(usual.saturating_mul(len.max(MIB)) / MIB)
+    }
+
     /// Whether a peer ever delivered a piece, as far as is known.
     pub(super) fn is_known(&self, peer: &PeerId) -> bool {
         self.record(peer).mib_millis > 0
@@ -404,9 +411,9 @@ mod tests {
             let waiter = standing.waiter();
             std::iter::from_fn(|| waiter.turn(peer, MIB)).collect()
         };
-        assert_eq!(turns(unknown).len(), PIECES_MIN as usize);
+        assert_eq!(turns(unknown).len(), PIECES_FIRST as usize);
         // Turns that are dropped are to be had again.
-        assert_eq!(turns(unknown).len(), PIECES_MIN as usize);
+        assert_eq!(turns(unknown).len(), PIECES_FIRST as usize);
         standing.delivered_piece(&fast, 2 * MIB, 500);
         assert_eq!(turns(fast).len(), 4);
         assert_eq!(standing.piece_patience(&fast, 4 * MIB), Duration::from_millis(3_000));

@@ -137,6 +137,12 @@ impl Part {
         PieceMap::of(self.kept().iter().map(|kept| kept.is_checked))
     }
 
+    /// The same, if it is short enough to be sent beside a piece.
+    pub fn short_map(&self) -> Option<PieceMap> {
+        let is_short = self.kept().len().div_ceil(8) <= PieceMap::BESIDE_MAX;
+        is_short.then(|| self.map())
+    }
+
     /// Whether all pieces are here and were checked.
     pub fn is_whole(&self) -> bool {
         self.kept().iter().all(|kept| kept.is_checked)

@@ -10,6 +10,9 @@ impl PieceMap {
     /// Bytes of the longest: of 524,288 pieces, a state of 137 G parameters. Of pieces beyond it nothing is said.
     pub const BYTES_MAX: usize = 64 << 10;
 
+    /// Bytes of the longest that is sent beside a piece: of 8,192 pieces, a payload of 560 G parameters.
+    pub const BESIDE_MAX: usize = 1 << 10;
+
     /// Of pieces in order, whether each is here.
     pub fn of(are_here: impl IntoIterator<Item = bool>) -> Self {
         let mut bytes = Vec::new();
