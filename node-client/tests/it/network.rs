@@ -659,7 +659,7 @@ async fn pieces_are_served_from_disk_and_taken_one_by_one() {
     server.client.publish_content(id, lent.clone(), None).await.unwrap();
     assert_eq!(Arc::strong_count(&lent), 1, "it is let go of");
 
-    // A liar comes first: it serves four right pieces of three ranges each, and then a wrong one.
+    // A liar is alone at first: of the first four pieces it serves what is right, of the others what is wrong.
     let (right, total_len) = (bytes.clone(), bytes.len() as u64);
     let (liar, task) = impostor(Box::new(move |_, request| {
         let response = honest(&right, request);
@@ -673,12 +673,16 @@ async fn pieces_are_served_from_disk_and_taken_one_by_one() {
     }))
     .await;
     let known = Known::new(&bytes, 2_500);
-    let providers = vec![liar.clone(), address(&server.client).await];
+    let providers = vec![liar.clone()];
+    let request = PiecesRequest { id, providers, pieces: known.clone(), whole: false };
+    let error = joiner.client.fetch_pieces(request).await.unwrap_err();
+    let lied = [fault(liar.peer, FaultKind::Corrupt)];
+    assert!(matches!(&error, FetchError::Unavailable { faults, .. } if *faults == lied), "{error}");
+    let providers = vec![address(&server.client).await];
     let request = PiecesRequest { id, providers, pieces: known.clone(), whole: false };
     let fetched = joiner.client.fetch_pieces(request).await.unwrap();
-    assert!(known.has_all());
-    assert!(fetched.peers.contains(&server.client.local_peer()));
-    assert_eq!(fetched.faults, [fault(liar.peer, FaultKind::Corrupt)]);
+    assert!(known.has_all() && fetched.faults.is_empty());
+    assert_eq!(fetched.peers, [server.client.local_peer()]);
     // What is wrong is all that came twice: the pieces that the liar was asked for at that moment.
     let received = joiner.client.counters().bytes_received;
     assert!(received <= bytes.len() as u64 + 6 * 2_500, "{received}");
