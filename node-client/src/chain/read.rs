@@ -3,6 +3,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use super::ChainError;
 
@@ -10,6 +11,10 @@ use super::ChainError;
 pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long one of them may take: a light client without peers does not say that it does not answer.
 pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a block may be unknown, and how often it is asked for: a node that is asked instead of another one may be
+/// behind it, and not know yet what the other one said is the newest.
+const BEHIND_TIMEOUT: Duration = Duration::from_secs(15);
+const BEHIND_PAUSE: Duration = Duration::from_secs(1);
 
 /// The nodes of a chain, of which one is asked. All methods are cancel-safe.
 #[async_trait]
@@ -28,8 +33,8 @@ pub(super) trait Nodes: Sync {
 /// Makes attempts until one succeeds, for [`READ_TIMEOUT`] at most: also while it waits for a connection, it ends then.
 ///
 /// # Errors
-/// What an attempt finds that another one would find again; [`ChainError::Transport`] with the last attempt's reason
-/// when the time is over.
+/// What an attempt finds that another one would find again; [`ChainError::UnknownBlock`] once no node has known the
+/// block for 15 s; [`ChainError::Transport`] with the last attempt's reason when the time is over.
 pub(super) async fn read<N: Nodes, R, F>(
     nodes: &N,
     attempt: impl Fn(Arc<N::Connection>) -> F,
@@ -39,6 +44,7 @@ where
 {
     let mut last = None;
     let attempts = async {
+        let mut unknown_since = None;
         loop {
             let connection = nodes.connection().await;
             let attempted = tokio::select! {
@@ -55,6 +61,17 @@ where
                     last = Some(error);
                     nodes.replace(&connection).await;
                 }
+                Err(ChainError::UnknownBlock(block)) => {
+                    let since = *unknown_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= BEHIND_TIMEOUT {
+                        break Err(ChainError::UnknownBlock(block));
+                    }
+                    tracing::debug!(block, "the node does not know it yet");
+                    tokio::select! {
+                        () = tokio::time::sleep(BEHIND_PAUSE) => {}
+                        () = nodes.moved(&connection) => {}
+                    }
+                }
                 other => break other,
             }
         }
@@ -67,10 +84,6 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use tokio::time::Instant;
-
     use super::*;
     use crate::chain::nodes::{FakeNodes, Fault};
 
@@ -114,10 +127,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_another_attempt_would_find_again_is_not_tried_again() {
-        let nodes = FakeNodes::of(&[&[Fault::Refused], &[]], OPENING);
+    async fn a_node_that_is_behind_is_asked_again_until_it_knows_the_block_or_another_one_does() {
+        let nodes = FakeNodes::of(&[&[Fault::Refused; 3]], OPENING);
+        let (found, took) = height(&nodes).await;
+        assert_eq!((found.unwrap(), took), (3, 3 * BEHIND_PAUSE));
+        let nodes = FakeNodes::of(&[&[Fault::Refused; 99], &[]], OPENING);
+        let leave = async {
+            tokio::time::sleep(Duration::from_millis(2_500)).await;
+            nodes.leave();
+        };
+        let ((found, took), ()) = futures::join!(height(&nodes), leave);
+        assert_eq!((found.unwrap(), took), (3, Duration::from_millis(2_500)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_block_that_no_node_knows_is_unknown() {
+        let nodes = FakeNodes::of(&[&[Fault::Refused; 99]], OPENING);
         let (height, took) = height(&nodes).await;
         assert!(matches!(height, Err(ChainError::UnknownBlock(_))), "{height:?}");
-        assert_eq!(took, Duration::ZERO);
+        assert_eq!(took, BEHIND_TIMEOUT);
     }
 }
