@@ -32,7 +32,8 @@ mod rogue;
 
 use std::error::Error;
 
-#[tokio::main]
+// Many peers share the processors of one machine.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();

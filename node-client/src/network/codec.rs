@@ -47,6 +47,9 @@ pub const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most bytes of content in one response, and so the most that a request may ask for.
 pub const RANGE_LEN_MAX: u32 = 1 << 20;
 
+/// Bytes of content that go with the lengths: what is copied costs less than a frame of their own.
+const FIRST_LEN: usize = 16 * 1024;
+
 /// How much the buffer of a response grows at a time, so that a peer pays in bytes for the memory it takes.
 const GROWTH_LEN: usize = 64 * 1024;
 
@@ -194,11 +197,13 @@ impl request_response::Codec for RangeCodec {
             Some(map) => with_map(FOUND_OF_PART, &map)?,
             None => vec![FOUND],
         };
-        head.reserve(FOUND_LEN);
+        let (first, rest) = bytes.split_at(bytes.len().min(FIRST_LEN));
+        head.reserve(FOUND_LEN + first.len());
         head.extend_from_slice(&total_len.to_le_bytes());
         head.extend_from_slice(&len.to_le_bytes());
+        head.extend_from_slice(first);
         io.write_all(&head).await?;
-        io.write_all(&bytes).await
+        io.write_all(rest).await
     }
 }
 

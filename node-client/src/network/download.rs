@@ -13,7 +13,7 @@ use std::{
     collections::HashMap,
     sync::{
         atomic::{AtomicU64, Ordering},
-        Arc,
+        Arc, Mutex, PoisonError,
     },
     time::Duration,
 };
@@ -33,6 +33,7 @@ use super::{
     holdings::{Holdings, Missing},
     lanes::{rank, Lane, Lanes},
     promises::{Breach, Promises, Word},
+    rate::{Bucket, Limit},
     shares::Shares,
     standing::{Standing, Turn, Waiter},
     FaultKind, FetchError, PeerAddress, Pieces, PiecesFetched, PiecesRequest,
@@ -47,6 +48,10 @@ use crate::{
 const OTHER_PIECES_PAUSE: Duration = Duration::from_secs(1);
 const MAP_PATIENCE: Duration = Duration::from_secs(5);
 const WAITED_LOOKS: u32 = 4;
+
+/// How often it is asked who has which pieces, by all downloads of a process: each is three small messages there and one
+/// back, and takes as long as some tens of kilobytes of content.
+const LOOKS: Limit = Limit { burst: 24, fill: 16, per_millis: 1_000 };
 
 /// Of so many looks at the most one is at somebody who had nothing of use again and again.
 const VAIN_LOOKS_MAX: u32 = 8;
@@ -67,6 +72,8 @@ pub(super) struct Shared {
     /// Permits for [`PERMIT_BYTES`] each of pieces on their way.
     room: Semaphore,
     room_max: u32,
+    /// The looks that were made lately, held for one.
+    looks: Mutex<Bucket>,
 }
 
 impl Shared {
@@ -74,7 +81,13 @@ impl Shared {
         let permits = pieces_bytes_max as u64 / PERMIT_BYTES;
         let room_max = u32::try_from(permits).unwrap_or(u32::MAX).max(1);
         let room = Semaphore::new(room_max as usize);
-        Self { standing, lanes: Arc::default(), room, room_max }
+        Self { standing, lanes: Arc::default(), room, room_max, looks: Mutex::default() }
+    }
+
+    /// Whether one more may be asked now what it has.
+    fn may_look(&self, now_millis: u64) -> bool {
+        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        looks.take(now_millis, 1, &LOOKS)
     }
 }
 
@@ -108,6 +121,7 @@ pub(super) async fn download(
         providers: Vec::new(),
         asked: HashMap::new(),
         next_ticket: 0,
+        looked_at: 0,
         last_at: clock.now_millis(),
         fetched: PiecesFetched::default(),
     };
@@ -243,6 +257,8 @@ struct Download<'a, S> {
     left: usize,
     asked: HashMap<u64, Asked>,
     next_ticket: u64,
+    /// Who is the first to be asked what it has.
+    looked_at: usize,
     /// When the last piece came, or the first was asked for, by the clock.
     last_at: u64,
     fetched: PiecesFetched,
@@ -664,10 +680,18 @@ impl<'a, S: RangeSource> Download<'a, S> {
         if self.missing.is_empty() {
             return;
         }
-        for index in 0..self.providers.len() {
+        let now = asker.clock.now_millis();
+        let count = self.providers.len();
+        // Where there are too many to ask each has its turn.
+        let first = self.looked_at.checked_rem(count).unwrap_or_default();
+        for index in (first..count).chain(0..first) {
             let is_partial = self.holdings.is_partial(index);
             let is_of_use = self.holdings.has_any(index, &self.missing);
             if !is_of_use && self.providers[index].is_due(is_partial, beside) {
+                self.looked_at = index;
+                if !asker.shared.may_look(now) {
+                    break;
+                }
                 answers.push(self.ask_map(asker, index));
             }
         }

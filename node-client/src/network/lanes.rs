@@ -15,7 +15,7 @@ use protocol::Hash;
 use tokio::sync::Notify;
 
 /// Contents that arrive at a time, beside those whose time is over.
-const LANES: usize = 6;
+const LANES: usize = 12;
 
 /// How long a content is first, at the least and at the most, and bytes a millisecond by which it is longer for long
 /// ones: 20 MB/s.
