@@ -36,6 +36,13 @@ pub(crate) const PROGRAMS: [&str; 2] = ["gauntlet", "gauntlet-node"];
 /// The crates that a runtime of somebody else's embeds.
 const PACKAGES: [&str; 2] = ["gauntlet-protocol", "pallet-gauntlet"];
 
+/// The profile that optimises all.
+pub(crate) const PRODUCTION: &str = "production";
+
+/// What building with it takes.
+pub(crate) const ABOUT_PRODUCTION: &str =
+    "all optimised: the first time half an hour with two slow cores";
+
 /// What building the programs takes.
 pub(crate) const ABOUT: &str =
     "the first time minutes with many cores and a quarter of an hour with two slow ones; afterwards what changed";
@@ -99,6 +106,13 @@ pub(crate) fn packages(setup: &Setup) -> Result<(), Failure> {
 /// Builds one of the examples.
 pub(crate) fn example(setup: &Setup, name: &str) -> Result<(), Failure> {
     run(setup.cargo().arg("build").args(SELECTION).args(FEATURES).args(["--example", name]))
+}
+
+/// Builds one of the examples all optimised, as [`PRODUCTION`], and says where it is.
+pub(crate) fn production_example(setup: &Setup, name: &str) -> Result<PathBuf, Failure> {
+    let profile = ["build", "--profile", PRODUCTION, "--locked"];
+    run(setup.cargo().args(profile).args(FEATURES).args(["--example", name]))?;
+    Ok(setup.production_folder().join("examples").join(name))
 }
 
 /// Calls cargo with arguments of the caller's.

@@ -96,9 +96,11 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
     }
     let mut steps = Steps::new(3);
     let setup = build::ready(&mut steps)?;
-    steps.take("build", build::ABOUT, || build::example(&setup, PEER))?;
-    let figures =
-        steps.take("netlab", "some minutes; leave the machine alone", || all(&setup, &names))?;
+    // Two processors stand for those of thirty machines.
+    let peer =
+        steps.take("build", build::ABOUT_PRODUCTION, || build::production_example(&setup, PEER))?;
+    let about = "some minutes; leave the machine alone";
+    let figures = steps.take("netlab", about, || all(&peer, &names))?;
     show(&figures, json)
 }
 
@@ -146,7 +148,8 @@ pub(crate) fn gate(setup: &Setup) -> Result<(), Failure> {
         return Ok(());
     }
     build::example(setup, PEER)?;
-    let figures = all(setup, &[scenarios::SHORT])?;
+    let peer = setup.release_folder().join("examples").join(PEER);
+    let figures = all(&peer, &[scenarios::SHORT])?;
     print!("{}", figures::table(&figures));
     match figures.iter().find(|figure| !figure.passes) {
         Some(figure) => Err(format!("{}: {} {}", figure.name, figure.value, figure.unit)),
@@ -196,12 +199,11 @@ fn refusal() -> Option<Failure> {
     None
 }
 
-fn all(setup: &Setup, names: &[&str]) -> Result<Vec<Figure>, Failure> {
-    let peer = setup.release_folder().join("examples").join(PEER);
+fn all(peer: &Path, names: &[&str]) -> Result<Vec<Figure>, Failure> {
     let mut figures = Vec::new();
     for name in names {
         eprintln!("netlab: {name}");
-        figures.extend(apart(name, &peer, &[])?);
+        figures.extend(apart(name, peer, &[])?);
     }
     Ok(figures)
 }

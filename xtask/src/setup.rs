@@ -99,6 +99,11 @@ impl Setup {
         self.target_dir.join("release")
     }
 
+    /// Where cargo puts what the profile `production` compiles.
+    pub(crate) fn production_folder(&self) -> PathBuf {
+        self.target_dir.join("production")
+    }
+
     /// A built program.
     pub(crate) fn program(&self, name: &str) -> PathBuf {
         self.release_folder().join(name)
