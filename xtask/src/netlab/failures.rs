@@ -79,7 +79,7 @@ pub(super) fn cap(lab: &mut Lab) -> Result<Vec<Figure>, Failure> {
     const TWO_BLOCKS: f64 = 12.0;
     let node = lab.node(Link::of(UP / 0.8, 100.0))?;
     let bytes_per_second = (UP * 1e6 / 8.0).to_string();
-    let mut publisher = lab.capped_peer(&node, "publisher", &bytes_per_second)?;
+    let mut publisher = lab.capped_peer(&node, "quic", "publisher", &bytes_per_second)?;
     let near = lab.node(Link::of(100.0, 100.0))?;
     let mut fetcher = lab.peer(&near, "quic", "fetcher")?;
     // What may leave at once has left after the first.
