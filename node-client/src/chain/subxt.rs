@@ -12,7 +12,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use codec::{Decode, DecodeAll};
+use codec::{Decode, DecodeAll, Encode};
 use futures::StreamExt;
 use protocol::{
     entry::{entry_price, EntryPrice},
@@ -46,6 +46,9 @@ mod api {}
 
 mod stored;
 mod views;
+
+use api::runtime_types::bounded_collections::bounded_vec::BoundedVec;
+use views::NoAnswer;
 
 /// Pause after an attempt failed.
 const RETRY_PAUSE: Duration = Duration::from_millis(300);
@@ -590,7 +593,13 @@ impl Chain for SubxtChain {
 
     async fn run_cost(&self, layout: &Layout, at: Option<Hash>) -> Result<RunCost, ChainError> {
         self.read(move |connection| async move {
-            views::run_cost(&connection.at(at).await?, layout).await
+            let at = connection.at(at).await?;
+            let view = api::view_functions().gauntlet().run_cost(BoundedVec(layout.0.clone()));
+            let cost = views::ask(&at, view, &layout.0.encode()).await;
+            cost.map_err(|error| match error {
+                NoAnswer::Node(error) => transport(error),
+                NoAnswer::Runtime(reason) => undecodable("what a run costs")(reason),
+            })
         })
         .await
     }

@@ -2,47 +2,46 @@
 //!
 //! The answers are decoded here: subxt 0.51 takes the runtime's bytes for the view function's own.
 
-use codec::{Decode, Encode};
-use protocol::layout::Layout;
-use subxt::{error::ViewFunctionError, view_functions::Payload};
-
-use super::{
-    super::views::{answer, question},
-    api::{self, runtime_types::bounded_collections::bounded_vec::BoundedVec},
-    transport, undecodable, AtBlock, ChainError, RunCost,
+use codec::Decode;
+use subxt::{
+    client::{ClientAtBlock, OnlineClientAtBlockImpl},
+    error::{BackendError, ViewFunctionError},
+    view_functions::Payload,
+    PolkadotConfig,
 };
 
-/// What creating a run with this layout costs.
-///
-/// # Errors
-/// The node does not answer; its runtime has no such view function, or another one.
-pub(super) async fn run_cost(at: &AtBlock, layout: &Layout) -> Result<RunCost, ChainError> {
-    let view = api::view_functions().gauntlet().run_cost(BoundedVec(layout.0.clone()));
-    ask(at, "what a run costs", view, &layout.0.encode()).await
+use crate::chain::views::{answer, question};
+
+/// Why there is no answer.
+pub(super) enum NoAnswer {
+    /// The node does not say anything.
+    Node(BackendError),
+    /// The runtime has no such view function, or another one: the reason.
+    Runtime(String),
+}
+
+impl From<ViewFunctionError> for NoAnswer {
+    fn from(error: ViewFunctionError) -> Self {
+        match error {
+            ViewFunctionError::CannotCallApi(error) => Self::Node(error),
+            other => Self::Runtime(other.to_string()),
+        }
+    }
 }
 
 /// What the view function answers that `view` names, to arguments of these bytes.
-async fn ask<T: Decode>(
-    at: &AtBlock,
-    what: &'static str,
+pub(super) async fn ask<T: Decode>(
+    at: &ClientAtBlock<PolkadotConfig, OnlineClientAtBlockImpl<PolkadotConfig>>,
     view: impl Payload,
     arguments: &[u8],
-) -> Result<T, ChainError> {
+) -> Result<T, NoAnswer> {
     let views = at.view_functions();
     // The types of arguments and answer are those of this client's metadata.
-    views.validate(&view).map_err(view_error(what))?;
+    views.validate(&view)?;
     let pallet = at.metadata_ref().pallet_by_name(view.pallet_name());
     let found = pallet.and_then(|pallet| pallet.view_function_by_name(view.function_name()));
-    let found = found.ok_or_else(|| undecodable(what)("there is no such view".to_owned()))?;
+    let found = found.ok_or_else(|| NoAnswer::Runtime("there is no such view".to_owned()))?;
     let question = question(found.query_id(), arguments);
-    let returned = views.call_raw(Some(&question)).await.map_err(view_error(what))?;
-    answer(&returned).map_err(undecodable(what))
-}
-
-/// Tells a node that does not answer from one of another version.
-fn view_error(what: &'static str) -> impl Fn(ViewFunctionError) -> ChainError {
-    move |error| match error {
-        ViewFunctionError::CannotCallApi(error) => transport(error),
-        other => undecodable(what)(other.to_string()),
-    }
+    let returned = views.call_raw(Some(&question)).await?;
+    answer(&returned).map_err(NoAnswer::Runtime)
 }
