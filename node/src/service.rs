@@ -194,11 +194,10 @@ pub(crate) fn start<N: NetworkBackend<Block, Hash>>(
     let authors = node.role.is_authority();
     let proposers = node.proposers(&task_manager);
     match grandpa {
+        None if pace.follows => node.finalise_on_timer(&task_manager, pace),
         None if authors && pace.block_millis > 0 => {
             node.finalise_on_timer(&task_manager, pace);
-            if !pace.follows {
-                node.seal_on_timer(&task_manager, proposers, pace.block_millis);
-            }
+            node.seal_on_timer(&task_manager, proposers, pace.block_millis);
         }
         None => (),
         Some(grandpa) => {

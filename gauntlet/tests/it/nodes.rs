@@ -86,7 +86,7 @@ fn urls(localnet: &Localnet, name: &str) -> Vec<String> {
 #[tokio::test]
 async fn a_localnet_goes_on_while_the_node_that_a_miner_asks_first_stands_still() {
     let mut localnet =
-        Localnet::start(&["--nodes=2", "--miners=2", "--validators=1", "--windows=4"]);
+        Localnet::start(&["--nodes=2", "--miners=2", "--validators=1", "--windows=6"]);
     localnet.wait_for("miner-1", |line| matches!(line, DiaryRecord::Trained { window: 0, .. }));
     let (mut first, second) = (urls(&localnet, "miner-0"), urls(&localnet, "miner-1"));
     // The one that follows has the chain's final blocks.

@@ -243,8 +243,8 @@ impl read::Nodes for FakeNodes {
         self.moved_from(*used).await;
     }
 
-    async fn replace(&self, broken: &usize) {
-        if *self.left.borrow() == *broken {
+    async fn replace(&self, broken: &Arc<usize>) {
+        if *self.left.borrow() == **broken {
             tokio::time::sleep(self.opening).await;
             self.leave();
         }

@@ -27,14 +27,15 @@ pub(super) trait Nodes: Sync {
     /// Waits until another connection than `used` is in use.
     async fn moved(&self, used: &Self::Connection);
     /// After a pause, has another connection opened in place of one that broke, unless there is one.
-    async fn replace(&self, broken: &Self::Connection);
+    /// It goes on though it is not waited for: the next read finds what it opened.
+    async fn replace(&self, broken: &Arc<Self::Connection>);
 }
 
 /// Makes attempts until one succeeds, for [`READ_TIMEOUT`] at most: also while it waits for a connection, it ends then.
 ///
 /// # Errors
-/// What an attempt finds that another one would find again; [`ChainError::UnknownBlock`] once no node has known the
-/// block for 15 s; [`ChainError::Transport`] with the last attempt's reason when the time is over.
+/// What an attempt finds that another one would find again; [`ChainError::UnknownBlock`] once one node has not
+/// known the block for 15 s; [`ChainError::Transport`] with the last attempt's reason when the time is over.
 pub(super) async fn read<N: Nodes, R, F>(
     nodes: &N,
     attempt: impl Fn(Arc<N::Connection>) -> F,
@@ -44,7 +45,7 @@ where
 {
     let mut last = None;
     let attempts = async {
-        let mut unknown_since = None;
+        let mut unknown_since: Option<(Arc<N::Connection>, Instant)> = None;
         loop {
             let connection = nodes.connection().await;
             let attempted = tokio::select! {
@@ -62,7 +63,10 @@ where
                     nodes.replace(&connection).await;
                 }
                 Err(ChainError::UnknownBlock(block)) => {
-                    let since = *unknown_since.get_or_insert_with(Instant::now);
+                    let before = unknown_since.take();
+                    let same = before.filter(|(at, _)| Arc::ptr_eq(at, &connection));
+                    let known = same.unwrap_or_else(|| (connection.clone(), Instant::now()));
+                    let (_, since) = unknown_since.insert(known);
                     if since.elapsed() >= BEHIND_TIMEOUT {
                         break Err(ChainError::UnknownBlock(block));
                     }

@@ -380,8 +380,11 @@ impl read::Nodes for SubxtChain {
         SubxtChain::moved(self, used).await;
     }
 
-    async fn replace(&self, broken: &Connection) {
-        self.replace_broken(broken).await;
+    async fn replace(&self, broken: &Arc<Connection>) {
+        let (chain, broken) = (self.clone(), broken.clone());
+        let opened = tokio::spawn(async move { chain.replace_broken(&broken).await });
+        // One that panicked has opened nothing.
+        let _ = opened.await;
     }
 }
 

@@ -137,10 +137,13 @@ impl request_response::Codec for RangeCodec {
     {
         let map = match read_array::<1, _>(io).await? {
             [FOUND] => None,
-            [FOUND_OF_PART] => Some(read_map(io).await?),
+            [FOUND_OF_PART] => Some(read_map(io, PieceMap::BESIDE_MAX).await?),
             [MISSING] => return Ok(RangeResponse::Missing),
             [BUSY] => return Ok(RangeResponse::Busy),
-            [OTHER_PIECES] => return read_map(io).await.map(RangeResponse::OtherPieces),
+            [OTHER_PIECES] => {
+                let map = read_map(io, PieceMap::BYTES_MAX).await?;
+                return Ok(RangeResponse::OtherPieces(map));
+            }
             _ => return Err(invalid("unknown kind of range response")),
         };
         let total_len = u64::from_le_bytes(read_array(io).await?);
@@ -207,12 +210,12 @@ impl request_response::Codec for RangeCodec {
     }
 }
 
-async fn read_map<T>(io: &mut T) -> io::Result<PieceMap>
+async fn read_map<T>(io: &mut T, len_max: usize) -> io::Result<PieceMap>
 where
     T: AsyncRead + Unpin + Send,
 {
     let len = u32::from_le_bytes(read_array(io).await?) as usize;
-    if len > PieceMap::BYTES_MAX {
+    if len > len_max {
         return Err(invalid("map of pieces longer than any"));
     }
     let map = PieceMap::from_bytes(read_vec(io, len).await?.into());
@@ -293,8 +296,11 @@ mod tests {
             RangeCodec.write_response(&protocol, &mut sent, response.clone()).await.unwrap();
             assert_eq!(read(sent.get_ref()).await.unwrap(), response);
         }
-        let mut long = vec![OTHER_PIECES];
-        long.extend_from_slice(&(PieceMap::BYTES_MAX as u32 + 1).to_le_bytes());
-        assert_eq!(read(&long).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        let longest = [(OTHER_PIECES, PieceMap::BYTES_MAX), (FOUND_OF_PART, PieceMap::BESIDE_MAX)];
+        for (kind, longest) in longest {
+            let mut long = vec![kind];
+            long.extend_from_slice(&(longest as u32 + 1).to_le_bytes());
+            assert_eq!(read(&long).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        }
     }
 }

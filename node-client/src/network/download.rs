@@ -49,6 +49,9 @@ const OTHER_PIECES_PAUSE: Duration = Duration::from_secs(1);
 const MAP_PATIENCE: Duration = Duration::from_secs(5);
 const WAITED_LOOKS: u32 = 4;
 
+/// Pieces among which the own share is looked for: those of it are the first.
+const SHARE_OF: usize = 1 << 10;
+
 /// How often it is asked who has which pieces, by all downloads of a process: each is three small messages there and one
 /// back, and takes as long as some tens of kilobytes of content.
 const LOOKS: Limit = Limit { burst: 24, fill: 16, per_millis: 1_000 };
@@ -115,6 +118,9 @@ pub(super) async fn download(
         holdings: Holdings::new(pieces.count()),
         missing: Missing::new(pieces.count(), missing),
         shares,
+        is_holding: false,
+        is_open: false,
+        begun_at: clock.now_millis(),
         waiter: shared.standing.waiter(),
         asker: Asker { source, clock, limits, shared, id, pieces, part },
         candidates,
@@ -251,6 +257,12 @@ struct Download<'a, S> {
     holdings: Holdings,
     missing: Missing,
     shares: Shares,
+    /// Whether somebody has what is left to others to fetch, and nothing else is to be asked for.
+    is_holding: bool,
+    /// Whether that is asked for now all the same.
+    is_open: bool,
+    /// When it began, by the clock.
+    begun_at: u64,
     /// Waits for turns of those who are asked for as much as they may be.
     waiter: Waiter,
     /// Pieces that are not here.
@@ -275,9 +287,17 @@ impl<'a, S: RangeSource> Download<'a, S> {
         let mut answers: FuturesUnordered<BoxFuture<'_, Answer>> = FuturesUnordered::new();
         // When those who have a part are asked again what they have, however much comes meanwhile.
         let mut look: Option<BoxFuture<'_, ()>> = None;
+        // When what is left to others is asked for all the same.
+        let mut hold: Option<BoxFuture<'_, ()>> = None;
         while self.left > 0 {
             let is_blocked = self.assign(&asker, &mut answers);
-            let waits = is_blocked || self.share_wait().is_some_and(|wait| !wait.is_zero());
+            if hold.is_none() || !self.is_holding {
+                hold = self.hold_time().map(|time| asker.clock.sleep(time));
+                if self.is_open {
+                    continue;
+                }
+            }
+            let waits = is_blocked || hold.is_some();
             if answers.is_empty() && !waits && !self.may_look_again() {
                 self.widen().await?;
                 continue;
@@ -289,15 +309,23 @@ impl<'a, S: RangeSource> Download<'a, S> {
             }
             self.give_way();
             let pause = self.pause();
-            let looks = look.is_some();
+            let (looks, holds) = (look.is_some(), hold.is_some());
             tokio::select! {
                 // What has come is looked at before the time.
                 biased;
                 Some(answer) = answers.next(), if !answers.is_empty() => match answer {
-                    Answer::Piece(ticket, outcome, _turn) => self.take(ticket, outcome?),
+                    Answer::Piece(ticket, outcome, _turn) => {
+                        self.take(ticket, outcome?);
+                        hold = None;
+                    }
                     Answer::Map(provider, said) => self.told(provider, said?),
                 },
                 () = self.waiter.told() => {}
+                () = async { if let Some(hold) = &mut hold { hold.await } }, if holds => {
+                    hold = None;
+                    self.shares.waited();
+                    self.is_open = true;
+                }
                 () = async { if let Some(look) = &mut look { look.await } }, if looks => {
                     look = None;
                     self.look_again(&asker, &mut answers);
@@ -316,6 +344,7 @@ impl<'a, S: RangeSource> Download<'a, S> {
         answers: &mut FuturesUnordered<BoxFuture<'b, Answer>>,
     ) -> bool {
         self.take_turns();
+        self.is_holding = false;
         loop {
             if let Some((provider, piece)) = self.next_missing().or_else(|| self.next_overdue()) {
                 let Some((_, len, _)) = asker.pieces.piece(piece) else {
@@ -333,6 +362,7 @@ impl<'a, S: RangeSource> Download<'a, S> {
             self.providers.push(Provider::new(address));
             self.holdings.add();
         }
+        self.is_open = false;
         // What is of no use goes to the next in the line.
         self.providers.iter_mut().for_each(|provider| provider.turns.clear());
         let waits = |(index, provider): (usize, &Provider)| {
@@ -363,39 +393,41 @@ impl<'a, S: RangeSource> Download<'a, S> {
 
     /// The next piece that nobody is asked for, and whom to ask for it.
     fn next_missing(&mut self) -> Option<(usize, usize)> {
-        let open = |_: usize| true;
-        let rarest = |provider, may: &dyn Fn(usize) -> bool| {
-            Some((provider, self.holdings.rarest(provider, &self.missing, may)?))
+        let all = |provider| {
+            let rarest = self.holdings.rarest(provider, &self.missing, usize::MAX, |_| true);
+            rarest.map(|piece| (provider, piece))
         };
-        let Some(wait) = self.share_wait() else {
-            return self.free().find_map(|provider| rarest(provider, &open));
+        let fetching = self.holdings.fetching();
+        if self.is_open || fetching == 0 || !self.shares.binds() {
+            return self.free().find_map(all);
+        }
+        // Of those who fetch as we do whatever they have; of the others our share, which comes first in the order.
+        let ours = |provider| {
+            let is_ours = |piece| !self.shares.is_of(piece, fetching);
+            let rarest = self.holdings.rarest(provider, &self.missing, SHARE_OF, is_ours);
+            rarest.map(|piece| (provider, piece))
         };
-        let is_ours = |piece: usize| !self.shares.is_of(piece, self.holdings.fetching());
-        // Of those who fetch as we do whatever they have; of the others our share.
         let choose = |provider| match self.holdings.is_partial(provider) {
-            true => rarest(provider, &open),
-            false => rarest(provider, &is_ours),
+            true => all(provider),
+            false => ours(provider),
         };
         let chosen = self.free().find_map(choose);
-        if chosen.is_some() || !wait.is_zero() {
-            return chosen;
-        }
-        let chosen = self.free().find_map(|provider| rarest(provider, &open));
-        if chosen.is_some() {
-            self.shares.waited(self.last_at);
-        }
+        self.is_holding = chosen.is_none()
+            && self.free().any(|index| self.holdings.has_any(index, &self.missing));
         chosen
     }
 
-    /// How long those who fetch as we do are still waited for with their shares; `None` if they are not.
-    fn share_wait(&self) -> Option<Duration> {
-        if self.holdings.fetching() == 0 {
+    /// How long nothing is to come until what is another's share is asked for; `None` if nothing is left to others.
+    fn hold_time(&mut self) -> Option<Duration> {
+        if !self.is_holding {
             return None;
         }
         let (asker, now) = (&self.asker, self.asker.clock.now_millis());
         let len = asker.pieces.piece(0).map_or(0, |(_, len, _)| len);
-        let patience = self.shares.patience(asker.shared.standing.usual(len.into()))?;
-        Some(patience.saturating_sub(Duration::from_millis(now.saturating_sub(self.last_at))))
+        let usual = asker.shared.standing.usual(len.into());
+        let patience = self.shares.patience(usual, self.begun_at, now);
+        self.is_open = patience.is_none();
+        patience
     }
 
     /// A piece that takes too long, and who else may be asked for it: those who deliver before others, and who keeps us
@@ -472,8 +504,7 @@ impl<'a, S: RangeSource> Download<'a, S> {
         let waits = self.asked.values().map(|asked| self.wait_for(asked, now));
         let lane = self.lane_ends_at().map(|at| Duration::from_millis(at.saturating_sub(now)));
         // Those for which nobody else can be asked now are not waited for.
-        let waits = waits.chain(self.share_wait()).filter(|wait| !wait.is_zero());
-        waits.chain(lane).min()
+        waits.filter(|wait| !wait.is_zero()).chain(lane).min()
     }
 
     fn ask<'b>(
@@ -684,14 +715,17 @@ impl<'a, S: RangeSource> Download<'a, S> {
         let count = self.providers.len();
         // Where there are too many to ask each has its turn.
         let first = self.looked_at.checked_rem(count).unwrap_or_default();
+        let mut looks = 0;
         for index in (first..count).chain(0..first) {
             let is_partial = self.holdings.is_partial(index);
             let is_of_use = self.holdings.has_any(index, &self.missing);
             if !is_of_use && self.providers[index].is_due(is_partial, beside) {
                 self.looked_at = index;
-                if !asker.shared.may_look(now) {
+                // One at each look, however many others look.
+                if !asker.shared.may_look(now) && looks > 0 {
                     break;
                 }
+                looks += 1;
                 answers.push(self.ask_map(asker, index));
             }
         }

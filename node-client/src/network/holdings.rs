@@ -223,18 +223,20 @@ impl Holdings {
         self.fetching
     }
 
-    /// Of the first of these pieces that `may` be asked for one that a provider may have and that the fewest may have;
-    /// of equally rare ones the first. Who has all has each: they are not counted.
+    /// Of the first of these pieces, that `may` be asked for, one that a provider may have and that the fewest may have;
+    /// of equally rare ones the first. Who has all has each: they are not counted. No piece beyond the first `looked_at`
+    /// is looked at.
     pub(super) fn rarest(
         &self,
         provider: usize,
         missing: &Missing,
+        looked_at: usize,
         may: impl Fn(usize) -> bool,
     ) -> Option<usize> {
         if !self.has_any(provider, missing) {
             return None;
         }
-        let all = missing.order.iter().copied();
+        let all = missing.order.iter().copied().take(looked_at);
         let mut had = all.filter(|piece| self.may_have(provider, *piece) && may(*piece));
         if self.partial == 0 {
             return had.next();
@@ -261,18 +263,21 @@ mod tests {
         (0..3).for_each(|_| holdings.add());
         let all = missing(4, [0, 1, 2, 3]);
         // Where nobody said anything, the first.
-        assert_eq!(holdings.rarest(0, &missing(4, [2, 0]), |_| true), Some(2));
+        assert_eq!(holdings.rarest(0, &missing(4, [2, 0]), usize::MAX, |_| true), Some(2));
         holdings.said(1, Some(&map(&[1, 1, 0, 0])));
         holdings.said(2, Some(&map(&[1, 0, 1, 0])));
         // Piece 3 is had by the first alone, 1 and 2 by two, 0 by all.
-        assert_eq!([0, 1, 2].map(|at| holdings.rarest(at, &all, |_| true)), [3, 1, 2].map(Some));
+        assert_eq!(
+            [0, 1, 2].map(|at| holdings.rarest(at, &all, usize::MAX, |_| true)),
+            [3, 1, 2].map(Some)
+        );
         // Who is out has nothing; of equally rare ones the first.
         holdings.set_out(2, true);
-        assert_eq!(holdings.rarest(2, &all, |_| true), None);
-        assert_eq!(holdings.rarest(0, &all, |_| true), Some(2));
+        assert_eq!(holdings.rarest(2, &all, usize::MAX, |_| true), None);
+        assert_eq!(holdings.rarest(0, &all, usize::MAX, |_| true), Some(2));
         holdings.lacks(1, &map(&[1, 1, 0, 0]), 1);
-        assert_eq!(holdings.rarest(1, &all, |_| true), Some(0));
-        assert_eq!(holdings.rarest(1, &missing(4, [1, 2, 3]), |_| true), None);
+        assert_eq!(holdings.rarest(1, &all, usize::MAX, |_| true), Some(0));
+        assert_eq!(holdings.rarest(1, &missing(4, [1, 2, 3]), usize::MAX, |_| true), None);
         // What it lacks it lacks whatever it says, until it is asked what it has.
         holdings.lacks(1, &map(&[1, 1, 1, 1]), 2);
         assert_eq!(

@@ -42,6 +42,8 @@ impl Bucket {
     }
 
     fn fill(&mut self, now_millis: u64, limit: &Limit) {
+        // The clock may be set back.
+        self.at_millis = self.at_millis.min(now_millis);
         let filled = self.filled(now_millis, limit);
         // Less than one unit has come back: keep the time, or slow rates would never fill.
         if filled > 0 {

@@ -5,8 +5,8 @@
 //! pieces for which it is first, then for those for which it is second, and so on: so who has all sends each piece to
 //! one peer first, and not some of them to several. And as long as others who fetch the content deliver, a piece of
 //! somebody else's share is left to that one to fetch of those who have all, and is fetched of it then. Where nothing
-//! comes for a while it is not waited for, and who waited so in vain a few times waits no more: a share binds nobody
-//! who serves or asks.
+//! comes for a while it is not waited for, nor longer in all than the own share took: a share binds nobody who serves
+//! or asks.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -19,7 +19,7 @@ const PEERS_MAX: usize = 64;
 const PATIENCE_MIN: Duration = Duration::from_millis(300);
 const PATIENCE_MAX: Duration = Duration::from_secs(10);
 
-/// How often that is waited for in one fetch.
+/// How often nothing may come for so long in one fetch.
 const WAITS_MAX: u32 = 8;
 
 /// Whose share each piece of a content is.
@@ -27,8 +27,8 @@ pub(super) struct Shares {
     /// Of each piece the peers that are before us, a bit for each in the order in which they were given.
     before: Vec<u64>,
     waits: u32,
-    /// Since when nothing had come at the last of them, by the clock.
-    waited_since: u64,
+    /// When nothing of the own share was left to ask for, by the clock.
+    done_at: Option<u64>,
 }
 
 impl Shares {
@@ -56,7 +56,7 @@ impl Shares {
         }
         ranked.sort_unstable();
         let order = ranked.into_iter().map(|(_, _, piece)| piece).collect();
-        (Self { before, waits: 0, waited_since: u64::MAX }, order)
+        (Self { before, waits: 0, done_at: None }, order)
     }
 
     /// Whether a piece is the share of one of `fetching`, a bit for each as [`Shares::new`] was given them, and not ours.
@@ -64,17 +64,36 @@ impl Shares {
         self.before.get(piece).is_some_and(|before| before & fetching != 0)
     }
 
-    /// How long to wait for others, where a piece usually takes so long; `None` if that was in vain often enough.
-    pub(super) fn patience(&self, usual: Duration) -> Option<Duration> {
-        (self.waits < WAITS_MAX).then(|| usual.clamp(PATIENCE_MIN, PATIENCE_MAX))
+    /// How long nothing is to come until what is another's share is asked for, where a piece usually takes so long;
+    /// `None` if it is not waited for.
+    ///
+    /// Since the own share was done, which `begun_at` was begun, others have as long for theirs, all waits together:
+    /// who is slower than we were, or lies, costs that much once.
+    pub(super) fn patience(
+        &mut self,
+        usual: Duration,
+        begun_at: u64,
+        now_millis: u64,
+    ) -> Option<Duration> {
+        let patience = usual.clamp(PATIENCE_MIN, PATIENCE_MAX);
+        // The clock may be set back.
+        let done_at = (*self.done_at.get_or_insert(now_millis)).min(now_millis);
+        let whole = Duration::from_millis(done_at.saturating_sub(begun_at)).max(patience);
+        let left = whole.saturating_sub(Duration::from_millis(now_millis - done_at));
+        if left.is_zero() {
+            self.waits = WAITS_MAX;
+        }
+        self.binds().then(|| patience.min(left))
     }
 
-    /// Notes that what is another's share is asked for, as nothing has come since a moment of the clock.
-    pub(super) fn waited(&mut self, since: u64) {
-        if since != self.waited_since {
-            self.waits = self.waits.saturating_add(1);
-            self.waited_since = since;
-        }
+    /// Whether what is another's share is left to it.
+    pub(super) fn binds(&self) -> bool {
+        self.waits < WAITS_MAX
+    }
+
+    /// Notes that nothing came for so long.
+    pub(super) fn waited(&mut self) {
+        self.waits = self.waits.saturating_add(1);
     }
 }
 
@@ -152,17 +171,21 @@ mod tests {
     }
 
     #[test]
-    fn others_are_waited_for_a_few_times() {
-        let (mut shares, _) = shares(&peers(), 0);
-        let usual = |millis| shares.patience(Duration::from_millis(millis));
-        assert_eq!(usual(0), Some(PATIENCE_MIN));
-        assert_eq!(usual(2_000), Some(Duration::from_secs(2)));
-        assert_eq!(usual(1_000_000), Some(PATIENCE_MAX));
-        for since in 0..WAITS_MAX {
-            assert!(shares.patience(Duration::ZERO).is_some());
-            // All that is asked for after one wait counts once.
-            (0..9).for_each(|_| shares.waited(since.into()));
+    fn others_are_waited_for_as_long_as_the_own_share_took_and_a_few_times() {
+        let (mut own, _) = shares(&peers(), 0);
+        let seconds = |seconds: u64| Duration::from_secs(seconds);
+        assert_eq!(own.patience(Duration::ZERO, 1_000, 8_000), Some(PATIENCE_MIN));
+        assert_eq!(own.patience(seconds(2), 1_000, 9_000), Some(seconds(2)));
+        assert_eq!(own.patience(seconds(99), 1_000, 14_000), Some(seconds(1)));
+        // The clock is set back.
+        assert!(own.patience(seconds(1), 1_000, 500).is_some());
+        assert_eq!(own.patience(seconds(1), 1_000, 15_000), None);
+        assert!(!own.binds(), "and for good");
+        let (mut own, _) = shares(&peers(), 0);
+        for _ in 0..WAITS_MAX {
+            assert_eq!(own.patience(seconds(9), 0, 0), Some(seconds(9)));
+            own.waited();
         }
-        assert_eq!(shares.patience(Duration::ZERO), None);
+        assert_eq!(own.patience(seconds(9), 0, 0), None);
     }
 }

@@ -26,7 +26,8 @@ pub(super) async fn tell(chain: &dyn Chain, layout: &Layout) -> Result<RunCost> 
 /// It has not, and the text says how much it needs, what for, and how to give it some; or the chain does not answer.
 pub(super) async fn check(chain: &dyn Chain, owner: &AccountBytes, cost: RunCost) -> Result<()> {
     let why = format!(
-        "is what a run needs: {} UNIT is held for the run, until it is removed; the rest keeps its account and yours",
+        "is what a run needs: {} UNIT is held for the run, until it is removed; the rest keeps its account and yours. \
+         The call's fee comes on top",
         units(cost.deposit)
     );
     money::check(chain, owner, cost.needed(), &why).await
