@@ -45,7 +45,7 @@ where
 {
     let mut last = None;
     let attempts = async {
-        let mut unknown_since: Option<(Arc<N::Connection>, Instant)> = None;
+        let mut unknown_since = None;
         loop {
             let connection = nodes.connection().await;
             let attempted = tokio::select! {
@@ -60,20 +60,19 @@ where
                 Err(ChainError::Transport(error)) => {
                     tracing::debug!(error, "reading the chain again");
                     last = Some(error);
+                    unknown_since = None;
                     nodes.replace(&connection).await;
                 }
                 Err(ChainError::UnknownBlock(block)) => {
-                    let before = unknown_since.take();
-                    let same = before.filter(|(at, _)| Arc::ptr_eq(at, &connection));
-                    let known = same.unwrap_or_else(|| (connection.clone(), Instant::now()));
-                    let (_, since) = unknown_since.insert(known);
+                    let since = *unknown_since.get_or_insert_with(Instant::now);
                     if since.elapsed() >= BEHIND_TIMEOUT {
                         break Err(ChainError::UnknownBlock(block));
                     }
                     tracing::debug!(block, "the node does not know it yet");
                     tokio::select! {
                         () = tokio::time::sleep(BEHIND_PAUSE) => {}
-                        () = nodes.moved(&connection) => {}
+                        // The next one has as long.
+                        () = nodes.moved(&connection) => unknown_since = None,
                     }
                 }
                 other => break other,
