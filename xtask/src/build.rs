@@ -112,7 +112,7 @@ pub(crate) fn example(setup: &Setup, name: &str) -> Result<(), Failure> {
 pub(crate) fn production_example(setup: &Setup, name: &str) -> Result<PathBuf, Failure> {
     let profile = ["build", "--profile", PRODUCTION, "--locked"];
     run(setup.cargo().args(profile).args(FEATURES).args(["--example", name]))?;
-    Ok(setup.production_folder().join("examples").join(name))
+    Ok(setup.folder_of(PRODUCTION).join("examples").join(name))
 }
 
 /// Calls cargo with arguments of the caller's.

@@ -96,12 +96,12 @@ impl Setup {
 
     /// Where the release build of the workspace lies.
     pub(crate) fn release_folder(&self) -> PathBuf {
-        self.target_dir.join("release")
+        self.folder_of("release")
     }
 
-    /// Where cargo puts what the profile `production` compiles.
-    pub(crate) fn production_folder(&self) -> PathBuf {
-        self.target_dir.join("production")
+    /// Where cargo puts what a profile compiles.
+    pub(crate) fn folder_of(&self, profile: &str) -> PathBuf {
+        self.target_dir.join(profile)
     }
 
     /// A built program.
