@@ -5,9 +5,10 @@
 //! ([`Lanes`]). Who has a part only says which pieces it has, with the first answer that it lacks one, and again when
 //! it has none more of use: it is asked for those, the rarest first. Who had none at first may have some by then; the
 //! longer it has not, the less it is asked; each piece of it that comes says what else it has. Who has all is asked for
-//! the own share first, and for the others' only where those do not deliver ([`Shares`]). When a piece takes three times as long as expected another peer is asked
-//! for it beside the first, and whoever delivers it first goes on. Each is checked as it arrives and kept in the
-//! [`Part`]: who served a wrong one is to blame, nobody else, and nothing that was right is asked for again.
+//! the own share first, and for the others' only where those do not deliver ([`Shares`]). When a piece takes three times
+//! as long as expected another peer is asked for it beside the first, and whoever delivers it first goes on. Each is
+//! checked as it arrives and kept in the [`Part`]: who served a wrong one is to blame, nobody else, and nothing that was
+//! right is asked for again.
 
 use std::{
     collections::HashMap,
@@ -52,8 +53,8 @@ const WAITED_LOOKS: u32 = 4;
 /// Pieces among which the own share is looked for: those of it are the first.
 const SHARE_OF: usize = 1 << 10;
 
-/// How often it is asked who has which pieces, by all downloads of a process: each is three small messages there and one
-/// back, and takes as long as some tens of kilobytes of content.
+/// How often it is asked who has which pieces, by all downloads of a process: each is a small message there and one back,
+/// and takes as long as some kilobytes of content.
 const LOOKS: Limit = Limit { burst: 24, fill: 16, per_millis: 1_000 };
 
 /// Of so many looks at the most one is at somebody who had nothing of use again and again.
@@ -106,21 +107,20 @@ pub(super) async fn download(
     let PiecesRequest { id, providers, pieces, .. } = request;
     let candidates =
         Candidates::new(source.local_peer(), limits.peers_max, &shared.standing, providers);
-    let missing = (0..pieces.count()).filter(|index| is_missing(&*pieces, *index));
-    let others = candidates.queue.iter().map(|other| &other.peer);
-    let count = pieces.count();
-    let (shares, missing) = Shares::new(&source.local_peer(), others, count, missing);
     let rank = rank(&source.local_peer(), &id);
-    let lane = shared.lanes.enter(rank, pieces.byte_len(), || clock.now_millis());
+    let lane = shared.lanes.enter(rank, pieces.byte_len(), || clock.now_millis()).await;
+    let (count, now) = (pieces.count(), clock.now_millis());
+    let missing = (0..count).filter(|index| is_missing(&*pieces, *index));
+    let others = candidates.queue.iter().map(|other| &other.peer);
+    let (shares, missing) = Shares::new(&source.local_peer(), others, count, missing, now);
     let download = Download {
-        lane: Some(lane.await),
+        lane: Some(lane),
         left: missing.len(),
-        holdings: Holdings::new(pieces.count()),
-        missing: Missing::new(pieces.count(), missing),
+        holdings: Holdings::new(count),
+        missing: Missing::new(count, missing),
         shares,
         is_holding: false,
         is_open: false,
-        begun_at: clock.now_millis(),
         waiter: shared.standing.waiter(),
         asker: Asker { source, clock, limits, shared, id, pieces, part },
         candidates,
@@ -128,7 +128,7 @@ pub(super) async fn download(
         asked: HashMap::new(),
         next_ticket: 0,
         looked_at: 0,
-        last_at: clock.now_millis(),
+        last_at: now,
         fetched: PiecesFetched::default(),
     };
     download.run().await
@@ -261,8 +261,6 @@ struct Download<'a, S> {
     is_holding: bool,
     /// Whether that is asked for now all the same.
     is_open: bool,
-    /// When it began, by the clock.
-    begun_at: u64,
     /// Waits for turns of those who are asked for as much as they may be.
     waiter: Waiter,
     /// Pieces that are not here.
@@ -425,7 +423,7 @@ impl<'a, S: RangeSource> Download<'a, S> {
         let (asker, now) = (&self.asker, self.asker.clock.now_millis());
         let len = asker.pieces.piece(0).map_or(0, |(_, len, _)| len);
         let usual = asker.shared.standing.usual(len.into());
-        let patience = self.shares.patience(usual, self.begun_at, now);
+        let patience = self.shares.patience(usual, now);
         self.is_open = patience.is_none();
         patience
     }

@@ -14,6 +14,8 @@ use libp2p::PeerId;
 use protocol::Hash;
 use tokio::sync::Notify;
 
+use super::shares::as_number;
+
 /// Contents that arrive at a time, beside those whose time is over.
 const LANES: usize = 12;
 
@@ -70,9 +72,7 @@ impl Drop for Waiting<'_> {
 
 /// Where a content is in the order of a peer: as good as drawn, and the same each time.
 pub(super) fn rank(local: &PeerId, id: &Hash) -> u64 {
-    let hash = blake3::Hasher::new().update(&local.to_bytes()).update(id).finalize();
-    let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
-    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    as_number(blake3::Hasher::new().update(&local.to_bytes()).update(id).finalize())
 }
 
 impl Lanes {

@@ -27,18 +27,20 @@ pub(super) struct Shares {
     /// Of each piece the peers that are before us, a bit for each in the order in which they were given.
     before: Vec<u64>,
     waits: u32,
-    /// When nothing of the own share was left to ask for, by the clock.
+    /// When the fetch began, and when nothing of the own share was left to ask for, by the clock.
+    begun_at: u64,
     done_at: Option<u64>,
 }
 
 impl Shares {
     /// The shares in `pieces` of a content of `count`, and the order in which `local` asks for them, where it and these
-    /// others may fetch it.
+    /// others may fetch it, which begins at `begun_at`.
     pub(super) fn new<'a>(
         local: &PeerId,
         others: impl Iterator<Item = &'a PeerId>,
         count: usize,
         pieces: impl Iterator<Item = usize>,
+        begun_at: u64,
     ) -> (Self, VecDeque<usize>) {
         let own = seed(local);
         let others: Vec<u64> = others.take(PEERS_MAX).map(seed).collect();
@@ -56,7 +58,7 @@ impl Shares {
         }
         ranked.sort_unstable();
         let order = ranked.into_iter().map(|(_, _, piece)| piece).collect();
-        (Self { before, waits: 0, done_at: None }, order)
+        (Self { before, waits: 0, begun_at, done_at: None }, order)
     }
 
     /// Whether a piece is the share of one of `fetching`, a bit for each as [`Shares::new`] was given them, and not ours.
@@ -67,18 +69,13 @@ impl Shares {
     /// How long nothing is to come until what is another's share is asked for, where a piece usually takes so long;
     /// `None` if it is not waited for.
     ///
-    /// Since the own share was done, which `begun_at` was begun, others have as long for theirs, all waits together:
-    /// who is slower than we were, or lies, costs that much once.
-    pub(super) fn patience(
-        &mut self,
-        usual: Duration,
-        begun_at: u64,
-        now_millis: u64,
-    ) -> Option<Duration> {
+    /// Since the own share was done others have as long for theirs, all waits together: who is slower than we were, or
+    /// lies, costs that much once.
+    pub(super) fn patience(&mut self, usual: Duration, now_millis: u64) -> Option<Duration> {
         let patience = usual.clamp(PATIENCE_MIN, PATIENCE_MAX);
         // The clock may be set back.
         let done_at = (*self.done_at.get_or_insert(now_millis)).min(now_millis);
-        let whole = Duration::from_millis(done_at.saturating_sub(begun_at)).max(patience);
+        let whole = Duration::from_millis(done_at.saturating_sub(self.begun_at)).max(patience);
         let left = whole.saturating_sub(Duration::from_millis(now_millis - done_at));
         if left.is_zero() {
             self.waits = WAITS_MAX;
@@ -99,7 +96,12 @@ impl Shares {
 
 /// A number that stands for a peer.
 fn seed(peer: &PeerId) -> u64 {
-    let [a, b, c, d, e, f, g, h, ..] = *blake3::hash(&peer.to_bytes()).as_bytes();
+    as_number(blake3::hash(&peer.to_bytes()))
+}
+
+/// A number as good as drawn: the first bytes of a hash.
+pub(super) fn as_number(hash: blake3::Hash) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
     u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
@@ -126,7 +128,7 @@ mod tests {
 
     fn shares(peers: &[PeerId], own: usize) -> (Shares, Vec<usize>) {
         let others = peers.iter().filter(|peer| **peer != peers[own]);
-        let (shares, order) = Shares::new(&peers[own], others, PIECES, 0..PIECES);
+        let (shares, order) = Shares::new(&peers[own], others, PIECES, 0..PIECES, 1_000);
         (shares, order.into())
     }
 
@@ -164,7 +166,7 @@ mod tests {
         let peers = peers();
         let (_, all) = shares(&peers, 0);
         let missing = (0..PIECES).filter(|piece| piece.is_multiple_of(3));
-        let (_, rest) = Shares::new(&peers[0], peers[1..].iter(), PIECES, missing);
+        let (_, rest) = Shares::new(&peers[0], peers[1..].iter(), PIECES, missing, 0);
         let expected: Vec<usize> =
             all.into_iter().filter(|piece| piece.is_multiple_of(3)).collect();
         assert_eq!(Vec::from(rest), expected);
@@ -174,18 +176,18 @@ mod tests {
     fn others_are_waited_for_as_long_as_the_own_share_took_and_a_few_times() {
         let (mut own, _) = shares(&peers(), 0);
         let seconds = |seconds: u64| Duration::from_secs(seconds);
-        assert_eq!(own.patience(Duration::ZERO, 1_000, 8_000), Some(PATIENCE_MIN));
-        assert_eq!(own.patience(seconds(2), 1_000, 9_000), Some(seconds(2)));
-        assert_eq!(own.patience(seconds(5), 1_000, 14_000), Some(seconds(1)));
+        assert_eq!(own.patience(Duration::ZERO, 8_000), Some(PATIENCE_MIN));
+        assert_eq!(own.patience(seconds(2), 9_000), Some(seconds(2)));
+        assert_eq!(own.patience(seconds(5), 14_000), Some(seconds(1)));
         // The clock is set back.
-        assert!(own.patience(seconds(1), 1_000, 500).is_some());
-        assert_eq!(own.patience(seconds(1), 1_000, 15_000), None);
+        assert!(own.patience(seconds(1), 500).is_some());
+        assert_eq!(own.patience(seconds(1), 15_000), None);
         assert!(!own.binds(), "and for good");
         let (mut own, _) = shares(&peers(), 0);
         for _ in 0..WAITS_MAX {
-            assert_eq!(own.patience(seconds(9), 0, 0), Some(seconds(9)));
+            assert_eq!(own.patience(seconds(9), 0), Some(seconds(9)));
             own.waited();
         }
-        assert_eq!(own.patience(seconds(9), 0, 0), None);
+        assert_eq!(own.patience(seconds(9), 0), None);
     }
 }
