@@ -13,6 +13,7 @@
 //!
 //! - `config`: every limit, in one place.
 //! - `codec`: the two messages of the range protocol.
+//! - `streams`: asks and answers over one connection; `ranges`: over all of them.
 //! - `behaviour`: which libp2p protocols are spoken, with which limits; `transport`: over what.
 //! - `dials`: what may be dialled, and how often; `attempts`: tells it whose word is followed.
 //! - `rate`: how much a peer may have of us in a time; `uplink`: how much all of them.
@@ -25,9 +26,9 @@
 //!   next.
 //! - `kept`: to whom a connection is kept, and when to dial again; `keep_alive`: what holds it open; `failing`: whom dials
 //!   did not reach.
-//! - `relay`: what validators relay to those whom nobody can dial, and `idle`, its handler; `reservations`: which of
-//!   them relay to this peer; `punches`: how two peers that are relayed find a direct way; `paths`: which of their
-//!   connections is used.
+//! - `relay`: what validators relay to those whom nobody can dial, and `idle`, its handler; `hand_on`: what such
+//!   behaviours leave as it is; `reservations`: which of them relay to this peer; `punches`: how two peers that are relayed
+//!   find a direct way; `paths`: which of their connections is used.
 //! - `reach`: at which addresses others reach this peer; `probes`: has them try; `remembered`: what they reached before
 //!   a restart; `mapping`: what the router forwards; `dial_backs`: tries for others.
 //! - `event_loop`: the one task that owns the swarm.
@@ -63,6 +64,10 @@ mod gate;
 
 mod pace;
 
+mod streams;
+
+mod ranges;
+
 mod counters;
 
 mod command;
@@ -88,6 +93,8 @@ mod paths;
 mod punches;
 
 mod idle;
+
+mod hand_on;
 
 mod relay;
 

@@ -12,7 +12,6 @@ use libp2p::{
         store::{MemoryStore, MemoryStoreConfig},
     },
     ping, relay,
-    request_response::{self, ProtocolSupport},
     swarm::NetworkBehaviour,
     PeerId, StreamProtocol, Swarm, SwarmBuilder,
 };
@@ -25,9 +24,10 @@ use super::{
     gate::{self, Gate},
     keep_alive::{self, Count},
     mapping::Mapping,
-    pace::{Pace, PacedCodec},
+    pace::Pace,
     probes::Probes,
     punches::Punches,
+    ranges::Ranges,
     relay::Relay,
     transport::transport,
     NetworkConfig, StartError,
@@ -55,8 +55,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(6);
 /// Connections that this peer sets up at a time.
 const CONNECTIONS_PENDING_MAX: u32 = 64;
 
-/// Streams at a time on one connection; the other limits are tighter, this one is for what they do not see.
-const STREAMS_MAX: usize = 32;
+/// Streams of which the protocol is being found out, at a time on one connection; what each protocol has of them it
+/// bounds by itself.
+const NEGOTIATING_MAX: usize = 32;
 
 /// Kademlia, keeping its records in memory.
 pub(super) type Kademlia = kad::Behaviour<MemoryStore>;
@@ -77,7 +78,7 @@ pub(super) struct Behaviour {
     pub(super) punches: Punches,
     identify: identify::Behaviour,
     pub(super) kademlia: Kademlia,
-    pub(super) ranges: request_response::Behaviour<PacedCodec>,
+    pub(super) ranges: Ranges,
 }
 
 /// The name of Kademlia's protocol on this network.
@@ -119,13 +120,7 @@ pub(super) fn swarm(
                 .with_cache_size(0),
         ),
         kademlia: kademlia(config, key, kademlia_name),
-        ranges: request_response::Behaviour::with_codec(
-            PacedCodec(pace),
-            [(ranges_name, ProtocolSupport::Full)],
-            request_response::Config::default()
-                .with_request_timeout(config.request_timeout)
-                .with_max_concurrent_streams(STREAMS_MAX),
-        ),
+        ranges: Ranges::new(ranges_name, pace, config.request_timeout),
     };
 
     let failed =
@@ -142,10 +137,10 @@ pub(super) fn swarm(
         .with_swarm_config(|swarm| {
             swarm
                 .with_idle_connection_timeout(config.idle_timeout)
-                // A question goes with the name of its protocol, and not one way there and back later: each has a
-                // stream of its own.
+                // What is said first on a stream goes with the name of its protocol, and not one way there and back
+                // later.
                 .with_substream_upgrade_protocol_override(Version::V1Lazy)
-                .with_max_negotiating_inbound_streams(STREAMS_MAX)
+                .with_max_negotiating_inbound_streams(NEGOTIATING_MAX)
         })
         .with_connection_timeout(CONNECT_TIMEOUT)
         .build())

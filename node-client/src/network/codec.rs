@@ -1,6 +1,7 @@
 //! Encodes and decodes the two messages of the range protocol.
 //!
-//! One stream carries one request and one response. All integers are little endian.
+//! A stream carries requests and their responses, one after another; either side may close it between two. All integers
+//! are little endian.
 //!
 //! ```text
 //! request  = version 4 (u8) | content id (32 bytes) | piece (u32) | offset (u64) | len (u32)
@@ -47,7 +48,8 @@ pub const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most bytes of content in one response, and so the most that a request may ask for.
 pub const RANGE_LEN_MAX: u32 = 1 << 20;
 
-/// Bytes of content that go with the lengths: what is copied costs less than a frame of their own.
+/// Bytes that go first, of the content with the lengths: as many as one frame of a stream holds, and what is copied costs
+/// less than a frame of its own.
 const FIRST_LEN: usize = 16 * 1024;
 
 /// How much the buffer of a response grows at a time, so that a peer pays in bytes for the memory it takes.
@@ -116,15 +118,9 @@ impl request_response::Codec for RangeCodec {
     where
         T: AsyncRead + Unpin + Send,
     {
-        if read_array::<1, _>(io).await? != [VERSION] {
-            return Err(invalid("unknown version of a range request"));
-        }
-        Ok(RangeRequest {
-            id: read_array(io).await?,
-            piece: Some(u32::from_le_bytes(read_array(io).await?)).filter(|piece| *piece != WHOLE),
-            offset: u64::from_le_bytes(read_array(io).await?),
-            len: u32::from_le_bytes(read_array(io).await?),
-        })
+        let next = tokio::time::timeout(STALL_TIMEOUT, next_request(io)).await;
+        let next = next.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        next.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 
     async fn read_response<T>(
@@ -135,27 +131,7 @@ impl request_response::Codec for RangeCodec {
     where
         T: AsyncRead + Unpin + Send,
     {
-        let map = match read_array::<1, _>(io).await? {
-            [FOUND] => None,
-            [FOUND_OF_PART] => Some(read_map(io, PieceMap::BESIDE_MAX).await?),
-            [MISSING] => return Ok(RangeResponse::Missing),
-            [BUSY] => return Ok(RangeResponse::Busy),
-            [OTHER_PIECES] => {
-                let map = read_map(io, PieceMap::BYTES_MAX).await?;
-                return Ok(RangeResponse::OtherPieces(map));
-            }
-            _ => return Err(invalid("unknown kind of range response")),
-        };
-        let total_len = u64::from_le_bytes(read_array(io).await?);
-        let len = u32::from_le_bytes(read_array(io).await?);
-        if len > RANGE_LEN_MAX {
-            return Err(invalid("range response longer than any request"));
-        }
-        let bytes = read_vec(io, len as usize).await?.into();
-        Ok(match map {
-            Some(map) => RangeResponse::Part { total_len, bytes, map },
-            None => RangeResponse::Found { total_len, bytes },
-        })
+        next_response(io).await?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 
     async fn write_request<T>(
@@ -167,13 +143,7 @@ impl request_response::Codec for RangeCodec {
     where
         T: AsyncWrite + Unpin + Send,
     {
-        let mut message = Vec::with_capacity(REQUEST_LEN);
-        message.push(VERSION);
-        message.extend_from_slice(&request.id);
-        message.extend_from_slice(&request.piece.unwrap_or(WHOLE).to_le_bytes());
-        message.extend_from_slice(&request.offset.to_le_bytes());
-        message.extend_from_slice(&request.len.to_le_bytes());
-        io.write_all(&message).await
+        write_request(io, &request).await
     }
 
     async fn write_response<T>(
@@ -185,29 +155,117 @@ impl request_response::Codec for RangeCodec {
     where
         T: AsyncWrite + Unpin + Send,
     {
-        let (total_len, bytes, map) = match response {
-            RangeResponse::Found { total_len, bytes } => (total_len, bytes, None),
-            RangeResponse::Part { total_len, bytes, map } => (total_len, bytes, Some(map)),
-            RangeResponse::Missing => return io.write_all(&[MISSING]).await,
-            RangeResponse::Busy => return io.write_all(&[BUSY]).await,
-            RangeResponse::OtherPieces(map) => {
-                return io.write_all(&with_map(OTHER_PIECES, &map)?).await
-            }
-        };
-        let len = u32::try_from(bytes.len()).map_err(|_| invalid("range response too long"))?;
-        // Each write is a frame of its own, with a cipher's tag.
-        let mut head = match map {
-            Some(map) => with_map(FOUND_OF_PART, &map)?,
-            None => vec![FOUND],
-        };
-        let (first, rest) = bytes.split_at(bytes.len().min(FIRST_LEN));
-        head.reserve(FOUND_LEN + first.len());
-        head.extend_from_slice(&total_len.to_le_bytes());
-        head.extend_from_slice(&len.to_le_bytes());
-        head.extend_from_slice(first);
-        io.write_all(&head).await?;
-        io.write_all(rest).await
+        write_response(io, response).await
     }
+}
+
+/// The next request on a stream, however long it takes to come; `None` if the peer has closed it.
+///
+/// # Errors
+/// What came is no request, the rest of one does not come, or the stream broke.
+pub(super) async fn next_request<T>(io: &mut T) -> io::Result<Option<RangeRequest>>
+where
+    T: AsyncRead + Unpin + Send,
+{
+    let mut version = [0];
+    if io.read(&mut version).await? == 0 {
+        return Ok(None);
+    }
+    if version != [VERSION] {
+        return Err(invalid("unknown version of a range request"));
+    }
+    Ok(Some(RangeRequest {
+        id: read_array(io).await?,
+        piece: Some(u32::from_le_bytes(read_array(io).await?)).filter(|piece| *piece != WHOLE),
+        offset: u64::from_le_bytes(read_array(io).await?),
+        len: u32::from_le_bytes(read_array(io).await?),
+    }))
+}
+
+/// The response to the request that was written last; `None` if the peer has closed the stream instead.
+///
+/// # Errors
+/// What came is no response, its next byte does not come, or the stream broke.
+pub(super) async fn next_response<T>(io: &mut T) -> io::Result<Option<RangeResponse>>
+where
+    T: AsyncRead + Unpin + Send,
+{
+    let mut kind = [0];
+    if read_some(io, &mut kind).await? == 0 {
+        return Ok(None);
+    }
+    read_response_of(kind, io).await.map(Some)
+}
+
+async fn read_response_of<T>(kind: [u8; 1], io: &mut T) -> io::Result<RangeResponse>
+where
+    T: AsyncRead + Unpin + Send,
+{
+    let map = match kind {
+        [FOUND] => None,
+        [FOUND_OF_PART] => Some(read_map(io, PieceMap::BESIDE_MAX).await?),
+        [MISSING] => return Ok(RangeResponse::Missing),
+        [BUSY] => return Ok(RangeResponse::Busy),
+        [OTHER_PIECES] => {
+            let map = read_map(io, PieceMap::BYTES_MAX).await?;
+            return Ok(RangeResponse::OtherPieces(map));
+        }
+        _ => return Err(invalid("unknown kind of range response")),
+    };
+    let total_len = u64::from_le_bytes(read_array(io).await?);
+    let len = u32::from_le_bytes(read_array(io).await?);
+    if len > RANGE_LEN_MAX {
+        return Err(invalid("range response longer than any request"));
+    }
+    let bytes = read_vec(io, len as usize).await?.into();
+    Ok(match map {
+        Some(map) => RangeResponse::Part { total_len, bytes, map },
+        None => RangeResponse::Found { total_len, bytes },
+    })
+}
+
+/// Writes a request; nothing is flushed.
+pub(super) async fn write_request<T>(io: &mut T, request: &RangeRequest) -> io::Result<()>
+where
+    T: AsyncWrite + Unpin + Send,
+{
+    let mut message = Vec::with_capacity(REQUEST_LEN);
+    message.push(VERSION);
+    message.extend_from_slice(&request.id);
+    message.extend_from_slice(&request.piece.unwrap_or(WHOLE).to_le_bytes());
+    message.extend_from_slice(&request.offset.to_le_bytes());
+    message.extend_from_slice(&request.len.to_le_bytes());
+    io.write_all(&message).await
+}
+
+/// Writes a response; nothing is flushed.
+pub(super) async fn write_response<T>(io: &mut T, response: RangeResponse) -> io::Result<()>
+where
+    T: AsyncWrite + Unpin + Send,
+{
+    let (total_len, bytes, map) = match response {
+        RangeResponse::Found { total_len, bytes } => (total_len, bytes, None),
+        RangeResponse::Part { total_len, bytes, map } => (total_len, bytes, Some(map)),
+        RangeResponse::Missing => return io.write_all(&[MISSING]).await,
+        RangeResponse::Busy => return io.write_all(&[BUSY]).await,
+        RangeResponse::OtherPieces(map) => {
+            return io.write_all(&with_map(OTHER_PIECES, &map)?).await
+        }
+    };
+    let len = u32::try_from(bytes.len()).map_err(|_| invalid("range response too long"))?;
+    // Each write is a frame of its own, with a cipher's tag.
+    let mut head = match map {
+        Some(map) => with_map(FOUND_OF_PART, &map)?,
+        None => vec![FOUND],
+    };
+    let (first, rest) =
+        bytes.split_at(bytes.len().min(FIRST_LEN.saturating_sub(head.len() + FOUND_LEN)));
+    head.reserve(FOUND_LEN + first.len());
+    head.extend_from_slice(&total_len.to_le_bytes());
+    head.extend_from_slice(&len.to_le_bytes());
+    head.extend_from_slice(first);
+    io.write_all(&head).await?;
+    io.write_all(rest).await
 }
 
 async fn read_map<T>(io: &mut T, len_max: usize) -> io::Result<PieceMap>
@@ -254,14 +312,22 @@ where
     Ok(bytes)
 }
 
+/// Reads what has come, or comes soon enough.
+async fn read_some<T>(io: &mut T, into: &mut [u8]) -> io::Result<usize>
+where
+    T: AsyncRead + Unpin + Send,
+{
+    let read = tokio::time::timeout(STALL_TIMEOUT, io.read(into)).await;
+    read.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
 /// Fills `into`, as long as bytes keep coming.
 async fn read_all<T>(io: &mut T, mut into: &mut [u8]) -> io::Result<()>
 where
     T: AsyncRead + Unpin + Send,
 {
     while !into.is_empty() {
-        let read = tokio::time::timeout(STALL_TIMEOUT, io.read(into)).await;
-        let count = read.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        let count = read_some(io, into).await?;
         if count == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }

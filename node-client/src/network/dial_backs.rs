@@ -15,12 +15,12 @@ use libp2p::{
     multiaddr::Protocol,
     swarm::{
         ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
-        THandlerOutEvent, ToSwarm,
+        ToSwarm,
     },
     Multiaddr, PeerId,
 };
 
-use super::dials::Rules;
+use super::{dials::Rules, hand_on::hand_on};
 
 /// Dials for one peer at a time: its addresses of each transport.
 const PER_PEER_MAX: usize = 4;
@@ -79,26 +79,7 @@ impl NetworkBehaviour for DialBacks {
         Ok(Vec::new())
     }
 
-    fn handle_established_inbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        peer: PeerId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner.handle_established_inbound_connection(connection, peer, local, remote)
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        peer: PeerId,
-        address: &Multiaddr,
-        role: Endpoint,
-        port: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner.handle_established_outbound_connection(connection, peer, address, role, port)
-    }
+    hand_on!(inner);
 
     fn on_swarm_event(&mut self, event: FromSwarm) {
         match event {
@@ -114,15 +95,6 @@ impl NetworkBehaviour for DialBacks {
             _ => {}
         }
         self.inner.on_swarm_event(event);
-    }
-
-    fn on_connection_handler_event(
-        &mut self,
-        peer: PeerId,
-        connection: ConnectionId,
-        event: THandlerOutEvent<Self>,
-    ) {
-        self.inner.on_connection_handler_event(peer, connection, event);
     }
 
     fn poll(

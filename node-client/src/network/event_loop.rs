@@ -20,7 +20,6 @@ use libp2p::{
     kad::{self, store::RecordStore, GetProvidersOk, QueryResult},
     multiaddr::Protocol,
     ping,
-    request_response::{self, InboundFailure},
     swarm::SwarmEvent,
     upnp, Multiaddr, PeerId, Swarm,
 };
@@ -33,19 +32,21 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     behaviour::{hold, kademlia_name, make_room, Behaviour, BehaviourEvent, Kademlia},
-    codec::{RangeRequest, RangeResponse, RANGE_LEN_MAX},
+    codec::{RangeResponse, RANGE_LEN_MAX},
     command::Command,
     counters::CounterCells,
     kept::Kept,
     paths::{is_relayed, Paths},
     published::Published,
     questions::{Question, Questions},
+    ranges,
     reach::{candidates, Known},
     remembered::Remembered,
     reservations::Reservations,
     roles::Roles,
     searches::Searches,
     server::Server,
+    streams::News,
     Keep, NetworkConfig, PeerAddress, StartError, ADDRESSES_MAX,
 };
 use crate::store::Store;
@@ -175,14 +176,13 @@ impl EventLoop {
                     None => break,
                 },
                 event = self.swarm.select_next_some() => self.on_event(event),
-                turn = self.server.next_turn() => {
-                    self.server.on_turn(&mut self.swarm.behaviour_mut().ranges, turn);
-                }
+                turn = self.server.next_turn() => self.server.on_turn(turn),
                 now = redial.tick() => self.on_redial(now),
                 _ = announce.tick() => self.published.on_tick(kademlia(&mut self.swarm)),
             }
         }
-        tracing::debug!("network closed");
+        let streams = self.swarm.behaviour().ranges.opened();
+        tracing::debug!(streams, "network closed");
     }
 
     fn on_command(&mut self, command: Command) {
@@ -458,36 +458,31 @@ impl EventLoop {
         }
     }
 
-    fn on_ranges(&mut self, event: request_response::Event<RangeRequest, RangeResponse>) {
-        use request_response::{Event, Message};
-        match event {
-            Event::Message { peer, message, .. } => match message {
-                Message::Request { request_id, request, channel } => {
-                    let ranges = &mut self.swarm.behaviour_mut().ranges;
-                    // What is still arriving is served to others meanwhile.
-                    let is_served =
-                        self.published.contains(&request.id) || self.store.has_part(&request.id);
-                    if !is_served || request.len > RANGE_LEN_MAX {
-                        self.server.refuse(ranges, &peer, channel, RangeResponse::Missing);
-                        return;
-                    }
-                    self.server.serve(ranges, peer, request_id, request, channel);
+    fn on_ranges(&mut self, ranges::Event { peer, news }: ranges::Event) {
+        match news {
+            News::Question { id, request, answer } => {
+                // What is still arriving is served to others meanwhile.
+                let is_served =
+                    self.published.contains(&request.id) || self.store.has_part(&request.id);
+                if !is_served || request.len > RANGE_LEN_MAX {
+                    self.server.refuse(&peer, answer, RangeResponse::Missing);
+                    return;
                 }
-                Message::Response { request_id, response } => {
-                    let received = self.questions.on_answer(&request_id, response);
-                    self.counters.add_received(received);
-                }
-            },
-            Event::OutboundFailure { peer, request_id, error, .. } => {
-                self.questions.on_failure(&mut self.swarm, peer, &request_id, error);
+                self.server.serve(peer, id, request, answer);
             }
-            Event::InboundFailure { peer, request_id, error, .. } => {
-                if !matches!(error, InboundFailure::ConnectionClosed) {
+            News::Answer { id, result: Ok(response) } => {
+                let received = self.questions.on_answer(&id, response);
+                self.counters.add_received(received);
+            }
+            News::Answer { id, result: Err(error) } => {
+                self.questions.on_failure(&mut self.swarm, peer, &id, error);
+            }
+            News::Told { id, result } => {
+                if let Err(error) = result {
                     tracing::debug!(%peer, %error, "could not serve a range");
                 }
-                self.server.on_sent(&request_id);
+                self.server.on_sent(&id);
             }
-            Event::ResponseSent { request_id, .. } => self.server.on_sent(&request_id),
         }
     }
 }

@@ -9,16 +9,14 @@ use std::{
 };
 
 use libp2p::{
-    core::{transport::PortUse, Endpoint},
     multiaddr::Protocol,
     swarm::{
-        behaviour::toggle::Toggle, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour,
-        THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+        behaviour::toggle::Toggle, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, ToSwarm,
     },
-    upnp, Multiaddr, PeerId,
+    upnp, Multiaddr,
 };
 
-use super::NetworkConfig;
+use super::{hand_on::hand_on, NetworkConfig};
 
 pub(super) struct Mapping {
     inner: Toggle<upnp::tokio::Behaviour>,
@@ -54,38 +52,10 @@ impl NetworkBehaviour for Mapping {
     type ConnectionHandler = THandler<Toggle<upnp::tokio::Behaviour>>;
     type ToSwarm = upnp::Event;
 
-    fn handle_established_inbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        peer: PeerId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner.handle_established_inbound_connection(connection, peer, local, remote)
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        peer: PeerId,
-        address: &Multiaddr,
-        role: Endpoint,
-        port: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner.handle_established_outbound_connection(connection, peer, address, role, port)
-    }
+    hand_on!(inner);
 
     fn on_swarm_event(&mut self, event: FromSwarm) {
         self.inner.on_swarm_event(event);
-    }
-
-    fn on_connection_handler_event(
-        &mut self,
-        peer: PeerId,
-        connection: ConnectionId,
-        event: THandlerOutEvent<Self>,
-    ) {
-        self.inner.on_connection_handler_event(peer, connection, event);
     }
 
     fn poll(

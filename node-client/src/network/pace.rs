@@ -16,10 +16,9 @@ use std::{
     time::Duration,
 };
 
-use futures::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use libp2p::{request_response::Codec, StreamProtocol};
+use futures::{AsyncWrite, AsyncWriteExt};
 
-use super::codec::{RangeCodec, RangeRequest, RangeResponse};
+use super::codec::{self, RangeResponse};
 use crate::clock::Clock;
 
 /// How often it is looked at what a reader took.
@@ -49,16 +48,19 @@ impl Pace {
     }
 
     /// Writes an answer to a reader, as long as it takes it.
-    async fn write(
+    ///
+    /// # Errors
+    /// It has stopped to take it, takes it too slowly while others wait, or the stream broke.
+    pub(super) async fn write(
         &self,
-        protocol: &StreamProtocol,
         io: &mut (impl AsyncWrite + Unpin + Send),
         response: RangeResponse,
     ) -> io::Result<()> {
+        let _reader = Reader::new(self);
         let own = AtomicU64::new(0);
         let mut io = Counted { io, own: &own, all: &self.taken };
         let mut write = pin!(async {
-            RangeCodec.write_response(protocol, &mut io, response).await?;
+            codec::write_response(&mut io, response).await?;
             io.flush().await
         });
         loop {
@@ -119,63 +121,6 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<'_, T> {
 
     fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut *self.io).poll_close(context)
-    }
-}
-
-/// The range protocol as [`RangeCodec`] speaks it, answering at a pace.
-#[derive(Clone)]
-pub(super) struct PacedCodec(pub(super) Arc<Pace>);
-
-impl Codec for PacedCodec {
-    type Protocol = StreamProtocol;
-    type Request = RangeRequest;
-    type Response = RangeResponse;
-
-    async fn read_request<T>(
-        &mut self,
-        protocol: &StreamProtocol,
-        io: &mut T,
-    ) -> io::Result<RangeRequest>
-    where
-        T: AsyncRead + Unpin + Send,
-    {
-        RangeCodec.read_request(protocol, io).await
-    }
-
-    async fn read_response<T>(
-        &mut self,
-        protocol: &StreamProtocol,
-        io: &mut T,
-    ) -> io::Result<RangeResponse>
-    where
-        T: AsyncRead + Unpin + Send,
-    {
-        RangeCodec.read_response(protocol, io).await
-    }
-
-    async fn write_request<T>(
-        &mut self,
-        protocol: &StreamProtocol,
-        io: &mut T,
-        request: RangeRequest,
-    ) -> io::Result<()>
-    where
-        T: AsyncWrite + Unpin + Send,
-    {
-        RangeCodec.write_request(protocol, io, request).await
-    }
-
-    async fn write_response<T>(
-        &mut self,
-        protocol: &StreamProtocol,
-        io: &mut T,
-        response: RangeResponse,
-    ) -> io::Result<()>
-    where
-        T: AsyncWrite + Unpin + Send,
-    {
-        let _reader = Reader::new(&self.0);
-        self.0.write(protocol, io, response).await
     }
 }
 
@@ -240,15 +185,13 @@ mod tests {
         let clock = ManualClock::default();
         let pace = Pace::new(Arc::new(clock.clone()));
         pace.set_others_wait(others_wait);
-        let protocol = StreamProtocol::new("/test");
         let readers = rates.map(|rate| {
-            let (mut codec, clock) = (PacedCodec(pace.clone()), clock.clone());
-            let protocol = protocol.clone();
+            let (pace, clock) = (pace.clone(), clock.clone());
             async move {
                 let bytes = Bytes::from(vec![0; 1_000_000]);
                 let response = RangeResponse::Found { total_len: 1_000_000, bytes };
                 let mut io = Slow { clock: clock.clone(), rate, taken: 0 };
-                let written = codec.write_response(&protocol, &mut io, response).await;
+                let written = pace.write(&mut io, response).await;
                 (written.is_ok(), clock.now_millis() / 1_000)
             }
         });

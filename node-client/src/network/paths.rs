@@ -1,6 +1,6 @@
 //! Prefers direct connections to relayed ones: a circuit is closed as soon as there is a way around it.
 //!
-//! Request-response takes the connections of a peer in turns, so that both must not be there for long. Who dialled the
+//! A peer is asked over a direct connection where there is one, and a circuit costs its relay a place. Who dialled the
 //! circuit closes it: it knows of the direct connection, over which it asks again what was under way.
 
 use std::collections::HashMap;

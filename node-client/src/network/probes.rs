@@ -13,16 +13,17 @@ use std::{
 
 use libp2p::{
     autonat::v2::client,
-    core::{transport::PortUse, Endpoint},
     multiaddr::Protocol,
     swarm::{
-        behaviour::NewExternalAddrCandidate, ConnectionDenied, ConnectionId, FromSwarm,
-        NetworkBehaviour, NotifyHandler, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+        behaviour::NewExternalAddrCandidate, ConnectionId, FromSwarm, NetworkBehaviour,
+        NotifyHandler, THandler, THandlerInEvent, ToSwarm,
     },
     Multiaddr, PeerId,
 };
 use rand::seq::SliceRandom;
 use tokio::time::Instant;
+
+use super::hand_on::hand_on;
 
 /// Addresses that are tested in the life of a process: those of some moves, each of a few ports.
 const TESTED_MAX: usize = 64;
@@ -182,26 +183,7 @@ impl NetworkBehaviour for Probes {
     type ConnectionHandler = THandler<client::Behaviour>;
     type ToSwarm = client::Event;
 
-    fn handle_established_inbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        peer: PeerId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner.handle_established_inbound_connection(connection, peer, local, remote)
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        peer: PeerId,
-        address: &Multiaddr,
-        role: Endpoint,
-        port: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner.handle_established_outbound_connection(connection, peer, address, role, port)
-    }
+    hand_on!(inner);
 
     fn on_swarm_event(&mut self, event: FromSwarm) {
         match &event {
@@ -218,15 +200,6 @@ impl NetworkBehaviour for Probes {
             _ => {}
         }
         self.inner.on_swarm_event(event);
-    }
-
-    fn on_connection_handler_event(
-        &mut self,
-        peer: PeerId,
-        connection: ConnectionId,
-        event: THandlerOutEvent<Self>,
-    ) {
-        self.inner.on_connection_handler_event(peer, connection, event);
     }
 
     fn poll(

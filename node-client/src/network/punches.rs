@@ -11,16 +11,15 @@ use std::{
 };
 
 use libp2p::{
-    core::{transport::PortUse, Endpoint},
     dcutr,
     swarm::{
-        behaviour::NewExternalAddrCandidate, CloseConnection, ConnectionDenied, ConnectionId,
-        FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+        behaviour::NewExternalAddrCandidate, CloseConnection, ConnectionId, FromSwarm,
+        NetworkBehaviour, THandler, THandlerInEvent, ToSwarm,
     },
     Multiaddr, PeerId,
 };
 
-use super::{dials::Rules, idle::Idle};
+use super::{dials::Rules, hand_on::hand_on, idle::Idle};
 
 /// Dials of one circuit: an honest peer asks for three at most.
 const DIALS_MAX: usize = 4;
@@ -66,31 +65,7 @@ impl NetworkBehaviour for Punches {
     type ConnectionHandler = Idle<THandler<dcutr::Behaviour>>;
     type ToSwarm = dcutr::Event;
 
-    fn handle_established_inbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        peer: PeerId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        let handler =
-            self.inner.handle_established_inbound_connection(connection, peer, local, remote)?;
-        Ok(Idle(handler))
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        peer: PeerId,
-        address: &Multiaddr,
-        role: Endpoint,
-        port: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        let inner = &mut self.inner;
-        let handler =
-            inner.handle_established_outbound_connection(connection, peer, address, role, port)?;
-        Ok(Idle(handler))
-    }
+    hand_on!(inner, Idle);
 
     fn on_swarm_event(&mut self, event: FromSwarm) {
         match &event {
@@ -110,15 +85,6 @@ impl NetworkBehaviour for Punches {
             _ => {}
         }
         self.inner.on_swarm_event(event);
-    }
-
-    fn on_connection_handler_event(
-        &mut self,
-        peer: PeerId,
-        connection: ConnectionId,
-        event: THandlerOutEvent<Self>,
-    ) {
-        self.inner.on_connection_handler_event(peer, connection, event);
     }
 
     fn poll(

@@ -7,7 +7,6 @@ use std::{
 
 use libp2p::{
     core::upgrade::NegotiationError,
-    request_response::{OutboundFailure, OutboundRequestId},
     swarm::{
         dial_opts::{DialOpts, PeerCondition},
         ConnectionId,
@@ -22,6 +21,7 @@ use super::{
     command::Answer,
     failing::Failing,
     paths::is_relayed,
+    streams::{AskError, QuestionId},
     FaultKind, PeerAddress, ADDRESSES_MAX,
 };
 use crate::store::PieceMap;
@@ -74,7 +74,7 @@ struct Asked {
 
 /// The questions under way, and those that wait for a connection.
 pub(super) struct Questions {
-    asked: HashMap<OutboundRequestId, Asked>,
+    asked: HashMap<QuestionId, Asked>,
     dials: HashMap<PeerId, Dial>,
     failing: Failing,
 }
@@ -111,8 +111,8 @@ impl Questions {
             return;
         }
         let ranges = &mut swarm.behaviour_mut().ranges;
-        let id = ranges.send_request(&question.peer.peer, question.request);
         let due = Instant::now() + answer_time(&question.request);
+        let id = ranges.ask(question.peer.peer, question.request, due);
         self.asked.insert(id, Asked { question, due });
     }
 
@@ -123,8 +123,7 @@ impl Questions {
         }
     }
 
-    /// Begins to connect, unless connected or connecting, or it failed shortly before. Request-response must not dial by itself: it would take
-    /// another's failed dial for its own.
+    /// Begins to connect, unless connected or connecting, or it failed shortly before.
     pub(super) fn dial(&mut self, swarm: &mut Swarm<Behaviour>, peer: PeerAddress) {
         if swarm.is_connected(&peer.peer) {
             return;
@@ -177,7 +176,7 @@ impl Questions {
     }
 
     /// Hands an answer to whoever asked, and returns the bytes of content in it, if anybody had asked.
-    pub(super) fn on_answer(&mut self, id: &OutboundRequestId, response: RangeResponse) -> usize {
+    pub(super) fn on_answer(&mut self, id: &QuestionId, response: RangeResponse) -> usize {
         let Some(Asked { question, .. }) = self.asked.remove(id) else {
             return 0;
         };
@@ -193,33 +192,31 @@ impl Questions {
         &mut self,
         swarm: &mut Swarm<Behaviour>,
         peer: PeerId,
-        id: &OutboundRequestId,
-        error: OutboundFailure,
+        id: &QuestionId,
+        error: AskError,
     ) {
         let Some(Asked { mut question, .. }) = self.asked.remove(id) else {
             return;
         };
         tracing::debug!(%peer, %error, "a question failed");
         let kind = match error {
-            OutboundFailure::ConnectionClosed if !question.repeated => {
+            AskError::Closed if !question.repeated => {
                 // It may have been closed for being idle just before: that is worth one more connection.
                 question.repeated = true;
                 return self.ask(swarm, question);
             }
-            OutboundFailure::ConnectionClosed | OutboundFailure::DialFailure => {
-                FaultKind::Unreachable
-            }
-            OutboundFailure::Timeout => FaultKind::TimedOut,
-            OutboundFailure::UnsupportedProtocols => FaultKind::Missing,
-            OutboundFailure::Io(error) if is_unsupported(&error) => FaultKind::Missing,
-            OutboundFailure::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            AskError::Closed => FaultKind::Unreachable,
+            AskError::TimedOut => FaultKind::TimedOut,
+            AskError::Unsupported => FaultKind::Missing,
+            AskError::Io(error) if is_unsupported(&error) => FaultKind::Missing,
+            AskError::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
                 FaultKind::Malformed
             }
-            OutboundFailure::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+            AskError::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => {
                 FaultKind::TimedOut
             }
             // The stream broke: a peer that stops, or a connection that goes away.
-            OutboundFailure::Io(_) => FaultKind::Unreachable,
+            AskError::Unheard | AskError::Io(_) => FaultKind::Unreachable,
         };
         let _ = question.reply.send(Err(kind));
     }

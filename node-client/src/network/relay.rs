@@ -13,16 +13,16 @@ use std::{
 };
 
 use libp2p::{
-    core::{transport::PortUse, Endpoint},
     relay::{self, RateLimiter, Status},
     swarm::{
-        behaviour::ExternalAddrConfirmed, CloseConnection, ConnectionDenied, ConnectionId,
-        FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+        behaviour::ExternalAddrConfirmed, CloseConnection, FromSwarm, NetworkBehaviour, THandler,
+        THandlerInEvent, ToSwarm,
     },
     Multiaddr, PeerId,
 };
 
 use super::{
+    hand_on::hand_on,
     idle::Idle,
     paths::is_relayed,
     rate::{Bucket, Buckets, Limit},
@@ -179,31 +179,7 @@ impl NetworkBehaviour for Relay {
     type ConnectionHandler = Idle<THandler<relay::Behaviour>>;
     type ToSwarm = relay::Event;
 
-    fn handle_established_inbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        peer: PeerId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        let handler =
-            self.inner.handle_established_inbound_connection(connection, peer, local, remote)?;
-        Ok(Idle(handler))
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        peer: PeerId,
-        address: &Multiaddr,
-        role: Endpoint,
-        port: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        let inner = &mut self.inner;
-        let handler =
-            inner.handle_established_outbound_connection(connection, peer, address, role, port)?;
-        Ok(Idle(handler))
-    }
+    hand_on!(inner, Idle);
 
     fn on_swarm_event(&mut self, event: FromSwarm) {
         match &event {
@@ -220,15 +196,6 @@ impl NetworkBehaviour for Relay {
             _ => {}
         }
         self.inner.on_swarm_event(event);
-    }
-
-    fn on_connection_handler_event(
-        &mut self,
-        peer: PeerId,
-        connection: ConnectionId,
-        event: THandlerOutEvent<Self>,
-    ) {
-        self.inner.on_connection_handler_event(peer, connection, event);
     }
 
     fn poll(

@@ -8,21 +8,19 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::{future::BoxFuture, stream::FuturesUnordered, FutureExt, StreamExt};
-use libp2p::{
-    core::ConnectedPoint,
-    request_response::{self, InboundRequestId, ResponseChannel},
-    PeerId,
-};
+use libp2p::{core::ConnectedPoint, PeerId};
+use tokio::sync::oneshot;
 
 use super::{
     codec::{RangeRequest, RangeResponse},
     counters::CounterCells,
     origin::{origin_address, Origin},
-    pace::{Pace, PacedCodec},
+    pace::Pace,
     queue::{Queue, Waiting},
     rate::{Buckets, Limit},
     roles::{Role, Roles},
     slots::{Slot, Slots},
+    streams::QuestionId,
     uplink::Uplink,
     NetworkConfig,
 };
@@ -40,9 +38,6 @@ const WAIT_MILLIS_MAX: u64 = 8_000;
 
 /// What a question costs at the least, in bytes of who asks: one for a byte takes a place and a look at the disk, too.
 const CHARGED_MIN: u32 = 4 << 10;
-
-/// The protocol that ranges are served by.
-type Ranges = request_response::Behaviour<PacedCodec>;
 
 /// To whom something is charged. It outlives connections: who comes back has no more than who stayed.
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq)]
@@ -72,9 +67,9 @@ impl Asker {
 /// What is asked for, and the way back.
 struct Question {
     asker: Asker,
-    id: InboundRequestId,
+    id: QuestionId,
     request: RangeRequest,
-    channel: ResponseChannel<RangeResponse>,
+    answer: oneshot::Sender<RangeResponse>,
 }
 
 /// A range read from the store, and to whom it goes.
@@ -82,7 +77,7 @@ pub(super) struct Served {
     asker: Asker,
     /// Bytes that were charged for it.
     len: u32,
-    channel: ResponseChannel<RangeResponse>,
+    answer: oneshot::Sender<RangeResponse>,
     response: RangeResponse,
 }
 
@@ -108,7 +103,7 @@ pub(super) struct Server {
     refusals: Buckets<Account>,
     uplink: Option<Uplink>,
     queue: Queue<Question>,
-    slots: Slots<InboundRequestId>,
+    slots: Slots<QuestionId>,
     reads: FuturesUnordered<BoxFuture<'static, Served>>,
     /// When to look again though nothing happens.
     look_at: Option<u64>,
@@ -185,23 +180,22 @@ impl Server {
     /// Serves what a published content's request asks for, now or when it is its turn.
     pub(super) fn serve(
         &mut self,
-        ranges: &mut Ranges,
         peer: PeerId,
-        id: InboundRequestId,
+        id: QuestionId,
         request: RangeRequest,
-        channel: ResponseChannel<RangeResponse>,
+        answer: oneshot::Sender<RangeResponse>,
     ) {
         let (asker, len) = (self.asker(&peer), cost(&request));
         let since_millis = self.clock.now_millis();
-        let item = Question { asker, id, request, channel };
+        let item = Question { asker, id, request, answer };
         if !self.bytes.take(asker.account(), since_millis, len.into()) {
-            self.give_up(ranges, item);
+            self.give_up(item);
             return;
         }
         let waiting = Waiting { peer, role: asker.role, len, since_millis, item };
         if let Err(too_many) = self.queue.push(waiting) {
             self.bytes.give_back(&asker.account(), len.into());
-            self.give_up(ranges, too_many.item);
+            self.give_up(too_many.item);
         }
         self.go_on();
     }
@@ -209,9 +203,8 @@ impl Server {
     /// Tells who asks that it gets nothing. Strangers who ask on and on are not even told that.
     pub(super) fn refuse(
         &mut self,
-        ranges: &mut Ranges,
         peer: &PeerId,
-        channel: ResponseChannel<RangeResponse>,
+        answer: oneshot::Sender<RangeResponse>,
         response: RangeResponse,
     ) {
         let asker = self.asker(peer);
@@ -221,12 +214,13 @@ impl Server {
             self.counters.add_refused();
         }
         if is_told {
-            respond(ranges, channel, response);
+            // The peer may be gone: its connection's end says so.
+            let _ = answer.send(response);
         }
     }
 
-    fn give_up(&mut self, ranges: &mut Ranges, question: Question) {
-        self.refuse(ranges, &question.asker.peer, question.channel, RangeResponse::Busy);
+    fn give_up(&mut self, question: Question) {
+        self.refuse(&question.asker.peer, question.answer, RangeResponse::Busy);
     }
 
     /// Serves whose turn it is, as far as there is room.
@@ -280,7 +274,7 @@ impl Server {
 
     /// Starts to read what a question asks for; the end is [`Turn::Read`].
     fn begin(&mut self, question: Question) {
-        let Question { asker, id: request_id, request, channel } = question;
+        let Question { asker, id: request_id, request, answer } = question;
         let (Asker { peer, role, origin }, cost) = (asker, cost(&request));
         self.slots.take(request_id, Slot { peer, role, origin });
         let store = self.store.clone();
@@ -305,7 +299,7 @@ impl Server {
                     RangeResponse::Missing
                 }
             };
-            Served { asker, len: cost, channel, response }
+            Served { asker, len: cost, answer, response }
         };
         self.reads.push(served.boxed());
     }
@@ -321,15 +315,15 @@ impl Server {
         }
     }
 
-    pub(super) fn on_turn(&mut self, ranges: &mut Ranges, turn: Turn) {
+    pub(super) fn on_turn(&mut self, turn: Turn) {
         match turn {
-            Turn::Read(served) => self.on_read(ranges, served),
+            Turn::Read(served) => self.on_read(served),
             Turn::Time => {
                 let since = self.clock.now_millis().checked_sub(WAIT_MILLIS_MAX);
                 for waiting in since.map(|since| self.queue.expired(since)).unwrap_or_default() {
                     let account = waiting.item.asker.account();
                     self.bytes.give_back(&account, waiting.len.into());
-                    self.give_up(ranges, waiting.item);
+                    self.give_up(waiting.item);
                 }
             }
         }
@@ -338,8 +332,8 @@ impl Server {
 
     /// Sends what has been read, and gives back what was charged for more. The least that a question costs is kept,
     /// whatever was found.
-    fn on_read(&mut self, ranges: &mut Ranges, served: Served) {
-        let Served { asker, len, channel, response } = served;
+    fn on_read(&mut self, served: Served) {
+        let Served { asker, len, answer, response } = served;
         let sent = match &response {
             RangeResponse::Found { bytes, .. } | RangeResponse::Part { bytes, .. } => bytes.len(),
             _ => 0,
@@ -356,14 +350,14 @@ impl Server {
         }
         self.counters.add_sent(sent);
         if sent == 0 {
-            self.refuse(ranges, &asker.peer, channel, response);
+            self.refuse(&asker.peer, answer, response);
         } else {
-            respond(ranges, channel, response);
+            let _ = answer.send(response);
         }
     }
 
     /// Notes that a range has left, or never will, as its connection is gone though the peer may have others.
-    pub(super) fn on_sent(&mut self, request_id: &InboundRequestId) {
+    pub(super) fn on_sent(&mut self, request_id: &QuestionId) {
         if let Some(waiting) = self.queue.remove(|question| question.id == *request_id) {
             self.bytes.give_back(&waiting.item.asker.account(), waiting.len.into());
         }
@@ -379,10 +373,4 @@ fn cost(request: &RangeRequest) -> u32 {
         len => len,
     };
     len.max(CHARGED_MIN)
-}
-
-/// Sends an answer to the peer that asked.
-fn respond(ranges: &mut Ranges, channel: ResponseChannel<RangeResponse>, response: RangeResponse) {
-    // The peer may be gone; request-response says so in an event of its own.
-    let _ = ranges.send_response(channel, response);
 }

@@ -1,0 +1,337 @@
+//! Speaks the range protocol with all peers that are connected: takes their questions, and asks them.
+//!
+//! What it says of a question comes once: a connection that closes ends what was asked and told on it.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::{atomic::Ordering, Arc},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use libp2p::{
+    core::{transport::PortUse, Endpoint},
+    swarm::{
+        ConnectionClosed, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour,
+        NotifyHandler, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+    },
+    Multiaddr, PeerId, StreamProtocol,
+};
+use tokio::time::Instant;
+
+use super::{
+    codec::RangeRequest,
+    pace::Pace,
+    streams::{Ask, AskError, Handler, News, QuestionId, TellError, Terms},
+};
+
+/// What came of a question, and with which peer.
+#[derive(Debug)]
+pub(super) struct Event {
+    pub(super) peer: PeerId,
+    pub(super) news: News,
+}
+
+/// A connection, with the questions on it that are still to be told of.
+struct Connection {
+    id: ConnectionId,
+    is_circuit: bool,
+    /// The last question on it had no answer: it may be dead.
+    has_failed: bool,
+    asked: HashSet<QuestionId>,
+    told: HashSet<QuestionId>,
+}
+
+/// The range protocol.
+pub(super) struct Ranges {
+    terms: Terms,
+    connections: HashMap<PeerId, Vec<Connection>>,
+    // Emptied at each turn of the swarm; bounded by what is asked and told.
+    events: VecDeque<ToSwarm<Event, Ask>>,
+}
+
+impl Ranges {
+    /// Speaks the protocol under a name, answering at a pace; no answer of ours takes longer than `time_max`.
+    pub(super) fn new(name: StreamProtocol, pace: Arc<Pace>, time_max: Duration) -> Self {
+        let (ids, opened) = Default::default();
+        let terms = Terms { name, pace, ids, time_max, opened };
+        Self { terms, connections: HashMap::new(), events: VecDeque::new() }
+    }
+
+    /// Asks a peer, which has to be connected, over its best connection: not a circuit, one that works, the idlest, the
+    /// latest. Nobody waits for the answer when it is `due`.
+    pub(super) fn ask(&mut self, peer: PeerId, request: RangeRequest, due: Instant) -> QuestionId {
+        let id = self.terms.ids.next();
+        let connections = self.connections.get_mut(&peer);
+        let best = connections.and_then(|connections| {
+            connections.iter_mut().rev().min_by_key(|connection| {
+                (connection.is_circuit, connection.has_failed, connection.asked.len())
+            })
+        });
+        self.events.push_back(match best {
+            Some(connection) => {
+                connection.asked.insert(id);
+                let handler = NotifyHandler::One(connection.id);
+                ToSwarm::NotifyHandler { peer_id: peer, handler, event: Ask { id, request, due } }
+            }
+            None => {
+                let news = News::Answer { id, result: Err(AskError::Closed) };
+                ToSwarm::GenerateEvent(Event { peer, news })
+            }
+        });
+        id
+    }
+
+    /// How many streams were opened so far to ask.
+    pub(super) fn opened(&self) -> u64 {
+        self.terms.opened.load(Ordering::Relaxed)
+    }
+
+    fn connection(&mut self, peer: &PeerId, id: ConnectionId) -> Option<&mut Connection> {
+        let connections = self.connections.get_mut(peer)?;
+        connections.iter_mut().find(|connection| connection.id == id)
+    }
+
+    fn on_closed(&mut self, closed: ConnectionClosed<'_>) {
+        let peer = closed.peer_id;
+        let Some(connections) = self.connections.get_mut(&peer) else { return };
+        let is_it = |connection: &mut Connection| connection.id == closed.connection_id;
+        let ended: Vec<Connection> = connections.extract_if(.., is_it).collect();
+        if connections.is_empty() {
+            self.connections.remove(&peer);
+        }
+        for connection in ended {
+            let told = connection
+                .told
+                .into_iter()
+                .map(|id| News::Told { id, result: Err(TellError::Closed) });
+            let asked = connection
+                .asked
+                .into_iter()
+                .map(|id| News::Answer { id, result: Err(AskError::Closed) });
+            let news = told.chain(asked);
+            self.events.extend(news.map(|news| ToSwarm::GenerateEvent(Event { peer, news })));
+        }
+    }
+}
+
+impl NetworkBehaviour for Ranges {
+    type ConnectionHandler = Handler;
+    type ToSwarm = Event;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        _: ConnectionId,
+        _: PeerId,
+        _: &Multiaddr,
+        _: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(Handler::new(self.terms.clone()))
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        _: ConnectionId,
+        _: PeerId,
+        _: &Multiaddr,
+        _: Endpoint,
+        _: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(Handler::new(self.terms.clone()))
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        match event {
+            FromSwarm::ConnectionEstablished(event) => {
+                let id = event.connection_id;
+                let connection = Connection {
+                    id,
+                    is_circuit: event.endpoint.is_relayed(),
+                    has_failed: false,
+                    asked: HashSet::new(),
+                    told: HashSet::new(),
+                };
+                self.connections.entry(event.peer_id).or_default().push(connection);
+            }
+            FromSwarm::ConnectionClosed(event) => self.on_closed(event),
+            _ => {}
+        }
+    }
+
+    fn on_connection_handler_event(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        news: THandlerOutEvent<Self>,
+    ) {
+        // Of what has closed everything was said.
+        let Some(connection) = self.connection(&peer, connection) else { return };
+        let is_news = match &news {
+            News::Question { id, .. } => connection.told.insert(*id),
+            News::Told { id, .. } => connection.told.remove(id),
+            News::Answer { id, result } => {
+                connection.has_failed = result.is_err();
+                connection.asked.remove(id)
+            }
+        };
+        if is_news {
+            self.events.push_back(ToSwarm::GenerateEvent(Event { peer, news }));
+        }
+    }
+
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        // The event loop polls after each command, so there is nobody to wake.
+        self.events.pop_front().map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use libp2p::{swarm::SwarmEvent, Swarm};
+
+    use super::*;
+    use crate::network::{
+        behaviour::{Behaviour, BehaviourEvent},
+        codec::RangeResponse,
+        swarms::{listening, next},
+        NetworkConfig,
+    };
+
+    /// Two peers that are connected, over QUIC (0) or TCP (1); the second is asked.
+    async fn connected(transport: usize) -> ([Swarm<Behaviour>; 2], PeerId) {
+        let config = NetworkConfig::loopback();
+        let mut swarms = [listening(&config, transport).await, listening(&config, transport).await];
+        let [asker, asked] = &mut swarms;
+        let peer = *asked.local_peer_id();
+        asker.dial(asked.listeners().next().unwrap().clone()).unwrap();
+        while !asker.is_connected(&peer) || !asked.is_connected(asker.local_peer_id()) {
+            next(&mut [&mut *asker, &mut *asked]).await;
+        }
+        (swarms, peer)
+    }
+
+    fn ask(asker: &mut Swarm<Behaviour>, peer: PeerId, offset: u64) -> QuestionId {
+        let request = RangeRequest { id: [7; 32], piece: None, offset, len: 1 };
+        let due = Instant::now() + Duration::from_secs(60);
+        asker.behaviour_mut().ranges.ask(peer, request, due)
+    }
+
+    /// The next that is said of a question.
+    async fn news([asker, asked]: &mut [Swarm<Behaviour>; 2]) -> News {
+        loop {
+            let (_, event) = next(&mut [&mut *asker, &mut *asked]).await;
+            if let SwarmEvent::Behaviour(BehaviourEvent::Ranges(event)) = event {
+                return event.news;
+            }
+        }
+    }
+
+    /// Goes on until a question is answered; who is asked answers all with their offsets.
+    async fn answered(
+        swarms: &mut [Swarm<Behaviour>; 2],
+    ) -> (QuestionId, Result<RangeResponse, AskError>) {
+        loop {
+            match news(swarms).await {
+                News::Question { request, answer, .. } => {
+                    let (total_len, bytes) = (request.offset, Default::default());
+                    answer.send(RangeResponse::Found { total_len, bytes }).unwrap();
+                }
+                News::Answer { id, result } => return (id, result),
+                News::Told { result, .. } => result.unwrap(),
+            }
+        }
+    }
+
+    fn opened(swarms: &[Swarm<Behaviour>; 2]) -> u64 {
+        swarms[0].behaviour().ranges.opened()
+    }
+
+    #[tokio::test]
+    async fn questions_go_one_after_another_over_one_stream() {
+        for transport in [0, 1] {
+            let (mut swarms, peer) = connected(transport).await;
+            for offset in 0..20 {
+                let id = ask(&mut swarms[0], peer, offset);
+                let (answered, result) = answered(&mut swarms).await;
+                assert_eq!(answered, id);
+                let bytes = Default::default();
+                assert_eq!(result.unwrap(), RangeResponse::Found { total_len: offset, bytes });
+            }
+            assert_eq!(opened(&swarms), 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn questions_go_side_by_side_and_what_is_too_many_waits() {
+        const COUNT: u64 = 40;
+        for transport in [0, 1] {
+            let (mut swarms, peer) = connected(transport).await;
+            let mut asked: HashSet<_> =
+                (0..COUNT).map(|offset| ask(&mut swarms[0], peer, offset)).collect();
+            let (mut unanswered, mut most) = (Vec::new(), 0);
+            while !asked.is_empty() {
+                match news(&mut swarms).await {
+                    News::Question { answer, .. } => unanswered.push(answer),
+                    News::Answer { id, result } => {
+                        assert!(asked.remove(&id));
+                        result.unwrap();
+                    }
+                    News::Told { result, .. } => result.unwrap(),
+                }
+                most = most.max(unanswered.len());
+                // All that can be asked are, before any is answered.
+                if most == 16 {
+                    for answer in unanswered.drain(..) {
+                        answer.send(RangeResponse::Missing).unwrap();
+                    }
+                }
+            }
+            assert_eq!((most, opened(&swarms)), (16, 16));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_answered_on_for_a_while_and_then_the_next() {
+        let (mut swarms, peer) = connected(1).await;
+        for offset in 0..600 {
+            let id = ask(&mut swarms[0], peer, offset);
+            let (answered, result) = answered(&mut swarms).await;
+            assert!(answered == id && result.is_ok(), "{offset}: {result:?}");
+        }
+        assert_eq!(opened(&swarms), 2);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_closes_ends_its_questions_once() {
+        for transport in [0, 1] {
+            let (mut swarms, peer) = connected(transport).await;
+            let mut asked: HashSet<_> =
+                (0..3).map(|offset| ask(&mut swarms[0], peer, offset)).collect();
+            let (mut unanswered, mut untold) = (Vec::new(), HashSet::new());
+            while !asked.is_empty() || unanswered.len() < 3 || !untold.is_empty() {
+                match news(&mut swarms).await {
+                    News::Question { id, answer, .. } => {
+                        untold.insert(id);
+                        unanswered.push(answer);
+                        if unanswered.len() == 3 {
+                            swarms[0].disconnect_peer_id(peer).unwrap();
+                        }
+                    }
+                    News::Answer { id, result } => {
+                        assert!(matches!(result, Err(AskError::Closed)), "{result:?}");
+                        assert!(asked.remove(&id));
+                    }
+                    News::Told { id, result } => {
+                        assert!(result.is_err());
+                        assert!(untold.remove(&id));
+                    }
+                }
+            }
+            // Who is not connected is not asked.
+            let id = ask(&mut swarms[0], peer, 9);
+            let (answered, result) = answered(&mut swarms).await;
+            assert_eq!(answered, id);
+            assert!(matches!(result, Err(AskError::Closed)));
+        }
+    }
+}
