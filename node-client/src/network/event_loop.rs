@@ -20,7 +20,7 @@ use libp2p::{
     kad::{self, store::RecordStore, GetProvidersOk, QueryResult},
     multiaddr::Protocol,
     ping,
-    swarm::SwarmEvent,
+    swarm::{ConnectionId, SwarmEvent},
     upnp, Multiaddr, PeerId, Swarm,
 };
 use protocol::Hash;
@@ -248,7 +248,7 @@ impl EventLoop {
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 make_room(&mut self.swarm, &self.config);
                 for circuit in self.paths.on_connected(peer_id, connection_id, &endpoint) {
-                    self.swarm.close_connection(circuit);
+                    self.close(circuit);
                 }
                 self.server.on_connected(peer_id, &endpoint);
                 self.kept.on_connected(&peer_id, Instant::now());
@@ -355,8 +355,13 @@ impl EventLoop {
     fn on_ping(&mut self, event: ping::Event) {
         if let Err(ping::Failure::Timeout | ping::Failure::Other { .. }) = event.result {
             tracing::debug!(peer = %event.peer, "a connection is dead");
-            self.swarm.close_connection(event.connection);
+            self.close(event.connection);
         }
+    }
+
+    fn close(&mut self, connection: ConnectionId) {
+        self.swarm.behaviour_mut().ranges.closing(connection);
+        self.swarm.close_connection(connection);
     }
 
     /// A dial-back by somebody whose word counts has ended. What one has reached another's failure does not change: it

@@ -38,6 +38,8 @@ struct Connection {
     is_circuit: bool,
     /// The last question on it had no answer: it may be dead.
     has_failed: bool,
+    /// It is being closed, which takes as long as its peer likes.
+    is_closing: bool,
     asked: HashSet<QuestionId>,
     told: HashSet<QuestionId>,
 }
@@ -58,14 +60,15 @@ impl Ranges {
         Self { terms, connections: HashMap::new(), events: VecDeque::new() }
     }
 
-    /// Asks a peer, which has to be connected, over its best connection: not a circuit, one that works, the idlest, the
+    /// Asks a peer, which has to be connected, over its best connection: one that works, not a circuit, the idlest, the
     /// latest. Nobody waits for the answer when it is `due`.
     pub(super) fn ask(&mut self, peer: PeerId, request: RangeRequest, due: Instant) -> QuestionId {
         let id = self.terms.ids.next();
         let connections = self.connections.get_mut(&peer);
         let best = connections.and_then(|connections| {
-            connections.iter_mut().rev().min_by_key(|connection| {
-                (connection.is_circuit, connection.has_failed, connection.asked.len())
+            let open = connections.iter_mut().filter(|connection| !connection.is_closing);
+            open.rev().min_by_key(|connection| {
+                (connection.has_failed, connection.is_circuit, connection.asked.len())
             })
         });
         self.events.push_back(match best {
@@ -80,6 +83,18 @@ impl Ranges {
             }
         });
         id
+    }
+
+    /// Asks over a connection no more, and ends what was asked on it: it is going to be closed.
+    pub(super) fn closing(&mut self, id: ConnectionId) {
+        for (peer, connections) in &mut self.connections {
+            for connection in connections.iter_mut().filter(|connection| connection.id == id) {
+                connection.is_closing = true;
+                let news = connection.asked.drain().map(over);
+                let events = news.map(|news| ToSwarm::GenerateEvent(Event { peer: *peer, news }));
+                self.events.extend(events);
+            }
+        }
     }
 
     /// How many streams were opened so far to ask.
@@ -105,14 +120,15 @@ impl Ranges {
                 .told
                 .into_iter()
                 .map(|id| News::Told { id, result: Err(TellError::Closed) });
-            let asked = connection
-                .asked
-                .into_iter()
-                .map(|id| News::Answer { id, result: Err(AskError::Closed) });
-            let news = told.chain(asked);
+            let news = told.chain(connection.asked.into_iter().map(over));
             self.events.extend(news.map(|news| ToSwarm::GenerateEvent(Event { peer, news })));
         }
     }
+}
+
+/// A question is over, as its connection is.
+fn over(id: QuestionId) -> News {
+    News::Answer { id, result: Err(AskError::Closed) }
 }
 
 impl NetworkBehaviour for Ranges {
@@ -148,6 +164,7 @@ impl NetworkBehaviour for Ranges {
                     id,
                     is_circuit: event.endpoint.is_relayed(),
                     has_failed: false,
+                    is_closing: false,
                     asked: HashSet::new(),
                     told: HashSet::new(),
                 };
@@ -170,7 +187,12 @@ impl NetworkBehaviour for Ranges {
             News::Question { id, .. } => connection.told.insert(*id),
             News::Told { id, .. } => connection.told.remove(id),
             News::Answer { id, result } => {
-                connection.has_failed = result.is_err();
+                match result {
+                    Ok(_) => connection.has_failed = false,
+                    Err(AskError::TimedOut | AskError::Io(_)) => connection.has_failed = true,
+                    // Of a connection over which this came it says nothing.
+                    Err(_) => {}
+                }
                 connection.asked.remove(id)
             }
         };
@@ -292,46 +314,85 @@ mod tests {
 
     #[tokio::test]
     async fn a_stream_is_answered_on_for_a_while_and_then_the_next() {
-        let (mut swarms, peer) = connected(1).await;
-        for offset in 0..600 {
-            let id = ask(&mut swarms[0], peer, offset);
-            let (answered, result) = answered(&mut swarms).await;
-            assert!(answered == id && result.is_ok(), "{offset}: {result:?}");
+        for transport in [0, 1] {
+            let (mut swarms, peer) = connected(transport).await;
+            for offset in 0..513 {
+                let id = ask(&mut swarms[0], peer, offset);
+                let (answered, result) = answered(&mut swarms).await;
+                assert!(answered == id && result.is_ok(), "{offset}: {result:?}");
+                assert_eq!(opened(&swarms), 1 + offset / 512);
+            }
         }
-        assert_eq!(opened(&swarms), 2);
+    }
+
+    /// What comes of three questions when `closer` ends the connection.
+    async fn end_of_questions(transport: usize, closer: usize) {
+        let (mut swarms, peer) = connected(transport).await;
+        let other = *swarms[1 - closer].local_peer_id();
+        let mut asked: HashSet<_> =
+            (0..3).map(|offset| ask(&mut swarms[0], peer, offset)).collect();
+        let (mut unanswered, mut untold) = (Vec::new(), HashSet::new());
+        while !asked.is_empty() || unanswered.len() < 3 || !untold.is_empty() {
+            match news(&mut swarms).await {
+                News::Question { id, answer, .. } => {
+                    untold.insert(id);
+                    unanswered.push(answer);
+                    if unanswered.len() == 3 {
+                        swarms[closer].disconnect_peer_id(other).unwrap();
+                    }
+                }
+                News::Answer { id, result } => {
+                    assert!(matches!(result, Err(AskError::Closed)), "{result:?}");
+                    assert!(asked.remove(&id));
+                }
+                News::Told { id, result } => {
+                    assert!(matches!(result, Err(TellError::Closed)), "{result:?}");
+                    assert!(untold.remove(&id));
+                }
+            }
+        }
+        // Who is not connected is not asked, and nothing else is said of those before.
+        let id = ask(&mut swarms[0], peer, 9);
+        let (answered, result) = answered(&mut swarms).await;
+        assert_eq!(answered, id);
+        assert!(matches!(result, Err(AskError::Closed)));
     }
 
     #[tokio::test]
     async fn a_connection_that_closes_ends_its_questions_once() {
-        for transport in [0, 1] {
-            let (mut swarms, peer) = connected(transport).await;
-            let mut asked: HashSet<_> =
-                (0..3).map(|offset| ask(&mut swarms[0], peer, offset)).collect();
-            let (mut unanswered, mut untold) = (Vec::new(), HashSet::new());
-            while !asked.is_empty() || unanswered.len() < 3 || !untold.is_empty() {
-                match news(&mut swarms).await {
-                    News::Question { id, answer, .. } => {
-                        untold.insert(id);
-                        unanswered.push(answer);
-                        if unanswered.len() == 3 {
-                            swarms[0].disconnect_peer_id(peer).unwrap();
-                        }
-                    }
-                    News::Answer { id, result } => {
-                        assert!(matches!(result, Err(AskError::Closed)), "{result:?}");
-                        assert!(asked.remove(&id));
-                    }
-                    News::Told { id, result } => {
-                        assert!(result.is_err());
-                        assert!(untold.remove(&id));
-                    }
-                }
-            }
-            // Who is not connected is not asked.
-            let id = ask(&mut swarms[0], peer, 9);
-            let (answered, result) = answered(&mut swarms).await;
-            assert_eq!(answered, id);
-            assert!(matches!(result, Err(AskError::Closed)));
+        for (transport, closer) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            end_of_questions(transport, closer).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_being_closed_is_asked_no_more() {
+        let (mut swarms, peer) = connected(1).await;
+        let address = swarms[1].listeners().next().unwrap().clone();
+        swarms[0].dial(address).unwrap();
+        while swarms[0].behaviour().ranges.connections[&peer].len() < 2 {
+            let [asker, other] = &mut swarms;
+            next(&mut [asker, other]).await;
+        }
+        let close = |swarm: &mut Swarm<Behaviour>, asked| {
+            let ranges = &mut swarm.behaviour_mut().ranges;
+            let mut connections = ranges.connections[&peer].iter();
+            let it = connections.find(|connection| connection.asked.contains(&asked)).unwrap().id;
+            ranges.closing(it);
+        };
+        let first = ask(&mut swarms[0], peer, 0);
+        close(&mut swarms[0], first);
+        let (asked, result) = answered(&mut swarms).await;
+        assert!(asked == first && matches!(result, Err(AskError::Closed)), "{result:?}");
+        // The other connection is there for what comes.
+        let second = ask(&mut swarms[0], peer, 1);
+        let (asked, result) = answered(&mut swarms).await;
+        assert!(asked == second && result.is_ok(), "{result:?}");
+        let third = ask(&mut swarms[0], peer, 2);
+        close(&mut swarms[0], third);
+        for last in [third, ask(&mut swarms[0], peer, 3)] {
+            let (asked, result) = answered(&mut swarms).await;
+            assert!(asked == last && matches!(result, Err(AskError::Closed)), "{result:?}");
         }
     }
 }

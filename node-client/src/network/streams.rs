@@ -3,14 +3,13 @@
 //! To open a stream, to name its protocol and to close it again takes more messages than a question and its answer do,
 //! so a stream that has brought an answer is kept for the next question. Either side may close it between two. A
 //! question to which nothing at all comes on a kept stream is asked once more, on one of its own: a peer that answers
-//! one question a stream costs no more than that. Kept streams hold no connection open, and none is kept for long: the
-//! window of a stream grows with what is read of it, and a peer may fill it.
+//! one question a stream, or refuses without a word, costs no more than that. Kept streams hold no connection open, and
+//! none is kept for long: the window of a stream grows with what is read of it, and a peer may fill it.
 
 use std::{
     collections::VecDeque,
     convert::Infallible,
     io,
-    pin::Pin,
     sync::{
         atomic::{AtomicU64, Ordering},
         Arc,
@@ -20,8 +19,8 @@ use std::{
 };
 
 use futures::{
-    future::BoxFuture, stream::FuturesUnordered, AsyncRead, AsyncWrite, AsyncWriteExt, FutureExt,
-    StreamExt,
+    future::BoxFuture, stream::FuturesUnordered, AsyncRead, AsyncReadExt, AsyncWrite,
+    AsyncWriteExt, FutureExt, StreamExt,
 };
 use libp2p::{
     core::upgrade::ReadyUpgrade,
@@ -47,8 +46,10 @@ const ASKED_MAX: usize = 16;
 /// Streams of one connection on which a peer may ask: more, as one that ends may be seen later than the next begins.
 const ASKING_MAX: usize = 32;
 
-/// Bytes of content after which a stream is asked on no more, so that no window grows beyond a few ranges.
-const ASKED_BYTES: u64 = RANGE_LEN_MAX as u64;
+/// Bytes after which a stream is asked on no more, so that no window grows beyond a few ranges, and the most of an answer
+/// beside what is in it.
+const ASKED_BYTES: usize = RANGE_LEN_MAX as usize;
+const HEAD_LEN: usize = 32;
 
 /// Questions that are answered on one stream: of fewer bytes than would have its window grow.
 const ANSWERED_MAX: usize = 512;
@@ -146,6 +147,11 @@ impl Line {
         self.0.push_front((ask, true));
     }
 
+    /// Puts one back that was taken.
+    fn push_first(&mut self, ask: Ask) {
+        self.0.push_front((ask, false));
+    }
+
     /// The next for a stream that was kept.
     fn for_kept(&mut self) -> Option<Ask> {
         let place = self.0.iter().position(|(_, is_repeated)| !is_repeated)?;
@@ -165,10 +171,10 @@ impl Line {
     }
 }
 
-/// A stream of ours, and the bytes of content that came on it.
+/// A stream of ours, and the bytes that came on it.
 struct Own {
     stream: Stream,
-    bytes: u64,
+    bytes: usize,
 }
 
 /// A stream of the peer's, and the questions that came on it.
@@ -181,6 +187,8 @@ struct Theirs {
 enum Step {
     /// It was asked on, which it was before or was not.
     Asked { ask: Ask, is_kept: bool, end: Result<(Own, RangeResponse), AskError> },
+    /// It was kept, and the peer has closed it, or said on it what it was not asked.
+    Dropped,
     /// The peer has asked on it, or closed it.
     Read(io::Result<Option<(Theirs, RangeRequest)>>),
     /// It was answered on.
@@ -191,8 +199,8 @@ enum Step {
 pub(super) struct Handler {
     terms: Terms,
     line: Line,
-    /// Streams on which nothing is asked.
-    kept: Vec<Own>,
+    /// Where the next question goes to a stream on which nothing is asked.
+    kept: Vec<oneshot::Sender<Ask>>,
     /// Streams that are being opened.
     opening: usize,
     /// Questions that were asked.
@@ -219,19 +227,28 @@ impl Handler {
         }
     }
 
-    fn ask(&mut self, mut own: Own, ask: Ask, is_kept: bool) {
+    fn ask(&mut self, own: Own, ask: Ask) {
         self.asking += 1;
-        let asked = async move {
-            let end = match timeout_at(ask.due, exchange(&mut own.stream, &ask.request)).await {
-                Ok(end) => end.map(|response| {
-                    own.bytes += content_len(&response);
-                    (own, response)
-                }),
-                Err(_) => Err(AskError::TimedOut),
+        self.steps.push(asked(own, ask, false).boxed());
+    }
+
+    /// Keeps a stream for the next question. What comes before is dropped with it.
+    fn keep(&mut self, mut own: Own) {
+        let (next, question) = oneshot::channel();
+        self.kept.push(next);
+        let kept = async move {
+            let mut unasked = [0];
+            let ask = tokio::select! {
+                biased;
+                ask = question => ask.ok(),
+                _ = own.stream.read(&mut unasked) => None,
             };
-            Step::Asked { ask, is_kept, end }
+            match ask {
+                Some(ask) => asked(own, ask, true).await,
+                None => Step::Dropped,
+            }
         };
-        self.steps.push(asked.boxed());
+        self.steps.push(kept.boxed());
     }
 
     /// Waits for the next question on a stream of the peer's.
@@ -278,7 +295,9 @@ impl Handler {
                 self.asking -= 1;
                 let result = match end {
                     Ok((own, response)) => {
-                        self.kept.extend((own.bytes < ASKED_BYTES).then_some(own));
+                        if own.bytes < ASKED_BYTES {
+                            self.keep(own);
+                        }
                         Ok(response)
                     }
                     // The peer has closed what was kept.
@@ -286,9 +305,18 @@ impl Handler {
                         self.line.again(ask);
                         return None;
                     }
+                    // The connection is going away, which its end will say.
+                    Err(AskError::Io(error)) if error.kind() == io::ErrorKind::NotConnected => {
+                        self.line.again(ask);
+                        return None;
+                    }
                     Err(error) => Err(error),
                 };
                 Some(News::Answer { id: ask.id, result })
+            }
+            Step::Dropped => {
+                self.kept.retain(|kept| !kept.is_closed());
+                None
             }
             Step::Read(Ok(Some((theirs, request)))) => {
                 let (answer, response) = oneshot::channel();
@@ -319,17 +347,21 @@ impl Handler {
     }
 
     /// Asks what waits on the streams that are kept.
-    fn go_on(&mut self, context: &mut Context<'_>) {
+    fn go_on(&mut self) {
         while let Some(ask) = self.line.expired(Instant::now()) {
             self.news.push_back(News::Answer { id: ask.id, result: Err(AskError::TimedOut) });
         }
-        // Which the peer has closed, or on which it says what it was not asked, is dropped with what came.
-        self.kept
-            .retain_mut(|own| Pin::new(&mut own.stream).poll_read(context, &mut [0]).is_pending());
         while !self.kept.is_empty() {
-            let Some(ask) = self.line.for_kept() else { break };
-            if let Some(own) = self.kept.pop() {
-                self.ask(own, ask, true);
+            let Some(mut ask) = self.line.for_kept() else { break };
+            loop {
+                let Some(kept) = self.kept.pop() else {
+                    self.line.push_first(ask);
+                    return;
+                };
+                match kept.send(ask) {
+                    Ok(()) => break self.asking += 1,
+                    Err(unsent) => ask = unsent,
+                }
             }
         }
     }
@@ -350,8 +382,8 @@ impl Handler {
         stream.ignore_for_keep_alive();
         let own = Own { stream, bytes: 0 };
         match self.line.for_new() {
-            Some(ask) => self.ask(own, ask, false),
-            None => self.kept.push(own),
+            Some(ask) => self.ask(own, ask),
+            None => self.keep(own),
         }
     }
 
@@ -363,13 +395,24 @@ impl Handler {
             StreamUpgradeError::Io(error) => AskError::Io(error),
             StreamUpgradeError::Apply(never) => match never {},
         };
-        // One that was kept may have taken the question that it was opened for.
-        let failed = self.line.for_new();
+        // One that was kept may have taken the question that it was opened for, and others are opened for the rest.
+        let failed = if self.opening < self.line.len() { self.line.for_new() } else { None };
         self.news.extend(failed.map(|ask| News::Answer { id: ask.id, result: Err(error) }));
     }
 }
 
-/// Asks on a stream.
+/// Asks on a stream until nobody waits for the answer any more.
+async fn asked(mut own: Own, ask: Ask, is_kept: bool) -> Step {
+    let end = match timeout_at(ask.due, exchange(&mut own.stream, &ask.request)).await {
+        Ok(end) => end.map(|response| {
+            own.bytes += HEAD_LEN + content_len(&response);
+            (own, response)
+        }),
+        Err(_) => Err(AskError::TimedOut),
+    };
+    Step::Asked { ask, is_kept, end }
+}
+
 async fn exchange(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin + Send),
     request: &RangeRequest,
@@ -378,16 +421,18 @@ async fn exchange(
         codec::write_request(stream, request).await?;
         stream.flush().await
     };
-    asked.await.map_err(|_| AskError::Unheard)?;
+    asked.await.map_err(|error| match error.kind() {
+        io::ErrorKind::NotConnected => AskError::Io(error),
+        _ => AskError::Unheard,
+    })?;
     codec::next_response(stream).await.map_err(AskError::Io)?.ok_or(AskError::Unheard)
 }
 
-fn content_len(response: &RangeResponse) -> u64 {
+fn content_len(response: &RangeResponse) -> usize {
     match response {
-        RangeResponse::Found { bytes, .. } | RangeResponse::Part { bytes, .. } => {
-            bytes.len() as u64
-        }
-        RangeResponse::OtherPieces(map) => map.as_bytes().len() as u64,
+        RangeResponse::Found { bytes, .. } => bytes.len(),
+        RangeResponse::Part { bytes, map, .. } => bytes.len() + map.as_bytes().len(),
+        RangeResponse::OtherPieces(map) => map.as_bytes().len(),
         RangeResponse::Missing | RangeResponse::Busy => 0,
     }
 }
@@ -413,7 +458,7 @@ impl ConnectionHandler for Handler {
         context: &mut Context<'_>,
     ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, (), Self::ToBehaviour>> {
         loop {
-            self.go_on(context);
+            self.go_on();
             if let Some(news) = self.news.pop_front() {
                 return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(news));
             }
@@ -448,6 +493,8 @@ impl ConnectionHandler for Handler {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+
     use bytes::Bytes;
 
     use super::*;
