@@ -92,7 +92,7 @@ impl Questions {
     }
 
     pub(super) fn ask(&mut self, swarm: &mut Swarm<Behaviour>, question: Question) {
-        if swarm.is_connected(&question.peer.peer) {
+        if swarm.behaviour().ranges.can_ask(&question.peer.peer) {
             self.send(swarm, question);
             return;
         }
@@ -125,7 +125,7 @@ impl Questions {
 
     /// Begins to connect, unless connected or connecting, or it failed shortly before.
     pub(super) fn dial(&mut self, swarm: &mut Swarm<Behaviour>, peer: PeerAddress) {
-        if swarm.is_connected(&peer.peer) {
+        if swarm.behaviour().ranges.can_ask(&peer.peer) {
             return;
         }
         if !self.failing.may_dial(&peer, Instant::now()) {
@@ -137,8 +137,11 @@ impl Questions {
         let given = peer.addresses.clone();
         let addresses = one_circuit(peer.addresses);
         let options = DialOpts::peer_id(peer.peer)
-            // Even while another behaviour dials: it may know other addresses than these.
-            .condition(PeerCondition::Disconnected)
+            // Even while another behaviour dials: it may know other addresses than these; and while a connection closes.
+            .condition(match swarm.is_connected(&peer.peer) {
+                true => PeerCondition::Always,
+                false => PeerCondition::Disconnected,
+            })
             .addresses(addresses)
             .extend_addresses_through_behaviour()
             .build();
@@ -244,6 +247,9 @@ mod tests {
 
     use super::*;
     use crate::network::{
+        behaviour::BehaviourEvent,
+        ranges,
+        streams::News,
         swarms::{listening, next},
         NetworkConfig,
     };
@@ -273,8 +279,9 @@ mod tests {
         assert_eq!([0, 64 << 10, 1 << 20].map(seconds), [46, 46, 292]);
     }
 
-    /// Asks a peer that is connected: the questions, and where the answer comes.
-    async fn asked() -> (Questions, oneshot::Receiver<Answer>, [Swarm<Behaviour>; 2]) {
+    /// Asks a peer that is connected: the questions, where the answer comes, and the connection.
+    async fn asked() -> (Questions, oneshot::Receiver<Answer>, [Swarm<Behaviour>; 2], ConnectionId)
+    {
         let config = NetworkConfig::loopback();
         let [mut asker, mut mute] = [listening(&config, 1).await, listening(&config, 1).await];
         let peer = PeerAddress {
@@ -286,9 +293,9 @@ mod tests {
         questions.ask(&mut asker, Question::new(peer.clone(), request(0), reply));
         loop {
             let (at, event) = next(&mut [&mut asker, &mut mute]).await;
-            if at == 0 && matches!(event, SwarmEvent::ConnectionEstablished { .. }) {
+            if let (0, SwarmEvent::ConnectionEstablished { connection_id, .. }) = (at, event) {
                 questions.on_connected(&mut asker, &peer.peer);
-                return (questions, answer, [asker, mute]);
+                return (questions, answer, [asker, mute], connection_id);
             }
         }
     }
@@ -296,7 +303,7 @@ mod tests {
     #[tokio::test]
     async fn a_question_that_nobody_answers_is_given_up() {
         // The other one is held still.
-        let (mut questions, mut answer, _swarms) = asked().await;
+        let (mut questions, mut answer, _swarms, _) = asked().await;
         let due = questions.asked.values().next().unwrap().due;
         questions.on_tick(due - Duration::from_millis(1));
         assert!(answer.try_recv().is_err());
@@ -304,6 +311,27 @@ mod tests {
         questions.on_tick(due);
         assert!(matches!(answer.try_recv(), Ok(Err(FaultKind::TimedOut))));
         assert_eq!(questions.count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_question_whose_connection_is_being_closed_is_asked_over_another() {
+        let (mut questions, mut answer, [mut asker, mut mute], connection) = asked().await;
+        let peer = *mute.local_peer_id();
+        asker.behaviour_mut().ranges.closing(connection);
+        loop {
+            match next(&mut [&mut asker, &mut mute]).await {
+                (0, SwarmEvent::Behaviour(BehaviourEvent::Ranges(ranges::Event { news, .. }))) => {
+                    let News::Answer { id, result: Err(error) } = news else { continue };
+                    questions.on_failure(&mut asker, peer, &id, error);
+                    assert_eq!((questions.asked.len(), questions.dials.len()), (0, 1));
+                }
+                (0, SwarmEvent::ConnectionEstablished { .. }) => break,
+                _ => {}
+            }
+        }
+        questions.on_connected(&mut asker, &peer);
+        assert_eq!((questions.asked.len(), questions.dials.len()), (1, 0));
+        assert!(answer.try_recv().is_err());
     }
 
     #[tokio::test]

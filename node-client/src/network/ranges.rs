@@ -44,6 +44,16 @@ struct Connection {
     told: HashSet<QuestionId>,
 }
 
+impl Connection {
+    /// The end of all that was asked and told.
+    fn end(&mut self) -> impl Iterator<Item = News> + '_ {
+        let told = self.told.drain();
+        let asked = self.asked.drain();
+        let told = told.map(|id| News::Told { id, result: Err(TellError::Closed) });
+        told.chain(asked.map(|id| News::Answer { id, result: Err(AskError::Closed) }))
+    }
+}
+
 /// The range protocol.
 pub(super) struct Ranges {
     terms: Terms,
@@ -85,12 +95,18 @@ impl Ranges {
         id
     }
 
-    /// Asks over a connection no more, and ends what was asked on it: it is going to be closed.
+    /// Whether there is a connection to ask a peer over.
+    pub(super) fn can_ask(&self, peer: &PeerId) -> bool {
+        let mut connections = self.connections.get(peer).into_iter().flatten();
+        connections.any(|connection| !connection.is_closing)
+    }
+
+    /// Asks and answers over a connection no more, and ends what was asked and told on it: it is going to be closed.
     pub(super) fn closing(&mut self, id: ConnectionId) {
         for (peer, connections) in &mut self.connections {
             for connection in connections.iter_mut().filter(|connection| connection.id == id) {
                 connection.is_closing = true;
-                let news = connection.asked.drain().map(over);
+                let news = connection.end();
                 let events = news.map(|news| ToSwarm::GenerateEvent(Event { peer: *peer, news }));
                 self.events.extend(events);
             }
@@ -115,20 +131,11 @@ impl Ranges {
         if connections.is_empty() {
             self.connections.remove(&peer);
         }
-        for connection in ended {
-            let told = connection
-                .told
-                .into_iter()
-                .map(|id| News::Told { id, result: Err(TellError::Closed) });
-            let news = told.chain(connection.asked.into_iter().map(over));
+        for mut connection in ended {
+            let news = connection.end();
             self.events.extend(news.map(|news| ToSwarm::GenerateEvent(Event { peer, news })));
         }
     }
-}
-
-/// A question is over, as its connection is.
-fn over(id: QuestionId) -> News {
-    News::Answer { id, result: Err(AskError::Closed) }
 }
 
 impl NetworkBehaviour for Ranges {
@@ -184,15 +191,11 @@ impl NetworkBehaviour for Ranges {
         // Of what has closed everything was said.
         let Some(connection) = self.connection(&peer, connection) else { return };
         let is_news = match &news {
+            News::Question { .. } if connection.is_closing => false,
             News::Question { id, .. } => connection.told.insert(*id),
             News::Told { id, .. } => connection.told.remove(id),
             News::Answer { id, result } => {
-                match result {
-                    Ok(_) => connection.has_failed = false,
-                    Err(AskError::TimedOut | AskError::Io(_)) => connection.has_failed = true,
-                    // Of a connection over which this came it says nothing.
-                    Err(_) => {}
-                }
+                connection.has_failed = result.is_err();
                 connection.asked.remove(id)
             }
         };
@@ -388,11 +391,37 @@ mod tests {
         let second = ask(&mut swarms[0], peer, 1);
         let (asked, result) = answered(&mut swarms).await;
         assert!(asked == second && result.is_ok(), "{result:?}");
+        assert!(swarms[0].behaviour().ranges.can_ask(&peer));
         let third = ask(&mut swarms[0], peer, 2);
         close(&mut swarms[0], third);
+        assert!(!swarms[0].behaviour().ranges.can_ask(&peer));
         for last in [third, ask(&mut swarms[0], peer, 3)] {
             let (asked, result) = answered(&mut swarms).await;
             assert!(asked == last && matches!(result, Err(AskError::Closed)), "{result:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_told_on_a_connection_that_closes_is_over_at_once() {
+        let (mut swarms, peer) = connected(1).await;
+        let asker = *swarms[0].local_peer_id();
+        ask(&mut swarms[0], peer, 0);
+        let News::Question { id, answer, .. } = news(&mut swarms).await else {
+            unreachable!("nothing else was begun")
+        };
+        let ranges = &mut swarms[1].behaviour_mut().ranges;
+        let connection = ranges.connections[&asker][0].id;
+        ranges.closing(connection);
+        let told = news(&mut swarms).await;
+        let is_it =
+            matches!(&told, News::Told { id: told, result: Err(TellError::Closed) } if *told == id);
+        assert!(is_it, "{told:?}");
+        // What leaves all the same is not said again, and no other question is taken.
+        answer.send(RangeResponse::Missing).unwrap();
+        let (_, result) = answered(&mut swarms).await;
+        result.unwrap();
+        ask(&mut swarms[0], peer, 1);
+        let (_, result) = answered(&mut swarms).await;
+        assert!(matches!(result, Err(AskError::Unheard)), "{result:?}");
     }
 }

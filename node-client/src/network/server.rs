@@ -358,10 +358,12 @@ impl Server {
 
     /// Notes that a range has left, or never will, as its connection is gone though the peer may have others.
     pub(super) fn on_sent(&mut self, request_id: &QuestionId) {
-        if let Some(waiting) = self.queue.remove(|question| question.id == *request_id) {
+        if !self.slots.leave(request_id) {
+            let Some(waiting) = self.queue.remove(|question| question.id == *request_id) else {
+                return;
+            };
             self.bytes.give_back(&waiting.item.asker.account(), waiting.len.into());
         }
-        self.slots.leave(request_id);
         self.go_on();
     }
 }

@@ -65,9 +65,9 @@ impl<K: Eq + Hash> Slots<K> {
         self.taken.insert(request, slot);
     }
 
-    /// Frees the slot of a request, if it has one.
-    pub(super) fn leave(&mut self, request: &K) {
-        self.taken.remove(request);
+    /// Frees the slot of a request; whether it had one.
+    pub(super) fn leave(&mut self, request: &K) -> bool {
+        self.taken.remove(request).is_some()
     }
 }
 

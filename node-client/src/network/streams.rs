@@ -234,14 +234,15 @@ impl Handler {
 
     /// Keeps a stream for the next question. What comes before is dropped with it.
     fn keep(&mut self, mut own: Own) {
-        let (next, question) = oneshot::channel();
+        let (next, mut question) = oneshot::channel();
         self.kept.push(next);
         let kept = async move {
             let mut unasked = [0];
             let ask = tokio::select! {
                 biased;
-                ask = question => ask.ok(),
-                _ = own.stream.read(&mut unasked) => None,
+                ask = &mut question => ask.ok(),
+                // There may be one all the same.
+                _ = own.stream.read(&mut unasked) => question.try_recv().ok(),
             };
             match ask {
                 Some(ask) => asked(own, ask, true).await,
