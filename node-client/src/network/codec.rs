@@ -96,6 +96,24 @@ pub enum RangeResponse {
     OtherPieces(PieceMap),
 }
 
+impl RangeResponse {
+    /// Bytes of content in it.
+    pub(super) fn content_len(&self) -> usize {
+        match self {
+            Self::Found { bytes, .. } | Self::Part { bytes, .. } => bytes.len(),
+            Self::Missing | Self::Busy | Self::OtherPieces(_) => 0,
+        }
+    }
+
+    /// Bytes of a map of pieces in it.
+    pub(super) fn map_len(&self) -> usize {
+        match self {
+            Self::Part { map, .. } | Self::OtherPieces(map) => map.as_bytes().len(),
+            Self::Found { .. } | Self::Missing | Self::Busy => 0,
+        }
+    }
+}
+
 /// Reads and writes the messages; refuses a response of more than [`RANGE_LEN_MAX`] bytes before reading it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RangeCodec;

@@ -20,7 +20,7 @@ use libp2p::{
     kad::{self, store::RecordStore, GetProvidersOk, QueryResult},
     multiaddr::Protocol,
     ping,
-    swarm::{ConnectionId, SwarmEvent},
+    swarm::{CloseConnection, SwarmEvent},
     upnp, Multiaddr, PeerId, Swarm,
 };
 use protocol::Hash;
@@ -38,6 +38,7 @@ use super::{
     kept::Kept,
     paths::{is_relayed, Paths},
     published::Published,
+    punches,
     questions::{Question, Questions},
     ranges,
     reach::{candidates, Known},
@@ -209,7 +210,9 @@ impl EventLoop {
                 let roles = Roles::new(roles);
                 self.swarm.behaviour_mut().gate.set_roles(roles.clone());
                 self.swarm.behaviour_mut().attempts.set_roles(roles.clone());
-                self.swarm.behaviour_mut().relay.set_roles(&roles);
+                for peer in self.swarm.behaviour_mut().relay.set_roles(&roles) {
+                    self.close(peer, CloseConnection::All);
+                }
                 self.server.set_roles(roles);
                 let _ = reply.send(());
             }
@@ -245,10 +248,16 @@ impl EventLoop {
             SwarmEvent::Behaviour(BehaviourEvent::Ping(event)) => self.on_ping(event),
             SwarmEvent::Behaviour(BehaviourEvent::Probes(event)) => self.on_probe(event),
             SwarmEvent::Behaviour(BehaviourEvent::Mapping(event)) => self.on_mapping(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Punches(punches::Event::Spent(
+                peer,
+                circuit,
+            ))) => {
+                self.close(peer, CloseConnection::One(circuit));
+            }
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 make_room(&mut self.swarm, &self.config);
                 for circuit in self.paths.on_connected(peer_id, connection_id, &endpoint) {
-                    self.close(circuit);
+                    self.close(peer_id, CloseConnection::One(circuit));
                 }
                 self.server.on_connected(peer_id, &endpoint);
                 self.kept.on_connected(&peer_id, Instant::now());
@@ -355,13 +364,18 @@ impl EventLoop {
     fn on_ping(&mut self, event: ping::Event) {
         if let Err(ping::Failure::Timeout | ping::Failure::Other { .. }) = event.result {
             tracing::debug!(peer = %event.peer, "a connection is dead");
-            self.close(event.connection);
+            self.close(event.peer, CloseConnection::One(event.connection));
         }
     }
 
-    fn close(&mut self, connection: ConnectionId) {
-        self.swarm.behaviour_mut().ranges.closing(connection);
-        self.swarm.close_connection(connection);
+    /// Closes one connection of a peer or all: whatever closes any goes this way.
+    fn close(&mut self, peer: PeerId, which: CloseConnection) {
+        self.swarm.behaviour_mut().ranges.closing(peer, &which);
+        let was_open = match which {
+            CloseConnection::One(connection) => self.swarm.close_connection(connection),
+            CloseConnection::All => self.swarm.disconnect_peer_id(peer).is_ok(),
+        };
+        tracing::debug!(%peer, was_open, "closing");
     }
 
     /// A dial-back by somebody whose word counts has ended. What one has reached another's failure does not change: it

@@ -13,8 +13,8 @@ use std::{
 use libp2p::{
     dcutr,
     swarm::{
-        behaviour::NewExternalAddrCandidate, CloseConnection, ConnectionId, FromSwarm,
-        NetworkBehaviour, THandler, THandlerInEvent, ToSwarm,
+        behaviour::NewExternalAddrCandidate, ConnectionId, FromSwarm, NetworkBehaviour, THandler,
+        THandlerInEvent, ToSwarm,
     },
     Multiaddr, PeerId,
 };
@@ -23,6 +23,16 @@ use super::{dials::Rules, hand_on::hand_on, idle::Idle};
 
 /// Dials of one circuit: an honest peer asks for three at most.
 const DIALS_MAX: usize = 4;
+
+/// What comes of it.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// How a way was found, or not.
+    #[allow(dead_code, reason = "tests and logs look at it")]
+    Ended(dcutr::Event),
+    /// A peer has us dial on and on by this circuit, wherever it says: it is to be closed.
+    Spent(PeerId, ConnectionId),
+}
 
 /// A circuit, and how often it had us dial.
 struct Circuit {
@@ -63,7 +73,7 @@ impl Punches {
 
 impl NetworkBehaviour for Punches {
     type ConnectionHandler = Idle<THandler<dcutr::Behaviour>>;
-    type ToSwarm = dcutr::Event;
+    type ToSwarm = Event;
 
     hand_on!(inner, Idle);
 
@@ -94,19 +104,17 @@ impl NetworkBehaviour for Punches {
         loop {
             let event = std::task::ready!(self.inner.poll(context));
             let ToSwarm::Dial { opts } = event else {
-                return Poll::Ready(event);
+                return Poll::Ready(event.map_out(Event::Ended));
             };
-            let Some(peer_id) = opts.get_peer_id() else { continue };
-            match self.take_dial(&peer_id) {
+            let Some(peer) = opts.get_peer_id() else { continue };
+            match self.take_dial(&peer) {
                 Ok(()) => {
                     // Who is at the other end of the circuit says where it is.
                     self.rules.told(opts.connection_id());
                     return Poll::Ready(ToSwarm::Dial { opts });
                 }
-                // It has us dial on and on, wherever it says.
                 Err(Some(circuit)) => {
-                    let connection = CloseConnection::One(circuit);
-                    return Poll::Ready(ToSwarm::CloseConnection { peer_id, connection });
+                    return Poll::Ready(ToSwarm::GenerateEvent(Event::Spent(peer, circuit)));
                 }
                 Err(None) => {}
             }
@@ -191,7 +199,7 @@ mod tests {
                     return
                 }
                 SwarmEvent::Behaviour(BehaviourEvent::Punches(event)) => {
-                    assert!(event.result.is_ok(), "{event:?}");
+                    assert!(matches!(&event, Event::Ended(end) if end.result.is_ok()), "{event:?}");
                 }
                 _ => {}
             }

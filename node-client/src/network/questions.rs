@@ -183,10 +183,7 @@ impl Questions {
         let Some(Asked { question, .. }) = self.asked.remove(id) else {
             return 0;
         };
-        let received = match &response {
-            RangeResponse::Found { bytes, .. } | RangeResponse::Part { bytes, .. } => bytes.len(),
-            RangeResponse::Missing | RangeResponse::Busy | RangeResponse::OtherPieces(_) => 0,
-        };
+        let received = response.content_len();
         let _ = question.reply.send(Ok(response));
         received
     }
@@ -243,7 +240,7 @@ fn one_circuit(addresses: Vec<Multiaddr>) -> Vec<Multiaddr> {
 
 #[cfg(test)]
 mod tests {
-    use libp2p::swarm::SwarmEvent;
+    use libp2p::swarm::{CloseConnection, SwarmEvent};
 
     use super::*;
     use crate::network::{
@@ -317,7 +314,7 @@ mod tests {
     async fn a_question_whose_connection_is_being_closed_is_asked_over_another() {
         let (mut questions, mut answer, [mut asker, mut mute], connection) = asked().await;
         let peer = *mute.local_peer_id();
-        asker.behaviour_mut().ranges.closing(connection);
+        asker.behaviour_mut().ranges.closing(peer, &CloseConnection::One(connection));
         loop {
             match next(&mut [&mut asker, &mut mute]).await {
                 (0, SwarmEvent::Behaviour(BehaviourEvent::Ranges(ranges::Event { news, .. }))) => {

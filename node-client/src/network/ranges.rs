@@ -3,7 +3,7 @@
 //! What it says of a question comes once: a connection that closes ends what was asked and told on it.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{hash_map::Entry, HashMap, HashSet, VecDeque},
     sync::{atomic::Ordering, Arc},
     task::{Context, Poll},
     time::Duration,
@@ -12,8 +12,8 @@ use std::{
 use libp2p::{
     core::{transport::PortUse, Endpoint},
     swarm::{
-        ConnectionClosed, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour,
-        NotifyHandler, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+        CloseConnection, ConnectionClosed, ConnectionDenied, ConnectionId, FromSwarm,
+        NetworkBehaviour, NotifyHandler, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
     },
     Multiaddr, PeerId, StreamProtocol,
 };
@@ -101,15 +101,18 @@ impl Ranges {
         connections.any(|connection| !connection.is_closing)
     }
 
-    /// Asks and answers over a connection no more, and ends what was asked and told on it: it is going to be closed.
-    pub(super) fn closing(&mut self, id: ConnectionId) {
-        for (peer, connections) in &mut self.connections {
-            for connection in connections.iter_mut().filter(|connection| connection.id == id) {
-                connection.is_closing = true;
-                let news = connection.end();
-                let events = news.map(|news| ToSwarm::GenerateEvent(Event { peer: *peer, news }));
-                self.events.extend(events);
-            }
+    /// Asks and answers over one connection of a peer or all no more, and ends what was asked and told there: they are
+    /// going to be closed.
+    pub(super) fn closing(&mut self, peer: PeerId, which: &CloseConnection) {
+        let connections = self.connections.get_mut(&peer).into_iter().flatten();
+        let is_it = |connection: &&mut Connection| match which {
+            CloseConnection::One(id) => connection.id == *id,
+            CloseConnection::All => true,
+        };
+        for connection in connections.filter(is_it) {
+            connection.is_closing = true;
+            let news = connection.end();
+            self.events.extend(news.map(|news| ToSwarm::GenerateEvent(Event { peer, news })));
         }
     }
 
@@ -124,16 +127,13 @@ impl Ranges {
     }
 
     fn on_closed(&mut self, closed: ConnectionClosed<'_>) {
-        let peer = closed.peer_id;
-        let Some(connections) = self.connections.get_mut(&peer) else { return };
-        let is_it = |connection: &mut Connection| connection.id == closed.connection_id;
-        let ended: Vec<Connection> = connections.extract_if(.., is_it).collect();
-        if connections.is_empty() {
-            self.connections.remove(&peer);
-        }
-        for mut connection in ended {
-            let news = connection.end();
-            self.events.extend(news.map(|news| ToSwarm::GenerateEvent(Event { peer, news })));
+        let (peer, id) = (closed.peer_id, closed.connection_id);
+        self.closing(peer, &CloseConnection::One(id));
+        if let Entry::Occupied(mut connections) = self.connections.entry(peer) {
+            connections.get_mut().retain(|connection| connection.id != id);
+            if connections.get().is_empty() {
+                connections.remove();
+            }
         }
     }
 }
@@ -381,7 +381,7 @@ mod tests {
             let ranges = &mut swarm.behaviour_mut().ranges;
             let mut connections = ranges.connections[&peer].iter();
             let it = connections.find(|connection| connection.asked.contains(&asked)).unwrap().id;
-            ranges.closing(it);
+            ranges.closing(peer, &CloseConnection::One(it));
         };
         let first = ask(&mut swarms[0], peer, 0);
         close(&mut swarms[0], first);
@@ -411,7 +411,7 @@ mod tests {
         };
         let ranges = &mut swarms[1].behaviour_mut().ranges;
         let connection = ranges.connections[&asker][0].id;
-        ranges.closing(connection);
+        ranges.closing(asker, &CloseConnection::One(connection));
         let told = news(&mut swarms).await;
         let is_it =
             matches!(&told, News::Told { id: told, result: Err(TellError::Closed) } if *told == id);

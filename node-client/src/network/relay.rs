@@ -15,8 +15,8 @@ use std::{
 use libp2p::{
     relay::{self, RateLimiter, Status},
     swarm::{
-        behaviour::ExternalAddrConfirmed, CloseConnection, FromSwarm, NetworkBehaviour, THandler,
-        THandlerInEvent, ToSwarm,
+        behaviour::ExternalAddrConfirmed, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
+        ToSwarm,
     },
     Multiaddr, PeerId,
 };
@@ -105,8 +105,6 @@ pub(super) struct Relay {
     clock: Arc<dyn Clock>,
     /// Who has a reservation.
     reserved: HashSet<PeerId>,
-    /// Whose connections are to be closed.
-    closing: Vec<PeerId>,
 }
 
 impl Relay {
@@ -139,18 +137,19 @@ impl Relay {
         };
         let mut inner = relay::Behaviour::new(local, settings);
         inner.set_status(Some(Status::Disable));
-        Self { inner, local, rights, clock, reserved: HashSet::new(), closing: Vec::new() }
+        Self { inner, local, rights, clock, reserved: HashSet::new() }
     }
 
-    /// Replaces the roles. Who has no part in the run any more loses its reservation with its connections, and so do
-    /// all when this peer is no validator any more.
-    pub(super) fn set_roles(&mut self, roles: &Roles) {
+    /// Replaces the roles, and returns whose connections are to be closed, with which its reservation goes: who has no
+    /// part in the run any more, and all when this peer is no validator any more.
+    #[must_use]
+    pub(super) fn set_roles(&mut self, roles: &Roles) -> Vec<PeerId> {
         let is_relay = roles.of(&self.local) == Role::Validator;
         self.inner.set_status(Some(if is_relay { Status::Enable } else { Status::Disable }));
         let mut rights = self.rights.lock().unwrap_or_else(PoisonError::into_inner);
         rights.roles = roles.clone();
         let without = |peer: &&PeerId| !is_relay || !rights.may_reserve(peer);
-        self.closing.extend(self.reserved.iter().filter(without));
+        self.reserved.iter().filter(without).copied().collect()
     }
 
     fn note(&mut self, event: &relay::Event) {
@@ -202,11 +201,6 @@ impl NetworkBehaviour for Relay {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
-        // The event loop polls after each command, so there is nobody to wake.
-        if let Some(peer_id) = self.closing.pop() {
-            let connection = CloseConnection::All;
-            return Poll::Ready(ToSwarm::CloseConnection { peer_id, connection });
-        }
         let event = std::task::ready!(self.inner.poll(context));
         if let ToSwarm::GenerateEvent(event) = &event {
             self.note(event);

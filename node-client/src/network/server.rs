@@ -334,14 +334,9 @@ impl Server {
     /// whatever was found.
     fn on_read(&mut self, served: Served) {
         let Served { asker, len, answer, response } = served;
-        let sent = match &response {
-            RangeResponse::Found { bytes, .. } | RangeResponse::Part { bytes, .. } => bytes.len(),
-            _ => 0,
-        };
-        let used = match &response {
-            RangeResponse::OtherPieces(map) => map.as_bytes().len(),
-            _ => sent,
-        };
+        let sent = response.content_len();
+        // A map beside content costs nobody anything.
+        let used = if sent == 0 { response.map_len() } else { sent };
         let charged = (used as u64).max(CHARGED_MIN.into());
         self.bytes.give_back(&asker.account(), u64::from(len).saturating_sub(charged));
         if let Some(uplink) = &mut self.uplink {

@@ -352,17 +352,18 @@ impl Handler {
         while let Some(ask) = self.line.expired(Instant::now()) {
             self.news.push_back(News::Answer { id: ask.id, result: Err(AskError::TimedOut) });
         }
-        while !self.kept.is_empty() {
-            let Some(mut ask) = self.line.for_kept() else { break };
-            loop {
-                let Some(kept) = self.kept.pop() else {
-                    self.line.push_first(ask);
-                    return;
-                };
-                match kept.send(ask) {
-                    Ok(()) => break self.asking += 1,
-                    Err(unsent) => ask = unsent,
-                }
+        while let Some(kept) = self.kept.pop() {
+            // Its end, which comes by itself, may not have been seen yet.
+            if kept.is_closed() {
+                continue;
+            }
+            let Some(ask) = self.line.for_kept() else {
+                self.kept.push(kept);
+                break;
+            };
+            match kept.send(ask) {
+                Ok(()) => self.asking += 1,
+                Err(unsent) => self.line.push_first(unsent),
             }
         }
     }
@@ -406,7 +407,7 @@ impl Handler {
 async fn asked(mut own: Own, ask: Ask, is_kept: bool) -> Step {
     let end = match timeout_at(ask.due, exchange(&mut own.stream, &ask.request)).await {
         Ok(end) => end.map(|response| {
-            own.bytes += HEAD_LEN + content_len(&response);
+            own.bytes += HEAD_LEN + response.content_len() + response.map_len();
             (own, response)
         }),
         Err(_) => Err(AskError::TimedOut),
@@ -427,15 +428,6 @@ async fn exchange(
         _ => AskError::Unheard,
     })?;
     codec::next_response(stream).await.map_err(AskError::Io)?.ok_or(AskError::Unheard)
-}
-
-fn content_len(response: &RangeResponse) -> usize {
-    match response {
-        RangeResponse::Found { bytes, .. } => bytes.len(),
-        RangeResponse::Part { bytes, map, .. } => bytes.len() + map.as_bytes().len(),
-        RangeResponse::OtherPieces(map) => map.as_bytes().len(),
-        RangeResponse::Missing | RangeResponse::Busy => 0,
-    }
 }
 
 impl ConnectionHandler for Handler {

@@ -30,7 +30,9 @@ pub(super) async fn listening(config: &NetworkConfig, transport: usize) -> Swarm
 /// Tells a swarm what all of these peers are.
 pub(super) fn set_roles(swarm: &mut Swarm<Behaviour>, roles: &[(PeerId, Role)]) {
     let roles: HashMap<_, _> = roles.iter().copied().collect();
-    swarm.behaviour_mut().relay.set_roles(&Roles::new(roles));
+    for peer in swarm.behaviour_mut().relay.set_roles(&Roles::new(roles)) {
+        swarm.disconnect_peer_id(peer).unwrap();
+    }
 }
 
 /// Listens over a relay.
