@@ -66,9 +66,9 @@ pub struct NetworkConfig {
     /// Ranges served at a time to one peer, and as many that wait.
     pub serves_per_peer_max: usize,
     /// Bytes served to all peers per second, of which strangers have a fiftieth at most; what waits is served by
-    /// weights: 8 to validators, 4 to replicas, 2 to joiners, 1 to strangers. It holds over seconds, not over
-    /// milliseconds: the larger of a MiB and a quarter of a second's worth may leave at once. Not 0; `None` for no
-    /// limit.
+    /// weights: 8 to validators, 4 to replicas, 2 to joiners, 1 to strangers. An eighth of a second's worth may leave at
+    /// once, or one range. What is acknowledged of content that comes is counted, too; the headers of what leaves are
+    /// not. Not 0; `None` for no limit.
     pub up_bytes_per_second: Option<u64>,
     /// Bytes served to one peer, or to all strangers of one network, per second, after a burst of ten seconds' worth; a
     /// question counts as 4 KiB at the least. A network is a /24 of IPv4 or a /64 of IPv6.

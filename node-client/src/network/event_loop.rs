@@ -492,6 +492,7 @@ impl EventLoop {
             News::Answer { id, result: Ok(response) } => {
                 let received = self.questions.on_answer(&id, response);
                 self.counters.add_received(received);
+                self.server.received(received);
             }
             News::Answer { id, result: Err(error) } => {
                 self.questions.on_failure(&mut self.swarm, peer, &id, error);

@@ -351,6 +351,14 @@ impl Server {
         }
     }
 
+    /// Notes that so many bytes of content came, of whatever was asked.
+    pub(super) fn received(&mut self, len: usize) {
+        let now = self.clock.now_millis();
+        if let Some(uplink) = &mut self.uplink {
+            uplink.received(now, len);
+        }
+    }
+
     /// Notes that a range has left, or never will, as its connection is gone though the peer may have others.
     pub(super) fn on_sent(&mut self, request_id: &QuestionId) {
         if !self.slots.leave(request_id) {

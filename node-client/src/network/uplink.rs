@@ -9,8 +9,14 @@ use super::{
 /// Strangers have this part of the uplink at the most.
 const STRANGERS_PART: u64 = 50;
 
-/// The part of a second's bytes that may leave at once, where that is more than a range.
-const BURST_PART: u64 = 4;
+/// The part of a second's bytes that may leave at once. What is more waits in the line's own queue, where nobody comes
+/// first: a range that is longer leaves by itself, and the next when it is made up for.
+const BURST_PART: u64 = 8;
+
+/// Of content that comes, what goes back: one acknowledgement of 66 bytes for two segments of 1,448; and what the
+/// question for it took.
+const ACKNOWLEDGED_PART: u64 = 40;
+const ASKED_BYTES: u64 = 256;
 
 /// The bytes that may leave.
 pub(super) struct Uplink {
@@ -23,15 +29,15 @@ pub(super) struct Uplink {
 impl Uplink {
     /// Nothing has left yet.
     pub(super) fn new(bytes_per_second: u64) -> Self {
-        let limit = |fill: u64| Limit {
-            // Any range fits, or it would never leave.
-            burst: (fill / BURST_PART).max(RANGE_LEN_MAX.into()),
-            fill,
+        let limit = |burst: u64, fill: u64| Limit {
+            burst: burst.max(1),
+            fill: fill.max(1),
             per_millis: 1_000,
         };
         Self {
-            limit: limit(bytes_per_second.max(1)),
-            strangers_limit: limit((bytes_per_second / STRANGERS_PART).max(1)),
+            limit: limit(bytes_per_second / BURST_PART, bytes_per_second),
+            // Any range fits, or it would never leave.
+            strangers_limit: limit(RANGE_LEN_MAX.into(), bytes_per_second / STRANGERS_PART),
             all: Bucket::default(),
             strangers: Bucket::default(),
         }
@@ -39,7 +45,8 @@ impl Uplink {
 
     /// Milliseconds until `len` bytes for a peer of this role may leave.
     pub(super) fn wait_millis(&self, now_millis: u64, role: Role, len: u32) -> u64 {
-        let all = self.all.wait_millis(now_millis, len.into(), &self.limit);
+        let at_once = self.limit.burst.min(len.into());
+        let all = self.all.wait_millis(now_millis, at_once, &self.limit);
         all.max(self.reserve_wait_millis(now_millis, role, len))
     }
 
@@ -55,10 +62,16 @@ impl Uplink {
 
     /// Notes that `len` bytes leave, which may.
     pub(super) fn take(&mut self, now_millis: u64, role: Role, len: u32) {
-        self.all.take(now_millis, len.into(), &self.limit);
+        self.all.owe(now_millis, len.into(), &self.limit);
         if role == Role::Stranger {
             self.strangers.take(now_millis, len.into(), &self.strangers_limit);
         }
+    }
+
+    /// Notes that `len` bytes of content came, which takes of the uplink, too.
+    pub(super) fn received(&mut self, now_millis: u64, len: usize) {
+        let took = len as u64 / ACKNOWLEDGED_PART + ASKED_BYTES;
+        self.all.owe(now_millis, took, &self.limit);
     }
 
     /// Notes that `len` of the bytes taken do not leave.
@@ -87,10 +100,35 @@ mod tests {
                 }
             }
         }
-        let burst = u64::from(RANGE_LEN_MAX);
         let within = |bytes: u64, most: u64| bytes <= most && bytes + 2 * u64::from(len) >= most;
+        let burst = u64::from(RANGE_LEN_MAX);
         assert!(within(left[0], burst + 200 * rate / STRANGERS_PART), "{left:?}");
-        assert!(within(left[0] + left[1], burst + 200 * rate), "{left:?}");
+        assert!(within(left[0] + left[1], rate / BURST_PART + 200 * rate), "{left:?}");
+    }
+
+    #[test]
+    fn what_leaves_at_once_is_an_eighth_of_a_second_or_one_range() {
+        let mut uplink = Uplink::new(800_000);
+        let mut leave = |now, len| {
+            let wait = uplink.wait_millis(now, Role::Replica, len);
+            if wait == 0 {
+                uplink.take(now, Role::Replica, len);
+            }
+            wait
+        };
+        assert_eq!([leave(0, 60_000), leave(0, 40_000), leave(0, 40_000)], [0, 0, 50]);
+        // A longer one needs all that may leave at once, and the next waits for the rest of it.
+        assert_eq!([leave(0, 500_000), leave(125, 500_000), leave(125, 1_000)], [125, 0, 502]);
+    }
+
+    #[test]
+    fn what_comes_takes_its_acknowledgements() {
+        let mut uplink = Uplink::new(800_000);
+        for _ in 0..100 {
+            uplink.received(0, 40_000);
+        }
+        // 1,000 bytes and 256 each time, of which 100,000 may leave at once.
+        assert_eq!(uplink.wait_millis(0, Role::Validator, 800), 33);
     }
 
     #[test]
