@@ -5,10 +5,11 @@
 //! ([`Lanes`]). Who has a part only says which pieces it has, with the first answer that it lacks one, and again when
 //! it has none more of use: it is asked for those, the rarest first. Who had none at first may have some by then; the
 //! longer it has not, the less it is asked; each piece of it that comes says what else it has. Who has all is asked for
-//! the own share first, and for the others' only where those do not deliver ([`Shares`]). When a piece takes three times
-//! as long as expected another peer is asked for it beside the first, and whoever delivers it first goes on. Each is
-//! checked as it arrives and kept in the [`Part`]: who served a wrong one is to blame, nobody else, and nothing that was
-//! right is asked for again.
+//! the own share first, and for the others' only where those do not deliver ([`Shares`]), or where more have all than a
+//! part. When a piece takes three times as long as expected another peer is asked for it beside the first, and whoever
+//! delivers it first goes on; the last pieces wait less where somebody has nothing else to do. Each is checked as it
+//! arrives and kept in the [`Part`]: who served a wrong one is to blame, nobody else, and nothing that was right is asked
+//! for again.
 
 use std::{
     collections::HashMap,
@@ -55,7 +56,7 @@ const SHARE_OF: usize = 1 << 10;
 
 /// How often it is asked who has which pieces, by all downloads of a process: each is a small message there and one back,
 /// and takes as long as some kilobytes of content.
-const LOOKS: Limit = Limit { burst: 24, fill: 16, per_millis: 1_000 };
+const LOOKS: Limit = Limit { burst: 12, fill: 8, per_millis: 1_000 };
 
 /// Of so many looks at the most one is at somebody who had nothing of use again and again.
 const VAIN_LOOKS_MAX: u32 = 8;
@@ -65,6 +66,10 @@ const LANE_STALL_MILLIS: u64 = 5_000;
 
 /// A piece of fewer bytes is checked where it arrives: that takes less than to hand it to another thread.
 const CHECKED_HERE_MAX: usize = 64 << 10;
+
+/// How many times as long as the quickest takes for a piece, and how long at the least, the last pieces are waited for.
+const SPARE_FACTOR: u32 = 2;
+const SPARE_MIN: Duration = Duration::from_millis(150);
 
 /// Bytes that one permit of the room stands for.
 const PERMIT_BYTES: u64 = 1 << 10;
@@ -125,6 +130,7 @@ pub(super) async fn download(
         asker: Asker { source, clock, limits, shared, id, pieces, part },
         candidates,
         providers: Vec::new(),
+        spare: None,
         asked: HashMap::new(),
         next_ticket: 0,
         looked_at: 0,
@@ -158,6 +164,10 @@ struct Provider {
     is_slow: bool,
     /// It delivered a piece of this content.
     has_delivered: bool,
+    /// It has all of it, as far as it has shown.
+    has_all: bool,
+    /// It says beside pieces which others it has, as long as it has a part.
+    says_beside: bool,
     /// It is in the line of those who wait for its turns.
     is_awaited: bool,
     /// Turns of it that were waited for.
@@ -182,6 +192,8 @@ impl Provider {
             is_gone: false,
             is_slow: false,
             has_delivered: false,
+            has_all: false,
+            says_beside: false,
             is_awaited: false,
             turns: Vec::new(),
             promises: Promises::default(),
@@ -224,6 +236,8 @@ struct Asked {
     patience: Duration,
     /// Whether it is not known that its provider ever delivers.
     is_first: bool,
+    /// Whether another peer was asked for the piece before.
+    is_beside: bool,
     /// On what the provider is asked.
     word: Word,
     abort: AbortHandle,
@@ -265,6 +279,8 @@ struct Download<'a, S> {
     waiter: Waiter,
     /// Pieces that are not here.
     left: usize,
+    /// What a piece takes of the quickest whom nothing else is to be asked for ([`Self::spare_time`]).
+    spare: Option<Duration>,
     asked: HashMap<u64, Asked>,
     next_ticket: u64,
     /// Who is the first to be asked what it has.
@@ -344,7 +360,9 @@ impl<'a, S: RangeSource> Download<'a, S> {
         self.take_turns();
         self.is_holding = false;
         loop {
-            if let Some((provider, piece)) = self.next_missing().or_else(|| self.next_overdue()) {
+            let next = self.next_missing();
+            self.spare = self.spare_time();
+            if let Some((provider, piece)) = next.or_else(|| self.next_overdue()) {
                 let Some((_, len, _)) = asker.pieces.piece(piece) else {
                     self.missing.remove(piece);
                     continue;
@@ -396,7 +414,7 @@ impl<'a, S: RangeSource> Download<'a, S> {
             rarest.map(|piece| (provider, piece))
         };
         let fetching = self.holdings.fetching();
-        if self.is_open || fetching == 0 || !self.shares.binds() {
+        if self.is_open || fetching == 0 || !self.shares.binds() || self.is_plenty(fetching) {
             return self.free().find_map(all);
         }
         // Of those who fetch as we do whatever they have; of the others our share, which comes first in the order.
@@ -415,14 +433,20 @@ impl<'a, S: RangeSource> Download<'a, S> {
         chosen
     }
 
+    /// Whether more have all than a part: then nobody needs to spare them.
+    fn is_plenty(&self, fetching: u64) -> bool {
+        let is_whole =
+            |provider: &&Provider| provider.has_all && !provider.is_gone && !provider.has_nothing;
+        self.providers.iter().filter(is_whole).count() > fetching.count_ones() as usize
+    }
+
     /// How long nothing is to come until what is another's share is asked for; `None` if nothing is left to others.
     fn hold_time(&mut self) -> Option<Duration> {
         if !self.is_holding {
             return None;
         }
         let (asker, now) = (&self.asker, self.asker.clock.now_millis());
-        let len = asker.pieces.piece(0).map_or(0, |(_, len, _)| len);
-        let usual = asker.shared.standing.usual(len.into());
+        let usual = asker.shared.standing.usual(self.first_len());
         let patience = self.shares.patience(usual, now);
         self.is_open = patience.is_none();
         patience
@@ -445,9 +469,36 @@ impl<'a, S: RangeSource> Download<'a, S> {
             let has_good = (0..self.providers.len()).any(|index| is_good(index) && may(&index));
             let others = self.free().filter(|index| may(index) && (!has_good || is_good(*index)));
             // Of those alike the first.
-            let other = others.min_by_key(|index| !self.providers[*index].has_delivered);
+            let other = others
+                .min_by_key(|index| (!self.providers[*index].has_delivered, self.time_of(*index)));
             other.map(|provider| (provider, piece))
         })
+    }
+
+    /// What a piece usually takes of a provider; the most that there is if that is not known.
+    fn time_of(&self, index: usize) -> Duration {
+        let standing = &self.asker.shared.standing;
+        let time = standing.time_of(&self.providers[index].address.peer, self.first_len());
+        time.unwrap_or(Duration::MAX)
+    }
+
+    /// Bytes of the first piece: of all but the last.
+    fn first_len(&self) -> u64 {
+        self.asker.pieces.piece(0).map_or(0, |(_, len, _)| len.into())
+    }
+
+    /// What a piece takes of the quickest whom nothing else is to be asked for, of this content or another, where all
+    /// that is left is being asked for: so the last pieces do not wait for the slowest.
+    fn spare_time(&self) -> Option<Duration> {
+        if !self.missing.is_empty() || self.left == 0 {
+            return None;
+        }
+        let (standing, len) = (&self.asker.shared.standing, self.first_len());
+        let is_spare = |index: &usize| {
+            let Provider { address, has_delivered, is_slow, .. } = &self.providers[*index];
+            *has_delivered && !is_slow && standing.is_spare(&address.peer, len)
+        };
+        self.free().filter(is_spare).map(|index| self.time_of(index)).min()
     }
 
     /// Who may be asked for one more piece, the fast before the slow.
@@ -483,11 +534,22 @@ impl<'a, S: RangeSource> Download<'a, S> {
 
     /// How long a question has until another peer is asked beside it.
     fn wait_for(&self, asked: &Asked, now: u64) -> Duration {
+        let spare = self.spare.filter(|_| !asked.is_beside);
+        let spare = spare.map(|spare| spare.saturating_mul(SPARE_FACTOR).max(SPARE_MIN));
+        let patience = self.patience_with(asked);
+        self.left_of(asked, spare.map_or(patience, |spare| spare.min(patience)), now)
+    }
+
+    /// How long a question has until its provider is slow.
+    fn patience_with(&self, asked: &Asked) -> Duration {
         let is_first = asked.is_first && !self.providers[asked.provider].has_delivered;
         let len = self.asker.pieces.piece(asked.piece).map_or(0, |(_, len, _)| len);
         let first = || self.asker.shared.standing.first_patience(len.into());
         let patience = is_first.then(first).flatten();
-        let patience = patience.map_or(asked.patience, |first| first.min(asked.patience));
+        patience.map_or(asked.patience, |first| first.min(asked.patience))
+    }
+
+    fn left_of(&self, asked: &Asked, patience: Duration, now: u64) -> Duration {
         match asked.started.load(Ordering::Relaxed) {
             0 => patience,
             started => {
@@ -521,7 +583,8 @@ impl<'a, S: RangeSource> Download<'a, S> {
         let is_first = !asker.shared.standing.is_known(&address.peer);
         let (question, abort) = abortable(asker.ask(address, piece, started.clone()));
         let word = self.word(provider, piece);
-        let asked = Asked { provider, piece, started, patience, is_first, word, abort };
+        let is_beside = self.asked.values().any(|asked| asked.piece == piece);
+        let asked = Asked { provider, piece, started, patience, is_first, is_beside, word, abort };
         self.asked.insert(ticket, asked);
         async move {
             let outcome = question.await.unwrap_or(Ok(Outcome::Overtaken));
@@ -537,8 +600,9 @@ impl<'a, S: RangeSource> Download<'a, S> {
         let peer = self.providers[asked.provider].address.peer;
         match outcome {
             Outcome::Delivered(len, map) => {
-                if let Some(map) = map {
-                    self.has_more(asked.provider, &map);
+                match map {
+                    Some(map) => self.has_more(asked.provider, &map),
+                    None => self.has_no_part(asked.provider),
                 }
                 self.delivered(&asked, peer, len);
             }
@@ -546,7 +610,7 @@ impl<'a, S: RangeSource> Download<'a, S> {
             Outcome::OtherPieces(map) => {
                 self.broke(&asked);
                 let provider = &mut self.providers[asked.provider];
-                provider.has_nothing = false;
+                (provider.has_nothing, provider.has_all) = (false, false);
                 provider.promises.said();
                 self.holdings.lacks(asked.provider, &map, asked.piece);
                 self.count_in(asked.provider);
@@ -628,6 +692,7 @@ impl<'a, S: RangeSource> Download<'a, S> {
     /// A provider has these pieces, or all.
     fn has(&mut self, index: usize, map: Option<&PieceMap>) {
         self.providers[index].has_nothing = false;
+        self.providers[index].has_all = map.is_none();
         self.providers[index].promises.said();
         self.holdings.said(index, map);
         self.count_in(index);
@@ -635,9 +700,20 @@ impl<'a, S: RangeSource> Download<'a, S> {
         self.providers[index].looked(is_of_use);
     }
 
+    /// A provider said nothing of a part beside a piece: if it would have, it has all by now.
+    fn has_no_part(&mut self, index: usize) {
+        if !self.holdings.is_partial(index) {
+            self.providers[index].has_all = true;
+        } else if self.providers[index].says_beside {
+            self.has(index, None);
+        }
+    }
+
     /// A provider that has a part said beside a piece which others it has.
     fn has_more(&mut self, index: usize, map: &PieceMap) {
-        self.providers[index].promises.said();
+        let provider = &mut self.providers[index];
+        (provider.has_all, provider.says_beside) = (false, true);
+        provider.promises.said();
         self.holdings.more(index, map);
         self.count_in(index);
     }
@@ -674,7 +750,7 @@ impl<'a, S: RangeSource> Download<'a, S> {
             other.abort.abort();
             let started = other.started.load(Ordering::Relaxed).saturating_sub(1);
             let has_waited = Duration::from_millis(now.saturating_sub(started));
-            if self.wait_for(&other, now).is_zero() {
+            if self.left_of(&other, self.patience_with(&other), now).is_zero() {
                 let provider = &mut self.providers[other.provider];
                 provider.is_slow = true;
                 // Who was only slower than is expected of strangers may wait for our own line, as all do.
@@ -898,27 +974,31 @@ mod tests {
         }
     }
 
-    /// Peers of whom one has all and answers at once.
-    struct OneAnswers {
-        peer: PeerId,
+    /// Peers of whom some have all and answer at once.
+    struct SomeAnswer {
+        who: Vec<PeerId>,
         total_len: u64,
         /// What the others have; `None` if they say nothing.
         others: Option<PieceMap>,
     }
 
     #[async_trait]
-    impl RangeSource for OneAnswers {
+    impl RangeSource for SomeAnswer {
         async fn range(
             &self,
             peer: &PeerAddress,
             request: RangeRequest,
         ) -> Result<Result<RangeResponse, FaultKind>, FetchError> {
-            if peer.peer != self.peer {
-                let Some(map) = self.others.clone() else { return std::future::pending().await };
-                return Ok(Ok(RangeResponse::OtherPieces(map)));
+            let (total_len, bytes) = (self.total_len, vec![0; request.len as usize].into());
+            if self.who.contains(&peer.peer) {
+                return Ok(Ok(RangeResponse::Found { total_len, bytes }));
             }
-            let bytes = vec![0; request.len as usize].into();
-            Ok(Ok(RangeResponse::Found { total_len: self.total_len, bytes }))
+            let Some(map) = self.others.clone() else { return std::future::pending().await };
+            let has_it = map.may_have(request.offset as usize / PIECE_LEN as usize);
+            Ok(Ok(match request.len > 0 && has_it {
+                true => RangeResponse::Part { total_len, bytes, map },
+                false => RangeResponse::OtherPieces(map),
+            }))
         }
 
         async fn providers(&self, _: Hash) -> Result<Vec<PeerAddress>, FetchError> {
@@ -930,41 +1010,122 @@ mod tests {
         }
     }
 
-    /// Fetches so many pieces of twelve peers of whom the last has all: whether it delivered all, and after how many
-    /// waits of 300 ms.
-    fn fetch_of_twelve(pieces: usize, others: Option<PieceMap>) -> (bool, usize) {
-        let clock = ManualClock::default();
-        let shared = Shared::new(Arc::new(Standing::new(Arc::new(clock.clone()))), 1 << 20);
-        let pieces = Arc::new(Any((0..pieces).map(|_| AtomicBool::new(false)).collect()));
-        let providers: Vec<PeerAddress> = (0..12)
+    /// Fetches so many pieces of these peers, of whom the first few say what they have and the others have all and
+    /// answer: how many of these delivered, and after how many waits of 300 ms.
+    fn fetch_of(
+        (silent, answering): (usize, usize),
+        pieces: usize,
+        others: Option<PieceMap>,
+        known: impl Fn(&Standing, &[PeerAddress]),
+    ) -> (usize, usize) {
+        let providers: Vec<PeerAddress> = (0..silent + answering)
             .map(|_| PeerAddress { peer: PeerId::random(), addresses: Vec::new() })
             .collect();
-        let (peer, total_len) = (providers[11].peer, pieces.byte_len());
-        let source = OneAnswers { peer, total_len, others };
+        let who = providers[silent..].iter().map(|provider| provider.peer).collect();
+        let total_len = pieces as u64 * u64::from(PIECE_LEN);
+        let source = SomeAnswer { who, total_len, others };
+        let (fetched, waits) = fetched_of(&source, providers, pieces, known);
+        (fetched.peers.iter().filter(|peer| source.who.contains(peer)).count(), waits)
+    }
+
+    /// What was fetched of a source, after how many waits of 300 ms.
+    fn fetched_of(
+        source: &impl RangeSource,
+        providers: Vec<PeerAddress>,
+        pieces: usize,
+        known: impl Fn(&Standing, &[PeerAddress]),
+    ) -> (PiecesFetched, usize) {
+        let clock = ManualClock::default();
+        let shared = Shared::new(Arc::new(Standing::new(Arc::new(clock.clone()))), 1 << 20);
+        known(&shared.standing, &providers);
+        let pieces = Arc::new(Any((0..pieces).map(|_| AtomicBool::new(false)).collect()));
         let request = PiecesRequest { id: [7; 32], providers, pieces, whole: false };
         let limits = FetchLimits { range_len: PIECE_LEN, peers_max: 32 };
-        let mut fetch = Box::pin(download(&source, &clock, limits, &shared, request, None));
+        let mut fetch = Box::pin(download(source, &clock, limits, &shared, request, None));
         let mut waits = 0;
-        let fetched = loop {
+        loop {
             if let Some(fetched) = (&mut fetch).now_or_never() {
-                break fetched.unwrap();
+                return (fetched.unwrap(), waits);
             }
             assert!(waits < 100, "it never ends");
             clock.advance(Duration::from_millis(300));
             waits += 1;
-        };
-        (fetched.peers == [peer], waits)
+        }
     }
 
     #[test]
     fn eleven_mute_peers_of_twelve_cost_one_short_wait() {
-        assert_eq!(fetch_of_twelve(40, None), (true, 1));
+        assert_eq!(fetch_of((11, 1), 40, None, |_, _| {}), (1, 1));
     }
 
     #[test]
     fn who_has_nothing_of_use_is_not_asked_again_while_no_time_passes() {
         let nothing = PieceMap::of([false; 200]);
-        assert_eq!(fetch_of_twelve(200, Some(nothing)), (true, 0));
+        assert_eq!(fetch_of((11, 1), 200, Some(nothing), |_, _| {}), (1, 0));
+    }
+
+    #[test]
+    fn nothing_is_left_to_others_where_more_have_all_than_a_part() {
+        let one = || PieceMap::of((0..200).map(|piece| piece == 7));
+        let waits = |peers| fetch_of(peers, 200, Some(one()), |_, _| {}).1;
+        assert_eq!(waits((1, 3)), 0);
+        // Of one who has all, what is the others' share is left to them for a while.
+        assert!(waits((2, 1)) > 0);
+    }
+
+    #[test]
+    fn the_last_pieces_do_not_wait_for_the_slowest_while_others_have_nothing_to_do() {
+        // Of the first a piece takes 4 s, and three times as long is not yet slow.
+        let known = |standing: &Standing, providers: &[PeerAddress]| {
+            standing.delivered_piece(&providers[0].peer, PIECE_LEN.into(), 4_000);
+            standing.delivered_piece(&providers[1].peer, PIECE_LEN.into(), 1);
+        };
+        assert_eq!(fetch_of((1, 1), 3, None, known), (1, 1));
+    }
+
+    /// A peer that lacks what it is asked for first, and all but that has one more time, and then all.
+    #[derive(Default)]
+    struct Grows(Mutex<Vec<usize>>);
+
+    #[async_trait]
+    impl RangeSource for Grows {
+        async fn range(
+            &self,
+            _: &PeerAddress,
+            request: RangeRequest,
+        ) -> Result<Result<RangeResponse, FaultKind>, FetchError> {
+            let mut asked = self.0.lock().unwrap();
+            asked.push(request.offset as usize / PIECE_LEN as usize);
+            let map = PieceMap::of((0..3).map(|piece| piece != asked[0]));
+            let (total_len, bytes) =
+                (3 * u64::from(PIECE_LEN), vec![0; request.len as usize].into());
+            Ok(Ok(match asked.len() {
+                1 => RangeResponse::OtherPieces(map),
+                2 => RangeResponse::Part { total_len, bytes, map },
+                _ => RangeResponse::Found { total_len, bytes },
+            }))
+        }
+
+        async fn providers(&self, _: Hash) -> Result<Vec<PeerAddress>, FetchError> {
+            Ok(Vec::new())
+        }
+
+        fn local_peer(&self) -> PeerId {
+            PeerId::random()
+        }
+    }
+
+    #[test]
+    fn who_said_what_it_has_beside_a_piece_and_does_not_any_more_has_all() {
+        let provider = PeerAddress { peer: PeerId::random(), addresses: Vec::new() };
+        let known = |standing: &Standing, providers: &[PeerAddress]| {
+            // One piece at a time.
+            standing.delivered_piece(&providers[0].peer, PIECE_LEN.into(), 4_000);
+        };
+        let source = Grows::default();
+        let (_, waits) = fetched_of(&source, vec![provider], 3, known);
+        let asked = source.0.into_inner().unwrap();
+        assert_eq!((asked.len(), asked[0] == asked[3], waits), (4, true, 0));
     }
 
     #[test]

@@ -307,10 +307,23 @@ impl Standing {
         Some(Duration::from_millis(slow.clamp(FIRST_MILLIS_MIN, PIECE_PATIENCE_MILLIS_MAX)))
     }
 
+    /// What a piece of `len` bytes usually takes of a peer; `None` before one has come.
+    pub(super) fn time_of(&self, peer: &PeerId, len: u64) -> Option<Duration> {
+        let known = Some(self.record(peer).mib_millis).filter(|millis| *millis > 0)?;
+        Some(Duration::from_millis(known.saturating_mul(len.max(MIB)) / MIB))
+    }
+
     /// What a piece of `len` bytes usually takes; zero before one has come.
     pub(super) fn usual(&self, len: u64) -> Duration {
         let usual = self.usual_mib_millis.load(Ordering::Relaxed);
         Duration::from_millis(usual.saturating_mul(len.max(MIB)) / MIB)
+    }
+
+    /// Whether a peer may be asked for one more piece of `len` bytes, and nobody waits for that.
+    pub(super) fn is_spare(&self, peer: &PeerId, len: u64) -> bool {
+        let (state, now) = (self.state(), self.clock.now_millis());
+        let has_room = |record: &Record| !record.is_full(now, len);
+        state.awaited.first(peer).is_none() && state.records.get(peer).is_none_or(has_room)
     }
 
     /// Whether a peer ever delivered a piece, as far as is known.
