@@ -12,7 +12,7 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    answers::{DOWN, PAYLOAD_LEN, UP},
+    answers::{counter, DOWN, PAYLOAD_LEN, UP},
     figures::Figure,
     lab::{Lab, Link, Peer},
 };
@@ -117,14 +117,17 @@ impl Crew {
         for window in 0..WINDOWS {
             thread::sleep(TRAINING);
             let roots = self.make(window)?;
-            let before = self.cpu_seconds()?;
+            let before = [self.cpu_seconds()?, self.sent()?];
             self.begin_exchange(&roots)?;
             let seconds = self.end_exchange()?;
-            let cpu = self.cpu_seconds()? - before;
-            eprintln!("netlab: exchange {window}: {seconds:.1} s, {cpu:.1} s of the processors");
+            let cpu = self.cpu_seconds()? - before[0];
+            let sent = (self.sent()? - before[1]) / self.wanted();
+            eprintln!("netlab: exchange {window}: {seconds:.1} s, {cpu:.1} s of the processors, sent {sent:.3} times what was wanted");
             figures.push(Figure::beside(format!("{name}, exchange {window}"), seconds, "s"));
             let cpu_name = format!("{name}, exchange {window}, of the processors");
             figures.push(Figure::beside(cpu_name, cpu, "s"));
+            let sent_name = format!("{name}, exchange {window}, content sent for what was wanted");
+            figures.push(Figure::beside(sent_name, sent, "×"));
             most = most.max(seconds);
         }
         let aim = SLACK * MODEL * self.floor;
@@ -165,6 +168,16 @@ impl Crew {
         Ok(())
     }
 
+    /// Bytes of content that all of them have sent.
+    fn sent(&mut self) -> Result<f64, Failure> {
+        self.peers.iter_mut().map(|peer| counter(peer, "sent")).sum()
+    }
+
+    /// Bytes of content that all of them fetch in an exchange.
+    fn wanted(&self) -> f64 {
+        (payloads(self.validators) * PAYLOAD_LEN) as f64
+    }
+
     /// What all of them have had of the processors, in seconds.
     fn cpu_seconds(&self) -> Result<f64, Failure> {
         self.peers.iter().map(|peer| peer.process.cpu_seconds()).sum()
@@ -191,12 +204,16 @@ fn len_of(window: usize, miner: usize) -> usize {
     PAYLOAD_LEN + window * MINERS + miner
 }
 
+/// How many payloads miners and so many validators fetch in an exchange.
+fn payloads(validators: usize) -> usize {
+    MINERS * ACCEPTED - ACCEPTED + validators * MINERS
+}
+
 /// The least that an exchange takes, in seconds: by all uplinks together, by a miner's downlink, and by one uplink for
 /// one payload.
 fn floor(validators: &[f64]) -> f64 {
     let bits = PAYLOAD_LEN as f64 * 8.0 / 1e6;
-    let to_miners = MINERS * ACCEPTED - ACCEPTED;
-    let wanted = (to_miners + validators.len() * MINERS) as f64 * bits;
+    let wanted = payloads(validators.len()) as f64 * bits;
     let up = MINERS as f64 * UP + validators.iter().sum::<f64>();
     (wanted / up).max(ACCEPTED as f64 * bits / DOWN).max(bits / UP)
 }
