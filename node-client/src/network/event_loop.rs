@@ -248,12 +248,7 @@ impl EventLoop {
             SwarmEvent::Behaviour(BehaviourEvent::Ping(event)) => self.on_ping(event),
             SwarmEvent::Behaviour(BehaviourEvent::Probes(event)) => self.on_probe(event),
             SwarmEvent::Behaviour(BehaviourEvent::Mapping(event)) => self.on_mapping(event),
-            SwarmEvent::Behaviour(BehaviourEvent::Punches(punches::Event::Spent(
-                peer,
-                circuit,
-            ))) => {
-                self.close(peer, CloseConnection::One(circuit));
-            }
+            SwarmEvent::Behaviour(BehaviourEvent::Punches(event)) => self.on_punch(event),
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 make_room(&mut self.swarm, &self.config);
                 for circuit in self.paths.on_connected(peer_id, connection_id, &endpoint) {
@@ -368,12 +363,26 @@ impl EventLoop {
         }
     }
 
+    fn on_punch(&mut self, event: punches::Event) {
+        match event {
+            punches::Event::Ended(end) => tracing::debug!(?end, "a way around a relay"),
+            punches::Event::Spent(peer, circuit) => self.close(peer, CloseConnection::One(circuit)),
+        }
+    }
+
     /// Closes one connection of a peer or all: whatever closes any goes this way.
     fn close(&mut self, peer: PeerId, which: CloseConnection) {
         self.swarm.behaviour_mut().ranges.closing(peer, &which);
+        // What is being closed is no way any more, however long that takes.
         let was_open = match which {
-            CloseConnection::One(connection) => self.swarm.close_connection(connection),
-            CloseConnection::All => self.swarm.disconnect_peer_id(peer).is_ok(),
+            CloseConnection::One(connection) => {
+                self.paths.on_closed(&peer, connection);
+                self.swarm.close_connection(connection)
+            }
+            CloseConnection::All => {
+                self.paths.forget(&peer);
+                self.swarm.disconnect_peer_id(peer).is_ok()
+            }
         };
         tracing::debug!(%peer, was_open, "closing");
     }
@@ -545,7 +554,11 @@ mod tests {
     use super::*;
     use crate::{
         clock::{Clock, ManualClock},
-        network::{behaviour::swarm, pace::Pace},
+        network::{
+            behaviour::swarm,
+            pace::Pace,
+            swarms::{listening, next},
+        },
     };
 
     fn address(port: usize) -> Multiaddr {
@@ -580,6 +593,40 @@ mod tests {
         assert!(peer.known().announced().is_empty());
         peer.swarm.add_external_address(mapped.clone());
         assert_eq!(peer.known().announced(), [mapped]);
+    }
+
+    #[tokio::test]
+    async fn a_circuit_that_has_us_dial_on_and_on_is_closed_and_asked_over_no_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = NetworkConfig::loopback();
+        let mut peer = event_loop(config.clone(), &folder);
+        let mut other = listening(&config, 1).await;
+        let id = *other.local_peer_id();
+        peer.swarm.dial(other.listeners().next().unwrap().clone()).unwrap();
+        let connection = loop {
+            let (at, event) = next(&mut [&mut peer.swarm, &mut other]).await;
+            let connected = match &event {
+                SwarmEvent::ConnectionEstablished { connection_id, .. } => Some(*connection_id),
+                _ => None,
+            };
+            if at == 0 {
+                peer.on_event(event);
+                if let Some(connection) = connected {
+                    break connection;
+                }
+            }
+        };
+        assert!(peer.swarm.behaviour().ranges.can_ask(&id));
+        let spent = punches::Event::Spent(id, connection);
+        peer.on_event(SwarmEvent::Behaviour(BehaviourEvent::Punches(spent)));
+        assert!(!peer.swarm.behaviour().ranges.can_ask(&id));
+        let is_closed = |event: &SwarmEvent<BehaviourEvent>| matches!(event, SwarmEvent::ConnectionClosed { connection_id, .. } if *connection_id == connection);
+        loop {
+            let (at, event) = next(&mut [&mut peer.swarm, &mut other]).await;
+            if at == 0 && is_closed(&event) {
+                break;
+            }
+        }
     }
 
     #[tokio::test]

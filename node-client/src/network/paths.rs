@@ -44,7 +44,12 @@ impl Paths {
         std::mem::take(&mut ways.dialled)
     }
 
-    /// Forgets a connection.
+    /// Forgets all connections of a peer.
+    pub(super) fn forget(&mut self, peer: &PeerId) {
+        self.0.remove(peer);
+    }
+
+    /// Forgets a connection, if it is known.
     pub(super) fn on_closed(&mut self, peer: &PeerId, connection: ConnectionId) {
         if let Some(ways) = self.0.get_mut(peer) {
             ways.direct.retain(|other| *other != connection);
@@ -85,6 +90,11 @@ mod tests {
             paths.on_closed(&peer, closed);
         }
         assert!(paths.0.is_empty());
+        assert!(paths.on_connected(peer, d, &circuit).is_empty());
+        paths.forget(&peer);
+        // One that is being closed is no way around.
+        assert!(paths.on_connected(peer, b, &direct).is_empty());
+        paths.on_closed(&peer, b);
         assert!(paths.on_connected(peer, d, &circuit).is_empty());
         // What others dialled is theirs to close.
         let came = ConnectedPoint::Listener {

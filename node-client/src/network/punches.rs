@@ -28,7 +28,6 @@ const DIALS_MAX: usize = 4;
 #[derive(Debug)]
 pub(super) enum Event {
     /// How a way was found, or not.
-    #[allow(dead_code, reason = "tests and logs look at it")]
     Ended(dcutr::Event),
     /// A peer has us dial on and on by this circuit, wherever it says: it is to be closed.
     Spent(PeerId, ConnectionId),

@@ -329,6 +329,22 @@ mod tests {
         questions.on_connected(&mut asker, &peer);
         assert_eq!((questions.asked.len(), questions.dials.len()), (1, 0));
         assert!(answer.try_recv().is_err());
+        let response = loop {
+            let (_, event) = next(&mut [&mut asker, &mut mute]).await;
+            let SwarmEvent::Behaviour(BehaviourEvent::Ranges(ranges::Event { news, .. })) = event
+            else {
+                continue;
+            };
+            match news {
+                News::Question { answer, .. } => answer.send(RangeResponse::Busy).unwrap(),
+                News::Answer { id, result } => {
+                    questions.on_answer(&id, result.unwrap());
+                    break answer.try_recv().unwrap();
+                }
+                News::Told { .. } => {}
+            }
+        };
+        assert!(matches!(response, Ok(RangeResponse::Busy)), "{response:?}");
     }
 
     #[tokio::test]

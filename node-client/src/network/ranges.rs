@@ -402,6 +402,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn all_connections_of_a_peer_are_closed_together() {
+        let (mut swarms, peer) = connected(1).await;
+        let address = swarms[1].listeners().next().unwrap().clone();
+        swarms[0].dial(address).unwrap();
+        while swarms[0].behaviour().ranges.connections[&peer].len() < 2 {
+            let [asker, other] = &mut swarms;
+            next(&mut [asker, other]).await;
+        }
+        // Each goes over the idlest.
+        let mut asked: HashSet<_> =
+            (0..2).map(|offset| ask(&mut swarms[0], peer, offset)).collect();
+        let ranges = &mut swarms[0].behaviour_mut().ranges;
+        let is_asked = |connection: &Connection| connection.asked.len() == 1;
+        assert!(ranges.connections[&peer].iter().all(is_asked));
+        ranges.closing(peer, &CloseConnection::All);
+        assert!(!ranges.can_ask(&peer));
+        while !asked.is_empty() {
+            let (answered, result) = answered(&mut swarms).await;
+            assert!(matches!(result, Err(AskError::Closed)), "{result:?}");
+            assert!(asked.remove(&answered));
+        }
+    }
+
+    #[tokio::test]
     async fn what_is_told_on_a_connection_that_closes_is_over_at_once() {
         let (mut swarms, peer) = connected(1).await;
         let asker = *swarms[0].local_peer_id();

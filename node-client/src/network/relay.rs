@@ -148,8 +148,8 @@ impl Relay {
         self.inner.set_status(Some(if is_relay { Status::Enable } else { Status::Disable }));
         let mut rights = self.rights.lock().unwrap_or_else(PoisonError::into_inner);
         rights.roles = roles.clone();
-        let without = |peer: &&PeerId| !is_relay || !rights.may_reserve(peer);
-        self.reserved.iter().filter(without).copied().collect()
+        let without = |peer: &PeerId| !is_relay || !rights.may_reserve(peer);
+        self.reserved.extract_if(without).collect()
     }
 
     fn note(&mut self, event: &relay::Event) {

@@ -335,7 +335,7 @@ impl Server {
     fn on_read(&mut self, served: Served) {
         let Served { asker, len, answer, response } = served;
         let sent = response.content_len();
-        // A map beside content costs nobody anything.
+        // A map beside content is too short to count.
         let used = if sent == 0 { response.map_len() } else { sent };
         let charged = (used as u64).max(CHARGED_MIN.into());
         self.bytes.give_back(&asker.account(), u64::from(len).saturating_sub(charged));
