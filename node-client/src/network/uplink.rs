@@ -18,12 +18,17 @@ const BURST_PART: u64 = 8;
 const ACKNOWLEDGED_PART: u64 = 40;
 const ASKED_BYTES: u64 = 256;
 
+/// The part of the uplink that this takes at the most, so that who fetches from a quick line serves, too.
+const ACKNOWLEDGEMENTS_PART: u64 = 2;
+
 /// The bytes that may leave.
 pub(super) struct Uplink {
     limit: Limit,
     strangers_limit: Limit,
+    acknowledgements_limit: Limit,
     all: Bucket,
     strangers: Bucket,
+    acknowledgements: Bucket,
 }
 
 impl Uplink {
@@ -34,12 +39,15 @@ impl Uplink {
             fill: fill.max(1),
             per_millis: 1_000,
         };
+        let acknowledgements = bytes_per_second / ACKNOWLEDGEMENTS_PART;
         Self {
             limit: limit(bytes_per_second / BURST_PART, bytes_per_second),
+            acknowledgements_limit: limit(acknowledgements, acknowledgements),
             // Any range fits, or it would never leave.
             strangers_limit: limit(RANGE_LEN_MAX.into(), bytes_per_second / STRANGERS_PART),
             all: Bucket::default(),
             strangers: Bucket::default(),
+            acknowledgements: Bucket::default(),
         }
     }
 
@@ -71,7 +79,9 @@ impl Uplink {
     /// Notes that `len` bytes of content came, which takes of the uplink, too.
     pub(super) fn received(&mut self, now_millis: u64, len: usize) {
         let took = len as u64 / ACKNOWLEDGED_PART + ASKED_BYTES;
-        self.all.owe(now_millis, took, &self.limit);
+        if self.acknowledgements.take(now_millis, took, &self.acknowledgements_limit) {
+            self.all.owe(now_millis, took, &self.limit);
+        }
     }
 
     /// Notes that `len` of the bytes taken do not leave.
@@ -129,6 +139,16 @@ mod tests {
         }
         // 1,000 bytes and 256 each time, of which 100,000 may leave at once.
         assert_eq!(uplink.wait_millis(0, Role::Validator, 800), 33);
+        // However much comes, half of the uplink is left.
+        let mut left = 0;
+        for now in 0..100_000 {
+            uplink.received(now, 100_000);
+            while uplink.wait_millis(now, Role::Replica, 10_000) == 0 {
+                uplink.take(now, Role::Replica, 10_000);
+                left += 10_000;
+            }
+        }
+        assert!((39_000_000..=41_000_000).contains(&left), "{left}");
     }
 
     #[test]
