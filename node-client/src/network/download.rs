@@ -67,9 +67,11 @@ const LANE_STALL_MILLIS: u64 = 5_000;
 /// A piece of fewer bytes is checked where it arrives: that takes less than to hand it to another thread.
 const CHECKED_HERE_MAX: usize = 64 << 10;
 
-/// How many times as long as the quickest takes for a piece, and how long at the least, the last pieces are waited for.
+/// How many times as long as somebody else takes who has nothing else to do, and how long at the least, the last pieces
+/// are waited for; and how soon it is looked who has nothing else to do.
 const SPARE_FACTOR: u32 = 2;
 const SPARE_MIN: Duration = Duration::from_millis(150);
+const SPARE_LOOK: Duration = Duration::from_millis(250);
 
 /// Bytes that one permit of the room stands for.
 const PERMIT_BYTES: u64 = 1 << 10;
@@ -130,7 +132,7 @@ pub(super) async fn download(
         asker: Asker { source, clock, limits, shared, id, pieces, part },
         candidates,
         providers: Vec::new(),
-        spare: None,
+        spare: Vec::new(),
         asked: HashMap::new(),
         next_ticket: 0,
         looked_at: 0,
@@ -236,8 +238,6 @@ struct Asked {
     patience: Duration,
     /// Whether it is not known that its provider ever delivers.
     is_first: bool,
-    /// Whether another peer was asked for the piece before.
-    is_beside: bool,
     /// On what the provider is asked.
     word: Word,
     abort: AbortHandle,
@@ -279,8 +279,8 @@ struct Download<'a, S> {
     waiter: Waiter,
     /// Pieces that are not here.
     left: usize,
-    /// What a piece takes of the quickest whom nothing else is to be asked for ([`Self::spare_time`]).
-    spare: Option<Duration>,
+    /// Who has nothing else to do, and what a piece takes of it ([`Self::spare`]).
+    spare: Vec<(usize, Duration)>,
     asked: HashMap<u64, Asked>,
     next_ticket: u64,
     /// Who is the first to be asked what it has.
@@ -360,9 +360,9 @@ impl<'a, S: RangeSource> Download<'a, S> {
         self.take_turns();
         self.is_holding = false;
         loop {
-            let next = self.next_missing();
-            self.spare = self.spare_time();
-            if let Some((provider, piece)) = next.or_else(|| self.next_overdue()) {
+            let next = self.next_missing().or_else(|| self.next_overdue());
+            self.spare = self.spare();
+            if let Some((provider, piece)) = next.or_else(|| self.next_for_spare()) {
                 let Some((_, len, _)) = asker.pieces.piece(piece) else {
                     self.missing.remove(piece);
                     continue;
@@ -487,18 +487,43 @@ impl<'a, S: RangeSource> Download<'a, S> {
         self.asker.pieces.piece(0).map_or(0, |(_, len, _)| len.into())
     }
 
-    /// What a piece takes of the quickest whom nothing else is to be asked for, of this content or another, where all
-    /// that is left is being asked for: so the last pieces do not wait for the slowest.
-    fn spare_time(&self) -> Option<Duration> {
-        if !self.missing.is_empty() || self.left == 0 {
-            return None;
+    /// Who delivered and has nothing else to do, of this content or another, where all that is left is being asked for.
+    fn spare(&self) -> Vec<(usize, Duration)> {
+        if !self.missing.is_empty() || self.asked.is_empty() {
+            return Vec::new();
         }
         let (standing, len) = (&self.asker.shared.standing, self.first_len());
         let is_spare = |index: &usize| {
-            let Provider { address, has_delivered, is_slow, .. } = &self.providers[*index];
-            *has_delivered && !is_slow && standing.is_spare(&address.peer, len)
+            let provider = &self.providers[*index];
+            let may = !provider.is_slow && !provider.has_nothing && provider.has_delivered;
+            may && (!provider.turns.is_empty() || standing.is_spare(&provider.address.peer, len))
         };
-        self.free().filter(is_spare).map(|index| self.time_of(index)).min()
+        self.free().filter(is_spare).map(|index| (index, self.time_of(index))).collect()
+    }
+
+    /// The quickest of those who have nothing else to do that may be asked for a piece beside the only one who is, and how
+    /// long that one has left: twice what it takes of the other, and as long as it usually takes itself. So the last
+    /// pieces do not wait for the slowest.
+    fn spare_for(&self, asked: &Asked, now: u64) -> Option<(usize, Duration)> {
+        let may = |(index, _): &&(usize, Duration)| {
+            *index != asked.provider && self.holdings.may_have(*index, asked.piece)
+        };
+        let (spare, time) = *self.spare.iter().filter(may).min_by_key(|(_, time)| *time)?;
+        if self.asked.values().filter(|other| other.piece == asked.piece).count() > 1 {
+            return None;
+        }
+        let own = Some(self.time_of(asked.provider)).filter(|time| *time < Duration::MAX);
+        let patience = time.saturating_mul(SPARE_FACTOR).max(own.unwrap_or_default());
+        Some((spare, self.left_of(asked, patience.max(SPARE_MIN), now)))
+    }
+
+    /// A piece that the last ones wait for, and who has nothing else to do.
+    fn next_for_spare(&self) -> Option<(usize, usize)> {
+        let now = self.asker.clock.now_millis();
+        self.asked.values().find_map(|asked| {
+            let (spare, left) = self.spare_for(asked, now)?;
+            left.is_zero().then_some((spare, asked.piece))
+        })
     }
 
     /// Who may be asked for one more piece, the fast before the slow.
@@ -534,21 +559,15 @@ impl<'a, S: RangeSource> Download<'a, S> {
 
     /// How long a question has until another peer is asked beside it.
     fn wait_for(&self, asked: &Asked, now: u64) -> Duration {
-        let spare = self.spare.filter(|_| !asked.is_beside);
-        let spare = spare.map(|spare| spare.saturating_mul(SPARE_FACTOR).max(SPARE_MIN));
-        let patience = self.patience_with(asked);
-        self.left_of(asked, spare.map_or(patience, |spare| spare.min(patience)), now)
-    }
-
-    /// How long a question has until its provider is slow.
-    fn patience_with(&self, asked: &Asked) -> Duration {
         let is_first = asked.is_first && !self.providers[asked.provider].has_delivered;
         let len = self.asker.pieces.piece(asked.piece).map_or(0, |(_, len, _)| len);
         let first = || self.asker.shared.standing.first_patience(len.into());
         let patience = is_first.then(first).flatten();
-        patience.map_or(asked.patience, |first| first.min(asked.patience))
+        let patience = patience.map_or(asked.patience, |first| first.min(asked.patience));
+        self.left_of(asked, patience, now)
     }
 
+    /// What is left of a question's time; all of it before there was room for it.
     fn left_of(&self, asked: &Asked, patience: Duration, now: u64) -> Duration {
         match asked.started.load(Ordering::Relaxed) {
             0 => patience,
@@ -562,9 +581,14 @@ impl<'a, S: RangeSource> Download<'a, S> {
     fn pause(&self) -> Option<Duration> {
         let now = self.asker.clock.now_millis();
         let waits = self.asked.values().map(|asked| self.wait_for(asked, now));
+        let spare = self.asked.values().filter_map(|asked| self.spare_for(asked, now));
+        let waits = waits.chain(spare.map(|(_, left)| left));
+        // Nobody says when somebody has nothing else to do any more.
+        let is_last = self.missing.is_empty() && self.spare.is_empty() && !self.asked.is_empty();
+        let look = is_last.then_some(SPARE_LOOK);
         let lane = self.lane_ends_at().map(|at| Duration::from_millis(at.saturating_sub(now)));
         // Those for which nobody else can be asked now are not waited for.
-        waits.filter(|wait| !wait.is_zero()).chain(lane).min()
+        waits.filter(|wait| !wait.is_zero()).chain(lane).chain(look).min()
     }
 
     fn ask<'b>(
@@ -583,8 +607,7 @@ impl<'a, S: RangeSource> Download<'a, S> {
         let is_first = !asker.shared.standing.is_known(&address.peer);
         let (question, abort) = abortable(asker.ask(address, piece, started.clone()));
         let word = self.word(provider, piece);
-        let is_beside = self.asked.values().any(|asked| asked.piece == piece);
-        let asked = Asked { provider, piece, started, patience, is_first, is_beside, word, abort };
+        let asked = Asked { provider, piece, started, patience, is_first, word, abort };
         self.asked.insert(ticket, asked);
         async move {
             let outcome = question.await.unwrap_or(Ok(Outcome::Overtaken));
@@ -703,7 +726,8 @@ impl<'a, S: RangeSource> Download<'a, S> {
     /// A provider said nothing of a part beside a piece: if it would have, it has all by now.
     fn has_no_part(&mut self, index: usize) {
         if !self.holdings.is_partial(index) {
-            self.providers[index].has_all = true;
+            // Of a long one nobody says it.
+            self.providers[index].has_all = self.asker.pieces.count() <= 8 * PieceMap::BESIDE_MAX;
         } else if self.providers[index].says_beside {
             self.has(index, None);
         }
@@ -712,7 +736,11 @@ impl<'a, S: RangeSource> Download<'a, S> {
     /// A provider that has a part said beside a piece which others it has.
     fn has_more(&mut self, index: usize, map: &PieceMap) {
         let provider = &mut self.providers[index];
-        (provider.has_all, provider.says_beside) = (false, true);
+        if provider.has_all {
+            // An answer from before it had.
+            return;
+        }
+        provider.says_beside = true;
         provider.promises.said();
         self.holdings.more(index, map);
         self.count_in(index);
@@ -750,7 +778,10 @@ impl<'a, S: RangeSource> Download<'a, S> {
             other.abort.abort();
             let started = other.started.load(Ordering::Relaxed).saturating_sub(1);
             let has_waited = Duration::from_millis(now.saturating_sub(started));
-            if self.left_of(&other, self.patience_with(&other), now).is_zero() {
+            if other.started.load(Ordering::Relaxed) > 0 {
+                standing.took_longer(&self.providers[other.provider].address.peer, len, has_waited);
+            }
+            if self.wait_for(&other, now).is_zero() {
                 let provider = &mut self.providers[other.provider];
                 provider.is_slow = true;
                 // Who was only slower than is expected of strangers may wait for our own line, as all do.
@@ -1075,12 +1106,12 @@ mod tests {
 
     #[test]
     fn the_last_pieces_do_not_wait_for_the_slowest_while_others_have_nothing_to_do() {
-        // Of the first a piece takes 4 s, and three times as long is not yet slow.
+        // Of the first a piece takes 4 s, and three times as long is not yet slow; it is not waited for longer than 4 s.
         let known = |standing: &Standing, providers: &[PeerAddress]| {
             standing.delivered_piece(&providers[0].peer, PIECE_LEN.into(), 4_000);
             standing.delivered_piece(&providers[1].peer, PIECE_LEN.into(), 1);
         };
-        assert_eq!(fetch_of((1, 1), 3, None, known), (1, 1));
+        assert_eq!(fetch_of((1, 1), 3, None, known), (1, 14));
     }
 
     /// A peer that lacks what it is asked for first, and all but that has one more time, and then all.

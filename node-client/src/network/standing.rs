@@ -279,6 +279,20 @@ impl Standing {
         note_usual(&self.usual_mib_millis, mib_millis);
     }
 
+    /// Notes that a piece of `len` bytes took longer than this of a peer, which is no failure: what it usually takes is
+    /// more, then.
+    pub(super) fn took_longer(&self, peer: &PeerId, len: u64, waited: Duration) {
+        let millis = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+        let mib_millis = millis.saturating_mul(MIB) / len.max(MIB);
+        self.change(*peer, |record| {
+            if mib_millis > record.mib_millis && record.mib_millis > 0 {
+                record.mib_millis =
+                    record.mib_millis.saturating_mul(7).saturating_add(mib_millis) / 8;
+                record.rate = record.rate.saturating_mul(7) / 8;
+            }
+        });
+    }
+
     /// How long a peer has for a range before another is asked beside it.
     pub(super) fn patience(&self) -> Duration {
         let slow = self.usual_millis.load(Ordering::Relaxed).saturating_mul(SLOW_FACTOR);
