@@ -33,8 +33,8 @@ const TRAINING: Duration = Duration::from_secs(60);
 
 const WINDOWS: usize = 3;
 
-/// The part of its uplink that each participant's configuration lets it use for content: headers and acknowledgements
-/// take the rest. So who waits waits at the peer, where validators come first, and not in a queue of the line.
+/// The part of its uplink that each participant's configuration lets it use for content and for what is acknowledged of
+/// it: headers take the rest. So who waits waits at the peer, where validators come first, and not in a queue of the line.
 const CAP: f64 = 0.94;
 
 /// How much longer than by the uplinks together the review's model of pieces takes: 2,030 s for 1,966 s.
