@@ -235,6 +235,18 @@ mod tests {
         (swarms, peer)
     }
 
+    /// The same over two connections, of TCP.
+    async fn connected_twice() -> ([Swarm<Behaviour>; 2], PeerId) {
+        let (mut swarms, peer) = connected(1).await;
+        let address = swarms[1].listeners().next().unwrap().clone();
+        swarms[0].dial(address).unwrap();
+        while swarms[0].behaviour().ranges.connections[&peer].len() < 2 {
+            let [asker, other] = &mut swarms;
+            next(&mut [asker, other]).await;
+        }
+        (swarms, peer)
+    }
+
     fn ask(asker: &mut Swarm<Behaviour>, peer: PeerId, offset: u64) -> QuestionId {
         let request = RangeRequest { id: [7; 32], piece: None, offset, len: 1 };
         let due = Instant::now() + Duration::from_secs(60);
@@ -370,13 +382,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_being_closed_is_asked_no_more() {
-        let (mut swarms, peer) = connected(1).await;
-        let address = swarms[1].listeners().next().unwrap().clone();
-        swarms[0].dial(address).unwrap();
-        while swarms[0].behaviour().ranges.connections[&peer].len() < 2 {
-            let [asker, other] = &mut swarms;
-            next(&mut [asker, other]).await;
-        }
+        let (mut swarms, peer) = connected_twice().await;
         let close = |swarm: &mut Swarm<Behaviour>, asked| {
             let ranges = &mut swarm.behaviour_mut().ranges;
             let mut connections = ranges.connections[&peer].iter();
@@ -403,13 +409,7 @@ mod tests {
 
     #[tokio::test]
     async fn all_connections_of_a_peer_are_closed_together() {
-        let (mut swarms, peer) = connected(1).await;
-        let address = swarms[1].listeners().next().unwrap().clone();
-        swarms[0].dial(address).unwrap();
-        while swarms[0].behaviour().ranges.connections[&peer].len() < 2 {
-            let [asker, other] = &mut swarms;
-            next(&mut [asker, other]).await;
-        }
+        let (mut swarms, peer) = connected_twice().await;
         // Each goes over the idlest.
         let mut asked: HashSet<_> =
             (0..2).map(|offset| ask(&mut swarms[0], peer, offset)).collect();
