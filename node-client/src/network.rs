@@ -195,7 +195,8 @@ pub trait Pieces: Send + Sync {
         None
     }
 
-    /// Takes the bytes of a piece if they are the right ones; whether the piece is here now. May take a millisecond.
+    /// Takes the bytes of a piece if they are the right ones; whether the piece is here now. Of one fetch copies of a
+    /// piece come one after another. May take a millisecond.
     fn accept(&self, index: usize, bytes: &[u8]) -> bool;
 }
 

@@ -73,6 +73,9 @@ const SPARE_FACTOR: u32 = 2;
 const SPARE_MIN: Duration = Duration::from_millis(150);
 const SPARE_LOOK: Duration = Duration::from_millis(250);
 
+/// Pieces that are checked side by side at the most: copies of one piece are looked at one after the other.
+const CHECKS: usize = 16;
+
 /// Bytes that one permit of the room stands for.
 const PERMIT_BYTES: u64 = 1 << 10;
 
@@ -129,7 +132,7 @@ pub(super) async fn download(
         is_holding: false,
         is_open: false,
         waiter: shared.standing.waiter(),
-        asker: Asker { source, clock, limits, shared, id, pieces, part },
+        asker: Asker { source, clock, limits, shared, id, pieces, part, checks: Arc::default() },
         candidates,
         providers: Vec::new(),
         spare: Vec::new(),
@@ -155,6 +158,7 @@ struct Asker<'a, S> {
     id: Hash,
     pieces: Arc<dyn Pieces>,
     part: Option<Arc<Part>>,
+    checks: Arc<[tokio::sync::Mutex<()>; CHECKS]>,
 }
 
 /// A peer that takes part in a download.
@@ -296,6 +300,7 @@ impl<'a, S: RangeSource> Download<'a, S> {
         let asker = Asker {
             pieces: self.asker.pieces.clone(),
             part: self.asker.part.clone(),
+            checks: self.asker.checks.clone(),
             ..self.asker
         };
         let mut answers: FuturesUnordered<BoxFuture<'_, Answer>> = FuturesUnordered::new();
@@ -514,16 +519,19 @@ impl<'a, S: RangeSource> Download<'a, S> {
         }
         let own = Some(self.time_of(asked.provider)).filter(|time| *time < Duration::MAX);
         let patience = time.saturating_mul(SPARE_FACTOR).max(own.unwrap_or_default());
-        Some((spare, self.left_of(asked, patience.max(SPARE_MIN), now)))
+        let patience = patience.max(SPARE_MIN).min(asked.patience);
+        Some((spare, self.left_of(asked, patience, now)))
     }
 
     /// A piece that the last ones wait for, and who has nothing else to do.
     fn next_for_spare(&self) -> Option<(usize, usize)> {
         let now = self.asker.clock.now_millis();
-        self.asked.values().find_map(|asked| {
+        let late = self.asked.values().filter_map(|asked| {
             let (spare, left) = self.spare_for(asked, now)?;
-            left.is_zero().then_some((spare, asked.piece))
-        })
+            left.is_zero().then_some((asked, spare))
+        });
+        let first = late.min_by_key(|(asked, _)| asked.started.load(Ordering::Relaxed));
+        first.map(|(asked, spare)| (spare, asked.piece))
     }
 
     /// Who may be asked for one more piece, the fast before the slow.
@@ -584,7 +592,7 @@ impl<'a, S: RangeSource> Download<'a, S> {
         let spare = self.asked.values().filter_map(|asked| self.spare_for(asked, now));
         let waits = waits.chain(spare.map(|(_, left)| left));
         // Nobody says when somebody has nothing else to do any more.
-        let is_last = self.missing.is_empty() && self.spare.is_empty() && !self.asked.is_empty();
+        let is_last = self.missing.is_empty() && !self.asked.is_empty();
         let look = is_last.then_some(SPARE_LOOK);
         let lane = self.lane_ends_at().map(|at| Duration::from_millis(at.saturating_sub(now)));
         // Those for which nobody else can be asked now are not waited for.
@@ -727,7 +735,7 @@ impl<'a, S: RangeSource> Download<'a, S> {
     fn has_no_part(&mut self, index: usize) {
         if !self.holdings.is_partial(index) {
             // Of a long one nobody says it.
-            self.providers[index].has_all = self.asker.pieces.count() <= 8 * PieceMap::BESIDE_MAX;
+            self.providers[index].has_all |= self.asker.pieces.count() <= 8 * PieceMap::BESIDE_MAX;
         } else if self.providers[index].says_beside {
             self.has(index, None);
         }
@@ -776,11 +784,8 @@ impl<'a, S: RangeSource> Download<'a, S> {
         let others = self.asked.extract_if(|_, other| other.piece == asked.piece);
         for other in others.map(|(_, other)| other).collect::<Vec<_>>() {
             other.abort.abort();
-            let started = other.started.load(Ordering::Relaxed).saturating_sub(1);
-            let has_waited = Duration::from_millis(now.saturating_sub(started));
-            if other.started.load(Ordering::Relaxed) > 0 {
-                standing.took_longer(&self.providers[other.provider].address.peer, len, has_waited);
-            }
+            let started = other.started.load(Ordering::Relaxed);
+            let has_waited = Duration::from_millis(now.saturating_sub(started.saturating_sub(1)));
             if self.wait_for(&other, now).is_zero() {
                 let provider = &mut self.providers[other.provider];
                 provider.is_slow = true;
@@ -788,6 +793,9 @@ impl<'a, S: RangeSource> Download<'a, S> {
                 if has_waited >= other.patience {
                     self.asker.shared.standing.failed(provider.address.peer);
                 }
+            } else if started > 0 {
+                let peer = self.providers[other.provider].address.peer;
+                self.asker.shared.standing.took_longer(&peer, len, has_waited);
             }
         }
     }
@@ -950,6 +958,11 @@ impl<S: RangeSource> Asker<'_, S> {
         piece: Vec<u8>,
         has: Option<PieceMap>,
     ) -> Result<Outcome, FetchError> {
+        let _turn = self.checks[index % CHECKS].lock().await;
+        // Another copy was right: what this one is says nothing of its peer, and is kept nowhere.
+        if !is_missing(&*self.pieces, index) {
+            return Ok(Outcome::Overtaken);
+        }
         let (pieces, part, len) = (self.pieces.clone(), self.part.clone(), piece.len());
         let check = move || {
             let is_right = pieces.accept(index, &piece);
@@ -1112,6 +1125,60 @@ mod tests {
             standing.delivered_piece(&providers[1].peer, PIECE_LEN.into(), 1);
         };
         assert_eq!(fetch_of((1, 1), 3, None, known), (1, 14));
+    }
+
+    #[tokio::test]
+    async fn copies_of_a_piece_are_looked_at_one_after_another() {
+        /// A piece that one thread at a time can take.
+        #[derive(Default)]
+        struct One {
+            is_busy: AtomicBool,
+            is_here: AtomicBool,
+            looks: AtomicU64,
+        }
+
+        impl Pieces for One {
+            fn byte_len(&self) -> u64 {
+                CHECKED_HERE_MAX as u64
+            }
+
+            fn count(&self) -> usize {
+                1
+            }
+
+            fn piece(&self, index: usize) -> Option<(u64, u32, bool)> {
+                let is_here = self.is_here.load(Ordering::Relaxed);
+                (index == 0).then_some((0, CHECKED_HERE_MAX as u32, is_here))
+            }
+
+            fn accept(&self, _: usize, _: &[u8]) -> bool {
+                self.looks.fetch_add(1, Ordering::Relaxed);
+                let was_busy = self.is_busy.swap(true, Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(50));
+                self.is_here.store(true, Ordering::Relaxed);
+                !was_busy
+            }
+        }
+
+        let clock = ManualClock::default();
+        let shared = Shared::new(Arc::new(Standing::new(Arc::new(clock.clone()))), 1 << 20);
+        let one = Arc::new(One::default());
+        let source = SomeAnswer { who: Vec::new(), total_len: one.byte_len(), others: None };
+        let asker = Asker {
+            source: &source,
+            clock: &clock,
+            limits: FetchLimits { range_len: PIECE_LEN, peers_max: 32 },
+            shared: &shared,
+            id: [7; 32],
+            pieces: one.clone(),
+            part: None,
+            checks: Arc::default(),
+        };
+        let copy = || asker.check(0, vec![0; CHECKED_HERE_MAX], None);
+        let (first, second) = futures::join!(copy(), copy());
+        assert!(matches!(first, Ok(Outcome::Delivered(..))));
+        assert!(matches!(second, Ok(Outcome::Overtaken)));
+        assert_eq!(one.looks.load(Ordering::Relaxed), 1);
     }
 
     /// A peer that lacks what it is asked for first, and all but that has one more time, and then all.

@@ -279,17 +279,17 @@ impl Standing {
         note_usual(&self.usual_mib_millis, mib_millis);
     }
 
-    /// Notes that a piece of `len` bytes took longer than this of a peer, which is no failure: what it usually takes is
+    /// Notes that a piece of `len` bytes takes longer than this of a peer, which is no failure: it is expected to take
     /// more, then.
     pub(super) fn took_longer(&self, peer: &PeerId, len: u64, waited: Duration) {
         let millis = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
-        let mib_millis = millis.saturating_mul(MIB) / len.max(MIB);
+        let mib_millis = millis.min(PIECE_PATIENCE_MILLIS_MAX).saturating_mul(MIB) / len.max(MIB);
+        if mib_millis <= self.record(peer).mib_millis.max(1) || !self.is_known(peer) {
+            return;
+        }
         self.change(*peer, |record| {
-            if mib_millis > record.mib_millis && record.mib_millis > 0 {
-                record.mib_millis =
-                    record.mib_millis.saturating_mul(7).saturating_add(mib_millis) / 8;
-                record.rate = record.rate.saturating_mul(7) / 8;
-            }
+            record.mib_millis = record.mib_millis.saturating_mul(7).saturating_add(mib_millis) / 8;
+            record.rate = (record.rate.saturating_mul(7) / 8).max(record.rate.min(1));
         });
     }
 
@@ -416,6 +416,22 @@ mod tests {
 
     fn address(peer: PeerId) -> PeerAddress {
         PeerAddress { peer, addresses: Vec::new() }
+    }
+
+    #[test]
+    fn who_is_overtaken_is_expected_to_take_longer() {
+        let standing = Standing::new(Arc::new(ManualClock::default()));
+        let [known, unknown] = [(); 2].map(|()| PeerId::random());
+        standing.delivered_piece(&known, MIB, 1_000);
+        let after = |waited| {
+            for peer in [known, unknown] {
+                standing.took_longer(&peer, MIB, Duration::from_millis(waited));
+            }
+            standing.time_of(&known, MIB).unwrap().as_millis()
+        };
+        assert_eq!([after(500), after(3_000), after(u64::MAX)], [1_000, 1_250, 8_593]);
+        assert_eq!(standing.time_of(&unknown, MIB), None);
+        assert_eq!(standing.record(&known).failures, 0);
     }
 
     #[test]

@@ -79,6 +79,7 @@ impl Uplink {
     /// Notes that `len` bytes of content came, which takes of the uplink, too.
     pub(super) fn received(&mut self, now_millis: u64, len: usize) {
         let took = len as u64 / ACKNOWLEDGED_PART + ASKED_BYTES;
+        let took = took.min(self.acknowledgements_limit.burst);
         if self.acknowledgements.take(now_millis, took, &self.acknowledgements_limit) {
             self.all.owe(now_millis, took, &self.limit);
         }
