@@ -637,7 +637,12 @@ impl<'a, S: RangeSource> Download<'a, S> {
                 }
                 self.delivered(&asked, peer, len);
             }
-            Outcome::Overtaken => {}
+            // It is here, though nobody who is asked brought it: an earlier fetch that was given up did.
+            Outcome::Overtaken => {
+                let is_asked = self.asked.values().any(|other| other.piece == asked.piece);
+                let is_here = !is_missing(&*self.asker.pieces, asked.piece);
+                self.left = self.left.saturating_sub(usize::from(is_here && !is_asked));
+            }
             Outcome::OtherPieces(map) => {
                 self.broke(&asked);
                 let provider = &mut self.providers[asked.provider];
@@ -1179,6 +1184,43 @@ mod tests {
         assert!(matches!(first, Ok(Outcome::Delivered(..))));
         assert!(matches!(second, Ok(Outcome::Overtaken)));
         assert_eq!(one.looks.load(Ordering::Relaxed), 1);
+    }
+
+    /// Pieces of which somebody else brings the first as soon as it is asked for.
+    struct Brought(Arc<Any>);
+
+    #[async_trait]
+    impl RangeSource for Brought {
+        async fn range(
+            &self,
+            _: &PeerAddress,
+            request: RangeRequest,
+        ) -> Result<Result<RangeResponse, FaultKind>, FetchError> {
+            self.0 .0[0].store(true, Ordering::Relaxed);
+            let bytes = vec![0; request.len as usize].into();
+            Ok(Ok(RangeResponse::Found { total_len: self.0.byte_len(), bytes }))
+        }
+
+        async fn providers(&self, _: Hash) -> Result<Vec<PeerAddress>, FetchError> {
+            Ok(Vec::new())
+        }
+
+        fn local_peer(&self) -> PeerId {
+            PeerId::random()
+        }
+    }
+
+    #[test]
+    fn a_piece_that_an_earlier_fetch_brought_meanwhile_counts() {
+        let clock = ManualClock::default();
+        let shared = Shared::new(Arc::new(Standing::new(Arc::new(clock.clone()))), 1 << 20);
+        let pieces = Arc::new(Any((0..2).map(|_| AtomicBool::new(false)).collect()));
+        let providers = vec![PeerAddress { peer: PeerId::random(), addresses: Vec::new() }];
+        let source = Brought(pieces.clone());
+        let request = PiecesRequest { id: [7; 32], providers, pieces, whole: false };
+        let limits = FetchLimits { range_len: PIECE_LEN, peers_max: 32 };
+        let fetch = download(&source, &clock, limits, &shared, request, None);
+        assert!(fetch.now_or_never().unwrap().is_ok());
     }
 
     /// A peer that lacks what it is asked for first, and all but that has one more time, and then all.
