@@ -11,10 +11,11 @@ fn each_provable_fault_costs_its_miner_and_nobody_else() {
     let mut options = vec!["--miners=2", "--validators=2", "--windows=5", "--finality-lag=2"];
     options.extend(adversaries.iter().map(String::as_str));
     // On a busy machine a window may not be final: a fault is one all the same.
-    let (_, report, _localnet) = Localnet::start(&options).finish();
+    let (_, report, localnet) = Localnet::start(&options).finish();
     for participant in &report.participants {
         let is_guilty = kinds.contains(&participant.kind.as_str());
-        assert_eq!(participant.convictions > 0, is_guilty, "{participant:?}");
+        let story = || format!("{participant:?}\n{}", localnet.log(&participant.name));
+        assert_eq!(participant.convictions > 0, is_guilty, "{}", story());
         assert_eq!(participant.slashed > 0, is_guilty, "{participant:?}");
     }
     let sum = |of: fn(&ParticipantReport) -> u128| report.participants.iter().map(of).sum::<u128>();

@@ -59,6 +59,12 @@ impl Localnet {
         std::fs::read_to_string(self.folder.path().join("localnet.log")).unwrap_or_default()
     }
 
+    /// What `process` has logged, for failures.
+    pub(crate) fn log(&self, process: &str) -> String {
+        let path = self.run().join("logs").join(format!("{process}.log"));
+        std::fs::read_to_string(path).unwrap_or_default()
+    }
+
     /// Waits until `member`'s diary has a line for which `is_it`.
     pub(crate) fn wait_for(&mut self, member: &str, is_it: impl Fn(&DiaryRecord) -> bool) {
         let mut reader = Reader::new(&self.run().join(member));

@@ -1,6 +1,7 @@
 //! Commits to what another miner sent in the window before.
 
 use async_trait::async_trait;
+use futures::{stream::FuturesUnordered, StreamExt};
 
 use super::Conduct;
 use crate::{
@@ -28,14 +29,20 @@ impl Conduct for Replayer {
     }
 }
 
-/// The payload that another miner than `uid` revealed in a window.
+/// The payload that another miner than `uid` revealed in a window: the first that comes, as some come late or never.
 async fn find(handles: &Handles, window: u64, uid: u16) -> Result<Option<Made>> {
     let Handles { chain, run: Run { id: run, .. }, .. } = handles;
     let miners = chain.miners(*run, None).await?;
-    for reveal in chain.reveals(*run, window, None).await? {
-        let miner = miners.iter().find(|miner| miner.uid == reveal.uid && miner.uid != uid);
-        let Some(miner) = miner else { continue };
-        if let Ok(payload) = handles.peers.payloads.fetch(window, &miner.hot, &reveal).await {
+    let reveals = chain.reveals(*run, window, None).await?;
+    let of_others = reveals.iter().filter(|reveal| reveal.uid != uid);
+    let mut fetches: FuturesUnordered<_> = of_others
+        .filter_map(|reveal| {
+            let miner = miners.iter().find(|miner| miner.uid == reveal.uid)?;
+            Some(handles.peers.payloads.fetch(window, &miner.hot, reveal))
+        })
+        .collect();
+    while let Some(fetched) = fetches.next().await {
+        if let Ok(payload) = fetched {
             return Ok(Some(Made { payload, losses: None }));
         }
     }
