@@ -102,6 +102,7 @@ impl NetworkBehaviour for Attempts {
 mod tests {
     use libp2p::{multiaddr::Protocol, Swarm};
     use tokio::{sync::oneshot, time::Instant};
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
     use crate::network::{
@@ -150,7 +151,8 @@ mod tests {
         let mut questions = Questions::new(config.redial_interval);
         let request = RangeRequest { id: [7; 32], piece: None, offset: 0, len: 1 };
         let (reply, _answer) = oneshot::channel();
-        questions.ask(&mut swarm, Question::new(asked.clone(), request, reply));
+        let question = Question::new(asked.clone(), request, CancellationToken::new(), reply);
+        questions.ask(&mut swarm, question);
         assert_eq!(both(&mut swarm, &asked), [own, own]);
 
         let found = peer();

@@ -498,7 +498,9 @@ impl RangeSource for Client {
             return Ok(answer);
         }
         let peer = peer.clone();
-        let answer = self.command(|reply| Command::Range { peer, request, reply });
+        let given_up = CancellationToken::new();
+        let _is_wanted = given_up.clone().drop_guard();
+        let answer = self.command(|reply| Command::Range { peer, request, given_up, reply });
         answer.await.ok_or(FetchError::Closed)
     }
 

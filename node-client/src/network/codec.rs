@@ -13,8 +13,9 @@
 //! ```
 //!
 //! A request of no bytes of the whole content asks who has a part of it for the map ([`PieceMap`]); who has all of it
-//! answers with no bytes. Who serves of a part says beside it what else it has, if that is short. The piece 2^32 − 1 stands for the whole content: the offset is counted from its first byte. A
-//! message of which no byte comes for [`STALL_TIMEOUT`] is given up.
+//! answers with no bytes. Who serves of a part says beside it what else it has, if that is short. The piece 2^32 − 1
+//! stands for the whole content: the offset is counted from its first byte. A message of which no byte comes for
+//! [`STALL_TIMEOUT`] is given up. A byte of 0 instead of an answer's end withdraws the request, and ends the stream.
 //!
 //! Public so that tests and tools can speak it, well or badly.
 
@@ -38,6 +39,9 @@ const REQUEST_LEN: usize = 1 + 32 + 4 + 8 + 4;
 
 /// Bytes of the two lengths before the bytes of an answer.
 const FOUND_LEN: usize = 8 + 4;
+
+/// What withdraws a request.
+const WITHDRAWN: u8 = 0;
 
 /// The piece number that stands for the whole content.
 const WHOLE: u32 = u32::MAX;
@@ -254,6 +258,26 @@ where
     message.extend_from_slice(&request.offset.to_le_bytes());
     message.extend_from_slice(&request.len.to_le_bytes());
     io.write_all(&message).await
+}
+
+/// Withdraws the request that was written last.
+pub(super) async fn withdraw<T>(io: &mut T) -> io::Result<()>
+where
+    T: AsyncWrite + Unpin + Send,
+{
+    io.write_all(&[WITHDRAWN]).await?;
+    io.flush().await
+}
+
+/// Waits until the request that was read last is withdrawn. That nothing more is asked on its stream withdraws nothing,
+/// and of a connection that breaks its end is told.
+pub(super) async fn withdrawn<T>(io: &mut T)
+where
+    T: AsyncRead + Unpin + Send,
+{
+    if !matches!(io.read(&mut [0]).await, Ok(1)) {
+        std::future::pending().await
+    }
 }
 
 /// Writes a response; nothing is flushed.

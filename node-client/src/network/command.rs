@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use libp2p::{Multiaddr, PeerId};
 use protocol::Hash;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     codec::{RangeRequest, RangeResponse},
@@ -56,6 +57,8 @@ pub(super) enum Command {
     Range {
         peer: PeerAddress,
         request: RangeRequest,
+        /// Cancelled when nobody waits for the reply any more.
+        given_up: CancellationToken,
         reply: oneshot::Sender<Answer>,
     },
 }

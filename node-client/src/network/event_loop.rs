@@ -233,8 +233,8 @@ impl EventLoop {
             Command::Providers { id, reply } => {
                 self.searches.begin(kademlia(&mut self.swarm), id, reply);
             }
-            Command::Range { peer, request, reply } => {
-                let question = Question::new(peer, request, reply);
+            Command::Range { peer, request, given_up, reply } => {
+                let question = Question::new(peer, request, given_up, reply);
                 self.questions.ask(&mut self.swarm, question);
             }
         }

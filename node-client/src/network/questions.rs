@@ -14,6 +14,7 @@ use libp2p::{
     Multiaddr, PeerId, Swarm,
 };
 use tokio::{sync::oneshot, time::Instant};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     behaviour::Behaviour,
@@ -43,6 +44,8 @@ pub(super) struct Question {
     /// Whom to ask, and where a connection may be made if there is none.
     peer: PeerAddress,
     request: RangeRequest,
+    /// Cancelled when nobody waits for the reply any more.
+    given_up: CancellationToken,
     reply: oneshot::Sender<Answer>,
     /// Whether a connection has closed under it once already.
     repeated: bool,
@@ -52,9 +55,10 @@ impl Question {
     pub(super) fn new(
         peer: PeerAddress,
         request: RangeRequest,
+        given_up: CancellationToken,
         reply: oneshot::Sender<Answer>,
     ) -> Self {
-        Self { peer, request, reply, repeated: false }
+        Self { peer, request, given_up, reply, repeated: false }
     }
 }
 
@@ -106,13 +110,13 @@ impl Questions {
     }
 
     fn send(&mut self, swarm: &mut Swarm<Behaviour>, question: Question) {
-        // Whoever asked has given up.
-        if question.reply.is_closed() {
+        if question.given_up.is_cancelled() {
             return;
         }
         let ranges = &mut swarm.behaviour_mut().ranges;
         let due = Instant::now() + answer_time(&question.request);
-        let id = ranges.ask(question.peer.peer, question.request, due);
+        let given_up = question.given_up.clone();
+        let id = ranges.ask(question.peer.peer, question.request, due, given_up);
         self.asked.insert(id, Asked { question, due });
     }
 
@@ -215,6 +219,7 @@ impl Questions {
             AskError::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => {
                 FaultKind::TimedOut
             }
+            AskError::Withdrawn => return,
             // The stream broke: a peer that stops, or a connection that goes away.
             AskError::Unheard | AskError::Io(_) => FaultKind::Unreachable,
         };
@@ -287,7 +292,8 @@ mod tests {
         };
         let mut questions = Questions::new(config.redial_interval);
         let (reply, answer) = oneshot::channel();
-        questions.ask(&mut asker, Question::new(peer.clone(), request(0), reply));
+        let question = Question::new(peer.clone(), request(0), CancellationToken::new(), reply);
+        questions.ask(&mut asker, question);
         loop {
             let (at, event) = next(&mut [&mut asker, &mut mute]).await;
             if let (0, SwarmEvent::ConnectionEstablished { connection_id, .. }) = (at, event) {
@@ -361,7 +367,8 @@ mod tests {
         let mut questions = Questions::new(Duration::from_secs(1 << 20));
         let ask = |questions: &mut Questions, asker: &mut Swarm<Behaviour>, peer| {
             let (reply, answer) = oneshot::channel();
-            questions.ask(asker, Question::new(peer, request(0), reply));
+            let question = Question::new(peer, request(0), CancellationToken::new(), reply);
+            questions.ask(asker, question);
             answer
         };
         let mut first = ask(&mut questions, &mut asker, peer.clone());

@@ -18,6 +18,7 @@ use libp2p::{
     Multiaddr, PeerId, StreamProtocol,
 };
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     codec::RangeRequest,
@@ -71,8 +72,14 @@ impl Ranges {
     }
 
     /// Asks a peer, which has to be connected, over its best connection: one that works, not a circuit, the idlest, the
-    /// latest. Nobody waits for the answer when it is `due`.
-    pub(super) fn ask(&mut self, peer: PeerId, request: RangeRequest, due: Instant) -> QuestionId {
+    /// latest. Nobody waits for the answer when it is `due`, nor once it is `given_up`.
+    pub(super) fn ask(
+        &mut self,
+        peer: PeerId,
+        request: RangeRequest,
+        due: Instant,
+        given_up: CancellationToken,
+    ) -> QuestionId {
         let id = self.terms.ids.next();
         let connections = self.connections.get_mut(&peer);
         let best = connections.and_then(|connections| {
@@ -85,7 +92,8 @@ impl Ranges {
             Some(connection) => {
                 connection.asked.insert(id);
                 let handler = NotifyHandler::One(connection.id);
-                ToSwarm::NotifyHandler { peer_id: peer, handler, event: Ask { id, request, due } }
+                let event = Ask { id, request, due, given_up };
+                ToSwarm::NotifyHandler { peer_id: peer, handler, event }
             }
             None => {
                 let news = News::Answer { id, result: Err(AskError::Closed) };
@@ -195,7 +203,10 @@ impl NetworkBehaviour for Ranges {
             News::Question { id, .. } => connection.told.insert(*id),
             News::Told { id, .. } => connection.told.remove(id),
             News::Answer { id, result } => {
-                connection.has_failed = result.is_err();
+                // What was withdrawn might have come.
+                if !matches!(result, Err(AskError::Withdrawn)) {
+                    connection.has_failed = result.is_err();
+                }
                 connection.asked.remove(id)
             }
         };
@@ -250,7 +261,7 @@ mod tests {
     fn ask(asker: &mut Swarm<Behaviour>, peer: PeerId, offset: u64) -> QuestionId {
         let request = RangeRequest { id: [7; 32], piece: None, offset, len: 1 };
         let due = Instant::now() + Duration::from_secs(60);
-        asker.behaviour_mut().ranges.ask(peer, request, due)
+        asker.behaviour_mut().ranges.ask(peer, request, due, CancellationToken::new())
     }
 
     /// The next that is said of a question.

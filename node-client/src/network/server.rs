@@ -330,18 +330,24 @@ impl Server {
         self.go_on();
     }
 
-    /// Sends what has been read, and gives back what was charged for more. The least that a question costs is kept,
-    /// whatever was found.
+    /// Sends what has been read, and gives back what was charged for more.
     fn on_read(&mut self, served: Served) {
         let Served { asker, len, answer, response } = served;
         let sent = response.content_len();
-        // A map beside content is too short to count.
-        let used = if sent == 0 { response.map_len() } else { sent };
-        let charged = (used as u64).max(CHARGED_MIN.into());
-        self.bytes.give_back(&asker.account(), u64::from(len).saturating_sub(charged));
+        let used = match sent {
+            // The connection is gone, or the question was withdrawn.
+            _ if answer.is_closed() => 0,
+            0 => response.map_len(),
+            // A map beside content is too short to count.
+            sent => sent,
+        };
+        self.give_back(&asker, len, used);
         if let Some(uplink) = &mut self.uplink {
             // The line carries what is sent, and no more.
             uplink.give_back(asker.role, u64::from(len).saturating_sub(used as u64));
+        }
+        if answer.is_closed() {
+            return;
         }
         self.counters.add_sent(sent);
         if sent == 0 {
@@ -349,6 +355,12 @@ impl Server {
         } else {
             let _ = answer.send(response);
         }
+    }
+
+    /// Gives back what was charged for more than was used. The least that a question costs is kept, whatever came of it.
+    fn give_back(&mut self, asker: &Asker, len: u32, used: usize) {
+        let charged = (used as u64).max(CHARGED_MIN.into());
+        self.bytes.give_back(&asker.account(), u64::from(len).saturating_sub(charged));
     }
 
     /// Notes that so many bytes of content came, of whatever was asked.
@@ -359,13 +371,14 @@ impl Server {
         }
     }
 
-    /// Notes that a range has left, or never will, as its connection is gone though the peer may have others.
+    /// Notes that a range has left, or never will: its connection is gone, though the peer may have others, or who asked
+    /// has withdrawn the question.
     pub(super) fn on_sent(&mut self, request_id: &QuestionId) {
         if !self.slots.leave(request_id) {
             let Some(waiting) = self.queue.remove(|question| question.id == *request_id) else {
                 return;
             };
-            self.bytes.give_back(&waiting.item.asker.account(), waiting.len.into());
+            self.give_back(&waiting.item.asker, waiting.len, 0);
         }
         self.go_on();
     }

@@ -34,6 +34,7 @@ use tokio::{
     sync::oneshot,
     time::{timeout, timeout_at, Instant},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     codec::{self, RangeRequest, RangeResponse, RANGE_LEN_MAX},
@@ -79,6 +80,9 @@ pub(super) enum AskError {
     Unsupported,
     #[error("the peer has closed the stream without a word")]
     Unheard,
+    /// Not an error of anybody's.
+    #[error("nobody waits for the answer")]
+    Withdrawn,
     #[error(transparent)]
     Io(io::Error),
 }
@@ -91,6 +95,9 @@ pub(super) enum TellError {
     /// Not an error of anybody's: this peer had nothing to say.
     #[error("there was no answer")]
     Omitted,
+    /// Nor this: the peer had what it asked for of another, or wants it no more.
+    #[error("the peer has withdrawn the question")]
+    Withdrawn,
     #[error("it was not taken in time")]
     TimedOut,
     #[error(transparent)]
@@ -104,6 +111,8 @@ pub(super) struct Ask {
     pub(super) request: RangeRequest,
     /// When nobody waits for the answer any more.
     pub(super) due: Instant,
+    /// Cancelled when nobody does before.
+    pub(super) given_up: CancellationToken,
 }
 
 /// What has come of questions.
@@ -164,10 +173,15 @@ impl Line {
         self.0.remove(place).map(|(ask, _)| ask)
     }
 
-    /// Takes out one that nobody waits for any more.
-    fn expired(&mut self, now: Instant) -> Option<Ask> {
-        let place = self.0.iter().position(|(ask, _)| ask.due <= now)?;
-        self.0.remove(place).map(|(ask, _)| ask)
+    /// Takes out one that nobody waits for any more, and says why.
+    fn ended(&mut self, now: Instant) -> Option<(Ask, AskError)> {
+        let end = |ask: &Ask| match ask.given_up.is_cancelled() {
+            true => Some(AskError::Withdrawn),
+            false => (ask.due <= now).then_some(AskError::TimedOut),
+        };
+        let place = self.0.iter().position(|(ask, _)| end(ask).is_some())?;
+        let (ask, _) = self.0.remove(place)?;
+        end(&ask).map(|end| (ask, end))
     }
 }
 
@@ -271,7 +285,12 @@ impl Handler {
         self.answering += 1;
         let (time_max, pace) = (self.terms.time_max, self.terms.pace.clone());
         let write = async move {
-            let Ok(response) = response.await else {
+            let response = tokio::select! {
+                biased;
+                response = response => response,
+                () = codec::withdrawn(&mut theirs.stream) => return Err(TellError::Withdrawn),
+            };
+            let Ok(response) = response else {
                 // Its end says so to the peer.
                 theirs.stream.close().await.map_err(TellError::Io)?;
                 return Err(TellError::Omitted);
@@ -349,8 +368,8 @@ impl Handler {
 
     /// Asks what waits on the streams that are kept.
     fn go_on(&mut self) {
-        while let Some(ask) = self.line.expired(Instant::now()) {
-            self.news.push_back(News::Answer { id: ask.id, result: Err(AskError::TimedOut) });
+        while let Some((ask, end)) = self.line.ended(Instant::now()) {
+            self.news.push_back(News::Answer { id: ask.id, result: Err(end) });
         }
         while let Some(kept) = self.kept.pop() {
             // Its end, which comes by itself, may not have been seen yet.
@@ -405,7 +424,17 @@ impl Handler {
 
 /// Asks on a stream until nobody waits for the answer any more.
 async fn asked(mut own: Own, ask: Ask, is_kept: bool) -> Step {
-    let end = match timeout_at(ask.due, exchange(&mut own.stream, &ask.request)).await {
+    let answer = async {
+        tokio::select! {
+            biased;
+            answer = exchange(&mut own.stream, &ask.request) => return answer,
+            () = ask.given_up.cancelled() => {}
+        }
+        // So that what waits in the peer's queue, and what is on its way from there, makes room for what is waited for.
+        codec::withdraw(&mut own.stream).await.map_err(AskError::Io)?;
+        Err(AskError::Withdrawn)
+    };
+    let end = match timeout_at(ask.due, answer).await {
         Ok(end) => end.map(|response| {
             own.bytes += HEAD_LEN + response.content_len() + response.map_len();
             (own, response)
@@ -548,17 +577,23 @@ mod tests {
         let mut line = Line::default();
         let mut ask = |seconds| {
             let due = now + Duration::from_secs(seconds);
-            let ask = Ask { id: ids.next(), request: REQUEST, due };
-            line.push(ask);
+            let given_up = CancellationToken::new();
+            line.push(Ask { id: ids.next(), request: REQUEST, due, given_up: given_up.clone() });
+            given_up
         };
-        [3, 2, 1].into_iter().for_each(&mut ask);
+        let given_up = [4, 3, 2, 1].map(&mut ask);
         let first = line.for_kept().unwrap();
         line.again(first);
         let taken = |ask: Option<Ask>| ask.map(|ask| ask.id.0);
         assert_eq!(taken(line.for_kept()), Some(1));
         assert_eq!(taken(line.for_new()), Some(0));
-        assert!(line.expired(now).is_none());
-        assert_eq!(taken(line.expired(now + Duration::from_secs(1))), Some(2));
+        let mut ended = |seconds| {
+            let end = line.ended(now + Duration::from_secs(seconds));
+            end.map(|(ask, end)| (ask.id.0, matches!(end, AskError::Withdrawn)))
+        };
+        assert_eq!([ended(0), ended(1)], [None, Some((3, false))]);
+        given_up[2].cancel();
+        assert_eq!([ended(0), ended(0)], [Some((2, true)), None]);
         assert_eq!((line.len(), taken(line.for_new())), (0, None));
     }
 }

@@ -355,6 +355,26 @@ async fn all_together_have_no_more_than_the_uplink() {
 }
 
 #[tokio::test]
+async fn what_nobody_waits_for_any_more_leaves_the_queue() {
+    for transport in [Transport::Tcp, Transport::Quic] {
+        let config = NetworkConfig { idle_timeout: FOR_EVER, ..config(transport) };
+        let fetcher = peer_with(config.clone(), Impatient).await;
+        let capped = NetworkConfig { up_bytes_per_second: Some(1_000_000), ..config };
+        let (server, _clock) = server(capped, [(&fetcher, Role::Replica)]).await;
+        let place = address(&server.client).await;
+        let ids = contents(&server, 3).await;
+        let mut fetches = JoinSet::new();
+        fetch_all(&mut fetches, &fetcher, &place, &ids);
+        // Time stands still: some of the first has left, and nothing else will.
+        until(&server, |counters| counters.waiting == 3 && counters.serving == 0).await;
+        let sent = server.client.counters().bytes_sent;
+        fetches.shutdown().await;
+        until(&server, |counters| counters.waiting == 0).await;
+        assert_eq!(server.client.counters().bytes_sent, sent);
+    }
+}
+
+#[tokio::test]
 async fn roles_share_the_uplink_by_their_weights() {
     const LEN: u64 = 10_000;
     let capped = NetworkConfig { up_bytes_per_second: Some(10 * LEN), ..patient() };
