@@ -58,8 +58,10 @@ pub(super) struct Record {
     /// Pieces that it is asked for now, and their bytes.
     asked: u32,
     asked_bytes: u64,
-    /// Bytes that it delivers in a second, of all pieces together; 0 until one has come.
+    /// Bytes that it delivers in a second, of all pieces together; 0 until that is known.
     rate: u64,
+    /// When its first piece came to this process, by the clock; 0 before.
+    first_at: u64,
 }
 
 impl Record {
@@ -71,11 +73,11 @@ impl Record {
     /// Whether it is asked for as many pieces of `len` bytes as it delivers in a second, or as it serves to one.
     fn is_full(&self, now: u64, len: u64) -> bool {
         let known = self.faded(now);
-        let a_second = match (known.rate, known.mib_millis) {
-            (0, 0) => return self.asked >= PIECES_FIRST,
+        let a_second = match known {
+            Self { rate: 1.., .. } => known.rate,
             // Of an earlier process, and how many were asked for at a time is not known.
-            (0, millis) => 1_000u64.saturating_mul(MIB) / millis,
-            (rate, _) => rate,
+            Self { first_at: 0, mib_millis: 1.., .. } => 1_000 * MIB / known.mib_millis,
+            _ => return self.asked >= PIECES_FIRST,
         };
         let pieces = u32::try_from(a_second / len.max(1)).unwrap_or(u32::MAX);
         self.asked >= pieces.clamp(1, PIECES_MAX)
@@ -88,8 +90,15 @@ impl Record {
     }
 
     /// Notes the rate when a piece has come after so many milliseconds: in the time that one piece takes it delivers as
-    /// much as it is asked for at a time. Where that is less than it may be asked for, it may be faster.
+    /// much as it is asked for at a time. Where that is less than it may be asked for, it may be faster. What it was asked
+    /// for before the first came says nothing: a connection had to be made, and to find its pace.
     fn note_rate(&mut self, now: u64, len: u64, millis: u64) {
+        if self.first_at == 0 {
+            self.first_at = now.max(1);
+        }
+        if now.saturating_sub(millis) < self.first_at {
+            return;
+        }
         let rate = self.asked_bytes.max(len).saturating_mul(1_000) / millis.max(1);
         if rate >= self.rate {
             self.rate = rate;
@@ -306,8 +315,7 @@ impl Standing {
             0 => self.usual_millis.load(Ordering::Relaxed),
             known => known,
         };
-        let expected = mib_millis.saturating_mul(len.max(MIB)) / MIB;
-        let slow = expected.saturating_mul(SLOW_FACTOR);
+        let slow = piece_millis(mib_millis, len).saturating_mul(SLOW_FACTOR);
         Duration::from_millis(slow.clamp(PATIENCE_MILLIS_MIN, PIECE_PATIENCE_MILLIS_MAX))
     }
 
@@ -316,21 +324,20 @@ impl Standing {
     pub(super) fn first_patience(&self, len: u64) -> Option<Duration> {
         let usual = self.usual_mib_millis.load(Ordering::Relaxed);
         let usual = Some(usual).filter(|usual| *usual > 0)?;
-        let slow = usual.saturating_mul(len.max(MIB)) / MIB;
-        let slow = slow.saturating_mul(SLOW_FACTOR);
+        let slow = piece_millis(usual, len).saturating_mul(SLOW_FACTOR);
         Some(Duration::from_millis(slow.clamp(FIRST_MILLIS_MIN, PIECE_PATIENCE_MILLIS_MAX)))
     }
 
     /// What a piece of `len` bytes usually takes of a peer; `None` before one has come.
     pub(super) fn time_of(&self, peer: &PeerId, len: u64) -> Option<Duration> {
         let known = Some(self.record(peer).mib_millis).filter(|millis| *millis > 0)?;
-        Some(Duration::from_millis(known.saturating_mul(len.max(MIB)) / MIB))
+        Some(Duration::from_millis(piece_millis(known, len)))
     }
 
     /// What a piece of `len` bytes usually takes; zero before one has come.
     pub(super) fn usual(&self, len: u64) -> Duration {
         let usual = self.usual_mib_millis.load(Ordering::Relaxed);
-        Duration::from_millis(usual.saturating_mul(len.max(MIB)) / MIB)
+        Duration::from_millis(piece_millis(usual, len))
     }
 
     /// Whether a peer may be asked for one more piece of `len` bytes, and nobody waits for that.
@@ -394,6 +401,11 @@ impl Standing {
     }
 }
 
+/// What a piece of `len` bytes takes where a MiB takes so long: a small one takes the way there and back, as a MiB does.
+fn piece_millis(mib_millis: u64, len: u64) -> u64 {
+    mib_millis.saturating_mul(len.max(MIB)) / MIB
+}
+
 /// Notes what something took: the last counts an eighth, the first is all that is known.
 fn note_usual(usual_millis: &AtomicU64, millis: u64) {
     let usual = usual_millis.load(Ordering::Relaxed);
@@ -448,7 +460,8 @@ mod tests {
 
     #[test]
     fn a_peer_is_asked_for_what_it_delivers_in_a_second() {
-        let standing = Arc::new(standing(&ManualClock::new(0)));
+        let clock = ManualClock::new(0);
+        let standing = Arc::new(standing(&clock));
         let [unknown, fast] = [(); 2].map(|()| PeerId::random());
         let turns = |peer| -> Vec<Turn> {
             let waiter = standing.waiter();
@@ -457,8 +470,12 @@ mod tests {
         assert_eq!(turns(unknown).len(), PIECES_FIRST as usize);
         // Turns that are dropped are to be had again.
         assert_eq!(turns(unknown).len(), PIECES_FIRST as usize);
-        standing.delivered_piece(&fast, 2 * MIB, 500);
-        assert_eq!(turns(fast).len(), 4);
+        // The first says nothing: it was asked for when there was no connection.
+        for count in [PIECES_FIRST as usize, 4] {
+            clock.advance(Duration::from_millis(500));
+            standing.delivered_piece(&fast, 2 * MIB, 500);
+            assert_eq!(turns(fast).len(), count);
+        }
         assert_eq!(standing.piece_patience(&fast, 4 * MIB), Duration::from_millis(3_000));
         assert_eq!(standing.piece_patience(&fast, 1), Duration::from_millis(2_000));
     }
@@ -466,13 +483,15 @@ mod tests {
     /// A far peer: each piece takes 350 ms, however many are on their way.
     #[test]
     fn a_peer_whose_pieces_take_no_longer_is_asked_for_more() {
-        let standing = Arc::new(standing(&ManualClock::new(0)));
+        let clock = ManualClock::new(0);
+        let standing = Arc::new(standing(&clock));
         let (peer, waiter) = (PeerId::random(), standing.waiter());
         let turns = || -> Vec<Turn> { std::iter::from_fn(|| waiter.turn(peer, MIB)).collect() };
         let mut counts = Vec::new();
-        for millis in [350, 350, 350, 3_000, 3_000] {
+        for millis in [2_000, 350, 350, 350, 3_000, 3_000] {
             let turns = turns();
             counts.push(turns.len());
+            clock.advance(Duration::from_millis(millis));
             for _ in 0..16 {
                 standing.delivered_piece(&peer, MIB, millis);
             }
@@ -481,7 +500,7 @@ mod tests {
             drop(waiter.turns());
         }
         // Its line is full in the end, and what is on its way lasts for a second.
-        assert_eq!(counts, [2, 5, 6, 6, 3]);
+        assert_eq!(counts, [2, 2, 5, 6, 6, 3]);
     }
 
     #[test]
