@@ -5,7 +5,7 @@ use std::{fs, process::Command, thread, time::Duration};
 use serde_json::Value;
 
 use super::{
-    answers::{counter, fetch, mbit_per_second, UP},
+    answers::{counter, fetch, mbit_per_second, DOWN, UP},
     figures::Figure,
     lab::{Lab, Link},
 };
@@ -42,6 +42,50 @@ pub(super) fn kill(lab: &mut Lab) -> Result<Vec<Figure>, Failure> {
             .map_err(|error| format!("cannot remove {folder}: {error}"))?;
     }
     Ok(figures)
+}
+
+/// A joiner fetches the state of a model of 25 million parameters from four peers, of which one lies and one is killed.
+pub(super) fn state(lab: &mut Lab) -> Result<Vec<Figure>, Failure> {
+    const LEN: usize = 100_000_000;
+    const KILLED_AT: f64 = 0.3;
+    let link = Link::of(DOWN, DOWN);
+    let node = lab.node(link)?;
+    let (_liar, first) = lab.start(&node, &["rogue", "liar", &node.ip, &LEN.to_string()])?;
+    let address = first.get("address").and_then(Value::as_str).ok_or("a rogue without address")?;
+    let mut line = format!("fetch {LEN} {address}");
+    let mut honest = Vec::new();
+    for index in 0..3 {
+        let node = lab.node(link)?;
+        let mut peer = lab.peer(&node, "tcp", &format!("honest{index}"))?;
+        peer.ask(&format!("publish {LEN}"))?;
+        line.extend([" ", &peer.address]);
+        honest.push(peer);
+    }
+    let node = lab.node(link)?;
+    let mut joiner = lab.peer(&node, "tcp", "joiner")?;
+    let before = joiner.process.memory_mib()?;
+    joiner.tell(&line)?;
+    let mut killed = honest.pop();
+    while let Some(peer) = &mut killed {
+        let mut sent = counter(peer, "sent")?;
+        for peer in &mut honest {
+            sent += counter(peer, "sent")?;
+        }
+        if sent >= KILLED_AT * LEN as f64 {
+            killed = None;
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    let fetched = fetch(&joiner.process.answer()?)?;
+    let share = 100.0 * mbit_per_second(LEN, fetched.seconds) / DOWN;
+    let memory = joiner.process.memory_mib()? - before;
+    let most = (LEN as f64 + f64::from(64 << 20)) / f64::from(1 << 20);
+    Ok(vec![
+        Figure::at_least("state of 100 MB, one lies, one is killed: of the line", share, "%", 90.0),
+        Figure::beside("state, all here after", fetched.seconds, "s"),
+        Figure::at_most("state, faults", fetched.faults, "", 2.0),
+        Figure::at_most("state, memory over before", memory, "MiB", most),
+    ])
 }
 
 /// A fetcher's disk is full for a minute; then there is room.

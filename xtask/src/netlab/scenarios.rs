@@ -21,7 +21,7 @@ pub(crate) struct Scenario {
 pub(crate) const SHORT: &str = "short";
 
 /// All of them, in order.
-pub(crate) const ALL: [Scenario; 18] = [
+pub(crate) const ALL: [Scenario; 19] = [
     Scenario { name: SHORT, run: short },
     Scenario { name: "swarm", run: swarm },
     Scenario { name: "far", run: far },
@@ -35,6 +35,7 @@ pub(crate) const ALL: [Scenario; 18] = [
     Scenario { name: "providers", run: attacks::providers },
     Scenario { name: "rogues", run: attacks::rogues },
     Scenario { name: "kill", run: failures::kill },
+    Scenario { name: "state", run: failures::state },
     Scenario { name: "full", run: failures::full },
     Scenario { name: "cap", run: failures::cap },
     Scenario { name: "memory", run: failures::memory },

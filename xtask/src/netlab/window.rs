@@ -1,8 +1,8 @@
 //! The window of 72 B, scaled: 24 miners train, publish and fetch what 20 of them made; validators fetch all.
 //!
 //! Bytes are divided by 400, links by 20 and time by 20: a payload has 3.4 MB, a miner's link 5.5 Mb/s up and 25 down,
-//! training takes 60 s. What it is compared with is arithmetic: no exchange is faster than the uplinks together, and
-//! than one downlink.
+//! training takes 60 s. With a mirror, links and time are slower by four again. What it is compared with is arithmetic:
+//! no exchange is faster than the uplinks together, and than one downlink.
 
 use std::{
     thread,
@@ -28,6 +28,9 @@ const VALIDATOR: f64 = 50.0;
 /// What a mirror's link gives: 10 Gb/s by 20.
 const MIRROR: f64 = 500.0;
 
+/// How much slower links and time are with a mirror, of which two processors could not keep up with the exchange.
+const MIRROR_SLOWER: u32 = 4;
+
 /// What training takes.
 const TRAINING: Duration = Duration::from_secs(60);
 
@@ -45,31 +48,31 @@ const SLACK: f64 = 1.15;
 
 /// Training, then exchange: what the exchange takes.
 pub(super) fn sequential(lab: &mut Lab) -> Result<Vec<Figure>, Failure> {
-    let mut crew = Crew::new(lab, &[VALIDATOR; VALIDATORS])?;
-    crew.sequential("window")
+    let mut crew = Crew::new(lab, &[VALIDATOR; VALIDATORS], 1)?;
+    crew.sequential("window", WINDOWS)
 }
 
-/// The same with a validator more that has a mirror's link.
+/// One window of the same with a validator more that has a mirror's link.
 pub(super) fn mirror(lab: &mut Lab) -> Result<Vec<Figure>, Failure> {
     let mut links = vec![VALIDATOR; VALIDATORS];
     links.push(MIRROR);
-    let mut crew = Crew::new(lab, &links)?;
-    crew.sequential("window, mirror")
+    let mut crew = Crew::new(lab, &links, MIRROR_SLOWER)?;
+    crew.sequential("window, mirror", 1)
 }
 
 /// Each window's payloads are exchanged while the next one is trained.
 pub(super) fn overlapped(lab: &mut Lab) -> Result<Vec<Figure>, Failure> {
-    let mut crew = Crew::new(lab, &[VALIDATOR; VALIDATORS])?;
+    let mut crew = Crew::new(lab, &[VALIDATOR; VALIDATORS], 1)?;
     let mut figures = Vec::new();
     let begin = Instant::now();
     for window in 0..WINDOWS {
         let roots = crew.make(window)?;
         crew.begin_exchange(&roots)?;
-        thread::sleep(TRAINING);
+        thread::sleep(crew.training);
         let seconds = crew.end_exchange()?;
         figures.push(Figure::beside(format!("overlap, exchange {window}"), seconds, "s"));
     }
-    let trained = TRAINING.as_secs_f64() * WINDOWS as f64;
+    let trained = crew.training.as_secs_f64() * WINDOWS as f64;
     let share = 100.0 * trained / begin.elapsed().as_secs_f64();
     figures.push(Figure::at_least("overlap, utilisation", share, "%", 97.0));
     Ok(figures)
@@ -79,20 +82,21 @@ pub(super) fn overlapped(lab: &mut Lab) -> Result<Vec<Figure>, Failure> {
 struct Crew {
     peers: Vec<Peer>,
     validators: usize,
+    /// What training takes.
+    training: Duration,
     /// The least that an exchange takes, in seconds.
     floor: f64,
 }
 
 impl Crew {
-    /// Starts the miners, and validators with these links in Mb/s.
-    fn new(lab: &mut Lab, validators: &[f64]) -> Result<Self, Failure> {
-        let miners = [Link::of(UP, DOWN); MINERS];
-        let validators_up = validators.iter().copied();
-        let ups = validators_up.clone().chain([UP; MINERS]);
-        let links = validators_up.map(|mbit| Link::of(mbit, mbit)).chain(miners);
+    /// Starts the miners, and validators with these links in Mb/s; links and time are so many times slower.
+    fn new(lab: &mut Lab, validators: &[f64], slower: u32) -> Result<Self, Failure> {
+        let miners = [(UP, DOWN); MINERS];
+        let links = validators.iter().map(|mbit| (*mbit, *mbit)).chain(miners);
         let mut peers = Vec::new();
-        for (index, (link, up)) in links.zip(ups).enumerate() {
-            let node = lab.node(link)?;
+        for (index, (up, down)) in links.enumerate() {
+            let (up, down) = (up / f64::from(slower), down / f64::from(slower));
+            let node = lab.node(Link::of(up, down))?;
             let bytes_per_second = (up * CAP * 1e6 / 8.0).round().to_string();
             let name = format!("peer{index}");
             peers.push(lab.capped_peer(&node, "tcp", &name, &bytes_per_second)?);
@@ -107,15 +111,16 @@ impl Crew {
         }
         // Until the connections are there.
         thread::sleep(Duration::from_secs(5));
-        Ok(Self { peers, validators: validators.len(), floor: floor(validators) })
+        let floor = f64::from(slower) * floor(validators);
+        Ok(Self { peers, validators: validators.len(), training: TRAINING * slower, floor })
     }
 
-    fn sequential(&mut self, name: &str) -> Result<Vec<Figure>, Failure> {
+    fn sequential(&mut self, name: &str, windows: usize) -> Result<Vec<Figure>, Failure> {
         let mut figures = vec![Figure::beside(format!("{name}, least possible"), self.floor, "s")];
         let begin = Instant::now();
         let mut most: f64 = 0.0;
-        for window in 0..WINDOWS {
-            thread::sleep(TRAINING);
+        for window in 0..windows {
+            thread::sleep(self.training);
             let roots = self.make(window)?;
             let before = [self.cpu_seconds()?, self.sent()?];
             self.begin_exchange(&roots)?;
@@ -132,7 +137,7 @@ impl Crew {
         }
         let aim = SLACK * MODEL * self.floor;
         figures.push(Figure::at_most(format!("{name}, longest exchange"), most, "s", aim));
-        let trained = TRAINING.as_secs_f64() * WINDOWS as f64;
+        let trained = self.training.as_secs_f64() * windows as f64;
         let share = 100.0 * trained / begin.elapsed().as_secs_f64();
         figures.push(Figure::beside(format!("{name}, utilisation without overlap"), share, "%"));
         Ok(figures)
