@@ -37,6 +37,9 @@ const FIRST_MILLIS_MIN: u64 = 300;
 const PIECES_FIRST: u32 = 2;
 const PIECES_MAX: u32 = 6;
 
+/// How much faster a peer may be than its first pieces say.
+const FIRST_FACTOR: u64 = 2;
+
 const MIB: u64 = 1 << 20;
 
 /// After how long failures count half, and after how long a peer is as good as unknown: its line, and who uses it, may
@@ -58,7 +61,7 @@ pub(super) struct Record {
     /// Pieces that it is asked for now, and their bytes.
     asked: u32,
     asked_bytes: u64,
-    /// Bytes that it delivers in a second, of all pieces together; 0 until that is known.
+    /// Bytes that it delivers in a second, of all pieces together; 0 until one has come.
     rate: u64,
     /// When its first piece came to this process, by the clock; 0 before.
     first_at: u64,
@@ -73,11 +76,11 @@ impl Record {
     /// Whether it is asked for as many pieces of `len` bytes as it delivers in a second, or as it serves to one.
     fn is_full(&self, now: u64, len: u64) -> bool {
         let known = self.faded(now);
-        let a_second = match known {
-            Self { rate: 1.., .. } => known.rate,
+        let a_second = match (known.rate, known.mib_millis) {
+            (0, 0) => return self.asked >= PIECES_FIRST,
             // Of an earlier process, and how many were asked for at a time is not known.
-            Self { first_at: 0, mib_millis: 1.., .. } => 1_000 * MIB / known.mib_millis,
-            _ => return self.asked >= PIECES_FIRST,
+            (0, millis) => 1_000 * MIB / millis,
+            (rate, _) => rate,
         };
         let pieces = u32::try_from(a_second / len.max(1)).unwrap_or(u32::MAX);
         self.asked >= pieces.clamp(1, PIECES_MAX)
@@ -91,15 +94,14 @@ impl Record {
 
     /// Notes the rate when a piece has come after so many milliseconds: in the time that one piece takes it delivers as
     /// much as it is asked for at a time. Where that is less than it may be asked for, it may be faster. What it was asked
-    /// for before the first came says nothing: a connection had to be made, and to find its pace.
+    /// for before the first came waited for a connection, and for that to find its pace.
     fn note_rate(&mut self, now: u64, len: u64, millis: u64) {
         if self.first_at == 0 {
             self.first_at = now.max(1);
         }
-        if now.saturating_sub(millis) < self.first_at {
-            return;
-        }
-        let rate = self.asked_bytes.max(len).saturating_mul(1_000) / millis.max(1);
+        let is_first = now.saturating_sub(millis) < self.first_at;
+        let factor = if is_first { FIRST_FACTOR } else { 1 };
+        let rate = self.asked_bytes.max(len).saturating_mul(factor * 1_000) / millis.max(1);
         if rate >= self.rate {
             self.rate = rate;
         } else if self.is_full(now, len) {
@@ -470,10 +472,10 @@ mod tests {
         assert_eq!(turns(unknown).len(), PIECES_FIRST as usize);
         // Turns that are dropped are to be had again.
         assert_eq!(turns(unknown).len(), PIECES_FIRST as usize);
-        // The first says nothing: it was asked for when there was no connection.
-        for count in [PIECES_FIRST as usize, 4] {
+        // The first was asked for when there was no connection.
+        for (len, count) in [(MIB, 4), (5 * MIB / 2, 5)] {
             clock.advance(Duration::from_millis(500));
-            standing.delivered_piece(&fast, 2 * MIB, 500);
+            standing.delivered_piece(&fast, len, 500);
             assert_eq!(turns(fast).len(), count);
         }
         assert_eq!(standing.piece_patience(&fast, 4 * MIB), Duration::from_millis(3_000));
