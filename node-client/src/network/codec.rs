@@ -15,7 +15,12 @@
 //! A request of no bytes of the whole content asks who has a part of it for the map ([`PieceMap`]); who has all of it
 //! answers with no bytes. Who serves of a part says beside it what else it has, if that is short. The piece 2^32 − 1
 //! stands for the whole content: the offset is counted from its first byte. A message of which no byte comes for
-//! [`STALL_TIMEOUT`] is given up. A byte of 0 instead of an answer's end withdraws the request, and ends the stream.
+//! [`STALL_TIMEOUT`] is given up.
+//!
+//! Who asks may withdraw its request before the response has come: it writes a byte of 0 and drops the stream. Who has
+//! not begun to answer gives the request up then, and who has finds the stream gone. That a stream ends says nothing:
+//! who asks one question on it closes its half behind it. Who knows nothing of the byte answers first, and finds a bad
+//! request then, on a stream that is gone.
 //!
 //! Public so that tests and tools can speak it, well or badly.
 
@@ -271,12 +276,18 @@ where
 
 /// Waits until the request that was read last is withdrawn. That nothing more is asked on its stream withdraws nothing,
 /// and of a connection that breaks its end is told.
-pub(super) async fn withdrawn<T>(io: &mut T)
+///
+/// # Errors
+/// Something else came before the response.
+pub(super) async fn withdrawn<T>(io: &mut T) -> io::Result<()>
 where
     T: AsyncRead + Unpin + Send,
 {
-    if !matches!(io.read(&mut [0]).await, Ok(1)) {
-        std::future::pending().await
+    let mut byte = [0];
+    match io.read(&mut byte).await {
+        Ok(1) if byte == [WITHDRAWN] => Ok(()),
+        Ok(1) => Err(invalid("a range request before the response to another")),
+        _ => std::future::pending().await,
     }
 }
 
@@ -380,7 +391,7 @@ where
 
 #[cfg(test)]
 mod tests {
-    use futures::io::Cursor;
+    use futures::{io::Cursor, FutureExt};
     use libp2p::request_response::Codec as _;
 
     use super::*;
@@ -388,6 +399,16 @@ mod tests {
     async fn read(bytes: &[u8]) -> io::Result<RangeResponse> {
         let protocol = protocol_name("test").ok_or(io::ErrorKind::InvalidInput)?;
         RangeCodec.read_response(&protocol, &mut Cursor::new(bytes)).await
+    }
+
+    #[tokio::test]
+    async fn a_request_is_withdrawn_by_a_byte_of_zero_and_nothing_else() {
+        let mut said = Cursor::new(Vec::new());
+        withdraw(&mut said).await.unwrap();
+        let end = |bytes| withdrawn(&mut Cursor::new(bytes)).now_or_never();
+        assert!(end(said.into_inner()).unwrap().is_ok());
+        assert!(end(vec![VERSION]).unwrap().is_err());
+        assert!(end(Vec::new()).is_none());
     }
 
     #[tokio::test]

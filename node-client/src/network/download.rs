@@ -637,12 +637,7 @@ impl<'a, S: RangeSource> Download<'a, S> {
                 }
                 self.delivered(&asked, peer, len);
             }
-            // It is here, though nobody who is asked brought it: an earlier fetch that was given up did.
-            Outcome::Overtaken => {
-                let is_asked = self.asked.values().any(|other| other.piece == asked.piece);
-                let is_here = !is_missing(&*self.asker.pieces, asked.piece);
-                self.left = self.left.saturating_sub(usize::from(is_here && !is_asked));
-            }
+            Outcome::Overtaken => self.again(asked.piece),
             Outcome::OtherPieces(map) => {
                 self.broke(&asked);
                 let provider = &mut self.providers[asked.provider];
@@ -759,11 +754,16 @@ impl<'a, S: RangeSource> Download<'a, S> {
         self.count_in(index);
     }
 
-    /// Lets a piece be asked for before the others, unless it is here or being asked for.
+    /// Lets a piece be asked for before the others, unless it is being asked for; or it is here though nobody who is
+    /// asked brought it, as an earlier fetch that was given up did.
     fn again(&mut self, piece: usize) {
-        let is_asked = self.asked.values().any(|asked| asked.piece == piece);
-        if !is_asked && is_missing(&*self.asker.pieces, piece) {
+        if self.asked.values().any(|asked| asked.piece == piece) {
+            return;
+        }
+        if is_missing(&*self.asker.pieces, piece) {
             self.missing.put_first(piece);
+        } else {
+            self.left = self.left.saturating_sub(1);
         }
     }
 
@@ -771,7 +771,7 @@ impl<'a, S: RangeSource> Download<'a, S> {
         let now = self.asker.clock.now_millis();
         let started = asked.started.load(Ordering::Relaxed).saturating_sub(1);
         let standing = &self.asker.shared.standing;
-        standing.delivered_piece(&peer, len, now.saturating_sub(started));
+        standing.delivered_piece(&peer, len, now.saturating_sub(started), asked.is_first);
         self.last_at = now;
         for provider in &mut self.providers {
             // Where something comes more may come.
@@ -1126,8 +1126,8 @@ mod tests {
     fn the_last_pieces_do_not_wait_for_the_slowest_while_others_have_nothing_to_do() {
         // Of the first a piece takes 4 s, and three times as long is not yet slow; it is not waited for longer than 4 s.
         let known = |standing: &Standing, providers: &[PeerAddress]| {
-            standing.delivered_piece(&providers[0].peer, PIECE_LEN.into(), 4_000);
-            standing.delivered_piece(&providers[1].peer, PIECE_LEN.into(), 1);
+            standing.delivered_piece(&providers[0].peer, PIECE_LEN.into(), 4_000, false);
+            standing.delivered_piece(&providers[1].peer, PIECE_LEN.into(), 1, false);
         };
         assert_eq!(fetch_of((1, 1), 3, None, known), (1, 14));
     }
@@ -1186,8 +1186,8 @@ mod tests {
         assert_eq!(one.looks.load(Ordering::Relaxed), 1);
     }
 
-    /// Pieces of which somebody else brings the first as soon as it is asked for.
-    struct Brought(Arc<Any>);
+    /// Pieces of which somebody else brings the first as soon as it is asked for, which who is asked has or has not.
+    struct Brought(Arc<Any>, bool);
 
     #[async_trait]
     impl RangeSource for Brought {
@@ -1197,6 +1197,9 @@ mod tests {
             request: RangeRequest,
         ) -> Result<Result<RangeResponse, FaultKind>, FetchError> {
             self.0 .0[0].store(true, Ordering::Relaxed);
+            if request.offset == 0 && !self.1 {
+                return Ok(Err(FaultKind::TimedOut));
+            }
             let bytes = vec![0; request.len as usize].into();
             Ok(Ok(RangeResponse::Found { total_len: self.0.byte_len(), bytes }))
         }
@@ -1212,15 +1215,18 @@ mod tests {
 
     #[test]
     fn a_piece_that_an_earlier_fetch_brought_meanwhile_counts() {
-        let clock = ManualClock::default();
-        let shared = Shared::new(Arc::new(Standing::new(Arc::new(clock.clone()))), 1 << 20);
-        let pieces = Arc::new(Any((0..2).map(|_| AtomicBool::new(false)).collect()));
-        let providers = vec![PeerAddress { peer: PeerId::random(), addresses: Vec::new() }];
-        let source = Brought(pieces.clone());
-        let request = PiecesRequest { id: [7; 32], providers, pieces, whole: false };
-        let limits = FetchLimits { range_len: PIECE_LEN, peers_max: 32 };
-        let fetch = download(&source, &clock, limits, &shared, request, None);
-        assert!(fetch.now_or_never().unwrap().is_ok());
+        for is_delivered in [true, false] {
+            let clock = ManualClock::default();
+            let shared = Shared::new(Arc::new(Standing::new(Arc::new(clock.clone()))), 1 << 20);
+            let pieces = Arc::new(Any((0..2).map(|_| AtomicBool::new(false)).collect()));
+            let provider = || PeerAddress { peer: PeerId::random(), addresses: Vec::new() };
+            let providers = vec![provider(), provider()];
+            let source = Brought(pieces.clone(), is_delivered);
+            let request = PiecesRequest { id: [7; 32], providers, pieces, whole: false };
+            let limits = FetchLimits { range_len: PIECE_LEN, peers_max: 32 };
+            let fetch = download(&source, &clock, limits, &shared, request, None);
+            assert!(fetch.now_or_never().unwrap().is_ok());
+        }
     }
 
     /// A peer that lacks what it is asked for first, and all but that has one more time, and then all.
@@ -1260,7 +1266,7 @@ mod tests {
         let provider = PeerAddress { peer: PeerId::random(), addresses: Vec::new() };
         let known = |standing: &Standing, providers: &[PeerAddress]| {
             // One piece at a time.
-            standing.delivered_piece(&providers[0].peer, PIECE_LEN.into(), 4_000);
+            standing.delivered_piece(&providers[0].peer, PIECE_LEN.into(), 4_000, false);
         };
         let source = Grows::default();
         let (_, waits) = fetched_of(&source, vec![provider], 3, known);

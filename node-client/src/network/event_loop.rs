@@ -508,7 +508,7 @@ impl EventLoop {
             }
             News::Told { id, result } => {
                 if let Err(error) = result {
-                    tracing::debug!(%peer, %error, "could not serve a range");
+                    tracing::debug!(%peer, %error, "a range was not served");
                 }
                 self.server.on_sent(&id);
             }

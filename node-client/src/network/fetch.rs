@@ -40,7 +40,7 @@ const FAULTS_MAX: usize = 256;
 /// What a fetch needs of the network.
 #[async_trait]
 pub(super) trait RangeSource: Send + Sync {
-    /// One question to one peer.
+    /// One question to one peer; to drop the future withdraws it.
     async fn range(
         &self,
         peer: &PeerAddress,

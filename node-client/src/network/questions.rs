@@ -96,6 +96,9 @@ impl Questions {
     }
 
     pub(super) fn ask(&mut self, swarm: &mut Swarm<Behaviour>, question: Question) {
+        if question.given_up.is_cancelled() {
+            return;
+        }
         if swarm.behaviour().ranges.can_ask(&question.peer.peer) {
             self.send(swarm, question);
             return;
@@ -202,7 +205,9 @@ impl Questions {
         let Some(Asked { mut question, .. }) = self.asked.remove(id) else {
             return;
         };
-        tracing::debug!(%peer, %error, "a question failed");
+        if !matches!(error, AskError::Withdrawn) {
+            tracing::debug!(%peer, %error, "a question failed");
+        }
         let kind = match error {
             AskError::Closed if !question.repeated => {
                 // It may have been closed for being idle just before: that is worth one more connection.

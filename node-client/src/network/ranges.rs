@@ -39,6 +39,8 @@ struct Connection {
     is_circuit: bool,
     /// The last question on it had no answer: it may be dead.
     has_failed: bool,
+    /// The last question on it was withdrawn before anything came: it may be dead, too.
+    is_doubted: bool,
     /// It is being closed, which takes as long as its peer likes.
     is_closing: bool,
     asked: HashSet<QuestionId>,
@@ -72,7 +74,8 @@ impl Ranges {
     }
 
     /// Asks a peer, which has to be connected, over its best connection: one that works, not a circuit, the idlest, the
-    /// latest. Nobody waits for the answer when it is `due`, nor once it is `given_up`.
+    /// latest; one on which the last question was withdrawn comes after others. Nobody waits for the answer when it is `due`,
+    /// nor once it is `given_up`.
     pub(super) fn ask(
         &mut self,
         peer: PeerId,
@@ -85,7 +88,8 @@ impl Ranges {
         let best = connections.and_then(|connections| {
             let open = connections.iter_mut().filter(|connection| !connection.is_closing);
             open.rev().min_by_key(|connection| {
-                (connection.has_failed, connection.is_circuit, connection.asked.len())
+                let Connection { has_failed, is_circuit, is_doubted, asked, .. } = &**connection;
+                (*has_failed, *is_circuit, *is_doubted, asked.len())
             })
         });
         self.events.push_back(match best {
@@ -179,6 +183,7 @@ impl NetworkBehaviour for Ranges {
                     id,
                     is_circuit: event.endpoint.is_relayed(),
                     has_failed: false,
+                    is_doubted: false,
                     is_closing: false,
                     asked: HashSet::new(),
                     told: HashSet::new(),
@@ -203,8 +208,8 @@ impl NetworkBehaviour for Ranges {
             News::Question { id, .. } => connection.told.insert(*id),
             News::Told { id, .. } => connection.told.remove(id),
             News::Answer { id, result } => {
-                // What was withdrawn might have come.
-                if !matches!(result, Err(AskError::Withdrawn)) {
+                connection.is_doubted = matches!(result, Err(AskError::Withdrawn));
+                if !connection.is_doubted {
                     connection.has_failed = result.is_err();
                 }
                 connection.asked.remove(id)
@@ -259,9 +264,18 @@ mod tests {
     }
 
     fn ask(asker: &mut Swarm<Behaviour>, peer: PeerId, offset: u64) -> QuestionId {
+        ask_until(asker, peer, offset, CancellationToken::new())
+    }
+
+    fn ask_until(
+        asker: &mut Swarm<Behaviour>,
+        peer: PeerId,
+        offset: u64,
+        given_up: CancellationToken,
+    ) -> QuestionId {
         let request = RangeRequest { id: [7; 32], piece: None, offset, len: 1 };
         let due = Instant::now() + Duration::from_secs(60);
-        asker.behaviour_mut().ranges.ask(peer, request, due, CancellationToken::new())
+        asker.behaviour_mut().ranges.ask(peer, request, due, given_up)
     }
 
     /// The next that is said of a question.
@@ -388,6 +402,63 @@ mod tests {
     async fn a_connection_that_closes_ends_its_questions_once() {
         for (transport, closer) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
             end_of_questions(transport, closer).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_is_withdrawn_on_both_sides_and_the_next_is_answered() {
+        for transport in [0, 1] {
+            let (mut swarms, peer) = connected(transport).await;
+            // On a new stream, and on one that was kept.
+            for is_kept in [false, true] {
+                if is_kept {
+                    ask(&mut swarms[0], peer, 0);
+                    answered(&mut swarms).await.1.unwrap();
+                }
+                let given_up = CancellationToken::new();
+                let withdrawn = ask_until(&mut swarms[0], peer, 1, given_up.clone());
+                let (mut question, mut told, mut answer) = (None, None, None);
+                while told.is_none() || answer.is_none() {
+                    match news(&mut swarms).await {
+                        // Held, as by who has others to serve first.
+                        News::Question { id, answer, .. } => {
+                            question = Some((id, answer));
+                            given_up.cancel();
+                        }
+                        News::Told { result: Ok(()), .. } => {}
+                        News::Told { id, result } => told = Some((id, result)),
+                        News::Answer { id, result } => answer = Some((id, result)),
+                    }
+                }
+                let (id, held) = question.unwrap();
+                let is_told = matches!(told, Some((told, Err(TellError::Withdrawn))) if told == id);
+                assert!(is_told && held.is_closed());
+                let (answered_id, result) = answer.unwrap();
+                assert!(answered_id == withdrawn && matches!(result, Err(AskError::Withdrawn)));
+                let next = ask(&mut swarms[0], peer, 2);
+                let (answered_id, result) = answered(&mut swarms).await;
+                assert!(answered_id == next && result.is_ok(), "{result:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_on_which_a_question_was_withdrawn_comes_after_another() {
+        let (mut swarms, peer) = connected_twice().await;
+        let place_of = |swarms: &[Swarm<Behaviour>; 2], id| {
+            let mut connections = swarms[0].behaviour().ranges.connections[&peer].iter();
+            connections.position(|connection| connection.asked.contains(&id)).unwrap()
+        };
+        let given_up = CancellationToken::new();
+        let first = ask_until(&mut swarms[0], peer, 0, given_up.clone());
+        let doubted = place_of(&swarms, first);
+        given_up.cancel();
+        let (answered_id, result) = answered(&mut swarms).await;
+        assert!(answered_id == first && matches!(result, Err(AskError::Withdrawn)), "{result:?}");
+        for offset in 1..4 {
+            let next = ask(&mut swarms[0], peer, offset);
+            assert_ne!(place_of(&swarms, next), doubted);
+            answered(&mut swarms).await.1.unwrap();
         }
     }
 

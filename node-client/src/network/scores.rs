@@ -180,7 +180,7 @@ mod tests {
             let scores = Scores::open(path.clone(), standing.clone());
             standing.failed(failed);
             standing.lied(liar);
-            standing.delivered_piece(&fast, 1 << 20, 250);
+            standing.delivered_piece(&fast, 1 << 20, 250, false);
             drop(scores);
             standing.known()
         };

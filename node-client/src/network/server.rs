@@ -1,8 +1,8 @@
 //! Serves ranges to peers: by right, each within what it may have of us.
 //!
 //! A question is charged to who asks, waits in the [`Queue`], and is served when there is a slot and room on the
-//! uplink. A slot that a role may take any higher one may take too, and some are kept for the higher alone ([`Slots`]);
-//! who does not read what it asked for loses its own ([`Pace`]). What is more than may wait, or waits too long, is told
+//! uplink; who withdraws it before pays for its place alone. A slot that a role may take any higher one may take too, and
+//! some are kept for the higher alone ([`Slots`]); who does not read what it asked for loses its own ([`Pace`]). What is more than may wait, or waits too long, is told
 //! that we are busy; answers without content to strangers are counted.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -75,6 +75,7 @@ struct Question {
 /// A range read from the store, and to whom it goes.
 pub(super) struct Served {
     asker: Asker,
+    id: QuestionId,
     /// Bytes that were charged for it.
     len: u32,
     answer: oneshot::Sender<RangeResponse>,
@@ -105,6 +106,8 @@ pub(super) struct Server {
     queue: Queue<Question>,
     slots: Slots<QuestionId>,
     reads: FuturesUnordered<BoxFuture<'static, Served>>,
+    /// What is being read, and whether it will leave: if not, its slot is taken until it has been read all the same.
+    reading: HashMap<QuestionId, bool>,
     /// When to look again though nothing happens.
     look_at: Option<u64>,
 }
@@ -135,6 +138,7 @@ impl Server {
             queue: Queue::new(config.serves_per_peer_max),
             slots: Slots::new(config.serves_max, config.serves_per_peer_max),
             reads: FuturesUnordered::new(),
+            reading: HashMap::new(),
             look_at: None,
         }
     }
@@ -274,9 +278,10 @@ impl Server {
 
     /// Starts to read what a question asks for; the end is [`Turn::Read`].
     fn begin(&mut self, question: Question) {
-        let Question { asker, id: request_id, request, answer } = question;
+        let Question { asker, id: question_id, request, answer } = question;
         let (Asker { peer, role, origin }, cost) = (asker, cost(&request));
-        self.slots.take(request_id, Slot { peer, role, origin });
+        self.slots.take(question_id, Slot { peer, role, origin });
+        self.reading.insert(question_id, true);
         let store = self.store.clone();
         let RangeRequest { id, piece, offset, len } = request;
         let read = tokio::task::spawn_blocking(move || match piece {
@@ -299,7 +304,7 @@ impl Server {
                     RangeResponse::Missing
                 }
             };
-            Served { asker, len: cost, answer, response }
+            Served { asker, id: question_id, len: cost, answer, response }
         };
         self.reads.push(served.boxed());
     }
@@ -330,23 +335,22 @@ impl Server {
         self.go_on();
     }
 
-    /// Sends what has been read, and gives back what was charged for more.
+    /// Sends what has been read, and gives back what was charged for more. What its peer wants no more is charged to it all
+    /// the same, but for the line.
     fn on_read(&mut self, served: Served) {
-        let Served { asker, len, answer, response } = served;
+        let Served { asker, id, len, answer, response } = served;
+        let leaves = self.reading.remove(&id) == Some(true) && !answer.is_closed();
         let sent = response.content_len();
-        let used = match sent {
-            // The connection is gone, or the question was withdrawn.
-            _ if answer.is_closed() => 0,
-            0 => response.map_len(),
-            // A map beside content is too short to count.
-            sent => sent,
-        };
+        // A map beside content is too short to count.
+        let used = if sent == 0 { response.map_len() } else { sent };
         self.give_back(&asker, len, used);
         if let Some(uplink) = &mut self.uplink {
             // The line carries what is sent, and no more.
-            uplink.give_back(asker.role, u64::from(len).saturating_sub(used as u64));
+            let used = if leaves { used as u64 } else { 0 };
+            uplink.give_back(asker.role, u64::from(len).saturating_sub(used));
         }
-        if answer.is_closed() {
+        if !leaves {
+            self.slots.leave(&id);
             return;
         }
         self.counters.add_sent(sent);
@@ -373,9 +377,13 @@ impl Server {
 
     /// Notes that a range has left, or never will: its connection is gone, though the peer may have others, or who asked
     /// has withdrawn the question.
-    pub(super) fn on_sent(&mut self, request_id: &QuestionId) {
-        if !self.slots.leave(request_id) {
-            let Some(waiting) = self.queue.remove(|question| question.id == *request_id) else {
+    pub(super) fn on_sent(&mut self, id: &QuestionId) {
+        if let Some(leaves) = self.reading.get_mut(id) {
+            *leaves = false;
+            return;
+        }
+        if !self.slots.leave(id) {
+            let Some(waiting) = self.queue.remove(|question| question.id == *id) else {
                 return;
             };
             self.give_back(&waiting.item.asker, waiting.len, 0);
@@ -391,4 +399,95 @@ fn cost(request: &RangeRequest) -> u32 {
         len => len,
     };
     len.max(CHARGED_MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{clock::ManualClock, network::streams::QuestionIds};
+
+    const LEN: u32 = 10 * CHARGED_MIN;
+    const ID: [u8; 32] = [7; 32];
+
+    /// A server with two slots that lets a peer have five contents, and nothing more, as no time passes.
+    struct Serving {
+        server: Server,
+        ids: QuestionIds,
+        peer: PeerId,
+        _folder: tempfile::TempDir,
+    }
+
+    impl Serving {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let store = Arc::new(Store::open(folder.path(), 1 << 20).unwrap());
+            store.put(ID, &Bytes::from(vec![1; LEN as usize])).unwrap();
+            let config = NetworkConfig {
+                serves_max: 2,
+                serves_per_peer_max: 2,
+                serve_bytes_per_second_max: u64::from(5 * LEN) / BURST_SECONDS,
+                ..NetworkConfig::loopback()
+            };
+            let clock: Arc<dyn Clock> = Arc::new(ManualClock::default());
+            let pace = Pace::new(clock.clone());
+            let mut server = Server::new(&config, store, clock, Arc::default(), pace);
+            let peer = PeerId::random();
+            server.set_roles(Roles::new([(peer, Role::Validator)].into()));
+            Self { server, ids: QuestionIds::default(), peer, _folder: folder }
+        }
+
+        fn ask(&mut self) -> (QuestionId, oneshot::Receiver<RangeResponse>) {
+            let (id, (answer, response)) = (self.ids.next(), oneshot::channel());
+            let request = RangeRequest { id: ID, piece: None, offset: 0, len: LEN };
+            self.server.serve(self.peer, id, request, answer);
+            (id, response)
+        }
+
+        /// Whether one more question is told that we are busy.
+        fn is_busy(&mut self) -> bool {
+            matches!(self.ask().1.try_recv(), Ok(RangeResponse::Busy))
+        }
+
+        async fn turn(&mut self) {
+            let turn = self.server.next_turn().await;
+            self.server.on_turn(turn);
+        }
+
+        fn serving(&self) -> (u64, u64) {
+            let counters = self.server.counters.read();
+            (counters.serving, counters.waiting)
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_withdrawn_while_it_is_read_has_its_slot_so_long_and_is_charged() {
+        let mut serving = Serving::new();
+        for _ in 0..5 {
+            let (id, response) = serving.ask();
+            drop(response);
+            serving.server.on_sent(&id);
+            assert_eq!(serving.serving(), (1, 0));
+            serving.turn().await;
+            assert_eq!(serving.serving(), (0, 0));
+        }
+        assert!(serving.is_busy());
+        assert_eq!(serving.server.counters.read().bytes_sent, 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_withdrawn_before_its_turn_is_charged_for_its_place() {
+        let mut serving = Serving::new();
+        let _served = [serving.ask(), serving.ask()];
+        // Of the three contents that it may have still, twenty places take two, and the next question needs one.
+        for _ in 0..=20 {
+            let (id, response) = serving.ask();
+            assert_eq!(serving.serving(), (2, 1));
+            drop(response);
+            serving.server.on_sent(&id);
+            assert_eq!(serving.serving(), (2, 0));
+        }
+        assert!(serving.is_busy());
+    }
 }

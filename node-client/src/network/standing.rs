@@ -63,8 +63,6 @@ pub(super) struct Record {
     asked_bytes: u64,
     /// Bytes that it delivers in a second, of all pieces together; 0 until one has come.
     rate: u64,
-    /// When its first piece came to this process, by the clock; 0 before.
-    first_at: u64,
 }
 
 impl Record {
@@ -94,12 +92,8 @@ impl Record {
 
     /// Notes the rate when a piece has come after so many milliseconds: in the time that one piece takes it delivers as
     /// much as it is asked for at a time. Where that is less than it may be asked for, it may be faster. What it was asked
-    /// for before the first came waited for a connection, and for that to find its pace.
-    fn note_rate(&mut self, now: u64, len: u64, millis: u64) {
-        if self.first_at == 0 {
-            self.first_at = now.max(1);
-        }
-        let is_first = now.saturating_sub(millis) < self.first_at;
+    /// for before any came (`is_first`) waited for a connection, and for that to find its pace.
+    fn note_rate(&mut self, now: u64, len: u64, millis: u64, is_first: bool) {
         let factor = if is_first { FIRST_FACTOR } else { 1 };
         let rate = self.asked_bytes.max(len).saturating_mul(factor * 1_000) / millis.max(1);
         if rate >= self.rate {
@@ -275,12 +269,13 @@ impl Standing {
     }
 
     /// Notes that a peer delivered a piece of `len` bytes, and what it took. A small one takes the way there and back, as a MiB does.
-    pub(super) fn delivered_piece(&self, peer: &PeerId, len: u64, millis: u64) {
+    /// `is_first` says that it was asked for it before any had come.
+    pub(super) fn delivered_piece(&self, peer: &PeerId, len: u64, millis: u64, is_first: bool) {
         let mib_millis = (millis.saturating_mul(MIB) / len.max(MIB)).max(1);
         let now = self.clock.now_millis();
         self.change(*peer, |record| {
             record.failures = 0;
-            record.note_rate(now, len, millis);
+            record.note_rate(now, len, millis, is_first);
             record.mib_millis = match record.mib_millis {
                 0 => mib_millis,
                 known => (known.saturating_mul(7).saturating_add(mib_millis) / 8).max(1),
@@ -436,7 +431,7 @@ mod tests {
     fn who_is_overtaken_is_expected_to_take_longer() {
         let standing = Standing::new(Arc::new(ManualClock::default()));
         let [known, unknown] = [(); 2].map(|()| PeerId::random());
-        standing.delivered_piece(&known, MIB, 1_000);
+        standing.delivered_piece(&known, MIB, 1_000, false);
         let after = |waited| {
             for peer in [known, unknown] {
                 standing.took_longer(&peer, MIB, Duration::from_millis(waited));
@@ -462,9 +457,8 @@ mod tests {
 
     #[test]
     fn a_peer_is_asked_for_what_it_delivers_in_a_second() {
-        let clock = ManualClock::new(0);
-        let standing = Arc::new(standing(&clock));
-        let [unknown, fast] = [(); 2].map(|()| PeerId::random());
+        let standing = Arc::new(standing(&ManualClock::new(0)));
+        let [unknown, fast, new] = [(); 3].map(|()| PeerId::random());
         let turns = |peer| -> Vec<Turn> {
             let waiter = standing.waiter();
             std::iter::from_fn(|| waiter.turn(peer, MIB)).collect()
@@ -472,12 +466,11 @@ mod tests {
         assert_eq!(turns(unknown).len(), PIECES_FIRST as usize);
         // Turns that are dropped are to be had again.
         assert_eq!(turns(unknown).len(), PIECES_FIRST as usize);
-        // The first was asked for when there was no connection.
-        for (len, count) in [(MIB, 4), (5 * MIB / 2, 5)] {
-            clock.advance(Duration::from_millis(500));
-            standing.delivered_piece(&fast, len, 500);
-            assert_eq!(turns(fast).len(), count);
-        }
+        standing.delivered_piece(&fast, 2 * MIB, 500, false);
+        assert_eq!(turns(fast).len(), 4);
+        // When the first was asked for there was no connection.
+        standing.delivered_piece(&new, MIB, 500, true);
+        assert_eq!(turns(new).len(), 4);
         assert_eq!(standing.piece_patience(&fast, 4 * MIB), Duration::from_millis(3_000));
         assert_eq!(standing.piece_patience(&fast, 1), Duration::from_millis(2_000));
     }
@@ -485,24 +478,22 @@ mod tests {
     /// A far peer: each piece takes 350 ms, however many are on their way.
     #[test]
     fn a_peer_whose_pieces_take_no_longer_is_asked_for_more() {
-        let clock = ManualClock::new(0);
-        let standing = Arc::new(standing(&clock));
+        let standing = Arc::new(standing(&ManualClock::new(0)));
         let (peer, waiter) = (PeerId::random(), standing.waiter());
         let turns = || -> Vec<Turn> { std::iter::from_fn(|| waiter.turn(peer, MIB)).collect() };
         let mut counts = Vec::new();
-        for millis in [2_000, 350, 350, 350, 3_000, 3_000] {
+        for millis in [350, 350, 350, 3_000, 3_000] {
             let turns = turns();
             counts.push(turns.len());
-            clock.advance(Duration::from_millis(millis));
             for _ in 0..16 {
-                standing.delivered_piece(&peer, MIB, millis);
+                standing.delivered_piece(&peer, MIB, millis, false);
             }
             drop(turns);
             // What it waited for.
             drop(waiter.turns());
         }
         // Its line is full in the end, and what is on its way lasts for a second.
-        assert_eq!(counts, [2, 2, 5, 6, 6, 3]);
+        assert_eq!(counts, [2, 5, 6, 6, 3]);
     }
 
     #[test]
@@ -541,7 +532,7 @@ mod tests {
             standing.failed(failed);
         }
         standing.lied(liar);
-        standing.delivered_piece(&fast, MIB, 500);
+        standing.delivered_piece(&fast, MIB, 500, false);
         clock.advance(Duration::from_millis(2 * FAILURE_HALF_LIFE_MILLIS));
         assert_eq!(standing.record(&failed).failures, 1);
         // It is 1 and not 5 to which the next one is added.

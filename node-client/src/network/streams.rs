@@ -4,7 +4,8 @@
 //! so a stream that has brought an answer is kept for the next question. Either side may close it between two. A
 //! question to which nothing at all comes on a kept stream is asked once more, on one of its own: a peer that answers
 //! one question a stream, or refuses without a word, costs no more than that. Kept streams hold no connection open, and
-//! none is kept for long: the window of a stream grows with what is read of it, and a peer may fill it.
+//! none is kept for long: the window of a stream grows with what is read of it, and a peer may fill it. A question that
+//! nobody waits for any more is withdrawn, and its stream goes with it.
 
 use std::{
     collections::VecDeque,
@@ -51,6 +52,9 @@ const ASKING_MAX: usize = 32;
 /// beside what is in it.
 const ASKED_BYTES: usize = RANGE_LEN_MAX as usize;
 const HEAD_LEN: usize = 32;
+
+/// How long it may take to say that nobody waits for an answer.
+const WITHDRAW_TIME: Duration = Duration::from_secs(1);
 
 /// Questions that are answered on one stream: of fewer bytes than would have its window grow.
 const ANSWERED_MAX: usize = 512;
@@ -138,7 +142,8 @@ pub(super) struct Terms {
     pub(super) opened: Arc<AtomicU64>,
 }
 
-/// Questions that wait for a stream, and whether each was asked in vain on a kept one.
+/// Questions that wait for a stream, and whether each was asked in vain on a kept one. Those that nobody waits for any more
+/// are taken out when the connection is next looked at.
 #[derive(Default)]
 struct Line(VecDeque<(Ask, bool)>);
 
@@ -288,7 +293,9 @@ impl Handler {
             let response = tokio::select! {
                 biased;
                 response = response => response,
-                () = codec::withdrawn(&mut theirs.stream) => return Err(TellError::Withdrawn),
+                end = codec::withdrawn(&mut theirs.stream) => {
+                    return Err(end.map_or_else(TellError::Io, |()| TellError::Withdrawn));
+                }
             };
             let Ok(response) = response else {
                 // Its end says so to the peer.
@@ -430,8 +437,8 @@ async fn asked(mut own: Own, ask: Ask, is_kept: bool) -> Step {
             answer = exchange(&mut own.stream, &ask.request) => return answer,
             () = ask.given_up.cancelled() => {}
         }
-        // So that what waits in the peer's queue, and what is on its way from there, makes room for what is waited for.
-        codec::withdraw(&mut own.stream).await.map_err(AskError::Io)?;
+        // So that it makes room in the peer's queue for what is waited for. If it cannot be said the stream ends anyway.
+        let _ = timeout(WITHDRAW_TIME, codec::withdraw(&mut own.stream)).await;
         Err(AskError::Withdrawn)
     };
     let end = match timeout_at(ask.due, answer).await {

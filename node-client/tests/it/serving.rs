@@ -360,7 +360,7 @@ async fn what_nobody_waits_for_any_more_leaves_the_queue() {
         let config = NetworkConfig { idle_timeout: FOR_EVER, ..config(transport) };
         let fetcher = peer_with(config.clone(), Impatient).await;
         let capped = NetworkConfig { up_bytes_per_second: Some(1_000_000), ..config };
-        let (server, _clock) = server(capped, [(&fetcher, Role::Replica)]).await;
+        let (server, clock) = server(capped, [(&fetcher, Role::Replica)]).await;
         let place = address(&server.client).await;
         let ids = contents(&server, 3).await;
         let mut fetches = JoinSet::new();
@@ -371,6 +371,19 @@ async fn what_nobody_waits_for_any_more_leaves_the_queue() {
         fetches.shutdown().await;
         until(&server, |counters| counters.waiting == 0).await;
         assert_eq!(server.client.counters().bytes_sent, sent);
+        // They are there no more, and what is asked for has its turn.
+        let (id, _) = publish(&server, 1_000).await;
+        let fetched = fetch(&fetcher, &place, id);
+        let time = async {
+            loop {
+                clock.advance(Duration::from_millis(100));
+                breathe().await;
+            }
+        };
+        tokio::select! {
+            fetched = fetched => assert_eq!(fetched.unwrap().len(), 1_000),
+            () = time => unreachable!("time passes for ever"),
+        }
     }
 }
 

@@ -1,6 +1,11 @@
 //! What a fetch loses when its process, its disk or its line fails, and what it takes of them.
 
-use std::{fs, process::Command, thread, time::Duration};
+use std::{
+    fs,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
 
@@ -48,6 +53,7 @@ pub(super) fn kill(lab: &mut Lab) -> Result<Vec<Figure>, Failure> {
 pub(super) fn state(lab: &mut Lab) -> Result<Vec<Figure>, Failure> {
     const LEN: usize = 100_000_000;
     const KILLED_AT: f64 = 0.3;
+    const PATIENCE: Duration = Duration::from_secs(120);
     let link = Link::of(DOWN, DOWN);
     let node = lab.node(link)?;
     let (_liar, first) = lab.start(&node, &["rogue", "liar", &node.ip, &LEN.to_string()])?;
@@ -65,8 +71,11 @@ pub(super) fn state(lab: &mut Lab) -> Result<Vec<Figure>, Failure> {
     let mut joiner = lab.peer(&node, "tcp", "joiner")?;
     let before = joiner.process.memory_mib()?;
     joiner.tell(&line)?;
-    let mut killed = honest.pop();
+    let (begun, mut killed) = (Instant::now(), honest.pop());
     while let Some(peer) = &mut killed {
+        if begun.elapsed() > PATIENCE {
+            return Err("the joiner fetches nothing".to_owned());
+        }
         let mut sent = counter(peer, "sent")?;
         for peer in &mut honest {
             sent += counter(peer, "sent")?;
