@@ -65,7 +65,7 @@ const FIRST_LEN: usize = 16 * 1024;
 const GROWTH_LEN: usize = 64 * 1024;
 
 /// Asks for a part of a content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RangeRequest {
     /// The content id.
     pub id: Hash,

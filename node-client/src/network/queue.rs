@@ -4,6 +4,9 @@
 //! Of the roles that have somebody waiting the one goes next that has had the least of its part (start-time fair
 //! queueing, after Goyal, Vin and Cheng 1996): each role has a time at which it is due; a turn of n bytes puts it off
 //! by n over the role's weight. Who had nobody waiting, or could not be served, saves up nothing.
+//!
+//! What has not left yet goes before what has, of one content and for a while: so all of it is soon with somebody, and
+//! who asks for what others have already may have it of them meanwhile.
 
 use std::{cmp::Reverse, collections::VecDeque};
 
@@ -36,6 +39,15 @@ pub(super) struct Waiting<T> {
 pub(super) struct Place {
     role: usize,
     peer: usize,
+    question: usize,
+}
+
+/// What is asked for, as far as it decides whose turn it is.
+pub(super) struct Wanted<K> {
+    /// The content that it is of.
+    pub(super) content: K,
+    /// Whether it goes after others of its content, as it has left before.
+    pub(super) is_copy: bool,
 }
 
 /// The questions of one role.
@@ -44,6 +56,30 @@ struct Line<T> {
     peers: VecDeque<VecDeque<Waiting<T>>>,
     /// When it is this role's turn.
     due: u64,
+}
+
+impl<T> Line<T> {
+    /// The peer whose turn it is, and which of its questions: the first that is no copy. Who asks for copies alone lets
+    /// the first go before that asks for what is none, of the same content.
+    fn next<K: PartialEq>(
+        &self,
+        may: &impl Fn(&Waiting<T>) -> bool,
+        wanted: &impl Fn(&Waiting<T>) -> Wanted<K>,
+    ) -> Option<(usize, usize)> {
+        let mut copies: Vec<(usize, K)> = Vec::new();
+        for (peer, own) in self.peers.iter().enumerate() {
+            let Some(front) = own.front().filter(|front| may(front)) else { continue };
+            let is_new = |waiting: &Waiting<T>| !wanted(waiting).is_copy && may(waiting);
+            let Some(question) = own.iter().position(is_new) else {
+                copies.push((peer, wanted(front).content));
+                continue;
+            };
+            let content = wanted(own.get(question)?).content;
+            let before = copies.into_iter().find(|(_, other)| *other != content);
+            return Some(before.map_or((peer, question), |(peer, _)| (peer, 0)));
+        }
+        copies.first().map(|(peer, _)| (*peer, 0))
+    }
 }
 
 /// The questions that wait.
@@ -76,25 +112,30 @@ impl<T> Queue<T> {
         Ok(())
     }
 
-    /// The question whose turn it is among those that `may` be served now.
-    pub(super) fn next(&self, may: impl Fn(&Waiting<T>) -> bool) -> Option<Place> {
+    /// The question whose turn it is among those that `may` be served now; of a peer whose first may not none may.
+    pub(super) fn next<K: PartialEq>(
+        &self,
+        may: impl Fn(&Waiting<T>) -> bool,
+        wanted: impl Fn(&Waiting<T>) -> Wanted<K>,
+    ) -> Option<Place> {
         let first = |(role, line): (usize, &Line<T>)| {
-            let peer = line.peers.iter().position(|own| own.front().is_some_and(&may))?;
-            Some((line.due.max(self.now), Reverse(role), peer))
+            let (peer, question) = line.next(&may, &wanted)?;
+            Some((line.due.max(self.now), Reverse(role), peer, question))
         };
-        let (_, Reverse(role), peer) = self.lines.iter().enumerate().filter_map(first).min()?;
-        Some(Place { role, peer })
+        let next = self.lines.iter().enumerate().filter_map(first).min()?;
+        let (_, Reverse(role), peer, question) = next;
+        Some(Place { role, peer, question })
     }
 
     pub(super) fn get(&self, place: Place) -> Option<&Waiting<T>> {
-        self.lines[place.role].peers.get(place.peer)?.front()
+        self.lines[place.role].peers.get(place.peer)?.get(place.question)
     }
 
     /// Takes a question out for its turn; its peer is behind the others of its role then.
     pub(super) fn take(&mut self, place: Place) -> Option<Waiting<T>> {
         let line = &mut self.lines[place.role];
         let mut own = line.peers.remove(place.peer)?;
-        let taken = own.pop_front()?;
+        let taken = own.remove(place.question)?;
         if !own.is_empty() {
             line.peers.push_back(own);
         }
@@ -168,14 +209,46 @@ mod tests {
         assert_eq!(queue.remove(|item| *item == 1).map(|waiting| waiting.item), Some(1));
         assert!(queue.remove(|item| *item == 1).is_none());
         for left in [0, 2] {
-            let place = queue.next(|_| true).unwrap();
+            let place = queue.next(|_| true, anything).unwrap();
             assert_eq!(queue.take(place).map(|waiting| waiting.item), Some(left));
         }
-        assert_eq!((queue.len(), queue.next(|_| true).is_none()), (0, true));
+        assert_eq!((queue.len(), queue.next(|_| true, anything).is_none()), (0, true));
         // Whose only one is taken out is not in its line any more.
         assert!(queue.push(waiting(peer, Role::Stranger, 9)).is_ok());
         assert!(queue.remove(|item| *item == 9).is_some());
         assert!(queue.fronts().next().is_none());
+    }
+
+    /// All is of one content, and nothing has left.
+    fn anything(_: &Waiting<u64>) -> Wanted<()> {
+        Wanted { content: (), is_copy: false }
+    }
+
+    #[test]
+    fn what_has_not_left_goes_before_copies_of_its_content_and_peers_take_turns() {
+        let mut queue = Queue::new(8);
+        let peers = [(); 3].map(|()| PeerId::random());
+        // Content and piece; 1 of each content has left.
+        for (peer, item) in [(0, 11), (0, 10), (1, 11), (1, 21), (2, 12), (2, 21), (2, 13)] {
+            assert!(queue.push(waiting(peers[peer], Role::Replica, item)).is_ok());
+        }
+        let wanted = |waiting: &Waiting<u64>| Wanted {
+            content: waiting.item / 10,
+            is_copy: waiting.item % 10 == 1,
+        };
+        let mut order = Vec::new();
+        while let Some(place) = queue.next(|_| true, wanted) {
+            let next = queue.get(place).unwrap().item;
+            assert_eq!(queue.take(place).unwrap().item, next);
+            order.push(next);
+        }
+        assert_eq!(order, [10, 12, 13, 11, 11, 21, 21]);
+        // What has not left of another content goes before nobody.
+        for (peer, item) in [(0, 31), (1, 40)] {
+            assert!(queue.push(waiting(peers[peer], Role::Replica, item)).is_ok());
+        }
+        let place = queue.next(|_| true, wanted).unwrap();
+        assert_eq!(queue.get(place).unwrap().item, 31);
     }
 
     /// Serves `turns` questions, each followed by another one of its peer: how many each role had.
@@ -186,7 +259,9 @@ mod tests {
     ) -> [usize; ROLES] {
         let mut had = [0; ROLES];
         for _ in 0..turns {
-            let Some(taken) = queue.next(&may).and_then(|place| queue.take(place)) else { break };
+            let Some(taken) = queue.next(&may, anything).and_then(|place| queue.take(place)) else {
+                break;
+            };
             had[taken.role as usize] += 1;
             assert!(queue.push(taken).is_ok());
         }
@@ -220,7 +295,7 @@ mod tests {
         assert!(queue.push(waiting(greedy, Role::Joiner, 2)).is_err());
         assert!(queue.push(waiting(modest, Role::Joiner, 3)).is_ok());
         let mut order = Vec::new();
-        while let Some(taken) = queue.next(|_| true).and_then(|place| queue.take(place)) {
+        while let Some(taken) = queue.next(|_| true, anything).and_then(|place| queue.take(place)) {
             order.push(taken.item);
         }
         assert_eq!(order, [0, 3, 1]);
@@ -233,7 +308,7 @@ mod tests {
         let refused = (0..300).map(strangers).filter_map(|one| queue.push(one).err()).count();
         assert_eq!((queue.len(), refused), (WAITING_MAX, 300 - WAITING_MAX));
         assert!(queue.push(waiting(PeerId::random(), Role::Validator, 5)).is_ok());
-        let next = queue.next(|_| true).unwrap();
+        let next = queue.next(|_| true, anything).unwrap();
         assert_eq!(queue.get(next).unwrap().role, Role::Validator);
         assert_eq!(queue.expired(4).len(), WAITING_MAX);
         let left = queue.fronts().next().unwrap().peer;

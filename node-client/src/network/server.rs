@@ -2,13 +2,18 @@
 //!
 //! A question is charged to who asks, waits in the [`Queue`], and is served when there is a slot and room on the
 //! uplink; who withdraws it before pays for its place alone. A slot that a role may take any higher one may take too, and
-//! some are kept for the higher alone ([`Slots`]); who does not read what it asked for loses its own ([`Pace`]). What is more than may wait, or waits too long, is told
-//! that we are busy; answers without content to strangers are counted.
+//! some are kept for the higher alone ([`Slots`]); who does not read what it asked for loses its own ([`Pace`]). What is
+//! more than may wait, or waits too long, is told that we are busy; answers without content to strangers are counted.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::{future::BoxFuture, stream::FuturesUnordered, FutureExt, StreamExt};
 use libp2p::{core::ConnectedPoint, PeerId};
+use protocol::Hash;
 use tokio::sync::oneshot;
 
 use super::{
@@ -16,7 +21,7 @@ use super::{
     counters::CounterCells,
     origin::{origin_address, Origin},
     pace::Pace,
-    queue::{Queue, Waiting},
+    queue::{Queue, Waiting, Wanted},
     rate::{Buckets, Limit},
     roles::{Role, Roles},
     slots::{Slot, Slots},
@@ -38,6 +43,12 @@ const WAIT_MILLIS_MAX: u64 = 8_000;
 
 /// What a question costs at the least, in bytes of who asks: one for a byte takes a place and a look at the disk, too.
 const CHARGED_MIN: u32 = 4 << 10;
+
+/// Ranges of which it is remembered that they have left, in some four MiB; then all are forgotten.
+const LEFT_MAX: usize = 1 << 15;
+
+/// How long others go before what has left already.
+const COPY_MILLIS_MAX: u64 = 2_000;
 
 /// To whom something is charged. It outlives connections: who comes back has no more than who stayed.
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq)]
@@ -76,6 +87,7 @@ struct Question {
 pub(super) struct Served {
     asker: Asker,
     id: QuestionId,
+    request: RangeRequest,
     /// Bytes that were charged for it.
     len: u32,
     answer: oneshot::Sender<RangeResponse>,
@@ -108,6 +120,8 @@ pub(super) struct Server {
     reads: FuturesUnordered<BoxFuture<'static, Served>>,
     /// What is being read, and whether it will leave: if not, its slot is taken until it has been read all the same.
     reading: HashMap<QuestionId, bool>,
+    /// The ranges that left lately, to others than strangers.
+    left: HashSet<RangeRequest>,
     /// When to look again though nothing happens.
     look_at: Option<u64>,
 }
@@ -139,6 +153,7 @@ impl Server {
             slots: Slots::new(config.serves_max, config.serves_per_peer_max),
             reads: FuturesUnordered::new(),
             reading: HashMap::new(),
+            left: HashSet::new(),
             look_at: None,
         }
     }
@@ -200,6 +215,7 @@ impl Server {
         if let Err(too_many) = self.queue.push(waiting) {
             self.bytes.give_back(&asker.account(), len.into());
             self.give_up(too_many.item);
+            return;
         }
         self.go_on();
     }
@@ -229,14 +245,16 @@ impl Server {
 
     /// Serves whose turn it is, as far as there is room.
     fn go_on(&mut self) {
-        let now = self.clock.now_millis();
-        while let Some(place) = self.queue.next(|waiting| self.has_room(now, waiting)) {
-            let wait = |uplink: &Uplink, waiting: &Waiting<Question>| {
-                uplink.wait_millis(now, waiting.role, waiting.len)
-            };
+        let (now, mut leaves_at) = (self.clock.now_millis(), None);
+        while let Some(place) =
+            self.queue.next(|one| self.has_room(now, one), |one| self.wanted(now, one))
+        {
             let next = self.uplink.as_ref().zip(self.queue.get(place));
-            if next.is_some_and(|(uplink, waiting)| wait(uplink, waiting) > 0) {
+            let wait = next
+                .map_or(0, |(uplink, waiting)| uplink.wait_millis(now, waiting.role, waiting.len));
+            if wait > 0 {
                 // Its turn stays its own: smaller ones that there is room for do not overtake it.
+                leaves_at = Some(now.saturating_add(wait));
                 break;
             }
             let Some(waiting) = self.queue.take(place) else { break };
@@ -245,9 +263,16 @@ impl Server {
             }
             self.begin(waiting.item);
         }
-        self.look_at = self.next_look(now);
+        self.look_at = self.next_look(now).into_iter().chain(leaves_at).min();
         self.pace.set_others_wait(self.queue.fronts().any(|waiting| self.wants_a_slot(waiting)));
         self.counters.set_serving(self.slots.count(), self.queue.len());
+    }
+
+    /// What a question is for: a range that has left lately is a copy, until the question has waited long.
+    fn wanted(&self, now: u64, waiting: &Waiting<Question>) -> Wanted<Hash> {
+        let request = &waiting.item.request;
+        let is_new = now.saturating_sub(waiting.since_millis) < COPY_MILLIS_MAX;
+        Wanted { content: request.id, is_copy: is_new && self.left.contains(request) }
     }
 
     /// Whether there is a slot for a question, and a part of the uplink that is its role's.
@@ -304,7 +329,7 @@ impl Server {
                     RangeResponse::Missing
                 }
             };
-            Served { asker, id: question_id, len: cost, answer, response }
+            Served { asker, id: question_id, request, len: cost, answer, response }
         };
         self.reads.push(served.boxed());
     }
@@ -338,7 +363,7 @@ impl Server {
     /// Sends what has been read, and gives back what was charged for more. What its peer wants no more is charged to it all
     /// the same, but for the line.
     fn on_read(&mut self, served: Served) {
-        let Served { asker, id, len, answer, response } = served;
+        let Served { asker, id, request, len, answer, response } = served;
         let leaves = self.reading.remove(&id) == Some(true) && !answer.is_closed();
         let sent = response.content_len();
         // A map beside content is too short to count.
@@ -356,9 +381,15 @@ impl Server {
         self.counters.add_sent(sent);
         if sent == 0 {
             self.refuse(&asker.peer, answer, response);
-        } else {
-            let _ = answer.send(response);
+            return;
         }
+        if asker.role != Role::Stranger {
+            if self.left.len() >= LEFT_MAX {
+                self.left.clear();
+            }
+            self.left.insert(request);
+        }
+        let _ = answer.send(response);
     }
 
     /// Gives back what was charged for more than was used. The least that a question costs is kept, whatever came of it.
@@ -474,6 +505,27 @@ mod tests {
         }
         assert!(serving.is_busy());
         assert_eq!(serving.server.counters.read().bytes_sent, 0);
+    }
+
+    #[tokio::test]
+    async fn a_range_that_has_left_is_a_copy_for_a_while() {
+        let mut serving = Serving::new();
+        let request = RangeRequest { id: ID, piece: None, offset: 0, len: LEN };
+        let is_copy = |serving: &Serving, now| {
+            let (answer, _) = oneshot::channel();
+            let asker = serving.server.asker(&serving.peer);
+            let item = Question { asker, id: serving.ids.next(), request, answer };
+            let (peer, role) = (serving.peer, asker.role);
+            let waiting = Waiting { peer, role, len: LEN, since_millis: 0, item };
+            serving.server.wanted(now, &waiting).is_copy
+        };
+        let (id, response) = serving.ask();
+        assert!(!is_copy(&serving, 0));
+        serving.turn().await;
+        assert!(matches!(response.await, Ok(RangeResponse::Found { .. })));
+        serving.server.on_sent(&id);
+        let millis = [0, COPY_MILLIS_MAX - 1, COPY_MILLIS_MAX];
+        assert_eq!(millis.map(|now| is_copy(&serving, now)), [true, true, false]);
     }
 
     #[tokio::test]
