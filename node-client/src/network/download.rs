@@ -242,6 +242,8 @@ struct Asked {
     patience: Duration,
     /// Whether it is not known that its provider ever delivers.
     is_first: bool,
+    /// Whether nothing of it had come to this process.
+    is_new: bool,
     /// On what the provider is asked.
     word: Word,
     abort: AbortHandle,
@@ -613,9 +615,10 @@ impl<'a, S: RangeSource> Download<'a, S> {
         let len = asker.pieces.piece(piece).map_or(0, |(_, len, _)| len);
         let patience = asker.shared.standing.piece_patience(&address.peer, len.into());
         let is_first = !asker.shared.standing.is_known(&address.peer);
+        let is_new = !asker.shared.standing.has_rate(&address.peer);
         let (question, abort) = abortable(asker.ask(address, piece, started.clone()));
         let word = self.word(provider, piece);
-        let asked = Asked { provider, piece, started, patience, is_first, word, abort };
+        let asked = Asked { provider, piece, started, patience, is_first, is_new, word, abort };
         self.asked.insert(ticket, asked);
         async move {
             let outcome = question.await.unwrap_or(Ok(Outcome::Overtaken));
@@ -771,7 +774,7 @@ impl<'a, S: RangeSource> Download<'a, S> {
         let now = self.asker.clock.now_millis();
         let started = asked.started.load(Ordering::Relaxed).saturating_sub(1);
         let standing = &self.asker.shared.standing;
-        standing.delivered_piece(&peer, len, now.saturating_sub(started), asked.is_first);
+        standing.delivered_piece(&peer, len, now.saturating_sub(started), asked.is_new);
         self.last_at = now;
         for provider in &mut self.providers {
             // Where something comes more may come.

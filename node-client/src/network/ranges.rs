@@ -21,10 +21,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    codec::RangeRequest,
+    codec::{RangeRequest, STALL_TIMEOUT},
     pace::Pace,
     streams::{Ask, AskError, Handler, News, QuestionId, TellError, Terms},
 };
+
+/// How long a connection comes after others on which a question was withdrawn: as long as it takes to see that nothing
+/// comes.
+const DOUBT: Duration = STALL_TIMEOUT;
 
 /// What came of a question, and with which peer.
 #[derive(Debug)]
@@ -39,8 +43,8 @@ struct Connection {
     is_circuit: bool,
     /// The last question on it had no answer: it may be dead.
     has_failed: bool,
-    /// The last question on it was withdrawn before anything came: it may be dead, too.
-    is_doubted: bool,
+    /// Until when it comes after others, as a question on it was withdrawn: it may be dead, too.
+    doubted_until: Option<Instant>,
     /// It is being closed, which takes as long as its peer likes.
     is_closing: bool,
     asked: HashSet<QuestionId>,
@@ -74,7 +78,7 @@ impl Ranges {
     }
 
     /// Asks a peer, which has to be connected, over its best connection: one that works, not a circuit, the idlest, the
-    /// latest; one on which the last question was withdrawn comes after others. Nobody waits for the answer when it is `due`,
+    /// latest; one on which a question was just withdrawn comes after others. Nobody waits for the answer when it is `due`,
     /// nor once it is `given_up`.
     pub(super) fn ask(
         &mut self,
@@ -83,13 +87,14 @@ impl Ranges {
         due: Instant,
         given_up: CancellationToken,
     ) -> QuestionId {
-        let id = self.terms.ids.next();
+        let (id, now) = (self.terms.ids.next(), Instant::now());
         let connections = self.connections.get_mut(&peer);
         let best = connections.and_then(|connections| {
             let open = connections.iter_mut().filter(|connection| !connection.is_closing);
             open.rev().min_by_key(|connection| {
-                let Connection { has_failed, is_circuit, is_doubted, asked, .. } = &**connection;
-                (*has_failed, *is_circuit, *is_doubted, asked.len())
+                let Connection { has_failed, is_circuit, doubted_until, asked, .. } = &**connection;
+                let is_doubted = doubted_until.is_some_and(|until| now < until);
+                (*has_failed, *is_circuit, is_doubted, asked.len())
             })
         });
         self.events.push_back(match best {
@@ -183,7 +188,7 @@ impl NetworkBehaviour for Ranges {
                     id,
                     is_circuit: event.endpoint.is_relayed(),
                     has_failed: false,
-                    is_doubted: false,
+                    doubted_until: None,
                     is_closing: false,
                     asked: HashSet::new(),
                     told: HashSet::new(),
@@ -208,8 +213,9 @@ impl NetworkBehaviour for Ranges {
             News::Question { id, .. } => connection.told.insert(*id),
             News::Told { id, .. } => connection.told.remove(id),
             News::Answer { id, result } => {
-                connection.is_doubted = matches!(result, Err(AskError::Withdrawn));
-                if !connection.is_doubted {
+                let is_withdrawn = matches!(result, Err(AskError::Withdrawn));
+                connection.doubted_until = is_withdrawn.then(|| Instant::now() + DOUBT);
+                if !is_withdrawn {
                     connection.has_failed = result.is_err();
                 }
                 connection.asked.remove(id)

@@ -344,6 +344,11 @@ impl Standing {
         state.awaited.first(peer).is_none() && state.records.get(peer).is_none_or(has_room)
     }
 
+    /// Whether a peer has delivered a piece to this process.
+    pub(super) fn has_rate(&self, peer: &PeerId) -> bool {
+        self.record(peer).rate > 0
+    }
+
     /// Whether a peer ever delivered a piece, as far as is known.
     pub(super) fn is_known(&self, peer: &PeerId) -> bool {
         self.record(peer).mib_millis > 0

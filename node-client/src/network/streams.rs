@@ -446,6 +446,7 @@ async fn asked(mut own: Own, ask: Ask, is_kept: bool) -> Step {
             own.bytes += HEAD_LEN + response.content_len() + response.map_len();
             (own, response)
         }),
+        Err(_) if ask.given_up.is_cancelled() => Err(AskError::Withdrawn),
         Err(_) => Err(AskError::TimedOut),
     };
     Step::Asked { ask, is_kept, end }
