@@ -13,6 +13,11 @@ pub(super) const DOWN: f64 = 25.0;
 /// What is fetched over long or lossy links.
 pub(super) const FAR_LEN: usize = 96 << 20;
 
+/// The part of its uplink that a participant's configuration lets it use for content and for what is acknowledged of it:
+/// headers take the rest. So who waits waits at the peer, where it is known who comes first, and not in a queue of the
+/// line.
+const CAP: f64 = 0.94;
+
 /// What a failed fetch counts as, in seconds: as long as a peer tries.
 const FAILED_SECONDS: f64 = 120.0;
 
@@ -40,6 +45,11 @@ pub(super) fn fetch(answer: &Value) -> Result<Fetch, Failure> {
 
 pub(super) fn mbit_per_second(len: usize, seconds: f64) -> f64 {
     len as f64 * 8.0 / 1e6 / seconds
+}
+
+/// The bytes a second that a participant sends at the most on an uplink of so many Mb/s, as its configuration says.
+pub(super) fn own_limit(up: f64) -> String {
+    (up * CAP * 1e6 / 8.0).round().to_string()
 }
 
 pub(super) fn counter(peer: &mut Peer, key: &str) -> Result<f64, Failure> {

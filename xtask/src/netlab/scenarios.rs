@@ -3,7 +3,7 @@
 use std::{thread, time::Duration};
 
 use super::{
-    answers::{counter, fetch, mbit_per_second, DOWN, FAR_LEN, PAYLOAD_LEN, UP},
+    answers::{counter, fetch, mbit_per_second, own_limit, DOWN, FAR_LEN, PAYLOAD_LEN, UP},
     attacks, crowd, failures,
     figures::Figure,
     lab::{Lab, Link, Nat, Node, Peer},
@@ -66,13 +66,25 @@ fn short(lab: &mut Lab) -> Result<Vec<Figure>, Failure> {
     Ok(figures)
 }
 
-/// One publisher, twelve fetchers at once: when has the last one all?
+/// One publisher, twelve fetchers at once: when has the last one all? Once they know what their uplinks carry, as
+/// participants do, and once not.
 fn swarm(lab: &mut Lab) -> Result<Vec<Figure>, Failure> {
+    let mut figures = swarm_of(lab, "swarm", true)?;
+    let without = swarm_of(lab, "swarm without a limit", false)?;
+    let beside = |figure: Figure| Figure::beside(figure.name, figure.value, &figure.unit);
+    figures.extend(without.into_iter().map(beside));
+    Ok(figures)
+}
+
+fn swarm_of(lab: &mut Lab, name: &str, is_limited: bool) -> Result<Vec<Figure>, Failure> {
     const FETCHERS: usize = 12;
     let mut peers = Vec::new();
     for index in 0..=FETCHERS {
-        let node = lab.node(Link::of(UP, DOWN))?;
-        peers.push(lab.peer(&node, "quic", &format!("peer{index}"))?);
+        let (node, folder) = (lab.node(Link::of(UP, DOWN))?, format!("{is_limited}{index}"));
+        peers.push(match is_limited {
+            true => lab.capped_peer(&node, "quic", &folder, &own_limit(UP))?,
+            false => lab.peer(&node, "quic", &folder)?,
+        });
     }
     let addresses: Vec<String> = peers.iter().map(|peer| peer.address.clone()).collect();
     peers[0].ask(&format!("publish {PAYLOAD_LEN}"))?;
@@ -94,12 +106,17 @@ fn swarm(lab: &mut Lab) -> Result<Vec<Figure>, Failure> {
     let sent = counter(&mut peers[0], "sent")? / PAYLOAD_LEN as f64;
     seconds.sort_by(f64::total_cmp);
     Ok(vec![
-        Figure::at_most("swarm, last of 12 done", seconds[FETCHERS - 1], "s", 1.3 * bound),
-        Figure::beside("swarm, 6th of 12 done", seconds[FETCHERS / 2 - 1], "s"),
-        Figure::beside("swarm, first of 12 done", seconds[0], "s"),
-        Figure::at_most("swarm, not done in 120 s", missing, "", 0.0),
-        Figure::at_most("swarm, begun again", again, "times", 0.0),
-        Figure::beside("swarm, sent by the publisher", sent, "contents"),
+        Figure::at_most(
+            format!("{name}, last of 12 done"),
+            seconds[FETCHERS - 1],
+            "s",
+            1.3 * bound,
+        ),
+        Figure::beside(format!("{name}, 6th of 12 done"), seconds[FETCHERS / 2 - 1], "s"),
+        Figure::beside(format!("{name}, first of 12 done"), seconds[0], "s"),
+        Figure::at_most(format!("{name}, not done in 120 s"), missing, "", 0.0),
+        Figure::at_most(format!("{name}, begun again"), again, "times", 0.0),
+        Figure::beside(format!("{name}, sent by the publisher"), sent, "contents"),
     ])
 }
 

@@ -12,7 +12,7 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    answers::{counter, DOWN, PAYLOAD_LEN, UP},
+    answers::{counter, own_limit, DOWN, PAYLOAD_LEN, UP},
     figures::Figure,
     lab::{Lab, Link, Peer},
 };
@@ -35,10 +35,6 @@ const MIRROR_SLOWER: u32 = 4;
 const TRAINING: Duration = Duration::from_secs(60);
 
 const WINDOWS: usize = 3;
-
-/// The part of its uplink that each participant's configuration lets it use for content and for what is acknowledged of
-/// it: headers take the rest. So who waits waits at the peer, where validators come first, and not in a queue of the line.
-const CAP: f64 = 0.94;
 
 /// How much longer than by the uplinks together the review's model of pieces takes: 2,030 s for 1,966 s.
 const MODEL: f64 = 1.033;
@@ -97,9 +93,8 @@ impl Crew {
         for (index, (up, down)) in links.enumerate() {
             let (up, down) = (up / f64::from(slower), down / f64::from(slower));
             let node = lab.node(Link::of(up, down))?;
-            let bytes_per_second = (up * CAP * 1e6 / 8.0).round().to_string();
             let name = format!("peer{index}");
-            peers.push(lab.capped_peer(&node, "tcp", &name, &bytes_per_second)?);
+            peers.push(lab.capped_peer(&node, "tcp", &name, &own_limit(up))?);
         }
         let addresses: Vec<String> = peers.iter().map(|peer| peer.address.clone()).collect();
         let line = format!("join {} {}", validators.len(), addresses.join(" "));
