@@ -48,7 +48,7 @@ const CHARGED_MIN: u32 = 4 << 10;
 const LEFT_MAX: usize = 1 << 15;
 
 /// How long others go before what has left already.
-const COPY_MILLIS_MAX: u64 = 2_000;
+const COPY_MILLIS_MAX: u64 = 5_000;
 
 /// To whom something is charged. It outlives connections: who comes back has no more than who stayed.
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq)]
