@@ -96,7 +96,7 @@ pub(super) struct Served {
 
 /// Why the server is looked at again.
 pub(super) enum Turn {
-    Read(Served),
+    Read(Box<Served>),
     /// Somebody who waits can be served, or has waited too long.
     Time,
 }
@@ -339,7 +339,7 @@ impl Server {
         let now = self.clock.now_millis();
         let look_in = self.look_at.map(|at| Duration::from_millis(at.saturating_sub(now)));
         tokio::select! {
-            Some(served) = self.reads.next() => Turn::Read(served),
+            Some(served) = self.reads.next() => Turn::Read(Box::new(served)),
             () = self.clock.sleep(look_in.unwrap_or_default()), if look_in.is_some() => Turn::Time,
             else => std::future::pending().await,
         }
@@ -347,7 +347,7 @@ impl Server {
 
     pub(super) fn on_turn(&mut self, turn: Turn) {
         match turn {
-            Turn::Read(served) => self.on_read(served),
+            Turn::Read(served) => self.on_read(*served),
             Turn::Time => {
                 let since = self.clock.now_millis().checked_sub(WAIT_MILLIS_MAX);
                 for waiting in since.map(|since| self.queue.expired(since)).unwrap_or_default() {
