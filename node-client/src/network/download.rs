@@ -1026,31 +1026,31 @@ mod tests {
         }
     }
 
-    /// Peers of whom some have all and answer at once.
-    struct SomeAnswer {
-        who: Vec<PeerId>,
-        total_len: u64,
-        /// What the others have; `None` if they say nothing.
-        others: Option<PieceMap>,
+    fn any(count: usize) -> Arc<Any> {
+        Arc::new(Any((0..count).map(|_| AtomicBool::new(false)).collect()))
     }
 
+    fn provider() -> PeerAddress {
+        PeerAddress { peer: PeerId::random(), addresses: Vec::new() }
+    }
+
+    /// Peers that say this of what they are asked; nothing, for ever, where it is `None`.
+    struct Says<F>(F);
+
     #[async_trait]
-    impl RangeSource for SomeAnswer {
+    impl<F> RangeSource for Says<F>
+    where
+        F: Fn(&PeerId, RangeRequest) -> Option<Result<RangeResponse, FaultKind>> + Send + Sync,
+    {
         async fn range(
             &self,
             peer: &PeerAddress,
             request: RangeRequest,
         ) -> Result<Result<RangeResponse, FaultKind>, FetchError> {
-            let (total_len, bytes) = (self.total_len, vec![0; request.len as usize].into());
-            if self.who.contains(&peer.peer) {
-                return Ok(Ok(RangeResponse::Found { total_len, bytes }));
+            match (self.0)(&peer.peer, request) {
+                Some(said) => Ok(said),
+                None => std::future::pending().await,
             }
-            let Some(map) = self.others.clone() else { return std::future::pending().await };
-            let has_it = map.may_have(request.offset as usize / PIECE_LEN as usize);
-            Ok(Ok(match request.len > 0 && has_it {
-                true => RangeResponse::Part { total_len, bytes, map },
-                false => RangeResponse::OtherPieces(map),
-            }))
         }
 
         async fn providers(&self, _: Hash) -> Result<Vec<PeerAddress>, FetchError> {
@@ -1070,27 +1070,36 @@ mod tests {
         others: Option<PieceMap>,
         known: impl Fn(&Standing, &[PeerAddress]),
     ) -> (usize, usize) {
-        let providers: Vec<PeerAddress> = (0..silent + answering)
-            .map(|_| PeerAddress { peer: PeerId::random(), addresses: Vec::new() })
-            .collect();
-        let who = providers[silent..].iter().map(|provider| provider.peer).collect();
-        let total_len = pieces as u64 * u64::from(PIECE_LEN);
-        let source = SomeAnswer { who, total_len, others };
+        let providers: Vec<_> = (0..silent + answering).map(|_| provider()).collect();
+        let who: Vec<PeerId> = providers[silent..].iter().map(|provider| provider.peer).collect();
+        let pieces = any(pieces);
+        let total_len = pieces.byte_len();
+        let source = Says(|peer: &PeerId, request: RangeRequest| {
+            let bytes = vec![0; request.len as usize].into();
+            if who.contains(peer) {
+                return Some(Ok(RangeResponse::Found { total_len, bytes }));
+            }
+            let map = others.clone()?;
+            let has_it = map.may_have(request.offset as usize / PIECE_LEN as usize);
+            Some(Ok(match request.len > 0 && has_it {
+                true => RangeResponse::Part { total_len, bytes, map },
+                false => RangeResponse::OtherPieces(map),
+            }))
+        });
         let (fetched, waits) = fetched_of(&source, providers, pieces, known);
-        (fetched.peers.iter().filter(|peer| source.who.contains(peer)).count(), waits)
+        (fetched.peers.iter().filter(|peer| who.contains(peer)).count(), waits)
     }
 
     /// What was fetched of a source, after how many waits of 300 ms.
     fn fetched_of(
         source: &impl RangeSource,
         providers: Vec<PeerAddress>,
-        pieces: usize,
+        pieces: Arc<Any>,
         known: impl Fn(&Standing, &[PeerAddress]),
     ) -> (PiecesFetched, usize) {
         let clock = ManualClock::default();
         let shared = Shared::new(Arc::new(Standing::new(Arc::new(clock.clone()))), 1 << 20);
         known(&shared.standing, &providers);
-        let pieces = Arc::new(Any((0..pieces).map(|_| AtomicBool::new(false)).collect()));
         let request = PiecesRequest { id: [7; 32], providers, pieces, whole: false };
         let limits = FetchLimits { range_len: PIECE_LEN, peers_max: 32 };
         let mut fetch = Box::pin(download(source, &clock, limits, &shared, request, None));
@@ -1171,7 +1180,7 @@ mod tests {
         let clock = ManualClock::default();
         let shared = Shared::new(Arc::new(Standing::new(Arc::new(clock.clone()))), 1 << 20);
         let one = Arc::new(One::default());
-        let source = SomeAnswer { who: Vec::new(), total_len: one.byte_len(), others: None };
+        let source = Says(|_: &PeerId, _| None);
         let asker = Asker {
             source: &source,
             clock: &clock,
@@ -1189,98 +1198,52 @@ mod tests {
         assert_eq!(one.looks.load(Ordering::Relaxed), 1);
     }
 
-    /// Pieces of which somebody else brings the first as soon as it is asked for, which who is asked has or has not.
-    struct Brought(Arc<Any>, bool);
-
-    #[async_trait]
-    impl RangeSource for Brought {
-        async fn range(
-            &self,
-            _: &PeerAddress,
-            request: RangeRequest,
-        ) -> Result<Result<RangeResponse, FaultKind>, FetchError> {
-            self.0 .0[0].store(true, Ordering::Relaxed);
-            if request.offset == 0 && !self.1 {
-                return Ok(Err(FaultKind::TimedOut));
-            }
-            let bytes = vec![0; request.len as usize].into();
-            Ok(Ok(RangeResponse::Found { total_len: self.0.byte_len(), bytes }))
-        }
-
-        async fn providers(&self, _: Hash) -> Result<Vec<PeerAddress>, FetchError> {
-            Ok(Vec::new())
-        }
-
-        fn local_peer(&self) -> PeerId {
-            PeerId::random()
-        }
-    }
-
     #[test]
     fn a_piece_that_an_earlier_fetch_brought_meanwhile_counts() {
+        // It is brought as soon as it is asked for, of who has it and of who does not answer in time.
         for is_delivered in [true, false] {
-            let clock = ManualClock::default();
-            let shared = Shared::new(Arc::new(Standing::new(Arc::new(clock.clone()))), 1 << 20);
-            let pieces = Arc::new(Any((0..2).map(|_| AtomicBool::new(false)).collect()));
-            let provider = || PeerAddress { peer: PeerId::random(), addresses: Vec::new() };
+            let pieces = any(2);
+            let source = Says(|_: &PeerId, request: RangeRequest| {
+                pieces.0[0].store(true, Ordering::Relaxed);
+                if request.offset == 0 && !is_delivered {
+                    return Some(Err(FaultKind::TimedOut));
+                }
+                let (total_len, bytes) = (pieces.byte_len(), vec![0; request.len as usize].into());
+                Some(Ok(RangeResponse::Found { total_len, bytes }))
+            });
             let providers = vec![provider(), provider()];
-            let source = Brought(pieces.clone(), is_delivered);
-            let request = PiecesRequest { id: [7; 32], providers, pieces, whole: false };
-            let limits = FetchLimits { range_len: PIECE_LEN, peers_max: 32 };
-            let fetch = download(&source, &clock, limits, &shared, request, None);
-            assert!(fetch.now_or_never().unwrap().is_ok());
-        }
-    }
-
-    /// A peer that lacks what it is asked for first, and all but that has one more time, and then all.
-    #[derive(Default)]
-    struct Grows(Mutex<Vec<usize>>);
-
-    #[async_trait]
-    impl RangeSource for Grows {
-        async fn range(
-            &self,
-            _: &PeerAddress,
-            request: RangeRequest,
-        ) -> Result<Result<RangeResponse, FaultKind>, FetchError> {
-            let mut asked = self.0.lock().unwrap();
-            asked.push(request.offset as usize / PIECE_LEN as usize);
-            let map = PieceMap::of((0..3).map(|piece| piece != asked[0]));
-            let (total_len, bytes) =
-                (3 * u64::from(PIECE_LEN), vec![0; request.len as usize].into());
-            Ok(Ok(match asked.len() {
-                1 => RangeResponse::OtherPieces(map),
-                2 => RangeResponse::Part { total_len, bytes, map },
-                _ => RangeResponse::Found { total_len, bytes },
-            }))
-        }
-
-        async fn providers(&self, _: Hash) -> Result<Vec<PeerAddress>, FetchError> {
-            Ok(Vec::new())
-        }
-
-        fn local_peer(&self) -> PeerId {
-            PeerId::random()
+            let (_, waits) = fetched_of(&source, providers, pieces.clone(), |_, _| {});
+            assert_eq!(waits, 0);
         }
     }
 
     #[test]
     fn who_said_what_it_has_beside_a_piece_and_does_not_any_more_has_all() {
-        let provider = PeerAddress { peer: PeerId::random(), addresses: Vec::new() };
         let known = |standing: &Standing, providers: &[PeerAddress]| {
             // One piece at a time.
             standing.delivered_piece(&providers[0].peer, PIECE_LEN.into(), 4_000, false);
         };
-        let source = Grows::default();
-        let (_, waits) = fetched_of(&source, vec![provider], 3, known);
-        let asked = source.0.into_inner().unwrap();
+        let (asked, pieces) = (Mutex::new(Vec::new()), any(3));
+        // It lacks what it is asked for first, has all but that one more time, and then all.
+        let source = Says(|_: &PeerId, request: RangeRequest| {
+            let mut asked = asked.lock().unwrap();
+            asked.push(request.offset as usize / PIECE_LEN as usize);
+            let map = PieceMap::of((0..3).map(|piece| piece != asked[0]));
+            let (total_len, bytes) = (pieces.byte_len(), vec![0; request.len as usize].into());
+            Some(Ok(match asked.len() {
+                1 => RangeResponse::OtherPieces(map),
+                2 => RangeResponse::Part { total_len, bytes, map },
+                _ => RangeResponse::Found { total_len, bytes },
+            }))
+        });
+        let (_, waits) = fetched_of(&source, vec![provider()], pieces.clone(), known);
+        let asked = asked.into_inner().unwrap();
         assert_eq!((asked.len(), asked[0] == asked[3], waits), (4, true, 0));
     }
 
     #[test]
     fn who_has_nothing_of_use_is_asked_less_and_less() {
-        let provider =
-            || Provider::new(PeerAddress { peer: PeerId::random(), addresses: Vec::new() });
+        let provider = || Provider::new(provider());
         let due = |provider: &mut Provider, is_partial| -> Vec<usize> {
             let mut at = Vec::new();
             for look in 1..=32 {

@@ -92,9 +92,9 @@ impl Record {
 
     /// Notes the rate when a piece has come after so many milliseconds: in the time that one piece takes it delivers as
     /// much as it is asked for at a time. Where that is less than it may be asked for, it may be faster. What it was asked
-    /// for before any came (`is_first`) waited for a connection, and for that to find its pace.
-    fn note_rate(&mut self, now: u64, len: u64, millis: u64, is_first: bool) {
-        let factor = if is_first { FIRST_FACTOR } else { 1 };
+    /// for before any came (`is_new`) waited for a connection, and for that to find its pace.
+    fn note_rate(&mut self, now: u64, len: u64, millis: u64, is_new: bool) {
+        let factor = if is_new { FIRST_FACTOR } else { 1 };
         let rate = self.asked_bytes.max(len).saturating_mul(factor * 1_000) / millis.max(1);
         if rate >= self.rate {
             self.rate = rate;
@@ -269,13 +269,13 @@ impl Standing {
     }
 
     /// Notes that a peer delivered a piece of `len` bytes, and what it took. A small one takes the way there and back, as a MiB does.
-    /// `is_first` says that it was asked for it before any had come.
-    pub(super) fn delivered_piece(&self, peer: &PeerId, len: u64, millis: u64, is_first: bool) {
+    /// `is_new` says that it was asked for it before any had come.
+    pub(super) fn delivered_piece(&self, peer: &PeerId, len: u64, millis: u64, is_new: bool) {
         let mib_millis = (millis.saturating_mul(MIB) / len.max(MIB)).max(1);
         let now = self.clock.now_millis();
         self.change(*peer, |record| {
             record.failures = 0;
-            record.note_rate(now, len, millis, is_first);
+            record.note_rate(now, len, millis, is_new);
             record.mib_millis = match record.mib_millis {
                 0 => mib_millis,
                 known => (known.saturating_mul(7).saturating_add(mib_millis) / 8).max(1),
