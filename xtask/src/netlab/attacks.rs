@@ -70,9 +70,8 @@ pub(super) fn rogues(lab: &mut Lab) -> Result<Vec<Figure>, Failure> {
         let mut rogues = Vec::new();
         let mut addresses = Vec::new();
         for node in &nodes[..count] {
-            let (process, first) = lab.start(node, &["rogue", kind, &node.ip, &len])?;
-            let address = first.get("address").and_then(Value::as_str);
-            addresses.push(address.ok_or("a rogue without address")?.to_owned());
+            let (process, address) = lab.rogue(node, kind, PAYLOAD_LEN)?;
+            addresses.push(address);
             rogues.push(process);
         }
         addresses.extend(honest[count..].iter().map(|peer| peer.address.clone()));

@@ -56,8 +56,7 @@ pub(super) fn state(lab: &mut Lab) -> Result<Vec<Figure>, Failure> {
     const PATIENCE: Duration = Duration::from_secs(120);
     let link = Link::of(DOWN, DOWN);
     let node = lab.node(link)?;
-    let (_liar, first) = lab.start(&node, &["rogue", "liar", &node.ip, &LEN.to_string()])?;
-    let address = first.get("address").and_then(Value::as_str).ok_or("a rogue without address")?;
+    let (_liar, address) = lab.rogue(&node, "liar", LEN)?;
     let mut line = format!("fetch {LEN} {address}");
     let mut honest = Vec::new();
     for index in 0..3 {

@@ -175,6 +175,18 @@ impl Lab {
         Process::start(command)
     }
 
+    /// Starts a peer on a host that serves a content of so many bytes as a rogue of this kind; its address beside it.
+    pub(crate) fn rogue(
+        &self,
+        node: &Node,
+        kind: &str,
+        len: usize,
+    ) -> Result<(Process, String), Failure> {
+        let words = ["rogue", kind, &node.ip, &len.to_string()];
+        let (process, first) = self.start(node, &words)?;
+        Ok((process, text(&first, "address")?))
+    }
+
     /// Starts an honest peer on a host, with a folder of its own or that of a peer before it.
     pub(crate) fn peer(&self, node: &Node, transport: &str, folder: &str) -> Result<Peer, Failure> {
         self.peer_of(node, transport, folder, &[])

@@ -28,7 +28,7 @@ const VALIDATOR: f64 = 50.0;
 /// What a mirror's link gives: 10 Gb/s by 20.
 const MIRROR: f64 = 500.0;
 
-/// How much slower links and time are with a mirror, of which two processors could not keep up with the exchange.
+/// How much slower links and time are with a mirror, so that two processors have time to spare.
 const MIRROR_SLOWER: u32 = 4;
 
 /// What training takes.
