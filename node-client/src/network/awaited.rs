@@ -1,4 +1,7 @@
-//! Who waits for a turn of which peer, in the order in which they came; knows no libp2p.
+//! Who waits for a turn of which peer; knows no libp2p.
+//!
+//! Who needs what nobody else has goes before others, a few times in a row: what others have may come of them meanwhile,
+//! and what has come once others may have of us. Else they go in the order in which they came.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -8,15 +11,49 @@ use std::{
 use libp2p::PeerId;
 use tokio::sync::Notify;
 
+/// How often in a row those go first who need what nobody else has, while others wait.
+const RARE_MAX: u32 = 4;
+
 /// A turn: whose, and for how many bytes.
 pub(super) type Given = (PeerId, u64);
+
+/// Those who wait for the turns of one peer, and for how many bytes, the longest first.
+#[derive(Default)]
+struct Line {
+    /// Who needs what nobody else has.
+    rare: VecDeque<(u64, u64)>,
+    others: VecDeque<(u64, u64)>,
+    /// How often in a row the former went first while others waited.
+    passed: u32,
+}
+
+impl Line {
+    fn is_empty(&self) -> bool {
+        self.rare.is_empty() && self.others.is_empty()
+    }
+
+    /// Whether it is the turn of those who need what nobody else has.
+    fn is_rares_turn(&self) -> bool {
+        !self.rare.is_empty() && (self.others.is_empty() || self.passed < RARE_MAX)
+    }
+
+    fn first(&self) -> Option<&(u64, u64)> {
+        if self.is_rares_turn() { &self.rare } else { &self.others }.front()
+    }
+
+    fn pop(&mut self) -> Option<(u64, u64)> {
+        let is_rares = self.is_rares_turn();
+        self.passed = if is_rares && !self.others.is_empty() { self.passed + 1 } else { 0 };
+        if is_rares { &mut self.rare } else { &mut self.others }.pop_front()
+    }
+}
 
 /// Those who wait, and what they were given since they looked.
 #[derive(Default)]
 pub(super) struct Awaited {
     next: u64,
-    /// Of each peer who waits for it, and for how many bytes, the longest first; none is empty.
-    lines: HashMap<PeerId, VecDeque<(u64, u64)>>,
+    /// Who waits for each peer; none is empty.
+    lines: HashMap<PeerId, Line>,
     waiters: HashMap<u64, Waiter>,
 }
 
@@ -36,17 +73,18 @@ impl Awaited {
         (who, told)
     }
 
-    /// Lets `who` wait for a turn of `peer` for `len` bytes, unless it does so already.
-    pub(super) fn wait(&mut self, who: u64, (peer, len): Given) {
+    /// Lets `who` wait for a turn of `peer` for `len` bytes, unless it does so already; `is_rare` says that nobody else
+    /// has what it is for.
+    pub(super) fn wait(&mut self, who: u64, (peer, len): Given, is_rare: bool) {
         let line = self.lines.entry(peer).or_default();
-        if !line.iter().any(|(other, _)| *other == who) {
-            line.push_back((who, len));
+        if line.rare.iter().chain(&line.others).all(|(other, _)| *other != who) {
+            if is_rare { &mut line.rare } else { &mut line.others }.push_back((who, len));
         }
     }
 
     /// For how many bytes the first in the line of `peer` waits.
     pub(super) fn first(&self, peer: &PeerId) -> Option<u64> {
-        Some(self.lines.get(peer)?.front()?.1)
+        Some(self.lines.get(peer)?.first()?.1)
     }
 
     /// Gives a turn of `peer` to the first in its line, and tells it so.
@@ -54,7 +92,7 @@ impl Awaited {
         let Some(line) = self.lines.get_mut(peer) else {
             return;
         };
-        let first = line.pop_front();
+        let first = line.pop();
         if line.is_empty() {
             self.lines.remove(peer);
         }
@@ -78,7 +116,9 @@ impl Awaited {
     /// `who` waits no more: what it was given and has not taken.
     pub(super) fn leave(&mut self, who: u64) -> Vec<Given> {
         self.lines.retain(|_, line| {
-            line.retain(|(other, _)| *other != who);
+            for waiting in [&mut line.rare, &mut line.others] {
+                waiting.retain(|(other, _)| *other != who);
+            }
             !line.is_empty()
         });
         self.waiters.remove(&who).map(|waiter| waiter.given).unwrap_or_default()
@@ -95,9 +135,9 @@ mod tests {
         let [peer, other] = [(); 2].map(|()| PeerId::random());
         let [one, two, three] = [(); 3].map(|()| awaited.enter().0);
         for who in [one, two, one, three] {
-            awaited.wait(who, (peer, who + 5));
+            awaited.wait(who, (peer, who + 5), false);
         }
-        awaited.wait(three, (other, 1));
+        awaited.wait(three, (other, 1), false);
         assert_eq!((awaited.first(&peer), awaited.first(&other)), (Some(5), Some(1)));
         awaited.give(&peer);
         assert_eq!(awaited.take(one), [(peer, 5)]);
@@ -108,9 +148,30 @@ mod tests {
         assert!(awaited.lines.is_empty() && awaited.first(&other).is_none());
         // Nobody waits: nothing happens.
         awaited.give(&peer);
-        awaited.wait(one, (peer, 3));
+        awaited.wait(one, (peer, 3), false);
         awaited.give(&peer);
         assert_eq!(awaited.leave(one), [(peer, 3)]);
         assert!(awaited.waiters.is_empty());
+    }
+    #[test]
+    fn who_needs_what_nobody_else_has_goes_first_a_few_times_in_a_row() {
+        let (mut awaited, peer) = (Awaited::default(), PeerId::random());
+        let [one, two, rare] = [(); 3].map(|()| awaited.enter().0);
+        for (who, is_rare) in [(one, false), (two, false), (rare, true)] {
+            awaited.wait(who, (peer, 1), is_rare);
+        }
+        let mut order = Vec::new();
+        while awaited.first(&peer).is_some() {
+            awaited.give(&peer);
+            for who in [one, two, rare] {
+                order.extend(awaited.take(who).iter().map(|_| who));
+            }
+            if order.len() < 9 {
+                awaited.wait(rare, (peer, 1), true);
+            }
+        }
+        let expected = [rare, rare, rare, rare, one, rare, rare, rare, rare, two];
+        assert_eq!(order, expected);
+        assert!(awaited.lines.is_empty());
     }
 }

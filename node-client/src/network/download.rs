@@ -1,15 +1,15 @@
 //! Fetches a content piece by piece from several peers at once; knows no libp2p.
 //!
-//! Each peer is asked for as many pieces as it delivers in a second ([`Waiter::turn`]), of all contents together, and
-//! the bytes of pieces on their way are bounded over all contents (`room`); a few contents arrive at a time
-//! ([`Lanes`]). Who has a part only says which pieces it has, with the first answer that it lacks one, and again when
-//! it has none more of use: it is asked for those, the rarest first. Who had none at first may have some by then; the
-//! longer it has not, the less it is asked; each piece of it that comes says what else it has. Who has all is asked for
-//! the own share first, and for the others' only where those do not deliver ([`Shares`]), or where more have all than a
-//! part. When a piece takes three times as long as expected another peer is asked for it beside the first, and whoever
-//! delivers it first goes on; the last pieces wait less where somebody has nothing else to do. Each is checked as it
-//! arrives and kept in the [`Part`]: who served a wrong one is to blame, nobody else, and nothing that was right is asked
-//! for again.
+//! Each peer is asked for as many pieces as it delivers in a second ([`Waiter::turn`]), of all contents together, for
+//! what nobody else has before others; and the bytes of pieces on their way are bounded over all contents (`room`); a
+//! few contents arrive at a time ([`Lanes`]). Who has a part only says which pieces it has, with the first answer
+//! that it lacks one, and again when it has none more of use: it is asked for those, the rarest first. Who had none
+//! at first may have some by then; the longer it has not, the less it is asked; each piece of it that comes says what
+//! else it has. Who has all is asked for the own share first, and for the others' only where those do not deliver
+//! ([`Shares`]), or where more have all than a part. When a piece takes three times as long as expected another peer
+//! is asked for it beside the first, and whoever delivers it first goes on; the last pieces wait less where somebody
+//! has nothing else to do. Each is checked as it arrives and kept in the [`Part`]: who served a wrong one is to
+//! blame, nobody else, and nothing that was right is asked for again.
 
 use std::{
     collections::HashMap,
@@ -211,6 +211,11 @@ impl Provider {
         }
     }
 
+    /// Whether it has all, and is asked.
+    fn is_whole(&self) -> bool {
+        self.has_all && !self.is_gone && !self.has_nothing
+    }
+
     /// Whether it is to be asked now what it has, as it has nothing of use: it has a part, or had nothing and is to be
     /// asked all the same. To be called once a look.
     fn is_due(&mut self, is_partial: bool, with_nothing: bool) -> bool {
@@ -374,7 +379,7 @@ impl<'a, S: RangeSource> Download<'a, S> {
                     self.missing.remove(piece);
                     continue;
                 };
-                if let Some(turn) = self.turn(provider, len) {
+                if let Some(turn) = self.turn(provider, piece, len) {
                     answers.push(self.ask(asker, provider, piece, turn));
                 }
                 continue;
@@ -406,12 +411,19 @@ impl<'a, S: RangeSource> Download<'a, S> {
     }
 
     /// The right to ask a provider for a piece of this length. If there is none it is waited for from now on.
-    fn turn(&mut self, provider: usize, len: u32) -> Option<Turn> {
-        let provider = &mut self.providers[provider];
+    fn turn(&mut self, index: usize, piece: usize, len: u32) -> Option<Turn> {
+        let is_rare = self.is_rare(index, piece);
+        let provider = &mut self.providers[index];
         let turn = provider.turns.pop();
-        let turn = turn.or_else(|| self.waiter.turn(provider.address.peer, len.into()));
+        let turn = turn.or_else(|| self.waiter.turn(provider.address.peer, len.into(), is_rare));
         provider.is_awaited = turn.is_none();
         turn
+    }
+
+    /// Whether nobody else has a piece that a provider has, as far as is known.
+    fn is_rare(&self, index: usize, piece: usize) -> bool {
+        let has_all = |(other, provider): (usize, &Provider)| other != index && provider.is_whole();
+        self.holdings.is_rare(index, piece) && !self.providers.iter().enumerate().any(has_all)
     }
 
     /// The next piece that nobody is asked for, and whom to ask for it.
@@ -442,9 +454,8 @@ impl<'a, S: RangeSource> Download<'a, S> {
 
     /// Whether more have all than a part: then nobody needs to spare them.
     fn is_plenty(&self, fetching: u64) -> bool {
-        let is_whole =
-            |provider: &&Provider| provider.has_all && !provider.is_gone && !provider.has_nothing;
-        self.providers.iter().filter(is_whole).count() > fetching.count_ones() as usize
+        let whole = self.providers.iter().filter(|provider| provider.is_whole()).count();
+        whole > fetching.count_ones() as usize
     }
 
     /// How long nothing is to come until what is another's share is asked for; `None` if nothing is left to others.

@@ -213,6 +213,13 @@ impl Holdings {
         })
     }
 
+    /// Whether none but a provider has a piece, of those who said what they have.
+    pub(super) fn is_rare(&self, provider: usize, piece: usize) -> bool {
+        let counted = self.providers.get(provider).and_then(|holding| holding.counted.as_ref());
+        let own = u32::from(counted.is_some_and(|counted| counted.has(piece)));
+        self.had.get(piece).is_none_or(|had| *had <= own)
+    }
+
     /// Whether a provider may have more by now than it had.
     pub(super) fn is_partial(&self, provider: usize) -> bool {
         self.providers.get(provider).is_some_and(|holding| holding.counted.is_some())
@@ -266,7 +273,12 @@ mod tests {
         assert_eq!(holdings.rarest(0, &missing(4, [2, 0]), usize::MAX, |_| true), Some(2));
         holdings.said(1, Some(&map(&[1, 1, 0, 0])));
         holdings.said(2, Some(&map(&[1, 0, 1, 0])));
-        // Piece 3 is had by the first alone, 1 and 2 by two, 0 by all.
+        // Piece 3 is had by the first alone, 1 and 2 by two, 0 by all; of those who have a part each has one alone.
+        assert_eq!(
+            [0, 1, 2, 3].map(|piece| holdings.is_rare(0, piece)),
+            [false, false, false, true]
+        );
+        assert_eq!([0, 1].map(|piece| holdings.is_rare(1, piece)), [false, true]);
         assert_eq!(
             [0, 1, 2].map(|at| holdings.rarest(at, &all, usize::MAX, |_| true)),
             [3, 1, 2].map(Some)

@@ -155,8 +155,9 @@ pub(super) struct Waiter {
 
 impl Waiter {
     /// Lets one more piece of `len` bytes be asked of a peer. If it is asked for as many as it delivers in a second, or
-    /// as it serves to one, or others wait for that, this one waits in its line from now on.
-    pub(super) fn turn(&self, peer: PeerId, len: u64) -> Option<Turn> {
+    /// as it serves to one, or others wait for that, this one waits in its line from now on; `is_rare` says that nobody
+    /// else has what it is for.
+    pub(super) fn turn(&self, peer: PeerId, len: u64, is_rare: bool) -> Option<Turn> {
         let standing = &self.standing;
         let now = standing.clock.now_millis();
         let mut state = standing.state();
@@ -166,7 +167,7 @@ impl Waiter {
             record.take(len);
             return Some(Turn { standing: standing.clone(), peer, len });
         }
-        state.awaited.wait(self.who, (peer, len));
+        state.awaited.wait(self.who, (peer, len), is_rare);
         state.give(now, peer);
         None
     }
@@ -466,7 +467,7 @@ mod tests {
         let [unknown, fast, new] = [(); 3].map(|()| PeerId::random());
         let turns = |peer| -> Vec<Turn> {
             let waiter = standing.waiter();
-            std::iter::from_fn(|| waiter.turn(peer, MIB)).collect()
+            std::iter::from_fn(|| waiter.turn(peer, MIB, false)).collect()
         };
         assert_eq!(turns(unknown).len(), PIECES_FIRST as usize);
         // Turns that are dropped are to be had again.
@@ -485,7 +486,8 @@ mod tests {
     fn a_peer_whose_pieces_take_no_longer_is_asked_for_more() {
         let standing = Arc::new(standing(&ManualClock::new(0)));
         let (peer, waiter) = (PeerId::random(), standing.waiter());
-        let turns = || -> Vec<Turn> { std::iter::from_fn(|| waiter.turn(peer, MIB)).collect() };
+        let turns =
+            || -> Vec<Turn> { std::iter::from_fn(|| waiter.turn(peer, MIB, false)).collect() };
         let mut counts = Vec::new();
         for millis in [350, 350, 350, 3_000, 3_000] {
             let turns = turns();
@@ -506,9 +508,9 @@ mod tests {
         let standing = Arc::new(standing(&ManualClock::new(0)));
         let peer = PeerId::random();
         let [one, two, three, gone] = [(); 4].map(|()| standing.waiter());
-        let all: Vec<Turn> = std::iter::from_fn(|| one.turn(peer, MIB)).collect();
-        assert!(gone.turn(peer, MIB).is_none());
-        assert!(two.turn(peer, MIB).is_none() && three.turn(peer, MIB).is_none());
+        let all: Vec<Turn> = std::iter::from_fn(|| one.turn(peer, MIB, false)).collect();
+        assert!(gone.turn(peer, MIB, false).is_none());
+        assert!(two.turn(peer, MIB, false).is_none() && three.turn(peer, MIB, false).is_none());
         let count = |waiter: &Waiter| waiter.turns().len();
         assert_eq!((count(&one), count(&gone), count(&two)), (0, 0, 0));
         drop(all);
@@ -520,7 +522,7 @@ mod tests {
         assert_eq!((second.len(), count(&three)), (1, 0));
         // Though it could be had it is the next one's.
         drop(first);
-        assert!(one.turn(peer, MIB).is_none());
+        assert!(one.turn(peer, MIB, false).is_none());
         assert_eq!(count(&three), 1);
         drop(second);
         assert_eq!(standing.record(&peer).asked, 1);
