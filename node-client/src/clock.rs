@@ -1,8 +1,8 @@
 //! Tells the time through a trait: by the system's clock, or by one that a test moves by hand.
 
 use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    sync::{Arc, LazyLock},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use async_trait::async_trait;
@@ -11,23 +11,30 @@ use tokio::sync::watch;
 /// A source of time that can also be waited on.
 #[async_trait]
 pub trait Clock: Send + Sync {
-    /// Milliseconds since the Unix epoch (or since a test's own zero). Does not go back within one process except when
-    /// the system's clock is set back.
+    /// Milliseconds since the Unix epoch (or since a test's own zero). Does not go back within one process.
     fn now_millis(&self) -> u64;
 
     /// Waits until `duration` has passed on this clock. Cancel-safe.
     async fn sleep(&self, duration: Duration);
 }
 
-/// The system's clock; waits with tokio's timer.
+/// When this process first asked for the time, by the system's clock and by one that nobody sets.
+static BEGIN: LazyLock<(u64, Instant)> = LazyLock::new(|| {
+    // A clock before 1970 reads as 0.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map(millis).unwrap_or(0);
+    (now, Instant::now())
+});
+
+/// The system's clock as it was when the process first asked, and the time since; waits with tokio's timer. Whoever sets
+/// the system's clock meanwhile makes nobody wait longer, nor shorter.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
 #[async_trait]
 impl Clock for SystemClock {
     fn now_millis(&self) -> u64 {
-        // A clock before 1970 reads as 0.
-        SystemTime::now().duration_since(UNIX_EPOCH).map(millis).unwrap_or(0)
+        let (begin, since) = &*BEGIN;
+        begin.saturating_add(millis(since.elapsed()))
     }
 
     async fn sleep(&self, duration: Duration) {
