@@ -8,6 +8,7 @@ mod maps;
 
 use std::{
     collections::HashSet,
+    net::{Ipv6Addr, UdpSocket},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -260,6 +261,28 @@ async fn a_hinted_peer_delivers_over_quic() {
 #[tokio::test]
 async fn a_hinted_peer_delivers_over_tcp() {
     a_hinted_peer_delivers(Transport::Tcp).await;
+}
+
+#[tokio::test]
+async fn a_content_comes_over_ipv6() {
+    if UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
+        eprintln!("skipped: this machine has no IPv6");
+        return;
+    }
+    for transport in [Transport::Quic, Transport::Tcp] {
+        let mut config = config(transport);
+        let ipv6 = |_: &Protocol<'_>| Some(Protocol::Ip6(Ipv6Addr::LOCALHOST));
+        config.listen.iter_mut().for_each(|address| *address = address.replace(0, ipv6).unwrap());
+        let publisher = peer_with(config.clone(), Impatient).await;
+        let fetcher = peer_with(config, Impatient).await;
+        let (id, bytes) = content(5_000);
+        publisher.client.publish(id, bytes.clone()).await.unwrap();
+        let publisher = address(&publisher.client).await;
+        let is_ipv6 = |address: &Multiaddr| address.to_string().starts_with("/ip6/::1/");
+        assert!(!publisher.addresses.is_empty() && publisher.addresses.iter().all(is_ipv6));
+        let fetched = fetcher.client.fetch(want(id).from_peers([publisher])).await.unwrap();
+        assert_eq!((fetched.bytes, fetched.faults), (bytes, Vec::new()));
+    }
 }
 
 async fn kademlia_names_a_provider(transport: Transport) {
