@@ -1,6 +1,6 @@
 //! Who waits for a turn of which peer; knows no libp2p.
 //!
-//! Who needs what nobody else has goes before others, a few times in a row: what others have may come of them meanwhile,
+//! Who needs what nobody else is known to have goes before others, a few times in a row: what others have may come of them meanwhile,
 //! and what has come once others may have of us. Else they go in the order in which they came.
 
 use std::{
@@ -11,7 +11,7 @@ use std::{
 use libp2p::PeerId;
 use tokio::sync::Notify;
 
-/// How often in a row those go first who need what nobody else has, while others wait.
+/// How often in a row those go first who need what nobody else is known to have, while others wait.
 const RARE_MAX: u32 = 4;
 
 /// A turn: whose, and for how many bytes.
@@ -20,10 +20,10 @@ pub(super) type Given = (PeerId, u64);
 /// Those who wait for the turns of one peer, and for how many bytes, the longest first.
 #[derive(Default)]
 struct Line {
-    /// Who needs what nobody else has.
+    /// Who needs what nobody else is known to have.
     rare: VecDeque<(u64, u64)>,
     others: VecDeque<(u64, u64)>,
-    /// How often in a row the former went first while others waited.
+    /// How often in a row one of `rare` went while others waited.
     passed: u32,
 }
 
@@ -32,19 +32,19 @@ impl Line {
         self.rare.is_empty() && self.others.is_empty()
     }
 
-    /// Whether it is the turn of those who need what nobody else has.
-    fn is_rares_turn(&self) -> bool {
+    /// Whether the next is one of `rare`.
+    fn rare_goes_next(&self) -> bool {
         !self.rare.is_empty() && (self.others.is_empty() || self.passed < RARE_MAX)
     }
 
     fn first(&self) -> Option<&(u64, u64)> {
-        if self.is_rares_turn() { &self.rare } else { &self.others }.front()
+        if self.rare_goes_next() { &self.rare } else { &self.others }.front()
     }
 
     fn pop(&mut self) -> Option<(u64, u64)> {
-        let is_rares = self.is_rares_turn();
-        self.passed = if is_rares && !self.others.is_empty() { self.passed + 1 } else { 0 };
-        if is_rares { &mut self.rare } else { &mut self.others }.pop_front()
+        let is_rare = self.rare_goes_next();
+        self.passed = if is_rare && !self.others.is_empty() { self.passed + 1 } else { 0 };
+        if is_rare { &mut self.rare } else { &mut self.others }.pop_front()
     }
 }
 
@@ -74,7 +74,7 @@ impl Awaited {
     }
 
     /// Lets `who` wait for a turn of `peer` for `len` bytes, unless it does so already; `is_rare` says that nobody else
-    /// has what it is for.
+    /// is known to have what it is for.
     pub(super) fn wait(&mut self, who: u64, (peer, len): Given, is_rare: bool) {
         let line = self.lines.entry(peer).or_default();
         if line.rare.iter().chain(&line.others).all(|(other, _)| *other != who) {
@@ -119,6 +119,9 @@ impl Awaited {
             for waiting in [&mut line.rare, &mut line.others] {
                 waiting.retain(|(other, _)| *other != who);
             }
+            if line.others.is_empty() {
+                line.passed = 0;
+            }
             !line.is_empty()
         });
         self.waiters.remove(&who).map(|waiter| waiter.given).unwrap_or_default()
@@ -153,6 +156,7 @@ mod tests {
         assert_eq!(awaited.leave(one), [(peer, 3)]);
         assert!(awaited.waiters.is_empty());
     }
+
     #[test]
     fn who_needs_what_nobody_else_has_goes_first_a_few_times_in_a_row() {
         let (mut awaited, peer) = (Awaited::default(), PeerId::random());

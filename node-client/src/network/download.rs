@@ -412,18 +412,23 @@ impl<'a, S: RangeSource> Download<'a, S> {
 
     /// The right to ask a provider for a piece of this length. If there is none it is waited for from now on.
     fn turn(&mut self, index: usize, piece: usize, len: u32) -> Option<Turn> {
-        let is_rare = self.is_rare(index, piece);
         let provider = &mut self.providers[index];
+        let peer = provider.address.peer;
         let turn = provider.turns.pop();
-        let turn = turn.or_else(|| self.waiter.turn(provider.address.peer, len.into(), is_rare));
-        provider.is_awaited = turn.is_none();
+        let turn = turn.or_else(|| self.waiter.turn(peer, len.into(), self.is_rare(index, piece)));
+        self.providers[index].is_awaited = turn.is_none();
         turn
     }
 
-    /// Whether nobody else has a piece that a provider has, as far as is known.
+    /// Whether a provider is known to have a piece, nobody else is, and nobody is asked for it.
     fn is_rare(&self, index: usize, piece: usize) -> bool {
+        let has_part = self.holdings.is_partial(index) && !self.holdings.is_silent(index, piece);
+        let has_it = has_part || self.providers[index].is_whole();
         let has_all = |(other, provider): (usize, &Provider)| other != index && provider.is_whole();
-        self.holdings.is_rare(index, piece) && !self.providers.iter().enumerate().any(has_all)
+        has_it
+            && self.holdings.had_by_others(index, piece) == 0
+            && !self.providers.iter().enumerate().any(has_all)
+            && !self.asked.values().any(|asked| asked.piece == piece)
     }
 
     /// The next piece that nobody is asked for, and whom to ask for it.

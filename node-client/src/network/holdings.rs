@@ -213,11 +213,11 @@ impl Holdings {
         })
     }
 
-    /// Whether none but a provider has a piece, of those who said what they have.
-    pub(super) fn is_rare(&self, provider: usize, piece: usize) -> bool {
+    /// How many of those who have a part only and are asked have a piece, but for this provider.
+    pub(super) fn had_by_others(&self, provider: usize, piece: usize) -> u32 {
         let counted = self.providers.get(provider).and_then(|holding| holding.counted.as_ref());
         let own = u32::from(counted.is_some_and(|counted| counted.has(piece)));
-        self.had.get(piece).is_none_or(|had| *had <= own)
+        self.had.get(piece).map_or(0, |had| had.saturating_sub(own))
     }
 
     /// Whether a provider may have more by now than it had.
@@ -273,12 +273,7 @@ mod tests {
         assert_eq!(holdings.rarest(0, &missing(4, [2, 0]), usize::MAX, |_| true), Some(2));
         holdings.said(1, Some(&map(&[1, 1, 0, 0])));
         holdings.said(2, Some(&map(&[1, 0, 1, 0])));
-        // Piece 3 is had by the first alone, 1 and 2 by two, 0 by all; of those who have a part each has one alone.
-        assert_eq!(
-            [0, 1, 2, 3].map(|piece| holdings.is_rare(0, piece)),
-            [false, false, false, true]
-        );
-        assert_eq!([0, 1].map(|piece| holdings.is_rare(1, piece)), [false, true]);
+        // Piece 3 is had by the first alone, 1 and 2 by two, 0 by all.
         assert_eq!(
             [0, 1, 2].map(|at| holdings.rarest(at, &all, usize::MAX, |_| true)),
             [3, 1, 2].map(Some)
@@ -325,6 +320,11 @@ mod tests {
             for piece in 0..count {
                 let had = partial.iter().filter(|at| holdings.may_have(**at, piece)).count();
                 assert_eq!(holdings.had[piece] as usize, had);
+                for provider in 0..5 {
+                    let own = partial.contains(&provider) && holdings.may_have(provider, piece);
+                    let others = holdings.had_by_others(provider, piece) as usize;
+                    assert_eq!(others, had - usize::from(own));
+                }
             }
         }
     }

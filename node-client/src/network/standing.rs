@@ -156,7 +156,7 @@ pub(super) struct Waiter {
 impl Waiter {
     /// Lets one more piece of `len` bytes be asked of a peer. If it is asked for as many as it delivers in a second, or
     /// as it serves to one, or others wait for that, this one waits in its line from now on; `is_rare` says that nobody
-    /// else has what it is for.
+    /// else is known to have what it is for.
     pub(super) fn turn(&self, peer: PeerId, len: u64, is_rare: bool) -> Option<Turn> {
         let standing = &self.standing;
         let now = standing.clock.now_millis();
@@ -528,6 +528,23 @@ mod tests {
         assert_eq!(standing.record(&peer).asked, 1);
         assert_eq!(count(&one), 1);
         assert_eq!(standing.record(&peer).asked, 0);
+    }
+
+    #[test]
+    fn a_turn_goes_first_to_who_needs_what_nobody_else_has() {
+        let standing = Arc::new(standing(&ManualClock::new(0)));
+        let peer = PeerId::random();
+        let [busy, common, rare] = [(); 3].map(|()| standing.waiter());
+        // One piece at a time.
+        standing.delivered_piece(&peer, MIB, 4_000, false);
+        let turn = busy.turn(peer, MIB, false).unwrap();
+        assert!(common.turn(peer, MIB, false).is_none() && rare.turn(peer, MIB, true).is_none());
+        drop(turn);
+        let turns = rare.turns();
+        assert_eq!((turns.len(), common.turns().len()), (1, 0));
+        // Who waits alone waits for nobody.
+        drop(turns);
+        assert_eq!(common.turns().len(), 1);
     }
 
     #[test]
