@@ -1,7 +1,7 @@
 //! Who waits for a turn of which peer; knows no libp2p.
 //!
-//! Who needs what nobody else is known to have goes before others, a few times in a row: what others have may come of them meanwhile,
-//! and what has come once others may have of us. Else they go in the order in which they came.
+//! Who needs what nobody else is known to have goes before others, a few times in a row: what others have may come of
+//! them meanwhile, and what has come once others may have of us. Else they go in the order in which they came.
 
 use std::{
     collections::{HashMap, VecDeque},

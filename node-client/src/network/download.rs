@@ -1,7 +1,7 @@
 //! Fetches a content piece by piece from several peers at once; knows no libp2p.
 //!
 //! Each peer is asked for as many pieces as it delivers in a second ([`Waiter::turn`]), of all contents together, for
-//! what nobody else has before others; and the bytes of pieces on their way are bounded over all contents (`room`); a
+//! what nobody else is known to have before others; and the bytes of pieces on their way are bounded over all contents (`room`); a
 //! few contents arrive at a time ([`Lanes`]). Who has a part only says which pieces it has, with the first answer
 //! that it lacks one, and again when it has none more of use: it is asked for those, the rarest first. Who had none
 //! at first may have some by then; the longer it has not, the less it is asked; each piece of it that comes says what

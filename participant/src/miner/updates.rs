@@ -60,12 +60,11 @@ impl Updates {
 
     /// Removes what the chain does not ask for in `window` any more, however long the miner was away.
     fn forget_before(&self, window: Window) -> Result<()> {
-        let is_old =
-            |kept: &Window| window.checked_sub(KEPT_WINDOWS).is_some_and(|old| *kept <= old);
+        let Some(old) = window.checked_sub(KEPT_WINDOWS) else { return Ok(()) };
         // The note goes first: without it an update is nothing.
         for ending in [NOTE, UPDATE] {
-            for old in self.windows(ending)?.into_iter().filter(is_old) {
-                let path = self.path(old).with_extension(ending);
+            for kept in self.windows(ending)?.into_iter().filter(|kept| *kept <= old) {
+                let path = self.path(kept).with_extension(ending);
                 fs::remove_file(&path)
                     .with_context(|| format!("cannot remove {}", path.display()))?;
             }
