@@ -13,6 +13,7 @@
 //! before it is signed; the checkpoint that has its residual is written beside that, in the windows for it. A process that starts
 //! again finds how far it came: it commits or reveals what it had made, and never makes a second update for a window. Where it
 //! made updates after its last checkpoint, the error feedback of that checkpoint, which has in it what they sent, is dropped.
+//! An update that misses its commitment or its reveal has reached nobody: it is error feedback again.
 
 pub mod adversary_kind;
 pub mod conduct;
@@ -156,6 +157,7 @@ impl Miner {
         let follow = outcomes::follow(handles.clone(), Role::Miner, Losses::default());
         services.start("proofs", follow);
         let workshop = Workshop::new(handles.clone(), trainer, checkpoints, every, updates);
+        let submitting = workshop.clone();
         services.start("prefetch", prefetch::run(handles.clone(), states.clone()));
         let train = train::Train {
             workshop,
@@ -167,7 +169,7 @@ impl Miner {
         };
         services.start("replica", replica.run());
         services.start("train", train.run(trained));
-        services.start("submit", submit::run(handles.clone(), prepared, conduct));
+        services.start("submit", submit::run(submitting, prepared, conduct));
         if handles.machine.diary.has_readers() {
             services.start("pay", pay::follow(handles, Role::Miner));
         }
@@ -192,5 +194,5 @@ pub fn muon(optimiser: InnerOptimiser, adamw_rate_ppb: u32) -> Option<MuonSettin
 /// The update that was made last, if it is still on disk.
 fn recover(window: Window, note: Note, updates: &Updates) -> Result<Prepared> {
     let Note { uid, opening } = note;
-    Ok(Prepared { window, uid, opening, payload: updates.load(window)?, trained: false })
+    Ok(Prepared { window, uid, opening, payload: updates.load(window)?, trained: true })
 }

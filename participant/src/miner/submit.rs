@@ -1,4 +1,4 @@
-//! Commits to each update and has it opened.
+//! Commits to each update and has it opened. One that nobody has seen when its time is over goes back to who made it.
 
 use std::{sync::Arc, time::Instant};
 
@@ -14,7 +14,10 @@ use protocol::{
 };
 use tokio::sync::mpsc;
 
-use super::{conduct::Conduct, workshop::Prepared};
+use super::{
+    conduct::Conduct,
+    workshop::{Prepared, Workshop},
+};
 use crate::{
     desk::Submitted,
     diary::Duty,
@@ -25,26 +28,48 @@ use crate::{
 
 /// Submits every update that `prepared` brings until the process ends.
 pub(super) async fn run(
-    handles: Handles,
+    workshop: Workshop,
     mut prepared: mpsc::Receiver<Prepared>,
     conduct: Arc<dyn Conduct>,
 ) -> Result<()> {
+    let handles = &workshop.handles;
     while let Some(update) = prepared.recv().await {
         let window = update.window;
         let promise = handles.machine.leave.promise().await;
-        let update = match commit(&handles, update).await {
-            Ok(update) => update,
-            Err(error) => {
-                handles.machine.diary.missed(window, Duty::Commit, error.line());
-                continue;
-            }
+        let (duty, error) = match commit(handles, update.clone()).await {
+            Err(error) => (Duty::Commit, error),
+            Ok(committed) => match conduct.open(handles, &committed).await {
+                Err(error) => (Duty::Reveal, error),
+                Ok(()) => {
+                    serve_until_attested(handles, window, promise);
+                    continue;
+                }
+            },
         };
-        match conduct.open(&handles, &update).await {
-            Ok(()) => serve_until_attested(&handles, window, promise),
-            Err(error) => handles.machine.diary.missed(window, Duty::Reveal, error.line()),
+        handles.machine.diary.missed(window, duty, error.line());
+        drop(promise);
+        let taken_back = match is_unseen(handles, &update).await {
+            Ok(true) => workshop.take_back(&update).await,
+            Ok(false) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = taken_back {
+            tracing::warn!(window, error = error.line(), "what the update had in it is lost");
         }
     }
     Ok(())
+}
+
+/// Whether the chain knows the update's window, and no reveal of it: not after a restart that was long after it.
+async fn is_unseen(handles: &Handles, update: &Prepared) -> Result<bool> {
+    let Handles { chain, run: Run { id: run, .. }, .. } = handles;
+    let (window, uid) = (update.window, update.uid);
+    let record = chain.window(*run, window, None).await?;
+    if record.is_none_or(|record| record.accepted.contains(&uid)) {
+        return Ok(false);
+    }
+    let reveals = chain.reveals(*run, window, None).await?;
+    Ok(reveals.iter().all(|reveal| reveal.uid != uid))
 }
 
 /// Keeps `promise` until no validator can attest the update of `window` any more: so long it is served.

@@ -40,7 +40,7 @@ pub struct Prepared {
     pub opening: Opening,
     /// The update; `None` for an adversary that has none.
     pub payload: Option<Bytes>,
-    /// Whether the trainer made it and is to be kept.
+    /// Whether the trainer made it.
     pub trained: bool,
 }
 
@@ -100,7 +100,7 @@ pub(super) struct Kept {
 }
 
 impl Prepared {
-    /// What is to be kept of the trainer that made it, if one did.
+    /// What is to be kept of the trainer that has just made it, if one did.
     pub(super) fn kept(&self) -> Option<Kept> {
         let note = Note { uid: self.uid, opening: self.opening.clone() };
         self.trained.then_some(Kept { window: self.window, note })
@@ -231,6 +231,21 @@ impl Workshop {
             Ok(trainer.save_and_release(&checkpoints, &position)?)
         })
         .await
+    }
+
+    /// Gives an update back to the trainer that made it, if one did: nobody has it, and what it had in it is sent later. Waits
+    /// for what the trainer does.
+    ///
+    /// # Errors
+    /// The process is ending.
+    pub(super) async fn take_back(&self, update: &Prepared) -> Result<()> {
+        let Some(payload) = update.payload.clone().filter(|_| update.trained) else {
+            return Ok(());
+        };
+        let keep = self.handles.run.info.settings.training.keep;
+        self.on_trainer(move |trainer| Ok(trainer.take_back(&payload, keep)?)).await?;
+        tracing::info!(window = update.window, "the update is sent with later ones");
+        Ok(())
     }
 
     /// A salt for the commitment to the update of `window`.

@@ -15,6 +15,7 @@ mod chain;
 mod checkpoints;
 mod checks;
 mod faults;
+mod feedback;
 mod memory;
 mod network;
 mod overlap;

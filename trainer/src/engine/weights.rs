@@ -3,11 +3,12 @@
 //! A device that computes elsewhere reads each tensor into memory of its own; what computes on the
 //! host's memory takes the whole arena where it lies there in one piece, and copies nothing.
 
-use protocol::layout::CHUNK_LEN;
+use protocol::layout::{Layout, CHUNK_LEN};
 use protocol::update::{chunk_values, Chunk, Payload, UpdateError};
 
 use crate::compute::threads::{Shared, Threads};
 use crate::engine::BatchError;
+use crate::model::config::Arena;
 use crate::model::{next_stamp, Model};
 
 /// Parameters of one model, readable tensor by tensor. Tensors are counted as in
@@ -152,7 +153,7 @@ pub(crate) fn apply_in_place(
     let stamp = model.stamp();
     let keep = usize::from(payload.keep());
     let room = |len: usize| Vec::with_capacity(len.div_ceil(CHUNK_LEN as usize) * keep);
-    let before = touch(threads, model, payload, room, |_, before, theta, value| {
+    let before = touch_model(threads, model, payload, room, |_, before, theta, value| {
         before.push(*theta);
         *theta -= rate * value;
     });
@@ -168,7 +169,7 @@ impl Undo {
         payload: &Payload<'_>,
     ) -> Result<(), UpdateError> {
         let before = &self.before;
-        touch(
+        touch_model(
             threads,
             model,
             payload,
@@ -185,9 +186,8 @@ impl Undo {
     }
 }
 
-/// Visits each parameter of which the update has a value, in the update's order within a tensor; several tensors at a time, with
-/// something of its own for each, which is returned.
-fn touch<S: Send>(
+/// [`touch`] of a model's parameters.
+fn touch_model<S: Send>(
     threads: &Threads,
     model: &mut Model,
     payload: &Payload<'_>,
@@ -195,19 +195,32 @@ fn touch<S: Send>(
     visit: impl Fn(usize, &mut S, &mut f32, f32) + Sync,
 ) -> Result<Vec<S>, UpdateError> {
     let (arena, layout) = (model.arena().clone(), model.layout().clone());
-    let mut views = arena.views_mut(model.parameters_mut());
+    touch(threads, (&arena, &layout), model.parameters_mut(), payload, make, visit)
+}
+
+/// Visits each value of `values`, which lie as an arena's do, of which the update has one, too, in the update's order within
+/// a tensor; several tensors at a time, with something of its own for each, which is returned.
+pub(crate) fn touch<S: Send>(
+    threads: &Threads,
+    (arena, layout): (&Arena, &Layout),
+    values: &mut [f32],
+    payload: &Payload<'_>,
+    make: impl Fn(usize) -> S + Sync,
+    visit: impl Fn(usize, &mut S, &mut f32, f32) + Sync,
+) -> Result<Vec<S>, UpdateError> {
+    let mut views = arena.views_mut(values);
     let count = views.len();
     let views = Shared::new(&mut views);
     let visited = threads.map(count, |tensor| {
         // SAFETY: each task has its own tensor.
-        let theta = &mut *unsafe { views.part(tensor, tensor + 1) }[0];
-        let (mut state, mut chunk) = (make(theta.len()), Chunk::default());
+        let own = &mut *unsafe { views.part(tensor, tensor + 1) }[0];
+        let (mut state, mut chunk) = (make(own.len()), Chunk::default());
         let (first, _) = layout.tensor_chunks(tensor as u32).ok_or(UpdateError::Tensors)?;
-        for (index, theta) in (first..).zip(theta.chunks_mut(CHUNK_LEN as usize)) {
-            payload.decode_into(index, theta.len() as u32, &mut chunk)?;
+        for (index, own) in (first..).zip(own.chunks_mut(CHUNK_LEN as usize)) {
+            payload.decode_into(index, own.len() as u32, &mut chunk)?;
             for (position, value) in chunk_values(&chunk) {
-                if let Some(theta) = theta.get_mut(usize::from(position)) {
-                    visit(tensor, &mut state, theta, value);
+                if let Some(own) = own.get_mut(usize::from(position)) {
+                    visit(tensor, &mut state, own, value);
                 }
             }
         }

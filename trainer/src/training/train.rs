@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use protocol::aggregate::OuterRule;
-use protocol::update::{payload_bytes_max, EncodedChunks, UpdateError, WriteError};
+use protocol::update::{payload_bytes_max, EncodedChunks, Payload, UpdateError, WriteError};
 use protocol::{Hash, Uid};
 
 use crate::compute::threads::Threads;
@@ -19,6 +19,7 @@ use crate::engine::learner::{
 };
 use crate::engine::optimiser::{AdamWSettings, MuonSettings};
 use crate::engine::plan::Precision;
+use crate::engine::weights::touch;
 use crate::engine::BatchError;
 use crate::model::config::ConfigError;
 use crate::model::{Model, ModelError};
@@ -354,6 +355,19 @@ impl Trainer {
             self.feedback.fill(0.0);
         }
         encoded
+    }
+
+    /// Puts an update of [`Trainer::make_update`] back into the error feedback, which then has all of u, but for rounding: it
+    /// has reached nobody, and a later one sends what it would have done.
+    ///
+    /// # Errors
+    /// It is not of this model's layout; the error feedback is as it was.
+    pub fn take_back(&mut self, update: &[u8], keep: u16) -> Result<(), TrainError> {
+        let place = (self.model.arena(), self.model.layout());
+        let payload = Payload::parse(update, place.1, keep)?;
+        let add = |_, _: &mut (), feedback: &mut f32, value| *feedback += value;
+        touch(&self.threads, place, &mut self.feedback, &payload, |_| (), add)?;
+        Ok(())
     }
 
     /// Encodes tensor by tensor: where the learner's device does it, else here, after the learner has fetched it.

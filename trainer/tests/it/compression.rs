@@ -44,6 +44,30 @@ fn update_is_the_encoders_and_error_is_its_residual() {
 }
 
 #[test]
+fn an_update_that_reached_nobody_is_error_feedback_again() {
+    let samples = MemorySamples::words(32, 64, 2);
+    for threads in [1, 2] {
+        let mut trainer = trainer(threads);
+        trainer.train_window(&samples, &steps(&samples, 4, 0), &|_| 3e-3, &mut go_on).unwrap();
+        let local = trainer.local_model().unwrap().parameters().to_vec();
+        let all: Vec<f32> =
+            trainer.model().parameters().iter().zip(&local).map(|(a, b)| a - b).collect();
+        let update = trainer.make_update(64, 950_000).unwrap();
+        let left = trainer.feedback().to_vec();
+
+        // θ is another's by then.
+        trainer.release_model();
+        assert!(trainer.take_back(&update[1..], 64).is_err());
+        assert_eq!(trainer.feedback(), left);
+        trainer.take_back(&update, 64).unwrap();
+        let largest = all.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+        let same = |(found, expected): (&f32, &f32)| (found - expected).abs() <= 1e-6 * largest;
+        assert!(trainer.feedback().iter().zip(&all).all(same), "{threads} threads");
+        assert_ne!(trainer.feedback(), left);
+    }
+}
+
+#[test]
 fn error_feedback_decays_and_comes_back() {
     let samples = MemorySamples::words(32, 64, 2);
     let mut trainer = trainer(1);

@@ -290,7 +290,8 @@ impl Chain for SimChain {
             true => self.world.draw(self.who, name) % 3,
             false => 2,
         };
-        if fate == 0 {
+        let is_held = link.borrow().commits_nothing && matches!(call, Call::CommitUpdate { .. });
+        if fate == 0 || is_held {
             return Err(SubmitError::Dropped("the pool forgot it".to_owned()));
         }
         let answer = self.world.enqueue(signer, call);

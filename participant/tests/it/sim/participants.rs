@@ -132,6 +132,11 @@ impl Member {
                 Some((self.number, window))
             }
             _ => None,
+    /// Its update of `window`, if it is on disk.
+    pub(super) fn update(&self, window: u64) -> Option<Vec<u8>> {
+        std::fs::read(self.folder.join(format!("updates/window-{window:06}.update"))).ok()
+    }
+
         });
         ahead.collect()
     }

@@ -44,6 +44,8 @@ pub(super) struct Link {
     pub(super) slow: bool,
     /// No payload reaches it.
     pub(super) no_payloads: bool,
+    /// No commitment to an update of its reaches a block.
+    pub(super) commits_nothing: bool,
     /// Whether the chain was ever down for the process that runs now.
     pub(super) was_down: bool,
 }
