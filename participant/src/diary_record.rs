@@ -208,7 +208,7 @@ impl From<fault::ProvenFault> for FaultKind {
 pub enum Duty {
     /// Train and make the update.
     Train,
-    /// Write a checkpoint of the trainer; the update and what opens it are on disk without it.
+    /// Write a checkpoint: of a miner's trainer, whose update and what opens it are on disk without it, or of θ.
     Checkpoint,
     /// Commit to the update.
     Commit,

@@ -46,6 +46,8 @@ pub mod heads;
 pub mod peers;
 pub mod work;
 
+mod aside;
+
 pub mod copies;
 pub mod desk;
 pub mod leave;

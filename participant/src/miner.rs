@@ -22,7 +22,6 @@ pub mod workshop;
 mod ahead;
 mod answer;
 mod challenge;
-mod put_away;
 mod reveal;
 mod submit;
 mod train;
@@ -39,6 +38,7 @@ use tokio::sync::mpsc;
 use trainer::{Checkpoints, Model, MuonSettings, Trainer, TrainerSettings};
 
 use crate::{
+    aside::Aside,
     error::{unfit, Attempt as _, Result},
     events::Events,
     handles::{Handles, Role, Services, Surroundings},
@@ -50,7 +50,6 @@ use crate::{
     slot,
 };
 
-use put_away::PutAway;
 use updates::{Note, Updates};
 use workshop::{Prepared, Workshop};
 
@@ -157,15 +156,15 @@ impl Miner {
         let follow = outcomes::follow(handles.clone(), Role::Miner, Losses::default());
         services.start("proofs", follow);
         let workshop = Workshop::new(handles.clone(), trainer, checkpoints, every, updates);
-        let submitting = workshop.clone();
         services.start("prefetch", prefetch::run(handles.clone(), states.clone()));
+        let submitting = workshop.clone();
         let train = train::Train {
             workshop,
             states,
             conduct: conduct.clone(),
             window_end,
             ready,
-            putting_away: PutAway::default(),
+            putting_away: Aside::default(),
         };
         services.start("replica", replica.run());
         services.start("train", train.run(trained));

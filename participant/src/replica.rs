@@ -36,9 +36,10 @@ use tokio::sync::watch;
 use trainer::{Checkpoints, Device, Model, Position};
 
 use crate::{
+    aside::Aside,
     diary::{DiaryRecord, Duty},
     error::{Attempt as _, Error, Result},
-    handles::{Handles, Peers, Run},
+    handles::{Handles, Machine, Peers, Run},
     memory,
     payloads::{is_full, SERVED_WINDOWS},
     snapshots::{final_roots, snapshots_max},
@@ -154,6 +155,8 @@ pub struct Replica {
     checkpoints: Option<SaveStates>,
     window_end: Option<Window>,
     memo: Memo,
+    /// The checkpoint that is being written.
+    saving: Aside,
 }
 
 /// Where and how often states are saved.
@@ -177,14 +180,14 @@ impl Replica {
         handles.machine.diary.write(&DiaryRecord::Started { window: state.window });
         let (sender, states) = watch::channel(vec![Arc::new(state)]);
         let memo = Memo::new(memo);
-        (Self { handles, states: sender, checkpoints, window_end, memo }, States { states })
+        (Self { handles, states: sender, checkpoints, window_end, memo, saving: Aside::default() }, States { states })
     }
 
     /// Follows the run until the process ends.
     ///
     /// # Errors
     /// The chain is no longer followed.
-    pub async fn run(self) -> Result<()> {
+    pub async fn run(mut self) -> Result<()> {
         let mut heads = self.handles.heads.clone();
         self.serve(&self.newest()).await;
         let (mut told, mut patience, mut pause) = (None, Patience::default(), RETRY_PAUSE);
@@ -436,12 +439,9 @@ impl Replica {
         metrics::gauge!(telemetry::STATE_WINDOW).set(state.window as f64);
     }
 
-    /// Saves, shows and serves a new state, and lets the oldest go.
-    async fn hold(&self, state: State) {
+    /// Shows and serves a new state, and lets the oldest go; saves it when nobody waits for anything else.
+    async fn hold(&mut self, state: State) {
         let state = Arc::new(state);
-        if let Err(error) = self.save(&state).await {
-            tracing::error!(error = error.line(), "cannot save a checkpoint");
-        }
         let mut gone = Vec::new();
         self.states.send_modify(|states| {
             states.retain(|held| held.window < state.window);
@@ -454,6 +454,7 @@ impl Replica {
         self.let_go(state.window, gone).await;
         self.handles.peers.payloads.forget_before(state.window).await;
         self.forget_commitments(state.window).await;
+        self.save(&state);
     }
 
     /// Serves no longer what is neither among the newest states nor a snapshot in window `now`.
@@ -475,19 +476,28 @@ impl Replica {
         }
     }
 
-    /// Writes a checkpoint if it is this state's turn.
-    async fn save(&self, state: &State) -> Result<()> {
+    /// Writes a checkpoint beside what follows, if it is this state's turn. What fails, or would begin before the last one is
+    /// written, is a missed checkpoint, and costs nothing else.
+    fn save(&mut self, state: &State) {
+        let Machine { work, diary, .. } = &self.handles.machine;
         let (window, run) = (state.window, self.handles.run.id);
-        let Some(SaveStates { checkpoints, every }) = &self.checkpoints else {
-            return Ok(());
+        let due = |saves: &&SaveStates| window.is_multiple_of(saves.every.max(1));
+        let (Some(saves), Some(held)) = (self.checkpoints.as_ref().filter(due), &state.held) else {
+            return;
         };
-        if !window.is_multiple_of((*every).max(1)) {
-            return Ok(());
+        if self.saving.is_busy() {
+            let reason = "the one before is still being written".to_owned();
+            return diary.missed(window, Duty::Checkpoint, reason);
         }
-        let (model, checkpoints) = (state.model()?, checkpoints.clone());
-        let position = Position { run, window, trained: false, note: String::new() };
-        let work = move || checkpoints.save_model(&model, &position);
-        Ok(self.handles.machine.work.run(work).await??)
+        let (checkpoints, model) = (saves.checkpoints.clone(), held.model.clone());
+        let (work, diary) = (work.clone(), diary.clone());
+        self.saving.start(async move {
+            let position = Position { run, window, trained: false, note: String::new() };
+            let saved = work.run(move || checkpoints.save_model(&model, &position)).await;
+            if let Err(error) = saved.and_then(|saved| Ok(saved?)) {
+                diary.missed(window, Duty::Checkpoint, error.line());
+            }
+        });
     }
 
     /// Keeps the journal short. What it forgets can never be signed again.

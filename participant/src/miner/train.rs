@@ -14,10 +14,10 @@ use tokio::sync::mpsc;
 use super::{
     ahead,
     conduct::Conduct,
-    put_away::PutAway,
-    workshop::{Ahead, Prepared, Task, Workshop, COMMIT_BLOCKS, MARGIN_BLOCKS},
+    workshop::{Ahead, Kept, Prepared, Task, Workshop, COMMIT_BLOCKS, MARGIN_BLOCKS},
 };
 use crate::{
+    aside::Aside,
     diary::Duty,
     error::{miss, Attempt as _, Error, Result},
     handles::{Handles, Role, Run},
@@ -33,7 +33,7 @@ pub(super) struct Train {
     pub(super) window_end: Option<Window>,
     pub(super) ready: mpsc::Sender<Prepared>,
     /// What still writes of the window before.
-    pub(super) putting_away: PutAway,
+    pub(super) putting_away: Aside,
 }
 
 impl Train {
@@ -72,12 +72,23 @@ impl Train {
         self.putting_away.end().await;
         let prepared = self.conduct.make(&self.workshop, task).await;
         let kept = prepared.as_ref().ok().and_then(Prepared::kept);
-        self.putting_away.start(&self.workshop, window, kept);
+        self.put_away(window, kept);
         let prepared = prepared?;
         let own = prepared.payload.clone().filter(|_| prepared.trained);
         let sent = self.ready.send(prepared).await;
         sent.map_err(|_| Error::Missed("nobody submits".into()))?;
         Ok(own)
+    }
+
+    /// Writes the checkpoint of `window` beside what follows: the update is committed to, the next window begins, and only its
+    /// training waits for the trainer. What fails is a missed checkpoint, and costs nothing else.
+    fn put_away(&mut self, window: Window, kept: Option<Kept>) {
+        let workshop = self.workshop.clone();
+        self.putting_away.start(async move {
+            if let Err(error) = workshop.put_away(kept).await {
+                workshop.handles.machine.diary.missed(window, Duty::Checkpoint, error.line());
+            }
+        });
     }
 
     /// Trains in the window after `window` while the updates of it, of which `own` is one, travel: if the run wants

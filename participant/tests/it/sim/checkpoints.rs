@@ -1,4 +1,4 @@
-//! A checkpoint that cannot be written is missed as such, and costs nothing of its window.
+//! A checkpoint that cannot be written, or not fast, is missed as such at the most, and costs nothing of its window.
 
 use std::sync::Arc;
 
@@ -22,4 +22,18 @@ fn a_checkpoint_that_fails_is_a_line_of_its_own_and_costs_no_update() {
         let expected = format!("miner-0: Checkpoint of window {window}: ");
         assert!(line.starts_with(&expected) && line.contains("checkpoints"), "{line}");
     }
+}
+
+fn slow_down(world: &Arc<World>, members: &[Member], _: BlockNumber) {
+    for validator in members.iter().filter(|member| member.name.starts_with("validator")) {
+        world.set_link(validator.number, |link| link.slow_disk = true);
+    }
+}
+
+#[test]
+fn a_slow_disk_holds_up_no_duty_of_a_validator() {
+    // The first validator writes a checkpoint in every window.
+    let summary = tell(Plan { script: Some(slow_down), ..Plan::calm(7, 4) });
+    assert_eq!(summary.accepted, summary.accepted_max, "{summary:?}");
+    assert_eq!(summary.missed, [""; 0]);
 }

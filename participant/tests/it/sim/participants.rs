@@ -1,6 +1,11 @@
 //! The processes: started, killed, started again on the same folder, as a supervisor would.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    ffi::OsString,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
 
 use node_client::{
     journal::Journal,
@@ -26,6 +31,9 @@ use super::{
     network::SimNetwork,
     world::{World, BLOCK_MS},
 };
+
+/// How long a slow disk takes over a checkpoint: most of a window.
+const SLOW_DISK_MS: u64 = 26 * BLOCK_MS;
 
 /// After so long, a process that ended by itself is started again.
 const SUPERVISOR_MS: u64 = 4 * BLOCK_MS;
@@ -124,6 +132,11 @@ impl Member {
         }
     }
 
+    /// Its update of `window`, if it is on disk.
+    pub(super) fn update(&self, window: u64) -> Option<Vec<u8>> {
+        std::fs::read(self.folder.join(format!("updates/window-{window:06}.update"))).ok()
+    }
+
     /// Its number with each window that it began to train before the window's θ was there.
     pub(super) fn trained_ahead(&self) -> Vec<(usize, u64)> {
         let lines = Reader::new(&self.folder).read().unwrap();
@@ -132,11 +145,6 @@ impl Member {
                 Some((self.number, window))
             }
             _ => None,
-    /// Its update of `window`, if it is on disk.
-    pub(super) fn update(&self, window: u64) -> Option<Vec<u8>> {
-        std::fs::read(self.folder.join(format!("updates/window-{window:06}.update"))).ok()
-    }
-
         });
         ahead.collect()
     }
@@ -176,7 +184,8 @@ impl Member {
             self.name.as_bytes(),
             &self.incarnation.to_le_bytes(),
         ]);
-        let pauser = world.clone();
+        let (pauser, folder) = (world.clone(), self.folder.join("checkpoints"));
+        let known = Mutex::new(names(&folder));
         Surroundings {
             chain: Arc::new(SimChain { world: world.clone(), who, is_honest: self.is_honest() }),
             network: Arc::new(SimNetwork {
@@ -189,7 +198,15 @@ impl Member {
             device: Arc::new(Cpu::new(Threads::single())),
             work: Work::inline(move || {
                 let world = pauser.clone();
-                Box::pin(async move { world.pass(who, "work").await })
+                let found = names(&folder);
+                let is_new = std::mem::replace(&mut *known.lock().unwrap(), found.clone()) != found;
+                Box::pin(async move {
+                    world.pass(who, "work").await;
+                    if is_new && world.link(who).borrow().slow_disk {
+                        world.until(world.now() + SLOW_DISK_MS).await;
+                        world.pass(who, "work").await;
+                    }
+                })
             }),
             salts: Arc::new(move |kind, window| {
                 let what = format!("{kind:?} {window}");
@@ -316,4 +333,10 @@ impl Member {
             self.start(world, common);
         }
     }
+}
+
+/// What a folder has in it; nothing if there is none.
+fn names(folder: &Path) -> BTreeSet<OsString> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten();
+    entries.map(|entry| entry.unwrap().file_name()).collect()
 }

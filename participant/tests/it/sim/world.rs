@@ -46,6 +46,8 @@ pub(super) struct Link {
     pub(super) no_payloads: bool,
     /// No commitment to an update of its reaches a block.
     pub(super) commits_nothing: bool,
+    /// A checkpoint is on its disk long after it began to be written.
+    pub(super) slow_disk: bool,
     /// Whether the chain was ever down for the process that runs now.
     pub(super) was_down: bool,
 }
