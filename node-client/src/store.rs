@@ -5,7 +5,9 @@
 //! object stays until it is unpinned; of the others the oldest go first when the bound in bytes is reached.
 //!
 //! The store does not know what a content id means (a Merkle root, a state root): whoever fetched the bytes has checked
-//! them. The BLAKE3 in the header finds a disk that changed them later ([`Store::get_checked`]).
+//! them. What the disk has changed since is found: a range by the sums of its blocks ([`Store::read_range`]), which lie in a file
+//! beside the object, the whole by the BLAKE3 in the header ([`Store::get_checked`]). A folder that was written before there were
+//! sums is read without them.
 //!
 //! What is too large for a copy in memory is put from where it lies ([`Store::put_content`]): pieces of a MiB, read, hashed and
 //! written on several threads. What is served is read range by range ([`Store::read_range`]) and kept nowhere.
@@ -18,6 +20,7 @@
 mod content;
 mod part;
 mod piece_map;
+mod sums;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -36,8 +39,9 @@ use protocol::{
     content_hash::{content_hash, PieceHash, PIECE_BYTES},
     Hash,
 };
+use tempfile::NamedTempFile;
 
-pub use content::{Content, Cut, Range, Span};
+pub use content::{Content, Cut, Range, Span, Stored};
 pub use part::{Assembled, Part, Slot, SYNC_BYTES};
 pub use piece_map::PieceMap;
 
@@ -63,6 +67,15 @@ pub enum Found {
     OtherPieces(PieceMap),
     /// Nothing of the content.
     Nothing,
+}
+
+/// Who finds what the disk has changed.
+#[derive(Clone, Copy)]
+enum Check {
+    /// The store, by its sums.
+    Sums,
+    /// Who reads.
+    Reader,
 }
 
 /// What went wrong with a [`Store`].
@@ -189,7 +202,7 @@ impl Store {
     /// [`StoreError::InUse`] while another process holds the folder, [`StoreError::Io`].
     pub fn open(root: impl Into<PathBuf>, bytes_max: u64) -> Result<Self, StoreError> {
         let root = root.into();
-        for folder in ["objects", "pins", "tmp", "cuts", "parts"] {
+        for folder in ["objects", "pins", "tmp", "cuts", "parts", "sums"] {
             let path = root.join(folder);
             fs::create_dir_all(&path).map_err(io_error("create", &path))?;
         }
@@ -210,9 +223,12 @@ impl Store {
             _lock: lock,
         };
         store.clear_parts(PARTS_MAX)?;
-        for path in entries(&store.root.join("cuts"))? {
-            if id(&path).is_none_or(|id| !store.contains(&id)) {
-                remove_file(&path)?;
+        for folder in ["cuts", "sums"] {
+            for path in entries(&store.root.join(folder))? {
+                // An id is in the name before the dot, if there is one.
+                if id(&path.with_extension("")).is_none_or(|id| !store.contains(&id)) {
+                    remove_file(&path)?;
+                }
             }
         }
         Ok(store)
@@ -239,16 +255,18 @@ impl Store {
     ) -> Result<(), StoreError> {
         let len = content.byte_len();
         self.room(&id, len)?;
-        let tmp = self.root.join("tmp");
-        let mut file =
-            tempfile::NamedTempFile::new_in(&tmp).map_err(io_error("create in", &tmp))?;
-        let written = write_pieces(file.as_file(), content, len).and_then(|digest| {
-            file.write_all(&header(len, &digest))?;
-            file.as_file().sync_all()
-        });
-        written.map_err(io_error("write in", &tmp))?;
-
-        self.install(id, len, |path| file.persist(path).map(drop).map_err(|error| error.error))?;
+        let (mut file, sums) = (self.temporary()?, self.temporary()?);
+        let written =
+            write_pieces(file.as_file(), sums.as_file(), content, len).and_then(|digest| {
+                file.write_all(&header(len, &digest))?;
+                sums.as_file().sync_all()?;
+                file.as_file().sync_all()
+            });
+        written.map_err(io_error("write in", &self.root.join("tmp")))?;
+        self.install(id, len, |path| {
+            persist(sums, &self.sums_path(&id))?;
+            persist(file, path)
+        })?;
         self.forget_part(&id)
     }
 
@@ -286,12 +304,18 @@ impl Store {
         content: &C,
         cut: &Cut,
     ) -> Result<(), StoreError> {
-        let tmp = self.root.join("tmp");
-        let path = self.cut_path(&id);
-        let file = tempfile::NamedTempFile::new_in(&tmp).map_err(io_error("create in", &tmp))?;
-        fs::write(file.path(), cut.to_bytes()).map_err(io_error("write in", &tmp))?;
-        file.as_file().sync_all().map_err(io_error("write in", &tmp))?;
-        file.persist(&path).map_err(|error| io_error("rename to", &path)(error.error))?;
+        let (mut file, sums) = (self.temporary()?, self.temporary()?);
+        let bytes = cut.to_bytes();
+        let mut write = || {
+            file.write_all(&bytes)?;
+            sums::write(sums.as_file(), &bytes, 0)?;
+            sums.as_file().sync_all()?;
+            file.as_file().sync_all()
+        };
+        write().map_err(io_error("write in", &self.root.join("tmp")))?;
+        for (file, path) in [(sums, self.cut_sums_path(&id)), (file, self.cut_path(&id))] {
+            persist(file, &path).map_err(io_error("rename to", &path))?;
+        }
         self.put_content(id, content)
     }
 
@@ -340,13 +364,18 @@ impl Store {
             return self.put_cut(id, &content, cut);
         }
         self.room(&id, byte_len)?;
-        let header = hash_pieces(&content, byte_len).map(|digest| header(byte_len, &digest));
-        let written = header.and_then(|header| {
-            data.write_all_at(&header, 0)?;
+        let sums = self.temporary()?;
+        let digest = hash_pieces(sums.as_file(), &content, byte_len);
+        let written = digest.and_then(|digest| {
+            data.write_all_at(&header(byte_len, &digest), 0)?;
+            sums.as_file().sync_all()?;
             data.sync_all()
         });
         written.map_err(io_error("write to", &paths.data))?;
-        self.install(id, byte_len, |path| fs::rename(&paths.data, path))?;
+        self.install(id, byte_len, |path| {
+            persist(sums, &self.sums_path(&id))?;
+            fs::rename(&paths.data, path)
+        })?;
         self.forget_part(&id)
     }
 
@@ -419,34 +448,38 @@ impl Store {
     /// end gives no bytes.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] if the file is shorter than it was; [`StoreError::Io`].
+    /// [`StoreError::Damaged`] if a block of them, 16 KiB, is not what was put; [`StoreError::Io`].
     pub fn read_range(
         &self,
         id: &Hash,
         offset: u64,
         len: u32,
     ) -> Result<Option<Range>, StoreError> {
+        self.range(id, offset, len, Check::Sums)
+    }
+
+    fn range(
+        &self,
+        id: &Hash,
+        offset: u64,
+        len: u32,
+        check: Check,
+    ) -> Result<Option<Range>, StoreError> {
         let Some(total_len) = self.len_of(id) else {
             return Ok(None);
         };
-        let wanted = total_len.saturating_sub(offset).min(u64::from(len));
-        let mut bytes = vec![0; usize::try_from(wanted).unwrap_or(usize::MAX)];
-        if !bytes.is_empty() {
-            let path = self.object_path(id);
-            let file = match File::open(&path) {
-                Ok(file) => file,
-                // Dropped by a put between the look at the index and now.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-                Err(error) => return Err(io_error("open", &path)(error)),
-            };
-            file.read_exact_at(&mut bytes, offset.saturating_add(HEADER_LEN as u64)).map_err(
-                |error| match error.kind() {
-                    io::ErrorKind::UnexpectedEof => StoreError::Damaged { id: *id },
-                    _ => io_error("read", &path)(error),
-                },
-            )?;
+        let end = total_len.min(offset.saturating_add(len.into()));
+        if offset >= end {
+            return Ok(Some(Range { total_len, bytes: Bytes::new() }));
         }
-        Ok(Some(Range { total_len, bytes: bytes.into() }))
+        let path = self.object_path(id);
+        // Dropped by a put between the look at the index and now, perhaps.
+        let Some(file) = open(&path)? else { return Ok(None) };
+        let sums = open_sums(&self.sums_path(id), check)?;
+        let read = sums::read(&file, HEADER_LEN as u64, sums.as_ref(), offset..end);
+        let bytes = read.map_err(io_error("read", &path))?;
+        let bytes = bytes.ok_or(StoreError::Damaged { id: *id })?;
+        Ok(Some(Range { total_len, bytes }))
     }
 
     /// What is here of a piece of a content: of an object that was put with a [`Cut`], or of a part.
@@ -460,21 +493,50 @@ impl Store {
         offset: u64,
         len: u32,
     ) -> Result<Found, StoreError> {
-        let path = self.cut_path(id);
-        if !self.contains(id) || !path.exists() {
-            return self.read_part(id, |part| part.range_of(piece as usize, offset, len));
+        self.piece(id, piece, offset, len, Check::Sums)
+    }
+
+    /// What is here of a content, as it is on disk now, for who knows what it should be: of one of its pieces, or else of all.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if a file is shorter than it was; [`StoreError::Io`].
+    pub fn find_unchecked(
+        &self,
+        id: &Hash,
+        piece: Option<u32>,
+        offset: u64,
+        len: u32,
+    ) -> Result<Found, StoreError> {
+        match piece {
+            Some(piece) => self.piece(id, piece, offset, len, Check::Reader),
+            None => self.find(id, offset, len, Check::Reader),
         }
-        let mut entry = [0; CUT_ENTRY_LEN];
-        let file = File::open(&path).map_err(io_error("open", &path))?;
-        let at = u64::from(piece).saturating_mul(CUT_ENTRY_LEN as u64);
-        let read = file.read_exact_at(&mut entry, at).ok();
-        let Some(spans) = read.and_then(|()| Cut::entry(&entry, 0)) else {
-            return Ok(Found::Nothing);
+    }
+
+    fn piece(
+        &self,
+        id: &Hash,
+        piece: u32,
+        offset: u64,
+        len: u32,
+        check: Check,
+    ) -> Result<Found, StoreError> {
+        let path = self.cut_path(id);
+        let file = if self.contains(id) { open(&path)? } else { None };
+        let Some(file) = file else {
+            return self.read_part(id, |part| part.range_of(piece as usize, offset, len));
         };
+        let at = u64::from(piece).saturating_mul(CUT_ENTRY_LEN as u64);
+        let end = at.saturating_add(CUT_ENTRY_LEN as u64);
+        if file.metadata().map_err(io_error("look at", &path))?.len() < end {
+            return Ok(Found::Nothing);
+        }
+        let entry = self.read_cut(id, &file, at..end, check)?;
+        let Some(spans) = Cut::entry(&entry, 0) else { return Ok(Found::Nothing) };
         let (total_len, wanted) = Cut::range(&spans, offset, len);
         let mut bytes = Vec::new();
         for span in wanted {
-            match self.read_range(id, span.offset, span.len)? {
+            match self.range(id, span.offset, span.len, check)? {
                 Some(range) if range.bytes.len() == span.len as usize => {
                     bytes.extend_from_slice(&range.bytes)
                 }
@@ -488,14 +550,33 @@ impl Store {
     /// Where the pieces of an object lie that was put with a [`Cut`], as it is on disk; `None` of one without.
     ///
     /// # Errors
-    /// [`StoreError::Io`].
+    /// [`StoreError::Damaged`] if it is not what was put; [`StoreError::Io`].
     pub fn cut(&self, id: &Hash) -> Result<Option<Bytes>, StoreError> {
         let path = self.cut_path(id);
-        match fs::read(&path) {
-            Ok(bytes) => Ok(Some(bytes.into()).filter(|_| self.contains(id))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(io_error("read", &path)(error)),
-        }
+        let file = if self.contains(id) { open(&path)? } else { None };
+        let Some(file) = file else { return Ok(None) };
+        let len = file.metadata().map_err(io_error("look at", &path))?.len();
+        self.read_cut(id, &file, 0..len, Check::Sums).map(Some)
+    }
+
+    /// A part of what says where an object's pieces lie, which has it.
+    fn read_cut(
+        &self,
+        id: &Hash,
+        file: &File,
+        range: std::ops::Range<u64>,
+        check: Check,
+    ) -> Result<Bytes, StoreError> {
+        let sums = open_sums(&self.cut_sums_path(id), check)?;
+        let read = sums::read(file, 0, sums.as_ref(), range);
+        let read = read.map_err(io_error("read", &self.cut_path(id)))?;
+        read.ok_or(StoreError::Damaged { id: *id })
+    }
+
+    /// The object as content that is read where it lies and checked ([`Store::read_range`]), or `None` without one.
+    pub fn stored(self: &Arc<Self>, id: &Hash) -> Option<Stored> {
+        let len = self.len_of(id)?;
+        Some(Stored { store: self.clone(), id: *id, len })
     }
 
     /// What is here of a range of a content: of an object, or of a part if one piece of it has all of the range. No
@@ -504,7 +585,11 @@ impl Store {
     /// # Errors
     /// As [`Store::read_range`].
     pub fn find_range(&self, id: &Hash, offset: u64, len: u32) -> Result<Found, StoreError> {
-        match self.read_range(id, offset, len)? {
+        self.find(id, offset, len, Check::Sums)
+    }
+
+    fn find(&self, id: &Hash, offset: u64, len: u32, check: Check) -> Result<Found, StoreError> {
+        match self.range(id, offset, len, check)? {
             Some(range) => Ok(Found::Range(range)),
             None => self.read_part(id, |part| part.range(offset, len)),
         }
@@ -534,11 +619,7 @@ impl Store {
             return Ok(None);
         };
         let path = self.object_path(id);
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(io_error("open", &path)(error)),
-        };
+        let Some(file) = open(&path)? else { return Ok(None) };
         // SAFETY: an object's file is replaced and removed, never written, and this process alone has the folder.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(io_error("map", &path))?;
         let is_whole = map.len() as u64 == len.saturating_add(HEADER_LEN as u64);
@@ -617,6 +698,21 @@ impl Store {
         self.root.join("cuts").join(hex::encode(id))
     }
 
+    /// The sums of the object.
+    fn sums_path(&self, id: &Hash) -> PathBuf {
+        self.root.join("sums").join(hex::encode(id))
+    }
+
+    /// The sums of its cut.
+    fn cut_sums_path(&self, id: &Hash) -> PathBuf {
+        self.sums_path(id).with_extension("cut")
+    }
+
+    fn temporary(&self) -> Result<NamedTempFile, StoreError> {
+        let folder = self.root.join("tmp");
+        NamedTempFile::new_in(&folder).map_err(io_error("create in", &folder))
+    }
+
     fn parts(&self) -> MutexGuard<'_, HashMap<Hash, Arc<Part>>> {
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -639,8 +735,12 @@ impl Store {
     }
 
     fn remove_object(&self, index: &mut Index, id: &Hash) -> Result<bool, StoreError> {
-        remove_file(&self.cut_path(id))?;
-        remove_file(&self.object_path(id))?;
+        for path in [self.cut_path(id), self.object_path(id)] {
+            remove_file(&path)?;
+        }
+        for sums in [self.cut_sums_path(id), self.sums_path(id)] {
+            remove_file(&sums)?;
+        }
         Ok(index.remove(id).is_some())
     }
 
@@ -649,11 +749,7 @@ impl Store {
             return Ok(None);
         };
         let path = self.object_path(id);
-        let mut file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(io_error("open", &path)(error)),
-        };
+        let Some(mut file) = open(&path)? else { return Ok(None) };
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(io_error("read", &path))?;
         let bytes = Bytes::from(bytes);
@@ -681,16 +777,22 @@ fn header(len: u64, digest: &Hash) -> [u8; HEADER_LEN] {
     header
 }
 
-/// Writes a content behind the place of the header, from several threads; returns its BLAKE3.
-fn write_pieces<C: Content + ?Sized>(file: &File, content: &C, len: u64) -> io::Result<Hash> {
+/// Writes a content behind the place of the header, and its sums, from several threads; returns its BLAKE3.
+fn write_pieces<C: Content + ?Sized>(
+    file: &File,
+    sums: &File,
+    content: &C,
+    len: u64,
+) -> io::Result<Hash> {
     each_piece(content, len, |bytes, offset| {
+        sums::write(sums, bytes, offset)?;
         file.write_all_at(bytes, offset.saturating_add(HEADER_LEN as u64))
     })
 }
 
-/// BLAKE3 of a content, from several threads.
-fn hash_pieces<C: Content + ?Sized>(content: &C, len: u64) -> io::Result<Hash> {
-    each_piece(content, len, |_, _| Ok(()))
+/// BLAKE3 of a content, whose sums it writes, from several threads.
+fn hash_pieces<C: Content + ?Sized>(sums: &File, content: &C, len: u64) -> io::Result<Hash> {
+    each_piece(content, len, |bytes, offset| sums::write(sums, bytes, offset))
 }
 
 /// Reads a content on several threads, hands over each MiB of it with its offset, and returns its BLAKE3.
@@ -792,6 +894,28 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
 fn id(path: &Path) -> Option<Hash> {
     let name = path.file_name()?.to_str()?;
     hex::decode(name).ok()?.try_into().ok()
+}
+
+/// The file, or `None` if there is none.
+fn open(path: &Path) -> Result<Option<File>, StoreError> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io_error("open", path)(error)),
+    }
+}
+
+/// The sums in a file, if there are any and they are wanted.
+fn open_sums(path: &Path, check: Check) -> Result<Option<File>, StoreError> {
+    match check {
+        Check::Sums => open(path),
+        Check::Reader => Ok(None),
+    }
+}
+
+/// Puts a temporary file in its place.
+fn persist(file: NamedTempFile, path: &Path) -> io::Result<()> {
+    file.persist(path).map(drop).map_err(|error| error.error)
 }
 
 fn parent(path: &Path) -> &Path {

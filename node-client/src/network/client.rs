@@ -234,9 +234,10 @@ fn read_own(
     (offset, len): (u64, u32),
 ) -> Result<Found, StoreError> {
     if pieces.is_numbered() {
-        return store.read_piece(id, u32::try_from(index).unwrap_or(u32::MAX), 0, len);
+        let piece = u32::try_from(index).unwrap_or(u32::MAX);
+        return store.find_unchecked(id, Some(piece), 0, len);
     }
-    Ok(store.read_range(id, offset, len)?.map_or(Found::Nothing, Found::Range))
+    store.find_unchecked(id, None, offset, len)
 }
 
 /// Calls `take` with each piece that is not here, or with `all`, and its place, from several threads, until it says no.
@@ -387,8 +388,9 @@ impl Network for Client {
         let Some(mirror) = mirror.filter(|mirror| mirror.is_copied_to()) else {
             return Ok(false);
         };
-        let read = self.with_store(move |store| Ok((store.map(&id)?, store.cut(&id)?))).await;
-        let (content, cut) = read.map_err(|error| MirrorError::Refused(error.to_string()))?;
+        let cut = self.with_store(move |store| store.cut(&id)).await;
+        let cut = cut.map_err(|error| MirrorError::Refused(error.to_string()))?;
+        let content = self.store.stored(&id);
         let content = content.ok_or_else(|| MirrorError::Refused("it is not here".to_owned()))?;
         mirror.put(&*self.clock, &id, Arc::new(content), cut).await
     }

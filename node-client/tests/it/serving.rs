@@ -21,6 +21,8 @@ use node_client::{
 use protocol::Hash;
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::store::{flip, HEADER_BYTES};
+
 use super::network::{
     address, breathe, config, content, faults, peer_with, want, Impatient, Peer, Transport, NAME,
     RANGE_LEN,
@@ -129,6 +131,19 @@ impl Codec for DeafCodec {
     {
         RangeCodec.write_response(name, io, response).await
     }
+}
+
+#[tokio::test]
+async fn whose_disk_flipped_a_bit_lacks_it_and_lies_to_nobody() {
+    let (damaged, asker) = (peer().await, peer().await);
+    let (id, bytes) = publish(&damaged, 3 * RANGE_LEN as usize).await;
+    let address = address(&damaged.client).await;
+    let path = damaged.client.store().object_path(&id);
+    flip(&path, HEADER_BYTES + u64::from(RANGE_LEN) + 1);
+    assert_eq!(fetch(&asker, &address, id).await, Err(vec![FaultKind::Missing]));
+    // Whoever put it puts it again, and it is whole.
+    damaged.client.publish(id, bytes.clone()).await.unwrap();
+    assert_eq!(fetch(&asker, &address, id).await, Ok(bytes));
 }
 
 /// Nobody in particular, who asks for a range of a content so many times at once and reads nothing.

@@ -3,9 +3,12 @@
 use std::{
     fs,
     io::{Seek, SeekFrom, Write},
+    os::unix::fs::FileExt,
+    path::Path,
+    sync::Arc,
 };
 
-use node_client::store::{Content, Range, Store, StoreError};
+use node_client::store::{Content, Cut, Found, Range, Span, Store, StoreError};
 use protocol::Hash;
 use tempfile::TempDir;
 
@@ -158,6 +161,88 @@ fn a_flipped_bit_on_disk_is_found() {
     file.write_all(b"b").unwrap();
     assert!(matches!(store.get_checked(&A), Err(StoreError::Damaged { id: A })));
     assert_eq!(store.get(&A).unwrap().unwrap(), &b"alphb"[..]);
+}
+
+/// Flips a bit of a file, counted from its first byte.
+pub(crate) fn flip(path: &Path, offset: u64) {
+    let file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset).unwrap();
+    file.write_all_at(&[byte[0] ^ 4], offset).unwrap();
+}
+
+/// Bytes before an object's content.
+pub(crate) const HEADER_BYTES: u64 = 48;
+
+#[test]
+fn no_range_has_a_bit_in_it_that_the_disk_flipped() {
+    let folder = TempDir::new().unwrap();
+    let store = store(&folder, 1 << 30);
+    let len = (2 << 20) + 77;
+    let whole: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();
+    store.put_content(A, &Made { len, end: len }).unwrap();
+    // In the second MiB, and in the last few bytes.
+    let flipped = [(1 << 20) + 5, len - 1];
+    let before = |range: &std::ops::Range<u64>| {
+        let read = store.read_range(&A, range.start, (range.end - range.start) as u32);
+        read.map(|read| read.unwrap().bytes)
+    };
+    let ranges = [0..1 << 20, 4..(1 << 20) + 6, (1 << 20) + 5..(1 << 20) + 6, len - 3..len];
+    let others = [0..3, 0..1 << 20, 17..(1 << 20) - 1, (1 << 20) + (16 << 10)..2 << 20];
+    for range in ranges.iter().chain(&others) {
+        assert_eq!(before(range).unwrap(), whole[range.start as usize..range.end as usize]);
+    }
+    for at in flipped {
+        flip(&store.object_path(&A), HEADER_BYTES + at);
+    }
+    for range in &ranges[1..] {
+        assert!(matches!(before(range), Err(StoreError::Damaged { id: A })), "{range:?}");
+    }
+    for range in &others {
+        assert_eq!(before(range).unwrap(), whole[range.start as usize..range.end as usize]);
+    }
+    // A copy of it elsewhere would not be made.
+    let store = Arc::new(store);
+    let stored = store.stored(&A).unwrap();
+    let mut bytes = vec![0; 1 << 20];
+    assert_eq!(stored.read(0, &mut bytes), 1 << 20);
+    assert_eq!(bytes, whole[..1 << 20]);
+    assert_eq!(stored.read(1 << 20, &mut bytes), 0);
+}
+
+#[test]
+fn no_piece_is_looked_for_where_a_flipped_bit_says() {
+    let folder = TempDir::new().unwrap();
+    let store = store(&folder, 100);
+    let span = |offset, len| Span { offset, len };
+    let cut = Cut(vec![[span(0, 2), span(4, 1)], [span(2, 2), span(5, 0)]]);
+    store.put_cut(A, &b"alpha"[..], &cut).unwrap();
+    let piece = |index| store.read_piece(&A, index, 0, 10);
+    assert_eq!(piece(1).unwrap(), Found::Range(Range { total_len: 2, bytes: "ph".into() }));
+    assert_eq!(piece(2).unwrap(), Found::Nothing);
+    flip(&folder.path().join("cuts").join(hex::encode(A)), 24);
+    assert!(matches!(piece(1), Err(StoreError::Damaged { id: A })));
+    assert!(matches!(store.cut(&A), Err(StoreError::Damaged { id: A })));
+}
+
+#[test]
+fn a_folder_of_before_there_were_sums_is_served() {
+    let folder = TempDir::new().unwrap();
+    let first = store(&folder, 100);
+    let cut = Cut(vec![[Span { offset: 0, len: 5 }, Span { offset: 5, len: 0 }]]);
+    first.put_cut(A, &b"alpha"[..], &cut).unwrap();
+    drop(first);
+    fs::remove_dir_all(folder.path().join("sums")).unwrap();
+    let second = store(&folder, 100);
+    assert_eq!(second.read_range(&A, 1, 2).unwrap().unwrap().bytes, "lp");
+    let piece = second.read_piece(&A, 0, 0, 10).unwrap();
+    assert_eq!(piece, Found::Range(Range { total_len: 5, bytes: "alpha".into() }));
+    // What it puts from now on has them, and takes them with it.
+    second.put_cut(A, &b"alpha"[..], &cut).unwrap();
+    let sums = || fs::read_dir(folder.path().join("sums")).unwrap().count();
+    assert_eq!(sums(), 2);
+    second.remove(&A).unwrap();
+    assert_eq!(sums(), 0);
 }
 
 #[test]
