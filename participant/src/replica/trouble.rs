@@ -15,6 +15,9 @@ const TRIES_MIN: u32 = 16;
 /// is back after an outage to deliver.
 const PATIENCE_WINDOWS: Window = 3;
 
+/// Steps of a window that may panic before a state is fetched instead: what does so each time is in what was accepted.
+const PANICS_MAX: u32 = 3;
+
 /// Why there was no outer step.
 #[derive(Debug)]
 pub(super) enum Trouble {
@@ -29,15 +32,18 @@ pub(super) enum Trouble {
         /// Bytes of all that were accepted in the window.
         accepted: u64,
     },
+    /// The step itself failed on this machine. The own state is on disk, and it is taken from there again.
+    Panicked(Error),
     /// This step can never be taken: the own state is not the final one, or the chain knows the window no longer.
     Lost(Error),
 }
 
 impl From<Error> for Trouble {
     fn from(error: Error) -> Self {
-        match error.is_passing() {
-            true => Self::Passing(error),
-            false => Self::Lost(error),
+        match &error {
+            Error::Panicked(_) => Self::Panicked(error),
+            passing if passing.is_passing() => Self::Passing(error),
+            _ => Self::Lost(error),
         }
     }
 }
@@ -52,7 +58,8 @@ impl Trouble {
     /// What went wrong.
     pub(super) fn error(self) -> Error {
         match self {
-            Self::Passing(error) | Self::Lost(error) | Self::Undelivered { error, .. } => error,
+            Self::Passing(error) | Self::Panicked(error) | Self::Lost(error) => error,
+            Self::Undelivered { error, .. } => error,
         }
     }
 }
@@ -85,6 +92,10 @@ impl Patience {
         match trouble {
             Trouble::Passing(_) => false,
             Trouble::Lost(_) => true,
+            Trouble::Panicked(_) => {
+                self.tries = self.tries.saturating_add(1);
+                self.tries >= PANICS_MAX
+            }
             Trouble::Undelivered { missing, accepted, .. } => {
                 self.tries = self.tries.saturating_add(1);
                 let further = now.saturating_sub(window).saturating_sub(1);
@@ -117,6 +128,18 @@ mod tests {
         }
         let lost: Trouble = Error::Missed("our state is not the final one".into()).into();
         assert!(patience.is_over(&lost, 4, 5, STATE));
+    }
+
+    #[tokio::test]
+    async fn a_step_that_panics_is_taken_again_before_a_state_is_fetched() {
+        let work: tokio::task::JoinHandle<()> = tokio::spawn(async { panic!("no memory") });
+        let panicked = work.await.unwrap_err();
+        let trouble: Trouble = Error::from(panicked).into();
+        let mut patience = Patience::default();
+        assert!(!patience.is_over(&trouble, 4, 5, STATE));
+        assert!(!patience.is_over(&trouble, 4, 5, STATE));
+        assert!(patience.is_over(&trouble, 4, 5, STATE));
+        assert!(!patience.is_over(&trouble, 5, 6, STATE));
     }
 
     #[test]
