@@ -64,7 +64,7 @@ pub struct Payloads {
     keep: u16,
     /// How its payloads are cut; `None` for settings under which there are none.
     form: Option<PieceForm>,
-    archive: Option<Archive>,
+    archive: Option<Arc<Archive>>,
     // What is served, by window. Never held across an await.
     served: Mutex<BTreeMap<Window, Vec<Hash>>>,
 }
@@ -79,13 +79,14 @@ impl Payloads {
         archive: Option<PathBuf>,
     ) -> Self {
         let form = PieceForm::new(layout.clone(), keep);
-        let archive = archive.map(|folder| Archive::new(folder, None));
+        let archive = archive.map(|folder| Arc::new(Archive::new(folder, None)));
         Self { network, peers, layout, keep, form, archive, served: Mutex::default() }
     }
 
     /// The same, whose archive keeps so many bytes of payloads at most; the oldest windows go.
     pub fn with_archive_bytes_max(mut self, bytes_max: Option<u64>) -> Self {
-        self.archive = self.archive.map(|archive| Archive::new(archive.folder, bytes_max));
+        let bounded = |archive: Arc<Archive>| Archive::new(archive.folder.clone(), bytes_max);
+        self.archive = self.archive.map(|archive| Arc::new(bounded(archive)));
         self
     }
 
@@ -154,12 +155,17 @@ impl Payloads {
 
     /// Serves and archives what was fetched.
     async fn keep(&self, window: Window, uid: Uid, root: Hash, bytes: &Bytes) -> Result<()> {
-        let archived = self.archive.as_ref().map_or(Ok(()), |archive| {
-            let kept = archive.keep(window, uid, bytes);
-            kept.with_context(|| format!("cannot archive in {}", archive.folder.display()))
-        });
+        let archived = self.archive(window, uid, bytes).await;
         self.serve(window, root, bytes.clone()).await?;
         archived
+    }
+
+    /// Keeps a copy of a payload in the archive, if there is one.
+    async fn archive(&self, window: Window, uid: Uid, bytes: &Bytes) -> Result<()> {
+        let Some(archive) = self.archive.clone() else { return Ok(()) };
+        let (keeper, bytes) = (archive.clone(), bytes.clone());
+        let kept = tokio::task::spawn_blocking(move || keeper.keep(window, uid, &bytes)).await?;
+        kept.with_context(|| format!("cannot archive in {}", archive.folder.display()))
     }
 
     /// Serves a payload of `window` from now on. If there is no room, windows before that are no longer served.

@@ -180,7 +180,17 @@ impl Replica {
         handles.machine.diary.write(&DiaryRecord::Started { window: state.window });
         let (sender, states) = watch::channel(vec![Arc::new(state)]);
         let memo = Memo::new(memo);
-        (Self { handles, states: sender, checkpoints, window_end, memo, saving: Aside::default() }, States { states })
+        (
+            Self {
+                handles,
+                states: sender,
+                checkpoints,
+                window_end,
+                memo,
+                saving: Aside::default(),
+            },
+            States { states },
+        )
     }
 
     /// Follows the run until the process ends.

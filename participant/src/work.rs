@@ -27,6 +27,20 @@ impl Work {
         Self { pause: Some(Arc::new(pause)) }
     }
 
+    /// [`Work::run`] of what takes too long for an async thread and no time in a simulation: hashing, a copy.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn run_short<R: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> R + Send + 'static,
+    ) -> Result<R> {
+        match &self.pause {
+            None => self.run(work).await,
+            Some(_) => Ok(work()),
+        }
+    }
+
     /// Runs `work` and returns its result. Cancel-safe in that the result is lost; on threads, `work` runs to its end.
     ///
     /// # Errors

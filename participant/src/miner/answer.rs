@@ -96,7 +96,7 @@ impl Answer {
     async fn answer(&self, seat: Holder, challenge: &DataChallengeInfo) -> Result<()> {
         let DataChallengeInfo { window, uid, index, deadline, .. } = *challenge;
         let bytes = self.payload(seat, window).await?;
-        let chunk = self.chunk(&bytes, index)?;
+        let chunk = self.chunk(bytes, index).await?;
         let (chain, run) = (&self.handles.chain, self.handles.run.id);
         let is_there = || async {
             let open = chain.data_challenges(run, None).await?;
@@ -110,34 +110,38 @@ impl Answer {
 
     /// The payload of a window: from the own disk, or from whoever has it if it is not there.
     async fn payload(&self, seat: Holder, window: Window) -> Result<Bytes> {
-        let updates = self.updates.clone();
-        let kept = self.handles.machine.work.run(move || updates.load(window)).await;
         let reveals = self.handles.chain.reveals(self.handles.run.id, window, None).await?;
         let reveal = reveals.into_iter().find(|reveal| reveal.uid == seat.uid);
         let reveal = reveal.context("the chain has no reveal of ours")?;
-        match kept {
-            Ok(Ok(Some(bytes))) if self.has_root(&bytes, &reveal.opening.payload_root) => Ok(bytes),
+        let (updates, info) = (self.updates.clone(), self.handles.run.info.clone());
+        let root = reveal.opening.payload_root;
+        let load = move || -> Result<Result<Bytes, &'static str>> {
+            let Some(bytes) = updates.load(window)? else { return Ok(Err("is not there")) };
+            let keep = info.settings.training.keep;
+            let is_it = payloads::has_root(&bytes, &info.layout, keep, &root);
+            Ok(is_it.then_some(bytes).ok_or("is another one"))
+        };
+        match self.handles.machine.work.run(load).await.and_then(|kept| kept) {
+            Ok(Ok(bytes)) => Ok(bytes),
             kept => {
-                let problem = kept.and_then(|kept| kept).map_or_else(
-                    |error| error.line(),
-                    |found| found.map_or("is not there", |_| "is another one").to_owned(),
-                );
+                let problem = match kept {
+                    Ok(found) => found.err().unwrap_or_default().to_owned(),
+                    Err(error) => error.line(),
+                };
                 tracing::warn!(window, problem, "the own update cannot be used: asking peers");
                 self.handles.peers.payloads.fetch(window, &seat.hot, &reveal).await
             }
         }
     }
 
-    fn has_root(&self, bytes: &[u8], root: &protocol::Hash) -> bool {
-        let info = &self.handles.run.info;
-        payloads::has_root(bytes, &info.layout, info.settings.training.keep, root)
-    }
-
-    fn chunk(&self, bytes: &[u8], index: u32) -> Result<ChunkProof> {
-        let info = &self.handles.run.info;
-        let frame = Frame::cut(bytes, &info.layout, info.settings.training.keep)?;
-        let chunk = frame.chunk_proof(&frame.leaf_hashes(), index);
-        chunk.context("a chunk is asked for that is not there")
+    async fn chunk(&self, bytes: Bytes, index: u32) -> Result<ChunkProof> {
+        let info = self.handles.run.info.clone();
+        let work = move || {
+            let frame = Frame::cut(&bytes, &info.layout, info.settings.training.keep)?;
+            let chunk = frame.chunk_proof(&frame.leaf_hashes(), index);
+            chunk.context("a chunk is asked for that is not there")
+        };
+        self.handles.machine.work.run_short(work).await?
     }
 
     fn begun(&self) -> std::sync::MutexGuard<'_, BTreeSet<Name>> {

@@ -1,5 +1,6 @@
 //! Answers the chain's challenge: which chunks it asks for, and their proofs.
 
+use bytes::Bytes;
 use protocol::{
     commitment::{challenged_chunks, ChunkProof},
     update::Frame,
@@ -31,18 +32,23 @@ pub(super) async fn challenge_seed(handles: &Handles, window: Window) -> Result<
     miss!("the chain has drawn no chunks, or it is too late to reveal them")
 }
 
-/// The chunks of `payload` that the chain asks the miner `uid` for under `seed`, with their proofs.
-pub(super) fn challenged(
+/// The chunks of a payload that the chain asks the miner `uid` for under `seed`, with their proofs.
+pub(super) async fn challenged(
     handles: &Handles,
     seed: &Hash,
     window: Window,
     uid: Uid,
-    payload: &Frame<'_>,
+    payload: &Bytes,
 ) -> Result<Vec<ChunkProof>> {
-    let count = handles.run.info.settings.incentive.challenge_chunks;
-    let indices =
-        challenged_chunks(seed, handles.run.id, window, uid, payload.chunk_count(), count);
-    let leaf_hashes = payload.leaf_hashes();
-    let chunks = indices.iter().map(|index| payload.chunk_proof(&leaf_hashes, *index));
-    chunks.collect::<Option<Vec<_>>>().context("the chain asks for a chunk that is not there")
+    let Run { id: run, info, .. } = &handles.run;
+    let (run, info, seed, payload) = (*run, info.clone(), *seed, payload.clone());
+    let work = move || {
+        let frame = Frame::cut(&payload, &info.layout, info.settings.training.keep)?;
+        let count = info.settings.incentive.challenge_chunks;
+        let indices = challenged_chunks(&seed, run, window, uid, frame.chunk_count(), count);
+        let leaf_hashes = frame.leaf_hashes();
+        let chunks = indices.iter().map(|index| frame.chunk_proof(&leaf_hashes, *index));
+        chunks.collect::<Option<Vec<_>>>().context("the chain asks for a chunk that is not there")
+    };
+    handles.machine.work.run_short(work).await?
 }

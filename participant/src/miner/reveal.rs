@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use protocol::{update::Frame, window::Phase};
+use protocol::window::Phase;
 
 use super::{
     challenge::{challenge_seed, challenged},
@@ -25,7 +25,15 @@ pub(super) async fn open(handles: &Handles, update: &Prepared, serves: bool) -> 
     let Handles { chain, run: Run { id: run, info, .. }, .. } = handles;
     let (schedule, window) = (&info.settings.schedule, update.window);
     let bytes = update.payload.clone().context("there is no payload to reveal")?;
-    let seed = challenge_seed(handles, window).await?;
+    let is_there = || async {
+        let reveals = chain.reveals(*run, window, None).await?;
+        Ok(reveals.iter().any(|reveal| reveal.uid == update.uid))
+    };
+    // After a restart it may be long since.
+    let seed = match is_there().await? {
+        true => None,
+        false => Some(challenge_seed(handles, window).await?),
+    };
     let started = Instant::now();
     if serves {
         let (Peers { payloads, copies, .. }, root) = (&handles.peers, update.opening.payload_root);
@@ -33,12 +41,8 @@ pub(super) async fn open(handles: &Handles, update: &Prepared, serves: bool) -> 
         copies.payload(payloads.contents(root));
     }
 
-    let payload = Frame::cut(&bytes, &info.layout, info.settings.training.keep)?;
-    let chunks = challenged(handles, &seed, window, update.uid, &payload)?;
-    let is_there = || async {
-        let reveals = chain.reveals(*run, window, None).await?;
-        Ok(reveals.iter().any(|reveal| reveal.uid == update.uid))
-    };
+    let Some(seed) = seed else { return Ok(()) };
+    let chunks = challenged(handles, &seed, window, update.uid, &bytes).await?;
     let errand = Errand::RevealUpdate { window, opening: update.opening.clone(), chunks };
     let end = schedule.phase_end_block(window, Phase::Reveal).context("the run's end")?;
     if handles.desk.errand(errand, is_there, end - 1).await? == Submitted::Now {

@@ -186,12 +186,17 @@ impl Workshop {
     /// The update is not cut as the layout says, or the disk failed.
     pub async fn finish(&self, task: &Task, made: Made, trained: bool) -> Result<Prepared> {
         let (window, uid) = (task.state.window, task.uid);
-        let training = &self.handles.run.info.settings.training;
-        let parsed = Frame::cut(&made.payload, &self.handles.run.info.layout, training.keep)
-            .context("our own update")?;
+        let work = &self.handles.machine.work;
+        let (info, payload) = (self.handles.run.info.clone(), made.payload.clone());
+        let parse = move || -> Result<(Hash, u32)> {
+            let parsed = Frame::cut(&payload, &info.layout, info.settings.training.keep);
+            let parsed = parsed.context("our own update")?;
+            Ok((parsed.root(), parsed.chunk_count()))
+        };
+        let (payload_root, chunk_count) = work.run_short(parse).await??;
         let opening = Opening {
-            payload_root: parsed.root(),
-            chunk_count: parsed.chunk_count(),
+            payload_root,
+            chunk_count,
             byte_len: made.payload.len() as u64,
             base_state_root: task.state.root,
             salt: self.salt(window),
@@ -201,7 +206,7 @@ impl Workshop {
         // With the note the window is done: after a kill its update is revealed as it was committed to.
         let keep =
             move || updates.save(window, &payload).and_then(|()| updates.note(window, &note));
-        self.handles.machine.work.run(keep).await??;
+        work.run(keep).await??;
         self.note(task, &made);
         Ok(Prepared { window, uid, opening, payload: Some(made.payload), trained })
     }

@@ -10,7 +10,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     iter::zip,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use bytes::Bytes;
@@ -27,7 +27,7 @@ use protocol::{
 
 use crate::{
     desk::{Errand, Submitted},
-    error::{Attempt as _, Result},
+    error::{Attempt as _, Error, Result},
     handles::{Handles, Run},
     holders,
     payloads::SERVED_WINDOWS,
@@ -130,22 +130,40 @@ fn positions_hash(chunk: &[u8], place: &Place) -> Option<Hash> {
     Some(leaf_hash(place.index, &positions))
 }
 
+/// What a look at a payload shows.
+enum Look {
+    /// With which other it has chunks in common, if with any.
+    Whole(Option<Match>),
+    /// A chunk that does not decode.
+    Malformed(ChunkProof),
+}
+
 /// Looks at a payload that was fetched, and reports the fault that it brings to light. Nothing depends on the outcome.
 pub(super) async fn look(
-    watch: &Watch,
+    watch: &Arc<Watch>,
     handles: &Handles,
     window: Window,
     reveal: &RevealInfo,
     bytes: &Bytes,
 ) {
-    let Run { info, .. } = &handles.run;
-    let (layout, keep) = (&info.layout, info.settings.training.keep);
-    let reported = match Payload::parse(bytes, layout, keep) {
-        Ok(payload) => report(watch, handles, (window, reveal), &payload).await,
-        Err(error) => match malformed(bytes, layout, keep) {
-            Some(chunk) => report_malformed(watch, handles, window, reveal.uid, chunk).await,
-            None => Err(error.into()),
-        },
+    let this = Seen { window, order: reveal.order, uid: reveal.uid };
+    let (watching, info, looked_at) = (watch.clone(), handles.run.info.clone(), bytes.clone());
+    let work = move || {
+        let (layout, keep) = (&info.layout, info.settings.training.keep);
+        match Payload::parse(&looked_at, layout, keep) {
+            Ok(payload) => Ok(Look::Whole(watching.observe(&payload, this))),
+            Err(error) => {
+                malformed(&looked_at, layout, keep).map(Look::Malformed).ok_or(Error::from(error))
+            }
+        }
+    };
+    let reported = match handles.machine.work.run_short(work).await.and_then(|looked| looked) {
+        Ok(Look::Whole(None)) => Ok(()),
+        Ok(Look::Whole(Some(found))) => report(watch, handles, (this, reveal), bytes, found).await,
+        Ok(Look::Malformed(chunk)) => {
+            report_malformed(watch, handles, window, reveal.uid, chunk).await
+        }
+        Err(error) => Err(error),
     };
     if let Err(error) = reported {
         tracing::warn!(window, uid = reveal.uid, error = error.line(), "a fault is not reported");
@@ -195,20 +213,19 @@ async fn prove(handles: &Handles, (window, uid): (Window, Uid), report: Errand) 
     Ok(())
 }
 
-/// Reports a copy that a payload brings to light, of `window` or of one before.
+/// Reports a copy that a payload, `this`, brings to light, of its window or of one before.
 async fn report(
     watch: &Watch,
     handles: &Handles,
-    (window, reveal): (Window, &RevealInfo),
-    payload: &Payload<'_>,
+    (this, reveal): (Seen, &RevealInfo),
+    bytes: &Bytes,
+    found: Match,
 ) -> Result<()> {
-    let this = Seen { window, order: reveal.order, uid: reveal.uid };
-    let found = watch.observe(payload, this);
-    let Some(found) = found.filter(|found| watch.is_news(found.later)) else {
-        return Ok(());
-    };
     let later = found.later;
-    let reported = report_copy(handles, (reveal, payload), this, found).await;
+    if !watch.is_news(later) {
+        return Ok(());
+    }
+    let reported = report_copy(handles, (reveal, bytes), this, found).await;
     if !matches!(reported, Ok(true)) {
         watch.retry((later.window, later.uid));
     }
@@ -219,7 +236,7 @@ async fn report(
 /// two is `this`, whose payload is given.
 async fn report_copy(
     handles: &Handles,
-    (reveal, payload): (&RevealInfo, &Payload<'_>),
+    (reveal, bytes): (&RevealInfo, &Bytes),
     this: Seen,
     Match { earlier, later }: Match,
 ) -> Result<bool> {
@@ -235,8 +252,8 @@ async fn report_copy(
     let record = chain.window(*run, later.window, None).await?;
     let seed = record.and_then(|record| record.challenge_seed).context("the draw is gone")?;
     let places = copy_places(&seed, layout, keep);
-    let firsts = proofs_of(payload, &places)?;
-    let seconds = proofs_of(&Payload::parse(&other_bytes, layout, keep)?, &places)?;
+    let firsts = proofs_of(handles, bytes, &places).await?;
+    let seconds = proofs_of(handles, &other_bytes, &places).await?;
     let chunks: Vec<[ChunkProof; 2]> = zip(firsts, seconds).map(<[_; 2]>::from).collect();
     let shown: Vec<_> = chunks.iter().map(|pair| pair.each_ref().map(shown)).collect();
     let committed = |seen: Seen, payload_root| Committed {
@@ -260,10 +277,15 @@ async fn report_copy(
 }
 
 /// The chunks of a payload at these places, with their proofs.
-fn proofs_of(payload: &Payload<'_>, places: &[Place]) -> Result<Vec<ChunkProof>> {
-    let leaves = payload.leaf_hashes();
-    let proof = |place: &Place| payload.chunk_proof(&leaves, place.index);
-    places.iter().map(|place| proof(place).context("a chunk that is not there")).collect()
+async fn proofs_of(handles: &Handles, bytes: &Bytes, places: &[Place]) -> Result<Vec<ChunkProof>> {
+    let (info, bytes, places) = (handles.run.info.clone(), bytes.clone(), places.to_vec());
+    let work = move || {
+        let payload = Payload::parse(&bytes, &info.layout, info.settings.training.keep)?;
+        let leaves = payload.leaf_hashes();
+        let proof = |place: &Place| payload.chunk_proof(&leaves, place.index);
+        places.iter().map(|place| proof(place).context("a chunk that is not there")).collect()
+    };
+    handles.machine.work.run_short(work).await?
 }
 
 fn shown(chunk: &ChunkProof) -> Shown<'_> {

@@ -11,6 +11,7 @@
 
 mod attacks;
 mod audit;
+mod backup;
 mod chain;
 mod checkpoints;
 mod checks;

@@ -1,7 +1,7 @@
 //! Tries to open another miner's payload as its own.
 
 use async_trait::async_trait;
-use protocol::{commitment::Opening, layout::Layout, update::Frame, window::Phase, Hash};
+use protocol::{commitment::Opening, layout::Layout, window::Phase, Hash};
 use rand::{rngs::StdRng, RngCore, SeedableRng};
 
 use super::Conduct;
@@ -46,8 +46,7 @@ impl Conduct for Copier {
                 miss!("nobody revealed anything to copy");
             }
         };
-        let payload = Frame::cut(&bytes, &info.layout, info.settings.training.keep)?;
-        let chunks = challenged(handles, &seed, window, update.uid, &payload)?;
+        let chunks = challenged(handles, &seed, window, update.uid, &bytes).await?;
         let opening = Opening { salt: update.opening.salt, ..reveal.opening };
         let errand = Errand::RevealUpdate { window, opening, chunks };
         // Nobody can have opened a guess before.

@@ -39,6 +39,8 @@ pub(super) enum FaultKind {
     PayloadsLate,
     /// It is asked to end, and started again. Not drawn.
     Leaves,
+    /// The process is killed, and started again on the folder as it was when a script copied it. Not drawn.
+    Restored,
     /// Peers serve it some ranges and no more. Not drawn.
     Starved,
 }

@@ -2,7 +2,12 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use protocol::{settings::Settings, update::{Chunk, Payload}, window::phase_at, BlockNumber};
+use protocol::{
+    settings::Settings,
+    update::{Chunk, Payload},
+    window::phase_at,
+    BlockNumber,
+};
 use trainer::Model;
 
 use super::{

@@ -51,6 +51,8 @@ pub(super) struct Member {
     killed: usize,
     /// Off the network although its process runs.
     offline: bool,
+    /// Its folder was once put back to what it had been.
+    pub(super) is_restored: bool,
     /// Processes so far.
     incarnation: u64,
     process: Option<JoinHandle<participant::Result<()>>>,
@@ -92,6 +94,7 @@ impl Member {
             network: world.hub.join(number as u64, Arc::new(world.clock.clone())),
             killed: 0,
             offline: false,
+            is_restored: false,
             incarnation: 0,
             process: None,
             leave: CancellationToken::new(),
@@ -130,6 +133,22 @@ impl Member {
             std::fs::remove_dir_all(&folder).unwrap();
             std::fs::write(&folder, "no folder").unwrap();
         }
+    }
+
+    /// Copies its folder as it is now.
+    pub(super) fn back_up(&self) {
+        copy(&self.folder, &self.backup());
+    }
+
+    /// Puts its folder back as it was copied.
+    pub(super) fn restore(&mut self) {
+        self.is_restored = true;
+        std::fs::remove_dir_all(&self.folder).unwrap();
+        std::fs::rename(self.backup(), &self.folder).unwrap();
+    }
+
+    fn backup(&self) -> PathBuf {
+        self.folder.with_extension("backup")
     }
 
     /// Its update of `window`, if it is on disk.
@@ -339,4 +358,17 @@ impl Member {
 fn names(folder: &Path) -> BTreeSet<OsString> {
     let entries = std::fs::read_dir(folder).into_iter().flatten();
     entries.map(|entry| entry.unwrap().file_name()).collect()
+}
+
+/// Copies a folder and all that is in it.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        match from.is_dir() {
+            true => copy(&from, &to),
+            false => drop(std::fs::copy(&from, &to).unwrap()),
+        }
+    }
 }

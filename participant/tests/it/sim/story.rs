@@ -367,8 +367,12 @@ impl Story {
         let Some(&who) = whom.first() else { return };
         let peer = self.members[who].peer();
         match kind {
+            FaultKind::Restored if begins => {
+                self.members[who].kill(&world).await;
+                self.members[who].restore();
+            }
             FaultKind::Killed if begins => self.members[who].kill(&world).await,
-            FaultKind::Killed => self.members[who].revive(&world, common),
+            FaultKind::Killed | FaultKind::Restored => self.members[who].revive(&world, common),
             FaultKind::Offline => self.members[who].set_offline(&world, on),
             FaultKind::CutOff => {
                 let other = self.members[whom[1]].peer();
