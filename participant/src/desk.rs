@@ -13,6 +13,7 @@ use std::{
 
 use codec::{Decode, Encode};
 use node_client::{
+    backoff::Backoff,
     chain::{Call, Chain, CommitmentName, EvaluationName, Included, SubmitError},
     journal::{Journal, JournalError, JournalKind},
     keys::{self, Keypair},
@@ -47,6 +48,9 @@ const INCLUSIONS_MAX: usize = 16;
 
 /// Pause before another attempt.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// The longest pause, which tries come to by and by: a part of a block.
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Draws a salt for what is committed to in a window; nobody else can guess it. Two calls with the same arguments may
 /// give different salts: the journal keeps the one that was used.
@@ -326,6 +330,7 @@ impl Desk {
         patience: Duration,
     ) -> Result<()> {
         let attempts = async {
+            let mut backoff = self.backoff();
             let call = self.registration_call(cold, registration).await?;
             while !is_there().await? {
                 match self.chain.submit(cold, call.clone()).await {
@@ -340,7 +345,7 @@ impl Desk {
                     },
                     Err(error) => tracing::debug!(%error, "registering again"),
                 }
-                tokio::time::sleep(RETRY_PAUSE).await;
+                tokio::time::sleep(backoff.pause()).await;
             }
             Ok(())
         };
@@ -449,6 +454,11 @@ impl Desk {
         is_there().await
     }
 
+    /// The pauses between two tries.
+    fn backoff(&self) -> Backoff {
+        Backoff::new(RETRY_PAUSE, RETRY_PAUSE_MAX, &self.account())
+    }
+
     /// Submits until the extrinsic is in a final block, the chain refuses it, or `last` is the best block.
     async fn include<F: Future<Output = Result<bool>>>(
         &self,
@@ -461,7 +471,7 @@ impl Desk {
             metrics::counter!(telemetry::EXTRINSICS, "call" => name, "result" => result)
                 .increment(1);
         };
-        let mut error = "the block has passed".to_owned();
+        let (mut error, mut backoff) = ("the block has passed".to_owned(), self.backoff());
         // An extrinsic that is sent when `last` is the best block comes into a later one.
         while self.heads.best() < last {
             let sent = self.heads.best();
@@ -491,7 +501,7 @@ impl Desk {
                 Err(_) => error = "no answer in time".to_owned(),
             }
             tracing::debug!(call = name, error, "submitting again");
-            tokio::time::sleep(RETRY_PAUSE).await;
+            tokio::time::sleep(backoff.pause()).await;
             // That the chain does not answer now is no reason to give up.
             if is_there().await.unwrap_or(false) {
                 count("ok");

@@ -23,6 +23,7 @@ use std::{
 use bytes::Bytes;
 use codec::Encode as _;
 use node_client::{
+    backoff::Backoff,
     chain::{RevealInfo, WindowStatus},
     store::Content,
 };
@@ -68,7 +69,7 @@ const LENT_PAUSE: Duration = Duration::from_millis(50);
 /// Windows that the journal remembers, at least; far longer than anything of them can still be revealed.
 const JOURNAL_WINDOWS: u64 = 64;
 
-/// Pause before a step is tried again, which doubles with each try.
+/// Pause before a step is tried again; it grows with each try.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// The longest pause.
@@ -200,7 +201,9 @@ impl Replica {
     pub async fn run(mut self) -> Result<()> {
         let mut heads = self.handles.heads.clone();
         self.serve(&self.newest()).await;
-        let (mut told, mut patience, mut pause) = (None, Patience::default(), RETRY_PAUSE);
+        let (mut told, mut patience) = (None, Patience::default());
+        let account = self.handles.desk.account();
+        let mut backoff = Backoff::new(RETRY_PAUSE, RETRY_PAUSE_MAX, &account);
         loop {
             let state = self.newest();
             if self.window_end.is_some_and(|end| state.window >= end) {
@@ -214,7 +217,7 @@ impl Replica {
             let window = state.window;
             match self.advance(state, &mut patience).await {
                 Ok(next) => {
-                    pause = RETRY_PAUSE;
+                    backoff.reset();
                     self.hold(next).await;
                 }
                 Err(error) => {
@@ -224,8 +227,7 @@ impl Replica {
                         tracing::warn!(window, error, "cannot go to the next window yet");
                         told = Some(reason);
                     }
-                    tokio::time::sleep(pause).await;
-                    pause = (2 * pause).min(RETRY_PAUSE_MAX);
+                    tokio::time::sleep(backoff.pause()).await;
                 }
             }
         }

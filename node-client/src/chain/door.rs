@@ -21,9 +21,11 @@ use protocol::Hash;
 use tokio::{sync::Mutex, time::Instant};
 
 use super::{Included, SubmitError};
+use crate::backoff::Backoff;
 
-/// Pause before another attempt.
+/// Pause before another attempt; it grows to the longest, a part of a block.
 const PAUSE: Duration = Duration::from_millis(200);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// How often a node whose next nonce is smaller than ours is asked again: what was handed over may not be counted yet.
 const NONCE_LOOKS: usize = 5;
@@ -159,6 +161,7 @@ pub(super) async fn submit<P: Pool>(
     let deadline = Instant::now() + patience;
     let mut call = Call { account, hash: call, loose: account.take(&call) };
     let mut last = None;
+    let mut backoff = Backoff::new(PAUSE, PAUSE_MAX, &call.hash);
     let attempts = async {
         loop {
             match attempt(pool, &mut call, &mut last).await {
@@ -172,7 +175,7 @@ pub(super) async fn submit<P: Pool>(
                     last = Some(error);
                 }
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(backoff.pause()).await;
         }
     };
     // The lock is free when this returns; what is on its way may still be included.

@@ -39,6 +39,7 @@ use super::{
     PermitInfo, ProvenFaultInfo, RevealInfo, RunCost, RunInfo, ScoreCommitmentInfo,
     ScoreRevealInfo, SlashInfo, StakePoolInfo, SubmitError, ValidatorInfo, WindowInfo,
 };
+use crate::backoff::Backoff;
 
 #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
 #[subxt::subxt(runtime_metadata_path = "artifacts/metadata.scale")]
@@ -50,8 +51,9 @@ mod views;
 use api::runtime_types::bounded_collections::bounded_vec::BoundedVec;
 use views::NoAnswer;
 
-/// Pause after an attempt failed.
+/// Pause after an attempt failed; it grows to the longest with each that follows.
 const RETRY_PAUSE: Duration = Duration::from_millis(300);
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(4);
 /// How often the other nodes are asked how far they are.
 const PROBE_INTERVAL: Duration = Duration::from_secs(4);
 /// How long a node may take to say how far it is.
@@ -93,6 +95,8 @@ pub(super) struct Shared {
     connection: RwLock<Arc<Connection>>,
     /// The generation of the connection in use.
     generation: watch::Sender<u64>,
+    /// The pauses before another is opened.
+    backoff: Mutex<Backoff>,
     genesis: Hash,
     /// The other nodes that answer, by their place in the endpoints' `urls`.
     others: Mutex<HashMap<usize, Arc<Rpcs>>>,
@@ -121,6 +125,8 @@ pub async fn connect_to(urls: &[String], genesis: Option<Hash>) -> Result<SubxtC
         endpoints,
         connection: RwLock::new(Arc::new(connection)),
         generation: watch::Sender::new(0),
+        // As many participants as ask one node lose it at once.
+        backoff: Mutex::new(Backoff::new(RETRY_PAUSE, RETRY_PAUSE_MAX, &rand::random::<[u8; 8]>())),
         genesis,
         others: Mutex::default(),
         accounts: Mutex::default(),
@@ -228,9 +234,11 @@ impl SubxtChain {
 
     /// After a pause, has another connection opened in place of one that broke.
     async fn replace_broken(&self, broken: &Connection) {
-        tokio::time::sleep(RETRY_PAUSE).await;
-        if let Err(error) = self.reconnect(broken).await {
-            tracing::debug!(%error, "the chain does not answer");
+        let pause = self.shared.backoff.lock().await.pause();
+        tokio::time::sleep(pause).await;
+        match self.reconnect(broken).await {
+            Ok(()) => self.shared.backoff.lock().await.reset(),
+            Err(error) => tracing::debug!(%error, "the chain does not answer"),
         }
     }
 
@@ -246,11 +254,10 @@ impl SubxtChain {
     /// Asks the other nodes how far they are, and goes to the furthest one if the one in use is far behind it.
     async fn leave_who_is_behind(&self) {
         let used = self.connection().await;
-        let mut furthest: Option<(u64, usize)> = None;
-        for node in (0..self.shared.endpoints.urls.len()).filter(|node| *node != used.node) {
-            let number = self.probe(node).await;
-            furthest = furthest.max(number.map(|number| (number, node)));
-        }
+        let others = (0..self.shared.endpoints.urls.len()).filter(|node| *node != used.node);
+        // All at once: who does not answer holds up nobody.
+        let probes = others.map(|node| async move { Some((self.probe(node).await?, node)) });
+        let furthest = futures::future::join_all(probes).await.into_iter().flatten().max();
         let Some((number, node)) = furthest else { return };
         // Last, so that it is not taken for slower than it is.
         let own = best_of(&used.rpcs).await.unwrap_or(0);
