@@ -29,7 +29,7 @@ use super::{
     punches::Punches,
     ranges::Ranges,
     relay::Relay,
-    transport::transport,
+    transport::{muxer, transport},
     NetworkConfig, StartError,
 };
 use crate::clock::Clock;
@@ -129,7 +129,7 @@ pub(super) fn swarm(
         .with_tokio()
         .with_other_transport(|key| transport(key, rules.clone()))
         .map_err(|error| failed(&error))?
-        .with_relay_client(libp2p::noise::Config::new, libp2p::yamux::Config::default)
+        .with_relay_client(libp2p::noise::Config::new, muxer)
         .map_err(|error| failed(&error))?
         .with_behaviour(behaviour)
         .map_err(|error| failed(&error))?;

@@ -11,8 +11,10 @@ use libp2p::{multiaddr::Protocol, Multiaddr};
 use super::{codec::RANGE_LEN_MAX, PeerAddress};
 
 /// How the network is run. The most memory that peers can make this process use is about
-/// `serves_max` MiB to serve, `fetches_max * len_max` of the fetches of whole contents and `pieces_bytes_max` to receive, and 1 MiB
-/// for each of `connections_max` connections, of `kept_max` times `connections_per_peer_max`, and of `circuits_max`.
+/// `serves_max` MiB to serve, `fetches_max * len_max` of the fetches of whole contents and `pieces_bytes_max` to receive, 1 MiB
+/// for each of `connections_max` connections, of `kept_max` times `connections_per_peer_max`, and of `circuits_max`, and for each
+/// of these whose peer sends what nobody reads, up to 16 MiB more: 15 MB over QUIC; over TCP 256 KiB on each of 64 streams, 32
+/// whose protocol is not said yet and as many questions.
 #[derive(Clone, Debug)]
 pub struct NetworkConfig {
     /// Name of the network, part of each protocol's name: peers of different networks do not understand each other.
@@ -80,7 +82,7 @@ pub struct NetworkConfig {
     /// Whether the addresses of this machine and of private networks are limited as networks, too. Peers of a localnet,
     /// or behind one router, have few.
     pub limit_private_networks: bool,
-    /// Provider records accepted from one peer, or from all strangers of one network, per minute.
+    /// Provider records accepted from one peer per minute; strangers' are not, once the chain has named peers.
     pub records_per_minute_max: u64,
     /// Provider records kept, own ones included.
     pub records_max: usize,
@@ -90,7 +92,7 @@ pub struct NetworkConfig {
     pub fetches_max: usize,
     /// Bytes of pieces on their way at a time, of all contents that are fetched piece by piece.
     pub pieces_bytes_max: usize,
-    /// Peers asked in one fetch, hints included.
+    /// Peers asked in one fetch: so many of the hints, and as many of those whom Kademlia names.
     pub fetch_peers_max: usize,
     /// Commands that wait for the event loop; the callers of more wait.
     pub commands_max: usize,

@@ -431,7 +431,8 @@ impl EventLoop {
             }
             let speaks = kademlia_name(&self.config.name)
                 .is_some_and(|kademlia| info.protocols.contains(&kademlia));
-            if speaks {
+            // Strangers find others in the table; who is nobody to the chain is not in it, as everybody may be as many as he likes.
+            if speaks && !self.server.is_stranger(&peer_id) {
                 self.add_peer(PeerAddress { peer: peer_id, addresses: info.listen_addrs });
             }
         }
@@ -456,7 +457,11 @@ impl EventLoop {
                 }
                 _ => {}
             },
-            kad::Event::RoutingUpdated { is_new_peer: true, .. } => self.published.on_new_peer(),
+            kad::Event::RoutingUpdated { peer, is_new_peer: true, .. }
+                if !self.server.is_stranger(&peer) =>
+            {
+                self.published.on_new_peer()
+            }
             kad::Event::InboundRequest {
                 request: kad::InboundRequest::AddProvider { record: Some(record) },
             } => self.on_record(record),
@@ -549,7 +554,8 @@ fn kademlia(swarm: &mut Swarm<Behaviour>) -> &mut Kademlia {
 
 #[cfg(test)]
 mod tests {
-    use libp2p::{identity::Keypair, kad::store::MemoryStore};
+    use libp2p::{identity::Keypair, kad::store::MemoryStore, swarm::ConnectionId};
+    use tokio::sync::oneshot;
 
     use super::*;
     use crate::{
@@ -557,6 +563,7 @@ mod tests {
         network::{
             behaviour::swarm,
             pace::Pace,
+            roles::Role,
             swarms::{listening, next},
         },
     };
@@ -593,6 +600,49 @@ mod tests {
         assert!(peer.known().announced().is_empty());
         peer.swarm.add_external_address(mapped.clone());
         assert_eq!(peer.known().announced(), [mapped]);
+    }
+
+    #[tokio::test]
+    async fn strangers_are_not_in_the_table_and_make_nobody_tell_everything_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = NetworkConfig::loopback();
+        let mut peer = event_loop(config.clone(), &folder);
+        let [known, stranger] = [(); 2].map(|()| Keypair::generate_ed25519());
+        let ids = [&known, &stranger].map(|key| key.public().to_peer_id());
+        let (reply, _) = oneshot::channel();
+        let roles = [(ids[0], Role::Joiner)].into();
+        peer.on_command(Command::SetRoles { roles, reply });
+        for (number, key) in [known, stranger].iter().enumerate() {
+            let info = identify::Info {
+                public_key: key.public(),
+                protocol_version: String::new(),
+                agent_version: String::new(),
+                listen_addrs: vec![address(number + 1)],
+                protocols: kademlia_name(&config.name).into_iter().collect(),
+                observed_addr: address(9),
+                signed_peer_record: None,
+            };
+            let connection_id = ConnectionId::new_unchecked(number);
+            let peer_id = ids[number];
+            peer.on_identify(identify::Event::Received { connection_id, peer_id, info });
+            assert!(!peer.server.admit_record(&peer_id), "it is not connected");
+        }
+        let found = ids.map(|id| addresses_of(kademlia(&mut peer.swarm), &id));
+        assert_eq!(found, [vec![address(1)], Vec::new()]);
+        // One that we dialled ourselves gets there, and is no reason either.
+        kademlia(&mut peer.swarm).add_address(&ids[1], address(2));
+        let mut updated = 0;
+        while updated < 2 {
+            let event = peer.swarm.select_next_some().await;
+            if let SwarmEvent::Behaviour(BehaviourEvent::Kademlia(event)) = event {
+                let kad::Event::RoutingUpdated { peer: who, .. } = &event else { continue };
+                let is_stranger = *who == ids[1];
+                peer.on_kademlia(event);
+                assert_eq!(peer.published.is_due(), !is_stranger);
+                peer.published.on_tick(kademlia(&mut peer.swarm));
+                updated += 1;
+            }
+        }
     }
 
     #[tokio::test]

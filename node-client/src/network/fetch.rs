@@ -205,7 +205,9 @@ pub(super) fn blame(faults: &mut Vec<Fault>, standing: &Standing, peer: PeerId, 
 pub(super) struct Candidates<'a> {
     pub(super) queue: VecDeque<PeerAddress>,
     seen: HashSet<PeerId>,
+    /// Of hints so many are asked, and as many of those whom the network names.
     peers_max: usize,
+    found_max: usize,
     /// Whether the network has been asked who else there is.
     looked_up: bool,
     standing: &'a Standing,
@@ -223,6 +225,7 @@ impl<'a> Candidates<'a> {
             seen: HashSet::from([local]),
             // The local peer is among the seen.
             peers_max: peers_max.saturating_add(1),
+            found_max: peers_max,
             looked_up: false,
             standing,
         };
@@ -247,6 +250,8 @@ impl<'a> Candidates<'a> {
     ) -> Result<Option<PeerAddress>, FetchError> {
         if self.queue.is_empty() && !std::mem::replace(&mut self.looked_up, true) {
             let found = source.providers(id).await?;
+            // However many hints were in vain.
+            self.peers_max = self.peers_max.saturating_add(self.found_max);
             self.extend(found);
         }
         Ok(self.queue.pop_front())

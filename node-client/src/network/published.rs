@@ -88,6 +88,11 @@ impl Published {
         self.due = true;
     }
 
+    #[cfg(test)]
+    pub(super) fn is_due(&self) -> bool {
+        self.due
+    }
+
     /// Spreads every record again, if peers became known since the last tick.
     pub(super) fn on_tick(&mut self, kademlia: &mut Kademlia) {
         if std::mem::take(&mut self.due) {

@@ -190,10 +190,17 @@ impl Server {
         Asker { peer: *peer, role: self.roles.of(peer), origin }
     }
 
-    /// Whether `peer` may have one more provider record kept; if so it is charged for it.
+    /// Whether the chain has named peers, and not this one.
+    pub(super) fn is_stranger(&self, peer: &PeerId) -> bool {
+        self.roles.of(peer) == Role::Stranger
+    }
+
+    /// Whether `peer` may have one more provider record kept; if so it is charged for it. Strangers have none: they would
+    /// take the place of those that matter.
     pub(super) fn admit_record(&mut self, peer: &PeerId) -> bool {
         let account = self.asker(peer).account();
-        self.origins.contains_key(peer) && self.records.take(account, self.clock.now_millis(), 1)
+        let is_known = self.origins.contains_key(peer) && !self.is_stranger(peer);
+        is_known && self.records.take(account, self.clock.now_millis(), 1)
     }
 
     /// Serves what a published content's request asks for, now or when it is its turn.

@@ -30,6 +30,17 @@ use super::dials::{Rules, Said};
 /// A transport of secured connections with many streams.
 type Secured = Boxed<(PeerId, StreamMuxerBox)>;
 
+/// Streams of a connection over TCP or a relay, both sides' together: more than all protocols open at a time. Of each that is not
+/// read 256 KiB may have come.
+const STREAMS_MAX: usize = 192;
+
+/// What makes many streams of one.
+pub(super) fn muxer() -> yamux::Config {
+    let mut config = yamux::Config::default();
+    config.set_max_num_streams(STREAMS_MAX);
+    config
+}
+
 /// What swarms are made of.
 ///
 /// # Errors
@@ -41,7 +52,7 @@ pub(super) fn transport(
     let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
         .upgrade(Version::V1Lazy)
         .authenticate(noise::Config::new(key)?)
-        .multiplex(yamux::Config::default())
+        .multiplex(muxer())
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     let quic = quic::tokio::Transport::new(quic::Config::new(key))
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));

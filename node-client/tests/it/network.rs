@@ -855,6 +855,23 @@ async fn numbered_pieces_come_in_memory_too() {
 }
 
 #[tokio::test]
+async fn who_has_it_is_found_however_many_hints_are_in_vain() {
+    let hub = MemoryHub::new();
+    let clock = Arc::new(ManualClock::default());
+    let [a, b] = [1, 2].map(|seed| hub.join(seed, clock.clone()));
+    let (id, bytes) = content(12_345);
+    let cut = numbered(&bytes).cut.clone();
+    a.publish_content(id, Arc::new(bytes.clone()), Some(cut)).await.unwrap();
+    let nobody = |_| PeerAddress { peer: PeerId::random(), addresses: Vec::new() };
+    let providers: Vec<_> = (0..40).map(nobody).collect();
+    let fetched = b.fetch(want(id).from_peers(providers.clone())).await.unwrap();
+    assert_eq!(fetched.bytes, bytes);
+    let c = hub.join(3, clock);
+    let request = PiecesRequest { id, providers, pieces: numbered(&bytes), whole: true };
+    assert_eq!(c.fetch_pieces(request).await.unwrap().bytes, Some(bytes));
+}
+
+#[tokio::test]
 async fn pieces_come_from_several_peers_at_once() {
     let servers =
         [peer(Transport::Tcp).await, peer(Transport::Tcp).await, peer(Transport::Tcp).await];
