@@ -41,7 +41,7 @@ use protocol::{
 };
 use tempfile::NamedTempFile;
 
-pub use content::{Content, Cut, Range, Span, Stored};
+pub use content::{Content, Cut, Range, Span};
 pub use part::{Assembled, Part, Slot, SYNC_BYTES};
 pub use piece_map::PieceMap;
 
@@ -765,6 +765,31 @@ impl Store {
             return Err(damaged());
         }
         Ok(Some((blake3::Hash::from_bytes(digest), content)))
+    }
+}
+
+/// An object of a store as content ([`Store::stored`]): what the disk has changed, or the store has dropped, it has not.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    store: Arc<Store>,
+    id: Hash,
+    len: u64,
+}
+
+impl Content for Stored {
+    fn byte_len(&self) -> u64 {
+        self.len
+    }
+
+    fn read(&self, offset: u64, into: &mut [u8]) -> usize {
+        let len = u32::try_from(into.len()).unwrap_or(u32::MAX);
+        match self.store.read_range(&self.id, offset, len) {
+            Ok(range) => range.map_or(0, |range| range.bytes.read(0, into)),
+            Err(error) => {
+                tracing::warn!(%error, "cannot read an object");
+                0
+            }
+        }
     }
 }
 

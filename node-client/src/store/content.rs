@@ -1,11 +1,6 @@
 //! What a store keeps: content read where it lies, a range of it, and where its pieces lie in it.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
-use protocol::Hash;
-
-use super::Store;
 
 /// Magic, content length (u64, little endian), BLAKE3 of the content.
 pub(super) const HEADER_LEN: usize = 8 + 8 + 32;
@@ -111,29 +106,4 @@ pub struct Range {
     pub total_len: u64,
     /// The bytes from the wanted offset on; shorter than wanted at the object's end.
     pub bytes: Bytes,
-}
-
-/// An object of a store as content ([`Store::stored`]): what the disk has changed, or the store has dropped, it has not.
-#[derive(Clone, Debug)]
-pub struct Stored {
-    pub(super) store: Arc<Store>,
-    pub(super) id: Hash,
-    pub(super) len: u64,
-}
-
-impl Content for Stored {
-    fn byte_len(&self) -> u64 {
-        self.len
-    }
-
-    fn read(&self, offset: u64, into: &mut [u8]) -> usize {
-        let len = u32::try_from(into.len()).unwrap_or(u32::MAX);
-        match self.store.read_range(&self.id, offset, len) {
-            Ok(range) => range.map_or(0, |range| range.bytes.read(0, into)),
-            Err(error) => {
-                tracing::warn!(%error, "cannot read an object");
-                0
-            }
-        }
-    }
 }

@@ -27,8 +27,8 @@ use node_client::{
     clock::{Clock, ManualClock},
     network::{
         codec::{protocol_name, RangeCodec, RangeRequest, RangeResponse},
-        start, Client, Fault, FaultKind, FetchError, FetchRequest, MemoryHub, Network,
-        NetworkConfig, PeerAddress, PeerId, Pieces, PiecesRequest, Serving,
+        start, Client, Fault, FaultKind, FetchError, FetchRequest, MemoryHub, MemoryNetwork,
+        Network, NetworkConfig, PeerAddress, PeerId, Pieces, PiecesRequest, Serving,
     },
     store::{Cut, Span, Store},
 };
@@ -839,14 +839,20 @@ async fn numbered_pieces_make_the_content_and_are_served_by_who_fetched_them() {
     assert!((1..2_000).contains(&received), "{received}");
 }
 
-#[tokio::test]
-async fn numbered_pieces_come_in_memory_too() {
+/// Three peers of one network in memory, of which the first has this content, cut into numbered pieces.
+async fn three_in_memory() -> ([MemoryNetwork; 3], Hash, Bytes) {
     let hub = MemoryHub::new();
     let clock = Arc::new(ManualClock::default());
-    let [a, b] = [1, 2].map(|seed| hub.join(seed, clock.clone()));
+    let peers = [1, 2, 3].map(|seed| hub.join(seed, clock.clone()));
     let (id, bytes) = content(12_345);
     let cut = numbered(&bytes).cut.clone();
-    a.publish_content(id, Arc::new(bytes.clone()), Some(cut)).await.unwrap();
+    peers[0].publish_content(id, Arc::new(bytes.clone()), Some(cut)).await.unwrap();
+    (peers, id, bytes)
+}
+
+#[tokio::test]
+async fn numbered_pieces_come_in_memory_too() {
+    let ([a, b, _], id, bytes) = three_in_memory().await;
     let request =
         PiecesRequest { id, providers: Vec::new(), pieces: numbered(&bytes), whole: true };
     assert_eq!(b.fetch_pieces(request.clone()).await.unwrap().bytes, Some(bytes.clone()));
@@ -856,17 +862,11 @@ async fn numbered_pieces_come_in_memory_too() {
 
 #[tokio::test]
 async fn who_has_it_is_found_however_many_hints_are_in_vain() {
-    let hub = MemoryHub::new();
-    let clock = Arc::new(ManualClock::default());
-    let [a, b] = [1, 2].map(|seed| hub.join(seed, clock.clone()));
-    let (id, bytes) = content(12_345);
-    let cut = numbered(&bytes).cut.clone();
-    a.publish_content(id, Arc::new(bytes.clone()), Some(cut)).await.unwrap();
+    let ([_, b, c], id, bytes) = three_in_memory().await;
     let nobody = |_| PeerAddress { peer: PeerId::random(), addresses: Vec::new() };
     let providers: Vec<_> = (0..40).map(nobody).collect();
     let fetched = b.fetch(want(id).from_peers(providers.clone())).await.unwrap();
     assert_eq!(fetched.bytes, bytes);
-    let c = hub.join(3, clock);
     let request = PiecesRequest { id, providers, pieces: numbered(&bytes), whole: true };
     assert_eq!(c.fetch_pieces(request).await.unwrap().bytes, Some(bytes));
 }
