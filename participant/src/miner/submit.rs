@@ -12,7 +12,7 @@ use protocol::{
     window::Phase,
     Window,
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
     conduct::Conduct,
@@ -33,7 +33,10 @@ pub(super) async fn run(
     conduct: Arc<dyn Conduct>,
 ) -> Result<()> {
     let handles = &workshop.handles;
+    // They end with this service.
+    let mut returning = JoinSet::new();
     while let Some(update) = prepared.recv().await {
+        while returning.try_join_next().is_some() {}
         let window = update.window;
         let promise = handles.machine.leave.promise().await;
         let (duty, error) = match commit(handles, update.clone()).await {
@@ -48,28 +51,31 @@ pub(super) async fn run(
         };
         handles.machine.diary.missed(window, duty, error.line());
         drop(promise);
-        let taken_back = match is_unseen(handles, &update).await {
-            Ok(true) => workshop.take_back(&update).await,
-            Ok(false) => Ok(()),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = taken_back {
-            tracing::warn!(window, error = error.line(), "what the update had in it is lost");
-        }
+        let workshop = workshop.clone();
+        returning.spawn(async move {
+            if let Err(error) = give_back(&workshop, &update).await {
+                tracing::warn!(window, error = error.line(), "what the update had in it is lost");
+            }
+        });
     }
     Ok(())
 }
 
-/// Whether the chain knows the update's window, and no reveal of it: not after a restart that was long after it.
-async fn is_unseen(handles: &Handles, update: &Prepared) -> Result<bool> {
-    let Handles { chain, run: Run { id: run, .. }, .. } = handles;
+/// Gives an update that was not committed to or revealed in time back to the trainer, once it is final that nobody will apply it.
+async fn give_back(workshop: &Workshop, update: &Prepared) -> Result<()> {
+    let Handles { chain, heads, run: Run { id: run, info, .. }, .. } = &workshop.handles;
     let (window, uid) = (update.window, update.uid);
-    let record = chain.window(*run, window, None).await?;
-    if record.is_none_or(|record| record.accepted.contains(&uid)) {
-        return Ok(false);
+    let end = info.settings.schedule.phase_end_block(window, Phase::Reveal);
+    // Later nothing of it can be revealed. Until then the best chain may have what is not final yet.
+    let head = heads.clone().reach(end.context("the run's end")?).await?;
+    // After a restart it may be long since, and the chain may have forgotten whether it was accepted.
+    let Some(record) = chain.window(*run, window, Some(head.hash)).await? else { return Ok(()) };
+    let reveals = chain.reveals(*run, window, Some(head.hash)).await?;
+    let is_seen = reveals.iter().any(|reveal| reveal.uid == uid) || record.accepted.contains(&uid);
+    match is_seen {
+        true => Ok(()),
+        false => workshop.take_back(update).await,
     }
-    let reveals = chain.reveals(*run, window, None).await?;
-    Ok(reveals.iter().all(|reveal| reveal.uid != uid))
 }
 
 /// Keeps `promise` until no validator can attest the update of `window` any more: so long it is served.

@@ -80,6 +80,11 @@ impl Updates {
         self.write(&self.note_path(window), &serde_json::to_vec(note)?)
     }
 
+    /// Whether the update of `window` is the window's.
+    pub fn has_note(&self, window: Window) -> bool {
+        self.note_path(window).exists()
+    }
+
     fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
         let part = self.folder.join("part");
         let write = || -> io::Result<()> {

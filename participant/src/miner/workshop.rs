@@ -206,9 +206,17 @@ impl Workshop {
         // With the note the window is done: after a kill its update is revealed as it was committed to.
         let keep =
             move || updates.save(window, &payload).and_then(|()| updates.note(window, &note));
-        work.run(keep).await??;
+        let kept = work.run(keep).await.and_then(|kept| kept);
+        let prepared =
+            Prepared { window, uid, opening, payload: Some(made.payload.clone()), trained };
+        if let Err(error) = kept {
+            if !self.updates.has_note(window) {
+                self.take_back(&prepared).await?;
+            }
+            return Err(error);
+        }
         self.note(task, &made);
-        Ok(Prepared { window, uid, opening, payload: Some(made.payload), trained })
+        Ok(prepared)
     }
 
     /// Ends the trainer's part of a window: writes a checkpoint of it, if it made the update (`kept`) and it is a window for

@@ -70,6 +70,7 @@ pub(super) struct Patience {
     /// The window, and the one that the chain was in at the first try.
     tried: Option<(Window, Window)>,
     tries: u32,
+    panics: u32,
 }
 
 impl Patience {
@@ -85,7 +86,7 @@ impl Patience {
         let since = match self.tried {
             Some((tried, since)) if tried == window => since,
             _ => {
-                (self.tried, self.tries) = (Some((window, now)), 0);
+                *self = Self { tried: Some((window, now)), ..Self::default() };
                 now
             }
         };
@@ -93,8 +94,8 @@ impl Patience {
             Trouble::Passing(_) => false,
             Trouble::Lost(_) => true,
             Trouble::Panicked(_) => {
-                self.tries = self.tries.saturating_add(1);
-                self.tries >= PANICS_MAX
+                self.panics = self.panics.saturating_add(1);
+                self.panics >= PANICS_MAX
             }
             Trouble::Undelivered { missing, accepted, .. } => {
                 self.tries = self.tries.saturating_add(1);
@@ -137,6 +138,10 @@ mod tests {
         let trouble: Trouble = Error::from(panicked).into();
         let mut patience = Patience::default();
         assert!(!patience.is_over(&trouble, 4, 5, STATE));
+        // What others do not deliver is another matter.
+        for _ in 0..PANICS_MAX {
+            assert!(!patience.is_over(&undelivered(30), 4, 5, STATE));
+        }
         assert!(!patience.is_over(&trouble, 4, 5, STATE));
         assert!(patience.is_over(&trouble, 4, 5, STATE));
         assert!(!patience.is_over(&trouble, 5, 6, STATE));
