@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-/// The pauses between tries. Each is twice the one before, up to a bound; those of somebody else are up to twice as long or half
-/// as long, so that who was cut off together does not come back at once and together.
+/// The pauses between tries. Each is twice the one before, up to a bound; those of somebody else are up to twice or half as long, so that who was cut off together does not come back at once and together.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     first: Duration,
@@ -12,15 +11,20 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Pauses of `first` at the beginning and of `max` in the end, each times a number from 1 up to 2 that `who` decides.
+    /// Pauses of `first` at the beginning and of `max` in the end, each times a number from ½ up to 1 that `who` decides.
     pub fn new(first: Duration, max: Duration, who: &[u8]) -> Self {
-        let part = u32::from(blake3::hash(who).as_bytes()[0]);
-        let spread = |pause: Duration| pause.saturating_add(pause.saturating_mul(part) / 256);
+        let part = 256 + u32::from(blake3::hash(who).as_bytes()[0]);
+        let spread = |pause: Duration| pause.saturating_mul(part) / 512;
         let (first, max) = (spread(first), spread(max));
         Self { first, max, next: first }
     }
 
-    /// How long to wait before the next try.
+    /// How long to wait now, as often as it is asked.
+    pub fn current(&self) -> Duration {
+        self.next
+    }
+
+    /// How long to wait before the next try; the one after that waits longer.
     pub fn pause(&mut self) -> Duration {
         let pause = self.next;
         self.next = pause.saturating_mul(2).min(self.max);
@@ -45,9 +49,9 @@ mod tests {
     fn pauses_grow_to_their_bound_and_begin_anew() {
         let mut backoff = backoff(1);
         let pauses: Vec<u128> = (0..6).map(|_| backoff.pause().as_millis()).collect();
-        assert!((200..400).contains(&pauses[0]), "{pauses:?}");
+        assert!((100..200).contains(&pauses[0]), "{pauses:?}");
         assert!(pauses[1..3].iter().zip(&pauses).all(|(next, last)| next / 2 == *last));
-        assert!((1_000..2_000).contains(&pauses[5]) && pauses[4] == pauses[5], "{pauses:?}");
+        assert!((500..1_000).contains(&pauses[5]) && pauses[4] == pauses[5], "{pauses:?}");
         backoff.reset();
         assert_eq!(backoff.pause().as_millis(), pauses[0]);
     }
@@ -58,6 +62,6 @@ mod tests {
         firsts.sort_unstable();
         firsts.dedup();
         assert!(firsts.len() > 50, "{firsts:?}");
-        assert!(firsts[firsts.len() - 1] - firsts[0] > Duration::from_millis(150), "{firsts:?}");
+        assert!(firsts[firsts.len() - 1] - firsts[0] > Duration::from_millis(75), "{firsts:?}");
     }
 }

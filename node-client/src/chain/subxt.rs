@@ -234,11 +234,21 @@ impl SubxtChain {
 
     /// After a pause, has another connection opened in place of one that broke.
     async fn replace_broken(&self, broken: &Connection) {
-        let pause = self.shared.backoff.lock().await.pause();
-        tokio::time::sleep(pause).await;
-        match self.reconnect(broken).await {
-            Ok(()) => self.shared.backoff.lock().await.reset(),
-            Err(error) => tracing::debug!(%error, "the chain does not answer"),
+        // The same for all who wait, of whom the first opens another.
+        let pause = self.shared.backoff.lock().await.current();
+        tokio::select! {
+            biased;
+            () = self.moved(broken) => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        let opened = self.reconnect(broken).await;
+        let mut backoff = self.shared.backoff.lock().await;
+        match opened {
+            Ok(()) => backoff.reset(),
+            Err(error) => {
+                backoff.pause();
+                tracing::debug!(%error, "the chain does not answer");
+            }
         }
     }
 
