@@ -197,6 +197,8 @@ fn kademlia(config: &NetworkConfig, key: &Keypair, name: StreamProtocol) -> Kade
         .set_replication_interval(None)
         .set_publication_interval(None)
         .set_periodic_bootstrap_interval(Some(BOOTSTRAP_INTERVAL))
+        // The event loop decides who is in the table.
+        .set_kbucket_inserts(kad::BucketInserts::Manual)
         // The event loop decides which records of others are kept.
         .set_record_filtering(kad::StoreInserts::FilterBoth);
     let store = MemoryStore::with_config(peer, records);

@@ -214,6 +214,7 @@ impl EventLoop {
                     self.close(peer, CloseConnection::All);
                 }
                 self.server.set_roles(roles);
+                self.remove_strangers();
                 let _ = reply.send(());
             }
             Command::Keep { keep, reply } => {
@@ -345,6 +346,21 @@ impl EventLoop {
         }
     }
 
+    /// Takes whom the chain does not name out of the table, but for those that the configuration does.
+    fn remove_strangers(&mut self) {
+        let (server, bootstrap) = (&self.server, &self.config.bootstrap);
+        let is_meant = |peer: &PeerId| bootstrap.iter().any(|known| known.peer == *peer);
+        let kademlia = &mut self.swarm.behaviour_mut().kademlia;
+        let mut strangers = Vec::new();
+        for bucket in kademlia.kbuckets() {
+            let peers = bucket.iter().map(|entry| *entry.node.key.preimage());
+            strangers.extend(peers.filter(|peer| server.is_stranger(peer) && !is_meant(peer)));
+        }
+        for peer in strangers {
+            kademlia.remove_peer(&peer);
+        }
+    }
+
     fn keep(&mut self, keep: Keep) {
         let (local, now) = (*self.swarm.local_peer_id(), Instant::now());
         let held = self.kept.replace(keep, &local, now);
@@ -462,6 +478,9 @@ impl EventLoop {
             {
                 self.published.on_new_peer()
             }
+            kad::Event::RoutablePeer { peer, address } if !self.server.is_stranger(&peer) => {
+                self.add_peer(PeerAddress { peer, addresses: vec![address] });
+            }
             kad::Event::InboundRequest {
                 request: kad::InboundRequest::AddProvider { record: Some(record) },
             } => self.on_record(record),
@@ -554,7 +573,9 @@ fn kademlia(swarm: &mut Swarm<Behaviour>) -> &mut Kademlia {
 
 #[cfg(test)]
 mod tests {
-    use libp2p::{identity::Keypair, kad::store::MemoryStore, swarm::ConnectionId};
+    use libp2p::{
+        core::ConnectedPoint, identity::Keypair, kad::store::MemoryStore, swarm::ConnectionId,
+    };
     use tokio::sync::oneshot;
 
     use super::*;
@@ -626,16 +647,31 @@ mod tests {
             let peer_id = ids[number];
             peer.on_identify(identify::Event::Received { connection_id, peer_id, info });
             assert!(!peer.server.admit_record(&peer_id), "it is not connected");
+            let endpoint = ConnectedPoint::Listener {
+                local_addr: address(4001),
+                send_back_addr: address(number + 1),
+            };
+            peer.server.on_connected(peer_id, &endpoint);
         }
+        assert_eq!(ids.map(|id| peer.server.admit_record(&id)), [true, false]);
         let found = ids.map(|id| addresses_of(kademlia(&mut peer.swarm), &id));
         assert_eq!(found, [vec![address(1)], Vec::new()]);
-        // One that we dialled ourselves gets there, and is no reason either.
+        // One that we dialled ourselves, neither.
+        let routable = |peer| kad::Event::RoutablePeer { peer, address: address(3) };
+        for id in ids {
+            peer.on_kademlia(routable(id));
+        }
+        let found = ids.map(|id| addresses_of(kademlia(&mut peer.swarm), &id));
+        assert_eq!(found, [vec![address(1), address(3)], Vec::new()]);
+        // One that got there before the chain was known is no reason to tell anything, and goes.
         kademlia(&mut peer.swarm).add_address(&ids[1], address(2));
         let mut updated = 0;
         while updated < 2 {
             let event = peer.swarm.select_next_some().await;
             if let SwarmEvent::Behaviour(BehaviourEvent::Kademlia(event)) = event {
-                let kad::Event::RoutingUpdated { peer: who, .. } = &event else { continue };
+                let kad::Event::RoutingUpdated { peer: who, is_new_peer: true, .. } = &event else {
+                    continue;
+                };
                 let is_stranger = *who == ids[1];
                 peer.on_kademlia(event);
                 assert_eq!(peer.published.is_due(), !is_stranger);
@@ -643,6 +679,11 @@ mod tests {
                 updated += 1;
             }
         }
+        let (reply, _) = oneshot::channel();
+        let roles = [(ids[0], Role::Replica)].into();
+        peer.on_command(Command::SetRoles { roles, reply });
+        let left = ids.map(|id| addresses_of(kademlia(&mut peer.swarm), &id).len());
+        assert_eq!(left, [2, 0]);
     }
 
     #[tokio::test]
