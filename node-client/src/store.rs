@@ -7,7 +7,7 @@
 //! The store does not know what a content id means (a Merkle root, a state root): whoever fetched the bytes has checked
 //! them. What the disk has changed since is found: a range by the sums of its blocks ([`Store::read_range`]), which lie in a file
 //! beside the object, the whole by the BLAKE3 in the header ([`Store::get_checked`]). A folder that was written before there were
-//! sums is read without them.
+//! sums is read without them, and so is what is still arriving.
 //!
 //! What is too large for a copy in memory is put from where it lies ([`Store::put_content`]): pieces of a MiB, read, hashed and
 //! written on several threads. What is served is read range by range ([`Store::read_range`]) and kept nowhere.
@@ -147,15 +147,17 @@ struct Object {
     len: u64,
     age: u64,
     pinned: bool,
+    /// Whether this process put it or has read all of it, and has found no damage since.
+    intact: bool,
 }
 
 impl Index {
-    fn insert(&mut self, id: Hash, len: u64, pinned: bool) {
+    fn insert(&mut self, id: Hash, len: u64, pinned: bool, intact: bool) {
         self.remove(&id);
         let age = self.next_age;
         self.next_age += 1;
         self.by_age.insert(age, id);
-        self.objects.insert(id, Object { len, age, pinned });
+        self.objects.insert(id, Object { len, age, pinned, intact });
         self.bytes = self.bytes.saturating_add(len);
     }
 
@@ -213,7 +215,7 @@ impl Store {
         found.sort_by_key(|(id, _, modified)| (*modified, *id));
         let mut index = Index::default();
         for (id, len, _) in found {
-            index.insert(id, len, pins.contains(&id));
+            index.insert(id, len, pins.contains(&id), false);
         }
         let store = Self {
             root,
@@ -264,7 +266,7 @@ impl Store {
             });
         written.map_err(io_error("write in", &self.root.join("tmp")))?;
         self.install(id, len, |path| {
-            persist(sums, &self.sums_path(&id))?;
+            self.persist_sums(sums, &id)?;
             persist(file, path)
         })?;
         self.forget_part(&id)
@@ -289,7 +291,7 @@ impl Store {
         fs::create_dir_all(folder).map_err(io_error("create", folder))?;
         persist(&path).map_err(io_error("rename to", &path))?;
         let pinned = self.pin_path(&id).exists();
-        index.insert(id, len, pinned);
+        index.insert(id, len, pinned, true);
         drop(index);
         sync_folder(folder)
     }
@@ -373,7 +375,7 @@ impl Store {
         });
         written.map_err(io_error("write to", &paths.data))?;
         self.install(id, byte_len, |path| {
-            persist(sums, &self.sums_path(&id))?;
+            self.persist_sums(sums, &id)?;
             fs::rename(&paths.data, path)
         })?;
         self.forget_part(&id)
@@ -478,8 +480,48 @@ impl Store {
         let sums = open_sums(&self.sums_path(id), check)?;
         let read = sums::read(&file, HEADER_LEN as u64, sums.as_ref(), offset..end);
         let bytes = read.map_err(io_error("read", &path))?;
-        let bytes = bytes.ok_or(StoreError::Damaged { id: *id })?;
+        let bytes = bytes.ok_or_else(|| self.damaged(id))?;
         Ok(Some(Range { total_len, bytes }))
+    }
+
+    /// Notes that an object is damaged.
+    fn damaged(&self, id: &Hash) -> StoreError {
+        if let Some(object) = self.index().objects.get_mut(id) {
+            object.intact = false;
+        }
+        StoreError::Damaged { id: *id }
+    }
+
+    /// Whether the object, its sums and its cut are what was put. Reads all of them on several threads, unless this process has
+    /// put them, or read them so, and no read has found damage since.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn is_intact(&self, id: &Hash) -> Result<bool, StoreError> {
+        let Some(Object { len, intact, .. }) = self.index().objects.get(id).copied() else {
+            return Ok(false);
+        };
+        if intact {
+            return Ok(true);
+        }
+        match self.cut(id) {
+            Err(StoreError::Damaged { .. }) => return Ok(false),
+            cut => cut?,
+        };
+        let path = self.object_path(id);
+        let mut header = [0; HEADER_LEN];
+        let read = open(&path)?.map_or(Ok(()), |file| file.read_exact_at(&mut header, 0));
+        let whole =
+            read.and_then(|()| each_piece(&Kept { store: self, id, len }, len, |_, _| Ok(())));
+        let is_it = match whole {
+            Ok(digest) => header == self::header(len, &digest),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => false,
+            Err(error) => return Err(io_error("read", &path)(error)),
+        };
+        if let Some(object) = self.index().objects.get_mut(id) {
+            object.intact = is_it;
+        }
+        Ok(is_it)
     }
 
     /// What is here of a piece of a content: of an object that was put with a [`Cut`], or of a part.
@@ -570,7 +612,7 @@ impl Store {
         let sums = open_sums(&self.cut_sums_path(id), check)?;
         let read = sums::read(file, 0, sums.as_ref(), range);
         let read = read.map_err(io_error("read", &self.cut_path(id)))?;
-        read.ok_or(StoreError::Damaged { id: *id })
+        read.ok_or_else(|| self.damaged(id))
     }
 
     /// The object as content that is read where it lies and checked ([`Store::read_range`]), or `None` without one.
@@ -708,6 +750,13 @@ impl Store {
         self.sums_path(id).with_extension("cut")
     }
 
+    /// Puts an object's sums in their place; on return they are there after a power cut, before the object is.
+    fn persist_sums(&self, sums: NamedTempFile, id: &Hash) -> io::Result<()> {
+        let path = self.sums_path(id);
+        persist(sums, &path)?;
+        File::open(parent(&path))?.sync_all()
+    }
+
     fn temporary(&self) -> Result<NamedTempFile, StoreError> {
         let folder = self.root.join("tmp");
         NamedTempFile::new_in(&folder).map_err(io_error("create in", &folder))
@@ -782,8 +831,26 @@ impl Content for Stored {
     }
 
     fn read(&self, offset: u64, into: &mut [u8]) -> usize {
+        let Self { store, id, len } = self;
+        Kept { store, id, len: *len }.read(offset, into)
+    }
+}
+
+/// The same for as long as a call lasts.
+struct Kept<'a> {
+    store: &'a Store,
+    id: &'a Hash,
+    len: u64,
+}
+
+impl Content for Kept<'_> {
+    fn byte_len(&self) -> u64 {
+        self.len
+    }
+
+    fn read(&self, offset: u64, into: &mut [u8]) -> usize {
         let len = u32::try_from(into.len()).unwrap_or(u32::MAX);
-        match self.store.read_range(&self.id, offset, len) {
+        match self.store.read_range(self.id, offset, len) {
             Ok(range) => range.map_or(0, |range| range.bytes.read(0, into)),
             Err(error) => {
                 tracing::warn!(%error, "cannot read an object");

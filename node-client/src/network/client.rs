@@ -337,7 +337,7 @@ impl Network for Client {
             // Pinned first, so that no other put drops it in between.
             store.pin(&id)?;
             // As it was fetched.
-            if store.map(&id)?.is_some_and(|kept| kept == bytes) {
+            if store.map(&id)?.is_some_and(|kept| kept == bytes) && store.is_intact(&id)? {
                 return Ok(());
             }
             store.put(id, &bytes).inspect_err(|_| {
@@ -359,7 +359,8 @@ impl Network for Client {
     ) -> Result<(), NetworkError> {
         self.with_store(move |store| {
             store.pin(&id)?;
-            if store.len_of(&id) == Some(content.byte_len()) {
+            // One that an earlier process put may be damaged by now.
+            if store.len_of(&id) == Some(content.byte_len()) && store.is_intact(&id)? {
                 return Ok(());
             }
             let put = match cut {

@@ -3,7 +3,7 @@
 //! Time is moved by hand on the serving side, and only where the server waits for it; nothing depends on how fast the
 //! machine is.
 
-use std::{collections::HashMap, io, time::Duration};
+use std::{collections::HashMap, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{AsyncRead, AsyncWrite, StreamExt};
@@ -139,11 +139,16 @@ async fn whose_disk_flipped_a_bit_lacks_it_and_lies_to_nobody() {
     let (id, bytes) = publish(&damaged, 3 * RANGE_LEN as usize).await;
     let address = address(&damaged.client).await;
     let path = damaged.client.store().object_path(&id);
-    flip(&path, HEADER_BYTES + u64::from(RANGE_LEN) + 1);
-    assert_eq!(fetch(&asker, &address, id).await, Err(vec![FaultKind::Missing]));
-    // Whoever put it puts it again, and it is whole.
-    damaged.client.publish(id, bytes.clone()).await.unwrap();
-    assert_eq!(fetch(&asker, &address, id).await, Ok(bytes));
+    let sums = damaged.folder.path().join("sums").join(hex::encode(id));
+    for (file, offset) in [(path, HEADER_BYTES + u64::from(RANGE_LEN) + 1), (sums, 9)] {
+        asker.client.store().remove(&id).unwrap();
+        flip(&file, offset);
+        assert_eq!(fetch(&asker, &address, id).await, Err(vec![FaultKind::Missing]));
+        // Whoever put it puts it again, and it is whole.
+        let content = Arc::new(bytes.clone());
+        damaged.client.publish_content(id, content, None).await.unwrap();
+        assert_eq!(fetch(&asker, &address, id).await.as_ref(), Ok(&bytes));
+    }
 }
 
 /// Nobody in particular, who asks for a range of a content so many times at once and reads nothing.

@@ -226,6 +226,34 @@ fn no_piece_is_looked_for_where_a_flipped_bit_says() {
 }
 
 #[test]
+fn what_an_earlier_process_put_is_intact_when_all_of_it_was_read() {
+    let folder = TempDir::new().unwrap();
+    let cut = Cut(vec![[Span { offset: 0, len: 5 }, Span { offset: 5, len: 0 }]]);
+    let put = || {
+        let first = store(&folder, 100);
+        first.put_cut(A, &b"alpha"[..], &cut).unwrap();
+        assert!(first.is_intact(&A).unwrap() && !first.is_intact(&B).unwrap());
+    };
+    put();
+    assert!(store(&folder, 100).is_intact(&A).unwrap());
+    let name = hex::encode(A);
+    let object = store(&folder, 100).object_path(&A);
+    let [sums, cut_sums] = ["", ".cut"].map(|end| format!("sums/{name}{end}"));
+    let files = [format!("cuts/{name}"), sums, cut_sums].map(|file| folder.path().join(file));
+    for file in files.into_iter().chain([object]) {
+        put();
+        flip(&file, fs::metadata(&file).unwrap().len() - 1);
+        assert!(!store(&folder, 100).is_intact(&A).unwrap(), "{}", file.display());
+    }
+    // Without sums the whole tells.
+    put();
+    fs::remove_dir_all(folder.path().join("sums")).unwrap();
+    assert!(store(&folder, 100).is_intact(&A).unwrap());
+    flip(&store(&folder, 100).object_path(&A), HEADER_BYTES + 2);
+    assert!(!store(&folder, 100).is_intact(&A).unwrap());
+}
+
+#[test]
 fn a_folder_of_before_there_were_sums_is_served() {
     let folder = TempDir::new().unwrap();
     let first = store(&folder, 100);
