@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! netlab_peer peer TRANSPORT IP FOLDER [UP]  an honest peer that sends UP bytes a second; commands by line
+//! netlab_peer peer TRANSPORT IP FOLDER upnp  one that has its router forward a port
 //! netlab_peer rogue KIND IP LEN              a provider that lies, says nothing or trickles
 //! netlab_peer strangers PEER COUNT STREAMS LEN   askers that do not read what they asked for
 //! netlab_peer flood KIND PEER IP RATE LEN    a stranger that keeps a peer busy
@@ -42,9 +43,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // As participants do; without one, spans that nobody asked for take a fortieth of the processor.
     tracing_subscriber::fmt().with_max_level(Level::ERROR).with_writer(std::io::stderr).init();
     match words[..] {
-        ["peer", transport, ip, folder] => peer::run(transport, ip.parse()?, folder, None).await,
-        ["peer", transport, ip, folder, up] => {
-            peer::run(transport, ip.parse()?, folder, Some(up.parse()?)).await
+        ["peer", transport, ip, folder, ref more @ ..] => {
+            let (mut up, mut upnp) = (None, false);
+            for word in more {
+                match *word {
+                    "upnp" => upnp = true,
+                    number => up = Some(number.parse()?),
+                }
+            }
+            peer::run(transport, ip.parse()?, folder, up, upnp).await
         }
         ["flood", kind, peer, ip, rate, len] => {
             let target = content::peer_address(peer)?;

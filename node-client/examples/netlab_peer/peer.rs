@@ -6,7 +6,7 @@
 //! keep PEER...         keeps connections to these peers
 //! hold PEER...         holds those that these peers make
 //! relay PEER...        is a validator, which relays for these peers
-//! reachable            how many addresses it announces, and those over relays
+//! reachable            which addresses it announces, and those over relays
 //! fetch LEN PEER...    fetches it from these peers in this order, and serves it from then on
 //! find LEN             fetches it from whom Kademlia names
 //! counters             what has been sent and received
@@ -48,17 +48,19 @@ const RETRY_PAUSE: Duration = Duration::from_millis(300);
 
 const STORE_LEN_MAX: u64 = 2 << 30;
 
-/// Runs until the input ends. Sends at most `up` bytes a second, if given.
+/// Runs until the input ends. Sends at most `up` bytes a second, if given; with `upnp` it has its router forward a port.
 pub(crate) async fn run(
     transport: &str,
     ip: IpAddr,
     folder: &str,
     up: Option<u64>,
+    upnp: bool,
 ) -> Result<(), Box<dyn Error>> {
     let config = NetworkConfig {
         name: NAME.to_owned(),
         listen: vec![listen(ip, transport == "quic")],
         up_bytes_per_second: up,
+        upnp,
         ..NetworkConfig::default()
     };
     let store = Arc::new(Store::open(folder, STORE_LEN_MAX)?);
@@ -118,8 +120,9 @@ impl Peer {
                 let (relayed, direct): (Vec<_>, Vec<_>) =
                     client.reachable_addresses().await?.into_iter().partition(is_relayed);
                 let at = |address| format!("{address}/p2p/{}", client.local_peer());
-                let relayed: Vec<_> = relayed.into_iter().map(at).collect();
-                Ok(json!({ "addresses": direct.len(), "relayed": relayed }))
+                let [direct, relayed] =
+                    [direct, relayed].map(|all| all.into_iter().map(at).collect::<Vec<_>>());
+                Ok(json!({ "addresses": direct.len(), "direct": direct, "relayed": relayed }))
             }
             ["fetch", len, ref peers @ ..] => fetch(client, len.parse()?, addresses(peers)?).await,
             ["find", len] => fetch(client, len.parse()?, Vec::new()).await,
