@@ -22,6 +22,7 @@ pub mod workshop;
 mod ahead;
 mod answer;
 mod challenge;
+mod ending;
 mod reveal;
 mod submit;
 mod train;

@@ -3,7 +3,7 @@
 use std::{
     path::PathBuf,
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::StreamExt;
@@ -75,6 +75,44 @@ async fn a_node_that_answers_and_stands_still_is_left_for_one_that_goes_on() {
         assert!(best.next().await.unwrap() >= 3);
     };
     tokio::time::timeout(patience, story).await.unwrap();
+}
+
+/// Waits until a chain has another best block than now.
+async fn goes_on(chain: &SubxtChain) {
+    let before = chain.best_number().await.unwrap();
+    let mut best = chain.subscribe_best().await.unwrap();
+    while best.next().await.unwrap() <= before {}
+}
+
+/// Blocks of 2 s, and what a client does when its node ends or hangs. How long that takes is said, not asserted: the aim is
+/// three blocks and 5 s.
+#[tokio::test]
+async fn a_node_that_ends_or_hangs_is_left_for_one_that_goes_on() {
+    for signal in ["-KILL", "-STOP"] {
+        let nodes = [Node::start(2_000), Node::start(2_000)];
+        let urls = nodes.each_ref().map(|node| node.url.clone());
+        let story = async {
+            for url in &urls {
+                goes_on(&connect(std::slice::from_ref(url)).await).await;
+            }
+            let chain = connect(&urls).await;
+            let mut best = chain.subscribe_best().await.unwrap();
+            let last = best.next().await.unwrap();
+            let pid = nodes[0].process.id().to_string();
+            assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+            let began = Instant::now();
+            // What was on its way from the first node comes at once.
+            let others = async { while best.next().await.unwrap() <= last + 1 {} };
+            others.await;
+            let follows = began.elapsed();
+            goes_on(&chain).await;
+            println!(
+                "{signal}: another node's block after {follows:.1?}, reads go on after {:.1?}",
+                began.elapsed()
+            );
+        };
+        tokio::time::timeout(Duration::from_secs(120), story).await.unwrap();
+    }
 }
 
 /// The nodes that a participant of a localnet asks, in their order.

@@ -24,7 +24,7 @@ use node_client::chain::{WindowInfo, WindowStatus};
 use protocol::{aggregate::OuterRule, samples, Hash, Uid, Window};
 use trainer::{rate_from_ppb, warm_up, Model, OwnPart, StepReport, Trainer};
 
-use super::workshop::{Ahead, Workshop, COMMIT_BLOCKS, MARGIN_BLOCKS, WARM_UP_STEPS};
+use super::workshop::{Ahead, Workshop, WARM_UP_STEPS};
 use crate::{
     error::{miss, Attempt as _, Error, Result},
     handles::{Handles, Peers, Role, Run},
@@ -166,9 +166,7 @@ async fn begin(workshop: &Workshop, states: &States, before: Window, own: Bytes)
         own,
         keep: record.settings.training.keep,
         steps,
-        last: start
-            .saturating_add(schedule.commit_end)
-            .saturating_sub(COMMIT_BLOCKS + MARGIN_BLOCKS),
+        last: start.saturating_add(schedule.commit_end).saturating_sub(workshop.reserve()),
     };
     let (model, begun) = (state.model()?, plan.clone());
     drop(state);

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::{
     ahead,
     conduct::Conduct,
-    workshop::{Ahead, Kept, Prepared, Task, Workshop, COMMIT_BLOCKS, MARGIN_BLOCKS},
+    workshop::{Ahead, Kept, Prepared, Task, Workshop},
 };
 use crate::{
     aside::Aside,
@@ -135,7 +135,7 @@ impl Train {
         let commit_end = start + schedule.commit_end;
         let task = Task { state, uid, steps, commit_end, started: Instant::now(), ahead };
         // What is trained already needs time to be committed to alone.
-        let needed = if task.done().is_some() { 0 } else { COMMIT_BLOCKS + MARGIN_BLOCKS };
+        let needed = if task.done().is_some() { 0 } else { self.workshop.reserve() };
         if head.number.saturating_add(needed) >= commit_end {
             return closed();
         }

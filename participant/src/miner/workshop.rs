@@ -11,7 +11,10 @@ use node_client::journal::JournalKind;
 use protocol::{commitment::Opening, update::Frame, Hash, Uid, Window};
 use trainer::{rate_from_ppb, warm_up, Checkpoints, LossSummary, Position, Trainer};
 
-use super::updates::{Note, Updates};
+use super::{
+    ending::{Ending, BLOCKS_MIN},
+    updates::{Note, Updates},
+};
 use crate::{
     diary::{DiaryRecord, Duty},
     error::{Attempt as _, Result},
@@ -22,9 +25,6 @@ use crate::{
 
 /// Optimiser steps over which the rate grows to its full size.
 pub(super) const WARM_UP_STEPS: u64 = 10;
-
-/// Blocks that saving and committing may take after the last step.
-pub(super) const COMMIT_BLOCKS: u32 = 4;
 
 /// Blocks before the end of a phase after which nothing is started for it: time for an extrinsic to be included.
 pub const MARGIN_BLOCKS: u32 = 2;
@@ -119,6 +119,7 @@ pub struct Workshop {
     checkpoints: Arc<Checkpoints>,
     /// Windows from one checkpoint to the next.
     checkpoint_every: u64,
+    ending: Arc<Ending>,
 }
 
 impl Workshop {
@@ -131,7 +132,8 @@ impl Workshop {
     ) -> Self {
         let checkpoint_every = checkpoint_every.max(1);
         let trainer = Arc::new(Mutex::new(trainer));
-        Self { handles, updates, trainer, checkpoints, checkpoint_every }
+        let ending = Arc::default();
+        Self { handles, updates, trainer, checkpoints, checkpoint_every, ending }
     }
 
     /// Takes H local steps from θ_w, or as many as there is time for, and makes an update of them.
@@ -144,11 +146,13 @@ impl Workshop {
         let shutdown = self.handles.machine.shutdown.clone();
         let rate = rate_from_ppb(training.inner_rate_ppb);
         let (state, steps) = (task.state.clone(), task.steps.clone());
-        let last = task.commit_end.saturating_sub(COMMIT_BLOCKS + MARGIN_BLOCKS);
+        let last = task.commit_end.saturating_sub(self.reserve());
+        let ending = self.ending.clone();
         let is_done = task.done().is_some();
         let made = self.on_trainer(move |trainer| {
             if is_done && trainer.ahead().is_some_and(|(steps, arrived)| steps > 0 && arrived) {
                 let losses = trainer.end_ahead(steps.len())?;
+                ending.begin(heads.best());
                 let payload = trainer.make_update(training.keep, training.error_decay_ppm)?;
                 return Ok(Made { payload: payload.into(), losses: Some(losses) });
             }
@@ -169,6 +173,7 @@ impl Workshop {
                 &|step| warm_up(step, WARM_UP_STEPS, rate),
                 &mut on_step,
             )?;
+            ending.begin(heads.best());
             let payload = trainer.make_update(training.keep, training.error_decay_ppm)?;
             Ok(Made { payload: payload.into(), losses: Some(losses) })
         });
@@ -177,6 +182,13 @@ impl Workshop {
             tracing::warn!("there was no time for all steps of the window");
         }
         Ok(made)
+    }
+
+    /// Blocks before the commitments close in which no step is begun: what an update takes from the last step to the disk, by the
+    /// windows before, if that leaves half of the phase to train in, and its commitment.
+    pub(super) fn reserve(&self) -> u32 {
+        let half = self.handles.run.info.settings.schedule.commit_end / 2;
+        self.ending.blocks().min(half.max(BLOCKS_MIN)).saturating_add(MARGIN_BLOCKS)
     }
 
     /// Keeps an update on disk and returns what opens its commitment. `trained` says that the trainer made it and is to be
@@ -207,6 +219,9 @@ impl Workshop {
         let keep =
             move || updates.save(window, &payload).and_then(|()| updates.note(window, &note));
         let kept = work.run(keep).await.and_then(|kept| kept);
+        if trained {
+            self.ending.end(self.handles.heads.best());
+        }
         let prepared =
             Prepared { window, uid, opening, payload: Some(made.payload.clone()), trained };
         if let Err(error) = kept {

@@ -8,7 +8,10 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{command::run, failure::Failure};
+use crate::{
+    command::{quiet, run},
+    failure::Failure,
+};
 
 /// The bridge that all are on, and the one behind the delay, if there is one.
 const HUB: &str = "hub";
@@ -52,6 +55,13 @@ pub(crate) enum Nat {
     Symmetric,
 }
 
+/// The daemon that many home routers run, and the package of Debian that has it. Only what needs it is left out without.
+const ROUTER: &str = "miniupnpd";
+pub(crate) const ROUTER_PACKAGE: &str = "miniupnpd-nftables";
+
+/// Where a router that forwards ports is, which is in no private network: a peer believes none that is behind another one.
+const OUTSIDE: &str = "9.9.9.9";
+
 /// The lab: lives in the namespaces of this process, and goes with them.
 pub(crate) struct Lab {
     program: PathBuf,
@@ -60,6 +70,8 @@ pub(crate) struct Lab {
     is_bbr: bool,
     /// The wire of the delay, while there is one.
     wire: Option<Process>,
+    /// They end with the namespaces.
+    routers: Vec<Child>,
 }
 
 /// A host of the lab.
@@ -78,7 +90,13 @@ impl Lab {
         ip(&format!("link set {HUB} up"))?;
         // What crosses the bridge passes no firewall: that takes some hundredths of the processors.
         let _ = std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0");
-        Ok(Self { program: program.to_owned(), nodes: 0, is_bbr: false, wire: None })
+        Ok(Self {
+            program: program.to_owned(),
+            nodes: 0,
+            is_bbr: false,
+            wire: None,
+            routers: Vec::new(),
+        })
     }
 
     /// A part of the network that is so many milliseconds away, one way.
@@ -166,6 +184,65 @@ impl Lab {
         ];
         nft(&gate, &tables.join("; "))?;
         Ok(Node { space, ip: "192.168.7.2".to_owned() })
+    }
+
+    /// A host behind a cone whose router forwards ports to whom asks it (UPnP); `None` if there is none on this machine.
+    pub(crate) fn forwarding(&mut self, link: Link) -> Result<Option<Node>, Failure> {
+        if !quiet(Command::new("sh").args(["-c", &format!("command -v {ROUTER}")])) {
+            return Ok(None);
+        }
+        let node = self.behind(Nat::Cone, link)?;
+        let gate = node.space.trim_end_matches("in");
+        ip(&format!("-n {gate} address add {OUTSIDE}/32 dev eth0"))?;
+        let tables = [
+            "add rule ip nat forward ct status dnat accept",
+            "add table inet filter",
+            "add chain inet filter miniupnpd",
+            "add chain inet filter prerouting_miniupnpd",
+            "add chain inet filter postrouting_miniupnpd",
+            "add chain inet filter prerouting { type nat hook prerouting priority -100; }",
+            "add rule inet filter prerouting jump prerouting_miniupnpd",
+        ];
+        nft(gate, &tables.join("; "))?;
+        let settings = [
+            "ext_ifname=eth0",
+            &format!("ext_ip={OUTSIDE}"),
+            "listening_ip=eth1",
+            "enable_upnp=yes",
+            "secure_mode=yes",
+            "uuid=d2da5a39-adfd-4852-af79-3f0f8ecc8dd8",
+            "allow 1024-65535 192.168.7.0/24 1024-65535",
+            "deny 0-65535 0.0.0.0/0 0-65535",
+        ];
+        let path = format!("/run/{ROUTER}-{gate}");
+        std::fs::write(&path, settings.join("\n") + "\n")
+            .map_err(|error| format!("cannot write {path}: {error}"))?;
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", gate, ROUTER, "-d", "-f", &path]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let router = command.spawn().map_err(|error| format!("cannot start {ROUTER}: {error}"))?;
+        self.routers.push(router);
+        Ok(Some(node))
+    }
+
+    /// Lets a host reach routers that forward ports.
+    pub(crate) fn outside(&self, node: &Node) -> Result<(), Failure> {
+        ip(&format!("-n {} route add {OUTSIDE}/32 dev eth0", node.space))
+    }
+
+    /// Whether an address is that of such a router.
+    pub(crate) fn is_outside(address: &str) -> bool {
+        address.contains(&format!("/{OUTSIDE}/"))
+    }
+
+    /// Starts a peer that has its router forward a port.
+    pub(crate) fn forwarded_peer(
+        &self,
+        node: &Node,
+        transport: &str,
+        folder: &str,
+    ) -> Result<Peer, Failure> {
+        self.peer_of(node, transport, folder, &["upnp"])
     }
 
     /// Starts the program on a host with these words; returns when it says its first line, with that.

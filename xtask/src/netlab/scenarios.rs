@@ -1,12 +1,17 @@
 //! What is measured: the measurements of docs/study/network.md that concern peers alone.
 
-use std::{thread, time::Duration};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
 
 use super::{
     answers::{counter, fetch, mbit_per_second, own_limit, DOWN, FAR_LEN, PAYLOAD_LEN, UP},
     attacks, crowd, failures,
     figures::Figure,
-    lab::{Lab, Link, Nat, Node, Peer},
+    lab::{Lab, Link, Nat, Node, Peer, ROUTER_PACKAGE},
     window,
 };
 use crate::failure::Failure;
@@ -21,12 +26,13 @@ pub(crate) struct Scenario {
 pub(crate) const SHORT: &str = "short";
 
 /// All of them, in order.
-pub(crate) const ALL: [Scenario; 19] = [
+pub(crate) const ALL: [Scenario; 20] = [
     Scenario { name: SHORT, run: short },
     Scenario { name: "swarm", run: swarm },
     Scenario { name: "far", run: far },
     Scenario { name: "loss", run: loss },
     Scenario { name: "nat", run: nat },
+    Scenario { name: "upnp", run: upnp },
     Scenario { name: "window", run: window::sequential },
     Scenario { name: "overlap", run: window::overlapped },
     Scenario { name: "mirror", run: window::mirror },
@@ -251,6 +257,50 @@ fn nat(lab: &mut Lab) -> Result<Vec<Figure>, Failure> {
         let fetched = fetch(&other.ask(&format!("fetch {len} {place}"))?)?;
         let name = format!("nat, {name} from cone");
         figures.push(Figure::at_most(name, fetched.seconds, "s", 2.4 * base));
+    }
+    Ok(figures)
+}
+
+/// Miners at home whose router forwards a port when it is asked: how long until they announce where it is reached, and whether
+/// somebody to whom they keep no connection reaches them there.
+fn upnp(lab: &mut Lab) -> Result<Vec<Figure>, Failure> {
+    const SECONDS_MAX: f64 = 30.0;
+    let link = Link::of(UP, DOWN);
+    let Some(home) = lab.forwarding(link)? else {
+        eprintln!("netlab: upnp is left out; `apt-get install {ROUTER_PACKAGE}` gets its router");
+        return Ok(Vec::new());
+    };
+    let mut figures = Vec::new();
+    for transport in ["quic", "tcp"] {
+        let mut others = Vec::new();
+        for name in ["validator", "stranger"] {
+            let node = lab.node(link)?;
+            lab.outside(&node)?;
+            others.push(lab.peer(&node, transport, &format!("{transport}-{name}"))?);
+        }
+        let [validator, stranger] = &mut others[..] else { return Err("no peers".to_owned()) };
+        let mut miner = lab.forwarded_peer(&home, transport, &format!("{transport}-miner"))?;
+        validator.ask(&format!("hold {}", miner.address))?;
+        miner.ask(&format!("keep {}", validator.address))?;
+        miner.ask("publish 500000")?;
+        let begun = Instant::now();
+        let place = loop {
+            let reachable = miner.ask("reachable")?;
+            let places = reachable["direct"].as_array().into_iter().flatten();
+            let place = places.filter_map(Value::as_str).find(|place| Lab::is_outside(place));
+            if let Some(place) = place {
+                break place.to_owned();
+            }
+            if begun.elapsed().as_secs_f64() > SECONDS_MAX {
+                return Err(format!("upnp: {transport}: announced nothing in {SECONDS_MAX} s"));
+            }
+            thread::sleep(Duration::from_millis(100));
+        };
+        let seconds = begun.elapsed().as_secs_f64();
+        figures.push(Figure::at_most(format!("upnp, {transport}, announced"), seconds, "s", 10.0));
+        let fetched = fetch(&stranger.ask(&format!("fetch 500000 {place}"))?)?;
+        let name = format!("upnp, {transport}, faults of who fetches there");
+        figures.push(Figure::at_most(name, fetched.faults, "", 0.0));
     }
     Ok(figures)
 }
