@@ -95,13 +95,20 @@ pub(super) struct Shared {
     connection: RwLock<Arc<Connection>>,
     /// The generation of the connection in use.
     generation: watch::Sender<u64>,
-    /// The pauses before another is opened.
-    backoff: Mutex<Backoff>,
+    retries: Mutex<Retries>,
     genesis: Hash,
     /// The other nodes that answer, by their place in the endpoints' `urls`.
     others: Mutex<HashMap<usize, Arc<Rpcs>>>,
     /// What is remembered of each signer.
     pub(super) accounts: Mutex<HashMap<AccountBytes, Arc<Account<Signed>>>>,
+}
+
+/// What became of the attempts to open another connection.
+struct Retries {
+    /// The pauses before.
+    backoff: Backoff,
+    /// How many failed.
+    failed: u64,
 }
 
 /// Connects to the first of `urls` that answers: a node (`ws://…`), or a light client in this process (`light:PATH` of the chain's
@@ -126,7 +133,10 @@ pub async fn connect_to(urls: &[String], genesis: Option<Hash>) -> Result<SubxtC
         connection: RwLock::new(Arc::new(connection)),
         generation: watch::Sender::new(0),
         // As many participants as ask one node lose it at once.
-        backoff: Mutex::new(Backoff::new(RETRY_PAUSE, RETRY_PAUSE_MAX, &rand::random::<[u8; 8]>())),
+        retries: Mutex::new(Retries {
+            backoff: Backoff::new(RETRY_PAUSE, RETRY_PAUSE_MAX, &rand::random::<[u8; 8]>()),
+            failed: 0,
+        }),
         genesis,
         others: Mutex::default(),
         accounts: Mutex::default(),
@@ -221,6 +231,14 @@ impl SubxtChain {
     /// Opens a connection in place of `broken`, unless somebody has.
     pub(super) async fn reconnect(&self, broken: &Connection) -> Result<(), ChainError> {
         let mut current = self.shared.connection.write().await;
+        self.open_instead(&mut current, broken).await
+    }
+
+    async fn open_instead(
+        &self,
+        current: &mut Arc<Connection>,
+        broken: &Connection,
+    ) -> Result<(), ChainError> {
         if current.generation != broken.generation {
             return Ok(());
         }
@@ -229,24 +247,32 @@ impl SubxtChain {
             return Ok(());
         }
         let first = (broken.node + 1) % self.shared.endpoints.urls.len().max(1);
-        self.replace(&mut current, first).await
+        self.replace(current, first).await
     }
 
-    /// After a pause, has another connection opened in place of one that broke.
+    /// After a pause, has another connection opened in place of one that broke: once for all who wait for one.
     async fn replace_broken(&self, broken: &Connection) {
-        // The same for all who wait, of whom the first opens another.
-        let pause = self.shared.backoff.lock().await.current();
+        let (pause, failed) = {
+            let retries = self.shared.retries.lock().await;
+            (retries.backoff.current(), retries.failed)
+        };
         tokio::select! {
             biased;
             () = self.moved(broken) => return,
             () = tokio::time::sleep(pause) => {}
         }
-        let opened = self.reconnect(broken).await;
-        let mut backoff = self.shared.backoff.lock().await;
+        let mut current = self.shared.connection.write().await;
+        // Who waited for the same has tried, in vain.
+        if self.shared.retries.lock().await.failed != failed {
+            return;
+        }
+        let opened = self.open_instead(&mut current, broken).await;
+        let mut retries = self.shared.retries.lock().await;
         match opened {
-            Ok(()) => backoff.reset(),
+            Ok(()) => retries.backoff.reset(),
             Err(error) => {
-                backoff.pause();
+                retries.failed += 1;
+                retries.backoff.pause();
                 tracing::debug!(%error, "the chain does not answer");
             }
         }
