@@ -160,9 +160,7 @@ impl EventLoop {
                 break;
             }
         }
-        for peer in std::mem::take(&mut self.config.bootstrap) {
-            self.add_peer(peer);
-        }
+        self.meet_bootstrap();
         let shutdown = self.shutdown.clone();
         let mut announce = tokio::time::interval(self.config.announce_interval);
         announce.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -343,6 +341,12 @@ impl EventLoop {
         let known = addresses_of(kademlia, &peer.peer);
         for address in new_addresses(&known, peer.addresses) {
             kademlia.add_address(&peer.peer, address);
+        }
+    }
+
+    fn meet_bootstrap(&mut self) {
+        for peer in self.config.bootstrap.clone() {
+            self.add_peer(peer);
         }
     }
 
@@ -626,8 +630,10 @@ mod tests {
     #[tokio::test]
     async fn strangers_are_not_in_the_table_and_make_nobody_tell_everything_again() {
         let folder = tempfile::tempdir().unwrap();
-        let config = NetworkConfig::loopback();
+        let meant = PeerAddress { peer: PeerId::random(), addresses: vec![address(5)] };
+        let config = NetworkConfig { bootstrap: vec![meant.clone()], ..NetworkConfig::loopback() };
         let mut peer = event_loop(config.clone(), &folder);
+        peer.meet_bootstrap();
         let [known, stranger] = [(); 2].map(|()| Keypair::generate_ed25519());
         let ids = [&known, &stranger].map(|key| key.public().to_peer_id());
         let (reply, _) = oneshot::channel();
@@ -666,13 +672,13 @@ mod tests {
         // One that got there before the chain was known is no reason to tell anything, and goes.
         kademlia(&mut peer.swarm).add_address(&ids[1], address(2));
         let mut updated = 0;
-        while updated < 2 {
+        while updated < 3 {
             let event = peer.swarm.select_next_some().await;
             if let SwarmEvent::Behaviour(BehaviourEvent::Kademlia(event)) = event {
                 let kad::Event::RoutingUpdated { peer: who, is_new_peer: true, .. } = &event else {
                     continue;
                 };
-                let is_stranger = *who == ids[1];
+                let is_stranger = *who != ids[0];
                 peer.on_kademlia(event);
                 assert_eq!(peer.published.is_due(), !is_stranger);
                 peer.published.on_tick(kademlia(&mut peer.swarm));
@@ -682,8 +688,9 @@ mod tests {
         let (reply, _) = oneshot::channel();
         let roles = [(ids[0], Role::Replica)].into();
         peer.on_command(Command::SetRoles { roles, reply });
-        let left = ids.map(|id| addresses_of(kademlia(&mut peer.swarm), &id).len());
-        assert_eq!(left, [2, 0]);
+        let all = [ids[0], ids[1], meant.peer];
+        let left = all.map(|id| addresses_of(kademlia(&mut peer.swarm), &id).len());
+        assert_eq!(left, [2, 0, 1]);
     }
 
     #[tokio::test]
