@@ -265,10 +265,8 @@ impl Store {
                 file.as_file().sync_all()
             });
         written.map_err(io_error("write in", &self.root.join("tmp")))?;
-        self.install(id, len, |path| {
-            self.persist_sums(sums, &id)?;
-            persist(file, path)
-        })?;
+        self.persist_sums(sums, &id)?;
+        self.install(id, len, |path| persist(file, path))?;
         self.forget_part(&id)
     }
 
@@ -317,6 +315,7 @@ impl Store {
         write().map_err(io_error("write in", &self.root.join("tmp")))?;
         for (file, path) in [(sums, self.cut_sums_path(&id)), (file, self.cut_path(&id))] {
             persist(file, &path).map_err(io_error("rename to", &path))?;
+            sync_folder(parent(&path))?;
         }
         self.put_content(id, content)
     }
@@ -374,10 +373,8 @@ impl Store {
             data.sync_all()
         });
         written.map_err(io_error("write to", &paths.data))?;
-        self.install(id, byte_len, |path| {
-            self.persist_sums(sums, &id)?;
-            fs::rename(&paths.data, path)
-        })?;
+        self.persist_sums(sums, &id)?;
+        self.install(id, byte_len, |path| fs::rename(&paths.data, path))?;
         self.forget_part(&id)
     }
 
@@ -492,36 +489,26 @@ impl Store {
         StoreError::Damaged { id: *id }
     }
 
-    /// Whether the object, its sums and its cut are what was put. Reads all of them on several threads, unless this process has
-    /// put them, or read them so, and no read has found damage since.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`].
-    pub fn is_intact(&self, id: &Hash) -> Result<bool, StoreError> {
+    /// Whether the object and its sums are what was put; what cannot be read is not. Reads all of them on several threads, unless this
+    /// process has put them, or read them so, and no read has found damage since.
+    pub fn is_intact(&self, id: &Hash) -> bool {
         let Some(Object { len, intact, .. }) = self.index().objects.get(id).copied() else {
-            return Ok(false);
+            return false;
         };
         if intact {
-            return Ok(true);
+            return true;
         }
-        match self.cut(id) {
-            Err(StoreError::Damaged { .. }) => return Ok(false),
-            cut => cut?,
+        let read = || -> io::Result<bool> {
+            let mut found = [0; HEADER_LEN];
+            File::open(self.object_path(id))?.read_exact_at(&mut found, 0)?;
+            let digest = each_piece(&Kept { store: self, id, len }, len, |_, _| Ok(()))?;
+            Ok(found == header(len, &digest))
         };
-        let path = self.object_path(id);
-        let mut header = [0; HEADER_LEN];
-        let read = open(&path)?.map_or(Ok(()), |file| file.read_exact_at(&mut header, 0));
-        let whole =
-            read.and_then(|()| each_piece(&Kept { store: self, id, len }, len, |_, _| Ok(())));
-        let is_it = match whole {
-            Ok(digest) => header == self::header(len, &digest),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => false,
-            Err(error) => return Err(io_error("read", &path)(error)),
-        };
+        let is_it = read().unwrap_or(false);
         if let Some(object) = self.index().objects.get_mut(id) {
             object.intact = is_it;
         }
-        Ok(is_it)
+        is_it
     }
 
     /// What is here of a piece of a content: of an object that was put with a [`Cut`], or of a part.
@@ -751,10 +738,10 @@ impl Store {
     }
 
     /// Puts an object's sums in their place; on return they are there after a power cut, before the object is.
-    fn persist_sums(&self, sums: NamedTempFile, id: &Hash) -> io::Result<()> {
+    fn persist_sums(&self, sums: NamedTempFile, id: &Hash) -> Result<(), StoreError> {
         let path = self.sums_path(id);
-        persist(sums, &path)?;
-        File::open(parent(&path))?.sync_all()
+        persist(sums, &path).map_err(io_error("rename to", &path))?;
+        sync_folder(parent(&path))
     }
 
     fn temporary(&self) -> Result<NamedTempFile, StoreError> {

@@ -40,6 +40,10 @@ use crate::{
     store::{Assembled, Content, Cut, Found, Part, Slot, Store, StoreError},
 };
 
+/// Bytes of a content that is read whole before it is published again: more than a payload has, less than would keep a process
+/// from beginning.
+const CHECKED_BYTES_MAX: u64 = 8 << 30;
+
 /// Threads that read and check one content of the own store at most: what a fast disk gives.
 const TAKE_THREADS_MAX: usize = 8;
 
@@ -337,7 +341,7 @@ impl Network for Client {
             // Pinned first, so that no other put drops it in between.
             store.pin(&id)?;
             // As it was fetched.
-            if store.map(&id)?.is_some_and(|kept| kept == bytes) && store.is_intact(&id)? {
+            if store.map(&id)?.is_some_and(|kept| kept == bytes) && store.is_intact(&id) {
                 return Ok(());
             }
             store.put(id, &bytes).inspect_err(|_| {
@@ -359,8 +363,14 @@ impl Network for Client {
     ) -> Result<(), NetworkError> {
         self.with_store(move |store| {
             store.pin(&id)?;
-            // One that an earlier process put may be damaged by now.
-            if store.len_of(&id) == Some(content.byte_len()) && store.is_intact(&id)? {
+            // One that an earlier process put may be damaged by now. A state is read when it is served.
+            let len = content.byte_len();
+            let is_whole = || len > CHECKED_BYTES_MAX || store.is_intact(&id);
+            let is_cut = || {
+                let kept = store.cut(&id).ok().flatten();
+                cut.as_ref().is_none_or(|cut| kept.is_some_and(|kept| kept == cut.to_bytes()))
+            };
+            if store.len_of(&id) == Some(len) && is_whole() && is_cut() {
                 return Ok(());
             }
             let put = match cut {

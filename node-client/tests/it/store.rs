@@ -232,25 +232,29 @@ fn what_an_earlier_process_put_is_intact_when_all_of_it_was_read() {
     let put = || {
         let first = store(&folder, 100);
         first.put_cut(A, &b"alpha"[..], &cut).unwrap();
-        assert!(first.is_intact(&A).unwrap() && !first.is_intact(&B).unwrap());
+        assert!(first.is_intact(&A) && !first.is_intact(&B));
     };
     put();
-    assert!(store(&folder, 100).is_intact(&A).unwrap());
+    assert!(store(&folder, 100).is_intact(&A));
     let name = hex::encode(A);
     let object = store(&folder, 100).object_path(&A);
-    let [sums, cut_sums] = ["", ".cut"].map(|end| format!("sums/{name}{end}"));
-    let files = [format!("cuts/{name}"), sums, cut_sums].map(|file| folder.path().join(file));
-    for file in files.into_iter().chain([object]) {
+    for file in [folder.path().join("sums").join(&name), object] {
         put();
         flip(&file, fs::metadata(&file).unwrap().len() - 1);
-        assert!(!store(&folder, 100).is_intact(&A).unwrap(), "{}", file.display());
+        assert!(!store(&folder, 100).is_intact(&A), "{}", file.display());
+    }
+    // The cut is for its reader.
+    for file in [format!("cuts/{name}"), format!("sums/{name}.cut")] {
+        put();
+        flip(&folder.path().join(file), 9);
+        assert!(matches!(store(&folder, 100).cut(&A), Err(StoreError::Damaged { id: A })));
     }
     // Without sums the whole tells.
     put();
     fs::remove_dir_all(folder.path().join("sums")).unwrap();
-    assert!(store(&folder, 100).is_intact(&A).unwrap());
+    assert!(store(&folder, 100).is_intact(&A));
     flip(&store(&folder, 100).object_path(&A), HEADER_BYTES + 2);
-    assert!(!store(&folder, 100).is_intact(&A).unwrap());
+    assert!(!store(&folder, 100).is_intact(&A));
 }
 
 #[test]
