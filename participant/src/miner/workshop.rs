@@ -225,10 +225,12 @@ impl Workshop {
         let prepared =
             Prepared { window, uid, opening, payload: Some(made.payload.clone()), trained };
         if let Err(error) = kept {
+            // With its note it is the window's, and committed to.
             if !self.updates.has_note(window) {
                 self.take_back(&prepared).await?;
+                return Err(error);
             }
-            return Err(error);
+            tracing::warn!(window, error = error.line(), "the update may not outlive a power cut");
         }
         self.note(task, &made);
         Ok(prepared)
