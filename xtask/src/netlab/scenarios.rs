@@ -172,8 +172,9 @@ fn pair(lab: &mut Lab, transport: &str, link: Link, len: usize) -> Result<f64, F
     Ok(mbit_per_second(len, fetched.seconds))
 }
 
-/// What is fetched where packets get lost, which may be slow.
-const LOSSY_LEN: usize = 8 << 20;
+/// What is fetched where packets get lost: a beginning, and what a line gives over time, where that takes no minutes.
+const LOSSY_BEGIN: usize = 8 << 20;
+const LOSSY_LEN: usize = 64 << 20;
 
 /// Two of a hundred packets lost at each end, at 40 ms and 100 Mb/s, beside a plain copy; BBR is what an operator may
 /// have the kernel use for TCP.
@@ -182,14 +183,15 @@ fn loss(lab: &mut Lab) -> Result<Vec<Figure>, Failure> {
     let link = Link::of(100.0, 100.0);
     let lossy = Link { loss_percent: 2, ..link };
     let mut figures = Vec::new();
+    let both = &[LOSSY_BEGIN, LOSSY_LEN][..];
     let ways = [
-        ("plain TCP copy", None, false),
-        ("plain TCP copy, BBR", None, true),
-        ("quic", Some("quic"), false),
-        ("tcp", Some("tcp"), false),
-        ("tcp, BBR", Some("tcp"), true),
+        ("plain TCP copy", None, false, both),
+        ("plain TCP copy, BBR", None, true, both),
+        ("quic", Some("quic"), false, &[LOSSY_BEGIN]),
+        ("tcp", Some("tcp"), false, both),
+        ("tcp, BBR", Some("tcp"), true, both),
     ];
-    for (name, transport, is_bbr) in ways {
+    for (name, transport, is_bbr, lens) in ways {
         lab.use_bbr(is_bbr);
         let mut mbit = |link, len| match transport {
             Some(transport) => pair(lab, transport, link, len),
@@ -198,14 +200,19 @@ fn loss(lab: &mut Lab) -> Result<Vec<Figure>, Failure> {
                 copy(lab, &near, link, len)
             }
         };
-        let (whole, less) = (mbit(link, FAR_LEN)?, mbit(lossy, LOSSY_LEN)?);
+        let whole = mbit(link, FAR_LEN)?;
         figures.push(Figure::beside(format!("loss, {name}, none"), whole, "Mb/s"));
-        figures.push(Figure::beside(format!("loss, {name}, 2 %"), less, "Mb/s"));
-        let (name, share) = (format!("loss, {name}, 2 % beside none"), 100.0 * less / whole);
-        figures.push(match transport {
-            Some(_) => Figure::at_least(name, share, "%", 60.0),
-            None => Figure::beside(name, share, "%"),
-        });
+        for len in lens {
+            let less = mbit(lossy, *len)?;
+            let name = format!("loss, {name}, 2 %, {} MiB", len >> 20);
+            let share = 100.0 * less / whole;
+            figures.push(Figure::beside(name.clone(), less, "Mb/s"));
+            let name = format!("{name} beside none");
+            figures.push(match transport {
+                Some(_) => Figure::at_least(name, share, "%", 60.0),
+                None => Figure::beside(name, share, "%"),
+            });
+        }
     }
     Ok(figures)
 }
