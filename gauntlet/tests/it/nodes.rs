@@ -23,22 +23,32 @@ struct Node {
 impl Node {
     /// Starts one that makes a block every so many milliseconds; 0: none.
     fn start(block_millis: u64) -> Self {
+        Self::launch(&[
+            &format!("--block-millis={block_millis}"),
+            "--listen-addr=/ip4/127.0.0.1/tcp/0",
+        ])
+    }
+
+    fn launch(own: &[&str]) -> Self {
         let beside = || PathBuf::from(gauntlet()).with_file_name("gauntlet-node");
         let binary = std::env::var_os("GAUNTLET_NODE").map_or_else(beside, PathBuf::from);
         let folder = tempfile::tempdir().unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let process = Command::new(binary)
             .args(["--dev", "--no-telemetry", "--no-prometheus", "--no-mdns"])
-            .args(["--listen-addr=/ip4/127.0.0.1/tcp/0"])
-            .arg(format!("--block-millis={block_millis}"))
             .arg(format!("--rpc-port={port}"))
             .arg(format!("--base-path={}", folder.path().display()))
+            .args(own)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
         Self { process, url: format!("ws://127.0.0.1:{port}"), _folder: folder }
     }
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Drop for Node {
@@ -75,6 +85,39 @@ async fn a_node_that_answers_and_stands_still_is_left_for_one_that_goes_on() {
         assert!(best.next().await.unwrap() >= 3);
     };
     tokio::time::timeout(patience, story).await.unwrap();
+}
+
+/// A key for a node's own network, and the peer that has it.
+const NODE_KEY: &str = "0000000000000000000000000000000000000000000000000000000000000001";
+const PEER_ID: &str = "12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp";
+
+#[tokio::test]
+async fn a_node_whose_blocks_do_not_become_final_is_left_for_one_whose_do() {
+    let port = free_port();
+    let moving = Node::launch(&[
+        "--block-millis=250",
+        &format!("--node-key={NODE_KEY}"),
+        &format!("--listen-addr=/ip4/127.0.0.1/tcp/{port}"),
+    ]);
+    // It has the same blocks.
+    let stalled = Node::launch(&[
+        "--follow",
+        "--block-millis=250",
+        "--finality-lag=100000",
+        "--listen-addr=/ip4/127.0.0.1/tcp/0",
+        &format!("--bootnodes=/ip4/127.0.0.1/tcp/{port}/p2p/{PEER_ID}"),
+    ]);
+    let story = async {
+        for node in [&moving, &stalled] {
+            goes_on(&connect(std::slice::from_ref(&node.url)).await).await;
+        }
+        let chain = connect(&[stalled.url.clone(), moving.url.clone()]).await;
+        let mut blocks = chain.subscribe_finalized().await.unwrap();
+        assert_eq!(blocks.next().await.unwrap().number, 0);
+        let best = chain.best_number().await.unwrap();
+        while blocks.next().await.unwrap().number <= best {}
+    };
+    tokio::time::timeout(Duration::from_secs(120), story).await.unwrap();
 }
 
 /// Waits until a chain has another best block than now.

@@ -60,6 +60,8 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(4);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Blocks that the node in use may be behind another one before it is left.
 const BEHIND_MAX: u64 = 3;
+/// The same of final blocks: they come some at a time.
+const FINAL_BEHIND_MAX: u64 = 8;
 /// Blocks at the end of the best chain that may go again.
 const FORK_BLOCKS: u64 = 3;
 /// Blocks that are walked back, from child to parent, at most.
@@ -197,10 +199,37 @@ async fn compare_nodes(shared: Weak<Shared>) {
     }
 }
 
-/// How far a node is; `None` if it does not say in time.
-async fn best_of(rpcs: &Rpcs) -> Option<u64> {
-    let header = tokio::time::timeout(PROBE_TIMEOUT, rpcs.chain_get_header(None)).await;
-    header.ok()?.ok()?.map(|header| header.number)
+/// How far a node is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Reach {
+    best: u64,
+    /// `None` where it does not say.
+    finalized: Option<u64>,
+}
+
+impl Reach {
+    /// What a node says; `None` if it does not in time.
+    async fn of(rpcs: &Rpcs) -> Option<Self> {
+        let at = async |hash| Some(rpcs.chain_get_header(hash).await.ok()??.number);
+        let best = tokio::time::timeout(PROBE_TIMEOUT, at(None)).await.ok()??;
+        let last = async {
+            let hash = rpcs.chain_get_finalized_head().await.ok()?;
+            at(Some(hash)).await
+        };
+        let finalized = tokio::time::timeout(PROBE_TIMEOUT, last).await.ok().flatten();
+        Some(Self { best, finalized })
+    }
+
+    /// Whether a node that is so far is left for one that is as far as `other`: the best chain decides what is late, and what is
+    /// final is read.
+    fn is_left_for(self, other: Self) -> bool {
+        let is_behind = other.best.saturating_sub(self.best) >= BEHIND_MAX;
+        let is_final_behind = self
+            .finalized
+            .zip(other.finalized)
+            .is_some_and(|(own, other)| other.saturating_sub(own) >= FINAL_BEHIND_MAX);
+        is_behind || (is_final_behind && self.best.saturating_sub(other.best) < BEHIND_MAX)
+    }
 }
 
 /// The reason of an error of subxt with all its causes.
@@ -293,20 +322,20 @@ impl SubxtChain {
         let others = (0..self.shared.endpoints.urls.len()).filter(|node| *node != used.node);
         // All at once: who does not answer holds up nobody.
         let probes = others.map(|node| async move { Some((self.probe(node).await?, node)) });
-        let furthest = futures::future::join_all(probes).await.into_iter().flatten().max();
-        let Some((number, node)) = furthest else { return };
+        let others = futures::future::join_all(probes).await;
         // Last, so that it is not taken for slower than it is.
-        let own = best_of(&used.rpcs).await.unwrap_or(0);
-        if number.saturating_sub(own) < BEHIND_MAX {
-            return;
-        }
+        let own = Reach::of(&used.rpcs).await.unwrap_or_default();
+        let further = others.into_iter().flatten().filter(|(reach, _)| own.is_left_for(*reach));
+        let Some((reach, node)) = further.max() else { return };
         let mut current = self.shared.connection.write().await;
         if current.generation == used.generation {
             let url = &self.shared.endpoints.urls[node];
             tracing::warn!(
                 url,
-                at = number,
-                left = own,
+                at = reach.best,
+                left = own.best,
+                final_at = ?reach.finalized,
+                final_left = ?own.finalized,
                 "another node is further, and is asked from now on"
             );
             if let Err(error) = self.replace(&mut current, node).await {
@@ -316,15 +345,15 @@ impl SubxtChain {
     }
 
     /// How far another node of this chain is. Its connection is kept as long as it answers.
-    async fn probe(&self, node: usize) -> Option<u64> {
+    async fn probe(&self, node: usize) -> Option<Reach> {
         let kept = self.shared.others.lock().await.remove(&node);
         let rpcs = match kept {
             Some(rpcs) => rpcs,
             None => Arc::new(self.open_probe(node).await?),
         };
-        let number = best_of(&rpcs).await?;
+        let reach = Reach::of(&rpcs).await?;
         self.shared.others.lock().await.insert(node, rpcs);
-        Some(number)
+        Some(reach)
     }
 
     /// Hands an extrinsic's bytes to all other nodes that answer, so that it is not lost with the one in use. Nobody waits for them,
@@ -1076,4 +1105,25 @@ pub(super) fn call_bytes(at: &AtBlock, call: &Call) -> Result<Vec<u8>, String> {
     let mut bytes = vec![pallet.call_index(), variant.index];
     bytes.extend(call.arguments());
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_left_for_one_that_is_further_and_for_one_whose_blocks_become_final() {
+        let reach = |best, finalized| Reach { best, finalized: Some(finalized) };
+        let own = reach(100, 97);
+        for other in [reach(103, 0), reach(98, 105), reach(102, 105)] {
+            assert!(own.is_left_for(other), "{other:?}");
+        }
+        // What another has for a moment, or at the price of the best chain, or does not say.
+        let silent = Reach { best: 102, finalized: None };
+        for other in [reach(102, 104), reach(97, 105), reach(90, 90), own, silent] {
+            assert!(!own.is_left_for(other), "{other:?}");
+        }
+        assert!(!silent.is_left_for(reach(104, 1_000)));
+        assert!(Reach::default().is_left_for(own));
+    }
 }
