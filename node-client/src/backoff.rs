@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// The pauses between tries. Each is twice the one before, up to a bound; those of somebody else are up to twice or half as long, so that who was cut off together does not come back at once and together.
+/// The pauses between tries. Each is twice the one before, up to a bound; those of somebody else are up to twice or half as
+/// long, so that who was cut off together does not come back at once and together.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     first: Duration,

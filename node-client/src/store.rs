@@ -265,7 +265,8 @@ impl Store {
                 file.as_file().sync_all()
             });
         written.map_err(io_error("write in", &self.root.join("tmp")))?;
-        self.persist_sums(sums, &id)?;
+        // There before its object is.
+        place(sums, &self.sums_path(&id))?;
         self.install(id, len, |path| persist(file, path))?;
         self.forget_part(&id)
     }
@@ -313,10 +314,8 @@ impl Store {
             file.as_file().sync_all()
         };
         write().map_err(io_error("write in", &self.root.join("tmp")))?;
-        for (file, path) in [(sums, self.cut_sums_path(&id)), (file, self.cut_path(&id))] {
-            persist(file, &path).map_err(io_error("rename to", &path))?;
-            sync_folder(parent(&path))?;
-        }
+        place(sums, &self.cut_sums_path(&id))?;
+        place(file, &self.cut_path(&id))?;
         self.put_content(id, content)
     }
 
@@ -373,7 +372,7 @@ impl Store {
             data.sync_all()
         });
         written.map_err(io_error("write to", &paths.data))?;
-        self.persist_sums(sums, &id)?;
+        place(sums, &self.sums_path(&id))?;
         self.install(id, byte_len, |path| fs::rename(&paths.data, path))?;
         self.forget_part(&id)
     }
@@ -737,13 +736,6 @@ impl Store {
         self.sums_path(id).with_extension("cut")
     }
 
-    /// Puts an object's sums in their place; on return they are there after a power cut, before the object is.
-    fn persist_sums(&self, sums: NamedTempFile, id: &Hash) -> Result<(), StoreError> {
-        let path = self.sums_path(id);
-        persist(sums, &path).map_err(io_error("rename to", &path))?;
-        sync_folder(parent(&path))
-    }
-
     fn temporary(&self) -> Result<NamedTempFile, StoreError> {
         let folder = self.root.join("tmp");
         NamedTempFile::new_in(&folder).map_err(io_error("create in", &folder))
@@ -771,11 +763,9 @@ impl Store {
     }
 
     fn remove_object(&self, index: &mut Index, id: &Hash) -> Result<bool, StoreError> {
-        for path in [self.cut_path(id), self.object_path(id)] {
+        let files = [self.cut_path(id), self.object_path(id)];
+        for path in files.into_iter().chain([self.cut_sums_path(id), self.sums_path(id)]) {
             remove_file(&path)?;
-        }
-        for sums in [self.cut_sums_path(id), self.sums_path(id)] {
-            remove_file(&sums)?;
         }
         Ok(index.remove(id).is_some())
     }
@@ -995,6 +985,12 @@ fn open_sums(path: &Path, check: Check) -> Result<Option<File>, StoreError> {
 /// Puts a temporary file in its place.
 fn persist(file: NamedTempFile, path: &Path) -> io::Result<()> {
     file.persist(path).map(drop).map_err(|error| error.error)
+}
+
+/// [`persist`], so that the file is there after a power cut.
+fn place(file: NamedTempFile, path: &Path) -> Result<(), StoreError> {
+    persist(file, path).map_err(io_error("rename to", path))?;
+    sync_folder(parent(path))
 }
 
 fn parent(path: &Path) -> &Path {

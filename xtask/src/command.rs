@@ -24,6 +24,11 @@ pub(crate) fn quiet(command: &mut Command) -> bool {
         .is_ok_and(|status| status.success())
 }
 
+/// Whether a program is in the path. Programs differ in how they tell their version.
+pub(crate) fn is_there(program: &str) -> bool {
+    quiet(Command::new("sh").args(["-c", &format!("command -v {program}")]))
+}
+
 /// What a command prints, trimmed; `None` if it fails.
 pub(crate) fn output(command: &mut Command) -> Option<String> {
     let output = command.stdin(Stdio::null()).output().ok()?;

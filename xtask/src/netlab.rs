@@ -46,7 +46,7 @@ use figures::Figure;
 
 use crate::{
     build,
-    command::{output, quiet},
+    command::{is_there, output, quiet},
     failure::Failure,
     setup::Setup,
     steps::Steps,
@@ -186,8 +186,7 @@ fn refusal() -> Option<Failure> {
         return Some("netlab makes network namespaces, which only root may".to_owned());
     }
     for (tool, package) in TOOLS {
-        // They differ in how they tell their version; to be found in the path is enough.
-        if !quiet(Command::new("sh").args(["-c", &format!("command -v {tool}")])) {
+        if !is_there(tool) {
             return Some(format!("netlab needs `{tool}`; `apt-get install {package}` gets it"));
         }
     }

@@ -50,7 +50,6 @@ pub(super) async fn run(
             },
         };
         handles.machine.diary.missed(window, duty, error.line());
-        drop(promise);
         let workshop = workshop.clone();
         returning.spawn(async move {
             if let Err(error) = give_back(&workshop, &update).await {

@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    command::{quiet, run},
+    command::{is_there, run},
     failure::Failure,
 };
 
@@ -188,7 +188,7 @@ impl Lab {
 
     /// A host behind a cone whose router forwards ports to whom asks it (UPnP); `None` if there is none on this machine.
     pub(crate) fn forwarding(&mut self, link: Link) -> Result<Option<Node>, Failure> {
-        if !quiet(Command::new("sh").args(["-c", &format!("command -v {ROUTER}")])) {
+        if !is_there(ROUTER) {
             return Ok(None);
         }
         let node = self.behind(Nat::Cone, link)?;
