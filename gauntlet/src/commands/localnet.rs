@@ -120,8 +120,9 @@ impl Localnet {
         self.processes.participants = processes::start_participants(&self.order, &urls, run.id)?;
 
         let windows = self.order.args.windows;
-        let watch = Watch::new(&run, windows, &mut board, &mut self.progress)?;
-        watch.follow(&mut self.processes).await?;
+        let schedule = &run.settings.schedule;
+        let watch = Watch::new(schedule, windows, &mut board, &mut self.progress)?;
+        watch.follow(Arc::clone(&run.chain), &mut self.processes).await?;
         run.claim_all(&self.order.members).await;
         let emission = run.emission().await?;
         self.processes.stop(&self.progress).await;

@@ -1,16 +1,20 @@
 //! Follows a run until its last window is settled, and keeps every process up meanwhile.
 
-use std::time::{Duration, Instant};
+use std::{
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{bail, Context, Result};
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use node_client::chain::{BlockRef, Chain, GauntletEvent};
 use protocol::{
-    window::{phase_at, ScorePhase},
+    window::{phase_at, Schedule, ScorePhase},
     BlockNumber, Hash, Window,
 };
 
-use super::{board::Board, on_chain::Run, processes::Processes, progress::LocalnetProgress};
+use super::{board::Board, processes::Processes, progress::LocalnetProgress};
 
 /// How long the participants may take for what they have to do after the last settlement.
 const LAST_STATE_PATIENCE: Duration = Duration::from_secs(10);
@@ -22,9 +26,12 @@ const STALL_PATIENCE: Duration = Duration::from_secs(120);
 /// Windows that the chain may be late by before the command gives up.
 const LATE_WINDOWS_MAX: u64 = 2;
 
+/// A finalised block and what happened in it.
+type ToldBlock = (BlockRef, Vec<GauntletEvent>);
+
 /// A run that is watched, and what is known of it so far.
 pub(super) struct Watch<'a> {
-    run: &'a Run,
+    schedule: &'a Schedule,
     board: &'a mut Board,
     progress: &'a mut LocalnetProgress,
     windows: Window,
@@ -35,35 +42,50 @@ pub(super) struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    /// Watches `windows` windows of a run.
+    /// Watches `windows` windows of a run that has this `schedule`.
     ///
     /// # Errors
     /// The chain cannot count so many.
     pub(super) fn new(
-        run: &'a Run,
+        schedule: &'a Schedule,
         windows: Window,
         board: &'a mut Board,
         progress: &'a mut LocalnetProgress,
     ) -> Result<Self> {
-        let schedule = &run.settings.schedule;
         let give_up_block = schedule
             .score_phase_end_block(windows + LATE_WINDOWS_MAX, ScorePhase::Settle)
             .context("so many windows are more than the chain counts")?;
         let block_at = Instant::now();
-        Ok(Self { run, board, progress, windows, give_up_block, settled_at: None, block_at })
+        Ok(Self { schedule, board, progress, windows, give_up_block, settled_at: None, block_at })
     }
 
-    /// Follows the run until its last window is settled, and keeps `processes` up meanwhile.
+    /// Follows the run on `chain` until its last window is settled, and keeps `processes` up meanwhile, the chain's own
+    /// among them.
     ///
     /// # Errors
     /// The chain stands still, the last window is not settled in time, or a process ends again and again.
-    pub(super) async fn follow(mut self, processes: &mut Processes) -> Result<()> {
-        let mut blocks = self.run.chain.subscribe_finalized().await?;
+    pub(super) async fn follow(
+        self,
+        chain: Arc<dyn Chain>,
+        processes: &mut Processes,
+    ) -> Result<()> {
+        let blocks = chain.subscribe_finalized().await?;
+        self.follow_blocks(told(chain, blocks), processes).await
+    }
+
+    /// Follows `blocks`. To wait for one of them must not keep a process down: it may be the chain that is waited for.
+    async fn follow_blocks(
+        mut self,
+        blocks: impl Stream<Item = ToldBlock>,
+        processes: &mut Processes,
+    ) -> Result<()> {
+        let mut blocks = pin!(blocks);
         let mut tick = tokio::time::interval(Duration::from_millis(500));
         loop {
             tokio::select! {
-                block = blocks.next() => {
-                    self.block(block.context("the chain's stream of blocks has ended")?).await?;
+                told = blocks.next() => {
+                    let (block, events) = told.context("the chain's stream of blocks has ended")?;
+                    self.block(block, &events)?;
                 }
                 _ = tick.tick() => {
                     self.keep_up(processes)?;
@@ -75,11 +97,11 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Takes in a finalised block.
-    async fn block(&mut self, block: BlockRef) -> Result<()> {
+    /// Takes in a finalised block and what happened in it.
+    fn block(&mut self, block: BlockRef, events: &[GauntletEvent]) -> Result<()> {
         self.block_at = Instant::now();
-        for event in events_at(self.run.chain.as_ref(), block.hash).await? {
-            let settled = self.board.event(&event);
+        for event in events {
+            let settled = self.board.event(event);
             self.board.news().iter().for_each(|line| self.progress.say(line));
             let Some(window) = settled else { continue };
             self.board.read_diaries();
@@ -88,9 +110,8 @@ impl<'a> Watch<'a> {
                 self.settled_at = Some(Instant::now());
             }
         }
-        let schedule = &self.run.settings.schedule;
-        let moment = phase_at(schedule, block.number);
-        self.progress.block(schedule, block.number, moment, self.board);
+        let moment = phase_at(self.schedule, block.number);
+        self.progress.block(self.schedule, block.number, moment, self.board);
         if block.number > self.give_up_block && self.settled_at.is_none() {
             bail!("the last window is not settled at block {}", block.number);
         }
@@ -100,7 +121,7 @@ impl<'a> Watch<'a> {
     /// Reads the diaries and starts again whatever has ended.
     fn keep_up(&mut self, processes: &mut Processes) -> Result<()> {
         if self.block_at.elapsed() > STALL_PATIENCE {
-            bail!("the chain has made no block for {} s", STALL_PATIENCE.as_secs());
+            bail!("the chain has told of no block for {} s", STALL_PATIENCE.as_secs());
         }
         self.board.read_diaries();
         for process in processes.all() {
@@ -121,15 +142,60 @@ impl<'a> Watch<'a> {
     }
 }
 
+/// `blocks` of `chain` with what happened in each.
+fn told(
+    chain: Arc<dyn Chain>,
+    blocks: impl Stream<Item = BlockRef>,
+) -> impl Stream<Item = ToldBlock> {
+    blocks.then(move |block| {
+        let chain = Arc::clone(&chain);
+        async move { (block, events_at(chain.as_ref(), block.hash).await) }
+    })
+}
+
 /// Reads the events of a block; asks again while the chain is away.
-async fn events_at(chain: &dyn Chain, block: Hash) -> Result<Vec<GauntletEvent>> {
-    let started = Instant::now();
+async fn events_at(chain: &dyn Chain, block: Hash) -> Vec<GauntletEvent> {
     loop {
         match chain.events_at(block).await {
-            Ok(events) => return Ok(events),
-            Err(error) if started.elapsed() > STALL_PATIENCE => return Err(error.into()),
+            Ok(events) => return events,
             Err(error) => tracing::debug!(%error, "cannot read the events of a block"),
         }
         tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+    use node_client::chain::fake::FakeChain;
+    use protocol::settings::Settings;
+
+    use super::*;
+    use crate::{commands::localnet::report::ModelReport, supervise::Program};
+
+    #[tokio::test]
+    async fn what_ends_is_started_again_while_the_chain_does_not_tell_what_happened_in_a_block() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = Program {
+            name: "node".into(),
+            binary: "/bin/true".into(),
+            args: Vec::new(),
+            logs: folder.path().to_owned(),
+        };
+        let participants = vec![program.start().unwrap()];
+        let mut processes = Processes { nodes: Vec::new(), participants };
+        let model = ModelReport::default();
+        let mut board = Board::new(0, [0; 32], model, &[], folder.path()).unwrap();
+        let mut progress = LocalnetProgress::new(1);
+        let schedule = Settings::example().schedule;
+        let watch = Watch::new(&schedule, 1, &mut board, &mut progress).unwrap();
+        // The chain knows of no such block, as one that is away.
+        let block = BlockRef { number: 1, hash: [7; 32] };
+        let blocks = told(Arc::new(FakeChain::new(1, [])), stream::iter([block]));
+        let ended = watch.follow_blocks(blocks, &mut processes);
+        let ended = tokio::time::timeout(Duration::from_secs(60), ended).await.unwrap();
+        // By the process that ends each time, not by the chain.
+        assert!(ended.unwrap_err().to_string().contains("node ended again"));
+        assert!(!board.report(1, Default::default(), 0.0).restarts.is_empty());
     }
 }
