@@ -143,7 +143,7 @@ impl<T: Config> Pallet<T> {
         });
     }
 
-    /// Fixes state root and accepted set from the attestations.
+    /// Fixes state root and accepted set from the attestations, and excuses a window without any.
     ///
     /// The standings are those of the last settlement written by now.
     pub(crate) fn accept(run_id: RunId, window: Window) -> Weight {
@@ -156,7 +156,7 @@ impl<T: Config> Pallet<T> {
         let voters: Vec<Voter<'_>> = rows.iter().map(voter).collect();
         let revealed = Self::revealed(run_id, window);
         let attested_count = rows.iter().filter(|(_, row)| row.is_some()).count();
-        let Acceptance { state_root, accepted, unavailable } = books::accept(
+        let Acceptance { state_root, accepted, unavailable, is_silent } = books::accept(
             window,
             &voters,
             &revealed,
@@ -175,6 +175,7 @@ impl<T: Config> Pallet<T> {
         record.accepted = AcceptedSet::truncate_from(accepted.clone());
         record.unavailable = Bitmap::truncate_from(bitmap_of(&unavailable));
         record.status = WindowStatus::Accepted;
+        record.excused |= is_silent;
         Windows::<T>::insert(run_id, window, record);
         Self::deposit_event(Event::WindowAccepted { run: run_id, window, state_root, accepted });
         T::WeightInfo::accept(revealed.len() as u32, attested_count as u32)

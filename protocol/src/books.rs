@@ -134,6 +134,10 @@ pub struct Acceptance {
     pub accepted: Vec<Uid>,
     /// The miners whose payloads are proven unavailable, in the order of the rows.
     pub unavailable: Vec<Uid>,
+    /// There were voters, and none of them attested: to its validators the window might as well not have been, as when blocks
+    /// were made that did not become final. Who missed something in it is not to blame. Without a voter there is nobody whose
+    /// silence says so.
+    pub is_silent: bool,
 }
 
 /// The attestations of the voters that revealed one, and the stake of all of them.
@@ -163,7 +167,8 @@ pub fn accept(
     let candidates = candidates_of(window, revealed, incentive);
     let accepted = accepted_set(window, &candidates, &attestations, total, state_root, incentive);
     let unavailable = proven_unavailable(&attestations, total, revealed.iter().map(|row| row.uid));
-    Acceptance { state_root, accepted, unavailable }
+    let is_silent = !voters.is_empty() && attestations.is_empty();
+    Acceptance { state_root, accepted, unavailable, is_silent }
 }
 
 fn candidates_of(window: Window, revealed: &[Revealed], incentive: &Incentive) -> Vec<Candidate> {

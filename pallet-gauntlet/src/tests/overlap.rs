@@ -38,6 +38,7 @@ fn the_next_seed_is_fixed_with_the_challenge_and_the_next_window_takes_it() {
         roll_to(START + schedule.challenge_offset());
         let next = drawn(0, schedule.challenge_offset(), 1, &[0; 32]);
         assert_eq!(record(0).next_seed, Some(next));
+        attest_nothing(0);
         roll_to_window(1);
         assert_eq!(record(0).next_seed, Some(next));
         assert_eq!(record(1).seed, next);
@@ -78,6 +79,7 @@ fn a_salt_that_is_revealed_later_changes_what_scores_are_drawn_from_and_not_the_
         assert_eq!(record(1).next_seed, Some(next));
         reveal_scores(0, 1, &evaluations(1));
         assert_eq!(record(1).next_seed, Some(next));
+        attest_nothing(1);
         roll_to_window(2);
         assert_eq!(record(2).seed, next);
         let after = mix_salt(&before, 0, 1, &[1; 32]);
@@ -100,6 +102,7 @@ fn after_a_pause_the_seed_is_drawn_when_the_window_opens() {
         assert_ok!(Gauntlet::resume_run(RuntimeOrigin::root(), 0));
         roll_to_window(2);
         assert_eq!(record(2).seed, drawn(2, 0, 2, &[0; 32]));
+        attest_nothing(2);
         roll_to_window(3);
         assert_eq!(Some(record(3).seed), record(2).next_seed);
     });
@@ -124,12 +127,25 @@ fn after_a_stall_the_seed_is_drawn_when_the_window_opens() {
 }
 
 #[test]
+fn after_a_window_that_no_validator_attested_the_seed_is_drawn_when_the_next_one_opens() {
+    chain().build_and_execute(|| {
+        roll_to_phase(0, Phase::Reveal);
+        let early = record(0).next_seed.unwrap();
+        roll_to_window(1);
+        assert!(record(0).excused);
+        assert_ne!(record(1).seed, early);
+        assert_eq!(record(1).seed, record(1).scoring_seed);
+    });
+}
+
+#[test]
 fn settings_of_the_next_window_leave_a_seed_that_is_fixed_as_it_is() {
     chain().build_and_execute(|| {
         roll_to_phase(0, Phase::Reveal);
         let early = record(0).next_seed;
         assert!(early.is_some());
         assert_ok!(Gauntlet::force_params(RuntimeOrigin::root(), 0, settings().into()));
+        attest_nothing(0);
         roll_to_window(1);
         assert!(!settings_of(1).training.overlap);
         assert_eq!(Some(record(1).seed), early);

@@ -153,6 +153,7 @@ fn a_slot_s_new_holder_inherits_nothing() {
         assert_eq!(newcomer.standing, Default::default());
         assert_eq!(newcomer.registered_window, 2);
         // It has no duties in window 1 and is not blamed for it.
+        attest_nothing(1);
         roll_to_settlement(1);
         assert_eq!(Miners::<Test>::get(0, 0).unwrap().standing.penalty, Q32::ONE);
         assert!(Miners::<Test>::get(0, 1).unwrap().standing.penalty < Q32::ONE);

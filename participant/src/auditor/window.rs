@@ -202,7 +202,7 @@ impl Replay {
             })
             .collect();
         let genesis = &self.info.settings.training.genesis_state_root;
-        let Acceptance { state_root: root, accepted, unavailable } =
+        let Acceptance { state_root: root, accepted, unavailable, is_silent } =
             books::accept(window, &voters, &revealed, &incentive, genesis);
         let hex = |root: &Option<Hash>| root.map(hex::encode);
         self.compare((window, None), "final state root", hex(&record.state_root), hex(&root));
@@ -213,6 +213,9 @@ impl Replay {
             .filter(|uid| bitmap_contains(&record.unavailable, *uid))
             .collect();
         self.compare((window, None), "proven unavailable", on_chain, unavailable);
+        if is_silent {
+            self.compare((window, None), "excused", record.excused, true);
+        }
         Ok(())
     }
 

@@ -30,6 +30,7 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use faults::{Fault, FaultKind};
 use participant::miner::adversary_kind::AdversaryKind;
+use protocol::fixed::Q32;
 use story::{moment, Plan, Summary, WINDOW_BLOCKS};
 use trainer::{Model, Threads};
 
@@ -90,6 +91,19 @@ fn forks_and_a_node_that_is_behind_cost_no_window() {
         let what = format!("{finality_lag} behind, {behind}: {missed:#?}");
         assert_eq!((finals, accepted), (windows, honest * windows), "{what}");
     }
+}
+
+/// Nothing becomes final from the middle of window 1 until window 5 has begun, so that nobody knows what to work on: nobody is
+/// blamed for it, nobody can be removed, and all go on together.
+#[test]
+fn whatever_finality_does_is_nobody_s_fault() {
+    let (from, until) = (moment(1, 8), moment(5, 2));
+    let stalled = Fault { kind: FaultKind::FinalityStalled, whom: Vec::new(), from, until };
+    let summary = tell(Plan { faults: vec![stalled], ..Plan::calm(7, 9) });
+    let mut penalties = summary.miners.iter().map(|miner| miner.standing.penalty);
+    assert!(penalties.all(|penalty| penalty == Q32::ONE), "{summary:?}");
+    // Window 0, and all from the one in which it ends.
+    assert_eq!((summary.finals, summary.accepted), (5, 15), "{summary:?}");
 }
 
 /// The newest state is final while the payloads of the window before are late: they are waited for, and no state is

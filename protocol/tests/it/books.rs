@@ -111,6 +111,18 @@ fn shares_are_of_all_permitted_stake() {
 }
 
 #[test]
+fn a_window_is_silent_if_it_has_voters_and_none_of_them_attests() {
+    let incentive = Settings::example().incentive;
+    let rows = [revealed(0, OTHER)];
+    let is_silent = |voters: &[_]| accept(5, voters, &rows, &incentive, &GENESIS).is_silent;
+    assert!(is_silent(&[voter(0, 10, None), voter(1, 5, None)]));
+    // The least of them is enough, whatever it says.
+    let says = Some(Attested { state_root: OTHER, bitmap: &[] });
+    assert!(!is_silent(&[voter(0, 10, None), voter(1, 1, says)]));
+    assert!(!is_silent(&[]));
+}
+
+#[test]
 fn inputs_are_of_who_takes_part_in_order() {
     let miner = |uid, registered_window, committed, revealed| MinerRow {
         uid,

@@ -6,6 +6,7 @@ use protocol::{
     consent::{peer_consent, peer_key, Role},
     entry::{entry_price, is_idle, victim, EntryPrice, Holder},
     fixed::Q32,
+    limits::HISTORY_WINDOWS,
     window::{phase_at, Moment},
     AccountBytes, BlockNumber, Planck, RunId, Uid, Window,
 };
@@ -220,6 +221,10 @@ impl State {
         let window = window_of(moment);
         let entry = &run.info.settings.entry;
         ensure(is_idle(miner.committed_window, miner.registered_window, window, entry), "NotIdle")?;
+        let first = window.saturating_sub(u64::from(entry.idle_windows).min(HISTORY_WINDOWS));
+        let is_undisturbed =
+            |window| run.windows.get(&window).is_some_and(|rows| !rows.info.excused);
+        ensure((first..window).all(is_undisturbed), "NotIdle")?;
         let evicted = GauntletEvent::MinerEvicted { run: run_id, uid };
         self.remove(run_id, uid, window, vec![evicted])
     }

@@ -445,7 +445,8 @@ impl Run {
         }
         let drawn = window_seed(parent_hash, run, window, &self.salt_mix);
         let before = window.checked_sub(1).and_then(|before| self.windows.get(&before));
-        let seed = before.and_then(|before| before.info.next_seed).unwrap_or(drawn);
+        let before = before.map(|before| &before.info).filter(|before| !before.excused);
+        let seed = before.and_then(|before| before.next_seed).unwrap_or(drawn);
         let info = WindowInfo {
             seed,
             scoring_seed: drawn,
@@ -513,12 +514,13 @@ impl Run {
             })
             .collect();
         let genesis = &self.info.settings.training.genesis_state_root;
-        let Acceptance { state_root, accepted, unavailable } =
+        let Acceptance { state_root, accepted, unavailable, is_silent } =
             books::accept(window, &voters, &revealed, incentive, genesis);
         rows.info.state_root = state_root;
         rows.info.accepted = accepted.clone();
         rows.info.unavailable = bitmap_of(&unavailable);
         rows.info.status = WindowStatus::Accepted;
+        rows.info.excused |= is_silent;
         events.push(GauntletEvent::WindowAccepted { run: self.id, window, state_root, accepted });
     }
 

@@ -78,31 +78,32 @@ impl Checks {
 
     /// Checks what a block has made final.
     pub(super) async fn block(&mut self, world: &World, members: &[Member], number: BlockNumber) {
-        self.proofs(world, members, number).await;
-        self.money(world, members, number).await;
+        let at = world.chain.block_hash(number).await.unwrap();
+        self.proofs(world, members, number, at).await;
+        self.money(world, members, number, at).await;
         let schedule = self.settings.schedule.clone();
         if number == schedule.window_start(self.window).unwrap() + schedule.attest_end {
-            self.accepted(world).await;
+            self.accepted(world, at).await;
         }
         let settled = self.settled.len() as Window;
         let end = schedule.window_start(settled + 1).unwrap() + schedule.score_reveal_end;
         if number == end {
-            let record = window(world, settled).await;
+            let record = window(world, settled, at).await;
             assert_eq!(record.status, WindowStatus::Settled, "window {settled}");
             self.settled.push(record.status);
         }
     }
 
     /// 1 and 2, and one step of the replay.
-    async fn accepted(&mut self, world: &World) {
+    async fn accepted(&mut self, world: &World, at: Option<Hash>) {
         let (chain, number) = (&world.chain, self.window);
-        let record = window(world, number).await;
+        let record = window(world, number, at).await;
         let root = self.replay.state_root(&Threads::single());
         assert!(
             record.state_root.is_none_or(|found| found == root),
             "window {number}: the final root is not the replay's"
         );
-        let reveals = chain.reveals(RUN, number, None).await.unwrap();
+        let reveals = chain.reveals(RUN, number, at).await.unwrap();
         let closed = self.settings.schedule.window_start(number).unwrap()
             + self.settings.schedule.commit_end;
         for reveal in &reveals {
@@ -114,12 +115,12 @@ impl Checks {
             let base = reveal.opening.base_state_root;
             assert_eq!(base, root, "window {number}: uid {}", reveal.uid);
         }
-        let attestations = chain.attestations(RUN, number, None).await.unwrap();
+        let attestations = chain.attestations(RUN, number, at).await.unwrap();
         for attestation in &attestations {
             let (index, found) = (attestation.index, attestation.state_root);
             assert_eq!(found, root, "window {number}: validator {index}");
         }
-        let permits = chain.permits(RUN, number, None).await.unwrap();
+        let permits = chain.permits(RUN, number, at).await.unwrap();
         let stake_of = |index| permits.iter().find(|permit| permit.index == index).unwrap().stake;
         let inputs: Vec<AttestationInput<'_>> = attestations
             .iter()
@@ -151,14 +152,19 @@ impl Checks {
     }
 
     /// 4, and what faults burn.
-    async fn proofs(&mut self, world: &World, members: &[Member], number: BlockNumber) {
+    async fn proofs(
+        &mut self,
+        world: &World,
+        members: &[Member],
+        number: BlockNumber,
+        at: Option<Hash>,
+    ) {
         let chain = &world.chain;
-        let block = chain.block_hash(number).await.unwrap().unwrap();
         let before = chain.block_hash(number - 1).await.unwrap();
-        for event in chain.events_at(block).await.unwrap() {
+        for event in chain.events_at(at.unwrap()).await.unwrap() {
             match &event {
                 GauntletEvent::FaultProven { uid, .. } => {
-                    let miners = chain.miners(RUN, None).await.unwrap();
+                    let miners = chain.miners(RUN, at).await.unwrap();
                     let accused = miners.iter().find(|miner| miner.uid == *uid).unwrap();
                     let member = members.iter().find(|member| member.account() == accused.hot);
                     assert!(!member.unwrap().is_honest(), "block {number}: {event:?}");
@@ -167,7 +173,7 @@ impl Checks {
                     assert!(reporter.is_some());
                     self.burned += amount - amount / 2;
                     if let Offender::Pool(pool) = offender {
-                        let pool = chain.stake_pool(RUN, *pool, None).await.unwrap().unwrap();
+                        let pool = chain.stake_pool(RUN, *pool, at).await.unwrap().unwrap();
                         assert_eq!(pool.cold, keys::account(&phantom()), "{event:?}");
                     }
                 }
@@ -194,32 +200,37 @@ impl Checks {
     }
 
     /// 3.
-    async fn money(&mut self, world: &World, members: &[Member], number: BlockNumber) {
+    async fn money(
+        &mut self,
+        world: &World,
+        members: &[Member],
+        number: BlockNumber,
+        at: Option<Hash>,
+    ) {
         let chain = &world.chain;
-        let ledger = chain.ledger(RUN, None).await.unwrap();
+        let ledger = chain.ledger(RUN, at).await.unwrap();
         assert!(ledger.is_conserved(), "block {number}: {ledger:?}");
         // The chain's one run has all that the schedule gives to its windows.
         let blocks = self.settled_by(number) * u64::from(self.settings.schedule.window_blocks);
         assert_eq!(ledger.minted, Planck::from(blocks) * PER_BLOCK, "block {number}");
-        let block = chain.block_hash(number).await.unwrap().unwrap();
-        for event in chain.events_at(block).await.unwrap() {
+        for event in chain.events_at(at.unwrap()).await.unwrap() {
             if let GauntletEvent::MinerRegistered { price, .. } = event {
                 self.burned += price;
             }
         }
         let mut held: Planck = self.burned;
         for member in members {
-            held += chain.balance(keys::account(&member.cold), None).await.unwrap();
+            held += chain.balance(keys::account(&member.cold), at).await.unwrap();
         }
-        let bonds = chain.miners(RUN, None).await.unwrap();
-        let stakes = chain.validators(RUN, None).await.unwrap();
+        let bonds = chain.miners(RUN, at).await.unwrap();
+        let stakes = chain.validators(RUN, at).await.unwrap();
         held += bonds.iter().map(|miner| miner.bond).sum::<Planck>();
         held += stakes.iter().map(|found| found.stake).sum::<Planck>();
-        let challenges = chain.data_challenges(RUN, None).await.unwrap();
-        let disputes = chain.evaluation_disputes(RUN, None).await.unwrap();
+        let challenges = chain.data_challenges(RUN, at).await.unwrap();
+        let disputes = chain.evaluation_disputes(RUN, at).await.unwrap();
         held += challenges.iter().map(|challenge| challenge.bond).sum::<Planck>();
         held += disputes.iter().map(|dispute| dispute.bond).sum::<Planck>();
-        held += chain.balance(keys::account(&phantom()), None).await.unwrap();
+        held += chain.balance(keys::account(&phantom()), at).await.unwrap();
         assert_eq!(held, BALANCE * (members.len() as Planck + 1) + ledger.paid);
     }
 
@@ -323,7 +334,7 @@ fn journals(world: &World, members: &[Member]) {
     }
 }
 
-async fn window(world: &World, number: Window) -> WindowInfo {
-    let found = world.chain.window(RUN, number, None).await.unwrap();
+async fn window(world: &World, number: Window, at: Option<Hash>) -> WindowInfo {
+    let found = world.chain.window(RUN, number, at).await.unwrap();
     found.unwrap_or_else(|| panic!("no window {number}"))
 }

@@ -35,6 +35,8 @@ pub(super) enum FaultKind {
     ChainLossy,
     /// Nobody makes blocks.
     ChainStalled,
+    /// Blocks are made and do not become final. Not drawn.
+    FinalityStalled,
     /// No payload reaches it; states do. Not drawn: it is what other faults do to one.
     PayloadsLate,
     /// It is asked to end, and started again. Not drawn.

@@ -218,6 +218,8 @@ struct Story {
     settings: Settings,
     checks: Checks,
     digest: Hash,
+    /// How many blocks the last final one is behind the best where nothing goes wrong.
+    finality_lag: u32,
     /// Faults that last now, by kind and participant.
     lasting: std::collections::BTreeMap<(FaultKind, Vec<usize>), usize>,
 }
@@ -261,6 +263,7 @@ impl Story {
             checks: Checks::new(model, settings.clone()),
             settings,
             digest: [0; 32],
+            finality_lag: plan.finality_lag,
             lasting: Default::default(),
         }
     }
@@ -300,18 +303,11 @@ impl Story {
             self.world.make_block(self.replaced(plan)).await;
             let head = self.world.chain.finalized_head().await.unwrap();
             // What is not final yet is checked when it is.
-            if head.number == checked {
-                continue;
+            let first = if checked == 0 { head.number } else { checked + 1 };
+            for number in first..=head.number {
+                self.check(plan, number).await;
             }
             checked = head.number;
-            let events = self.world.chain.events_at(head.hash).await.unwrap();
-            self.digest = blake2_256(&[&self.digest, &events.encode()]);
-            self.checks.block(&self.world, &self.members, head.number).await;
-            if let Some(script) = plan.script {
-                script(&self.world, &self.members, head.number);
-                // What it waits for comes with the next block.
-                tokio::task::yield_now().await;
-            }
             if head.number >= last {
                 break;
             }
@@ -329,6 +325,19 @@ impl Story {
             assert!(differences.is_empty(), "{differences:#?}");
         }
         summary
+    }
+
+    /// Takes in a block that has become final.
+    async fn check(&mut self, plan: &Plan, number: BlockNumber) {
+        let hash = self.world.chain.block_hash(number).await.unwrap().unwrap();
+        let events = self.world.chain.events_at(hash).await.unwrap();
+        self.digest = blake2_256(&[&self.digest, &events.encode()]);
+        self.checks.block(&self.world, &self.members, number).await;
+        if let Some(script) = plan.script {
+            script(&self.world, &self.members, number);
+            // What it waits for comes with the next block.
+            tokio::task::yield_now().await;
+        }
     }
 
     /// How many blocks the next one replaces: with forks one to all that are not final, one time in six.
@@ -364,6 +373,10 @@ impl Story {
         }
         let on = *count > 0;
         let (world, common) = (self.world.clone(), &self.common);
+        if kind == FaultKind::FinalityStalled {
+            let blocks = if on { u32::MAX } else { self.finality_lag };
+            return world.chain.set_finality_lag(blocks);
+        }
         let Some(&who) = whom.first() else { return };
         let peer = self.members[who].peer();
         match kind {
@@ -392,7 +405,7 @@ impl Story {
             FaultKind::Leaves if begins => self.members[who].leave(),
             FaultKind::Leaves => self.members[who].come_back(&world, common),
             FaultKind::Starved => world.hub.set_asks(peer, on.then_some(STARVED_RANGES)),
-            FaultKind::ChainStalled => {}
+            FaultKind::ChainStalled | FaultKind::FinalityStalled => {}
         }
     }
 }
