@@ -78,6 +78,8 @@ pub(crate) struct Pace {
     pub(crate) block_millis: u64,
     /// Blocks that the last final one is behind the newest.
     pub(crate) finality_lag: u32,
+    /// Every so many blocks the last one is replaced; 0 for never.
+    pub(crate) fork_every: u32,
 }
 
 /// Starts a development chain whose database is in the run folder.
@@ -85,7 +87,7 @@ pub(crate) struct Pace {
 /// # Errors
 /// It cannot be started.
 pub(crate) fn start(binary: &Path, folder: &Path, pace: Pace) -> Result<Node> {
-    let own = [format!("--node-key={NODE_KEY}")];
+    let own = [format!("--node-key={NODE_KEY}"), format!("--fork-every={}", pace.fork_every)];
     launch(binary, folder, NAME, &folder.join(CHAIN_FOLDER), pace, &own)
 }
 

@@ -24,6 +24,11 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "BLOCKS", default_value_t = 0)]
     pub(crate) finality_lag: u32,
 
+    /// Replace the last block of a development chain every so many blocks, as authorities that have not heard of each other's
+    /// blocks do; 0 for never. Wants a finality lag.
+    #[arg(long, value_name = "BLOCKS", default_value_t = 0)]
+    pub(crate) fork_every: u32,
+
     /// Follow a development chain whose blocks another node makes: make no block, and make final what comes from it, by
     /// the `--block-millis` and `--finality-lag` that it has too. A development chain has no votes that would tell.
     #[arg(long)]

@@ -102,16 +102,26 @@ fn start(mut config: Configuration, cli: &Cli) -> sc_cli::Result<TaskManager> {
     type Libp2p = sc_network::NetworkWorker<Block, <Block as BlockT>::Hash>;
     type Litep2p = sc_network::Litep2pNetworkBackend;
 
-    let &Cli { block_millis, finality_lag, follow: follows, .. } = cli;
-    let is_paced = block_millis.is_some() || finality_lag > 0 || follows;
+    let &Cli { block_millis, finality_lag, fork_every, follow: follows, .. } = cli;
+    let is_paced = block_millis.is_some() || finality_lag > 0 || fork_every > 0 || follows;
     if is_paced && !service::is_development(&config) {
         return Err(sc_cli::Error::Input(
-            "--block-millis, --finality-lag and --follow are for development chains; add --dev"
+            "--block-millis, --finality-lag, --fork-every and --follow are for development chains; add --dev"
                 .into(),
         ));
     }
+    if fork_every > 0 && finality_lag == 0 {
+        return Err(sc_cli::Error::Input(
+            "--fork-every replaces blocks that are not final, of which there are none; add --finality-lag 2".into(),
+        ));
+    }
     webrtc::leave_out(&mut config.network);
-    let pace = Pace { block_millis: block_millis.unwrap_or(BLOCK_MILLIS), finality_lag, follows };
+    let pace = Pace {
+        block_millis: block_millis.unwrap_or(BLOCK_MILLIS),
+        finality_lag,
+        fork_every,
+        follows,
+    };
     let tasks = match config.network.network_backend {
         NetworkBackendType::Libp2p => service::start::<Libp2p>(config, pace),
         NetworkBackendType::Litep2p => service::start::<Litep2p>(config, pace),

@@ -10,6 +10,7 @@ mod cli;
 mod client;
 mod command;
 mod rpc;
+mod sealing;
 mod service;
 mod webrtc;
 

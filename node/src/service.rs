@@ -4,22 +4,18 @@
 //! next one, or so many blocks later as it is told.
 //! On any other chain the authorities take turns by Aura and vote for finality by GRANDPA.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use futures::{stream, Future, Stream, StreamExt};
 use runtime::opaque::Block;
 use sc_basic_authorship::ProposerFactory;
 use sc_chain_spec::ChainType;
-use sc_client_api::{BlockBackend, BlockchainEvents, Finalizer};
+use sc_client_api::BlockBackend;
 use sc_consensus::{DefaultImportQueue, LongestChain};
 use sc_consensus_aura::{ImportQueueParams, SlotProportion, StartAuraParams};
 use sc_consensus_grandpa::{
     warp_proof::NetworkProvider, GrandpaParams, SharedVoterState, VotingRulesBuilder,
 };
-use sc_consensus_manual_seal::{
-    consensus::{aura::AuraConsensusDataProvider, timestamp::SlotTimestampProvider},
-    EngineCommand, ManualSealParams,
-};
+use sc_consensus_manual_seal::{consensus::aura::AuraConsensusDataProvider, ManualSealParams};
 use sc_network::{
     config::FullNetworkConfiguration,
     service::{traits::NetworkService, NotificationMetrics},
@@ -31,17 +27,17 @@ use sc_service::{
     Role, SpawnTasksParams, TaskManager, WarpSyncConfig,
 };
 use sc_telemetry::{Telemetry, TelemetryHandle, TelemetryWorker};
-use sc_transaction_pool_api::{OffchainTransactionPoolFactory, TransactionPool};
+use sc_transaction_pool_api::OffchainTransactionPoolFactory;
 use sp_consensus_aura::{
     inherents::InherentDataProvider as SlotProvider, sr25519::AuthorityPair as AuraPair,
     SlotDuration,
 };
 use sp_runtime::traits::Block as BlockT;
-use tokio::time::{timeout, MissedTickBehavior};
 
 use crate::{
     client::{Backend, Client, Pool, SelectChain},
     rpc,
+    sealing::{finalise_after, orders, time_after},
 };
 
 type GrandpaBlockImport =
@@ -49,7 +45,7 @@ type GrandpaBlockImport =
 type GrandpaLink = sc_consensus_grandpa::LinkHalf<Block, Client, SelectChain>;
 type ImportQueue = DefaultImportQueue<Block>;
 type Proposers = ProposerFactory<Pool, Client>;
-type Hash = <Block as BlockT>::Hash;
+pub(crate) type Hash = <Block as BlockT>::Hash;
 
 /// Blocks between two finality proofs that are kept for nodes that synchronise later.
 const JUSTIFICATION_PERIOD: u32 = 512;
@@ -57,8 +53,6 @@ const JUSTIFICATION_PERIOD: u32 = 512;
 const GOSSIP_DURATION: Duration = Duration::from_millis(333);
 /// The part of a slot in which an author fills its block; the rest is for spreading it.
 const PROPOSAL_PART: f32 = 2.0 / 3.0;
-/// How long the transaction pool may take to note a block; far longer than it takes on a busy machine.
-const POOL_PATIENCE: Duration = Duration::from_secs(10);
 /// Telemetry messages that may wait to be sent.
 const TELEMETRY_BUFFER: usize = 16;
 
@@ -177,6 +171,8 @@ pub(crate) struct Pace {
     pub(crate) block_millis: u64,
     /// Blocks that the last final one is behind the newest.
     pub(crate) finality_lag: u32,
+    /// Every so many blocks the last one is replaced; 0 for never.
+    pub(crate) fork_every: u32,
     /// Whether another node makes the blocks.
     pub(crate) follows: bool,
 }
@@ -197,7 +193,7 @@ pub(crate) fn start<N: NetworkBackend<Block, Hash>>(
         None if pace.follows => node.finalise_on_timer(&task_manager, pace),
         None if authors && pace.block_millis > 0 => {
             node.finalise_on_timer(&task_manager, pace);
-            node.seal_on_timer(&task_manager, proposers, pace.block_millis);
+            node.seal_on_timer(&task_manager, proposers, pace)?;
         }
         None => (),
         Some(grandpa) => {
@@ -408,63 +404,37 @@ impl Node {
         tasks.spawn("finalise", Some("block-authoring"), finalising);
     }
 
-    /// Seals a block every `block_millis`, empty or not.
+    /// Seals a block every `block_millis`, empty or not, and replaces the last one now and then if it is told to.
     ///
     /// The chain's time is its own: it starts from the wall clock and advances by one slot a block, as Aura's rule that
     /// a slot has one block holds at any block time.
-    fn seal_on_timer(self, task_manager: &TaskManager, env: Proposers, block_millis: u64) {
+    fn seal_on_timer(
+        self,
+        task_manager: &TaskManager,
+        env: Proposers,
+        pace: Pace,
+    ) -> Result<(), Error> {
         let client = self.client;
-        let clock_client = client.clone();
+        let slot_duration = sc_consensus_aura::slot_duration(&*client)?;
+        let (clock, period) = (client.clone(), Duration::from_millis(pace.block_millis));
         let tasks = task_manager.spawn_essential_handle();
         let sealing = sc_consensus_manual_seal::run_manual_seal(ManualSealParams {
             block_import: client.clone(),
             env,
             client: client.clone(),
             pool: self.pool,
-            commands_stream: Box::pin(ticks(Duration::from_millis(block_millis))),
+            commands_stream: Box::pin(orders(period, pace.fork_every, client)),
             select_chain: self.select_chain,
-            consensus_data_provider: Some(Box::new(AuraConsensusDataProvider::<Block>::new(
-                client,
-            ))),
-            create_inherent_data_providers: move |_, ()| {
-                // One slot after that of the best block.
-                let slot = SlotTimestampProvider::new_aura(clock_client.clone());
-                async move { slot.map_err(Into::into) }
+            consensus_data_provider: Some(Box::new(
+                AuraConsensusDataProvider::<Block>::new_with_slot_duration(slot_duration),
+            )),
+            create_inherent_data_providers: move |parent, ()| {
+                let time = time_after(&clock, parent, slot_duration);
+                async move { time.map_err(Into::into) }
             },
         });
         tasks.spawn_blocking("timed-seal", Some("block-authoring"), sealing);
-    }
-}
-
-/// Makes the block that is `lag` behind each imported one final, `delay` after the transaction pool has taken note of that.
-///
-/// Who watches a transaction is told of the block that it is in, and then that the block is final: clients rely on the
-/// order. The pool sends the two by different ways through its tasks and forgets the first one where the second overtakes
-/// it, which only time between them prevents, as there is on a chain whose authorities vote.
-fn finalise_after(
-    delay: Duration,
-    lag: u32,
-    client: Arc<Client>,
-    pool: Arc<Pool>,
-) -> impl Future<Output = ()> + Send {
-    // The stream is opened here and not when the future is first polled, so that it misses no block.
-    let mut imported = client.import_notification_stream();
-    async move {
-        let mut waiting = VecDeque::new();
-        while let Some(block) = imported.next().await {
-            // It never does of a block with which it goes over many others, as one does that was behind.
-            if timeout(POOL_PATIENCE, pool.ready_at(block.hash)).await.is_err() {
-                tracing::debug!("the transaction pool takes no note of block {}", block.hash);
-            }
-            tokio::time::sleep(delay).await;
-            waiting.push_back(block.hash);
-            let due = waiting.len().saturating_sub(lag as usize);
-            for hash in waiting.drain(..due) {
-                if let Err(error) = client.finalize_block(hash, None, true) {
-                    tracing::error!("block {hash} cannot be made final: {error}");
-                }
-            }
-        }
+        Ok(())
     }
 }
 
@@ -473,25 +443,4 @@ fn inherents(slot_duration: SlotDuration) -> (SlotProvider, sp_timestamp::Inhere
     let timestamp = sp_timestamp::InherentDataProvider::from_system_time();
     let slot = SlotProvider::from_timestamp_and_slot_duration(*timestamp, slot_duration);
     (slot, timestamp)
-}
-
-/// Orders to seal, `period` apart; one that comes late postpones the next ones.
-fn ticks(period: Duration) -> impl Stream<Item = EngineCommand<Hash>> + Send {
-    stream::unfold(None, move |timer| async move {
-        // The timer needs the executor that polls it, so it starts with the first poll.
-        let mut timer = timer.unwrap_or_else(|| {
-            let mut timer = tokio::time::interval(period);
-            timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            timer
-        });
-        timer.tick().await;
-        let seal = EngineCommand::SealNewBlock {
-            create_empty: true,
-            // What is imported as final is never told to be in the best chain; `finalise_after` makes it final.
-            finalize: false,
-            parent_hash: None,
-            sender: None,
-        };
-        Some((seal, Some(timer)))
-    })
 }

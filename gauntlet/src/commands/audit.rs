@@ -80,7 +80,7 @@ pub async fn run(args: AuditArgs) -> Result<u8> {
                 Some(url) => Arc::new(chain_process::connect(url).await?),
                 None => {
                     let binary = chain_process::find(args.node.as_deref())?;
-                    let pace = Pace { block_millis: 0, finality_lag: 0 };
+                    let pace = Pace { block_millis: 0, finality_lag: 0, fork_every: 0 };
                     node.insert(chain_process::start(&binary, &folder, pace)?).connect().await?
                 }
             };

@@ -1,19 +1,34 @@
 //! A development chain: one node that seals on a timer.
 
+use std::{collections::BTreeMap, thread, time::Duration};
+
 use crate::process::Node;
 
 #[test]
-fn who_follows_a_development_chain_has_its_final_blocks() {
+fn best_blocks_are_replaced_and_who_follows_has_the_final_ones() {
     let (first, second) = (folder(), folder());
-    let pace = ["--dev", "--block-millis", "200", "--finality-lag", "2"];
-    let mut author = Node::start(first.path(), &pace);
-    author.wait_for_finalized(3);
+    let pace = ["--dev", "--block-millis", "300", "--finality-lag", "2"];
+    let mut author = Node::start(first.path(), &[&pace[..], &["--fork-every", "3"]].concat());
+    let (mut best, mut replaced) = (BTreeMap::new(), 0);
+    while author.finalized_number() < 12 {
+        let number = author.best_number();
+        for number in number.saturating_sub(2)..=number {
+            let hash = author.block_hash(number);
+            let before = best.insert(number, hash.clone());
+            replaced += u32::from(before.is_some_and(|before| before != hash));
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert!(replaced > 1, "{replaced}");
     let address = author.address();
-    let follow = [&pace[..], &["--follow", "--bootnodes", &address]].concat();
-    let mut follower = Node::start(second.path(), &follow);
-    let reached = author.finalized_number();
-    follower.wait_for_finalized(reached + 3);
-    assert_eq!(follower.block_hash(reached + 3), author.block_hash(reached + 3));
+    let mut follower =
+        Node::start(second.path(), &[&pace[..], &["--follow", "--bootnodes", &address]].concat());
+    follower.wait_for_finalized(14);
+    for number in 1..=12 {
+        let hash = author.block_hash(number);
+        assert_eq!(best.get(&number).unwrap_or(&hash), &hash, "{number}");
+        assert_eq!(follower.block_hash(number), hash, "{number}");
+    }
 }
 
 fn folder() -> tempfile::TempDir {

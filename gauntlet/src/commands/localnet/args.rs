@@ -31,6 +31,10 @@ pub struct LocalnetArgs {
     /// window is longer by as much.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=100))]
     pub finality_lag: u32,
+    /// Replace the last block every so many blocks, as authorities that have not heard of each other's blocks do; wants a
+    /// finality lag. 0 for never.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=100_000))]
+    pub fork_every: u32,
     /// Blocks of a window. Default: enough for the training on this machine.
     #[arg(long, value_parser = clap::value_parser!(u32).range(20..=100_000))]
     pub window_blocks: Option<u32>,

@@ -19,7 +19,8 @@ pub(super) fn start(
     folder: &Path,
     args: &LocalnetArgs,
 ) -> Result<()> {
-    let pace = Pace { block_millis: args.block_ms, finality_lag: args.finality_lag };
+    let LocalnetArgs { block_ms: block_millis, finality_lag, fork_every, .. } = *args;
+    let pace = Pace { block_millis, finality_lag, fork_every };
     nodes.push(chain_process::start(binary, folder, pace)?);
     for number in 1..args.nodes {
         let first = nodes.first().context("the chain has no first node")?;

@@ -137,6 +137,15 @@ impl Run {
         Ok(())
     }
 
+    /// Whether a miner had its time to answer until `deadline`: no window of that time is excused.
+    fn could_answer(&self, (asked_of, ..): CommitmentName, deadline: BlockNumber) -> bool {
+        let asked = deadline.saturating_sub(self.info.settings.disputes.answer_blocks);
+        let last = self.window_at(deadline);
+        let oldest = last.saturating_sub(HISTORY_WINDOWS);
+        let mut windows = self.window_at(asked).max(asked_of).max(oldest)..=last;
+        !windows.any(|window| self.is_excused(window))
+    }
+
     /// Queues a slash for a fault of a window.
     pub(super) fn defer_slash(
         &mut self,
@@ -460,9 +469,11 @@ impl State {
         let challenge = run.take_challenge(name, index, |challenge| {
             ensure(number > challenge.deadline, "TooEarly")
         })?;
-        let DataChallengeInfo { challenger, bond, .. } = challenge;
-        // A second fault costs nothing.
-        let _ = run.convict(name, now, ProvenFault::Withheld, challenger, &mut events);
+        let DataChallengeInfo { challenger, bond, deadline, .. } = challenge;
+        if run.could_answer(name, deadline) {
+            // A second fault costs nothing.
+            let _ = run.convict(name, now, ProvenFault::Withheld, challenger, &mut events);
+        }
         self.events.append(&mut events);
         self.release(challenger, bond)
     }

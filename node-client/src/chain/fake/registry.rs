@@ -222,8 +222,7 @@ impl State {
         let entry = &run.info.settings.entry;
         ensure(is_idle(miner.committed_window, miner.registered_window, window, entry), "NotIdle")?;
         let first = window.saturating_sub(u64::from(entry.idle_windows).min(HISTORY_WINDOWS));
-        let is_undisturbed =
-            |window| run.windows.get(&window).is_some_and(|rows| !rows.info.excused);
+        let is_undisturbed = |window| run.windows.contains_key(&window) && !run.is_excused(window);
         ensure((first..window).all(is_undisturbed), "NotIdle")?;
         let evicted = GauntletEvent::MinerEvicted { run: run_id, uid };
         self.remove(run_id, uid, window, vec![evicted])

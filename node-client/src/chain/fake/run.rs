@@ -687,6 +687,11 @@ impl Run {
         self.validators.values().filter(is_struck).map(|validator| validator.index).collect()
     }
 
+    /// Whether nobody is to blame in a window that is kept.
+    pub(super) fn is_excused(&self, window: Window) -> bool {
+        self.windows.get(&window).is_some_and(|rows| rows.info.excused)
+    }
+
     fn set_status(&mut self, window: Window, status: WindowStatus) {
         if let Some(rows) = self.windows.get_mut(&window) {
             rows.info.status = status;
