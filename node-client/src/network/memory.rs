@@ -1,7 +1,7 @@
 //! Connects peers of one process through a shared hub, without sockets, for tests.
 //!
-//! The rules of a fetch are the real ones ([`super::fetch`]); only the transport is missing. There is no timer and no
-//! task, so a test on one thread gives the same order every time. What is published piece by piece lies in a file, as with the
+//! The rules of a fetch are the real ones ([`super::fetch`]); only the transport is missing. There is no task, and no timer but
+//! that of a question to who is mute, so a test on one thread gives the same order every time. What is published piece by piece lies in a file, as with the
 //! real one.
 
 use std::{
@@ -9,6 +9,7 @@ use std::{
     fs::File,
     os::unix::fs::FileExt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -54,7 +55,12 @@ pub enum Serving {
     Nothing,
     /// With bytes of the right length, all of them wrong.
     Wrong,
+    /// Not at all, so that each question is given up in the end.
+    Mute,
 }
+
+/// How long a question to a mute peer is open.
+const MUTE: Duration = Duration::from_secs(30);
 
 /// Bytes of pieces on their way, as the real network's default.
 const PIECES_BYTES_MAX: usize = 64 << 20;
@@ -223,6 +229,10 @@ impl MemoryHub {
         let peers = self.peers();
         let published = peers.get(&peer).map(|peer| &peer.published);
         published.into_iter().flatten().map(|(id, _)| *id).collect()
+    }
+
+    fn is_mute(&self, peer: &PeerId) -> bool {
+        self.peers().get(peer).is_some_and(|peer| peer.serving == Serving::Mute)
     }
 
     fn peers(&self) -> MutexGuard<'_, BTreeMap<PeerId, MemoryPeer>> {
@@ -470,6 +480,10 @@ impl RangeSource for MemoryNetwork {
     ) -> Result<Result<RangeResponse, FaultKind>, FetchError> {
         if let Some(mirror) = self.mirror.as_ref().filter(|mirror| mirror.is(peer)) {
             return Ok(mirror.range(request).await);
+        }
+        if self.hub.is_mute(&peer.peer) {
+            tokio::time::sleep(MUTE).await;
+            return Ok(Err(FaultKind::TimedOut));
         }
         let mut peers = self.hub.peers();
         let cut_off = peers

@@ -5,6 +5,7 @@
 
 mod chain;
 mod dials;
+mod forgotten;
 mod journal;
 mod keys;
 mod mirror;

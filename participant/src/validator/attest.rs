@@ -2,7 +2,7 @@
 //! can commit any more.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,6 +10,7 @@ use std::{
 use bytes::Bytes;
 use codec::{Decode, Encode};
 use node_client::{
+    backoff::Backoff,
     chain::{Call, RevealInfo},
     journal::JournalKind,
 };
@@ -42,8 +43,9 @@ use crate::{
 /// its miner, not the window.
 const RESERVE: u32 = 3;
 
-/// Pause after a payload that nobody delivered.
+/// Pauses after a payload that nobody delivered, the first and the longest.
 const RETRY_PAUSE: Duration = Duration::from_millis(300);
+const RETRY_PAUSE_MAX: Duration = Duration::from_millis(1_500);
 
 /// Turns that a payload has at the least in the time that there is, should others wait.
 const TURNS: u32 = 4;
@@ -153,7 +155,7 @@ impl Attest {
         reveal_end: u32,
         last: u32,
     ) -> Result<Collected> {
-        let Handles { chain, heads, run: Run { id: run, info, .. }, .. } = &self.handles;
+        let Handles { chain, heads, desk, run: Run { id: run, info, .. }, .. } = &self.handles;
         let miners = chain.miners(*run, None).await?;
         let hot_of = |uid| miners.iter().find(|miner| miner.uid == uid).map(|miner| miner.hot);
         let (mut heads, mut clock) = (heads.clone(), heads.clone());
@@ -164,6 +166,8 @@ impl Attest {
         let mut valid = Vec::new();
         let mut reveals = Vec::new();
         let mut read_at = None;
+        let backoff = Backoff::new(RETRY_PAUSE, RETRY_PAUSE_MAX, &desk.account());
+        let mut pauses = BTreeMap::new();
         loop {
             let head = heads.now();
             if read_at != Some(head.number) {
@@ -183,8 +187,14 @@ impl Attest {
                 tried.insert(uid);
                 let (handles, state) = (self.handles.clone(), state.clone());
                 let (hot, watch) = (hot_of(uid).unwrap_or_default(), self.watch.clone());
-                let check =
-                    async move { check(&handles, watch, window, &state, &hot, &reveal).await };
+                let pause = pauses.entry(uid).or_insert_with(|| backoff.clone()).pause();
+                let check = async move {
+                    let checked = check(&handles, watch, window, &state, &hot, &reveal).await;
+                    if let Checked::Missing = checked {
+                        tokio::time::sleep(pause).await;
+                    }
+                    checked
+                };
                 checks.start(uid, heads.best(), check);
             }
             // In the last block of the reveals, what is there is all there will be.
@@ -273,7 +283,6 @@ async fn check(
         Ok(bytes) => bytes,
         Err(error) => {
             tracing::debug!(window, uid = reveal.uid, error = error.line(), "not delivered yet");
-            tokio::time::sleep(RETRY_PAUSE).await;
             return Checked::Missing;
         }
     };

@@ -106,6 +106,18 @@ fn whatever_finality_does_is_nobody_s_fault() {
     assert_eq!((summary.finals, summary.accepted), (5, 15), "{summary:?}");
 }
 
+/// Review C2 and M15: two of four miners answer nobody for three windows, of all who have what is asked for the first. It is them that it
+/// costs, and no replica stands still.
+#[test]
+fn whoever_asks_those_who_are_mute_has_what_others_have() {
+    let (from, until) = (moment(1, 0), moment(4, 0));
+    let mute = Fault { kind: FaultKind::Mute, whom: vec![0, 1], from, until };
+    let summary = tell(Plan { faults: vec![mute], miners: 4, ..Plan::calm(8, 7) });
+    assert!(summary.synced.is_empty(), "{summary:?}");
+    // Each of the two lacks the updates of three windows.
+    assert_eq!((summary.finals, summary.accepted), (7, 7 * 4 - 2 * 3), "{summary:?}");
+}
+
 /// The newest state is final while the payloads of the window before are late: they are waited for, and no state is
 /// fetched.
 #[test]

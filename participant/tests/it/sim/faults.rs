@@ -43,6 +43,8 @@ pub(super) enum FaultKind {
     Leaves,
     /// The process is killed, and started again on the folder as it was when a script copied it. Not drawn.
     Restored,
+    /// It answers nobody who asks it for anything. Not drawn.
+    Mute,
     /// Peers serve it some ranges and no more. Not drawn.
     Starved,
 }

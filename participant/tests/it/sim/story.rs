@@ -395,6 +395,7 @@ impl Story {
             FaultKind::ServesNothing => {
                 world.hub.set_serving(peer, serving(on, Serving::Nothing));
             }
+            FaultKind::Mute => world.hub.set_serving(peer, serving(on, Serving::Mute)),
             FaultKind::ServesWrong => world.hub.set_serving(peer, serving(on, Serving::Wrong)),
             FaultKind::ChainDown => world.set_link(who, |link| {
                 link.chain_down = on;
