@@ -231,14 +231,21 @@ fn what_the_document_says_leads_from_nothing_to_an_audit() {
 }
 
 /// A participant's configuration; `more` is of `[keys]`.
-fn config(folder: &str, model: &str, data: &str, chain: &str, hot: &str, more: &str) -> String {
+pub(crate) fn config(
+    folder: &str,
+    model: &str,
+    data: &str,
+    chain: &str,
+    hot: &str,
+    more: &str,
+) -> String {
     format!(
         "name = \"{folder}\"\nfolder = \"{folder}\"\nmodel = \"{model}\"\ndata = \"{data}\"\n\
          [chain]\nurls = [\"ws://127.0.0.1:9944\"]\n{chain}\n[keys]\nhot = {{ uri = \"//walk//{hot}\" }}\n{more}\n"
     )
 }
 
-fn cold(uri: &str) -> String {
+pub(crate) fn cold(uri: &str) -> String {
     format!("cold = {{ uri = \"{uri}\" }}")
 }
 
