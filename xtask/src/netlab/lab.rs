@@ -81,6 +81,18 @@ pub(crate) struct Node {
     pub(crate) ip: String,
 }
 
+/// What the addresses of the hosts on the bridges begin with, before their number.
+const FOUR: &str = "10.77.0.";
+const SIX: &str = "fd77::";
+
+impl Node {
+    /// The same host by its address of IPv6; one behind a NAT has none.
+    pub(crate) fn by_six(&self) -> Result<Self, Failure> {
+        let number = self.ip.strip_prefix(FOUR).ok_or("a host behind a NAT has no IPv6")?;
+        Ok(Self { space: self.space.clone(), ip: format!("{SIX}{number}") })
+    }
+}
+
 impl Lab {
     /// An empty network. The process must be in a network and mount namespace of its own.
     pub(crate) fn new(program: &Path) -> Result<Self, Failure> {
@@ -124,7 +136,7 @@ impl Lab {
     pub(crate) fn node(&mut self, link: Link) -> Result<Node, Failure> {
         let (space, outer) = (format!("n{}", self.nodes), format!("v{}", self.nodes));
         self.nodes += 1;
-        let address = format!("10.77.0.{}", self.nodes);
+        let address = format!("{FOUR}{}", self.nodes);
         let bridge = if link.is_far { FAR } else { HUB };
         ip(&format!("netns add {space}"))?;
         ip(&format!("link add name {outer} type veth peer name eth0 netns {space}"))?;
@@ -134,6 +146,8 @@ impl Lab {
             ip(&format!("-n {space} {words}"))?;
         }
         ip(&format!("-n {space} address add {address}/24 dev eth0"))?;
+        // Nobody else has it, which would otherwise be waited for.
+        ip(&format!("-n {space} address add {SIX}{}/64 dev eth0 nodad", self.nodes))?;
         if self.is_bbr {
             set(&space, "tcp_congestion_control", "bbr")?;
         }

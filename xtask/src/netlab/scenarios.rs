@@ -49,7 +49,7 @@ pub(crate) const ALL: [Scenario; 20] = [
     Scenario { name: "kademlia", run: crowd::kademlia },
 ];
 
-/// Two fetchers of a small content, one of them behind a NAT, over QUIC and TCP.
+/// Fetchers of a small content, behind a NAT and by IPv6, over QUIC and TCP.
 fn short(lab: &mut Lab) -> Result<Vec<Figure>, Failure> {
     lab.delay(10)?;
     let mut figures = Vec::new();
@@ -60,16 +60,24 @@ fn short(lab: &mut Lab) -> Result<Vec<Figure>, Failure> {
         publisher.ask("publish 500000")?;
         let node = lab.behind(Nat::Cone, link)?;
         let mut fetcher = lab.peer(&node, transport, &format!("{transport}-fetcher"))?;
-        let fetched = fetch(&fetcher.ask(&format!("fetch 500000 {}", publisher.address))?)?;
-        figures.push(Figure::at_most(format!("short, {transport}"), fetched.seconds, "s", 10.0));
-        figures.push(Figure::at_most(
-            format!("short, {transport}, faults"),
-            fetched.faults,
-            "",
-            0.0,
-        ));
+        figures.extend(fetch_short(&mut fetcher, &publisher, &format!("short, {transport}"))?);
+        let nodes = [lab.node(Link { is_far: true, ..link })?, lab.node(link)?];
+        let folders = ["publisher", "fetcher"].map(|role| format!("{transport}-{role}-six"));
+        let mut publisher = lab.peer(&nodes[0].by_six()?, transport, &folders[0])?;
+        publisher.ask("publish 500000")?;
+        let mut fetcher = lab.peer(&nodes[1].by_six()?, transport, &folders[1])?;
+        let name = format!("short, {transport}, IPv6");
+        figures.extend(fetch_short(&mut fetcher, &publisher, &name)?);
     }
     Ok(figures)
+}
+
+fn fetch_short(fetcher: &mut Peer, publisher: &Peer, name: &str) -> Result<[Figure; 2], Failure> {
+    let fetched = fetch(&fetcher.ask(&format!("fetch 500000 {}", publisher.address))?)?;
+    Ok([
+        Figure::at_most(name.to_owned(), fetched.seconds, "s", 10.0),
+        Figure::at_most(format!("{name}, faults"), fetched.faults, "", 0.0),
+    ])
 }
 
 /// One publisher, twelve fetchers at once: when has the last one all? Once they know what their uplinks carry, as
