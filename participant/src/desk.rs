@@ -223,6 +223,12 @@ impl Desk {
         inclusions.iter().copied().max().unwrap_or(INCLUSION_BLOCKS)
     }
 
+    /// Blocks before the end of a phase after which nothing is begun that is to be submitted in it: as many as the slowest of
+    /// the last calls took, and two at the least.
+    pub fn margin_blocks(&self) -> u32 {
+        self.inclusion_blocks().max(INCLUSION_BLOCKS)
+    }
+
     fn note_inclusion(&self, blocks: u32) {
         let mut inclusions = self.inclusions.lock().unwrap_or_else(PoisonError::into_inner);
         inclusions.push_back(blocks);

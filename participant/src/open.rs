@@ -14,8 +14,8 @@ use node_client::{
     store::Store,
 };
 use protocol::{
-    consent::peer_consent, state_root::StateManifest, window::phase_at, AccountBytes, Hash, RunId,
-    Window,
+    consent::peer_consent, state_root::StateManifest, update::payload_bytes_max, window::phase_at,
+    AccountBytes, Hash, RunId, Window,
 };
 use rand::{rngs::OsRng, RngCore};
 use tokio_util::sync::CancellationToken;
@@ -188,9 +188,34 @@ pub async fn join(
     if let Some(cold) = &config.cold {
         register(handles, role, cold, config).await?;
     }
+    let Handles { chain, run: Run { id, info, .. }, .. } = handles;
+    let payloads = match role {
+        Role::Miner => usize::from(info.settings.incentive.accepted_max),
+        Role::Validator => chain.miners(*id, None).await?.len(),
+    };
+    let payload_bytes = payload_bytes_max(&info.layout, info.settings.training.keep);
+    if let Some(hint) = small_store(config.store_bytes_max, payloads as u64, payload_bytes) {
+        tracing::warn!("{hint}");
+    }
     services.start("peers", follow_peers(handles.clone()));
     services.start("hindrance", hindrance::follow(handles.clone(), role));
     Ok(())
+}
+
+/// What to say of a store that has no room for `payloads` payloads of `payload_bytes` bytes, those of one window.
+fn small_store(bytes_max: u64, payloads: u64, payload_bytes: u64) -> Option<String> {
+    let window = payloads.saturating_mul(payload_bytes);
+    let all = window.saturating_mul(SERVED_WINDOWS);
+    let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
+    (bytes_max < window).then(|| {
+        format!(
+            "store_bytes_max is {}, and {payloads} payloads of a window may have {}: what has no room is applied and not served to \
+             others; {} hold all that they may ask for",
+            gigabytes(bytes_max),
+            gigabytes(window),
+            gigabytes(all)
+        )
+    })
 }
 
 fn make_folder(folder: &Path) -> Result<()> {
@@ -448,4 +473,21 @@ pub fn subfolder(config: &Participant, name: &str) -> Result<std::path::PathBuf>
     let path = config.folder.join(name);
     make_folder(&path)?;
     Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 72 B parameters make payloads of 1.37 GB.
+    #[test]
+    fn a_store_without_room_for_a_window_is_told_what_has() {
+        let hint = small_store(4 << 30, 20, 1_370_000_000).unwrap();
+        for part in ["4.3 GB", "20 payloads", "27.4 GB", "219.2 GB"] {
+            assert!(hint.contains(part), "{hint}");
+        }
+        assert_eq!(small_store(28_000_000_000, 20, 1_370_000_000), None);
+        assert_eq!(small_store(4 << 30, 70, 5_000_000), None);
+        assert!(small_store(u64::MAX - 1, u64::MAX, 2).is_some());
+    }
 }

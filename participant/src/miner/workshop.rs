@@ -26,7 +26,7 @@ use crate::{
 /// Optimiser steps over which the rate grows to its full size.
 pub(super) const WARM_UP_STEPS: u64 = 10;
 
-/// Blocks before the end of a phase after which nothing is started for it: time for an extrinsic to be included.
+/// Blocks that an extrinsic takes into a block at the least.
 pub const MARGIN_BLOCKS: u32 = 2;
 
 /// An update that is ready to be committed to.
@@ -185,10 +185,11 @@ impl Workshop {
     }
 
     /// Blocks before the commitments close in which no step is begun: what an update takes from the last step to the disk, by the
-    /// windows before, if that leaves half of the phase to train in, and its commitment.
+    /// windows before, and its commitment, if that leaves half of the phase to train in.
     pub(super) fn reserve(&self) -> u32 {
         let half = self.handles.run.info.settings.schedule.commit_end / 2;
-        self.ending.blocks().min(half.max(BLOCKS_MIN)).saturating_add(MARGIN_BLOCKS)
+        let needed = self.ending.blocks().saturating_add(self.handles.desk.margin_blocks());
+        needed.min(half.max(BLOCKS_MIN + MARGIN_BLOCKS))
     }
 
     /// Keeps an update on disk and returns what opens its commitment. `trained` says that the trainer made it and is to be

@@ -36,9 +36,6 @@ use crate::{
 /// Disputes that one validator judges in a window, at most: each is an evaluation.
 const JURIES_MAX: usize = 4;
 
-/// Blocks before the end of a phase after which nothing is measured for it.
-const MARGIN_BLOCKS: u32 = 2;
-
 /// The service that judges.
 pub(super) struct Jury {
     pub(super) handles: Handles,
@@ -178,7 +175,8 @@ impl Jury {
                 continue;
             }
             let (disputed, _, uid) = dispute.name;
-            let measured = self.measurer.measure(disputed, &[uid], last - MARGIN_BLOCKS).await;
+            let last = last.saturating_sub(self.handles.desk.margin_blocks());
+            let measured = self.measurer.measure(disputed, &[uid], last).await;
             let measured = measured.map(|measured| measured.into_iter().next());
             match measured.and_then(|found| found.context("its update cannot be measured")) {
                 Ok(measured) => votes.push(self.vote(window, dispute.name, measured)),

@@ -22,7 +22,7 @@ use crate::{
     slot,
 };
 
-/// Blocks before the end of the commitments at which no further update is measured.
+/// Blocks before the end of the commitments at which no further update is measured, at the least.
 const COMMIT_BLOCKS: u32 = 4;
 
 /// The service that measures.
@@ -121,9 +121,11 @@ impl Score {
         index: ValidatorIndex,
         commit_end: u32,
     ) -> Result<Scores> {
-        let Handles { chain, heads, run: Run { id: run, info, .. }, .. } = &self.handles;
+        let Handles { chain, heads, desk, run: Run { id: run, info, .. }, .. } = &self.handles;
         let settings = &info.settings;
-        let last = commit_end.saturating_sub(COMMIT_BLOCKS);
+        // Half of the phase is to measure in, however slow the chain was.
+        let reserve = desk.margin_blocks().min(settings.schedule.score_commit_end / 2);
+        let last = commit_end.saturating_sub(reserve.max(COMMIT_BLOCKS));
         if heads.best() >= last {
             miss!("it is too late to measure");
         }

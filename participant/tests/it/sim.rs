@@ -70,7 +70,7 @@ fn a_run_without_faults_goes_on_and_pays_everybody() {
 
 #[test]
 fn whoever_withholds_costs_nobody_else_anything_however_late_finality_is() {
-    for finality_lag in [1, 2, 3, 6] {
+    for finality_lag in 1..=6 {
         let adversary = Some(AdversaryKind::Withholder);
         let plan = Plan { adversary, finality_lag, ..Plan::calm(2, 4) };
         let (honest, windows) = (plan.miners, plan.windows as usize);
