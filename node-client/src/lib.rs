@@ -3,7 +3,8 @@
 //! Read in this order, which is the order in which a participant meets the parts:
 //!
 //! - [`keys`]: who signs (sr25519, encrypted key files) and who speaks on the network (ed25519);
-//! - [`clock`]: time as a trait, with a twin that tests move by hand; [`backoff`]: how long to wait before another try;
+//! - [`clock`]: time as a trait, with a twin that tests move by hand; [`backoff`] and [`budget`]: how long to wait before another
+//!   try, and for what goes by its size;
 //! - [`chain`]: the chain as a trait over plain domain types, its subxt implementation and a fake;
 //! - [`network`]: peers as a trait: publish bytes under a content id, fetch them, verified, from whoever has them;
 //! - [`store`]: published bytes on disk, by content id, within a bound;
@@ -15,6 +16,7 @@
 //! through its metadata and `protocol`.
 
 pub mod backoff;
+pub mod budget;
 pub mod clock;
 pub mod keys;
 

@@ -19,6 +19,7 @@ use std::{
 
 use bytes::Bytes;
 use node_client::{
+    budget::budget,
     chain::RevealInfo,
     network::{FetchRequest, Network, NetworkError, PiecesRequest},
     store::{Cut, StoreError},
@@ -47,13 +48,9 @@ pub const SERVED_WINDOWS: u64 = protocol::limits::HISTORY_WINDOWS;
 /// Bytes a second below which a fetch is given up: a fiftieth of the slowest line that takes part.
 const RATE_MIN: u64 = 64_000;
 
-/// What any fetch may take, whatever its size: to find peers, to connect, to be overtaken.
-const FETCH_TIME_MIN: Duration = Duration::from_secs(30);
-
-/// How long a fetch of `bytes` bytes may take in all, over all peers, when nothing else ends it before: what it would at the least
-/// rate, and the time until the first byte. Who has a deadline from the schedule ends it by that.
-pub fn budget(bytes: u64) -> Duration {
-    FETCH_TIME_MIN.saturating_add(Duration::from_secs(bytes / RATE_MIN))
+/// How long a fetch of `bytes` bytes may take in all, over all peers, when nothing else ends it before.
+pub fn fetch_budget(bytes: u64) -> Duration {
+    budget(bytes, RATE_MIN)
 }
 
 /// The payloads of one run.
@@ -119,7 +116,7 @@ impl Payloads {
             miss!("it says that it has {byte_len} bytes, which no payload has");
         }
         let arrive = self.arrive(miner, root, byte_len);
-        let arrived = tokio::time::timeout(budget(byte_len), arrive).await;
+        let arrived = tokio::time::timeout(fetch_budget(byte_len), arrive).await;
         let bytes = arrived.context("nobody delivered it in time")??;
         if let Err(error) = self.keep(window, reveal.uid, root, &bytes).await {
             metrics::counter!(telemetry::UNKEPT).increment(1);

@@ -25,18 +25,17 @@ use super::{
     streams::{AskError, QuestionId},
     FaultKind, PeerAddress, ADDRESSES_MAX,
 };
-use crate::store::PieceMap;
+use crate::{budget::budget, store::PieceMap};
 
-/// How long an answer may take, and bytes a second below which it is given up. They give a MiB, the most that is asked
-/// for, the five minutes in which the protocol ends by itself.
-const ANSWER_TIME_MIN: Duration = Duration::from_secs(30);
+/// Bytes a second below which an answer is given up. They give a MiB, the most that is asked for, the five minutes in which
+/// the protocol ends by itself.
 const RATE_MIN: u64 = 4_000;
 
 /// How long the answer to a request may take in all, though bytes keep coming.
 fn answer_time(request: &RangeRequest) -> Duration {
     // Who has a part may answer with a map of its pieces.
     let len = u64::from(request.len).max(PieceMap::BYTES_MAX as u64);
-    ANSWER_TIME_MIN.saturating_add(Duration::from_secs(len / RATE_MIN))
+    budget(len, RATE_MIN)
 }
 
 /// A question under way.

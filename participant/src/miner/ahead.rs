@@ -20,7 +20,10 @@ use std::{
 
 use bytes::Bytes;
 use futures::future::try_join_all;
-use node_client::chain::{WindowInfo, WindowStatus};
+use node_client::{
+    budget::budget,
+    chain::{WindowInfo, WindowStatus},
+};
 use protocol::{aggregate::OuterRule, samples, Hash, Uid, Window};
 use trainer::{rate_from_ppb, warm_up, Model, OwnPart, StepReport, Trainer};
 
@@ -32,8 +35,8 @@ use crate::{
     slot, telemetry,
 };
 
-/// How long the updates that made θ may take to come from the store.
-const FETCH_PATIENCE: Duration = Duration::from_secs(30);
+/// Bytes a second at which the updates that made θ come from the store at the least, as from a slow disk.
+const DISK_RATE_MIN: u64 = 50_000_000;
 
 /// What is trained, and from what.
 #[derive(Clone)]
@@ -294,8 +297,11 @@ async fn arrival(workshop: &Workshop, mut states: States, plan: &Plan) -> Result
         Ok::<_, Error>((uid, bytes))
     };
     let fetches = record.accepted.iter().map(|uid| fetch(*uid));
+    let accepted = reveals.iter().filter(|reveal| record.accepted.contains(&reveal.uid));
+    let bytes = accepted.map(|reveal| reveal.opening.byte_len).fold(0, u64::saturating_add);
     // The replica has them in the store. Where it could not keep them the window is trained from θ rather than late.
-    let fetched = tokio::time::timeout(FETCH_PATIENCE, try_join_all(fetches)).await;
+    let patience = budget(bytes, DISK_RATE_MIN);
+    let fetched = tokio::time::timeout(patience, try_join_all(fetches)).await;
     let accepted =
         fetched.map_err(|_| Error::Missed("the updates before are not kept".into()))??;
     let rule = OuterRule::of_window(&record.settings.training.outer, before);

@@ -27,7 +27,7 @@ use trainer::{ArrivingModel, Model, ModelConfig};
 use crate::{
     error::{miss, Attempt as _, Error, Result},
     handles::{Handles, Peers},
-    payloads::{budget, SERVED_WINDOWS},
+    payloads::{fetch_budget, SERVED_WINDOWS},
     snapshots::{is_snapshot, SNAPSHOT_EVERY},
 };
 
@@ -208,7 +208,7 @@ async fn manifest(handles: &Handles, root: Hash, tries: u32) -> Result<StateMani
         let is_manifest = move |bytes: &[u8]| StateManifest::parse(bytes, &root).is_some();
         let request = FetchRequest::new(manifest_id(&root), len_max, is_manifest)
             .from_peers(announced.ordered(None));
-        let fetched = tokio::time::timeout(budget(len_max), network.fetch(request)).await;
+        let fetched = tokio::time::timeout(fetch_budget(len_max), network.fetch(request)).await;
         left = left.saturating_sub(1);
         match fetched {
             Ok(Ok(fetched)) => {
