@@ -12,12 +12,12 @@ use sc_consensus_manual_seal::{rpc::CreatedBlock, EngineCommand};
 use sc_transaction_pool_api::TransactionPool;
 
 use sp_consensus_aura::{sr25519::AuthoritySignature, Slot, SlotDuration};
+use sp_runtime::traits::Block as BlockT;
 use tokio::time::{timeout, Interval, MissedTickBehavior};
 
-use crate::{
-    client::{Client, Pool},
-    service::Hash,
-};
+use crate::client::{Client, Pool};
+
+type Hash = <Block as BlockT>::Hash;
 
 /// How long the transaction pool may take to note a block; far longer than it takes on a busy machine.
 const POOL_PATIENCE: Duration = Duration::from_secs(10);

@@ -45,7 +45,7 @@ type GrandpaBlockImport =
 type GrandpaLink = sc_consensus_grandpa::LinkHalf<Block, Client, SelectChain>;
 type ImportQueue = DefaultImportQueue<Block>;
 type Proposers = ProposerFactory<Pool, Client>;
-pub(crate) type Hash = <Block as BlockT>::Hash;
+type Hash = <Block as BlockT>::Hash;
 
 /// Blocks between two finality proofs that are kept for nodes that synchronise later.
 const JUSTIFICATION_PERIOD: u32 = 512;

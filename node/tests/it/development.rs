@@ -8,7 +8,7 @@ use crate::process::Node;
 fn best_blocks_are_replaced_and_who_follows_has_the_final_ones() {
     let (first, second) = (folder(), folder());
     let pace = ["--dev", "--block-millis", "300", "--finality-lag", "2"];
-    let mut author = Node::start(first.path(), &[&pace[..], &["--fork-every", "3"]].concat());
+    let author = Node::start(first.path(), &[&pace[..], &["--fork-every", "3"]].concat());
     let (mut best, mut replaced) = (BTreeMap::new(), 0);
     while author.finalized_number() < 12 {
         let number = author.best_number();
