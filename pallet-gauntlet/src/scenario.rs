@@ -5,7 +5,8 @@
 //!
 //! The runtime below it has balances and this pallet with
 //! [`TestDefaultConfig`](crate::config_preludes::TestDefaultConfig); `signed` and `account` take names, `go_to` makes blocks up to
-//! an offset of a window. Miners, `ann` and `bob`, have hot keys `ann-hot` and `bob-hot`; validators are `val` and `vera`; `nina` is
+//! an offset of a window, and has `val` attest in each window behind the first that it has nothing: in one that nobody attests nobody is
+//! at fault. Miners, `ann` and `bob`, have hot keys `ann-hot` and `bob-hot`; validators are `val` and `vera`; `nina` is
 //! anybody.
 //!
 //! ```
@@ -23,6 +24,7 @@
 //! #     merkle,
 //! #     settings::{Settings, SCORE_VERSION},
 //! #     update::{encode_chunk, Chunk},
+//! #     window::phase_at,
 //! #     AccountBytes, Hash, Planck, Uid, Window,
 //! # };
 //! # use sp_core::{ed25519, sr25519, Pair, H256};
@@ -103,6 +105,27 @@
 //! #         System::initialize(&number, &H256::repeat_byte(number as u8), &Default::default());
 //! #         Gauntlet::on_initialize(number);
 //! #         Gauntlet::on_poll(number, &mut WeightMeter::new());
+//! #         attest_nothing(number);
+//! #     }
+//! # }
+//! #
+//! # fn attest_nothing(number: u32) {
+//! #     let schedule = Settings::example().schedule;
+//! #     let Some(moment) = phase_at(&schedule, number).filter(|moment| moment.window > 0) else {
+//! #         return;
+//! #     };
+//! #     let window = moment.window;
+//! #     let words = AttestationOpening { bitmap: Vec::new(), state_root: [0; 32], salt: [5; 32] };
+//! #     let offset = number - schedule.window_start(window).unwrap();
+//! #     if offset == schedule.reveal_end {
+//! #         let hash = attestation_commitment_hash(&genesis(), 0, window, &bytes("val-hot"), &words);
+//! #         let _ = Gauntlet::commit_attestation(signed("val-hot"), 0, window, hash);
+//! #     }
+//! #     if offset == schedule.attest_commit_end {
+//! #         let (root, salt) = (words.state_root, words.salt);
+//! #         let _ = Gauntlet::reveal_attestation(
+//! #             signed("val-hot"), 0, window, Bitmap::default(), root, salt,
+//! #         );
 //! #     }
 //! # }
 //! #
