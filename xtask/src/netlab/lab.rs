@@ -79,6 +79,8 @@ pub(crate) struct Lab {
 pub(crate) struct Node {
     space: String,
     pub(crate) ip: String,
+    /// Its address of IPv6, where the machine has that and no NAT is before it.
+    six: Option<String>,
 }
 
 /// What the addresses of the hosts on the bridges begin with, before their number.
@@ -86,10 +88,9 @@ const FOUR: &str = "10.77.0.";
 const SIX: &str = "fd77::";
 
 impl Node {
-    /// The same host by its address of IPv6; one behind a NAT has none.
-    pub(crate) fn by_six(&self) -> Result<Self, Failure> {
-        let number = self.ip.strip_prefix(FOUR).ok_or("a host behind a NAT has no IPv6")?;
-        Ok(Self { space: self.space.clone(), ip: format!("{SIX}{number}") })
+    /// The same host by its address of IPv6, if it has one.
+    pub(crate) fn by_six(&self) -> Option<Self> {
+        Some(Self { ip: self.six.clone()?, ..self.clone() })
     }
 }
 
@@ -146,8 +147,10 @@ impl Lab {
             ip(&format!("-n {space} {words}"))?;
         }
         ip(&format!("-n {space} address add {address}/24 dev eth0"))?;
-        // Nobody else has it, which would otherwise be waited for.
-        ip(&format!("-n {space} address add {SIX}{}/64 dev eth0 nodad", self.nodes))?;
+        // Nobody else has it, which would otherwise be waited for. Some machines have no IPv6.
+        let six = format!("{SIX}{}", self.nodes);
+        let six =
+            ip(&format!("-n {space} address add {six}/64 dev eth0 nodad")).is_ok().then_some(six);
         if self.is_bbr {
             set(&space, "tcp_congestion_control", "bbr")?;
         }
@@ -162,7 +165,7 @@ impl Lab {
             let rule = format!("add table inet loss; {chain}; add rule inet loss in {rule}");
             nft(&space, &rule)?;
         }
-        Ok(Node { space, ip: address })
+        Ok(Node { space, ip: address, six })
     }
 
     /// A host behind a NAT of its own, whose outer side has the link.
@@ -197,7 +200,7 @@ impl Lab {
             "add rule ip nat input ct state established,related accept",
         ];
         nft(&gate, &tables.join("; "))?;
-        Ok(Node { space, ip: "192.168.7.2".to_owned() })
+        Ok(Node { space, ip: "192.168.7.2".to_owned(), six: None })
     }
 
     /// A host behind a cone whose router forwards ports to whom asks it (UPnP); `None` if there is none on this machine.
