@@ -975,6 +975,10 @@ mod benchmarks {
         let challenger = funded::<T>("challenger", 0);
         Pallet::<T>::do_challenge_data(challenger.clone(), run, name, 0).expect("a chunk; qed");
         skip_to::<T>(run, windows);
+        // It is as late as it can be, and that window is accepted.
+        Pallet::<T>::change_record(run, windows - 1, |record| {
+            record.status = WindowStatus::Accepted;
+        });
         let late = START + answer_blocks + 1;
         frame_system::Pallet::<T>::set_block_number(late.into());
 

@@ -2231,7 +2231,7 @@ pub mod pallet {
         ///
         /// ## Errors
         ///
-        /// A chunk that nobody asks for, a request whose time is not over.
+        /// A chunk that nobody asks for, a request whose time is not over, or whose last window is not accepted yet.
         #[pallet::call_index(64)]
         #[pallet::weight(T::WeightInfo::time_out())]
         pub fn time_out(

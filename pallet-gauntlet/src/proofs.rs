@@ -28,8 +28,8 @@ use sp_runtime::DispatchResult;
 use crate::{
     ChallengeCounts, CommitmentName, Config, CopyProof, DataChallenge, Departures, Error, Event,
     HoldReason, Layouts, MinerUids, Miners, Offender, OpenChallenges, Pallet, ProvenFaults, Reveal,
-    Reveals, RunOf, RunSettings, Runs, ShownChunk, ValidatorIndices, Validators, Windows,
-    CHALLENGES_PER_ACCOUNT_MAX,
+    Reveals, RunOf, RunSettings, Runs, ShownChunk, ValidatorIndices, Validators, WindowStatus,
+    Windows, CHALLENGES_PER_ACCOUNT_MAX,
 };
 
 impl<T: Config> From<NoFault> for Error<T> {
@@ -173,12 +173,14 @@ impl<T: Config> Pallet<T> {
     }
 
     pub(crate) fn do_time_out(run_id: RunId, name: CommitmentName, index: u32) -> DispatchResult {
+        let run = Runs::<T>::get(run_id);
         let challenge = Self::take_challenge(run_id, name, index, |challenge| {
-            ensure!(Self::now() > challenge.deadline, Error::<T>::TooEarly);
+            let deadline = challenge.deadline;
+            let is_over = run.as_ref().is_none_or(|run| Self::is_judged(run_id, run, deadline));
+            ensure!(Self::now() > deadline && is_over, Error::<T>::TooEarly);
             Ok(())
         })?;
         Self::release_bond(&challenge.challenger, challenge.bond)?;
-        let run = Runs::<T>::get(run_id);
         // A run that is gone, a chain that stood still, a second fault, or one whose rows are gone because nobody called in
         // time, costs nothing.
         if let Some(run) =
@@ -187,6 +189,17 @@ impl<T: Config> Pallet<T> {
             let _ = Self::convict(run_id, &run, name, ProvenFault::Withheld, challenge.challenger);
         }
         Ok(())
+    }
+
+    /// Whether the acceptance of the window of `block` has said if its validators were silent. After a run's last window there
+    /// is nothing to wait for.
+    fn is_judged(run_id: RunId, run: &RunOf<T>, block: BlockNumber) -> bool {
+        let moment = phase_at(&run.schedule, block).filter(|moment| run.has_window(moment.window));
+        moment.is_none_or(|moment| {
+            let record = Windows::<T>::get(run_id, moment.window);
+            let is_open = record.is_some_and(|record| record.status == WindowStatus::Open);
+            Self::is_opened(run, moment.window) && !is_open
+        })
     }
 
     /// Whether the chain gave a miner its time to answer for `asked_of`, a window, until `deadline`: no window of that time is

@@ -515,8 +515,8 @@ pub struct WindowRecord {
     pub funded: Planck,
     /// The version of the settings in force, from opening to settlement; see [`crate::RunSettings`].
     pub settings_version: SettingsVersion,
-    /// The chain stood still in one of the window's phases, the run was paused, or none of its validators attested:
-    /// nobody is at fault in it.
+    /// The chain stood still in one of the window's phases, the run was paused, or less than half of the permitted stake
+    /// attested: nobody is at fault in it.
     pub excused: bool,
 }
 

@@ -134,9 +134,9 @@ pub struct Acceptance {
     pub accepted: Vec<Uid>,
     /// The miners whose payloads are proven unavailable, in the order of the rows.
     pub unavailable: Vec<Uid>,
-    /// There were voters, and none of them attested: to its validators the window might as well not have been, as when blocks
-    /// were made that did not become final. Who missed something in it is not to blame. Without a voter there is nobody whose
-    /// silence says so.
+    /// There were voters, and those that attested have less than half of the stake: to its validators the window might as well
+    /// not have been, as when blocks were made that did not become final. Who missed something in it is not to blame. Without
+    /// a voter there is nobody whose silence says so.
     pub is_silent: bool,
 }
 
@@ -167,7 +167,8 @@ pub fn accept(
     let candidates = candidates_of(window, revealed, incentive);
     let accepted = accepted_set(window, &candidates, &attestations, total, state_root, incentive);
     let unavailable = proven_unavailable(&attestations, total, revealed.iter().map(|row| row.uid));
-    let is_silent = !voters.is_empty() && attestations.is_empty();
+    let attested = attestations.iter().fold(0u128, |sum, row| sum.saturating_add(row.stake.into()));
+    let is_silent = attested.saturating_mul(2) < total;
     Acceptance { state_root, accepted, unavailable, is_silent }
 }
 

@@ -351,8 +351,11 @@ fn a_chunk_that_is_not_shown_in_time_costs_the_miner() {
             ),
             Error::<Test>::TooLate
         );
+        let time_out = |index| Gauntlet::time_out(origin(owner()), 0, name(0, 0), index);
+        assert_noop!(time_out(1), Error::<Test>::TooEarly);
+        roll_to_phase(1, Phase::Apply);
         for index in [1, 2] {
-            assert_ok!(Gauntlet::time_out(origin(owner()), 0, name(0, 0), index));
+            assert_ok!(time_out(index));
         }
         assert_eq!(Gauntlet::held(HoldReason::DisputeBond, &reporter()), 0);
         assert_eq!(ProvenFaults::<Test>::get((0, 0, 0)), Some(ProvenFault::Withheld));

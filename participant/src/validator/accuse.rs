@@ -11,11 +11,11 @@ use std::{
 };
 
 use node_client::chain::{
-    DataChallengeInfo, EvaluationDisputeInfo, EvaluationName, ScoreRevealInfo,
+    DataChallengeInfo, EvaluationDisputeInfo, EvaluationName, ScoreRevealInfo, WindowStatus,
 };
 use protocol::{
     consensus::Evaluation, fault::is_confirmed, limits::DISPUTE_WINDOWS, merkle::blake2_256,
-    window::phase_at, AccountBytes, Hash, Planck, Uid, ValidatorIndex, Window,
+    window::phase_at, AccountBytes, BlockNumber, Hash, Planck, Uid, ValidatorIndex, Window,
 };
 
 use crate::{
@@ -79,16 +79,26 @@ impl Accuser {
         let (challenges, disputes) = self.own(account).await?;
         metrics::gauge!(telemetry::BONDS_AT_RISK).set(at_risk(&challenges, &disputes) as f64);
         let head = self.handles.heads.now().number;
-        for challenge in challenges.iter().filter(|challenge| challenge.deadline < head) {
-            self.time_out(challenge).await?;
-        }
         let schedule = &self.handles.run.info.settings.schedule;
+        for challenge in challenges.iter().filter(|challenge| challenge.deadline < head) {
+            if self.is_judged(challenge.deadline).await? {
+                self.time_out(challenge).await?;
+            }
+        }
         let now = phase_at(schedule, head).map_or(0, |moment| moment.window);
         let over = |dispute: &&EvaluationDisputeInfo| dispute.opened + DISPUTE_WINDOWS <= now;
         for dispute in disputes.iter().filter(over) {
             self.close(dispute.name).await?;
         }
         Ok(())
+    }
+
+    /// Whether the window of `block` is accepted: before that the chain ends no request of it.
+    async fn is_judged(&self, block: BlockNumber) -> Result<bool> {
+        let Handles { chain, run: Run { id, info, .. }, .. } = &self.handles;
+        let Some(moment) = phase_at(&info.settings.schedule, block) else { return Ok(true) };
+        let record = chain.window(*id, moment.window, None).await?;
+        Ok(record.is_none_or(|record| record.status != WindowStatus::Open))
     }
 
     /// The accusations of `account` that are open.

@@ -96,7 +96,7 @@ fn forks_and_a_node_that_is_behind_cost_no_window() {
 /// Nothing becomes final from the middle of window 1 until window 5 has begun, so that nobody knows what to work on: nobody is
 /// blamed for it, nobody can be removed, and all go on together.
 #[test]
-fn whatever_finality_does_is_nobody_s_fault() {
+fn finality_that_stands_still_is_nobody_s_fault() {
     let (from, until) = (moment(1, 8), moment(5, 2));
     let stalled = Fault { kind: FaultKind::FinalityStalled, whom: Vec::new(), from, until };
     let summary = tell(Plan { faults: vec![stalled], ..Plan::calm(7, 9) });

@@ -111,14 +111,17 @@ fn shares_are_of_all_permitted_stake() {
 }
 
 #[test]
-fn a_window_is_silent_if_it_has_voters_and_none_of_them_attests() {
+fn a_window_is_silent_if_less_than_half_of_its_stake_attests() {
     let incentive = Settings::example().incentive;
     let rows = [revealed(0, OTHER)];
     let is_silent = |voters: &[_]| accept(5, voters, &rows, &incentive, &GENESIS).is_silent;
     assert!(is_silent(&[voter(0, 10, None), voter(1, 5, None)]));
-    // The least of them is enough, whatever it says.
+    // A small one among them says nothing for the others.
     let says = Some(Attested { state_root: OTHER, bitmap: &[] });
-    assert!(!is_silent(&[voter(0, 10, None), voter(1, 1, says)]));
+    assert!(is_silent(&[voter(0, 10, None), voter(1, 9, says)]));
+    assert!(!is_silent(&[voter(0, 10, None), voter(1, 10, says)]));
+    assert!(!is_silent(&[voter(0, 10, says), voter(1, 5, None)]));
+    assert!(is_silent(&[voter(0, u64::MAX, None), voter(1, u64::MAX - 1, says)]));
     assert!(!is_silent(&[]));
 }
 

@@ -14,7 +14,10 @@ use protocol::{
 };
 
 use super::{
-    super::{CommitmentName, DataChallengeInfo, GauntletEvent, MinerInfo, Offender, SlashInfo},
+    super::{
+        CommitmentName, DataChallengeInfo, GauntletEvent, MinerInfo, Offender, SlashInfo,
+        WindowStatus,
+    },
     accusations::StakePool,
     refusal::{ensure, Refusal},
     registry::LEAVE_AFTER,
@@ -137,6 +140,12 @@ impl Run {
         Ok(())
     }
 
+    /// Whether the acceptance of the window of `block` has said if its validators were silent.
+    fn is_judged(&self, block: BlockNumber) -> bool {
+        let rows = self.windows.get(&self.window_at(block));
+        rows.is_none_or(|rows| rows.info.status != WindowStatus::Open)
+    }
+
     /// Whether a miner had its time to answer until `deadline`: no window of that time is excused.
     fn could_answer(&self, (asked_of, ..): CommitmentName, deadline: BlockNumber) -> bool {
         let asked = deadline.saturating_sub(self.info.settings.disputes.answer_blocks);
@@ -173,13 +182,13 @@ impl Run {
         &mut self,
         (window, uid, _): CommitmentName,
         index: u32,
-        may: impl FnOnce(&DataChallengeInfo) -> Result<(), Refusal>,
+        may: impl FnOnce(&Self, &DataChallengeInfo) -> Result<(), Refusal>,
     ) -> Result<DataChallengeInfo, Refusal> {
         let unknown = Refusal::gauntlet("ChallengeUnknown");
         let open = self.proofs.challenges.get_mut(&(window, uid)).ok_or(unknown)?;
         let place = open.iter().position(|challenge| challenge.index == index).ok_or(unknown)?;
         let challenge = open.remove(place);
-        may(&challenge)?;
+        may(self, &challenge)?;
         self.proofs.challenges.retain(|_, open| !open.is_empty());
         Ok(challenge)
     }
@@ -439,7 +448,7 @@ impl State {
         ensure(miner.hot == who || miner.cold == who, "NotColdKey")?;
         let place = run.place(chunk.index)?;
         let fault = judge_answer(&root, shown(chunk), &place).map_err(no_fault)?;
-        let challenge = run.take_challenge(name, chunk.index, |challenge| {
+        let challenge = run.take_challenge(name, chunk.index, |_, challenge| {
             ensure(number <= challenge.deadline, "TooLate")
         })?;
         let ((window, uid, _), index) = (name, chunk.index);
@@ -466,8 +475,8 @@ impl State {
         let mut events = Vec::new();
         let unknown = Refusal::gauntlet("ChallengeUnknown");
         let (run, now) = self.accusing(run_id).map_err(|_| unknown)?;
-        let challenge = run.take_challenge(name, index, |challenge| {
-            ensure(number > challenge.deadline, "TooEarly")
+        let challenge = run.take_challenge(name, index, |run, challenge| {
+            ensure(number > challenge.deadline && run.is_judged(challenge.deadline), "TooEarly")
         })?;
         let DataChallengeInfo { challenger, bond, deadline, .. } = challenge;
         if run.could_answer(name, deadline) {
