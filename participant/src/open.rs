@@ -210,7 +210,7 @@ fn small_store(bytes_max: u64, payloads: u64, payload_bytes: u64) -> Option<Stri
     (bytes_max < window).then(|| {
         format!(
             "store_bytes_max is {}, and {payloads} payloads of a window may have {}: what has no room is applied and not served to \
-             others; {} hold all that they may ask for",
+             others, and a validator fetches it again to measure it; {} hold all that they may ask for",
             gigabytes(bytes_max),
             gigabytes(window),
             gigabytes(all)

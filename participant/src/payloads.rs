@@ -4,8 +4,8 @@
 //! is mapped from disk: what is fetched at a time takes memory for the pieces on their way.
 //!
 //! A payload that was fetched is served in turn, so that a miner that ends after its reveal costs nobody anything, and
-//! is forgotten once the chain has forgotten its window. To serve is a favour: a disk that is full costs the oldest
-//! windows, and then the favour, and never what was fetched.
+//! is forgotten once the chain has forgotten its window. To serve others' is a favour: a disk that is full costs the oldest
+//! windows, and then the favour, and never what was fetched, nor the own payload of the window.
 
 mod archive;
 mod pieces;
@@ -64,6 +64,8 @@ pub struct Payloads {
     archive: Option<Arc<Archive>>,
     // What is served, by window. Never held across an await.
     served: Mutex<BTreeMap<Window, Vec<Hash>>>,
+    /// Held while room is made for a payload.
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl Payloads {
@@ -77,7 +79,16 @@ impl Payloads {
     ) -> Self {
         let form = PieceForm::new(layout.clone(), keep);
         let archive = archive.map(|folder| Arc::new(Archive::new(folder, None)));
-        Self { network, peers, layout, keep, form, archive, served: Mutex::default() }
+        Self {
+            network,
+            peers,
+            layout,
+            keep,
+            form,
+            archive,
+            served: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+        }
     }
 
     /// The same, whose archive keeps so many bytes of payloads at most; the oldest windows go.
@@ -170,9 +181,38 @@ impl Payloads {
     /// # Errors
     /// It cannot be kept.
     pub async fn serve(&self, window: Window, root: Hash, bytes: Bytes) -> Result<()> {
+        self.publish_with_room(window, root, bytes, false).await
+    }
+
+    /// Serves this participant's own payload of `window`: where there is no room, others' of the same window go, too. They are a
+    /// favour, and this one is its pay.
+    ///
+    /// # Errors
+    /// It cannot be kept.
+    pub async fn serve_own(&self, window: Window, root: Hash, bytes: Bytes) -> Result<()> {
+        self.publish_with_room(window, root, bytes, true).await
+    }
+
+    async fn publish_with_room(
+        &self,
+        window: Window,
+        root: Hash,
+        bytes: Bytes,
+        is_own: bool,
+    ) -> Result<()> {
         let listed = self.listed(&bytes).await?;
+        // So that what has no room yet finds all that might go.
+        let _turn = self.turn.lock().await;
         while let Err(error) = self.publish(root, &bytes, &listed).await {
-            if !is_full(&error) || !self.forget_oldest(window).await {
+            // A payload that alone has no room gets none by what others lose.
+            let is_own = is_own && !is_larger(&error);
+            let has_room = is_full(&error)
+                && (self.forget_oldest(window).await || is_own && self.forget_one(window).await);
+            if !has_room {
+                // Its list may have had room.
+                if !self.is_served(&root) {
+                    self.unpublish(self.contents(root)).await;
+                }
                 return Err(error.into());
             }
         }
@@ -182,6 +222,11 @@ impl Payloads {
             roots.push(root);
         }
         Ok(())
+    }
+
+    fn is_served(&self, root: &Hash) -> bool {
+        let served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        served.values().flatten().any(|other| other == root)
     }
 
     /// What a payload of several pieces is served with besides; `None` for one piece.
@@ -212,8 +257,9 @@ impl Payloads {
     /// are no longer served.
     pub async fn adopt(&self, ids: Vec<Hash>, revealed: &[(Window, Hash)]) {
         let window_of = |id: &Hash| revealed.iter().rev().find(|(_, root)| root == id);
-        // The list of a payload stays with it.
-        let lists: Vec<Hash> = revealed.iter().map(|(_, root)| piece_list_id(root)).collect();
+        // The list of a payload stays with it, and goes where it has not been kept.
+        let kept = revealed.iter().filter(|(_, root)| ids.contains(root));
+        let lists: Vec<Hash> = kept.map(|(_, root)| piece_list_id(root)).collect();
         let (ours, strange): (Vec<Hash>, Vec<Hash>) =
             ids.into_iter().partition(|id| window_of(id).is_some() || lists.contains(id));
         for (window, root) in ours.iter().filter_map(window_of) {
@@ -232,6 +278,19 @@ impl Payloads {
         let Some(oldest) = oldest else { return false };
         tracing::warn!(window = oldest, "no room: the payloads of a window are no longer served");
         self.forget(oldest.saturating_add(1)).await;
+        true
+    }
+
+    /// Serves one of the payloads of `window` no longer; returns whether there was one.
+    async fn forget_one(&self, window: Window) -> bool {
+        let (root, is_elsewhere) = {
+            let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+            let root = served.get_mut(&window).and_then(Vec::pop);
+            (root, served.values().flatten().any(|other| root == Some(*other)))
+        };
+        let Some(root) = root else { return false };
+        tracing::warn!(window, "no room: another miner's payload is no longer served");
+        self.unpublish(Some(root).filter(|_| !is_elsewhere)).await;
         true
     }
 
@@ -268,6 +327,14 @@ impl Payloads {
             }
         }
     }
+}
+
+/// Whether what has no room is larger than all the room that there is.
+fn is_larger(error: &NetworkError) -> bool {
+    let NetworkError::Store(StoreError::Full { needed, bytes_max, .. }) = error else {
+        return false;
+    };
+    needed > bytes_max
 }
 
 /// Whether something else must go before more can be served.

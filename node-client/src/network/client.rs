@@ -193,6 +193,16 @@ impl Client {
         Ok(result.map_err(|_| NetworkError::Closed)??)
     }
 
+    /// Serves what is in the store and pinned; what is too much is not kept for it either.
+    async fn serve_pinned(&self, id: Hash) -> Result<(), NetworkError> {
+        let answer = self.command(|reply| Command::Publish { id, reply });
+        let served = answer.await.ok_or(NetworkError::Closed)?;
+        if served.is_err() {
+            self.with_store(move |store| store.unpin(&id)).await?;
+        }
+        served
+    }
+
     /// What whoever fetches the pieces of a content holds meanwhile.
     fn turn(&self, id: Hash) -> Arc<tokio::sync::Mutex<()>> {
         let mut arriving = self.arriving.lock().unwrap_or_else(PoisonError::into_inner);
@@ -351,8 +361,7 @@ impl Network for Client {
             })
         })
         .await?;
-        let answer = self.command(|reply| Command::Publish { id, reply });
-        answer.await.ok_or(NetworkError::Closed)?
+        self.serve_pinned(id).await
     }
 
     async fn publish_content(
@@ -384,8 +393,7 @@ impl Network for Client {
             })
         })
         .await?;
-        let answer = self.command(|reply| Command::Publish { id, reply });
-        answer.await.ok_or(NetworkError::Closed)?
+        self.serve_pinned(id).await
     }
 
     async fn unpublish(&self, id: Hash) -> Result<(), NetworkError> {

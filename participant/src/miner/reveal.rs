@@ -37,7 +37,7 @@ pub(super) async fn open(handles: &Handles, update: &Prepared, serves: bool) -> 
     let started = Instant::now();
     if serves {
         let (Peers { payloads, copies, .. }, root) = (&handles.peers, update.opening.payload_root);
-        payloads.serve(window, root, bytes.clone()).await?;
+        payloads.serve_own(window, root, bytes.clone()).await?;
         copies.payload(payloads.contents(root));
     }
 

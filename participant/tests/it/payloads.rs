@@ -94,6 +94,31 @@ async fn what_cannot_be_kept_is_had_all_the_same() {
     assert_eq!(scene.kept(), [0; 0]);
 }
 
+/// Others' of the same window go before the own one, on which its miner's pay depends.
+#[tokio::test]
+async fn the_own_payload_has_room_before_others() {
+    let scene = Scene::new(2).await;
+    scene.fetch(1).await;
+    scene.fetch(2).await;
+    let (own, bytes) = revealed(&Layout(vec![5_000]), 50);
+    let root = own.opening.payload_root;
+    scene.payloads.serve(1, root, bytes.clone()).await.unwrap_err();
+    scene.payloads.serve_own(1, root, bytes).await.unwrap();
+    let published = scene.hub.published(Network::local_peer(&*scene.network));
+    assert!(published.contains(&root));
+    assert_eq!(scene.kept(), [2]);
+    // What another window has, too, stays: then there is nothing that could make room.
+    let both = Scene::new(1).await;
+    both.fetch(1).await;
+    let [(shared, shared_bytes), (own, bytes)] = [1, 0].map(|at| &both.reveals[at]);
+    both.payloads.serve(2, shared.opening.payload_root, shared_bytes.clone()).await.unwrap();
+    both.payloads.serve_own(1, own.opening.payload_root, bytes.clone()).await.unwrap_err();
+    assert_eq!(both.kept(), [1]);
+    let none = Scene::new(0).await;
+    let (own, bytes) = &none.reveals[0];
+    none.payloads.serve_own(0, own.opening.payload_root, bytes.clone()).await.unwrap_err();
+}
+
 #[tokio::test]
 async fn a_new_process_serves_what_was_revealed_in_its_window_and_nothing_else() {
     let scene = Scene::new(4).await;
@@ -142,6 +167,13 @@ async fn a_payload_of_several_pieces_is_checked_piece_by_piece() {
     assert_eq!(payloads(&last).fetch(7, &[1; 32], &reveal).await.unwrap(), bytes);
     fetcher.forget_before(100).await;
     assert_eq!(kept(), 0);
+    // Where there is room for the list alone, it goes with the payload that has none.
+    let small = Arc::new(hub.join(5, clock.clone()));
+    let peer = Network::local_peer(&*small);
+    hub.set_room(peer, 1);
+    let root = reveal.opening.payload_root;
+    payloads(&small).serve_own(7, root, bytes.clone()).await.unwrap_err();
+    assert!(hub.published(peer).is_empty());
     // A length on the chain that the pieces do not have is the miner's lie, and no peer's.
     let mut other = reveal.clone();
     other.opening.byte_len -= 1;
