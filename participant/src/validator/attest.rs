@@ -9,6 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use codec::{Decode, Encode};
+use futures::{stream::FuturesUnordered, StreamExt};
 use node_client::{
     backoff::Backoff,
     chain::{Call, RevealInfo},
@@ -97,7 +98,7 @@ impl Attest {
         let (commit_end, end) = (block(Phase::AttestCommit)?, block(Phase::AttestReveal)?);
         self.handles.heads.clone().reach(open).await?;
         let started = Instant::now();
-        let last = self.patience_end(begin, commit_end);
+        let last = patience_end(self.handles.desk.inclusion_blocks(), open, begin, commit_end);
         let opening = match self.recorded(window) {
             Some(opening) => opening,
             None => {
@@ -119,14 +120,6 @@ impl Attest {
         self.reveal(window, index, opening, end).await?;
         self.handles.machine.diary.done(window, Duty::Attest, started.elapsed().as_secs_f64());
         Ok(())
-    }
-
-    /// The best block at which what is there is attested: early enough for a commitment that takes as long into a block as
-    /// the slowest of the last ones, and a block more.
-    fn patience_end(&self, begin: u32, commit_end: u32) -> u32 {
-        let inclusion = self.handles.desk.inclusion_blocks().saturating_add(1);
-        let reserve = inclusion.max(commit_end.saturating_sub(begin) / RESERVE);
-        commit_end.saturating_sub(reserve)
     }
 
     /// What the journal says was committed to before a restart: fetching again may find other payloads, and nobody commits
@@ -167,7 +160,7 @@ impl Attest {
         let mut reveals = Vec::new();
         let mut read_at = None;
         let backoff = Backoff::new(RETRY_PAUSE, RETRY_PAUSE_MAX, &desk.account());
-        let mut pauses = BTreeMap::new();
+        let (mut pauses, mut resting) = (BTreeMap::new(), FuturesUnordered::new());
         loop {
             let head = heads.now();
             if read_at != Some(head.number) {
@@ -177,8 +170,9 @@ impl Attest {
                 turns.rank(&order, |uid| fetched.contains(&uid));
                 read_at = Some(head.number);
             }
-            let late = checks.late(heads.best(), turn_blocks, |uid| turns.holds_up(uid));
-            late.into_iter().for_each(|uid| turns.again(uid));
+            let late =
+                checks.late(heads.best(), turn_blocks, |uid, taken| turns.holds_up(uid, taken));
+            late.into_iter().for_each(|(uid, taken)| turns.again(uid, taken));
             while let Some(uid) = turns.next() {
                 let Some(reveal) = reveals.iter().find(|reveal| reveal.uid == uid).cloned() else {
                     turns.done(uid);
@@ -187,14 +181,8 @@ impl Attest {
                 tried.insert(uid);
                 let (handles, state) = (self.handles.clone(), state.clone());
                 let (hot, watch) = (hot_of(uid).unwrap_or_default(), self.watch.clone());
-                let pause = pauses.entry(uid).or_insert_with(|| backoff.clone()).pause();
-                let check = async move {
-                    let checked = check(&handles, watch, window, &state, &hot, &reveal).await;
-                    if let Checked::Missing = checked {
-                        tokio::time::sleep(pause).await;
-                    }
-                    checked
-                };
+                let check =
+                    async move { check(&handles, watch, window, &state, &hot, &reveal).await };
                 checks.start(uid, heads.best(), check);
             }
             // In the last block of the reveals, what is there is all there will be.
@@ -206,7 +194,15 @@ impl Attest {
             tokio::select! {
                 biased;
                 Some((uid, checked)) = checks.next() => match checked {
-                    Checked::Missing => turns.again(uid),
+                    // Others have its turn meanwhile.
+                    Checked::Missing => {
+                        turns.rest(uid);
+                        let pause = pauses.entry(uid).or_insert_with(|| backoff.clone()).pause();
+                        resting.push(async move {
+                            tokio::time::sleep(pause).await;
+                            uid
+                        });
+                    }
                     Checked::Valid => {
                         turns.done(uid);
                         fetched.insert(uid);
@@ -218,6 +214,7 @@ impl Attest {
                         tracing::warn!(window, uid, error = error.line(), "update is not valid");
                     }
                 },
+                Some(uid) = resting.next() => turns.rested(uid),
                 next = heads.next() => { next?; }
                 // A turn may be over.
                 late = clock.reach_best(best.saturating_add(1)) => late?,
@@ -270,6 +267,14 @@ impl Attest {
     }
 }
 
+/// The best block at which what is there is attested, as its commitment takes `inclusion` blocks: early enough for that and a block
+/// more, but half of the time from the end of the commitments, `open`, to that of the attestations', `commit_end`, is to fetch in,
+/// however slow the chain was. The reveals end with `begin`.
+fn patience_end(inclusion: u32, open: u32, begin: u32, commit_end: u32) -> u32 {
+    let reserve = inclusion.saturating_add(1).max(commit_end.saturating_sub(begin) / RESERVE);
+    commit_end.saturating_sub(reserve.min(commit_end.saturating_sub(open) / 2))
+}
+
 /// Fetches one payload and checks what the chain could not.
 async fn check(
     handles: &Handles,
@@ -311,4 +316,17 @@ async fn validate(handles: &Handles, state: &Arc<State>, bytes: Bytes) -> Result
             Ok(check_norm(&payload, &layout, parameters)?)
         })
         .await?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_the_time_is_to_fetch_in_however_slow_the_chain_was() {
+        assert_eq!(patience_end(1, 100, 110, 116), 114);
+        assert_eq!(patience_end(1, 100, 110, 170), 150);
+        assert_eq!(patience_end(20, 100, 110, 116), 108);
+        assert_eq!(patience_end(u32::MAX, 100, 110, 116), 108);
+    }
 }

@@ -36,20 +36,23 @@ impl Checks {
         self.running.insert(uid, (self.tasks.spawn(check), now));
     }
 
-    /// Ends those that have taken `blocks` and more and that `holds_up` others, and returns them. What of them has come stays.
+    /// Ends those that have taken turns of `blocks` blocks, one and more, and that `holds_up` others then; returns them with the
+    /// number of their turns. What of them has come stays.
     pub(super) fn late(
         &mut self,
         now: BlockNumber,
         blocks: u32,
-        holds_up: impl Fn(Uid) -> bool,
-    ) -> Vec<Uid> {
-        let is_late = |uid: &Uid, (task, began): &(AbortHandle, BlockNumber)| {
-            now.saturating_sub(*began) >= blocks && !task.is_finished() && holds_up(*uid)
-        };
-        let running = self.running.iter();
-        let late: Vec<Uid> =
-            running.filter(|(uid, row)| is_late(uid, row)).map(|(uid, _)| *uid).collect();
-        for uid in &late {
+        holds_up: impl Fn(Uid, u32) -> bool,
+    ) -> Vec<(Uid, u32)> {
+        let turns = |began: &BlockNumber| now.saturating_sub(*began) / blocks.max(1);
+        let late: Vec<(Uid, u32)> = self
+            .running
+            .iter()
+            .filter(|(_, (task, _))| !task.is_finished())
+            .map(|(uid, (_, began))| (*uid, turns(began)))
+            .filter(|(uid, turns)| *turns > 0 && holds_up(*uid, *turns))
+            .collect();
+        for (uid, _) in &late {
             if let Some((task, _)) = self.running.remove(uid) {
                 task.abort();
             }
@@ -93,8 +96,8 @@ mod tests {
         }
         checks.start(4, 10, async { Checked::Valid });
         assert!(matches!(checks.next().await, Some((4, Checked::Valid))));
-        assert!(checks.late(12, 3, |_| true).is_empty());
-        assert_eq!(checks.late(13, 3, |uid| uid != 2), [1, 3]);
+        assert!(checks.late(12, 3, |_, _| true).is_empty());
+        assert_eq!(checks.late(16, 3, |uid, turns| turns == 2 && uid != 2), [(1, 2), (3, 2)]);
         // One of them again, at once: what its ended task says is not what is heard.
         checks.start(1, 13, async { Checked::Valid });
         assert!(matches!(checks.next().await, Some((1, Checked::Valid))));

@@ -167,15 +167,16 @@ impl Jury {
         disputes: Vec<&EvaluationDisputeInfo>,
     ) -> Result<Vec<Vote>> {
         let schedule = &self.handles.run.info.settings.schedule;
-        let last =
-            schedule.phase_end_block(window, Phase::AttestReveal).context("the run's end")?;
+        let end = schedule.phase_end_block(window, Phase::AttestReveal).context("the run's end")?;
+        // Half of the time is to measure in, however slow the chain was.
+        let reserve = self.handles.desk.margin_blocks().min(schedule.attest_end / 2);
+        let last = end.saturating_sub(reserve);
         let mut votes = Vec::new();
         for dispute in disputes {
             if votes.len() == JURIES_MAX || !self.may_judge(own, dispute).await? {
                 continue;
             }
             let (disputed, _, uid) = dispute.name;
-            let last = last.saturating_sub(self.handles.desk.margin_blocks());
             let measured = self.measurer.measure(disputed, &[uid], last).await;
             let measured = measured.map(|measured| measured.into_iter().next());
             match measured.and_then(|found| found.context("its update cannot be measured")) {

@@ -2,7 +2,7 @@
 //!
 //! Who had fewer turns is before who had more, of those the one that ranks higher ([`books::FetchOrder`]). So what is accepted first is
 //! fetched first, and a payload that does not come waits behind all that were not tried as often: some miners that withhold theirs
-//! delay the others by one turn each.
+//! delay the others by one turn each. Who takes longer than a turn while nobody waits has had as many as it took.
 
 use std::collections::BTreeMap;
 
@@ -18,6 +18,8 @@ pub(super) struct Turns {
     waiting: BTreeMap<Uid, u32>,
     /// What is fetched, with the number of turns before this one.
     running: BTreeMap<Uid, u32>,
+    /// What nobody delivered and is not tried again for a moment, with the number of its turns.
+    resting: BTreeMap<Uid, u32>,
     order: Vec<Uid>,
 }
 
@@ -26,7 +28,8 @@ impl Turns {
     pub(super) fn rank(&mut self, order: &books::FetchOrder, is_done: impl Fn(Uid) -> bool) {
         self.order = order.expected.iter().chain(&order.others).copied().collect();
         for uid in &self.order {
-            if !is_done(*uid) && !self.running.contains_key(uid) {
+            let is_busy = self.running.contains_key(uid) || self.resting.contains_key(uid);
+            if !is_done(*uid) && !is_busy {
                 self.waiting.entry(*uid).or_insert(0);
             }
         }
@@ -47,26 +50,44 @@ impl Turns {
 
     /// It has been fetched, or is not there any more.
     pub(super) fn done(&mut self, uid: Uid) {
-        self.running.remove(&uid);
-        self.waiting.remove(&uid);
-    }
-
-    /// It has not come: others first.
-    pub(super) fn again(&mut self, uid: Uid) {
-        if let Some(turns) = self.running.remove(&uid) {
-            self.waiting.insert(uid, turns.saturating_add(1));
+        for part in [&mut self.running, &mut self.waiting, &mut self.resting] {
+            part.remove(&uid);
         }
     }
 
-    /// Whether a payload waits that had fewer turns than `uid`, which is being fetched, will have had.
-    pub(super) fn holds_up(&self, uid: Uid) -> bool {
-        let own = self.running.get(&uid);
-        own.is_some_and(|own| self.waiting.values().any(|turns| turns <= own))
+    /// Nobody has it at the moment: its turn is over, and the next one comes when it has [`Turns::rested`]. However often that is, it
+    /// is behind the others by one turn.
+    pub(super) fn rest(&mut self, uid: Uid) {
+        if let Some(turns) = self.running.remove(&uid) {
+            let others = [&self.waiting, &self.running, &self.resting].into_iter();
+            let least = others.flat_map(BTreeMap::values).min().map_or(turns, |least| *least);
+            self.resting.insert(uid, turns.min(least).saturating_add(1));
+        }
+    }
+
+    /// It waits for its next turn.
+    pub(super) fn rested(&mut self, uid: Uid) {
+        if let Some(turns) = self.resting.remove(&uid) {
+            self.waiting.insert(uid, turns);
+        }
+    }
+
+    /// It has not come in the time of `taken` turns: others first.
+    pub(super) fn again(&mut self, uid: Uid, taken: u32) {
+        if let Some(turns) = self.running.remove(&uid) {
+            self.waiting.insert(uid, turns.saturating_add(taken));
+        }
+    }
+
+    /// Whether a payload waits that had fewer turns than `uid`, which is being fetched and has `taken` as many now, will have had.
+    pub(super) fn holds_up(&self, uid: Uid, taken: u32) -> bool {
+        let own = self.running.get(&uid).map(|turns| turns.saturating_add(taken));
+        own.is_some_and(|own| self.waiting.values().any(|turns| *turns < own))
     }
 
     /// Whether nothing is left to fetch.
     pub(super) fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.running.is_empty()
+        [&self.waiting, &self.running, &self.resting].iter().all(|part| part.is_empty())
     }
 }
 
@@ -102,9 +123,9 @@ mod tests {
         turns.rank(&order, |_| false);
         let first = take(&mut turns);
         assert_eq!(first, (0..16).collect::<Vec<_>>());
-        assert!(first.iter().all(|uid| turns.holds_up(*uid)));
+        assert!(first.iter().all(|uid| turns.holds_up(*uid, 1)));
         for uid in first {
-            turns.again(uid);
+            turns.again(uid, 1);
         }
         // Ranked anew as more is revealed: nobody has a turn back for it.
         turns.rank(&order, |_| false);
@@ -118,6 +139,47 @@ mod tests {
         // Nobody is left to be held up.
         let again = take(&mut turns);
         assert_eq!(again, (0..16).collect::<Vec<_>>());
-        assert!(again.iter().all(|uid| !turns.holds_up(*uid)));
+        assert!(again.iter().all(|uid| !turns.holds_up(*uid, 1)));
+    }
+
+    #[test]
+    fn who_rests_has_no_place_among_those_that_are_fetched_and_is_not_forgotten() {
+        let order = ranked(&(0..20).collect::<Vec<_>>(), &[]);
+        let mut turns = Turns::default();
+        turns.rank(&order, |_| false);
+        take(&mut turns);
+        for uid in 0..4 {
+            turns.rest(uid);
+        }
+        turns.rank(&order, |_| false);
+        assert_eq!(take(&mut turns), [16, 17, 18, 19]);
+        (4..20).for_each(|uid| turns.done(uid));
+        assert!(!turns.is_empty());
+        assert_eq!(turns.next(), None);
+        turns.rested(2);
+        assert_eq!(turns.next(), Some(2));
+        (0..4).for_each(|uid| turns.done(uid));
+        assert!(turns.is_empty());
+    }
+
+    /// A miner is not there for a moment in which it is asked many times; then sixteen others are fetched that take long.
+    #[test]
+    fn who_was_not_there_for_a_moment_waits_for_no_more_than_two_turns_of_others() {
+        let mut turns = Turns::default();
+        turns.rank(&ranked(&[], &[40, 41]), |_| false);
+        assert_eq!(take(&mut turns), [40, 41]);
+        for _ in 0..20 {
+            turns.rest(40);
+            turns.rested(40);
+            assert_eq!(turns.next(), Some(40));
+        }
+        turns.rest(40);
+        let slow: Vec<Uid> = (0..15).collect();
+        turns.rank(&ranked(&slow, &[40, 41]), |_| false);
+        assert_eq!(take(&mut turns), slow);
+        turns.rested(40);
+        assert!(!turns.holds_up(3, 1) && turns.holds_up(3, 2));
+        turns.again(3, 2);
+        assert_eq!(turns.next(), Some(40));
     }
 }
