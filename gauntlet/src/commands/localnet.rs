@@ -123,8 +123,12 @@ impl Localnet {
         let schedule = &run.settings.schedule;
         let watch = Watch::new(schedule, windows, &mut board, &mut self.progress)?;
         watch.follow(Arc::clone(&run.chain), &mut self.processes).await?;
-        run.claim_all(&self.order.members).await;
-        let emission = run.emission().await?;
+        let close = async {
+            run.claim_all(&self.order.members).await;
+            run.emission().await
+        };
+        let close = watch::beside(&mut self.processes, &mut board, &self.progress, close);
+        let emission = close.await?;
         self.processes.stop(&self.progress).await;
         board.read_diaries();
         let report = board.report(windows, emission, self.started.elapsed().as_secs_f64());

@@ -1,6 +1,7 @@
 //! Follows a run until its last window is settled, and keeps every process up meanwhile.
 
 use std::{
+    future::Future,
     pin::pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -22,6 +23,9 @@ const LAST_STATE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the chain may make no block, or not tell what happened in one: longer than its restart takes on a busy
 /// machine.
 const STALL_PATIENCE: Duration = Duration::from_secs(120);
+
+/// How often it is looked whether a process has ended.
+const TICK: Duration = Duration::from_millis(500);
 
 /// Windows that the chain may be late by before the command gives up.
 const LATE_WINDOWS_MAX: u64 = 2;
@@ -80,7 +84,7 @@ impl<'a> Watch<'a> {
         processes: &mut Processes,
     ) -> Result<()> {
         let mut blocks = pin!(blocks);
-        let mut tick = tokio::time::interval(Duration::from_millis(500));
+        let mut tick = tokio::time::interval(TICK);
         loop {
             tokio::select! {
                 told = blocks.next() => {
@@ -124,14 +128,7 @@ impl<'a> Watch<'a> {
             bail!("the chain has told of no block for {} s", STALL_PATIENCE.as_secs());
         }
         self.board.read_diaries();
-        for process in processes.all() {
-            if let Some(status) = process.keep_up()? {
-                let what = format!("{} ended ({status}) and was started again", process.name());
-                self.progress.say(&what);
-                self.board.restarted(what);
-            }
-        }
-        Ok(())
+        start_again(processes, self.board, self.progress)
     }
 
     /// Whether the last window is settled and the participants have done what they do after it, or had the time to.
@@ -140,6 +137,46 @@ impl<'a> Watch<'a> {
         let is_complete = self.board.hold_state(windows) && self.board.has_held_out(windows);
         self.settled_at.is_some_and(|at| is_complete || at.elapsed() > LAST_STATE_PATIENCE)
     }
+}
+
+/// Waits for `work` and keeps `processes` up meanwhile: it may be one of them that it waits for. One that ends again and again is
+/// left, as `work` may have no need of it.
+pub(super) async fn beside<T>(
+    processes: &mut Processes,
+    board: &mut Board,
+    progress: &LocalnetProgress,
+    work: impl Future<Output = T>,
+) -> T {
+    let mut work = pin!(work);
+    let mut tick = tokio::time::interval(TICK);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            _ = tick.tick() => {
+                if let Err(error) = start_again(processes, board, progress) {
+                    progress.say(format!("{error:#}"));
+                    return work.await;
+                }
+            }
+        }
+    }
+}
+
+/// Starts again whatever has ended.
+fn start_again(
+    processes: &mut Processes,
+    board: &mut Board,
+    progress: &LocalnetProgress,
+) -> Result<()> {
+    for process in processes.all() {
+        if let Some(status) = process.keep_up()? {
+            let what = format!("{} ended ({status}) and was started again", process.name());
+            progress.say(&what);
+            board.restarted(what);
+        }
+    }
+    Ok(())
 }
 
 /// `blocks` of `chain` with what happened in each.
@@ -155,17 +192,23 @@ fn told(
 
 /// Reads the events of a block; asks again while the chain is away.
 async fn events_at(chain: &dyn Chain, block: Hash) -> Vec<GauntletEvent> {
+    let mut is_first = true;
     loop {
         match chain.events_at(block).await {
             Ok(events) => return events,
+            // Once for each block: the first error says why.
+            Err(error) if is_first => tracing::warn!(%error, "cannot read the events of a block"),
             Err(error) => tracing::debug!(%error, "cannot read the events of a block"),
         }
+        is_first = false;
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use futures::stream;
     use node_client::chain::fake::FakeChain;
     use protocol::settings::Settings;
@@ -173,19 +216,40 @@ mod tests {
     use super::*;
     use crate::{commands::localnet::report::ModelReport, supervise::Program};
 
-    #[tokio::test]
-    async fn what_ends_is_started_again_while_the_chain_does_not_tell_what_happened_in_a_block() {
-        let folder = tempfile::tempdir().unwrap();
+    fn ends_at_once(folder: &Path) -> Processes {
         let program = Program {
             name: "node".into(),
             binary: "/bin/true".into(),
             args: Vec::new(),
-            logs: folder.path().to_owned(),
+            logs: folder.to_owned(),
         };
-        let participants = vec![program.start().unwrap()];
-        let mut processes = Processes { nodes: Vec::new(), participants };
-        let model = ModelReport::default();
-        let mut board = Board::new(0, [0; 32], model, &[], folder.path()).unwrap();
+        Processes { nodes: Vec::new(), participants: vec![program.start().unwrap()] }
+    }
+
+    fn board(folder: &Path) -> Board {
+        Board::new(0, [0; 32], ModelReport::default(), &[], folder).unwrap()
+    }
+
+    /// As when the chain is asked for the run's books and its node has ended.
+    #[tokio::test]
+    async fn what_ends_is_started_again_while_something_is_waited_for_and_takes_nothing_of_that() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut processes = ends_at_once(folder.path());
+        let (mut board, progress) = (board(folder.path()), LocalnetProgress::new(1));
+        let work = async {
+            tokio::time::sleep(Duration::from_secs(8)).await;
+            7
+        };
+        assert_eq!(beside(&mut processes, &mut board, &progress, work).await, 7);
+        assert!(processes.participants[0].keep_up().is_err(), "it has ended too often");
+        assert!(!board.report(1, Default::default(), 0.0).restarts.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_ends_is_started_again_while_the_chain_does_not_tell_what_happened_in_a_block() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut processes = ends_at_once(folder.path());
+        let mut board = board(folder.path());
         let mut progress = LocalnetProgress::new(1);
         let schedule = Settings::example().schedule;
         let watch = Watch::new(&schedule, 1, &mut board, &mut progress).unwrap();
