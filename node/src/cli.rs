@@ -25,7 +25,7 @@ pub(crate) struct Cli {
     pub(crate) finality_lag: u32,
 
     /// Replace the last block of a development chain every so many blocks, as authorities that have not heard of each other's
-    /// blocks do; 0 for never. Wants a finality lag.
+    /// blocks do; 0 for never. Wants a finality lag, and is for the node that makes the blocks, not with `--follow`.
     #[arg(long, value_name = "BLOCKS", default_value_t = 0)]
     pub(crate) fork_every: u32,
 

@@ -115,6 +115,12 @@ fn start(mut config: Configuration, cli: &Cli) -> sc_cli::Result<TaskManager> {
             "--fork-every replaces blocks that are not final, of which there are none; add --finality-lag 2".into(),
         ));
     }
+    if fork_every > 0 && (follows || block_millis == Some(0)) {
+        return Err(sc_cli::Error::Input(
+            "--fork-every is for the node that makes the blocks, not with --follow or --block-millis 0"
+                .into(),
+        ));
+    }
     webrtc::leave_out(&mut config.network);
     let pace = Pace {
         block_millis: block_millis.unwrap_or(BLOCK_MILLIS),

@@ -53,14 +53,12 @@ pub(crate) fn finalise_after(
 /// Makes the block `lag` behind the one of `hash` final, if it is not.
 fn finalise_behind(client: &Client, hash: Hash, lag: u32) -> blockchain::Result<()> {
     let mut header = client.expect_header(hash)?;
-    for _ in 0..lag {
-        if header.number <= client.info().finalized_number {
-            return Ok(());
-        }
-        header = client.expect_header(header.parent_hash)?;
-    }
-    if header.number <= client.info().finalized_number {
+    // Also where the lag is longer than the chain.
+    if header.number.saturating_sub(lag) <= client.info().finalized_number {
         return Ok(());
+    }
+    for _ in 0..lag {
+        header = client.expect_header(header.parent_hash)?;
     }
     client.finalize_block(header.hash(), None, true)
 }
@@ -121,8 +119,10 @@ type Made = Result<CreatedBlock<Hash>, sc_consensus_manual_seal::Error>;
 impl Orders {
     async fn next(&mut self) -> EngineCommand<Hash> {
         if let Some(beside) = self.beside.take() {
-            if let Ok(Ok(made)) = beside.await {
-                return seal(Some(made.hash), None);
+            match beside.await {
+                Ok(Ok(made)) => return seal(Some(made.hash), None),
+                Ok(Err(error)) => tracing::error!("no block beside the last one: {error}"),
+                Err(_) => tracing::error!("the order of a block beside the last one got lost"),
             }
         }
         let period = self.period;

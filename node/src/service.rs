@@ -406,8 +406,8 @@ impl Node {
 
     /// Seals a block every `block_millis`, empty or not, and replaces the last one now and then if it is told to.
     ///
-    /// The chain's time is its own: it starts from the wall clock and advances by one slot a block, as Aura's rule that
-    /// a slot has one block holds at any block time.
+    /// The chain's time is its own: it starts from the wall clock and advances by one slot a block, and by one more where a
+    /// block is replaced, as Aura's rule that a slot has one block holds at any block time.
     fn seal_on_timer(
         self,
         task_manager: &TaskManager,

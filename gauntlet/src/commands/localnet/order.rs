@@ -46,6 +46,9 @@ impl LocalnetOrder {
     pub(super) fn in_memory(args: LocalnetArgs, available: u64) -> Result<Self> {
         let model =
             ModelConfig::preset(&args.model).with_context(|| format!("--model {}", args.model))?;
+        if args.fork_every > 0 && args.finality_lag == 0 {
+            bail!("--fork-every replaces blocks that are not final, of which there are none; add --finality-lag 2");
+        }
         let members = members(&args);
         if let Some(first) = args.metrics_port {
             let last = usize::from(first) + members.len() - 1;
@@ -236,6 +239,14 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), 9);
+    }
+
+    #[test]
+    fn forks_want_blocks_that_are_not_final() {
+        let order = |line| LocalnetOrder::in_memory(args(line), 20_000_000_000);
+        let error = order("--fork-every 5").unwrap_err().to_string();
+        assert!(error.contains("add --finality-lag"), "{error}");
+        order("--fork-every 5 --finality-lag 1").unwrap();
     }
 
     #[test]
