@@ -34,8 +34,10 @@ fn binary() -> PathBuf {
     std::env::var_os("GAUNTLET_NODE").map_or_else(beside, PathBuf::from)
 }
 
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// Two ports on which nobody listens now.
+fn free_ports() -> [u16; 2] {
+    let held = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    held.map(|port| port.local_addr().unwrap().port())
 }
 
 /// Makes a network key and returns the peer id that belongs to it.
@@ -97,7 +99,13 @@ where
 /// Runs one of gauntlet's commands in `folder`, which succeeds.
 async fn succeed(folder: &Path, line: &str) {
     let mut command = tokio::process::Command::new(gauntlet());
-    let output = command.args(line.split(' ')).current_dir(folder).output().await.unwrap();
+    let output = command
+        .args(line.split(' '))
+        .current_dir(folder)
+        .kill_on_drop(true)
+        .output()
+        .await
+        .unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{line}: {said}");
 }
@@ -121,9 +129,9 @@ async fn a_light_client_is_all_that_a_miner_needs_of_a_chain() {
     let [alice, _] = [0, 1].map(|index| network_key(&keys[index]));
     let mut chain = specification();
     // Of what others may take, too, not long before it is used.
-    let listen = format!("/ip4/127.0.0.1/tcp/{}", free_port());
+    let [listen_port, rpc_port] = free_ports();
+    let listen = format!("/ip4/127.0.0.1/tcp/{listen_port}");
     let bootnode = format!("{listen}/p2p/{alice}");
-    let rpc_port = free_port();
     let _alice = authority("alice", folder, &keys[0], &listen, rpc_port, "");
     let _bob = authority("bob", folder, &keys[1], "/ip4/127.0.0.1/tcp/0", 0, &bootnode);
     let spec = folder.join("chain.json");
@@ -161,7 +169,7 @@ async fn a_light_client_is_all_that_a_miner_needs_of_a_chain() {
             }
         }
     };
-    let story = tokio::time::timeout(Duration::from_secs(600), story).await;
+    let story = tokio::time::timeout(Duration::from_secs(800), story).await;
     let log = || {
         ["validator", "miner"]
             .map(|role| std::fs::read_to_string(folder.join(format!("{role}.log"))))

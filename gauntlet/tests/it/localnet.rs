@@ -41,6 +41,8 @@ impl Localnet {
             .arg(format!("--data={}", text.display()))
             .arg(format!("--keep={}", folder.path().join("run").display()))
             .args(options)
+            // The logs have what they have without.
+            .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
