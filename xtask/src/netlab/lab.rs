@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    command::{is_there, run},
+    command::{is_there, quiet, run},
     failure::Failure,
 };
 
@@ -149,8 +149,8 @@ impl Lab {
         ip(&format!("-n {space} address add {address}/24 dev eth0"))?;
         // Nobody else has it, which would otherwise be waited for. Some machines have no IPv6.
         let six = format!("{SIX}{}", self.nodes);
-        let six =
-            ip(&format!("-n {space} address add {six}/64 dev eth0 nodad")).is_ok().then_some(six);
+        let words = format!("-n {space} address add {six}/64 dev eth0 nodad");
+        let six = quiet(Command::new("ip").args(words.split(' '))).then_some(six);
         if self.is_bbr {
             set(&space, "tcp_congestion_control", "bbr")?;
         }
