@@ -2,7 +2,8 @@
 //!
 //! Who does not answer by the deadline loses a part of its bond, so that nothing here waits for anything else: every block is looked at, the
 //! first one when the process starts; each request is answered by a task of its own, which goes on until the chunk is in a block or the deadline
-//! has passed. A miner that is gone answers, too, as long as its bond waits.
+//! has passed. A miner that is gone answers, too, as long as its bond waits. What counts is the best block: the time for an answer goes on while
+//! nothing becomes final.
 
 use std::{
     collections::BTreeSet,
@@ -12,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use node_client::chain::DataChallengeInfo;
-use protocol::{commitment::ChunkProof, update::Frame, Uid, Window};
+use protocol::{commitment::ChunkProof, update::Frame, BlockNumber, Uid, Window};
 use tokio::task::JoinSet;
 
 use super::updates::Updates;
@@ -47,19 +48,22 @@ impl Answer {
     pub(super) async fn run(self) -> Result<()> {
         let mut tasks = JoinSet::new();
         loop {
-            if let Err(error) = self.look(&mut tasks).await {
+            let best = self.handles.heads.best();
+            if let Err(error) = self.look(best, &mut tasks).await {
                 tracing::warn!(error = error.line(), "cannot read which chunks are asked for");
             }
-            self.handles.heads.clone().next().await?;
+            self.handles.heads.clone().reach_best(best.saturating_add(1)).await?;
             while tasks.try_join_next().is_some() {}
         }
     }
 
-    /// Begins to answer what nobody answers yet.
-    async fn look(&self, tasks: &mut JoinSet<()>) -> Result<()> {
-        let head = self.handles.heads.now();
-        let run = self.handles.run.id;
-        let asked = self.handles.chain.data_challenges(run, Some(head.hash)).await?;
+    /// Begins to answer what nobody answers yet, by the block `best`. A request that is not final may go again; the chain refuses the
+    /// answer to it then, which costs nothing.
+    async fn look(&self, best: BlockNumber, tasks: &mut JoinSet<()>) -> Result<()> {
+        let (chain, run) = (&self.handles.chain, self.handles.run.id);
+        // A light client knows of no other blocks than final ones.
+        let hash = chain.block_hash(best).await?.unwrap_or(self.handles.heads.now().hash);
+        let asked = chain.data_challenges(run, Some(hash)).await?;
         // Nobody has to be looked for as long as nobody is asked.
         if asked.is_empty() {
             return Ok(());
@@ -67,7 +71,7 @@ impl Answer {
         let hot = self.handles.desk.account();
         let own: Vec<Holder> =
             holders::all(&self.handles).await?.into_iter().filter(|seat| seat.hot == hot).collect();
-        for challenge in asked.into_iter().filter(|asked| head.number < asked.deadline) {
+        for challenge in asked.into_iter().filter(|asked| best < asked.deadline) {
             let DataChallengeInfo { window, uid, index, .. } = challenge;
             let Some(seat) = own.iter().find(|seat| seat.uid == uid && seat.had(window)).copied()
             else {
@@ -75,17 +79,18 @@ impl Answer {
             };
             if self.begun().insert((window, uid, index)) {
                 let answer = self.clone();
-                tasks.spawn(async move { answer.show(seat, challenge).await });
+                tasks.spawn(async move { answer.show(seat, challenge, best).await });
             }
         }
         Ok(())
     }
 
-    async fn show(&self, seat: Holder, challenge: DataChallengeInfo) {
+    /// Answers a request that was seen in block `seen`.
+    async fn show(&self, seat: Holder, challenge: DataChallengeInfo, seen: BlockNumber) {
         let DataChallengeInfo { window, uid, index, .. } = challenge;
         let started = Instant::now();
         let diary = &self.handles.machine.diary;
-        match self.answer(seat, &challenge).await {
+        match self.answer(seat, &challenge, seen).await {
             Ok(()) => diary.done(window, Duty::Answer, started.elapsed().as_secs_f64()),
             Err(error) => diary.missed(window, Duty::Answer, error.line()),
         }
@@ -93,12 +98,22 @@ impl Answer {
         self.begun().remove(&(window, uid, index));
     }
 
-    async fn answer(&self, seat: Holder, challenge: &DataChallengeInfo) -> Result<()> {
+    async fn answer(
+        &self,
+        seat: Holder,
+        challenge: &DataChallengeInfo,
+        seen: BlockNumber,
+    ) -> Result<()> {
         let DataChallengeInfo { window, uid, index, deadline, .. } = *challenge;
         let bytes = self.payload(seat, window).await?;
         let chunk = self.chunk(bytes, index).await?;
         let (chain, run) = (&self.handles.chain, self.handles.run.id);
+        let heads = &self.handles.heads;
         let is_there = || async {
+            // Nobody asks any more where it is final that somebody did.
+            if heads.now().number < seen {
+                return Ok(false);
+            }
             let open = chain.data_challenges(run, None).await?;
             Ok(!open.iter().any(|open| (open.window, open.uid, open.index) == (window, uid, index)))
         };

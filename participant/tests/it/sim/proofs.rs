@@ -174,6 +174,26 @@ fn an_honest_miner_answers_even_if_it_was_killed_and_has_the_bond() {
     assert!(summary.miners.iter().all(|miner| miner.bond == bond));
 }
 
+/// Nothing becomes final from before the requests until after their deadline: they are answered all the same, which costs nobody a
+/// bond when it goes on.
+#[test]
+fn an_honest_miner_answers_while_finality_stands_still() {
+    let millis =
+        |offset: u64| (u64::from(START_BLOCK) + 2 * u64::from(WINDOW_BLOCKS) + offset) * BLOCK_MS;
+    let answer_blocks = u64::from(Settings::example().disputes.answer_blocks);
+    let (from, until) = (millis(18), millis(19 + answer_blocks + 3));
+    let stalled = Fault { kind: FaultKind::FinalityStalled, whom: Vec::new(), from, until };
+    let plan = Plan { faults: vec![stalled], script: Some(grief), ..Plan::calm(5, 7) };
+    let summary = tell(plan);
+    let count = |wanted: fn(&GauntletEvent) -> bool| {
+        summary.proofs.iter().filter(|event| wanted(event)).count()
+    };
+    assert_eq!(count(|event| matches!(event, GauntletEvent::DataChallenged { .. })), 3);
+    assert_eq!(count(|event| matches!(event, GauntletEvent::DataAnswered { .. })), 3);
+    let bond = Settings::example().incentive.miner_bond;
+    assert!(summary.miners.iter().all(|miner| miner.bond == bond));
+}
+
 /// What the phantom says that it measured.
 fn lies() -> Vec<Evaluation> {
     (0..4)
