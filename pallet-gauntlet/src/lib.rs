@@ -1186,7 +1186,7 @@ pub mod pallet {
         /// The time for the answer is over.
         #[codec(index = 122)]
         TooLate,
-        /// The time for the answer, or for the jury, is not over.
+        /// The time for the answer, or for the jury, is not over, or the window in which it ends is not accepted.
         #[codec(index = 123)]
         TooEarly,
         /// This evaluation is disputed already.

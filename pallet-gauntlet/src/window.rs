@@ -143,7 +143,7 @@ impl<T: Config> Pallet<T> {
         });
     }
 
-    /// Fixes state root and accepted set from the attestations, and excuses a window in which half of the stake is silent.
+    /// Fixes state root and accepted set from the attestations, and excuses a window that less than half of the stake attests.
     ///
     /// The standings are those of the last settlement written by now.
     pub(crate) fn accept(run_id: RunId, window: Window) -> Weight {

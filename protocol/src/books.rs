@@ -258,7 +258,8 @@ pub struct Facts<'a> {
     pub unavailable: &'a [u8],
     /// A bitmap of the miners of which a fault of the window is proven by now, see [`crate::fault::ProvenFault`].
     pub convicted: &'a [u8],
-    /// The chain itself stalled or was paused in the window: nobody is blamed for what is missing in it.
+    /// The chain itself stalled or was paused in the window, or most of the stake was silent: nobody is blamed for what is missing
+    /// in it.
     pub excused: bool,
     /// Draws who evaluates whom, see [`scoring_seed`]; without it nobody evaluates anybody.
     pub scoring_seed: Option<Hash>,

@@ -25,7 +25,7 @@ pub fn judged_windows(window: Window, registered_window: Window) -> RangeInclusi
 }
 
 /// Whether a validator that committed to scores of a window owes the reveal: nobody does of a window that is `excused`, in
-/// which the chain stood still or the run was paused.
+/// which the chain stood still, the run was paused or most of the stake was silent.
 pub fn is_withheld(committed: bool, revealed: bool, excused: bool) -> bool {
     committed && !revealed && !excused
 }

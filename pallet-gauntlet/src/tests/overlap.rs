@@ -127,7 +127,7 @@ fn after_a_stall_the_seed_is_drawn_when_the_window_opens() {
 }
 
 #[test]
-fn after_a_window_that_no_validator_attested_the_seed_is_drawn_when_the_next_one_opens() {
+fn after_a_window_that_is_not_attested_the_seed_is_drawn_when_the_next_one_opens() {
     chain().build_and_execute(|| {
         roll_to_phase(0, Phase::Reveal);
         let early = record(0).next_seed.unwrap();
