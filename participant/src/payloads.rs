@@ -64,8 +64,8 @@ pub struct Payloads {
     archive: Option<Arc<Archive>>,
     // What is served, by window. Never held across an await.
     served: Mutex<BTreeMap<Window, Vec<Hash>>>,
-    /// Held while room is made for a payload.
-    turn: tokio::sync::Mutex<()>,
+    /// Read while a payload is put where it is served from, written while room is made for one: what might go is in `served` then.
+    turn: tokio::sync::RwLock<()>,
 }
 
 impl Payloads {
@@ -87,7 +87,7 @@ impl Payloads {
             form,
             archive,
             served: Mutex::default(),
-            turn: tokio::sync::Mutex::default(),
+            turn: tokio::sync::RwLock::default(),
         }
     }
 
@@ -201,21 +201,36 @@ impl Payloads {
         is_own: bool,
     ) -> Result<()> {
         let listed = self.listed(&bytes).await?;
-        // So that what has no room yet finds all that might go.
-        let _turn = self.turn.lock().await;
-        while let Err(error) = self.publish(root, &bytes, &listed).await {
+        {
+            let _others = self.turn.read().await;
+            if self.publish_served(window, root, &bytes, &listed).await.is_ok() {
+                return Ok(());
+            }
+        }
+        let _alone = self.turn.write().await;
+        while let Err(error) = self.publish_served(window, root, &bytes, &listed).await {
             // A payload that alone has no room gets none by what others lose.
             let is_own = is_own && !is_larger(&error);
             let has_room = is_full(&error)
                 && (self.forget_oldest(window).await || is_own && self.forget_one(window).await);
             if !has_room {
                 // Its list may have had room.
-                if !self.is_served(&root) {
-                    self.unpublish(self.contents(root)).await;
-                }
+                self.unpublish_unserved(vec![root]).await;
                 return Err(error.into());
             }
         }
+        Ok(())
+    }
+
+    /// Publishes a payload and notes that it is served.
+    async fn publish_served(
+        &self,
+        window: Window,
+        root: Hash,
+        bytes: &Bytes,
+        listed: &Option<(Bytes, Cut)>,
+    ) -> Result<(), NetworkError> {
+        self.publish(root, bytes, listed).await?;
         let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
         let roots = served.entry(window).or_default();
         if !roots.contains(&root) {
@@ -224,6 +239,7 @@ impl Payloads {
         Ok(())
     }
 
+    /// Whether a payload is served as one of any window.
     fn is_served(&self, root: &Hash) -> bool {
         let served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
         served.values().flatten().any(|other| other == root)
@@ -283,14 +299,13 @@ impl Payloads {
 
     /// Serves one of the payloads of `window` no longer; returns whether there was one.
     async fn forget_one(&self, window: Window) -> bool {
-        let (root, is_elsewhere) = {
+        let root = {
             let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
-            let root = served.get_mut(&window).and_then(Vec::pop);
-            (root, served.values().flatten().any(|other| root == Some(*other)))
+            served.get_mut(&window).and_then(Vec::pop)
         };
         let Some(root) = root else { return false };
         tracing::warn!(window, "no room: another miner's payload is no longer served");
-        self.unpublish(Some(root).filter(|_| !is_elsewhere)).await;
+        self.unpublish_unserved(vec![root]).await;
         true
     }
 
@@ -301,14 +316,18 @@ impl Payloads {
 
     /// Serves no longer what is of windows before `first`.
     async fn forget(&self, first: Window) {
-        let (old, still): (Vec<Hash>, Vec<Hash>) = {
+        let old = {
             let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
             let kept = served.split_off(&first);
-            let old = std::mem::replace(&mut *served, kept);
-            (old.into_values().flatten().collect(), served.values().flatten().copied().collect())
+            std::mem::replace(&mut *served, kept)
         };
-        // One payload may have been revealed in two windows.
-        self.unpublish(old.into_iter().filter(|root| !still.contains(root))).await;
+        self.unpublish_unserved(old.into_values().flatten().collect()).await;
+    }
+
+    /// Unpublishes those that are served as of no window any more: one payload may have been revealed in two.
+    async fn unpublish_unserved(&self, mut roots: Vec<Hash>) {
+        roots.retain(|root| !self.is_served(root));
+        self.unpublish(roots).await;
     }
 
     /// The contents as which a payload is served.
