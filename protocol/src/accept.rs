@@ -81,7 +81,7 @@ pub fn final_root(attestations: &[AttestationInput<'_>], total_stake: u128) -> O
 }
 
 /// The stake of the attestations that `says`.
-fn stake_that(
+pub(crate) fn stake_that(
     attestations: &[AttestationInput<'_>],
     says: impl Fn(&AttestationInput<'_>) -> bool,
 ) -> u128 {

@@ -12,7 +12,7 @@ use scale_info::TypeInfo;
 use crate::{
     accept::{
         accepted_set, attestation_worth, bitmap_contains, decided, expected_set, final_root,
-        on_probation, proven_unavailable, AttestationInput, Candidate,
+        on_probation, proven_unavailable, stake_that, AttestationInput, Candidate,
     },
     assignment::Draw,
     consensus::{
@@ -167,8 +167,7 @@ pub fn accept(
     let candidates = candidates_of(window, revealed, incentive);
     let accepted = accepted_set(window, &candidates, &attestations, total, state_root, incentive);
     let unavailable = proven_unavailable(&attestations, total, revealed.iter().map(|row| row.uid));
-    let attested = attestations.iter().fold(0u128, |sum, row| sum.saturating_add(row.stake.into()));
-    let is_silent = attested.saturating_mul(2) < total;
+    let is_silent = stake_that(&attestations, |_| true).saturating_mul(2) < total;
     Acceptance { state_root, accepted, unavailable, is_silent }
 }
 
