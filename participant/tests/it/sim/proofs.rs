@@ -22,7 +22,7 @@ use protocol::{
 use super::{
     faults::{Fault, FaultKind},
     participants::Member,
-    story::{phantom, schedule, Accusing, Plan, Summary, START_BLOCK, WINDOW_BLOCKS},
+    story::{moment as at, phantom, schedule, Accusing, Plan, Summary},
     tell,
     world::{World, BLOCK_MS},
 };
@@ -151,47 +151,42 @@ fn grief(world: &Arc<World>, members: &[Member], number: BlockNumber) {
     world.send(griefer, Call::ReportCopy { run: RUN, commitments, chunks });
 }
 
-#[test]
-fn an_honest_miner_answers_even_if_it_was_killed_and_has_the_bond() {
-    let millis =
-        |offset: u64| (u64::from(START_BLOCK) + 2 * u64::from(WINDOW_BLOCKS) + offset) * BLOCK_MS;
-    let killed =
-        Fault { kind: FaultKind::Killed, whom: vec![0], from: millis(19), until: millis(30) };
-    let plan = Plan { faults: vec![killed], script: Some(grief), ..Plan::calm(5, 7) };
-    let summary = tell(plan);
+/// Three are asked by [`grief`], three answer, and nobody loses a bond.
+fn assert_all_answered(summary: &Summary) {
     let count = |wanted: fn(&GauntletEvent) -> bool| {
         summary.proofs.iter().filter(|event| wanted(event)).count()
     };
-    // Three are asked, three answer; what was reported is refused. That nobody else paid is checked in every block.
     assert_eq!(count(|event| matches!(event, GauntletEvent::DataChallenged { .. })), 3);
     assert_eq!(count(|event| matches!(event, GauntletEvent::DataAnswered { .. })), 3);
+    let bond = Settings::example().incentive.miner_bond;
+    assert!(summary.miners.iter().all(|miner| miner.bond == bond));
+}
+
+#[test]
+fn an_honest_miner_answers_even_if_it_was_killed_and_has_the_bond() {
+    let killed =
+        Fault { kind: FaultKind::Killed, whom: vec![0], from: at(2, 19), until: at(2, 30) };
+    let plan = Plan { faults: vec![killed], script: Some(grief), ..Plan::calm(5, 7) };
+    let summary = tell(plan);
+    assert_all_answered(&summary);
+    // What was reported is refused. That nobody else paid is checked in every block.
     assert_eq!(summary.proofs.len(), 6, "{:?}", summary.proofs);
     let noted = |note: &str| summary.notes.iter().filter(|found| *found == note).count();
     assert_eq!(noted("challenge_data: done"), 3, "{:?}", summary.notes);
     assert_eq!(noted("report_malformed: ChunkWellFormed"), 3, "{:?}", summary.notes);
     assert_eq!(noted("report_copy: NotACopy"), 1, "{:?}", summary.notes);
-    let bond = Settings::example().incentive.miner_bond;
-    assert!(summary.miners.iter().all(|miner| miner.bond == bond));
 }
 
 /// Nothing becomes final from before the requests until after their deadline: they are answered all the same, which costs nobody a
 /// bond when it goes on.
 #[test]
 fn an_honest_miner_answers_while_finality_stands_still() {
-    let millis =
-        |offset: u64| (u64::from(START_BLOCK) + 2 * u64::from(WINDOW_BLOCKS) + offset) * BLOCK_MS;
     let answer_blocks = u64::from(Settings::example().disputes.answer_blocks);
-    let (from, until) = (millis(18), millis(19 + answer_blocks + 3));
+    let (from, until) = (at(2, 18), at(2, 19 + answer_blocks + 3));
     let stalled = Fault { kind: FaultKind::FinalityStalled, whom: Vec::new(), from, until };
     let plan = Plan { faults: vec![stalled], script: Some(grief), ..Plan::calm(5, 7) };
     let summary = tell(plan);
-    let count = |wanted: fn(&GauntletEvent) -> bool| {
-        summary.proofs.iter().filter(|event| wanted(event)).count()
-    };
-    assert_eq!(count(|event| matches!(event, GauntletEvent::DataChallenged { .. })), 3);
-    assert_eq!(count(|event| matches!(event, GauntletEvent::DataAnswered { .. })), 3);
-    let bond = Settings::example().incentive.miner_bond;
-    assert!(summary.miners.iter().all(|miner| miner.bond == bond));
+    assert_all_answered(&summary);
 }
 
 /// What the phantom says that it measured.
@@ -276,13 +271,11 @@ fn doubt(world: &Arc<World>, members: &[Member], number: BlockNumber) {
 /// A juror is asked to end when it has committed to its verdict: [`doubt`] finds it revealed in the next window.
 #[test]
 fn a_juror_that_is_asked_to_end_reveals_its_verdict_first() {
-    let millis =
-        |window: u64| (u64::from(START_BLOCK) + window * u64::from(WINDOW_BLOCKS)) * BLOCK_MS;
     let plan = Plan { validators: 4, script: Some(doubt), ..Plan::calm(9, 8) };
     let kind = FaultKind::Leaves;
     let juror = vec![plan.miners + 1];
     let leaves =
-        Fault { kind, whom: juror, from: millis(4) - 2 * BLOCK_MS, until: millis(5) - BLOCK_MS };
+        Fault { kind, whom: juror, from: at(4, 0) - 2 * BLOCK_MS, until: at(5, 0) - BLOCK_MS };
     let summary = tell(Plan { faults: vec![leaves], ..plan });
     assert_eq!(summary.notes, ["dispute_evaluation: done", "close_dispute: done"]);
 }
