@@ -110,7 +110,7 @@ impl Answer {
         let (chain, run) = (&self.handles.chain, self.handles.run.id);
         let heads = &self.handles.heads;
         let is_there = || async {
-            // Nobody asks any more where it is final that somebody did.
+            // A final state from before the request says nothing of it.
             if heads.now().number < seen {
                 return Ok(false);
             }
